@@ -1,0 +1,2 @@
+//! The hedge command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The scheduling state machines of Hedgerow, free of clocks, sockets and files.

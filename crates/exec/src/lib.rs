@@ -1,0 +1,1 @@
+//! Runs one attempt of a task: scratch folder, sandbox, limits, captured output.

@@ -1,0 +1,65 @@
+//! Content and where it is found.
+
+use crate::{Hash, PeerId};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Content up to this many bytes travels inside messages; larger content is fetched by its hash.
+/// 16 KiB is a handful of packets: below it, a separate fetch costs more than the bytes.
+pub const INLINE_BYTES_MAX: usize = 16 << 10;
+
+/// Some content: itself if it is small, else its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Data {
+    /// At most [`INLINE_BYTES_MAX`] bytes, here.
+    Inline(Arc<[u8]>),
+    /// To be fetched from a peer that holds it.
+    Blob {
+        /// BLAKE3 of the content.
+        hash: Hash,
+        /// Length in bytes.
+        size: u64,
+    },
+}
+
+impl Data {
+    /// Length of the content in bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Data::Inline(bytes) => bytes.len() as u64,
+            Data::Blob { size, .. } => *size,
+        }
+    }
+
+    /// The content's name, where it has to be fetched.
+    pub fn hash(&self) -> Option<Hash> {
+        match self {
+            Data::Inline(_) => None,
+            Data::Blob { hash, .. } => Some(*hash),
+        }
+    }
+}
+
+/// One file of a task's inputs or outputs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Where it lies in the task's folder: relative, `/`-separated, without `.` or `..`.
+    pub path: Arc<str>,
+    /// Whether it may be executed.
+    pub executable: bool,
+    /// Its content.
+    pub data: Data,
+}
+
+/// A peer and where to dial it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerAddr {
+    /// Whom to expect there.
+    pub peer: PeerId,
+    /// UDP addresses of its endpoint, any of which may work.
+    pub addrs: Vec<SocketAddr>,
+}
+
+/// A peer that holds some content.
+pub type Source = PeerAddr;

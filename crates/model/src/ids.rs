@@ -1,0 +1,135 @@
+//! Names of things: peers, jobs, tasks, attempts and content.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $len:literal, $short:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub [u8; $len]);
+
+        impl $name {
+            /// The first hexadecimal digits, for tables and logs.
+            pub fn short(&self) -> String {
+                self.to_string()[..$short].to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.short())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(s: &str) -> Result<Self, ParseIdError> {
+                let digits = s.as_bytes();
+                if digits.len() != 2 * $len {
+                    return Err(ParseIdError);
+                }
+                let mut id = [0; $len];
+                for (byte, pair) in id.iter_mut().zip(digits.chunks(2)) {
+                    let pair = std::str::from_utf8(pair).map_err(|_| ParseIdError)?;
+                    *byte = u8::from_str_radix(pair, 16).map_err(|_| ParseIdError)?;
+                }
+                Ok(Self(id))
+            }
+        }
+    };
+}
+
+hex_id! {
+    /// A peer's identity: its ed25519 public key.
+    PeerId, 32, 10
+}
+
+hex_id! {
+    /// The BLAKE3 hash of some content, which is also its name.
+    Hash, 32, 10
+}
+
+hex_id! {
+    /// Chosen at random by a client for one submission, so that repeating the submission is harmless.
+    SubmitKey, 16, 10
+}
+
+/// Text that is not the hexadecimal form of an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an id: wrong length or not hexadecimal; nothing was changed")]
+pub struct ParseIdError;
+
+/// A job's number in its grid, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct JobId(pub u64);
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One life of a leading core; grows at every fail-over and every restart.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Epoch(pub u64);
+
+/// One of a job's K tasks: `number` counts through the job file's tasks with arrays unfolded, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TaskId {
+    /// The job the task belongs to.
+    pub job: JobId,
+    /// Position among the job's K tasks, `0..K`.
+    pub number: u32,
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.job, self.number)
+    }
+}
+
+/// One execution of one task on one worker.
+///
+/// The epoch fences off a leader that was frozen and wakes; the generation fences off results of a task
+/// whose committed output was lost and that must run again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AttemptId {
+    /// The task that is executed.
+    pub task: TaskId,
+    /// Grows when a committed output of the task was lost.
+    pub generation: u32,
+    /// The life of the leader that assigned this attempt.
+    pub epoch: Epoch,
+    /// Counts the attempts of this task within the epoch, from 1.
+    pub number: u32,
+}
+
+impl fmt::Display for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}.{}.{}", self.task, self.generation, self.epoch.0, self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_survive_their_text_form() {
+        let id = Hash([0xa5; 32]);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!("a5".parse::<Hash>(), Err(ParseIdError));
+        assert_eq!("ä".repeat(32).parse::<Hash>(), Err(ParseIdError));
+    }
+}

@@ -1,0 +1,17 @@
+//! Plain data of Hedgerow: ids, units, the job specification (valid by construction), messages
+//! between peers, journal records and `Time`. Nothing here does anything; every other crate depends on it.
+
+pub mod data;
+pub mod ids;
+pub mod msg;
+pub mod record;
+pub mod resources;
+pub mod spec;
+pub mod units;
+pub mod view;
+
+pub use data::{Data, FileEntry, PeerAddr, Source};
+pub use ids::{AttemptId, Epoch, Hash, JobId, PeerId, SubmitKey, TaskId};
+pub use resources::{Amount, Resources};
+pub use spec::JobSpec;
+pub use units::Time;

@@ -1,0 +1,1 @@
+//! Identity, tickets, control connections and data transfer between Hedgerow peers.

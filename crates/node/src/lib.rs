@@ -1,0 +1,1 @@
+//! Thin loops around Hedgerow's state machines, one for each role.

@@ -1,0 +1,1 @@
+//! A virtual grid around the real scheduling core.

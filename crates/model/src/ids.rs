@@ -117,7 +117,11 @@ pub struct AttemptId {
 
 impl fmt::Display for AttemptId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}.{}.{}", self.task, self.generation, self.epoch.0, self.number)
+        write!(
+            f,
+            "{}/{}.{}.{}",
+            self.task, self.generation, self.epoch.0, self.number
+        )
     }
 }
 

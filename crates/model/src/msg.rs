@@ -1,1 +1,319 @@
-//! To be filled.
+//! Messages between peers. Each frame holds a batch of one of these types.
+
+use crate::spec::Runtime;
+use crate::view::{ExplainView, JobView, LogView, ResultsView, WorkerView};
+use crate::{
+    AttemptId, Data, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, Resources, Source, SubmitKey,
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a peer is in the grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Runs tasks.
+    Worker,
+    /// Submits jobs.
+    Client,
+    /// Accepts jobs and assigns their tasks.
+    Supervisor,
+}
+
+/// What the supervisor answers to a peer that it lets in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The leader's epoch. A worker obeys nobody whose epoch is below the highest it has seen.
+    pub epoch: Epoch,
+    /// How often a worker beats.
+    pub beat_interval: Duration,
+}
+
+/// What a worker says of itself when it attaches, first of all messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// Host name.
+    pub host: Arc<str>,
+    /// Process id, for people who look at the machine.
+    pub pid: u32,
+    /// What it offers.
+    pub resources: Resources,
+    /// Labels by name, `arch` and `os` among them.
+    pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// Where other peers reach it.
+    pub addr: PeerAddr,
+    /// Content that it holds.
+    pub holds: Vec<Hash>,
+    /// Attempts that it has in hand and has not reported.
+    pub in_hand: Vec<AttemptId>,
+}
+
+/// From the supervisor to a worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// What the tasks of one group are; sent before the first of them, and again when their inputs moved.
+    Body(Arc<Body>),
+    /// Run this.
+    Assign(Assignment),
+    /// End this, if it is still in hand.
+    Cancel(AttemptId),
+    /// Give this back if it has not started.
+    Return(AttemptId),
+    /// The report on this attempt is dealt with: drop it, and its outputs too unless they are to be kept.
+    Settled {
+        /// Which.
+        attempt: AttemptId,
+        /// Whether its outputs are the committed ones.
+        keep: bool,
+    },
+    /// The job is over: drop its bodies and content.
+    Forget(JobId),
+    /// Take no more, finish what is running, then leave.
+    Drain,
+}
+
+/// What the tasks of one group have in common, inputs resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Body {
+    /// The job.
+    pub job: JobId,
+    /// Position of the group in the job.
+    pub group: u32,
+    /// Grows when the inputs changed.
+    pub version: u32,
+    /// The group's id, for the task's environment.
+    pub id: Arc<str>,
+    /// How to execute.
+    pub runtime: Runtime,
+    /// Program and arguments, with variables.
+    pub command: Vec<Arc<str>>,
+    /// Environment.
+    pub env: Vec<(Arc<str>, Arc<str>)>,
+    /// Standard input.
+    pub stdin: Option<Data>,
+    /// Files that each task finds in its folder.
+    pub inputs: Vec<FileEntry>,
+    /// Patterns of what leaves the folder.
+    pub outputs: Vec<Arc<str>>,
+    /// What a task takes.
+    pub resources: Resources,
+    /// Longest running time.
+    pub time_limit: Option<Duration>,
+    /// Peers that hold blobs of the inputs, likeliest first.
+    pub sources: Vec<Source>,
+    /// Signed leave to read the blobs, sealed by the node; opaque to the core.
+    pub grant: Vec<u8>,
+}
+
+/// One attempt to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Its name.
+    pub attempt: AttemptId,
+    /// Position of the task's group.
+    pub group: u32,
+    /// The version of the body that it uses.
+    pub version: u32,
+    /// Array index.
+    pub index: Option<u32>,
+    /// Files for this index alone.
+    pub own_inputs: Vec<FileEntry>,
+}
+
+/// From a worker to the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// First message on each connection.
+    Attach(Box<WorkerInfo>),
+    /// The attempt's process runs.
+    Started(AttemptId),
+    /// The attempt is over; repeated on each new connection until settled.
+    Ended(Box<Report>),
+    /// Its owner or its machine wants it to stop: no new tasks.
+    Draining,
+    /// It has nothing in hand any more and leaves.
+    Leaving,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Which.
+    pub attempt: AttemptId,
+    /// How.
+    pub outcome: Outcome,
+    /// What it took.
+    pub usage: Usage,
+    /// What it printed, if anything.
+    pub log: Option<Box<Log>>,
+}
+
+/// How an attempt ended, in the worker's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It succeeded and left these files.
+    Done(Vec<FileEntry>),
+    /// It failed by its own fault; a sentence.
+    Failed(String),
+    /// Its inputs could not be had from any source.
+    Unstaged {
+        /// Content that nobody gave.
+        missing: Vec<Hash>,
+        /// A sentence.
+        why: String,
+    },
+    /// It was cancelled.
+    Cancelled,
+    /// It had not started and is given back.
+    Returned,
+}
+
+/// What an attempt took. Durations are measured by the worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// In the worker's queue.
+    pub queued: Duration,
+    /// Fetching inputs and making the folder.
+    pub staging: Duration,
+    /// From the process's start to its end.
+    pub running: Duration,
+    /// CPU time of the process and its children.
+    pub cpu: Duration,
+    /// Most memory in use, bytes.
+    pub memory_peak: u64,
+}
+
+/// What an attempt printed: the tails, and how much it was in all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// End of the standard output.
+    pub stdout: Data,
+    /// End of the standard error.
+    pub stderr: Data,
+    /// Bytes written to standard output in all.
+    pub stdout_total: u64,
+    /// Bytes written to standard error in all.
+    pub stderr_total: u64,
+}
+
+/// A heartbeat, sent as a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// Counts from 1 on each connection.
+    pub seq: u64,
+    /// The worker's clock when it was sent; compared with its earlier beats only.
+    pub sent_ns: u64,
+    /// Attempts in hand.
+    pub in_hand: u32,
+}
+
+/// A client's question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ask {
+    /// Chosen by the client; the answer repeats it.
+    pub id: u64,
+    /// What it wants.
+    pub request: Request,
+}
+
+/// What a client can ask for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Take this job. Harmless to repeat with the same key.
+    Submit {
+        /// The submission's name.
+        key: SubmitKey,
+        /// The job, as postcard of [`JobSpec`]: here, or a blob that the client serves.
+        spec: Data,
+        /// Where the client serves its inputs.
+        from: PeerAddr,
+    },
+    /// All jobs.
+    Jobs,
+    /// One job, now.
+    Job(JobId),
+    /// One job, each time it changes, until it has ended.
+    Watch(JobId),
+    /// End a job.
+    Cancel(JobId),
+    /// Where the results are.
+    Results(JobId),
+    /// What a task printed; the task by number or label.
+    Logs(JobId, String),
+    /// Why a job or task is where it is.
+    Explain(JobId, Option<String>),
+    /// All workers.
+    Workers,
+    /// Let a worker finish and leave; by the beginning of its id, or its host name.
+    Drain(String),
+    /// Make a ticket.
+    Ticket {
+        /// For whom.
+        role: Role,
+        /// How long it lets peers in.
+        valid_for: Option<Duration>,
+        /// How many peers it lets in.
+        uses: Option<u32>,
+    },
+}
+
+/// The answer to an [`Ask`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The question's id.
+    pub id: u64,
+    /// The answer.
+    pub reply: Reply,
+}
+
+/// What a client is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The job is accepted and the grid holds its inputs.
+    Accepted(JobId),
+    /// Jobs.
+    Jobs(Vec<JobView>),
+    /// One job; the last of a watch has ended.
+    Job(Box<JobView>),
+    /// Done as asked.
+    Ok,
+    /// Where results are.
+    Results(Box<ResultsView>),
+    /// What a task printed.
+    Log(Box<LogView>),
+    /// Why.
+    Explain(Box<ExplainView>),
+    /// Workers.
+    Workers(Vec<WorkerView>),
+    /// A ticket's secret, for the client's node to wrap.
+    Ticket(String),
+    /// It cannot be done.
+    No(Refusal),
+}
+
+/// Why something asked for cannot be done; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{why}")]
+pub struct Refusal {
+    /// What kind, which decides the exit code.
+    pub kind: RefusalKind,
+    /// A sentence: what happened and what to do.
+    pub why: String,
+}
+
+/// Kinds of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefusalKind {
+    /// The request is wrong in itself.
+    Bad,
+    /// There is no such thing.
+    Unknown,
+    /// This peer may not.
+    NotAllowed,
+    /// Not now; try again.
+    Busy,
+}
+
+/// A job decoded from [`Request::Submit`].
+pub type SharedSpec = Arc<JobSpec>;

@@ -1,1 +1,132 @@
-//! To be filled.
+//! Journal records: the only things that change what is durable.
+
+use crate::msg::{Log, Role, Usage};
+use crate::{AttemptId, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId, Time};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// One change of the durable state. Applied in log order, first wins: a late record changes nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Record {
+    /// A core goes live.
+    Epoch {
+        /// Its epoch, one more than the last.
+        epoch: Epoch,
+        /// When.
+        at: Time,
+    },
+    /// Peers may join with a secret of this hash.
+    TicketMade(Ticket),
+    /// A peer joined the grid.
+    MemberJoined {
+        /// Who.
+        peer: PeerId,
+        /// As what.
+        role: Role,
+        /// With which ticket, by the hash of its secret.
+        ticket: Hash,
+        /// When.
+        at: Time,
+    },
+    /// A job is accepted; its number is the next one.
+    JobAccepted {
+        /// The submission.
+        key: SubmitKey,
+        /// Whose.
+        client: PeerId,
+        /// What.
+        spec: Arc<JobSpec>,
+        /// When.
+        at: Time,
+    },
+    /// A task is done.
+    TaskDone {
+        /// The winner.
+        attempt: AttemptId,
+        /// Where it ran.
+        worker: PeerId,
+        /// What it left.
+        outputs: Arc<[FileEntry]>,
+        /// What it took.
+        usage: Usage,
+        /// What it printed.
+        log: Option<Box<Log>>,
+        /// When the supervisor heard of it.
+        at: Time,
+    },
+    /// An attempt ended without deciding its task.
+    AttemptEnded {
+        /// Which.
+        attempt: AttemptId,
+        /// Where it ran.
+        worker: PeerId,
+        /// How.
+        end: End,
+        /// What it took, as far as known.
+        usage: Usage,
+        /// What it printed.
+        log: Option<Box<Log>>,
+        /// When.
+        at: Time,
+    },
+    /// All holders of a needed output are gone: the task's next generation opens.
+    OutputsLost {
+        /// Which.
+        task: TaskId,
+        /// The generation whose outputs were lost.
+        generation: u32,
+        /// When.
+        at: Time,
+    },
+    /// A job is over.
+    JobEnded {
+        /// Which.
+        job: JobId,
+        /// How.
+        end: JobEnd,
+        /// When.
+        at: Time,
+    },
+}
+
+/// What lets peers in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// BLAKE3 of the secret.
+    pub hash: Hash,
+    /// What the peers become.
+    pub role: Role,
+    /// Until when.
+    pub expires: Option<Time>,
+    /// How many more peers.
+    pub uses: Option<u32>,
+}
+
+/// How an attempt ended that did not decide its task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// By its own fault; counts towards `crash_limit`.
+    Failed(String),
+    /// Its worker was given up.
+    Lost,
+    /// Another attempt won, or the job ended.
+    Cancelled,
+    /// Its inputs could not be had.
+    Unstaged(String),
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobEnd {
+    /// All its tasks are done and the results are held.
+    Done,
+    /// A sentence, and the task that caused it.
+    Failed {
+        /// The task.
+        task: Option<TaskId>,
+        /// Why.
+        why: String,
+    },
+    /// By its client.
+    Cancelled,
+}

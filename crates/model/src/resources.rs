@@ -23,12 +23,18 @@ pub struct Resources {
 impl Resources {
     /// Nothing but `cpus_milli` thousandths of a CPU.
     pub fn cpus(cpus_milli: Amount) -> Self {
-        Self { cpus_milli, ..Self::default() }
+        Self {
+            cpus_milli,
+            ..Self::default()
+        }
     }
 
     /// How much there is of a resource that is neither CPUs, memory nor disk.
     pub fn named(&self, name: &str) -> Amount {
-        self.named.iter().find(|(n, _)| &**n == name).map_or(0, |(_, amount)| *amount)
+        self.named
+            .iter()
+            .find(|(n, _)| &**n == name)
+            .map_or(0, |(_, amount)| *amount)
     }
 
     /// Whether `need` fits in here.
@@ -44,7 +50,11 @@ impl Resources {
             ("disk", need.disk, self.disk),
         ]
         .into_iter()
-        .chain(need.named.iter().map(|(name, amount)| (&**name, *amount, self.named(name))))
+        .chain(
+            need.named
+                .iter()
+                .map(|(name, amount)| (&**name, *amount, self.named(name))),
+        )
         .find(|(_, need, have)| need > have)
     }
 
@@ -90,6 +100,8 @@ impl fmt::Display for Resources {
                 write!(f, ", {name} {}", show_amount(name, amount))?;
             }
         }
-        self.named.iter().try_for_each(|(name, amount)| write!(f, ", {name} {amount}"))
+        self.named
+            .iter()
+            .try_for_each(|(name, amount)| write!(f, ", {name} {amount}"))
     }
 }

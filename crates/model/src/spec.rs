@@ -1,2 +1,325 @@
-//! To be filled.
-pub struct JobSpec; // placeholder
+//! The job specification: what a client asks for. [`JobSpec`] is valid by construction: it is made from a
+//! [`Draft`] by [`JobSpec::new`], also when it is decoded from the wire, and nowhere else is a job checked.
+
+use crate::{Data, FileEntry, Resources};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+
+mod validate;
+pub use validate::{Place, SpecError, check_path};
+
+/// Most tasks of one job, arrays unfolded: numbers of tasks are 32 bits and the state of each costs memory.
+pub const TASKS_MAX: u64 = 10_000_000;
+/// Most `[[task]]` tables of one job.
+pub const GROUPS_MAX: usize = 100_000;
+/// How often a task may fail before the job fails, where the job does not say: one bad machine and one bad
+/// moment are forgiven, a task that cannot succeed ends soon.
+pub const CRASH_LIMIT: u32 = 3;
+/// Most attempts of one critical task.
+pub const COPIES_MAX: u32 = 64;
+
+/// A job as asked for, not checked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Draft {
+    /// For people; need not be unique.
+    pub name: Arc<str>,
+    /// How sure the job wants to be of its end.
+    pub qos: Qos,
+    /// How critical tasks are found.
+    pub critical: CriticalRule,
+    /// Files that the client brings, shared by the groups that name them by position.
+    pub files: Vec<FileEntry>,
+    /// The `[[task]]` tables.
+    pub groups: Vec<Group>,
+}
+
+/// Quality of service of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Qos {
+    /// Which tasks get redundant attempts.
+    pub redundancy: Redundancy,
+    /// Attempts of a critical task in all, each on another worker; `1..=COPIES_MAX`.
+    pub copies: u32,
+    /// What becomes of a task that asks for more than any worker has.
+    pub unplaceable: Unplaceable,
+}
+
+impl Default for Qos {
+    fn default() -> Self {
+        Self {
+            redundancy: Redundancy::Critical,
+            copies: 2,
+            unplaceable: Unplaceable::Wait,
+        }
+    }
+}
+
+/// Which tasks get redundant attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Redundancy {
+    /// None; a task runs again only when its attempt failed or was lost.
+    None,
+    /// Critical tasks, in advance.
+    Critical,
+}
+
+/// What becomes of a task that asks for more than any worker has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unplaceable {
+    /// It waits, visibly, for a worker that has enough.
+    Wait,
+    /// The job fails at once and says why.
+    Fail,
+}
+
+/// How critical tasks are found beside those marked by hand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CriticalRule {
+    /// By what; none of it means marks alone.
+    pub by: Vec<Measure>,
+    /// How many at most.
+    pub top: Top,
+}
+
+impl Default for CriticalRule {
+    fn default() -> Self {
+        Self {
+            by: vec![Measure::Precedence],
+            top: Top::Share(0.1),
+        }
+    }
+}
+
+/// What makes a task critical.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Measure {
+    /// Others cannot start without it.
+    Precedence,
+}
+
+/// How many tasks are critical at most.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Top {
+    /// This share of the job's tasks, `0.0..=1.0`, rounded up.
+    Share(f64),
+    /// This many.
+    Count(u32),
+}
+
+/// One `[[task]]` table: one task, or an array of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its name, unique in the job.
+    pub id: Arc<str>,
+    /// First index and the one behind the last, for an array.
+    pub array: Option<(u32, u32)>,
+    /// How its tasks are executed.
+    pub runtime: Runtime,
+    /// Program and arguments; `${index}` and `${hedge}` are expanded by the worker.
+    pub command: Vec<Arc<str>>,
+    /// Environment beyond the standard one.
+    pub env: Vec<(Arc<str>, Arc<str>)>,
+    /// What the program reads on its standard input; nothing otherwise.
+    pub stdin: Option<Data>,
+    /// Groups that must be done before any of these starts, beside those of `inputs`.
+    pub deps: Vec<Arc<str>>,
+    /// What lies in each task's folder when it starts.
+    pub inputs: Vec<Input>,
+    /// Files, folders and globs that leave the folder; `${index}` is expanded.
+    pub outputs: Vec<Arc<str>>,
+    /// What each task takes of a worker while it runs; memory and disk are also limits.
+    pub resources: Resources,
+    /// Labels that a worker must carry.
+    pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// Higher starts first.
+    pub priority: i32,
+    /// How often one task may fail before the job fails; at least 1.
+    pub crash_limit: u32,
+    /// Longest running time of an attempt.
+    pub time_limit: Option<Duration>,
+    /// Marked critical by hand.
+    pub critical: bool,
+    /// What a task is likely to need.
+    pub estimate: Estimate,
+}
+
+impl Group {
+    /// A single task that runs `command` on one CPU, with every default.
+    pub fn program(id: &str, command: &[&str]) -> Self {
+        Self {
+            id: id.into(),
+            array: None,
+            runtime: Runtime::Process,
+            command: command.iter().map(|part| Arc::from(*part)).collect(),
+            env: Vec::new(),
+            stdin: None,
+            deps: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            resources: Resources::cpus(1000),
+            labels: Vec::new(),
+            priority: 0,
+            crash_limit: CRASH_LIMIT,
+            time_limit: None,
+            critical: false,
+            estimate: Estimate::default(),
+        }
+    }
+
+    /// How many tasks it holds.
+    pub fn count(&self) -> u32 {
+        self.array.map_or(1, |(from, to)| to.saturating_sub(from))
+    }
+}
+
+/// How a task is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Runtime {
+    /// As a process in a folder of its own.
+    Process,
+    /// The worker answers at once, without a process: measures the engine itself.
+    Noop,
+}
+
+/// One source of a task's input files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Input {
+    /// The job's file at this position, the same for each task.
+    File(u32),
+    /// One of the job's files for each index: the first index gets the file at this position.
+    FileEach(u32),
+    /// All outputs of this group, which must be done before.
+    Task(Arc<str>),
+}
+
+/// What a task is likely to need; used for ordering, never as a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// CPU time.
+    pub cpu_time: Option<Duration>,
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Bytes of disk.
+    pub disk: Option<u64>,
+}
+
+/// A checked job, with what follows from it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Draft", into = "Draft")]
+pub struct JobSpec {
+    draft: Draft,
+    /// Number of each group's first task.
+    firsts: Vec<u32>,
+    total: u32,
+    /// For each group those that it waits for, ascending, without repetition.
+    waits_for: Vec<Vec<u32>>,
+    /// For each group those that wait for it, ascending.
+    waited_by: Vec<Vec<u32>>,
+}
+
+impl JobSpec {
+    /// Checks a draft; the one place where a job is checked.
+    pub fn new(draft: Draft) -> Result<Self, SpecError> {
+        validate::validate(draft)
+    }
+
+    /// The job's name.
+    pub fn name(&self) -> &str {
+        &self.draft.name
+    }
+
+    /// Its quality of service.
+    pub fn qos(&self) -> &Qos {
+        &self.draft.qos
+    }
+
+    /// How its critical tasks are found.
+    pub fn critical(&self) -> &CriticalRule {
+        &self.draft.critical
+    }
+
+    /// The files that the client brought.
+    pub fn files(&self) -> &[FileEntry] {
+        &self.draft.files
+    }
+
+    /// Its groups, in the order of the job file.
+    pub fn groups(&self) -> &[Group] {
+        &self.draft.groups
+    }
+
+    /// K: how many tasks it has.
+    pub fn task_count(&self) -> u32 {
+        self.total
+    }
+
+    /// Number of the first task of a group.
+    pub fn first(&self, group: usize) -> u32 {
+        self.firsts[group]
+    }
+
+    /// The group of a task; `number` is below [`JobSpec::task_count`].
+    pub fn group_of(&self, number: u32) -> usize {
+        self.firsts.partition_point(|first| *first <= number) - 1
+    }
+
+    /// A task's array index, for an array.
+    pub fn index_of(&self, number: u32) -> Option<u32> {
+        let group = self.group_of(number);
+        self.draft.groups[group]
+            .array
+            .map(|(from, _)| from + (number - self.firsts[group]))
+    }
+
+    /// Positions of the groups that `group` waits for.
+    pub fn waits_for(&self, group: usize) -> &[u32] {
+        &self.waits_for[group]
+    }
+
+    /// Positions of the groups that wait for `group`.
+    pub fn waited_by(&self, group: usize) -> &[u32] {
+        &self.waited_by[group]
+    }
+
+    /// Whether the outputs of `group` are results of the job: no other task waits for it.
+    pub fn is_result(&self, group: usize) -> bool {
+        self.waited_by[group].is_empty()
+    }
+
+    /// A task as people name it: `frame.7`, or `sheet`.
+    pub fn label(&self, number: u32) -> String {
+        let id = &self.draft.groups[self.group_of(number)].id;
+        self.index_of(number)
+            .map_or_else(|| id.to_string(), |index| format!("{id}.{index}"))
+    }
+
+    /// The task that people name `label`, see [`JobSpec::label`].
+    pub fn find(&self, label: &str) -> Option<u32> {
+        let position = |id: &str| self.draft.groups.iter().position(|group| &*group.id == id);
+        if let Some(group) = position(label) {
+            return (self.draft.groups[group].array.is_none()).then(|| self.firsts[group]);
+        }
+        let (id, index) = label.rsplit_once('.')?;
+        let index: u32 = index.parse().ok()?;
+        let group = position(id)?;
+        let (from, to) = self.draft.groups[group].array?;
+        (from..to)
+            .contains(&index)
+            .then(|| self.firsts[group] + (index - from))
+    }
+}
+
+impl TryFrom<Draft> for JobSpec {
+    type Error = SpecError;
+
+    fn try_from(draft: Draft) -> Result<Self, SpecError> {
+        Self::new(draft)
+    }
+}
+
+impl From<JobSpec> for Draft {
+    fn from(spec: JobSpec) -> Draft {
+        spec.draft
+    }
+}

@@ -23,7 +23,10 @@ impl Add<Duration> for Time {
     type Output = Time;
 
     fn add(self, span: Duration) -> Time {
-        Time(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+        Time(
+            self.0
+                .saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -31,7 +34,10 @@ impl Sub<Duration> for Time {
     type Output = Time;
 
     fn sub(self, span: Duration) -> Time {
-        Time(self.0.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+        Time(
+            self.0
+                .saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -76,11 +82,16 @@ pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
         example: "a number and a unit, like \"100 B\", \"32 MiB\" or \"1.5 GB\"",
     };
     let trimmed = text.trim();
-    let split = trimmed.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
+    let split = trimmed
+        .find(|c: char| c.is_ascii_alphabetic())
+        .ok_or_else(wrong)?;
     let (number, unit) = trimmed.split_at(split);
     let number: f64 = number.trim().parse().map_err(|_| wrong())?;
     let unit = unit.to_ascii_lowercase();
-    let (_, factor) = BYTE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+    let (_, factor) = BYTE_UNITS
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .ok_or_else(wrong)?;
     let bytes = number * *factor as f64;
     if !(0.0..9e18).contains(&bytes) {
         return Err(wrong());
@@ -90,11 +101,16 @@ pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
 
 /// Writes an amount of bytes for people, like `1.5 MiB`.
 pub fn show_bytes(bytes: u64) -> String {
-    let (name, factor) = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)]
-        .into_iter()
-        .find(|(_, factor)| bytes >= *factor)
-        .unwrap_or(("B", 1));
-    if factor == 1 || bytes % factor == 0 {
+    let (name, factor) = [
+        ("TiB", 1u64 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ]
+    .into_iter()
+    .find(|(_, factor)| bytes >= *factor)
+    .unwrap_or(("B", 1));
+    if factor == 1 || bytes.is_multiple_of(factor) {
         format!("{} {name}", bytes / factor)
     } else {
         format!("{:.1} {name}", bytes as f64 / factor as f64)

@@ -1,1 +1,195 @@
-//! To be filled.
+//! What people and programs see of the grid, computed from the core's state. Field names are stable and carry
+//! their unit; `--json` prints these types.
+
+use crate::msg::Log;
+use crate::{FileEntry, JobId, PeerId, Resources, Source};
+use serde::{Deserialize, Serialize};
+
+/// A job's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// Accepted, not ended.
+    Running,
+    /// All tasks done, results held.
+    Done,
+    /// Given up.
+    Failed,
+    /// Ended by its client.
+    Cancelled,
+}
+
+/// A job in figures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Its number.
+    pub id: JobId,
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub state: JobState,
+    /// Why it failed.
+    pub why: Option<String>,
+    /// K: all its tasks.
+    pub tasks: u32,
+    /// N: the critical ones.
+    pub critical: u32,
+    /// Done.
+    pub done: u32,
+    /// Having an attempt assigned, not done.
+    pub running: u32,
+    /// Startable, waiting for a worker.
+    pub ready: u32,
+    /// Waiting for others.
+    pub waiting: u32,
+    /// Attempts made so far.
+    pub attempts: AttemptCounts,
+    /// From acceptance to now, or to the end.
+    pub elapsed_ms: f64,
+    /// CPU time of winners.
+    pub cpu_ms: f64,
+    /// Tasks that no worker could take, and why: at most a few.
+    pub unplaceable: Vec<String>,
+    /// Bytes of results held for the client.
+    pub result_bytes: u64,
+}
+
+/// Attempts of a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptCounts {
+    /// Assigned in all.
+    pub total: u64,
+    /// Of these, redundant ones.
+    pub redundant: u64,
+    /// Ended by a failure.
+    pub failed: u64,
+    /// Lost with their worker.
+    pub lost: u64,
+    /// Cancelled because another won or the job ended.
+    pub cancelled: u64,
+    /// Outputs that were lost and made again.
+    pub outputs_lost: u64,
+}
+
+/// A worker in figures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// Who.
+    pub peer: String,
+    /// Its machine.
+    pub host: String,
+    /// Its process there.
+    pub pid: u32,
+    /// `live`, `late`, `suspect` or `dead`.
+    pub liveness: String,
+    /// `ready` or `draining`.
+    pub usage: String,
+    /// `admitted`, or `set aside` and why.
+    pub admission: String,
+    /// What it offers.
+    pub total: Resources,
+    /// What is free.
+    pub free: Resources,
+    /// Attempts in hand.
+    pub in_hand: u32,
+    /// Tasks it has won.
+    pub done: u64,
+    /// Attempts that failed there.
+    pub failed: u64,
+    /// Attempts lost with it.
+    pub lost: u64,
+    /// Interval of its heartbeats.
+    pub beat_interval_ms: f64,
+    /// Since its last sign of life.
+    pub silent_ms: f64,
+}
+
+/// Why a job or task is where it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExplainView {
+    /// The job.
+    pub job: JobView,
+    /// Each critical task and its reason, at most 1,000.
+    pub critical: Vec<CriticalView>,
+    /// The tasks asked for; without one, those that hold the job up, at most 20.
+    pub tasks: Vec<TaskView>,
+}
+
+/// A critical task and why it is one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CriticalView {
+    /// The task.
+    pub task: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// One task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskView {
+    /// As people name it.
+    pub task: String,
+    /// Its number.
+    pub number: u32,
+    /// `waiting`, `ready`, `running`, `done`.
+    pub state: String,
+    /// Why it is in this state.
+    pub why: String,
+    /// Whether it is critical.
+    pub critical: bool,
+    /// Grows when its outputs were lost.
+    pub generation: u32,
+    /// How often it failed.
+    pub failures: u32,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<AttemptView>,
+    /// What it left, once done.
+    pub outputs: Vec<String>,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttemptView {
+    /// Its name.
+    pub attempt: String,
+    /// Where.
+    pub worker: String,
+    /// `primary` or `redundant`.
+    pub kind: String,
+    /// `queued`, `assigned`, `running`, `won`, `failed`, `lost`, `cancelled`.
+    pub state: String,
+    /// Why it ran there, or how it ended.
+    pub why: String,
+    /// Running time, once known.
+    pub running_ms: Option<f64>,
+}
+
+/// Where a job's results are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResultsView {
+    /// The job.
+    pub job: JobId,
+    /// Files with the label of their task.
+    pub files: Vec<(String, FileEntry)>,
+    /// Who holds them.
+    pub sources: Vec<Source>,
+    /// Signed leave to read them; opaque.
+    pub grant: Vec<u8>,
+}
+
+/// What a task printed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogView {
+    /// The task.
+    pub task: String,
+    /// Where the attempt ran.
+    pub worker: Option<PeerId>,
+    /// How it ended.
+    pub end: String,
+    /// What it printed.
+    pub log: Option<Log>,
+    /// Who holds longer parts.
+    pub sources: Vec<Source>,
+    /// Signed leave to read them; opaque.
+    pub grant: Vec<u8>,
+}

@@ -1,0 +1,466 @@
+//! The checks that make a [`JobSpec`] of a [`Draft`].
+
+use super::{COPIES_MAX, Runtime};
+use super::{Draft, GROUPS_MAX, Group, Input, JobSpec, TASKS_MAX, Top};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Where in a job a mistake is, so that a reader of job files can point at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The `[[task]]` table, counted from 0; none for the job itself.
+    pub group: Option<usize>,
+    /// The key.
+    pub key: &'static str,
+    /// The position within the key's list.
+    pub item: Option<usize>,
+}
+
+/// A job that cannot be run as asked: where, what is wrong, what would be right. Nothing was submitted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}; {help}")]
+pub struct SpecError {
+    /// Where.
+    pub place: Place,
+    /// What is wrong.
+    pub what: String,
+    /// What would be right.
+    pub help: String,
+}
+
+/// Whether a path stays within a task's folder: relative, `/`-separated, no `.`, `..` or empty part, no NUL.
+pub fn check_path(path: &str) -> Result<(), &'static str> {
+    if path.starts_with('/') {
+        Err("is absolute")
+    } else if path.contains('\0') {
+        Err("contains a NUL")
+    } else if path.len() > 1024 {
+        Err("is longer than 1024 bytes")
+    } else if path.split('/').any(|part| part == "..") {
+        Err("leaves the task's folder")
+    } else if path.split('/').any(|part| part.is_empty() || part == ".") {
+        Err("has an empty part or a '.'")
+    } else {
+        Ok(())
+    }
+}
+
+type Checked<T> = Result<T, SpecError>;
+
+fn wrong<T>(place: Place, what: impl Into<String>, help: impl Into<String>) -> Checked<T> {
+    Err(SpecError {
+        place,
+        what: what.into(),
+        help: help.into(),
+    })
+}
+
+fn job(key: &'static str) -> Place {
+    Place {
+        group: None,
+        key,
+        item: None,
+    }
+}
+
+pub(super) fn validate(draft: Draft) -> Checked<JobSpec> {
+    check_job(&draft)?;
+    let mut names = BTreeMap::new();
+    let mut firsts = Vec::with_capacity(draft.groups.len());
+    let mut total = 0u64;
+    for (at, group) in draft.groups.iter().enumerate() {
+        check_group(&draft, at, group)?;
+        if let Some(first) = names.insert(group.id.clone(), at) {
+            return wrong(
+                Place {
+                    group: Some(at),
+                    key: "id",
+                    item: None,
+                },
+                format!(
+                    "the id {:?} is used twice, first by task {}",
+                    group.id,
+                    first + 1
+                ),
+                "give each task an id of its own, or make one task with an array",
+            );
+        }
+        firsts.push(total as u32);
+        total += u64::from(group.count());
+        if total > TASKS_MAX {
+            return wrong(
+                Place {
+                    group: Some(at),
+                    key: "array",
+                    item: None,
+                },
+                format!("the job has more than {TASKS_MAX} tasks"),
+                "split it into several jobs",
+            );
+        }
+    }
+    let waits_for = resolve_all(&draft, &names)?;
+    check_cycles(&draft, &waits_for)?;
+    let mut waited_by = vec![Vec::new(); draft.groups.len()];
+    for (at, others) in waits_for.iter().enumerate() {
+        for other in others {
+            waited_by[*other as usize].push(at as u32);
+        }
+    }
+    Ok(JobSpec {
+        draft,
+        firsts,
+        total: total as u32,
+        waits_for,
+        waited_by,
+    })
+}
+
+fn check_job(draft: &Draft) -> Checked<()> {
+    if draft.groups.is_empty() {
+        return wrong(
+            job("task"),
+            "the job has no task",
+            "add at least one [[task]] table",
+        );
+    }
+    if draft.groups.len() > GROUPS_MAX {
+        return wrong(
+            job("task"),
+            format!(
+                "the job has {} task tables, at most {GROUPS_MAX} are taken",
+                draft.groups.len()
+            ),
+            "use arrays for tasks that differ by an index only",
+        );
+    }
+    if draft.name.len() > 256 {
+        return wrong(
+            job("name"),
+            "the name is longer than 256 bytes",
+            "shorten it",
+        );
+    }
+    if !(1..=COPIES_MAX).contains(&draft.qos.copies) {
+        return wrong(
+            job("copies"),
+            format!("copies = {} is out of range", draft.qos.copies),
+            format!("a critical task can have 1 to {COPIES_MAX} attempts"),
+        );
+    }
+    if let Top::Share(share) = draft.critical.top
+        && !(0.0..=1.0).contains(&share)
+    {
+        return wrong(
+            job("top"),
+            format!("{share} is no share"),
+            "write \"0%\" to \"100%\", or a number",
+        );
+    }
+    for file in &draft.files {
+        if let Err(why) = check_path(&file.path) {
+            return wrong(
+                job("inputs"),
+                format!("the input path {:?} {why}", file.path),
+                "name it within the folder",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn check_group(draft: &Draft, at: usize, group: &Group) -> Checked<()> {
+    let place = |key, item| Place {
+        group: Some(at),
+        key,
+        item,
+    };
+    let name_ok = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    if group.id.is_empty() || group.id.len() > 128 || !group.id.chars().all(name_ok) {
+        return wrong(
+            place("id", None),
+            format!("{:?} cannot be an id", group.id),
+            "use letters, digits, '-' and '_', at most 128 of them",
+        );
+    }
+    if let Some((from, to)) = group.array {
+        if to <= from {
+            return wrong(
+                place("array", None),
+                format!("the array {from}..{to} holds no task"),
+                "the second number is the one behind the last: \"0..3\" is 0, 1, 2",
+            );
+        }
+        if u64::from(to - from) > TASKS_MAX {
+            return wrong(
+                place("array", None),
+                format!("the array {from}..{to} holds more than {TASKS_MAX} tasks"),
+                "split it into several jobs",
+            );
+        }
+    }
+    if group.runtime == Runtime::Process && group.command.first().is_none_or(|word| word.is_empty())
+    {
+        return wrong(
+            place("command", None),
+            "the command is empty",
+            "write the program and its arguments as a list",
+        );
+    }
+    let nul = |text: &str| text.contains('\0');
+    if group.command.iter().any(|word| nul(word))
+        || group
+            .env
+            .iter()
+            .any(|(k, v)| nul(k) || nul(v) || k.contains('='))
+    {
+        return wrong(
+            place("command", None),
+            "the command or environment holds a NUL or a wrong name",
+            "remove it",
+        );
+    }
+    if group.crash_limit == 0 {
+        return wrong(
+            place("crash_limit", None),
+            "crash_limit = 0 would fail every task",
+            "write at least 1",
+        );
+    }
+    if group.time_limit.is_some_and(|limit| limit.is_zero()) {
+        return wrong(
+            place("time_limit", None),
+            "a time limit of 0 ends every task",
+            "write at least \"1ms\"",
+        );
+    }
+    for (item, output) in group.outputs.iter().enumerate() {
+        if let Err(why) = check_path(output.trim_end_matches('/')) {
+            return wrong(
+                place("outputs", Some(item)),
+                format!("the output {output:?} {why}"),
+                "outputs are named within the task's folder, like \"out.png\" or \"frames/*.png\"",
+            );
+        }
+    }
+    for (item, input) in group.inputs.iter().enumerate() {
+        let (first, count) = match input {
+            Input::File(first) => (*first, 1),
+            Input::FileEach(first) => (*first, group.count()),
+            Input::Task(_) => continue,
+        };
+        if u64::from(first) + u64::from(count) > draft.files.len() as u64 {
+            return wrong(
+                place("inputs", Some(item)),
+                "the input's file is not among the job's files",
+                "add the file",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn resolve_all(draft: &Draft, names: &BTreeMap<Arc<str>, usize>) -> Checked<Vec<Vec<u32>>> {
+    let mut waits_for = Vec::with_capacity(draft.groups.len());
+    for (at, group) in draft.groups.iter().enumerate() {
+        let deps = group
+            .deps
+            .iter()
+            .enumerate()
+            .map(|(item, name)| ("deps", item, name));
+        let inputs = group
+            .inputs
+            .iter()
+            .enumerate()
+            .filter_map(|(item, input)| match input {
+                Input::Task(name) => Some(("inputs", item, name)),
+                _ => None,
+            });
+        let mut others = Vec::new();
+        for (key, item, name) in deps.chain(inputs) {
+            let Some(other) = names.get(name) else {
+                return wrong(
+                    Place {
+                        group: Some(at),
+                        key,
+                        item: Some(item),
+                    },
+                    format!(
+                        "task {:?} waits for {name:?}, which is no task of this job",
+                        group.id
+                    ),
+                    nearest(name, names.keys()),
+                );
+            };
+            others.push(*other as u32);
+        }
+        others.sort_unstable();
+        others.dedup();
+        waits_for.push(others);
+    }
+    Ok(waits_for)
+}
+
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a Arc<str>>) -> String {
+    let common = |other: &str| {
+        name.bytes()
+            .zip(other.bytes())
+            .take_while(|(a, b)| a == b)
+            .count()
+    };
+    known
+        .max_by_key(|other| common(other))
+        .map_or_else(String::new, |other| format!("did you mean {other:?}?"))
+}
+
+fn check_cycles(draft: &Draft, waits_for: &[Vec<u32>]) -> Checked<()> {
+    let mut open: Vec<usize> = waits_for.iter().map(Vec::len).collect();
+    let mut waited_by = vec![Vec::new(); open.len()];
+    for (at, others) in waits_for.iter().enumerate() {
+        others
+            .iter()
+            .for_each(|other| waited_by[*other as usize].push(at));
+    }
+    let mut free: Vec<usize> = (0..open.len()).filter(|at| open[*at] == 0).collect();
+    while let Some(at) = free.pop() {
+        for next in &waited_by[at] {
+            open[*next] -= 1;
+            if open[*next] == 0 {
+                free.push(*next);
+            }
+        }
+    }
+    let Some(start) = open.iter().position(|count| *count > 0) else {
+        return Ok(());
+    };
+    let path = walk_cycle(waits_for, &open, start);
+    let names: Vec<&str> = path.iter().map(|at| &*draft.groups[*at].id).collect();
+    wrong(
+        Place {
+            group: Some(path[0]),
+            key: "deps",
+            item: None,
+        },
+        format!(
+            "tasks wait for each other in a circle: {}",
+            names.join(" → ")
+        ),
+        "remove one of these dependencies",
+    )
+}
+
+/// Follows dependencies that never end from `start` until a task repeats; gives the circle, closed.
+fn walk_cycle(waits_for: &[Vec<u32>], open: &[usize], start: usize) -> Vec<usize> {
+    let mut path = vec![start];
+    loop {
+        let at = path[path.len() - 1];
+        let next = waits_for[at]
+            .iter()
+            .map(|other| *other as usize)
+            .find(|other| open[*other] > 0);
+        let Some(next) = next else { return path };
+        if let Some(from) = path.iter().position(|seen| *seen == next) {
+            let mut circle = path.split_off(from);
+            circle.push(next);
+            return circle;
+        }
+        path.push(next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{CriticalRule, Qos};
+
+    fn draft(groups: Vec<Group>) -> Draft {
+        Draft {
+            name: "t".into(),
+            qos: Qos::default(),
+            critical: CriticalRule::default(),
+            files: vec![],
+            groups,
+        }
+    }
+
+    fn task(id: &str, deps: &[&str]) -> Group {
+        Group {
+            deps: deps.iter().map(|d| Arc::from(*d)).collect(),
+            ..Group::program(id, &["true"])
+        }
+    }
+
+    fn mistake(groups: Vec<Group>) -> SpecError {
+        JobSpec::new(draft(groups)).unwrap_err()
+    }
+
+    #[test]
+    fn numbers_labels_and_dependencies_follow_from_the_groups() {
+        let frames = Group {
+            array: Some((10, 13)),
+            ..task("frame", &[])
+        };
+        let spec = JobSpec::new(draft(vec![frames, task("sheet", &["frame", "frame"])])).unwrap();
+        assert_eq!(
+            (
+                spec.task_count(),
+                spec.first(1),
+                spec.group_of(2),
+                spec.group_of(3)
+            ),
+            (4, 3, 0, 1)
+        );
+        assert_eq!(
+            (spec.label(2), spec.label(3)),
+            ("frame.12".into(), "sheet".into())
+        );
+        assert_eq!(
+            (
+                spec.find("frame.12"),
+                spec.find("sheet"),
+                spec.find("frame.13")
+            ),
+            (Some(2), Some(3), None)
+        );
+        assert_eq!((spec.waits_for(1), spec.waited_by(0)), (&[0][..], &[1][..]));
+        assert!(!spec.is_result(0) && spec.is_result(1));
+    }
+
+    #[test]
+    fn mistakes_name_their_place() {
+        assert_eq!(mistake(vec![]).place.key, "task");
+        let twice = mistake(vec![task("a", &[]), task("a", &[])]);
+        assert_eq!((twice.place.group, twice.place.key), (Some(1), "id"));
+        let unknown = mistake(vec![task("frame", &[]), task("b", &["fram"])]);
+        assert_eq!((unknown.place.key, unknown.place.item), ("deps", Some(0)));
+        assert!(unknown.help.contains("\"frame\""), "{unknown}");
+        let circle = mistake(vec![
+            task("x", &["c"]),
+            task("b", &["c"]),
+            task("c", &["b"]),
+        ]);
+        assert!(
+            circle.what.contains("c → b → c") || circle.what.contains("b → c → b"),
+            "{circle}"
+        );
+        for array in [(3, 3), (5, 2), (0, 10_000_001)] {
+            let group = Group {
+                array: Some(array),
+                ..task("a", &[])
+            };
+            assert_eq!(mistake(vec![group]).place.key, "array");
+        }
+        for output in ["../x", "/etc/x", "a/../../x", "", "a//b", "./x"] {
+            let group = Group {
+                outputs: vec![output.into()],
+                ..task("a", &[])
+            };
+            assert_eq!(mistake(vec![group]).place.key, "outputs", "{output}");
+        }
+        let none = Group {
+            command: vec![],
+            ..task("a", &[])
+        };
+        assert_eq!(mistake(vec![none]).place.key, "command");
+    }
+}

@@ -1,1 +1,25 @@
 //! Identity, tickets, control connections and data transfer between Hedgerow peers.
+//!
+//! One UDP port carries everything: [`Net`] binds it, control connections are [`Link`]s, and content
+//! travels by hash between a [`DataServer`] and a [`Fetcher`], each around a [`DataStore`]. Nothing here
+//! decides anything; bounds and checks that protect a peer from what others send live here.
+
+mod close;
+pub mod data;
+mod endpoint;
+mod error;
+mod frame;
+mod handshake;
+mod identity;
+mod link;
+mod ticket;
+
+pub use close::CloseReason;
+pub use data::{DataServer, Grant, Refusal, Trust};
+pub use endpoint::{ALPN_CONTROL, ALPN_DATA, Net, NetConfig};
+pub use error::NetError;
+pub use frame::{FRAME_BYTES_MAX, FRAME_VERSION, decode, encode};
+pub use handshake::{HELLO_BYTES_MAX, Hello, Incoming, PROTOCOL_VERSION, VersionRange};
+pub use identity::{SecretKey, load_or_create_identity, peer_id, public_key};
+pub use link::{BeatReceiver, Link, LinkReceiver, LinkSender, Traffic};
+pub use ticket::{Role, Ticket, TicketError, secret_hash};

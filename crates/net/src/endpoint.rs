@@ -1,0 +1,370 @@
+//! The one UDP port of a peer and what arrives there.
+
+use crate::handshake::{HELLO_TIMEOUT, hear_hello, say_hello};
+use crate::{
+    CloseReason, DataServer, Hello, Incoming, Link, NetError, SecretKey, VersionRange, peer_id,
+    public_key,
+};
+use hedge_model::{PeerAddr, PeerId};
+use iroh::endpoint::{
+    ConnectOptions, Connection, IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets,
+};
+use iroh::{Endpoint, EndpointAddr, RelayMode, TransportAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::AbortHandle;
+
+/// The name of the control protocol in the TLS handshake.
+pub const ALPN_CONTROL: &[u8] = b"hedge/ctl/1";
+/// The name of the data protocol in the TLS handshake.
+pub const ALPN_DATA: &[u8] = b"hedge/data/1";
+
+/// A dialler adds this and the start of the id it wants as one more protocol name, so that another peer
+/// that lives at one of the addresses now stays silent and leaves the answer to the right one.
+const ALPN_TO_PREFIX: &[u8] = b"hedge/to/";
+
+/// Without a packet for this long a connection is lost. A back-stop only: beats notice sooner.
+const IDLE_TIMEOUT_MS: u32 = 2_000;
+const KEEP_ALIVE: Duration = Duration::from_millis(300);
+/// A starved sender must not deliver beats late: two or three wait at most, older ones are dropped.
+const BEAT_QUEUE_BYTES: usize = 4 << 10;
+/// The transport breaks connections above 2 MiB ("too many gaps in stream buffer").
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const _: () = assert!(STREAM_WINDOW_BYTES <= 2 << 20);
+/// What a stranger can make us buffer before it is known.
+const STRANGER_WINDOW_BYTES: u32 = 128 << 10;
+/// What a peer that we dialled can make us buffer.
+const DIALLED_WINDOW_BYTES: u32 = 8 << 20;
+/// Streams that a peer may have open: one for control, the others for data requests.
+const STREAMS_MAX: u32 = 16;
+/// Connections that have not proven anything yet.
+const PENDING_MAX: usize = 256;
+/// Peers that wait for the application's decision.
+const UNDECIDED_MAX: usize = 64;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How to open a peer's port.
+#[derive(Debug)]
+pub struct NetConfig {
+    /// Addresses to listen on, at most one of each family; port 0 lets the system choose.
+    pub listen: Vec<SocketAddr>,
+    /// The peer's key.
+    pub key: SecretKey,
+    /// The protocol versions it speaks.
+    pub versions: VersionRange,
+    /// What answers data requests, and the runtime that does the work.
+    pub data: Option<(DataServer, Handle)>,
+}
+
+impl NetConfig {
+    /// This key at this address, with no data service.
+    pub fn new(key: SecretKey, listen: SocketAddr) -> NetConfig {
+        NetConfig {
+            listen: vec![listen],
+            key,
+            versions: VersionRange::default(),
+            data: None,
+        }
+    }
+}
+
+/// An open port; cheap to clone. Its tasks run on the runtime that called [`Net::bind`].
+#[derive(Clone, Debug)]
+pub struct Net(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    endpoint: Endpoint,
+    peer: PeerId,
+    versions: VersionRange,
+    incoming: Mutex<mpsc::Receiver<Incoming>>,
+    accepting: AbortHandle,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Net {
+    /// Opens the port and starts to listen. Nothing is sent to anyone by this.
+    pub async fn bind(config: NetConfig) -> Result<Net, NetError> {
+        let NetConfig {
+            listen,
+            key,
+            versions,
+            data,
+        } = config;
+        let peer = peer_id(&key);
+        let alpns = match data {
+            Some(_) => vec![ALPN_CONTROL.to_vec(), ALPN_DATA.to_vec()],
+            None => vec![ALPN_CONTROL.to_vec()],
+        };
+        let mut builder = Endpoint::builder(presets::Minimal)
+            .relay_mode(RelayMode::Disabled)
+            // Otherwise the gateway is asked for a port by UPnP.
+            .portmapper_config(PortmapperConfig::Disabled)
+            .secret_key(key)
+            .alpns(alpns)
+            .transport_config(transport(STRANGER_WINDOW_BYTES))
+            .clear_ip_transports();
+        for addr in &listen {
+            builder = builder.bind_addr(*addr).map_err(|error| NetError::Bind {
+                addr: *addr,
+                why: error.to_string(),
+            })?;
+        }
+        let first = listen
+            .first()
+            .copied()
+            .unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());
+        let endpoint = builder.bind().await.map_err(|error| NetError::Bind {
+            addr: first,
+            why: format!("{error:#}"),
+        })?;
+        let (undecided, incoming) = mpsc::channel(UNDECIDED_MAX);
+        let door = Door {
+            endpoint: endpoint.clone(),
+            versions,
+            undecided,
+            data,
+        };
+        let accepting = tokio::spawn(door.open()).abort_handle();
+        let incoming = Mutex::new(incoming);
+        Ok(Net(Arc::new(Inner {
+            endpoint,
+            peer,
+            versions,
+            incoming,
+            accepting,
+        })))
+    }
+
+    /// This peer's id.
+    pub fn peer(&self) -> PeerId {
+        self.0.peer
+    }
+
+    /// This peer and every address that others may dial: for an unspecified address those of all
+    /// interfaces, loopback last.
+    pub fn local_addr(&self) -> PeerAddr {
+        let mut addrs = Vec::new();
+        for bound in self.0.endpoint.bound_sockets() {
+            if bound.ip().is_unspecified() {
+                let same_family = |ip: &IpAddr| ip.is_ipv4() == bound.is_ipv4();
+                let interfaces = interface_ips().into_iter().filter(same_family);
+                addrs.extend(interfaces.map(|ip| SocketAddr::new(ip, bound.port())));
+            } else {
+                addrs.push(bound);
+            }
+        }
+        addrs.sort_by_key(|addr| (addr.ip().is_loopback(), addr.is_ipv6()));
+        addrs.dedup();
+        PeerAddr {
+            peer: self.peer(),
+            addrs,
+        }
+    }
+
+    /// Opens a control connection and returns it with the other side's answer.
+    ///
+    /// A refusal is [`NetError::Closed`] with its reason.
+    pub async fn connect(&self, to: &PeerAddr, hello: &Hello) -> Result<(Link, Vec<u8>), NetError> {
+        let connection = self.dial(to, ALPN_CONTROL).await?;
+        say_hello(to.peer, connection, self.0.versions, hello).await
+    }
+
+    /// The next peer that said hello; none when the port is closed.
+    pub async fn accept(&self) -> Option<Incoming> {
+        self.0.incoming.lock().await.recv().await
+    }
+
+    /// Closes the port; every connection ends with [`CloseReason::Done`] unless it was closed before.
+    pub async fn close(&self) {
+        self.0.accepting.abort();
+        self.0.endpoint.close().await;
+    }
+
+    pub(crate) async fn dial(&self, to: &PeerAddr, alpn: &[u8]) -> Result<Connection, NetError> {
+        let id = public_key(to.peer)?;
+        let addrs = reachable(&to.addrs, &interface_ips());
+        let unreachable = |why: String| NetError::Unreachable {
+            peer: to.peer,
+            addrs: addrs
+                .iter()
+                .map(SocketAddr::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
+            why,
+        };
+        if addrs.is_empty() {
+            return Err(unreachable("no address is known".to_owned()));
+        }
+        let target = EndpointAddr::from_parts(id, addrs.iter().copied().map(TransportAddr::Ip));
+        let options = ConnectOptions::new()
+            .with_transport_config(transport(DIALLED_WINDOW_BYTES))
+            .with_additional_alpns(vec![alpn_to(to.peer)]);
+        let connect = async {
+            let connecting = self
+                .0
+                .endpoint
+                .connect_with_opts(target, alpn, options)
+                .await;
+            let connecting = connecting.map_err(|error| format!("{error:#}"))?;
+            connecting.await.map_err(|error| format!("{error:#}"))
+        };
+        match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(connected) => connected.map_err(unreachable),
+            Err(_) => Err(unreachable(format!("no answer within {CONNECT_TIMEOUT:?}"))),
+        }
+    }
+}
+
+fn alpn_to(peer: PeerId) -> Vec<u8> {
+    [ALPN_TO_PREFIX, &peer.0[..16]].concat()
+}
+
+fn transport(receive_window: u32) -> QuicTransportConfig {
+    QuicTransportConfig::builder()
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
+        .default_path_max_idle_timeout(Duration::from_millis(IDLE_TIMEOUT_MS.into()))
+        .keep_alive_interval(KEEP_ALIVE)
+        .default_path_keep_alive_interval(KEEP_ALIVE)
+        .datagram_send_buffer_size(BEAT_QUEUE_BYTES)
+        .max_concurrent_bidi_streams(STREAMS_MAX.into())
+        .max_concurrent_uni_streams(0u32.into())
+        .stream_receive_window(STREAM_WINDOW_BYTES.into())
+        .receive_window(receive_window.into())
+        .build()
+}
+
+/// The loop behind the port.
+struct Door {
+    endpoint: Endpoint,
+    versions: VersionRange,
+    undecided: mpsc::Sender<Incoming>,
+    data: Option<(DataServer, Handle)>,
+}
+
+impl Door {
+    async fn open(self) {
+        let room = Arc::new(Semaphore::new(PENDING_MAX));
+        let here = Handle::current();
+        let to_me = alpn_to(PeerId(*self.endpoint.id().as_bytes()));
+        while let Some(incoming) = self.endpoint.accept().await {
+            let alpns = incoming.decrypt().and_then(|hello| hello.alpns());
+            let alpns: Vec<_> = alpns.into_iter().flatten().filter_map(Result::ok).collect();
+            let to_other = |alpn: &[u8]| alpn.starts_with(ALPN_TO_PREFIX) && alpn != to_me;
+            if alpns.iter().any(|alpn| to_other(alpn)) {
+                incoming.ignore();
+                continue;
+            }
+            // Under pressure only who answers from its claimed address gets a place.
+            if room.available_permits() < PENDING_MAX / 2 && !incoming.remote_addr_validated() {
+                _ = incoming.retry();
+                continue;
+            }
+            let Ok(permit) = room.clone().try_acquire_owned() else {
+                incoming.refuse();
+                continue;
+            };
+            let wants_data = alpns.iter().any(|alpn| *alpn == ALPN_DATA);
+            // A connection's own task, with its encryption, stays on the runtime that accepts it.
+            let runtime = match &self.data {
+                Some((_, runtime)) if wants_data => runtime,
+                _ => &here,
+            };
+            let (versions, undecided) = (self.versions, self.undecided.clone());
+            let data = self.data.as_ref().map(|(server, _)| server.clone());
+            runtime.spawn(async move {
+                let hello = receive(incoming, versions, undecided, data, permit);
+                if let Err(error) = hello.await {
+                    tracing::debug!(%error, "an incoming connection came to nothing");
+                }
+            });
+        }
+    }
+}
+
+async fn receive(
+    incoming: iroh::endpoint::Incoming,
+    versions: VersionRange,
+    undecided: mpsc::Sender<Incoming>,
+    data: Option<DataServer>,
+    permit: OwnedSemaphorePermit,
+) -> Result<(), NetError> {
+    let late = || NetError::Closed(CloseReason::HandshakeTimeout);
+    let lost = || NetError::Closed(CloseReason::Lost);
+    let accepting = incoming.accept().map_err(|_| lost())?;
+    let connected = tokio::time::timeout(HELLO_TIMEOUT, accepting)
+        .await
+        .map_err(|_| late())?;
+    let connection = connected.map_err(|_| lost())?;
+    match (connection.alpn(), data) {
+        (ALPN_DATA, Some(server)) => {
+            server.serve(connection, permit).await;
+            Ok(())
+        }
+        _ => {
+            let hello = hear_hello(connection.clone(), versions, permit);
+            let incoming = tokio::time::timeout(HELLO_TIMEOUT, hello)
+                .await
+                .map_err(|_| {
+                    CloseReason::HandshakeTimeout.close(&connection);
+                    late()
+                })??;
+            undecided.send(incoming).await.map_err(|_| lost())
+        }
+    }
+}
+
+/// The addresses worth dialling. Loopback addresses lead back to the dialler's own machine, perhaps to
+/// another peer there; they stay only where the target may be on this machine too.
+fn reachable(addrs: &[SocketAddr], own_ips: &[IpAddr]) -> Vec<SocketAddr> {
+    let here = |addr: &SocketAddr| !addr.ip().is_loopback() && own_ips.contains(&addr.ip());
+    let keep_loopback = addrs.iter().all(|addr| addr.ip().is_loopback()) || addrs.iter().any(here);
+    let worth = |addr: &&SocketAddr| keep_loopback || !addr.ip().is_loopback();
+    addrs.iter().filter(worth).copied().collect()
+}
+
+fn interface_ips() -> Vec<IpAddr> {
+    let usable = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+    };
+    match if_addrs::get_if_addrs() {
+        Ok(interfaces) => interfaces
+            .into_iter()
+            .map(|i| i.ip())
+            .filter(usable)
+            .collect(),
+        Err(error) => {
+            tracing::warn!(%error, "the network interfaces cannot be listed; only loopback is offered");
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_dialled_only_where_the_target_may_be_here() {
+        let all: Vec<SocketAddr> = vec![
+            "10.0.0.7:1".parse().unwrap(),
+            "127.0.0.1:1".parse().unwrap(),
+        ];
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(
+            reachable(&all, &[ip("10.0.0.9"), ip("127.0.0.1")]),
+            all[..1]
+        );
+        assert_eq!(reachable(&all, &[ip("10.0.0.7"), ip("127.0.0.1")]), all);
+        assert_eq!(reachable(&all[1..], &[ip("10.0.0.9")]), all[1..]);
+    }
+}

@@ -1,0 +1,91 @@
+//! What can go wrong between peers.
+
+use crate::CloseReason;
+use hedge_model::PeerId;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// What went wrong in this crate, apart from tickets and fetches, which have errors of their own.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The identity file could not be read or made.
+    #[error("cannot {what} the identity {path}: {source}; nothing was changed")]
+    IdentityFile {
+        /// The step that failed.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The identity file holds something else.
+    #[error(
+        "{path} does not hold a Hedgerow identity (64 hexadecimal digits); it was left as it is: \
+         restore it from a copy, or remove it to get a new identity and join again"
+    )]
+    IdentityDamaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The identity file can be read by other users.
+    #[error(
+        "{path} can be read by other users of this machine; it was not used: run `chmod 600` on it"
+    )]
+    IdentityExposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The port could not be opened.
+    #[error(
+        "cannot listen on {addr}: {why}; nothing was opened: choose another address with --listen"
+    )]
+    Bind {
+        /// The address asked for.
+        addr: SocketAddr,
+        /// The system's answer.
+        why: String,
+    },
+    /// Nobody answered.
+    #[error(
+        "cannot reach {peer} at {addrs}: {why}; check that it runs and that UDP is let through"
+    )]
+    Unreachable {
+        /// Whom we dialled.
+        peer: PeerId,
+        /// Where, comma-separated.
+        addrs: String,
+        /// What the transport said.
+        why: String,
+    },
+    /// The peer id is not a valid public key.
+    #[error("{peer} is not a valid peer id; nothing was sent: check the ticket")]
+    BadPeer {
+        /// The id.
+        peer: PeerId,
+    },
+    /// The other side refused or ended the connection.
+    #[error("{0}")]
+    Closed(CloseReason),
+    /// A message or batch that cannot be encoded within the limit.
+    #[error(
+        "a message of {bytes} bytes is over the limit of {limit}; it was not sent: send large content by its hash"
+    )]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The link's queue is full: the peer reads too slowly.
+    #[error("the peer reads too slowly and the queue to it is full; this message was not queued")]
+    QueueFull,
+    /// A value that cannot be encoded; a bug.
+    #[error("a message could not be encoded: {0}; nothing was sent; please report this")]
+    Encode(postcard::Error),
+    /// Bytes that do not decode.
+    #[error("bytes that are no valid message: {0}; they were dropped")]
+    Decode(postcard::Error),
+    /// A frame of another format version.
+    #[error("a frame of format version {0}, which this version cannot read; it was dropped")]
+    FrameVersion(u8),
+}

@@ -45,7 +45,7 @@ pub struct WorkerInfo {
     pub addr: PeerAddr,
     /// Content that it holds.
     pub holds: Vec<Hash>,
-    /// Attempts that it has in hand and has not reported.
+    /// Attempts that it has in hand, those included whose report is not settled.
     pub in_hand: Vec<AttemptId>,
 }
 
@@ -60,17 +60,16 @@ pub enum ToWorker {
     Cancel(AttemptId),
     /// Give this back if it has not started.
     Return(AttemptId),
-    /// The report on this attempt is dealt with: drop it, and its outputs too unless they are to be kept.
-    Settled {
-        /// Which.
-        attempt: AttemptId,
-        /// Whether its outputs are the committed ones.
-        keep: bool,
-    },
-    /// The job is over: drop its bodies and content.
+    /// The report on this attempt is dealt with: drop it.
+    Settled(AttemptId),
+    /// The job is over: drop its bodies.
     Forget(JobId),
-    /// Take no more, finish what is running, then leave.
+    /// This content is not needed any more.
+    Drop(Vec<Hash>),
+    /// Take no more, give back what has not started, finish what is running.
     Drain,
+    /// Nothing here is needed any more: go.
+    Leave,
 }
 
 /// What the tasks of one group have in common, inputs resolved.
@@ -102,6 +101,8 @@ pub struct Body {
     pub time_limit: Option<Duration>,
     /// Peers that hold blobs of the inputs, likeliest first.
     pub sources: Vec<Source>,
+    /// Blobs that the tasks may read, those for single indices included.
+    pub blobs: Vec<Hash>,
     /// Signed leave to read the blobs, sealed by the node; opaque to the core.
     pub grant: Vec<u8>,
 }
@@ -132,8 +133,6 @@ pub enum FromWorker {
     Ended(Box<Report>),
     /// Its owner or its machine wants it to stop: no new tasks.
     Draining,
-    /// It has nothing in hand any more and leaves.
-    Leaving,
 }
 
 /// How an attempt ended.

@@ -43,6 +43,8 @@ pub enum Record {
     TaskDone {
         /// The winner.
         attempt: AttemptId,
+        /// Whether it was a redundant one.
+        redundant: bool,
         /// Where it ran.
         worker: PeerId,
         /// What it left.
@@ -58,6 +60,8 @@ pub enum Record {
     AttemptEnded {
         /// Which.
         attempt: AttemptId,
+        /// Whether it was a redundant one.
+        redundant: bool,
         /// Where it ran.
         worker: PeerId,
         /// How.

@@ -1,0 +1,183 @@
+//! Every invariant of the supervisor, in one place; run after each event in tests and simulation.
+
+use super::Supervisor;
+use super::live::{AttemptState, Live};
+use hedge_model::{PeerId, TaskId};
+use std::collections::BTreeMap;
+
+impl Supervisor {
+    /// Whether all invariants hold; the first that does not, in words.
+    pub fn check(&self) -> Result<(), String> {
+        self.check_durable()?;
+        let Some(live) = &self.live else {
+            return Ok(());
+        };
+        self.check_attempts(live)?;
+        self.check_workers(live)?;
+        self.check_jobs(live)?;
+        self.check_shares(live)
+    }
+
+    fn check_durable(&self) -> Result<(), String> {
+        for (id, job) in &self.state.jobs {
+            let done = job.tasks.iter().filter(|task| task.done.is_some()).count();
+            expect(done == job.done as usize, || {
+                format!("job {id}: {done} tasks are done, {} counted", job.done)
+            })?;
+            for group in 0..job.spec.groups().len() {
+                let first = job.spec.first(group) as usize;
+                let tasks = &job.tasks[first..first + job.spec.groups()[group].count() as usize];
+                let open = tasks.iter().filter(|task| task.done.is_none()).count();
+                expect(open == job.open[group] as usize, || {
+                    format!("job {id}: group {group} miscounts its open tasks")
+                })?;
+            }
+            for (number, task) in job.tasks.iter().enumerate() {
+                let Some(done) = &task.done else { continue };
+                expect(done.attempt.generation == task.generation, || {
+                    format!("task {id}.{number} is done by an attempt of another generation")
+                })?;
+                expect(done.attempt.epoch <= self.state.epoch(), || {
+                    format!("task {id}.{number} is done in the future")
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_attempts(&self, live: &Live) -> Result<(), String> {
+        for (id, known) in &live.tasks {
+            let job = self
+                .state
+                .jobs
+                .get(&id.job)
+                .ok_or_else(|| format!("task {id} has no job"))?;
+            let over = !job.active() || job.tasks[id.number as usize].done.is_some();
+            expect(!over || known.active() == 0, || {
+                format!("task {id} is over and has active attempts")
+            })?;
+            expect(!over || !known.attempts.is_empty(), || {
+                format!("task {id} is over and still known")
+            })?;
+            for (at, attempt) in known.attempts.iter().enumerate() {
+                let worker = &live.workers[attempt.worker as usize];
+                let lost = attempt.state == AttemptState::Lost;
+                expect(worker.in_hand.contains(&attempt.id) != lost, || {
+                    format!(
+                        "attempt {} is {:?}, its worker disagrees",
+                        attempt.id, attempt.state
+                    )
+                })?;
+                expect(worker.lost.contains(&attempt.id) == lost, || {
+                    format!("attempt {} is lost, its worker disagrees", attempt.id)
+                })?;
+                expect(
+                    attempt.holds != worker.queued.contains(&attempt.id) || lost,
+                    || {
+                        format!(
+                            "attempt {} both holds resources and is queued, or neither",
+                            attempt.id
+                        )
+                    },
+                )?;
+                let twice = known.attempts[..at].iter().any(|other| {
+                    other.worker == attempt.worker && other.state.active() && attempt.state.active()
+                });
+                expect(!twice, || format!("task {id} runs twice on one worker"))?;
+                expect(attempt.id.task == *id, || {
+                    format!("attempt {} is kept with task {id}", attempt.id)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_workers(&self, live: &Live) -> Result<(), String> {
+        for (ix, worker) in live.workers.iter().enumerate() {
+            let name = worker.peer.short();
+            expect(worker.reachable() || worker.in_hand.is_empty(), || {
+                format!("worker {name} is gone and has work in hand")
+            })?;
+            let mut free = worker.free.clone();
+            for id in &worker.in_hand {
+                let attempt = live
+                    .tasks
+                    .get(&id.task)
+                    .and_then(|known| known.attempts.iter().find(|a| a.id == *id));
+                let attempt =
+                    attempt.ok_or_else(|| format!("worker {name} has {id}, which is not known"))?;
+                let spec = &self.state.jobs[&id.task.job].spec;
+                if attempt.holds {
+                    free.give(&spec.groups()[spec.group_of(id.task.number)].resources);
+                }
+            }
+            if worker.reachable() {
+                expect(free == worker.info.resources, || {
+                    format!("worker {name} miscounts: {free} with what is in hand")
+                })?;
+            }
+            let listed = live
+                .queues
+                .iter()
+                .any(|(queued, at)| *at as usize == ix && *queued as usize == worker.queued.len());
+            expect(listed == worker.usable(), || {
+                format!("worker {name} is usable and not listed, or listed and not usable")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_jobs(&self, live: &Live) -> Result<(), String> {
+        for (id, live_job) in &live.jobs {
+            let job = &self.state.jobs[id];
+            for (group, offers) in live_job.groups.iter().enumerate() {
+                let waiting = job
+                    .spec
+                    .waits_for(group)
+                    .iter()
+                    .filter(|other| !job.group_done(**other as usize))
+                    .count();
+                expect(waiting == offers.waiting as usize, || {
+                    format!(
+                        "job {id}: group {group} waits for {waiting}, counted {}",
+                        offers.waiting
+                    )
+                })?;
+                for offset in 0..job.spec.groups()[group].count() {
+                    let task = TaskId {
+                        job: *id,
+                        number: job.spec.first(group) + offset,
+                    };
+                    let open = job.tasks[task.number as usize].done.is_none();
+                    let known = live.tasks.get(&task);
+                    let carried = known.is_some_and(|known| known.active() > 0 || known.committing);
+                    let offered = offset >= offers.fresh || offers.again.contains(&offset);
+                    expect(!open || carried || offered, || {
+                        format!("task {task} is open and forgotten")
+                    })?;
+                    expect(open || !offered, || {
+                        format!("task {task} is done and offered")
+                    })?;
+                    expect(!(carried && offered), || {
+                        format!("task {task} is offered for a first attempt and has one")
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_shares(&self, live: &Live) -> Result<(), String> {
+        let mut shares = BTreeMap::<PeerId, u64>::new();
+        for id in live.workers.iter().flat_map(|worker| &worker.in_hand) {
+            let job = &self.state.jobs[&id.task.job];
+            let need = &job.spec.groups()[job.spec.group_of(id.task.number)].resources;
+            *shares.entry(job.client).or_default() += need.cpus_milli.max(1);
+        }
+        live.ready.check_shares(&shares)
+    }
+}
+
+fn expect(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}

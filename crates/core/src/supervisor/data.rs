@@ -1,0 +1,419 @@
+//! Where content is, what of it is gone, and what this supervisor fetches for itself.
+
+use super::live::{Pull, Timer, WorkerIx};
+use super::{Action, Pending, Supervisor, answer, send};
+use hedge_model::msg::{Refusal, RefusalKind, Reply, ToWorker};
+use hedge_model::record::Record;
+use hedge_model::spec::Input;
+use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, Source, TaskId};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// After so many failed transfers the holders that were named are not believed any more.
+const PULL_FAILURES_MAX: u8 = 5;
+const PULL_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Most peers named as holders of a group's inputs; beyond, the list costs more than the choice is worth.
+const SOURCES_MAX: usize = 32;
+
+impl Supervisor {
+    /// Whether somebody who is there holds this content.
+    pub(crate) fn within_reach(&self, hash: Hash) -> bool {
+        let Some(live) = &self.live else { return false };
+        live.content.get(&hash).is_some_and(|content| {
+            content.own
+                || content
+                    .workers
+                    .iter()
+                    .any(|ix| live.workers[*ix as usize].reachable())
+        })
+    }
+
+    /// Whether nobody holds this content who is there or may yet return.
+    fn beyond_recovery(&self, hash: Hash) -> bool {
+        let Some(live) = &self.live else { return false };
+        let grace = self.config.content_grace;
+        live.content.get(&hash).is_none_or(|content| {
+            let back = |ix: &WorkerIx| live.workers[*ix as usize].may_return(self.now, grace);
+            !content.own && !content.workers.iter().any(back)
+        })
+    }
+
+    /// Peers that hold any of `blobs`: workers first, this supervisor last, so that data goes directly.
+    pub(crate) fn sources(&self, blobs: &[Hash]) -> Vec<Source> {
+        let Some(live) = &self.live else {
+            return Vec::new();
+        };
+        let mut workers = BTreeSet::<WorkerIx>::new();
+        let mut own = false;
+        for content in blobs.iter().filter_map(|hash| live.content.get(hash)) {
+            own |= content.own;
+            workers.extend(
+                content
+                    .workers
+                    .iter()
+                    .copied()
+                    .filter(|ix| live.workers[*ix as usize].reachable()),
+            );
+            if workers.len() >= SOURCES_MAX {
+                break;
+            }
+        }
+        let mut sources: Vec<Source> = workers
+            .iter()
+            .take(SOURCES_MAX)
+            .map(|ix| live.workers[*ix as usize].info.addr.clone())
+            .collect();
+        if own {
+            sources.push(self.config.me.clone());
+        }
+        sources
+    }
+
+    /// Notes that a worker holds some content.
+    pub(crate) fn held_by(&mut self, hash: Hash, size: Option<u64>, ix: WorkerIx) {
+        let live = self.live();
+        let content = live.content.entry(hash).or_default();
+        content.size = size.unwrap_or(content.size);
+        if !content.workers.contains(&ix) {
+            content.workers.push(ix);
+        }
+        live.workers[ix as usize].held.insert(hash);
+    }
+
+    /// Notes the files that a task left at a worker.
+    pub(crate) fn note_outputs(
+        &mut self,
+        task: TaskId,
+        outputs: &[FileEntry],
+        ix: Option<WorkerIx>,
+    ) {
+        for data in outputs.iter().map(|file| &file.data) {
+            let Data::Blob { hash, size } = data else {
+                continue;
+            };
+            let content = self.live().content.entry(*hash).or_default();
+            content.size = *size;
+            if !content.producers.contains(&task) {
+                content.producers.push(task);
+            }
+            if let Some(ix) = ix {
+                self.held_by(*hash, Some(*size), ix);
+            }
+        }
+    }
+
+    /// A worker has been gone for longer than its content is counted on.
+    pub(crate) fn content_of_gone_worker(&mut self, ix: WorkerIx, out: &mut Vec<Action>) {
+        let worker = &self.live().workers[ix as usize];
+        if worker.reachable() {
+            return;
+        }
+        let held: Vec<Hash> = worker.held.iter().copied().collect();
+        for hash in held {
+            if self.needed_now(hash) {
+                self.lose_if_gone(hash, out);
+            }
+        }
+    }
+
+    /// Whether a job cannot go on without this content.
+    fn needed_now(&self, hash: Hash) -> bool {
+        let Some(content) = self.live.as_ref().and_then(|live| live.content.get(&hash)) else {
+            return false;
+        };
+        content
+            .producers
+            .iter()
+            .any(|task| self.outputs_needed(*task))
+    }
+
+    /// Whether the outputs of a task are results, or inputs of a task that neither is done nor runs already.
+    fn outputs_needed(&self, task: TaskId) -> bool {
+        let (Some(job), Some(live)) = (self.state.jobs.get(&task.job), &self.live) else {
+            return false;
+        };
+        let group = job.spec.group_of(task.number);
+        if !job.active() {
+            return false;
+        }
+        let id = &job.spec.groups()[group].id;
+        let reads = |next: usize| {
+            job.spec.groups()[next]
+                .inputs
+                .iter()
+                .any(|input| matches!(input, Input::Task(name) if name == id))
+        };
+        let unstarted = |next: usize| {
+            let first = job.spec.first(next);
+            (first..first + job.spec.groups()[next].count()).any(|number| {
+                let running = live
+                    .tasks
+                    .get(&TaskId {
+                        job: task.job,
+                        number,
+                    })
+                    .is_some_and(|known| {
+                        known
+                            .attempts
+                            .iter()
+                            .any(|a| a.state == super::live::AttemptState::Running)
+                    });
+                job.tasks[number as usize].done.is_none() && !running
+            })
+        };
+        job.spec.is_result(group)
+            || job.spec.waited_by(group).iter().any(|next| {
+                let next = *next as usize;
+                !job.group_done(next) && reads(next) && unstarted(next)
+            })
+    }
+
+    /// Where content is gone for good, the tasks that made it must run again.
+    pub(crate) fn lose_if_gone(&mut self, hash: Hash, out: &mut Vec<Action>) {
+        if !self.beyond_recovery(hash) {
+            return;
+        }
+        let content = self.live().content.get(&hash);
+        let producers = content
+            .map(|content| content.producers.to_vec())
+            .unwrap_or_default();
+        for task in producers {
+            let Some(known) = self.state.task(task) else {
+                continue;
+            };
+            let Some(done) = &known.done else { continue };
+            let still_its = done
+                .outputs
+                .iter()
+                .any(|file| file.data.hash() == Some(hash));
+            let generation = known.generation;
+            if still_its && self.live().losing.insert(task) {
+                self.append(
+                    Record::OutputsLost {
+                        task,
+                        generation,
+                        at: self.now,
+                    },
+                    None,
+                    out,
+                );
+            }
+        }
+    }
+
+    /// Offers groups again that lacked content, after somebody who may hold it came.
+    pub(crate) fn feed_starved(&mut self) {
+        for (job, group) in std::mem::take(&mut self.live().starved) {
+            self.refresh_offers(job, group as usize);
+        }
+    }
+
+    /// Fetches content into the own store, unless it is there or on its way.
+    pub(crate) fn pull(&mut self, hash: Hash, out: &mut Vec<Action>) {
+        let me = self.config.me.peer;
+        let submit = self
+            .live()
+            .submits
+            .iter()
+            .find(|submit| submit.missing.contains(&hash));
+        let client = submit.map(|submit| submit.from.clone());
+        let mut sources = self.sources(&[hash]);
+        sources.extend(client);
+        sources.retain(|source| source.peer != me);
+        let live = self.live();
+        let size = live.content.get(&hash).map_or(0, |content| content.size);
+        if sources.is_empty() || live.content.get(&hash).is_some_and(|content| content.own) {
+            return;
+        }
+        let pull = live.pulls.entry(hash).or_insert(Pull {
+            failures: 0,
+            under_way: false,
+        });
+        if !pull.under_way {
+            pull.under_way = true;
+            out.push(Action::Pull {
+                hash,
+                size,
+                sources,
+            });
+        }
+    }
+
+    pub(crate) fn on_pulled(
+        &mut self,
+        hash: Hash,
+        result: Result<(), String>,
+        out: &mut Vec<Action>,
+    ) {
+        let now = self.now;
+        match result {
+            Ok(()) => {
+                let live = self.live();
+                live.pulls.remove(&hash);
+                live.content.entry(hash).or_default().own = true;
+                self.content_arrived(hash, out);
+            }
+            Err(why) => {
+                let live = self.live();
+                let Some(pull) = live.pulls.get_mut(&hash) else {
+                    return;
+                };
+                pull.under_way = false;
+                pull.failures += 1;
+                if pull.failures < PULL_FAILURES_MAX {
+                    return live.set_timer(now + PULL_AGAIN_AFTER, Timer::Pull(hash));
+                }
+                live.pulls.remove(&hash);
+                self.disbelieve_holders(hash);
+                self.lose_if_gone(hash, out);
+                self.refuse_submissions(hash, &why, out);
+            }
+        }
+    }
+
+    /// Nobody gave content that they were thought to hold: they do not hold it.
+    pub(crate) fn disbelieve_holders(&mut self, hash: Hash) {
+        let live = self.live();
+        let Some(content) = live.content.get_mut(&hash) else {
+            return;
+        };
+        for ix in std::mem::take(&mut content.workers) {
+            live.workers[ix as usize].held.remove(&hash);
+        }
+    }
+
+    fn content_arrived(&mut self, hash: Hash, out: &mut Vec<Action>) {
+        let live = self.live();
+        let mut complete = Vec::new();
+        for at in (0..live.submits.len()).rev() {
+            if live.submits[at].missing.remove(&hash) && live.submits[at].missing.is_empty() {
+                complete.push(live.submits.swap_remove(at));
+            }
+        }
+        for submit in complete {
+            let pending = Pending::Accepted {
+                client: submit.client,
+                ask: submit.ask,
+            };
+            let record = Record::JobAccepted {
+                key: submit.key,
+                client: submit.client,
+                spec: submit.spec,
+                at: self.now,
+            };
+            self.append(record, Some(pending), out);
+        }
+        let jobs: Vec<JobId> = self
+            .live()
+            .jobs
+            .iter_mut()
+            .filter_map(|(id, job)| job.missing_results.remove(&hash).then_some(*id))
+            .collect();
+        self.feed_starved();
+        jobs.into_iter()
+            .for_each(|job| self.finish_if_done(job, out));
+        self.let_leave(out);
+    }
+
+    fn refuse_submissions(&mut self, hash: Hash, why: &str, out: &mut Vec<Action>) {
+        let live = self.live();
+        let (gone, kept) = std::mem::take(&mut live.submits)
+            .into_iter()
+            .partition(|s| s.missing.contains(&hash));
+        live.submits = kept;
+        for submit in Vec::from_iter::<Vec<super::live::Submission>>(gone) {
+            let why = format!(
+                "the inputs could not be fetched from the client: {why}; nothing was accepted"
+            );
+            answer(
+                submit.client,
+                submit.ask,
+                Reply::No(Refusal {
+                    kind: RefusalKind::Busy,
+                    why,
+                }),
+                out,
+            );
+        }
+    }
+
+    /// Content that no job needs any more is dropped everywhere, results excepted.
+    pub(crate) fn drop_content(&mut self, job: JobId, out: &mut Vec<Action>) {
+        let Some(ended) = self.state.jobs.get(&job) else {
+            return;
+        };
+        let results: BTreeSet<Hash> = result_files(ended)
+            .filter_map(|file| file.data.hash())
+            .collect();
+        let logs = |done: &super::durable::Done| {
+            done.log
+                .as_ref()
+                .map_or([None, None], |log| [log.stdout.hash(), log.stderr.hash()])
+        };
+        let done = ended.tasks.iter().filter_map(|task| task.done.as_deref());
+        let outputs = done
+            .clone()
+            .flat_map(|done| done.outputs.iter())
+            .filter_map(|file| file.data.hash());
+        let mut hashes: BTreeSet<Hash> = outputs
+            .chain(input_blobs(&ended.spec).map(|(hash, _)| hash))
+            .collect();
+        let logs: BTreeSet<Hash> = done.flat_map(logs).flatten().collect();
+        hashes.retain(|hash| !logs.contains(hash));
+        let mut own = Vec::new();
+        let mut theirs = std::collections::BTreeMap::<WorkerIx, Vec<Hash>>::new();
+        let live = self.live.get_or_insert_default();
+        for hash in hashes {
+            let Some(content) = live.content.get_mut(&hash) else {
+                continue;
+            };
+            content.producers.retain(|task| task.job != job);
+            content.jobs.retain(|other| *other != job);
+            if !content.producers.is_empty() || !content.jobs.is_empty() {
+                continue;
+            }
+            for ix in std::mem::take(&mut content.workers) {
+                live.workers[ix as usize].held.remove(&hash);
+                theirs.entry(ix).or_default().push(hash);
+            }
+            if results.contains(&hash) {
+                continue;
+            }
+            if content.own {
+                own.push(hash);
+            }
+            live.content.remove(&hash);
+        }
+        for (ix, hashes) in theirs {
+            send(live.workers[ix as usize].peer, ToWorker::Drop(hashes), out);
+        }
+        if !own.is_empty() {
+            out.push(Action::Drop(own));
+        }
+    }
+}
+
+/// Blobs among a job's inputs, with their sizes.
+pub(crate) fn input_blobs(spec: &JobSpec) -> impl Iterator<Item = (Hash, u64)> + '_ {
+    let stdin = spec
+        .groups()
+        .iter()
+        .filter_map(|group| group.stdin.as_ref());
+    spec.files()
+        .iter()
+        .map(|file| &file.data)
+        .chain(stdin)
+        .filter_map(|data| data.hash().map(|hash| (hash, data.size())))
+}
+
+/// Files of the tasks that no other waits for, as far as they are done.
+pub(crate) fn result_files(job: &super::durable::Job) -> impl Iterator<Item = &FileEntry> {
+    let groups = (0..job.spec.groups().len()).filter(|group| job.spec.is_result(*group));
+    groups
+        .flat_map(|group| {
+            let first = job.spec.first(group) as usize;
+            &job.tasks[first..first + job.spec.groups()[group].count() as usize]
+        })
+        .filter_map(|task| task.done.as_deref())
+        .flat_map(|done| done.outputs.iter())
+}

@@ -1,0 +1,332 @@
+//! What survives: the state that changes only when a record is committed, in log order, on every supervisor
+//! alike. [`State::apply`] is first-wins: a late record changes nothing, and its verdict says so.
+
+use super::critical::CriticalSet;
+use hedge_model::msg::{Log, Role, Usage};
+use hedge_model::record::{End, JobEnd, Record, Ticket};
+use hedge_model::view::AttemptCounts;
+use hedge_model::{
+    AttemptId, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId, Time,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a committed record did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It changed the state.
+    Applied,
+    /// The job of this submission, new or from an earlier record of the same key.
+    Job(JobId),
+    /// It came too late and changed nothing.
+    Stale(&'static str),
+}
+
+/// The durable state of a grid.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub(crate) epoch: Epoch,
+    pub(crate) now: Time,
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) keys: BTreeMap<(PeerId, SubmitKey), JobId>,
+    pub(crate) members: BTreeMap<PeerId, Member>,
+    pub(crate) tickets: BTreeMap<Hash, Ticket>,
+}
+
+/// A peer that was let in.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// As what.
+    pub role: Role,
+}
+
+/// A job, as far as it is durable.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub(crate) client: PeerId,
+    pub(crate) spec: Arc<JobSpec>,
+    pub(crate) critical: CriticalSet,
+    pub(crate) accepted: Time,
+    pub(crate) tasks: Vec<Task>,
+    /// For each group how many of its tasks are not done.
+    pub(crate) open: Vec<u32>,
+    pub(crate) done: u32,
+    pub(crate) ended: Option<(JobEnd, Time)>,
+    /// Attempts that ended without deciding their task.
+    pub(crate) history: Vec<EndedAttempt>,
+    pub(crate) counts: AttemptCounts,
+    /// Attempts given up that may still come back; counted already.
+    pub(crate) lost: BTreeSet<AttemptId>,
+    pub(crate) cpu: Duration,
+}
+
+/// A task, as far as it is durable. Small: a job may have millions.
+#[derive(Clone, Debug, Default)]
+pub struct Task {
+    pub(crate) generation: u32,
+    pub(crate) failures: u32,
+    pub(crate) done: Option<Box<Done>>,
+}
+
+/// How a task was done.
+#[derive(Clone, Debug)]
+pub struct Done {
+    pub(crate) attempt: AttemptId,
+    pub(crate) redundant: bool,
+    pub(crate) worker: PeerId,
+    pub(crate) outputs: Arc<[FileEntry]>,
+    pub(crate) usage: Usage,
+    pub(crate) log: Option<Box<Log>>,
+}
+
+/// An attempt that ended without deciding its task.
+#[derive(Clone, Debug)]
+pub struct EndedAttempt {
+    pub(crate) attempt: AttemptId,
+    pub(crate) redundant: bool,
+    pub(crate) worker: PeerId,
+    pub(crate) end: End,
+    pub(crate) usage: Usage,
+    pub(crate) log: Option<Box<Log>>,
+}
+
+impl Job {
+    /// Whether all tasks of `group` are done.
+    pub fn group_done(&self, group: usize) -> bool {
+        self.open[group] == 0
+    }
+
+    /// Whether the job is neither done, failed nor cancelled.
+    pub fn active(&self) -> bool {
+        self.ended.is_none()
+    }
+}
+
+impl State {
+    /// Applies one committed record. The same records in the same order give the same state everywhere.
+    pub fn apply(&mut self, record: &Record) -> Verdict {
+        match record {
+            Record::Epoch { epoch, at } => {
+                if *epoch <= self.epoch {
+                    return Verdict::Stale("a later epoch has begun");
+                }
+                self.epoch = *epoch;
+                self.now = self.now.max(*at);
+                Verdict::Applied
+            }
+            Record::TicketMade(ticket) => {
+                self.tickets.insert(ticket.hash, ticket.clone());
+                Verdict::Applied
+            }
+            Record::MemberJoined {
+                peer,
+                role,
+                ticket,
+                at,
+            } => self.join(*peer, *role, *ticket, *at),
+            Record::JobAccepted {
+                key,
+                client,
+                spec,
+                at,
+            } => self.accept(*key, *client, spec, *at),
+            Record::TaskDone {
+                attempt,
+                redundant,
+                worker,
+                outputs,
+                usage,
+                log,
+                at,
+            } => {
+                self.now = self.now.max(*at);
+                let done = Done {
+                    attempt: *attempt,
+                    redundant: *redundant,
+                    worker: *worker,
+                    outputs: outputs.clone(),
+                    usage: *usage,
+                    log: log.clone(),
+                };
+                self.task_done(done)
+            }
+            Record::AttemptEnded {
+                attempt,
+                redundant,
+                worker,
+                end,
+                usage,
+                log,
+                at,
+            } => {
+                self.now = self.now.max(*at);
+                self.attempt_ended(EndedAttempt {
+                    attempt: *attempt,
+                    redundant: *redundant,
+                    worker: *worker,
+                    end: end.clone(),
+                    usage: *usage,
+                    log: log.clone(),
+                })
+            }
+            Record::OutputsLost {
+                task,
+                generation,
+                at,
+            } => self.outputs_lost(*task, *generation, *at),
+            Record::JobEnded { job, end, at } => match self.jobs.get_mut(job) {
+                Some(job) if job.active() => {
+                    job.ended = Some((end.clone(), *at));
+                    self.now = self.now.max(*at);
+                    Verdict::Applied
+                }
+                _ => Verdict::Stale("the job has ended"),
+            },
+        }
+    }
+
+    /// The current epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The last recorded time.
+    pub fn recorded_time(&self) -> Time {
+        self.now
+    }
+
+    /// A member's role.
+    pub fn member(&self, peer: PeerId) -> Option<Role> {
+        self.members.get(&peer).map(|member| member.role)
+    }
+
+    pub(crate) fn task(&self, task: TaskId) -> Option<&Task> {
+        self.jobs.get(&task.job)?.tasks.get(task.number as usize)
+    }
+
+    fn join(&mut self, peer: PeerId, role: Role, ticket: Hash, at: Time) -> Verdict {
+        if self.members.contains_key(&peer) {
+            return Verdict::Stale("the peer is a member");
+        }
+        let Some(known) = self.tickets.get_mut(&ticket) else {
+            return Verdict::Stale("the ticket is not known");
+        };
+        if let Some(uses) = &mut known.uses {
+            if *uses == 0 {
+                return Verdict::Stale("the ticket is used up");
+            }
+            *uses -= 1;
+        }
+        self.now = self.now.max(at);
+        self.members.insert(peer, Member { role });
+        Verdict::Applied
+    }
+
+    fn accept(&mut self, key: SubmitKey, client: PeerId, spec: &Arc<JobSpec>, at: Time) -> Verdict {
+        if let Some(job) = self.keys.get(&(client, key)) {
+            return Verdict::Job(*job);
+        }
+        self.now = self.now.max(at);
+        let id = JobId(self.jobs.last_key_value().map_or(1, |(last, _)| last.0 + 1));
+        let job = Job {
+            client,
+            critical: CriticalSet::find(spec),
+            accepted: at,
+            tasks: vec![Task::default(); spec.task_count() as usize],
+            open: spec
+                .groups()
+                .iter()
+                .map(hedge_model::spec::Group::count)
+                .collect(),
+            done: 0,
+            ended: None,
+            history: Vec::new(),
+            counts: AttemptCounts::default(),
+            lost: BTreeSet::new(),
+            cpu: Duration::ZERO,
+            spec: spec.clone(),
+        };
+        self.keys.insert((client, key), id);
+        self.jobs.insert(id, job);
+        Verdict::Job(id)
+    }
+
+    fn task_done(&mut self, done: Done) -> Verdict {
+        let id = done.attempt.task;
+        let Some(job) = self.jobs.get_mut(&id.job) else {
+            return Verdict::Stale("no such job");
+        };
+        if !job.active() {
+            return Verdict::Stale("the job has ended");
+        }
+        let Some(task) = job.tasks.get_mut(id.number as usize) else {
+            return Verdict::Stale("no such task");
+        };
+        if task.done.is_some() {
+            return Verdict::Stale("another attempt won");
+        }
+        if task.generation != done.attempt.generation {
+            return Verdict::Stale("the attempt is of an earlier generation");
+        }
+        if !job.lost.remove(&done.attempt) {
+            job.counts.total += 1;
+            job.counts.redundant += u64::from(done.redundant);
+        }
+        job.cpu += done.usage.cpu;
+        task.done = Some(Box::new(done));
+        job.done += 1;
+        job.open[job.spec.group_of(id.number)] -= 1;
+        Verdict::Applied
+    }
+
+    fn attempt_ended(&mut self, ended: EndedAttempt) -> Verdict {
+        let id = ended.attempt.task;
+        let Some(job) = self.jobs.get_mut(&id.job) else {
+            return Verdict::Stale("no such job");
+        };
+        let Some(task) = job.tasks.get_mut(id.number as usize) else {
+            return Verdict::Stale("no such task");
+        };
+        if matches!(ended.end, End::Failed(_)) && task.generation == ended.attempt.generation {
+            task.failures += 1;
+        }
+        if !job.lost.remove(&ended.attempt) {
+            job.counts.total += 1;
+            job.counts.redundant += u64::from(ended.redundant);
+        }
+        match ended.end {
+            End::Failed(_) => job.counts.failed += 1,
+            End::Cancelled => job.counts.cancelled += 1,
+            End::Unstaged(_) => {}
+            End::Lost => {
+                job.counts.lost += 1;
+                job.lost.insert(ended.attempt);
+            }
+        }
+        job.history.push(ended);
+        Verdict::Applied
+    }
+
+    fn outputs_lost(&mut self, id: TaskId, generation: u32, at: Time) -> Verdict {
+        let Some(job) = self.jobs.get_mut(&id.job) else {
+            return Verdict::Stale("no such job");
+        };
+        if !job.active() {
+            return Verdict::Stale("the job has ended");
+        }
+        let Some(task) = job.tasks.get_mut(id.number as usize) else {
+            return Verdict::Stale("no such task");
+        };
+        if task.generation != generation || task.done.is_none() {
+            return Verdict::Stale("the task runs again already");
+        }
+        task.done = None;
+        task.generation += 1;
+        job.done -= 1;
+        job.open[job.spec.group_of(id.number)] += 1;
+        job.counts.outputs_lost += 1;
+        self.now = self.now.max(at);
+        Verdict::Applied
+    }
+}

@@ -1,0 +1,448 @@
+//! A job's way: accepted, its groups becoming startable, its tasks done or failed, its end.
+
+use super::data::{input_blobs, result_files};
+use super::durable::State;
+use super::live::{AttemptState, LiveGroup, LiveJob, Timer, WorkerIx};
+use super::{Action, Supervisor, send};
+use hedge_model::msg::ToWorker;
+use hedge_model::record::{End, JobEnd, Record};
+use hedge_model::{AttemptId, JobId, PeerId, TaskId, Time};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A worker that failed this many tasks that others could do is set aside.
+const BLAMED_MAX: u32 = 3;
+/// How often a task's inputs may turn out to be out of reach before the job fails.
+const UNSTAGED_MAX: u8 = 20;
+/// Watchers are told of changes this often at most.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+impl Supervisor {
+    /// Makes a job that is accepted and not ended part of what this leader works on.
+    pub(crate) fn activate(&mut self, id: JobId, out: &mut Vec<Action>) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        if !job.active()
+            || self
+                .live
+                .as_ref()
+                .is_none_or(|live| live.jobs.contains_key(&id))
+        {
+            return;
+        }
+        let spec = job.spec.clone();
+        let groups: Vec<LiveGroup> = (0..spec.groups().len())
+            .map(|group| start_group(&self.state, id, group))
+            .collect();
+        let count = groups.len();
+        let done: Vec<(TaskId, _)> = (0..)
+            .zip(&job.tasks)
+            .filter_map(|(number, task)| {
+                Some((
+                    TaskId { job: id, number },
+                    task.done.as_ref()?.outputs.clone(),
+                ))
+            })
+            .collect();
+        let results: Vec<_> = result_files(job)
+            .filter_map(|file| file.data.hash())
+            .collect();
+        let live = self.live();
+        live.jobs.insert(
+            id,
+            LiveJob {
+                groups,
+                watchers: Vec::new(),
+                told: Time(0),
+                tell_set: false,
+                ending: false,
+                missing_results: BTreeSet::new(),
+            },
+        );
+        for (hash, size) in input_blobs(&spec) {
+            let content = live.content.entry(hash).or_default();
+            content.size = size;
+            content.jobs.push(id);
+        }
+        done.into_iter()
+            .for_each(|(task, outputs)| self.note_outputs(task, &outputs, None));
+        for hash in results {
+            self.want_result(id, hash, out);
+        }
+        (0..count).for_each(|group| self.refresh_offers(id, group));
+        self.finish_if_done(id, out);
+    }
+
+    fn want_result(&mut self, id: JobId, hash: hedge_model::Hash, out: &mut Vec<Action>) {
+        let live = self.live();
+        if !live.content.get(&hash).is_some_and(|content| content.own)
+            && let Some(job) = live.jobs.get_mut(&id)
+        {
+            job.missing_results.insert(hash);
+            self.pull(hash, out);
+        }
+    }
+
+    pub(crate) fn after_task_done(
+        &mut self,
+        attempt: AttemptId,
+        worker: PeerId,
+        applied: bool,
+        out: &mut Vec<Action>,
+    ) {
+        let id = attempt.task;
+        send(worker, ToWorker::Settled(attempt), out);
+        self.detach(attempt);
+        if let Some(known) = self.live().tasks.get_mut(&id) {
+            known.committing = false;
+        }
+        if !applied {
+            self.forget_task_if_over(id);
+            return self.settle_wants(id);
+        }
+        let winner = self.live().by_peer.get(&worker).copied();
+        self.praise_and_blame(id, winner);
+        self.cancel_attempts(id, out);
+        let Some(job) = self.state.jobs.get(&id.job) else {
+            return;
+        };
+        let (spec, group) = (job.spec.clone(), job.spec.group_of(id.number));
+        let Some(done) = job.tasks[id.number as usize].done.as_deref() else {
+            return;
+        };
+        let (outputs, usage) = (done.outputs.clone(), done.usage);
+        let group_done = job.group_done(group);
+        self.note_outputs(id, &outputs, winner);
+        if let Some(live_job) = self.live().jobs.get_mut(&id.job) {
+            let took = (usage.staging + usage.running).as_secs_f64().max(1e-6);
+            let mean = &mut live_job.groups[group].mean;
+            *mean = Some(mean.map_or(took, |mean| mean * 0.8 + took * 0.2));
+        }
+        if spec.is_result(group) {
+            for hash in outputs.iter().filter_map(|file| file.data.hash()) {
+                self.want_result(id.job, hash, out);
+            }
+        }
+        self.settle_wants(id);
+        if group_done {
+            for next in spec.waited_by(group) {
+                let next = *next as usize;
+                if let Some(live_job) = self.live().jobs.get_mut(&id.job) {
+                    live_job.groups[next].waiting -= 1;
+                    live_job.groups[next].body = None;
+                }
+                self.refresh_offers(id.job, next);
+            }
+        }
+        self.tell_soon(id.job);
+        self.finish_if_done(id.job, out);
+        self.let_leave(out);
+    }
+
+    /// The winner did what others failed: they are blamed, and set aside once that happened too often.
+    fn praise_and_blame(&mut self, id: TaskId, winner: Option<WorkerIx>) {
+        let (now, base) = (self.now, self.config.aside_for);
+        let live = self.live();
+        if let Some(ix) = winner {
+            live.workers[ix as usize].done += 1;
+            live.workers[ix as usize].blamed = 0;
+        }
+        let avoid = live
+            .tasks
+            .get(&id)
+            .map(|known| known.avoid.clone())
+            .unwrap_or_default();
+        for ix in avoid.into_iter().filter(|ix| Some(*ix) != winner) {
+            let others = live.queues.iter().any(|(_, other)| *other != ix);
+            let worker = &mut live.workers[ix as usize];
+            worker.blamed += 1;
+            if worker.blamed >= BLAMED_MAX && worker.aside.is_none() && others {
+                let until = now + base * 2u32.pow(worker.times_aside.min(6));
+                let why = format!("failed {} tasks that other workers could do", worker.blamed);
+                worker.aside = Some(super::live::Aside { why });
+                worker.times_aside += 1;
+                live.set_timer(until, Timer::Readmit(ix));
+                live.reindex(ix);
+                live.pool_version += 1;
+            }
+        }
+    }
+
+    /// Ends all attempts of a task, wherever they are.
+    pub(crate) fn cancel_attempts(&mut self, id: TaskId, out: &mut Vec<Action>) {
+        let live = self.live();
+        let Some(known) = live.tasks.get_mut(&id) else {
+            return;
+        };
+        let mut dropped = Vec::new();
+        for attempt in &mut known.attempts {
+            let worker = &live.workers[attempt.worker as usize];
+            if attempt.state == AttemptState::Lost {
+                dropped.push(attempt.id);
+            }
+            if worker.connected && attempt.state != AttemptState::Cancelling {
+                send(worker.peer, ToWorker::Cancel(attempt.id), out);
+            }
+            if attempt.state.active() {
+                attempt.state = AttemptState::Cancelling;
+            }
+        }
+        dropped.into_iter().for_each(|attempt| self.detach(attempt));
+        self.forget_task_if_over(id);
+    }
+
+    pub(crate) fn after_attempt_ended(
+        &mut self,
+        attempt: AttemptId,
+        end: &End,
+        out: &mut Vec<Action>,
+    ) {
+        if *end == End::Lost {
+            return;
+        }
+        let id = attempt.task;
+        let known = self.live().tasks.get_mut(&id);
+        let Some(at) = known
+            .and_then(|known| known.attempt(attempt))
+            .map(|attempt| attempt.worker)
+        else {
+            return;
+        };
+        let peer = self.live().workers[at as usize].peer;
+        send(peer, ToWorker::Settled(attempt), out);
+        self.detach(attempt);
+        let Some(task) = self.state.task(id) else {
+            return;
+        };
+        let failures = task.failures;
+        match end {
+            End::Failed(why) => {
+                let live = self.live();
+                live.workers[at as usize].failed += 1;
+                if let Some(known) = live.tasks.get_mut(&id)
+                    && !known.avoid.contains(&at)
+                {
+                    known.avoid.push(at);
+                }
+                self.fail_if_hopeless(id, failures, why, out);
+            }
+            End::Unstaged(why) => {
+                let known = self.live().tasks.entry(id).or_default();
+                known.unstaged += 1;
+                if known.unstaged >= UNSTAGED_MAX {
+                    let why =
+                        format!("its inputs could not be fetched, {UNSTAGED_MAX} times: {why}");
+                    self.fail_job(id.job, Some(id), why, out);
+                }
+            }
+            End::Cancelled | End::Lost => {}
+        }
+        self.settle_wants(id);
+        self.forget_task_if_over(id);
+        self.tell_soon(id.job);
+        self.let_leave(out);
+    }
+
+    fn fail_if_hopeless(&mut self, id: TaskId, failures: u32, why: &str, out: &mut Vec<Action>) {
+        let Some(job) = self.state.jobs.get(&id.job) else {
+            return;
+        };
+        let spec = job.spec.clone();
+        let open = job.tasks[id.number as usize].done.is_none();
+        let limit = spec.groups()[spec.group_of(id.number)].crash_limit;
+        if open && failures >= limit {
+            let why = format!(
+                "task {} failed {failures} times, at last: {why}",
+                spec.label(id.number)
+            );
+            self.fail_job(id.job, Some(id), why, out);
+        }
+    }
+
+    pub(crate) fn fail_job(
+        &mut self,
+        id: JobId,
+        task: Option<TaskId>,
+        why: String,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(job) = self.live().jobs.get_mut(&id) else {
+            return;
+        };
+        if !job.ending {
+            job.ending = true;
+            let end = JobEnd::Failed { task, why };
+            self.append(
+                Record::JobEnded {
+                    job: id,
+                    end,
+                    at: self.now,
+                },
+                None,
+                out,
+            );
+        }
+    }
+
+    pub(crate) fn after_outputs_lost(&mut self, id: TaskId, out: &mut Vec<Action>) {
+        let Some(job) = self.state.jobs.get(&id.job) else {
+            return;
+        };
+        let (spec, group) = (job.spec.clone(), job.spec.group_of(id.number));
+        let first_open = job.open[group] == 1;
+        let live = self.live();
+        live.losing.remove(&id);
+        for content in live.content.values_mut() {
+            content.producers.retain(|task| *task != id);
+        }
+        live.tasks.entry(id).or_default();
+        let content = &live.content;
+        if let Some(live_job) = live.jobs.get_mut(&id.job) {
+            let made = |hash: &hedge_model::Hash| {
+                content.get(hash).is_some_and(|c| !c.producers.is_empty())
+            };
+            live_job.missing_results.retain(made);
+            for next in spec.waited_by(group) {
+                let next = &mut live_job.groups[*next as usize];
+                next.waiting += u32::from(first_open);
+                next.body = None;
+            }
+        }
+        for next in spec.waited_by(group) {
+            self.live().starved.remove(&(id.job, *next));
+            self.refresh_offers(id.job, *next as usize);
+        }
+        self.settle_wants(id);
+        self.tell_soon(id.job);
+        let _ = out;
+    }
+
+    /// All tasks done and all results here: the job is done.
+    pub(crate) fn finish_if_done(&mut self, id: JobId, out: &mut Vec<Action>) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        let all = job.active() && job.done == job.spec.task_count();
+        let Some(live_job) = self.live().jobs.get_mut(&id) else {
+            return;
+        };
+        if all && !live_job.ending && live_job.missing_results.is_empty() {
+            live_job.ending = true;
+            self.append(
+                Record::JobEnded {
+                    job: id,
+                    end: JobEnd::Done,
+                    at: self.now,
+                },
+                None,
+                out,
+            );
+        }
+    }
+
+    pub(crate) fn after_job_ended(&mut self, id: JobId, out: &mut Vec<Action>) {
+        let from = TaskId { job: id, number: 0 };
+        let to = TaskId {
+            job: id,
+            number: u32::MAX,
+        };
+        let tasks: Vec<TaskId> = self
+            .live()
+            .tasks
+            .range(from..=to)
+            .map(|(task, _)| *task)
+            .collect();
+        for task in tasks {
+            self.cancel_attempts(task, out);
+            self.settle_wants(task);
+        }
+        let live = self.live.get_or_insert_default();
+        if let Some(job) = live.jobs.get_mut(&id) {
+            job.ending = true;
+            let groups = job.groups.len();
+            (0..groups).for_each(|group| self.refresh_offers(id, group));
+        }
+        self.tell(id, out);
+        let live = self.live.get_or_insert_default();
+        live.jobs.remove(&id);
+        live.starved.retain(|(job, _)| *job != id);
+        for worker in &mut live.workers {
+            if worker
+                .bodies
+                .range((id, 0)..=(id, u32::MAX))
+                .next()
+                .is_none()
+            {
+                continue;
+            }
+            worker.bodies.retain(|(job, _), _| *job != id);
+            worker.staged.retain(|(job, _, _)| *job != id);
+            send(worker.peer, ToWorker::Forget(id), out);
+        }
+        self.drop_content(id, out);
+        self.let_leave(out);
+    }
+
+    /// Watchers of a job hear of a change, soon but not too often.
+    pub(crate) fn tell_soon(&mut self, id: JobId) {
+        let live = self.live();
+        let Some(job) = live.jobs.get_mut(&id) else {
+            return;
+        };
+        if job.watchers.is_empty() || job.tell_set {
+            return;
+        }
+        job.tell_set = true;
+        let at = job.told + TELL_EVERY;
+        live.set_timer(at, Timer::Tell(id));
+    }
+
+    pub(crate) fn tell(&mut self, id: JobId, out: &mut Vec<Action>) {
+        let (now, view) = (self.now, self.job_view(id));
+        let (Some(view), Some(job)) = (view, self.live().jobs.get_mut(&id)) else {
+            return;
+        };
+        job.told = now;
+        job.tell_set = false;
+        for (peer, ask) in job.watchers.clone() {
+            super::answer(
+                peer,
+                ask,
+                hedge_model::msg::Reply::Job(Box::new(view.clone())),
+                out,
+            );
+        }
+    }
+}
+
+fn start_group(state: &State, id: JobId, group: usize) -> LiveGroup {
+    let job = &state.jobs[&id];
+    let (first, count) = (
+        job.spec.first(group) as usize,
+        job.spec.groups()[group].count(),
+    );
+    let tasks = &job.tasks[first..first + count as usize];
+    let untouched = |task: &super::durable::Task| {
+        task.done.is_none() && task.generation == 0 && task.failures == 0
+    };
+    let fresh = tasks
+        .iter()
+        .rposition(|task| !untouched(task))
+        .map_or(0, |at| at as u32 + 1);
+    let again = (0..fresh)
+        .filter(|offset| tasks[*offset as usize].done.is_none())
+        .collect();
+    let waiting = job
+        .spec
+        .waits_for(group)
+        .iter()
+        .filter(|other| !job.group_done(**other as usize))
+        .count() as u32;
+    LiveGroup {
+        waiting,
+        fresh,
+        again,
+        ..LiveGroup::default()
+    }
+}

@@ -1,0 +1,278 @@
+//! What exists on the leader alone and is dropped when it is deposed: workers, attempts, offers, transfers.
+
+use super::ready::Ready;
+use hedge_model::msg::{Body, WorkerInfo};
+use hedge_model::{
+    AttemptId, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, TaskId, Time,
+};
+use smallvec::SmallVec;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A worker's place in [`Live::workers`]; kept for as long as the leader lives.
+pub(crate) type WorkerIx = u32;
+
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    pub workers: Vec<Worker>,
+    pub by_peer: BTreeMap<PeerId, WorkerIx>,
+    /// Workers that may be given work and have CPUs free: most free first, then fewest queued.
+    pub room: BTreeSet<(Reverse<u64>, u32, WorkerIx)>,
+    /// All workers that may be given work, by how many attempts wait there.
+    pub queues: BTreeSet<(u32, WorkerIx)>,
+    /// Tasks that have or had an attempt and are not done, or are done with attempts left to end.
+    pub tasks: BTreeMap<TaskId, LiveTask>,
+    pub jobs: BTreeMap<JobId, LiveJob>,
+    pub ready: Ready,
+    /// Groups that could start but for content that is out of reach now.
+    pub starved: BTreeSet<(JobId, u32)>,
+    pub content: BTreeMap<Hash, Content>,
+    pub pulls: BTreeMap<Hash, Pull>,
+    pub submits: Vec<Submission>,
+    pub timers: BTreeSet<(Time, Timer)>,
+    /// Grows when a worker comes, goes or changes what it offers.
+    pub pool_version: u64,
+    pub rebalancing: bool,
+    /// Tasks whose loss of outputs is on its way through the journal.
+    pub losing: BTreeSet<TaskId>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub peer: PeerId,
+    pub info: WorkerInfo,
+    pub free: Resources,
+    pub in_hand: BTreeSet<AttemptId>,
+    /// Attempts sent ahead that hold no resources yet, in the order in which they will start.
+    pub queued: VecDeque<AttemptId>,
+    /// Attempts given up when the worker fell silent; they may still come back with it.
+    pub lost: BTreeSet<AttemptId>,
+    pub connected: bool,
+    pub dead: bool,
+    pub gone_at: Time,
+    pub draining: bool,
+    pub leave_sent: bool,
+    pub aside: Option<Aside>,
+    /// Times that it failed a task that another could do, since it last did one itself.
+    pub blamed: u32,
+    pub times_aside: u32,
+    /// Versions of the bodies it was sent.
+    pub bodies: BTreeMap<(JobId, u32), u32>,
+    /// Bodies whose content it holds.
+    pub staged: BTreeSet<(JobId, u32, u32)>,
+    pub held: BTreeSet<Hash>,
+    pub done: u64,
+    pub failed: u64,
+    pub lost_count: u64,
+    pub room_key: Option<(Reverse<u64>, u32, WorkerIx)>,
+    pub queue_key: Option<(u32, WorkerIx)>,
+}
+
+/// A worker that is given nothing for a while, and why.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    pub why: String,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct LiveTask {
+    pub attempts: SmallVec<[Attempt; 2]>,
+    pub last_number: u32,
+    /// Where it failed.
+    pub avoid: SmallVec<[WorkerIx; 2]>,
+    pub unstaged: u8,
+    /// A success is on its way through the journal.
+    pub committing: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub id: AttemptId,
+    pub worker: WorkerIx,
+    pub redundant: bool,
+    pub state: AttemptState,
+    /// Whether it takes resources of its worker; not while it is queued or given up.
+    pub holds: bool,
+    /// Its end is on its way through the journal.
+    pub reported: bool,
+    pub since: Time,
+    pub why: Why,
+}
+
+/// Why an attempt was given to its worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    MostRoom,
+    Queued,
+    Elsewhere,
+    AgainThere,
+    Adopted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttemptState {
+    /// Sent ahead.
+    Queued,
+    /// Sent, not known to run.
+    Assigned,
+    Running,
+    /// Told to stop, not yet stopped.
+    Cancelling,
+    /// Given up with its worker.
+    Lost,
+}
+
+impl AttemptState {
+    /// Whether the attempt may still succeed and nobody gave it up.
+    pub fn active(self) -> bool {
+        matches!(self, Self::Queued | Self::Assigned | Self::Running)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct LiveJob {
+    pub groups: Vec<LiveGroup>,
+    pub watchers: Vec<(PeerId, u64)>,
+    pub told: Time,
+    pub tell_set: bool,
+    pub ending: bool,
+    /// Results that this supervisor does not hold yet.
+    pub missing_results: BTreeSet<Hash>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct LiveGroup {
+    /// Groups it waits for that are not done.
+    pub waiting: u32,
+    /// Offset of the first task that never had an attempt; all behind it are fresh too.
+    pub fresh: u32,
+    /// Offsets of tasks that need a first attempt again.
+    pub again: BTreeSet<u32>,
+    /// Offsets of tasks that need one more redundant attempt.
+    pub copies: BTreeSet<u32>,
+    pub body: Option<Arc<Body>>,
+    pub version: u32,
+    /// Moving mean of what an attempt takes, seconds.
+    pub mean: Option<f64>,
+    /// Pool version at which no worker could cover its needs.
+    pub unplaceable: Option<(u64, String)>,
+    /// Which classes it offers now, one bit each.
+    pub offered: u8,
+}
+
+/// Where some content is.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    pub size: u64,
+    pub own: bool,
+    pub workers: SmallVec<[WorkerIx; 2]>,
+    /// Tasks whose output it is.
+    pub producers: SmallVec<[TaskId; 1]>,
+    /// Jobs whose input it is.
+    pub jobs: SmallVec<[JobId; 1]>,
+}
+
+/// Content on its way into this supervisor's own store.
+#[derive(Debug)]
+pub(crate) struct Pull {
+    pub failures: u8,
+    /// Asked for, not answered.
+    pub under_way: bool,
+}
+
+/// A submission whose inputs are not here yet.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub client: PeerId,
+    pub ask: u64,
+    pub key: SubmitKey,
+    pub spec: Arc<JobSpec>,
+    pub from: PeerAddr,
+    pub missing: BTreeSet<Hash>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// A worker has been gone for so long that its content counts as lost.
+    ContentLost(WorkerIx),
+    /// A worker that was set aside gets another chance.
+    Readmit(WorkerIx),
+    /// Watchers of a job are due for news.
+    Tell(JobId),
+    /// Queued attempts may be moved to idle workers.
+    Rebalance,
+    /// Try a failed pull again.
+    Pull(Hash),
+}
+
+impl Worker {
+    /// Whether it may be given work.
+    pub fn usable(&self) -> bool {
+        self.reachable() && !self.draining && self.aside.is_none()
+    }
+
+    /// Whether it can be talked to and shows signs of life.
+    pub fn reachable(&self) -> bool {
+        self.connected && !self.dead
+    }
+
+    /// Whether what it holds is to be counted on: it is there, or away for no longer than `grace`.
+    pub fn may_return(&self, now: Time, grace: Duration) -> bool {
+        self.reachable() || now.since(self.gone_at) < grace
+    }
+}
+
+impl LiveTask {
+    /// Attempts that may still succeed.
+    pub fn active(&self) -> usize {
+        self.attempts
+            .iter()
+            .filter(|attempt| attempt.state.active())
+            .count()
+    }
+
+    pub fn attempt(&mut self, id: AttemptId) -> Option<&mut Attempt> {
+        self.attempts.iter_mut().find(|attempt| attempt.id == id)
+    }
+}
+
+impl Live {
+    pub fn worker(&self, peer: PeerId) -> Option<&Worker> {
+        self.by_peer
+            .get(&peer)
+            .map(|ix| &self.workers[*ix as usize])
+    }
+
+    /// Puts a worker where its free resources, queue and state say that it belongs.
+    pub fn reindex(&mut self, ix: WorkerIx) {
+        let worker = &mut self.workers[ix as usize];
+        let queued = worker.queued.len() as u32;
+        let usable = worker.usable();
+        let room = (usable && worker.free.cpus_milli > 0).then_some((
+            Reverse(worker.free.cpus_milli),
+            queued,
+            ix,
+        ));
+        if worker.room_key != room {
+            if let Some(old) = worker.room_key.take() {
+                self.room.remove(&old);
+            }
+            self.room.extend(room);
+            worker.room_key = room;
+        }
+        let queue = usable.then_some((queued, ix));
+        if worker.queue_key != queue {
+            if let Some(old) = worker.queue_key.take() {
+                self.queues.remove(&old);
+            }
+            self.queues.extend(queue);
+            worker.queue_key = queue;
+        }
+    }
+
+    pub fn set_timer(&mut self, at: Time, timer: Timer) {
+        self.timers.insert((at, timer));
+    }
+}

@@ -1,0 +1,270 @@
+//! What clients ask for.
+
+use super::data::{input_blobs, result_files};
+use super::live::Submission;
+use super::{Action, Pending, Supervisor, answer};
+use hedge_model::msg::{Refusal, RefusalKind, Reply, Request, SharedSpec};
+use hedge_model::record::{JobEnd, Record, Ticket};
+use hedge_model::view::{LogView, ResultsView};
+use hedge_model::{Hash, JobId, PeerAddr, PeerId, SubmitKey};
+use std::collections::BTreeSet;
+
+/// Submissions whose inputs are on their way at once; a client beyond it is asked to try again.
+const SUBMISSIONS_MAX: usize = 256;
+
+impl Supervisor {
+    pub(crate) fn on_submit(
+        &mut self,
+        client: PeerId,
+        ask: u64,
+        key: SubmitKey,
+        spec: SharedSpec,
+        from: PeerAddr,
+        out: &mut Vec<Action>,
+    ) {
+        if let Some(job) = self.state.keys.get(&(client, key)) {
+            return answer(client, ask, Reply::Accepted(*job), out);
+        }
+        let live = self.live();
+        if live.submits.len() >= SUBMISSIONS_MAX {
+            let why =
+                "too many submissions at once; submit again in a moment, with the same key".into();
+            return refuse(client, ask, RefusalKind::Busy, why, out);
+        }
+        let mut missing = BTreeSet::new();
+        for (hash, size) in input_blobs(&spec) {
+            let content = live.content.entry(hash).or_default();
+            content.size = size;
+            if !content.own {
+                missing.insert(hash);
+            }
+        }
+        if missing.is_empty() {
+            let record = Record::JobAccepted {
+                key,
+                client,
+                spec,
+                at: self.now,
+            };
+            return self.append(record, Some(Pending::Accepted { client, ask }), out);
+        }
+        live.submits.push(Submission {
+            client,
+            ask,
+            key,
+            spec,
+            from,
+            missing: missing.clone(),
+        });
+        missing.into_iter().for_each(|hash| self.pull(hash, out));
+    }
+
+    pub(crate) fn on_ask(
+        &mut self,
+        peer: PeerId,
+        ask: u64,
+        request: Request,
+        secret: Option<(Hash, String)>,
+        out: &mut Vec<Action>,
+    ) {
+        let reply = match request {
+            Request::Submit { .. } => Err((
+                RefusalKind::Bad,
+                "a submission must be decoded first".into(),
+            )),
+            Request::Jobs => Ok(Reply::Jobs(
+                self.state
+                    .jobs
+                    .keys()
+                    .filter_map(|id| self.job_view(*id))
+                    .collect(),
+            )),
+            Request::Job(id) => self.known_view(id).map(|view| Reply::Job(Box::new(view))),
+            Request::Watch(id) => self.known_view(id).map(|view| {
+                if let Some(job) = self.live().jobs.get_mut(&id) {
+                    job.watchers.push((peer, ask));
+                }
+                Reply::Job(Box::new(view))
+            }),
+            Request::Cancel(id) => return self.cancel(peer, ask, id, out),
+            Request::Results(id) => self.results(id).map(|view| Reply::Results(Box::new(view))),
+            Request::Logs(id, task) => self.logs(id, &task).map(|view| Reply::Log(Box::new(view))),
+            Request::Explain(id, task) => self
+                .explain(id, task.as_deref())
+                .map(|view| Reply::Explain(Box::new(view))),
+            Request::Workers => Ok(Reply::Workers(self.worker_views())),
+            Request::Drain(name) => self.drain_named(&name, out).map(|()| Reply::Ok),
+            Request::Ticket {
+                role,
+                valid_for,
+                uses,
+            } => match secret {
+                Some((hash, secret)) => {
+                    let expires = valid_for.map(|span| self.now + span);
+                    let record = Record::TicketMade(Ticket {
+                        hash,
+                        role,
+                        expires,
+                        uses,
+                    });
+                    let pending = Pending::Ticket {
+                        client: peer,
+                        ask,
+                        secret,
+                    };
+                    return self.append(record, Some(pending), out);
+                }
+                None => Err((
+                    RefusalKind::Bad,
+                    "no secret was drawn for the ticket".into(),
+                )),
+            },
+        };
+        match reply {
+            Ok(reply) => answer(peer, ask, reply, out),
+            Err((kind, why)) => refuse(peer, ask, kind, why, out),
+        }
+    }
+
+    fn known_view(&self, id: JobId) -> Result<hedge_model::view::JobView, (RefusalKind, String)> {
+        self.job_view(id).ok_or_else(|| no_such_job(id))
+    }
+
+    fn cancel(&mut self, peer: PeerId, ask: u64, id: JobId, out: &mut Vec<Action>) {
+        match self.state.jobs.get(&id) {
+            None => {
+                let (kind, why) = no_such_job(id);
+                refuse(peer, ask, kind, why, out);
+            }
+            Some(job) if !job.active() => {
+                refuse(
+                    peer,
+                    ask,
+                    RefusalKind::Bad,
+                    format!("job {id} has ended already"),
+                    out,
+                );
+            }
+            Some(_) => {
+                let record = Record::JobEnded {
+                    job: id,
+                    end: JobEnd::Cancelled,
+                    at: self.now,
+                };
+                self.append(record, Some(Pending::Cancelled { client: peer, ask }), out);
+            }
+        }
+    }
+
+    fn results(&self, id: JobId) -> Result<ResultsView, (RefusalKind, String)> {
+        let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
+        if job.active() {
+            let why = format!("job {id} is still running; `hedge wait {id}` waits for its end");
+            return Err((RefusalKind::Busy, why));
+        }
+        let mut files = Vec::new();
+        for group in (0..job.spec.groups().len()).filter(|group| job.spec.is_result(*group)) {
+            let first = job.spec.first(group);
+            for number in first..first + job.spec.groups()[group].count() {
+                let Some(done) = &job.tasks[number as usize].done else {
+                    continue;
+                };
+                let label = job.spec.label(number);
+                files.extend(
+                    done.outputs
+                        .iter()
+                        .map(|file| (label.clone(), file.clone())),
+                );
+            }
+        }
+        debug_assert_eq!(files.len(), result_files(job).count());
+        Ok(ResultsView {
+            job: id,
+            files,
+            sources: vec![self.config.me.clone()],
+            grant: Vec::new(),
+        })
+    }
+
+    fn logs(&self, id: JobId, task: &str) -> Result<LogView, (RefusalKind, String)> {
+        let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
+        let number = super::views::find_task(job, task)?;
+        let state = &job.tasks[number as usize];
+        let last = job
+            .history
+            .iter()
+            .rev()
+            .find(|ended| ended.attempt.task.number == number && ended.log.is_some());
+        let (worker, end, log) = match (&state.done, last) {
+            (Some(done), _) => (Some(done.worker), "done".to_owned(), done.log.clone()),
+            (None, Some(ended)) => (
+                Some(ended.worker),
+                super::views::end_text(&ended.end),
+                ended.log.clone(),
+            ),
+            (None, None) => (None, "no attempt has ended yet".to_owned(), None),
+        };
+        let blobs: Vec<Hash> = log
+            .iter()
+            .flat_map(|log| [log.stdout.hash(), log.stderr.hash()])
+            .flatten()
+            .collect();
+        let mut sources = self.sources(&blobs);
+        if let Some(worker) = worker.and_then(|peer| self.live.as_ref()?.worker(peer))
+            && !blobs.is_empty()
+            && worker.reachable()
+        {
+            sources.insert(0, worker.info.addr.clone());
+        }
+        let task = job.spec.label(number);
+        Ok(LogView {
+            task,
+            worker,
+            end,
+            log: log.map(|log| *log),
+            sources,
+            grant: Vec::new(),
+        })
+    }
+
+    fn drain_named(
+        &mut self,
+        name: &str,
+        out: &mut Vec<Action>,
+    ) -> Result<(), (RefusalKind, String)> {
+        let live = self.live();
+        let found: Vec<u32> = (0..)
+            .zip(&live.workers)
+            .filter(|(_, worker)| worker.connected)
+            .filter(|(_, worker)| {
+                worker.peer.to_string().starts_with(name) || &*worker.info.host == name
+            })
+            .map(|(ix, _)| ix)
+            .collect();
+        match found[..] {
+            [ix] => {
+                self.drain(ix, out);
+                Ok(())
+            }
+            [] => Err((
+                RefusalKind::Unknown,
+                format!("no worker here is called {name:?}; `hedge workers` lists them"),
+            )),
+            _ => Err((
+                RefusalKind::Bad,
+                format!("{name:?} fits {} workers; give more of the id", found.len()),
+            )),
+        }
+    }
+}
+
+pub(crate) fn no_such_job(id: JobId) -> (RefusalKind, String) {
+    (
+        RefusalKind::Unknown,
+        format!("there is no job {id}; `hedge jobs` lists them"),
+    )
+}
+
+fn refuse(to: PeerId, id: u64, kind: RefusalKind, why: String, out: &mut Vec<Action>) {
+    answer(to, id, Reply::No(Refusal { kind, why }), out);
+}

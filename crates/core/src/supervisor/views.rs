@@ -1,0 +1,371 @@
+//! What people and programs see, computed from the state when it is asked for.
+
+use super::Supervisor;
+use super::data::result_files;
+use super::durable::Job;
+use super::live::{AttemptState, LiveTask, Why};
+use super::monitor::Liveness;
+use super::requests::no_such_job;
+use hedge_model::msg::RefusalKind;
+use hedge_model::record::{End, JobEnd};
+use hedge_model::view::{
+    AttemptView, CriticalView, ExplainView, JobState, JobView, TaskView, WorkerView,
+};
+use hedge_model::{JobId, PeerId, TaskId};
+use std::time::Duration;
+
+/// Tasks that `explain` shows of a job by itself.
+const EXPLAIN_TASKS_MAX: usize = 20;
+const CRITICAL_SHOWN_MAX: usize = 1_000;
+const UNPLACEABLE_SHOWN_MAX: usize = 5;
+
+type Refused = (RefusalKind, String);
+
+impl Supervisor {
+    /// A job in figures.
+    pub fn job_view(&self, id: JobId) -> Option<JobView> {
+        let job = self.state.jobs.get(&id)?;
+        let live = self.live.as_ref().and_then(|live| live.jobs.get(&id));
+        let running = self.live_tasks(id).filter(|(task, known)| {
+            known.active() > 0 && job.tasks[task.number as usize].done.is_none()
+        });
+        let running = if job.active() {
+            running.count() as u32
+        } else {
+            0
+        };
+        let mut attempts = job.counts;
+        for attempt in self.live_tasks(id).flat_map(|(_, known)| &known.attempts) {
+            let counted =
+                attempt.state == AttemptState::Lost || attempt.state == AttemptState::Cancelling;
+            attempts.total += u64::from(!counted);
+            attempts.redundant += u64::from(!counted && attempt.redundant);
+        }
+        let startable = |group: usize| live.is_some_and(|live| live.groups[group].waiting == 0);
+        let open = |group: &usize| job.open[*group];
+        let groups = 0..job.spec.groups().len();
+        let ready: u32 = groups
+            .filter(|group| startable(*group))
+            .map(|group| open(&group))
+            .sum();
+        let (state, why) = match &job.ended {
+            None => (JobState::Running, None),
+            Some((JobEnd::Done, _)) => (JobState::Done, None),
+            Some((JobEnd::Failed { why, .. }, _)) => (JobState::Failed, Some(why.clone())),
+            Some((JobEnd::Cancelled, _)) => (JobState::Cancelled, None),
+        };
+        let until = job.ended.as_ref().map_or(self.now, |(_, at)| *at);
+        let unplaceable = live
+            .into_iter()
+            .flat_map(|live| &live.groups)
+            .filter_map(|group| {
+                group
+                    .unplaceable
+                    .as_ref()
+                    .map(|(_, why)| why.clone())
+                    .filter(|why| !why.is_empty())
+            });
+        Some(JobView {
+            id,
+            name: job.spec.name().to_owned(),
+            state,
+            why,
+            tasks: job.spec.task_count(),
+            critical: job.critical.total(),
+            done: job.done,
+            running,
+            ready: ready.saturating_sub(running),
+            waiting: job.spec.task_count() - job.done - ready.max(running),
+            attempts,
+            elapsed_ms: ms(until.since(job.accepted)),
+            cpu_ms: ms(job.cpu),
+            unplaceable: unplaceable.take(UNPLACEABLE_SHOWN_MAX).collect(),
+            result_bytes: result_files(job).map(|file| file.data.size()).sum(),
+        })
+    }
+
+    fn live_tasks(&self, job: JobId) -> impl Iterator<Item = (&TaskId, &LiveTask)> {
+        let range = TaskId { job, number: 0 }..=TaskId {
+            job,
+            number: u32::MAX,
+        };
+        self.live
+            .iter()
+            .flat_map(move |live| live.tasks.range(range.clone()))
+    }
+
+    /// All workers in figures.
+    pub fn worker_views(&self) -> Vec<WorkerView> {
+        let Some(live) = &self.live else {
+            return Vec::new();
+        };
+        let interval = self.config.watch.interval;
+        let view = |worker: &super::live::Worker| {
+            let (liveness, silent) = self
+                .monitor
+                .liveness(self.now, worker.peer)
+                .unwrap_or((Liveness::Dead, self.now.since(worker.gone_at)));
+            let liveness = if worker.connected {
+                liveness
+            } else {
+                Liveness::Dead
+            };
+            let aside = worker
+                .aside
+                .as_ref()
+                .map(|aside| format!("set aside: {}", aside.why));
+            WorkerView {
+                peer: worker.peer.to_string(),
+                host: worker.info.host.to_string(),
+                pid: worker.info.pid,
+                liveness: format!("{liveness:?}").to_lowercase(),
+                usage: if worker.draining { "draining" } else { "ready" }.to_owned(),
+                admission: aside.unwrap_or_else(|| "admitted".to_owned()),
+                total: worker.info.resources.clone(),
+                free: worker.free.clone(),
+                in_hand: worker.in_hand.len() as u32,
+                done: worker.done,
+                failed: worker.failed,
+                lost: worker.lost_count,
+                beat_interval_ms: ms(interval),
+                silent_ms: ms(silent),
+            }
+        };
+        live.workers.iter().map(view).collect()
+    }
+
+    pub(crate) fn explain(&self, id: JobId, task: Option<&str>) -> Result<ExplainView, Refused> {
+        let (Some(job), Some(view)) = (self.state.jobs.get(&id), self.job_view(id)) else {
+            return Err(no_such_job(id));
+        };
+        let critical = (0..job.spec.groups().len()).flat_map(|group| {
+            let reason = if job.critical.of_group(group) > 0 {
+                job.critical.reason(&job.spec, group)
+            } else {
+                String::new()
+            };
+            let first = job.spec.first(group);
+            (first..first + job.critical.of_group(group)).map(move |number| CriticalView {
+                task: job.spec.label(number),
+                reason: reason.clone(),
+            })
+        });
+        let tasks = match task {
+            Some(task) => vec![self.task_view(id, job, find_task(job, task)?)],
+            None => {
+                let open =
+                    (0..job.spec.task_count()).filter(|n| job.tasks[*n as usize].done.is_none());
+                open.take(EXPLAIN_TASKS_MAX)
+                    .map(|number| self.task_view(id, job, number))
+                    .collect()
+            }
+        };
+        Ok(ExplainView {
+            job: view,
+            critical: critical.take(CRITICAL_SHOWN_MAX).collect(),
+            tasks,
+        })
+    }
+
+    fn task_view(&self, id: JobId, job: &Job, number: u32) -> TaskView {
+        let task = &job.tasks[number as usize];
+        let known = self
+            .live
+            .as_ref()
+            .and_then(|live| live.tasks.get(&TaskId { job: id, number }));
+        let (state, why) = self.task_state(id, job, number, known);
+        let done = task.done.as_deref();
+        TaskView {
+            task: job.spec.label(number),
+            number,
+            state: state.to_owned(),
+            why,
+            critical: job.critical.contains(&job.spec, number),
+            generation: task.generation,
+            failures: task.failures,
+            attempts: self.attempt_views(job, number, known),
+            outputs: done.map_or(Vec::new(), |done| {
+                done.outputs.iter().map(|f| f.path.to_string()).collect()
+            }),
+        }
+    }
+
+    fn task_state(
+        &self,
+        id: JobId,
+        job: &Job,
+        number: u32,
+        known: Option<&LiveTask>,
+    ) -> (&'static str, String) {
+        if let Some(done) = &job.tasks[number as usize].done {
+            return (
+                "done",
+                format!("worker {} was first to succeed", self.name(done.worker)),
+            );
+        }
+        if let Some((end, _)) = &job.ended {
+            return ("ended", format!("the job has ended: {}", job_end_text(end)));
+        }
+        let Some(live) = &self.live else {
+            return ("waiting", "this supervisor does not lead".into());
+        };
+        let group = job.spec.group_of(number);
+        if known.is_some_and(|known| known.active() > 0) {
+            return ("running", "an attempt is assigned".into());
+        }
+        let unfinished: Vec<String> = job
+            .spec
+            .waits_for(group)
+            .iter()
+            .filter(|other| !job.group_done(**other as usize))
+            .map(|other| {
+                let other = *other as usize;
+                format!(
+                    "{} ({} of {} left)",
+                    job.spec.groups()[other].id,
+                    job.open[other],
+                    job.spec.groups()[other].count()
+                )
+            })
+            .collect();
+        if !unfinished.is_empty() {
+            return ("waiting", format!("waits for {}", unfinished.join(", ")));
+        }
+        if live.starved.contains(&(id, group as u32)) {
+            return ("waiting", "some of its inputs are out of reach; their holders may return, or they are made again".into());
+        }
+        let here = live.workers.iter().filter(|worker| worker.usable()).count();
+        if here == 0 {
+            return (
+                "ready",
+                "no worker is here that takes tasks; `hedge workers` says why".into(),
+            );
+        }
+        let unplaceable = live
+            .jobs
+            .get(&id)
+            .and_then(|live| live.groups[group].unplaceable.clone());
+        match unplaceable {
+            Some((_, why)) if !why.is_empty() => ("ready", why),
+            _ => (
+                "ready",
+                format!(
+                    "waits for its turn: all {here} workers are busy with work of the same or higher priority"
+                ),
+            ),
+        }
+    }
+
+    fn attempt_views(&self, job: &Job, number: u32, known: Option<&LiveTask>) -> Vec<AttemptView> {
+        let ended = job
+            .history
+            .iter()
+            .filter(|ended| ended.attempt.task.number == number);
+        let mut views: Vec<AttemptView> = ended
+            .map(|ended| AttemptView {
+                attempt: ended.attempt.to_string(),
+                worker: self.name(ended.worker),
+                kind: kind(ended.redundant),
+                state: match ended.end {
+                    End::Failed(_) | End::Unstaged(_) => "failed",
+                    End::Lost => "lost",
+                    End::Cancelled => "cancelled",
+                }
+                .to_owned(),
+                why: end_text(&ended.end),
+                running_ms: Some(ms(ended.usage.running)).filter(|_| ended.end != End::Lost),
+            })
+            .collect();
+        if let Some(done) = &job.tasks[number as usize].done {
+            views.push(AttemptView {
+                attempt: done.attempt.to_string(),
+                worker: self.name(done.worker),
+                kind: kind(done.redundant),
+                state: "won".to_owned(),
+                why: "first to succeed".to_owned(),
+                running_ms: Some(ms(done.usage.running)),
+            });
+        }
+        let attempts = known.into_iter().flat_map(|known| &known.attempts);
+        views.extend(
+            attempts
+                .filter(|attempt| attempt.state != AttemptState::Lost)
+                .map(|attempt| {
+                    let worker = self
+                        .live
+                        .as_ref()
+                        .map(|live| live.workers[attempt.worker as usize].peer);
+                    AttemptView {
+                        attempt: attempt.id.to_string(),
+                        worker: worker.map_or_else(String::new, |peer| self.name(peer)),
+                        kind: kind(attempt.redundant),
+                        state: format!("{:?}", attempt.state).to_lowercase(),
+                        why: why_text(attempt.why).to_owned(),
+                        running_ms: None,
+                    }
+                }),
+        );
+        views
+    }
+
+    fn name(&self, peer: PeerId) -> String {
+        let host = self
+            .live
+            .as_ref()
+            .and_then(|live| live.worker(peer))
+            .map(|worker| worker.info.host.clone());
+        host.map_or_else(
+            || peer.short(),
+            |host| format!("{} on {host}", peer.short()),
+        )
+    }
+}
+
+pub(crate) fn find_task(job: &Job, text: &str) -> Result<u32, Refused> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| *number < job.spec.task_count());
+    job.spec.find(text).or(number).ok_or_else(|| {
+        let example = job.spec.label(0);
+        (
+            RefusalKind::Unknown,
+            format!("the job has no task {text:?}; its tasks are called like {example:?}"),
+        )
+    })
+}
+
+pub(crate) fn end_text(end: &End) -> String {
+    match end {
+        End::Failed(why) => why.clone(),
+        End::Lost => "its worker fell silent or left".to_owned(),
+        End::Cancelled => "another attempt won, or the job ended".to_owned(),
+        End::Unstaged(why) => format!("inputs were out of reach: {why}"),
+    }
+}
+
+fn job_end_text(end: &JobEnd) -> &str {
+    match end {
+        JobEnd::Done => "done",
+        JobEnd::Failed { why, .. } => why,
+        JobEnd::Cancelled => "cancelled",
+    }
+}
+
+fn kind(redundant: bool) -> String {
+    if redundant { "redundant" } else { "primary" }.to_owned()
+}
+
+fn why_text(why: Why) -> &'static str {
+    match why {
+        Why::MostRoom => "the worker with most room for it",
+        Why::Queued => "sent ahead: its tasks are short",
+        Why::Elsewhere => "a copy, on a worker that has no other attempt of it",
+        Why::AgainThere => "it failed there before, but there is no other worker for it",
+        Why::Adopted => "it was running there already",
+    }
+}
+
+fn ms(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e3
+}

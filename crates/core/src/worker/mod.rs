@@ -1,0 +1,387 @@
+//! The worker's state machine: orders in; what to stage, start, end and report out.
+//!
+//! A worker obeys only the highest epoch it has seen, so that a leader that was frozen and wakes commands
+//! nothing. It keeps every report until it is told that the report is settled, over any number of connections.
+
+use hedge_model::msg::{Assignment, Body, FromWorker, Outcome, Report, ToWorker, Usage};
+use hedge_model::spec::Runtime;
+use hedge_model::{AttemptId, Epoch, Hash, JobId, Resources, Time};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Attempts in hand at once; orders beyond are refused. The supervisor sends ahead far fewer.
+const IN_HAND_MAX: usize = 100_000;
+
+/// What happens to a worker.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A supervisor of this epoch accepted the connection.
+    Connected(Epoch),
+    /// The connection is closed; work goes on.
+    Disconnected,
+    /// An order, over a connection of this epoch.
+    Order(Epoch, ToWorker),
+    /// Staging ended: the attempt can start, or not.
+    Staged(AttemptId, Result<(), Unstaged>),
+    /// The attempt's process is over and its outputs are stored.
+    Finished(Box<Report>),
+    /// Whoever runs this worker wants it to stop.
+    Drain,
+}
+
+/// Why an attempt could not be staged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unstaged {
+    /// Content that no source gave.
+    Missing {
+        /// Which.
+        missing: Vec<Hash>,
+        /// A sentence.
+        why: String,
+    },
+    /// The worker's own trouble, like a full disk; a sentence.
+    Failed(String),
+}
+
+/// What a worker wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Fetch inputs and make the folder, then say [`Event::Staged`].
+    Stage(Arc<Body>, Assignment),
+    /// Start the process, then say [`Event::Finished`] at its end.
+    Start(Arc<Body>, Assignment),
+    /// End the process, or the staging, and say [`Event::Finished`] or [`Event::Staged`].
+    End(AttemptId),
+    /// Tell the supervisor, if it is there.
+    Tell(FromWorker),
+    /// This content is not needed any more.
+    Drop(Vec<Hash>),
+    /// Exit: nothing is left to do here.
+    Leave,
+}
+
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum State {
+    Queued,
+    Staging,
+    Running,
+    /// Ended, the report not settled.
+    Reported,
+}
+
+#[derive(Debug)]
+struct InHand {
+    body: Arc<Body>,
+    order: Assignment,
+    state: State,
+    since: Time,
+    usage: Usage,
+    cancelled: bool,
+    report: Option<Box<Report>>,
+}
+
+/// A worker.
+#[derive(Debug)]
+pub struct Worker {
+    epoch: Epoch,
+    connected: bool,
+    free: Resources,
+    bodies: BTreeMap<(JobId, u32), Arc<Body>>,
+    in_hand: BTreeMap<AttemptId, InHand>,
+    queue: VecDeque<AttemptId>,
+    draining: bool,
+}
+
+impl Worker {
+    /// A worker that offers `resources`.
+    pub fn new(resources: Resources) -> Self {
+        Self {
+            epoch: Epoch(0),
+            connected: false,
+            free: resources,
+            bodies: BTreeMap::new(),
+            in_hand: BTreeMap::new(),
+            queue: VecDeque::new(),
+            draining: false,
+        }
+    }
+
+    /// Takes one event at `now` and adds what is to be done to `out`, in order.
+    pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::Connected(epoch) => {
+                self.epoch = self.epoch.max(epoch);
+                self.connected = true;
+                self.repeat(out);
+            }
+            Event::Disconnected => self.connected = false,
+            Event::Order(epoch, _) if epoch < self.epoch => {}
+            Event::Order(epoch, order) => {
+                self.epoch = epoch;
+                self.obey(now, order, out);
+            }
+            Event::Staged(id, result) => self.on_staged(now, id, result, out),
+            Event::Finished(report) => self.on_finished(*report, out),
+            Event::Drain => {
+                self.start_draining(out);
+                out.push(Action::Tell(FromWorker::Draining));
+            }
+        }
+        self.start_queued(now, out);
+    }
+
+    /// Attempts in hand, those included whose report is not settled.
+    pub fn in_hand(&self) -> Vec<AttemptId> {
+        self.in_hand.keys().copied().collect()
+    }
+
+    /// How many attempts are staging or running.
+    pub fn busy(&self) -> usize {
+        self.in_hand
+            .values()
+            .filter(|a| matches!(a.state, State::Staging | State::Running))
+            .count()
+    }
+
+    /// Reports that are not settled.
+    pub fn unsettled(&self) -> usize {
+        self.in_hand
+            .values()
+            .filter(|attempt| attempt.report.is_some())
+            .count()
+    }
+
+    fn obey(&mut self, now: Time, order: ToWorker, out: &mut Vec<Action>) {
+        match order {
+            ToWorker::Body(body) => {
+                self.bodies.insert((body.job, body.group), body);
+            }
+            ToWorker::Assign(order) => self.take(now, order, out),
+            ToWorker::Cancel(id) => self.cancel(id, out),
+            ToWorker::Return(id) => {
+                if self
+                    .in_hand
+                    .get(&id)
+                    .is_some_and(|attempt| attempt.state == State::Queued)
+                {
+                    self.end(id, Outcome::Returned, Usage::default(), out);
+                }
+            }
+            ToWorker::Settled(id) => {
+                if self
+                    .in_hand
+                    .get(&id)
+                    .is_some_and(|attempt| attempt.state == State::Reported)
+                {
+                    self.in_hand.remove(&id);
+                }
+            }
+            ToWorker::Forget(job) => self.bodies.retain(|(of, _), _| *of != job),
+            ToWorker::Drop(hashes) => out.push(Action::Drop(hashes)),
+            ToWorker::Drain => self.start_draining(out),
+            ToWorker::Leave => out.push(Action::Leave),
+        }
+    }
+
+    fn take(&mut self, now: Time, order: Assignment, out: &mut Vec<Action>) {
+        let id = order.attempt;
+        if self.in_hand.contains_key(&id) {
+            return;
+        }
+        let body = self
+            .bodies
+            .get(&(id.task.job, order.group))
+            .filter(|body| body.version == order.version);
+        let refuse = |why: &str| Report {
+            attempt: id,
+            outcome: Outcome::Unstaged {
+                missing: Vec::new(),
+                why: why.to_owned(),
+            },
+            usage: Usage::default(),
+            log: None,
+        };
+        let Some(body) = body else {
+            return out.push(tell_end(refuse("the worker does not know what to run")));
+        };
+        if self.in_hand.len() >= IN_HAND_MAX {
+            return out.push(tell_end(refuse("the worker has too many attempts in hand")));
+        }
+        let attempt = InHand {
+            body: body.clone(),
+            order,
+            state: State::Queued,
+            since: now,
+            usage: Usage::default(),
+            cancelled: false,
+            report: None,
+        };
+        self.in_hand.insert(id, attempt);
+        self.queue.push_back(id);
+        if self.draining {
+            self.end(id, Outcome::Returned, Usage::default(), out);
+        }
+    }
+
+    fn cancel(&mut self, id: AttemptId, out: &mut Vec<Action>) {
+        let Some(attempt) = self.in_hand.get_mut(&id) else {
+            return;
+        };
+        attempt.cancelled = true;
+        match attempt.state {
+            State::Queued => self.end(id, Outcome::Cancelled, Usage::default(), out),
+            State::Staging | State::Running => out.push(Action::End(id)),
+            State::Reported => {}
+        }
+    }
+
+    /// Starts what is queued, in order, as far as resources go.
+    fn start_queued(&mut self, now: Time, out: &mut Vec<Action>) {
+        while let Some(id) = self.queue.front().copied() {
+            let Some(attempt) = self
+                .in_hand
+                .get_mut(&id)
+                .filter(|attempt| attempt.state == State::Queued)
+            else {
+                self.queue.pop_front();
+                continue;
+            };
+            if !self.free.covers(&attempt.body.resources) {
+                break;
+            }
+            self.queue.pop_front();
+            attempt.usage.queued = now.since(attempt.since);
+            attempt.since = now;
+            if attempt.body.runtime == Runtime::Noop {
+                let usage = attempt.usage;
+                self.end(id, Outcome::Done(Vec::new()), usage, out);
+                continue;
+            }
+            self.free.take(&attempt.body.resources);
+            attempt.state = State::Staging;
+            out.push(Action::Stage(attempt.body.clone(), attempt.order.clone()));
+        }
+    }
+
+    fn on_staged(
+        &mut self,
+        now: Time,
+        id: AttemptId,
+        result: Result<(), Unstaged>,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(attempt) = self
+            .in_hand
+            .get_mut(&id)
+            .filter(|attempt| attempt.state == State::Staging)
+        else {
+            return;
+        };
+        attempt.usage.staging = now.since(attempt.since);
+        attempt.since = now;
+        let usage = attempt.usage;
+        let outcome = match result {
+            _ if attempt.cancelled => Outcome::Cancelled,
+            Err(Unstaged::Missing { missing, why }) => Outcome::Unstaged { missing, why },
+            Err(Unstaged::Failed(why)) => Outcome::Failed(why),
+            Ok(()) => {
+                attempt.state = State::Running;
+                out.push(Action::Start(attempt.body.clone(), attempt.order.clone()));
+                return out.push(Action::Tell(FromWorker::Started(id)));
+            }
+        };
+        self.end(id, outcome, usage, out);
+    }
+
+    fn on_finished(&mut self, report: Report, out: &mut Vec<Action>) {
+        let Some(attempt) = self
+            .in_hand
+            .get(&report.attempt)
+            .filter(|attempt| attempt.state == State::Running)
+        else {
+            return;
+        };
+        let usage = Usage {
+            queued: attempt.usage.queued,
+            staging: attempt.usage.staging,
+            ..report.usage
+        };
+        let id = report.attempt;
+        let done = matches!(report.outcome, Outcome::Done(_));
+        let outcome = if attempt.cancelled && !done {
+            Outcome::Cancelled
+        } else {
+            report.outcome
+        };
+        let log = report.log;
+        self.end_with(
+            id,
+            Report {
+                attempt: id,
+                outcome,
+                usage,
+                log,
+            },
+            out,
+        );
+    }
+
+    fn end(&mut self, id: AttemptId, outcome: Outcome, usage: Usage, out: &mut Vec<Action>) {
+        self.end_with(
+            id,
+            Report {
+                attempt: id,
+                outcome,
+                usage,
+                log: None,
+            },
+            out,
+        );
+    }
+
+    fn end_with(&mut self, id: AttemptId, report: Report, out: &mut Vec<Action>) {
+        let Some(attempt) = self.in_hand.get_mut(&id) else {
+            return;
+        };
+        if matches!(attempt.state, State::Staging | State::Running) {
+            self.free.give(&attempt.body.resources);
+        }
+        attempt.state = State::Reported;
+        let report = Box::new(report);
+        attempt.report = Some(report.clone());
+        if self.connected {
+            out.push(Action::Tell(FromWorker::Ended(report)));
+        }
+    }
+
+    /// Says again what is not settled, on a new connection.
+    fn repeat(&mut self, out: &mut Vec<Action>) {
+        for attempt in self.in_hand.values() {
+            match (&attempt.report, attempt.state) {
+                (Some(report), _) => out.push(Action::Tell(FromWorker::Ended(report.clone()))),
+                (None, State::Running) => {
+                    out.push(Action::Tell(FromWorker::Started(attempt.order.attempt)))
+                }
+                _ => {}
+            }
+        }
+        if self.draining {
+            out.push(Action::Tell(FromWorker::Draining));
+        }
+    }
+
+    fn start_draining(&mut self, out: &mut Vec<Action>) {
+        self.draining = true;
+        for id in std::mem::take(&mut self.queue) {
+            self.end(id, Outcome::Returned, Usage::default(), out);
+        }
+    }
+}
+
+fn tell_end(report: Report) -> Action {
+    Action::Tell(FromWorker::Ended(Box::new(report)))
+}
+
+/// How long a draining worker waits for what is running before it leaves anyway.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(60);

@@ -117,9 +117,10 @@ fn scan(tokens: TokenStream, path: &str, prints: bool, findings: &mut Vec<Findin
         }
         let empty = matches!(next, Some(TokenTree::Group(group))
             if group.delimiter() == Delimiter::Parenthesis && group.stream().is_empty());
-        let path_before = matches!(index.checked_sub(1).map(|before| &tokens[before]),
-            Some(TokenTree::Punct(mark)) if mark.as_char() == ':');
-        if ident == "channel" && empty && path_before {
+        let of_mpsc = index.checked_sub(3).is_some_and(
+            |holder| matches!(&tokens[holder], TokenTree::Ident(ident) if ident == "mpsc"),
+        );
+        if ident == "channel" && empty && of_mpsc {
             findings.push(Finding::new(
                 place(),
                 "a channel without a bound: use `sync_channel` or its like",
@@ -181,6 +182,12 @@ mod tests {
             0
         );
         assert_eq!(found("crates/core/tests/a.rs", "fn f() { println!(); }"), 0);
-        assert_eq!(found(library, "fn f(link: &Link) { link.channel(); }"), 0);
+        assert_eq!(
+            found(
+                library,
+                "fn f(link: &Link) { link.channel(); oneshot::channel(); }"
+            ),
+            0
+        );
     }
 }

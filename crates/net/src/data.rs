@@ -1,17 +1,12 @@
 //! Content by its hash: kept, served under grants, fetched and verified.
 
+mod fetch;
 mod grant;
+mod server;
+mod store;
+mod wire;
 
+pub use fetch::{FetchError, Fetcher, SourceFailure};
 pub use grant::{GRANT_HASHES_MAX, Grant, Refusal, Trust};
-
-/// Placeholder until the server below is complete.
-#[derive(Clone, Debug)]
-pub struct DataServer;
-impl DataServer {
-    pub(crate) async fn serve(
-        &self,
-        _c: iroh::endpoint::Connection,
-        _p: tokio::sync::OwnedSemaphorePermit,
-    ) {
-    }
-}
+pub use server::DataServer;
+pub use store::DataStore;

@@ -1,7 +1,7 @@
 //! What can go wrong between peers.
 
 use crate::CloseReason;
-use hedge_model::PeerId;
+use hedge_model::{Hash, PeerId};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -88,4 +88,35 @@ pub enum NetError {
     /// A frame of another format version.
     #[error("a frame of format version {0}, which this version cannot read; it was dropped")]
     FrameVersion(u8),
+    /// The folder of kept content could not be opened or used.
+    #[error(
+        "cannot {what} the content in {dir}: {why}; what was kept stays; \
+         check that no other process uses this folder and that the disk has room"
+    )]
+    Store {
+        /// The step that failed.
+        what: &'static str,
+        /// The folder.
+        dir: PathBuf,
+        /// The cause.
+        why: String,
+    },
+    /// A file could not be taken in or written out.
+    #[error("cannot {what} {path}: {why}; nothing was kept of it")]
+    File {
+        /// The step that failed.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        why: String,
+    },
+    /// Content that is not here.
+    #[error("this peer does not hold {0}; fetch it first")]
+    NotHeld(Hash),
+    /// Content whose bytes on disk are no longer what its hash says.
+    #[error(
+        "the copy of {0} on this machine's disk is damaged and was given up; take it from another peer"
+    )]
+    Damaged(Hash),
 }

@@ -15,7 +15,10 @@ mod link;
 mod ticket;
 
 pub use close::CloseReason;
-pub use data::{DataServer, Grant, Refusal, Trust};
+pub use data::{
+    DataServer, DataStore, FetchError, Fetcher, GRANT_HASHES_MAX, Grant, Refusal, SourceFailure,
+    Trust,
+};
 pub use endpoint::{ALPN_CONTROL, ALPN_DATA, Net, NetConfig};
 pub use error::NetError;
 pub use frame::{FRAME_BYTES_MAX, FRAME_VERSION, decode, encode};

@@ -1,0 +1,392 @@
+//! Content kept on disk under its hash.
+//!
+//! Everything added or fetched is held, over restarts too, until it is forgotten; its bytes are then freed
+//! by the next collection. A blob is protected by a tag of ours from before it is complete until it is
+//! forgotten, because the collector may otherwise sweep it between two protections of its own.
+
+use crate::NetError;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use hedge_model::Hash;
+use iroh_blobs::HashAndFormat;
+use iroh_blobs::api::TempTag;
+use iroh_blobs::api::blobs::{AddPathOptions, AddProgress, BlobStatus, ImportMode};
+use iroh_blobs::protocol::ChunkRanges;
+use iroh_blobs::store::fs::FsStore;
+use iroh_blobs::store::fs::options::Options;
+use iroh_blobs::store::{GcConfig, ProtectOutcome};
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How often forgotten content is removed.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(120);
+/// What was added this long ago survives a kill; see [`DataStore::flush`].
+const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+const MEND_TRIES_MAX: u32 = 20;
+const MEND_WAIT: Duration = Duration::from_millis(50);
+const TAG_PREFIX: &str = "held/";
+
+/// Content kept on disk under its hash; cheap to clone. One process at a time may open a folder.
+#[derive(Clone, Debug)]
+pub struct DataStore(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    files: FsStore,
+    held: Arc<Mutex<HashMap<Hash, Held>>>,
+    /// Orders changes of tags, so that holding and forgetting one hash do not cross.
+    tagging: tokio::sync::Mutex<()>,
+    /// Hashes whose bytes on disk turned out to be wrong; only adding them again mends that.
+    damaged: Mutex<HashSet<Hash>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    size: u64,
+    _pin: Option<TempTag>,
+}
+
+impl DataStore {
+    /// Opens the folder, makes it where it is missing, and finds what is held in it.
+    pub async fn open(dir: &Path) -> Result<DataStore, NetError> {
+        let failed = |why: String| NetError::Store {
+            what: "open",
+            dir: dir.to_owned(),
+            why,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|error| failed(error.to_string()))?;
+        let dir = std::path::absolute(dir).map_err(|error| failed(error.to_string()))?;
+        let held: Arc<Mutex<HashMap<Hash, Held>>> = Arc::default();
+        let mut options = Options::new(&dir);
+        options.batch.max_write_duration = COMMIT_INTERVAL;
+        options.gc = Some(collector(held.clone()));
+        let files = FsStore::load_with_opts(dir.join("blobs.db"), options)
+            .await
+            .map_err(|error| failed(format!("{error:#}")))?;
+        let store = DataStore(Arc::new(Inner {
+            dir,
+            files,
+            held,
+            tagging: tokio::sync::Mutex::default(),
+            damaged: Mutex::default(),
+        }));
+        store.find_held().await?;
+        Ok(store)
+    }
+
+    /// Keeps these bytes.
+    pub async fn add_bytes(&self, bytes: impl Into<Bytes>) -> Result<Hash, NetError> {
+        let bytes = bytes.into();
+        let size = bytes.len() as u64;
+        let added = self.0.files.blobs().add_bytes(bytes);
+        let pin = added
+            .temp_tag()
+            .await
+            .map_err(|error| self.failed("add to", error))?;
+        self.hold(pin, size).await
+    }
+
+    /// Keeps a copy of a file; returns its hash and length.
+    pub async fn add_file(&self, path: &Path) -> Result<(Hash, u64), NetError> {
+        self.add_path(path, ImportMode::Copy).await
+    }
+
+    /// Keeps a file where it lies, without a copy. A later change of the file damages the content,
+    /// which is noticed whenever it is read or served.
+    pub async fn add_file_by_reference(&self, path: &Path) -> Result<(Hash, u64), NetError> {
+        self.add_path(path, ImportMode::TryReference).await
+    }
+
+    /// Whether the whole content is held.
+    pub fn has(&self, hash: Hash) -> bool {
+        self.size(hash).is_some()
+    }
+
+    /// Length in bytes of content that is held.
+    pub fn size(&self, hash: Hash) -> Option<u64> {
+        self.held().get(&hash).map(|held| held.size)
+    }
+
+    /// Everything held, with lengths in bytes, in no particular order.
+    pub fn list(&self) -> Vec<(Hash, u64)> {
+        self.held()
+            .iter()
+            .map(|(hash, held)| (*hash, held.size))
+            .collect()
+    }
+
+    /// Length of everything held, in bytes.
+    pub fn bytes_held(&self) -> u64 {
+        self.held().values().map(|held| held.size).sum()
+    }
+
+    /// The content, verified; refused with [`NetError::TooLarge`] where it is over `bytes_max`.
+    pub async fn read(&self, hash: Hash, bytes_max: usize) -> Result<Bytes, NetError> {
+        let size = self.size(hash).ok_or(NetError::NotHeld(hash))?;
+        if size > bytes_max as u64 {
+            return Err(NetError::TooLarge {
+                bytes: size as usize,
+                limit: bytes_max,
+            });
+        }
+        if size == 0 {
+            return Ok(Bytes::new());
+        }
+        match self.0.files.blobs().get_bytes(theirs(hash)).await {
+            Ok(bytes) => Ok(bytes),
+            Err(error) => Err(self.damaged(hash, error).await),
+        }
+    }
+
+    /// Writes the content to a new file, verified, with mode 755 or 644. It is a copy (or a clone where
+    /// the file system can do that), so that changing the file changes nothing here.
+    ///
+    /// A file that exists already is an error and stays as it is.
+    pub async fn export(
+        &self,
+        hash: Hash,
+        target: &Path,
+        executable: bool,
+    ) -> Result<(), NetError> {
+        let size = self.size(hash).ok_or(NetError::NotHeld(hash))?;
+        let target = std::path::absolute(target).map_err(|e| file_error("write", target, e))?;
+        if fs::symlink_metadata(&target).is_ok() {
+            return Err(file_error("write", &target, "there is a file already"));
+        }
+        if size == 0 {
+            fs::write(&target, b"").map_err(|error| file_error("write", &target, error))?;
+        } else {
+            let copied = self.0.files.blobs().export(theirs(hash), &target).await;
+            copied.map_err(|error| file_error("write", &target, format!("{error:#}")))?;
+        }
+        let mode = if executable { 0o755 } else { 0o644 };
+        let path = target.clone();
+        let check = move || {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(File::open(&path)?)?;
+            fs::set_permissions(&path, Permissions::from_mode(mode))?;
+            Ok(Hash(*hasher.finalize().as_bytes()))
+        };
+        let checked: std::io::Result<Hash> = tokio::task::spawn_blocking(check)
+            .await
+            .unwrap_or_else(|e| Err(e.into()));
+        match checked {
+            Ok(found) if found == hash => Ok(()),
+            Ok(_) => {
+                _ = fs::remove_file(&target);
+                Err(self
+                    .damaged(hash, "the exported file has another hash")
+                    .await)
+            }
+            Err(error) => Err(file_error("write", &target, error)),
+        }
+    }
+
+    /// Gives content up: it is no longer listed, read or served, and its bytes are freed within minutes.
+    pub async fn forget(&self, hash: Hash) -> Result<(), NetError> {
+        let _tagging = self.0.tagging.lock().await;
+        let deleted = self.0.files.tags().delete(tag(hash)).await;
+        deleted.map_err(|error| self.failed("forget part of", error))?;
+        self.held().remove(&hash);
+        Ok(())
+    }
+
+    /// Makes what was added and forgotten so far survive a kill of the process. Without it that takes
+    /// up to 100 ms.
+    pub async fn flush(&self) -> Result<(), NetError> {
+        self.0
+            .files
+            .sync_db()
+            .await
+            .map_err(|error| self.failed("write", error))
+    }
+
+    /// Writes everything to disk and closes the folder, so that another process may open it.
+    pub async fn close(&self) -> Result<(), NetError> {
+        self.0
+            .files
+            .shutdown()
+            .await
+            .map_err(|error| self.failed("close", error))
+    }
+
+    pub(super) fn files(&self) -> &FsStore {
+        &self.0.files
+    }
+
+    /// Protects content that is about to arrive.
+    pub(super) async fn pin(&self, hash: Hash) -> Result<TempTag, NetError> {
+        let pin = self
+            .0
+            .files
+            .tags()
+            .temp_tag(HashAndFormat::raw(theirs(hash)))
+            .await;
+        pin.map_err(|error| self.failed("add to", error))
+    }
+
+    /// Holds content that has just become complete.
+    pub(super) async fn hold(&self, pin: TempTag, size: u64) -> Result<Hash, NetError> {
+        let hash = ours(pin.hash());
+        let _tagging = self.0.tagging.lock().await;
+        let set = self
+            .0
+            .files
+            .tags()
+            .set(tag(hash), HashAndFormat::raw(pin.hash()))
+            .await;
+        set.map_err(|error| self.failed("add to", error))?;
+        if self.is_damaged(hash) {
+            self.wait_mended(hash).await?;
+        }
+        self.held().insert(
+            hash,
+            Held {
+                size,
+                _pin: Some(pin),
+            },
+        );
+        Ok(hash)
+    }
+
+    /// Adding damaged content again replaces its file, but the old file stays open for a moment.
+    async fn wait_mended(&self, hash: Hash) -> Result<(), NetError> {
+        for _ in 0..MEND_TRIES_MAX {
+            let encoded = self
+                .0
+                .files
+                .blobs()
+                .export_bao(theirs(hash), ChunkRanges::all());
+            let mut pieces = std::pin::pin!(encoded.into_byte_stream());
+            let mut sound = true;
+            while let Some(piece) = pieces.next().await {
+                sound &= piece.is_ok();
+            }
+            if sound {
+                self.0
+                    .damaged
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&hash);
+                return Ok(());
+            }
+            tokio::time::sleep(MEND_WAIT).await;
+        }
+        Err(NetError::Damaged(hash))
+    }
+
+    /// Gives up content whose bytes are wrong.
+    pub(super) async fn damaged(&self, hash: Hash, error: impl Display) -> NetError {
+        tracing::warn!(%hash, %error, "content on disk is damaged and is given up");
+        self.0
+            .damaged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(hash);
+        match self.forget(hash).await {
+            Ok(()) => NetError::Damaged(hash),
+            Err(error) => error,
+        }
+    }
+
+    /// Whether wrong bytes lie under this hash, which a fetch cannot overwrite.
+    pub(super) fn is_damaged(&self, hash: Hash) -> bool {
+        self.0
+            .damaged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&hash)
+    }
+
+    async fn add_path(&self, path: &Path, mode: ImportMode) -> Result<(Hash, u64), NetError> {
+        let what = "take in";
+        let absolute = std::path::absolute(path).map_err(|error| file_error(what, path, error))?;
+        // Checked here because the store's own answer does not tell a missing file from a folder.
+        let kind = fs::metadata(&absolute).map_err(|error| file_error(what, path, error))?;
+        if !kind.is_file() {
+            return Err(file_error(what, path, "it is not a file"));
+        }
+        let format = iroh_blobs::BlobFormat::Raw;
+        let options = AddPathOptions {
+            path: absolute,
+            format,
+            mode,
+        };
+        let added: AddProgress<'_> = self.0.files.blobs().add_path_with_opts(options);
+        let pin = added.temp_tag().await;
+        let pin = pin.map_err(|error| file_error(what, path, format!("{error:#}")))?;
+        // What was hashed is the copy; the file itself may have grown since.
+        let size = match self.0.files.blobs().status(pin.hash()).await {
+            Ok(BlobStatus::Complete { size }) => size,
+            other => return Err(file_error(what, path, format!("it came to {other:?}"))),
+        };
+        Ok((self.hold(pin, size).await?, size))
+    }
+
+    async fn find_held(&self) -> Result<(), NetError> {
+        let failed = |error: String| self.failed("list", error);
+        let tags = self.0.files.tags().list_prefix(TAG_PREFIX).await;
+        let mut tags = std::pin::pin!(tags.map_err(|error| failed(error.to_string()))?);
+        while let Some(tag) = tags.next().await {
+            let hash = tag.map_err(|error| failed(error.to_string()))?.hash;
+            let status = self.0.files.blobs().status(hash).await;
+            if let BlobStatus::Complete { size } = status.map_err(|e| failed(e.to_string()))? {
+                self.held().insert(ours(hash), Held { size, _pin: None });
+            }
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<Hash, Held>> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, what: &'static str, error: impl Display) -> NetError {
+        NetError::Store {
+            what,
+            dir: self.0.dir.clone(),
+            why: format!("{error:#}"),
+        }
+    }
+}
+
+pub(super) fn theirs(hash: Hash) -> iroh_blobs::Hash {
+    iroh_blobs::Hash::from_bytes(hash.0)
+}
+
+fn ours(hash: iroh_blobs::Hash) -> Hash {
+    Hash(*hash.as_bytes())
+}
+
+fn tag(hash: Hash) -> String {
+    format!("{TAG_PREFIX}{hash}")
+}
+
+fn collector(held: Arc<Mutex<HashMap<Hash, Held>>>) -> GcConfig {
+    GcConfig {
+        interval: COLLECT_INTERVAL,
+        add_protected: Some(Arc::new(move |live| {
+            let held = held.lock().unwrap_or_else(PoisonError::into_inner);
+            live.extend(held.keys().map(|hash| theirs(*hash)));
+            Box::pin(std::future::ready(ProtectOutcome::Continue))
+        })),
+    }
+}
+
+fn file_error(what: &'static str, path: &Path, why: impl Display) -> NetError {
+    NetError::File {
+        what,
+        path: path.to_owned(),
+        why: why.to_string(),
+    }
+}

@@ -1,0 +1,501 @@
+//! Content between real peers: served under grants alone, fetched from whoever delivers, verified, kept.
+
+mod common;
+
+use common::*;
+use hedge_model::{Hash, PeerAddr, PeerId};
+use hedge_net::{
+    ALPN_DATA, DataServer, DataStore, FetchError, Fetcher, Grant, Net, NetConfig, NetError,
+    Refusal, SecretKey, SourceFailure, Trust,
+};
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+/// One peer with a store, serving it and able to fetch.
+struct Peer {
+    net: Net,
+    store: DataStore,
+    server: DataServer,
+    fetcher: Fetcher,
+    trust: Trust,
+    dir: TempDir,
+}
+
+impl Peer {
+    async fn new(trusted: PeerId) -> Peer {
+        Peer::with_key(SecretKey::generate(), trusted).await
+    }
+
+    async fn with_key(key: SecretKey, trusted: PeerId) -> Peer {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DataStore::open(&dir.path().join("data")).await.unwrap();
+        let trust = Trust::new([trusted]);
+        let server = DataServer::new(store.clone(), trust.clone());
+        let data = Some((server.clone(), Handle::current()));
+        let config = NetConfig {
+            data,
+            ..NetConfig::new(key, loopback())
+        };
+        let net = Net::bind(config).await.unwrap();
+        let fetcher = Fetcher::new(net.clone(), store.clone(), Handle::current());
+        Peer {
+            net,
+            store,
+            server,
+            fetcher,
+            trust,
+            dir,
+        }
+    }
+
+    fn addr(&self) -> PeerAddr {
+        self.net.local_addr()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    async fn fetch(
+        &self,
+        hash: Hash,
+        size: u64,
+        sources: &[PeerAddr],
+        grant: Option<&Grant>,
+    ) -> Result<(), FetchError> {
+        within(self.fetcher.fetch(hash, size, sources, grant)).await
+    }
+
+    fn served(&self) -> u64 {
+        self.server.served_bytes().values().sum()
+    }
+}
+
+/// A leader's key and peers that trust it.
+async fn grid<const N: usize>() -> (SecretKey, [Peer; N]) {
+    let leader = SecretKey::generate();
+    let mut peers = Vec::new();
+    for _ in 0..N {
+        peers.push(Peer::new(hedge_net::peer_id(&leader)).await);
+    }
+    (leader, peers.try_into().unwrap_or_else(|_| unreachable!()))
+}
+
+fn soon() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        + 600
+}
+
+fn content(bytes: usize) -> Vec<u8> {
+    (0..bytes as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8)
+        .collect()
+}
+
+fn hash_of(bytes: &[u8]) -> Hash {
+    Hash(*blake3::hash(bytes).as_bytes())
+}
+
+fn failures(error: FetchError) -> Vec<SourceFailure> {
+    match error {
+        FetchError::Sources { failures, .. } => failures.into_iter().map(|(_, f)| f).collect(),
+        other => panic!("expected failures of sources, got {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_of_every_size_passes_from_one_peer_to_the_next() {
+    let (leader, [holder, reader, third]) = grid().await;
+    let mut hashes = Vec::new();
+    let sizes = [0, 1, 1024, 16 << 10, (16 << 10) + 1, 1 << 20, (3 << 20) + 7];
+    for size in sizes {
+        let bytes = content(size);
+        let hash = holder.store.add_bytes(bytes.clone()).await.unwrap();
+        assert_eq!(hash, hash_of(&bytes));
+        hashes.push(hash);
+    }
+    for peer in [&reader, &third] {
+        // The third takes it from the second: whoever holds content serves it.
+        let source = if peer.net.peer() == third.net.peer() {
+            &reader
+        } else {
+            &holder
+        };
+        let grant = Grant::sign(&leader, peer.net.peer(), hashes.clone(), 1, soon());
+        for (hash, size) in hashes.iter().zip(sizes) {
+            let sources = [source.addr()];
+            peer.fetch(*hash, size as u64, &sources, Some(&grant))
+                .await
+                .unwrap();
+            assert_eq!(
+                peer.store.read(*hash, 4 << 20).await.unwrap(),
+                content(size)
+            );
+        }
+    }
+    assert_eq!(
+        holder.server.served_bytes().into_keys().collect::<Vec<_>>(),
+        [reader.net.peer()]
+    );
+    assert_eq!(third.store.bytes_held(), sizes.iter().sum::<usize>() as u64);
+    assert!(third.fetcher.fetched_bytes()[&reader.net.peer()] > 4 << 20);
+    let error = third.store.read(hashes[5], 1000).await.unwrap_err();
+    assert!(matches!(error, NetError::TooLarge { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_content_comes_from_the_living_one_of_two_sources() {
+    let (leader, [dead, holder, reader]) = grid().await;
+    let bytes = content(64 << 20);
+    let path = holder.path("input");
+    fs::write(&path, &bytes).unwrap();
+    let (hash, size) = holder.store.add_file_by_reference(&path).await.unwrap();
+    assert_eq!((hash, size), (hash_of(&bytes), 64 << 20));
+    let dead_addr = dead.addr();
+    dead.net.close().await;
+    let grant = Grant::sign(&leader, reader.net.peer(), vec![hash], 1, soon());
+    // Two at a time become one transfer.
+    let sources = [dead_addr, holder.addr()];
+    let one = reader.fetcher.fetch(hash, size, &sources, Some(&grant));
+    let two = reader.fetcher.fetch(hash, size, &sources, Some(&grant));
+    let (one, two) = within(async { tokio::join!(one, two) }).await;
+    one.unwrap();
+    two.unwrap();
+    assert!(holder.served() < (64 << 20) + (64 << 20) / 100);
+    let target = reader.path("copy");
+    reader.store.export(hash, &target, true).await.unwrap();
+    assert!(fs::read(&target).unwrap() == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_fitting_grant_not_a_byte_is_served() {
+    let (leader, [holder, reader, other]) = grid().await;
+    let bytes = content(100_000);
+    let hash = holder.store.add_bytes(bytes.clone()).await.unwrap();
+    let (me, size) = (reader.net.peer(), bytes.len() as u64);
+    let cases = [
+        (None, Refusal::NotGranted),
+        (
+            Some(Grant::sign(
+                &leader,
+                other.net.peer(),
+                vec![hash],
+                1,
+                soon(),
+            )),
+            Refusal::NotGranted,
+        ),
+        (
+            Some(Grant::sign(&leader, me, vec![Hash([9; 32])], 1, soon())),
+            Refusal::NotGranted,
+        ),
+        (
+            Some(Grant::sign(&leader, me, vec![hash], 1, 1_000_000_000)),
+            Refusal::Expired,
+        ),
+        (
+            Some(Grant::sign(
+                &SecretKey::generate(),
+                me,
+                vec![hash],
+                1,
+                soon(),
+            )),
+            Refusal::BadSignature,
+        ),
+    ];
+    for (grant, refusal) in cases {
+        let error = reader
+            .fetch(hash, size, &[holder.addr()], grant.as_ref())
+            .await
+            .unwrap_err();
+        assert_eq!(failures(error), [SourceFailure::Refused(refusal)]);
+    }
+    // Whether it holds something is not told to strangers either.
+    let error = reader
+        .fetch(Hash([1; 32]), 5, &[holder.addr()], None)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        failures(error),
+        [SourceFailure::Refused(Refusal::NotGranted)]
+    );
+    assert_eq!(holder.served(), 0);
+    assert!(!reader.store.has(hash));
+
+    holder.trust.raise_epoch_min(2);
+    let old = Grant::sign(&leader, me, vec![hash], 1, soon());
+    let error = reader.fetch(hash, size, &[holder.addr()], Some(&old)).await;
+    assert_eq!(
+        failures(error.unwrap_err()),
+        [SourceFailure::Refused(Refusal::OldEpoch)]
+    );
+    let new = Grant::sign(&leader, me, vec![hash], 2, soon());
+    reader
+        .fetch(hash, size, &[holder.addr()], Some(&new))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_reads_from_its_members_without_a_grant() {
+    let leader = SecretKey::generate();
+    let id = hedge_net::peer_id(&leader);
+    let (supervisor, client) = (Peer::with_key(leader, id).await, Peer::new(id).await);
+    let hash = client.store.add_bytes(content(200_000)).await.unwrap();
+    supervisor
+        .fetch(hash, 200_000, &[client.addr()], None)
+        .await
+        .unwrap();
+    let error = client
+        .fetch(Hash([4; 32]), 1, &[supervisor.addr()], None)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        failures(error),
+        [SourceFailure::Refused(Refusal::NotGranted)]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_ends_open_transfers_and_refuses_new_ones() {
+    let (leader, [holder, reader]) = grid().await;
+    let size = 64 << 20;
+    let hash = holder.store.add_bytes(content(size)).await.unwrap();
+    let grant = Grant::sign(&leader, reader.net.peer(), vec![hash], 1, soon());
+    let sources = [holder.addr()];
+    let fetch = reader
+        .fetcher
+        .fetch(hash, size as u64, &sources, Some(&grant));
+    let revoke = async {
+        while holder.served() < 1 << 20 {
+            tokio::task::yield_now().await;
+        }
+        holder.trust.revoke(reader.net.peer());
+    };
+    let (fetched, ()) = within(async { tokio::join!(fetch, revoke) }).await;
+    assert!(
+        matches!(fetched, Err(FetchError::Sources { .. })),
+        "{fetched:?}"
+    );
+    assert!(holder.served() < size as u64);
+    assert!(!reader.store.has(hash));
+    assert!(
+        reader
+            .fetch(hash, size as u64, &sources, Some(&grant))
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrived_before_a_break_is_not_sent_again() {
+    let (leader, [first, second, reader]) = grid().await;
+    let size = 64u64 << 20;
+    let bytes = content(size as usize);
+    let hash = first.store.add_bytes(bytes.clone()).await.unwrap();
+    second.store.add_bytes(bytes).await.unwrap();
+    let grant = Grant::sign(&leader, reader.net.peer(), vec![hash], 1, soon());
+    let sources = [first.addr(), second.addr()];
+    let fetch = reader.fetcher.fetch(hash, size, &sources, Some(&grant));
+    let break_off = async {
+        while first.served() < size / 2 {
+            tokio::task::yield_now().await;
+        }
+        first.trust.revoke(reader.net.peer());
+    };
+    let (fetched, ()) = within(async { tokio::join!(fetch, break_off) }).await;
+    fetched.unwrap();
+    let sent_twice = first.served() + second.served() - size;
+    assert!(sent_twice < size / 3, "{sent_twice} bytes were sent twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_with_a_damaged_file_is_found_out_and_another_one_helps() {
+    let (leader, [damaged, sound, reader]) = grid().await;
+    let bytes = content(5 << 20);
+    let hash = damaged.store.add_bytes(bytes.clone()).await.unwrap();
+    sound.store.add_bytes(bytes.clone()).await.unwrap();
+    damaged.store.flush().await.unwrap();
+    let file = damaged.path("data/data").join(format!("{hash}.data"));
+    let file = fs::OpenOptions::new().write(true).open(file).unwrap();
+    file.write_all_at(b"rot", 3 << 20).unwrap();
+
+    let grant = Grant::sign(&leader, reader.net.peer(), vec![hash], 1, soon());
+    let size = bytes.len() as u64;
+    let error = reader
+        .fetch(hash, size, &[damaged.addr()], Some(&grant))
+        .await
+        .unwrap_err();
+    assert_eq!(failures(error), [SourceFailure::Refused(Refusal::Damaged)]);
+    assert!(!damaged.store.has(hash));
+    let sources = [damaged.addr(), sound.addr()];
+    reader
+        .fetch(hash, size, &sources, Some(&grant))
+        .await
+        .unwrap();
+    assert!(reader.store.read(hash, 8 << 20).await.unwrap() == bytes);
+
+    // Its own content cannot be mended over the wrong bytes until it is added again.
+    let grant = Grant::sign(&leader, damaged.net.peer(), vec![hash], 1, soon());
+    assert!(matches!(
+        damaged
+            .fetch(hash, size, &[sound.addr()], Some(&grant))
+            .await,
+        Err(FetchError::Damaged { .. })
+    ));
+    damaged.store.add_bytes(bytes.clone()).await.unwrap();
+    assert!(damaged.store.read(hash, 8 << 20).await.unwrap() == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_noticed_when_content_is_read_or_written_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DataStore::open(&dir.path().join("data")).await.unwrap();
+    let path = dir.path().join("input");
+    for exported in [false, true] {
+        fs::write(&path, content(1 << 20)).unwrap();
+        let (hash, _) = store.add_file_by_reference(&path).await.unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .write_all_at(b"x", 99)
+            .unwrap();
+        let target = dir.path().join("out");
+        let error = match exported {
+            true => store.export(hash, &target, false).await.unwrap_err(),
+            false => store.read(hash, 1 << 20).await.unwrap_err(),
+        };
+        assert!(
+            matches!(error, NetError::Damaged(h) if h == hash),
+            "{error:?}"
+        );
+        assert!(!target.exists());
+        assert!(!store.has(hash));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_out_is_a_copy_with_its_mode() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DataStore::open(&dir.path().join("data")).await.unwrap();
+    for (size, executable, mode) in [
+        (0, false, 0o644),
+        (100, true, 0o755),
+        (1 << 20, true, 0o755),
+    ] {
+        let hash = store.add_bytes(content(size)).await.unwrap();
+        let target = dir.path().join(format!("out-{size}"));
+        store.export(hash, &target, executable).await.unwrap();
+        let metadata = fs::metadata(&target).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, mode);
+        assert_eq!(metadata.nlink(), 1);
+        assert_eq!(hash_of(&fs::read(&target).unwrap()), hash);
+        fs::write(&target, "changed by the task").unwrap();
+        assert_eq!(store.read(hash, 1 << 20).await.unwrap(), content(size));
+
+        let error = store.export(hash, &target, executable).await.unwrap_err();
+        assert!(
+            error.to_string().contains(target.to_str().unwrap()),
+            "{error}"
+        );
+        assert_eq!(fs::read(&target).unwrap(), b"changed by the task");
+    }
+    let missing = store
+        .export(Hash([1; 32]), &dir.path().join("none"), false)
+        .await;
+    assert!(matches!(missing, Err(NetError::NotHeld(_))));
+    for bad in ["nowhere", "data"] {
+        let error = store.add_file(&dir.path().join(bad)).await.unwrap_err();
+        assert!(error.to_string().contains(bad), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_outlives_its_process_until_it_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DataStore::open(dir.path()).await.unwrap();
+    let kept = store.add_bytes(content(300_000)).await.unwrap();
+    let small = store.add_bytes(&b"small"[..]).await.unwrap();
+    let gone = store.add_bytes(content(400_000)).await.unwrap();
+    store.forget(gone).await.unwrap();
+    assert!(!store.has(gone));
+    assert!(matches!(
+        store.read(gone, 1 << 20).await,
+        Err(NetError::NotHeld(_))
+    ));
+    let second = DataStore::open(dir.path()).await.unwrap_err();
+    assert!(
+        second.to_string().contains(dir.path().to_str().unwrap()),
+        "{second}"
+    );
+    store.close().await.unwrap();
+    drop(store);
+
+    let store = DataStore::open(dir.path()).await.unwrap();
+    let mut held = store.list();
+    held.sort();
+    let mut expected = [(kept, 300_000), (small, 5)];
+    expected.sort();
+    assert_eq!(held, expected);
+    assert_eq!(store.bytes_held(), 300_005);
+    assert_eq!(store.read(kept, 1 << 20).await.unwrap(), content(300_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_on_the_data_protocol_is_refused_and_others_are_served() {
+    let (leader, [holder, reader]) = grid().await;
+    let hash = holder.store.add_bytes(content(50_000)).await.unwrap();
+    let raw = raw_endpoint().await;
+    let to = raw_addr(&holder.addr());
+    let connection = within(raw.connect(to, ALPN_DATA)).await.unwrap();
+    for nonsense in [vec![], vec![1], vec![77; 300], vec![1; 200 << 10]] {
+        let (mut send, mut recv) = connection.open_bi().await.unwrap();
+        // Too long a request is cut off while it is being written.
+        _ = send.write_all(&nonsense).await;
+        _ = send.finish();
+        let answer = within(recv.read_to_end(100)).await.unwrap();
+        assert_eq!(answer, [8], "{} bytes of nonsense", nonsense.len());
+    }
+    let reason = close_reason(&connection).await;
+    assert_eq!(reason, hedge_net::CloseReason::HandshakeTimeout);
+    let grant = Grant::sign(&leader, reader.net.peer(), vec![hash], 1, soon());
+    reader
+        .fetch(hash, 50_000, &[holder.addr()], Some(&grant))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_size_and_no_source_are_named() {
+    let (leader, [holder, reader]) = grid().await;
+    let hash = holder.store.add_bytes(content(50_000)).await.unwrap();
+    let grant = Grant::sign(&leader, reader.net.peer(), vec![hash], 1, soon());
+    let found = failures(
+        reader
+            .fetch(hash, 60_000, &[holder.addr()], Some(&grant))
+            .await
+            .unwrap_err(),
+    );
+    assert_eq!(
+        found,
+        [SourceFailure::WrongSize {
+            expected: 60_000,
+            found: 50_000
+        }]
+    );
+    assert!(matches!(
+        reader
+            .fetch(hash, 50_000, &[reader.addr()], Some(&grant))
+            .await,
+        Err(FetchError::NoSource { .. })
+    ));
+}

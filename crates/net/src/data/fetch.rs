@@ -1,7 +1,7 @@
 //! Fetches content by its hash from whichever peer holds it.
 
 use super::store::theirs;
-use super::wire::{ANSWER_DATA, Request};
+use super::wire::{ANSWER_DATA, Request, WHOLE_BYTES_MAX};
 use super::{DataStore, Grant, Refusal};
 use crate::{ALPN_DATA, Net, NetError};
 use bytes::Bytes;
@@ -195,26 +195,39 @@ impl Fetcher {
             hash,
             why: error.to_string(),
         };
-        if self.0.store.is_damaged(hash) {
+        if size == 0 {
+            if hash.0 != *blake3::hash(b"").as_bytes() {
+                let why = "only one content is empty".to_owned();
+                return Err(FetchError::Local { hash, why });
+            }
+            return self
+                .0
+                .store
+                .add_bytes(Bytes::new())
+                .await
+                .map(drop)
+                .map_err(local);
+        }
+        let whole = size <= WHOLE_BYTES_MAX as u64;
+        if !whole && self.0.store.is_damaged(hash) {
             return Err(FetchError::Damaged { hash });
         }
-        let pin = self.0.store.pin(hash).await.map_err(local)?;
-        if size == 0 {
-            if hash.0 == *blake3::hash(b"").as_bytes() {
-                return self.0.store.hold(pin, 0).await.map(drop).map_err(local);
-            }
-            return Err(FetchError::Local {
-                hash,
-                why: "only one content is empty".to_owned(),
-            });
-        }
+        let pin = match whole {
+            true => None,
+            false => Some(self.0.store.pin(hash).await.map_err(local)?),
+        };
         let mut failures = Vec::new();
         for source in sources
             .iter()
             .filter(|source| source.peer != self.0.net.peer())
         {
             match self.try_source(hash, size, source, grant).await {
-                Ok(()) => return self.0.store.hold(pin, size).await.map(drop).map_err(local),
+                Ok(()) => {
+                    return match pin {
+                        Some(pin) => self.0.store.hold(pin, size).await.map(drop).map_err(local),
+                        None => Ok(()),
+                    };
+                }
                 Err(Failure::Local(why)) => return Err(FetchError::Local { hash, why }),
                 Err(Failure::Source(failure)) => {
                     tracing::debug!(%hash, peer = %source.peer, %failure, "a source did not deliver");
@@ -261,50 +274,74 @@ impl Fetcher {
         peer: PeerId,
         grant: Option<&Grant>,
     ) -> Result<(), Failure> {
-        let first_chunk = self.first_missing_chunk(hash).await?;
+        let whole = size <= WHOLE_BYTES_MAX as u64;
+        let first_chunk = match whole {
+            true => Some(0),
+            false => self.first_missing_chunk(hash).await?,
+        };
         let Some(first_chunk) = first_chunk else {
             return Ok(());
         };
+        let grant = grant.cloned();
         let request = Request {
             hash,
+            whole,
             first_chunk,
-            grant: grant.cloned(),
+            grant,
         };
-        let request = request
-            .encode()
-            .ok_or_else(|| Failure::Local("the grant names too many hashes".to_owned()))?;
-        let broken = |error: &dyn fmt::Display| SourceFailure::Broken(error.to_string());
-        let opening = async {
-            let (mut send, mut recv) = connection.open_bi().await.map_err(|e| broken(&e))?;
-            send.write_all(&request).await.map_err(|e| broken(&e))?;
-            send.finish().map_err(|e| broken(&e))?;
-            let mut answer = [0];
-            recv.read_exact(&mut answer).await.map_err(|e| broken(&e))?;
-            match answer[0] {
-                ANSWER_DATA => Ok(recv),
-                code => Err(SourceFailure::Refused(Refusal::from_code(code))),
-            }
-        };
-        let recv = timeout(TURN, opening)
-            .await
-            .unwrap_or(Err(SourceFailure::Stalled(TURN)))?;
         let mut incoming = Incoming {
-            recv,
+            recv: ask(connection, &request).await?,
             size,
             size_read: false,
             bytes: 0,
             failure: None,
         };
+        let taken = match whole {
+            true => self.take_whole(hash, size, &mut incoming).await,
+            false => self.take_pieces(hash, first_chunk, &mut incoming).await,
+        };
+        *lock(&self.0.fetched).entry(peer).or_default() += incoming.bytes;
+        taken
+    }
+
+    async fn take_whole(
+        &self,
+        hash: Hash,
+        size: u64,
+        incoming: &mut Incoming,
+    ) -> Result<(), Failure> {
+        let mut bytes = vec![0; size as usize];
+        let mut read = incoming.fill_exact(&mut [0; 8]).await;
+        if read.is_ok() {
+            read = incoming.fill_exact(&mut bytes).await;
+        }
+        if let (Err(error), failure) = (read, incoming.failure.take()) {
+            let broken = || SourceFailure::Broken(error.to_string());
+            return Err(failure.unwrap_or_else(broken).into());
+        }
+        if blake3::hash(&bytes).as_bytes() != &hash.0 {
+            return Err(SourceFailure::Unverified.into());
+        }
+        let added = self.0.store.add_bytes(bytes).await;
+        added
+            .map(drop)
+            .map_err(|error| Failure::Local(error.to_string()))
+    }
+
+    async fn take_pieces(
+        &self,
+        hash: Hash,
+        first_chunk: u64,
+        incoming: &mut Incoming,
+    ) -> Result<(), Failure> {
         let ranges = ChunkRanges::chunks(first_chunk..);
         let blobs = self.0.store.files().blobs();
-        let imported = blobs
-            .import_bao_reader(theirs(hash), ranges, &mut incoming)
-            .await;
+        let imported = blobs.import_bao_reader(theirs(hash), ranges, &mut *incoming);
         let imported = imported
+            .await
             .map(drop)
             .map_err(|error| (os_error(&error), error));
-        *lock(&self.0.fetched).entry(peer).or_default() += incoming.bytes;
-        match (imported, incoming.failure) {
+        match (imported, incoming.failure.take()) {
             (Ok(()), _) => match self.first_missing_chunk(hash).await? {
                 None => Ok(()),
                 Some(_) => Err(SourceFailure::Unverified.into()),
@@ -312,7 +349,7 @@ impl Fetcher {
             (Err(_), Some(failure)) => Err(failure.into()),
             (Err((Some(os), _)), None) => Err(Failure::Local(os)),
             (Err((None, error)), None) => {
-                tracing::debug!(%peer, error = format!("{error:#}"), "content did not verify");
+                tracing::debug!(%hash, error = format!("{error:#}"), "content did not verify");
                 Err(SourceFailure::Unverified.into())
             }
         }
@@ -355,6 +392,37 @@ impl Fetcher {
         {
             connections.remove(&peer);
         }
+    }
+}
+
+/// Sends a request and waits until the data begins.
+async fn ask(connection: &Connection, request: &Request) -> Result<RecvStream, Failure> {
+    let request = request
+        .encode()
+        .ok_or_else(|| Failure::Local("the grant names too many hashes".to_owned()))?;
+    let broken = |error: &dyn fmt::Display| SourceFailure::Broken(error.to_string());
+    let opening = async {
+        let (mut send, mut recv) = connection.open_bi().await.map_err(|e| broken(&e))?;
+        send.write_all(&request).await.map_err(|e| broken(&e))?;
+        send.finish().map_err(|e| broken(&e))?;
+        let mut answer = [0];
+        match recv.read(&mut answer).await.map_err(read_failure)? {
+            Some(_) if answer[0] == ANSWER_DATA => Ok(recv),
+            Some(_) => Err(SourceFailure::Refused(Refusal::from_code(answer[0]))),
+            None => Err(broken(&"it ended without an answer")),
+        }
+    };
+    let stalled = Err(SourceFailure::Stalled(TURN));
+    Ok(timeout(TURN, opening).await.unwrap_or(stalled)?)
+}
+
+fn read_failure(error: ReadError) -> SourceFailure {
+    match error {
+        ReadError::Reset(code) => {
+            let code = u8::try_from(code.into_inner()).unwrap_or(u8::MAX);
+            SourceFailure::Refused(Refusal::from_code(code))
+        }
+        other => SourceFailure::Broken(other.to_string()),
     }
 }
 
@@ -416,15 +484,7 @@ impl Incoming {
             match timeout(STALL, self.recv.read(&mut target[filled..])).await {
                 Ok(Ok(Some(count))) => filled += count,
                 Ok(Ok(None)) => break,
-                Ok(Err(error)) => {
-                    return Err(self.fail(match error {
-                        ReadError::Reset(code) => {
-                            let code = u8::try_from(code.into_inner()).unwrap_or(u8::MAX);
-                            SourceFailure::Refused(Refusal::from_code(code))
-                        }
-                        other => SourceFailure::Broken(other.to_string()),
-                    }));
-                }
+                Ok(Err(error)) => return Err(self.fail(read_failure(error))),
                 Err(_) => return Err(self.fail(SourceFailure::Stalled(STALL))),
             }
         }

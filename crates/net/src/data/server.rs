@@ -1,10 +1,10 @@
 //! Answers data requests: checks the grant, then streams the verified content.
 
 use super::store::theirs;
-use super::wire::{ANSWER_DATA, Request};
+use super::wire::{ANSWER_DATA, Request, WHOLE_BYTES_MAX};
 use super::{DataStore, Refusal, Trust};
-use crate::CloseReason;
 use crate::handshake::HELLO_TIMEOUT;
+use crate::{CloseReason, NetError};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use hedge_model::PeerId;
@@ -149,13 +149,18 @@ impl DataServer {
         let Ok(_place) = self.0.room.acquire().await else {
             return Err(Refusal::NotHeld);
         };
-        self.write(peer, send, &mut [Bytes::from_static(&[ANSWER_DATA])])
-            .await?;
-        if size == 0 {
-            return self
-                .write(peer, send, &mut [Bytes::from_static(&[0; 8])])
-                .await;
+        if request.whole {
+            let bytes = self.0.store.read(request.hash, WHOLE_BYTES_MAX).await;
+            let bytes = bytes.map_err(|error| match error {
+                NetError::Damaged(_) => Refusal::Damaged,
+                NetError::TooLarge { .. } => Refusal::Malformed,
+                _ => Refusal::NotHeld,
+            })?;
+            let head = [&[ANSWER_DATA][..], &size.to_le_bytes()].concat();
+            return self.write(peer, send, &mut [head.into(), bytes]).await;
         }
+        let head = Bytes::from_static(&[ANSWER_DATA]);
+        self.write(peer, send, &mut [head]).await?;
         let ranges = ChunkRanges::chunks(request.first_chunk..);
         let blobs = self.0.store.files().blobs();
         let encoded = blobs

@@ -2,8 +2,13 @@
 
 use super::{COPIES_MAX, Runtime};
 use super::{Draft, GROUPS_MAX, Group, Input, JobSpec, TASKS_MAX, Top};
+use crate::Data;
+use crate::data::INLINE_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Most resources that one task can name beside CPUs, memory and disk: each placement looks at all of them.
+const RESOURCES_MAX: usize = 64;
 
 /// Where in a job a mistake is, so that a reader of job files can point at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +75,7 @@ pub(super) fn validate(draft: Draft) -> Checked<JobSpec> {
     let mut total = 0u64;
     for (at, group) in draft.groups.iter().enumerate() {
         check_group(&draft, at, group)?;
+        check_content(at, group)?;
         if let Some(first) = names.insert(group.id.clone(), at) {
             return wrong(
                 Place {
@@ -158,6 +164,16 @@ fn check_job(draft: &Draft) -> Checked<()> {
         );
     }
     for file in &draft.files {
+        if file.data.hash().is_none() && file.data.size() > INLINE_BYTES_MAX as u64 {
+            return wrong(
+                job("inputs"),
+                format!(
+                    "the input {:?} is longer than the {INLINE_BYTES_MAX} bytes that travel within a job",
+                    file.path
+                ),
+                "send it by its hash",
+            );
+        }
         if let Err(why) = check_path(&file.path) {
             return wrong(
                 job("inputs"),
@@ -207,19 +223,6 @@ fn check_group(draft: &Draft, at: usize, group: &Group) -> Checked<()> {
             "write the program and its arguments as a list",
         );
     }
-    let nul = |text: &str| text.contains('\0');
-    if group.command.iter().any(|word| nul(word))
-        || group
-            .env
-            .iter()
-            .any(|(k, v)| nul(k) || nul(v) || k.contains('='))
-    {
-        return wrong(
-            place("command", None),
-            "the command or environment holds a NUL or a wrong name",
-            "remove it",
-        );
-    }
     if group.crash_limit == 0 {
         return wrong(
             place("crash_limit", None),
@@ -256,6 +259,60 @@ fn check_group(draft: &Draft, at: usize, group: &Group) -> Checked<()> {
                 "add the file",
             );
         }
+    }
+    Ok(())
+}
+
+/// What a group's values hold: things that no program could be given, or that would make messages too long.
+fn check_content(at: usize, group: &Group) -> Checked<()> {
+    let place = |key, item| Place {
+        group: Some(at),
+        key,
+        item,
+    };
+    let nul = |text: &str| text.contains('\0');
+    if let Some(item) = group.command.iter().position(|word| nul(word)) {
+        return wrong(
+            place("command", Some(item)),
+            "this argument holds a NUL, which no program can be given",
+            "remove it",
+        );
+    }
+    let bad_name = |name: &str| name.is_empty() || name.contains('=') || nul(name);
+    if let Some((name, _)) = group.env.iter().find(|(name, _)| bad_name(name)) {
+        return wrong(
+            place("env", None),
+            format!("{name:?} cannot be the name of a variable"),
+            "a name is not empty and holds no '=' and no NUL",
+        );
+    }
+    if let Some((name, _)) = group.env.iter().find(|(_, value)| nul(value)) {
+        return wrong(
+            place("env", None),
+            format!("the value of {name:?} holds a NUL, which no program can be given"),
+            "remove it",
+        );
+    }
+    let named = &group.resources.named;
+    let ordered = named.windows(2).all(|pair| pair[0].0 < pair[1].0);
+    if !ordered || named.iter().any(|(_, amount)| *amount == 0) || named.len() > RESOURCES_MAX {
+        return wrong(
+            place("resources", None),
+            "the named resources are not in order, repeated, zero, or too many",
+            format!("name each once, with at least 1, at most {RESOURCES_MAX} of them"),
+        );
+    }
+    if let Some(Data::Inline(bytes)) = &group.stdin
+        && bytes.len() > INLINE_BYTES_MAX
+    {
+        return wrong(
+            place("stdin", None),
+            format!(
+                "the input is {} bytes long, at most {INLINE_BYTES_MAX} travel within a job",
+                bytes.len()
+            ),
+            "put it into a file",
+        );
     }
     Ok(())
 }
@@ -309,8 +366,13 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a Arc<str>>) -> String 
             .count()
     };
     known
-        .max_by_key(|other| common(other))
-        .map_or_else(String::new, |other| format!("did you mean {other:?}?"))
+        .map(|other| (common(other), other))
+        .max_by_key(|(common, _)| *common)
+        .filter(|(common, _)| *common > 0)
+        .map_or_else(
+            || "name a task's id".to_owned(),
+            |(_, other)| format!("did you mean {other:?}?"),
+        )
 }
 
 fn check_cycles(draft: &Draft, waits_for: &[Vec<u32>]) -> Checked<()> {
@@ -462,5 +524,45 @@ mod tests {
             ..task("a", &[])
         };
         assert_eq!(mistake(vec![none]).place.key, "command");
+        assert_eq!(mistake(vec![task("a", &["z"])]).help, "name a task's id");
+    }
+
+    #[test]
+    fn content_that_nobody_could_use_is_refused() {
+        let mistake = |change: fn(&mut Group)| {
+            let mut group = task("a", &[]);
+            change(&mut group);
+            mistake(vec![group]).place.key
+        };
+        assert_eq!(mistake(|group| group.command.push("a\0".into())), "command");
+        for name in ["", "A=B", "A\0"] {
+            let group = Group {
+                env: vec![(name.into(), "x".into())],
+                ..task("a", &[])
+            };
+            assert_eq!(
+                JobSpec::new(draft(vec![group])).unwrap_err().place.key,
+                "env"
+            );
+        }
+        let twice =
+            |group: &mut Group| group.resources.named = vec![("g".into(), 1), ("g".into(), 1)];
+        assert_eq!(mistake(twice), "resources");
+        let zero = |group: &mut Group| group.resources.named = vec![("g".into(), 0)];
+        assert_eq!(mistake(zero), "resources");
+        let long = |group: &mut Group| {
+            group.stdin = Some(Data::Inline(vec![0; INLINE_BYTES_MAX + 1].into()));
+        };
+        assert_eq!(mistake(long), "stdin");
+        let file = crate::FileEntry {
+            path: "a".into(),
+            executable: false,
+            data: Data::Inline(vec![0; INLINE_BYTES_MAX + 1].into()),
+        };
+        let long = Draft {
+            files: vec![file],
+            ..draft(vec![task("a", &[])])
+        };
+        assert_eq!(JobSpec::new(long).unwrap_err().place.key, "inputs");
     }
 }

@@ -1,0 +1,481 @@
+//! The command line: every command, its arguments and its help.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use hedge_model::units::{parse_bytes, parse_duration};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `hedge` and what follows.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hedge",
+    version,
+    about = "Runs jobs on machines that nobody can rely on, and still finishes them on time.",
+    after_help = AFTER_HELP,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    propagate_version = false
+)]
+pub struct Cli {
+    /// Print JSON instead of text; its fields are stable
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub json: bool,
+    /// Folder for this peer's identity and data [default: hedgerow in the XDG state folder]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
+    pub dir: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  hedge run examples/deepzoom/job.toml     run a job on this machine, nothing to set up
+  hedge run --array 0..8 -- sh -c 'echo $HEDGE_INDEX'
+  hedge supervisor                         start a grid; `hedge ticket worker` lets machines join
+  hedge submit --wait job.toml             run a job on the grid
+
+Exit codes: 0 done, 1 the job failed, 2 bad arguments or job file, 3 the grid cannot be reached,
+4 not allowed, 5 cancelled, 70 a bug in hedge.";
+
+/// What `hedge` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a job on this machine alone: supervisor and workers start, run it, and stop
+    #[command(after_help = "\
+Examples:
+  hedge run job.toml
+  hedge run --workers 8 --out pictures job.toml
+  hedge run -- ./simulate --seed 7
+  hedge run --array 0..100 -- ./simulate --seed '${index}'
+
+Results go to --out, where they replace files of the same name, else to a new folder NAME-results
+here (NAME-results-2 and so on: results of an earlier run are never touched). A program behind `--` that lies outside the system's folders is sent
+along; what it prints is printed here. Ctrl-C cancels the job.")]
+    Run(Run),
+    /// Start a supervisor: it accepts jobs and assigns their tasks
+    #[command(after_help = "\
+Examples:
+  hedge supervisor
+  hedge supervisor --listen 0.0.0.0:7700     reachable at a fixed port
+  hedge ticket worker                        then let workers join")]
+    Supervisor(Supervisor),
+    /// Print a ticket that lets other peers join the grid
+    #[command(after_help = "\
+Examples:
+  hedge ticket worker
+  hedge ticket client --expires 1d --uses 3
+
+A ticket is a secret: whoever has it can join in its role.")]
+    Ticket(Ticket),
+    /// Start a worker: it runs tasks for the grid
+    #[command(after_help = "\
+Examples:
+  hedge worker --join TICKET
+  hedge worker --join TICKET --cpus 2 --memory '4 GiB' --label room=12
+  hedge worker                               for a supervisor on this machine
+
+Tasks see their own folder and read-only system folders, have no network and run only when nothing
+else wants the CPU, unless the options say otherwise. Ctrl-C or SIGTERM: no new tasks, the running
+ones finish, then it leaves; a second time: at once.")]
+    Worker(Worker),
+    /// Submit a job to the grid
+    #[command(after_help = "\
+Examples:
+  hedge submit job.toml                      prints the job's number and leaves
+  hedge submit --wait --out pictures job.toml
+  hedge submit --wait -- hostname
+
+Results go to --out, where they replace files of the same name, else to a new folder NAME-results.
+Ctrl-C while waiting leaves the job running and says how to come back to it.")]
+    Submit(Submit),
+    /// List all jobs
+    Jobs(Grid),
+    /// Show one job
+    Job(Job),
+    /// Wait until a job has ended
+    #[command(after_help = "\
+Examples:
+  hedge wait 7
+  hedge wait 7 --out pictures                and bring its results")]
+    Wait(Wait),
+    /// End a job
+    Cancel(One),
+    /// Bring a job's results
+    Fetch(Fetch),
+    /// Show what a task printed
+    #[command(after_help = "\
+Examples:
+  hedge logs 7 sheet
+  hedge logs 7 frame.12                      index 12 of the array `frame`
+
+Standard output goes to standard output, standard error to standard error.")]
+    Logs(Logs),
+    /// Say why a job or a task is where it is, where it ran and why there
+    #[command(after_help = "\
+Examples:
+  hedge explain 7                            what holds the job up, and which tasks are critical
+  hedge explain 7 frame.12")]
+    Explain(Explain),
+    /// List all workers
+    Workers(Grid),
+    /// Let a worker finish what it runs and leave
+    #[command(after_help = "\
+Examples:
+  hedge drain desk-12                        by host name
+  hedge drain 3f9a                           by the beginning of its id, see `hedge workers`")]
+    Drain(Drain),
+    /// Say what works on this machine, and what to do about what does not
+    Doctor,
+    /// Measure the grid on this machine
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Print completions for a shell
+    #[command(after_help = "\
+Example:
+  hedge completions bash > ~/.local/share/bash-completion/completions/hedge")]
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Draw tiles of a picture: the program of the deep zoom example
+    #[command(hide = true, disable_help_flag = true)]
+    Tile {
+        /// Its own arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Start tasks for a worker; started by workers alone
+    #[command(hide = true)]
+    Spawner,
+}
+
+/// The grid a command talks to.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Grid {
+    /// Ticket of the grid, with the role client [default: HEDGE_TICKET, else this machine's supervisor]
+    #[arg(long, value_name = "TICKET")]
+    pub join: Option<String>,
+}
+
+/// What to run: a job file or a program.
+#[derive(Args, Clone, Debug)]
+pub struct Source {
+    /// Job file: TOML, or JSON with the ending .json
+    #[arg(
+        value_name = "JOB",
+        required_unless_present = "program",
+        conflicts_with = "program"
+    )]
+    pub job: Option<PathBuf>,
+    /// Run the program once for each index; `${index}` in its arguments and HEDGE_INDEX tell which
+    #[arg(long, value_name = "FROM..TO", requires = "program")]
+    pub array: Option<String>,
+    /// The program is critical: it runs more than once, the first to finish wins
+    #[arg(long, requires = "program")]
+    pub critical: bool,
+    /// Program and arguments instead of a job file
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub program: Vec<String>,
+}
+
+/// How a worker treats tasks.
+#[derive(Args, Clone, Debug)]
+pub struct TaskRules {
+    /// When tasks get the CPU
+    #[arg(long, value_enum, default_value_t = Priority::Idle, value_name = "HOW")]
+    pub task_priority: Priority,
+    /// Let tasks use the network
+    #[arg(long)]
+    pub allow_network: bool,
+    /// Run tasks without a sandbox: they can read and change whatever this user can
+    #[arg(long)]
+    pub no_sandbox: bool,
+}
+
+/// When tasks get the CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Priority {
+    /// When nothing else wants it
+    Idle,
+    /// Like any program, for dedicated machines
+    Normal,
+}
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// What to run.
+    #[command(flatten)]
+    pub source: Source,
+    /// How many workers share this machine's CPUs [default: one for each CPU, at least 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
+    /// Folder for the results [default: a new folder NAME-results]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// How tasks are treated.
+    #[command(flatten)]
+    pub rules: TaskRules,
+}
+
+/// Arguments of `supervisor`.
+#[derive(Args, Debug)]
+pub struct Supervisor {
+    /// Address and UDP port to listen at [default: any free port, on every address]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// Arguments of `ticket`.
+#[derive(Args, Debug)]
+pub struct Ticket {
+    /// What its holders become
+    #[arg(value_enum)]
+    pub role: TicketRole,
+    /// How long it lets peers in, like 1d or 30min [default: without end]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub expires: Option<Duration>,
+    /// How many peers it lets in [default: any number]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub uses: Option<u32>,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
+/// What the holders of a ticket become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TicketRole {
+    /// Runs tasks
+    Worker,
+    /// Submits jobs
+    Client,
+}
+
+/// Arguments of `worker`.
+#[derive(Args, Debug)]
+pub struct Worker {
+    /// Ticket of the grid to join, or - to read it from standard input [default: this machine's supervisor]
+    #[arg(long, value_name = "TICKET")]
+    pub join: Option<String>,
+    /// CPUs to offer [default: all]
+    #[arg(long, value_name = "N", value_parser = cpus)]
+    pub cpus: Option<u64>,
+    /// Memory to offer, like '4 GiB' [default: what is free at the start]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub memory: Option<u64>,
+    /// Disk to offer, like '20 GiB' [default: what is free at the start]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub disk: Option<u64>,
+    /// Another resource to offer, like gpus=1
+    #[arg(long, value_name = "NAME=N", value_parser = amount)]
+    pub resource: Vec<(String, u64)>,
+    /// A label that tasks can ask for, like room=12
+    #[arg(long, value_name = "NAME=TEXT", value_parser = label)]
+    pub label: Vec<(String, String)>,
+    /// Address and UDP port to listen at [default: any free port, on every address]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// How tasks are treated.
+    #[command(flatten)]
+    pub rules: TaskRules,
+}
+
+/// Arguments of `submit`.
+#[derive(Args, Debug)]
+pub struct Submit {
+    /// What to run.
+    #[command(flatten)]
+    pub source: Source,
+    /// Wait for the job's end and bring its results
+    #[arg(long)]
+    pub wait: bool,
+    /// Folder for the results [default: a new folder NAME-results]
+    #[arg(long, value_name = "DIR", requires = "wait")]
+    pub out: Option<PathBuf>,
+    /// Name of this submission, 32 hexadecimal digits: repeating it with the same name is harmless
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<hedge_model::SubmitKey>,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
+/// Arguments of `job`.
+#[derive(Args, Debug)]
+pub struct Job {
+    /// The job's number
+    #[arg(value_name = "ID")]
+    pub id: u64,
+    /// Show it each time it changes, until it has ended
+    #[arg(long)]
+    pub watch: bool,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
+/// Arguments of `wait`.
+#[derive(Args, Debug)]
+pub struct Wait {
+    /// The job's number
+    #[arg(value_name = "ID")]
+    pub id: u64,
+    /// Bring the results into this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
+/// Arguments of a command on one job.
+#[derive(Args, Debug)]
+pub struct One {
+    /// The job's number
+    #[arg(value_name = "ID")]
+    pub id: u64,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
+/// Arguments of `fetch`.
+#[derive(Args, Debug)]
+pub struct Fetch {
+    /// The job's number
+    #[arg(value_name = "ID")]
+    pub id: u64,
+    /// Folder for the results [default: a new folder NAME-results]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
+/// Arguments of `logs`.
+#[derive(Args, Debug)]
+pub struct Logs {
+    /// The job's number
+    #[arg(value_name = "ID")]
+    pub id: u64,
+    /// The task: its id, and its index behind a dot for an array
+    #[arg(value_name = "TASK")]
+    pub task: String,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
+/// Arguments of `explain`.
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// The job's number
+    #[arg(value_name = "ID")]
+    pub id: u64,
+    /// The task: its id, and its index behind a dot for an array
+    #[arg(value_name = "TASK")]
+    pub task: Option<String>,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
+/// Arguments of `drain`.
+#[derive(Args, Debug)]
+pub struct Drain {
+    /// Beginning of the worker's id, or its host name
+    #[arg(value_name = "WORKER")]
+    pub worker: String,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
+/// What `bench` measures.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Tasks a second, beside a plain loop that starts processes on the same CPUs
+    Tasks {
+        /// What a task is
+        #[arg(long, value_enum, default_value_t = BenchRuntime::Process)]
+        runtime: BenchRuntime,
+        /// How many tasks
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        count: u32,
+        /// How many workers
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+        workers: u16,
+    },
+    /// From submission to result, for one small task at a time
+    Latency {
+        /// How many tasks
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        count: u32,
+    },
+}
+
+/// What a measured task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchRuntime {
+    /// A process that ends at once
+    Process,
+    /// Nothing: the worker answers at once, which measures the engine itself
+    Noop,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    parse_bytes(text).map_err(|error| error.to_string())
+}
+
+/// CPUs in thousandths.
+fn cpus(text: &str) -> Result<u64, String> {
+    text.parse()
+        .ok()
+        .filter(|cpus| (0.001..=1e6).contains(cpus))
+        .map(|cpus: f64| (cpus * 1000.0).round() as u64)
+        .ok_or_else(|| format!("{text:?} is no number of CPUs: write 2 or 0.5"))
+}
+
+fn amount(text: &str) -> Result<(String, u64), String> {
+    let (name, number) = label(text)?;
+    let number = number
+        .parse()
+        .map_err(|_| format!("{number:?} is no whole number: write NAME=N, like gpus=1"))?;
+    Ok((name, number))
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| format!("{text:?} is no pair: write NAME=VALUE"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn amounts_of_workers_need_their_units() {
+        assert_eq!(cpus("0.5"), Ok(500));
+        assert!(cpus("-1").is_err() && cpus("many").is_err());
+        assert_eq!(amount("gpus=2"), Ok(("gpus".to_owned(), 2)));
+        assert!(amount("gpus").is_err() && amount("gpus=x").is_err() && label("=x").is_err());
+        assert!(bytes("4").is_err() && bytes("4 GiB").is_ok());
+    }
+}

@@ -1,0 +1,33 @@
+//! `hedge fetch`: a job's results.
+
+use super::results::{bring, check_out};
+use super::{Context, ask, block_on, unexpected};
+use crate::args::Fetch;
+use crate::exit::{Exit, Failure};
+use hedge_model::JobId;
+use hedge_model::msg::{Reply, Request};
+use serde_json::json;
+
+/// Brings the results of a job that is done.
+///
+/// # Errors
+/// There is no such job, it has no results yet, or the grid or the disk failed.
+pub fn run(context: &Context, args: &Fetch) -> Result<Exit, Failure> {
+    check_out(args.out.as_deref())?;
+    let job = JobId(args.id);
+    block_on(async {
+        let client = context.connect(&args.grid).await?;
+        let Reply::Job(view) = ask(&client, Request::Job(job)).await? else {
+            return Err(unexpected());
+        };
+        let results = bring(&client, job, &view.name, args.out.as_deref()).await?;
+        let text = || {
+            let lines = results.iter().map(|path| format!("{}\n", path.display()));
+            lines.collect()
+        };
+        context
+            .look
+            .print(&json!({ "job": job, "results": results }), text)?;
+        Ok(Exit::Done)
+    })
+}

@@ -1,0 +1,61 @@
+//! What is told and brought when a job has ended.
+
+use super::Context;
+use super::follow::exit;
+use super::results::{bring, print_all, printed, tell_failure};
+use crate::exit::{Exit, Failure};
+use crate::show::{self, summary::Ended};
+use hedge_model::JobSpec;
+use hedge_model::view::{JobState, JobView};
+use hedge_node::client::Client;
+use std::path::{Path, PathBuf};
+
+/// What the user wants of a job that has ended.
+pub struct Wish<'a> {
+    /// Bring result files at all.
+    pub results: bool,
+    /// Where to.
+    pub out: Option<&'a Path>,
+    /// The job, if it is a program whose output is what the user wants to see.
+    pub program: Option<&'a JobSpec>,
+}
+
+/// Brings the results of a job that has ended and tells how it went.
+///
+/// # Errors
+/// The grid or the disk failed, or nobody reads any more.
+pub async fn finish(
+    context: &Context,
+    client: &Client,
+    view: JobView,
+    wish: &Wish<'_>,
+) -> Result<Exit, Failure> {
+    let done = view.state == JobState::Done;
+    let mut results: Vec<PathBuf> = Vec::new();
+    if done && wish.results && wish.program.is_none() {
+        results = bring(client, view.id, &view.name, wish.out).await?;
+    }
+    if view.state == JobState::Failed && !context.look.json {
+        tell_failure(client, view.id).await;
+    }
+    let code = exit(view.state);
+    let Some(spec) = wish.program else {
+        let ended = Ended::new(view.clone(), results);
+        context.look.print(&ended, || ended.text(&view))?;
+        return Ok(code);
+    };
+    if context.look.json {
+        let mut ended = Ended::new(view.clone(), results);
+        if done && spec.task_count() == 1 {
+            let printed = printed(client, view.id, &spec.label(0)).await?;
+            ended.stdout = Some(String::from_utf8_lossy(&printed.stdout).into_owned());
+        }
+        show::json(&ended)?;
+    } else if done {
+        print_all(client, view.id, spec).await?;
+    } else {
+        let ended = Ended::new(view.clone(), results);
+        show::note(ended.text(&view).trim_end());
+    }
+    Ok(code)
+}

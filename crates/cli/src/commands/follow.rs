@@ -1,0 +1,95 @@
+//! Following a job to its end.
+
+use super::interrupt::Interrupts;
+use crate::exit::{Exit, Failure};
+use crate::show::progress::Progress;
+use hedge_model::JobId;
+use hedge_model::view::{JobState, JobView};
+use hedge_node::client::{Client, ClientError};
+use std::time::Duration;
+
+/// How often a lost connection is made again before the grid counts as unreachable, with pauses that double
+/// from [`RETRY_PAUSE`]: about 13 s in all, long enough for a supervisor to restart.
+const RETRIES_MAX: u32 = 7;
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// How often progress is refreshed where nothing changes.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// How following ended.
+pub enum Followed {
+    /// With the job.
+    Ended(Box<JobView>),
+    /// By the user.
+    Interrupted,
+}
+
+/// Follows a job until it has ended or the user wants no more.
+///
+/// # Errors
+/// The grid cannot be reached any more; the job goes on.
+pub async fn follow(
+    client: &Client,
+    job: JobId,
+    progress: &mut Progress,
+    interrupts: &mut Interrupts,
+) -> Result<Followed, Failure> {
+    let mut failures = 0;
+    loop {
+        match follow_once(client, job, progress, interrupts).await {
+            Ok(Some(followed)) => return Ok(followed),
+            Err(error @ ClientError::Refused(_)) => return Err(error.into()),
+            Ok(None) | Err(_) if failures < RETRIES_MAX => {
+                let pause = RETRY_PAUSE * 2u32.pow(failures);
+                failures += 1;
+                tokio::select! {
+                    () = interrupts.next() => return Ok(Followed::Interrupted),
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+            Ok(None) => {
+                let why = format!(
+                    "the connection to the grid was lost; job {job} goes on: `hedge wait {job}`"
+                );
+                return Err(ClientError::Unreachable(why).into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The exit code that tells how a job ended.
+pub fn exit(state: JobState) -> Exit {
+    match state {
+        JobState::Done | JobState::Running => Exit::Done,
+        JobState::Failed => Exit::Failed,
+        JobState::Cancelled => Exit::Cancelled,
+    }
+}
+
+async fn follow_once(
+    client: &Client,
+    job: JobId,
+    progress: &mut Progress,
+    interrupts: &mut Interrupts,
+) -> Result<Option<Followed>, ClientError> {
+    let mut views = client.watch(job).await?;
+    let mut last: Option<JobView> = None;
+    loop {
+        tokio::select! {
+            () = interrupts.next() => return Ok(Some(Followed::Interrupted)),
+            view = views.recv() => {
+                let Some(view) = view else { return Ok(None) };
+                progress.update(&view);
+                if view.state != JobState::Running {
+                    return Ok(Some(Followed::Ended(Box::new(view))));
+                }
+                last = Some(view);
+            }
+            () = tokio::time::sleep(REFRESH) => {
+                if let Some(view) = &last {
+                    progress.update(view);
+                }
+            }
+        }
+    }
+}

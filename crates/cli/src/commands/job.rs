@@ -1,0 +1,60 @@
+//! `hedge job`: one job.
+
+use super::interrupt::Interrupts;
+use super::{Context, ask, block_on, unexpected};
+use crate::args::Job;
+use crate::exit::{Exit, Failure};
+use crate::show::job::{detail, line};
+use hedge_model::JobId;
+use hedge_model::msg::{Reply, Request};
+use hedge_model::view::JobState;
+use hedge_node::client::Client;
+
+/// Shows a job, once or each time it changes.
+///
+/// # Errors
+/// There is no such job, or the grid cannot be reached.
+pub fn run(context: &Context, args: &Job) -> Result<Exit, Failure> {
+    let id = JobId(args.id);
+    block_on(async {
+        let client = context.connect(&args.grid).await?;
+        if args.watch {
+            watch(context, &client, id).await?;
+        } else {
+            let Reply::Job(view) = ask(&client, Request::Job(id)).await? else {
+                return Err(unexpected());
+            };
+            context.look.print(&view, || detail(&view))?;
+        }
+        Ok(Exit::Done)
+    })
+}
+
+async fn watch(context: &Context, client: &Client, id: JobId) -> Result<(), Failure> {
+    let mut interrupts = Interrupts::new()?;
+    let mut views = client.watch(id).await?;
+    loop {
+        let view = tokio::select! {
+            view = views.recv() => view,
+            () = interrupts.next() => return Ok(()),
+        };
+        let Some(view) = view else {
+            let why = format!(
+                "the connection to the grid was lost; job {id} goes on: `hedge job {id} --watch`"
+            );
+            return Err(hedge_node::client::ClientError::Unreachable(why).into());
+        };
+        let running = view.state == JobState::Running;
+        let text = || {
+            if running {
+                line(&view) + "\n"
+            } else {
+                detail(&view)
+            }
+        };
+        context.look.print(&view, text)?;
+        if !running {
+            return Ok(());
+        }
+    }
+}

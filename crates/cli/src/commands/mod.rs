@@ -1,0 +1,156 @@
+//! What each command does; one module each.
+
+use crate::args::{Cli, Command, Grid};
+use crate::exit::{Exit, Failure};
+use crate::show::Look;
+use hedge_model::msg::{Reply, Request};
+use hedge_node::Folders;
+use hedge_node::client::{Client, Target};
+use std::future::Future;
+use tracing_subscriber::filter::LevelFilter;
+
+mod cancel;
+mod completions;
+mod doctor;
+mod drain;
+mod explain;
+mod fetch;
+mod finish;
+mod follow;
+mod interrupt;
+mod job;
+mod jobs;
+mod logs;
+mod results;
+mod run;
+mod source;
+mod submit;
+mod supervisor;
+mod ticket;
+mod wait;
+mod worker;
+mod workers;
+
+/// What every command is told.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// How to show things.
+    pub look: Look,
+    /// Where this user's peers on this machine keep what they have.
+    pub folders: Folders,
+}
+
+/// Does what the command line asks for.
+///
+/// # Errors
+/// Why it was not done; the kind of failure gives the exit code.
+pub fn run(cli: Cli) -> Result<Exit, Failure> {
+    let context = Context {
+        look: Look { json: cli.json },
+        folders: Folders::new(cli.dir).map_err(|error| Failure::Arguments(error.to_string()))?,
+    };
+    match cli.command {
+        Command::Run(args) => run::run(&context, args),
+        Command::Supervisor(args) => supervisor::run(&context, args),
+        Command::Ticket(args) => ticket::run(&context, args),
+        Command::Worker(args) => worker::run(&context, args),
+        Command::Submit(args) => submit::run(&context, args),
+        Command::Jobs(grid) => jobs::run(&context, &grid),
+        Command::Job(args) => job::run(&context, &args),
+        Command::Wait(args) => wait::run(&context, &args),
+        Command::Cancel(args) => cancel::run(&context, &args),
+        Command::Fetch(args) => fetch::run(&context, &args),
+        Command::Logs(args) => logs::run(&context, &args),
+        Command::Explain(args) => explain::run(&context, &args),
+        Command::Workers(grid) => workers::run(&context, &grid),
+        Command::Drain(args) => drain::run(&context, &args),
+        Command::Doctor => doctor::run(&context),
+        Command::Bench(_) => Err(Failure::Arguments(
+            "`hedge bench` is not built yet".to_owned(),
+        )),
+        Command::Completions { shell } => completions::run(shell),
+        Command::Tile { args } => match crate::tile::main(&args) {
+            Ok(()) => Ok(Exit::Done),
+            Err(why) => Err(Failure::Local(why)),
+        },
+        Command::Spawner => Err(Failure::Arguments(
+            "`hedge spawner` is started by workers alone".to_owned(),
+        )),
+    }
+}
+
+impl Context {
+    /// Connects to the grid that `--join`, HEDGE_TICKET or this machine's supervisor names.
+    ///
+    /// # Errors
+    /// The grid cannot be reached or does not let this peer in.
+    pub async fn connect(&self, grid: &Grid) -> Result<Client, Failure> {
+        let ticket = grid.join.clone().or_else(|| {
+            let set = std::env::var("HEDGE_TICKET").ok();
+            set.filter(|ticket| !ticket.trim().is_empty())
+        });
+        let target = match ticket {
+            Some(ticket) => Target::Ticket(self.folders.clone(), ticket),
+            None => Target::Local(self.folders.clone()),
+        };
+        Ok(Client::connect(target).await?)
+    }
+}
+
+/// Runs one future on a small runtime, for commands that talk to a grid.
+///
+/// # Errors
+/// What the future fails with, or a system that gives no runtime.
+pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    on(tokio::runtime::Builder::new_current_thread(), work)
+}
+
+/// Runs one future on a runtime with threads, for commands that are part of a grid.
+///
+/// # Errors
+/// What the future fails with, or a system that gives no runtime.
+pub fn daemon<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    on(tokio::runtime::Builder::new_multi_thread(), work)
+}
+
+fn on<T>(
+    mut runtime: tokio::runtime::Builder,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let runtime = runtime
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Local(format!("cannot start: {error}; nothing was changed")))?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Asks the grid; a refusal is a failure.
+///
+/// # Errors
+/// The grid cannot be reached, or refuses.
+pub async fn ask(client: &Client, request: Request) -> Result<Reply, Failure> {
+    Ok(client.ask(request).await?)
+}
+
+/// An answer that does not belong to the question.
+pub fn unexpected() -> Failure {
+    Failure::Local(
+        "the supervisor answered something else than it was asked; it may be of another version: \
+         compare `hedge --version` there and here"
+            .to_owned(),
+    )
+}
+
+/// Writes events to standard error, from `level` on; HEDGE_LOG says otherwise (like `hedge_net=debug`).
+fn log_events(level: LevelFilter) {
+    let format = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(crate::show::colour());
+    // A subscriber that is set already stays.
+    let _ = match tracing_subscriber::EnvFilter::try_from_env("HEDGE_LOG") {
+        Ok(filter) => format.with_env_filter(filter).try_init(),
+        Err(_) => format.with_max_level(level).try_init(),
+    };
+}

@@ -1,0 +1,189 @@
+//! Bringing what a job made and printed.
+
+use super::{ask, unexpected};
+use crate::exit::Failure;
+use crate::show;
+use hedge_model::data::Data;
+use hedge_model::msg::{Reply, Request};
+use hedge_model::view::LogView;
+use hedge_model::{JobId, JobSpec};
+use hedge_node::client::Client;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Most folders tried for results before giving up.
+const FOLDERS_MAX: u32 = 10_000;
+/// Most lines shown of what a failed task wrote to its standard error.
+const TAIL_LINES_MAX: usize = 20;
+
+/// Checks early that results can go where the user wants them.
+///
+/// # Errors
+/// The path is no folder.
+pub fn check_out(out: Option<&Path>) -> Result<(), Failure> {
+    match out {
+        Some(path) if path.exists() && !path.is_dir() => Err(Failure::Arguments(format!(
+            "--out {} is no folder; nothing was started: name a folder, it is made if needed",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Brings a job's result files into `out`, where they replace files of the same name, else into a fresh folder
+/// named after the job. A job without result files makes no folder.
+///
+/// # Errors
+/// The grid or the disk failed; files that were brought before stay.
+pub async fn bring(
+    client: &Client,
+    job: JobId,
+    name: &str,
+    out: Option<&Path>,
+) -> Result<Vec<PathBuf>, Failure> {
+    let Reply::Results(results) = ask(client, Request::Results(job)).await? else {
+        return Err(unexpected());
+    };
+    if results.files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let Some(out) = out else {
+        return Ok(client.fetch(&results, &fresh_folder(name)?).await?);
+    };
+    std::fs::create_dir_all(out).map_err(|error| cannot_make(out, &error))?;
+    let staging = out.join(format!(".hedge-fetch-{}", std::process::id()));
+    std::fs::create_dir(&staging).map_err(|error| cannot_make(&staging, &error))?;
+    let fetched = match client.fetch(&results, &staging).await {
+        Ok(paths) => move_all(&paths, &staging, out),
+        Err(error) => Err(error.into()),
+    };
+    // What could not be moved is brought again by `hedge fetch`.
+    let _ = std::fs::remove_dir_all(&staging);
+    fetched
+}
+
+/// Moves files into their place, replacing those of the same name.
+fn move_all(paths: &[PathBuf], from: &Path, to: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let moved = paths.iter().map(|path| {
+        let target = to.join(path.strip_prefix(from).unwrap_or(path));
+        let parent = target.parent().unwrap_or(to);
+        std::fs::create_dir_all(parent).and_then(|()| std::fs::rename(path, &target)).map_err(|error| {
+            Failure::Local(format!("cannot write {}: {error}; the grid keeps the results", target.display()))
+        })?;
+        Ok(target)
+    });
+    moved.collect()
+}
+
+/// What one task printed, the whole of what was kept.
+pub struct Printed {
+    /// Who printed it and how it ended.
+    pub view: LogView,
+    /// End of the standard output.
+    pub stdout: Vec<u8>,
+    /// End of the standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// Brings what a task printed.
+///
+/// # Errors
+/// There is no such task, or the grid failed.
+pub async fn printed(client: &Client, job: JobId, task: &str) -> Result<Printed, Failure> {
+    let Reply::Log(view) = ask(client, Request::Logs(job, task.to_owned())).await? else {
+        return Err(unexpected());
+    };
+    let (stdout, stderr) = match &view.log {
+        Some(log) => (
+            content(client, &log.stdout, &view).await?,
+            content(client, &log.stderr, &view).await?,
+        ),
+        None => (Vec::new(), Vec::new()),
+    };
+    Ok(Printed {
+        view: *view,
+        stdout,
+        stderr,
+    })
+}
+
+/// Prints what every task of a program's job printed, in the order of their numbers.
+///
+/// # Errors
+/// The grid failed, or nobody reads any more.
+pub async fn print_all(client: &Client, job: JobId, spec: &JobSpec) -> Result<(), Failure> {
+    for number in 0..spec.task_count() {
+        let printed = printed(client, job, &spec.label(number)).await?;
+        show::err_bytes(&printed.stderr);
+        show::out_bytes(&printed.stdout)?;
+    }
+    Ok(())
+}
+
+/// Tells people what the task that made a job fail wrote to its standard error, as far as it can be had.
+pub async fn tell_failure(client: &Client, job: JobId) {
+    let Ok(Reply::Explain(view)) = client.ask(Request::Explain(job, None)).await else {
+        return;
+    };
+    let Some(task) = view.tasks.iter().find(|task| task.failures > 0) else {
+        return;
+    };
+    let Ok(printed) = printed(client, job, &task.task).await else {
+        return;
+    };
+    let text = String::from_utf8_lossy(&printed.stderr);
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    if lines.is_empty() {
+        return;
+    }
+    show::note(&format!("{} wrote to its standard error:", task.task));
+    for line in &lines[lines.len().saturating_sub(TAIL_LINES_MAX)..] {
+        show::note(&format!("  {line}"));
+    }
+}
+
+async fn content(client: &Client, data: &Data, view: &LogView) -> Result<Vec<u8>, Failure> {
+    match data {
+        Data::Inline(bytes) => Ok(bytes.to_vec()),
+        Data::Blob { .. } => Ok(client.read(data, view).await?),
+    }
+}
+
+/// `NAME-results`, or `NAME-results-2` and so on where that exists: results of earlier runs are never touched.
+fn fresh_folder(name: &str) -> Result<PathBuf, Failure> {
+    let safe: String = name
+        .chars()
+        .map(|c| {
+            if c.is_alphanumeric() || "-_.".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let safe = match safe.trim_start_matches('.') {
+        "" => "job",
+        safe => safe,
+    };
+    for number in 1..=FOLDERS_MAX {
+        let folder = PathBuf::from(match number {
+            1 => format!("{safe}-results"),
+            _ => format!("{safe}-results-{number}"),
+        });
+        match std::fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(cannot_make(&folder, &error)),
+        }
+    }
+    Err(Failure::Local(format!(
+        "there are {FOLDERS_MAX} folders named {safe}-results already; the grid keeps the results: give --out DIR"
+    )))
+}
+
+fn cannot_make(folder: &Path, error: &io::Error) -> Failure {
+    Failure::Local(format!(
+        "the folder {} for the results cannot be made: {error}; give --out DIR with a place that can be written",
+        folder.display()
+    ))
+}

@@ -1,0 +1,120 @@
+//! `hedge run`: a job on this machine alone.
+
+use super::finish::{Wish, finish};
+use super::follow::{Followed, follow};
+use super::interrupt::Interrupts;
+use super::results::check_out;
+use super::source::Checked;
+use super::{Context, ask, log_events};
+use crate::args::{Priority, Run, TaskRules};
+use crate::exit::{Exit, Failure};
+use crate::show::{self, progress::Progress};
+use hedge_model::JobId;
+use hedge_model::msg::Request;
+use hedge_node::client::{Client, new_key};
+use hedge_node::local::{LocalConfig, LocalGrid};
+use std::path::Path;
+use std::time::Duration;
+use tracing_subscriber::filter::LevelFilter;
+
+/// How long a cancelled job may take to end before the grid is stopped under it.
+const CANCEL_MAX: Duration = Duration::from_secs(5);
+
+/// Runs a job from start to end on workers of its own.
+///
+/// # Errors
+/// A wrong job, or a machine that cannot run it.
+pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
+    log_events(LevelFilter::ERROR);
+    check_out(args.out.as_deref())?;
+    let checked = Checked::new(args.source)?;
+    super::daemon(async {
+        let mut interrupts = Interrupts::new()?;
+        let start = LocalGrid::start(config(args.workers, &args.rules)?);
+        let grid = tokio::select! {
+            grid = start => grid?,
+            () = interrupts.next() => return Ok(Exit::Cancelled),
+        };
+        let outcome = on_grid(
+            context,
+            &grid.client(),
+            checked,
+            args.out.as_deref(),
+            interrupts,
+        )
+        .await;
+        grid.stop().await;
+        outcome
+    })
+}
+
+/// A grid of this machine's workers.
+///
+/// # Errors
+/// This program cannot be found again.
+pub fn config(workers: Option<u16>, rules: &TaskRules) -> Result<LocalConfig, Failure> {
+    let mut config = LocalConfig::new()?;
+    if let Some(workers) = workers {
+        config.workers = workers.into();
+    }
+    let flags = [
+        ("--no-sandbox", rules.no_sandbox),
+        ("--allow-network", rules.allow_network),
+        ("--task-priority=normal", rules.task_priority == Priority::Normal),
+    ];
+    let set = flags.iter().filter(|(_, set)| *set);
+    config.worker_args = set.map(|(flag, _)| (*flag).to_owned()).collect();
+    Ok(config)
+}
+
+async fn on_grid(
+    context: &Context,
+    client: &Client,
+    checked: Checked,
+    out: Option<&Path>,
+    mut interrupts: Interrupts,
+) -> Result<Exit, Failure> {
+    let program = checked.is_program();
+    let spec = checked.finish(client).await?;
+    let job = client.submit(new_key()?, &spec).await?;
+    let mut progress = Progress::new(context.look.json || program);
+    let mut followed = follow(client, job, &mut progress, &mut interrupts).await;
+    if let Ok(Followed::Interrupted) = followed {
+        progress.say("cancelling; Ctrl-C again quits at once");
+        followed = cancel(client, job, &mut progress, interrupts).await;
+    } else {
+        interrupts.quit_on_next(Exit::Cancelled);
+    }
+    progress.end();
+    let view = match followed? {
+        Followed::Ended(view) => *view,
+        Followed::Interrupted => {
+            show::note("the job did not end in time; its workers are stopped");
+            return Ok(Exit::Cancelled);
+        }
+    };
+    let wish = Wish {
+        results: true,
+        out,
+        program: program.then_some(&spec),
+    };
+    finish(context, client, view, &wish).await
+}
+
+async fn cancel(
+    client: &Client,
+    job: JobId,
+    progress: &mut Progress,
+    interrupts: Interrupts,
+) -> Result<Followed, Failure> {
+    let mut never = Interrupts::new()?;
+    interrupts.quit_on_next(Exit::Cancelled);
+    let ended = async {
+        ask(client, Request::Cancel(job)).await?;
+        follow(client, job, progress, &mut never).await
+    };
+    match tokio::time::timeout(CANCEL_MAX, ended).await {
+        Ok(followed) => followed,
+        Err(_) => Ok(Followed::Interrupted),
+    }
+}

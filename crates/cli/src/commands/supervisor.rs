@@ -1,0 +1,50 @@
+//! `hedge supervisor`: accepts jobs and assigns their tasks.
+
+use super::interrupt::Interrupts;
+use super::{Context, daemon, log_events};
+use crate::args::Supervisor;
+use crate::exit::{Exit, Failure};
+use crate::show;
+use hedge_node::client::ClientError;
+use hedge_node::supervisor::{self, SupervisorConfig};
+use serde_json::json;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Runs until it is told to end.
+///
+/// # Errors
+/// It cannot start.
+pub fn run(context: &Context, args: Supervisor) -> Result<Exit, Failure> {
+    log_events(LevelFilter::INFO);
+    daemon(async {
+        let mut config = SupervisorConfig::new(&context.folders);
+        if let Some(listen) = args.listen {
+            config.listen = listen;
+        }
+        let mut interrupts = Interrupts::new()?;
+        let dir = config.dir.clone();
+        let mut told = Ok(());
+        let started = |supervisor: &supervisor::Supervisor| {
+            let addr = supervisor.addr();
+            let addrs: Vec<String> = addr.addrs.iter().map(ToString::to_string).collect();
+            let value = json!({ "peer": addr.peer.to_string(), "addrs": addrs, "dir": dir });
+            told = context.look.print(&value, || {
+                format!(
+                    "supervisor {} listens at {}\n`hedge ticket worker` prints what other machines need to join; \
+                     on this one `hedge worker` and `hedge submit` find it by themselves\n",
+                    addr.peer.short(),
+                    addrs.join(", ")
+                )
+            });
+        };
+        let stop = async {
+            interrupts.next().await;
+            show::note("stopping; once more quits at once");
+            interrupts.quit_on_next(Exit::Done);
+        };
+        let ran = supervisor::run(config, started, stop).await;
+        ran.map_err(ClientError::from)?;
+        told?;
+        Ok(Exit::Done)
+    })
+}

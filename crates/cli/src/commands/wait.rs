@@ -1,0 +1,38 @@
+//! `hedge wait`: until a job has ended.
+
+use super::finish::{Wish, finish};
+use super::follow::{Followed, follow};
+use super::interrupt::Interrupts;
+use super::results::check_out;
+use super::submit::detached;
+use super::{Context, block_on};
+use crate::args::Wait;
+use crate::exit::{Exit, Failure};
+use crate::show::progress::Progress;
+use hedge_model::JobId;
+
+/// Waits, then tells how it went and brings results where `--out` says so.
+///
+/// # Errors
+/// There is no such job, or the grid cannot be reached.
+pub fn run(context: &Context, args: &Wait) -> Result<Exit, Failure> {
+    check_out(args.out.as_deref())?;
+    let job = JobId(args.id);
+    block_on(async {
+        let client = context.connect(&args.grid).await?;
+        let mut interrupts = Interrupts::new()?;
+        let mut progress = Progress::new(context.look.json);
+        let followed = follow(&client, job, &mut progress, &mut interrupts).await;
+        progress.end();
+        let view = match followed? {
+            Followed::Ended(view) => *view,
+            Followed::Interrupted => return Ok(detached(job)),
+        };
+        let wish = Wish {
+            results: args.out.is_some(),
+            out: args.out.as_deref(),
+            program: None,
+        };
+        finish(context, &client, view, &wish).await
+    })
+}

@@ -1,0 +1,112 @@
+//! `hedge worker`: runs tasks for the grid.
+
+use super::interrupt::Interrupts;
+use super::{Context, daemon, log_events};
+use crate::args::{Priority, Worker};
+use crate::exit::{Exit, Failure};
+use crate::show;
+use hedge_net::Ticket;
+use hedge_node::client::ClientError;
+use hedge_node::worker::{self, Drain, WorkerConfig};
+use std::io::{BufRead, Read};
+use tracing_subscriber::filter::LevelFilter;
+
+/// Longest ticket that is read.
+const TICKET_BYTES_MAX: u64 = 64 << 10;
+
+/// Runs until it is drained, told to end, or not let in.
+///
+/// # Errors
+/// It cannot start or join.
+pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
+    let kept = args.join.as_deref() == Some("-");
+    log_events(if kept { LevelFilter::ERROR } else { LevelFilter::INFO });
+    let ticket = ticket(context, args.join.as_deref())?;
+    daemon(async {
+        let config = config(context, args, ticket);
+        let mut interrupts = Interrupts::new()?;
+        if kept {
+            // Ctrl-C reaches every process of a terminal, but it is the starter's to decide.
+            interrupts.ignore_ctrl_c();
+            end_with_stdin();
+        }
+        let dir = config.dir.clone();
+        let offers = config.resources.to_string();
+        let started = |drain: Drain| {
+            if !kept {
+                show::note(&format!("worker in {} offers {offers}", dir.display()));
+            }
+            tokio::spawn(async move {
+                interrupts.next().await;
+                if !kept {
+                    show::note("no new tasks; leaving when the running ones are done, once more leaves at once");
+                }
+                drain.start().await;
+                interrupts.next().await;
+                std::process::exit(Exit::Cancelled as i32);
+            });
+        };
+        worker::run(config, started).await.map_err(ClientError::from)?;
+        Ok(Exit::Done)
+    })
+}
+
+fn config(context: &Context, args: Worker, ticket: Ticket) -> WorkerConfig {
+    let mut config = WorkerConfig::new(&context.folders, ticket);
+    let offers = &mut config.resources;
+    offers.cpus_milli = args.cpus.unwrap_or(offers.cpus_milli);
+    offers.memory = args.memory.unwrap_or(offers.memory);
+    offers.disk = args.disk.unwrap_or(offers.disk);
+    for (name, amount) in args.resource {
+        offers.named.retain(|(known, _)| **known != *name);
+        if amount > 0 {
+            offers.named.push((name.into(), amount));
+        }
+    }
+    offers.named.sort();
+    config.labels = args.label;
+    config.listen = args.listen.unwrap_or(config.listen);
+    config.sandbox = !args.rules.no_sandbox;
+    config.network = args.rules.allow_network;
+    config.priority = match args.rules.task_priority {
+        Priority::Idle => hedge_exec::Priority::Idle,
+        Priority::Normal => hedge_exec::Priority::Normal,
+    };
+    config
+}
+
+fn ticket(context: &Context, join: Option<&str>) -> Result<Ticket, Failure> {
+    let text = match join {
+        Some("-") => {
+            let mut line = String::new();
+            let stdin = std::io::stdin().lock();
+            let read = stdin.take(TICKET_BYTES_MAX).read_line(&mut line);
+            read.map_err(|error| Failure::Arguments(format!("no ticket on standard input: {error}")))?;
+            line
+        }
+        Some(text) => text.to_owned(),
+        None => {
+            let path = context.folders.worker_ticket();
+            std::fs::read_to_string(&path).map_err(|_| {
+                Failure::Arguments(format!(
+                    "which grid? There is no supervisor on this machine (no {}): give --join TICKET, which \
+                     `hedge ticket worker` prints there",
+                    path.display()
+                ))
+            })?
+        }
+    };
+    text.trim()
+        .parse()
+        .map_err(|error| ClientError::NotAllowed(format!("{error}")).into())
+}
+
+/// Ends this process when its standard input closes: however its starter ends, so does it.
+fn end_with_stdin() {
+    std::thread::spawn(|| {
+        let mut rest = [0; 256];
+        let mut stdin = std::io::stdin().lock();
+        while stdin.read(&mut rest).is_ok_and(|count| count > 0) {}
+        std::process::exit(Exit::Done as i32);
+    });
+}

@@ -1,0 +1,22 @@
+//! `hedge workers`: all workers.
+
+use super::{Context, ask, block_on, unexpected};
+use crate::args::Grid;
+use crate::exit::{Exit, Failure};
+use crate::show::workers::list;
+use hedge_model::msg::{Reply, Request};
+
+/// Lists all workers.
+///
+/// # Errors
+/// The grid cannot be reached.
+pub fn run(context: &Context, grid: &Grid) -> Result<Exit, Failure> {
+    block_on(async {
+        let client = context.connect(grid).await?;
+        let Reply::Workers(workers) = ask(&client, Request::Workers).await? else {
+            return Err(unexpected());
+        };
+        context.look.print(&workers, || list(&workers))?;
+        Ok(Exit::Done)
+    })
+}

@@ -1,0 +1,85 @@
+//! How `hedge` ends: one table of exit codes.
+
+use crate::jobfile::BadJobFile;
+use hedge_model::msg::RefusalKind;
+use hedge_node::client::ClientError;
+use std::process::ExitCode;
+
+/// How a command ended. The numbers are part of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done as asked.
+    Done = 0,
+    /// The job failed, or its results could not be brought.
+    Failed = 1,
+    /// The arguments or the job file are wrong.
+    Bad = 2,
+    /// The grid cannot be reached.
+    Unreachable = 3,
+    /// The grid does not allow it.
+    NotAllowed = 4,
+    /// The job was cancelled.
+    Cancelled = 5,
+    /// A bug in `hedge`.
+    Bug = 70,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Why a command did not do what was asked; each kind has its exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A job file with mistakes. Nothing was submitted.
+    #[error("{0}")]
+    JobFile(#[from] BadJobFile),
+    /// Wrong arguments. Nothing was changed.
+    #[error("{0}")]
+    Arguments(String),
+    /// Something on this machine failed; the sentence says what was kept.
+    #[error("{0}")]
+    Local(String),
+    /// The grid did not answer as hoped.
+    #[error("{0}")]
+    Grid(#[from] ClientError),
+    /// Nobody reads what is printed any more.
+    #[error("the output was closed")]
+    OutputClosed,
+}
+
+impl Failure {
+    /// The exit code.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Failure::JobFile(_) | Failure::Arguments(_) => Exit::Bad,
+            Failure::Local(_) | Failure::Grid(ClientError::Local(_)) => Exit::Failed,
+            Failure::Grid(ClientError::Unreachable(_)) => Exit::Unreachable,
+            Failure::Grid(ClientError::NotAllowed(_)) => Exit::NotAllowed,
+            Failure::Grid(ClientError::Refused(refusal)) => match refusal.kind {
+                RefusalKind::Bad | RefusalKind::Unknown => Exit::Bad,
+                RefusalKind::NotAllowed => Exit::NotAllowed,
+                RefusalKind::Busy => Exit::Unreachable,
+            },
+            Failure::OutputClosed => Exit::Done,
+        }
+    }
+}
+
+/// From now on a panic, which is always a bug, ends the process with its own code and says how to report it.
+/// A supervisor or worker with one dead thread would be worse than one that is restarted.
+pub fn end_on_bugs() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        eprintln!(
+            "hedge {} met a bug and has to end. Please report it with the text above, the command you \
+             ran, and a backtrace (set RUST_BACKTRACE=1 and run it again).",
+            env!("CARGO_PKG_VERSION")
+        );
+        std::process::exit(Exit::Bug as i32);
+    }));
+}

@@ -1,0 +1,75 @@
+//! A job that is one program on the command line.
+
+use super::read::parse_array;
+use super::resolve::{Store, add_program};
+use hedge_model::JobSpec;
+use hedge_model::spec::{CriticalRule, Draft, Group, Qos};
+use std::path::Path;
+use std::sync::Arc;
+
+/// System folders: a program there is taken to be on every worker, others travel with the job.
+const SYSTEM: [&str; 7] = [
+    "/usr/", "/bin/", "/sbin/", "/lib", "/opt/", "/nix/", "/etc/",
+];
+
+/// The job that runs `words`. A program given by its path outside the system's folders becomes an input.
+///
+/// # Errors
+/// One sentence: an array that is none, or a program that does not exist. Nothing was submitted.
+pub fn program(
+    words: &[String],
+    array: Option<&str>,
+    critical: bool,
+    store: &mut Store<'_>,
+) -> Result<JobSpec, String> {
+    let first = words.first().map_or("", String::as_str);
+    let mut group = Group::program(&id(first), &[]);
+    group.command = words.iter().map(|word| Arc::from(word.as_str())).collect();
+    group.critical = critical;
+    if let Some(text) = array {
+        let array = parse_array(text)
+            .map_err(|what| format!("{what}; write --array 0..60 for the indexes 0 to 59"))?;
+        group.array = Some(array);
+    }
+    let mut draft = Draft {
+        name: group.id.clone(),
+        qos: Qos::default(),
+        critical: CriticalRule {
+            by: Vec::new(),
+            ..CriticalRule::default()
+        },
+        files: Vec::new(),
+        groups: vec![group],
+    };
+    let travels = first.contains('/')
+        && !first.starts_with("${")
+        && !SYSTEM.iter().any(|system| first.starts_with(system));
+    if travels {
+        let name = add_program(&mut draft, Path::new(first), store)
+            .map_err(|(what, help)| format!("{what}; {help}"))?;
+        draft.groups[0].command[0] = format!("./{name}").into();
+    }
+    JobSpec::new(draft).map_err(|error| error.to_string())
+}
+
+/// A program's file name as a task's id.
+fn id(program: &str) -> String {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    let id: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "-_".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
+        .take(64)
+        .collect();
+    let id = id.trim_matches('-');
+    if id.is_empty() {
+        "program".to_owned()
+    } else {
+        id.to_owned()
+    }
+}

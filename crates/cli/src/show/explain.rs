@@ -1,0 +1,81 @@
+//! Explanations as text.
+
+use super::{job, table::table, time};
+use hedge_model::view::{ExplainView, TaskView};
+
+/// Most critical tasks shown to people; JSON has more.
+const CRITICAL_SHOWN_MAX: usize = 20;
+
+/// Why a job or task is where it is; `whole` if the job was asked for.
+pub fn text(view: &ExplainView, whole: bool) -> String {
+    let mut text = String::new();
+    if whole {
+        text.push_str(&job::detail(&view.job));
+        critical(view, &mut text);
+        if !view.tasks.is_empty() {
+            text.push_str("\nholding it up:\n");
+        }
+    }
+    for (at, one) in view.tasks.iter().enumerate() {
+        if at > 0 {
+            text.push('\n');
+        }
+        task(one, &mut text);
+    }
+    text
+}
+
+fn critical(view: &ExplainView, text: &mut String) {
+    if view.critical.is_empty() {
+        return;
+    }
+    text.push_str("\ncritical:\n");
+    for one in view.critical.iter().take(CRITICAL_SHOWN_MAX) {
+        text.push_str(&format!("  {}: {}\n", one.task, one.reason));
+    }
+    if view.critical.len() > CRITICAL_SHOWN_MAX {
+        let more = view.critical.len() - CRITICAL_SHOWN_MAX;
+        text.push_str(&format!("  and {more} more\n"));
+    }
+}
+
+fn task(task: &TaskView, text: &mut String) {
+    let critical = if task.critical { ", critical" } else { "" };
+    text.push_str(&format!(
+        "{} is {}{critical}: {}\n",
+        task.task, task.state, task.why
+    ));
+    if task.failures > 0 {
+        text.push_str(&format!("  failures   {}\n", task.failures));
+    }
+    if task.generation > 0 {
+        text.push_str(&format!(
+            "  generation {}: its outputs were lost and are made again\n",
+            task.generation
+        ));
+    }
+    if !task.outputs.is_empty() {
+        text.push_str(&format!("  outputs    {}\n", task.outputs.join(", ")));
+    }
+    if task.attempts.is_empty() {
+        return;
+    }
+    let rows = task
+        .attempts
+        .iter()
+        .map(|attempt| {
+            vec![
+                attempt.attempt.clone(),
+                attempt.worker.clone(),
+                attempt.kind.clone(),
+                attempt.state.clone(),
+                attempt.running_ms.map_or_else(String::new, time),
+                attempt.why.clone(),
+            ]
+        })
+        .collect();
+    let headers = ["ATTEMPT", "WORKER", "KIND", "STATE", "RUNNING#", "WHY"];
+    for line in table(&headers, rows).lines() {
+        text.push_str(&format!("  {line}\n"));
+    }
+}

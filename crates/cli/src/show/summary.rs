@@ -1,0 +1,88 @@
+//! What is told at a job's end.
+
+use super::{job, time};
+use hedge_model::JobId;
+use hedge_model::view::{AttemptCounts, JobState, JobView};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// A job that has ended, and what became of its results. Printed by `run`, `submit --wait`, `wait` and `fetch`.
+#[derive(Debug, Serialize)]
+pub struct Ended {
+    /// How.
+    pub state: JobState,
+    /// Its number.
+    pub job: JobId,
+    /// Its name.
+    pub name: String,
+    /// Why it failed.
+    pub why: Option<String>,
+    /// K: all its tasks.
+    pub tasks: u32,
+    /// N: the critical ones.
+    pub critical: u32,
+    /// Done.
+    pub done: u32,
+    /// Attempts made.
+    pub attempts: AttemptCounts,
+    /// From acceptance to end.
+    pub elapsed_ms: f64,
+    /// CPU time of winners.
+    pub cpu_ms: f64,
+    /// Files brought.
+    pub results: Vec<PathBuf>,
+    /// What the program printed, for a job of one program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<String>,
+}
+
+/// Most paths shown to people; JSON has them all.
+const PATHS_SHOWN_MAX: usize = 10;
+
+impl Ended {
+    /// A job's last view, with the files that were brought.
+    pub fn new(job: JobView, results: Vec<PathBuf>) -> Self {
+        Self {
+            state: job.state,
+            job: job.id,
+            name: job.name,
+            why: job.why,
+            tasks: job.tasks,
+            critical: job.critical,
+            done: job.done,
+            attempts: job.attempts,
+            elapsed_ms: job.elapsed_ms,
+            cpu_ms: job.cpu_ms,
+            results,
+            stdout: None,
+        }
+    }
+
+    /// For people; `view` is the job's last view.
+    pub fn text(&self, view: &JobView) -> String {
+        let mut text = format!(
+            "{} {} in {}\n",
+            self.name,
+            job::state(self.state),
+            time(self.elapsed_ms)
+        );
+        if let Some(why) = &self.why {
+            text.push_str(&format!("  because    {why}\n"));
+        }
+        let done = match self.state {
+            JobState::Done => String::new(),
+            _ => format!(", {} done", self.done),
+        };
+        text.push_str(&format!("  tasks      {}{done}\n", self.tasks));
+        text.push_str(&job::figures(view));
+        for (at, path) in self.results.iter().take(PATHS_SHOWN_MAX).enumerate() {
+            let title = if at == 0 { "results" } else { "" };
+            text.push_str(&format!("  {title:<10} {}\n", path.display()));
+        }
+        if self.results.len() > PATHS_SHOWN_MAX {
+            let more = self.results.len() - PATHS_SHOWN_MAX;
+            text.push_str(&format!("             and {more} more\n"));
+        }
+        text
+    }
+}

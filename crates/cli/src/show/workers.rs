@@ -1,0 +1,56 @@
+//! Workers as text.
+
+use super::{table::table, time};
+use hedge_model::view::WorkerView;
+
+/// How much of a worker's id is shown; enough to name it to `hedge drain`.
+const ID_SHOWN: usize = 10;
+
+/// All workers, one a line.
+pub fn list(workers: &[WorkerView]) -> String {
+    if workers.is_empty() {
+        return "no workers: `hedge ticket worker` prints what `hedge worker --join` needs\n"
+            .to_owned();
+    }
+    let rows = workers
+        .iter()
+        .map(|worker| {
+            vec![
+                worker.peer.chars().take(ID_SHOWN).collect(),
+                worker.host.clone(),
+                worker.pid.to_string(),
+                state(worker),
+                format!("{}", worker.free.cpus_milli as f64 / 1000.0),
+                worker.total.to_string(),
+                worker.in_hand.to_string(),
+                worker.done.to_string(),
+                worker.failed.to_string(),
+                worker.lost.to_string(),
+                time(worker.silent_ms),
+            ]
+        })
+        .collect();
+    let headers = [
+        "WORKER", "HOST", "PID#", "STATE", "FREE#", "OFFERS", "IN HAND#", "DONE#", "FAILED#",
+        "LOST#", "SILENT#",
+    ];
+    table(&headers, rows)
+}
+
+/// What is not as usual about a worker, else that it is live.
+fn state(worker: &WorkerView) -> String {
+    let unusual: Vec<&str> = [
+        (&*worker.liveness, "live"),
+        (&*worker.usage, "ready"),
+        (&*worker.admission, "admitted"),
+    ]
+    .iter()
+    .filter(|(is, usual)| is != usual)
+    .map(|(is, _)| *is)
+    .collect();
+    if unusual.is_empty() {
+        "live".to_owned()
+    } else {
+        unusual.join(", ")
+    }
+}

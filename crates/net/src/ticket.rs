@@ -1,39 +1,11 @@
 //! Tickets: the text that lets a peer join a grid.
 
 use data_encoding::BASE32_NOPAD;
+pub use hedge_model::msg::Role;
 use hedge_model::{Hash, PeerAddr};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
-
-/// What a peer is to the grid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Runs tasks.
-    Worker,
-    /// Submits jobs and receives results.
-    Client,
-    /// Accepts jobs, assigns tasks and watches workers.
-    Supervisor,
-}
-
-impl Role {
-    /// The word for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::Worker => "worker",
-            Role::Client => "client",
-            Role::Supervisor => "supervisor",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// An invitation: where the supervisors are and a secret that proves the invitation.
 #[derive(Clone, PartialEq, Eq)]

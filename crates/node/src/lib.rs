@@ -1,1 +1,17 @@
-//! Thin loops around Hedgerow's state machines, one for each role.
+//! Thin loops around the state machines, one for each role: they feed events, carry out actions, and sleep
+//! until the next deadline. Nothing is decided here.
+
+pub mod client;
+mod clock;
+mod error;
+mod folders;
+mod grants;
+pub mod local;
+pub mod supervisor;
+mod transport;
+pub mod worker;
+
+pub use client::{Client, Target};
+pub use error::{ClientError, NodeError};
+pub use folders::Folders;
+pub use transport::priority_can_be_raised;

@@ -1,0 +1,512 @@
+//! A client of a grid: asks, submits, watches, and brings results home.
+
+use crate::clock::unix_seconds;
+use crate::folders::make_private;
+use crate::grants::{covering, open};
+use crate::supervisor::Input;
+use crate::supervisor::Supervisor;
+use crate::{ClientError, Folders};
+use hedge_model::data::INLINE_BYTES_MAX;
+use hedge_model::msg::{Answer, Ask, Reply, Request, Role};
+use hedge_model::view::{JobState, JobView, LogView, ResultsView};
+use hedge_model::{Data, Hash, JobId, JobSpec, PeerAddr, PeerId, Source, SubmitKey};
+use hedge_net::{
+    CloseReason, DataServer, DataStore, Fetcher, Hello, LinkSender, Net, NetConfig, NetError,
+    SecretKey, Ticket, Trust,
+};
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::runtime::Handle;
+use tokio::sync::{OnceCell, mpsc, oneshot};
+
+/// News of one job that a slow watcher may leave unread; the end is never lost.
+const NEWS_MAX: usize = 64;
+/// Longest text of a log that is read.
+const LOG_BYTES_MAX: usize = 16 << 20;
+
+/// The grid to talk to.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// That of the supervisor on this machine, by the ticket in its folder; the client's own key lies there too.
+    Local(Folders),
+    /// That of this ticket.
+    Ticket(Folders, String),
+}
+
+/// A client; cheap to clone. The connection ends with the last clone.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    grid: Grid,
+    /// Files to be served as inputs, by their hash.
+    inputs: Mutex<HashMap<Hash, PathBuf>>,
+}
+
+#[derive(Debug)]
+enum Grid {
+    /// The supervisor is in this process.
+    Here(Supervisor),
+    Remote(Remote),
+}
+
+#[derive(Debug)]
+struct Remote {
+    net: Net,
+    key: SecretKey,
+    supervisor: PeerAddr,
+    sender: LinkSender,
+    answers: Arc<Mutex<Waiting>>,
+    data: OnceCell<Content>,
+}
+
+/// Who waits for which answers.
+#[derive(Debug, Default)]
+struct Waiting {
+    last: u64,
+    asked: HashMap<u64, mpsc::Sender<Reply>>,
+    closed: Option<CloseReason>,
+}
+
+/// Content on its way from or to this client, in a folder that ends with it.
+#[derive(Debug)]
+struct Content {
+    store: DataStore,
+    fetcher: Fetcher,
+    addr: PeerAddr,
+    _net: Net,
+    _dir: tempfile::TempDir,
+}
+
+impl Client {
+    /// Connects to a grid.
+    pub async fn connect(target: Target) -> Result<Self, ClientError> {
+        let (folders, text) = match target {
+            Target::Ticket(folders, text) => (folders, text),
+            Target::Local(folders) => {
+                let path = folders.client_ticket();
+                let text = std::fs::read_to_string(&path).map_err(|_| {
+                    let why = format!(
+                        "no supervisor has run on this machine (there is no {}): start one with `hedge supervisor`, \
+                         or name a grid with --join TICKET",
+                        path.display()
+                    );
+                    ClientError::Unreachable(why)
+                })?;
+                (folders, text)
+            }
+        };
+        let ticket: Ticket = text
+            .trim()
+            .parse()
+            .map_err(|error| ClientError::NotAllowed(format!("{error}")))?;
+        if ticket.role != Role::Client {
+            let why = format!(
+                "this ticket is for a {}; ask for one with `hedge ticket client`",
+                ticket.role
+            );
+            return Err(ClientError::NotAllowed(why));
+        }
+        if ticket.is_expired(unix_seconds()) {
+            return Err(ClientError::NotAllowed(
+                "the ticket has expired; ask for a new one".into(),
+            ));
+        }
+        make_private(&folders.client())?;
+        let key = hedge_net::load_or_create_identity(&folders.client())
+            .map_err(crate::NodeError::from)?;
+        let remote = Remote::connect(key, &ticket).await?;
+        Ok(Self(Arc::new(Inner {
+            grid: Grid::Remote(remote),
+            inputs: Mutex::default(),
+        })))
+    }
+
+    /// A client of the supervisor in this process.
+    pub(crate) fn here(supervisor: Supervisor) -> Self {
+        Self(Arc::new(Inner {
+            grid: Grid::Here(supervisor),
+            inputs: Mutex::default(),
+        }))
+    }
+
+    /// Asks for one answer.
+    pub async fn ask(&self, request: Request) -> Result<Reply, ClientError> {
+        let reply = match &self.0.grid {
+            Grid::Here(supervisor) => {
+                let (reply, answer) = oneshot::channel();
+                supervisor.input(Input::Local { request, reply }).await?;
+                answer.await.map_err(|_| ended())?
+            }
+            Grid::Remote(remote) => {
+                let mut answers = remote.ask(request).await?;
+                answers.recv().await.ok_or_else(|| remote.closed())?
+            }
+        };
+        match reply {
+            Reply::No(refusal) => Err(refusal.into()),
+            reply => Ok(reply),
+        }
+    }
+
+    /// News of a job as it changes; the last has ended.
+    pub async fn watch(&self, job: JobId) -> Result<mpsc::Receiver<JobView>, ClientError> {
+        let request = Request::Watch(job);
+        let mut replies = match &self.0.grid {
+            Grid::Here(supervisor) => {
+                let (replies, answers) = mpsc::channel(NEWS_MAX);
+                supervisor
+                    .input(Input::LocalWatch { request, replies })
+                    .await?;
+                answers
+            }
+            Grid::Remote(remote) => remote.ask(request).await?,
+        };
+        let first = match replies.recv().await {
+            Some(Reply::Job(view)) => *view,
+            Some(Reply::No(refusal)) => return Err(refusal.into()),
+            _ => return Err(ended()),
+        };
+        let (news, watched) = mpsc::channel(NEWS_MAX);
+        let client = self.clone();
+        tokio::spawn(async move {
+            let mut over = first.state != JobState::Running;
+            let mut open = news.send(first).await.is_ok();
+            while open && !over {
+                let Some(Reply::Job(view)) = replies.recv().await else {
+                    break;
+                };
+                over = view.state != JobState::Running;
+                open = news.send(*view).await.is_ok();
+            }
+            drop(client);
+        });
+        Ok(watched)
+    }
+
+    /// Hashes a file so that it can be an input; it is read again when the grid fetches it. Blocks.
+    pub fn add_file(&self, path: &Path) -> io::Result<(Hash, u64)> {
+        let mut hasher = blake3::Hasher::new();
+        let size = io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
+        let hash = Hash(*hasher.finalize().as_bytes());
+        let path = std::path::absolute(path)?;
+        self.0
+            .inputs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(hash, path);
+        Ok((hash, size))
+    }
+
+    /// Submits a job; returns once it is accepted and the grid holds its inputs. Harmless to repeat with
+    /// the same key.
+    pub async fn submit(&self, key: SubmitKey, spec: &JobSpec) -> Result<JobId, ClientError> {
+        let bytes =
+            postcard::to_stdvec(spec).map_err(|error| ClientError::Local(error.to_string()))?;
+        let inputs: Vec<(Hash, PathBuf)> = self
+            .0
+            .inputs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain()
+            .collect();
+        let (spec, from) = match &self.0.grid {
+            Grid::Here(supervisor) => {
+                add_inputs(&supervisor.store, inputs).await?;
+                (Data::Inline(bytes.into()), supervisor.addr.clone())
+            }
+            Grid::Remote(remote) => {
+                let small = bytes.len() <= INLINE_BYTES_MAX;
+                if small && inputs.is_empty() {
+                    let from = PeerAddr {
+                        peer: hedge_net::peer_id(&remote.key),
+                        addrs: Vec::new(),
+                    };
+                    (Data::Inline(bytes.into()), from)
+                } else {
+                    let content = remote.content().await?;
+                    add_inputs(&content.store, inputs).await?;
+                    let data = if small {
+                        Data::Inline(bytes.into())
+                    } else {
+                        let size = bytes.len() as u64;
+                        let hash = content.store.add_bytes(bytes).await.map_err(local)?;
+                        Data::Blob { hash, size }
+                    };
+                    (data, content.addr.clone())
+                }
+            }
+        };
+        match self.ask(Request::Submit { key, spec, from }).await? {
+            Reply::Accepted(job) => Ok(job),
+            _ => Err(ClientError::Local(
+                "the supervisor gave an answer that does not fit".into(),
+            )),
+        }
+    }
+
+    /// Brings results into `out`, which is made where it is missing; gives the files' paths. A file that is
+    /// there already is an error, and stays as it is.
+    pub async fn fetch(
+        &self,
+        results: &ResultsView,
+        out: &Path,
+    ) -> Result<Vec<PathBuf>, ClientError> {
+        let grants = open(&results.grant);
+        let mut paths = Vec::with_capacity(results.files.len());
+        for (_, file) in &results.files {
+            if let Err(why) = hedge_model::spec::check_path(&file.path) {
+                return Err(ClientError::Local(format!(
+                    "the result {:?} {why}; it was not written",
+                    file.path
+                )));
+            }
+            let path = out.join(&*file.path);
+            let failed = |error: io::Error| {
+                ClientError::Local(format!(
+                    "cannot write {}: {error}; the grid keeps the results",
+                    path.display()
+                ))
+            };
+            std::fs::create_dir_all(path.parent().unwrap_or(out)).map_err(failed)?;
+            match &file.data {
+                Data::Inline(bytes) => write_new(&path, bytes, file.executable).map_err(failed)?,
+                Data::Blob { hash, size } => {
+                    let store = self.bring(*hash, *size, &results.sources, &grants).await?;
+                    store
+                        .export(*hash, &path, file.executable)
+                        .await
+                        .map_err(local)?;
+                }
+            }
+            paths.push(path);
+        }
+        Ok(paths)
+    }
+
+    /// The bytes of a part of a log.
+    pub async fn read(&self, data: &Data, log: &LogView) -> Result<Vec<u8>, ClientError> {
+        match data {
+            Data::Inline(bytes) => Ok(bytes.to_vec()),
+            Data::Blob { hash, size } => {
+                let store = self
+                    .bring(*hash, *size, &log.sources, &open(&log.grant))
+                    .await?;
+                Ok(store
+                    .read(*hash, LOG_BYTES_MAX)
+                    .await
+                    .map_err(local)?
+                    .to_vec())
+            }
+        }
+    }
+
+    async fn bring(
+        &self,
+        hash: Hash,
+        size: u64,
+        sources: &[Source],
+        grants: &[hedge_net::Grant],
+    ) -> Result<DataStore, ClientError> {
+        let grant = covering(grants, hash);
+        match &self.0.grid {
+            Grid::Here(supervisor) => {
+                let fetched = supervisor.fetcher.fetch(hash, size, sources, grant).await;
+                fetched.map_err(|error| ClientError::Local(error.to_string()))?;
+                Ok(supervisor.store.clone())
+            }
+            Grid::Remote(remote) => {
+                let content = remote.content().await?;
+                let fetched = content.fetcher.fetch(hash, size, sources, grant).await;
+                fetched.map_err(|error| ClientError::Local(error.to_string()))?;
+                Ok(content.store.clone())
+            }
+        }
+    }
+
+    /// Ends the connection in order.
+    pub async fn close(self) {
+        if let Grid::Remote(remote) = &self.0.grid {
+            remote.sender.close(CloseReason::Done);
+            remote.net.close().await;
+        }
+    }
+}
+
+impl Remote {
+    async fn connect(key: SecretKey, ticket: &Ticket) -> Result<Self, ClientError> {
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let net = Net::bind(NetConfig::new(key.clone(), any))
+            .await
+            .map_err(local)?;
+        let hello = Hello {
+            role: Role::Client,
+            proof: Some(ticket.secret),
+            payload: Vec::new(),
+        };
+        let mut last = ClientError::Unreachable("the ticket names no supervisor".into());
+        for supervisor in &ticket.supervisors {
+            match net.connect(supervisor, &hello).await {
+                Ok((link, _)) => {
+                    let answers = Arc::new(Mutex::new(Waiting::default()));
+                    tokio::spawn(hand_out(link.receiver, answers.clone()));
+                    let (sender, supervisor) = (link.sender, supervisor.clone());
+                    return Ok(Self {
+                        net,
+                        key,
+                        supervisor,
+                        sender,
+                        answers,
+                        data: OnceCell::new(),
+                    });
+                }
+                Err(NetError::Closed(reason)) if !reason.may_retry() => {
+                    return Err(ClientError::NotAllowed(format!("not let in: {reason}")));
+                }
+                Err(error) => last = ClientError::Unreachable(error.to_string()),
+            }
+        }
+        Err(last)
+    }
+
+    async fn ask(&self, request: Request) -> Result<mpsc::Receiver<Reply>, ClientError> {
+        let (sender, replies) = mpsc::channel(NEWS_MAX);
+        let id = {
+            let mut waiting = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.last += 1;
+            let id = waiting.last;
+            waiting.asked.insert(id, sender);
+            id
+        };
+        let frame = hedge_net::encode(&[Ask { id, request }]).map_err(local)?;
+        self.sender.send(frame).await.map_err(|_| self.closed())?;
+        Ok(replies)
+    }
+
+    fn closed(&self) -> ClientError {
+        let reason = self
+            .answers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .closed;
+        let reason = reason.unwrap_or(CloseReason::Lost);
+        ClientError::Unreachable(format!(
+            "the connection to the supervisor ended: {reason}; what was accepted goes on there"
+        ))
+    }
+
+    /// The store for content on its way; a port of its own, opened when it is first needed.
+    async fn content(&self) -> Result<&Content, ClientError> {
+        let open = || async {
+            let dir = tempfile::Builder::new().prefix("hedge-client-").tempdir();
+            let dir =
+                dir.map_err(|error| ClientError::Local(format!("no folder for content: {error}")))?;
+            let store = DataStore::open(dir.path()).await.map_err(local)?;
+            let server = DataServer::new(store.clone(), Trust::new([self.supervisor.peer]));
+            let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+            let mut config = NetConfig::new(self.key.clone(), any);
+            config.data = Some((server, Handle::current()));
+            let net = Net::bind(config).await.map_err(local)?;
+            let fetcher = Fetcher::new(net.clone(), store.clone(), Handle::current());
+            Ok(Content {
+                store,
+                fetcher,
+                addr: net.local_addr(),
+                _net: net,
+                _dir: dir,
+            })
+        };
+        self.data.get_or_try_init(open).await
+    }
+}
+
+async fn hand_out(mut receiver: hedge_net::LinkReceiver, answers: Arc<Mutex<Waiting>>) {
+    let lock = || answers.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        match receiver.recv::<Answer>().await {
+            Ok(batch) => {
+                for Answer { id, reply } in batch {
+                    let over =
+                        !matches!(&reply, Reply::Job(view) if view.state == JobState::Running);
+                    let asker = lock().asked.get(&id).cloned();
+                    let Some(asker) = asker else { continue };
+                    // News may be missed by one who is behind; the end may not.
+                    let sent = if over {
+                        asker.send(reply).await.is_ok()
+                    } else {
+                        asker.try_send(reply).is_ok()
+                    };
+                    if over || (!sent && asker.is_closed()) {
+                        lock().asked.remove(&id);
+                    }
+                }
+            }
+            Err(error) => {
+                let mut waiting = lock();
+                waiting.closed = Some(match error {
+                    NetError::Closed(reason) => reason,
+                    _ => CloseReason::Malformed,
+                });
+                waiting.asked.clear();
+                return;
+            }
+        }
+    }
+}
+
+async fn add_inputs(store: &DataStore, inputs: Vec<(Hash, PathBuf)>) -> Result<(), ClientError> {
+    for (hash, path) in inputs {
+        if store.has(hash) {
+            continue;
+        }
+        let (found, _) = store.add_file_by_reference(&path).await.map_err(local)?;
+        if found != hash {
+            let why = format!(
+                "{} changed while it was being submitted; submit again",
+                path.display()
+            );
+            return Err(ClientError::Local(why));
+        }
+    }
+    Ok(())
+}
+
+fn write_new(path: &Path, bytes: &[u8], executable: bool) -> io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mode = if executable { 0o777 } else { 0o666 };
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
+    file.write_all(bytes)
+}
+
+fn local(error: NetError) -> ClientError {
+    ClientError::Local(error.to_string())
+}
+
+fn ended() -> ClientError {
+    ClientError::Unreachable("the supervisor has stopped".into())
+}
+
+/// A name for a new submission.
+pub fn new_key() -> Result<SubmitKey, ClientError> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key)
+        .map_err(|error| ClientError::Local(format!("no random bytes: {error}")))?;
+    Ok(SubmitKey(key))
+}
+
+/// Who a client with these folders is; makes its key where there is none.
+pub fn identity(folders: &Folders) -> Result<PeerId, ClientError> {
+    make_private(&folders.client())?;
+    let key =
+        hedge_net::load_or_create_identity(&folders.client()).map_err(crate::NodeError::from)?;
+    Ok(hedge_net::peer_id(&key))
+}

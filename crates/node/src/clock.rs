@@ -1,0 +1,42 @@
+//! The only clock: the wall clock's time at the start, and from then on what the monotonic clock adds.
+
+use hedge_model::Time;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Gives instants that never go back.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+    at_start: Time,
+}
+
+impl Clock {
+    /// Starts at the wall clock's time, or at `recorded` where that is later.
+    pub fn start(recorded: Time) -> Self {
+        Self {
+            start: Instant::now(),
+            at_start: wall().max(recorded),
+        }
+    }
+
+    pub fn now(&self) -> Time {
+        self.at_start + self.start.elapsed()
+    }
+
+    /// The instant of the monotonic clock at which this clock shows `time`.
+    pub fn instant(&self, time: Time) -> Instant {
+        self.start + time.since(self.at_start)
+    }
+}
+
+fn wall() -> Time {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Seconds since 1970 by the wall clock, for the validity of tickets and grants.
+pub fn unix_seconds() -> u64 {
+    wall().0 / 1_000_000_000
+}

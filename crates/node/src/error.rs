@@ -1,0 +1,63 @@
+//! What can go wrong, for the user.
+
+use hedge_model::msg::Refusal;
+
+/// Why a supervisor or a worker ended, or could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Of the network or the content store.
+    #[error(transparent)]
+    Net(#[from] hedge_net::NetError),
+    /// Of the way tasks are run.
+    #[error(transparent)]
+    Exec(#[from] hedge_exec::ExecError),
+    /// A ticket cannot be read.
+    #[error(transparent)]
+    Ticket(#[from] hedge_net::TicketError),
+    /// A file or folder of its own.
+    #[error("cannot {what} {path}: {source}; nothing was changed")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With what.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Anything else, in a sentence.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl NodeError {
+    pub(crate) fn io(what: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::Io {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Why a client did not get what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No supervisor answers.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The supervisor refused this request.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The grid does not let this peer in.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// Something on this machine.
+    #[error("{0}")]
+    Local(String),
+}
+
+impl From<NodeError> for ClientError {
+    fn from(error: NodeError) -> Self {
+        Self::Local(error.to_string())
+    }
+}

@@ -1,0 +1,76 @@
+//! Where a peer keeps what it has: one folder for each role below the state folder.
+
+use crate::NodeError;
+use std::path::{Path, PathBuf};
+
+/// The folders of one user's peers on this machine.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    root: PathBuf,
+}
+
+impl Folders {
+    /// Below `dir`, or the XDG state folder (`~/.local/state/hedgerow`).
+    pub fn new(dir: Option<PathBuf>) -> Result<Self, NodeError> {
+        let state = || {
+            let home =
+                || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+            let xdg = std::env::var_os("XDG_STATE_HOME")
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute());
+            xdg.or_else(home).map(|path| path.join("hedgerow"))
+        };
+        let root = dir.or_else(state);
+        let root = root.ok_or_else(|| {
+            NodeError::Other("no folder for state: set HOME, or use --dir".into())
+        })?;
+        Ok(Self { root })
+    }
+
+    /// The supervisor's.
+    pub fn supervisor(&self) -> PathBuf {
+        self.root.join("supervisor")
+    }
+
+    /// The worker's.
+    pub fn worker(&self) -> PathBuf {
+        self.root.join("worker")
+    }
+
+    /// The client's.
+    pub fn client(&self) -> PathBuf {
+        self.root.join("client")
+    }
+
+    /// The ticket with which clients on this machine find its supervisor.
+    pub fn client_ticket(&self) -> PathBuf {
+        self.supervisor().join("client.ticket")
+    }
+
+    /// The ticket with which workers on this machine find its supervisor.
+    pub fn worker_ticket(&self) -> PathBuf {
+        self.supervisor().join("worker.ticket")
+    }
+}
+
+/// Makes a folder that only its owner may enter.
+pub(crate) fn make_private(path: &Path) -> Result<(), NodeError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
+    made.map_err(|source| NodeError::io("make the folder", path, source))
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), NodeError> {
+    use std::io::Write;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let written = tempfile::NamedTempFile::new_in(folder)
+        .and_then(|mut file| file.write_all(text.as_bytes()).map(|()| file))
+        .and_then(|file| file.persist(path).map_err(|error| error.error));
+    written
+        .map(drop)
+        .map_err(|source| NodeError::io("write", path, source))
+}

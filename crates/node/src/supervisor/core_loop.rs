@@ -1,0 +1,647 @@
+//! The loop around the core: takes inputs as they come, makes what the core appends durable (in memory), and
+//! carries out its actions, those for one peer in one frame.
+
+use super::{local_peer, peers, ticket_text};
+use crate::clock::Clock;
+use crate::grants::seal;
+use hedge_core::supervisor::{self, Action, Config, Event, State};
+use hedge_model::msg::{
+    Answer, Ask, Beat, FromWorker, Refusal, RefusalKind, Reply, Request, Role, ToWorker, Welcome,
+};
+use hedge_model::{Data, Hash, JobSpec, PeerAddr, PeerId, Source};
+use hedge_net::{CloseReason, DataStore, Fetcher, Incoming, Link, LinkSender, SecretKey};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// Inputs that are handled before actions are carried out: a batch for the network, a bound for its delay.
+const BATCH: usize = 256;
+/// Transfers into the own store at once.
+const PULLS_MAX: usize = 32;
+/// Longest specification that is taken.
+const SPEC_BYTES_MAX: usize = 256 << 20;
+
+/// Tells connections apart, also those of one peer.
+pub(crate) type ConnId = u64;
+
+/// What reaches the loop.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Incoming(Box<Incoming>),
+    Linked {
+        peer: PeerId,
+        role: Role,
+        link: Box<Link>,
+    },
+    From {
+        peer: PeerId,
+        conn: ConnId,
+        from: From,
+    },
+    Beat {
+        peer: PeerId,
+        beat: Beat,
+    },
+    Gone {
+        peer: PeerId,
+        conn: ConnId,
+    },
+    /// From within this process; a watch is answered many times through [`Input::LocalWatch`].
+    Local {
+        request: Request,
+        reply: oneshot::Sender<Reply>,
+    },
+    LocalWatch {
+        request: Request,
+        replies: mpsc::Sender<Reply>,
+    },
+    Submit {
+        peer: PeerId,
+        ask: u64,
+        result: Result<(Request, Arc<JobSpec>), String>,
+    },
+    Pulled {
+        hash: Hash,
+        result: Result<(), String>,
+    },
+    WorkerProcessEnded(u32),
+    Stop(oneshot::Sender<()>),
+}
+
+/// A batch of messages.
+#[derive(Debug)]
+pub(crate) enum From {
+    Worker(Vec<FromWorker>),
+    Client(Vec<Ask>),
+}
+
+#[derive(Debug)]
+struct Worker {
+    conn: ConnId,
+    sender: LinkSender,
+    pid: u32,
+}
+
+/// Where the answers to a question go.
+#[derive(Debug)]
+enum Asker {
+    Remote { conn: ConnId, ask: u64, watch: bool },
+    Once(Option<oneshot::Sender<Reply>>),
+    Watch(mpsc::Sender<Reply>),
+}
+
+pub(crate) struct Loop {
+    key: SecretKey,
+    addr: PeerAddr,
+    store: DataStore,
+    fetcher: Fetcher,
+    inputs: mpsc::Sender<Input>,
+    clock: Clock,
+    core: supervisor::Supervisor,
+    actions: Vec<Action>,
+    undecided: HashMap<PeerId, Vec<Incoming>>,
+    workers: HashMap<PeerId, Worker>,
+    clients: HashMap<ConnId, LinkSender>,
+    askers: HashMap<u64, Asker>,
+    last_conn: ConnId,
+    last_ask: u64,
+    pulls: Arc<Semaphore>,
+}
+
+impl Loop {
+    pub fn new(
+        key: SecretKey,
+        addr: PeerAddr,
+        store: DataStore,
+        fetcher: Fetcher,
+        inputs: mpsc::Sender<Input>,
+    ) -> Self {
+        let state = State::default();
+        let clock = Clock::start(state.recorded_time());
+        let core = supervisor::Supervisor::new(Config::new(addr.clone()), state);
+        Self {
+            key,
+            addr,
+            store,
+            fetcher,
+            inputs,
+            clock,
+            core,
+            actions: Vec::new(),
+            undecided: HashMap::new(),
+            workers: HashMap::new(),
+            clients: HashMap::new(),
+            askers: HashMap::new(),
+            last_conn: 0,
+            last_ask: 0,
+            pulls: Arc::new(Semaphore::new(PULLS_MAX)),
+        }
+    }
+
+    pub async fn run(mut self, mut queue: mpsc::Receiver<Input>) {
+        let holds = self
+            .store
+            .list()
+            .into_iter()
+            .map(|(hash, _)| hash)
+            .collect();
+        self.feed(Event::Lead { holds });
+        self.carry_out();
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let deadline = self.core.next_deadline();
+            let sleep = async {
+                match deadline {
+                    Some((at, _)) => tokio::time::sleep_until(self.clock.instant(at).into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                count = queue.recv_many(&mut batch, BATCH) => if count == 0 { return },
+                () = sleep => self.feed(Event::Tick),
+            }
+            for input in batch.drain(..) {
+                if let Input::Stop(done) = input {
+                    self.carry_out();
+                    self.close_all();
+                    _ = done.send(());
+                    return;
+                }
+                self.take(input);
+            }
+            if self
+                .core
+                .next_deadline()
+                .is_some_and(|(at, _)| at <= self.clock.now())
+            {
+                self.feed(Event::Tick);
+            }
+            self.carry_out();
+        }
+    }
+
+    /// Hands an event to the core and commits what it appends at once: the journal is in memory.
+    fn feed(&mut self, event: Event) {
+        let now = self.clock.now();
+        let from = self.actions.len();
+        self.core.handle(now, event, &mut self.actions);
+        let mut at = from;
+        while at < self.actions.len() {
+            if matches!(self.actions[at], Action::Append { .. }) {
+                let done = Action::Drop(Vec::new());
+                if let Action::Append { proposal, record } =
+                    std::mem::replace(&mut self.actions[at], done)
+                {
+                    let event = Event::Committed {
+                        proposal: Some(proposal),
+                        record,
+                    };
+                    self.core.handle(now, event, &mut self.actions);
+                }
+            }
+            at += 1;
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Incoming(incoming) => self.on_incoming(*incoming),
+            Input::Linked { peer, role, link } => self.on_linked(peer, role, *link),
+            Input::From {
+                peer,
+                conn,
+                from: From::Worker(msgs),
+            } => {
+                if self
+                    .workers
+                    .get(&peer)
+                    .is_none_or(|worker| worker.conn != conn)
+                {
+                    return;
+                }
+                for msg in msgs {
+                    if let (FromWorker::Attach(info), Some(worker)) =
+                        (&msg, self.workers.get_mut(&peer))
+                    {
+                        worker.pid = info.pid;
+                    }
+                    self.feed(Event::FromWorker { peer, msg });
+                }
+            }
+            Input::From {
+                peer,
+                conn,
+                from: From::Client(asks),
+            } => {
+                for ask in asks {
+                    let watch = matches!(ask.request, Request::Watch(_));
+                    self.ask(
+                        peer,
+                        ask.request,
+                        Asker::Remote {
+                            conn,
+                            ask: ask.id,
+                            watch,
+                        },
+                    );
+                }
+            }
+            Input::Beat { peer, beat } => self.feed(Event::Beat { peer, beat }),
+            Input::Gone { peer, conn } => self.on_gone(peer, conn),
+            Input::Local { request, reply } => {
+                self.ask(local_peer(&self.addr), request, Asker::Once(Some(reply)));
+            }
+            Input::LocalWatch { request, replies } => {
+                self.ask(local_peer(&self.addr), request, Asker::Watch(replies));
+            }
+            Input::Submit { peer, ask, result } => self.on_decoded(peer, ask, result),
+            Input::Pulled { hash, result } => self.feed(Event::Pulled { hash, result }),
+            Input::WorkerProcessEnded(pid) => {
+                let found = self.workers.iter().find(|(_, worker)| worker.pid == pid);
+                if let Some((peer, worker)) = found.map(|(peer, worker)| (*peer, worker)) {
+                    worker.sender.close(CloseReason::Lost);
+                    let conn = worker.conn;
+                    self.on_gone(peer, conn);
+                }
+            }
+            Input::Stop(_) => {}
+        }
+    }
+
+    fn on_incoming(&mut self, incoming: Incoming) {
+        let (peer, role) = (incoming.peer, incoming.hello.role);
+        let ticket = incoming
+            .hello
+            .proof
+            .map(|secret| hedge_net::secret_hash(&secret));
+        self.undecided.entry(peer).or_default().push(incoming);
+        self.feed(Event::Joining { peer, role, ticket });
+    }
+
+    fn on_linked(&mut self, peer: PeerId, role: Role, link: Link) {
+        self.last_conn += 1;
+        let conn = self.last_conn;
+        let sender = peers::serve(link, role, conn, self.inputs.clone());
+        match role {
+            Role::Worker => {
+                let worker = Worker {
+                    conn,
+                    sender,
+                    pid: 0,
+                };
+                if let Some(old) = self.workers.insert(peer, worker) {
+                    old.sender.close(CloseReason::Replaced);
+                    self.feed(Event::Gone { peer });
+                }
+            }
+            Role::Client | Role::Supervisor => drop(self.clients.insert(conn, sender)),
+        }
+    }
+
+    fn on_gone(&mut self, peer: PeerId, conn: ConnId) {
+        if self
+            .workers
+            .get(&peer)
+            .is_some_and(|worker| worker.conn == conn)
+        {
+            self.workers.remove(&peer);
+            self.feed(Event::Gone { peer });
+        }
+        if self.clients.remove(&conn).is_some() {
+            let here =
+                |asker: &Asker| matches!(asker, Asker::Remote { conn: at, .. } if *at == conn);
+            self.askers.retain(|_, asker| !here(asker));
+        }
+    }
+
+    /// Gives a question a number of its own, so that peers with several connections are told apart.
+    fn ask(&mut self, peer: PeerId, request: Request, asker: Asker) {
+        self.last_ask += 1;
+        let ask = self.last_ask;
+        self.askers.insert(ask, asker);
+        match request {
+            Request::Submit { key, spec, from } => {
+                let (store, fetcher, inputs) = (
+                    self.store.clone(),
+                    self.fetcher.clone(),
+                    self.inputs.clone(),
+                );
+                let request = Request::Submit {
+                    key,
+                    spec: spec.clone(),
+                    from: from.clone(),
+                };
+                if let Data::Inline(bytes) = &spec {
+                    let result = decode(bytes).map(|spec| (request, spec));
+                    return self.on_decoded(peer, ask, result);
+                }
+                tokio::spawn(async move {
+                    let spec = fetch_spec(&store, &fetcher, &spec, &from).await;
+                    let result = spec.map(|spec| (request, spec));
+                    _ = inputs.send(Input::Submit { peer, ask, result }).await;
+                });
+            }
+            Request::Ticket {
+                role,
+                valid_for,
+                uses,
+            } => {
+                let mut secret = [0; 16];
+                if getrandom::fill(&mut secret).is_err() {
+                    return self.reply(
+                        ask,
+                        no(RefusalKind::Busy, "the system gives no random bytes"),
+                    );
+                }
+                let valid_s = valid_for.map(|span| span.as_secs());
+                let text = ticket_text(role, &self.addr, secret, valid_s);
+                let secret = Some((hedge_net::secret_hash(&secret), text));
+                let request = Request::Ticket {
+                    role,
+                    valid_for,
+                    uses,
+                };
+                self.feed(Event::Ask {
+                    peer,
+                    ask,
+                    request,
+                    secret,
+                });
+            }
+            request => self.feed(Event::Ask {
+                peer,
+                ask,
+                request,
+                secret: None,
+            }),
+        }
+    }
+
+    fn on_decoded(
+        &mut self,
+        peer: PeerId,
+        ask: u64,
+        result: Result<(Request, Arc<JobSpec>), String>,
+    ) {
+        match result {
+            Ok((Request::Submit { key, from, .. }, spec)) => {
+                if peer == self.addr.peer {
+                    self.notice_local_content(&spec);
+                }
+                self.feed(Event::Submit {
+                    peer,
+                    ask,
+                    key,
+                    spec,
+                    from,
+                });
+            }
+            Ok(_) => {}
+            Err(why) => self.reply(ask, no(RefusalKind::Bad, &why)),
+        }
+    }
+
+    /// Whoever submits from within this process has put the inputs into this store.
+    fn notice_local_content(&mut self, spec: &JobSpec) {
+        let files = spec.files().iter().map(|file| &file.data);
+        let stdin = spec
+            .groups()
+            .iter()
+            .filter_map(|group| group.stdin.as_ref());
+        for hash in files.chain(stdin).filter_map(Data::hash) {
+            if self.store.has(hash) {
+                self.feed(Event::Pulled {
+                    hash,
+                    result: Ok(()),
+                });
+            }
+        }
+    }
+
+    /// Carries out what the core wants, in its order, with one frame for each peer.
+    fn carry_out(&mut self) {
+        let mut orders: BTreeMap<PeerId, Vec<ToWorker>> = BTreeMap::new();
+        let mut answers: BTreeMap<ConnId, Vec<Answer>> = BTreeMap::new();
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                Action::Append { .. } => {}
+                Action::Drop(hashes) if hashes.is_empty() => {}
+                Action::Send { to, msg } => {
+                    orders.entry(to).or_default().push(self.sealed(to, msg))
+                }
+                Action::Answer { to, answer } => self.route(to, answer, &mut answers),
+                Action::Admit { peer, refused } => self.admit(peer, refused),
+                Action::Pull {
+                    hash,
+                    size,
+                    sources,
+                } => self.pull(hash, size, sources),
+                Action::Drop(hashes) => {
+                    let store = self.store.clone();
+                    tokio::spawn(async move {
+                        for hash in hashes {
+                            _ = store.forget(hash).await;
+                        }
+                    });
+                }
+            }
+        }
+        for (peer, batch) in orders {
+            if let Some(worker) = self.workers.get(&peer) {
+                send(&worker.sender, &batch);
+            }
+        }
+        for (conn, batch) in answers {
+            if let Some(sender) = self.clients.get(&conn) {
+                send(sender, &batch);
+            }
+        }
+    }
+
+    /// Adds the grant to what needs one.
+    fn sealed(&self, to: PeerId, msg: ToWorker) -> ToWorker {
+        match msg {
+            ToWorker::Body(body) if !body.blobs.is_empty() => {
+                let mut body = (*body).clone();
+                body.grant = seal(&self.key, to, &body.blobs, self.core.state().epoch());
+                ToWorker::Body(Arc::new(body))
+            }
+            other => other,
+        }
+    }
+
+    fn route(&mut self, to: PeerId, answer: Answer, answers: &mut BTreeMap<ConnId, Vec<Answer>>) {
+        let reply = self.sealed_reply(to, answer.reply);
+        match self.askers.get_mut(&answer.id) {
+            None => {}
+            Some(Asker::Remote { conn, ask, watch }) => {
+                let (conn, id) = (*conn, *ask);
+                let last = !*watch || is_last(&reply);
+                answers.entry(conn).or_default().push(Answer { id, reply });
+                if last {
+                    self.askers.remove(&answer.id);
+                }
+            }
+            Some(Asker::Once(asker)) => {
+                if let Some(asker) = asker.take() {
+                    _ = asker.send(reply);
+                }
+                self.askers.remove(&answer.id);
+            }
+            Some(Asker::Watch(asker)) => {
+                let last = is_last(&reply);
+                // A watcher that is behind misses news, but never the end.
+                if asker.try_send(reply.clone()).is_err() && last {
+                    let asker = asker.clone();
+                    tokio::spawn(async move { _ = asker.send(reply).await });
+                }
+                if last {
+                    self.askers.remove(&answer.id);
+                }
+            }
+        }
+    }
+
+    fn sealed_reply(&self, to: PeerId, reply: Reply) -> Reply {
+        let epoch = self.core.state().epoch();
+        match reply {
+            Reply::Results(mut view) => {
+                let hashes: Vec<Hash> = view
+                    .files
+                    .iter()
+                    .filter_map(|(_, file)| file.data.hash())
+                    .collect();
+                view.grant = seal(&self.key, to, &hashes, epoch);
+                Reply::Results(view)
+            }
+            Reply::Log(mut view) => {
+                let data = view.log.iter().flat_map(|log| [&log.stdout, &log.stderr]);
+                let hashes: Vec<Hash> = data.filter_map(Data::hash).collect();
+                view.grant = seal(&self.key, to, &hashes, epoch);
+                Reply::Log(view)
+            }
+            other => other,
+        }
+    }
+
+    fn reply(&mut self, ask: u64, reply: Reply) {
+        self.actions.push(Action::Answer {
+            to: self.addr.peer,
+            answer: Answer { id: ask, reply },
+        });
+    }
+
+    fn admit(&mut self, peer: PeerId, refused: Option<supervisor::NotAdmitted>) {
+        let Some(waiting) = self.undecided.get_mut(&peer) else {
+            return;
+        };
+        let incoming = waiting.remove(0);
+        if waiting.is_empty() {
+            self.undecided.remove(&peer);
+        }
+        let beat_interval = self.core.watch().interval;
+        let welcome = Welcome {
+            epoch: self.core.state().epoch(),
+            beat_interval,
+        };
+        tokio::spawn(peers::decide(
+            incoming,
+            refused,
+            welcome,
+            self.inputs.clone(),
+        ));
+    }
+
+    fn pull(&self, hash: Hash, size: u64, sources: Vec<Source>) {
+        let (fetcher, inputs, room) = (
+            self.fetcher.clone(),
+            self.inputs.clone(),
+            self.pulls.clone(),
+        );
+        tokio::spawn(async move {
+            let _place = room.acquire_owned().await;
+            let result = fetcher
+                .fetch(hash, size, &sources, None)
+                .await
+                .map_err(|error| error.to_string());
+            _ = inputs.send(Input::Pulled { hash, result }).await;
+        });
+    }
+
+    fn close_all(&mut self) {
+        for sender in self
+            .clients
+            .values()
+            .chain(self.workers.values().map(|worker| &worker.sender))
+        {
+            sender.close(CloseReason::ShuttingDown);
+        }
+    }
+}
+
+/// Sends a batch in one frame, or in as many as it needs.
+fn send<T: serde::Serialize>(sender: &LinkSender, batch: &[T]) {
+    match hedge_net::encode(batch) {
+        Ok(frame) => {
+            if let Err(error) = sender.try_send(frame) {
+                tracing::warn!(peer = %sender.peer().short(), %error, "a peer does not keep up; disconnected");
+                sender.close(CloseReason::Lost);
+            }
+        }
+        Err(_) if batch.len() > 1 => {
+            let (first, second) = batch.split_at(batch.len() / 2);
+            send(sender, first);
+            send(sender, second);
+        }
+        Err(error) => tracing::error!(%error, "a message is too long to be sent"),
+    }
+}
+
+fn is_last(reply: &Reply) -> bool {
+    use hedge_model::view::JobState;
+    !matches!(reply, Reply::Job(view) if view.state == JobState::Running)
+}
+
+fn no(kind: RefusalKind, why: &str) -> Reply {
+    Reply::No(Refusal {
+        kind,
+        why: why.to_owned(),
+    })
+}
+
+fn decode(bytes: &[u8]) -> Result<Arc<JobSpec>, String> {
+    let spec = postcard::from_bytes::<JobSpec>(bytes);
+    spec.map(Arc::new)
+        .map_err(|error| format!("the job cannot be read: {error}; nothing was accepted"))
+}
+
+async fn fetch_spec(
+    store: &DataStore,
+    fetcher: &Fetcher,
+    spec: &Data,
+    from: &PeerAddr,
+) -> Result<Arc<JobSpec>, String> {
+    let Data::Blob { hash, size } = spec else {
+        return Err("the job is not there".into());
+    };
+    if *size > SPEC_BYTES_MAX as u64 {
+        return Err(format!(
+            "the job's description is longer than {SPEC_BYTES_MAX} bytes; split the job"
+        ));
+    }
+    let unreadable = |error: String| format!("the job's description could not be fetched: {error}");
+    let sources = std::slice::from_ref(from);
+    fetcher
+        .fetch(*hash, *size, sources, None)
+        .await
+        .map_err(|error| unreadable(error.to_string()))?;
+    let bytes = store
+        .read(*hash, SPEC_BYTES_MAX)
+        .await
+        .map_err(|error| unreadable(error.to_string()))?;
+    _ = store.forget(*hash).await;
+    tokio::task::spawn_blocking(move || decode(&bytes))
+        .await
+        .map_err(|error| unreadable(error.to_string()))?
+}

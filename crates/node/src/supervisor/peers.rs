@@ -1,0 +1,132 @@
+//! One task for each connection: frames in, to the core's queue.
+
+use super::core_loop::{ConnId, From, Input};
+use hedge_core::supervisor::NotAdmitted;
+use hedge_model::PeerId;
+use hedge_model::msg::{Ask, Beat, FromWorker, Role, Welcome};
+use hedge_net::{BeatReceiver, CloseReason, Incoming, Link, LinkReceiver, LinkSender, Net};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+/// Beats taken from the transport at once.
+const BEATS_AT_ONCE: usize = 64;
+
+/// Hands everybody who says hello to the core, which decides.
+pub(super) async fn open_door(net: Net, inputs: mpsc::Sender<Input>, runtime: Handle) {
+    let _ = runtime;
+    while let Some(incoming) = net.accept().await {
+        if inputs
+            .send(Input::Incoming(Box::new(incoming)))
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Carries out the core's decision on a peer.
+pub(super) async fn decide(
+    incoming: Incoming,
+    refused: Option<NotAdmitted>,
+    welcome: Welcome,
+    inputs: mpsc::Sender<Input>,
+) {
+    let reason = match refused {
+        None => {
+            let (peer, role) = (incoming.peer, incoming.hello.role);
+            let welcome = postcard::to_stdvec(&welcome).unwrap_or_default();
+            if let Ok(link) = incoming.accept(&welcome).await {
+                _ = inputs
+                    .send(Input::Linked {
+                        peer,
+                        role,
+                        link: Box::new(link),
+                    })
+                    .await;
+            }
+            return;
+        }
+        Some(NotAdmitted::Stranger) => CloseReason::Stranger,
+        Some(NotAdmitted::Expired) => CloseReason::Expired,
+        Some(NotAdmitted::WrongRole) => CloseReason::WrongRole,
+    };
+    tracing::info!(peer = %incoming.peer.short(), ?reason, "refused a peer");
+    incoming.refuse(reason);
+}
+
+/// Reads a connection until it ends.
+pub(super) fn serve(
+    link: Link,
+    role: Role,
+    conn: ConnId,
+    inputs: mpsc::Sender<Input>,
+) -> LinkSender {
+    let Link {
+        sender,
+        receiver,
+        beats,
+    } = link;
+    let peer = sender.peer();
+    match role {
+        Role::Worker => {
+            tokio::spawn(read_beats(beats, peer, inputs.clone()));
+            tokio::spawn(read::<FromWorker>(
+                receiver,
+                sender.clone(),
+                conn,
+                inputs,
+                |msgs| From::Worker(msgs),
+            ));
+        }
+        Role::Client | Role::Supervisor => {
+            tokio::spawn(read::<Ask>(
+                receiver,
+                sender.clone(),
+                conn,
+                inputs,
+                |asks| From::Client(asks),
+            ));
+        }
+    }
+    sender
+}
+
+async fn read<T: serde::de::DeserializeOwned>(
+    mut receiver: LinkReceiver,
+    sender: LinkSender,
+    conn: ConnId,
+    inputs: mpsc::Sender<Input>,
+    wrap: fn(Vec<T>) -> From,
+) {
+    let peer = sender.peer();
+    while let Ok(batch) = receiver.recv::<T>().await {
+        if inputs
+            .send(Input::From {
+                peer,
+                conn,
+                from: wrap(batch),
+            })
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+    let reason = sender.closed().await;
+    tracing::info!(peer = %peer.short(), %reason, "connection closed");
+    _ = inputs.send(Input::Gone { peer, conn }).await;
+}
+
+async fn read_beats(mut beats: BeatReceiver, peer: PeerId, inputs: mpsc::Sender<Input>) {
+    let mut batch = vec![bytes::Bytes::new(); BEATS_AT_ONCE];
+    while let Ok(count) = beats.recv(&mut batch).await {
+        for beat in batch.iter().take(count) {
+            let Ok(beat) = postcard::from_bytes::<Beat>(beat) else {
+                continue;
+            };
+            // A beat that finds the queue full is lost like one that the network lost.
+            _ = inputs.try_send(Input::Beat { peer, beat });
+        }
+    }
+}

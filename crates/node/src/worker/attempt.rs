@@ -1,0 +1,402 @@
+//! One attempt at a worker: inputs fetched and placed, process run, outputs collected and stored.
+
+use super::Input;
+use crate::grants::{covering, open};
+use hedge_core::worker::{Event, Unstaged};
+use hedge_exec::{
+    Exit, Launch, Limits, Outcome as Ended, Scratch, ScratchPool, Source, Spawner, Stdin, Tail,
+};
+use hedge_model::data::INLINE_BYTES_MAX;
+use hedge_model::msg::{Assignment, Body, Log, Outcome, Report, Usage};
+use hedge_model::{AttemptId, Data, FileEntry};
+use hedge_net::{DataStore, Fetcher, Grant};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// Small outputs travel inside the report up to this much in all; what is beyond goes by its hash.
+const REPORT_INLINE_MAX: usize = 128 << 10;
+/// Printed text up to this length travels inside the report.
+const LOG_INLINE_MAX: usize = 2 << 10;
+
+/// What attempts are run with.
+pub(super) struct Tools {
+    pub spawner: Spawner,
+    pub scratch: ScratchPool,
+    pub store: DataStore,
+    pub fetcher: Fetcher,
+    pub inputs: mpsc::Sender<Input>,
+}
+
+/// Attempts that are staging or running here.
+#[derive(Default)]
+pub(super) struct Attempts(HashMap<AttemptId, Phase>);
+
+enum Phase {
+    Staging(tokio::task::AbortHandle),
+    Staged(Box<Scratch>),
+    /// Dropping or sending ends it.
+    Running(Option<oneshot::Sender<()>>),
+}
+
+/// A staged folder on its way back to the loop, or why there is none.
+pub(super) type StageResult = Result<Scratch, Unstaged>;
+
+impl Attempts {
+    /// Makes an attempt's folder. What needs no input is ready at once; else the event comes later.
+    pub fn stage(
+        &mut self,
+        tools: &Arc<Tools>,
+        body: Arc<Body>,
+        order: Assignment,
+    ) -> Option<Result<(), Unstaged>> {
+        let id = order.attempt;
+        if body.inputs.is_empty() && order.own_inputs.is_empty() && body.stdin.is_none() {
+            return Some(match tools.scratch.create() {
+                Ok(scratch) => {
+                    self.0.insert(id, Phase::Staged(Box::new(scratch)));
+                    Ok(())
+                }
+                Err(error) => Err(Unstaged::Failed(error.to_string())),
+            });
+        }
+        let (tools, handed) = (tools.clone(), tools.inputs.clone());
+        let task = tokio::spawn(async move {
+            let result = stage(&tools, &body, &order).await;
+            _ = handed.send(Input::Folder(id, result)).await;
+        });
+        self.0.insert(id, Phase::Staging(task.abort_handle()));
+        None
+    }
+
+    /// Takes the folder of an attempt whose staging ended; gives the event for the core.
+    pub fn staged(&mut self, id: AttemptId, result: StageResult) -> Option<Event> {
+        if !matches!(self.0.get(&id), Some(Phase::Staging(_))) {
+            return None;
+        }
+        let result = match result {
+            Ok(scratch) => {
+                self.0.insert(id, Phase::Staged(Box::new(scratch)));
+                Ok(())
+            }
+            Err(why) => {
+                self.0.remove(&id);
+                Err(why)
+            }
+        };
+        Some(Event::Staged(id, result))
+    }
+
+    /// Starts a staged attempt's process.
+    pub fn start(&mut self, tools: &Arc<Tools>, body: &Arc<Body>, order: &Assignment) {
+        let id = order.attempt;
+        let Some(Phase::Staged(scratch)) = self.0.remove(&id) else {
+            return;
+        };
+        let (stop, stopped) = oneshot::channel();
+        self.0.insert(id, Phase::Running(Some(stop)));
+        let (tools, body, order) = (tools.clone(), body.clone(), order.clone());
+        tokio::spawn(async move {
+            let report = run(&tools, &body, &order, *scratch, stopped).await;
+            _ = tools
+                .inputs
+                .send(Input::Core(Event::Finished(Box::new(report))))
+                .await;
+        });
+    }
+
+    /// Ends an attempt; what was only being staged is over at once.
+    pub fn end(&mut self, id: AttemptId) -> Option<Event> {
+        match self.0.get_mut(&id)? {
+            Phase::Running(stop) => {
+                if let Some(stop) = stop.take() {
+                    _ = stop.send(());
+                }
+                None
+            }
+            Phase::Staging(task) => {
+                task.abort();
+                self.0.remove(&id);
+                Some(Event::Staged(id, Err(Unstaged::Failed("cancelled".into()))))
+            }
+            Phase::Staged(_) => None,
+        }
+    }
+
+    /// An attempt is over.
+    pub fn forget(&mut self, id: AttemptId) {
+        self.0.remove(&id);
+    }
+}
+
+async fn stage(tools: &Tools, body: &Body, order: &Assignment) -> StageResult {
+    let grants = open(&body.grant);
+    let files = body.inputs.iter().chain(&order.own_inputs);
+    let mut missing = Vec::new();
+    let mut why = String::new();
+    for data in files.clone().map(|file| &file.data).chain(&body.stdin) {
+        if let Err(error) = fetch(tools, data, body, &grants).await {
+            missing.extend(data.hash());
+            why = error;
+        }
+    }
+    if !missing.is_empty() {
+        return Err(Unstaged::Missing { missing, why });
+    }
+    let failed = |error: hedge_exec::ExecError| Unstaged::Failed(error.to_string());
+    let mut scratch = tools.scratch.create().map_err(failed)?;
+    for file in files {
+        place(tools, &mut scratch, file).await?;
+    }
+    match &body.stdin {
+        None => {}
+        Some(Data::Inline(bytes)) => scratch.place_stdin(Source::Bytes(bytes)).map_err(failed)?,
+        Some(Data::Blob { hash, .. }) => {
+            let path = scratch.folder().join(".hedge-stdin");
+            let exported = tools.store.export(*hash, &path, false).await;
+            exported.map_err(|error| Unstaged::Failed(error.to_string()))?;
+            let placed = scratch.place_stdin(Source::File(&path));
+            _ = std::fs::remove_file(&path);
+            placed.map_err(failed)?;
+        }
+    }
+    Ok(scratch)
+}
+
+async fn fetch(tools: &Tools, data: &Data, body: &Body, grants: &[Grant]) -> Result<(), String> {
+    let Data::Blob { hash, size } = data else {
+        return Ok(());
+    };
+    let grant = covering(grants, *hash);
+    let fetched = tools
+        .fetcher
+        .fetch(*hash, *size, &body.sources, grant)
+        .await;
+    fetched.map_err(|error| error.to_string())
+}
+
+async fn place(tools: &Tools, scratch: &mut Scratch, file: &FileEntry) -> Result<(), Unstaged> {
+    match &file.data {
+        Data::Inline(bytes) => {
+            let placed = scratch.place(&file.path, file.executable, Source::Bytes(bytes));
+            placed.map_err(|error| Unstaged::Failed(error.to_string()))
+        }
+        Data::Blob { hash, .. } => {
+            let failed = |error: hedge_exec::ExecError| Unstaged::Failed(error.to_string());
+            let path = scratch.make_room(&file.path).map_err(failed)?;
+            let exported = tools.store.export(*hash, &path, file.executable).await;
+            exported.map_err(|error| Unstaged::Failed(error.to_string()))
+        }
+    }
+}
+
+fn launch(body: &Body, order: &Assignment) -> Launch {
+    let id = order.attempt;
+    let index = order.index.map(|index| index.to_string());
+    let words: Vec<String> = body
+        .command
+        .iter()
+        .map(|word| expand(word, index.as_deref()))
+        .collect();
+    let label = index.as_ref().map_or_else(
+        || body.id.to_string(),
+        |index| format!("{}.{index}", body.id),
+    );
+    let mut env: Vec<(String, String)> = vec![
+        ("HEDGE_JOB_ID".into(), id.task.job.to_string()),
+        ("HEDGE_TASK_ID".into(), label),
+        ("HEDGE_ATTEMPT".into(), id.to_string()),
+    ];
+    env.extend(index.clone().map(|index| ("HEDGE_INDEX".into(), index)));
+    env.extend(
+        body.env
+            .iter()
+            .map(|(name, value)| (name.to_string(), expand(value, index.as_deref()))),
+    );
+    let some = |amount: u64| (amount > 0).then_some(amount);
+    Launch {
+        program: words.first().cloned().unwrap_or_default(),
+        args: words.into_iter().skip(1).collect(),
+        env,
+        stdin: if body.stdin.is_some() {
+            Stdin::Placed
+        } else {
+            Stdin::Null
+        },
+        limits: Limits {
+            time: body.time_limit,
+            memory: some(body.resources.memory),
+            disk: some(body.resources.disk),
+        },
+        tail_bytes: None,
+    }
+}
+
+/// Replaces `${index}` by the array index and `${hedge}` by this program.
+fn expand(text: &str, index: Option<&str>) -> String {
+    if !text.contains("${") {
+        return text.to_owned();
+    }
+    let mut text = text.replace("${index}", index.unwrap_or(""));
+    if text.contains("${hedge}")
+        && let Ok(hedge) = std::env::current_exe()
+    {
+        text = text.replace("${hedge}", &hedge.to_string_lossy());
+    }
+    text
+}
+
+async fn run(
+    tools: &Tools,
+    body: &Body,
+    order: &Assignment,
+    scratch: Scratch,
+    stopped: oneshot::Receiver<()>,
+) -> Report {
+    let id = order.attempt;
+    let running = tools.spawner.launch(&scratch, launch(body, order)).await;
+    let number = running.id();
+    let wait = running.wait();
+    tokio::pin!(wait);
+    let exit = tokio::select! {
+        exit = &mut wait => exit,
+        Ok(()) = stopped => {
+            tools.spawner.cancel(number);
+            wait.await
+        }
+    };
+    let log = store_log(tools, &exit).await;
+    let outcome = match &exit.outcome {
+        Ended::Exited(0) if body.outputs.is_empty() => Outcome::Done(Vec::new()),
+        Ended::Exited(0) => collect(tools, body, order, &scratch).await,
+        Ended::Cancelled => Outcome::Cancelled,
+        Ended::Lost { reason } => Outcome::Unstaged {
+            missing: Vec::new(),
+            why: reason.clone(),
+        },
+        other => Outcome::Failed(failure(other, &exit.stderr)),
+    };
+    let usage = Usage {
+        running: exit.usage.elapsed,
+        cpu: exit.usage.cpu,
+        memory_peak: exit.usage.memory_peak,
+        ..Usage::default()
+    };
+    Report {
+        attempt: id,
+        outcome,
+        usage,
+        log,
+    }
+}
+
+/// Finds, reads and keeps what the task was to leave.
+async fn collect(tools: &Tools, body: &Body, order: &Assignment, scratch: &Scratch) -> Outcome {
+    let index = order.index.map(|index| index.to_string());
+    let patterns: Vec<String> = body
+        .outputs
+        .iter()
+        .map(|output| expand(output, index.as_deref()))
+        .collect();
+    let files = match scratch.collect(&patterns) {
+        Ok(files) => files,
+        Err(error) => return Outcome::Failed(error.to_string()),
+    };
+    let mut entries = Vec::with_capacity(files.len());
+    let mut inline_left = REPORT_INLINE_MAX;
+    for file in files {
+        let small = file.size <= INLINE_BYTES_MAX as u64 && file.size as usize <= inline_left;
+        let data = if small {
+            inline_left -= file.size as usize;
+            std::fs::read(&file.file)
+                .map(|bytes| Data::Inline(bytes.into()))
+                .map_err(|error| error.to_string())
+        } else {
+            let added = tools.store.add_file(&file.file).await;
+            added
+                .map(|(hash, size)| Data::Blob { hash, size })
+                .map_err(|error| error.to_string())
+        };
+        match data {
+            Ok(data) => {
+                entries.push(FileEntry {
+                    path: file.path.into(),
+                    executable: file.executable,
+                    data,
+                });
+            }
+            Err(error) => {
+                let why = format!("the output {} could not be kept: {error}", file.path);
+                return Outcome::Unstaged {
+                    missing: Vec::new(),
+                    why,
+                };
+            }
+        }
+    }
+    Outcome::Done(entries)
+}
+
+async fn store_log(tools: &Tools, exit: &Exit) -> Option<Box<Log>> {
+    if exit.stdout.total == 0 && exit.stderr.total == 0 {
+        return None;
+    }
+    Some(Box::new(Log {
+        stdout: store_tail(tools, &exit.stdout).await,
+        stderr: store_tail(tools, &exit.stderr).await,
+        stdout_total: exit.stdout.total,
+        stderr_total: exit.stderr.total,
+    }))
+}
+
+async fn store_tail(tools: &Tools, tail: &Tail) -> Data {
+    if tail.bytes.len() > LOG_INLINE_MAX
+        && let Ok(hash) = tools.store.add_bytes(tail.bytes.clone()).await
+    {
+        return Data::Blob {
+            hash,
+            size: tail.bytes.len() as u64,
+        };
+    }
+    let from = tail.bytes.len().saturating_sub(LOG_INLINE_MAX);
+    Data::Inline(tail.bytes[from..].into())
+}
+
+fn failure(outcome: &Ended, stderr: &Tail) -> String {
+    let last = String::from_utf8_lossy(&stderr.bytes);
+    let last = last
+        .trim_end()
+        .lines()
+        .last()
+        .unwrap_or("")
+        .chars()
+        .take(200)
+        .collect::<String>();
+    let said = if last.is_empty() {
+        String::new()
+    } else {
+        format!("; it said: {last}")
+    };
+    let bytes = hedge_model::units::show_bytes;
+    match outcome {
+        Ended::Exited(code) => format!("it ended with exit code {code}{said}"),
+        Ended::Signalled(signal) => format!("it was ended by signal {signal}{said}"),
+        Ended::TimeLimit { limit } => format!("it ran longer than its time limit of {limit:?}"),
+        Ended::MemoryLimit { limit, used } => {
+            format!(
+                "it used {} of memory, its limit is {}",
+                bytes(*used),
+                bytes(*limit)
+            )
+        }
+        Ended::DiskLimit { limit, used } => {
+            format!(
+                "it used {} of disk, its limit is {}",
+                bytes(*used),
+                bytes(*limit)
+            )
+        }
+        Ended::NotStarted { reason } | Ended::Lost { reason } => reason.clone(),
+        Ended::Cancelled => "it was cancelled".to_owned(),
+    }
+}

@@ -1,0 +1,342 @@
+//! The worker's loop: orders in, reports and heartbeats out, around the core; attempts run beside it.
+
+mod attempt;
+mod inventory;
+mod link;
+
+use crate::clock::Clock;
+use crate::folders::make_private;
+use crate::transport::Transport;
+use crate::{Folders, NodeError};
+use attempt::{Attempts, StageResult, Tools};
+use hedge_core::worker::{Action, DRAIN_LIMIT, Event};
+use hedge_exec::{Priority, ScratchPool, Spawner, SpawnerConfig};
+use hedge_model::msg::{FromWorker, ToWorker, WorkerInfo};
+use hedge_model::{AttemptId, Epoch, PeerAddr, Resources};
+use hedge_net::{
+    CloseReason, DataServer, DataStore, Fetcher, LinkSender, Net, NetConfig, Ticket, Trust,
+};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+pub use inventory::offer;
+
+/// Batches of orders and ends of attempts that wait for the loop.
+const INPUTS_MAX: usize = 4096;
+const BATCH: usize = 256;
+
+/// How to run a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// Its folder: identity, content, scratch folders.
+    pub dir: PathBuf,
+    /// The grid to join.
+    pub ticket: Ticket,
+    /// What it offers.
+    pub resources: Resources,
+    /// Labels beyond `arch`, `os` and `host`.
+    pub labels: Vec<(String, String)>,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Whether attempts are locked in.
+    pub sandbox: bool,
+    /// Whether attempts have the network.
+    pub network: bool,
+    /// How attempts are ranked among the machine's other work.
+    pub priority: Priority,
+}
+
+impl WorkerConfig {
+    /// In these folders, with all that this machine has, at any free port of every address.
+    pub fn new(folders: &Folders, ticket: Ticket) -> Self {
+        let dir = folders.worker();
+        Self {
+            resources: offer(&dir),
+            dir,
+            ticket,
+            labels: Vec::new(),
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            sandbox: true,
+            network: false,
+            priority: Priority::Idle,
+        }
+    }
+}
+
+/// What reaches the loop.
+enum Input {
+    Linked {
+        sender: LinkSender,
+        conn: u64,
+        epoch: Epoch,
+    },
+    Orders {
+        conn: u64,
+        orders: Vec<ToWorker>,
+    },
+    Unlinked {
+        conn: u64,
+    },
+    /// The grid does not let this worker in; trying again would not help.
+    Rejected(String),
+    Core(Event),
+    Folder(AttemptId, StageResult),
+    Drain,
+}
+
+/// Tells a running worker to drain: no new tasks, finish what runs, leave.
+#[derive(Clone, Debug)]
+pub struct Drain(mpsc::Sender<Input>);
+
+impl Drain {
+    /// Starts draining.
+    pub async fn start(&self) {
+        _ = self.0.send(Input::Drain).await;
+    }
+}
+
+/// Runs a worker until it is drained, told to leave, or not let in. `started` gets the handle to drain it
+/// with once the worker is set up.
+pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<(), NodeError> {
+    make_private(&config.dir)?;
+    let key = hedge_net::load_or_create_identity(&config.dir)?;
+    let transport = Transport::start()?;
+    let scratch = ScratchPool::open(config.dir.join("scratch"))?;
+    let spawner = Spawner::start(spawner_config(&config, &scratch)).await?;
+    let store = DataStore::open(&config.dir.join("content")).await?;
+    let trust = Trust::new(config.ticket.supervisors.iter().map(|addr| addr.peer));
+    let server = DataServer::new(store.clone(), trust);
+    let mut net_config = NetConfig::new(key, config.listen);
+    net_config.data = Some((server, Handle::current()));
+    let net = transport.run(Net::bind(net_config)).await??;
+    let (inputs, queue) = mpsc::channel(INPUTS_MAX);
+    started(Drain(inputs.clone()));
+    let dialler = link::Dialler::new(net.clone(), config.ticket.clone(), inputs.clone());
+    transport.spawn(dialler.keep_connected());
+    let fetcher = Fetcher::new(net.clone(), store.clone(), Handle::current());
+    let tools = Arc::new(Tools {
+        spawner,
+        scratch,
+        store: store.clone(),
+        fetcher,
+        inputs,
+    });
+    let result = Loop {
+        info: inventory::info(&config, net.local_addr()),
+        core: hedge_core::worker::Worker::new(config.resources),
+        clock: Clock::start(hedge_model::Time(0)),
+        link: None,
+        attempts: Attempts::default(),
+        tools,
+        actions: Vec::new(),
+        tell: Vec::new(),
+        leave_by: None,
+    }
+    .run(queue)
+    .await;
+    _ = transport.run(async move { net.close().await }).await;
+    _ = store.close().await;
+    result
+}
+
+fn spawner_config(config: &WorkerConfig, scratch: &ScratchPool) -> SpawnerConfig {
+    let mut spawner = SpawnerConfig::new(scratch.base());
+    spawner.hidden = vec![config.dir.clone()];
+    spawner.read_only = std::env::current_exe().into_iter().collect();
+    spawner.sandbox = config.sandbox;
+    spawner.network = config.network;
+    spawner.priority = config.priority;
+    spawner
+}
+
+struct Loop {
+    info: WorkerInfo,
+    core: hedge_core::worker::Worker,
+    clock: Clock,
+    link: Option<(u64, LinkSender, Epoch)>,
+    attempts: Attempts,
+    tools: Arc<Tools>,
+    actions: Vec<Action>,
+    tell: Vec<FromWorker>,
+    leave_by: Option<Instant>,
+}
+
+impl Loop {
+    async fn run(mut self, mut queue: mpsc::Receiver<Input>) -> Result<(), NodeError> {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let limit = self.leave_by;
+            let too_long = async {
+                match limit {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                count = queue.recv_many(&mut batch, BATCH) => if count == 0 { return Ok(()) },
+                () = too_long => return self.leave(),
+            }
+            for input in batch.drain(..) {
+                match input {
+                    Input::Rejected(why) => return Err(NodeError::Other(why)),
+                    Input::Drain if self.link.is_none() && self.core.busy() == 0 => {
+                        return self.leave();
+                    }
+                    other => self.take(other),
+                }
+            }
+            if self.carry_out() {
+                return self.leave();
+            }
+            self.flush();
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Linked {
+                sender,
+                conn,
+                epoch,
+            } => {
+                let holds = self
+                    .tools
+                    .store
+                    .list()
+                    .into_iter()
+                    .map(|(hash, _)| hash)
+                    .collect();
+                let info = WorkerInfo {
+                    holds,
+                    in_hand: self.core.in_hand(),
+                    ..self.info.clone()
+                };
+                self.tell.clear();
+                self.tell.push(FromWorker::Attach(Box::new(info)));
+                self.link = Some((conn, sender, epoch));
+                self.feed(Event::Connected(epoch));
+            }
+            Input::Orders { conn, orders } => {
+                let Some((_, _, epoch)) = self.link.as_ref().filter(|(at, ..)| *at == conn) else {
+                    return;
+                };
+                let epoch = *epoch;
+                for order in orders {
+                    self.feed(Event::Order(epoch, order));
+                }
+            }
+            Input::Unlinked { conn } => {
+                if self.link.as_ref().is_some_and(|(at, ..)| *at == conn) {
+                    self.link = None;
+                    self.feed(Event::Disconnected);
+                }
+            }
+            Input::Core(event) => {
+                if let Event::Finished(report) = &event {
+                    self.attempts.forget(report.attempt);
+                }
+                self.feed(event);
+            }
+            Input::Folder(id, result) => {
+                if let Some(event) = self.attempts.staged(id, result) {
+                    self.feed(event);
+                }
+            }
+            Input::Drain => {
+                self.leave_by.get_or_insert(Instant::now() + DRAIN_LIMIT);
+                self.feed(Event::Drain);
+            }
+            Input::Rejected(_) => {}
+        }
+    }
+
+    fn feed(&mut self, event: Event) {
+        self.core.handle(self.clock.now(), event, &mut self.actions);
+    }
+
+    /// Carries out what the core wants; says whether the worker is to leave.
+    fn carry_out(&mut self) -> bool {
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                match action {
+                    Action::Tell(msg) => self.tell.push(msg),
+                    Action::Stage(body, order) => {
+                        let id = order.attempt;
+                        // Most tasks need nothing fetched: no detour through the queue then.
+                        if let Some(result) = self.attempts.stage(&self.tools, body, order) {
+                            self.feed(Event::Staged(id, result));
+                        }
+                    }
+                    Action::Start(body, order) => self.attempts.start(&self.tools, &body, &order),
+                    Action::End(id) => {
+                        if let Some(event) = self.attempts.end(id) {
+                            self.feed(event);
+                        }
+                    }
+                    Action::Drop(hashes) => {
+                        let store = self.tools.store.clone();
+                        tokio::spawn(async move {
+                            for hash in hashes {
+                                _ = store.forget(hash).await;
+                            }
+                        });
+                    }
+                    Action::Leave => return true,
+                }
+            }
+        }
+        false
+    }
+
+    fn flush(&mut self) {
+        let batch = std::mem::take(&mut self.tell);
+        let Some((_, sender, _)) = &self.link else {
+            return;
+        };
+        if batch.is_empty() {
+            return;
+        }
+        send(sender, &batch);
+    }
+
+    fn leave(mut self) -> Result<(), NodeError> {
+        self.flush();
+        if let Some((_, sender, _)) = &self.link {
+            sender.close(CloseReason::Done);
+        }
+        Ok(())
+    }
+}
+
+/// Sends a batch in one frame, or in as many as it needs; where the peer does not keep up the connection is
+/// given up, and what it carried is told again on the next.
+fn send(sender: &LinkSender, batch: &[FromWorker]) {
+    match hedge_net::encode(batch) {
+        Ok(frame) => {
+            if sender.try_send(frame).is_err() {
+                sender.close(CloseReason::Lost);
+            }
+        }
+        Err(_) if batch.len() > 1 => {
+            let (first, second) = batch.split_at(batch.len() / 2);
+            send(sender, first);
+            send(sender, second);
+        }
+        Err(error) => tracing::error!(%error, "a message is too long to be sent"),
+    }
+}
+
+/// How often to beat, from what the supervisor said.
+fn beat_interval(asked: Duration) -> Duration {
+    asked.clamp(Duration::from_micros(500), Duration::from_secs(600))
+}
+
+/// Where a ticket says that the supervisors are.
+fn supervisors(ticket: &Ticket) -> &[PeerAddr] {
+    &ticket.supervisors
+}

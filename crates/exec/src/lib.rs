@@ -1,1 +1,44 @@
 //! Runs one attempt of a task: scratch folder, sandbox, limits, captured output.
+//!
+//! # How it is made
+//!
+//! A worker is a large process with many threads, which is slow to fork and awkward to put into a
+//! sandbox. So it starts one small, single-threaded *spawner*, its own program again with a hidden first
+//! argument, and talks to it over an inherited socket. The spawner enters its sandbox once; what an
+//! attempt then costs is the `exec` itself, a new UTS namespace, a Landlock domain and two pipes.
+//!
+//! ```text
+//! worker ──socket── watcher ──► spawner ──► attempt's process ──► …
+//!                   (ends both  (pid 1 of its own
+//!                    ways)       namespaces)
+//! ```
+//!
+//! - Whichever of the three dies, even by `SIGKILL`, takes everything below with it.
+//! - The sandbox is a view of the file system that holds nothing but system folders (read-only), a few
+//!   devices, `/proc` of its own and the scratch folders; Landlock then keeps each attempt in its own
+//!   scratch folder. See [`Sandbox`].
+//! - An attempt's processes are found by their UTS namespace: each attempt has its own, what it starts
+//!   inherits it, and nobody without capabilities can leave it. So processes that made themselves
+//!   daemons are ended too.
+//!
+//! # Use
+//!
+//! The program calls [`spawner::main`] when its first argument is [`spawner::ARGUMENT`], before it sets
+//! anything else up. The worker calls [`Spawner::start`], makes a folder with [`ScratchPool::create`],
+//! and hands both to [`Spawner::launch`].
+
+mod client;
+mod error;
+mod landlock;
+mod launch;
+pub mod scratch;
+mod seccomp;
+pub mod spawner;
+mod wire;
+
+pub use client::{Running, Spawner, SpawnerConfig};
+pub use error::ExecError;
+pub use launch::{
+    Exit, Launch, Limits, Outcome, Priority, Report, Sandbox, Stdin, TAIL_BYTES, Tail, Usage,
+};
+pub use scratch::{OutputFile, Scratch, ScratchPool, Source};

@@ -1,0 +1,44 @@
+//! A spawner, or a small worker, for the tests to start and kill.
+//!
+//! `spawner`: what a worker starts. `worker BASE SCRIPT [SETTING…]`: runs a shell script as an attempt
+//! below `BASE`, without the network, and tells how it ended. Settings: `no-namespaces`, `no-sandbox`,
+//! `network`.
+
+use hedge_exec::{Launch, ScratchPool, Spawner, SpawnerConfig};
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    match args.get(1).map(String::as_str) {
+        Some(hedge_exec::spawner::ARGUMENT) => {
+            eprintln!("{}", hedge_exec::spawner::main());
+            std::process::exit(2);
+        }
+        Some("worker") => worker(&args[2], &args[3], &args[4..]),
+        _ => panic!("spawner, or worker BASE SCRIPT [SETTING…]"),
+    }
+}
+
+fn worker(base: &str, script: &str, settings: &[String]) {
+    let is_set = |name: &str| settings.iter().any(|setting| setting == name);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let pool = ScratchPool::open(base).unwrap();
+        let mut config = SpawnerConfig::new(pool.base());
+        config.namespaces = !is_set("no-namespaces");
+        config.sandbox = !is_set("no-sandbox");
+        config.network = is_set("network");
+        let spawner = Spawner::start(config).await.unwrap();
+        println!("report {:?}", spawner.report());
+        let scratch = pool.create().unwrap();
+        println!("folder {}", scratch.folder().display());
+        let exit = spawner
+            .run(&scratch, Launch::new("sh", ["-c", script]))
+            .await;
+        println!("outcome {:?}", exit.outcome);
+        println!("{}", String::from_utf8_lossy(&exit.stdout.bytes));
+        println!("{}", String::from_utf8_lossy(&exit.stderr.bytes));
+    });
+}

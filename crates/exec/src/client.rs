@@ -1,0 +1,546 @@
+//! The worker's side: starts the spawner, hands it attempts, tells how they ended.
+
+use crate::wire::{self, Reply, Request, Setup};
+use crate::{ExecError, Exit, Launch, Outcome, Priority, Report, Scratch};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// How long a spawner may take to set itself up.
+const START_MAX: Duration = Duration::from_secs(20);
+/// Waits before starts of a spawner that died; the last one is repeated.
+const BACK_OFF: [Duration; 6] = [
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
+/// Starts that may fail one after the other before it is given up.
+const FAILED_STARTS_MAX: usize = 20;
+/// How long a dead spawner's attempts may take to end before they are reported as lost anyway.
+const DYING_MAX: Duration = Duration::from_secs(2);
+/// Time between two looks at a folder with a disk limit, at least; and how many times longer than the look
+/// itself.
+const DISK_SAMPLE_MIN: Duration = Duration::from_millis(200);
+const DISK_SAMPLE_FACTOR: u32 = 10;
+/// Environment that attempts get from the worker's own.
+const ENV_KEPT: [&str; 5] = ["PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ"];
+
+/// How attempts are run on this worker.
+#[derive(Clone, Debug)]
+pub struct SpawnerConfig {
+    /// The program that calls [`crate::spawner::main`], and its arguments. By default this program itself
+    /// with [`crate::spawner::ARGUMENT`].
+    pub program: (PathBuf, Vec<OsString>),
+    /// Where the scratch folders are: that of the [`crate::ScratchPool`].
+    pub scratch: PathBuf,
+    /// Folders that tasks must not see; the start fails if they lie in one that they may read.
+    pub hidden: Vec<PathBuf>,
+    /// Files and folders that tasks may read and execute, besides the system's. A program among the files
+    /// is found by its name.
+    pub read_only: Vec<PathBuf>,
+    /// Whether attempts are locked in. `false` trusts every job with all that this user may do.
+    pub sandbox: bool,
+    /// Whether namespaces are tried; `false` leaves Landlock, for tests of that.
+    pub namespaces: bool,
+    /// Whether attempts have the network. Without a sandbox they always have.
+    pub network: bool,
+    /// How attempts are ranked among the machine's other work.
+    pub priority: Priority,
+    /// Environment that all attempts start from.
+    pub env: Vec<(String, String)>,
+    /// Most attempts in hand at the same time; further launches wait.
+    pub running_max: usize,
+}
+
+impl SpawnerConfig {
+    /// The defaults: sandboxed, without the network, at idle priority, with the worker's `PATH`, language
+    /// and time zone.
+    pub fn new(scratch: impl Into<PathBuf>) -> SpawnerConfig {
+        let kept = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok()?));
+        SpawnerConfig {
+            program: (
+                "/proc/self/exe".into(),
+                vec![crate::spawner::ARGUMENT.into()],
+            ),
+            scratch: scratch.into(),
+            hidden: Vec::new(),
+            read_only: Vec::new(),
+            sandbox: true,
+            namespaces: true,
+            network: false,
+            priority: Priority::Idle,
+            env: ENV_KEPT.iter().filter_map(kept).collect(),
+            running_max: 1024,
+        }
+    }
+}
+
+/// A running spawner; clones are handles to the same one. It ends with the last of them.
+#[derive(Clone)]
+pub struct Spawner {
+    shared: Arc<Shared>,
+    /// Dropped with the last handle, which ends the keeper.
+    _alive: Arc<oneshot::Sender<()>>,
+}
+
+/// An attempt that was handed to the spawner. Dropping it ends the attempt.
+pub struct Running {
+    id: u64,
+    exit: oneshot::Receiver<Exit>,
+    shared: Arc<Shared>,
+    over: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Something is in the outbox.
+    wake: Notify,
+    /// The spawner has ended for good.
+    ended: Notify,
+    next_id: AtomicU64,
+    permits: Arc<Semaphore>,
+}
+
+struct State {
+    outbox: Vec<u8>,
+    running: HashMap<u64, oneshot::Sender<Exit>>,
+    report: Report,
+    /// Why nothing can run any more, once that is so.
+    broken: Option<String>,
+    /// The spawner's watcher.
+    process: u32,
+}
+
+impl Spawner {
+    /// Starts the spawner and waits until it has set itself up; the result's [`Spawner::report`] says how
+    /// well. Fails where no sandbox can be made and one is asked for.
+    pub async fn start(config: SpawnerConfig) -> Result<Spawner, ExecError> {
+        let setup = setup(&config)?;
+        let (stream, child, report) = start_process(&config, &setup).await?;
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                outbox: Vec::new(),
+                running: HashMap::new(),
+                report,
+                broken: None,
+                process: child.id(),
+            }),
+            wake: Notify::new(),
+            ended: Notify::new(),
+            next_id: AtomicU64::new(1),
+            permits: Arc::new(Semaphore::new(config.running_max)),
+        });
+        let (alive, gone) = oneshot::channel();
+        let kept = shared.clone();
+        tokio::spawn(async move {
+            keep(config, setup, stream, child, &kept, gone).await;
+            kept.ended.notify_one();
+        });
+        Ok(Spawner {
+            shared,
+            _alive: Arc::new(alive),
+        })
+    }
+
+    /// What the spawner could set up here.
+    pub fn report(&self) -> Report {
+        self.shared.lock().report.clone()
+    }
+
+    /// The process id of the spawner's outermost process, for tests that kill it.
+    pub fn process(&self) -> u32 {
+        self.shared.lock().process
+    }
+
+    /// Starts an attempt in `scratch`, which must be kept until it has ended. Waits only while
+    /// [`SpawnerConfig::running_max`] are in hand. That the program cannot be started is an
+    /// [`Outcome::NotStarted`] of the attempt.
+    pub async fn launch(&self, scratch: &Scratch, launch: Launch) -> Running {
+        let permit = self.shared.permits.clone().acquire_owned().await;
+        let permit = permit.unwrap_or_else(|_| unreachable!("the semaphore is never closed"));
+        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let (sender, exit) = oneshot::channel();
+        let disk = launch.limits.disk;
+        self.shared.submit(id, scratch.slot(), launch, sender);
+        if let Some(limit) = disk {
+            tokio::spawn(watch_disk(
+                self.shared.clone(),
+                id,
+                scratch.folders(),
+                limit,
+            ));
+        }
+        Running {
+            id,
+            exit,
+            shared: self.shared.clone(),
+            over: false,
+            _permit: permit,
+        }
+    }
+
+    /// Runs an attempt to its end.
+    pub async fn run(&self, scratch: &Scratch, launch: Launch) -> Exit {
+        self.launch(scratch, launch).await.wait().await
+    }
+
+    /// Ends the spawner and all attempts, once this is the last handle, and waits until it is gone.
+    pub async fn stop(self) {
+        let Spawner { shared, _alive } = self;
+        drop(_alive);
+        shared.ended.notified().await;
+    }
+
+    /// Ends an attempt with all its processes; its outcome is then [`Outcome::Cancelled`], unless it had
+    /// ended before. Numbers that are not known any more do nothing.
+    pub fn cancel(&self, id: u64) {
+        self.shared.end(id, Outcome::Cancelled);
+    }
+}
+
+impl Running {
+    /// The attempt's number, for [`Spawner::cancel`].
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Ends the attempt with all its processes; [`Running::wait`] then tells.
+    pub fn cancel(&self) {
+        self.shared.end(self.id, Outcome::Cancelled);
+    }
+
+    /// Waits for the end. Nothing of the attempt runs any more then.
+    pub async fn wait(mut self) -> Exit {
+        let exit = (&mut self.exit).await;
+        self.over = true;
+        exit.unwrap_or_else(|_| {
+            let reason = "the worker is ending".to_owned();
+            Exit::without_process(Outcome::Lost { reason })
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.over {
+            self.shared.end(self.id, Outcome::Cancelled);
+        }
+    }
+}
+
+impl Shared {
+    /// A panic elsewhere leaves the state whole: every change is one step.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn submit(&self, id: u64, slot: u32, launch: Launch, sender: oneshot::Sender<Exit>) {
+        let mut state = self.lock();
+        let refused = match &state.broken {
+            Some(why) => Some(Outcome::Lost {
+                reason: why.clone(),
+            }),
+            None => wire::encode(&Request::Launch { id, slot, launch }, &mut state.outbox)
+                .err()
+                .map(|error| Outcome::NotStarted {
+                    reason: format!("its command cannot be handed over: {}", error.0),
+                }),
+        };
+        if let Some(outcome) = refused {
+            let _ = sender.send(Exit::without_process(outcome));
+            return;
+        }
+        state.running.insert(id, sender);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    fn end(&self, id: u64, outcome: Outcome) {
+        let mut state = self.lock();
+        if state.running.contains_key(&id) {
+            let _ = wire::encode(&Request::End { id, outcome }, &mut state.outbox);
+            drop(state);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Reports everything in hand as lost.
+    fn lose_all(&self, reason: &str) {
+        let mut state = self.lock();
+        state.outbox.clear();
+        let running = std::mem::take(&mut state.running);
+        drop(state);
+        for sender in running.into_values() {
+            let outcome = Outcome::Lost {
+                reason: reason.to_owned(),
+            };
+            let _ = sender.send(Exit::without_process(outcome));
+        }
+    }
+}
+
+/// Checks the configuration and turns it into what the spawner needs.
+fn setup(config: &SpawnerConfig) -> Result<Setup, ExecError> {
+    let real = |path: &Path| {
+        std::fs::canonicalize(path).map_err(|error| ExecError::io("find", path, error))
+    };
+    let scratch = real(&config.scratch)?;
+    let read_only = config
+        .read_only
+        .iter()
+        .map(|path| real(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    if config.sandbox {
+        let hidden = config
+            .hidden
+            .iter()
+            .map(|path| real(path))
+            .collect::<Result<Vec<_>, _>>()?;
+        let own = ["/dev", "/proc", "/sys"].map(PathBuf::from);
+        let system = crate::spawner::system_folders();
+        for hidden in hidden.iter().chain([&scratch]) {
+            for visible in system.iter().chain(&own).chain(&read_only) {
+                if hidden.starts_with(visible) {
+                    let (hidden, visible) = (hidden.clone(), visible.clone());
+                    return Err(ExecError::Exposed { hidden, visible });
+                }
+            }
+        }
+    }
+    Ok(Setup {
+        scratch,
+        sandbox: config.sandbox,
+        namespaces: config.sandbox && config.namespaces,
+        network: config.network || !config.sandbox,
+        priority: config.priority,
+        read_only,
+        env: config.env.clone(),
+        worker: std::process::id(),
+    })
+}
+
+async fn start_process(
+    config: &SpawnerConfig,
+    setup: &Setup,
+) -> Result<(UnixStream, Child, Report), ExecError> {
+    let failed = |why: String| ExecError::SpawnerStart { why };
+    let said = |error: io::Error| failed(error.to_string());
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(said)?;
+    ours.set_nonblocking(true).map_err(said)?;
+    let stream = UnixStream::from_std(ours).map_err(said)?;
+    let (program, args) = &config.program;
+    // `posix_spawn` underneath: a large worker is not copied.
+    let mut child = Command::new(program)
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(|error| failed(format!("{}: {error}", program.display())))?;
+    let mut frame = Vec::new();
+    wire::encode(setup, &mut frame).map_err(|error| failed(error.0))?;
+    let ready = async {
+        let mut frame = frame.as_slice();
+        let mut inbox = Vec::new();
+        while !frame.is_empty() {
+            stream.writable().await?;
+            frame = match stream.try_write(frame) {
+                Ok(written) => &frame[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => frame,
+                Err(error) => return Err(error),
+            };
+        }
+        loop {
+            if let Some(reply) =
+                wire::decode::<Reply>(&inbox, &mut 0).map_err(|error| io::Error::other(error.0))?
+            {
+                return Ok(reply);
+            }
+            stream.readable().await?;
+            if !receive(&stream, &mut inbox)? {
+                return Err(io::Error::other("it ended at once"));
+            }
+        }
+    };
+    let why = match tokio::time::timeout(START_MAX, ready).await {
+        Ok(Ok(Reply::Ready(report))) => return Ok((stream, child, report)),
+        Ok(Ok(Reply::Refused { why })) => {
+            end_process(child).await;
+            return Err(ExecError::NoSandbox { why });
+        }
+        Ok(Ok(Reply::Exited { .. })) => "it spoke out of turn".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("it was not ready after {START_MAX:?}"),
+    };
+    let _ = child.kill();
+    end_process(child).await;
+    Err(failed(why))
+}
+
+/// Waits for a watcher that has ended or is about to.
+async fn end_process(mut child: Child) {
+    let _ =
+        tokio::time::timeout(DYING_MAX, tokio::task::spawn_blocking(move || child.wait())).await;
+}
+
+/// Takes what is there; `false` at the end.
+fn receive(stream: &UnixStream, inbox: &mut Vec<u8>) -> io::Result<bool> {
+    loop {
+        inbox.reserve(64 << 10);
+        match stream.try_read_buf(inbox) {
+            Ok(0) => return Ok(false),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Keeps a spawner running until the last handle is gone.
+async fn keep(
+    config: SpawnerConfig,
+    setup: Setup,
+    mut stream: UnixStream,
+    mut child: Child,
+    shared: &Shared,
+    mut gone: oneshot::Receiver<()>,
+) {
+    loop {
+        let why = tokio::select! {
+            why = serve(&stream, shared) => why,
+            _ = &mut gone => {
+                drop(stream);
+                end_process(child).await;
+                shared.lose_all("the worker is ending");
+                return;
+            }
+        };
+        tracing::warn!(
+            why,
+            "the process that runs tasks has died; starting it again"
+        );
+        drop(stream);
+        // Its attempts are dead once it is, and their folders can be cleaned up.
+        end_process(child).await;
+        shared.lose_all(&format!(
+            "the process that runs tasks on this worker died ({why}); it is started again"
+        ));
+        (stream, child) = match restart(&config, &setup, shared).await {
+            Some(started) => started,
+            None => return,
+        };
+    }
+}
+
+async fn restart(
+    config: &SpawnerConfig,
+    setup: &Setup,
+    shared: &Shared,
+) -> Option<(UnixStream, Child)> {
+    for failed in 0..FAILED_STARTS_MAX {
+        tokio::time::sleep(BACK_OFF[failed.min(BACK_OFF.len() - 1)]).await;
+        match start_process(config, setup).await {
+            Ok((stream, child, report)) => {
+                let mut state = shared.lock();
+                state.report = report;
+                state.process = child.id();
+                return Some((stream, child));
+            }
+            Err(error) => tracing::warn!(%error, "cannot start the process that runs tasks"),
+        }
+    }
+    let why = "the process that runs tasks died and cannot be started again; restart the worker";
+    shared.lock().broken = Some(why.to_owned());
+    shared.lose_all(why);
+    None
+}
+
+/// Moves frames both ways until the spawner is gone; says why.
+async fn serve(stream: &UnixStream, shared: &Shared) -> String {
+    let mut inbox = Vec::new();
+    let mut outgoing = Vec::new();
+    loop {
+        if outgoing.is_empty() {
+            std::mem::swap(&mut outgoing, &mut shared.lock().outbox);
+        }
+        if !outgoing.is_empty() {
+            match stream.try_write(&outgoing) {
+                Ok(written) => drop(outgoing.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return error.to_string(),
+            }
+        }
+        let blocked = !outgoing.is_empty();
+        let readable = tokio::select! {
+            ready = stream.readable() => ready.is_ok(),
+            _ = stream.writable(), if blocked => false,
+            () = shared.wake.notified(), if !blocked => false,
+        };
+        if readable {
+            match receive(stream, &mut inbox) {
+                Ok(true) => {}
+                Ok(false) => return "its socket closed".to_owned(),
+                Err(error) => return error.to_string(),
+            }
+            if let Err(error) = deliver(&mut inbox, shared) {
+                return error.0;
+            }
+        }
+    }
+}
+
+fn deliver(inbox: &mut Vec<u8>, shared: &Shared) -> Result<(), wire::BadFrame> {
+    let mut at = 0;
+    while let Some(reply) = wire::decode(inbox, &mut at)? {
+        match reply {
+            Reply::Exited { id, exit } => {
+                let sender = shared.lock().running.remove(&id);
+                if let Some(sender) = sender {
+                    let _ = sender.send(exit);
+                }
+            }
+            Reply::Ready(_) | Reply::Refused { .. } => {
+                return Err(wire::BadFrame("it spoke out of turn".to_owned()));
+            }
+        }
+    }
+    inbox.drain(..at);
+    Ok(())
+}
+
+/// Ends an attempt whose folders grow beyond its limit. Here and not in the spawner, which a large folder
+/// would keep from its other attempts.
+async fn watch_disk(shared: Arc<Shared>, id: u64, folders: Vec<PathBuf>, limit: u64) {
+    let mut pause = DISK_SAMPLE_MIN;
+    loop {
+        tokio::time::sleep(pause).await;
+        if !shared.lock().running.contains_key(&id) {
+            return;
+        }
+        let folders = folders.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let since = std::time::Instant::now();
+            (crate::scratch::space_used(&folders), since.elapsed())
+        });
+        let Ok((used, took)) = looked.await else {
+            return;
+        };
+        if used > limit {
+            shared.end(id, Outcome::DiskLimit { limit, used });
+            return;
+        }
+        pause = DISK_SAMPLE_MIN.max(took * DISK_SAMPLE_FACTOR);
+    }
+}

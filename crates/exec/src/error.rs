@@ -1,0 +1,132 @@
+//! What can go wrong around an attempt.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why something around an attempt failed. An attempt's own end is an [`crate::Exit`], never an error.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecError {
+    /// No sandbox can be made here. Nothing was started.
+    #[error(
+        "this machine offers no sandbox: {why}. No task was started; allow user namespaces or a kernel \
+         with Landlock, or start with --no-sandbox if all tasks can be trusted"
+    )]
+    NoSandbox {
+        /// What was tried and what was said.
+        why: String,
+    },
+    /// A folder that tasks must not see lies in one that they may read. Nothing was started.
+    #[error(
+        "{hidden:?} must be hidden from tasks, but lies in {visible:?}, which they may read. Nothing was \
+         started; choose another --dir"
+    )]
+    Exposed {
+        /// What must not be seen.
+        hidden: PathBuf,
+        /// The folder that would show it.
+        visible: PathBuf,
+    },
+    /// The spawner could not be started, or spoke nonsense. Nothing runs.
+    #[error(
+        "cannot start the process that runs tasks: {why}. Nothing was started; see `hedge doctor`"
+    )]
+    SpawnerStart {
+        /// What happened.
+        why: String,
+    },
+    /// Another worker uses this folder. Nothing was changed.
+    #[error("{folder:?} is in use by another worker. Nothing was changed; give each its own --dir")]
+    ScratchInUse {
+        /// The folder for scratch folders.
+        folder: PathBuf,
+    },
+    /// The disk is full. What was half written has been removed.
+    #[error(
+        "no space left while writing {path:?}; what was half written has been removed. Free some space, or \
+         give the worker another --dir"
+    )]
+    DiskFull {
+        /// What was being written.
+        path: PathBuf,
+    },
+    /// A path of an input or output is not one inside the attempt's folder. Nothing was written.
+    #[error(
+        "{path:?} is not a path inside the task's folder ({why}). Nothing was written; use a relative path without `..`"
+    )]
+    BadPath {
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Two inputs have the same path, or one is a folder of the other. The first was kept.
+    #[error("two inputs want the path {path:?}; the first was kept. Give them different names")]
+    AlreadyThere {
+        /// The path.
+        path: String,
+    },
+    /// A declared output was not made. The folder is as the task left it.
+    #[error(
+        "the task ended without making its output {pattern:?}; check what it writes, and where"
+    )]
+    OutputMissing {
+        /// The pattern that matched nothing.
+        pattern: String,
+    },
+    /// A pattern cannot be read. Nothing was collected.
+    #[error("{pattern:?} is not a pattern for outputs: {why}")]
+    BadPattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An output is something that cannot leave the machine. Nothing was collected.
+    #[error(
+        "the output {path:?} cannot be taken: it is {what}. Nothing was collected; outputs are regular files and folders"
+    )]
+    OutputRefused {
+        /// The path in the task's folder.
+        path: String,
+        /// What it is.
+        what: &'static str,
+    },
+    /// There is more than can be collected. Nothing was collected.
+    #[error(
+        "the task's outputs are more than {limit} files. Nothing was collected; pack them into an archive"
+    )]
+    TooManyOutputs {
+        /// The most that are taken.
+        limit: usize,
+    },
+    /// The system refused something.
+    #[error("cannot {doing} {path:?}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl ExecError {
+    /// An [`ExecError::Io`], or [`ExecError::DiskFull`] where that is the reason.
+    pub(crate) fn io(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+        source: io::Error,
+    ) -> ExecError {
+        let path = path.into();
+        match source.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT) => ExecError::DiskFull { path },
+            _ => ExecError::Io {
+                doing,
+                path,
+                source,
+            },
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! An attempt to run, and how it ended: plain data.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How much is kept of the end of each captured stream by default, bytes.
+pub const TAIL_BYTES: u32 = 64 << 10;
+
+/// One attempt to run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Launch {
+    /// What to execute: a path with a `/`, relative to the attempt's folder, or a name that is looked for
+    /// in the attempt's folder and then in `PATH`.
+    pub program: String,
+    /// Its arguments, without its name.
+    pub args: Vec<String>,
+    /// Environment, over that of [`crate::SpawnerConfig::env`]. `HOME`, `TMPDIR` and `PWD` are set to the
+    /// attempt's folders unless named here.
+    pub env: Vec<(String, String)>,
+    /// Standard input.
+    pub stdin: Stdin,
+    /// What it may use.
+    pub limits: Limits,
+    /// How much to keep of the end of each captured stream, bytes; `None` for [`TAIL_BYTES`].
+    pub tail_bytes: Option<u32>,
+}
+
+impl Launch {
+    /// An attempt of `program` with `args`, without limits.
+    pub fn new<A: Into<String>>(
+        program: impl Into<String>,
+        args: impl IntoIterator<Item = A>,
+    ) -> Launch {
+        Launch {
+            program: program.into(),
+            args: args.into_iter().map(Into::into).collect(),
+            ..Launch::default()
+        }
+    }
+}
+
+/// What an attempt reads on its standard input.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdin {
+    /// Nothing: `/dev/null`.
+    #[default]
+    Null,
+    /// These bytes; for more than a few, place a file.
+    Bytes(#[serde(with = "crate::wire::bytes")] Vec<u8>),
+    /// What [`crate::Scratch::place_stdin`] has written.
+    Placed,
+}
+
+/// What an attempt may use. `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Longest running time.
+    pub time: Option<Duration>,
+    /// Most memory of all its processes together, bytes; sampled every 50 ms, so that a little more may be
+    /// used for a moment.
+    pub memory: Option<u64>,
+    /// Most space of its folders, bytes; sampled, and a hard limit for each single file.
+    pub disk: Option<u64>,
+}
+
+/// How the kernel ranks attempts among the machine's other work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Priority {
+    /// Only time that nobody else wants (`SCHED_IDLE`).
+    #[default]
+    Idle,
+    /// Like any program; for machines that have nothing else to do.
+    Normal,
+}
+
+/// How an attempt ended and what it took.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exit {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it took.
+    pub usage: Usage,
+    /// What it wrote to standard output.
+    pub stdout: Tail,
+    /// What it wrote to standard error.
+    pub stderr: Tail,
+}
+
+impl Exit {
+    /// An end without a process.
+    pub(crate) fn without_process(outcome: Outcome) -> Exit {
+        Exit {
+            outcome,
+            usage: Usage::default(),
+            stdout: Tail::default(),
+            stderr: Tail::default(),
+        }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Its main process ended with this code; 0 is success.
+    Exited(i32),
+    /// Its main process was ended by this signal, sent by itself, by another of its processes or by the
+    /// kernel.
+    Signalled(i32),
+    /// It ran longer than allowed.
+    TimeLimit {
+        /// What was allowed.
+        limit: Duration,
+    },
+    /// It used more memory than allowed.
+    MemoryLimit {
+        /// What was allowed, bytes.
+        limit: u64,
+        /// What was seen, bytes.
+        used: u64,
+    },
+    /// It used more disk space than allowed.
+    DiskLimit {
+        /// What was allowed, bytes.
+        limit: u64,
+        /// What was seen, bytes.
+        used: u64,
+    },
+    /// [`crate::Spawner::cancel`] ended it.
+    Cancelled,
+    /// Its program could not be started; by its own fault or that of what it needs.
+    NotStarted {
+        /// What was wrong and what to do, a sentence.
+        reason: String,
+    },
+    /// The spawner died and took it along. Not the attempt's fault: it may be run again.
+    Lost {
+        /// What is known, a sentence.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// Whether the attempt did what it was asked to.
+    pub fn is_success(&self) -> bool {
+        *self == Outcome::Exited(0)
+    }
+}
+
+/// What an attempt took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// From the start of its main process to its end.
+    pub elapsed: Duration,
+    /// User and system time of its main process and of all that was waited for; orphans are included if
+    /// they ended before the attempt's report.
+    pub cpu: Duration,
+    /// Most memory in use, bytes: of its largest process, or of all together where a memory limit has
+    /// them sampled. Never less than what the spawner itself uses (about 3 MiB), which the kernel counts
+    /// because a process starts out sharing its parent's memory.
+    pub memory_peak: u64,
+}
+
+/// The end of a captured stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    /// Bytes written in all.
+    pub total: u64,
+    /// The last of them.
+    #[serde(with = "crate::wire::bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// What keeps attempts apart from the machine and from each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sandbox {
+    /// A view of its own with system folders, devices, `/proc` and scratch folders, in namespaces of its
+    /// own; Landlock keeps attempts in their own folders if `landlock` is not 0 (else the attempts of one
+    /// worker can read each other's folders).
+    View {
+        /// The kernel's Landlock ABI, 0 for none.
+        landlock: u32,
+    },
+    /// Landlock and a filter of system calls, where namespaces are refused. Programs get no sockets but
+    /// those that the network needs, and cannot signal the worker; they can see the names of other
+    /// processes.
+    Landlock {
+        /// The kernel's Landlock ABI.
+        abi: u32,
+    },
+    /// None: the owner said so.
+    None,
+}
+
+/// What the spawner could set up here; for `hedge doctor` and logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The sandbox in force.
+    pub sandbox: Sandbox,
+    /// Why it is not a [`Sandbox::View`], where it is not.
+    pub reduced: Option<String>,
+    /// Whether attempts are cut off from the network.
+    pub network_cut: bool,
+    /// Whether processes that left their group are found by the kernel's mark (a UTS namespace), which
+    /// cannot be shed; otherwise by their environment.
+    pub marked: bool,
+    /// Whether attempts run at `SCHED_IDLE`.
+    pub idle: bool,
+    /// Whether the kernel shares the processor out between login sessions before priorities count
+    /// (`sched_autogroup`): then idle tasks still take a session's share from programs in other sessions
+    /// where these are not in control groups.
+    pub autogroup: bool,
+}

@@ -1,0 +1,302 @@
+//! One attempt in the spawner's hands: preparing its process, catching its output.
+
+use super::child::{Failure, Step};
+use super::ground::Slot;
+use super::tree::{MARK_VARIABLE, Mark};
+use crate::{Launch, Limits, Outcome, Stdin, TAIL_BYTES, Tail};
+use rustix::fs::{Access, AtFlags, MemfdFlags, Mode, OFlags};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Most that is kept of each stream, bytes, whatever a launch asks for.
+const TAIL_BYTES_MAX: usize = 4 << 20;
+/// Most that is read from a stream at its end, bytes: more than any pipe holds.
+const DRAIN_BYTES_MAX: usize = 2 << 20;
+/// Programs whose place in `PATH` is remembered.
+const REMEMBERED_MAX: usize = 256;
+/// Where programs are looked for if the environment does not say.
+const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// An attempt whose process was started and whose end has not been reported.
+pub(crate) struct Attempt {
+    pub pid: i32,
+    pub mark: Option<Mark>,
+    pub limits: Limits,
+    pub started: Instant,
+    pub stdout: Stream,
+    pub stderr: Stream,
+    /// Why it is being ended, if it is.
+    pub verdict: Option<Outcome>,
+    /// Its main process's end, once noticed.
+    pub ended: Option<Ended>,
+    /// Since when processes that it left are being ended.
+    pub dying_since: Option<Instant>,
+    pub orphans_cpu: Duration,
+    pub memory_peak: u64,
+}
+
+/// How a main process ended.
+pub(crate) struct Ended {
+    pub outcome: Outcome,
+    pub elapsed: Duration,
+    pub cpu: Duration,
+    pub memory_peak: u64,
+}
+
+/// A captured stream. Its writing end stays open here: the pipe never reports an end, which would wake
+/// the spawner twice for each attempt and says nothing that the process's end does not.
+pub(crate) struct Stream {
+    pub read: OwnedFd,
+    pub write: OwnedFd,
+    keep: usize,
+    tail: Tail,
+}
+
+impl Stream {
+    pub(crate) fn new(keep: Option<u32>) -> io::Result<Stream> {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&read, true)?;
+        let keep = (keep.unwrap_or(TAIL_BYTES) as usize).min(TAIL_BYTES_MAX);
+        Ok(Stream {
+            read,
+            write,
+            keep,
+            tail: Tail::default(),
+        })
+    }
+
+    /// Takes what is there, a bounded amount, so that one talkative attempt does not hold up the others.
+    pub(crate) fn read_some(&mut self, buffer: &mut [u8]) -> usize {
+        let read = rustix::io::read(&self.read, &mut *buffer).unwrap_or(0);
+        self.tail.total += read as u64;
+        self.tail.bytes.extend_from_slice(&buffer[..read]);
+        if self.tail.bytes.len() > 2 * self.keep {
+            self.trim();
+        }
+        read
+    }
+
+    /// Takes what is left, without waiting.
+    pub(crate) fn finish(mut self, buffer: &mut [u8]) -> Tail {
+        let mut drained = 0;
+        while drained < DRAIN_BYTES_MAX {
+            match self.read_some(buffer) {
+                0 => break,
+                // Less than asked for: the pipe is empty.
+                read if read < buffer.len() => break,
+                read => drained += read,
+            }
+        }
+        self.trim();
+        self.tail
+    }
+
+    fn trim(&mut self) {
+        let surplus = self.tail.bytes.len().saturating_sub(self.keep);
+        self.tail.bytes.drain(..surplus);
+    }
+}
+
+/// What a launch becomes before its process exists.
+pub(crate) struct Prepared {
+    pub program: CString,
+    pub args: Vec<CString>,
+    pub env: Vec<CString>,
+    pub stdin: Option<OwnedFd>,
+}
+
+/// Where programs were found.
+#[derive(Default)]
+pub(crate) struct Programs {
+    found: HashMap<(String, String), PathBuf>,
+}
+
+impl Programs {
+    /// Forgets what was found, because it was not there any more.
+    pub(crate) fn forget(&mut self) {
+        self.found.clear();
+    }
+
+    /// Finds a program by name: in the attempt's folder, among the files that the worker's owner offers,
+    /// in `PATH`.
+    fn find(
+        &mut self,
+        name: &str,
+        path: &str,
+        slot: &Slot,
+        offered: &[PathBuf],
+    ) -> Option<PathBuf> {
+        if rustix::fs::accessat(&slot.work, name, Access::EXEC_OK, AtFlags::empty()).is_ok() {
+            return Some(Path::new(".").join(name));
+        }
+        if let Some(file) = offered
+            .iter()
+            .find(|file| file.ends_with(name) && file.is_file())
+        {
+            return Some(file.clone());
+        }
+        let key = (name.to_owned(), path.to_owned());
+        if let Some(found) = self.found.get(&key) {
+            return Some(found.clone());
+        }
+        let found = path
+            .split(':')
+            .filter(|folder| folder.starts_with('/'))
+            .map(|folder| Path::new(folder).join(name))
+            .find(|file| file.is_file() && rustix::fs::access(file, Access::EXEC_OK).is_ok())?;
+        if self.found.len() >= REMEMBERED_MAX {
+            self.found.clear();
+        }
+        self.found.insert(key, found.clone());
+        Some(found)
+    }
+}
+
+/// Turns a launch into what the kernel wants, or says why it cannot be done.
+pub(crate) fn prepare(
+    id: u64,
+    launch: &Launch,
+    slot: &Slot,
+    base_env: &[(String, String)],
+    offered: &[PathBuf],
+    programs: &mut Programs,
+) -> Result<Prepared, String> {
+    let mut env: Vec<(&str, &str)> = base_env
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let mark = id.to_string();
+    let own = [
+        ("HOME", slot.work_path.as_str()),
+        ("PWD", &slot.work_path),
+        ("TMPDIR", &slot.tmp_path),
+    ];
+    let given = launch
+        .env
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in own
+        .into_iter()
+        .chain(given)
+        .chain([(MARK_VARIABLE, mark.as_str())])
+    {
+        match env.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => env.push((name, value)),
+        }
+    }
+    let path = env
+        .iter()
+        .find(|(name, _)| *name == "PATH")
+        .map_or(PATH_DEFAULT, |(_, value)| value);
+
+    let name = launch.program.as_str();
+    let program = match name {
+        _ if name.contains('\0') => return Err("the program's name holds a NUL".to_owned()),
+        "" => return Err("the command is empty; name a program".to_owned()),
+        _ if name.contains('/') => PathBuf::from(name),
+        _ => programs
+            .find(name, path, slot, offered)
+            .ok_or_else(|| not_found(name))?,
+    };
+    let text = |value: String| {
+        CString::new(value).map_err(|_| "the command or its environment holds a NUL".to_owned())
+    };
+    Ok(Prepared {
+        program: text(program.to_string_lossy().into_owned())?,
+        args: std::iter::once(name)
+            .chain(launch.args.iter().map(String::as_str))
+            .map(|arg| text(arg.to_owned()))
+            .collect::<Result<_, _>>()?,
+        env: env
+            .into_iter()
+            .map(|(name, value)| text(format!("{name}={value}")))
+            .collect::<Result<_, _>>()?,
+        stdin: stdin(launch, slot).map_err(|error| format!("cannot open its input: {error}"))?,
+    })
+}
+
+/// Why a process did not start, for whoever wrote the job.
+pub(crate) fn explain(name: &str, prepared: &Prepared, failure: Failure) -> String {
+    let said = io::Error::from_raw_os_error(failure.errno);
+    let doing = match failure.step {
+        Step::Execute => {
+            return match failure.errno {
+                libc::ENOENT
+                    if Path::new(&*prepared.program.to_string_lossy()).is_absolute()
+                        && Path::new(&*prepared.program.to_string_lossy()).exists() =>
+                {
+                    format!(
+                        "{name} cannot be executed: the interpreter or loader that it names is missing on this worker"
+                    )
+                }
+                libc::ENOENT => not_found(name),
+                libc::EACCES => format!(
+                    "{name} may not be executed: its executable bit is missing, or it lies outside of what tasks can see"
+                ),
+                libc::ENOEXEC => format!(
+                    "{name} is not a program for this machine; a script needs a first line like #!/bin/sh"
+                ),
+                libc::E2BIG => format!("the arguments and environment of {name} are too long"),
+                _ => format!("{name} cannot be executed: {said}"),
+            };
+        }
+        Step::Clone => "make a process",
+        Step::Streams => "connect its streams",
+        Step::Folder => "enter its folder",
+        Step::Limits => "set its limits",
+        Step::Sandbox => "lock it in",
+    };
+    format!("cannot {doing} for {name}: {said}")
+}
+
+fn not_found(name: &str) -> String {
+    format!("program not found: {name}; is it installed on this worker, or should it be an input?")
+}
+
+fn stdin(launch: &Launch, slot: &Slot) -> io::Result<Option<OwnedFd>> {
+    match &launch.stdin {
+        Stdin::Null => Ok(None),
+        Stdin::Bytes(bytes) => {
+            let fd = rustix::fs::memfd_create("stdin", MemfdFlags::CLOEXEC)?;
+            let mut file = std::fs::File::from(fd);
+            file.write_all(bytes)?;
+            file.rewind()?;
+            Ok(Some(file.into()))
+        }
+        Stdin::Placed => {
+            let folder = Path::new(&slot.work_path)
+                .parent()
+                .unwrap_or(Path::new("/"));
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            Ok(Some(rustix::fs::open(
+                folder.join(crate::scratch::STDIN),
+                flags,
+                Mode::empty(),
+            )?))
+        }
+    }
+}
+
+/// Reads as much as is there from a socket that does not block; `None` at its end.
+pub(crate) fn read_available(socket: &mut impl Read, into: &mut Vec<u8>) -> Option<()> {
+    let mut buffer = [0; 64 << 10];
+    loop {
+        match socket.read(&mut buffer) {
+            Ok(0) => return None,
+            Ok(read) => {
+                into.extend_from_slice(&buffer[..read]);
+                if read < buffer.len() {
+                    return Some(());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The spawner: a small process that starts, limits and ends attempts.
+//!
+//! It is two processes. The *watcher* does nothing but wait: for the worker to die, then it ends the
+//! spawner; for the spawner to die, then it ends itself, and with it what is left. The *spawner* proper is
+//! pid 1 of a pid namespace where that is allowed, so that the kernel ends every attempt with it.
+
+mod attempt;
+mod child;
+mod engine;
+mod ground;
+mod tree;
+mod view;
+
+use crate::wire::{self, Reply, Setup};
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// The first argument that makes the program a spawner.
+pub const ARGUMENT: &str = "spawner";
+
+/// How long left-over processes may take to die before they are given up. Only one that hangs in the
+/// kernel takes more than a moment.
+const DYING_MAX: Duration = Duration::from_secs(5);
+
+/// Runs the spawner on the socket that is its standard input, until the worker closes it or dies. To be
+/// called before anything else is set up: the process must have no other thread.
+///
+/// Returns only to say that it was not started by a worker.
+pub fn main() -> String {
+    match start() {
+        Ok(never) => match never {},
+        Err(why) => why,
+    }
+}
+
+enum Never {}
+
+fn start() -> Result<Never, String> {
+    let stranger = || "this command is for the worker, which starts it by itself".to_owned();
+    let mut socket = take_socket().ok_or_else(stranger)?;
+    let setup = read_setup(&mut socket).ok_or_else(stranger)?;
+    let worker = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get() as u32);
+    if worker != setup.worker {
+        return Err("the worker is gone".to_owned());
+    }
+    calm_signals();
+    let _ = rustix::process::setsid();
+    // When memory runs out the kernel should pick a task, not one of the owner's programs.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "900");
+
+    let mut reduced = None;
+    if setup.namespaces {
+        match ground::fork_into_namespaces(&setup, &socket) {
+            Ok(pid) => watch(pid, socket, worker),
+            Err(why) => reduced = Some(why),
+        }
+    }
+    // Orphans of a dead spawner come here and are ended.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    match ground::fork_plain(&setup, &socket, reduced) {
+        Ok(pid) => watch(pid, socket, worker),
+        Err(why) => {
+            let mut frame = Vec::new();
+            if wire::encode(&Reply::Refused { why }, &mut frame).is_ok() {
+                let _ = socket.write_all(&frame);
+            }
+            std::process::exit(1)
+        }
+    }
+}
+
+/// Takes the socket off standard input, leaving `/dev/null` there, and closes what else was inherited.
+fn take_socket() -> Option<UnixStream> {
+    let stdin = std::io::stdin();
+    rustix::net::sockopt::socket_type(&stdin).ok()?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).ok()?;
+    let null = std::fs::File::options().read(true).open("/dev/null").ok()?;
+    // SAFETY: descriptor 0 is replaced, not closed; those from the socket's number on belong to nobody
+    // here, because nothing else has been opened yet.
+    unsafe {
+        libc::dup2(null.as_raw_fd(), 0);
+        drop(null);
+        let kept = socket.as_raw_fd();
+        if kept > 3 {
+            libc::close_range(3, kept as u32 - 1, 0);
+        }
+        libc::close_range(kept as u32 + 1, u32::MAX, 0);
+    }
+    Some(UnixStream::from(socket))
+}
+
+fn read_setup(socket: &mut UnixStream) -> Option<Setup> {
+    let mut frame = vec![0; 4];
+    socket.read_exact(&mut frame).ok()?;
+    let length = u32::from_le_bytes([frame[0], frame[1], frame[2], frame[3]]) as usize;
+    if length > wire::FRAME_BYTES_MAX {
+        return None;
+    }
+    frame.resize(4 + length, 0);
+    socket.read_exact(&mut frame[4..]).ok()?;
+    wire::decode(&frame, &mut 0).ok()?
+}
+
+/// Gives every signal its default action, for attempts to inherit; the terminal's do not come here,
+/// because of the session of its own.
+fn calm_signals() {
+    for signal in 1..32 {
+        // SAFETY: sets default actions only; those of SIGKILL and SIGSTOP are refused, harmlessly.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Waits until the worker or the spawner dies, then ends the other and itself.
+fn watch(spawner: i32, socket: UnixStream, worker: u32) -> ! {
+    // The socket must close when the spawner dies.
+    drop(socket);
+    let pidfd = |pid: i32| {
+        // SAFETY: only returns a new descriptor.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        // SAFETY: the kernel has just given us this descriptor.
+        (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    };
+    let fds = [pidfd(worker as i32), pidfd(spawner)];
+    let mut polled = fds.each_ref().map(|fd| libc::pollfd {
+        fd: fd.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+        events: libc::POLLIN,
+        revents: 0,
+    });
+    let alive = || rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32);
+    while alive() == Some(worker) && polled[1].revents == 0 && polled[0].revents == 0 {
+        // SAFETY: `polled` is valid for its length.
+        unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) };
+    }
+    // SAFETY: `spawner` is our child and not reaped yet, so the number is still its own.
+    unsafe {
+        libc::kill(spawner, libc::SIGKILL);
+        libc::waitpid(spawner, std::ptr::null_mut(), 0);
+    }
+    end_children();
+    std::process::exit(0)
+}
+
+/// Ends whatever has become this process's child, until there is none.
+fn end_children() {
+    let since = Instant::now();
+    let children = tree::Children::open();
+    loop {
+        let pids = children.list();
+        for pid in &pids {
+            // SAFETY: a child that is not reaped yet keeps its number.
+            unsafe { libc::kill(*pid, libc::SIGKILL) };
+        }
+        // SAFETY: waits for children only.
+        let waited = unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) };
+        if waited < 0 || since.elapsed() > DYING_MAX {
+            return;
+        }
+        if waited == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Folders that every attempt may read; see [`view`].
+pub(crate) fn system_folders() -> Vec<std::path::PathBuf> {
+    view::system_folders()
+}

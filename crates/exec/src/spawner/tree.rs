@@ -1,0 +1,137 @@
+//! Which processes belong to which attempt.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+/// Largest list of children that is looked at, bytes of text; a task that leaves more orphans than fit has
+/// them ended in several rounds.
+const CHILDREN_BYTES_MAX: usize = 256 << 10;
+
+/// Most of an environment that is searched for a mark, bytes.
+const ENVIRON_BYTES_MAX: usize = 64 << 10;
+
+/// Environment variable that marks an attempt's processes where the kernel cannot.
+pub(crate) const MARK_VARIABLE: &str = "HEDGE_SPAWN";
+
+/// The children of this process, orphans included that came to it.
+pub(crate) struct Children {
+    file: Option<File>,
+}
+
+impl Children {
+    pub(crate) fn open() -> Children {
+        let pid = std::process::id();
+        Children {
+            file: File::open(format!("/proc/self/task/{pid}/children")).ok(),
+        }
+    }
+
+    /// Their process ids. The kernel may leave one out while others end; it comes up the next time.
+    pub(crate) fn list(&self) -> Vec<i32> {
+        let Some(file) = &self.file else {
+            return children_by_search();
+        };
+        let mut buffer = vec![0; 4096];
+        loop {
+            match file.read_at(&mut buffer, 0) {
+                Ok(read) if read == buffer.len() && read < CHILDREN_BYTES_MAX => {
+                    buffer.resize(CHILDREN_BYTES_MAX, 0);
+                }
+                Ok(read) => return numbers(&buffer[..read]),
+                Err(_) => return Vec::new(),
+            }
+        }
+    }
+}
+
+/// What marks the processes of one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Mark {
+    /// The inode of its UTS namespace.
+    Namespace(u64),
+    /// The number in [`MARK_VARIABLE`].
+    Variable(u64),
+}
+
+/// The mark of a process: none if it has ended, even if nobody has taken notice of its end yet.
+pub(crate) fn mark_of(pid: i32, by_namespace: bool) -> Option<Mark> {
+    if by_namespace {
+        let about = std::fs::metadata(format!("/proc/{pid}/ns/uts")).ok()?;
+        return Some(Mark::Namespace(about.ino()));
+    }
+    let mut environ = vec![0; ENVIRON_BYTES_MAX];
+    let file = File::open(format!("/proc/{pid}/environ")).ok()?;
+    let read = file.read_at(&mut environ, 0).ok()?;
+    let wanted = format!("{MARK_VARIABLE}=");
+    environ[..read].split(|byte| *byte == 0).find_map(|entry| {
+        let value = entry.strip_prefix(wanted.as_bytes())?;
+        std::str::from_utf8(value)
+            .ok()?
+            .parse()
+            .ok()
+            .map(Mark::Variable)
+    })
+}
+
+/// All living processes that carry a mark, by mark. `own` is this process's own namespace.
+pub(crate) fn all_marked(by_namespace: bool) -> HashMap<Mark, Vec<i32>> {
+    let mut found: HashMap<Mark, Vec<i32>> = HashMap::new();
+    for pid in all_processes() {
+        if let Some(mark) = mark_of(pid, by_namespace) {
+            found.entry(mark).or_default().push(pid);
+        }
+    }
+    found
+}
+
+/// Memory of these processes together, bytes: what each has for itself, and the largest share of files and
+/// shared memory once, since that is mostly the same for all.
+pub(crate) fn memory_of(pids: &[i32]) -> u64 {
+    // SAFETY: only returns a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as u64;
+    let (mut own, mut shared) = (0u64, 0u64);
+    for pid in pids {
+        let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/statm")) else {
+            continue;
+        };
+        let mut fields = text
+            .split(' ')
+            .skip(1)
+            .map(|field| field.parse::<u64>().unwrap_or(0));
+        let (resident, common) = (fields.next().unwrap_or(0), fields.next().unwrap_or(0));
+        own += resident.saturating_sub(common);
+        shared = shared.max(common);
+    }
+    (own + shared) * page
+}
+
+fn all_processes() -> Vec<i32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// For kernels without lists of children.
+fn children_by_search() -> Vec<i32> {
+    let own = std::process::id() as i32;
+    let is_child = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name, in brackets, may hold anything; the parent is the second field behind it.
+        let parent = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split(' ').nth(2));
+        parent.and_then(|text| text.parse().ok()) == Some(own)
+    };
+    all_processes().into_iter().filter(is_child).collect()
+}
+
+fn numbers(text: &[u8]) -> Vec<i32> {
+    text.split(|byte| *byte == b' ')
+        .filter_map(|word| std::str::from_utf8(word).ok()?.trim().parse().ok())
+        .collect()
+}

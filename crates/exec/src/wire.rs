@@ -1,0 +1,162 @@
+//! What the worker and its spawner say to each other: postcard behind a 32-bit length.
+//!
+//! Both ends are the same program, so there is no version; the limit keeps a mistake from becoming an
+//! allocation.
+
+use crate::{Exit, Launch, Outcome, Priority, Report};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Largest frame, bytes: arguments and environment (the kernel's own limit is about 2 MiB), or the tails
+/// of both streams.
+pub(crate) const FRAME_BYTES_MAX: usize = 16 << 20;
+
+/// The first frame, from the worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Setup {
+    pub scratch: PathBuf,
+    pub sandbox: bool,
+    pub namespaces: bool,
+    pub network: bool,
+    pub priority: Priority,
+    pub read_only: Vec<PathBuf>,
+    pub env: Vec<(String, String)>,
+    pub worker: u32,
+}
+
+/// From the worker, after the setup.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    Launch {
+        id: u64,
+        slot: u32,
+        launch: Launch,
+    },
+    /// Ends the attempt; its report then says this outcome, unless it had ended before.
+    End {
+        id: u64,
+        outcome: Outcome,
+    },
+}
+
+/// From the spawner.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Ready(Report),
+    Refused { why: String },
+    Exited { id: u64, exit: Exit },
+}
+
+/// A frame that cannot be right: the other end is not what it should be.
+#[derive(Debug)]
+pub(crate) struct BadFrame(pub String);
+
+/// Appends one frame. Refuses what the other end would refuse, and then leaves `out` as it was.
+pub(crate) fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), BadFrame> {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    if let Err(error) = postcard::to_io(value, &mut *out) {
+        out.truncate(start);
+        return Err(BadFrame(error.to_string()));
+    }
+    let length = out.len() - start - 4;
+    if length > FRAME_BYTES_MAX {
+        out.truncate(start);
+        return Err(BadFrame(format!(
+            "a frame of {length} bytes, more than {FRAME_BYTES_MAX}"
+        )));
+    }
+    out[start..start + 4].copy_from_slice(&(length as u32).to_le_bytes());
+    Ok(())
+}
+
+/// Takes one whole frame off the front of `buffer` at `*at`, if it is all there.
+pub(crate) fn decode<T: DeserializeOwned>(
+    buffer: &[u8],
+    at: &mut usize,
+) -> Result<Option<T>, BadFrame> {
+    let Some(head) = buffer.get(*at..*at + 4) else {
+        return Ok(None);
+    };
+    let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+    if length > FRAME_BYTES_MAX {
+        return Err(BadFrame(format!(
+            "a frame of {length} bytes, more than {FRAME_BYTES_MAX}"
+        )));
+    }
+    let Some(body) = buffer.get(*at + 4..*at + 4 + length) else {
+        return Ok(None);
+    };
+    let value = postcard::from_bytes(body).map_err(|error| BadFrame(error.to_string()))?;
+    *at += 4 + length;
+    Ok(Some(value))
+}
+
+/// Byte vectors as one piece: serde's own way takes them byte by byte.
+pub(crate) mod bytes {
+    use serde::de::{Error, SeqAccess, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+        impl<'de> Visitor<'de> for Bytes {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u8>, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = seq.next_element()? {
+                    bytes.push(byte);
+                }
+                Ok(bytes)
+            }
+        }
+        from.deserialize_bytes(Bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive_being_cut_anywhere() {
+        let request = Request::Launch {
+            id: 7,
+            slot: 3,
+            launch: Launch {
+                stdin: crate::Stdin::Bytes(vec![1, 2, 3]),
+                ..Launch::new("sh", ["-c", "exit 0"])
+            },
+        };
+        let mut out = Vec::new();
+        encode(&request, &mut out).unwrap();
+        for cut in 0..out.len() {
+            let mut at = 0;
+            assert!(decode::<Request>(&out[..cut], &mut at).unwrap().is_none());
+            assert_eq!(at, 0);
+        }
+        let mut at = 0;
+        let back: Request = decode(&out, &mut at).unwrap().unwrap();
+        assert_eq!(format!("{back:?}"), format!("{request:?}"));
+        assert_eq!(at, out.len());
+    }
+
+    #[test]
+    fn an_oversized_frame_is_refused_by_its_head() {
+        let head = (u32::MAX).to_le_bytes();
+        assert!(decode::<Request>(&head, &mut 0).is_err());
+    }
+}

@@ -1,0 +1,305 @@
+//! What an attempt gets, what it may use, and what is reported of it.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{err, grid, grid_with, out, sh};
+use hedge_exec::{Launch, Limits, Outcome, Source, Stdin};
+use std::time::{Duration, Instant};
+
+#[tokio::test]
+async fn exit_codes_and_signals_are_reported() {
+    let grid = grid().await;
+    assert_eq!(grid.sh("exit 0").await.outcome, Outcome::Exited(0));
+    assert_eq!(grid.sh("exit 7").await.outcome, Outcome::Exited(7));
+    assert_eq!(
+        grid.sh("kill -TERM $$").await.outcome,
+        Outcome::Signalled(15)
+    );
+    assert_eq!(
+        grid.sh("kill -KILL $$").await.outcome,
+        Outcome::Signalled(9)
+    );
+}
+
+#[tokio::test]
+async fn both_streams_are_captured_and_usage_is_measured() {
+    let grid = grid().await;
+    let exit = grid
+        .sh("echo to out; echo to err >&2; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done")
+        .await;
+    assert_eq!(
+        (out(&exit).as_str(), err(&exit).as_str()),
+        ("to out\n", "to err\n")
+    );
+    assert_eq!((exit.stdout.total, exit.stderr.total), (7, 7));
+    assert!(
+        exit.usage.cpu > Duration::from_millis(1),
+        "{:?}",
+        exit.usage
+    );
+    assert!(exit.usage.elapsed >= exit.usage.cpu / 2, "{:?}", exit.usage);
+    assert!(exit.usage.memory_peak > 100 << 10, "{:?}", exit.usage);
+}
+
+#[tokio::test]
+async fn the_tail_of_long_output_is_kept() {
+    let grid = grid().await;
+    let mut launch = sh("yes 0123456789 | head -n 300000; echo end");
+    launch.tail_bytes = Some(1000);
+    let exit = grid.spawner.run(&grid.scratch(), launch).await;
+    assert_eq!(exit.outcome, Outcome::Exited(0));
+    assert_eq!(exit.stdout.total, 300_000 * 11 + 4);
+    assert_eq!(exit.stdout.bytes.len(), 1000);
+    assert!(out(&exit).ends_with("0123456789\nend\n"));
+}
+
+#[tokio::test]
+async fn standard_input_is_nothing_bytes_or_a_file() {
+    let grid = grid().await;
+    assert_eq!(out(&grid.sh("cat | wc -c").await).trim(), "0");
+
+    let mut launch = Launch::new("cat", Vec::<String>::new());
+    launch.stdin = Stdin::Bytes(b"some bytes".to_vec());
+    assert_eq!(
+        out(&grid.spawner.run(&grid.scratch(), launch.clone()).await),
+        "some bytes"
+    );
+
+    let mut scratch = grid.scratch();
+    scratch.place_stdin(Source::Bytes(b"from a file")).unwrap();
+    launch.stdin = Stdin::Placed;
+    assert_eq!(
+        out(&grid.spawner.run(&scratch, launch).await),
+        "from a file"
+    );
+}
+
+#[tokio::test]
+async fn environment_folder_and_tmpdir_are_the_attempts_own() {
+    let grid = grid_with(|config| config.env.push(("FROM_WORKER".into(), "base".into()))).await;
+    let scratch = grid.scratch();
+    let mut launch = sh(
+        "pwd; echo $HOME; echo $FROM_WORKER $FROM_TASK; t=$(mktemp); echo $t; env | grep -c CARGO",
+    );
+    launch.env = vec![("FROM_TASK".into(), "own".into())];
+    let exit = grid.spawner.run(&scratch, launch).await;
+    let text = out(&exit);
+    let lines: Vec<&str> = text.lines().collect();
+    let folder = scratch.folder();
+    assert_eq!(lines[0], folder.to_str().unwrap(), "{text} {}", err(&exit));
+    assert_eq!(lines[1], folder.to_str().unwrap());
+    assert_eq!(lines[2], "base own");
+    let slot = folder.parent().unwrap().join("tmp");
+    assert!(
+        lines[3].starts_with(slot.to_str().unwrap()),
+        "{text} {}",
+        err(&exit)
+    );
+    assert_eq!(lines[4], "0", "the worker's environment must not leak");
+}
+
+#[tokio::test]
+async fn programs_that_cannot_start_say_why() {
+    let grid = grid().await;
+    let mut scratch = grid.scratch();
+    scratch
+        .place("data.txt", false, Source::Bytes(b"text"))
+        .unwrap();
+    scratch
+        .place("junk", true, Source::Bytes(b"\x00\x01\x02"))
+        .unwrap();
+    scratch
+        .place("orphan", true, Source::Bytes(b"#!/no/such/interpreter\n"))
+        .unwrap();
+    let cases = [
+        (
+            "no-such-program-here",
+            "program not found: no-such-program-here; is it installed on this worker, or should it be an input?",
+        ),
+        ("./missing", "program not found: ./missing"),
+        ("./data.txt", "executable bit"),
+        ("./junk", "not a program for this machine"),
+        ("", "the command is empty"),
+        ("/root/x", "may not be executed"),
+        ("or\0phan", "NUL"),
+    ];
+    for (program, wanted) in cases {
+        let launch = Launch::new(program, ["x"]);
+        match grid.spawner.run(&scratch, launch).await.outcome {
+            Outcome::NotStarted { reason } => {
+                // Where the path is not in the view at all, it is not found.
+                let hidden = program.starts_with("/root") && reason.contains("not found");
+                assert!(reason.contains(wanted) || hidden, "{program:?}: {reason}");
+            }
+            other => panic!("{program:?}: {other:?}"),
+        }
+    }
+    let full = scratch.folder().join("orphan");
+    let launch = Launch::new(full.to_str().unwrap(), ["x"]);
+    let Outcome::NotStarted { reason } = grid.spawner.run(&scratch, launch).await.outcome else {
+        panic!("it started")
+    };
+    assert!(reason.contains("interpreter"), "{reason}");
+}
+
+#[tokio::test]
+async fn an_input_can_be_the_program() {
+    let grid = grid().await;
+    let mut scratch = grid.scratch();
+    scratch
+        .place(
+            "tools/hello",
+            true,
+            Source::Bytes(b"#!/bin/sh\necho hello $1\n"),
+        )
+        .unwrap();
+    scratch
+        .place("greet", true, Source::Bytes(b"#!/bin/sh\necho greet\n"))
+        .unwrap();
+    let exit = grid
+        .spawner
+        .run(&scratch, Launch::new("tools/hello", ["you"]))
+        .await;
+    assert_eq!(out(&exit), "hello you\n", "{exit:?}");
+    let exit = grid
+        .spawner
+        .run(&scratch, Launch::new("greet", Vec::<String>::new()))
+        .await;
+    assert_eq!(out(&exit), "greet\n", "{exit:?}");
+}
+
+#[tokio::test]
+async fn files_that_the_owner_offers_are_found_by_name() {
+    let offered = tempfile::TempDir::new().unwrap();
+    let tool = offered.path().join("offered-tool");
+    std::fs::copy("/bin/echo", &tool).unwrap();
+    let grid = grid_with(|config| config.read_only = vec![tool.clone()]).await;
+    let exit = grid
+        .spawner
+        .run(&grid.scratch(), Launch::new("offered-tool", ["here"]))
+        .await;
+    assert_eq!(out(&exit), "here\n", "{exit:?}");
+}
+
+#[tokio::test]
+async fn the_time_limit_ends_an_attempt() {
+    let grid = grid().await;
+    let limit = Duration::from_millis(150);
+    let mut launch = sh("echo begun; sleep 1000 & sleep 1000");
+    launch.limits = Limits {
+        time: Some(limit),
+        ..Limits::default()
+    };
+    let since = Instant::now();
+    let exit = grid.spawner.run(&grid.scratch(), launch).await;
+    assert_eq!(exit.outcome, Outcome::TimeLimit { limit });
+    assert_eq!(out(&exit), "begun\n");
+    assert!(exit.usage.elapsed >= limit, "{:?}", exit.usage);
+    assert!(since.elapsed() < common::PATIENCE);
+}
+
+#[tokio::test]
+async fn the_memory_limit_counts_all_processes_of_an_attempt() {
+    let grid = grid().await;
+    let limit = 60 << 20;
+    let mut launch = sh(
+        "for i in 1 2 3; do (x=$(head -c 40000000 /dev/zero | tr '\\0' x); sleep 1000) & done; wait",
+    );
+    launch.limits = Limits {
+        memory: Some(limit),
+        ..Limits::default()
+    };
+    let exit = grid.spawner.run(&grid.scratch(), launch.clone()).await;
+    match exit.outcome {
+        Outcome::MemoryLimit { limit: said, used } => {
+            assert_eq!(said, limit);
+            assert!(used > limit);
+            assert!(exit.usage.memory_peak >= used);
+        }
+        ref other => panic!("{other:?} {}", err(&exit)),
+    }
+    let mut modest = sh("x=$(head -c 1000000 /dev/zero | tr '\\0' x); sleep 0.2");
+    modest.limits = launch.limits;
+    let exit = grid.spawner.run(&grid.scratch(), modest).await;
+    assert_eq!(exit.outcome, Outcome::Exited(0));
+}
+
+#[tokio::test]
+async fn the_disk_limit_counts_all_files_and_bounds_each() {
+    let grid = grid().await;
+    let limit = 1 << 20;
+    let mut launch = sh(
+        "i=0; while [ $i -lt 30 ]; do head -c 100000 /dev/zero > $TMPDIR/$i; i=$((i+1)); done; sleep 1000",
+    );
+    launch.limits = Limits {
+        disk: Some(limit),
+        ..Limits::default()
+    };
+    let exit = grid.spawner.run(&grid.scratch(), launch).await;
+    match exit.outcome {
+        Outcome::DiskLimit { limit: said, used } => assert!(said == limit && used > limit),
+        ref other => panic!("{other:?} {}", err(&exit)),
+    }
+    let mut single = sh("head -c 2000000 /dev/zero > big; stat -c %s big");
+    single.limits = Limits {
+        disk: Some(limit),
+        ..Limits::default()
+    };
+    let exit = grid.spawner.run(&grid.scratch(), single).await;
+    assert!(
+        exit.outcome.is_success() && out(&exit).trim() == limit.to_string(),
+        "{exit:?}"
+    );
+    assert!(grid.left_over().is_empty());
+}
+
+#[tokio::test]
+async fn closing_the_streams_does_not_hold_up_the_report() {
+    let grid = grid().await;
+    let since = Instant::now();
+    let exit = grid.sh("exec 1>&- 2>&-; exit 3").await;
+    assert_eq!(exit.outcome, Outcome::Exited(3));
+    // A process that keeps the pipes open ends with the attempt.
+    let exit = grid.sh("sleep 1000 & echo left").await;
+    assert_eq!(
+        (exit.outcome.clone(), out(&exit).as_str()),
+        (Outcome::Exited(0), "left\n")
+    );
+    assert!(since.elapsed() < common::PATIENCE);
+}
+
+#[tokio::test]
+async fn attempts_run_at_idle_priority_unless_told_otherwise() {
+    let grid = grid().await;
+    let script = "chrt -p $$ | head -1; (sleep 0; chrt -p $$ | head -1)";
+    assert_eq!(out(&grid.sh(script).await).matches("SCHED_IDLE").count(), 2);
+    let grid = grid_with(|config| config.priority = hedge_exec::Priority::Normal).await;
+    assert_eq!(
+        out(&grid.sh(script).await).matches("SCHED_OTHER").count(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn many_attempts_at_once_keep_apart() {
+    let grid = std::sync::Arc::new(grid_with(|config| config.running_max = 16).await);
+    let mut all = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let grid = grid.clone();
+        all.spawn(async move {
+            let exit = grid
+                .sh(&format!(
+                    "ls | wc -l; echo {number} > f; cat f; exit {}",
+                    number % 100
+                ))
+                .await;
+            assert_eq!(exit.outcome, Outcome::Exited(number % 100), "{exit:?}");
+            assert_eq!(out(&exit), format!("0\n{number}\n"), "{exit:?}");
+        });
+    }
+    while let Some(done) = all.join_next().await {
+        done.unwrap();
+    }
+    assert!(grid.left_over().is_empty());
+}

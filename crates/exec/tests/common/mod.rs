@@ -1,0 +1,119 @@
+//! What the tests share: a worker's runner on a folder of its own.
+#![allow(dead_code, missing_docs)]
+
+use hedge_exec::{Exit, Launch, Scratch, ScratchPool, Spawner, SpawnerConfig};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Generous, for loaded machines; every wait ends as soon as it can.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub const HELPER: &str = env!("CARGO_BIN_EXE_hedge-exec-helper");
+
+pub struct Grid {
+    pub pool: ScratchPool,
+    pub spawner: Spawner,
+    /// The worker's own folder, with a key in it.
+    pub dir: TempDir,
+}
+
+pub async fn grid() -> Grid {
+    grid_with(|_| {}).await
+}
+
+pub async fn grid_with(change: impl FnOnce(&mut SpawnerConfig)) -> Grid {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("key"), "secret").unwrap();
+    let pool = ScratchPool::open(dir.path().join("scratch")).unwrap();
+    let mut config = config(&pool);
+    config.hidden = vec![dir.path().to_owned()];
+    change(&mut config);
+    let spawner = Spawner::start(config).await.unwrap();
+    Grid { pool, spawner, dir }
+}
+
+pub fn config(pool: &ScratchPool) -> SpawnerConfig {
+    let mut config = SpawnerConfig::new(pool.base());
+    config.program = (HELPER.into(), vec![hedge_exec::spawner::ARGUMENT.into()]);
+    config
+}
+
+impl Grid {
+    pub fn scratch(&self) -> Scratch {
+        self.pool.create().unwrap()
+    }
+
+    /// Runs a shell script in a folder of its own.
+    pub async fn sh(&self, script: &str) -> Exit {
+        self.spawner.run(&self.scratch(), sh(script)).await
+    }
+
+    /// Waits until no folder is being emptied, and says what is left in them all.
+    pub fn left_over(&self) -> Vec<PathBuf> {
+        until("folders are emptied", || self.pool.cleaning() == 0);
+        files_below(self.pool.base())
+    }
+}
+
+pub fn sh(script: &str) -> Launch {
+    Launch::new("sh", ["-c", script])
+}
+
+pub fn out(exit: &Exit) -> String {
+    String::from_utf8_lossy(&exit.stdout.bytes).into_owned()
+}
+
+pub fn err(exit: &Exit) -> String {
+    String::from_utf8_lossy(&exit.stderr.bytes).into_owned()
+}
+
+/// Waits for something that has no event of its own.
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut waiting = vec![folder.to_owned()];
+    while let Some(folder) = waiting.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.symlink_metadata().unwrap().is_dir() {
+                waiting.push(path);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// Processes of this machine whose command line holds `word`. Zombies have none.
+pub fn processes_with(word: &str) -> Vec<i32> {
+    let holds = |pid: &i32| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(word))
+    };
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(holds)
+        .collect()
+}
+
+/// A number of seconds that no other process sleeps, to know one's own processes by.
+pub fn odd_sleep() -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!(
+        "{}.{}",
+        1000 + std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+}

@@ -1,0 +1,237 @@
+//! Whatever dies, what hangs below it ends too, and nothing is left behind.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{HELPER, grid, grid_with, odd_sleep, out, processes_with, sh, until};
+use hedge_exec::{Launch, Outcome};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The promise is 50 ms; the tests leave room for a loaded machine and print what it was.
+const CANCEL_MAX: Duration = Duration::from_millis(500);
+
+/// A tree of five processes, three of which make themselves daemons in different ways.
+fn tree(sleep: &str) -> String {
+    format!(
+        "setsid sleep {sleep} & (setsid sh -c 'sleep {sleep} & sleep {sleep}' &) ; (sleep {sleep} &) ; \
+         env -i /usr/bin/setsid /usr/bin/sleep {sleep} & sleep {sleep}"
+    )
+}
+
+const TREE_SIZE: usize = 6;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_ends_a_tree_with_daemons_within_50_ms() {
+    for (sandbox, namespaces) in [(true, true), (true, false), (false, false)] {
+        let grid = grid_with(|config| {
+            config.sandbox = sandbox;
+            config.namespaces = namespaces;
+        })
+        .await;
+        let sleep = odd_sleep();
+        let scratch = grid.scratch();
+        let running = grid.spawner.launch(&scratch, sh(&tree(&sleep))).await;
+        // The shell's own command line holds the number too.
+        until("the tree stands", || sleepers(&sleep) >= TREE_SIZE);
+        let since = Instant::now();
+        running.cancel();
+        let exit = running.wait().await;
+        let took = since.elapsed();
+        println!("cancel, sandbox {sandbox}, namespaces {namespaces}: {took:?}");
+        assert_eq!(exit.outcome, Outcome::Cancelled);
+        assert_eq!(
+            processes_with(&sleep),
+            Vec::<i32>::new(),
+            "{sandbox} {namespaces}"
+        );
+        assert!(took < CANCEL_MAX, "{took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_attempt_leaves_behind_ends_before_its_report() {
+    let grid = grid().await;
+    let sleep = odd_sleep();
+    let other = odd_sleep();
+    let kept_scratch = grid.scratch();
+    let kept = grid.spawner.launch(&kept_scratch, sh(&tree(&other))).await;
+    until("the other tree stands", || sleepers(&other) >= TREE_SIZE);
+    for _ in 0..5 {
+        let script = format!("setsid sleep {sleep} & (setsid sleep {sleep} &); exit 4");
+        assert_eq!(grid.sh(&script).await.outcome, Outcome::Exited(4));
+        assert_eq!(processes_with(&sleep), Vec::<i32>::new());
+    }
+    assert!(
+        sleepers(&other) >= TREE_SIZE,
+        "another attempt's daemons must live on"
+    );
+    kept.cancel();
+    assert_eq!(kept.wait().await.outcome, Outcome::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_keeps_forking_is_ended() {
+    let grid = grid().await;
+    let sleep = odd_sleep();
+    let scratch = grid.scratch();
+    let script = format!(
+        "f() {{ while :; do (setsid sh -c 'sleep 0.01; : {sleep}' &) ; done; }}; f & f & f"
+    );
+    let running = grid.spawner.launch(&scratch, sh(&script)).await;
+    until("it forks", || processes_with(&sleep).len() > 10);
+    running.cancel();
+    assert_eq!(running.wait().await.outcome, Outcome::Cancelled);
+    until("all have ended", || processes_with(&sleep).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_before_the_start_and_after_the_end_is_harmless() {
+    let grid = grid().await;
+    let scratch = grid.scratch();
+    let running = grid.spawner.launch(&scratch, sh("sleep 1000")).await;
+    running.cancel();
+    running.cancel();
+    assert_eq!(running.wait().await.outcome, Outcome::Cancelled);
+    let running = grid.spawner.launch(&scratch, sh("exit 0")).await;
+    let id = running.id();
+    assert_eq!(running.wait().await.outcome, Outcome::Exited(0));
+    grid.spawner.cancel(id);
+    grid.spawner.cancel(id + 1000);
+    assert_eq!(grid.sh("exit 5").await.outcome, Outcome::Exited(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_an_attempt_ends_it() {
+    let grid = grid().await;
+    let sleep = odd_sleep();
+    let scratch = grid.scratch();
+    let running = grid
+        .spawner
+        .launch(&scratch, Launch::new("sleep", [sleep.clone()]))
+        .await;
+    until("it runs", || !processes_with(&sleep).is_empty());
+    drop(running);
+    until("it has ended", || processes_with(&sleep).is_empty());
+}
+
+#[test]
+fn a_killed_worker_takes_its_attempts_along() {
+    for setting in ["", "no-namespaces", "no-sandbox"] {
+        let sleep = odd_sleep();
+        let dir = TempDir::new().unwrap();
+        let mut worker = worker(&dir, &tree(&sleep), setting);
+        until("the tree stands", || sleepers(&sleep) >= TREE_SIZE);
+        let since = Instant::now();
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+        // The worker's own command line held the number; it is gone now.
+        until("all have ended", || processes_with(&sleep).is_empty());
+        println!("worker killed, {setting:?}: {:?}", since.elapsed());
+        // Nothing keeps the folder: another worker can take it over, and finds it empty.
+        until("the folder is free", || {
+            hedge_exec::ScratchPool::open(dir.path().join("base")).is_ok()
+        });
+        assert!(common::files_below(&dir.path().join("base")).is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_spawner_is_reported_and_replaced() {
+    for namespaces in [true, false] {
+        for outer in [true, false] {
+            let grid = grid_with(|config| config.namespaces = namespaces).await;
+            let sleep = odd_sleep();
+            let scratch = grid.scratch();
+            let running = grid.spawner.launch(&scratch, sh(&tree(&sleep))).await;
+            until("the tree stands", || sleepers(&sleep) >= TREE_SIZE);
+            let watcher = grid.spawner.process() as i32;
+            let target = if outer { watcher } else { child_of(watcher) };
+            let since = Instant::now();
+            kill(target);
+            let exit = running.wait().await;
+            println!(
+                "spawner killed, namespaces {namespaces}, outer {outer}: {:?}",
+                since.elapsed()
+            );
+            assert!(matches!(exit.outcome, Outcome::Lost { .. }), "{exit:?}");
+            // Without namespaces nobody is left to end daemons when the watcher is the one that dies.
+            if namespaces || !outer {
+                until("all have ended", || processes_with(&sleep).is_empty());
+            } else {
+                processes_with(&sleep).into_iter().for_each(kill);
+            }
+            drop(scratch);
+            let exit = grid.sh("echo again").await;
+            assert_eq!(out(&exit), "again\n", "{exit:?}");
+            assert_ne!(grid.spawner.process() as i32, watcher);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_the_spawner_ends_everything() {
+    let grid = grid().await;
+    let sleep = odd_sleep();
+    let scratch = grid.scratch();
+    let running = grid.spawner.launch(&scratch, sh(&tree(&sleep))).await;
+    until("the tree stands", || sleepers(&sleep) >= TREE_SIZE);
+    grid.spawner.stop().await;
+    assert_eq!(processes_with(&sleep), Vec::<i32>::new());
+    assert!(matches!(running.wait().await.outcome, Outcome::Lost { .. }));
+}
+
+#[test]
+fn the_spawner_refuses_to_run_without_a_worker() {
+    let done = Command::new(HELPER)
+        .arg(hedge_exec::spawner::ARGUMENT)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(done.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&done.stderr).contains("for the worker"));
+}
+
+/// Starts a worker that runs a script, and returns when it has begun.
+fn worker(dir: &TempDir, script: &str, setting: &str) -> Child {
+    let mut worker = Command::new(HELPER)
+        .arg("worker")
+        .arg(dir.path().join("base"))
+        .args([script, setting])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(worker.stdout.as_mut().unwrap()).lines();
+    let begun = lines
+        .map_while(Result::ok)
+        .any(|line| line.starts_with("folder"));
+    assert!(begun, "the worker did not begin");
+    worker
+}
+
+/// How many processes sleep for that long: programs, not the shells that name it.
+fn sleepers(sleep: &str) -> usize {
+    let is_sleep = |pid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm"))
+            .is_ok_and(|name| name.trim() == "sleep")
+    };
+    processes_with(sleep)
+        .iter()
+        .filter(|pid| is_sleep(pid))
+        .count()
+}
+
+fn child_of(pid: i32) -> i32 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    text.trim().parse().unwrap()
+}
+
+fn kill(pid: i32) {
+    let status = Command::new("kill")
+        .args(["-KILL", &pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}

@@ -2,7 +2,7 @@
 
 use crate::jobfile::BadJobFile;
 use hedge_model::msg::RefusalKind;
-use hedge_node::client::ClientError;
+use hedge_node::ClientError;
 use std::process::ExitCode;
 
 /// How a command ended. The numbers are part of the interface.

@@ -1,2 +1,44 @@
 //! The hedge command.
-fn main() {}
+
+use clap::Parser;
+use std::process::ExitCode;
+
+mod args;
+mod commands;
+mod exit;
+mod jobfile;
+mod show;
+mod tile;
+
+fn main() -> ExitCode {
+    // The spawner must have no other thread, and is started often: nothing comes before it.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == hedge_exec::spawner::ARGUMENT)
+    {
+        show::note(&format!("hedge: {}", hedge_exec::spawner::main()));
+        return exit::Exit::Bad.into();
+    }
+    exit::end_on_bugs();
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help that nobody reads is no trouble.
+            let _ = error.print();
+            return if error.use_stderr() {
+                exit::Exit::Bad
+            } else {
+                exit::Exit::Done
+            }
+            .into();
+        }
+    };
+    let json = cli.json;
+    match commands::run(cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            show::failure(&failure, json);
+            failure.exit().into()
+        }
+    }
+}

@@ -1,8 +1,265 @@
-//! `hedge doctor`
-use super::Context;
-use crate::exit::{Exit, Failure};
+//! `hedge doctor`: what works on this machine, and what to do about what does not.
 
-/// doctor
-pub fn run(_context: &Context) -> Result<Exit, Failure> {
-    Ok(Exit::Done)
+use super::{Context, block_on};
+use crate::exit::{Exit, Failure};
+use crate::show::doctor::{Finding, Verdict, text};
+use crate::show::time;
+use hedge_exec::{Launch, Report, Sandbox, ScratchPool, Spawner, SpawnerConfig};
+use hedge_model::units::show_bytes;
+use rustix::process::{Resource, getrlimit};
+use std::time::Instant;
+
+/// Fewest open files for comfort: each attempt and each peer needs a few.
+const FILES_WANTED: u64 = 4096;
+/// Fewest processes for comfort.
+const PROCESSES_WANTED: u64 = 4096;
+/// Less free disk than this makes jobs fail soon.
+const DISK_WANTED: u64 = 2 << 30;
+
+/// Looks at everything; fails with exit code 1 where something does not work at all.
+///
+/// # Errors
+/// The findings cannot be printed.
+pub fn run(context: &Context) -> Result<Exit, Failure> {
+    let mut findings = block_on(async { Ok(attempts().await) })?;
+    findings.push(priority());
+    let files = limit(
+        "open files",
+        Resource::Nofile,
+        FILES_WANTED,
+        "`ulimit -n`, or LimitNOFILE= of a service",
+    );
+    findings.push(files);
+    let processes = limit(
+        "processes",
+        Resource::Nproc,
+        PROCESSES_WANTED,
+        "`ulimit -u`, or TasksMax= of a service",
+    );
+    findings.push(processes);
+    findings.extend(machine(context));
+    context.look.print(&findings, || text(&findings))?;
+    let bad = findings
+        .iter()
+        .any(|finding| finding.verdict == Verdict::Bad);
+    Ok(if bad { Exit::Failed } else { Exit::Done })
+}
+
+fn finding(
+    what: &'static str,
+    verdict: Verdict,
+    found: impl Into<String>,
+    advice: Option<&str>,
+) -> Finding {
+    Finding {
+        what,
+        verdict,
+        found: found.into(),
+        advice: advice.map(str::to_owned),
+    }
+}
+
+/// Runs a task as a worker would, and tells what protects it and from it.
+async fn attempts() -> Vec<Finding> {
+    let bad = |what, why: String, advice| vec![finding(what, Verdict::Bad, why, Some(advice))];
+    let folder = match tempfile::Builder::new().prefix("hedge-doctor-").tempdir() {
+        Ok(folder) => folder,
+        Err(error) => {
+            return bad(
+                "scratch folders",
+                format!("cannot be made: {error}"),
+                "set TMPDIR to a folder that can be written",
+            );
+        }
+    };
+    let scratch = match ScratchPool::open(folder.path().join("scratch")) {
+        Ok(scratch) => scratch,
+        Err(error) => {
+            return bad(
+                "scratch folders",
+                error.to_string(),
+                "set TMPDIR to a folder that can be written",
+            );
+        }
+    };
+    let spawner = match Spawner::start(SpawnerConfig::new(scratch.base())).await {
+        Ok(spawner) => spawner,
+        Err(error) => {
+            return bad(
+                "sandbox",
+                error.to_string(),
+                "no task can be run until this is solved",
+            );
+        }
+    };
+    let mut findings = protections(&spawner.report());
+    findings.push(one_task(&spawner, &scratch).await);
+    spawner.stop().await;
+    findings
+}
+
+async fn one_task(spawner: &Spawner, scratch: &ScratchPool) -> Finding {
+    let folder = match scratch.create() {
+        Ok(folder) => folder,
+        Err(error) => return finding("running a task", Verdict::Bad, error.to_string(), None),
+    };
+    let started = Instant::now();
+    let exit = spawner.run(&folder, Launch::new("true", [""; 0])).await;
+    if exit.outcome.is_success() {
+        let took = time(started.elapsed().as_secs_f64() * 1000.0);
+        finding(
+            "running a task",
+            Verdict::Good,
+            format!("`true` ran in {took}"),
+            None,
+        )
+    } else {
+        let found = format!("`true` ended with {:?}", exit.outcome);
+        finding(
+            "running a task",
+            Verdict::Bad,
+            found,
+            Some("look at what stands above; HEDGE_LOG=debug says more"),
+        )
+    }
+}
+
+fn protections(report: &Report) -> Vec<Finding> {
+    let why = report.reduced.clone().unwrap_or_default();
+    let sandbox = match report.sandbox {
+        Sandbox::View { landlock: 0 } => finding(
+            "sandbox",
+            Verdict::Reduced,
+            "namespaces, no Landlock: tasks of one worker can read each other's folders",
+            Some("use a kernel from 6.2 on with Landlock switched on"),
+        ),
+        Sandbox::View { landlock } => finding(
+            "sandbox",
+            Verdict::Good,
+            format!("namespaces and Landlock (ABI {landlock})"),
+            None,
+        ),
+        Sandbox::Landlock { abi } => finding(
+            "sandbox",
+            Verdict::Reduced,
+            format!("Landlock alone (ABI {abi}): {why}"),
+            Some(
+                "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, or AppArmor's restriction off)",
+            ),
+        ),
+        Sandbox::None => finding(
+            "sandbox",
+            Verdict::Bad,
+            "none",
+            Some("see `hedge worker --help`"),
+        ),
+    };
+    let network = if report.network_cut {
+        finding(
+            "tasks' network",
+            Verdict::Good,
+            "cut off unless --allow-network",
+            None,
+        )
+    } else {
+        finding(
+            "tasks' network",
+            Verdict::Reduced,
+            "cannot be cut off",
+            Some("allow network namespaces"),
+        )
+    };
+    let cleaning = if report.marked {
+        finding(
+            "ending tasks",
+            Verdict::Good,
+            "all processes of a task are found by the kernel's mark",
+            None,
+        )
+    } else {
+        finding(
+            "ending tasks",
+            Verdict::Reduced,
+            "processes that left their group are found by their environment, which they can change",
+            Some("allow user namespaces"),
+        )
+    };
+    let idle = match (report.idle, report.autogroup) {
+        (true, false) => finding(
+            "tasks' priority",
+            Verdict::Good,
+            "idle: tasks run when nothing else wants the CPU",
+            None,
+        ),
+        (true, true) => finding(
+            "tasks' priority",
+            Verdict::Reduced,
+            "idle, but the kernel shares the CPU out between login sessions first",
+            Some("sysctl kernel.sched_autogroup_enabled=0, or run the worker as a system service"),
+        ),
+        (false, _) => finding(
+            "tasks' priority",
+            Verdict::Reduced,
+            "like any program: SCHED_IDLE is refused",
+            Some("allow sched_setscheduler in the container's system call filter"),
+        ),
+    };
+    vec![sandbox, network, cleaning, idle]
+}
+
+/// Whether the network's threads may go before other work, so that heartbeats stay on time on a busy machine.
+fn priority() -> Finding {
+    if hedge_node::priority_can_be_raised() {
+        finding("network priority", Verdict::Good, "raised", None)
+    } else {
+        finding(
+            "network priority",
+            Verdict::Reduced,
+            "cannot be raised: heartbeats may be late while the machine is busy",
+            Some(
+                "give the user a negative `nice` limit (limits.conf, LimitNICE=-10 of a service) or CAP_SYS_NICE",
+            ),
+        )
+    }
+}
+
+fn limit(what: &'static str, resource: Resource, wanted: u64, advice: &str) -> Finding {
+    let limit = getrlimit(resource);
+    match limit.current {
+        None => finding(what, Verdict::Good, "without limit", None),
+        Some(current) if current >= wanted => {
+            finding(what, Verdict::Good, format!("up to {current}"), None)
+        }
+        Some(current) => {
+            let found = format!("up to {current}; {wanted} are better for many tasks and peers");
+            finding(
+                what,
+                Verdict::Reduced,
+                found,
+                Some(&format!("raise it: {advice}")),
+            )
+        }
+    }
+}
+
+fn machine(context: &Context) -> Vec<Finding> {
+    let dir = context.folders.worker();
+    let has = hedge_node::worker::offer(&dir);
+    let disk = format!("{} free at {}", show_bytes(has.disk), dir.display());
+    let disk = if has.disk >= DISK_WANTED {
+        finding("disk", Verdict::Good, disk, None)
+    } else {
+        finding(
+            "disk",
+            Verdict::Reduced,
+            disk,
+            Some("free some space, or give --dir a place that has more"),
+        )
+    };
+    let cpus = format!(
+        "{} CPUs, {} memory",
+        has.cpus_milli / 1000,
+        show_bytes(has.memory)
+    );
+    vec![disk, finding("machine", Verdict::Good, cpus, None)]
 }

@@ -5,7 +5,8 @@ use crate::exit::{Exit, Failure};
 use crate::show::progress::Progress;
 use hedge_model::JobId;
 use hedge_model::view::{JobState, JobView};
-use hedge_node::client::{Client, ClientError};
+use hedge_node::ClientError;
+use hedge_node::client::Client;
 use std::time::Duration;
 
 /// How often a lost connection is made again before the grid counts as unreachable, with pauses that double

@@ -42,7 +42,7 @@ async fn watch(context: &Context, client: &Client, id: JobId) -> Result<(), Fail
             let why = format!(
                 "the connection to the grid was lost; job {id} goes on: `hedge job {id} --watch`"
             );
-            return Err(hedge_node::client::ClientError::Unreachable(why).into());
+            return Err(hedge_node::ClientError::Unreachable(why).into());
         };
         let running = view.state == JobState::Running;
         let text = || {

@@ -67,9 +67,14 @@ fn move_all(paths: &[PathBuf], from: &Path, to: &Path) -> Result<Vec<PathBuf>, F
     let moved = paths.iter().map(|path| {
         let target = to.join(path.strip_prefix(from).unwrap_or(path));
         let parent = target.parent().unwrap_or(to);
-        std::fs::create_dir_all(parent).and_then(|()| std::fs::rename(path, &target)).map_err(|error| {
-            Failure::Local(format!("cannot write {}: {error}; the grid keeps the results", target.display()))
-        })?;
+        std::fs::create_dir_all(parent)
+            .and_then(|()| std::fs::rename(path, &target))
+            .map_err(|error| {
+                Failure::Local(format!(
+                    "cannot write {}: {error}; the grid keeps the results",
+                    target.display()
+                ))
+            })?;
         Ok(target)
     });
     moved.collect()

@@ -60,7 +60,10 @@ pub fn config(workers: Option<u16>, rules: &TaskRules) -> Result<LocalConfig, Fa
     let flags = [
         ("--no-sandbox", rules.no_sandbox),
         ("--allow-network", rules.allow_network),
-        ("--task-priority=normal", rules.task_priority == Priority::Normal),
+        (
+            "--task-priority=normal",
+            rules.task_priority == Priority::Normal,
+        ),
     ];
     let set = flags.iter().filter(|(_, set)| *set);
     config.worker_args = set.map(|(flag, _)| (*flag).to_owned()).collect();

@@ -59,7 +59,9 @@ impl Checked {
         let hashing =
             tokio::task::spawn_blocking(move || kind.resolve(&mut |path| client.add_file(path)));
         hashing.await.unwrap_or_else(|error| {
-            Err(Failure::Local(format!("the inputs could not be read: {error}; nothing was submitted")))
+            Err(Failure::Local(format!(
+                "the inputs could not be read: {error}; nothing was submitted"
+            )))
         })
     }
 }

@@ -5,7 +5,7 @@ use super::{Context, daemon, log_events};
 use crate::args::Supervisor;
 use crate::exit::{Exit, Failure};
 use crate::show;
-use hedge_node::client::ClientError;
+use hedge_node::ClientError;
 use hedge_node::supervisor::{self, SupervisorConfig};
 use serde_json::json;
 use tracing_subscriber::filter::LevelFilter;

@@ -6,7 +6,7 @@ use crate::args::{Priority, Worker};
 use crate::exit::{Exit, Failure};
 use crate::show;
 use hedge_net::Ticket;
-use hedge_node::client::ClientError;
+use hedge_node::ClientError;
 use hedge_node::worker::{self, Drain, WorkerConfig};
 use std::io::{BufRead, Read};
 use tracing_subscriber::filter::LevelFilter;
@@ -20,7 +20,11 @@ const TICKET_BYTES_MAX: u64 = 64 << 10;
 /// It cannot start or join.
 pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
     let kept = args.join.as_deref() == Some("-");
-    log_events(if kept { LevelFilter::ERROR } else { LevelFilter::INFO });
+    log_events(if kept {
+        LevelFilter::ERROR
+    } else {
+        LevelFilter::INFO
+    });
     let ticket = ticket(context, args.join.as_deref())?;
     daemon(async {
         let config = config(context, args, ticket);
@@ -39,14 +43,18 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
             tokio::spawn(async move {
                 interrupts.next().await;
                 if !kept {
-                    show::note("no new tasks; leaving when the running ones are done, once more leaves at once");
+                    show::note(
+                        "no new tasks; leaving when the running ones are done, once more leaves at once",
+                    );
                 }
                 drain.start().await;
                 interrupts.next().await;
                 std::process::exit(Exit::Cancelled as i32);
             });
         };
-        worker::run(config, started).await.map_err(ClientError::from)?;
+        worker::run(config, started)
+            .await
+            .map_err(ClientError::from)?;
         Ok(Exit::Done)
     })
 }
@@ -81,7 +89,9 @@ fn ticket(context: &Context, join: Option<&str>) -> Result<Ticket, Failure> {
             let mut line = String::new();
             let stdin = std::io::stdin().lock();
             let read = stdin.take(TICKET_BYTES_MAX).read_line(&mut line);
-            read.map_err(|error| Failure::Arguments(format!("no ticket on standard input: {error}")))?;
+            read.map_err(|error| {
+                Failure::Arguments(format!("no ticket on standard input: {error}"))
+            })?;
             line
         }
         Some(text) => text.to_owned(),

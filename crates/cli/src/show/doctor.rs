@@ -1,0 +1,48 @@
+//! Findings of `hedge doctor` as text.
+
+use serde::Serialize;
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+pub struct Finding {
+    /// What.
+    pub what: &'static str,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do about it.
+    pub advice: Option<String>,
+}
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// It works, with a drawback.
+    Reduced,
+    /// It does not work.
+    Bad,
+}
+
+/// All findings, each with its advice.
+pub fn text(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let verdict = match finding.verdict {
+            Verdict::Good => "good   ",
+            Verdict::Reduced => "reduced",
+            Verdict::Bad => "BAD    ",
+        };
+        text.push_str(&format!(
+            "{verdict}  {:<18} {}\n",
+            finding.what, finding.found
+        ));
+        if let Some(advice) = &finding.advice {
+            text.push_str(&format!("{:27}→ {advice}\n", ""));
+        }
+    }
+    text
+}

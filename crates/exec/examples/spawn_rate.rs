@@ -54,7 +54,36 @@ fn main() {
             );
         }
     }
+    runtime.block_on(times(&base));
     let _ = std::fs::remove_dir_all(base);
+}
+
+/// How long one takes by itself.
+async fn times(base: &std::path::Path) {
+    let pool = ScratchPool::open(base).expect("a folder");
+    let mut all: [Vec<f64>; 3] = Default::default();
+    for _ in 0..10 {
+        let since = Instant::now();
+        let spawner = Spawner::start(SpawnerConfig::new(pool.base()))
+            .await
+            .expect("a spawner");
+        all[0].push(since.elapsed().as_secs_f64() * 1e3);
+        for _ in 0..50 {
+            let since = Instant::now();
+            let scratch = pool.create().expect("a folder");
+            spawner
+                .run(&scratch, Launch::new("true", Vec::<String>::new()))
+                .await;
+            all[1].push(since.elapsed().as_secs_f64() * 1e3);
+        }
+        let since = Instant::now();
+        spawner.stop().await;
+        all[2].push(since.elapsed().as_secs_f64() * 1e3);
+    }
+    let [start, run, stop] = all.map(median);
+    println!(
+        "medians: spawner start {start:.1} ms, one attempt {run:.2} ms, spawner stop {stop:.1} ms"
+    );
 }
 
 const ROUNDS: usize = 5;

@@ -2,7 +2,7 @@
 //!
 //! `spawner`: what a worker starts. `worker BASE SCRIPT [SETTING…]`: runs a shell script as an attempt
 //! below `BASE`, without the network, and tells how it ended. Settings: `no-namespaces`, `no-sandbox`,
-//! `network`.
+//! `network`, and `linger` to stay after that until the standard input ends.
 
 use hedge_exec::{Launch, ScratchPool, Spawner, SpawnerConfig};
 
@@ -40,5 +40,9 @@ fn worker(base: &str, script: &str, settings: &[String]) {
         println!("outcome {:?}", exit.outcome);
         println!("{}", String::from_utf8_lossy(&exit.stdout.bytes));
         println!("{}", String::from_utf8_lossy(&exit.stderr.bytes));
+        if is_set("linger") {
+            println!("lingering");
+            let _ = tokio::task::spawn_blocking(|| std::io::stdin().lines().count()).await;
+        }
     });
 }

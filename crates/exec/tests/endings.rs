@@ -87,6 +87,64 @@ async fn a_process_that_keeps_forking_is_ended() {
     until("all have ended", || processes_with(&sleep).is_empty());
 }
 
+/// Where the kernel's mark is not to be had, which is for an ordinary user without namespaces.
+#[test]
+fn an_ordinary_users_daemons_end_with_their_attempt_too() {
+    for setting in ["", "no-namespaces", "no-sandbox"] {
+        let dir = TempDir::new().unwrap();
+        let base = dir.path().join("base");
+        std::fs::create_dir(&base).unwrap();
+        let (sleep, shed) = (odd_sleep(), odd_sleep());
+        let script = format!(
+            "setsid sleep {sleep} & (setsid sleep {sleep} &); env -i setsid sleep {shed} & exit 4"
+        );
+        let mut command = Command::new(common::public_helper(&dir));
+        command
+            .arg("worker")
+            .arg(&base)
+            .args([&script, "linger", setting])
+            .current_dir("/");
+        common::as_ordinary_user(&mut command, &[&base]);
+        let mut worker = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(worker.stdout.take().unwrap()).lines();
+        let told: Vec<String> = lines
+            .map_while(Result::ok)
+            .take_while(|line| line != "lingering")
+            .collect();
+        assert!(told.contains(&"outcome Exited(4)".to_owned()), "{told:?}");
+        assert_eq!(sleepers(&sleep), 0, "{setting}");
+        // Without a mark that cannot be shed it takes a moment.
+        until("the one that hid has ended", || sleepers(&shed) == 0);
+        drop(worker.stdin.take());
+        assert!(worker.wait().unwrap().success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_are_cancelled_at_once() {
+    let grid = grid().await;
+    let sleep = odd_sleep();
+    let mut all = Vec::new();
+    for _ in 0..200 {
+        let scratch = grid.scratch();
+        let launch = sh(&format!("setsid sleep {sleep} & sleep {sleep}"));
+        all.push((grid.spawner.launch(&scratch, launch).await, scratch));
+    }
+    until("all run", || sleepers(&sleep) == 400);
+    let since = Instant::now();
+    all.iter().for_each(|(running, _)| running.cancel());
+    for (running, _scratch) in all {
+        assert_eq!(running.wait().await.outcome, Outcome::Cancelled);
+    }
+    println!("200 attempts cancelled: {:?}", since.elapsed());
+    assert_eq!(sleepers(&sleep), 0);
+    assert!(since.elapsed() < Duration::from_secs(5));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelling_before_the_start_and_after_the_end_is_harmless() {
     let grid = grid().await;

@@ -3,10 +3,9 @@
 
 mod common;
 
-use common::{HELPER, err, grid, grid_with, out};
+use common::{err, grid, grid_with, out};
 use hedge_exec::{ExecError, Sandbox, ScratchPool, Spawner};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
@@ -100,13 +99,9 @@ async fn without_namespaces_landlock_holds_the_same() {
 fn an_ordinary_users_attempts_are_locked_in_too() {
     for setting in ["", "no-namespaces"] {
         let dir = TempDir::new().unwrap();
-        let helper = public_helper(&dir);
+        let helper = common::public_helper(&dir);
         std::fs::write(dir.path().join("key"), "secret").unwrap();
         std::fs::create_dir(dir.path().join("scratch")).unwrap();
-        std::os::unix::fs::chown(dir.path().join("key"), Some(65534), Some(65534))
-            .unwrap_or_default();
-        std::os::unix::fs::chown(dir.path().join("scratch"), Some(65534), Some(65534))
-            .unwrap_or_default();
         // The worker's number is not known before it runs; its parent's will do for the signals.
         let mut command = Command::new(&helper);
         command.arg("worker").arg(dir.path().join("scratch"));
@@ -114,9 +109,8 @@ fn an_ordinary_users_attempts_are_locked_in_too() {
             .arg(attack(dir.path(), std::process::id()))
             .arg(setting)
             .current_dir("/");
-        if rustix_is_root() {
-            command.uid(65534).gid(65534);
-        }
+        let own = [dir.path().join("key"), dir.path().join("scratch")];
+        common::as_ordinary_user(&mut command, &own.each_ref().map(|path| path.as_path()));
         let done = command.output().unwrap();
         let text = String::from_utf8_lossy(&done.stdout);
         assert!(
@@ -315,18 +309,4 @@ async fn without_a_sandbox_an_attempt_is_the_users_own_process() {
             err(&exit)
         );
     }
-}
-
-/// A copy of the helper that any user may execute.
-fn public_helper(dir: &TempDir) -> std::path::PathBuf {
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let helper = dir.path().join("helper");
-    std::fs::copy(HELPER, &helper).unwrap();
-    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
-    helper
-}
-
-fn rustix_is_root() -> bool {
-    std::fs::metadata("/proc/self")
-        .is_ok_and(|about| std::os::unix::fs::MetadataExt::uid(&about) == 0)
 }

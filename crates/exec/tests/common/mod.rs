@@ -117,3 +117,25 @@ pub fn odd_sleep() -> String {
         NEXT.fetch_add(1, Ordering::Relaxed)
     )
 }
+
+/// A copy of the helper that any user may execute, in a folder that any user may enter.
+pub fn public_helper(dir: &TempDir) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let helper = dir.path().join("helper");
+    std::fs::copy(HELPER, &helper).unwrap();
+    std::fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
+    helper
+}
+
+/// Makes the command run as an ordinary user that owns `paths`, where these tests are run by root.
+pub fn as_ordinary_user(command: &mut std::process::Command, paths: &[&Path]) {
+    use std::os::unix::process::CommandExt;
+    let about = std::fs::metadata("/proc/self").unwrap();
+    if std::os::unix::fs::MetadataExt::uid(&about) == 0 {
+        for path in paths {
+            std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+        }
+        command.uid(65534).gid(65534);
+    }
+}

@@ -1,14 +1,17 @@
 //! The spawner's loop: requests, ends of processes, output, deadlines.
 
-use super::attempt::{self, Attempt, Ended, Programs, Stream};
+mod ending;
+mod os;
+
+use super::attempt::{self, Attempt, Programs, Stream};
 use super::child::{Cloner, Command};
 use super::ground::{Ground, Slot};
 use super::tree::{self, Children, Mark};
 use crate::wire::{self, Reply, Request};
-use crate::{Exit, Launch, Outcome, Sandbox, Usage};
+use crate::{Exit, Launch, Outcome};
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -17,11 +20,6 @@ const STARTS_PER_ROUND: usize = 16;
 const EVENTS_PER_ROUND: usize = 256;
 /// How often memory is looked at while an attempt has a limit.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
-/// Until strays are looked for after an end: the kernel's list of children can miss one at first.
-const STRAYS_AFTER: Duration = Duration::from_millis(100);
-/// How long what an attempt left may take to die. Only a process that hangs in the kernel takes longer;
-/// then the attempt is reported all the same.
-const DYING_MAX: Duration = Duration::from_secs(5);
 /// Reports that may wait for the worker to read them, bytes.
 const OUT_BYTES_MAX: usize = 8 << 20;
 
@@ -70,7 +68,7 @@ impl Engine {
     fn new(ground: Ground, socket: UnixStream) -> io::Result<Engine> {
         socket.set_nonblocking(true)?;
         let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)?;
-        let signals = signals_of_children()?;
+        let signals = os::signals_of_children()?;
         let mut engine = Engine {
             null: std::fs::File::options()
                 .read(true)
@@ -79,7 +77,7 @@ impl Engine {
                 .into(),
             cloner: Cloner::new()?,
             children: Children::open(),
-            files_max: raise_files_max(),
+            files_max: os::raise_files_max(),
             slots: HashMap::new(),
             programs: Programs::default(),
             waiting: VecDeque::new(),
@@ -285,159 +283,6 @@ impl Engine {
         }
     }
 
-    /// Takes notice of all processes that have ended.
-    fn reap(&mut self) {
-        let mut drained = [0u8; 1024];
-        let _ = rustix::io::read(&self.signals, &mut drained);
-        let mut over = Vec::new();
-        loop {
-            let mut status = 0;
-            // SAFETY: all zeroes is a valid value, and both are valid for the call.
-            let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-            // SAFETY: as above; reaps our own children only.
-            let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage) };
-            if pid <= 0 {
-                break;
-            }
-            let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
-            if let Some(id) = self.by_pid.remove(&pid) {
-                if let Some(attempt) = self.attempts.get_mut(&id) {
-                    attempt.ended = Some(Ended {
-                        outcome: outcome_of(status),
-                        elapsed: attempt.started.elapsed(),
-                        cpu,
-                        memory_peak: usage.ru_maxrss as u64 * 1024,
-                    });
-                    over.push(id);
-                }
-            } else if let Some(Some(mark)) = self.orphans.remove(&pid)
-                && let Some(attempt) = self
-                    .by_mark
-                    .get(&mark)
-                    .and_then(|id| self.attempts.get_mut(id))
-            {
-                attempt.orphans_cpu += cpu;
-            }
-        }
-        if !over.is_empty() {
-            self.strays_at
-                .get_or_insert_with(|| Instant::now() + STRAYS_AFTER);
-            self.sweep();
-        }
-        for id in over {
-            self.settle(id);
-        }
-        for id in std::mem::take(&mut self.dying) {
-            self.settle(id);
-        }
-    }
-
-    /// Looks at our children for what attempts have left behind: nearly always there is nothing, and then
-    /// this costs one system call.
-    fn sweep(&mut self) {
-        for pid in self.children.list() {
-            if self.by_pid.contains_key(&pid) {
-                continue;
-            }
-            let by_namespace = self.ground.report.marked;
-            let mark = *self
-                .orphans
-                .entry(pid)
-                .or_insert_with(|| tree::mark_of(pid, by_namespace));
-            match mark.and_then(|mark| self.by_mark.get(&mark)) {
-                Some(id) => {
-                    if let Some(attempt) = self.attempts.get_mut(id)
-                        && attempt.ended.is_some()
-                    {
-                        attempt.dying_since.get_or_insert_with(Instant::now);
-                    }
-                }
-                // Of an attempt that was reported; or of none that can be told, while none runs.
-                None if mark.is_some() || self.attempts.is_empty() => kill(pid),
-                None => {
-                    self.orphans.remove(&pid);
-                }
-            }
-        }
-    }
-
-    /// Reports an attempt whose main process has ended, once nothing is left of it.
-    fn settle(&mut self, id: u64) {
-        let Some(attempt) = self.attempts.get(&id) else {
-            return;
-        };
-        let Some(since) = attempt.dying_since else {
-            return self.finish(id);
-        };
-        let left = self.kill_marked(id);
-        if attempt_is_over(left, since) && self.attempts[&id].ended.is_some() {
-            self.finish(id);
-        } else {
-            self.dying.push(id);
-        }
-    }
-
-    /// Ends an attempt for a reason, unless it has ended or is being ended for another.
-    fn end(&mut self, id: u64, verdict: Outcome) {
-        let Some(attempt) = self.attempts.get_mut(&id) else {
-            return;
-        };
-        if attempt.ended.is_some() || attempt.verdict.is_some() {
-            return;
-        }
-        attempt.verdict = Some(verdict);
-        attempt.dying_since = Some(Instant::now());
-        kill(attempt.pid);
-        kill(-attempt.pid);
-        self.kill_marked(id);
-        self.dying.push(id);
-    }
-
-    /// Kills every living process of an attempt; returns how many there were besides the main process.
-    fn kill_marked(&mut self, id: u64) -> usize {
-        let Some(attempt) = self.attempts.get(&id) else {
-            return 0;
-        };
-        let (main, mark) = (attempt.pid, attempt.mark);
-        let mut marked = tree::all_marked(self.ground.report.marked);
-        let mut pids = mark
-            .and_then(|mark| marked.remove(&mark))
-            .unwrap_or_default();
-        pids.retain(|pid| *pid != main || attempt.ended.is_none());
-        for pid in &pids {
-            kill(*pid);
-        }
-        pids.iter().filter(|pid| **pid != main).count()
-    }
-
-    fn finish(&mut self, id: u64) {
-        let Some(attempt) = self.attempts.remove(&id) else {
-            return;
-        };
-        let Some(ended) = attempt.ended else { return };
-        self.by_pid.remove(&attempt.pid);
-        if let Some(mark) = attempt.mark {
-            self.by_mark.remove(&mark);
-        }
-        if attempt.limits.memory.is_some() {
-            self.limited_memory -= 1;
-        }
-        let exit = Exit {
-            outcome: attempt.verdict.unwrap_or(ended.outcome),
-            usage: Usage {
-                elapsed: ended.elapsed,
-                cpu: ended.cpu + attempt.orphans_cpu,
-                memory_peak: ended.memory_peak.max(attempt.memory_peak),
-            },
-            stdout: attempt.stdout.finish(&mut self.buffer),
-            stderr: attempt.stderr.finish(&mut self.buffer),
-        };
-        self.reply(&Reply::Exited { id, exit });
-        if self.attempts.is_empty() {
-            self.clear_shared_memory();
-        }
-    }
-
     /// Carries out what is due by now.
     fn watch_time(&mut self) {
         let now = Instant::now();
@@ -462,41 +307,7 @@ impl Engine {
             self.strays_at = None;
             self.sweep();
         }
-        for id in std::mem::take(&mut self.dying) {
-            self.settle_if_ended(id);
-        }
-    }
-
-    fn settle_if_ended(&mut self, id: u64) {
-        match self.attempts.get(&id) {
-            Some(attempt) if attempt.ended.is_none() => {
-                self.kill_marked(id);
-                self.dying.push(id);
-            }
-            Some(_) => self.settle(id),
-            None => {}
-        }
-    }
-
-    fn sample_memory(&mut self) {
-        let marked = tree::all_marked(self.ground.report.marked);
-        let mut over = Vec::new();
-        for (id, attempt) in &mut self.attempts {
-            let Some(limit) = attempt.limits.memory else {
-                continue;
-            };
-            let Some(pids) = attempt.mark.and_then(|mark| marked.get(&mark)) else {
-                continue;
-            };
-            let used = tree::memory_of(pids);
-            attempt.memory_peak = attempt.memory_peak.max(used);
-            if used > limit {
-                over.push((*id, Outcome::MemoryLimit { limit, used }));
-            }
-        }
-        for (id, verdict) in over {
-            self.end(id, verdict);
-        }
+        self.press();
     }
 
     /// Milliseconds until something is due; -1 for never.
@@ -505,7 +316,7 @@ impl Engine {
             return 0;
         }
         if !self.dying.is_empty() {
-            return 1;
+            return if self.ground.report.marked { 1 } else { 5 };
         }
         let mut next: Option<Instant> = self.deadlines.peek().map(|std::cmp::Reverse((at, _))| *at);
         let sample = (self.limited_memory > 0).then_some(self.next_sample);
@@ -516,25 +327,6 @@ impl Engine {
             let wait = at.saturating_duration_since(Instant::now());
             i32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
         })
-    }
-
-    /// Removes what attempts left in the view's shared memory; only when none runs, because it cannot be
-    /// told whose it is.
-    fn clear_shared_memory(&self) {
-        if !matches!(self.ground.report.sandbox, Sandbox::View { .. }) {
-            return;
-        }
-        let Ok(entries) = std::fs::read_dir(super::view::SHARED_MEMORY) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                let _ = std::fs::remove_dir_all(path);
-            } else {
-                let _ = std::fs::remove_file(path);
-            }
-        }
     }
 
     fn reply(&mut self, reply: &Reply) {
@@ -597,69 +389,4 @@ impl Engine {
             Err(io::Error::last_os_error())
         }
     }
-}
-
-fn attempt_is_over(left: usize, since: Instant) -> bool {
-    left == 0 || since.elapsed() > DYING_MAX
-}
-
-fn kill(pid: i32) {
-    // SAFETY: only ever called for children that are not reaped and processes just found by their mark.
-    unsafe { libc::kill(pid, libc::SIGKILL) };
-}
-
-fn outcome_of(status: i32) -> Outcome {
-    if libc::WIFSIGNALED(status) {
-        Outcome::Signalled(libc::WTERMSIG(status))
-    } else {
-        Outcome::Exited(libc::WEXITSTATUS(status))
-    }
-}
-
-fn duration(time: libc::timeval) -> Duration {
-    Duration::new(
-        time.tv_sec.max(0) as u64,
-        time.tv_usec.clamp(0, 999_999) as u32 * 1000,
-    )
-}
-
-/// A descriptor that becomes readable when a child ends.
-fn signals_of_children() -> io::Result<OwnedFd> {
-    // SAFETY: the set is initialised before use and valid for the calls.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGCHLD);
-        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(OwnedFd::from_raw_fd(fd))
-    }
-}
-
-/// Allows this process as many open files as it may have; returns what attempts get.
-fn raise_files_max() -> libc::rlimit {
-    let mut limit = libc::rlimit {
-        rlim_cur: 1024,
-        rlim_max: 1024,
-    };
-    // SAFETY: both structures are valid for the calls.
-    unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-        let raised = libc::rlimit {
-            rlim_cur: limit.rlim_max,
-            rlim_max: limit.rlim_max,
-        };
-        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised);
-        let none = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
-        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
-    }
-    limit
 }

@@ -1,0 +1,242 @@
+//! The ends of attempts: noticing them, bringing them about, reporting them.
+
+use super::Engine;
+use crate::spawner::attempt::Ended;
+use crate::spawner::{tree, view};
+use crate::wire::Reply;
+use crate::{Exit, Outcome, Sandbox, Usage};
+use std::time::{Duration, Instant};
+
+/// How long what an attempt left may take to die. Only a process that hangs in the kernel takes longer;
+/// then the attempt is reported all the same.
+const DYING_MAX: Duration = Duration::from_secs(5);
+/// Until strays are looked for after an end: the kernel's list of children can miss one at first.
+const STRAYS_AFTER: Duration = Duration::from_millis(100);
+
+impl Engine {
+    /// Takes notice of all processes that have ended.
+    pub(super) fn reap(&mut self) {
+        let mut drained = [0u8; 1024];
+        let _ = rustix::io::read(&self.signals, &mut drained);
+        let mut over = Vec::new();
+        let mut strays = false;
+        loop {
+            let mut status = 0;
+            // SAFETY: all zeroes is a valid value, and both are valid for the call.
+            let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+            // SAFETY: as above; reaps our own children only.
+            let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage) };
+            if pid <= 0 {
+                break;
+            }
+            let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
+            if let Some(id) = self.by_pid.remove(&pid) {
+                if let Some(attempt) = self.attempts.get_mut(&id) {
+                    attempt.ended = Some(Ended {
+                        outcome: outcome_of(status),
+                        elapsed: attempt.started.elapsed(),
+                        cpu,
+                        memory_peak: usage.ru_maxrss as u64 * 1024,
+                    });
+                    over.push(id);
+                }
+            } else {
+                let mark = self.orphans.remove(&pid).flatten();
+                let id = mark.and_then(|mark| self.by_mark.get(&mark));
+                match id.and_then(|id| self.attempts.get_mut(id)) {
+                    Some(attempt) => attempt.orphans_cpu += cpu,
+                    // Its own children have come to us.
+                    None => strays = true,
+                }
+            }
+        }
+        if strays || !over.is_empty() {
+            self.strays_at
+                .get_or_insert_with(|| Instant::now() + STRAYS_AFTER);
+            self.sweep();
+        }
+        for id in over {
+            if self
+                .attempts
+                .get(&id)
+                .is_some_and(|attempt| attempt.dying_since.is_none())
+            {
+                self.finish(id);
+            }
+        }
+        self.press();
+    }
+
+    /// Looks at our children for what attempts have left behind: nearly always there is nothing, and then
+    /// this costs one system call.
+    pub(super) fn sweep(&mut self) {
+        for pid in self.children.list() {
+            if self.by_pid.contains_key(&pid) {
+                continue;
+            }
+            let by_namespace = self.ground.report.marked;
+            let mark = *self
+                .orphans
+                .entry(pid)
+                .or_insert_with(|| tree::mark_of(pid, by_namespace));
+            match mark.and_then(|mark| self.by_mark.get(&mark)) {
+                Some(id) => {
+                    if let Some(attempt) = self.attempts.get_mut(id)
+                        && attempt.ended.is_some()
+                        && attempt.dying_since.is_none()
+                    {
+                        attempt.dying_since = Some(Instant::now());
+                        self.dying.push(*id);
+                    }
+                }
+                // Of an attempt that was reported; or of none that can be told, while none runs.
+                None if mark.is_some() || self.attempts.is_empty() => kill(pid),
+                None => {
+                    self.orphans.remove(&pid);
+                }
+            }
+        }
+    }
+
+    /// Ends an attempt for a reason, unless it has ended or is being ended for another.
+    pub(super) fn end(&mut self, id: u64, verdict: Outcome) {
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
+        if attempt.ended.is_some() || attempt.verdict.is_some() {
+            return;
+        }
+        attempt.verdict = Some(verdict);
+        attempt.dying_since = Some(Instant::now());
+        kill(attempt.pid);
+        kill(-attempt.pid);
+        self.dying.push(id);
+    }
+
+    /// Kills every living process of the attempts that are being ended, and reports those of which nothing
+    /// is left. One look at the processes serves all: a job with hundreds of attempts may be cancelled.
+    pub(super) fn press(&mut self) {
+        if self.dying.is_empty() {
+            return;
+        }
+        let marked = tree::all_marked(self.ground.report.marked);
+        for id in std::mem::take(&mut self.dying) {
+            let Some(attempt) = self.attempts.get(&id) else {
+                continue;
+            };
+            let mut left = usize::from(attempt.ended.is_none());
+            for pid in attempt
+                .mark
+                .and_then(|mark| marked.get(&mark))
+                .into_iter()
+                .flatten()
+            {
+                kill(*pid);
+                left += 1;
+            }
+            let given_up = attempt
+                .dying_since
+                .is_some_and(|since| since.elapsed() > DYING_MAX);
+            if left == 0 || given_up {
+                self.finish(id);
+            } else {
+                self.dying.push(id);
+            }
+        }
+    }
+
+    fn finish(&mut self, id: u64) {
+        let Some(attempt) = self.attempts.remove(&id) else {
+            return;
+        };
+        let ended = attempt.ended.unwrap_or_else(|| Ended {
+            // It hangs in the kernel and cannot be waited for.
+            outcome: Outcome::Signalled(libc::SIGKILL),
+            elapsed: attempt.started.elapsed(),
+            cpu: Duration::ZERO,
+            memory_peak: 0,
+        });
+        self.by_pid.remove(&attempt.pid);
+        if let Some(mark) = attempt.mark {
+            self.by_mark.remove(&mark);
+        }
+        if attempt.limits.memory.is_some() {
+            self.limited_memory -= 1;
+        }
+        let exit = Exit {
+            outcome: attempt.verdict.unwrap_or(ended.outcome),
+            usage: Usage {
+                elapsed: ended.elapsed,
+                cpu: ended.cpu + attempt.orphans_cpu,
+                memory_peak: ended.memory_peak.max(attempt.memory_peak),
+            },
+            stdout: attempt.stdout.finish(&mut self.buffer),
+            stderr: attempt.stderr.finish(&mut self.buffer),
+        };
+        self.reply(&Reply::Exited { id, exit });
+        if self.attempts.is_empty() {
+            self.clear_shared_memory();
+        }
+    }
+
+    /// Looks at the memory of attempts that have a limit.
+    pub(super) fn sample_memory(&mut self) {
+        let marked = tree::all_marked(self.ground.report.marked);
+        let mut over = Vec::new();
+        for (id, attempt) in &mut self.attempts {
+            let Some(limit) = attempt.limits.memory else {
+                continue;
+            };
+            let Some(pids) = attempt.mark.and_then(|mark| marked.get(&mark)) else {
+                continue;
+            };
+            let used = tree::memory_of(pids);
+            attempt.memory_peak = attempt.memory_peak.max(used);
+            if used > limit {
+                over.push((*id, Outcome::MemoryLimit { limit, used }));
+            }
+        }
+        for (id, verdict) in over {
+            self.end(id, verdict);
+        }
+    }
+
+    /// Removes what attempts left in the view's shared memory; only when none runs, because it cannot be
+    /// told whose it is.
+    fn clear_shared_memory(&self) {
+        if !matches!(self.ground.report.sandbox, Sandbox::View { .. }) {
+            return;
+        }
+        let Ok(entries) = std::fs::read_dir(view::SHARED_MEMORY) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let _ = std::fs::remove_dir_all(path);
+            } else {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
+fn kill(pid: i32) {
+    // SAFETY: only ever called for children that are not reaped and processes just found by their mark.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+}
+
+fn outcome_of(status: i32) -> Outcome {
+    if libc::WIFSIGNALED(status) {
+        Outcome::Signalled(libc::WTERMSIG(status))
+    } else {
+        Outcome::Exited(libc::WEXITSTATUS(status))
+    }
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    Duration::new(
+        time.tv_sec.max(0) as u64,
+        time.tv_usec.clamp(0, 999_999) as u32 * 1000,
+    )
+}

@@ -1,6 +1,6 @@
 //! `hedge cancel`: the end of a job.
 
-use super::{Context, ask, block_on};
+use super::{Context, ask};
 use crate::args::One;
 use crate::exit::{Exit, Failure};
 use hedge_model::JobId;
@@ -13,9 +13,8 @@ use serde_json::json;
 /// There is no such job, it has ended, or the grid cannot be reached.
 pub fn run(context: &Context, args: &One) -> Result<Exit, Failure> {
     let job = JobId(args.id);
-    block_on(async {
-        let client = context.connect(&args.grid).await?;
-        ask(&client, Request::Cancel(job)).await?;
+    context.on_grid(&args.grid, async |client| {
+        ask(client, Request::Cancel(job)).await?;
         context
             .look
             .print(&json!({ "job": job, "cancelled": true }), || {

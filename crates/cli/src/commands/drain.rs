@@ -1,6 +1,6 @@
 //! `hedge drain`: a worker finishes and leaves.
 
-use super::{Context, ask, block_on};
+use super::{Context, ask};
 use crate::args::Drain;
 use crate::exit::{Exit, Failure};
 use hedge_model::msg::Request;
@@ -11,9 +11,8 @@ use serde_json::json;
 /// # Errors
 /// There is no such worker or several are meant, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Drain) -> Result<Exit, Failure> {
-    block_on(async {
-        let client = context.connect(&args.grid).await?;
-        ask(&client, Request::Drain(args.worker.clone())).await?;
+    context.on_grid(&args.grid, async |client| {
+        ask(client, Request::Drain(args.worker.clone())).await?;
         let text = || {
             format!(
                 "{} takes no new tasks and leaves when its running ones are done\n",

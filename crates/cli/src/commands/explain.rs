@@ -1,6 +1,6 @@
 //! `hedge explain`: why a job or a task is where it is.
 
-use super::{Context, ask, block_on, unexpected};
+use super::{Context, ask, unexpected};
 use crate::args::Explain;
 use crate::exit::{Exit, Failure};
 use crate::show::explain::text;
@@ -12,10 +12,9 @@ use hedge_model::msg::{Reply, Request};
 /// # Errors
 /// There is no such job or task, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Explain) -> Result<Exit, Failure> {
-    block_on(async {
-        let client = context.connect(&args.grid).await?;
+    context.on_grid(&args.grid, async |client| {
         let request = Request::Explain(JobId(args.id), args.task.clone());
-        let Reply::Explain(view) = ask(&client, request).await? else {
+        let Reply::Explain(view) = ask(client, request).await? else {
             return Err(unexpected());
         };
         context

@@ -1,7 +1,7 @@
 //! `hedge fetch`: a job's results.
 
 use super::results::{bring, check_out};
-use super::{Context, ask, block_on, unexpected};
+use super::{Context, ask, unexpected};
 use crate::args::Fetch;
 use crate::exit::{Exit, Failure};
 use hedge_model::JobId;
@@ -15,12 +15,11 @@ use serde_json::json;
 pub fn run(context: &Context, args: &Fetch) -> Result<Exit, Failure> {
     check_out(args.out.as_deref())?;
     let job = JobId(args.id);
-    block_on(async {
-        let client = context.connect(&args.grid).await?;
-        let Reply::Job(view) = ask(&client, Request::Job(job)).await? else {
+    context.on_grid(&args.grid, async |client| {
+        let Reply::Job(view) = ask(client, Request::Job(job)).await? else {
             return Err(unexpected());
         };
-        let results = bring(&client, job, &view.name, args.out.as_deref()).await?;
+        let results = bring(client, job, &view.name, args.out.as_deref()).await?;
         let text = || {
             let lines = results.iter().map(|path| format!("{}\n", path.display()));
             lines.collect()

@@ -1,7 +1,7 @@
 //! `hedge job`: one job.
 
 use super::interrupt::Interrupts;
-use super::{Context, ask, block_on, unexpected};
+use super::{Context, ask, unexpected};
 use crate::args::Job;
 use crate::exit::{Exit, Failure};
 use crate::show::job::{detail, line};
@@ -16,12 +16,11 @@ use hedge_node::client::Client;
 /// There is no such job, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Job) -> Result<Exit, Failure> {
     let id = JobId(args.id);
-    block_on(async {
-        let client = context.connect(&args.grid).await?;
+    context.on_grid(&args.grid, async |client| {
         if args.watch {
-            watch(context, &client, id).await?;
+            watch(context, client, id).await?;
         } else {
-            let Reply::Job(view) = ask(&client, Request::Job(id)).await? else {
+            let Reply::Job(view) = ask(client, Request::Job(id)).await? else {
                 return Err(unexpected());
             };
             context.look.print(&view, || detail(&view))?;

@@ -1,6 +1,6 @@
 //! `hedge jobs`: all jobs.
 
-use super::{Context, ask, block_on, unexpected};
+use super::{Context, ask, unexpected};
 use crate::args::Grid;
 use crate::exit::{Exit, Failure};
 use crate::show::job::list;
@@ -11,9 +11,8 @@ use hedge_model::msg::{Reply, Request};
 /// # Errors
 /// The grid cannot be reached.
 pub fn run(context: &Context, grid: &Grid) -> Result<Exit, Failure> {
-    block_on(async {
-        let client = context.connect(grid).await?;
-        let Reply::Jobs(jobs) = ask(&client, Request::Jobs).await? else {
+    context.on_grid(grid, async |client| {
+        let Reply::Jobs(jobs) = ask(client, Request::Jobs).await? else {
             return Err(unexpected());
         };
         context.look.print(&jobs, || list(&jobs))?;

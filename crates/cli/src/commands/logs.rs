@@ -1,7 +1,7 @@
 //! `hedge logs`: what a task printed.
 
+use super::Context;
 use super::results::printed;
-use super::{Context, block_on};
 use crate::args::Logs;
 use crate::exit::{Exit, Failure};
 use crate::show;
@@ -13,9 +13,8 @@ use serde_json::json;
 /// # Errors
 /// There is no such job or task, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Logs) -> Result<Exit, Failure> {
-    block_on(async {
-        let client = context.connect(&args.grid).await?;
-        let printed = printed(&client, JobId(args.id), &args.task).await?;
+    context.on_grid(&args.grid, async |client| {
+        let printed = printed(client, JobId(args.id), &args.task).await?;
         let view = &printed.view;
         let totals = view
             .log

@@ -7,6 +7,7 @@ use hedge_model::msg::{Reply, Request};
 use hedge_node::Folders;
 use hedge_node::client::{Client, Target};
 use std::future::Future;
+use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
 
 mod cancel;
@@ -30,6 +31,9 @@ mod ticket;
 mod wait;
 mod worker;
 mod workers;
+
+/// How long the end of a connection may take.
+const CLOSE_MAX: Duration = Duration::from_millis(500);
 
 /// What every command is told.
 #[derive(Clone, Debug)]
@@ -84,7 +88,7 @@ impl Context {
     ///
     /// # Errors
     /// The grid cannot be reached or does not let this peer in.
-    pub async fn connect(&self, grid: &Grid) -> Result<Client, Failure> {
+    async fn connect(&self, grid: &Grid) -> Result<Client, Failure> {
         let ticket = grid.join.clone().or_else(|| {
             let set = std::env::var("HEDGE_TICKET").ok();
             set.filter(|ticket| !ticket.trim().is_empty())
@@ -95,13 +99,31 @@ impl Context {
         };
         Ok(Client::connect(target).await?)
     }
+
+    /// Does `work` with a connection to the grid, and closes that in order.
+    ///
+    /// # Errors
+    /// What `work` fails with, or the connection.
+    pub fn on_grid<T>(
+        &self,
+        grid: &Grid,
+        work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        block_on(async {
+            let client = self.connect(grid).await?;
+            let outcome = work(&client).await;
+            // The grid also copes with a client that vanishes.
+            let _ = tokio::time::timeout(CLOSE_MAX, client.close()).await;
+            outcome
+        })
+    }
 }
 
 /// Runs one future on a small runtime, for commands that talk to a grid.
 ///
 /// # Errors
 /// What the future fails with, or a system that gives no runtime.
-pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     on(tokio::runtime::Builder::new_current_thread(), work)
 }
 
@@ -109,7 +131,7 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, 
 ///
 /// # Errors
 /// What the future fails with, or a system that gives no runtime.
-pub fn daemon<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+fn daemon<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     on(tokio::runtime::Builder::new_multi_thread(), work)
 }
 

@@ -1,11 +1,11 @@
 //! `hedge submit`: a job for the grid.
 
+use super::Context;
 use super::finish::{Wish, finish};
 use super::follow::{Followed, follow};
 use super::interrupt::Interrupts;
 use super::results::check_out;
 use super::source::Checked;
-use super::{Context, block_on};
 use crate::args::Submit;
 use crate::exit::{Exit, Failure};
 use crate::show::{self, progress::Progress};
@@ -22,9 +22,8 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
     let key = args.key.map_or_else(new_key, Ok)?;
     let checked = Checked::new(args.source)?;
     let program = checked.is_program();
-    block_on(async {
-        let client = context.connect(&args.grid).await?;
-        let spec = checked.finish(&client).await?;
+    context.on_grid(&args.grid, async |client| {
+        let spec = checked.finish(client).await?;
         let job = client.submit(key, &spec).await?;
         if !args.wait {
             let text = || format!("job {job} is accepted: `hedge wait {job}`, `hedge job {job}`\n");
@@ -35,7 +34,7 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
         }
         let mut interrupts = Interrupts::new()?;
         let mut progress = Progress::new(context.look.json || program);
-        let followed = follow(&client, job, &mut progress, &mut interrupts).await;
+        let followed = follow(client, job, &mut progress, &mut interrupts).await;
         progress.end();
         let view = match followed? {
             Followed::Ended(view) => *view,
@@ -46,7 +45,7 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
             out: args.out.as_deref(),
             program: program.then_some(&spec),
         };
-        finish(context, &client, view, &wish).await
+        finish(context, client, view, &wish).await
     })
 }
 

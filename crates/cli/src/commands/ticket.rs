@@ -1,6 +1,6 @@
 //! `hedge ticket`: what lets peers join.
 
-use super::{Context, ask, block_on, unexpected};
+use super::{Context, ask, unexpected};
 use crate::args::{Ticket, TicketRole};
 use crate::exit::{Exit, Failure};
 use hedge_model::msg::{Reply, Request, Role};
@@ -11,8 +11,7 @@ use serde_json::json;
 /// # Errors
 /// The grid cannot be reached, or this peer may not make tickets.
 pub fn run(context: &Context, args: Ticket) -> Result<Exit, Failure> {
-    block_on(async {
-        let client = context.connect(&args.grid).await?;
+    context.on_grid(&args.grid, async |client| {
         let role = match args.role {
             TicketRole::Worker => Role::Worker,
             TicketRole::Client => Role::Client,
@@ -22,7 +21,7 @@ pub fn run(context: &Context, args: Ticket) -> Result<Exit, Failure> {
             valid_for: args.expires,
             uses: args.uses,
         };
-        let Reply::Ticket(ticket) = ask(&client, request).await? else {
+        let Reply::Ticket(ticket) = ask(client, request).await? else {
             return Err(unexpected());
         };
         context

@@ -1,11 +1,11 @@
 //! `hedge wait`: until a job has ended.
 
+use super::Context;
 use super::finish::{Wish, finish};
 use super::follow::{Followed, follow};
 use super::interrupt::Interrupts;
 use super::results::check_out;
 use super::submit::detached;
-use super::{Context, block_on};
 use crate::args::Wait;
 use crate::exit::{Exit, Failure};
 use crate::show::progress::Progress;
@@ -18,11 +18,10 @@ use hedge_model::JobId;
 pub fn run(context: &Context, args: &Wait) -> Result<Exit, Failure> {
     check_out(args.out.as_deref())?;
     let job = JobId(args.id);
-    block_on(async {
-        let client = context.connect(&args.grid).await?;
+    context.on_grid(&args.grid, async |client| {
         let mut interrupts = Interrupts::new()?;
         let mut progress = Progress::new(context.look.json);
-        let followed = follow(&client, job, &mut progress, &mut interrupts).await;
+        let followed = follow(client, job, &mut progress, &mut interrupts).await;
         progress.end();
         let view = match followed? {
             Followed::Ended(view) => *view,
@@ -33,6 +32,6 @@ pub fn run(context: &Context, args: &Wait) -> Result<Exit, Failure> {
             out: args.out.as_deref(),
             program: None,
         };
-        finish(context, &client, view, &wish).await
+        finish(context, client, view, &wish).await
     })
 }

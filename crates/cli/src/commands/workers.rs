@@ -1,6 +1,6 @@
 //! `hedge workers`: all workers.
 
-use super::{Context, ask, block_on, unexpected};
+use super::{Context, ask, unexpected};
 use crate::args::Grid;
 use crate::exit::{Exit, Failure};
 use crate::show::workers::list;
@@ -11,9 +11,8 @@ use hedge_model::msg::{Reply, Request};
 /// # Errors
 /// The grid cannot be reached.
 pub fn run(context: &Context, grid: &Grid) -> Result<Exit, Failure> {
-    block_on(async {
-        let client = context.connect(grid).await?;
-        let Reply::Workers(workers) = ask(&client, Request::Workers).await? else {
+    context.on_grid(grid, async |client| {
+        let Reply::Workers(workers) = ask(client, Request::Workers).await? else {
             return Err(unexpected());
         };
         context.look.print(&workers, || list(&workers))?;

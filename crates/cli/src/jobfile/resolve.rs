@@ -21,6 +21,12 @@ pub const VISITED_MAX: usize = 10_000_000;
 /// so that a folder of many small files does not make every message about the job long.
 pub const INLINE_TOTAL_MAX: usize = 1 << 20;
 
+/// Most bytes that the list of one task's input files takes, content of small ones included: the list is sent to
+/// each worker as one message.
+pub const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Bytes that a file's entry takes beside its path: hash, length and flags.
+const ENTRY_BYTES: usize = 48;
+
 /// Takes a file into the store that serves it; gives its hash and its length in bytes.
 pub type Store<'a> = dyn FnMut(&Path) -> io::Result<(Hash, u64)> + 'a;
 
@@ -114,7 +120,32 @@ fn group_inputs(
     if mistakes.is_empty() {
         drop_repeated(group, &mut spans);
         mistakes.extend(collision(&finder.files, group, &spans));
+        mistakes.extend(too_long(&finder.files, group, &spans));
     }
+}
+
+/// A list of shared input files that is too long to send.
+fn too_long(files: &[FileEntry], group: &Group, spans: &[Range<usize>]) -> Option<Mistake> {
+    let mut bytes = 0;
+    let mut count = 0;
+    for (input, span) in group.inputs.iter().zip(spans) {
+        let Input::File(at) = input else { continue };
+        let file = &files[*at as usize];
+        let content = match &file.data {
+            Data::Inline(content) => content.len(),
+            Data::Blob { .. } => 0,
+        };
+        bytes += ENTRY_BYTES + file.path.len() + content;
+        count += 1;
+        if bytes > GROUP_BYTES_MAX {
+            return Some(Mistake::new(
+                span.clone(),
+                format!("one task cannot have so many input files: here is number {count}"),
+                "pack them into one file, for example with tar",
+            ));
+        }
+    }
+    None
 }
 
 /// A file that is named and also matched by a glob is one input.

@@ -271,3 +271,33 @@ fn a_program_outside_the_systems_folders_travels_with_the_job() {
     let told = program(&["./none".to_owned()], None, false, &mut store).unwrap_err();
     assert!(told.contains("./none does not exist"), "{told}");
 }
+
+#[test]
+fn input_files_are_bounded_and_many_small_ones_travel_by_hash() {
+    let folder = tempfile::tempdir().unwrap();
+    let many = folder.path().join("many");
+    fs::create_dir(&many).unwrap();
+    for number in 0..100 {
+        fs::write(many.join(format!("{number}")), [number; 16 << 10]).unwrap();
+    }
+    let text = "[[task]]\nid = \"a\"\ncommand = [\"true\"]\ninputs = [\"many\"]\n";
+    let spec = job(folder.path(), text).unwrap();
+    let inline = spec
+        .files()
+        .iter()
+        .filter(|file| file.data.hash().is_none())
+        .count();
+    assert_eq!(
+        (spec.files().len(), inline << 14),
+        (100, resolve::INLINE_TOTAL_MAX)
+    );
+    let long = "x".repeat(250);
+    for number in 0..40_000 {
+        fs::write(many.join(format!("{long}{number:05}")), "").unwrap();
+    }
+    let told = job(folder.path(), text).unwrap_err().to_string();
+    assert!(
+        told.contains("one task cannot have so many input files"),
+        "{told}"
+    );
+}

@@ -1,6 +1,6 @@
 //! Jobs as text.
 
-use super::{count, table::table, time};
+use super::{table::table, time};
 use hedge_model::units::show_bytes;
 use hedge_model::view::{JobState, JobView};
 
@@ -94,7 +94,7 @@ pub fn figures(job: &JobView) -> String {
     );
     let mut text = format!(
         "  critical   {}\n  attempts   {}: {}\n",
-        count(u64::from(job.critical), "task"),
+        job.critical,
         made.total,
         parts.join(", ")
     );

@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 
 /// How often a line is written where there is no terminal: often enough to see life, rare enough for a log.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a bar's times are drawn anew.
+const TICK: Duration = Duration::from_millis(200);
+/// Most reasons for waiting that are told.
+const TOLD_MAX: usize = 20;
 
 /// Shows how a job gets on, on standard error.
 pub struct Progress {
@@ -46,6 +50,9 @@ impl Progress {
         match &mut self.kind {
             Kind::Silent => {}
             Kind::Bar(bar) => {
+                if bar.length() == Some(0) {
+                    bar.enable_steady_tick(TICK);
+                }
                 bar.set_length(u64::from(view.tasks));
                 bar.set_position(u64::from(view.done));
                 bar.set_prefix(view.name.clone());
@@ -53,11 +60,11 @@ impl Progress {
             }
             Kind::Lines { next, last, told } => {
                 for why in &view.unplaceable {
-                    if !told.contains(why) {
+                    if !told.contains(why) && told.len() < TOLD_MAX {
                         note(&format!("{}: waiting: {why}", view.name));
+                        told.push(why.clone());
                     }
                 }
-                told.clone_from(&view.unplaceable);
                 let now = Instant::now();
                 if now < *next {
                     return;
@@ -90,12 +97,11 @@ impl Progress {
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template(
-        "{prefix} [{bar:32}] {pos}/{len} tasks, {msg}, {elapsed}, about {eta} left",
+        "{prefix} [{bar:24}] {pos}/{len} tasks in {elapsed}, about {eta} left, {wide_msg}",
     );
     if let Ok(style) = style {
         bar.set_style(style.progress_chars("=> "));
     }
-    bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
 

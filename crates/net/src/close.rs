@@ -6,7 +6,7 @@ use std::fmt;
 /// Why a connection was closed or refused. The numbers are part of the protocol and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
-    /// The peer finished what it had to do.
+    /// The peer finished what it had to do; also what a process says that ends without a reason.
     Done,
     /// The other side does not know this peer, and it showed no valid ticket.
     Stranger,
@@ -84,7 +84,8 @@ impl CloseReason {
     pub fn may_retry(self) -> bool {
         matches!(
             self,
-            CloseReason::ShuttingDown
+            CloseReason::Done
+                | CloseReason::ShuttingDown
                 | CloseReason::TooManyPeers
                 | CloseReason::HandshakeTimeout
                 | CloseReason::NotLeader

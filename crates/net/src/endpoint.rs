@@ -71,7 +71,8 @@ impl NetConfig {
     }
 }
 
-/// An open port; cheap to clone. Its tasks run on the runtime that called [`Net::bind`].
+/// An open port; cheap to clone. Its tasks run on the runtime that called [`Net::bind`]. Dropping the last
+/// clone closes the port and loses every link.
 #[derive(Clone, Debug)]
 pub struct Net(Arc<Inner>);
 
@@ -183,7 +184,8 @@ impl Net {
         self.0.incoming.lock().await.recv().await
     }
 
-    /// Closes the port; every connection ends with [`CloseReason::Done`] unless it was closed before.
+    /// Closes the port. Links still open end with [`CloseReason::Done`]; a supervisor that stops closes
+    /// them with [`CloseReason::ShuttingDown`] first.
     pub async fn close(&self) {
         self.0.accepting.abort();
         self.0.endpoint.close().await;

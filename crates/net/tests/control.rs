@@ -384,3 +384,51 @@ async fn a_port_in_use_is_named() {
         .unwrap_err();
     assert!(error.to_string().contains(&addr.to_string()), "{error}");
 }
+
+/// Plays both parts: it starts itself as a process of its own that dials back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_killed_is_lost_within_the_idle_timeout() {
+    const DIAL: &str = "HEDGE_NET_TEST_DIAL";
+    if let Ok(dial) = std::env::var(DIAL) {
+        let (peer, addr) = dial.split_once(' ').unwrap();
+        let addrs = vec![addr.parse().unwrap()];
+        let peer = peer.parse().unwrap();
+        let worker = net().await;
+        let to = PeerAddr { peer, addrs };
+        let _link = worker.connect(&to, &hello()).await.unwrap();
+        return std::future::pending().await;
+    }
+    let supervisor = net().await;
+    let own = supervisor.local_addr();
+    let name = "a_peer_that_is_killed_is_lost_within_the_idle_timeout";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact"])
+        .env(DIAL, format!("{} {}", own.peer, own.addrs[0]))
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut child = KilledOnDrop(child);
+    let incoming = within(supervisor.accept()).await.unwrap();
+    let link = incoming.accept(b"").await.unwrap();
+    // The keep-alive goes on for as long as the peer lives.
+    let alive = tokio::time::timeout(Duration::from_secs(3), link.sender.closed()).await;
+    assert!(alive.is_err(), "closed although the peer lives: {alive:?}");
+    child.0.kill().unwrap();
+    child.0.wait().unwrap();
+    let start = Instant::now();
+    assert_eq!(within(link.sender.closed()).await, CloseReason::Lost);
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    println!("noticed after {took:?}");
+}
+
+struct KilledOnDrop(std::process::Child);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}

@@ -499,3 +499,56 @@ async fn a_wrong_size_and_no_source_are_named() {
         Err(FetchError::NoSource { .. })
     ));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_started_anew_is_found_again_at_its_old_address() {
+    let (leader, key) = (SecretKey::generate(), SecretKey::generate());
+    let trusted = hedge_net::peer_id(&leader);
+    let reader = Peer::new(trusted).await;
+    let first = Peer::with_key(key.clone(), trusted).await;
+    let (old, new) = (content(70_000), content(80_000));
+    let (old_hash, new_hash) = (hash_of(&old), hash_of(&new));
+    let grant = Grant::sign(
+        &leader,
+        reader.net.peer(),
+        vec![old_hash, new_hash],
+        1,
+        soon(),
+    );
+    first.store.add_bytes(old).await.unwrap();
+    let sources = [first.addr()];
+    let fetched = reader.fetch(old_hash, 70_000, &sources, Some(&grant));
+    fetched.await.unwrap();
+    let (link, there) = linked(&reader.net, &first.net).await;
+    let listen = first.addr().addrs[0];
+    first.net.close().await;
+    assert_eq!(
+        within(link.sender.closed()).await,
+        hedge_net::CloseReason::Done
+    );
+    drop((first, there));
+
+    let store_dir = tempfile::tempdir().unwrap();
+    let store = DataStore::open(store_dir.path()).await.unwrap();
+    store.add_bytes(new.clone()).await.unwrap();
+    let server = DataServer::new(store, Trust::new([trusted]));
+    let data = Some((server, Handle::current()));
+    let second = within(async {
+        loop {
+            // The port is free once the last task of its former owner has ended.
+            let config = NetConfig {
+                data: data.clone(),
+                ..NetConfig::new(key.clone(), listen)
+            };
+            match Net::bind(config).await {
+                Ok(net) => break net,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    let fetched = reader.fetch(new_hash, 80_000, &sources, Some(&grant));
+    fetched.await.unwrap();
+    assert_eq!(reader.store.read(new_hash, 1 << 20).await.unwrap(), new);
+    linked(&reader.net, &second).await;
+}

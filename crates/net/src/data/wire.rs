@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 const REQUEST_BYTES_MAX: usize = GRANT_HASHES_MAX * 32 + 1024;
 const FORMAT: u8 = 1;
 
-/// Content up to this long may be asked for whole: it is verified in memory and added like any other,
-/// at a twentieth of what an import piece by piece costs.
+/// Content up to this long may be asked for whole: it is verified in memory and added like any other. An
+/// import piece by piece keeps several files for what has arrived, and took 7 ms for 20 kB.
 pub(super) const WHOLE_BYTES_MAX: usize = 1 << 20;
 
 /// The first byte of an answer that brings data; any other is a [`super::Refusal`].

@@ -150,7 +150,8 @@ impl Supervisor {
                     };
                     let open = job.tasks[task.number as usize].done.is_none();
                     let known = live.tasks.get(&task);
-                    let carried = known.is_some_and(|known| known.active() > 0 || known.committing);
+                    let carried =
+                        known.is_some_and(|known| known.active() > 0 || known.committing.is_some());
                     let offered = offset >= offers.fresh || offers.again.contains(&offset);
                     expect(!open || carried || offered, || {
                         format!("task {task} is open and forgotten")

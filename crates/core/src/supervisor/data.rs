@@ -9,8 +9,9 @@ use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, Source, TaskId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// After so many failed transfers the holders that were named are not believed any more.
+/// After so many failed transfers the holders that were named are not believed any more: 3 s in all.
 const PULL_FAILURES_MAX: u8 = 5;
+/// Until a failed transfer is repeated; doubles each time.
 const PULL_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Most peers named as holders of a group's inputs; beyond, the list costs more than the choice is worth.
 const SOURCES_MAX: usize = 32;
@@ -20,11 +21,8 @@ impl Supervisor {
     pub(crate) fn within_reach(&self, hash: Hash) -> bool {
         let Some(live) = &self.live else { return false };
         live.content.get(&hash).is_some_and(|content| {
-            content.own
-                || content
-                    .workers
-                    .iter()
-                    .any(|ix| live.workers[*ix as usize].reachable())
+            let there = |ix: &WorkerIx| live.workers[*ix as usize].reachable();
+            content.own || (!content.doubted && content.workers.iter().any(there))
         })
     }
 
@@ -32,9 +30,10 @@ impl Supervisor {
     fn beyond_recovery(&self, hash: Hash) -> bool {
         let Some(live) = &self.live else { return false };
         let grace = self.config.content_grace;
+        let settled = self.now.since(live.since) >= grace;
         live.content.get(&hash).is_none_or(|content| {
             let back = |ix: &WorkerIx| live.workers[*ix as usize].may_return(self.now, grace);
-            !content.own && !content.workers.iter().any(back)
+            settled && !content.own && !content.workers.iter().any(back)
         })
     }
 
@@ -76,6 +75,7 @@ impl Supervisor {
         content.size = size.unwrap_or(content.size);
         if !content.workers.contains(&ix) {
             content.workers.push(ix);
+            content.doubted = false;
         }
         live.workers[ix as usize].held.insert(hash);
     }
@@ -109,7 +109,23 @@ impl Supervisor {
             return;
         }
         let held: Vec<Hash> = worker.held.iter().copied().collect();
-        for hash in held {
+        self.lose_where_gone(held, out);
+    }
+
+    /// Holders that did not come since this leader began are not waited for any more.
+    pub(crate) fn give_up_absent_holders(&mut self, out: &mut Vec<Action>) {
+        let all: Vec<Hash> = self.live().content.keys().copied().collect();
+        self.lose_where_gone(all, out);
+        self.feed_starved();
+    }
+
+    /// Of these contents, those that a job needs and nobody has are made again.
+    pub(crate) fn lose_where_gone(
+        &mut self,
+        hashes: impl IntoIterator<Item = Hash>,
+        out: &mut Vec<Action>,
+    ) {
+        for hash in hashes {
             if self.needed_now(hash) {
                 self.lose_if_gone(hash, out);
             }
@@ -222,7 +238,12 @@ impl Supervisor {
         sources.retain(|source| source.peer != me);
         let live = self.live();
         let size = live.content.get(&hash).map_or(0, |content| content.size);
-        if sources.is_empty() || live.content.get(&hash).is_some_and(|content| content.own) {
+        let content = live.content.get_mut(&hash);
+        if sources.is_empty() || content.as_ref().is_some_and(|content| content.own) {
+            if let Some(content) = content {
+                content.doubted = false;
+            }
+            live.pulls.remove(&hash);
             return;
         }
         let pull = live.pulls.entry(hash).or_insert(Pull {
@@ -250,8 +271,10 @@ impl Supervisor {
             Ok(()) => {
                 let live = self.live();
                 live.pulls.remove(&hash);
-                live.content.entry(hash).or_default().own = true;
+                let content = live.content.entry(hash).or_default();
+                (content.own, content.doubted) = (true, false);
                 self.content_arrived(hash, out);
+                self.drop_unused([hash], out);
             }
             Err(why) => {
                 let live = self.live();
@@ -261,25 +284,46 @@ impl Supervisor {
                 pull.under_way = false;
                 pull.failures += 1;
                 if pull.failures < PULL_FAILURES_MAX {
-                    return live.set_timer(now + PULL_AGAIN_AFTER, Timer::Pull(hash));
+                    let after = PULL_AGAIN_AFTER * 2u32.pow(u32::from(pull.failures) - 1);
+                    return live.set_timer(now + after, Timer::Pull(hash));
                 }
                 live.pulls.remove(&hash);
-                self.disbelieve_holders(hash);
+                self.disbelieve_holders(hash, out);
                 self.lose_if_gone(hash, out);
+                self.feed_starved();
                 self.refuse_submissions(hash, &why, out);
+                self.let_leave(out);
             }
         }
     }
 
-    /// Nobody gave content that they were thought to hold: they do not hold it.
-    pub(crate) fn disbelieve_holders(&mut self, hash: Hash) {
+    /// Nobody gave content that they were thought to hold: those who are there do not hold it. Others may
+    /// still return with it.
+    fn disbelieve_holders(&mut self, hash: Hash, out: &mut Vec<Action>) {
         let live = self.live();
         let Some(content) = live.content.get_mut(&hash) else {
             return;
         };
-        for ix in std::mem::take(&mut content.workers) {
-            live.workers[ix as usize].held.remove(&hash);
-        }
+        content.doubted = false;
+        let workers = &mut live.workers;
+        content.workers.retain(|ix| {
+            let worker = &mut workers[*ix as usize];
+            let there = worker.reachable();
+            if there {
+                worker.held.remove(&hash);
+                send(worker.peer, ToWorker::Drop(vec![hash]), out);
+            }
+            !there
+        });
+    }
+
+    /// Fetches what jobs still want of their results, from whoever came.
+    pub(crate) fn pull_wanted(&mut self, out: &mut Vec<Action>) {
+        let jobs = self.live().jobs.values();
+        let wanted: Vec<Hash> = jobs
+            .flat_map(|job| job.missing_results.iter().copied())
+            .collect();
+        wanted.into_iter().for_each(|hash| self.pull(hash, out));
     }
 
     fn content_arrived(&mut self, hash: Hash, out: &mut Vec<Action>) {
@@ -322,6 +366,7 @@ impl Supervisor {
             .partition(|s| s.missing.contains(&hash));
         live.submits = kept;
         for submit in Vec::from_iter::<Vec<super::live::Submission>>(gone) {
+            self.release_inputs(&submit.spec, out);
             let why = format!(
                 "the inputs could not be fetched from the client: {why}; nothing was accepted"
             );
@@ -334,61 +379,6 @@ impl Supervisor {
                 }),
                 out,
             );
-        }
-    }
-
-    /// Content that no job needs any more is dropped everywhere, results excepted.
-    pub(crate) fn drop_content(&mut self, job: JobId, out: &mut Vec<Action>) {
-        let Some(ended) = self.state.jobs.get(&job) else {
-            return;
-        };
-        let results: BTreeSet<Hash> = result_files(ended)
-            .filter_map(|file| file.data.hash())
-            .collect();
-        let logs = |done: &super::durable::Done| {
-            done.log
-                .as_ref()
-                .map_or([None, None], |log| [log.stdout.hash(), log.stderr.hash()])
-        };
-        let done = ended.tasks.iter().filter_map(|task| task.done.as_deref());
-        let outputs = done
-            .clone()
-            .flat_map(|done| done.outputs.iter())
-            .filter_map(|file| file.data.hash());
-        let mut hashes: BTreeSet<Hash> = outputs
-            .chain(input_blobs(&ended.spec).map(|(hash, _)| hash))
-            .collect();
-        let logs: BTreeSet<Hash> = done.flat_map(logs).flatten().collect();
-        hashes.retain(|hash| !logs.contains(hash));
-        let mut own = Vec::new();
-        let mut theirs = std::collections::BTreeMap::<WorkerIx, Vec<Hash>>::new();
-        let live = self.live.get_or_insert_default();
-        for hash in hashes {
-            let Some(content) = live.content.get_mut(&hash) else {
-                continue;
-            };
-            content.producers.retain(|task| task.job != job);
-            content.jobs.retain(|other| *other != job);
-            if !content.producers.is_empty() || !content.jobs.is_empty() {
-                continue;
-            }
-            for ix in std::mem::take(&mut content.workers) {
-                live.workers[ix as usize].held.remove(&hash);
-                theirs.entry(ix).or_default().push(hash);
-            }
-            if results.contains(&hash) {
-                continue;
-            }
-            if content.own {
-                own.push(hash);
-            }
-            live.content.remove(&hash);
-        }
-        for (ix, hashes) in theirs {
-            send(live.workers[ix as usize].peer, ToWorker::Drop(hashes), out);
-        }
-        if !own.is_empty() {
-            out.push(Action::Drop(own));
         }
     }
 }

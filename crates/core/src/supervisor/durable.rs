@@ -8,7 +8,7 @@ use hedge_model::view::AttemptCounts;
 use hedge_model::{
     AttemptId, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId, Time,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,11 +53,10 @@ pub struct Job {
     pub(crate) open: Vec<u32>,
     pub(crate) done: u32,
     pub(crate) ended: Option<(JobEnd, Time)>,
-    /// Attempts that ended without deciding their task.
-    pub(crate) history: Vec<EndedAttempt>,
+    /// Attempts that ended without deciding their task. One that was given up may still come back and win,
+    /// or end otherwise; any other end is final.
+    pub(crate) history: BTreeMap<AttemptId, EndedAttempt>,
     pub(crate) counts: AttemptCounts,
-    /// Attempts given up that may still come back; counted already.
-    pub(crate) lost: BTreeSet<AttemptId>,
     pub(crate) cpu: Duration,
 }
 
@@ -95,6 +94,21 @@ impl Job {
     /// Whether all tasks of `group` are done.
     pub fn group_done(&self, group: usize) -> bool {
         self.open[group] == 0
+    }
+
+    /// Attempts of one task that ended without deciding it, oldest first.
+    pub(crate) fn ended_attempts(
+        &self,
+        task: TaskId,
+    ) -> impl DoubleEndedIterator<Item = &EndedAttempt> {
+        let attempt = |generation, epoch, number| AttemptId {
+            task,
+            generation,
+            epoch: Epoch(epoch),
+            number,
+        };
+        let all = attempt(0, 0, 0)..=attempt(u32::MAX, u64::MAX, u32::MAX);
+        self.history.range(all).map(|(_, ended)| ended)
     }
 
     /// Whether the job is neither done, failed nor cancelled.
@@ -176,6 +190,9 @@ impl State {
                 at,
             } => self.outputs_lost(*task, *generation, *at),
             Record::JobEnded { job, end, at } => match self.jobs.get_mut(job) {
+                Some(job) if *end == JobEnd::Done && job.done != job.spec.task_count() => {
+                    Verdict::Stale("not all of its tasks are done any more")
+                }
                 Some(job) if job.active() => {
                     job.ended = Some((end.clone(), *at));
                     self.now = self.now.max(*at);
@@ -241,9 +258,8 @@ impl State {
                 .collect(),
             done: 0,
             ended: None,
-            history: Vec::new(),
+            history: BTreeMap::new(),
             counts: AttemptCounts::default(),
-            lost: BTreeSet::new(),
             cpu: Duration::ZERO,
             spec: spec.clone(),
         };
@@ -269,7 +285,11 @@ impl State {
         if task.generation != done.attempt.generation {
             return Verdict::Stale("the attempt is of an earlier generation");
         }
-        if !job.lost.remove(&done.attempt) {
+        let known = job.history.get(&done.attempt);
+        if known.is_some_and(|ended| ended.end != End::Lost) {
+            return Verdict::Stale("the attempt has ended");
+        }
+        if job.history.remove(&done.attempt).is_none() {
             job.counts.total += 1;
             job.counts.redundant += u64::from(done.redundant);
         }
@@ -288,23 +308,30 @@ impl State {
         let Some(task) = job.tasks.get_mut(id.number as usize) else {
             return Verdict::Stale("no such task");
         };
+        let won = |done: &Done| done.attempt == ended.attempt;
+        if task.done.as_deref().is_some_and(won) {
+            return Verdict::Stale("the attempt won");
+        }
+        match job.history.get(&ended.attempt) {
+            Some(before) if before.end != End::Lost || ended.end == End::Lost => {
+                return Verdict::Stale("the attempt's end is known");
+            }
+            Some(_) => {}
+            None => {
+                job.counts.total += 1;
+                job.counts.redundant += u64::from(ended.redundant);
+            }
+        }
         if matches!(ended.end, End::Failed(_)) && task.generation == ended.attempt.generation {
             task.failures += 1;
-        }
-        if !job.lost.remove(&ended.attempt) {
-            job.counts.total += 1;
-            job.counts.redundant += u64::from(ended.redundant);
         }
         match ended.end {
             End::Failed(_) => job.counts.failed += 1,
             End::Cancelled => job.counts.cancelled += 1,
             End::Unstaged(_) => {}
-            End::Lost => {
-                job.counts.lost += 1;
-                job.lost.insert(ended.attempt);
-            }
+            End::Lost => job.counts.lost += 1,
         }
-        job.history.push(ended);
+        job.history.insert(ended.attempt, ended);
         Verdict::Applied
     }
 

@@ -6,7 +6,7 @@ use super::live::{AttemptState, LiveGroup, LiveJob, Timer, WorkerIx};
 use super::{Action, Supervisor, send};
 use hedge_model::msg::ToWorker;
 use hedge_model::record::{End, JobEnd, Record};
-use hedge_model::{AttemptId, JobId, PeerId, TaskId, Time};
+use hedge_model::{AttemptId, FileEntry, JobId, PeerId, TaskId, Time};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use std::time::Duration;
 const BLAMED_MAX: u32 = 3;
 /// How often a task's inputs may turn out to be out of reach before the job fails.
 const UNSTAGED_MAX: u8 = 20;
+/// Until a group is tried again whose inputs a worker could not have; doubles up to 32 times.
+const UNSTAGED_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Watchers are told of changes this often at most.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
@@ -58,6 +60,7 @@ impl Supervisor {
                 tell_set: false,
                 ending: false,
                 missing_results: BTreeSet::new(),
+                stale: BTreeSet::new(),
             },
         );
         for (hash, size) in input_blobs(&spec) {
@@ -94,8 +97,10 @@ impl Supervisor {
         let id = attempt.task;
         send(worker, ToWorker::Settled(attempt), out);
         self.detach(attempt);
-        if let Some(known) = self.live().tasks.get_mut(&id) {
-            known.committing = false;
+        if let Some(known) = self.live().tasks.get_mut(&id)
+            && known.committing == Some(attempt)
+        {
+            known.committing = None;
         }
         if !applied {
             self.forget_task_if_over(id);
@@ -228,13 +233,7 @@ impl Supervisor {
                 self.fail_if_hopeless(id, failures, why, out);
             }
             End::Unstaged(why) => {
-                let known = self.live().tasks.entry(id).or_default();
-                known.unstaged += 1;
-                if known.unstaged >= UNSTAGED_MAX {
-                    let why =
-                        format!("its inputs could not be fetched, {UNSTAGED_MAX} times: {why}");
-                    self.fail_job(id.job, Some(id), why, out);
-                }
+                self.after_unstaged(id, at, why, out);
             }
             End::Cancelled | End::Lost => {}
         }
@@ -244,12 +243,43 @@ impl Supervisor {
         self.let_leave(out);
     }
 
+    /// A worker could not have a task's inputs: the task is tried elsewhere, and not at once.
+    fn after_unstaged(&mut self, id: TaskId, at: WorkerIx, why: &str, out: &mut Vec<Action>) {
+        let now = self.now;
+        let Some(job) = self.state.jobs.get(&id.job) else {
+            return;
+        };
+        let group = job.spec.group_of(id.number);
+        if !job.active() || job.tasks[id.number as usize].done.is_some() {
+            return;
+        }
+        let live = self.live();
+        let known = live.tasks.entry(id).or_default();
+        known.unstaged += 1;
+        if !known.avoid.contains(&at) {
+            known.avoid.push(at);
+        }
+        if known.unstaged >= UNSTAGED_MAX {
+            let why = format!("its inputs could not be fetched, {UNSTAGED_MAX} times: {why}");
+            return self.fail_job(id.job, Some(id), why, out);
+        }
+        let after = UNSTAGED_AGAIN_AFTER * 2u32.pow(u32::from(known.unstaged.min(6)) - 1);
+        live.starved.insert((id.job, group as u32));
+        live.set_timer(now + after, Timer::Feed);
+        self.refresh_offers(id.job, group);
+    }
+
     fn fail_if_hopeless(&mut self, id: TaskId, failures: u32, why: &str, out: &mut Vec<Action>) {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
         };
         let spec = job.spec.clone();
-        let open = job.tasks[id.number as usize].done.is_none();
+        let open = job.tasks[id.number as usize].done.is_none()
+            && self
+                .live
+                .as_ref()
+                .and_then(|live| live.tasks.get(&id))
+                .is_none_or(|known| known.committing.is_none());
         let limit = spec.groups()[spec.group_of(id.number)].crash_limit;
         if open && failures >= limit {
             let why = format!(
@@ -285,7 +315,8 @@ impl Supervisor {
         }
     }
 
-    pub(crate) fn after_outputs_lost(&mut self, id: TaskId, out: &mut Vec<Action>) {
+    /// A task runs again; `lost` is what it left before.
+    pub(crate) fn after_outputs_lost(&mut self, id: TaskId, lost: &[FileEntry]) {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
         };
@@ -293,16 +324,21 @@ impl Supervisor {
         let first_open = job.open[group] == 1;
         let live = self.live();
         live.losing.remove(&id);
-        for content in live.content.values_mut() {
-            content.producers.retain(|task| *task != id);
-        }
         live.tasks.entry(id).or_default();
-        let content = &live.content;
-        if let Some(live_job) = live.jobs.get_mut(&id.job) {
-            let made = |hash: &hedge_model::Hash| {
-                content.get(hash).is_some_and(|c| !c.producers.is_empty())
+        for hash in lost.iter().filter_map(|file| file.data.hash()) {
+            let Some(content) = live.content.get_mut(&hash) else {
+                continue;
             };
-            live_job.missing_results.retain(made);
+            content.producers.retain(|task| *task != id);
+            let made = content.producers.iter().any(|task| task.job == id.job);
+            if let Some(live_job) = live.jobs.get_mut(&id.job) {
+                live_job.stale.insert(hash);
+                if !made {
+                    live_job.missing_results.remove(&hash);
+                }
+            }
+        }
+        if let Some(live_job) = live.jobs.get_mut(&id.job) {
             for next in spec.waited_by(group) {
                 let next = &mut live_job.groups[*next as usize];
                 next.waiting += u32::from(first_open);
@@ -315,7 +351,17 @@ impl Supervisor {
         }
         self.settle_wants(id);
         self.tell_soon(id.job);
-        let _ = out;
+    }
+
+    /// The end that was proposed for a job came too late to be true: it goes on.
+    pub(crate) fn after_stale_end(&mut self, id: JobId, out: &mut Vec<Action>) {
+        let Some(live_job) = self.live().jobs.get_mut(&id) else {
+            return;
+        };
+        live_job.ending = false;
+        let groups = live_job.groups.len();
+        (0..groups).for_each(|group| self.refresh_offers(id, group));
+        self.finish_if_done(id, out);
     }
 
     /// All tasks done and all results here: the job is done.
@@ -365,8 +411,9 @@ impl Supervisor {
         }
         self.tell(id, out);
         let live = self.live.get_or_insert_default();
-        live.jobs.remove(&id);
+        let stale = live.jobs.remove(&id).map(|job| job.stale);
         live.starved.retain(|(job, _)| *job != id);
+        live.losing.retain(|task| task.job != id);
         for worker in &mut live.workers {
             if worker
                 .bodies
@@ -380,7 +427,7 @@ impl Supervisor {
             worker.staged.retain(|(job, _, _)| *job != id);
             send(worker.peer, ToWorker::Forget(id), out);
         }
-        self.drop_content(id, out);
+        self.drop_content(id, stale.unwrap_or_default(), out);
         self.let_leave(out);
     }
 

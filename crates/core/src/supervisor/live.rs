@@ -32,6 +32,10 @@ pub(crate) struct Live {
     pub pulls: BTreeMap<Hash, Pull>,
     pub submits: Vec<Submission>,
     pub timers: BTreeSet<(Time, Timer)>,
+    /// Workers that drain and are not told to leave yet.
+    pub leaving: BTreeSet<WorkerIx>,
+    /// When this leader became live.
+    pub since: Time,
     /// Grows when a worker comes, goes or changes what it offers.
     pub pool_version: u64,
     pub rebalancing: bool,
@@ -53,7 +57,6 @@ pub(crate) struct Worker {
     pub dead: bool,
     pub gone_at: Time,
     pub draining: bool,
-    pub leave_sent: bool,
     pub aside: Option<Aside>,
     /// Times that it failed a task that another could do, since it last did one itself.
     pub blamed: u32,
@@ -83,8 +86,8 @@ pub(crate) struct LiveTask {
     /// Where it failed.
     pub avoid: SmallVec<[WorkerIx; 2]>,
     pub unstaged: u8,
-    /// A success is on its way through the journal.
-    pub committing: bool,
+    /// The attempt whose success is on its way through the journal.
+    pub committing: Option<AttemptId>,
 }
 
 #[derive(Debug)]
@@ -140,6 +143,8 @@ pub(crate) struct LiveJob {
     pub ending: bool,
     /// Results that this supervisor does not hold yet.
     pub missing_results: BTreeSet<Hash>,
+    /// Outputs of generations that were lost; attempts that run may still read what is left of them.
+    pub stale: BTreeSet<Hash>,
 }
 
 #[derive(Debug, Default)]
@@ -167,11 +172,17 @@ pub(crate) struct LiveGroup {
 pub(crate) struct Content {
     pub size: u64,
     pub own: bool,
+    /// A worker could not fetch it; whether its holders give it is being tried.
+    pub doubted: bool,
     pub workers: SmallVec<[WorkerIx; 2]>,
     /// Tasks whose output it is.
     pub producers: SmallVec<[TaskId; 1]>,
     /// Jobs whose input it is.
     pub jobs: SmallVec<[JobId; 1]>,
+    /// Submissions on their way whose input it is.
+    pub claims: u32,
+    /// Ended jobs whose result it is.
+    pub kept: u32,
 }
 
 /// Content on its way into this supervisor's own store.
@@ -205,6 +216,10 @@ pub(crate) enum Timer {
     Rebalance,
     /// Try a failed pull again.
     Pull(Hash),
+    /// Groups whose inputs could not be had may try again.
+    Feed,
+    /// Workers that held content when this leader began have had their time to come.
+    Settled,
 }
 
 impl Worker {
@@ -221,6 +236,13 @@ impl Worker {
     /// Whether what it holds is to be counted on: it is there, or away for no longer than `grace`.
     pub fn may_return(&self, now: Time, grace: Duration) -> bool {
         self.reachable() || now.since(self.gone_at) < grace
+    }
+}
+
+impl Content {
+    /// Whether a job that has not ended, or is about to begin, may need it.
+    pub fn in_use(&self) -> bool {
+        !self.producers.is_empty() || !self.jobs.is_empty() || self.claims > 0
     }
 }
 

@@ -3,11 +3,13 @@
 //! Durable is what [`State`] holds; it changes by committed records alone. Everything else lives on the
 //! leader only and is dropped when it is deposed.
 
+mod attach;
 mod check;
 mod critical;
 mod data;
 mod durable;
 mod jobs;
+mod keep;
 mod live;
 mod monitor;
 mod placement;
@@ -25,7 +27,7 @@ use hedge_model::msg::{
     Answer, Beat, FromWorker, Refusal, RefusalKind, Reply, Request, Role, SharedSpec, ToWorker,
 };
 use hedge_model::record::{Record, Ticket};
-use hedge_model::{Epoch, Hash, PeerAddr, PeerId, Source, SubmitKey, Time};
+use hedge_model::{Epoch, FileEntry, Hash, PeerAddr, PeerId, Source, SubmitKey, Time};
 use live::{Live, Timer};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -213,6 +215,11 @@ enum Pending {
         client: PeerId,
         ask: u64,
     },
+    /// What an attempt left that did not win.
+    Unwanted {
+        worker: PeerId,
+        outputs: Vec<FileEntry>,
+    },
 }
 
 /// A supervisor.
@@ -322,6 +329,8 @@ impl Supervisor {
                 Timer::Tell(_) => "news for a watching client",
                 Timer::Rebalance => "queued attempts",
                 Timer::Pull(_) => "a transfer to repeat",
+                Timer::Feed => "inputs that could not be fetched",
+                Timer::Settled => "holders of content that have not come yet",
             };
             (*at, why)
         });
@@ -367,6 +376,11 @@ impl Supervisor {
         record: Record,
         out: &mut Vec<Action>,
     ) {
+        let lost = match &record {
+            Record::OutputsLost { task, .. } => self.state.task(*task),
+            _ => None,
+        };
+        let lost = lost.and_then(|task| Some(task.done.as_ref()?.outputs.clone()));
         let verdict = self.state.apply(&record);
         let pending = proposal.and_then(|id| self.pending.remove(&id));
         if self.live.is_none() {
@@ -379,25 +393,36 @@ impl Supervisor {
             return;
         }
         match record {
-            Record::JobAccepted { .. } => {
+            Record::JobAccepted { spec, .. } => {
                 if let Verdict::Job(job) = verdict {
                     self.activate(job, out);
                 }
+                if pending.is_some() {
+                    self.release_inputs(&spec, out);
+                }
             }
             Record::TaskDone {
-                attempt, worker, ..
+                attempt,
+                worker,
+                outputs,
+                ..
             } => {
-                self.after_task_done(attempt, worker, verdict == Verdict::Applied, out);
+                let applied = verdict == Verdict::Applied;
+                self.after_task_done(attempt, worker, applied, out);
+                if !applied {
+                    self.drop_unwanted(worker, &outputs, out);
+                }
             }
             Record::AttemptEnded { attempt, end, .. } => {
                 self.after_attempt_ended(attempt, &end, out)
             }
             Record::OutputsLost { task, .. } if verdict == Verdict::Applied => {
-                self.after_outputs_lost(task, out);
+                self.after_outputs_lost(task, &lost.unwrap_or_default());
             }
             Record::JobEnded { job, .. } if verdict == Verdict::Applied => {
                 self.after_job_ended(job, out)
             }
+            Record::JobEnded { job, .. } => self.after_stale_end(job, out),
             _ => {}
         }
         if let Some(pending) = pending {
@@ -427,15 +452,22 @@ impl Supervisor {
                 secret,
             } => answer(client, ask, Reply::Ticket(secret), out),
             Pending::Cancelled { client, ask } => answer(client, ask, Reply::Ok, out),
+            Pending::Unwanted { worker, outputs } => self.drop_unwanted(worker, &outputs, out),
         }
     }
 
     fn go_live(&mut self, out: &mut Vec<Action>) {
-        let mut live = Live::default();
-        for hash in std::mem::take(&mut self.own_content) {
-            live.content.entry(hash).or_default().own = true;
+        let mut live = Live {
+            since: self.now,
+            ..Live::default()
+        };
+        let own = std::mem::take(&mut self.own_content);
+        for hash in &own {
+            live.content.entry(*hash).or_default().own = true;
         }
+        live.set_timer(self.now + self.config.content_grace, Timer::Settled);
         self.live = Some(live);
+        self.keep_results();
         let jobs: Vec<_> = self
             .state
             .jobs
@@ -446,6 +478,7 @@ impl Supervisor {
         for job in jobs {
             self.activate(job, out);
         }
+        self.drop_unused(own, out);
     }
 
     fn on_joining(
@@ -501,6 +534,8 @@ impl Supervisor {
                 Timer::Tell(job) => self.tell(job, out),
                 Timer::Rebalance => self.rebalance(out),
                 Timer::Pull(hash) => self.pull(hash, out),
+                Timer::Feed => self.feed_starved(),
+                Timer::Settled => self.give_up_absent_holders(out),
             }
         }
     }

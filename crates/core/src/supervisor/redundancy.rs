@@ -44,7 +44,7 @@ impl Supervisor {
         };
         let known = live.tasks.get(&task);
         let active = known.map_or(0, super::live::LiveTask::active);
-        let committing = known.is_some_and(|known| known.committing);
+        let committing = known.is_some_and(|known| known.committing.is_some());
         let offers = &mut live_job.groups[group];
         if offset >= offers.fresh {
             return;

@@ -1,13 +1,12 @@
 //! What clients ask for.
 
-use super::data::{input_blobs, result_files};
+use super::data::result_files;
 use super::live::Submission;
 use super::{Action, Pending, Supervisor, answer};
 use hedge_model::msg::{Refusal, RefusalKind, Reply, Request, SharedSpec};
 use hedge_model::record::{JobEnd, Record, Ticket};
 use hedge_model::view::{LogView, ResultsView};
-use hedge_model::{Hash, JobId, PeerAddr, PeerId, SubmitKey};
-use std::collections::BTreeSet;
+use hedge_model::{Hash, JobId, PeerAddr, PeerId, SubmitKey, TaskId};
 
 /// Submissions whose inputs are on their way at once; a client beyond it is asked to try again.
 const SUBMISSIONS_MAX: usize = 256;
@@ -31,14 +30,7 @@ impl Supervisor {
                 "too many submissions at once; submit again in a moment, with the same key".into();
             return refuse(client, ask, RefusalKind::Busy, why, out);
         }
-        let mut missing = BTreeSet::new();
-        for (hash, size) in input_blobs(&spec) {
-            let content = live.content.entry(hash).or_default();
-            content.size = size;
-            if !content.own {
-                missing.insert(hash);
-            }
-        }
+        let missing = self.claim_inputs(&spec);
         if missing.is_empty() {
             let record = Record::JobAccepted {
                 key,
@@ -48,7 +40,7 @@ impl Supervisor {
             };
             return self.append(record, Some(Pending::Accepted { client, ask }), out);
         }
-        live.submits.push(Submission {
+        self.live().submits.push(Submission {
             client,
             ask,
             key,
@@ -191,10 +183,9 @@ impl Supervisor {
         let number = super::views::find_task(job, task)?;
         let state = &job.tasks[number as usize];
         let last = job
-            .history
-            .iter()
+            .ended_attempts(TaskId { job: id, number })
             .rev()
-            .find(|ended| ended.attempt.task.number == number && ended.log.is_some());
+            .find(|ended| ended.log.is_some());
         let (worker, end, log) = match (&state.done, last) {
             (Some(done), _) => (Some(done.worker), "done".to_owned(), done.log.clone()),
             (None, Some(ended)) => (

@@ -36,8 +36,7 @@ impl Supervisor {
         };
         let mut attempts = job.counts;
         for attempt in self.live_tasks(id).flat_map(|(_, known)| &known.attempts) {
-            let counted =
-                attempt.state == AttemptState::Lost || attempt.state == AttemptState::Cancelling;
+            let counted = job.history.contains_key(&attempt.id);
             attempts.total += u64::from(!counted);
             attempts.redundant += u64::from(!counted && attempt.redundant);
         }
@@ -183,7 +182,7 @@ impl Supervisor {
             critical: job.critical.contains(&job.spec, number),
             generation: task.generation,
             failures: task.failures,
-            attempts: self.attempt_views(job, number, known),
+            attempts: self.attempt_views(TaskId { job: id, number }, job, known),
             outputs: done.map_or(Vec::new(), |done| {
                 done.outputs.iter().map(|f| f.path.to_string()).collect()
             }),
@@ -256,12 +255,16 @@ impl Supervisor {
         }
     }
 
-    fn attempt_views(&self, job: &Job, number: u32, known: Option<&LiveTask>) -> Vec<AttemptView> {
-        let ended = job
-            .history
-            .iter()
-            .filter(|ended| ended.attempt.task.number == number);
-        let mut views: Vec<AttemptView> = ended
+    fn attempt_views(&self, id: TaskId, job: &Job, known: Option<&LiveTask>) -> Vec<AttemptView> {
+        let again = |attempt| {
+            let attempts = known.into_iter().flat_map(|known| &known.attempts);
+            attempts
+                .filter(|other| other.state != AttemptState::Lost)
+                .any(|other| other.id == attempt)
+        };
+        let mut views: Vec<AttemptView> = job
+            .ended_attempts(id)
+            .filter(|ended| ended.end != End::Lost || !again(ended.attempt))
             .map(|ended| AttemptView {
                 attempt: ended.attempt.to_string(),
                 worker: self.name(ended.worker),
@@ -276,7 +279,7 @@ impl Supervisor {
                 running_ms: Some(ms(ended.usage.running)).filter(|_| ended.end != End::Lost),
             })
             .collect();
-        if let Some(done) = &job.tasks[number as usize].done {
+        if let Some(done) = &job.tasks[id.number as usize].done {
             views.push(AttemptView {
                 attempt: done.attempt.to_string(),
                 worker: self.name(done.worker),

@@ -1,12 +1,11 @@
 //! Workers come, report, fall silent, return and leave.
 
-use super::live::{Attempt, AttemptState, Timer, Why, Worker, WorkerIx};
+use super::live::{AttemptState, Timer, WorkerIx};
 use super::monitor::{Finding, Liveness};
 use super::{Action, Supervisor, send};
-use hedge_model::msg::{FromWorker, Outcome, Report, ToWorker, Usage, WorkerInfo};
+use hedge_model::msg::{FromWorker, Outcome, Report, ToWorker, Usage};
 use hedge_model::record::{End, Record};
 use hedge_model::{AttemptId, Data, Hash, PeerId, TaskId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 impl Supervisor {
     pub(crate) fn on_worker(&mut self, peer: PeerId, msg: FromWorker, out: &mut Vec<Action>) {
@@ -22,163 +21,6 @@ impl Supervisor {
             FromWorker::Ended(report) => self.on_report(ix, *report, out),
             FromWorker::Draining => self.drain(ix, out),
         }
-    }
-
-    fn on_attach(&mut self, peer: PeerId, info: WorkerInfo, out: &mut Vec<Action>) {
-        if let Some(ix) = self.live().by_peer.get(&peer).copied() {
-            self.lose_attempts(ix, Some(&info.in_hand), out);
-        }
-        let (now, live) = (self.now, self.live.get_or_insert_default());
-        let ix = *live
-            .by_peer
-            .entry(peer)
-            .or_insert(live.workers.len() as WorkerIx);
-        if ix as usize == live.workers.len() {
-            live.workers.push(new_worker(peer, info.clone()));
-        }
-        let worker = &mut live.workers[ix as usize];
-        worker.free = info.resources.clone();
-        worker.in_hand.clear();
-        worker.queued.clear();
-        worker.bodies.clear();
-        worker.staged.clear();
-        (
-            worker.connected,
-            worker.dead,
-            worker.draining,
-            worker.leave_sent,
-        ) = (true, false, false, false);
-        worker.gone_at = now;
-        let (held, in_hand) = (info.holds.clone(), info.in_hand.clone());
-        worker.info = WorkerInfo {
-            holds: Vec::new(),
-            in_hand: Vec::new(),
-            ..info
-        };
-        let before = std::mem::take(&mut worker.held);
-        self.take_stock(ix, before, held, out);
-        in_hand.into_iter().for_each(|id| self.adopt(ix, id, out));
-        let left = std::mem::take(&mut self.live().workers[ix as usize].lost);
-        left.into_iter().for_each(|id| self.detach_lost(id));
-        self.monitor.start(now, peer);
-        let live = self.live();
-        live.reindex(ix);
-        live.pool_version += 1;
-        let wanted: Vec<Hash> = live
-            .jobs
-            .values()
-            .flat_map(|job| job.missing_results.iter().copied())
-            .collect();
-        self.feed_starved();
-        wanted.into_iter().for_each(|hash| self.pull(hash, out));
-    }
-
-    /// Compares what a worker holds with what is wanted of it.
-    fn take_stock(
-        &mut self,
-        ix: WorkerIx,
-        before: BTreeSet<Hash>,
-        held: Vec<Hash>,
-        out: &mut Vec<Action>,
-    ) {
-        let live = self.live.get_or_insert_default();
-        for hash in before {
-            if let Some(content) = live.content.get_mut(&hash) {
-                content.workers.retain(|other| *other != ix);
-            }
-        }
-        let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = held
-            .into_iter()
-            .partition(|hash| live.content.contains_key(hash));
-        let peer = live.workers[ix as usize].peer;
-        wanted
-            .into_iter()
-            .for_each(|hash| self.held_by(hash, None, ix));
-        if !unwanted.is_empty() {
-            send(peer, ToWorker::Drop(unwanted), out);
-        }
-    }
-
-    /// An attempt that a worker has in hand goes on, if its task still wants it.
-    fn adopt(&mut self, ix: WorkerIx, id: AttemptId, out: &mut Vec<Action>) {
-        let wanted = self
-            .state
-            .jobs
-            .get(&id.task.job)
-            .is_some_and(|job| job.active())
-            && self
-                .state
-                .task(id.task)
-                .is_some_and(|t| t.done.is_none() && t.generation == id.generation);
-        let (now, epoch) = (self.now, self.state.epoch());
-        let live = self.live();
-        live.workers[ix as usize].lost.remove(&id);
-        let peer = live.workers[ix as usize].peer;
-        let known = live
-            .tasks
-            .get_mut(&id.task)
-            .and_then(|known| known.attempt(id));
-        let mine = known.as_ref().is_some_and(|attempt| attempt.worker == ix);
-        if !wanted || (!mine && (id.epoch >= epoch || known.is_some())) {
-            if mine {
-                self.detach_lost(id);
-            }
-            return send(peer, ToWorker::Cancel(id), out);
-        }
-        if !mine {
-            let known = live.tasks.entry(id.task).or_default();
-            known.attempts.push(Attempt {
-                id,
-                worker: ix,
-                redundant: known.active() > 0,
-                state: AttemptState::Lost,
-                holds: false,
-                reported: false,
-                since: now,
-                why: Why::Adopted,
-            });
-        }
-        self.revive(ix, id);
-    }
-
-    /// An attempt that was given up is there again.
-    fn revive(&mut self, ix: WorkerIx, id: AttemptId) {
-        let Some(job) = self.state.jobs.get(&id.task.job) else {
-            return;
-        };
-        let (client, spec) = (job.client, job.spec.clone());
-        let group = spec.group_of(id.task.number);
-        let need = &spec.groups()[group].resources;
-        let live = self.live.get_or_insert_default();
-        let Some(attempt) = live
-            .tasks
-            .get_mut(&id.task)
-            .and_then(|known| known.attempt(id))
-        else {
-            return;
-        };
-        let worker = &mut live.workers[ix as usize];
-        attempt.state = AttemptState::Assigned;
-        attempt.holds = worker.free.covers(need);
-        attempt.reported = false;
-        if attempt.holds {
-            worker.free.take(need);
-        } else {
-            attempt.state = AttemptState::Queued;
-            worker.queued.push_back(id);
-        }
-        worker.in_hand.insert(id);
-        live.ready.took(client, need.cpus_milli);
-        if let Some(job) = live.jobs.get_mut(&id.task.job) {
-            let offset = id.task.number - spec.first(group);
-            let offers = &mut job.groups[group];
-            while offers.fresh <= offset {
-                offers.again.insert(offers.fresh);
-                offers.fresh += 1;
-            }
-        }
-        self.settle_wants(id.task);
-        self.refresh_offers(id.task.job, group);
     }
 
     fn on_started(&mut self, ix: WorkerIx, id: AttemptId) {
@@ -231,16 +73,18 @@ impl Supervisor {
             .get_mut(&id.task)
             .and_then(|known| known.attempt(id));
         let Some(attempt) = known.filter(|attempt| attempt.worker == ix) else {
+            send(worker, ToWorker::Settled(id), out);
             if let Outcome::Done(outputs) = &outcome {
-                self.drop_unknown(worker, outputs, out);
+                self.drop_unwanted(worker, outputs, out);
             }
-            return send(worker, ToWorker::Settled(id), out);
+            return;
         };
         if std::mem::replace(&mut attempt.reported, true) {
             return;
         }
         let redundant = attempt.redundant;
         let at = self.now;
+        let mut pending = None;
         let end = match outcome {
             Outcome::Done(outputs) => {
                 let open = self
@@ -253,8 +97,12 @@ impl Supervisor {
                         .task(id.task)
                         .is_some_and(|t| t.done.is_none() && t.generation == id.generation);
                 let known = self.live().tasks.entry(id.task).or_default();
-                if open && !known.committing {
-                    known.committing = true;
+                if known.committing == Some(id) {
+                    return;
+                }
+                if open && known.committing.is_none() {
+                    known.committing = Some(id);
+                    self.settle_wants(id.task);
                     let outputs = outputs.into();
                     let record = Record::TaskDone {
                         attempt: id,
@@ -267,7 +115,7 @@ impl Supervisor {
                     };
                     return self.append(record, None, out);
                 }
-                self.drop_unknown(worker, &outputs, out);
+                pending = Some(super::Pending::Unwanted { worker, outputs });
                 End::Cancelled
             }
             Outcome::Failed(why) => End::Failed(why),
@@ -295,12 +143,13 @@ impl Supervisor {
                 log,
                 at,
             },
-            None,
+            pending,
             out,
         );
     }
 
-    /// A worker could not fetch this from anybody it was told of.
+    /// A worker could not fetch this from anybody it was told of: if it is fetched into the own store, all
+    /// is well, else nobody has it.
     fn distrust(&mut self, hash: Hash, out: &mut Vec<Action>) {
         let live = self.live();
         let own = live.content.get(&hash).is_some_and(|content| content.own);
@@ -316,48 +165,27 @@ impl Supervisor {
                     group.body = None;
                 }
             });
-        let silent = live.content.get(&hash).map(|content| {
-            content
-                .workers
-                .iter()
-                .all(|ix| live.workers[*ix as usize].reachable())
-        });
-        if !own && silent == Some(true) {
-            self.disbelieve_holders(hash);
-        }
-        if !own {
+        if let (false, Some(content)) = (own, live.content.get_mut(&hash)) {
+            content.doubted = true;
             self.lose_if_gone(hash, out);
-        }
-    }
-
-    /// Outputs of an attempt that did not win are dropped where nobody else made the same.
-    fn drop_unknown(
-        &mut self,
-        worker: PeerId,
-        outputs: &[hedge_model::FileEntry],
-        out: &mut Vec<Action>,
-    ) {
-        let live = self.live();
-        let ix = live.by_peer.get(&worker).copied();
-        let hashes = outputs.iter().filter_map(|file| file.data.hash());
-        let (same, unknown): (Vec<Hash>, Vec<Hash>) =
-            hashes.partition(|hash| live.content.contains_key(hash));
-        if let Some(ix) = ix {
-            same.into_iter()
-                .for_each(|hash| self.held_by(hash, None, ix));
-        }
-        if !unknown.is_empty() {
-            send(worker, ToWorker::Drop(unknown), out);
+            self.pull(hash, out);
         }
     }
 
     pub(crate) fn on_gone(&mut self, peer: PeerId, out: &mut Vec<Action>) {
         let live = self.live();
-        live.submits.retain(|submit| submit.client != peer);
-        live.jobs
+        let (gone, kept) = std::mem::take(&mut live.submits)
+            .into_iter()
+            .partition(|submit| submit.client == peer);
+        live.submits = kept;
+        for submit in Vec::from_iter::<Vec<super::live::Submission>>(gone) {
+            self.release_inputs(&submit.spec, out);
+        }
+        self.live()
+            .jobs
             .values_mut()
             .for_each(|job| job.watchers.retain(|(watcher, _)| *watcher != peer));
-        let Some(ix) = live.by_peer.get(&peer).copied() else {
+        let Some(ix) = self.live().by_peer.get(&peer).copied() else {
             return;
         };
         self.monitor.stop(peer);
@@ -386,6 +214,8 @@ impl Supervisor {
                 live.reindex(ix);
                 live.pool_version += 1;
                 self.feed_starved();
+                self.pull_wanted(out);
+                self.let_leave(out);
             }
             _ => {}
         }
@@ -413,7 +243,12 @@ impl Supervisor {
     }
 
     /// Gives up all attempts of a worker but those in `kept`.
-    fn lose_attempts(&mut self, ix: WorkerIx, kept: Option<&[AttemptId]>, out: &mut Vec<Action>) {
+    pub(crate) fn lose_attempts(
+        &mut self,
+        ix: WorkerIx,
+        kept: Option<&[AttemptId]>,
+        out: &mut Vec<Action>,
+    ) {
         let worker = &mut self.live().workers[ix as usize];
         let peer = worker.peer;
         let in_hand = std::mem::take(&mut worker.in_hand);
@@ -461,6 +296,7 @@ impl Supervisor {
             return;
         }
         let (peer, in_hand) = (worker.peer, worker.in_hand.clone());
+        live.leaving.insert(ix);
         send(peer, ToWorker::Drain, out);
         live.reindex(ix);
         live.pool_version += 1;
@@ -473,15 +309,11 @@ impl Supervisor {
     /// Draining workers that have nothing in hand, and nothing that only they hold, may go.
     pub(crate) fn let_leave(&mut self, out: &mut Vec<Action>) {
         let Some(live) = &self.live else { return };
-        let draining: Vec<WorkerIx> = (0..live.workers.len() as WorkerIx)
-            .filter(|ix| {
-                let worker = &live.workers[*ix as usize];
-                worker.draining
-                    && worker.reachable()
-                    && !worker.leave_sent
-                    && worker.in_hand.is_empty()
-            })
-            .collect();
+        let idle = |ix: &WorkerIx| {
+            let worker = &live.workers[*ix as usize];
+            worker.reachable() && worker.in_hand.is_empty()
+        };
+        let draining: Vec<WorkerIx> = live.leaving.iter().copied().filter(idle).collect();
         for ix in draining {
             let live = self.live();
             let only_here = |hash: &&Hash| {
@@ -502,7 +334,8 @@ impl Supervisor {
                 .copied()
                 .collect();
             if rescue.is_empty() {
-                live.workers[ix as usize].leave_sent = true;
+                self.live().leaving.remove(&ix);
+                let live = self.live();
                 send(live.workers[ix as usize].peer, ToWorker::Leave, out);
             }
             rescue.into_iter().for_each(|hash| self.pull(hash, out));
@@ -542,7 +375,7 @@ impl Supervisor {
         self.live().reindex(ix);
     }
 
-    fn detach_lost(&mut self, id: AttemptId) {
+    pub(crate) fn detach_lost(&mut self, id: AttemptId) {
         self.detach(id);
         self.forget_task_if_over(id.task);
     }
@@ -602,32 +435,5 @@ impl Supervisor {
         {
             live.tasks.remove(&id);
         }
-    }
-}
-
-fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
-    Worker {
-        peer,
-        free: info.resources.clone(),
-        info,
-        in_hand: BTreeSet::new(),
-        queued: VecDeque::new(),
-        lost: BTreeSet::new(),
-        connected: true,
-        dead: false,
-        gone_at: hedge_model::Time(0),
-        draining: false,
-        leave_sent: false,
-        aside: None,
-        blamed: 0,
-        times_aside: 0,
-        bodies: BTreeMap::new(),
-        staged: BTreeSet::new(),
-        held: BTreeSet::new(),
-        done: 0,
-        failed: 0,
-        lost_count: 0,
-        room_key: None,
-        queue_key: None,
     }
 }

@@ -3,6 +3,9 @@
 //! A worker obeys only the highest epoch it has seen, so that a leader that was frozen and wakes commands
 //! nothing. It keeps every report until it is told that the report is settled, over any number of connections.
 
+mod content;
+
+use content::Content;
 use hedge_model::msg::{Assignment, Body, FromWorker, Outcome, Report, ToWorker, Usage};
 use hedge_model::spec::Runtime;
 use hedge_model::{AttemptId, Epoch, Hash, JobId, Resources, Time};
@@ -91,6 +94,7 @@ pub struct Worker {
     in_hand: BTreeMap<AttemptId, InHand>,
     queue: VecDeque<AttemptId>,
     draining: bool,
+    content: Content,
 }
 
 impl Worker {
@@ -104,6 +108,7 @@ impl Worker {
             in_hand: BTreeMap::new(),
             queue: VecDeque::new(),
             draining: false,
+            content: Content::default(),
         }
     }
 
@@ -113,6 +118,8 @@ impl Worker {
             Event::Connected(epoch) => {
                 self.epoch = self.epoch.max(epoch);
                 self.connected = true;
+                self.bodies.clear();
+                self.content.attached(&self.in_hand);
                 self.repeat(out);
             }
             Event::Disconnected => self.connected = false,
@@ -177,8 +184,11 @@ impl Worker {
                     self.in_hand.remove(&id);
                 }
             }
-            ToWorker::Forget(job) => self.bodies.retain(|(of, _), _| *of != job),
-            ToWorker::Drop(hashes) => out.push(Action::Drop(hashes)),
+            ToWorker::Forget(job) => {
+                self.bodies.retain(|(of, _), _| *of != job);
+                self.content.forget(job, &self.in_hand, out);
+            }
+            ToWorker::Drop(hashes) => self.content.drop(hashes, &self.in_hand, out),
             ToWorker::Drain => self.start_draining(out),
             ToWorker::Leave => out.push(Action::Leave),
         }
@@ -260,6 +270,7 @@ impl Worker {
             }
             self.free.take(&attempt.body.resources);
             attempt.state = State::Staging;
+            self.content.fetch(&attempt.body, &attempt.order);
             out.push(Action::Stage(attempt.body.clone(), attempt.order.clone()));
         }
     }
@@ -284,7 +295,10 @@ impl Worker {
         let outcome = match result {
             _ if attempt.cancelled => Outcome::Cancelled,
             Err(Unstaged::Missing { missing, why }) => Outcome::Unstaged { missing, why },
-            Err(Unstaged::Failed(why)) => Outcome::Failed(why),
+            Err(Unstaged::Failed(why)) => Outcome::Unstaged {
+                missing: Vec::new(),
+                why,
+            },
             Ok(()) => {
                 attempt.state = State::Running;
                 out.push(Action::Start(attempt.body.clone(), attempt.order.clone()));
@@ -348,11 +362,16 @@ impl Worker {
             self.free.give(&attempt.body.resources);
         }
         attempt.state = State::Reported;
+        if let Outcome::Done(outputs) = &report.outcome {
+            self.content.made(outputs);
+        }
+        let job = attempt.body.job;
         let report = Box::new(report);
         attempt.report = Some(report.clone());
         if self.connected {
             out.push(Action::Tell(FromWorker::Ended(report)));
         }
+        self.content.ended(job, &self.in_hand, out);
     }
 
     /// Says again what is not settled, on a new connection.

@@ -1,0 +1,185 @@
+//! A worker connects: what it has in hand and what it holds is compared with what is known and wanted.
+
+use super::live::{Attempt, AttemptState, Content, Why, Worker, WorkerIx};
+use super::{Action, Supervisor, send};
+use hedge_model::msg::{ToWorker, WorkerInfo};
+use hedge_model::{AttemptId, Hash, PeerId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+impl Supervisor {
+    /// A worker's first message on a connection.
+    pub(crate) fn on_attach(&mut self, peer: PeerId, info: WorkerInfo, out: &mut Vec<Action>) {
+        if let Some(ix) = self.live().by_peer.get(&peer).copied() {
+            self.lose_attempts(ix, Some(&info.in_hand), out);
+        }
+        let (now, live) = (self.now, self.live.get_or_insert_default());
+        let ix = *live
+            .by_peer
+            .entry(peer)
+            .or_insert(live.workers.len() as WorkerIx);
+        if ix as usize == live.workers.len() {
+            live.workers.push(new_worker(peer, info.clone()));
+        }
+        let worker = &mut live.workers[ix as usize];
+        worker.free = info.resources.clone();
+        worker.in_hand.clear();
+        worker.queued.clear();
+        worker.bodies.clear();
+        worker.staged.clear();
+        (worker.connected, worker.dead, worker.draining) = (true, false, false);
+        worker.gone_at = now;
+        live.leaving.remove(&ix);
+        let (held, in_hand) = (info.holds.clone(), info.in_hand.clone());
+        worker.info = WorkerInfo {
+            holds: Vec::new(),
+            in_hand: Vec::new(),
+            ..info
+        };
+        let before = std::mem::take(&mut worker.held);
+        self.take_stock(ix, &before, held, out);
+        in_hand.into_iter().for_each(|id| self.adopt(ix, id, out));
+        let left = std::mem::take(&mut self.live().workers[ix as usize].lost);
+        left.into_iter().for_each(|id| self.detach_lost(id));
+        self.monitor.start(now, peer);
+        let live = self.live();
+        live.reindex(ix);
+        live.pool_version += 1;
+        self.feed_starved();
+        self.lose_where_gone(before, out);
+        self.pull_wanted(out);
+    }
+
+    /// Compares what a worker holds with what is wanted of it.
+    fn take_stock(
+        &mut self,
+        ix: WorkerIx,
+        before: &BTreeSet<Hash>,
+        held: Vec<Hash>,
+        out: &mut Vec<Action>,
+    ) {
+        let live = self.live.get_or_insert_default();
+        for hash in before {
+            if let Some(content) = live.content.get_mut(hash) {
+                content.workers.retain(|other| *other != ix);
+            }
+        }
+        let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = held
+            .into_iter()
+            .partition(|hash| live.content.get(hash).is_some_and(Content::in_use));
+        let peer = live.workers[ix as usize].peer;
+        wanted
+            .into_iter()
+            .for_each(|hash| self.held_by(hash, None, ix));
+        if !unwanted.is_empty() {
+            send(peer, ToWorker::Drop(unwanted), out);
+        }
+    }
+
+    /// An attempt that a worker has in hand goes on, if its task still wants it.
+    fn adopt(&mut self, ix: WorkerIx, id: AttemptId, out: &mut Vec<Action>) {
+        let wanted = self
+            .state
+            .jobs
+            .get(&id.task.job)
+            .is_some_and(|job| job.active())
+            && self
+                .state
+                .task(id.task)
+                .is_some_and(|t| t.done.is_none() && t.generation == id.generation);
+        let (now, epoch) = (self.now, self.state.epoch());
+        let live = self.live();
+        live.workers[ix as usize].lost.remove(&id);
+        let peer = live.workers[ix as usize].peer;
+        let known = live
+            .tasks
+            .get_mut(&id.task)
+            .and_then(|known| known.attempt(id));
+        let mine = known.as_ref().is_some_and(|attempt| attempt.worker == ix);
+        if !wanted || (!mine && (id.epoch >= epoch || known.is_some())) {
+            if mine {
+                self.detach_lost(id);
+            }
+            return send(peer, ToWorker::Cancel(id), out);
+        }
+        if !mine {
+            let known = live.tasks.entry(id.task).or_default();
+            known.attempts.push(Attempt {
+                id,
+                worker: ix,
+                redundant: known.active() > 0,
+                state: AttemptState::Lost,
+                holds: false,
+                reported: false,
+                since: now,
+                why: Why::Adopted,
+            });
+        }
+        self.revive(ix, id);
+    }
+
+    /// An attempt that was given up is there again.
+    pub(crate) fn revive(&mut self, ix: WorkerIx, id: AttemptId) {
+        let Some(job) = self.state.jobs.get(&id.task.job) else {
+            return;
+        };
+        let (client, spec) = (job.client, job.spec.clone());
+        let group = spec.group_of(id.task.number);
+        let need = &spec.groups()[group].resources;
+        let live = self.live.get_or_insert_default();
+        let Some(attempt) = live
+            .tasks
+            .get_mut(&id.task)
+            .and_then(|known| known.attempt(id))
+        else {
+            return;
+        };
+        let worker = &mut live.workers[ix as usize];
+        attempt.state = AttemptState::Assigned;
+        attempt.holds = worker.free.covers(need);
+        attempt.reported = false;
+        if attempt.holds {
+            worker.free.take(need);
+        } else {
+            attempt.state = AttemptState::Queued;
+            worker.queued.push_back(id);
+        }
+        worker.in_hand.insert(id);
+        live.ready.took(client, need.cpus_milli);
+        if let Some(job) = live.jobs.get_mut(&id.task.job) {
+            let offset = id.task.number - spec.first(group);
+            let offers = &mut job.groups[group];
+            while offers.fresh <= offset {
+                offers.again.insert(offers.fresh);
+                offers.fresh += 1;
+            }
+        }
+        self.settle_wants(id.task);
+        self.refresh_offers(id.task.job, group);
+    }
+}
+
+fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
+    Worker {
+        peer,
+        free: info.resources.clone(),
+        info,
+        in_hand: BTreeSet::new(),
+        queued: VecDeque::new(),
+        lost: BTreeSet::new(),
+        connected: true,
+        dead: false,
+        gone_at: hedge_model::Time(0),
+        draining: false,
+        aside: None,
+        blamed: 0,
+        times_aside: 0,
+        bodies: BTreeMap::new(),
+        staged: BTreeSet::new(),
+        held: BTreeSet::new(),
+        done: 0,
+        failed: 0,
+        lost_count: 0,
+        room_key: None,
+        queue_key: None,
+    }
+}

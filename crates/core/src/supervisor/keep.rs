@@ -1,0 +1,156 @@
+//! What content is kept for: jobs that have not ended, submissions on their way, results of ended jobs.
+//! Whatever nobody needs is dropped everywhere.
+
+use super::data::{input_blobs, result_files};
+use super::durable::Done;
+use super::live::WorkerIx;
+use super::{Action, Supervisor, send};
+use hedge_model::msg::ToWorker;
+use hedge_model::{FileEntry, Hash, JobId, JobSpec, PeerId};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Supervisor {
+    /// A submission counts on its inputs from here on until it is accepted or refused; gives those that are
+    /// not in the own store.
+    pub(crate) fn claim_inputs(&mut self, spec: &JobSpec) -> BTreeSet<Hash> {
+        let inputs: BTreeMap<Hash, u64> = input_blobs(spec).collect();
+        let mut missing = BTreeSet::new();
+        for (hash, size) in inputs {
+            let content = self.live().content.entry(hash).or_default();
+            content.size = size;
+            content.claims += 1;
+            if !content.own {
+                missing.insert(hash);
+            }
+        }
+        missing
+    }
+
+    /// A submission is accepted or refused: its job, if there is one, counts on the inputs now.
+    pub(crate) fn release_inputs(&mut self, spec: &JobSpec, out: &mut Vec<Action>) {
+        let inputs: BTreeSet<Hash> = input_blobs(spec).map(|(hash, _)| hash).collect();
+        for hash in &inputs {
+            if let Some(content) = self.live().content.get_mut(hash) {
+                content.claims = content.claims.saturating_sub(1);
+            }
+        }
+        self.drop_unused(inputs, out);
+    }
+
+    /// A new leader keeps the results of jobs that ended before it.
+    pub(crate) fn keep_results(&mut self) {
+        let live = self.live.get_or_insert_default();
+        for job in self.state.jobs.values().filter(|job| !job.active()) {
+            for hash in result_hashes(job) {
+                if let Some(content) = live.content.get_mut(&hash) {
+                    content.kept += 1;
+                }
+            }
+        }
+    }
+
+    /// A job has ended: what it alone needed is dropped, its results excepted. `stale` is what it made in
+    /// vain.
+    pub(crate) fn drop_content(
+        &mut self,
+        job: JobId,
+        stale: BTreeSet<Hash>,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(ended) = self.state.jobs.get(&job) else {
+            return;
+        };
+        let done = ended.tasks.iter().filter_map(|task| task.done.as_deref());
+        let logs: BTreeSet<Hash> = done.clone().flat_map(log_blobs).collect();
+        let results: BTreeSet<Hash> = result_hashes(ended);
+        let mut hashes = stale;
+        hashes.extend(input_blobs(&ended.spec).map(|(hash, _)| hash));
+        hashes.extend(
+            done.flat_map(|done| done.outputs.iter())
+                .filter_map(|file| file.data.hash()),
+        );
+        hashes.retain(|hash| !logs.contains(hash));
+        let live = self.live.get_or_insert_default();
+        for hash in &hashes {
+            if let Some(content) = live.content.get_mut(hash) {
+                content.producers.retain(|task| task.job != job);
+                content.jobs.retain(|other| *other != job);
+                content.kept += u32::from(content.own && results.contains(hash));
+            }
+        }
+        self.drop_unused(hashes, out);
+    }
+
+    /// Drops those of these contents that nobody needs; results that are kept stay in the own store alone.
+    pub(crate) fn drop_unused(
+        &mut self,
+        hashes: impl IntoIterator<Item = Hash>,
+        out: &mut Vec<Action>,
+    ) {
+        let mut own = Vec::new();
+        let mut theirs = BTreeMap::<WorkerIx, Vec<Hash>>::new();
+        let live = self.live.get_or_insert_default();
+        for hash in hashes {
+            let Some(content) = live.content.get_mut(&hash) else {
+                continue;
+            };
+            if content.in_use() {
+                continue;
+            }
+            for ix in std::mem::take(&mut content.workers) {
+                live.workers[ix as usize].held.remove(&hash);
+                theirs.entry(ix).or_default().push(hash);
+            }
+            if content.own && content.kept > 0 {
+                continue;
+            }
+            if content.own {
+                own.push(hash);
+            }
+            live.content.remove(&hash);
+        }
+        for (ix, hashes) in theirs {
+            send(live.workers[ix as usize].peer, ToWorker::Drop(hashes), out);
+        }
+        if !own.is_empty() {
+            out.push(Action::Drop(own));
+        }
+    }
+
+    /// Outputs of an attempt that did not win are dropped where no job needs the same content.
+    pub(crate) fn drop_unwanted(
+        &mut self,
+        worker: PeerId,
+        outputs: &[FileEntry],
+        out: &mut Vec<Action>,
+    ) {
+        let live = self.live();
+        let Some(ix) = live.by_peer.get(&worker).copied() else {
+            return;
+        };
+        let needed = |hash: &Hash| {
+            live.content
+                .get(hash)
+                .is_some_and(|content| content.in_use())
+        };
+        let hashes = outputs.iter().filter_map(|file| file.data.hash());
+        let (same, unknown): (Vec<Hash>, Vec<Hash>) = hashes.partition(needed);
+        same.into_iter()
+            .for_each(|hash| self.held_by(hash, None, ix));
+        if !unknown.is_empty() {
+            send(worker, ToWorker::Drop(unknown), out);
+        }
+    }
+}
+
+fn result_hashes(job: &super::durable::Job) -> BTreeSet<Hash> {
+    result_files(job)
+        .filter_map(|file| file.data.hash())
+        .collect()
+}
+
+fn log_blobs(done: &Done) -> impl Iterator<Item = Hash> + '_ {
+    let logs = done.log.iter();
+    logs.flat_map(|log| [log.stdout.hash(), log.stderr.hash()])
+        .flatten()
+}

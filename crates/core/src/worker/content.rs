@@ -1,0 +1,113 @@
+//! What a worker keeps on its disk and why, so that nothing stays that nobody needs.
+//!
+//! The supervisor knows what a worker held when it attached and what it made since; what the worker fetched
+//! for a job it drops by itself when the job is over.
+
+use super::{Action, InHand, State};
+use hedge_model::msg::{Assignment, Body, Outcome, Report};
+use hedge_model::{AttemptId, Data, FileEntry, Hash, JobId};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    /// What was fetched since the worker attached, and for which jobs.
+    fetched: BTreeMap<Hash, BTreeSet<JobId>>,
+    /// Bodies whose shared inputs are among it.
+    bodies: BTreeSet<(JobId, u32, u32)>,
+    /// Outputs made since the worker attached.
+    made: BTreeSet<Hash>,
+    /// Jobs that are over while attempts of theirs are still ending.
+    over: BTreeSet<JobId>,
+}
+
+type Attempts = BTreeMap<AttemptId, InHand>;
+
+impl Content {
+    /// The worker attaches and says what it holds: from now on that is the supervisor's to drop.
+    pub fn attached(&mut self, in_hand: &Attempts) {
+        *self = Self {
+            over: std::mem::take(&mut self.over),
+            ..Self::default()
+        };
+        for attempt in in_hand.values().filter(|a| a.state == State::Staging) {
+            self.fetch(&attempt.body, &attempt.order);
+        }
+    }
+
+    /// An attempt's inputs are about to be fetched.
+    pub fn fetch(&mut self, body: &Body, order: &Assignment) {
+        let job = body.job;
+        let shared = self.bodies.insert((job, body.group, body.version));
+        let inputs = shared.then_some(&body.inputs).into_iter().flatten();
+        let own = order.own_inputs.iter();
+        let stdin = body.stdin.iter().filter(|_| shared);
+        let all = inputs.chain(own).map(|file| &file.data).chain(stdin);
+        for hash in all.filter_map(Data::hash) {
+            self.fetched.entry(hash).or_default().insert(job);
+        }
+    }
+
+    /// An attempt left these.
+    pub fn made(&mut self, outputs: &[FileEntry]) {
+        self.made
+            .extend(outputs.iter().filter_map(|file| file.data.hash()));
+    }
+
+    /// The supervisor wants content dropped; outputs whose report is not settled stay, for whoever ordered it
+    /// did not know of them.
+    pub fn drop(&mut self, mut hashes: Vec<Hash>, in_hand: &Attempts, out: &mut Vec<Action>) {
+        let kept = unsettled(in_hand);
+        hashes.retain(|hash| !kept.contains(hash));
+        for hash in &hashes {
+            self.made.remove(hash);
+            self.fetched.remove(hash);
+        }
+        if !hashes.is_empty() {
+            out.push(Action::Drop(hashes));
+        }
+    }
+
+    /// A job is over: what was fetched for it alone goes, once no attempt of it is left.
+    pub fn forget(&mut self, job: JobId, in_hand: &Attempts, out: &mut Vec<Action>) {
+        let busy = |attempt: &InHand| {
+            attempt.body.job == job && matches!(attempt.state, State::Staging | State::Running)
+        };
+        if in_hand.values().any(busy) {
+            self.over.insert(job);
+            return;
+        }
+        self.over.remove(&job);
+        self.bodies.retain(|(of, _, _)| *of != job);
+        let mut gone = Vec::new();
+        self.fetched.retain(|hash, jobs| {
+            let last = jobs.remove(&job) && jobs.is_empty();
+            if last && !self.made.contains(hash) {
+                gone.push(*hash);
+            }
+            !last
+        });
+        if !gone.is_empty() {
+            out.push(Action::Drop(gone));
+        }
+    }
+
+    /// An attempt of a job has ended.
+    pub fn ended(&mut self, job: JobId, in_hand: &Attempts, out: &mut Vec<Action>) {
+        if self.over.contains(&job) {
+            self.forget(job, in_hand, out);
+        }
+    }
+}
+
+/// Outputs whose report is not settled.
+fn unsettled(in_hand: &Attempts) -> BTreeSet<Hash> {
+    let reports = in_hand.values().filter_map(|a| a.report.as_deref());
+    reports
+        .filter_map(|Report { outcome, .. }| match outcome {
+            Outcome::Done(outputs) => Some(outputs),
+            _ => None,
+        })
+        .flatten()
+        .filter_map(|file| file.data.hash())
+        .collect()
+}

@@ -1,1 +1,24 @@
 //! A virtual grid around the real scheduling core.
+//!
+//! The supervisor's and the worker's state machines are the ones that run live. Clock, network, journal,
+//! disks, tasks and their failures are made up here, all from one seed, so that a run can be repeated. What
+//! must always hold is checked after each event that the supervisor handles.
+
+mod actors;
+mod client;
+mod dice;
+mod faults;
+mod grid;
+mod jobs;
+mod leader;
+mod oracle;
+mod program;
+mod scenario;
+mod shadow;
+mod worker;
+
+pub use dice::Dice;
+pub use grid::{Faults, Grid, Options, Stats, Violation, WorkerKind};
+pub use jobs::{JobShape, random_job};
+pub use program::{Output, Program};
+pub use scenario::{RandomRun, random_run};

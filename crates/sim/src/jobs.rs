@@ -1,0 +1,168 @@
+//! Random jobs for virtual grids.
+
+use crate::dice::Dice;
+use crate::program::{Output, Program, blob};
+use hedge_model::spec::{
+    CriticalRule, Draft, Group, Input, Measure, Qos, Redundancy, Runtime, SpecError, Top,
+    Unplaceable,
+};
+use hedge_model::{Data, JobSpec, Resources};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How large random jobs are.
+#[derive(Clone, Copy, Debug)]
+pub struct JobShape {
+    /// Most groups.
+    pub groups_max: u64,
+    /// Most tasks of one array.
+    pub array_max: u64,
+    /// Most CPUs that a task may ask for.
+    pub cpus_max: u64,
+    /// Whether one of its tasks fails each time.
+    pub doomed: bool,
+}
+
+const OUTPUTS: [Output; 6] = [
+    Output::None,
+    Output::Inline,
+    Output::Blob,
+    Output::Vary,
+    Output::Both,
+    Output::Same,
+];
+
+/// A random job; `salt` names its input files, so that jobs with the same salt share them.
+pub fn random_job(dice: &mut Dice, shape: JobShape, salt: u64) -> Result<JobSpec, SpecError> {
+    let count = dice.between(1, shape.groups_max) as usize;
+    let mut groups: Vec<Group> = Vec::new();
+    let mut files = Vec::new();
+    for at in 0..count {
+        let group = random_group(dice, shape, &groups, &mut files, at, salt);
+        groups.push(group);
+    }
+    if shape.doomed {
+        let at = dice.below(count as u64) as usize;
+        groups[at].runtime = Runtime::Process;
+        let program = Program {
+            fail_permille: 1000,
+            ..Program::of(&groups[at].command)
+        };
+        groups[at].command = program.command();
+    }
+    let redundancy = if dice.permille(700) {
+        Redundancy::Critical
+    } else {
+        Redundancy::None
+    };
+    let unplaceable = if dice.permille(100) {
+        Unplaceable::Fail
+    } else {
+        Unplaceable::Wait
+    };
+    let top = if dice.permille(500) {
+        Top::Share(dice.below(101) as f64 / 100.0)
+    } else {
+        Top::Count(dice.below(10) as u32)
+    };
+    let by = if dice.permille(700) {
+        vec![Measure::Precedence]
+    } else {
+        Vec::new()
+    };
+    JobSpec::new(Draft {
+        name: "random".into(),
+        qos: Qos {
+            redundancy,
+            copies: dice.between(1, 3) as u32,
+            unplaceable,
+        },
+        critical: CriticalRule { by, top },
+        files,
+        groups,
+    })
+}
+
+fn random_group(
+    dice: &mut Dice,
+    shape: JobShape,
+    before: &[Group],
+    files: &mut Vec<hedge_model::FileEntry>,
+    at: usize,
+    salt: u64,
+) -> Group {
+    let array = dice.permille(500).then(|| {
+        let from = dice.below(5) as u32;
+        (from, from + dice.between(1, shape.array_max) as u32)
+    });
+    let size = array.map_or(1, |(from, to)| to - from);
+    let mut new_file = |path: String, at: u64| {
+        files.push(blob(&path, &[4, salt, at]));
+        files.len() as u32 - 1
+    };
+    let mut inputs = Vec::new();
+    if dice.permille(300) {
+        inputs.push(Input::File(new_file("input".into(), dice.below(4))));
+    }
+    if dice.permille(150) {
+        let first = new_file("part".into(), 10);
+        (1..size).for_each(|part| {
+            new_file("part".into(), 10 + u64::from(part));
+        });
+        inputs.push(Input::FileEach(first));
+    }
+    let mut deps: Vec<Arc<str>> = Vec::new();
+    for other in before {
+        if dice.permille(350) {
+            inputs.push(Input::Task(other.id.clone()));
+        } else if dice.permille(150) {
+            deps.push(other.id.clone());
+        }
+    }
+    let mean = match dice.below(4) {
+        0 => Duration::from_micros(dice.between(100, 3000)),
+        1 => dice.millis(3, 50),
+        2 => dice.millis(50, 500),
+        _ => dice.millis(200, 3000),
+    };
+    let fail_permille = if dice.permille(300) {
+        dice.below(150) as u32
+    } else {
+        0
+    };
+    let program = Program {
+        output: *dice.pick(&OUTPUTS),
+        mean,
+        fail_permille,
+    };
+    let noop = dice.permille(100);
+    Group {
+        array,
+        runtime: if noop {
+            Runtime::Noop
+        } else {
+            Runtime::Process
+        },
+        command: program.command(),
+        stdin: dice
+            .permille(50)
+            .then(|| blob("stdin", &[5, salt]).data)
+            .filter(|data| matches!(data, Data::Blob { .. })),
+        deps,
+        inputs,
+        resources: Resources {
+            cpus_milli: dice.between(0, shape.cpus_max * 2) * 500,
+            memory: dice.below(4) << 28,
+            ..Resources::default()
+        },
+        labels: if dice.permille(80) {
+            vec![("site".into(), "a".into())]
+        } else {
+            Vec::new()
+        },
+        priority: dice.below(4) as i32 - 1,
+        crash_limit: dice.between(2, 6) as u32,
+        critical: dice.permille(150),
+        ..Group::program(&format!("g{at}"), &[])
+    }
+}

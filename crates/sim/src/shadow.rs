@@ -1,0 +1,171 @@
+//! What the journal says, worked out apart from the core: jobs, and for each task whether it is done.
+
+use hedge_model::record::{End, JobEnd, Record};
+use hedge_model::{AttemptId, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+#[derive(Debug, Default)]
+pub(crate) struct Shadow {
+    pub jobs: BTreeMap<JobId, ShadowJob>,
+    pub keys: BTreeMap<(PeerId, SubmitKey), JobId>,
+    pub open: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct ShadowJob {
+    pub spec: Arc<JobSpec>,
+    pub tasks: Vec<ShadowTask>,
+    pub done: u32,
+    pub ended: Option<JobEnd>,
+    /// Attempts of which the journal says how they ended.
+    pub over: BTreeSet<AttemptId>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ShadowTask {
+    pub generation: u32,
+    pub done: Option<ShadowDone>,
+    pub failures: u32,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ShadowDone {
+    pub worker: PeerId,
+    pub blobs: Vec<Hash>,
+}
+
+/// What a record changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    None,
+    Job(JobId),
+    Done(TaskId),
+    Lost(TaskId),
+    Ended(JobId),
+}
+
+impl Shadow {
+    pub fn apply(&mut self, record: &Record) -> Change {
+        match record {
+            Record::JobAccepted {
+                key, client, spec, ..
+            } => {
+                if self.keys.contains_key(&(*client, *key)) {
+                    return Change::None;
+                }
+                let id = JobId(self.jobs.len() as u64 + 1);
+                self.keys.insert((*client, *key), id);
+                let job = ShadowJob {
+                    spec: spec.clone(),
+                    tasks: vec![ShadowTask::default(); spec.task_count() as usize],
+                    done: 0,
+                    ended: None,
+                    over: BTreeSet::new(),
+                };
+                self.jobs.insert(id, job);
+                self.open += 1;
+                Change::Job(id)
+            }
+            Record::TaskDone {
+                attempt,
+                worker,
+                outputs,
+                ..
+            } => {
+                let Some((job, task)) = self.open_task(attempt.task) else {
+                    return Change::None;
+                };
+                if task.done.is_some() || task.generation != attempt.generation {
+                    return Change::None;
+                }
+                let blobs = outputs.iter().filter_map(|file| file.data.hash()).collect();
+                task.done = Some(ShadowDone {
+                    worker: *worker,
+                    blobs,
+                });
+                *job += 1;
+                Change::Done(attempt.task)
+            }
+            Record::AttemptEnded { attempt, end, .. } => {
+                let Some(job) = self.jobs.get_mut(&attempt.task.job) else {
+                    return Change::None;
+                };
+                let first = *end == End::Lost || job.over.insert(*attempt);
+                let task = &mut job.tasks[attempt.task.number as usize];
+                if first && matches!(end, End::Failed(_)) && task.generation == attempt.generation {
+                    task.failures += 1;
+                }
+                Change::None
+            }
+            Record::OutputsLost {
+                task: id,
+                generation,
+                ..
+            } => {
+                let Some((done, task)) = self.open_task(*id) else {
+                    return Change::None;
+                };
+                if task.done.is_none() || task.generation != *generation {
+                    return Change::None;
+                }
+                task.done = None;
+                task.generation += 1;
+                *done -= 1;
+                Change::Lost(*id)
+            }
+            Record::JobEnded { job: id, end, .. } => {
+                let Some(job) = self.jobs.get_mut(id) else {
+                    return Change::None;
+                };
+                let all = job.done == job.spec.task_count();
+                if job.ended.is_some() || (*end == JobEnd::Done && !all) {
+                    return Change::None;
+                }
+                job.ended = Some(end.clone());
+                self.open -= 1;
+                Change::Ended(*id)
+            }
+            Record::Epoch { .. } | Record::TicketMade(_) | Record::MemberJoined { .. } => {
+                Change::None
+            }
+        }
+    }
+
+    pub fn task(&self, id: TaskId) -> Option<&ShadowTask> {
+        self.jobs.get(&id.job)?.tasks.get(id.number as usize)
+    }
+
+    /// Whether an attempt may still decide its task.
+    pub fn wanted(&self, attempt: AttemptId) -> bool {
+        let job = self.jobs.get(&attempt.task.job);
+        job.is_some_and(|job| job.ended.is_none() && !job.over.contains(&attempt))
+            && self
+                .task(attempt.task)
+                .is_some_and(|task| task.done.is_none() && task.generation == attempt.generation)
+    }
+
+    fn open_task(&mut self, id: TaskId) -> Option<(&mut u32, &mut ShadowTask)> {
+        let job = self.jobs.get_mut(&id.job)?;
+        if job.ended.is_some() {
+            return None;
+        }
+        let task = job.tasks.get_mut(id.number as usize)?;
+        Some((&mut job.done, task))
+    }
+}
+
+impl ShadowJob {
+    /// Blobs that are results of the job.
+    pub fn results(&self) -> BTreeSet<Hash> {
+        let groups = (0..self.spec.groups().len()).filter(|group| self.spec.is_result(*group));
+        groups
+            .flat_map(|group| {
+                let first = self.spec.first(group) as usize;
+                &self.tasks[first..first + self.spec.groups()[group].count() as usize]
+            })
+            .filter_map(|task| task.done.as_ref())
+            .flat_map(|done| done.blobs.iter().copied())
+            .collect()
+    }
+}

@@ -1,0 +1,423 @@
+//! A virtual worker: the real state machine with a made-up disk, network and processes.
+
+use crate::actors::{ConnId, Event, Peer, addr};
+use crate::grid::{Grid, Violation, WorkerKind};
+use crate::program::Program;
+use hedge_core::worker::{self, Unstaged, Worker};
+use hedge_model::msg::{
+    Assignment, Beat, Body, FromWorker, Outcome, Report, ToWorker, Usage, WorkerInfo,
+};
+use hedge_model::{AttemptId, Data, Epoch, Hash, Resources, Time};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What reaches a worker's process.
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    Order(ConnId, ToWorker),
+    Late(Epoch, ToWorker),
+    Closed(ConnId),
+    Connect,
+    Staged(AttemptId, u64),
+    Ended(AttemptId, u64),
+    Drain,
+}
+
+#[derive(Debug)]
+pub(crate) struct Virtual {
+    pub core: Worker,
+    pub kind: WorkerKind,
+    /// Counts the lives of its process.
+    pub life: u32,
+    pub up: bool,
+    pub left: bool,
+    pub conn: Option<ConnId>,
+    pub disk: BTreeSet<Hash>,
+    pub frozen_until: Time,
+    /// Nobody can fetch from it until then.
+    pub unreachable_until: Time,
+    pub backlog: Vec<Input>,
+    pub busy: BTreeMap<AttemptId, Busy>,
+    pub beats: u64,
+    token: u64,
+}
+
+/// An attempt that is being staged or runs.
+#[derive(Debug)]
+pub(crate) struct Busy {
+    token: u64,
+    running: bool,
+    ending: bool,
+    body: Arc<Body>,
+    order: Assignment,
+    since: Time,
+}
+
+impl Virtual {
+    pub fn new(kind: WorkerKind) -> Self {
+        Self {
+            core: Worker::new(kind.resources.clone()),
+            kind,
+            life: 0,
+            up: true,
+            left: false,
+            conn: None,
+            disk: BTreeSet::new(),
+            frozen_until: Time(0),
+            unreachable_until: Time(0),
+            backlog: Vec::new(),
+            busy: BTreeMap::new(),
+            beats: 0,
+            token: 0,
+        }
+    }
+
+    /// Whether others can fetch content from it.
+    pub fn serves(&self, now: Time) -> bool {
+        self.up && !self.left && self.frozen_until <= now && self.unreachable_until <= now
+    }
+
+    fn used(&self) -> Resources {
+        let mut used = Resources::default();
+        for busy in self.busy.values() {
+            let need = &busy.body.resources;
+            used.cpus_milli += need.cpus_milli;
+            used.memory += need.memory;
+            used.disk += need.disk;
+        }
+        used
+    }
+}
+
+impl Grid {
+    /// Hands something to a worker's process, or keeps it until the process runs on.
+    pub(crate) fn at_worker(&mut self, ix: usize, input: Input) -> Result<(), Violation> {
+        let now = self.now;
+        let worker = &mut self.workers[ix];
+        if !worker.up || worker.left {
+            return Ok(());
+        }
+        if worker.frozen_until > now {
+            worker.backlog.push(input);
+            return Ok(());
+        }
+        match input {
+            Input::Order(conn, order) => {
+                if worker.conn != Some(conn) {
+                    return Ok(());
+                }
+                let epoch = self.conns[conn].epoch;
+                self.worker_handle(ix, worker::Event::Order(epoch, order))
+            }
+            Input::Late(epoch, order) => self.worker_handle(ix, worker::Event::Order(epoch, order)),
+            Input::Closed(conn) => {
+                if worker.conn != Some(conn) {
+                    return Ok(());
+                }
+                worker.conn = None;
+                self.worker_handle(ix, worker::Event::Disconnected)?;
+                let after = self.dice.millis(1, 1500);
+                self.after(after, Event::Connect(Peer::Worker(ix)));
+                Ok(())
+            }
+            Input::Connect => self.connect_worker(ix),
+            Input::Staged(id, token) => self.staged(ix, id, token),
+            Input::Ended(id, token) => self.ended(ix, id, token),
+            Input::Drain => self.worker_handle(ix, worker::Event::Drain),
+        }
+    }
+
+    fn connect_worker(&mut self, ix: usize) -> Result<(), Violation> {
+        if self.workers[ix].conn.is_some() {
+            return Ok(());
+        }
+        let Some(conn) = self.accept(Peer::Worker(ix))? else {
+            let after = self.dice.millis(100, 700);
+            self.after(after, Event::Connect(Peer::Worker(ix)));
+            return Ok(());
+        };
+        let worker = &mut self.workers[ix];
+        worker.conn = Some(conn);
+        worker.beats = 0;
+        let info = WorkerInfo {
+            host: format!("host-{ix}").into(),
+            pid: worker.life,
+            resources: worker.kind.resources.clone(),
+            labels: worker.kind.labels.clone(),
+            addr: addr(Peer::Worker(ix).id()),
+            holds: worker.disk.iter().copied().collect(),
+            in_hand: worker.core.in_hand(),
+        };
+        self.tell(ix, FromWorker::Attach(Box::new(info)));
+        self.after(self.options.watch.interval, Event::Beat(ix, conn));
+        let epoch = self.conns[conn].epoch;
+        self.worker_handle(ix, worker::Event::Connected(epoch))
+    }
+
+    fn tell(&mut self, ix: usize, msg: FromWorker) {
+        let Some(conn) = self.workers[ix].conn else {
+            return;
+        };
+        let peer = Peer::Worker(ix).id();
+        let event = hedge_core::supervisor::Event::FromWorker { peer, msg };
+        self.send_up(conn, event);
+    }
+
+    fn worker_handle(&mut self, ix: usize, event: worker::Event) -> Result<(), Violation> {
+        self.stats.worker_events += 1;
+        if self.tracing() {
+            self.note(format_args!("worker {ix} <- {event:?}"));
+        }
+        let mut out = Vec::new();
+        self.workers[ix].core.handle(self.now, event, &mut out);
+        for action in out {
+            if self.tracing() {
+                self.note(format_args!("worker {ix} -> {action:?}"));
+            }
+            match action {
+                worker::Action::Stage(body, order) => self.stage(ix, body, order)?,
+                worker::Action::Start(body, order) => self.start(ix, &body, &order)?,
+                worker::Action::End(id) => self.end(ix, id),
+                worker::Action::Tell(msg) => self.tell(ix, msg),
+                worker::Action::Drop(hashes) => {
+                    let disk = &mut self.workers[ix].disk;
+                    hashes.iter().for_each(|hash| {
+                        disk.remove(hash);
+                    });
+                }
+                worker::Action::Leave => self.leave(ix),
+            }
+        }
+        Ok(())
+    }
+
+    fn stage(&mut self, ix: usize, body: Arc<Body>, order: Assignment) -> Result<(), Violation> {
+        let blobs = own_blobs(&body, &order);
+        let disk = &self.workers[ix].disk;
+        let fetched = blobs.iter().filter(|hash| !disk.contains(*hash)).count() as u64;
+        let took = self.dice.millis(0, 3 + 40 * fetched);
+        let worker = &mut self.workers[ix];
+        worker.token += 1;
+        let (id, token) = (order.attempt, worker.token);
+        let busy = Busy {
+            token,
+            running: false,
+            ending: false,
+            body,
+            order,
+            since: self.now,
+        };
+        if worker.busy.insert(id, busy).is_some() {
+            return self.violated(format!("worker {ix} stages {id} twice"));
+        }
+        let used = self.workers[ix].used();
+        if !self.workers[ix].kind.resources.covers(&used) {
+            let all = self.workers[ix].kind.resources.clone();
+            return self.violated(format!("worker {ix} has {all} and runs {used}"));
+        }
+        self.in_worker_life(ix, took, Input::Staged(id, token));
+        Ok(())
+    }
+
+    fn in_worker_life(&mut self, ix: usize, after: std::time::Duration, input: Input) {
+        let life = self.workers[ix].life;
+        self.after(after, Event::InLife(ix, life, input));
+    }
+
+    fn staged(&mut self, ix: usize, id: AttemptId, token: u64) -> Result<(), Violation> {
+        let Some(busy) = self.workers[ix].busy.get(&id) else {
+            return Ok(());
+        };
+        if busy.token != token {
+            return Ok(());
+        }
+        let (body, order, ending) = (busy.body.clone(), busy.order.clone(), busy.ending);
+        let blobs = own_blobs(&body, &order);
+        let missing: Vec<Hash> = blobs
+            .iter()
+            .copied()
+            .filter(|hash| {
+                !self.workers[ix].disk.contains(hash)
+                    && !body
+                        .sources
+                        .iter()
+                        .any(|source| self.serves(source.peer, *hash))
+            })
+            .collect();
+        let result = if ending {
+            Err(Unstaged::Failed("cancelled".into()))
+        } else if missing.is_empty() {
+            self.workers[ix].disk.extend(blobs);
+            Ok(())
+        } else {
+            let why = "no source gave it".into();
+            Err(Unstaged::Missing { missing, why })
+        };
+        if result.is_err() {
+            self.workers[ix].busy.remove(&id);
+        }
+        self.worker_handle(ix, worker::Event::Staged(id, result))
+    }
+
+    fn start(&mut self, ix: usize, body: &Body, order: &Assignment) -> Result<(), Violation> {
+        self.stats.started += 1;
+        let mean = Program::of(&body.command).mean.as_micros() as u64;
+        let slow = if self.dice.permille(20) { 4 } else { 1 };
+        let took = self.dice.between(mean / 2, mean + mean / 2) * slow;
+        let now = self.now;
+        let Some(busy) = self.workers[ix].busy.get_mut(&order.attempt) else {
+            return self.violated(format!("worker {ix} starts {} unstaged", order.attempt));
+        };
+        if busy.running {
+            return self.violated(format!("worker {ix} starts {} twice", order.attempt));
+        }
+        (busy.running, busy.since) = (true, now);
+        let token = busy.token;
+        let took = std::time::Duration::from_micros(took);
+        self.in_worker_life(ix, took, Input::Ended(order.attempt, token));
+        Ok(())
+    }
+
+    /// The worker ends an attempt before its time.
+    fn end(&mut self, ix: usize, id: AttemptId) {
+        let worker = &mut self.workers[ix];
+        worker.token += 1;
+        let token = worker.token;
+        let Some(busy) = worker.busy.get_mut(&id) else {
+            return;
+        };
+        busy.ending = true;
+        busy.token = token;
+        let input = if busy.running {
+            Input::Ended(id, token)
+        } else {
+            Input::Staged(id, token)
+        };
+        let took = self.dice.millis(0, 30);
+        self.in_worker_life(ix, took, input);
+    }
+
+    fn ended(&mut self, ix: usize, id: AttemptId, token: u64) -> Result<(), Violation> {
+        let same = |busy: &&mut Busy| busy.token == token;
+        let worker = &mut self.workers[ix];
+        if worker.busy.get_mut(&id).filter(same).is_none() {
+            return Ok(());
+        }
+        let Some(busy) = worker.busy.remove(&id) else {
+            return Ok(());
+        };
+        let bad = worker.kind.bad;
+        let program = Program::of(&busy.body.command);
+        let outcome = if busy.ending {
+            Outcome::Cancelled
+        } else if bad || self.dice.permille(program.fail_permille) {
+            Outcome::Failed("exit code 1".into())
+        } else {
+            let salt = self.dice.any();
+            let outputs = program.outputs(id, salt);
+            let blobs = outputs.iter().filter_map(|file| file.data.hash());
+            self.workers[ix].disk.extend(blobs);
+            Outcome::Done(outputs)
+        };
+        let usage = Usage {
+            running: self.now.since(busy.since),
+            cpu: self.now.since(busy.since),
+            ..Usage::default()
+        };
+        let report = Report {
+            attempt: id,
+            outcome,
+            usage,
+            log: None,
+        };
+        self.worker_handle(ix, worker::Event::Finished(Box::new(report)))
+    }
+
+    pub(crate) fn beat(&mut self, ix: usize, conn: ConnId) {
+        let now = self.now;
+        let worker = &mut self.workers[ix];
+        if worker.conn != Some(conn) || !worker.up || worker.left {
+            return;
+        }
+        let next = self.options.watch.interval;
+        if worker.frozen_until > now {
+            let thawed = worker.frozen_until.since(now);
+            return self.after(thawed, Event::Beat(ix, conn));
+        }
+        worker.beats += 1;
+        let beat = Beat {
+            seq: worker.beats,
+            sent_ns: now.0,
+            in_hand: worker.busy.len() as u32,
+        };
+        let copies = match self.dice.below(100) {
+            _ if !self.options.faults.network || self.healed => 1,
+            0..5 => 0,
+            5..8 => 2,
+            _ => 1,
+        };
+        for _ in 0..copies {
+            let late = if self.options.faults.network && self.dice.permille(20) {
+                self.dice.millis(50, 1200)
+            } else {
+                self.delay()
+            };
+            self.after(late, Event::BeatUp(conn, beat));
+        }
+        self.after(next, Event::Beat(ix, conn));
+    }
+
+    fn leave(&mut self, ix: usize) {
+        self.workers[ix].left = true;
+        self.stats.left += 1;
+        self.lose_process(ix);
+        if self.healed && self.options.faults.every.is_some() {
+            self.after(std::time::Duration::from_secs(1), Event::Reboot(ix));
+        }
+    }
+
+    /// A worker's process ends at once.
+    pub(crate) fn lose_process(&mut self, ix: usize) {
+        let worker = &mut self.workers[ix];
+        worker.up = false;
+        worker.life += 1;
+        worker.busy.clear();
+        worker.backlog.clear();
+        worker.frozen_until = Time(0);
+        worker.core = Worker::new(worker.kind.resources.clone());
+        if let Some(conn) = worker.conn.take() {
+            self.break_conn(conn);
+        }
+    }
+
+    pub(crate) fn reboot(&mut self, ix: usize) {
+        let worker = &mut self.workers[ix];
+        if worker.up && !worker.left {
+            return;
+        }
+        worker.up = true;
+        worker.left = false;
+        let after = self.dice.millis(1, 50);
+        self.after(after, Event::Connect(Peer::Worker(ix)));
+    }
+
+    pub(crate) fn thaw(&mut self, ix: usize) -> Result<(), Violation> {
+        if self.workers[ix].frozen_until > self.now {
+            return Ok(());
+        }
+        let backlog = std::mem::take(&mut self.workers[ix].backlog);
+        backlog
+            .into_iter()
+            .try_for_each(|input| self.at_worker(ix, input))
+    }
+}
+
+/// Blobs that one attempt needs.
+fn own_blobs(body: &Body, order: &Assignment) -> BTreeSet<Hash> {
+    let shared = body.inputs.iter().chain(&order.own_inputs);
+    shared
+        .map(|file| &file.data)
+        .chain(&body.stdin)
+        .filter_map(Data::hash)
+        .collect()
+}

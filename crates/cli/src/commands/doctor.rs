@@ -125,35 +125,6 @@ async fn one_task(spawner: &Spawner, scratch: &ScratchPool) -> Finding {
 }
 
 fn protections(report: &Report) -> Vec<Finding> {
-    let why = report.reduced.clone().unwrap_or_default();
-    let sandbox = match report.sandbox {
-        Sandbox::View { landlock: 0 } => finding(
-            "sandbox",
-            Verdict::Reduced,
-            "namespaces, no Landlock: tasks of one worker can read each other's folders",
-            Some("use a kernel from 6.2 on with Landlock switched on"),
-        ),
-        Sandbox::View { landlock } => finding(
-            "sandbox",
-            Verdict::Good,
-            format!("namespaces and Landlock (ABI {landlock})"),
-            None,
-        ),
-        Sandbox::Landlock { abi } => finding(
-            "sandbox",
-            Verdict::Reduced,
-            format!("Landlock alone (ABI {abi}): {why}"),
-            Some(
-                "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, or AppArmor's restriction off)",
-            ),
-        ),
-        Sandbox::None => finding(
-            "sandbox",
-            Verdict::Bad,
-            "none",
-            Some("see `hedge worker --help`"),
-        ),
-    };
     let network = if report.network_cut {
         finding(
             "tasks' network",
@@ -184,7 +155,43 @@ fn protections(report: &Report) -> Vec<Finding> {
             Some("allow user namespaces"),
         )
     };
-    let idle = match (report.idle, report.autogroup) {
+    vec![sandbox(report), network, cleaning, tasks_priority(report)]
+}
+
+fn sandbox(report: &Report) -> Finding {
+    let why = report.reduced.clone().unwrap_or_default();
+    match report.sandbox {
+        Sandbox::View { landlock: 0 } => finding(
+            "sandbox",
+            Verdict::Reduced,
+            "namespaces, no Landlock: tasks of one worker can read each other's folders",
+            Some("use a kernel from 6.2 on with Landlock switched on"),
+        ),
+        Sandbox::View { landlock } => finding(
+            "sandbox",
+            Verdict::Good,
+            format!("namespaces and Landlock (ABI {landlock})"),
+            None,
+        ),
+        Sandbox::Landlock { abi } => finding(
+            "sandbox",
+            Verdict::Reduced,
+            format!("Landlock alone (ABI {abi}): {why}"),
+            Some(
+                "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, or AppArmor's restriction off)",
+            ),
+        ),
+        Sandbox::None => finding(
+            "sandbox",
+            Verdict::Bad,
+            "none",
+            Some("see `hedge worker --help`"),
+        ),
+    }
+}
+
+fn tasks_priority(report: &Report) -> Finding {
+    match (report.idle, report.autogroup) {
         (true, false) => finding(
             "tasks' priority",
             Verdict::Good,
@@ -203,8 +210,7 @@ fn protections(report: &Report) -> Vec<Finding> {
             "like any program: SCHED_IDLE is refused",
             Some("allow sched_setscheduler in the container's system call filter"),
         ),
-    };
-    vec![sandbox, network, cleaning, idle]
+    }
 }
 
 /// Whether the network's threads may go before other work, so that heartbeats stay on time on a busy machine.

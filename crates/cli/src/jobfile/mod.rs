@@ -1,7 +1,7 @@
-//! Job files: TOML, or JSON of the same shape, read into a [`JobSpec`]. Every mistake is told with the file,
+//! Job files: TOML, or JSON of the same shape, read into a [`hedge_model::JobSpec`]. Every mistake is told with the file,
 //! line and column, what is wrong and what would be right.
 //!
-//! Reading has two steps, so that a job can be checked without touching its inputs: [`parse`] understands the
+//! Reading has two steps, so that a job can be checked without touching its inputs: [`JobFile::parse`] understands the
 //! text, [`resolve::resolve`] finds the input files.
 
 use hedge_model::spec::{Draft, SpecError};

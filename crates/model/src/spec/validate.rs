@@ -199,22 +199,7 @@ fn check_group(draft: &Draft, at: usize, group: &Group) -> Checked<()> {
             "use letters, digits, '-' and '_', at most 128 of them",
         );
     }
-    if let Some((from, to)) = group.array {
-        if to <= from {
-            return wrong(
-                place("array", None),
-                format!("the array {from}..{to} holds no task"),
-                "the second number is the one behind the last: \"0..3\" is 0, 1, 2",
-            );
-        }
-        if u64::from(to - from) > TASKS_MAX {
-            return wrong(
-                place("array", None),
-                format!("the array {from}..{to} holds more than {TASKS_MAX} tasks"),
-                "split it into several jobs",
-            );
-        }
-    }
+    check_array(at, group)?;
     if group.runtime == Runtime::Process && group.command.first().is_none_or(|word| word.is_empty())
     {
         return wrong(
@@ -257,6 +242,31 @@ fn check_group(draft: &Draft, at: usize, group: &Group) -> Checked<()> {
                 place("inputs", Some(item)),
                 "the input's file is not among the job's files",
                 "add the file",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn check_array(at: usize, group: &Group) -> Checked<()> {
+    let place = Place {
+        group: Some(at),
+        key: "array",
+        item: None,
+    };
+    if let Some((from, to)) = group.array {
+        if to <= from {
+            return wrong(
+                place,
+                format!("the array {from}..{to} holds no task"),
+                "the second number is the one behind the last: \"0..3\" is 0, 1, 2",
+            );
+        }
+        if u64::from(to - from) > TASKS_MAX {
+            return wrong(
+                place,
+                format!("the array {from}..{to} holds more than {TASKS_MAX} tasks"),
+                "split it into several jobs",
             );
         }
     }

@@ -1,5 +1,6 @@
 //! The worker's side: starts the spawner, hands it attempts, tells how they ended.
 
+use crate::scratch::Lease;
 use crate::wire::{self, Reply, Request, Setup};
 use crate::{ExecError, Exit, Launch, Outcome, Priority, Report, Scratch};
 use std::collections::HashMap;
@@ -115,7 +116,7 @@ struct Shared {
 
 struct State {
     outbox: Vec<u8>,
-    running: HashMap<u64, oneshot::Sender<Exit>>,
+    running: HashMap<u64, (oneshot::Sender<Exit>, Arc<Lease>)>,
     report: Report,
     /// Why nothing can run any more, once that is so.
     broken: Option<String>,
@@ -173,7 +174,7 @@ impl Spawner {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, exit) = oneshot::channel();
         let disk = launch.limits.disk;
-        self.shared.submit(id, scratch.slot(), launch, sender);
+        self.shared.submit(id, scratch, launch, sender);
         if let Some(limit) = disk {
             tokio::spawn(watch_disk(
                 self.shared.clone(),
@@ -246,7 +247,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(&self, id: u64, slot: u32, launch: Launch, sender: oneshot::Sender<Exit>) {
+    fn submit(&self, id: u64, scratch: &Scratch, launch: Launch, sender: oneshot::Sender<Exit>) {
+        let slot = scratch.slot();
         let mut state = self.lock();
         let refused = match &state.broken {
             Some(why) => Some(Outcome::Lost {
@@ -262,7 +264,7 @@ impl Shared {
             let _ = sender.send(Exit::without_process(outcome));
             return;
         }
-        state.running.insert(id, sender);
+        state.running.insert(id, (sender, scratch.lease()));
         drop(state);
         self.wake.notify_one();
     }
@@ -282,7 +284,8 @@ impl Shared {
         state.outbox.clear();
         let running = std::mem::take(&mut state.running);
         drop(state);
-        for sender in running.into_values() {
+        for (sender, lease) in running.into_values() {
+            drop(lease);
             let outcome = Outcome::Lost {
                 reason: reason.to_owned(),
             };
@@ -506,8 +509,9 @@ fn deliver(inbox: &mut Vec<u8>, shared: &Shared) -> Result<(), wire::BadFrame> {
     while let Some(reply) = wire::decode(inbox, &mut at)? {
         match reply {
             Reply::Exited { id, exit } => {
-                let sender = shared.lock().running.remove(&id);
-                if let Some(sender) = sender {
+                let running = shared.lock().running.remove(&id);
+                if let Some((sender, lease)) = running {
+                    drop(lease);
                     let _ = sender.send(exit);
                 }
             }

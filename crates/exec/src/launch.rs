@@ -66,7 +66,8 @@ pub struct Limits {
 /// How the kernel ranks attempts among the machine's other work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Priority {
-    /// Only time that nobody else wants (`SCHED_IDLE`).
+    /// Only time that nobody else wants (`SCHED_IDLE`). It takes effect when the program has been loaded:
+    /// a process that had it from the start could hold up the spawner for as long as the machine is busy.
     #[default]
     Idle,
     /// Like any program; for machines that have nothing else to do.

@@ -175,6 +175,24 @@ async fn dropping_an_attempt_ends_it() {
     until("it has ended", || processes_with(&sleep).is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_not_used_again_while_an_attempt_runs_in_it() {
+    let grid = grid().await;
+    let scratch = grid.scratch();
+    let folder = scratch.folder();
+    let running = grid
+        .spawner
+        .launch(&scratch, sh("echo x > f; sleep 1000"))
+        .await;
+    until("it runs", || folder.join("f").exists());
+    drop(scratch);
+    assert_ne!(grid.scratch().folder(), folder);
+    assert!(folder.join("f").exists());
+    running.cancel();
+    running.wait().await;
+    assert!(grid.left_over().is_empty());
+}
+
 #[test]
 fn a_killed_worker_takes_its_attempts_along() {
     for setting in ["", "no-namespaces", "no-sandbox"] {

@@ -15,9 +15,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags, RawDir};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,6 +29,8 @@ pub(crate) const STDIN: &str = "stdin";
 const CLEANING_MAX: usize = 256;
 /// Tries to empty a folder: processes of a spawner that was killed may live for a moment.
 const CLEANING_TRIES: u32 = 20;
+/// Tries to lock the folder, 10 ms apart.
+const LOCK_TRIES: u32 = 20;
 /// Most entries that are looked at for a folder's size.
 const SIZE_ENTRIES_MAX: usize = 200_000;
 
@@ -43,11 +45,16 @@ pub struct ScratchPool {
     keeper: Arc<Keeper>,
 }
 
-/// The folders of one attempt. Dropping it removes everything in them.
+/// The folders of one attempt. Dropping it removes everything in them, as soon as no attempt runs there.
 pub struct Scratch {
+    lease: Arc<Lease>,
+}
+
+/// Keeps a slot from being used again: held by the [`Scratch`] and by each attempt that runs in it.
+pub(crate) struct Lease {
     slot: Option<Slot>,
     keeper: Arc<Keeper>,
-    dirty: bool,
+    dirty: AtomicBool,
 }
 
 /// Where an input's content comes from.
@@ -85,9 +92,6 @@ struct Free {
 struct Slot {
     number: u32,
     folder: PathBuf,
-    folder_fd: OwnedFd,
-    work_fd: OwnedFd,
-    tmp_fd: OwnedFd,
 }
 
 impl ScratchPool {
@@ -104,13 +108,7 @@ impl ScratchPool {
             .map_err(|error| ExecError::io("find the folder", &base, error))?;
         let lock =
             File::open(&base).map_err(|error| ExecError::io("open the folder", &base, error))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(ExecError::ScratchInUse { folder: base });
-            }
-            Err(error) => return Err(ExecError::io("lock the folder", &base, error.into())),
-        }
+        take_lock(&lock, &base)?;
         remove_left_overs(&base)?;
         let free = Mutex::new(Free {
             slots: Vec::new(),
@@ -156,10 +154,14 @@ impl ScratchPool {
             Some(slot) => slot,
             None => Slot::make(&self.keeper.pool.base, number)?,
         };
+        let (keeper, dirty) = (self.keeper.clone(), AtomicBool::new(false));
+        let slot = Some(slot);
         Ok(Scratch {
-            slot: Some(slot),
-            keeper: self.keeper.clone(),
-            dirty: false,
+            lease: Arc::new(Lease {
+                slot,
+                keeper,
+                dirty,
+            }),
         })
     }
 
@@ -180,6 +182,10 @@ impl Scratch {
         self.inner().number
     }
 
+    pub(crate) fn lease(&self) -> Arc<Lease> {
+        self.lease.clone()
+    }
+
     /// All folders that the attempt can write to.
     pub(crate) fn folders(&self) -> Vec<PathBuf> {
         vec![
@@ -192,7 +198,7 @@ impl Scratch {
     /// write the file itself.
     pub fn make_room(&mut self, path: &str) -> Result<PathBuf, ExecError> {
         check_path(path)?;
-        self.dirty = true;
+        self.lease.dirty.store(true, Ordering::Relaxed);
         let at = self.folder().join(path);
         if let Some(parent) = at.parent() {
             std::fs::create_dir_all(parent).map_err(|error| match error.kind() {
@@ -228,7 +234,7 @@ impl Scratch {
 
     /// Writes what [`crate::Stdin::Placed`] gives the attempt to read.
     pub fn place_stdin(&mut self, source: Source<'_>) -> Result<(), ExecError> {
-        self.dirty = true;
+        self.lease.dirty.store(true, Ordering::Relaxed);
         write(&self.inner().folder.join(STDIN), 0o600, source)
     }
 
@@ -244,18 +250,18 @@ impl Scratch {
     }
 
     fn inner(&self) -> &Slot {
-        match &self.slot {
+        match &self.lease.slot {
             Some(slot) => slot,
             None => unreachable!("the slot is taken at drop only"),
         }
     }
 }
 
-impl Drop for Scratch {
+impl Drop for Lease {
     fn drop(&mut self) {
         let Some(slot) = self.slot.take() else { return };
         let pool = &self.keeper.pool;
-        if !self.dirty && slot.is_clean() {
+        if !*self.dirty.get_mut() && slot.is_clean() {
             pool.lock().slots.push(slot);
             return;
         }
@@ -292,28 +298,20 @@ impl Slot {
             let _ = remove::remove_tree(&folder);
             ExecError::io("make the scratch folder", &folder, error)
         };
-        let open = |path: &Path| {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from)
-        };
         for path in [folder.clone(), folder.join(WORK), folder.join(TMP)] {
             std::fs::DirBuilder::new()
                 .mode(0o700)
                 .create(path)
                 .map_err(failed)?;
         }
-        Ok(Slot {
-            number,
-            folder_fd: open(&folder).map_err(failed)?,
-            work_fd: open(&folder.join(WORK)).map_err(failed)?,
-            tmp_fd: open(&folder.join(TMP)).map_err(failed)?,
-            folder,
-        })
+        Ok(Slot { number, folder })
     }
 
     /// Whether the folders are as if they were new.
     fn is_clean(&self) -> bool {
-        holds(&self.folder_fd, 2) && holds(&self.work_fd, 0) && holds(&self.tmp_fd, 0)
+        holds(&self.folder, 2)
+            && holds(&self.folder.join(WORK), 0)
+            && holds(&self.folder.join(TMP), 0)
     }
 
     /// Makes the folders as if they were new.
@@ -339,13 +337,16 @@ impl Slot {
 }
 
 /// Whether a folder has its first mode and exactly `count` entries.
-fn holds(folder: &OwnedFd, count: usize) -> bool {
-    let mode = rustix::fs::fstat(folder).map_or(0, |about| about.st_mode & 0o7777);
-    if mode != 0o700 || rustix::fs::seek(folder, rustix::fs::SeekFrom::Start(0)).is_err() {
+fn holds(folder: &Path, count: usize) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(folder) = rustix::fs::open(folder, flags, Mode::empty()) else {
+        return false;
+    };
+    if !rustix::fs::fstat(&folder).is_ok_and(|about| about.st_mode & 0o7777 == 0o700) {
         return false;
     }
     let mut buffer = [MaybeUninit::uninit(); 1024];
-    let mut entries = RawDir::new(folder, &mut buffer);
+    let mut entries = RawDir::new(&folder, &mut buffer);
     let mut seen = 0;
     while let Some(entry) = entries.next() {
         let Ok(entry) = entry else { return false };
@@ -356,6 +357,23 @@ fn holds(folder: &OwnedFd, count: usize) -> bool {
         }
     }
     seen == count
+}
+
+/// Locks the folder. A process that is just being started may still hold the lock of the last owner for
+/// the moment until it executes, so that it is tried more than once.
+fn take_lock(lock: &File, base: &Path) -> Result<(), ExecError> {
+    for _ in 0..LOCK_TRIES {
+        match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            Err(error) => return Err(ExecError::io("lock the folder", base, error.into())),
+        }
+    }
+    Err(ExecError::ScratchInUse {
+        folder: base.to_owned(),
+    })
 }
 
 fn clean_all(pool: &Pool, dirty: &Receiver<Slot>) {

@@ -25,6 +25,8 @@ const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 pub(crate) struct Attempt {
     pub pid: i32,
     pub mark: Option<Mark>,
+    /// Keeps the mark from being given to another attempt.
+    pub _held: Option<std::fs::File>,
     pub limits: Limits,
     pub started: Instant,
     pub stdout: Stream,
@@ -169,7 +171,7 @@ pub(crate) fn prepare(
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
-    let mark = id.to_string();
+    let mark = super::tree::mark_value(id);
     let own = [
         ("HOME", slot.work_path.as_str()),
         ("PWD", &slot.work_path),

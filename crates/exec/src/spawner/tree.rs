@@ -48,10 +48,11 @@ impl Children {
 /// What marks the processes of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Mark {
-    /// The inode of its UTS namespace.
+    /// The inode of its UTS namespace. Inodes are used again as soon as a namespace is gone, so whoever
+    /// goes by one must hold the namespace: see [`hold_mark`].
     Namespace(u64),
-    /// The number in [`MARK_VARIABLE`].
-    Variable(u64),
+    /// The spawner's process id and the attempt's number, in [`MARK_VARIABLE`].
+    Variable(u32, u64),
 }
 
 /// The mark of a process: none if it has ended, even if nobody has taken notice of its end yet.
@@ -66,15 +67,24 @@ pub(crate) fn mark_of(pid: i32, by_namespace: bool) -> Option<Mark> {
     let wanted = format!("{MARK_VARIABLE}=");
     environ[..read].split(|byte| *byte == 0).find_map(|entry| {
         let value = entry.strip_prefix(wanted.as_bytes())?;
-        std::str::from_utf8(value)
-            .ok()?
-            .parse()
-            .ok()
-            .map(Mark::Variable)
+        let (spawner, attempt) = std::str::from_utf8(value).ok()?.split_once('.')?;
+        Some(Mark::Variable(spawner.parse().ok()?, attempt.parse().ok()?))
     })
 }
 
-/// All living processes that carry a mark, by mark. `own` is this process's own namespace.
+/// The mark of a process that was just started, and what keeps it from being given to others.
+pub(crate) fn hold_mark(pid: i32) -> Option<(Mark, File)> {
+    let namespace = File::open(format!("/proc/{pid}/ns/uts")).ok()?;
+    let mark = Mark::Namespace(namespace.metadata().ok()?.ino());
+    Some((mark, namespace))
+}
+
+/// The value of [`MARK_VARIABLE`] for an attempt.
+pub(crate) fn mark_value(id: u64) -> String {
+    format!("{}.{id}", std::process::id())
+}
+
+/// All living processes that carry a mark, by mark.
 pub(crate) fn all_marked(by_namespace: bool) -> HashMap<Mark, Vec<i32>> {
     let mut found: HashMap<Mark, Vec<i32>> = HashMap::new();
     for pid in all_processes() {
@@ -134,4 +144,60 @@ fn numbers(text: &[u8]) -> Vec<i32> {
     text.split(|byte| *byte == b' ')
         .filter_map(|word| std::str::from_utf8(word).ok()?.trim().parse().ok())
         .collect()
+}
+
+/// Tells whether processes have been made since another, in this pid namespace.
+pub(crate) struct LastPid {
+    file: Option<File>,
+}
+
+impl LastPid {
+    pub(crate) fn open() -> LastPid {
+        LastPid {
+            file: File::open("/proc/sys/kernel/ns_last_pid").ok(),
+        }
+    }
+
+    /// Whether `pid` is surely the youngest.
+    pub(crate) fn is(&self, pid: i32) -> bool {
+        let mut text = [0; 16];
+        let read = self
+            .file
+            .as_ref()
+            .and_then(|file| file.read_at(&mut text, 0).ok())
+            .unwrap_or(0);
+        numbers(&text[..read]) == [pid]
+    }
+}
+
+/// Gives a process, its threads and all that they have started idle priority. From the top down: what is
+/// started by a process that has it inherits it.
+pub(crate) fn make_idle(pid: i32, youngest: &LastPid) {
+    set_idle(pid);
+    if youngest.is(pid) {
+        return;
+    }
+    let mut waiting = vec![pid];
+    while let Some(pid) = waiting.pop() {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+            continue;
+        };
+        for thread in threads.flatten() {
+            if let Some(id) = thread
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            {
+                set_idle(id);
+            }
+            let children = std::fs::read(thread.path().join("children")).unwrap_or_default();
+            waiting.extend(numbers(&children));
+        }
+    }
+}
+
+fn set_idle(thread: i32) {
+    let none = libc::sched_param { sched_priority: 0 };
+    // SAFETY: changes a child of ours that is not reaped, or what was just found below it.
+    unsafe { libc::sched_setscheduler(thread, libc::SCHED_IDLE, &raw const none) };
 }

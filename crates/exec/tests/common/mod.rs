@@ -123,8 +123,13 @@ pub fn public_helper(dir: &TempDir) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let helper = dir.path().join("helper");
-    std::fs::copy(HELPER, &helper).unwrap();
-    std::fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
+    // By another process: were the copy open for writing here, it could not be executed while another
+    // test starts a process that inherits the descriptor.
+    let install = std::process::Command::new("install")
+        .args(["-m", "755", HELPER])
+        .arg(&helper)
+        .status();
+    assert!(install.unwrap().success());
     helper
 }
 

@@ -6,7 +6,7 @@ mod os;
 use super::attempt::{self, Attempt, Programs, Stream};
 use super::child::{Cloner, Command};
 use super::ground::{Ground, Slot};
-use super::tree::{self, Children, Mark};
+use super::tree::{self, Children, LastPid, Mark};
 use crate::wire::{self, Reply, Request};
 use crate::{Exit, Launch, Outcome};
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -44,6 +44,7 @@ struct Engine {
     null: OwnedFd,
     cloner: Cloner,
     children: Children,
+    last_pid: LastPid,
     files_max: libc::rlimit,
     slots: HashMap<u32, Slot>,
     programs: Programs,
@@ -77,6 +78,7 @@ impl Engine {
                 .into(),
             cloner: Cloner::new()?,
             children: Children::open(),
+            last_pid: LastPid::open(),
             files_max: os::raise_files_max(),
             slots: HashMap::new(),
             programs: Programs::default(),
@@ -244,21 +246,21 @@ impl Engine {
         };
         // Only now: a child at low priority could keep the spawner waiting for its exec.
         if self.ground.report.idle {
-            let none = libc::sched_param { sched_priority: 0 };
-            // SAFETY: changes a child of ours that is not reaped, so that the number is its own.
-            unsafe { libc::sched_setscheduler(pid, libc::SCHED_IDLE, &raw const none) };
+            tree::make_idle(pid, &self.last_pid);
         }
+        let (mark, held) = if marked {
+            tree::hold_mark(pid).map_or((None, None), |(mark, held)| (Some(mark), Some(held)))
+        } else {
+            (Some(Mark::Variable(std::process::id(), id)), None)
+        };
         let token = (id + FIRST_ID) << 1;
         self.listen(stdout.read.as_raw_fd(), token).map_err(pipes)?;
         self.listen(stderr.read.as_raw_fd(), token | 1)
             .map_err(pipes)?;
         Ok(Attempt {
             pid,
-            mark: if marked {
-                tree::mark_of(pid, true)
-            } else {
-                Some(Mark::Variable(id))
-            },
+            mark,
+            _held: held,
             limits: launch.limits,
             started,
             stdout,

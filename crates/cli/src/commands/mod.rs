@@ -8,7 +8,6 @@ use hedge_node::Folders;
 use hedge_node::client::{Client, Target};
 use std::future::Future;
 use std::time::Duration;
-use tracing_subscriber::filter::LevelFilter;
 
 mod cancel;
 mod completions;
@@ -165,14 +164,14 @@ pub fn unexpected() -> Failure {
     )
 }
 
-/// Writes events to standard error, from `level` on; HEDGE_LOG says otherwise (like `hedge_net=debug`).
-fn log_events(level: LevelFilter) {
+/// Writes events to standard error; `usual` says which, unless HEDGE_LOG does (like `hedge_net=debug`).
+fn log_events(usual: &str) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("HEDGE_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     let format = tracing_subscriber::fmt()
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(crate::show::colour());
     // A subscriber that is set already stays.
-    let _ = match tracing_subscriber::EnvFilter::try_from_env("HEDGE_LOG") {
-        Ok(filter) => format.with_env_filter(filter).try_init(),
-        Err(_) => format.with_max_level(level).try_init(),
-    };
+    let _ = format.try_init();
 }

@@ -15,7 +15,6 @@ use hedge_node::client::{Client, new_key};
 use hedge_node::local::{LocalConfig, LocalGrid};
 use std::path::Path;
 use std::time::Duration;
-use tracing_subscriber::filter::LevelFilter;
 
 /// How long a cancelled job may take to end before the grid is stopped under it.
 const CANCEL_MAX: Duration = Duration::from_secs(5);
@@ -25,7 +24,7 @@ const CANCEL_MAX: Duration = Duration::from_secs(5);
 /// # Errors
 /// A wrong job, or a machine that cannot run it.
 pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
-    log_events(LevelFilter::ERROR);
+    log_events("error,hedge_node=warn");
     check_out(args.out.as_deref())?;
     let checked = Checked::new(args.source)?;
     super::daemon(async {

@@ -8,14 +8,13 @@ use crate::show;
 use hedge_node::ClientError;
 use hedge_node::supervisor::{self, SupervisorConfig};
 use serde_json::json;
-use tracing_subscriber::filter::LevelFilter;
 
 /// Runs until it is told to end.
 ///
 /// # Errors
 /// It cannot start.
 pub fn run(context: &Context, args: Supervisor) -> Result<Exit, Failure> {
-    log_events(LevelFilter::INFO);
+    log_events("warn,hedge_node=info");
     daemon(async {
         let mut config = SupervisorConfig::new(&context.folders);
         if let Some(listen) = args.listen {

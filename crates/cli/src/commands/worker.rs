@@ -5,11 +5,11 @@ use super::{Context, daemon, log_events};
 use crate::args::{Priority, Worker};
 use crate::exit::{Exit, Failure};
 use crate::show;
+use hedge_model::msg::Role;
 use hedge_net::Ticket;
 use hedge_node::ClientError;
 use hedge_node::worker::{self, Drain, WorkerConfig};
 use std::io::{BufRead, Read};
-use tracing_subscriber::filter::LevelFilter;
 
 /// Longest ticket that is read.
 const TICKET_BYTES_MAX: u64 = 64 << 10;
@@ -21,9 +21,9 @@ const TICKET_BYTES_MAX: u64 = 64 << 10;
 pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
     let kept = args.join.as_deref() == Some("-");
     log_events(if kept {
-        LevelFilter::ERROR
+        "error"
     } else {
-        LevelFilter::INFO
+        "warn,hedge_node=info"
     });
     let ticket = ticket(context, args.join.as_deref())?;
     daemon(async {
@@ -106,9 +106,19 @@ fn ticket(context: &Context, join: Option<&str>) -> Result<Ticket, Failure> {
             })?
         }
     };
-    text.trim()
+    let not_allowed = |why: String| Failure::from(ClientError::NotAllowed(why));
+    let ticket: Ticket = text
+        .trim()
         .parse()
-        .map_err(|error| ClientError::NotAllowed(format!("{error}")).into())
+        .map_err(|error| not_allowed(format!("{error}")))?;
+    if ticket.role != Role::Worker {
+        let why = format!(
+            "this ticket is for a {}, not a worker; ask for one with `hedge ticket worker`",
+            ticket.role
+        );
+        return Err(not_allowed(why));
+    }
+    Ok(ticket)
 }
 
 /// Ends this process when its standard input closes: however its starter ends, so does it.

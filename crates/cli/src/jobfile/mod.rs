@@ -1,8 +1,8 @@
-//! Job files: TOML, or JSON of the same shape, read into a [`hedge_model::JobSpec`]. Every mistake is told with the file,
-//! line and column, what is wrong and what would be right.
+//! Job files: TOML, or JSON of the same shape, read into a [`hedge_model::JobSpec`]. Every mistake is told with
+//! the file, line and column, what is wrong and what would be right.
 //!
-//! Reading has two steps, so that a job can be checked without touching its inputs: [`JobFile::parse`] understands the
-//! text, [`resolve::resolve`] finds the input files.
+//! Reading has two steps, so that a job can be checked without touching its inputs: [`JobFile::parse`]
+//! understands the text, [`resolve::resolve`] finds the input files.
 
 use hedge_model::spec::{Draft, SpecError};
 use std::collections::BTreeMap;

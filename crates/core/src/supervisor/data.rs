@@ -260,6 +260,14 @@ impl Supervisor {
         }
     }
 
+    /// A failed transfer is tried again, if it is still wanted.
+    pub(crate) fn pull_again(&mut self, hash: Hash, out: &mut Vec<Action>) {
+        if let Some(pull) = self.live().pulls.get_mut(&hash) {
+            pull.under_way = false;
+            self.pull(hash, out);
+        }
+    }
+
     pub(crate) fn on_pulled(
         &mut self,
         hash: Hash,
@@ -281,7 +289,6 @@ impl Supervisor {
                 let Some(pull) = live.pulls.get_mut(&hash) else {
                     return;
                 };
-                pull.under_way = false;
                 pull.failures += 1;
                 if pull.failures < PULL_FAILURES_MAX {
                     let after = PULL_AGAIN_AFTER * 2u32.pow(u32::from(pull.failures) - 1);
@@ -292,7 +299,7 @@ impl Supervisor {
                 self.lose_if_gone(hash, out);
                 self.feed_starved();
                 self.refuse_submissions(hash, &why, out);
-                self.let_leave(out);
+                self.live().leaving_due = true;
             }
         }
     }
@@ -356,7 +363,7 @@ impl Supervisor {
         self.feed_starved();
         jobs.into_iter()
             .for_each(|job| self.finish_if_done(job, out));
-        self.let_leave(out);
+        self.live().leaving_due = true;
     }
 
     fn refuse_submissions(&mut self, hash: Hash, why: &str, out: &mut Vec<Action>) {

@@ -142,7 +142,6 @@ impl Supervisor {
         }
         self.tell_soon(id.job);
         self.finish_if_done(id.job, out);
-        self.let_leave(out);
     }
 
     /// The winner did what others failed: they are blamed, and set aside once that happened too often.
@@ -240,7 +239,6 @@ impl Supervisor {
         self.settle_wants(id);
         self.forget_task_if_over(id);
         self.tell_soon(id.job);
-        self.let_leave(out);
     }
 
     /// A worker could not have a task's inputs: the task is tried elsewhere, and not at once.
@@ -428,7 +426,7 @@ impl Supervisor {
             send(worker.peer, ToWorker::Forget(id), out);
         }
         self.drop_content(id, stale.unwrap_or_default(), out);
-        self.let_leave(out);
+        self.live().leaving_due = true;
     }
 
     /// Watchers of a job hear of a change, soon but not too often.

@@ -34,6 +34,8 @@ pub(crate) struct Live {
     pub timers: BTreeSet<(Time, Timer)>,
     /// Workers that drain and are not told to leave yet.
     pub leaving: BTreeSet<WorkerIx>,
+    /// Whether one of them may be ready to leave.
+    pub leaving_due: bool,
     /// When this leader became live.
     pub since: Time,
     /// Grows when a worker comes, goes or changes what it offers.
@@ -189,7 +191,7 @@ pub(crate) struct Content {
 #[derive(Debug)]
 pub(crate) struct Pull {
     pub failures: u8,
-    /// Asked for, not answered.
+    /// Asked for and not answered, or waiting to be asked for again.
     pub under_way: bool,
 }
 

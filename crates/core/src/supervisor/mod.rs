@@ -313,7 +313,10 @@ impl Supervisor {
             Event::Pulled { hash, result } => self.on_pulled(hash, result, out),
             Event::Tick => self.on_tick(out),
         }
-        if self.live.is_some() {
+        if let Some(live) = &mut self.live {
+            if std::mem::take(&mut live.leaving_due) {
+                self.let_leave(out);
+            }
             self.schedule(out);
         }
     }
@@ -533,7 +536,7 @@ impl Supervisor {
                 Timer::Readmit(ix) => self.readmit(ix),
                 Timer::Tell(job) => self.tell(job, out),
                 Timer::Rebalance => self.rebalance(out),
-                Timer::Pull(hash) => self.pull(hash, out),
+                Timer::Pull(hash) => self.pull_again(hash, out),
                 Timer::Feed => self.feed_starved(),
                 Timer::Settled => self.give_up_absent_holders(out),
             }

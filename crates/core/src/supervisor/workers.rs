@@ -215,7 +215,7 @@ impl Supervisor {
                 live.pool_version += 1;
                 self.feed_starved();
                 self.pull_wanted(out);
-                self.let_leave(out);
+                self.live().leaving_due = true;
             }
             _ => {}
         }
@@ -303,7 +303,7 @@ impl Supervisor {
         for id in in_hand {
             self.settle_wants(id.task);
         }
-        self.let_leave(out);
+        self.live().leaving_due = true;
     }
 
     /// Draining workers that have nothing in hand, and nothing that only they hold, may go.
@@ -367,6 +367,7 @@ impl Supervisor {
         }
         let worker = &mut live.workers[ix as usize];
         worker.in_hand.remove(&id);
+        live.leaving_due |= worker.draining;
         if !attempt.holds {
             worker.queued.retain(|queued| *queued != id);
         }

@@ -26,7 +26,7 @@ pub(crate) struct Attempt {
     pub pid: i32,
     pub mark: Option<Mark>,
     /// Keeps the mark from being given to another attempt.
-    pub _held: Option<std::fs::File>,
+    pub held: Option<std::fs::File>,
     pub limits: Limits,
     pub started: Instant,
     pub stdout: Stream,

@@ -84,10 +84,10 @@ pub(crate) fn mark_value(id: u64) -> String {
     format!("{}.{id}", std::process::id())
 }
 
-/// All living processes that carry a mark, by mark.
-pub(crate) fn all_marked(by_namespace: bool) -> HashMap<Mark, Vec<i32>> {
+/// Those of the processes that live and carry a mark, by mark.
+pub(crate) fn by_mark(pids: Vec<i32>, by_namespace: bool) -> HashMap<Mark, Vec<i32>> {
     let mut found: HashMap<Mark, Vec<i32>> = HashMap::new();
-    for pid in all_processes() {
+    for pid in pids {
         if let Some(mark) = mark_of(pid, by_namespace) {
             found.entry(mark).or_default().push(pid);
         }
@@ -116,7 +116,26 @@ pub(crate) fn memory_of(pids: &[i32]) -> u64 {
     (own + shared) * page
 }
 
-fn all_processes() -> Vec<i32> {
+/// These processes and all below them. One that loses its parent meanwhile can be missed.
+pub(crate) fn below(mut pids: Vec<i32>) -> Vec<i32> {
+    let mut at = 0;
+    while let Some(pid) = pids.get(at) {
+        at += 1;
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+            continue;
+        };
+        for thread in threads.flatten() {
+            let children = std::fs::read(thread.path().join("children")).unwrap_or_default();
+            pids.extend(numbers(&children));
+        }
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// All processes of this pid namespace.
+pub(crate) fn all_processes() -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };

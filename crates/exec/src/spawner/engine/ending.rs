@@ -1,10 +1,12 @@
 //! The ends of attempts: noticing them, bringing them about, reporting them.
 
 use super::Engine;
-use crate::spawner::attempt::Ended;
-use crate::spawner::{tree, view};
+use crate::spawner::attempt::{Attempt, Ended};
+use crate::spawner::tree::{self, Mark};
+use crate::spawner::view;
 use crate::wire::Reply;
 use crate::{Exit, Outcome, Sandbox, Usage};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How long what an attempt left may take to die. Only a process that hangs in the kernel takes longer;
@@ -89,12 +91,31 @@ impl Engine {
                         self.dying.push(*id);
                     }
                 }
-                // Of an attempt that was reported; or of none that can be told, while none runs.
-                None if mark.is_some() || self.attempts.is_empty() => kill(pid),
+                // Of an attempt that was reported or never had its mark read; or of none that can be told,
+                // while none runs.
+                None if mark.is_some() || self.attempts.is_empty() => {
+                    self.adopt(pid);
+                    kill(pid);
+                }
                 None => {
                     self.orphans.remove(&pid);
                 }
             }
+        }
+    }
+
+    /// Makes an attempt that ended before its mark could be read wait for this process to die: it must be
+    /// one that it left.
+    fn adopt(&mut self, pid: i32) {
+        let unmarked =
+            |(_, attempt): &(&u64, &mut Attempt)| attempt.ended.is_some() && attempt.mark.is_none();
+        if let Some((id, attempt)) = self.attempts.iter_mut().find(unmarked)
+            && let Some((mark, held)) = tree::hold_mark(pid)
+        {
+            (attempt.mark, attempt.held) = (Some(mark), Some(held));
+            attempt.dying_since = Some(Instant::now());
+            self.by_mark.insert(mark, *id);
+            self.dying.push(*id);
         }
     }
 
@@ -119,7 +140,7 @@ impl Engine {
         if self.dying.is_empty() {
             return;
         }
-        let marked = tree::all_marked(self.ground.report.marked);
+        let marked = self.marked();
         for id in std::mem::take(&mut self.dying) {
             let Some(attempt) = self.attempts.get(&id) else {
                 continue;
@@ -179,9 +200,20 @@ impl Engine {
         }
     }
 
+    /// All living processes of attempts, by mark.
+    fn marked(&self) -> HashMap<Mark, Vec<i32>> {
+        let pids = match self.ground.report.sandbox {
+            // They are all there is.
+            Sandbox::View { .. } => tree::all_processes(),
+            // The machine may have thousands of others.
+            Sandbox::Landlock { .. } | Sandbox::None => tree::below(self.children.list()),
+        };
+        tree::by_mark(pids, self.ground.report.marked)
+    }
+
     /// Looks at the memory of attempts that have a limit.
     pub(super) fn sample_memory(&mut self) {
-        let marked = tree::all_marked(self.ground.report.marked);
+        let marked = self.marked();
         let mut over = Vec::new();
         for (id, attempt) in &mut self.attempts {
             let Some(limit) = attempt.limits.memory else {

@@ -244,15 +244,15 @@ impl Engine {
                 Err(failure) => return Err(attempt::explain(&launch.program, &prepared, failure)),
             }
         };
-        // Only now: a child at low priority could keep the spawner waiting for its exec.
-        if self.ground.report.idle {
-            tree::make_idle(pid, &self.last_pid);
-        }
         let (mark, held) = if marked {
             tree::hold_mark(pid).map_or((None, None), |(mark, held)| (Some(mark), Some(held)))
         } else {
             (Some(Mark::Variable(std::process::id(), id)), None)
         };
+        // Only now: a child at low priority could keep the spawner waiting for its exec.
+        if self.ground.report.idle {
+            tree::make_idle(pid, &self.last_pid);
+        }
         let token = (id + FIRST_ID) << 1;
         self.listen(stdout.read.as_raw_fd(), token).map_err(pipes)?;
         self.listen(stderr.read.as_raw_fd(), token | 1)
@@ -260,7 +260,7 @@ impl Engine {
         Ok(Attempt {
             pid,
             mark,
-            _held: held,
+            held,
             limits: launch.limits,
             started,
             stdout,

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -142,7 +142,7 @@ impl Keeper {
         while !*self.stopped.borrow() {
             let started = Instant::now();
             match self.start().await {
-                Ok(mut child) => {
+                Ok((mut child, _leash)) => {
                     let pid = child.id().unwrap_or(0);
                     self.note(Some(pid));
                     let ended = tokio::select! {
@@ -182,7 +182,7 @@ impl Keeper {
 
     /// Starts the process. It reads its ticket from standard input, which no other user can see, and ends
     /// when that closes: however this process ends, so do its workers.
-    async fn start(&self) -> Result<Child, NodeError> {
+    async fn start(&self) -> Result<(Child, ChildStdin), NodeError> {
         let spawned = Command::new(&self.config.program)
             .arg("worker")
             .arg("--dir")
@@ -196,11 +196,15 @@ impl Keeper {
             .spawn();
         let mut child =
             spawned.map_err(|source| NodeError::io("start", &self.config.program, source))?;
-        if let Some(stdin) = &mut child.stdin {
-            let line = format!("{}\n", self.ticket);
-            let written = stdin.write_all(line.as_bytes()).await;
-            written.map_err(|source| NodeError::io("write to", &self.config.program, source))?;
-        }
-        Ok(child)
+        // Taken out, because waiting for the child would close it.
+        let Some(mut leash) = child.stdin.take() else {
+            return Err(NodeError::Other(
+                "a worker was started without standard input".into(),
+            ));
+        };
+        let line = format!("{}\n", self.ticket);
+        let written = leash.write_all(line.as_bytes()).await;
+        written.map_err(|source| NodeError::io("write to", &self.config.program, source))?;
+        Ok((child, leash))
     }
 }

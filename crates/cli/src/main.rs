@@ -16,7 +16,12 @@ fn main() -> ExitCode {
         .nth(1)
         .is_some_and(|first| first == hedge_exec::spawner::ARGUMENT)
     {
-        show::note(&format!("hedge: {}", hedge_exec::spawner::main()));
+        // A worker that was killed while its spawner starts is no news; only a person is told.
+        let by_worker = rustix::net::sockopt::socket_type(std::io::stdin()).is_ok();
+        let why = hedge_exec::spawner::main();
+        if !by_worker {
+            show::note(&format!("hedge: {why}"));
+        }
         return exit::Exit::Bad.into();
     }
     exit::end_on_bugs();

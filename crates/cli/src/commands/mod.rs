@@ -9,6 +9,7 @@ use hedge_node::client::{Client, Target};
 use std::future::Future;
 use std::time::Duration;
 
+mod bench;
 mod cancel;
 mod completions;
 mod doctor;
@@ -68,9 +69,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Workers(grid) => workers::run(&context, &grid),
         Command::Drain(args) => drain::run(&context, &args),
         Command::Doctor => doctor::run(&context),
-        Command::Bench(_) => Err(Failure::Arguments(
-            "`hedge bench` is not built yet".to_owned(),
-        )),
+        Command::Bench(args) => bench::run(&context, &args),
         Command::Completions { shell } => completions::run(shell),
         Command::Tile { args } => match crate::tile::main(&args) {
             Ok(()) => Ok(Exit::Done),

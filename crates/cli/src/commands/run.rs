@@ -28,12 +28,9 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
     check_out(args.out.as_deref())?;
     let checked = Checked::new(args.source)?;
     super::daemon(async {
-        let mut interrupts = Interrupts::new()?;
-        let start = LocalGrid::start(config(args.workers, &args.rules)?);
-        let grid = tokio::select! {
-            grid = start => grid?,
-            () = interrupts.next() => return Ok(Exit::Cancelled),
-        };
+        // A signal from here on is kept until the job can be cancelled, so that nothing is left half made.
+        let interrupts = Interrupts::new()?;
+        let grid = LocalGrid::start(config(args.workers, &args.rules)?).await?;
         let outcome = on_grid(
             context,
             &grid.client(),

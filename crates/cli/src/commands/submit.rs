@@ -24,7 +24,16 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
     let program = checked.is_program();
     context.on_grid(&args.grid, async |client| {
         let spec = checked.finish(client).await?;
-        let job = client.submit(key, &spec).await?;
+        let mut interrupts = Interrupts::new()?;
+        let job = tokio::select! {
+            job = client.submit(key, &spec) => job?,
+            () = interrupts.next() => {
+                show::note(&format!(
+                    "whether the grid has taken the job is not known; submitting it again with `--key {key}` is harmless"
+                ));
+                return Ok(Exit::Cancelled);
+            }
+        };
         if !args.wait {
             let text = || format!("job {job} is accepted: `hedge wait {job}`, `hedge job {job}`\n");
             context
@@ -32,7 +41,6 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
                 .print(&json!({ "job": job, "key": key.to_string() }), text)?;
             return Ok(Exit::Done);
         }
-        let mut interrupts = Interrupts::new()?;
         let mut progress = Progress::new(context.look.json || program);
         let followed = follow(client, job, &mut progress, &mut interrupts).await;
         progress.end();

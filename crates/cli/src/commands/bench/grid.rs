@@ -1,0 +1,156 @@
+//! A grid to be measured: supervisor and workers as processes of their own.
+
+use crate::exit::Failure;
+use hedge_model::msg::{Reply, Request};
+use hedge_model::spec::{CriticalRule, Draft, Group, Qos};
+use hedge_model::view::{JobState, JobView};
+use hedge_model::{JobId, JobSpec};
+use hedge_node::Folders;
+use hedge_node::client::{Client, Target, new_key};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a process may take to be ready.
+const START_MAX: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Ended when dropped.
+pub struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    /// User and system time so far, all threads.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
+        let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        // Linux reports these in hundredths of a second, whatever the kernel's own tick.
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    }
+
+    /// Memory in RAM now, bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("");
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0) * 1024
+    }
+}
+
+/// A running grid.
+pub struct Grid {
+    /// Open for the whole measurement.
+    pub client: Client,
+    /// Its supervisor.
+    pub supervisor: Process,
+    /// Its workers.
+    pub workers: Vec<Process>,
+    /// Where it keeps what it has; removed at the end.
+    pub dir: tempfile::TempDir,
+}
+
+impl Grid {
+    /// Starts a supervisor and `workers` workers with `cpus` each, and waits until all have joined.
+    ///
+    /// # Errors
+    /// A process does not start or does not join in time.
+    pub async fn start(workers: u16, cpus: u32, args: &[&str]) -> Result<Grid, Failure> {
+        let dir = tempfile::Builder::new().prefix("hedge-bench-").tempdir();
+        let dir = dir.map_err(|error| Failure::Local(format!("no folder for the grid: {error}")))?;
+        let folders = Folders::new(Some(dir.path().to_owned())).map_err(|error| Failure::Local(error.to_string()))?;
+        let supervisor = start(dir.path(), &["supervisor", "--listen", "127.0.0.1:0"], None)?;
+        let ticket = folders.worker_ticket();
+        wait(async || ticket.exists().then_some(()), "the supervisor's ticket").await?;
+        let secret = std::fs::read_to_string(&ticket).map_err(|error| Failure::Local(error.to_string()))?;
+        let cpus = cpus.to_string();
+        let mut started = Vec::new();
+        for number in 0..workers {
+            let mut line = vec!["worker", "--join", "-", "--cpus", &cpus, "--listen", "127.0.0.1:0"];
+            line.extend(args);
+            started.push(start(&dir.path().join(number.to_string()), &line, Some(&secret))?);
+        }
+        let client = Client::connect(Target::Local(folders)).await?;
+        let joined = async || match client.ask(Request::Workers).await {
+            Ok(Reply::Workers(all)) if all.len() >= workers.into() => Some(()),
+            _ => None,
+        };
+        wait(joined, "the workers").await?;
+        Ok(Grid { client, supervisor, workers: started, dir })
+    }
+
+    /// Submits a job and waits for its end; the wall time of both.
+    ///
+    /// # Errors
+    /// The job does not end done.
+    pub async fn run(&self, spec: &JobSpec) -> Result<(Duration, JobView), Failure> {
+        let since = Instant::now();
+        let job = self.client.submit(new_key()?, spec).await?;
+        let view = self.end(job).await?;
+        Ok((since.elapsed(), view))
+    }
+
+    async fn end(&self, job: JobId) -> Result<JobView, Failure> {
+        let mut news = self.client.watch(job).await?;
+        let mut last = None;
+        while let Some(view) = news.recv().await {
+            last = Some(view);
+        }
+        match last {
+            Some(view) if view.state == JobState::Done => Ok(view),
+            Some(view) => Err(Failure::Local(format!("a measured job did not end done: {:?}", view.why))),
+            None => Err(Failure::Local("the supervisor ended while it was measured".into())),
+        }
+    }
+}
+
+/// A job of `count` tasks like this one.
+///
+/// # Errors
+/// Never, for the jobs of this module.
+pub fn job(group: Group, count: u32) -> Result<JobSpec, Failure> {
+    let draft = Draft {
+        name: "bench".into(),
+        qos: Qos::default(),
+        critical: CriticalRule::default(),
+        files: Vec::new(),
+        groups: vec![Group { array: (count > 1).then_some((0, count)), ..group }],
+    };
+    JobSpec::new(draft).map_err(|error| Failure::Local(error.to_string()))
+}
+
+fn start(dir: &Path, args: &[&str], ticket: Option<&str>) -> Result<Process, Failure> {
+    let failed = |error: std::io::Error| Failure::Local(format!("cannot start hedge again: {error}"));
+    let stdin = if ticket.is_some() { Stdio::piped() } else { Stdio::null() };
+    let mut child = Command::new(std::env::current_exe().map_err(failed)?)
+        .args(args)
+        .arg("--dir")
+        .arg(dir)
+        .env("HEDGE_LOG", "error")
+        .stdin(stdin)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    if let (Some(stdin), Some(ticket)) = (&mut child.stdin, ticket) {
+        writeln!(stdin, "{}", ticket.trim()).map_err(failed)?;
+    }
+    Ok(Process(child))
+}
+
+async fn wait<T>(mut look: impl AsyncFnMut() -> Option<T>, what: &str) -> Result<T, Failure> {
+    let since = Instant::now();
+    while since.elapsed() < START_MAX {
+        if let Some(found) = look().await {
+            return Ok(found);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err(Failure::Local(format!("{what} did not appear within {START_MAX:?}")))
+}

@@ -1,0 +1,36 @@
+//! `hedge bench`: the grid's own figures, each beside a limit measured in the same run.
+
+mod grid;
+mod latency;
+mod raw;
+mod tasks;
+
+use super::Context;
+use crate::args::Bench;
+use crate::exit::{Exit, Failure};
+
+/// Measures on a grid of its own, on loopback.
+///
+/// # Errors
+/// The grid cannot be started, or a measured job fails.
+pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
+    match args {
+        Bench::Tasks { runtime, count, workers } => tasks::run(context, *runtime, *count, *workers),
+        Bench::Latency { count } => latency::run(context, *count),
+    }
+}
+
+/// The value that `share` of the sorted values do not exceed.
+fn quantile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let at = (values.len() as f64 * share).ceil() as usize;
+    values.get(at.saturating_sub(1)).copied().unwrap_or(0.0)
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+fn lines(all: &[String]) -> String {
+    all.join("\n") + "\n"
+}

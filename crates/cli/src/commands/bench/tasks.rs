@@ -1,0 +1,140 @@
+//! `hedge bench tasks`: tasks a second.
+
+use super::grid::{Grid, job};
+use super::{lines, raw, rounded};
+use crate::args::BenchRuntime;
+use crate::commands::{Context, block_on};
+use crate::exit::{Exit, Failure};
+use hedge_model::spec::{Group, Runtime};
+use serde::Serialize;
+use std::time::Duration;
+
+/// Attempts at once, in the grid and in the plain loop.
+const IN_FLIGHT: u32 = 4;
+/// The ways that are compared take turns, so that whatever else the machine does meets all alike.
+const ROUNDS: u32 = 5;
+const WAITING: u32 = 100_000;
+
+#[derive(Debug, Serialize)]
+struct ProcessFigures {
+    runtime: &'static str,
+    count: u32,
+    workers: u16,
+    in_flight: u32,
+    tasks_per_s: f64,
+    no_sandbox_tasks_per_s: f64,
+    raw_per_s: f64,
+    ratio: f64,
+    ratio_no_sandbox: f64,
+    supervisor_cpu_us_per_task: f64,
+    worker_cpu_us_per_task: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct NoopFigures {
+    runtime: &'static str,
+    count: u32,
+    workers: u16,
+    tasks_per_s: f64,
+    supervisor_cpu_us_per_task: f64,
+    worker_cpu_us_per_task: f64,
+    waiting_tasks: u32,
+    supervisor_idle_mib: f64,
+    supervisor_waiting_mib: f64,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// The grid cannot be started, or a measured job fails.
+pub fn run(context: &Context, runtime: BenchRuntime, count: u32, workers: u16) -> Result<Exit, Failure> {
+    match runtime {
+        BenchRuntime::Process => {
+            let figures = block_on(process(count, workers))?;
+            context.look.print(&figures, || lines(&[
+                    format!("tasks a second        {:>8.0}   ratio {:.2}", figures.tasks_per_s, figures.ratio),
+                    format!(
+                        "without a sandbox     {:>8.0}   ratio {:.2}",
+                        figures.no_sandbox_tasks_per_s, figures.ratio_no_sandbox
+                    ),
+                    format!("plain loop            {:>8.0}", figures.raw_per_s),
+                    format!("supervisor CPU        {:>8.1} µs a task", figures.supervisor_cpu_us_per_task),
+                    format!("worker CPU            {:>8.1} µs a task", figures.worker_cpu_us_per_task),
+]))?;
+Ok(Exit::Done)
+        }
+        BenchRuntime::Noop => {
+            let figures = block_on(noop(count, workers))?;
+            context.look.print(&figures, || lines(&[
+                    format!("tasks a second        {:>8.0}", figures.tasks_per_s),
+                    format!("supervisor CPU        {:>8.1} µs a task", figures.supervisor_cpu_us_per_task),
+                    format!("worker CPU            {:>8.1} µs a task", figures.worker_cpu_us_per_task),
+                    format!(
+                        "supervisor memory     {:>8.1} MiB with {} waiting tasks, {:.1} MiB without",
+                        figures.supervisor_waiting_mib, figures.waiting_tasks, figures.supervisor_idle_mib
+                    ),
+]))?;
+Ok(Exit::Done)
+        }
+    }
+}
+
+async fn process(count: u32, workers: u16) -> Result<ProcessFigures, Failure> {
+    let cpus = IN_FLIGHT.div_ceil(workers.into());
+    let in_flight = cpus * u32::from(workers);
+    let grid = Grid::start(workers, cpus, &[]).await?;
+    let open = Grid::start(workers, cpus, &["--no-sandbox"]).await?;
+    let spec = job(Group::program("true", &["/usr/bin/true"]), count.div_ceil(ROUNDS))?;
+    let tasks = spec.task_count();
+    let (mut ours, mut unboxed, mut raw) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    for _ in 0..ROUNDS {
+        raw += raw::spawn_and_wait(tasks, in_flight as usize)?;
+        ours += grid.run(&spec).await?.0;
+        unboxed += open.run(&spec).await?.0;
+    }
+    let total = f64::from(tasks * ROUNDS);
+    let rate = |time: Duration| rounded(total / time.as_secs_f64());
+    Ok(ProcessFigures {
+        runtime: "process",
+        count: tasks * ROUNDS,
+        workers,
+        in_flight,
+        tasks_per_s: rate(ours),
+        no_sandbox_tasks_per_s: rate(unboxed),
+        raw_per_s: rate(raw),
+        ratio: rounded(raw.as_secs_f64() / ours.as_secs_f64()),
+        ratio_no_sandbox: rounded(raw.as_secs_f64() / unboxed.as_secs_f64()),
+        supervisor_cpu_us_per_task: per_task(grid.supervisor.cpu(), total),
+        worker_cpu_us_per_task: per_task(grid.workers.iter().map(|worker| worker.cpu()).sum(), total),
+    })
+}
+
+async fn noop(count: u32, workers: u16) -> Result<NoopFigures, Failure> {
+    let group = Group { runtime: Runtime::Noop, ..Group::program("noop", &["noop"]) };
+    let alone = Grid::start(0, 1, &[]).await?;
+    let idle = alone.supervisor.resident();
+    alone.client.submit(hedge_node::client::new_key()?, &job(group.clone(), WAITING)?).await?;
+    let waiting = alone.supervisor.resident();
+    drop(alone);
+    let grid = Grid::start(workers, IN_FLIGHT, &[]).await?;
+    let spec = job(group, count)?;
+    let all = |grid: &Grid| grid.workers.iter().map(|worker| worker.cpu()).sum::<Duration>();
+    let (supervisor, worker) = (grid.supervisor.cpu(), all(&grid));
+    let (time, _) = grid.run(&spec).await?;
+    let mib = |bytes: u64| rounded(bytes as f64 / f64::from(1 << 20));
+    Ok(NoopFigures {
+        runtime: "noop",
+        count,
+        workers,
+        tasks_per_s: rounded(f64::from(count) / time.as_secs_f64()),
+        supervisor_cpu_us_per_task: per_task(grid.supervisor.cpu() - supervisor, f64::from(count)),
+        worker_cpu_us_per_task: per_task(all(&grid) - worker, f64::from(count)),
+        waiting_tasks: WAITING,
+        supervisor_idle_mib: mib(idle),
+        supervisor_waiting_mib: mib(waiting),
+    })
+}
+
+fn per_task(cpu: Duration, tasks: f64) -> f64 {
+    rounded(cpu.as_secs_f64() * 1e6 / tasks)
+}

@@ -29,18 +29,33 @@ impl Drop for Process {
 impl Process {
     /// User and system time so far, all threads.
     pub fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap_or_default();
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap_or_default();
         let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
-        let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let ticks = |at: usize| {
+            fields
+                .get(at)
+                .and_then(|text| text.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
         // Linux reports these in hundredths of a second, whatever the kernel's own tick.
         Duration::from_millis((ticks(11) + ticks(12)) * 10)
     }
 
     /// Memory in RAM now, bytes.
     pub fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("");
-        line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0) * 1024
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap_or("");
+        line.trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse::<u64>()
+            .unwrap_or(0)
+            * 1024
     }
 }
 
@@ -63,18 +78,37 @@ impl Grid {
     /// A process does not start or does not join in time.
     pub async fn start(workers: u16, cpus: u32, args: &[&str]) -> Result<Grid, Failure> {
         let dir = tempfile::Builder::new().prefix("hedge-bench-").tempdir();
-        let dir = dir.map_err(|error| Failure::Local(format!("no folder for the grid: {error}")))?;
-        let folders = Folders::new(Some(dir.path().to_owned())).map_err(|error| Failure::Local(error.to_string()))?;
+        let dir =
+            dir.map_err(|error| Failure::Local(format!("no folder for the grid: {error}")))?;
+        let folders = Folders::new(Some(dir.path().to_owned()))
+            .map_err(|error| Failure::Local(error.to_string()))?;
         let supervisor = start(dir.path(), &["supervisor", "--listen", "127.0.0.1:0"], None)?;
         let ticket = folders.worker_ticket();
-        wait(async || ticket.exists().then_some(()), "the supervisor's ticket").await?;
-        let secret = std::fs::read_to_string(&ticket).map_err(|error| Failure::Local(error.to_string()))?;
+        wait(
+            async || ticket.exists().then_some(()),
+            "the supervisor's ticket",
+        )
+        .await?;
+        let secret =
+            std::fs::read_to_string(&ticket).map_err(|error| Failure::Local(error.to_string()))?;
         let cpus = cpus.to_string();
         let mut started = Vec::new();
         for number in 0..workers {
-            let mut line = vec!["worker", "--join", "-", "--cpus", &cpus, "--listen", "127.0.0.1:0"];
+            let mut line = vec![
+                "worker",
+                "--join",
+                "-",
+                "--cpus",
+                &cpus,
+                "--listen",
+                "127.0.0.1:0",
+            ];
             line.extend(args);
-            started.push(start(&dir.path().join(number.to_string()), &line, Some(&secret))?);
+            started.push(start(
+                &dir.path().join(number.to_string()),
+                &line,
+                Some(&secret),
+            )?);
         }
         let client = Client::connect(Target::Local(folders)).await?;
         let joined = async || match client.ask(Request::Workers).await {
@@ -82,7 +116,12 @@ impl Grid {
             _ => None,
         };
         wait(joined, "the workers").await?;
-        Ok(Grid { client, supervisor, workers: started, dir })
+        Ok(Grid {
+            client,
+            supervisor,
+            workers: started,
+            dir,
+        })
     }
 
     /// Submits a job and waits for its end; the wall time of both.
@@ -104,8 +143,13 @@ impl Grid {
         }
         match last {
             Some(view) if view.state == JobState::Done => Ok(view),
-            Some(view) => Err(Failure::Local(format!("a measured job did not end done: {:?}", view.why))),
-            None => Err(Failure::Local("the supervisor ended while it was measured".into())),
+            Some(view) => Err(Failure::Local(format!(
+                "a measured job did not end done: {:?}",
+                view.why
+            ))),
+            None => Err(Failure::Local(
+                "the supervisor ended while it was measured".into(),
+            )),
         }
     }
 }
@@ -120,14 +164,22 @@ pub fn job(group: Group, count: u32) -> Result<JobSpec, Failure> {
         qos: Qos::default(),
         critical: CriticalRule::default(),
         files: Vec::new(),
-        groups: vec![Group { array: (count > 1).then_some((0, count)), ..group }],
+        groups: vec![Group {
+            array: (count > 1).then_some((0, count)),
+            ..group
+        }],
     };
     JobSpec::new(draft).map_err(|error| Failure::Local(error.to_string()))
 }
 
 fn start(dir: &Path, args: &[&str], ticket: Option<&str>) -> Result<Process, Failure> {
-    let failed = |error: std::io::Error| Failure::Local(format!("cannot start hedge again: {error}"));
-    let stdin = if ticket.is_some() { Stdio::piped() } else { Stdio::null() };
+    let failed =
+        |error: std::io::Error| Failure::Local(format!("cannot start hedge again: {error}"));
+    let stdin = if ticket.is_some() {
+        Stdio::piped()
+    } else {
+        Stdio::null()
+    };
     let mut child = Command::new(std::env::current_exe().map_err(failed)?)
         .args(args)
         .arg("--dir")
@@ -152,5 +204,7 @@ async fn wait<T>(mut look: impl AsyncFnMut() -> Option<T>, what: &str) -> Result
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    Err(Failure::Local(format!("{what} did not appear within {START_MAX:?}")))
+    Err(Failure::Local(format!(
+        "{what} did not appear within {START_MAX:?}"
+    )))
 }

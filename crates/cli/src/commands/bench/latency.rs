@@ -29,20 +29,34 @@ struct Figures {
 /// The grid cannot be started, or a measured job fails.
 pub fn run(context: &Context, count: u32) -> Result<Exit, Failure> {
     let figures = block_on(measure(count))?;
-    context.look.print(&figures, || lines(&[
-            format!("process task          {:>8.2} ms, p95 {:.2} ms", figures.process_ms_p50, figures.process_ms_p95),
+    context.look.print(&figures, || {
+        lines(&[
+            format!(
+                "process task          {:>8.2} ms, p95 {:.2} ms",
+                figures.process_ms_p50, figures.process_ms_p95
+            ),
             format!("no-op task            {:>8.2} ms", figures.noop_ms_p50),
             format!("plain spawn and wait  {:>8.2} ms", figures.raw_spawn_ms_p50),
-            format!("hedge submit --wait   {:>8.1} ms as a whole command", figures.submit_command_ms_p50),
-            format!("hedge run             {:>8.1} ms as a whole command", figures.run_command_ms_p50),
-]))?;
-Ok(Exit::Done)
+            format!(
+                "hedge submit --wait   {:>8.1} ms as a whole command",
+                figures.submit_command_ms_p50
+            ),
+            format!(
+                "hedge run             {:>8.1} ms as a whole command",
+                figures.run_command_ms_p50
+            ),
+        ])
+    })?;
+    Ok(Exit::Done)
 }
 
 async fn measure(count: u32) -> Result<Figures, Failure> {
     let grid = Grid::start(1, 4, &[]).await?;
     let process = Group::program("true", &["/usr/bin/true"]);
-    let noop = Group { runtime: Runtime::Noop, ..process.clone() };
+    let noop = Group {
+        runtime: Runtime::Noop,
+        ..process.clone()
+    };
     let mut process = times(&grid, process, count).await?;
     let mut noop = times(&grid, noop, count).await?;
     let dir = grid.dir.path().to_string_lossy().into_owned();
@@ -69,16 +83,24 @@ async fn times(grid: &Grid, group: Group, count: u32) -> Result<Vec<f64>, Failur
 }
 
 fn commands(args: &[&str]) -> Result<Vec<f64>, Failure> {
-    let failed = |error: std::io::Error| Failure::Local(format!("cannot start hedge again: {error}"));
+    let failed =
+        |error: std::io::Error| Failure::Local(format!("cannot start hedge again: {error}"));
     let program = std::env::current_exe().map_err(failed)?;
     let mut all = Vec::new();
     for _ in 0..COMMANDS {
         let since = Instant::now();
-        let output = Command::new(&program).args(args).stdin(Stdio::null()).output().map_err(failed)?;
+        let output = Command::new(&program)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(failed)?;
         all.push(since.elapsed().as_secs_f64() * 1e3);
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(Failure::Local(format!("`hedge {}` failed: {said}", args.join(" "))));
+            return Err(Failure::Local(format!(
+                "`hedge {}` failed: {said}",
+                args.join(" ")
+            )));
         }
     }
     Ok(all)

@@ -15,7 +15,11 @@ use crate::exit::{Exit, Failure};
 /// The grid cannot be started, or a measured job fails.
 pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
     match args {
-        Bench::Tasks { runtime, count, workers } => tasks::run(context, *runtime, *count, *workers),
+        Bench::Tasks {
+            runtime,
+            count,
+            workers,
+        } => tasks::run(context, *runtime, *count, *workers),
         Bench::Latency { count } => latency::run(context, *count),
     }
 }

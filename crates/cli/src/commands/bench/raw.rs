@@ -12,8 +12,12 @@ pub fn spawn_and_wait(count: u32, in_flight: usize) -> Result<Duration, Failure>
     let each = (count as usize).div_ceil(in_flight);
     let since = Instant::now();
     let all = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..in_flight).map(|_| scope.spawn(move || one_by_one(each))).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Ok(())))
+        let threads: Vec<_> = (0..in_flight)
+            .map(|_| scope.spawn(move || one_by_one(each)))
+            .collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|_| Ok(())))
     });
     all.map_err(|error| Failure::Local(format!("cannot start /usr/bin/true: {error}")))?;
     Ok(since.elapsed())
@@ -44,5 +48,9 @@ fn one_by_one(count: usize) -> std::io::Result<()> {
 }
 
 fn start() -> std::io::Result<Child> {
-    Command::new("/usr/bin/true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    Command::new("/usr/bin/true")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
 }

@@ -47,21 +47,37 @@ struct NoopFigures {
 ///
 /// # Errors
 /// The grid cannot be started, or a measured job fails.
-pub fn run(context: &Context, runtime: BenchRuntime, count: u32, workers: u16) -> Result<Exit, Failure> {
+pub fn run(
+    context: &Context,
+    runtime: BenchRuntime,
+    count: u32,
+    workers: u16,
+) -> Result<Exit, Failure> {
     match runtime {
         BenchRuntime::Process => {
             let figures = block_on(process(count, workers))?;
-            context.look.print(&figures, || lines(&[
-                    format!("tasks a second        {:>8.0}   ratio {:.2}", figures.tasks_per_s, figures.ratio),
+            context.look.print(&figures, || {
+                lines(&[
+                    format!(
+                        "tasks a second        {:>8.0}   ratio {:.2}",
+                        figures.tasks_per_s, figures.ratio
+                    ),
                     format!(
                         "without a sandbox     {:>8.0}   ratio {:.2}",
                         figures.no_sandbox_tasks_per_s, figures.ratio_no_sandbox
                     ),
                     format!("plain loop            {:>8.0}", figures.raw_per_s),
-                    format!("supervisor CPU        {:>8.1} µs a task", figures.supervisor_cpu_us_per_task),
-                    format!("worker CPU            {:>8.1} µs a task", figures.worker_cpu_us_per_task),
-]))?;
-Ok(Exit::Done)
+                    format!(
+                        "supervisor CPU        {:>8.1} µs a task",
+                        figures.supervisor_cpu_us_per_task
+                    ),
+                    format!(
+                        "worker CPU            {:>8.1} µs a task",
+                        figures.worker_cpu_us_per_task
+                    ),
+                ])
+            })?;
+            Ok(Exit::Done)
         }
         BenchRuntime::Noop => {
             let figures = block_on(noop(count, workers))?;
@@ -74,7 +90,7 @@ Ok(Exit::Done)
                         figures.supervisor_waiting_mib, figures.waiting_tasks, figures.supervisor_idle_mib
                     ),
 ]))?;
-Ok(Exit::Done)
+            Ok(Exit::Done)
         }
     }
 }
@@ -84,7 +100,10 @@ async fn process(count: u32, workers: u16) -> Result<ProcessFigures, Failure> {
     let in_flight = cpus * u32::from(workers);
     let grid = Grid::start(workers, cpus, &[]).await?;
     let open = Grid::start(workers, cpus, &["--no-sandbox"]).await?;
-    let spec = job(Group::program("true", &["/usr/bin/true"]), count.div_ceil(ROUNDS))?;
+    let spec = job(
+        Group::program("true", &["/usr/bin/true"]),
+        count.div_ceil(ROUNDS),
+    )?;
     let tasks = spec.task_count();
     let (mut ours, mut unboxed, mut raw) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     for _ in 0..ROUNDS {
@@ -105,20 +124,37 @@ async fn process(count: u32, workers: u16) -> Result<ProcessFigures, Failure> {
         ratio: rounded(raw.as_secs_f64() / ours.as_secs_f64()),
         ratio_no_sandbox: rounded(raw.as_secs_f64() / unboxed.as_secs_f64()),
         supervisor_cpu_us_per_task: per_task(grid.supervisor.cpu(), total),
-        worker_cpu_us_per_task: per_task(grid.workers.iter().map(|worker| worker.cpu()).sum(), total),
+        worker_cpu_us_per_task: per_task(
+            grid.workers.iter().map(|worker| worker.cpu()).sum(),
+            total,
+        ),
     })
 }
 
 async fn noop(count: u32, workers: u16) -> Result<NoopFigures, Failure> {
-    let group = Group { runtime: Runtime::Noop, ..Group::program("noop", &["noop"]) };
+    let group = Group {
+        runtime: Runtime::Noop,
+        ..Group::program("noop", &["noop"])
+    };
     let alone = Grid::start(0, 1, &[]).await?;
     let idle = alone.supervisor.resident();
-    alone.client.submit(hedge_node::client::new_key()?, &job(group.clone(), WAITING)?).await?;
+    alone
+        .client
+        .submit(
+            hedge_node::client::new_key()?,
+            &job(group.clone(), WAITING)?,
+        )
+        .await?;
     let waiting = alone.supervisor.resident();
     drop(alone);
     let grid = Grid::start(workers, IN_FLIGHT, &[]).await?;
     let spec = job(group, count)?;
-    let all = |grid: &Grid| grid.workers.iter().map(|worker| worker.cpu()).sum::<Duration>();
+    let all = |grid: &Grid| {
+        grid.workers
+            .iter()
+            .map(|worker| worker.cpu())
+            .sum::<Duration>()
+    };
     let (supervisor, worker) = (grid.supervisor.cpu(), all(&grid));
     let (time, _) = grid.run(&spec).await?;
     let mib = |bytes: u64| rounded(bytes as f64 / f64::from(1 << 20));

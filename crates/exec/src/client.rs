@@ -117,6 +117,9 @@ struct Shared {
 struct State {
     outbox: Vec<u8>,
     running: HashMap<u64, (oneshot::Sender<Exit>, Arc<Lease>)>,
+    /// Folders of attempts that are over but whose killed processes the kernel has not come round to
+    /// removing.
+    leaving: HashMap<u64, Arc<Lease>>,
     report: Report,
     /// Why nothing can run any more, once that is so.
     broken: Option<String>,
@@ -134,6 +137,7 @@ impl Spawner {
             state: Mutex::new(State {
                 outbox: Vec::new(),
                 running: HashMap::new(),
+                leaving: HashMap::new(),
                 report,
                 broken: None,
                 process: child.id(),
@@ -283,7 +287,9 @@ impl Shared {
         let mut state = self.lock();
         state.outbox.clear();
         let running = std::mem::take(&mut state.running);
+        let leaving = std::mem::take(&mut state.leaving);
         drop(state);
+        drop(leaving);
         for (sender, lease) in running.into_values() {
             drop(lease);
             let outcome = Outcome::Lost {
@@ -383,7 +389,7 @@ async fn start_process(
             end_process(child).await;
             return Err(ExecError::NoSandbox { why });
         }
-        Ok(Ok(Reply::Exited { .. })) => "it spoke out of turn".to_owned(),
+        Ok(Ok(Reply::Exited { .. } | Reply::Gone { .. })) => "it spoke out of turn".to_owned(),
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("it was not ready after {START_MAX:?}"),
     };
@@ -508,12 +514,19 @@ fn deliver(inbox: &mut Vec<u8>, shared: &Shared) -> Result<(), wire::BadFrame> {
     let mut at = 0;
     while let Some(reply) = wire::decode(inbox, &mut at)? {
         match reply {
-            Reply::Exited { id, exit } => {
-                let running = shared.lock().running.remove(&id);
-                if let Some((sender, lease)) = running {
-                    drop(lease);
+            Reply::Exited { id, gone, exit } => {
+                let mut state = shared.lock();
+                if let Some((sender, lease)) = state.running.remove(&id) {
+                    if !gone {
+                        state.leaving.insert(id, lease);
+                    }
+                    drop(state);
                     let _ = sender.send(exit);
                 }
+            }
+            Reply::Gone { id } => {
+                let lease = shared.lock().leaving.remove(&id);
+                drop(lease);
             }
             Reply::Ready(_) | Reply::Refused { .. } => {
                 return Err(wire::BadFrame("it spoke out of turn".to_owned()));

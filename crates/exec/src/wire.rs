@@ -44,8 +44,19 @@ pub(crate) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
     Ready(Report),
-    Refused { why: String },
-    Exited { id: u64, exit: Exit },
+    Refused {
+        why: String,
+    },
+    /// The attempt is over: nothing of it will run again. `gone` where all its processes are.
+    Exited {
+        id: u64,
+        gone: bool,
+        exit: Exit,
+    },
+    /// All processes of an attempt that was over before are gone now.
+    Gone {
+        id: u64,
+    },
 }
 
 /// A frame that cannot be right: the other end is not what it should be.

@@ -5,7 +5,7 @@ use super::ground::Slot;
 use super::tree::{MARK_VARIABLE, Mark};
 use crate::{Launch, Limits, Outcome, Stdin, TAIL_BYTES, Tail};
 use rustix::fs::{Access, AtFlags, MemfdFlags, Mode, OFlags};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
@@ -35,8 +35,12 @@ pub(crate) struct Attempt {
     pub verdict: Option<Outcome>,
     /// Its main process's end, once noticed.
     pub ended: Option<Ended>,
-    /// Since when processes that it left are being ended.
+    /// Since when all its processes, or those that it left, are being ended.
     pub dying_since: Option<Instant>,
+    /// Those that have been killed: they cannot do anything any more, but may take long to die.
+    pub killed: HashSet<i32>,
+    /// It is over for the worker.
+    pub reported: bool,
     pub orphans_cpu: Duration,
     pub memory_peak: u64,
 }
@@ -83,7 +87,7 @@ impl Stream {
     }
 
     /// Takes what is left, without waiting.
-    pub(crate) fn finish(mut self, buffer: &mut [u8]) -> Tail {
+    pub(crate) fn finish(&mut self, buffer: &mut [u8]) -> Tail {
         let mut drained = 0;
         while drained < DRAIN_BYTES_MAX {
             match self.read_some(buffer) {
@@ -94,7 +98,7 @@ impl Stream {
             }
         }
         self.trim();
-        self.tail
+        std::mem::take(&mut self.tail)
     }
 
     fn trim(&mut self) {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::Duration;
 
 /// Largest list of children that is looked at, bytes of text; a task that leaves more orphans than fit has
 /// them ended in several rounds.
@@ -114,6 +115,24 @@ pub(crate) fn memory_of(pids: &[i32]) -> u64 {
         shared = shared.max(common);
     }
     (own + shared) * page
+}
+
+/// CPU time of a process that has not ended, and of those of its children that were waited for.
+pub(crate) fn cpu_of(pid: i32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in brackets, may hold anything; these are the 12th to 15th fields behind it.
+    let fields = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .skip(11);
+    let ticks: u64 = fields
+        .take(4)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    // SAFETY: only returns a number.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
+    Duration::from_millis(ticks * 1000 / per_second)
 }
 
 /// These processes and all below them. One that loses its parent meanwhile can be missed.

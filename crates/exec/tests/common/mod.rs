@@ -49,10 +49,16 @@ impl Grid {
         self.spawner.run(&self.scratch(), sh(script)).await
     }
 
-    /// Waits until no folder is being emptied, and says what is left in them all.
+    /// What is left in all folders, after waiting for it to be nothing.
     pub fn left_over(&self) -> Vec<PathBuf> {
-        until("folders are emptied", || self.pool.cleaning() == 0);
-        files_below(self.pool.base())
+        let since = Instant::now();
+        loop {
+            let left = files_below(self.pool.base());
+            if (left.is_empty() && self.pool.cleaning() == 0) || since.elapsed() > PATIENCE {
+                return left;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -81,12 +87,12 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut waiting = vec![folder.to_owned()];
     while let Some(folder) = waiting.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.symlink_metadata().unwrap().is_dir() {
-                waiting.push(path);
-            } else {
-                found.push(path);
+        // What is gone by now is not left.
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => waiting.push(entry.path()),
+                Ok(_) => found.push(entry.path()),
+                Err(_) => {}
             }
         }
     }
@@ -105,6 +111,29 @@ pub fn processes_with(word: &str) -> Vec<i32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(holds)
         .collect()
+}
+
+/// Those of [`processes_with`] that can still do something. One that was killed cannot, but at idle
+/// priority it may take seconds on a busy machine until it is gone.
+pub fn able_with(word: &str) -> Vec<i32> {
+    const EXITING: u64 = 0x4;
+    const SIGNALED: u64 = 0x400;
+    const KILL_PENDING: u64 = 1 << 8;
+    let is_able = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let flags = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split(' ').nth(7)?.parse().ok());
+        let pending = status
+            .lines()
+            .filter(|line| line.starts_with("SigPnd") || line.starts_with("ShdPnd"))
+            .filter_map(|line| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok())
+            .fold(0, |all, some| all | some);
+        flags.is_some_and(|flags: u64| flags & (EXITING | SIGNALED) == 0)
+            && pending & KILL_PENDING == 0
+    };
+    processes_with(word).into_iter().filter(is_able).collect()
 }
 
 /// A number of seconds that no other process sleeps, to know one's own processes by.

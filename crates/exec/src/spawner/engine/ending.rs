@@ -9,9 +9,17 @@ use crate::{Exit, Outcome, Sandbox, Usage};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How long what an attempt left may take to die. Only a process that hangs in the kernel takes longer;
-/// then the attempt is reported all the same.
-const DYING_MAX: Duration = Duration::from_secs(5);
+/// How long an attempt's processes may take to die before it is reported without them. Once killed they
+/// cannot do anything any more, but one at idle priority dies only when it gets the processor: 0.5 to 3 s
+/// were measured where another program wanted all of it.
+const REPORT_AFTER: Duration = Duration::from_millis(20);
+/// How long they may take before their folder is used again all the same. Only a process that hangs in the
+/// kernel takes longer.
+const DYING_MAX: Duration = Duration::from_secs(60);
+/// Time between two looks at processes that are being ended.
+const PRESS_EVERY: Duration = Duration::from_millis(1);
+/// The same, where all that is left is to wait for them to die, or where looking is dear.
+const PRESS_SELDOM: Duration = Duration::from_millis(10);
 /// Until strays are looked for after an end: the kernel's list of children can miss one at first.
 const STRAYS_AFTER: Duration = Duration::from_millis(100);
 
@@ -41,6 +49,9 @@ impl Engine {
                         memory_peak: usage.ru_maxrss as u64 * 1024,
                     });
                     over.push(id);
+                    if attempt.dying_since.is_some() {
+                        self.press_at = Some(Instant::now());
+                    }
                 }
             } else {
                 let mark = self.orphans.remove(&pid).flatten();
@@ -66,7 +77,6 @@ impl Engine {
                 self.finish(id);
             }
         }
-        self.press();
     }
 
     /// Looks at our children for what attempts have left behind: nearly always there is nothing, and then
@@ -89,6 +99,7 @@ impl Engine {
                     {
                         attempt.dying_since = Some(Instant::now());
                         self.dying.push(*id);
+                        self.press_at = Some(Instant::now());
                     }
                 }
                 // Of an attempt that was reported or never had its mark read; or of none that can be told,
@@ -116,6 +127,7 @@ impl Engine {
             attempt.dying_since = Some(Instant::now());
             self.by_mark.insert(mark, *id);
             self.dying.push(*id);
+            self.press_at = Some(Instant::now());
         }
     }
 
@@ -132,51 +144,65 @@ impl Engine {
         kill(attempt.pid);
         kill(-attempt.pid);
         self.dying.push(id);
+        self.press_at = Some(Instant::now());
     }
 
     /// Kills every living process of the attempts that are being ended, and reports those of which nothing
-    /// is left. One look at the processes serves all: a job with hundreds of attempts may be cancelled.
+    /// will run again. One look at the processes serves all: a job with hundreds of attempts may be
+    /// cancelled.
     pub(super) fn press(&mut self) {
+        self.press_at = None;
         if self.dying.is_empty() {
             return;
         }
         let marked = self.marked();
+        let mut pause = PRESS_SELDOM;
         for id in std::mem::take(&mut self.dying) {
-            let Some(attempt) = self.attempts.get(&id) else {
+            let Some(attempt) = self.attempts.get_mut(&id) else {
                 continue;
             };
-            let mut left = usize::from(attempt.ended.is_none());
-            for pid in attempt
+            let age = attempt
+                .dying_since
+                .map_or(Duration::ZERO, |since| since.elapsed());
+            let pids = attempt
                 .mark
                 .and_then(|mark| marked.get(&mark))
-                .into_iter()
-                .flatten()
-            {
+                .map_or(&[][..], Vec::as_slice);
+            let mut new = false;
+            for pid in pids {
+                new |= attempt.killed.insert(*pid);
                 kill(*pid);
-                left += 1;
             }
-            let given_up = attempt
-                .dying_since
-                .is_some_and(|since| since.elapsed() > DYING_MAX);
-            if left == 0 || given_up {
+            if (pids.is_empty() && attempt.ended.is_some()) || age > DYING_MAX {
                 self.finish(id);
-            } else {
-                self.dying.push(id);
+                continue;
             }
+            if !attempt.reported && self.ground.report.marked {
+                pause = PRESS_EVERY;
+            }
+            if !new && !attempt.reported && age > REPORT_AFTER {
+                self.report(id, false);
+            }
+            self.dying.push(id);
+        }
+        if !self.dying.is_empty() {
+            self.press_at = Some(Instant::now() + pause);
         }
     }
 
+    /// Lets go of an attempt of which nothing is left.
     fn finish(&mut self, id: u64) {
+        let Some(attempt) = self.attempts.get(&id) else {
+            return;
+        };
+        if attempt.reported {
+            self.reply(&Reply::Gone { id });
+        } else {
+            self.report(id, true);
+        }
         let Some(attempt) = self.attempts.remove(&id) else {
             return;
         };
-        let ended = attempt.ended.unwrap_or_else(|| Ended {
-            // It hangs in the kernel and cannot be waited for.
-            outcome: Outcome::Signalled(libc::SIGKILL),
-            elapsed: attempt.started.elapsed(),
-            cpu: Duration::ZERO,
-            memory_peak: 0,
-        });
         self.by_pid.remove(&attempt.pid);
         if let Some(mark) = attempt.mark {
             self.by_mark.remove(&mark);
@@ -184,8 +210,28 @@ impl Engine {
         if attempt.limits.memory.is_some() {
             self.limited_memory -= 1;
         }
+        if self.attempts.is_empty() {
+            self.clear_shared_memory();
+        }
+    }
+
+    /// Tells the worker how an attempt ended.
+    fn report(&mut self, id: u64, gone: bool) {
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
+        attempt.reported = true;
+        let ended = attempt.ended.take().unwrap_or_else(|| Ended {
+            outcome: Outcome::Signalled(libc::SIGKILL),
+            elapsed: attempt.started.elapsed(),
+            cpu: tree::cpu_of(attempt.pid),
+            memory_peak: 0,
+        });
         let exit = Exit {
-            outcome: attempt.verdict.unwrap_or(ended.outcome),
+            outcome: attempt
+                .verdict
+                .clone()
+                .unwrap_or_else(|| ended.outcome.clone()),
             usage: Usage {
                 elapsed: ended.elapsed,
                 cpu: ended.cpu + attempt.orphans_cpu,
@@ -194,10 +240,10 @@ impl Engine {
             stdout: attempt.stdout.finish(&mut self.buffer),
             stderr: attempt.stderr.finish(&mut self.buffer),
         };
-        self.reply(&Reply::Exited { id, exit });
-        if self.attempts.is_empty() {
-            self.clear_shared_memory();
+        if self.by_pid.get(&attempt.pid) != Some(&id) {
+            attempt.ended = Some(ended);
         }
+        self.reply(&Reply::Exited { id, gone, exit });
     }
 
     /// All living processes of attempts, by mark.

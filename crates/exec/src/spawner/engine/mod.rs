@@ -9,7 +9,7 @@ use super::ground::{Ground, Slot};
 use super::tree::{self, Children, LastPid, Mark};
 use crate::wire::{self, Reply, Request};
 use crate::{Exit, Launch, Outcome};
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -60,6 +60,8 @@ struct Engine {
     limited_memory: usize,
     next_sample: Instant,
     strays_at: Option<Instant>,
+    /// When to look at the dying again.
+    press_at: Option<Instant>,
     inbox: Vec<u8>,
     out: Vec<u8>,
     buffer: Vec<u8>,
@@ -92,6 +94,7 @@ impl Engine {
             limited_memory: 0,
             next_sample: Instant::now(),
             strays_at: None,
+            press_at: None,
             inbox: Vec::new(),
             out: Vec::new(),
             buffer: vec![0; 64 << 10],
@@ -171,6 +174,7 @@ impl Engine {
             self.waiting.remove(at);
             self.reply(&Reply::Exited {
                 id,
+                gone: true,
                 exit: Exit::without_process(outcome),
             });
         } else {
@@ -197,7 +201,11 @@ impl Engine {
             }
             Err(reason) => {
                 let exit = Exit::without_process(Outcome::NotStarted { reason });
-                self.reply(&Reply::Exited { id, exit });
+                self.reply(&Reply::Exited {
+                    id,
+                    gone: true,
+                    exit,
+                });
             }
         }
     }
@@ -268,6 +276,8 @@ impl Engine {
             verdict: None,
             ended: None,
             dying_since: None,
+            killed: HashSet::new(),
+            reported: false,
             orphans_cpu: Duration::ZERO,
             memory_peak: 0,
         })
@@ -309,7 +319,9 @@ impl Engine {
             self.strays_at = None;
             self.sweep();
         }
-        self.press();
+        if self.press_at.is_some_and(|at| now >= at) {
+            self.press();
+        }
     }
 
     /// Milliseconds until something is due; -1 for never.
@@ -317,12 +329,12 @@ impl Engine {
         if !self.waiting.is_empty() {
             return 0;
         }
-        if !self.dying.is_empty() {
-            return if self.ground.report.marked { 1 } else { 5 };
-        }
         let mut next: Option<Instant> = self.deadlines.peek().map(|std::cmp::Reverse((at, _))| *at);
         let sample = (self.limited_memory > 0).then_some(self.next_sample);
-        for at in [sample, self.strays_at].into_iter().flatten() {
+        for at in [sample, self.strays_at, self.press_at]
+            .into_iter()
+            .flatten()
+        {
             next = Some(next.map_or(at, |known| known.min(at)));
         }
         next.map_or(-1, |at| {
@@ -333,12 +345,19 @@ impl Engine {
 
     fn reply(&mut self, reply: &Reply) {
         if wire::encode(reply, &mut self.out).is_err()
-            && let Reply::Exited { id, .. } = reply
+            && let Reply::Exited { id, gone, .. } = reply
         {
             // Cannot be: tails are bounded. The worker must get an answer all the same.
             let reason = "its report was too long to send".to_owned();
             let exit = Exit::without_process(Outcome::Lost { reason });
-            let _ = wire::encode(&Reply::Exited { id: *id, exit }, &mut self.out);
+            let _ = wire::encode(
+                &Reply::Exited {
+                    id: *id,
+                    gone: *gone,
+                    exit,
+                },
+                &mut self.out,
+            );
         }
     }
 

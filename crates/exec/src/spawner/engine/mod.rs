@@ -215,43 +215,16 @@ impl Engine {
             let opened = self.ground.open_slot(slot)?;
             self.slots.insert(slot, opened);
         }
-        let folder = self.slots.get(&slot).ok_or("the task's folder is gone")?;
-        let setup = &self.ground.setup;
         let pipes = |error: io::Error| format!("cannot make a pipe for its output: {error}");
         let stdout = Stream::new(launch.tail_bytes).map_err(pipes)?;
         let stderr = Stream::new(launch.tail_bytes).map_err(pipes)?;
-        let prepare = |programs: &mut Programs| {
-            attempt::prepare(id, launch, folder, &setup.env, &setup.read_only, programs)
-        };
-        let marked = self.ground.report.marked;
-        let mut prepared = prepare(&mut self.programs)?;
-        let mut tries = 0;
+        let token = (id + FIRST_ID) << 1;
+        self.listen(stdout.read.as_raw_fd(), token).map_err(pipes)?;
+        self.listen(stderr.read.as_raw_fd(), token | 1)
+            .map_err(pipes)?;
         let started = Instant::now();
-        let pid = loop {
-            tries += 1;
-            let command = Command {
-                program: &prepared.program,
-                args: &prepared.args,
-                env: &prepared.env,
-                folder: folder.work.as_raw_fd(),
-                stdin: prepared.stdin.as_ref().unwrap_or(&self.null).as_raw_fd(),
-                stdout: stdout.write.as_raw_fd(),
-                stderr: stderr.write.as_raw_fd(),
-                ruleset: folder.ruleset.as_ref().map(AsRawFd::as_raw_fd),
-                file_bytes_max: launch.limits.disk,
-                files_max: self.files_max,
-                mark: marked,
-            };
-            match self.cloner.start(&command) {
-                Ok(pid) => break pid,
-                Err(failure) if failure.errno == libc::ENOENT && tries == 1 => {
-                    // It may have moved since it was found.
-                    self.programs.forget();
-                    prepared = prepare(&mut self.programs)?;
-                }
-                Err(failure) => return Err(attempt::explain(&launch.program, &prepared, failure)),
-            }
-        };
+        let pid = self.execute(id, slot, launch, [&stdout, &stderr])?;
+        let marked = self.ground.report.marked;
         let (mark, held) = if marked {
             tree::hold_mark(pid).map_or((None, None), |(mark, held)| (Some(mark), Some(held)))
         } else {
@@ -261,10 +234,6 @@ impl Engine {
         if self.ground.report.idle {
             tree::make_idle(pid, &self.last_pid);
         }
-        let token = (id + FIRST_ID) << 1;
-        self.listen(stdout.read.as_raw_fd(), token).map_err(pipes)?;
-        self.listen(stderr.read.as_raw_fd(), token | 1)
-            .map_err(pipes)?;
         Ok(Attempt {
             pid,
             mark,
@@ -281,6 +250,48 @@ impl Engine {
             orphans_cpu: Duration::ZERO,
             memory_peak: 0,
         })
+    }
+
+    /// Starts the process; its output goes to `streams`.
+    fn execute(
+        &mut self,
+        id: u64,
+        slot: u32,
+        launch: &Launch,
+        streams: [&Stream; 2],
+    ) -> Result<i32, String> {
+        let folder = self.slots.get(&slot).ok_or("the task's folder is gone")?;
+        let setup = &self.ground.setup;
+        let prepare = |programs: &mut Programs| {
+            attempt::prepare(id, launch, folder, &setup.env, &setup.read_only, programs)
+        };
+        let mut prepared = prepare(&mut self.programs)?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let command = Command {
+                program: &prepared.program,
+                args: &prepared.args,
+                env: &prepared.env,
+                folder: folder.work.as_raw_fd(),
+                stdin: prepared.stdin.as_ref().unwrap_or(&self.null).as_raw_fd(),
+                stdout: streams[0].write.as_raw_fd(),
+                stderr: streams[1].write.as_raw_fd(),
+                ruleset: folder.ruleset.as_ref().map(AsRawFd::as_raw_fd),
+                file_bytes_max: launch.limits.disk,
+                files_max: self.files_max,
+                mark: self.ground.report.marked,
+            };
+            match self.cloner.start(&command) {
+                Ok(pid) => return Ok(pid),
+                Err(failure) if failure.errno == libc::ENOENT && tries == 1 => {
+                    // It may have moved since it was found.
+                    self.programs.forget();
+                    prepared = prepare(&mut self.programs)?;
+                }
+                Err(failure) => return Err(attempt::explain(&launch.program, &prepared, failure)),
+            }
+        }
     }
 
     fn read_stream(&mut self, token: u64) {

@@ -42,8 +42,7 @@ impl Supervisor {
         left.into_iter().for_each(|id| self.detach_lost(id));
         self.monitor.start(now, peer);
         let live = self.live();
-        live.reindex(ix);
-        live.pool_version += 1;
+        live.pool_changed(ix);
         self.feed_starved();
         self.lose_where_gone(before, out);
         self.pull_wanted(out);

@@ -34,7 +34,7 @@ impl Supervisor {
             return;
         }
         let spec = job.spec.clone();
-        let groups: Vec<LiveGroup> = (0..spec.groups().len())
+        let mut groups: Vec<LiveGroup> = (0..spec.groups().len())
             .map(|group| start_group(&self.state, id, group))
             .collect();
         let count = groups.len();
@@ -51,6 +51,9 @@ impl Supervisor {
             .filter_map(|file| file.data.hash())
             .collect();
         let live = self.live();
+        for (live_group, group) in groups.iter_mut().zip(spec.groups()) {
+            live_group.shape = live.shapes.number(&group.resources, &group.labels);
+        }
         live.jobs.insert(
             id,
             LiveJob {
@@ -137,6 +140,7 @@ impl Supervisor {
                     live_job.groups[next].waiting -= 1;
                     live_job.groups[next].body = None;
                 }
+                self.live().starved.remove(&(id.job, next as u32));
                 self.refresh_offers(id.job, next);
             }
         }
@@ -167,8 +171,7 @@ impl Supervisor {
                 worker.aside = Some(super::live::Aside { why });
                 worker.times_aside += 1;
                 live.set_timer(until, Timer::Readmit(ix));
-                live.reindex(ix);
-                live.pool_version += 1;
+                live.pool_changed(ix);
             }
         }
     }
@@ -310,6 +313,8 @@ impl Supervisor {
                 None,
                 out,
             );
+            let groups = self.live().jobs.get(&id).map_or(0, |job| job.groups.len());
+            (0..groups).for_each(|group| self.refresh_offers(id, group));
         }
     }
 

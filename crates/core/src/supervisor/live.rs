@@ -1,6 +1,6 @@
 //! What exists on the leader alone and is dropped when it is deposed: workers, attempts, offers, transfers.
 
-use super::ready::Ready;
+use super::ready::{Class, Lane, Ready, Shapes};
 use hedge_model::msg::{Body, WorkerInfo};
 use hedge_model::{
     AttemptId, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, TaskId, Time,
@@ -10,6 +10,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Tasks of one group that are tried for a worker before the next group's turn.
+const TRIES_MAX: usize = 4;
 
 /// A worker's place in [`Live::workers`]; kept for as long as the leader lives.
 pub(crate) type WorkerIx = u32;
@@ -40,6 +43,13 @@ pub(crate) struct Live {
     pub since: Time,
     /// Grows when a worker comes, goes or changes what it offers.
     pub pool_version: u64,
+    pub shapes: Shapes,
+    /// Shapes that some worker could take, by the version of the pool that was looked at.
+    pub possible: BTreeMap<u32, u64>,
+    /// Shapes that no worker that is here could take.
+    pub impossible: BTreeSet<u32>,
+    /// Lanes of which it is not known yet whether any worker could take them.
+    pub unchecked: BTreeSet<Lane>,
     pub rebalancing: bool,
     /// Tasks whose loss of outputs is on its way through the journal.
     pub losing: BTreeSet<TaskId>,
@@ -163,8 +173,10 @@ pub(crate) struct LiveGroup {
     pub version: u32,
     /// Moving mean of what an attempt takes, seconds.
     pub mean: Option<f64>,
-    /// Pool version at which no worker could cover its needs.
-    pub unplaceable: Option<(u64, String)>,
+    /// What its tasks need, by number in [`Live::shapes`].
+    pub shape: u32,
+    /// Whether its tasks are offered to be sent ahead.
+    pub short: bool,
     /// Which classes it offers now, one bit each.
     pub offered: u8,
 }
@@ -245,6 +257,23 @@ impl Content {
     /// Whether a job that has not ended, or is about to begin, may need it.
     pub fn in_use(&self) -> bool {
         !self.producers.is_empty() || !self.jobs.is_empty() || self.claims > 0
+    }
+}
+
+impl LiveGroup {
+    /// Offsets of tasks that are to be tried next for an offer: a few, in order.
+    pub fn candidates(&self, class: Class, critical: u32, count: u32) -> SmallVec<[u32; 8]> {
+        let again = match class {
+            Class::Copy => self.copies.range(..),
+            Class::Critical => self.again.range(..critical),
+            Class::Normal => self.again.range(critical..),
+        };
+        let fresh = match class {
+            Class::Copy => None,
+            Class::Critical => (self.fresh < critical).then_some(self.fresh),
+            Class::Normal => (self.fresh >= critical && self.fresh < count).then_some(self.fresh),
+        };
+        again.copied().take(TRIES_MAX).chain(fresh).collect()
     }
 }
 

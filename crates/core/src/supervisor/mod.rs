@@ -4,7 +4,9 @@
 //! leader only and is dropped when it is deposed.
 
 mod attach;
+mod body;
 mod check;
+mod choose;
 mod critical;
 mod data;
 mod durable;

@@ -119,11 +119,9 @@ impl Monitor {
     /// Looks at everyone; reports who changed for the worse.
     pub fn check(&mut self, now: Time, found: &mut Vec<Finding>) {
         let interval = self.watch.interval;
-        let late = self.checked.map_or(Duration::ZERO, |last| {
-            now.since(last).saturating_sub(interval)
-        });
-        let grace = if late > interval {
-            late
+        let gap = self.checked.map_or(Duration::ZERO, |last| now.since(last));
+        let grace = if gap > interval * 2 {
+            gap
         } else {
             Duration::ZERO
         };

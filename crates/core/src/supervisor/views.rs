@@ -54,16 +54,8 @@ impl Supervisor {
             Some((JobEnd::Cancelled, _)) => (JobState::Cancelled, None),
         };
         let until = job.ended.as_ref().map_or(self.now, |(_, at)| *at);
-        let unplaceable = live
-            .into_iter()
-            .flat_map(|live| &live.groups)
-            .filter_map(|group| {
-                group
-                    .unplaceable
-                    .as_ref()
-                    .map(|(_, why)| why.clone())
-                    .filter(|why| !why.is_empty())
-            });
+        let groups = live.map_or(0..0, |live| 0..live.groups.len());
+        let unplaceable = groups.filter_map(|group| self.why_unplaceable(id, job, group));
         Some(JobView {
             id,
             name: job.spec.name().to_owned(),
@@ -81,6 +73,16 @@ impl Supervisor {
             unplaceable: unplaceable.take(UNPLACEABLE_SHOWN_MAX).collect(),
             result_bytes: result_files(job).map(|file| file.data.size()).sum(),
         })
+    }
+
+    /// Why no worker that is here could ever take the tasks that a group offers.
+    fn why_unplaceable(&self, id: JobId, job: &Job, group: usize) -> Option<String> {
+        let live = self.live.as_ref()?;
+        let offers = &live.jobs.get(&id)?.groups[group];
+        let (shape, spec) = (live.shapes.get(offers.shape), &job.spec.groups()[group]);
+        (offers.offered != 0 && live.impossible.contains(&offers.shape))
+            .then(|| super::choose::unplaceable(live, shape, &spec.id))
+            .flatten()
     }
 
     fn live_tasks(&self, job: JobId) -> impl Iterator<Item = (&TaskId, &LiveTask)> {
@@ -240,13 +242,9 @@ impl Supervisor {
                 "no worker is here that takes tasks; `hedge workers` says why".into(),
             );
         }
-        let unplaceable = live
-            .jobs
-            .get(&id)
-            .and_then(|live| live.groups[group].unplaceable.clone());
-        match unplaceable {
-            Some((_, why)) if !why.is_empty() => ("ready", why),
-            _ => (
+        match self.why_unplaceable(id, job, group) {
+            Some(why) => ("ready", why),
+            None => (
                 "ready",
                 format!(
                     "waits for its turn: all {here} workers are busy with work of the same or higher priority"

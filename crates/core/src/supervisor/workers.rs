@@ -211,8 +211,7 @@ impl Supervisor {
                 let lost = std::mem::take(&mut worker.lost);
                 lost.into_iter().for_each(|id| self.revive(ix, id));
                 let live = self.live();
-                live.reindex(ix);
-                live.pool_version += 1;
+                live.pool_changed(ix);
                 self.feed_starved();
                 self.pull_wanted(out);
                 self.live().leaving_due = true;
@@ -228,8 +227,7 @@ impl Supervisor {
         let live = self.live();
         live.workers[ix as usize].gone_at = now;
         live.set_timer(now + grace, Timer::ContentLost(ix));
-        live.reindex(ix);
-        live.pool_version += 1;
+        live.pool_changed(ix);
         let peer = live.workers[ix as usize].peer;
         for group in live.jobs.values_mut().flat_map(|job| &mut job.groups) {
             if group
@@ -298,8 +296,7 @@ impl Supervisor {
         let (peer, in_hand) = (worker.peer, worker.in_hand.clone());
         live.leaving.insert(ix);
         send(peer, ToWorker::Drain, out);
-        live.reindex(ix);
-        live.pool_version += 1;
+        live.pool_changed(ix);
         for id in in_hand {
             self.settle_wants(id.task);
         }
@@ -346,8 +343,7 @@ impl Supervisor {
         let live = self.live();
         live.workers[ix as usize].aside = None;
         live.workers[ix as usize].blamed = 0;
-        live.reindex(ix);
-        live.pool_version += 1;
+        live.pool_changed(ix);
     }
 
     /// An attempt is over: it gives back what it took, and those queued behind it move up.
@@ -373,7 +369,9 @@ impl Supervisor {
         }
         self.give_share(id, attempt.holds, ix);
         self.move_up(ix);
-        self.live().reindex(ix);
+        let live = self.live();
+        live.reindex(ix);
+        live.unblock(ix);
     }
 
     pub(crate) fn detach_lost(&mut self, id: AttemptId) {

@@ -1,0 +1,116 @@
+//! What the tasks of a group are told to do: built once for a group, again when its inputs moved.
+
+use super::{Action, Supervisor};
+use hedge_model::msg::Body;
+use hedge_model::spec::{Group, Input};
+use hedge_model::{Data, FileEntry, JobId};
+use std::sync::Arc;
+
+impl Supervisor {
+    /// The body of a group's tasks, built with current holders where it is not at hand. None, and the group
+    /// is set aside as starved, where content is out of reach.
+    pub(crate) fn body(
+        &mut self,
+        id: JobId,
+        group: usize,
+        out: &mut Vec<Action>,
+    ) -> Option<Arc<Body>> {
+        let live = self.live.as_ref()?;
+        if let Some(body) = &live.jobs.get(&id)?.groups[group].body {
+            return Some(body.clone());
+        }
+        let job = self.state.jobs.get(&id)?;
+        let spec = &job.spec.groups()[group];
+        let inputs = shared_inputs(job, spec);
+        let each = spec.inputs.iter().filter_map(|input| match input {
+            Input::FileEach(first) => {
+                Some(&job.spec.files()[*first as usize..][..spec.count() as usize])
+            }
+            _ => None,
+        });
+        let own = each.flatten().filter_map(|file| file.data.hash());
+        let shared = inputs
+            .iter()
+            .map(|file| &file.data)
+            .chain(&spec.stdin)
+            .filter_map(Data::hash);
+        let mut blobs: Vec<_> = shared.chain(own).collect();
+        blobs.sort_unstable();
+        blobs.dedup();
+        let missing: Vec<_> = blobs
+            .iter()
+            .copied()
+            .filter(|hash| !self.within_reach(*hash))
+            .collect();
+        if !missing.is_empty() {
+            let live = self.live();
+            live.starved.insert((id, group as u32));
+            self.refresh_offers(id, group);
+            missing
+                .into_iter()
+                .for_each(|hash| self.lose_if_gone(hash, out));
+            return None;
+        }
+        let body = Body {
+            job: id,
+            group: group as u32,
+            version: live.jobs[&id].groups[group].version + 1,
+            id: spec.id.clone(),
+            runtime: spec.runtime,
+            command: spec.command.clone(),
+            env: spec.env.clone(),
+            stdin: spec.stdin.clone(),
+            inputs,
+            outputs: spec.outputs.clone(),
+            resources: spec.resources.clone(),
+            time_limit: spec.time_limit,
+            sources: self.sources(&blobs),
+            blobs,
+            grant: Vec::new(),
+        };
+        let body = Arc::new(body);
+        let offers = &mut self.live().jobs.get_mut(&id)?.groups[group];
+        offers.version = body.version;
+        offers.body = Some(body.clone());
+        Some(body)
+    }
+}
+
+fn shared_inputs(job: &super::durable::Job, group: &Group) -> Vec<FileEntry> {
+    let mut files = Vec::new();
+    for input in &group.inputs {
+        match input {
+            Input::File(at) => files.push(job.spec.files()[*at as usize].clone()),
+            Input::FileEach(_) => {}
+            Input::Task(name) => {
+                let Some(from) = job.spec.groups().iter().position(|other| other.id == *name)
+                else {
+                    continue;
+                };
+                let first = job.spec.first(from) as usize;
+                let tasks = &job.tasks[first..first + job.spec.groups()[from].count() as usize];
+                files.extend(
+                    tasks
+                        .iter()
+                        .filter_map(|task| task.done.as_ref())
+                        .flat_map(|done| done.outputs.iter().cloned()),
+                );
+            }
+        }
+    }
+    files
+}
+
+pub(crate) fn own_inputs(spec: &hedge_model::JobSpec, group: usize, offset: u32) -> Vec<FileEntry> {
+    let inputs = spec.groups()[group].inputs.iter();
+    inputs
+        .filter_map(|input| match input {
+            Input::FileEach(first) => Some(spec.files()[(first + offset) as usize].clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+pub(crate) fn body_index(spec: &hedge_model::JobSpec, group: usize, offset: u32) -> Option<u32> {
+    spec.groups()[group].array.map(|(from, _)| from + offset)
+}

@@ -1,0 +1,184 @@
+//! Which worker gets the next attempt of a task.
+
+use super::live::{AttemptState, Live, Why, WorkerIx};
+use super::ready::{Entry, Lane, Shape};
+use hedge_model::TaskId;
+use std::collections::BTreeSet;
+
+/// Work sent ahead to a busy worker, per place that it has, in seconds: many round trips of a local network.
+pub(crate) const QUEUE_TIME: f64 = 0.005;
+/// Most attempts sent ahead per place.
+const QUEUE_MAX: f64 = 256.0;
+/// Workers whose queues are looked at before an attempt is not sent ahead.
+const QUEUES_TRIED_MAX: usize = 4;
+
+/// Why an attempt has no place now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Miss {
+    /// No worker has room for any task of its shape.
+    Room,
+    /// Those that have may not run this task.
+    Task,
+}
+
+impl Live {
+    /// The first offer in order that may have a place.
+    pub fn next_offer(&self, skip: &BTreeSet<Entry>) -> Option<(Lane, Entry)> {
+        if self.queues.is_empty() {
+            return None;
+        }
+        let free_max = self.room.first().map_or(0, |(cpus, _, _)| cpus.0);
+        self.ready.first(free_max, skip)
+    }
+
+    /// Workers with enough free CPUs for a shape, best first.
+    fn roomy<'a>(&'a self, shape: &'a Shape) -> impl Iterator<Item = WorkerIx> + 'a {
+        let need = shape.resources.cpus_milli;
+        let idle = self
+            .queues
+            .iter()
+            .filter(move |_| need == 0)
+            .map(|(_, ix)| *ix);
+        let room = self
+            .room
+            .iter()
+            .take_while(move |(cpus, _, _)| need > 0 && cpus.0 >= need)
+            .map(|(_, _, ix)| *ix);
+        idle.chain(room).filter(move |ix| {
+            let worker = &self.workers[*ix as usize];
+            worker.free.covers(&shape.resources)
+                && shape.fits(&worker.info.resources, &worker.info.labels)
+        })
+    }
+
+    /// Whether a worker has room for a shape now.
+    pub fn has_room(&self, shape: &Shape) -> bool {
+        self.roomy(shape).next().is_some()
+    }
+
+    /// A worker has more room than before, or takes part again: lanes that were blocked may go on.
+    pub fn unblock(&mut self, ix: WorkerIx) {
+        let worker = &self.workers[ix as usize];
+        if !worker.usable() {
+            return;
+        }
+        let shapes = &self.shapes;
+        self.ready.unblock(|lane| {
+            let shape = shapes.get(lane.shape);
+            (lane.short || worker.free.covers(&shape.resources))
+                && shape.fits(&worker.info.resources, &worker.info.labels)
+        });
+    }
+
+    /// A worker came, went, or takes work again or no more.
+    pub fn pool_changed(&mut self, ix: WorkerIx) {
+        self.reindex(ix);
+        self.pool_version += 1;
+        self.ready.unblock(|_| true);
+        self.unchecked = self.ready.lanes();
+    }
+}
+
+/// The worker for the next attempt of a task, and why it. `ahead` is the usual time of its tasks, where it
+/// may also wait in a queue.
+pub(crate) fn choose(
+    live: &Live,
+    shape: &Shape,
+    task: TaskId,
+    copy: bool,
+    ahead: Option<f64>,
+) -> Result<(WorkerIx, Why), Miss> {
+    let known = live.tasks.get(&task);
+    let busy = |ix: WorkerIx| {
+        known.is_some_and(|known| {
+            let attempts = known.attempts.iter();
+            attempts
+                .filter(|attempt| attempt.state != AttemptState::Lost)
+                .any(|attempt| attempt.worker == ix)
+        })
+    };
+    let avoid = known.map_or(&[][..], |known| &known.avoid);
+    let mut miss = Miss::Room;
+    for ix in live.roomy(shape) {
+        if !avoid.contains(&ix) && !busy(ix) {
+            return Ok((ix, if copy { Why::Elsewhere } else { Why::MostRoom }));
+        }
+        miss = Miss::Task;
+    }
+    let able = |ix: WorkerIx| {
+        let worker = &live.workers[ix as usize];
+        shape.fits(&worker.info.resources, &worker.info.labels)
+    };
+    if !avoid.is_empty() {
+        let mut others = live.queues.iter().map(|(_, ix)| *ix);
+        if others.any(|ix| !avoid.contains(&ix) && able(ix)) {
+            return Err(miss);
+        }
+        let again = live.roomy(shape).find(|ix| !busy(*ix));
+        return again.map(|ix| (ix, Why::AgainThere)).ok_or(miss);
+    }
+    let need = shape.resources.cpus_milli.max(1);
+    let places = |ix: WorkerIx| {
+        let all = live.workers[ix as usize].info.resources.cpus_milli;
+        (all / need).clamp(1, 1024)
+    };
+    let per_place = (QUEUE_TIME / ahead.ok_or(miss)?).clamp(0.0, QUEUE_MAX);
+    let queue = live
+        .queues
+        .iter()
+        .take(QUEUES_TRIED_MAX)
+        .find(|(queued, ix)| {
+            let worker = &live.workers[*ix as usize];
+            f64::from(*queued) < (per_place * places(*ix) as f64).floor()
+                && able(*ix)
+                && !worker.free.covers(&shape.resources)
+                && !busy(*ix)
+        });
+    queue.map(|(_, ix)| (*ix, Why::Queued)).ok_or(miss)
+}
+
+/// Why no worker that is here could ever run a task `id` of this shape; nothing where one could.
+pub(crate) fn unplaceable(live: &Live, shape: &Shape, id: &str) -> Option<String> {
+    let here: Vec<_> = live
+        .workers
+        .iter()
+        .filter(|worker| worker.connected)
+        .collect();
+    if here.is_empty()
+        || here
+            .iter()
+            .any(|w| shape.fits(&w.info.resources, &w.info.labels))
+    {
+        return None;
+    }
+    if let Some((name, value)) = shape
+        .labels
+        .iter()
+        .find(|label| !here.iter().any(|worker| worker.info.labels.contains(label)))
+    {
+        return Some(format!(
+            "task {:?} needs a worker labelled {name} = {value:?}, and none is",
+            id
+        ));
+    }
+    let (name, need) = here.iter().find_map(|worker| {
+        worker
+            .info
+            .resources
+            .missing(&shape.resources)
+            .map(|(name, need, _)| (name, need))
+    })?;
+    let have = here.iter().map(|worker| match name {
+        "cpus" => worker.info.resources.cpus_milli,
+        "memory" => worker.info.resources.memory,
+        "disk" => worker.info.resources.disk,
+        other => worker.info.resources.named(other),
+    });
+    let show = |amount| hedge_model::resources::show_amount(name, amount);
+    Some(format!(
+        "task {:?} asks for {name} {}, and the most that any worker has is {}",
+        id,
+        show(need),
+        show(have.max().unwrap_or(0))
+    ))
+}

@@ -1,0 +1,252 @@
+//! Who wins, who is told to stop and when, and what happens to attempts that fail or come too late.
+
+mod support;
+
+use hedge_model::JobId;
+use hedge_model::msg::{FromWorker, Outcome, Request};
+use hedge_model::spec::Group;
+use std::time::Duration;
+use support::*;
+
+/// Job 1 has one critical task with attempts on workers 1 and 2.
+fn doubled() -> Rig {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.attach(2, 1);
+    let marked = Group {
+        critical: true,
+        ..group("a", &[])
+    };
+    rig.submit(1, 1, &redundant(2, 0, vec![marked]));
+    rig.commit();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "worker 2: body a v1",
+        "worker 2: assign 1.0/0.1.2",
+    ]);
+    rig
+}
+
+#[test]
+fn the_first_success_wins_and_its_siblings_are_cancelled_once_it_is_committed() {
+    let mut rig = doubled();
+    rig.done(2, attempt(0, 2));
+    let records = rig.proposed();
+    rig.expect(&["append done 1.0/0.1.2 by worker 2"]);
+    rig.committed(records[0].clone());
+    rig.commit();
+    rig.expect(&[
+        "worker 2: settled 1.0/0.1.2",
+        "worker 1: cancel 1.0/0.1.1",
+        "append job 1 done",
+        "worker 1: forget 1",
+        "worker 2: forget 1",
+    ]);
+}
+
+#[test]
+fn a_late_success_of_a_loser_changes_nothing() {
+    let mut rig = doubled();
+    rig.done(2, attempt(0, 2));
+    rig.reports(1, attempt(0, 1), Outcome::Done(vec![blob("out", 7)]));
+    let records = rig.proposed();
+    rig.expect(&[
+        "append done 1.0/0.1.2 by worker 2",
+        "append cancelled 1.0/0.1.1",
+    ]);
+    records.into_iter().for_each(|record| rig.committed(record));
+    rig.commit();
+    rig.expect(&[
+        "worker 2: settled 1.0/0.1.2",
+        "worker 1: cancel 1.0/0.1.1",
+        "append job 1 done",
+        "worker 1: settled 1.0/0.1.1",
+        "worker 1: drop 7",
+        "worker 1: forget 1",
+        "worker 2: forget 1",
+    ]);
+    rig.reports(1, attempt(0, 1), Outcome::Done(vec![blob("out", 7)]));
+    rig.expect(&["worker 1: settled 1.0/0.1.1", "worker 1: drop 7"]);
+    let view = rig.core.job_view(JobId(1)).expect("a job");
+    assert_eq!(
+        (view.done, view.attempts.total, view.attempts.cancelled),
+        (1, 2, 1)
+    );
+}
+
+#[test]
+fn a_winner_that_repeats_its_report_before_it_is_committed_stays_the_winner() {
+    let mut rig = doubled();
+    let outputs = || Outcome::Done(vec![blob("out", 7)]);
+    rig.reports(2, attempt(0, 2), outputs());
+    let records = rig.proposed();
+    rig.expect(&["append done 1.0/0.1.2 by worker 2"]);
+    let again = hedge_model::msg::WorkerInfo {
+        in_hand: vec![attempt(0, 2)],
+        holds: vec![hash(7)],
+        ..info(2, 1)
+    };
+    rig.attach_with(2, again);
+    rig.reports(2, attempt(0, 2), outputs());
+    rig.expect(&["worker 2: drop 7"]); // the worker knows better until its report is settled
+    rig.committed(records[0].clone());
+    rig.expect(&[
+        "worker 2: settled 1.0/0.1.2",
+        "worker 1: cancel 1.0/0.1.1",
+        "pull 7 from worker 2",
+    ]);
+}
+
+#[test]
+fn a_failed_task_runs_again_on_another_worker() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(1, 1, &plain(vec![group("a", &[])]));
+    rig.commit();
+    rig.said();
+    rig.attach(2, 1);
+    rig.fails(1, attempt(0, 1));
+    rig.commit();
+    rig.expect(&[
+        "append failed 1.0/0.1.1: exit code 1",
+        "worker 1: settled 1.0/0.1.1",
+        "worker 2: body a v1",
+        "worker 2: assign 1.0/0.1.2",
+    ]);
+    rig.done(2, attempt(0, 2));
+    rig.commit();
+    rig.expect(&[
+        "append done 1.0/0.1.2 by worker 2",
+        "worker 2: settled 1.0/0.1.2",
+        "append job 1 done",
+        "worker 1: forget 1",
+        "worker 2: forget 1",
+    ]);
+}
+
+#[test]
+fn a_task_that_keeps_failing_fails_its_job_at_the_limit() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    let twice = Group {
+        crash_limit: 2,
+        ..group("a", &[])
+    };
+    rig.submit(1, 1, &plain(vec![twice]));
+    rig.commit();
+    rig.said();
+    rig.fails(1, attempt(0, 1));
+    rig.commit();
+    rig.expect(&[
+        "append failed 1.0/0.1.1: exit code 1",
+        "worker 1: settled 1.0/0.1.1",
+        "worker 1: assign 1.0/0.1.2", // there is no other worker
+    ]);
+    rig.fails(1, attempt(0, 2));
+    rig.commit();
+    rig.expect(&[
+        "append failed 1.0/0.1.2: exit code 1",
+        "worker 1: settled 1.0/0.1.2",
+        "append job 1 failed: task a failed 2 times, at last: exit code 1",
+        "worker 1: forget 1",
+    ]);
+}
+
+#[test]
+fn a_worker_that_fails_what_others_can_do_is_set_aside_and_says_why() {
+    let mut rig = Rig::new();
+    rig.attach(1, 4);
+    rig.attach(2, 1);
+    rig.submit(1, 1, &plain(vec![array(4, group("a", &[]))]));
+    rig.commit();
+    // Worker 1 fails whatever it gets; worker 2 does it all, one after another.
+    while rig.core.job_view(JobId(1)).expect("a job").done < 4 {
+        for (number, id) in assigned(&rig.said()) {
+            match number {
+                1 => rig.fails(1, id),
+                _ => rig.done(2, id),
+            }
+        }
+        rig.commit();
+    }
+    rig.said();
+    let views = rig.core.worker_views();
+    assert_eq!(
+        views[0].admission,
+        "set aside: failed 3 tasks that other workers could do"
+    );
+    assert_eq!((views[0].failed, views[1].failed, views[1].done), (4, 0, 4));
+    rig.submit(1, 2, &plain(vec![array(2, group("b", &[]))]));
+    rig.commit();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #2: accepted 2",
+        "worker 2: body b v1",
+        "worker 2: assign 2.0/0.1.1",
+    ]);
+    rig.pass_beating(Duration::from_secs(60), &[1, 2]);
+    rig.expect(&["worker 1: body b v1", "worker 1: assign 2.1/0.1.1"]);
+    assert_eq!(rig.core.worker_views()[0].admission, "admitted");
+}
+
+#[test]
+fn silence_gives_a_worker_up_and_a_beat_brings_its_attempt_back() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(1, 1, &plain(vec![group("a", &[])]));
+    rig.commit();
+    rig.said();
+    rig.from(1, FromWorker::Started(attempt(0, 1)));
+    rig.attach(2, 1);
+    rig.pass_beating(Duration::from_secs(2), &[2]);
+    rig.commit();
+    rig.expect(&[
+        "append lost 1.0/0.1.1",
+        "worker 2: body a v1",
+        "worker 2: assign 1.0/0.1.2",
+    ]);
+    rig.pass_beating(Duration::from_millis(200), &[1, 2]);
+    rig.expect(&[]);
+    rig.done(1, attempt(0, 1));
+    rig.commit();
+    rig.expect(&[
+        "append done 1.0/0.1.1 by worker 1",
+        "worker 1: settled 1.0/0.1.1",
+        "worker 2: cancel 1.0/0.1.2",
+        "append job 1 done",
+        "worker 1: forget 1",
+        "worker 2: forget 1",
+    ]);
+    let view = rig.core.job_view(JobId(1)).expect("a job");
+    assert_eq!(
+        (view.attempts.lost, view.attempts.total, view.done),
+        (1, 2, 1)
+    );
+}
+
+#[test]
+fn a_cancelled_job_ends_its_attempts() {
+    let mut rig = doubled();
+    rig.ask(1, Request::Watch(JobId(1)));
+    rig.expect(&["client 1 #99: job 1 Running 0/1"]);
+    rig.ask(1, Request::Cancel(JobId(1)));
+    rig.commit();
+    rig.expect(&[
+        "append job 1 cancelled",
+        "worker 1: cancel 1.0/0.1.1",
+        "worker 2: cancel 1.0/0.1.2",
+        "client 1 #99: job 1 Cancelled 0/1",
+        "worker 1: forget 1",
+        "worker 2: forget 1",
+        "client 1 #99: Ok",
+    ]);
+    rig.reports(1, attempt(0, 1), Outcome::Cancelled);
+    rig.gone(2);
+    rig.commit();
+    rig.expect(&["append cancelled 1.0/0.1.1", "worker 1: settled 1.0/0.1.1"]);
+    rig.ask(1, Request::Cancel(JobId(1)));
+    rig.expect(&["client 1 #99: no, Bad: job 1 has ended already"]);
+}

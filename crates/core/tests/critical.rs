@@ -1,0 +1,193 @@
+//! Which tasks are critical, and that each of all runs on one worker and the critical ones on another too.
+
+mod support;
+
+use hedge_core::supervisor::CriticalSet;
+use hedge_model::msg::Request;
+use hedge_model::spec::{Estimate, Group};
+use hedge_model::view::JobView;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use support::*;
+
+fn critical(spec: &hedge_model::JobSpec) -> Vec<String> {
+    let set = CriticalSet::find(spec);
+    (0..spec.task_count())
+        .filter(|number| set.contains(spec, *number))
+        .map(|number| spec.label(number))
+        .collect()
+}
+
+/// Where each task of job 1 was assigned, as the lines of a rig say.
+fn places(said: &[String]) -> BTreeMap<u32, Vec<String>> {
+    let mut places = BTreeMap::<u32, Vec<String>>::new();
+    for line in said {
+        if let Some((worker, attempt)) = line.split_once(": assign 1.") {
+            let task = attempt.split('/').next().and_then(|n| n.parse().ok());
+            places
+                .entry(task.expect("a task"))
+                .or_default()
+                .push(worker.to_owned());
+        }
+    }
+    places
+}
+
+fn view(rig: &Rig) -> JobView {
+    rig.core.job_view(hedge_model::JobId(1)).expect("a job")
+}
+
+#[test]
+fn k_and_n_are_found_when_a_job_arrives() {
+    let mut rig = Rig::new();
+    for number in 1..=5 {
+        rig.attach(number, 4);
+    }
+    // split must be done before any part, and the parts before join: 1 + 6 + 1 tasks.
+    let groups = vec![
+        group("split", &[]),
+        array(6, group("part", &["split"])),
+        group("join", &["part"]),
+    ];
+    rig.submit(1, 1, &redundant(2, 3, groups));
+    rig.commit();
+    let said = rig.said();
+    assert_eq!(said[..2], ["append accepted", "client 1 #1: accepted 1"]);
+    let found = view(&rig);
+    assert_eq!((found.tasks, found.critical), (8, 3), "K and N");
+    let first = places(&said);
+    assert_eq!(first.keys().copied().collect::<Vec<_>>(), [0]);
+    assert_eq!(
+        first[&0].len(),
+        2,
+        "the task that all others wait for runs twice"
+    );
+    assert_ne!(first[&0][0], first[&0][1], "on two workers");
+
+    let winner = (1..=5).find(|n| first[&0][0] == format!("worker {n}"));
+    rig.done(winner.expect("a worker"), attempt(0, 1));
+    rig.commit();
+    let second = places(&rig.said());
+    assert_eq!(
+        second.keys().copied().collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5, 6]
+    );
+    for (task, workers) in second {
+        let distinct: BTreeSet<_> = workers.iter().collect();
+        let copies = if task <= 2 { 2 } else { 1 };
+        assert_eq!(
+            (workers.len(), distinct.len()),
+            (copies, copies),
+            "task {task}"
+        );
+    }
+}
+
+#[test]
+fn tasks_that_others_wait_for_are_critical() {
+    // Nobody waits for alone and end; mark is marked by hand; the chain a-b-c decides the end.
+    let groups = vec![
+        group("alone", &[]),
+        group("a", &[]),
+        group("b", &["a"]),
+        group("c", &["b"]),
+        group("end", &["c"]),
+        Group {
+            critical: true,
+            ..group("mark", &[])
+        },
+    ];
+    let spec = redundant(2, 3, groups.clone());
+    assert_eq!(
+        critical(&spec),
+        ["a", "b", "mark"],
+        "the mark counts towards the 3"
+    );
+    let all = redundant(2, 100, groups.clone());
+    assert_eq!(
+        critical(&all),
+        ["a", "b", "c", "mark"],
+        "never those that nobody waits for"
+    );
+    let none = redundant(2, 0, groups);
+    assert_eq!(critical(&none), ["mark"]);
+}
+
+#[test]
+fn the_longest_way_to_the_end_comes_first() {
+    let timed = |id: &str, seconds: u64, deps: &[&str]| Group {
+        estimate: Estimate {
+            cpu_time: Some(Duration::from_secs(seconds)),
+            ..Estimate::default()
+        },
+        ..group(id, deps)
+    };
+    let groups = vec![
+        timed("short", 1, &[]),
+        timed("long", 1, &[]),
+        timed("after-short", 2, &["short"]),
+        timed("after-long", 50, &["long"]),
+    ];
+    assert_eq!(critical(&redundant(2, 1, groups)), ["long"]);
+}
+
+#[test]
+fn without_redundancy_nothing_runs_twice() {
+    let mut rig = Rig::new();
+    rig.attach(1, 4);
+    rig.attach(2, 4);
+    rig.submit(1, 1, &plain(vec![group("a", &[]), group("b", &["a"])]));
+    rig.commit();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+    ]);
+}
+
+#[test]
+fn copies_never_share_a_worker_and_wait_for_another() {
+    let mut rig = Rig::new();
+    rig.attach(1, 8);
+    let marked = Group {
+        critical: true,
+        ..group("a", &[])
+    };
+    rig.submit(1, 1, &redundant(3, 0, vec![marked]));
+    rig.commit();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+    ]);
+    rig.attach(2, 8);
+    rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+    rig.attach(3, 8);
+    rig.expect(&["worker 3: body a v1", "worker 3: assign 1.0/0.1.3"]);
+    rig.attach(4, 8);
+    rig.expect(&[]);
+}
+
+#[test]
+fn a_lost_critical_task_is_copied_again_elsewhere() {
+    let mut rig = Rig::new();
+    (1..=3).for_each(|number| rig.attach(number, 1));
+    let marked = Group {
+        critical: true,
+        ..group("a", &[])
+    };
+    rig.submit(1, 1, &redundant(2, 0, vec![marked]));
+    rig.commit();
+    assert_eq!(places(&rig.said())[&0], ["worker 1", "worker 2"]);
+    rig.gone(1);
+    rig.commit();
+    rig.expect(&[
+        "append lost 1.0/0.1.1",
+        "worker 3: body a v1",
+        "worker 3: assign 1.0/0.1.3",
+    ]);
+    rig.ask(1, Request::Job(hedge_model::JobId(1)));
+    rig.expect(&["client 1 #99: job 1 Running 0/1"]);
+}

@@ -1,0 +1,213 @@
+//! Whose turn it is, and what cannot be placed.
+
+mod support;
+
+use hedge_model::msg::{Request, WorkerInfo};
+use hedge_model::spec::{Group, Qos, Redundancy, Unplaceable};
+use hedge_model::{JobId, Resources};
+use std::collections::BTreeMap;
+use support::*;
+
+/// Lets one worker do everything, task by task, and gives the order in which tasks were assigned.
+fn order(rig: &mut Rig, number: u8) -> Vec<(u64, u32)> {
+    let mut order = Vec::new();
+    loop {
+        let next = assigned(&rig.said());
+        if next.is_empty() {
+            return order;
+        }
+        for (_, id) in next {
+            order.push((id.task.job.0, id.task.number));
+            rig.done(number, id);
+        }
+        rig.commit();
+    }
+}
+
+#[test]
+fn higher_priority_starts_first_and_older_jobs_before_younger() {
+    let mut rig = Rig::new();
+    let with = |priority, id: &str| Group {
+        priority,
+        ..group(id, &[])
+    };
+    let first = plain(vec![with(0, "a"), with(5, "b"), with(-5, "c")]);
+    let second = plain(vec![with(5, "d"), with(0, "e")]);
+    rig.submit(1, 1, &first);
+    rig.submit(1, 2, &second);
+    rig.commit();
+    rig.said();
+    rig.attach(1, 1);
+    assert_eq!(order(&mut rig, 1), [(1, 1), (2, 0), (1, 0), (2, 1), (1, 2)]);
+}
+
+#[test]
+fn two_clients_share_the_pool_fairly() {
+    let mut rig = Rig::new();
+    rig.submit(1, 1, &plain(vec![array(100, group("a", &[]))]));
+    rig.commit();
+    rig.submit(2, 2, &plain(vec![array(3, group("b", &[]))]));
+    rig.submit(2, 3, &plain(vec![array(100, group("c", &[]))]));
+    rig.commit();
+    rig.said();
+    rig.attach(1, 8);
+    let mut share = BTreeMap::<u64, u32>::new();
+    for (_, id) in assigned(&rig.said()) {
+        *share.entry(id.task.job.0).or_default() += 1;
+    }
+    assert_eq!(share, [(1, 4), (2, 3), (3, 1)].into());
+}
+
+#[test]
+fn a_client_that_comes_late_gets_what_becomes_free() {
+    let mut rig = Rig::new();
+    rig.attach(1, 4);
+    rig.submit(1, 1, &plain(vec![array(100, group("a", &[]))]));
+    rig.commit();
+    let first = assigned(&rig.said());
+    rig.submit(2, 2, &plain(vec![array(100, group("b", &[]))]));
+    rig.commit();
+    rig.said();
+    let mut next = Vec::new();
+    for (_, id) in first.into_iter().take(3) {
+        // Half a second each, so that nothing is sent ahead.
+        rig.done(1, id);
+        rig.commit();
+        next.extend(assigned(&rig.said()));
+    }
+    let jobs: Vec<u64> = next.iter().map(|(_, id)| id.task.job.0).collect();
+    assert_eq!(jobs, [2, 2, 1], "two each, then the turn goes round");
+}
+
+#[test]
+fn what_no_worker_could_take_waits_and_says_why() {
+    let mut rig = Rig::new();
+    rig.attach(1, 2);
+    let big = Group {
+        resources: Resources::cpus(8000),
+        ..group("big", &[])
+    };
+    rig.submit(1, 1, &plain(vec![big, group("small", &[])]));
+    rig.commit();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body small v1",
+        "worker 1: assign 1.1/0.1.1",
+    ]);
+    let view = rig.core.job_view(JobId(1)).expect("a job");
+    assert_eq!(
+        view.unplaceable,
+        ["task \"big\" asks for cpus 8, and the most that any worker has is 2"]
+    );
+    rig.attach(2, 8);
+    rig.expect(&["worker 2: body big v1", "worker 2: assign 1.0/0.1.1"]);
+    let view = rig.core.job_view(JobId(1)).expect("a job");
+    assert_eq!(view.unplaceable, [""; 0]);
+}
+
+#[test]
+fn a_job_that_asked_for_it_fails_when_no_worker_could_take_a_task() {
+    let mut rig = Rig::new();
+    rig.attach(1, 2);
+    let qos = Qos {
+        redundancy: Redundancy::None,
+        unplaceable: Unplaceable::Fail,
+        ..Qos::default()
+    };
+    let picky = Group {
+        labels: vec![("gpu".into(), "yes".into())],
+        ..group("picky", &[])
+    };
+    rig.submit(1, 1, &job(qos, 0, vec![picky]));
+    rig.commit();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "append job 1 failed: task \"picky\" needs a worker labelled gpu = \"yes\", and none is",
+    ]);
+}
+
+#[test]
+fn many_groups_that_cannot_be_placed_hold_nothing_up() {
+    let mut rig = Rig::new();
+    rig.attach(1, 2);
+    let big = |at: usize| Group {
+        resources: Resources::cpus(8000 + at as u64),
+        ..group(&format!("big-{at}"), &[])
+    };
+    let mut groups: Vec<Group> = (0..200).map(big).collect();
+    groups.push(group("small", &[]));
+    rig.submit(1, 1, &plain(groups));
+    rig.commit();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body small v1",
+        "worker 1: assign 1.200/0.1.1",
+    ]);
+}
+
+#[test]
+fn labels_and_memory_choose_the_worker() {
+    let mut rig = Rig::new();
+    rig.attach(1, 8);
+    let site = WorkerInfo {
+        labels: vec![("site".into(), "a".into())],
+        ..info(2, 1)
+    };
+    rig.attach_with(2, site);
+    let memory = WorkerInfo {
+        resources: Resources {
+            memory: 1 << 30,
+            ..Resources::cpus(1000)
+        },
+        ..info(3, 1)
+    };
+    rig.attach_with(3, memory);
+    let groups = vec![
+        Group {
+            labels: vec![("site".into(), "a".into())],
+            ..group("there", &[])
+        },
+        Group {
+            resources: Resources {
+                memory: 1 << 29,
+                ..Resources::cpus(500)
+            },
+            ..group("large", &[])
+        },
+    ];
+    rig.submit(1, 1, &plain(groups));
+    rig.commit();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 2: body there v1",
+        "worker 2: assign 1.0/0.1.1",
+        "worker 3: body large v1",
+        "worker 3: assign 1.1/0.1.1",
+    ]);
+}
+
+#[test]
+fn one_key_is_one_job() {
+    let mut rig = Rig::new();
+    let spec = plain(vec![group("a", &[])]);
+    rig.submit(1, 7, &spec);
+    rig.submit(1, 7, &spec);
+    rig.commit();
+    rig.expect(&[
+        "append accepted",
+        "append accepted",
+        "client 1 #7: accepted 1",
+        "client 1 #7: accepted 1",
+    ]);
+    rig.submit(1, 7, &spec);
+    rig.expect(&["client 1 #7: accepted 1"]);
+    rig.submit(2, 7, &spec); // another client's key is another's
+    rig.commit();
+    rig.expect(&["append accepted", "client 2 #7: accepted 2"]);
+    rig.ask(1, Request::Job(JobId(3)));
+    rig.expect(&["client 1 #99: no, Unknown: there is no job 3; `hedge jobs` lists them"]);
+}

@@ -1,0 +1,440 @@
+//! A supervisor alone: events in, whole lists of actions out, in short lines. What a test does not look at
+//! makes it fail.
+
+#![allow(dead_code)] // each test file uses its own part
+
+use hedge_core::supervisor::{Action, Config, Event, State, Supervisor};
+use hedge_model::msg::{
+    Beat, FromWorker, Outcome, Refusal, Reply, Report, Request, ToWorker, Usage, WorkerInfo,
+};
+use hedge_model::record::{End, JobEnd, Record};
+use hedge_model::spec::{CriticalRule, Draft, Group, Input, Measure, Qos, Redundancy, Top};
+use hedge_model::{
+    AttemptId, Data, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources,
+    SubmitKey, TaskId, Time,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A supervisor that leads, with everything it said since the last look.
+pub struct Rig {
+    pub core: Supervisor,
+    pub now: Time,
+    out: Vec<Action>,
+    lines: Vec<String>,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.said(), Vec::<String>::new(), "left over");
+        }
+    }
+}
+
+impl Rig {
+    pub fn new() -> Self {
+        Self::with(State::default(), &[])
+    }
+
+    /// A new leader on this state, with this content in its store.
+    pub fn with(state: State, holds: &[Hash]) -> Self {
+        let config = Config::new(addr(PeerId([9; 32])));
+        let mut rig = Self {
+            now: state.recorded_time(),
+            core: Supervisor::new(config, state),
+            out: Vec::new(),
+            lines: Vec::new(),
+        };
+        let holds = holds.to_vec();
+        rig.event(Event::Lead { holds });
+        rig.commit();
+        let epoch = rig.core.state().epoch().0;
+        rig.expect(&[&format!("append epoch {epoch}")]);
+        rig
+    }
+
+    pub fn event(&mut self, event: Event) {
+        self.core.handle(self.now, event, &mut self.out);
+        self.core.check().expect("an invariant is broken");
+    }
+
+    /// Time passes, with a tick at each deadline on the way.
+    pub fn pass(&mut self, span: Duration) {
+        let end = self.now + span;
+        while let Some((at, _)) = self.core.next_deadline().filter(|(at, _)| *at <= end) {
+            self.now = self.now.max(at);
+            self.event(Event::Tick);
+        }
+        self.now = end;
+    }
+
+    /// Time passes in which these workers beat every 100 ms.
+    pub fn pass_beating(&mut self, span: Duration, workers: &[u8]) {
+        let steps = span.as_millis() / 100;
+        for _ in 0..steps {
+            for number in workers {
+                let seq = self.now.0;
+                let beat = Beat {
+                    seq,
+                    sent_ns: seq,
+                    in_hand: 0,
+                };
+                let peer = worker(*number);
+                self.event(Event::Beat { peer, beat });
+            }
+            self.pass(Duration::from_millis(100));
+        }
+    }
+
+    /// All records proposed so far become durable, and those that follow from them.
+    pub fn commit(&mut self) {
+        loop {
+            let records: Vec<_> = self
+                .out
+                .iter()
+                .filter_map(|action| match action {
+                    Action::Append { proposal, record } => Some((*proposal, record.clone())),
+                    _ => None,
+                })
+                .collect();
+            self.keep_lines();
+            if records.is_empty() {
+                return;
+            }
+            for (proposal, record) in records {
+                self.event(Event::Committed {
+                    proposal: Some(proposal),
+                    record,
+                });
+            }
+        }
+    }
+
+    /// The oldest records proposed, not committed yet; the others stay to be looked at.
+    pub fn proposed(&mut self) -> Vec<(u64, Record)> {
+        let records = self.out.iter().filter_map(|action| match action {
+            Action::Append { proposal, record } => Some((*proposal, record.clone())),
+            _ => None,
+        });
+        let records = records.collect();
+        self.keep_lines();
+        records
+    }
+
+    pub fn committed(&mut self, (proposal, record): (u64, Record)) {
+        self.event(Event::Committed {
+            proposal: Some(proposal),
+            record,
+        });
+    }
+
+    fn keep_lines(&mut self) {
+        let actions = std::mem::take(&mut self.out);
+        self.lines.extend(actions.iter().map(line));
+    }
+
+    /// Everything said since the last look.
+    pub fn said(&mut self) -> Vec<String> {
+        self.keep_lines();
+        std::mem::take(&mut self.lines)
+    }
+
+    #[track_caller]
+    pub fn expect(&mut self, expected: &[&str]) {
+        assert_eq!(self.said(), expected);
+    }
+
+    /// What was said since the last look, but for lines that contain any of `skipped`.
+    #[track_caller]
+    pub fn expect_without(&mut self, skipped: &[&str], expected: &[&str]) {
+        let mut said = self.said();
+        said.retain(|line| !skipped.iter().any(|word| line.contains(word)));
+        assert_eq!(said, expected);
+    }
+
+    pub fn attach(&mut self, number: u8, cpus: u64) {
+        self.attach_with(number, info(number, cpus));
+    }
+
+    pub fn attach_with(&mut self, number: u8, info: WorkerInfo) {
+        self.from(number, FromWorker::Attach(Box::new(info)));
+    }
+
+    pub fn from(&mut self, number: u8, msg: FromWorker) {
+        let peer = worker(number);
+        self.event(Event::FromWorker { peer, msg });
+    }
+
+    pub fn gone(&mut self, number: u8) {
+        let peer = worker(number);
+        self.event(Event::Gone { peer });
+    }
+
+    /// A client submits a job under this key; its question has the key's number.
+    pub fn submit(&mut self, number: u8, key: u8, spec: &Arc<JobSpec>) {
+        let peer = client(number);
+        self.event(Event::Submit {
+            peer,
+            ask: u64::from(key),
+            key: SubmitKey([key; 16]),
+            spec: spec.clone(),
+            from: addr(peer),
+        });
+    }
+
+    pub fn ask(&mut self, number: u8, request: Request) {
+        self.event(Event::Ask {
+            peer: client(number),
+            ask: 99,
+            request,
+            secret: None,
+        });
+    }
+
+    pub fn reports(&mut self, number: u8, attempt: AttemptId, outcome: Outcome) {
+        let report = Report {
+            attempt,
+            outcome,
+            usage: Usage {
+                running: Duration::from_secs(1),
+                ..Usage::default()
+            },
+            log: None,
+        };
+        self.from(number, FromWorker::Ended(Box::new(report)));
+    }
+
+    pub fn done(&mut self, number: u8, attempt: AttemptId) {
+        self.reports(number, attempt, Outcome::Done(Vec::new()));
+    }
+
+    pub fn fails(&mut self, number: u8, attempt: AttemptId) {
+        self.reports(number, attempt, Outcome::Failed("exit code 1".into()));
+    }
+}
+
+pub fn worker(number: u8) -> PeerId {
+    PeerId([number; 32])
+}
+
+pub fn client(number: u8) -> PeerId {
+    PeerId([100 + number; 32])
+}
+
+pub fn addr(peer: PeerId) -> PeerAddr {
+    PeerAddr {
+        peer,
+        addrs: Vec::new(),
+    }
+}
+
+pub fn info(number: u8, cpus: u64) -> WorkerInfo {
+    WorkerInfo {
+        host: format!("host-{number}").into(),
+        pid: 1,
+        resources: Resources::cpus(cpus * 1000),
+        labels: vec![("arch".into(), "x86_64".into())],
+        addr: addr(worker(number)),
+        holds: Vec::new(),
+        in_hand: Vec::new(),
+    }
+}
+
+/// Which attempts went to which workers, as the lines of a rig say.
+pub fn assigned(said: &[String]) -> Vec<(u8, AttemptId)> {
+    let numbers = |text: &str| -> Vec<u64> {
+        text.split(|c: char| !c.is_ascii_digit())
+            .filter_map(|number| number.parse().ok())
+            .collect()
+    };
+    said.iter()
+        .filter_map(|line| line.split_once(": assign "))
+        .map(|(place, id)| match numbers(id)[..] {
+            [job, number, generation, epoch, count] => (
+                numbers(place)[0] as u8,
+                AttemptId {
+                    task: TaskId {
+                        job: JobId(job),
+                        number: number as u32,
+                    },
+                    generation: generation as u32,
+                    epoch: Epoch(epoch),
+                    number: count as u32,
+                },
+            ),
+            _ => panic!("{id} is no attempt"),
+        })
+        .collect()
+}
+
+/// The attempt `number` of a task of job 1 in generation 0 and epoch 1.
+pub fn attempt(task: u32, number: u32) -> AttemptId {
+    AttemptId {
+        task: TaskId {
+            job: JobId(1),
+            number: task,
+        },
+        generation: 0,
+        epoch: Epoch(1),
+        number,
+    }
+}
+
+pub fn hash(number: u8) -> Hash {
+    Hash([number; 32])
+}
+
+pub fn blob(path: &str, number: u8) -> FileEntry {
+    FileEntry {
+        path: path.into(),
+        executable: false,
+        data: Data::Blob {
+            hash: hash(number),
+            size: 1 << 20,
+        },
+    }
+}
+
+pub fn group(id: &str, deps: &[&str]) -> Group {
+    Group {
+        deps: deps.iter().map(|dep| Arc::from(*dep)).collect(),
+        ..Group::program(id, &["true"])
+    }
+}
+
+/// A group that reads the outputs of others.
+pub fn reader(id: &str, inputs: &[&str]) -> Group {
+    Group {
+        inputs: inputs
+            .iter()
+            .map(|input| Input::Task(Arc::from(*input)))
+            .collect(),
+        ..Group::program(id, &["true"])
+    }
+}
+
+pub fn array(count: u32, group: Group) -> Group {
+    Group {
+        array: Some((0, count)),
+        ..group
+    }
+}
+
+/// A job without redundancy.
+pub fn plain(groups: Vec<Group>) -> Arc<JobSpec> {
+    let qos = Qos {
+        redundancy: Redundancy::None,
+        ..Qos::default()
+    };
+    job(qos, 0, groups)
+}
+
+/// A job with `copies` attempts of each critical task, up to `top` of which are found by precedence.
+pub fn redundant(copies: u32, top: u32, groups: Vec<Group>) -> Arc<JobSpec> {
+    let qos = Qos {
+        copies,
+        ..Qos::default()
+    };
+    job(qos, top, groups)
+}
+
+pub fn job(qos: Qos, top: u32, groups: Vec<Group>) -> Arc<JobSpec> {
+    let draft = Draft {
+        name: "test".into(),
+        qos,
+        critical: CriticalRule {
+            by: vec![Measure::Precedence],
+            top: Top::Count(top),
+        },
+        files: Vec::new(),
+        groups,
+    };
+    Arc::new(JobSpec::new(draft).expect("a job"))
+}
+
+fn peer(id: PeerId) -> String {
+    match id.0[0] {
+        number @ 100.. => format!("client {}", number - 100),
+        number => format!("worker {number}"),
+    }
+}
+
+fn hashes(hashes: &[Hash]) -> String {
+    let names: Vec<String> = hashes.iter().map(|hash| hash.0[0].to_string()).collect();
+    names.join(" ")
+}
+
+/// An action in one short line.
+pub fn line(action: &Action) -> String {
+    match action {
+        Action::Append { record, .. } => format!("append {}", record_line(record)),
+        Action::Send { to, msg } => format!("{}: {}", peer(*to), order_line(msg)),
+        Action::Answer { to, answer } => {
+            format!(
+                "{} #{}: {}",
+                peer(*to),
+                answer.id,
+                reply_line(&answer.reply)
+            )
+        }
+        Action::Admit { peer: who, refused } => format!("admit {}: {refused:?}", peer(*who)),
+        Action::Pull { hash, sources, .. } => {
+            let from: Vec<String> = sources.iter().map(|source| peer(source.peer)).collect();
+            format!("pull {} from {}", hash.0[0], from.join(", "))
+        }
+        Action::Drop(dropped) => format!("drop {}", hashes(dropped)),
+    }
+}
+
+fn order_line(msg: &ToWorker) -> String {
+    match msg {
+        ToWorker::Body(body) => format!("body {} v{}", body.id, body.version),
+        ToWorker::Assign(order) => format!("assign {}", order.attempt),
+        ToWorker::Cancel(id) => format!("cancel {id}"),
+        ToWorker::Return(id) => format!("return {id}"),
+        ToWorker::Settled(id) => format!("settled {id}"),
+        ToWorker::Forget(job) => format!("forget {job}"),
+        ToWorker::Drop(dropped) => format!("drop {}", hashes(dropped)),
+        ToWorker::Drain => "drain".into(),
+        ToWorker::Leave => "leave".into(),
+    }
+}
+
+fn reply_line(reply: &Reply) -> String {
+    match reply {
+        Reply::Accepted(job) => format!("accepted {job}"),
+        Reply::Job(view) => format!(
+            "job {} {:?} {}/{}",
+            view.id, view.state, view.done, view.tasks
+        ),
+        Reply::No(Refusal { kind, why }) => format!("no, {kind:?}: {why}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn record_line(record: &Record) -> String {
+    match record {
+        Record::Epoch { epoch, .. } => format!("epoch {}", epoch.0),
+        Record::JobAccepted { .. } => "accepted".into(),
+        Record::TaskDone {
+            attempt, worker, ..
+        } => format!("done {attempt} by {}", peer(*worker)),
+        Record::AttemptEnded { attempt, end, .. } => match end {
+            End::Failed(why) => format!("failed {attempt}: {why}"),
+            End::Lost => format!("lost {attempt}"),
+            End::Cancelled => format!("cancelled {attempt}"),
+            End::Unstaged(why) => format!("unstaged {attempt}: {why}"),
+        },
+        Record::OutputsLost {
+            task, generation, ..
+        } => format!("outputs lost {task}/{generation}"),
+        Record::JobEnded { job, end, .. } => match end {
+            JobEnd::Done => format!("job {job} done"),
+            JobEnd::Cancelled => format!("job {job} cancelled"),
+            JobEnd::Failed { why, .. } => format!("job {job} failed: {why}"),
+        },
+        Record::TicketMade(_) => "ticket".into(),
+        Record::MemberJoined { peer: who, .. } => format!("joined {}", peer(*who)),
+    }
+}

@@ -165,11 +165,8 @@ impl Grid {
         for (id, told) in self.told.range(first_of(from)..=last_of(to)) {
             let peer = Peer::Worker(told.worker).id();
             let there = self.leader.conns.get(&peer) == Some(&told.conn);
-            let cancel = Action::Send {
-                to: peer,
-                msg: ToWorker::Cancel(*id),
-            };
-            if there && !out.contains(&cancel) {
+            let says = |msg: ToWorker| out.contains(&Action::Send { to: peer, msg });
+            if there && !says(ToWorker::Cancel(*id)) && !says(ToWorker::Settled(*id)) {
                 return self.violated(format!("{id} is over and its worker is not told"));
             }
         }

@@ -130,7 +130,8 @@ fn a_holder_that_returns_in_time_loses_nothing() {
     rig.expect(&[
         "append job 1 done",
         "worker 1: forget 1",
-        "worker 3: forget 1", // worker 2 was told of nothing since it returned
+        "worker 2: forget 1",
+        "worker 3: forget 1",
         "worker 1: drop 10",
         "worker 2: drop 11",
         "worker 3: drop 12",

@@ -3,7 +3,7 @@
 use super::live::{Attempt, AttemptState, Content, Why, Worker, WorkerIx};
 use super::{Action, Supervisor, send};
 use hedge_model::msg::{ToWorker, WorkerInfo};
-use hedge_model::{AttemptId, Hash, PeerId};
+use hedge_model::{AttemptId, Hash, JobId, PeerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 impl Supervisor {
@@ -98,7 +98,8 @@ impl Supervisor {
             if mine {
                 self.detach_lost(id);
             }
-            return send(peer, ToWorker::Cancel(id), out);
+            send(peer, ToWorker::Cancel(id), out);
+            return self.touched(ix, peer, id.task.job, out);
         }
         if !mine {
             let known = live.tasks.entry(id.task).or_default();
@@ -114,6 +115,17 @@ impl Supervisor {
             });
         }
         self.revive(ix, id);
+        self.touched(ix, peer, id.task.job, out);
+    }
+
+    /// A worker has something of a job, and is to hear of the job's end: then, or now.
+    fn touched(&mut self, ix: WorkerIx, peer: PeerId, job: JobId, out: &mut Vec<Action>) {
+        match self.live().jobs.get_mut(&job) {
+            Some(job) => {
+                job.touched.insert(ix);
+            }
+            None => send(peer, ToWorker::Forget(job), out),
+        }
     }
 
     /// An attempt that was given up is there again.

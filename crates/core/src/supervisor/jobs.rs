@@ -64,6 +64,7 @@ impl Supervisor {
                 ending: false,
                 missing_results: BTreeSet::new(),
                 stale: BTreeSet::new(),
+                touched: BTreeSet::new(),
             },
         );
         for (hash, size) in input_blobs(&spec) {
@@ -414,23 +415,19 @@ impl Supervisor {
         }
         self.tell(id, out);
         let live = self.live.get_or_insert_default();
-        let stale = live.jobs.remove(&id).map(|job| job.stale);
+        let ended = live.jobs.remove(&id);
+        let (stale, touched) = ended.map(|job| (job.stale, job.touched)).unwrap_or_default();
         live.starved.retain(|(job, _)| *job != id);
         live.losing.retain(|task| task.job != id);
-        for worker in &mut live.workers {
-            if worker
-                .bodies
-                .range((id, 0)..=(id, u32::MAX))
-                .next()
-                .is_none()
-            {
-                continue;
-            }
+        for ix in touched {
+            let worker = &mut live.workers[ix as usize];
             worker.bodies.retain(|(job, _), _| *job != id);
             worker.staged.retain(|(job, _, _)| *job != id);
-            send(worker.peer, ToWorker::Forget(id), out);
+            if worker.connected {
+                send(worker.peer, ToWorker::Forget(id), out);
+            }
         }
-        self.drop_content(id, stale.unwrap_or_default(), out);
+        self.drop_content(id, stale, out);
         self.live().leaving_due = true;
     }
 

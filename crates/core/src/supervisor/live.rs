@@ -157,6 +157,8 @@ pub(crate) struct LiveJob {
     pub missing_results: BTreeSet<Hash>,
     /// Outputs of generations that were lost; attempts that run may still read what is left of them.
     pub stale: BTreeSet<Hash>,
+    /// Workers that have or had something of it.
+    pub touched: BTreeSet<WorkerIx>,
 }
 
 #[derive(Debug, Default)]

@@ -133,6 +133,9 @@ impl Supervisor {
         live.ready.took(client, body.resources.cpus_milli);
         if place.bodies.insert((entry.job, entry.group), body.version) != Some(body.version) {
             send(place.peer, ToWorker::Body(body.clone()), out);
+            if let Some(job) = live.jobs.get_mut(&entry.job) {
+                job.touched.insert(worker);
+            }
         }
         let index = body_index(
             &self.state.jobs[&entry.job].spec,

@@ -88,10 +88,12 @@ impl Shapes {
     }
 }
 
+type Lanes = BTreeMap<Lane, BTreeSet<Entry>>;
+
 /// All offers.
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
-    levels: BTreeMap<Reverse<i32>, BTreeMap<PeerId, BTreeMap<Lane, BTreeSet<Entry>>>>,
+    levels: BTreeMap<Reverse<i32>, BTreeMap<PeerId, Lanes>>,
     /// Thousandths of CPUs that each client's attempts hold now.
     share: BTreeMap<PeerId, u64>,
     /// Lanes for which no worker has room.
@@ -139,7 +141,7 @@ impl Ready {
 
     fn first_of(
         &self,
-        lanes: &BTreeMap<Lane, BTreeSet<Entry>>,
+        lanes: &Lanes,
         free_max: u64,
         skip: &BTreeSet<Entry>,
     ) -> Option<(Lane, Entry)> {

@@ -1,6 +1,8 @@
 //! What tests of the command share: machines to run `hedge` on, processes that end with the test, bounded waits.
 #![allow(dead_code)]
 
+pub mod tasks;
+
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs::{self, File};

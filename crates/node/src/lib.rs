@@ -5,6 +5,7 @@ pub mod client;
 mod clock;
 mod error;
 mod folders;
+mod frames;
 mod grants;
 pub mod local;
 pub mod supervisor;

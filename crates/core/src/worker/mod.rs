@@ -151,6 +151,11 @@ impl Worker {
             .count()
     }
 
+    /// Attempts that wait here for resources.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Reports that are not settled.
     pub fn unsettled(&self) -> usize {
         self.in_hand

@@ -1,8 +1,10 @@
 //! The loop around the core: takes inputs as they come, makes what the core appends durable (in memory), and
 //! carries out its actions, those for one peer in one frame.
 
+use super::spec::{decode, fetch_spec};
 use super::{local_peer, peers, ticket_text};
 use crate::clock::Clock;
+use crate::frames::send;
 use crate::grants::seal;
 use hedge_core::supervisor::{self, Action, Config, Event, State};
 use hedge_model::msg::{
@@ -18,8 +20,6 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 const BATCH: usize = 256;
 /// Transfers into the own store at once.
 const PULLS_MAX: usize = 32;
-/// Longest specification that is taken.
-const SPEC_BYTES_MAX: usize = 256 << 20;
 
 /// Tells connections apart, also those of one peer.
 pub(crate) type ConnId = u64;
@@ -580,24 +580,6 @@ impl Loop {
     }
 }
 
-/// Sends a batch in one frame, or in as many as it needs.
-fn send<T: serde::Serialize>(sender: &LinkSender, batch: &[T]) {
-    match hedge_net::encode(batch) {
-        Ok(frame) => {
-            if let Err(error) = sender.try_send(frame) {
-                tracing::warn!(peer = %sender.peer().short(), %error, "a peer does not keep up; disconnected");
-                sender.close(CloseReason::Lost);
-            }
-        }
-        Err(_) if batch.len() > 1 => {
-            let (first, second) = batch.split_at(batch.len() / 2);
-            send(sender, first);
-            send(sender, second);
-        }
-        Err(error) => tracing::error!(%error, "a message is too long to be sent"),
-    }
-}
-
 fn is_last(reply: &Reply) -> bool {
     use hedge_model::view::JobState;
     !matches!(reply, Reply::Job(view) if view.state == JobState::Running)
@@ -608,40 +590,4 @@ fn no(kind: RefusalKind, why: &str) -> Reply {
         kind,
         why: why.to_owned(),
     })
-}
-
-fn decode(bytes: &[u8]) -> Result<Arc<JobSpec>, String> {
-    let spec = postcard::from_bytes::<JobSpec>(bytes);
-    spec.map(Arc::new)
-        .map_err(|error| format!("the job cannot be read: {error}; nothing was accepted"))
-}
-
-async fn fetch_spec(
-    store: &DataStore,
-    fetcher: &Fetcher,
-    spec: &Data,
-    from: &PeerAddr,
-) -> Result<Arc<JobSpec>, String> {
-    let Data::Blob { hash, size } = spec else {
-        return Err("the job is not there".into());
-    };
-    if *size > SPEC_BYTES_MAX as u64 {
-        return Err(format!(
-            "the job's description is longer than {SPEC_BYTES_MAX} bytes; split the job"
-        ));
-    }
-    let unreadable = |error: String| format!("the job's description could not be fetched: {error}");
-    let sources = std::slice::from_ref(from);
-    fetcher
-        .fetch(*hash, *size, sources, None)
-        .await
-        .map_err(|error| unreadable(error.to_string()))?;
-    let bytes = store
-        .read(*hash, SPEC_BYTES_MAX)
-        .await
-        .map_err(|error| unreadable(error.to_string()))?;
-    _ = store.forget(*hash).await;
-    tokio::task::spawn_blocking(move || decode(&bytes))
-        .await
-        .map_err(|error| unreadable(error.to_string()))?
 }

@@ -2,6 +2,7 @@
 
 mod core_loop;
 mod peers;
+mod spec;
 
 use crate::clock::unix_seconds;
 use crate::folders::{make_private, write_private};

@@ -6,6 +6,7 @@ mod link;
 
 use crate::clock::Clock;
 use crate::folders::make_private;
+use crate::frames::send;
 use crate::transport::Transport;
 use crate::{Folders, NodeError};
 use attempt::{Attempts, StageResult, Tools};
@@ -29,6 +30,11 @@ pub use inventory::offer;
 /// Batches of orders and ends of attempts that wait for the loop.
 const INPUTS_MAX: usize = 4096;
 const BATCH: usize = 256;
+/// While attempts wait here to be started, nobody waits for this worker's reports: they are sent together,
+/// at most this late, which halves what short tasks cost both sides.
+const REPORT_TOGETHER: Duration = Duration::from_millis(2);
+/// Messages that are sent without waiting for more.
+const TOGETHER_MAX: usize = 64;
 
 /// How to run a worker.
 #[derive(Clone, Debug)]
@@ -135,6 +141,7 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
         tools,
         actions: Vec::new(),
         tell: Vec::new(),
+        tell_by: None,
         leave_by: None,
     }
     .run(queue)
@@ -163,6 +170,7 @@ struct Loop {
     tools: Arc<Tools>,
     actions: Vec<Action>,
     tell: Vec<FromWorker>,
+    tell_by: Option<Instant>,
     leave_by: Option<Instant>,
 }
 
@@ -170,16 +178,11 @@ impl Loop {
     async fn run(mut self, mut queue: mpsc::Receiver<Input>) -> Result<(), NodeError> {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let limit = self.leave_by;
-            let too_long = async {
-                match limit {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let (leave_by, tell_by) = (self.leave_by, self.tell_by);
             tokio::select! {
                 count = queue.recv_many(&mut batch, BATCH) => if count == 0 { return Ok(()) },
-                () = too_long => return self.leave(),
+                () = reached(leave_by) => return self.leave(),
+                () = reached(tell_by) => self.flush(),
             }
             for input in batch.drain(..) {
                 match input {
@@ -193,7 +196,13 @@ impl Loop {
             if self.carry_out() {
                 return self.leave();
             }
-            self.flush();
+            if self.tell.is_empty() || (self.core.queued() > 0 && self.tell.len() < TOGETHER_MAX) {
+                let late = !self.tell.is_empty();
+                self.tell_by =
+                    late.then(|| self.tell_by.unwrap_or(Instant::now() + REPORT_TOGETHER));
+            } else {
+                self.flush();
+            }
         }
     }
 
@@ -294,6 +303,7 @@ impl Loop {
     }
 
     fn flush(&mut self) {
+        self.tell_by = None;
         let batch = std::mem::take(&mut self.tell);
         let Some((_, sender, _)) = &self.link else {
             return;
@@ -313,21 +323,10 @@ impl Loop {
     }
 }
 
-/// Sends a batch in one frame, or in as many as it needs; where the peer does not keep up the connection is
-/// given up, and what it carried is told again on the next.
-fn send(sender: &LinkSender, batch: &[FromWorker]) {
-    match hedge_net::encode(batch) {
-        Ok(frame) => {
-            if sender.try_send(frame).is_err() {
-                sender.close(CloseReason::Lost);
-            }
-        }
-        Err(_) if batch.len() > 1 => {
-            let (first, second) = batch.split_at(batch.len() / 2);
-            send(sender, first);
-            send(sender, second);
-        }
-        Err(error) => tracing::error!(%error, "a message is too long to be sent"),
+async fn reached(instant: Option<Instant>) {
+    match instant {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -154,6 +154,8 @@ pub struct Grid {
     pub(crate) shadow: Shadow,
     pub(crate) told: BTreeMap<hedge_model::AttemptId, crate::actors::Told>,
     pub(crate) doubted: BTreeSet<Hash>,
+    /// Attempts that were given back; the journal does not know of them.
+    pub(crate) returned: BTreeSet<hedge_model::AttemptId>,
     pub(crate) healed: bool,
     pub(crate) stats: Stats,
     trace: VecDeque<String>,
@@ -174,6 +176,7 @@ impl Grid {
             shadow: Shadow::default(),
             told: BTreeMap::new(),
             doubted: BTreeSet::new(),
+            returned: BTreeSet::new(),
             healed: options.faults.every.is_none(),
             stats: Stats::default(),
             trace: VecDeque::new(),

@@ -23,6 +23,9 @@ impl Grid {
                 }
                 FromWorker::Ended(report) => {
                     self.told.remove(&report.attempt);
+                    if report.outcome == Outcome::Returned {
+                        self.returned.insert(report.attempt);
+                    }
                     if let Outcome::Unstaged { missing, .. } = &report.outcome {
                         self.doubted.extend(missing);
                     }
@@ -55,7 +58,7 @@ impl Grid {
                 conn,
                 worker,
             };
-            if self.shadow.wanted(*attempt) {
+            if self.shadow.wanted(*attempt) && !self.returned.contains(attempt) {
                 self.told.insert(*attempt, told);
             }
         }

@@ -416,7 +416,9 @@ impl Supervisor {
         self.tell(id, out);
         let live = self.live.get_or_insert_default();
         let ended = live.jobs.remove(&id);
-        let (stale, touched) = ended.map(|job| (job.stale, job.touched)).unwrap_or_default();
+        let (stale, touched) = ended
+            .map(|job| (job.stale, job.touched))
+            .unwrap_or_default();
         live.starved.retain(|(job, _)| *job != id);
         live.losing.retain(|task| task.job != id);
         for ix in touched {

@@ -244,12 +244,17 @@ impl Supervisor {
         }
         match self.why_unplaceable(id, job, group) {
             Some(why) => ("ready", why),
-            None => (
-                "ready",
-                format!(
-                    "waits for its turn: all {here} workers are busy with work of the same or higher priority"
-                ),
-            ),
+            None => {
+                let busy = if here == 1 {
+                    "the one worker here is".to_owned()
+                } else {
+                    format!("all {here} workers here are")
+                };
+                let why = format!(
+                    "waits for its turn: {busy} busy with work of the same or higher priority"
+                );
+                ("ready", why)
+            }
         }
     }
 

@@ -1,0 +1,281 @@
+//! The worker alone: whom it obeys, what it starts, what it keeps until it is told that it is settled.
+
+use hedge_core::worker::{Action, Event, Unstaged, Worker};
+use hedge_model::msg::{Assignment, Body, FromWorker, Outcome, Report, ToWorker, Usage};
+use hedge_model::spec::Runtime;
+use hedge_model::{AttemptId, Data, Epoch, FileEntry, Hash, JobId, Resources, TaskId, Time};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A worker with what it wants done since the last look; what is not looked at fails the test.
+struct Rig {
+    core: Worker,
+    now: Time,
+    out: Vec<Action>,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.said(), Vec::<String>::new(), "left over");
+        }
+    }
+}
+
+impl Rig {
+    /// Two CPUs, connected to the leader of epoch 1, which told it what group 0 of job 1 is.
+    fn new() -> Self {
+        let mut rig = Self {
+            core: Worker::new(Resources::cpus(2000)),
+            now: Time(0),
+            out: Vec::new(),
+        };
+        rig.event(Event::Connected(Epoch(1)));
+        rig.order(1, ToWorker::Body(body(Runtime::Process)));
+        rig
+    }
+
+    fn event(&mut self, event: Event) {
+        self.now = self.now + Duration::from_millis(10);
+        self.core.handle(self.now, event, &mut self.out);
+    }
+
+    fn order(&mut self, epoch: u64, order: ToWorker) {
+        self.event(Event::Order(Epoch(epoch), order));
+    }
+
+    fn assign(&mut self, epoch: u64, task: u32) {
+        self.order(epoch, ToWorker::Assign(order(id(epoch, task))));
+    }
+
+    fn staged(&mut self, id: AttemptId) {
+        self.event(Event::Staged(id, Ok(())));
+    }
+
+    fn finished(&mut self, attempt: AttemptId, outcome: Outcome) {
+        let report = Report {
+            attempt,
+            outcome,
+            usage: Usage::default(),
+            log: None,
+        };
+        self.event(Event::Finished(Box::new(report)));
+    }
+
+    fn said(&mut self) -> Vec<String> {
+        self.out.drain(..).map(line).collect()
+    }
+
+    #[track_caller]
+    fn expect(&mut self, expected: &[&str]) {
+        assert_eq!(self.said(), expected);
+    }
+}
+
+fn line(action: Action) -> String {
+    let hashes = |hashes: &[Hash]| {
+        let names: Vec<String> = hashes.iter().map(|hash| hash.0[0].to_string()).collect();
+        names.join(" ")
+    };
+    match action {
+        Action::Stage(_, order) => format!("stage {}", order.attempt),
+        Action::Start(_, order) => format!("start {}", order.attempt),
+        Action::End(id) => format!("end {id}"),
+        Action::Tell(FromWorker::Started(id)) => format!("tell started {id}"),
+        Action::Tell(FromWorker::Ended(report)) => match report.outcome {
+            Outcome::Done(_) => format!("tell done {}", report.attempt),
+            Outcome::Unstaged { why, .. } => format!("tell unstaged {}: {why}", report.attempt),
+            other => format!("tell {} {other:?}", report.attempt),
+        },
+        Action::Tell(other) => format!("tell {other:?}"),
+        Action::Drop(dropped) => format!("drop {}", hashes(&dropped)),
+        Action::Leave => "leave".into(),
+    }
+}
+
+fn id(epoch: u64, task: u32) -> AttemptId {
+    AttemptId {
+        task: TaskId {
+            job: JobId(1),
+            number: task,
+        },
+        generation: 0,
+        epoch: Epoch(epoch),
+        number: 1,
+    }
+}
+
+fn order(attempt: AttemptId) -> Assignment {
+    Assignment {
+        attempt,
+        group: 0,
+        version: 1,
+        index: None,
+        own_inputs: Vec::new(),
+    }
+}
+
+fn blob(number: u8) -> FileEntry {
+    FileEntry {
+        path: "file".into(),
+        executable: false,
+        data: Data::Blob {
+            hash: Hash([number; 32]),
+            size: 1 << 20,
+        },
+    }
+}
+
+fn body(runtime: Runtime) -> Arc<Body> {
+    Arc::new(Body {
+        job: JobId(1),
+        group: 0,
+        version: 1,
+        id: "a".into(),
+        runtime,
+        command: vec!["true".into()],
+        env: Vec::new(),
+        stdin: None,
+        inputs: vec![blob(1)],
+        outputs: vec!["out".into()],
+        resources: Resources::cpus(1000),
+        time_limit: None,
+        sources: Vec::new(),
+        blobs: vec![Hash([1; 32])],
+        grant: Vec::new(),
+    })
+}
+
+#[test]
+fn an_old_leader_that_wakes_is_not_obeyed() {
+    let mut rig = Rig::new();
+    rig.assign(1, 0);
+    rig.staged(id(1, 0));
+    rig.expect(&[
+        "stage 1.0/0.1.1",
+        "start 1.0/0.1.1",
+        "tell started 1.0/0.1.1",
+    ]);
+    rig.event(Event::Disconnected);
+    rig.event(Event::Connected(Epoch(2)));
+    rig.expect(&["tell started 1.0/0.1.1"]);
+    // The leader of epoch 1 was frozen; its orders arrive now.
+    rig.order(1, ToWorker::Cancel(id(1, 0)));
+    rig.assign(1, 1);
+    rig.order(1, ToWorker::Return(id(1, 0)));
+    rig.order(1, ToWorker::Drop(vec![Hash([1; 32])]));
+    rig.order(1, ToWorker::Drain);
+    rig.order(1, ToWorker::Leave);
+    rig.order(1, ToWorker::Forget(JobId(1)));
+    rig.expect(&[]);
+    rig.finished(id(1, 0), Outcome::Done(vec![blob(2)]));
+    rig.expect(&["tell done 1.0/0.1.1"]);
+    rig.order(1, ToWorker::Settled(id(1, 0)));
+    assert_eq!(rig.core.unsettled(), 1, "only the leader settles");
+    rig.order(2, ToWorker::Cancel(id(1, 0)));
+    rig.order(2, ToWorker::Settled(id(1, 0)));
+    assert_eq!(rig.core.in_hand(), []);
+    rig.expect(&[]);
+}
+
+#[test]
+fn reports_are_repeated_on_each_connection_until_settled() {
+    let mut rig = Rig::new();
+    rig.assign(1, 0);
+    rig.staged(id(1, 0));
+    rig.event(Event::Disconnected);
+    rig.said();
+    rig.finished(id(1, 0), Outcome::Failed("exit code 1".into()));
+    rig.expect(&[]);
+    assert_eq!(rig.core.in_hand(), [id(1, 0)]);
+    for _ in 0..2 {
+        rig.event(Event::Connected(Epoch(1)));
+        rig.expect(&["tell 1.0/0.1.1 Failed(\"exit code 1\")"]);
+        rig.event(Event::Disconnected);
+    }
+    rig.event(Event::Connected(Epoch(1)));
+    rig.said();
+    rig.order(1, ToWorker::Settled(id(1, 0)));
+    rig.event(Event::Connected(Epoch(1)));
+    rig.expect(&[]);
+}
+
+#[test]
+fn what_has_no_room_waits_in_order_and_can_be_given_back() {
+    let mut rig = Rig::new();
+    (0..5).for_each(|task| rig.assign(1, task));
+    rig.expect(&["stage 1.0/0.1.1", "stage 1.1/0.1.1"]);
+    rig.order(1, ToWorker::Return(id(1, 2)));
+    rig.order(1, ToWorker::Return(id(1, 0))); // has started
+    rig.expect(&["tell 1.2/0.1.1 Returned"]);
+    let missing = vec![Hash([1; 32])];
+    let why = "nobody gave it".to_owned();
+    rig.event(Event::Staged(
+        id(1, 0),
+        Err(Unstaged::Missing { missing, why }),
+    ));
+    rig.expect(&["tell unstaged 1.0/0.1.1: nobody gave it", "stage 1.3/0.1.1"]);
+    rig.event(Event::Drain);
+    rig.expect(&["tell 1.4/0.1.1 Returned", "tell Draining"]);
+    rig.assign(1, 6);
+    rig.expect(&["tell 1.6/0.1.1 Returned"]);
+    assert_eq!(rig.core.busy(), 2);
+}
+
+#[test]
+fn a_cancelled_attempt_ends_but_a_success_that_was_faster_is_told() {
+    let mut rig = Rig::new();
+    (0..3).for_each(|task| rig.assign(1, task));
+    rig.staged(id(1, 0));
+    rig.staged(id(1, 1));
+    rig.said();
+    (0..3).for_each(|task| rig.order(1, ToWorker::Cancel(id(1, task))));
+    rig.expect(&["end 1.0/0.1.1", "end 1.1/0.1.1", "tell 1.2/0.1.1 Cancelled"]);
+    rig.finished(id(1, 0), Outcome::Done(vec![blob(2)]));
+    rig.finished(id(1, 1), Outcome::Failed("killed".into()));
+    rig.expect(&["tell done 1.0/0.1.1", "tell 1.1/0.1.1 Cancelled"]);
+}
+
+#[test]
+fn what_was_fetched_for_a_job_goes_with_it_and_unsettled_outputs_stay() {
+    let mut rig = Rig::new();
+    rig.assign(1, 0);
+    rig.assign(1, 1);
+    rig.staged(id(1, 0));
+    rig.staged(id(1, 1));
+    rig.finished(id(1, 0), Outcome::Done(vec![blob(2)]));
+    rig.said();
+    rig.order(1, ToWorker::Drop(vec![Hash([2; 32]), Hash([9; 32])]));
+    rig.expect(&["drop 9"]);
+    rig.order(1, ToWorker::Settled(id(1, 0)));
+    rig.order(1, ToWorker::Cancel(id(1, 1)));
+    rig.order(1, ToWorker::Forget(JobId(1)));
+    rig.expect(&["end 1.1/0.1.1"]);
+    rig.finished(id(1, 1), Outcome::Cancelled);
+    rig.expect(&["tell 1.1/0.1.1 Cancelled", "drop 1"]);
+    rig.order(1, ToWorker::Drop(vec![Hash([2; 32])]));
+    rig.expect(&["drop 2"]);
+}
+
+#[test]
+fn an_assignment_without_its_body_is_refused() {
+    let mut rig = Rig::new();
+    rig.event(Event::Disconnected);
+    rig.event(Event::Connected(Epoch(2))); // the new leader has not said what the group is
+    rig.assign(2, 0);
+    rig.expect(&["tell unstaged 1.0/0.2.1: the worker does not know what to run"]);
+    assert_eq!(rig.core.in_hand(), []);
+}
+
+#[test]
+fn tasks_without_a_process_end_at_once() {
+    let mut rig = Rig::new();
+    rig.order(1, ToWorker::Body(body(Runtime::Noop)));
+    (0..3).for_each(|task| rig.assign(1, task));
+    rig.expect(&[
+        "tell done 1.0/0.1.1",
+        "tell done 1.1/0.1.1",
+        "tell done 1.2/0.1.1",
+    ]);
+    assert_eq!((rig.core.busy(), rig.core.unsettled()), (0, 3));
+}

@@ -1,0 +1,174 @@
+//! What one task costs the cores, without any network: `cargo run --release -p hedge-sim --example core_rate`.
+//!
+//! One array on one worker; many groups of one task each; the same on many workers. Each line gives the
+//! supervisor's and the workers' own time for a task, in nanoseconds of this machine.
+
+use hedge_core::supervisor::{self, Config, State, Supervisor};
+use hedge_core::worker::{self, Worker};
+use hedge_model::msg::{FromWorker, WorkerInfo};
+use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Runtime};
+use hedge_model::{Epoch, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn peer(ix: usize) -> PeerId {
+    let mut id = [1; 32];
+    id[..8].copy_from_slice(&(ix as u64).to_be_bytes());
+    PeerId(id)
+}
+
+fn addr(peer: PeerId) -> PeerAddr {
+    PeerAddr {
+        peer,
+        addrs: Vec::new(),
+    }
+}
+
+/// A supervisor and its workers on one thread, joined by queues.
+struct Rate {
+    core: Supervisor,
+    workers: Vec<Worker>,
+    now: Time,
+    to_core: VecDeque<supervisor::Event>,
+    core_time: Duration,
+    worker_time: Duration,
+}
+
+impl Rate {
+    fn new(workers: usize, cpus: u64) -> Self {
+        let config = Config::new(addr(PeerId([9; 32])));
+        let resources = Resources::cpus(cpus * 1000);
+        let mut rate = Self {
+            core: Supervisor::new(config, State::default()),
+            workers: (0..workers)
+                .map(|_| Worker::new(resources.clone()))
+                .collect(),
+            now: Time(0),
+            to_core: VecDeque::new(),
+            core_time: Duration::ZERO,
+            worker_time: Duration::ZERO,
+        };
+        let holds = Vec::new();
+        rate.to_core.push_back(supervisor::Event::Lead { holds });
+        rate.run();
+        for ix in 0..workers {
+            let info = WorkerInfo {
+                host: "host".into(),
+                pid: 1,
+                resources: resources.clone(),
+                labels: Vec::new(),
+                addr: addr(peer(ix)),
+                holds: Vec::new(),
+                in_hand: Vec::new(),
+            };
+            let msg = FromWorker::Attach(Box::new(info));
+            let peer = peer(ix);
+            rate.to_core
+                .push_back(supervisor::Event::FromWorker { peer, msg });
+            rate.at_worker(ix, worker::Event::Connected(Epoch(1)));
+        }
+        rate.run();
+        rate
+    }
+
+    fn at_worker(&mut self, ix: usize, event: worker::Event) {
+        let mut out = Vec::new();
+        let began = Instant::now();
+        self.workers[ix].handle(self.now, event, &mut out);
+        self.worker_time += began.elapsed();
+        for action in out {
+            if let worker::Action::Tell(msg) = action {
+                let peer = peer(ix);
+                self.to_core
+                    .push_back(supervisor::Event::FromWorker { peer, msg });
+            }
+        }
+    }
+
+    fn run(&mut self) {
+        let mut out = Vec::new();
+        while let Some(event) = self.to_core.pop_front() {
+            self.now = self.now + Duration::from_micros(1);
+            let began = Instant::now();
+            self.core.handle(self.now, event, &mut out);
+            self.core_time += began.elapsed();
+            for action in std::mem::take(&mut out) {
+                match action {
+                    supervisor::Action::Append { proposal, record } => {
+                        self.to_core.push_back(supervisor::Event::Committed {
+                            proposal: Some(proposal),
+                            record,
+                        });
+                    }
+                    supervisor::Action::Send { to, msg } => {
+                        let ix = usize::from_be_bytes(to.0[..8].try_into().unwrap_or_default());
+                        self.at_worker(ix, worker::Event::Order(Epoch(1), msg));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn measure(mut self, name: &str, spec: JobSpec) {
+        let tasks = spec.task_count();
+        self.core_time = Duration::ZERO;
+        self.worker_time = Duration::ZERO;
+        self.to_core.push_back(supervisor::Event::Submit {
+            peer: PeerId([2; 32]),
+            ask: 1,
+            key: SubmitKey([1; 16]),
+            spec: Arc::new(spec),
+            from: addr(PeerId([2; 32])),
+        });
+        self.run();
+        let view = self.core.job_view(hedge_model::JobId(1));
+        assert_eq!(view.map(|view| view.done), Some(tasks), "the job is done");
+        let each = |time: Duration| time.as_nanos() / u128::from(tasks);
+        println!(
+            "{name}: {tasks} tasks, supervisor {} ns a task, worker {} ns a task",
+            each(self.core_time),
+            each(self.worker_time)
+        );
+    }
+}
+
+fn noop(id: &str) -> Group {
+    Group {
+        runtime: Runtime::Noop,
+        ..Group::program(id, &[])
+    }
+}
+
+fn job(groups: Vec<Group>) -> JobSpec {
+    let draft = Draft {
+        name: "rate".into(),
+        qos: Qos::default(),
+        critical: CriticalRule::default(),
+        files: Vec::new(),
+        groups,
+    };
+    JobSpec::new(draft).expect("a job")
+}
+
+fn main() {
+    let array = |count| Group {
+        array: Some((0, count)),
+        ..noop("a")
+    };
+    let single = |count: usize| (0..count).map(|at| noop(&format!("t{at}"))).collect();
+    let only = std::env::args().nth(1).unwrap_or_default();
+    for workers in [1, 1000] {
+        let measure = |name: &str, groups: Vec<Group>| {
+            let name = format!("{name} on {workers} workers");
+            if name.starts_with(&only) {
+                Rate::new(workers, 2).measure(&name, job(groups));
+            }
+        };
+        measure("one array", vec![array(200_000)]);
+        measure("1000 groups", single(1000));
+        measure("10000 groups", single(10_000));
+        measure("100000 groups", single(100_000));
+    }
+}

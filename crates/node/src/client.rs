@@ -408,10 +408,12 @@ impl Remote {
             let store = DataStore::open(dir.path()).await.map_err(local)?;
             let server = DataServer::new(store.clone(), Trust::new([self.supervisor.peer]));
             let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-            let mut config = NetConfig::new(self.key.clone(), any);
+            // An identity of its own: a peer that knows the client from its control connection would dial that
+            // port, where no content is served.
+            let mut config = NetConfig::new(SecretKey::generate(), any);
             config.data = Some((server, Handle::current()));
             let net = Net::bind(config).await.map_err(local)?;
-            let fetcher = Fetcher::new(net.clone(), store.clone(), Handle::current());
+            let fetcher = Fetcher::new(self.net.clone(), store.clone(), Handle::current());
             Ok(Content {
                 store,
                 fetcher,

@@ -108,6 +108,36 @@ pub fn processes_with(text: &str) -> Vec<u32> {
         .collect()
 }
 
+/// Processes that run in this folder or below, or have it among their arguments; this one aside.
+pub fn processes_below(folder: &Path) -> Vec<u32> {
+    let mut found = processes_with(&folder.display().to_string());
+    let all = fs::read_dir("/proc").unwrap();
+    let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    found.extend(pids.filter(|pid| {
+        *pid != std::process::id()
+            && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(folder))
+    }));
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Waits until no attempt has left anything below a worker's folder of scratch folders.
+pub fn await_empty_scratch(worker: &Path) {
+    let scratch = worker.join("scratch");
+    until(&format!("{} to be empty", scratch.display()), || {
+        let slots = fs::read_dir(&scratch).ok()?;
+        let inner = slots
+            .flatten()
+            .filter_map(|slot| fs::read_dir(slot.path()).ok());
+        let places = inner
+            .flatten()
+            .flatten()
+            .filter_map(|at| fs::read_dir(at.path()).ok());
+        (places.flatten().count() == 0).then_some(())
+    });
+}
+
 /// A task's attempts as `hedge explain` shows them.
 pub fn attempts(place: &Place, job: &str, task: &str) -> Vec<Value> {
     let told = place.ask(&["explain", job, task]);

@@ -1,0 +1,149 @@
+//! A small network of its own: each machine is a network namespace with an address, joined by a bridge whose
+//! ports can be cut, slowed and read. Needs root.
+
+use super::Place;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Begins the names of all namespaces that tests make; the test's process id follows.
+const PREFIX: &str = "hedge-lab-";
+
+/// Machines joined by a bridge. Removed with all its namespaces at the end.
+pub struct Lab {
+    name: String,
+    machines: usize,
+}
+
+impl Lab {
+    /// So many machines, numbered from 0, with the addresses 10.77.0.1 and on.
+    pub fn new(machines: usize) -> Lab {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "this test makes network namespaces, which only root may: run it with sudo"
+        );
+        remove_stale();
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}-{number}", std::process::id());
+        let lab = Lab { name, machines };
+        let hub = lab.hub();
+        ip(&["netns", "add", &hub]);
+        ip(&["-n", &hub, "link", "add", "bridge", "type", "bridge"]);
+        ip(&["-n", &hub, "link", "set", "bridge", "up"]);
+        for machine in 0..machines {
+            lab.add(machine);
+        }
+        lab
+    }
+
+    fn add(&self, machine: usize) {
+        let (hub, own, port) = (self.hub(), self.namespace(machine), port(machine));
+        ip(&["netns", "add", &own]);
+        ip(&[
+            "-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &own,
+        ]);
+        ip(&["-n", &hub, "link", "set", &port, "master", "bridge", "up"]);
+        let address = format!("{}/24", self.address(machine));
+        ip(&["-n", &own, "address", "add", &address, "dev", "eth0"]);
+        ip(&["-n", &own, "link", "set", "lo", "up"]);
+        ip(&["-n", &own, "link", "set", "eth0", "up"]);
+    }
+
+    /// A machine's address.
+    pub fn address(&self, machine: usize) -> String {
+        format!("10.77.0.{}", machine + 1)
+    }
+
+    /// A place on a machine.
+    pub fn place(&self, machine: usize, folder: &Path) -> Place {
+        let net = format!("--net=/run/netns/{}", self.namespace(machine));
+        Place::behind(&["nsenter", &net, "--"], folder)
+    }
+
+    /// Takes a machine's link down, as if its cable were pulled at the other end.
+    pub fn cut(&self, machine: usize) {
+        ip(&["-n", &self.hub(), "link", "set", &port(machine), "down"]);
+    }
+
+    /// Puts it up again.
+    pub fn mend(&self, machine: usize) {
+        ip(&["-n", &self.hub(), "link", "set", &port(machine), "up"]);
+    }
+
+    /// Lets a machine receive only so much from now on, like `8mbit`.
+    pub fn slow(&self, machine: usize, rate: &str) {
+        let port = port(machine);
+        #[rustfmt::skip]
+        let args = [
+            "-n", &self.hub(), "qdisc", "replace", "dev", &port, "root",
+            "tbf", "rate", rate, "burst", "16kb", "latency", "100ms",
+        ];
+        run("tc", &args);
+    }
+
+    /// Bytes that a machine has received and sent.
+    pub fn traffic(&self, machine: usize) -> (u64, u64) {
+        let read = |what: &str| {
+            let path = format!("/sys/class/net/eth0/statistics/{what}_bytes");
+            let own = self.namespace(machine);
+            let text = run("ip", &["netns", "exec", &own, "cat", &path]);
+            text.trim().parse().unwrap()
+        };
+        (read("rx"), read("tx"))
+    }
+
+    fn hub(&self) -> String {
+        format!("{}-hub", self.name)
+    }
+
+    fn namespace(&self, machine: usize) -> String {
+        format!("{}-{machine}", self.name)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let own = (0..self.machines).map(|machine| self.namespace(machine));
+        for name in own.chain([self.hub()]) {
+            let _ = Command::new("ip").args(["netns", "del", &name]).status();
+        }
+    }
+}
+
+/// Removes what tests left that were killed.
+fn remove_stale() {
+    let Ok(all) = fs::read_dir("/run/netns") else {
+        return;
+    };
+    for entry in all {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let pid = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = Command::new("ip").args(["netns", "del", &name]).status();
+        }
+    }
+}
+
+fn port(machine: usize) -> String {
+    format!("port{machine}")
+}
+
+fn ip(args: &[&str]) {
+    run("ip", args);
+}
+
+fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    let output = output.unwrap_or_else(|error| panic!("{program} cannot be run: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {}: {}",
+        args.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}

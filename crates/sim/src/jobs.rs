@@ -96,45 +96,8 @@ fn random_group(
         (from, from + dice.between(1, shape.array_max) as u32)
     });
     let size = array.map_or(1, |(from, to)| to - from);
-    let mut new_file = |path: String, at: u64| {
-        files.push(blob(&path, &[4, salt, at]));
-        files.len() as u32 - 1
-    };
-    let mut inputs = Vec::new();
-    if dice.permille(300) {
-        inputs.push(Input::File(new_file("input".into(), dice.below(4))));
-    }
-    if dice.permille(150) {
-        let first = new_file("part".into(), 10);
-        (1..size).for_each(|part| {
-            new_file("part".into(), 10 + u64::from(part));
-        });
-        inputs.push(Input::FileEach(first));
-    }
-    let mut deps: Vec<Arc<str>> = Vec::new();
-    for other in before {
-        if dice.permille(350) {
-            inputs.push(Input::Task(other.id.clone()));
-        } else if dice.permille(150) {
-            deps.push(other.id.clone());
-        }
-    }
-    let mean = match dice.below(4) {
-        0 => Duration::from_micros(dice.between(100, 3000)),
-        1 => dice.millis(3, 50),
-        2 => dice.millis(50, 500),
-        _ => dice.millis(200, 3000),
-    };
-    let fail_permille = if dice.permille(300) {
-        dice.below(150) as u32
-    } else {
-        0
-    };
-    let program = Program {
-        output: *dice.pick(&OUTPUTS),
-        mean,
-        fail_permille,
-    };
+    let (inputs, deps) = random_inputs(dice, before, files, size, salt);
+    let program = random_program(dice);
     let noop = dice.permille(100);
     Group {
         array,
@@ -164,5 +127,58 @@ fn random_group(
         crash_limit: dice.between(2, 6) as u32,
         critical: dice.permille(150),
         ..Group::program(&format!("g{at}"), &[])
+    }
+}
+
+/// Input files of a group's own, and groups that it reads or waits for.
+fn random_inputs(
+    dice: &mut Dice,
+    before: &[Group],
+    files: &mut Vec<hedge_model::FileEntry>,
+    size: u32,
+    salt: u64,
+) -> (Vec<Input>, Vec<Arc<str>>) {
+    let mut new_file = |path: String, at: u64| {
+        files.push(blob(&path, &[4, salt, at]));
+        files.len() as u32 - 1
+    };
+    let mut inputs = Vec::new();
+    if dice.permille(300) {
+        inputs.push(Input::File(new_file("input".into(), dice.below(4))));
+    }
+    if dice.permille(150) {
+        let first = new_file("part".into(), 10);
+        (1..size).for_each(|part| {
+            new_file("part".into(), 10 + u64::from(part));
+        });
+        inputs.push(Input::FileEach(first));
+    }
+    let mut deps: Vec<Arc<str>> = Vec::new();
+    for other in before {
+        if dice.permille(350) {
+            inputs.push(Input::Task(other.id.clone()));
+        } else if dice.permille(150) {
+            deps.push(other.id.clone());
+        }
+    }
+    (inputs, deps)
+}
+
+fn random_program(dice: &mut Dice) -> Program {
+    let mean = match dice.below(4) {
+        0 => Duration::from_micros(dice.between(100, 3000)),
+        1 => dice.millis(3, 50),
+        2 => dice.millis(50, 500),
+        _ => dice.millis(200, 3000),
+    };
+    let fail_permille = if dice.permille(300) {
+        dice.below(150) as u32
+    } else {
+        0
+    };
+    Program {
+        output: *dice.pick(&OUTPUTS),
+        mean,
+        fail_permille,
     }
 }

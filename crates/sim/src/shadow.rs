@@ -1,7 +1,7 @@
 //! What the journal says, worked out apart from the core: jobs, and for each task whether it is done.
 
 use hedge_model::record::{End, JobEnd, Record};
-use hedge_model::{AttemptId, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId};
+use hedge_model::{AttemptId, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -72,32 +72,8 @@ impl Shadow {
                 worker,
                 outputs,
                 ..
-            } => {
-                let Some((job, task)) = self.open_task(attempt.task) else {
-                    return Change::None;
-                };
-                if task.done.is_some() || task.generation != attempt.generation {
-                    return Change::None;
-                }
-                let blobs = outputs.iter().filter_map(|file| file.data.hash()).collect();
-                task.done = Some(ShadowDone {
-                    worker: *worker,
-                    blobs,
-                });
-                *job += 1;
-                Change::Done(attempt.task)
-            }
-            Record::AttemptEnded { attempt, end, .. } => {
-                let Some(job) = self.jobs.get_mut(&attempt.task.job) else {
-                    return Change::None;
-                };
-                let first = *end == End::Lost || job.over.insert(*attempt);
-                let task = &mut job.tasks[attempt.task.number as usize];
-                if first && matches!(end, End::Failed(_)) && task.generation == attempt.generation {
-                    task.failures += 1;
-                }
-                Change::None
-            }
+            } => self.done(*attempt, *worker, outputs),
+            Record::AttemptEnded { attempt, end, .. } => self.attempt_ended(*attempt, end),
             Record::OutputsLost {
                 task: id,
                 generation,
@@ -130,6 +106,30 @@ impl Shadow {
                 Change::None
             }
         }
+    }
+
+    fn done(&mut self, attempt: AttemptId, worker: PeerId, outputs: &[FileEntry]) -> Change {
+        let Some((done, task)) = self.open_task(attempt.task) else {
+            return Change::None;
+        };
+        if task.done.is_some() || task.generation != attempt.generation {
+            return Change::None;
+        }
+        let blobs = outputs.iter().filter_map(|file| file.data.hash()).collect();
+        task.done = Some(ShadowDone { worker, blobs });
+        *done += 1;
+        Change::Done(attempt.task)
+    }
+
+    fn attempt_ended(&mut self, attempt: AttemptId, end: &End) -> Change {
+        if let Some(job) = self.jobs.get_mut(&attempt.task.job) {
+            let first = *end == End::Lost || job.over.insert(attempt);
+            let task = &mut job.tasks[attempt.task.number as usize];
+            if first && matches!(end, End::Failed(_)) && task.generation == attempt.generation {
+                task.failures += 1;
+            }
+        }
+        Change::None
     }
 
     pub fn task(&self, id: TaskId) -> Option<&ShadowTask> {

@@ -76,15 +76,7 @@ impl Supervisor {
 
     /// An attempt that a worker has in hand goes on, if its task still wants it.
     fn adopt(&mut self, ix: WorkerIx, id: AttemptId, out: &mut Vec<Action>) {
-        let wanted = self
-            .state
-            .jobs
-            .get(&id.task.job)
-            .is_some_and(|job| job.active())
-            && self
-                .state
-                .task(id.task)
-                .is_some_and(|t| t.done.is_none() && t.generation == id.generation);
+        let wanted = self.state.wants(id);
         let (now, epoch) = (self.now, self.state.epoch());
         let live = self.live();
         live.workers[ix as usize].lost.remove(&id);

@@ -145,61 +145,13 @@ impl State {
                 spec,
                 at,
             } => self.accept(*key, *client, spec, *at),
-            Record::TaskDone {
-                attempt,
-                redundant,
-                worker,
-                outputs,
-                usage,
-                log,
-                at,
-            } => {
-                self.now = self.now.max(*at);
-                let done = Done {
-                    attempt: *attempt,
-                    redundant: *redundant,
-                    worker: *worker,
-                    outputs: outputs.clone(),
-                    usage: *usage,
-                    log: log.clone(),
-                };
-                self.task_done(done)
-            }
-            Record::AttemptEnded {
-                attempt,
-                redundant,
-                worker,
-                end,
-                usage,
-                log,
-                at,
-            } => {
-                self.now = self.now.max(*at);
-                self.attempt_ended(EndedAttempt {
-                    attempt: *attempt,
-                    redundant: *redundant,
-                    worker: *worker,
-                    end: end.clone(),
-                    usage: *usage,
-                    log: log.clone(),
-                })
-            }
+            Record::TaskDone { .. } | Record::AttemptEnded { .. } => self.apply_end(record),
             Record::OutputsLost {
                 task,
                 generation,
                 at,
             } => self.outputs_lost(*task, *generation, *at),
-            Record::JobEnded { job, end, at } => match self.jobs.get_mut(job) {
-                Some(job) if *end == JobEnd::Done && job.done != job.spec.task_count() => {
-                    Verdict::Stale("not all of its tasks are done any more")
-                }
-                Some(job) if job.active() => {
-                    job.ended = Some((end.clone(), *at));
-                    self.now = self.now.max(*at);
-                    Verdict::Applied
-                }
-                _ => Verdict::Stale("the job has ended"),
-            },
+            Record::JobEnded { job, end, at } => self.job_ended(*job, end, *at),
         }
     }
 
@@ -220,6 +172,15 @@ impl State {
 
     pub(crate) fn task(&self, task: TaskId) -> Option<&Task> {
         self.jobs.get(&task.job)?.tasks.get(task.number as usize)
+    }
+
+    /// Whether an attempt may still decide its task.
+    pub(crate) fn wants(&self, attempt: AttemptId) -> bool {
+        let active = |job: &Job| job.active();
+        self.jobs.get(&attempt.task.job).is_some_and(active)
+            && self
+                .task(attempt.task)
+                .is_some_and(|task| task.done.is_none() && task.generation == attempt.generation)
     }
 
     fn join(&mut self, peer: PeerId, role: Role, ticket: Hash, at: Time) -> Verdict {
@@ -266,6 +227,66 @@ impl State {
         self.keys.insert((client, key), id);
         self.jobs.insert(id, job);
         Verdict::Job(id)
+    }
+
+    /// An attempt ended, deciding its task or not.
+    fn apply_end(&mut self, record: &Record) -> Verdict {
+        match record {
+            Record::TaskDone {
+                attempt,
+                redundant,
+                worker,
+                outputs,
+                usage,
+                log,
+                at,
+            } => {
+                self.now = self.now.max(*at);
+                let done = Done {
+                    attempt: *attempt,
+                    redundant: *redundant,
+                    worker: *worker,
+                    outputs: outputs.clone(),
+                    usage: *usage,
+                    log: log.clone(),
+                };
+                self.task_done(done)
+            }
+            Record::AttemptEnded {
+                attempt,
+                redundant,
+                worker,
+                end,
+                usage,
+                log,
+                at,
+            } => {
+                self.now = self.now.max(*at);
+                self.attempt_ended(EndedAttempt {
+                    attempt: *attempt,
+                    redundant: *redundant,
+                    worker: *worker,
+                    end: end.clone(),
+                    usage: *usage,
+                    log: log.clone(),
+                })
+            }
+            _ => Verdict::Stale("not the end of an attempt"),
+        }
+    }
+
+    fn job_ended(&mut self, job: JobId, end: &JobEnd, at: Time) -> Verdict {
+        match self.jobs.get_mut(&job) {
+            Some(job) if *end == JobEnd::Done && job.done != job.spec.task_count() => {
+                Verdict::Stale("not all of its tasks are done any more")
+            }
+            Some(job) if job.active() => {
+                job.ended = Some((end.clone(), at));
+                self.now = self.now.max(at);
+                Verdict::Applied
+            }
+            _ => Verdict::Stale("the job has ended"),
+        }
     }
 
     fn task_done(&mut self, done: Done) -> Verdict {

@@ -10,7 +10,7 @@ use super::ready::{Class, Entry, Lane};
 use super::{Action, Supervisor, send};
 use hedge_model::msg::{Assignment, ToWorker};
 use hedge_model::spec::Unplaceable;
-use hedge_model::{AttemptId, JobId, TaskId};
+use hedge_model::{AttemptId, JobId, Resources, TaskId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -92,62 +92,23 @@ impl Supervisor {
         let Some(body) = self.body(entry.job, entry.group as usize, out) else {
             return;
         };
-        let (now, epoch) = (self.now, self.state.epoch());
-        let job = &self.state.jobs[&entry.job];
-        let (client, generation) = (job.client, job.tasks[task.number as usize].generation);
-        let own_inputs = own_inputs(&job.spec, entry.group as usize, offset);
+        let id = self.add_attempt(entry, task, worker, why, &body.resources);
         let live = self.live.get_or_insert_default();
-        let known = live.tasks.entry(task).or_default();
-        known.last_number += 1;
-        let id = AttemptId {
-            task,
-            generation,
-            epoch,
-            number: known.last_number,
-        };
-        let queued = why == Why::Queued;
-        let state = if queued {
-            AttemptState::Queued
-        } else {
-            AttemptState::Assigned
-        };
-        let redundant = entry.class == Class::Copy;
-        let attempt = Attempt {
-            id,
-            worker,
-            redundant,
-            state,
-            holds: !queued,
-            reported: false,
-            since: now,
-            why,
-        };
-        known.attempts.push(attempt);
         let place = &mut live.workers[worker as usize];
-        place.in_hand.insert(id);
-        if queued {
-            place.queued.push_back(id);
-        } else {
-            place.free.take(&body.resources);
-        }
-        live.ready.took(client, body.resources.cpus_milli);
         if place.bodies.insert((entry.job, entry.group), body.version) != Some(body.version) {
             send(place.peer, ToWorker::Body(body.clone()), out);
             if let Some(job) = live.jobs.get_mut(&entry.job) {
                 job.touched.insert(worker);
             }
         }
-        let index = body_index(
-            &self.state.jobs[&entry.job].spec,
-            entry.group as usize,
-            offset,
-        );
+        let spec = &self.state.jobs[&entry.job].spec;
+        let group = entry.group as usize;
         let order = Assignment {
             attempt: id,
             group: entry.group,
             version: body.version,
-            index,
-            own_inputs,
+            index: body_index(spec, group, offset),
+            own_inputs: own_inputs(spec, group, offset),
         };
         send(place.peer, ToWorker::Assign(order), out);
         live.reindex(worker);
@@ -159,6 +120,51 @@ impl Supervisor {
         }
         self.settle_wants(task);
         self.tell_soon(entry.job);
+    }
+
+    /// Names an attempt, notes it with its task and takes its part of the worker and the pool.
+    fn add_attempt(
+        &mut self,
+        entry: Entry,
+        task: TaskId,
+        worker: WorkerIx,
+        why: Why,
+        need: &Resources,
+    ) -> AttemptId {
+        let job = &self.state.jobs[&entry.job];
+        let live = self.live.get_or_insert_default();
+        let known = live.tasks.entry(task).or_default();
+        known.last_number += 1;
+        let id = AttemptId {
+            task,
+            generation: job.tasks[task.number as usize].generation,
+            epoch: self.state.epoch(),
+            number: known.last_number,
+        };
+        let queued = why == Why::Queued;
+        known.attempts.push(Attempt {
+            id,
+            worker,
+            redundant: entry.class == Class::Copy,
+            state: if queued {
+                AttemptState::Queued
+            } else {
+                AttemptState::Assigned
+            },
+            holds: !queued,
+            reported: false,
+            since: self.now,
+            why,
+        });
+        let place = &mut live.workers[worker as usize];
+        place.in_hand.insert(id);
+        if queued {
+            place.queued.push_back(id);
+        } else {
+            place.free.take(need);
+        }
+        live.ready.took(job.client, need.cpus_milli);
+        id
     }
 
     /// Brings a group's offers in line with what it has to offer.

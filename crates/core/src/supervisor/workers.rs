@@ -87,28 +87,18 @@ impl Supervisor {
         let mut pending = None;
         let end = match outcome {
             Outcome::Done(outputs) => {
-                let open = self
-                    .state
-                    .jobs
-                    .get(&id.task.job)
-                    .is_some_and(|job| job.active())
-                    && self
-                        .state
-                        .task(id.task)
-                        .is_some_and(|t| t.done.is_none() && t.generation == id.generation);
                 let known = self.live().tasks.entry(id.task).or_default();
+                let first = known.committing.is_none();
                 if known.committing == Some(id) {
                     return;
                 }
-                if open && known.committing.is_none() {
-                    known.committing = Some(id);
-                    self.settle_wants(id.task);
-                    let outputs = outputs.into();
+                if first && self.state.wants(id) {
+                    self.commits(id);
                     let record = Record::TaskDone {
                         attempt: id,
                         redundant,
                         worker,
-                        outputs,
+                        outputs: outputs.into(),
                         usage,
                         log,
                         at,
@@ -120,9 +110,9 @@ impl Supervisor {
             }
             Outcome::Failed(why) => End::Failed(why),
             Outcome::Unstaged { missing, why } => {
-                for hash in missing {
-                    self.distrust(hash, out);
-                }
+                missing
+                    .into_iter()
+                    .for_each(|hash| self.distrust(hash, out));
                 End::Unstaged(why)
             }
             Outcome::Cancelled => End::Cancelled,
@@ -133,19 +123,22 @@ impl Supervisor {
                 return self.forget_task_if_over(id.task);
             }
         };
-        self.append(
-            Record::AttemptEnded {
-                attempt: id,
-                redundant,
-                worker,
-                end,
-                usage,
-                log,
-                at,
-            },
-            pending,
-            out,
-        );
+        let record = Record::AttemptEnded {
+            attempt: id,
+            redundant,
+            worker,
+            end,
+            usage,
+            log,
+            at,
+        };
+        self.append(record, pending, out);
+    }
+
+    /// A success is on its way through the journal: its task wants no other attempt.
+    fn commits(&mut self, id: AttemptId) {
+        self.live().tasks.entry(id.task).or_default().committing = Some(id);
+        self.settle_wants(id.task);
     }
 
     /// A worker could not fetch this from anybody it was told of: if it is fetched into the own store, all

@@ -1,16 +1,19 @@
-//! The transport's own runtime: its threads do nothing but the network's work, at raised priority where that
-//! is allowed, so that heartbeats do not wait behind the core, content or tasks.
+//! Threads of their own: for the transport, which does nothing but the network's work, at raised priority
+//! where that is allowed, so that heartbeats wait neither for the core nor for content or tasks; and for
+//! content, whose hashing and encryption would hold up everything else.
 
 use crate::NodeError;
 use std::sync::Arc;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Niceness of the transport's threads, where this user may set it.
 const NICE: i32 = -10;
+/// Transfers are bound by encryption; more threads than this take the cores from tasks.
+const CONTENT_THREADS: usize = 2;
 
-/// A runtime for the transport alone; clones share it, and it ends with the last of them, from wherever.
+/// A runtime with its own threads; clones share it, and it ends with the last of them, from wherever.
 #[derive(Clone, Debug)]
-pub(crate) struct Transport(Arc<Ending>);
+pub(crate) struct Threads(Arc<Ending>);
 
 #[derive(Debug)]
 struct Ending(Option<Runtime>);
@@ -23,21 +26,43 @@ impl Drop for Ending {
     }
 }
 
-impl Transport {
-    pub fn start() -> Result<Self, NodeError> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("transport")
-            .on_thread_start(raise_priority)
+impl Threads {
+    /// One thread for the transport.
+    pub fn transport() -> Result<Self, NodeError> {
+        Self::start(
+            Builder::new_multi_thread()
+                .worker_threads(1)
+                .on_thread_start(raise_priority),
+            "transport",
+        )
+    }
+
+    /// For content.
+    pub fn content() -> Result<Self, NodeError> {
+        Self::start(
+            Builder::new_multi_thread().worker_threads(CONTENT_THREADS),
+            "content",
+        )
+    }
+
+    fn start(builder: &mut Builder, name: &str) -> Result<Self, NodeError> {
+        let runtime = builder
+            .thread_name(name)
             .enable_all()
             .build()
             .map_err(|error| {
-                NodeError::Other(format!("cannot start the transport's threads: {error}"))
+                NodeError::Other(format!("cannot start the {name} threads: {error}"))
             })?;
         Ok(Self(Arc::new(Ending(Some(runtime)))))
     }
 
-    /// Runs a future on the transport's threads and waits for it from elsewhere.
+    /// For those who start tasks there themselves.
+    pub fn handle(&self) -> Handle {
+        let runtime = self.0.0.as_ref().map(|runtime| runtime.handle().clone());
+        runtime.unwrap_or_else(|| unreachable!("the runtime is taken at drop only"))
+    }
+
+    /// Runs a future on these threads and waits for it from elsewhere.
     pub async fn run<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
@@ -48,7 +73,7 @@ impl Transport {
         runtime.spawn(future).await.map_err(|_| stopped())
     }
 
-    /// Starts a task on the transport's threads.
+    /// Starts a task on these threads.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         if let Some(runtime) = &self.0.0 {
             runtime.spawn(future);

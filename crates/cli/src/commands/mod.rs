@@ -117,27 +117,13 @@ impl Context {
     }
 }
 
-/// Runs one future on a small runtime, for commands that talk to a grid.
+/// Runs one future on this thread. Supervisors and workers do so too: what they hand on from task to task
+/// stays on one core, and what is heavy has threads of its own.
 ///
 /// # Errors
 /// What the future fails with, or a system that gives no runtime.
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    on(tokio::runtime::Builder::new_current_thread(), work)
-}
-
-/// Runs one future on a runtime with threads, for commands that are part of a grid.
-///
-/// # Errors
-/// What the future fails with, or a system that gives no runtime.
-fn daemon<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    on(tokio::runtime::Builder::new_multi_thread(), work)
-}
-
-fn on<T>(
-    mut runtime: tokio::runtime::Builder,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    let runtime = runtime
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::Local(format!("cannot start: {error}; nothing was changed")))?;

@@ -27,7 +27,7 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
     log_events("error,hedge_node=warn");
     check_out(args.out.as_deref())?;
     let checked = Checked::new(args.source)?;
-    super::daemon(async {
+    super::block_on(async {
         // A signal from here on is kept until the job can be cancelled, so that nothing is left half made.
         let interrupts = Interrupts::new()?;
         let grid = LocalGrid::start(config(args.workers, &args.rules)?).await?;

@@ -1,7 +1,7 @@
 //! `hedge supervisor`: accepts jobs and assigns their tasks.
 
 use super::interrupt::Interrupts;
-use super::{Context, daemon, log_events};
+use super::{Context, block_on, log_events};
 use crate::args::Supervisor;
 use crate::exit::{Exit, Failure};
 use crate::show;
@@ -15,7 +15,7 @@ use serde_json::json;
 /// It cannot start.
 pub fn run(context: &Context, args: Supervisor) -> Result<Exit, Failure> {
     log_events("warn,hedge_node=info");
-    daemon(async {
+    block_on(async {
         let mut config = SupervisorConfig::new(&context.folders);
         if let Some(listen) = args.listen {
             config.listen = listen;

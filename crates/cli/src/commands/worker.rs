@@ -1,7 +1,7 @@
 //! `hedge worker`: runs tasks for the grid.
 
 use super::interrupt::Interrupts;
-use super::{Context, daemon, log_events};
+use super::{Context, block_on, log_events};
 use crate::args::{Priority, Worker};
 use crate::exit::{Exit, Failure};
 use crate::show;
@@ -26,7 +26,7 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
         "warn,hedge_node=info"
     });
     let ticket = ticket(context, args.join.as_deref())?;
-    daemon(async {
+    block_on(async {
         let config = config(context, args, ticket);
         let mut interrupts = Interrupts::new()?;
         if kept {

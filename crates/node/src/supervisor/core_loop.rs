@@ -386,9 +386,6 @@ impl Loop {
     ) {
         match result {
             Ok((Request::Submit { key, from, .. }, spec)) => {
-                if peer == self.addr.peer {
-                    self.notice_local_content(&spec);
-                }
                 self.feed(Event::Submit {
                     peer,
                     ask,
@@ -399,23 +396,6 @@ impl Loop {
             }
             Ok(_) => {}
             Err(why) => self.reply(ask, no(RefusalKind::Bad, &why)),
-        }
-    }
-
-    /// Whoever submits from within this process has put the inputs into this store.
-    fn notice_local_content(&mut self, spec: &JobSpec) {
-        let files = spec.files().iter().map(|file| &file.data);
-        let stdin = spec
-            .groups()
-            .iter()
-            .filter_map(|group| group.stdin.as_ref());
-        for hash in files.chain(stdin).filter_map(Data::hash) {
-            if self.store.has(hash) {
-                self.feed(Event::Pulled {
-                    hash,
-                    result: Ok(()),
-                });
-            }
         }
     }
 

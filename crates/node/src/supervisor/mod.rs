@@ -6,7 +6,7 @@ mod spec;
 
 use crate::clock::unix_seconds;
 use crate::folders::{make_private, write_private};
-use crate::transport::Transport;
+use crate::transport::Threads;
 use crate::{Folders, NodeError};
 pub(crate) use core_loop::Input;
 use core_loop::Loop;
@@ -15,7 +15,6 @@ use hedge_model::{PeerAddr, PeerId};
 use hedge_net::{DataServer, DataStore, Fetcher, Net, NetConfig, SecretKey, Ticket, Trust};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 /// Batches of messages that wait for the core; senders beyond wait, and the network holds their peers back.
@@ -52,7 +51,8 @@ pub struct Supervisor {
     pub(crate) fetcher: Fetcher,
     net: Net,
     server: DataServer,
-    transport: Transport,
+    transport: Threads,
+    _content: Threads,
 }
 
 impl Supervisor {
@@ -61,13 +61,13 @@ impl Supervisor {
         make_private(&config.dir)?;
         let key = hedge_net::load_or_create_identity(&config.dir)?;
         let me = hedge_net::peer_id(&key);
-        let transport = Transport::start()?;
+        let (transport, content) = (Threads::transport()?, Threads::content()?);
         let store = DataStore::open(&config.dir.join("content")).await?;
         let server = DataServer::new(store.clone(), Trust::new([me]));
-        let net = bind(&transport, &key, config.listen, server.clone()).await?;
+        let net = bind(&transport, &content, &key, config.listen, server.clone()).await?;
         let addr = net.local_addr();
         let (inputs, queue) = mpsc::channel(INPUTS_MAX);
-        let fetcher = Fetcher::new(net.clone(), store.clone(), Handle::current());
+        let fetcher = Fetcher::new(net.clone(), store.clone(), content.handle());
         let inner = Loop::new(
             key,
             addr.clone(),
@@ -76,11 +76,7 @@ impl Supervisor {
             inputs.clone(),
         );
         tokio::spawn(inner.run(queue));
-        transport.spawn(peers::open_door(
-            net.clone(),
-            inputs.clone(),
-            Handle::current(),
-        ));
+        transport.spawn(peers::open_door(net.clone(), inputs.clone()));
         let supervisor = Self {
             inputs,
             addr,
@@ -89,6 +85,7 @@ impl Supervisor {
             net,
             server,
             transport,
+            _content: content,
         };
         if config.write_tickets {
             for (role, file) in [
@@ -167,13 +164,14 @@ pub async fn run(
 }
 
 async fn bind(
-    transport: &Transport,
+    transport: &Threads,
+    content: &Threads,
     key: &SecretKey,
     listen: SocketAddr,
     server: DataServer,
 ) -> Result<Net, NodeError> {
     let mut config = NetConfig::new(key.clone(), listen);
-    config.data = Some((server, Handle::current()));
+    config.data = Some((server, content.handle()));
     Ok(transport.run(Net::bind(config)).await??)
 }
 

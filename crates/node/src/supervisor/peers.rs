@@ -5,15 +5,13 @@ use hedge_core::supervisor::NotAdmitted;
 use hedge_model::PeerId;
 use hedge_model::msg::{Ask, Beat, FromWorker, Role, Welcome};
 use hedge_net::{BeatReceiver, CloseReason, Incoming, Link, LinkReceiver, LinkSender, Net};
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// Beats taken from the transport at once.
 const BEATS_AT_ONCE: usize = 64;
 
 /// Hands everybody who says hello to the core, which decides.
-pub(super) async fn open_door(net: Net, inputs: mpsc::Sender<Input>, runtime: Handle) {
-    let _ = runtime;
+pub(super) async fn open_door(net: Net, inputs: mpsc::Sender<Input>) {
     while let Some(incoming) = net.accept().await {
         if inputs
             .send(Input::Incoming(Box::new(incoming)))

@@ -7,7 +7,7 @@ mod link;
 use crate::clock::Clock;
 use crate::folders::make_private;
 use crate::frames::send;
-use crate::transport::Transport;
+use crate::transport::Threads;
 use crate::{Folders, NodeError};
 use attempt::{Attempts, StageResult, Tools};
 use hedge_core::worker::{Action, DRAIN_LIMIT, Event};
@@ -21,7 +21,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -111,20 +110,20 @@ impl Drain {
 pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<(), NodeError> {
     make_private(&config.dir)?;
     let key = hedge_net::load_or_create_identity(&config.dir)?;
-    let transport = Transport::start()?;
+    let (transport, content) = (Threads::transport()?, Threads::content()?);
     let scratch = ScratchPool::open(config.dir.join("scratch"))?;
     let spawner = Spawner::start(spawner_config(&config, &scratch)).await?;
     let store = DataStore::open(&config.dir.join("content")).await?;
     let trust = Trust::new(config.ticket.supervisors.iter().map(|addr| addr.peer));
     let server = DataServer::new(store.clone(), trust);
     let mut net_config = NetConfig::new(key, config.listen);
-    net_config.data = Some((server, Handle::current()));
+    net_config.data = Some((server, content.handle()));
     let net = transport.run(Net::bind(net_config)).await??;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
     started(Drain(inputs.clone()));
     let dialler = link::Dialler::new(net.clone(), config.ticket.clone(), inputs.clone());
     transport.spawn(dialler.keep_connected());
-    let fetcher = Fetcher::new(net.clone(), store.clone(), Handle::current());
+    let fetcher = Fetcher::new(net.clone(), store.clone(), content.handle());
     let tools = Arc::new(Tools {
         spawner,
         scratch,

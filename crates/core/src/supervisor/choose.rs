@@ -6,7 +6,7 @@ use hedge_model::TaskId;
 use std::collections::BTreeSet;
 
 /// Work sent ahead to a busy worker, per place that it has, in seconds: many round trips of a local network.
-pub(crate) const QUEUE_TIME: f64 = 0.005;
+pub(crate) const QUEUE_TIME: f64 = 0.02;
 /// Most attempts sent ahead per place.
 const QUEUE_MAX: f64 = 256.0;
 /// Workers whose queues are looked at before an attempt is not sent ahead.

@@ -30,8 +30,8 @@ pub use inventory::offer;
 const INPUTS_MAX: usize = 4096;
 const BATCH: usize = 256;
 /// While attempts wait here to be started, nobody waits for this worker's reports: they are sent together,
-/// at most this late, which halves what short tasks cost both sides.
-const REPORT_TOGETHER: Duration = Duration::from_millis(2);
+/// at most this late, which saves both sides most of what short tasks cost them.
+const REPORT_TOGETHER: Duration = Duration::from_millis(5);
 /// Messages that are sent without waiting for more.
 const TOGETHER_MAX: usize = 64;
 

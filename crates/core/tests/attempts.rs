@@ -228,6 +228,27 @@ fn silence_gives_a_worker_up_and_a_beat_brings_its_attempt_back() {
 }
 
 #[test]
+fn a_loser_that_was_given_up_as_silent_is_settled_too() {
+    let mut rig = doubled();
+    rig.pass_beating(Duration::from_secs(2), &[2]);
+    rig.commit();
+    rig.expect(&["append lost 1.0/0.1.1"]);
+    rig.done(2, attempt(0, 2));
+    rig.done(1, attempt(0, 1));
+    rig.commit();
+    rig.expect(&[
+        "append done 1.0/0.1.2 by worker 2",
+        "append cancelled 1.0/0.1.1",
+        "worker 2: settled 1.0/0.1.2",
+        "worker 1: cancel 1.0/0.1.1",
+        "append job 1 done",
+        "worker 1: settled 1.0/0.1.1",
+        "worker 1: forget 1",
+        "worker 2: forget 1",
+    ]);
+}
+
+#[test]
 fn a_cancelled_job_ends_its_attempts() {
     let mut rig = doubled();
     rig.ask(1, Request::Watch(JobId(1)));

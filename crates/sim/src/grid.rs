@@ -124,6 +124,23 @@ pub struct Stats {
     pub digest: u64,
 }
 
+impl std::ops::AddAssign for Stats {
+    fn add_assign(&mut self, other: Self) {
+        self.supervisor_events += other.supervisor_events;
+        self.worker_events += other.worker_events;
+        self.started += other.started;
+        self.tasks_done += other.tasks_done;
+        self.outputs_lost += other.outputs_lost;
+        self.jobs_done += other.jobs_done;
+        self.jobs_failed += other.jobs_failed;
+        self.jobs_cancelled += other.jobs_cancelled;
+        self.faults += other.faults;
+        self.left += other.left;
+        self.takeovers += other.takeovers;
+        self.digest ^= other.digest;
+    }
+}
+
 /// Something that must never be was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -255,7 +272,8 @@ impl Grid {
         self.leader.core.as_ref()
     }
 
-    /// Where each attempt was told to run in the present life of the supervisor, with the worker's number.
+    /// Where each attempt was told to run in the present life of the supervisor, with the worker's number;
+    /// known where invariants are checked.
     pub fn assigned(&self) -> impl Iterator<Item = (hedge_model::AttemptId, usize)> + '_ {
         self.told.values().map(|told| (told.attempt, told.worker))
     }

@@ -24,6 +24,15 @@ impl Supervisor {
             expect(done == job.done as usize, || {
                 format!("job {id}: {done} tasks are done, {} counted", job.done)
             })?;
+            let bytes: u64 = super::data::result_files(job)
+                .map(|file| file.data.size())
+                .sum();
+            expect(bytes == job.result_bytes, || {
+                format!(
+                    "job {id}: {bytes} bytes of results, {} counted",
+                    job.result_bytes
+                )
+            })?;
             for group in 0..job.spec.groups().len() {
                 let first = job.spec.first(group) as usize;
                 let tasks = &job.tasks[first..first + job.spec.groups()[group].count() as usize];

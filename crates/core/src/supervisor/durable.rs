@@ -58,6 +58,8 @@ pub struct Job {
     pub(crate) history: BTreeMap<AttemptId, EndedAttempt>,
     pub(crate) counts: AttemptCounts,
     pub(crate) cpu: Duration,
+    /// Bytes that the tasks left which are done and which no other waits for.
+    pub(crate) result_bytes: u64,
 }
 
 /// A task, as far as it is durable. Small: a job may have millions.
@@ -88,6 +90,12 @@ pub struct EndedAttempt {
     pub(crate) end: End,
     pub(crate) usage: Usage,
     pub(crate) log: Option<Box<Log>>,
+}
+
+impl Done {
+    fn bytes(&self) -> u64 {
+        self.outputs.iter().map(|file| file.data.size()).sum()
+    }
 }
 
 impl Job {
@@ -222,6 +230,7 @@ impl State {
             history: BTreeMap::new(),
             counts: AttemptCounts::default(),
             cpu: Duration::ZERO,
+            result_bytes: 0,
             spec: spec.clone(),
         };
         self.keys.insert((client, key), id);
@@ -315,9 +324,13 @@ impl State {
             job.counts.redundant += u64::from(done.redundant);
         }
         job.cpu += done.usage.cpu;
+        let group = job.spec.group_of(id.number);
+        if job.spec.is_result(group) {
+            job.result_bytes += done.bytes();
+        }
         task.done = Some(Box::new(done));
         job.done += 1;
-        job.open[job.spec.group_of(id.number)] -= 1;
+        job.open[group] -= 1;
         Verdict::Applied
     }
 
@@ -366,13 +379,16 @@ impl State {
         let Some(task) = job.tasks.get_mut(id.number as usize) else {
             return Verdict::Stale("no such task");
         };
-        if task.generation != generation || task.done.is_none() {
+        let Some(done) = task.done.take_if(|_| task.generation == generation) else {
             return Verdict::Stale("the task runs again already");
+        };
+        let group = job.spec.group_of(id.number);
+        if job.spec.is_result(group) {
+            job.result_bytes -= done.bytes();
         }
-        task.done = None;
         task.generation += 1;
         job.done -= 1;
-        job.open[job.spec.group_of(id.number)] += 1;
+        job.open[group] += 1;
         job.counts.outputs_lost += 1;
         self.now = self.now.max(at);
         Verdict::Applied

@@ -203,6 +203,7 @@ impl Supervisor {
     pub(crate) fn after_attempt_ended(
         &mut self,
         attempt: AttemptId,
+        worker: PeerId,
         end: &End,
         out: &mut Vec<Action>,
     ) {
@@ -210,15 +211,10 @@ impl Supervisor {
             return;
         }
         let id = attempt.task;
-        let known = self.live().tasks.get_mut(&id);
-        let Some(at) = known
-            .and_then(|known| known.attempt(attempt))
-            .map(|attempt| attempt.worker)
-        else {
+        send(worker, ToWorker::Settled(attempt), out);
+        let Some(at) = self.live().by_peer.get(&worker).copied() else {
             return;
         };
-        let peer = self.live().workers[at as usize].peer;
-        send(peer, ToWorker::Settled(attempt), out);
         self.detach(attempt);
         let Some(task) = self.state.task(id) else {
             return;

@@ -418,9 +418,12 @@ impl Supervisor {
                     self.drop_unwanted(worker, &outputs, out);
                 }
             }
-            Record::AttemptEnded { attempt, end, .. } => {
-                self.after_attempt_ended(attempt, &end, out)
-            }
+            Record::AttemptEnded {
+                attempt,
+                worker,
+                end,
+                ..
+            } => self.after_attempt_ended(attempt, worker, &end, out),
             Record::OutputsLost { task, .. } if verdict == Verdict::Applied => {
                 self.after_outputs_lost(task, &lost.unwrap_or_default());
             }

@@ -1,7 +1,6 @@
 //! What people and programs see, computed from the state when it is asked for.
 
 use super::Supervisor;
-use super::data::result_files;
 use super::durable::Job;
 use super::live::{AttemptState, LiveTask, Why};
 use super::monitor::Liveness;
@@ -71,7 +70,7 @@ impl Supervisor {
             elapsed_ms: ms(until.since(job.accepted)),
             cpu_ms: ms(job.cpu),
             unplaceable: unplaceable.take(UNPLACEABLE_SHOWN_MAX).collect(),
-            result_bytes: result_files(job).map(|file| file.data.size()).sum(),
+            result_bytes: job.result_bytes,
         })
     }
 

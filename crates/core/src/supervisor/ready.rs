@@ -1,5 +1,5 @@
 //! The order in which startable work is offered to workers: priority first, then the client that has least
-//! of the pool, then critical tasks, copies of critical tasks, and the rest, oldest job first.
+//! of the pool, then copies of critical tasks, critical tasks, and the rest, oldest job first.
 //!
 //! Offers lie in lanes by what their tasks need. A lane for which no worker has room is blocked until one
 //! has, so that a pass over a busy pool costs nothing however many groups wait.
@@ -12,10 +12,11 @@ use std::sync::Arc;
 /// What kind of attempts an entry offers, in the order of their turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
+    /// Redundant attempts of critical tasks that have a first one: before other first attempts, else a
+    /// full pool would never make any.
+    Copy,
     /// First attempts of critical tasks.
     Critical,
-    /// Redundant attempts of critical tasks.
-    Copy,
     /// First attempts of the others.
     Normal,
 }

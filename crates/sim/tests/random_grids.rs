@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// Seeds of one run of the tests where `HEDGE_SIM_SEEDS` does not say.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 100;
 /// Events that the tests handle at least.
 const EVENTS_MIN: u64 = 100_000;
 /// Lines of the event log that a failure shows; `HEDGE_SIM_LINES` says otherwise.

@@ -116,12 +116,7 @@ impl Supervisor {
                 End::Unstaged(why)
             }
             Outcome::Cancelled => End::Cancelled,
-            Outcome::Returned => {
-                send(worker, ToWorker::Settled(id), out);
-                self.detach(id);
-                self.settle_wants(id.task);
-                return self.forget_task_if_over(id.task);
-            }
+            Outcome::Returned => return self.given_back(id, worker, out),
         };
         let record = Record::AttemptEnded {
             attempt: id,
@@ -133,6 +128,14 @@ impl Supervisor {
             at,
         };
         self.append(record, pending, out);
+    }
+
+    /// An attempt had not started: its task waits again, and nothing of it is recorded.
+    fn given_back(&mut self, id: AttemptId, worker: PeerId, out: &mut Vec<Action>) {
+        send(worker, ToWorker::Settled(id), out);
+        self.detach(id);
+        self.settle_wants(id.task);
+        self.forget_task_if_over(id.task);
     }
 
     /// A success is on its way through the journal: its task wants no other attempt.

@@ -134,6 +134,7 @@ impl Supervisor {
             }
         }
         self.settle_wants(id);
+        self.refresh_offers(id.job, group);
         if group_done {
             for next in spec.waited_by(group) {
                 let next = *next as usize;

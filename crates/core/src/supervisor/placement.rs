@@ -119,6 +119,7 @@ impl Supervisor {
             }
         }
         self.settle_wants(task);
+        self.refresh_offers(entry.job, entry.group as usize);
         self.tell_soon(entry.job);
     }
 

@@ -3,6 +3,7 @@
 use super::Supervisor;
 use hedge_model::TaskId;
 use hedge_model::spec::Redundancy;
+use std::collections::BTreeSet;
 
 impl Supervisor {
     /// How many attempts of a task are to be active at once: `copies` for a critical one, and one more
@@ -49,16 +50,24 @@ impl Supervisor {
         if offset >= offers.fresh {
             return;
         }
-        if !over && !committing && active == 0 {
-            offers.again.insert(offset);
-        } else {
-            offers.again.remove(&offset);
+        let open = !over && !committing;
+        let first = set(&mut offers.again, offset, open && active == 0);
+        let copy = set(
+            &mut offers.copies,
+            offset,
+            open && active > 0 && active < wanted,
+        );
+        if first || copy {
+            self.refresh_offers(task.job, group);
         }
-        if !over && !committing && active > 0 && active < wanted {
-            offers.copies.insert(offset);
-        } else {
-            offers.copies.remove(&offset);
-        }
-        self.refresh_offers(task.job, group);
+    }
+}
+
+/// Puts an offset into a set, or takes it out; says whether that changed anything.
+fn set(offsets: &mut BTreeSet<u32>, offset: u32, present: bool) -> bool {
+    if present {
+        offsets.insert(offset)
+    } else {
+        offsets.remove(&offset)
     }
 }

@@ -1,0 +1,174 @@
+//! A leader comes, goes and returns; peers are let in with tickets.
+
+mod support;
+
+use hedge_core::supervisor::Event;
+use hedge_model::msg::{Request, Role, WorkerInfo};
+use hedge_model::record::Record;
+use hedge_model::{AttemptId, Epoch, JobId};
+use std::time::Duration;
+use support::*;
+
+#[test]
+fn a_deposed_leader_says_nothing_and_a_new_epoch_takes_up_what_is_durable() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(1, 1, &plain(vec![array(2, group("a", &[]))]));
+    rig.commit();
+    rig.said();
+    rig.done(1, attempt(0, 1));
+    let open = rig.proposed();
+    rig.expect(&["append done 1.0/0.1.1 by worker 1"]);
+    rig.event(Event::Deposed);
+    assert!(!rig.core.is_live());
+    rig.submit(1, 2, &plain(vec![group("b", &[])]));
+    rig.done(1, attempt(0, 1));
+    rig.attach(2, 1);
+    rig.pass(Duration::from_secs(5));
+    rig.expect(&[
+        "client 1 #2: no, Busy: this supervisor does not lead now; ask again in a moment",
+    ]);
+    // Its record became durable all the same; another leader appended the next epoch.
+    rig.committed(open[0].clone());
+    let (epoch, at) = (Epoch(2), rig.now);
+    rig.event(Event::Committed {
+        proposal: None,
+        record: Record::Epoch { epoch, at },
+    });
+    rig.expect(&[]);
+    assert!(!rig.core.is_live(), "that epoch is another's");
+    rig.event(Event::Lead { holds: Vec::new() });
+    rig.commit();
+    rig.expect(&["append epoch 3"]);
+    let view = rig.core.job_view(JobId(1)).expect("a job");
+    assert_eq!(view.done, 1);
+    // What the worker still has in hand is adopted; what was never told of is dropped by it.
+    let running = attempt(1, 1);
+    let back = WorkerInfo {
+        in_hand: vec![attempt(0, 1), running],
+        ..info(1, 1)
+    };
+    rig.attach_with(1, back);
+    rig.expect(&["worker 1: cancel 1.0/0.1.1"]);
+    rig.done(1, attempt(0, 1));
+    rig.expect(&["worker 1: settled 1.0/0.1.1"]);
+    rig.done(1, running);
+    rig.commit();
+    rig.expect(&[
+        "append done 1.1/0.1.1 by worker 1",
+        "worker 1: settled 1.1/0.1.1",
+        "append job 1 done",
+        "worker 1: forget 1",
+    ]);
+}
+
+#[test]
+fn a_task_without_a_known_attempt_is_assigned_at_once_and_the_old_one_becomes_a_copy() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(1, 1, &plain(vec![group("a", &[])]));
+    rig.commit();
+    rig.said();
+    let mut next = Rig::with(rig.core.state().clone(), &[]);
+    next.attach(2, 1);
+    next.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.2.1"]);
+    let back = WorkerInfo {
+        in_hand: vec![attempt(0, 1)],
+        ..info(1, 1)
+    };
+    next.attach_with(1, back);
+    next.expect(&[]);
+    next.done(1, attempt(0, 1));
+    next.commit();
+    next.expect(&[
+        "append done 1.0/0.1.1 by worker 1",
+        "worker 1: settled 1.0/0.1.1",
+        "worker 2: cancel 1.0/0.2.1",
+        "append job 1 done",
+        "worker 2: forget 1",
+        "worker 1: forget 1",
+    ]);
+}
+
+#[test]
+fn a_failure_that_is_reported_to_two_leaders_counts_once() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(1, 1, &plain(vec![group("a", &[])]));
+    rig.commit();
+    rig.fails(1, attempt(0, 1));
+    rig.commit();
+    rig.said();
+    let mut next = Rig::with(rig.core.state().clone(), &[]);
+    let back = WorkerInfo {
+        in_hand: vec![attempt(0, 1)],
+        ..info(1, 1)
+    };
+    next.attach_with(1, back);
+    next.fails(1, attempt(0, 1));
+    next.commit();
+    let again = AttemptId {
+        epoch: Epoch(2),
+        ..attempt(0, 1)
+    };
+    next.expect(&[
+        "append failed 1.0/0.1.1: exit code 1",
+        "worker 1: settled 1.0/0.1.1",
+        "worker 1: body a v1",
+        &format!("worker 1: assign {again}"),
+    ]);
+    let view = next.core.job_view(JobId(1)).expect("a job");
+    assert_eq!((view.attempts.failed, view.attempts.total), (1, 2));
+}
+
+#[test]
+fn tickets_let_in_so_many_peers_of_their_role_until_they_expire() {
+    let mut rig = Rig::new();
+    let join = |rig: &mut Rig, number: u8, role: Role, ticket: Option<u8>| {
+        rig.event(Event::Joining {
+            peer: worker(number),
+            role,
+            ticket: ticket.map(hash),
+        });
+        rig.commit();
+    };
+    rig.event(Event::Ask {
+        peer: client(1),
+        ask: 1,
+        request: Request::Ticket {
+            role: Role::Worker,
+            valid_for: Some(Duration::from_secs(60)),
+            uses: Some(2),
+        },
+        secret: Some((hash(50), "secret".into())),
+    });
+    rig.commit();
+    rig.expect(&["append ticket", "client 1 #1: Ticket(\"secret\")"]);
+    join(&mut rig, 1, Role::Worker, None);
+    join(&mut rig, 1, Role::Worker, Some(51));
+    join(&mut rig, 1, Role::Client, Some(50));
+    rig.expect(&[
+        "admit worker 1: Some(Stranger)",
+        "admit worker 1: Some(Stranger)",
+        "admit worker 1: Some(WrongRole)",
+    ]);
+    join(&mut rig, 1, Role::Worker, Some(50));
+    join(&mut rig, 1, Role::Worker, None); // a member needs no ticket
+    join(&mut rig, 1, Role::Client, Some(50));
+    rig.expect(&[
+        "append joined worker 1",
+        "admit worker 1: None",
+        "admit worker 1: None",
+        "admit worker 1: Some(WrongRole)",
+    ]);
+    join(&mut rig, 2, Role::Worker, Some(50));
+    join(&mut rig, 3, Role::Worker, Some(50));
+    rig.expect(&[
+        "append joined worker 2",
+        "admit worker 2: None",
+        "admit worker 3: Some(Expired)",
+    ]);
+    rig.pass(Duration::from_secs(61));
+    join(&mut rig, 4, Role::Worker, Some(50));
+    rig.expect(&["admit worker 4: Some(Expired)"]);
+}

@@ -5,6 +5,7 @@ use crate::folders::make_private;
 use crate::grants::{covering, open};
 use crate::supervisor::Input;
 use crate::supervisor::Supervisor;
+use crate::temporary::Temporary;
 use crate::{ClientError, Folders};
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::msg::{Answer, Ask, Reply, Request, Role};
@@ -79,7 +80,7 @@ struct Content {
     fetcher: Fetcher,
     addr: PeerAddr,
     _net: Net,
-    _dir: tempfile::TempDir,
+    _dir: Temporary,
 }
 
 impl Client {
@@ -402,7 +403,7 @@ impl Remote {
     /// The store for content on its way; a port of its own, opened when it is first needed.
     async fn content(&self) -> Result<&Content, ClientError> {
         let open = || async {
-            let dir = tempfile::Builder::new().prefix("hedge-client-").tempdir();
+            let dir = Temporary::new("hedge-client-");
             let dir =
                 dir.map_err(|error| ClientError::Local(format!("no folder for content: {error}")))?;
             let store = DataStore::open(dir.path()).await.map_err(local)?;

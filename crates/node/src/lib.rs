@@ -9,6 +9,7 @@ mod frames;
 mod grants;
 pub mod local;
 pub mod supervisor;
+mod temporary;
 mod transport;
 pub mod worker;
 

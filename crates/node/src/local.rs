@@ -2,6 +2,7 @@
 //! one that crashes takes nothing else with it.
 
 use crate::supervisor::{Supervisor, SupervisorConfig};
+use crate::temporary::Temporary;
 use crate::{Client, ClientError, NodeError};
 use hedge_model::msg::Role;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -54,13 +55,13 @@ pub struct LocalGrid {
     pids: Arc<Mutex<Vec<Option<u32>>>>,
     keepers: JoinSet<()>,
     stopping: watch::Sender<bool>,
-    dir: tempfile::TempDir,
+    dir: Temporary,
 }
 
 impl LocalGrid {
     /// Starts the supervisor and its workers; does not wait for these.
     pub async fn start(config: LocalConfig) -> Result<Self, ClientError> {
-        let dir = tempfile::Builder::new().prefix("hedge-run-").tempdir();
+        let dir = Temporary::new("hedge-run-");
         let dir =
             dir.map_err(|error| ClientError::Local(format!("no folder for the run: {error}")))?;
         let supervisor = Supervisor::start(SupervisorConfig {

@@ -18,6 +18,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Inputs that are handled before actions are carried out: a batch for the network, a bound for its delay.
 const BATCH: usize = 256;
+/// Questions without an answer, watches among them, over all clients.
+const ASKED_MAX: usize = 65_536;
 /// Transfers into the own store at once.
 const PULLS_MAX: usize = 32;
 
@@ -319,6 +321,16 @@ impl Loop {
     fn ask(&mut self, peer: PeerId, request: Request, asker: Asker) {
         self.last_ask += 1;
         let ask = self.last_ask;
+        if self.askers.len() >= ASKED_MAX {
+            self.askers.insert(ask, asker);
+            return self.reply(
+                ask,
+                no(
+                    RefusalKind::Busy,
+                    "the supervisor has too many questions open; ask again later",
+                ),
+            );
+        }
         self.askers.insert(ask, asker);
         match request {
             Request::Submit { key, spec, from } => {
@@ -386,16 +398,38 @@ impl Loop {
     ) {
         match result {
             Ok((Request::Submit { key, from, .. }, spec)) => {
+                let here = peer == self.addr.peer;
                 self.feed(Event::Submit {
                     peer,
                     ask,
                     key,
-                    spec,
+                    spec: spec.clone(),
                     from,
                 });
+                if here {
+                    self.notice_local_content(&spec);
+                }
             }
             Ok(_) => {}
             Err(why) => self.reply(ask, no(RefusalKind::Bad, &why)),
+        }
+    }
+
+    /// Whoever submits from within this process has put the inputs into this store. Said after the submission:
+    /// before it, the core knows nobody who needs them.
+    fn notice_local_content(&mut self, spec: &JobSpec) {
+        let files = spec.files().iter().map(|file| &file.data);
+        let stdin = spec
+            .groups()
+            .iter()
+            .filter_map(|group| group.stdin.as_ref());
+        for hash in files.chain(stdin).filter_map(Data::hash) {
+            if self.store.has(hash) {
+                self.feed(Event::Pulled {
+                    hash,
+                    result: Ok(()),
+                });
+            }
         }
     }
 

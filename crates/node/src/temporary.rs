@@ -1,0 +1,72 @@
+//! Folders that end with their process, also where that was killed: the next of its kind clears up.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+const LOCK: &str = "lock";
+
+/// A folder in the system's folder for temporary files, removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Temporary {
+    dir: tempfile::TempDir,
+    /// Held for as long as the process lives; whoever can lock it knows that nobody needs the folder.
+    _lock: File,
+}
+
+impl Temporary {
+    /// A new folder whose name begins with `prefix`; those that killed processes left are removed.
+    pub fn new(prefix: &str) -> io::Result<Self> {
+        sweep(prefix);
+        let dir = tempfile::Builder::new().prefix(prefix).tempdir()?;
+        let mut lock = File::create_new(dir.path().join(LOCK))?;
+        lock.lock()?;
+        // Only now may others take an unlocked file for that of a dead process.
+        write!(lock, "{}", std::process::id())?;
+        Ok(Self { dir, _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+fn sweep(prefix: &str) {
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(prefix) {
+            continue;
+        }
+        // Folders of other users cannot be opened for writing and stay.
+        let lock = File::options().write(true).open(entry.path().join(LOCK));
+        if let Ok(lock) = lock
+            && lock.metadata().is_ok_and(|data| data.len() > 0)
+            && lock.try_lock().is_ok()
+        {
+            _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_the_dead_are_removed_and_those_of_the_living_stay() {
+        let prefix = format!("hedge-temporary-test-{}-", std::process::id());
+        let living = Temporary::new(&prefix).unwrap();
+        let dead = std::env::temp_dir().join(format!("{prefix}dead"));
+        std::fs::create_dir(&dead).unwrap();
+        std::fs::write(dead.join(LOCK), "1").unwrap();
+        let young = std::env::temp_dir().join(format!("{prefix}young"));
+        std::fs::create_dir(&young).unwrap();
+        std::fs::write(young.join(LOCK), "").unwrap();
+        let other = Temporary::new(&prefix).unwrap();
+        assert!(living.path().exists() && other.path().exists() && young.exists());
+        assert!(!dead.exists());
+        std::fs::remove_dir_all(young).unwrap();
+    }
+}

@@ -52,17 +52,23 @@ struct Inner {
 enum Grid {
     /// The supervisor is in this process.
     Here(Supervisor),
-    Remote(Remote),
+    Remote(Box<Remote>),
 }
 
 #[derive(Debug)]
 struct Remote {
     net: Net,
     key: SecretKey,
-    supervisor: PeerAddr,
+    ticket: Ticket,
+    line: tokio::sync::Mutex<Line>,
+    data: OnceCell<Content>,
+}
+
+/// The connection in use; where it has ended the next question makes another.
+#[derive(Clone, Debug)]
+struct Line {
     sender: LinkSender,
     answers: Arc<Mutex<Waiting>>,
-    data: OnceCell<Content>,
 }
 
 /// Who waits for which answers.
@@ -122,7 +128,7 @@ impl Client {
             .map_err(crate::NodeError::from)?;
         let remote = Remote::connect(key, &ticket).await?;
         Ok(Self(Arc::new(Inner {
-            grid: Grid::Remote(remote),
+            grid: Grid::Remote(Box::new(remote)),
             inputs: Mutex::default(),
         })))
     }
@@ -144,8 +150,8 @@ impl Client {
                 answer.await.map_err(|_| ended())?
             }
             Grid::Remote(remote) => {
-                let mut answers = remote.ask(request).await?;
-                answers.recv().await.ok_or_else(|| remote.closed())?
+                let (line, mut answers) = remote.ask(request).await?;
+                answers.recv().await.ok_or_else(|| line.closed())?
             }
         };
         match reply {
@@ -157,6 +163,7 @@ impl Client {
     /// News of a job as it changes; the last has ended.
     pub async fn watch(&self, job: JobId) -> Result<mpsc::Receiver<JobView>, ClientError> {
         let request = Request::Watch(job);
+        let mut closed = None;
         let mut replies = match &self.0.grid {
             Grid::Here(supervisor) => {
                 let (replies, answers) = mpsc::channel(NEWS_MAX);
@@ -165,12 +172,16 @@ impl Client {
                     .await?;
                 answers
             }
-            Grid::Remote(remote) => remote.ask(request).await?,
+            Grid::Remote(remote) => {
+                let (line, answers) = remote.ask(request).await?;
+                closed = Some(line);
+                answers
+            }
         };
         let first = match replies.recv().await {
             Some(Reply::Job(view)) => *view,
             Some(Reply::No(refusal)) => return Err(refusal.into()),
-            _ => return Err(ended()),
+            _ => return Err(closed.map_or_else(ended, |line| line.closed())),
         };
         let (news, watched) = mpsc::channel(NEWS_MAX);
         let client = self.clone();
@@ -332,7 +343,7 @@ impl Client {
     /// Ends the connection in order.
     pub async fn close(self) {
         if let Grid::Remote(remote) = &self.0.grid {
-            remote.sender.close(CloseReason::Done);
+            remote.line.lock().await.sender.close(CloseReason::Done);
             remote.net.close().await;
         }
     }
@@ -344,60 +355,27 @@ impl Remote {
         let net = Net::bind(NetConfig::new(key.clone(), any))
             .await
             .map_err(local)?;
-        let hello = Hello {
-            role: Role::Client,
-            proof: Some(ticket.secret),
-            payload: Vec::new(),
-        };
-        let mut last = ClientError::Unreachable("the ticket names no supervisor".into());
-        for supervisor in &ticket.supervisors {
-            match net.connect(supervisor, &hello).await {
-                Ok((link, _)) => {
-                    let answers = Arc::new(Mutex::new(Waiting::default()));
-                    tokio::spawn(hand_out(link.receiver, answers.clone()));
-                    let (sender, supervisor) = (link.sender, supervisor.clone());
-                    return Ok(Self {
-                        net,
-                        key,
-                        supervisor,
-                        sender,
-                        answers,
-                        data: OnceCell::new(),
-                    });
-                }
-                Err(NetError::Closed(reason)) if !reason.may_retry() => {
-                    return Err(ClientError::NotAllowed(format!("not let in: {reason}")));
-                }
-                Err(error) => last = ClientError::Unreachable(error.to_string()),
+        let line = dial(&net, ticket).await?;
+        Ok(Self {
+            net,
+            key,
+            ticket: ticket.clone(),
+            line: tokio::sync::Mutex::new(line),
+            data: OnceCell::new(),
+        })
+    }
+
+    /// Sends a question, over a new connection where the last has ended.
+    async fn ask(&self, request: Request) -> Result<(Line, mpsc::Receiver<Reply>), ClientError> {
+        let line = {
+            let mut line = self.line.lock().await;
+            if line.ended() {
+                *line = dial(&self.net, &self.ticket).await?;
             }
-        }
-        Err(last)
-    }
-
-    async fn ask(&self, request: Request) -> Result<mpsc::Receiver<Reply>, ClientError> {
-        let (sender, replies) = mpsc::channel(NEWS_MAX);
-        let id = {
-            let mut waiting = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.last += 1;
-            let id = waiting.last;
-            waiting.asked.insert(id, sender);
-            id
+            line.clone()
         };
-        let frame = hedge_net::encode(&[Ask { id, request }]).map_err(local)?;
-        self.sender.send(frame).await.map_err(|_| self.closed())?;
-        Ok(replies)
-    }
-
-    fn closed(&self) -> ClientError {
-        let reason = self
-            .answers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .closed;
-        let reason = reason.unwrap_or(CloseReason::Lost);
-        ClientError::Unreachable(format!(
-            "the connection to the supervisor ended: {reason}; what was accepted goes on there"
-        ))
+        let replies = line.ask(request).await?;
+        Ok((line, replies))
     }
 
     /// The store for content on its way; a port of its own, opened when it is first needed.
@@ -407,7 +385,8 @@ impl Remote {
             let dir =
                 dir.map_err(|error| ClientError::Local(format!("no folder for content: {error}")))?;
             let store = DataStore::open(dir.path()).await.map_err(local)?;
-            let server = DataServer::new(store.clone(), Trust::new([self.supervisor.peer]));
+            let supervisors = self.ticket.supervisors.iter().map(|addr| addr.peer);
+            let server = DataServer::new(store.clone(), Trust::new(supervisors));
             let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
             // An identity of its own: a peer that knows the client from its control connection would dial that
             // port, where no content is served.
@@ -425,6 +404,66 @@ impl Remote {
         };
         self.data.get_or_try_init(open).await
     }
+}
+
+impl Line {
+    async fn ask(&self, request: Request) -> Result<mpsc::Receiver<Reply>, ClientError> {
+        let (sender, replies) = mpsc::channel(NEWS_MAX);
+        let id = {
+            let mut waiting = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.last += 1;
+            let id = waiting.last;
+            // Who asks on a connection that has just ended must not wait for ever.
+            if waiting.closed.is_none() {
+                waiting.asked.insert(id, sender);
+            }
+            id
+        };
+        let frame = hedge_net::encode(&[Ask { id, request }]).map_err(local)?;
+        self.sender.send(frame).await.map_err(|_| self.closed())?;
+        Ok(replies)
+    }
+
+    fn reason(&self) -> Option<CloseReason> {
+        let waiting = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.closed
+    }
+
+    fn ended(&self) -> bool {
+        self.reason().is_some() || self.sender.is_closed()
+    }
+
+    fn closed(&self) -> ClientError {
+        let reason = self.reason().unwrap_or(CloseReason::Lost);
+        ClientError::Unreachable(format!(
+            "the connection to the supervisor ended: {reason}; what was accepted goes on there"
+        ))
+    }
+}
+
+/// Connects to the first supervisor of the ticket that answers.
+async fn dial(net: &Net, ticket: &Ticket) -> Result<Line, ClientError> {
+    let hello = Hello {
+        role: Role::Client,
+        proof: Some(ticket.secret),
+        payload: Vec::new(),
+    };
+    let mut last = ClientError::Unreachable("the ticket names no supervisor".into());
+    for supervisor in &ticket.supervisors {
+        match net.connect(supervisor, &hello).await {
+            Ok((link, _)) => {
+                let answers = Arc::new(Mutex::new(Waiting::default()));
+                tokio::spawn(hand_out(link.receiver, answers.clone()));
+                let sender = link.sender;
+                return Ok(Line { sender, answers });
+            }
+            Err(NetError::Closed(reason)) if !reason.may_retry() => {
+                return Err(ClientError::NotAllowed(format!("not let in: {reason}")));
+            }
+            Err(error) => last = ClientError::Unreachable(error.to_string()),
+        }
+    }
+    Err(last)
 }
 
 async fn hand_out(mut receiver: hedge_net::LinkReceiver, answers: Arc<Mutex<Waiting>>) {

@@ -10,7 +10,7 @@ use hedge_node::client::Client;
 use std::time::Duration;
 
 /// How often a lost connection is made again before the grid counts as unreachable, with pauses that double
-/// from [`RETRY_PAUSE`]: about 13 s in all, long enough for a supervisor to restart.
+/// from [`RETRY_PAUSE`]: 13 s in all and the tries themselves, long enough for a supervisor to restart.
 const RETRIES_MAX: u32 = 7;
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How often progress is refreshed where nothing changes.
@@ -40,6 +40,9 @@ pub async fn follow(
             Ok(Some(followed)) => return Ok(followed),
             Err(error @ ClientError::Refused(_)) => return Err(error.into()),
             Ok(None) | Err(_) if failures < RETRIES_MAX => {
+                if failures == 0 {
+                    progress.say("the connection to the supervisor was lost; trying again");
+                }
                 let pause = RETRY_PAUSE * 2u32.pow(failures);
                 failures += 1;
                 tokio::select! {
@@ -47,15 +50,18 @@ pub async fn follow(
                     () = tokio::time::sleep(pause) => {}
                 }
             }
-            Ok(None) => {
-                let why = format!(
-                    "the connection to the grid was lost; job {job} goes on: `hedge wait {job}`"
-                );
-                return Err(ClientError::Unreachable(why).into());
-            }
+            Ok(None) => return Err(given_up(job, "the connection was lost")),
+            Err(ClientError::Unreachable(why)) => return Err(given_up(job, &why)),
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+fn given_up(job: JobId, why: &str) -> Failure {
+    let why = format!(
+        "{why}; the supervisor had accepted job {job}: `hedge wait {job}` comes back to it once the supervisor answers"
+    );
+    ClientError::Unreachable(why).into()
 }
 
 /// The exit code that tells how a job ended.
@@ -73,7 +79,10 @@ async fn follow_once(
     progress: &mut Progress,
     interrupts: &mut Interrupts,
 ) -> Result<Option<Followed>, ClientError> {
-    let mut views = client.watch(job).await?;
+    let mut views = tokio::select! {
+        () = interrupts.next() => return Ok(Some(Followed::Interrupted)),
+        views = client.watch(job) => views?,
+    };
     let mut last: Option<JobView> = None;
     loop {
         tokio::select! {

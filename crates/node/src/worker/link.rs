@@ -31,10 +31,11 @@ impl Dialler {
             payload: Vec::new(),
         };
         let mut wait = BACK_OFF_MIN;
+        let mut told = false;
         for conn in 1.. {
             match self.dial(&hello).await {
                 Ok((link, welcome)) => {
-                    wait = BACK_OFF_MIN;
+                    (wait, told) = (BACK_OFF_MIN, false);
                     if self.serve(conn, link, welcome).await.is_err() {
                         return;
                     }
@@ -46,7 +47,11 @@ impl Dialler {
                         .await;
                     return;
                 }
-                Err(error) => tracing::info!(%error, "no supervisor; trying again"),
+                Err(error) if told => tracing::debug!(%error, "still no supervisor"),
+                Err(error) => {
+                    told = true;
+                    tracing::info!(%error, "no supervisor answers; trying again until one does");
+                }
             }
             tokio::time::sleep(jittered(wait)).await;
             wait = (wait * 2).min(BACK_OFF_MAX);

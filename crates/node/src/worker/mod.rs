@@ -29,6 +29,8 @@ pub use inventory::offer;
 /// Batches of orders and ends of attempts that wait for the loop.
 const INPUTS_MAX: usize = 4096;
 const BATCH: usize = 256;
+/// How long the end of connections may take: a call to a supervisor that is not there takes longer to end.
+const CLOSE_MAX: Duration = Duration::from_millis(500);
 /// While attempts wait here to be started, nobody waits for this worker's reports: they are sent together,
 /// at most this late, which saves both sides most of what short tasks cost them.
 const REPORT_TOGETHER: Duration = Duration::from_millis(5);
@@ -145,7 +147,8 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
     }
     .run(queue)
     .await;
-    _ = transport.run(async move { net.close().await }).await;
+    let closing = transport.run(async move { net.close().await });
+    _ = tokio::time::timeout(CLOSE_MAX, closing).await;
     _ = store.close().await;
     result
 }

@@ -24,6 +24,9 @@ pub enum NodeError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The grid does not let this peer in; trying again would not help.
+    #[error("{0}")]
+    NotAllowed(String),
     /// Anything else, in a sentence.
     #[error("{0}")]
     Other(String),
@@ -58,6 +61,9 @@ pub enum ClientError {
 
 impl From<NodeError> for ClientError {
     fn from(error: NodeError) -> Self {
-        Self::Local(error.to_string())
+        match error {
+            NodeError::NotAllowed(why) => Self::NotAllowed(why),
+            other => Self::Local(other.to_string()),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The loop around the core: takes inputs as they come, makes what the core appends durable (in memory), and
 //! carries out its actions, those for one peer in one frame.
 
+use super::askers::{Asker, Askers};
 use super::spec::{decode, fetch_spec};
 use super::{local_peer, peers, ticket_text};
 use crate::clock::Clock;
@@ -18,8 +19,6 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Inputs that are handled before actions are carried out: a batch for the network, a bound for its delay.
 const BATCH: usize = 256;
-/// Questions without an answer, watches among them, over all clients.
-const ASKED_MAX: usize = 65_536;
 /// Transfers into the own store at once.
 const PULLS_MAX: usize = 32;
 
@@ -84,14 +83,6 @@ struct Worker {
     pid: u32,
 }
 
-/// Where the answers to a question go.
-#[derive(Debug)]
-enum Asker {
-    Remote { conn: ConnId, ask: u64, watch: bool },
-    Once(Option<oneshot::Sender<Reply>>),
-    Watch(mpsc::Sender<Reply>),
-}
-
 pub(crate) struct Loop {
     key: SecretKey,
     addr: PeerAddr,
@@ -104,9 +95,8 @@ pub(crate) struct Loop {
     undecided: HashMap<PeerId, Vec<Incoming>>,
     workers: HashMap<PeerId, Worker>,
     clients: HashMap<ConnId, LinkSender>,
-    askers: HashMap<u64, Asker>,
+    askers: Askers,
     last_conn: ConnId,
-    last_ask: u64,
     pulls: Arc<Semaphore>,
 }
 
@@ -133,9 +123,8 @@ impl Loop {
             undecided: HashMap::new(),
             workers: HashMap::new(),
             clients: HashMap::new(),
-            askers: HashMap::new(),
+            askers: Askers::default(),
             last_conn: 0,
-            last_ask: 0,
             pulls: Arc::new(Semaphore::new(PULLS_MAX)),
         }
     }
@@ -311,27 +300,16 @@ impl Loop {
             self.feed(Event::Gone { peer });
         }
         if self.clients.remove(&conn).is_some() {
-            let here =
-                |asker: &Asker| matches!(asker, Asker::Remote { conn: at, .. } if *at == conn);
-            self.askers.retain(|_, asker| !here(asker));
+            self.askers.forget(conn);
         }
     }
 
-    /// Gives a question a number of its own, so that peers with several connections are told apart.
     fn ask(&mut self, peer: PeerId, request: Request, asker: Asker) {
-        self.last_ask += 1;
-        let ask = self.last_ask;
-        if self.askers.len() >= ASKED_MAX {
-            self.askers.insert(ask, asker);
-            return self.reply(
-                ask,
-                no(
-                    RefusalKind::Busy,
-                    "the supervisor has too many questions open; ask again later",
-                ),
-            );
+        let (ask, too_many) = self.askers.add(asker);
+        if too_many {
+            let why = "the supervisor has too many questions open; ask again later";
+            return self.reply(ask, no(RefusalKind::Busy, why));
         }
-        self.askers.insert(ask, asker);
         match request {
             Request::Submit { key, spec, from } => {
                 let (store, fetcher, inputs) = (
@@ -444,7 +422,10 @@ impl Loop {
                 Action::Send { to, msg } => {
                     orders.entry(to).or_default().push(self.sealed(to, msg))
                 }
-                Action::Answer { to, answer } => self.route(to, answer, &mut answers),
+                Action::Answer { to, answer } => {
+                    let reply = self.sealed_reply(to, answer.reply);
+                    self.askers.answer(answer.id, reply, &mut answers);
+                }
                 Action::Admit { peer, refused } => self.admit(peer, refused),
                 Action::Pull {
                     hash,
@@ -482,38 +463,6 @@ impl Loop {
                 ToWorker::Body(Arc::new(body))
             }
             other => other,
-        }
-    }
-
-    fn route(&mut self, to: PeerId, answer: Answer, answers: &mut BTreeMap<ConnId, Vec<Answer>>) {
-        let reply = self.sealed_reply(to, answer.reply);
-        match self.askers.get_mut(&answer.id) {
-            None => {}
-            Some(Asker::Remote { conn, ask, watch }) => {
-                let (conn, id) = (*conn, *ask);
-                let last = !*watch || is_last(&reply);
-                answers.entry(conn).or_default().push(Answer { id, reply });
-                if last {
-                    self.askers.remove(&answer.id);
-                }
-            }
-            Some(Asker::Once(asker)) => {
-                if let Some(asker) = asker.take() {
-                    _ = asker.send(reply);
-                }
-                self.askers.remove(&answer.id);
-            }
-            Some(Asker::Watch(asker)) => {
-                let last = is_last(&reply);
-                // A watcher that is behind misses news, but never the end.
-                if asker.try_send(reply.clone()).is_err() && last {
-                    let asker = asker.clone();
-                    tokio::spawn(async move { _ = asker.send(reply).await });
-                }
-                if last {
-                    self.askers.remove(&answer.id);
-                }
-            }
         }
     }
 
@@ -592,11 +541,6 @@ impl Loop {
             sender.close(CloseReason::ShuttingDown);
         }
     }
-}
-
-fn is_last(reply: &Reply) -> bool {
-    use hedge_model::view::JobState;
-    !matches!(reply, Reply::Job(view) if view.state == JobState::Running)
 }
 
 fn no(kind: RefusalKind, why: &str) -> Reply {

@@ -1,5 +1,6 @@
 //! The supervisor's loop: messages and heartbeats in, assignments and answers out, around the core.
 
+mod askers;
 mod core_loop;
 mod peers;
 mod spec;

@@ -74,7 +74,7 @@ pub(super) fn serve(
                 sender.clone(),
                 conn,
                 inputs,
-                |msgs| From::Worker(msgs),
+                From::Worker,
             ));
         }
         Role::Client | Role::Supervisor => {
@@ -83,7 +83,7 @@ pub(super) fn serve(
                 sender.clone(),
                 conn,
                 inputs,
-                |asks| From::Client(asks),
+                From::Client,
             ));
         }
     }

@@ -188,7 +188,7 @@ impl Loop {
             }
             for input in batch.drain(..) {
                 match input {
-                    Input::Rejected(why) => return Err(NodeError::Other(why)),
+                    Input::Rejected(why) => return Err(NodeError::NotAllowed(why)),
                     Input::Drain if self.link.is_none() && self.core.busy() == 0 => {
                         return self.leave();
                     }

@@ -1,0 +1,76 @@
+//! Who waits for which answer. Each question gets a number of its own, so that peers with several
+//! connections are told apart.
+
+use super::core_loop::ConnId;
+use hedge_model::msg::{Answer, Reply};
+use hedge_model::view::JobState;
+use std::collections::{BTreeMap, HashMap};
+use tokio::sync::{mpsc, oneshot};
+
+/// Questions without an answer, watches among them, over all clients.
+const ASKED_MAX: usize = 65_536;
+
+/// Where the answers to a question go.
+#[derive(Debug)]
+pub(super) enum Asker {
+    Remote { conn: ConnId, ask: u64, watch: bool },
+    Once(Option<oneshot::Sender<Reply>>),
+    Watch(mpsc::Sender<Reply>),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Askers {
+    last: u64,
+    open: HashMap<u64, Asker>,
+}
+
+impl Askers {
+    /// The number of a new question, and whether there are too many already.
+    pub fn add(&mut self, asker: Asker) -> (u64, bool) {
+        let full = self.open.len() >= ASKED_MAX;
+        self.last += 1;
+        self.open.insert(self.last, asker);
+        (self.last, full)
+    }
+
+    /// A connection is closed: nobody waits there any more.
+    pub fn forget(&mut self, conn: ConnId) {
+        self.open
+            .retain(|_, asker| !matches!(asker, Asker::Remote { conn: at, .. } if *at == conn));
+    }
+
+    /// Hands an answer to whoever asked, or adds it to what goes to their connection.
+    pub fn answer(&mut self, id: u64, reply: Reply, remote: &mut BTreeMap<ConnId, Vec<Answer>>) {
+        let over = is_last(&reply);
+        let over = match self.open.get_mut(&id) {
+            None => return,
+            Some(Asker::Remote { conn, ask, watch }) => {
+                let answer = Answer { id: *ask, reply };
+                remote.entry(*conn).or_default().push(answer);
+                over || !*watch
+            }
+            Some(Asker::Once(asker)) => {
+                if let Some(asker) = asker.take() {
+                    _ = asker.send(reply);
+                }
+                true
+            }
+            Some(Asker::Watch(asker)) => {
+                // A watcher that is behind misses news, but never the end.
+                if asker.try_send(reply.clone()).is_err() && over {
+                    let asker = asker.clone();
+                    tokio::spawn(async move { _ = asker.send(reply).await });
+                }
+                over
+            }
+        };
+        if over {
+            self.open.remove(&id);
+        }
+    }
+}
+
+/// Whether a watch ends with this.
+fn is_last(reply: &Reply) -> bool {
+    !matches!(reply, Reply::Job(view) if view.state == JobState::Running)
+}

@@ -74,8 +74,19 @@ async fn on_grid(
     mut interrupts: Interrupts,
 ) -> Result<Exit, Failure> {
     let program = checked.is_program();
-    let spec = checked.finish(client).await?;
-    let job = client.submit(new_key()?, &spec).await?;
+    let submitted = async {
+        let spec = checked.finish(client).await?;
+        let job = client.submit(new_key()?, &spec).await?;
+        Ok::<_, Failure>((spec, job))
+    };
+    let (spec, job) = tokio::select! {
+        submitted = submitted => submitted?,
+        () = interrupts.next() => {
+            show::note("cancelled before the job began; Ctrl-C again quits at once");
+            interrupts.quit_on_next(Exit::Cancelled);
+            return Ok(Exit::Cancelled);
+        }
+    };
     let mut progress = Progress::new(context.look.json || program);
     let mut followed = follow(client, job, &mut progress, &mut interrupts).await;
     if let Ok(Followed::Interrupted) = followed {

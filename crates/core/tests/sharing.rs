@@ -211,3 +211,14 @@ fn one_key_is_one_job() {
     rig.ask(1, Request::Job(JobId(3)));
     rig.expect(&["client 1 #99: no, Unknown: there is no job 3; `hedge jobs` lists them"]);
 }
+
+#[test]
+fn a_client_that_went_is_not_answered_over_its_next_connection() {
+    let mut rig = Rig::new();
+    rig.submit(1, 7, &plain(vec![group("a", &[])]));
+    rig.event(hedge_core::supervisor::Event::Gone { peer: client(1) });
+    rig.commit();
+    rig.expect(&["append accepted"]);
+    rig.submit(1, 7, &plain(vec![group("a", &[])]));
+    rig.expect(&["client 1 #7: accepted 1"]);
+}

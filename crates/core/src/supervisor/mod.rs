@@ -217,6 +217,8 @@ enum Pending {
         client: PeerId,
         ask: u64,
     },
+    /// Nothing: whoever asked is gone, and a later connection of the same peer counts its questions anew.
+    Unheard,
     /// What an attempt left that did not win.
     Unwanted {
         worker: PeerId,
@@ -460,7 +462,24 @@ impl Supervisor {
                 secret,
             } => answer(client, ask, Reply::Ticket(secret), out),
             Pending::Cancelled { client, ask } => answer(client, ask, Reply::Ok, out),
+            Pending::Unheard => {}
             Pending::Unwanted { worker, outputs } => self.drop_unwanted(worker, &outputs, out),
+        }
+    }
+
+    /// A peer's questions are not answered any more.
+    fn unhear(&mut self, peer: PeerId) {
+        for pending in self.pending.values_mut() {
+            match pending {
+                Pending::Accepted { client, .. }
+                | Pending::Ticket { client, .. }
+                | Pending::Cancelled { client, .. }
+                    if *client == peer =>
+                {
+                    *pending = Pending::Unheard;
+                }
+                _ => {}
+            }
         }
     }
 

@@ -169,6 +169,7 @@ impl Supervisor {
     }
 
     pub(crate) fn on_gone(&mut self, peer: PeerId, out: &mut Vec<Action>) {
+        self.unhear(peer);
         let live = self.live();
         let (gone, kept) = std::mem::take(&mut live.submits)
             .into_iter()

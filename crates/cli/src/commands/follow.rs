@@ -38,7 +38,9 @@ pub async fn follow(
     loop {
         match follow_once(client, job, progress, interrupts).await {
             Ok(Some(followed)) => return Ok(followed),
-            Err(error @ ClientError::Refused(_)) => return Err(error.into()),
+            Err(error @ (ClientError::Refused(_) | ClientError::NotAllowed(_))) => {
+                return Err(error.into());
+            }
             Ok(None) | Err(_) if failures < RETRIES_MAX => {
                 if failures == 0 {
                     progress.say("the connection to the supervisor was lost; trying again");

@@ -227,14 +227,15 @@ impl Supervisor {
     /// Fetches content into the own store, unless it is there or on its way.
     pub(crate) fn pull(&mut self, hash: Hash, out: &mut Vec<Action>) {
         let me = self.config.me.peer;
-        let submit = self
-            .live()
-            .submits
-            .iter()
-            .find(|submit| submit.missing.contains(&hash));
-        let client = submit.map(|submit| submit.from.clone());
+        // Whoever submitted last is likeliest to be still there.
+        let submits = self.live().submits.iter().rev();
+        let clients: Vec<Source> = submits
+            .filter(|submit| submit.missing.contains(&hash))
+            .take(SOURCES_MAX)
+            .map(|submit| submit.from.clone())
+            .collect();
         let mut sources = self.sources(&[hash]);
-        sources.extend(client);
+        sources.extend(clients);
         sources.retain(|source| source.peer != me);
         let live = self.live();
         let size = live.content.get(&hash).map_or(0, |content| content.size);

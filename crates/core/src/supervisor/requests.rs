@@ -48,7 +48,13 @@ impl Supervisor {
             from,
             missing: missing.clone(),
         });
-        missing.into_iter().for_each(|hash| self.pull(hash, out));
+        for hash in missing {
+            // What was tried with clients before says nothing about this one.
+            if let Some(pull) = self.live().pulls.get_mut(&hash) {
+                pull.failures = 0;
+            }
+            self.pull(hash, out);
+        }
     }
 
     pub(crate) fn on_ask(

@@ -301,6 +301,11 @@ impl Loop {
         }
         if self.clients.remove(&conn).is_some() {
             self.askers.forget(conn);
+            // One peer may have several connections; only with the last is nobody there who waits.
+            let here = self.clients.values().any(|other| other.peer() == peer);
+            if !here && !self.workers.contains_key(&peer) {
+                self.feed(Event::Gone { peer });
+            }
         }
     }
 

@@ -41,6 +41,7 @@ pub(crate) enum Input {
     },
     Beat {
         peer: PeerId,
+        conn: ConnId,
         beat: Beat,
     },
     Gone {
@@ -238,7 +239,16 @@ impl Loop {
                     );
                 }
             }
-            Input::Beat { peer, beat } => self.feed(Event::Beat { peer, beat }),
+            Input::Beat { peer, conn, beat } => {
+                // Beats count from 1 on each connection: one of an older would make the new ones stale.
+                if self
+                    .workers
+                    .get(&peer)
+                    .is_some_and(|worker| worker.conn == conn)
+                {
+                    self.feed(Event::Beat { peer, beat });
+                }
+            }
             Input::Gone { peer, conn } => self.on_gone(peer, conn),
             Input::Local { request, reply } => {
                 self.ask(local_peer(&self.addr), request, Asker::Once(Some(reply)));

@@ -68,7 +68,7 @@ pub(super) fn serve(
     let peer = sender.peer();
     match role {
         Role::Worker => {
-            tokio::spawn(read_beats(beats, peer, inputs.clone()));
+            tokio::spawn(read_beats(beats, peer, conn, inputs.clone()));
             tokio::spawn(read::<FromWorker>(
                 receiver,
                 sender.clone(),
@@ -116,7 +116,12 @@ async fn read<T: serde::de::DeserializeOwned>(
     _ = inputs.send(Input::Gone { peer, conn }).await;
 }
 
-async fn read_beats(mut beats: BeatReceiver, peer: PeerId, inputs: mpsc::Sender<Input>) {
+async fn read_beats(
+    mut beats: BeatReceiver,
+    peer: PeerId,
+    conn: ConnId,
+    inputs: mpsc::Sender<Input>,
+) {
     let mut batch = vec![bytes::Bytes::new(); BEATS_AT_ONCE];
     while let Ok(count) = beats.recv(&mut batch).await {
         for beat in batch.iter().take(count) {
@@ -124,7 +129,7 @@ async fn read_beats(mut beats: BeatReceiver, peer: PeerId, inputs: mpsc::Sender<
                 continue;
             };
             // A beat that finds the queue full is lost like one that the network lost.
-            _ = inputs.try_send(Input::Beat { peer, beat });
+            _ = inputs.try_send(Input::Beat { peer, conn, beat });
         }
     }
 }

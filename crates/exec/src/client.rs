@@ -371,16 +371,19 @@ async fn start_process(
                 Err(error) => return Err(error),
             };
         }
+        let mut open = true;
         loop {
+            // Also at the end: one that refuses says why and ends.
             if let Some(reply) =
                 wire::decode::<Reply>(&inbox, &mut 0).map_err(|error| io::Error::other(error.0))?
             {
                 return Ok(reply);
             }
-            stream.readable().await?;
-            if !receive(&stream, &mut inbox)? {
+            if !open {
                 return Err(io::Error::other("it ended at once"));
             }
+            stream.readable().await?;
+            open = receive(&stream, &mut inbox)?;
         }
     };
     let why = match tokio::time::timeout(START_MAX, ready).await {

@@ -161,10 +161,13 @@ impl Grid {
             .join("state/hedgerow/supervisor/worker.ticket");
         let ticket = fs::read_to_string(ticket).unwrap();
         let dir = self.worker_dir(self.workers.len());
+        let cpus: &[&str] = if args.contains(&"--cpus") {
+            &[]
+        } else {
+            &["--cpus", "1"]
+        };
         let fixed = [
             "worker",
-            "--cpus",
-            "1",
             "--listen",
             "127.0.0.1:0",
             "--task-priority",
@@ -172,7 +175,7 @@ impl Grid {
         ];
         let own = ["--join", ticket.trim(), "--dir", dir.to_str().unwrap()];
         self.workers
-            .push(self.place.start(&[&fixed[..], &own, args].concat()));
+            .push(self.place.start(&[&fixed[..], &own, cpus, args].concat()));
     }
 
     /// The folder of the worker with this number.

@@ -144,7 +144,7 @@ fn an_out_that_is_a_file_is_refused_before_anything_starts() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("--out taken is no folder"));
+    assert!(text(&output.stderr).contains("results cannot go to taken"));
 }
 
 #[test]

@@ -273,6 +273,22 @@ crash_limit = 2
 }
 
 #[test]
+fn a_place_where_results_cannot_go_is_told_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::here(folder.path());
+    write(&folder.path().join("notes"), "a file");
+    let job = "[[task]]\nid = \"a\"\ncommand = [\"touch\", \"a\"]\noutputs = [\"a\"]\n";
+    write(&folder.path().join("job.toml"), job);
+    let output = place.call(&["run", "job.toml", "--out", "notes/deep"]);
+    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert!(text(&output.stderr).contains("notes is no folder"));
+    assert!(text(&output.stderr).contains("nothing was started"));
+    let output = place.call(&["run", "job.toml", "--out", "new/deep"]);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert!(folder.path().join("new/deep/a").is_file());
+}
+
+#[test]
 fn results_are_held_for_later_and_for_other_clients() {
     let folder = tempfile::tempdir().unwrap();
     let mut grid = Grid::start(folder.path(), 1);

@@ -4,6 +4,7 @@ use super::results::{bring, check_out};
 use super::{Context, ask, unexpected};
 use crate::args::Fetch;
 use crate::exit::{Exit, Failure};
+use crate::show;
 use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
 use serde_json::json;
@@ -13,13 +14,18 @@ use serde_json::json;
 /// # Errors
 /// There is no such job, it has no results yet, or the grid or the disk failed.
 pub fn run(context: &Context, args: &Fetch) -> Result<Exit, Failure> {
-    check_out(args.out.as_deref())?;
+    check_out(args.out.as_deref(), true)?;
     let job = JobId(args.id);
     context.on_grid(&args.grid, async |client| {
         let Reply::Job(view) = ask(client, Request::Job(job)).await? else {
             return Err(unexpected());
         };
         let results = bring(client, job, &view.name, args.out.as_deref()).await?;
+        if results.is_empty() {
+            show::note(&format!(
+                "job {job} left no files; what its tasks printed: `hedge logs {job} TASK`"
+            ));
+        }
         let text = || {
             let lines = results.iter().map(|path| format!("{}\n", path.display()));
             lines.collect()

@@ -16,17 +16,35 @@ const FOLDERS_MAX: u32 = 10_000;
 /// Most lines shown of what a failed task wrote to its standard error.
 const TAIL_LINES_MAX: usize = 20;
 
-/// Checks early that results can go where the user wants them.
+/// Checks early that results can go where the user wants them: into `out`, else, where there will be `files`,
+/// into a new folder here. What was computed for an hour must not fail at its last step.
 ///
 /// # Errors
-/// The path is no folder.
-pub fn check_out(out: Option<&Path>) -> Result<(), Failure> {
-    match out {
-        Some(path) if path.exists() && !path.is_dir() => Err(Failure::Arguments(format!(
-            "--out {} is no folder; nothing was started: name a folder, it is made if needed",
-            path.display()
-        ))),
-        _ => Ok(()),
+/// The path is no folder, or cannot be written.
+pub fn check_out(out: Option<&Path>, files: bool) -> Result<(), Failure> {
+    let Some(folder) = out.or(files.then_some(Path::new("."))) else {
+        return Ok(());
+    };
+    let wrong = |why: String| {
+        let folder = folder.display();
+        Err(Failure::Arguments(format!(
+            "results cannot go to {folder}: {why}; nothing was started: give --out DIR, it is made if needed"
+        )))
+    };
+    let path = match std::path::absolute(folder) {
+        Ok(path) => path,
+        Err(error) => return wrong(error.to_string()),
+    };
+    let Some(there) = path.ancestors().find(|path| path.exists()) else {
+        return wrong("there is no such place".to_owned());
+    };
+    if !there.is_dir() {
+        return wrong(format!("{} is no folder", there.display()));
+    }
+    use rustix::fs::Access;
+    match rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Ok(()),
+        Err(error) => wrong(format!("{}: {error}", there.display())),
     }
 }
 

@@ -25,7 +25,7 @@ const CANCEL_MAX: Duration = Duration::from_secs(5);
 /// A wrong job, or a machine that cannot run it.
 pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
     log_events("error,hedge_node=warn");
-    check_out(args.out.as_deref())?;
+    check_out(args.out.as_deref(), args.source.job.is_some())?;
     let checked = Checked::new(args.source)?;
     super::block_on(async {
         // A signal from here on is kept until the job can be cancelled, so that nothing is left half made.

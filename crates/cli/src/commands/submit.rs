@@ -18,7 +18,7 @@ use serde_json::json;
 /// # Errors
 /// A wrong job, or a grid that does not take it.
 pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
-    check_out(args.out.as_deref())?;
+    check_out(args.out.as_deref(), args.wait && args.source.job.is_some())?;
     let key = args.key.map_or_else(new_key, Ok)?;
     let checked = Checked::new(args.source)?;
     let program = checked.is_program();

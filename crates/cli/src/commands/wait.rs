@@ -16,7 +16,7 @@ use hedge_model::JobId;
 /// # Errors
 /// There is no such job, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Wait) -> Result<Exit, Failure> {
-    check_out(args.out.as_deref())?;
+    check_out(args.out.as_deref(), false)?;
     let job = JobId(args.id);
     context.on_grid(&args.grid, async |client| {
         let mut interrupts = Interrupts::new()?;

@@ -68,11 +68,12 @@ pub(super) fn serve(
     let peer = sender.peer();
     match role {
         Role::Worker => {
+            tracing::info!(peer = %peer.short(), "a worker has joined");
             tokio::spawn(read_beats(beats, peer, conn, inputs.clone()));
             tokio::spawn(read::<FromWorker>(
                 receiver,
                 sender.clone(),
-                conn,
+                (role, conn),
                 inputs,
                 From::Worker,
             ));
@@ -81,7 +82,7 @@ pub(super) fn serve(
             tokio::spawn(read::<Ask>(
                 receiver,
                 sender.clone(),
-                conn,
+                (role, conn),
                 inputs,
                 From::Client,
             ));
@@ -93,7 +94,7 @@ pub(super) fn serve(
 async fn read<T: serde::de::DeserializeOwned>(
     mut receiver: LinkReceiver,
     sender: LinkSender,
-    conn: ConnId,
+    (role, conn): (Role, ConnId),
     inputs: mpsc::Sender<Input>,
     wrap: fn(Vec<T>) -> From,
 ) {
@@ -112,7 +113,11 @@ async fn read<T: serde::de::DeserializeOwned>(
         }
     }
     let reason = sender.closed().await;
-    tracing::info!(peer = %peer.short(), %reason, "connection closed");
+    // Clients come and go with every command.
+    match role {
+        Role::Worker => tracing::info!(peer = %peer.short(), %reason, "a worker is gone"),
+        _ => tracing::debug!(peer = %peer.short(), %reason, "connection closed"),
+    }
     _ = inputs.send(Input::Gone { peer, conn }).await;
 }
 

@@ -345,7 +345,7 @@ pub(crate) fn end_text(end: &End) -> String {
         End::Failed(why) => why.clone(),
         End::Lost => "its worker fell silent or left".to_owned(),
         End::Cancelled => "another attempt won, or the job ended".to_owned(),
-        End::Unstaged(why) => format!("inputs were out of reach: {why}"),
+        End::Unstaged(why) => format!("it could not run there: {why}"),
     }
 }
 

@@ -97,7 +97,7 @@ impl Progress {
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template(
-        "{prefix} [{bar:24}] {pos}/{len} tasks in {elapsed}, about {eta} left, {wide_msg}",
+        "{prefix} [{bar:16}] {pos}/{len} in {elapsed}, {eta} left, {wide_msg}",
     );
     if let Ok(style) = style {
         bar.set_style(style.progress_chars("=> "));

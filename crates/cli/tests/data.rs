@@ -272,6 +272,41 @@ crash_limit = 2
     );
 }
 
+/// What one job was the last to need is dropped while the next job brings it again.
+#[test]
+fn the_same_input_may_come_again_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = Grid::start(folder.path(), 2);
+    let here = folder.path();
+    write(&here.join("in"), bytes(200_000, 3));
+    let job = r#"
+name = "again"
+[qos]
+redundancy = "none"
+[[task]]
+id = "copy"
+array = "0..2"
+command = ["sh", "-c", "cat in in > out-${index}"]
+inputs = ["in"]
+outputs = ["out-${index}"]
+"#;
+    write(&here.join("job.toml"), job);
+    for round in 0..20 {
+        #[rustfmt::skip]
+        let args = ["submit", "job.toml", "--wait", "--out", "out", "--json"];
+        let output = grid.place.call(&args);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "round {round}: {}",
+            told(&output)
+        );
+        let ended = json(&output);
+        assert_eq!(ended["attempts"]["total"], 2, "round {round}: {ended}");
+        assert_eq!(fs::metadata(here.join("out/out-1")).unwrap().len(), 400_000);
+    }
+}
+
 #[test]
 fn a_place_where_results_cannot_go_is_told_before_anything_runs() {
     let folder = tempfile::tempdir().unwrap();

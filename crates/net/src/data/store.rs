@@ -194,6 +194,8 @@ impl DataStore {
 
     /// Gives content up: it is no longer listed, read or served, and its bytes are freed within minutes.
     pub async fn forget(&self, hash: Hash) -> Result<(), NetError> {
+        // At once: whoever needs it again from here on has to add it again, behind this in the queue.
+        self.held().remove(&hash);
         let _tagging = self.0.tagging.lock().await;
         let deleted = self.0.files.tags().delete(tag(hash)).await;
         deleted.map_err(|error| self.failed("forget part of", error))?;

@@ -212,6 +212,9 @@ impl Fetcher {
         if !whole && self.0.store.is_damaged(hash) {
             return Err(FetchError::Damaged { hash });
         }
+        if let Err(why) = self.0.store.check_room(size) {
+            return Err(FetchError::Local { hash, why });
+        }
         let pin = match whole {
             true => None,
             false => Some(self.0.store.pin(hash).await.map_err(local)?),

@@ -8,6 +8,7 @@ use crate::NetError;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use hedge_model::Hash;
+use hedge_model::units::show_bytes;
 use iroh_blobs::HashAndFormat;
 use iroh_blobs::api::TempTag;
 use iroh_blobs::api::blobs::{AddPathOptions, AddProgress, BlobStatus, ImportMode};
@@ -29,6 +30,8 @@ const COLLECT_INTERVAL: Duration = Duration::from_secs(120);
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 const MEND_TRIES_MAX: u32 = 20;
 const MEND_WAIT: Duration = Duration::from_millis(50);
+/// Room on the disk that added content leaves free: what the store keeps records in stops for good without.
+const ROOM_KEPT_BYTES: u64 = 4 << 20;
 const TAG_PREFIX: &str = "held/";
 
 /// Content kept on disk under its hash; cheap to clone. One process at a time may open a folder.
@@ -88,6 +91,8 @@ impl DataStore {
     pub async fn add_bytes(&self, bytes: impl Into<Bytes>) -> Result<Hash, NetError> {
         let bytes = bytes.into();
         let size = bytes.len() as u64;
+        self.check_room(size)
+            .map_err(|why| self.failed("add to", why))?;
         let added = self.0.files.blobs().add_bytes(bytes);
         let pin = added
             .temp_tag()
@@ -222,6 +227,29 @@ impl DataStore {
             .map_err(|error| self.failed("close", error))
     }
 
+    /// Fails where the store works no more, as after a full disk, until it is opened again.
+    pub async fn check(&self) -> Result<(), NetError> {
+        self.flush().await
+    }
+
+    /// Whether the disk has room for so many bytes more; a sentence where it has not.
+    pub(super) fn check_room(&self, bytes: u64) -> Result<(), String> {
+        // Where the system does not say, adding will.
+        let Ok(disk) = rustix::fs::statvfs(&self.0.dir) else {
+            return Ok(());
+        };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free >= bytes.saturating_add(ROOM_KEPT_BYTES) {
+            return Ok(());
+        }
+        Err(format!(
+            "no space left on the disk: {} are to be added, and {} are free, of which {} stay free",
+            show_bytes(bytes),
+            show_bytes(free),
+            show_bytes(ROOM_KEPT_BYTES)
+        ))
+    }
+
     pub(super) fn files(&self) -> &FsStore {
         &self.0.files
     }
@@ -318,6 +346,13 @@ impl DataStore {
         if !kind.is_file() {
             return Err(file_error(what, path, "it is not a file"));
         }
+        let copied = if matches!(mode, ImportMode::Copy) {
+            kind.len()
+        } else {
+            0
+        };
+        self.check_room(copied)
+            .map_err(|why| file_error(what, path, why))?;
         let format = iroh_blobs::BlobFormat::Raw;
         let options = AddPathOptions {
             path: absolute,

@@ -28,6 +28,15 @@ pub(super) struct Tools {
     pub inputs: mpsc::Sender<Input>,
 }
 
+impl Tools {
+    /// Ends this worker where its store stopped for good, as it does when its records meet a full disk.
+    async fn check_store(&self) {
+        if let Err(error) = self.store.check().await {
+            _ = self.inputs.send(Input::Broken(error.to_string())).await;
+        }
+    }
+}
+
 /// Attempts that are staging or running here.
 #[derive(Default)]
 pub(super) struct Attempts(HashMap<AttemptId, Phase>);
@@ -63,7 +72,11 @@ impl Attempts {
         let (tools, handed) = (tools.clone(), tools.inputs.clone());
         let task = tokio::spawn(async move {
             let result = stage(&tools, &body, &order).await;
+            let doubtful = result.is_err();
             _ = handed.send(Input::Folder(id, result)).await;
+            if doubtful {
+                tools.check_store().await;
+            }
         });
         self.0.insert(id, Phase::Staging(task.abort_handle()));
         None
@@ -98,10 +111,14 @@ impl Attempts {
         let (tools, body, order) = (tools.clone(), body.clone(), order.clone());
         tokio::spawn(async move {
             let report = run(&tools, &body, &order, *scratch, stopped).await;
+            let doubtful = !matches!(report.outcome, Outcome::Done(_) | Outcome::Cancelled);
             _ = tools
                 .inputs
                 .send(Input::Core(Event::Finished(Box::new(report))))
                 .await;
+            if doubtful {
+                tools.check_store().await;
+            }
         });
     }
 

@@ -91,6 +91,8 @@ enum Input {
     },
     /// The grid does not let this worker in; trying again would not help.
     Rejected(String),
+    /// The store of content works no more.
+    Broken(String),
     Core(Event),
     Folder(AttemptId, StageResult),
     Drain,
@@ -189,6 +191,13 @@ impl Loop {
             for input in batch.drain(..) {
                 match input {
                     Input::Rejected(why) => return Err(NodeError::NotAllowed(why)),
+                    Input::Broken(why) => {
+                        self.flush();
+                        return Err(NodeError::Other(format!(
+                            "{why}; the worker ends, and what it had in hand runs elsewhere: make room on the \
+                             disk and start it again"
+                        )));
+                    }
                     Input::Drain if self.link.is_none() && self.core.busy() == 0 => {
                         return self.leave();
                     }
@@ -262,7 +271,7 @@ impl Loop {
                 self.leave_by.get_or_insert(Instant::now() + DRAIN_LIMIT);
                 self.feed(Event::Drain);
             }
-            Input::Rejected(_) => {}
+            Input::Rejected(_) | Input::Broken(_) => {}
         }
     }
 

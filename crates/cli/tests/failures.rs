@@ -7,7 +7,7 @@ use common::tasks::{Marks, attempts, await_empty_scratch, count, workers_of};
 use common::{Grid, Place, json, text, told, until};
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 fn submit_and_wait(place: &Place, job: &str) -> Output {
@@ -243,7 +243,7 @@ fn inputs_that_a_full_disk_cannot_hold_are_used_elsewhere() {
     assert_eq!(count(&there, "state", "failed"), there.len(), "{there:?}");
     assert!(!there.is_empty(), "it was tried there first");
     let why = there[0]["why"].as_str().unwrap();
-    assert!(why.contains("No space left on device"), "{why}");
+    assert!(why.contains("no space left on the disk"), "{why}");
     assert_eq!(count(&elsewhere, "state", "won"), 1, "{elsewhere:?}");
     await_empty(&grid);
 }
@@ -273,17 +273,52 @@ fn outputs_that_a_full_disk_cannot_keep_are_made_elsewhere() {
     let script = "head -c 10000000 /dev/urandom > out";
     let output = submit_and_wait(&grid.place, &task("t", script, "outputs = [\"out\"]"));
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-    let (_, elsewhere) = split(&grid, attempts(&grid.place, "1", "t"));
+    let (there, elsewhere) = split(&grid, attempts(&grid.place, "1", "t"));
+    let why = there[0]["why"].as_str().unwrap();
+    assert!(why.contains("no space left on the disk"), "{why}");
     assert_eq!(count(&elsewhere, "state", "won"), 1, "{elsewhere:?}");
     await_empty(&grid);
 }
 
-/// Nothing is left on the small disk, seen through the worker's own root.
-fn await_empty(grid: &Grid) {
+#[test]
+fn a_disk_that_others_fill_while_a_job_runs_costs_the_job_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut grid = Grid::start(folder.path(), 1);
+    start_cramped(&mut grid);
+    let script = "sleep 0.05; head -c 100000 /dev/urandom > out${index}";
+    let more = "array = \"0..60\"\noutputs = [\"out${index}\"]";
+    let job = submit(&grid.place, &task("t", script, more));
+    until("some of the job to be done", || {
+        (grid.place.ask(&["job", &job])["done"].as_u64()? >= 10).then_some(())
+    });
+    let fill = small_disk(&grid).join("fill");
+    let error = fs::write(&fill, vec![1; 32 << 20]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    let view = grid.place.ask(&["wait", &job, "--out", "got"]);
+    assert_eq!(view["state"], "done", "{view}");
+    assert_eq!(fs::read_dir(folder.path().join("got")).unwrap().count(), 60);
+    // Either it lives on without taking content, or it has ended and said why.
+    let worker = grid.workers.last_mut().unwrap();
+    if !worker.running() {
+        assert!(
+            worker.err().contains("make room on the disk"),
+            "{}",
+            worker.told()
+        );
+    }
+}
+
+/// The small disk, seen through its worker's own root.
+fn small_disk(grid: &Grid) -> PathBuf {
     let pid = grid.workers.last().unwrap().pid();
-    let folder = grid.place.folder.join("cramped/worker");
     let root = Path::new("/proc").join(pid.to_string()).join("root");
-    await_empty_scratch(&root.join(folder.strip_prefix("/").unwrap()));
+    let folder = grid.place.folder.join("cramped");
+    root.join(folder.strip_prefix("/").unwrap())
+}
+
+/// Attempts have left nothing on the small disk.
+fn await_empty(grid: &Grid) {
+    await_empty_scratch(&small_disk(grid).join("worker"));
 }
 
 #[test]

@@ -204,23 +204,7 @@ impl Loop {
                 peer,
                 conn,
                 from: From::Worker(msgs),
-            } => {
-                if self
-                    .workers
-                    .get(&peer)
-                    .is_none_or(|worker| worker.conn != conn)
-                {
-                    return;
-                }
-                for msg in msgs {
-                    if let (FromWorker::Attach(info), Some(worker)) =
-                        (&msg, self.workers.get_mut(&peer))
-                    {
-                        worker.pid = info.pid;
-                    }
-                    self.feed(Event::FromWorker { peer, msg });
-                }
-            }
+            } => self.on_worker(peer, conn, msgs),
             Input::From {
                 peer,
                 conn,
@@ -241,11 +225,7 @@ impl Loop {
             }
             Input::Beat { peer, conn, beat } => {
                 // Beats count from 1 on each connection: one of an older would make the new ones stale.
-                if self
-                    .workers
-                    .get(&peer)
-                    .is_some_and(|worker| worker.conn == conn)
-                {
+                if self.is_worker_on(peer, conn) {
                     self.feed(Event::Beat { peer, beat });
                 }
             }
@@ -267,6 +247,24 @@ impl Loop {
                 }
             }
             Input::Stop(_) => {}
+        }
+    }
+
+    /// Whether this is the worker's present connection.
+    fn is_worker_on(&self, peer: PeerId, conn: ConnId) -> bool {
+        let worker = self.workers.get(&peer);
+        worker.is_some_and(|worker| worker.conn == conn)
+    }
+
+    fn on_worker(&mut self, peer: PeerId, conn: ConnId, msgs: Vec<FromWorker>) {
+        if !self.is_worker_on(peer, conn) {
+            return;
+        }
+        for msg in msgs {
+            if let (FromWorker::Attach(info), Some(worker)) = (&msg, self.workers.get_mut(&peer)) {
+                worker.pid = info.pid;
+            }
+            self.feed(Event::FromWorker { peer, msg });
         }
     }
 

@@ -112,6 +112,8 @@ pub struct Body {
     pub inputs: Vec<FileEntry>,
     /// Patterns of what leaves the folder.
     pub outputs: Vec<Arc<str>>,
+    /// Bytes of outputs that may travel inside one report; the rest goes by its hash.
+    pub inline_max: u32,
     /// What a task takes.
     pub resources: Resources,
     /// Longest running time.

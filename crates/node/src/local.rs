@@ -28,6 +28,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 pub struct LocalConfig {
     /// How many workers.
     pub workers: usize,
+    /// Thousandths of a CPU that each offers.
+    pub cpus_milli: u64,
     /// Further arguments of `hedge worker` for each, like `--no-sandbox`.
     pub worker_args: Vec<String>,
     /// The program to start as workers; this program by default.
@@ -42,6 +44,7 @@ impl LocalConfig {
             .map_err(|error| ClientError::Local(format!("where is hedge? {error}")))?;
         Ok(Self {
             workers: cpus.max(4),
+            cpus_milli: 1000,
             worker_args: Vec::new(),
             program,
         })
@@ -177,6 +180,22 @@ impl Keeper {
         }
     }
 
+    /// This worker's part of the machine. CPUs are shared out more than once where there are more workers
+    /// than CPUs, memory and disk are not.
+    fn share(&self) -> [String; 6] {
+        let all = crate::worker::offer(&self.dir);
+        let part = |amount: u64| format!("{} B", amount / self.config.workers.max(1) as u64);
+        let cpus = self.config.cpus_milli as f64 / 1000.0;
+        [
+            "--cpus".to_owned(),
+            cpus.to_string(),
+            "--memory".to_owned(),
+            part(all.memory),
+            "--disk".to_owned(),
+            part(all.disk),
+        ]
+    }
+
     fn note(&self, pid: Option<u32>) {
         self.pids.lock().unwrap_or_else(PoisonError::into_inner)[self.number] = pid;
     }
@@ -188,7 +207,8 @@ impl Keeper {
             .arg("worker")
             .arg("--dir")
             .arg(&self.dir)
-            .args(["--join", "-", "--cpus", "1", "--listen", "127.0.0.1:0"])
+            .args(["--join", "-", "--listen", "127.0.0.1:0"])
+            .args(self.share())
             .args(&self.config.worker_args)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

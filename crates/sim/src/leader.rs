@@ -4,7 +4,7 @@
 use crate::actors::{Conn, ConnId, Event, Peer, addr, supervisor_id};
 use crate::grid::{Grid, Violation};
 use crate::worker::Input;
-use hedge_core::supervisor::{Action, Config, Event as Heard, State, Supervisor};
+use hedge_core::supervisor::{Action, Config, Event as Heard, PullFailure, State, Supervisor};
 use hedge_model::record::Record;
 use hedge_model::{Epoch, Hash, PeerId, Source, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -204,7 +204,7 @@ impl Grid {
             Ok(())
         } else {
             self.doubted.insert(hash);
-            Err("no source gave it".to_owned())
+            Err(PullFailure::Sources("no source gave it".to_owned()))
         };
         self.leader_handle(Heard::Pulled { hash, result })
     }

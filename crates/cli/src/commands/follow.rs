@@ -41,7 +41,11 @@ pub async fn follow(
             Err(error @ (ClientError::Refused(_) | ClientError::NotAllowed(_))) => {
                 return Err(error.into());
             }
-            Ok(None) | Err(_) if failures < RETRIES_MAX => {
+            lost @ (Ok(None) | Err(_)) if lost.is_ok() || failures < RETRIES_MAX => {
+                if lost.is_ok() {
+                    // It was connected since the last failure.
+                    failures = 0;
+                }
                 if failures == 0 {
                     progress.say("the connection to the supervisor was lost; trying again");
                 }
@@ -52,9 +56,9 @@ pub async fn follow(
                     () = tokio::time::sleep(pause) => {}
                 }
             }
-            Ok(None) => return Err(given_up(job, "the connection was lost")),
             Err(ClientError::Unreachable(why)) => return Err(given_up(job, &why)),
             Err(error) => return Err(error.into()),
+            Ok(None) => {}
         }
     }
 }

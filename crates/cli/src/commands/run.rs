@@ -30,7 +30,9 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
     super::block_on(async {
         // A signal from here on is kept until the job can be cancelled, so that nothing is left half made.
         let interrupts = Interrupts::new()?;
-        let grid = LocalGrid::start(config(args.workers, &args.rules)?).await?;
+        let mut config = config(args.workers, &args.rules)?;
+        config.cpus_milli = checked.cpus_max().clamp(1000, machine_cpus());
+        let grid = LocalGrid::start(config).await?;
         let outcome = on_grid(
             context,
             &grid.client(),
@@ -42,6 +44,11 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
         grid.stop().await;
         outcome
     })
+}
+
+/// Thousandths of CPUs that this machine has.
+fn machine_cpus() -> u64 {
+    std::thread::available_parallelism().map_or(1000, |cpus| cpus.get() as u64 * 1000)
 }
 
 /// A grid of this machine's workers.

@@ -11,8 +11,9 @@ use std::path::Path;
 /// A job that is known to be right as far as this machine can tell.
 pub struct Checked {
     kind: Kind,
-    /// The job, unless big input files still have to be taken into the store.
-    ready: Option<JobSpec>,
+    spec: JobSpec,
+    /// Whether big input files still have to be hashed; until then their hashes in `spec` are zero.
+    big: bool,
 }
 
 enum Kind {
@@ -36,8 +37,7 @@ impl Checked {
             std::fs::File::open(path)?;
             Ok((Hash([0; 32]), std::fs::metadata(path)?.len()))
         })?;
-        let ready = (!big).then_some(spec);
-        Ok(Self { kind, ready })
+        Ok(Self { kind, spec, big })
     }
 
     /// Whether it is a program, whose output the user expects to see.
@@ -45,13 +45,20 @@ impl Checked {
         matches!(self.kind, Kind::Program(_))
     }
 
+    /// The most CPUs that one of its tasks asks for, in thousandths.
+    pub fn cpus_max(&self) -> u64 {
+        let groups = self.spec.groups().iter();
+        let cpus = groups.map(|group| group.resources.cpus_milli);
+        cpus.max().unwrap_or(0)
+    }
+
     /// The job, its big input files served by `client`.
     ///
     /// # Errors
     /// Files that were lost or changed their kind meanwhile.
     pub async fn finish(self, client: &Client) -> Result<JobSpec, Failure> {
-        let Self { kind, ready } = self;
-        if let Some(spec) = ready {
+        let Self { kind, spec, big } = self;
+        if !big {
             return Ok(spec);
         }
         let client = client.clone();

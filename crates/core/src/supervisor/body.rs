@@ -1,10 +1,14 @@
 //! What the tasks of a group are told to do: built once for a group, again when its inputs moved.
 
 use super::{Action, Supervisor};
+use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::msg::Body;
 use hedge_model::spec::{Group, Input};
-use hedge_model::{Data, FileEntry, JobId};
+use hedge_model::{Data, FileEntry, JobId, JobSpec};
 use std::sync::Arc;
+
+/// Bytes that all tasks of a job together report inline: half a frame.
+const INLINE_IN_ALL: u32 = 8 << 20;
 
 impl Supervisor {
     /// The body of a group's tasks, built with current holders where it is not at hand. None, and the group
@@ -62,6 +66,7 @@ impl Supervisor {
             stdin: spec.stdin.clone(),
             inputs,
             outputs: spec.outputs.clone(),
+            inline_max: inline_max(&job.spec),
             resources: spec.resources.clone(),
             time_limit: spec.time_limit,
             sources: self.sources(&blobs),
@@ -113,4 +118,10 @@ pub(crate) fn own_inputs(spec: &hedge_model::JobSpec, group: usize, offset: u32)
 
 pub(crate) fn body_index(spec: &hedge_model::JobSpec, group: usize, offset: u32) -> Option<u32> {
     spec.groups()[group].array.map(|(from, _)| from + offset)
+}
+
+/// How much each task of a job may report inline, so that all of them together fit into one message to
+/// those who read them.
+fn inline_max(spec: &JobSpec) -> u32 {
+    (INLINE_IN_ALL / spec.task_count()).min(INLINE_BYTES_MAX as u32)
 }

@@ -1,9 +1,8 @@
 //! Which worker gets the next attempt of a task.
 
 use super::live::{AttemptState, Live, Why, WorkerIx};
-use super::ready::{Entry, Lane, Shape};
+use super::ready::{Entry, Lane, Shape, Skip};
 use hedge_model::TaskId;
-use std::collections::BTreeSet;
 
 /// Work sent ahead to a busy worker, per place that it has, in seconds: many round trips of a local network.
 pub(crate) const QUEUE_TIME: f64 = 0.02;
@@ -23,7 +22,7 @@ pub(crate) enum Miss {
 
 impl Live {
     /// The first offer in order that may have a place.
-    pub fn next_offer(&self, skip: &BTreeSet<Entry>) -> Option<(Lane, Entry)> {
+    pub fn next_offer(&self, skip: &Skip) -> Option<(Lane, Entry)> {
         if self.queues.is_empty() {
             return None;
         }

@@ -1,7 +1,7 @@
 //! Where content is, what of it is gone, and what this supervisor fetches for itself.
 
 use super::live::{Pull, Timer, WorkerIx};
-use super::{Action, Pending, Supervisor, answer, send};
+use super::{Action, Pending, PullFailure, Supervisor, answer, send};
 use hedge_model::msg::{Refusal, RefusalKind, Reply, ToWorker};
 use hedge_model::record::Record;
 use hedge_model::spec::Input;
@@ -272,7 +272,7 @@ impl Supervisor {
     pub(crate) fn on_pulled(
         &mut self,
         hash: Hash,
-        result: Result<(), String>,
+        result: Result<(), PullFailure>,
         out: &mut Vec<Action>,
     ) {
         let now = self.now;
@@ -285,16 +285,24 @@ impl Supervisor {
                 self.content_arrived(hash, out);
                 self.drop_unused([hash], out);
             }
-            Err(why) => {
+            Err(failure) => {
                 let live = self.live();
                 let Some(pull) = live.pulls.get_mut(&hash) else {
                     return;
                 };
-                pull.failures += 1;
+                pull.failures = (pull.failures + 1).min(PULL_FAILURES_MAX);
+                let after = PULL_AGAIN_AFTER * 2u32.pow(u32::from(pull.failures) - 1);
                 if pull.failures < PULL_FAILURES_MAX {
-                    let after = PULL_AGAIN_AFTER * 2u32.pow(u32::from(pull.failures) - 1);
                     return live.set_timer(now + after, Timer::Pull(hash));
                 }
+                let why = match failure {
+                    PullFailure::Here(why) => {
+                        live.set_timer(now + after, Timer::Pull(hash));
+                        return self.refuse_submissions(hash, &why, out);
+                    }
+                    PullFailure::Sources(why) => why,
+                };
+                let live = self.live();
                 live.pulls.remove(&hash);
                 self.disbelieve_holders(hash, out);
                 self.lose_if_gone(hash, out);

@@ -94,7 +94,9 @@ pub struct EndedAttempt {
 
 impl Done {
     fn bytes(&self) -> u64 {
-        self.outputs.iter().map(|file| file.data.size()).sum()
+        self.outputs
+            .iter()
+            .fold(0, |sum, file| sum.saturating_add(file.data.size()))
     }
 }
 
@@ -323,7 +325,7 @@ impl State {
             job.counts.total += 1;
             job.counts.redundant += u64::from(done.redundant);
         }
-        job.cpu += done.usage.cpu;
+        job.cpu = job.cpu.saturating_add(done.usage.cpu);
         let group = job.spec.group_of(id.number);
         if job.spec.is_result(group) {
             job.result_bytes += done.bytes();

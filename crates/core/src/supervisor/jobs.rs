@@ -124,7 +124,11 @@ impl Supervisor {
         let group_done = job.group_done(group);
         self.note_outputs(id, &outputs, winner);
         if let Some(live_job) = self.live().jobs.get_mut(&id.job) {
-            let took = (usage.staging + usage.running).as_secs_f64().max(1e-6);
+            let took = usage
+                .staging
+                .saturating_add(usage.running)
+                .as_secs_f64()
+                .max(1e-6);
             let mean = &mut live_job.groups[group].mean;
             *mean = Some(mean.map_or(took, |mean| mean * 0.8 + took * 0.2));
         }

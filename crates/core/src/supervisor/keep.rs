@@ -5,8 +5,8 @@ use super::data::{input_blobs, result_files};
 use super::durable::Done;
 use super::live::WorkerIx;
 use super::{Action, Supervisor, send};
-use hedge_model::msg::ToWorker;
-use hedge_model::{FileEntry, Hash, JobId, JobSpec, PeerId};
+use hedge_model::msg::{Log, ToWorker};
+use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, PeerId};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Supervisor {
@@ -35,6 +35,25 @@ impl Supervisor {
             }
         }
         self.drop_unused(inputs, out);
+    }
+
+    /// What an attempt printed is kept here, where it is too long to travel with the report: its worker may
+    /// leave, and need not store it for long.
+    pub(crate) fn keep_log(&mut self, log: Option<&Log>, worker: PeerId, out: &mut Vec<Action>) {
+        let Some(ix) = self.live().by_peer.get(&worker).copied() else {
+            return;
+        };
+        for data in log.iter().flat_map(|log| [&log.stdout, &log.stderr]) {
+            let Data::Blob { hash, size } = data else {
+                continue;
+            };
+            self.held_by(*hash, Some(*size), ix);
+            if let Some(content) = self.live().content.get_mut(hash) {
+                content.kept += 1;
+            }
+            self.pull(*hash, out);
+            self.drop_unused([*hash], out);
+        }
     }
 
     /// A new leader keeps the results of jobs that ended before it.

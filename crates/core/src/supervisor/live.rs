@@ -256,9 +256,11 @@ impl Worker {
 }
 
 impl Content {
-    /// Whether a job that has not ended, or is about to begin, may need it.
+    /// Whether a job that has not ended, or is about to begin, may need it, or it is to be kept and is not
+    /// here yet.
     pub fn in_use(&self) -> bool {
-        !self.producers.is_empty() || !self.jobs.is_empty() || self.claims > 0
+        let wanted = self.kept > 0 && !self.own;
+        wanted || !self.producers.is_empty() || !self.jobs.is_empty() || self.claims > 0
     }
 }
 

@@ -137,10 +137,19 @@ pub enum Event {
         /// Which.
         hash: Hash,
         /// How.
-        result: Result<(), String>,
+        result: Result<(), PullFailure>,
     },
     /// The deadline of [`Supervisor::next_deadline`] is reached.
     Tick,
+}
+
+/// Why content could not be pulled, a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PullFailure {
+    /// This machine cannot keep it, like a full disk: says nothing of those who hold it.
+    Here(String),
+    /// Nobody who was named gave it.
+    Sources(String),
 }
 
 /// What a supervisor wants done.
@@ -412,9 +421,11 @@ impl Supervisor {
                 attempt,
                 worker,
                 outputs,
+                log,
                 ..
             } => {
                 let applied = verdict == Verdict::Applied;
+                self.keep_log(log.as_deref(), worker, out);
                 self.after_task_done(attempt, worker, applied, out);
                 if !applied {
                     self.drop_unwanted(worker, &outputs, out);
@@ -424,8 +435,12 @@ impl Supervisor {
                 attempt,
                 worker,
                 end,
+                log,
                 ..
-            } => self.after_attempt_ended(attempt, worker, &end, out),
+            } => {
+                self.keep_log(log.as_deref(), worker, out);
+                self.after_attempt_ended(attempt, worker, &end, out);
+            }
             Record::OutputsLost { task, .. } if verdict == Verdict::Applied => {
                 self.after_outputs_lost(task, &lost.unwrap_or_default());
             }

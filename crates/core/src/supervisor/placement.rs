@@ -6,12 +6,11 @@
 use super::body::{body_index, own_inputs};
 use super::choose::{Miss, QUEUE_TIME, choose, unplaceable};
 use super::live::{Attempt, AttemptState, LiveGroup, Timer, Why, WorkerIx};
-use super::ready::{Class, Entry, Lane};
+use super::ready::{Class, Entry, Lane, Skip};
 use super::{Action, Supervisor, send};
 use hedge_model::msg::{Assignment, ToWorker};
 use hedge_model::spec::Unplaceable;
 use hedge_model::{AttemptId, JobId, Resources, TaskId};
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Tasks whose attempts take at most so many seconds may be sent ahead: those of which a worker with 64
@@ -19,8 +18,6 @@ use std::time::Duration;
 const SHORT: f64 = QUEUE_TIME * 64.0;
 /// Queued for longer than this while others are idle, an attempt is asked back.
 const REBALANCE_AFTER: Duration = Duration::from_millis(10);
-/// Offers that find no worker, after which one pass ends: bounds the work of a pass over a full pool.
-const MISSES_MAX: usize = 32;
 
 impl Supervisor {
     /// Places what can be placed.
@@ -28,8 +25,8 @@ impl Supervisor {
         if !self.live().unchecked.is_empty() {
             self.find_unplaceable(out);
         }
-        let mut missed = BTreeSet::new();
-        while missed.len() < MISSES_MAX {
+        let mut missed = Skip::default();
+        while !missed.is_full() {
             let live = self.live();
             let Some((lane, entry)) = live.next_offer(&missed) else {
                 break;
@@ -37,7 +34,7 @@ impl Supervisor {
             match self.place(entry, out) {
                 Ok(()) => {}
                 Err(Miss::Task) => {
-                    missed.insert(entry);
+                    missed.add(entry);
                 }
                 Err(Miss::Room) => self.live().ready.block(lane),
             }
@@ -231,7 +228,7 @@ impl Supervisor {
         let now = self.now;
         let live = self.live.get_or_insert_default();
         live.rebalancing = false;
-        if live.next_offer(&BTreeSet::new()).is_some() {
+        if live.next_offer(&Skip::default()).is_some() {
             return;
         }
         let idle = live.room.len();

@@ -9,6 +9,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Offers that find no worker, after which one pass ends: bounds the work of a pass over a full pool.
+const MISSES_MAX: usize = 32;
+
 /// What kind of attempts an entry offers, in the order of their turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
@@ -19,6 +22,32 @@ pub(crate) enum Class {
     Critical,
     /// First attempts of the others.
     Normal,
+}
+
+/// Offers that found no worker in a pass over them, and how many such a pass bears.
+#[derive(Debug, Default)]
+pub(crate) struct Skip {
+    missed: BTreeSet<Entry>,
+    copies: usize,
+}
+
+impl Skip {
+    /// Notes an offer that found no worker.
+    pub fn add(&mut self, entry: Entry) {
+        self.copies += usize::from(entry.class == Class::Copy && self.missed.insert(entry));
+        self.missed.insert(entry);
+    }
+
+    /// Whether the pass is over.
+    pub fn is_full(&self) -> bool {
+        self.missed.len() >= MISSES_MAX
+    }
+
+    /// Copies that have no place, because the workers with room have the task already, must not keep the
+    /// pass from what comes behind them.
+    fn rules_out(&self, entry: &Entry) -> bool {
+        (entry.class == Class::Copy && self.copies >= MISSES_MAX / 2) || self.missed.contains(entry)
+    }
 }
 
 /// One group's offer.
@@ -126,9 +155,9 @@ impl Ready {
         }
     }
 
-    /// The first offer in order that is not in `skip`, whose lane is not blocked, and that either takes no
+    /// The first offer in order that `skip` does not rule out, whose lane is not blocked, and that either takes no
     /// more than `free_max` thousandths of CPUs or may be sent ahead.
-    pub fn first(&self, free_max: u64, skip: &BTreeSet<Entry>) -> Option<(Lane, Entry)> {
+    pub fn first(&self, free_max: u64, skip: &Skip) -> Option<(Lane, Entry)> {
         self.levels.values().find_map(|clients| {
             let offers = clients.iter().filter_map(|(client, lanes)| {
                 let (lane, entry) = self.first_of(lanes, free_max, skip)?;
@@ -140,12 +169,7 @@ impl Ready {
         })
     }
 
-    fn first_of(
-        &self,
-        lanes: &Lanes,
-        free_max: u64,
-        skip: &BTreeSet<Entry>,
-    ) -> Option<(Lane, Entry)> {
+    fn first_of(&self, lanes: &Lanes, free_max: u64, skip: &Skip) -> Option<(Lane, Entry)> {
         let lane = |short, cpus_milli, shape| Lane {
             short,
             cpus_milli,
@@ -157,7 +181,7 @@ impl Ready {
             .chain(ahead)
             .filter(|(lane, _)| !self.blocked.contains(*lane))
             .filter_map(|(lane, entries)| {
-                let entry = entries.iter().find(|entry| !skip.contains(*entry))?;
+                let entry = entries.iter().find(|entry| !skip.rules_out(entry))?;
                 Some((*lane, *entry))
             })
             .min_by_key(|(_, entry)| *entry)

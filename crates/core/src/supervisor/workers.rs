@@ -317,7 +317,7 @@ impl Supervisor {
                         *at != ix && worker.reachable() && !worker.draining
                     };
                     !content.own
-                        && !content.producers.is_empty()
+                        && (!content.producers.is_empty() || content.kept > 0)
                         && !content.workers.iter().any(other)
                 })
             };

@@ -7,12 +7,14 @@ use super::{local_peer, peers, ticket_text};
 use crate::clock::Clock;
 use crate::frames::send;
 use crate::grants::seal;
-use hedge_core::supervisor::{self, Action, Config, Event, State};
+use hedge_core::supervisor::{self, Action, Config, Event, PullFailure, State};
 use hedge_model::msg::{
     Answer, Ask, Beat, FromWorker, Refusal, RefusalKind, Reply, Request, Role, ToWorker, Welcome,
 };
 use hedge_model::{Data, Hash, JobSpec, PeerAddr, PeerId, Source};
-use hedge_net::{CloseReason, DataStore, Fetcher, Incoming, Link, LinkSender, SecretKey};
+use hedge_net::{
+    CloseReason, DataStore, FetchError, Fetcher, Incoming, Link, LinkSender, SecretKey,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -64,7 +66,7 @@ pub(crate) enum Input {
     },
     Pulled {
         hash: Hash,
-        result: Result<(), String>,
+        result: Result<(), PullFailure>,
     },
     WorkerProcessEnded(u32),
     Stop(oneshot::Sender<()>),
@@ -325,10 +327,11 @@ impl Loop {
         }
         match request {
             Request::Submit { key, spec, from } => {
-                let (store, fetcher, inputs) = (
+                let (store, fetcher, inputs, room) = (
                     self.store.clone(),
                     self.fetcher.clone(),
                     self.inputs.clone(),
+                    self.pulls.clone(),
                 );
                 let request = Request::Submit {
                     key,
@@ -340,8 +343,14 @@ impl Loop {
                     return self.on_decoded(peer, ask, result);
                 }
                 tokio::spawn(async move {
-                    let spec = fetch_spec(&store, &fetcher, &spec, &from).await;
-                    let result = spec.map(|spec| (request, spec));
+                    let _place = room.acquire_owned().await;
+                    let fetched = fetch_spec(&store, &fetcher, &spec, &from).await;
+                    if let Some(hash) = spec.hash() {
+                        // The core knows whether anybody else needs this content, and drops it if not.
+                        let result = Ok(());
+                        _ = inputs.send(Input::Pulled { hash, result }).await;
+                    }
+                    let result = fetched.map(|spec| (request, spec));
                     _ = inputs.send(Input::Submit { peer, ask, result }).await;
                 });
             }
@@ -537,10 +546,16 @@ impl Loop {
         );
         tokio::spawn(async move {
             let _place = room.acquire_owned().await;
-            let result = fetcher
-                .fetch(hash, size, &sources, None)
-                .await
-                .map_err(|error| error.to_string());
+            let result =
+                fetcher
+                    .fetch(hash, size, &sources, None)
+                    .await
+                    .map_err(|error| match error {
+                        FetchError::Local { .. } | FetchError::Damaged { .. } => {
+                            PullFailure::Here(error.to_string())
+                        }
+                        _ => PullFailure::Sources(error.to_string()),
+                    });
             _ = inputs.send(Input::Pulled { hash, result }).await;
         });
     }

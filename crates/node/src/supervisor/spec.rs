@@ -37,7 +37,6 @@ pub(super) async fn fetch_spec(
         .read(*hash, SPEC_BYTES_MAX)
         .await
         .map_err(|error| unreadable(error.to_string()))?;
-    _ = store.forget(*hash).await;
     tokio::task::spawn_blocking(move || decode(&bytes))
         .await
         .map_err(|error| unreadable(error.to_string()))?

@@ -8,14 +8,12 @@ use hedge_exec::{
 };
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::msg::{Assignment, Body, Log, Outcome, Report, Usage};
-use hedge_model::{AttemptId, Data, FileEntry};
+use hedge_model::{AttemptId, Data, FileEntry, Hash};
 use hedge_net::{DataStore, Fetcher, Grant};
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
-/// Small outputs travel inside the report up to this much in all; what is beyond goes by its hash.
-const REPORT_INLINE_MAX: usize = 128 << 10;
 /// Printed text up to this length travels inside the report.
 const LOG_INLINE_MAX: usize = 2 << 10;
 
@@ -26,9 +24,30 @@ pub(super) struct Tools {
     pub store: DataStore,
     pub fetcher: Fetcher,
     pub inputs: mpsc::Sender<Input>,
+    /// Outputs of attempts whose reports are not made yet.
+    pub stored: Mutex<Vec<(AttemptId, Hash)>>,
 }
 
 impl Tools {
+    /// Outputs that nobody has heard of yet. They are not told to a supervisor as content held: it would
+    /// have them dropped before the report that names them arrives.
+    pub fn fresh(&self) -> BTreeSet<Hash> {
+        self.lock_stored().iter().map(|(_, hash)| *hash).collect()
+    }
+
+    /// The attempt's report is made.
+    pub fn reported(&self, id: AttemptId) {
+        self.lock_stored().retain(|(of, _)| *of != id);
+    }
+
+    fn store_output(&self, id: AttemptId, hash: Hash) {
+        self.lock_stored().push((id, hash));
+    }
+
+    fn lock_stored(&self) -> MutexGuard<'_, Vec<(AttemptId, Hash)>> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends this worker where its store stopped for good, as it does when its records meet a full disk.
     async fn check_store(&self) {
         if let Err(error) = self.store.check().await {
@@ -136,7 +155,11 @@ impl Attempts {
                 self.0.remove(&id);
                 Some(Event::Staged(id, Err(Unstaged::Failed("cancelled".into()))))
             }
-            Phase::Staged(_) => None,
+            // It was cancelled before it could start.
+            Phase::Staged(_) => {
+                self.0.remove(&id);
+                None
+            }
         }
     }
 
@@ -271,6 +294,7 @@ async fn run(
     stopped: oneshot::Receiver<()>,
 ) -> Report {
     let id = order.attempt;
+    let scratch = Arc::new(scratch);
     let running = tools.spawner.launch(&scratch, launch(body, order)).await;
     let number = running.id();
     let wait = running.wait();
@@ -308,19 +332,34 @@ async fn run(
 }
 
 /// Finds, reads and keeps what the task was to leave.
-async fn collect(tools: &Tools, body: &Body, order: &Assignment, scratch: &Scratch) -> Outcome {
+async fn collect(
+    tools: &Tools,
+    body: &Body,
+    order: &Assignment,
+    scratch: &Arc<Scratch>,
+) -> Outcome {
     let index = order.index.map(|index| index.to_string());
     let patterns: Vec<String> = body
         .outputs
         .iter()
         .map(|output| expand(output, index.as_deref()))
         .collect();
-    let files = match scratch.collect(&patterns) {
-        Ok(files) => files,
-        Err(error) => return Outcome::Failed(error.to_string()),
+    // A large folder takes a while to walk, which must hold nobody up.
+    let (folder, wanted) = (scratch.clone(), patterns);
+    let found = tokio::task::spawn_blocking(move || folder.collect(&wanted)).await;
+    let files = match found {
+        Ok(Ok(files)) => files,
+        Ok(Err(error)) => return Outcome::Failed(error.to_string()),
+        Err(error) => {
+            let why = format!("the outputs could not be looked for: {error}");
+            return Outcome::Unstaged {
+                missing: Vec::new(),
+                why,
+            };
+        }
     };
     let mut entries = Vec::with_capacity(files.len());
-    let mut inline_left = REPORT_INLINE_MAX;
+    let mut inline_left = body.inline_max as usize;
     for file in files {
         let small = file.size <= INLINE_BYTES_MAX as u64 && file.size as usize <= inline_left;
         let data = if small {
@@ -331,6 +370,7 @@ async fn collect(tools: &Tools, body: &Body, order: &Assignment, scratch: &Scrat
         } else {
             let added = tools.store.add_file(&file.file).await;
             added
+                .inspect(|(hash, _)| tools.store_output(order.attempt, *hash))
                 .map(|(hash, size)| Data::Blob { hash, size })
                 .map_err(|error| error.to_string())
         };

@@ -14,9 +14,7 @@ use hedge_core::worker::{Action, DRAIN_LIMIT, Event};
 use hedge_exec::{Priority, ScratchPool, Spawner, SpawnerConfig};
 use hedge_model::msg::{FromWorker, ToWorker, WorkerInfo};
 use hedge_model::{AttemptId, Epoch, PeerAddr, Resources};
-use hedge_net::{
-    CloseReason, DataServer, DataStore, Fetcher, LinkSender, Net, NetConfig, Ticket, Trust,
-};
+use hedge_net::{DataServer, DataStore, Fetcher, LinkSender, Net, NetConfig, Ticket, Trust};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +32,8 @@ const CLOSE_MAX: Duration = Duration::from_millis(500);
 /// While attempts wait here to be started, nobody waits for this worker's reports: they are sent together,
 /// at most this late, which saves both sides most of what short tasks cost them.
 const REPORT_TOGETHER: Duration = Duration::from_millis(5);
+/// How long the last reports of a leaving worker may take to be read.
+const LEAVE_WITHIN: Duration = Duration::from_millis(500);
 /// Messages that are sent without waiting for more.
 const TOGETHER_MAX: usize = 64;
 
@@ -134,6 +134,7 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
         store: store.clone(),
         fetcher,
         inputs,
+        stored: std::sync::Mutex::default(),
     });
     let result = Loop {
         info: inventory::info(&config, net.local_addr()),
@@ -185,7 +186,7 @@ impl Loop {
             let (leave_by, tell_by) = (self.leave_by, self.tell_by);
             tokio::select! {
                 count = queue.recv_many(&mut batch, BATCH) => if count == 0 { return Ok(()) },
-                () = reached(leave_by) => return self.leave(),
+                () = reached(leave_by) => return self.leave().await,
                 () = reached(tell_by) => self.flush(),
             }
             for input in batch.drain(..) {
@@ -198,14 +199,18 @@ impl Loop {
                              disk and start it again"
                         )));
                     }
-                    Input::Drain if self.link.is_none() && self.core.busy() == 0 => {
-                        return self.leave();
+                    Input::Drain
+                        if self.link.is_none()
+                            && self.core.busy() == 0
+                            && self.core.unsettled() == 0 =>
+                    {
+                        return self.leave().await;
                     }
                     other => self.take(other),
                 }
             }
             if self.carry_out() {
-                return self.leave();
+                return self.leave().await;
             }
             if self.tell.is_empty() || (self.core.queued() > 0 && self.tell.len() < TOGETHER_MAX) {
                 let late = !self.tell.is_empty();
@@ -224,12 +229,14 @@ impl Loop {
                 conn,
                 epoch,
             } => {
+                let fresh = self.tools.fresh();
                 let holds = self
                     .tools
                     .store
                     .list()
                     .into_iter()
                     .map(|(hash, _)| hash)
+                    .filter(|hash| !fresh.contains(hash))
                     .collect();
                 let info = WorkerInfo {
                     holds,
@@ -259,6 +266,7 @@ impl Loop {
             Input::Core(event) => {
                 if let Event::Finished(report) = &event {
                     self.attempts.forget(report.attempt);
+                    self.tools.reported(report.attempt);
                 }
                 self.feed(event);
             }
@@ -325,10 +333,10 @@ impl Loop {
         send(sender, &batch);
     }
 
-    fn leave(mut self) -> Result<(), NodeError> {
+    async fn leave(mut self) -> Result<(), NodeError> {
         self.flush();
-        if let Some((_, sender, _)) = &self.link {
-            sender.close(CloseReason::Done);
+        if let Some((_, sender, _)) = self.link.take() {
+            sender.finish(LEAVE_WITHIN).await;
         }
         Ok(())
     }

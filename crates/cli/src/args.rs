@@ -78,7 +78,7 @@ Examples:
 
 Tasks see their own folder and read-only system folders, have no network and run only when nothing
 else wants the CPU, unless the options say otherwise. Ctrl-C or SIGTERM: no new tasks, the running
-ones finish, then it leaves; a second time: at once.")]
+ones get a minute to finish, then it leaves; a second time: at once.")]
     Worker(Worker),
     /// Submit a job to the grid
     #[command(after_help = "\
@@ -264,7 +264,7 @@ pub struct Worker {
     /// CPUs to offer [default: all]
     #[arg(long, value_name = "N", value_parser = cpus)]
     pub cpus: Option<u64>,
-    /// Memory to offer, like '4 GiB' [default: what is free at the start]
+    /// Memory to offer, like '4 GiB' [default: all]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub memory: Option<u64>,
     /// Disk to offer, like '20 GiB' [default: what is free at the start]

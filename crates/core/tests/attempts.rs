@@ -271,3 +271,75 @@ fn a_cancelled_job_ends_its_attempts() {
     rig.ask(1, Request::Cancel(JobId(1)));
     rig.expect(&["client 1 #99: no, Bad: job 1 has ended already"]);
 }
+
+#[test]
+fn absurd_figures_of_a_worker_do_no_harm() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(1, 1, &plain(vec![array(2, group("a", &[]))]));
+    rig.commit();
+    let longest = std::time::Duration::MAX;
+    for number in 0..2 {
+        let attempt = assigned(&rig.said())[0].1;
+        assert_eq!(attempt.task.number, number);
+        let usage = hedge_model::msg::Usage {
+            queued: longest,
+            staging: longest,
+            running: longest,
+            cpu: longest,
+            memory_peak: u64::MAX,
+        };
+        let report = hedge_model::msg::Report {
+            attempt,
+            outcome: hedge_model::msg::Outcome::Done(Vec::new()),
+            usage,
+            log: None,
+        };
+        rig.from(1, hedge_model::msg::FromWorker::Ended(Box::new(report)));
+        rig.commit();
+    }
+    rig.said();
+    let view = rig.core.job_view(JobId(1)).expect("the job");
+    assert_eq!((view.done, view.why), (2, None));
+}
+
+#[test]
+fn what_an_attempt_printed_outlives_its_worker() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(1, 1, &plain(vec![group("a", &[])]));
+    rig.commit();
+    let attempt = assigned(&rig.said())[0].1;
+    let printed = |bytes: u64| hedge_model::Data::Blob {
+        hash: hash(7),
+        size: bytes,
+    };
+    let log = hedge_model::msg::Log {
+        stdout: printed(5_000),
+        stderr: hedge_model::Data::Inline([].into()),
+        stdout_total: 5_000,
+        stderr_total: 0,
+    };
+    let report = hedge_model::msg::Report {
+        attempt,
+        outcome: hedge_model::msg::Outcome::Failed("it ended with exit code 1".into()),
+        usage: hedge_model::msg::Usage::default(),
+        log: Some(Box::new(log)),
+    };
+    rig.from(1, hedge_model::msg::FromWorker::Ended(Box::new(report)));
+    rig.commit();
+    let said = rig.said();
+    assert!(said.iter().any(|line| line.contains("pull")), "{said:?}");
+    // A worker that comes back meanwhile keeps it until it is here.
+    let mut back = info(1, 1);
+    back.holds = vec![hash(7)];
+    rig.attach_with(1, back);
+    let said = rig.said();
+    assert!(!said.iter().any(|line| line.contains("drop")), "{said:?}");
+    rig.event(hedge_core::supervisor::Event::Pulled {
+        hash: hash(7),
+        result: Ok(()),
+    });
+    let said = rig.said();
+    assert!(said.iter().any(|line| line.contains("drop")), "{said:?}");
+}

@@ -222,3 +222,17 @@ fn a_client_that_went_is_not_answered_over_its_next_connection() {
     rig.submit(1, 7, &plain(vec![group("a", &[])]));
     rig.expect(&["client 1 #7: accepted 1"]);
 }
+
+#[test]
+fn copies_without_a_place_hold_no_other_task_up() {
+    let mut rig = Rig::new();
+    let names: Vec<String> = (0..40).map(|number| format!("c{number}")).collect();
+    let mut groups: Vec<Group> = names.iter().map(|name| group(name, &[])).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    groups.push(group("end", &all));
+    rig.submit(1, 1, &redundant(2, 40, groups));
+    rig.commit();
+    rig.said();
+    rig.attach(1, 64);
+    assert_eq!(assigned(&rig.said()).len(), 40);
+}

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 /// A worker that dies is started again after this time, doubled each time it dies soon.
 const RESTART_AFTER: Duration = Duration::from_millis(50);
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(5);
-/// A worker that lived this long is started again without delay.
+/// A worker that lived this long is started again after the shortest time.
 const LIVED_WELL: Duration = Duration::from_secs(10);
 /// Workers that are told to stop get this long.
 const STOP_WITHIN: Duration = Duration::from_secs(2);

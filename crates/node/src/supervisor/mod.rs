@@ -51,7 +51,6 @@ pub struct Supervisor {
     pub(crate) store: DataStore,
     pub(crate) fetcher: Fetcher,
     net: Net,
-    server: DataServer,
     transport: Threads,
     _content: Threads,
 }
@@ -84,7 +83,6 @@ impl Supervisor {
             store,
             fetcher,
             net,
-            server,
             transport,
             _content: content,
         };
@@ -119,12 +117,6 @@ impl Supervisor {
             Ok(Reply::No(refusal)) => Err(NodeError::Other(refusal.why)),
             _ => Err(NodeError::Other("the supervisor has stopped".into())),
         }
-    }
-
-    /// Bytes of content served to each peer, and sent over and received from control connections is in
-    /// their own counters; for tests and figures.
-    pub fn served_bytes(&self) -> u64 {
-        self.server.served_bytes().values().sum()
     }
 
     /// A process on this machine that was started as a worker has ended: nobody needs to wait for silence.

@@ -63,7 +63,7 @@ pub(super) struct Attempts(HashMap<AttemptId, Phase>);
 enum Phase {
     Staging(tokio::task::AbortHandle),
     Staged(Box<Scratch>),
-    /// Dropping or sending ends it.
+    /// Sending ends it.
     Running(Option<oneshot::Sender<()>>),
 }
 

@@ -1,6 +1,6 @@
 //! The worker's connection: dialled again with jittered back-off for as long as the worker lives.
 
-use super::{Input, beat_interval, supervisors};
+use super::{Input, beat_interval};
 use hedge_model::msg::{Beat, Role, ToWorker, Welcome};
 use hedge_net::{CloseReason, Hello, Link, LinkSender, Net, NetError, Ticket};
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ impl Dialler {
 
     async fn dial(&self, hello: &Hello) -> Result<(Link, Welcome), NetError> {
         let mut last = NetError::Closed(CloseReason::Lost);
-        for addr in supervisors(&self.ticket) {
+        for addr in &self.ticket.supervisors {
             match self.net.connect(addr, hello).await {
                 Ok((link, welcome)) => match postcard::from_bytes(&welcome) {
                     Ok(welcome) => return Ok((link, welcome)),

@@ -13,7 +13,7 @@ use attempt::{Attempts, StageResult, Tools};
 use hedge_core::worker::{Action, DRAIN_LIMIT, Event};
 use hedge_exec::{Priority, ScratchPool, Spawner, SpawnerConfig};
 use hedge_model::msg::{FromWorker, ToWorker, WorkerInfo};
-use hedge_model::{AttemptId, Epoch, PeerAddr, Resources};
+use hedge_model::{AttemptId, Epoch, Resources};
 use hedge_net::{DataServer, DataStore, Fetcher, LinkSender, Net, NetConfig, Ticket, Trust};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -352,9 +352,4 @@ async fn reached(instant: Option<Instant>) {
 /// How often to beat, from what the supervisor said.
 fn beat_interval(asked: Duration) -> Duration {
     asked.clamp(Duration::from_micros(500), Duration::from_secs(600))
-}
-
-/// Where a ticket says that the supervisors are.
-fn supervisors(ticket: &Ticket) -> &[PeerAddr] {
-    &ticket.supervisors
 }

@@ -353,3 +353,17 @@ fn a_drained_worker_leaves_by_itself() {
     let status = until("the worker's end", || worker.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
 }
+
+#[test]
+fn what_a_failing_program_printed_is_shown_like_that_of_one_that_succeeds() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = "echo counted; echo broken >&2; exit 3";
+    let output = call(folder.path(), &["run", "--", "sh", "-c", program]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "counted\n");
+    let told = text(&output.stderr);
+    assert!(
+        told.contains("broken") && told.contains("exit code 3"),
+        "{told}"
+    );
+}

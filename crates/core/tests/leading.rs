@@ -172,3 +172,27 @@ fn tickets_let_in_so_many_peers_of_their_role_until_they_expire() {
     join(&mut rig, 4, Role::Worker, Some(50));
     rig.expect(&["admit worker 4: Some(Expired)"]);
 }
+
+#[test]
+fn a_submission_whose_inputs_nobody_offers_is_refused_at_once() {
+    let mut rig = Rig::new();
+    let reader = hedge_model::spec::Group {
+        stdin: Some(hedge_model::Data::Blob {
+            hash: hash(3),
+            size: 70_000,
+        }),
+        ..group("a", &[])
+    };
+    rig.event(hedge_core::supervisor::Event::Submit {
+        peer: client(1),
+        ask: 1,
+        key: hedge_model::SubmitKey([1; 16]),
+        spec: plain(vec![reader]),
+        from: addr(hedge_model::PeerId([9; 32])),
+    });
+    let said = rig.said();
+    assert!(
+        matches!(&said[..], [line] if line.contains("nobody who holds them is named")),
+        "{said:?}"
+    );
+}

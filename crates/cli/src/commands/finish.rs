@@ -36,7 +36,14 @@ pub async fn finish(
         results = bring(client, view.id, &view.name, wish.out).await?;
     }
     if view.state == JobState::Failed && !context.look.json {
-        tell_failure(client, view.id).await;
+        match wish.program.filter(|spec| spec.task_count() == 1) {
+            // Whoever runs one program wants to see all that it printed, above all when it failed.
+            Some(spec) => match print_all(client, view.id, spec).await {
+                Err(Failure::OutputClosed) => return Err(Failure::OutputClosed),
+                Ok(()) | Err(_) => {}
+            },
+            None => tell_failure(client, view.id).await,
+        }
     }
     let code = exit(view.state);
     let Some(spec) = wish.program else {

@@ -241,10 +241,16 @@ impl Supervisor {
         let size = live.content.get(&hash).map_or(0, |content| content.size);
         let content = live.content.get_mut(&hash);
         if sources.is_empty() || content.as_ref().is_some_and(|content| content.own) {
+            let own = content.as_ref().is_some_and(|content| content.own);
             if let Some(content) = content {
                 content.doubted = false;
             }
             live.pulls.remove(&hash);
+            // Whoever submits from within this process puts the content into the own store just after.
+            let local = live.submits.iter().any(|submit| submit.client == me);
+            if !own && !local {
+                self.refuse_submissions(hash, "nobody who holds them is named", out);
+            }
             return;
         }
         let pull = live.pulls.entry(hash).or_insert(Pull {

@@ -236,3 +236,48 @@ fn copies_without_a_place_hold_no_other_task_up() {
     rig.attach(1, 64);
     assert_eq!(assigned(&rig.said()).len(), 40);
 }
+
+#[test]
+fn a_task_that_would_read_more_files_than_can_be_listed_fails_its_job_and_says_so() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(
+        1,
+        1,
+        &plain(vec![group("many", &[]), reader("one", &["many"])]),
+    );
+    rig.commit();
+    let attempt = assigned(&rig.said())[0].1;
+    let file = |number: u32| hedge_model::FileEntry {
+        path: format!("{number}").into(),
+        executable: false,
+        data: hedge_model::Data::Inline([].into()),
+    };
+    let outputs = (0..150_001).map(file).collect();
+    rig.reports(1, attempt, hedge_model::msg::Outcome::Done(outputs));
+    rig.commit();
+    rig.said();
+    let why = rig.core.job_view(JobId(1)).and_then(|view| view.why);
+    let why = why.expect("the job failed");
+    assert!(why.contains("reads 150001 files"), "{why}");
+}
+
+#[test]
+fn who_stops_watching_is_told_nothing_more() {
+    let mut rig = Rig::new();
+    rig.submit(1, 1, &plain(vec![group("a", &[])]));
+    rig.commit();
+    rig.ask(1, Request::Watch(JobId(1)));
+    rig.said();
+    rig.event(hedge_core::supervisor::Event::Unasked((0..1000).collect()));
+    rig.attach(1, 1);
+    let attempt = assigned(&rig.said())[0].1;
+    rig.done(1, attempt);
+    rig.commit();
+    rig.pass(std::time::Duration::from_millis(500));
+    let said = rig.said();
+    assert!(
+        !said.iter().any(|line| line.starts_with("client")),
+        "{said:?}"
+    );
+}

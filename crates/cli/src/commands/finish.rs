@@ -38,10 +38,12 @@ pub async fn finish(
     if view.state == JobState::Failed && !context.look.json {
         match wish.program.filter(|spec| spec.task_count() == 1) {
             // Whoever runs one program wants to see all that it printed, above all when it failed.
-            Some(spec) => match print_all(client, view.id, spec).await {
-                Err(Failure::OutputClosed) => return Err(Failure::OutputClosed),
-                Ok(()) | Err(_) => {}
-            },
+            Some(spec) => {
+                let shown = print_all(client, view.id, spec).await;
+                if let Err(closed @ Failure::OutputClosed) = shown {
+                    return Err(closed);
+                }
+            }
             None => tell_failure(client, view.id).await,
         }
     }

@@ -4,11 +4,14 @@ use super::{Action, Supervisor};
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::msg::Body;
 use hedge_model::spec::{Group, Input};
-use hedge_model::{Data, FileEntry, JobId, JobSpec};
+use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, TaskId};
 use std::sync::Arc;
 
 /// Bytes that all tasks of a job together report inline: half a frame.
 const INLINE_IN_ALL: u32 = 8 << 20;
+
+/// Files that one task may read: about 100 bytes of each fit into a frame of 16 MiB.
+const INPUTS_MAX: usize = 150_000;
 
 impl Supervisor {
     /// The body of a group's tasks, built with current holders where it is not at hand. None, and the group
@@ -41,18 +44,20 @@ impl Supervisor {
         let mut blobs: Vec<_> = shared.chain(own).collect();
         blobs.sort_unstable();
         blobs.dedup();
-        let missing: Vec<_> = blobs
-            .iter()
-            .copied()
-            .filter(|hash| !self.within_reach(*hash))
-            .collect();
-        if !missing.is_empty() {
-            let live = self.live();
-            live.starved.insert((id, group as u32));
+        if inputs.len() > INPUTS_MAX {
+            let (first, why) = (job.spec.first(group), too_many(&spec.id, inputs.len()));
+            let first = TaskId {
+                job: id,
+                number: first,
+            };
+            self.fail_job(id, Some(first), why, out);
             self.refresh_offers(id, group);
-            missing
-                .into_iter()
-                .for_each(|hash| self.lose_if_gone(hash, out));
+            return None;
+        }
+        let out_of_reach = |hash: &Hash| !self.within_reach(*hash);
+        let missing: Vec<Hash> = blobs.iter().copied().filter(out_of_reach).collect();
+        if !missing.is_empty() {
+            self.starve(id, group, missing, out);
             return None;
         }
         let body = Body {
@@ -78,6 +83,15 @@ impl Supervisor {
         offers.version = body.version;
         offers.body = Some(body.clone());
         Some(body)
+    }
+
+    /// A group that cannot start now because content is out of reach; what is gone for good is made again.
+    fn starve(&mut self, id: JobId, group: usize, missing: Vec<Hash>, out: &mut Vec<Action>) {
+        self.live().starved.insert((id, group as u32));
+        self.refresh_offers(id, group);
+        for hash in missing {
+            self.lose_if_gone(hash, out);
+        }
     }
 }
 
@@ -118,6 +132,13 @@ pub(crate) fn own_inputs(spec: &hedge_model::JobSpec, group: usize, offset: u32)
 
 pub(crate) fn body_index(spec: &hedge_model::JobSpec, group: usize, offset: u32) -> Option<u32> {
     spec.groups()[group].array.map(|(from, _)| from + offset)
+}
+
+fn too_many(id: &str, count: usize) -> String {
+    format!(
+        "task {id:?} reads {count} files, and at most {INPUTS_MAX} can be listed for it: let the tasks before \
+         it pack theirs into fewer"
+    )
 }
 
 /// How much each task of a job may report inline, so that all of them together fit into one message to

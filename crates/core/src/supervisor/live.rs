@@ -329,6 +329,13 @@ impl Live {
         }
     }
 
+    /// Nobody waits for these answers any more.
+    pub fn unwatch(&mut self, asks: &[u64]) {
+        for job in self.jobs.values_mut() {
+            job.watchers.retain(|(_, ask)| !asks.contains(ask));
+        }
+    }
+
     pub fn set_timer(&mut self, at: Time, timer: Timer) {
         self.timers.insert((at, timer));
     }

@@ -132,6 +132,8 @@ pub enum Event {
         /// Whose.
         peer: PeerId,
     },
+    /// Nobody waits for the answers to these questions any more.
+    Unasked(Vec<u64>),
     /// A pull of content into the own store ended.
     Pulled {
         /// Which.
@@ -323,6 +325,7 @@ impl Supervisor {
                 secret,
             } => self.on_ask(peer, ask, request, secret, out),
             Event::Gone { peer } => self.on_gone(peer, out),
+            Event::Unasked(asks) => self.live().unwatch(&asks),
             Event::Pulled { hash, result } => self.on_pulled(hash, result, out),
             Event::Tick => self.on_tick(out),
         }

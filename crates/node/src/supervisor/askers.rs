@@ -33,10 +33,10 @@ impl Askers {
         (self.last, full)
     }
 
-    /// A connection is closed: nobody waits there any more.
-    pub fn forget(&mut self, conn: ConnId) {
-        self.open
-            .retain(|_, asker| !matches!(asker, Asker::Remote { conn: at, .. } if *at == conn));
+    /// A connection is closed: nobody waits there any more. Gives the questions that were open.
+    pub fn forget(&mut self, conn: ConnId) -> Vec<u64> {
+        let here = |_: &u64, asker: &mut Asker| matches!(asker, Asker::Remote { conn: at, .. } if *at == conn);
+        self.open.extract_if(here).map(|(ask, _)| ask).collect()
     }
 
     /// Hands an answer to whoever asked, or adds it to what goes to their connection.

@@ -21,6 +21,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Inputs that are handled before actions are carried out: a batch for the network, a bound for its delay.
 const BATCH: usize = 256;
+/// Files whose list fits into a frame whatever they are called.
+const FILES_SURE_TO_FIT: usize = 10_000;
 /// Transfers into the own store at once.
 const PULLS_MAX: usize = 32;
 
@@ -310,7 +312,8 @@ impl Loop {
             self.feed(Event::Gone { peer });
         }
         if self.clients.remove(&conn).is_some() {
-            self.askers.forget(conn);
+            let asks = self.askers.forget(conn);
+            self.feed(Event::Unasked(asks));
             // One peer may have several connections; only with the last is nobody there who waits.
             let here = self.clients.values().any(|other| other.peer() == peer);
             if !here && !self.workers.contains_key(&peer) {
@@ -471,6 +474,7 @@ impl Loop {
         }
         for (conn, batch) in answers {
             if let Some(sender) = self.clients.get(&conn) {
+                let batch: Vec<Answer> = batch.into_iter().map(fitting).collect();
                 send(sender, &batch);
             }
         }
@@ -568,6 +572,20 @@ impl Loop {
         {
             sender.close(CloseReason::ShuttingDown);
         }
+    }
+}
+
+/// Lists of files without number do not fit into a frame; whoever asked is told so instead of waiting.
+fn fitting(answer: Answer) -> Answer {
+    let long =
+        matches!(&answer.reply, Reply::Results(view) if view.files.len() > FILES_SURE_TO_FIT);
+    if !long || hedge_net::encode(std::slice::from_ref(&answer)).is_ok() {
+        return answer;
+    }
+    let why = "the results are too many files for one list; let the tasks pack them into fewer";
+    Answer {
+        id: answer.id,
+        reply: no(RefusalKind::Bad, why),
     }
 }
 

@@ -215,6 +215,15 @@ pub struct Log {
     pub stderr_total: u64,
 }
 
+impl Log {
+    /// The parts that are to be fetched by their hash.
+    pub fn blobs(&self) -> impl Iterator<Item = Hash> + use<> {
+        [self.stdout.hash(), self.stderr.hash()]
+            .into_iter()
+            .flatten()
+    }
+}
+
 /// A heartbeat, sent as a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {

@@ -259,6 +259,12 @@ impl JobSpec {
         self.firsts[group]
     }
 
+    /// Numbers of the tasks of a group.
+    pub fn numbers(&self, group: usize) -> std::ops::Range<u32> {
+        let first = self.firsts[group];
+        first..first + self.draft.groups[group].count()
+    }
+
     /// The group of a task; `number` is below [`JobSpec::task_count`].
     pub fn group_of(&self, number: u32) -> usize {
         self.firsts.partition_point(|first| *first <= number) - 1

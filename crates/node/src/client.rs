@@ -10,7 +10,7 @@ use crate::{ClientError, Folders};
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::msg::{Answer, Ask, Reply, Request, Role};
 use hedge_model::view::{JobState, JobView, LogView, ResultsView};
-use hedge_model::{Data, Hash, JobId, JobSpec, PeerAddr, PeerId, Source, SubmitKey};
+use hedge_model::{Data, Hash, JobId, JobSpec, PeerAddr, Source, SubmitKey};
 use hedge_net::{
     CloseReason, DataServer, DataStore, Fetcher, Hello, LinkSender, Net, NetConfig, NetError,
     SecretKey, Ticket, Trust,
@@ -543,12 +543,4 @@ pub fn new_key() -> Result<SubmitKey, ClientError> {
     getrandom::fill(&mut key)
         .map_err(|error| ClientError::Local(format!("no random bytes: {error}")))?;
     Ok(SubmitKey(key))
-}
-
-/// Who a client with these folders is; makes its key where there is none.
-pub fn identity(folders: &Folders) -> Result<PeerId, ClientError> {
-    make_private(&folders.client())?;
-    let key =
-        hedge_net::load_or_create_identity(&folders.client()).map_err(crate::NodeError::from)?;
-    Ok(hedge_net::peer_id(&key))
 }

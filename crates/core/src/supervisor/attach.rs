@@ -1,6 +1,6 @@
 //! A worker connects: what it has in hand and what it holds is compared with what is known and wanted.
 
-use super::live::{Attempt, AttemptState, Content, Why, Worker, WorkerIx};
+use super::live::{Attempt, AttemptState, Content, Why, Worker, WorkerIx, find_attempt};
 use super::{Action, Supervisor, send};
 use hedge_model::msg::{ToWorker, WorkerInfo};
 use hedge_model::{AttemptId, Hash, JobId, PeerId};
@@ -81,10 +81,7 @@ impl Supervisor {
         let live = self.live();
         live.workers[ix as usize].lost.remove(&id);
         let peer = live.workers[ix as usize].peer;
-        let known = live
-            .tasks
-            .get_mut(&id.task)
-            .and_then(|known| known.attempt(id));
+        let known = find_attempt(&mut live.tasks, id);
         let mine = known.as_ref().is_some_and(|attempt| attempt.worker == ix);
         if !wanted || (!mine && (id.epoch >= epoch || known.is_some())) {
             if mine {
@@ -129,11 +126,7 @@ impl Supervisor {
         let group = spec.group_of(id.task.number);
         let need = &spec.groups()[group].resources;
         let live = self.live.get_or_insert_default();
-        let Some(attempt) = live
-            .tasks
-            .get_mut(&id.task)
-            .and_then(|known| known.attempt(id))
-        else {
+        let Some(attempt) = find_attempt(&mut live.tasks, id) else {
             return;
         };
         let worker = &mut live.workers[ix as usize];

@@ -106,10 +106,8 @@ fn shared_inputs(job: &super::durable::Job, group: &Group) -> Vec<FileEntry> {
                 else {
                     continue;
                 };
-                let first = job.spec.first(from) as usize;
-                let tasks = &job.tasks[first..first + job.spec.groups()[from].count() as usize];
                 files.extend(
-                    tasks
+                    job.tasks_of(from)
                         .iter()
                         .filter_map(|task| task.done.as_ref())
                         .flat_map(|done| done.outputs.iter().cloned()),

@@ -34,9 +34,11 @@ impl Supervisor {
                 )
             })?;
             for group in 0..job.spec.groups().len() {
-                let first = job.spec.first(group) as usize;
-                let tasks = &job.tasks[first..first + job.spec.groups()[group].count() as usize];
-                let open = tasks.iter().filter(|task| task.done.is_none()).count();
+                let open = job
+                    .tasks_of(group)
+                    .iter()
+                    .filter(|task| task.done.is_none())
+                    .count();
                 expect(open == job.open[group] as usize, || {
                     format!("job {id}: group {group} miscounts its open tasks")
                 })?;

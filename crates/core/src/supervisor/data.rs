@@ -1,6 +1,7 @@
 //! Where content is, what of it is gone, and what this supervisor fetches for itself.
 
-use super::live::{Pull, Timer, WorkerIx};
+use super::durable::Done;
+use super::live::{Pull, Submission, Timer, WorkerIx};
 use super::{Action, Pending, PullFailure, Supervisor, answer, send};
 use hedge_model::msg::{Refusal, RefusalKind, Reply, ToWorker};
 use hedge_model::record::Record;
@@ -160,8 +161,7 @@ impl Supervisor {
                 .any(|input| matches!(input, Input::Task(name) if name == id))
         };
         let unstarted = |next: usize| {
-            let first = job.spec.first(next);
-            (first..first + job.spec.groups()[next].count()).any(|number| {
+            job.spec.numbers(next).any(|number| {
                 let running = live
                     .tasks
                     .get(&TaskId {
@@ -383,11 +383,9 @@ impl Supervisor {
 
     fn refuse_submissions(&mut self, hash: Hash, why: &str, out: &mut Vec<Action>) {
         let live = self.live();
-        let (gone, kept) = std::mem::take(&mut live.submits)
-            .into_iter()
-            .partition(|s| s.missing.contains(&hash));
-        live.submits = kept;
-        for submit in Vec::from_iter::<Vec<super::live::Submission>>(gone) {
+        let hopeless = |submit: &mut Submission| submit.missing.contains(&hash);
+        let gone: Vec<Submission> = live.submits.extract_if(.., hopeless).collect();
+        for submit in gone {
             self.release_inputs(&submit.spec, out);
             let why = format!(
                 "the inputs could not be fetched from the client: {why}; nothing was accepted"
@@ -418,14 +416,15 @@ pub(crate) fn input_blobs(spec: &JobSpec) -> impl Iterator<Item = (Hash, u64)> +
         .filter_map(|data| data.hash().map(|hash| (hash, data.size())))
 }
 
-/// Files of the tasks that no other waits for, as far as they are done.
-pub(crate) fn result_files(job: &super::durable::Job) -> impl Iterator<Item = &FileEntry> {
+/// The tasks that no other waits for, as far as they are done, with their numbers.
+pub(crate) fn result_tasks(job: &super::durable::Job) -> impl Iterator<Item = (u32, &Done)> {
     let groups = (0..job.spec.groups().len()).filter(|group| job.spec.is_result(*group));
     groups
-        .flat_map(|group| {
-            let first = job.spec.first(group) as usize;
-            &job.tasks[first..first + job.spec.groups()[group].count() as usize]
-        })
-        .filter_map(|task| task.done.as_deref())
-        .flat_map(|done| done.outputs.iter())
+        .flat_map(|group| job.spec.numbers(group).zip(job.tasks_of(group)))
+        .filter_map(|(number, task)| Some((number, task.done.as_deref()?)))
+}
+
+/// The files of those tasks.
+pub(crate) fn result_files(job: &super::durable::Job) -> impl Iterator<Item = &FileEntry> {
+    result_tasks(job).flat_map(|(_, done)| done.outputs.iter())
 }

@@ -106,6 +106,12 @@ impl Job {
         self.open[group] == 0
     }
 
+    /// The tasks of a group.
+    pub(crate) fn tasks_of(&self, group: usize) -> &[Task] {
+        let numbers = self.spec.numbers(group);
+        &self.tasks[numbers.start as usize..numbers.end as usize]
+    }
+
     /// Attempts of one task that ended without deciding it, oldest first.
     pub(crate) fn ended_attempts(
         &self,

@@ -468,11 +468,7 @@ impl Supervisor {
 
 fn start_group(state: &State, id: JobId, group: usize) -> LiveGroup {
     let job = &state.jobs[&id];
-    let (first, count) = (
-        job.spec.first(group) as usize,
-        job.spec.groups()[group].count(),
-    );
-    let tasks = &job.tasks[first..first + count as usize];
+    let tasks = job.tasks_of(group);
     let untouched = |task: &super::durable::Task| {
         task.done.is_none() && task.generation == 0 && task.failures == 0
     };

@@ -2,7 +2,6 @@
 //! Whatever nobody needs is dropped everywhere.
 
 use super::data::{input_blobs, result_files};
-use super::durable::Done;
 use super::live::WorkerIx;
 use super::{Action, Supervisor, send};
 use hedge_model::msg::{Log, ToWorker};
@@ -80,7 +79,8 @@ impl Supervisor {
             return;
         };
         let done = ended.tasks.iter().filter_map(|task| task.done.as_deref());
-        let logs: BTreeSet<Hash> = done.clone().flat_map(log_blobs).collect();
+        let logs = done.clone().filter_map(|done| done.log.as_ref());
+        let logs: BTreeSet<Hash> = logs.flat_map(|log| log.blobs()).collect();
         let results: BTreeSet<Hash> = result_hashes(ended);
         let mut hashes = stale;
         hashes.extend(input_blobs(&ended.spec).map(|(hash, _)| hash));
@@ -166,10 +166,4 @@ fn result_hashes(job: &super::durable::Job) -> BTreeSet<Hash> {
     result_files(job)
         .filter_map(|file| file.data.hash())
         .collect()
-}
-
-fn log_blobs(done: &Done) -> impl Iterator<Item = Hash> + '_ {
-    let logs = done.log.iter();
-    logs.flat_map(|log| [log.stdout.hash(), log.stderr.hash()])
-        .flatten()
 }

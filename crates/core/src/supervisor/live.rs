@@ -295,6 +295,14 @@ impl LiveTask {
     }
 }
 
+/// An attempt, wherever it stands; apart from [`Live`], so that its worker can be changed beside it.
+pub(crate) fn find_attempt(
+    tasks: &mut BTreeMap<TaskId, LiveTask>,
+    id: AttemptId,
+) -> Option<&mut Attempt> {
+    tasks.get_mut(&id.task)?.attempt(id)
+}
+
 impl Live {
     pub fn worker(&self, peer: PeerId) -> Option<&Worker> {
         self.by_peer

@@ -1,6 +1,7 @@
 //! What clients ask for.
 
-use super::data::result_files;
+use super::data::result_tasks;
+use super::durable::Done;
 use super::live::Submission;
 use super::{Action, Pending, Supervisor, answer};
 use hedge_model::msg::{Refusal, RefusalKind, Reply, Request, SharedSpec};
@@ -160,22 +161,16 @@ impl Supervisor {
             let why = format!("job {id} is still running; `hedge wait {id}` waits for its end");
             return Err((RefusalKind::Busy, why));
         }
-        let mut files = Vec::new();
-        for group in (0..job.spec.groups().len()).filter(|group| job.spec.is_result(*group)) {
-            let first = job.spec.first(group);
-            for number in first..first + job.spec.groups()[group].count() {
-                let Some(done) = &job.tasks[number as usize].done else {
-                    continue;
-                };
-                let label = job.spec.label(number);
-                files.extend(
-                    done.outputs
-                        .iter()
-                        .map(|file| (label.clone(), file.clone())),
-                );
-            }
-        }
-        debug_assert_eq!(files.len(), result_files(job).count());
+        let labelled = |(number, done): (u32, &Done)| {
+            let label = job.spec.label(number);
+            let files: Vec<_> = done
+                .outputs
+                .iter()
+                .map(|file| (label.clone(), file.clone()))
+                .collect();
+            files
+        };
+        let files = result_tasks(job).flat_map(labelled).collect();
         Ok(ResultsView {
             job: id,
             files,
@@ -201,11 +196,7 @@ impl Supervisor {
             ),
             (None, None) => (None, "no attempt has ended yet".to_owned(), None),
         };
-        let blobs: Vec<Hash> = log
-            .iter()
-            .flat_map(|log| [log.stdout.hash(), log.stderr.hash()])
-            .flatten()
-            .collect();
+        let blobs: Vec<Hash> = log.iter().flat_map(|log| log.blobs()).collect();
         let mut sources = self.sources(&blobs);
         if let Some(worker) = worker.and_then(|peer| self.live.as_ref()?.worker(peer))
             && !blobs.is_empty()

@@ -1,6 +1,6 @@
 //! Workers come, report, fall silent, return and leave.
 
-use super::live::{AttemptState, Timer, WorkerIx};
+use super::live::{AttemptState, Submission, Timer, WorkerIx, find_attempt};
 use super::monitor::{Finding, Liveness};
 use super::{Action, Supervisor, send};
 use hedge_model::msg::{FromWorker, Outcome, Report, ToWorker, Usage};
@@ -25,11 +25,7 @@ impl Supervisor {
 
     fn on_started(&mut self, ix: WorkerIx, id: AttemptId) {
         let live = self.live.get_or_insert_default();
-        let Some(attempt) = live
-            .tasks
-            .get_mut(&id.task)
-            .and_then(|known| known.attempt(id))
-        else {
+        let Some(attempt) = find_attempt(&mut live.tasks, id) else {
             return;
         };
         if attempt.worker != ix || !attempt.state.active() {
@@ -67,11 +63,7 @@ impl Supervisor {
             log,
         } = report;
         let worker = self.live().workers[ix as usize].peer;
-        let known = self
-            .live()
-            .tasks
-            .get_mut(&id.task)
-            .and_then(|known| known.attempt(id));
+        let known = find_attempt(&mut self.live().tasks, id);
         let Some(attempt) = known.filter(|attempt| attempt.worker == ix) else {
             send(worker, ToWorker::Settled(id), out);
             if let Outcome::Done(outputs) = &outcome {
@@ -171,11 +163,9 @@ impl Supervisor {
     pub(crate) fn on_gone(&mut self, peer: PeerId, out: &mut Vec<Action>) {
         self.unhear(peer);
         let live = self.live();
-        let (gone, kept) = std::mem::take(&mut live.submits)
-            .into_iter()
-            .partition(|submit| submit.client == peer);
-        live.submits = kept;
-        for submit in Vec::from_iter::<Vec<super::live::Submission>>(gone) {
+        let its = |submit: &mut Submission| submit.client == peer;
+        let gone: Vec<Submission> = live.submits.extract_if(.., its).collect();
+        for submit in gone {
             self.release_inputs(&submit.spec, out);
         }
         self.live()
@@ -250,11 +240,7 @@ impl Supervisor {
         worker.queued.clear();
         for id in in_hand {
             let live = self.live.get_or_insert_default();
-            let Some(attempt) = live
-                .tasks
-                .get_mut(&id.task)
-                .and_then(|known| known.attempt(id))
-            else {
+            let Some(attempt) = find_attempt(&mut live.tasks, id) else {
                 continue;
             };
             let (active, redundant) = (attempt.state.active(), attempt.redundant);
@@ -402,11 +388,7 @@ impl Supervisor {
             }
             worker.queued.pop_front();
             worker.free.take(need);
-            if let Some(attempt) = live
-                .tasks
-                .get_mut(&id.task)
-                .and_then(|known| known.attempt(id))
-            {
+            if let Some(attempt) = find_attempt(&mut live.tasks, id) {
                 attempt.holds = true;
                 if attempt.state == AttemptState::Queued {
                     attempt.state = AttemptState::Assigned;

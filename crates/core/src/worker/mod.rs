@@ -11,7 +11,6 @@ use hedge_model::spec::Runtime;
 use hedge_model::{AttemptId, Epoch, Hash, JobId, Resources, Time};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Attempts in hand at once; orders beyond are refused. The supervisor sends ahead far fewer.
 const IN_HAND_MAX: usize = 100_000;
@@ -406,6 +405,3 @@ impl Worker {
 fn tell_end(report: Report) -> Action {
     Action::Tell(FromWorker::Ended(Box::new(report)))
 }
-
-/// How long a draining worker waits for what is running before it leaves anyway.
-pub const DRAIN_LIMIT: Duration = Duration::from_secs(60);

@@ -3,7 +3,7 @@
 
 use super::askers::{Asker, Askers};
 use super::spec::{decode, fetch_spec};
-use super::{local_peer, peers, ticket_text};
+use super::{peers, ticket_text};
 use crate::clock::Clock;
 use crate::frames::send;
 use crate::grants::seal;
@@ -15,7 +15,7 @@ use hedge_model::{Data, Hash, JobSpec, PeerAddr, PeerId, Source};
 use hedge_net::{
     CloseReason, DataStore, FetchError, Fetcher, Incoming, Link, LinkSender, SecretKey,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -180,23 +180,22 @@ impl Loop {
     /// Hands an event to the core and commits what it appends at once: the journal is in memory.
     fn feed(&mut self, event: Event) {
         let now = self.clock.now();
-        let from = self.actions.len();
-        self.core.handle(now, event, &mut self.actions);
-        let mut at = from;
-        while at < self.actions.len() {
-            if matches!(self.actions[at], Action::Append { .. }) {
-                let done = Action::Drop(Vec::new());
-                if let Action::Append { proposal, record } =
-                    std::mem::replace(&mut self.actions[at], done)
-                {
-                    let event = Event::Committed {
-                        proposal: Some(proposal),
-                        record,
-                    };
-                    self.core.handle(now, event, &mut self.actions);
+        let mut said = Vec::new();
+        let mut appended = VecDeque::new();
+        self.core.handle(now, event, &mut said);
+        loop {
+            for action in said.drain(..) {
+                match action {
+                    Action::Append { proposal, record } => appended.push_back((proposal, record)),
+                    action => self.actions.push(action),
                 }
             }
-            at += 1;
+            let Some((proposal, record)) = appended.pop_front() else {
+                return;
+            };
+            let proposal = Some(proposal);
+            let event = Event::Committed { proposal, record };
+            self.core.handle(now, event, &mut said);
         }
     }
 
@@ -235,10 +234,10 @@ impl Loop {
             }
             Input::Gone { peer, conn } => self.on_gone(peer, conn),
             Input::Local { request, reply } => {
-                self.ask(local_peer(&self.addr), request, Asker::Once(Some(reply)));
+                self.ask(self.addr.peer, request, Asker::Once(Some(reply)));
             }
             Input::LocalWatch { request, replies } => {
-                self.ask(local_peer(&self.addr), request, Asker::Watch(replies));
+                self.ask(self.addr.peer, request, Asker::Watch(replies));
             }
             Input::Submit { peer, ask, result } => self.on_decoded(peer, ask, result),
             Input::Pulled { hash, result } => self.feed(Event::Pulled { hash, result }),
@@ -303,11 +302,7 @@ impl Loop {
     }
 
     fn on_gone(&mut self, peer: PeerId, conn: ConnId) {
-        if self
-            .workers
-            .get(&peer)
-            .is_some_and(|worker| worker.conn == conn)
-        {
+        if self.is_worker_on(peer, conn) {
             self.workers.remove(&peer);
             self.feed(Event::Gone { peer });
         }
@@ -442,8 +437,7 @@ impl Loop {
         let mut answers: BTreeMap<ConnId, Vec<Answer>> = BTreeMap::new();
         for action in std::mem::take(&mut self.actions) {
             match action {
-                Action::Append { .. } => {}
-                Action::Drop(hashes) if hashes.is_empty() => {}
+                Action::Append { .. } => {} // committed when it was said
                 Action::Send { to, msg } => {
                     orders.entry(to).or_default().push(self.sealed(to, msg))
                 }
@@ -505,8 +499,7 @@ impl Loop {
                 Reply::Results(view)
             }
             Reply::Log(mut view) => {
-                let data = view.log.iter().flat_map(|log| [&log.stdout, &log.stderr]);
-                let hashes: Vec<Hash> = data.filter_map(Data::hash).collect();
+                let hashes: Vec<Hash> = view.log.iter().flat_map(|log| log.blobs()).collect();
                 view.grant = seal(&self.key, to, &hashes, epoch);
                 Reply::Log(view)
             }

@@ -11,8 +11,8 @@ use crate::transport::Threads;
 use crate::{Folders, NodeError};
 pub(crate) use core_loop::Input;
 use core_loop::Loop;
+use hedge_model::PeerAddr;
 use hedge_model::msg::{Reply, Request, Role};
-use hedge_model::{PeerAddr, PeerId};
 use hedge_net::{DataServer, DataStore, Fetcher, Net, NetConfig, SecretKey, Ticket, Trust};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -183,9 +183,4 @@ pub(crate) fn ticket_text(
         expires_unix_s,
     }
     .to_string()
-}
-
-/// Stands for whoever asks from within this process.
-pub(crate) fn local_peer(addr: &PeerAddr) -> PeerId {
-    addr.peer
 }

@@ -10,7 +10,7 @@ use crate::frames::send;
 use crate::transport::Threads;
 use crate::{Folders, NodeError};
 use attempt::{Attempts, StageResult, Tools};
-use hedge_core::worker::{Action, DRAIN_LIMIT, Event};
+use hedge_core::worker::{Action, Event};
 use hedge_exec::{Priority, ScratchPool, Spawner, SpawnerConfig};
 use hedge_model::msg::{FromWorker, ToWorker, WorkerInfo};
 use hedge_model::{AttemptId, Epoch, Resources};
@@ -32,6 +32,8 @@ const CLOSE_MAX: Duration = Duration::from_millis(500);
 /// While attempts wait here to be started, nobody waits for this worker's reports: they are sent together,
 /// at most this late, which saves both sides most of what short tasks cost them.
 const REPORT_TOGETHER: Duration = Duration::from_millis(5);
+/// How long a draining worker waits for what is running before it leaves anyway.
+const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// How long the last reports of a leaving worker may take to be read.
 const LEAVE_WITHIN: Duration = Duration::from_millis(500);
 /// Messages that are sent without waiting for more.

@@ -1,0 +1,128 @@
+//! How a journal is opened, and what it is given by whoever opens it.
+
+use bytes::Bytes;
+use hedge_model::PeerAddr;
+use serde::{Deserialize, Serialize};
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Names one life of a member in its group. Random and new whenever a peer joins with an empty log, so it is
+/// not the peer's identity: a member that lost its log and came back under its old name could undo what the
+/// group has agreed on.
+pub type NodeId = u64;
+
+/// Who a member is, as every member knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its identity, and where it is reached.
+    pub peer: PeerAddr,
+    /// The newest format of records that it reads.
+    pub format_max: u32,
+}
+
+/// Where the log lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In memory: its end is the end of the process, unless other members keep it.
+    Memory,
+    /// In files of this folder, which is made if it is not there.
+    Disk(PathBuf),
+}
+
+/// How fast the end of a leader is noticed. It trades that against elections without cause on busy machines:
+/// measured, a leader's end costs about `election_max` and the smaller of two draws between the two limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How often the leader tells the others that it lives.
+    pub heartbeat: Duration,
+    /// The least silence after which another may want to lead.
+    pub election_min: Duration,
+    /// The most; also how long a leader may count on not being replaced.
+    pub election_max: Duration,
+}
+
+impl Default for Timing {
+    /// No election without cause in a minute of a saturated journal on busy cores; see [`Timing`].
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(50),
+            election_min: Duration::from_millis(150),
+            election_max: Duration::from_millis(300),
+        }
+    }
+}
+
+impl Timing {
+    /// For machines where the process runs at raised priority: a leader's end is noticed in half the time.
+    pub fn fast() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(40),
+            election_min: Duration::from_millis(120),
+            election_max: Duration::from_millis(150),
+        }
+    }
+}
+
+/// What is to go wrong with the files, for trials of the whole system. Nothing, by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Each flush takes this much longer.
+    pub slow_flush: Duration,
+    /// The disk is full once this many bytes have been written.
+    pub full_after: Option<u64>,
+    /// The write that reaches this many bytes stops half-way and fails.
+    pub short_write_at: Option<u64>,
+}
+
+/// How a journal is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the log lives.
+    pub place: Place,
+    /// Who this member is.
+    pub me: Member,
+    /// How fast the end of a leader is noticed.
+    pub timing: Timing,
+    /// A snapshot is asked for after this many records. It trades time at start against work while running.
+    pub snapshot_records: u64,
+    /// A snapshot is asked for after this many bytes of log, or after as many as the last snapshot had,
+    /// whichever is more.
+    pub snapshot_bytes: u64,
+    /// So many entries may be proposed and not yet committed; more are refused as [`crate::Refused::Full`].
+    pub open_max: usize,
+    /// So many messages may wait in the channel of [`crate::Said`] before the journal waits too.
+    pub said_max: usize,
+    /// What is to go wrong, for trials.
+    pub faults: Faults,
+}
+
+impl Options {
+    /// The defaults for a member at a place.
+    pub fn new(place: Place, me: Member) -> Self {
+        Self {
+            place,
+            me,
+            timing: Timing::default(),
+            snapshot_records: 1_000_000,
+            snapshot_bytes: 128 << 20,
+            open_max: 4096,
+            said_max: 1024,
+            faults: Faults::default(),
+        }
+    }
+}
+
+/// Brings messages to other members. Called from the journal's own threads.
+pub trait Transport: Send + Sync + 'static {
+    /// Brings a request to a member, whose node passes it to [`crate::Journal::answer`], and brings back what
+    /// that returned. Requests to one member may overlap. At most 2 MiB each way. An error means that nothing is known
+    /// of the request's fate.
+    fn call(
+        &self,
+        to: &Member,
+        request: Bytes,
+        limit: Duration,
+    ) -> impl Future<Output = io::Result<Bytes>> + Send;
+}

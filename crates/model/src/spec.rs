@@ -142,6 +142,9 @@ pub struct Group {
     pub critical: bool,
     /// What a task is likely to need.
     pub estimate: Estimate,
+    /// Tasks of one kind are expected to behave alike, in this job and in others: what earlier ones took is
+    /// the estimate for later ones. The id, where it is not given.
+    pub kind: Option<Arc<str>>,
 }
 
 impl Group {
@@ -164,7 +167,13 @@ impl Group {
             time_limit: None,
             critical: false,
             estimate: Estimate::default(),
+            kind: None,
         }
+    }
+
+    /// Its kind's name.
+    pub fn kind(&self) -> &Arc<str> {
+        self.kind.as_ref().unwrap_or(&self.id)
     }
 
     /// How many tasks it holds.

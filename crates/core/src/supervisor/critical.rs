@@ -88,6 +88,28 @@ fn waiting_tasks(spec: &JobSpec, group: usize) -> u64 {
         .sum()
 }
 
+/// For each group the longest way from the end of one of its tasks to the job's end, in seconds at standard
+/// speed; `known` may know better than the job's own estimate what a task of a group takes.
+pub(crate) fn tails(spec: &JobSpec, known: impl Fn(usize) -> Option<f64>) -> Vec<f64> {
+    let took = |at: usize| known(at).unwrap_or_else(|| time(&spec.groups()[at]).as_secs_f64());
+    let count = spec.groups().len();
+    let mut open: Vec<usize> = (0..count).map(|at| spec.waited_by(at).len()).collect();
+    let mut tails = vec![0.0_f64; count];
+    let mut free: Vec<usize> = (0..count).filter(|at| open[*at] == 0).collect();
+    while let Some(at) = free.pop() {
+        let level = tails[at] + took(at);
+        for before in spec.waits_for(at) {
+            let before = *before as usize;
+            tails[before] = tails[before].max(level);
+            open[before] -= 1;
+            if open[before] == 0 {
+                free.push(before);
+            }
+        }
+    }
+    tails
+}
+
 /// For each group the estimated time from a task's start to the job's end along the longest path.
 fn bottom_levels(spec: &JobSpec) -> Vec<Duration> {
     let count = spec.groups().len();

@@ -50,14 +50,30 @@ impl Supervisor {
         let results: Vec<_> = result_files(job)
             .filter_map(|file| file.data.hash())
             .collect();
+        let watched = self.watches(&spec);
         let live = self.live();
         for (live_group, group) in groups.iter_mut().zip(spec.groups()) {
             live_group.shape = live.shapes.number(&group.resources, &group.labels);
         }
+        let (kinds, kind_of) = if watched {
+            super::redundancy::kinds(&spec)
+        } else {
+            Default::default()
+        };
+        let tails = if watched {
+            super::critical::tails(&spec, |_| None)
+        } else {
+            Vec::new()
+        };
         live.jobs.insert(
             id,
             LiveJob {
                 groups,
+                kinds,
+                kind_of,
+                tails,
+                won_s: 0.0,
+                spent_s: 0.0,
                 watchers: Vec::new(),
                 told: Time(0),
                 tell_set: false,
@@ -131,6 +147,10 @@ impl Supervisor {
                 .max(1e-6);
             let mean = &mut live_job.groups[group].mean;
             *mean = Some(mean.map_or(took, |mean| mean * 0.8 + took * 0.2));
+            live_job.won_s += took;
+            if let Some(kind) = live_job.kind_of.get(group) {
+                live_job.kinds[*kind as usize].note(usage.running.as_secs_f64());
+            }
         }
         if spec.is_result(group) {
             for hash in outputs.iter().filter_map(|file| file.data.hash()) {

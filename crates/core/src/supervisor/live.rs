@@ -53,6 +53,12 @@ pub(crate) struct Live {
     pub rebalancing: bool,
     /// Tasks whose loss of outputs is on its way through the journal.
     pub losing: BTreeSet<TaskId>,
+    /// Copies that are stopped as soon as a first attempt wants their place.
+    pub yielding: BTreeSet<AttemptId>,
+    /// Those of them that were told to stop and have not yet.
+    pub making_room: BTreeSet<AttemptId>,
+    /// When the redundancy policies are asked.
+    pub looks: super::redundancy::Looks,
 }
 
 #[derive(Debug)]
@@ -124,6 +130,7 @@ pub(crate) enum Why {
     Elsewhere,
     AgainThere,
     Adopted,
+    Policy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +166,14 @@ pub(crate) struct LiveJob {
     pub stale: BTreeSet<Hash>,
     /// Workers that have or had something of it.
     pub touched: BTreeSet<WorkerIx>,
+    /// Kinds of its tasks, and the kind of each group.
+    pub kinds: Vec<super::redundancy::Kind>,
+    pub kind_of: Vec<u32>,
+    /// For each group the longest way from a task's end to the job's end, seconds at standard speed.
+    pub tails: Vec<f64>,
+    /// Worker time of attempts that won, and of those that ended otherwise, seconds.
+    pub won_s: f64,
+    pub spent_s: f64,
 }
 
 #[derive(Debug, Default)]
@@ -236,6 +251,24 @@ pub(crate) enum Timer {
     Feed,
     /// Workers that held content when this leader began have had their time to come.
     Settled,
+    /// The redundancy policies are asked again.
+    Look,
+}
+
+impl Timer {
+    /// What is waited for, for logs and for people who ask.
+    pub fn why(self) -> &'static str {
+        match self {
+            Timer::ContentLost(_) => "content of a lost worker",
+            Timer::Readmit(_) => "a worker that was set aside",
+            Timer::Tell(_) => "news for a watching client",
+            Timer::Rebalance => "queued attempts",
+            Timer::Pull(_) => "a transfer to repeat",
+            Timer::Feed => "inputs that could not be fetched",
+            Timer::Settled => "holders of content that have not come yet",
+            Timer::Look => "copies that may pay",
+        }
+    }
 }
 
 impl Worker {

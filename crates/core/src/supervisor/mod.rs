@@ -16,7 +16,7 @@ mod live;
 mod monitor;
 mod placement;
 mod ready;
-mod redundancy;
+pub mod redundancy;
 mod requests;
 mod views;
 mod workers;
@@ -248,6 +248,8 @@ pub struct Supervisor {
     last_proposal: ProposalId,
     pending: BTreeMap<ProposalId, Pending>,
     own_content: Vec<Hash>,
+    /// Decides on redundancy in the place of what jobs ask for.
+    policy: Option<Box<dyn redundancy::Policy>>,
 }
 
 impl Supervisor {
@@ -264,12 +266,14 @@ impl Supervisor {
             last_proposal: 0,
             pending: BTreeMap::new(),
             own_content: Vec::new(),
+            policy: None,
         }
     }
 
     /// Takes one event at `now` and adds what is to be done to `out`, in order.
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
         self.now = self.now.max(now);
+        let beat = matches!(event, Event::Beat { .. });
         match event {
             Event::Lead { holds } => {
                 self.own_content = holds;
@@ -330,10 +334,12 @@ impl Supervisor {
             Event::Tick => self.on_tick(out),
         }
         if let Some(live) = &mut self.live {
+            live.looks.changed(!beat);
             if std::mem::take(&mut live.leaving_due) {
                 self.let_leave(out);
             }
             self.schedule(out);
+            self.look(out);
         }
     }
 
@@ -341,18 +347,8 @@ impl Supervisor {
     pub fn next_deadline(&self) -> Option<(Time, &'static str)> {
         let live = self.live.as_ref()?;
         let check = self.monitor.next_check().map(|at| (at, "heartbeats"));
-        let timer = live.timers.first().map(|(at, timer)| {
-            let why = match timer {
-                Timer::ContentLost(_) => "content of a lost worker",
-                Timer::Readmit(_) => "a worker that was set aside",
-                Timer::Tell(_) => "news for a watching client",
-                Timer::Rebalance => "queued attempts",
-                Timer::Pull(_) => "a transfer to repeat",
-                Timer::Feed => "inputs that could not be fetched",
-                Timer::Settled => "holders of content that have not come yet",
-            };
-            (*at, why)
-        });
+        let timers = live.timers.first();
+        let timer = timers.map(|(at, timer)| (*at, timer.why()));
         [check, timer]
             .into_iter()
             .flatten()
@@ -581,6 +577,7 @@ impl Supervisor {
                 Timer::Pull(hash) => self.pull_again(hash, out),
                 Timer::Feed => self.feed_starved(),
                 Timer::Settled => self.give_up_absent_holders(out),
+                Timer::Look => self.live().looks.timer_fired(),
             }
         }
     }

@@ -26,6 +26,7 @@ impl Supervisor {
             self.find_unplaceable(out);
         }
         let mut missed = Skip::default();
+        self.live().reconsider_yielding();
         while !missed.is_full() {
             let live = self.live();
             let Some((lane, entry)) = live.next_offer(&missed) else {
@@ -33,10 +34,13 @@ impl Supervisor {
             };
             match self.place(entry, out) {
                 Ok(()) => {}
-                Err(Miss::Task) => {
-                    missed.add(entry);
+                Err(miss) => {
+                    self.make_room(entry, out);
+                    match miss {
+                        Miss::Task => missed.add(entry),
+                        Miss::Room => self.live().ready.block(lane),
+                    }
                 }
-                Err(Miss::Room) => self.live().ready.block(lane),
             }
         }
         let live = self.live();
@@ -77,7 +81,7 @@ impl Supervisor {
         Err(Miss::Task)
     }
 
-    fn assign(
+    pub(crate) fn assign(
         &mut self,
         entry: Entry,
         task: TaskId,

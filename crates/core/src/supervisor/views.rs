@@ -368,6 +368,9 @@ fn why_text(why: Why) -> &'static str {
         Why::Elsewhere => "a copy, on a worker that has no other attempt of it",
         Why::AgainThere => "it failed there before, but there is no other worker for it",
         Why::Adopted => "it was running there already",
+        Why::Policy => {
+            "a copy: it is expected to bring the job's end nearer for less than it costs"
+        }
     }
 }
 

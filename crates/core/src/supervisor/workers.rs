@@ -245,6 +245,8 @@ impl Supervisor {
             };
             let (active, redundant) = (attempt.state.active(), attempt.redundant);
             attempt.state = AttemptState::Lost;
+            live.yielding.remove(&id);
+            live.making_room.remove(&id);
             let held = std::mem::replace(&mut attempt.holds, false);
             self.give_share(id, held, ix);
             self.live().workers[ix as usize].lost.insert(id);
@@ -340,6 +342,10 @@ impl Supervisor {
         };
         let attempt = known.attempts.remove(at);
         let ix = attempt.worker;
+        if !live.yielding.is_empty() || !live.making_room.is_empty() {
+            live.yielding.remove(&id);
+            live.making_room.remove(&id);
+        }
         if attempt.state == AttemptState::Lost {
             live.workers[ix as usize].lost.remove(&id);
             return;
@@ -376,6 +382,7 @@ impl Supervisor {
 
     /// Queued attempts take the resources that became free, in their order, as the worker itself does.
     fn move_up(&mut self, ix: WorkerIx) {
+        let now = self.now;
         let live = self.live.get_or_insert_default();
         let worker = &mut live.workers[ix as usize];
         while let Some(id) = worker.queued.front().copied() {
@@ -390,6 +397,7 @@ impl Supervisor {
             worker.free.take(need);
             if let Some(attempt) = find_attempt(&mut live.tasks, id) {
                 attempt.holds = true;
+                attempt.since = now;
                 if attempt.state == AttemptState::Queued {
                     attempt.state = AttemptState::Assigned;
                 }

@@ -1,23 +1,53 @@
 //! When a task needs another attempt: a first one again, or a copy elsewhere. Nothing else decides on copies.
+//!
+//! Copies in advance are offered to workers before first attempts. Beyond them a [`Policy`] is asked whenever
+//! machines are idle that nothing ready can use.
+
+mod look;
+mod policy;
+
+pub use policy::{
+    Beliefs, CopyOrder, Kind, Policy, SeenAttempt, SeenJob, SeenTask, SeenWorker, TIMES_MAX, View,
+};
+
+pub(crate) use look::{Looks, kinds};
 
 use super::Supervisor;
-use hedge_model::TaskId;
 use hedge_model::spec::Redundancy;
+use hedge_model::{JobSpec, TaskId};
 use std::collections::BTreeSet;
 
 impl Supervisor {
+    /// Lets `policy` decide on redundancy for all jobs, whatever they ask for: how baselines are compared.
+    /// To be set before this supervisor leads.
+    pub fn set_policy(&mut self, policy: Box<dyn Policy>) {
+        self.policy = Some(policy);
+    }
+
+    /// Whether a policy is asked about a job while it runs.
+    pub(crate) fn watches(&self, spec: &JobSpec) -> bool {
+        let by_itself = matches!(
+            spec.qos().redundancy,
+            Redundancy::None | Redundancy::Critical
+        );
+        self.policy.is_some() || !by_itself
+    }
+
     /// How many attempts of a task are to be active at once: `copies` for a critical one, and one more
     /// where a worker that has it is about to leave.
     pub(crate) fn attempts_wanted(&self, task: TaskId) -> usize {
         let Some(job) = self.state.jobs.get(&task.job) else {
             return 0;
         };
-        let copies = match job.spec.qos().redundancy {
-            Redundancy::Critical if job.critical.contains(&job.spec, task.number) => {
-                job.spec.qos().copies as usize
-            }
-            _ => 1,
-        };
+        let qos = job.spec.qos();
+        let critical = job.critical.contains(&job.spec, task.number);
+        let in_advance = critical
+            && match (&self.policy, qos.redundancy) {
+                (Some(policy), _) => policy.in_advance(&job.spec, job.spec.group_of(task.number)),
+                (None, Redundancy::Critical) => true,
+                (None, Redundancy::None) => false,
+            };
+        let copies = if in_advance { qos.copies as usize } else { 1 };
         let Some(live) = &self.live else {
             return copies;
         };

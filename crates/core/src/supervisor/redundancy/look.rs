@@ -1,0 +1,377 @@
+//! Asks the policies: when, with what view, and what becomes of their orders.
+
+use super::super::live::{AttemptState, Live, LiveJob, Timer, Why, WorkerIx};
+use super::super::ready::{Class, Entry};
+use super::super::{Action, Supervisor};
+use super::{Beliefs, CopyOrder, Kind, Policy, SeenAttempt, SeenJob, SeenTask, SeenWorker, View};
+use hedge_model::msg::ToWorker;
+use hedge_model::spec::Redundancy;
+use hedge_model::{JobId, JobSpec, TaskId, Time};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Policies are not asked again sooner, however much happens.
+const GAP_MIN: Duration = Duration::from_millis(1);
+/// And for each attempt or worker they saw so much later, so that looking takes a few percent of a busy
+/// supervisor's time at most.
+const GAP_EACH: Duration = Duration::from_micros(10);
+
+/// When the policies are asked.
+#[derive(Debug, Default)]
+pub(crate) struct Looks {
+    /// Not before.
+    next: Time,
+    /// The timer that is set.
+    timer: Option<Time>,
+    /// Something happened since they were asked.
+    due: bool,
+}
+
+impl Looks {
+    /// Something happened, or `changed` says that it changes nothing.
+    pub fn changed(&mut self, changed: bool) {
+        self.due |= changed;
+    }
+
+    /// The timer that was set is due.
+    pub fn timer_fired(&mut self) {
+        self.timer = None;
+        self.due = true;
+    }
+}
+
+impl Supervisor {
+    /// Asks the policies for copies, if anything changed and machines are idle.
+    pub(crate) fn look(&mut self, out: &mut Vec<Action>) {
+        let now = self.now;
+        let live = self.live.get_or_insert_default();
+        if !live.looks.due || live.room.is_empty() {
+            return;
+        }
+        if now < live.looks.next {
+            let at = live.looks.next;
+            return live.look_at(at);
+        }
+        live.looks.due = false;
+        let mut again: Option<Duration> = None;
+        let mut seen = 0;
+        for mut policy in self.policies() {
+            let Some(view) = self.view(&policy) else {
+                self.put_back(policy);
+                continue;
+            };
+            let attempts: usize = view.jobs.iter().map(|job| job.running.len()).sum();
+            seen += attempts + view.workers.len();
+            let mut orders = Vec::new();
+            let next = policy.policy.decide(&view, &mut orders);
+            let workers: Vec<WorkerIx> = view.workers.iter().map(|worker| worker.number).collect();
+            self.put_back(policy);
+            for order in orders {
+                self.start_copy(&workers, order, out);
+            }
+            again = [again, next].into_iter().flatten().min();
+        }
+        let gap = GAP_MIN.max(GAP_EACH * u32::try_from(seen).unwrap_or(u32::MAX));
+        let live = self.live.get_or_insert_default();
+        live.looks.next = now + gap;
+        if let Some(after) = again {
+            let at = now + after.max(gap);
+            live.look_at(at);
+        }
+    }
+
+    /// Carries out one order of a policy, if it can be.
+    fn start_copy(&mut self, workers: &[WorkerIx], order: CopyOrder, out: &mut Vec<Action>) {
+        let task = order.task;
+        let (Some(ix), Some(job)) = (
+            workers.get(order.worker).copied(),
+            self.state.jobs.get(&task.job),
+        ) else {
+            return;
+        };
+        if task.number >= job.spec.task_count() {
+            return;
+        }
+        let group = job.spec.group_of(task.number);
+        let offset = task.number - job.spec.first(group);
+        let need = &job.spec.groups()[group].resources;
+        let (Some(live), true) = (&self.live, job.active()) else {
+            return;
+        };
+        let (Some(known), Some(live_job)) = (live.tasks.get(&task), live.jobs.get(&task.job))
+        else {
+            return;
+        };
+        let shape = live.shapes.get(live_job.groups[group].shape);
+        let worker = &live.workers[ix as usize];
+        let there = |attempt: &super::super::live::Attempt| {
+            attempt.worker == ix && attempt.state != AttemptState::Lost
+        };
+        if live_job.ending
+            || known.committing.is_some()
+            || known.active() == 0
+            || known.attempts.iter().any(there)
+            || known.avoid.contains(&ix)
+            || !worker.usable()
+            || !worker.free.covers(need)
+            || !shape.fits(&worker.info.resources, &worker.info.labels)
+        {
+            return;
+        }
+        let entry = Entry {
+            class: Class::Copy,
+            job: task.job,
+            group: group as u32,
+        };
+        self.assign(entry, task, offset, ix, Why::Policy, out);
+        let live = self.live();
+        let last = live
+            .tasks
+            .get(&task)
+            .and_then(|known| known.attempts.last());
+        if let Some(copy) = last.filter(|copy| copy.worker == ix && order.yields) {
+            live.yielding.insert(copy.id);
+        }
+    }
+
+    /// Attempts of an offer found no place: copies that yield are stopped, as many as it needs.
+    pub(crate) fn make_room(&mut self, entry: Entry, out: &mut Vec<Action>) {
+        let live = self.live.get_or_insert_default();
+        if live.yielding.is_empty() || entry.class == Class::Copy {
+            return;
+        }
+        let Some(job) = self.state.jobs.get(&entry.job) else {
+            return;
+        };
+        let offers = &live.jobs[&entry.job].groups[entry.group as usize];
+        let count = job.spec.groups()[entry.group as usize].count();
+        let wanted = (count - offers.fresh) as usize + offers.again.len();
+        let shape = live.shapes.get(offers.shape);
+        for id in live.yielding.clone() {
+            if live.making_room.len() >= wanted {
+                break;
+            }
+            let attempt = super::super::live::find_attempt(&mut live.tasks, id);
+            let Some(attempt) = attempt.filter(|attempt| attempt.state.active()) else {
+                live.yielding.remove(&id);
+                continue;
+            };
+            let worker = &live.workers[attempt.worker as usize];
+            if worker.usable() && shape.fits(&worker.info.resources, &worker.info.labels) {
+                attempt.state = AttemptState::Cancelling;
+                live.yielding.remove(&id);
+                live.making_room.insert(id);
+                super::super::send(worker.peer, ToWorker::Cancel(id), out);
+            }
+        }
+    }
+
+    /// What a policy sees; nothing where it decides for no job that runs.
+    fn view(&self, asked: &Asked) -> Option<View<'_>> {
+        let live = self.live.as_ref()?;
+        let mut seen = Seen {
+            live,
+            now: self.now,
+            places: BTreeMap::new(),
+            workers: Vec::new(),
+        };
+        let mut jobs = Vec::new();
+        for (id, live_job) in &live.jobs {
+            let Some(job) = self.state.jobs.get(id).filter(|job| job.active()) else {
+                continue;
+            };
+            let kind = job.spec.qos().redundancy;
+            if live_job.ending
+                || live_job.kind_of.is_empty()
+                || asked.only.is_some_and(|only| only != kind)
+            {
+                continue;
+            }
+            let running = seen.running(*id, live_job, job);
+            jobs.push(SeenJob {
+                id: *id,
+                spec: &job.spec,
+                redundancy: kind,
+                critical: &job.critical,
+                elapsed_s: self.now.since(job.accepted).as_secs_f64(),
+                ready: ready(&job.spec, live_job),
+                open: job.spec.task_count() - job.done,
+                unstarted_s: unstarted(&job.spec, live_job),
+                running,
+                won_s: live_job.won_s,
+                spent_s: live_job.spent_s,
+                kinds: &live_job.kinds,
+            });
+        }
+        if jobs.iter().all(|job| job.running.is_empty()) {
+            return None;
+        }
+        for (_, _, ix) in &live.room {
+            seen.place(*ix);
+        }
+        Some(View {
+            now: self.now,
+            jobs,
+            workers: seen.workers,
+            beliefs: Beliefs::default(),
+        })
+    }
+
+    fn policies(&mut self) -> Vec<Asked> {
+        let only = self
+            .policy
+            .take()
+            .map(|policy| Asked { only: None, policy });
+        only.into_iter().collect()
+    }
+
+    fn put_back(&mut self, asked: Asked) {
+        if asked.only.is_none() {
+            self.policy = Some(asked.policy);
+        }
+    }
+}
+
+/// A policy, and the jobs that it is asked for: all, or those that want this redundancy.
+struct Asked {
+    only: Option<Redundancy>,
+    policy: Box<dyn Policy>,
+}
+
+/// Gathers a view.
+struct Seen<'a> {
+    live: &'a Live,
+    now: Time,
+    places: BTreeMap<WorkerIx, usize>,
+    workers: Vec<SeenWorker>,
+}
+
+impl Seen<'_> {
+    fn place(&mut self, ix: WorkerIx) -> usize {
+        if let Some(at) = self.places.get(&ix) {
+            return *at;
+        }
+        let worker = &self.live.workers[ix as usize];
+        self.workers.push(SeenWorker {
+            peer: worker.peer,
+            number: ix,
+            speed: 1.0,
+            clock_mhz: 0,
+            free_milli: if worker.usable() {
+                worker.free.cpus_milli
+            } else {
+                0
+            },
+            loss_per_s: 0.0,
+            in_doubt: worker.draining || !worker.reachable(),
+        });
+        self.places.insert(ix, self.workers.len() - 1);
+        self.workers.len() - 1
+    }
+
+    fn running(
+        &mut self,
+        id: JobId,
+        live_job: &LiveJob,
+        job: &super::super::durable::Job,
+    ) -> Vec<SeenTask> {
+        let range = TaskId { job: id, number: 0 }..=TaskId {
+            job: id,
+            number: u32::MAX,
+        };
+        let live = self.live;
+        let mut running = Vec::new();
+        for (task, known) in live.tasks.range(range) {
+            if known.committing.is_some() || known.active() == 0 {
+                continue;
+            }
+            let group = job.spec.group_of(task.number);
+            let active = known.attempts.iter().filter(|a| a.state.active());
+            let attempts = active
+                .map(|attempt| SeenAttempt {
+                    worker: self.place(attempt.worker),
+                    elapsed_s: self.now.since(attempt.since).as_secs_f64(),
+                    redundant: attempt.redundant,
+                    queued: attempt.state == AttemptState::Queued,
+                    progress: None,
+                })
+                .collect();
+            let barred = known.avoid.iter().map(|ix| self.place(*ix)).collect();
+            running.push(SeenTask {
+                id: *task,
+                group,
+                kind: live_job.kind_of[group] as usize,
+                critical: job.critical.contains(&job.spec, task.number),
+                work_s: work(&job.spec, live_job, group),
+                spread: 0.2,
+                tail_s: live_job.tails[group],
+                attempts,
+                barred,
+            });
+        }
+        running
+    }
+}
+
+/// What a task of a group is expected to take at standard speed, seconds.
+fn work(spec: &JobSpec, live_job: &LiveJob, group: usize) -> f64 {
+    let said = spec.groups()[group].estimate.cpu_time;
+    said.map(|time| time.as_secs_f64())
+        .or(live_job.groups[group].mean)
+        .unwrap_or(1.0)
+        .max(1e-3)
+}
+
+fn ready(spec: &JobSpec, live_job: &LiveJob) -> u32 {
+    let groups = live_job.groups.iter().enumerate();
+    groups
+        .filter(|(_, group)| group.waiting == 0)
+        .map(|(at, group)| spec.groups()[at].count() - group.fresh + group.again.len() as u32)
+        .sum()
+}
+
+fn unstarted(spec: &JobSpec, live_job: &LiveJob) -> f64 {
+    let groups = live_job.groups.iter().enumerate();
+    groups
+        .map(|(at, group)| {
+            let left = spec.groups()[at].count() - group.fresh + group.again.len() as u32;
+            f64::from(left) * work(spec, live_job, at)
+        })
+        .sum()
+}
+
+/// The kinds of a job's groups.
+pub(crate) fn kinds(spec: &JobSpec) -> (Vec<Kind>, Vec<u32>) {
+    let mut kinds: Vec<Kind> = Vec::new();
+    let mut numbers = BTreeMap::new();
+    let kind_of = spec.groups().iter().map(|group| {
+        let number = *numbers.entry(group.kind()).or_insert_with(|| {
+            kinds.push(Kind::default());
+            kinds.len() as u32 - 1
+        });
+        kinds[number as usize].total += group.count();
+        number
+    });
+    let kind_of = kind_of.collect();
+    (kinds, kind_of)
+}
+
+impl Live {
+    /// Lanes that are blocked may have room where copies yield.
+    pub fn reconsider_yielding(&mut self) {
+        if !self.yielding.is_empty() {
+            self.ready.unblock(|_| true);
+        }
+    }
+
+    /// The policies are asked at `at`, or earlier.
+    fn look_at(&mut self, at: Time) {
+        if self.looks.timer.is_some_and(|set| set <= at) {
+            return;
+        }
+        if let Some(old) = self.looks.timer.replace(at) {
+            self.timers.remove(&(old, Timer::Look));
+        }
+        self.set_timer(at, Timer::Look);
+    }
+}

@@ -34,13 +34,17 @@ pub enum CloseReason {
     HandshakeTimeout,
     /// The other side is not the leader; its answer names no one to turn to.
     NotLeader,
+    /// The grid uses a format of its journal that this release cannot read.
+    FormatTooOld,
+    /// The supervisor was removed from its group.
+    Removed,
     /// No sign of life for the idle timeout, or the network took the connection away.
     Lost,
     /// A number that this version does not know.
     Other(u32),
 }
 
-const CODES: [(CloseReason, u32); 14] = [
+const CODES: [(CloseReason, u32); 16] = [
     (CloseReason::Done, 0),
     (CloseReason::Stranger, 1),
     (CloseReason::NotAllowed, 2),
@@ -55,6 +59,8 @@ const CODES: [(CloseReason, u32); 14] = [
     (CloseReason::TooManyPeers, 11),
     (CloseReason::HandshakeTimeout, 12),
     (CloseReason::NotLeader, 13),
+    (CloseReason::FormatTooOld, 15),
+    (CloseReason::Removed, 16),
 ];
 
 const CODE_LOST: u32 = 14;
@@ -129,6 +135,14 @@ impl CloseReason {
             CloseReason::HandshakeTimeout => "the first message did not arrive in time; try again",
             CloseReason::NotLeader => {
                 "the other side is not the leading supervisor; try another one"
+            }
+            CloseReason::FormatTooOld => {
+                "the grid uses a format that this release cannot read; install the release that the other \
+                 supervisors run"
+            }
+            CloseReason::Removed => {
+                "this supervisor was removed from its group; to come back it joins again with a ticket of \
+                 `hedge ticket supervisor` and an empty folder"
             }
             CloseReason::Lost => {
                 "the connection was lost; the network or the other machine went away"

@@ -76,6 +76,14 @@ pub enum NetError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A question was not answered in time.
+    #[error(
+        "no answer came within {within:?}; whether the question was heard is not known: ask again"
+    )]
+    NoAnswer {
+        /// How long it was waited for.
+        within: std::time::Duration,
+    },
     /// The link's queue is full: the peer reads too slowly.
     #[error("the peer reads too slowly and the queue to it is full; this message was not queued")]
     QueueFull,

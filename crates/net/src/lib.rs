@@ -4,6 +4,7 @@
 //! travels by hash between a [`DataServer`] and a [`Fetcher`], each around a [`DataStore`]. Nothing here
 //! decides anything; bounds and checks that protect a peer from what others send live here.
 
+mod call;
 mod close;
 pub mod data;
 mod endpoint;
@@ -14,6 +15,7 @@ mod identity;
 mod link;
 mod ticket;
 
+pub use call::{CALL_BYTES_MAX, Call, Caller, Heard, Hearing, NOTE_BYTES_MAX, calls};
 pub use close::CloseReason;
 pub use data::{
     DataServer, DataStore, FetchError, Fetcher, GRANT_HASHES_MAX, Grant, Refusal, SourceFailure,

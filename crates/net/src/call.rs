@@ -1,0 +1,391 @@
+//! Questions and answers over a [`Link`], in both directions at once, and notes that nobody answers: what
+//! supervisors of one group say to each other.
+//!
+//! Long ones travel in pieces, so that a short one behind a long one does not wait for all of it.
+
+use crate::{CloseReason, Link, LinkReceiver, LinkSender, NetError, encode};
+use bytes::{Bytes, BytesMut};
+use hedge_model::PeerId;
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Longest question or answer, in bytes: a snapshot of the state of a large grid.
+pub const CALL_BYTES_MAX: usize = 1 << 30;
+/// Longest note, in bytes; it travels in one frame.
+pub const NOTE_BYTES_MAX: usize = 8 << 20;
+
+/// Questions without an answer, each way; whoever asks beyond waits, and who is asked beyond reads no more.
+const OPEN_MAX: usize = 64;
+/// Long messages are cut into pieces of this length: 2 ms of a link of 1 Gbit/s.
+const PIECE_BYTES: usize = 256 << 10;
+/// How long an answer may take to be handed to the transport: the asker has given up long before.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// One piece of one message.
+#[derive(Serialize, Deserialize)]
+enum Wire {
+    /// A question, by the asker's number; the length of all of it, and the next piece.
+    Ask(u64, u64, Piece),
+    /// The answer to the question of this number.
+    Answer(u64, u64, Piece),
+    Note(Piece),
+}
+
+/// Bytes that are copied whole, not element by element.
+struct Piece(Bytes);
+
+impl Serialize for Piece {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Piece {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Whole;
+        impl Visitor<'_> for Whole {
+            type Value = Piece;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Piece, E> {
+                if bytes.len() > NOTE_BYTES_MAX {
+                    return Err(E::custom("a piece is too long"));
+                }
+                Ok(Piece(Bytes::copy_from_slice(bytes)))
+            }
+        }
+        deserializer
+            .deserialize_bytes(Whole)
+            .map_err(D::Error::custom)
+    }
+}
+
+/// Asks the peer at the other end; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Caller(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    sender: LinkSender,
+    last: AtomicU64,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Bytes>>>,
+    room: Semaphore,
+}
+
+impl Caller {
+    /// The peer at the other end.
+    pub fn peer(&self) -> PeerId {
+        self.0.sender.peer()
+    }
+
+    /// Asks and waits for the answer, at most `within`.
+    ///
+    /// An error says that no answer came, not that the question was not heard. Dropping the future gives up
+    /// the answer and harms nothing else.
+    pub async fn call(&self, request: Bytes, within: Duration) -> Result<Bytes, NetError> {
+        if request.len() > CALL_BYTES_MAX {
+            return Err(too_large(request.len(), CALL_BYTES_MAX));
+        }
+        let asked = async {
+            let lost = || NetError::Closed(CloseReason::Lost);
+            let _place = self.0.room.acquire().await.map_err(|_| lost())?;
+            let id = self.0.last.fetch_add(1, Ordering::Relaxed) + 1;
+            let (answer, answered) = oneshot::channel();
+            let _waiting = Waits::new(&self.0, id, answer);
+            // A peer must get all pieces of what it began to get, whoever stops waiting meanwhile.
+            let sender = self.0.sender.clone();
+            if request.len() <= PIECE_BYTES {
+                sender
+                    .send(frame(Wire::Ask(id, request.len() as u64, Piece(request)))?)
+                    .await?;
+            } else {
+                tokio::spawn(async move { send_pieces(&sender, id, request, Wire::Ask).await });
+            }
+            answered
+                .await
+                .map_err(|_| NetError::Closed(CloseReason::Lost))
+        };
+        match tokio::time::timeout(within, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(NetError::NoAnswer { within }),
+        }
+    }
+
+    /// Says something that is not answered, without waiting; a full queue is an error.
+    pub fn note(&self, note: Bytes) -> Result<(), NetError> {
+        if note.len() > NOTE_BYTES_MAX {
+            return Err(too_large(note.len(), NOTE_BYTES_MAX));
+        }
+        self.0.sender.try_send(frame(Wire::Note(Piece(note)))?)
+    }
+
+    /// The sender of the link below, to close or measure it.
+    pub fn link(&self) -> &LinkSender {
+        &self.0.sender
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Bytes>>> {
+        self.0
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes the question when nobody waits for its answer any more.
+struct Waits<'a>(&'a Inner, u64);
+
+impl<'a> Waits<'a> {
+    fn new(inner: &'a Inner, id: u64, answer: oneshot::Sender<Bytes>) -> Self {
+        let mut waiting = inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.insert(id, answer);
+        Waits(inner, id)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self
+            .0
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        waiting.remove(&self.1);
+    }
+}
+
+/// What the peer at the other end says.
+#[derive(Debug)]
+pub enum Heard {
+    /// A question.
+    Call(Call),
+    /// Something that wants no answer.
+    Note(Bytes),
+}
+
+/// A question that waits for its answer; dropping it leaves the asker without one.
+#[derive(Debug)]
+pub struct Call {
+    /// What is asked.
+    pub request: Bytes,
+    id: u64,
+    sender: LinkSender,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Call {
+    /// Answers. Returns once the transport has taken all of it.
+    pub async fn answer(self, answer: Bytes) -> Result<(), NetError> {
+        if answer.len() > CALL_BYTES_MAX {
+            return Err(too_large(answer.len(), CALL_BYTES_MAX));
+        }
+        let sent = send_pieces(&self.sender, self.id, answer, Wire::Answer);
+        let sent = tokio::time::timeout(ANSWER_WITHIN, sent).await;
+        sent.unwrap_or(Err(NetError::NoAnswer {
+            within: ANSWER_WITHIN,
+        }))
+    }
+}
+
+/// Hears the peer at the other end; has to be read for answers to arrive.
+#[derive(Debug)]
+pub struct Hearing {
+    receiver: LinkReceiver,
+    caller: Caller,
+    asked: Partial,
+    answers: Partial,
+    room: Arc<Semaphore>,
+    ready: std::collections::VecDeque<Heard>,
+}
+
+/// Messages of which pieces are still missing, by number.
+type Partial = HashMap<u64, (usize, BytesMut)>;
+
+impl Hearing {
+    /// What the peer says next. May be dropped and called again without losing anything.
+    ///
+    /// Answers are handed to whoever asked on the way. A peer that breaks the rules is disconnected.
+    pub async fn next(&mut self) -> Result<Heard, NetError> {
+        loop {
+            if let Some(heard) = self.ready.pop_front() {
+                return Ok(heard);
+            }
+            let batch = match self.receiver.recv::<Wire>().await {
+                Ok(batch) => batch,
+                Err(error) => {
+                    self.caller.lock().clear();
+                    return Err(error);
+                }
+            };
+            for wire in batch {
+                self.take(wire)?;
+            }
+        }
+    }
+
+    fn take(&mut self, wire: Wire) -> Result<(), NetError> {
+        let joined = match wire {
+            Wire::Note(Piece(note)) => {
+                self.ready.push_back(Heard::Note(note));
+                return Ok(());
+            }
+            Wire::Answer(id, total, Piece(piece)) => {
+                let whole = join(&mut self.answers, id, total, piece);
+                whole.map(|whole| {
+                    if let Some(bytes) = whole
+                        && let Some(asker) = self.caller.lock().remove(&id)
+                    {
+                        _ = asker.send(bytes);
+                    }
+                })
+            }
+            Wire::Ask(id, total, Piece(piece)) => {
+                let whole = join(&mut self.asked, id, total, piece);
+                match whole {
+                    Ok(Some(request)) => self.asked(id, request),
+                    other => other.map(drop),
+                }
+            }
+        };
+        joined.map_err(|reason| {
+            self.caller.link().close(reason);
+            NetError::Closed(reason)
+        })
+    }
+
+    fn asked(&mut self, id: u64, request: Bytes) -> Result<(), CloseReason> {
+        // The asker keeps to the same bound, so that one beyond it breaks the rules.
+        let place = self.room.clone().try_acquire_owned();
+        let place = place.map_err(|_| CloseReason::Malformed)?;
+        self.ready.push_back(Heard::Call(Call {
+            request,
+            id,
+            sender: self.caller.link().clone(),
+            _place: place,
+        }));
+        Ok(())
+    }
+}
+
+impl Drop for Hearing {
+    /// Nobody hears answers any more.
+    fn drop(&mut self) {
+        self.caller.lock().clear();
+    }
+}
+
+/// Questions and answers over this link, each way.
+pub fn calls(link: Link) -> (Caller, Hearing) {
+    let caller = Caller(Arc::new(Inner {
+        sender: link.sender,
+        last: AtomicU64::new(0),
+        waiting: Mutex::default(),
+        room: Semaphore::new(OPEN_MAX),
+    }));
+    let hearing = Hearing {
+        receiver: link.receiver,
+        caller: caller.clone(),
+        asked: HashMap::new(),
+        answers: HashMap::new(),
+        // Twice as many: those of which the asker gave up the answer may still be worked on.
+        room: Arc::new(Semaphore::new(2 * OPEN_MAX)),
+        ready: std::collections::VecDeque::new(),
+    };
+    (caller, hearing)
+}
+
+/// Adds a piece; gives the message when it is whole. Nothing is allocated on the word of a length alone.
+fn join(
+    partial: &mut Partial,
+    id: u64,
+    total: u64,
+    piece: Bytes,
+) -> Result<Option<Bytes>, CloseReason> {
+    let total = usize::try_from(total).map_err(|_| CloseReason::Oversized)?;
+    if total > CALL_BYTES_MAX {
+        return Err(CloseReason::Oversized);
+    }
+    if piece.len() == total && !partial.contains_key(&id) {
+        return Ok(Some(piece));
+    }
+    if partial.len() >= 2 * OPEN_MAX && !partial.contains_key(&id) {
+        return Err(CloseReason::Malformed);
+    }
+    let held: usize = partial.values().map(|(_, bytes)| bytes.len()).sum();
+    let (expected, bytes) = partial
+        .entry(id)
+        .or_insert_with(|| (total, BytesMut::new()));
+    let fits = !piece.is_empty() && *expected == total && bytes.len() + piece.len() <= total;
+    if !fits || held + piece.len() > CALL_BYTES_MAX {
+        return Err(CloseReason::Malformed);
+    }
+    bytes.extend_from_slice(&piece);
+    if bytes.len() < total {
+        return Ok(None);
+    }
+    Ok(partial.remove(&id).map(|(_, bytes)| bytes.freeze()))
+}
+
+async fn send_pieces(
+    sender: &LinkSender,
+    id: u64,
+    mut bytes: Bytes,
+    wrap: fn(u64, u64, Piece) -> Wire,
+) -> Result<(), NetError> {
+    let total = bytes.len() as u64;
+    loop {
+        let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
+        sender.send(frame(wrap(id, total, Piece(piece)))?).await?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+fn frame(wire: Wire) -> Result<Bytes, NetError> {
+    encode(&[wire])
+}
+
+fn too_large(bytes: usize, limit: usize) -> NetError {
+    NetError::TooLarge { bytes, limit }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_join_in_any_interleaving_and_lies_about_lengths_are_refused() {
+        let mut partial = Partial::new();
+        let piece = |text: &'static str| Bytes::from_static(text.as_bytes());
+        assert_eq!(join(&mut partial, 1, 4, piece("ab")), Ok(None));
+        assert_eq!(join(&mut partial, 2, 3, piece("x")), Ok(None));
+        assert_eq!(join(&mut partial, 3, 1, piece("!")), Ok(Some(piece("!"))));
+        assert_eq!(
+            join(&mut partial, 1, 4, piece("cd")),
+            Ok(Some(piece("abcd")))
+        );
+        assert_eq!(
+            join(&mut partial, 2, 4, piece("y")),
+            Err(CloseReason::Malformed)
+        );
+        assert_eq!(
+            join(&mut partial, 2, 3, piece("yyyy")),
+            Err(CloseReason::Malformed)
+        );
+        assert_eq!(
+            join(&mut partial, 9, 1 << 40, piece("z")),
+            Err(CloseReason::Oversized)
+        );
+        assert_eq!(
+            join(&mut partial, 9, 3, piece("")),
+            Err(CloseReason::Malformed)
+        );
+    }
+}

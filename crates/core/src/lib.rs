@@ -4,5 +4,6 @@
 //! actions. No clock, no socket, no file, no thread, no randomness of the system; the same events give the
 //! same actions, always. The live grid and the simulator run this same code.
 
+pub mod monitor;
 pub mod supervisor;
 pub mod worker;

@@ -87,6 +87,8 @@ pub enum ToWorker {
     Drain,
     /// Nothing here is needed any more: go.
     Leave,
+    /// Beat like this from now on.
+    Beat(BeatPlan),
 }
 
 /// What the tasks of one group have in common, inputs resolved.
@@ -224,15 +226,76 @@ impl Log {
     }
 }
 
-/// A heartbeat, sent as a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A heartbeat, or the answer to a [`StatusRequest`]; sent as a datagram of at most [`Beat::BYTES_MAX`] bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     /// Counts from 1 on each connection.
     pub seq: u64,
     /// The worker's clock when it was sent; compared with its earlier beats only.
     pub sent_ns: u64,
+    /// The plan that it follows; 0 before the first is heard of.
+    pub plan: u32,
+    /// The question that it answers; 0 where nobody asked.
+    pub answers: u64,
     /// Attempts in hand.
     pub in_hand: u32,
+    /// Some of them, by turns: those that changed since they were last told of, first.
+    pub attempts: Vec<AttemptBeat>,
+}
+
+impl Beat {
+    /// What fits into one packet on any path.
+    pub const BYTES_MAX: usize = 1_200;
+}
+
+/// One attempt, in a beat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptBeat {
+    /// Which.
+    pub attempt: AttemptId,
+    /// Where it is.
+    pub phase: Phase,
+    /// CPU time it has used, in microseconds.
+    pub cpu_us: u64,
+    /// Bytes it has written.
+    pub written: u64,
+    /// Thousandths of its work that are done, where the task says so.
+    pub permille: Option<u16>,
+    /// Counts what the task said about its progress.
+    pub notes: u32,
+}
+
+/// Where an attempt is on its worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Waits for resources.
+    Queued,
+    /// Its inputs are fetched.
+    Staging,
+    /// Its process runs.
+    Running,
+    /// Its process runs and says that it waits for something.
+    Waiting,
+    /// It is over, and the report not settled.
+    Ended,
+}
+
+/// How a worker is to show signs of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeatPlan {
+    /// Counts from 1 on each connection; beats repeat it. A worker beats at once when it hears of a plan.
+    pub number: u32,
+    /// How often it beats by itself; none where it is asked instead.
+    pub every: Option<Duration>,
+    /// How often it looks at its attempts' progress.
+    pub progress_every: Duration,
+}
+
+/// Asks a worker for a [`Beat`] at once; sent as a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusRequest {
+    /// Repeated by the answer.
+    pub seq: u64,
 }
 
 /// A client's question.

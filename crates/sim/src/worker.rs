@@ -349,6 +349,7 @@ impl Grid {
             seq: worker.beats,
             sent_ns: now.0,
             in_hand: worker.busy.len() as u32,
+            ..Beat::default()
         };
         let copies = match self.dice.below(100) {
             _ if !self.options.faults.network || self.healed => 1,
@@ -362,7 +363,7 @@ impl Grid {
             } else {
                 self.delay()
             };
-            self.after(late, Event::BeatUp(conn, beat));
+            self.after(late, Event::BeatUp(conn, beat.clone()));
         }
         self.after(next, Event::Beat(ix, conn));
     }

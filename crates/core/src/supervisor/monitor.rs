@@ -182,6 +182,7 @@ mod tests {
             seq,
             sent_ns: 0,
             in_hand: 0,
+            ..Beat::default()
         }
     }
 

@@ -195,6 +195,8 @@ impl Worker {
             ToWorker::Drop(hashes) => self.content.drop(hashes, &self.in_hand, out),
             ToWorker::Drain => self.start_draining(out),
             ToWorker::Leave => out.push(Action::Leave),
+            // Beats are the shell's: they must not wait for anything that happens here.
+            ToWorker::Beat(_) => {}
         }
     }
 

@@ -79,6 +79,7 @@ impl Rig {
                     seq,
                     sent_ns: seq,
                     in_hand: 0,
+                    ..Beat::default()
                 };
                 let peer = worker(*number);
                 self.event(Event::Beat { peer, beat });
@@ -398,6 +399,7 @@ fn order_line(msg: &ToWorker) -> String {
         ToWorker::Drop(dropped) => format!("drop {}", hashes(dropped)),
         ToWorker::Drain => "drain".into(),
         ToWorker::Leave => "leave".into(),
+        ToWorker::Beat(plan) => format!("beat by plan {}", plan.number),
     }
 }
 

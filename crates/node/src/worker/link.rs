@@ -114,6 +114,7 @@ async fn beat(sender: LinkSender, interval: Duration) {
             seq,
             sent_ns,
             in_hand: 0,
+            ..Beat::default()
         }) else {
             return;
         };

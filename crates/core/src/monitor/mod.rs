@@ -1,0 +1,424 @@
+//! Who is alive: a machine of its own, fed with heartbeats as they arrive and asked when it says so.
+//!
+//! A worker is watched in one of two ways: it beats by itself, or it is asked and answers. Which, and how
+//! often, depends on what it has in hand, on the budget of beats for the whole pool, and on its link. One that
+//! is silent goes from live to late, suspect and dead; a sign of life brings it back. A check that itself
+//! ran late gives every worker that much grace, so that a frozen supervisor blames nobody.
+//!
+//! The cost of a beat does not grow with the pool: it touches its worker alone, and timers are kept in a wheel.
+
+mod arrivals;
+mod progress;
+mod settings;
+mod watched;
+mod wheel;
+
+pub use settings::{Attention, INTERVAL_MAX, INTERVAL_MIN, Mode, Settings, Way};
+pub use watched::Status;
+
+use hedge_model::msg::{Beat, BeatPlan};
+use hedge_model::{AttemptId, PeerId, Time};
+use std::time::Duration;
+use watched::Watched;
+use wheel::Wheel;
+
+/// Names one connection of a watched worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WatchId {
+    slot: u32,
+    life: u32,
+}
+
+/// Whether a worker shows signs of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Liveness {
+    /// Beats arrive.
+    Live,
+    /// The last beat is overdue; stops nothing.
+    Late,
+    /// Several are missing, and that is unusual for it.
+    Suspect,
+    /// Given up.
+    Dead,
+}
+
+/// What was found out about a worker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Finding {
+    /// Whom it concerns.
+    pub peer: PeerId,
+    /// What.
+    pub what: Found,
+}
+
+/// What a check or a beat found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Found {
+    /// A worker has been silent for longer than before.
+    Silent {
+        /// Its state from now on: late, suspect or dead.
+        liveness: Liveness,
+        /// For how long.
+        silent: Duration,
+    },
+    /// A silent worker gave a sign of life.
+    Back {
+        /// What it had been.
+        was: Liveness,
+        /// For how long it was silent.
+        silent: Duration,
+    },
+    /// How far an attempt is, now and then.
+    Progress(AttemptId, Progress),
+    /// An attempt runs and gets nowhere.
+    Stalled {
+        /// Which.
+        attempt: AttemptId,
+        /// Since its last progress.
+        idle: Duration,
+    },
+    /// A stalled attempt gets on again.
+    Moving(AttemptId),
+}
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// CPU time used so far.
+    pub cpu: Duration,
+    /// Bytes written so far.
+    pub written: u64,
+    /// Thousandths of its work that are done, where the task says so.
+    pub permille: Option<u16>,
+}
+
+/// What a monitor wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Hand this to the supervisor's core.
+    Found(Finding),
+    /// Tell a worker how to beat.
+    Plan {
+        /// On which connection.
+        id: WatchId,
+        /// Whom.
+        peer: PeerId,
+        /// What.
+        plan: BeatPlan,
+    },
+    /// Ask a worker for a sign of life.
+    Ask {
+        /// On which connection.
+        id: WatchId,
+        /// Whom.
+        peer: PeerId,
+        /// The question's number, which the answer repeats.
+        seq: u64,
+    },
+}
+
+/// The monitor of one supervisor.
+#[derive(Clone, Debug)]
+pub struct Monitor {
+    settings: Settings,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    wheel: Wheel,
+    counts: [u32; 3],
+    stretches: [u32; 3],
+    /// All time by which checks ran late, which is nobody's silence.
+    forgiven: Duration,
+    fired: Vec<u32>,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    life: u32,
+    watched: Option<Box<Watched>>,
+}
+
+impl Monitor {
+    /// Watches nobody yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            slots: Vec::new(),
+            free: Vec::new(),
+            wheel: Wheel::new(),
+            counts: [0; 3],
+            stretches: [1; 3],
+            forgiven: Duration::ZERO,
+            fired: Vec::new(),
+        }
+    }
+
+    /// How workers are watched.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Workers are watched like this from now on.
+    pub fn set(&mut self, now: Time, settings: Settings, out: &mut Vec<Output>) {
+        self.settings = settings;
+        self.stretches = settings.stretches(self.counts);
+        self.plan_all(now, out);
+    }
+
+    /// Starts to watch a worker that was let in; its beats count from 1. It is told how to beat.
+    pub fn start(&mut self, now: Time, peer: PeerId, out: &mut Vec<Output>) -> WatchId {
+        // Nobody looked at the time while nobody was watched.
+        self.wheel.advance(now, &mut self.fired);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                life: 0,
+                watched: None,
+            });
+            self.slots.len() as u32 - 1
+        });
+        let place = &mut self.slots[slot as usize];
+        place.life = place.life.wrapping_add(1);
+        let id = WatchId {
+            slot,
+            life: place.life,
+        };
+        let way = self.settings.way(Attention::Idle);
+        place.watched = Some(Box::new(Watched::new(now, self.forgiven, id, peer, way)));
+        self.counts[Attention::Idle as usize] += 1;
+        self.budget(now, out);
+        self.plan(now, slot, out);
+        self.set_timer(now, slot);
+        id
+    }
+
+    /// Stops to watch a worker whose connection is closed.
+    pub fn stop(&mut self, now: Time, id: WatchId, out: &mut Vec<Output>) {
+        let Some(watched) = self.watched(id) else {
+            return;
+        };
+        let attention = watched.attention;
+        self.counts[attention as usize] -= 1;
+        self.wheel.clear(id.slot);
+        self.slots[id.slot as usize].watched = None;
+        self.free.push(id.slot);
+        self.budget(now, out);
+    }
+
+    /// What a worker has in hand changed: it is watched more closely at once, or less after a while.
+    pub fn attend(&mut self, now: Time, id: WatchId, to: Attention, out: &mut Vec<Output>) {
+        let relax = self.settings.relax_after;
+        let Some(watched) = self.watched(id) else {
+            return;
+        };
+        watched.wanted = to;
+        if to >= watched.attention {
+            watched.relax_at = None;
+            self.apply(now, id.slot, to, out);
+        } else if watched.relax_at.is_none() {
+            watched.relax_at = Some(now + relax);
+            self.set_timer(now, id.slot);
+        }
+    }
+
+    /// What was measured of a worker's link: bytes a second in the slower direction.
+    pub fn measured(&mut self, now: Time, id: WatchId, rate: u64, out: &mut Vec<Output>) {
+        if let Some(watched) = self.watched(id) {
+            watched.link_rate = Some(rate);
+            self.plan(now, id.slot, out);
+            self.set_timer(now, id.slot);
+        }
+    }
+
+    /// A beat, or the answer to a question, of `bytes` arrived at `now`. Stale ones, overtaken by a later one
+    /// or held up for longer than a silence that is suspicious, say nothing.
+    pub fn beat(
+        &mut self,
+        now: Time,
+        id: WatchId,
+        beat: &Beat,
+        bytes: usize,
+        out: &mut Vec<Output>,
+    ) {
+        let (settings, forgiven) = (self.settings, self.forgiven);
+        let Some(watched) = self.watched(id) else {
+            return;
+        };
+        if !watched.hear(now, forgiven, &settings, beat, bytes) {
+            return;
+        }
+        let (peer, was) = (watched.peer, watched.liveness);
+        let silent = watched.last_silence;
+        watched.liveness = Liveness::Live;
+        let found = |what| Output::Found(Finding { peer, what });
+        if was != Liveness::Live {
+            watched.tracks.forgive(now);
+            out.push(found(Found::Back { was, silent }));
+        }
+        watched
+            .tracks
+            .hear(now, &settings, beat, |what| out.push(found(what)));
+        if std::mem::take(&mut watched.retime) || was != Liveness::Live {
+            self.set_timer(now, id.slot);
+        }
+    }
+
+    /// Looks at those whose time has come.
+    pub fn check(&mut self, now: Time, out: &mut Vec<Output>) {
+        if let Some(due) = self.wheel.next() {
+            let late = now.since(due);
+            if late > self.shortest() {
+                self.forgiven += late;
+            }
+        }
+        let mut fired = std::mem::take(&mut self.fired);
+        self.wheel.advance(now, &mut fired);
+        for slot in fired.drain(..) {
+            self.look(now, slot, out);
+        }
+        self.fired = fired;
+    }
+
+    /// When the next check is due.
+    pub fn next_check(&self) -> Option<Time> {
+        if !self.fired.is_empty() {
+            return Some(Time(0));
+        }
+        self.wheel.next()
+    }
+
+    /// A worker as it is watched now.
+    pub fn status(&self, now: Time, id: WatchId) -> Option<Status> {
+        let place = self.slots.get(id.slot as usize)?;
+        let watched = place.watched.as_ref().filter(|_| place.life == id.life)?;
+        Some(watched.status(now, self.forgiven))
+    }
+
+    /// Beats and answers a second that all workers together are to send.
+    pub fn demand(&self) -> f64 {
+        let watched = self.slots.iter().filter_map(|slot| slot.watched.as_ref());
+        watched
+            .map(|watched| 1.0 / watched.interval.as_secs_f64())
+            .sum()
+    }
+
+    fn watched(&mut self, id: WatchId) -> Option<&mut Watched> {
+        let slot = self.slots.get_mut(id.slot as usize)?;
+        slot.watched.as_deref_mut().filter(|_| slot.life == id.life)
+    }
+
+    fn at(&mut self, slot: u32) -> Option<&mut Watched> {
+        self.slots.get_mut(slot as usize)?.watched.as_deref_mut()
+    }
+
+    /// The shortest interval at which anybody is watched.
+    fn shortest(&self) -> Duration {
+        let used = |attention: &Attention| self.counts[*attention as usize] > 0;
+        let interval = |attention: Attention| {
+            self.settings.way(attention).interval * self.stretches[attention as usize]
+        };
+        let all = Attention::ALL.into_iter().filter(used).map(interval);
+        all.min().unwrap_or(INTERVAL_MAX)
+    }
+
+    fn look(&mut self, now: Time, slot: u32, out: &mut Vec<Output>) {
+        let (settings, forgiven) = (self.settings, self.forgiven);
+        let Some(watched) = self.at(slot) else {
+            return;
+        };
+        if watched.relax_at.is_some_and(|at| at <= now) {
+            watched.relax_at = None;
+            let wanted = watched.wanted;
+            self.apply(now, slot, wanted, out);
+        }
+        let Some(watched) = self.at(slot) else {
+            return;
+        };
+        let (id, peer) = (watched.id, watched.peer);
+        if let Some(seq) = watched.ask(now) {
+            out.push(Output::Ask { id, peer, seq });
+        }
+        let (liveness, silent) = watched.judge(now, forgiven, &settings);
+        if liveness > watched.liveness {
+            watched.liveness = liveness;
+            watched.suspicions += u64::from(liveness == Liveness::Suspect);
+            let what = Found::Silent { liveness, silent };
+            out.push(Output::Found(Finding { peer, what }));
+        }
+        self.set_timer(now, slot);
+    }
+
+    fn set_timer(&mut self, now: Time, slot: u32) {
+        let (settings, forgiven) = (self.settings, self.forgiven);
+        let Some(watched) = self.at(slot) else {
+            return;
+        };
+        match watched.next(forgiven, &settings) {
+            Some(at) => self.wheel.set(slot, at.max(now + Duration::from_nanos(1))),
+            None => self.wheel.clear(slot),
+        }
+    }
+
+    fn apply(&mut self, now: Time, slot: u32, attention: Attention, out: &mut Vec<Output>) {
+        let Some(watched) = self.at(slot) else {
+            return;
+        };
+        let old = std::mem::replace(&mut watched.attention, attention);
+        if old == attention {
+            return;
+        }
+        self.counts[old as usize] -= 1;
+        self.counts[attention as usize] += 1;
+        self.budget(now, out);
+        self.plan(now, slot, out);
+        self.set_timer(now, slot);
+    }
+
+    /// Brings the intervals in line with the budget.
+    fn budget(&mut self, now: Time, out: &mut Vec<Output>) {
+        let wanted = self.settings.stretches(self.counts);
+        // Intervals shrink again only where they would stay so with a quarter more workers.
+        let more = self.counts.map(|count| count + count / 4);
+        let safe = self.settings.stretches(more);
+        let mut changed = false;
+        for level in 0..wanted.len() {
+            let now = self.stretches[level];
+            let next = if wanted[level] > now {
+                wanted[level]
+            } else {
+                safe[level].min(now)
+            };
+            changed |= next != now;
+            self.stretches[level] = next;
+        }
+        if changed {
+            self.plan_all(now, out);
+        }
+    }
+
+    fn plan_all(&mut self, now: Time, out: &mut Vec<Output>) {
+        for slot in 0..self.slots.len() as u32 {
+            self.plan(now, slot, out);
+            self.set_timer(now, slot);
+        }
+    }
+
+    /// Tells a worker how to beat, if that is another way than before.
+    fn plan(&mut self, now: Time, slot: u32, out: &mut Vec<Output>) {
+        let (settings, stretches) = (self.settings, self.stretches);
+        let Some(watched) = self.at(slot) else {
+            return;
+        };
+        let way = settings.way(watched.attention);
+        let stretch = stretches[watched.attention as usize];
+        let interval = way.interval.saturating_mul(stretch);
+        let interval = interval
+            .max(watched.least_interval(&settings))
+            .min(INTERVAL_MAX);
+        if let Some(plan) = watched.follow(now, way.mode, interval, settings.progress_every) {
+            let (id, peer) = (watched.id, watched.peer);
+            out.push(Output::Plan { id, peer, plan });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

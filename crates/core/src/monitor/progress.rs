@@ -1,0 +1,107 @@
+//! How far the attempts of one worker are, by what its beats say of them.
+
+use super::{Found, Progress, Settings};
+use hedge_model::msg::{AttemptBeat, Beat, Phase};
+use hedge_model::{AttemptId, Time};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Attempts of one worker that are followed; beyond, those heard of longest ago are forgotten.
+const TRACKS_MAX: usize = 4_096;
+/// A task's own figure is passed on when it grew by so many thousandths and the last one is so old ...
+const STEP_PERMILLE: u16 = 10;
+const STEP_EVERY: Duration = Duration::from_millis(100);
+/// ... and whatever changed at least this often.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// The attempts of one worker.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tracks(BTreeMap<AttemptId, Track>);
+
+#[derive(Clone, Copy, Debug)]
+struct Track {
+    progress: Progress,
+    notes: u32,
+    moved_at: Time,
+    heard_at: Time,
+    told_at: Time,
+    told: Progress,
+    stalled: bool,
+}
+
+impl Tracks {
+    /// Takes what a beat says of attempts; an attempt that says itself that it waits is not stalled.
+    pub fn hear(
+        &mut self,
+        now: Time,
+        settings: &Settings,
+        beat: &Beat,
+        mut found: impl FnMut(Found),
+    ) {
+        for said in &beat.attempts {
+            if said.phase != Phase::Running && said.phase != Phase::Waiting {
+                self.0.remove(&said.attempt);
+                continue;
+            }
+            self.hear_one(now, settings, said, &mut found);
+        }
+        let most = (beat.in_hand as usize).min(TRACKS_MAX);
+        while self.0.len() > most {
+            let oldest = self.0.iter().min_by_key(|(_, track)| track.heard_at);
+            let Some(id) = oldest.map(|(id, _)| *id) else {
+                return;
+            };
+            self.0.remove(&id);
+        }
+    }
+
+    /// The worker was silent, and its attempts could not be heard of: that is no lack of progress.
+    pub fn forgive(&mut self, now: Time) {
+        self.0.values_mut().for_each(|track| track.moved_at = now);
+    }
+
+    fn hear_one(
+        &mut self,
+        now: Time,
+        settings: &Settings,
+        said: &AttemptBeat,
+        found: &mut impl FnMut(Found),
+    ) {
+        let id = said.attempt;
+        let progress = Progress {
+            cpu: Duration::from_micros(said.cpu_us),
+            written: said.written,
+            permille: said.permille,
+        };
+        let track = self.0.entry(id).or_insert(Track {
+            progress,
+            notes: said.notes,
+            moved_at: now,
+            heard_at: now,
+            told_at: now,
+            told: Progress::default(),
+            stalled: false,
+        });
+        track.heard_at = now;
+        let moved = track.progress != progress || track.notes != said.notes;
+        (track.progress, track.notes) = (progress, said.notes);
+        if moved || said.phase == Phase::Waiting {
+            track.moved_at = now;
+            if std::mem::take(&mut track.stalled) {
+                found(Found::Moving(id));
+            }
+        }
+        let idle = now.since(track.moved_at);
+        if settings.stall_after.is_some_and(|limit| idle >= limit) && !track.stalled {
+            track.stalled = true;
+            found(Found::Stalled { attempt: id, idle });
+        }
+        let old = now.since(track.told_at);
+        let share = |progress: &Progress| progress.permille.unwrap_or(0);
+        let stepped = share(&progress).abs_diff(share(&track.told)) >= STEP_PERMILLE;
+        if (stepped && old >= STEP_EVERY) || (progress != track.told && old >= TELL_EVERY) {
+            (track.told, track.told_at) = (progress, now);
+            found(Found::Progress(id, progress));
+        }
+    }
+}

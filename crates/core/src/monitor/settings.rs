@@ -1,0 +1,164 @@
+//! How workers are watched: what the grid's owner may choose, and what the budget makes of it.
+
+use std::time::Duration;
+
+/// Shortest interval between two signs of life.
+pub const INTERVAL_MIN: Duration = Duration::from_micros(500);
+/// Longest interval between two signs of life.
+pub const INTERVAL_MAX: Duration = Duration::from_secs(600);
+
+/// Who speaks first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The worker beats by itself.
+    Beats,
+    /// The supervisor asks, the worker answers.
+    Asks,
+}
+
+/// How closely a worker is to be watched: by what it has in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Attention {
+    /// Nothing.
+    Idle,
+    /// Attempts.
+    Assigned,
+    /// Attempts of critical tasks among them.
+    Critical,
+}
+
+impl Attention {
+    /// All of them, least first.
+    pub const ALL: [Attention; 3] = [Self::Idle, Self::Assigned, Self::Critical];
+}
+
+/// How to watch workers of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Who speaks first.
+    pub mode: Mode,
+    /// How often, as long as the budget and the link allow it.
+    pub interval: Duration,
+}
+
+impl Way {
+    /// By heartbeats, so often.
+    pub const fn beats(interval: Duration) -> Self {
+        let mode = Mode::Beats;
+        Self { mode, interval }
+    }
+
+    /// By status requests, so often.
+    pub const fn asks(interval: Duration) -> Self {
+        let mode = Mode::Asks;
+        Self { mode, interval }
+    }
+}
+
+/// All choices about watching.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Workers with nothing in hand.
+    pub idle: Way,
+    /// Workers with attempts in hand.
+    pub assigned: Way,
+    /// Workers with attempts of critical tasks in hand.
+    pub critical: Way,
+    /// Beats and answers a second that the supervisor takes in from the whole pool; beyond, the intervals
+    /// grow: those of idle workers most, those of workers with critical tasks least.
+    pub budget: u32,
+    /// Missing beats from which on a worker can be suspect: the floor of suspicion.
+    pub suspect_beats: u32,
+    /// How unusual a silence must be to be suspicious, in standard deviations of the worker's gaps; none
+    /// counts missing beats alone.
+    pub suspect_deviations: Option<f64>,
+    /// However irregular a worker is, this silence is suspicious: the ceiling of suspicion.
+    pub suspect_max: Duration,
+    /// Missing beats from which on a worker can be dead.
+    pub dead_beats: u32,
+    /// No silence shorter than this is a death. It trades attempts given up in vain against time lost on a
+    /// policy without copies; one second is longer than any pause of a healthy process on a busy machine
+    /// that was measured.
+    pub dead_min: Duration,
+    /// How long a worker must have had less in hand before it is watched less closely.
+    pub relax_after: Duration,
+    /// Share of a worker's measured link that beats may take.
+    pub link_share: f64,
+    /// How often a worker looks at its attempts' progress.
+    pub progress_every: Duration,
+    /// An attempt without progress for so long is stalled; none never looks.
+    pub stall_after: Option<Duration>,
+}
+
+impl Default for Settings {
+    /// Found on a busy machine with two cores: 50 ms × 3 beats notice a frozen worker well within 250 ms;
+    /// 10,000 beats a second cost the supervisor about 6 % of a core.
+    fn default() -> Self {
+        Self {
+            idle: Way::beats(Duration::from_millis(500)),
+            assigned: Way::beats(Duration::from_millis(50)),
+            critical: Way::beats(Duration::from_millis(20)),
+            budget: 10_000,
+            suspect_beats: 3,
+            suspect_deviations: Some(8.0),
+            suspect_max: Duration::from_secs(5),
+            dead_beats: 10,
+            dead_min: Duration::from_secs(1),
+            relax_after: Duration::from_secs(1),
+            link_share: 0.05,
+            progress_every: Duration::from_millis(500),
+            stall_after: None,
+        }
+    }
+}
+
+impl Settings {
+    /// The same way and interval for all, whatever they have in hand.
+    pub fn uniform(way: Way) -> Self {
+        Self {
+            idle: way,
+            assigned: way,
+            critical: way,
+            ..Self::default()
+        }
+    }
+
+    /// How to watch at this level.
+    pub fn way(&self, attention: Attention) -> Way {
+        let way = match attention {
+            Attention::Idle => self.idle,
+            Attention::Assigned => self.assigned,
+            Attention::Critical => self.critical,
+        };
+        Way {
+            interval: way.interval.clamp(INTERVAL_MIN, INTERVAL_MAX),
+            ..way
+        }
+    }
+
+    /// By how much the intervals of each level are to grow, so that so many workers at each stay within the
+    /// budget. Powers of two, so that a worker that comes or goes seldom changes anybody's interval.
+    pub(super) fn stretches(&self, counts: [u32; 3]) -> [u32; 3] {
+        let wanted = |attention: Attention| {
+            let interval = self.way(attention).interval.as_secs_f64();
+            f64::from(counts[attention as usize]) / interval
+        };
+        let mut left = f64::from(self.budget.max(1));
+        let mut stretches = [1; 3];
+        // Each level leaves something to those below it.
+        for (attention, share) in [
+            (Attention::Critical, 0.75),
+            (Attention::Assigned, 0.75),
+            (Attention::Idle, 1.0),
+        ] {
+            let wanted = wanted(attention);
+            let below = (0..attention as usize).any(|level| counts[level] > 0);
+            let mine = if below { left * share } else { left };
+            let stretch = (wanted / mine).ceil().max(1.0).min(f64::from(1_u32 << 30)) as u32;
+            let stretch = stretch.next_power_of_two();
+            stretches[attention as usize] = stretch;
+            left = (left - wanted / f64::from(stretch)).max(0.001);
+        }
+        stretches
+    }
+}

@@ -1,0 +1,447 @@
+use super::*;
+use hedge_model::msg::{AttemptBeat, Phase};
+use hedge_model::{Epoch, JobId, TaskId};
+
+const MS: u64 = 1_000_000;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn attempt(number: u32) -> AttemptId {
+    AttemptId {
+        task: TaskId {
+            job: JobId(1),
+            number,
+        },
+        generation: 0,
+        epoch: Epoch(1),
+        number: 1,
+    }
+}
+
+/// A monitor with workers that follow their plans at once and send beats that arrive after 100 µs.
+struct Rig {
+    now: Time,
+    monitor: Monitor,
+    workers: Vec<Worker>,
+    found: Vec<(u64, Finding)>,
+    asks: u64,
+    arrived: u64,
+    plans: u64,
+}
+
+struct Worker {
+    id: WatchId,
+    plan: BeatPlan,
+    beat_at: Option<Time>,
+    seq: u64,
+    silent: bool,
+    attempts: Vec<AttemptBeat>,
+}
+
+fn peer(at: usize) -> PeerId {
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&(at as u64).to_le_bytes());
+    PeerId(id)
+}
+
+impl Rig {
+    fn new(settings: Settings, workers: usize) -> Self {
+        let mut rig = Self {
+            now: Time(1_000 * MS),
+            monitor: Monitor::new(settings),
+            workers: Vec::new(),
+            found: Vec::new(),
+            asks: 0,
+            arrived: 0,
+            plans: 0,
+        };
+        for at in 0..workers {
+            let mut out = Vec::new();
+            let id = rig.monitor.start(rig.now, peer(at), &mut out);
+            rig.workers.push(Worker {
+                id,
+                plan: BeatPlan {
+                    number: 0,
+                    every: None,
+                    progress_every: ms(500),
+                },
+                beat_at: None,
+                seq: 0,
+                silent: false,
+                attempts: Vec::new(),
+            });
+            rig.carry_out(out);
+        }
+        rig
+    }
+
+    fn carry_out(&mut self, out: Vec<Output>) {
+        for output in out {
+            match output {
+                Output::Found(finding) => self.found.push((self.now.0 / 1_000, finding)),
+                Output::Plan { id, plan, .. } => {
+                    self.plans += 1;
+                    let now = self.now;
+                    let worker = self.worker(id);
+                    worker.plan = plan;
+                    worker.beat_at = Some(now);
+                }
+                Output::Ask { id, seq, .. } => {
+                    self.asks += 1;
+                    let at = self
+                        .workers
+                        .iter()
+                        .position(|worker| worker.id == id)
+                        .unwrap();
+                    if !self.workers[at].silent {
+                        self.beat(at, seq);
+                    }
+                }
+            }
+        }
+    }
+
+    fn worker(&mut self, id: WatchId) -> &mut Worker {
+        // Slots are given out in order, and no worker of a rig ever leaves.
+        &mut self.workers[id.slot as usize]
+    }
+
+    fn beat(&mut self, at: usize, answers: u64) {
+        let worker = &mut self.workers[at];
+        worker.seq += 1;
+        let beat = Beat {
+            seq: worker.seq,
+            sent_ns: self.now.0,
+            plan: worker.plan.number,
+            answers,
+            in_hand: worker.attempts.len() as u32,
+            attempts: worker.attempts.clone(),
+        };
+        let id = worker.id;
+        let mut out = Vec::new();
+        self.arrived += 1;
+        self.monitor.beat(self.now, id, &beat, 40, &mut out);
+        self.carry_out(out);
+    }
+
+    /// Lets time pass up to `until` after now, with beats and checks when they are due.
+    fn pass(&mut self, span: Duration) {
+        let end = self.now + span;
+        let mut beats: std::collections::BTreeSet<(Time, usize)> = self
+            .workers
+            .iter()
+            .enumerate()
+            .filter_map(|(at, worker)| Some((worker.beat_at?, at)))
+            .collect();
+        loop {
+            let check = self.monitor.next_check().filter(|at| *at <= end);
+            let beat = beats.first().copied().filter(|(at, _)| *at <= end);
+            match (check, beat) {
+                (None, None) => break,
+                (Some(at), beat) if beat.is_none_or(|(due, _)| at <= due) => {
+                    self.now = self.now.max(at);
+                    let mut out = Vec::new();
+                    self.monitor.check(self.now, &mut out);
+                    let plans = self.plans;
+                    self.carry_out(out);
+                    if self.plans != plans {
+                        beats.extend(
+                            (self.workers.iter().enumerate())
+                                .filter_map(|(at, worker)| Some((worker.beat_at?, at))),
+                        );
+                    }
+                }
+                (_, Some((due, at))) => {
+                    beats.pop_first();
+                    if self.workers[at].beat_at != Some(due) {
+                        continue;
+                    }
+                    self.now = self.now.max(due);
+                    if !self.workers[at].silent {
+                        self.beat(at, 0);
+                    }
+                    let worker = &mut self.workers[at];
+                    worker.beat_at = worker.plan.every.map(|every| due + every);
+                    beats.extend(worker.beat_at.map(|due| (due, at)));
+                }
+                (Some(_), None) => unreachable!(),
+            }
+        }
+        self.now = end;
+    }
+
+    fn attend(&mut self, at: usize, attention: Attention) {
+        let mut out = Vec::new();
+        let id = self.workers[at].id;
+        self.monitor.attend(self.now, id, attention, &mut out);
+        self.carry_out(out);
+    }
+
+    fn ladder(&mut self) -> Vec<Liveness> {
+        let found = std::mem::take(&mut self.found);
+        let ladder = found.into_iter().map(|(_, finding)| match finding.what {
+            Found::Silent { liveness, .. } => liveness,
+            Found::Back { .. } => Liveness::Live,
+            other => panic!("{other:?}"),
+        });
+        ladder.collect()
+    }
+
+    fn status(&self, at: usize) -> Status {
+        self.monitor.status(self.now, self.workers[at].id).unwrap()
+    }
+}
+
+#[test]
+fn silence_goes_from_late_to_dead_and_a_beat_brings_back() {
+    use Liveness::{Dead, Late, Live, Suspect};
+    for way in [Way::beats(ms(100)), Way::asks(ms(100))] {
+        let mut rig = Rig::new(Settings::uniform(way), 1);
+        rig.pass(ms(1_010));
+        assert_eq!(rig.ladder(), []);
+        rig.workers[0].silent = true;
+        rig.pass(ms(280));
+        assert_eq!(rig.ladder(), [Late], "{way:?}");
+        rig.pass(ms(30));
+        assert_eq!(rig.ladder(), [Suspect]);
+        rig.pass(ms(1_000));
+        assert_eq!(rig.ladder(), [Dead]);
+        rig.workers[0].silent = false;
+        rig.beat(0, 0);
+        assert_eq!(rig.ladder(), [Live]);
+        rig.pass(ms(1_000));
+        assert_eq!(rig.ladder(), []);
+    }
+}
+
+#[test]
+fn each_interval_from_half_a_millisecond_to_ten_minutes_is_kept_and_checked() {
+    for interval in [
+        Duration::from_micros(500),
+        ms(1),
+        ms(10),
+        ms(100),
+        ms(1_000),
+        ms(10_000),
+        ms(60_000),
+        ms(600_000),
+    ] {
+        for way in [Way::beats(interval), Way::asks(interval)] {
+            let mut settings = Settings::uniform(way);
+            settings.dead_min = Duration::ZERO;
+            let mut rig = Rig::new(settings, 1);
+            rig.pass(interval * 50);
+            assert!((50..=52).contains(&rig.arrived), "{way:?}: {}", rig.arrived);
+            assert!(rig.ladder().is_empty());
+            rig.workers[0].silent = true;
+            rig.pass(interval * 4 + ms(1));
+            let at = |state| {
+                let mut found = rig.found.iter();
+                found.find_map(|(at, finding)| match finding.what {
+                    Found::Silent { liveness, silent } if liveness == state => Some((*at, silent)),
+                    _ => None,
+                })
+            };
+            let (_, silent) = at(Liveness::Suspect).expect("it is suspect");
+            assert!(
+                silent >= interval * 3 && silent < interval * 3 + ms(1),
+                "{way:?} {silent:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_late_check_gives_everyone_grace() {
+    let mut rig = Rig::new(Settings::default(), 3);
+    rig.pass(ms(3_000));
+    rig.workers
+        .iter_mut()
+        .for_each(|worker| worker.silent = true);
+    rig.now = rig.now + Duration::from_secs(5);
+    rig.pass(ms(900));
+    assert_eq!(rig.ladder(), [], "the supervisor itself was away for 5 s");
+    rig.pass(ms(10_000));
+    assert_eq!(rig.ladder().len(), 9, "what comes after the grace counts");
+}
+
+#[test]
+fn the_more_a_worker_has_in_hand_the_closer_it_is_watched() {
+    let mut rig = Rig::new(Settings::default(), 1);
+    let interval = |rig: &Rig| rig.status(0).interval;
+    assert_eq!(interval(&rig), ms(500));
+    rig.attend(0, Attention::Assigned);
+    assert_eq!(interval(&rig), ms(50));
+    rig.attend(0, Attention::Critical);
+    assert_eq!(interval(&rig), ms(20));
+    rig.attend(0, Attention::Idle);
+    rig.pass(ms(900));
+    assert_eq!(interval(&rig), ms(20), "it may have more at once");
+    rig.attend(0, Attention::Assigned);
+    rig.pass(ms(200));
+    assert_eq!(interval(&rig), ms(50));
+    assert_eq!(rig.ladder(), []);
+}
+
+#[test]
+fn a_worker_that_freezes_before_it_hears_of_a_closer_watch_is_noticed_all_the_same() {
+    let mut rig = Rig::new(Settings::default(), 1);
+    rig.pass(ms(5_100));
+    rig.workers[0].silent = true;
+    rig.attend(0, Attention::Critical);
+    rig.pass(ms(200));
+    assert_eq!(rig.ladder(), [Liveness::Late, Liveness::Suspect]);
+}
+
+#[test]
+fn a_worker_that_is_irregular_is_trusted_longer_and_one_that_is_regular_is_not() {
+    let mut settings = Settings::uniform(Way::beats(ms(1)));
+    settings.dead_min = ms(1_000);
+    let mut irregular = |deviations| {
+        settings.suspect_deviations = deviations;
+        let mut rig = Rig::new(settings, 1);
+        for round in 0..300 {
+            rig.pass(ms(40));
+            rig.workers[0].silent = true;
+            rig.pass(ms(6 + round % 5));
+            rig.workers[0].silent = false;
+        }
+        (rig.status(0).suspicions, rig)
+    };
+    let (with, mut rig) = irregular(Some(8.0));
+    let (without, _) = irregular(None);
+    assert!(with < 5, "{with} suspicions");
+    assert_eq!(without, 300);
+    rig.found.clear();
+    rig.workers[0].silent = true;
+    rig.pass(ms(40));
+    assert!(
+        rig.ladder().contains(&Liveness::Suspect),
+        "true silence is still seen"
+    );
+}
+
+#[test]
+fn beats_that_are_overtaken_or_held_up_are_no_sign_of_life() {
+    let mut rig = Rig::new(Settings::uniform(Way::beats(ms(100))), 1);
+    rig.pass(ms(1_000));
+    let beats = rig.status(0).beats;
+    let id = rig.workers[0].id;
+    let say = |rig: &mut Rig, seq, sent_ns| {
+        let beat = Beat {
+            seq,
+            sent_ns,
+            plan: 1,
+            ..Beat::default()
+        };
+        rig.monitor.beat(rig.now, id, &beat, 40, &mut Vec::new());
+    };
+    say(&mut rig, 1, 0);
+    assert_eq!(rig.status(0).beats, beats, "overtaken");
+    rig.workers[0].silent = true;
+    rig.pass(ms(700));
+    let sent = rig.now - ms(600);
+    say(&mut rig, 100, sent.0);
+    assert_eq!(rig.status(0).beats, beats, "held up");
+    assert_eq!(rig.status(0).liveness, Liveness::Suspect);
+    for seq in 101..120 {
+        rig.now = rig.now + ms(100);
+        let sent = rig.now - ms(600);
+        say(&mut rig, seq, sent.0);
+    }
+    assert_eq!(
+        rig.status(0).liveness,
+        Liveness::Live,
+        "the way became longer"
+    );
+}
+
+#[test]
+fn beats_keep_to_the_share_of_a_slow_link() {
+    let mut rig = Rig::new(Settings::uniform(Way::beats(ms(1))), 1);
+    rig.pass(ms(100));
+    let mut out = Vec::new();
+    let id = rig.workers[0].id;
+    let rate = 100_000 / 8;
+    rig.monitor.measured(rig.now, id, rate, &mut out);
+    rig.carry_out(out);
+    let before = rig.arrived;
+    rig.pass(ms(10_000));
+    let bytes = (rig.arrived - before) * (40 + 70);
+    assert!(bytes <= rate / 20 * 10 + 110, "{bytes} B in 10 s");
+    assert!(rig.arrived - before >= 50, "but it beats");
+    assert_eq!(rig.ladder(), []);
+}
+
+#[test]
+fn an_attempt_without_progress_is_stalled_unless_it_says_that_it_waits() {
+    let mut settings = Settings::uniform(Way::beats(ms(1)));
+    settings.stall_after = Some(ms(50));
+    let mut rig = Rig::new(settings, 1);
+    let said = |number, phase| AttemptBeat {
+        attempt: attempt(number),
+        phase,
+        cpu_us: 7,
+        written: 0,
+        permille: None,
+        notes: 0,
+    };
+    rig.workers[0].attempts = vec![said(0, Phase::Running), said(1, Phase::Waiting)];
+    rig.pass(ms(20));
+    rig.workers[0].attempts[0].cpu_us += 5;
+    rig.pass(ms(49));
+    assert!(rig.found.is_empty(), "{:?}", rig.found);
+    rig.pass(ms(3));
+    let [(_, found)] = &rig.found[..] else {
+        panic!("{:?}", rig.found);
+    };
+    let Found::Stalled { attempt: id, idle } = found.what else {
+        panic!("{found:?}");
+    };
+    assert_eq!(id, attempt(0));
+    assert!(idle < ms(52));
+    rig.workers[0].attempts[0].notes += 1;
+    rig.pass(ms(2));
+    assert_eq!(rig.found[1].1.what, Found::Moving(attempt(0)));
+}
+
+#[test]
+fn ten_thousand_workers_stay_within_the_budget_and_a_hundred_deaths_are_found() {
+    let settings = Settings {
+        dead_min: Duration::ZERO,
+        ..Settings::default()
+    };
+    let mut rig = Rig::new(settings, 10_000);
+    for at in 0..2_000 {
+        rig.attend(at, Attention::Assigned);
+    }
+    for at in 0..50 {
+        rig.attend(at, Attention::Critical);
+    }
+    rig.pass(ms(30_000));
+    rig.found.clear();
+    let (arrived, budget) = (rig.arrived, u64::from(settings.budget));
+    rig.pass(ms(10_000));
+    let a_second = (rig.arrived - arrived) / 10;
+    assert!(a_second <= budget, "{a_second} beats a second");
+    assert!(a_second >= budget / 8, "{a_second} beats a second");
+    assert_eq!(rig.status(0).interval, settings.critical.interval);
+    assert!(rig.found.is_empty(), "{:?}", &rig.found[..1]);
+    let dead: Vec<usize> = (0..100).map(|at| at * 99).collect();
+    let since = rig.now;
+    dead.iter().for_each(|at| rig.workers[*at].silent = true);
+    let slowest = rig.status(9_999).interval;
+    rig.pass(slowest * (settings.suspect_beats + 1));
+    for at in dead {
+        let status = rig.status(at);
+        let seen = rig.found.iter().find_map(|(found_us, finding)| {
+            let suspect = matches!(finding.what, Found::Silent { liveness, .. } if liveness == Liveness::Suspect);
+            (finding.peer == peer(at) && suspect).then_some(*found_us)
+        });
+        let after = Time(seen.expect("it is found") * 1_000).since(since);
+        let limit = status.interval * (settings.suspect_beats + 1);
+        assert!(after <= limit + ms(1), "{after:?} of {:?}", status.interval);
+    }
+}

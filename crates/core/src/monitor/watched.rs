@@ -1,0 +1,308 @@
+//! One worker as the monitor sees it.
+
+use super::arrivals::Arrivals;
+use super::progress::Tracks;
+use super::settings::{Attention, Mode, Settings, Way};
+use super::{Liveness, WatchId};
+use hedge_model::msg::{Beat, BeatPlan};
+use hedge_model::{PeerId, Time};
+use std::time::Duration;
+
+/// How long a worker may take to hear of a new plan and act on it, beyond the plan's own interval.
+const HEARS_WITHIN: Duration = Duration::from_millis(100);
+/// Beats held up in a row after which the link is taken to have become slower, not the beats to be stale.
+const STALE_MAX: u32 = 8;
+/// What the transport adds to each beat: UDP, IP and QUIC headers.
+const HEADERS_BYTES: f64 = 70.0;
+/// Two clocks run apart by less than this, so much of the time between two beats is no delay.
+const DRIFT: f64 = 0.001;
+
+/// A worker as it is watched.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Status {
+    /// Whether it shows signs of life.
+    pub liveness: Liveness,
+    /// Since its last sign of life.
+    pub silent: Duration,
+    /// Who speaks first.
+    pub mode: Mode,
+    /// Between two signs of life.
+    pub interval: Duration,
+    /// How closely it is watched.
+    pub attention: Attention,
+    /// Signs of life so far on this connection.
+    pub beats: u64,
+    /// How often it was suspect so far on this connection.
+    pub suspicions: u64,
+    /// Time between the last question and its answer.
+    pub round_trip: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Watched {
+    pub id: WatchId,
+    pub peer: PeerId,
+    pub liveness: Liveness,
+    pub attention: Attention,
+    /// What it is to become once `relax_at` has come.
+    pub wanted: Attention,
+    pub relax_at: Option<Time>,
+    pub mode: Mode,
+    pub interval: Duration,
+    pub link_rate: Option<u64>,
+    pub suspicions: u64,
+    /// How long the silence was that the last beat ended.
+    pub last_silence: Duration,
+    /// The timer may be set too late.
+    pub retime: bool,
+    pub tracks: Tracks,
+    last: Time,
+    forgiven: Duration,
+    seq: u64,
+    beats: u64,
+    arrivals: Arrivals,
+    beat_bytes: f64,
+    /// The plan last told, when, and the longer interval that holds until it is followed.
+    plan: u32,
+    told_at: Time,
+    until_heard: Option<Duration>,
+    asked: u64,
+    ask_at: Time,
+    asked_at: Time,
+    round_trip: Option<Duration>,
+    /// Arrival less sending, by two clocks, of the beat that was held up least; nanoseconds.
+    offset: Option<i128>,
+    stale: u32,
+}
+
+impl Watched {
+    pub fn new(now: Time, forgiven: Duration, id: WatchId, peer: PeerId, way: Way) -> Self {
+        Self {
+            id,
+            peer,
+            liveness: Liveness::Live,
+            attention: Attention::Idle,
+            wanted: Attention::Idle,
+            relax_at: None,
+            mode: way.mode,
+            interval: way.interval,
+            link_rate: None,
+            suspicions: 0,
+            last_silence: Duration::ZERO,
+            retime: false,
+            tracks: Tracks::default(),
+            last: now,
+            forgiven,
+            seq: 0,
+            beats: 0,
+            arrivals: Arrivals::default(),
+            beat_bytes: 30.0,
+            plan: 0,
+            told_at: now,
+            until_heard: None,
+            asked: 0,
+            ask_at: now,
+            asked_at: now,
+            round_trip: None,
+            offset: None,
+            stale: 0,
+        }
+    }
+
+    /// Takes a sign of life; says whether it is one.
+    pub fn hear(
+        &mut self,
+        now: Time,
+        forgiven: Duration,
+        settings: &Settings,
+        beat: &Beat,
+        bytes: usize,
+    ) -> bool {
+        if beat.seq <= self.seq || self.held_up(now, forgiven, settings, beat) {
+            return false;
+        }
+        self.seq = beat.seq;
+        self.beats += 1;
+        self.beat_bytes += (bytes as f64 - self.beat_bytes) * 0.05;
+        if beat.answers != 0 && beat.answers == self.asked {
+            self.round_trip = Some(now.since(self.asked_at));
+        }
+        self.last_silence = self.silence(now, forgiven);
+        let follows = beat.plan == self.plan && self.plan != 0;
+        if follows && self.until_heard.take().is_some() {
+            // The gap up to here belongs to two plans.
+            self.retime = true;
+        } else if self.liveness < Liveness::Dead && self.beats > 1 && self.until_heard.is_none() {
+            self.arrivals.add(self.last_silence, self.interval);
+        }
+        (self.last, self.forgiven) = (self.last.max(now), forgiven);
+        true
+    }
+
+    /// Whether a beat waited on its way for so long that it says nothing about now.
+    fn held_up(&mut self, now: Time, forgiven: Duration, settings: &Settings, beat: &Beat) -> bool {
+        let offset = i128::from(now.0) - i128::from(beat.sent_ns);
+        let Some(least) = self.offset else {
+            self.offset = Some(offset);
+            return false;
+        };
+        let drift = (now.since(self.last).as_nanos() as f64 * DRIFT) as i128;
+        let held = offset - (least + drift);
+        if held <= 0 {
+            self.offset = Some(offset);
+            self.stale = 0;
+            return false;
+        }
+        let held = Duration::from_nanos(u64::try_from(held).unwrap_or(u64::MAX));
+        let own = forgiven.saturating_sub(self.forgiven);
+        let stale = held.saturating_sub(own) >= self.suspect_after(settings, self.interval);
+        self.stale = if stale { self.stale + 1 } else { 0 };
+        if self.stale > STALE_MAX {
+            (self.offset, self.stale) = (Some(offset), 0);
+            return false;
+        }
+        stale
+    }
+
+    /// What the silence so far means.
+    pub fn judge(
+        &self,
+        now: Time,
+        forgiven: Duration,
+        settings: &Settings,
+    ) -> (Liveness, Duration) {
+        let ladder = [Liveness::Dead, Liveness::Suspect, Liveness::Late];
+        let reached = |liveness: &Liveness| self.reaches(*liveness, forgiven, settings) <= now;
+        let liveness = ladder.into_iter().find(reached);
+        (
+            liveness.unwrap_or(Liveness::Live),
+            self.silence(now, forgiven),
+        )
+    }
+
+    /// When to look at this worker again.
+    pub fn next(&self, forgiven: Duration, settings: &Settings) -> Option<Time> {
+        let worse = match self.liveness {
+            Liveness::Live => Some(Liveness::Late),
+            Liveness::Late => Some(Liveness::Suspect),
+            Liveness::Suspect => Some(Liveness::Dead),
+            Liveness::Dead => None,
+        };
+        let worse = worse.map(|liveness| self.reaches(liveness, forgiven, settings));
+        let ask = (self.mode == Mode::Asks).then_some(self.ask_at);
+        [worse, ask, self.relax_at].into_iter().flatten().min()
+    }
+
+    /// The number of the question to ask now, if one is due.
+    pub fn ask(&mut self, now: Time) -> Option<u64> {
+        if self.mode != Mode::Asks || self.ask_at > now {
+            return None;
+        }
+        self.ask_at = self.ask_at + self.interval;
+        if self.ask_at <= now {
+            self.ask_at = now + self.interval;
+        }
+        self.asked += 1;
+        self.asked_at = now;
+        Some(self.asked)
+    }
+
+    /// The shortest interval that its link can bear.
+    pub fn least_interval(&self, settings: &Settings) -> Duration {
+        let Some(rate) = self.link_rate else {
+            return Duration::ZERO;
+        };
+        let bytes = self.beat_bytes + HEADERS_BYTES;
+        let seconds = bytes / (settings.link_share * rate.max(1) as f64).max(1e-9);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+
+    /// Takes a way to be watched; the plan to tell the worker, if it is another.
+    pub fn follow(
+        &mut self,
+        now: Time,
+        mode: Mode,
+        interval: Duration,
+        progress: Duration,
+    ) -> Option<BeatPlan> {
+        if self.plan != 0 && (self.mode, self.interval) == (mode, interval) {
+            return None;
+        }
+        let longer = self.until_heard.unwrap_or(self.interval).max(interval);
+        self.until_heard = Some(longer);
+        (self.mode, self.interval) = (mode, interval);
+        self.plan = self.plan.wrapping_add(1).max(1);
+        self.told_at = now;
+        self.ask_at = now;
+        Some(BeatPlan {
+            number: self.plan,
+            every: (mode == Mode::Beats).then_some(interval),
+            progress_every: progress,
+        })
+    }
+
+    pub fn status(&self, now: Time, forgiven: Duration) -> Status {
+        Status {
+            liveness: self.liveness,
+            silent: self.silence(now, forgiven),
+            mode: self.mode,
+            interval: self.interval,
+            attention: self.attention,
+            beats: self.beats,
+            suspicions: self.suspicions,
+            round_trip: self.round_trip,
+        }
+    }
+
+    fn silence(&self, now: Time, forgiven: Duration) -> Duration {
+        let since = now.since(self.last);
+        since.saturating_sub(forgiven.saturating_sub(self.forgiven))
+    }
+
+    /// When a silence that goes on makes the worker this.
+    fn reaches(&self, liveness: Liveness, forgiven: Duration, settings: &Settings) -> Time {
+        let grace = forgiven.saturating_sub(self.forgiven);
+        let after = |interval| match liveness {
+            Liveness::Live => Duration::ZERO,
+            Liveness::Late => self.late_after(settings, interval),
+            Liveness::Suspect => self.suspect_after(settings, interval),
+            Liveness::Dead => self.dead_after(settings, interval),
+        };
+        match self.until_heard {
+            None => self.last + grace + after(self.interval),
+            Some(longer) => {
+                let told = self.last.max(self.told_at) + HEARS_WITHIN + after(self.interval);
+                (self.last + after(longer)).min(told) + grace
+            }
+        }
+    }
+
+    fn late_after(&self, settings: &Settings, interval: Duration) -> Duration {
+        let half = settings
+            .suspect_deviations
+            .map(|deviations| deviations / 2.0);
+        let usual = half.map_or(Duration::ZERO, |half| {
+            self.arrivals.patience(half, interval)
+        });
+        usual
+            .max(interval.saturating_mul(2))
+            .min(self.suspect_after(settings, interval))
+    }
+
+    fn suspect_after(&self, settings: &Settings, interval: Duration) -> Duration {
+        let floor = interval.saturating_mul(settings.suspect_beats);
+        let usual = settings
+            .suspect_deviations
+            .map_or(Duration::ZERO, |deviations| {
+                self.arrivals.patience(deviations, interval)
+            });
+        usual.min(settings.suspect_max).max(floor)
+    }
+
+    fn dead_after(&self, settings: &Settings, interval: Duration) -> Duration {
+        let silent = interval.saturating_mul(settings.dead_beats);
+        silent
+            .max(settings.dead_min)
+            .max(self.suspect_after(settings, interval))
+    }
+}

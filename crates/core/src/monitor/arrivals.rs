@@ -27,7 +27,7 @@ pub(super) struct Arrivals {
 impl Arrivals {
     /// Another gap, while beats were due every `interval`.
     pub fn add(&mut self, gap: Duration, interval: Duration) {
-        let late = gap.as_secs_f64() - interval.as_secs_f64();
+        let late = (gap.as_secs_f64() - interval.as_secs_f64()).max(0.0);
         self.count = self.count.saturating_add(1);
         let weight = WEIGHT.max(1.0 / f64::from(self.count));
         let off = late - self.mean;

@@ -205,7 +205,7 @@ fn silence_goes_from_late_to_dead_and_a_beat_brings_back() {
         rig.pass(ms(280));
         assert_eq!(rig.ladder(), [Late], "{way:?}");
         rig.pass(ms(30));
-        assert_eq!(rig.ladder(), [Suspect]);
+        assert_eq!(rig.ladder(), [Suspect], "{way:?} {:?}", rig.status(0));
         rig.pass(ms(1_000));
         assert_eq!(rig.ladder(), [Dead]);
         rig.workers[0].silent = false;

@@ -39,6 +39,17 @@ impl Dice {
         Duration::from_micros(self.between(low * 1000, high * 1000))
     }
 
+    /// A number in `0.0..1.0`.
+    pub fn unit(&mut self) -> f64 {
+        (self.any() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// A number of the normal distribution with mean 0 and standard deviation 1, by Box and Muller.
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
+    }
+
     /// One of the items; there must be at least one.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len() as u64) as usize]

@@ -7,6 +7,8 @@
 mod actors;
 mod client;
 mod dice;
+mod error;
+pub mod eval;
 mod faults;
 mod grid;
 mod jobs;
@@ -18,6 +20,7 @@ mod shadow;
 mod worker;
 
 pub use dice::Dice;
+pub use error::Error;
 pub use grid::{Faults, Grid, Options, Stats, Violation, WorkerKind};
 pub use jobs::{JobShape, random_job};
 pub use program::{Output, Program};

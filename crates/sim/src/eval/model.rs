@@ -1,0 +1,216 @@
+//! What is random in a run: task times, estimates, stragglers, speeds. Each number is drawn from the run's
+//! seed and what it belongs to (a task, an attempt of it, a machine), so that all policies meet the same luck.
+
+use super::trace::{Presence, Trace};
+use super::workflow::{WORK_MIN, Workflow};
+use crate::{Dice, Error};
+
+/// How executions and machines vary. The defaults are those of a calibration on real workflows and traces.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Model {
+    /// Task times scatter around the recorded ones: standard deviation of the logarithm. 0.2. Copies of a
+    /// task share it.
+    pub noise: f64,
+    /// Estimates scatter around the task times: standard deviation of the logarithm. 0.2.
+    pub estimate_error: f64,
+    /// Machines' speeds scatter around the standard: standard deviation of the logarithm. 0.3.
+    pub speed_spread: f64,
+    /// What is known of a speed scatters around it: standard deviation of the logarithm. 0.15.
+    pub speed_error: f64,
+    /// The clock rate scatters around the speed: standard deviation of the logarithm. 0.25: within a family
+    /// of processors a clock rate says more than it does across families.
+    pub clock_error: f64,
+    /// Share of executions that straggle, drawn for each. 0.05.
+    pub straggling: f64,
+    /// A straggler takes so many times as long at least. 3.
+    pub straggle_min: f64,
+    /// And so many times at most. 10.
+    pub straggle_max: f64,
+    /// Shape of the Pareto distribution of the factor, truncated to these ends. 1.5.
+    pub straggle_shape: f64,
+    /// Whether machines that are there go when the trace says so, and others come.
+    pub losses: bool,
+    /// Seconds that a machine needs before an attempt runs, beside its data. 0.
+    pub startup: f64,
+    /// Bytes that a machine fetches in a second; `None` makes data free. `None`.
+    pub bandwidth: Option<f64>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            noise: 0.2,
+            estimate_error: 0.2,
+            speed_spread: 0.3,
+            speed_error: 0.15,
+            clock_error: 0.25,
+            straggling: 0.05,
+            straggle_min: 3.0,
+            straggle_max: 10.0,
+            straggle_shape: 1.5,
+            losses: true,
+            startup: 0.0,
+            bandwidth: None,
+        }
+    }
+}
+
+impl Model {
+    /// Refuses what makes no sense.
+    pub fn check(&self) -> Result<(), Error> {
+        let spreads = [
+            self.noise,
+            self.estimate_error,
+            self.speed_spread,
+            self.speed_error,
+            self.clock_error,
+        ];
+        let bad = |why: &str| Err(Error::Option(why.into()));
+        if spreads.iter().any(|spread| !(0.0..=3.0).contains(spread)) {
+            return bad("a spread is the standard deviation of a logarithm, from 0 to 3");
+        }
+        if !(0.0..=1.0).contains(&self.straggling) {
+            return bad("the share of stragglers lies between 0 and 1");
+        }
+        let (min, max) = (self.straggle_min, self.straggle_max);
+        if !(1.0..=1e6).contains(&min) || !(min..=1e6).contains(&max) || self.straggle_shape <= 0.0
+        {
+            return bad("stragglers take from 1 to 1,000,000 times as long, by a positive shape");
+        }
+        if !(0.0..=1e9).contains(&self.startup) || self.bandwidth.is_some_and(|rate| rate <= 0.0) {
+            return bad("the start-up time is not negative, and the bandwidth positive");
+        }
+        Ok(())
+    }
+
+    fn straggle(&self, dice: &mut Dice) -> f64 {
+        if dice.unit() >= self.straggling {
+            return 1.0;
+        }
+        let (low, high, shape) = (self.straggle_min, self.straggle_max, self.straggle_shape);
+        let cut = 1.0 - (low / high).powf(shape);
+        low * (1.0 - dice.unit() * cut).powf(-1.0 / shape)
+    }
+}
+
+/// A machine of one run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Machine {
+    /// When it is there.
+    pub presence: Presence,
+    /// Seconds of work at standard speed that it does in a second.
+    pub speed: f64,
+    /// What is known of that.
+    pub believed: f64,
+    /// Its clock rate, as a speed.
+    pub clock: f64,
+}
+
+/// Everything that luck decides about one run, whatever the policy does.
+#[derive(Clone, Debug)]
+pub struct Luck {
+    model: Model,
+    seed: u64,
+    /// Seconds that each task takes at standard speed.
+    pub work: Vec<f64>,
+    /// What is said of that in advance.
+    pub estimates: Vec<f64>,
+    /// Seconds until each task's data and start-up are over.
+    pub staging: Vec<f64>,
+    /// Seconds into the trace at which the run starts.
+    pub start: f64,
+}
+
+/// What a number is drawn for: numbers for different things have nothing to do with each other.
+#[derive(Clone, Copy)]
+enum For {
+    Start = 1,
+    Work,
+    Estimate,
+    Straggle,
+    Speed,
+}
+
+impl Luck {
+    /// The luck of one run of a workflow.
+    pub fn new(model: &Model, workflow: &Workflow, trace: &Trace, seed: u64) -> Self {
+        let count = workflow.tasks.len();
+        let scatter = |dice: &mut Dice, spread: f64| (spread * dice.normal()).exp();
+        let work: Vec<f64> = (0..count)
+            .map(|at| {
+                let mut dice = dice(seed, For::Work, at as u64, 0);
+                (workflow.tasks[at].work * scatter(&mut dice, model.noise)).max(WORK_MIN)
+            })
+            .collect();
+        let estimates = (0..count).map(|at| {
+            let mut dice = dice(seed, For::Estimate, at as u64, 0);
+            work[at] * scatter(&mut dice, model.estimate_error)
+        });
+        let staging = workflow.tasks.iter().map(|task| {
+            let data = model.bandwidth.map(|rate| task.input_bytes as f64 / rate);
+            model.startup + data.unwrap_or(0.0)
+        });
+        Self {
+            model: model.clone(),
+            seed,
+            estimates: estimates.collect(),
+            staging: staging.collect(),
+            work,
+            start: dice(seed, For::Start, 0, 0).unit() * trace.length(),
+        }
+    }
+
+    /// How many times as long as usual the `number`th attempt of a task takes, counted from 1.
+    pub fn straggle(&self, task: usize, number: u32) -> f64 {
+        let mut dice = dice(self.seed, For::Straggle, task as u64, number.into());
+        self.model.straggle(&mut dice)
+    }
+
+    /// The machines of the run that come within `horizon` seconds, by when they come.
+    pub fn machines(&self, trace: &Trace, horizon: f64) -> Vec<Machine> {
+        let presences = if self.model.losses {
+            trace.presences(self.start, horizon)
+        } else {
+            steady(trace, self.start)
+        };
+        let machine = |presence: Presence| {
+            let mut dice = dice(self.seed, For::Speed, presence.key, 0);
+            let mut scatter = |spread: f64| (spread * dice.normal()).exp();
+            let speed = scatter(self.model.speed_spread);
+            Machine {
+                presence,
+                speed,
+                believed: speed * scatter(self.model.speed_error),
+                clock: speed * scatter(self.model.clock_error),
+            }
+        };
+        presences.into_iter().map(machine).collect()
+    }
+}
+
+/// Those who are there at the start, or are the first to come, for ever.
+fn steady(trace: &Trace, start: f64) -> Vec<Presence> {
+    let mut all = trace.presences(start, trace.length() * 2.0);
+    let first = all.first().map_or(0.0, |presence| presence.from);
+    all.retain(|presence| presence.from <= first);
+    for presence in &mut all {
+        (presence.from, presence.to) = (0.0, f64::MAX);
+    }
+    all
+}
+
+fn dice(seed: u64, what: For, a: u64, b: u64) -> Dice {
+    let mut state = seed;
+    for part in [what as u64, a, b] {
+        state = mix(state ^ mix(part));
+    }
+    Dice::new(state)
+}
+
+/// Spreads a number over all 64 bits: the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+pub(crate) fn mix(number: u64) -> u64 {
+    let a = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let b = (a ^ (a >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let c = (b ^ (b >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    c ^ (c >> 31)
+}

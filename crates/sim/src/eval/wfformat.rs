@@ -1,0 +1,172 @@
+//! WfFormat, the JSON of the WfCommons project: schema 1.5, and 1.6, which adds optional parts alone.
+//! <https://github.com/wfcommons/WfFormat>
+
+use super::workflow::{Task, WORK_MIN, Workflow};
+use crate::Error;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const VERSIONS: [&str; 2] = ["1.5", "1.6"];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Instance {
+    name: String,
+    schema_version: String,
+    workflow: Parts,
+}
+
+#[derive(Deserialize)]
+struct Parts {
+    specification: Specification,
+    execution: Option<Execution>,
+}
+
+#[derive(Deserialize)]
+struct Specification {
+    tasks: Vec<Specified>,
+    #[serde(default)]
+    files: Vec<File>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Specified {
+    #[serde(default)]
+    name: String,
+    id: String,
+    parents: Vec<String>,
+    children: Vec<String>,
+    #[serde(default)]
+    input_files: Vec<String>,
+    #[serde(default)]
+    output_files: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct File {
+    id: String,
+    size_in_bytes: f64,
+}
+
+#[derive(Deserialize)]
+struct Execution {
+    tasks: Vec<Executed>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Executed {
+    id: String,
+    runtime_in_seconds: f64,
+    command: Option<Command>,
+    memory_in_bytes: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Command {
+    program: Option<String>,
+}
+
+/// Reads one instance.
+pub(crate) fn read(json: &str) -> Result<Workflow, Error> {
+    let bad = |why: String| Error::Workflow(why);
+    let instance: Instance =
+        serde_json::from_str(json).map_err(|error| bad(format!("not WfFormat: {error}")))?;
+    if !VERSIONS.contains(&instance.schema_version.as_str()) {
+        let version = &instance.schema_version;
+        return Err(bad(format!(
+            "its schema is {version:?}, and 1.5 and 1.6 are read"
+        )));
+    }
+    let Parts {
+        specification,
+        execution,
+    } = instance.workflow;
+    let Some(execution) = execution else {
+        return Err(bad("it has no recorded execution to take times from".into()));
+    };
+    let recorded: BTreeMap<&str, &Executed> = execution
+        .tasks
+        .iter()
+        .map(|task| (task.id.as_str(), task))
+        .collect();
+    let sizes: BTreeMap<&str, u64> = specification
+        .files
+        .iter()
+        .map(|file| (file.id.as_str(), file.size_in_bytes.max(0.0) as u64))
+        .collect();
+    let tasks = &specification.tasks;
+    let mut places = BTreeMap::new();
+    for (at, task) in (0u32..).zip(tasks) {
+        if places.insert(task.id.as_str(), at).is_some() {
+            return Err(bad(format!("there are two tasks {:?}", task.id)));
+        }
+    }
+    let parents = all_parents(tasks, &places)?;
+    let bytes = |files: &[String]| {
+        let known = files.iter().filter_map(|file| sizes.get(file.as_str()));
+        known.fold(0u64, |sum, size| sum.saturating_add(*size))
+    };
+    let read = |(task, parents): (&Specified, Vec<u32>)| {
+        let Some(run) = recorded.get(task.id.as_str()) else {
+            return Err(bad(format!("task {:?} has no recorded time", task.id)));
+        };
+        if !run.runtime_in_seconds.is_finite() || run.runtime_in_seconds < 0.0 {
+            return Err(bad(format!("the time of task {:?} is no time", task.id)));
+        }
+        Ok(Task {
+            id: task.id.as_str().into(),
+            kind: kind(task, run),
+            work: run.runtime_in_seconds.max(WORK_MIN),
+            parents,
+            children: Vec::new(),
+            input_bytes: bytes(&task.input_files),
+            output_bytes: bytes(&task.output_files),
+            memory: run.memory_in_bytes.unwrap_or(0.0).max(0.0) as u64,
+        })
+    };
+    let tasks: Result<Vec<Task>, Error> = tasks.iter().zip(parents).map(read).collect();
+    Workflow::new(instance.name, tasks?)
+}
+
+/// The part of the name before the number that makes it unique, else the program.
+fn kind(task: &Specified, run: &Executed) -> Arc<str> {
+    let name = if task.name.is_empty() {
+        &task.id
+    } else {
+        &task.name
+    };
+    let numbered = |rest: &str| rest.trim_start_matches("ID").parse::<u64>().is_ok();
+    let stem = name.rsplit_once('_').filter(|(_, rest)| numbered(rest));
+    let program = run.command.as_ref().and_then(|cmd| cmd.program.as_deref());
+    let stem = stem.map(|(stem, _)| stem).or(program);
+    stem.filter(|stem| !stem.is_empty()).unwrap_or(name).into()
+}
+
+/// Who waits for whom, whichever of the two says so.
+fn all_parents(
+    tasks: &[Specified],
+    places: &BTreeMap<&str, u32>,
+) -> Result<Vec<Vec<u32>>, Error> {
+    let mut parents: Vec<Vec<u32>> = vec![Vec::new(); tasks.len()];
+    let place = |id: &String| {
+        let unknown = || Error::Workflow(format!("there is no task {id:?}, and others name it"));
+        places.get(id.as_str()).copied().ok_or_else(unknown)
+    };
+    for (at, task) in (0u32..).zip(tasks) {
+        for parent in &task.parents {
+            parents[at as usize].push(place(parent)?);
+        }
+        for child in &task.children {
+            parents[place(child)? as usize].push(at);
+        }
+    }
+    for list in &mut parents {
+        list.sort_unstable();
+        list.dedup();
+    }
+    Ok(parents)
+}

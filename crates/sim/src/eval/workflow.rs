@@ -1,0 +1,167 @@
+//! A workflow to evaluate schedulers on: tasks with recorded times and what they wait for.
+
+use super::wfformat;
+use crate::Error;
+use hedge_model::JobSpec;
+use hedge_model::spec::{CriticalRule, Draft, Estimate, Group, Qos};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Shortest time of a task, seconds: recorded zeros would make ratios meaningless.
+pub const WORK_MIN: f64 = 0.001;
+/// Time of a task of a job file that says none, seconds.
+const WORK_UNKNOWN: f64 = 1.0;
+
+/// One task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    /// Its name, unique in the workflow.
+    pub id: Arc<str>,
+    /// The program that it runs: what tasks of the same kind have in common.
+    pub kind: Arc<str>,
+    /// Seconds that it takes at standard speed; at least [`WORK_MIN`].
+    pub work: f64,
+    /// Positions of the tasks that it waits for.
+    pub parents: Vec<u32>,
+    /// Positions of the tasks that wait for it.
+    pub children: Vec<u32>,
+    /// Bytes that it reads.
+    pub input_bytes: u64,
+    /// Bytes that it leaves.
+    pub output_bytes: u64,
+    /// Most memory that it uses, bytes; 0 where unknown.
+    pub memory: u64,
+}
+
+/// Tasks in an order in which each stands behind all that it waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workflow {
+    /// For people.
+    pub name: String,
+    /// The tasks.
+    pub tasks: Vec<Task>,
+}
+
+impl Workflow {
+    /// Reads WfFormat, schema 1.5 or 1.6.
+    pub fn from_wfformat(json: &str) -> Result<Self, Error> {
+        wfformat::read(json)
+    }
+
+    /// Takes a job's tasks, arrays unfolded; their times are the job's estimates.
+    pub fn from_spec(spec: &JobSpec) -> Result<Self, Error> {
+        let mut tasks = Vec::new();
+        for (at, group) in spec.groups().iter().enumerate() {
+            let work = group.estimate.cpu_time.map(|time| time.as_secs_f64());
+            let before = spec.waits_for(at).iter();
+            let parents: Vec<u32> = before
+                .flat_map(|other| spec.numbers(*other as usize))
+                .collect();
+            for number in spec.numbers(at) {
+                tasks.push(Task {
+                    id: spec.label(number).into(),
+                    kind: group.id.clone(),
+                    work: work.unwrap_or(WORK_UNKNOWN),
+                    parents: parents.clone(),
+                    children: Vec::new(),
+                    input_bytes: 0,
+                    output_bytes: group.estimate.disk.unwrap_or(0),
+                    memory: group.estimate.memory.unwrap_or(0),
+                });
+            }
+        }
+        Self::new(spec.name().to_owned(), tasks)
+    }
+
+    /// Orders tasks, fills in their children and refuses circles. Parents are positions in `tasks`.
+    pub fn new(name: String, tasks: Vec<Task>) -> Result<Self, Error> {
+        if tasks.is_empty() {
+            return Err(Error::Workflow("it has no tasks".into()));
+        }
+        let count = tasks.len();
+        let mut children: Vec<Vec<u32>> = vec![Vec::new(); count];
+        for (at, task) in (0..).zip(&tasks) {
+            for parent in &task.parents {
+                children[*parent as usize].push(at);
+            }
+        }
+        let mut open: Vec<usize> = tasks.iter().map(|task| task.parents.len()).collect();
+        let mut order: Vec<usize> = (0..count).filter(|at| open[*at] == 0).collect();
+        let mut next = 0;
+        while let Some(at) = order.get(next).copied() {
+            next += 1;
+            for child in &children[at] {
+                open[*child as usize] -= 1;
+                if open[*child as usize] == 0 {
+                    order.push(*child as usize);
+                }
+            }
+        }
+        if order.len() < count {
+            let stuck = (0..count).find(|at| open[*at] > 0).unwrap_or(0);
+            let id = &tasks[stuck].id;
+            return Err(Error::Workflow(format!("task {id:?} waits for itself")));
+        }
+        let mut place = vec![0; count];
+        for (new, old) in (0..).zip(&order) {
+            place[*old] = new;
+        }
+        let moved = |list: &[u32]| list.iter().map(|at| place[*at as usize]).collect();
+        let tasks = order
+            .iter()
+            .map(|at| Task {
+                work: tasks[*at].work.max(WORK_MIN),
+                parents: moved(&tasks[*at].parents),
+                children: moved(&children[*at]),
+                ..tasks[*at].clone()
+            })
+            .collect();
+        Ok(Self { name, tasks })
+    }
+
+    /// For each task the seconds from its start to the workflow's end along the longest path, where task
+    /// `t` takes `time(t)`.
+    pub fn bottom_levels(&self, time: impl Fn(usize) -> f64) -> Vec<f64> {
+        let mut levels = vec![0.0f64; self.tasks.len()];
+        for at in (0..self.tasks.len()).rev() {
+            let after = self.tasks[at].children.iter();
+            let longest = after.map(|child| levels[*child as usize]);
+            levels[at] = time(at) + longest.fold(0.0, f64::max);
+        }
+        levels
+    }
+
+    /// Seconds of the longest path at standard speed.
+    pub fn longest_path(&self) -> f64 {
+        let levels = self.bottom_levels(|at| self.tasks[at].work);
+        levels.into_iter().fold(0.0, f64::max)
+    }
+
+    /// The workflow as a job, each task a group of its own in the workflow's order, with this estimate of
+    /// each task's time.
+    pub fn to_job(&self, qos: Qos, estimate: impl Fn(usize) -> f64) -> Result<JobSpec, Error> {
+        let groups = self.tasks.iter().enumerate().map(|(at, task)| {
+            let deps = task.parents.iter();
+            Group {
+                deps: deps
+                    .map(|parent| self.tasks[*parent as usize].id.clone())
+                    .collect(),
+                estimate: Estimate {
+                    cpu_time: Some(Duration::from_secs_f64(estimate(at).max(WORK_MIN))),
+                    memory: (task.memory > 0).then_some(task.memory),
+                    disk: (task.output_bytes > 0).then_some(task.output_bytes),
+                    ..Estimate::default()
+                },
+                ..Group::program(&task.id, &[&task.kind])
+            }
+        });
+        let draft = Draft {
+            name: self.name.as_str().into(),
+            qos,
+            critical: CriticalRule::default(),
+            files: Vec::new(),
+            groups: groups.collect(),
+        };
+        JobSpec::new(draft).map_err(|error| Error::Workflow(error.to_string()))
+    }
+}

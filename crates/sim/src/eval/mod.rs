@@ -3,14 +3,24 @@
 //! The scheduler that is measured is the real core; what luck decides is the same for each policy.
 
 mod arena;
+mod baselines;
+mod compare;
+mod contender;
 mod model;
 mod reference;
+mod run;
 mod trace;
+mod truth;
 mod wfformat;
 mod workflow;
 
 pub use arena::{Ended, Span};
+pub use baselines::{Boinc, CloneAll, Late, Nothing, Spark};
+pub use compare::{Comparison, Options, RUNS_MAX, Ratios, Row, Table, compare, luck_of, time_scale};
+pub use contender::Contender;
 pub use model::{Luck, Machine, Model};
 pub use reference::Reference;
+pub use run::{Bar, Outcome, Setting, run};
 pub use trace::{Presence, Trace};
+pub use truth::Truth;
 pub use workflow::{Task, WORK_MIN, Workflow};

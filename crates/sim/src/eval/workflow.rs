@@ -43,6 +43,14 @@ pub struct Workflow {
 }
 
 impl Workflow {
+    /// The same under another name, like that of its file.
+    pub fn named(self, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..self
+        }
+    }
+
     /// Reads WfFormat, schema 1.5 or 1.6.
     pub fn from_wfformat(json: &str) -> Result<Self, Error> {
         wfformat::read(json)
@@ -60,7 +68,7 @@ impl Workflow {
             for number in spec.numbers(at) {
                 tasks.push(Task {
                     id: spec.label(number).into(),
-                    kind: group.id.clone(),
+                    kind: group.kind().clone(),
                     work: work.unwrap_or(WORK_UNKNOWN),
                     parents: parents.clone(),
                     children: Vec::new(),
@@ -152,6 +160,7 @@ impl Workflow {
                     disk: (task.output_bytes > 0).then_some(task.output_bytes),
                     ..Estimate::default()
                 },
+                kind: Some(task.kind.clone()),
                 ..Group::program(&task.id, &[&task.kind])
             }
         });

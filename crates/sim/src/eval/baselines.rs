@@ -1,0 +1,231 @@
+//! What others do: rules that `auto` is measured against, behind the core's own interface.
+
+use super::arena::machine;
+use super::truth::Truth;
+use hedge_core::supervisor::redundancy::{CopyOrder, Policy, SeenJob, SeenTask, View};
+use std::time::Duration;
+
+/// Most that LATE's copies may take of all machines that have room or work: its `SpeculativeCap`.
+const LATE_CAP: f64 = 0.1;
+/// LATE copies tasks slower than this share of their siblings, to machines that are not slower than this
+/// share of machines: its `SlowTaskThreshold` and `SlowNodeThreshold`.
+const LATE_SLOW: f64 = 0.25;
+/// How often LATE looks: progress changes without an event.
+const LATE_EVERY: f64 = 0.02;
+/// Spark 4: `spark.speculation.quantile`.
+const SPARK_QUANTILE: f64 = 0.9;
+/// Spark 4: `spark.speculation.multiplier`.
+const SPARK_MULTIPLIER: f64 = 3.0;
+/// Spark 4: `spark.speculation.minTaskRuntime`, seconds.
+const SPARK_MIN: f64 = 0.1;
+/// BOINC: the end of a batch begins when so much of it is done.
+const BOINC_DONE: f64 = 0.85;
+/// Or fewer are left than this.
+const BOINC_LEFT: u32 = 20;
+
+/// No copies at all.
+#[derive(Debug)]
+pub struct Nothing;
+
+impl Policy for Nothing {
+    fn name(&self) -> &'static str {
+        "none"
+    }
+
+    fn decide(&mut self, _: &View<'_>, _: &mut Vec<CopyOrder>) -> Option<Duration> {
+        None
+    }
+}
+
+/// LATE: among tasks whose progress rate is below the 25th percentile of their siblings', the one with the
+/// longest time left gets one copy, on a machine that is not slow, while copies hold less than a tenth of
+/// the machines. It is given exact progress.
+#[derive(Debug)]
+pub struct Late {
+    truth: Truth,
+}
+
+impl Late {
+    /// With the progress that machines really make.
+    pub fn new(truth: Truth) -> Self {
+        Self { truth }
+    }
+
+    /// The share of a task's first attempt that is done, and its rate in a second.
+    fn progress(&self, view: &View<'_>, task: &SeenTask) -> Option<(f64, f64)> {
+        let first = task.attempts.first()?;
+        let at = machine(view.workers[first.worker].peer);
+        let done = self.truth.progress(task.id, at, view.now)?;
+        let elapsed = first.elapsed_s;
+        (elapsed > 0.0 && done > 0.0).then(|| (done, done / elapsed))
+    }
+}
+
+impl Policy for Late {
+    fn name(&self) -> &'static str {
+        "late"
+    }
+
+    fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
+        let mut slow: Vec<(f64, &SeenJob<'_>, &SeenTask)> = Vec::new();
+        let mut open = false;
+        for job in &view.jobs {
+            let rated: Vec<(&SeenTask, f64, f64)> = job
+                .running
+                .iter()
+                .filter_map(|task| {
+                    let (done, rate) = self.progress(view, task)?;
+                    Some((task, done, rate))
+                })
+                .collect();
+            for (task, done, rate) in &rated {
+                open |= task.attempts.len() == 1;
+                if task.attempts.len() > 1 {
+                    continue;
+                }
+                let siblings = rated.iter().filter(|(other, ..)| other.kind == task.kind);
+                let mut rates: Vec<f64> = siblings.map(|(_, _, rate)| *rate).collect();
+                let ended = job.kinds[task.kind].times_s.iter();
+                rates.extend(ended.map(|time| 1.0 / time.max(1e-9)));
+                rates.sort_by(f64::total_cmp);
+                if rates.len() > 1 && *rate < percentile(&rates, LATE_SLOW) {
+                    slow.push(((1.0 - done) / rate, job, task));
+                }
+            }
+        }
+        slow.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.2.id.cmp(&b.2.id)));
+        let attempts = || view.jobs.iter().flat_map(|job| &job.running);
+        let copies = attempts().map(|task| task.attempts.len() - 1).sum::<usize>();
+        let cap = (view.workers.len() as f64 * LATE_CAP).ceil() as usize;
+        let mut speeds: Vec<f64> = view.workers.iter().map(|worker| worker.speed).collect();
+        speeds.sort_by(f64::total_cmp);
+        let slowest = percentile(&speeds, LATE_SLOW);
+        let mut idle = view.idle();
+        idle.retain(|at| view.workers[*at].speed >= slowest);
+        for (left, job, task) in slow.into_iter().take(cap.saturating_sub(copies)) {
+            order(view, job, task, &mut idle, left, orders);
+        }
+        (open && !idle.is_empty()).then(|| {
+            let shortest = attempts().map(|task| task.work_s).fold(f64::MAX, f64::min);
+            Duration::from_secs_f64((shortest * LATE_EVERY).clamp(1e-3, 60.0))
+        })
+    }
+}
+
+/// Spark 4: once nine tenths of a stage are done, a task that takes more than three times the median of its
+/// siblings gets one copy.
+#[derive(Debug)]
+pub struct Spark;
+
+impl Policy for Spark {
+    fn name(&self) -> &'static str {
+        "spark"
+    }
+
+    fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
+        let mut idle = view.idle();
+        let mut next = f64::MAX;
+        for job in &view.jobs {
+            for task in job.running.iter().filter(|task| task.attempts.len() == 1) {
+                let kind = &job.kinds[task.kind];
+                let enough = (f64::from(kind.total) * SPARK_QUANTILE).floor().max(1.0);
+                if kind.total < 2 || f64::from(kind.done) < enough {
+                    continue;
+                }
+                let Some(median) = kind.quantile(0.5) else {
+                    continue;
+                };
+                let limit = (median * SPARK_MULTIPLIER).max(SPARK_MIN);
+                let elapsed = task.attempts[0].elapsed_s;
+                if elapsed > limit {
+                    order(view, job, task, &mut idle, elapsed, orders);
+                } else {
+                    next = next.min(limit - elapsed);
+                }
+            }
+        }
+        (next < f64::MAX && !idle.is_empty()).then(|| Duration::from_secs_f64(next + 1e-6))
+    }
+}
+
+/// BOINC: once 85 % of a batch is done or fewer than 20 tasks are left, each gets one copy, the oldest first.
+#[derive(Debug)]
+pub struct Boinc;
+
+impl Policy for Boinc {
+    fn name(&self) -> &'static str {
+        "boinc"
+    }
+
+    fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
+        let mut idle = view.idle();
+        for job in &view.jobs {
+            let all = f64::from(job.spec.task_count());
+            let done = all - f64::from(job.open);
+            if done >= all * BOINC_DONE || job.open < BOINC_LEFT {
+                copy_each(view, job, &mut idle, orders);
+            }
+        }
+        None
+    }
+}
+
+/// Each running task gets one copy as soon as a machine is idle, the oldest first.
+#[derive(Debug)]
+pub struct CloneAll;
+
+impl Policy for CloneAll {
+    fn name(&self) -> &'static str {
+        "clone"
+    }
+
+    fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
+        let mut idle = view.idle();
+        for job in &view.jobs {
+            copy_each(view, job, &mut idle, orders);
+        }
+        None
+    }
+}
+
+fn copy_each(
+    view: &View<'_>,
+    job: &SeenJob<'_>,
+    idle: &mut Vec<usize>,
+    orders: &mut Vec<CopyOrder>,
+) {
+    let single = job.running.iter().filter(|task| task.attempts.len() == 1);
+    let mut tasks: Vec<&SeenTask> = single.collect();
+    let age = |task: &SeenTask| task.attempts[0].elapsed_s;
+    tasks.sort_by(|a, b| age(b).total_cmp(&age(a)).then(a.id.cmp(&b.id)));
+    for task in tasks {
+        order(view, job, task, idle, age(task), orders);
+    }
+}
+
+/// Orders a copy on the fastest idle machine that may run it.
+fn order(
+    view: &View<'_>,
+    job: &SeenJob<'_>,
+    task: &SeenTask,
+    idle: &mut Vec<usize>,
+    worth: f64,
+    orders: &mut Vec<CopyOrder>,
+) {
+    let fits = |at: &usize| view.may_run(job, task, *at);
+    if let Some(place) = idle.iter().position(fits) {
+        let worker = idle.remove(place);
+        orders.push(CopyOrder {
+            task: task.id,
+            worker,
+            yields: false,
+            worth,
+        });
+    }
+}
+
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    let at = (share * last as f64).floor() as usize;
+    sorted.get(at).copied().unwrap_or(0.0)
+}

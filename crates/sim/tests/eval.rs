@@ -1,0 +1,173 @@
+//! What people rely on when they read a comparison: files mean what they say, runs repeat, policies meet the
+//! same luck, and no schedule is better than the bound.
+
+use hedge_sim::Error;
+use hedge_sim::eval::{
+    Contender, Luck, Model, Options, Reference, Setting, Trace, WORK_MIN, Workflow, compare, run,
+};
+
+const FORKJOIN: &str = include_str!("data/forkjoin.json");
+const TRACE: &str = include_str!("data/trace.csv");
+
+fn forkjoin() -> Workflow {
+    Workflow::from_wfformat(FORKJOIN).unwrap()
+}
+
+fn quiet() -> Model {
+    Model {
+        noise: 0.0,
+        estimate_error: 0.0,
+        speed_spread: 0.0,
+        straggling: 0.0,
+        losses: false,
+        ..Model::default()
+    }
+}
+
+#[test]
+fn a_workflow_says_who_waits_for_whom_whichever_side_says_it() {
+    let workflow = forkjoin();
+    let ids: Vec<&str> = workflow.tasks.iter().map(|task| &*task.id).collect();
+    assert_eq!(ids, ["split_1", "work_2", "work_3", "work_4", "join_5"]);
+    assert_eq!(workflow.tasks[3].parents, [0]);
+    assert_eq!(workflow.tasks[0].children, [1, 2, 3]);
+    let kinds: Vec<&str> = workflow.tasks.iter().map(|task| &*task.kind).collect();
+    assert_eq!(kinds, ["split", "work", "work", "work", "join"]);
+    assert_eq!(workflow.tasks[0].input_bytes, 3000);
+    assert_eq!(workflow.tasks[2].memory, 1_000_000);
+    assert_eq!(workflow.longest_path(), 12.0 + WORK_MIN);
+    let newer = FORKJOIN.replace("\"1.5\"", "\"1.6\"").replace(
+        "\"specification\": {",
+        "\"specification\": { \"metrics\": { \"taskCount\": 5 },",
+    );
+    assert_eq!(Workflow::from_wfformat(&newer), Ok(workflow));
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    let refused = |json: String, word: &str| match Workflow::from_wfformat(&json) {
+        Err(Error::Workflow(why)) => assert!(why.contains(word), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    refused(FORKJOIN.replace("\"1.5\"", "\"1.4\""), "1.4");
+    let circle = "\"id\": \"split_1\", \"parents\": [\"join_5\"]";
+    refused(
+        FORKJOIN.replace("\"id\": \"split_1\", \"parents\": []", circle),
+        "waits for itself",
+    );
+    refused(FORKJOIN.replace("[\"join_5\"]", "[\"nobody\"]"), "nobody");
+    refused(FORKJOIN.replace("8.0", "-8.0"), "no time");
+    for (text, line) in [
+        ("0,add,a\n5,add,a", 2),
+        ("0,add,a\n5,remove,b", 2),
+        ("10,add,a\n5,remove,a", 2),
+        ("0,arrive,a", 1),
+        ("node,up_ms,down_ms\na,1", 2),
+        ("node,step_ms=5\na,012", 2),
+    ] {
+        match Trace::read(text) {
+            Err(Error::Trace { line: at, .. }) => assert_eq!(at, line, "{text}"),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_trace_repeats_and_whoever_is_there_at_its_end_goes_on() {
+    let trace = Trace::read(TRACE).unwrap();
+    assert_eq!(trace.length(), 100.0);
+    let seen: Vec<(f64, f64)> = trace
+        .presences(50.0, 100.0)
+        .iter()
+        .map(|presence| (presence.from, presence.to))
+        .collect();
+    // From 50 s: b and d go on beyond the end as the next round's a and b, c goes at 60 s; then it begins anew.
+    assert_eq!(
+        seen[..3],
+        [(0.0, 80.0), (0.0, 10.0), (0.0, f64::MAX)],
+        "{seen:?}"
+    );
+    assert_eq!(seen[3], (60.0, 110.0), "c comes again at 110 s");
+    let spans = "node,up_ms,down_ms\na,0,30000\nb,0,100000\nc,10000,60000\nd,40000,100000";
+    let series = "node,step_ms=10000\na,111\nb,1111111111\nc,0111110000\nd,0000111111";
+    let all = trace.presences(0.0, 99.0);
+    assert_eq!(Trace::read(spans).unwrap().presences(0.0, 99.0).len(), all.len());
+    assert_eq!(
+        Trace::read(series).unwrap().presences(0.0, 99.0),
+        Trace::read(spans).unwrap().presences(0.0, 99.0)
+    );
+}
+
+#[test]
+fn luck_is_what_the_model_says() {
+    let (workflow, trace) = (forkjoin(), Trace::steady(3));
+    let (mut stragglers, mut sum) = (0, 0.0);
+    let all = 20_000;
+    for seed in 0..all / 5 {
+        let luck = Luck::new(&Model::default(), &workflow, &trace, seed);
+        sum += (luck.work[1] / 8.0).ln();
+        for number in 1..6 {
+            let factor = luck.straggle(1, number);
+            assert!(factor == 1.0 || (3.0..=10.0).contains(&factor), "{factor}");
+            stragglers += u64::from(factor > 1.0);
+            assert_eq!(factor, luck.straggle(1, number), "drawn once");
+        }
+    }
+    let share = stragglers as f64 / all as f64;
+    assert!((0.045..0.055).contains(&share), "{share}");
+    let mean = sum / (all as f64 / 5.0);
+    assert!(mean.abs() < 0.02, "{mean}");
+}
+
+#[test]
+fn with_no_luck_at_all_the_core_does_what_the_clairvoyant_does() {
+    let (workflow, trace) = (forkjoin(), Trace::steady(3));
+    let luck = Luck::new(&quiet(), &workflow, &trace, 1);
+    let reference = Reference::new(&workflow, &trace, &luck);
+    assert!((reference.clairvoyant - 12.001).abs() < 1e-6, "{reference:?}");
+    assert!((reference.bound - 12.001).abs() < 1e-6, "{reference:?}");
+    let setting = Setting {
+        workflow: &workflow,
+        trace: &trace,
+        luck: &luck,
+        detect: 0.0,
+        chart: true,
+    };
+    for contender in Contender::ALL {
+        let (outcome, _) = run(setting, &contender, None).unwrap();
+        let name = contender.name();
+        assert!((outcome.makespan - 12.001).abs() < 0.01, "{name}: {outcome:?}");
+        assert!((outcome.won - 29.001).abs() < 0.01, "{name}: {outcome:?}");
+        let won = outcome.bars.iter().filter(|bar| bar.won).count();
+        assert_eq!(won, 5, "{name}");
+    }
+}
+
+#[test]
+fn comparisons_repeat_and_nothing_beats_the_bound() {
+    let trace = Trace::read(TRACE).unwrap();
+    let workflows = [forkjoin()];
+    let mut options = Options {
+        runs: 20,
+        lifetime: Some(2.0),
+        threads: 2,
+        learn: 2,
+        ..Options::default()
+    };
+    let result = compare(&workflows, &trace, &options, &|_, _| {}).unwrap();
+    options.threads = 1;
+    let again = compare(&workflows, &trace, &options, &|_, _| {}).unwrap();
+    assert_eq!(result, again, "the number of threads changes nothing");
+    options.seed = 2;
+    let other = compare(&workflows, &trace, &options, &|_, _| {}).unwrap();
+    assert_ne!(result, other, "another seed is other luck");
+    assert_eq!(result.overall.len(), Contender::ALL.len());
+    for row in &result.overall {
+        assert_eq!(row.samples.len(), 20, "{}", row.policy);
+        assert!(row.bound.p50 >= 1.0 && row.bound.mean >= 1.0, "{row:?}");
+        assert!(row.bound.mean >= row.clairvoyant.mean, "{row:?}");
+    }
+    assert_eq!(result.overall[0].net, 0.0, "net is counted from the first");
+    options.lifetime = Some(0.0);
+    assert!(compare(&workflows, &trace, &options, &|_, _| {}).is_err());
+}

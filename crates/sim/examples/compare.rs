@@ -47,8 +47,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let (c, b) = (row.clairvoyant, row.bound);
             println!(
                 "  {:9} mean {:.3} p50 {:.3} p95 {:.3} p99 {:.3} | bound {:.3} | net {:5.1} % sec {:5.1} % lost {:4.1} % copies {:.1}",
-                row.policy, c.mean, c.p50, c.p95, c.p99, b.mean,
-                row.net * 100.0, row.second_copies * 100.0, row.lost * 100.0, row.copies_per_run
+                row.policy,
+                c.mean,
+                c.p50,
+                c.p95,
+                c.p99,
+                b.mean,
+                row.net * 100.0,
+                row.second_copies * 100.0,
+                row.lost * 100.0,
+                row.copies_per_run
             );
         }
     }

@@ -4,11 +4,9 @@
 use crate::Error;
 use hedge_core::supervisor::{self, Config, State, Supervisor, Watch};
 use hedge_core::worker::{self, Worker};
-use hedge_model::msg::{Beat, FromWorker, Outcome, Report, Reply, ToWorker, Usage, WorkerInfo};
+use hedge_model::msg::{Beat, FromWorker, Outcome, Reply, Report, ToWorker, Usage, WorkerInfo};
 use hedge_model::record::{JobEnd, Record};
-use hedge_model::{
-    AttemptId, Epoch, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time,
-};
+use hedge_model::{AttemptId, Epoch, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -271,7 +269,7 @@ impl<W: World> Arena<W> {
                 let beat = Beat {
                     seq,
                     sent_ns: seq,
-                    in_hand: 0,
+                    ..Beat::default()
                 };
                 let peer = peer(self.epoch, number);
                 self.tell(supervisor::Event::Beat { peer, beat });
@@ -373,9 +371,7 @@ impl<W: World> Arena<W> {
                     let peer = peer(self.epoch, number);
                     self.tell(supervisor::Event::FromWorker { peer, msg });
                 }
-                worker::Action::Start(..)
-                | worker::Action::Drop(_)
-                | worker::Action::Leave => {}
+                worker::Action::Start(..) | worker::Action::Drop(_) | worker::Action::Leave => {}
             }
         }
     }

@@ -95,7 +95,9 @@ impl Policy for Late {
         }
         slow.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.2.id.cmp(&b.2.id)));
         let attempts = || view.jobs.iter().flat_map(|job| &job.running);
-        let copies = attempts().map(|task| task.attempts.len() - 1).sum::<usize>();
+        let copies = attempts()
+            .map(|task| task.attempts.len() - 1)
+            .sum::<usize>();
         let cap = (view.workers.len() as f64 * LATE_CAP).ceil() as usize;
         let mut speeds: Vec<f64> = view.workers.iter().map(|worker| worker.speed).collect();
         speeds.sort_by(f64::total_cmp);

@@ -141,9 +141,7 @@ pub fn compare(
 ) -> Result<Comparison, Error> {
     options.model.check()?;
     if options.runs == 0 || options.runs > RUNS_MAX {
-        return Err(Error::Option(format!(
-            "runs lie between 1 and {RUNS_MAX}"
-        )));
+        return Err(Error::Option(format!("runs lie between 1 and {RUNS_MAX}")));
     }
     let mut policies = options.policies.clone();
     if !policies.contains(&Contender::None) {
@@ -183,11 +181,7 @@ pub fn compare(
 }
 
 /// What to multiply a trace's time by, so that a machine's median lifetime is `lifetime` longest paths.
-pub fn time_scale(
-    workflow: &Workflow,
-    trace: &Trace,
-    lifetime: Option<f64>,
-) -> Result<f64, Error> {
+pub fn time_scale(workflow: &Workflow, trace: &Trace, lifetime: Option<f64>) -> Result<f64, Error> {
     let Some(lifetime) = lifetime else {
         return Ok(1.0);
     };
@@ -302,7 +296,9 @@ fn rows(policies: &[Contender], samples: &[Sample]) -> Vec<Row> {
     let sum = |at: usize, of: &dyn Fn(&Outcome) -> f64| -> f64 {
         samples.iter().map(|sample| of(&sample.outcomes[at])).sum()
     };
-    let plain = policies.iter().position(|policy| *policy == Contender::None);
+    let plain = policies
+        .iter()
+        .position(|policy| *policy == Contender::None);
     let plain = plain.map_or(1.0, |at| sum(at, &|outcome| outcome.held));
     let row = |(at, policy): (usize, &Contender)| {
         let ratios = |of: &dyn Fn(&Reference) -> f64| {

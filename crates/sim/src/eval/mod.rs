@@ -16,7 +16,9 @@ mod workflow;
 
 pub use arena::{Ended, Span};
 pub use baselines::{Boinc, CloneAll, Late, Nothing, Spark};
-pub use compare::{Comparison, Options, RUNS_MAX, Ratios, Row, Table, compare, luck_of, time_scale};
+pub use compare::{
+    Comparison, Options, RUNS_MAX, Ratios, Row, Table, compare, luck_of, time_scale,
+};
 pub use contender::Contender;
 pub use model::{Luck, Machine, Model};
 pub use reference::Reference;

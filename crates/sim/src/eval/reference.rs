@@ -46,12 +46,7 @@ impl Reference {
 }
 
 /// The shortest of the schedules tried; none where a task finds no machine for long enough.
-fn best_of(
-    workflow: &Workflow,
-    luck: &Luck,
-    machines: &[Machine],
-    levels: &[f64],
-) -> Option<f64> {
+fn best_of(workflow: &Workflow, luck: &Luck, machines: &[Machine], levels: &[f64]) -> Option<f64> {
     let mut best = schedule(workflow, luck, machines, levels);
     for nth in 0..PERTURBED {
         let mut dice = Dice::new(super::model::mix(nth) ^ levels.len() as u64);

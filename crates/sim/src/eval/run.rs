@@ -165,7 +165,8 @@ impl World for Grid<'_> {
         let usual = self.luck.work[task] / self.machines[machine].speed;
         let running = usual * self.luck.straggle(task, attempt.number);
         let staging = self.luck.staging[task];
-        self.truth.began(attempt.task, machine, now, staging + running);
+        self.truth
+            .began(attempt.task, machine, now, staging + running);
         (staging, running)
     }
 

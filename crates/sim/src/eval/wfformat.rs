@@ -147,10 +147,7 @@ fn kind(task: &Specified, run: &Executed) -> Arc<str> {
 }
 
 /// Who waits for whom, whichever of the two says so.
-fn all_parents(
-    tasks: &[Specified],
-    places: &BTreeMap<&str, u32>,
-) -> Result<Vec<Vec<u32>>, Error> {
+fn all_parents(tasks: &[Specified], places: &BTreeMap<&str, u32>) -> Result<Vec<Vec<u32>>, Error> {
     let mut parents: Vec<Vec<u32>> = vec![Vec::new(); tasks.len()];
     let place = |id: &String| {
         let unknown = || Error::Workflow(format!("there is no task {id:?}, and others name it"));

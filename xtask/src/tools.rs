@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Debian packages that tests run: the example jobs' programs, and what makes and shapes network
-/// namespaces and ordinary users.
+/// Debian packages that tests run: the example jobs' programs, what makes and shapes network namespaces and
+/// ordinary users, and the desktops whose owners are noticed.
 const PACKAGES: &[&str] = &[
     "autodock-vina",
     "imagemagick",
@@ -15,6 +15,8 @@ const PACKAGES: &[&str] = &[
     "povray-includes",
     "procps",
     "util-linux",
+    "xdotool",
+    "xvfb",
 ];
 
 /// The target that proves the core free of an operating system.

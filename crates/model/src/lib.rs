@@ -4,6 +4,7 @@
 pub mod data;
 pub mod ids;
 pub mod msg;
+pub mod owner;
 pub mod record;
 pub mod resources;
 pub mod spec;
@@ -12,6 +13,7 @@ pub mod view;
 
 pub use data::{Data, FileEntry, PeerAddr, Source};
 pub use ids::{AttemptId, Epoch, Hash, JobId, PeerId, SubmitKey, TaskId};
+pub use owner::{Activity, Signal};
 pub use resources::{Amount, Resources};
 pub use spec::JobSpec;
 pub use units::Time;

@@ -1,8 +1,10 @@
 //! Plain data of Hedgerow: ids, units, the job specification (valid by construction), messages
 //! between peers, journal records and `Time`. Nothing here does anything; every other crate depends on it.
 
+pub mod capacity;
 pub mod data;
 pub mod ids;
+pub mod ledger;
 pub mod msg;
 pub mod owner;
 pub mod record;

@@ -1,5 +1,6 @@
 //! Messages between peers. Each frame holds a batch of one of these types.
 
+use crate::capacity::{BenchScores, Hardware};
 use crate::spec::Runtime;
 use crate::view::{ExplainView, JobView, LogView, ResultsView, WorkerView};
 use crate::{
@@ -60,6 +61,8 @@ pub struct WorkerInfo {
     pub labels: Vec<(Arc<str>, Arc<str>)>,
     /// Where other peers reach it.
     pub addr: PeerAddr,
+    /// What its machine is made of.
+    pub hardware: Hardware,
     /// Content that it holds.
     pub holds: Vec<Hash>,
     /// Attempts that it has in hand, those included whose report is not settled.
@@ -89,6 +92,8 @@ pub enum ToWorker {
     Leave,
     /// Beat like this from now on.
     Beat(BeatPlan),
+    /// Run the benchmark tasks once nothing else runs, and say what they found.
+    Benchmark,
 }
 
 /// What the tasks of one group have in common, inputs resolved.
@@ -154,6 +159,8 @@ pub enum FromWorker {
     Ended(Box<Report>),
     /// Its owner or its machine wants it to stop: no new tasks.
     Draining,
+    /// What the benchmark tasks found.
+    Benchmarked(BenchScores),
 }
 
 /// How an attempt ended.
@@ -202,6 +209,10 @@ pub struct Usage {
     pub cpu: Duration,
     /// Most memory in use, bytes.
     pub memory_peak: u64,
+    /// Of `running`, the time for which it was paused.
+    pub paused: Duration,
+    /// Bytes fetched for it from other peers.
+    pub moved: u64,
 }
 
 /// What an attempt printed: the tails, and how much it was in all.

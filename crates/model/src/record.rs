@@ -1,5 +1,7 @@
 //! Journal records: the only things that change what is durable.
 
+use crate::capacity::{BenchScores, Class};
+use crate::ledger::{Charge, Stopped};
 use crate::msg::{Log, Role, Usage};
 use crate::{AttemptId, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId, Time};
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,10 @@ pub enum Record {
         outputs: Arc<[FileEntry]>,
         /// What it took.
         usage: Usage,
+        /// The class of its worker, which decides what its time costs.
+        class: Class,
+        /// Its siblings, which are stopped by this.
+        stopped: Vec<Stopped>,
         /// What it printed.
         log: Option<Box<Log>>,
         /// When the supervisor heard of it.
@@ -68,6 +74,8 @@ pub enum Record {
         end: End,
         /// What it took, as far as known.
         usage: Usage,
+        /// What it is charged for, unless an earlier record stopped it.
+        charge: Charge,
         /// What it printed.
         log: Option<Box<Log>>,
         /// When.
@@ -88,6 +96,17 @@ pub enum Record {
         job: JobId,
         /// How.
         end: JobEnd,
+        /// Attempts that are stopped by this.
+        stopped: Vec<Stopped>,
+        /// When.
+        at: Time,
+    },
+    /// What benchmark tasks found on a worker.
+    Benchmarked {
+        /// Which.
+        peer: PeerId,
+        /// What.
+        scores: BenchScores,
         /// When.
         at: Time,
     },

@@ -3,10 +3,13 @@
 
 use crate::{Data, FileEntry, Resources};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod qos;
 mod validate;
+pub use qos::{CriticalPlacement, Need, Qos, Redundancy, Unplaceable};
 pub use validate::{Place, SpecError, check_path};
 
 /// Most tasks of one job, arrays unfolded: numbers of tasks are 32 bits and the state of each costs memory.
@@ -34,50 +37,11 @@ pub struct Draft {
     pub groups: Vec<Group>,
 }
 
-/// Quality of service of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Qos {
-    /// Which tasks get redundant attempts.
-    pub redundancy: Redundancy,
-    /// Attempts of a critical task in all, each on another worker; `1..=COPIES_MAX`.
-    pub copies: u32,
-    /// What becomes of a task that asks for more than any worker has.
-    pub unplaceable: Unplaceable,
-}
-
-impl Default for Qos {
-    fn default() -> Self {
-        Self {
-            redundancy: Redundancy::Critical,
-            copies: 2,
-            unplaceable: Unplaceable::Wait,
-        }
-    }
-}
-
-/// Which tasks get redundant attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Redundancy {
-    /// None; a task runs again only when its attempt failed or was lost.
-    None,
-    /// Critical tasks, in advance.
-    Critical,
-}
-
-/// What becomes of a task that asks for more than any worker has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Unplaceable {
-    /// It waits, visibly, for a worker that has enough.
-    Wait,
-    /// The job fails at once and says why.
-    Fail,
-}
-
 /// How critical tasks are found beside those marked by hand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CriticalRule {
-    /// By what; none of it means marks alone.
-    pub by: Vec<Measure>,
+    /// By what, and how much each counts beside the others; none of it means marks alone.
+    pub by: Vec<(Measure, f64)>,
     /// How many at most.
     pub top: Top,
 }
@@ -85,7 +49,7 @@ pub struct CriticalRule {
 impl Default for CriticalRule {
     fn default() -> Self {
         Self {
-            by: vec![Measure::Precedence],
+            by: vec![(Measure::Precedence, 1.0)],
             top: Top::Share(0.1),
         }
     }
@@ -96,6 +60,40 @@ impl Default for CriticalRule {
 pub enum Measure {
     /// Others cannot start without it.
     Precedence,
+    /// It supplies data to others, by their number and its bytes.
+    Data,
+    /// It is likely to need the most memory.
+    Memory,
+    /// It is likely to need the most disk.
+    Disk,
+    /// It is likely to need the most processor time.
+    Cpu,
+    /// It is likely to move the most data over the network.
+    Network,
+}
+
+impl Measure {
+    /// All of them.
+    pub const ALL: [Measure; 6] = [
+        Measure::Precedence,
+        Measure::Data,
+        Measure::Memory,
+        Measure::Disk,
+        Measure::Cpu,
+        Measure::Network,
+    ];
+
+    /// The word for it in job files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Measure::Precedence => "precedence",
+            Measure::Data => "data",
+            Measure::Memory => "memory",
+            Measure::Disk => "disk",
+            Measure::Cpu => "cpu",
+            Measure::Network => "network",
+        }
+    }
 }
 
 /// How many tasks are critical at most.
@@ -145,6 +143,9 @@ pub struct Group {
     /// Tasks of one kind are expected to behave alike, in this job and in others: what earlier ones took is
     /// the estimate for later ones. The id, where it is not given.
     pub kind: Option<Arc<str>>,
+    /// Groups of which less than all must be done before any of these starts; the files of the others are
+    /// not there then.
+    pub needs: Vec<(Arc<str>, Need)>,
 }
 
 impl Group {
@@ -168,6 +169,7 @@ impl Group {
             critical: false,
             estimate: Estimate::default(),
             kind: None,
+            needs: Vec::new(),
         }
     }
 
@@ -211,6 +213,10 @@ pub struct Estimate {
     pub memory: Option<u64>,
     /// Bytes of disk.
     pub disk: Option<u64>,
+    /// Bytes that it moves over the network, beside its inputs.
+    pub network: Option<u64>,
+    /// Bytes that it leaves for others.
+    pub output: Option<u64>,
 }
 
 /// A checked job, with what follows from it.
@@ -225,6 +231,8 @@ pub struct JobSpec {
     waits_for: Vec<Vec<u32>>,
     /// For each group those that wait for it, ascending.
     waited_by: Vec<Vec<u32>>,
+    /// How many tasks of the second group the first waits for, where not for all.
+    relaxed: BTreeMap<(u32, u32), u32>,
 }
 
 impl JobSpec {
@@ -295,6 +303,26 @@ impl JobSpec {
     /// Positions of the groups that wait for `group`.
     pub fn waited_by(&self, group: usize) -> &[u32] {
         &self.waited_by[group]
+    }
+
+    /// How many tasks of `other`, which `group` waits for, must be done before those of `group` start.
+    pub fn needed(&self, group: usize, other: usize) -> u32 {
+        let all = self.draft.groups[other].count();
+        if self.relaxed.is_empty() {
+            return all;
+        }
+        let key = (group as u32, other as u32);
+        self.relaxed.get(&key).copied().unwrap_or(all)
+    }
+
+    /// Whether some group starts before all tasks of another that it waits for are done.
+    pub fn is_relaxed(&self) -> bool {
+        !self.relaxed.is_empty()
+    }
+
+    /// How many tasks must be done before the results are compiled.
+    pub fn needed_in_all(&self) -> u32 {
+        self.qos().need.of(self.total)
     }
 
     /// Whether the outputs of `group` are results of the job: no other task waits for it.

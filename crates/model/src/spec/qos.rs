@@ -1,0 +1,116 @@
+//! How sure a job wants to be of its end, and what that may cost.
+
+use crate::ledger::MicroUnits;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Quality of service of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Qos {
+    /// Which tasks get redundant attempts.
+    pub redundancy: Redundancy,
+    /// Attempts of a critical task in all, each on another worker; `1..=COPIES_MAX`.
+    pub copies: u32,
+    /// What becomes of a task that asks for more than any worker has.
+    pub unplaceable: Unplaceable,
+    /// How much of the job must be done before its results are compiled; the rest is cancelled then.
+    pub need: Need,
+    /// Whether critical tasks wait for a worker of the higher class.
+    pub critical_placement: CriticalPlacement,
+    /// The job is to be done so long after it was accepted.
+    pub finish_by: Option<Duration>,
+    /// With this chance, `0.0..1.0`.
+    pub confidence: f64,
+    /// What the job is to cost at most, in micro-units. Redundancy ends where it would be exceeded; first
+    /// attempts never do.
+    pub budget: Option<MicroUnits>,
+}
+
+impl Default for Qos {
+    fn default() -> Self {
+        Self {
+            redundancy: Redundancy::Critical,
+            copies: 2,
+            unplaceable: Unplaceable::Wait,
+            need: Need::Share(1.0),
+            critical_placement: CriticalPlacement::Prefer,
+            finish_by: None,
+            confidence: 0.95,
+            budget: None,
+        }
+    }
+}
+
+/// Which tasks get redundant attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Redundancy {
+    /// None; a task runs again only when its attempt failed or was lost.
+    None,
+    /// Critical tasks, in advance.
+    Critical,
+    /// Any, critical ones first, until all workers have an attempt; such copies end the instant real work is
+    /// ready.
+    Fill,
+    /// Tasks that take much longer than others of their kind did.
+    Speculate,
+    /// Tasks marked critical in advance, and while the job runs those whose copy is expected to bring the
+    /// job's end nearer for less than it costs.
+    Auto,
+}
+
+/// How much of something must be done.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Need {
+    /// This share, `0.0..=1.0`, rounded up.
+    Share(f64),
+    /// This many; all, where there are fewer.
+    Count(u32),
+}
+
+impl Need {
+    /// How many of `all`; at least one.
+    pub fn of(self, all: u32) -> u32 {
+        match self {
+            Need::Share(share) => (f64::from(all) * share - 1e-9).ceil() as u32,
+            Need::Count(count) => count,
+        }
+        .clamp(1.min(all), all)
+    }
+}
+
+/// Where critical tasks run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CriticalPlacement {
+    /// On a worker of the higher class where one is free, else on another.
+    Prefer,
+    /// On a worker of the higher class, or they wait for one.
+    Require,
+}
+
+/// What becomes of a task that asks for more than any worker has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unplaceable {
+    /// It waits, visibly, for a worker that has enough.
+    Wait,
+    /// The job fails at once and says why.
+    Fail,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_need_is_at_least_one_and_at_most_all() {
+        assert_eq!(Need::Share(1.0).of(7), 7);
+        assert_eq!(
+            Need::Share(0.95).of(100),
+            95,
+            "rounding errors do not add one"
+        );
+        assert_eq!(Need::Share(0.951).of(100), 96);
+        assert_eq!(Need::Share(0.0).of(5), 1);
+        assert_eq!(Need::Count(9).of(5), 5);
+        assert_eq!(Need::Count(2).of(0), 0);
+    }
+}

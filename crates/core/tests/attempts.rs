@@ -288,6 +288,7 @@ fn absurd_figures_of_a_worker_do_no_harm() {
             running: longest,
             cpu: longest,
             memory_peak: u64::MAX,
+            ..hedge_model::msg::Usage::default()
         };
         let report = hedge_model::msg::Report {
             attempt,

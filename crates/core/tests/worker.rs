@@ -89,6 +89,7 @@ fn line(action: Action) -> String {
         },
         Action::Tell(other) => format!("tell {other:?}"),
         Action::Drop(dropped) => format!("drop {}", hashes(&dropped)),
+        Action::Benchmark => "benchmark".into(),
         Action::Leave => "leave".into(),
     }
 }

@@ -59,6 +59,7 @@ impl Rate {
                 resources: resources.clone(),
                 labels: Vec::new(),
                 addr: addr(peer(ix)),
+                hardware: Default::default(),
                 holds: Vec::new(),
                 in_hand: Vec::new(),
             };

@@ -66,7 +66,7 @@ pub fn random_job(dice: &mut Dice, shape: JobShape, salt: u64) -> Result<JobSpec
         Top::Count(dice.below(10) as u32)
     };
     let by = if dice.permille(700) {
-        vec![Measure::Precedence]
+        vec![(Measure::Precedence, 1.0)]
     } else {
         Vec::new()
     };
@@ -76,6 +76,7 @@ pub fn random_job(dice: &mut Dice, shape: JobShape, salt: u64) -> Result<JobSpec
             redundancy,
             copies: dice.between(1, 3) as u32,
             unplaceable,
+            ..Qos::default()
         },
         critical: CriticalRule { by, top },
         files,

@@ -102,9 +102,10 @@ impl Shadow {
                 self.open -= 1;
                 Change::Ended(*id)
             }
-            Record::Epoch { .. } | Record::TicketMade(_) | Record::MemberJoined { .. } => {
-                Change::None
-            }
+            Record::Epoch { .. }
+            | Record::TicketMade(_)
+            | Record::MemberJoined { .. }
+            | Record::Benchmarked { .. } => Change::None,
         }
     }
 

@@ -145,6 +145,7 @@ impl Grid {
             resources: worker.kind.resources.clone(),
             labels: worker.kind.labels.clone(),
             addr: addr(Peer::Worker(ix).id()),
+            hardware: Default::default(),
             holds: worker.disk.iter().copied().collect(),
             in_hand: worker.core.in_hand(),
         };
@@ -186,6 +187,9 @@ impl Grid {
                     });
                 }
                 worker::Action::Leave => self.leave(ix),
+                worker::Action::Benchmark => {
+                    self.worker_handle(ix, worker::Event::Benchmarked(None))?;
+                }
             }
         }
         Ok(())

@@ -170,7 +170,9 @@ fn read_critical(reader: &mut Reader, node: &Node, places: &mut Places) -> Criti
         rule.by.clear();
         for item in reader.list(node, "by", right) {
             match reader.text(item, "by", right).as_deref() {
-                Some("precedence") if rule.by.is_empty() => rule.by.push(Measure::Precedence),
+                Some("precedence") if rule.by.is_empty() => {
+                    rule.by.push((Measure::Precedence, 1.0))
+                }
                 Some("precedence") => {
                     reader.wrong(&item.span, "\"precedence\" is given twice", "remove one");
                 }
@@ -388,6 +390,7 @@ fn read_estimate(reader: &mut Reader, node: &Node) -> Estimate {
         cpu_time,
         memory,
         disk,
+        ..Estimate::default()
     }
 }
 

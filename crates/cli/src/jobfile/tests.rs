@@ -89,7 +89,7 @@ fn every_key_arrives_in_the_job() {
         (qos.redundancy, qos.copies, qos.unplaceable),
         (Redundancy::Critical, 3, Unplaceable::Fail)
     );
-    assert_eq!(spec.critical().by, [Measure::Precedence]);
+    assert_eq!(spec.critical().by, [(Measure::Precedence, 1.0)]);
     assert_eq!(spec.critical().top, Top::Share(0.25));
     let frame = &spec.groups()[0];
     assert_eq!((&*frame.id, frame.array), ("frame", Some((2, 5))));

@@ -80,7 +80,10 @@ impl Supervisor {
         let (now, epoch) = (self.now, self.state.epoch());
         let live = self.live();
         live.workers[ix as usize].lost.remove(&id);
-        let peer = live.workers[ix as usize].peer;
+        let (peer, class) = (
+            live.workers[ix as usize].peer,
+            live.workers[ix as usize].class,
+        );
         let known = find_attempt(&mut live.tasks, id);
         let mine = known.as_ref().is_some_and(|attempt| attempt.worker == ix);
         if !wanted || (!mine && (id.epoch >= epoch || known.is_some())) {
@@ -101,6 +104,8 @@ impl Supervisor {
                 reported: false,
                 since: now,
                 why: Why::Adopted,
+                class,
+                stopped: None,
             });
         }
         self.revive(ix, id);
@@ -177,5 +182,6 @@ fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
         lost_count: 0,
         room_key: None,
         queue_key: None,
+        class: hedge_model::capacity::Class::default(),
     }
 }

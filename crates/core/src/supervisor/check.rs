@@ -33,6 +33,13 @@ impl Supervisor {
                     job.result_bytes
                 )
             })?;
+            expect(job.cost_by_attempts() == job.cost, || {
+                format!(
+                    "job {id} costs {:?}, its attempts say {:?}",
+                    job.cost,
+                    job.cost_by_attempts()
+                )
+            })?;
             for group in 0..job.spec.groups().len() {
                 let open = job
                     .tasks_of(group)

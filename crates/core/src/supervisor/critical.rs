@@ -32,7 +32,7 @@ impl CriticalSet {
             Top::Count(count) => count,
         }
         .saturating_sub(marked);
-        if rule.by.contains(&Measure::Precedence) {
+        if rule.by.iter().any(|(by, _)| *by == Measure::Precedence) {
             let levels = bottom_levels(spec);
             let mut ranked: Vec<usize> = (0..groups.len())
                 .filter(|at| !groups[*at].critical && !spec.waited_by(*at).is_empty())

@@ -2,6 +2,9 @@
 //! alike. [`State::apply`] is first-wins: a late record changes nothing, and its verdict says so.
 
 use super::critical::CriticalSet;
+use super::ledger::{Account, used};
+use hedge_model::capacity::Class;
+use hedge_model::ledger::{Charge, Cost, Stopped, Tariff};
 use hedge_model::msg::{Log, Role, Usage};
 use hedge_model::record::{End, JobEnd, Record, Ticket};
 use hedge_model::view::AttemptCounts;
@@ -32,6 +35,8 @@ pub struct State {
     pub(crate) keys: BTreeMap<(PeerId, SubmitKey), JobId>,
     pub(crate) members: BTreeMap<PeerId, Member>,
     pub(crate) tickets: BTreeMap<Hash, Ticket>,
+    /// The tariff of jobs that are accepted from now on.
+    pub(crate) tariff: Arc<Tariff>,
 }
 
 /// A peer that was let in.
@@ -58,6 +63,13 @@ pub struct Job {
     pub(crate) history: BTreeMap<AttemptId, EndedAttempt>,
     pub(crate) counts: AttemptCounts,
     pub(crate) cpu: Duration,
+    /// What it costs, and by which tariff.
+    pub(crate) cost: Cost,
+    pub(crate) tariff: Arc<Tariff>,
+    /// Attempts that were stopped and charged, and whose end is not heard of yet.
+    pub(crate) stopped: BTreeMap<AttemptId, Charge>,
+    /// Winners whose outputs were lost.
+    pub(crate) remade: Vec<(AttemptId, Charge)>,
     /// Bytes that the tasks left which are done and which no other waits for.
     pub(crate) result_bytes: u64,
 }
@@ -78,6 +90,7 @@ pub struct Done {
     pub(crate) worker: PeerId,
     pub(crate) outputs: Arc<[FileEntry]>,
     pub(crate) usage: Usage,
+    pub(crate) class: Class,
     pub(crate) log: Option<Box<Log>>,
 }
 
@@ -90,9 +103,17 @@ pub struct EndedAttempt {
     pub(crate) end: End,
     pub(crate) usage: Usage,
     pub(crate) log: Option<Box<Log>>,
+    pub(crate) charge: Charge,
+    /// The part of the cost that it is in; none where it ended after its job.
+    pub(crate) account: Option<Account>,
 }
 
 impl Done {
+    /// What the winner is charged.
+    pub fn charge(&self) -> Charge {
+        used(self.class, &self.usage)
+    }
+
     fn bytes(&self) -> u64 {
         self.outputs
             .iter()
@@ -167,7 +188,13 @@ impl State {
                 generation,
                 at,
             } => self.outputs_lost(*task, *generation, *at),
-            Record::JobEnded { job, end, at } => self.job_ended(*job, end, *at),
+            Record::JobEnded {
+                job,
+                end,
+                stopped,
+                at,
+            } => self.job_ended(*job, end, stopped, *at),
+            Record::Benchmarked { .. } => Verdict::Applied,
         }
     }
 
@@ -238,6 +265,10 @@ impl State {
             history: BTreeMap::new(),
             counts: AttemptCounts::default(),
             cpu: Duration::ZERO,
+            cost: Cost::default(),
+            tariff: self.tariff.clone(),
+            stopped: BTreeMap::new(),
+            remade: Vec::new(),
             result_bytes: 0,
             spec: spec.clone(),
         };
@@ -255,11 +286,14 @@ impl State {
                 worker,
                 outputs,
                 usage,
+                class,
+                stopped,
                 log,
                 at,
             } => {
                 self.now = self.now.max(*at);
                 let done = Done {
+                    class: *class,
                     attempt: *attempt,
                     redundant: *redundant,
                     worker: *worker,
@@ -267,7 +301,7 @@ impl State {
                     usage: *usage,
                     log: log.clone(),
                 };
-                self.task_done(done)
+                self.task_done(done, stopped)
             }
             Record::AttemptEnded {
                 attempt,
@@ -275,6 +309,7 @@ impl State {
                 worker,
                 end,
                 usage,
+                charge,
                 log,
                 at,
             } => {
@@ -286,18 +321,21 @@ impl State {
                     end: end.clone(),
                     usage: *usage,
                     log: log.clone(),
+                    charge: *charge,
+                    account: None,
                 })
             }
             _ => Verdict::Stale("not the end of an attempt"),
         }
     }
 
-    fn job_ended(&mut self, job: JobId, end: &JobEnd, at: Time) -> Verdict {
+    fn job_ended(&mut self, job: JobId, end: &JobEnd, stopped: &[Stopped], at: Time) -> Verdict {
         match self.jobs.get_mut(&job) {
             Some(job) if *end == JobEnd::Done && job.done != job.spec.task_count() => {
                 Verdict::Stale("not all of its tasks are done any more")
             }
             Some(job) if job.active() => {
+                job.stop(stopped);
                 job.ended = Some((end.clone(), at));
                 self.now = self.now.max(at);
                 Verdict::Applied
@@ -306,7 +344,7 @@ impl State {
         }
     }
 
-    fn task_done(&mut self, done: Done) -> Verdict {
+    fn task_done(&mut self, done: Done, stopped: &[Stopped]) -> Verdict {
         let id = done.attempt.task;
         let Some(job) = self.jobs.get_mut(&id.job) else {
             return Verdict::Stale("no such job");
@@ -327,22 +365,31 @@ impl State {
         if known.is_some_and(|ended| ended.end != End::Lost) {
             return Verdict::Stale("the attempt has ended");
         }
-        if job.history.remove(&done.attempt).is_none() {
-            job.counts.total += 1;
-            job.counts.redundant += u64::from(done.redundant);
+        match job.history.remove(&done.attempt) {
+            Some(back) => {
+                if let Some(account) = back.account {
+                    job.uncharge(account, back.attempt, &back.charge);
+                }
+            }
+            None => {
+                job.counts.total += 1;
+                job.counts.redundant += u64::from(done.redundant);
+            }
         }
+        job.charge(Account::Useful, done.attempt, &done.charge());
         job.cpu = job.cpu.saturating_add(done.usage.cpu);
         let group = job.spec.group_of(id.number);
         if job.spec.is_result(group) {
             job.result_bytes += done.bytes();
         }
-        task.done = Some(Box::new(done));
+        job.tasks[id.number as usize].done = Some(Box::new(done));
         job.done += 1;
         job.open[group] -= 1;
+        job.stop(stopped);
         Verdict::Applied
     }
 
-    fn attempt_ended(&mut self, ended: EndedAttempt) -> Verdict {
+    fn attempt_ended(&mut self, mut ended: EndedAttempt) -> Verdict {
         let id = ended.attempt.task;
         let Some(job) = self.jobs.get_mut(&id.job) else {
             return Verdict::Stale("no such job");
@@ -364,15 +411,16 @@ impl State {
                 job.counts.redundant += u64::from(ended.redundant);
             }
         }
-        if matches!(ended.end, End::Failed(_)) && task.generation == ended.attempt.generation {
-            task.failures += 1;
-        }
+        let counts =
+            matches!(ended.end, End::Failed(_)) && task.generation == ended.attempt.generation;
+        task.failures += u32::from(counts);
         match ended.end {
             End::Failed(_) => job.counts.failed += 1,
             End::Cancelled => job.counts.cancelled += 1,
             End::Unstaged(_) => {}
             End::Lost => job.counts.lost += 1,
         }
+        (ended.charge, ended.account) = job.charge_ended(&ended);
         job.history.insert(ended.attempt, ended);
         Verdict::Applied
     }
@@ -395,6 +443,10 @@ impl State {
             job.result_bytes -= done.bytes();
         }
         task.generation += 1;
+        let (winner, charge) = (done.attempt, done.charge());
+        job.uncharge(Account::Useful, winner, &charge);
+        job.charge(Account::Lost, winner, &charge);
+        job.remade.push((winner, charge));
         job.done -= 1;
         job.open[group] += 1;
         job.counts.outputs_lost += 1;

@@ -326,10 +326,12 @@ impl Supervisor {
         if !job.ending {
             job.ending = true;
             let end = JobEnd::Failed { task, why };
+            let stopped = self.stopping_all(id);
             self.append(
                 Record::JobEnded {
                     job: id,
                     end,
+                    stopped,
                     at: self.now,
                 },
                 None,
@@ -400,10 +402,12 @@ impl Supervisor {
         };
         if all && !live_job.ending && live_job.missing_results.is_empty() {
             live_job.ending = true;
+            let stopped = self.stopping_all(id);
             self.append(
                 Record::JobEnded {
                     job: id,
                     end: JobEnd::Done,
+                    stopped,
                     at: self.now,
                 },
                 None,

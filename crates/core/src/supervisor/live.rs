@@ -1,6 +1,8 @@
 //! What exists on the leader alone and is dropped when it is deposed: workers, attempts, offers, transfers.
 
-use super::ready::{Class, Lane, Ready, Shapes};
+use super::ready::{Class as Turn, Lane, Ready, Shapes};
+use hedge_model::capacity::Class;
+use hedge_model::ledger::Charge;
 use hedge_model::msg::{Body, WorkerInfo};
 use hedge_model::{
     AttemptId, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, TaskId, Time,
@@ -89,6 +91,8 @@ pub(crate) struct Worker {
     pub lost_count: u64,
     pub room_key: Option<(Reverse<u64>, u32, WorkerIx)>,
     pub queue_key: Option<(u32, WorkerIx)>,
+    /// Whether it is one of the faster ones.
+    pub class: Class,
 }
 
 /// A worker that is given nothing for a while, and why.
@@ -120,6 +124,10 @@ pub(crate) struct Attempt {
     pub reported: bool,
     pub since: Time,
     pub why: Why,
+    /// The class of its worker when it was given.
+    pub class: Class,
+    /// What it is charged, once it was told to stop.
+    pub stopped: Option<Charge>,
 }
 
 /// Why an attempt was given to its worker.
@@ -299,16 +307,16 @@ impl Content {
 
 impl LiveGroup {
     /// Offsets of tasks that are to be tried next for an offer: a few, in order.
-    pub fn candidates(&self, class: Class, critical: u32, count: u32) -> SmallVec<[u32; 8]> {
+    pub fn candidates(&self, class: Turn, critical: u32, count: u32) -> SmallVec<[u32; 8]> {
         let again = match class {
-            Class::Copy => self.copies.range(..),
-            Class::Critical => self.again.range(..critical),
-            Class::Normal => self.again.range(critical..),
+            Turn::Copy => self.copies.range(..),
+            Turn::Critical => self.again.range(..critical),
+            Turn::Normal => self.again.range(critical..),
         };
         let fresh = match class {
-            Class::Copy => None,
-            Class::Critical => (self.fresh < critical).then_some(self.fresh),
-            Class::Normal => (self.fresh >= critical && self.fresh < count).then_some(self.fresh),
+            Turn::Copy => None,
+            Turn::Critical => (self.fresh < critical).then_some(self.fresh),
+            Turn::Normal => (self.fresh >= critical && self.fresh < count).then_some(self.fresh),
         };
         again.copied().take(TRIES_MAX).chain(fresh).collect()
     }

@@ -12,6 +12,7 @@ mod data;
 mod durable;
 mod jobs;
 mod keep;
+mod ledger;
 mod live;
 mod monitor;
 mod placement;

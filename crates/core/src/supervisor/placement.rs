@@ -157,6 +157,8 @@ impl Supervisor {
             reported: false,
             since: self.now,
             why,
+            class: live.workers[worker as usize].class,
+            stopped: None,
         });
         let place = &mut live.workers[worker as usize];
         place.in_hand.insert(id);

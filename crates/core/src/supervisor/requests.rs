@@ -148,6 +148,7 @@ impl Supervisor {
                 let record = Record::JobEnded {
                     job: id,
                     end: JobEnd::Cancelled,
+                    stopped: self.stopping_all(id),
                     at: self.now,
                 };
                 self.append(record, Some(Pending::Cancelled { client: peer, ask }), out);

@@ -20,6 +20,10 @@ impl Supervisor {
             FromWorker::Started(id) => self.on_started(ix, id),
             FromWorker::Ended(report) => self.on_report(ix, *report, out),
             FromWorker::Draining => self.drain(ix, out),
+            FromWorker::Benchmarked(scores) => {
+                let at = self.now;
+                self.append(Record::Benchmarked { peer, scores, at }, None, out);
+            }
         }
     }
 
@@ -74,7 +78,11 @@ impl Supervisor {
         if std::mem::replace(&mut attempt.reported, true) {
             return;
         }
-        let redundant = attempt.redundant;
+        let (redundant, class) = (attempt.redundant, attempt.class);
+        let mut charge = super::ledger::used(class, &usage);
+        if let Some(stopped) = attempt.stopped {
+            charge.occupied = charge.occupied.min(stopped.occupied);
+        }
         let at = self.now;
         let mut pending = None;
         let end = match outcome {
@@ -85,6 +93,7 @@ impl Supervisor {
                     return;
                 }
                 if first && self.state.wants(id) {
+                    let stopped = self.stopping(id.task, id);
                     self.commits(id);
                     let record = Record::TaskDone {
                         attempt: id,
@@ -92,6 +101,8 @@ impl Supervisor {
                         worker,
                         outputs: outputs.into(),
                         usage,
+                        class,
+                        stopped,
                         log,
                         at,
                     };
@@ -116,6 +127,7 @@ impl Supervisor {
             worker,
             end,
             usage,
+            charge,
             log,
             at,
         };
@@ -175,11 +187,11 @@ impl Supervisor {
         let Some(ix) = self.live().by_peer.get(&peer).copied() else {
             return;
         };
-        self.monitor.stop(peer);
         if self.live().workers[ix as usize].connected {
             self.live().workers[ix as usize].connected = false;
             self.give_up(ix, out);
         }
+        self.monitor.stop(peer);
     }
 
     pub(crate) fn on_finding(&mut self, finding: Finding, out: &mut Vec<Action>) {
@@ -234,6 +246,7 @@ impl Supervisor {
         kept: Option<&[AttemptId]>,
         out: &mut Vec<Action>,
     ) {
+        let heard = self.last_heard(ix);
         let worker = &mut self.live().workers[ix as usize];
         let peer = worker.peer;
         let in_hand = std::mem::take(&mut worker.in_hand);
@@ -244,6 +257,7 @@ impl Supervisor {
                 continue;
             };
             let (active, redundant) = (attempt.state.active(), attempt.redundant);
+            let charge = attempt.stopped.or(Some(attempt.charge_until(heard)));
             attempt.state = AttemptState::Lost;
             live.yielding.remove(&id);
             live.making_room.remove(&id);
@@ -256,12 +270,14 @@ impl Supervisor {
                 self.live().workers[ix as usize].lost_count += 1;
                 let (end, at) = (End::Lost, self.now);
                 let (usage, log) = (Usage::default(), None);
+                let charge = charge.unwrap_or_default();
                 let record = Record::AttemptEnded {
                     attempt: id,
                     redundant,
                     worker: peer,
                     end,
                     usage,
+                    charge,
                     log,
                     at,
                 };

@@ -5,7 +5,7 @@
 
 use super::{Action, InHand, State};
 use hedge_model::msg::{Assignment, Body, Outcome, Report};
-use hedge_model::{AttemptId, Data, FileEntry, Hash, JobId};
+use hedge_model::{AttemptId, FileEntry, Hash, JobId};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
@@ -34,17 +34,23 @@ impl Content {
         }
     }
 
-    /// An attempt's inputs are about to be fetched.
-    pub fn fetch(&mut self, body: &Body, order: &Assignment) {
+    /// An attempt's inputs are about to be fetched; gives the bytes of those that are new here.
+    pub fn fetch(&mut self, body: &Body, order: &Assignment) -> u64 {
+        let mut moved = 0u64;
         let job = body.job;
         let shared = self.bodies.insert((job, body.group, body.version));
         let inputs = shared.then_some(&body.inputs).into_iter().flatten();
         let own = order.own_inputs.iter();
         let stdin = body.stdin.iter().filter(|_| shared);
         let all = inputs.chain(own).map(|file| &file.data).chain(stdin);
-        for hash in all.filter_map(Data::hash) {
+        for data in all {
+            let Some(hash) = data.hash() else { continue };
+            if !self.fetched.contains_key(&hash) && !self.made.contains(&hash) {
+                moved = moved.saturating_add(data.size());
+            }
             self.fetched.entry(hash).or_default().insert(job);
         }
+        moved
     }
 
     /// An attempt left these.

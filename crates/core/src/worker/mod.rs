@@ -6,6 +6,7 @@
 mod content;
 
 use content::Content;
+use hedge_model::capacity::BenchScores;
 use hedge_model::msg::{Assignment, Body, FromWorker, Outcome, Report, ToWorker, Usage};
 use hedge_model::spec::Runtime;
 use hedge_model::{AttemptId, Epoch, Hash, JobId, Resources, Time};
@@ -30,6 +31,8 @@ pub enum Event {
     Finished(Box<Report>),
     /// Whoever runs this worker wants it to stop.
     Drain,
+    /// The benchmark kernels ran, or could not.
+    Benchmarked(Option<BenchScores>),
 }
 
 /// Why an attempt could not be staged.
@@ -61,6 +64,8 @@ pub enum Action {
     Drop(Vec<Hash>),
     /// Exit: nothing is left to do here.
     Leave,
+    /// Run the benchmark kernels, then say [`Event::Benchmarked`].
+    Benchmark,
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -94,6 +99,10 @@ pub struct Worker {
     queue: VecDeque<AttemptId>,
     draining: bool,
     content: Content,
+    /// Asked to run the benchmark kernels, and not doing so yet.
+    benchmark: bool,
+    /// The kernels run; nothing else is started meanwhile.
+    benchmarking: bool,
 }
 
 impl Worker {
@@ -108,6 +117,8 @@ impl Worker {
             queue: VecDeque::new(),
             draining: false,
             content: Content::default(),
+            benchmark: false,
+            benchmarking: false,
         }
     }
 
@@ -133,8 +144,18 @@ impl Worker {
                 self.start_draining(out);
                 out.push(Action::Tell(FromWorker::Draining));
             }
+            Event::Benchmarked(scores) => {
+                self.benchmarking = false;
+                out.extend(scores.map(|scores| Action::Tell(FromWorker::Benchmarked(scores))));
+            }
         }
-        self.start_queued(now, out);
+        if self.benchmark && !self.benchmarking && self.busy() == 0 {
+            (self.benchmark, self.benchmarking) = (false, true);
+            out.push(Action::Benchmark);
+        }
+        if !self.benchmarking {
+            self.start_queued(now, out);
+        }
     }
 
     /// Attempts in hand, those included whose report is not settled.
@@ -195,6 +216,7 @@ impl Worker {
             ToWorker::Drop(hashes) => self.content.drop(hashes, &self.in_hand, out),
             ToWorker::Drain => self.start_draining(out),
             ToWorker::Leave => out.push(Action::Leave),
+            ToWorker::Benchmark => self.benchmark = true,
             // Beats are the shell's: they must not wait for anything that happens here.
             ToWorker::Beat(_) => {}
         }
@@ -276,7 +298,7 @@ impl Worker {
             }
             self.free.take(&attempt.body.resources);
             attempt.state = State::Staging;
-            self.content.fetch(&attempt.body, &attempt.order);
+            attempt.usage.moved = self.content.fetch(&attempt.body, &attempt.order);
             out.push(Action::Stage(attempt.body.clone(), attempt.order.clone()));
         }
     }
@@ -325,6 +347,7 @@ impl Worker {
         let usage = Usage {
             queued: attempt.usage.queued,
             staging: attempt.usage.staging,
+            moved: attempt.usage.moved,
             ..report.usage
         };
         let id = report.attempt;

@@ -237,6 +237,7 @@ pub fn info(number: u8, cpus: u64) -> WorkerInfo {
         resources: Resources::cpus(cpus * 1000),
         labels: vec![("arch".into(), "x86_64".into())],
         addr: addr(worker(number)),
+        hardware: Default::default(),
         holds: Vec::new(),
         in_hand: Vec::new(),
     }
@@ -345,7 +346,7 @@ pub fn job(qos: Qos, top: u32, groups: Vec<Group>) -> Arc<JobSpec> {
         name: "test".into(),
         qos,
         critical: CriticalRule {
-            by: vec![Measure::Precedence],
+            by: vec![(Measure::Precedence, 1.0)],
             top: Top::Count(top),
         },
         files: Vec::new(),
@@ -399,6 +400,7 @@ fn order_line(msg: &ToWorker) -> String {
         ToWorker::Drop(dropped) => format!("drop {}", hashes(dropped)),
         ToWorker::Drain => "drain".into(),
         ToWorker::Leave => "leave".into(),
+        ToWorker::Benchmark => "benchmark".into(),
         ToWorker::Beat(plan) => format!("beat by plan {}", plan.number),
     }
 }
@@ -431,6 +433,7 @@ fn record_line(record: &Record) -> String {
         Record::OutputsLost {
             task, generation, ..
         } => format!("outputs lost {task}/{generation}"),
+        Record::Benchmarked { peer, .. } => format!("benchmarked {}", peer.short()),
         Record::JobEnded { job, end, .. } => match end {
             JobEnd::Done => format!("job {job} done"),
             JobEnd::Cancelled => format!("job {job} cancelled"),

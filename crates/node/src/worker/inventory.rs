@@ -1,6 +1,7 @@
 //! What this machine is.
 
 use super::WorkerConfig;
+use hedge_model::capacity::Hardware;
 use hedge_model::msg::WorkerInfo;
 use hedge_model::{PeerAddr, Resources};
 use std::path::Path;
@@ -33,6 +34,7 @@ pub(super) fn info(config: &WorkerConfig, addr: PeerAddr) -> WorkerInfo {
         resources: config.resources.clone(),
         labels,
         addr,
+        hardware: Hardware::default(),
         holds: Vec::new(),
         in_hand: Vec::new(),
     }

@@ -317,6 +317,8 @@ impl Loop {
                         });
                     }
                     Action::Leave => return true,
+                    // Without kernels at hand there is nothing to tell.
+                    Action::Benchmark => self.feed(Event::Benchmarked(None)),
                 }
             }
         }

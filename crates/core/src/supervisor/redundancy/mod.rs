@@ -40,12 +40,14 @@ impl Supervisor {
             return 0;
         };
         let qos = job.spec.qos();
+        let group = &job.spec.groups()[job.spec.group_of(task.number)];
         let critical = job.critical.contains(&job.spec, task.number);
         let in_advance = critical
             && match (&self.policy, qos.redundancy) {
                 (Some(policy), _) => policy.in_advance(&job.spec, job.spec.group_of(task.number)),
                 (None, Redundancy::Critical) => true,
-                (None, Redundancy::None) => false,
+                (None, Redundancy::Auto) => group.critical,
+                (None, Redundancy::None | Redundancy::Fill | Redundancy::Speculate) => false,
             };
         let copies = if in_advance { qos.copies as usize } else { 1 };
         let Some(live) = &self.live else {

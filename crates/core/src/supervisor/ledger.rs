@@ -1,0 +1,204 @@
+//! What attempts are charged for, and what a job's execution costs.
+//!
+//! An attempt is charged once, by the first record that ends or stops it, so that a job's cost is final with the
+//! record of its end and is the same on every supervisor, whoever leads.
+
+use super::Supervisor;
+use super::durable::{EndedAttempt, Job};
+use super::live::{Attempt, AttemptState, WorkerIx};
+use hedge_model::ledger::{Charge, MicroUnits, Part, Stopped};
+use hedge_model::msg::Usage;
+use hedge_model::record::End;
+use hedge_model::{AttemptId, JobId, TaskId, Time};
+use std::time::Duration;
+
+/// Which part of a cost an attempt belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Account {
+    Useful,
+    Redundant,
+    Lost,
+}
+
+impl Account {
+    /// Where an attempt belongs that did not win.
+    pub fn of(end: &End) -> Self {
+        match end {
+            End::Cancelled => Account::Redundant,
+            End::Failed(_) | End::Lost | End::Unstaged(_) => Account::Lost,
+        }
+    }
+}
+
+/// What an attempt is charged that ended by itself.
+pub(crate) fn used(class: hedge_model::capacity::Class, usage: &Usage) -> Charge {
+    Charge {
+        class,
+        occupied: usage
+            .staging
+            .saturating_add(usage.running)
+            .saturating_sub(usage.paused),
+        moved: usage.moved,
+    }
+}
+
+impl Attempt {
+    /// What it is charged if it is stopped at `now`.
+    pub fn charge_until(&self, now: Time) -> Charge {
+        Charge {
+            class: self.class,
+            occupied: if self.holds {
+                now.since(self.since)
+            } else {
+                Duration::ZERO
+            },
+            moved: 0,
+        }
+    }
+}
+
+impl Job {
+    /// The price of a charge for one of the job's attempts.
+    pub fn price(&self, attempt: AttemptId, charge: &Charge) -> MicroUnits {
+        let group = self.spec.group_of(attempt.task.number);
+        self.tariff
+            .price(charge, &self.spec.groups()[group].resources)
+    }
+
+    fn part(&mut self, account: Account) -> &mut Part {
+        match account {
+            Account::Useful => &mut self.cost.useful,
+            Account::Redundant => &mut self.cost.redundant,
+            Account::Lost => &mut self.cost.lost,
+        }
+    }
+
+    /// Adds an attempt's charge to the cost.
+    pub fn charge(&mut self, account: Account, attempt: AttemptId, charge: &Charge) {
+        let price = self.price(attempt, charge);
+        self.part(account).add(charge, price);
+    }
+
+    /// Takes an attempt's charge off the cost again.
+    pub fn uncharge(&mut self, account: Account, attempt: AttemptId, charge: &Charge) {
+        let price = self.price(attempt, charge);
+        self.part(account).take(charge, price);
+    }
+
+    /// Charges attempts that a record stops, unless they are charged already.
+    pub fn stop(&mut self, stopped: &[Stopped]) {
+        for stop in stopped {
+            let id = stop.attempt;
+            let won = self
+                .tasks
+                .get(id.task.number as usize)
+                .is_none_or(|task| task.done.as_ref().is_some_and(|done| done.attempt == id));
+            if won || self.history.contains_key(&id) || self.stopped.contains_key(&id) {
+                continue;
+            }
+            self.charge(Account::Redundant, id, &stop.charge);
+            self.stopped.insert(id, stop.charge);
+        }
+    }
+
+    /// Charges an attempt that ended, unless it is charged already or the job is over; gives what it was
+    /// charged, and to which account.
+    pub fn charge_ended(&mut self, ended: &EndedAttempt) -> (Charge, Option<Account>) {
+        let id = ended.attempt;
+        if let Some(charge) = self.stopped.remove(&id) {
+            return (charge, Some(Account::Redundant));
+        }
+        let before = self.history.get(&id).map(|b| (b.charge, b.account));
+        if !self.active() {
+            return before.unwrap_or_default();
+        }
+        if let Some((charge, Some(account))) = before {
+            self.uncharge(account, id, &charge);
+        }
+        let account = Account::of(&ended.end);
+        self.charge(account, id, &ended.charge);
+        (ended.charge, Some(account))
+    }
+
+    /// The cost as the attempts say, for checks.
+    pub fn cost_by_attempts(&self) -> hedge_model::ledger::Cost {
+        let mut cost = hedge_model::ledger::Cost::default();
+        let mut add = |account, id: AttemptId, charge: &Charge| {
+            let price = self.price(id, charge);
+            match account {
+                Account::Useful => cost.useful.add(charge, price),
+                Account::Redundant => cost.redundant.add(charge, price),
+                Account::Lost => cost.lost.add(charge, price),
+            }
+        };
+        for done in self.tasks.iter().filter_map(|task| task.done.as_ref()) {
+            add(Account::Useful, done.attempt, &done.charge());
+        }
+        for ended in self.history.values() {
+            if let Some(account) = ended.account {
+                add(account, ended.attempt, &ended.charge);
+            }
+        }
+        for (id, charge) in &self.stopped {
+            add(Account::Redundant, *id, charge);
+        }
+        for (id, charge) in &self.remade {
+            add(Account::Lost, *id, charge);
+        }
+        cost
+    }
+}
+
+impl Supervisor {
+    /// The attempts of a task that are stopped when `winner` wins.
+    pub(crate) fn stopping(&self, task: TaskId, winner: AttemptId) -> Vec<Stopped> {
+        let known = self.live.as_ref().and_then(|live| live.tasks.get(&task));
+        match known {
+            Some(known) if known.attempts.len() > 1 => known
+                .attempts
+                .iter()
+                .filter(|attempt| attempt.id != winner)
+                .filter_map(|attempt| self.stop_of(attempt))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The attempts of a job that are stopped when it ends now.
+    pub(crate) fn stopping_all(&self, job: JobId) -> Vec<Stopped> {
+        let range = TaskId { job, number: 0 }..=TaskId {
+            job,
+            number: u32::MAX,
+        };
+        let tasks = self
+            .live
+            .iter()
+            .flat_map(|live| live.tasks.range(range.clone()));
+        tasks
+            .flat_map(|(_, known)| &known.attempts)
+            .filter_map(|attempt| self.stop_of(attempt))
+            .collect()
+    }
+
+    /// When a worker last showed a sign of life.
+    pub(crate) fn last_heard(&self, ix: WorkerIx) -> Time {
+        let worker = self.live.as_ref().map(|live| &live.workers[ix as usize]);
+        let silent = worker.and_then(|worker| self.monitor.liveness(self.now, worker.peer));
+        self.now - silent.map_or(Duration::ZERO, |(_, silent)| silent)
+    }
+
+    fn stop_of(&self, attempt: &Attempt) -> Option<Stopped> {
+        let live = self.live.as_ref()?;
+        if attempt.reported || attempt.state == AttemptState::Lost {
+            return None;
+        }
+        Some(Stopped {
+            attempt: attempt.id,
+            redundant: attempt.redundant,
+            worker: live.workers[attempt.worker as usize].peer,
+            charge: attempt
+                .stopped
+                .unwrap_or_else(|| attempt.charge_until(self.now)),
+        })
+    }
+}

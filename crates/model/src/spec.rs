@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod needs;
 mod qos;
 mod validate;
 pub use qos::{CriticalPlacement, Need, Qos, Redundancy, Unplaceable};

@@ -243,6 +243,7 @@ impl<W: World> Arena<W> {
             resources,
             labels: Vec::new(),
             addr: addr(peer(self.epoch, number)),
+            hardware: Default::default(),
             holds: Vec::new(),
             in_hand: Vec::new(),
         }
@@ -370,6 +371,9 @@ impl<W: World> Arena<W> {
                 worker::Action::Tell(msg) => {
                     let peer = peer(self.epoch, number);
                     self.tell(supervisor::Event::FromWorker { peer, msg });
+                }
+                worker::Action::Benchmark => {
+                    self.at_worker(number, worker::Event::Benchmarked(None));
                 }
                 worker::Action::Start(..) | worker::Action::Drop(_) | worker::Action::Leave => {}
             }

@@ -158,6 +158,8 @@ impl Workflow {
                     cpu_time: Some(Duration::from_secs_f64(estimate(at).max(WORK_MIN))),
                     memory: (task.memory > 0).then_some(task.memory),
                     disk: (task.output_bytes > 0).then_some(task.output_bytes),
+                    output: (task.output_bytes > 0).then_some(task.output_bytes),
+                    ..Estimate::default()
                 },
                 kind: Some(task.kind.clone()),
                 ..Group::program(&task.id, &[&task.kind])

@@ -123,6 +123,10 @@ struct State {
     report: Report,
     /// Why nothing can run any more, once that is so.
     broken: Option<String>,
+    /// Whether attempts are to be stopped; a spawner that is started again is told.
+    paused: bool,
+    /// Waits for a word that they are.
+    pausing: Vec<(bool, oneshot::Sender<()>)>,
     /// The spawner's watcher.
     process: u32,
 }
@@ -140,6 +144,8 @@ impl Spawner {
                 leaving: HashMap::new(),
                 report,
                 broken: None,
+                paused: false,
+                pausing: Vec::new(),
                 process: child.id(),
             }),
             wake: Notify::new(),
@@ -206,6 +212,21 @@ impl Spawner {
         let Spawner { shared, _alive } = self;
         drop(_alive);
         shared.ended.notified().await;
+    }
+
+    /// Stops every process of every attempt where it is, or lets them go on; the answer comes when that is
+    /// done, or the spawner is gone. While attempts are stopped none is started, their time does not count
+    /// towards limits, and ending them works as ever.
+    pub fn pause(&self, on: bool) -> oneshot::Receiver<()> {
+        let (done, answer) = oneshot::channel();
+        let mut state = self.shared.lock();
+        state.paused = on;
+        if state.broken.is_none() && wire::encode(&Request::Pause(on), &mut state.outbox).is_ok() {
+            state.pausing.push((on, done));
+            drop(state);
+            self.shared.wake.notify_one();
+        }
+        answer
     }
 
     /// Ends an attempt with all its processes; its outcome is then [`Outcome::Cancelled`], unless it had
@@ -286,6 +307,7 @@ impl Shared {
     fn lose_all(&self, reason: &str) {
         let mut state = self.lock();
         state.outbox.clear();
+        state.pausing.clear();
         let running = std::mem::take(&mut state.running);
         let leaving = std::mem::take(&mut state.leaving);
         drop(state);
@@ -392,7 +414,9 @@ async fn start_process(
             end_process(child).await;
             return Err(ExecError::NoSandbox { why });
         }
-        Ok(Ok(Reply::Exited { .. } | Reply::Gone { .. })) => "it spoke out of turn".to_owned(),
+        Ok(Ok(Reply::Exited { .. } | Reply::Gone { .. } | Reply::Paused(_))) => {
+            "it spoke out of turn".to_owned()
+        }
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("it was not ready after {START_MAX:?}"),
     };
@@ -468,6 +492,9 @@ async fn restart(
                 let mut state = shared.lock();
                 state.report = report;
                 state.process = child.id();
+                if state.paused {
+                    _ = wire::encode(&Request::Pause(true), &mut state.outbox);
+                }
                 return Some((stream, child));
             }
             Err(error) => tracing::warn!(%error, "cannot start the process that runs tasks"),
@@ -530,6 +557,14 @@ fn deliver(inbox: &mut Vec<u8>, shared: &Shared) -> Result<(), wire::BadFrame> {
             Reply::Gone { id } => {
                 let lease = shared.lock().leaving.remove(&id);
                 drop(lease);
+            }
+            Reply::Paused(on) => {
+                let mut state = shared.lock();
+                let answered: Vec<_> = state.pausing.extract_if(.., |(to, _)| *to == on).collect();
+                drop(state);
+                for (_, done) in answered {
+                    let _ = done.send(());
+                }
             }
             Reply::Ready(_) | Reply::Refused { .. } => {
                 return Err(wire::BadFrame("it spoke out of turn".to_owned()));

@@ -54,7 +54,7 @@ pub enum Stdin {
 /// What an attempt may use. `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Longest running time.
+    /// Longest running time; time for which it is paused does not count.
     pub time: Option<Duration>,
     /// Most memory of all its processes together, bytes; sampled every 50 ms, so that a little more may be
     /// used for a moment.
@@ -150,8 +150,10 @@ impl Outcome {
 /// What an attempt took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// From the start of its main process to its end.
+    /// From the start of its main process to its end, without the time for which it was paused.
     pub elapsed: Duration,
+    /// How long it was paused meanwhile.
+    pub paused: Duration,
     /// User and system time of its main process and of all that was waited for; orphans are included if
     /// they ended before the attempt's report.
     pub cpu: Duration,

@@ -38,6 +38,8 @@ pub(crate) enum Request {
         id: u64,
         outcome: Outcome,
     },
+    /// Stops all attempts where they are, or lets them go on.
+    Pause(bool),
 }
 
 /// From the spawner.
@@ -57,6 +59,8 @@ pub(crate) enum Reply {
     Gone {
         id: u64,
     },
+    /// All attempts are stopped, or go on.
+    Paused(bool),
 }
 
 /// A frame that cannot be right: the other end is not what it should be.

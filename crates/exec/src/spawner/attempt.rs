@@ -29,6 +29,8 @@ pub(crate) struct Attempt {
     pub held: Option<std::fs::File>,
     pub limits: Limits,
     pub started: Instant,
+    /// How long attempts had been paused in all when it started.
+    pub paused_before: Duration,
     pub stdout: Stream,
     pub stderr: Stream,
     /// Why it is being ended, if it is.
@@ -49,6 +51,7 @@ pub(crate) struct Attempt {
 pub(crate) struct Ended {
     pub outcome: Outcome,
     pub elapsed: Duration,
+    pub paused: Duration,
     pub cpu: Duration,
     pub memory_peak: u64,
 }

@@ -41,10 +41,14 @@ impl Engine {
             }
             let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
             if let Some(id) = self.by_pid.remove(&pid) {
-                if let Some(attempt) = self.attempts.get_mut(&id) {
+                let times = self.attempts.get(&id).map(|attempt| self.times(attempt));
+                if let (Some(attempt), Some((elapsed, paused))) =
+                    (self.attempts.get_mut(&id), times)
+                {
                     attempt.ended = Some(Ended {
                         outcome: outcome_of(status),
-                        elapsed: attempt.started.elapsed(),
+                        elapsed,
+                        paused,
                         cpu,
                         memory_peak: usage.ru_maxrss as u64 * 1024,
                     });
@@ -217,13 +221,15 @@ impl Engine {
 
     /// Tells the worker how an attempt ended.
     fn report(&mut self, id: u64, gone: bool) {
-        let Some(attempt) = self.attempts.get_mut(&id) else {
+        let times = self.attempts.get(&id).map(|attempt| self.times(attempt));
+        let (Some(attempt), Some((elapsed, paused))) = (self.attempts.get_mut(&id), times) else {
             return;
         };
         attempt.reported = true;
         let ended = attempt.ended.take().unwrap_or_else(|| Ended {
             outcome: Outcome::Signalled(libc::SIGKILL),
-            elapsed: attempt.started.elapsed(),
+            elapsed,
+            paused,
             cpu: tree::cpu_of(attempt.pid),
             memory_peak: 0,
         });
@@ -234,6 +240,7 @@ impl Engine {
                 .unwrap_or_else(|| ended.outcome.clone()),
             usage: Usage {
                 elapsed: ended.elapsed,
+                paused: ended.paused,
                 cpu: ended.cpu + attempt.orphans_cpu,
                 memory_peak: ended.memory_peak.max(attempt.memory_peak),
             },

@@ -2,6 +2,7 @@
 
 mod ending;
 mod os;
+mod pause;
 
 use super::attempt::{self, Attempt, Programs, Stream};
 use super::child::{Cloner, Command};
@@ -55,6 +56,7 @@ struct Engine {
     /// Marks of processes that became our children when their parents ended.
     orphans: HashMap<i32, Option<Mark>>,
     dying: Vec<u64>,
+    pause: pause::Pause,
     /// Earliest first.
     deadlines: BinaryHeap<std::cmp::Reverse<(Instant, u64)>>,
     limited_memory: usize,
@@ -90,6 +92,7 @@ impl Engine {
             by_mark: HashMap::new(),
             orphans: HashMap::new(),
             dying: Vec::new(),
+            pause: pause::Pause::default(),
             deadlines: BinaryHeap::new(),
             limited_memory: 0,
             next_sample: Instant::now(),
@@ -144,6 +147,9 @@ impl Engine {
             }
             self.watch_time();
             for _ in 0..STARTS_PER_ROUND {
+                if self.pause.on() {
+                    break;
+                }
                 let Some((id, slot, launch)) = self.waiting.pop_front() else {
                     break;
                 };
@@ -161,6 +167,7 @@ impl Engine {
                     self.waiting.push_back((id, slot, launch));
                 }
                 Ok(Some(Request::End { id, outcome })) => self.order_end(id, outcome),
+                Ok(Some(Request::Pause(on))) => self.pause(on),
                 Ok(None) => break,
                 Err(_) => return None,
             }
@@ -240,6 +247,7 @@ impl Engine {
             held,
             limits: launch.limits,
             started,
+            paused_before: self.pause.total(),
             stdout,
             stderr,
             verdict: None,
@@ -310,16 +318,21 @@ impl Engine {
     fn watch_time(&mut self) {
         let now = Instant::now();
         while let Some(std::cmp::Reverse((at, id))) = self.deadlines.peek().copied() {
-            if at > now {
+            if at > now || self.pause.on() {
                 break;
             }
             self.deadlines.pop();
-            if let Some(limit) = self
-                .attempts
-                .get(&id)
-                .and_then(|attempt| attempt.limits.time)
-            {
-                self.end(id, Outcome::TimeLimit { limit });
+            let Some(attempt) = self.attempts.get(&id) else {
+                continue;
+            };
+            let Some(limit) = attempt.limits.time else {
+                continue;
+            };
+            let left = limit.saturating_sub(self.times(attempt).0);
+            match now.checked_add(left) {
+                // It was paused meanwhile.
+                Some(at) if at > now => self.deadlines.push(std::cmp::Reverse((at, id))),
+                _ => self.end(id, Outcome::TimeLimit { limit }),
             }
         }
         if self.limited_memory > 0 && now >= self.next_sample {
@@ -337,10 +350,11 @@ impl Engine {
 
     /// Milliseconds until something is due; -1 for never.
     fn timeout(&self) -> i32 {
-        if !self.waiting.is_empty() {
+        if !self.waiting.is_empty() && !self.pause.on() {
             return 0;
         }
-        let mut next: Option<Instant> = self.deadlines.peek().map(|std::cmp::Reverse((at, _))| *at);
+        let deadline = self.deadlines.peek().filter(|_| !self.pause.on());
+        let mut next: Option<Instant> = deadline.map(|std::cmp::Reverse((at, _))| *at);
         let sample = (self.limited_memory > 0).then_some(self.next_sample);
         for at in [sample, self.strays_at, self.press_at]
             .into_iter()
@@ -352,6 +366,12 @@ impl Engine {
             let wait = at.saturating_duration_since(Instant::now());
             i32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
         })
+    }
+
+    /// How long an attempt has run, and for how long it was paused meanwhile.
+    fn times(&self, attempt: &Attempt) -> (Duration, Duration) {
+        let paused = self.pause.total().saturating_sub(attempt.paused_before);
+        (attempt.started.elapsed().saturating_sub(paused), paused)
     }
 
     fn reply(&mut self, reply: &Reply) {

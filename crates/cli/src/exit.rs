@@ -62,7 +62,7 @@ impl Failure {
             Failure::Grid(ClientError::Refused(refusal)) => match refusal.kind {
                 RefusalKind::Bad | RefusalKind::Unknown => Exit::Bad,
                 RefusalKind::NotAllowed => Exit::NotAllowed,
-                RefusalKind::Busy => Exit::Unreachable,
+                RefusalKind::Busy | RefusalKind::NotLeading => Exit::Unreachable,
             },
             Failure::OutputClosed => Exit::Done,
         }

@@ -85,7 +85,7 @@ fn a_winner_that_repeats_its_report_before_it_is_committed_stays_the_winner() {
     let records = rig.proposed();
     rig.expect(&["append done 1.0/0.1.2 by worker 2"]);
     let again = hedge_model::msg::WorkerInfo {
-        in_hand: vec![attempt(0, 2)],
+        in_hand: rig.held([attempt(0, 2)]),
         holds: vec![hash(7)],
         ..info(2, 1)
     };

@@ -12,7 +12,7 @@ use support::*;
 #[test]
 fn a_deposed_leader_says_nothing_and_a_new_epoch_takes_up_what_is_durable() {
     let mut rig = Rig::new();
-    rig.attach(1, 1);
+    rig.attach(1, 2);
     rig.submit(1, 1, &plain(vec![array(2, group("a", &[]))]));
     rig.commit();
     rig.said();
@@ -26,18 +26,25 @@ fn a_deposed_leader_says_nothing_and_a_new_epoch_takes_up_what_is_durable() {
     rig.attach(2, 1);
     rig.pass(Duration::from_secs(5));
     rig.expect(&[
-        "client 1 #2: no, Busy: this supervisor does not lead now; ask again in a moment",
+        "client 1 #2: no, NotLeading: this supervisor does not lead; ask the one that does, or again in a moment",
     ]);
     // Its record became durable all the same; another leader appended the next epoch.
     rig.committed(open[0].clone());
     let (epoch, at) = (Epoch(2), rig.now);
     rig.event(Event::Committed {
         proposal: None,
-        record: Record::Epoch { epoch, at },
+        record: Record::Epoch {
+            epoch,
+            at,
+            secret: [8; 32],
+        },
     });
     rig.expect(&[]);
     assert!(!rig.core.is_live(), "that epoch is another's");
-    rig.event(Event::Lead { holds: Vec::new() });
+    rig.event(Event::Lead {
+        holds: Vec::new(),
+        secret: [7; 32],
+    });
     rig.commit();
     rig.expect(&["append epoch 3"]);
     let view = rig.core.job_view(JobId(1)).expect("a job");
@@ -45,7 +52,7 @@ fn a_deposed_leader_says_nothing_and_a_new_epoch_takes_up_what_is_durable() {
     // What the worker still has in hand is adopted; what was never told of is dropped by it.
     let running = attempt(1, 1);
     let back = WorkerInfo {
-        in_hand: vec![attempt(0, 1), running],
+        in_hand: rig.held([attempt(0, 1), running]),
         ..info(1, 1)
     };
     rig.attach_with(1, back);
@@ -73,7 +80,7 @@ fn a_task_without_a_known_attempt_is_assigned_at_once_and_the_old_one_becomes_a_
     next.attach(2, 1);
     next.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.2.1"]);
     let back = WorkerInfo {
-        in_hand: vec![attempt(0, 1)],
+        in_hand: rig.held([attempt(0, 1)]),
         ..info(1, 1)
     };
     next.attach_with(1, back);
@@ -101,7 +108,7 @@ fn a_failure_that_is_reported_to_two_leaders_counts_once() {
     rig.said();
     let mut next = Rig::with(rig.core.state().clone(), &[]);
     let back = WorkerInfo {
-        in_hand: vec![attempt(0, 1)],
+        in_hand: rig.held([attempt(0, 1)]),
         ..info(1, 1)
     };
     next.attach_with(1, back);

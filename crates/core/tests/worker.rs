@@ -1,7 +1,9 @@
 //! The worker alone: whom it obeys, what it starts, what it keeps until it is told that it is settled.
 
 use hedge_core::worker::{Action, Event, Unstaged, Worker};
-use hedge_model::msg::{Assignment, Body, FromWorker, Outcome, Report, ToWorker, Usage};
+use hedge_model::msg::{
+    Assignment, Body, FromWorker, HeldAttempt, Outcome, Report, Seal, ToWorker, Usage,
+};
 use hedge_model::spec::Runtime;
 use hedge_model::{AttemptId, Data, Epoch, FileEntry, Hash, JobId, Resources, TaskId, Time};
 use std::sync::Arc;
@@ -113,6 +115,8 @@ fn order(attempt: AttemptId) -> Assignment {
         version: 1,
         index: None,
         own_inputs: Vec::new(),
+        redundant: false,
+        seal: Seal([3; 16]),
     }
 }
 
@@ -189,7 +193,12 @@ fn reports_are_repeated_on_each_connection_until_settled() {
     rig.said();
     rig.finished(id(1, 0), Outcome::Failed("exit code 1".into()));
     rig.expect(&[]);
-    assert_eq!(rig.core.in_hand(), [id(1, 0)]);
+    let held = HeldAttempt {
+        attempt: id(1, 0),
+        redundant: false,
+        seal: Seal([3; 16]),
+    };
+    assert_eq!(rig.core.in_hand(), [held]);
     for _ in 0..2 {
         rig.event(Event::Connected(Epoch(1)));
         rig.expect(&["tell 1.0/0.1.1 Failed(\"exit code 1\")"]);

@@ -3,12 +3,14 @@
 
 pub mod capacity;
 pub mod data;
+pub mod group;
 pub mod ids;
 pub mod ledger;
 pub mod msg;
 pub mod owner;
 pub mod record;
 pub mod resources;
+pub mod settings;
 pub mod spec;
 pub mod units;
 pub mod view;
@@ -17,5 +19,6 @@ pub use data::{Data, FileEntry, PeerAddr, Source};
 pub use ids::{AttemptId, Epoch, Hash, JobId, PeerId, SubmitKey, TaskId};
 pub use owner::{Activity, Signal};
 pub use resources::{Amount, Resources};
+pub use settings::Settings;
 pub use spec::JobSpec;
 pub use units::Time;

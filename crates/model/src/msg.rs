@@ -2,9 +2,12 @@
 
 use crate::capacity::{BenchScores, Hardware};
 use crate::spec::Runtime;
-use crate::view::{ExplainView, JobView, LogView, ResultsView, WorkerView};
+use crate::view::{
+    ExplainView, JobView, LogView, MemberView, ResultsView, SettingView, WorkerView,
+};
 use crate::{
-    AttemptId, Data, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, Resources, Source, SubmitKey,
+    AttemptId, Data, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources, Source,
+    SubmitKey,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -20,6 +23,8 @@ pub enum Role {
     Client,
     /// Accepts jobs and assigns their tasks.
     Supervisor,
+    /// A client that may see and change everything in the grid.
+    Admin,
 }
 
 impl Role {
@@ -29,6 +34,7 @@ impl Role {
             Role::Worker => "worker",
             Role::Client => "client",
             Role::Supervisor => "supervisor",
+            Role::Admin => "admin",
         }
     }
 }
@@ -46,6 +52,8 @@ pub struct Welcome {
     pub epoch: Epoch,
     /// How often a worker beats.
     pub beat_interval: Duration,
+    /// All supervisors of the grid, to keep a connection to each.
+    pub supervisors: Vec<PeerAddr>,
 }
 
 /// What a worker says of itself when it attaches, first of all messages.
@@ -66,12 +74,34 @@ pub struct WorkerInfo {
     /// Content that it holds.
     pub holds: Vec<Hash>,
     /// Attempts that it has in hand, those included whose report is not settled.
-    pub in_hand: Vec<AttemptId>,
+    pub in_hand: Vec<HeldAttempt>,
 }
+
+/// An attempt that a worker has in hand, and the proof that it was given it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldAttempt {
+    /// Which.
+    pub attempt: AttemptId,
+    /// Whether it is a redundant one.
+    pub redundant: bool,
+    /// As in its [`Assignment`].
+    pub seal: Seal,
+}
+
+/// Proves to every supervisor of the grid that one of them gave an attempt to a worker: the first bytes of a
+/// BLAKE3 hash, keyed with a secret that the supervisors share, of both their names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal(pub [u8; 16]);
 
 /// From the supervisor to a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
+    /// This supervisor leads, in this epoch: attach here. The highest epoch counts.
+    Lead(Epoch),
+    /// All supervisors of the grid; replaces what was said before.
+    Supervisors(Vec<PeerAddr>),
+    /// These peers are members no more: nothing is given to them or taken from them.
+    Revoked(Vec<PeerId>),
     /// What the tasks of one group are; sent before the first of them, and again when their inputs moved.
     Body(Arc<Body>),
     /// Run this.
@@ -146,6 +176,10 @@ pub struct Assignment {
     pub index: Option<u32>,
     /// Files for this index alone.
     pub own_inputs: Vec<FileEntry>,
+    /// Whether another attempt of the task was meant to run already.
+    pub redundant: bool,
+    /// Proof that the worker was given this attempt.
+    pub seal: Seal,
 }
 
 /// From a worker to the supervisor.
@@ -357,6 +391,23 @@ pub enum Request {
         /// How many peers it lets in.
         uses: Option<u32>,
     },
+    /// All peers that were let in.
+    Members,
+    /// Shut a member out for good, by the beginning of its id, or a worker's host name.
+    Revoke(String),
+    /// All settings of the grid.
+    Settings,
+    /// Change a setting of the grid.
+    Set {
+        /// Its name.
+        name: String,
+        /// Its value, as text.
+        value: String,
+    },
+    /// Drop an ended job: its record, its results and what it printed.
+    Forget(JobId),
+    /// Let the whole group use the newest format that all its members speak.
+    Upgrade,
 }
 
 /// The answer to an [`Ask`].
@@ -389,6 +440,15 @@ pub enum Reply {
     Workers(Vec<WorkerView>),
     /// A ticket's secret, for the client's node to wrap.
     Ticket(String),
+    /// Members.
+    Members(Vec<MemberView>),
+    /// Settings.
+    Settings(Vec<SettingView>),
+    /// Unasked, with the id 0: this supervisor leads, in this epoch. Questions that are open elsewhere are
+    /// to be asked here again.
+    Lead(Epoch),
+    /// Unasked, with the id 0: all supervisors of the grid.
+    Supervisors(Vec<PeerAddr>),
     /// It cannot be done.
     No(Refusal),
 }
@@ -414,6 +474,8 @@ pub enum RefusalKind {
     NotAllowed,
     /// Not now; try again.
     Busy,
+    /// Another supervisor leads: ask there.
+    NotLeading,
 }
 
 /// A job decoded from [`Request::Submit`].

@@ -16,6 +16,9 @@ pub enum Record {
         epoch: Epoch,
         /// When.
         at: Time,
+        /// Drawn at random; the first that is ever committed is the secret that the supervisors share, with
+        /// which they seal what they assign.
+        secret: [u8; 32],
     },
     /// Peers may join with a secret of this hash.
     TicketMade(Ticket),
@@ -110,6 +113,77 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// A peer is a member no more, and never again.
+    MemberRevoked {
+        /// Who.
+        peer: PeerId,
+        /// When.
+        at: Time,
+    },
+    /// A setting of the grid is changed; see [`crate::Settings`].
+    Set {
+        /// Its name.
+        name: Arc<str>,
+        /// Its value, as text.
+        value: Arc<str>,
+        /// When.
+        at: Time,
+    },
+    /// An ended job is dropped.
+    JobForgotten {
+        /// Which.
+        job: JobId,
+        /// When.
+        at: Time,
+    },
+    /// From here on records are written in this format.
+    Format {
+        /// Its level.
+        level: u32,
+        /// When.
+        at: Time,
+    },
+}
+
+/// The oldest format of records that is read here.
+pub const FORMAT_MIN: u32 = 1;
+/// The newest format of records that is read and written here.
+pub const FORMAT_MAX: u32 = 1;
+
+/// Records that could not be read or written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Another version wrote them.
+    #[error(
+        "the records are in format {0}; this version reads {FORMAT_MIN} to {FORMAT_MAX}: nothing was changed; \
+         use a version of hedge that knows format {0}"
+    )]
+    Format(u32),
+    /// They are not what they are said to be.
+    #[error("the records are damaged ({0}); nothing was changed")]
+    Damaged(String),
+}
+
+/// The bytes of some records, in the format `level`.
+///
+/// # Errors
+/// The level is none that is written here.
+pub fn encode(level: u32, records: &[Record]) -> Result<Vec<u8>, RecordError> {
+    match level {
+        1 => postcard::to_stdvec(records).map_err(|error| RecordError::Damaged(error.to_string())),
+        other => Err(RecordError::Format(other)),
+    }
+}
+
+/// The records in `bytes`, of the format `level`.
+///
+/// # Errors
+/// The level is none that is read here, or the bytes are damaged.
+pub fn decode(level: u32, bytes: &[u8]) -> Result<Vec<Record>, RecordError> {
+    match level {
+        1 => postcard::from_bytes(bytes).map_err(|error| RecordError::Damaged(error.to_string())),
+        other => Err(RecordError::Format(other)),
+    }
 }
 
 /// What lets peers in.

@@ -193,3 +193,31 @@ pub struct LogView {
     /// Signed leave to read them; opaque.
     pub grant: Vec<u8>,
 }
+
+/// A peer that was let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberView {
+    /// Who.
+    pub peer: String,
+    /// As what.
+    pub role: String,
+    /// When it joined, in seconds of Unix time.
+    pub joined_unix_s: u64,
+    /// Whether it is connected to the leader now.
+    pub connected: bool,
+    /// Its place among the supervisors, for a supervisor: `leader`, `voter` or `learner`.
+    pub place: Option<String>,
+}
+
+/// A setting of the grid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingView {
+    /// Its name.
+    pub name: String,
+    /// Its value, as text.
+    pub value: String,
+    /// Its value where nobody has set it.
+    pub default: String,
+    /// What it does.
+    pub what: String,
+}

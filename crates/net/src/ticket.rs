@@ -133,7 +133,7 @@ impl FromStr for Ticket {
 
     fn from_str(text: &str) -> Result<Ticket, TicketError> {
         let text = text.trim();
-        let roles = [Role::Worker, Role::Client, Role::Supervisor];
+        let roles = [Role::Worker, Role::Client, Role::Supervisor, Role::Admin];
         let (word, start) = roles
             .into_iter()
             .map(|role| (role, format!("hedge-{role}-")))
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_ticket_survives_its_text_form() {
-        for role in [Role::Worker, Role::Client, Role::Supervisor] {
+        for role in [Role::Worker, Role::Client, Role::Supervisor, Role::Admin] {
             let ticket = ticket(role);
             let text = ticket.to_string();
             assert!(text.starts_with(&format!("hedge-{role}-")));

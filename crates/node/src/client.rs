@@ -111,7 +111,7 @@ impl Client {
             .trim()
             .parse()
             .map_err(|error| ClientError::NotAllowed(format!("{error}")))?;
-        if ticket.role != Role::Client {
+        if !matches!(ticket.role, Role::Client | Role::Admin) {
             let why = format!(
                 "this ticket is for a {}; ask for one with `hedge ticket client`",
                 ticket.role
@@ -444,7 +444,7 @@ impl Line {
 /// Connects to the first supervisor of the ticket that answers.
 async fn dial(net: &Net, ticket: &Ticket) -> Result<Line, ClientError> {
     let hello = Hello {
-        role: Role::Client,
+        role: ticket.role,
         proof: Some(ticket.secret),
         payload: Vec::new(),
     };

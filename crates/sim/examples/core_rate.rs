@@ -50,7 +50,10 @@ impl Rate {
             worker_time: Duration::ZERO,
         };
         let holds = Vec::new();
-        rate.to_core.push_back(supervisor::Event::Lead { holds });
+        rate.to_core.push_back(supervisor::Event::Lead {
+            holds,
+            secret: [7; 32],
+        });
         rate.run();
         for ix in 0..workers {
             let info = WorkerInfo {
@@ -117,11 +120,11 @@ impl Rate {
         self.core_time = Duration::ZERO;
         self.worker_time = Duration::ZERO;
         self.to_core.push_back(supervisor::Event::Submit {
-            peer: PeerId([2; 32]),
+            peer: PeerId([9; 32]),
             ask: 1,
             key: SubmitKey([1; 16]),
             spec: Arc::new(spec),
-            from: addr(PeerId([2; 32])),
+            from: addr(PeerId([9; 32])),
         });
         self.run();
         let view = self.core.job_view(hedge_model::JobId(1));

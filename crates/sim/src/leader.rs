@@ -5,7 +5,8 @@ use crate::actors::{Conn, ConnId, Event, Peer, addr, supervisor_id};
 use crate::grid::{Grid, Violation};
 use crate::worker::Input;
 use hedge_core::supervisor::{Action, Config, Event as Heard, PullFailure, State, Supervisor};
-use hedge_model::record::Record;
+use hedge_model::msg::Role;
+use hedge_model::record::{Record, Ticket};
 use hedge_model::{Epoch, Hash, PeerId, Source, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -170,7 +171,13 @@ impl Grid {
                     self.leader.store.remove(&hash);
                 }
             }
-            Action::Admit { .. } => {}
+            // One supervisor, and nobody joins or is shut out.
+            Action::Admit { .. }
+            | Action::Tell { .. }
+            | Action::ToSupervisor { .. }
+            | Action::ToLeader { .. }
+            | Action::TellHoldings { .. }
+            | Action::Expel(_) => {}
         }
         Ok(())
     }
@@ -308,6 +315,21 @@ impl Grid {
 
     pub(crate) fn restart(&mut self) -> Result<(), Violation> {
         let mut state = State::default();
+        let ticket = Ticket {
+            hash: Hash([1; 32]),
+            role: Role::Admin,
+            expires: None,
+            uses: None,
+        };
+        state.apply(&Record::TicketMade(ticket.clone()));
+        for client in 0..self.clients.len() {
+            state.apply(&Record::MemberJoined {
+                peer: Peer::Client(client).id(),
+                role: Role::Admin,
+                ticket: ticket.hash,
+                at: Time(0),
+            });
+        }
         for record in &self.leader.log {
             state.apply(record);
         }
@@ -324,7 +346,10 @@ impl Grid {
         }
         self.leader.core = Some(core);
         let holds = self.leader.store.iter().copied().collect();
-        self.leader_handle(Heard::Lead { holds })
+        self.leader_handle(Heard::Lead {
+            holds,
+            secret: [7; 32],
+        })
     }
 
     /// Brings the shadow up to the end of the journal.

@@ -19,8 +19,10 @@ impl Grid {
             Event::Gone { peer } => self.forget_told(*peer, &[]),
             Event::FromWorker { peer, msg } => match msg {
                 FromWorker::Attach(info) => {
-                    self.forget_told(*peer, &info.in_hand);
-                    self.told_before(*peer, &info.in_hand);
+                    let in_hand: Vec<AttemptId> =
+                        info.in_hand.iter().map(|held| held.attempt).collect();
+                    self.forget_told(*peer, &in_hand);
+                    self.told_before(*peer, &in_hand);
                 }
                 FromWorker::Ended(report) => {
                     self.told.remove(&report.attempt);

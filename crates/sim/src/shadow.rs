@@ -102,7 +102,11 @@ impl Shadow {
                 self.open -= 1;
                 Change::Ended(*id)
             }
-            Record::Epoch { .. }
+            Record::MemberRevoked { .. }
+            | Record::Set { .. }
+            | Record::JobForgotten { .. }
+            | Record::Format { .. }
+            | Record::Epoch { .. }
             | Record::TicketMade(_)
             | Record::MemberJoined { .. }
             | Record::Benchmarked { .. } => Change::None,

@@ -87,8 +87,10 @@ const RULES: &[Rule] = &[
 /// Crates without clocks, sockets, files or the system's randomness: all that the pure ones may use.
 const PURE: &[&str] = &[
     "arrayvec",
+    "blake3",
     "bytes",
     "humantime",
+    "imbl",
     "indexmap",
     "postcard",
     "rand_chacha",

@@ -2,7 +2,7 @@
 
 use super::live::{Attempt, AttemptState, Content, Why, Worker, WorkerIx, find_attempt};
 use super::{Action, Supervisor, send};
-use hedge_model::msg::{ToWorker, WorkerInfo};
+use hedge_model::msg::{HeldAttempt, ToWorker, WorkerInfo};
 use hedge_model::{AttemptId, Hash, JobId, PeerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,7 +10,8 @@ impl Supervisor {
     /// A worker's first message on a connection.
     pub(crate) fn on_attach(&mut self, peer: PeerId, info: WorkerInfo, out: &mut Vec<Action>) {
         if let Some(ix) = self.live().by_peer.get(&peer).copied() {
-            self.lose_attempts(ix, Some(&info.in_hand), out);
+            let kept: Vec<AttemptId> = info.in_hand.iter().map(|held| held.attempt).collect();
+            self.lose_attempts(ix, Some(&kept), out);
         }
         let (now, live) = (self.now, self.live.get_or_insert_default());
         let ix = *live
@@ -37,7 +38,10 @@ impl Supervisor {
         };
         let before = std::mem::take(&mut worker.held);
         self.take_stock(ix, &before, held, out);
-        in_hand.into_iter().for_each(|id| self.adopt(ix, id, out));
+        in_hand
+            .into_iter()
+            .for_each(|held| self.adopt(ix, held, out));
+        self.never_arrived(ix, out);
         let left = std::mem::take(&mut self.live().workers[ix as usize].lost);
         left.into_iter().for_each(|id| self.detach_lost(id));
         self.monitor.start(now, peer);
@@ -75,15 +79,17 @@ impl Supervisor {
     }
 
     /// An attempt that a worker has in hand goes on, if its task still wants it.
-    fn adopt(&mut self, ix: WorkerIx, id: AttemptId, out: &mut Vec<Action>) {
-        let wanted = self.state.wants(id);
+    /// One that this leader did not give it needs the proof that another did.
+    fn adopt(&mut self, ix: WorkerIx, held: HeldAttempt, out: &mut Vec<Action>) {
+        let id = held.attempt;
+        let peer = self.live().workers[ix as usize].peer;
+        let given = held.seal == self.seal(peer, id, held.redundant);
+        let wanted = given && self.state.wants(id);
         let (now, epoch) = (self.now, self.state.epoch());
         let live = self.live();
         live.workers[ix as usize].lost.remove(&id);
-        let (peer, class) = (
-            live.workers[ix as usize].peer,
-            live.workers[ix as usize].class,
-        );
+        let class = live.workers[ix as usize].class;
+        live.workers[ix as usize].expected.remove(&id);
         let known = find_attempt(&mut live.tasks, id);
         let mine = known.as_ref().is_some_and(|attempt| attempt.worker == ix);
         if !wanted || (!mine && (id.epoch >= epoch || known.is_some())) {
@@ -98,7 +104,7 @@ impl Supervisor {
             known.attempts.push(Attempt {
                 id,
                 worker: ix,
-                redundant: known.active() > 0,
+                redundant: held.redundant,
                 state: AttemptState::Lost,
                 holds: false,
                 reported: false,
@@ -146,20 +152,12 @@ impl Supervisor {
         }
         worker.in_hand.insert(id);
         live.ready.took(client, need.cpus_milli);
-        if let Some(job) = live.jobs.get_mut(&id.task.job) {
-            let offset = id.task.number - spec.first(group);
-            let offers = &mut job.groups[group];
-            while offers.fresh <= offset {
-                offers.again.insert(offers.fresh);
-                offers.fresh += 1;
-            }
-        }
-        self.settle_wants(id.task);
+        self.pass_fresh(id.task);
         self.refresh_offers(id.task.job, group);
     }
 }
 
-fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
+pub(crate) fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
     Worker {
         peer,
         free: info.resources.clone(),
@@ -167,6 +165,7 @@ fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
         in_hand: BTreeSet::new(),
         queued: VecDeque::new(),
         lost: BTreeSet::new(),
+        expected: BTreeSet::new(),
         connected: true,
         dead: false,
         gone_at: hedge_model::Time(0),

@@ -108,7 +108,6 @@ fn shared_inputs(job: &super::durable::Job, group: &Group) -> Vec<FileEntry> {
                 };
                 files.extend(
                     job.tasks_of(from)
-                        .iter()
                         .filter_map(|task| task.done.as_ref())
                         .flat_map(|done| done.outputs.iter().cloned()),
                 );

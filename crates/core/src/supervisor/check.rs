@@ -43,7 +43,6 @@ impl Supervisor {
             for group in 0..job.spec.groups().len() {
                 let open = job
                     .tasks_of(group)
-                    .iter()
                     .filter(|task| task.done.is_none())
                     .count();
                 expect(open == job.open[group] as usize, || {
@@ -80,7 +79,8 @@ impl Supervisor {
             for (at, attempt) in known.attempts.iter().enumerate() {
                 let worker = &live.workers[attempt.worker as usize];
                 let lost = attempt.state == AttemptState::Lost;
-                expect(worker.in_hand.contains(&attempt.id) != lost, || {
+                let in_hand = attempt.state.in_hand();
+                expect(worker.in_hand.contains(&attempt.id) == in_hand, || {
                     format!(
                         "attempt {} is {:?}, its worker disagrees",
                         attempt.id, attempt.state
@@ -89,8 +89,12 @@ impl Supervisor {
                 expect(worker.lost.contains(&attempt.id) == lost, || {
                     format!("attempt {} is lost, its worker disagrees", attempt.id)
                 })?;
+                let expected = attempt.state == AttemptState::Expected;
+                expect(worker.expected.contains(&attempt.id) == expected, || {
+                    format!("attempt {} is expected, its worker disagrees", attempt.id)
+                })?;
                 expect(
-                    attempt.holds != worker.queued.contains(&attempt.id) || lost,
+                    attempt.holds != worker.queued.contains(&attempt.id) || !in_hand,
                     || {
                         format!(
                             "attempt {} both holds resources and is queued, or neither",

@@ -9,7 +9,7 @@ use std::time::Duration;
 const UNKNOWN_TIME: Duration = Duration::from_secs(1);
 
 /// The critical tasks of a job: in each group the first so many.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CriticalSet {
     counts: Vec<u32>,
     total: u32,

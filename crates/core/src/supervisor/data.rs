@@ -23,7 +23,8 @@ impl Supervisor {
         let Some(live) = &self.live else { return false };
         live.content.get(&hash).is_some_and(|content| {
             let there = |ix: &WorkerIx| live.workers[*ix as usize].reachable();
-            content.own || (!content.doubted && content.workers.iter().any(there))
+            let workers = !content.doubted && content.workers.iter().any(there);
+            content.own || workers || self.keepers_of(hash).next().is_some()
         })
     }
 
@@ -34,7 +35,7 @@ impl Supervisor {
         let settled = self.now.since(live.since) >= grace;
         live.content.get(&hash).is_none_or(|content| {
             let back = |ix: &WorkerIx| live.workers[*ix as usize].may_return(self.now, grace);
-            settled && !content.own && !content.workers.iter().any(back)
+            settled && !content.own && content.kept_at == 0 && !content.workers.iter().any(back)
         })
     }
 
@@ -63,6 +64,15 @@ impl Supervisor {
             .take(SOURCES_MAX)
             .map(|ix| live.workers[*ix as usize].info.addr.clone())
             .collect();
+        let keepers = blobs
+            .iter()
+            .take(SOURCES_MAX)
+            .flat_map(|hash| self.keepers_of(*hash));
+        for keeper in keepers {
+            if sources.iter().all(|source| source.peer != keeper.peer) {
+                sources.push(keeper.clone());
+            }
+        }
         if own {
             sources.push(self.config.me.clone());
         }
@@ -288,7 +298,10 @@ impl Supervisor {
                 live.pulls.remove(&hash);
                 let content = live.content.entry(hash).or_default();
                 (content.own, content.doubted) = (true, false);
-                self.content_arrived(hash, out);
+                self.spread(hash, out);
+                if self.secure(hash) {
+                    self.content_arrived(hash, out);
+                }
                 self.drop_unused([hash], out);
             }
             Err(failure) => {
@@ -348,7 +361,8 @@ impl Supervisor {
         wanted.into_iter().for_each(|hash| self.pull(hash, out));
     }
 
-    fn content_arrived(&mut self, hash: Hash, out: &mut Vec<Action>) {
+    /// As many supervisors hold some content as are to.
+    pub(crate) fn content_arrived(&mut self, hash: Hash, out: &mut Vec<Action>) {
         let live = self.live();
         let mut complete = Vec::new();
         for at in (0..live.submits.len()).rev() {

@@ -6,14 +6,18 @@ use super::ledger::{Account, used};
 use hedge_model::capacity::Class;
 use hedge_model::ledger::{Charge, Cost, Stopped, Tariff};
 use hedge_model::msg::{Log, Role, Usage};
-use hedge_model::record::{End, JobEnd, Record, Ticket};
+use hedge_model::record::{End, FORMAT_MIN, JobEnd, Record, RecordError, Ticket};
 use hedge_model::view::AttemptCounts;
 use hedge_model::{
-    AttemptId, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId, Time,
+    AttemptId, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, Settings, SubmitKey, TaskId, Time,
 };
-use std::collections::BTreeMap;
+use imbl::{OrdMap, Vector};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The form of a snapshot, which says how the rest is to be read.
+const SNAPSHOT_FORMAT: u32 = 1;
 
 /// What a committed record did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,64 +30,75 @@ pub enum Verdict {
     Stale(&'static str),
 }
 
-/// The durable state of a grid.
-#[derive(Clone, Debug, Default)]
+/// The durable state of a grid. A clone is cheap, whatever it holds: the copy shares all that does not change
+/// after, so that a snapshot can be written while the supervisor works on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
     pub(crate) epoch: Epoch,
     pub(crate) now: Time,
-    pub(crate) jobs: BTreeMap<JobId, Job>,
-    pub(crate) keys: BTreeMap<(PeerId, SubmitKey), JobId>,
-    pub(crate) members: BTreeMap<PeerId, Member>,
-    pub(crate) tickets: BTreeMap<Hash, Ticket>,
+    pub(crate) secret: Option<[u8; 32]>,
+    pub(crate) format: u32,
+    pub(crate) last_job: u64,
+    pub(crate) jobs: OrdMap<JobId, Arc<Job>>,
+    pub(crate) keys: OrdMap<(PeerId, SubmitKey), JobId>,
+    pub(crate) members: OrdMap<PeerId, Member>,
+    pub(crate) revoked: OrdMap<PeerId, Time>,
+    pub(crate) tickets: OrdMap<Hash, Ticket>,
+    pub(crate) settings: Arc<Settings>,
     /// The tariff of jobs that are accepted from now on.
     pub(crate) tariff: Arc<Tariff>,
 }
 
 /// A peer that was let in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Member {
     /// As what.
     pub role: Role,
+    /// When.
+    pub joined: Time,
 }
 
 /// A job, as far as it is durable.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     pub(crate) client: PeerId,
+    pub(crate) key: SubmitKey,
     pub(crate) spec: Arc<JobSpec>,
+    /// Found again from the specification after a snapshot.
+    #[serde(skip)]
     pub(crate) critical: CriticalSet,
     pub(crate) accepted: Time,
-    pub(crate) tasks: Vec<Task>,
+    pub(crate) tasks: Vector<Task>,
     /// For each group how many of its tasks are not done.
-    pub(crate) open: Vec<u32>,
+    pub(crate) open: Vector<u32>,
     pub(crate) done: u32,
     pub(crate) ended: Option<(JobEnd, Time)>,
     /// Attempts that ended without deciding their task. One that was given up may still come back and win,
     /// or end otherwise; any other end is final.
-    pub(crate) history: BTreeMap<AttemptId, EndedAttempt>,
+    pub(crate) history: OrdMap<AttemptId, Arc<EndedAttempt>>,
     pub(crate) counts: AttemptCounts,
     pub(crate) cpu: Duration,
     /// What it costs, and by which tariff.
     pub(crate) cost: Cost,
     pub(crate) tariff: Arc<Tariff>,
     /// Attempts that were stopped and charged, and whose end is not heard of yet.
-    pub(crate) stopped: BTreeMap<AttemptId, Charge>,
+    pub(crate) stopped: OrdMap<AttemptId, Charge>,
     /// Winners whose outputs were lost.
-    pub(crate) remade: Vec<(AttemptId, Charge)>,
+    pub(crate) remade: Vector<(AttemptId, Charge)>,
     /// Bytes that the tasks left which are done and which no other waits for.
     pub(crate) result_bytes: u64,
 }
 
 /// A task, as far as it is durable. Small: a job may have millions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Task {
     pub(crate) generation: u32,
     pub(crate) failures: u32,
-    pub(crate) done: Option<Box<Done>>,
+    pub(crate) done: Option<Arc<Done>>,
 }
 
 /// How a task was done.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Done {
     pub(crate) attempt: AttemptId,
     pub(crate) redundant: bool,
@@ -95,7 +110,7 @@ pub struct Done {
 }
 
 /// An attempt that ended without deciding its task.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EndedAttempt {
     pub(crate) attempt: AttemptId,
     pub(crate) redundant: bool,
@@ -128,9 +143,13 @@ impl Job {
     }
 
     /// The tasks of a group.
-    pub(crate) fn tasks_of(&self, group: usize) -> &[Task] {
+    pub(crate) fn tasks_of(&self, group: usize) -> impl ExactSizeIterator<Item = &Task> {
         let numbers = self.spec.numbers(group);
-        &self.tasks[numbers.start as usize..numbers.end as usize]
+        let tasks = self
+            .tasks
+            .focus()
+            .narrow(numbers.start as usize..numbers.end as usize);
+        tasks.into_iter()
     }
 
     /// Attempts of one task that ended without deciding it, oldest first.
@@ -145,7 +164,7 @@ impl Job {
             number,
         };
         let all = attempt(0, 0, 0)..=attempt(u32::MAX, u64::MAX, u32::MAX);
-        self.history.range(all).map(|(_, ended)| ended)
+        self.history.range(all).map(|(_, ended)| &**ended)
     }
 
     /// Whether the job is neither done, failed nor cancelled.
@@ -158,11 +177,12 @@ impl State {
     /// Applies one committed record. The same records in the same order give the same state everywhere.
     pub fn apply(&mut self, record: &Record) -> Verdict {
         match record {
-            Record::Epoch { epoch, at } => {
+            Record::Epoch { epoch, at, secret } => {
                 if *epoch <= self.epoch {
                     return Verdict::Stale("a later epoch has begun");
                 }
                 self.epoch = *epoch;
+                self.secret.get_or_insert(*secret);
                 self.now = self.now.max(*at);
                 Verdict::Applied
             }
@@ -195,7 +215,63 @@ impl State {
                 at,
             } => self.job_ended(*job, end, stopped, *at),
             Record::Benchmarked { .. } => Verdict::Applied,
+            Record::MemberRevoked { peer, at } => self.revoke(*peer, *at),
+            Record::Set { name, value, at } => {
+                self.now = self.now.max(*at);
+                Arc::make_mut(&mut self.settings).apply(name, value);
+                Verdict::Applied
+            }
+            Record::JobForgotten { job, at } => self.forget(*job, *at),
+            Record::Format { level, at } => {
+                if *level <= self.format() {
+                    return Verdict::Stale("the format is at least as new");
+                }
+                self.now = self.now.max(*at);
+                self.format = *level;
+                Verdict::Applied
+            }
         }
+    }
+
+    /// The state in a snapshot.
+    ///
+    /// # Errors
+    /// Another version wrote it, or it is damaged.
+    pub fn restore(bytes: &[u8]) -> Result<Self, RecordError> {
+        let (format, bytes) = postcard::take_from_bytes::<u32>(bytes)
+            .map_err(|error| RecordError::Damaged(error.to_string()))?;
+        if format != SNAPSHOT_FORMAT {
+            return Err(RecordError::Format(format));
+        }
+        let mut state: Self =
+            postcard::from_bytes(bytes).map_err(|error| RecordError::Damaged(error.to_string()))?;
+        let ids: Vec<JobId> = state.jobs.keys().copied().collect();
+        for job in ids {
+            if let Some(job) = state.job_mut(job) {
+                job.critical = CriticalSet::find(&job.spec);
+            }
+        }
+        Ok(state)
+    }
+
+    /// Writes a snapshot.
+    ///
+    /// # Errors
+    /// What writing to `out` says.
+    pub fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+        let failed = |error: postcard::Error| std::io::Error::other(error.to_string());
+        let out = postcard::to_io(&SNAPSHOT_FORMAT, out).map_err(failed)?;
+        postcard::to_io(self, out).map(drop).map_err(failed)
+    }
+
+    /// The format in which records are to be written.
+    pub fn format(&self) -> u32 {
+        self.format.max(FORMAT_MIN)
+    }
+
+    /// The grid's settings.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
     }
 
     /// The current epoch.
@@ -219,7 +295,7 @@ impl State {
 
     /// Whether an attempt may still decide its task.
     pub(crate) fn wants(&self, attempt: AttemptId) -> bool {
-        let active = |job: &Job| job.active();
+        let active = |job: &Arc<Job>| job.active();
         self.jobs.get(&attempt.task.job).is_some_and(active)
             && self
                 .task(attempt.task)
@@ -227,8 +303,8 @@ impl State {
     }
 
     fn join(&mut self, peer: PeerId, role: Role, ticket: Hash, at: Time) -> Verdict {
-        if self.members.contains_key(&peer) {
-            return Verdict::Stale("the peer is a member");
+        if self.members.contains_key(&peer) || self.revoked.contains_key(&peer) {
+            return Verdict::Stale("the peer is or was a member");
         }
         let Some(known) = self.tickets.get_mut(&ticket) else {
             return Verdict::Stale("the ticket is not known");
@@ -240,8 +316,32 @@ impl State {
             *uses -= 1;
         }
         self.now = self.now.max(at);
-        self.members.insert(peer, Member { role });
+        self.members.insert(peer, Member { role, joined: at });
         Verdict::Applied
+    }
+
+    fn revoke(&mut self, peer: PeerId, at: Time) -> Verdict {
+        if self.members.remove(&peer).is_none() {
+            return Verdict::Stale("the peer is no member");
+        }
+        self.now = self.now.max(at);
+        self.revoked.insert(peer, at);
+        Verdict::Applied
+    }
+
+    fn forget(&mut self, id: JobId, at: Time) -> Verdict {
+        if self.jobs.get(&id).is_none_or(|job| job.active()) {
+            return Verdict::Stale("no such job, or it has not ended");
+        }
+        self.now = self.now.max(at);
+        if let Some(job) = self.jobs.remove(&id) {
+            self.keys.remove(&(job.client, job.key));
+        }
+        Verdict::Applied
+    }
+
+    fn job_mut(&mut self, id: JobId) -> Option<&mut Job> {
+        self.jobs.get_mut(&id).map(Arc::make_mut)
     }
 
     fn accept(&mut self, key: SubmitKey, client: PeerId, spec: &Arc<JobSpec>, at: Time) -> Verdict {
@@ -249,12 +349,14 @@ impl State {
             return Verdict::Job(*job);
         }
         self.now = self.now.max(at);
-        let id = JobId(self.jobs.last_key_value().map_or(1, |(last, _)| last.0 + 1));
+        self.last_job += 1;
+        let id = JobId(self.last_job);
         let job = Job {
             client,
+            key,
             critical: CriticalSet::find(spec),
             accepted: at,
-            tasks: vec![Task::default(); spec.task_count() as usize],
+            tasks: std::iter::repeat_n(Task::default(), spec.task_count() as usize).collect(),
             open: spec
                 .groups()
                 .iter()
@@ -262,18 +364,18 @@ impl State {
                 .collect(),
             done: 0,
             ended: None,
-            history: BTreeMap::new(),
+            history: OrdMap::new(),
             counts: AttemptCounts::default(),
             cpu: Duration::ZERO,
             cost: Cost::default(),
             tariff: self.tariff.clone(),
-            stopped: BTreeMap::new(),
-            remade: Vec::new(),
+            stopped: OrdMap::new(),
+            remade: Vector::new(),
             result_bytes: 0,
             spec: spec.clone(),
         };
         self.keys.insert((client, key), id);
-        self.jobs.insert(id, job);
+        self.jobs.insert(id, Arc::new(job));
         Verdict::Job(id)
     }
 
@@ -330,7 +432,7 @@ impl State {
     }
 
     fn job_ended(&mut self, job: JobId, end: &JobEnd, stopped: &[Stopped], at: Time) -> Verdict {
-        match self.jobs.get_mut(&job) {
+        match self.job_mut(job) {
             Some(job) if *end == JobEnd::Done && job.done != job.spec.task_count() => {
                 Verdict::Stale("not all of its tasks are done any more")
             }
@@ -346,7 +448,7 @@ impl State {
 
     fn task_done(&mut self, done: Done, stopped: &[Stopped]) -> Verdict {
         let id = done.attempt.task;
-        let Some(job) = self.jobs.get_mut(&id.job) else {
+        let Some(job) = self.job_mut(id.job) else {
             return Verdict::Stale("no such job");
         };
         if !job.active() {
@@ -382,7 +484,7 @@ impl State {
         if job.spec.is_result(group) {
             job.result_bytes += done.bytes();
         }
-        job.tasks[id.number as usize].done = Some(Box::new(done));
+        job.tasks[id.number as usize].done = Some(Arc::new(done));
         job.done += 1;
         job.open[group] -= 1;
         job.stop(stopped);
@@ -391,7 +493,7 @@ impl State {
 
     fn attempt_ended(&mut self, mut ended: EndedAttempt) -> Verdict {
         let id = ended.attempt.task;
-        let Some(job) = self.jobs.get_mut(&id.job) else {
+        let Some(job) = self.job_mut(id.job) else {
             return Verdict::Stale("no such job");
         };
         let Some(task) = job.tasks.get_mut(id.number as usize) else {
@@ -421,12 +523,12 @@ impl State {
             End::Lost => job.counts.lost += 1,
         }
         (ended.charge, ended.account) = job.charge_ended(&ended);
-        job.history.insert(ended.attempt, ended);
+        job.history.insert(ended.attempt, Arc::new(ended));
         Verdict::Applied
     }
 
     fn outputs_lost(&mut self, id: TaskId, generation: u32, at: Time) -> Verdict {
-        let Some(job) = self.jobs.get_mut(&id.job) else {
+        let Some(job) = self.job_mut(id.job) else {
             return Verdict::Stale("no such job");
         };
         if !job.active() {
@@ -435,7 +537,8 @@ impl State {
         let Some(task) = job.tasks.get_mut(id.number as usize) else {
             return Verdict::Stale("no such task");
         };
-        let Some(done) = task.done.take_if(|_| task.generation == generation) else {
+        let current = task.generation == generation;
+        let Some(done) = task.done.take_if(|_| current) else {
             return Verdict::Stale("the task runs again already");
         };
         let group = job.spec.group_of(id.number);
@@ -446,7 +549,7 @@ impl State {
         let (winner, charge) = (done.attempt, done.charge());
         job.uncharge(Account::Useful, winner, &charge);
         job.charge(Account::Lost, winner, &charge);
-        job.remade.push((winner, charge));
+        job.remade.push_back((winner, charge));
         job.done -= 1;
         job.open[group] += 1;
         job.counts.outputs_lost += 1;

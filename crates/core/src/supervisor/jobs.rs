@@ -93,17 +93,19 @@ impl Supervisor {
         for hash in results {
             self.want_result(id, hash, out);
         }
+        self.expect_hinted(id);
         (0..count).for_each(|group| self.refresh_offers(id, group));
         self.finish_if_done(id, out);
     }
 
     fn want_result(&mut self, id: JobId, hash: hedge_model::Hash, out: &mut Vec<Action>) {
-        let live = self.live();
-        if !live.content.get(&hash).is_some_and(|content| content.own)
-            && let Some(job) = live.jobs.get_mut(&id)
-        {
+        if self.secure(hash) {
+            return;
+        }
+        if let Some(job) = self.live().jobs.get_mut(&id) {
             job.missing_results.insert(hash);
             self.pull(hash, out);
+            self.spread(hash, out);
         }
     }
 
@@ -211,7 +213,7 @@ impl Supervisor {
         let mut dropped = Vec::new();
         for attempt in &mut known.attempts {
             let worker = &live.workers[attempt.worker as usize];
-            if attempt.state == AttemptState::Lost {
+            if !attempt.state.in_hand() {
                 dropped.push(attempt.id);
             }
             if worker.connected && attempt.state != AttemptState::Cancelling {
@@ -492,7 +494,7 @@ impl Supervisor {
 
 fn start_group(state: &State, id: JobId, group: usize) -> LiveGroup {
     let job = &state.jobs[&id];
-    let tasks = job.tasks_of(group);
+    let tasks: Vec<&super::durable::Task> = job.tasks_of(group).collect();
     let untouched = |task: &super::durable::Task| {
         task.done.is_none() && task.generation == 0 && task.failures == 0
     };

@@ -2,6 +2,7 @@
 //! Whatever nobody needs is dropped everywhere.
 
 use super::data::{input_blobs, result_files};
+use super::durable::Job;
 use super::live::WorkerIx;
 use super::{Action, Supervisor, send};
 use hedge_model::msg::{Log, ToWorker};
@@ -18,7 +19,7 @@ impl Supervisor {
             let content = self.live().content.entry(hash).or_default();
             content.size = size;
             content.claims += 1;
-            if !content.own {
+            if !self.secure(hash) {
                 missing.insert(hash);
             }
         }
@@ -38,7 +39,13 @@ impl Supervisor {
 
     /// What an attempt printed is kept here, where it is too long to travel with the report: its worker may
     /// leave, and need not store it for long.
-    pub(crate) fn keep_log(&mut self, log: Option<&Log>, worker: PeerId, out: &mut Vec<Action>) {
+    pub(crate) fn keep_log(
+        &mut self,
+        job: JobId,
+        log: Option<&Log>,
+        worker: PeerId,
+        out: &mut Vec<Action>,
+    ) {
         let Some(ix) = self.live().by_peer.get(&worker).copied() else {
             return;
         };
@@ -48,23 +55,41 @@ impl Supervisor {
             };
             self.held_by(*hash, Some(*size), ix);
             if let Some(content) = self.live().content.get_mut(hash) {
-                content.kept += 1;
+                content.kept.push(job);
             }
             self.pull(*hash, out);
             self.drop_unused([*hash], out);
         }
     }
 
-    /// A new leader keeps the results of jobs that ended before it.
+    /// A new leader keeps the results of jobs that ended before it, and what their attempts printed.
     pub(crate) fn keep_results(&mut self) {
         let live = self.live.get_or_insert_default();
-        for job in self.state.jobs.values().filter(|job| !job.active()) {
-            for hash in result_hashes(job) {
+        for (id, job) in &self.state.jobs {
+            let results = if job.active() {
+                BTreeSet::new()
+            } else {
+                result_hashes(job)
+            };
+            for hash in results.into_iter().chain(log_hashes(job)) {
                 if let Some(content) = live.content.get_mut(&hash) {
-                    content.kept += 1;
+                    content.kept.push(*id);
                 }
             }
         }
+    }
+
+    /// An ended job is forgotten: nothing is kept for it any more.
+    pub(crate) fn drop_kept(&mut self, id: JobId, job: &Job, out: &mut Vec<Action>) {
+        let live = self.live.get_or_insert_default();
+        let mut hashes = result_hashes(job);
+        hashes.extend(log_hashes(job));
+        for hash in &hashes {
+            if let Some(content) = live.content.get_mut(hash) {
+                content.kept.retain(|other| *other != id);
+            }
+        }
+        self.drop_unused(hashes, out);
     }
 
     /// A job has ended: what it alone needed is dropped, its results excepted. `stale` is what it made in
@@ -94,7 +119,9 @@ impl Supervisor {
             if let Some(content) = live.content.get_mut(hash) {
                 content.producers.retain(|task| task.job != job);
                 content.jobs.retain(|other| *other != job);
-                content.kept += u32::from(content.own && results.contains(hash));
+                if content.own && results.contains(hash) {
+                    content.kept.push(job);
+                }
             }
         }
         self.drop_unused(hashes, out);
@@ -108,6 +135,7 @@ impl Supervisor {
     ) {
         let mut own = Vec::new();
         let mut theirs = BTreeMap::<WorkerIx, Vec<Hash>>::new();
+        let mut elsewhere = BTreeMap::<PeerId, Vec<Hash>>::new();
         let live = self.live.get_or_insert_default();
         for hash in hashes {
             let Some(content) = live.content.get_mut(&hash) else {
@@ -120,16 +148,24 @@ impl Supervisor {
                 live.workers[ix as usize].held.remove(&hash);
                 theirs.entry(ix).or_default().push(hash);
             }
-            if content.own && content.kept > 0 {
+            if content.own && !content.kept.is_empty() {
                 continue;
             }
             if content.own {
                 own.push(hash);
             }
+            for (at, colleague) in live.colleagues.iter().enumerate() {
+                if (content.kept_at | content.offered_to) & (1 << at) != 0 {
+                    elsewhere.entry(colleague.addr.peer).or_default().push(hash);
+                }
+            }
             live.content.remove(&hash);
         }
         for (ix, hashes) in theirs {
             send(live.workers[ix as usize].peer, ToWorker::Drop(hashes), out);
+        }
+        for (peer, hashes) in elsewhere {
+            self.tell_drop(peer, hashes, out);
         }
         if !own.is_empty() {
             out.push(Action::Drop(own));
@@ -162,7 +198,19 @@ impl Supervisor {
     }
 }
 
-fn result_hashes(job: &super::durable::Job) -> BTreeSet<Hash> {
+fn log_hashes(job: &Job) -> impl Iterator<Item = Hash> {
+    let done = job
+        .tasks
+        .iter()
+        .filter_map(|task| task.done.as_deref()?.log.as_deref());
+    let ended = job
+        .history
+        .values()
+        .filter_map(|ended| ended.log.as_deref());
+    done.chain(ended).flat_map(Log::blobs)
+}
+
+fn result_hashes(job: &Job) -> BTreeSet<Hash> {
     result_files(job)
         .filter_map(|file| file.data.hash())
         .collect()

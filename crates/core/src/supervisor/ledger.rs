@@ -13,7 +13,7 @@ use hedge_model::{AttemptId, JobId, TaskId, Time};
 use std::time::Duration;
 
 /// Which part of a cost an attempt belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Account {
     Useful,
     Redundant,

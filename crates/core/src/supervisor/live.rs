@@ -1,5 +1,6 @@
 //! What exists on the leader alone and is dropped when it is deposed: workers, attempts, offers, transfers.
 
+use super::colleagues::Kept;
 use super::ready::{Class as Turn, Lane, Ready, Shapes};
 use hedge_model::capacity::Class;
 use hedge_model::ledger::Charge;
@@ -61,6 +62,10 @@ pub(crate) struct Live {
     pub making_room: BTreeSet<AttemptId>,
     /// When the redundancy policies are asked.
     pub looks: super::redundancy::Looks,
+    /// The other supervisors that there are or were; each keeps its position.
+    pub colleagues: Vec<Kept>,
+    /// How many other supervisors the group has.
+    pub others: u32,
 }
 
 #[derive(Debug)]
@@ -73,6 +78,8 @@ pub(crate) struct Worker {
     pub queued: VecDeque<AttemptId>,
     /// Attempts given up when the worker fell silent; they may still come back with it.
     pub lost: BTreeSet<AttemptId>,
+    /// Attempts that an earlier leader gave it, and of which it has not spoken yet.
+    pub expected: BTreeSet<AttemptId>,
     pub connected: bool,
     pub dead: bool,
     pub gone_at: Time,
@@ -152,12 +159,22 @@ pub(crate) enum AttemptState {
     Cancelling,
     /// Given up with its worker.
     Lost,
+    /// Given to its worker by an earlier leader; the worker has not spoken of it yet.
+    Expected,
 }
 
 impl AttemptState {
     /// Whether the attempt may still succeed and nobody gave it up.
     pub fn active(self) -> bool {
-        matches!(self, Self::Queued | Self::Assigned | Self::Running)
+        matches!(
+            self,
+            Self::Queued | Self::Assigned | Self::Running | Self::Expected
+        )
+    }
+
+    /// Whether its worker is known to have it.
+    pub fn in_hand(self) -> bool {
+        !matches!(self, Self::Lost | Self::Expected)
     }
 }
 
@@ -220,8 +237,14 @@ pub(crate) struct Content {
     pub jobs: SmallVec<[JobId; 1]>,
     /// Submissions on their way whose input it is.
     pub claims: u32,
-    /// Ended jobs whose result it is.
-    pub kept: u32,
+    /// Jobs whose result it is once they have ended, or that printed it; one for each time.
+    pub kept: SmallVec<[JobId; 1]>,
+    /// Which colleagues hold it, one bit for the position of each.
+    pub kept_at: u8,
+    /// Which colleagues were asked to hold it and have not answered.
+    pub offered_to: u8,
+    /// Which colleagues could not take it.
+    pub refused_by: u8,
 }
 
 /// Content on its way into this supervisor's own store.
@@ -259,6 +282,12 @@ pub(crate) enum Timer {
     Feed,
     /// Workers that held content when this leader began have had their time to come.
     Settled,
+    /// A worker that an earlier leader gave something has had its time to come.
+    Expected(WorkerIx),
+    /// Offer content to colleagues again.
+    Spread(Hash),
+    /// Look for ended jobs that are not to be kept any longer.
+    Retention,
     /// The redundancy policies are asked again.
     Look,
 }
@@ -274,6 +303,9 @@ impl Timer {
             Timer::Pull(_) => "a transfer to repeat",
             Timer::Feed => "inputs that could not be fetched",
             Timer::Settled => "holders of content that have not come yet",
+            Timer::Expected(_) => "a worker that the last leader gave something",
+            Timer::Spread(_) => "content that other supervisors are to hold",
+            Timer::Retention => "ended jobs that are kept long enough",
             Timer::Look => "copies that may pay",
         }
     }
@@ -300,8 +332,14 @@ impl Content {
     /// Whether a job that has not ended, or is about to begin, may need it, or it is to be kept and is not
     /// here yet.
     pub fn in_use(&self) -> bool {
-        let wanted = self.kept > 0 && !self.own;
+        let wanted = !self.kept.is_empty() && !self.own;
         wanted || !self.producers.is_empty() || !self.jobs.is_empty() || self.claims > 0
+    }
+
+    /// Whether more than one supervisor is to hold it, as far as this one has it: all that this one fetches,
+    /// it fetches to keep.
+    pub fn to_be_kept(&self) -> bool {
+        !self.kept.is_empty() || self.in_use()
     }
 }
 

@@ -3,17 +3,22 @@
 //! Durable is what [`State`] holds; it changes by committed records alone. Everything else lives on the
 //! leader only and is dropped when it is deposed.
 
+mod access;
 mod attach;
 mod body;
 mod check;
 mod choose;
+mod colleagues;
+mod contract;
 mod critical;
 mod data;
 mod durable;
+mod hints;
 mod jobs;
 mod keep;
 mod ledger;
 mod live;
+mod members;
 mod monitor;
 mod placement;
 mod ready;
@@ -22,221 +27,18 @@ mod requests;
 mod views;
 mod workers;
 
+pub use contract::{Action, Config, Event, NotAdmitted, ProposalId, PullFailure};
 pub use critical::CriticalSet;
 pub use durable::{State, Verdict};
 pub use monitor::{Finding, Liveness, Monitor, Watch};
 
-use hedge_model::msg::{
-    Answer, Beat, FromWorker, Refusal, RefusalKind, Reply, Request, Role, SharedSpec, ToWorker,
-};
-use hedge_model::record::{Record, Ticket};
-use hedge_model::{Epoch, FileEntry, Hash, PeerAddr, PeerId, Source, SubmitKey, Time};
+use contract::Pending;
+use hedge_model::group::{Colleague, Hint};
+use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Role, ToWorker};
+use hedge_model::record::Record;
+use hedge_model::{AttemptId, Epoch, Hash, PeerId, Time};
 use live::{Live, Timer};
 use std::collections::BTreeMap;
-use std::time::Duration;
-
-/// Names one appended record until it is committed.
-pub type ProposalId = u64;
-
-/// What a supervisor is and how it behaves.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Itself, and where others reach it.
-    pub me: PeerAddr,
-    /// How workers are watched.
-    pub watch: Watch,
-    /// How long content of a worker that is gone is still counted on. It trades needless repetition of
-    /// tasks against waiting for a machine that does not come back; 3 s is a restart of the process.
-    pub content_grace: Duration,
-    /// How long a worker that keeps failing is given nothing, at first; doubles each time.
-    pub aside_for: Duration,
-}
-
-impl Config {
-    /// The defaults for a supervisor reached at `me`.
-    pub fn new(me: PeerAddr) -> Self {
-        Self {
-            me,
-            watch: Watch::default(),
-            content_grace: Duration::from_secs(3),
-            aside_for: Duration::from_secs(60),
-        }
-    }
-}
-
-/// What happens to a supervisor.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// This core is to lead: it begins an epoch and is live once that is committed.
-    Lead {
-        /// Content in its own store.
-        holds: Vec<Hash>,
-    },
-    /// Another leads; everything live is dropped.
-    Deposed,
-    /// A record is committed; proposed here, or by another leader.
-    Committed {
-        /// The proposal, if it was made by this core.
-        proposal: Option<ProposalId>,
-        /// The record.
-        record: Record,
-    },
-    /// A peer that is no member yet shows a ticket's secret, by its hash. A member is let in without.
-    Joining {
-        /// Who.
-        peer: PeerId,
-        /// As what.
-        role: Role,
-        /// The hash of the secret it showed.
-        ticket: Option<Hash>,
-    },
-    /// A worker's message.
-    FromWorker {
-        /// Whose.
-        peer: PeerId,
-        /// What.
-        msg: FromWorker,
-    },
-    /// A heartbeat.
-    Beat {
-        /// Whose.
-        peer: PeerId,
-        /// What it says.
-        beat: Beat,
-    },
-    /// A client wants a job done; its specification is decoded.
-    Submit {
-        /// Who.
-        peer: PeerId,
-        /// The question's id.
-        ask: u64,
-        /// The submission.
-        key: SubmitKey,
-        /// The job.
-        spec: SharedSpec,
-        /// Where the client serves the inputs.
-        from: PeerAddr,
-    },
-    /// A client asks for anything else.
-    Ask {
-        /// Who.
-        peer: PeerId,
-        /// The question's id.
-        ask: u64,
-        /// The question.
-        request: Request,
-        /// A fresh random secret for a new ticket, where the question is for one.
-        secret: Option<(Hash, String)>,
-    },
-    /// A peer's connection is closed.
-    Gone {
-        /// Whose.
-        peer: PeerId,
-    },
-    /// Nobody waits for the answers to these questions any more.
-    Unasked(Vec<u64>),
-    /// A pull of content into the own store ended.
-    Pulled {
-        /// Which.
-        hash: Hash,
-        /// How.
-        result: Result<(), PullFailure>,
-    },
-    /// The deadline of [`Supervisor::next_deadline`] is reached.
-    Tick,
-}
-
-/// Why content could not be pulled, a sentence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PullFailure {
-    /// This machine cannot keep it, like a full disk: says nothing of those who hold it.
-    Here(String),
-    /// Nobody who was named gave it.
-    Sources(String),
-}
-
-/// What a supervisor wants done.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Make this record durable, then hand it back as [`Event::Committed`].
-    Append {
-        /// Its name.
-        proposal: ProposalId,
-        /// The record.
-        record: Record,
-    },
-    /// Tell a worker.
-    Send {
-        /// Whom.
-        to: PeerId,
-        /// What.
-        msg: ToWorker,
-    },
-    /// Answer a client.
-    Answer {
-        /// Whom.
-        to: PeerId,
-        /// What.
-        answer: Answer,
-    },
-    /// Let a peer in, or refuse it.
-    Admit {
-        /// Whom.
-        peer: PeerId,
-        /// Nothing, or why not.
-        refused: Option<NotAdmitted>,
-    },
-    /// Fetch content into the own store, then say [`Event::Pulled`].
-    Pull {
-        /// Which.
-        hash: Hash,
-        /// Its length in bytes.
-        size: u64,
-        /// Who holds it, likeliest first.
-        sources: Vec<Source>,
-    },
-    /// Content that the own store need not keep.
-    Drop(Vec<Hash>),
-}
-
-/// Why a peer is not let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotAdmitted {
-    /// It is no member and showed no valid ticket.
-    Stranger,
-    /// Its ticket was valid once.
-    Expired,
-    /// Its ticket, or its membership, is for another role.
-    WrongRole,
-}
-
-/// What is to be said once a proposal is committed.
-#[derive(Clone, Debug)]
-enum Pending {
-    Accepted {
-        client: PeerId,
-        ask: u64,
-    },
-    Joined {
-        peer: PeerId,
-    },
-    Ticket {
-        client: PeerId,
-        ask: u64,
-        secret: String,
-    },
-    Cancelled {
-        client: PeerId,
-        ask: u64,
-    },
-    /// Nothing: whoever asked is gone, and a later connection of the same peer counts its questions anew.
-    Unheard,
-    /// What an attempt left that did not win.
-    Unwanted {
-        worker: PeerId,
-        outputs: Vec<FileEntry>,
-    },
-}
 
 /// A supervisor.
 #[derive(Debug)]
@@ -251,6 +53,16 @@ pub struct Supervisor {
     own_content: Vec<Hash>,
     /// Decides on redundancy in the place of what jobs ask for.
     policy: Option<Box<dyn redundancy::Policy>>,
+    secret: [u8; 32],
+    /// The proposal of an epoch with whose commit this core goes live.
+    begins: Option<ProposalId>,
+    group: Vec<Colleague>,
+    linked: BTreeMap<PeerId, Role>,
+    /// The highest epoch of a leader that this core, not leading itself, has heard of.
+    led_by: Epoch,
+    hints: BTreeMap<AttemptId, Hint>,
+    /// Content that is on its way into the own store for a leader.
+    holding: BTreeMap<Hash, PeerId>,
 }
 
 impl Supervisor {
@@ -258,7 +70,7 @@ impl Supervisor {
     pub fn new(config: Config, state: State) -> Self {
         let monitor = Monitor::new(config.watch);
         let now = state.recorded_time();
-        Self {
+        let mut supervisor = Self {
             config,
             state,
             live: None,
@@ -268,7 +80,25 @@ impl Supervisor {
             pending: BTreeMap::new(),
             own_content: Vec::new(),
             policy: None,
-        }
+            secret: [0; 32],
+            begins: None,
+            group: Vec::new(),
+            linked: BTreeMap::new(),
+            led_by: Epoch(0),
+            hints: BTreeMap::new(),
+            holding: BTreeMap::new(),
+        };
+        supervisor.follow_settings();
+        supervisor
+    }
+
+    /// Takes over the durable state of a snapshot, which is ahead of all that was committed here. Not for a
+    /// core that leads.
+    pub fn restore(&mut self, state: State) {
+        self.now = self.now.max(state.recorded_time());
+        self.state = state;
+        self.hints.retain(|attempt, _| self.state.wants(*attempt));
+        self.follow_settings();
     }
 
     /// Takes one event at `now` and adds what is to be done to `out`, in order.
@@ -276,40 +106,38 @@ impl Supervisor {
         self.now = self.now.max(now);
         let beat = matches!(event, Event::Beat { .. });
         match event {
-            Event::Lead { holds } => {
-                self.own_content = holds;
-                let epoch = Epoch(self.state.epoch().0 + 1);
-                self.append(
-                    Record::Epoch {
-                        epoch,
-                        at: self.now,
-                    },
-                    None,
-                    out,
-                );
+            Event::Lead { holds, secret } => {
+                (self.own_content, self.secret) = (holds, secret);
+                self.begin_epoch(out);
             }
             Event::Deposed => {
+                self.begins = None;
+                self.send_askers_away(out);
                 self.live = None;
-                self.pending.clear();
                 self.monitor = Monitor::new(self.config.watch);
             }
+            Event::Group(group) => self.on_group(group, out),
+            Event::Linked { peer, role } => self.on_linked(peer, role, out),
+            Event::FromLeader { peer, msg } => self.on_from_leader(peer, msg, out),
             Event::Committed { proposal, record } => self.on_committed(proposal, record, out),
             Event::Joining { peer, role, ticket } => self.on_joining(peer, role, ticket, out),
             Event::Submit { peer, ask, .. } | Event::Ask { peer, ask, .. }
                 if self.live.is_none() =>
             {
-                let why = "this supervisor does not lead now; ask again in a moment".into();
-                answer(
-                    peer,
-                    ask,
-                    Reply::No(Refusal {
-                        kind: RefusalKind::Busy,
-                        why,
-                    }),
-                    out,
-                );
+                answer(peer, ask, Reply::No(not_leading()), out);
+            }
+            Event::Gone { peer } if self.live.is_none() => drop(self.linked.remove(&peer)),
+            Event::Pulled { hash, result } if self.holding.contains_key(&hash) => {
+                let failure = result.clone().err().map(|failure| match failure {
+                    PullFailure::Here(why) | PullFailure::Sources(why) => why,
+                });
+                self.held_for(hash, failure, out);
+                if self.live.is_some() {
+                    self.on_pulled(hash, result, out);
+                }
             }
             _ if self.live.is_none() => {}
+            Event::ToLeader { peer, msg } => self.on_to_leader(peer, msg, out),
             Event::FromWorker { peer, msg } => self.on_worker(peer, msg, out),
             Event::Beat { peer, beat } => {
                 if let Some(found) = self.monitor.beat(self.now, peer, beat) {
@@ -366,6 +194,11 @@ impl Supervisor {
         self.live.is_some()
     }
 
+    /// How many records were appended that are not committed yet and promise something.
+    pub fn promised(&self) -> usize {
+        self.pending.len()
+    }
+
     /// How workers are to beat.
     pub fn watch(&self) -> Watch {
         self.config.watch
@@ -386,6 +219,16 @@ impl Supervisor {
         });
     }
 
+    fn begin_epoch(&mut self, out: &mut Vec<Action>) {
+        let record = Record::Epoch {
+            epoch: Epoch(self.state.epoch().0 + 1),
+            at: self.now,
+            secret: self.secret,
+        };
+        self.append(record, None, out);
+        self.begins = Some(self.last_proposal);
+    }
+
     fn on_committed(
         &mut self,
         proposal: Option<ProposalId>,
@@ -397,15 +240,29 @@ impl Supervisor {
             _ => None,
         };
         let lost = lost.and_then(|task| Some(task.done.as_ref()?.outputs.clone()));
+        let forgotten = match &record {
+            Record::JobForgotten { job, .. } => self.state.jobs.get(job).cloned(),
+            _ => None,
+        };
         let verdict = self.state.apply(&record);
         let pending = proposal.and_then(|id| self.pending.remove(&id));
-        if self.live.is_none() {
-            if matches!(record, Record::Epoch { .. })
-                && proposal.is_some()
-                && verdict == Verdict::Applied
-            {
-                self.go_live(out);
+        self.forget_hints(&record);
+        match &record {
+            Record::MemberRevoked { peer, .. } if verdict == Verdict::Applied => {
+                self.after_revoked(*peer, out);
             }
+            Record::Set { .. } => self.follow_settings(),
+            Record::Epoch { .. } if proposal.is_some() && proposal == self.begins => {
+                self.begins = None;
+                match verdict {
+                    Verdict::Applied => self.go_live(out),
+                    // Another's epoch was on its way through the journal.
+                    _ => self.begin_epoch(out),
+                }
+            }
+            _ => {}
+        }
+        if self.live.is_none() {
             return;
         }
         match record {
@@ -425,7 +282,7 @@ impl Supervisor {
                 ..
             } => {
                 let applied = verdict == Verdict::Applied;
-                self.keep_log(log.as_deref(), worker, out);
+                self.keep_log(attempt.task.job, log.as_deref(), worker, out);
                 self.after_task_done(attempt, worker, applied, out);
                 if !applied {
                     self.drop_unwanted(worker, &outputs, out);
@@ -438,7 +295,7 @@ impl Supervisor {
                 log,
                 ..
             } => {
-                self.keep_log(log.as_deref(), worker, out);
+                self.keep_log(attempt.task.job, log.as_deref(), worker, out);
                 self.after_attempt_ended(attempt, worker, &end, out);
             }
             Record::OutputsLost { task, .. } if verdict == Verdict::Applied => {
@@ -448,6 +305,11 @@ impl Supervisor {
                 self.after_job_ended(job, out)
             }
             Record::JobEnded { job, .. } => self.after_stale_end(job, out),
+            Record::JobForgotten { job, .. } => {
+                if let Some(forgotten) = forgotten.filter(|_| verdict == Verdict::Applied) {
+                    self.drop_kept(job, &forgotten, out);
+                }
+            }
             _ => {}
         }
         if let Some(pending) = pending {
@@ -476,7 +338,7 @@ impl Supervisor {
                 ask,
                 secret,
             } => answer(client, ask, Reply::Ticket(secret), out),
-            Pending::Cancelled { client, ask } => answer(client, ask, Reply::Ok, out),
+            Pending::Done { client, ask } => answer(client, ask, Reply::Ok, out),
             Pending::Unheard => {}
             Pending::Unwanted { worker, outputs } => self.drop_unwanted(worker, &outputs, out),
         }
@@ -488,7 +350,7 @@ impl Supervisor {
             match pending {
                 Pending::Accepted { client, .. }
                 | Pending::Ticket { client, .. }
-                | Pending::Cancelled { client, .. }
+                | Pending::Done { client, .. }
                     if *client == peer =>
                 {
                     *pending = Pending::Unheard;
@@ -508,7 +370,9 @@ impl Supervisor {
             live.content.entry(*hash).or_default().own = true;
         }
         live.set_timer(self.now + self.config.content_grace, Timer::Settled);
+        live.set_timer(self.now, Timer::Retention);
         self.live = Some(live);
+        self.count_colleagues();
         self.keep_results();
         let jobs: Vec<_> = self
             .state
@@ -521,40 +385,10 @@ impl Supervisor {
             self.activate(job, out);
         }
         self.drop_unused(own, out);
-    }
-
-    fn on_joining(
-        &mut self,
-        peer: PeerId,
-        role: Role,
-        ticket: Option<Hash>,
-        out: &mut Vec<Action>,
-    ) {
-        if let Some(known) = self.state.member(peer) {
-            let refused = (known != role).then_some(NotAdmitted::WrongRole);
-            return out.push(Action::Admit { peer, refused });
+        self.hints.clear();
+        for (peer, role) in self.linked.clone() {
+            self.tell_that_i_lead(peer, role, out);
         }
-        let refused = match ticket.and_then(|hash| self.state.tickets.get(&hash)) {
-            None => NotAdmitted::Stranger,
-            Some(Ticket { role: wanted, .. }) if *wanted != role => NotAdmitted::WrongRole,
-            Some(Ticket {
-                expires: Some(end), ..
-            }) if *end <= self.now => NotAdmitted::Expired,
-            Some(Ticket { uses: Some(0), .. }) => NotAdmitted::Expired,
-            Some(Ticket { hash, .. }) => {
-                let record = Record::MemberJoined {
-                    peer,
-                    role,
-                    ticket: *hash,
-                    at: self.now,
-                };
-                return self.append(record, Some(Pending::Joined { peer }), out);
-            }
-        };
-        out.push(Action::Admit {
-            peer,
-            refused: Some(refused),
-        });
     }
 
     fn on_tick(&mut self, out: &mut Vec<Action>) {
@@ -579,8 +413,18 @@ impl Supervisor {
                 Timer::Feed => self.feed_starved(),
                 Timer::Settled => self.give_up_absent_holders(out),
                 Timer::Look => self.live().looks.timer_fired(),
+                Timer::Expected(ix) => self.give_up_expected(ix, out),
+                Timer::Spread(hash) => self.spread_again(hash, out),
+                Timer::Retention => self.forget_old_jobs(out),
             }
         }
+    }
+}
+
+pub(crate) fn not_leading() -> Refusal {
+    Refusal {
+        kind: RefusalKind::NotLeading,
+        why: "this supervisor does not lead; ask the one that does, or again in a moment".into(),
     }
 }
 

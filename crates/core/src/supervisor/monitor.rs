@@ -78,6 +78,11 @@ impl Monitor {
         }
     }
 
+    /// Watches otherwise from here on.
+    pub fn set_watch(&mut self, watch: Watch) {
+        self.watch = watch;
+    }
+
     /// How workers are watched.
     pub fn watch(&self) -> Watch {
         self.watch

@@ -8,6 +8,7 @@ use super::choose::{Miss, QUEUE_TIME, choose, unplaceable};
 use super::live::{Attempt, AttemptState, LiveGroup, Timer, Why, WorkerIx};
 use super::ready::{Class, Entry, Lane, Skip};
 use super::{Action, Supervisor, send};
+use hedge_model::group::Hint;
 use hedge_model::msg::{Assignment, ToWorker};
 use hedge_model::spec::Unplaceable;
 use hedge_model::{AttemptId, JobId, Resources, TaskId};
@@ -94,6 +95,9 @@ impl Supervisor {
             return;
         };
         let id = self.add_attempt(entry, task, worker, why, &body.resources);
+        let redundant = entry.class == Class::Copy;
+        let peer = self.live().workers[worker as usize].peer;
+        let seal = self.seal(peer, id, redundant);
         let live = self.live.get_or_insert_default();
         let place = &mut live.workers[worker as usize];
         if place.bodies.insert((entry.job, entry.group), body.version) != Some(body.version) {
@@ -110,8 +114,10 @@ impl Supervisor {
             version: body.version,
             index: body_index(spec, group, offset),
             own_inputs: own_inputs(spec, group, offset),
+            redundant,
+            seal,
         };
-        send(place.peer, ToWorker::Assign(order), out);
+        send(peer, ToWorker::Assign(order), out);
         live.reindex(worker);
         if let Some(job) = live.jobs.get_mut(&entry.job) {
             let offers = &mut job.groups[entry.group as usize];
@@ -122,6 +128,15 @@ impl Supervisor {
         self.settle_wants(task);
         self.refresh_offers(entry.job, entry.group as usize);
         self.tell_soon(entry.job);
+        let hint = Hint {
+            attempt: id,
+            worker: peer,
+            redundant,
+            class: self.live().workers[worker as usize].class,
+            since: self.now,
+            over: false,
+        };
+        self.hint(hint, out);
     }
 
     /// Names an attempt, notes it with its task and takes its part of the worker and the pool.

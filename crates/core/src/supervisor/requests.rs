@@ -4,7 +4,7 @@ use super::data::result_tasks;
 use super::durable::Done;
 use super::live::Submission;
 use super::{Action, Pending, Supervisor, answer};
-use hedge_model::msg::{Refusal, RefusalKind, Reply, Request, SharedSpec};
+use hedge_model::msg::{Refusal, RefusalKind, Reply, Request, Role, SharedSpec};
 use hedge_model::record::{JobEnd, Record, Ticket};
 use hedge_model::view::{LogView, ResultsView};
 use hedge_model::{Hash, JobId, PeerAddr, PeerId, SubmitKey, TaskId};
@@ -24,6 +24,10 @@ impl Supervisor {
     ) {
         if let Some(job) = self.state.keys.get(&(client, key)) {
             return answer(client, ask, Reply::Accepted(*job), out);
+        }
+        let allowed = self.may_submit(client, &spec);
+        if let Err((kind, why)) = allowed {
+            return refuse(client, ask, kind, why, out);
         }
         let live = self.live();
         if live.submits.len() >= SUBMISSIONS_MAX {
@@ -55,6 +59,7 @@ impl Supervisor {
                 pull.failures = 0;
             }
             self.pull(hash, out);
+            self.spread(hash, out);
         }
     }
 
@@ -66,7 +71,19 @@ impl Supervisor {
         secret: Option<(Hash, String)>,
         out: &mut Vec<Action>,
     ) {
+        if let Err((kind, why)) = self.may(peer, &request) {
+            return refuse(peer, ask, kind, why, out);
+        }
+        let all = self.role_of(peer) == Some(Role::Admin);
         let reply = match request {
+            Request::Members => Ok(Reply::Members(self.member_views())),
+            Request::Settings => Ok(Reply::Settings(self.state.settings().views())),
+            Request::Revoke(name) => return self.decide(peer, ask, self.revoke_named(&name), out),
+            Request::Set { name, value } => {
+                return self.decide(peer, ask, self.setting(&name, &value), out);
+            }
+            Request::Forget(id) => return self.decide(peer, ask, self.forgettable(id), out),
+            Request::Upgrade => return self.decide(peer, ask, self.upgrade(), out),
             Request::Submit { .. } => Err((
                 RefusalKind::Bad,
                 "a submission must be decoded first".into(),
@@ -74,8 +91,9 @@ impl Supervisor {
             Request::Jobs => Ok(Reply::Jobs(
                 self.state
                     .jobs
-                    .keys()
-                    .filter_map(|id| self.job_view(*id))
+                    .iter()
+                    .filter(|(_, job)| all || job.client == peer)
+                    .filter_map(|(id, _)| self.job_view(*id))
                     .collect(),
             )),
             Request::Job(id) => self.known_view(id).map(|view| Reply::Job(Box::new(view))),
@@ -125,6 +143,30 @@ impl Supervisor {
         }
     }
 
+    /// Supervisors that may hold what this one holds, itself first.
+    fn supervisors_first(&self) -> Vec<PeerAddr> {
+        let me = &self.config.me;
+        let mut all = self.supervisors();
+        all.retain(|other| other.peer != me.peer);
+        all.insert(0, me.clone());
+        all
+    }
+
+    fn may_submit(&self, client: PeerId, spec: &SharedSpec) -> Result<(), (RefusalKind, String)> {
+        match self.role_of(client) {
+            Some(Role::Client | Role::Admin) => self.within_limits(client, spec),
+            Some(role) => Err((
+                RefusalKind::NotAllowed,
+                format!("a {role} submits no jobs; use a client's ticket. Nothing was accepted"),
+            )),
+            None => Err((
+                RefusalKind::NotAllowed,
+                "this peer is not a member of the grid; ask for a ticket. Nothing was accepted"
+                    .into(),
+            )),
+        }
+    }
+
     fn known_view(&self, id: JobId) -> Result<hedge_model::view::JobView, (RefusalKind, String)> {
         self.job_view(id).ok_or_else(|| no_such_job(id))
     }
@@ -151,7 +193,7 @@ impl Supervisor {
                     stopped: self.stopping_all(id),
                     at: self.now,
                 };
-                self.append(record, Some(Pending::Cancelled { client: peer, ask }), out);
+                self.append(record, Some(Pending::Done { client: peer, ask }), out);
             }
         }
     }
@@ -175,7 +217,7 @@ impl Supervisor {
         Ok(ResultsView {
             job: id,
             files,
-            sources: vec![self.config.me.clone()],
+            sources: self.supervisors_first(),
             grant: Vec::new(),
         })
     }
@@ -254,6 +296,6 @@ pub(crate) fn no_such_job(id: JobId) -> (RefusalKind, String) {
     )
 }
 
-fn refuse(to: PeerId, id: u64, kind: RefusalKind, why: String, out: &mut Vec<Action>) {
+pub(crate) fn refuse(to: PeerId, id: u64, kind: RefusalKind, why: String, out: &mut Vec<Action>) {
     answer(to, id, Reply::No(Refusal { kind, why }), out);
 }

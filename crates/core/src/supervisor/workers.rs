@@ -12,7 +12,9 @@ impl Supervisor {
         if let FromWorker::Attach(info) = msg {
             return self.on_attach(peer, *info, out);
         }
-        let Some(ix) = self.live().by_peer.get(&peer).copied() else {
+        let live = self.live();
+        let known = live.by_peer.get(&peer).copied();
+        let Some(ix) = known.filter(|ix| live.workers[*ix as usize].connected) else {
             return;
         };
         match msg {
@@ -137,6 +139,7 @@ impl Supervisor {
     /// An attempt had not started: its task waits again, and nothing of it is recorded.
     fn given_back(&mut self, id: AttemptId, worker: PeerId, out: &mut Vec<Action>) {
         send(worker, ToWorker::Settled(id), out);
+        self.hint_over(id, worker, out);
         self.detach(id);
         self.settle_wants(id.task);
         self.forget_task_if_over(id.task);
@@ -173,6 +176,8 @@ impl Supervisor {
     }
 
     pub(crate) fn on_gone(&mut self, peer: PeerId, out: &mut Vec<Action>) {
+        self.linked.remove(&peer);
+        self.colleague_gone(peer);
         self.unhear(peer);
         let live = self.live();
         let its = |submit: &mut Submission| submit.client == peer;
@@ -321,7 +326,7 @@ impl Supervisor {
                         *at != ix && worker.reachable() && !worker.draining
                     };
                     !content.own
-                        && (!content.producers.is_empty() || content.kept > 0)
+                        && (!content.producers.is_empty() || !content.kept.is_empty())
                         && !content.workers.iter().any(other)
                 })
             };
@@ -362,8 +367,9 @@ impl Supervisor {
             live.yielding.remove(&id);
             live.making_room.remove(&id);
         }
-        if attempt.state == AttemptState::Lost {
+        if !attempt.state.in_hand() {
             live.workers[ix as usize].lost.remove(&id);
+            live.workers[ix as usize].expected.remove(&id);
             return;
         }
         let worker = &mut live.workers[ix as usize];

@@ -7,7 +7,9 @@ mod content;
 
 use content::Content;
 use hedge_model::capacity::BenchScores;
-use hedge_model::msg::{Assignment, Body, FromWorker, Outcome, Report, ToWorker, Usage};
+use hedge_model::msg::{
+    Assignment, Body, FromWorker, HeldAttempt, Outcome, Report, ToWorker, Usage,
+};
 use hedge_model::spec::Runtime;
 use hedge_model::{AttemptId, Epoch, Hash, JobId, Resources, Time};
 use std::collections::{BTreeMap, VecDeque};
@@ -159,8 +161,13 @@ impl Worker {
     }
 
     /// Attempts in hand, those included whose report is not settled.
-    pub fn in_hand(&self) -> Vec<AttemptId> {
-        self.in_hand.keys().copied().collect()
+    pub fn in_hand(&self) -> Vec<HeldAttempt> {
+        let held = |(id, attempt): (&AttemptId, &InHand)| HeldAttempt {
+            attempt: *id,
+            redundant: attempt.order.redundant,
+            seal: attempt.order.seal,
+        };
+        self.in_hand.iter().map(held).collect()
     }
 
     /// How many attempts are staging or running.
@@ -219,6 +226,8 @@ impl Worker {
             ToWorker::Benchmark => self.benchmark = true,
             // Beats are the shell's: they must not wait for anything that happens here.
             ToWorker::Beat(_) => {}
+            // About connections, which are not this machine's.
+            ToWorker::Lead(_) | ToWorker::Supervisors(_) | ToWorker::Revoked(_) => {}
         }
     }
 

@@ -5,14 +5,16 @@
 
 use hedge_core::supervisor::{Action, Config, Event, State, Supervisor};
 use hedge_model::msg::{
-    Beat, FromWorker, Outcome, Refusal, Reply, Report, Request, ToWorker, Usage, WorkerInfo,
+    Beat, FromWorker, HeldAttempt, Outcome, Refusal, Reply, Report, Request, Role, ToWorker, Usage,
+    WorkerInfo,
 };
-use hedge_model::record::{End, JobEnd, Record};
+use hedge_model::record::{End, JobEnd, Record, Ticket};
 use hedge_model::spec::{CriticalRule, Draft, Group, Input, Measure, Qos, Redundancy, Top};
 use hedge_model::{
     AttemptId, Data, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources,
     SubmitKey, TaskId, Time,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ pub struct Rig {
     pub now: Time,
     out: Vec<Action>,
     lines: Vec<String>,
+    /// What workers were given, with the proofs.
+    pub given: BTreeMap<AttemptId, HeldAttempt>,
 }
 
 impl Drop for Rig {
@@ -38,16 +42,39 @@ impl Rig {
     }
 
     /// A new leader on this state, with this content in its store.
-    pub fn with(state: State, holds: &[Hash]) -> Self {
+    pub fn with(mut state: State, holds: &[Hash]) -> Self {
+        // The first clients are administrators: most tests are not about what others may not do.
+        for (number, role) in (0..5)
+            .map(|n| (n, Role::Admin))
+            .chain((5..10).map(|n| (n, Role::Client)))
+        {
+            let ticket = Ticket {
+                hash: hash(250),
+                role,
+                expires: None,
+                uses: None,
+            };
+            state.apply(&Record::TicketMade(ticket));
+            state.apply(&Record::MemberJoined {
+                peer: client(number),
+                role,
+                ticket: hash(250),
+                at: Time(0),
+            });
+        }
         let config = Config::new(addr(PeerId([9; 32])));
         let mut rig = Self {
             now: state.recorded_time(),
             core: Supervisor::new(config, state),
             out: Vec::new(),
             lines: Vec::new(),
+            given: BTreeMap::new(),
         };
         let holds = holds.to_vec();
-        rig.event(Event::Lead { holds });
+        rig.event(Event::Lead {
+            holds,
+            secret: [7; 32],
+        });
         rig.commit();
         let epoch = rig.core.state().epoch().0;
         rig.expect(&[&format!("append epoch {epoch}")]);
@@ -57,6 +84,12 @@ impl Rig {
     pub fn event(&mut self, event: Event) {
         self.core.handle(self.now, event, &mut self.out);
         self.core.check().expect("an invariant is broken");
+    }
+
+    /// What a worker says of attempts that it was given by this leader.
+    pub fn held<const N: usize>(&mut self, attempts: [AttemptId; N]) -> Vec<HeldAttempt> {
+        self.keep_lines();
+        attempts.map(|attempt| self.given[&attempt]).to_vec()
     }
 
     /// Time passes, with a tick at each deadline on the way.
@@ -132,6 +165,20 @@ impl Rig {
 
     fn keep_lines(&mut self) {
         let actions = std::mem::take(&mut self.out);
+        for action in &actions {
+            if let Action::Send {
+                msg: ToWorker::Assign(order),
+                ..
+            } = action
+            {
+                let held = HeldAttempt {
+                    attempt: order.attempt,
+                    redundant: order.redundant,
+                    seal: order.seal,
+                };
+                self.given.insert(order.attempt, held);
+            }
+        }
         self.lines.extend(actions.iter().map(line));
     }
 
@@ -386,6 +433,11 @@ pub fn line(action: &Action) -> String {
             format!("pull {} from {}", hash.0[0], from.join(", "))
         }
         Action::Drop(dropped) => format!("drop {}", hashes(dropped)),
+        Action::Tell { to, reply } => format!("{}: {}", peer(*to), reply_line(reply)),
+        Action::ToSupervisor { to, msg } => format!("{}: {:?}", peer(*to), msg.what),
+        Action::ToLeader { to, msg } => format!("{}: {msg:?}", peer(*to)),
+        Action::TellHoldings { to } => format!("{}: holdings", peer(*to)),
+        Action::Expel(who) => format!("expel {}", peer(*who)),
     }
 }
 
@@ -402,6 +454,9 @@ fn order_line(msg: &ToWorker) -> String {
         ToWorker::Leave => "leave".into(),
         ToWorker::Benchmark => "benchmark".into(),
         ToWorker::Beat(plan) => format!("beat by plan {}", plan.number),
+        ToWorker::Lead(epoch) => format!("lead {}", epoch.0),
+        ToWorker::Supervisors(all) => format!("{} supervisors", all.len()),
+        ToWorker::Revoked(peers) => format!("{} revoked", peers.len()),
     }
 }
 
@@ -441,5 +496,9 @@ fn record_line(record: &Record) -> String {
         },
         Record::TicketMade(_) => "ticket".into(),
         Record::MemberJoined { peer: who, .. } => format!("joined {}", peer(*who)),
+        Record::MemberRevoked { peer: who, .. } => format!("revoked {}", peer(*who)),
+        Record::Set { name, value, .. } => format!("set {name} = {value}"),
+        Record::JobForgotten { job, .. } => format!("job {job} forgotten"),
+        Record::Format { level, .. } => format!("format {level}"),
     }
 }

@@ -141,7 +141,10 @@ impl Loop {
             .into_iter()
             .map(|(hash, _)| hash)
             .collect();
-        self.feed(Event::Lead { holds });
+        let mut secret = [0; 32];
+        // Without randomness from the system there is no identity either, so the process cannot get here.
+        _ = getrandom::fill(&mut secret);
+        self.feed(Event::Lead { holds, secret });
         self.carry_out();
         let mut batch = Vec::with_capacity(BATCH);
         loop {
@@ -297,8 +300,11 @@ impl Loop {
                     self.feed(Event::Gone { peer });
                 }
             }
-            Role::Client | Role::Supervisor => drop(self.clients.insert(conn, sender)),
+            Role::Client | Role::Admin | Role::Supervisor => {
+                drop(self.clients.insert(conn, sender));
+            }
         }
+        self.feed(Event::Linked { peer, role });
     }
 
     fn on_gone(&mut self, peer: PeerId, conn: ConnId) {
@@ -446,6 +452,19 @@ impl Loop {
                     self.askers.answer(answer.id, reply, &mut answers);
                 }
                 Action::Admit { peer, refused } => self.admit(peer, refused),
+                Action::Tell { to, reply } => {
+                    for (conn, sender) in &self.clients {
+                        if sender.peer() == to {
+                            let (id, reply) = (0, reply.clone());
+                            answers.entry(*conn).or_default().push(Answer { id, reply });
+                        }
+                    }
+                }
+                Action::Expel(peer) => self.expel(peer),
+                // A supervisor alone has no colleagues to talk to.
+                Action::ToSupervisor { .. }
+                | Action::ToLeader { .. }
+                | Action::TellHoldings { .. } => {}
                 Action::Pull {
                     hash,
                     size,
@@ -526,6 +545,7 @@ impl Loop {
         let welcome = Welcome {
             epoch: self.core.state().epoch(),
             beat_interval,
+            supervisors: self.core.supervisors(),
         };
         tokio::spawn(peers::decide(
             incoming,
@@ -555,6 +575,15 @@ impl Loop {
                     });
             _ = inputs.send(Input::Pulled { hash, result }).await;
         });
+    }
+
+    /// Ends all connections of a peer that is a member no more.
+    fn expel(&self, peer: PeerId) {
+        let clients = self.clients.values().filter(|sender| sender.peer() == peer);
+        let worker = self.workers.get(&peer).map(|worker| &worker.sender);
+        clients
+            .chain(worker)
+            .for_each(|sender| sender.close(CloseReason::Revoked));
     }
 
     fn close_all(&mut self) {

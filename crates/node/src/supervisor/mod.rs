@@ -88,7 +88,7 @@ impl Supervisor {
         };
         if config.write_tickets {
             for (role, file) in [
-                (Role::Client, "client.ticket"),
+                (Role::Admin, "client.ticket"),
                 (Role::Worker, "worker.ticket"),
             ] {
                 let ticket = supervisor.ticket(role).await?;

@@ -48,6 +48,8 @@ pub(super) async fn decide(
         Some(NotAdmitted::Stranger) => CloseReason::Stranger,
         Some(NotAdmitted::Expired) => CloseReason::Expired,
         Some(NotAdmitted::WrongRole) => CloseReason::WrongRole,
+        Some(NotAdmitted::Revoked) => CloseReason::Revoked,
+        Some(NotAdmitted::NotLeading) => CloseReason::NotLeader,
     };
     tracing::info!(peer = %incoming.peer.short(), ?reason, "refused a peer");
     incoming.refuse(reason);
@@ -78,7 +80,7 @@ pub(super) fn serve(
                 From::Worker,
             ));
         }
-        Role::Client | Role::Supervisor => {
+        Role::Client | Role::Admin | Role::Supervisor => {
             tokio::spawn(read::<Ask>(
                 receiver,
                 sender.clone(),

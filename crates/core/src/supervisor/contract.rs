@@ -1,0 +1,269 @@
+//! What a supervisor is told and what it wants done: the whole contract between the core and what runs it.
+
+use super::monitor::Watch;
+use hedge_model::group::{Colleague, FromLeader, ToLeader};
+use hedge_model::msg::{Answer, Beat, FromWorker, Reply, Request, Role, SharedSpec, ToWorker};
+use hedge_model::record::Record;
+use hedge_model::{FileEntry, Hash, PeerAddr, PeerId, Source, SubmitKey};
+use std::time::Duration;
+
+/// Names one appended record until it is committed.
+pub type ProposalId = u64;
+
+/// What a supervisor is and how it behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Itself, and where others reach it.
+    pub me: PeerAddr,
+    /// How workers are watched.
+    pub watch: Watch,
+    /// How long content of a worker that is gone is still counted on. It trades needless repetition of
+    /// tasks against waiting for a machine that does not come back; 3 s is a restart of the process.
+    pub content_grace: Duration,
+    /// How long a worker that keeps failing is given nothing, at first; doubles each time.
+    pub aside_for: Duration,
+}
+
+impl Config {
+    /// The defaults for a supervisor reached at `me`.
+    pub fn new(me: PeerAddr) -> Self {
+        Self {
+            me,
+            watch: Watch::default(),
+            content_grace: Duration::from_secs(3),
+            aside_for: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What happens to a supervisor.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// This core is to lead: it begins an epoch and is live once that is committed.
+    Lead {
+        /// Content in its own store.
+        holds: Vec<Hash>,
+        /// Fresh random bytes: the secret that supervisors share, where the grid has none yet.
+        secret: [u8; 32],
+    },
+    /// Another leads, or nobody known; everything live is dropped.
+    Deposed,
+    /// The supervisors of the group are these, this one among them.
+    Group(Vec<Colleague>),
+    /// A peer that was let in has a connection.
+    Linked {
+        /// Who.
+        peer: PeerId,
+        /// As what.
+        role: Role,
+    },
+    /// A supervisor that leads, or believes so, says something.
+    FromLeader {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        msg: FromLeader,
+    },
+    /// Another supervisor answers to what this one said as the leader.
+    ToLeader {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        msg: ToLeader,
+    },
+    /// A record is committed; proposed here, or by another leader.
+    Committed {
+        /// The proposal, if it was made by this core.
+        proposal: Option<ProposalId>,
+        /// The record.
+        record: Record,
+    },
+    /// A peer that is no member yet shows a ticket's secret, by its hash. A member is let in without.
+    Joining {
+        /// Who.
+        peer: PeerId,
+        /// As what.
+        role: Role,
+        /// The hash of the secret it showed.
+        ticket: Option<Hash>,
+    },
+    /// A worker's message.
+    FromWorker {
+        /// Whose.
+        peer: PeerId,
+        /// What.
+        msg: FromWorker,
+    },
+    /// A heartbeat.
+    Beat {
+        /// Whose.
+        peer: PeerId,
+        /// What it says.
+        beat: Beat,
+    },
+    /// A client wants a job done; its specification is decoded.
+    Submit {
+        /// Who.
+        peer: PeerId,
+        /// The question's id.
+        ask: u64,
+        /// The submission.
+        key: SubmitKey,
+        /// The job.
+        spec: SharedSpec,
+        /// Where the client serves the inputs.
+        from: PeerAddr,
+    },
+    /// A client asks for anything else.
+    Ask {
+        /// Who.
+        peer: PeerId,
+        /// The question's id.
+        ask: u64,
+        /// The question.
+        request: Request,
+        /// A fresh random secret for a new ticket, where the question is for one.
+        secret: Option<(Hash, String)>,
+    },
+    /// A peer's connection is closed.
+    Gone {
+        /// Whose.
+        peer: PeerId,
+    },
+    /// Nobody waits for the answers to these questions any more.
+    Unasked(Vec<u64>),
+    /// A pull of content into the own store ended.
+    Pulled {
+        /// Which.
+        hash: Hash,
+        /// How.
+        result: Result<(), PullFailure>,
+    },
+    /// The deadline of [`Supervisor::next_deadline`] is reached.
+    Tick,
+}
+
+/// Why content could not be pulled, a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PullFailure {
+    /// This machine cannot keep it, like a full disk: says nothing of those who hold it.
+    Here(String),
+    /// Nobody who was named gave it.
+    Sources(String),
+}
+
+/// What a supervisor wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Make this record durable, then hand it back as [`Event::Committed`].
+    Append {
+        /// Its name.
+        proposal: ProposalId,
+        /// The record.
+        record: Record,
+    },
+    /// Tell a worker.
+    Send {
+        /// Whom.
+        to: PeerId,
+        /// What.
+        msg: ToWorker,
+    },
+    /// Answer a client.
+    Answer {
+        /// Whom.
+        to: PeerId,
+        /// What.
+        answer: Answer,
+    },
+    /// Let a peer in, or refuse it.
+    Admit {
+        /// Whom.
+        peer: PeerId,
+        /// Nothing, or why not.
+        refused: Option<NotAdmitted>,
+    },
+    /// Fetch content into the own store, then say [`Event::Pulled`].
+    Pull {
+        /// Which.
+        hash: Hash,
+        /// Its length in bytes.
+        size: u64,
+        /// Who holds it, likeliest first.
+        sources: Vec<Source>,
+    },
+    /// Content that the own store need not keep.
+    Drop(Vec<Hash>),
+    /// Tell a client something that it did not ask for.
+    Tell {
+        /// Whom, on all its connections.
+        to: PeerId,
+        /// What.
+        reply: Reply,
+    },
+    /// Tell another supervisor something, as its leader.
+    ToSupervisor {
+        /// Whom.
+        to: PeerId,
+        /// What.
+        msg: FromLeader,
+    },
+    /// Answer the leader.
+    ToLeader {
+        /// Whom.
+        to: PeerId,
+        /// What.
+        msg: ToLeader,
+    },
+    /// Tell the leader what content the own store holds, as [`ToLeader::Holds`].
+    TellHoldings {
+        /// Whom.
+        to: PeerId,
+    },
+    /// End all connections of a peer that is a member no more, and serve it nothing.
+    Expel(PeerId),
+}
+
+/// Why a peer is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// It is no member and showed no valid ticket.
+    Stranger,
+    /// Its ticket was valid once.
+    Expired,
+    /// Its ticket, or its membership, is for another role.
+    WrongRole,
+    /// It was a member and was shut out.
+    Revoked,
+    /// It is no member yet, and only the leader can let it in.
+    NotLeading,
+}
+
+/// What is to be said once a proposal is committed.
+#[derive(Clone, Debug)]
+pub(crate) enum Pending {
+    Accepted {
+        client: PeerId,
+        ask: u64,
+    },
+    Joined {
+        peer: PeerId,
+    },
+    Ticket {
+        client: PeerId,
+        ask: u64,
+        secret: String,
+    },
+    /// Anything that is answered with "done".
+    Done {
+        client: PeerId,
+        ask: u64,
+    },
+    /// Nothing: whoever asked is gone, and a later connection of the same peer counts its questions anew.
+    Unheard,
+    /// What an attempt left that did not win.
+    Unwanted {
+        worker: PeerId,
+        outputs: Vec<FileEntry>,
+    },
+}

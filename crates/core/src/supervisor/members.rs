@@ -1,0 +1,318 @@
+//! Peers are let in, listed and shut out; the grid's settings are changed; ended jobs are forgotten.
+
+use super::contract::Pending;
+use super::live::Timer;
+use super::monitor::Watch;
+use super::{Action, NotAdmitted, Supervisor, answer, send};
+use hedge_model::msg::{RefusalKind, Reply, Role, ToWorker};
+use hedge_model::record::{FORMAT_MAX, Record, Ticket};
+use hedge_model::view::MemberView;
+use hedge_model::{Hash, JobId, PeerAddr, PeerId};
+use std::time::Duration;
+
+/// How often ended jobs are looked at that may be kept no longer.
+const RETENTION_EVERY: Duration = Duration::from_secs(10);
+/// Jobs forgotten at once; the rest has its turn at the next look.
+const FORGOTTEN_AT_ONCE: usize = 1000;
+
+type Refused = (RefusalKind, String);
+
+impl Supervisor {
+    /// A peer that is not connected yet wants in.
+    pub(crate) fn on_joining(
+        &mut self,
+        peer: PeerId,
+        role: Role,
+        ticket: Option<Hash>,
+        out: &mut Vec<Action>,
+    ) {
+        let refused = match self.admission(peer, role, ticket) {
+            Ok(Some(ticket)) if self.live.is_some() => {
+                let record = Record::MemberJoined {
+                    peer,
+                    role,
+                    ticket,
+                    at: self.now,
+                };
+                return self.append(record, Some(Pending::Joined { peer }), out);
+            }
+            Ok(Some(_)) => Some(NotAdmitted::NotLeading),
+            Ok(None) => None,
+            // What a ticket is worth the leader knows first.
+            Err(NotAdmitted::Stranger) if self.live.is_none() => Some(NotAdmitted::NotLeading),
+            Err(refused) => Some(refused),
+        };
+        out.push(Action::Admit { peer, refused });
+    }
+
+    /// Whether a peer may come in, and with which ticket where it is no member yet.
+    fn admission(
+        &self,
+        peer: PeerId,
+        role: Role,
+        ticket: Option<Hash>,
+    ) -> Result<Option<Hash>, NotAdmitted> {
+        if let Some(known) = self.state.member(peer) {
+            return if known == role {
+                Ok(None)
+            } else {
+                Err(NotAdmitted::WrongRole)
+            };
+        }
+        if self.state.revoked.contains_key(&peer) {
+            return Err(NotAdmitted::Revoked);
+        }
+        match ticket.and_then(|hash| self.state.tickets.get(&hash)) {
+            None => Err(NotAdmitted::Stranger),
+            Some(Ticket { role: wanted, .. }) if *wanted != role => Err(NotAdmitted::WrongRole),
+            Some(Ticket {
+                expires: Some(end), ..
+            }) if *end <= self.now => Err(NotAdmitted::Expired),
+            Some(Ticket { uses: Some(0), .. }) => Err(NotAdmitted::Expired),
+            Some(Ticket { hash, .. }) => Ok(Some(*hash)),
+        }
+    }
+
+    /// A peer that was let in has a connection.
+    pub(crate) fn on_linked(&mut self, peer: PeerId, role: Role, out: &mut Vec<Action>) {
+        *self.linked.entry(peer).or_insert(role) = role;
+        if self.live.is_some() {
+            self.tell_that_i_lead(peer, role, out);
+        }
+    }
+
+    pub(crate) fn tell_that_i_lead(&mut self, peer: PeerId, role: Role, out: &mut Vec<Action>) {
+        let epoch = self.state.epoch();
+        match role {
+            Role::Worker => send(peer, ToWorker::Lead(epoch), out),
+            Role::Client | Role::Admin => out.push(Action::Tell {
+                to: peer,
+                reply: Reply::Lead(epoch),
+            }),
+            Role::Supervisor => self.greet_colleague(peer, out),
+        }
+    }
+
+    /// All supervisors of the grid, for others to connect to.
+    pub fn supervisors(&self) -> Vec<PeerAddr> {
+        if self.group.is_empty() {
+            return vec![self.config.me.clone()];
+        }
+        self.group
+            .iter()
+            .map(|colleague| colleague.addr.clone())
+            .collect()
+    }
+
+    pub(crate) fn member_views(&self) -> Vec<MemberView> {
+        let view = |(peer, member): (&PeerId, &super::durable::Member)| MemberView {
+            peer: peer.to_string(),
+            role: member.role.to_string(),
+            joined_unix_s: member.joined.0 / 1_000_000_000,
+            connected: self.linked.contains_key(peer) || *peer == self.config.me.peer,
+            place: self.place_of(*peer),
+        };
+        let mut views: Vec<MemberView> = self.state.members.iter().map(view).collect();
+        // The founder of a grid joined nobody.
+        let founders = self.group.iter().map(|colleague| colleague.addr.peer);
+        for peer in founders.filter(|peer| !self.state.members.contains_key(peer)) {
+            views.push(MemberView {
+                peer: peer.to_string(),
+                role: Role::Supervisor.to_string(),
+                joined_unix_s: 0,
+                connected: self.linked.contains_key(&peer) || peer == self.config.me.peer,
+                place: self.place_of(peer),
+            });
+        }
+        views
+    }
+
+    fn place_of(&self, peer: PeerId) -> Option<String> {
+        let colleague = self
+            .group
+            .iter()
+            .find(|colleague| colleague.addr.peer == peer)?;
+        let place = match colleague {
+            _ if peer == self.config.me.peer && self.live.is_some() => "leader",
+            colleague if colleague.votes => "voter",
+            _ => "learner",
+        };
+        Some(place.to_owned())
+    }
+
+    /// Asks for the end of a membership, named by the beginning of an id or a worker's host.
+    pub(crate) fn revoke_named(&self, name: &str) -> Result<Record, Refused> {
+        let host = |peer: &PeerId| {
+            let live = self.live.as_ref()?;
+            Some(&*live.worker(*peer)?.info.host)
+        };
+        let called =
+            |peer: &&PeerId| peer.to_string().starts_with(name) || host(peer) == Some(name);
+        let found: Vec<PeerId> = self.state.members.keys().filter(called).copied().collect();
+        match found[..] {
+            [peer] => Ok(Record::MemberRevoked { peer, at: self.now }),
+            [] => Err((
+                RefusalKind::Unknown,
+                format!("no member is called {name:?}; `hedge members` lists them"),
+            )),
+            _ => Err((
+                RefusalKind::Bad,
+                format!("{name:?} fits {} members; give more of the id", found.len()),
+            )),
+        }
+    }
+
+    /// A member was shut out: on every supervisor at once.
+    pub(crate) fn after_revoked(&mut self, peer: PeerId, out: &mut Vec<Action>) {
+        out.push(Action::Expel(peer));
+        if self.live.is_some() {
+            self.on_gone(peer, out);
+            let workers = self
+                .linked
+                .iter()
+                .filter(|(other, role)| **role == Role::Worker && **other != peer);
+            let workers: Vec<PeerId> = workers.map(|(other, _)| *other).collect();
+            for worker in workers {
+                send(worker, ToWorker::Revoked(vec![peer]), out);
+            }
+        }
+        self.linked.remove(&peer);
+    }
+
+    /// Checks a setting, and asks for the record that makes it.
+    pub(crate) fn setting(&self, name: &str, value: &str) -> Result<Record, Refused> {
+        let mut changed = (**self.state.settings()).clone();
+        match changed.set(name, value) {
+            Ok(()) => Ok(Record::Set {
+                name: name.into(),
+                value: value.into(),
+                at: self.now,
+            }),
+            Err(error) => Err((RefusalKind::Bad, error.to_string())),
+        }
+    }
+
+    /// Brings what follows from the settings in line with them.
+    pub(crate) fn follow_settings(&mut self) {
+        let settings = self.state.settings();
+        let set = |name: &str| settings.changed().contains_key(name);
+        let watch = &mut self.config.watch;
+        if set("beat_interval") {
+            watch.interval = settings.beat_interval;
+        }
+        if set("suspect_beats") {
+            watch.suspect_beats = settings.suspect_beats;
+        }
+        if set("dead_beats") {
+            watch.dead_beats = settings.dead_beats;
+        }
+        if set("content_grace") {
+            self.config.content_grace = settings.content_grace;
+        }
+        let watch: Watch = self.config.watch;
+        self.monitor.set_watch(watch);
+    }
+
+    /// Asks for the newest format that all supervisors speak.
+    pub(crate) fn upgrade(&self) -> Result<Record, Refused> {
+        let spoken = self.group.iter().map(|colleague| colleague.format_max);
+        let level = spoken.min().unwrap_or(FORMAT_MAX).min(FORMAT_MAX);
+        if level <= self.state.format() {
+            let why = format!(
+                "the group writes format {} already, the newest that all its members speak; nothing was changed",
+                self.state.format()
+            );
+            return Err((RefusalKind::Bad, why));
+        }
+        Ok(Record::Format {
+            level,
+            at: self.now,
+        })
+    }
+
+    pub(crate) fn forgettable(&self, id: JobId) -> Result<Record, Refused> {
+        match self.state.jobs.get(&id) {
+            None => Err(super::requests::no_such_job(id)),
+            Some(job) if job.active() => Err((
+                RefusalKind::Bad,
+                format!("job {id} has not ended; `hedge cancel {id}` ends it"),
+            )),
+            Some(_) => Ok(Record::JobForgotten {
+                job: id,
+                at: self.now,
+            }),
+        }
+    }
+
+    /// Ended jobs beyond what is kept, by time and by size, are forgotten, the oldest first.
+    pub(crate) fn forget_old_jobs(&mut self, out: &mut Vec<Action>) {
+        let settings = self.state.settings().clone();
+        let ended = |(id, job): (&JobId, &std::sync::Arc<super::durable::Job>)| {
+            let (_, at) = job.ended.as_ref()?;
+            Some((*at, *id, job.result_bytes))
+        };
+        let mut ended: Vec<_> = self.state.jobs.iter().filter_map(ended).collect();
+        ended.sort_unstable();
+        let mut bytes: u64 = ended.iter().map(|(_, _, bytes)| bytes).sum();
+        let mut old = Vec::new();
+        for (at, id, size) in ended {
+            let aged = self.now.since(at) >= settings.keep_jobs_for;
+            if (!aged && bytes <= settings.keep_jobs_bytes) || old.len() >= FORGOTTEN_AT_ONCE {
+                break;
+            }
+            bytes -= size;
+            old.push(id);
+        }
+        for job in old {
+            self.append(Record::JobForgotten { job, at: self.now }, None, out);
+        }
+        let at = self.now + RETENTION_EVERY;
+        self.live().set_timer(at, Timer::Retention);
+    }
+
+    /// Appends what was asked for, or says why not.
+    pub(crate) fn decide(
+        &mut self,
+        client: PeerId,
+        ask: u64,
+        record: Result<Record, Refused>,
+        out: &mut Vec<Action>,
+    ) {
+        match record {
+            Ok(record) => self.append(record, Some(Pending::Done { client, ask }), out),
+            Err((kind, why)) => super::requests::refuse(client, ask, kind, why, out),
+        }
+    }
+
+    /// Whoever waits for an answer of this supervisor asks the one that leads.
+    pub(crate) fn send_askers_away(&mut self, out: &mut Vec<Action>) {
+        let mut open: Vec<(PeerId, u64)> = Vec::new();
+        for pending in std::mem::take(&mut self.pending).into_values() {
+            match pending {
+                Pending::Accepted { client, ask }
+                | Pending::Ticket { client, ask, .. }
+                | Pending::Done { client, ask } => open.push((client, ask)),
+                Pending::Joined { peer } => out.push(Action::Admit {
+                    peer,
+                    refused: Some(NotAdmitted::NotLeading),
+                }),
+                Pending::Unheard | Pending::Unwanted { .. } => {}
+            }
+        }
+        if let Some(live) = &self.live {
+            open.extend(
+                live.submits
+                    .iter()
+                    .map(|submit| (submit.client, submit.ask)),
+            );
+            open.extend(
+                live.jobs
+                    .values()
+                    .flat_map(|job| job.watchers.iter().copied()),
+            );
+        }
+        for (client, ask) in open {
+            answer(client, ask, Reply::No(super::not_leading()), out);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What supervisors of one group tell each other beside the journal.
+
+use crate::capacity::Class;
+use crate::{AttemptId, Epoch, Hash, PeerAddr, PeerId, Source, Time};
+use serde::{Deserialize, Serialize};
+
+/// A supervisor of the group, as the others see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Colleague {
+    /// Who, and where it is reached.
+    pub addr: PeerAddr,
+    /// Whether it has a vote; one without is catching up or standing by.
+    pub votes: bool,
+    /// The newest format of records that it speaks.
+    pub format_max: u32,
+}
+
+/// An assignment that the leader made. It is not durable: it only lets a new leader wait for an attempt that
+/// is likely to be running rather than start it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hint {
+    /// Which.
+    pub attempt: AttemptId,
+    /// To whom it was given.
+    pub worker: PeerId,
+    /// Whether it is a redundant one.
+    pub redundant: bool,
+    /// The class of its worker when it was given.
+    pub class: Class,
+    /// When it was given.
+    pub since: Time,
+    /// Whether the worker has it no more without having ended it, as when it gave it back.
+    pub over: bool,
+}
+
+/// From the leader to the others, with its epoch: they obey only the highest that they have seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FromLeader {
+    /// The leader's epoch.
+    pub epoch: Epoch,
+    /// What it says.
+    pub what: LeaderSays,
+}
+
+/// What a leader says to another supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaderSays {
+    /// Say what content you hold.
+    Lead,
+    /// Assignments that were made.
+    Hints(Vec<Hint>),
+    /// Hold this content too.
+    Hold {
+        /// Which.
+        hash: Hash,
+        /// Its length in bytes.
+        size: u64,
+        /// Who holds it, likeliest first.
+        sources: Vec<Source>,
+    },
+    /// This content need not be held any more.
+    Drop(Vec<Hash>),
+}
+
+/// From another supervisor to the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToLeader {
+    /// All content that it holds.
+    Holds(Vec<Hash>),
+    /// It holds this now.
+    Held(Hash),
+    /// It could not get this; a sentence.
+    NotHeld(Hash, String),
+}

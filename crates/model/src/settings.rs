@@ -1,0 +1,316 @@
+//! Settings of a grid: records, so that they do not change with the leader; text in the records, so that a
+//! supervisor passes on what it does not know.
+
+use crate::units::{parse_bytes, parse_duration, show_bytes};
+use crate::view::SettingView;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Settings that are not known here and are kept for those who know them.
+const UNKNOWN_MAX: usize = 256;
+
+/// All settings of a grid, each with its default until somebody sets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How often workers beat.
+    pub beat_interval: Duration,
+    /// Silent for this many beats a worker is suspect.
+    pub suspect_beats: u32,
+    /// Silent for this many beats a worker is given up; its attempts run elsewhere.
+    pub dead_beats: u32,
+    /// How long content of a worker that is gone is still counted on, before what made it runs again.
+    pub content_grace: Duration,
+    /// How many supervisors hold a job's inputs before it is accepted, and its results before it is done; all
+    /// of them, where the group has fewer.
+    pub keep: u32,
+    /// How long a job that has ended is kept.
+    pub keep_jobs_for: Duration,
+    /// Bytes of results of ended jobs that are kept; beyond, the oldest are forgotten.
+    pub keep_jobs_bytes: u64,
+    /// Silent for this long a voting supervisor is replaced by one that stands by.
+    pub promote_after: Duration,
+    /// Jobs of one client that have not ended.
+    pub client_jobs: u32,
+    /// Tasks of one client's jobs that have not ended.
+    pub client_tasks: u64,
+    /// Bytes of inputs of one client's jobs that have not ended.
+    pub client_bytes: u64,
+    set: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl Default for Settings {
+    /// Beats: 100 ms, suspect after 3, given up after 10: a second of silence is longer than any pause of a
+    /// healthy process on a busy machine that was measured, and shorter than a person's patience. Content
+    /// grace: 3 s, a restart of the process. Keeping: a month, and what fits on a small disk. Promotion: half
+    /// a minute, longer than a restart. Limits of clients: far above what a person submits by hand.
+    fn default() -> Self {
+        Self {
+            beat_interval: Duration::from_millis(100),
+            suspect_beats: 3,
+            dead_beats: 10,
+            content_grace: Duration::from_secs(3),
+            keep: 2,
+            keep_jobs_for: Duration::from_secs(30 * 24 * 3600),
+            keep_jobs_bytes: 100 << 30,
+            promote_after: Duration::from_secs(30),
+            client_jobs: 10_000,
+            client_tasks: 100_000_000,
+            client_bytes: 1 << 40,
+            set: BTreeMap::new(),
+        }
+    }
+}
+
+/// Why a setting was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// No such name.
+    #[error("there is no setting {0:?}; `hedge config get` lists them all; nothing was changed")]
+    Unknown(String),
+    /// The value does not fit.
+    #[error("{name} cannot be {value:?}: {why}; nothing was changed")]
+    Value {
+        /// The setting.
+        name: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+struct Field {
+    name: &'static str,
+    what: &'static str,
+    get: fn(&Settings) -> String,
+    set: fn(&mut Settings, &str) -> Result<(), String>,
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const TEN_MINUTES: Duration = Duration::from_secs(600);
+const TEN_YEARS: Duration = Duration::from_secs(3650 * 24 * 3600);
+
+const FIELDS: &[Field] = &[
+    Field {
+        name: "beat_interval",
+        what: "how often workers send a heartbeat",
+        get: |s| span(s.beat_interval),
+        set: |s, v| {
+            duration(
+                &mut s.beat_interval,
+                v,
+                Duration::from_micros(500),
+                TEN_MINUTES,
+            )
+        },
+    },
+    Field {
+        name: "suspect_beats",
+        what: "beats missed until a worker is suspect",
+        get: |s| s.suspect_beats.to_string(),
+        set: |s, v| number(&mut s.suspect_beats, v, 1, 1000),
+    },
+    Field {
+        name: "dead_beats",
+        what: "beats missed until a worker is given up",
+        get: |s| s.dead_beats.to_string(),
+        set: |s, v| number(&mut s.dead_beats, v, 2, 10_000),
+    },
+    Field {
+        name: "content_grace",
+        what: "how long data of a worker that is gone is still counted on",
+        get: |s| span(s.content_grace),
+        set: |s, v| duration(&mut s.content_grace, v, Duration::ZERO, TEN_MINUTES),
+    },
+    Field {
+        name: "keep",
+        what: "supervisors that hold inputs and results",
+        get: |s| s.keep.to_string(),
+        set: |s, v| number(&mut s.keep, v, 1, 7),
+    },
+    Field {
+        name: "keep_jobs_for",
+        what: "how long ended jobs and their results are kept",
+        get: |s| span(s.keep_jobs_for),
+        set: |s, v| duration(&mut s.keep_jobs_for, v, Duration::ZERO, TEN_YEARS),
+    },
+    Field {
+        name: "keep_jobs_bytes",
+        what: "results of ended jobs that are kept; beyond, the oldest are forgotten",
+        get: |s| show_bytes(s.keep_jobs_bytes),
+        set: |s, v| bytes(&mut s.keep_jobs_bytes, v),
+    },
+    Field {
+        name: "promote_after",
+        what: "how long a voting supervisor is gone until one that stands by takes its place",
+        get: |s| span(s.promote_after),
+        set: |s, v| duration(&mut s.promote_after, v, MILLISECOND * 100, TEN_YEARS),
+    },
+    Field {
+        name: "client_jobs",
+        what: "jobs at once of one client",
+        get: |s| s.client_jobs.to_string(),
+        set: |s, v| number(&mut s.client_jobs, v, 0, u32::MAX),
+    },
+    Field {
+        name: "client_tasks",
+        what: "tasks at once of one client",
+        get: |s| s.client_tasks.to_string(),
+        set: |s, v| number(&mut s.client_tasks, v, 0, u64::MAX),
+    },
+    Field {
+        name: "client_bytes",
+        what: "bytes of inputs at once of one client",
+        get: |s| show_bytes(s.client_bytes),
+        set: |s, v| bytes(&mut s.client_bytes, v),
+    },
+];
+
+impl Settings {
+    /// Changes one setting; `value` is text like in a job file (`"500ms"`, `"10 GiB"`, `"3"`).
+    ///
+    /// # Errors
+    /// The name is not known, or the value does not fit; nothing is changed then.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+        let field = FIELDS
+            .iter()
+            .find(|field| field.name == name)
+            .ok_or_else(|| SettingError::Unknown(name.to_owned()))?;
+        let mut changed = self.clone();
+        let wrong = |why| SettingError::Value {
+            name: field.name,
+            value: value.to_owned(),
+            why,
+        };
+        (field.set)(&mut changed, value).map_err(wrong)?;
+        if changed.suspect_beats >= changed.dead_beats {
+            return Err(wrong("suspect_beats must be less than dead_beats".into()));
+        }
+        changed.set.insert(field.name.into(), value.into());
+        *self = changed;
+        Ok(())
+    }
+
+    /// Takes over a committed setting; one that is not known or does not fit here is kept as it is, for
+    /// supervisors that know it.
+    pub fn apply(&mut self, name: &Arc<str>, value: &Arc<str>) {
+        if self.set(name, value).is_err() && self.set.len() < UNKNOWN_MAX {
+            self.set.insert(name.clone(), value.clone());
+        }
+    }
+
+    /// What was set, by name.
+    pub fn changed(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
+        &self.set
+    }
+
+    /// All settings, for people.
+    pub fn views(&self) -> Vec<SettingView> {
+        let default = Settings::default();
+        let view = |field: &Field| SettingView {
+            name: field.name.to_owned(),
+            value: (field.get)(self),
+            default: (field.get)(&default),
+            what: field.what.to_owned(),
+        };
+        FIELDS.iter().map(view).collect()
+    }
+}
+
+impl serde::Serialize for Settings {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.set.serialize(serializer)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Settings {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let set = BTreeMap::<Arc<str>, Arc<str>>::deserialize(deserializer)?;
+        let mut settings = Settings::default();
+        // Twice: one value may only fit beside another that comes later.
+        for _ in 0..2 {
+            set.iter()
+                .for_each(|(name, value)| settings.apply(name, value));
+        }
+        Ok(settings)
+    }
+}
+
+fn span(value: Duration) -> String {
+    humantime::format_duration(value).to_string()
+}
+
+fn duration(field: &mut Duration, text: &str, min: Duration, max: Duration) -> Result<(), String> {
+    let value = parse_duration(text).map_err(|error| error.to_string())?;
+    if !(min..=max).contains(&value) {
+        return Err(format!("it must be from {} to {}", span(min), span(max)));
+    }
+    *field = value;
+    Ok(())
+}
+
+fn number<T>(field: &mut T, text: &str, min: T, max: T) -> Result<(), String>
+where
+    T: std::str::FromStr + PartialOrd + std::fmt::Display,
+{
+    let value: T = text
+        .trim()
+        .parse()
+        .map_err(|_| "it must be a whole number".to_owned())?;
+    if value < min || value > max {
+        return Err(format!("it must be from {min} to {max}"));
+    }
+    *field = value;
+    Ok(())
+}
+
+fn bytes(field: &mut u64, text: &str) -> Result<(), String> {
+    *field = parse_bytes(text).map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_takes_its_own_text_form_and_refuses_nonsense() {
+        for view in Settings::default().views() {
+            let mut settings = Settings::default();
+            assert_eq!(
+                settings.set(&view.name, &view.value),
+                Ok(()),
+                "{}",
+                view.name
+            );
+            assert!(
+                settings.set(&view.name, "-1 potatoes").is_err(),
+                "{}",
+                view.name
+            );
+            assert_eq!(settings.views(), Settings::default().views());
+        }
+        assert!(matches!(
+            Settings::default().set("beats", "1"),
+            Err(SettingError::Unknown(_))
+        ));
+    }
+
+    #[test]
+    fn settings_survive_a_snapshot_and_unknown_ones_are_passed_on() {
+        let mut settings = Settings::default();
+        settings.set("dead_beats", "3000").unwrap();
+        settings.set("suspect_beats", "900").unwrap();
+        settings.apply(&"later".into(), &"7".into());
+        let bytes = postcard::to_stdvec(&settings).unwrap();
+        assert_eq!(postcard::from_bytes(&bytes), Ok(settings));
+    }
+
+    #[test]
+    fn a_value_that_contradicts_another_changes_nothing() {
+        let mut settings = Settings::default();
+        assert!(settings.set("suspect_beats", "10").is_err());
+        assert_eq!(settings, Settings::default());
+    }
+}

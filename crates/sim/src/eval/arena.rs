@@ -99,7 +99,7 @@ pub(crate) fn me() -> PeerId {
 }
 
 fn client() -> PeerId {
-    PeerId([0xfe; 32])
+    me()
 }
 
 fn addr(peer: PeerId) -> PeerAddr {
@@ -158,7 +158,10 @@ impl<W: World> Arena<W> {
             events: 0,
         };
         let holds = Vec::new();
-        arena.tell(supervisor::Event::Lead { holds });
+        arena.tell(supervisor::Event::Lead {
+            holds,
+            secret: [7; 32],
+        });
         arena
     }
 

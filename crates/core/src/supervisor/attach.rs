@@ -179,6 +179,7 @@ pub(crate) fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
         done: 0,
         failed: 0,
         lost_count: 0,
+        speed: 1.0,
         room_key: None,
         queue_key: None,
         class: hedge_model::capacity::Class::default(),

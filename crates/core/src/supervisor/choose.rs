@@ -26,7 +26,7 @@ impl Live {
         if self.queues.is_empty() {
             return None;
         }
-        let free_max = self.room.first().map_or(0, |(cpus, _, _)| cpus.0);
+        let free_max = self.room.free_max();
         self.ready.first(free_max, skip)
     }
 
@@ -38,11 +38,8 @@ impl Live {
             .iter()
             .filter(move |_| need == 0)
             .map(|(_, ix)| *ix);
-        let room = self
-            .room
-            .iter()
-            .take_while(move |(cpus, _, _)| need > 0 && cpus.0 >= need)
-            .map(|(_, _, ix)| *ix);
+        let room = (need > 0).then(|| self.room.with(need));
+        let room = room.into_iter().flatten();
         idle.chain(room).filter(move |ix| {
             let worker = &self.workers[*ix as usize];
             worker.free.covers(&shape.resources)

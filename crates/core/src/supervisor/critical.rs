@@ -88,6 +88,20 @@ fn waiting_tasks(spec: &JobSpec, group: usize) -> u64 {
         .sum()
 }
 
+/// For each group its turn: those whose tasks have the longest way from their start to the job's end first,
+/// equal ones in the order of the job file.
+pub(crate) fn ranks(spec: &JobSpec, tails: &[f64]) -> Vec<u32> {
+    let groups = spec.groups();
+    let level = |at: usize| tails[at] + time(&groups[at]).as_secs_f64();
+    let mut order: Vec<usize> = (0..groups.len()).collect();
+    order.sort_by(|a, b| level(*b).total_cmp(&level(*a)).then(a.cmp(b)));
+    let mut ranks = vec![0; groups.len()];
+    for (rank, at) in (0..).zip(order) {
+        ranks[at] = rank;
+    }
+    ranks
+}
+
 /// For each group the longest way from the end of one of its tasks to the job's end, in seconds at standard
 /// speed; `known` may know better than the job's own estimate what a task of a group takes.
 pub(crate) fn tails(spec: &JobSpec, known: impl Fn(usize) -> Option<f64>) -> Vec<f64> {

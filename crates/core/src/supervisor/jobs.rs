@@ -60,11 +60,10 @@ impl Supervisor {
         } else {
             Default::default()
         };
-        let tails = if watched {
-            super::critical::tails(&spec, |_| None)
-        } else {
-            Vec::new()
-        };
+        let tails = super::critical::tails(&spec, |_| None);
+        for (live_group, rank) in groups.iter_mut().zip(super::critical::ranks(&spec, &tails)) {
+            live_group.rank = rank;
+        }
         live.jobs.insert(
             id,
             LiveJob {

@@ -2,6 +2,7 @@
 
 use super::colleagues::Kept;
 use super::ready::{Class as Turn, Lane, Ready, Shapes};
+use super::room::{Place, Room};
 use hedge_model::capacity::Class;
 use hedge_model::ledger::Charge;
 use hedge_model::msg::{Body, WorkerInfo};
@@ -24,8 +25,7 @@ pub(crate) type WorkerIx = u32;
 pub(crate) struct Live {
     pub workers: Vec<Worker>,
     pub by_peer: BTreeMap<PeerId, WorkerIx>,
-    /// Workers that may be given work and have CPUs free: most free first, then fewest queued.
-    pub room: BTreeSet<(Reverse<u64>, u32, WorkerIx)>,
+    pub room: Room,
     /// All workers that may be given work, by how many attempts wait there.
     pub queues: BTreeSet<(u32, WorkerIx)>,
     /// Tasks that have or had an attempt and are not done, or are done with attempts left to end.
@@ -96,7 +96,9 @@ pub(crate) struct Worker {
     pub done: u64,
     pub failed: u64,
     pub lost_count: u64,
-    pub room_key: Option<(Reverse<u64>, u32, WorkerIx)>,
+    /// Work that it is believed to do in a second, in seconds at standard speed.
+    pub speed: f64,
+    pub room_key: Option<Place>,
     pub queue_key: Option<(u32, WorkerIx)>,
     /// Whether it is one of the faster ones.
     pub class: Class,
@@ -219,6 +221,8 @@ pub(crate) struct LiveGroup {
     pub shape: u32,
     /// Whether its tasks are offered to be sent ahead.
     pub short: bool,
+    /// Its turn among the job's groups: those with the longest way to the job's end first.
+    pub rank: u32,
     /// Which classes it offers now, one bit each.
     pub offered: u8,
 }
@@ -395,16 +399,14 @@ impl Live {
         let queued = worker.queued.len() as u32;
         let usable = worker.usable();
         let room = (usable && worker.free.cpus_milli > 0).then_some((
+            Reverse(super::room::step(worker.speed)),
             Reverse(worker.free.cpus_milli),
             queued,
             ix,
         ));
         if worker.room_key != room {
-            if let Some(old) = worker.room_key.take() {
-                self.room.remove(&old);
-            }
-            self.room.extend(room);
-            worker.room_key = room;
+            let old = std::mem::replace(&mut worker.room_key, room);
+            self.room.moved(old, room);
         }
         let queue = usable.then_some((queued, ix));
         if worker.queue_key != queue {

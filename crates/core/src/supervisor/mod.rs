@@ -24,6 +24,7 @@ mod placement;
 mod ready;
 pub mod redundancy;
 mod requests;
+mod room;
 mod views;
 mod workers;
 

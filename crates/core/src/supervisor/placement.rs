@@ -208,9 +208,11 @@ impl Supervisor {
             cpus_milli,
             shape: offers.shape,
         };
+        let rank = offers.rank;
         let entry = |class| Entry {
             class,
             job: id,
+            rank,
             group: group as u32,
         };
         let short = offers.mean.is_some_and(|mean| mean <= SHORT);

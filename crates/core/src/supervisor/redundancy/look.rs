@@ -121,6 +121,7 @@ impl Supervisor {
         let entry = Entry {
             class: Class::Copy,
             job: task.job,
+            rank: live_job.groups[group].rank,
             group: group as u32,
         };
         self.assign(entry, task, offset, ix, Why::Policy, out);
@@ -207,8 +208,8 @@ impl Supervisor {
         if jobs.iter().all(|job| job.running.is_empty()) {
             return None;
         }
-        for (_, _, ix) in &live.room {
-            seen.place(*ix);
+        for ix in live.room.iter() {
+            seen.place(ix);
         }
         Some(View {
             now: self.now,
@@ -256,7 +257,7 @@ impl Seen<'_> {
         self.workers.push(SeenWorker {
             peer: worker.peer,
             number: ix,
-            speed: 1.0,
+            speed: worker.speed,
             clock_mhz: 0,
             free_milli: if worker.usable() {
                 worker.free.cpus_milli

@@ -33,11 +33,8 @@ impl Live {
     /// Workers with enough free CPUs for a shape, best first.
     fn roomy<'a>(&'a self, shape: &'a Shape) -> impl Iterator<Item = WorkerIx> + 'a {
         let need = shape.resources.cpus_milli;
-        let idle = self
-            .queues
-            .iter()
-            .filter(move |_| need == 0)
-            .map(|(_, ix)| *ix);
+        let idle = (need == 0).then(|| self.queues.iter().map(|(_, ix)| *ix));
+        let idle = idle.into_iter().flatten();
         let room = (need > 0).then(|| self.room.with(need));
         let room = room.into_iter().flatten();
         idle.chain(room).filter(move |ix| {

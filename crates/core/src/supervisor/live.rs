@@ -2,7 +2,7 @@
 
 use super::colleagues::Kept;
 use super::ready::{Class as Turn, Lane, Ready, Shapes};
-use super::room::{Place, Room};
+use super::room::{Place, Room, place};
 use hedge_model::capacity::Class;
 use hedge_model::ledger::Charge;
 use hedge_model::msg::{Body, WorkerInfo};
@@ -10,7 +10,6 @@ use hedge_model::{
     AttemptId, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, TaskId, Time,
 };
 use smallvec::SmallVec;
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -398,12 +397,8 @@ impl Live {
         let worker = &mut self.workers[ix as usize];
         let queued = worker.queued.len() as u32;
         let usable = worker.usable();
-        let room = (usable && worker.free.cpus_milli > 0).then_some((
-            Reverse(super::room::step(worker.speed)),
-            Reverse(worker.free.cpus_milli),
-            queued,
-            ix,
-        ));
+        let free = worker.free.cpus_milli;
+        let room = (usable && free > 0).then(|| place(worker.speed, free, queued, ix));
         if worker.room_key != room {
             let old = std::mem::replace(&mut worker.room_key, room);
             self.room.moved(old, room);

@@ -3,21 +3,31 @@
 //! do not crowd one machine while its equals are idle.
 
 use super::live::WorkerIx;
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 /// Speeds that differ by less than about a tenth count as equal: what benchmarks of one machine differ by.
 const STEP: f64 = 0.1;
 
-/// The step of a speed; 0 is the standard machine's.
-pub(crate) fn step(speed: f64) -> i16 {
+/// Steps on either side of the standard machine that are told apart.
+const STEPS: f64 = 100.0;
+/// What fewer thousandths of free CPUs count for than a step of speed.
+const FREE_MAX: u64 = (1 << 48) - 1;
+
+/// Where a worker stands: how far behind the best it could be, attempts queued there, and itself.
+pub(crate) type Place = (u64, u32, WorkerIx);
+
+/// Where a worker of some speed stands, with so many thousandths of CPUs free.
+pub(crate) fn place(speed: f64, free_milli: u64, queued: u32, ix: WorkerIx) -> Place {
     let step = (speed.max(1e-6).ln() / STEP).round();
-    step.clamp(-100.0, 100.0) as i16
+    let behind = (STEPS - step.clamp(-STEPS, STEPS)) as u64;
+    let taken = FREE_MAX - free_milli.min(FREE_MAX);
+    ((behind << 48) | taken, queued, ix)
 }
 
-/// Where a worker stands: its step of speed, free thousandths of CPUs, attempts queued there, and itself.
-pub(crate) type Place = (Reverse<i16>, Reverse<u64>, u32, WorkerIx);
+fn free(place: &Place) -> u64 {
+    FREE_MAX - (place.0 & FREE_MAX)
+}
 
 /// All workers that may be given work and have CPUs free.
 #[derive(Debug, Default)]
@@ -32,17 +42,16 @@ impl Room {
     pub fn moved(&mut self, from: Option<Place>, to: Option<Place>) {
         if let Some(place) = from {
             self.places.remove(&place);
-            let free = place.1.0;
-            if let Some(count) = self.free.get_mut(&free) {
+            if let Some(count) = self.free.get_mut(&free(&place)) {
                 *count -= 1;
                 if *count == 0 {
-                    self.free.remove(&free);
+                    self.free.remove(&free(&place));
                 }
             }
         }
         if let Some(place) = to {
             self.places.insert(place);
-            *self.free.entry(place.1.0).or_default() += 1;
+            *self.free.entry(free(&place)).or_default() += 1;
         }
     }
 
@@ -63,23 +72,23 @@ impl Room {
 
     /// All of them, best first.
     pub fn iter(&self) -> impl Iterator<Item = WorkerIx> + '_ {
-        self.places.iter().map(|(_, _, _, ix)| *ix)
+        self.places.iter().map(|(_, _, ix)| *ix)
     }
 
     /// Those with at least `need` free, best first.
     pub fn with(&self, need: u64) -> impl Iterator<Item = WorkerIx> + '_ {
-        let first = self.places.first().map(|(step, ..)| *step);
-        let steps = std::iter::successors(first, |step| {
-            let behind = (*step, Reverse(0), u32::MAX, WorkerIx::MAX);
-            let mut rest = self
-                .places
-                .range((Bound::Excluded(behind), Bound::Unbounded));
-            rest.next().map(|(step, ..)| *step)
-        });
-        steps.flat_map(move |step| {
-            let from = (step, Reverse(u64::MAX), 0, 0);
-            let to = (step, Reverse(need), u32::MAX, WorkerIx::MAX);
-            self.places.range(from..=to).map(|(_, _, _, ix)| *ix)
+        let mut rest = self.places.range(..);
+        std::iter::from_fn(move || {
+            loop {
+                let place = rest.next()?;
+                if free(place) >= need {
+                    return Some(place.2);
+                }
+                let behind = (place.0 | FREE_MAX, u32::MAX, WorkerIx::MAX);
+                rest = self
+                    .places
+                    .range((Bound::Excluded(behind), Bound::Unbounded));
+            }
         })
     }
 }
@@ -91,7 +100,7 @@ mod tests {
     #[test]
     fn fast_workers_come_first_then_those_with_most_room() {
         let mut room = Room::default();
-        let place = |speed, free, ix| (Reverse(step(speed)), Reverse(free), 0, ix);
+        let place = |speed, free, ix| place(speed, free, 0, ix);
         for (speed, free, ix) in [
             (1.0, 4000, 0),
             (1.02, 8000, 1),

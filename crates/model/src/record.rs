@@ -147,8 +147,9 @@ pub enum Record {
 
 /// The oldest format of records that is read here.
 pub const FORMAT_MIN: u32 = 1;
-/// The newest format of records that is read and written here.
-pub const FORMAT_MAX: u32 = 1;
+/// The newest format of records that is read and written here. In the second, measurements of machines are
+/// records too; otherwise it is the first.
+pub const FORMAT_MAX: u32 = 2;
 
 /// Records that could not be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -159,9 +160,25 @@ pub enum RecordError {
          use a version of hedge that knows format {0}"
     )]
     Format(u32),
+    /// A record that this format has not.
+    #[error(
+        "a record cannot be written in format {0}; nothing was changed; once all supervisors are new enough, \
+         `hedge members --upgrade` lets the group use a newer one"
+    )]
+    TooNew(u32),
     /// They are not what they are said to be.
     #[error("the records are damaged ({0}); nothing was changed")]
     Damaged(String),
+}
+
+impl Record {
+    /// The oldest format that has this record.
+    pub fn format(&self) -> u32 {
+        match self {
+            Record::Benchmarked { .. } => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// The bytes of some records, in the format `level`.
@@ -169,8 +186,12 @@ pub enum RecordError {
 /// # Errors
 /// The level is none that is written here.
 pub fn encode(level: u32, records: &[Record]) -> Result<Vec<u8>, RecordError> {
+    let needed = records.iter().map(Record::format).max();
     match level {
-        1 => postcard::to_stdvec(records).map_err(|error| RecordError::Damaged(error.to_string())),
+        FORMAT_MIN..=FORMAT_MAX if needed.is_none_or(|needed| needed <= level) => {
+            postcard::to_stdvec(records).map_err(|error| RecordError::Damaged(error.to_string()))
+        }
+        FORMAT_MIN..=FORMAT_MAX => Err(RecordError::TooNew(level)),
         other => Err(RecordError::Format(other)),
     }
 }
@@ -180,10 +201,16 @@ pub fn encode(level: u32, records: &[Record]) -> Result<Vec<u8>, RecordError> {
 /// # Errors
 /// The level is none that is read here, or the bytes are damaged.
 pub fn decode(level: u32, bytes: &[u8]) -> Result<Vec<Record>, RecordError> {
-    match level {
-        1 => postcard::from_bytes(bytes).map_err(|error| RecordError::Damaged(error.to_string())),
-        other => Err(RecordError::Format(other)),
+    if !(FORMAT_MIN..=FORMAT_MAX).contains(&level) {
+        return Err(RecordError::Format(level));
     }
+    let records: Vec<Record> =
+        postcard::from_bytes(bytes).map_err(|error| RecordError::Damaged(error.to_string()))?;
+    if records.iter().any(|record| record.format() > level) {
+        let what = format!("a record does not belong into format {level}");
+        return Err(RecordError::Damaged(what));
+    }
+    Ok(records)
 }
 
 /// What lets peers in.
@@ -226,4 +253,29 @@ pub enum JobEnd {
     },
     /// By its client.
     Cancelled,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_has_its_own_records_and_those_of_older_ones() {
+        let (peer, at) = (PeerId([1; 32]), Time(5));
+        let old = [Record::MemberRevoked { peer, at }];
+        let scores = crate::capacity::BenchScores::default();
+        let new = [Record::Benchmarked { peer, scores, at }];
+        for level in FORMAT_MIN..=FORMAT_MAX {
+            let bytes = encode(level, &old).unwrap();
+            assert_eq!(decode(level, &bytes).unwrap(), old);
+        }
+        assert_eq!(encode(1, &new), Err(RecordError::TooNew(1)));
+        let bytes = encode(2, &new).unwrap();
+        assert_eq!(decode(2, &bytes).unwrap(), new);
+        assert!(matches!(decode(1, &bytes), Err(RecordError::Damaged(_))));
+        assert_eq!(
+            decode(FORMAT_MAX + 1, &bytes),
+            Err(RecordError::Format(FORMAT_MAX + 1))
+        );
+    }
 }

@@ -3,7 +3,7 @@
 use super::monitor::Watch;
 use hedge_model::group::{Colleague, FromLeader, ToLeader};
 use hedge_model::msg::{Answer, Beat, FromWorker, Reply, Request, Role, SharedSpec, ToWorker};
-use hedge_model::record::Record;
+use hedge_model::record::{FORMAT_MAX, Record};
 use hedge_model::{FileEntry, Hash, PeerAddr, PeerId, Source, SubmitKey};
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ pub struct Config {
     /// How long content of a worker that is gone is still counted on. It trades needless repetition of
     /// tasks against waiting for a machine that does not come back; 3 s is a restart of the process.
     pub content_grace: Duration,
+    /// The newest format of records that it may write: [`FORMAT_MAX`], or an older one that another version,
+    /// which may have to take over again, still reads.
+    pub format_max: u32,
     /// How long a worker that keeps failing is given nothing, at first; doubles each time.
     pub aside_for: Duration,
 }
@@ -31,6 +34,7 @@ impl Config {
             me,
             watch: Watch::default(),
             content_grace: Duration::from_secs(3),
+            format_max: FORMAT_MAX,
             aside_for: Duration::from_secs(60),
         }
     }

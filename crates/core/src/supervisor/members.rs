@@ -5,7 +5,7 @@ use super::live::Timer;
 use super::monitor::Watch;
 use super::{Action, NotAdmitted, Supervisor, answer, send};
 use hedge_model::msg::{RefusalKind, Reply, Role, ToWorker};
-use hedge_model::record::{FORMAT_MAX, Record, Ticket};
+use hedge_model::record::{Record, Ticket};
 use hedge_model::view::MemberView;
 use hedge_model::{Hash, JobId, PeerAddr, PeerId};
 use std::time::Duration;
@@ -216,7 +216,7 @@ impl Supervisor {
     /// Asks for the newest format that all supervisors speak.
     pub(crate) fn upgrade(&self) -> Result<Record, Refused> {
         let spoken = self.group.iter().map(|colleague| colleague.format_max);
-        let level = spoken.min().unwrap_or(FORMAT_MAX).min(FORMAT_MAX);
+        let level = spoken.fold(self.config.format_max, u32::min);
         if level <= self.state.format() {
             let why = format!(
                 "the group writes format {} already, the newest that all its members speak; nothing was changed",

@@ -210,6 +210,10 @@ impl Supervisor {
     }
 
     fn append(&mut self, record: Record, pending: Option<Pending>, out: &mut Vec<Action>) {
+        if pending.is_none() && record.format() > self.state.format() {
+            // It only makes later decisions better; the group does without until it is upgraded.
+            return;
+        }
         self.last_proposal += 1;
         if let Some(pending) = pending {
             self.pending.insert(self.last_proposal, pending);
@@ -387,6 +391,10 @@ impl Supervisor {
         }
         self.drop_unused(own, out);
         self.hints.clear();
+        if self.state.epoch() == Epoch(1) {
+            let (level, at) = (self.config.format_max, self.now);
+            self.append(Record::Format { level, at }, None, out);
+        }
         for (peer, role) in self.linked.clone() {
             self.tell_that_i_lead(peer, role, out);
         }

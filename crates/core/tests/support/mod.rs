@@ -77,7 +77,14 @@ impl Rig {
         });
         rig.commit();
         let epoch = rig.core.state().epoch().0;
-        rig.expect(&[&format!("append epoch {epoch}")]);
+        let said = rig.said();
+        assert_eq!(said[0], format!("append epoch {epoch}"));
+        assert!(
+            said[1..]
+                .iter()
+                .all(|line| line.starts_with("append format")),
+            "{said:?}"
+        );
         rig
     }
 

@@ -1,5 +1,6 @@
 //! What can go wrong with a journal.
 
+use hedge_model::record::RecordError;
 use std::io;
 use std::path::PathBuf;
 
@@ -38,6 +39,9 @@ pub enum StoreError {
         /// The newest known.
         known: u32,
     },
+    /// Records are of a format that this build does not know, or not what they are said to be.
+    #[error("an entry of the journal cannot be read: {0}")]
+    Records(#[from] RecordError),
     /// Another process has the folder open.
     #[error("the journal in {} is open in another process; nothing was changed. Stop that process first", path.display())]
     InUse {

@@ -1,10 +1,22 @@
 //! The journal as its node uses it.
 
+use crate::entry::{Batch, Head, Types};
+use crate::machine::{Machine, Mouth};
+use crate::rpc::Network;
+use crate::serve::Server;
+use crate::writer::{Command, Writer};
 use crate::{Group, Member, NodeId, Options, ProposalId, Said, StoreError, Transport};
 use bytes::Bytes;
 use hedge_model::PeerId;
 use hedge_model::record::Record;
-use tokio::sync::{mpsc, watch};
+use openraft::async_runtime::WatchReceiver;
+use openraft::{ChangeMembers, Raft};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// Why records were not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +36,50 @@ pub struct NotTaken {
     pub records: Vec<Record>,
 }
 
+/// How long a change of the group is waited for: some fail-overs.
+const CHANGE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The journal's threads: one for the agreement, one for what reads and sends beside it.
+const THREADS: usize = 2;
+
+/// What the journal's threads ask for, as the transport's do: a heartbeat must not wait for a task's turn.
+const NICE: i32 = -10;
+
 /// A journal; clones are the same one. It ends with [`Journal::close`].
 #[derive(Clone)]
-pub struct Journal {
+pub struct Journal(Arc<Inner>);
+
+struct Inner {
     id: NodeId,
+    raft: Raft<Types, Machine>,
+    me: Member,
     group: watch::Receiver<Group>,
+    server: Server,
+    network: Network,
+    mouth: Arc<Mouth>,
+    proposals: mpsc::Sender<Proposal>,
+    slots: Arc<Semaphore>,
+    format: AtomicU32,
+    writer: Option<Writer>,
+    runtime: Threads,
+}
+
+/// The runtime, which must not be dropped where waiting is forbidden.
+struct Threads(Option<Runtime>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Records on their way to the agreement.
+pub(crate) struct Proposal {
+    pub batch: Batch,
+    pub term: crate::entry::Term,
+    pub slot: crate::entry::Slot,
 }
 
 impl Journal {
@@ -38,25 +89,52 @@ impl Journal {
     /// # Errors
     /// Damage, a newer format, a folder in use, or the system's refusal. Nothing was changed.
     pub async fn open<T: Transport>(
-        _options: Options,
-        _transport: T,
+        options: Options,
+        transport: T,
     ) -> Result<(Self, mpsc::Receiver<Said>), StoreError> {
-        Err(StoreError::Closed)
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("hedge-journal")
+            .on_thread_start(raise_priority)
+            .enable_all()
+            .build()
+            .map_err(|error| StoreError::State {
+                why: format!("its threads cannot be started: {error}"),
+            })?;
+        let threads = Threads(Some(runtime));
+        let handle = threads.handle()?;
+        let opened = handle.spawn(crate::open::open(options, Arc::new(transport)));
+        let parts = opened.await.map_err(|_| StoreError::Closed)??;
+        let journal = Self(Arc::new(Inner {
+            id: parts.id,
+            raft: parts.raft,
+            me: parts.me,
+            group: parts.group,
+            server: parts.server,
+            network: parts.network,
+            mouth: parts.mouth,
+            proposals: parts.proposals,
+            slots: parts.slots,
+            format: AtomicU32::new(1),
+            writer: parts.writer,
+            runtime: threads,
+        }));
+        Ok((journal, parts.said))
     }
 
     /// This member's name in the group.
     pub fn id(&self) -> NodeId {
-        self.id
+        self.0.id
     }
 
-    /// The group, as it changes.
+    /// The group, as it changes; leadership at once, sizes some milliseconds late.
     pub fn group(&self) -> watch::Receiver<Group> {
-        self.group.clone()
+        self.0.group.clone()
     }
 
     /// Whether a group was founded or joined here, now or in an earlier life.
     pub fn founded(&self) -> bool {
-        !self.group.borrow().seats.is_empty()
+        !self.0.group.borrow().seats.is_empty()
     }
 
     /// Makes a new group of this member alone, which then leads.
@@ -64,13 +142,25 @@ impl Journal {
     /// # Errors
     /// It is in a group already, or the file could not be written.
     pub async fn found(&self) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+        let members = BTreeMap::from([(self.0.id, self.0.me.clone())]);
+        let raft = self.0.raft.clone();
+        self.run(async move {
+            match raft.initialize(members).await {
+                Ok(()) => Ok(()),
+                Err(error) if error.fatal().is_some() => Err(StoreError::Closed),
+                Err(_) => Err(StoreError::Founded),
+            }
+        })
+        .await?;
+        let mut group = self.group();
+        let seated = group.wait_for(|group| !group.seats.is_empty()).await;
+        seated.map(drop).map_err(|_| StoreError::Closed)
     }
 
     /// Answers another member's request, which came over the node's [`Transport`] from `from`, a peer that the
     /// node knows to be a supervisor of the grid. What cannot be read is answered with an error, nothing else.
-    pub async fn answer(&self, _from: PeerId, _request: Bytes) -> Bytes {
-        Bytes::new()
+    pub async fn answer(&self, from: PeerId, request: Bytes) -> Bytes {
+        self.0.server.answer(from, request).await
     }
 
     /// Proposes records as one entry; the first is named `first`, the next `first + 1`, and so on. Returns
@@ -79,50 +169,242 @@ impl Journal {
     ///
     /// # Errors
     /// The queue is full, or this member does not lead; nothing was taken.
-    pub fn propose(&self, _first: ProposalId, records: Vec<Record>) -> Result<(), NotTaken> {
-        Err(NotTaken {
-            why: Refused::NotLeading,
-            records,
-        })
+    pub fn propose(&self, first: ProposalId, records: Vec<Record>) -> Result<(), NotTaken> {
+        let Some((term, session)) = self.0.mouth.now() else {
+            let why = Refused::NotLeading;
+            return Err(NotTaken { why, records });
+        };
+        if records.is_empty() {
+            return Ok(());
+        }
+        let why = Refused::Full;
+        let Ok(permit) = self.0.slots.clone().try_acquire_owned() else {
+            return Err(NotTaken { why, records });
+        };
+        let Ok(place) = self.0.proposals.try_reserve() else {
+            return Err(NotTaken { why, records });
+        };
+        let head = Head {
+            level: self.0.format.load(Ordering::Relaxed),
+            proposer: self.0.id,
+            session,
+            first,
+            count: u32::try_from(records.len()).unwrap_or(u32::MAX),
+        };
+        place.send(Proposal {
+            batch: Batch::new(head, records.into()),
+            term,
+            slot: self.0.server.slot(permit),
+        });
+        Ok(())
     }
 
     /// The format in which records proposed here are written from now on; 1 at first. The node sets it to
-    /// what the group has agreed on.
-    pub fn use_format(&self, _level: u32) {}
+    /// what the group has agreed on. More than this build knows is taken as the most it knows.
+    pub fn use_format(&self, level: u32) {
+        let level = level.clamp(1, crate::FORMAT_MAX);
+        self.0.format.store(level, Ordering::Relaxed);
+    }
 
     /// Adds a member that follows without a vote; the leader brings it up to date. Returns when the group
     /// knows it.
     ///
     /// # Errors
     /// Not the leader, not possible, or undecided.
-    pub async fn add(&self, _id: NodeId, _member: Member) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+    pub async fn add(&self, id: NodeId, member: Member) -> Result<(), StoreError> {
+        let level = self.0.format.load(Ordering::Relaxed);
+        if member.format_max < level {
+            return Err(StoreError::Members {
+                why: format!(
+                    "the group writes format {level}, the new member reads up to {}: start a newer build there",
+                    member.format_max
+                ),
+            });
+        }
+        let nodes = BTreeMap::from([(id, member)]);
+        self.change("adding the member", ChangeMembers::AddNodes(nodes))
+            .await
     }
 
     /// Gives a member its vote. It must be nearly up to date: see [`crate::Seat::matched`].
     ///
     /// # Errors
     /// Not the leader, not possible, or undecided.
-    pub async fn promote(&self, _id: NodeId) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+    pub async fn promote(&self, id: NodeId) -> Result<(), StoreError> {
+        let voters = [id].into();
+        self.change("the member's vote", ChangeMembers::AddVoterIds(voters))
+            .await
     }
 
-    /// Takes a member out, voter or not, and tells it. Leadership is handed over first if it is this member's.
+    /// Takes a member out, voter or not, and tells it. To take out this member itself, hand over leadership
+    /// first and ask the new leader.
     ///
     /// # Errors
-    /// Not the leader, not possible (the last voter), or undecided.
-    pub async fn remove(&self, _id: NodeId) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+    /// Not the leader, not possible (itself, the last voter), or undecided.
+    pub async fn remove(&self, id: NodeId) -> Result<(), StoreError> {
+        if id == self.0.id {
+            return Err(StoreError::Members {
+                why: "a leader does not take itself out: hand over leadership first, then ask the new leader"
+                    .to_owned(),
+            });
+        }
+        let seat = self
+            .0
+            .raft
+            .metrics()
+            .borrow_watched()
+            .membership_config
+            .get_node(&id)
+            .cloned();
+        let voter = self.0.raft.voter_ids().any(|voter| voter == id);
+        let ids = [id].into();
+        let change = match voter {
+            true => ChangeMembers::RemoveVoters(ids),
+            false => ChangeMembers::RemoveNodes(ids),
+        };
+        self.change("removing the member", change).await?;
+        if let (Some(member), Ok(handle)) = (seat, self.0.runtime.handle()) {
+            let index = self
+                .0
+                .raft
+                .metrics()
+                .borrow_watched()
+                .membership_config
+                .log_id()
+                .map_or(0, |id| id.index);
+            handle.spawn(crate::serve::tell_removed(
+                self.0.network.clone(),
+                id,
+                member,
+                index,
+            ));
+        }
+        Ok(())
     }
 
-    /// Hands leadership to a voter. Returns when this member was told [`Said::Deposed`].
+    /// Hands leadership to a voter. Returns when this member leads no longer.
     ///
     /// # Errors
     /// Not the leader, not possible, or the other did not take it in time.
-    pub async fn transfer_leader(&self, _to: NodeId) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), StoreError> {
+        let raft = self.0.raft.clone();
+        let id = self.0.id;
+        if !raft.is_leader() {
+            return Err(self.not_leading());
+        }
+        if to == id || !raft.voter_ids().any(|voter| voter == to) {
+            return Err(StoreError::Members {
+                why: format!("member {to:016x} is no other voter"),
+            });
+        }
+        self.run(async move {
+            raft.trigger()
+                .transfer_leader(to)
+                .await
+                .map_err(|_| StoreError::Closed)?;
+            let mut metrics = raft.server_metrics();
+            let taken = async {
+                loop {
+                    let leader = metrics.borrow_and_update().current_leader;
+                    if leader.is_some_and(|leader| leader != id) {
+                        return Ok(());
+                    }
+                    metrics.changed().await.map_err(|_| StoreError::Closed)?;
+                }
+            };
+            match tokio::time::timeout(CHANGE_LIMIT, taken).await {
+                Ok(taken) => taken,
+                Err(_) => Err(undecided("handing over leadership")),
+            }
+        })
+        .await
     }
 
     /// Stops, after what was appended is flushed. Hand over leadership first, where there are others.
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        let raft = self.0.raft.clone();
+        let writer = self.0.writer.clone();
+        let stopped = self.run(async move {
+            // It may have stopped already.
+            let _ = raft.shutdown().await;
+            if let Some(writer) = writer {
+                let (reply, done) = oneshot::channel();
+                if writer.send(Command::Stop(reply)).await.is_ok() {
+                    let _ = done.await;
+                }
+            }
+            Ok(())
+        });
+        // The threads are there as long as this is.
+        let _ = stopped.await;
+    }
+
+    async fn change(
+        &self,
+        what: &'static str,
+        change: ChangeMembers<NodeId, Member>,
+    ) -> Result<(), StoreError> {
+        use openraft::errors::{ClientWriteError, RaftError};
+        if !self.0.raft.is_leader() {
+            return Err(self.not_leading());
+        }
+        let raft = self.0.raft.clone();
+        self.run(async move {
+            let changed = raft.change_membership(change, false);
+            match tokio::time::timeout(CHANGE_LIMIT, changed).await {
+                Err(_) => Err(undecided(what)),
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(RaftError::Fatal(_))) => Err(StoreError::Closed),
+                Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
+                    Err(StoreError::NotLeading {
+                        leader: to.leader_id,
+                    })
+                }
+                Ok(Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)))) => {
+                    Err(undecided(what))
+                }
+                Ok(Err(RaftError::APIError(error))) => Err(StoreError::Members {
+                    why: error.to_string(),
+                }),
+            }
+        })
+        .await
+    }
+
+    fn not_leading(&self) -> StoreError {
+        StoreError::NotLeading {
+            leader: self.0.raft.metrics().borrow_watched().current_leader,
+        }
+    }
+
+    /// Runs something on the journal's own threads.
+    async fn run<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let task = self.0.runtime.handle()?.spawn(future);
+        task.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+impl Threads {
+    fn handle(&self) -> Result<Handle, StoreError> {
+        let runtime = self.0.as_ref().ok_or(StoreError::Closed)?;
+        Ok(runtime.handle().clone())
+    }
+}
+
+fn undecided(what: &'static str) -> StoreError {
+    StoreError::Undecided {
+        what,
+        limit_ms: CHANGE_LIMIT.as_millis() as u64,
+    }
+}
+
+/// Asks for a better place in the system's queue; being refused changes nothing.
+pub(crate) fn raise_priority() {
+    // SAFETY: a plain system call without pointers; on Linux it concerns the calling thread alone.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
+    }
 }

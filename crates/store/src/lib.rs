@@ -5,10 +5,22 @@
 //! everything in order over one bounded channel of [`Said`]: what is committed, when it leads, when a
 //! snapshot of its state is wanted or given. How a message reaches another member is the node's: [`Transport`].
 
+mod entry;
 mod error;
+mod files;
+mod folder;
+mod frame;
 mod journal;
+mod log;
+mod machine;
+mod open;
 mod options;
+mod rpc;
 mod said;
+mod segment;
+mod serve;
+mod snapshot;
+mod writer;
 
 pub use error::StoreError;
 pub use journal::{Journal, NotTaken, Refused};
@@ -18,5 +30,7 @@ pub use said::{Group, LogSize, Said, Seat, SnapshotRequest, WriteState};
 /// Names the first of the records that are proposed together; the others follow by one.
 pub type ProposalId = u64;
 
-/// The newest format of records that this build reads and writes.
-pub const FORMAT_MAX: u32 = 1;
+pub use hedge_model::record::FORMAT_MAX;
+
+/// The longest message that a [`Transport`] is given, or gives back, in bytes.
+pub const CALL_BYTES_MAX: usize = 15 << 20;

@@ -94,6 +94,8 @@ pub struct Options {
     pub open_max: usize,
     /// So many messages may wait in the channel of [`crate::Said`] before the journal waits too.
     pub said_max: usize,
+    /// The log goes on in a new file after this many bytes. Whole files are removed after a snapshot.
+    pub segment_bytes: u64,
     /// What is to go wrong, for trials.
     pub faults: Faults,
 }
@@ -109,6 +111,7 @@ impl Options {
             snapshot_bytes: 128 << 20,
             open_max: 4096,
             said_max: 1024,
+            segment_bytes: 64 << 20,
             faults: Faults::default(),
         }
     }
@@ -117,8 +120,8 @@ impl Options {
 /// Brings messages to other members. Called from the journal's own threads.
 pub trait Transport: Send + Sync + 'static {
     /// Brings a request to a member, whose node passes it to [`crate::Journal::answer`], and brings back what
-    /// that returned. Requests to one member may overlap. At most 2 MiB each way. An error means that nothing is known
-    /// of the request's fate.
+    /// that returned. Requests to one member may overlap. At most
+    /// [`crate::CALL_BYTES_MAX`] each way. An error means that nothing is known of the request's fate.
     fn call(
         &self,
         to: &Member,

@@ -1,0 +1,191 @@
+//! What an entry of the log carries, and the types that the agreement is made of.
+
+use crate::{Member, NodeId, StoreError};
+use bytes::Bytes;
+use hedge_model::record::{self, Record};
+use openraft::impls::leader_id_adv::LeaderId;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+
+/// The agreement's types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Types;
+
+impl openraft::RaftTypeConfig for Types {
+    type D = Batch;
+    type R = ();
+    type NodeId = NodeId;
+    type Node = Member;
+    type Term = u64;
+    type LeaderId = Term;
+    type Vote = openraft::Vote<Term>;
+    type Payload = openraft::EntryPayload<Batch, NodeId, Member>;
+    type Entry = openraft::Entry<Term, Self::Payload>;
+    type Responder<T>
+        = Slot
+    where
+        T: Send + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: Send + 'static;
+    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
+
+pub(crate) type Term = LeaderId<u64, NodeId>;
+pub(crate) type LogId = openraft::alias::LogIdOf<Types>;
+pub(crate) type Vote = openraft::alias::VoteOf<Types>;
+pub(crate) type Entry = openraft::alias::EntryOf<Types>;
+pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
+pub(crate) type Snapshot = openraft::alias::SnapshotOf<Types, crate::snapshot::Image>;
+pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
+
+/// A place among the open proposals, free again when the agreement has answered in whatever way.
+pub(crate) struct Slot {
+    /// Told where the agreement did not take the proposal.
+    pub lost: Arc<Notify>,
+    pub _permit: OwnedSemaphorePermit,
+}
+
+impl<T> openraft::raft::responder::Responder<Types, T> for Slot
+where
+    T: Send + 'static,
+{
+    fn on_complete(self, result: T) {
+        let result: &dyn Any = &result;
+        let written = result.downcast_ref::<openraft::raft::ClientWriteResult<Types>>();
+        if written.is_some_and(Result::is_err) {
+            self.lost.notify_one();
+        }
+    }
+}
+
+/// What is known of a batch of records without reading them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    /// The format of the records.
+    pub level: u32,
+    /// Who proposed them.
+    pub proposer: NodeId,
+    /// In which of its lives.
+    pub session: u64,
+    /// The name of the first.
+    pub first: u64,
+    /// How many; none in the entry by which a leader learns that it has heard everything.
+    pub count: u32,
+}
+
+/// Records that were proposed together. Whoever has them as values does not decode them, and who never needs
+/// them as bytes does not encode them.
+#[derive(Clone)]
+pub(crate) struct Batch(Arc<Inner>);
+
+struct Inner {
+    head: Head,
+    records: OnceLock<Arc<[Record]>>,
+    bytes: OnceLock<Bytes>,
+}
+
+impl Batch {
+    pub fn new(head: Head, records: Arc<[Record]>) -> Self {
+        Self(Arc::new(Inner {
+            head,
+            records: OnceLock::from(records),
+            bytes: OnceLock::new(),
+        }))
+    }
+
+    pub fn encoded(head: Head, bytes: Bytes) -> Self {
+        Self(Arc::new(Inner {
+            head,
+            records: OnceLock::new(),
+            bytes: OnceLock::from(bytes),
+        }))
+    }
+
+    pub fn head(&self) -> &Head {
+        &self.0.head
+    }
+
+    /// The records as values.
+    pub fn records(&self) -> Result<Arc<[Record]>, StoreError> {
+        if let Some(records) = self.0.records.get() {
+            return Ok(records.clone());
+        }
+        let bytes = self.0.bytes.get().cloned().unwrap_or_default();
+        let records: Arc<[Record]> = record::decode(self.0.head.level, &bytes)?.into();
+        Ok(self.0.records.get_or_init(|| records).clone())
+    }
+
+    /// The records as bytes.
+    pub fn bytes(&self) -> Result<Bytes, StoreError> {
+        if let Some(bytes) = self.0.bytes.get() {
+            return Ok(bytes.clone());
+        }
+        let records = self.0.records.get().map_or(&[][..], |records| records);
+        let bytes = Bytes::from(record::encode(self.0.head.level, records)?);
+        Ok(self.0.bytes.get_or_init(|| bytes).clone())
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} records", self.0.head.count)
+    }
+}
+
+impl Serialize for Batch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = self.bytes().map_err(serde::ser::Error::custom)?;
+        (self.0.head, Raw(bytes)).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Batch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (head, Raw(bytes)) = Deserialize::deserialize(deserializer)?;
+        Ok(Self::encoded(head, bytes))
+    }
+}
+
+/// Bytes in one piece.
+pub(crate) struct Raw(pub Bytes);
+
+impl Serialize for Raw {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Whole;
+        impl Visitor<'_> for Whole {
+            type Value = Raw;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Raw, E> {
+                Ok(Raw(Bytes::copy_from_slice(bytes)))
+            }
+
+            fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Raw, E> {
+                Ok(Raw(Bytes::from(bytes)))
+            }
+        }
+        deserializer.deserialize_bytes(Whole)
+    }
+}

@@ -1,0 +1,429 @@
+//! Puts a journal together: files, agreement, and what watches over it.
+
+use crate::entry::{Batch, Head, Term, Types};
+use crate::files::Files;
+use crate::journal::Proposal;
+use crate::log::{Known, Log};
+use crate::machine::{Growth, Machine, Mouth};
+use crate::options::Place;
+use crate::rpc::{Carry, Network};
+use crate::serve::Server;
+use crate::writer::{self, Failure, Work, Writer};
+use crate::{Group, LogSize, Member, NodeId, Options, Said, Seat, StoreError, Timing, folder};
+use openraft::async_runtime::WatchReceiver;
+use openraft::type_config::async_runtime::Instant as _;
+use openraft::{Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+
+/// How many entries stay after a snapshot, for members that are a little behind.
+const KEEP_ENTRIES: u64 = 1000;
+
+/// How often sizes are looked at, at most: they are for tables and for deciding on snapshots.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How soon the sign of leadership is tried again: an answer of a majority takes about as long.
+const MARK_EVERY: Duration = Duration::from_millis(2);
+
+/// How many proposals are handed on at a time.
+const PROPOSALS_AT_ONCE: usize = 1024;
+
+/// An open journal's parts.
+pub(crate) struct Parts {
+    pub id: NodeId,
+    pub raft: Raft<Types, Machine>,
+    pub me: Member,
+    pub group: watch::Receiver<Group>,
+    pub server: Server,
+    pub network: Network,
+    pub mouth: Arc<Mouth>,
+    pub proposals: mpsc::Sender<Proposal>,
+    pub slots: Arc<Semaphore>,
+    pub writer: Option<Writer>,
+    pub said: mpsc::Receiver<Said>,
+}
+
+/// Opens a journal. Runs on its own threads.
+pub(crate) async fn open(options: Options, carry: Arc<dyn Carry>) -> Result<Parts, StoreError> {
+    let failure = Failure::default();
+    let Store {
+        id,
+        log,
+        kept,
+        disk,
+    } = store(&options, &failure).await?;
+    let (said_to, said) = mpsc::channel(options.said_max.max(1));
+    let mouth = Arc::new(Mouth {
+        said: said_to,
+        lead: Default::default(),
+        now: Default::default(),
+    });
+    let growth = Arc::new(Growth {
+        records: AtomicU64::new(0),
+        records_max: options.snapshot_records.max(1),
+        bytes_max: options.snapshot_bytes.max(1),
+        due: Notify::new(),
+        busy: AtomicBool::new(false),
+        snapshot_bytes: AtomicU64::new(0),
+    });
+    let (removed_to, removed) = mpsc::channel(1);
+    let network = Network {
+        carry,
+        removed: removed_to,
+        limit: options.timing.heartbeat,
+    };
+    let machine = Machine {
+        id,
+        mouth: mouth.clone(),
+        failure: failure.clone(),
+        growth: growth.clone(),
+        applied: None,
+        membership: Default::default(),
+        kept: Arc::new(Mutex::new(kept)),
+        disk,
+    };
+    let writer = log.writer.clone();
+    let config = Arc::new(config(&options.timing)?);
+    let raft = Raft::new(id, config, network.clone(), log.clone(), machine).await;
+    let raft = raft.map_err(|error| {
+        taken(&failure).unwrap_or(StoreError::State {
+            why: error.to_string(),
+        })
+    })?;
+    if raft
+        .is_initialized()
+        .await
+        .map_err(|_| StoreError::Closed)?
+    {
+        // The first picture shows the group already.
+        let mut metrics = raft.metrics();
+        while metrics
+            .borrow_and_update()
+            .membership_config
+            .nodes()
+            .next()
+            .is_none()
+        {
+            metrics.changed().await.map_err(|_| StoreError::Closed)?;
+        }
+    }
+    let (group_to, group) = watch::channel(look(id, &raft.metrics().borrow_watched(), None));
+    let (proposals, waiting) = mpsc::channel(options.open_max.max(1));
+    let watcher = Watcher {
+        id,
+        raft: raft.clone(),
+        log,
+        mouth: mouth.clone(),
+        growth,
+        failure,
+        group: group_to,
+        lost: Arc::new(Notify::new()),
+    };
+    let server = Server::new(
+        id,
+        raft.clone(),
+        watcher.lost.clone(),
+        network.removed.clone(),
+    );
+    tokio::spawn(propose(raft.clone(), waiting));
+    tokio::spawn(watcher.clone().lead());
+    tokio::spawn(watcher.clone().snapshots());
+    tokio::spawn(watcher.clone().sizes());
+    tokio::spawn(watcher.removed(removed));
+    Ok(Parts {
+        id,
+        me: options.me,
+        raft,
+        group,
+        server,
+        network,
+        mouth,
+        proposals,
+        slots: Arc::new(Semaphore::new(options.open_max.max(1))),
+        writer,
+        said,
+    })
+}
+
+struct Store {
+    id: NodeId,
+    log: Log,
+    kept: Option<crate::snapshot::Kept>,
+    disk: Option<(Files, PathBuf)>,
+}
+
+async fn store(options: &Options, failure: &Failure) -> Result<Store, StoreError> {
+    let new_id = random()?;
+    let folder = match &options.place {
+        Place::Memory => {
+            return Ok(Store {
+                id: new_id,
+                log: Log {
+                    known: Arc::new(Mutex::new(Known::default())),
+                    writer: None,
+                },
+                kept: None,
+                disk: None,
+            });
+        }
+        Place::Disk(folder) => folder.clone(),
+    };
+    let files = Files::new(options.faults.clone());
+    let work = (files.clone(), folder.clone(), failure.clone());
+    let segment_bytes = options.segment_bytes.min(u64::from(u32::MAX) / 2);
+    let opened = tokio::task::spawn_blocking(move || {
+        let (files, folder, failure) = work;
+        let lock = folder::lock(&folder)?;
+        let found = folder::open(&files, &folder, new_id)?;
+        let known = Arc::new(Mutex::new(found.known));
+        let writer = writer::start(Work {
+            files,
+            folder: folder.clone(),
+            known: known.clone(),
+            failure,
+            segment_bytes,
+            chain: found.chain,
+            id: found.id,
+            _lock: lock,
+        });
+        let writer = writer.map_err(|error| crate::files::file_error("write", &folder, error))?;
+        let log = Log {
+            known,
+            writer: Some(writer),
+        };
+        Ok::<_, StoreError>((found.id, log, found.snapshot))
+    });
+    let (id, log, kept) = opened.await.map_err(|_| StoreError::Closed)??;
+    Ok(Store {
+        id,
+        log,
+        kept,
+        disk: Some((files, folder)),
+    })
+}
+
+fn config(timing: &Timing) -> Result<Config, StoreError> {
+    let ms = |time: Duration| time.as_millis().max(1) as u64;
+    Config {
+        cluster_name: "hedgerow".to_owned(),
+        heartbeat_interval: ms(timing.heartbeat),
+        election_timeout_min: ms(timing.election_min),
+        election_timeout_max: ms(timing.election_max),
+        max_payload_entries: 4096,
+        max_in_snapshot_log_to_keep: KEEP_ENTRIES,
+        // Whatever is still in the log is sent as entries; a snapshot goes to those who need older ones.
+        replication_lag_threshold: u64::MAX / 2,
+        snapshot_policy: SnapshotPolicy::Never,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        ..Config::default()
+    }
+    .validate()
+    .map_err(|error| StoreError::State {
+        why: format!("these timings do not fit together: {error}"),
+    })
+}
+
+/// Hands proposals on, in order.
+async fn propose(raft: Raft<Types, Machine>, mut waiting: mpsc::Receiver<Proposal>) {
+    let mut some = Vec::with_capacity(PROPOSALS_AT_ONCE);
+    while waiting.recv_many(&mut some, PROPOSALS_AT_ONCE).await > 0 {
+        for proposal in some.drain(..) {
+            let write = raft.write(proposal.batch).with_leader(proposal.term);
+            if write.responder(proposal.slot).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Watches the agreement and says what the core needs to hear of it.
+#[derive(Clone)]
+struct Watcher {
+    id: NodeId,
+    raft: Raft<Types, Machine>,
+    log: Log,
+    mouth: Arc<Mouth>,
+    growth: Arc<Growth>,
+    failure: Failure,
+    group: watch::Sender<Group>,
+    /// A proposal was refused though this member leads.
+    lost: Arc<Notify>,
+}
+
+impl Watcher {
+    /// Follows who leads. When it is this member, proposes the entry whose commit says so.
+    async fn lead(self) {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let (leading, leader) = {
+                let now = metrics.borrow_and_update();
+                let leading = now.state == ServerState::Leader && now.vote.committed;
+                let leader = now
+                    .current_leader
+                    .and_then(|id| Some(now.membership_config.get_node(&id)?.peer.peer));
+                (leading.then_some(now.vote.leader_id), leader)
+            };
+            let known = self.mouth.lead.lock().await.term.map(|(term, _)| term);
+            if known != leading {
+                self.mouth.depose(leader).await;
+                if let Some(term) = leading {
+                    self.begin(term).await;
+                }
+            }
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() {
+                    return;
+                },
+                () = self.lost.notified() => {
+                    // What was refused will never be committed, so the core starts anew.
+                    self.mouth.depose(None).await;
+                }
+            }
+        }
+    }
+
+    async fn begin(&self, term: Term) {
+        let Ok(session) = random() else {
+            return;
+        };
+        self.mouth.lead.lock().await.term = Some((term, session));
+        let head = Head {
+            level: 1,
+            proposer: self.id,
+            session,
+            first: 0,
+            count: 0,
+        };
+        tokio::spawn(self.clone().mark(term, Batch::new(head, Arc::new([]))));
+    }
+
+    /// Writes the entry by which this member learns that it has heard everything before it led. It is
+    /// refused until the first answers of a majority are there.
+    async fn mark(self, term: Term, batch: Batch) {
+        while self.raft.client_write(batch.clone()).await.is_err() {
+            let lead = self.mouth.lead.lock().await.term;
+            if lead.is_none_or(|(now, session)| now != term || session != batch.head().session) {
+                return;
+            }
+            tokio::time::sleep(MARK_EVERY).await;
+        }
+    }
+
+    /// Asks for a snapshot when one is due.
+    async fn snapshots(self) {
+        loop {
+            self.growth.due.notified().await;
+            if self.growth.busy.swap(true, Ordering::Relaxed) {
+                continue;
+            }
+            if self.raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Keeps the group's picture up to date, and notices the end.
+    async fn sizes(self) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let group = {
+                let now = metrics.borrow_and_update();
+                if now.running_state.is_err() {
+                    break;
+                }
+                look(self.id, &now, Some((&self.log, &self.mouth)))
+            };
+            let due = group.log.bytes
+                >= self
+                    .growth
+                    .bytes_max
+                    .max(self.growth.snapshot_bytes.load(Ordering::Relaxed))
+                && group.log.applied > group.log.snapshot.map(|index| index + KEEP_ENTRIES);
+            if due {
+                self.growth.due.notify_one();
+            }
+            self.group.send_replace(group);
+            if metrics.changed().await.is_err() {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.mouth.depose(None).await;
+        if let Some(error) = taken(&self.failure) {
+            self.mouth.say(Said::Failed(error)).await;
+        }
+    }
+
+    /// Ends this member's part when it was told that it is none.
+    async fn removed(self, mut removed: mpsc::Receiver<u64>) {
+        while let Some(index) = removed.recv().await {
+            let known = self
+                .raft
+                .metrics()
+                .borrow_watched()
+                .membership_config
+                .log_id()
+                .map_or(0, |id| id.index);
+            if index < known {
+                continue;
+            }
+            // It may have stopped already.
+            let _ = self.raft.shutdown().await;
+            self.mouth.depose(None).await;
+            self.mouth.say(Said::Removed).await;
+            return;
+        }
+    }
+}
+
+fn taken(failure: &Failure) -> Option<StoreError> {
+    failure
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .take()
+}
+
+pub(crate) fn random() -> Result<u64, StoreError> {
+    getrandom::u64().map_err(|error| StoreError::State {
+        why: format!("the system gives no random numbers: {error}"),
+    })
+}
+
+fn look(id: NodeId, now: &RaftMetrics<Types>, parts: Option<(&Log, &Mouth)>) -> Group {
+    let voters: Vec<NodeId> = now.membership_config.voter_ids().collect();
+    let seats = now.membership_config.nodes().map(|(id, member)| {
+        let matched = now
+            .replication
+            .as_ref()
+            .and_then(|all| all.get(id).copied().flatten());
+        let seat = Seat {
+            member: member.clone(),
+            voter: voters.contains(id),
+            matched: matched.map(|log_id| log_id.index),
+        };
+        (*id, seat)
+    });
+    let index = |id: &Option<crate::entry::LogId>| id.map(|id| id.index);
+    Group {
+        me: id,
+        seats: seats.collect(),
+        leader: now.current_leader,
+        leading: parts.is_some_and(|(_, mouth)| mouth.now().is_some()),
+        term: now.current_term,
+        quorum_at: now
+            .last_quorum_acked
+            .and_then(|at| Instant::now().checked_sub(at.elapsed())),
+        log: LogSize {
+            purged: index(&now.purged),
+            last: now.last_log_index,
+            applied: index(&now.last_applied),
+            snapshot: index(&now.snapshot),
+            bytes: parts.map_or(0, |(log, _)| log.bytes()),
+        },
+    }
+}

@@ -1,0 +1,216 @@
+//! Several supervisors: agreement, and members that come and go.
+
+mod support;
+
+use hedge_store::{Place, StoreError};
+use support::{Hub, Node, disk, group, join, leader, member};
+
+fn memory(count: usize) -> Vec<Place> {
+    vec![Place::Memory; count]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_voters_agree_and_survive_their_leader() {
+    let hub = Hub::default();
+    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let mut nodes = group(&hub, folders.iter().map(|one| disk(one.path())).collect()).await;
+    nodes[0].commit(0..100).await;
+    for node in &nodes {
+        node.heard
+            .until("agreement", |told| told.numbers.len() == 100)
+            .await;
+    }
+    // The leader is gone, with proposals on their way.
+    nodes[0].propose(100..200).await;
+    let gone = nodes.remove(0);
+    hub.cut(gone.peer);
+    let next = leader(&nodes).await;
+    let heard = next.heard.with(|told| told.numbers.clone());
+    assert!(heard == (0..100).collect::<Vec<_>>() || heard == (0..200).collect::<Vec<_>>());
+    next.commit(200..300).await;
+    // The old one comes back, hears that it leads no longer, and what it missed.
+    hub.mend(gone.peer);
+    gone.heard.until("deposition", |told| !told.leading).await;
+    gone.heard
+        .until("the rest", |told| told.numbers.last() == Some(&299))
+        .await;
+    let all: Vec<_> = nodes
+        .iter()
+        .chain([&gone])
+        .map(|node| node.heard.with(|told| told.numbers.clone()))
+        .collect();
+    assert!(all.iter().all(|one| *one == all[0]), "all have the same");
+    for node in nodes.into_iter().chain([gone]) {
+        node.close(&hub).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_commits_nothing() {
+    let hub = Hub::default();
+    let nodes = group(&hub, memory(3)).await;
+    nodes[0].commit(0..1).await;
+    hub.cut(nodes[0].peer);
+    nodes[0].propose(1..2).await;
+    let next = leader(&nodes[1..]).await;
+    next.commit(10..11).await;
+    nodes[0].heard.with(|told| assert_eq!(told.numbers, [0]));
+    hub.mend(nodes[0].peer);
+    nodes[0]
+        .heard
+        .until("the group's record", |told| told.numbers == [0, 10])
+        .await;
+    nodes[0]
+        .heard
+        .with(|told| assert!(!told.leading && told.own == [0]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_change_while_records_are_written() {
+    let hub = Hub::default();
+    let mut nodes = group(&hub, memory(3)).await;
+    let writer = {
+        let (journal, heard) = (nodes[0].journal.clone(), nodes[0].heard.clone());
+        tokio::spawn(async move {
+            let mut next = 0;
+            while heard.with(|told| told.leading) {
+                if journal.propose(next, vec![support::record(next)]).is_ok() {
+                    next += 1;
+                }
+                tokio::task::yield_now().await;
+            }
+            next
+        })
+    };
+    let fourth = Node::open(&hub, 4, Place::Memory).await.unwrap();
+    join(&nodes[0], &fourth).await;
+    nodes.push(fourth);
+    let third = nodes.remove(2);
+    nodes[0].journal.remove(third.id()).await.unwrap();
+    third.heard.until("removal", |told| told.removed).await;
+    let seats = nodes[0].journal.group().borrow().seats.len();
+    assert!((3..=4).contains(&seats));
+    let second = nodes[1].id();
+    nodes[0].journal.transfer_leader(second).await.unwrap();
+    nodes[1]
+        .heard
+        .until("leadership", |told| told.leading)
+        .await;
+    let proposed = writer.await.unwrap();
+    let old = nodes.remove(0);
+    assert!(matches!(
+        old.journal.remove(second).await,
+        Err(StoreError::NotLeading { .. })
+    ));
+    nodes[0].journal.remove(old.id()).await.unwrap();
+    old.heard.until("removal", |told| told.removed).await;
+    nodes[0].commit(1_000_000..1_000_001).await;
+    nodes[1]
+        .heard
+        .until("the last record", |told| {
+            told.numbers.last() == Some(&1_000_000)
+        })
+        .await;
+    let own = old.heard.with(|told| told.own.clone());
+    assert!(own.len() as u64 <= proposed && !own.is_empty());
+    let numbers = nodes[0].heard.with(|told| told.numbers.clone());
+    assert!(
+        own.iter().all(|one| numbers.binary_search(one).is_ok()),
+        "nothing acknowledged is lost"
+    );
+    assert!(
+        numbers.windows(2).all(|two| two[0] < two[1]),
+        "nothing is there twice"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_member_that_was_away_learns_it_when_it_comes_back() {
+    let hub = Hub::default();
+    let nodes = group(&hub, memory(3)).await;
+    hub.cut(nodes[2].peer);
+    nodes[0].journal.remove(nodes[2].id()).await.unwrap();
+    nodes[0].commit(0..10).await;
+    let term = nodes[0].journal.group().borrow().term;
+    // Longer than it is told by itself.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    hub.mend(nodes[2].peer);
+    nodes[2].heard.until("removal", |told| told.removed).await;
+    nodes[0].commit(10..20).await;
+    assert_eq!(
+        nodes[0].journal.group().borrow().term,
+        term,
+        "nobody was disturbed"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_member_gets_a_snapshot_of_what_is_no_longer_in_the_log() {
+    let hub = Hub::default();
+    let options = |number, place| hedge_store::Options {
+        snapshot_records: 3000,
+        ..hedge_store::Options::new(place, member(number))
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let first = Node::open_with(&hub, options(1, Place::Memory))
+        .await
+        .unwrap();
+    first.journal.found().await.unwrap();
+    first.heard.until("leader", |told| told.leading).await;
+    for number in 0..4000 {
+        first.propose(number..number + 1).await;
+    }
+    first
+        .until("snapshot", |group| {
+            group.log.purged.is_some_and(|index| index > 1000)
+        })
+        .await;
+    let second = Node::open_with(&hub, options(2, disk(folder.path())))
+        .await
+        .unwrap();
+    join(&first, &second).await;
+    first.commit(4000..4001).await;
+    second
+        .heard
+        .until("all records", |told| told.numbers.len() == 4001)
+        .await;
+    second.heard.with(|told| {
+        assert!(told.restored > 0);
+        assert_eq!(told.numbers, (0..4001).collect::<Vec<_>>());
+    });
+    // And it is there after its restart, although its log does not begin at the beginning.
+    second.close(&hub).await;
+    let second = Node::open_with(&hub, options(2, disk(folder.path())))
+        .await
+        .unwrap();
+    second
+        .heard
+        .until("all records", |told| told.numbers.len() == 4001)
+        .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_answered_with_an_error_and_changes_nothing() {
+    let hub = Hub::default();
+    let nodes = group(&hub, memory(1)).await;
+    nodes[0].commit(0..1).await;
+    let mut noise = [1_u8; 40];
+    for round in 0..2000_u32 {
+        let at = (round as usize * 7) % noise.len();
+        noise[at] = noise[at].wrapping_mul(31).wrapping_add(round as u8 | 1);
+        let length = (round as usize) % noise.len();
+        // Versions that are not spoken, and messages that end too early.
+        noise[0] = if round % 2 == 0 { 9 } else { 1 };
+        let request = match round % 2 {
+            0 => noise[..length].to_vec(),
+            _ => vec![1, 0, 200 + (round % 50) as u8],
+        };
+        let reply = support::within(
+            "answer",
+            nodes[0].journal.answer(support::peer(9), request.into()),
+        )
+        .await;
+        assert!(!reply.is_empty());
+    }
+    nodes[0].commit(1..2).await;
+}

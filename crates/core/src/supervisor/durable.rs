@@ -19,6 +19,9 @@ use std::time::Duration;
 /// The form of a snapshot, which says how the rest is to be read.
 const SNAPSHOT_FORMAT: u32 = 1;
 
+/// Tickets from which on those that are spent are forgotten.
+const SPENT_TICKETS_MAX: usize = 1000;
+
 /// What a committed record did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -187,6 +190,7 @@ impl State {
                 Verdict::Applied
             }
             Record::TicketMade(ticket) => {
+                self.forget_spent_tickets();
                 self.tickets.insert(ticket.hash, ticket.clone());
                 Verdict::Applied
             }
@@ -318,6 +322,17 @@ impl State {
         self.now = self.now.max(at);
         self.members.insert(peer, Member { role, joined: at });
         Verdict::Applied
+    }
+
+    /// Tickets that let nobody in any more are kept only as long as they are few, to say so when shown.
+    fn forget_spent_tickets(&mut self) {
+        if self.tickets.len() < SPENT_TICKETS_MAX {
+            return;
+        }
+        let expired = |ticket: &Ticket| ticket.expires.is_some_and(|end| end <= self.now);
+        let spent = |ticket: &Ticket| ticket.uses == Some(0) || expired(ticket);
+        let left = self.tickets.iter().filter(|(_, ticket)| !spent(ticket));
+        self.tickets = left.map(|(hash, ticket)| (*hash, ticket.clone())).collect();
     }
 
     fn revoke(&mut self, peer: PeerId, at: Time) -> Verdict {

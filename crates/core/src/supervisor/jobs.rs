@@ -218,7 +218,7 @@ impl Supervisor {
             if worker.connected && attempt.state != AttemptState::Cancelling {
                 send(worker.peer, ToWorker::Cancel(attempt.id), out);
             }
-            if attempt.state.active() {
+            if attempt.state.active() && attempt.state.in_hand() {
                 attempt.state = AttemptState::Cancelling;
             }
         }

@@ -50,10 +50,12 @@ pub fn random_job(dice: &mut Dice, shape: JobShape, salt: u64) -> Result<JobSpec
         };
         groups[at].command = program.command();
     }
-    let redundancy = if dice.permille(700) {
-        Redundancy::Critical
-    } else {
-        Redundancy::None
+    let redundancy = match dice.below(10) {
+        0..4 => Redundancy::Critical,
+        4..6 => Redundancy::Auto,
+        6..8 => Redundancy::Fill,
+        8 => Redundancy::Speculate,
+        _ => Redundancy::None,
     };
     let unplaceable = if dice.permille(100) {
         Unplaceable::Fail

@@ -160,8 +160,12 @@ impl Grid {
             }
             ToWorker::Cancel(id) => {
                 let known = self.told.remove(id);
-                if known.is_some_and(|told| told.worker == worker) && self.shadow.wanted(*id) {
-                    return self.violated(format!("{id} is cancelled and may still win"));
+                let (from, to) = (first_of(id.task), last_of(id.task));
+                let mut others = self.told.range(from..=to).map(|(_, told)| told.attempt);
+                let alone = !others.any(|other| self.shadow.wanted(other));
+                let mine = known.is_some_and(|told| told.worker == worker);
+                if mine && alone && self.shadow.wanted(*id) {
+                    return self.violated(format!("{id} is cancelled, may win, and is alone"));
                 }
             }
             _ => {}

@@ -111,18 +111,13 @@ fn read_qos(reader: &mut Reader, node: &Node, places: &mut Places) -> Qos {
     note(&mut places.job, &fields, &QOS_KEYS);
     let mut qos = Qos::default();
     if let Some(node) = fields.get("redundancy") {
-        let right = "redundancy = \"critical\" or \"none\"";
+        let right = "redundancy = \"none\", \"critical\", \"fill\", \"speculate\" or \"auto\"";
         match reader.text(node, "redundancy", right).as_deref() {
             Some("none") => qos.redundancy = Redundancy::None,
             Some("critical") => qos.redundancy = Redundancy::Critical,
-            Some(other @ ("fill" | "speculate" | "auto")) => {
-                not_built(
-                    reader,
-                    &node.span,
-                    &format!("redundancy = {other:?}"),
-                    right,
-                );
-            }
+            Some("fill") => qos.redundancy = Redundancy::Fill,
+            Some("speculate") => qos.redundancy = Redundancy::Speculate,
+            Some("auto") => qos.redundancy = Redundancy::Auto,
             Some(other) => reader.wrong(
                 &node.span,
                 format!("{other:?} is no kind of redundancy"),

@@ -1,6 +1,6 @@
 //! A worker connects: what it has in hand and what it holds is compared with what is known and wanted.
 
-use super::live::{Attempt, AttemptState, Content, Why, Worker, WorkerIx, find_attempt};
+use super::live::{Attempt, AttemptState, Content, Timer, Why, Worker, WorkerIx, find_attempt};
 use super::{Action, Supervisor, send};
 use hedge_model::msg::{HeldAttempt, ToWorker, WorkerInfo};
 use hedge_model::{AttemptId, Hash, JobId, PeerId};
@@ -46,7 +46,13 @@ impl Supervisor {
         left.into_iter().for_each(|id| self.detach_lost(id));
         self.monitor.start(now, peer);
         let live = self.live();
-        live.pool_changed(ix);
+        live.rated += 1;
+        if !std::mem::replace(&mut live.workers[ix as usize].benchmark_set, true) {
+            let at = now + super::capacity::BENCHMARK_AFTER;
+            live.set_timer(at, Timer::Benchmark(ix));
+        }
+        self.rate(ix);
+        self.live().pool_changed(ix);
         self.feed_starved();
         self.lose_where_gone(before, out);
         self.pull_wanted(out);
@@ -179,9 +185,10 @@ pub(crate) fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
         done: 0,
         failed: 0,
         lost_count: 0,
-        speed: 1.0,
         room_key: None,
         queue_key: None,
         class: hedge_model::capacity::Class::default(),
+        speed: 1.0,
+        benchmark_set: false,
     }
 }

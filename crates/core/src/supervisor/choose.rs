@@ -1,8 +1,9 @@
 //! Which worker gets the next attempt of a task.
 
-use super::live::{AttemptState, Live, Why, WorkerIx};
+use super::live::{AttemptState, Live, LiveTask, Why, Worker, WorkerIx};
 use super::ready::{Entry, Lane, Shape, Skip};
 use hedge_model::TaskId;
+use hedge_model::capacity::Class;
 
 /// Work sent ahead to a busy worker, per place that it has, in seconds: many round trips of a local network.
 pub(crate) const QUEUE_TIME: f64 = 0.02;
@@ -72,16 +73,25 @@ impl Live {
     }
 }
 
-/// The worker for the next attempt of a task, and why it. `ahead` is the usual time of its tasks, where it
-/// may also wait in a queue.
-pub(crate) fn choose(
-    live: &Live,
-    shape: &Shape,
-    task: TaskId,
-    copy: bool,
-    ahead: Option<f64>,
-) -> Result<(WorkerIx, Why), Miss> {
-    let known = live.tasks.get(&task);
+/// What is wanted of a worker for the next attempt of a task.
+pub(crate) struct Want<'a> {
+    pub shape: &'a Shape,
+    pub task: TaskId,
+    /// Whether the task has an attempt already.
+    pub copy: bool,
+    /// Whether only the higher class will do.
+    pub higher: bool,
+    /// The usual time of its tasks in seconds, where it may also wait in a queue.
+    pub ahead: Option<f64>,
+}
+
+/// Workers looked at for one that shares no machine and no failure domain with the task's other attempts.
+const DOMAINS_TRIED_MAX: usize = 64;
+
+/// The worker for the next attempt of a task, and why it.
+pub(crate) fn choose(live: &Live, want: &Want<'_>) -> Result<(WorkerIx, Why), Miss> {
+    let (shape, ahead) = (want.shape, want.ahead);
+    let known = live.tasks.get(&want.task);
     let busy = |ix: WorkerIx| {
         known.is_some_and(|known| {
             let attempts = known.attempts.iter();
@@ -91,12 +101,37 @@ pub(crate) fn choose(
         })
     };
     let avoid = known.map_or(&[][..], |known| &known.avoid);
-    let mut miss = Miss::Room;
-    for ix in live.roomy(shape) {
-        if !avoid.contains(&ix) && !busy(ix) {
-            return Ok((ix, if copy { Why::Elsewhere } else { Why::MostRoom }));
+    let higher = |ix: &WorkerIx| !want.higher || live.workers[*ix as usize].class == Class::Higher;
+    let mut miss = if want.higher { Miss::Task } else { Miss::Room };
+    let mut second = None;
+    for (tried, ix) in live.roomy(shape).filter(higher).enumerate() {
+        if avoid.contains(&ix) || busy(ix) {
+            miss = Miss::Task;
+            continue;
         }
-        miss = Miss::Task;
+        if !want.copy {
+            let why = match live.workers[ix as usize].class {
+                Class::Higher => Why::Faster,
+                Class::Normal => Why::MostRoom,
+            };
+            return Ok((ix, why));
+        }
+        let near = known.map_or(0, |known| nearness(live, known, ix));
+        if near == 0 {
+            return Ok((ix, Why::Elsewhere));
+        }
+        if second.is_none_or(|(nearest, _)| near < nearest) {
+            second = Some((near, ix));
+        }
+        if tried >= DOMAINS_TRIED_MAX {
+            break;
+        }
+    }
+    if let Some((_, ix)) = second {
+        return Ok((ix, Why::Elsewhere));
+    }
+    if want.higher {
+        return Err(miss);
     }
     let able = |ix: WorkerIx| {
         let worker = &live.workers[ix as usize];
@@ -128,6 +163,33 @@ pub(crate) fn choose(
                 && !busy(*ix)
         });
     queue.map(|(_, ix)| (*ix, Why::Queued)).ok_or(miss)
+}
+
+/// What a worker shares with those that run a task: 2 for a machine, 1 for a failure domain (the label
+/// `domain`), 0 for nothing.
+pub(crate) fn nearness(live: &Live, known: &LiveTask, ix: WorkerIx) -> u32 {
+    let domain = |worker: &Worker| {
+        let labels = worker.info.labels.iter();
+        labels
+            .filter(|(name, _)| &**name == "domain")
+            .map(|(_, value)| value.clone())
+            .next()
+    };
+    let worker = &live.workers[ix as usize];
+    let mine = domain(worker);
+    let attempts = known
+        .attempts
+        .iter()
+        .filter(|attempt| attempt.state.active());
+    let near = attempts.map(|attempt| {
+        let other = &live.workers[attempt.worker as usize];
+        if other.info.host == worker.info.host {
+            2
+        } else {
+            u32::from(mine.is_some() && mine == domain(other))
+        }
+    });
+    near.max().unwrap_or(0)
 }
 
 /// Why no worker that is here could ever run a task `id` of this shape; nothing where one could.

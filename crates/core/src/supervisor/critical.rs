@@ -1,5 +1,6 @@
 //! Which N of a job's K tasks are critical: those whose completion matters most to the job's.
 
+use super::learned::Learned;
 use hedge_model::JobSpec;
 use hedge_model::spec::{Group, Measure, Top};
 use std::cmp::Reverse;
@@ -88,24 +89,9 @@ fn waiting_tasks(spec: &JobSpec, group: usize) -> u64 {
         .sum()
 }
 
-/// For each group its turn: those whose tasks have the longest way from their start to the job's end first,
-/// equal ones in the order of the job file.
-pub(crate) fn ranks(spec: &JobSpec, tails: &[f64]) -> Vec<u32> {
-    let groups = spec.groups();
-    let level = |at: usize| tails[at] + time(&groups[at]).as_secs_f64();
-    let mut order: Vec<usize> = (0..groups.len()).collect();
-    order.sort_by(|a, b| level(*b).total_cmp(&level(*a)).then(a.cmp(b)));
-    let mut ranks = vec![0; groups.len()];
-    for (rank, at) in (0..).zip(order) {
-        ranks[at] = rank;
-    }
-    ranks
-}
-
 /// For each group the longest way from the end of one of its tasks to the job's end, in seconds at standard
-/// speed; `known` may know better than the job's own estimate what a task of a group takes.
-pub(crate) fn tails(spec: &JobSpec, known: impl Fn(usize) -> Option<f64>) -> Vec<f64> {
-    let took = |at: usize| known(at).unwrap_or_else(|| time(&spec.groups()[at]).as_secs_f64());
+/// speed, where a task of a group takes so many.
+pub(crate) fn tails(spec: &JobSpec, took: impl Fn(usize) -> f64) -> Vec<f64> {
     let count = spec.groups().len();
     let mut open: Vec<usize> = (0..count).map(|at| spec.waited_by(at).len()).collect();
     let mut tails = vec![0.0_f64; count];
@@ -122,6 +108,14 @@ pub(crate) fn tails(spec: &JobSpec, known: impl Fn(usize) -> Option<f64>) -> Vec
         }
     }
     tails
+}
+
+/// Groups by the way from the start of one of their tasks to the job's end, longest first.
+pub(crate) fn by_level(learned: &Learned, spec: &JobSpec, tails: &[f64]) -> Vec<usize> {
+    let level = |at: usize| tails[at] + learned.expect(&spec.groups()[at]).work_s;
+    let mut order: Vec<(f64, usize)> = (0..tails.len()).map(|at| (level(at), at)).collect();
+    order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    order.into_iter().map(|(_, at)| at).collect()
 }
 
 /// For each group the estimated time from a task's start to the job's end along the longest path.

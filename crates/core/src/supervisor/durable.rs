@@ -50,6 +50,7 @@ pub struct State {
     pub(crate) settings: Arc<Settings>,
     /// The tariff of jobs that are accepted from now on.
     pub(crate) tariff: Arc<Tariff>,
+    pub(crate) learned: super::learned::Learned,
 }
 
 /// A peer that was let in.
@@ -179,6 +180,14 @@ impl Job {
 impl State {
     /// Applies one committed record. The same records in the same order give the same state everywhere.
     pub fn apply(&mut self, record: &Record) -> Verdict {
+        let verdict = self.change(record);
+        if verdict == Verdict::Applied {
+            self.learn(record);
+        }
+        verdict
+    }
+
+    fn change(&mut self, record: &Record) -> Verdict {
         match record {
             Record::Epoch { epoch, at, secret } => {
                 if *epoch <= self.epoch {

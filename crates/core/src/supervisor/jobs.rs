@@ -51,18 +51,26 @@ impl Supervisor {
             .filter_map(|file| file.data.hash())
             .collect();
         let watched = self.watches(&spec);
-        let live = self.live();
-        for (live_group, group) in groups.iter_mut().zip(spec.groups()) {
-            live_group.shape = live.shapes.number(&group.resources, &group.labels);
-        }
         let (kinds, kind_of) = if watched {
             super::redundancy::kinds(&spec)
         } else {
             Default::default()
         };
-        let tails = super::critical::tails(&spec, |_| None);
-        for (live_group, rank) in groups.iter_mut().zip(super::critical::ranks(&spec, &tails)) {
-            live_group.rank = rank;
+        let learned = &self.state.learned;
+        let mut tails =
+            super::critical::tails(&spec, |at| learned.expect(&spec.groups()[at]).work_s);
+        for (rank, at) in super::critical::by_level(learned, &spec, &tails)
+            .into_iter()
+            .enumerate()
+        {
+            groups[at].rank = rank as u32;
+        }
+        if !watched {
+            tails = Vec::new();
+        }
+        let live = self.live();
+        for (live_group, group) in groups.iter_mut().zip(spec.groups()) {
+            live_group.shape = live.shapes.number(&group.resources, &group.labels);
         }
         live.jobs.insert(
             id,

@@ -55,6 +55,10 @@ pub(crate) struct Live {
     pub rebalancing: bool,
     /// Tasks whose loss of outputs is on its way through the journal.
     pub losing: BTreeSet<TaskId>,
+    /// Workers that came, or whose speed changed, since the line between the classes was drawn.
+    pub rated: u32,
+    /// The slowest step of speed in the higher class; none where all are alike.
+    pub higher_line: Option<i64>,
     /// Copies that are stopped as soon as a first attempt wants their place.
     pub yielding: BTreeSet<AttemptId>,
     /// Those of them that were told to stop and have not yet.
@@ -95,12 +99,14 @@ pub(crate) struct Worker {
     pub done: u64,
     pub failed: u64,
     pub lost_count: u64,
-    /// Work that it is believed to do in a second, in seconds at standard speed.
-    pub speed: f64,
     pub room_key: Option<Place>,
     pub queue_key: Option<(u32, WorkerIx)>,
     /// Whether it is one of the faster ones.
     pub class: Class,
+    /// Work that it does in a second, in seconds at standard speed.
+    pub speed: f64,
+    /// Whether a timer is set to look if benchmark tasks are due.
+    pub benchmark_set: bool,
 }
 
 /// A worker that is given nothing for a while, and why.
@@ -138,10 +144,18 @@ pub(crate) struct Attempt {
     pub stopped: Option<Charge>,
 }
 
+impl Attempt {
+    /// Whether it may still succeed and its end is not heard of.
+    pub fn alive(&self) -> bool {
+        self.state.active() && !self.reported
+    }
+}
+
 /// Why an attempt was given to its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
     MostRoom,
+    Faster,
     Queued,
     Elsewhere,
     AgainThere,
@@ -216,12 +230,12 @@ pub(crate) struct LiveGroup {
     pub version: u32,
     /// Moving mean of what an attempt takes, seconds.
     pub mean: Option<f64>,
+    /// Its turn within the job: those with the longest way to the job's end come first.
+    pub rank: u32,
     /// What its tasks need, by number in [`Live::shapes`].
     pub shape: u32,
     /// Whether its tasks are offered to be sent ahead.
     pub short: bool,
-    /// Its turn among the job's groups: those with the longest way to the job's end first.
-    pub rank: u32,
     /// Which classes it offers now, one bit each.
     pub offered: u8,
 }
@@ -293,6 +307,8 @@ pub(crate) enum Timer {
     Retention,
     /// The redundancy policies are asked again.
     Look,
+    /// A worker may be asked for benchmark tasks.
+    Benchmark(WorkerIx),
 }
 
 impl Timer {
@@ -310,6 +326,7 @@ impl Timer {
             Timer::Spread(_) => "content that other supervisors are to hold",
             Timer::Retention => "ended jobs that are kept long enough",
             Timer::Look => "copies that may pay",
+            Timer::Benchmark(_) => "benchmark tasks",
         }
     }
 }
@@ -369,6 +386,14 @@ impl LiveTask {
         self.attempts
             .iter()
             .filter(|attempt| attempt.state.active())
+            .count()
+    }
+
+    /// Attempts whose end is not heard of.
+    pub fn alive(&self) -> usize {
+        self.attempts
+            .iter()
+            .filter(|attempt| attempt.alive())
             .count()
     }
 

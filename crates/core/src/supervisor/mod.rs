@@ -6,6 +6,7 @@
 mod access;
 mod attach;
 mod body;
+mod capacity;
 mod check;
 mod choose;
 mod colleagues;
@@ -16,6 +17,7 @@ mod durable;
 mod hints;
 mod jobs;
 mod keep;
+mod learned;
 mod ledger;
 mod live;
 mod members;
@@ -31,6 +33,7 @@ mod workers;
 pub use contract::{Action, Config, Event, NotAdmitted, ProposalId, PullFailure};
 pub use critical::CriticalSet;
 pub use durable::{State, Verdict};
+pub use learned::Learned;
 pub use monitor::{Finding, Liveness, Monitor, Watch};
 
 use contract::Pending;
@@ -168,6 +171,7 @@ impl Supervisor {
             if std::mem::take(&mut live.leaving_due) {
                 self.let_leave(out);
             }
+            self.classify();
             self.schedule(out);
             self.look(out);
         }
@@ -250,6 +254,9 @@ impl Supervisor {
             _ => None,
         };
         let verdict = self.state.apply(&record);
+        if verdict == Verdict::Applied {
+            self.rate_after(&record);
+        }
         let pending = proposal.and_then(|id| self.pending.remove(&id));
         self.forget_hints(&record);
         match &record {
@@ -422,6 +429,7 @@ impl Supervisor {
                 Timer::Feed => self.feed_starved(),
                 Timer::Settled => self.give_up_absent_holders(out),
                 Timer::Look => self.live().looks.timer_fired(),
+                Timer::Benchmark(ix) => self.benchmark(ix, out),
                 Timer::Expected(ix) => self.give_up_expected(ix, out),
                 Timer::Spread(hash) => self.spread_again(hash, out),
                 Timer::Retention => self.forget_old_jobs(out),

@@ -4,13 +4,13 @@
 //! busy workers, as many as fill `QUEUE_TIME`, so that a worker never waits for the network between them.
 
 use super::body::{body_index, own_inputs};
-use super::choose::{Miss, QUEUE_TIME, choose, unplaceable};
+use super::choose::{Miss, QUEUE_TIME, Want, choose, unplaceable};
 use super::live::{Attempt, AttemptState, LiveGroup, Timer, Why, WorkerIx};
 use super::ready::{Class, Entry, Lane, Skip};
 use super::{Action, Supervisor, send};
 use hedge_model::group::Hint;
 use hedge_model::msg::{Assignment, ToWorker};
-use hedge_model::spec::Unplaceable;
+use hedge_model::spec::{CriticalPlacement, Unplaceable};
 use hedge_model::{AttemptId, JobId, Resources, TaskId};
 use std::time::Duration;
 
@@ -62,6 +62,7 @@ impl Supervisor {
         let critical = job.critical.of_group(at);
         let offers = &live.jobs[&entry.job].groups[at];
         let shape = live.shapes.get(offers.shape);
+        let require = spec.qos().critical_placement == CriticalPlacement::Require;
         let ahead = (entry.class == Class::Normal)
             .then_some(offers.mean)
             .flatten();
@@ -70,7 +71,14 @@ impl Supervisor {
                 job: entry.job,
                 number: spec.first(at) + offset,
             };
-            match choose(live, shape, task, entry.class == Class::Copy, ahead) {
+            let want = Want {
+                shape,
+                task,
+                copy: entry.class == Class::Copy,
+                higher: entry.class == Class::Critical && require && live.has_higher(),
+                ahead,
+            };
+            match choose(live, &want) {
                 Ok((worker, why)) => {
                     self.assign(entry, task, offset, worker, why, out);
                     return Ok(());

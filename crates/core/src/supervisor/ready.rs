@@ -1,5 +1,6 @@
 //! The order in which startable work is offered to workers: priority first, then the client that has least
-//! of the pool, then copies of critical tasks, critical tasks, and the rest, oldest job first, and within a job what has the longest way to its end.
+//! of the pool, then copies of critical tasks, critical tasks, and the rest, oldest job first, and within a
+//! job those with the longest way to its end.
 //!
 //! Offers lie in lanes by what their tasks need. A lane for which no worker has room is blocked until one
 //! has, so that a pass over a busy pool costs nothing however many groups wait.

@@ -10,17 +10,22 @@ use std::ops::Bound;
 const STEP: f64 = 0.1;
 
 /// Steps on either side of the standard machine that are told apart.
-const STEPS: f64 = 100.0;
+const STEPS: i64 = 100;
 /// What fewer thousandths of free CPUs count for than a step of speed.
 const FREE_MAX: u64 = (1 << 48) - 1;
 
 /// Where a worker stands: how far behind the best it could be, attempts queued there, and itself.
 pub(crate) type Place = (u64, u32, WorkerIx);
 
+/// The step of a speed; 0 is the standard machine's.
+pub(crate) fn step(speed: f64) -> i64 {
+    let step = (speed.max(1e-6).ln() / STEP).round() as i64;
+    step.clamp(-STEPS, STEPS)
+}
+
 /// Where a worker of some speed stands, with so many thousandths of CPUs free.
 pub(crate) fn place(speed: f64, free_milli: u64, queued: u32, ix: WorkerIx) -> Place {
-    let step = (speed.max(1e-6).ln() / STEP).round();
-    let behind = (STEPS - step.clamp(-STEPS, STEPS)) as u64;
+    let behind = (STEPS - step(speed)) as u64;
     let taken = FREE_MAX - free_milli.min(FREE_MAX);
     ((behind << 48) | taken, queued, ix)
 }

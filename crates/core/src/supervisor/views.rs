@@ -364,6 +364,7 @@ fn kind(redundant: bool) -> String {
 fn why_text(why: Why) -> &'static str {
     match why {
         Why::MostRoom => "the fastest worker with room for it, and of equals the one with most",
+        Why::Faster => "of the higher class, and the fastest with room for it",
         Why::Queued => "sent ahead: its tasks are short",
         Why::Elsewhere => "a copy, on a worker that has no other attempt of it",
         Why::AgainThere => "it failed there before, but there is no other worker for it",

@@ -1,13 +1,17 @@
 //! Asks the policies: when, with what view, and what becomes of their orders.
 
+use super::super::learned::Learned;
 use super::super::live::{AttemptState, Live, LiveJob, Timer, Why, WorkerIx};
 use super::super::ready::{Class, Entry};
 use super::super::{Action, Supervisor};
-use super::{Beliefs, CopyOrder, Kind, Policy, SeenAttempt, SeenJob, SeenTask, SeenWorker, View};
+use super::{
+    Auto, CopyOrder, Fill, Kind, Policy, SeenAttempt, SeenJob, SeenTask, SeenWorker, Speculate,
+    View,
+};
 use hedge_model::msg::ToWorker;
 use hedge_model::spec::Redundancy;
 use hedge_model::{JobId, JobSpec, TaskId, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Policies are not asked again sooner, however much happens.
@@ -152,8 +156,11 @@ impl Supervisor {
             if live.making_room.len() >= wanted {
                 break;
             }
-            let attempt = super::super::live::find_attempt(&mut live.tasks, id);
-            let Some(attempt) = attempt.filter(|attempt| attempt.state.active()) else {
+            let known = live.tasks.get_mut(&id.task);
+            let known = known.filter(|known| known.alive() > 1);
+            let attempt = known.and_then(|known| known.attempt(id));
+            let Some(attempt) = attempt.filter(|attempt| attempt.alive()) else {
+                // Alone by now, it is what its task has.
                 live.yielding.remove(&id);
                 continue;
             };
@@ -171,8 +178,13 @@ impl Supervisor {
     /// What a policy sees; nothing where it decides for no job that runs.
     fn view(&self, asked: &Asked) -> Option<View<'_>> {
         let live = self.live.as_ref()?;
+        let attempts = live.tasks.values().flat_map(|known| &known.attempts);
+        let running_s = attempts.filter(|attempt| attempt.holds);
+        let running_s = running_s.map(|attempt| self.now.since(attempt.since).as_secs_f64());
         let mut seen = Seen {
             live,
+            learned: &self.state.learned,
+            running_s: running_s.sum(),
             now: self.now,
             places: BTreeMap::new(),
             workers: Vec::new(),
@@ -198,7 +210,7 @@ impl Supervisor {
                 elapsed_s: self.now.since(job.accepted).as_secs_f64(),
                 ready: ready(&job.spec, live_job),
                 open: job.spec.task_count() - job.done,
-                unstarted_s: unstarted(&job.spec, live_job),
+                unstarted_s: unstarted(&self.state.learned, &job.spec, live_job),
                 running,
                 won_s: live_job.won_s,
                 spent_s: live_job.spent_s,
@@ -215,21 +227,62 @@ impl Supervisor {
             now: self.now,
             jobs,
             workers: seen.workers,
-            beliefs: Beliefs::default(),
+            pool_speed: live
+                .workers
+                .iter()
+                .filter(|worker| worker.usable())
+                .map(|worker| worker.speed)
+                .sum(),
+            beliefs: self.state.learned.beliefs(),
         })
     }
 
     fn policies(&mut self) -> Vec<Asked> {
-        let only = self
-            .policy
-            .take()
-            .map(|policy| Asked { only: None, policy });
-        only.into_iter().collect()
+        if let Some(policy) = self.policy.take() {
+            return vec![Asked { only: None, policy }];
+        }
+        let live = self.live.iter().flat_map(|live| live.jobs.iter());
+        let wanted: BTreeSet<Shipped> = live
+            .filter(|(_, job)| !job.ending)
+            .filter_map(|(id, _)| {
+                let job = self.state.jobs.get(id)?;
+                Shipped::of(job.spec.qos().redundancy)
+            })
+            .collect();
+        let ask = |shipped: Shipped| {
+            let (only, policy): (_, Box<dyn Policy>) = match shipped {
+                Shipped::Auto => (Redundancy::Auto, Box::new(Auto::default())),
+                Shipped::Speculate => (Redundancy::Speculate, Box::new(Speculate)),
+                Shipped::Fill => (Redundancy::Fill, Box::new(Fill)),
+            };
+            let only = Some(only);
+            Asked { only, policy }
+        };
+        wanted.into_iter().map(ask).collect()
     }
 
     fn put_back(&mut self, asked: Asked) {
         if asked.only.is_none() {
             self.policy = Some(asked.policy);
+        }
+    }
+}
+
+/// The policies that are shipped, in the order in which they are asked: who fills what is left comes last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Shipped {
+    Auto,
+    Speculate,
+    Fill,
+}
+
+impl Shipped {
+    fn of(redundancy: Redundancy) -> Option<Self> {
+        match redundancy {
+            Redundancy::Auto => Some(Shipped::Auto),
+            Redundancy::Speculate => Some(Shipped::Speculate),
+            Redundancy::Fill => Some(Shipped::Fill),
+            Redundancy::None | Redundancy::Critical => None,
         }
     }
 }
@@ -243,6 +296,9 @@ struct Asked {
 /// Gathers a view.
 struct Seen<'a> {
     live: &'a Live,
+    learned: &'a Learned,
+    /// Seconds that all attempts in hand have run.
+    running_s: f64,
     now: Time,
     places: BTreeMap<WorkerIx, usize>,
     workers: Vec<SeenWorker>,
@@ -258,13 +314,14 @@ impl Seen<'_> {
             peer: worker.peer,
             number: ix,
             speed: worker.speed,
-            clock_mhz: 0,
+            clock_mhz: worker.info.hardware.clock_mhz,
+            in_hand: worker.in_hand.len() as u32,
             free_milli: if worker.usable() {
                 worker.free.cpus_milli
             } else {
                 0
             },
-            loss_per_s: 0.0,
+            loss_per_s: self.learned.loss_per_s(worker.peer, self.running_s),
             in_doubt: worker.draining || !worker.reachable(),
         });
         self.places.insert(ix, self.workers.len() - 1);
@@ -284,11 +341,11 @@ impl Seen<'_> {
         let live = self.live;
         let mut running = Vec::new();
         for (task, known) in live.tasks.range(range) {
-            if known.committing.is_some() || known.active() == 0 {
+            if known.committing.is_some() || known.alive() == 0 {
                 continue;
             }
             let group = job.spec.group_of(task.number);
-            let active = known.attempts.iter().filter(|a| a.state.active());
+            let active = known.attempts.iter().filter(|a| a.alive());
             let attempts = active
                 .map(|attempt| SeenAttempt {
                     worker: self.place(attempt.worker),
@@ -298,14 +355,15 @@ impl Seen<'_> {
                     progress: None,
                 })
                 .collect();
+            let expected = self.learned.expect(&job.spec.groups()[group]);
             let barred = known.avoid.iter().map(|ix| self.place(*ix)).collect();
             running.push(SeenTask {
                 id: *task,
                 group,
                 kind: live_job.kind_of[group] as usize,
                 critical: job.critical.contains(&job.spec, task.number),
-                work_s: work(&job.spec, live_job, group),
-                spread: 0.2,
+                work_s: expected.work_s,
+                spread: expected.spread,
                 tail_s: live_job.tails[group],
                 attempts,
                 barred,
@@ -313,15 +371,6 @@ impl Seen<'_> {
         }
         running
     }
-}
-
-/// What a task of a group is expected to take at standard speed, seconds.
-fn work(spec: &JobSpec, live_job: &LiveJob, group: usize) -> f64 {
-    let said = spec.groups()[group].estimate.cpu_time;
-    said.map(|time| time.as_secs_f64())
-        .or(live_job.groups[group].mean)
-        .unwrap_or(1.0)
-        .max(1e-3)
 }
 
 fn ready(spec: &JobSpec, live_job: &LiveJob) -> u32 {
@@ -332,12 +381,15 @@ fn ready(spec: &JobSpec, live_job: &LiveJob) -> u32 {
         .sum()
 }
 
-fn unstarted(spec: &JobSpec, live_job: &LiveJob) -> f64 {
+fn unstarted(learned: &Learned, spec: &JobSpec, live_job: &LiveJob) -> f64 {
     let groups = live_job.groups.iter().enumerate();
     groups
         .map(|(at, group)| {
             let left = spec.groups()[at].count() - group.fresh + group.again.len() as u32;
-            f64::from(left) * work(spec, live_job, at)
+            if left == 0 {
+                return 0.0;
+            }
+            f64::from(left) * learned.expect(&spec.groups()[at]).work_s
         })
         .sum()
 }

@@ -3,8 +3,16 @@
 //! Copies in advance are offered to workers before first attempts. Beyond them a [`Policy`] is asked whenever
 //! machines are idle that nothing ready can use.
 
+mod auto;
+mod fill;
 mod look;
 mod policy;
+mod speculate;
+mod survival;
+
+pub use auto::{Auto, AutoSettings};
+pub use fill::Fill;
+pub use speculate::Speculate;
 
 pub use policy::{
     Beliefs, CopyOrder, Kind, Policy, SeenAttempt, SeenJob, SeenTask, SeenWorker, TIMES_MAX, View,

@@ -56,6 +56,8 @@ pub struct View<'a> {
     pub jobs: Vec<SeenJob<'a>>,
     /// Workers that have room or run a task of these jobs.
     pub workers: Vec<SeenWorker>,
+    /// Work that all workers together do in a second, in seconds at standard speed and one task each.
+    pub pool_speed: f64,
     /// What is believed of how executions go, learned from all that ended.
     pub beliefs: Beliefs,
 }
@@ -172,6 +174,8 @@ pub struct SeenWorker {
     pub speed: f64,
     /// Its clock rate in MHz as its inventory says; 0 where unknown.
     pub clock_mhz: u32,
+    /// Attempts that it has in hand.
+    pub in_hand: u32,
     /// Thousandths of CPUs that are free for copies; 0 where it may be given nothing.
     pub free_milli: u64,
     /// How often it is lost, per second.
@@ -211,7 +215,7 @@ impl Default for Beliefs {
 
 impl View<'_> {
     /// Whether a worker could be given a copy of a task, as far as is seen here: it has room, does not run it
-    /// and is not barred. `taken` is what this decision gave to workers already.
+    /// and is not barred.
     pub fn may_run(&self, job: &SeenJob<'_>, task: &SeenTask, worker: usize) -> bool {
         let need = job.spec.groups()[task.group].resources.cpus_milli;
         let seen = &self.workers[worker];
@@ -232,7 +236,14 @@ impl View<'_> {
         idle
     }
 
-    /// Distinct failure-free machines that run something of these jobs; for rules that count busy machines.
+    /// The speed of the fastest worker seen.
+    pub fn fastest(&self) -> f64 {
+        let speeds = self.workers.iter().map(|worker| worker.speed);
+        let fastest = speeds.fold(0.0, f64::max);
+        if fastest > 0.0 { fastest } else { 1.0 }
+    }
+
+    /// Distinct machines that run something of these jobs; for rules that count busy machines.
     pub fn busy(&self) -> usize {
         let attempts = self
             .jobs

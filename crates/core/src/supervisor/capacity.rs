@@ -1,0 +1,102 @@
+//! How fast workers are, which of them are the higher class, and when benchmark tasks are due.
+
+use super::live::{Live, Timer, WorkerIx};
+use super::room::step;
+use super::{Action, Supervisor, send};
+use hedge_model::capacity::Class;
+use hedge_model::msg::ToWorker;
+use hedge_model::record::Record;
+use std::time::Duration;
+
+/// The share of the pool that makes the higher class: the fastest quarter.
+pub(crate) const HIGHER_SHARE: f64 = 0.25;
+/// Scores older than this are stale, and a worker without work is asked for new ones.
+const STALE_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// After it attached a worker is left alone for so long: what it came for goes first.
+pub(crate) const BENCHMARK_AFTER: Duration = Duration::from_secs(10);
+/// And one that is busy then is looked at again after so long.
+const BENCHMARK_AGAIN_AFTER: Duration = Duration::from_secs(300);
+
+impl Supervisor {
+    /// Takes over what is known of a worker's speed now.
+    pub(crate) fn rate(&mut self, ix: WorkerIx) {
+        let live = self.live.get_or_insert_default();
+        let worker = &mut live.workers[ix as usize];
+        let known = self.state.learned.speed(worker.peer, &worker.info.hardware);
+        let before = step(worker.speed);
+        worker.speed = known.speed;
+        if before != step(known.speed) {
+            live.reindex(ix);
+            live.rated += 1;
+        }
+    }
+
+    /// Takes over what a committed record taught of workers.
+    pub(crate) fn rate_after(&mut self, record: &Record) {
+        let peer = match record {
+            Record::TaskDone { worker, usage, .. } if !usage.running.is_zero() => worker,
+            Record::Benchmarked { peer, .. } => peer,
+            _ => return,
+        };
+        let live = self.live.as_ref();
+        if let Some(ix) = live.and_then(|live| live.by_peer.get(peer).copied()) {
+            self.rate(ix);
+        }
+    }
+
+    /// Draws the line between the classes again, once enough workers came or changed.
+    pub(crate) fn classify(&mut self) {
+        let live = self.live.get_or_insert_default();
+        let usable = live.queues.len();
+        if (live.rated as usize) * 20 < usable.max(1) || live.rated == 0 {
+            return;
+        }
+        live.rated = 0;
+        let mut speeds: Vec<i64> = live
+            .queues
+            .iter()
+            .map(|(_, ix)| step(live.workers[*ix as usize].speed))
+            .collect();
+        speeds.sort_unstable_by(|a, b| b.cmp(a));
+        let count = (speeds.len() as f64 * HIGHER_SHARE).ceil() as usize;
+        let line = speeds.get(count.max(1) - 1).copied().unwrap_or(i64::MAX);
+        // Where all are alike nobody is faster.
+        let alike = speeds.last().is_none_or(|slowest| *slowest >= line);
+        for worker in &mut live.workers {
+            let higher = !alike && step(worker.speed) >= line;
+            worker.class = if higher { Class::Higher } else { Class::Normal };
+        }
+        live.higher_line = (!alike).then_some(line);
+        live.ready.unblock(|_| true);
+    }
+
+    /// Asks idle workers whose scores are missing or stale for benchmark tasks.
+    pub(crate) fn benchmark(&mut self, ix: WorkerIx, out: &mut Vec<Action>) {
+        let (now, live) = (self.now, self.live.get_or_insert_default());
+        let worker = &mut live.workers[ix as usize];
+        let known = self.state.learned.worker(worker.peer);
+        let fresh = known
+            .and_then(|known| known.scores)
+            .is_some_and(|(_, at)| now.since(at) < STALE_AFTER);
+        worker.benchmark_set = worker.reachable();
+        if !worker.benchmark_set {
+            return;
+        }
+        if fresh {
+            live.set_timer(now + STALE_AFTER, Timer::Benchmark(ix));
+        } else {
+            if worker.usable() && worker.in_hand.is_empty() {
+                send(worker.peer, ToWorker::Benchmark, out);
+            }
+            live.set_timer(now + BENCHMARK_AGAIN_AFTER, Timer::Benchmark(ix));
+        }
+    }
+}
+
+impl Live {
+    /// Whether a class of workers is faster than the rest.
+    pub fn has_higher(&self) -> bool {
+        self.higher_line.is_some()
+    }
+}

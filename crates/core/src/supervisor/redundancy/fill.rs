@@ -1,0 +1,65 @@
+//! `fill`: idle machines are given copies until all of them have an attempt, most critical tasks first. Such
+//! copies end the instant a first attempt wants their place, so they cost other work nothing.
+
+use super::{CopyOrder, Policy, View};
+use std::time::Duration;
+
+/// Attempts of one task at once.
+const ATTEMPTS_MAX: usize = 64;
+
+/// The policy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fill;
+
+impl Policy for Fill {
+    fn name(&self) -> &'static str {
+        "fill"
+    }
+
+    fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
+        // Tasks by how many attempts they have, then critical ones, then those with the longest way behind them.
+        let mut turns: Vec<(usize, bool, f64, usize, usize)> = Vec::new();
+        for (at, job) in view.jobs.iter().enumerate() {
+            for (number, task) in job.running.iter().enumerate() {
+                let way = task.work_s + task.tail_s;
+                turns.push((task.attempts.len(), !task.critical, -way, at, number));
+            }
+        }
+        let order = |a: &(usize, bool, f64, usize, usize), b: &(usize, bool, f64, usize, usize)| {
+            (a.0, a.1)
+                .cmp(&(b.0, b.1))
+                .then(a.2.total_cmp(&b.2))
+                .then((a.3, a.4).cmp(&(b.3, b.4)))
+        };
+        turns.sort_by(order);
+        let mut idle: Vec<usize> = view
+            .idle()
+            .into_iter()
+            .filter(|worker| view.workers[*worker].in_hand == 0)
+            .collect();
+        let fewest = turns.first().map_or(0, |first| first.0);
+        for round in fewest..ATTEMPTS_MAX {
+            let before = orders.len();
+            for (attempts, _, way, job, task) in &turns {
+                if *attempts > round || idle.is_empty() {
+                    break;
+                }
+                let (seen, running) = (&view.jobs[*job], &view.jobs[*job].running[*task]);
+                let fits = |worker: &usize| view.may_run(seen, running, *worker);
+                let Some(at) = idle.iter().position(fits) else {
+                    continue;
+                };
+                orders.push(CopyOrder {
+                    task: running.id,
+                    worker: idle.remove(at),
+                    yields: true,
+                    worth: -way,
+                });
+            }
+            if idle.is_empty() || orders.len() == before {
+                break;
+            }
+        }
+        None
+    }
+}

@@ -41,6 +41,7 @@ pub(crate) type Term = LeaderId<u64, NodeId>;
 pub(crate) type LogId = openraft::alias::LogIdOf<Types>;
 pub(crate) type Vote = openraft::alias::VoteOf<Types>;
 pub(crate) type Entry = openraft::alias::EntryOf<Types>;
+pub(crate) type Membership = openraft::Membership<NodeId, Member>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 pub(crate) type Snapshot = openraft::alias::SnapshotOf<Types, crate::snapshot::Image>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"hedgmemb";
-const MEMBER: &str = "member";
+pub(crate) const MEMBER: &str = "member";
 const LOCK: &str = "lock";
 
 /// What a folder holds.
@@ -171,7 +171,7 @@ fn scan_log(
     Ok(last.chain)
 }
 
-fn check_neighbours(
+pub(crate) fn check_neighbours(
     scan: &Scan,
     before: Option<&Scan>,
     covered: Option<LogId>,

@@ -15,17 +15,21 @@ mod log;
 mod machine;
 mod open;
 mod options;
+mod repair;
 mod rpc;
 mod said;
 mod segment;
 mod serve;
 mod snapshot;
+mod tools;
 mod writer;
 
 pub use error::StoreError;
 pub use journal::{Journal, NotTaken, Refused};
 pub use options::{Faults, Member, NodeId, Options, Place, Timing, Transport};
+pub use repair::{Repair, repair};
 pub use said::{Group, LogSize, Said, Seat, SnapshotRequest, WriteState};
+pub use tools::{Dump, Line, Report, What, backup, check, dump, recover};
 
 /// Names the first of the records that are proposed together; the others follow by one.
 pub type ProposalId = u64;

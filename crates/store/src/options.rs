@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Names one life of a member in its group. Random and new whenever a peer joins with an empty log, so it is
@@ -74,6 +75,33 @@ pub struct Faults {
     pub full_after: Option<u64>,
     /// The write that reaches this many bytes stops half-way and fails.
     pub short_write_at: Option<u64>,
+}
+
+/// `slow_flush=20ms,full_after=1000000,short_write_at=500000`, each part once or not at all.
+impl FromStr for Faults {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut faults = Self::default();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let bad = || {
+                format!(
+                    "`{part}` is no fault: say slow_flush=20ms, full_after=BYTES or short_write_at=BYTES"
+                )
+            };
+            let (name, value) = part.split_once('=').ok_or_else(bad)?;
+            match name {
+                "slow_flush" => {
+                    let ms = value.strip_suffix("ms").and_then(|ms| ms.parse().ok());
+                    faults.slow_flush = Duration::from_millis(ms.ok_or_else(bad)?);
+                }
+                "full_after" => faults.full_after = Some(value.parse().map_err(|_| bad())?),
+                "short_write_at" => faults.short_write_at = Some(value.parse().map_err(|_| bad())?),
+                _ => return Err(bad()),
+            }
+        }
+        Ok(faults)
+    }
 }
 
 /// How a journal is opened.

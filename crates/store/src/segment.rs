@@ -137,9 +137,33 @@ impl Segment {
         mut each: impl FnMut(u64, &[u8]) -> Result<(), StoreError>,
     ) -> Result<Scan, StoreError> {
         let bytes = read(path)?;
-        let head = frame::take_head(path, &bytes, MAGIC)?;
-        let (before, start_chain) = take_before(path, &bytes, head, chain)?;
+        let mut scan = Self::scan_whole(path, &bytes, chain)?;
+        let mut at = ENTRIES_AT as usize;
+        let end = scan.segment.end as usize;
+        let mut sum = scan.segment.start_chain;
+        while at < end
+            && let Some((body, next)) = frame::take(&bytes[at..end], sum)
+        {
+            each(at as u64, body)?;
+            sum = next;
+            at += FRAME_HEAD + body.len();
+        }
         let (flushed, sealed) = take_mark(path, &bytes)?;
+        scan.sealed = sealed;
+        let end = u64::from(scan.segment.end);
+        if end < flushed || sealed && scan.torn > 0 {
+            let what = format!(
+                "an entry is not what was written, or is cut off; {flushed} bytes were acknowledged"
+            );
+            return Err(damaged(path, end, what));
+        }
+        Ok(scan)
+    }
+
+    /// Reads as many whole entries as follow on each other, whatever was acknowledged.
+    pub fn scan_whole(path: &Path, bytes: &[u8], chain: Option<u32>) -> Result<Scan, StoreError> {
+        let head = frame::take_head(path, bytes, MAGIC)?;
+        let (before, start_chain) = take_before(path, bytes, head, chain)?;
         let first = before.map_or(0, |id| id.index + 1);
         if path
             .file_name()
@@ -152,7 +176,7 @@ impl Segment {
             ));
         }
         let mut scan = Scan {
-            segment: Segment {
+            segment: Self {
                 first,
                 path: path.to_owned(),
                 file: Arc::new(open(path)?),
@@ -163,31 +187,32 @@ impl Segment {
             before,
             last: before,
             chain: start_chain,
-            sealed,
+            sealed: false,
             torn: 0,
         };
         let mut at = ENTRIES_AT as usize;
-        while let Some((body, next)) = frame::take(&bytes[at..], scan.chain) {
-            let id =
-                entry_id(body).filter(|id| id.index == first + scan.segment.offsets.len() as u64);
-            let Some(id) = id else {
+        while let Some((body, next)) = bytes
+            .get(at..)
+            .and_then(|rest| frame::take(rest, scan.chain))
+        {
+            let expected = first + scan.segment.offsets.len() as u64;
+            let Some(id) = entry_id(body).filter(|id| id.index == expected) else {
                 return Err(damaged(path, at as u64, "an entry has the wrong number"));
             };
-            each(at as u64, body)?;
             scan.last = Some(id);
             scan.segment.offsets.push(at as u32);
             scan.chain = next;
             at += FRAME_HEAD + body.len();
         }
         scan.segment.end = at as u32;
-        scan.torn = (bytes.len() - at) as u64;
-        if (at as u64) < flushed || sealed && scan.torn > 0 {
-            let what = format!(
-                "an entry is not what was written, or is cut off; {flushed} bytes were acknowledged"
-            );
-            return Err(damaged(path, at as u64, what));
-        }
+        scan.torn = bytes.len().saturating_sub(at) as u64;
         Ok(scan)
+    }
+
+    /// The checksum that the first entry of a segment goes on from, as it is stored.
+    pub fn stored_chain(bytes: &[u8]) -> Option<u32> {
+        let sum = bytes.get(FILE_HEAD + 4..)?.first_chunk::<4>()?;
+        Some(u32::from_le_bytes(*sum))
     }
 
     /// The checksum after the last entry.
@@ -292,7 +317,8 @@ fn put_id(id: LogId) -> [u8; 24] {
     bytes
 }
 
-fn entry_id(body: &[u8]) -> Option<LogId> {
+/// The name of the entry in a frame's body.
+pub(crate) fn entry_id(body: &[u8]) -> Option<LogId> {
     body.get(1..).and_then(read_id)
 }
 

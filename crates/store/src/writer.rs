@@ -128,10 +128,9 @@ impl Work {
                 .into_iter()
                 .for_each(|one| one.io_completed(Ok(()))),
             Err(error) => {
+                // One is enough: the agreement ends with it.
                 let error = fail(&self.failure, error);
-                for one in callbacks {
-                    one.io_completed(Err(io::Error::other(error.to_string())));
-                }
+                callbacks.swap_remove(0).io_completed(Err(error));
             }
         }
         next

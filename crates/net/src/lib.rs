@@ -14,6 +14,7 @@ mod handshake;
 mod identity;
 mod link;
 mod ticket;
+mod tripwire;
 
 pub use call::{CALL_BYTES_MAX, Call, Caller, Heard, Hearing, NOTE_BYTES_MAX, calls};
 pub use close::CloseReason;
@@ -28,3 +29,4 @@ pub use handshake::{HELLO_BYTES_MAX, Hello, Incoming, PROTOCOL_VERSION, VersionR
 pub use identity::{SecretKey, load_or_create_identity, peer_id, public_key};
 pub use link::{BeatReceiver, Link, LinkReceiver, LinkSender, Traffic};
 pub use ticket::{Role, Ticket, TicketError, secret_hash};
+pub use tripwire::{Nonce, Tripwire, Tripwires};

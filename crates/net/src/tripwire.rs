@@ -1,0 +1,204 @@
+//! An idle TCP connection beside a control connection, which the kernel closes when a process dies: QUIC says
+//! nothing then. Only where a direct path exists, and it proves nothing but a death.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::AbortHandle;
+
+/// Proves that a TCP connection belongs to a control connection; told over that, valid once.
+pub type Nonce = [u8; 16];
+
+/// How long whoever connects may take to show its nonce, and a nonce waits for whoever shows it.
+const SHOWN_WITHIN: Duration = Duration::from_secs(3);
+/// How long to try one address.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// Connections that have shown nothing yet.
+const STRANGERS_MAX: usize = 64;
+/// Nonces that nobody has shown yet: as many peers as join within [`SHOWN_WITHIN`].
+const EXPECTED_MAX: usize = 16_384;
+
+type Expected = Arc<Mutex<BTreeMap<Nonce, oneshot::Sender<TcpStream>>>>;
+
+/// Where others connect their tripwires; cheap to clone. Dropping the last clone closes the port.
+#[derive(Clone, Debug)]
+pub struct Tripwires(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    port: u16,
+    expected: Expected,
+    accepting: AbortHandle,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Tripwires {
+    /// Listens at this address: at its port if that is free for TCP, else at any.
+    ///
+    /// # Errors
+    /// No port can be opened; everything else works without tripwires.
+    pub async fn bind(addr: SocketAddr) -> io::Result<Tripwires> {
+        let listener = match TcpListener::bind(addr).await {
+            Ok(listener) => listener,
+            Err(_) => TcpListener::bind(SocketAddr::new(addr.ip(), 0)).await?,
+        };
+        let port = listener.local_addr()?.port();
+        let expected = Expected::default();
+        let accepting = tokio::spawn(accept(listener, expected.clone())).abort_handle();
+        Ok(Tripwires(Arc::new(Inner {
+            port,
+            expected,
+            accepting,
+        })))
+    }
+
+    /// The TCP port that peers are to connect to.
+    pub fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    /// Expects the peer that is told this nonce, from now on. The future gives none where too many are
+    /// expected, or it does not come within 3 s.
+    pub fn expect(&self, nonce: Nonce) -> impl Future<Output = Option<Tripwire>> + Send + 'static {
+        let (found, wait) = oneshot::channel();
+        let expected = self.0.expected.clone();
+        let mut all = lock(&expected);
+        if all.len() < EXPECTED_MAX {
+            all.insert(nonce, found);
+        }
+        drop(all);
+        async move {
+            let shown = tokio::time::timeout(SHOWN_WITHIN, wait).await;
+            lock(&expected).remove(&nonce);
+            shown.ok()?.ok().map(Tripwire)
+        }
+    }
+}
+
+/// A connected tripwire.
+#[derive(Debug)]
+pub struct Tripwire(TcpStream);
+
+impl Tripwire {
+    /// Connects to a peer at one of these addresses and shows it the nonce.
+    ///
+    /// # Errors
+    /// No address answers: there is no direct path for TCP.
+    pub async fn connect(
+        ips: impl IntoIterator<Item = IpAddr>,
+        port: u16,
+        nonce: Nonce,
+    ) -> io::Result<Tripwire> {
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for ip in ips {
+            let connect = TcpStream::connect(SocketAddr::new(ip, port));
+            let connected = tokio::time::timeout(CONNECT_WITHIN, connect).await;
+            match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(mut stream) => {
+                    stream.set_nodelay(true)?;
+                    stream.write_all(&nonce).await?;
+                    return Ok(Tripwire(stream));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Waits until the other process has died or has let go.
+    pub async fn broken(mut self) {
+        // Nothing is ever said on it.
+        _ = self.0.read(&mut [0; 1]).await;
+    }
+}
+
+async fn accept(listener: TcpListener, expected: Expected) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    loop {
+        let Ok(permit) = strangers.clone().acquire_owned().await else {
+            return;
+        };
+        let Ok((mut stream, _)) = listener.accept().await else {
+            // Out of file descriptors, most likely.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let expected = expected.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let mut nonce = Nonce::default();
+            let shown = tokio::time::timeout(SHOWN_WITHIN, stream.read_exact(&mut nonce)).await;
+            if !matches!(shown, Ok(Ok(_))) {
+                return;
+            }
+            let waiting = lock(&expected).remove(&nonce);
+            if let Some(waiting) = waiting {
+                _ = waiting.send(stream);
+            }
+        });
+    }
+}
+
+fn lock(
+    expected: &Expected,
+) -> std::sync::MutexGuard<'_, BTreeMap<Nonce, oneshot::Sender<TcpStream>>> {
+    expected.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[tokio::test]
+    async fn both_sides_notice_that_the_other_let_go() {
+        let wires = Tripwires::bind((LOCALHOST, 0).into()).await.unwrap();
+        for theirs_first in [false, true] {
+            let nonce = [7; 16];
+            let expected = wires.expect(nonce);
+            let mine = Tripwire::connect([LOCALHOST], wires.port(), nonce)
+                .await
+                .unwrap();
+            let theirs = expected.await.expect("the nonce is shown");
+            let (goes, stays) = if theirs_first {
+                (theirs, mine)
+            } else {
+                (mine, theirs)
+            };
+            let mut broken = tokio::spawn(stays.broken());
+            let early = tokio::time::timeout(Duration::from_millis(50), &mut broken).await;
+            assert!(early.is_err(), "both are there");
+            drop(goes);
+            tokio::time::timeout(Duration::from_secs(10), broken)
+                .await
+                .unwrap()
+                .unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stranger_is_no_tripwire() {
+        let wires = Tripwires::bind((LOCALHOST, 0).into()).await.unwrap();
+        let expected = wires.expect([1; 16]);
+        let stranger = Tripwire::connect([LOCALHOST], wires.port(), [2; 16])
+            .await
+            .unwrap();
+        // Whoever shows a wrong nonce is let go.
+        tokio::time::timeout(Duration::from_secs(10), stranger.broken())
+            .await
+            .unwrap();
+        assert!(expected.await.is_none(), "nobody showed the right one");
+    }
+}

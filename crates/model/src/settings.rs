@@ -13,12 +13,28 @@ const UNKNOWN_MAX: usize = 256;
 /// All settings of a grid, each with its default until somebody sets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How often workers beat.
-    pub beat_interval: Duration,
-    /// Silent for this many beats a worker is suspect.
+    /// How workers with nothing in hand are watched.
+    pub watch_idle: Way,
+    /// How workers with attempts in hand are watched.
+    pub watch_assigned: Way,
+    /// How workers with attempts of critical tasks in hand are watched.
+    pub watch_critical: Way,
+    /// Beats and answers a second that the leader takes in from the whole pool; beyond, intervals grow.
+    pub beats_per_second: u32,
+    /// Silent for this many beats a worker can be suspect: the floor of suspicion.
     pub suspect_beats: u32,
-    /// Silent for this many beats a worker is given up; its attempts run elsewhere.
+    /// How unusual a silence must be to be suspicious, in standard deviations; 0 counts missing beats alone.
+    pub suspect_deviations: u32,
+    /// A silence that is suspicious however irregular a worker is: the ceiling of suspicion.
+    pub suspect_max: Duration,
+    /// Silent for this many beats a worker can be given up; its attempts run elsewhere.
     pub dead_beats: u32,
+    /// No worker is given up after a shorter silence.
+    pub dead_min: Duration,
+    /// How often workers look at the progress of their attempts.
+    pub progress_every: Duration,
+    /// An attempt without progress for so long is stalled and gets a copy; zero never looks.
+    pub stall_after: Duration,
     /// How long content of a worker that is gone is still counted on, before what made it runs again.
     pub content_grace: Duration,
     /// How many supervisors hold a job's inputs before it is accepted, and its results before it is done; all
@@ -40,15 +56,24 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// Beats: 100 ms, suspect after 3, given up after 10: a second of silence is longer than any pause of a
-    /// healthy process on a busy machine that was measured, and shorter than a person's patience. Content
+    /// Watching: 50 ms × 3 beats notice a frozen worker well within 250 ms; given up after a second, which is
+    /// longer than any pause of a healthy process on a busy machine that was measured, and shorter than a
+    /// person's patience; 10,000 beats a second cost the leader about 6 % of a core. Content
     /// grace: 3 s, a restart of the process. Keeping: a month, and what fits on a small disk. Promotion: half
     /// a minute, longer than a restart. Limits of clients: far above what a person submits by hand.
     fn default() -> Self {
         Self {
-            beat_interval: Duration::from_millis(100),
+            watch_idle: Way::beats(Duration::from_millis(500)),
+            watch_assigned: Way::beats(Duration::from_millis(50)),
+            watch_critical: Way::beats(Duration::from_millis(20)),
+            beats_per_second: 10_000,
             suspect_beats: 3,
+            suspect_deviations: 8,
+            suspect_max: Duration::from_secs(5),
             dead_beats: 10,
+            dead_min: Duration::from_secs(1),
+            progress_every: Duration::from_millis(500),
+            stall_after: Duration::ZERO,
             content_grace: Duration::from_secs(3),
             keep: 2,
             keep_jobs_for: Duration::from_secs(30 * 24 * 3600),
@@ -59,6 +84,52 @@ impl Default for Settings {
             client_bytes: 1 << 40,
             set: BTreeMap::new(),
         }
+    }
+}
+
+/// Who speaks first when a worker is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The worker beats by itself.
+    Beats,
+    /// The supervisor asks, the worker answers.
+    Asks,
+}
+
+/// How to watch a worker. In text `"50ms"` for heartbeats, `"asks 50ms"` for questions and answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Who speaks first.
+    pub mode: Mode,
+    /// How often, as long as the budget and the link allow it.
+    pub interval: Duration,
+}
+
+impl Way {
+    /// Shortest interval between two signs of life.
+    pub const INTERVAL_MIN: Duration = Duration::from_micros(500);
+    /// Longest interval between two signs of life.
+    pub const INTERVAL_MAX: Duration = TEN_MINUTES;
+
+    /// By heartbeats, so often.
+    pub const fn beats(interval: Duration) -> Self {
+        let mode = Mode::Beats;
+        Self { mode, interval }
+    }
+
+    /// By questions, so often.
+    pub const fn asks(interval: Duration) -> Self {
+        let mode = Mode::Asks;
+        Self { mode, interval }
+    }
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.mode == Mode::Asks {
+            f.write_str("asks ")?;
+        }
+        f.write_str(&span(self.interval))
     }
 }
 
@@ -93,29 +164,70 @@ const TEN_YEARS: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 const FIELDS: &[Field] = &[
     Field {
-        name: "beat_interval",
-        what: "how often workers send a heartbeat",
-        get: |s| span(s.beat_interval),
-        set: |s, v| {
-            duration(
-                &mut s.beat_interval,
-                v,
-                Duration::from_micros(500),
-                TEN_MINUTES,
-            )
-        },
+        name: "watch_idle",
+        what: "how workers with nothing to do are watched: \"500ms\" for heartbeats, \"asks 500ms\" for questions",
+        get: |s| s.watch_idle.to_string(),
+        set: |s, v| way(&mut s.watch_idle, v),
+    },
+    Field {
+        name: "watch_assigned",
+        what: "how workers with tasks are watched",
+        get: |s| s.watch_assigned.to_string(),
+        set: |s, v| way(&mut s.watch_assigned, v),
+    },
+    Field {
+        name: "watch_critical",
+        what: "how workers with critical tasks are watched",
+        get: |s| s.watch_critical.to_string(),
+        set: |s, v| way(&mut s.watch_critical, v),
+    },
+    Field {
+        name: "beats_per_second",
+        what: "beats of the whole pool that the leader takes in; beyond, intervals grow",
+        get: |s| s.beats_per_second.to_string(),
+        set: |s, v| number(&mut s.beats_per_second, v, 1, 10_000_000),
     },
     Field {
         name: "suspect_beats",
-        what: "beats missed until a worker is suspect",
+        what: "beats missed until a worker can be suspect",
         get: |s| s.suspect_beats.to_string(),
         set: |s, v| number(&mut s.suspect_beats, v, 1, 1000),
     },
     Field {
+        name: "suspect_deviations",
+        what: "standard deviations by which a suspicious silence exceeds a worker's usual ones; 0: beats alone",
+        get: |s| s.suspect_deviations.to_string(),
+        set: |s, v| number(&mut s.suspect_deviations, v, 0, 1000),
+    },
+    Field {
+        name: "suspect_max",
+        what: "silence that is suspicious however irregular a worker is",
+        get: |s| span(s.suspect_max),
+        set: |s, v| duration(&mut s.suspect_max, v, MILLISECOND, TEN_YEARS),
+    },
+    Field {
         name: "dead_beats",
-        what: "beats missed until a worker is given up",
+        what: "beats missed until a worker can be given up",
         get: |s| s.dead_beats.to_string(),
         set: |s, v| number(&mut s.dead_beats, v, 2, 10_000),
+    },
+    Field {
+        name: "dead_min",
+        what: "no worker is given up after a shorter silence",
+        get: |s| span(s.dead_min),
+        set: |s, v| duration(&mut s.dead_min, v, MILLISECOND, TEN_YEARS),
+    },
+    Field {
+        name: "progress_every",
+        what: "how often workers look at the progress of their attempts",
+        get: |s| span(s.progress_every),
+        set: |s, v| duration(&mut s.progress_every, v, MILLISECOND, TEN_MINUTES),
+    },
+    Field {
+        name: "stall_after",
+        what: "time without progress after which a task gets a copy elsewhere; 0s: never",
+        get: |s| span(s.stall_after),
+        set: |s, v| duration(&mut s.stall_after, v, Duration::ZERO, TEN_YEARS),
     },
     Field {
         name: "content_grace",
@@ -247,6 +359,18 @@ fn duration(field: &mut Duration, text: &str, min: Duration, max: Duration) -> R
         return Err(format!("it must be from {} to {}", span(min), span(max)));
     }
     *field = value;
+    Ok(())
+}
+
+fn way(field: &mut Way, text: &str) -> Result<(), String> {
+    let text = text.trim();
+    let (mode, text) = match text.strip_prefix("asks ") {
+        Some(rest) => (Mode::Asks, rest),
+        None => (Mode::Beats, text),
+    };
+    let mut interval = Duration::ZERO;
+    duration(&mut interval, text, Way::INTERVAL_MIN, Way::INTERVAL_MAX)?;
+    *field = Way { mode, interval };
     Ok(())
 }
 

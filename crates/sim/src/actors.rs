@@ -2,7 +2,7 @@
 
 use crate::worker::Input;
 use hedge_core::supervisor;
-use hedge_model::msg::{Answer, Beat};
+use hedge_model::msg::{Answer, Beat, BeatPlan};
 use hedge_model::{AttemptId, Epoch, Hash, PeerAddr, PeerId, Source, Time};
 use std::cmp::Ordering;
 
@@ -81,7 +81,13 @@ pub(crate) enum Event {
     /// An answer reaches a client.
     Answered(ConnId, Answer),
     /// The worker beats again.
-    Beat(usize, ConnId),
+    Beat(usize, ConnId, u64),
+    /// How to beat reaches a worker.
+    Planned(usize, ConnId, BeatPlan),
+    /// A question for a sign of life reaches a worker.
+    Asked(usize, ConnId, u64),
+    /// The monitor's deadline.
+    Check(u64),
     /// A peer notices that its connection is closed.
     Closed(ConnId),
     /// The supervisor notices it.

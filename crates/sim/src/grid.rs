@@ -6,7 +6,8 @@ use crate::dice::Dice;
 use crate::leader::Leader;
 use crate::shadow::Shadow;
 use crate::worker::{Input, Virtual};
-use hedge_core::supervisor::{self, Supervisor, Watch};
+use hedge_core::monitor::Settings as Watch;
+use hedge_core::supervisor::{self, Supervisor};
 use hedge_model::{Hash, JobId, JobSpec, PeerId, Resources, Time};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::fmt::Write;
@@ -369,10 +370,7 @@ impl Grid {
     fn dispatch(&mut self, event: Event) -> Result<(), Violation> {
         match event {
             Event::Up(conn, event) => self.arrive_up(conn, event),
-            Event::BeatUp(conn, beat) => {
-                let peer = self.conns[conn].peer.id();
-                self.arrive_up(conn, supervisor::Event::Beat { peer, beat })
-            }
+            Event::BeatUp(conn, beat) => self.beat_arrives(conn, beat),
             Event::AtWorker(ix, Input::Order(conn, order)) => {
                 if self.conns[conn].up {
                     self.at_worker(ix, Input::Order(conn, order))
@@ -390,10 +388,19 @@ impl Grid {
             }
             Event::Late(ix, epoch, order) => self.at_worker(ix, Input::Late(epoch, order)),
             Event::Answered(conn, answer) => self.answered(conn, answer),
-            Event::Beat(ix, conn) => {
-                self.beat(ix, conn);
+            Event::Beat(ix, conn, beating) => {
+                self.beat(ix, conn, beating);
                 Ok(())
             }
+            Event::Planned(ix, conn, plan) => {
+                self.planned(ix, conn, plan);
+                Ok(())
+            }
+            Event::Asked(ix, conn, seq) => {
+                self.asked(ix, conn, seq);
+                Ok(())
+            }
+            Event::Check(life) => self.check(life),
             Event::Closed(conn) => match self.conns[conn].peer {
                 Peer::Worker(ix) => self.at_worker(ix, Input::Closed(conn)),
                 Peer::Client(ix) => {

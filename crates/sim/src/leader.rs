@@ -3,6 +3,7 @@
 
 use crate::actors::{Conn, ConnId, Event, Peer, addr, supervisor_id};
 use crate::grid::{Grid, Violation};
+use crate::watching::Watching;
 use crate::worker::Input;
 use hedge_core::supervisor::{Action, Config, Event as Heard, PullFailure, State, Supervisor};
 use hedge_model::msg::Role;
@@ -27,6 +28,7 @@ pub(crate) struct Leader {
     log: Vec<Record>,
     pub applied: usize,
     ghost: Option<Ghost>,
+    pub watching: Watching,
 }
 
 /// A leader that was frozen while another took over.
@@ -112,7 +114,7 @@ impl Grid {
             return Ok(());
         };
         self.stats.supervisor_events += 1;
-        if self.tracing() && !matches!(event, Heard::Beat { .. } | Heard::Tick) {
+        if self.tracing() && !matches!(event, Heard::Tick) {
             self.note(format_args!("supervisor <- {event:?}"));
         }
         let change = self.before(&event);
@@ -172,6 +174,8 @@ impl Grid {
                 }
             }
             // One supervisor, and nobody joins or is shut out.
+            Action::Watch { peer, attention } => self.watch(peer, attention)?,
+            Action::WatchSettings(settings) => self.watch_settings(settings)?,
             Action::Admit { .. }
             | Action::Tell { .. }
             | Action::ToSupervisor { .. }
@@ -260,6 +264,7 @@ impl Grid {
         if life != self.leader.life || self.leader.frozen_until > self.now {
             return Ok(());
         }
+        self.watch_thawed()?;
         let backlog = std::mem::take(&mut self.leader.backlog);
         backlog
             .into_iter()
@@ -308,6 +313,7 @@ impl Grid {
         self.leader.life += 1;
         self.leader.frozen_until = Time(0);
         self.leader.tick_at = None;
+        self.leader.watching = Watching::default();
         self.told.clear();
         let after = self.dice.millis(10, 900);
         self.after(after, Event::Restart);

@@ -17,6 +17,7 @@ mod oracle;
 mod program;
 mod scenario;
 mod shadow;
+mod watching;
 mod worker;
 
 pub use dice::Dice;

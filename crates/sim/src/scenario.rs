@@ -5,7 +5,7 @@ use crate::actors::Peer;
 use crate::dice::Dice;
 use crate::grid::{Faults, Grid, Options, Stats, Violation, WorkerKind};
 use crate::jobs::{JobShape, random_job};
-use hedge_core::supervisor::Watch;
+use hedge_core::monitor::Settings as Watch;
 use hedge_model::record::JobEnd;
 use hedge_model::spec::Unplaceable;
 use std::time::Duration;

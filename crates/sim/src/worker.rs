@@ -5,7 +5,7 @@ use crate::grid::{Grid, Violation, WorkerKind};
 use crate::program::Program;
 use hedge_core::worker::{self, Unstaged, Worker};
 use hedge_model::msg::{
-    Assignment, Beat, Body, FromWorker, Outcome, Report, ToWorker, Usage, WorkerInfo,
+    Assignment, Beat, BeatPlan, Body, FromWorker, Outcome, Report, ToWorker, Usage, WorkerInfo,
 };
 use hedge_model::{AttemptId, Data, Epoch, Hash, Resources, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +39,10 @@ pub(crate) struct Virtual {
     pub backlog: Vec<Input>,
     pub busy: BTreeMap<AttemptId, Busy>,
     pub beats: u64,
+    /// How it is to beat; none before it is told.
+    pub plan: Option<BeatPlan>,
+    /// Counts the plans: beats of an old one end.
+    pub beating: u64,
     token: u64,
 }
 
@@ -68,6 +72,8 @@ impl Virtual {
             backlog: Vec::new(),
             busy: BTreeMap::new(),
             beats: 0,
+            plan: None,
+            beating: 0,
             token: 0,
         }
     }
@@ -139,6 +145,9 @@ impl Grid {
         let worker = &mut self.workers[ix];
         worker.conn = Some(conn);
         worker.beats = 0;
+        worker.plan = None;
+        worker.beating += 1;
+        let beating = worker.beating;
         let info = WorkerInfo {
             host: format!("host-{ix}").into(),
             pid: worker.life,
@@ -150,7 +159,8 @@ impl Grid {
             in_hand: worker.core.in_hand(),
         };
         self.tell(ix, FromWorker::Attach(Box::new(info)));
-        self.after(self.options.watch.interval, Event::Beat(ix, conn));
+        let first = self.options.watch.idle.interval;
+        self.after(first, Event::Beat(ix, conn, beating));
         let epoch = self.conns[conn].epoch;
         self.worker_handle(ix, worker::Event::Connected(epoch))
     }
@@ -337,23 +347,36 @@ impl Grid {
         self.worker_handle(ix, worker::Event::Finished(Box::new(report)))
     }
 
-    pub(crate) fn beat(&mut self, ix: usize, conn: ConnId) {
+    pub(crate) fn beat(&mut self, ix: usize, conn: ConnId, beating: u64) {
         let now = self.now;
         let worker = &mut self.workers[ix];
-        if worker.conn != Some(conn) || !worker.up || worker.left {
+        if worker.conn != Some(conn) || worker.beating != beating || !worker.up || worker.left {
             return;
         }
-        let next = self.options.watch.interval;
+        let next = match worker.plan {
+            Some(plan) => plan.every,
+            None => Some(self.options.watch.idle.interval),
+        };
         if worker.frozen_until > now {
             let thawed = worker.frozen_until.since(now);
-            return self.after(thawed, Event::Beat(ix, conn));
+            return self.after(thawed, Event::Beat(ix, conn, beating));
         }
+        self.send_beat(ix, conn, 0);
+        if let Some(next) = next {
+            self.after(next, Event::Beat(ix, conn, beating));
+        }
+    }
+
+    pub(crate) fn send_beat(&mut self, ix: usize, conn: ConnId, answers: u64) {
+        let worker = &mut self.workers[ix];
         worker.beats += 1;
         let beat = Beat {
             seq: worker.beats,
-            sent_ns: now.0,
+            sent_ns: self.now.0,
+            plan: worker.plan.map_or(0, |plan| plan.number),
+            answers,
             in_hand: worker.busy.len() as u32,
-            ..Beat::default()
+            attempts: Vec::new(),
         };
         let copies = match self.dice.below(100) {
             _ if !self.options.faults.network || self.healed => 1,
@@ -369,7 +392,6 @@ impl Grid {
             };
             self.after(late, Event::BeatUp(conn, beat.clone()));
         }
-        self.after(next, Event::Beat(ix, conn));
     }
 
     fn leave(&mut self, ix: usize) {

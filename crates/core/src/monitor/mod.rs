@@ -13,7 +13,8 @@ mod settings;
 mod watched;
 mod wheel;
 
-pub use settings::{Attention, INTERVAL_MAX, INTERVAL_MIN, Mode, Settings, Way};
+pub use hedge_model::settings::{Mode, Way};
+pub use settings::{Attention, Settings};
 pub use watched::Status;
 
 use hedge_model::msg::{Beat, BeatPlan};
@@ -316,7 +317,7 @@ impl Monitor {
             self.settings.way(attention).interval * self.stretches[attention as usize]
         };
         let all = Attention::ALL.into_iter().filter(used).map(interval);
-        all.min().unwrap_or(INTERVAL_MAX)
+        all.min().unwrap_or(Way::INTERVAL_MAX)
     }
 
     fn look(&mut self, now: Time, slot: u32, out: &mut Vec<Output>) {
@@ -412,7 +413,7 @@ impl Monitor {
         let interval = way.interval.saturating_mul(stretch);
         let interval = interval
             .max(watched.least_interval(&settings))
-            .min(INTERVAL_MAX);
+            .min(Way::INTERVAL_MAX);
         if let Some(plan) = watched.follow(now, way.mode, interval, settings.progress_every) {
             let (id, peer) = (watched.id, watched.peer);
             out.push(Output::Plan { id, peer, plan });

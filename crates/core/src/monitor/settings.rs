@@ -1,20 +1,12 @@
 //! How workers are watched: what the grid's owner may choose, and what the budget makes of it.
 
+use hedge_model::settings::{self, Way};
 use std::time::Duration;
 
-/// Shortest interval between two signs of life.
-pub const INTERVAL_MIN: Duration = Duration::from_micros(500);
-/// Longest interval between two signs of life.
-pub const INTERVAL_MAX: Duration = Duration::from_secs(600);
-
-/// Who speaks first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The worker beats by itself.
-    Beats,
-    /// The supervisor asks, the worker answers.
-    Asks,
-}
+/// A worker that gets its next task sooner than this is watched as closely meanwhile.
+const RELAX_AFTER: Duration = Duration::from_secs(1);
+/// Beats leave nearly all of a link to data.
+const LINK_SHARE: f64 = 0.05;
 
 /// How closely a worker is to be watched: by what it has in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,31 +24,8 @@ impl Attention {
     pub const ALL: [Attention; 3] = [Self::Idle, Self::Assigned, Self::Critical];
 }
 
-/// How to watch workers of one kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// Who speaks first.
-    pub mode: Mode,
-    /// How often, as long as the budget and the link allow it.
-    pub interval: Duration,
-}
-
-impl Way {
-    /// By heartbeats, so often.
-    pub const fn beats(interval: Duration) -> Self {
-        let mode = Mode::Beats;
-        Self { mode, interval }
-    }
-
-    /// By status requests, so often.
-    pub const fn asks(interval: Duration) -> Self {
-        let mode = Mode::Asks;
-        Self { mode, interval }
-    }
-}
-
 /// All choices about watching.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// Workers with nothing in hand.
     pub idle: Way,
@@ -91,28 +60,39 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// Found on a busy machine with two cores: 50 ms × 3 beats notice a frozen worker well within 250 ms;
-    /// 10,000 beats a second cost the supervisor about 6 % of a core.
+    /// Those of a grid where nobody set anything.
     fn default() -> Self {
-        Self {
-            idle: Way::beats(Duration::from_millis(500)),
-            assigned: Way::beats(Duration::from_millis(50)),
-            critical: Way::beats(Duration::from_millis(20)),
-            budget: 10_000,
-            suspect_beats: 3,
-            suspect_deviations: Some(8.0),
-            suspect_max: Duration::from_secs(5),
-            dead_beats: 10,
-            dead_min: Duration::from_secs(1),
-            relax_after: Duration::from_secs(1),
-            link_share: 0.05,
-            progress_every: Duration::from_millis(500),
-            stall_after: None,
-        }
+        Self::of(&settings::Settings::default())
     }
 }
 
 impl Settings {
+    /// Those that a grid's settings ask for.
+    pub fn of(grid: &settings::Settings) -> Self {
+        let some = |span: Duration| (!span.is_zero()).then_some(span);
+        Self {
+            idle: grid.watch_idle,
+            assigned: grid.watch_assigned,
+            critical: grid.watch_critical,
+            budget: grid.beats_per_second,
+            suspect_beats: grid.suspect_beats,
+            suspect_deviations: Some(f64::from(grid.suspect_deviations)).filter(|of| *of > 0.0),
+            suspect_max: grid.suspect_max,
+            dead_beats: grid.dead_beats,
+            dead_min: grid.dead_min,
+            relax_after: RELAX_AFTER,
+            link_share: LINK_SHARE,
+            progress_every: grid.progress_every,
+            stall_after: some(grid.stall_after),
+        }
+    }
+
+    /// The silence after which a worker with attempts in hand is given up, where it was regular.
+    pub fn dead_after(&self) -> Duration {
+        let silent = self.assigned.interval.saturating_mul(self.dead_beats);
+        silent.max(self.dead_min)
+    }
+
     /// The same way and interval for all, whatever they have in hand.
     pub fn uniform(way: Way) -> Self {
         Self {
@@ -131,7 +111,7 @@ impl Settings {
             Attention::Critical => self.critical,
         };
         Way {
-            interval: way.interval.clamp(INTERVAL_MIN, INTERVAL_MAX),
+            interval: way.interval.clamp(Way::INTERVAL_MIN, Way::INTERVAL_MAX),
             ..way
         }
     }

@@ -2,7 +2,7 @@
 
 use super::arrivals::Arrivals;
 use super::progress::Tracks;
-use super::settings::{Attention, Mode, Settings, Way};
+use super::{Attention, Mode, Settings, Way};
 use super::{Liveness, WatchId};
 use hedge_model::msg::{Beat, BeatPlan};
 use hedge_model::{PeerId, Time};

@@ -2,6 +2,7 @@
 
 use super::live::{Attempt, AttemptState, Content, Timer, Why, Worker, WorkerIx, find_attempt};
 use super::{Action, Supervisor, send};
+use crate::monitor::{Liveness, Progress};
 use hedge_model::msg::{HeldAttempt, ToWorker, WorkerInfo};
 use hedge_model::{AttemptId, Hash, JobId, PeerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,6 +13,7 @@ impl Supervisor {
         if let Some(ix) = self.live().by_peer.get(&peer).copied() {
             let kept: Vec<AttemptId> = info.in_hand.iter().map(|held| held.attempt).collect();
             self.lose_attempts(ix, Some(&kept), out);
+            self.unwatch(ix, out);
         }
         let (now, live) = (self.now, self.live.get_or_insert_default());
         let ix = *live
@@ -24,12 +26,15 @@ impl Supervisor {
         let worker = &mut live.workers[ix as usize];
         worker.free = info.resources.clone();
         worker.in_hand.clear();
+        worker.critical.clear();
         worker.queued.clear();
         worker.bodies.clear();
         worker.staged.clear();
         (worker.connected, worker.dead, worker.draining) = (true, false, false);
+        worker.quiet_since = None;
         worker.gone_at = now;
         live.leaving.remove(&ix);
+        live.attend.insert(ix);
         let (held, in_hand) = (info.holds.clone(), info.in_hand.clone());
         worker.info = WorkerInfo {
             holds: Vec::new(),
@@ -44,7 +49,6 @@ impl Supervisor {
         self.never_arrived(ix, out);
         let left = std::mem::take(&mut self.live().workers[ix as usize].lost);
         left.into_iter().for_each(|id| self.detach_lost(id));
-        self.monitor.start(now, peer);
         let live = self.live();
         live.rated += 1;
         if !std::mem::replace(&mut live.workers[ix as usize].benchmark_set, true) {
@@ -118,6 +122,8 @@ impl Supervisor {
                 why: Why::Adopted,
                 class,
                 stopped: None,
+                progress: Progress::default(),
+                stalled: false,
             });
         }
         self.revive(ix, id);
@@ -140,6 +146,7 @@ impl Supervisor {
             return;
         };
         let (client, spec) = (job.client, job.spec.clone());
+        let critical = job.critical.contains(&spec, id.task.number);
         let group = spec.group_of(id.task.number);
         let need = &spec.groups()[group].resources;
         let live = self.live.get_or_insert_default();
@@ -157,6 +164,10 @@ impl Supervisor {
             worker.queued.push_back(id);
         }
         worker.in_hand.insert(id);
+        if critical {
+            worker.critical.insert(id);
+        }
+        live.attend.insert(ix);
         live.ready.took(client, need.cpus_milli);
         self.pass_fresh(id.task);
         self.refresh_offers(id.task.job, group);
@@ -169,6 +180,11 @@ pub(crate) fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
         free: info.resources.clone(),
         info,
         in_hand: BTreeSet::new(),
+        critical: BTreeSet::new(),
+        attention: None,
+        liveness: Liveness::Live,
+        suspect: false,
+        quiet_since: None,
         queued: VecDeque::new(),
         lost: BTreeSet::new(),
         expected: BTreeSet::new(),

@@ -1,8 +1,8 @@
 //! What a supervisor is told and what it wants done: the whole contract between the core and what runs it.
 
-use super::monitor::Watch;
+use crate::monitor::{Attention, Finding, Settings as Watch};
 use hedge_model::group::{Colleague, FromLeader, ToLeader};
-use hedge_model::msg::{Answer, Beat, FromWorker, Reply, Request, Role, SharedSpec, ToWorker};
+use hedge_model::msg::{Answer, FromWorker, Reply, Request, Role, SharedSpec, ToWorker};
 use hedge_model::record::{FORMAT_MAX, Record};
 use hedge_model::{FileEntry, Hash, PeerAddr, PeerId, Source, SubmitKey};
 use std::time::Duration;
@@ -98,13 +98,8 @@ pub enum Event {
         /// What.
         msg: FromWorker,
     },
-    /// A heartbeat.
-    Beat {
-        /// Whose.
-        peer: PeerId,
-        /// What it says.
-        beat: Beat,
-    },
+    /// What the monitor found out.
+    Found(Finding),
     /// A client wants a job done; its specification is decoded.
     Submit {
         /// Who.
@@ -159,6 +154,15 @@ pub enum PullFailure {
 /// What a supervisor wants done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
+    /// Watch a worker, on the connection over which it attached, this closely; or no more.
+    Watch {
+        /// Whom.
+        peer: PeerId,
+        /// How closely; none ends it.
+        attention: Option<Attention>,
+    },
+    /// Watch workers like this from now on.
+    WatchSettings(Watch),
     /// Make this record durable, then hand it back as [`Event::Committed`].
     Append {
         /// Its name.

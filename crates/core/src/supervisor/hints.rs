@@ -4,6 +4,7 @@
 use super::attach::new_worker;
 use super::live::{Attempt, AttemptState, Timer, Why, WorkerIx, find_attempt};
 use super::{Action, Supervisor};
+use crate::monitor::Progress;
 use hedge_model::capacity::{Class, Hardware};
 use hedge_model::group::{FromLeader, Hint, LeaderSays};
 use hedge_model::ledger::Charge;
@@ -144,8 +145,7 @@ impl Supervisor {
     }
 
     fn expect(&mut self, hint: Hint) {
-        let watch = self.config.watch;
-        let until = self.now + watch.interval * watch.dead_beats;
+        let until = self.now + self.config.watch.dead_after();
         let now = self.now;
         let live = self.live.get_or_insert_default();
         let ix = *live
@@ -171,6 +171,8 @@ impl Supervisor {
             why: Why::Adopted,
             class: hint.class,
             stopped: None,
+            progress: Progress::default(),
+            stalled: false,
         });
         self.pass_fresh(hint.attempt.task);
     }

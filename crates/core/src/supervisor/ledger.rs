@@ -183,8 +183,8 @@ impl Supervisor {
     /// When a worker last showed a sign of life.
     pub(crate) fn last_heard(&self, ix: WorkerIx) -> Time {
         let worker = self.live.as_ref().map(|live| &live.workers[ix as usize]);
-        let silent = worker.and_then(|worker| self.monitor.liveness(self.now, worker.peer));
-        self.now - silent.map_or(Duration::ZERO, |(_, silent)| silent)
+        let quiet = worker.and_then(|worker| worker.quiet_since);
+        quiet.unwrap_or(self.now)
     }
 
     fn stop_of(&self, attempt: &Attempt) -> Option<Stopped> {

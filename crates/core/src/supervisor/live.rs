@@ -3,6 +3,7 @@
 use super::colleagues::Kept;
 use super::ready::{Class as Turn, Lane, Ready, Shapes};
 use super::room::{Place, Room, place};
+use crate::monitor::{Attention, Liveness, Progress};
 use hedge_model::capacity::Class;
 use hedge_model::ledger::Charge;
 use hedge_model::msg::{Body, WorkerInfo};
@@ -41,6 +42,8 @@ pub(crate) struct Live {
     pub leaving: BTreeSet<WorkerIx>,
     /// Whether one of them may be ready to leave.
     pub leaving_due: bool,
+    /// Workers that have more or less in hand than the monitor knows.
+    pub attend: BTreeSet<WorkerIx>,
     /// When this leader became live.
     pub since: Time,
     /// Grows when a worker comes, goes or changes what it offers.
@@ -77,6 +80,15 @@ pub(crate) struct Worker {
     pub info: WorkerInfo,
     pub free: Resources,
     pub in_hand: BTreeSet<AttemptId>,
+    /// Those of critical tasks among them.
+    pub critical: BTreeSet<AttemptId>,
+    /// How closely it is watched; none where it is not.
+    pub attention: Option<Attention>,
+    pub liveness: Liveness,
+    /// Silent for longer than it usually is: given nothing new, and what it has may be lost.
+    pub suspect: bool,
+    /// When it last showed a sign of life, where it is silent.
+    pub quiet_since: Option<Time>,
     /// Attempts sent ahead that hold no resources yet, in the order in which they will start.
     pub queued: VecDeque<AttemptId>,
     /// Attempts given up when the worker fell silent; they may still come back with it.
@@ -142,6 +154,10 @@ pub(crate) struct Attempt {
     pub class: Class,
     /// What it is charged, once it was told to stop.
     pub stopped: Option<Charge>,
+    /// As far as it was told of.
+    pub progress: Progress,
+    /// It runs and gets nowhere.
+    pub stalled: bool,
 }
 
 impl Attempt {
@@ -334,7 +350,7 @@ impl Timer {
 impl Worker {
     /// Whether it may be given work.
     pub fn usable(&self) -> bool {
-        self.reachable() && !self.draining && self.aside.is_none()
+        self.reachable() && !self.suspect && !self.draining && self.aside.is_none()
     }
 
     /// Whether it can be talked to and shows signs of life.

@@ -2,8 +2,8 @@
 
 use super::contract::Pending;
 use super::live::Timer;
-use super::monitor::Watch;
 use super::{Action, NotAdmitted, Supervisor, answer, send};
+use crate::monitor::Settings as Watch;
 use hedge_model::msg::{RefusalKind, Reply, Role, ToWorker};
 use hedge_model::record::{Record, Ticket};
 use hedge_model::view::MemberView;
@@ -16,6 +16,16 @@ const RETENTION_EVERY: Duration = Duration::from_secs(10);
 const FORGOTTEN_AT_ONCE: usize = 1000;
 
 type Refused = (RefusalKind, String);
+
+/// How the names of settings begin that say how workers are watched.
+const WATCHING: [&str; 6] = [
+    "watch_",
+    "beats_",
+    "suspect_",
+    "dead_",
+    "progress_",
+    "stall_",
+];
 
 impl Supervisor {
     /// A peer that is not connected yet wants in.
@@ -193,24 +203,19 @@ impl Supervisor {
     }
 
     /// Brings what follows from the settings in line with them.
-    pub(crate) fn follow_settings(&mut self) {
+    pub(crate) fn follow_settings(&mut self, out: &mut Vec<Action>) {
         let settings = self.state.settings();
-        let set = |name: &str| settings.changed().contains_key(name);
-        let watch = &mut self.config.watch;
-        if set("beat_interval") {
-            watch.interval = settings.beat_interval;
-        }
-        if set("suspect_beats") {
-            watch.suspect_beats = settings.suspect_beats;
-        }
-        if set("dead_beats") {
-            watch.dead_beats = settings.dead_beats;
-        }
-        if set("content_grace") {
+        let changed = settings.changed();
+        if changed.contains_key("content_grace") {
             self.config.content_grace = settings.content_grace;
         }
-        let watch: Watch = self.config.watch;
-        self.monitor.set_watch(watch);
+        let watching = |name: &str| WATCHING.iter().any(|word| name.starts_with(word));
+        if changed.keys().any(|name| watching(name)) {
+            let watch = Watch::of(settings);
+            if std::mem::replace(&mut self.config.watch, watch) != watch {
+                out.push(Action::WatchSettings(watch));
+            }
+        }
     }
 
     /// Asks for the newest format that all supervisors speak.

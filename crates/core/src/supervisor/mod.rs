@@ -5,6 +5,7 @@
 
 mod access;
 mod attach;
+mod attention;
 mod body;
 mod capacity;
 mod check;
@@ -21,7 +22,6 @@ mod learned;
 mod ledger;
 mod live;
 mod members;
-mod monitor;
 mod placement;
 mod ready;
 pub mod redundancy;
@@ -34,8 +34,8 @@ pub use contract::{Action, Config, Event, NotAdmitted, ProposalId, PullFailure};
 pub use critical::CriticalSet;
 pub use durable::{State, Verdict};
 pub use learned::Learned;
-pub use monitor::{Finding, Liveness, Monitor, Watch};
 
+use crate::monitor::{Finding, Found, Settings as Watch};
 use contract::Pending;
 use hedge_model::group::{Colleague, Hint};
 use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Role, ToWorker};
@@ -50,7 +50,6 @@ pub struct Supervisor {
     config: Config,
     state: State,
     live: Option<Live>,
-    monitor: Monitor,
     now: Time,
     last_proposal: ProposalId,
     pending: BTreeMap<ProposalId, Pending>,
@@ -72,13 +71,11 @@ pub struct Supervisor {
 impl Supervisor {
     /// A supervisor with this durable state, not live yet.
     pub fn new(config: Config, state: State) -> Self {
-        let monitor = Monitor::new(config.watch);
         let now = state.recorded_time();
         let mut supervisor = Self {
             config,
             state,
             live: None,
-            monitor,
             now,
             last_proposal: 0,
             pending: BTreeMap::new(),
@@ -92,7 +89,7 @@ impl Supervisor {
             hints: BTreeMap::new(),
             holding: BTreeMap::new(),
         };
-        supervisor.follow_settings();
+        supervisor.follow_settings(&mut Vec::new());
         supervisor
     }
 
@@ -102,13 +99,19 @@ impl Supervisor {
         self.now = self.now.max(state.recorded_time());
         self.state = state;
         self.hints.retain(|attempt, _| self.state.wants(*attempt));
-        self.follow_settings();
+        self.follow_settings(&mut Vec::new());
     }
 
     /// Takes one event at `now` and adds what is to be done to `out`, in order.
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
         self.now = self.now.max(now);
-        let beat = matches!(event, Event::Beat { .. });
+        let news = !matches!(
+            event,
+            Event::Found(Finding {
+                what: Found::Progress(..),
+                ..
+            })
+        );
         match event {
             Event::Lead { holds, secret } => {
                 (self.own_content, self.secret) = (holds, secret);
@@ -117,8 +120,8 @@ impl Supervisor {
             Event::Deposed => {
                 self.begins = None;
                 self.send_askers_away(out);
+                self.unwatch_all(out);
                 self.live = None;
-                self.monitor = Monitor::new(self.config.watch);
             }
             Event::Group(group) => self.on_group(group, out),
             Event::Linked { peer, role } => self.on_linked(peer, role, out),
@@ -143,11 +146,7 @@ impl Supervisor {
             _ if self.live.is_none() => {}
             Event::ToLeader { peer, msg } => self.on_to_leader(peer, msg, out),
             Event::FromWorker { peer, msg } => self.on_worker(peer, msg, out),
-            Event::Beat { peer, beat } => {
-                if let Some(found) = self.monitor.beat(self.now, peer, beat) {
-                    self.on_finding(found, out);
-                }
-            }
+            Event::Found(finding) => self.on_found(finding, out),
             Event::Submit {
                 peer,
                 ask,
@@ -167,26 +166,22 @@ impl Supervisor {
             Event::Tick => self.on_tick(out),
         }
         if let Some(live) = &mut self.live {
-            live.looks.changed(!beat);
+            live.looks.changed(news);
             if std::mem::take(&mut live.leaving_due) {
                 self.let_leave(out);
             }
             self.classify();
             self.schedule(out);
             self.look(out);
+            self.attend(out);
         }
     }
 
     /// When [`Event::Tick`] is due, and why.
     pub fn next_deadline(&self) -> Option<(Time, &'static str)> {
         let live = self.live.as_ref()?;
-        let check = self.monitor.next_check().map(|at| (at, "heartbeats"));
-        let timers = live.timers.first();
-        let timer = timers.map(|(at, timer)| (*at, timer.why()));
-        [check, timer]
-            .into_iter()
-            .flatten()
-            .min_by_key(|(at, _)| *at)
+        let (at, timer) = live.timers.first()?;
+        Some((*at, timer.why()))
     }
 
     /// The durable state.
@@ -204,7 +199,7 @@ impl Supervisor {
         self.pending.len()
     }
 
-    /// How workers are to beat.
+    /// How workers are to be watched.
     pub fn watch(&self) -> Watch {
         self.config.watch
     }
@@ -263,7 +258,7 @@ impl Supervisor {
             Record::MemberRevoked { peer, .. } if verdict == Verdict::Applied => {
                 self.after_revoked(*peer, out);
             }
-            Record::Set { .. } => self.follow_settings(),
+            Record::Set { .. } => self.follow_settings(out),
             Record::Epoch { .. } if proposal.is_some() && proposal == self.begins => {
                 self.begins = None;
                 match verdict {
@@ -384,6 +379,7 @@ impl Supervisor {
         live.set_timer(self.now + self.config.content_grace, Timer::Settled);
         live.set_timer(self.now, Timer::Retention);
         self.live = Some(live);
+        out.push(Action::WatchSettings(self.config.watch));
         self.count_colleagues();
         self.keep_results();
         let jobs: Vec<_> = self
@@ -409,13 +405,6 @@ impl Supervisor {
 
     fn on_tick(&mut self, out: &mut Vec<Action>) {
         let now = self.now;
-        if self.monitor.next_check().is_some_and(|at| at <= now) {
-            let mut found = Vec::new();
-            self.monitor.check(now, &mut found);
-            found
-                .into_iter()
-                .for_each(|finding| self.on_finding(finding, out));
-        }
         while let Some((at, timer)) = self.live().timers.first().copied()
             && at <= now
         {

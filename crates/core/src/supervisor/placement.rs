@@ -8,6 +8,7 @@ use super::choose::{Miss, QUEUE_TIME, Want, choose, unplaceable};
 use super::live::{Attempt, AttemptState, LiveGroup, Timer, Why, WorkerIx};
 use super::ready::{Class, Entry, Lane, Skip};
 use super::{Action, Supervisor, send};
+use crate::monitor::Progress;
 use hedge_model::group::Hint;
 use hedge_model::msg::{Assignment, ToWorker};
 use hedge_model::spec::{CriticalPlacement, Unplaceable};
@@ -182,9 +183,15 @@ impl Supervisor {
             why,
             class: live.workers[worker as usize].class,
             stopped: None,
+            progress: Progress::default(),
+            stalled: false,
         });
         let place = &mut live.workers[worker as usize];
         place.in_hand.insert(id);
+        if job.critical.contains(&job.spec, task.number) {
+            place.critical.insert(id);
+        }
+        live.attend.insert(worker);
         if queued {
             place.queued.push_back(id);
         } else {

@@ -3,8 +3,8 @@
 use super::Supervisor;
 use super::durable::Job;
 use super::live::{AttemptState, LiveTask, Why};
-use super::monitor::Liveness;
 use super::requests::no_such_job;
+use crate::monitor::{Attention, Liveness};
 use hedge_model::msg::RefusalKind;
 use hedge_model::record::{End, JobEnd};
 use hedge_model::view::{
@@ -99,17 +99,15 @@ impl Supervisor {
         let Some(live) = &self.live else {
             return Vec::new();
         };
-        let interval = self.config.watch.interval;
         let view = |worker: &super::live::Worker| {
-            let (liveness, silent) = self
-                .monitor
-                .liveness(self.now, worker.peer)
-                .unwrap_or((Liveness::Dead, self.now.since(worker.gone_at)));
-            let liveness = if worker.connected {
-                liveness
+            let here = worker.connected && !worker.dead;
+            let liveness = if here {
+                worker.liveness
             } else {
                 Liveness::Dead
             };
+            let quiet = worker.quiet_since.or((!here).then_some(worker.gone_at));
+            let silent = quiet.map_or(Duration::ZERO, |since| self.now.since(since));
             let aside = worker
                 .aside
                 .as_ref()
@@ -127,7 +125,11 @@ impl Supervisor {
                 done: worker.done,
                 failed: worker.failed,
                 lost: worker.lost_count,
-                beat_interval_ms: ms(interval),
+                beat_interval_ms: ms(self
+                    .config
+                    .watch
+                    .way(worker.attention.unwrap_or(Attention::Idle))
+                    .interval),
                 silent_ms: ms(silent),
             }
         };

@@ -1,7 +1,6 @@
 //! Workers come, report, fall silent, return and leave.
 
 use super::live::{AttemptState, Submission, Timer, WorkerIx, find_attempt};
-use super::monitor::{Finding, Liveness};
 use super::{Action, Supervisor, send};
 use hedge_model::msg::{FromWorker, Outcome, Report, ToWorker, Usage};
 use hedge_model::record::{End, Record};
@@ -196,36 +195,11 @@ impl Supervisor {
             self.live().workers[ix as usize].connected = false;
             self.give_up(ix, out);
         }
-        self.monitor.stop(peer);
-    }
-
-    pub(crate) fn on_finding(&mut self, finding: Finding, out: &mut Vec<Action>) {
-        let Some(ix) = self.live().by_peer.get(&finding.peer).copied() else {
-            return;
-        };
-        let worker = &mut self.live().workers[ix as usize];
-        match finding.liveness {
-            Liveness::Dead if !worker.dead => {
-                worker.dead = true;
-                self.give_up(ix, out);
-            }
-            Liveness::Live if worker.dead => {
-                worker.dead = false;
-                worker.free = worker.info.resources.clone();
-                let lost = std::mem::take(&mut worker.lost);
-                lost.into_iter().for_each(|id| self.revive(ix, id));
-                let live = self.live();
-                live.pool_changed(ix);
-                self.feed_starved();
-                self.pull_wanted(out);
-                self.live().leaving_due = true;
-            }
-            _ => {}
-        }
+        self.unwatch(ix, out);
     }
 
     /// What a worker had in hand is assigned elsewhere; it may still come back with it and win.
-    fn give_up(&mut self, ix: WorkerIx, out: &mut Vec<Action>) {
+    pub(crate) fn give_up(&mut self, ix: WorkerIx, out: &mut Vec<Action>) {
         self.lose_attempts(ix, None, out);
         let (now, grace) = (self.now, self.config.content_grace);
         let live = self.live();
@@ -255,7 +229,9 @@ impl Supervisor {
         let worker = &mut self.live().workers[ix as usize];
         let peer = worker.peer;
         let in_hand = std::mem::take(&mut worker.in_hand);
+        worker.critical.clear();
         worker.queued.clear();
+        self.live().attend.insert(ix);
         for id in in_hand {
             let live = self.live.get_or_insert_default();
             let Some(attempt) = find_attempt(&mut live.tasks, id) else {
@@ -374,10 +350,12 @@ impl Supervisor {
         }
         let worker = &mut live.workers[ix as usize];
         worker.in_hand.remove(&id);
+        worker.critical.remove(&id);
         live.leaving_due |= worker.draining;
         if !attempt.holds {
             worker.queued.retain(|queued| *queued != id);
         }
+        self.live().attend.insert(ix);
         self.give_share(id, attempt.holds, ix);
         self.move_up(ix);
         let live = self.live();

@@ -3,6 +3,7 @@
 
 #![allow(dead_code)] // each test file uses its own part
 
+use hedge_core::monitor::{Monitor, Output, Settings, WatchId, Way};
 use hedge_core::supervisor::{Action, Config, Event, State, Supervisor};
 use hedge_model::msg::{
     Beat, FromWorker, HeldAttempt, Outcome, Refusal, Reply, Report, Request, Role, ToWorker, Usage,
@@ -22,6 +23,8 @@ use std::time::Duration;
 pub struct Rig {
     pub core: Supervisor,
     pub now: Time,
+    pub monitor: Monitor,
+    watched: BTreeMap<PeerId, (WatchId, u32)>,
     out: Vec<Action>,
     lines: Vec<String>,
     /// What workers were given, with the proofs.
@@ -62,10 +65,16 @@ impl Rig {
                 at: Time(0),
             });
         }
-        let config = Config::new(addr(PeerId([9; 32])));
+        let watch = Settings::uniform(Way::beats(Duration::from_millis(100)));
+        let config = Config {
+            watch,
+            ..Config::new(addr(PeerId([9; 32])))
+        };
         let mut rig = Self {
             now: state.recorded_time(),
             core: Supervisor::new(config, state),
+            monitor: Monitor::new(watch),
+            watched: BTreeMap::new(),
             out: Vec::new(),
             lines: Vec::new(),
             given: BTreeMap::new(),
@@ -89,8 +98,52 @@ impl Rig {
     }
 
     pub fn event(&mut self, event: Event) {
+        let before = self.out.len();
         self.core.handle(self.now, event, &mut self.out);
         self.core.check().expect("an invariant is broken");
+        let mut outputs = Vec::new();
+        let watching =
+            |action: &mut Action| matches!(action, Action::Watch { .. } | Action::WatchSettings(_));
+        for action in self.out.extract_if(before.., watching) {
+            match action {
+                Action::WatchSettings(settings) => {
+                    self.monitor.set(self.now, settings, &mut outputs)
+                }
+                Action::Watch {
+                    peer,
+                    attention: Some(attention),
+                } => {
+                    let (monitor, now) = (&mut self.monitor, self.now);
+                    let start = || (monitor.start(now, peer, &mut outputs), 0);
+                    let (id, _) = *self.watched.entry(peer).or_insert_with(start);
+                    monitor.attend(now, id, attention, &mut outputs);
+                }
+                Action::Watch {
+                    peer,
+                    attention: None,
+                } => {
+                    if let Some((id, _)) = self.watched.remove(&peer) {
+                        self.monitor.stop(self.now, id, &mut outputs);
+                    }
+                }
+                _ => unreachable!(),
+            }
+        }
+        self.monitored(outputs);
+    }
+
+    fn monitored(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Found(finding) => self.event(Event::Found(finding)),
+                Output::Plan { peer, plan, .. } => {
+                    if let Some(watched) = self.watched.get_mut(&peer) {
+                        watched.1 = plan.number;
+                    }
+                }
+                Output::Ask { .. } => {}
+            }
+        }
     }
 
     /// What a worker says of attempts that it was given by this leader.
@@ -102,9 +155,21 @@ impl Rig {
     /// Time passes, with a tick at each deadline on the way.
     pub fn pass(&mut self, span: Duration) {
         let end = self.now + span;
-        while let Some((at, _)) = self.core.next_deadline().filter(|(at, _)| *at <= end) {
+        loop {
+            let tick = self.core.next_deadline().map(|(at, _)| at);
+            let check = self.monitor.next_check();
+            let first = [tick, check].into_iter().flatten().min();
+            let Some(at) = first.filter(|at| *at <= end) else {
+                break;
+            };
             self.now = self.now.max(at);
-            self.event(Event::Tick);
+            if tick == Some(at) {
+                self.event(Event::Tick);
+            } else {
+                let mut outputs = Vec::new();
+                self.monitor.check(self.now, &mut outputs);
+                self.monitored(outputs);
+            }
         }
         self.now = end;
     }
@@ -121,8 +186,12 @@ impl Rig {
                     in_hand: 0,
                     ..Beat::default()
                 };
-                let peer = worker(*number);
-                self.event(Event::Beat { peer, beat });
+                let mut outputs = Vec::new();
+                if let Some((id, plan)) = self.watched.get(&worker(*number)).copied() {
+                    let beat = Beat { plan, ..beat };
+                    self.monitor.beat(self.now, id, &beat, 40, &mut outputs);
+                }
+                self.monitored(outputs);
             }
             self.pass(Duration::from_millis(100));
         }
@@ -434,6 +503,11 @@ pub fn line(action: &Action) -> String {
                 reply_line(&answer.reply)
             )
         }
+        Action::Watch {
+            peer: who,
+            attention,
+        } => format!("watch {}: {attention:?}", peer(*who)),
+        Action::WatchSettings(_) => "watch settings".into(),
         Action::Admit { peer: who, refused } => format!("admit {}: {refused:?}", peer(*who)),
         Action::Pull { hash, sources, .. } => {
             let from: Vec<String> = sources.iter().map(|source| peer(source.peer)).collect();

@@ -2,18 +2,15 @@
 //! thousands of runs take seconds. What the network, processes and clients can do to them is for [`crate::Grid`].
 
 use crate::Error;
-use hedge_core::supervisor::{self, Config, State, Supervisor, Watch};
+use hedge_core::supervisor::{self, Config, State, Supervisor};
 use hedge_core::worker::{self, Worker};
-use hedge_model::msg::{Beat, FromWorker, Outcome, Reply, Report, ToWorker, Usage, WorkerInfo};
+use hedge_model::msg::{FromWorker, Outcome, Reply, Report, ToWorker, Usage, WorkerInfo};
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::{AttemptId, Epoch, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Workers are not watched by their beats here: losses are told. A check a year keeps the monitor content.
-const WATCH_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
 
 /// What a machine offers and how long things take there.
 pub(crate) trait World {
@@ -124,12 +121,7 @@ pub(crate) fn machine(peer: PeerId) -> usize {
 
 /// The default configuration of a supervisor here.
 pub(crate) fn config() -> Config {
-    let mut config = Config::new(addr(me()));
-    config.watch = Watch {
-        interval: WATCH_INTERVAL,
-        ..config.watch
-    };
-    config
+    Config::new(addr(me()))
 }
 
 /// Seconds as an instant or a span.
@@ -221,7 +213,6 @@ impl<W: World> Arena<W> {
                 }
                 (_, Some(at)) if at <= until => {
                     self.now = at;
-                    self.beat_all();
                     self.tell(supervisor::Event::Tick);
                 }
                 _ => {
@@ -259,26 +250,6 @@ impl<W: World> Arena<W> {
     fn at(&mut self, at: Time, due: Due) {
         self.count += 1;
         self.due.push(Reverse((at, self.count, due)));
-    }
-
-    /// Everyone who is there shows a sign of life, so that none is given up for silence.
-    fn beat_all(&mut self) {
-        let next = self.core.next_deadline();
-        if next.is_none_or(|(_, why)| why != "heartbeats") {
-            return;
-        }
-        for number in 0..self.places.len() {
-            if self.places[number].up {
-                let seq = self.now.0;
-                let beat = Beat {
-                    seq,
-                    sent_ns: seq,
-                    ..Beat::default()
-                };
-                let peer = peer(self.epoch, number);
-                self.tell(supervisor::Event::Beat { peer, beat });
-            }
-        }
     }
 
     fn happen(&mut self, due: Due) {

@@ -322,7 +322,7 @@ impl Seen<'_> {
                 0
             },
             loss_per_s: self.learned.loss_per_s(worker.peer, self.running_s),
-            in_doubt: worker.draining || !worker.reachable(),
+            in_doubt: worker.draining || worker.suspect || !worker.reachable(),
         });
         self.places.insert(ix, self.workers.len() - 1);
         self.workers.len() - 1
@@ -352,7 +352,7 @@ impl Seen<'_> {
                     elapsed_s: self.now.since(attempt.since).as_secs_f64(),
                     redundant: attempt.redundant,
                     queued: attempt.state == AttemptState::Queued,
-                    progress: None,
+                    progress: attempt.progress.permille.map(|of| f64::from(of) / 1000.0),
                 })
                 .collect();
             let expected = self.learned.expect(&job.spec.groups()[group]);

@@ -42,7 +42,8 @@ impl Supervisor {
     }
 
     /// How many attempts of a task are to be active at once: `copies` for a critical one, and one more
-    /// where a worker that has it is about to leave.
+    /// where a worker that has it is about to leave or silent, or an attempt is stalled; on mere suspicion only
+    /// where the job asks for redundancy at all.
     pub(crate) fn attempts_wanted(&self, task: TaskId) -> usize {
         let Some(job) = self.state.jobs.get(&task.job) else {
             return 0;
@@ -61,12 +62,15 @@ impl Supervisor {
         let Some(live) = &self.live else {
             return copies;
         };
-        let leaving = live.tasks.get(&task).is_some_and(|known| {
+        let doubt = qos.redundancy != Redundancy::None;
+        let one_more = live.tasks.get(&task).is_some_and(|known| {
             known.attempts.iter().any(|attempt| {
-                attempt.state.active() && live.workers[attempt.worker as usize].draining
+                let worker = &live.workers[attempt.worker as usize];
+                let doubtful = doubt && (worker.suspect || attempt.stalled);
+                attempt.state.active() && (worker.draining || doubtful)
             })
         });
-        copies + usize::from(leaving)
+        copies + usize::from(one_more)
     }
 
     /// Brings the offers for a task that had an attempt in line with what it has and what it wants.

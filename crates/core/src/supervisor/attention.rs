@@ -1,0 +1,131 @@
+//! How closely each worker is to be watched, and what follows from what the monitor finds out.
+
+use super::live::{WorkerIx, find_attempt};
+use super::{Action, Supervisor};
+use crate::monitor::{Attention, Finding, Found, Liveness, Progress};
+use hedge_model::AttemptId;
+
+impl Supervisor {
+    /// Tells the monitor of workers that have more or less in hand than before.
+    pub(crate) fn attend(&mut self, out: &mut Vec<Action>) {
+        let Some(live) = &mut self.live else { return };
+        while let Some(ix) = live.attend.pop_first() {
+            let worker = &mut live.workers[ix as usize];
+            let attention = if !worker.connected {
+                continue;
+            } else if worker.in_hand.is_empty() {
+                Attention::Idle
+            } else if worker.critical.is_empty() {
+                Attention::Assigned
+            } else {
+                Attention::Critical
+            };
+            if worker.attention.replace(attention) != Some(attention) {
+                out.push(Action::Watch {
+                    peer: worker.peer,
+                    attention: Some(attention),
+                });
+            }
+        }
+    }
+
+    /// A worker's connection is gone, or another one took its place.
+    pub(crate) fn unwatch(&mut self, ix: WorkerIx, out: &mut Vec<Action>) {
+        let worker = &mut self.live().workers[ix as usize];
+        (worker.liveness, worker.suspect) = (Liveness::Live, false);
+        if worker.attention.take().is_some() {
+            out.push(Action::Watch {
+                peer: worker.peer,
+                attention: None,
+            });
+        }
+    }
+
+    /// Another leads: no worker is watched from here.
+    pub(crate) fn unwatch_all(&mut self, out: &mut Vec<Action>) {
+        let workers = self.live.as_ref().map_or(0, |live| live.workers.len());
+        (0..workers as WorkerIx).for_each(|ix| self.unwatch(ix, out));
+    }
+
+    pub(crate) fn on_found(&mut self, finding: Finding, out: &mut Vec<Action>) {
+        let Some(ix) = self.live().by_peer.get(&finding.peer).copied() else {
+            return;
+        };
+        // What was found about a connection that is closed by now.
+        if self.live().workers[ix as usize].attention.is_none() {
+            return;
+        }
+        match finding.what {
+            Found::Silent { liveness, silent } => {
+                let quiet_since = self.now - silent;
+                let worker = &mut self.live().workers[ix as usize];
+                (worker.liveness, worker.quiet_since) = (liveness, Some(quiet_since));
+                match liveness {
+                    Liveness::Suspect => self.suspect(ix, true),
+                    Liveness::Dead => self.found_dead(ix, out),
+                    Liveness::Live | Liveness::Late => {}
+                }
+            }
+            Found::Back { .. } => {
+                let worker = &mut self.live().workers[ix as usize];
+                (worker.liveness, worker.quiet_since) = (Liveness::Live, None);
+                self.suspect(ix, false);
+                self.found_alive(ix, out);
+            }
+            Found::Progress(id, progress) => self.note_progress(ix, id, progress),
+            Found::Stalled { attempt, .. } => self.stalled(ix, attempt, true),
+            Found::Moving(attempt) => self.stalled(ix, attempt, false),
+        }
+    }
+
+    /// A silent worker may be lost: redundancy hears of it and decides; nothing is stopped.
+    fn suspect(&mut self, ix: WorkerIx, suspect: bool) {
+        let live = self.live();
+        let worker = &mut live.workers[ix as usize];
+        if std::mem::replace(&mut worker.suspect, suspect) == suspect {
+            return;
+        }
+        let in_hand = worker.in_hand.clone();
+        live.pool_changed(ix);
+        in_hand.iter().for_each(|id| self.settle_wants(id.task));
+    }
+
+    fn found_dead(&mut self, ix: WorkerIx, out: &mut Vec<Action>) {
+        let worker = &mut self.live().workers[ix as usize];
+        worker.suspect = false;
+        if !std::mem::replace(&mut worker.dead, true) {
+            self.give_up(ix, out);
+        }
+    }
+
+    fn found_alive(&mut self, ix: WorkerIx, out: &mut Vec<Action>) {
+        let worker = &mut self.live().workers[ix as usize];
+        if !std::mem::replace(&mut worker.dead, false) {
+            return;
+        }
+        worker.free = worker.info.resources.clone();
+        let lost = std::mem::take(&mut worker.lost);
+        lost.into_iter().for_each(|id| self.revive(ix, id));
+        self.live().pool_changed(ix);
+        self.feed_starved();
+        self.pull_wanted(out);
+        self.live().leaving_due = true;
+    }
+
+    fn note_progress(&mut self, ix: WorkerIx, id: AttemptId, progress: Progress) {
+        let attempt = find_attempt(&mut self.live().tasks, id);
+        if let Some(attempt) = attempt.filter(|attempt| attempt.worker == ix) {
+            attempt.progress = progress;
+            self.tell_soon(id.task.job);
+        }
+    }
+
+    /// An attempt gets nowhere, or gets on again.
+    fn stalled(&mut self, ix: WorkerIx, id: AttemptId, stalled: bool) {
+        let attempt = find_attempt(&mut self.live().tasks, id);
+        if let Some(attempt) = attempt.filter(|attempt| attempt.worker == ix) {
+            attempt.stalled = stalled;
+            self.settle_wants(id.task);
+        }
+    }
+}

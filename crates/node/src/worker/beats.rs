@@ -1,0 +1,318 @@
+//! Signs of life: a thread of its own at raised priority beats when the plan says so, by absolute time, so that
+//! beats wait neither for the loop nor for tasks; questions are answered where they arrive.
+
+use crate::NodeError;
+use crate::transport::raise_priority;
+use hedge_model::AttemptId;
+use hedge_model::msg::{AttemptBeat, Beat, BeatPlan, Phase};
+use hedge_net::LinkSender;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+const INTERVAL_MIN: Duration = Duration::from_micros(500);
+const INTERVAL_MAX: Duration = Duration::from_secs(600);
+/// Attempts in one beat: each takes 65 bytes at most, so that all fit into [`Beat::BYTES_MAX`].
+const ATTEMPTS_MAX: usize = 16;
+
+/// A worker's signs of life; clones share them. The thread ends with the last clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Beats(Arc<Ending>);
+
+#[derive(Debug)]
+struct Ending(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    start: Instant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ended: bool,
+    line: Option<Line>,
+    attempts: BTreeMap<AttemptId, Known>,
+    /// Attempts that changed since they were last told of.
+    news: VecDeque<AttemptId>,
+    /// The attempt told of last, by turns.
+    turn: Option<AttemptId>,
+}
+
+#[derive(Debug)]
+struct Line {
+    sender: LinkSender,
+    seq: u64,
+    plan: u32,
+    every: Option<Duration>,
+    next: Instant,
+}
+
+#[derive(Debug)]
+struct Known {
+    said: AttemptBeat,
+    news: bool,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.lock().ended = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Beats {
+    /// Starts the thread; it is silent until there is somebody to beat for.
+    pub fn start() -> Result<Self, NodeError> {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            start: Instant::now(),
+        });
+        let beating = shared.clone();
+        let thread = std::thread::Builder::new().name("beats".into());
+        let started = thread.spawn(move || {
+            raise_priority();
+            beating.run();
+        });
+        started.map_err(|error| {
+            NodeError::Other(format!("cannot start the thread of heartbeats: {error}"))
+        })?;
+        Ok(Self(Arc::new(Ending(shared))))
+    }
+
+    /// Beats go to this peer from now on, every `every` until it says otherwise.
+    pub fn connect(&self, sender: LinkSender, every: Duration) {
+        let mut state = self.lock();
+        state.line = Some(Line {
+            sender,
+            seq: 0,
+            plan: 0,
+            every: Some(every.clamp(INTERVAL_MIN, INTERVAL_MAX)),
+            next: Instant::now(),
+        });
+        self.0.0.changed.notify_all();
+    }
+
+    /// Nobody is beaten for any more.
+    pub fn disconnect(&self) {
+        self.lock().line = None;
+    }
+
+    /// Beats as the supervisor wants it, from now on and now.
+    pub fn follow(&self, plan: &BeatPlan) {
+        let mut state = self.lock();
+        let Some(line) = &mut state.line else { return };
+        line.plan = plan.number;
+        line.every = plan
+            .every
+            .map(|every| every.clamp(INTERVAL_MIN, INTERVAL_MAX));
+        line.next = Instant::now();
+        if line.every.is_none() {
+            self.0.0.beat(&mut state, 0);
+        }
+        self.0.0.changed.notify_all();
+    }
+
+    /// Answers a question at once.
+    pub fn answer(&self, seq: u64) {
+        self.0.0.beat(&mut self.lock(), seq);
+    }
+
+    /// An attempt is in this phase from now on.
+    pub fn phase(&self, attempt: AttemptId, phase: Phase) {
+        self.lock().change(attempt, |said| said.phase = phase);
+    }
+
+    /// What an attempt did so far.
+    pub fn progress(&self, attempt: AttemptId, change: impl FnOnce(&mut AttemptBeat)) {
+        let mut state = self.lock();
+        if state.attempts.contains_key(&attempt) {
+            state.change(attempt, change);
+        }
+    }
+
+    /// An attempt is not in hand any more.
+    pub fn forget(&self, attempt: AttemptId) {
+        self.lock().attempts.remove(&attempt);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.0.lock()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut state = self.lock();
+        while !state.ended {
+            let due = state.line.as_ref().filter(|line| line.every.is_some());
+            let Some(next) = due.map(|line| line.next) else {
+                let wait = self.changed.wait(state);
+                state = wait.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let now = Instant::now();
+            if next > now {
+                let wait = self.changed.wait_timeout(state, next - now);
+                state = wait.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            if let Some(line) = &mut state.line
+                && let Some(every) = line.every
+            {
+                line.next += every;
+                if line.next <= now {
+                    // Too late for some: they are not made up for.
+                    line.next = now + every;
+                }
+            }
+            self.beat(&mut state, 0);
+        }
+    }
+
+    fn beat(&self, state: &mut State, answers: u64) {
+        let Some(line) = &mut state.line else { return };
+        line.seq += 1;
+        let mut beat = Beat {
+            seq: line.seq,
+            sent_ns: u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            plan: line.plan,
+            answers,
+            in_hand: state.attempts.len() as u32,
+            attempts: Vec::new(),
+        };
+        state.tell(&mut beat.attempts);
+        let Ok(bytes) = postcard::to_stdvec(&beat) else {
+            return;
+        };
+        if let Some(line) = &state.line
+            && line.sender.send_beat(bytes.into()).is_err()
+            && line.sender.is_closed()
+        {
+            state.line = None;
+        }
+    }
+}
+
+impl State {
+    fn change(&mut self, attempt: AttemptId, change: impl FnOnce(&mut AttemptBeat)) {
+        let known = self.attempts.entry(attempt).or_insert(Known {
+            said: AttemptBeat {
+                attempt,
+                phase: Phase::Queued,
+                cpu_us: 0,
+                written: 0,
+                permille: None,
+                notes: 0,
+            },
+            news: false,
+        });
+        let before = known.said;
+        change(&mut known.said);
+        if known.said != before && !std::mem::replace(&mut known.news, true) {
+            self.news.push_back(attempt);
+        }
+    }
+
+    /// Attempts for the next beat: news first, then the others by turns.
+    fn tell(&mut self, told: &mut Vec<AttemptBeat>) {
+        while told.len() < ATTEMPTS_MAX
+            && let Some(attempt) = self.news.pop_front()
+        {
+            if let Some(known) = self.attempts.get_mut(&attempt) {
+                known.news = false;
+                told.push(known.said);
+            }
+        }
+        let after = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
+        let turn = self.attempts.range((after, Bound::Unbounded));
+        let turn = turn.chain(&self.attempts).take(self.attempts.len());
+        let news = told.len();
+        for (attempt, known) in turn {
+            if told.len() >= ATTEMPTS_MAX {
+                break;
+            }
+            self.turn = Some(*attempt);
+            if !told[..news].iter().any(|said| said.attempt == *attempt) {
+                told.push(known.said);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hedge_model::{Epoch, JobId, TaskId};
+
+    fn attempt(number: u32) -> AttemptId {
+        AttemptId {
+            task: TaskId {
+                job: JobId(u64::MAX),
+                number: u32::MAX - number,
+            },
+            generation: u32::MAX,
+            epoch: Epoch(u64::MAX),
+            number: u32::MAX,
+        }
+    }
+
+    fn told(state: &mut State) -> Vec<AttemptId> {
+        let mut told = Vec::new();
+        state.tell(&mut told);
+        told.into_iter().map(|said| said.attempt).collect()
+    }
+
+    #[test]
+    fn all_attempts_have_their_turn_and_news_come_first() {
+        let mut state = State::default();
+        for number in 0..100 {
+            state.change(attempt(number), |said| said.phase = Phase::Running);
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..14 {
+            seen.extend(told(&mut state));
+        }
+        assert_eq!(seen.len(), 100);
+        state.change(attempt(50), |said| said.cpu_us = 1);
+        assert_eq!(told(&mut state)[0], attempt(50));
+        state.attempts.clear();
+        assert!(told(&mut state).is_empty());
+    }
+
+    #[test]
+    fn the_longest_beat_fits_into_a_packet() {
+        let mut state = State::default();
+        for number in 0..100 {
+            state.change(attempt(number), |said| {
+                *said = AttemptBeat {
+                    attempt: said.attempt,
+                    phase: Phase::Ended,
+                    cpu_us: u64::MAX,
+                    written: u64::MAX,
+                    permille: Some(u16::MAX),
+                    notes: u32::MAX,
+                };
+            });
+        }
+        let mut beat = Beat {
+            seq: u64::MAX,
+            sent_ns: u64::MAX,
+            plan: u32::MAX,
+            answers: u64::MAX,
+            in_hand: u32::MAX,
+            attempts: Vec::new(),
+        };
+        state.tell(&mut beat.attempts);
+        assert_eq!(beat.attempts.len(), ATTEMPTS_MAX);
+        let bytes = postcard::to_stdvec(&beat).unwrap().len();
+        assert!(bytes <= Beat::BYTES_MAX, "{bytes}");
+    }
+}

@@ -1,0 +1,178 @@
+//! The monitor beside the virtual supervisor: beats, questions and plans on their way, checks when they are due.
+
+use crate::actors::{ConnId, Event, Peer};
+use crate::grid::{Grid, Violation};
+use hedge_core::monitor::{Attention, Monitor, Output, Settings, WatchId};
+use hedge_core::supervisor::Event as Heard;
+use hedge_model::msg::{Beat, BeatPlan};
+use hedge_model::{PeerId, Time};
+use std::collections::BTreeMap;
+
+/// What a beat takes on the wire, about.
+const BEAT_BYTES: usize = 40;
+
+/// The monitor of one life of the supervisor's process.
+#[derive(Debug)]
+pub(crate) struct Watching {
+    monitor: Monitor,
+    watched: BTreeMap<PeerId, (ConnId, WatchId)>,
+    check_at: Option<Time>,
+    outputs: Vec<Output>,
+    /// Beats that came while the process was frozen.
+    backlog: Vec<(ConnId, Beat)>,
+}
+
+impl Default for Watching {
+    fn default() -> Self {
+        Self {
+            monitor: Monitor::new(Settings::default()),
+            watched: BTreeMap::new(),
+            check_at: None,
+            outputs: Vec::new(),
+            backlog: Vec::new(),
+        }
+    }
+}
+
+impl Grid {
+    /// Carries out what the core wants of the monitor.
+    pub(crate) fn watch(
+        &mut self,
+        peer: PeerId,
+        attention: Option<Attention>,
+    ) -> Result<(), Violation> {
+        let now = self.now;
+        let conn = self.leader.conns.get(&peer).copied();
+        let watching = &mut self.leader.watching;
+        let known = watching.watched.get(&peer).copied();
+        match (attention, known, conn) {
+            (Some(attention), known, Some(conn)) => {
+                let id = match known {
+                    Some((_, id)) => id,
+                    None => watching.monitor.start(now, peer, &mut watching.outputs),
+                };
+                watching.watched.insert(peer, (conn, id));
+                let out = &mut watching.outputs;
+                watching.monitor.attend(now, id, attention, out);
+            }
+            (_, Some((_, id)), _) => {
+                watching.watched.remove(&peer);
+                watching.monitor.stop(now, id, &mut watching.outputs);
+            }
+            _ => {}
+        }
+        self.watched()
+    }
+
+    pub(crate) fn watch_settings(&mut self, settings: Settings) -> Result<(), Violation> {
+        let watching = &mut self.leader.watching;
+        watching
+            .monitor
+            .set(self.now, settings, &mut watching.outputs);
+        self.watched()
+    }
+
+    /// A beat reaches the supervisor's process.
+    pub(crate) fn beat_arrives(&mut self, conn: ConnId, beat: Beat) -> Result<(), Violation> {
+        let now = self.now;
+        let line = &self.conns[conn];
+        let (peer, life) = (line.peer.id(), line.life);
+        if !line.up || life != self.leader.life {
+            return Ok(());
+        }
+        let watching = &mut self.leader.watching;
+        if self.leader.frozen_until > now {
+            watching.backlog.push((conn, beat));
+            return Ok(());
+        }
+        let Some((_, id)) = watching.watched.get(&peer).filter(|(of, _)| *of == conn) else {
+            return Ok(());
+        };
+        let out = &mut watching.outputs;
+        watching.monitor.beat(now, *id, &beat, BEAT_BYTES, out);
+        self.watched()
+    }
+
+    /// The monitor's deadline.
+    pub(crate) fn check(&mut self, life: u64) -> Result<(), Violation> {
+        if life != self.leader.life || self.leader.frozen_until > self.now {
+            return Ok(());
+        }
+        let watching = &mut self.leader.watching;
+        watching.check_at = None;
+        if watching
+            .monitor
+            .next_check()
+            .is_some_and(|at| at <= self.now)
+        {
+            watching.monitor.check(self.now, &mut watching.outputs);
+        }
+        self.watched()
+    }
+
+    /// The process runs on: it looks at the time first, then at what came meanwhile.
+    pub(crate) fn watch_thawed(&mut self) -> Result<(), Violation> {
+        self.check(self.leader.life)?;
+        let backlog = std::mem::take(&mut self.leader.watching.backlog);
+        backlog
+            .into_iter()
+            .try_for_each(|(conn, beat)| self.beat_arrives(conn, beat))
+    }
+
+    /// A plan reaches a worker: it beats at once.
+    pub(crate) fn planned(&mut self, ix: usize, conn: ConnId, plan: BeatPlan) {
+        let worker = &mut self.workers[ix];
+        if worker.conn == Some(conn) && worker.up && !worker.left {
+            worker.plan = Some(plan);
+            worker.beating += 1;
+            let beating = worker.beating;
+            self.beat(ix, conn, beating);
+        }
+    }
+
+    /// A question reaches a worker.
+    pub(crate) fn asked(&mut self, ix: usize, conn: ConnId, seq: u64) {
+        let worker = &self.workers[ix];
+        let here = worker.conn == Some(conn) && worker.up && !worker.left;
+        if here && worker.frozen_until <= self.now {
+            self.send_beat(ix, conn, seq);
+        }
+    }
+
+    /// Carries out what the monitor wants.
+    fn watched(&mut self) -> Result<(), Violation> {
+        let mut found = Vec::new();
+        for output in std::mem::take(&mut self.leader.watching.outputs) {
+            let (id, peer) = match &output {
+                Output::Found(finding) => {
+                    found.push(*finding);
+                    continue;
+                }
+                Output::Plan { id, peer, .. } | Output::Ask { id, peer, .. } => (*id, *peer),
+            };
+            let watched = self.leader.watching.watched.get(&peer);
+            let conn = match watched {
+                Some((conn, of)) if *of == id => *conn,
+                _ => continue,
+            };
+            let Some(Peer::Worker(ix)) = Peer::of(peer) else {
+                continue;
+            };
+            match output {
+                Output::Plan { plan, .. } => self.send_down(conn, Event::Planned(ix, conn, plan)),
+                Output::Ask { seq, .. } => self.send_down(conn, Event::Asked(ix, conn, seq)),
+                Output::Found(_) => {}
+            }
+        }
+        let due = self.leader.watching.monitor.next_check();
+        if let Some(at) = due
+            && self.leader.watching.check_at.is_none_or(|set| at < set)
+        {
+            self.leader.watching.check_at = Some(at);
+            self.after(at.since(self.now), Event::Check(self.leader.life));
+        }
+        found
+            .into_iter()
+            .try_for_each(|finding| self.leader_handle(Heard::Found(finding)))
+    }
+}

@@ -98,8 +98,14 @@ pub struct WorkerView {
     pub failed: u64,
     /// Attempts lost with it.
     pub lost: u64,
-    /// Interval of its heartbeats.
+    /// Between two signs of life that it is to show now.
     pub beat_interval_ms: f64,
+    /// `beats`: it sends them by itself; `asks`: it is asked and answers.
+    pub beat_mode: String,
+    /// Signs of life on this connection so far.
+    pub beats: u64,
+    /// How often it was suspect on this connection.
+    pub suspicions: u64,
     /// Since its last sign of life.
     pub silent_ms: f64,
 }

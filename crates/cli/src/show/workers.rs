@@ -26,15 +26,26 @@ pub fn list(workers: &[WorkerView]) -> String {
                 worker.done.to_string(),
                 worker.failed.to_string(),
                 worker.lost.to_string(),
+                beats(worker),
                 time(worker.silent_ms),
             ]
         })
         .collect();
     let headers = [
         "WORKER", "HOST", "PID#", "STATE", "FREE#", "OFFERS", "IN HAND#", "DONE#", "FAILED#",
-        "LOST#", "SILENT#",
+        "LOST#", "BEATS", "SILENT#",
     ];
     table(&headers, rows)
+}
+
+/// How it shows signs of life.
+fn beats(worker: &WorkerView) -> String {
+    let interval = format!("{} ms", worker.beat_interval_ms);
+    if worker.beat_mode == "asks" {
+        format!("asked, {interval}")
+    } else {
+        interval
+    }
 }
 
 /// What is not as usual about a worker, else that it is live.

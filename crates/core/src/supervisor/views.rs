@@ -101,6 +101,8 @@ impl Supervisor {
         };
         let view = |worker: &super::live::Worker| {
             let here = worker.connected && !worker.dead;
+            let way = self.config.watch;
+            let way = way.way(worker.attention.unwrap_or(Attention::Idle));
             let liveness = if here {
                 worker.liveness
             } else {
@@ -125,11 +127,10 @@ impl Supervisor {
                 done: worker.done,
                 failed: worker.failed,
                 lost: worker.lost_count,
-                beat_interval_ms: ms(self
-                    .config
-                    .watch
-                    .way(worker.attention.unwrap_or(Attention::Idle))
-                    .interval),
+                beat_interval_ms: ms(way.interval),
+                beat_mode: format!("{:?}", way.mode).to_lowercase(),
+                beats: 0,
+                suspicions: 0,
                 silent_ms: ms(silent),
             }
         };

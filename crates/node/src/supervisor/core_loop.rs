@@ -3,13 +3,15 @@
 
 use super::askers::{Asker, Askers};
 use super::spec::{decode, fetch_spec};
+use super::watch::Watch;
 use super::{peers, ticket_text};
 use crate::clock::Clock;
 use crate::frames::send;
 use crate::grants::seal;
+use hedge_core::monitor::Finding;
 use hedge_core::supervisor::{self, Action, Config, Event, PullFailure, State};
 use hedge_model::msg::{
-    Answer, Ask, Beat, FromWorker, Refusal, RefusalKind, Reply, Request, Role, ToWorker, Welcome,
+    Answer, Ask, FromWorker, Refusal, RefusalKind, Reply, Request, Role, ToWorker, Welcome,
 };
 use hedge_model::{Data, Hash, JobSpec, PeerAddr, PeerId, Source};
 use hedge_net::{
@@ -43,10 +45,10 @@ pub(crate) enum Input {
         conn: ConnId,
         from: From,
     },
-    Beat {
-        peer: PeerId,
+    /// The monitor found something out about the worker at this connection.
+    Found {
         conn: ConnId,
-        beat: Beat,
+        finding: Finding,
     },
     Gone {
         peer: PeerId,
@@ -95,6 +97,7 @@ pub(crate) struct Loop {
     fetcher: Fetcher,
     inputs: mpsc::Sender<Input>,
     clock: Clock,
+    watch: Watch,
     core: supervisor::Supervisor,
     actions: Vec<Action>,
     undecided: HashMap<PeerId, Vec<Incoming>>,
@@ -112,9 +115,9 @@ impl Loop {
         store: DataStore,
         fetcher: Fetcher,
         inputs: mpsc::Sender<Input>,
+        (clock, watch): (Clock, Watch),
     ) -> Self {
         let state = State::default();
-        let clock = Clock::start(state.recorded_time());
         let core = supervisor::Supervisor::new(Config::new(addr.clone()), state);
         Self {
             key,
@@ -123,6 +126,7 @@ impl Loop {
             fetcher,
             inputs,
             clock,
+            watch,
             core,
             actions: Vec::new(),
             undecided: HashMap::new(),
@@ -229,10 +233,10 @@ impl Loop {
                     );
                 }
             }
-            Input::Beat { peer, conn, beat } => {
-                // Beats count from 1 on each connection: one of an older would make the new ones stale.
-                if self.is_worker_on(peer, conn) {
-                    self.feed(Event::Beat { peer, beat });
+            Input::Found { conn, finding } => {
+                // A later connection is another matter.
+                if self.is_worker_on(finding.peer, conn) {
+                    self.feed(Event::Found(finding));
                 }
             }
             Input::Gone { peer, conn } => self.on_gone(peer, conn),
@@ -287,7 +291,7 @@ impl Loop {
     fn on_linked(&mut self, peer: PeerId, role: Role, link: Link) {
         self.last_conn += 1;
         let conn = self.last_conn;
-        let sender = peers::serve(link, role, conn, self.inputs.clone());
+        let sender = peers::serve(link, role, conn, self.inputs.clone(), &self.watch);
         match role {
             Role::Worker => {
                 let worker = Worker {
@@ -297,6 +301,7 @@ impl Loop {
                 };
                 if let Some(old) = self.workers.insert(peer, worker) {
                     old.sender.close(CloseReason::Replaced);
+                    self.watch.unlink(old.conn);
                     self.feed(Event::Gone { peer });
                 }
             }
@@ -310,6 +315,7 @@ impl Loop {
     fn on_gone(&mut self, peer: PeerId, conn: ConnId) {
         if self.is_worker_on(peer, conn) {
             self.workers.remove(&peer);
+            self.watch.unlink(conn);
             self.feed(Event::Gone { peer });
         }
         if self.clients.remove(&conn).is_some() {
@@ -451,6 +457,8 @@ impl Loop {
                     let reply = self.sealed_reply(to, answer.reply);
                     self.askers.answer(answer.id, reply, &mut answers);
                 }
+                Action::Watch { peer, attention } => self.watch.watch(peer, attention),
+                Action::WatchSettings(settings) => self.watch.set(settings),
                 Action::Admit { peer, refused } => self.admit(peer, refused),
                 Action::Tell { to, reply } => {
                     for (conn, sender) in &self.clients {
@@ -517,6 +525,10 @@ impl Loop {
                 view.grant = seal(&self.key, to, &hashes, epoch);
                 Reply::Results(view)
             }
+            Reply::Workers(mut views) => {
+                views.iter_mut().for_each(|view| self.watch.show(view));
+                Reply::Workers(views)
+            }
             Reply::Log(mut view) => {
                 let hashes: Vec<Hash> = view.log.iter().flat_map(|log| log.blobs()).collect();
                 view.grant = seal(&self.key, to, &hashes, epoch);
@@ -541,7 +553,7 @@ impl Loop {
         if waiting.is_empty() {
             self.undecided.remove(&peer);
         }
-        let beat_interval = self.core.watch().interval;
+        let beat_interval = self.core.watch().idle.interval;
         let welcome = Welcome {
             epoch: self.core.state().epoch(),
             beat_interval,

@@ -4,19 +4,21 @@ mod askers;
 mod core_loop;
 mod peers;
 mod spec;
+mod watch;
 
-use crate::clock::unix_seconds;
+use crate::clock::{Clock, unix_seconds};
 use crate::folders::{make_private, write_private};
 use crate::transport::Threads;
 use crate::{Folders, NodeError};
 pub(crate) use core_loop::Input;
 use core_loop::Loop;
-use hedge_model::PeerAddr;
 use hedge_model::msg::{Reply, Request, Role};
+use hedge_model::{PeerAddr, Time};
 use hedge_net::{DataServer, DataStore, Fetcher, Net, NetConfig, SecretKey, Ticket, Trust};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
+use watch::Watch;
 
 /// Batches of messages that wait for the core; senders beyond wait, and the network holds their peers back.
 const INPUTS_MAX: usize = 4096;
@@ -68,12 +70,16 @@ impl Supervisor {
         let addr = net.local_addr();
         let (inputs, queue) = mpsc::channel(INPUTS_MAX);
         let fetcher = Fetcher::new(net.clone(), store.clone(), content.handle());
+        let clock = Clock::start(Time(0));
+        let settings = hedge_core::monitor::Settings::default();
+        let watch = Watch::start(settings, clock, inputs.clone(), transport.handle())?;
         let inner = Loop::new(
             key,
             addr.clone(),
             store.clone(),
             fetcher.clone(),
             inputs.clone(),
+            (clock, watch),
         );
         tokio::spawn(inner.run(queue));
         transport.spawn(peers::open_door(net.clone(), inputs.clone()));

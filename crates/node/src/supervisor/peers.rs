@@ -1,14 +1,11 @@
 //! One task for each connection: frames in, to the core's queue.
 
 use super::core_loop::{ConnId, From, Input};
+use super::watch::Watch;
 use hedge_core::supervisor::NotAdmitted;
-use hedge_model::PeerId;
-use hedge_model::msg::{Ask, Beat, FromWorker, Role, Welcome};
-use hedge_net::{BeatReceiver, CloseReason, Incoming, Link, LinkReceiver, LinkSender, Net};
+use hedge_model::msg::{Ask, FromWorker, Role, Welcome};
+use hedge_net::{CloseReason, Incoming, Link, LinkReceiver, LinkSender, Net};
 use tokio::sync::mpsc;
-
-/// Beats taken from the transport at once.
-const BEATS_AT_ONCE: usize = 64;
 
 /// Hands everybody who says hello to the core, which decides.
 pub(super) async fn open_door(net: Net, inputs: mpsc::Sender<Input>) {
@@ -61,6 +58,7 @@ pub(super) fn serve(
     role: Role,
     conn: ConnId,
     inputs: mpsc::Sender<Input>,
+    watch: &Watch,
 ) -> LinkSender {
     let Link {
         sender,
@@ -71,7 +69,7 @@ pub(super) fn serve(
     match role {
         Role::Worker => {
             tracing::info!(peer = %peer.short(), "a worker has joined");
-            tokio::spawn(read_beats(beats, peer, conn, inputs.clone()));
+            watch.link(peer, conn, sender.clone(), beats);
             tokio::spawn(read::<FromWorker>(
                 receiver,
                 sender.clone(),
@@ -121,22 +119,4 @@ async fn read<T: serde::de::DeserializeOwned>(
         _ => tracing::debug!(peer = %peer.short(), %reason, "connection closed"),
     }
     _ = inputs.send(Input::Gone { peer, conn }).await;
-}
-
-async fn read_beats(
-    mut beats: BeatReceiver,
-    peer: PeerId,
-    conn: ConnId,
-    inputs: mpsc::Sender<Input>,
-) {
-    let mut batch = vec![bytes::Bytes::new(); BEATS_AT_ONCE];
-    while let Ok(count) = beats.recv(&mut batch).await {
-        for beat in batch.iter().take(count) {
-            let Ok(beat) = postcard::from_bytes::<Beat>(beat) else {
-                continue;
-            };
-            // A beat that finds the queue full is lost like one that the network lost.
-            _ = inputs.try_send(Input::Beat { peer, conn, beat });
-        }
-    }
 }

@@ -6,13 +6,15 @@ use crate::NodeError;
 use crate::clock::Clock;
 use crate::frames::send;
 use crate::transport::raise_priority;
-use hedge_core::monitor::{Attention, Finding, Found, Monitor, Output, Settings, Status, WatchId};
+use hedge_core::monitor::{Attention, Finding, Found, Monitor, Output, Settings, WatchId};
 use hedge_model::PeerId;
 use hedge_model::msg::{Beat, StatusRequest, ToWorker};
+use hedge_model::view::WorkerView;
 use hedge_net::{BeatReceiver, LinkSender};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// Beats taken from the transport at once.
@@ -37,16 +39,28 @@ struct Shared {
     earlier: Condvar,
     clock: Clock,
     inputs: mpsc::Sender<Input>,
+    transport: Handle,
 }
 
 #[derive(Debug)]
 struct State {
     ended: bool,
     monitor: Monitor,
-    lines: BTreeMap<WatchId, LinkSender>,
-    by_peer: BTreeMap<PeerId, (ConnId, WatchId)>,
-    waiting: VecDeque<Finding>,
+    /// Connections of workers; places are used again.
+    lines: Vec<Option<Line>>,
+    by_conn: BTreeMap<ConnId, usize>,
+    by_peer: BTreeMap<PeerId, usize>,
+    waiting: VecDeque<(ConnId, Finding)>,
     outputs: Vec<Output>,
+}
+
+#[derive(Debug)]
+struct Line {
+    peer: PeerId,
+    conn: ConnId,
+    sender: LinkSender,
+    /// As the monitor knows it, while it watches.
+    id: Option<WatchId>,
 }
 
 impl Drop for Ending {
@@ -57,16 +71,18 @@ impl Drop for Ending {
 }
 
 impl Watch {
-    /// Starts the thread that checks.
+    /// Starts the thread that checks; beats are read on `transport`.
     pub fn start(
         settings: Settings,
         clock: Clock,
         inputs: mpsc::Sender<Input>,
+        transport: Handle,
     ) -> Result<Self, NodeError> {
         let state = State {
             ended: false,
             monitor: Monitor::new(settings),
-            lines: BTreeMap::new(),
+            lines: Vec::new(),
+            by_conn: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             waiting: VecDeque::new(),
             outputs: Vec::new(),
@@ -76,6 +92,7 @@ impl Watch {
             earlier: Condvar::new(),
             clock,
             inputs,
+            transport,
         });
         let checking = shared.clone();
         let thread = std::thread::Builder::new().name("monitor".into());
@@ -87,52 +104,73 @@ impl Watch {
         Ok(Self(Arc::new(Ending(shared))))
     }
 
-    /// Watches a worker on this connection instead of any older one, until [`Watch::forget`].
-    pub fn follow(&self, peer: PeerId, conn: ConnId, sender: LinkSender) -> WatchId {
+    /// A worker has this connection, instead of any older one, until [`Watch::unlink`]; its beats are read.
+    pub fn link(&self, peer: PeerId, conn: ConnId, sender: LinkSender, beats: BeatReceiver) {
         let shared = &self.0.0;
         let mut state = shared.lock();
-        if let Some((_, old)) = state.by_peer.remove(&peer) {
-            state.stop(shared, old);
+        let line = Line {
+            peer,
+            conn,
+            sender,
+            id: None,
+        };
+        let free = state.lines.iter().position(Option::is_none);
+        let at = free.unwrap_or(state.lines.len());
+        match free {
+            Some(at) => state.lines[at] = Some(line),
+            None => state.lines.push(Some(line)),
         }
-        let now = shared.clock.now();
-        let State {
-            monitor, outputs, ..
-        } = &mut *state;
-        let id = monitor.start(now, peer, outputs);
-        state.lines.insert(id, sender);
-        state.by_peer.insert(peer, (conn, id));
-        shared.carry_out(&mut state);
-        id
+        state.by_conn.insert(conn, at);
+        state.by_peer.insert(peer, at);
+        drop(state);
+        self.0
+            .0
+            .transport
+            .spawn(read(shared.clone(), at, conn, beats));
     }
 
     /// The connection is closed.
-    pub fn forget(&self, peer: PeerId, conn: ConnId) {
+    pub fn unlink(&self, conn: ConnId) {
         let shared = &self.0.0;
         let mut state = shared.lock();
-        if let Some((_, id)) = state
-            .by_peer
-            .get(&peer)
-            .filter(|(of, _)| *of == conn)
-            .copied()
-        {
-            state.by_peer.remove(&peer);
-            state.stop(shared, id);
-            shared.carry_out(&mut state);
-        }
-    }
-
-    /// What a worker has in hand changed.
-    pub fn attend(&self, peer: PeerId, attention: Attention) {
-        let shared = &self.0.0;
-        let mut state = shared.lock();
-        let Some((_, id)) = state.by_peer.get(&peer).copied() else {
+        let Some(at) = state.by_conn.remove(&conn) else {
             return;
         };
+        let Some(line) = state.lines[at].take() else {
+            return;
+        };
+        if state.by_peer.get(&line.peer) == Some(&at) {
+            state.by_peer.remove(&line.peer);
+        }
+        state.stop(shared, line.id);
+        shared.carry_out(&mut state);
+    }
+
+    /// How closely a worker is to be watched; none ends it.
+    pub fn watch(&self, peer: PeerId, attention: Option<Attention>) {
+        let shared = &self.0.0;
         let now = shared.clock.now();
+        let mut state = shared.lock();
         let State {
-            monitor, outputs, ..
+            monitor,
+            outputs,
+            lines,
+            by_peer,
+            ..
         } = &mut *state;
-        monitor.attend(now, id, attention, outputs);
+        let line = by_peer.get(&peer).and_then(|at| lines[*at].as_mut());
+        let Some(line) = line else { return };
+        match (attention, line.id) {
+            (Some(attention), known) => {
+                let id = known.unwrap_or_else(|| monitor.start(now, peer, outputs));
+                line.id = Some(id);
+                monitor.attend(now, id, attention, outputs);
+            }
+            (None, known) => {
+                line.id = None;
+                state.stop(shared, known);
+            }
+        }
         shared.carry_out(&mut state);
     }
 
@@ -148,32 +186,49 @@ impl Watch {
         shared.carry_out(&mut state);
     }
 
-    /// How a worker is watched, and whether it shows signs of life.
-    pub fn status(&self, peer: PeerId) -> Option<Status> {
+    /// Adds what the monitor knows of a worker now.
+    pub fn show(&self, view: &mut WorkerView) {
         let shared = &self.0.0;
         let state = shared.lock();
-        let (_, id) = state.by_peer.get(&peer)?;
-        state.monitor.status(shared.clock.now(), *id)
+        let line = view.peer.parse().ok().and_then(|peer| state.line(peer));
+        let id = line.and_then(|line| line.id);
+        let Some(status) = id.and_then(|id| state.monitor.status(shared.clock.now(), id)) else {
+            return;
+        };
+        let ms = |span: Duration| span.as_secs_f64() * 1e3;
+        view.liveness = format!("{:?}", status.liveness).to_lowercase();
+        view.beat_interval_ms = ms(status.interval);
+        view.beat_mode = format!("{:?}", status.mode).to_lowercase();
+        view.silent_ms = ms(status.silent);
+        view.beats = status.beats;
+        view.suspicions = status.suspicions;
     }
+}
 
-    /// Reads a worker's beats until its connection ends.
-    pub async fn read(self, id: WatchId, mut beats: BeatReceiver) {
-        let mut batch = vec![bytes::Bytes::new(); BEATS_AT_ONCE];
-        while let Ok(count) = beats.recv(&mut batch).await {
-            let shared = &self.0.0;
-            let now = shared.clock.now();
-            let mut state = shared.lock();
-            for bytes in batch.iter().take(count) {
-                let Ok(beat) = postcard::from_bytes::<Beat>(bytes) else {
-                    continue;
-                };
-                let State {
-                    monitor, outputs, ..
-                } = &mut *state;
+/// Reads a worker's beats until its connection ends.
+async fn read(shared: Arc<Shared>, at: usize, conn: ConnId, mut beats: BeatReceiver) {
+    let mut batch = vec![bytes::Bytes::new(); BEATS_AT_ONCE];
+    while let Ok(count) = beats.recv(&mut batch).await {
+        let now = shared.clock.now();
+        let mut state = shared.lock();
+        if state.ended || !state.is(at, conn) {
+            return;
+        }
+        let State {
+            monitor,
+            outputs,
+            lines,
+            ..
+        } = &mut *state;
+        let Some(id) = lines[at].as_ref().and_then(|line| line.id) else {
+            continue;
+        };
+        for bytes in batch.iter().take(count) {
+            if let Ok(beat) = postcard::from_bytes::<Beat>(bytes) {
                 monitor.beat(now, id, &beat, bytes.len(), outputs);
             }
-            shared.carry_out(&mut state);
         }
+        shared.carry_out(&mut state);
     }
 }
 
@@ -218,21 +273,24 @@ impl Shared {
             match output {
                 Output::Found(finding) => {
                     let news = matches!(finding.what, Found::Progress(..));
-                    if !news || state.waiting.len() < WAITING_MAX {
-                        state.waiting.push_back(finding);
+                    let conn = state.line(finding.peer).map(|line| line.conn);
+                    if let Some(conn) = conn
+                        && (!news || state.waiting.len() < WAITING_MAX)
+                    {
+                        state.waiting.push_back((conn, finding));
                     }
                 }
-                Output::Plan { id, plan, .. } => {
+                Output::Plan { peer, plan, .. } => {
                     planned = true;
-                    if let Some(sender) = state.lines.get(&id) {
-                        send(sender, &[ToWorker::Beat(plan)]);
+                    if let Some(line) = state.line(peer) {
+                        send(&line.sender, &[ToWorker::Beat(plan)]);
                     }
                 }
-                Output::Ask { id, seq, .. } => {
+                Output::Ask { peer, seq, .. } => {
                     let ask = postcard::to_stdvec(&StatusRequest { seq });
-                    if let (Some(sender), Ok(ask)) = (state.lines.get(&id), ask) {
-                        // Lost like one that the network lost; the next is on its way soon.
-                        _ = sender.send_beat(ask.into());
+                    if let (Some(line), Ok(ask)) = (state.line(peer), ask) {
+                        // One that cannot be sent is like one that the network lost: the next comes soon.
+                        _ = line.sender.send_beat(ask.into());
                     }
                 }
             }
@@ -246,8 +304,12 @@ impl Shared {
 
     /// Hands what was found to the core, as far as there is room.
     fn hand_on(&self, state: &mut State) {
-        while let Some(finding) = state.waiting.front() {
-            if self.inputs.try_send(Input::Found(*finding)).is_err() {
+        while let Some((conn, finding)) = state.waiting.front().copied() {
+            if self
+                .inputs
+                .try_send(Input::Found { conn, finding })
+                .is_err()
+            {
                 return;
             }
             state.waiting.pop_front();
@@ -256,8 +318,18 @@ impl Shared {
 }
 
 impl State {
-    fn stop(&mut self, shared: &Shared, id: WatchId) {
-        self.lines.remove(&id);
-        self.monitor.stop(shared.clock.now(), id, &mut self.outputs);
+    /// Whether the connection at this place is still this one.
+    fn is(&self, at: usize, conn: ConnId) -> bool {
+        self.by_conn.get(&conn) == Some(&at)
+    }
+
+    fn line(&self, peer: PeerId) -> Option<&Line> {
+        self.lines[*self.by_peer.get(&peer)?].as_ref()
+    }
+
+    fn stop(&mut self, shared: &Shared, id: Option<WatchId>) {
+        if let Some(id) = id {
+            self.monitor.stop(shared.clock.now(), id, &mut self.outputs);
+        }
     }
 }

@@ -5,14 +5,13 @@ use crate::NodeError;
 use crate::transport::raise_priority;
 use hedge_model::AttemptId;
 use hedge_model::msg::{AttemptBeat, Beat, BeatPlan, Phase};
+use hedge_model::settings::Way;
 use hedge_net::LinkSender;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-const INTERVAL_MIN: Duration = Duration::from_micros(500);
-const INTERVAL_MAX: Duration = Duration::from_secs(600);
 /// Attempts in one beat: each takes 65 bytes at most, so that all fit into [`Beat::BYTES_MAX`].
 const ATTEMPTS_MAX: usize = 16;
 
@@ -43,6 +42,7 @@ struct State {
 
 #[derive(Debug)]
 struct Line {
+    conn: u64,
     sender: LinkSender,
     seq: u64,
     plan: u32,
@@ -83,32 +83,36 @@ impl Beats {
         Ok(Self(Arc::new(Ending(shared))))
     }
 
-    /// Beats go to this peer from now on, every `every` until it says otherwise.
-    pub fn connect(&self, sender: LinkSender, every: Duration) {
+    /// Beats go over this connection from now on, every `every` until its peer says otherwise.
+    pub fn connect(&self, conn: u64, sender: LinkSender, every: Duration) {
         let mut state = self.lock();
         state.line = Some(Line {
+            conn,
             sender,
             seq: 0,
             plan: 0,
-            every: Some(every.clamp(INTERVAL_MIN, INTERVAL_MAX)),
+            every: Some(every.clamp(Way::INTERVAL_MIN, Way::INTERVAL_MAX)),
             next: Instant::now(),
         });
         self.0.0.changed.notify_all();
     }
 
-    /// Nobody is beaten for any more.
-    pub fn disconnect(&self) {
-        self.lock().line = None;
+    /// This connection is closed.
+    pub fn disconnect(&self, conn: u64) {
+        let mut state = self.lock();
+        state.line.take_if(|line| line.conn == conn);
     }
 
     /// Beats as the supervisor wants it, from now on and now.
-    pub fn follow(&self, plan: &BeatPlan) {
+    pub fn follow(&self, conn: u64, plan: &BeatPlan) {
         let mut state = self.lock();
-        let Some(line) = &mut state.line else { return };
+        let Some(line) = state.line.as_mut().filter(|line| line.conn == conn) else {
+            return;
+        };
         line.plan = plan.number;
         line.every = plan
             .every
-            .map(|every| every.clamp(INTERVAL_MIN, INTERVAL_MAX));
+            .map(|every| every.clamp(Way::INTERVAL_MIN, Way::INTERVAL_MAX));
         line.next = Instant::now();
         if line.every.is_none() {
             self.0.0.beat(&mut state, 0);
@@ -117,21 +121,16 @@ impl Beats {
     }
 
     /// Answers a question at once.
-    pub fn answer(&self, seq: u64) {
-        self.0.0.beat(&mut self.lock(), seq);
+    pub fn answer(&self, conn: u64, seq: u64) {
+        let mut state = self.lock();
+        if state.line.as_ref().is_some_and(|line| line.conn == conn) {
+            self.0.0.beat(&mut state, seq);
+        }
     }
 
     /// An attempt is in this phase from now on.
     pub fn phase(&self, attempt: AttemptId, phase: Phase) {
         self.lock().change(attempt, |said| said.phase = phase);
-    }
-
-    /// What an attempt did so far.
-    pub fn progress(&self, attempt: AttemptId, change: impl FnOnce(&mut AttemptBeat)) {
-        let mut state = self.lock();
-        if state.attempts.contains_key(&attempt) {
-            state.change(attempt, change);
-        }
     }
 
     /// An attempt is not in hand any more.

@@ -1,26 +1,31 @@
 //! The worker's connection: dialled again with jittered back-off for as long as the worker lives.
 
-use super::{Input, beat_interval};
-use hedge_model::msg::{Beat, Role, ToWorker, Welcome};
-use hedge_net::{CloseReason, Hello, Link, LinkSender, Net, NetError, Ticket};
-use std::time::{Duration, Instant};
+use super::Input;
+use super::beats::Beats;
+use hedge_model::msg::{Role, StatusRequest, ToWorker, Welcome};
+use hedge_net::{BeatReceiver, CloseReason, Hello, Link, Net, NetError, Ticket};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
 const BACK_OFF_MAX: Duration = Duration::from_secs(2);
+/// Questions for signs of life taken from the transport at once.
+const QUESTIONS_AT_ONCE: usize = 8;
 
 pub(super) struct Dialler {
     net: Net,
     ticket: Ticket,
     inputs: mpsc::Sender<Input>,
+    beats: Beats,
 }
 
 impl Dialler {
-    pub fn new(net: Net, ticket: Ticket, inputs: mpsc::Sender<Input>) -> Self {
+    pub fn new(net: Net, ticket: Ticket, inputs: mpsc::Sender<Input>, beats: Beats) -> Self {
         Self {
             net,
             ticket,
             inputs,
+            beats,
         }
     }
 
@@ -79,21 +84,28 @@ impl Dialler {
             mut receiver,
             beats,
         } = link;
-        drop(beats);
         let linked = Input::Linked {
             sender: sender.clone(),
             conn,
             epoch: welcome.epoch,
         };
         self.inputs.send(linked).await.map_err(drop)?;
-        let beating = tokio::spawn(beat(sender.clone(), beat_interval(welcome.beat_interval)));
+        self.beats
+            .connect(conn, sender.clone(), welcome.beat_interval);
+        let answering = tokio::spawn(answer(self.beats.clone(), conn, beats));
         while let Ok(orders) = receiver.recv::<ToWorker>().await {
+            for order in &orders {
+                if let ToWorker::Beat(plan) = order {
+                    self.beats.follow(conn, plan);
+                }
+            }
             self.inputs
                 .send(Input::Orders { conn, orders })
                 .await
                 .map_err(drop)?;
         }
-        beating.abort();
+        answering.abort();
+        self.beats.disconnect(conn);
         let reason = sender.closed().await;
         tracing::info!(%reason, "connection closed");
         self.inputs
@@ -103,23 +115,14 @@ impl Dialler {
     }
 }
 
-async fn beat(sender: LinkSender, interval: Duration) {
-    let start = Instant::now();
-    let mut timer = tokio::time::interval(interval);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    for seq in 1.. {
-        timer.tick().await;
-        let sent_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let Ok(bytes) = postcard::to_stdvec(&Beat {
-            seq,
-            sent_ns,
-            in_hand: 0,
-            ..Beat::default()
-        }) else {
-            return;
-        };
-        if sender.send_beat(bytes.into()).is_err() && sender.is_closed() {
-            return;
+/// Answers the supervisor's questions for signs of life where they arrive.
+async fn answer(beats: Beats, conn: u64, mut questions: BeatReceiver) {
+    let mut batch = vec![bytes::Bytes::new(); QUESTIONS_AT_ONCE];
+    while let Ok(count) = questions.recv(&mut batch).await {
+        for bytes in batch.iter().take(count) {
+            if let Ok(StatusRequest { seq }) = postcard::from_bytes(bytes) {
+                beats.answer(conn, seq);
+            }
         }
     }
 }

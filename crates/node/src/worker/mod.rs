@@ -1,6 +1,7 @@
 //! The worker's loop: orders in, reports and heartbeats out, around the core; attempts run beside it.
 
 mod attempt;
+mod beats;
 mod inventory;
 mod link;
 
@@ -10,9 +11,10 @@ use crate::frames::send;
 use crate::transport::Threads;
 use crate::{Folders, NodeError};
 use attempt::{Attempts, StageResult, Tools};
+use beats::Beats;
 use hedge_core::worker::{Action, Event};
 use hedge_exec::{Priority, ScratchPool, Spawner, SpawnerConfig};
-use hedge_model::msg::{FromWorker, ToWorker, WorkerInfo};
+use hedge_model::msg::{FromWorker, Phase, ToWorker, WorkerInfo};
 use hedge_model::{AttemptId, Epoch, Resources};
 use hedge_net::{DataServer, DataStore, Fetcher, LinkSender, Net, NetConfig, Ticket, Trust};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -127,7 +129,13 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
     let net = transport.run(Net::bind(net_config)).await??;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
     started(Drain(inputs.clone()));
-    let dialler = link::Dialler::new(net.clone(), config.ticket.clone(), inputs.clone());
+    let beats = Beats::start()?;
+    let dialler = link::Dialler::new(
+        net.clone(),
+        config.ticket.clone(),
+        inputs.clone(),
+        beats.clone(),
+    );
     transport.spawn(dialler.keep_connected());
     let fetcher = Fetcher::new(net.clone(), store.clone(), content.handle());
     let tools = Arc::new(Tools {
@@ -144,6 +152,7 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
         clock: Clock::start(hedge_model::Time(0)),
         link: None,
         attempts: Attempts::default(),
+        beats,
         tools,
         actions: Vec::new(),
         tell: Vec::new(),
@@ -174,6 +183,7 @@ struct Loop {
     clock: Clock,
     link: Option<(u64, LinkSender, Epoch)>,
     attempts: Attempts,
+    beats: Beats,
     tools: Arc<Tools>,
     actions: Vec<Action>,
     tell: Vec<FromWorker>,
@@ -268,6 +278,7 @@ impl Loop {
             Input::Core(event) => {
                 if let Event::Finished(report) = &event {
                     self.attempts.forget(report.attempt);
+                    self.beats.forget(report.attempt);
                     self.tools.reported(report.attempt);
                 }
                 self.feed(event);
@@ -294,15 +305,24 @@ impl Loop {
         while !self.actions.is_empty() {
             for action in std::mem::take(&mut self.actions) {
                 match action {
-                    Action::Tell(msg) => self.tell.push(msg),
+                    Action::Tell(msg) => {
+                        if let FromWorker::Ended(report) = &msg {
+                            self.beats.forget(report.attempt);
+                        }
+                        self.tell.push(msg);
+                    }
                     Action::Stage(body, order) => {
                         let id = order.attempt;
+                        self.beats.phase(id, Phase::Staging);
                         // Most tasks need nothing fetched: no detour through the queue then.
                         if let Some(result) = self.attempts.stage(&self.tools, body, order) {
                             self.feed(Event::Staged(id, result));
                         }
                     }
-                    Action::Start(body, order) => self.attempts.start(&self.tools, &body, &order),
+                    Action::Start(body, order) => {
+                        self.beats.phase(order.attempt, Phase::Running);
+                        self.attempts.start(&self.tools, &body, &order);
+                    }
                     Action::End(id) => {
                         if let Some(event) = self.attempts.end(id) {
                             self.feed(event);
@@ -351,9 +371,4 @@ async fn reached(instant: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-/// How often to beat, from what the supervisor said.
-fn beat_interval(asked: Duration) -> Duration {
-    asked.clamp(Duration::from_micros(500), Duration::from_secs(600))
 }

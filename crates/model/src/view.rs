@@ -52,6 +52,25 @@ pub struct JobView {
     pub unplaceable: Vec<String>,
     /// Bytes of results held for the client.
     pub result_bytes: u64,
+    /// What it costs; final once it has ended.
+    pub cost: CostView,
+}
+
+/// What a job costs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostView {
+    /// The name of the currency.
+    pub currency: String,
+    /// Attempts that won.
+    pub useful: crate::ledger::Part,
+    /// Attempts that were stopped or too late because another won, or enough was done.
+    pub redundant: crate::ledger::Part,
+    /// Attempts that failed or were lost, and winners whose outputs were lost.
+    pub lost: crate::ledger::Part,
+    /// All three, in millionths of the currency.
+    pub total_micro: u64,
+    /// What the client pays of it.
+    pub billed_micro: u64,
 }
 
 /// Attempts of a job.
@@ -108,6 +127,12 @@ pub struct WorkerView {
     pub suspicions: u64,
     /// Since its last sign of life.
     pub silent_ms: f64,
+    /// `normal` or `higher`.
+    pub class: String,
+    /// Work that it is expected to do in a second, in seconds of a standard machine.
+    pub score: f64,
+    /// By what, and how much each counts.
+    pub score_from: String,
 }
 
 /// Why a job or task is where it is.

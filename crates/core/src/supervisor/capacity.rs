@@ -1,6 +1,6 @@
 //! How fast workers are, which of them are the higher class, and when benchmark tasks are due.
 
-use super::live::{Live, Timer, WorkerIx};
+use super::live::{Live, Timer, Worker, WorkerIx};
 use super::room::step;
 use super::{Action, Supervisor, send};
 use hedge_model::capacity::Class;
@@ -69,6 +69,23 @@ impl Supervisor {
         }
         live.higher_line = (!alike).then_some(line);
         live.ready.unblock(|_| true);
+    }
+
+    /// By what a worker's score is known, and how much each counts, for people.
+    pub(crate) fn score_from(&self, worker: &Worker) -> String {
+        let hardware = &worker.info.hardware;
+        let known = self.state.learned.speed(worker.peer, hardware);
+        let sheet = match hardware.clock_mhz {
+            0 => "nothing",
+            _ => "hardware",
+        };
+        let parts = ["history", "benchmarks", sheet].into_iter();
+        let weights = known.weights.into_iter().rev();
+        let parts = parts.zip(weights).filter(|(_, weight)| *weight >= 0.005);
+        let parts: Vec<String> = parts
+            .map(|(name, weight)| format!("{name} {:.0} %", weight * 100.0))
+            .collect();
+        parts.join(", ")
     }
 
     /// Asks idle workers whose scores are missing or stale for benchmark tasks.

@@ -157,7 +157,7 @@ impl Supervisor {
                     .spec
                     .waits_for(group)
                     .iter()
-                    .filter(|other| !job.group_done(**other as usize))
+                    .filter(|other| !job.satisfied(group, **other as usize))
                     .count();
                 expect(waiting == offers.waiting as usize, || {
                     format!(

@@ -27,7 +27,12 @@ impl Live {
         if self.queues.is_empty() {
             return None;
         }
-        let free_max = self.room.free_max();
+        // Where copies would give way, offers count for which nobody has room now.
+        let free_max = if self.yielding.is_empty() {
+            self.room.free_max()
+        } else {
+            u64::MAX
+        };
         self.ready.first(free_max, skip)
     }
 

@@ -1,13 +1,12 @@
 //! Which N of a job's K tasks are critical: those whose completion matters most to the job's.
+//!
+//! Found when a job arrives, by what it says of its tasks and by the history of tasks of the same kind, and
+//! found again while it runs, as real times replace estimates.
 
 use super::learned::Learned;
-use hedge_model::JobSpec;
-use hedge_model::spec::{Group, Measure, Top};
-use std::cmp::Reverse;
-use std::time::Duration;
-
-/// Stands for tasks without an estimate; any value would do where none of a job's tasks has one.
-const UNKNOWN_TIME: Duration = Duration::from_secs(1);
+use hedge_model::spec::{Group, Input, Measure, Top};
+use hedge_model::units::show_bytes;
+use hedge_model::{Data, JobSpec};
 
 /// The critical tasks of a job: in each group the first so many.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,10 +16,15 @@ pub struct CriticalSet {
 }
 
 impl CriticalSet {
-    /// Finds the critical tasks of a job: those marked, and up to `top` of those that others cannot start
-    /// without, the ones with the longest way to the job's end first (bottom level on estimated times, then
-    /// number of tasks that wait).
+    /// Finds the critical tasks of a job by what it says itself.
     pub fn find(spec: &JobSpec) -> Self {
+        Self::find_with(spec, &Learned::default())
+    }
+
+    /// Finds the critical tasks of a job: those marked, and up to `top` of those with the highest scores by
+    /// the job's measures. Each measure gives a group's tasks a score of up to 1, as a part of the largest in
+    /// the job; several add up by their weights.
+    pub fn find_with(spec: &JobSpec, learned: &Learned) -> Self {
         let groups = spec.groups();
         let mut counts: Vec<u32> = groups
             .iter()
@@ -33,12 +37,17 @@ impl CriticalSet {
             Top::Count(count) => count,
         }
         .saturating_sub(marked);
-        if rule.by.iter().any(|(by, _)| *by == Measure::Precedence) {
-            let levels = bottom_levels(spec);
+        if left > 0 && !rule.by.is_empty() {
+            let scores = Amounts::new(spec, learned).scores(spec);
             let mut ranked: Vec<usize> = (0..groups.len())
-                .filter(|at| !groups[*at].critical && !spec.waited_by(*at).is_empty())
+                .filter(|at| !groups[*at].critical && scores[*at] > 0.0)
                 .collect();
-            ranked.sort_by_key(|at| (Reverse(levels[*at]), Reverse(waiting_tasks(spec, *at)), *at));
+            ranked.sort_by(|a, b| {
+                scores[*b]
+                    .total_cmp(&scores[*a])
+                    .then_with(|| waiting_tasks(spec, *b).cmp(&waiting_tasks(spec, *a)))
+                    .then(a.cmp(b))
+            });
             for at in ranked {
                 counts[at] = groups[at].count().min(left);
                 left -= counts[at];
@@ -63,25 +72,171 @@ impl CriticalSet {
         let group = spec.group_of(number);
         number - spec.first(group) < self.counts[group]
     }
+}
 
-    /// Why the critical tasks of `group` are so.
-    pub fn reason(&self, spec: &JobSpec, group: usize) -> String {
-        if spec.groups()[group].critical {
+/// Why the critical tasks of each group are so; asked for rarely, found at once for all.
+pub(crate) fn reasons(spec: &JobSpec, learned: &Learned) -> Vec<String> {
+    let amounts = Amounts::new(spec, learned);
+    let reason = |at: usize| {
+        if spec.groups()[at].critical {
             return "marked critical in the job".into();
         }
-        let levels = bottom_levels(spec);
-        format!(
-            "precedence: {} tasks cannot start without it; estimated {:.1} s from its start to the job's end",
-            waiting_tasks(spec, group),
-            levels[group].as_secs_f64()
-        )
+        let by = spec.critical().by.iter();
+        let measures = by.filter(|(measure, _)| amounts.of(*measure)[at] > 0.0);
+        let parts: Vec<String> = measures
+            .map(|(measure, _)| {
+                format!("{}: {}", measure.name(), amounts.words(spec, *measure, at))
+            })
+            .collect();
+        parts.join("; ")
+    };
+    (0..spec.groups().len()).map(reason).collect()
+}
+
+/// What the tasks of each group are likely to need, by measure; 0 where a measure says nothing.
+struct Amounts {
+    amounts: [Vec<f64>; Measure::ALL.len()],
+    /// Bytes that each task leaves for others.
+    left: Vec<f64>,
+}
+
+impl Amounts {
+    /// Only measures that the job asks for are looked at.
+    fn new(spec: &JobSpec, learned: &Learned) -> Self {
+        let mut found = Self {
+            amounts: Default::default(),
+            left: spec
+                .groups()
+                .iter()
+                .map(|group| left_bytes(group, learned))
+                .collect(),
+        };
+        let tails = tails(spec, |at| learned.expect(&spec.groups()[at]).work_s);
+        for (measure, _) in &spec.critical().by {
+            let amount = |at: usize| {
+                let group = &spec.groups()[at];
+                match measure {
+                    Measure::Precedence if spec.waited_by(at).is_empty() => 0.0,
+                    Measure::Precedence => tails[at] + learned.expect(group).work_s,
+                    Measure::Data => supplied(spec, at) * (1.0 + found.left[at]),
+                    Measure::Memory => memory(group, learned),
+                    Measure::Disk => disk(group),
+                    Measure::Cpu => cpu(group, learned),
+                    Measure::Network => network(spec, at, learned, &found.left),
+                }
+            };
+            let all = (0..spec.groups().len()).map(amount).collect();
+            found.amounts[*measure as usize] = all;
+        }
+        found
+    }
+
+    fn of(&self, measure: Measure) -> &[f64] {
+        &self.amounts[measure as usize]
+    }
+
+    fn scores(&self, spec: &JobSpec) -> Vec<f64> {
+        let mut scores = vec![0.0; spec.groups().len()];
+        for (measure, weight) in &spec.critical().by {
+            let amounts = self.of(*measure);
+            let largest = amounts.iter().copied().fold(0.0, f64::max);
+            if largest > 0.0 {
+                for (score, amount) in scores.iter_mut().zip(amounts) {
+                    *score += weight * amount / largest;
+                }
+            }
+        }
+        scores
+    }
+
+    fn words(&self, spec: &JobSpec, measure: Measure, at: usize) -> String {
+        let amount = self.of(measure)[at];
+        let bytes = |bytes: f64| show_bytes(bytes as u64);
+        match measure {
+            Measure::Precedence => format!(
+                "{} tasks cannot start without it; estimated {amount:.1} s from its start to the job's end",
+                waiting_tasks(spec, at)
+            ),
+            Measure::Data => {
+                let left = match self.left[at] {
+                    0.0 => String::new(),
+                    left => format!(", {} each", bytes(left)),
+                };
+                format!("{} tasks read what it leaves{left}", supplied(spec, at))
+            }
+            Measure::Memory => format!("likely to need {} of memory", bytes(amount)),
+            Measure::Disk => format!("likely to need {} of disk", bytes(amount)),
+            Measure::Cpu => format!("likely to need {amount:.1} s of processor time"),
+            Measure::Network => format!("likely to move {} over the network", bytes(amount)),
+        }
     }
 }
 
-fn time(group: &Group) -> Duration {
-    group.estimate.cpu_time.unwrap_or(UNKNOWN_TIME)
+/// How many tasks read what a task of a group leaves.
+fn supplied(spec: &JobSpec, at: usize) -> f64 {
+    let id = &spec.groups()[at].id;
+    let reads = |next: &&u32| {
+        let inputs = &spec.groups()[**next as usize].inputs;
+        inputs
+            .iter()
+            .any(|input| matches!(input, Input::Task(name) if name == id))
+    };
+    let readers = spec.waited_by(at).iter().filter(reads);
+    readers
+        .map(|next| f64::from(spec.groups()[*next as usize].count()))
+        .sum()
 }
 
+fn left_bytes(group: &Group, learned: &Learned) -> f64 {
+    let seen = learned.kind(group).map(|kind| kind.left);
+    let said = group.estimate.output.map(|bytes| bytes as f64);
+    said.or(seen).unwrap_or(0.0)
+}
+
+fn memory(group: &Group, learned: &Learned) -> f64 {
+    let seen = learned.kind(group).map(|kind| kind.memory);
+    let said = group.estimate.memory.unwrap_or(group.resources.memory) as f64;
+    seen.map_or(said, |seen| if seen > 0.0 { seen } else { said })
+}
+
+fn disk(group: &Group) -> f64 {
+    group.estimate.disk.unwrap_or(group.resources.disk) as f64
+}
+
+fn cpu(group: &Group, learned: &Learned) -> f64 {
+    let seen = learned.kind(group).map(|kind| kind.cpu);
+    let said = group.estimate.cpu_time.map(|time| time.as_secs_f64());
+    said.or(seen).unwrap_or(0.0)
+}
+
+/// Bytes that a task fetches, and those that it says it moves beside.
+fn network(spec: &JobSpec, at: usize, learned: &Learned, left: &[f64]) -> f64 {
+    let group = &spec.groups()[at];
+    let file = |at: u32| {
+        let data = spec.files().get(at as usize).map(|file| &file.data);
+        data.map_or(0.0, |data| data.size() as f64)
+    };
+    let inputs = group.inputs.iter().map(|input| match input {
+        Input::File(at) | Input::FileEach(at) => file(*at),
+        Input::Task(name) => {
+            let from = spec.waits_for(at).iter().map(|from| *from as usize);
+            let mut from = from.filter(|from| spec.groups()[*from].id == *name);
+            from.next().map_or(0.0, |from| {
+                left[from] * f64::from(spec.groups()[from].count())
+            })
+        }
+    });
+    let stdin = group
+        .stdin
+        .as_ref()
+        .map_or(0.0, |data: &Data| data.size() as f64);
+    let said = group.estimate.network.unwrap_or(0) as f64;
+    let fetched = inputs.sum::<f64>() + stdin;
+    let seen = learned.kind(group).map_or(0.0, |kind| kind.moved);
+    fetched.max(seen) + said
+}
+
+/// How many tasks wait for one of a group.
 fn waiting_tasks(spec: &JobSpec, group: usize) -> u64 {
     spec.waited_by(group)
         .iter()
@@ -116,24 +271,4 @@ pub(crate) fn by_level(learned: &Learned, spec: &JobSpec, tails: &[f64]) -> Vec<
     let mut order: Vec<(f64, usize)> = (0..tails.len()).map(|at| (level(at), at)).collect();
     order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     order.into_iter().map(|(_, at)| at).collect()
-}
-
-/// For each group the estimated time from a task's start to the job's end along the longest path.
-fn bottom_levels(spec: &JobSpec) -> Vec<Duration> {
-    let count = spec.groups().len();
-    let mut open: Vec<usize> = (0..count).map(|at| spec.waited_by(at).len()).collect();
-    let mut levels = vec![Duration::ZERO; count];
-    let mut free: Vec<usize> = (0..count).filter(|at| open[*at] == 0).collect();
-    while let Some(at) = free.pop() {
-        levels[at] += time(&spec.groups()[at]);
-        for before in spec.waits_for(at) {
-            let before = *before as usize;
-            levels[before] = levels[before].max(levels[at]);
-            open[before] -= 1;
-            if open[before] == 0 {
-                free.push(before);
-            }
-        }
-    }
-    levels
 }

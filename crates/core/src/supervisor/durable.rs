@@ -457,8 +457,8 @@ impl State {
 
     fn job_ended(&mut self, job: JobId, end: &JobEnd, stopped: &[Stopped], at: Time) -> Verdict {
         match self.job_mut(job) {
-            Some(job) if *end == JobEnd::Done && job.done != job.spec.task_count() => {
-                Verdict::Stale("not all of its tasks are done any more")
+            Some(job) if *end == JobEnd::Done && !job.enough() => {
+                Verdict::Stale("not enough of its tasks are done any more")
             }
             Some(job) if job.active() => {
                 job.stop(stopped);

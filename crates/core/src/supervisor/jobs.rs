@@ -57,17 +57,17 @@ impl Supervisor {
             Default::default()
         };
         let learned = &self.state.learned;
+        let critical = super::critical::CriticalSet::find_with(&spec, learned);
         let mut tails =
             super::critical::tails(&spec, |at| learned.expect(&spec.groups()[at]).work_s);
-        for (rank, at) in super::critical::by_level(learned, &spec, &tails)
-            .into_iter()
-            .enumerate()
-        {
+        let turns = super::critical::by_level(learned, &spec, &tails);
+        for (rank, at) in turns.into_iter().enumerate() {
             groups[at].rank = rank as u32;
         }
         if !watched {
             tails = Vec::new();
         }
+        let refind_at = refind_at(job.done, spec.task_count());
         let live = self.live();
         for (live_group, group) in groups.iter_mut().zip(spec.groups()) {
             live_group.shape = live.shapes.number(&group.resources, &group.labels);
@@ -76,6 +76,8 @@ impl Supervisor {
             id,
             LiveJob {
                 groups,
+                critical,
+                refind_at,
                 kinds,
                 kind_of,
                 tails,
@@ -146,7 +148,7 @@ impl Supervisor {
             return;
         };
         let (outputs, usage) = (done.outputs.clone(), done.usage);
-        let group_done = job.group_done(group);
+        let done = job.done_of(group);
         self.note_outputs(id, &outputs, winner);
         if let Some(live_job) = self.live().jobs.get_mut(&id.job) {
             let took = usage
@@ -168,19 +170,61 @@ impl Supervisor {
         }
         self.settle_wants(id);
         self.refresh_offers(id.job, group);
-        if group_done {
-            for next in spec.waited_by(group) {
-                let next = *next as usize;
-                if let Some(live_job) = self.live().jobs.get_mut(&id.job) {
-                    live_job.groups[next].waiting -= 1;
-                    live_job.groups[next].body = None;
-                }
-                self.live().starved.remove(&(id.job, next as u32));
-                self.refresh_offers(id.job, next);
+        for next in spec.waited_by(group) {
+            let next = *next as usize;
+            if spec.needed(next, group) != done {
+                continue;
             }
+            if let Some(live_job) = self.live().jobs.get_mut(&id.job) {
+                live_job.groups[next].waiting -= 1;
+                live_job.groups[next].body = None;
+            }
+            self.live().starved.remove(&(id.job, next as u32));
+            self.refresh_offers(id.job, next);
         }
+        self.close_group(id.job, group, out);
+        self.refind(id.job);
         self.tell_soon(id.job);
         self.finish_if_done(id.job, out);
+    }
+
+    /// Real times have replaced estimates: the critical set and the tasks' turns are found again.
+    fn refind(&mut self, id: JobId) {
+        let (Some(job), Some(live)) = (self.state.jobs.get(&id), &mut self.live) else {
+            return;
+        };
+        let Some(live_job) = live.jobs.get_mut(&id) else {
+            return;
+        };
+        if job.done < live_job.refind_at || !job.active() {
+            return;
+        }
+        let (spec, learned) = (job.spec.clone(), &self.state.learned);
+        live_job.refind_at = refind_at(job.done, spec.task_count());
+        if spec.groups().len() == 1 {
+            return;
+        }
+        let critical = super::critical::CriticalSet::find_with(&spec, learned);
+        let tails = super::critical::tails(&spec, |at| learned.expect(&spec.groups()[at]).work_s);
+        let turns = super::critical::by_level(learned, &spec, &tails);
+        if !live_job.tails.is_empty() {
+            live_job.tails = tails;
+        }
+        let changed = critical != live_job.critical;
+        live_job.critical = critical;
+        let mut moved = Vec::new();
+        for (rank, at) in turns.into_iter().enumerate() {
+            if changed || live_job.groups[at].rank != rank as u32 {
+                moved.push((at, rank as u32));
+            }
+        }
+        for (at, rank) in moved {
+            self.withdraw_offers(id, at);
+            if let Some(job) = self.live().jobs.get_mut(&id) {
+                job.groups[at].rank = rank;
+            }
+            self.refresh_offers(id, at);
+        }
     }
 
     /// The winner did what others failed: they are blamed, and set aside once that happened too often.
@@ -213,6 +257,7 @@ impl Supervisor {
 
     /// Ends all attempts of a task, wherever they are.
     pub(crate) fn cancel_attempts(&mut self, id: TaskId, out: &mut Vec<Action>) {
+        let now = self.now;
         let live = self.live();
         let Some(known) = live.tasks.get_mut(&id) else {
             return;
@@ -228,6 +273,8 @@ impl Supervisor {
             }
             if attempt.state.active() && attempt.state.in_hand() {
                 attempt.state = AttemptState::Cancelling;
+                let charge = attempt.charge_until(now);
+                attempt.stopped.get_or_insert(charge);
             }
         }
         dropped.into_iter().for_each(|attempt| self.detach(attempt));
@@ -357,7 +404,7 @@ impl Supervisor {
             return;
         };
         let (spec, group) = (job.spec.clone(), job.spec.group_of(id.number));
-        let first_open = job.open[group] == 1;
+        let done = job.done_of(group);
         let live = self.live();
         live.losing.remove(&id);
         live.tasks.entry(id).or_default();
@@ -376,8 +423,10 @@ impl Supervisor {
         }
         if let Some(live_job) = live.jobs.get_mut(&id.job) {
             for next in spec.waited_by(group) {
+                // One less than enough is done: it waits again.
+                let again = done + 1 == spec.needed(*next as usize, group);
                 let next = &mut live_job.groups[*next as usize];
-                next.waiting += u32::from(first_open);
+                next.waiting += u32::from(again);
                 next.body = None;
             }
         }
@@ -385,6 +434,7 @@ impl Supervisor {
             self.live().starved.remove(&(id.job, *next));
             self.refresh_offers(id.job, *next as usize);
         }
+        self.refresh_offers(id.job, group);
         self.settle_wants(id);
         self.tell_soon(id.job);
     }
@@ -400,12 +450,12 @@ impl Supervisor {
         self.finish_if_done(id, out);
     }
 
-    /// All tasks done and all results here: the job is done.
+    /// Enough tasks done and all their results here: the job is done.
     pub(crate) fn finish_if_done(&mut self, id: JobId, out: &mut Vec<Action>) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };
-        let all = job.active() && job.done == job.spec.task_count();
+        let all = job.active() && job.enough();
         let Some(live_job) = self.live().jobs.get_mut(&id) else {
             return;
         };
@@ -499,6 +549,12 @@ impl Supervisor {
     }
 }
 
+/// When the critical set is found again: at each twentieth of the job, so that it costs little beside what the
+/// tasks themselves do.
+fn refind_at(done: u32, all: u32) -> u32 {
+    done + (all / 20).max(1)
+}
+
 fn start_group(state: &State, id: JobId, group: usize) -> LiveGroup {
     let job = &state.jobs[&id];
     let tasks: Vec<&super::durable::Task> = job.tasks_of(group).collect();
@@ -516,7 +572,7 @@ fn start_group(state: &State, id: JobId, group: usize) -> LiveGroup {
         .spec
         .waits_for(group)
         .iter()
-        .filter(|other| !job.group_done(**other as usize))
+        .filter(|other| !job.satisfied(group, **other as usize))
         .count() as u32;
     LiveGroup {
         waiting,

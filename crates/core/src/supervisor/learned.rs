@@ -229,6 +229,11 @@ impl Learned {
         }
     }
 
+    /// What is known of a kind.
+    pub(crate) fn kind(&self, group: &Group) -> Option<&KindHistory> {
+        self.kinds.get(group.kind())
+    }
+
     /// What is known of a worker.
     pub(crate) fn worker(&self, peer: PeerId) -> Option<&WorkerHistory> {
         self.workers.get(&peer)

@@ -5,10 +5,11 @@
 
 use super::Supervisor;
 use super::durable::{EndedAttempt, Job};
-use super::live::{Attempt, AttemptState, WorkerIx};
+use super::live::{Attempt, WorkerIx};
 use hedge_model::ledger::{Charge, MicroUnits, Part, Stopped};
 use hedge_model::msg::Usage;
 use hedge_model::record::End;
+use hedge_model::view::CostView;
 use hedge_model::{AttemptId, JobId, TaskId, Time};
 use std::time::Duration;
 
@@ -149,6 +150,18 @@ impl Job {
     }
 }
 
+/// A job's cost for those who ask.
+pub(crate) fn cost_view(job: &Job) -> CostView {
+    CostView {
+        currency: job.tariff.currency.to_string(),
+        useful: job.cost.useful,
+        redundant: job.cost.redundant,
+        lost: job.cost.lost,
+        total_micro: job.cost.total(),
+        billed_micro: job.cost.billed(&job.tariff),
+    }
+}
+
 impl Supervisor {
     /// The attempts of a task that are stopped when `winner` wins.
     pub(crate) fn stopping(&self, task: TaskId, winner: AttemptId) -> Vec<Stopped> {
@@ -189,7 +202,7 @@ impl Supervisor {
 
     fn stop_of(&self, attempt: &Attempt) -> Option<Stopped> {
         let live = self.live.as_ref()?;
-        if attempt.reported || attempt.state == AttemptState::Lost {
+        if attempt.reported || !attempt.state.in_hand() {
             return None;
         }
         Some(Stopped {

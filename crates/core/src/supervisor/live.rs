@@ -222,6 +222,10 @@ pub(crate) struct LiveJob {
     pub stale: BTreeSet<Hash>,
     /// Workers that have or had something of it.
     pub touched: BTreeSet<WorkerIx>,
+    /// Its critical set, as it is known now.
+    pub critical: super::critical::CriticalSet,
+    /// It is found again when so many tasks are done.
+    pub refind_at: u32,
     /// Kinds of its tasks, and the kind of each group.
     pub kinds: Vec<super::redundancy::Kind>,
     pub kind_of: Vec<u32>,

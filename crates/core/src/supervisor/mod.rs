@@ -22,6 +22,7 @@ mod learned;
 mod ledger;
 mod live;
 mod members;
+mod need;
 mod placement;
 mod ready;
 pub mod redundancy;

@@ -60,7 +60,7 @@ impl Supervisor {
             return Err(Miss::Task);
         };
         let (spec, at) = (job.spec.clone(), entry.group as usize);
-        let critical = job.critical.of_group(at);
+        let critical = live.jobs[&entry.job].critical.of_group(at);
         let offers = &live.jobs[&entry.job].groups[at];
         let shape = live.shapes.get(offers.shape);
         let require = spec.qos().critical_placement == CriticalPlacement::Require;
@@ -201,20 +201,51 @@ impl Supervisor {
         id
     }
 
+    /// Takes back all that a group offers, so that its turn can change.
+    pub(crate) fn withdraw_offers(&mut self, id: JobId, group: usize) {
+        let (Some(job), Some(live)) = (self.state.jobs.get(&id), &mut self.live) else {
+            return;
+        };
+        let Some(offers) = live.jobs.get_mut(&id).map(|job| &mut job.groups[group]) else {
+            return;
+        };
+        let spec = &job.spec.groups()[group];
+        for class in [Class::Copy, Class::Critical, Class::Normal] {
+            if offers.offered & (1 << class as u8) == 0 {
+                continue;
+            }
+            let lane = Lane {
+                short: class == Class::Normal && offers.short,
+                cpus_milli: spec.resources.cpus_milli,
+                shape: offers.shape,
+            };
+            let entry = Entry {
+                class,
+                job: id,
+                rank: offers.rank,
+                group: group as u32,
+            };
+            live.ready
+                .set(spec.priority, job.client, lane, entry, false);
+        }
+        offers.offered = 0;
+    }
+
     /// Brings a group's offers in line with what it has to offer.
     pub(crate) fn refresh_offers(&mut self, id: JobId, group: usize) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };
-        let critical = job.critical.of_group(group);
         let spec = &job.spec.groups()[group];
         let Some(live) = &mut self.live else { return };
         let Some(live_job) = live.jobs.get_mut(&id) else {
             return;
         };
+        let critical = live_job.critical.of_group(group);
         let startable = job.active()
             && !live_job.ending
             && live_job.groups[group].waiting == 0
+            && !job.closed(group)
             && !live.starved.contains(&(id, group as u32));
         let offers = &mut live_job.groups[group];
         let cpus_milli = spec.resources.cpus_milli;

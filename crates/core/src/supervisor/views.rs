@@ -61,16 +61,17 @@ impl Supervisor {
             state,
             why,
             tasks: job.spec.task_count(),
-            critical: job.critical.total(),
+            critical: self.critical(id, job).total(),
             done: job.done,
             running,
             ready: ready.saturating_sub(running),
-            waiting: job.spec.task_count() - job.done - ready.max(running),
+            waiting: (job.spec.task_count() - job.done).saturating_sub(ready.max(running)),
             attempts,
             elapsed_ms: ms(until.since(job.accepted)),
             cpu_ms: ms(job.cpu),
             unplaceable: unplaceable.take(UNPLACEABLE_SHOWN_MAX).collect(),
             result_bytes: job.result_bytes,
+            cost: super::ledger::cost_view(job),
         })
     }
 
@@ -132,6 +133,9 @@ impl Supervisor {
                 beats: 0,
                 suspicions: 0,
                 silent_ms: ms(silent),
+                class: worker.class.name().to_owned(),
+                score: (worker.speed * 1e3).round() / 1e3,
+                score_from: self.score_from(worker),
             }
         };
         live.workers.iter().map(view).collect()
@@ -141,16 +145,18 @@ impl Supervisor {
         let (Some(job), Some(view)) = (self.state.jobs.get(&id), self.job_view(id)) else {
             return Err(no_such_job(id));
         };
+        let set = self.critical(id, job);
+        let reasons = if set.total() > 0 {
+            super::critical::reasons(&job.spec, &self.state.learned)
+        } else {
+            Vec::new()
+        };
         let critical = (0..job.spec.groups().len()).flat_map(|group| {
-            let reason = if job.critical.of_group(group) > 0 {
-                job.critical.reason(&job.spec, group)
-            } else {
-                String::new()
-            };
-            let first = job.spec.first(group);
-            (first..first + job.critical.of_group(group)).map(move |number| CriticalView {
+            let numbers = job.spec.first(group)..job.spec.first(group) + set.of_group(group);
+            let reasons = &reasons;
+            numbers.map(move |number| CriticalView {
                 task: job.spec.label(number),
-                reason: reason.clone(),
+                reason: reasons[group].clone(),
             })
         });
         let tasks = match task {
@@ -183,7 +189,7 @@ impl Supervisor {
             number,
             state: state.to_owned(),
             why,
-            critical: job.critical.contains(&job.spec, number),
+            critical: self.critical(id, job).contains(&job.spec, number),
             generation: task.generation,
             failures: task.failures,
             attempts: self.attempt_views(TaskId { job: id, number }, job, known),
@@ -220,7 +226,7 @@ impl Supervisor {
             .spec
             .waits_for(group)
             .iter()
-            .filter(|other| !job.group_done(**other as usize))
+            .filter(|other| !job.satisfied(group, **other as usize))
             .map(|other| {
                 let other = *other as usize;
                 format!(
@@ -233,6 +239,12 @@ impl Supervisor {
             .collect();
         if !unfinished.is_empty() {
             return ("waiting", format!("waits for {}", unfinished.join(", ")));
+        }
+        if job.closed(group) {
+            return (
+                "skipped",
+                "enough of its kind is done for all that wait for it".into(),
+            );
         }
         if live.starved.contains(&(id, group as u32)) {
             return ("waiting", "some of its inputs are out of reach; their holders may return, or they are made again".into());

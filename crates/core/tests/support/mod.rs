@@ -11,6 +11,7 @@ use hedge_model::msg::{
 };
 use hedge_model::record::{End, JobEnd, Record, Ticket};
 use hedge_model::spec::{CriticalRule, Draft, Group, Input, Measure, Qos, Redundancy, Top};
+use hedge_model::view::JobView;
 use hedge_model::{
     AttemptId, Data, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources,
     SubmitKey, TaskId, Time,
@@ -29,6 +30,8 @@ pub struct Rig {
     lines: Vec<String>,
     /// What workers were given, with the proofs.
     pub given: BTreeMap<AttemptId, HeldAttempt>,
+    /// Views of jobs that clients were told.
+    views: Vec<JobView>,
 }
 
 impl Drop for Rig {
@@ -78,6 +81,7 @@ impl Rig {
             out: Vec::new(),
             lines: Vec::new(),
             given: BTreeMap::new(),
+            views: Vec::new(),
         };
         let holds = holds.to_vec();
         rig.event(Event::Lead {
@@ -242,6 +246,11 @@ impl Rig {
     fn keep_lines(&mut self) {
         let actions = std::mem::take(&mut self.out);
         for action in &actions {
+            if let Action::Answer { answer, .. } = action
+                && let Reply::Job(view) = &answer.reply
+            {
+                self.views.push((**view).clone());
+            }
             if let Action::Send {
                 msg: ToWorker::Assign(order),
                 ..
@@ -259,6 +268,12 @@ impl Rig {
     }
 
     /// Everything said since the last look.
+    /// The views of jobs that clients were told since the last look, oldest first.
+    pub fn told_views(&mut self) -> Vec<JobView> {
+        self.keep_lines();
+        std::mem::take(&mut self.views)
+    }
+
     pub fn said(&mut self) -> Vec<String> {
         self.keep_lines();
         std::mem::take(&mut self.lines)
@@ -322,6 +337,21 @@ impl Rig {
             outcome,
             usage: Usage {
                 running: Duration::from_secs(1),
+                ..Usage::default()
+            },
+            log: None,
+        };
+        self.from(number, FromWorker::Ended(Box::new(report)));
+    }
+
+    /// It succeeded, after running on its CPU for so long.
+    pub fn done_after(&mut self, number: u8, attempt: AttemptId, running: Duration) {
+        let report = Report {
+            attempt,
+            outcome: Outcome::Done(Vec::new()),
+            usage: Usage {
+                running,
+                cpu: running,
                 ..Usage::default()
             },
             log: None,

@@ -75,6 +75,9 @@ impl Supervisor {
             }
             again = [again, next].into_iter().flatten().min();
         }
+        if seen == 0 {
+            return;
+        }
         let gap = GAP_MIN.max(GAP_EACH * u32::try_from(seen).unwrap_or(u32::MAX));
         let live = self.live.get_or_insert_default();
         live.looks.next = now + gap;
@@ -206,7 +209,7 @@ impl Supervisor {
                 id: *id,
                 spec: &job.spec,
                 redundancy: kind,
-                critical: &job.critical,
+                critical: &live_job.critical,
                 elapsed_s: self.now.since(job.accepted).as_secs_f64(),
                 ready: ready(&job.spec, live_job),
                 open: job.spec.task_count() - job.done,
@@ -361,7 +364,7 @@ impl Seen<'_> {
                 id: *task,
                 group,
                 kind: live_job.kind_of[group] as usize,
-                critical: job.critical.contains(&job.spec, task.number),
+                critical: live_job.critical.contains(&job.spec, task.number),
                 work_s: expected.work_s,
                 spread: expected.spread,
                 tail_s: live_job.tails[group],

@@ -22,7 +22,7 @@ pub(crate) use look::{Looks, kinds};
 
 use super::Supervisor;
 use hedge_model::spec::Redundancy;
-use hedge_model::{JobSpec, TaskId};
+use hedge_model::{JobId, JobSpec, TaskId};
 use std::collections::BTreeSet;
 
 impl Supervisor {
@@ -30,6 +30,21 @@ impl Supervisor {
     /// To be set before this supervisor leads.
     pub fn set_policy(&mut self, policy: Box<dyn Policy>) {
         self.policy = Some(policy);
+    }
+
+    /// A job's critical set as it is known now.
+    pub fn critical_set(&self, id: JobId) -> Option<&super::CriticalSet> {
+        let job = self.state.jobs.get(&id)?;
+        Some(self.critical(id, job))
+    }
+
+    pub(crate) fn critical<'a>(
+        &'a self,
+        id: JobId,
+        job: &'a super::durable::Job,
+    ) -> &'a super::CriticalSet {
+        let live = self.live.as_ref().and_then(|live| live.jobs.get(&id));
+        live.map_or(&job.critical, |live| &live.critical)
     }
 
     /// Whether a policy is asked about a job while it runs.
@@ -50,7 +65,9 @@ impl Supervisor {
         };
         let qos = job.spec.qos();
         let group = &job.spec.groups()[job.spec.group_of(task.number)];
-        let critical = job.critical.contains(&job.spec, task.number);
+        let critical = self
+            .critical(task.job, job)
+            .contains(&job.spec, task.number);
         let in_advance = critical
             && match (&self.policy, qos.redundancy) {
                 (Some(policy), _) => policy.in_advance(&job.spec, job.spec.group_of(task.number)),

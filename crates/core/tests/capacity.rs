@@ -1,0 +1,153 @@
+//! Which workers are the faster ones, by what that is known, and what is given to them.
+
+mod support;
+
+use hedge_model::JobSpec;
+use hedge_model::capacity::{BenchScores, STANDARD};
+use hedge_model::msg::FromWorker;
+use hedge_model::spec::{CriticalPlacement, CriticalRule, Draft, Group, Qos, Redundancy};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use support::*;
+
+fn attach_with_clock(rig: &mut Rig, number: u8, clock_mhz: u32) {
+    let mut info = info(number, 1);
+    info.hardware.clock_mhz = clock_mhz;
+    rig.from(number, FromWorker::Attach(Box::new(info)));
+    rig.commit();
+}
+
+fn one_critical(placement: CriticalPlacement, others: u32) -> Arc<JobSpec> {
+    let draft = Draft {
+        name: "capacity".into(),
+        qos: Qos {
+            redundancy: Redundancy::None,
+            critical_placement: placement,
+            ..Qos::default()
+        },
+        critical: CriticalRule {
+            by: Vec::new(),
+            ..CriticalRule::default()
+        },
+        files: Vec::new(),
+        groups: vec![
+            array(others, group("other", &[])),
+            Group {
+                critical: true,
+                ..group("vital", &[])
+            },
+        ],
+    };
+    Arc::new(JobSpec::new(draft).expect("a job"))
+}
+
+/// The worker of each task of a job.
+fn workers_of(said: &[String], job: u64) -> BTreeMap<u32, u8> {
+    let assigned = assigned(said).into_iter();
+    let of_job = assigned.filter(|(_, attempt)| attempt.task.job.0 == job);
+    of_job
+        .map(|(worker, attempt)| (attempt.task.number, worker))
+        .collect()
+}
+
+fn higher(rig: &Rig) -> Vec<usize> {
+    let views = rig.core.worker_views().into_iter().enumerate();
+    views
+        .filter(|(_, view)| view.class == "higher")
+        .map(|(at, _)| at + 1)
+        .collect()
+}
+
+#[test]
+fn a_critical_task_goes_to_the_faster_worker_and_the_others_to_the_rest() {
+    let mut rig = Rig::new();
+    for (number, clock) in [(1, 2_000), (2, 2_000), (3, 4_000), (4, 2_000)] {
+        attach_with_clock(&mut rig, number, clock);
+    }
+    rig.said();
+    rig.submit(1, 1, &one_critical(CriticalPlacement::Prefer, 3));
+    rig.commit();
+    let places = workers_of(&rig.said(), 1);
+    assert_eq!(higher(&rig), [3], "by its hardware");
+    assert_eq!(places.len(), 4, "each task is with a worker");
+    assert_eq!(places[&3], 3, "the critical task is with the faster one");
+    assert!((0..3).all(|task| places[&task] != 3), "the others are not");
+    let views = rig.core.worker_views();
+    assert_eq!(views[2].score_from, "hardware 100 %");
+}
+
+#[test]
+fn benchmark_tasks_find_the_faster_worker() {
+    let mut rig = Rig::new();
+    (1..=4).for_each(|number| rig.attach(number, 1));
+    rig.pass_beating(Duration::from_secs(11), &[1, 2, 3, 4]);
+    let said = rig.said();
+    for number in 1..=4 {
+        let asked = format!("worker {number}: benchmark");
+        assert!(
+            said.contains(&asked),
+            "an idle worker of unknown speed is asked: {said:?}"
+        );
+    }
+    for number in 1..=4 {
+        let scores = BenchScores {
+            integer: STANDARD.integer * if number == 2 { 3 } else { 1 },
+            ..STANDARD
+        };
+        rig.from(number, FromWorker::Benchmarked(scores));
+    }
+    rig.commit();
+    rig.said();
+    rig.submit(1, 1, &one_critical(CriticalPlacement::Prefer, 3));
+    rig.commit();
+    let places = workers_of(&rig.said(), 1);
+    assert_eq!((higher(&rig), places[&3]), (vec![2], 2));
+    assert_eq!(rig.core.worker_views()[1].score_from, "benchmarks 100 %");
+}
+
+#[test]
+fn earlier_tasks_show_which_worker_is_faster() {
+    let mut rig = Rig::new();
+    (1..=4).for_each(|number| rig.attach(number, 1));
+    rig.submit(1, 1, &plain(vec![array(40, group("part", &[]))]));
+    rig.commit();
+    // Three workers take 2 s for what the fourth does in half a second.
+    let mut open = assigned(&rig.said());
+    while !open.is_empty() {
+        let (worker, attempt) = open.remove(0);
+        let took = if worker == 4 { 500 } else { 2_000 };
+        rig.done_after(worker, attempt, Duration::from_millis(took));
+        rig.commit();
+        open.extend(assigned(&rig.said()));
+    }
+    rig.submit(1, 2, &one_critical(CriticalPlacement::Prefer, 3));
+    rig.commit();
+    let places = workers_of(&rig.said(), 2);
+    assert_eq!((higher(&rig), places[&3]), (vec![4], 4));
+    let from = rig.core.worker_views()[3].score_from.clone();
+    assert!(from.starts_with("history"), "{from}");
+}
+
+#[test]
+fn where_it_is_required_critical_tasks_wait_for_a_faster_worker() {
+    let mut rig = Rig::new();
+    for (number, clock) in [(1, 2_000), (2, 2_000), (3, 4_000), (4, 2_000)] {
+        attach_with_clock(&mut rig, number, clock);
+    }
+    rig.said();
+    rig.submit(1, 1, &one_critical(CriticalPlacement::Require, 1));
+    rig.commit();
+    assert_eq!(workers_of(&rig.said(), 1)[&1], 3);
+    rig.submit(1, 2, &one_critical(CriticalPlacement::Require, 1));
+    rig.commit();
+    let places = workers_of(&rig.said(), 2);
+    assert_eq!(
+        places.keys().copied().collect::<Vec<_>>(),
+        [0],
+        "the critical one waits"
+    );
+    rig.done(3, attempt(1, 1));
+    rig.commit();
+    assert_eq!(workers_of(&rig.said(), 2), BTreeMap::from([(1, 3)]));
+}

@@ -163,6 +163,11 @@ pub(crate) fn cost_view(job: &Job) -> CostView {
 }
 
 impl Supervisor {
+    /// What a job cost so far; final once it has ended.
+    pub fn cost(&self, job: JobId) -> Option<hedge_model::ledger::Cost> {
+        self.state.jobs.get(&job).map(|job| job.cost)
+    }
+
     /// The attempts of a task that are stopped when `winner` wins.
     pub(crate) fn stopping(&self, task: TaskId, winner: AttemptId) -> Vec<Stopped> {
         let known = self.live.as_ref().and_then(|live| live.tasks.get(&task));

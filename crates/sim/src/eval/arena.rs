@@ -4,9 +4,10 @@
 use crate::Error;
 use hedge_core::supervisor::{self, Config, State, Supervisor};
 use hedge_core::worker::{self, Worker};
+use hedge_model::capacity::BenchScores;
 use hedge_model::msg::{FromWorker, Outcome, Reply, Report, ToWorker, Usage, WorkerInfo};
 use hedge_model::record::{JobEnd, Record};
-use hedge_model::{AttemptId, Epoch, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time};
+use hedge_model::{AttemptId, Epoch, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -64,6 +65,7 @@ enum Due {
 struct Place {
     core: Worker,
     info: Option<Box<WorkerInfo>>,
+    scores: Option<BenchScores>,
     up: bool,
     since: BTreeMap<AttemptId, (Time, Duration)>,
 }
@@ -83,6 +85,8 @@ pub(crate) struct Arena<W> {
     detect: f64,
     epoch: Epoch,
     submitted: u64,
+    /// The job that ended last.
+    pub job: Option<JobId>,
     /// The end of the job submitted last.
     pub end: Option<JobEnd>,
     /// Real time spent in the supervisor's core, where it is measured.
@@ -145,6 +149,7 @@ impl<W: World> Arena<W> {
             detect,
             epoch: Epoch(epoch.0 + 1),
             submitted: 0,
+            job: None,
             end: None,
             core_time: None,
             events: 0,
@@ -162,12 +167,13 @@ impl<W: World> Arena<W> {
         self.places.len()
     }
 
-    /// Adds a machine that comes `from` seconds after `base`.
-    pub fn add(&mut self, info: WorkerInfo, base: Time, from: f64) {
+    /// Adds a machine that comes `from` seconds after `base`; its benchmark tasks, where it has any, ran before.
+    pub fn add(&mut self, info: WorkerInfo, scores: Option<BenchScores>, base: Time, from: f64) {
         let number = self.places.len() as u32;
         self.places.push(Place {
             core: Worker::new(info.resources.clone()),
             info: Some(Box::new(info)),
+            scores,
             up: false,
             since: BTreeMap::new(),
         });
@@ -260,7 +266,10 @@ impl<W: World> Arena<W> {
                 if let Some(info) = place.info.take() {
                     let msg = FromWorker::Attach(info);
                     let peer = peer(self.epoch, number as usize);
-                    self.tell(supervisor::Event::FromWorker { peer, msg });
+                    let found = place.scores.map(FromWorker::Benchmarked);
+                    for msg in [Some(msg), found].into_iter().flatten() {
+                        self.tell(supervisor::Event::FromWorker { peer, msg });
+                    }
                     let connected = worker::Event::Connected(self.epoch);
                     self.at_worker(number as usize, connected);
                 }
@@ -347,7 +356,8 @@ impl<W: World> Arena<W> {
                     self.tell(supervisor::Event::FromWorker { peer, msg });
                 }
                 worker::Action::Benchmark => {
-                    self.at_worker(number, worker::Event::Benchmarked(None));
+                    let scores = self.places[number].scores;
+                    self.at_worker(number, worker::Event::Benchmarked(scores));
                 }
                 worker::Action::Start(..) | worker::Action::Drop(_) | worker::Action::Leave => {}
             }
@@ -391,7 +401,8 @@ impl<W: World> Arena<W> {
         match action {
             supervisor::Action::Append { proposal, record } => {
                 self.world.committed(&record);
-                if let Record::JobEnded { end, .. } = &record {
+                if let Record::JobEnded { job, end, .. } = &record {
+                    self.job = Some(*job);
                     self.end = Some(end.clone());
                 }
                 let proposal = Some(proposal);

@@ -82,6 +82,8 @@ pub struct Row {
     pub copies_per_run: f64,
     /// Machine seconds in a run.
     pub held_s: f64,
+    /// What a run cost by the default tariff, in millionths of its currency, mean.
+    pub cost_micro: f64,
     /// Seconds from submission to end, mean.
     pub makespan_s: f64,
     /// All ratios to the clairvoyant schedule, ascending.
@@ -322,6 +324,7 @@ fn rows(policies: &[Contender], samples: &[Sample]) -> Vec<Row> {
             lost: sum(at, &|outcome| outcome.lost) / won,
             copies_per_run: sum(at, &|outcome| f64::from(outcome.copies_started)) / runs,
             held_s: sum(at, &|outcome| outcome.held) / runs,
+            cost_micro: sum(at, &|outcome| outcome.cost_micro as f64) / runs,
             makespan_s: sum(at, &|outcome| outcome.makespan) / runs,
             samples: clairvoyant,
         }
@@ -353,6 +356,7 @@ fn overall(tables: &[Table]) -> Vec<Row> {
             lost: mean(|row| row.lost),
             copies_per_run: mean(|row| row.copies_per_run),
             held_s: mean(|row| row.held_s),
+            cost_micro: mean(|row| row.cost_micro),
             makespan_s: mean(|row| row.makespan_s),
             samples,
         }

@@ -6,8 +6,12 @@ use super::truth::Truth;
 use crate::Error;
 use hedge_core::supervisor::Supervisor;
 use hedge_core::supervisor::redundancy::Policy;
+use hedge_model::capacity::{BenchScores, STANDARD};
 use hedge_model::msg::WorkerInfo;
 use hedge_model::spec::{Qos, Redundancy};
+
+/// The clock rate of a machine of standard speed, of which nothing else is known.
+const STANDARD_MHZ: f64 = 3_000.0;
 
 /// One of the policies compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +20,6 @@ pub enum Contender {
     None,
     /// No copies, and machines ranked by their clock rate alone.
     Clock,
-    /// Hedgerow's copies of the critical set in advance.
-    Critical,
     /// LATE, given exact progress (Zaharia et al., OSDI 2008).
     Late,
     /// The rule of Apache Spark 4.
@@ -26,11 +28,19 @@ pub enum Contender {
     Boinc,
     /// A copy of everything on idle machines.
     CloneAll,
+    /// Hedgerow's copies of the critical set in advance.
+    Critical,
+    /// Hedgerow's copies on all idle machines, given back at once.
+    Fill,
+    /// Hedgerow's reactive copies.
+    Speculate,
+    /// Hedgerow's default.
+    Auto,
 }
 
 impl Contender {
     /// All of them, in the order of reports.
-    pub const ALL: [Contender; 7] = [
+    pub const ALL: [Contender; 10] = [
         Contender::None,
         Contender::Clock,
         Contender::Late,
@@ -38,6 +48,9 @@ impl Contender {
         Contender::Boinc,
         Contender::CloneAll,
         Contender::Critical,
+        Contender::Fill,
+        Contender::Speculate,
+        Contender::Auto,
     ];
 
     /// What it is called on the command line and in reports.
@@ -46,6 +59,9 @@ impl Contender {
             Contender::None => "none",
             Contender::Clock => "clock",
             Contender::Critical => "critical",
+            Contender::Fill => "fill",
+            Contender::Speculate => "speculate",
+            Contender::Auto => "auto",
             Contender::Late => "late",
             Contender::Spark => "spark",
             Contender::Boinc => "boinc",
@@ -69,6 +85,9 @@ impl Contender {
     pub(crate) fn qos(self) -> Qos {
         let redundancy = match self {
             Contender::Critical => Redundancy::Critical,
+            Contender::Fill => Redundancy::Fill,
+            Contender::Speculate => Redundancy::Speculate,
+            Contender::Auto => Redundancy::Auto,
             _ => Redundancy::None,
         };
         Qos {
@@ -80,7 +99,9 @@ impl Contender {
     /// Lets a baseline decide in the place of what jobs ask for.
     pub(crate) fn install(self, core: &mut Supervisor, truth: &Truth) {
         let policy: Box<dyn Policy> = match self {
-            Contender::Critical => return,
+            Contender::Critical | Contender::Fill | Contender::Speculate | Contender::Auto => {
+                return;
+            }
             Contender::None | Contender::Clock => Box::new(Nothing),
             Contender::Late => Box::new(Late::new(truth.clone())),
             Contender::Spark => Box::new(Spark),
@@ -90,8 +111,15 @@ impl Contender {
         core.set_policy(policy);
     }
 
-    /// What a machine says of itself.
-    pub(crate) fn describe(self, machine: &Machine, info: &mut WorkerInfo) {
-        let _ = (machine, info);
+    /// What a machine says of itself, and what benchmark tasks found there.
+    pub(crate) fn describe(self, machine: &Machine, info: &mut WorkerInfo) -> Option<BenchScores> {
+        info.hardware.clock_mhz = (machine.clock * STANDARD_MHZ).round() as u32;
+        let part = |standard: u64| (standard as f64 * machine.believed).round() as u64;
+        (self != Contender::Clock).then(|| BenchScores {
+            integer: part(STANDARD.integer),
+            float: part(STANDARD.float),
+            memory: part(STANDARD.memory),
+            disk: part(STANDARD.disk),
+        })
     }
 }

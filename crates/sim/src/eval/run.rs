@@ -29,6 +29,8 @@ pub struct Outcome {
     pub copies: f64,
     /// Of these by attempts that were lost with their machine.
     pub lost: f64,
+    /// What the job cost by the default tariff, in millionths of its currency.
+    pub cost_micro: u64,
     /// How many redundant attempts were started.
     pub copies_started: u32,
     /// What each attempt did, where asked for.
@@ -120,7 +122,9 @@ pub fn run(
     }
     let makespan = arena.now.since(start).as_secs_f64();
     arena.run(arena.now, |_| false)?;
-    let outcome = arena.world.outcome(makespan, start, setting.chart);
+    let mut outcome = arena.world.outcome(makespan, start, setting.chart);
+    let cost = arena.job.and_then(|job| arena.core.cost(job));
+    outcome.cost_micro = cost.map_or(0, |cost| cost.total());
     Ok((outcome, arena.core.state().clone()))
 }
 
@@ -139,8 +143,8 @@ fn enrol(
         let presence = machine.presence;
         if number >= known {
             let mut info = arena.info(Resources::cpus(1000));
-            contender.describe(machine, &mut info);
-            arena.add(info, start, presence.from);
+            let scores = contender.describe(machine, &mut info);
+            arena.add(info, scores, start, presence.from);
         }
         if (from..to).contains(&presence.to) || (number >= known && presence.to < from) {
             arena.goes(number, start, presence.to);

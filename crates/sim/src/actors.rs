@@ -2,18 +2,19 @@
 
 use crate::worker::Input;
 use hedge_core::supervisor;
-use hedge_model::msg::{Answer, Beat, BeatPlan};
+use hedge_model::msg::{Answer, Beat, BeatPlan, Reply};
 use hedge_model::{AttemptId, Epoch, Hash, PeerAddr, PeerId, Source, Time};
 use std::cmp::Ordering;
 
 /// A connection's place in the grid's list; never used again.
 pub(crate) type ConnId = usize;
 
-/// Everybody but the supervisor.
+/// Everybody who can be at the other end of a supervisor's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Peer {
     Worker(usize),
     Client(usize),
+    Supervisor(usize),
 }
 
 impl Peer {
@@ -21,6 +22,7 @@ impl Peer {
         let (kind, ix) = match self {
             Peer::Worker(ix) => (1, ix),
             Peer::Client(ix) => (2, ix),
+            Peer::Supervisor(ix) => (9, ix),
         };
         let mut id = [0; 32];
         id[0] = kind;
@@ -35,6 +37,7 @@ impl Peer {
         match id.0[0] {
             1 => Some(Peer::Worker(ix)),
             2 => Some(Peer::Client(ix)),
+            9 => Some(Peer::Supervisor(ix)),
             _ => None,
         }
     }
@@ -48,17 +51,13 @@ pub(crate) fn addr(peer: PeerId) -> PeerAddr {
     }
 }
 
-/// The supervisor's identity.
-pub(crate) fn supervisor_id() -> PeerId {
-    PeerId([9; 32])
-}
-
-/// A connection between a peer and one life of the supervisor.
+/// A connection between a peer and a supervisor; nothing more arrives over it once it is not up.
 #[derive(Debug)]
 pub(crate) struct Conn {
     pub peer: Peer,
-    pub life: u64,
-    pub epoch: Epoch,
+    pub sup: usize,
+    /// In which epoch the supervisor said over it that it leads, as far as the peer has heard.
+    pub epoch: Option<Epoch>,
     pub up: bool,
     /// When the last message of each direction arrives: messages keep their order.
     pub last_up: Time,
@@ -68,44 +67,51 @@ pub(crate) struct Conn {
 /// What happens next somewhere.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A message reaches the supervisor.
+    /// A message reaches the supervisor of a connection.
     Up(ConnId, supervisor::Event),
+    /// A message reaches the supervisor at the other end of a connection between two.
+    Down(ConnId, supervisor::Event),
     /// A heartbeat reaches the supervisor.
     BeatUp(ConnId, Beat),
     /// A message reaches a worker, or something ends there.
     AtWorker(usize, Input),
     /// The same, in one life of the worker's process.
     InLife(usize, u32, Input),
-    /// An order of an old leader that woke reaches a worker.
-    Late(usize, Epoch, hedge_model::msg::ToWorker),
-    /// An answer reaches a client.
+    /// An answer reaches a client, or something that it did not ask for.
     Answered(ConnId, Answer),
+    Told(ConnId, Reply),
     /// The worker beats again.
     Beat(usize, ConnId, u64),
     /// How to beat reaches a worker.
     Planned(usize, ConnId, BeatPlan),
     /// A question for a sign of life reaches a worker.
     Asked(usize, ConnId, u64),
-    /// The monitor's deadline.
-    Check(u64),
+    /// The deadline of a supervisor's monitor.
+    Check(usize, u64),
     /// A peer notices that its connection is closed.
     Closed(ConnId),
     /// The supervisor notices it.
     Gone(ConnId),
-    /// A peer tries to connect.
-    Connect(Peer),
-    /// The oldest record in flight is durable.
+    /// A peer tries to connect to a supervisor.
+    Connect(Peer, usize),
+    /// The oldest record in flight is held by most supervisors, if this term lasts.
     Commit(u64),
-    /// A pull of content into the supervisor's store ends.
-    Pulled(u64, Hash, Vec<Source>),
-    /// The supervisor's deadline.
-    Tick(u64),
-    /// The supervisor's process runs on.
-    ThawLeader(u64),
-    /// The supervisor's process starts again.
-    Restart,
-    /// A deposed leader that was frozen wakes.
-    Ghost,
+    /// A supervisor, in one life of its process, hears of what is committed, up to so many records.
+    Apply(usize, u64, usize),
+    /// Whoever can be elected is, unless the leader of this term is well; or all the same.
+    Elect(u64, bool),
+    /// A supervisor hears that it leads no more.
+    Depose(usize, u64),
+    /// A pull of content into a supervisor's store ends.
+    Pulled(usize, u64, Hash, Vec<Source>),
+    /// A supervisor's deadline.
+    Tick(usize, u64),
+    /// A supervisor's process runs on.
+    ThawSupervisor(usize, u64),
+    /// A supervisor's process starts again.
+    Restart(usize),
+    /// A message of a peer that was shut out reaches a supervisor all the same.
+    Stray(usize, supervisor::Event),
     /// A worker's process runs on, or starts again.
     Thaw(usize),
     Reboot(usize),
@@ -143,7 +149,7 @@ impl Ord for Queued {
     }
 }
 
-/// An attempt that a worker was told to run over its present connection.
+/// An attempt that a worker was told to run by one supervisor over its present connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Told {
     pub attempt: AttemptId,

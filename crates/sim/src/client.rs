@@ -5,7 +5,7 @@ use crate::grid::{Grid, Violation};
 use hedge_core::supervisor;
 use hedge_model::msg::{Answer, RefusalKind, Reply, Request};
 use hedge_model::view::JobState;
-use hedge_model::{Hash, JobId, JobSpec, SubmitKey};
+use hedge_model::{Epoch, Hash, JobId, JobSpec, SubmitKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,14 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Client {
     pub present: bool,
+    /// One connection to each supervisor, as far as they are there.
+    pub conns: Vec<Option<ConnId>>,
+    /// The one to whoever leads with the highest epoch that it has heard of.
     pub conn: Option<ConnId>,
+    epoch: Epoch,
     pub files: BTreeSet<Hash>,
     pub submissions: Vec<Submission>,
-    asked: BTreeMap<u64, Asked>,
+    asked: BTreeMap<u64, (ConnId, Asked)>,
     last_ask: u64,
 }
 
@@ -38,10 +42,12 @@ enum Asked {
 }
 
 impl Client {
-    pub fn new() -> Self {
+    pub fn new(supervisors: usize) -> Self {
         Self {
             present: true,
+            conns: vec![None; supervisors],
             conn: None,
+            epoch: Epoch(0),
             files: BTreeSet::new(),
             submissions: Vec::new(),
             asked: BTreeMap::new(),
@@ -66,37 +72,62 @@ impl Client {
         self.submissions.len() - 1
     }
 
-    fn ask(&mut self, what: Asked) -> u64 {
+    fn ask(&mut self, conn: ConnId, what: Asked) -> u64 {
         self.last_ask += 1;
-        self.asked.insert(self.last_ask, what);
+        self.asked.insert(self.last_ask, (conn, what));
         self.last_ask
     }
 }
 
 impl Grid {
-    pub(crate) fn connect_client(&mut self, ix: usize) -> Result<(), Violation> {
-        if !self.clients[ix].present || self.clients[ix].conn.is_some() {
+    pub(crate) fn connect_client(&mut self, ix: usize, sup: usize) -> Result<(), Violation> {
+        if !self.clients[ix].present || self.clients[ix].conns[sup].is_some() {
             return Ok(());
         }
-        match self.accept(Peer::Client(ix))? {
-            Some(conn) => {
-                self.clients[ix].conn = Some(conn);
-                self.clients[ix].asked.clear();
-                self.client_acts(ix)
-            }
-            None => {
+        match self.accept(Peer::Client(ix), sup)? {
+            Ok(conn) => self.clients[ix].conns[sup] = Some(conn),
+            Err(_) => {
                 let after = self.dice.millis(100, 700);
-                self.after(after, Event::Connect(Peer::Client(ix)));
-                Ok(())
+                self.after(after, Event::Connect(Peer::Client(ix), sup));
             }
         }
+        Ok(())
     }
 
     pub(crate) fn client_closed(&mut self, ix: usize, conn: ConnId) {
-        if self.clients[ix].conn == Some(conn) {
-            self.clients[ix].conn = None;
+        let sup = self.conns[conn].sup;
+        let client = &mut self.clients[ix];
+        if client.conns[sup] == Some(conn) {
+            client.conns[sup] = None;
+            client.asked.retain(|_, (over, _)| *over != conn);
+            if client.conn == Some(conn) {
+                client.conn = None;
+            }
             let after = self.dice.millis(1, 1000);
-            self.after(after, Event::Connect(Peer::Client(ix)));
+            self.after(after, Event::Connect(Peer::Client(ix), sup));
+        }
+    }
+
+    /// A supervisor says something that the client did not ask for: what is open is asked where the leader is.
+    pub(crate) fn client_told(&mut self, conn: ConnId, reply: &Reply) -> Result<(), Violation> {
+        let (line, sup) = (&self.conns[conn], self.conns[conn].sup);
+        let Peer::Client(ix) = line.peer else {
+            return Ok(());
+        };
+        let client = &mut self.clients[ix];
+        if client.conns[sup] != Some(conn) || !line.up {
+            return Ok(());
+        }
+        match reply {
+            Reply::Lead(epoch)
+                if *epoch > client.epoch || (*epoch == client.epoch && client.conn.is_none()) =>
+            {
+                client.epoch = *epoch;
+                client.conn = Some(conn);
+                client.asked.retain(|_, (over, _)| *over != conn);
+                self.client_acts(ix)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -108,7 +139,7 @@ impl Grid {
         for at in 0..self.clients[ix].submissions.len() {
             let client = &mut self.clients[ix];
             let submission = &client.submissions[at];
-            let asked = |what| client.asked.values().any(|asked| *asked == what);
+            let asked = |what| client.asked.values().any(|asked| *asked == (conn, what));
             match submission.accepted {
                 None if !asked(Asked::Submit(at)) => self.send_submit(ix, conn, at),
                 Some(job) if submission.heard.is_none() && !asked(Asked::Watch(at)) => {
@@ -125,7 +156,7 @@ impl Grid {
 
     fn send_submit(&mut self, ix: usize, conn: ConnId, at: usize) {
         let client = &mut self.clients[ix];
-        let ask = client.ask(Asked::Submit(at));
+        let ask = client.ask(conn, Asked::Submit(at));
         let peer = Peer::Client(ix).id();
         let (key, spec) = (
             client.submissions[at].key,
@@ -142,7 +173,7 @@ impl Grid {
     }
 
     fn ask(&mut self, ix: usize, conn: ConnId, what: Asked, request: Request) {
-        let ask = self.clients[ix].ask(what);
+        let ask = self.clients[ix].ask(conn, what);
         let event = supervisor::Event::Ask {
             peer: Peer::Client(ix).id(),
             ask,
@@ -199,8 +230,19 @@ impl Grid {
 
     pub(crate) fn client_vanishes(&mut self, ix: usize) {
         self.clients[ix].present = false;
-        if let Some(conn) = self.clients[ix].conn.take() {
-            self.break_conn(conn);
+        self.clients[ix].conn = None;
+        let open = std::mem::take(&mut self.clients[ix].conns);
+        self.clients[ix].conns = vec![None; open.len()];
+        open.into_iter()
+            .flatten()
+            .for_each(|conn| self.break_conn(conn));
+    }
+
+    /// An operator shuts a worker out for good.
+    pub(crate) fn revoke(&mut self, client: usize, worker: usize) {
+        if let Some(conn) = self.clients[client].conn {
+            let name = Peer::Worker(worker).id().to_string();
+            self.ask(client, conn, Asked::Other, Request::Revoke(name));
         }
     }
 
@@ -208,25 +250,28 @@ impl Grid {
         let Peer::Client(ix) = self.conns[conn].peer else {
             return Ok(());
         };
-        if self.clients[ix].conn != Some(conn) || !self.conns[conn].up {
+        let sup = self.conns[conn].sup;
+        if self.clients[ix].conns[sup] != Some(conn) || !self.conns[conn].up {
             return Ok(());
         }
         let client = &mut self.clients[ix];
-        let Some(what) = client.asked.get(&answer.id).copied() else {
-            let what = format!("client {ix} is answered what it did not ask");
-            return self.violated(what);
+        let Some((over, what)) = client.asked.get(&answer.id).copied() else {
+            // Asked before this supervisor said that it leads again.
+            return if answer.id <= client.last_ask {
+                Ok(())
+            } else {
+                self.violated(format!("client {ix} is answered what it did not ask"))
+            };
         };
+        if over != conn {
+            let what = format!("client {ix} is answered by another than it asked");
+            return self.violated(what);
+        }
         match (what, answer.reply) {
-            (Asked::Submit(at), Reply::Accepted(job)) => {
-                let submission = &mut client.submissions[at];
-                let before = submission.accepted.replace(job);
-                if before.is_some_and(|before| before != job) {
-                    let what = format!("one submission of client {ix} became two jobs");
-                    return self.violated(what);
-                }
-                self.client_acts(ix)
-            }
-            (Asked::Submit(_), Reply::No(no)) if no.kind == RefusalKind::Busy => {
+            (Asked::Submit(at), Reply::Accepted(job)) => self.accepted(ix, at, job),
+            (Asked::Submit(_) | Asked::Watch(_), Reply::No(no))
+                if matches!(no.kind, RefusalKind::Busy | RefusalKind::NotLeading) =>
+            {
                 client.asked.remove(&answer.id);
                 self.after(Duration::from_millis(500), Event::Client(ix));
                 Ok(())
@@ -237,12 +282,12 @@ impl Grid {
             (Asked::Watch(at), Reply::Job(view)) => {
                 if view.state != JobState::Running {
                     client.submissions[at].heard = Some(view.state);
+                    let job = client.submissions[at].accepted;
+                    let ended = job.and_then(|job| self.truth().jobs.get(&job));
+                    if ended.is_none_or(|job| job.ended.is_none()) {
+                        return self.violated(format!("job {job:?} is said to have ended"));
+                    }
                 }
-                Ok(())
-            }
-            (Asked::Watch(_), Reply::No(no)) if no.kind == RefusalKind::Busy => {
-                client.asked.remove(&answer.id);
-                self.after(Duration::from_millis(500), Event::Client(ix));
                 Ok(())
             }
             (Asked::Watch(at), reply) => {
@@ -251,5 +296,22 @@ impl Grid {
             }
             (Asked::Other, _) => Ok(()),
         }
+    }
+
+    /// What a client is told to be accepted must be in the journal, under its name.
+    fn accepted(&mut self, ix: usize, at: usize, job: JobId) -> Result<(), Violation> {
+        let peer = Peer::Client(ix).id();
+        let submission = &mut self.clients[ix].submissions[at];
+        let before = submission.accepted.replace(job);
+        let key = submission.key;
+        if before.is_some_and(|before| before != job) {
+            let what = format!("one submission of client {ix} became two jobs");
+            return self.violated(what);
+        }
+        if self.truth().keys.get(&(peer, key)) != Some(&job) {
+            let what = format!("job {job} is acknowledged and not in the journal");
+            return self.violated(what);
+        }
+        self.client_acts(ix)
     }
 }

@@ -12,9 +12,14 @@ enum Fault {
     Freeze,
     Rot,
     Drain,
-    LeaderFreeze,
-    LeaderRestart,
-    LeaderTakeover,
+    SupFreeze,
+    SupCrash,
+    SupCut,
+    SupLink,
+    Wipe,
+    Move,
+    AllCrash,
+    Revoke,
     Look,
     Vanish,
 }
@@ -47,10 +52,24 @@ impl Grid {
         }
         if faults.supervisor {
             menu.extend([
-                Fault::LeaderFreeze,
-                Fault::LeaderRestart,
-                Fault::LeaderTakeover,
+                Fault::SupFreeze,
+                Fault::SupCrash,
+                Fault::SupCrash,
+                Fault::Move,
             ]);
+        }
+        if faults.supervisor && self.sups.len() > 1 {
+            menu.extend([
+                Fault::SupFreeze,
+                Fault::SupCut,
+                Fault::SupCut,
+                Fault::SupLink,
+                Fault::Wipe,
+                Fault::AllCrash,
+            ]);
+        }
+        if faults.revoke {
+            menu.extend([Fault::Revoke]);
         }
         if self.dice.permille(30) {
             menu = vec![Fault::Vanish];
@@ -66,10 +85,16 @@ impl Grid {
         let client = self.dice.below(clients) as usize;
         match fault {
             Fault::Cut => {
+                let sup = self.dice.below(self.sups.len() as u64) as usize;
+                let sup = self
+                    .journal
+                    .leader
+                    .filter(|_| self.dice.permille(600))
+                    .unwrap_or(sup);
                 let conn = if self.dice.permille(250) {
-                    self.clients[client].conn
+                    self.clients[client].conns[sup]
                 } else {
-                    self.workers[ix].conn
+                    self.workers[ix].conns[sup]
                 };
                 if let Some(conn) = conn {
                     self.break_conn(conn);
@@ -96,17 +121,66 @@ impl Grid {
             }
             Fault::Drain if self.dice.permille(500) => return self.at_worker(ix, Input::Drain),
             Fault::Drain => self.drain(client, ix),
-            Fault::LeaderFreeze => {
-                let span = self.dice.millis(20, 3000);
-                self.freeze_leader(span);
-            }
-            Fault::LeaderRestart => self.replace_leader(false),
-            Fault::LeaderTakeover => self.replace_leader(true),
+            Fault::Revoke => self.shut_out(client),
             Fault::Look => self.client_asks_around(client),
             Fault::Vanish if clients > 1 => self.client_vanishes(client),
             Fault::Vanish => {}
+            about_supervisors => self.inject_at_supervisors(about_supervisors),
         }
         Ok(())
+    }
+
+    fn inject_at_supervisors(&mut self, fault: Fault) {
+        // The leader is what it hurts most to lose.
+        let any = self.dice.below(self.sups.len() as u64) as usize;
+        let leader = self.journal.leader.filter(|_| self.dice.permille(600));
+        let sup = leader.unwrap_or(any);
+        match fault {
+            Fault::SupFreeze => {
+                let span = self.dice.millis(20, 4000);
+                self.freeze_supervisor(sup, span);
+            }
+            Fault::SupCrash => self.crash_supervisor(sup, false),
+            Fault::SupCut => {
+                let span = self.dice.millis(50, 5000);
+                self.cut_supervisor(sup, span);
+            }
+            Fault::SupLink => {
+                let conns = self.sups[sup].conns.values().copied();
+                let linked = |conn: &usize| matches!(self.conns[*conn].peer, Peer::Supervisor(_));
+                let links: Vec<usize> = conns.filter(linked).collect();
+                if !links.is_empty() {
+                    let conn = *self.dice.pick(&links);
+                    self.break_conn(conn);
+                }
+            }
+            Fault::Wipe if self.all_is_held() => self.crash_supervisor(sup, true),
+            Fault::AllCrash => {
+                (0..self.sups.len()).for_each(|sup| self.crash_supervisor(sup, false));
+            }
+            Fault::Move => self.unsettle(true),
+            _ => {}
+        }
+    }
+
+    /// A worker is shut out, if enough others are left to do everything.
+    fn shut_out(&mut self, client: usize) {
+        let ix = self.workers.len() - 1;
+        if ix >= 3 && self.truth().revoked.is_empty() {
+            self.revoke(client, ix);
+        }
+    }
+
+    /// Whether one disk can be lost without losing what was promised to survive that.
+    fn all_is_held(&self) -> bool {
+        let wiped = self.sups.iter().any(|it| it.wiped);
+        let jobs = self.truth().jobs.values();
+        let mut promised = jobs.flat_map(|job| job.promised());
+        let twice = |hash: hedge_model::Hash| {
+            let holders = self.sups.iter().filter(|it| it.store.contains(&hash));
+            holders.count() >= 2
+        };
+        !wiped && promised.all(twice)
     }
 
     /// A worker's process dies, perhaps with its disk, and comes back later.
@@ -132,10 +206,5 @@ impl Grid {
         if self.tracing() {
             self.note(format_args!("healed"));
         }
-    }
-
-    /// Whether a peer is connected to the present life of the supervisor.
-    pub(crate) fn connected(&self, peer: Peer) -> bool {
-        self.leader.conns.contains_key(&peer.id())
     }
 }

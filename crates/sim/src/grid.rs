@@ -3,13 +3,14 @@
 use crate::actors::{Conn, ConnId, Event, Peer, Queued};
 use crate::client::Client;
 use crate::dice::Dice;
-use crate::leader::Leader;
+use crate::journal::Journal;
 use crate::shadow::Shadow;
+use crate::supervisors::Sup;
 use crate::worker::{Input, Virtual};
 use hedge_core::monitor::Settings as Watch;
 use hedge_core::supervisor::{self, Supervisor};
 use hedge_model::{Hash, JobId, JobSpec, PeerId, Resources, Time};
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,8 +54,10 @@ pub struct Faults {
     pub workers: bool,
     /// Owners drain their workers.
     pub drains: bool,
-    /// The supervisor freezes, restarts and is replaced.
+    /// Supervisors freeze, restart, lose touch with each other or their disks, and the leadership moves.
     pub supervisor: bool,
+    /// Members are shut out.
+    pub revoke: bool,
     /// Mean time between two faults; none without.
     pub every: Option<Duration>,
 }
@@ -64,6 +67,8 @@ pub struct Faults {
 pub struct Options {
     /// Its workers.
     pub workers: Vec<WorkerKind>,
+    /// How many supervisors it has; most of them must be there for anything to be committed.
+    pub supervisors: usize,
     /// How many clients it has.
     pub clients: usize,
     /// How workers are watched.
@@ -85,6 +90,7 @@ impl Options {
     pub fn quiet(workers: Vec<WorkerKind>) -> Self {
         Self {
             workers,
+            supervisors: 1,
             clients: 1,
             watch: Watch::default(),
             delay_ms: (0, 1),
@@ -119,8 +125,10 @@ pub struct Stats {
     pub faults: u64,
     /// Workers that left after draining.
     pub left: u64,
-    /// Lives of the supervisor beyond the first.
+    /// Epochs beyond the first.
     pub takeovers: u64,
+    /// Attempts that went on under another leader than the one that had assigned them.
+    pub adopted: u64,
     /// Hash over everything that happened, where it is traced.
     pub digest: u64,
 }
@@ -138,6 +146,7 @@ impl std::ops::AddAssign for Stats {
         self.faults += other.faults;
         self.left += other.left;
         self.takeovers += other.takeovers;
+        self.adopted += other.adopted;
         self.digest ^= other.digest;
     }
 }
@@ -165,12 +174,11 @@ pub struct Grid {
     pub(crate) now: Time,
     seq: u64,
     queue: BinaryHeap<Queued>,
-    pub(crate) leader: Leader,
+    pub(crate) sups: Vec<Sup>,
+    pub(crate) journal: Journal,
     pub(crate) workers: Vec<Virtual>,
     pub(crate) clients: Vec<Client>,
     pub(crate) conns: Vec<Conn>,
-    pub(crate) shadow: Shadow,
-    pub(crate) told: BTreeMap<hedge_model::AttemptId, crate::actors::Told>,
     pub(crate) doubted: BTreeSet<Hash>,
     /// Attempts that were given back; the journal does not know of them.
     pub(crate) returned: BTreeSet<hedge_model::AttemptId>,
@@ -187,12 +195,17 @@ impl Grid {
             now: Time(0),
             seq: 0,
             queue: BinaryHeap::new(),
-            leader: Leader::default(),
-            workers: options.workers.iter().cloned().map(Virtual::new).collect(),
-            clients: (0..options.clients).map(|_| Client::new()).collect(),
+            sups: (0..options.supervisors).map(|_| Sup::default()).collect(),
+            journal: Journal::new(options.supervisors > 1 || options.faults.supervisor),
+            workers: options
+                .workers
+                .iter()
+                .map(|kind| Virtual::new(kind.clone(), options.supervisors))
+                .collect(),
+            clients: (0..options.clients)
+                .map(|_| Client::new(options.supervisors))
+                .collect(),
             conns: Vec::new(),
-            shadow: Shadow::default(),
-            told: BTreeMap::new(),
             doubted: BTreeSet::new(),
             returned: BTreeSet::new(),
             healed: options.faults.every.is_none(),
@@ -200,14 +213,17 @@ impl Grid {
             trace: VecDeque::new(),
             options,
         };
-        grid.after(Duration::ZERO, Event::Restart);
-        let peers = (0..grid.workers.len())
-            .map(Peer::Worker)
-            .chain((0..grid.clients.len()).map(Peer::Client));
-        for peer in peers.collect::<Vec<_>>() {
-            let after = Duration::from_millis(5) + grid.dice.millis(0, 20);
-            grid.after(after, Event::Connect(peer));
+        for sup in 0..grid.sups.len() {
+            grid.after(Duration::ZERO, Event::Restart(sup));
+            let peers = (0..grid.workers.len())
+                .map(Peer::Worker)
+                .chain((0..grid.clients.len()).map(Peer::Client));
+            for peer in peers.collect::<Vec<_>>() {
+                let after = Duration::from_millis(5) + grid.dice.millis(0, 20);
+                grid.after(after, Event::Connect(peer, sup));
+            }
         }
+        grid.after(Duration::ZERO, Event::Elect(0, false));
         if !grid.healed {
             grid.after(Duration::from_millis(100), Event::Fault);
         }
@@ -255,7 +271,7 @@ impl Grid {
 
     /// Whether every job that was accepted has ended.
     pub fn all_ended(&self) -> bool {
-        self.shadow.open == 0
+        self.truth().open == 0
     }
 
     /// The virtual time.
@@ -268,15 +284,27 @@ impl Grid {
         self.stats
     }
 
-    /// The supervisor, while its process runs.
+    /// The supervisor that leads, if one does.
     pub fn supervisor(&self) -> Option<&Supervisor> {
-        self.leader.core.as_ref()
+        let leader = &self.sups[self.journal.leader?];
+        leader.core.as_ref().filter(|core| core.is_live())
     }
 
-    /// Where each attempt was told to run in the present life of the supervisor, with the worker's number;
-    /// known where invariants are checked.
+    /// Where the present leader told each attempt to run, with the worker's number; known where invariants
+    /// are checked.
     pub fn assigned(&self) -> impl Iterator<Item = (hedge_model::AttemptId, usize)> + '_ {
-        self.told.values().map(|told| (told.attempt, told.worker))
+        let leader = self.journal.leader.map(|leader| &self.sups[leader]);
+        let told = leader.into_iter().flat_map(|leader| leader.told.values());
+        told.map(|told| (told.attempt, told.worker))
+    }
+
+    /// What the journal says up to its end.
+    pub(crate) fn truth(&self) -> &Shadow {
+        if self.journal.stored {
+            &self.journal.shadow
+        } else {
+            &self.sups[0].shadow
+        }
     }
 
     /// The last lines of the event log, where it is traced.
@@ -363,7 +391,11 @@ impl Grid {
             Some(Peer::Client(ix)) => {
                 self.clients[ix].present && self.clients[ix].files.contains(&hash)
             }
-            None => self.leader.serves(self.now) && self.leader.store.contains(&hash),
+            Some(Peer::Supervisor(ix)) => {
+                let sup = &self.sups[ix];
+                sup.serves(self.now) && sup.store.contains(&hash)
+            }
+            None => false,
         }
     }
 
@@ -371,6 +403,7 @@ impl Grid {
         match event {
             Event::Up(conn, event) => self.arrive_up(conn, event),
             Event::BeatUp(conn, beat) => self.beat_arrives(conn, beat),
+            Event::Down(conn, event) => self.arrive_down(conn, event),
             Event::AtWorker(ix, Input::Order(conn, order)) => {
                 if self.conns[conn].up {
                     self.at_worker(ix, Input::Order(conn, order))
@@ -386,8 +419,8 @@ impl Grid {
                     Ok(())
                 }
             }
-            Event::Late(ix, epoch, order) => self.at_worker(ix, Input::Late(epoch, order)),
             Event::Answered(conn, answer) => self.answered(conn, answer),
+            Event::Told(conn, reply) => self.client_told(conn, &reply),
             Event::Beat(ix, conn, beating) => {
                 self.beat(ix, conn, beating);
                 Ok(())
@@ -400,23 +433,18 @@ impl Grid {
                 self.asked(ix, conn, seq);
                 Ok(())
             }
-            Event::Check(life) => self.check(life),
             Event::Closed(conn) => match self.conns[conn].peer {
                 Peer::Worker(ix) => self.at_worker(ix, Input::Closed(conn)),
                 Peer::Client(ix) => {
                     self.client_closed(ix, conn);
                     Ok(())
                 }
+                Peer::Supervisor(ix) => self.link_closed(ix, conn),
             },
             Event::Gone(conn) => self.noticed_gone(conn),
-            Event::Connect(Peer::Worker(ix)) => self.at_worker(ix, Input::Connect),
-            Event::Connect(Peer::Client(ix)) => self.connect_client(ix),
-            Event::Commit(life) => self.commit(life),
-            Event::Pulled(life, hash, sources) => self.pulled(life, hash, &sources),
-            Event::Tick(life) => self.tick(life),
-            Event::ThawLeader(life) => self.thaw_leader(life),
-            Event::Restart => self.restart(),
-            Event::Ghost => self.ghost_wakes(),
+            Event::Connect(Peer::Worker(ix), sup) => self.at_worker(ix, Input::Connect(sup)),
+            Event::Connect(Peer::Client(ix), sup) => self.connect_client(ix, sup),
+            Event::Connect(Peer::Supervisor(ix), sup) => self.link(ix, sup),
             Event::Thaw(ix) => self.thaw(ix),
             Event::Reboot(ix) => {
                 self.reboot(ix);
@@ -424,6 +452,23 @@ impl Grid {
             }
             Event::Client(ix) => self.client_acts(ix),
             Event::Fault => self.fault(),
+            about_supervisors => self.at_supervisor(about_supervisors),
+        }
+    }
+
+    fn at_supervisor(&mut self, event: Event) -> Result<(), Violation> {
+        match event {
+            Event::Commit(term) => self.commit(term),
+            Event::Apply(sup, life, upto) => self.apply(sup, life, upto),
+            Event::Elect(term, forced) => self.elect(term, forced),
+            Event::Depose(sup, life) => self.depose(sup, life),
+            Event::Pulled(sup, life, hash, sources) => self.pulled(sup, life, hash, &sources),
+            Event::Tick(sup, life) => self.tick(sup, life),
+            Event::Check(sup, life) => self.check(sup, life),
+            Event::ThawSupervisor(sup, life) => self.thaw_supervisor(sup, life),
+            Event::Restart(sup) => self.restart(sup),
+            Event::Stray(sup, event) => self.sup_handle(sup, event),
+            _ => Ok(()),
         }
     }
 }

@@ -3,29 +3,40 @@
 
 use crate::actors::{Peer, Told};
 use crate::grid::{Grid, Violation};
-use crate::shadow::Change;
+use crate::shadow::{Change, inputs_of};
 use hedge_core::supervisor::{Action, Event};
+use hedge_model::group::ToLeader;
 use hedge_model::msg::{FromWorker, Outcome, ToWorker};
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::view::JobState;
 use hedge_model::{AttemptId, Hash, JobId, PeerId, TaskId};
+use std::collections::BTreeSet;
 
 impl Grid {
-    /// Notes what an event tells the supervisor, before it handles it.
-    pub(crate) fn before(&mut self, event: &Event) -> Change {
+    /// Notes what an event tells a supervisor, before it handles it.
+    pub(crate) fn before(&mut self, sup: usize, event: &Event) -> Change {
         match event {
-            Event::Committed { .. } => return self.follow(),
+            Event::Committed { record, .. } => return self.follow(sup, record),
             _ if !self.options.check => {}
-            Event::Gone { peer } => self.forget_told(*peer, &[]),
+            Event::Gone { peer } => self.forget_told(sup, *peer, &[]),
+            Event::FromLeader { msg, .. } => self.overhear(sup, msg),
+            Event::ToLeader {
+                peer,
+                msg: ToLeader::Holds(_),
+            } => {
+                if let Some(Peer::Supervisor(ix)) = Peer::of(*peer) {
+                    self.sups[ix].wiped = false;
+                }
+            }
             Event::FromWorker { peer, msg } => match msg {
                 FromWorker::Attach(info) => {
                     let in_hand: Vec<AttemptId> =
                         info.in_hand.iter().map(|held| held.attempt).collect();
-                    self.forget_told(*peer, &in_hand);
-                    self.told_before(*peer, &in_hand);
+                    self.forget_told(sup, *peer, &in_hand);
+                    self.told_before(sup, *peer, &in_hand);
                 }
                 FromWorker::Ended(report) => {
-                    self.told.remove(&report.attempt);
+                    self.sups[sup].told.remove(&report.attempt);
                     if report.outcome == Outcome::Returned {
                         self.returned.insert(report.attempt);
                     }
@@ -40,75 +51,171 @@ impl Grid {
         Change::None
     }
 
-    fn forget_told(&mut self, peer: PeerId, kept: &[AttemptId]) {
+    /// What a record says is noted, as far as this supervisor has heard.
+    fn follow(&mut self, sup: usize, record: &Record) -> Change {
+        let it = &mut self.sups[sup];
+        if let Record::TaskDone { attempt, .. } | Record::AttemptEnded { attempt, .. } = record {
+            it.hinted.remove(attempt);
+        }
+        let change = it.shadow.apply(record);
+        if !self.journal.stored {
+            self.count(change);
+        }
+        change
+    }
+
+    fn forget_told(&mut self, sup: usize, peer: PeerId, kept: &[AttemptId]) {
         let Some(Peer::Worker(ix)) = Peer::of(peer) else {
             return;
         };
-        self.told
+        self.sups[sup]
+            .told
             .retain(|id, told| told.worker != ix || kept.contains(id));
     }
 
     /// Attempts that a worker brings along count as told over its new connection.
-    fn told_before(&mut self, peer: PeerId, in_hand: &[AttemptId]) {
+    fn told_before(&mut self, sup: usize, peer: PeerId, in_hand: &[AttemptId]) {
+        let it = &mut self.sups[sup];
         let (Some(Peer::Worker(worker)), Some(conn)) =
-            (Peer::of(peer), self.leader.conns.get(&peer).copied())
+            (Peer::of(peer), it.conns.get(&peer).copied())
         else {
             return;
         };
+        it.came.insert(worker);
         for attempt in in_hand {
             let told = Told {
                 attempt: *attempt,
                 conn,
                 worker,
             };
-            if self.shadow.wanted(*attempt) && !self.returned.contains(attempt) {
-                self.told.insert(*attempt, told);
+            let known = it.told.contains_key(attempt);
+            if it.shadow.wanted(*attempt) && !self.returned.contains(attempt) {
+                it.told.insert(*attempt, told);
+                let running = self.workers[worker].runs(*attempt);
+                self.stats.adopted += u64::from(!known && running && it.live_since.is_some());
             }
         }
     }
 
-    /// Checks what the supervisor wants done after one event.
-    pub(crate) fn after_event(&mut self, change: Change, out: &[Action]) -> Result<(), Violation> {
+    /// Checks what a supervisor wants done after one event.
+    pub(crate) fn after_event(
+        &mut self,
+        sup: usize,
+        change: Change,
+        out: &[Action],
+    ) -> Result<(), Violation> {
         if !self.options.check {
             return Ok(());
         }
+        self.note_life(sup);
         for action in out {
             match action {
-                Action::Append {
-                    record: Record::OutputsLost { task, .. },
-                    ..
-                } => self.check_loss(*task)?,
-                Action::Send { to, msg } => self.check_order(*to, msg)?,
-                Action::Drop(hashes) => self.check_drop(hashes)?,
+                Action::Append { record, .. } => self.check_record(sup, record)?,
+                Action::Send { to, msg } => self.check_order(sup, *to, msg)?,
+                Action::Drop(hashes) => self.check_drop(sup, hashes)?,
                 _ => {}
             }
         }
+        if self.sups[sup].live_since.is_none() {
+            return Ok(());
+        }
         match change {
-            Change::Done(task) => self.check_ended(task, task, out)?,
+            Change::Done(task) => self.check_ended(sup, task, task, out)?,
             Change::Ended(job) => {
                 let (from, to) = all_of(job);
-                self.check_ended(from, to, out)?;
-                self.check_end(job)?;
+                self.check_ended(sup, from, to, out)?;
             }
             _ => {}
         }
         match change {
-            Change::Job(job) | Change::Ended(job) => self.check_view(job),
-            Change::Done(task) | Change::Lost(task) => self.check_view(task.job),
-            Change::None => Ok(()),
+            Change::Job(job) | Change::Ended(job) => self.check_view(sup, job),
+            Change::Done(task) | Change::Lost(task) => self.check_view(sup, task.job),
+            Change::None | Change::Epoch => Ok(()),
         }
     }
 
+    /// Notes when a supervisor begins to lead and when it ends.
+    fn note_life(&mut self, sup: usize) {
+        let now = self.now;
+        let it = &mut self.sups[sup];
+        let live = it.core.as_ref().is_some_and(|core| core.is_live());
+        match (live, it.live_since) {
+            (true, None) => {
+                it.live_since = Some(now);
+                it.inherited = std::mem::take(&mut it.hinted);
+                it.came.clear();
+            }
+            (false, Some(_)) => {
+                it.live_since = None;
+                it.inherited.clear();
+                it.told.clear();
+            }
+            _ => {}
+        }
+    }
+
+    fn check_record(&self, sup: usize, record: &Record) -> Result<(), Violation> {
+        let shadow = &self.sups[sup].shadow;
+        match record {
+            Record::OutputsLost { task, .. } => self.check_loss(sup, *task),
+            Record::TaskDone {
+                attempt, worker, ..
+            } if shadow.revoked.contains(worker) => self.violated(format!(
+                "{attempt} of a worker that was shut out is to be committed"
+            )),
+            Record::JobAccepted { spec, .. } => {
+                let inputs = inputs_of(spec);
+                match inputs.iter().find(|hash| !self.held_enough(sup, **hash)) {
+                    Some(hash) => self.violated(format!(
+                        "a job is to be accepted and too few supervisors hold its input {hash:?}"
+                    )),
+                    None => Ok(()),
+                }
+            }
+            Record::JobEnded {
+                job: id,
+                end: JobEnd::Done,
+                ..
+            } => {
+                let results = shadow.jobs[id].results();
+                match results.iter().find(|hash| !self.held_enough(sup, **hash)) {
+                    Some(hash) => self.violated(format!(
+                        "job {id} is to be done and too few supervisors hold its result {hash:?}"
+                    )),
+                    None => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether as many supervisors hold some content as are to. A leader that was replaced, or does not know
+    /// yet that another lost its disk, cannot tell.
+    fn held_enough(&self, sup: usize, hash: Hash) -> bool {
+        let holders = self.sups.iter().filter(|it| it.store.contains(&hash));
+        let holders = holders.count();
+        let excused = self.journal.leader != Some(sup) || self.sups.iter().any(|it| it.wiped);
+        excused || holders >= self.keep(sup)
+    }
+
+    /// How many supervisors are to hold what is to be kept.
+    fn keep(&self, sup: usize) -> usize {
+        let keep = self.sups[sup].core.as_ref();
+        let keep = keep.map_or(1, |core| core.state().settings().keep as usize);
+        keep.min(self.sups.len())
+    }
+
     /// Outputs are given up only when nobody who is there has them, or those who should did not give them.
-    fn check_loss(&self, task: TaskId) -> Result<(), Violation> {
-        let Some(done) = self.shadow.task(task).and_then(|task| task.done.as_ref()) else {
+    fn check_loss(&self, sup: usize, task: TaskId) -> Result<(), Violation> {
+        let it = &self.sups[sup];
+        let Some(done) = it.shadow.task(task).and_then(|task| task.done.as_ref()) else {
             return self.violated(format!("task {task} loses outputs and has none"));
         };
         let Some(Peer::Worker(ix)) = Peer::of(done.worker) else {
             return Ok(());
         };
         let worker = &self.workers[ix];
-        let views = self.supervisor().map(|core| core.worker_views());
+        let views = it.core.as_ref().map(|core| core.worker_views());
         let name = done.worker.to_string();
         let alive = views
             .iter()
@@ -117,9 +224,9 @@ impl Grid {
         let there = alive
             && worker.up
             && worker.conn.is_some()
-            && worker.conn == self.leader.conns.get(&done.worker).copied();
+            && worker.conn == it.conns.get(&done.worker).copied();
         let held = |hash: &Hash| {
-            self.leader.store.contains(hash)
+            it.store.contains(hash)
                 || (there && worker.disk.contains(hash) && !self.doubted.contains(hash))
         };
         if done.blobs.iter().all(held) {
@@ -130,41 +237,48 @@ impl Grid {
         Ok(())
     }
 
-    fn check_order(&mut self, to: PeerId, msg: &ToWorker) -> Result<(), Violation> {
-        let (Some(Peer::Worker(worker)), Some(conn)) =
-            (Peer::of(to), self.leader.conns.get(&to).copied())
+    fn check_order(&mut self, sup: usize, to: PeerId, msg: &ToWorker) -> Result<(), Violation> {
+        let it = &self.sups[sup];
+        let (Some(Peer::Worker(worker)), Some(conn)) = (Peer::of(to), it.conns.get(&to).copied())
         else {
             return Ok(());
         };
         match msg {
             ToWorker::Assign(order) => {
                 let id = order.attempt;
-                if !self.shadow.wanted(id) {
+                if !it.shadow.wanted(id) {
                     return self.violated(format!("{id} is assigned and not wanted"));
                 }
+                if it.shadow.revoked.contains(&to) {
+                    return self.violated(format!("{id} goes to a worker that was shut out"));
+                }
                 let (from, to) = (first_of(id.task), last_of(id.task));
-                let twice = self.told.range(from..=to).any(|(_, told)| {
-                    told.worker == worker && told.conn == conn && self.shadow.wanted(told.attempt)
+                let twice = it.told.range(from..=to).any(|(_, told)| {
+                    told.worker == worker && told.conn == conn && it.shadow.wanted(told.attempt)
                 });
                 if twice {
                     return self.violated(format!("worker {worker} gets {id} beside another"));
+                }
+                if !order.redundant {
+                    self.check_needed(sup, id)?;
                 }
                 let told = Told {
                     attempt: id,
                     conn,
                     worker,
                 };
-                if self.told.insert(id, told).is_some() {
+                if self.sups[sup].told.insert(id, told).is_some() {
                     return self.violated(format!("{id} is assigned twice"));
                 }
             }
             ToWorker::Cancel(id) => {
-                let known = self.told.remove(id);
+                let known = self.sups[sup].told.remove(id);
+                let it = &self.sups[sup];
                 let (from, to) = (first_of(id.task), last_of(id.task));
-                let mut others = self.told.range(from..=to).map(|(_, told)| told.attempt);
-                let alone = !others.any(|other| self.shadow.wanted(other));
+                let mut others = it.told.range(from..=to).map(|(_, told)| told.attempt);
+                let alone = !others.any(|other| it.shadow.wanted(other));
                 let mine = known.is_some_and(|told| told.worker == worker);
-                if mine && alone && self.shadow.wanted(*id) {
+                if mine && alone && it.shadow.wanted(*id) {
                     return self.violated(format!("{id} is cancelled, may win, and is alone"));
                 }
             }
@@ -173,11 +287,57 @@ impl Grid {
         Ok(())
     }
 
-    /// Whoever still works on these tasks has been told to stop.
-    fn check_ended(&self, from: TaskId, to: TaskId, out: &[Action]) -> Result<(), Violation> {
-        for (id, told) in self.told.range(first_of(from)..=last_of(to)) {
+    /// A first attempt is made only while none is known to run: none that the last leader hinted at and whose
+    /// worker still has time to come, and none that a worker which is there has in hand.
+    fn check_needed(&self, sup: usize, id: AttemptId) -> Result<(), Violation> {
+        let it = &self.sups[sup];
+        let (from, to) = (first_of(id.task), last_of(id.task));
+        let patience = self.options.watch.dead_after();
+        let fresh = it
+            .live_since
+            .is_some_and(|since| self.now.since(since) < patience);
+        let hinted = it.inherited.range(from..=to).filter(|_| fresh);
+        // What one that has come brings along is told; if it has gone again, it is given up.
+        let hinted = hinted.filter(|(_, worker)| !it.came.contains(*worker));
+        let hinted = hinted.map(|(other, worker)| (*other, *worker));
+        let told = it.told.range(from..=to).filter(|(_, told)| {
             let peer = Peer::Worker(told.worker).id();
-            let there = self.leader.conns.get(&peer) == Some(&told.conn);
+            it.conns.get(&peer) == Some(&told.conn) && self.lively(sup, peer)
+        });
+        let told = told.map(|(other, told)| (*other, told.worker));
+        let runs = |(other, worker): &(AttemptId, usize)| {
+            other.generation == id.generation
+                && it.shadow.wanted(*other)
+                && self.workers[*worker].runs(*other)
+        };
+        match hinted.chain(told).find(runs) {
+            Some((other, worker)) => self.violated(format!(
+                "{id} is a first attempt, and worker {worker} runs {other}"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a supervisor takes a worker for alive.
+    fn lively(&self, sup: usize, peer: PeerId) -> bool {
+        let name = peer.to_string();
+        let views = self.sups[sup].core.as_ref().map(|core| core.worker_views());
+        let mut views = views.into_iter().flatten();
+        views.any(|view| view.peer == name && view.liveness != "dead")
+    }
+
+    /// Whoever still works on these tasks has been told to stop.
+    fn check_ended(
+        &self,
+        sup: usize,
+        from: TaskId,
+        to: TaskId,
+        out: &[Action],
+    ) -> Result<(), Violation> {
+        let it = &self.sups[sup];
+        for (id, told) in it.told.range(first_of(from)..=last_of(to)) {
+            let peer = Peer::Worker(told.worker).id();
+            let there = it.conns.get(&peer) == Some(&told.conn);
             let says = |msg: ToWorker| out.contains(&Action::Send { to: peer, msg });
             if there && !says(ToWorker::Cancel(*id)) && !says(ToWorker::Settled(*id)) {
                 return self.violated(format!("{id} is over and its worker is not told"));
@@ -186,42 +346,32 @@ impl Grid {
         Ok(())
     }
 
-    /// A job that is done has all its results in the store.
-    fn check_end(&self, id: JobId) -> Result<(), Violation> {
-        let job = &self.shadow.jobs[&id];
-        let held = |hash: &Hash| self.leader.store.contains(hash);
-        if job.ended == Some(JobEnd::Done) && !job.results().iter().all(held) {
-            return self.violated(format!("job {id} is done and lacks results"));
+    /// Nothing is dropped that a job may still need, unless enough others hold it.
+    fn check_drop(&self, sup: usize, hashes: &[Hash]) -> Result<(), Violation> {
+        if self.sups.iter().any(|it| it.wiped) {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Nothing is dropped that a job may still need.
-    fn check_drop(&self, hashes: &[Hash]) -> Result<(), Violation> {
-        for (id, job) in &self.shadow.jobs {
-            let needed = if job.ended == Some(JobEnd::Done) {
-                job.results()
-            } else if job.ended.is_none() {
-                let stdin = job
-                    .spec
-                    .groups()
-                    .iter()
-                    .filter_map(|group| group.stdin.as_ref());
-                let files = job.spec.files().iter().map(|file| &file.data);
-                files.chain(stdin).filter_map(|data| data.hash()).collect()
-            } else {
-                continue;
-            };
-            if let Some(hash) = hashes.iter().find(|hash| needed.contains(hash)) {
-                return self.violated(format!("{hash:?} is dropped and job {id} needs it"));
+        for (id, job) in &self.truth().jobs {
+            let needed = job.promised();
+            for hash in hashes.iter().filter(|hash| needed.contains(hash)) {
+                let others = (0..self.sups.len())
+                    .filter(|other| *other != sup && self.sups[*other].store.contains(hash))
+                    .count();
+                let had = self.sups[sup].store.contains(hash);
+                if had && others < self.keep(sup) {
+                    return self.violated(format!(
+                        "supervisor {sup} drops {hash:?}, job {id} needs it and {others} others hold it"
+                    ));
+                }
             }
         }
         Ok(())
     }
 
-    fn check_view(&self, id: JobId) -> Result<(), Violation> {
-        let job = &self.shadow.jobs[&id];
-        let Some(view) = self.supervisor().and_then(|core| core.job_view(id)) else {
+    fn check_view(&self, sup: usize, id: JobId) -> Result<(), Violation> {
+        let it = &self.sups[sup];
+        let job = &it.shadow.jobs[&id];
+        let Some(view) = it.core.as_ref().and_then(|core| core.job_view(id)) else {
             return self.violated(format!("job {id} cannot be seen"));
         };
         let state = match job.ended {
@@ -239,24 +389,13 @@ impl Grid {
         Ok(())
     }
 
-    pub(crate) fn count(&mut self, change: Change) {
-        let stats = &mut self.stats;
-        match change {
-            Change::Done(_) => stats.tasks_done += 1,
-            Change::Lost(_) => stats.outputs_lost += 1,
-            Change::Ended(job) => match self.shadow.jobs[&job].ended {
-                Some(JobEnd::Done) => stats.jobs_done += 1,
-                Some(JobEnd::Failed { .. }) => stats.jobs_failed += 1,
-                Some(JobEnd::Cancelled) => stats.jobs_cancelled += 1,
-                None => {}
-            },
-            Change::None | Change::Job(_) => {}
-        }
-    }
-
-    /// Once all jobs have ended and everybody had time to hear of it: nothing is left anywhere.
-    pub(crate) fn check_nothing_left(&self) -> Result<(), Violation> {
+    /// Once all jobs have ended and everybody had time to hear of it: nothing is left anywhere, and all
+    /// supervisors agree.
+    pub(crate) fn check_nothing_left(&mut self) -> Result<(), Violation> {
         for (ix, worker) in self.workers.iter().enumerate() {
+            if self.truth().revoked.contains(&Peer::Worker(ix).id()) {
+                continue;
+            }
             let left = worker.core.in_hand();
             if !left.is_empty() || !worker.busy.is_empty() {
                 return self.violated(format!("worker {ix} still has {left:?} in hand"));
@@ -267,26 +406,51 @@ impl Grid {
             }
         }
         let Some(core) = self.supervisor() else {
-            return self.violated("the supervisor is away".into());
+            return self.violated("no supervisor leads".into());
         };
         for view in core.worker_views() {
             if view.in_hand > 0 || (view.liveness != "dead" && view.free != view.total) {
                 return self.violated(format!("worker {} is still counted busy", view.host));
             }
         }
-        let results: std::collections::BTreeSet<Hash> = self
-            .shadow
-            .jobs
-            .values()
-            .flat_map(|job| job.results())
-            .collect();
-        if let Some(hash) = self
-            .leader
-            .store
-            .iter()
-            .find(|hash| !results.contains(*hash))
-        {
-            return self.violated(format!("the store keeps {hash:?}, which nobody needs"));
+        self.check_stores()?;
+        (0..self.sups.len()).try_for_each(|sup| self.check_agreement(sup))
+    }
+
+    fn check_stores(&self) -> Result<(), Violation> {
+        let done = |job: &&crate::shadow::ShadowJob| job.ended == Some(JobEnd::Done);
+        let jobs = self.truth().jobs.values();
+        let needed: BTreeSet<Hash> = jobs.clone().flat_map(|job| job.results()).collect();
+        for (ix, it) in self.sups.iter().enumerate() {
+            if let Some(hash) = it.store.iter().find(|hash| !needed.contains(*hash)) {
+                return self.violated(format!(
+                    "supervisor {ix} keeps {hash:?}, which nobody needs"
+                ));
+            }
+        }
+        for hash in jobs.filter(done).flat_map(|job| job.results()) {
+            let holders = self.sups.iter().filter(|it| it.store.contains(&hash));
+            let holders = holders.count();
+            if holders < self.keep(0) {
+                return self.violated(format!("{holders} supervisors hold the result {hash:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A supervisor has heard of all that is committed, has the same state as the others, and leads only if
+    /// it was elected last.
+    fn check_agreement(&mut self, sup: usize) -> Result<(), Violation> {
+        let it = &self.sups[sup];
+        let live = it.core.as_ref().is_some_and(|core| core.is_live());
+        if it.core.is_none() || (self.journal.stored && it.applied != self.journal.len()) {
+            return self.violated(format!("supervisor {sup} is away or behind"));
+        }
+        if live != (self.journal.leader == Some(sup)) {
+            return self.violated(format!("supervisor {sup} leads: {live}"));
+        }
+        if self.journal.stored {
+            self.compare(sup)?;
         }
         Ok(())
     }

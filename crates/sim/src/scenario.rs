@@ -1,7 +1,6 @@
 //! Whole random runs: a random grid, random jobs and faults; then everything heals, and every job whose tasks
 //! can succeed must end done within a bounded time, leaving nothing behind.
 
-use crate::actors::Peer;
 use crate::dice::Dice;
 use crate::grid::{Faults, Grid, Options, Stats, Violation, WorkerKind};
 use crate::jobs::{JobShape, random_job};
@@ -28,8 +27,30 @@ pub struct RandomRun {
 
 /// One random run. The same seed gives the same run; tracing changes nothing but that it is logged.
 pub fn random_run(seed: u64, trace: bool) -> RandomRun {
+    run(seed, trace, random_options)
+}
+
+/// The same with three or five supervisors, any of which may break.
+pub fn random_group_run(seed: u64, trace: bool) -> RandomRun {
+    run(seed, trace, |dice, trace| {
+        let options = random_options(dice, trace);
+        let faults = Faults {
+            supervisor: options.faults.every.is_some(),
+            revoke: dice.permille(300),
+            ..options.faults
+        };
+        let supervisors = if dice.permille(800) { 3 } else { 5 };
+        Options {
+            supervisors,
+            faults,
+            ..options
+        }
+    })
+}
+
+fn run(seed: u64, trace: bool, options: impl FnOnce(&mut Dice, bool) -> Options) -> RandomRun {
     let mut dice = Dice::new(seed ^ 0x5eed);
-    let options = random_options(&mut dice, trace);
+    let options = options(&mut dice, trace);
     let big = options.workers[0].resources.cpus_milli / 1000;
     let mut grid = Grid::new(seed, options);
     let result = play(&mut grid, &mut dice, big);
@@ -56,9 +77,11 @@ fn random_options(dice: &mut Dice, trace: bool) -> Options {
         workers: dice.permille(700),
         drains: dice.permille(400),
         supervisor: dice.permille(500),
+        revoke: false,
         every: (!calm).then(|| dice.millis(100, 2000)),
     };
     Options {
+        supervisors: 1,
         clients: dice.between(1, 3) as usize,
         watch: Watch::default(),
         delay_ms: (0, dice.between(1, 40)),
@@ -105,7 +128,7 @@ fn converge(grid: &mut Grid, doomed: &[(usize, usize)]) -> Result<(), Violation>
     let over = |grid: &Grid| grid.all_ended() && grid.nobody_waits();
     if !grid.run_until(CONVERGED_WITHIN, over)? {
         let open: Vec<_> = grid
-            .shadow
+            .truth()
             .jobs
             .iter()
             .filter(|(_, job)| job.ended.is_none())
@@ -121,9 +144,9 @@ fn converge(grid: &mut Grid, doomed: &[(usize, usize)]) -> Result<(), Violation>
 impl Grid {
     /// Whether every client that is there knows how its submissions ended.
     fn nobody_waits(&self) -> bool {
-        self.clients.iter().enumerate().all(|(ix, client)| {
+        self.clients.iter().all(|client| {
             !client.present
-                || (self.connected(Peer::Client(ix))
+                || (client.conn.is_some()
                     && client.submissions.iter().all(|one| one.heard.is_some()))
         })
     }
@@ -136,7 +159,7 @@ fn check_ends(grid: &Grid, doomed: &[(usize, usize)]) -> Result<(), Violation> {
             let Some(id) = submission.accepted else {
                 continue;
             };
-            let Some(job) = grid.shadow.jobs.get(&id) else {
+            let Some(job) = grid.truth().jobs.get(&id) else {
                 return grid.violated(format!("accepted job {id} was never written down"));
             };
             let exhausted = job.tasks.iter().enumerate().any(|(number, task)| {

@@ -1,18 +1,20 @@
 //! What the journal says, worked out apart from the core: jobs, and for each task whether it is done.
 
 use hedge_model::record::{End, JobEnd, Record};
-use hedge_model::{AttemptId, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId};
+use hedge_model::{AttemptId, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Shadow {
     pub jobs: BTreeMap<JobId, ShadowJob>,
     pub keys: BTreeMap<(PeerId, SubmitKey), JobId>,
     pub open: usize,
+    pub epoch: Epoch,
+    pub revoked: BTreeSet<PeerId>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ShadowJob {
     pub spec: Arc<JobSpec>,
     pub tasks: Vec<ShadowTask>,
@@ -43,6 +45,8 @@ pub(crate) enum Change {
     Done(TaskId),
     Lost(TaskId),
     Ended(JobId),
+    /// Another leader, beyond the first.
+    Epoch,
 }
 
 impl Shadow {
@@ -102,11 +106,18 @@ impl Shadow {
                 self.open -= 1;
                 Change::Ended(*id)
             }
-            Record::MemberRevoked { .. }
-            | Record::Set { .. }
+            Record::MemberRevoked { peer, .. } => {
+                self.revoked.insert(*peer);
+                Change::None
+            }
+            Record::Epoch { epoch, .. } => {
+                let later = self.epoch.0 > 0 && *epoch > self.epoch;
+                self.epoch = self.epoch.max(*epoch);
+                if later { Change::Epoch } else { Change::None }
+            }
+            Record::Set { .. }
             | Record::JobForgotten { .. }
             | Record::Format { .. }
-            | Record::Epoch { .. }
             | Record::TicketMade(_)
             | Record::MemberJoined { .. }
             | Record::Benchmarked { .. } => Change::None,
@@ -161,6 +172,20 @@ impl Shadow {
 }
 
 impl ShadowJob {
+    /// Blobs that supervisors promised to hold: inputs until the job ends, results once it is done.
+    pub fn promised(&self) -> BTreeSet<Hash> {
+        match self.ended {
+            None => self.inputs(),
+            Some(JobEnd::Done) => self.results(),
+            Some(_) => BTreeSet::new(),
+        }
+    }
+
+    /// Blobs that the job takes in.
+    pub fn inputs(&self) -> BTreeSet<Hash> {
+        inputs_of(&self.spec)
+    }
+
     /// Blobs that are results of the job.
     pub fn results(&self) -> BTreeSet<Hash> {
         let groups = (0..self.spec.groups().len()).filter(|group| self.spec.is_result(*group));
@@ -173,4 +198,12 @@ impl ShadowJob {
             .flat_map(|done| done.blobs.iter().copied())
             .collect()
     }
+}
+
+/// Blobs that a job takes in.
+pub(crate) fn inputs_of(spec: &JobSpec) -> BTreeSet<Hash> {
+    let groups = spec.groups().iter();
+    let stdin = groups.filter_map(|group| group.stdin.as_ref());
+    let files = spec.files().iter().map(|file| &file.data);
+    files.chain(stdin).filter_map(|data| data.hash()).collect()
 }

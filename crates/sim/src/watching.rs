@@ -1,4 +1,4 @@
-//! The monitor beside the virtual supervisor: beats, questions and plans on their way, checks when they are due.
+//! The monitor beside each virtual supervisor: beats, questions and plans on their way, checks when they are due.
 
 use crate::actors::{ConnId, Event, Peer};
 use crate::grid::{Grid, Violation};
@@ -38,12 +38,13 @@ impl Grid {
     /// Carries out what the core wants of the monitor.
     pub(crate) fn watch(
         &mut self,
+        sup: usize,
         peer: PeerId,
         attention: Option<Attention>,
     ) -> Result<(), Violation> {
         let now = self.now;
-        let conn = self.leader.conns.get(&peer).copied();
-        let watching = &mut self.leader.watching;
+        let conn = self.sups[sup].conns.get(&peer).copied();
+        let watching = &mut self.sups[sup].watching;
         let known = watching.watched.get(&peer).copied();
         match (attention, known, conn) {
             (Some(attention), known, Some(conn)) => {
@@ -61,27 +62,32 @@ impl Grid {
             }
             _ => {}
         }
-        self.watched()
+        self.watched(sup)
     }
 
-    pub(crate) fn watch_settings(&mut self, settings: Settings) -> Result<(), Violation> {
-        let watching = &mut self.leader.watching;
+    pub(crate) fn watch_settings(
+        &mut self,
+        sup: usize,
+        settings: Settings,
+    ) -> Result<(), Violation> {
+        let watching = &mut self.sups[sup].watching;
         watching
             .monitor
             .set(self.now, settings, &mut watching.outputs);
-        self.watched()
+        self.watched(sup)
     }
 
     /// A beat reaches the supervisor's process.
     pub(crate) fn beat_arrives(&mut self, conn: ConnId, beat: Beat) -> Result<(), Violation> {
         let now = self.now;
         let line = &self.conns[conn];
-        let (peer, life) = (line.peer.id(), line.life);
-        if !line.up || life != self.leader.life {
+        let (peer, sup) = (line.peer.id(), line.sup);
+        if !line.up {
             return Ok(());
         }
-        let watching = &mut self.leader.watching;
-        if self.leader.frozen_until > now {
+        let frozen = self.sups[sup].frozen_until > now;
+        let watching = &mut self.sups[sup].watching;
+        if frozen {
             watching.backlog.push((conn, beat));
             return Ok(());
         }
@@ -90,15 +96,15 @@ impl Grid {
         };
         let out = &mut watching.outputs;
         watching.monitor.beat(now, *id, &beat, BEAT_BYTES, out);
-        self.watched()
+        self.watched(sup)
     }
 
     /// The monitor's deadline.
-    pub(crate) fn check(&mut self, life: u64) -> Result<(), Violation> {
-        if life != self.leader.life || self.leader.frozen_until > self.now {
+    pub(crate) fn check(&mut self, sup: usize, life: u64) -> Result<(), Violation> {
+        if life != self.sups[sup].life || self.sups[sup].frozen_until > self.now {
             return Ok(());
         }
-        let watching = &mut self.leader.watching;
+        let watching = &mut self.sups[sup].watching;
         watching.check_at = None;
         if watching
             .monitor
@@ -107,13 +113,13 @@ impl Grid {
         {
             watching.monitor.check(self.now, &mut watching.outputs);
         }
-        self.watched()
+        self.watched(sup)
     }
 
     /// The process runs on: it looks at the time first, then at what came meanwhile.
-    pub(crate) fn watch_thawed(&mut self) -> Result<(), Violation> {
-        self.check(self.leader.life)?;
-        let backlog = std::mem::take(&mut self.leader.watching.backlog);
+    pub(crate) fn watch_thawed(&mut self, sup: usize) -> Result<(), Violation> {
+        self.check(sup, self.sups[sup].life)?;
+        let backlog = std::mem::take(&mut self.sups[sup].watching.backlog);
         backlog
             .into_iter()
             .try_for_each(|(conn, beat)| self.beat_arrives(conn, beat))
@@ -140,9 +146,9 @@ impl Grid {
     }
 
     /// Carries out what the monitor wants.
-    fn watched(&mut self) -> Result<(), Violation> {
+    fn watched(&mut self, sup: usize) -> Result<(), Violation> {
         let mut found = Vec::new();
-        for output in std::mem::take(&mut self.leader.watching.outputs) {
+        for output in std::mem::take(&mut self.sups[sup].watching.outputs) {
             let (id, peer) = match &output {
                 Output::Found(finding) => {
                     found.push(*finding);
@@ -150,7 +156,7 @@ impl Grid {
                 }
                 Output::Plan { id, peer, .. } | Output::Ask { id, peer, .. } => (*id, *peer),
             };
-            let watched = self.leader.watching.watched.get(&peer);
+            let watched = self.sups[sup].watching.watched.get(&peer);
             let conn = match watched {
                 Some((conn, of)) if *of == id => *conn,
                 _ => continue,
@@ -164,15 +170,15 @@ impl Grid {
                 Output::Found(_) => {}
             }
         }
-        let due = self.leader.watching.monitor.next_check();
+        let due = self.sups[sup].watching.monitor.next_check();
         if let Some(at) = due
-            && self.leader.watching.check_at.is_none_or(|set| at < set)
+            && self.sups[sup].watching.check_at.is_none_or(|set| at < set)
         {
-            self.leader.watching.check_at = Some(at);
-            self.after(at.since(self.now), Event::Check(self.leader.life));
+            self.sups[sup].watching.check_at = Some(at);
+            self.after(at.since(self.now), Event::Check(sup, self.sups[sup].life));
         }
         found
             .into_iter()
-            .try_for_each(|finding| self.leader_handle(Heard::Found(finding)))
+            .try_for_each(|finding| self.sup_handle(sup, Heard::Found(finding)))
     }
 }

@@ -3,6 +3,7 @@
 use crate::actors::{ConnId, Event, Peer, addr};
 use crate::grid::{Grid, Violation, WorkerKind};
 use crate::program::Program;
+use crate::supervisors::Refused;
 use hedge_core::worker::{self, Unstaged, Worker};
 use hedge_model::msg::{
     Assignment, Beat, BeatPlan, Body, FromWorker, Outcome, Report, ToWorker, Usage, WorkerInfo,
@@ -15,9 +16,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
     Order(ConnId, ToWorker),
-    Late(Epoch, ToWorker),
     Closed(ConnId),
-    Connect,
+    Connect(usize),
     Staged(AttemptId, u64),
     Ended(AttemptId, u64),
     Drain,
@@ -31,7 +31,11 @@ pub(crate) struct Virtual {
     pub life: u32,
     pub up: bool,
     pub left: bool,
+    /// One connection to each supervisor, as far as they are there.
+    pub conns: Vec<Option<ConnId>>,
+    /// The one over which it is attached, and the highest epoch that it has heard of.
     pub conn: Option<ConnId>,
+    pub epoch: Epoch,
     pub disk: BTreeSet<Hash>,
     pub frozen_until: Time,
     /// Nobody can fetch from it until then.
@@ -58,14 +62,16 @@ pub(crate) struct Busy {
 }
 
 impl Virtual {
-    pub fn new(kind: WorkerKind) -> Self {
+    pub fn new(kind: WorkerKind, supervisors: usize) -> Self {
         Self {
             core: Worker::new(kind.resources.clone()),
             kind,
             life: 0,
             up: true,
             left: false,
+            conns: vec![None; supervisors],
             conn: None,
+            epoch: Epoch(0),
             disk: BTreeSet::new(),
             frozen_until: Time(0),
             unreachable_until: Time(0),
@@ -81,6 +87,11 @@ impl Virtual {
     /// Whether others can fetch content from it.
     pub fn serves(&self, now: Time) -> bool {
         self.up && !self.left && self.frozen_until <= now && self.unreachable_until <= now
+    }
+
+    /// Whether it works on an attempt and was not told to end it.
+    pub fn runs(&self, id: AttemptId) -> bool {
+        self.up && !self.left && self.busy.get(&id).is_some_and(|busy| !busy.ending)
     }
 
     fn used(&self) -> Resources {
@@ -108,47 +119,92 @@ impl Grid {
             return Ok(());
         }
         match input {
-            Input::Order(conn, order) => {
-                if worker.conn != Some(conn) {
-                    return Ok(());
-                }
-                let epoch = self.conns[conn].epoch;
-                self.worker_handle(ix, worker::Event::Order(epoch, order))
-            }
-            Input::Late(epoch, order) => self.worker_handle(ix, worker::Event::Order(epoch, order)),
+            Input::Order(conn, order) => self.ordered(ix, conn, order),
             Input::Closed(conn) => {
-                if worker.conn != Some(conn) {
+                let sup = self.conns[conn].sup;
+                if worker.conns[sup] != Some(conn) {
                     return Ok(());
                 }
-                worker.conn = None;
-                self.worker_handle(ix, worker::Event::Disconnected)?;
+                worker.conns[sup] = None;
+                if worker.conn == Some(conn) {
+                    worker.conn = None;
+                    self.worker_handle(ix, worker::Event::Disconnected)?;
+                }
                 let after = self.dice.millis(1, 1500);
-                self.after(after, Event::Connect(Peer::Worker(ix)));
+                self.after(after, Event::Connect(Peer::Worker(ix), sup));
                 Ok(())
             }
-            Input::Connect => self.connect_worker(ix),
+            Input::Connect(sup) => self.connect_worker(ix, sup),
             Input::Staged(id, token) => self.staged(ix, id, token),
             Input::Ended(id, token) => self.ended(ix, id, token),
             Input::Drain => self.worker_handle(ix, worker::Event::Drain),
         }
     }
 
-    fn connect_worker(&mut self, ix: usize) -> Result<(), Violation> {
-        if self.workers[ix].conn.is_some() {
+    fn connect_worker(&mut self, ix: usize, sup: usize) -> Result<(), Violation> {
+        if self.workers[ix].conns[sup].is_some() {
             return Ok(());
         }
-        let Some(conn) = self.accept(Peer::Worker(ix))? else {
-            let after = self.dice.millis(100, 700);
-            self.after(after, Event::Connect(Peer::Worker(ix)));
-            return Ok(());
-        };
+        match self.accept(Peer::Worker(ix), sup)? {
+            Ok(conn) => self.workers[ix].conns[sup] = Some(conn),
+            Err(Refused::Away) => {
+                let after = self.dice.millis(100, 700);
+                self.after(after, Event::Connect(Peer::Worker(ix), sup));
+            }
+            Err(Refused::ShutOut) => {
+                self.workers[ix].left = true;
+                self.lose_process(ix);
+            }
+        }
+        Ok(())
+    }
+
+    /// Something said by a supervisor: whoever leads with the highest epoch is attached to. Orders go to the
+    /// core whoever sent them; it is the core that obeys none of an older epoch.
+    fn ordered(&mut self, ix: usize, conn: ConnId, order: ToWorker) -> Result<(), Violation> {
         let worker = &mut self.workers[ix];
-        worker.conn = Some(conn);
+        if worker.conns[self.conns[conn].sup] != Some(conn) {
+            return Ok(());
+        }
+        if let ToWorker::Lead(epoch) = order {
+            self.conns[conn].epoch = Some(epoch);
+            let there = worker.conn.is_some();
+            return if epoch > worker.epoch || (epoch == worker.epoch && !there) {
+                worker.epoch = epoch;
+                self.attach(ix, conn, epoch)
+            } else {
+                Ok(())
+            };
+        }
+        match self.conns[conn].epoch {
+            Some(epoch) => self.worker_handle(ix, worker::Event::Order(epoch, order)),
+            None if matches!(order, ToWorker::Supervisors(_)) => Ok(()),
+            None => self.violated(format!(
+                "worker {ix} gets {order:?} from a supervisor that did not say that it leads"
+            )),
+        }
+    }
+
+    fn attach(&mut self, ix: usize, conn: ConnId, epoch: Epoch) -> Result<(), Violation> {
+        let worker = &mut self.workers[ix];
+        let before = worker.conn.replace(conn);
         worker.beats = 0;
         worker.plan = None;
         worker.beating += 1;
         let beating = worker.beating;
-        let info = WorkerInfo {
+        if before.is_some() {
+            self.worker_handle(ix, worker::Event::Disconnected)?;
+        }
+        let info = self.worker_info(ix);
+        self.tell(ix, FromWorker::Attach(Box::new(info)));
+        let first = self.options.watch.idle.interval;
+        self.after(first, Event::Beat(ix, conn, beating));
+        self.worker_handle(ix, worker::Event::Connected(epoch))
+    }
+
+    fn worker_info(&self, ix: usize) -> WorkerInfo {
+        let worker = &self.workers[ix];
+        WorkerInfo {
             host: format!("host-{ix}").into(),
             pid: worker.life,
             resources: worker.kind.resources.clone(),
@@ -157,12 +213,27 @@ impl Grid {
             hardware: Default::default(),
             holds: worker.disk.iter().copied().collect(),
             in_hand: worker.core.in_hand(),
+        }
+    }
+
+    /// What a worker that is shut out may have said just before: that it is there, and that all it has in
+    /// hand is done.
+    pub(crate) fn last_words(&self, ix: usize) -> Vec<FromWorker> {
+        let worker = &self.workers[ix];
+        let attach = FromWorker::Attach(Box::new(self.worker_info(ix)));
+        let done = |id: &AttemptId| {
+            let program = worker.busy.get(id).map(|busy| &busy.body.command);
+            let outputs = program.map(|command| Program::of(command).outputs(*id, 1));
+            FromWorker::Ended(Box::new(Report {
+                attempt: *id,
+                outcome: Outcome::Done(outputs.unwrap_or_default()),
+                usage: Usage::default(),
+                log: None,
+            }))
         };
-        self.tell(ix, FromWorker::Attach(Box::new(info)));
-        let first = self.options.watch.idle.interval;
-        self.after(first, Event::Beat(ix, conn, beating));
-        let epoch = self.conns[conn].epoch;
-        self.worker_handle(ix, worker::Event::Connected(epoch))
+        let ended: Vec<FromWorker> = worker.busy.keys().map(done).collect();
+        let first = ended.clone();
+        first.into_iter().chain([attach]).chain(ended).collect()
     }
 
     fn tell(&mut self, ix: usize, msg: FromWorker) {
@@ -176,11 +247,17 @@ impl Grid {
 
     fn worker_handle(&mut self, ix: usize, event: worker::Event) -> Result<(), Violation> {
         self.stats.worker_events += 1;
+        let stale =
+            matches!(&event, worker::Event::Order(epoch, _) if *epoch < self.workers[ix].epoch);
         if self.tracing() {
             self.note(format_args!("worker {ix} <- {event:?}"));
         }
         let mut out = Vec::new();
         self.workers[ix].core.handle(self.now, event, &mut out);
+        if stale && !out.is_empty() {
+            let what = format!("worker {ix} obeys an order of an older epoch: {out:?}");
+            return self.violated(what);
+        }
         for action in out {
             if self.tracing() {
                 self.note(format_args!("worker {ix} -> {action:?}"));
@@ -398,7 +475,8 @@ impl Grid {
         self.workers[ix].left = true;
         self.stats.left += 1;
         self.lose_process(ix);
-        if self.healed && self.options.faults.every.is_some() {
+        let member = !self.truth().revoked.contains(&Peer::Worker(ix).id());
+        if member && self.healed && self.options.faults.every.is_some() {
             self.after(std::time::Duration::from_secs(1), Event::Reboot(ix));
         }
     }
@@ -412,20 +490,24 @@ impl Grid {
         worker.backlog.clear();
         worker.frozen_until = Time(0);
         worker.core = Worker::new(worker.kind.resources.clone());
-        if let Some(conn) = worker.conn.take() {
-            self.break_conn(conn);
-        }
+        worker.conn = None;
+        worker.epoch = Epoch(0);
+        let open: Vec<ConnId> = worker.conns.iter_mut().filter_map(Option::take).collect();
+        open.into_iter().for_each(|conn| self.break_conn(conn));
     }
 
     pub(crate) fn reboot(&mut self, ix: usize) {
+        let shut_out = self.truth().revoked.contains(&Peer::Worker(ix).id());
         let worker = &mut self.workers[ix];
-        if worker.up && !worker.left {
+        if (worker.up && !worker.left) || shut_out {
             return;
         }
         worker.up = true;
         worker.left = false;
-        let after = self.dice.millis(1, 50);
-        self.after(after, Event::Connect(Peer::Worker(ix)));
+        for sup in 0..self.sups.len() {
+            let after = self.dice.millis(1, 50);
+            self.after(after, Event::Connect(Peer::Worker(ix), sup));
+        }
     }
 
     pub(crate) fn thaw(&mut self, ix: usize) -> Result<(), Violation> {

@@ -2,7 +2,7 @@
 //! hold so that no input and no result is on one machine alone.
 
 use super::live::{Content, Timer};
-use super::{Action, Supervisor};
+use super::{Action, PullFailure, Supervisor};
 use hedge_model::group::{Colleague, FromLeader, LeaderSays, ToLeader};
 use hedge_model::msg::{Reply, Role, ToWorker};
 use hedge_model::{Hash, PeerAddr, PeerId, Source};
@@ -285,10 +285,17 @@ impl Supervisor {
     /// Obeys whoever leads by the highest epoch seen.
     pub(crate) fn on_from_leader(&mut self, peer: PeerId, msg: FromLeader, out: &mut Vec<Action>) {
         let FromLeader { epoch, what } = msg;
-        if epoch < self.led_by || epoch < self.state.epoch() || self.live.is_some() {
+        if epoch < self.led_by || epoch < self.state.epoch() {
             return;
         }
-        self.led_by = epoch;
+        if self.live.is_some() {
+            if epoch == self.state.epoch() {
+                return;
+            }
+            // Another leads, and this core had not heard of it.
+            self.step_down(out);
+        }
+        (self.led_by, self.leader) = (epoch, Some(peer));
         match what {
             LeaderSays::Lead => out.push(Action::TellHoldings { to: peer }),
             LeaderSays::Hints(hints) => self.take_hints(hints),
@@ -296,20 +303,13 @@ impl Supervisor {
                 hash,
                 size,
                 sources,
-            } => self.hold_for(peer, hash, size, sources, out),
+            } => self.hold_for(hash, size, sources, out),
             LeaderSays::Drop(hashes) => out.push(Action::Drop(hashes)),
         }
     }
 
-    fn hold_for(
-        &mut self,
-        leader: PeerId,
-        hash: Hash,
-        size: u64,
-        sources: Vec<Source>,
-        out: &mut Vec<Action>,
-    ) {
-        self.holding.insert(hash, leader);
+    fn hold_for(&mut self, hash: Hash, size: u64, sources: Vec<Source>, out: &mut Vec<Action>) {
+        self.holding.insert(hash);
         out.push(Action::Pull {
             hash,
             size,
@@ -317,14 +317,23 @@ impl Supervisor {
         });
     }
 
-    /// A pull for a leader has ended.
-    pub(crate) fn held_for(&mut self, hash: Hash, failure: Option<String>, out: &mut Vec<Action>) {
-        if let Some(to) = self.holding.remove(&hash) {
-            let msg = match failure {
-                None => ToLeader::Held(hash),
-                Some(why) => ToLeader::NotHeld(hash, why),
-            };
-            out.push(Action::ToLeader { to, msg });
-        }
+    /// A pull has ended while another leads, who asked for it or has taken over meanwhile: it hears of all
+    /// that this supervisor holds.
+    pub(crate) fn pulled_for_leader(
+        &mut self,
+        hash: Hash,
+        result: Result<(), PullFailure>,
+        out: &mut Vec<Action>,
+    ) {
+        let asked = self.holding.remove(&hash);
+        let Some(to) = self.leader else { return };
+        let msg = match result {
+            Ok(()) => ToLeader::Held(hash),
+            Err(PullFailure::Here(why) | PullFailure::Sources(why)) if asked => {
+                ToLeader::NotHeld(hash, why)
+            }
+            Err(_) => return,
+        };
+        out.push(Action::ToLeader { to, msg });
     }
 }

@@ -92,12 +92,26 @@ impl Supervisor {
     /// The leader tells of its assignments.
     pub(crate) fn take_hints(&mut self, hints: Vec<Hint>) {
         for hint in hints {
-            if hint.over || !self.state.wants(hint.attempt) {
+            if hint.over || self.is_over(hint.attempt) {
                 self.hints.remove(&hint.attempt);
             } else if self.hints.len() < HINTS_MAX {
                 self.hints.insert(hint.attempt, hint);
             }
         }
+    }
+
+    /// Whether the journal says that an attempt cannot decide its task any more. Hints come faster than
+    /// records: an attempt of a job that is not known yet is not over.
+    pub(crate) fn is_over(&self, attempt: AttemptId) -> bool {
+        let TaskId { job, number } = attempt.task;
+        let Some(job) = self.state.jobs.get(&job) else {
+            return job.0 <= self.state.last_job;
+        };
+        let settled = job.tasks.get(number as usize).is_none_or(|task| {
+            let now = task.generation == attempt.generation;
+            task.generation > attempt.generation || (now && task.done.is_some())
+        });
+        settled || !job.active() || job.history.contains_key(&attempt)
     }
 
     /// Hints that a record made pointless.

@@ -62,19 +62,19 @@ impl Supervisor {
         }
     }
 
-    /// A new leader keeps the results of jobs that ended before it, and what their attempts printed.
+    /// A new leader keeps the results of jobs that ended before it, and what their attempts printed, whether
+    /// it has them itself or only others do.
     pub(crate) fn keep_results(&mut self) {
         let live = self.live.get_or_insert_default();
         for (id, job) in &self.state.jobs {
-            let results = if job.active() {
-                BTreeSet::new()
-            } else {
-                result_hashes(job)
-            };
-            for hash in results.into_iter().chain(log_hashes(job)) {
-                if let Some(content) = live.content.get_mut(&hash) {
-                    content.kept.push(*id);
-                }
+            let mut kept: BTreeMap<Hash, u64> = log_blobs(job).collect();
+            if !job.active() {
+                kept.extend(result_blobs(job));
+            }
+            for (hash, size) in kept {
+                let content = live.content.entry(hash).or_default();
+                content.size = size;
+                content.kept.push(*id);
             }
         }
     }
@@ -198,7 +198,7 @@ impl Supervisor {
     }
 }
 
-fn log_hashes(job: &Job) -> impl Iterator<Item = Hash> {
+fn log_blobs(job: &Job) -> impl Iterator<Item = (Hash, u64)> {
     let done = job
         .tasks
         .iter()
@@ -207,11 +207,23 @@ fn log_hashes(job: &Job) -> impl Iterator<Item = Hash> {
         .history
         .values()
         .filter_map(|ended| ended.log.as_deref());
-    done.chain(ended).flat_map(Log::blobs)
+    done.chain(ended)
+        .flat_map(|log| [&log.stdout, &log.stderr])
+        .filter_map(sized)
+}
+
+fn result_blobs(job: &Job) -> impl Iterator<Item = (Hash, u64)> {
+    result_files(job).filter_map(|file| sized(&file.data))
+}
+
+fn sized(data: &Data) -> Option<(Hash, u64)> {
+    Some((data.hash()?, data.size()))
+}
+
+fn log_hashes(job: &Job) -> impl Iterator<Item = Hash> {
+    log_blobs(job).map(|(hash, _)| hash)
 }
 
 fn result_hashes(job: &Job) -> BTreeSet<Hash> {
-    result_files(job)
-        .filter_map(|file| file.data.hash())
-        .collect()
+    result_blobs(job).map(|(hash, _)| hash).collect()
 }

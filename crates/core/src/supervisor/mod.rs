@@ -43,7 +43,7 @@ use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Role, ToWorker};
 use hedge_model::record::Record;
 use hedge_model::{AttemptId, Epoch, Hash, PeerId, Time};
 use live::{Live, Timer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A supervisor.
 #[derive(Debug)]
@@ -62,11 +62,12 @@ pub struct Supervisor {
     begins: Option<ProposalId>,
     group: Vec<Colleague>,
     linked: BTreeMap<PeerId, Role>,
-    /// The highest epoch of a leader that this core, not leading itself, has heard of.
+    /// The highest epoch of a leader that this core, not leading itself, has heard of, and whose it is.
     led_by: Epoch,
+    leader: Option<PeerId>,
     hints: BTreeMap<AttemptId, Hint>,
     /// Content that is on its way into the own store for a leader.
-    holding: BTreeMap<Hash, PeerId>,
+    holding: BTreeSet<Hash>,
 }
 
 impl Supervisor {
@@ -87,8 +88,9 @@ impl Supervisor {
             group: Vec::new(),
             linked: BTreeMap::new(),
             led_by: Epoch(0),
+            leader: None,
             hints: BTreeMap::new(),
-            holding: BTreeMap::new(),
+            holding: BTreeSet::new(),
         };
         supervisor.follow_settings(&mut Vec::new());
         supervisor
@@ -99,7 +101,9 @@ impl Supervisor {
     pub fn restore(&mut self, state: State) {
         self.now = self.now.max(state.recorded_time());
         self.state = state;
-        self.hints.retain(|attempt, _| self.state.wants(*attempt));
+        let mut hints = std::mem::take(&mut self.hints);
+        hints.retain(|attempt, _| !self.is_over(*attempt));
+        self.hints = hints;
         self.follow_settings(&mut Vec::new());
     }
 
@@ -120,9 +124,7 @@ impl Supervisor {
             }
             Event::Deposed => {
                 self.begins = None;
-                self.send_askers_away(out);
-                self.unwatch_all(out);
-                self.live = None;
+                self.step_down(out);
             }
             Event::Group(group) => self.on_group(group, out),
             Event::Linked { peer, role } => self.on_linked(peer, role, out),
@@ -135,14 +137,8 @@ impl Supervisor {
                 answer(peer, ask, Reply::No(not_leading()), out);
             }
             Event::Gone { peer } if self.live.is_none() => drop(self.linked.remove(&peer)),
-            Event::Pulled { hash, result } if self.holding.contains_key(&hash) => {
-                let failure = result.clone().err().map(|failure| match failure {
-                    PullFailure::Here(why) | PullFailure::Sources(why) => why,
-                });
-                self.held_for(hash, failure, out);
-                if self.live.is_some() {
-                    self.on_pulled(hash, result, out);
-                }
+            Event::Pulled { hash, result } if self.live.is_none() => {
+                self.pulled_for_leader(hash, result, out);
             }
             _ if self.live.is_none() => {}
             Event::ToLeader { peer, msg } => self.on_to_leader(peer, msg, out),
@@ -268,6 +264,8 @@ impl Supervisor {
                     _ => self.begin_epoch(out),
                 }
             }
+            // Another leads, and this core had not heard of it: what it says must not bear that epoch.
+            Record::Epoch { .. } if verdict == Verdict::Applied => self.step_down(out),
             _ => {}
         }
         if self.live.is_none() {
@@ -366,6 +364,13 @@ impl Supervisor {
                 _ => {}
             }
         }
+    }
+
+    /// Everything live is dropped; whoever waits for an answer asks elsewhere.
+    fn step_down(&mut self, out: &mut Vec<Action>) {
+        self.send_askers_away(out);
+        self.unwatch_all(out);
+        self.live = None;
     }
 
     fn go_live(&mut self, out: &mut Vec<Action>) {

@@ -8,6 +8,10 @@ use hedge_model::{AttemptId, Data, Hash, PeerId, TaskId};
 
 impl Supervisor {
     pub(crate) fn on_worker(&mut self, peer: PeerId, msg: FromWorker, out: &mut Vec<Action>) {
+        // It may have been on its way when the worker was shut out.
+        if self.state.revoked.contains_key(&peer) {
+            return;
+        }
         if let FromWorker::Attach(info) = msg {
             return self.on_attach(peer, *info, out);
         }

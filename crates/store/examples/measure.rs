@@ -225,7 +225,7 @@ async fn snapshot(folder: &Path) -> Result<(), Failure> {
     let place = folder.join("snapshot");
     let hub = Hub::default();
     let options = Options {
-        snapshot_records: 20_000,
+        snapshot_records: 1000,
         ..Options::new(Place::Disk(place.clone()), member(1))
     };
     let (journal, mut said) = open(&hub, options).await?;
@@ -291,6 +291,11 @@ async fn snapshot(folder: &Path) -> Result<(), Failure> {
 }
 
 fn main() -> Result<(), Failure> {
+    // RUST_LOG shows what the agreement does.
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(io::stderr)
+        .init();
     let mut arguments = std::env::args().skip(1);
     let what = arguments.next().unwrap_or_default();
     let folder = arguments

@@ -2,7 +2,7 @@
 
 use crate::{Member, NodeId, StoreError};
 use bytes::Bytes;
-use hedge_model::record::{self, Record};
+use hedge_model::record::{self, Record, RecordError};
 use openraft::impls::leader_id_adv::LeaderId;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -89,7 +89,7 @@ pub(crate) struct Batch(Arc<Inner>);
 struct Inner {
     head: Head,
     records: OnceLock<Arc<[Record]>>,
-    bytes: OnceLock<Bytes>,
+    bytes: OnceLock<Result<Bytes, RecordError>>,
 }
 
 impl Batch {
@@ -105,7 +105,7 @@ impl Batch {
         Self(Arc::new(Inner {
             head,
             records: OnceLock::new(),
-            bytes: OnceLock::from(bytes),
+            bytes: OnceLock::from(Ok(bytes)),
         }))
     }
 
@@ -118,19 +118,18 @@ impl Batch {
         if let Some(records) = self.0.records.get() {
             return Ok(records.clone());
         }
-        let bytes = self.0.bytes.get().cloned().unwrap_or_default();
+        let bytes = self.bytes()?;
         let records: Arc<[Record]> = record::decode(self.0.head.level, &bytes)?.into();
         Ok(self.0.records.get_or_init(|| records).clone())
     }
 
-    /// The records as bytes.
-    pub fn bytes(&self) -> Result<Bytes, StoreError> {
-        if let Some(bytes) = self.0.bytes.get() {
-            return Ok(bytes.clone());
-        }
-        let records = self.0.records.get().map_or(&[][..], |records| records);
-        let bytes = Bytes::from(record::encode(self.0.head.level, records)?);
-        Ok(self.0.bytes.get_or_init(|| bytes).clone())
+    /// The records as bytes. Whoever comes first encodes them; others wait for it.
+    pub fn bytes(&self) -> Result<Bytes, RecordError> {
+        let encode = || {
+            let records = self.0.records.get().map_or(&[][..], |records| records);
+            record::encode(self.0.head.level, records).map(Bytes::from)
+        };
+        self.0.bytes.get_or_init(encode).clone()
     }
 }
 

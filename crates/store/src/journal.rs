@@ -167,6 +167,8 @@ impl Journal {
     /// at once. They are committed together, said as [`Said::Committed`], or never, after [`Said::Deposed`].
     /// An entry proposed in one term is never committed in another.
     ///
+    /// An entry may have up to 255 MiB; a few thousand records make the best use of one flush.
+    ///
     /// # Errors
     /// The queue is full, or this member does not lead; nothing was taken.
     pub fn propose(&self, first: ProposalId, records: Vec<Record>) -> Result<(), NotTaken> {

@@ -79,17 +79,18 @@ impl Log {
     /// Entries from `start` until `end` or until they have `bytes`, but at least one.
     fn read(&self, start: u64, end: u64, bytes: u64) -> Result<Vec<Entry>, StoreError> {
         loop {
-            let (plan, mut entries, cuts) = {
+            let (plan, recent, cuts) = {
                 let known = self.lock();
                 let plan = known.plan(start, end, bytes);
-                let from = start.max(known.recent_first());
-                let left = bytes.saturating_sub(plan.bytes);
-                let entries = match plan.whole {
-                    true => known.recent_entries(from, end, left, plan.pieces.is_empty()),
+                let recent = match plan.whole {
+                    true => known.recent_entries(start, end, bytes.saturating_sub(plan.bytes)),
                     false => Vec::new(),
                 };
-                (plan, entries, known.cuts)
+                (plan, recent, known.cuts)
             };
+            // Lengths that are not known yet are found without holding anybody up.
+            let left = bytes.saturating_sub(plan.bytes);
+            let mut entries = limited(recent, left, plan.pieces.is_empty());
             if plan.pieces.is_empty() {
                 return Ok(entries);
             }
@@ -243,24 +244,18 @@ impl Known {
         plan
     }
 
-    fn recent_entries(&self, from: u64, end: u64, limit: u64, at_least_one: bool) -> Vec<Entry> {
+    /// Entries in memory, with their lengths where these are known, and a few too many of them at most.
+    fn recent_entries(&self, from: u64, end: u64, limit: u64) -> Vec<(Entry, Option<u32>)> {
         let skip = from.saturating_sub(self.recent_first()) as usize;
         let mut bytes = 0;
         let mut entries = Vec::new();
         for (at, entry) in self.recent.iter().enumerate().skip(skip) {
-            let one = entries.is_empty() && at_least_one;
-            if entry.log_id.index >= end || bytes >= limit && !one {
+            if entry.log_id.index >= end || bytes > limit {
                 break;
             }
-            bytes += match self.sizes.get(at) {
-                Some(size) => u64::from(*size),
-                None if limit == u64::MAX => 0,
-                None => payload_bytes(entry),
-            };
-            if bytes > limit && !one {
-                break;
-            }
-            entries.push(entry.clone());
+            let size = self.sizes.get(at).copied();
+            bytes += u64::from(size.unwrap_or(0));
+            entries.push((entry.clone(), size));
         }
         entries
     }
@@ -271,8 +266,11 @@ impl Known {
         self.recent.push_back(entry);
     }
 
-    /// Notes that entries are on disk, with these lengths. Some may be purged or taken back already.
-    pub fn written(&mut self, first: u64, sizes: &[u32]) {
+    /// Notes that entries are on disk, with these lengths. Some may be purged or taken back already. Returns
+    /// those that need not stay in memory, to be dropped where nobody waits.
+    #[must_use]
+    pub fn written(&mut self, first: u64, sizes: &[u32]) -> Vec<Entry> {
+        let mut gone = Vec::new();
         for (index, size) in (first..).zip(sizes) {
             let awaited = self.recent_first() + self.sizes.len() as u64;
             if index == awaited && self.sizes.len() < self.recent.len() {
@@ -281,13 +279,14 @@ impl Known {
             }
         }
         while self.recent_bytes > RECENT_BYTES && self.sizes.len() > 1 {
-            self.forget_oldest();
+            gone.extend(self.forget_oldest());
         }
+        gone
     }
 
-    fn forget_oldest(&mut self) {
-        self.recent.pop_front();
+    fn forget_oldest(&mut self) -> Option<Entry> {
         self.recent_bytes -= u64::from(self.sizes.pop_front().unwrap_or(0));
+        self.recent.pop_front()
     }
 
     fn truncate(&mut self, after: Option<LogId>) {
@@ -306,21 +305,43 @@ impl Known {
         self.last = after;
     }
 
-    fn purge(&mut self, upto: LogId) {
+    /// Forgets entries up to one. Returns them, to be dropped where nobody waits: there may be a million
+    /// records in them.
+    #[must_use]
+    fn purge(&mut self, upto: LogId) -> Vec<Entry> {
+        let mut gone = Vec::new();
         self.cuts += 1;
         while self
             .recent
             .front()
             .is_some_and(|entry| entry.log_id.index <= upto.index)
         {
-            self.forget_oldest();
+            gone.extend(self.forget_oldest());
         }
         self.purged = Some(upto);
         self.last = self.last.max(Some(upto));
+        gone
     }
 }
 
-fn payload_bytes(entry: &Entry) -> u64 {
+/// As many entries as have so many bytes, or one if there must be one.
+fn limited(entries: Vec<(Entry, Option<u32>)>, limit: u64, at_least_one: bool) -> Vec<Entry> {
+    let mut bytes = 0_u64;
+    let mut taken = Vec::with_capacity(entries.len());
+    for (entry, size) in entries {
+        if limit < u64::MAX {
+            bytes += size.map_or_else(|| payload_bytes(&entry), u64::from);
+        }
+        if bytes > limit && !(at_least_one && taken.is_empty()) {
+            break;
+        }
+        taken.push(entry);
+    }
+    taken
+}
+
+/// About how long an entry is.
+pub(crate) fn payload_bytes(entry: &Entry) -> u64 {
     match &entry.payload {
         EntryPayload::Normal(batch) => batch.bytes().map_or(0, |bytes| bytes.len() as u64),
         _ => 64,
@@ -441,7 +462,8 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        self.lock().purge(upto);
+        let gone = self.lock().purge(upto);
+        tokio::task::spawn_blocking(move || drop(gone));
         self.order(|reply| Command::Purge(upto, reply))
             .await
             .unwrap_or(Ok(()))

@@ -11,6 +11,7 @@ use crate::serve::Server;
 use crate::writer::{self, Failure, Work, Writer};
 use crate::{Group, LogSize, Member, NodeId, Options, Said, Seat, StoreError, Timing, folder};
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::Fatal;
 use openraft::type_config::async_runtime::Instant as _;
 use openraft::{Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
 use std::path::PathBuf;
@@ -98,6 +99,13 @@ pub(crate) async fn open(options: Options, carry: Arc<dyn Carry>) -> Result<Part
         .await
         .map_err(|_| StoreError::Closed)?
     {
+        // Whoever is alone need not wait for others to lead.
+        if raft.voter_ids().all(|voter| voter == id) {
+            raft.trigger()
+                .elect(false)
+                .await
+                .map_err(|_| StoreError::Closed)?;
+        }
         // The first picture shows the group already.
         let mut metrics = raft.metrics();
         while metrics
@@ -281,6 +289,7 @@ impl Watcher {
                 },
                 () = self.lost.notified() => {
                     // What was refused will never be committed, so the core starts anew.
+                    tracing::warn!("proposals were refused while this member leads: it has not heard of a majority for too long");
                     self.mouth.depose(None).await;
                 }
             }
@@ -330,10 +339,12 @@ impl Watcher {
     /// Keeps the group's picture up to date, and notices the end.
     async fn sizes(self) {
         let mut metrics = self.raft.metrics();
+        let mut panicked = false;
         loop {
             let group = {
                 let now = metrics.borrow_and_update();
-                if now.running_state.is_err() {
+                if let Err(end) = &now.running_state {
+                    panicked = matches!(end, Fatal::Panicked);
                     break;
                 }
                 look(self.id, &now, Some((&self.log, &self.mouth)))
@@ -354,7 +365,10 @@ impl Watcher {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         self.mouth.depose(None).await;
-        if let Some(error) = taken(&self.failure) {
+        let bug = || StoreError::State {
+            why: "the agreement ended by itself, which is a bug".to_owned(),
+        };
+        if let Some(error) = taken(&self.failure).or_else(|| panicked.then(bug)) {
             self.mouth.say(Said::Failed(error)).await;
         }
     }

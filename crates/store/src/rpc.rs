@@ -22,6 +22,13 @@ use tokio::sync::mpsc;
 /// The first byte of every message: how the rest is to be read.
 const WIRE_VERSION: u8 = 1;
 
+/// How much goes in one call: longer messages, such as one with a very large job, go in parts.
+const CALL_BYTES: usize = 4 << 20;
+const _: () = assert!(CALL_BYTES + 1024 < CALL_BYTES_MAX);
+
+/// The longest message that is put together from parts: the longest entry that a log takes, and some.
+pub(crate) const MESSAGE_BYTES_MAX: usize = crate::frame::BODY_MAX + (1 << 20);
+
 /// How much of a snapshot goes in one message: small beside a heartbeat's patience on a slow link.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -45,11 +52,40 @@ pub(crate) enum Request {
     PreVote(VoteRequest<Types>),
     Transfer(TransferLeaderRequest<Types>),
     Piece(Piece),
+    Part(Part),
     /// You are no member any more, by the membership at this index.
     Removed {
         id: NodeId,
         index: u64,
     },
+}
+
+impl Request {
+    /// Whether it takes long to encode.
+    fn is_long(&self) -> bool {
+        match self {
+            Self::Append(rpc) => {
+                let bytes = rpc
+                    .entries
+                    .iter()
+                    .map(crate::log::payload_bytes)
+                    .sum::<u64>();
+                bytes > LONG_BYTES as u64
+            }
+            Self::Piece(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// A part of a message that is too long for one call.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Part {
+    /// Which message.
+    pub message: u64,
+    pub offset: u64,
+    pub total: u64,
+    pub data: Raw,
 }
 
 /// A part of a snapshot.
@@ -82,13 +118,28 @@ pub(crate) enum Reply {
 
 pub(crate) fn encode<T: Serialize>(message: &T) -> io::Result<Bytes> {
     let bytes = postcard::to_extend(message, vec![WIRE_VERSION]).map_err(io::Error::other)?;
-    if bytes.len() > CALL_BYTES_MAX {
+    if bytes.len() > MESSAGE_BYTES_MAX {
         return Err(io::Error::other(format!(
-            "a message of {} bytes is over the limit of {CALL_BYTES_MAX}",
+            "a message of {} bytes is over the limit of {MESSAGE_BYTES_MAX}",
             bytes.len()
         )));
     }
     Ok(Bytes::from(bytes))
+}
+
+/// How long a message is that is encoded and decoded where others wait; longer ones go to threads of their own.
+const LONG_BYTES: usize = 64 << 10;
+
+/// Reads a message without holding up what else runs on this thread.
+pub(crate) async fn decode_aside<T>(bytes: Bytes) -> io::Result<T>
+where
+    T: for<'a> Deserialize<'a> + Send + 'static,
+{
+    if bytes.len() <= LONG_BYTES {
+        return decode(&bytes);
+    }
+    let decoded = tokio::task::spawn_blocking(move || decode(&bytes));
+    decoded.await.map_err(io::Error::other)?
 }
 
 pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> io::Result<T> {
@@ -145,12 +196,41 @@ impl RaftNetworkFactory<Types> for Network {
 }
 
 impl Network {
-    /// Asks a member. The call runs on its own, so that whoever stops waiting leaves it whole.
+    /// Asks a member.
     pub async fn ask(&self, to: &Member, request: &Request, limit: Duration) -> io::Result<Reply> {
-        let call = self
-            .carry
-            .clone()
-            .carry(to.clone(), encode(request)?, limit);
+        // Heartbeats must not wait behind much that is encoded.
+        let bytes = match request.is_long() {
+            true => tokio::task::block_in_place(|| encode(request))?,
+            false => encode(request)?,
+        };
+        if bytes.len() <= CALL_BYTES {
+            return self.call(to, bytes, limit).await;
+        }
+        let message = crate::open::random().map_err(io::Error::other)?;
+        let total = bytes.len();
+        let mut offset = 0;
+        loop {
+            let data = bytes.slice(offset..total.min(offset + CALL_BYTES));
+            let next = offset + data.len();
+            let part = Request::Part(Part {
+                message,
+                offset: offset as u64,
+                total: total as u64,
+                data: Raw(data),
+            });
+            let reply = self
+                .call(to, encode(&part)?, limit.max(PIECE_LIMIT))
+                .await?;
+            if next == total {
+                return Ok(reply);
+            }
+            offset = next;
+        }
+    }
+
+    /// One call, which runs on its own, so that whoever stops waiting leaves it whole.
+    async fn call(&self, to: &Member, request: Bytes, limit: Duration) -> io::Result<Reply> {
+        let call = self.carry.clone().carry(to.clone(), request, limit);
         let call = tokio::spawn(tokio::time::timeout(limit, call));
         let bytes = call
             .await

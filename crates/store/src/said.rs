@@ -97,11 +97,25 @@ pub struct Group {
     pub leading: bool,
     /// Grows with every leader the group has had.
     pub term: u64,
-    /// When most voters were last known to follow this leader. While that is younger than
-    /// [`crate::Timing::election_max`] it surely leads.
+    /// When most voters were last known to follow this leader; see [`Group::surely_leads`].
     pub quorum_at: Option<Instant>,
     /// How much there is.
     pub log: LogSize,
+}
+
+impl Group {
+    /// Whether this member surely leads now, so that nobody else can have been chosen: it is the only voter,
+    /// or a majority followed it less than [`crate::Timing::election_max`] ago.
+    pub fn surely_leads(&self, timing: &crate::Timing) -> bool {
+        let alone = self
+            .seats
+            .iter()
+            .all(|(id, seat)| !seat.voter || *id == self.me);
+        let heard = self
+            .quorum_at
+            .is_some_and(|at| at.elapsed() < timing.election_max);
+        self.leading && (alone || heard)
+    }
 }
 
 /// How much a log holds.

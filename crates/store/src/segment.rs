@@ -333,6 +333,11 @@ pub(crate) fn put_entry(out: &mut Vec<u8>, chain: u32, entry: &Entry) -> Result<
         EntryPayload::Normal(batch) => {
             let head = postcard::to_stdvec(batch.head()).map_err(unwritable)?;
             let bytes = batch.bytes()?;
+            if bytes.len() > frame::BODY_MAX - 1024 {
+                return Err(StoreError::State {
+                    why: format!("an entry of {} bytes is too long for the log", bytes.len()),
+                });
+            }
             frame::put(
                 out,
                 chain,

@@ -2,7 +2,7 @@
 
 use crate::entry::{Slot, SnapshotMeta, Types, Vote};
 use crate::machine::Machine;
-use crate::rpc::{self, Network, Piece, Reply, Request};
+use crate::rpc::{self, Network, Part, Piece, Reply, Request};
 use crate::snapshot::Image;
 use crate::{Member, NodeId};
 use bytes::Bytes;
@@ -10,12 +10,16 @@ use hedge_model::PeerId;
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::VoteRequest;
 use openraft::{Raft, Snapshot};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, mpsc};
 
 /// The most state that is taken from another member. It must fit in memory, several times.
 const STATE_BYTES_MAX: u64 = 16 << 30;
+
+/// How many messages may be put together from parts at a time: only the leader sends such, and leaders change.
+const PARTS_MAX: usize = 3;
 
 /// How often, and how long apart, a removed member is told so. It asks again itself when it campaigns.
 const TELL_TIMES: u32 = 5;
@@ -27,6 +31,7 @@ pub(crate) struct Server {
     id: NodeId,
     raft: Raft<Types, Machine>,
     receiving: Arc<Mutex<Option<Receiving>>>,
+    parts: Arc<Mutex<VecDeque<Parts>>>,
     lost: Arc<Notify>,
     removed: mpsc::Sender<u64>,
 }
@@ -37,6 +42,14 @@ struct Receiving {
     meta: SnapshotMeta,
     total: u64,
     state: Vec<u8>,
+}
+
+/// A message that comes in parts.
+struct Parts {
+    from: PeerId,
+    message: u64,
+    total: u64,
+    bytes: Vec<u8>,
 }
 
 impl Server {
@@ -50,6 +63,7 @@ impl Server {
             id,
             raft,
             receiving: Arc::default(),
+            parts: Arc::default(),
             lost,
             removed,
         }
@@ -64,7 +78,15 @@ impl Server {
     }
 
     pub async fn answer(&self, from: PeerId, request: Bytes) -> Bytes {
-        let reply = match rpc::decode(&request) {
+        let reply = match rpc::decode_aside(request).await {
+            Ok(Request::Part(part)) => match self.part(from, part).await {
+                Ok(Some(whole)) => match rpc::decode_aside(Bytes::from(whole)).await {
+                    Ok(request) => self.reply(request).await,
+                    Err(error) => Err(error.to_string()),
+                },
+                Ok(None) => Ok(Reply::Noted),
+                Err(why) => Err(why),
+            },
             Ok(request) => self.reply(request).await,
             Err(error) => Err(error.to_string()),
         };
@@ -102,6 +124,7 @@ impl Server {
                 reply.map(Reply::Transfer).map_err(|error| told(&error))
             }
             Request::Piece(piece) => self.piece(piece).await,
+            Request::Part(_) => Err("a part within a part".to_owned()),
             Request::Removed { id, index } => {
                 if id == self.id {
                     // Full means that it is known already.
@@ -125,6 +148,44 @@ impl Server {
             .last_log_id
             .is_some_and(|id| id > committed.log_id().unwrap_or(id));
         (!known && !newer).then_some(Reply::NotMember { index })
+    }
+
+    /// Adds a part to its message. Returns the message when it is whole.
+    async fn part(&self, from: PeerId, part: Part) -> Result<Option<Vec<u8>>, String> {
+        let data = part.data.0;
+        let mut all = self.parts.lock().await;
+        if part.offset == 0 {
+            if part.total > rpc::MESSAGE_BYTES_MAX as u64 {
+                return Err(format!("a message of {} bytes is too long", part.total));
+            }
+            // One message at a time from each member, and from few members.
+            all.retain(|one| one.from != from);
+            if all.len() == PARTS_MAX {
+                all.pop_front();
+            }
+            all.push_back(Parts {
+                from,
+                message: part.message,
+                total: part.total,
+                bytes: Vec::new(),
+            });
+        }
+        let same = |one: &Parts| {
+            one.from == from
+                && one.message == part.message
+                && one.total == part.total
+                && one.bytes.len() as u64 == part.offset
+                && part.offset.saturating_add(data.len() as u64) <= part.total
+        };
+        let Some(at) = all.iter().position(same) else {
+            all.retain(|one| one.from != from);
+            return Err("this part of a message does not follow on the one before".to_owned());
+        };
+        all[at].bytes.extend_from_slice(&data);
+        if (all[at].bytes.len() as u64) < part.total {
+            return Ok(None);
+        }
+        Ok(all.remove(at).map(|whole| whole.bytes))
     }
 
     async fn piece(&self, piece: Piece) -> Result<Reply, String> {

@@ -164,7 +164,7 @@ impl Work {
         };
         self.files.write_at(&file, &path, bytes, u64::from(end))?;
         self.files.flush(&file, &path)?;
-        let full = {
+        let (full, gone) = {
             let mut known = self.known();
             if let Some(segment) = known.segments.back_mut() {
                 for size in &batch.sizes {
@@ -173,9 +173,13 @@ impl Work {
                 }
                 segment.mark(&self.files, false)?;
             }
-            known.written(first, &batch.sizes);
-            u64::from(end) + bytes.len() as u64 >= self.segment_bytes
+            let gone = known.written(first, &batch.sizes);
+            (
+                u64::from(end) + bytes.len() as u64 >= self.segment_bytes,
+                gone,
+            )
         };
+        drop(gone);
         match full {
             true => self.roll(last),
             false => Ok(()),

@@ -125,6 +125,32 @@ async fn members_change_while_records_are_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_is_too_long_for_one_call_reaches_the_others() {
+    let hub = Hub::default();
+    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let nodes = group(&hub, folders.iter().map(|one| disk(one.path())).collect()).await;
+    // About 20 MiB, which is more than a call may be.
+    let long = (0..20)
+        .map(|number| support::long_record(number, 1 << 20))
+        .collect();
+    nodes[0].journal.propose(0, long).unwrap();
+    nodes[0].commit(20..21).await;
+    for node in &nodes {
+        node.heard
+            .until("agreement", |told| told.numbers.len() == 21)
+            .await;
+    }
+    assert!(
+        hub.longest() <= hedge_store::CALL_BYTES_MAX,
+        "{}",
+        hub.longest()
+    );
+    for node in nodes {
+        node.close(&hub).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_member_that_was_away_learns_it_when_it_comes_back() {
     let hub = Hub::default();
     let nodes = group(&hub, memory(3)).await;

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use bytes::Bytes;
-use hedge_model::record::Record;
+use hedge_model::record::{JobEnd, Record};
 use hedge_model::{JobId, PeerAddr, PeerId, TaskId, Time};
 use hedge_store::{Group, Journal, Member, NodeId, Options, Place, Said, StoreError, Transport};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,8 +49,22 @@ pub fn record(number: u64) -> Record {
     }
 }
 
+/// A record of so many bytes, and some.
+pub fn long_record(number: u64, bytes: usize) -> Record {
+    Record::JobEnded {
+        job: JobId(number),
+        end: JobEnd::Failed {
+            task: None,
+            why: "x".repeat(bytes),
+        },
+        stopped: Vec::new(),
+        at: Time(0),
+    }
+}
+
 pub fn number(record: &Record) -> u64 {
     match record {
+        Record::JobEnded { job, .. } => job.0,
         Record::OutputsLost { task, .. } => task.job.0,
         other => panic!("no such record was proposed: {other:?}"),
     }
@@ -64,6 +78,7 @@ pub struct Hub(Arc<Mutex<Wires>>);
 struct Wires {
     journals: BTreeMap<PeerId, Journal>,
     cut: BTreeSet<PeerId>,
+    longest: usize,
 }
 
 impl Hub {
@@ -73,6 +88,16 @@ impl Hub {
 
     pub fn leave(&self, peer: PeerId) {
         self.0.lock().unwrap().journals.remove(&peer);
+    }
+
+    /// The length of the longest message.
+    pub fn longest(&self) -> usize {
+        self.0.lock().unwrap().longest
+    }
+
+    fn note(&self, bytes: usize) {
+        let mut wires = self.0.lock().unwrap();
+        wires.longest = wires.longest.max(bytes);
     }
 
     pub fn cut(&self, peer: PeerId) {
@@ -102,7 +127,9 @@ impl Transport for Line {
     async fn call(&self, to: &Member, request: Bytes, _limit: Duration) -> io::Result<Bytes> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let journal = self.hub.find(self.from, to.peer.peer).ok_or_else(gone)?;
+        self.hub.note(request.len());
         let reply = journal.answer(self.from, request).await;
+        self.hub.note(reply.len());
         // Cut in the meantime: the answer is lost.
         self.hub.find(self.from, to.peer.peer).ok_or_else(gone)?;
         Ok(reply)

@@ -243,6 +243,13 @@ impl Rig {
         });
     }
 
+    /// What the last events led to, whole; it stays to be looked at in lines.
+    pub fn actions(&mut self) -> Vec<Action> {
+        let actions = self.out.clone();
+        self.keep_lines();
+        actions
+    }
+
     fn keep_lines(&mut self) {
         let actions = std::mem::take(&mut self.out);
         for action in &actions {

@@ -1,0 +1,402 @@
+//! Who may do what: every request in every role, reports of workers on what is not theirs, tickets, limits.
+
+mod support;
+
+use hedge_core::supervisor::{Action, Config, Event, Supervisor};
+use hedge_model::msg::{FromWorker, HeldAttempt, Outcome, Request, Role, Seal, WorkerInfo};
+use hedge_model::spec::Group;
+use hedge_model::{AttemptId, Data, JobId, PeerId, SubmitKey};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use support::*;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    Owner,
+    OtherClient,
+    Admin,
+    Worker,
+    Supervisor,
+    Stranger,
+    OwnProcess,
+}
+
+const ASKERS: [Asker; 7] = [
+    Asker::Owner,
+    Asker::OtherClient,
+    Asker::Admin,
+    Asker::Worker,
+    Asker::Supervisor,
+    Asker::Stranger,
+    Asker::OwnProcess,
+];
+
+impl Asker {
+    fn peer(self) -> PeerId {
+        match self {
+            Asker::Owner => client(5),
+            Asker::OtherClient => client(6),
+            Asker::Admin => client(1),
+            Asker::Worker => worker(1),
+            Asker::Supervisor => worker(8),
+            Asker::Stranger => client(50),
+            Asker::OwnProcess => worker(9),
+        }
+    }
+}
+
+/// Everything that can be asked for, about job 1, which is the owner's.
+fn requests() -> Vec<Request> {
+    let job = JobId(1);
+    vec![
+        Request::Submit {
+            key: SubmitKey([7; 16]),
+            spec: Data::Inline([][..].into()),
+            from: addr(client(5)),
+        },
+        Request::Jobs,
+        Request::Job(job),
+        Request::Watch(job),
+        Request::Cancel(job),
+        Request::Results(job),
+        Request::Logs(job, "0".into()),
+        Request::Explain(job, None),
+        Request::Workers,
+        Request::Drain("host-1".into()),
+        Request::Ticket {
+            role: Role::Client,
+            valid_for: None,
+            uses: None,
+        },
+        Request::Members,
+        Request::Revoke("host-1".into()),
+        Request::Settings,
+        Request::Set {
+            name: "keep".into(),
+            value: "3".into(),
+        },
+        Request::Forget(job),
+        Request::Upgrade,
+    ]
+}
+
+/// Which clients may ask for it beside administrators: none, the job's own, or all. A new request must be
+/// added here, and to [`requests`].
+fn clients_that_may(request: &Request) -> &'static [Asker] {
+    match request {
+        Request::Submit { .. } | Request::Jobs | Request::Workers | Request::Settings => {
+            &[Asker::Owner, Asker::OtherClient]
+        }
+        Request::Job(_)
+        | Request::Watch(_)
+        | Request::Cancel(_)
+        | Request::Results(_)
+        | Request::Logs(..)
+        | Request::Explain(..)
+        | Request::Forget(_) => &[Asker::Owner],
+        Request::Drain(_)
+        | Request::Ticket { .. }
+        | Request::Members
+        | Request::Revoke(_)
+        | Request::Set { .. }
+        | Request::Upgrade => &[],
+    }
+}
+
+/// A grid with a worker and another supervisor that are members, and a job of the owner that runs.
+fn grid() -> Rig {
+    let mut rig = Rig::new();
+    for (number, role) in [(1, Role::Worker), (2, Role::Worker), (8, Role::Supervisor)] {
+        join(&mut rig, number, role);
+    }
+    rig.attach(1, 1);
+    rig.submit(5, 1, &plain(vec![group("a", &[])]));
+    rig.commit();
+    rig.said();
+    rig
+}
+
+fn join(rig: &mut Rig, number: u8, role: Role) {
+    ticket(rig, 60 + number, role, None, None);
+    rig.event(Event::Joining {
+        peer: worker(number),
+        role,
+        ticket: Some(hash(60 + number)),
+    });
+    rig.commit();
+    assert!(rig.said().contains(&format!("admit worker {number}: None")));
+}
+
+fn ticket(rig: &mut Rig, secret: u8, role: Role, valid_for: Option<Duration>, uses: Option<u32>) {
+    rig.event(Event::Ask {
+        peer: client(1),
+        ask: 1,
+        request: Request::Ticket {
+            role,
+            valid_for,
+            uses,
+        },
+        secret: Some((hash(secret), "secret".into())),
+    });
+    rig.commit();
+    rig.said();
+}
+
+fn asks(rig: &mut Rig, asker: Asker, request: Request) -> Vec<String> {
+    let peer = asker.peer();
+    rig.event(match request {
+        Request::Submit { key, from, .. } => Event::Submit {
+            peer,
+            ask: 3,
+            key,
+            spec: plain(vec![group("b", &[])]),
+            from,
+        },
+        request => Event::Ask {
+            peer,
+            ask: 3,
+            request,
+            secret: Some((hash(77), "secret".into())),
+        },
+    });
+    rig.said()
+}
+
+#[test]
+fn every_request_is_allowed_or_refused_by_role() {
+    let variants: BTreeSet<u8> = requests()
+        .iter()
+        .map(|request| postcard::to_stdvec(request).expect("bytes")[0])
+        .collect();
+    let count = requests().len() as u8;
+    assert_eq!(variants, (0..count).collect(), "each once");
+    let unknown = postcard::from_bytes::<Request>(&[count]);
+    let known = postcard::from_bytes::<Request>(&[count - 2]);
+    assert_ne!(
+        unknown.expect_err("no such request").to_string(),
+        known.expect_err("cut off").to_string(),
+        "a request is missing in the table"
+    );
+    for request in requests() {
+        for asker in ASKERS {
+            let mut rig = grid();
+            let said = asks(&mut rig, asker, request.clone());
+            let may = matches!(asker, Asker::Admin | Asker::OwnProcess)
+                || clients_that_may(&request).contains(&asker);
+            let refused = said.iter().any(|line| line.contains("no, NotAllowed"));
+            assert_eq!(refused, !may, "{asker:?} asks {request:?}: {said:?}");
+            if refused {
+                assert_eq!(said.len(), 1, "{asker:?} changes something: {said:?}");
+            } else {
+                assert!(!said.is_empty(), "{asker:?} hears nothing of {request:?}");
+            }
+            rig.commit();
+            rig.said();
+        }
+    }
+}
+
+#[test]
+fn clients_see_only_their_own_jobs_in_the_list() {
+    let mut rig = grid();
+    for (asker, sees) in [
+        (Asker::Owner, true),
+        (Asker::OtherClient, false),
+        (Asker::Admin, true),
+    ] {
+        let said = asks(&mut rig, asker, Request::Jobs);
+        assert_eq!(
+            said[0].contains("id: JobId(1)"),
+            sees,
+            "{asker:?}: {said:?}"
+        );
+    }
+}
+
+#[test]
+fn a_report_on_an_attempt_of_another_changes_nothing() {
+    let mut rig = grid();
+    rig.attach(2, 1);
+    let id = attempt(0, 1);
+    rig.from(2, FromWorker::Started(id));
+    rig.done(2, id);
+    rig.fails(2, id);
+    rig.reports(2, id, Outcome::Returned);
+    let never = AttemptId { number: 9, ..id };
+    rig.done(2, never);
+    rig.done(3, id); // never attached
+    let settled = format!("worker 2: settled {id}");
+    let unknown = format!("worker 2: settled {never}");
+    rig.expect(&[&settled, &settled, &settled, &unknown]);
+    let view = rig.core.job_view(JobId(1)).expect("a job");
+    assert_eq!((view.done, view.attempts.failed, view.running), (0, 0, 1));
+}
+
+#[test]
+fn an_attempt_of_an_earlier_leader_is_taken_over_with_its_own_seal_alone() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(5, 1, &plain(vec![group("a", &[])]));
+    rig.commit();
+    rig.said();
+    let [given] = rig.held([attempt(0, 1)])[..] else {
+        panic!("one attempt")
+    };
+    let unsealed = HeldAttempt {
+        seal: Seal::default(),
+        ..given
+    };
+    let as_copy = HeldAttempt {
+        redundant: true,
+        ..given
+    };
+    let other = HeldAttempt {
+        attempt: AttemptId {
+            number: 2,
+            ..given.attempt
+        },
+        ..given
+    };
+    for (number, held, taken) in [
+        (1, given, true),
+        (1, unsealed, false),
+        (1, as_copy, false),
+        (1, other, false),
+        (2, given, false), // another worker's
+    ] {
+        let mut next = Rig::with(rig.core.state().clone(), &[]);
+        let info = WorkerInfo {
+            in_hand: vec![held],
+            ..info(number, 1)
+        };
+        next.attach_with(number, info);
+        let said = next.said();
+        let cancel = format!("worker {number}: cancel {}", held.attempt);
+        assert_eq!(!said.contains(&cancel), taken, "{held:?}: {said:?}");
+        next.done(number, held.attempt);
+        next.commit();
+        let done = next.core.job_view(JobId(1)).expect("a job").done;
+        assert_eq!(done == 1, taken, "{held:?}");
+        next.said();
+    }
+}
+
+#[test]
+fn a_worker_that_was_shut_out_is_not_heard_any_more() {
+    let mut rig = grid();
+    rig.event(Event::Ask {
+        peer: client(1),
+        ask: 4,
+        request: Request::Revoke("host-1".into()),
+        secret: None,
+    });
+    let records = rig.proposed();
+    rig.said();
+    rig.committed(records[0].clone());
+    let lost = format!("append lost {}", attempt(0, 1));
+    let said = rig.said();
+    assert!(said.contains(&"expel worker 1".to_owned()), "{said:?}");
+    assert!(said.contains(&lost), "{said:?}");
+    rig.commit();
+    rig.said();
+    // What it had said before may still arrive; nobody takes it from the worker itself.
+    rig.done(1, attempt(0, 1));
+    rig.attach(1, 1);
+    rig.done(1, attempt(0, 1));
+    rig.event(Event::Joining {
+        peer: worker(1),
+        role: Role::Worker,
+        ticket: Some(hash(61)),
+    });
+    rig.commit();
+    rig.expect(&["admit worker 1: Some(Revoked)"]);
+    assert_eq!(rig.core.job_view(JobId(1)).expect("a job").done, 0);
+}
+
+#[test]
+fn limits_hold_for_each_client_apart() {
+    let big = |count| plain(vec![array(count, group("a", &[]))]);
+    let reads = || {
+        plain(vec![Group {
+            stdin: Some(Data::Blob {
+                hash: hash(3),
+                size: 2000,
+            }),
+            ..group("a", &[])
+        }])
+    };
+    for (name, limit, first, second) in [
+        ("client_jobs", "1", big(1), big(1)),
+        ("client_tasks", "10", big(6), big(5)),
+        ("client_bytes", "1 KiB", big(1), reads()),
+    ] {
+        let mut rig = Rig::new();
+        rig.ask(
+            1,
+            Request::Set {
+                name: name.into(),
+                value: limit.into(),
+            },
+        );
+        rig.commit();
+        let said = rig.said();
+        assert_eq!(said.last().map(String::as_str), Some("client 1 #99: Ok"));
+        rig.submit(5, 1, &first);
+        rig.commit();
+        rig.said();
+        rig.submit(5, 2, &second);
+        let said = rig.said();
+        assert_eq!(said.len(), 1, "{name}: {said:?}");
+        assert!(
+            said[0].contains("no, NotAllowed") && said[0].contains("hedge config set"),
+            "{name}: {said:?}"
+        );
+        rig.submit(6, 3, &big(1));
+        rig.commit();
+        rig.expect(&["append accepted", "client 6 #3: accepted 2"]);
+        rig.submit(5, 1, &first); // the same again is no second job
+        rig.expect(&["client 5 #1: accepted 1"]);
+    }
+}
+
+#[test]
+fn a_follower_lets_members_in_and_sends_others_to_the_leader() {
+    let mut rig = grid();
+    ticket(
+        &mut rig,
+        50,
+        Role::Worker,
+        Some(Duration::from_secs(60)),
+        Some(1),
+    );
+    rig.ask(1, Request::Revoke(worker(2).to_string()));
+    rig.commit();
+    rig.said();
+    let mut follower = Supervisor::new(Config::new(addr(worker(7))), rig.core.state().clone());
+    let now = rig.now;
+    let mut says = |number: u8, role: Role, secret: Option<u8>, after: u64| {
+        let mut out: Vec<Action> = Vec::new();
+        let event = Event::Joining {
+            peer: worker(number),
+            role,
+            ticket: secret.map(hash),
+        };
+        follower.handle(now + Duration::from_secs(after), event, &mut out);
+        out.iter().map(line).collect::<Vec<_>>().join("; ")
+    };
+    let table = [
+        (1, Role::Worker, None, 0, "None"),
+        (8, Role::Supervisor, None, 0, "None"),
+        (1, Role::Client, None, 0, "Some(WrongRole)"),
+        (2, Role::Worker, Some(50), 0, "Some(Revoked)"),
+        (4, Role::Worker, Some(50), 0, "Some(NotLeading)"),
+        (4, Role::Client, Some(50), 0, "Some(WrongRole)"),
+        (4, Role::Worker, None, 0, "Some(NotLeading)"),
+        (4, Role::Worker, Some(51), 0, "Some(NotLeading)"),
+        (4, Role::Worker, Some(50), 61, "Some(Expired)"),
+    ];
+    for (number, role, secret, after, expected) in table {
+        let said = says(number, role, secret, after);
+        assert_eq!(said, format!("admit worker {number}: {expected}"));
+    }
+}

@@ -1,0 +1,357 @@
+//! Several supervisors: assignments that a new leader waits for, content that more than one of them holds,
+//! and leaders that hear late that another leads.
+
+mod support;
+
+use hedge_core::supervisor::{Action, Config, Event, PullFailure, State, Supervisor};
+use hedge_model::group::{Colleague, FromLeader, LeaderSays, ToLeader};
+use hedge_model::msg::{HeldAttempt, Role, WorkerInfo};
+use hedge_model::record::{FORMAT_MAX, Record};
+use hedge_model::spec::Group;
+use hedge_model::{Data, Epoch, Hash, JobId, PeerId, Time};
+use std::time::Duration;
+use support::*;
+
+/// Supervisors 7 and 8 beside the rig's own, which is 9.
+fn group_of_three() -> Event {
+    let colleague = |number| Colleague {
+        addr: addr(worker(number)),
+        votes: true,
+        format_max: FORMAT_MAX,
+    };
+    Event::Group([9, 8, 7].map(colleague).to_vec())
+}
+
+fn linked(number: u8) -> Event {
+    Event::Linked {
+        peer: worker(number),
+        role: Role::Supervisor,
+    }
+}
+
+fn hears(number: u8, msg: ToLeader) -> Event {
+    let peer = worker(number);
+    Event::ToLeader { peer, msg }
+}
+
+/// A leader with two others that hold `held`.
+fn leader(state: State, held: &[u8]) -> Rig {
+    let mut rig = Rig::with(state, &[]);
+    rig.event(group_of_three());
+    for number in [7, 8] {
+        rig.event(linked(number));
+        let holds = held.iter().map(|number| hash(*number)).collect();
+        rig.event(hears(number, ToLeader::Holds(holds)));
+    }
+    rig
+}
+
+/// Another supervisor of the group with all that this rig's has committed, which follows.
+struct Follower {
+    core: Supervisor,
+    now: Time,
+}
+
+impl Follower {
+    fn of(rig: &Rig) -> Self {
+        Self {
+            core: Supervisor::new(Config::new(addr(worker(8))), rig.core.state().clone()),
+            now: rig.now,
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Vec<String> {
+        let mut out: Vec<Action> = Vec::new();
+        self.core.handle(self.now, event, &mut out);
+        self.core.check().expect("an invariant is broken");
+        out.retain(|action| !matches!(action, Action::Watch { .. } | Action::WatchSettings(_)));
+        out.iter().map(line).collect()
+    }
+
+    fn hears(&mut self, epoch: u64, what: LeaderSays) -> Vec<String> {
+        let msg = FromLeader {
+            epoch: Epoch(epoch),
+            what,
+        };
+        let peer = worker(9);
+        self.handle(Event::FromLeader { peer, msg })
+    }
+
+    fn applies(&mut self, record: Record) -> Vec<String> {
+        let proposal = None;
+        self.handle(Event::Committed { proposal, record })
+    }
+
+    /// It is elected, and the records of that are committed.
+    fn leads(&mut self) -> Vec<String> {
+        let mut out = Vec::new();
+        let (holds, secret) = (Vec::new(), [3; 32]);
+        self.core
+            .handle(self.now, Event::Lead { holds, secret }, &mut out);
+        let Some(Action::Append { proposal, record }) = out.pop() else {
+            panic!("no epoch")
+        };
+        self.handle(Event::Committed {
+            proposal: Some(proposal),
+            record,
+        })
+    }
+}
+
+/// What a leader said to supervisor `to`, as far as it was hints.
+fn hints_to(rig: &mut Rig, to: u8) -> Vec<LeaderSays> {
+    let actions = rig.actions();
+    let hints = actions.into_iter().filter_map(|action| match action {
+        Action::ToSupervisor { to: peer, msg } if peer == worker(to) => Some(msg.what),
+        _ => None,
+    });
+    hints
+        .filter(|what| matches!(what, LeaderSays::Hints(_)))
+        .collect()
+}
+
+/// A leader that gave worker 1 the only task of a job, and what a follower heard of it.
+fn hinted() -> (Rig, Follower, HeldAttempt) {
+    let mut rig = leader(State::default(), &[]);
+    let mut follower = Follower::of(&rig);
+    rig.said();
+    rig.attach(1, 1);
+    rig.submit(1, 1, &plain(vec![group("a", &[])]));
+    let [accepted] = &rig.proposed()[..] else {
+        panic!("one record")
+    };
+    let accepted = accepted.clone();
+    rig.said();
+    rig.committed(accepted.clone());
+    let hints = hints_to(&mut rig, 8);
+    assert_eq!(hints.len(), 1);
+    // Hints come faster than records.
+    for hint in hints {
+        assert!(follower.hears(1, hint).is_empty());
+    }
+    follower.applies(accepted.1);
+    let held = rig.held([attempt(0, 1)])[0];
+    rig.said();
+    (rig, follower, held)
+}
+
+#[test]
+fn a_new_leader_waits_for_an_attempt_that_it_was_told_of() {
+    let (_old, mut next, held) = hinted();
+    assert!(next.leads().is_empty());
+    let attach = |number, in_hand: &[HeldAttempt]| {
+        let info = WorkerInfo {
+            in_hand: in_hand.to_vec(),
+            ..info(number, 1)
+        };
+        Event::FromWorker {
+            peer: worker(number),
+            msg: hedge_model::msg::FromWorker::Attach(Box::new(info)),
+        }
+    };
+    assert!(next.handle(attach(2, &[])).is_empty(), "not started again");
+    assert!(next.handle(attach(1, &[held])).is_empty(), "it goes on");
+    let view = next.core.job_view(JobId(1)).expect("a job");
+    assert_eq!((view.running, view.attempts.total), (1, 1));
+}
+
+#[test]
+fn what_never_reached_its_worker_starts_elsewhere_at_once() {
+    let (_old, mut next, _) = hinted();
+    next.leads();
+    let said = next.handle(Event::FromWorker {
+        peer: worker(1),
+        msg: hedge_model::msg::FromWorker::Attach(Box::new(info(1, 1))),
+    });
+    let assigned: Vec<&String> = said.iter().filter(|line| line.contains("assign")).collect();
+    assert_eq!(assigned, ["worker 1: assign 1.0/0.2.1"]);
+}
+
+#[test]
+fn a_worker_that_does_not_come_is_given_up_after_its_time() {
+    let (_old, mut next, _) = hinted();
+    next.leads();
+    next.handle(Event::FromWorker {
+        peer: worker(2),
+        msg: hedge_model::msg::FromWorker::Attach(Box::new(info(2, 1))),
+    });
+    let began = next.now;
+    let patience = Config::new(addr(worker(8))).watch.dead_after();
+    let mut said = Vec::new();
+    while !said.iter().any(|line: &String| line.contains("assign")) {
+        let (at, _) = next.core.next_deadline().expect("a deadline");
+        assert!(at.since(began) <= patience, "it waits longer than it says");
+        next.now = at;
+        said.extend(next.handle(Event::Tick));
+    }
+    assert_eq!(next.now.since(began), patience);
+    assert_eq!(said[0], format!("append lost {}", attempt(0, 1)));
+    assert_eq!(
+        said.last().map(String::as_str),
+        Some("worker 2: assign 1.0/0.2.1")
+    );
+}
+
+#[test]
+fn hints_of_an_older_leader_and_hints_that_are_over_count_for_nothing() {
+    let (mut rig, mut next, _) = hinted();
+    rig.reports(1, attempt(0, 1), hedge_model::msg::Outcome::Returned);
+    let over = hints_to(&mut rig, 8);
+    assert!(matches!(&over[..], [LeaderSays::Hints(hints), ..] if hints[0].over));
+    rig.said();
+    next.hears(1, over[0].clone());
+    let epoch = Epoch(2);
+    let (at, secret) = (next.now, [1; 32]);
+    next.applies(Record::Epoch { epoch, at, secret });
+    // This one is of the first epoch, and comes late.
+    next.hears(1, over[1].clone());
+    next.leads();
+    let said = next.handle(Event::FromWorker {
+        peer: worker(2),
+        msg: hedge_model::msg::FromWorker::Attach(Box::new(info(2, 1))),
+    });
+    assert!(
+        said.contains(&"worker 2: assign 1.0/0.3.1".to_owned()),
+        "{said:?}"
+    );
+}
+
+fn reads(number: u8) -> Group {
+    Group {
+        stdin: Some(Data::Blob {
+            hash: hash(number),
+            size: 70_000,
+        }),
+        ..group("a", &[])
+    }
+}
+
+fn pulled(rig: &mut Rig, number: u8) {
+    let hash = hash(number);
+    rig.event(Event::Pulled {
+        hash,
+        result: Ok(()),
+    });
+}
+
+#[test]
+fn a_job_is_accepted_once_two_supervisors_hold_its_inputs() {
+    let mut rig = leader(State::default(), &[]);
+    rig.said();
+    rig.submit(1, 1, &plain(vec![reads(3)]));
+    rig.expect(&["pull 3 from client 1"]);
+    pulled(&mut rig, 3);
+    let said = rig.said();
+    assert!(
+        matches!(&said[..], [line] if line.contains("Hold {")),
+        "one other is to hold it: {said:?}"
+    );
+    let (first, second) = if said[0].starts_with("worker 7") {
+        (7, 8)
+    } else {
+        (8, 7)
+    };
+    rig.event(hears(first, ToLeader::NotHeld(hash(3), "disk full".into())));
+    let said = rig.said();
+    assert!(
+        said[0].starts_with(&format!("worker {second}: Hold")),
+        "{said:?}"
+    );
+    rig.event(hears(second, ToLeader::Held(hash(3))));
+    rig.expect(&["append accepted"]);
+}
+
+#[test]
+fn a_supervisor_alone_accepts_with_what_it_holds_itself() {
+    let mut rig = Rig::new();
+    rig.submit(1, 1, &plain(vec![reads(3)]));
+    rig.said();
+    pulled(&mut rig, 3);
+    rig.expect(&["append accepted"]);
+}
+
+#[test]
+fn a_new_leader_keeps_results_that_only_others_hold() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(1, 1, &plain(vec![group("a", &[])]));
+    rig.commit();
+    let outputs = vec![blob("out", 5)];
+    rig.reports(1, attempt(0, 1), hedge_model::msg::Outcome::Done(outputs));
+    rig.commit();
+    pulled(&mut rig, 5);
+    rig.commit();
+    let state = rig.core.state().clone();
+    rig.said();
+    let mut next = leader(state, &[5, 6]);
+    let said = next.said();
+    let drops = |number: u8| said.iter().any(|line| dropped(line, hash(number)));
+    assert!(!drops(5), "the result is kept: {said:?}");
+    assert!(drops(6), "what nobody needs is not: {said:?}");
+    assert!(
+        said.contains(&"pull 5 from worker 7".to_owned()),
+        "{said:?}"
+    );
+}
+
+fn dropped(line: &str, hash: Hash) -> bool {
+    line.contains("Drop(") && line.contains(&format!("{hash:?}"))
+}
+
+#[test]
+fn a_leader_that_hears_of_another_says_nothing_more_in_its_epoch() {
+    let mut rig = leader(State::default(), &[]);
+    rig.said();
+    rig.event(Event::Committed {
+        proposal: None,
+        record: Record::Epoch {
+            epoch: Epoch(2),
+            at: rig.now,
+            secret: [1; 32],
+        },
+    });
+    assert!(!rig.core.is_live(), "the journal says that another leads");
+    let mut rig = leader(State::default(), &[]);
+    rig.said();
+    rig.event(Event::FromLeader {
+        peer: worker(7),
+        msg: FromLeader {
+            epoch: Epoch(2),
+            what: LeaderSays::Lead,
+        },
+    });
+    assert!(!rig.core.is_live(), "the other says so itself");
+    rig.expect(&["worker 7: holdings"]);
+}
+
+#[test]
+fn content_that_arrives_after_another_took_over_is_told_to_that_one() {
+    let mut rig = leader(State::default(), &[]);
+    rig.submit(1, 1, &plain(vec![reads(3)]));
+    rig.said();
+    let peer: PeerId = worker(7);
+    let says = |what| Event::FromLeader {
+        peer,
+        msg: FromLeader {
+            epoch: Epoch(2),
+            what,
+        },
+    };
+    rig.event(says(LeaderSays::Lead));
+    rig.said();
+    pulled(&mut rig, 3);
+    rig.expect(&[&format!("worker 7: {:?}", ToLeader::Held(hash(3)))]);
+    rig.event(says(LeaderSays::Hold {
+        hash: hash(4),
+        size: 1,
+        sources: vec![addr(peer)],
+    }));
+    rig.expect(&["pull 4 from worker 7"]);
+    let why = "disk full".to_owned();
+    rig.event(Event::Pulled {
+        hash: hash(4),
+        result: Err(PullFailure::Here(why.clone())),
+    });
+    rig.expect(&[&format!("worker 7: {:?}", ToLeader::NotHeld(hash(4), why))]);
+    rig.pass(Duration::from_secs(1));
+}

@@ -59,13 +59,18 @@ along; what it prints is printed here. Ctrl-C cancels the job.")]
 Examples:
   hedge supervisor
   hedge supervisor --listen 0.0.0.0:7700     reachable at a fixed port
-  hedge ticket worker                        then let workers join")]
+  hedge ticket worker                        then let workers join
+  hedge ticket supervisor                    then let further supervisors join, on other machines:
+  hedge supervisor --join TICKET             three or five of them outlive one or two that end
+
+What it was told is on disk before it is acknowledged; started again in the same folder it goes on.")]
     Supervisor(Supervisor),
     /// Print a ticket that lets other peers join the grid
     #[command(after_help = "\
 Examples:
   hedge ticket worker
   hedge ticket client --expires 1d --uses 3
+  hedge ticket admin                         for a client that may see and change everything
 
 A ticket is a secret: whoever has it can join in its role.")]
     Ticket(Ticket),
@@ -126,6 +131,28 @@ Examples:
   hedge drain desk-12                        by host name
   hedge drain 3f9a                           by the beginning of its id, see `hedge workers`")]
     Drain(Drain),
+    /// List the grid's members, take one out, or let the supervisors use a newer format
+    #[command(after_help = "\
+Examples:
+  hedge members
+  hedge members remove 3f9a                  by the beginning of its id
+  hedge members --upgrade                    after every supervisor runs the new release")]
+    Members(Members),
+    /// Shut a member out for good, at once and at every supervisor
+    #[command(after_help = "\
+Examples:
+  hedge revoke desk-12                       a worker, by its host name
+  hedge revoke 3f9a                          by the beginning of its id, see `hedge members`")]
+    Revoke(Revoke),
+    /// Show or change the grid's settings
+    #[command(after_help = "\
+Examples:
+  hedge config get
+  hedge config get keep
+  hedge config set keep_jobs_for 7d")]
+    Config(Config),
+    /// Drop a job that has ended, with its results
+    Forget(One),
     /// Say what works on this machine, and what to do about what does not
     Doctor,
     /// Measure the grid on this machine
@@ -227,6 +254,18 @@ pub struct Supervisor {
     /// Address and UDP port to listen at [default: any free port, on every address]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// Ticket of the group to join, with the role supervisor, or - to read it from standard input
+    #[arg(long, value_name = "TICKET")]
+    pub join: Option<String>,
+    /// Join without a vote: take the place of a supervisor that is gone
+    #[arg(long, requires = "join")]
+    pub standby: bool,
+    /// Keep the journal in memory: the grid and its jobs end with this process
+    #[arg(long, conflicts_with = "join")]
+    pub in_memory: bool,
+    /// Notice the end of a leader in half the time; for machines that are never overloaded
+    #[arg(long)]
+    pub fast: bool,
 }
 
 /// Arguments of `ticket`.
@@ -253,6 +292,77 @@ pub enum TicketRole {
     Worker,
     /// Submits jobs
     Client,
+    /// Submits jobs, sees and changes everything
+    Admin,
+    /// Joins the group of supervisors
+    Supervisor,
+}
+
+/// Arguments of `members`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Members {
+    /// What to do; without it they are listed.
+    #[command(subcommand)]
+    pub what: Option<MembersDo>,
+    /// Let the supervisors use the newest format that all of them speak
+    #[arg(long)]
+    pub upgrade: bool,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
+/// What to do with a member.
+#[derive(Debug, Subcommand)]
+pub enum MembersDo {
+    /// Take a member out: a supervisor leaves its group, a worker or client is shut out
+    Remove(Revoke),
+}
+
+/// Arguments of `revoke`.
+#[derive(Args, Debug)]
+pub struct Revoke {
+    /// Beginning of the member's id, or a worker's host name
+    #[arg(value_name = "PEER")]
+    pub peer: String,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
+/// Arguments of `config`.
+#[derive(Args, Debug)]
+pub struct Config {
+    /// Get or set.
+    #[command(subcommand)]
+    pub what: ConfigDo,
+}
+
+/// What to do with settings.
+#[derive(Debug, Subcommand)]
+pub enum ConfigDo {
+    /// Show all settings, or one
+    Get {
+        /// The setting's name
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+        /// The grid.
+        #[command(flatten)]
+        grid: Grid,
+    },
+    /// Change a setting for the whole grid
+    Set {
+        /// The setting's name
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Its value, like 500ms, 10 GiB or 3
+        #[arg(value_name = "VALUE")]
+        value: String,
+        /// The grid.
+        #[command(flatten)]
+        grid: Grid,
+    },
 }
 
 /// Arguments of `worker`.
@@ -261,6 +371,10 @@ pub struct Worker {
     /// Ticket of the grid to join, or - to read it from standard input [default: this machine's supervisor]
     #[arg(long, value_name = "TICKET")]
     pub join: Option<String>,
+    /// Stand by as a supervisor too, with this ticket of the role supervisor: take the place of one that is
+    /// gone for long
+    #[arg(long, value_name = "TICKET")]
+    pub standby: Option<String>,
     /// CPUs to offer [default: all]
     #[arg(long, value_name = "N", value_parser = cpus)]
     pub cpus: Option<u64>,
@@ -410,6 +524,24 @@ pub enum Bench {
         /// How many workers
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
         workers: u16,
+        /// With the supervisor's journal in memory
+        #[arg(long)]
+        in_memory: bool,
+        /// How many supervisors
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=7), conflicts_with = "in_memory")]
+        supervisors: u16,
+    },
+    /// From the end of a part of the grid to the next assignment
+    Recovery {
+        /// What ends
+        #[arg(long, value_enum)]
+        kind: BenchKind,
+        /// How often
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        runs: u32,
+        /// With the supervisors' fast timeouts
+        #[arg(long)]
+        fast: bool,
     },
     /// From submission to result, for one small task at a time
     Latency {
@@ -417,6 +549,13 @@ pub enum Bench {
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         count: u32,
     },
+}
+
+/// What may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchKind {
+    /// The leading supervisor of three, killed
+    Leader,
 }
 
 /// What a measured task is.

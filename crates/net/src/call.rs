@@ -29,10 +29,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// One piece of one message.
 #[derive(Serialize, Deserialize)]
 enum Wire {
-    /// A question, by the asker's number; the length of all of it, and the next piece.
-    Ask(u64, u64, Piece),
+    /// A question, by the asker's number; its kind, the length of all of it, and the next piece.
+    Ask(u64, u8, u64, Piece),
     /// The answer to the question of this number.
-    Answer(u64, u64, Piece),
+    Answer(u64, u8, u64, Piece),
     Note(Piece),
 }
 
@@ -84,11 +84,16 @@ impl Caller {
         self.0.sender.peer()
     }
 
-    /// Asks and waits for the answer, at most `within`.
+    /// Asks and waits for the answer, at most `within`. The kind tells whoever is asked how to read it.
     ///
     /// An error says that no answer came, not that the question was not heard. Dropping the future gives up
     /// the answer and harms nothing else.
-    pub async fn call(&self, request: Bytes, within: Duration) -> Result<Bytes, NetError> {
+    pub async fn call(
+        &self,
+        kind: u8,
+        request: Bytes,
+        within: Duration,
+    ) -> Result<Bytes, NetError> {
         if request.len() > CALL_BYTES_MAX {
             return Err(too_large(request.len(), CALL_BYTES_MAX));
         }
@@ -101,11 +106,12 @@ impl Caller {
             // A peer must get all pieces of what it began to get, whoever stops waiting meanwhile.
             let sender = self.0.sender.clone();
             if request.len() <= PIECE_BYTES {
-                sender
-                    .send(frame(Wire::Ask(id, request.len() as u64, Piece(request)))?)
-                    .await?;
+                let ask = Wire::Ask(id, kind, request.len() as u64, Piece(request));
+                sender.send(frame(ask)?).await?;
             } else {
-                tokio::spawn(async move { send_pieces(&sender, id, request, Wire::Ask).await });
+                tokio::spawn(
+                    async move { send_pieces(&sender, (id, kind), request, Wire::Ask).await },
+                );
             }
             answered
                 .await
@@ -172,6 +178,8 @@ pub enum Heard {
 /// A question that waits for its answer; dropping it leaves the asker without one.
 #[derive(Debug)]
 pub struct Call {
+    /// How to read it; the asker says.
+    pub kind: u8,
     /// What is asked.
     pub request: Bytes,
     id: u64,
@@ -185,7 +193,7 @@ impl Call {
         if answer.len() > CALL_BYTES_MAX {
             return Err(too_large(answer.len(), CALL_BYTES_MAX));
         }
-        let sent = send_pieces(&self.sender, self.id, answer, Wire::Answer);
+        let sent = send_pieces(&self.sender, (self.id, self.kind), answer, Wire::Answer);
         let sent = tokio::time::timeout(ANSWER_WITHIN, sent).await;
         sent.unwrap_or(Err(NetError::NoAnswer {
             within: ANSWER_WITHIN,
@@ -235,7 +243,7 @@ impl Hearing {
                 self.ready.push_back(Heard::Note(note));
                 return Ok(());
             }
-            Wire::Answer(id, total, Piece(piece)) => {
+            Wire::Answer(id, _, total, Piece(piece)) => {
                 let whole = join(&mut self.answers, id, total, piece);
                 whole.map(|whole| {
                     if let Some(bytes) = whole
@@ -245,10 +253,10 @@ impl Hearing {
                     }
                 })
             }
-            Wire::Ask(id, total, Piece(piece)) => {
+            Wire::Ask(id, kind, total, Piece(piece)) => {
                 let whole = join(&mut self.asked, id, total, piece);
                 match whole {
-                    Ok(Some(request)) => self.asked(id, request),
+                    Ok(Some(request)) => self.asked(id, kind, request),
                     other => other.map(drop),
                 }
             }
@@ -259,11 +267,12 @@ impl Hearing {
         })
     }
 
-    fn asked(&mut self, id: u64, request: Bytes) -> Result<(), CloseReason> {
+    fn asked(&mut self, id: u64, kind: u8, request: Bytes) -> Result<(), CloseReason> {
         // The asker keeps to the same bound, so that one beyond it breaks the rules.
         let place = self.room.clone().try_acquire_owned();
         let place = place.map_err(|_| CloseReason::Malformed)?;
         self.ready.push_back(Heard::Call(Call {
+            kind,
             request,
             id,
             sender: self.caller.link().clone(),
@@ -334,14 +343,16 @@ fn join(
 
 async fn send_pieces(
     sender: &LinkSender,
-    id: u64,
+    (id, kind): (u64, u8),
     mut bytes: Bytes,
-    wrap: fn(u64, u64, Piece) -> Wire,
+    wrap: fn(u64, u8, u64, Piece) -> Wire,
 ) -> Result<(), NetError> {
     let total = bytes.len() as u64;
     loop {
         let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
-        sender.send(frame(wrap(id, total, Piece(piece)))?).await?;
+        sender
+            .send(frame(wrap(id, kind, total, Piece(piece)))?)
+            .await?;
         if bytes.is_empty() {
             return Ok(());
         }

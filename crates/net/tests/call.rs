@@ -20,6 +20,7 @@ async fn echo(mut hearing: Hearing) -> NetError {
     loop {
         match hearing.next().await {
             Ok(Heard::Call(call)) => {
+                assert_eq!(call.kind, 3);
                 let mut bytes = call.request.to_vec();
                 bytes.reverse();
                 tokio::spawn(call.answer(bytes.into()));
@@ -44,7 +45,7 @@ async fn questions_are_answered_each_way_at_once_whatever_their_length() {
         if let Some(last) = bytes.last_mut() {
             *last = 99;
         }
-        let answer = caller.call(bytes.clone().into(), LIMIT).await.unwrap();
+        let answer = caller.call(3, bytes.clone().into(), LIMIT).await.unwrap();
         bytes.reverse();
         assert!(answer == bytes, "{length}");
     };
@@ -68,9 +69,9 @@ async fn a_short_question_does_not_wait_for_a_long_one_and_may_be_given_up() {
     tokio::spawn(ignore(hears_a));
     let long = tokio::spawn({
         let a = a.clone();
-        async move { a.call(vec![1; 100_000_000].into(), LIMIT).await }
+        async move { a.call(3, vec![1; 100_000_000].into(), LIMIT).await }
     });
-    let short = tokio::spawn(async move { a.call(Bytes::from_static(b"short"), LIMIT).await });
+    let short = tokio::spawn(async move { a.call(3, Bytes::from_static(b"short"), LIMIT).await });
     let mut seen = Vec::new();
     within(async {
         while seen.len() < 2 {
@@ -86,7 +87,7 @@ async fn a_short_question_does_not_wait_for_a_long_one_and_may_be_given_up() {
     assert_eq!(short.await.unwrap().unwrap(), "yes");
     // Nobody answers on the other side: it is given up in time, and the next question is not confused.
     let unheard = b
-        .call(Bytes::from_static(b"?"), Duration::from_millis(50))
+        .call(3, Bytes::from_static(b"?"), Duration::from_millis(50))
         .await;
     assert!(
         matches!(unheard, Err(NetError::NoAnswer { .. })),
@@ -99,7 +100,7 @@ async fn who_waits_for_an_answer_hears_of_the_end_of_the_link() {
     let ((a, hears_a), (b, hears_b)) = pair().await;
     tokio::spawn(ignore(hears_b));
     let hearing = tokio::spawn(echo(hears_a));
-    let asked = tokio::spawn(async move { a.call(Bytes::from_static(b"?"), LIMIT).await });
+    let asked = tokio::spawn(async move { a.call(3, Bytes::from_static(b"?"), LIMIT).await });
     b.link().close(CloseReason::ShuttingDown);
     let error = within(asked).await.unwrap().unwrap_err();
     assert!(matches!(error, NetError::Closed(_)), "{error:?}");

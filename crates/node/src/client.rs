@@ -1,30 +1,37 @@
 //! A client of a grid: asks, submits, watches, and brings results home.
 
+mod lines;
+
 use crate::clock::unix_seconds;
 use crate::folders::make_private;
 use crate::grants::{covering, open};
+use crate::known::Known;
 use crate::supervisor::Input;
 use crate::supervisor::Supervisor;
 use crate::temporary::Temporary;
 use crate::{ClientError, Folders};
 use hedge_model::data::INLINE_BYTES_MAX;
-use hedge_model::msg::{Answer, Ask, Reply, Request, Role};
+use hedge_model::msg::{RefusalKind, Reply, Request, Role};
 use hedge_model::view::{JobState, JobView, LogView, ResultsView};
 use hedge_model::{Data, Hash, JobId, JobSpec, PeerAddr, Source, SubmitKey};
 use hedge_net::{
-    CloseReason, DataServer, DataStore, Fetcher, Hello, LinkSender, Net, NetConfig, NetError,
-    SecretKey, Ticket, Trust,
+    DataServer, DataStore, Fetcher, Hello, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
 };
+use lines::{Line, Lines, NEWS_MAX};
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, mpsc, oneshot};
+use tokio::time::Instant;
 
-/// News of one job that a slow watcher may leave unread; the end is never lost.
-const NEWS_MAX: usize = 64;
+/// Before a watch that was lost is opened again: whoever lost the lead needs a moment to know it.
+const WATCH_AGAIN: Duration = Duration::from_millis(20);
+/// How long a watch waits for the next leader before whoever watches is told.
+const QUIET_FOR: Duration = Duration::from_secs(3);
 /// Longest text of a log that is read.
 const LOG_BYTES_MAX: usize = 16 << 20;
 
@@ -59,24 +66,8 @@ enum Grid {
 struct Remote {
     net: Net,
     key: SecretKey,
-    ticket: Ticket,
-    line: tokio::sync::Mutex<Line>,
+    lines: Lines,
     data: OnceCell<Content>,
-}
-
-/// The connection in use; where it has ended the next question makes another.
-#[derive(Clone, Debug)]
-struct Line {
-    sender: LinkSender,
-    answers: Arc<Mutex<Waiting>>,
-}
-
-/// Who waits for which answers.
-#[derive(Debug, Default)]
-struct Waiting {
-    last: u64,
-    asked: HashMap<u64, mpsc::Sender<Reply>>,
-    closed: Option<CloseReason>,
 }
 
 /// Content on its way from or to this client, in a folder that ends with it.
@@ -126,7 +117,8 @@ impl Client {
         make_private(&folders.client())?;
         let key = hedge_net::load_or_create_identity(&folders.client())
             .map_err(crate::NodeError::from)?;
-        let remote = Remote::connect(key, &ticket).await?;
+        let known = Known::of_ticket(&folders.client(), &ticket);
+        let remote = Remote::connect(key, &ticket, known).await?;
         Ok(Self(Arc::new(Inner {
             grid: Grid::Remote(Box::new(remote)),
             inputs: Mutex::default(),
@@ -149,10 +141,7 @@ impl Client {
                 supervisor.input(Input::Local { request, reply }).await?;
                 answer.await.map_err(|_| ended())?
             }
-            Grid::Remote(remote) => {
-                let (line, mut answers) = remote.ask(request).await?;
-                answers.recv().await.ok_or_else(|| line.closed())?
-            }
+            Grid::Remote(remote) => remote.lines.ask(request).await?,
         };
         match reply {
             Reply::No(refusal) => Err(refusal.into()),
@@ -160,28 +149,20 @@ impl Client {
         }
     }
 
-    /// News of a job as it changes; the last has ended.
+    /// News of a job as it changes; the last has ended. Where another supervisor takes over, they continue
+    /// there; they end without an end where none does.
     pub async fn watch(&self, job: JobId) -> Result<mpsc::Receiver<JobView>, ClientError> {
-        let request = Request::Watch(job);
-        let mut closed = None;
-        let mut replies = match &self.0.grid {
-            Grid::Here(supervisor) => {
-                let (replies, answers) = mpsc::channel(NEWS_MAX);
-                supervisor
-                    .input(Input::LocalWatch { request, replies })
-                    .await?;
-                answers
+        let deadline = Lines::patience();
+        let (first, mut line, mut replies) = loop {
+            let (line, mut replies) = self.open_watch(job, deadline).await?;
+            match replies.recv().await {
+                Some(Reply::Job(view)) => break (*view, line, replies),
+                Some(Reply::No(refusal)) if refusal.kind != RefusalKind::NotLeading => {
+                    return Err(refusal.into());
+                }
+                _ if Instant::now() < deadline => self.not_led(line).await,
+                _ => return Err(ended()),
             }
-            Grid::Remote(remote) => {
-                let (line, answers) = remote.ask(request).await?;
-                closed = Some(line);
-                answers
-            }
-        };
-        let first = match replies.recv().await {
-            Some(Reply::Job(view)) => *view,
-            Some(Reply::No(refusal)) => return Err(refusal.into()),
-            _ => return Err(closed.map_or_else(ended, |line| line.closed())),
         };
         let (news, watched) = mpsc::channel(NEWS_MAX);
         let client = self.clone();
@@ -189,15 +170,54 @@ impl Client {
             let mut over = first.state != JobState::Running;
             let mut open = news.send(first).await.is_ok();
             while open && !over {
-                let Some(Reply::Job(view)) = replies.recv().await else {
-                    break;
+                let view = match replies.recv().await {
+                    Some(Reply::Job(view)) => view,
+                    // Another leads, or soon will.
+                    None | Some(Reply::No(_)) => {
+                        client.not_led(line.take()).await;
+                        let deadline = Instant::now() + QUIET_FOR;
+                        match client.open_watch(job, deadline).await {
+                            Ok(more) => (line, replies) = more,
+                            Err(_) => break,
+                        }
+                        open = !news.is_closed();
+                        continue;
+                    }
+                    Some(_) => break,
                 };
                 over = view.state != JobState::Running;
                 open = news.send(*view).await.is_ok();
             }
-            drop(client);
         });
         Ok(watched)
+    }
+
+    /// A supervisor that was asked leads no longer, or has gone.
+    async fn not_led(&self, line: Option<Line>) {
+        if let (Grid::Remote(remote), Some(line)) = (&self.0.grid, line) {
+            remote.lines.leads_no_longer(&line);
+        }
+        tokio::time::sleep(WATCH_AGAIN).await;
+    }
+
+    async fn open_watch(
+        &self,
+        job: JobId,
+        deadline: Instant,
+    ) -> Result<(Option<Line>, mpsc::Receiver<Reply>), ClientError> {
+        let request = Request::Watch(job);
+        match &self.0.grid {
+            Grid::Here(supervisor) => {
+                let (replies, answers) = mpsc::channel(NEWS_MAX);
+                let watch = Input::LocalWatch { request, replies };
+                supervisor.input(watch).await?;
+                Ok((None, answers))
+            }
+            Grid::Remote(remote) => {
+                let opened = remote.lines.open(&request, deadline).await;
+                opened.map(|(line, answers)| (Some(line), answers))
+            }
+        }
     }
 
     /// Hashes a file so that it can be an input; it is read again when the grid fetches it. Blocks.
@@ -343,39 +363,30 @@ impl Client {
     /// Ends the connection in order.
     pub async fn close(self) {
         if let Grid::Remote(remote) = &self.0.grid {
-            remote.line.lock().await.sender.close(CloseReason::Done);
+            remote.lines.close();
             remote.net.close().await;
         }
     }
 }
 
 impl Remote {
-    async fn connect(key: SecretKey, ticket: &Ticket) -> Result<Self, ClientError> {
+    async fn connect(key: SecretKey, ticket: &Ticket, known: Known) -> Result<Self, ClientError> {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let net = Net::bind(NetConfig::new(key.clone(), any))
             .await
             .map_err(local)?;
-        let line = dial(&net, ticket).await?;
+        let hello = Hello {
+            role: ticket.role,
+            proof: Some(ticket.secret),
+            payload: Vec::new(),
+        };
+        let lines = Lines::connect(net.clone(), hello, known).await?;
         Ok(Self {
             net,
             key,
-            ticket: ticket.clone(),
-            line: tokio::sync::Mutex::new(line),
+            lines,
             data: OnceCell::new(),
         })
-    }
-
-    /// Sends a question, over a new connection where the last has ended.
-    async fn ask(&self, request: Request) -> Result<(Line, mpsc::Receiver<Reply>), ClientError> {
-        let line = {
-            let mut line = self.line.lock().await;
-            if line.ended() {
-                *line = dial(&self.net, &self.ticket).await?;
-            }
-            line.clone()
-        };
-        let replies = line.ask(request).await?;
-        Ok((line, replies))
     }
 
     /// The store for content on its way; a port of its own, opened when it is first needed.
@@ -385,8 +396,8 @@ impl Remote {
             let dir =
                 dir.map_err(|error| ClientError::Local(format!("no folder for content: {error}")))?;
             let store = DataStore::open(dir.path()).await.map_err(local)?;
-            let supervisors = self.ticket.supervisors.iter().map(|addr| addr.peer);
-            let server = DataServer::new(store.clone(), Trust::new(supervisors));
+            let trust = Trust::new(self.lines.supervisors());
+            let server = DataServer::new(store.clone(), trust);
             let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
             // An identity of its own: a peer that knows the client from its control connection would dial that
             // port, where no content is served.
@@ -403,100 +414,6 @@ impl Remote {
             })
         };
         self.data.get_or_try_init(open).await
-    }
-}
-
-impl Line {
-    async fn ask(&self, request: Request) -> Result<mpsc::Receiver<Reply>, ClientError> {
-        let (sender, replies) = mpsc::channel(NEWS_MAX);
-        let id = {
-            let mut waiting = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.last += 1;
-            let id = waiting.last;
-            // Who asks on a connection that has just ended must not wait for ever.
-            if waiting.closed.is_none() {
-                waiting.asked.insert(id, sender);
-            }
-            id
-        };
-        let frame = hedge_net::encode(&[Ask { id, request }]).map_err(local)?;
-        self.sender.send(frame).await.map_err(|_| self.closed())?;
-        Ok(replies)
-    }
-
-    fn reason(&self) -> Option<CloseReason> {
-        let waiting = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.closed
-    }
-
-    fn ended(&self) -> bool {
-        self.reason().is_some() || self.sender.is_closed()
-    }
-
-    fn closed(&self) -> ClientError {
-        let reason = self.reason().unwrap_or(CloseReason::Lost);
-        ClientError::Unreachable(format!(
-            "the connection to the supervisor ended: {reason}; what was accepted goes on there"
-        ))
-    }
-}
-
-/// Connects to the first supervisor of the ticket that answers.
-async fn dial(net: &Net, ticket: &Ticket) -> Result<Line, ClientError> {
-    let hello = Hello {
-        role: ticket.role,
-        proof: Some(ticket.secret),
-        payload: Vec::new(),
-    };
-    let mut last = ClientError::Unreachable("the ticket names no supervisor".into());
-    for supervisor in &ticket.supervisors {
-        match net.connect(supervisor, &hello).await {
-            Ok((link, _)) => {
-                let answers = Arc::new(Mutex::new(Waiting::default()));
-                tokio::spawn(hand_out(link.receiver, answers.clone()));
-                let sender = link.sender;
-                return Ok(Line { sender, answers });
-            }
-            Err(NetError::Closed(reason)) if !reason.may_retry() => {
-                return Err(ClientError::NotAllowed(format!("not let in: {reason}")));
-            }
-            Err(error) => last = ClientError::Unreachable(error.to_string()),
-        }
-    }
-    Err(last)
-}
-
-async fn hand_out(mut receiver: hedge_net::LinkReceiver, answers: Arc<Mutex<Waiting>>) {
-    let lock = || answers.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        match receiver.recv::<Answer>().await {
-            Ok(batch) => {
-                for Answer { id, reply } in batch {
-                    let over =
-                        !matches!(&reply, Reply::Job(view) if view.state == JobState::Running);
-                    let asker = lock().asked.get(&id).cloned();
-                    let Some(asker) = asker else { continue };
-                    // News may be missed by one who is behind; the end may not.
-                    let sent = if over {
-                        asker.send(reply).await.is_ok()
-                    } else {
-                        asker.try_send(reply).is_ok()
-                    };
-                    if over || (!sent && asker.is_closed()) {
-                        lock().asked.remove(&id);
-                    }
-                }
-            }
-            Err(error) => {
-                let mut waiting = lock();
-                waiting.closed = Some(match error {
-                    NetError::Closed(reason) => reason,
-                    _ => CloseReason::Malformed,
-                });
-                waiting.asked.clear();
-                return;
-            }
-        }
     }
 }
 

@@ -11,6 +11,12 @@ pub enum NodeError {
     /// Of the way tasks are run.
     #[error(transparent)]
     Exec(#[from] hedge_exec::ExecError),
+    /// Of the journal.
+    #[error(transparent)]
+    Store(#[from] hedge_store::StoreError),
+    /// It had to end while it was running.
+    #[error("{0}")]
+    Ended(std::sync::Arc<NodeError>),
     /// A ticket cannot be read.
     #[error(transparent)]
     Ticket(#[from] hedge_net::TicketError),
@@ -63,6 +69,10 @@ impl From<NodeError> for ClientError {
     fn from(error: NodeError) -> Self {
         match error {
             NodeError::NotAllowed(why) => Self::NotAllowed(why),
+            NodeError::Ended(why) => match &*why {
+                NodeError::NotAllowed(why) => Self::NotAllowed(why.clone()),
+                other => Self::Local(other.to_string()),
+            },
             other => Self::Local(other.to_string()),
         }
     }

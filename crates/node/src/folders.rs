@@ -32,6 +32,11 @@ impl Folders {
         self.root.join("supervisor")
     }
 
+    /// That of a supervisor which stands by in a worker's process.
+    pub fn standby(&self) -> PathBuf {
+        self.root.join("standby")
+    }
+
     /// The worker's.
     pub fn worker(&self) -> PathBuf {
         self.root.join("worker")
@@ -73,4 +78,14 @@ pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), NodeError> {
     written
         .map(drop)
         .map_err(|source| NodeError::io("write", path, source))
+}
+
+/// Opens a file that only its owner may read, to write at its end.
+pub(crate) fn private_file(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
 }

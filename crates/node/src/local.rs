@@ -5,7 +5,6 @@ use crate::supervisor::{Supervisor, SupervisorConfig};
 use crate::temporary::Temporary;
 use crate::{Client, ClientError, NodeError};
 use hedge_model::msg::Role;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,12 +66,8 @@ impl LocalGrid {
         let dir = Temporary::new("hedge-run-");
         let dir =
             dir.map_err(|error| ClientError::Local(format!("no folder for the run: {error}")))?;
-        let supervisor = Supervisor::start(SupervisorConfig {
-            dir: dir.path().join("supervisor"),
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            write_tickets: false,
-        })
-        .await?;
+        let supervisor = SupervisorConfig::temporary(dir.path().join("supervisor"));
+        let supervisor = Supervisor::start(supervisor).await?;
         let ticket = supervisor.ticket(Role::Worker).await?.to_string();
         let pids = Arc::new(Mutex::new(vec![None; config.workers]));
         let (stopping, stopped) = watch::channel(false);

@@ -7,12 +7,11 @@ use hedge_model::JobId;
 use hedge_model::view::{JobState, JobView};
 use hedge_node::ClientError;
 use hedge_node::client::Client;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How often a lost connection is made again before the grid counts as unreachable, with pauses that double
-/// from [`RETRY_PAUSE`]: 13 s in all and the tries themselves, long enough for a supervisor to restart.
-const RETRIES_MAX: u32 = 7;
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// How long no supervisor may answer before the grid counts as unreachable: long enough for one to restart.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(15);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How often progress is refreshed where nothing changes.
 const REFRESH: Duration = Duration::from_secs(5);
 
@@ -34,31 +33,31 @@ pub async fn follow(
     progress: &mut Progress,
     interrupts: &mut Interrupts,
 ) -> Result<Followed, Failure> {
-    let mut failures = 0;
+    let mut lost_at: Option<Instant> = None;
     loop {
-        match follow_once(client, job, progress, interrupts).await {
+        let why = match follow_once(client, job, progress, interrupts).await {
             Ok(Some(followed)) => return Ok(followed),
-            Err(error @ (ClientError::Refused(_) | ClientError::NotAllowed(_))) => {
-                return Err(error.into());
-            }
-            lost @ (Ok(None) | Err(_)) if lost.is_ok() || failures < RETRIES_MAX => {
-                if lost.is_ok() {
-                    // It was connected since the last failure.
-                    failures = 0;
-                }
-                if failures == 0 {
-                    progress.say("the connection to the supervisor was lost; trying again");
-                }
-                let pause = RETRY_PAUSE * 2u32.pow(failures);
-                failures += 1;
-                tokio::select! {
-                    () = interrupts.next() => return Ok(Followed::Interrupted),
-                    () = tokio::time::sleep(pause) => {}
-                }
-            }
-            Err(ClientError::Unreachable(why)) => return Err(given_up(job, &why)),
+            Err(ClientError::Unreachable(why)) => Some(why),
             Err(error) => return Err(error.into()),
-            Ok(None) => {}
+            // It was connected since the last failure.
+            Ok(None) => {
+                lost_at = None;
+                None
+            }
+        };
+        match (lost_at, why) {
+            (Some(at), Some(why)) if at.elapsed() >= GIVE_UP_AFTER => {
+                return Err(given_up(job, &why));
+            }
+            (Some(_), _) => {}
+            (None, _) => {
+                progress.say("the connection to the supervisor was lost; trying again");
+                lost_at = Some(Instant::now());
+            }
+        }
+        tokio::select! {
+            () = interrupts.next() => return Ok(Followed::Interrupted),
+            () = tokio::time::sleep(RETRY_PAUSE) => {}
         }
     }
 }

@@ -12,16 +12,19 @@ use std::time::Duration;
 mod bench;
 mod cancel;
 mod completions;
+mod config;
 mod doctor;
 mod drain;
 mod explain;
 mod fetch;
 mod finish;
 mod follow;
+mod forget;
 mod interrupt;
 mod job;
 mod jobs;
 mod logs;
+mod members;
 mod results;
 mod run;
 mod source;
@@ -68,6 +71,10 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Explain(args) => explain::run(&context, &args),
         Command::Workers(grid) => workers::run(&context, &grid),
         Command::Drain(args) => drain::run(&context, &args),
+        Command::Members(args) => members::run(&context, args),
+        Command::Revoke(args) => members::revoke(&context, &args),
+        Command::Config(args) => config::run(&context, args),
+        Command::Forget(args) => forget::run(&context, &args),
         Command::Doctor => doctor::run(&context),
         Command::Bench(args) => bench::run(&context, &args),
         Command::Completions { shell } => completions::run(shell),

@@ -1,12 +1,14 @@
 //! `hedge supervisor`: accepts jobs and assigns their tasks.
 
 use super::interrupt::Interrupts;
+use super::worker::ticket;
 use super::{Context, block_on, log_events};
 use crate::args::Supervisor;
 use crate::exit::{Exit, Failure};
 use crate::show;
+use hedge_model::msg::Role;
 use hedge_node::ClientError;
-use hedge_node::supervisor::{self, SupervisorConfig};
+use hedge_node::supervisor::{self, SupervisorConfig, Timing};
 use serde_json::json;
 
 /// Runs until it is told to end.
@@ -14,11 +16,19 @@ use serde_json::json;
 /// # Errors
 /// It cannot start.
 pub fn run(context: &Context, args: Supervisor) -> Result<Exit, Failure> {
-    log_events("warn,hedge_node=info");
+    log_events("warn,hedge_node=info,openraft=error");
     block_on(async {
         let mut config = SupervisorConfig::new(&context.folders);
         if let Some(listen) = args.listen {
             config.listen = listen;
+        }
+        if let Some(join) = &args.join {
+            config.join = Some(ticket(Some(join), Role::Supervisor, || None)?);
+        }
+        config.vote = !args.standby;
+        config.durable = !args.in_memory;
+        if args.fast {
+            config.timing = Timing::fast();
         }
         let mut interrupts = Interrupts::new()?;
         let dir = config.dir.clone();

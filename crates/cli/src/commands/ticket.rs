@@ -15,6 +15,8 @@ pub fn run(context: &Context, args: Ticket) -> Result<Exit, Failure> {
         let role = match args.role {
             TicketRole::Worker => Role::Worker,
             TicketRole::Client => Role::Client,
+            TicketRole::Admin => Role::Admin,
+            TicketRole::Supervisor => Role::Supervisor,
         };
         let request = Request::Ticket {
             role,

@@ -8,8 +8,10 @@ use crate::show;
 use hedge_model::msg::Role;
 use hedge_net::Ticket;
 use hedge_node::ClientError;
+use hedge_node::supervisor::{self, SupervisorConfig};
 use hedge_node::worker::{self, Drain, WorkerConfig};
 use std::io::{BufRead, Read};
+use std::net::SocketAddr;
 
 /// Longest ticket that is read.
 const TICKET_BYTES_MAX: u64 = 64 << 10;
@@ -23,9 +25,16 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
     log_events(if kept {
         "error"
     } else {
-        "warn,hedge_node=info"
+        "warn,hedge_node=info,openraft=error"
     });
-    let ticket = ticket(context, args.join.as_deref())?;
+    let local = match &args.join {
+        None => Some(local_ticket(context)?),
+        Some(_) => None,
+    };
+    let ticket = ticket(args.join.as_deref(), Role::Worker, || local)?;
+    if let Some(standby) = &args.standby {
+        stand_by(context, &args, standby)?;
+    }
     block_on(async {
         let config = config(context, args, ticket);
         let mut interrupts = Interrupts::new()?;
@@ -83,7 +92,41 @@ fn config(context: &Context, args: Worker, ticket: Ticket) -> WorkerConfig {
     config
 }
 
-fn ticket(context: &Context, join: Option<&str>) -> Result<Ticket, Failure> {
+/// Runs a supervisor beside the worker, on a thread of its own, which asks for no vote. The worker goes on
+/// whatever becomes of it.
+fn stand_by(context: &Context, args: &Worker, standby: &str) -> Result<(), Failure> {
+    let mut config = SupervisorConfig::new(&context.folders);
+    config.dir = context.folders.standby();
+    config.join = Some(ticket(Some(standby), Role::Supervisor, || None)?);
+    (config.vote, config.write_tickets) = (false, false);
+    if let Some(listen) = args.listen {
+        config.listen = SocketAddr::new(listen.ip(), 0);
+    }
+    let run = move || {
+        let ran = block_on(async {
+            let ran = supervisor::run(config, |_| (), std::future::pending()).await;
+            Ok(ran.map_err(ClientError::from)?)
+        });
+        if let Err(failure) = ran {
+            show::note(&format!("this worker stands by no longer: {failure}"));
+        }
+    };
+    let started = std::thread::Builder::new()
+        .name("standby".into())
+        .spawn(run);
+    let started = started.map(drop);
+    started.map_err(|error| Failure::Local(format!("cannot start a thread: {error}")))
+}
+
+/// The ticket that was given, on the command line or, for `-`, on standard input; else what `local` finds.
+///
+/// # Errors
+/// There is none, it cannot be read, or it is for another role.
+pub fn ticket(
+    join: Option<&str>,
+    role: Role,
+    local: impl FnOnce() -> Option<String>,
+) -> Result<Ticket, Failure> {
     let text = match join {
         Some("-") => {
             let mut line = String::new();
@@ -95,30 +138,37 @@ fn ticket(context: &Context, join: Option<&str>) -> Result<Ticket, Failure> {
             line
         }
         Some(text) => text.to_owned(),
-        None => {
-            let path = context.folders.worker_ticket();
-            std::fs::read_to_string(&path).map_err(|_| {
-                Failure::Arguments(format!(
-                    "which grid? There is no supervisor on this machine (no {}): give --join TICKET, which \
-                     `hedge ticket worker` prints there",
-                    path.display()
-                ))
-            })?
-        }
+        None => local().ok_or_else(|| {
+            Failure::Arguments(format!(
+                "which grid? Give --join TICKET, which `hedge ticket {role}` prints there"
+            ))
+        })?,
     };
     let not_allowed = |why: String| Failure::from(ClientError::NotAllowed(why));
     let ticket: Ticket = text
         .trim()
         .parse()
         .map_err(|error| not_allowed(format!("{error}")))?;
-    if ticket.role != Role::Worker {
+    if ticket.role != role {
         let why = format!(
-            "this ticket is for a {}, not a worker; ask for one with `hedge ticket worker`",
+            "this ticket is for a {}, not a {role}; ask for one with `hedge ticket {role}`",
             ticket.role
         );
         return Err(not_allowed(why));
     }
     Ok(ticket)
+}
+
+/// The ticket that a supervisor on this machine has left for workers.
+fn local_ticket(context: &Context) -> Result<String, Failure> {
+    let path = context.folders.worker_ticket();
+    std::fs::read_to_string(&path).map_err(|_| {
+        Failure::Arguments(format!(
+            "which grid? There is no supervisor on this machine (no {}): give --join TICKET, which \
+             `hedge ticket worker` prints there",
+            path.display()
+        ))
+    })
 }
 
 /// Ends this process when its standard input closes: however its starter ends, so does it.

@@ -1,6 +1,7 @@
 //! What tests of the command share: machines to run `hedge` on, processes that end with the test, bounded waits.
 #![allow(dead_code)]
 
+pub mod group;
 pub mod lab;
 pub mod tasks;
 

@@ -302,6 +302,11 @@ impl State {
         self.members.get(&peer).map(|member| member.role)
     }
 
+    /// Whether a peer was a member and was shut out.
+    pub fn is_revoked(&self, peer: PeerId) -> bool {
+        self.revoked.contains_key(&peer)
+    }
+
     pub(crate) fn task(&self, task: TaskId) -> Option<&Task> {
         self.jobs.get(&task.job)?.tasks.get(task.number as usize)
     }
@@ -345,9 +350,11 @@ impl State {
     }
 
     fn revoke(&mut self, peer: PeerId, at: Time) -> Verdict {
-        if self.members.remove(&peer).is_none() {
-            return Verdict::Stale("the peer is no member");
+        if self.revoked.contains_key(&peer) {
+            return Verdict::Stale("the peer was shut out before");
         }
+        // The supervisor that founded the grid joined nobody.
+        self.members.remove(&peer);
         self.now = self.now.max(at);
         self.revoked.insert(peer, at);
         Verdict::Applied

@@ -158,7 +158,11 @@ impl Supervisor {
         };
         let called =
             |peer: &&PeerId| peer.to_string().starts_with(name) || host(peer) == Some(name);
-        let found: Vec<PeerId> = self.state.members.keys().filter(called).copied().collect();
+        // The supervisor that founded the grid joined nobody.
+        let seated = self.group.iter().map(|colleague| colleague.addr.peer);
+        let seated = seated.filter(|peer| self.state.member(*peer).is_none());
+        let members: Vec<PeerId> = self.state.members.keys().copied().chain(seated).collect();
+        let found: Vec<PeerId> = members.iter().filter(called).copied().collect();
         match found[..] {
             [peer] => Ok(Record::MemberRevoked { peer, at: self.now }),
             [] => Err((

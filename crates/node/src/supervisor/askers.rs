@@ -1,6 +1,7 @@
 //! Who waits for which answer. Each question gets a number of its own, so that peers with several
 //! connections are told apart.
 
+use super::audit::Asked;
 use super::core_loop::ConnId;
 use hedge_model::msg::{Answer, Reply};
 use hedge_model::view::JobState;
@@ -21,41 +22,49 @@ pub(super) enum Asker {
 #[derive(Debug, Default)]
 pub(super) struct Askers {
     last: u64,
-    open: HashMap<u64, Asker>,
+    open: HashMap<u64, (Asker, Option<Asked>)>,
 }
 
 impl Askers {
-    /// The number of a new question, and whether there are too many already.
-    pub fn add(&mut self, asker: Asker) -> (u64, bool) {
+    /// The number of a new question, and whether there are too many already; with what is to be noted of it
+    /// in the audit log.
+    pub fn add(&mut self, asker: Asker, asked: Option<Asked>) -> (u64, bool) {
         let full = self.open.len() >= ASKED_MAX;
         self.last += 1;
-        self.open.insert(self.last, asker);
+        self.open.insert(self.last, (asker, asked));
         (self.last, full)
     }
 
     /// A connection is closed: nobody waits there any more. Gives the questions that were open.
     pub fn forget(&mut self, conn: ConnId) -> Vec<u64> {
-        let here = |_: &u64, asker: &mut Asker| matches!(asker, Asker::Remote { conn: at, .. } if *at == conn);
+        let here = |_: &u64, open: &mut (Asker, Option<Asked>)| matches!(&open.0, Asker::Remote { conn: at, .. } if *at == conn);
         self.open.extract_if(here).map(|(ask, _)| ask).collect()
     }
 
-    /// Hands an answer to whoever asked, or adds it to what goes to their connection.
-    pub fn answer(&mut self, id: u64, reply: Reply, remote: &mut BTreeMap<ConnId, Vec<Answer>>) {
+    /// Hands an answer to whoever asked, or adds it to what goes to their connection. Gives what the audit log
+    /// is to say.
+    pub fn answer(
+        &mut self,
+        id: u64,
+        reply: Reply,
+        remote: &mut BTreeMap<ConnId, Vec<Answer>>,
+    ) -> Option<(Asked, Reply)> {
         let over = is_last(&reply);
-        let over = match self.open.get_mut(&id) {
-            None => return,
-            Some(Asker::Remote { conn, ask, watch }) => {
+        let (asker, asked) = self.open.get_mut(&id)?;
+        let noted = asked.take().map(|asked| (asked, reply.clone()));
+        let over = match asker {
+            Asker::Remote { conn, ask, watch } => {
                 let answer = Answer { id: *ask, reply };
                 remote.entry(*conn).or_default().push(answer);
                 over || !*watch
             }
-            Some(Asker::Once(asker)) => {
+            Asker::Once(asker) => {
                 if let Some(asker) = asker.take() {
                     _ = asker.send(reply);
                 }
                 true
             }
-            Some(Asker::Watch(asker)) => {
+            Asker::Watch(asker) => {
                 // A watcher that is behind misses news, but never the end.
                 if asker.try_send(reply.clone()).is_err() && over {
                     let asker = asker.clone();
@@ -67,6 +76,7 @@ impl Askers {
         if over {
             self.open.remove(&id);
         }
+        noted
     }
 }
 

@@ -1,32 +1,39 @@
-//! The loop around the core: takes inputs as they come, makes what the core appends durable (in memory), and
-//! carries out its actions, those for one peer in one frame.
+//! The loop around the core: takes inputs as they come, has the journal make durable what the core appends,
+//! and carries out its actions, those for one peer in one frame.
 
-use super::askers::{Asker, Askers};
-use super::spec::{decode, fetch_spec};
+use super::askers::Askers;
+use super::audit::Audit;
+use super::links::PeerLinks;
+use super::membership::{self, Absent, Changes, GroupAsk};
+use super::peers;
 use super::watch::Watch;
-use super::{peers, ticket_text};
+use crate::NodeError;
 use crate::clock::Clock;
-use crate::frames::send;
-use crate::grants::seal;
+use crate::known::Known;
 use hedge_core::monitor::Finding;
 use hedge_core::supervisor::{self, Action, Config, Event, PullFailure, State};
-use hedge_model::msg::{
-    Answer, Ask, FromWorker, Refusal, RefusalKind, Reply, Request, Role, ToWorker, Welcome,
-};
-use hedge_model::{Data, Hash, JobSpec, PeerAddr, PeerId, Source};
+use hedge_model::group::{Colleague, FromLeader, ToLeader};
+use hedge_model::msg::{Ask, FromWorker, Reply, Request, Role};
+use hedge_model::record::Record;
+use hedge_model::{Hash, JobSpec, PeerAddr, PeerId};
 use hedge_net::{
-    CloseReason, DataStore, FetchError, Fetcher, Incoming, Link, LinkSender, SecretKey,
+    Call, Caller, CloseReason, DataStore, Fetcher, Incoming, Link, LinkSender, SecretKey, Trust,
 };
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use hedge_store::{Group, Journal, NodeId, ProposalId, Said};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 /// Inputs that are handled before actions are carried out: a batch for the network, a bound for its delay.
 const BATCH: usize = 256;
-/// Files whose list fits into a frame whatever they are called.
-const FILES_SURE_TO_FIT: usize = 10_000;
 /// Transfers into the own store at once.
 const PULLS_MAX: usize = 32;
+/// How often the leader looks who is gone from the group.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long the handing over of the lead may take at the end.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Tells connections apart, also those of one peer.
 pub(crate) type ConnId = u64;
@@ -54,6 +61,37 @@ pub(crate) enum Input {
         peer: PeerId,
         conn: ConnId,
     },
+    /// This supervisor has a link to another.
+    Dialled {
+        peer: PeerId,
+    },
+    /// That link has ended.
+    Undialled {
+        peer: PeerId,
+    },
+    /// Another supervisor does not let this one in; trying again would not help.
+    Rejected {
+        by: PeerId,
+        reason: CloseReason,
+    },
+    /// Another supervisor has dialled this one.
+    Colleague {
+        peer: PeerId,
+        caller: Caller,
+    },
+    FromLeader {
+        peer: PeerId,
+        msg: FromLeader,
+    },
+    ToLeader {
+        peer: PeerId,
+        msg: ToLeader,
+    },
+    GroupAsk {
+        peer: PeerId,
+        ask: GroupAsk,
+        call: Call,
+    },
     /// From within this process; a watch is answered many times through [`Input::LocalWatch`].
     Local {
         request: Request,
@@ -73,6 +111,8 @@ pub(crate) enum Input {
         result: Result<(), PullFailure>,
     },
     WorkerProcessEnded(u32),
+    /// It cannot go on; a sentence.
+    Failed(String),
     Stop(oneshot::Sender<()>),
 }
 
@@ -84,155 +124,231 @@ pub(crate) enum From {
 }
 
 #[derive(Debug)]
-struct Worker {
-    conn: ConnId,
-    sender: LinkSender,
-    pid: u32,
+pub(super) struct Worker {
+    pub conn: ConnId,
+    pub sender: LinkSender,
+    pub pid: u32,
+}
+
+/// Where a supervisor stands, for those who wait for it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Standing {
+    /// Whether its core leads and is live.
+    pub live: bool,
+    /// Why it has ended.
+    pub ended: Option<Arc<NodeError>>,
+}
+
+/// What the loop is given.
+pub(crate) struct Setup {
+    pub key: SecretKey,
+    pub addr: PeerAddr,
+    pub store: DataStore,
+    pub fetcher: Fetcher,
+    pub trust: Trust,
+    pub inputs: mpsc::Sender<Input>,
+    pub journal: Journal,
+    pub links: PeerLinks,
+    pub known: Option<Known>,
+    pub audit: Audit,
+    pub clock: Clock,
+    pub watch: Watch,
+    pub standing: watch::Sender<Standing>,
 }
 
 pub(crate) struct Loop {
-    key: SecretKey,
-    addr: PeerAddr,
-    store: DataStore,
-    fetcher: Fetcher,
-    inputs: mpsc::Sender<Input>,
-    clock: Clock,
-    watch: Watch,
-    core: supervisor::Supervisor,
-    actions: Vec<Action>,
-    undecided: HashMap<PeerId, Vec<Incoming>>,
-    workers: HashMap<PeerId, Worker>,
-    clients: HashMap<ConnId, LinkSender>,
-    askers: Askers,
-    last_conn: ConnId,
-    pulls: Arc<Semaphore>,
+    pub(super) setup: Setup,
+    pub(super) core: supervisor::Supervisor,
+    pub(super) actions: Vec<Action>,
+    /// What the core wants to be durable and the journal has not been given yet.
+    pub(super) appended: VecDeque<(ProposalId, Record)>,
+    /// Entries that the journal has been given and has not committed.
+    pub(super) in_flight: usize,
+    pub(super) group: watch::Receiver<Group>,
+    /// The group as the core was told of it.
+    pub(super) told_group: Vec<Colleague>,
+    pub(super) changes: Changes,
+    absent: Absent,
+    look_at: Instant,
+    pub(super) undecided: HashMap<PeerId, Vec<Incoming>>,
+    pub(super) workers: HashMap<PeerId, Worker>,
+    pub(super) clients: HashMap<ConnId, LinkSender>,
+    /// Links that other supervisors dialled, the last of each.
+    pub(super) colleagues: HashMap<PeerId, Caller>,
+    /// Supervisors of the group, and those that this one was told to join.
+    pub(super) trusted: HashSet<PeerId>,
+    pub(super) askers: Askers,
+    pub(super) last_conn: ConnId,
+    pub(super) pulls: Arc<Semaphore>,
+}
+
+/// Why the loop ends.
+pub(super) enum End {
+    Stopped(oneshot::Sender<()>),
+    Failed(NodeError),
 }
 
 impl Loop {
-    pub fn new(
-        key: SecretKey,
-        addr: PeerAddr,
-        store: DataStore,
-        fetcher: Fetcher,
-        inputs: mpsc::Sender<Input>,
-        (clock, watch): (Clock, Watch),
-    ) -> Self {
+    pub fn new(setup: Setup, trusted: HashSet<PeerId>) -> Self {
         let state = State::default();
-        let core = supervisor::Supervisor::new(Config::new(addr.clone()), state);
+        let core = supervisor::Supervisor::new(Config::new(setup.addr.clone()), state);
         Self {
-            key,
-            addr,
-            store,
-            fetcher,
-            inputs,
-            clock,
-            watch,
             core,
             actions: Vec::new(),
+            appended: VecDeque::new(),
+            in_flight: 0,
+            group: setup.journal.group(),
+            told_group: Vec::new(),
+            changes: Changes::new(setup.journal.clone()),
+            absent: Absent::default(),
+            look_at: Instant::now() + LOOK_EVERY,
             undecided: HashMap::new(),
             workers: HashMap::new(),
             clients: HashMap::new(),
+            colleagues: HashMap::new(),
+            trusted,
             askers: Askers::default(),
             last_conn: 0,
             pulls: Arc::new(Semaphore::new(PULLS_MAX)),
+            setup,
         }
     }
 
-    pub async fn run(mut self, mut queue: mpsc::Receiver<Input>) {
-        let holds = self
-            .store
-            .list()
-            .into_iter()
-            .map(|(hash, _)| hash)
-            .collect();
-        let mut secret = [0; 32];
-        // Without randomness from the system there is no identity either, so the process cannot get here.
-        _ = getrandom::fill(&mut secret);
-        self.feed(Event::Lead { holds, secret });
-        self.carry_out();
-        let mut batch = Vec::with_capacity(BATCH);
+    pub async fn run(mut self, queue: mpsc::Receiver<Input>, said: mpsc::Receiver<Said>) {
+        self.on_group();
+        let ended = match self.turn(queue, said).await {
+            Ok(()) => None,
+            Err(End::Stopped(done)) => {
+                self.hand_over().await;
+                self.close_all();
+                self.setup.links.keep(&[]);
+                self.setup.journal.close().await;
+                _ = done.send(());
+                None
+            }
+            Err(End::Failed(error)) => {
+                self.close_all();
+                self.setup.links.keep(&[]);
+                self.setup.journal.close().await;
+                Some(error)
+            }
+        };
+        let ended = ended.unwrap_or_else(|| NodeError::Other("the supervisor has stopped".into()));
+        let ended = Some(Arc::new(ended));
+        self.setup
+            .standing
+            .send_replace(Standing { live: false, ended });
+    }
+
+    async fn turn(
+        &mut self,
+        mut queue: mpsc::Receiver<Input>,
+        mut said: mpsc::Receiver<Said>,
+    ) -> Result<(), End> {
+        let (mut batch, mut news) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
         loop {
-            let deadline = self.core.next_deadline();
-            let sleep = async {
-                match deadline {
-                    Some((at, _)) => tokio::time::sleep_until(self.clock.instant(at).into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let sleep = sleep_until(self.wake_at());
             tokio::select! {
                 biased;
-                count = queue.recv_many(&mut batch, BATCH) => if count == 0 { return },
-                () = sleep => self.feed(Event::Tick),
+                count = said.recv_many(&mut news, BATCH) => if count == 0 {
+                    let why = "the journal has stopped".to_owned();
+                    return Err(End::Failed(NodeError::Other(why)));
+                },
+                count = queue.recv_many(&mut batch, BATCH) => if count == 0 { return Ok(()) },
+                changed = self.group.changed() => if changed.is_ok() { self.on_group() },
+                () = sleep => {}
+            }
+            for said in news.drain(..) {
+                self.on_said(said)?;
+            }
+            while batch.len() < BATCH
+                && let Ok(input) = queue.try_recv()
+            {
+                batch.push(input);
             }
             for input in batch.drain(..) {
-                if let Input::Stop(done) = input {
-                    self.carry_out();
-                    self.close_all();
-                    _ = done.send(());
-                    return;
-                }
-                self.take(input);
+                self.take(input)?;
             }
-            if self
-                .core
-                .next_deadline()
-                .is_some_and(|(at, _)| at <= self.clock.now())
-            {
+            let due = self.core.next_deadline();
+            if due.is_some_and(|(at, _)| at <= self.setup.clock.now()) {
                 self.feed(Event::Tick);
             }
+            self.propose();
             self.carry_out();
+            self.look();
         }
     }
 
-    /// Hands an event to the core and commits what it appends at once: the journal is in memory.
-    fn feed(&mut self, event: Event) {
-        let now = self.clock.now();
-        let mut said = Vec::new();
-        let mut appended = VecDeque::new();
-        self.core.handle(now, event, &mut said);
-        loop {
-            for action in said.drain(..) {
-                match action {
-                    Action::Append { proposal, record } => appended.push_back((proposal, record)),
-                    action => self.actions.push(action),
+    fn wake_at(&self) -> Instant {
+        let core = self.core.next_deadline();
+        let core = core.map(|(at, _)| self.setup.clock.instant(at).into());
+        core.map_or(self.look_at, |at: Instant| at.min(self.look_at))
+    }
+
+    fn look(&mut self) {
+        let now = Instant::now();
+        if now >= self.look_at {
+            self.look_at = now + LOOK_EVERY;
+            let after = self.core.state().settings().promote_after;
+            self.absent.look(&self.changes, &self.setup.links, after);
+            self.remove_revoked();
+        }
+    }
+
+    /// Supervisors that were shut out leave the group; the leader among them gives its lead away first.
+    fn remove_revoked(&self) {
+        let group = self.group.borrow();
+        let seats = group.seats.values().map(|seat| seat.member.peer.peer);
+        let state = self.core.state();
+        for peer in seats.filter(|peer| group.leading && state.is_revoked(*peer)) {
+            let (changes, journal) = (self.changes.clone(), self.setup.journal.clone());
+            let heir = self.heir(&group).filter(|_| peer == self.setup.addr.peer);
+            tokio::spawn(async move {
+                let done = match heir {
+                    Some(heir) => journal.transfer_leader(heir).await,
+                    None => changes.remove(peer).await,
+                };
+                if let Err(error) = done {
+                    tracing::warn!(%error, "a supervisor that was shut out is in the group still");
                 }
-            }
-            let Some((proposal, record)) = appended.pop_front() else {
-                return;
-            };
-            let proposal = Some(proposal);
-            let event = Event::Committed { proposal, record };
-            self.core.handle(now, event, &mut said);
+            });
         }
     }
 
-    fn take(&mut self, input: Input) {
+    /// The voter that is best fit to lead in this one's place.
+    fn heir(&self, group: &Group) -> Option<NodeId> {
+        let open = self.setup.links.open();
+        let fit = group.seats.iter().filter(|(id, seat)| {
+            let peer = seat.member.peer.peer;
+            **id != group.me
+                && seat.voter
+                && open.contains(&peer)
+                && !self.core.state().is_revoked(peer)
+        });
+        fit.max_by_key(|(_, seat)| seat.matched).map(|(id, _)| *id)
+    }
+
+    /// Hands an event to the core.
+    pub(super) fn feed(&mut self, event: Event) {
+        let before = self.actions.len();
+        self.core.handle(self.setup.clock.now(), event, &mut self.actions);
+        // What is to be durable goes the way of the journal, the rest is done at the end of the batch.
+        let append = |action: &mut Action| matches!(action, Action::Append { .. });
+        if !self.actions[before..].iter_mut().any(append) {
+            return;
+        }
+        for action in self.actions.extract_if(before.., append) {
+            if let Action::Append { proposal, record } = action {
+                self.appended.push_back((proposal, record));
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) -> Result<(), End> {
         match input {
             Input::Incoming(incoming) => self.on_incoming(*incoming),
             Input::Linked { peer, role, link } => self.on_linked(peer, role, *link),
-            Input::From {
-                peer,
-                conn,
-                from: From::Worker(msgs),
-            } => self.on_worker(peer, conn, msgs),
-            Input::From {
-                peer,
-                conn,
-                from: From::Client(asks),
-            } => {
-                for ask in asks {
-                    let watch = matches!(ask.request, Request::Watch(_));
-                    self.ask(
-                        peer,
-                        ask.request,
-                        Asker::Remote {
-                            conn,
-                            ask: ask.id,
-                            watch,
-                        },
-                    );
-                }
-            }
+            Input::From { peer, conn, from } => self.on_messages(peer, conn, from),
             Input::Found { conn, finding } => {
                 // A later connection is another matter.
                 if self.is_worker_on(finding.peer, conn) {
@@ -240,392 +356,97 @@ impl Loop {
                 }
             }
             Input::Gone { peer, conn } => self.on_gone(peer, conn),
-            Input::Local { request, reply } => {
-                self.ask(self.addr.peer, request, Asker::Once(Some(reply)));
+            Input::Dialled { peer } => self.feed(Event::Linked {
+                peer,
+                role: Role::Supervisor,
+            }),
+            Input::Undialled { peer } => self.feed(Event::Gone { peer }),
+            Input::Rejected { by, reason } => return self.on_rejected(by, reason),
+            Input::Colleague { peer, caller } => drop(self.colleagues.insert(peer, caller)),
+            Input::FromLeader { peer, msg } if self.trusted.contains(&peer) => {
+                self.feed(Event::FromLeader { peer, msg });
             }
-            Input::LocalWatch { request, replies } => {
-                self.ask(self.addr.peer, request, Asker::Watch(replies));
+            Input::ToLeader { peer, msg } if self.trusted.contains(&peer) => {
+                self.feed(Event::ToLeader { peer, msg });
             }
+            Input::FromLeader { .. } | Input::ToLeader { .. } => {}
+            Input::GroupAsk { peer, ask, call } => self.on_group_ask(peer, ask, call),
+            Input::Local { request, reply } => self.ask_here(request, reply),
+            Input::LocalWatch { request, replies } => self.watch_here(request, replies),
             Input::Submit { peer, ask, result } => self.on_decoded(peer, ask, result),
             Input::Pulled { hash, result } => self.feed(Event::Pulled { hash, result }),
-            Input::WorkerProcessEnded(pid) => {
-                let found = self.workers.iter().find(|(_, worker)| worker.pid == pid);
-                if let Some((peer, worker)) = found.map(|(peer, worker)| (*peer, worker)) {
-                    worker.sender.close(CloseReason::Lost);
-                    let conn = worker.conn;
-                    self.on_gone(peer, conn);
-                }
+            Input::WorkerProcessEnded(pid) => self.on_process_ended(pid),
+            Input::Failed(why) => return Err(End::Failed(NodeError::NotAllowed(why))),
+            Input::Stop(done) => {
+                self.carry_out();
+                return Err(End::Stopped(done));
             }
-            Input::Stop(_) => {}
         }
+        Ok(())
     }
 
-    /// Whether this is the worker's present connection.
-    fn is_worker_on(&self, peer: PeerId, conn: ConnId) -> bool {
-        let worker = self.workers.get(&peer);
-        worker.is_some_and(|worker| worker.conn == conn)
+    /// Not being let in is the end of one that is in no group; another may be wrong about one that is.
+    fn on_rejected(&mut self, by: PeerId, reason: CloseReason) -> Result<(), End> {
+        let group = self.group.borrow();
+        if group.seats.contains_key(&group.me) && reason != CloseReason::Revoked {
+            tracing::warn!(peer = %by.short(), %reason, "another supervisor does not let this one in");
+            return Ok(());
+        }
+        let why = format!("not let in: {reason}");
+        Err(End::Failed(NodeError::NotAllowed(why)))
     }
 
-    fn on_worker(&mut self, peer: PeerId, conn: ConnId, msgs: Vec<FromWorker>) {
-        if !self.is_worker_on(peer, conn) {
-            return;
-        }
-        for msg in msgs {
-            if let (FromWorker::Attach(info), Some(worker)) = (&msg, self.workers.get_mut(&peer)) {
-                worker.pid = info.pid;
-            }
-            self.feed(Event::FromWorker { peer, msg });
-        }
-    }
-
-    fn on_incoming(&mut self, incoming: Incoming) {
-        let (peer, role) = (incoming.peer, incoming.hello.role);
-        let ticket = incoming
-            .hello
-            .proof
-            .map(|secret| hedge_net::secret_hash(&secret));
-        self.undecided.entry(peer).or_default().push(incoming);
-        self.feed(Event::Joining { peer, role, ticket });
-    }
-
-    fn on_linked(&mut self, peer: PeerId, role: Role, link: Link) {
-        self.last_conn += 1;
-        let conn = self.last_conn;
-        let sender = peers::serve(link, role, conn, self.inputs.clone(), &self.watch);
-        match role {
-            Role::Worker => {
-                let worker = Worker {
-                    conn,
-                    sender,
-                    pid: 0,
-                };
-                if let Some(old) = self.workers.insert(peer, worker) {
-                    old.sender.close(CloseReason::Replaced);
-                    self.watch.unlink(old.conn);
-                    self.feed(Event::Gone { peer });
-                }
-            }
-            Role::Client | Role::Admin | Role::Supervisor => {
-                drop(self.clients.insert(conn, sender));
-            }
-        }
-        self.feed(Event::Linked { peer, role });
-    }
-
-    fn on_gone(&mut self, peer: PeerId, conn: ConnId) {
-        if self.is_worker_on(peer, conn) {
-            self.workers.remove(&peer);
-            self.watch.unlink(conn);
-            self.feed(Event::Gone { peer });
-        }
-        if self.clients.remove(&conn).is_some() {
-            let asks = self.askers.forget(conn);
-            self.feed(Event::Unasked(asks));
-            // One peer may have several connections; only with the last is nobody there who waits.
-            let here = self.clients.values().any(|other| other.peer() == peer);
-            if !here && !self.workers.contains_key(&peer) {
-                self.feed(Event::Gone { peer });
-            }
-        }
-    }
-
-    fn ask(&mut self, peer: PeerId, request: Request, asker: Asker) {
-        let (ask, too_many) = self.askers.add(asker);
-        if too_many {
-            let why = "the supervisor has too many questions open; ask again later";
-            return self.reply(ask, no(RefusalKind::Busy, why));
-        }
-        match request {
-            Request::Submit { key, spec, from } => {
-                let (store, fetcher, inputs, room) = (
-                    self.store.clone(),
-                    self.fetcher.clone(),
-                    self.inputs.clone(),
-                    self.pulls.clone(),
-                );
-                let request = Request::Submit {
-                    key,
-                    spec: spec.clone(),
-                    from: from.clone(),
-                };
-                if let Data::Inline(bytes) = &spec {
-                    let result = decode(bytes).map(|spec| (request, spec));
-                    return self.on_decoded(peer, ask, result);
-                }
-                tokio::spawn(async move {
-                    let _place = room.acquire_owned().await;
-                    let fetched = fetch_spec(&store, &fetcher, &spec, &from).await;
-                    if let Some(hash) = spec.hash() {
-                        // The core knows whether anybody else needs this content, and drops it if not.
-                        let result = Ok(());
-                        _ = inputs.send(Input::Pulled { hash, result }).await;
-                    }
-                    let result = fetched.map(|spec| (request, spec));
-                    _ = inputs.send(Input::Submit { peer, ask, result }).await;
-                });
-            }
-            Request::Ticket {
-                role,
-                valid_for,
-                uses,
-            } => {
-                let mut secret = [0; 16];
-                if getrandom::fill(&mut secret).is_err() {
-                    return self.reply(
-                        ask,
-                        no(RefusalKind::Busy, "the system gives no random bytes"),
-                    );
-                }
-                let valid_s = valid_for.map(|span| span.as_secs());
-                let text = ticket_text(role, &self.addr, secret, valid_s);
-                let secret = Some((hedge_net::secret_hash(&secret), text));
-                let request = Request::Ticket {
-                    role,
-                    valid_for,
-                    uses,
-                };
-                self.feed(Event::Ask {
-                    peer,
-                    ask,
-                    request,
-                    secret,
-                });
-            }
-            request => self.feed(Event::Ask {
-                peer,
-                ask,
-                request,
-                secret: None,
-            }),
-        }
-    }
-
-    fn on_decoded(
-        &mut self,
-        peer: PeerId,
-        ask: u64,
-        result: Result<(Request, Arc<JobSpec>), String>,
-    ) {
-        match result {
-            Ok((Request::Submit { key, from, .. }, spec)) => {
-                let here = peer == self.addr.peer;
-                self.feed(Event::Submit {
-                    peer,
-                    ask,
-                    key,
-                    spec: spec.clone(),
-                    from,
-                });
-                if here {
-                    self.notice_local_content(&spec);
-                }
-            }
-            Ok(_) => {}
-            Err(why) => self.reply(ask, no(RefusalKind::Bad, &why)),
-        }
-    }
-
-    /// Whoever submits from within this process has put the inputs into this store. Said after the submission:
-    /// before it, the core knows nobody who needs them.
-    fn notice_local_content(&mut self, spec: &JobSpec) {
-        let files = spec.files().iter().map(|file| &file.data);
-        let stdin = spec
-            .groups()
-            .iter()
-            .filter_map(|group| group.stdin.as_ref());
-        for hash in files.chain(stdin).filter_map(Data::hash) {
-            if self.store.has(hash) {
-                self.feed(Event::Pulled {
-                    hash,
-                    result: Ok(()),
-                });
-            }
-        }
-    }
-
-    /// Carries out what the core wants, in its order, with one frame for each peer.
-    fn carry_out(&mut self) {
-        let mut orders: BTreeMap<PeerId, Vec<ToWorker>> = BTreeMap::new();
-        let mut answers: BTreeMap<ConnId, Vec<Answer>> = BTreeMap::new();
-        for action in std::mem::take(&mut self.actions) {
-            match action {
-                Action::Append { .. } => {} // committed when it was said
-                Action::Send { to, msg } => {
-                    orders.entry(to).or_default().push(self.sealed(to, msg))
-                }
-                Action::Answer { to, answer } => {
-                    let reply = self.sealed_reply(to, answer.reply);
-                    self.askers.answer(answer.id, reply, &mut answers);
-                }
-                Action::Watch { peer, attention } => self.watch.watch(peer, attention),
-                Action::WatchSettings(settings) => self.watch.set(settings),
-                Action::Admit { peer, refused } => self.admit(peer, refused),
-                Action::Tell { to, reply } => {
-                    for (conn, sender) in &self.clients {
-                        if sender.peer() == to {
-                            let (id, reply) = (0, reply.clone());
-                            answers.entry(*conn).or_default().push(Answer { id, reply });
-                        }
-                    }
-                }
-                Action::Expel(peer) => self.expel(peer),
-                // A supervisor alone has no colleagues to talk to.
-                Action::ToSupervisor { .. }
-                | Action::ToLeader { .. }
-                | Action::TellHoldings { .. } => {}
-                Action::Pull {
-                    hash,
-                    size,
-                    sources,
-                } => self.pull(hash, size, sources),
-                Action::Drop(hashes) => {
-                    let store = self.store.clone();
-                    tokio::spawn(async move {
-                        for hash in hashes {
-                            _ = store.forget(hash).await;
-                        }
-                    });
-                }
-            }
-        }
-        for (peer, batch) in orders {
-            if let Some(worker) = self.workers.get(&peer) {
-                send(&worker.sender, &batch);
-            }
-        }
-        for (conn, batch) in answers {
-            if let Some(sender) = self.clients.get(&conn) {
-                let batch: Vec<Answer> = batch.into_iter().map(fitting).collect();
-                send(sender, &batch);
-            }
-        }
-    }
-
-    /// Adds the grant to what needs one.
-    fn sealed(&self, to: PeerId, msg: ToWorker) -> ToWorker {
-        match msg {
-            ToWorker::Body(body) if !body.blobs.is_empty() => {
-                let mut body = (*body).clone();
-                body.grant = seal(&self.key, to, &body.blobs, self.core.state().epoch());
-                ToWorker::Body(Arc::new(body))
-            }
-            other => other,
-        }
-    }
-
-    fn sealed_reply(&self, to: PeerId, reply: Reply) -> Reply {
-        let epoch = self.core.state().epoch();
-        match reply {
-            Reply::Results(mut view) => {
-                let hashes: Vec<Hash> = view
-                    .files
-                    .iter()
-                    .filter_map(|(_, file)| file.data.hash())
-                    .collect();
-                view.grant = seal(&self.key, to, &hashes, epoch);
-                Reply::Results(view)
-            }
-            Reply::Workers(mut views) => {
-                views.iter_mut().for_each(|view| self.watch.show(view));
-                Reply::Workers(views)
-            }
-            Reply::Log(mut view) => {
-                let hashes: Vec<Hash> = view.log.iter().flat_map(|log| log.blobs()).collect();
-                view.grant = seal(&self.key, to, &hashes, epoch);
-                Reply::Log(view)
-            }
-            other => other,
-        }
-    }
-
-    fn reply(&mut self, ask: u64, reply: Reply) {
-        self.actions.push(Action::Answer {
-            to: self.addr.peer,
-            answer: Answer { id: ask, reply },
-        });
-    }
-
-    fn admit(&mut self, peer: PeerId, refused: Option<supervisor::NotAdmitted>) {
-        let Some(waiting) = self.undecided.get_mut(&peer) else {
-            return;
+    fn on_group_ask(&mut self, peer: PeerId, ask: GroupAsk, call: Call) {
+        let honest = match &ask {
+            GroupAsk::Join { member, .. } => member.peer.peer == peer,
+            _ => self.trusted.contains(&peer) || self.core.state().member(peer).is_some(),
         };
-        let incoming = waiting.remove(0);
-        if waiting.is_empty() {
-            self.undecided.remove(&peer);
+        if !honest {
+            return call_off(call);
         }
-        let beat_interval = self.core.watch().idle.interval;
-        let welcome = Welcome {
-            epoch: self.core.state().epoch(),
-            beat_interval,
-            supervisors: self.core.supervisors(),
-        };
-        tokio::spawn(peers::decide(
-            incoming,
-            refused,
-            welcome,
-            self.inputs.clone(),
-        ));
-    }
-
-    fn pull(&self, hash: Hash, size: u64, sources: Vec<Source>) {
-        let (fetcher, inputs, room) = (
-            self.fetcher.clone(),
-            self.inputs.clone(),
-            self.pulls.clone(),
-        );
+        if let GroupAsk::Join { .. } = &ask {
+            let role = Some(Role::Supervisor);
+            self.setup.audit.note(peer, role, "join the group", "asked");
+        }
+        let answer = membership::answer(ask, self.changes.clone(), self.setup.inputs.clone());
         tokio::spawn(async move {
-            let _place = room.acquire_owned().await;
-            let result =
-                fetcher
-                    .fetch(hash, size, &sources, None)
-                    .await
-                    .map_err(|error| match error {
-                        FetchError::Local { .. } | FetchError::Damaged { .. } => {
-                            PullFailure::Here(error.to_string())
-                        }
-                        _ => PullFailure::Sources(error.to_string()),
-                    });
-            _ = inputs.send(Input::Pulled { hash, result }).await;
+            let reply = postcard::to_stdvec(&answer.await).unwrap_or_default();
+            _ = call.answer(reply.into()).await;
         });
     }
 
-    /// Ends all connections of a peer that is a member no more.
-    fn expel(&self, peer: PeerId) {
-        let clients = self.clients.values().filter(|sender| sender.peer() == peer);
-        let worker = self.workers.get(&peer).map(|worker| &worker.sender);
-        clients
-            .chain(worker)
-            .for_each(|sender| sender.close(CloseReason::Revoked));
-    }
-
-    fn close_all(&mut self) {
-        for sender in self
-            .clients
-            .values()
-            .chain(self.workers.values().map(|worker| &worker.sender))
-        {
-            sender.close(CloseReason::ShuttingDown);
+    /// Gives the lead to another before the end, where there is one.
+    async fn hand_over(&mut self) {
+        let group = self.group.borrow().clone();
+        if !group.leading {
+            return;
+        }
+        let heir = self.heir(&group);
+        if let Some(heir) = heir {
+            let handed = self.setup.journal.transfer_leader(heir);
+            _ = tokio::time::timeout(HAND_OVER_WITHIN, handed).await;
         }
     }
 }
 
-/// Lists of files without number do not fit into a frame; whoever asked is told so instead of waiting.
-fn fitting(answer: Answer) -> Answer {
-    let long =
-        matches!(&answer.reply, Reply::Results(view) if view.files.len() > FILES_SURE_TO_FIT);
-    if !long || hedge_net::encode(std::slice::from_ref(&answer)).is_ok() {
-        return answer;
-    }
-    let why = "the results are too many files for one list; let the tasks pack them into fewer";
-    Answer {
-        id: answer.id,
-        reply: no(RefusalKind::Bad, why),
-    }
+fn call_off(call: Call) {
+    tracing::warn!("a question about the group from one who may not ask it");
+    drop(call);
 }
 
-fn no(kind: RefusalKind, why: &str) -> Reply {
-    Reply::No(Refusal {
-        kind,
-        why: why.to_owned(),
-    })
+async fn sleep_until(at: Instant) {
+    tokio::time::sleep_until(at).await;
+}
+
+/// Carries out the core's decision on a peer, on the threads where its messages are to be read.
+pub(super) fn decide(here: &Loop, incoming: Incoming, refused: Option<supervisor::NotAdmitted>) {
+    let welcome = here.welcome();
+    let deciding = peers::decide(
+        incoming,
+        refused,
+        welcome,
+        here.setup.inputs.clone(),
+        here.setup.links.clone(),
+    );
+    tokio::spawn(deciding);
 }

@@ -1,115 +1,105 @@
-//! The supervisor's loop: messages and heartbeats in, assignments and answers out, around the core.
+//! The supervisor's loop: messages and heartbeats in, assignments and answers out, around the core; and its
+//! place in the group of supervisors, which the journal keeps.
 
+mod acting;
 mod askers;
+mod asking;
+mod audit;
 mod core_loop;
+mod doors;
+mod links;
+mod membership;
 mod peers;
+mod said;
 mod spec;
+mod start;
 mod watch;
 
-use crate::clock::{Clock, unix_seconds};
-use crate::folders::{make_private, write_private};
+use crate::clock::unix_seconds;
 use crate::transport::Threads;
 use crate::{Folders, NodeError};
 pub(crate) use core_loop::Input;
-use core_loop::Loop;
+use core_loop::Standing;
+use hedge_model::PeerAddr;
 use hedge_model::msg::{Reply, Request, Role};
-use hedge_model::{PeerAddr, Time};
-use hedge_net::{DataServer, DataStore, Fetcher, Net, NetConfig, SecretKey, Ticket, Trust};
+use hedge_net::{DataStore, Fetcher, Net, Ticket};
+pub use hedge_store::{Faults, Timing};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use tokio::sync::watch::Receiver;
 use tokio::sync::{mpsc, oneshot};
-use watch::Watch;
-
-/// Batches of messages that wait for the core; senders beyond wait, and the network holds their peers back.
-const INPUTS_MAX: usize = 4096;
 
 /// How to run a supervisor.
 #[derive(Clone, Debug)]
 pub struct SupervisorConfig {
-    /// Its folder: identity, content, tickets.
+    /// Its folder: identity, journal, content, tickets.
     pub dir: PathBuf,
-    /// Where it listens.
+    /// Where it listens; at port 0 it takes the port that it had before, where that is free.
     pub listen: SocketAddr,
+    /// Whether its journal lives on disk, in its folder; if not, the grid ends with the process.
+    pub durable: bool,
     /// Whether it leaves tickets in its folder for peers on this machine.
     pub write_tickets: bool,
+    /// The group to join; a grid of its own is founded without.
+    pub join: Option<Ticket>,
+    /// Whether it asks for a vote in its group; one that only stands by gets one when another is gone.
+    pub vote: bool,
+    /// How fast the end of a leader is noticed.
+    pub timing: Timing,
+    /// What is to go wrong with the journal's files, for trials.
+    pub faults: Faults,
 }
 
 impl SupervisorConfig {
-    /// In these folders, at any free port of every address.
+    /// In these folders, at any free port of every address, with a journal on disk.
     pub fn new(folders: &Folders) -> Self {
         Self {
             dir: folders.supervisor(),
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            durable: true,
             write_tickets: true,
+            join: None,
+            vote: true,
+            timing: Timing::default(),
+            faults: Faults::default(),
+        }
+    }
+
+    /// For a grid of one process on this machine, which ends with it.
+    pub fn temporary(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            durable: false,
+            write_tickets: false,
+            join: None,
+            vote: true,
+            timing: Timing::default(),
+            faults: Faults::default(),
         }
     }
 }
 
-/// A running supervisor; cheap to clone. It ends when [`Supervisor::stop`] is called.
+/// A running supervisor; cheap to clone. It ends when [`Supervisor::stop`] is called, or cannot go on.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) addr: PeerAddr,
     pub(crate) store: DataStore,
     pub(crate) fetcher: Fetcher,
+    standing: Receiver<Standing>,
     net: Net,
     transport: Threads,
     _content: Threads,
 }
 
 impl Supervisor {
-    /// Opens the port, begins an epoch and leads.
-    pub async fn start(config: SupervisorConfig) -> Result<Self, NodeError> {
-        make_private(&config.dir)?;
-        let key = hedge_net::load_or_create_identity(&config.dir)?;
-        let me = hedge_net::peer_id(&key);
-        let (transport, content) = (Threads::transport()?, Threads::content()?);
-        let store = DataStore::open(&config.dir.join("content")).await?;
-        let server = DataServer::new(store.clone(), Trust::new([me]));
-        let net = bind(&transport, &content, &key, config.listen, server.clone()).await?;
-        let addr = net.local_addr();
-        let (inputs, queue) = mpsc::channel(INPUTS_MAX);
-        let fetcher = Fetcher::new(net.clone(), store.clone(), content.handle());
-        let clock = Clock::start(Time(0));
-        let settings = hedge_core::monitor::Settings::default();
-        let watch = Watch::start(settings, clock, inputs.clone(), transport.handle())?;
-        let inner = Loop::new(
-            key,
-            addr.clone(),
-            store.clone(),
-            fetcher.clone(),
-            inputs.clone(),
-            (clock, watch),
-        );
-        tokio::spawn(inner.run(queue));
-        transport.spawn(peers::open_door(net.clone(), inputs.clone()));
-        let supervisor = Self {
-            inputs,
-            addr,
-            store,
-            fetcher,
-            net,
-            transport,
-            _content: content,
-        };
-        if config.write_tickets {
-            for (role, file) in [
-                (Role::Admin, "client.ticket"),
-                (Role::Worker, "worker.ticket"),
-            ] {
-                let ticket = supervisor.ticket(role).await?;
-                write_private(&config.dir.join(file), &ticket.to_string())?;
-            }
-        }
-        Ok(supervisor)
-    }
-
     /// Who and where it is.
     pub fn addr(&self) -> &PeerAddr {
         &self.addr
     }
 
-    /// A ticket without end for peers of this role.
+    /// A ticket without end for peers of this role; only the supervisor that leads makes them.
     pub async fn ticket(&self, role: Role) -> Result<Ticket, NodeError> {
         let (reply, answer) = oneshot::channel();
         let request = Request::Ticket {
@@ -130,7 +120,27 @@ impl Supervisor {
         _ = self.inputs.send(Input::WorkerProcessEnded(pid)).await;
     }
 
-    /// Closes all connections and ends.
+    /// Waits until it leads and is at work.
+    async fn live(&self) -> Result<(), NodeError> {
+        let mut standing = self.standing.clone();
+        let standing = standing.wait_for(|now| now.live || now.ended.is_some());
+        match standing.await {
+            Ok(now) if now.ended.is_none() => Ok(()),
+            Ok(now) => Err(ended(&now)),
+            Err(_) => Err(NodeError::Other("the supervisor has stopped".into())),
+        }
+    }
+
+    /// Waits until it has ended by itself; says why.
+    pub async fn ended(&self) -> NodeError {
+        let mut standing = self.standing.clone();
+        match standing.wait_for(|now| now.ended.is_some()).await {
+            Ok(now) => ended(&now),
+            Err(_) => NodeError::Other("the supervisor has stopped".into()),
+        }
+    }
+
+    /// Closes all connections and ends; hands over the lead first, where there are others.
     pub async fn stop(self) {
         let (done, stopped) = oneshot::channel();
         if self.inputs.send(Input::Stop(done)).await.is_ok() {
@@ -149,6 +159,13 @@ impl Supervisor {
     }
 }
 
+fn ended(standing: &Standing) -> NodeError {
+    match &standing.ended {
+        Some(why) => NodeError::Ended(why.clone()),
+        None => NodeError::Other("the supervisor has stopped".into()),
+    }
+}
+
 /// Runs a supervisor until `stop` resolves; `started` is called once it accepts peers.
 pub async fn run(
     config: SupervisorConfig,
@@ -157,34 +174,29 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     let supervisor = Supervisor::start(config).await?;
     started(&supervisor);
-    stop.await;
-    supervisor.stop().await;
-    Ok(())
-}
-
-async fn bind(
-    transport: &Threads,
-    content: &Threads,
-    key: &SecretKey,
-    listen: SocketAddr,
-    server: DataServer,
-) -> Result<Net, NodeError> {
-    let mut config = NetConfig::new(key.clone(), listen);
-    config.data = Some((server, content.handle()));
-    Ok(transport.run(Net::bind(config)).await??)
+    tokio::select! {
+        () = stop => {
+            supervisor.stop().await;
+            Ok(())
+        }
+        why = supervisor.ended() => {
+            supervisor.stop().await;
+            Err(why)
+        }
+    }
 }
 
 /// The text form of a ticket with this secret.
 pub(crate) fn ticket_text(
     role: Role,
-    addr: &PeerAddr,
+    supervisors: Vec<PeerAddr>,
     secret: [u8; 16],
     valid_s: Option<u64>,
 ) -> String {
     let expires_unix_s = valid_s.map(|seconds| unix_seconds() + seconds);
     Ticket {
         role,
-        supervisors: vec![addr.clone()],
+        supervisors,
         secret,
         expires_unix_s,
     }

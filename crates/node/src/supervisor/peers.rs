@@ -1,6 +1,7 @@
 //! One task for each connection: frames in, to the core's queue.
 
 use super::core_loop::{ConnId, From, Input};
+use super::links::PeerLinks;
 use super::watch::Watch;
 use hedge_core::supervisor::NotAdmitted;
 use hedge_model::msg::{Ask, FromWorker, Role, Welcome};
@@ -26,11 +27,15 @@ pub(super) async fn decide(
     refused: Option<NotAdmitted>,
     welcome: Welcome,
     inputs: mpsc::Sender<Input>,
+    links: PeerLinks,
 ) {
     let reason = match refused {
         None => {
             let (peer, role) = (incoming.peer, incoming.hello.role);
             let welcome = postcard::to_stdvec(&welcome).unwrap_or_default();
+            if role == Role::Supervisor {
+                return links.admit(incoming, welcome);
+            }
             if let Ok(link) = incoming.accept(&welcome).await {
                 _ = inputs
                     .send(Input::Linked {
@@ -46,7 +51,7 @@ pub(super) async fn decide(
         Some(NotAdmitted::Expired) => CloseReason::Expired,
         Some(NotAdmitted::WrongRole) => CloseReason::WrongRole,
         Some(NotAdmitted::Revoked) => CloseReason::Revoked,
-        Some(NotAdmitted::NotLeading) => CloseReason::NotLeader,
+        Some(NotAdmitted::NotLeading) => return incoming.refuse(CloseReason::NotLeader),
     };
     tracing::info!(peer = %incoming.peer.short(), ?reason, "refused a peer");
     incoming.refuse(reason);

@@ -1,98 +1,179 @@
-//! The worker's connection: dialled again with jittered back-off for as long as the worker lives.
+//! The worker's connections: one to every supervisor of the grid, dialled again with jittered back-off for as
+//! long as the worker lives. It attaches to the one that leads; the others are there for when that ends.
 
 use super::Input;
 use super::beats::Beats;
+use crate::known::Known;
+use crate::pause::Pause;
 use hedge_model::msg::{Role, StatusRequest, ToWorker, Welcome};
+use hedge_model::{PeerAddr, PeerId};
 use hedge_net::{BeatReceiver, CloseReason, Hello, Link, Net, NetError, Ticket};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
-const BACK_OFF_MIN: Duration = Duration::from_millis(20);
-const BACK_OFF_MAX: Duration = Duration::from_secs(2);
 /// Questions for signs of life taken from the transport at once.
 const QUESTIONS_AT_ONCE: usize = 8;
 
-pub(super) struct Dialler {
+/// Keeps a connection to every supervisor. The connections end with it.
+pub(super) struct Links {
+    dialler: Arc<Dialler>,
+    runtime: Handle,
+    known: Known,
+    keepers: HashMap<PeerId, (PeerAddr, AbortHandle)>,
+}
+
+struct Dialler {
     net: Net,
-    ticket: Ticket,
+    hello: Hello,
     inputs: mpsc::Sender<Input>,
     beats: Beats,
+    conns: AtomicU64,
+}
+
+impl Links {
+    /// Starts to dial all supervisors that are known; the tasks run on `runtime`.
+    pub fn start(
+        net: Net,
+        ticket: &Ticket,
+        known: Known,
+        inputs: mpsc::Sender<Input>,
+        beats: Beats,
+        runtime: Handle,
+    ) -> Self {
+        let hello = Hello {
+            role: Role::Worker,
+            proof: Some(ticket.secret),
+            payload: Vec::new(),
+        };
+        let conns = AtomicU64::new(0);
+        let mut links = Self {
+            dialler: Arc::new(Dialler {
+                net,
+                hello,
+                inputs,
+                beats,
+                conns,
+            }),
+            runtime,
+            keepers: HashMap::new(),
+            known,
+        };
+        let all = links.known.load();
+        links.keep(&all);
+        links
+    }
+
+    /// The supervisors are these now. Says whether that is news.
+    pub fn update(&mut self, supervisors: &[PeerAddr]) -> bool {
+        let same = supervisors.len() == self.keepers.len()
+            && supervisors.iter().all(|addr| {
+                let known = self.keepers.get(&addr.peer);
+                known.is_some_and(|(at, _)| at == addr)
+            });
+        if !same && !supervisors.is_empty() {
+            self.known.save(supervisors);
+            self.keep(supervisors);
+        }
+        !same
+    }
+
+    fn keep(&mut self, supervisors: &[PeerAddr]) {
+        self.keepers.retain(|peer, (_, keeper)| {
+            let stays = supervisors.iter().any(|addr| addr.peer == *peer);
+            if !stays {
+                keeper.abort();
+            }
+            stays
+        });
+        for addr in supervisors {
+            let known = self.keepers.get(&addr.peer);
+            if known.is_some_and(|(at, _)| at == addr) {
+                continue;
+            }
+            let keeper = self.dialler.clone().keep_connected(addr.clone());
+            let keeper = self.runtime.spawn(keeper).abort_handle();
+            if let Some((_, old)) = self.keepers.insert(addr.peer, (addr.clone(), keeper)) {
+                old.abort();
+            }
+        }
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.keepers.values().for_each(|(_, keeper)| keeper.abort());
+    }
 }
 
 impl Dialler {
-    pub fn new(net: Net, ticket: Ticket, inputs: mpsc::Sender<Input>, beats: Beats) -> Self {
-        Self {
-            net,
-            ticket,
-            inputs,
-            beats,
-        }
-    }
-
-    pub async fn keep_connected(self) {
-        let hello = Hello {
-            role: Role::Worker,
-            proof: Some(self.ticket.secret),
-            payload: Vec::new(),
-        };
-        let mut wait = BACK_OFF_MIN;
+    async fn keep_connected(self: Arc<Self>, addr: PeerAddr) {
+        let mut pause = Pause::new();
         let mut told = false;
-        for conn in 1.. {
-            match self.dial(&hello).await {
+        loop {
+            match self.dial(&addr).await {
                 Ok((link, welcome)) => {
-                    (wait, told) = (BACK_OFF_MIN, false);
-                    if self.serve(conn, link, welcome).await.is_err() {
+                    (pause, told) = (Pause::new(), false);
+                    let conn = self.conns.fetch_add(1, Ordering::Relaxed) + 1;
+                    let guard = Unlinked {
+                        conn,
+                        inputs: Some(self.inputs.clone()),
+                        answering: None,
+                    };
+                    if self.serve(guard, link, welcome).await.is_err() {
                         return;
                     }
                 }
                 Err(NetError::Closed(reason)) if !reason.may_retry() => {
-                    _ = self
-                        .inputs
-                        .send(Input::Rejected(format!("not let in: {reason}")))
-                        .await;
-                    return;
+                    let rejected = Input::Rejected {
+                        by: addr.peer,
+                        why: format!("not let in: {reason}"),
+                    };
+                    if self.inputs.send(rejected).await.is_err() {
+                        return;
+                    }
+                    pause.longest();
                 }
-                Err(error) if told => tracing::debug!(%error, "still no supervisor"),
+                Err(NetError::Closed(CloseReason::NotLeader)) => {
+                    tracing::debug!(peer = %addr.peer.short(), "this supervisor does not know this worker yet");
+                }
+                Err(error) if told => tracing::debug!(%error, "still no answer"),
                 Err(error) => {
                     told = true;
                     tracing::info!(%error, "no supervisor answers; trying again until one does");
                 }
             }
-            tokio::time::sleep(jittered(wait)).await;
-            wait = (wait * 2).min(BACK_OFF_MAX);
+            pause.wait().await;
         }
     }
 
-    async fn dial(&self, hello: &Hello) -> Result<(Link, Welcome), NetError> {
-        let mut last = NetError::Closed(CloseReason::Lost);
-        for addr in &self.ticket.supervisors {
-            match self.net.connect(addr, hello).await {
-                Ok((link, welcome)) => match postcard::from_bytes(&welcome) {
-                    Ok(welcome) => return Ok((link, welcome)),
-                    Err(_) => last = NetError::Closed(CloseReason::Malformed),
-                },
-                Err(error) => last = error,
-            }
+    async fn dial(&self, addr: &PeerAddr) -> Result<(Link, Welcome), NetError> {
+        let (link, welcome) = self.net.connect(addr, &self.hello).await?;
+        match postcard::from_bytes(&welcome) {
+            Ok(welcome) => Ok((link, welcome)),
+            Err(_) => Err(NetError::Closed(CloseReason::Malformed)),
         }
-        Err(last)
     }
 
-    /// Reads orders and sends beats until the connection ends; an error when the worker has ended.
-    async fn serve(&self, conn: u64, link: Link, welcome: Welcome) -> Result<(), ()> {
+    /// Reads orders until the connection ends; an error when the worker has ended.
+    async fn serve(&self, mut guard: Unlinked, link: Link, welcome: Welcome) -> Result<(), ()> {
         let Link {
             sender,
             mut receiver,
             beats,
         } = link;
+        let conn = guard.conn;
         let linked = Input::Linked {
             sender: sender.clone(),
             conn,
-            epoch: welcome.epoch,
+            welcome,
         };
         self.inputs.send(linked).await.map_err(drop)?;
-        self.beats
-            .connect(conn, sender.clone(), welcome.beat_interval);
         let answering = tokio::spawn(answer(self.beats.clone(), conn, beats));
+        guard.answering = Some(answering.abort_handle());
         while let Ok(orders) = receiver.recv::<ToWorker>().await {
             for order in &orders {
                 if let ToWorker::Beat(plan) = order {
@@ -104,10 +185,10 @@ impl Dialler {
                 .await
                 .map_err(drop)?;
         }
-        answering.abort();
-        self.beats.disconnect(conn);
         let reason = sender.closed().await;
         tracing::info!(%reason, "connection closed");
+        guard.inputs = None;
+        self.beats.disconnect(conn);
         self.inputs
             .send(Input::Unlinked { conn })
             .await
@@ -115,7 +196,27 @@ impl Dialler {
     }
 }
 
-/// Answers the supervisor's questions for signs of life where they arrive.
+/// Says that a connection is gone, also where its task was ended.
+struct Unlinked {
+    conn: u64,
+    inputs: Option<mpsc::Sender<Input>>,
+    answering: Option<AbortHandle>,
+}
+
+impl Drop for Unlinked {
+    fn drop(&mut self) {
+        if let Some(answering) = &self.answering {
+            answering.abort();
+        }
+        if let Some(inputs) = self.inputs.take() {
+            let conn = self.conn;
+            // Only where the list of supervisors has changed, which the loop itself said.
+            _ = inputs.try_send(Input::Unlinked { conn });
+        }
+    }
+}
+
+/// Answers a supervisor's questions for signs of life where they arrive.
 async fn answer(beats: Beats, conn: u64, mut questions: BeatReceiver) {
     let mut batch = vec![bytes::Bytes::new(); QUESTIONS_AT_ONCE];
     while let Ok(count) = questions.recv(&mut batch).await {
@@ -125,11 +226,4 @@ async fn answer(beats: Beats, conn: u64, mut questions: BeatReceiver) {
             }
         }
     }
-}
-
-/// Between half of `wait` and all of it, so that many workers do not come back at one moment.
-fn jittered(wait: Duration) -> Duration {
-    let mut byte = [0; 1];
-    _ = getrandom::fill(&mut byte);
-    wait / 2 + wait * u32::from(byte[0]) / 510
 }

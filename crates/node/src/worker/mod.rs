@@ -8,15 +8,18 @@ mod link;
 use crate::clock::Clock;
 use crate::folders::make_private;
 use crate::frames::send;
+use crate::known::Known;
 use crate::transport::Threads;
 use crate::{Folders, NodeError};
 use attempt::{Attempts, StageResult, Tools};
-use beats::Beats;
 use hedge_core::worker::{Action, Event};
 use hedge_exec::{Priority, ScratchPool, Spawner, SpawnerConfig};
-use hedge_model::msg::{FromWorker, Phase, ToWorker, WorkerInfo};
-use hedge_model::{AttemptId, Epoch, Resources};
+use hedge_model::msg::{FromWorker, Phase, ToWorker, Welcome, WorkerInfo};
+use hedge_model::{AttemptId, Epoch, PeerAddr, PeerId, Resources};
 use hedge_net::{DataServer, DataStore, Fetcher, LinkSender, Net, NetConfig, Ticket, Trust};
+use beats::Beats;
+use link::Links;
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,7 +87,7 @@ enum Input {
     Linked {
         sender: LinkSender,
         conn: u64,
-        epoch: Epoch,
+        welcome: Welcome,
     },
     Orders {
         conn: u64,
@@ -93,8 +96,11 @@ enum Input {
     Unlinked {
         conn: u64,
     },
-    /// The grid does not let this worker in; trying again would not help.
-    Rejected(String),
+    /// A supervisor does not let this worker in; trying again would not help.
+    Rejected {
+        by: PeerId,
+        why: String,
+    },
     /// The store of content works no more.
     Broken(String),
     Core(Event),
@@ -122,21 +128,23 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
     let scratch = ScratchPool::open(config.dir.join("scratch"))?;
     let spawner = Spawner::start(spawner_config(&config, &scratch)).await?;
     let store = DataStore::open(&config.dir.join("content")).await?;
-    let trust = Trust::new(config.ticket.supervisors.iter().map(|addr| addr.peer));
-    let server = DataServer::new(store.clone(), trust);
+    let known = Known::of_ticket(&config.dir, &config.ticket);
+    let trust = Trust::new(known.load().iter().map(|addr| addr.peer));
+    let server = DataServer::new(store.clone(), trust.clone());
     let mut net_config = NetConfig::new(key, config.listen);
     net_config.data = Some((server, content.handle()));
     let net = transport.run(Net::bind(net_config)).await??;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
     started(Drain(inputs.clone()));
     let beats = Beats::start()?;
-    let dialler = link::Dialler::new(
+    let links = Links::start(
         net.clone(),
-        config.ticket.clone(),
+        &config.ticket,
+        known,
         inputs.clone(),
         beats.clone(),
+        transport.handle(),
     );
-    transport.spawn(dialler.keep_connected());
     let fetcher = Fetcher::new(net.clone(), store.clone(), content.handle());
     let tools = Arc::new(Tools {
         spawner,
@@ -150,6 +158,10 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
         info: inventory::info(&config, net.local_addr()),
         core: hedge_core::worker::Worker::new(config.resources),
         clock: Clock::start(hedge_model::Time(0)),
+        links,
+        trust,
+        epoch: Epoch(0),
+        warm: HashMap::new(),
         link: None,
         attempts: Attempts::default(),
         beats,
@@ -177,11 +189,30 @@ fn spawner_config(config: &WorkerConfig, scratch: &ScratchPool) -> SpawnerConfig
     spawner
 }
 
+/// A connection to a supervisor, whether it leads or not.
+struct Warm {
+    sender: LinkSender,
+    beat_interval: Duration,
+}
+
+/// The connection to the supervisor that leads.
+struct Leader {
+    conn: u64,
+    sender: LinkSender,
+    epoch: Epoch,
+}
+
 struct Loop {
     info: WorkerInfo,
     core: hedge_core::worker::Worker,
     clock: Clock,
-    link: Option<(u64, LinkSender, Epoch)>,
+    links: Links,
+    trust: Trust,
+    /// Connections by number, with what each has to say about beats.
+    warm: HashMap<u64, Warm>,
+    link: Option<Leader>,
+    /// The highest in which a supervisor said that it leads.
+    epoch: Epoch,
     attempts: Attempts,
     beats: Beats,
     tools: Arc<Tools>,
@@ -203,7 +234,9 @@ impl Loop {
             }
             for input in batch.drain(..) {
                 match input {
-                    Input::Rejected(why) => return Err(NodeError::NotAllowed(why)),
+                    // The one that leads is right where another does not know this worker.
+                    Input::Rejected { by, .. } if self.led_by_other_than(by) => {}
+                    Input::Rejected { why, .. } => return Err(NodeError::NotAllowed(why)),
                     Input::Broken(why) => {
                         self.flush();
                         return Err(NodeError::Other(format!(
@@ -239,38 +272,28 @@ impl Loop {
             Input::Linked {
                 sender,
                 conn,
-                epoch,
+                welcome,
             } => {
-                let fresh = self.tools.fresh();
-                let holds = self
-                    .tools
-                    .store
-                    .list()
-                    .into_iter()
-                    .map(|(hash, _)| hash)
-                    .filter(|hash| !fresh.contains(hash))
-                    .collect();
-                let info = WorkerInfo {
-                    holds,
-                    in_hand: self.core.in_hand(),
-                    ..self.info.clone()
-                };
-                self.tell.clear();
-                self.tell.push(FromWorker::Attach(Box::new(info)));
-                self.link = Some((conn, sender, epoch));
-                self.feed(Event::Connected(epoch));
+                if self.link.is_none() {
+                    self.heard_of(&welcome.supervisors);
+                }
+                let beat_interval = welcome.beat_interval;
+                self.warm.insert(
+                    conn,
+                    Warm {
+                        sender,
+                        beat_interval,
+                    },
+                );
             }
             Input::Orders { conn, orders } => {
-                let Some((_, _, epoch)) = self.link.as_ref().filter(|(at, ..)| *at == conn) else {
-                    return;
-                };
-                let epoch = *epoch;
                 for order in orders {
-                    self.feed(Event::Order(epoch, order));
+                    self.on_order(conn, order);
                 }
             }
             Input::Unlinked { conn } => {
-                if self.link.as_ref().is_some_and(|(at, ..)| *at == conn) {
+                self.warm.remove(&conn);
+                if self.is_led_over(conn) {
                     self.link = None;
                     self.feed(Event::Disconnected);
                 }
@@ -292,7 +315,76 @@ impl Loop {
                 self.leave_by.get_or_insert(Instant::now() + DRAIN_LIMIT);
                 self.feed(Event::Drain);
             }
-            Input::Rejected(_) | Input::Broken(_) => {}
+            Input::Rejected { .. } | Input::Broken(_) => {}
+        }
+    }
+
+    fn is_led_over(&self, conn: u64) -> bool {
+        self.link.as_ref().is_some_and(|link| link.conn == conn)
+    }
+
+    fn led_by_other_than(&self, peer: PeerId) -> bool {
+        let link = self.link.as_ref();
+        link.is_some_and(|link| link.sender.peer() != peer && !link.sender.is_closed())
+    }
+
+    /// What concerns connections is done here; the rest is the core's, from the one that leads alone.
+    fn on_order(&mut self, conn: u64, order: ToWorker) {
+        let led_here = self.is_led_over(conn);
+        match order {
+            ToWorker::Lead(epoch) => self.attach(conn, epoch),
+            ToWorker::Supervisors(all) if led_here || self.link.is_none() => self.heard_of(&all),
+            ToWorker::Revoked(peers) if led_here => {
+                peers.into_iter().for_each(|peer| self.trust.revoke(peer));
+            }
+            ToWorker::Supervisors(_) | ToWorker::Revoked(_) => {}
+            order => {
+                let link = self.link.as_ref().filter(|link| link.conn == conn);
+                if let Some(epoch) = link.map(|link| link.epoch) {
+                    self.feed(Event::Order(epoch, order));
+                }
+            }
+        }
+    }
+
+    /// A supervisor says that it leads: the highest epoch is right, and of one epoch the newest connection.
+    fn attach(&mut self, conn: u64, epoch: Epoch) {
+        let Some(warm) = self.warm.get(&conn) else {
+            return;
+        };
+        if epoch < self.epoch || (epoch == self.epoch && self.is_led_over(conn)) {
+            return;
+        }
+        self.epoch = epoch;
+        self.beats
+            .connect(conn, warm.sender.clone(), warm.beat_interval);
+        let leader = Leader {
+            conn,
+            sender: warm.sender.clone(),
+            epoch,
+        };
+        tracing::info!(supervisor = %leader.sender.peer().short(), epoch = epoch.0, "attached");
+        if self.link.replace(leader).is_some() {
+            self.feed(Event::Disconnected);
+        }
+        let fresh = self.tools.fresh();
+        let holds = self.tools.store.list().into_iter();
+        let holds = holds.map(|(hash, _)| hash);
+        let info = WorkerInfo {
+            holds: holds.filter(|hash| !fresh.contains(hash)).collect(),
+            in_hand: self.core.in_hand(),
+            ..self.info.clone()
+        };
+        self.tell.clear();
+        self.tell.push(FromWorker::Attach(Box::new(info)));
+        self.feed(Event::Connected(epoch));
+    }
+
+    /// The supervisors of the grid are these now.
+    fn heard_of(&mut self, supervisors: &[PeerAddr]) {
+        if !supervisors.is_empty() && self.links.update(supervisors) {
+            self.trust
+                .set_supervisors(supervisors.iter().map(|addr| addr.peer));
         }
     }
 
@@ -348,19 +440,15 @@ impl Loop {
     fn flush(&mut self) {
         self.tell_by = None;
         let batch = std::mem::take(&mut self.tell);
-        let Some((_, sender, _)) = &self.link else {
-            return;
-        };
-        if batch.is_empty() {
-            return;
+        if let Some(link) = self.link.as_ref().filter(|_| !batch.is_empty()) {
+            send(&link.sender, &batch);
         }
-        send(sender, &batch);
     }
 
     async fn leave(mut self) -> Result<(), NodeError> {
         self.flush();
-        if let Some((_, sender, _)) = self.link.take() {
-            sender.finish(LEAVE_WITHIN).await;
+        if let Some(link) = self.link.take() {
+            link.sender.finish(LEAVE_WITHIN).await;
         }
         Ok(())
     }

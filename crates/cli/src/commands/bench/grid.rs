@@ -1,16 +1,16 @@
 //! A grid to be measured: supervisor and workers as processes of their own.
 
 use crate::exit::Failure;
-use hedge_model::msg::{Reply, Request};
+use hedge_model::msg::{Reply, Request, Role};
 use hedge_model::spec::{CriticalRule, Draft, Group, Qos};
 use hedge_model::view::{JobState, JobView};
 use hedge_model::{JobId, JobSpec};
 use hedge_node::Folders;
 use hedge_node::client::{Client, Target, new_key};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long a process may take to be ready.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -59,12 +59,52 @@ impl Process {
     }
 }
 
+/// What a grid is to be made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// How many workers.
+    pub workers: u16,
+    /// CPUs of each.
+    pub cpus: u32,
+    /// Further arguments of each.
+    pub args: &'a [&'a str],
+    /// Whether the supervisor's journal is in memory.
+    pub in_memory: bool,
+    /// How many supervisors.
+    pub supervisors: u16,
+    /// Whether they use the fast timeouts.
+    pub fast: bool,
+}
+
+impl Plan<'_> {
+    fn supervisor(&self) -> Vec<&'static str> {
+        let mut line = vec!["supervisor", "--listen", "127.0.0.1:0"];
+        line.extend(self.in_memory.then_some("--in-memory"));
+        line.extend(self.fast.then_some("--fast"));
+        line
+    }
+
+    /// One supervisor with its journal on disk.
+    pub fn new(workers: u16, cpus: u32) -> Self {
+        Self {
+            workers,
+            cpus,
+            args: &[],
+            in_memory: false,
+            supervisors: 1,
+            fast: false,
+        }
+    }
+}
+
 /// A running grid.
 pub struct Grid {
     /// Open for the whole measurement.
     pub client: Client,
-    /// Its supervisor.
+    /// Its supervisor, the first of its group.
     pub supervisor: Process,
+    /// The others of its group.
+    pub others: Vec<Process>,
     /// Its workers.
     pub workers: Vec<Process>,
     /// Where it keeps what it has; removed at the end.
@@ -72,17 +112,23 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Starts a supervisor and `workers` workers with `cpus` each, and waits until all have joined.
+    /// Starts what the plan says, and waits until all have joined.
     ///
     /// # Errors
     /// A process does not start or does not join in time.
-    pub async fn start(workers: u16, cpus: u32, args: &[&str]) -> Result<Grid, Failure> {
+    pub async fn start(plan: Plan<'_>) -> Result<Grid, Failure> {
         let dir = tempfile::Builder::new().prefix("hedge-bench-").tempdir();
         let dir =
             dir.map_err(|error| Failure::Local(format!("no folder for the grid: {error}")))?;
         let folders = Folders::new(Some(dir.path().to_owned()))
             .map_err(|error| Failure::Local(error.to_string()))?;
-        let supervisor = start(dir.path(), &["supervisor", "--listen", "127.0.0.1:0"], None)?;
+        let memory: &[&str] = if plan.in_memory {
+            &["--in-memory"]
+        } else {
+            &[]
+        };
+        let line = [&["supervisor", "--listen", "127.0.0.1:0"], memory].concat();
+        let supervisor = start(dir.path(), &line, None)?;
         let ticket = folders.worker_ticket();
         wait(
             async || ticket.exists().then_some(()),
@@ -91,9 +137,11 @@ impl Grid {
         .await?;
         let secret =
             std::fs::read_to_string(&ticket).map_err(|error| Failure::Local(error.to_string()))?;
-        let cpus = cpus.to_string();
+        let client = Client::connect(Target::Local(folders)).await?;
+        let others = join_others(&client, dir.path(), plan).await?;
+        let cpus = plan.cpus.to_string();
         let mut started = Vec::new();
-        for number in 0..workers {
+        for number in 0..plan.workers {
             let mut line = vec![
                 "worker",
                 "--join",
@@ -103,22 +151,22 @@ impl Grid {
                 "--listen",
                 "127.0.0.1:0",
             ];
-            line.extend(args);
+            line.extend(plan.args);
             started.push(start(
                 &dir.path().join(number.to_string()),
                 &line,
                 Some(&secret),
             )?);
         }
-        let client = Client::connect(Target::Local(folders)).await?;
         let joined = async || match client.ask(Request::Workers).await {
-            Ok(Reply::Workers(all)) if all.len() >= workers.into() => Some(()),
+            Ok(Reply::Workers(all)) if all.len() >= plan.workers.into() => Some(()),
             _ => None,
         };
         wait(joined, "the workers").await?;
         Ok(Grid {
             client,
             supervisor,
+            others,
             workers: started,
             dir,
         })
@@ -152,6 +200,75 @@ impl Grid {
             )),
         }
     }
+}
+
+impl Grid {
+    /// The folder of the supervisor with this number, the first being 0.
+    pub fn supervisor_dir(&self, number: usize) -> PathBuf {
+        match number {
+            0 => self.dir.path().to_owned(),
+            number => self.dir.path().join(format!("supervisor-{number}")),
+        }
+    }
+
+    /// Its process.
+    pub fn supervisor(&mut self, number: usize) -> &mut Process {
+        match number {
+            0 => &mut self.supervisor,
+            number => &mut self.others[number - 1],
+        }
+    }
+
+    /// Kills a supervisor; gives the moment.
+    pub fn kill_supervisor(&mut self, number: usize) -> SystemTime {
+        let process = self.supervisor(number);
+        let at = SystemTime::now();
+        let _ = process.0.kill();
+        let _ = process.0.wait();
+        at
+    }
+
+    /// Starts a supervisor again in its folder.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn restart_supervisor(&mut self, number: usize, plan: Plan<'_>) -> Result<(), Failure> {
+        let dir = self.supervisor_dir(number);
+        *self.supervisor(number) = start(&dir, &plan.supervisor(), None)?;
+        Ok(())
+    }
+}
+
+/// Starts the other supervisors and waits until all have their votes.
+async fn join_others(client: &Client, dir: &Path, plan: Plan<'_>) -> Result<Vec<Process>, Failure> {
+    let all = plan.supervisors;
+    let mut others = Vec::new();
+    for number in 1..all {
+        let request = Request::Ticket {
+            role: Role::Supervisor,
+            valid_for: None,
+            uses: Some(1),
+        };
+        let Reply::Ticket(ticket) = client.ask(request).await? else {
+            return Err(super::super::unexpected());
+        };
+        let mut line = plan.supervisor();
+        line.extend(["--join", "-"]);
+        let dir = dir.join(format!("supervisor-{number}"));
+        others.push(start(&dir, &line, Some(&ticket))?);
+    }
+    let votes = async || {
+        let Ok(Reply::Members(members)) = client.ask(Request::Members).await else {
+            return None;
+        };
+        let places = members.iter().filter_map(|member| member.place.as_deref());
+        let voters = places.filter(|place| *place != "learner").count();
+        (voters >= all.into()).then_some(())
+    };
+    if all > 1 {
+        wait(votes, "the other supervisors").await?;
+    }
+    Ok(others)
 }
 
 /// A job of `count` tasks like this one.
@@ -196,7 +313,11 @@ fn start(dir: &Path, args: &[&str], ticket: Option<&str>) -> Result<Process, Fai
     Ok(Process(child))
 }
 
-async fn wait<T>(mut look: impl AsyncFnMut() -> Option<T>, what: &str) -> Result<T, Failure> {
+/// Looks again and again until there is something.
+///
+/// # Errors
+/// Nothing for longer than a process may take to be ready.
+pub async fn wait<T>(mut look: impl AsyncFnMut() -> Option<T>, what: &str) -> Result<T, Failure> {
     let since = Instant::now();
     while since.elapsed() < START_MAX {
         if let Some(found) = look().await {

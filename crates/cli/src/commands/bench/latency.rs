@@ -1,6 +1,6 @@
 //! `hedge bench latency`: from submission to result, one small task at a time.
 
-use super::grid::{Grid, job};
+use super::grid::{Grid, Plan, job};
 use super::{lines, quantile, raw, rounded};
 use crate::commands::{Context, block_on};
 use crate::exit::{Exit, Failure};
@@ -51,7 +51,7 @@ pub fn run(context: &Context, count: u32) -> Result<Exit, Failure> {
 }
 
 async fn measure(count: u32) -> Result<Figures, Failure> {
-    let grid = Grid::start(1, 4, &[]).await?;
+    let grid = Grid::start(Plan::new(1, 4)).await?;
     let process = Group::program("true", &["/usr/bin/true"]);
     let noop = Group {
         runtime: Runtime::Noop,

@@ -3,10 +3,11 @@
 mod grid;
 mod latency;
 mod raw;
+mod recovery;
 mod tasks;
 
 use super::Context;
-use crate::args::Bench;
+use crate::args::{Bench, BenchKind};
 use crate::exit::{Exit, Failure};
 
 /// Measures on a grid of its own, on loopback.
@@ -19,7 +20,21 @@ pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
             runtime,
             count,
             workers,
-        } => tasks::run(context, *runtime, *count, *workers),
+            in_memory,
+            supervisors,
+        } => {
+            let plan = grid::Plan {
+                in_memory: *in_memory,
+                supervisors: *supervisors,
+                ..grid::Plan::new(*workers, 1)
+            };
+            tasks::run(context, *runtime, *count, plan)
+        }
+        Bench::Recovery {
+            kind: BenchKind::Leader,
+            runs,
+            fast,
+        } => recovery::leader::run(context, *runs, *fast),
         Bench::Latency { count } => latency::run(context, *count),
     }
 }

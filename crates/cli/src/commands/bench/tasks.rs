@@ -1,6 +1,6 @@
 //! `hedge bench tasks`: tasks a second.
 
-use super::grid::{Grid, job};
+use super::grid::{Grid, Plan, job};
 use super::{lines, raw, rounded};
 use crate::args::BenchRuntime;
 use crate::commands::{Context, block_on};
@@ -20,6 +20,8 @@ struct ProcessFigures {
     runtime: &'static str,
     count: u32,
     workers: u16,
+    supervisors: u16,
+    in_memory: bool,
     in_flight: u32,
     tasks_per_s: f64,
     no_sandbox_tasks_per_s: f64,
@@ -35,6 +37,8 @@ struct NoopFigures {
     runtime: &'static str,
     count: u32,
     workers: u16,
+    supervisors: u16,
+    in_memory: bool,
     tasks_per_s: f64,
     supervisor_cpu_us_per_task: f64,
     worker_cpu_us_per_task: f64,
@@ -51,11 +55,11 @@ pub fn run(
     context: &Context,
     runtime: BenchRuntime,
     count: u32,
-    workers: u16,
+    plan: Plan<'_>,
 ) -> Result<Exit, Failure> {
     match runtime {
         BenchRuntime::Process => {
-            let figures = block_on(process(count, workers))?;
+            let figures = block_on(process(count, plan))?;
             context.look.print(&figures, || {
                 lines(&[
                     format!(
@@ -80,7 +84,7 @@ pub fn run(
             Ok(Exit::Done)
         }
         BenchRuntime::Noop => {
-            let figures = block_on(noop(count, workers))?;
+            let figures = block_on(noop(count, plan))?;
             context.look.print(&figures, || lines(&[
                     format!("tasks a second        {:>8.0}", figures.tasks_per_s),
                     format!("supervisor CPU        {:>8.1} µs a task", figures.supervisor_cpu_us_per_task),
@@ -95,11 +99,14 @@ pub fn run(
     }
 }
 
-async fn process(count: u32, workers: u16) -> Result<ProcessFigures, Failure> {
+async fn process(count: u32, plan: Plan<'_>) -> Result<ProcessFigures, Failure> {
+    let workers = plan.workers;
     let cpus = IN_FLIGHT.div_ceil(workers.into());
     let in_flight = cpus * u32::from(workers);
-    let grid = Grid::start(workers, cpus, &[]).await?;
-    let open = Grid::start(workers, cpus, &["--no-sandbox"]).await?;
+    let plan = Plan { cpus, ..plan };
+    let grid = Grid::start(plan).await?;
+    let args = &["--no-sandbox"];
+    let open = Grid::start(Plan { args, ..plan }).await?;
     let spec = job(
         Group::program("true", &["/usr/bin/true"]),
         count.div_ceil(ROUNDS),
@@ -117,6 +124,8 @@ async fn process(count: u32, workers: u16) -> Result<ProcessFigures, Failure> {
         runtime: "process",
         count: tasks * ROUNDS,
         workers,
+        supervisors: plan.supervisors,
+        in_memory: plan.in_memory,
         in_flight,
         tasks_per_s: rate(ours),
         no_sandbox_tasks_per_s: rate(unboxed),
@@ -131,12 +140,13 @@ async fn process(count: u32, workers: u16) -> Result<ProcessFigures, Failure> {
     })
 }
 
-async fn noop(count: u32, workers: u16) -> Result<NoopFigures, Failure> {
+async fn noop(count: u32, plan: Plan<'_>) -> Result<NoopFigures, Failure> {
+    let workers = plan.workers;
     let group = Group {
         runtime: Runtime::Noop,
         ..Group::program("noop", &["noop"])
     };
-    let alone = Grid::start(0, 1, &[]).await?;
+    let alone = Grid::start(Plan { workers: 0, ..plan }).await?;
     let idle = alone.supervisor.resident();
     alone
         .client
@@ -147,7 +157,11 @@ async fn noop(count: u32, workers: u16) -> Result<NoopFigures, Failure> {
         .await?;
     let waiting = alone.supervisor.resident();
     drop(alone);
-    let grid = Grid::start(workers, IN_FLIGHT, &[]).await?;
+    let grid = Grid::start(Plan {
+        cpus: IN_FLIGHT,
+        ..plan
+    })
+    .await?;
     let spec = job(group, count)?;
     let all = |grid: &Grid| {
         grid.workers
@@ -162,6 +176,8 @@ async fn noop(count: u32, workers: u16) -> Result<NoopFigures, Failure> {
         runtime: "noop",
         count,
         workers,
+        supervisors: plan.supervisors,
+        in_memory: plan.in_memory,
         tasks_per_s: rounded(f64::from(count) / time.as_secs_f64()),
         supervisor_cpu_us_per_task: per_task(grid.supervisor.cpu() - supervisor, f64::from(count)),
         worker_cpu_us_per_task: per_task(all(&grid) - worker, f64::from(count)),

@@ -1,0 +1,3 @@
+//! `hedge bench recovery`: how long work pauses when a part of the grid ends. One module for each kind of end.
+
+pub mod leader;

@@ -1,0 +1,62 @@
+//! `hedge members` and `hedge revoke`: who is in the grid, and who is not any more.
+
+use super::{Context, ask, unexpected};
+use crate::args::{Members, MembersDo, Revoke};
+use crate::exit::{Exit, Failure};
+use crate::show::table::table;
+use hedge_model::msg::{Reply, Request};
+use hedge_model::view::MemberView;
+use serde_json::json;
+
+/// How much of a member's id is shown; enough to name it.
+const ID_SHOWN: usize = 10;
+
+/// Lists members, takes one out, or upgrades the group.
+///
+/// # Errors
+/// The grid cannot be reached, or does not allow it.
+pub fn run(context: &Context, args: Members) -> Result<Exit, Failure> {
+    if let Some(MembersDo::Remove(member)) = args.what {
+        return revoke(context, &member);
+    }
+    context.on_grid(&args.grid, async |client| {
+        if args.upgrade {
+            ask(client, Request::Upgrade).await?;
+            let text = || "the supervisors use the newest format that all of them speak\n".into();
+            context.look.print(&json!({ "upgraded": true }), text)?;
+            return Ok(Exit::Done);
+        }
+        let Reply::Members(members) = ask(client, Request::Members).await? else {
+            return Err(unexpected());
+        };
+        context.look.print(&members, || list(&members))?;
+        Ok(Exit::Done)
+    })
+}
+
+/// Shuts a member out.
+///
+/// # Errors
+/// There is no such member or several are meant, the grid cannot be reached, or does not allow it.
+pub fn revoke(context: &Context, args: &Revoke) -> Result<Exit, Failure> {
+    context.on_grid(&args.grid, async |client| {
+        ask(client, Request::Revoke(args.peer.clone())).await?;
+        let value = json!({ "peer": args.peer, "revoked": true });
+        let text = || format!("{} is a member no more\n", args.peer);
+        context.look.print(&value, text)?;
+        Ok(Exit::Done)
+    })
+}
+
+fn list(members: &[MemberView]) -> String {
+    let row = |member: &MemberView| {
+        vec![
+            member.peer.chars().take(ID_SHOWN).collect(),
+            member.role.clone(),
+            member.place.clone().unwrap_or_default(),
+            if member.connected { "yes" } else { "no" }.to_owned(),
+        ]
+    };
+    let headers = ["MEMBER", "ROLE", "PLACE", "CONNECTED"];
+    table(&headers, members.iter().map(row).collect())
+}

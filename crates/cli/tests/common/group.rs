@@ -1,0 +1,165 @@
+//! Several supervisors on this machine, each in a folder of its own, and workers that know them all.
+
+use super::{Kept, Place, until};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Supervisors of one group, and workers of one CPU each.
+pub struct Group {
+    folder: PathBuf,
+    pub places: Vec<Place>,
+    pub supervisors: Vec<Option<Kept>>,
+    pub workers: Vec<Kept>,
+    worker_ticket: String,
+    /// A client in a folder of its own, as administrator.
+    pub client: Place,
+    ticket: String,
+}
+
+impl Group {
+    /// So many supervisors that vote, and so many workers that are live.
+    pub fn start(folder: &Path, supervisors: usize, workers: usize) -> Group {
+        let first = Place::here(&folder.join("supervisor-0"));
+        let kept = first.supervisor("127.0.0.1:0");
+        let worker_ticket = first.ticket("worker");
+        let ticket = first.ticket("admin");
+        let mut group = Group {
+            folder: folder.to_owned(),
+            places: vec![first],
+            supervisors: vec![Some(kept)],
+            workers: Vec::new(),
+            worker_ticket,
+            client: Place::here(&folder.join("client")),
+            ticket,
+        };
+        for _ in 1..supervisors {
+            group.add_supervisor(&[]);
+        }
+        group.await_voters(supervisors);
+        for _ in 0..workers {
+            group.add_worker(&[]);
+        }
+        group.await_workers(workers);
+        group
+    }
+
+    /// Starts another supervisor; does not wait for it. Gives its number.
+    pub fn add_supervisor(&mut self, args: &[&str]) -> usize {
+        let number = self.places.len();
+        let place = Place::here(&self.folder.join(format!("supervisor-{number}")));
+        let invited = self.ask(&["ticket", "supervisor"]);
+        let ticket = invited["ticket"].as_str().unwrap();
+        let fixed = [
+            "supervisor",
+            "--listen",
+            "127.0.0.1:0",
+            "--json",
+            "--join",
+            ticket,
+        ];
+        let kept = place.start(&[&fixed[..], args].concat());
+        self.places.push(place);
+        self.supervisors.push(Some(kept));
+        number
+    }
+
+    /// Starts another worker; does not wait for it.
+    pub fn add_worker(&mut self, args: &[&str]) {
+        let place = Place::here(&self.folder.join(format!("worker-{}", self.workers.len())));
+        let fixed = [
+            "worker",
+            "--listen",
+            "127.0.0.1:0",
+            "--cpus",
+            "1",
+            "--no-sandbox",
+        ];
+        let own = ["--task-priority", "normal", "--join", &self.worker_ticket];
+        self.workers
+            .push(place.start(&[&fixed[..], &own, args].concat()));
+    }
+
+    /// Kills a supervisor.
+    pub fn kill(&mut self, number: usize) {
+        let kept = self.supervisors[number].take().unwrap();
+        kept.signal("-9");
+    }
+
+    /// Starts a supervisor again in its folder.
+    pub fn restart(&mut self, number: usize) {
+        let kept = self.places[number].start(&["supervisor", "--listen", "127.0.0.1:0", "--json"]);
+        self.supervisors[number] = Some(kept);
+    }
+
+    /// Arguments with the client's ticket.
+    pub fn args<'a>(&'a self, args: &[&'a str]) -> Vec<&'a str> {
+        [args, &["--join", &self.ticket]].concat()
+    }
+
+    /// What the client is told.
+    pub fn ask(&self, args: &[&str]) -> Value {
+        self.client.ask(&self.args(args))
+    }
+
+    /// Places of the supervisors that are members, by their ids.
+    pub fn seats(&self) -> Vec<(String, String)> {
+        let members = self.ask(&["members"]);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let all = members.as_array().unwrap().iter();
+        let all = all.filter(|member| !member["place"].is_null());
+        all.map(|member| (text(&member["peer"]), text(&member["place"])))
+            .collect()
+    }
+
+    pub fn await_voters(&self, count: usize) {
+        until("the supervisors to have their votes", || {
+            let seats = self.seats();
+            let votes = seats.iter().filter(|(_, place)| place != "learner");
+            (votes.count() == count).then_some(())
+        });
+    }
+
+    pub fn await_workers(&self, count: usize) {
+        until("the workers", || {
+            let workers = self.ask(&["workers"]);
+            let workers = workers.as_array().unwrap().iter();
+            let live = workers.filter(|worker| worker["liveness"] == "live");
+            (live.count() == count).then_some(())
+        });
+    }
+
+    /// The number of the supervisor that leads.
+    pub fn leader(&self) -> usize {
+        let id = until("a leader", || {
+            let seats = self.seats().into_iter();
+            seats.into_iter().find(|(_, place)| place == "leader")
+        });
+        (0..self.places.len())
+            .find(|number| self.peer(*number) == id.0)
+            .expect("the leader is one of these")
+    }
+
+    /// A supervisor's id.
+    pub fn peer(&self, number: usize) -> String {
+        let kept = self.supervisors[number].as_ref();
+        let Some(kept) = kept else {
+            return String::new();
+        };
+        until("a supervisor to say who it is", || {
+            let value: Value = serde_json::from_str(&kept.out()).ok()?;
+            Some(value["peer"].as_str().unwrap().to_owned())
+        })
+    }
+
+    /// All that its processes printed, for messages of failing tests.
+    pub fn told(&self) -> String {
+        let all = self.supervisors.iter().flatten().chain(&self.workers);
+        all.map(|kept| format!("--- {}\n", kept.told())).collect()
+    }
+
+    /// Writes a job file for the client.
+    pub fn write_job(&self, parts: &[&str]) {
+        fs::write(self.client.folder.join("job.toml"), parts.concat()).unwrap();
+    }
+}

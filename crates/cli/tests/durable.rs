@@ -1,0 +1,141 @@
+//! One supervisor and its journal on disk: what it has acknowledged outlives it, and damage is told.
+
+mod common;
+
+use common::tasks::Marks;
+use common::{Grid, Place, told, until};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const NO_COPIES: &str = "[qos]\nredundancy = \"none\"\n";
+
+fn journal(place: &Place) -> PathBuf {
+    place.folder.join("state/hedgerow/supervisor/journal")
+}
+
+/// The longest file of a journal.
+fn log_of(folder: &Path) -> PathBuf {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let files = files.filter(|entry| entry.file_type().unwrap().is_file());
+    files
+        .max_by_key(|entry| entry.metadata().unwrap().len())
+        .unwrap()
+        .path()
+}
+
+#[test]
+fn a_supervisor_that_is_killed_goes_on_with_its_jobs() {
+    let folder = tempfile::tempdir().unwrap();
+    let marks = Marks::new(folder.path());
+    let mut grid = Grid::with(folder.path(), 1, &["--no-sandbox", "--cpus", "2"]);
+    let tasks = [
+        marks.task("a", "echo made > a", "outputs = [\"a\"]"),
+        marks.task("b", "true", ""),
+        marks.task(
+            "last",
+            "cat a > sum",
+            "deps = [\"b\"]\ninputs = [{ task = \"a\" }]\noutputs = [\"sum\"]",
+        ),
+    ];
+    let job = [NO_COPIES, &tasks.concat()].concat();
+    fs::write(grid.place.folder.join("job.toml"), job).unwrap();
+    let mut client = grid
+        .place
+        .start(&["submit", "--wait", "--out", "got", "job.toml"]);
+    marks.await_starts("a", 1);
+    marks.await_starts("b", 1);
+    marks.let_go("a");
+    until("the first task", || {
+        let view = grid.place.ask(&["job", "1"]);
+        (view["done"] == 1).then_some(())
+    });
+    for round in 0..2 {
+        grid.supervisor.signal("-9");
+        grid.supervisor.end();
+        grid.supervisor = grid.place.supervisor("127.0.0.1:0");
+        let view = grid.place.ask(&["job", "1"]);
+        assert_eq!(
+            (&view["state"], &view["done"]),
+            (&"running".into(), &1.into()),
+            "{round}"
+        );
+    }
+    marks.let_go("b");
+    marks.await_starts("last", 1);
+    marks.let_go("last");
+    assert_eq!(client.end().code(), Some(0), "{}", client.told());
+    let got = fs::read_to_string(folder.path().join("got/sum")).unwrap();
+    assert_eq!(got, "made\n");
+    for task in ["a", "b", "last"] {
+        assert_eq!(marks.starts(task), 1, "{task}");
+    }
+}
+
+#[test]
+fn tickets_settings_and_ended_jobs_are_remembered_and_forgotten_as_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut grid = Grid::start(folder.path(), 1);
+    grid.place.ask(&["config", "set", "keep_jobs_for", "7days"]);
+    let client = Place::here(&folder.path().join("client"));
+    let ticket = grid.place.ticket("client");
+    let args = ["submit", "--wait", "--join", &ticket, "--", "echo", "hi"];
+    assert_eq!(client.call(&args).status.code(), Some(0));
+    grid.supervisor.signal("-9");
+    grid.supervisor.end();
+    grid.supervisor = grid.place.supervisor("127.0.0.1:0");
+    assert_eq!(
+        grid.place.ask(&["config", "get", "keep_jobs_for"])["value"],
+        "7days"
+    );
+    let jobs = client.ask(&["jobs", "--join", &ticket]);
+    assert_eq!(jobs[0]["state"], "done", "{jobs}");
+    let refused = client.call(&["revoke", "x", "--join", &ticket]);
+    assert_eq!(refused.status.code(), Some(4), "{}", told(&refused));
+    grid.place.ask(&["forget", "1"]);
+    assert_eq!(grid.place.ask(&["jobs"]).as_array().unwrap().len(), 0);
+    // Who did what is on record.
+    let audit = fs::read_to_string(
+        grid.place
+            .folder
+            .join("state/hedgerow/supervisor/audit.jsonl"),
+    );
+    let audit = audit.unwrap();
+    for what in [
+        "set keep_jobs_for = 7days",
+        "ticket client",
+        "submit key",
+        "revoke x",
+        "forget job 1",
+    ] {
+        assert!(audit.contains(what), "{what}: {audit}");
+    }
+    assert!(audit.contains("refused: only an administrator"), "{audit}");
+}
+
+#[test]
+fn a_flipped_byte_keeps_a_supervisor_that_is_alone_from_starting() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut grid = Grid::start(folder.path(), 1);
+    let args = ["submit", "--wait", "--", "true"];
+    assert_eq!(grid.place.call(&args).status.code(), Some(0));
+    grid.supervisor.signal("-9");
+    grid.supervisor.end();
+    let log = log_of(&journal(&grid.place));
+    let whole = fs::read(&log).unwrap();
+    // In the middle of what was written; what follows it may be room that is not used yet.
+    let used = whole.iter().rposition(|byte| *byte != 0).unwrap();
+    let mut flipped = whole.clone();
+    flipped[used / 2] ^= 4;
+    fs::write(&log, &flipped).unwrap();
+    let output = grid.place.call(&["supervisor", "--listen", "127.0.0.1:0"]);
+    assert_ne!(output.status.code(), Some(0));
+    let said = told(&output);
+    assert!(
+        said.contains("hedge journal repair") && said.contains("byte"),
+        "{said}"
+    );
+    assert_eq!(fs::read(&log).unwrap(), flipped, "it was left as it is");
+    fs::write(&log, &whole).unwrap();
+    grid.supervisor = grid.place.supervisor("127.0.0.1:0");
+    assert_eq!(grid.place.ask(&["job", "1"])["state"], "done");
+}

@@ -1,0 +1,131 @@
+//! What a peer remembers between two lives: the supervisors of its grid, and its own port.
+
+use crate::NodeError;
+use crate::folders::write_private;
+use hedge_model::{PeerAddr, PeerId};
+use hedge_net::Ticket;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Supervisors that are remembered, and addresses of each; a group has three or five.
+const SUPERVISORS_MAX: usize = 32;
+const ADDRS_MAX: usize = 32;
+/// Longest file that is read.
+const BYTES_MAX: u64 = 256 << 10;
+
+/// The file with the supervisors of one grid, so that a peer finds them when those of its ticket are gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    path: PathBuf,
+    from_ticket: Vec<PeerAddr>,
+}
+
+impl Known {
+    /// In the folder of a peer that joined with this ticket.
+    pub fn of_ticket(dir: &Path, ticket: &Ticket) -> Self {
+        let grid = ticket.secret_hash().to_string();
+        let name = format!("supervisors-{}", grid.get(..16).unwrap_or(&grid));
+        Self {
+            path: dir.join(name),
+            from_ticket: ticket.supervisors.clone(),
+        }
+    }
+
+    /// In the folder of a supervisor, which is in one grid.
+    pub fn of_group(dir: &Path) -> Self {
+        Self {
+            path: dir.join("supervisors"),
+            from_ticket: Vec::new(),
+        }
+    }
+
+    /// Those that were told last, then those of the ticket.
+    pub fn load(&self) -> Vec<PeerAddr> {
+        let mut all = read(&self.path);
+        for addr in &self.from_ticket {
+            if !all.iter().any(|known| known.peer == addr.peer) {
+                all.push(addr.clone());
+            }
+        }
+        all
+    }
+
+    /// Remembers these. What cannot be written is no reason to stop: the ticket still names some.
+    pub fn save(&self, supervisors: &[PeerAddr]) {
+        let mut text = String::new();
+        for addr in supervisors.iter().take(SUPERVISORS_MAX) {
+            text.push_str(&addr.peer.to_string());
+            for at in addr.addrs.iter().take(ADDRS_MAX) {
+                text.push(' ');
+                text.push_str(&at.to_string());
+            }
+            text.push('\n');
+        }
+        if std::fs::read_to_string(&self.path).is_ok_and(|old| old == text) {
+            return;
+        }
+        if let Err(error) = write_private(&self.path, &text) {
+            tracing::warn!(%error, "the grid's supervisors could not be noted");
+        }
+    }
+}
+
+fn read(path: &Path) -> Vec<PeerAddr> {
+    let short = std::fs::metadata(path).is_ok_and(|meta| meta.len() <= BYTES_MAX);
+    let text = if short {
+        std::fs::read_to_string(path).unwrap_or_default()
+    } else {
+        String::new()
+    };
+    let line = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let peer: PeerId = words.next()?.parse().ok()?;
+        let addrs = words.filter_map(|word| word.parse().ok());
+        Some(PeerAddr {
+            peer,
+            addrs: addrs.take(ADDRS_MAX).collect(),
+        })
+    };
+    text.lines()
+        .filter_map(line)
+        .take(SUPERVISORS_MAX)
+        .collect()
+}
+
+/// The port at which this peer listened last; others look for it there.
+pub(crate) fn last_port(dir: &Path) -> Option<u16> {
+    let text = std::fs::read_to_string(dir.join("port")).ok()?;
+    text.trim().parse().ok().filter(|port| *port != 0)
+}
+
+/// Notes the port.
+pub(crate) fn note_port(dir: &Path, addrs: &[SocketAddr]) -> Result<(), NodeError> {
+    let Some(addr) = addrs.first() else {
+        return Ok(());
+    };
+    write_private(&dir.join("port"), &format!("{}\n", addr.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hedge_model::msg::Role;
+
+    #[test]
+    fn what_was_told_last_comes_before_the_ticket_and_nonsense_is_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let addr = |byte: u8, at: &str| PeerAddr {
+            peer: PeerId([byte; 32]),
+            addrs: vec![at.parse().unwrap()],
+        };
+        let ticket = Ticket::new(Role::Worker, vec![addr(1, "127.0.0.1:1")], None);
+        let known = Known::of_ticket(folder.path(), &ticket);
+        assert_eq!(known.load(), [addr(1, "127.0.0.1:1")]);
+        known.save(&[addr(2, "[::1]:2"), addr(1, "127.0.0.1:3")]);
+        assert_eq!(known.load(), [addr(2, "[::1]:2"), addr(1, "127.0.0.1:3")]);
+        std::fs::write(&known.path, "what\n\n").unwrap();
+        assert_eq!(known.load(), [addr(1, "127.0.0.1:1")]);
+        note_port(folder.path(), &["127.0.0.1:77".parse().unwrap()]).unwrap();
+        assert_eq!(last_port(folder.path()), Some(77));
+    }
+}

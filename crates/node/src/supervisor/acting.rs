@@ -1,0 +1,169 @@
+//! Carrying out what the core wants.
+
+use super::asking::no;
+use super::core_loop::{ConnId, Input, Loop};
+use crate::frames::send;
+use crate::grants::seal;
+use hedge_core::supervisor::{Action, PullFailure};
+use hedge_model::group::ToLeader;
+use hedge_model::msg::{Answer, RefusalKind, Reply, ToWorker};
+use hedge_model::{Hash, PeerId, Source};
+use hedge_net::FetchError;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Files whose list fits into a frame whatever they are called.
+const FILES_SURE_TO_FIT: usize = 10_000;
+/// Hashes of held content that fit into one message to the leader.
+const HOLDINGS_MAX: usize = 250_000;
+
+impl Loop {
+    /// Carries out what the core wants, in its order, with one frame for each peer.
+    pub(super) fn carry_out(&mut self) {
+        let mut orders: BTreeMap<PeerId, Vec<ToWorker>> = BTreeMap::new();
+        let mut answers: BTreeMap<ConnId, Vec<Answer>> = BTreeMap::new();
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                Action::Append { .. } => {} // on its way to the journal
+                Action::Send { to, msg } => {
+                    orders.entry(to).or_default().push(self.sealed(to, msg))
+                }
+                Action::Answer { to, answer } => {
+                    let reply = self.sealed_reply(to, answer.reply);
+                    let over = self.askers.answer(answer.id, reply, &mut answers);
+                    if let Some((asked, reply)) = over {
+                        self.setup.audit.answered(&asked, &reply);
+                    }
+                }
+                Action::Watch { peer, attention } => self.setup.watch.watch(peer, attention),
+                Action::WatchSettings(settings) => self.setup.watch.set(settings),
+                Action::Tell { to, reply } => {
+                    let theirs = self
+                        .clients
+                        .iter()
+                        .filter(|(_, sender)| sender.peer() == to);
+                    for (conn, _) in theirs {
+                        let reply = reply.clone();
+                        answers
+                            .entry(*conn)
+                            .or_default()
+                            .push(Answer { id: 0, reply });
+                    }
+                }
+                Action::ToSupervisor { to, msg } => self.setup.links.tell(to, msg),
+                Action::ToLeader { to, msg } => self.tell_leader(to, msg),
+                Action::TellHoldings { to } => {
+                    let held = self.setup.store.list().into_iter().map(|(hash, _)| hash);
+                    self.tell_leader(to, ToLeader::Holds(held.take(HOLDINGS_MAX).collect()));
+                }
+                Action::Expel(peer) => self.expel(peer),
+                Action::Admit { peer, refused } => self.admit(peer, refused),
+                Action::Pull {
+                    hash,
+                    size,
+                    sources,
+                } => self.pull(hash, size, sources),
+                Action::Drop(hashes) => {
+                    let store = self.setup.store.clone();
+                    tokio::spawn(async move {
+                        for hash in hashes {
+                            _ = store.forget(hash).await;
+                        }
+                    });
+                }
+            }
+        }
+        for (peer, batch) in orders {
+            if let Some(worker) = self.workers.get(&peer) {
+                send(&worker.sender, &batch);
+            }
+        }
+        for (conn, batch) in answers {
+            if let Some(sender) = self.clients.get(&conn) {
+                let batch: Vec<Answer> = batch.into_iter().map(fitting).collect();
+                send(sender, &batch);
+            }
+        }
+    }
+
+    fn tell_leader(&self, to: PeerId, msg: ToLeader) {
+        let over = self.colleagues.get(&to);
+        let over = over.filter(|caller| !caller.link().is_closed());
+        self.setup.links.tell_leader(to, over, msg);
+    }
+
+    /// Adds the grant to what needs one.
+    fn sealed(&self, to: PeerId, msg: ToWorker) -> ToWorker {
+        match msg {
+            ToWorker::Body(body) if !body.blobs.is_empty() => {
+                let mut body = (*body).clone();
+                body.grant = seal(&self.setup.key, to, &body.blobs, self.core.state().epoch());
+                ToWorker::Body(Arc::new(body))
+            }
+            other => other,
+        }
+    }
+
+    fn sealed_reply(&self, to: PeerId, reply: Reply) -> Reply {
+        let epoch = self.core.state().epoch();
+        match reply {
+            Reply::Results(mut view) => {
+                let hashes: Vec<Hash> = view
+                    .files
+                    .iter()
+                    .filter_map(|(_, file)| file.data.hash())
+                    .collect();
+                view.grant = seal(&self.setup.key, to, &hashes, epoch);
+                Reply::Results(view)
+            }
+            Reply::Workers(mut views) => {
+                views
+                    .iter_mut()
+                    .for_each(|view| self.setup.watch.show(view));
+                Reply::Workers(views)
+            }
+            Reply::Log(mut view) => {
+                let hashes: Vec<Hash> = view.log.iter().flat_map(|log| log.blobs()).collect();
+                view.grant = seal(&self.setup.key, to, &hashes, epoch);
+                Reply::Log(view)
+            }
+            other => other,
+        }
+    }
+
+    fn pull(&self, hash: Hash, size: u64, sources: Vec<Source>) {
+        let (fetcher, inputs, room) = (
+            self.setup.fetcher.clone(),
+            self.setup.inputs.clone(),
+            self.pulls.clone(),
+        );
+        tokio::spawn(async move {
+            let _place = room.acquire_owned().await;
+            let result =
+                fetcher
+                    .fetch(hash, size, &sources, None)
+                    .await
+                    .map_err(|error| match error {
+                        FetchError::Local { .. } | FetchError::Damaged { .. } => {
+                            PullFailure::Here(error.to_string())
+                        }
+                        _ => PullFailure::Sources(error.to_string()),
+                    });
+            _ = inputs.send(Input::Pulled { hash, result }).await;
+        });
+    }
+}
+
+/// Lists of files without number do not fit into a frame; whoever asked is told so instead of waiting.
+fn fitting(answer: Answer) -> Answer {
+    let long =
+        matches!(&answer.reply, Reply::Results(view) if view.files.len() > FILES_SURE_TO_FIT);
+    if !long || hedge_net::encode(std::slice::from_ref(&answer)).is_ok() {
+        return answer;
+    }
+    let why = "the results are too many files for one list; let the tasks pack them into fewer";
+    Answer {
+        id: answer.id,
+        reply: no(RefusalKind::Bad, why),
+    }
+}

@@ -1,0 +1,160 @@
+//! What clients ask for, on its way to the core.
+
+use super::askers::Asker;
+use super::core_loop::{Input, Loop};
+use super::spec::{decode, fetch_spec};
+use super::ticket_text;
+use hedge_core::supervisor::{Action, Event};
+use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Request};
+use hedge_model::{Data, JobSpec, PeerAddr, PeerId};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+impl Loop {
+    pub(super) fn ask_here(&mut self, request: Request, reply: oneshot::Sender<Reply>) {
+        self.ask(self.setup.addr.peer, request, Asker::Once(Some(reply)));
+    }
+
+    pub(super) fn watch_here(&mut self, request: Request, replies: mpsc::Sender<Reply>) {
+        self.ask(self.setup.addr.peer, request, Asker::Watch(replies));
+    }
+
+    pub(super) fn ask(&mut self, peer: PeerId, request: Request, asker: Asker) {
+        let role = self.core.state().member(peer);
+        let asked = self.setup.audit.asked(peer, role, &request);
+        let (ask, too_many) = self.askers.add(asker, asked);
+        if too_many {
+            let why = "the supervisor has too many questions open; ask again later";
+            return self.reply(ask, no(RefusalKind::Busy, why));
+        }
+        match request {
+            Request::Submit { key, spec, from } => {
+                let (store, fetcher, inputs, room) = (
+                    self.setup.store.clone(),
+                    self.setup.fetcher.clone(),
+                    self.setup.inputs.clone(),
+                    self.pulls.clone(),
+                );
+                let request = Request::Submit {
+                    key,
+                    spec: spec.clone(),
+                    from: from.clone(),
+                };
+                if let Data::Inline(bytes) = &spec {
+                    let result = decode(bytes).map(|spec| (request, spec));
+                    return self.on_decoded(peer, ask, result);
+                }
+                tokio::spawn(async move {
+                    let _place = room.acquire_owned().await;
+                    let fetched = fetch_spec(&store, &fetcher, &spec, &from).await;
+                    if let Some(hash) = spec.hash() {
+                        // The core knows whether anybody else needs this content, and drops it if not.
+                        let result = Ok(());
+                        _ = inputs.send(Input::Pulled { hash, result }).await;
+                    }
+                    let result = fetched.map(|spec| (request, spec));
+                    _ = inputs.send(Input::Submit { peer, ask, result }).await;
+                });
+            }
+            Request::Ticket {
+                role,
+                valid_for,
+                uses,
+            } => {
+                let mut secret = [0; 16];
+                if getrandom::fill(&mut secret).is_err() {
+                    return self.reply(
+                        ask,
+                        no(RefusalKind::Busy, "the system gives no random bytes"),
+                    );
+                }
+                let valid_s = valid_for.map(|span| span.as_secs());
+                let text = ticket_text(role, self.supervisors_here_first(), secret, valid_s);
+                let secret = Some((hedge_net::secret_hash(&secret), text));
+                let request = Request::Ticket {
+                    role,
+                    valid_for,
+                    uses,
+                };
+                self.feed(Event::Ask {
+                    peer,
+                    ask,
+                    request,
+                    secret,
+                });
+            }
+            request => self.feed(Event::Ask {
+                peer,
+                ask,
+                request,
+                secret: None,
+            }),
+        }
+    }
+
+    pub(super) fn on_decoded(
+        &mut self,
+        peer: PeerId,
+        ask: u64,
+        result: Result<(Request, Arc<JobSpec>), String>,
+    ) {
+        match result {
+            Ok((Request::Submit { key, from, .. }, spec)) => {
+                let here = peer == self.setup.addr.peer;
+                self.feed(Event::Submit {
+                    peer,
+                    ask,
+                    key,
+                    spec: spec.clone(),
+                    from,
+                });
+                if here {
+                    self.notice_local_content(&spec);
+                }
+            }
+            Ok(_) => {}
+            Err(why) => self.reply(ask, no(RefusalKind::Bad, &why)),
+        }
+    }
+
+    /// Whoever submits from within this process has put the inputs into this store. Said after the submission:
+    /// before it, the core knows nobody who needs them.
+    fn notice_local_content(&mut self, spec: &JobSpec) {
+        let files = spec.files().iter().map(|file| &file.data);
+        let stdin = spec
+            .groups()
+            .iter()
+            .filter_map(|group| group.stdin.as_ref());
+        for hash in files.chain(stdin).filter_map(Data::hash) {
+            if self.setup.store.has(hash) {
+                self.feed(Event::Pulled {
+                    hash,
+                    result: Ok(()),
+                });
+            }
+        }
+    }
+
+    /// All supervisors of the grid, this one first.
+    fn supervisors_here_first(&self) -> Vec<PeerAddr> {
+        let me = &self.setup.addr;
+        let mut all = self.core.supervisors();
+        all.retain(|addr| addr.peer != me.peer);
+        all.insert(0, me.clone());
+        all
+    }
+
+    fn reply(&mut self, ask: u64, reply: Reply) {
+        self.actions.push(Action::Answer {
+            to: self.setup.addr.peer,
+            answer: Answer { id: ask, reply },
+        });
+    }
+}
+
+pub(super) fn no(kind: RefusalKind, why: &str) -> Reply {
+    Reply::No(Refusal {
+        kind,
+        why: why.to_owned(),
+    })
+}

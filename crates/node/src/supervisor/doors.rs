@@ -1,0 +1,164 @@
+//! Who comes and goes: peers that want in, their connections, and their ends.
+
+use super::core_loop::{ConnId, From, Loop, Worker};
+use super::{core_loop, peers};
+use crate::supervisor::askers::Asker;
+use hedge_core::supervisor::{Event, NotAdmitted};
+use hedge_model::PeerId;
+use hedge_model::msg::{FromWorker, Request, Role, Welcome};
+use hedge_net::{CloseReason, Incoming, Link};
+
+impl Loop {
+    /// Whether this is the worker's present connection.
+    pub(super) fn is_worker_on(&self, peer: PeerId, conn: ConnId) -> bool {
+        let worker = self.workers.get(&peer);
+        worker.is_some_and(|worker| worker.conn == conn)
+    }
+
+    pub(super) fn on_messages(&mut self, peer: PeerId, conn: ConnId, from: From) {
+        match from {
+            From::Worker(msgs) => self.on_worker(peer, conn, msgs),
+            From::Client(asks) => {
+                for ask in asks {
+                    let watch = matches!(ask.request, Request::Watch(_));
+                    let asker = Asker::Remote {
+                        conn,
+                        ask: ask.id,
+                        watch,
+                    };
+                    self.ask(peer, ask.request, asker);
+                }
+            }
+        }
+    }
+
+    fn on_worker(&mut self, peer: PeerId, conn: ConnId, msgs: Vec<FromWorker>) {
+        if !self.is_worker_on(peer, conn) {
+            return;
+        }
+        for msg in msgs {
+            if let (FromWorker::Attach(info), Some(worker)) = (&msg, self.workers.get_mut(&peer)) {
+                worker.pid = info.pid;
+            }
+            self.feed(Event::FromWorker { peer, msg });
+        }
+    }
+
+    pub(super) fn on_incoming(&mut self, incoming: Incoming) {
+        let (peer, role) = (incoming.peer, incoming.hello.role);
+        // The journal says who the supervisors are; the first of them joined nobody.
+        if role == Role::Supervisor && self.trusted.contains(&peer) {
+            return core_loop::decide(self, incoming, None);
+        }
+        let secret = incoming.hello.proof;
+        let ticket = secret.map(|secret| hedge_net::secret_hash(&secret));
+        self.undecided.entry(peer).or_default().push(incoming);
+        self.feed(Event::Joining { peer, role, ticket });
+    }
+
+    pub(super) fn on_linked(&mut self, peer: PeerId, role: Role, link: Link) {
+        self.last_conn += 1;
+        let conn = self.last_conn;
+        let sender = peers::serve(link, role, conn, self.setup.inputs.clone(), &self.setup.watch);
+        match role {
+            Role::Worker => {
+                let worker = Worker {
+                    conn,
+                    sender,
+                    pid: 0,
+                };
+                if let Some(old) = self.workers.insert(peer, worker) {
+                    old.sender.close(CloseReason::Replaced);
+                    self.setup.watch.unlink(old.conn);
+                    self.feed(Event::Gone { peer });
+                }
+            }
+            Role::Client | Role::Admin | Role::Supervisor => {
+                self.clients.insert(conn, sender);
+            }
+        }
+        self.feed(Event::Linked { peer, role });
+    }
+
+    pub(super) fn on_gone(&mut self, peer: PeerId, conn: ConnId) {
+        if self.is_worker_on(peer, conn) {
+            self.workers.remove(&peer);
+            self.setup.watch.unlink(conn);
+            self.feed(Event::Gone { peer });
+        }
+        if self.clients.remove(&conn).is_some() {
+            let asks = self.askers.forget(conn);
+            self.feed(Event::Unasked(asks));
+            // One peer may have several connections; only with the last is nobody there who waits.
+            let here = self.clients.values().any(|other| other.peer() == peer);
+            if !here && !self.workers.contains_key(&peer) {
+                self.feed(Event::Gone { peer });
+            }
+        }
+    }
+
+    pub(super) fn on_process_ended(&mut self, pid: u32) {
+        let found = self.workers.iter().find(|(_, worker)| worker.pid == pid);
+        if let Some((peer, worker)) = found.map(|(peer, worker)| (*peer, worker)) {
+            worker.sender.close(CloseReason::Lost);
+            let conn = worker.conn;
+            self.on_gone(peer, conn);
+        }
+    }
+
+    pub(super) fn admit(&mut self, peer: PeerId, refused: Option<NotAdmitted>) {
+        let Some(waiting) = self.undecided.get_mut(&peer) else {
+            return;
+        };
+        let incoming = waiting.remove(0);
+        if waiting.is_empty() {
+            self.undecided.remove(&peer);
+        }
+        if !matches!(refused, None | Some(NotAdmitted::NotLeading)) {
+            let outcome = format!("refused: {refused:?}");
+            let role = Some(incoming.hello.role);
+            self.setup.audit.note(peer, role, "connect", &outcome);
+        }
+        core_loop::decide(self, incoming, refused);
+    }
+
+    pub(super) fn welcome(&self) -> Welcome {
+        Welcome {
+            epoch: self.core.state().epoch(),
+            beat_interval: self.core.watch().idle.interval,
+            supervisors: self.core.supervisors(),
+        }
+    }
+
+    /// A peer is a member no more: nothing is served to it, from now on.
+    pub(super) fn expel(&mut self, peer: PeerId) {
+        self.setup.trust.revoke(peer);
+        if let Some(worker) = self.workers.remove(&peer) {
+            worker.sender.close(CloseReason::Revoked);
+            self.setup.watch.unlink(worker.conn);
+        }
+        let theirs = |_: &ConnId, sender: &mut hedge_net::LinkSender| sender.peer() == peer;
+        let gone: Vec<_> = self.clients.extract_if(theirs).collect();
+        for (conn, sender) in gone {
+            sender.close(CloseReason::Revoked);
+            let asks = self.askers.forget(conn);
+            self.feed(Event::Unasked(asks));
+        }
+        if let Some(caller) = self.colleagues.remove(&peer) {
+            caller.link().close(CloseReason::Revoked);
+        }
+        for incoming in self.undecided.remove(&peer).into_iter().flatten() {
+            incoming.refuse(CloseReason::Revoked);
+        }
+    }
+
+    pub(super) fn close_all(&mut self) {
+        let workers = self.workers.values().map(|worker| &worker.sender);
+        for sender in self.clients.values().chain(workers) {
+            sender.close(CloseReason::ShuttingDown);
+        }
+        for caller in self.colleagues.values() {
+            caller.link().close(CloseReason::ShuttingDown);
+        }
+    }
+}

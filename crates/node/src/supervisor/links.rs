@@ -1,0 +1,349 @@
+//! Links to the other supervisors of the group: this one dials each of them, and asks and tells over the link
+//! that it dialled; what they ask and tell comes over those that they dialled.
+
+use super::core_loop::Input;
+use super::membership::GroupAsk;
+use crate::pause::Pause;
+use bytes::Bytes;
+use hedge_model::group::{FromLeader, ToLeader};
+use hedge_model::msg::Role;
+use hedge_model::{PeerAddr, PeerId};
+use hedge_net::{Caller, Heard, Hearing, Hello, Incoming, Link, Net, NetError, calls};
+use hedge_store::{Journal, Member, Transport};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+/// A question of the journal.
+const KIND_JOURNAL: u8 = 0;
+/// A question about the group.
+const KIND_GROUP: u8 = 1;
+/// Longer requests go over a link of their own, so that no heartbeat waits behind a snapshot.
+const BULK_BYTES: usize = 64 << 10;
+/// How long an attempt to connect may take: one that is alive answers at once, and one that has just started
+/// again is to be found soon.
+const DIAL_WITHIN: Duration = Duration::from_millis(1500);
+
+/// Something that supervisors say to each other without waiting for an answer.
+#[derive(Serialize, Deserialize)]
+enum Note {
+    FromLeader(FromLeader),
+    ToLeader(ToLeader),
+}
+
+/// Links to other supervisors; clones share them.
+#[derive(Clone)]
+pub(crate) struct PeerLinks(Arc<Shared>);
+
+struct Shared {
+    net: Net,
+    me: PeerId,
+    runtime: Handle,
+    inputs: mpsc::Sender<Input>,
+    /// The secret of the ticket with which this one joins.
+    proof: Option<[u8; 16]>,
+    journal: OnceLock<Journal>,
+    peers: Mutex<HashMap<PeerId, Peer>>,
+}
+
+struct Peer {
+    addr: PeerAddr,
+    keeper: AbortHandle,
+    caller: Option<Caller>,
+    bulk: Bulk,
+}
+
+enum Bulk {
+    None,
+    Dialling,
+    Open(Caller),
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let peers = self.peers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        peers.values().for_each(|peer| peer.keeper.abort());
+    }
+}
+
+impl PeerLinks {
+    /// No links yet; their tasks will run on `runtime`.
+    pub fn new(
+        net: Net,
+        runtime: Handle,
+        inputs: mpsc::Sender<Input>,
+        proof: Option<[u8; 16]>,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            me: net.peer(),
+            net,
+            runtime,
+            inputs,
+            proof,
+            journal: OnceLock::new(),
+            peers: Mutex::default(),
+        }))
+    }
+
+    /// What answers the journals of others.
+    pub fn serve(&self, journal: Journal) {
+        _ = self.0.journal.set(journal);
+    }
+
+    /// Keeps links to exactly these.
+    pub fn keep(&self, supervisors: &[PeerAddr]) {
+        let mut gone = Vec::new();
+        self.0.lock().retain(|peer, link| {
+            let stays = supervisors.iter().any(|addr| addr.peer == *peer);
+            if !stays {
+                link.keeper.abort();
+                gone.push(*peer);
+            }
+            stays
+        });
+        for addr in supervisors {
+            self.ensure(addr);
+        }
+        for peer in gone {
+            _ = self.0.inputs.try_send(Input::Undialled { peer });
+        }
+    }
+
+    /// Keeps a link to this one too.
+    pub fn ensure(&self, addr: &PeerAddr) {
+        if addr.peer == self.0.me {
+            return;
+        }
+        let mut peers = self.0.lock();
+        if peers
+            .get(&addr.peer)
+            .is_some_and(|known| known.addr == *addr)
+        {
+            return;
+        }
+        let keeper = keep_connected(Arc::downgrade(&self.0), addr.clone());
+        let peer = Peer {
+            addr: addr.clone(),
+            keeper: self.0.runtime.spawn(keeper).abort_handle(),
+            caller: None,
+            bulk: Bulk::None,
+        };
+        if let Some(old) = peers.insert(addr.peer, peer) {
+            old.keeper.abort();
+        }
+    }
+
+    /// Those to which a link is open.
+    pub fn open(&self) -> Vec<PeerId> {
+        let peers = self.0.lock();
+        let open = peers.iter().filter(|(_, peer)| peer.caller.is_some());
+        open.map(|(peer, _)| *peer).collect()
+    }
+
+    /// Tells another supervisor something as its leader.
+    pub fn tell(&self, to: PeerId, msg: FromLeader) {
+        self.note(to, Note::FromLeader(msg));
+    }
+
+    /// Answers the leader, over the link that it dialled where that is known, else over the own one.
+    pub fn tell_leader(&self, to: PeerId, over: Option<&Caller>, msg: ToLeader) {
+        match over {
+            Some(caller) => say(caller, &Note::ToLeader(msg)),
+            None => self.note(to, Note::ToLeader(msg)),
+        }
+    }
+
+    fn note(&self, to: PeerId, note: Note) {
+        let caller = self.0.lock().get(&to).and_then(|peer| peer.caller.clone());
+        if let Some(caller) = caller {
+            say(&caller, &note);
+        }
+    }
+
+    /// Asks another supervisor about the group.
+    pub async fn ask(&self, to: PeerId, ask: &GroupAsk, within: Duration) -> io::Result<Bytes> {
+        let caller = self.0.lock().get(&to).and_then(|peer| peer.caller.clone());
+        let caller = caller.ok_or(io::ErrorKind::NotConnected)?;
+        let request = postcard::to_stdvec(ask).map_err(io::Error::other)?;
+        let answer = caller.call(KIND_GROUP, request.into(), within).await;
+        answer.map_err(io::Error::other)
+    }
+
+    /// Lets in a supervisor that dialled this one, and serves it until the link ends.
+    pub fn admit(&self, incoming: Incoming, welcome: Vec<u8>) {
+        let shared = self.0.clone();
+        // Where the transport is: the journal's heartbeats wait for nothing else.
+        self.0.runtime.spawn(async move {
+            let peer = incoming.peer;
+            let Ok(link) = incoming.accept(&welcome).await else {
+                return;
+            };
+            tracing::info!(peer = %peer.short(), "another supervisor is connected");
+            let (caller, hearing) = calls(link);
+            let known = Input::Colleague { peer, caller };
+            if shared.inputs.send(known).await.is_ok() {
+                shared.hear(peer, hearing).await;
+            }
+        });
+    }
+}
+
+impl Transport for PeerLinks {
+    async fn call(&self, to: &Member, request: Bytes, limit: Duration) -> io::Result<Bytes> {
+        let caller = self.0.caller(&to.peer, request.len() > BULK_BYTES);
+        let Some(caller) = caller else {
+            self.ensure(&to.peer);
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let answer = caller.call(KIND_JOURNAL, request, limit).await;
+        answer.map_err(|error| match error {
+            NetError::NoAnswer { .. } => io::Error::new(io::ErrorKind::TimedOut, error),
+            error => io::Error::other(error),
+        })
+    }
+}
+
+fn say(caller: &Caller, note: &Note) {
+    let sent = postcard::to_stdvec(note)
+        .map_err(|error| error.to_string())
+        .and_then(|note| caller.note(note.into()).map_err(|error| error.to_string()));
+    if let Err(error) = sent {
+        // On its next link each side says again what the other has to know.
+        tracing::warn!(peer = %caller.peer().short(), %error, "a supervisor does not keep up; disconnected");
+        caller.link().close(hedge_net::CloseReason::Lost);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PeerId, Peer>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn caller(self: &Arc<Self>, to: &PeerAddr, long: bool) -> Option<Caller> {
+        let mut peers = self.lock();
+        let peer = peers.get_mut(&to.peer)?;
+        let caller = peer.caller.clone()?;
+        if !long {
+            return Some(caller);
+        }
+        match &peer.bulk {
+            Bulk::Open(bulk) if !bulk.link().is_closed() => return Some(bulk.clone()),
+            Bulk::Dialling => {}
+            Bulk::None | Bulk::Open(_) => {
+                peer.bulk = Bulk::Dialling;
+                let dialled = dial_bulk(self.clone(), peer.addr.clone());
+                self.runtime.spawn(dialled);
+            }
+        }
+        Some(caller)
+    }
+
+    async fn dial(&self, addr: &PeerAddr) -> Result<Link, NetError> {
+        let hello = Hello {
+            role: Role::Supervisor,
+            proof: self.proof,
+            payload: Vec::new(),
+        };
+        let dialled = tokio::time::timeout(DIAL_WITHIN, self.net.connect(addr, &hello)).await;
+        let within = DIAL_WITHIN;
+        dialled
+            .unwrap_or(Err(NetError::NoAnswer { within }))
+            .map(|(link, _)| link)
+    }
+
+    /// Hears a link until it ends, whoever dialled it.
+    async fn hear(&self, peer: PeerId, mut hearing: Hearing) {
+        while let Ok(heard) = hearing.next().await {
+            let input = match heard {
+                Heard::Call(call) if call.kind == KIND_JOURNAL => {
+                    if let Some(journal) = self.journal.get().cloned() {
+                        tokio::spawn(async move {
+                            let answer = journal.answer(peer, call.request.clone()).await;
+                            _ = call.answer(answer).await;
+                        });
+                    }
+                    continue;
+                }
+                Heard::Call(call) => match postcard::from_bytes(&call.request) {
+                    Ok(ask) if call.kind == KIND_GROUP => Input::GroupAsk { peer, ask, call },
+                    _ => continue,
+                },
+                Heard::Note(note) => match postcard::from_bytes(&note) {
+                    Ok(Note::FromLeader(msg)) => Input::FromLeader { peer, msg },
+                    Ok(Note::ToLeader(msg)) => Input::ToLeader { peer, msg },
+                    Err(_) => continue,
+                },
+            };
+            if self.inputs.send(input).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn dial_bulk(shared: Arc<Shared>, addr: PeerAddr) {
+    let link = shared.dial(&addr).await;
+    let (bulk, hearing) = match link {
+        Ok(link) => {
+            let (caller, hearing) = calls(link);
+            (Bulk::Open(caller), Some(hearing))
+        }
+        Err(_) => (Bulk::None, None),
+    };
+    if let Some(peer) = shared.lock().get_mut(&addr.peer) {
+        peer.bulk = bulk;
+    }
+    if let Some(hearing) = hearing {
+        shared.hear(addr.peer, hearing).await;
+    }
+}
+
+/// Dials a supervisor again and again for as long as the links live and this task does.
+async fn keep_connected(shared: std::sync::Weak<Shared>, addr: PeerAddr) {
+    let mut pause = Pause::new();
+    loop {
+        let Some(links) = shared.upgrade() else {
+            return;
+        };
+        match links.dial(&addr).await {
+            Ok(link) => {
+                pause = Pause::new();
+                let (caller, hearing) = calls(link);
+                if let Some(peer) = links.lock().get_mut(&addr.peer) {
+                    peer.caller = Some(caller);
+                }
+                let peer = addr.peer;
+                if links.inputs.send(Input::Dialled { peer }).await.is_err() {
+                    return;
+                }
+                links.hear(peer, hearing).await;
+                if let Some(peer) = links.lock().get_mut(&peer) {
+                    peer.caller = None;
+                }
+                if links.inputs.send(Input::Undialled { peer }).await.is_err() {
+                    return;
+                }
+            }
+            Err(NetError::Closed(reason)) if !reason.may_retry() => {
+                let rejected = Input::Rejected {
+                    by: addr.peer,
+                    reason,
+                };
+                if links.inputs.send(rejected).await.is_err() {
+                    return;
+                }
+                pause.longest();
+            }
+            Err(error) => {
+                tracing::debug!(peer = %addr.peer.short(), %error, "a supervisor does not answer");
+            }
+        }
+        drop(links);
+        pause.wait().await;
+    }
+}

@@ -1,0 +1,305 @@
+//! Who is in the group of supervisors: joining it, getting a vote in it, taking the place of one that is gone.
+//! The journal makes each change; nothing here decides about jobs.
+
+use super::core_loop::Input;
+use super::links::PeerLinks;
+use crate::pause::Pause;
+use hedge_model::PeerId;
+use hedge_model::msg::{Reply, Request, Role};
+use hedge_store::{Group, Journal, Member, NodeId, StoreError};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+/// How long another supervisor may take to answer about the group.
+const ASK_WITHIN: Duration = Duration::from_secs(10);
+/// Between two questions of one that waits for its vote.
+const VOTE_AGAIN: Duration = Duration::from_millis(100);
+/// So many entries behind, a member counts as up to date: it has the rest before its vote is agreed on.
+const BEHIND_MAX: u64 = 200;
+
+/// A question of one supervisor to another about the group.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum GroupAsk {
+    /// Let this member follow.
+    Join {
+        /// Its name in the group.
+        id: NodeId,
+        /// Who it is.
+        member: Member,
+    },
+    /// Give this member a vote as soon as it is up to date.
+    Vote(NodeId),
+    /// A ticket for peers of this role.
+    Ticket(Role),
+}
+
+/// The answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum GroupReply {
+    /// Done.
+    Ok,
+    /// Not yet; ask again.
+    Later,
+    /// Another leads: ask there.
+    NotLeading,
+    /// It cannot be; a sentence.
+    No(String),
+    /// A ticket's text.
+    Ticket(String),
+}
+
+/// Changes to the group, one at a time, on whichever supervisor leads.
+#[derive(Clone)]
+pub(crate) struct Changes {
+    journal: Journal,
+    one: Arc<Mutex<()>>,
+}
+
+impl Changes {
+    pub fn new(journal: Journal) -> Self {
+        Self {
+            journal,
+            one: Arc::default(),
+        }
+    }
+
+    /// Lets a member follow; members of the same peer that never voted were earlier lives of it.
+    pub async fn join(&self, id: NodeId, member: Member) -> GroupReply {
+        let _one = self.one.lock().await;
+        let group = self.group();
+        if !group.leading {
+            return GroupReply::NotLeading;
+        }
+        if group.seats.contains_key(&id) {
+            return GroupReply::Ok;
+        }
+        let peer = member.peer.peer;
+        let earlier = group
+            .seats
+            .iter()
+            .filter(|(_, seat)| seat.member.peer.peer == peer && !seat.voter);
+        for (earlier, _) in earlier {
+            if let Err(error) = self.journal.remove(*earlier).await {
+                return refused(error);
+            }
+        }
+        match self.journal.add(id, member).await {
+            Ok(()) => GroupReply::Ok,
+            Err(error) => refused(error),
+        }
+    }
+
+    /// Gives a member a vote, if it is up to date, and takes the place of its earlier lives.
+    pub async fn vote(&self, id: NodeId) -> GroupReply {
+        let _one = self.one.lock().await;
+        let group = self.group();
+        if !group.leading {
+            return GroupReply::NotLeading;
+        }
+        let Some(seat) = group.seats.get(&id) else {
+            return GroupReply::No("this supervisor is not in the group; it has to join".into());
+        };
+        if !seat.voter {
+            if !up_to_date(&group, id) {
+                return GroupReply::Later;
+            }
+            if let Err(error) = self.journal.promote(id).await {
+                return refused(error);
+            }
+        }
+        let peer = seat.member.peer.peer;
+        let others = group.seats.iter();
+        let earlier = others.filter(|(other, seat)| **other != id && seat.member.peer.peer == peer);
+        for (earlier, _) in earlier {
+            if let Err(error) = self.journal.remove(*earlier).await {
+                return refused(error);
+            }
+        }
+        GroupReply::Ok
+    }
+
+    /// Takes a peer out of the group.
+    pub async fn remove(&self, peer: PeerId) -> Result<(), StoreError> {
+        let _one = self.one.lock().await;
+        let group = self.group();
+        let seats = group.seats.iter();
+        for (id, _) in seats.filter(|(_, seat)| seat.member.peer.peer == peer) {
+            self.journal.remove(*id).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives the vote of a member that is gone to one that stands by.
+    async fn replace(&self, gone: NodeId, by: NodeId) -> Result<(), StoreError> {
+        let _one = self.one.lock().await;
+        self.journal.promote(by).await?;
+        self.journal.remove(gone).await
+    }
+
+    fn group(&self) -> Group {
+        self.journal.group().borrow().clone()
+    }
+}
+
+fn refused(error: StoreError) -> GroupReply {
+    match error {
+        StoreError::NotLeading { .. } => GroupReply::NotLeading,
+        StoreError::Undecided { .. } | StoreError::Members { .. } => {
+            tracing::info!(%error, "the group was not changed yet");
+            GroupReply::Later
+        }
+        error => GroupReply::No(error.to_string()),
+    }
+}
+
+fn up_to_date(group: &Group, id: NodeId) -> bool {
+    let last = group.log.last.unwrap_or(0);
+    let matched = group.seats.get(&id).and_then(|seat| seat.matched);
+    matched.is_some_and(|matched| matched + BEHIND_MAX >= last)
+}
+
+/// Answers a question about the group.
+pub(crate) async fn answer(
+    ask: GroupAsk,
+    changes: Changes,
+    inputs: mpsc::Sender<Input>,
+) -> GroupReply {
+    match ask {
+        GroupAsk::Join { id, member } => changes.join(id, member).await,
+        GroupAsk::Vote(id) => changes.vote(id).await,
+        GroupAsk::Ticket(role) => {
+            let (reply, answer) = oneshot::channel();
+            let request = Request::Ticket {
+                role,
+                valid_for: None,
+                uses: None,
+            };
+            if inputs.send(Input::Local { request, reply }).await.is_err() {
+                return GroupReply::NotLeading;
+            }
+            match answer.await {
+                Ok(Reply::Ticket(text)) => GroupReply::Ticket(text),
+                Ok(Reply::No(refusal)) => match refusal.kind {
+                    hedge_model::msg::RefusalKind::NotLeading => GroupReply::NotLeading,
+                    _ => GroupReply::No(refusal.why),
+                },
+                _ => GroupReply::NotLeading,
+            }
+        }
+    }
+}
+
+/// Joins a group and, unless this one only stands by, asks for a vote. Goes on until it has what it wants;
+/// an error says that it never will.
+pub(crate) async fn join(
+    journal: Journal,
+    links: PeerLinks,
+    me: Member,
+    vote: bool,
+) -> Result<(), String> {
+    let mut group = journal.group();
+    let id = journal.id();
+    let mut pause = Pause::new();
+    while !group.borrow_and_update().seats.contains_key(&id) {
+        let ask = GroupAsk::Join {
+            id,
+            member: me.clone(),
+        };
+        if ask_leader(&links, &ask).await? {
+            // The leader sends the log next.
+            _ = tokio::time::timeout(ASK_WITHIN, group.changed()).await;
+        } else {
+            pause.wait().await;
+        }
+    }
+    while vote && !votes(&group) {
+        if !ask_leader(&links, &GroupAsk::Vote(id)).await? || !votes(&group) {
+            tokio::time::sleep(VOTE_AGAIN).await;
+        }
+    }
+    Ok(())
+}
+
+fn votes(group: &watch::Receiver<Group>) -> bool {
+    let group = group.borrow();
+    group.seats.get(&group.me).is_some_and(|seat| seat.voter)
+}
+
+/// Asks all in turn until the one that leads has done it.
+async fn ask_leader(links: &PeerLinks, ask: &GroupAsk) -> Result<bool, String> {
+    for peer in links.open() {
+        let answer = links.ask(peer, ask, ASK_WITHIN).await;
+        let answer = answer
+            .ok()
+            .and_then(|bytes| postcard::from_bytes(&bytes).ok());
+        match answer {
+            Some(GroupReply::Ok) => return Ok(true),
+            Some(GroupReply::No(why)) => return Err(why),
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+/// A ticket, from whoever leads; nothing where nobody does now.
+pub(crate) async fn ticket(links: &PeerLinks, role: Role) -> Option<String> {
+    for peer in links.open() {
+        let answer = links.ask(peer, &GroupAsk::Ticket(role), ASK_WITHIN).await;
+        let answer = answer
+            .ok()
+            .and_then(|bytes| postcard::from_bytes(&bytes).ok());
+        if let Some(GroupReply::Ticket(text)) = answer {
+            return Some(text);
+        }
+    }
+    None
+}
+
+/// Who is gone from the group, as the leader sees it, and for how long.
+#[derive(Default)]
+pub(crate) struct Absent {
+    since: HashMap<NodeId, Instant>,
+}
+
+impl Absent {
+    /// Looks again. A voter that was gone for `after` is replaced by a member without a vote that is there
+    /// and up to date.
+    pub fn look(&mut self, changes: &Changes, links: &PeerLinks, after: Duration) {
+        let group = changes.group();
+        if !group.leading {
+            self.since.clear();
+            return;
+        }
+        let open = links.open();
+        let here = |id: &NodeId| {
+            let seat = &group.seats[id];
+            *id == group.me || open.contains(&seat.member.peer.peer)
+        };
+        let ids = || group.seats.keys();
+        self.since
+            .retain(|id, _| group.seats.contains_key(id) && !here(id));
+        for id in ids().filter(|id| !here(id)) {
+            self.since.entry(*id).or_insert_with(Instant::now);
+        }
+        let gone = self
+            .since
+            .iter()
+            .find(|(id, since)| group.seats[*id].voter && since.elapsed() >= after);
+        let stands_by =
+            ids().find(|id| !group.seats[*id].voter && here(id) && up_to_date(&group, **id));
+        if let (Some((gone, _)), Some(by)) = (gone, stands_by) {
+            let (changes, gone, by) = (changes.clone(), *gone, *by);
+            tracing::warn!(
+                "a supervisor has been gone for long; another that stands by takes its place"
+            );
+            tokio::spawn(async move {
+                if let Err(error) = changes.replace(gone, by).await {
+                    tracing::warn!(%error, "the place of a supervisor that is gone could not be taken");
+                }
+            });
+        }
+    }
+}

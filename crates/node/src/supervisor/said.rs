@@ -1,0 +1,126 @@
+//! What the journal says, and what it is given.
+
+use super::core_loop::{End, Loop, Standing};
+use crate::NodeError;
+use hedge_core::supervisor::{Event, State};
+use hedge_model::PeerAddr;
+use hedge_model::group::Colleague;
+use hedge_store::{Refused, Said};
+
+/// Entries that are on their way at once: what comes meanwhile travels together in the next.
+const IN_FLIGHT_MAX: usize = 2;
+/// Records in one entry.
+const ENTRY_RECORDS_MAX: usize = 4096;
+
+impl Loop {
+    pub(super) fn on_said(&mut self, said: Said) -> Result<(), End> {
+        match said {
+            Said::Restore { state, .. } => {
+                let state = State::restore(&state).map_err(|error| {
+                    End::Failed(NodeError::Other(format!("the journal's snapshot: {error}")))
+                })?;
+                self.core.restore(state);
+                self.setup.journal.use_format(self.core.state().format());
+            }
+            Said::Committed { first, records, .. } => {
+                if first.is_some() {
+                    self.in_flight = self.in_flight.saturating_sub(1);
+                }
+                for (at, record) in records.iter().enumerate() {
+                    self.feed(Event::Committed {
+                        proposal: first.map(|first| first + at as u64),
+                        record: record.clone(),
+                    });
+                }
+                self.setup.journal.use_format(self.core.state().format());
+                self.note_standing();
+            }
+            Said::Snapshot(request) => {
+                let state = self.core.state().clone();
+                request.give(Box::new(move |out| state.write(out)));
+            }
+            Said::Lead { term } => {
+                tracing::info!(term, "this supervisor leads");
+                self.setup.clock.raise(self.core.state().recorded_time());
+                let holds = self.setup.store.list().into_iter();
+                let holds = holds.map(|(hash, _)| hash).collect();
+                let mut secret = [0; 32];
+                getrandom::fill(&mut secret).map_err(|error| {
+                    End::Failed(NodeError::Other(format!("no random bytes: {error}")))
+                })?;
+                self.feed(Event::Lead { holds, secret });
+            }
+            Said::Deposed { leader } => {
+                let leader = leader.map(|peer| peer.short());
+                tracing::info!(?leader, "this supervisor leads no longer");
+                self.appended.clear();
+                self.in_flight = 0;
+                self.feed(Event::Deposed);
+                self.note_standing();
+            }
+            Said::Removed => {
+                let why = hedge_net::CloseReason::Removed.to_string();
+                return Err(End::Failed(NodeError::NotAllowed(why)));
+            }
+            Said::Failed(error) => return Err(End::Failed(error.into())),
+        }
+        Ok(())
+    }
+
+    fn note_standing(&self) {
+        let live = self.core.is_live();
+        if self.setup.standing.borrow().live != live {
+            let ended = None;
+            self.setup.standing.send_replace(Standing { live, ended });
+        }
+    }
+
+    /// Gives the journal what the core appended: at once while little is on its way, else together.
+    pub(super) fn propose(&mut self) {
+        while self.in_flight < IN_FLIGHT_MAX
+            && let Some((first, _)) = self.appended.front()
+        {
+            let first = *first;
+            let count = self.appended.len().min(ENTRY_RECORDS_MAX);
+            let records = self.appended.drain(..count).map(|(_, record)| record);
+            match self.setup.journal.propose(first, records.collect()) {
+                Ok(()) => self.in_flight += 1,
+                Err(not) if not.why == Refused::Full => {
+                    let back = not.records.into_iter().enumerate().rev();
+                    for (at, record) in back {
+                        self.appended.push_front((first + at as u64, record));
+                    }
+                    return;
+                }
+                // The journal is about to say so; whoever waits asks the next leader.
+                Err(_) => self.appended.clear(),
+            }
+        }
+    }
+
+    /// The group of supervisors has changed, or who leads it.
+    pub(super) fn on_group(&mut self) {
+        let group = self.group.borrow_and_update().clone();
+        if group.seats.is_empty() {
+            return;
+        }
+        let colleague = |seat: &hedge_store::Seat| Colleague {
+            addr: seat.member.peer.clone(),
+            votes: seat.voter,
+            format_max: seat.member.format_max,
+        };
+        let all: Vec<Colleague> = group.seats.values().map(colleague).collect();
+        if all != self.told_group {
+            let addrs: Vec<PeerAddr> = all.iter().map(|one| one.addr.clone()).collect();
+            let peers = addrs.iter().map(|addr| addr.peer);
+            self.trusted = peers.clone().collect();
+            self.setup.trust.set_supervisors(peers);
+            self.setup.links.keep(&addrs);
+            if let Some(known) = &self.setup.known {
+                known.save(&addrs);
+            }
+            self.told_group.clone_from(&all);
+            self.feed(Event::Group(all));
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! How a supervisor starts: its port, its journal, its group.
+
+use super::core_loop::{Loop, Setup, Standing};
+use super::links::PeerLinks;
+use super::{Supervisor, SupervisorConfig, audit::Audit, membership, peers};
+use super::watch::Watch;
+use crate::NodeError;
+use crate::clock::Clock;
+use crate::folders::{make_private, write_private};
+use crate::known::{Known, last_port, note_port};
+use crate::supervisor::Input;
+use crate::transport::Threads;
+use hedge_model::{PeerAddr, Time};
+use hedge_model::msg::Role;
+use hedge_net::{
+    DataServer, DataStore, Fetcher, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
+};
+use hedge_store::{FORMAT_MAX, Journal, Member, Options, Place, Said, StoreError};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Batches of messages that wait for the core; senders beyond wait, and the network holds their peers back.
+const INPUTS_MAX: usize = 4096;
+/// Folders of damaged journals that are kept.
+const PUT_ASIDE_MAX: u32 = 100;
+/// Between two questions for a ticket, while nobody leads.
+const TICKET_AGAIN: Duration = Duration::from_millis(500);
+
+/// The tickets that peers on this machine find in the supervisor's folder.
+const TICKETS: [(Role, &str); 2] = [
+    (Role::Admin, "client.ticket"),
+    (Role::Worker, "worker.ticket"),
+];
+
+impl Supervisor {
+    /// Opens the port and the journal. A supervisor that is alone leads when this returns; one of a group
+    /// follows or leads as the group decides.
+    pub async fn start(config: SupervisorConfig) -> Result<Self, NodeError> {
+        make_private(&config.dir)?;
+        let key = hedge_net::load_or_create_identity(&config.dir)?;
+        let me = hedge_net::peer_id(&key);
+        let (transport, content) = (Threads::transport()?, Threads::content()?);
+        let store = DataStore::open(&config.dir.join("content")).await?;
+        let trust = Trust::new([me]);
+        let server = DataServer::new(store.clone(), trust.clone());
+        let net = bind(&transport, &content, &key, &config, server).await?;
+        let addr = net.local_addr();
+        let (inputs, queue) = mpsc::channel(INPUTS_MAX);
+        let proof = config.join.as_ref().map(|ticket| ticket.secret);
+        let links = PeerLinks::new(net.clone(), transport.handle(), inputs.clone(), proof);
+        let member = Member {
+            peer: addr.clone(),
+            format_max: FORMAT_MAX,
+        };
+        let known = config.durable.then(|| Known::of_group(&config.dir));
+        let group = known_group(&config, known.as_ref(), me);
+        let (journal, said) = open_journal(&config, &member, &links, &group).await?;
+        links.serve(journal.clone());
+        let alone = begin(&config, &journal, &group).await?;
+        let fetcher = Fetcher::new(net.clone(), store.clone(), content.handle());
+        let clock = Clock::start(Time(0));
+        let (standing, stands) = watch::channel(Standing::default());
+        let setup = Setup {
+            key,
+            addr: addr.clone(),
+            store: store.clone(),
+            fetcher: fetcher.clone(),
+            trust,
+            inputs: inputs.clone(),
+            journal: journal.clone(),
+            links: links.clone(),
+            known,
+            audit: if config.durable {
+                Audit::start(&config.dir)
+            } else {
+                Audit::off()
+            },
+            watch: Watch::start(
+                hedge_core::monitor::Settings::default(),
+                clock.clone(),
+                inputs.clone(),
+                transport.handle(),
+            )?,
+            clock,
+            standing,
+        };
+        let trusted: HashSet<_> = group.iter().map(|addr| addr.peer).collect();
+        tokio::spawn(Loop::new(setup, trusted).run(queue, said));
+        transport.spawn(peers::open_door(net.clone(), inputs.clone()));
+        let supervisor = Self {
+            inputs: inputs.clone(),
+            addr,
+            store,
+            fetcher,
+            standing: stands,
+            net,
+            transport,
+            _content: content,
+        };
+        if alone {
+            supervisor.live().await?;
+            if config.write_tickets {
+                supervisor.write_tickets(&config.dir).await?;
+            }
+        } else {
+            if !journal.founded() {
+                group.iter().for_each(|addr| links.ensure(addr));
+            }
+            let joined = supervisor.clone().stay(config, journal, links, member);
+            tokio::spawn(async move {
+                if let Err(why) = joined.await {
+                    _ = inputs.send(Input::Failed(why)).await;
+                }
+            });
+        }
+        Ok(supervisor)
+    }
+
+    /// Tickets of an earlier life are good still, as the journal remembers them.
+    async fn write_tickets(&self, dir: &Path) -> Result<(), NodeError> {
+        for (role, file) in TICKETS {
+            let path = dir.join(file);
+            if self.fits(&path, role) {
+                continue;
+            }
+            let ticket = self.ticket(role).await?;
+            write_private(&path, &ticket.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn fits(&self, path: &Path, role: Role) -> bool {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let ticket = text.trim().parse::<Ticket>();
+        ticket.is_ok_and(|ticket| ticket.role == role && ticket.supervisors.contains(&self.addr))
+    }
+
+    /// Becomes what it is to be in its group, and leaves tickets; an error is its end.
+    async fn stay(
+        self,
+        config: SupervisorConfig,
+        journal: Journal,
+        links: PeerLinks,
+        member: Member,
+    ) -> Result<(), String> {
+        membership::join(journal, links.clone(), member, config.vote).await?;
+        tracing::info!("a member of the group");
+        if !config.write_tickets {
+            return Ok(());
+        }
+        for (role, file) in TICKETS {
+            let path = config.dir.join(file);
+            while !self.fits(&path, role) {
+                let here = self
+                    .ticket(role)
+                    .await
+                    .ok()
+                    .map(|ticket| ticket.to_string());
+                let text = match here {
+                    Some(text) => Some(text),
+                    None => membership::ticket(&links, role).await,
+                };
+                match text.map(|text| write_private(&path, &text)) {
+                    Some(Ok(())) => break,
+                    Some(Err(error)) => return Err(error.to_string()),
+                    None => tokio::time::sleep(TICKET_AGAIN).await,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The other supervisors, as far as this one knows before its journal says.
+fn known_group(
+    config: &SupervisorConfig,
+    known: Option<&Known>,
+    me: hedge_model::PeerId,
+) -> Vec<PeerAddr> {
+    let mut group = known.map(Known::load).unwrap_or_default();
+    let invited = config.join.iter().flat_map(|ticket| &ticket.supervisors);
+    for addr in invited {
+        if !group.iter().any(|known| known.peer == addr.peer) {
+            group.push(addr.clone());
+        }
+    }
+    group.retain(|addr| addr.peer != me);
+    group
+}
+
+/// Opens the journal. One that is damaged is put aside where there is a group to have it from again.
+async fn open_journal(
+    config: &SupervisorConfig,
+    member: &Member,
+    links: &PeerLinks,
+    group: &[PeerAddr],
+) -> Result<(Journal, mpsc::Receiver<Said>), NodeError> {
+    let folder = config.dir.join("journal");
+    let place = if config.durable {
+        make_private(&folder)?;
+        Place::Disk(folder.clone())
+    } else {
+        Place::Memory
+    };
+    let mut options = Options::new(place, member.clone());
+    options.timing = config.timing;
+    options.faults = config.faults.clone();
+    match Journal::open(options.clone(), links.clone()).await {
+        Err(error @ StoreError::Damaged { .. }) if !group.is_empty() => {
+            let aside = put_aside(&folder)?;
+            tracing::error!(
+                %error,
+                "the damaged journal is kept in {}; the group has it, and this supervisor joins again",
+                aside.display()
+            );
+            make_private(&folder)?;
+            Ok(Journal::open(options, links.clone()).await?)
+        }
+        opened => Ok(opened?),
+    }
+}
+
+fn put_aside(folder: &Path) -> Result<PathBuf, NodeError> {
+    let free = (1..=PUT_ASIDE_MAX)
+        .map(|number| folder.with_extension(format!("damaged-{number}")))
+        .find(|path| !path.exists());
+    let Some(aside) = free else {
+        let why = "too many damaged journals are kept in the supervisor's folder; remove some";
+        return Err(NodeError::Other(why.into()));
+    };
+    std::fs::rename(folder, &aside).map_err(|source| NodeError::io("put aside", folder, source))?;
+    Ok(aside)
+}
+
+/// Founds a grid where there is nothing to go on with and nobody to join. Says whether this supervisor is
+/// alone in its group.
+async fn begin(
+    config: &SupervisorConfig,
+    journal: &Journal,
+    group: &[PeerAddr],
+) -> Result<bool, NodeError> {
+    if journal.founded() {
+        if config.join.is_some() {
+            tracing::info!("this supervisor is in a group already; the ticket is not needed");
+        }
+        let group = journal.group().borrow().clone();
+        return Ok(group.seats.len() == 1);
+    }
+    if group.is_empty() {
+        journal.found().await?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// Opens the port: the one it had before, where none is asked for, so that others find it there.
+async fn bind(
+    transport: &Threads,
+    content: &Threads,
+    key: &SecretKey,
+    config: &SupervisorConfig,
+    server: DataServer,
+) -> Result<Net, NodeError> {
+    let mut listen = config.listen;
+    let last = last_port(&config.dir).filter(|_| config.durable && listen.port() == 0);
+    if let Some(port) = last {
+        listen.set_port(port);
+    }
+    let open = async |listen| {
+        let mut config = NetConfig::new(key.clone(), listen);
+        config.data = Some((server.clone(), content.handle()));
+        transport.run(Net::bind(config)).await
+    };
+    let net = match open(listen).await? {
+        Err(NetError::Bind { why, .. }) if last.is_some() => {
+            tracing::warn!(
+                "port {} is taken ({why}); another is used, at which others may not find this supervisor",
+                listen.port()
+            );
+            open(config.listen).await??
+        }
+        opened => opened?,
+    };
+    if config.durable {
+        note_port(&config.dir, &net.local_addr().addrs)?;
+    }
+    Ok(net)
+}

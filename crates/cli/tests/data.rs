@@ -345,7 +345,7 @@ outputs = ["numbers"]
         let workers = grid.place.workers();
         (!workers.iter().any(|worker| worker["liveness"] == "live")).then_some(())
     });
-    let ticket = grid.place.ticket("client");
+    let ticket = grid.place.ticket("admin");
     let other = Place::here(&folder.path().join("other"));
     let fetched = other.ask(&["fetch", &id, "--join", &ticket]);
     assert_eq!(fetched["results"][0], "later-results/numbers");

@@ -23,7 +23,11 @@ impl Clock {
 
     /// Goes on from `recorded` where that is later than what it shows.
     pub fn raise(&self, recorded: Time) {
-        let at_start = Time(recorded.0.saturating_sub(self.start.elapsed().as_nanos() as u64));
+        let at_start = Time(
+            recorded
+                .0
+                .saturating_sub(self.start.elapsed().as_nanos() as u64),
+        );
         self.at_start.fetch_max(at_start.0, Ordering::Relaxed);
     }
 

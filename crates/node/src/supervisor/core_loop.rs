@@ -32,6 +32,8 @@ const BATCH: usize = 256;
 const PULLS_MAX: usize = 32;
 /// How often the leader looks who is gone from the group.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Without a commit for this long, whoever reads the log is told.
+const JOURNAL_SLOW: Duration = Duration::from_secs(5);
 /// How long the handing over of the lead may take at the end.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -164,6 +166,9 @@ pub(crate) struct Loop {
     pub(super) appended: VecDeque<(ProposalId, Record)>,
     /// Entries that the journal has been given and has not committed.
     pub(super) in_flight: usize,
+    /// When it last gave or took something.
+    pub(super) journal_at: Instant,
+    journal_slow: bool,
     pub(super) group: watch::Receiver<Group>,
     /// The group as the core was told of it.
     pub(super) told_group: Vec<Colleague>,
@@ -197,6 +202,8 @@ impl Loop {
             actions: Vec::new(),
             appended: VecDeque::new(),
             in_flight: 0,
+            journal_at: Instant::now(),
+            journal_slow: false,
             group: setup.journal.group(),
             told_group: Vec::new(),
             changes: Changes::new(setup.journal.clone()),
@@ -292,6 +299,15 @@ impl Loop {
             let after = self.core.state().settings().promote_after;
             self.absent.look(&self.changes, &self.setup.links, after);
             self.remove_revoked();
+            let slow = self.in_flight > 0 && self.journal_at.elapsed() > JOURNAL_SLOW;
+            if slow && !self.journal_slow {
+                let waiting = self.appended.len();
+                tracing::warn!(
+                    waiting,
+                    "the journal has committed nothing for 5 s; nothing is promised meanwhile"
+                );
+            }
+            self.journal_slow = slow;
         }
     }
 
@@ -331,7 +347,8 @@ impl Loop {
     /// Hands an event to the core.
     pub(super) fn feed(&mut self, event: Event) {
         let before = self.actions.len();
-        self.core.handle(self.setup.clock.now(), event, &mut self.actions);
+        self.core
+            .handle(self.setup.clock.now(), event, &mut self.actions);
         // What is to be durable goes the way of the journal, the rest is done at the end of the batch.
         let append = |action: &mut Action| matches!(action, Action::Append { .. });
         if !self.actions[before..].iter_mut().any(append) {

@@ -59,7 +59,13 @@ impl Loop {
     pub(super) fn on_linked(&mut self, peer: PeerId, role: Role, link: Link) {
         self.last_conn += 1;
         let conn = self.last_conn;
-        let sender = peers::serve(link, role, conn, self.setup.inputs.clone(), &self.setup.watch);
+        let sender = peers::serve(
+            link,
+            role,
+            conn,
+            self.setup.inputs.clone(),
+            &self.setup.watch,
+        );
         match role {
             Role::Worker => {
                 let worker = Worker {

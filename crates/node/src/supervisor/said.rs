@@ -6,6 +6,7 @@ use hedge_core::supervisor::{Event, State};
 use hedge_model::PeerAddr;
 use hedge_model::group::Colleague;
 use hedge_store::{Refused, Said};
+use tokio::time::Instant;
 
 /// Entries that are on their way at once: what comes meanwhile travels together in the next.
 const IN_FLIGHT_MAX: usize = 2;
@@ -23,6 +24,7 @@ impl Loop {
                 self.setup.journal.use_format(self.core.state().format());
             }
             Said::Committed { first, records, .. } => {
+                self.journal_at = Instant::now();
                 if first.is_some() {
                     self.in_flight = self.in_flight.saturating_sub(1);
                 }
@@ -84,7 +86,12 @@ impl Loop {
             let count = self.appended.len().min(ENTRY_RECORDS_MAX);
             let records = self.appended.drain(..count).map(|(_, record)| record);
             match self.setup.journal.propose(first, records.collect()) {
-                Ok(()) => self.in_flight += 1,
+                Ok(()) => {
+                    if self.in_flight == 0 {
+                        self.journal_at = Instant::now();
+                    }
+                    self.in_flight += 1;
+                }
                 Err(not) if not.why == Refused::Full => {
                     let back = not.records.into_iter().enumerate().rev();
                     for (at, record) in back {

@@ -2,16 +2,16 @@
 
 use super::core_loop::{Loop, Setup, Standing};
 use super::links::PeerLinks;
-use super::{Supervisor, SupervisorConfig, audit::Audit, membership, peers};
 use super::watch::Watch;
+use super::{Supervisor, SupervisorConfig, audit::Audit, membership, peers};
 use crate::NodeError;
 use crate::clock::Clock;
 use crate::folders::{make_private, write_private};
 use crate::known::{Known, last_port, note_port};
 use crate::supervisor::Input;
 use crate::transport::Threads;
-use hedge_model::{PeerAddr, Time};
 use hedge_model::msg::Role;
+use hedge_model::{PeerAddr, Time};
 use hedge_net::{
     DataServer, DataStore, Fetcher, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
 };

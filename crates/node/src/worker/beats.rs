@@ -86,10 +86,13 @@ impl Beats {
     /// Beats go over this connection from now on, every `every` until its peer says otherwise.
     pub fn connect(&self, conn: u64, sender: LinkSender, every: Duration) {
         let mut state = self.lock();
+        // One that leads again over a connection of which it heard beats before must not take them for old.
+        let before = state.line.as_ref().filter(|line| line.conn == conn);
+        let seq = before.map_or(0, |line| line.seq);
         state.line = Some(Line {
             conn,
             sender,
-            seq: 0,
+            seq,
             plan: 0,
             every: Some(every.clamp(Way::INTERVAL_MIN, Way::INTERVAL_MAX)),
             next: Instant::now(),

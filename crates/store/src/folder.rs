@@ -44,6 +44,18 @@ pub(crate) fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
+/// As [`lock`], but only where a journal is.
+pub(crate) fn lock_existing(folder: &Path) -> Result<File, StoreError> {
+    if segment::list(folder)?.is_empty() && !folder.join(MEMBER).exists() {
+        return Err(file_error(
+            "find",
+            folder,
+            std::io::ErrorKind::NotFound.into(),
+        ));
+    }
+    lock(folder)
+}
+
 /// Reads and checks everything. A folder without a member gets a new one and an empty log.
 pub(crate) fn open(files: &Files, folder: &Path, new_id: NodeId) -> Result<Found, StoreError> {
     remove_unfinished(files, folder)?;

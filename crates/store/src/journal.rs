@@ -403,6 +403,14 @@ fn undecided(what: &'static str) -> StoreError {
     }
 }
 
+/// Steps back behind everything that somebody waits for.
+pub(crate) fn lower_priority() {
+    // SAFETY: a plain system call without pointers; on Linux it concerns the calling thread alone.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, -NICE);
+    }
+}
+
 /// Asks for a better place in the system's queue; being refused changes nothing.
 pub(crate) fn raise_priority() {
     // SAFETY: a plain system call without pointers; on Linux it concerns the calling thread alone.

@@ -295,10 +295,11 @@ impl Builder {
             .map_err(|_| gone())?;
         let (meta, disk) = (self.meta.clone(), self.disk.clone());
         let (reply, done) = oneshot::channel();
-        // A thread of its own at ordinary priority: what commits goes first.
+        // A thread of its own at low priority: what commits goes first.
         let thread = std::thread::Builder::new()
             .name("hedge-snapshot".to_owned())
             .spawn(move || {
+                crate::journal::lower_priority();
                 let _ = reply.send(build(meta, disk, write));
             });
         thread.map_err(|error| StoreError::State {

@@ -132,10 +132,14 @@ impl Options {
     /// The defaults for a member at a place.
     pub fn new(place: Place, me: Member) -> Self {
         Self {
+            // Read again at start on disk, at a million or so a second; in memory they cost memory.
+            snapshot_records: match &place {
+                Place::Memory => 100_000,
+                Place::Disk(_) => 1_000_000,
+            },
             place,
             me,
             timing: Timing::default(),
-            snapshot_records: 1_000_000,
             snapshot_bytes: 128 << 20,
             open_max: 4096,
             said_max: 1024,

@@ -142,7 +142,7 @@ pub struct Report {
 /// # Errors
 /// The folder is in use, or cannot be read at all.
 pub fn check(path: &Path) -> Result<Report, StoreError> {
-    let _lock = folder::lock(path)?;
+    let _lock = folder::lock_existing(path)?;
     let mut report = Report::default();
     if let Err(error) = folder::read_member(path) {
         report.damage.push(error);
@@ -187,7 +187,7 @@ pub fn check(path: &Path) -> Result<Report, StoreError> {
 /// # Errors
 /// The folder is in use, damaged, or never belonged to a group.
 pub fn recover(path: &Path, me: Member) -> Result<NodeId, StoreError> {
-    let _lock = folder::lock(path)?;
+    let _lock = folder::lock_existing(path)?;
     let files = Files::default();
     let found = folder::open(&files, path, 0)?;
     let Some(last) = found.known.last else {

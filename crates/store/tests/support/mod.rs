@@ -78,6 +78,7 @@ pub struct Hub(Arc<Mutex<Wires>>);
 struct Wires {
     journals: BTreeMap<PeerId, Journal>,
     cut: BTreeSet<PeerId>,
+    deaf: BTreeSet<PeerId>,
     longest: usize,
 }
 
@@ -104,13 +105,18 @@ impl Hub {
         self.0.lock().unwrap().cut.insert(peer);
     }
 
+    /// From now on nobody can ask this one, but it can ask.
+    pub fn deafen(&self, peer: PeerId) {
+        self.0.lock().unwrap().deaf.insert(peer);
+    }
+
     pub fn mend(&self, peer: PeerId) {
         self.0.lock().unwrap().cut.remove(&peer);
     }
 
     fn find(&self, from: PeerId, to: PeerId) -> Option<Journal> {
         let wires = self.0.lock().unwrap();
-        if wires.cut.contains(&from) || wires.cut.contains(&to) {
+        if wires.cut.contains(&from) || wires.cut.contains(&to) || wires.deaf.contains(&to) {
             return None;
         }
         wires.journals.get(&to).cloned()

@@ -95,8 +95,21 @@ impl Supervisor {
             if hint.over || self.is_over(hint.attempt) {
                 self.hints.remove(&hint.attempt);
             } else if self.hints.len() < HINTS_MAX {
+                self.supersede(&hint);
                 self.hints.insert(hint.attempt, hint);
             }
+        }
+    }
+
+    /// A worker is given a task again only by a leader that knows it to have no earlier attempt of it.
+    fn supersede(&mut self, hint: &Hint) {
+        let task = hint.attempt.task;
+        let known = self.hints.range(task_range(task, task));
+        let earlier =
+            |(id, other): &(&AttemptId, &Hint)| other.worker == hint.worker && **id != hint.attempt;
+        let before: Vec<AttemptId> = known.filter(earlier).map(|(id, _)| *id).collect();
+        for id in before {
+            self.hints.remove(&id);
         }
     }
 

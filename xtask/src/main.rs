@@ -1,6 +1,7 @@
 //! The project's own tasks: `cargo xtask test` runs every test there is, `cargo xtask tidy` the
-//! style checks alone. Depends on no other crate of the workspace.
+//! style checks alone, `cargo xtask faults` a fault campaign. Depends on no other crate of the workspace.
 
+mod faults;
 mod steps;
 mod tidy;
 mod tools;
@@ -12,7 +13,9 @@ const USAGE: &str = "\
 usage: cargo xtask test     install what the tests need, then run all of them
        cargo xtask tidy     the style checks alone
        cargo xtask tidy --lower
-                            the same, and lower the ratchet to what was reached";
+                            the same, and lower the ratchet to what was reached
+       cargo xtask faults [--minutes M] [--seed S] [--hedge PATH]
+                            a fault campaign against real processes; needs root, else ends with 77";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -21,6 +24,13 @@ fn main() -> ExitCode {
         ["test"] => steps::test(&root()),
         ["tidy"] => tidy::report(&root(), false),
         ["tidy", "--lower"] => tidy::report(&root(), true),
+        ["faults", args @ ..] => match faults::Campaign::parse(args) {
+            Ok(campaign) => campaign.run(&root()),
+            Err(error) => {
+                eprintln!("{error:#}\n{USAGE}");
+                return ExitCode::from(2);
+            }
+        },
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -30,7 +40,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
-            ExitCode::FAILURE
+            match error.is::<faults::NotRoot>() {
+                true => ExitCode::from(faults::CANNOT_RUN),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }

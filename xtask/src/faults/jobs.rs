@@ -71,7 +71,9 @@ fn job(shape: &'static str, text: String, expected: Expected) -> Job {
 }
 
 fn task(id: &str, script: &str, more: &str) -> String {
-    format!("[[task]]\nid = {id:?}\ncommand = [\"sh\", \"-c\", {script:?}]\ncrash_limit = 5\n{more}\n")
+    format!(
+        "[[task]]\nid = {id:?}\ncommand = [\"sh\", \"-c\", {script:?}]\ncrash_limit = 5\n{more}\n"
+    )
 }
 
 fn qos(dice: &mut Dice) -> String {
@@ -134,7 +136,10 @@ fn input(dice: &mut Dice, token: &str, shape: &'static str, lines: usize) -> Job
     let text: String = (0..lines)
         .map(|_| format!("{:016x} {token}\n", dice.next()))
         .collect();
-    let script = format!("{}; tr a-f A-F < data > big; wc -c < data > size", pause(dice));
+    let script = format!(
+        "{}; tr a-f A-F < data > big; wc -c < data > size",
+        pause(dice)
+    );
     let more = "inputs = [\"data\"]\noutputs = [\"big\", \"size\"]";
     let big: String = text.chars().map(raise).collect();
     let size = format!("{}\n", text.len());

@@ -125,7 +125,10 @@ pub fn address(machine: usize) -> String {
 /// # Errors
 /// It cannot be run, or fails; says what it printed.
 pub fn run(program: &str, args: &[&str]) -> Result<()> {
-    let output = Command::new(program).args(args).stdin(Stdio::null()).output();
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output();
     let output = output.with_context(|| format!("{program} cannot be run"))?;
     ensure!(
         output.status.success(),
@@ -141,7 +144,10 @@ fn remove_stale() {
     let Ok(all) = fs::read_dir("/run/netns") else {
         return;
     };
-    for name in all.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+    for name in all
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+    {
         let pid = name
             .strip_prefix(PREFIX)
             .and_then(|rest| rest.split('-').next());

@@ -295,6 +295,14 @@ impl Peers {
         Ok(lines.collect::<Result<_, _>>()?)
     }
 
+    /// A supervisor's id, once it has said it.
+    pub fn id(&self, number: usize) -> Option<String> {
+        let out = fs::read_to_string(self.home(number).join("out")).ok()?;
+        let told: Value =
+            serde_json::from_str(out.lines().find(|line| line.starts_with('{'))?).ok()?;
+        Some(told["peer"].as_str()?.to_owned())
+    }
+
     /// Fills a supervisor's disk, up to the last byte.
     pub fn fill_disk(&self, number: usize) {
         let file = self.home(number).join("state/filler");
@@ -410,7 +418,11 @@ fn tempfile() -> Result<File> {
     let name = format!("hedge-faults-{}-{number}", std::process::id());
     let path = std::env::temp_dir().join(name);
     let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create_new(true).open(&path)?;
+    let file = options
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
     fs::remove_file(&path)?;
     Ok(file)
 }

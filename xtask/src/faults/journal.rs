@@ -1,0 +1,288 @@
+//! What the journals say, worked out anew from their records alone: nothing of the project's own code is used, so
+//! that a mistake there is not repeated here.
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A task's generation.
+type Opened = (u64, u64, u64);
+
+/// A job, as the records tell it.
+#[derive(Clone, Debug, Default)]
+pub struct Job {
+    /// The submission's key, in hexadecimal digits.
+    pub key: String,
+    /// How many tasks it has.
+    pub tasks: u64,
+    /// `Done`, `Failed` or `Cancelled`, once it has ended.
+    pub end: Option<String>,
+    /// The winner of each task, in its last generation.
+    pub winners: BTreeMap<u64, String>,
+    generations: BTreeMap<u64, u64>,
+    ended_attempts: BTreeSet<String>,
+}
+
+/// All that the records of one journal say.
+#[derive(Clone, Debug, Default)]
+pub struct Story {
+    /// By number.
+    pub jobs: BTreeMap<u64, Job>,
+    /// Every attempt that ever won, generations that were lost included.
+    pub winners: BTreeSet<String>,
+    /// The leaders' lives.
+    pub epochs: u64,
+    /// Records.
+    pub records: u64,
+    /// Records that came too late and changed nothing.
+    pub late: u64,
+    /// What must never be.
+    pub wrong: Vec<String>,
+    committed: BTreeSet<Opened>,
+}
+
+/// One entry of a log: its index, its term and what it says.
+pub type Entries = BTreeMap<u64, (u64, Value)>;
+
+/// The entries in the lines of a dump; a line may be an entry with `records`, or one `record` of it.
+pub fn entries(lines: &[Value]) -> Entries {
+    let mut all = Entries::new();
+    for line in lines {
+        let Some(index) = line["index"].as_u64() else {
+            continue;
+        };
+        let term = line["term"].as_u64().unwrap_or_default();
+        let (_, said) = all
+            .entry(index)
+            .or_insert_with(|| (term, Value::Array(Vec::new())));
+        let said = said.as_array_mut();
+        match (said, &line["records"], &line["record"]) {
+            (Some(said), Value::Array(records), _) => said.extend(records.iter().cloned()),
+            (Some(said), _, record) if !record.is_null() => said.push(record.clone()),
+            _ => {}
+        }
+    }
+    all
+}
+
+/// Where two logs differ though both have the entry.
+pub fn difference(one: &Entries, other: &Entries) -> Option<u64> {
+    let common = one
+        .iter()
+        .filter_map(|(index, said)| Some((index, said, other.get(index)?)));
+    common
+        .into_iter()
+        .find(|(_, one, other)| one != other)
+        .map(|(index, ..)| *index)
+}
+
+impl Story {
+    /// The story of a log.
+    pub fn new(entries: &Entries) -> Story {
+        let mut story = Story::default();
+        let records = entries.values().filter_map(|(_, said)| said.as_array());
+        for record in records.flatten() {
+            story.records += 1;
+            let Some((kind, what)) = record.as_object().and_then(|record| record.iter().next())
+            else {
+                continue;
+            };
+            story.tell(kind, what);
+        }
+        story
+    }
+
+    fn tell(&mut self, kind: &str, what: &Value) {
+        match kind {
+            "Epoch" => {
+                let epoch = what["epoch"].as_u64().unwrap_or_default();
+                match epoch.cmp(&(self.epochs + 1)) {
+                    std::cmp::Ordering::Equal => self.epochs = epoch,
+                    std::cmp::Ordering::Less => self.late += 1,
+                    std::cmp::Ordering::Greater => {
+                        let wrong = format!("epoch {epoch} follows {}", self.epochs);
+                        self.wrong.push(wrong);
+                    }
+                }
+            }
+            "JobAccepted" => self.accepted(what),
+            "TaskDone" => self.done(what),
+            "AttemptEnded" => {
+                let (job, attempt) = (job_of(&what["attempt"]), name(&what["attempt"]));
+                if what["end"] != "Lost"
+                    && let Some(job) = self.jobs.get_mut(&job)
+                {
+                    job.ended_attempts.insert(attempt);
+                }
+            }
+            "OutputsLost" => self.lost(what),
+            "JobEnded" => self.ended(what),
+            _ => {}
+        }
+    }
+
+    fn accepted(&mut self, what: &Value) {
+        let key = hex(&what["key"]);
+        if self.jobs.values().any(|job| job.key == key) {
+            self.late += 1;
+            return;
+        }
+        let groups = what["spec"]["groups"].as_array();
+        let count = |group: &Value| match (group["array"][0].as_u64(), group["array"][1].as_u64()) {
+            (Some(from), Some(to)) => to.saturating_sub(from),
+            _ => 1,
+        };
+        let job = Job {
+            key,
+            tasks: groups.map_or(0, |groups| groups.iter().map(count).sum()),
+            ..Job::default()
+        };
+        self.jobs.insert(self.jobs.len() as u64 + 1, job);
+    }
+
+    fn done(&mut self, what: &Value) {
+        let attempt = &what["attempt"];
+        let (number, generation) = (
+            u64_of(&attempt["task"]["number"]),
+            u64_of(&attempt["generation"]),
+        );
+        let (id, name) = (job_of(attempt), name(attempt));
+        if u64_of(&attempt["epoch"]) > self.epochs {
+            let wrong = format!("{name} is done in an epoch that has not begun");
+            self.wrong.push(wrong);
+        }
+        let Some(job) = self.jobs.get_mut(&id) else {
+            self.wrong.push(format!("{name} belongs to no job"));
+            return;
+        };
+        let current = job.generations.get(&number).copied().unwrap_or_default();
+        let late = job.end.is_some()
+            || job.winners.contains_key(&number)
+            || current != generation
+            || job.ended_attempts.contains(&name);
+        if late {
+            self.late += 1;
+            return;
+        }
+        job.winners.insert(number, name.clone());
+        self.winners.insert(name.clone());
+        if !self.committed.insert((id, number, generation)) {
+            self.wrong
+                .push(format!("{name} is the second winner of its generation"));
+        }
+    }
+
+    fn lost(&mut self, what: &Value) {
+        let number = u64_of(&what["task"]["number"]);
+        let generation = u64_of(&what["generation"]);
+        let Some(job) = self.jobs.get_mut(&u64_of(&what["task"]["job"])) else {
+            return;
+        };
+        let current = job.generations.entry(number).or_default();
+        if job.end.is_some() || *current != generation || job.winners.remove(&number).is_none() {
+            self.late += 1;
+            return;
+        }
+        *current += 1;
+    }
+
+    fn ended(&mut self, what: &Value) {
+        let id = u64_of(&what["job"]);
+        let Some(job) = self.jobs.get_mut(&id) else {
+            self.wrong.push(format!("job {id} ends and never was"));
+            return;
+        };
+        let all = job.winners.len() as u64 == job.tasks;
+        let end = match &what["end"] {
+            Value::String(end) => end.clone(),
+            Value::Object(end) => end.keys().next().cloned().unwrap_or_default(),
+            _ => String::new(),
+        };
+        // A job whose outputs were lost meanwhile is not done; its end is void then.
+        if job.end.is_some() || (end == "Done" && !all) {
+            self.late += 1;
+            return;
+        }
+        job.end = Some(end);
+    }
+}
+
+fn u64_of(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_default()
+}
+
+fn job_of(attempt: &Value) -> u64 {
+    u64_of(&attempt["task"]["job"])
+}
+
+/// As tasks know it: `job.task/generation.epoch.number`.
+fn name(attempt: &Value) -> String {
+    let number = |value: &Value| u64_of(value).to_string();
+    format!(
+        "{}.{}/{}.{}.{}",
+        number(&attempt["task"]["job"]),
+        number(&attempt["task"]["number"]),
+        number(&attempt["generation"]),
+        number(&attempt["epoch"]),
+        number(&attempt["number"])
+    )
+}
+
+/// Ids are texts, or lists of their bytes.
+fn hex(id: &Value) -> String {
+    match id {
+        Value::Array(bytes) => bytes
+            .iter()
+            .map(|byte| format!("{:02x}", u64_of(byte)))
+            .collect(),
+        other => other.as_str().unwrap_or_default().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn attempt(number: u64) -> Value {
+        json!({ "task": { "job": 1, "number": 0 }, "generation": 0, "epoch": 1, "number": number })
+    }
+
+    fn story(records: Vec<Value>) -> Story {
+        let lines = [json!({ "index": 1, "term": 1, "records": records })];
+        Story::new(&entries(&lines))
+    }
+
+    #[test]
+    fn the_first_winner_counts_and_a_late_one_changes_nothing() {
+        let told = story(vec![
+            json!({ "Epoch": { "epoch": 1 } }),
+            json!({ "JobAccepted": { "key": [10, 255], "spec": { "groups": [{ "array": null }] } } }),
+            json!({ "TaskDone": { "attempt": attempt(2) } }),
+            json!({ "TaskDone": { "attempt": attempt(1) } }),
+            json!({ "JobEnded": { "job": 1, "end": "Done" } }),
+        ]);
+        assert_eq!(told.wrong, Vec::<String>::new());
+        assert_eq!(told.late, 1);
+        assert_eq!(told.jobs[&1].key, "0aff");
+        assert_eq!(told.jobs[&1].end.as_deref(), Some("Done"));
+        assert_eq!(told.jobs[&1].winners[&0], "1.0/0.1.2");
+    }
+
+    #[test]
+    fn what_comes_of_an_epoch_that_never_began_is_found() {
+        let told = story(vec![
+            json!({ "JobAccepted": { "key": [1], "spec": { "groups": [{}] } } }),
+            json!({ "TaskDone": { "attempt": attempt(1) } }),
+        ]);
+        assert_eq!(told.wrong.len(), 1, "{:?}", told.wrong);
+    }
+
+    #[test]
+    fn logs_that_differ_are_found() {
+        let line = |index, what| json!({ "index": index, "term": 1, "record": what });
+        let one = entries(&[line(1, "a"), line(2, "b")]);
+        let other = entries(&[line(2, "c"), line(3, "d")]);
+        assert_eq!(difference(&one, &other), Some(2));
+        assert_eq!(difference(&one, &one.clone()), None);
+    }
+}

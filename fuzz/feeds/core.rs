@@ -1,6 +1,7 @@
 //! Whatever peers send, in any order, into a live supervisor whose invariants are checked after each event; and
 //! whatever a supervisor sends into a worker.
 
+use hedge_core::monitor::{Monitor, Output, Settings, WatchId};
 use hedge_core::supervisor::{Action, Config, Event, PullFailure, State, Supervisor};
 use hedge_core::worker::{self, Worker};
 use hedge_model::group::{Colleague, FromLeader, ToLeader};
@@ -13,7 +14,7 @@ use hedge_model::{
     Data, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time,
 };
 use serde::de::DeserializeOwned;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +67,8 @@ impl Bytes<'_> {
 
 struct Rig {
     core: Supervisor,
+    monitor: Monitor,
+    watched: BTreeMap<PeerId, WatchId>,
     now: Time,
     out: Vec<Action>,
     proposed: VecDeque<(u64, Record)>,
@@ -99,6 +102,8 @@ impl Rig {
         }
         let mut rig = Rig {
             core: Supervisor::new(Config::new(addr(PeerId([9; 32]))), state),
+            monitor: Monitor::new(Settings::default()),
+            watched: BTreeMap::new(),
             now: Time(1),
             out: Vec::new(),
             proposed: VecDeque::new(),
@@ -118,8 +123,25 @@ impl Rig {
 
     fn event(&mut self, event: Event) {
         self.core.handle(self.now, event, &mut self.out);
+        let mut outputs = Vec::new();
         for action in std::mem::take(&mut self.out) {
             match action {
+                Action::WatchSettings(settings) => {
+                    self.monitor.set(self.now, settings, &mut outputs);
+                }
+                Action::Watch { peer, attention } => match attention {
+                    Some(attention) => {
+                        let (monitor, now) = (&mut self.monitor, self.now);
+                        let start = || monitor.start(now, peer, &mut outputs);
+                        let id = *self.watched.entry(peer).or_insert_with(start);
+                        monitor.attend(now, id, attention, &mut outputs);
+                    }
+                    None => {
+                        if let Some(id) = self.watched.remove(&peer) {
+                            self.monitor.stop(self.now, id, &mut outputs);
+                        }
+                    }
+                },
                 Action::Append { proposal, record } => self.proposed.push_back((proposal, record)),
                 Action::Pull { hash, .. } => self.pulls.push_back(hash),
                 Action::Send {
@@ -138,6 +160,31 @@ impl Rig {
         }
         if let Err(broken) = self.core.check() {
             panic!("an invariant is broken: {broken}");
+        }
+        self.found(outputs);
+    }
+
+    fn found(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            if let Output::Found(finding) = output {
+                self.event(Event::Found(finding));
+            }
+        }
+    }
+
+    fn beat(&mut self, peer: PeerId, beat: &Beat) {
+        if let Some(id) = self.watched.get(&peer).copied() {
+            let mut outputs = Vec::new();
+            self.monitor.beat(self.now, id, beat, 40, &mut outputs);
+            self.found(outputs);
+        }
+    }
+
+    fn look_for_the_silent(&mut self) {
+        if self.monitor.next_check().is_some_and(|at| at <= self.now) {
+            let mut outputs = Vec::new();
+            self.monitor.check(self.now, &mut outputs);
+            self.found(outputs);
         }
     }
 
@@ -172,7 +219,7 @@ impl Rig {
             10 => {
                 let peer = worker_id(input.below(4));
                 if let Some(beat) = input.value() {
-                    self.event(Event::Beat { peer, beat });
+                    self.beat(peer, &beat);
                 }
             }
             11 => self.link(input),
@@ -206,9 +253,11 @@ impl Rig {
                 break;
             };
             self.now = self.now.max(at);
+            self.look_for_the_silent();
             self.event(Event::Tick);
         }
         self.now = end;
+        self.look_for_the_silent();
         self.event(Event::Tick);
     }
 
@@ -219,8 +268,7 @@ impl Rig {
                 sent_ns: self.now.0,
                 ..Beat::default()
             };
-            let peer = worker_id(number);
-            self.event(Event::Beat { peer, beat });
+            self.beat(worker_id(number), &beat);
         }
     }
 

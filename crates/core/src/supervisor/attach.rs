@@ -43,9 +43,15 @@ impl Supervisor {
         };
         let before = std::mem::take(&mut worker.held);
         self.take_stock(ix, &before, held, out);
-        in_hand
-            .into_iter()
-            .for_each(|held| self.adopt(ix, held, out));
+        let newest: BTreeMap<_, _> = in_hand
+            .iter()
+            .map(|held| (held.attempt.task, held.attempt))
+            .collect();
+        for held in in_hand {
+            // What it says of an earlier attempt was not settled when it was given another of the same task.
+            let newest = newest.get(&held.attempt.task) == Some(&held.attempt);
+            self.adopt(ix, held, newest, out);
+        }
         self.never_arrived(ix, out);
         let left = std::mem::take(&mut self.live().workers[ix as usize].lost);
         left.into_iter().for_each(|id| self.detach_lost(id));
@@ -90,13 +96,23 @@ impl Supervisor {
 
     /// An attempt that a worker has in hand goes on, if its task still wants it.
     /// One that this leader did not give it needs the proof that another did.
-    fn adopt(&mut self, ix: WorkerIx, held: HeldAttempt, out: &mut Vec<Action>) {
+    fn adopt(
+        &mut self,
+        ix: WorkerIx,
+        held: HeldAttempt,
+        newest: bool,
+        out: &mut Vec<Action>,
+    ) {
         let id = held.attempt;
         let peer = self.live().workers[ix as usize].peer;
         let given = held.seal == self.seal(peer, id, held.redundant);
-        let wanted = given && self.state.wants(id);
+        let wanted = given && newest && self.state.wants(id);
         let (now, epoch) = (self.now, self.state.epoch());
         let live = self.live();
+        if live.workers[ix as usize].in_hand.contains(&id) {
+            // It names the attempt twice.
+            return;
+        }
         live.workers[ix as usize].lost.remove(&id);
         let class = live.workers[ix as usize].class;
         live.workers[ix as usize].expected.remove(&id);

@@ -313,8 +313,11 @@ impl State {
 
     /// Whether an attempt may still decide its task.
     pub(crate) fn wants(&self, attempt: AttemptId) -> bool {
-        let active = |job: &Arc<Job>| job.active();
-        self.jobs.get(&attempt.task.job).is_some_and(active)
+        let open = |job: &Arc<Job>| {
+            let ended = job.history.get(&attempt);
+            job.active() && ended.is_none_or(|ended| ended.end == End::Lost)
+        };
+        self.jobs.get(&attempt.task.job).is_some_and(open)
             && self
                 .task(attempt.task)
                 .is_some_and(|task| task.done.is_none() && task.generation == attempt.generation)

@@ -31,6 +31,27 @@ impl Account {
     }
 }
 
+/// What leaders' clocks may lack of a job's age when they take over from one another.
+const AGE_SLACK: Duration = Duration::from_secs(3600);
+/// Most processors whose time one attempt can have used.
+const PROCESSORS_MAX: u32 = 4096;
+/// Most bytes that are believed to have been moved for one attempt: a pebibyte.
+const MOVED_MAX: u64 = 1 << 50;
+
+/// What a worker says that an attempt took, cut to what is possible in a job of this age: sums of it stay exact.
+pub(crate) fn plausible(usage: Usage, age: Duration) -> Usage {
+    let most = age.saturating_add(AGE_SLACK);
+    Usage {
+        queued: usage.queued.min(most),
+        staging: usage.staging.min(most),
+        running: usage.running.min(most),
+        cpu: usage.cpu.min(most.saturating_mul(PROCESSORS_MAX)),
+        memory_peak: usage.memory_peak,
+        paused: usage.paused.min(most),
+        moved: usage.moved.min(MOVED_MAX),
+    }
+}
+
 /// What an attempt is charged that ended by itself.
 pub(crate) fn used(class: hedge_model::capacity::Class, usage: &Usage) -> Charge {
     Charge {

@@ -71,6 +71,9 @@ impl Supervisor {
             usage,
             log,
         } = report;
+        let job = self.state.jobs.get(&id.task.job);
+        let age = job.map(|job| self.now.since(job.accepted));
+        let usage = super::ledger::plausible(usage, age.unwrap_or_default());
         let worker = self.live().workers[ix as usize].peer;
         let known = find_attempt(&mut self.live().tasks, id);
         let Some(attempt) = known.filter(|attempt| attempt.worker == ix) else {

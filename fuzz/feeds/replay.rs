@@ -4,9 +4,13 @@ use std::path::Path;
 
 /// Feeds every input of the corpus `name`, in the order of their names.
 pub fn replay(name: &str, feed: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fuzz/corpus")
+        .join(name);
     let entries = std::fs::read_dir(&folder).expect("the corpus is part of the repository");
-    let mut inputs: Vec<_> = entries.map(|entry| entry.expect("an input").path()).collect();
+    let mut inputs: Vec<_> = entries
+        .map(|entry| entry.expect("an input").path())
+        .collect();
     inputs.sort();
     assert!(!inputs.is_empty(), "no corpus {name}");
     for input in inputs {

@@ -20,7 +20,10 @@ pub fn text(data: &[u8]) {
             if settings.set(name, value).is_ok() {
                 let mut other = Settings::default();
                 other.apply(&name.into(), &value.into());
-                assert_eq!(settings, other, "a setting that is taken is applied alike everywhere");
+                assert_eq!(
+                    settings, other,
+                    "a setting that is taken is applied alike everywhere"
+                );
             }
             drop(settings.views());
         }

@@ -12,7 +12,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         Some((0, text)) => job_file("fuzz.toml", text),
         Some((1, text)) => job_file("fuzz.json", text),
         Some((2, text)) => drop(hedge_sim::eval::Trace::read(&String::from_utf8_lossy(text))),
-        Some((3, text)) => drop(hedge_sim::eval::Workflow::from_wfformat(&String::from_utf8_lossy(text))),
+        Some((3, text)) => drop(hedge_sim::eval::Workflow::from_wfformat(
+            &String::from_utf8_lossy(text),
+        )),
         _ => feed::text(data),
     }
 });

@@ -11,6 +11,7 @@ const PACKAGES: &[&str] = &[
     "autodock-vina",
     "imagemagick",
     "iproute2",
+    "nftables",
     "povray",
     "povray-includes",
     "procps",

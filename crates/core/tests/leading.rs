@@ -119,10 +119,10 @@ fn a_failure_that_is_reported_to_two_leaders_counts_once() {
         ..attempt(0, 1)
     };
     next.expect(&[
-        "append failed 1.0/0.1.1: exit code 1",
-        "worker 1: settled 1.0/0.1.1",
+        "worker 1: cancel 1.0/0.1.1",
         "worker 1: body a v1",
         &format!("worker 1: assign {again}"),
+        "worker 1: settled 1.0/0.1.1",
     ]);
     let view = next.core.job_view(JobId(1)).expect("a job");
     assert_eq!((view.attempts.failed, view.attempts.total), (1, 2));

@@ -50,8 +50,14 @@ fn an_attempt_whose_end_was_not_settled_does_not_come_back_beside_the_next() {
     };
     next.attach_with(1, info);
     let said = next.said();
-    assert!(said.contains(&"worker 1: cancel 1.0/0.1.1".into()), "{said:?}");
-    assert!(!said.contains(&"worker 1: cancel 1.0/0.1.2".into()), "{said:?}");
+    assert!(
+        said.contains(&"worker 1: cancel 1.0/0.1.1".into()),
+        "{said:?}"
+    );
+    assert!(
+        !said.contains(&"worker 1: cancel 1.0/0.1.2".into()),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -78,5 +84,8 @@ fn a_worker_cannot_charge_for_longer_than_the_job_is_there() {
     // That the job's cost is the sum of its attempts' is checked after each event.
     rig.commit();
     let said = rig.said();
-    assert!(said.iter().any(|line| line == "append job 1 done"), "{said:?}");
+    assert!(
+        said.iter().any(|line| line == "append job 1 done"),
+        "{said:?}"
+    );
 }

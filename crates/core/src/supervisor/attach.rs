@@ -96,13 +96,7 @@ impl Supervisor {
 
     /// An attempt that a worker has in hand goes on, if its task still wants it.
     /// One that this leader did not give it needs the proof that another did.
-    fn adopt(
-        &mut self,
-        ix: WorkerIx,
-        held: HeldAttempt,
-        newest: bool,
-        out: &mut Vec<Action>,
-    ) {
+    fn adopt(&mut self, ix: WorkerIx, held: HeldAttempt, newest: bool, out: &mut Vec<Action>) {
         let id = held.attempt;
         let peer = self.live().workers[ix as usize].peer;
         let given = held.seal == self.seal(peer, id, held.redundant);

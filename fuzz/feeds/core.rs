@@ -401,7 +401,7 @@ impl Rig {
             _ => {
                 let (role, at) = (Role::Worker, input.byte());
                 let peer = PeerId([input.byte(); 32]);
-                let ticket = (at % 2 == 0).then(|| Hash([at / 2; 32]));
+                let ticket = at.is_multiple_of(2).then_some(Hash([at / 2; 32]));
                 return self.event(Event::Joining { peer, role, ticket });
             }
         };
@@ -456,7 +456,7 @@ impl Rig {
         let kept = input.below(4);
         self.commit(kept);
         self.proposed.clear();
-        if input.byte() % 2 == 0 {
+        if input.byte().is_multiple_of(2) {
             let record = Record::Epoch {
                 epoch: Epoch(self.core.state().epoch().0 + 1),
                 at: self.now,
@@ -483,7 +483,7 @@ fn worker(input: &mut Bytes) {
             0 => worker::Event::Connected(epoch),
             1 => worker::Event::Disconnected,
             2 => match started.pop_front() {
-                Some(attempt) if input.byte() % 2 == 0 => worker::Event::Staged(attempt, Ok(())),
+                Some(attempt) if input.byte().is_multiple_of(2) => worker::Event::Staged(attempt, Ok(())),
                 Some(attempt) => worker::Event::Finished(Box::new(Report {
                     attempt,
                     outcome: Outcome::Done(Vec::new()),

@@ -30,8 +30,9 @@ const SHARED: [(f64, f64); 3] = [
 /// How `auto` weighs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AutoSettings {
-    /// A copy is started where gain ÷ cost exceeds this. The calibration found 0.4 to 0.8 to work, with a
-    /// mean of 1.38 to 1.42 times the clairvoyant schedule for 9 to 3 % more worker time.
+    /// A copy is started where gain ÷ cost exceeds this. 0.25: over nine recorded workflows on spot machines a
+    /// lower price spends more and gains nothing, and from 0.3 on the slowest runs become slower; see
+    /// docs/scheduling.md.
     pub price: f64,
     /// Attempts of one task at once: a third mattered in the calibration, a fourth did not.
     pub attempts_max: usize,
@@ -44,7 +45,7 @@ pub struct AutoSettings {
 impl Default for AutoSettings {
     fn default() -> Self {
         Self {
-            price: 0.55,
+            price: 0.25,
             attempts_max: 3,
             shared: 0.7,
             gain_min_s: 0.002,

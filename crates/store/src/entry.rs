@@ -8,6 +8,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::any::Any;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
@@ -46,10 +47,22 @@ pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 pub(crate) type Snapshot = openraft::alias::SnapshotOf<Types, crate::snapshot::Image>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
 
+/// One time of leading, as its proposals know it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Under which name.
+    pub term: Term,
+    /// Drawn at random, and written with each proposal.
+    pub id: u64,
+    /// Whether a proposal was refused, so that this time must end.
+    pub refused: AtomicBool,
+}
+
 /// A place among the open proposals, free again when the agreement has answered in whatever way.
 pub(crate) struct Slot {
     /// Told where the agreement did not take the proposal.
     pub lost: Arc<Notify>,
+    pub session: Arc<Session>,
     pub _permit: OwnedSemaphorePermit,
 }
 
@@ -61,6 +74,7 @@ where
         let result: &dyn Any = &result;
         let written = result.downcast_ref::<openraft::raft::ClientWriteResult<Types>>();
         if written.is_some_and(Result::is_err) {
+            self.session.refused.store(true, Ordering::Relaxed);
             self.lost.notify_one();
         }
     }

@@ -172,7 +172,7 @@ impl Journal {
     /// # Errors
     /// The queue is full, or this member does not lead; nothing was taken.
     pub fn propose(&self, first: ProposalId, records: Vec<Record>) -> Result<(), NotTaken> {
-        let Some((term, session)) = self.0.mouth.now() else {
+        let Some(session) = self.0.mouth.now() else {
             let why = Refused::NotLeading;
             return Err(NotTaken { why, records });
         };
@@ -189,14 +189,14 @@ impl Journal {
         let head = Head {
             level: self.0.format.load(Ordering::Relaxed),
             proposer: self.0.id,
-            session,
+            session: session.id,
             first,
             count: u32::try_from(records.len()).unwrap_or(u32::MAX),
         };
         place.send(Proposal {
             batch: Batch::new(head, records.into()),
-            term,
-            slot: self.0.server.slot(permit),
+            term: session.term,
+            slot: self.0.server.slot(permit, session),
         });
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The agreement's state machine, which only hands on: the state itself is the core's.
 
-use crate::entry::{Batch, LogId, SnapshotMeta, StoredMembership, Term, Types};
+use crate::entry::{Batch, LogId, Session, SnapshotMeta, StoredMembership, Types};
 use crate::files::Files;
 use crate::said::{Said, SnapshotRequest, WriteState};
 use crate::snapshot::{self, Image, Kept};
@@ -15,7 +15,7 @@ use openraft::{EntryPayload, OptionalSend};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 /// Everything that is said goes through here, one after the other, so that what is said of leading and what
@@ -24,14 +24,13 @@ pub(crate) struct Mouth {
     pub said: mpsc::Sender<Said>,
     pub lead: Mutex<Lead>,
     /// What proposals are written under while it is said that this member leads.
-    pub now: std::sync::Mutex<Option<(Term, u64)>>,
+    pub now: std::sync::Mutex<Option<Arc<Session>>>,
 }
 
 /// Whether this member leads, and whether that was said.
 #[derive(Default)]
 pub(crate) struct Lead {
-    /// Under which name, and the session that its proposals carry.
-    pub term: Option<(Term, u64)>,
+    pub session: Option<Arc<Session>>,
     pub told: bool,
 }
 
@@ -41,24 +40,24 @@ impl Mouth {
         let _ = self.said.send(said).await;
     }
 
-    fn set_now(&self, now: Option<(Term, u64)>) {
+    fn set_now(&self, now: Option<Arc<Session>>) {
         *self
             .now
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner()) = now;
     }
 
-    pub fn now(&self) -> Option<(Term, u64)> {
-        *self
-            .now
+    pub fn now(&self) -> Option<Arc<Session>> {
+        self.now
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone()
     }
 
     /// This member leads no longer, if it did.
     pub async fn depose(&self, leader: Option<PeerId>) {
         let mut lead = self.lead.lock().await;
-        lead.term = None;
+        lead.session = None;
         self.set_now(None);
         if std::mem::take(&mut lead.told) {
             self.say(Said::Deposed { leader }).await;
@@ -69,20 +68,19 @@ impl Mouth {
     async fn committed(&self, index: u64, id: NodeId, batch: &Batch) -> Result<(), StoreError> {
         let head = batch.head();
         let mut lead = self.lead.lock().await;
-        let own = head.proposer == id
-            && lead
-                .term
-                .is_some_and(|(_, session)| session == head.session);
+        let session = lead.session.clone().filter(|one| one.id == head.session);
+        let own = session.filter(|_| head.proposer == id);
         if head.count == 0 {
-            if let Some((term, _)) = lead.term.filter(|_| own && !lead.told) {
+            if let Some(session) = own.filter(|_| !lead.told) {
                 lead.told = true;
-                self.set_now(lead.term);
-                self.say(Said::Lead { term: term.term }).await;
+                let term = session.term.term;
+                self.set_now(Some(session));
+                self.say(Said::Lead { term }).await;
             }
             return Ok(());
         }
         let records = batch.records()?;
-        let first = (own && lead.told).then_some(head.first);
+        let first = (own.is_some() && lead.told).then_some(head.first);
         self.say(Said::Committed {
             index,
             first,
@@ -100,7 +98,6 @@ pub(crate) struct Growth {
     pub bytes_max: u64,
     /// The bytes of log that were there when the last snapshot was made.
     pub due: Notify,
-    pub busy: AtomicBool,
     pub snapshot_bytes: AtomicU64,
 }
 
@@ -272,7 +269,6 @@ impl RaftSnapshotBuilder<Types> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<crate::entry::Snapshot, io::Error> {
         let kept = self.build().await;
-        self.growth.busy.store(false, Ordering::Relaxed);
         let kept = kept.map_err(|error| fail(&self.failure, error))?;
         keep(&self.kept, &self.growth, kept.clone());
         Ok(openraft::Snapshot {

@@ -1,6 +1,6 @@
 //! Puts a journal together: files, agreement, and what watches over it.
 
-use crate::entry::{Batch, Head, Term, Types};
+use crate::entry::{Batch, Head, Session, Term, Types};
 use crate::files::Files;
 use crate::journal::Proposal;
 use crate::log::{Known, Log};
@@ -67,7 +67,6 @@ pub(crate) async fn open(options: Options, carry: Arc<dyn Carry>) -> Result<Part
         records_max: options.snapshot_records.max(1),
         bytes_max: options.snapshot_bytes.max(1),
         due: Notify::new(),
-        busy: AtomicBool::new(false),
         snapshot_bytes: AtomicU64::new(0),
     });
     let (removed_to, removed) = mpsc::channel(1);
@@ -276,7 +275,8 @@ impl Watcher {
                     .and_then(|id| Some(now.membership_config.get_node(&id)?.peer.peer));
                 (leading.then_some(now.vote.leader_id), leader)
             };
-            let known = self.mouth.lead.lock().await.term.map(|(term, _)| term);
+            let session = self.mouth.lead.lock().await.session.clone();
+            let known = session.as_ref().map(|one| one.term);
             if known != leading {
                 self.mouth.depose(leader).await;
                 if let Some(term) = leading {
@@ -288,35 +288,43 @@ impl Watcher {
                     return;
                 },
                 () = self.lost.notified() => {
-                    // What was refused will never be committed, so the core starts anew.
-                    tracing::warn!("proposals were refused while this member leads: it has not heard of a majority for too long");
-                    self.mouth.depose(None).await;
+                    let session = self.mouth.now();
+                    if session.is_some_and(|one| one.refused.load(Ordering::Relaxed)) {
+                        // What was refused will never be committed, so the core starts anew.
+                        tracing::info!("a proposal was refused: leadership is being handed over, or no majority was heard of for too long");
+                        self.mouth.depose(None).await;
+                    }
                 }
             }
         }
     }
 
     async fn begin(&self, term: Term) {
-        let Ok(session) = random() else {
+        let Ok(id) = random() else {
             return;
         };
-        self.mouth.lead.lock().await.term = Some((term, session));
+        let session = Arc::new(Session {
+            term,
+            id,
+            refused: AtomicBool::new(false),
+        });
+        self.mouth.lead.lock().await.session = Some(session);
         let head = Head {
             level: 1,
             proposer: self.id,
-            session,
+            session: id,
             first: 0,
             count: 0,
         };
-        tokio::spawn(self.clone().mark(term, Batch::new(head, Arc::new([]))));
+        tokio::spawn(self.clone().mark(Batch::new(head, Arc::new([]))));
     }
 
     /// Writes the entry by which this member learns that it has heard everything before it led. It is
     /// refused until the first answers of a majority are there.
-    async fn mark(self, term: Term, batch: Batch) {
+    async fn mark(self, batch: Batch) {
         while self.raft.client_write(batch.clone()).await.is_err() {
-            let lead = self.mouth.lead.lock().await.term;
-            if lead.is_none_or(|(now, session)| now != term || session != batch.head().session) {
+            let now = self.mouth.lead.lock().await.session.clone();
+            if now.is_none_or(|one| one.id != batch.head().session) {
                 return;
             }
             tokio::time::sleep(MARK_EVERY).await;
@@ -327,9 +335,6 @@ impl Watcher {
     async fn snapshots(self) {
         loop {
             self.growth.due.notified().await;
-            if self.growth.busy.swap(true, Ordering::Relaxed) {
-                continue;
-            }
             if self.raft.trigger().snapshot().await.is_err() {
                 return;
             }

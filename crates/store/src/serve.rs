@@ -1,6 +1,6 @@
 //! The answering side: what other members ask of this one.
 
-use crate::entry::{Slot, SnapshotMeta, Types, Vote};
+use crate::entry::{Session, Slot, SnapshotMeta, Types, Vote};
 use crate::machine::Machine;
 use crate::rpc::{self, Network, Part, Piece, Reply, Request};
 use crate::snapshot::Image;
@@ -70,9 +70,10 @@ impl Server {
     }
 
     /// A place among the open proposals.
-    pub fn slot(&self, permit: OwnedSemaphorePermit) -> Slot {
+    pub fn slot(&self, permit: OwnedSemaphorePermit, session: Arc<Session>) -> Slot {
         Slot {
             lost: self.lost.clone(),
+            session,
             _permit: permit,
         }
     }

@@ -87,6 +87,10 @@ async fn members_change_while_records_are_written() {
             next
         })
     };
+    nodes[0]
+        .heard
+        .until("records", |told| told.own.len() > 100)
+        .await;
     let fourth = Node::open(&hub, 4, Place::Memory).await.unwrap();
     join(&nodes[0], &fourth).await;
     nodes.push(fourth);

@@ -30,9 +30,10 @@ pub struct Repair {
 ///
 /// # Errors
 /// The folder is in use, several members vote in it, its snapshot is damaged and the log does not go back to
-/// the beginning, or a file could not be written. Only the copy was made then.
+/// the beginning, or a file could not be written. At most the copy was made then.
 pub fn repair(path: &Path) -> Result<Repair, StoreError> {
     let report = tools::check(path)?;
+    alone(path)?;
     let copy = set_aside(path)?;
     let _lock = folder::lock(path)?;
     let files = Files::default();
@@ -43,7 +44,6 @@ pub fn repair(path: &Path) -> Result<Repair, StoreError> {
         lost: Vec::new(),
         unreadable: Vec::new(),
     };
-    alone(path)?;
     let covered = keep_snapshot(&files, path)?;
     let kept = cut_log(&files, path, covered, &mut repair)?;
     keep_member(&files, path, kept)?;

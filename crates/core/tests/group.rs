@@ -7,8 +7,8 @@ use hedge_core::supervisor::{Action, Config, Event, PullFailure, State, Supervis
 use hedge_model::group::{Colleague, FromLeader, LeaderSays, ToLeader};
 use hedge_model::msg::{HeldAttempt, Role, WorkerInfo};
 use hedge_model::record::{FORMAT_MAX, Record};
-use hedge_model::spec::Group;
-use hedge_model::{Data, Epoch, Hash, JobId, PeerId, Time};
+use hedge_model::spec::{Group, Qos, Redundancy, Unplaceable};
+use hedge_model::{Data, Epoch, Hash, JobId, PeerId, Resources, Time};
 use std::time::Duration;
 use support::*;
 
@@ -213,6 +213,34 @@ fn hints_of_an_older_leader_and_hints_that_are_over_count_for_nothing() {
     assert!(
         said.contains(&"worker 2: assign 1.0/0.3.1".to_owned()),
         "{said:?}"
+    );
+}
+
+#[test]
+fn a_new_leader_gives_workers_time_to_come_before_it_calls_a_job_impossible() {
+    let mut rig = Rig::new();
+    rig.attach(1, 4);
+    let qos = Qos {
+        redundancy: Redundancy::None,
+        unplaceable: Unplaceable::Fail,
+        ..Qos::default()
+    };
+    let big = Group {
+        resources: Resources::cpus(4000),
+        ..group("a", &[])
+    };
+    rig.submit(1, 1, &job(qos, 0, vec![big]));
+    rig.commit();
+    rig.pass(Duration::from_secs(1));
+    rig.said();
+    let mut next = Rig::with(rig.core.state().clone(), &[]);
+    next.attach(2, 1);
+    next.expect(&[]);
+    next.pass_beating(Duration::from_secs(4), &[2]);
+    let said = next.said();
+    assert!(
+        said.iter().any(|line| line.contains("job 1 failed")),
+        "nobody else came: {said:?}"
     );
 }
 

@@ -275,7 +275,9 @@ impl Grid {
                 let known = self.sups[sup].told.remove(id);
                 let it = &self.sups[sup];
                 let (from, to) = (first_of(id.task), last_of(id.task));
-                let mut others = it.told.range(from..=to).map(|(_, told)| told.attempt);
+                let others = it.told.range(from..=to).map(|(other, _)| *other);
+                let expected = it.inherited.range(from..=to).map(|(other, _)| *other);
+                let mut others = others.chain(expected).filter(|other| other != id);
                 let alone = !others.any(|other| it.shadow.wanted(other));
                 let mine = known.is_some_and(|told| told.worker == worker);
                 if mine && alone && it.shadow.wanted(*id) {

@@ -86,9 +86,10 @@ impl Supervisor {
             .into_iter()
             .partition(|hash| live.content.get(hash).is_some_and(Content::in_use));
         let peer = live.workers[ix as usize].peer;
-        wanted
-            .into_iter()
-            .for_each(|hash| self.held_by(hash, None, ix));
+        for hash in wanted {
+            self.held_by(hash, None, ix);
+            self.fetch_kept(hash, out);
+        }
         if !unwanted.is_empty() {
             send(peer, ToWorker::Drop(unwanted), out);
         }

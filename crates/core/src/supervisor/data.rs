@@ -128,6 +128,16 @@ impl Supervisor {
         let all: Vec<Hash> = self.live().content.keys().copied().collect();
         self.lose_where_gone(all, out);
         self.feed_starved();
+        let live = self.live();
+        live.unchecked = live.ready.lanes();
+    }
+
+    /// A worker holds content that this supervisor wants to keep and has not: it is fetched.
+    pub(crate) fn fetch_kept(&mut self, hash: Hash, out: &mut Vec<Action>) {
+        let content = self.live().content.get(&hash);
+        if content.is_some_and(|content| !content.kept.is_empty() && !content.own) {
+            self.pull(hash, out);
+        }
     }
 
     /// Of these contents, those that a job needs and nobody has are made again.

@@ -190,8 +190,10 @@ impl Supervisor {
         };
         let hashes = outputs.iter().filter_map(|file| file.data.hash());
         let (same, unknown): (Vec<Hash>, Vec<Hash>) = hashes.partition(needed);
-        same.into_iter()
-            .for_each(|hash| self.held_by(hash, None, ix));
+        for hash in same {
+            self.held_by(hash, None, ix);
+            self.fetch_kept(hash, out);
+        }
         if !unknown.is_empty() {
             send(worker, ToWorker::Drop(unknown), out);
         }

@@ -351,7 +351,10 @@ impl Supervisor {
         let (Some(job), Some(live)) = (self.state.jobs.get(&id), &self.live) else {
             return;
         };
-        if job.spec.qos().unplaceable != Unplaceable::Fail {
+        // Workers that the last leader had come one by one.
+        let coming =
+            job.accepted < live.since && self.now.since(live.since) < self.config.content_grace;
+        if job.spec.qos().unplaceable != Unplaceable::Fail || coming {
             return;
         }
         let number = job.spec.first(group);

@@ -5,7 +5,7 @@ mod support;
 
 use hedge_core::supervisor::{Action, Config, Event, PullFailure, State, Supervisor};
 use hedge_model::group::{Colleague, FromLeader, LeaderSays, ToLeader};
-use hedge_model::msg::{HeldAttempt, Role, WorkerInfo};
+use hedge_model::msg::{HeldAttempt, Request, Role, WorkerInfo};
 use hedge_model::record::{FORMAT_MAX, Record};
 use hedge_model::spec::{Group, Qos, Redundancy, Unplaceable};
 use hedge_model::{Data, Epoch, Hash, JobId, PeerId, Resources, Time};
@@ -232,6 +232,14 @@ fn a_new_leader_gives_workers_time_to_come_before_it_calls_a_job_impossible() {
     rig.submit(1, 1, &job(qos, 0, vec![big]));
     rig.commit();
     rig.pass(Duration::from_secs(1));
+    rig.ask(
+        1,
+        Request::Set {
+            name: "keep".into(),
+            value: "2".into(),
+        },
+    );
+    rig.commit(); // a second has passed by the journal too
     rig.said();
     let mut next = Rig::with(rig.core.state().clone(), &[]);
     next.attach(2, 1);

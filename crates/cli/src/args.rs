@@ -1,10 +1,14 @@
 //! The command line: every command, its arguments and its help.
 
+pub mod grid;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hedge_model::units::{parse_bytes, parse_duration};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use grid::{Config, ConfigDo, Journal, Members, MembersDo, Revoke};
 
 /// `hedge` and what follows.
 #[derive(Debug, Parser)]
@@ -153,6 +157,14 @@ Examples:
     Config(Config),
     /// Drop a job that has ended, with its results
     Forget(One),
+    /// Look at, check, copy or repair the journal of this machine's supervisor
+    #[command(subcommand)]
+    #[command(after_help = "\
+Examples:
+  hedge journal dump --json
+  hedge journal backup /mnt/backup/today
+  hedge journal repair                       after a supervisor that is alone refused to start")]
+    Journal(Journal),
     /// Say what works on this machine, and what to do about what does not
     Doctor,
     /// Measure the grid on this machine
@@ -260,6 +272,9 @@ pub struct Supervisor {
     /// Join without a vote: take the place of a supervisor that is gone
     #[arg(long, requires = "join")]
     pub standby: bool,
+    /// Go on alone with what this supervisor has, when most supervisors of its group are lost for good
+    #[arg(long, conflicts_with_all = ["join", "in_memory"])]
+    pub recover: bool,
     /// Keep the journal in memory: the grid and its jobs end with this process
     #[arg(long, conflicts_with = "join")]
     pub in_memory: bool,
@@ -296,73 +311,6 @@ pub enum TicketRole {
     Admin,
     /// Joins the group of supervisors
     Supervisor,
-}
-
-/// Arguments of `members`.
-#[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct Members {
-    /// What to do; without it they are listed.
-    #[command(subcommand)]
-    pub what: Option<MembersDo>,
-    /// Let the supervisors use the newest format that all of them speak
-    #[arg(long)]
-    pub upgrade: bool,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// What to do with a member.
-#[derive(Debug, Subcommand)]
-pub enum MembersDo {
-    /// Take a member out: a supervisor leaves its group, a worker or client is shut out
-    Remove(Revoke),
-}
-
-/// Arguments of `revoke`.
-#[derive(Args, Debug)]
-pub struct Revoke {
-    /// Beginning of the member's id, or a worker's host name
-    #[arg(value_name = "PEER")]
-    pub peer: String,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `config`.
-#[derive(Args, Debug)]
-pub struct Config {
-    /// Get or set.
-    #[command(subcommand)]
-    pub what: ConfigDo,
-}
-
-/// What to do with settings.
-#[derive(Debug, Subcommand)]
-pub enum ConfigDo {
-    /// Show all settings, or one
-    Get {
-        /// The setting's name
-        #[arg(value_name = "NAME")]
-        name: Option<String>,
-        /// The grid.
-        #[command(flatten)]
-        grid: Grid,
-    },
-    /// Change a setting for the whole grid
-    Set {
-        /// The setting's name
-        #[arg(value_name = "NAME")]
-        name: String,
-        /// Its value, like 500ms, 10 GiB or 3
-        #[arg(value_name = "VALUE")]
-        value: String,
-        /// The grid.
-        #[command(flatten)]
-        grid: Grid,
-    },
 }
 
 /// Arguments of `worker`.

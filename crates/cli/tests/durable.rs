@@ -139,3 +139,58 @@ fn a_flipped_byte_keeps_a_supervisor_that_is_alone_from_starting() {
     grid.supervisor = grid.place.supervisor("127.0.0.1:0");
     assert_eq!(grid.place.ask(&["job", "1"])["state"], "done");
 }
+
+#[test]
+fn a_journal_can_be_read_copied_started_from_and_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut grid = Grid::start(folder.path(), 1);
+    let args = ["submit", "--wait", "--", "true"];
+    assert_eq!(grid.place.call(&args).status.code(), Some(0));
+    let dump = grid.place.call(&["journal", "dump", "--json"]);
+    let dump = common::text(&dump.stdout);
+    assert!(
+        dump.contains("JobAccepted") && dump.contains("TaskDone"),
+        "{dump}"
+    );
+    // A copy made while it runs is what another supervisor starts from.
+    let other = Place::here(&folder.path().join("other"));
+    let copy = journal(&other);
+    fs::create_dir_all(copy.parent().unwrap()).unwrap();
+    grid.place
+        .ask(&["journal", "backup", copy.to_str().unwrap()]);
+    let start = [
+        "supervisor",
+        "--listen",
+        "127.0.0.1:0",
+        "--recover",
+        "--json",
+    ];
+    let again = other.start(&start);
+    until("the copy to be at work", || {
+        again.out().contains("\"peer\"").then_some(())
+    });
+    assert_eq!(other.ask(&["job", "1"])["state"], "done");
+    grid.supervisor.signal("-9");
+    grid.supervisor.end();
+    assert_eq!(
+        grid.place.ask(&["journal", "check"])["damage"],
+        serde_json::json!([])
+    );
+    // Damage near the end costs what was last, and no more.
+    let log = log_of(&journal(&grid.place));
+    let mut bytes = fs::read(&log).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[used - 2] ^= 4;
+    fs::write(&log, &bytes).unwrap();
+    let found = grid.place.call(&["journal", "check", "--json"]);
+    assert_eq!(found.status.code(), Some(1), "{}", told(&found));
+    let repaired = grid.place.ask(&["journal", "repair"]);
+    assert_eq!(
+        repaired["damage"].as_array().unwrap().len(),
+        1,
+        "{repaired}"
+    );
+    assert!(Path::new(repaired["copy"].as_str().unwrap()).exists());
+    grid.supervisor = grid.place.supervisor("127.0.0.1:0");
+    grid.place.ask(&["jobs"]);
+}

@@ -23,6 +23,7 @@ mod forget;
 mod interrupt;
 mod job;
 mod jobs;
+mod journal;
 mod logs;
 mod members;
 mod results;
@@ -75,6 +76,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Revoke(args) => members::revoke(&context, &args),
         Command::Config(args) => config::run(&context, args),
         Command::Forget(args) => forget::run(&context, &args),
+        Command::Journal(what) => journal::run(&context, &what),
         Command::Doctor => doctor::run(&context),
         Command::Bench(args) => bench::run(&context, &args),
         Command::Completions { shell } => completions::run(shell),

@@ -27,6 +27,7 @@ pub fn run(context: &Context, args: Supervisor) -> Result<Exit, Failure> {
         }
         config.vote = !args.standby;
         config.durable = !args.in_memory;
+        config.recover = args.recover;
         if args.fast {
             config.timing = Timing::fast();
         }

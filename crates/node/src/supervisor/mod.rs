@@ -44,6 +44,8 @@ pub struct SupervisorConfig {
     pub join: Option<Ticket>,
     /// Whether it asks for a vote in its group; one that only stands by gets one when another is gone.
     pub vote: bool,
+    /// Whether it makes itself the only one of its group first, with what it has.
+    pub recover: bool,
     /// How fast the end of a leader is noticed.
     pub timing: Timing,
     /// What is to go wrong with the journal's files, for trials.
@@ -60,6 +62,7 @@ impl SupervisorConfig {
             write_tickets: true,
             join: None,
             vote: true,
+            recover: false,
             timing: Timing::default(),
             faults: Faults::default(),
         }
@@ -74,6 +77,7 @@ impl SupervisorConfig {
             write_tickets: false,
             join: None,
             vote: true,
+            recover: false,
             timing: Timing::default(),
             faults: Faults::default(),
         }

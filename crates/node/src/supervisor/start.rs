@@ -204,6 +204,12 @@ async fn open_journal(
     } else {
         Place::Memory
     };
+    if config.recover {
+        hedge_store::recover(&folder, member.clone())?;
+        tracing::warn!(
+            "this supervisor goes on alone; the others of its group have to join it anew"
+        );
+    }
     let mut options = Options::new(place, member.clone());
     options.timing = config.timing;
     options.faults = config.faults.clone();

@@ -57,7 +57,7 @@ pub fn run(context: &Context, runs: u32, fast: bool) -> Result<Exit, Failure> {
 async fn measure(runs: u32, fast: bool) -> Result<Figures, Failure> {
     let plan = Plan {
         supervisors: SUPERVISORS,
-        args: &["--no-sandbox"],
+        args: &["--no-sandbox", "--task-priority", "normal"],
         fast,
         ..Plan::new(WORKERS, 1)
     };

@@ -481,15 +481,36 @@ pub enum Bench {
     },
     /// From the end of a part of the grid to the next assignment
     Recovery {
-        /// What ends
+        /// What ends, and how
         #[arg(long, value_enum)]
         kind: BenchKind,
         /// How often
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
         runs: u32,
-        /// With the supervisors' fast timeouts
+        /// How often workers show signs of life, like 1ms; by default as a new grid has it
+        #[arg(long, value_parser = duration)]
+        interval: Option<Duration>,
+        /// Workers are asked for signs of life instead of sending them by themselves
+        #[arg(long, requires = "interval")]
+        asks: bool,
+        /// With the supervisors' fast timeouts; for a leader
         #[arg(long)]
         fast: bool,
+    },
+    /// Signs of life of many workers: how many arrive, and what they cost the supervisor
+    Beats {
+        /// How many workers
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        workers: u16,
+        /// How often each shows a sign of life
+        #[arg(long, default_value = "1ms", value_parser = duration)]
+        interval: Duration,
+        /// Workers are asked for signs of life instead of sending them by themselves
+        #[arg(long)]
+        asks: bool,
+        /// For how long
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+        seconds: u32,
     },
     /// From submission to result, for one small task at a time
     Latency {
@@ -504,6 +525,10 @@ pub enum Bench {
 pub enum BenchKind {
     /// The leading supervisor of three, killed
     Leader,
+    /// A worker's process and its task are frozen
+    Stop,
+    /// A worker's process is killed
+    Kill,
 }
 
 /// What a measured task is.

@@ -122,6 +122,14 @@ pub enum ToWorker {
     Leave,
     /// Beat like this from now on.
     Beat(BeatPlan),
+    /// Open an idle TCP connection to this port of mine and show it this, so that each of us notices at once
+    /// when the other's process dies.
+    Tripwire {
+        /// The port, at whatever address this connection goes to.
+        port: u16,
+        /// Valid once.
+        nonce: [u8; 16],
+    },
     /// Run the benchmark tasks once nothing else runs, and say what they found.
     Benchmark,
 }

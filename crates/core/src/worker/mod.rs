@@ -224,8 +224,8 @@ impl Worker {
             ToWorker::Drain => self.start_draining(out),
             ToWorker::Leave => out.push(Action::Leave),
             ToWorker::Benchmark => self.benchmark = true,
-            // Beats are the shell's: they must not wait for anything that happens here.
-            ToWorker::Beat(_) => {}
+            // Signs of life are the shell's: they must not wait for anything that happens here.
+            ToWorker::Beat(_) | ToWorker::Tripwire { .. } => {}
             // About connections, which are not this machine's.
             ToWorker::Lead(_) | ToWorker::Supervisors(_) | ToWorker::Revoked(_) => {}
         }

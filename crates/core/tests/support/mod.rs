@@ -572,6 +572,7 @@ fn order_line(msg: &ToWorker) -> String {
         ToWorker::Leave => "leave".into(),
         ToWorker::Benchmark => "benchmark".into(),
         ToWorker::Beat(plan) => format!("beat by plan {}", plan.number),
+        ToWorker::Tripwire { .. } => "tripwire".into(),
         ToWorker::Lead(epoch) => format!("lead {}", epoch.0),
         ToWorker::Supervisors(all) => format!("{} supervisors", all.len()),
         ToWorker::Revoked(peers) => format!("{} revoked", peers.len()),

@@ -22,7 +22,7 @@ pub(crate) use core_loop::Input;
 use core_loop::Standing;
 use hedge_model::PeerAddr;
 use hedge_model::msg::{Reply, Request, Role};
-use hedge_net::{DataStore, Fetcher, Net, Ticket};
+use hedge_net::{DataStore, Fetcher, Net, Ticket, Tripwires};
 pub use hedge_store::{Faults, Timing};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -188,6 +188,21 @@ pub async fn run(
             Err(why)
         }
     }
+}
+
+/// Where workers connect their tripwires: at the port that has a UDP port's number, if that is free.
+async fn tripwires(
+    transport: &Threads,
+    listen: SocketAddr,
+    addr: &PeerAddr,
+) -> Result<Option<Tripwires>, NodeError> {
+    let port = addr.addrs.first().map_or(0, SocketAddr::port);
+    let at = SocketAddr::new(listen.ip(), port);
+    let bound = transport.run(Tripwires::bind(at)).await?;
+    let told = |error: &std::io::Error| {
+        tracing::warn!(%error, "no TCP port for tripwires: a worker that dies is noticed by its silence alone");
+    };
+    Ok(bound.inspect_err(told).ok())
 }
 
 /// The text form of a ticket with this secret.

@@ -82,6 +82,7 @@ impl Supervisor {
                 clock.clone(),
                 inputs.clone(),
                 transport.handle(),
+                tripwires,
             )?,
             clock,
             standing,

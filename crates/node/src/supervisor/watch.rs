@@ -10,7 +10,7 @@ use hedge_core::monitor::{Attention, Finding, Found, Monitor, Output, Settings, 
 use hedge_model::PeerId;
 use hedge_model::msg::{Beat, StatusRequest, ToWorker};
 use hedge_model::view::WorkerView;
-use hedge_net::{BeatReceiver, LinkSender};
+use hedge_net::{BeatReceiver, CloseReason, LinkSender, Nonce, Tripwires};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -40,6 +40,7 @@ struct Shared {
     clock: Clock,
     inputs: mpsc::Sender<Input>,
     transport: Handle,
+    tripwires: Option<Tripwires>,
 }
 
 #[derive(Debug)]
@@ -77,6 +78,7 @@ impl Watch {
         clock: Clock,
         inputs: mpsc::Sender<Input>,
         transport: Handle,
+        tripwires: Option<Tripwires>,
     ) -> Result<Self, NodeError> {
         let state = State {
             ended: false,
@@ -93,6 +95,7 @@ impl Watch {
             clock,
             inputs,
             transport,
+            tripwires,
         });
         let checking = shared.clone();
         let thread = std::thread::Builder::new().name("monitor".into());
@@ -122,11 +125,12 @@ impl Watch {
         }
         state.by_conn.insert(conn, at);
         state.by_peer.insert(peer, at);
+        if let Some(line) = &state.lines[at] {
+            shared.offer_tripwire(&line.sender);
+        }
         drop(state);
-        self.0
-            .0
-            .transport
-            .spawn(read(shared.clone(), at, conn, beats));
+        let reading = read(shared.clone(), at, conn, beats);
+        shared.transport.spawn(reading);
     }
 
     /// The connection is closed.
@@ -233,6 +237,30 @@ async fn read(shared: Arc<Shared>, at: usize, conn: ConnId, mut beats: BeatRecei
 }
 
 impl Shared {
+    /// Lets a worker connect its tripwire, if it can; its connection is closed when its process dies.
+    fn offer_tripwire(&self, sender: &LinkSender) {
+        let Some(tripwires) = &self.tripwires else {
+            return;
+        };
+        let mut nonce = Nonce::default();
+        if getrandom::fill(&mut nonce).is_err() {
+            return;
+        }
+        let _in_transport = self.transport.enter();
+        let expected = tripwires.expect(nonce);
+        let port = tripwires.port();
+        send(sender, &[ToWorker::Tripwire { port, nonce }]);
+        let sender = sender.clone();
+        self.transport.spawn(async move {
+            if let Some(tripwire) = expected.await {
+                tokio::select! {
+                    () = tripwire.broken() => sender.close(CloseReason::Lost),
+                    _ = sender.closed() => {}
+                }
+            }
+        });
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,7 +7,9 @@ use crate::known::Known;
 use crate::pause::Pause;
 use hedge_model::msg::{Role, StatusRequest, ToWorker, Welcome};
 use hedge_model::{PeerAddr, PeerId};
-use hedge_net::{BeatReceiver, CloseReason, Hello, Link, Net, NetError, Ticket};
+use hedge_net::{
+    BeatReceiver, CloseReason, Hello, Link, LinkSender, Net, NetError, Nonce, Ticket, Tripwire,
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -176,8 +178,12 @@ impl Dialler {
         guard.answering = Some(answering.abort_handle());
         while let Ok(orders) = receiver.recv::<ToWorker>().await {
             for order in &orders {
-                if let ToWorker::Beat(plan) = order {
-                    self.beats.follow(conn, plan);
+                match order {
+                    ToWorker::Beat(plan) => self.beats.follow(conn, plan),
+                    ToWorker::Tripwire { port, nonce } => {
+                        tokio::spawn(hold_tripwire(sender.clone(), *port, *nonce));
+                    }
+                    _ => {}
                 }
             }
             self.inputs
@@ -224,6 +230,20 @@ async fn answer(beats: Beats, conn: u64, mut questions: BeatReceiver) {
             if let Ok(StatusRequest { seq }) = postcard::from_bytes(bytes) {
                 beats.answer(conn, seq);
             }
+        }
+    }
+}
+
+/// Holds a tripwire to the supervisor's process: when that dies, the connection to it is closed at once.
+async fn hold_tripwire(sender: LinkSender, port: u16, nonce: Nonce) {
+    let ips = sender.remote_addrs().into_iter().map(|addr| addr.ip());
+    match Tripwire::connect(ips, port, nonce).await {
+        Ok(tripwire) => tokio::select! {
+            () = tripwire.broken() => sender.close(CloseReason::Lost),
+            _ = sender.closed() => {}
+        },
+        Err(error) => {
+            tracing::info!(%error, "no tripwire: a supervisor that dies is noticed by its silence alone");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::exit::Failure;
 use hedge_model::msg::{Reply, Request, Role};
+use hedge_model::settings::Way;
 use hedge_model::spec::{CriticalRule, Draft, Group, Qos};
 use hedge_model::view::{JobState, JobView};
 use hedge_model::{JobId, JobSpec};
@@ -107,6 +108,8 @@ pub struct Grid {
     pub others: Vec<Process>,
     /// Its workers.
     pub workers: Vec<Process>,
+    line: Vec<String>,
+    secret: String,
     /// Where it keeps what it has; removed at the end.
     pub dir: tempfile::TempDir,
 }
@@ -141,6 +144,7 @@ impl Grid {
         let others = join_others(&client, dir.path(), plan).await?;
         let cpus = plan.cpus.to_string();
         let mut started = Vec::new();
+        let mut kept = Vec::new();
         for number in 0..plan.workers {
             let mut line = vec![
                 "worker",
@@ -152,6 +156,7 @@ impl Grid {
                 "127.0.0.1:0",
             ];
             line.extend(plan.args);
+            kept = line.iter().map(|word| (*word).to_owned()).collect();
             started.push(start(
                 &dir.path().join(number.to_string()),
                 &line,
@@ -168,8 +173,47 @@ impl Grid {
             supervisor,
             others,
             workers: started,
+            line: kept,
+            secret,
             dir,
         })
+    }
+
+    /// Workers show signs of life like this from now on, whatever they have in hand and whatever it costs.
+    ///
+    /// # Errors
+    /// The supervisor refuses.
+    pub async fn watch(&self, way: Way) -> Result<(), Failure> {
+        let text = way_text(way);
+        let all = [
+            ("beats_per_second", "10000000"),
+            ("watch_idle", &text),
+            ("watch_assigned", &text),
+            ("watch_critical", &text),
+        ];
+        for (name, value) in all {
+            let (name, value) = (name.to_owned(), value.to_owned());
+            match self.client.ask(Request::Set { name, value }).await? {
+                Reply::Ok => {}
+                Reply::No(refusal) => return Err(Failure::Local(refusal.why)),
+                _ => return Err(super::super::unexpected()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a worker again in the folder of one that was killed.
+    ///
+    /// # Errors
+    /// It cannot be started, or there was none.
+    pub fn replace(&mut self, pid: u32) -> Result<(), Failure> {
+        let at = self.workers.iter().position(|worker| worker.0.id() == pid);
+        let at = at.ok_or_else(|| Failure::Local("no such worker".to_owned()))?;
+        let line: Vec<&str> = self.line.iter().map(String::as_str).collect();
+        let dir = self.dir.path().join(at.to_string());
+        let _ = self.workers[at].0.wait();
+        self.workers[at] = start(&dir, &line, Some(&self.secret))?;
+        Ok(())
     }
 
     /// Submits a job and waits for its end; the wall time of both.
@@ -269,6 +313,20 @@ async fn join_others(client: &Client, dir: &Path, plan: Plan<'_>) -> Result<Vec<
         wait(votes, "the other supervisors").await?;
     }
     Ok(others)
+}
+
+/// How to watch workers.
+pub fn way(interval: Duration, asks: bool) -> Way {
+    if asks {
+        Way::asks(interval)
+    } else {
+        Way::beats(interval)
+    }
+}
+
+/// The same as a setting's value.
+pub fn way_text(way: Way) -> String {
+    way.to_string()
 }
 
 /// A job of `count` tasks like this one.

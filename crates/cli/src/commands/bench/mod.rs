@@ -1,5 +1,6 @@
 //! `hedge bench`: the grid's own figures, each beside a limit measured in the same run.
 
+mod beats;
 mod grid;
 mod latency;
 mod raw;
@@ -34,7 +35,24 @@ pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
             kind: BenchKind::Leader,
             runs,
             fast,
+            ..
         } => recovery::leader::run(context, *runs, *fast),
+        Bench::Recovery {
+            kind,
+            runs,
+            interval,
+            asks,
+            ..
+        } => {
+            let watch = interval.map(|interval| grid::way(interval, *asks));
+            recovery::worker::run(context, *kind, *runs, watch)
+        }
+        Bench::Beats {
+            workers,
+            interval,
+            asks,
+            seconds,
+        } => beats::run(context, *workers, grid::way(*interval, *asks), *seconds),
         Bench::Latency { count } => latency::run(context, *count),
     }
 }

@@ -1,3 +1,4 @@
 //! `hedge bench recovery`: how long work pauses when a part of the grid ends. One module for each kind of end.
 
 pub mod leader;
+pub mod worker;

@@ -1,0 +1,276 @@
+//! A worker is frozen or killed: from then to its task running on another worker.
+
+use crate::args::BenchKind;
+use crate::commands::bench::grid::{Grid, Plan, way_text};
+use crate::commands::bench::{lines, quantile, rounded};
+use crate::commands::{Context, block_on, unexpected};
+use crate::exit::{Exit, Failure};
+use hedge_model::msg::{Reply, Request};
+use hedge_model::settings::Way;
+use hedge_model::spec::{CriticalRule, Draft, Group, Qos};
+use hedge_model::view::WorkerView;
+use hedge_model::{JobId, JobSpec};
+use hedge_node::client::new_key;
+use rustix::fs::{Mode, mkfifoat};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+const WORKERS: u16 = 4;
+/// At idle priority it would be measured how busy the machine is with other things.
+const ARGS: &[&str] = &["--no-sandbox", "--task-priority", "normal"];
+/// Runs that may be repeated because a copy was there already, on mere suspicion.
+const REPEATS_MAX: u32 = 1_000;
+/// A task says through a pipe that it runs, without starting any other process.
+const TASK: &str = "echo \"$HEDGE_ATTEMPT\" > \"$BENCH_PIPE\"; exec sleep 600";
+/// A start or a recovery that takes longer has failed.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long a task runs before its worker ends, so that the closer watch is on: several intervals at most.
+const SETTLE: Duration = Duration::from_millis(300);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+#[derive(Debug, Serialize)]
+struct Figures {
+    kind: &'static str,
+    runs: u32,
+    /// Runs in which a copy was there before the worker ended, on a suspicion that was none.
+    repeated: u32,
+    workers: u16,
+    watch: String,
+    recovery_ms_p50: f64,
+    recovery_ms_p95: f64,
+    recovery_ms_max: f64,
+    recovery_ms: Vec<f64>,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// The grid cannot be started, or does not recover.
+pub fn run(
+    context: &Context,
+    kind: BenchKind,
+    runs: u32,
+    watch: Option<Way>,
+) -> Result<Exit, Failure> {
+    let figures = block_on(measure(kind, runs, watch))?;
+    context.look.print(&figures, || {
+        lines(&[format!(
+            "worker {} to its task running elsewhere   {:>8.2} ms, p95 {:.2} ms, at most {:.2} ms",
+            figures.kind, figures.recovery_ms_p50, figures.recovery_ms_p95, figures.recovery_ms_max
+        )])
+    })?;
+    Ok(Exit::Done)
+}
+
+async fn measure(kind: BenchKind, runs: u32, watch: Option<Way>) -> Result<Figures, Failure> {
+    let plan = Plan {
+        args: ARGS,
+        ..Plan::new(WORKERS, 1)
+    };
+    let mut grid = Grid::start(plan).await?;
+    if let Some(way) = watch {
+        grid.watch(way).await?;
+    }
+    let pipe = grid.dir.path().join("pipe");
+    let starts = listen(&pipe)?;
+    let spec = one_task(&pipe)?;
+    let mut all = Vec::new();
+    let mut repeated = 0;
+    while all.len() < runs as usize {
+        match once(&mut grid, kind, &spec, &starts).await? {
+            Some(took) => all.push(took.as_secs_f64() * 1e3),
+            None if repeated < REPEATS_MAX => repeated += 1,
+            None => return Err(failed("workers are suspected all the time")),
+        }
+    }
+    let each = all.iter().copied().map(rounded).collect();
+    Ok(Figures {
+        kind: match kind {
+            BenchKind::Stop => "stop",
+            _ => "kill",
+        },
+        runs,
+        repeated,
+        workers: WORKERS,
+        watch: watch.map_or_else(|| "default".to_owned(), way_text),
+        recovery_ms_p50: rounded(quantile(&mut all, 0.5)),
+        recovery_ms_p95: rounded(quantile(&mut all, 0.95)),
+        recovery_ms_max: rounded(quantile(&mut all, 1.0)),
+        recovery_ms: each,
+    })
+}
+
+/// One task ends with its worker, and starts elsewhere; nothing where it ran elsewhere already.
+async fn once(
+    grid: &mut Grid,
+    kind: BenchKind,
+    spec: &JobSpec,
+    starts: &Receiver<Instant>,
+) -> Result<Option<Duration>, Failure> {
+    while starts.try_recv().is_ok() {}
+    let job = grid.client.submit(new_key()?, spec).await?;
+    started(starts)?;
+    tokio::time::sleep(SETTLE).await;
+    let mut busy = workers(grid).await?;
+    busy.retain(|worker| worker.in_hand > 0);
+    let copied = starts.try_recv().is_ok();
+    let (1, Some(pid)) = (busy.len(), busy.first().map(|worker| worker.pid)) else {
+        clear(grid, job).await?;
+        return Ok(None);
+    };
+    if copied {
+        clear(grid, job).await?;
+        return Ok(None);
+    }
+    let since = match kind {
+        BenchKind::Stop => signal_tree(pid, Signal::STOP),
+        _ => {
+            let since = Instant::now();
+            signal(pid, Signal::KILL);
+            since
+        }
+    };
+    let again = started(starts)?;
+    if kind == BenchKind::Stop {
+        // A machine that comes back at once would teach the supervisor that this is its way.
+        given_up(grid, pid).await?;
+        signal_tree(pid, Signal::CONT);
+    } else {
+        grid.replace(pid)?;
+    }
+    clear(grid, job).await?;
+    Ok(Some(again.saturating_duration_since(since)))
+}
+
+/// Waits until a frozen worker is given up.
+async fn given_up(grid: &Grid, pid: u32) -> Result<(), Failure> {
+    let since = Instant::now();
+    while since.elapsed() < WAIT_MAX {
+        let all = workers(grid).await?;
+        if all
+            .iter()
+            .any(|worker| worker.pid == pid && worker.liveness == "dead")
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err(failed("a frozen worker was not given up"))
+}
+
+/// Ends a job and waits until all workers are there and idle.
+async fn clear(grid: &Grid, job: JobId) -> Result<(), Failure> {
+    grid.client.ask(Request::Cancel(job)).await?;
+    let since = Instant::now();
+    while since.elapsed() < WAIT_MAX {
+        let here = workers(grid).await?;
+        let idle = |worker: &&WorkerView| worker.liveness == "live" && worker.in_hand == 0;
+        if here.iter().filter(idle).count() >= WORKERS.into() {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err(failed("the workers did not come back"))
+}
+
+async fn workers(grid: &Grid) -> Result<Vec<WorkerView>, Failure> {
+    match grid.client.ask(Request::Workers).await? {
+        Reply::Workers(all) => Ok(all),
+        _ => Err(unexpected()),
+    }
+}
+
+fn one_task(pipe: &Path) -> Result<JobSpec, Failure> {
+    let env = ("BENCH_PIPE".into(), pipe.to_string_lossy().into());
+    let group = Group {
+        env: vec![env],
+        critical: true,
+        ..Group::program("task", &["sh", "-c", TASK])
+    };
+    // Nothing runs twice in advance: what is measured is a start after the loss.
+    let qos = Qos {
+        copies: 1,
+        ..Qos::default()
+    };
+    let draft = Draft {
+        name: "bench".into(),
+        qos,
+        critical: CriticalRule::default(),
+        files: Vec::new(),
+        groups: vec![group],
+    };
+    JobSpec::new(draft).map_err(|error| failed(&error.to_string()))
+}
+
+/// The moments at which tasks say that they run.
+fn listen(pipe: &Path) -> Result<Receiver<Instant>, Failure> {
+    let no_pipe = |error: std::io::Error| failed(&format!("no pipe for the tasks: {error}"));
+    let mode = Mode::RUSR | Mode::WUSR;
+    mkfifoat(rustix::fs::CWD, pipe, mode).map_err(|error| no_pipe(error.into()))?;
+    // Open for writing too, so that it never ends.
+    let file = std::fs::File::options().read(true).write(true).open(pipe);
+    let file = file.map_err(no_pipe)?;
+    let (said, starts) = sync_channel(64);
+    std::thread::spawn(move || {
+        for line in BufReader::new(file).lines() {
+            if line.is_err() || said.send(Instant::now()).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(starts)
+}
+
+fn started(starts: &Receiver<Instant>) -> Result<Instant, Failure> {
+    let started = starts.recv_timeout(WAIT_MAX);
+    started.map_err(|_| failed("the task did not start"))
+}
+
+/// Signals a process and all below it, itself first; the moment before.
+fn signal_tree(pid: u32, what: Signal) -> Instant {
+    let all = descendants(pid);
+    let since = Instant::now();
+    all.into_iter().for_each(|pid| signal(pid, what));
+    since
+}
+
+fn signal(pid: u32, what: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        _ = kill_process(pid, what);
+    }
+}
+
+fn descendants(pid: u32) -> Vec<u32> {
+    let parent = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit(") ")
+            .next()?
+            .split(' ')
+            .nth(1)?
+            .parse::<u32>()
+            .ok()
+    };
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let parents: Vec<(u32, u32)> = all.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut found = vec![pid];
+    let mut at = 0;
+    while let Some(above) = found.get(at).copied() {
+        at += 1;
+        found.extend(
+            parents
+                .iter()
+                .filter(|(_, of)| *of == above)
+                .map(|(pid, _)| *pid),
+        );
+    }
+    found
+}
+
+fn failed(why: &str) -> Failure {
+    Failure::Local(why.to_owned())
+}

@@ -61,6 +61,7 @@ impl Supervisor {
         let alone = begin(&config, &journal, &group).await?;
         let fetcher = Fetcher::new(net.clone(), store.clone(), content.handle());
         let clock = Clock::start(Time(0));
+        let tripwires = super::tripwires(&transport, config.listen, &addr).await?;
         let (standing, stands) = watch::channel(Standing::default());
         let setup = Setup {
             key,

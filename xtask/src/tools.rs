@@ -15,6 +15,7 @@ const PACKAGES: &[&str] = &[
     "povray",
     "povray-includes",
     "procps",
+    "pulseaudio",
     "util-linux",
     "xdotool",
     "xvfb",

@@ -229,6 +229,16 @@ impl Spawner {
         answer
     }
 
+    /// Gives all attempts idle priority. `false` gives further ones the priority of the configuration again;
+    /// those that were lowered stay so.
+    pub fn lower(&self, on: bool) {
+        let mut state = self.shared.lock();
+        if wire::encode(&Request::Lower(on), &mut state.outbox).is_ok() {
+            drop(state);
+            self.shared.wake.notify_one();
+        }
+    }
+
     /// Ends an attempt with all its processes; its outcome is then [`Outcome::Cancelled`], unless it had
     /// ended before. Numbers that are not known any more do nothing.
     pub fn cancel(&self, id: u64) {

@@ -40,6 +40,8 @@ pub(crate) enum Request {
     },
     /// Stops all attempts where they are, or lets them go on.
     Pause(bool),
+    /// Gives all attempts idle priority, or, from the next on, that of the setup again.
+    Lower(bool),
 }
 
 /// From the spawner.

@@ -3,11 +3,11 @@
 //! Needs the group `input` or root. Every device is classified as udev's `input_id` does it, by what it can do.
 
 use crate::source::{Covers, Ended, Options, Outlet, Source, Trouble};
-use evdev::{AbsoluteAxisCode, Device, EventType, KeyCode, PropType, RelativeAxisCode};
 use hedge_model::owner::Activity;
-use rustix::fs::inotify;
+use rustix::fs::{Mode, OFlags, inotify};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 const FOLDER: &str = "/dev/input";
 /// Devices that are watched at most; a machine has a dozen.
@@ -15,7 +15,7 @@ const DEVICES_MAX: usize = 256;
 
 /// What kernel devices there are.
 struct Evdev {
-    devices: Vec<(Activity, Device)>,
+    devices: Vec<(Activity, OwnedFd)>,
     /// Tells of devices that come, go, or may be opened from now on.
     changes: OwnedFd,
 }
@@ -32,15 +32,9 @@ pub(crate) fn open(_: &Options) -> Result<Box<dyn Source>, Trouble> {
         if !entry.file_name().as_encoded_bytes().starts_with(b"event") {
             continue;
         }
-        match Device::open(entry.path()) {
-            Ok(device) => {
-                if let Some(kind) = kind(&device)
-                    && device.set_nonblocking(true).is_ok()
-                {
-                    devices.push((kind, device));
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied += 1,
+        match open_device(&entry.path()) {
+            Ok(device) => devices.extend(kind(&device).map(|kind| (kind, device))),
+            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => denied += 1,
             Err(_) => {}
         }
     }
@@ -78,16 +72,10 @@ impl Source for Evdev {
             if !out.wait(&fds, None) {
                 return Ended::Stopped;
             }
-            for (kind, device) in &mut self.devices {
-                match device.fetch_events() {
-                    // The code and value of an event are never looked at.
-                    Ok(mut events) => {
-                        if events.any(|event| by_hand(event.event_type())) {
-                            out.seen(*kind);
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            for (kind, device) in &self.devices {
+                match touched(device) {
+                    Ok(true) => out.seen(*kind),
+                    Ok(false) => {}
                     Err(_) => return Ended::Changed,
                 }
             }
@@ -108,43 +96,103 @@ fn changes() -> io::Result<OwnedFd> {
     Ok(changes)
 }
 
-/// Whether a hand makes such events; a lid, a lamp or a synchronisation is none.
-fn by_hand(event: EventType) -> bool {
-    [EventType::KEY, EventType::RELATIVE, EventType::ABSOLUTE].contains(&event)
+fn open_device(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// Types of events and abilities, codes and properties, from the kernel's `input-event-codes.h`.
+mod code {
+    pub const KEY: u16 = 1;
+    pub const REL: u16 = 2;
+    pub const ABS: u16 = 3;
+    pub const KEY_A: usize = 30;
+    pub const KEY_Z: usize = 44;
+    pub const BTN_LEFT: usize = 0x110;
+    pub const BTN_TRIGGER: usize = 0x120;
+    pub const BTN_SOUTH: usize = 0x130;
+    pub const BTN_TOOL_PEN: usize = 0x140;
+    pub const BTN_TOOL_FINGER: usize = 0x145;
+    pub const BTN_TOUCH: usize = 0x14a;
+    pub const BTN_STYLUS: usize = 0x14b;
+    pub const X: usize = 0;
+    pub const Y: usize = 1;
+    pub const MT_X: usize = 0x35;
+    pub const MT_Y: usize = 0x36;
+    pub const DIRECT: usize = 1;
+    pub const POINTING_STICK: usize = 5;
+    pub const ACCELEROMETER: usize = 6;
+}
+
+/// Takes what a device has to say: whether a hand made any of it; a lid, a lamp or a synchronisation is none. The
+/// code and value of an event are never looked at.
+fn touched(device: &OwnedFd) -> io::Result<bool> {
+    const EVENT: usize = size_of::<libc::input_event>();
+    const TYPE: usize = std::mem::offset_of!(libc::input_event, type_);
+    let mut buffer = [0; EVENT * 64];
+    let mut any = false;
+    loop {
+        match rustix::io::read(device, &mut buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
+                any |= buffer[..read].chunks_exact(EVENT).any(|event| {
+                    let kind = u16::from_ne_bytes([event[TYPE], event[TYPE + 1]]);
+                    [code::KEY, code::REL, code::ABS].contains(&kind)
+                });
+                // What was read holds keys: it is not to lie about.
+                buffer.fill(0);
+                if read < EVENT * 64 {
+                    return Ok(any);
+                }
+            }
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => return Ok(any),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A set of bits that the kernel tells of a device.
+struct Bits([u8; 96]);
+
+impl Bits {
+    fn has(&self, bit: usize) -> bool {
+        self.0
+            .get(bit / 8)
+            .is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
+    }
+
+    /// Asks with `EVIOCGBIT` or `EVIOCGPROP`, by their numbers.
+    fn ask(device: &OwnedFd, number: u16) -> Bits {
+        const READ: u64 = 2 << 30;
+        let mut bits = Bits([0; 96]);
+        let request = READ | (bits.0.len() as u64) << 16 | u64::from(b'E') << 8 | u64::from(number);
+        // SAFETY: the kernel writes at most as many bytes as the request says.
+        unsafe { libc::ioctl(device.as_raw_fd(), request as _, bits.0.as_mut_ptr()) };
+        bits
+    }
 }
 
 /// What a person uses a device as; `None` for buttons of the case, jacks, lids and sensors of movement.
-fn kind(device: &Device) -> Option<Activity> {
-    let key = |key| {
-        device
-            .supported_keys()
-            .is_some_and(|keys| keys.contains(key))
-    };
-    let rel = |axis| {
-        device
-            .supported_relative_axes()
-            .is_some_and(|axes| axes.contains(axis))
-    };
-    let abs = |axis| {
-        device
-            .supported_absolute_axes()
-            .is_some_and(|axes| axes.contains(axis))
-    };
-    let property = |property| device.properties().contains(property);
+fn kind(device: &OwnedFd) -> Option<Activity> {
+    const PROPERTIES: u16 = 0x09;
+    const ABILITIES: u16 = 0x20;
+    let keys = Bits::ask(device, ABILITIES + code::KEY);
+    let rel = Bits::ask(device, ABILITIES + code::REL);
+    let abs = Bits::ask(device, ABILITIES + code::ABS);
+    let properties = Bits::ask(device, PROPERTIES);
     classify(&Abilities {
-        accelerometer: property(PropType::ACCELEROMETER),
-        direct: property(PropType::DIRECT),
-        pointing_stick: property(PropType::POINTING_STICK),
-        stylus: key(KeyCode::BTN_STYLUS) || key(KeyCode::BTN_TOOL_PEN),
-        finger: key(KeyCode::BTN_TOOL_FINGER),
-        touch: key(KeyCode::BTN_TOUCH),
-        left_button: key(KeyCode::BTN_LEFT),
-        gamepad: key(KeyCode::BTN_SOUTH) || key(KeyCode::BTN_TRIGGER),
-        letters: key(KeyCode::KEY_A) && key(KeyCode::KEY_Z),
-        moves: rel(RelativeAxisCode::REL_X) && rel(RelativeAxisCode::REL_Y),
-        position: abs(AbsoluteAxisCode::ABS_X) && abs(AbsoluteAxisCode::ABS_Y),
-        multitouch: abs(AbsoluteAxisCode::ABS_MT_POSITION_X)
-            && abs(AbsoluteAxisCode::ABS_MT_POSITION_Y),
+        accelerometer: properties.has(code::ACCELEROMETER),
+        direct: properties.has(code::DIRECT),
+        pointing_stick: properties.has(code::POINTING_STICK),
+        stylus: keys.has(code::BTN_STYLUS) || keys.has(code::BTN_TOOL_PEN),
+        finger: keys.has(code::BTN_TOOL_FINGER),
+        touch: keys.has(code::BTN_TOUCH),
+        left_button: keys.has(code::BTN_LEFT),
+        gamepad: keys.has(code::BTN_SOUTH) || keys.has(code::BTN_TRIGGER),
+        letters: keys.has(code::KEY_A) && keys.has(code::KEY_Z),
+        moves: rel.has(code::X) && rel.has(code::Y),
+        position: abs.has(code::X) && abs.has(code::Y),
+        multitouch: abs.has(code::MT_X) && abs.has(code::MT_Y),
     })
 }
 

@@ -7,13 +7,20 @@
 //!
 //! Nothing is decided here: what an activity means for running tasks is the core's.
 
+pub mod bench;
+mod clock;
 mod evdev;
+mod inventory;
 mod load;
+mod microphone;
 mod poll;
+mod power;
 mod sessions;
 mod source;
 mod watch;
 mod x11;
 
+pub use clock::minute_of_week;
+pub use inventory::{hardware, memory};
 pub use source::{Notice, Options, State, Trouble};
 pub use watch::{Found, Watch, covering};

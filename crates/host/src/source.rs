@@ -138,7 +138,7 @@ impl Outlet {
         let last = &mut self.seen[kind.index()];
         if last.is_none_or(|last| now.duration_since(last) >= REPEAT_MIN) {
             *last = Some(now);
-            self.say(Signal::Seen(kind), now);
+            self.say_at(Signal::Seen(kind), now);
         }
     }
 
@@ -146,7 +146,7 @@ impl Outlet {
     pub fn lasting(&mut self, kind: Activity, lasts: bool) {
         let known = &mut self.lasting[kind.index()];
         if std::mem::replace(known, lasts) != lasts {
-            self.say(Signal::Lasting(kind, lasts), Instant::now());
+            self.say_at(Signal::Lasting(kind, lasts), Instant::now());
         }
     }
 
@@ -162,7 +162,12 @@ impl Outlet {
         poll::wait(&self.stop, fds, timeout)
     }
 
-    fn say(&self, signal: Signal, at: Instant) {
+    /// Says anything else; the source sees to it that only changes are told.
+    pub fn say(&self, signal: Signal) {
+        self.say_at(signal, Instant::now());
+    }
+
+    fn say_at(&self, signal: Signal, at: Instant) {
         (self.hand)(Notice {
             source: self.source,
             signal,

@@ -2,7 +2,7 @@
 
 use crate::poll::{self, Stop, Stopper};
 use crate::source::{Ended, Hand, Notice, Open, Options, Outlet, State, Trouble};
-use crate::{evdev, load, sessions, x11};
+use crate::{evdev, load, microphone, power, sessions, x11};
 use hedge_model::owner::{Activity, Signal};
 use serde::Serialize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,8 @@ const SOURCES: &[(&str, Open)] = &[
     ("x11", x11::open),
     ("processes", load::open),
     ("sessions", sessions::open),
+    ("microphone", microphone::open),
+    ("power", power::open),
 ];
 
 /// A source and how it stands.

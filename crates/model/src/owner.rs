@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Duration;
 
 /// A kind of activity that is not the grid's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,4 +97,157 @@ pub enum Signal {
     Watched(bool),
     /// Minutes since Monday 00:00 of the machine's local time.
     Clock(u32),
+}
+
+/// What a worker does about its owner, from nothing to most.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Stand {
+    /// It works as if nobody were there.
+    #[default]
+    Work,
+    /// What runs goes on at the lowest priority; nothing new is taken.
+    Lower,
+    /// What runs is stopped where it is; nothing new is taken.
+    Pause,
+    /// What runs is given up; nothing new is taken.
+    Vacate,
+}
+
+impl Stand {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stand::Work => "work",
+            Stand::Lower => "lower",
+            Stand::Pause => "pause",
+            Stand::Vacate => "vacate",
+        }
+    }
+}
+
+/// Why a worker does not work as if nobody were there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// An activity of its owner.
+    Activity(Activity),
+    /// No source of input: whether the owner is there cannot be known.
+    Unwatched,
+    /// The machine runs on its battery.
+    Battery,
+    /// The network is paid for by what is sent.
+    Metered,
+    /// The owner wants the machine at this time of the day.
+    Hours,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Activity(kind) => kind.fmt(f),
+            Cause::Unwatched => f.write_str("no source of input"),
+            Cause::Battery => f.write_str("battery"),
+            Cause::Metered => f.write_str("metered network"),
+            Cause::Hours => f.write_str("owner's hours"),
+        }
+    }
+}
+
+/// How a worker stands to its owner, for the supervisor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerState {
+    /// Counts the changes; a lower one is older news.
+    pub change: u32,
+    /// What the worker does.
+    pub stand: Stand,
+    /// Why, at most one of each.
+    pub why: Vec<Cause>,
+    /// How long it has not worked as if nobody were there, by the worker's clock; zero while it does.
+    pub away: Duration,
+}
+
+/// Hours of the week, in minutes since Monday 00:00; may wrap around the week's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hours {
+    /// The first minute.
+    pub from: u32,
+    /// The minute behind the last.
+    pub to: u32,
+}
+
+/// Minutes of a week.
+pub const WEEK_MIN: u32 = 7 * 24 * 60;
+
+impl Hours {
+    /// Whether a minute of the week lies within.
+    pub fn contain(&self, minute: u32) -> bool {
+        if self.from <= self.to {
+            (self.from..self.to).contains(&minute)
+        } else {
+            minute >= self.from || minute < self.to
+        }
+    }
+}
+
+/// What a worker does about which activity, and how soon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerRules {
+    /// What each kind makes the worker do, in the order of [`Activity::ALL`].
+    pub on: [Stand; Activity::ALL.len()],
+    /// What it does where no source of input watches.
+    pub unwatched: Stand,
+    /// What it does on battery.
+    pub battery: Stand,
+    /// What it does on a network that is paid for by what is sent.
+    pub metered: Stand,
+    /// Hours in which the owner wants the machine whether or not anything happens.
+    pub hours: Vec<Hours>,
+    /// What it does in those.
+    pub in_hours: Stand,
+    /// How long nothing may happen until the worker goes on.
+    pub resume_after: Duration,
+    /// How long what runs stays paused until it is given up; never, where there is none.
+    pub vacate_after: Option<Duration>,
+}
+
+impl Default for OwnerRules {
+    /// At once out of the way of any activity; going on after 3 min of quiet (BOINC's default; HTCondor's is
+    /// 5), giving up after 10 min of pause (HTCondor's; BOINC keeps what it has for ever). Nothing on battery,
+    /// as with BOINC.
+    fn default() -> Self {
+        Self {
+            on: [Stand::Pause; Activity::ALL.len()],
+            unwatched: Stand::Pause,
+            battery: Stand::Pause,
+            metered: Stand::Pause,
+            hours: Vec::new(),
+            in_hours: Stand::Pause,
+            resume_after: Duration::from_secs(3 * 60),
+            vacate_after: Some(Duration::from_secs(10 * 60)),
+        }
+    }
+}
+
+impl OwnerRules {
+    /// For a machine that is the grid's alone.
+    pub fn dedicated() -> Self {
+        Self {
+            on: [Stand::Work; Activity::ALL.len()],
+            unwatched: Stand::Work,
+            battery: Stand::Work,
+            metered: Stand::Work,
+            hours: Vec::new(),
+            in_hours: Stand::Work,
+            resume_after: Duration::ZERO,
+            vacate_after: None,
+        }
+    }
+
+    /// What an activity of this kind makes the worker do.
+    pub fn of(&self, kind: Activity) -> Stand {
+        self.on[kind.index()]
+    }
 }

@@ -57,6 +57,8 @@ struct Engine {
     orphans: HashMap<i32, Option<Mark>>,
     dying: Vec<u64>,
     pause: pause::Pause,
+    /// Whether attempts get idle priority whatever the setup says.
+    lowered: bool,
     /// Earliest first.
     deadlines: BinaryHeap<std::cmp::Reverse<(Instant, u64)>>,
     limited_memory: usize,
@@ -93,6 +95,7 @@ impl Engine {
             orphans: HashMap::new(),
             dying: Vec::new(),
             pause: pause::Pause::default(),
+            lowered: false,
             deadlines: BinaryHeap::new(),
             limited_memory: 0,
             next_sample: Instant::now(),
@@ -168,6 +171,7 @@ impl Engine {
                 }
                 Ok(Some(Request::End { id, outcome })) => self.order_end(id, outcome),
                 Ok(Some(Request::Pause(on))) => self.pause(on),
+                Ok(Some(Request::Lower(on))) => self.lower(on),
                 Ok(None) => break,
                 Err(_) => return None,
             }
@@ -238,7 +242,7 @@ impl Engine {
             (Some(Mark::Variable(std::process::id(), id)), None)
         };
         // Only now: a child at low priority could keep the spawner waiting for its exec.
-        if self.ground.report.idle {
+        if self.ground.report.idle || self.lowered {
             tree::make_idle(pid, &self.last_pid);
         }
         Ok(Attempt {

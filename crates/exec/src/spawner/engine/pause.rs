@@ -46,6 +46,17 @@ impl Engine {
         self.reply(&Reply::Paused(on));
     }
 
+    /// Gives all attempts idle priority, or further ones that of the setup again: the kernel lets nobody without
+    /// rights take idle priority back.
+    pub(super) fn lower(&mut self, on: bool) {
+        self.lowered = on;
+        if on && !self.ground.report.idle {
+            for attempt in self.attempts.values() {
+                tree::make_idle(attempt.pid, &self.last_pid);
+            }
+        }
+    }
+
     fn stop_all(&self) {
         // One that forks while the others are being stopped leaves a child: with the kernel's own walk over all
         // of a namespace none escapes, else they are looked for until there are no more.

@@ -1,0 +1,86 @@
+//! What `hedge bench` measures, and with what.
+
+use clap::{Subcommand, ValueEnum};
+use std::time::Duration;
+
+/// What `bench` measures.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Tasks a second, beside a plain loop that starts processes on the same CPUs
+    Tasks {
+        /// What a task is
+        #[arg(long, value_enum, default_value_t = BenchRuntime::Process)]
+        runtime: BenchRuntime,
+        /// How many tasks
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        count: u32,
+        /// How many workers
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+        workers: u16,
+        /// With the supervisor's journal in memory
+        #[arg(long)]
+        in_memory: bool,
+        /// How many supervisors
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=7), conflicts_with = "in_memory")]
+        supervisors: u16,
+    },
+    /// From the end of a part of the grid to the next assignment
+    Recovery {
+        /// What ends, and how
+        #[arg(long, value_enum)]
+        kind: BenchKind,
+        /// How often
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        runs: u32,
+        /// How often workers show signs of life, like 1ms; by default as a new grid has it
+        #[arg(long, value_parser = super::duration)]
+        interval: Option<Duration>,
+        /// Workers are asked for signs of life instead of sending them by themselves
+        #[arg(long, requires = "interval")]
+        asks: bool,
+        /// With the supervisors' fast timeouts; for a leader
+        #[arg(long)]
+        fast: bool,
+    },
+    /// Signs of life of many workers: how many arrive, and what they cost the supervisor
+    Beats {
+        /// How many workers
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        workers: u16,
+        /// How often each shows a sign of life
+        #[arg(long, default_value = "1ms", value_parser = super::duration)]
+        interval: Duration,
+        /// Workers are asked for signs of life instead of sending them by themselves
+        #[arg(long)]
+        asks: bool,
+        /// For how long
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+        seconds: u32,
+    },
+    /// From submission to result, for one small task at a time
+    Latency {
+        /// How many tasks
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        count: u32,
+    },
+}
+
+/// What may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchKind {
+    /// The leading supervisor of three, killed
+    Leader,
+    /// A worker's process and its task are frozen
+    Stop,
+    /// A worker's process is killed
+    Kill,
+}
+
+/// What a measured task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchRuntime {
+    /// A process that ends at once
+    Process,
+    /// Nothing: the worker answers at once, which measures the engine itself
+    Noop,
+}

@@ -1,0 +1,92 @@
+//! What follows from silence and from lack of progress: redundancy hears of it and decides.
+
+mod support;
+
+use hedge_core::monitor::{Finding, Found, Liveness};
+use hedge_core::supervisor::Event;
+use hedge_model::spec::{CriticalRule, Draft, Qos, Redundancy};
+use hedge_model::{JobSpec, PeerId};
+use std::time::Duration;
+use support::*;
+
+/// Job 1 has one task, which runs on worker 1 while worker 2 is idle.
+fn running(redundancy: Redundancy) -> Rig {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    let spec = JobSpec::new(Draft {
+        name: "job".into(),
+        qos: Qos {
+            redundancy,
+            copies: 1,
+            ..Qos::default()
+        },
+        critical: CriticalRule::default(),
+        files: Vec::new(),
+        groups: vec![group("a", &[])],
+    });
+    rig.submit(1, 1, &std::sync::Arc::new(spec.unwrap()));
+    rig.commit();
+    rig.said();
+    rig.attach(2, 1);
+    rig.commit();
+    rig.said();
+    rig
+}
+
+fn found(rig: &mut Rig, peer: PeerId, what: Found) {
+    rig.event(Event::Found(Finding { peer, what }));
+    rig.commit();
+}
+
+fn silent(liveness: Liveness) -> Found {
+    Found::Silent {
+        liveness,
+        silent: Duration::from_millis(300),
+    }
+}
+
+#[test]
+fn a_suspect_workers_task_gets_a_copy_elsewhere_and_nothing_is_stopped() {
+    let mut rig = running(Redundancy::Critical);
+    found(&mut rig, worker(1), silent(Liveness::Late));
+    rig.expect(&[]);
+    found(&mut rig, worker(1), silent(Liveness::Suspect));
+    rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+    let back = Found::Back {
+        was: Liveness::Suspect,
+        silent: Duration::from_millis(350),
+    };
+    found(&mut rig, worker(1), back);
+    rig.expect(&[]);
+    rig.done(1, attempt(0, 1));
+    rig.commit();
+    let said = rig.said();
+    assert!(
+        said.contains(&"append done 1.0/0.1.1 by worker 1".to_owned()),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn without_redundancy_nothing_is_copied_before_the_worker_is_given_up() {
+    let mut rig = running(Redundancy::None);
+    found(&mut rig, worker(1), silent(Liveness::Suspect));
+    rig.expect(&[]);
+    found(&mut rig, worker(1), silent(Liveness::Dead));
+    let said = rig.said();
+    assert!(
+        said.contains(&"worker 2: assign 1.0/0.1.2".to_owned()),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_stalled_attempt_gets_a_copy_elsewhere() {
+    let mut rig = running(Redundancy::Critical);
+    let stalled = Found::Stalled {
+        attempt: attempt(0, 1),
+        idle: Duration::from_secs(1),
+    };
+    found(&mut rig, worker(1), stalled);
+    rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+}

@@ -30,9 +30,9 @@ const SHARED: [(f64, f64); 3] = [
 /// How `auto` weighs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AutoSettings {
-    /// A copy is started where gain ÷ cost exceeds this. 0.25: over nine recorded workflows on spot machines a
-    /// lower price spends more and gains nothing, and from 0.3 on the slowest runs become slower; see
-    /// docs/scheduling.md.
+    /// A copy is started where gain ÷ cost exceeds this. 0.25: over nine recorded workflows on spot machines
+    /// 0.15 spent more for the same mean, and with 0.4 and more the slowest runs were slower; see
+    /// docs/evaluation.md.
     pub price: f64,
     /// Attempts of one task at once: a third mattered in the calibration, a fourth did not.
     pub attempts_max: usize,

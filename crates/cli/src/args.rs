@@ -131,6 +131,8 @@ Examples:
   hedge explain 7                            what holds the job up, and which tasks are critical
   hedge explain 7 frame.12")]
     Explain(Explain),
+    /// What a job costs, and for what
+    Cost(Cost),
     /// List all workers
     Workers(Grid),
     /// Let a worker finish what it runs and leave
@@ -446,6 +448,20 @@ pub struct Explain {
     /// The task: its id, and its index behind a dot for an array
     #[arg(value_name = "TASK")]
     pub task: Option<String>,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
+/// Arguments of `cost`.
+#[derive(Args, Debug)]
+pub struct Cost {
+    /// The job's number
+    #[arg(value_name = "ID")]
+    pub id: u64,
+    /// Print comma-separated values
+    #[arg(long)]
+    pub csv: bool,
     /// The grid.
     #[command(flatten)]
     pub grid: Grid,

@@ -49,7 +49,7 @@ refused! {
     a_wrong_type: "[qos]\ncopies = \"2\"\n[[task]]\nid = \"a\"\ncommand = \"true\"\n";
     a_wrong_unit: "[[task]]\nid = \"a\"\ncommand = [\"true\"]\nresources = { memory = \"32 MX\" }\n";
     a_missing_unit: "[[task]]\nid = \"a\"\ncommand = [\"true\"]\ntime_limit = 10\n";
-    several_mistakes: "[qos]\nneed = \"50%\"\nredundancy = \"auto\"\n[critical]\nby = [\"data\"]\ntop = \"120%\"\n[[task]]\ncommand = [\"true\"]\n";
+    several_mistakes: "[qos]\nneed = \"0%\"\nredundancy = \"twice\"\n[critical]\nby = [\"weight\"]\ntop = \"120%\"\n[[task]]\ncommand = [\"true\"]\n";
     a_duplicate_id: &format!("{GOOD}\n{GOOD}");
     an_id_that_cannot_be: "[[task]]\nid = \"a b\"\ncommand = [\"true\"]\n";
     an_unknown_dependency: "[[task]]\nid = \"frame\"\ncommand = [\"true\"]\n[[task]]\nid = \"b\"\ncommand = [\"true\"]\ndeps = [\"fram\"]\n";

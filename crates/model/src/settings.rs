@@ -1,6 +1,7 @@
 //! Settings of a grid: records, so that they do not change with the leader; text in the records, so that a
 //! supervisor passes on what it does not know.
 
+use crate::ledger::Tariff;
 use crate::units::{parse_bytes, parse_duration, show_bytes};
 use crate::view::SettingView;
 use std::collections::BTreeMap;
@@ -52,6 +53,10 @@ pub struct Settings {
     pub client_tasks: u64,
     /// Bytes of inputs of one client's jobs that have not ended.
     pub client_bytes: u64,
+    /// The share of the pool, in percent, that makes the higher class of workers.
+    pub higher_percent: u32,
+    /// What time and data cost in jobs that are accepted from now on.
+    pub tariff: Arc<Tariff>,
     set: BTreeMap<Arc<str>, Arc<str>>,
 }
 
@@ -82,6 +87,8 @@ impl Default for Settings {
             client_jobs: 10_000,
             client_tasks: 100_000_000,
             client_bytes: 1 << 40,
+            higher_percent: 25,
+            tariff: Arc::default(),
             set: BTreeMap::new(),
         }
     }
@@ -277,6 +284,108 @@ const FIELDS: &[Field] = &[
         get: |s| show_bytes(s.client_bytes),
         set: |s, v| bytes(&mut s.client_bytes, v),
     },
+    Field {
+        name: "higher_percent",
+        what: "share of the pool that makes the higher class of workers",
+        get: |s| s.higher_percent.to_string(),
+        set: |s, v| number(&mut s.higher_percent, v, 1, 100),
+    },
+    Field {
+        name: "currency",
+        what: "name of the currency in which jobs are charged",
+        get: |s| s.tariff.currency.to_string(),
+        set: |s, v| currency(&mut Arc::make_mut(&mut s.tariff).currency, v),
+    },
+    Field {
+        name: "price_cpu_second",
+        what: "a second of one CPU, in millionths of the currency",
+        get: |s| s.tariff.normal.cpu_second.to_string(),
+        set: |s, v| {
+            number(
+                &mut Arc::make_mut(&mut s.tariff).normal.cpu_second,
+                v,
+                0,
+                PRICE_MAX,
+            )
+        },
+    },
+    Field {
+        name: "price_higher_cpu_second",
+        what: "a second of one CPU in the higher class, in millionths of the currency",
+        get: |s| s.tariff.higher.cpu_second.to_string(),
+        set: |s, v| {
+            number(
+                &mut Arc::make_mut(&mut s.tariff).higher.cpu_second,
+                v,
+                0,
+                PRICE_MAX,
+            )
+        },
+    },
+    Field {
+        name: "price_gib_second",
+        what: "a second of one GiB of memory, in millionths of the currency",
+        get: |s| s.tariff.normal.gib_second.to_string(),
+        set: |s, v| {
+            number(
+                &mut Arc::make_mut(&mut s.tariff).normal.gib_second,
+                v,
+                0,
+                PRICE_MAX,
+            )
+        },
+    },
+    Field {
+        name: "price_higher_gib_second",
+        what: "a second of one GiB of memory in the higher class, in millionths of the currency",
+        get: |s| s.tariff.higher.gib_second.to_string(),
+        set: |s, v| {
+            number(
+                &mut Arc::make_mut(&mut s.tariff).higher.gib_second,
+                v,
+                0,
+                PRICE_MAX,
+            )
+        },
+    },
+    Field {
+        name: "price_gib_moved",
+        what: "a GiB moved, in millionths of the currency",
+        get: |s| s.tariff.normal.gib_moved.to_string(),
+        set: |s, v| {
+            number(
+                &mut Arc::make_mut(&mut s.tariff).normal.gib_moved,
+                v,
+                0,
+                PRICE_MAX,
+            )
+        },
+    },
+    Field {
+        name: "price_higher_gib_moved",
+        what: "a GiB moved in the higher class, in millionths of the currency",
+        get: |s| s.tariff.higher.gib_moved.to_string(),
+        set: |s, v| {
+            number(
+                &mut Arc::make_mut(&mut s.tariff).higher.gib_moved,
+                v,
+                0,
+                PRICE_MAX,
+            )
+        },
+    },
+    Field {
+        name: "bill_redundant",
+        what: "whether clients pay for copies that did not win",
+        get: |s| s.tariff.bill_redundant.to_string(),
+        set: |s, v| yes_or_no(&mut Arc::make_mut(&mut s.tariff).bill_redundant, v),
+    },
+    Field {
+        name: "bill_lost",
+        what: "whether clients pay for what failed or was lost",
+        get: |s| s.tariff.bill_lost.to_string(),
+        set: |s, v| yes_or_no(&mut Arc::make_mut(&mut s.tariff).bill_lost, v),
+    },
 ];
 
 impl Settings {
@@ -386,6 +495,27 @@ where
         return Err(format!("it must be from {min} to {max}"));
     }
     *field = value;
+    Ok(())
+}
+
+/// More than any machine costs: a thousand units of the currency a second.
+const PRICE_MAX: u64 = 1_000_000_000;
+
+fn currency(field: &mut Arc<str>, text: &str) -> Result<(), String> {
+    let text = text.trim();
+    if !(1..=16).contains(&text.chars().count()) || !text.chars().all(char::is_alphabetic) {
+        return Err("it must be a word of at most 16 letters".to_owned());
+    }
+    *field = text.into();
+    Ok(())
+}
+
+fn yes_or_no(field: &mut bool, text: &str) -> Result<(), String> {
+    *field = match text.trim() {
+        "true" | "yes" => true,
+        "false" | "no" => false,
+        _ => return Err("it must be true or false".to_owned()),
+    };
     Ok(())
 }
 

@@ -54,6 +54,23 @@ pub struct JobView {
     pub result_bytes: u64,
     /// What it costs; final once it has ended.
     pub cost: CostView,
+    /// How its deadline stands, where it has one.
+    pub deadline: Option<DeadlineView>,
+}
+
+/// How a job's deadline stands.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeadlineView {
+    /// The time that it was given, from its acceptance.
+    pub finish_by_ms: f64,
+    /// What is left of it.
+    pub left_ms: f64,
+    /// The estimated chance that it ends in time.
+    pub chance: f64,
+    /// The chance that was asked for.
+    pub confidence: f64,
+    /// Whether the chance is below that.
+    pub at_risk: bool,
 }
 
 /// What a job costs.

@@ -13,6 +13,7 @@ mod bench;
 mod cancel;
 mod completions;
 mod config;
+mod cost;
 mod doctor;
 mod drain;
 mod explain;
@@ -70,6 +71,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Fetch(args) => fetch::run(&context, &args),
         Command::Logs(args) => logs::run(&context, &args),
         Command::Explain(args) => explain::run(&context, &args),
+        Command::Cost(args) => cost::run(&context, &args),
         Command::Workers(grid) => workers::run(&context, &grid),
         Command::Drain(args) => drain::run(&context, &args),
         Command::Members(args) => members::run(&context, args),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 mod fields;
 mod program;
+mod qos;
 mod read;
 mod report;
 pub mod resolve;

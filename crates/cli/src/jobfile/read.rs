@@ -1,22 +1,18 @@
 //! From the tree of a job file to a job.
 
 use super::fields::{Fields, Reader};
+use super::qos::{read_critical, read_need, read_qos};
 use super::tree::{Node, Value};
 use super::{GroupPlaces, Mistake, Places, Spans, Wanted, WantedInput};
 use hedge_model::data::INLINE_BYTES_MAX;
-use hedge_model::spec::{
-    COPIES_MAX, CriticalRule, Draft, Estimate, Group, Input, Measure, Qos, Redundancy, Top,
-    Unplaceable,
-};
+use hedge_model::spec::{CriticalRule, Draft, Estimate, Group, Input, Qos};
 use hedge_model::units::{parse_bytes, parse_duration};
 use hedge_model::{Data, Resources};
 use std::ops::Range;
 use std::sync::Arc;
 
 const JOB_KEYS: [&str; 4] = ["name", "qos", "critical", "task"];
-const QOS_KEYS: [&str; 4] = ["redundancy", "copies", "need", "unplaceable"];
-const CRITICAL_KEYS: [&str; 2] = ["by", "top"];
-const TASK_KEYS: [&str; 15] = [
+const TASK_KEYS: [&str; 16] = [
     "id",
     "array",
     "command",
@@ -32,8 +28,9 @@ const TASK_KEYS: [&str; 15] = [
     "time_limit",
     "critical",
     "estimate",
+    "kind",
 ];
-const ESTIMATE_KEYS: [&str; 3] = ["cpu_time", "memory", "disk"];
+const ESTIMATE_KEYS: [&str; 5] = ["cpu_time", "memory", "disk", "network", "output"];
 
 /// Most CPUs or pieces of a resource that one task can ask for; beyond it is a typing mistake.
 const PIECES_MAX: i64 = 1_000_000;
@@ -88,7 +85,7 @@ pub(crate) fn parse_array(text: &str) -> Result<(u32, u32), String> {
         .ok_or_else(|| format!("{text:?} is not an array"))
 }
 
-fn note<'k>(
+pub(super) fn note<'k>(
     places: &mut std::collections::BTreeMap<&'k str, Spans>,
     fields: &Fields<'_>,
     known: &[&'k str],
@@ -104,116 +101,6 @@ fn note<'k>(
         let whole = node.span.clone();
         places.insert(key, Spans { whole, items });
     }
-}
-
-fn read_qos(reader: &mut Reader, node: &Node, places: &mut Places) -> Qos {
-    let fields = reader.table(node, "[qos]", &QOS_KEYS);
-    note(&mut places.job, &fields, &QOS_KEYS);
-    let mut qos = Qos::default();
-    if let Some(node) = fields.get("redundancy") {
-        let right = "redundancy = \"none\", \"critical\", \"fill\", \"speculate\" or \"auto\"";
-        match reader.text(node, "redundancy", right).as_deref() {
-            Some("none") => qos.redundancy = Redundancy::None,
-            Some("critical") => qos.redundancy = Redundancy::Critical,
-            Some("fill") => qos.redundancy = Redundancy::Fill,
-            Some("speculate") => qos.redundancy = Redundancy::Speculate,
-            Some("auto") => qos.redundancy = Redundancy::Auto,
-            Some(other) => reader.wrong(
-                &node.span,
-                format!("{other:?} is no kind of redundancy"),
-                format!("write {right}"),
-            ),
-            None => {}
-        }
-    }
-    if let Some(node) = fields.get("copies") {
-        let copies = reader.whole(node, "copies", 1..i64::from(COPIES_MAX) + 1);
-        qos.copies = copies.map_or(qos.copies, |copies| copies as u32);
-    }
-    if let Some(node) = fields.get("need")
-        && !matches!(&node.value, Value::Text(text) if text == "100%")
-    {
-        not_built(
-            reader,
-            &node.span,
-            "a `need` other than \"100%\"",
-            "need = \"100%\", or leave it out",
-        );
-    }
-    if let Some(node) = fields.get("unplaceable") {
-        let right = "unplaceable = \"wait\" or \"fail\"";
-        match reader.text(node, "unplaceable", right).as_deref() {
-            Some("wait") => qos.unplaceable = Unplaceable::Wait,
-            Some("fail") => qos.unplaceable = Unplaceable::Fail,
-            Some(other) => reader.wrong(
-                &node.span,
-                format!("{other:?} does not say what becomes of a task that no worker can take"),
-                format!("write {right}"),
-            ),
-            None => {}
-        }
-    }
-    qos
-}
-
-fn read_critical(reader: &mut Reader, node: &Node, places: &mut Places) -> CriticalRule {
-    let fields = reader.table(node, "[critical]", &CRITICAL_KEYS);
-    note(&mut places.job, &fields, &CRITICAL_KEYS);
-    let mut rule = CriticalRule::default();
-    if let Some(node) = fields.get("by") {
-        let right = "by = [\"precedence\"], or [] for marked tasks alone";
-        rule.by.clear();
-        for item in reader.list(node, "by", right) {
-            match reader.text(item, "by", right).as_deref() {
-                Some("precedence") if rule.by.is_empty() => {
-                    rule.by.push((Measure::Precedence, 1.0))
-                }
-                Some("precedence") => {
-                    reader.wrong(&item.span, "\"precedence\" is given twice", "remove one");
-                }
-                Some(other @ ("data" | "cpu" | "memory" | "disk" | "network")) => {
-                    not_built(reader, &item.span, &format!("critical by {other:?}"), right);
-                }
-                Some(other) => reader.wrong(
-                    &item.span,
-                    format!("{other:?} is no measure of what is critical"),
-                    format!("write {right}"),
-                ),
-                None => {}
-            }
-        }
-    }
-    if let Some(node) = fields.get("top") {
-        rule.top = read_top(reader, node).unwrap_or(rule.top);
-    }
-    rule
-}
-
-fn read_top(reader: &mut Reader, node: &Node) -> Option<Top> {
-    let share = |text: &str| {
-        let number: f64 = text.strip_suffix('%')?.trim().parse().ok()?;
-        (0.0..=100.0).contains(&number).then_some(number / 100.0)
-    };
-    match &node.value {
-        Value::Int(number) => {
-            let count = u32::try_from(*number).ok();
-            if let Some(count) = count {
-                return Some(Top::Count(count));
-            }
-        }
-        Value::Text(text) => {
-            if let Some(share) = share(text) {
-                return Some(Top::Share(share));
-            }
-        }
-        _ => {}
-    }
-    reader.wrong(
-        &node.span,
-        "`top` must be a share of the tasks or a number of them",
-        "write \"0%\" to \"100%\" in quotes, or a number",
-    );
-    None
 }
 
 fn read_task(reader: &mut Reader, node: &Node) -> (Group, Wanted, GroupPlaces) {
@@ -266,6 +153,9 @@ fn read_task(reader: &mut Reader, node: &Node) -> (Group, Wanted, GroupPlaces) {
     }
     if let Some(node) = fields.get("estimate") {
         group.estimate = read_estimate(reader, node);
+    }
+    if let Some(node) = fields.get("kind") {
+        group.kind = reader.text(node, "kind", "kind = \"frame\"");
     }
     read_numbers(reader, &fields, &mut group);
     let wanted = read_files(reader, &fields, &mut group, &mut place);
@@ -378,6 +268,7 @@ fn read_estimate(reader: &mut Reader, node: &Node) -> Estimate {
         reader.unit(node, key, "\"32 MiB\"", parse_bytes)
     };
     let (memory, disk) = (bytes("memory"), bytes("disk"));
+    let (network, output) = (bytes("network"), bytes("output"));
     let cpu_time = fields
         .get("cpu_time")
         .and_then(|node| reader.unit(node, "cpu_time", "\"1s\"", parse_duration));
@@ -385,7 +276,8 @@ fn read_estimate(reader: &mut Reader, node: &Node) -> Estimate {
         cpu_time,
         memory,
         disk,
-        ..Estimate::default()
+        network,
+        output,
     }
 }
 
@@ -409,10 +301,12 @@ fn read_files(
             });
             continue;
         }
-        let fields = reader.table(item, "an input that is no file's name", &["task"]);
+        let fields = reader.table(item, "an input that is no file's name", &["task", "need"]);
         match fields.get("task") {
             Some(node) => {
                 if let Some(task) = reader.text(node, "task", example) {
+                    let need = fields.get("need").and_then(|node| read_need(reader, node));
+                    group.needs.extend(need.map(|need| (task.clone(), need)));
                     group.inputs.push(Input::Task(task));
                     place.input_items.push(position);
                     wanted.inputs.push(WantedInput::Task);
@@ -493,12 +387,4 @@ fn variables_in(reader: &mut Reader, text: &str, span: &Range<usize>, array: boo
             );
         }
     }
-}
-
-fn not_built(reader: &mut Reader, span: &Range<usize>, what: &str, right: &str) {
-    reader.wrong(
-        span,
-        format!("{what} is not built yet"),
-        format!("write {right}"),
-    );
 }

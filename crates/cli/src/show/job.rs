@@ -2,7 +2,7 @@
 
 use super::{table::table, time};
 use hedge_model::units::show_bytes;
-use hedge_model::view::{JobState, JobView};
+use hedge_model::view::{DeadlineView, JobState, JobView};
 
 /// A job's state in a word.
 pub fn state(state: JobState) -> &'static str {
@@ -66,6 +66,9 @@ pub fn detail(job: &JobView) -> String {
         job.tasks, job.done, job.running, job.ready, job.waiting
     ));
     text.push_str(&figures(job));
+    if let Some(deadline) = &job.deadline {
+        text.push_str(&deadline_line(job, deadline));
+    }
     for task in &job.unplaceable {
         text.push_str(&format!("  cannot be placed: {task}\n"));
     }
@@ -77,6 +80,28 @@ pub fn detail(job: &JobView) -> String {
         ));
     }
     text
+}
+
+fn deadline_line(job: &JobView, deadline: &DeadlineView) -> String {
+    let by = time(deadline.finish_by_ms);
+    if job.state != JobState::Running {
+        let kept = if deadline.chance > 0.0 {
+            "kept"
+        } else {
+            "missed"
+        };
+        return format!("  deadline   {by}: {kept}\n");
+    }
+    let risk = if deadline.at_risk {
+        "; it is at risk"
+    } else {
+        ""
+    };
+    format!(
+        "  deadline   {by}, {} left: met with a chance of {:.0} %{risk}\n",
+        time(deadline.left_ms.max(0.0)),
+        deadline.chance * 100.0
+    )
 }
 
 /// Critical tasks, attempts and CPU time, a line each.
@@ -105,6 +130,11 @@ pub fn figures(job: &JobView) -> String {
         ));
     }
     text.push_str(&format!("  CPU time   {}\n", time(job.cpu_ms)));
+    text.push_str(&format!(
+        "  cost       {} {}\n",
+        super::cost::money(job.cost.total_micro),
+        job.cost.currency
+    ));
     text
 }
 

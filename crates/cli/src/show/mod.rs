@@ -5,6 +5,7 @@ use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+pub mod cost;
 pub mod doctor;
 pub mod explain;
 pub mod job;

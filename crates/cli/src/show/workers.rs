@@ -20,6 +20,7 @@ pub fn list(workers: &[WorkerView]) -> String {
                 worker.host.clone(),
                 worker.pid.to_string(),
                 state(worker),
+                score(worker),
                 format!("{}", worker.free.cpus_milli as f64 / 1000.0),
                 worker.total.to_string(),
                 worker.in_hand.to_string(),
@@ -32,10 +33,22 @@ pub fn list(workers: &[WorkerView]) -> String {
         })
         .collect();
     let headers = [
-        "WORKER", "HOST", "PID#", "STATE", "FREE#", "OFFERS", "IN HAND#", "DONE#", "FAILED#",
-        "LOST#", "BEATS", "SILENT#",
+        "WORKER", "HOST", "PID#", "STATE", "SPEED", "FREE#", "OFFERS", "IN HAND#", "DONE#",
+        "FAILED#", "LOST#", "BEATS", "SILENT#",
     ];
     table(&headers, rows)
+}
+
+/// How fast it is, its class if it is the higher one, and where that is known from most.
+fn score(worker: &WorkerView) -> String {
+    let from = worker.score_from.split(',').next().unwrap_or_default();
+    let from = from.split(' ').next().unwrap_or_default();
+    let class = if worker.class == "higher" {
+        " higher"
+    } else {
+        ""
+    };
+    format!("{:.2}{class} ({from})", worker.score)
 }
 
 /// How it shows signs of life.

@@ -8,8 +8,6 @@ use hedge_model::msg::ToWorker;
 use hedge_model::record::Record;
 use std::time::Duration;
 
-/// The share of the pool that makes the higher class: the fastest quarter.
-pub(crate) const HIGHER_SHARE: f64 = 0.25;
 /// Scores older than this are stale, and a worker without work is asked for new ones.
 const STALE_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -47,6 +45,7 @@ impl Supervisor {
 
     /// Draws the line between the classes again, once enough workers came or changed.
     pub(crate) fn classify(&mut self) {
+        let share = f64::from(self.state.settings.higher_percent) / 100.0;
         let live = self.live.get_or_insert_default();
         let usable = live.queues.len();
         if (live.rated as usize) * 20 < usable.max(1) || live.rated == 0 {
@@ -59,7 +58,7 @@ impl Supervisor {
             .map(|(_, ix)| step(live.workers[*ix as usize].speed))
             .collect();
         speeds.sort_unstable_by(|a, b| b.cmp(a));
-        let count = (speeds.len() as f64 * HIGHER_SHARE).ceil() as usize;
+        let count = (speeds.len() as f64 * share).ceil() as usize;
         let line = speeds.get(count.max(1) - 1).copied().unwrap_or(i64::MAX);
         // Where all are alike nobody is faster.
         let alike = speeds.last().is_none_or(|slowest| *slowest >= line);

@@ -48,8 +48,6 @@ pub struct State {
     pub(crate) revoked: OrdMap<PeerId, Time>,
     pub(crate) tickets: OrdMap<Hash, Ticket>,
     pub(crate) settings: Arc<Settings>,
-    /// The tariff of jobs that are accepted from now on.
-    pub(crate) tariff: Arc<Tariff>,
     pub(crate) learned: super::learned::Learned,
 }
 
@@ -402,7 +400,7 @@ impl State {
             counts: AttemptCounts::default(),
             cpu: Duration::ZERO,
             cost: Cost::default(),
-            tariff: self.tariff.clone(),
+            tariff: self.settings.tariff.clone(),
             stopped: OrdMap::new(),
             remade: Vector::new(),
             result_bytes: 0,

@@ -14,6 +14,7 @@ mod colleagues;
 mod contract;
 mod critical;
 mod data;
+mod deadline;
 mod durable;
 mod hints;
 mod jobs;

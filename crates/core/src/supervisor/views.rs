@@ -72,6 +72,7 @@ impl Supervisor {
             unplaceable: unplaceable.take(UNPLACEABLE_SHOWN_MAX).collect(),
             result_bytes: job.result_bytes,
             cost: super::ledger::cost_view(job),
+            deadline: self.deadline_view(id, job),
         })
     }
 

@@ -99,7 +99,8 @@ impl Policy for Auto {
                 if seen.running[*task].attempts.len() + copies.len() >= self.settings.attempts_max {
                     continue;
                 }
-                let worth = weigh.worth(&seen.running[*task], copies, worker, *horizon);
+                let worth =
+                    seen.urgency * weigh.worth(&seen.running[*task], copies, worker, *horizon);
                 if worth > self.settings.price && best.is_none_or(|(other, ..)| worth > other) {
                     best = Some((worth, *job, *task, worker));
                 }

@@ -204,11 +204,16 @@ impl Supervisor {
             {
                 continue;
             }
+            if self.over_budget(*id, job) {
+                continue;
+            }
+            let urgency = self.urgency(*id, job);
             let running = seen.running(*id, live_job, job);
             jobs.push(SeenJob {
                 id: *id,
                 spec: &job.spec,
                 redundancy: kind,
+                urgency,
                 critical: &live_job.critical,
                 elapsed_s: self.now.since(job.accepted).as_secs_f64(),
                 ready: ready(&job.spec, live_job),
@@ -238,6 +243,19 @@ impl Supervisor {
                 .sum(),
             beliefs: self.state.learned.beliefs(),
         })
+    }
+
+    /// How much more than usual time saved is worth to a job: 1 without a deadline or where it will be met
+    /// with the confidence asked for, up to 8 the less likely that is.
+    fn urgency(&self, id: JobId, job: &super::super::durable::Job) -> f64 {
+        let Some(view) = self.deadline_view(id, job).filter(|view| view.at_risk) else {
+            return 1.0;
+        };
+        // Where it cannot be met any more, more copies buy nothing that was asked for.
+        if view.chance < 1e-3 {
+            return 1.0;
+        }
+        (view.confidence / view.chance).clamp(2.0, 8.0)
     }
 
     fn policies(&mut self) -> Vec<Asked> {

@@ -19,6 +19,7 @@ pub use policy::{
 };
 
 pub(crate) use look::{Looks, kinds};
+pub(crate) use survival::{Survival, above};
 
 use super::Supervisor;
 use hedge_model::spec::Redundancy;
@@ -69,6 +70,7 @@ impl Supervisor {
             .critical(task.job, job)
             .contains(&job.spec, task.number);
         let in_advance = critical
+            && !self.over_budget(task.job, job)
             && match (&self.policy, qos.redundancy) {
                 (Some(policy), _) => policy.in_advance(&job.spec, job.spec.group_of(task.number)),
                 (None, Redundancy::Critical) => true,

@@ -71,6 +71,8 @@ pub struct SeenJob<'a> {
     pub spec: &'a JobSpec,
     /// The redundancy that it asked for.
     pub redundancy: Redundancy,
+    /// How much more than usual time saved is worth to it; 1 where nothing presses.
+    pub urgency: f64,
     /// Its critical set.
     pub critical: &'a CriticalSet,
     /// Time since it was accepted.

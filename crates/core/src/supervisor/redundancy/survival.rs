@@ -53,7 +53,7 @@ impl Beliefs {
 }
 
 /// The chance that a standard normal variable exceeds `x`: Abramowitz and Stegun 7.1.26, right to 1e-7.
-pub(super) fn above(x: f64) -> f64 {
+pub(crate) fn above(x: f64) -> f64 {
     let z = x.abs() / std::f64::consts::SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * z);
     let poly = t
@@ -66,7 +66,7 @@ pub(super) fn above(x: f64) -> f64 {
 
 /// Chances that an execution takes longer than so many times what was expected, tabulated.
 #[derive(Clone, Debug)]
-pub(super) struct Survival {
+pub(crate) struct Survival {
     table: Vec<f64>,
 }
 

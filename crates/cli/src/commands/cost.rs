@@ -1,0 +1,23 @@
+//! `hedge cost`: what a job costs.
+
+use super::{Context, ask, unexpected};
+use crate::args::Cost;
+use crate::exit::{Exit, Failure};
+use crate::show::cost::{csv, text};
+use hedge_model::JobId;
+use hedge_model::msg::{Reply, Request};
+
+/// Shows what a job costs, as text, JSON or comma-separated values.
+///
+/// # Errors
+/// There is no such job, or the grid cannot be reached.
+pub fn run(context: &Context, args: &Cost) -> Result<Exit, Failure> {
+    context.on_grid(&args.grid, async |client| {
+        let Reply::Job(view) = ask(client, Request::Job(JobId(args.id))).await? else {
+            return Err(unexpected());
+        };
+        let show = || if args.csv { csv(&view) } else { text(&view) };
+        context.look.print(&view.cost, show)?;
+        Ok(Exit::Done)
+    })
+}

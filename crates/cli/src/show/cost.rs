@@ -1,0 +1,75 @@
+//! Costs as text.
+
+use super::{table::table, time};
+use hedge_model::ledger::Part;
+use hedge_model::view::{JobState, JobView};
+
+fn parts(job: &JobView) -> [(&'static str, &Part); 3] {
+    [
+        ("useful", &job.cost.useful),
+        ("redundant", &job.cost.redundant),
+        ("lost", &job.cost.lost),
+    ]
+}
+
+/// An amount in the currency: micro-units as a decimal fraction, exactly.
+pub fn money(micro: u64) -> String {
+    format!("{}.{:06}", micro / 1_000_000, micro % 1_000_000)
+}
+
+/// The parts of a job's cost, a line each, and who pays what.
+pub fn text(job: &JobView) -> String {
+    let row = |(name, part): (&str, &Part)| {
+        vec![
+            name.to_owned(),
+            part.attempts.to_string(),
+            time(part.occupied_ns as f64 / 1e6),
+            time(part.higher_ns as f64 / 1e6),
+            money(part.micro),
+        ]
+    };
+    let rows = parts(job).map(row).to_vec();
+    let headers = ["PART", "ATTEMPTS#", "TIME#", "IN HIGHER CLASS#", "COST#"];
+    let mut text = table(&headers, rows);
+    let so_far = if job.state == JobState::Running {
+        " so far; it is final once the job has ended"
+    } else {
+        ""
+    };
+    text.push_str(&format!(
+        "{} {} in all, {} billed{so_far}\n",
+        money(job.cost.total_micro),
+        job.cost.currency,
+        money(job.cost.billed_micro)
+    ));
+    text
+}
+
+/// The same for other programs; amounts in micro-units, times in milliseconds.
+pub fn csv(job: &JobView) -> String {
+    let mut text = String::from("job,part,attempts,occupied_ms,higher_ms,micro,currency\n");
+    for (name, part) in parts(job) {
+        text.push_str(&format!(
+            "{},{name},{},{},{},{},{}\n",
+            job.id,
+            part.attempts,
+            part.occupied_ns as f64 / 1e6,
+            part.higher_ns as f64 / 1e6,
+            part.micro,
+            job.cost.currency
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::money;
+
+    #[test]
+    fn money_is_exact() {
+        assert_eq!(money(0), "0.000000");
+        assert_eq!(money(1_000_001), "1.000001");
+        assert_eq!(money(u64::MAX), "18446744073709.551615");
+    }
+}

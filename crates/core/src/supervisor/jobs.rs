@@ -69,6 +69,7 @@ impl Supervisor {
         }
         let refind_at = refind_at(job.done, spec.task_count());
         let live = self.live();
+        live.watched_jobs += usize::from(watched);
         for (live_group, group) in groups.iter_mut().zip(spec.groups()) {
             live_group.shape = live.shapes.number(&group.resources, &group.labels);
         }
@@ -500,6 +501,8 @@ impl Supervisor {
         self.tell(id, out);
         let live = self.live.get_or_insert_default();
         let ended = live.jobs.remove(&id);
+        let watched = ended.as_ref().is_some_and(|job| !job.kind_of.is_empty());
+        live.watched_jobs -= usize::from(watched);
         let (stale, touched) = ended
             .map(|job| (job.stale, job.touched))
             .unwrap_or_default();

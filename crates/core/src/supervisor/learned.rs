@@ -142,6 +142,11 @@ pub(crate) struct Speed {
 }
 
 impl State {
+    /// How executions go in this grid, by all that was seen.
+    pub fn beliefs(&self) -> Beliefs {
+        self.learned.beliefs()
+    }
+
     /// Learns from a record that was applied.
     pub(crate) fn learn(&mut self, record: &Record) {
         let spec = |id: AttemptId| self.jobs.get(&id.task.job).map(|job| job.spec.clone());

@@ -66,6 +66,8 @@ pub(crate) struct Live {
     pub yielding: BTreeSet<AttemptId>,
     /// Those of them that were told to stop and have not yet.
     pub making_room: BTreeSet<AttemptId>,
+    /// Jobs about which a policy is asked.
+    pub watched_jobs: usize,
     /// When the redundancy policies are asked.
     pub looks: super::redundancy::Looks,
     /// The other supervisors that there are or were; each keeps its position.

@@ -49,7 +49,7 @@ impl Supervisor {
     pub(crate) fn look(&mut self, out: &mut Vec<Action>) {
         let now = self.now;
         let live = self.live.get_or_insert_default();
-        if !live.looks.due || live.room.is_empty() {
+        if !live.looks.due || live.room.is_empty() || live.watched_jobs == 0 {
             return;
         }
         if now < live.looks.next {

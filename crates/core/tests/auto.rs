@@ -1,0 +1,135 @@
+//! What `auto` and `speculate` copy, when, and what they learn.
+
+mod support;
+
+use hedge_core::supervisor::State;
+use hedge_model::spec::{CriticalRule, Draft, Estimate, Group, Qos, Redundancy};
+use hedge_model::{JobId, JobSpec};
+use std::sync::Arc;
+use std::time::Duration;
+use support::*;
+
+fn timed(id: &str, seconds: u64, deps: &[&str]) -> Group {
+    Group {
+        estimate: Estimate {
+            cpu_time: Some(Duration::from_secs(seconds)),
+            ..Estimate::default()
+        },
+        ..group(id, deps)
+    }
+}
+
+fn job(redundancy: Redundancy, groups: Vec<Group>) -> Arc<JobSpec> {
+    let draft = Draft {
+        name: "auto".into(),
+        qos: Qos {
+            redundancy,
+            ..Qos::default()
+        },
+        critical: CriticalRule::default(),
+        files: Vec::new(),
+        groups,
+    };
+    Arc::new(JobSpec::new(draft).expect("a job"))
+}
+
+/// After how many seconds the only task of a job, expected to take 100 s, gets a copy; none within 400 s.
+fn copied_at(state: State, redundancy: Redundancy) -> Option<u64> {
+    let mut rig = Rig::with(state, &[]);
+    (1..=3).for_each(|number| rig.attach(number, 1));
+    rig.submit(1, 1, &job(redundancy, vec![timed("alone", 100, &[])]));
+    rig.commit();
+    for second in 0..400 {
+        let copies = assigned(&rig.said());
+        if copies.iter().any(|(_, attempt)| attempt.number == 2) {
+            return Some(second);
+        }
+        rig.pass_beating(Duration::from_secs(1), &[1, 2, 3]);
+    }
+    rig.said();
+    None
+}
+
+#[test]
+fn auto_copies_a_straggler_that_has_no_siblings() {
+    let at = copied_at(State::default(), Redundancy::Auto).expect("a copy");
+    assert!((50..300).contains(&at), "after {at} s of 100 expected");
+    assert_eq!(copied_at(State::default(), Redundancy::Speculate), None);
+    assert_eq!(copied_at(State::default(), Redundancy::None), None);
+}
+
+#[test]
+fn where_nothing_straggles_auto_learns_to_copy_less() {
+    let mut rig = Rig::new();
+    (1..=3).for_each(|number| rig.attach(number, 1));
+    let before = rig.core.state().beliefs().straggling;
+    let many = vec![array(600, timed("even", 10, &[]))];
+    rig.submit(1, 1, &job(Redundancy::None, many));
+    rig.commit();
+    let mut open = assigned(&rig.said());
+    while !open.is_empty() {
+        let (worker, attempt) = open.remove(0);
+        rig.done_after(worker, attempt, Duration::from_secs(10));
+        rig.commit();
+        open.extend(assigned(&rig.said()));
+    }
+    let after = rig.core.state().beliefs().straggling;
+    assert!(
+        after < before / 5.0,
+        "{before} before, {after} after 600 tasks on time"
+    );
+    let shipped = copied_at(State::default(), Redundancy::Auto);
+    let learned = copied_at(rig.core.state().clone(), Redundancy::Auto);
+    assert!(
+        learned.unwrap_or(u64::MAX) >= shipped.unwrap_or(0),
+        "{learned:?} s, {shipped:?} s before anything was learned"
+    );
+}
+
+#[test]
+fn a_task_that_hides_behind_a_longer_one_is_not_copied() {
+    let mut rig = Rig::new();
+    (1..=3).for_each(|number| rig.attach(number, 1));
+    let groups = vec![timed("long", 1_000, &[]), timed("short", 50, &[])];
+    rig.submit(1, 1, &job(Redundancy::Auto, groups));
+    rig.commit();
+    rig.pass_beating(Duration::from_secs(200), &[1, 2, 3]);
+    let assigned = assigned(&rig.said());
+    assert!(
+        assigned
+            .iter()
+            .all(|(_, attempt)| attempt.task.number != 1 || attempt.number == 1),
+        "the job ends with the long task, whenever the short one does: {assigned:?}"
+    );
+}
+
+#[test]
+fn speculate_copies_what_takes_three_times_what_its_siblings_took() {
+    let mut rig = Rig::new();
+    (1..=3).for_each(|number| rig.attach(number, 10));
+    rig.submit(
+        1,
+        1,
+        &job(Redundancy::Speculate, vec![array(20, group("part", &[]))]),
+    );
+    rig.commit();
+    let mut parts = assigned(&rig.said());
+    rig.pass_beating(Duration::from_secs(10), &[1, 2, 3]);
+    let (slow_worker, slow) = parts.pop().expect("a part");
+    for (worker, attempt) in parts {
+        rig.done_after(worker, attempt, Duration::from_secs(10));
+        rig.commit();
+    }
+    rig.pass_beating(Duration::from_secs(19), &[1, 2, 3]);
+    assert_eq!(
+        assigned(&rig.said()),
+        [],
+        "29 s are less than three times 10"
+    );
+    rig.pass_beating(Duration::from_secs(2), &[1, 2, 3]);
+    let copies = assigned(&rig.said());
+    assert_eq!(copies.len(), 1);
+    assert_eq!(copies[0].1.task, slow.task);
+    assert_ne!(copies[0].0, slow_worker);
+    assert_eq!(copies[0].1.task.job, JobId(1));
+}

@@ -78,37 +78,6 @@ fn the_chance_falls_as_a_task_runs_late() {
 }
 
 #[test]
-fn a_deadline_in_danger_makes_copies_worth_more() {
-    let copied_at = |qos: Qos| {
-        let mut rig = Rig::new();
-        (1..=2).for_each(|number| rig.attach(number, 1));
-        rig.submit(1, 1, &job(qos, vec![timed("a", 100, &[])]));
-        rig.commit();
-        let mut second = 0;
-        while second < 600 {
-            if assigned(&rig.said())
-                .iter()
-                .any(|(_, attempt)| attempt.number == 2)
-            {
-                return second;
-            }
-            rig.pass_beating(Duration::from_secs(1), &[1, 2]);
-            second += 1;
-        }
-        second
-    };
-    let relaxed = copied_at(Qos {
-        finish_by: None,
-        ..by(1)
-    });
-    let pressed = copied_at(by(190));
-    assert!(
-        pressed < relaxed,
-        "copied after {pressed} s, without a deadline after {relaxed} s"
-    );
-}
-
-#[test]
 fn a_budget_ends_redundancy_and_never_first_attempts() {
     let groups = || {
         let vital = |id: &str| Group {

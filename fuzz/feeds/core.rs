@@ -483,7 +483,9 @@ fn worker(input: &mut Bytes) {
             0 => worker::Event::Connected(epoch),
             1 => worker::Event::Disconnected,
             2 => match started.pop_front() {
-                Some(attempt) if input.byte().is_multiple_of(2) => worker::Event::Staged(attempt, Ok(())),
+                Some(attempt) if input.byte().is_multiple_of(2) => {
+                    worker::Event::Staged(attempt, Ok(()))
+                }
                 Some(attempt) => worker::Event::Finished(Box::new(Report {
                     attempt,
                     outcome: Outcome::Done(Vec::new()),

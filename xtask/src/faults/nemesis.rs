@@ -161,8 +161,7 @@ fn harm_and_mend(
         }
         Fault::SlowDisk => {
             peers.kill(supervisor);
-            let faults = format!("slow_flush_ms={}", 50 + drawn % 400);
-            peers.start_faulty(supervisor, &faults)?;
+            peers.start_slow(supervisor, 50 + drawn % 400)?;
             sleep(harm * 2);
             peers.kill(supervisor);
             peers.start(supervisor)

@@ -144,15 +144,15 @@ impl Peers {
         self.start_with(number, &[], None)
     }
 
-    /// The same for a supervisor, with something wrong with its disk.
+    /// The same for a supervisor, on a disk that takes so many milliseconds longer for each flush.
     ///
     /// # Errors
     /// The process cannot be started.
-    pub fn start_faulty(&self, number: usize, faults: &str) -> Result<()> {
-        self.start_with(number, &[], Some(faults))
+    pub fn start_slow(&self, number: usize, flush_ms: u64) -> Result<()> {
+        self.start_with(number, &[], Some(flush_ms))
     }
 
-    fn start_with(&self, number: usize, more: &[&str], faults: Option<&str>) -> Result<()> {
+    fn start_with(&self, number: usize, more: &[&str], slow_ms: Option<u64>) -> Result<()> {
         let mut peer = lock(&self.peers[number]);
         if peer.child.is_some() {
             return Ok(());
@@ -181,8 +181,8 @@ impl Peers {
             .env("CLOCK_SHIFT_FILE", self.clock(number))
             .stdout(out("out")?)
             .stderr(out("err")?);
-        if let Some(faults) = faults {
-            command.env("HEDGE_STORE_FAULTS", faults);
+        if let Some(slow_ms) = slow_ms {
+            command.env("HEDGE_SLOW_FLUSH_MS", slow_ms.to_string());
         }
         peer.child = Some(command.spawn().context("cannot start a peer")?);
         Ok(())

@@ -2,6 +2,7 @@
 
 mod support;
 
+use hedge_core::supervisor::State;
 use hedge_model::msg::{FromWorker, Outcome, Report, Usage, WorkerInfo};
 use std::time::Duration;
 use support::*;
@@ -88,4 +89,19 @@ fn a_worker_cannot_charge_for_longer_than_the_job_is_there() {
         said.iter().any(|line| line == "append job 1 done"),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_damaged_snapshot_that_claims_to_be_huge_does_not_end_the_process() {
+    let mut bytes = Vec::new();
+    State::default()
+        .write(&mut bytes)
+        .expect("memory takes all");
+    assert!(State::restore(&bytes).is_ok());
+    for at in 0..bytes.len() {
+        let mut huge = bytes[..at].to_vec();
+        huge.extend([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
+        // Where a plain number stands it is lawful; nowhere may room be made for it.
+        drop(State::restore(&huge));
+    }
 }

@@ -1,6 +1,7 @@
 //! What survives: the state that changes only when a record is committed, in log order, on every supervisor
 //! alike. [`State::apply`] is first-wins: a late record changes nothing, and its verdict says so.
 
+use super::bounded;
 use super::critical::CriticalSet;
 use super::ledger::{Account, used};
 use hedge_model::capacity::Class;
@@ -42,10 +43,15 @@ pub struct State {
     pub(crate) secret: Option<[u8; 32]>,
     pub(crate) format: u32,
     pub(crate) last_job: u64,
+    #[serde(deserialize_with = "bounded::map")]
     pub(crate) jobs: OrdMap<JobId, Arc<Job>>,
+    #[serde(deserialize_with = "bounded::map")]
     pub(crate) keys: OrdMap<(PeerId, SubmitKey), JobId>,
+    #[serde(deserialize_with = "bounded::map")]
     pub(crate) members: OrdMap<PeerId, Member>,
+    #[serde(deserialize_with = "bounded::map")]
     pub(crate) revoked: OrdMap<PeerId, Time>,
+    #[serde(deserialize_with = "bounded::map")]
     pub(crate) tickets: OrdMap<Hash, Ticket>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) learned: super::learned::Learned,
@@ -70,13 +76,16 @@ pub struct Job {
     #[serde(skip)]
     pub(crate) critical: CriticalSet,
     pub(crate) accepted: Time,
+    #[serde(deserialize_with = "bounded::vector")]
     pub(crate) tasks: Vector<Task>,
     /// For each group how many of its tasks are not done.
+    #[serde(deserialize_with = "bounded::vector")]
     pub(crate) open: Vector<u32>,
     pub(crate) done: u32,
     pub(crate) ended: Option<(JobEnd, Time)>,
     /// Attempts that ended without deciding their task. One that was given up may still come back and win,
     /// or end otherwise; any other end is final.
+    #[serde(deserialize_with = "bounded::map")]
     pub(crate) history: OrdMap<AttemptId, Arc<EndedAttempt>>,
     pub(crate) counts: AttemptCounts,
     pub(crate) cpu: Duration,
@@ -84,8 +93,10 @@ pub struct Job {
     pub(crate) cost: Cost,
     pub(crate) tariff: Arc<Tariff>,
     /// Attempts that were stopped and charged, and whose end is not heard of yet.
+    #[serde(deserialize_with = "bounded::map")]
     pub(crate) stopped: OrdMap<AttemptId, Charge>,
     /// Winners whose outputs were lost.
+    #[serde(deserialize_with = "bounded::vector")]
     pub(crate) remade: Vector<(AttemptId, Charge)>,
     /// Bytes that the tasks left which are done and which no other waits for.
     pub(crate) result_bytes: u64,

@@ -110,7 +110,9 @@ pub struct WorkerHistory {
 /// Everything that is learned.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Learned {
+    #[serde(deserialize_with = "super::bounded::map")]
     kinds: OrdMap<Arc<str>, KindHistory>,
+    #[serde(deserialize_with = "super::bounded::map")]
     workers: OrdMap<PeerId, WorkerHistory>,
     /// Weights of executions that straggled, and of all.
     straggled: f64,

@@ -7,6 +7,7 @@ mod access;
 mod attach;
 mod attention;
 mod body;
+mod bounded;
 mod capacity;
 mod check;
 mod choose;

@@ -27,7 +27,6 @@ enum Fault {
     MuteSupervisor,
     JumpClock,
     FullDisk,
-    SlowDisk,
     RestartAll,
     RestartSupervisors,
 }
@@ -45,7 +44,6 @@ const FAULTS: &[(Fault, usize, &str)] = &[
     (Fault::MuteSupervisor, 2, "mute supervisor"),
     (Fault::JumpClock, 2, "jump clock"),
     (Fault::FullDisk, 2, "full disk"),
-    (Fault::SlowDisk, 2, "slow disk"),
     (Fault::RestartAll, 1, "restart all"),
     (Fault::RestartSupervisors, 1, "restart supervisors"),
 ];
@@ -158,13 +156,6 @@ fn harm_and_mend(
             sleep(harm);
             peers.free_disk(supervisor);
             Ok(())
-        }
-        Fault::SlowDisk => {
-            peers.kill(supervisor);
-            peers.start_slow(supervisor, 50 + drawn % 400)?;
-            sleep(harm * 2);
-            peers.kill(supervisor);
-            peers.start(supervisor)
         }
     }
 }

@@ -92,10 +92,10 @@ impl Peers {
     /// # Errors
     /// It does not come up.
     pub fn start_all(&self) -> Result<()> {
-        self.start_with(0, &[], None)?;
+        self.start_with(0, &[])?;
         let supervisor = self.await_ticket(0, "supervisor")?;
         for number in 1..SUPERVISORS {
-            self.start_with(number, &["--join", &supervisor], None)?;
+            self.start_with(number, &["--join", &supervisor])?;
         }
         self.until("the supervisors to have their votes", || {
             let members = self.ask_at(0, &["members"])?;
@@ -141,18 +141,10 @@ impl Peers {
     /// # Errors
     /// The process cannot be started.
     pub fn start(&self, number: usize) -> Result<()> {
-        self.start_with(number, &[], None)
+        self.start_with(number, &[])
     }
 
-    /// The same for a supervisor, on a disk that takes so many milliseconds longer for each flush.
-    ///
-    /// # Errors
-    /// The process cannot be started.
-    pub fn start_slow(&self, number: usize, flush_ms: u64) -> Result<()> {
-        self.start_with(number, &[], Some(flush_ms))
-    }
-
-    fn start_with(&self, number: usize, more: &[&str], slow_ms: Option<u64>) -> Result<()> {
+    fn start_with(&self, number: usize, more: &[&str]) -> Result<()> {
         let mut peer = lock(&self.peers[number]);
         if peer.child.is_some() {
             return Ok(());
@@ -181,9 +173,6 @@ impl Peers {
             .env("CLOCK_SHIFT_FILE", self.clock(number))
             .stdout(out("out")?)
             .stderr(out("err")?);
-        if let Some(slow_ms) = slow_ms {
-            command.env("HEDGE_SLOW_FLUSH_MS", slow_ms.to_string());
-        }
         peer.child = Some(command.spawn().context("cannot start a peer")?);
         Ok(())
     }

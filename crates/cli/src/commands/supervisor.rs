@@ -10,10 +10,6 @@ use hedge_model::msg::Role;
 use hedge_node::ClientError;
 use hedge_node::supervisor::{self, SupervisorConfig, Timing};
 use serde_json::json;
-use std::time::Duration;
-
-/// For trials: each flush of the journal takes so many milliseconds longer.
-const SLOW_FLUSH: &str = "HEDGE_SLOW_FLUSH_MS";
 
 /// Runs until it is told to end.
 ///
@@ -32,7 +28,6 @@ pub fn run(context: &Context, args: Supervisor) -> Result<Exit, Failure> {
         config.vote = !args.standby;
         config.durable = !args.in_memory;
         config.recover = args.recover;
-        config.faults.slow_flush = slow_flush()?;
         if args.fast {
             config.timing = Timing::fast();
         }
@@ -62,13 +57,4 @@ pub fn run(context: &Context, args: Supervisor) -> Result<Exit, Failure> {
         told?;
         Ok(Exit::Done)
     })
-}
-
-fn slow_flush() -> Result<Duration, Failure> {
-    let Some(text) = std::env::var_os(SLOW_FLUSH) else {
-        return Ok(Duration::ZERO);
-    };
-    let number = text.to_str().and_then(|text| text.parse().ok());
-    let wrong = || Failure::Arguments(format!("{SLOW_FLUSH} takes a whole number"));
-    number.map(Duration::from_millis).ok_or_else(wrong)
 }

@@ -54,23 +54,7 @@ impl Shadow {
         match record {
             Record::JobAccepted {
                 key, client, spec, ..
-            } => {
-                if self.keys.contains_key(&(*client, *key)) {
-                    return Change::None;
-                }
-                let id = JobId(self.jobs.len() as u64 + 1);
-                self.keys.insert((*client, *key), id);
-                let job = ShadowJob {
-                    spec: spec.clone(),
-                    tasks: vec![ShadowTask::default(); spec.task_count() as usize],
-                    done: 0,
-                    ended: None,
-                    over: BTreeSet::new(),
-                };
-                self.jobs.insert(id, job);
-                self.open += 1;
-                Change::Job(id)
-            }
+            } => self.accepted(*client, *key, spec),
             Record::TaskDone {
                 attempt,
                 worker,
@@ -82,30 +66,8 @@ impl Shadow {
                 task: id,
                 generation,
                 ..
-            } => {
-                let Some((done, task)) = self.open_task(*id) else {
-                    return Change::None;
-                };
-                if task.done.is_none() || task.generation != *generation {
-                    return Change::None;
-                }
-                task.done = None;
-                task.generation += 1;
-                *done -= 1;
-                Change::Lost(*id)
-            }
-            Record::JobEnded { job: id, end, .. } => {
-                let Some(job) = self.jobs.get_mut(id) else {
-                    return Change::None;
-                };
-                let all = job.done == job.spec.task_count();
-                if job.ended.is_some() || (*end == JobEnd::Done && !all) {
-                    return Change::None;
-                }
-                job.ended = Some(end.clone());
-                self.open -= 1;
-                Change::Ended(*id)
-            }
+            } => self.outputs_lost(*id, *generation),
+            Record::JobEnded { job: id, end, .. } => self.job_ended(*id, end),
             Record::MemberRevoked { peer, .. } => {
                 self.revoked.insert(*peer);
                 Change::None
@@ -122,6 +84,53 @@ impl Shadow {
             | Record::MemberJoined { .. }
             | Record::Benchmarked { .. } => Change::None,
         }
+    }
+
+    /// A job is new, but for one that was submitted under the same key before.
+    fn accepted(&mut self, client: PeerId, key: SubmitKey, spec: &Arc<JobSpec>) -> Change {
+        if self.keys.contains_key(&(client, key)) {
+            return Change::None;
+        }
+        let id = JobId(self.jobs.len() as u64 + 1);
+        self.keys.insert((client, key), id);
+        let job = ShadowJob {
+            spec: spec.clone(),
+            tasks: vec![ShadowTask::default(); spec.task_count() as usize],
+            done: 0,
+            ended: None,
+            over: BTreeSet::new(),
+        };
+        self.jobs.insert(id, job);
+        self.open += 1;
+        Change::Job(id)
+    }
+
+    /// A task is to be done again, in the next generation.
+    fn outputs_lost(&mut self, id: TaskId, generation: u32) -> Change {
+        let Some((done, task)) = self.open_task(id) else {
+            return Change::None;
+        };
+        if task.done.is_none() || task.generation != generation {
+            return Change::None;
+        }
+        task.done = None;
+        task.generation += 1;
+        *done -= 1;
+        Change::Lost(id)
+    }
+
+    /// A job ends once, and as done only when all its tasks are.
+    fn job_ended(&mut self, id: JobId, end: &JobEnd) -> Change {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return Change::None;
+        };
+        let all = job.done == job.spec.task_count();
+        if job.ended.is_some() || (*end == JobEnd::Done && !all) {
+            return Change::None;
+        }
+        job.ended = Some(end.clone());
+        self.open -= 1;
+        Change::Ended(id)
     }
 
     fn done(&mut self, attempt: AttemptId, worker: PeerId, outputs: &[FileEntry]) -> Change {

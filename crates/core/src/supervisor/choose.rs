@@ -95,22 +95,32 @@ const DOMAINS_TRIED_MAX: usize = 64;
 
 /// The worker for the next attempt of a task, and why it.
 pub(crate) fn choose(live: &Live, want: &Want<'_>) -> Result<(WorkerIx, Why), Miss> {
-    let (shape, ahead) = (want.shape, want.ahead);
     let known = live.tasks.get(&want.task);
-    let busy = |ix: WorkerIx| {
-        known.is_some_and(|known| {
-            let attempts = known.attempts.iter();
-            attempts
-                .filter(|attempt| attempt.state != AttemptState::Lost)
-                .any(|attempt| attempt.worker == ix)
-        })
+    let miss = match with_room(live, want, known) {
+        Err(miss) if !want.higher => miss,
+        decided => return decided,
     };
+    let found = if known.is_some_and(|known| !known.avoid.is_empty()) {
+        again_there(live, want, known)
+    } else {
+        sent_ahead(live, want, known)
+    };
+    found.ok_or(miss)
+}
+
+/// A worker with room for it now that is not to be avoided: the best, or for a copy the first that shares
+/// least with those that run the task.
+fn with_room(
+    live: &Live,
+    want: &Want<'_>,
+    known: Option<&LiveTask>,
+) -> Result<(WorkerIx, Why), Miss> {
     let avoid = known.map_or(&[][..], |known| &known.avoid);
     let higher = |ix: &WorkerIx| !want.higher || live.workers[*ix as usize].class == Class::Higher;
     let mut miss = if want.higher { Miss::Task } else { Miss::Room };
     let mut second = None;
-    for (tried, ix) in live.roomy(shape).filter(higher).enumerate() {
-        if avoid.contains(&ix) || busy(ix) {
+    for (tried, ix) in live.roomy(want.shape).filter(higher).enumerate() {
+        if avoid.contains(&ix) || has_attempt(known, ix) {
             miss = Miss::Task;
             continue;
         }
@@ -132,30 +142,28 @@ pub(crate) fn choose(live: &Live, want: &Want<'_>) -> Result<(WorkerIx, Why), Mi
             break;
         }
     }
-    if let Some((_, ix)) = second {
-        return Ok((ix, Why::Elsewhere));
+    second.map(|(_, ix)| (ix, Why::Elsewhere)).ok_or(miss)
+}
+
+/// A worker to be avoided, where no other could ever run the task.
+fn again_there(live: &Live, want: &Want<'_>, known: Option<&LiveTask>) -> Option<(WorkerIx, Why)> {
+    let avoid = known.map_or(&[][..], |known| &known.avoid);
+    let mut others = live.queues.iter().map(|(_, ix)| *ix);
+    if others.any(|ix| !avoid.contains(&ix) && able(live, want.shape, ix)) {
+        return None;
     }
-    if want.higher {
-        return Err(miss);
-    }
-    let able = |ix: WorkerIx| {
-        let worker = &live.workers[ix as usize];
-        shape.fits(&worker.info.resources, &worker.info.labels)
-    };
-    if !avoid.is_empty() {
-        let mut others = live.queues.iter().map(|(_, ix)| *ix);
-        if others.any(|ix| !avoid.contains(&ix) && able(ix)) {
-            return Err(miss);
-        }
-        let again = live.roomy(shape).find(|ix| !busy(*ix));
-        return again.map(|ix| (ix, Why::AgainThere)).ok_or(miss);
-    }
-    let need = shape.resources.cpus_milli.max(1);
+    let again = live.roomy(want.shape).find(|ix| !has_attempt(known, *ix));
+    again.map(|ix| (ix, Why::AgainThere))
+}
+
+/// A busy worker whose queue is short enough for what the task usually takes.
+fn sent_ahead(live: &Live, want: &Want<'_>, known: Option<&LiveTask>) -> Option<(WorkerIx, Why)> {
+    let need = want.shape.resources.cpus_milli.max(1);
     let places = |ix: WorkerIx| {
         let all = live.workers[ix as usize].info.resources.cpus_milli;
         (all / need).clamp(1, 1024)
     };
-    let per_place = (QUEUE_TIME / ahead.ok_or(miss)?).clamp(0.0, QUEUE_MAX);
+    let per_place = (QUEUE_TIME / want.ahead?).clamp(0.0, QUEUE_MAX);
     let queue = live
         .queues
         .iter()
@@ -163,11 +171,27 @@ pub(crate) fn choose(live: &Live, want: &Want<'_>) -> Result<(WorkerIx, Why), Mi
         .find(|(queued, ix)| {
             let worker = &live.workers[*ix as usize];
             f64::from(*queued) < (per_place * places(*ix) as f64).floor()
-                && able(*ix)
-                && !worker.free.covers(&shape.resources)
-                && !busy(*ix)
+                && able(live, want.shape, *ix)
+                && !worker.free.covers(&want.shape.resources)
+                && !has_attempt(known, *ix)
         });
-    queue.map(|(_, ix)| (*ix, Why::Queued)).ok_or(miss)
+    queue.map(|(_, ix)| (*ix, Why::Queued))
+}
+
+/// Whether a worker has an attempt of the task that is not lost.
+fn has_attempt(known: Option<&LiveTask>, ix: WorkerIx) -> bool {
+    known.is_some_and(|known| {
+        let attempts = known.attempts.iter();
+        attempts
+            .filter(|attempt| attempt.state != AttemptState::Lost)
+            .any(|attempt| attempt.worker == ix)
+    })
+}
+
+/// Whether a worker could run tasks of a shape, were it idle.
+fn able(live: &Live, shape: &Shape, ix: WorkerIx) -> bool {
+    let worker = &live.workers[ix as usize];
+    shape.fits(&worker.info.resources, &worker.info.labels)
 }
 
 /// What a worker shares with those that run a task: 2 for a machine, 1 for a failure domain (the label

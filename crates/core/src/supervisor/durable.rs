@@ -7,7 +7,7 @@ use super::ledger::{Account, used};
 use hedge_model::capacity::Class;
 use hedge_model::ledger::{Charge, Cost, Stopped, Tariff};
 use hedge_model::msg::{Log, Role, Usage};
-use hedge_model::record::{End, FORMAT_MIN, JobEnd, Record, RecordError, Ticket};
+use hedge_model::record::{End, FORMAT_MIN, JobEnd, Record, Ticket};
 use hedge_model::view::AttemptCounts;
 use hedge_model::{
     AttemptId, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, Settings, SubmitKey, TaskId, Time,
@@ -16,9 +16,6 @@ use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The form of a snapshot, which says how the rest is to be read.
-const SNAPSHOT_FORMAT: u32 = 1;
 
 /// Tickets from which on those that are spent are forgotten.
 const SPENT_TICKETS_MAX: usize = 1000;
@@ -255,37 +252,6 @@ impl State {
         }
     }
 
-    /// The state in a snapshot.
-    ///
-    /// # Errors
-    /// Another version wrote it, or it is damaged.
-    pub fn restore(bytes: &[u8]) -> Result<Self, RecordError> {
-        let (format, bytes) = postcard::take_from_bytes::<u32>(bytes)
-            .map_err(|error| RecordError::Damaged(error.to_string()))?;
-        if format != SNAPSHOT_FORMAT {
-            return Err(RecordError::Format(format));
-        }
-        let mut state: Self =
-            postcard::from_bytes(bytes).map_err(|error| RecordError::Damaged(error.to_string()))?;
-        let ids: Vec<JobId> = state.jobs.keys().copied().collect();
-        for job in ids {
-            if let Some(job) = state.job_mut(job) {
-                job.critical = CriticalSet::find(&job.spec);
-            }
-        }
-        Ok(state)
-    }
-
-    /// Writes a snapshot.
-    ///
-    /// # Errors
-    /// What writing to `out` says.
-    pub fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-        let failed = |error: postcard::Error| std::io::Error::other(error.to_string());
-        let out = postcard::to_io(&SNAPSHOT_FORMAT, out).map_err(failed)?;
-        postcard::to_io(self, out).map(drop).map_err(failed)
-    }
-
     /// The format in which records are to be written.
     pub fn format(&self) -> u32 {
         self.format.max(FORMAT_MIN)
@@ -383,7 +349,7 @@ impl State {
         Verdict::Applied
     }
 
-    fn job_mut(&mut self, id: JobId) -> Option<&mut Job> {
+    pub(super) fn job_mut(&mut self, id: JobId) -> Option<&mut Job> {
         self.jobs.get_mut(&id).map(Arc::make_mut)
     }
 

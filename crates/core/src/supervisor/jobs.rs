@@ -1,13 +1,10 @@
-//! A job's way: accepted, its groups becoming startable, its tasks done or failed, its end.
+//! A job's way: its groups becoming startable, its tasks done or failed, its end.
 
-use super::data::{input_blobs, result_files};
-use super::durable::State;
-use super::live::{AttemptState, LiveGroup, LiveJob, Timer, WorkerIx};
+use super::live::{AttemptState, Timer, WorkerIx};
 use super::{Action, Supervisor, send};
 use hedge_model::msg::ToWorker;
 use hedge_model::record::{End, JobEnd, Record};
-use hedge_model::{AttemptId, FileEntry, JobId, PeerId, TaskId, Time};
-use std::collections::BTreeSet;
+use hedge_model::{AttemptId, FileEntry, JobId, PeerId, TaskId};
 use std::time::Duration;
 
 /// A worker that failed this many tasks that others could do is set aside.
@@ -20,95 +17,12 @@ const UNSTAGED_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
 impl Supervisor {
-    /// Makes a job that is accepted and not ended part of what this leader works on.
-    pub(crate) fn activate(&mut self, id: JobId, out: &mut Vec<Action>) {
-        let Some(job) = self.state.jobs.get(&id) else {
-            return;
-        };
-        if !job.active()
-            || self
-                .live
-                .as_ref()
-                .is_none_or(|live| live.jobs.contains_key(&id))
-        {
-            return;
-        }
-        let spec = job.spec.clone();
-        let mut groups: Vec<LiveGroup> = (0..spec.groups().len())
-            .map(|group| start_group(&self.state, id, group))
-            .collect();
-        let count = groups.len();
-        let done: Vec<(TaskId, _)> = (0..)
-            .zip(&job.tasks)
-            .filter_map(|(number, task)| {
-                Some((
-                    TaskId { job: id, number },
-                    task.done.as_ref()?.outputs.clone(),
-                ))
-            })
-            .collect();
-        let results: Vec<_> = result_files(job)
-            .filter_map(|file| file.data.hash())
-            .collect();
-        let watched = self.watches(&spec);
-        let (kinds, kind_of) = if watched {
-            super::redundancy::kinds(&spec)
-        } else {
-            Default::default()
-        };
-        let learned = &self.state.learned;
-        let critical = super::critical::CriticalSet::find_with(&spec, learned);
-        let mut tails =
-            super::critical::tails(&spec, |at| learned.expect(&spec.groups()[at]).work_s);
-        let turns = super::critical::by_level(learned, &spec, &tails);
-        for (rank, at) in turns.into_iter().enumerate() {
-            groups[at].rank = rank as u32;
-        }
-        if !watched {
-            tails = Vec::new();
-        }
-        let refind_at = refind_at(job.done, spec.task_count());
-        let live = self.live();
-        live.watched_jobs += usize::from(watched);
-        for (live_group, group) in groups.iter_mut().zip(spec.groups()) {
-            live_group.shape = live.shapes.number(&group.resources, &group.labels);
-        }
-        live.jobs.insert(
-            id,
-            LiveJob {
-                groups,
-                critical,
-                refind_at,
-                kinds,
-                kind_of,
-                tails,
-                won_s: 0.0,
-                spent_s: 0.0,
-                watchers: Vec::new(),
-                told: Time(0),
-                tell_set: false,
-                ending: false,
-                missing_results: BTreeSet::new(),
-                stale: BTreeSet::new(),
-                touched: BTreeSet::new(),
-            },
-        );
-        for (hash, size) in input_blobs(&spec) {
-            let content = live.content.entry(hash).or_default();
-            content.size = size;
-            content.jobs.push(id);
-        }
-        done.into_iter()
-            .for_each(|(task, outputs)| self.note_outputs(task, &outputs, None));
-        for hash in results {
-            self.want_result(id, hash, out);
-        }
-        self.expect_hinted(id);
-        (0..count).for_each(|group| self.refresh_offers(id, group));
-        self.finish_if_done(id, out);
-    }
-
-    fn want_result(&mut self, id: JobId, hash: hedge_model::Hash, out: &mut Vec<Action>) {
+    pub(crate) fn want_result(
+        &mut self,
+        id: JobId,
+        hash: hedge_model::Hash,
+        out: &mut Vec<Action>,
+    ) {
         if self.secure(hash) {
             return;
         }
@@ -554,33 +468,6 @@ impl Supervisor {
 
 /// When the critical set is found again: at each twentieth of the job, so that it costs little beside what the
 /// tasks themselves do.
-fn refind_at(done: u32, all: u32) -> u32 {
+pub(super) fn refind_at(done: u32, all: u32) -> u32 {
     done + (all / 20).max(1)
-}
-
-fn start_group(state: &State, id: JobId, group: usize) -> LiveGroup {
-    let job = &state.jobs[&id];
-    let tasks: Vec<&super::durable::Task> = job.tasks_of(group).collect();
-    let untouched = |task: &super::durable::Task| {
-        task.done.is_none() && task.generation == 0 && task.failures == 0
-    };
-    let fresh = tasks
-        .iter()
-        .rposition(|task| !untouched(task))
-        .map_or(0, |at| at as u32 + 1);
-    let again = (0..fresh)
-        .filter(|offset| tasks[*offset as usize].done.is_none())
-        .collect();
-    let waiting = job
-        .spec
-        .waits_for(group)
-        .iter()
-        .filter(|other| !job.satisfied(group, **other as usize))
-        .count() as u32;
-    LiveGroup {
-        waiting,
-        fresh,
-        again,
-        ..LiveGroup::default()
-    }
 }

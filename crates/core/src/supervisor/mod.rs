@@ -4,6 +4,7 @@
 //! leader only and is dropped when it is deposed.
 
 mod access;
+mod activate;
 mod attach;
 mod attention;
 mod body;
@@ -30,6 +31,7 @@ mod ready;
 pub mod redundancy;
 mod requests;
 mod room;
+mod snapshot;
 mod views;
 mod workers;
 
@@ -43,9 +45,10 @@ use contract::Pending;
 use hedge_model::group::{Colleague, Hint};
 use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Role, ToWorker};
 use hedge_model::record::Record;
-use hedge_model::{AttemptId, Epoch, Hash, PeerId, Time};
+use hedge_model::{AttemptId, Epoch, FileEntry, Hash, PeerId, Time};
 use live::{Live, Timer};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A supervisor.
 #[derive(Debug)]
@@ -70,6 +73,15 @@ pub struct Supervisor {
     hints: BTreeMap<AttemptId, Hint>,
     /// Content that is on its way into the own store for a leader.
     holding: BTreeSet<Hash>,
+}
+
+/// What a record took out of the state, for what is to be done about it.
+#[derive(Default)]
+struct Taken {
+    /// The outputs of a task that were lost.
+    outputs: Option<Arc<[FileEntry]>>,
+    /// The job that was forgotten.
+    job: Option<Arc<durable::Job>>,
 }
 
 impl Supervisor {
@@ -238,22 +250,46 @@ impl Supervisor {
         record: Record,
         out: &mut Vec<Action>,
     ) {
-        let lost = match &record {
-            Record::OutputsLost { task, .. } => self.state.task(*task),
-            _ => None,
-        };
-        let lost = lost.and_then(|task| Some(task.done.as_ref()?.outputs.clone()));
-        let forgotten = match &record {
-            Record::JobForgotten { job, .. } => self.state.jobs.get(job).cloned(),
-            _ => None,
-        };
+        let taken = self.taken_by(&record);
         let verdict = self.state.apply(&record);
         if verdict == Verdict::Applied {
             self.rate_after(&record);
         }
         let pending = proposal.and_then(|id| self.pending.remove(&id));
         self.forget_hints(&record);
-        match &record {
+        self.follow_grid(&record, verdict, proposal, out);
+        if self.live.is_none() {
+            return;
+        }
+        self.follow_work(record, verdict, pending.is_some(), taken, out);
+        if let Some(pending) = pending {
+            self.fulfil(pending, verdict, out);
+        }
+    }
+
+    /// What a record takes out of the state if it applies.
+    fn taken_by(&self, record: &Record) -> Taken {
+        let mut taken = Taken::default();
+        match record {
+            Record::OutputsLost { task, .. } => {
+                let done = self.state.task(*task).and_then(|task| task.done.as_ref());
+                taken.outputs = done.map(|done| done.outputs.clone());
+            }
+            Record::JobForgotten { job, .. } => taken.job = self.state.jobs.get(job).cloned(),
+            _ => {}
+        }
+        taken
+    }
+
+    /// What a committed record means for the grid: its settings, its members, and whether this core leads.
+    fn follow_grid(
+        &mut self,
+        record: &Record,
+        verdict: Verdict,
+        proposal: Option<ProposalId>,
+        out: &mut Vec<Action>,
+    ) {
+        match record {
             Record::MemberRevoked { peer, .. } if verdict == Verdict::Applied => {
                 self.after_revoked(*peer, out);
             }
@@ -270,15 +306,24 @@ impl Supervisor {
             Record::Epoch { .. } if verdict == Verdict::Applied => self.step_down(out),
             _ => {}
         }
-        if self.live.is_none() {
-            return;
-        }
+    }
+
+    /// What a committed record means for the leader's work: jobs, tasks and attempts. `asked` says whether
+    /// somebody who asked this leader waits for it.
+    fn follow_work(
+        &mut self,
+        record: Record,
+        verdict: Verdict,
+        asked: bool,
+        taken: Taken,
+        out: &mut Vec<Action>,
+    ) {
         match record {
             Record::JobAccepted { spec, .. } => {
                 if let Verdict::Job(job) = verdict {
                     self.activate(job, out);
                 }
-                if pending.is_some() {
+                if asked {
                     self.release_inputs(&spec, out);
                 }
             }
@@ -307,21 +352,18 @@ impl Supervisor {
                 self.after_attempt_ended(attempt, worker, &end, out);
             }
             Record::OutputsLost { task, .. } if verdict == Verdict::Applied => {
-                self.after_outputs_lost(task, &lost.unwrap_or_default());
+                self.after_outputs_lost(task, &taken.outputs.unwrap_or_default());
             }
             Record::JobEnded { job, .. } if verdict == Verdict::Applied => {
                 self.after_job_ended(job, out)
             }
             Record::JobEnded { job, .. } => self.after_stale_end(job, out),
             Record::JobForgotten { job, .. } => {
-                if let Some(forgotten) = forgotten.filter(|_| verdict == Verdict::Applied) {
+                if let Some(forgotten) = taken.job.filter(|_| verdict == Verdict::Applied) {
                     self.drop_kept(job, &forgotten, out);
                 }
             }
             _ => {}
-        }
-        if let Some(pending) = pending {
-            self.fulfil(pending, verdict, out);
         }
     }
 

@@ -6,7 +6,7 @@ use super::live::Submission;
 use super::{Action, Pending, Supervisor, answer};
 use hedge_model::msg::{Refusal, RefusalKind, Reply, Request, Role, SharedSpec};
 use hedge_model::record::{JobEnd, Record, Ticket};
-use hedge_model::view::{LogView, ResultsView};
+use hedge_model::view::{JobView, LogView, ResultsView};
 use hedge_model::{Hash, JobId, PeerAddr, PeerId, SubmitKey, TaskId};
 
 /// Submissions whose inputs are on their way at once; a client beyond it is asked to try again.
@@ -74,7 +74,6 @@ impl Supervisor {
         if let Err((kind, why)) = self.may(peer, &request) {
             return refuse(peer, ask, kind, why, out);
         }
-        let all = self.role_of(peer) == Some(Role::Admin);
         let reply = match request {
             Request::Members => Ok(Reply::Members(self.member_views())),
             Request::Settings => Ok(Reply::Settings(self.state.settings().views())),
@@ -88,21 +87,11 @@ impl Supervisor {
                 RefusalKind::Bad,
                 "a submission must be decoded first".into(),
             )),
-            Request::Jobs => Ok(Reply::Jobs(
-                self.state
-                    .jobs
-                    .iter()
-                    .filter(|(_, job)| all || job.client == peer)
-                    .filter_map(|(id, _)| self.job_view(*id))
-                    .collect(),
-            )),
+            Request::Jobs => Ok(Reply::Jobs(self.jobs_shown_to(peer))),
             Request::Job(id) => self.known_view(id).map(|view| Reply::Job(Box::new(view))),
-            Request::Watch(id) => self.known_view(id).map(|view| {
-                if let Some(job) = self.live().jobs.get_mut(&id) {
-                    job.watchers.push((peer, ask));
-                }
-                Reply::Job(Box::new(view))
-            }),
+            Request::Watch(id) => self
+                .tell_of(peer, ask, id)
+                .map(|view| Reply::Job(Box::new(view))),
             Request::Cancel(id) => return self.cancel(peer, ask, id, out),
             Request::Results(id) => self.results(id).map(|view| Reply::Results(Box::new(view))),
             Request::Logs(id, task) => self.logs(id, &task).map(|view| Reply::Log(Box::new(view))),
@@ -143,6 +132,31 @@ impl Supervisor {
         }
     }
 
+    /// The jobs that a peer may see: its own, an administrator all.
+    fn jobs_shown_to(&self, peer: PeerId) -> Vec<JobView> {
+        let all = self.role_of(peer) == Some(Role::Admin);
+        self.state
+            .jobs
+            .iter()
+            .filter(|(_, job)| all || job.client == peer)
+            .filter_map(|(id, _)| self.job_view(*id))
+            .collect()
+    }
+
+    /// Has a client told of a job's changes from now on, as further answers to what it asked.
+    fn tell_of(
+        &mut self,
+        peer: PeerId,
+        ask: u64,
+        id: JobId,
+    ) -> Result<JobView, (RefusalKind, String)> {
+        let view = self.known_view(id)?;
+        if let Some(job) = self.live().jobs.get_mut(&id) {
+            job.watchers.push((peer, ask));
+        }
+        Ok(view)
+    }
+
     /// Supervisors that may hold what this one holds, itself first.
     fn supervisors_first(&self) -> Vec<PeerAddr> {
         let me = &self.config.me;
@@ -167,7 +181,7 @@ impl Supervisor {
         }
     }
 
-    fn known_view(&self, id: JobId) -> Result<hedge_model::view::JobView, (RefusalKind, String)> {
+    fn known_view(&self, id: JobId) -> Result<JobView, (RefusalKind, String)> {
         self.job_view(id).ok_or_else(|| no_such_job(id))
     }
 

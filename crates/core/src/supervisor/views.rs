@@ -223,21 +223,7 @@ impl Supervisor {
         if known.is_some_and(|known| known.active() > 0) {
             return ("running", "an attempt is assigned".into());
         }
-        let unfinished: Vec<String> = job
-            .spec
-            .waits_for(group)
-            .iter()
-            .filter(|other| !job.satisfied(group, **other as usize))
-            .map(|other| {
-                let other = *other as usize;
-                format!(
-                    "{} ({} of {} left)",
-                    job.spec.groups()[other].id,
-                    job.open[other],
-                    job.spec.groups()[other].count()
-                )
-            })
-            .collect();
+        let unfinished = unfinished(job, group);
         if !unfinished.is_empty() {
             return ("waiting", format!("waits for {}", unfinished.join(", ")));
         }
@@ -259,17 +245,7 @@ impl Supervisor {
         }
         match self.why_unplaceable(id, job, group) {
             Some(why) => ("ready", why),
-            None => {
-                let busy = if here == 1 {
-                    "the one worker here is".to_owned()
-                } else {
-                    format!("all {here} workers here are")
-                };
-                let why = format!(
-                    "waits for its turn: {busy} busy with work of the same or higher priority"
-                );
-                ("ready", why)
-            }
+            None => ("ready", waits_for_its_turn(here)),
         }
     }
 
@@ -340,6 +316,29 @@ impl Supervisor {
             |host| format!("{} on {host}", peer.short()),
         )
     }
+}
+
+/// The groups that a group still waits for, and how much of each is left.
+fn unfinished(job: &Job, group: usize) -> Vec<String> {
+    let waits_for = job.spec.waits_for(group).iter();
+    waits_for
+        .map(|other| *other as usize)
+        .filter(|other| !job.satisfied(group, *other))
+        .map(|other| {
+            let (left, group) = (job.open[other], &job.spec.groups()[other]);
+            format!("{} ({left} of {} left)", group.id, group.count())
+        })
+        .collect()
+}
+
+/// Why a task has no worker that could run on one of the `here` that take tasks.
+fn waits_for_its_turn(here: usize) -> String {
+    let busy = if here == 1 {
+        "the one worker here is".to_owned()
+    } else {
+        format!("all {here} workers here are")
+    };
+    format!("waits for its turn: {busy} busy with work of the same or higher priority")
 }
 
 pub(crate) fn find_task(job: &Job, text: &str) -> Result<u32, Refused> {

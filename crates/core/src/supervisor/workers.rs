@@ -1,7 +1,7 @@
 //! Workers come, report, fall silent, return and leave.
 
 use super::live::{AttemptState, Submission, Timer, WorkerIx, find_attempt};
-use super::{Action, Supervisor, send};
+use super::{Action, Pending, Supervisor, send};
 use hedge_model::msg::{FromWorker, Outcome, Report, ToWorker, Usage};
 use hedge_model::record::{End, Record};
 use hedge_model::{AttemptId, Data, Hash, PeerId, TaskId};
@@ -92,42 +92,30 @@ impl Supervisor {
             charge.occupied = charge.occupied.min(stopped.occupied);
         }
         let at = self.now;
-        let mut pending = None;
-        let end = match outcome {
-            Outcome::Done(outputs) => {
-                let known = self.live().tasks.entry(id.task).or_default();
-                let first = known.committing.is_none();
-                if known.committing == Some(id) {
-                    return;
-                }
-                if first && self.state.wants(id) {
-                    let stopped = self.stopping(id.task, id);
-                    self.commits(id);
-                    let record = Record::TaskDone {
-                        attempt: id,
-                        redundant,
-                        worker,
-                        outputs: outputs.into(),
-                        usage,
-                        class,
-                        stopped,
-                        log,
-                        at,
-                    };
-                    return self.append(record, None, out);
-                }
-                pending = Some(super::Pending::Unwanted { worker, outputs });
-                End::Cancelled
+        let known = self.live().tasks.get(&id.task);
+        let committing = known.and_then(|known| known.committing);
+        let ended = match outcome {
+            Outcome::Done(_) if committing == Some(id) => return,
+            Outcome::Done(outputs) if committing.is_none() && self.state.wants(id) => {
+                let stopped = self.stopping(id.task, id);
+                self.commits(id);
+                let record = Record::TaskDone {
+                    attempt: id,
+                    redundant,
+                    worker,
+                    outputs: outputs.into(),
+                    usage,
+                    class,
+                    stopped,
+                    log,
+                    at,
+                };
+                return self.append(record, None, out);
             }
-            Outcome::Failed(why) => End::Failed(why),
-            Outcome::Unstaged { missing, why } => {
-                missing
-                    .into_iter()
-                    .for_each(|hash| self.distrust(hash, out));
-                End::Unstaged(why)
-            }
-            Outcome::Cancelled => End::Cancelled,
-            Outcome::Returned => return self.given_back(id, worker, out),
+            other => self.undecided(id, worker, other, out),
+        };
+        let Some((end, pending)) = ended else {
+            return;
         };
         let record = Record::AttemptEnded {
             attempt: id,
@@ -140,6 +128,35 @@ impl Supervisor {
             at,
         };
         self.append(record, pending, out);
+    }
+
+    /// How an attempt ended that does not decide its task, and what is to be done once that is recorded;
+    /// nothing where there is no end to record, as it was given back.
+    fn undecided(
+        &mut self,
+        id: AttemptId,
+        worker: PeerId,
+        outcome: Outcome,
+        out: &mut Vec<Action>,
+    ) -> Option<(End, Option<Pending>)> {
+        let end = match outcome {
+            Outcome::Done(outputs) => {
+                return Some((End::Cancelled, Some(Pending::Unwanted { worker, outputs })));
+            }
+            Outcome::Failed(why) => End::Failed(why),
+            Outcome::Unstaged { missing, why } => {
+                missing
+                    .into_iter()
+                    .for_each(|hash| self.distrust(hash, out));
+                End::Unstaged(why)
+            }
+            Outcome::Cancelled => End::Cancelled,
+            Outcome::Returned => {
+                self.given_back(id, worker, out);
+                return None;
+            }
+        };
+        Some((end, None))
     }
 
     /// An attempt had not started: its task waits again, and nothing of it is recorded.

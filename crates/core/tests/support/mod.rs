@@ -3,19 +3,22 @@
 
 #![allow(dead_code)] // each test file uses its own part
 
+mod lines;
+
 use hedge_core::monitor::{Monitor, Output, Settings, WatchId, Way};
 use hedge_core::supervisor::{Action, Config, Event, State, Supervisor};
 use hedge_model::msg::{
-    Beat, FromWorker, HeldAttempt, Outcome, Refusal, Reply, Report, Request, Role, ToWorker, Usage,
+    Beat, FromWorker, HeldAttempt, Outcome, Reply, Report, Request, Role, ToWorker, Usage,
     WorkerInfo,
 };
-use hedge_model::record::{End, JobEnd, Record, Ticket};
+use hedge_model::record::{Record, Ticket};
 use hedge_model::spec::{CriticalRule, Draft, Group, Input, Measure, Qos, Redundancy, Top};
 use hedge_model::view::JobView;
 use hedge_model::{
     AttemptId, Data, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources,
     SubmitKey, TaskId, Time,
 };
+pub use lines::line;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -274,13 +277,13 @@ impl Rig {
         self.lines.extend(actions.iter().map(line));
     }
 
-    /// Everything said since the last look.
     /// The views of jobs that clients were told since the last look, oldest first.
     pub fn told_views(&mut self) -> Vec<JobView> {
         self.keep_lines();
         std::mem::take(&mut self.views)
     }
 
+    /// Everything said since the last look.
     pub fn said(&mut self) -> Vec<String> {
         self.keep_lines();
         std::mem::take(&mut self.lines)
@@ -513,111 +516,4 @@ pub fn job(qos: Qos, top: u32, groups: Vec<Group>) -> Arc<JobSpec> {
         groups,
     };
     Arc::new(JobSpec::new(draft).expect("a job"))
-}
-
-fn peer(id: PeerId) -> String {
-    match id.0[0] {
-        number @ 100.. => format!("client {}", number - 100),
-        number => format!("worker {number}"),
-    }
-}
-
-fn hashes(hashes: &[Hash]) -> String {
-    let names: Vec<String> = hashes.iter().map(|hash| hash.0[0].to_string()).collect();
-    names.join(" ")
-}
-
-/// An action in one short line.
-pub fn line(action: &Action) -> String {
-    match action {
-        Action::Append { record, .. } => format!("append {}", record_line(record)),
-        Action::Send { to, msg } => format!("{}: {}", peer(*to), order_line(msg)),
-        Action::Answer { to, answer } => {
-            format!(
-                "{} #{}: {}",
-                peer(*to),
-                answer.id,
-                reply_line(&answer.reply)
-            )
-        }
-        Action::Watch {
-            peer: who,
-            attention,
-        } => format!("watch {}: {attention:?}", peer(*who)),
-        Action::WatchSettings(_) => "watch settings".into(),
-        Action::Admit { peer: who, refused } => format!("admit {}: {refused:?}", peer(*who)),
-        Action::Pull { hash, sources, .. } => {
-            let from: Vec<String> = sources.iter().map(|source| peer(source.peer)).collect();
-            format!("pull {} from {}", hash.0[0], from.join(", "))
-        }
-        Action::Drop(dropped) => format!("drop {}", hashes(dropped)),
-        Action::Tell { to, reply } => format!("{}: {}", peer(*to), reply_line(reply)),
-        Action::ToSupervisor { to, msg } => format!("{}: {:?}", peer(*to), msg.what),
-        Action::ToLeader { to, msg } => format!("{}: {msg:?}", peer(*to)),
-        Action::TellHoldings { to } => format!("{}: holdings", peer(*to)),
-        Action::Expel(who) => format!("expel {}", peer(*who)),
-    }
-}
-
-fn order_line(msg: &ToWorker) -> String {
-    match msg {
-        ToWorker::Body(body) => format!("body {} v{}", body.id, body.version),
-        ToWorker::Assign(order) => format!("assign {}", order.attempt),
-        ToWorker::Cancel(id) => format!("cancel {id}"),
-        ToWorker::Return(id) => format!("return {id}"),
-        ToWorker::Settled(id) => format!("settled {id}"),
-        ToWorker::Forget(job) => format!("forget {job}"),
-        ToWorker::Drop(dropped) => format!("drop {}", hashes(dropped)),
-        ToWorker::Drain => "drain".into(),
-        ToWorker::Leave => "leave".into(),
-        ToWorker::Benchmark => "benchmark".into(),
-        ToWorker::Beat(plan) => format!("beat by plan {}", plan.number),
-        ToWorker::Tripwire { .. } => "tripwire".into(),
-        ToWorker::Lead(epoch) => format!("lead {}", epoch.0),
-        ToWorker::Supervisors(all) => format!("{} supervisors", all.len()),
-        ToWorker::Revoked(peers) => format!("{} revoked", peers.len()),
-    }
-}
-
-fn reply_line(reply: &Reply) -> String {
-    match reply {
-        Reply::Accepted(job) => format!("accepted {job}"),
-        Reply::Job(view) => format!(
-            "job {} {:?} {}/{}",
-            view.id, view.state, view.done, view.tasks
-        ),
-        Reply::No(Refusal { kind, why }) => format!("no, {kind:?}: {why}"),
-        other => format!("{other:?}"),
-    }
-}
-
-fn record_line(record: &Record) -> String {
-    match record {
-        Record::Epoch { epoch, .. } => format!("epoch {}", epoch.0),
-        Record::JobAccepted { .. } => "accepted".into(),
-        Record::TaskDone {
-            attempt, worker, ..
-        } => format!("done {attempt} by {}", peer(*worker)),
-        Record::AttemptEnded { attempt, end, .. } => match end {
-            End::Failed(why) => format!("failed {attempt}: {why}"),
-            End::Lost => format!("lost {attempt}"),
-            End::Cancelled => format!("cancelled {attempt}"),
-            End::Unstaged(why) => format!("unstaged {attempt}: {why}"),
-        },
-        Record::OutputsLost {
-            task, generation, ..
-        } => format!("outputs lost {task}/{generation}"),
-        Record::Benchmarked { peer, .. } => format!("benchmarked {}", peer.short()),
-        Record::JobEnded { job, end, .. } => match end {
-            JobEnd::Done => format!("job {job} done"),
-            JobEnd::Cancelled => format!("job {job} cancelled"),
-            JobEnd::Failed { why, .. } => format!("job {job} failed: {why}"),
-        },
-        Record::TicketMade(_) => "ticket".into(),
-        Record::MemberJoined { peer: who, .. } => format!("joined {}", peer(*who)),
-        Record::MemberRevoked { peer: who, .. } => format!("revoked {}", peer(*who)),
-        Record::Set { name, value, .. } => format!("set {name} = {value}"),
-        Record::JobForgotten { job, .. } => format!("job {job} forgotten"),
-        Record::Format { level, .. } => format!("format {level}"),
-    }
 }

@@ -1,0 +1,123 @@
+//! A job that is accepted becomes part of what a leader works on.
+
+use super::data::{input_blobs, result_files};
+use super::durable::{Job, State, Task};
+use super::jobs::refind_at;
+use super::live::{LiveGroup, LiveJob};
+use super::{Action, Supervisor, critical, redundancy};
+use hedge_model::{JobId, TaskId, Time};
+use std::collections::BTreeSet;
+
+impl Supervisor {
+    /// Makes a job that is accepted and not ended part of what this leader works on.
+    pub(crate) fn activate(&mut self, id: JobId, out: &mut Vec<Action>) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        if !job.active()
+            || self
+                .live
+                .as_ref()
+                .is_none_or(|live| live.jobs.contains_key(&id))
+        {
+            return;
+        }
+        let spec = job.spec.clone();
+        let done: Vec<(TaskId, _)> = (0..)
+            .zip(&job.tasks)
+            .filter_map(|(number, task)| {
+                Some((
+                    TaskId { job: id, number },
+                    task.done.as_ref()?.outputs.clone(),
+                ))
+            })
+            .collect();
+        let results: Vec<_> = result_files(job)
+            .filter_map(|file| file.data.hash())
+            .collect();
+        let watched = self.watches(&spec);
+        let mut live_job = start_job(&self.state, job, watched);
+        let count = live_job.groups.len();
+        let live = self.live();
+        live.watched_jobs += usize::from(watched);
+        for (live_group, group) in live_job.groups.iter_mut().zip(spec.groups()) {
+            live_group.shape = live.shapes.number(&group.resources, &group.labels);
+        }
+        live.jobs.insert(id, live_job);
+        for (hash, size) in input_blobs(&spec) {
+            let content = live.content.entry(hash).or_default();
+            content.size = size;
+            content.jobs.push(id);
+        }
+        done.into_iter()
+            .for_each(|(task, outputs)| self.note_outputs(task, &outputs, None));
+        for hash in results {
+            self.want_result(id, hash, out);
+        }
+        self.expect_hinted(id);
+        (0..count).for_each(|group| self.refresh_offers(id, group));
+        self.finish_if_done(id, out);
+    }
+}
+
+/// What a leader knows of a job when it begins to work on it, from what is durable and what was learned of
+/// its like. `watched` jobs also have what a policy on redundancy asks about.
+fn start_job(state: &State, job: &Job, watched: bool) -> LiveJob {
+    let (spec, learned) = (&job.spec, &state.learned);
+    let mut groups: Vec<LiveGroup> = (0..spec.groups().len())
+        .map(|group| start_group(job, group))
+        .collect();
+    let mut tails = critical::tails(spec, |at| learned.expect(&spec.groups()[at]).work_s);
+    let turns = critical::by_level(learned, spec, &tails);
+    for (rank, at) in turns.into_iter().enumerate() {
+        groups[at].rank = rank as u32;
+    }
+    let (kinds, kind_of) = if watched {
+        redundancy::kinds(spec)
+    } else {
+        tails = Vec::new();
+        Default::default()
+    };
+    LiveJob {
+        groups,
+        critical: critical::CriticalSet::find_with(spec, learned),
+        refind_at: refind_at(job.done, spec.task_count()),
+        kinds,
+        kind_of,
+        tails,
+        won_s: 0.0,
+        spent_s: 0.0,
+        watchers: Vec::new(),
+        told: Time(0),
+        tell_set: false,
+        ending: false,
+        missing_results: BTreeSet::new(),
+        stale: BTreeSet::new(),
+        touched: BTreeSet::new(),
+    }
+}
+
+/// A group's tasks that are still to be done, and how many groups it waits for.
+fn start_group(job: &Job, group: usize) -> LiveGroup {
+    let tasks: Vec<&Task> = job.tasks_of(group).collect();
+    let untouched = |task: &Task| task.done.is_none() && task.generation == 0 && task.failures == 0;
+    let fresh = tasks
+        .iter()
+        .rposition(|task| !untouched(task))
+        .map_or(0, |at| at as u32 + 1);
+    let again = (0..fresh)
+        .filter(|offset| tasks[*offset as usize].done.is_none())
+        .collect();
+    let waiting = job
+        .spec
+        .waits_for(group)
+        .iter()
+        .filter(|other| !job.satisfied(group, **other as usize))
+        .count() as u32;
+    LiveGroup {
+        waiting,
+        fresh,
+        again,
+        ..LiveGroup::default()
+    }
+}

@@ -344,3 +344,21 @@ fn what_an_attempt_printed_outlives_its_worker() {
     let said = rig.said();
     assert!(said.iter().any(|line| line.contains("drop")), "{said:?}");
 }
+
+#[test]
+fn what_a_silent_worker_reports_before_it_beats_again_is_there() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(1, 1, &plain(vec![group("a", &[])]));
+    rig.commit();
+    rig.pass_beating(Duration::from_secs(9), &[]);
+    rig.commit();
+    assert!(rig.said().contains(&"append lost 1.0/0.1.1".to_owned()));
+    rig.reports(1, attempt(0, 1), Outcome::Done(vec![blob("out", 7)]));
+    rig.commit();
+    rig.expect(&[
+        "append done 1.0/0.1.1 by worker 1",
+        "worker 1: settled 1.0/0.1.1",
+        "pull 7 from worker 1",
+    ]);
+}

@@ -66,16 +66,26 @@ impl Supervisor {
                     Liveness::Live | Liveness::Late => {}
                 }
             }
-            Found::Back { .. } => {
-                let worker = &mut self.live().workers[ix as usize];
-                (worker.liveness, worker.quiet_since) = (Liveness::Live, None);
-                self.suspect(ix, false);
-                self.found_alive(ix, out);
-            }
+            Found::Back { .. } => self.is_back(ix, out),
             Found::Progress(id, progress) => self.note_progress(ix, id, progress),
             Found::Stalled { attempt, .. } => self.stalled(ix, attempt, true),
             Found::Moving(attempt) => self.stalled(ix, attempt, false),
         }
+    }
+
+    /// A message is a sign of life too, and may overtake the beat that says so: what it tells of must not be
+    /// taken for lost with its worker.
+    pub(crate) fn hear_from(&mut self, ix: WorkerIx, out: &mut Vec<Action>) {
+        if self.live().workers[ix as usize].dead {
+            self.is_back(ix, out);
+        }
+    }
+
+    fn is_back(&mut self, ix: WorkerIx, out: &mut Vec<Action>) {
+        let worker = &mut self.live().workers[ix as usize];
+        (worker.liveness, worker.quiet_since) = (Liveness::Live, None);
+        self.suspect(ix, false);
+        self.found_alive(ix, out);
     }
 
     /// A silent worker may be lost: redundancy hears of it and decides; nothing is stopped.

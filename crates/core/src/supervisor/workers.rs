@@ -20,6 +20,7 @@ impl Supervisor {
         let Some(ix) = known.filter(|ix| live.workers[*ix as usize].connected) else {
             return;
         };
+        self.hear_from(ix, out);
         match msg {
             FromWorker::Attach(_) => {}
             FromWorker::Started(id) => self.on_started(ix, id),

@@ -1,22 +1,20 @@
 //! The worker's side: starts the spawner, hands it attempts, tells how they ended.
 
+use crate::process::{self, receive};
 use crate::scratch::Lease;
 use crate::wire::{self, Reply, Request, Setup};
 use crate::{ExecError, Exit, Launch, Outcome, Priority, Report, Scratch};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::Child;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// How long a spawner may take to set itself up.
-const START_MAX: Duration = Duration::from_secs(20);
 /// Waits before starts of a spawner that died; the last one is repeated.
 const BACK_OFF: [Duration; 6] = [
     Duration::from_millis(20),
@@ -28,8 +26,6 @@ const BACK_OFF: [Duration; 6] = [
 ];
 /// Starts that may fail one after the other before it is given up.
 const FAILED_STARTS_MAX: usize = 20;
-/// How long a dead spawner's attempts may take to end before they are reported as lost anyway.
-const DYING_MAX: Duration = Duration::from_secs(2);
 /// Time between two looks at a folder with a disk limit, at least; and how many times longer than the look
 /// itself.
 const DISK_SAMPLE_MIN: Duration = Duration::from_millis(200);
@@ -135,8 +131,8 @@ impl Spawner {
     /// Starts the spawner and waits until it has set itself up; the result's [`Spawner::report`] says how
     /// well. Fails where no sandbox can be made and one is asked for.
     pub async fn start(config: SpawnerConfig) -> Result<Spawner, ExecError> {
-        let setup = setup(&config)?;
-        let (stream, child, report) = start_process(&config, &setup).await?;
+        let setup = process::setup(&config)?;
+        let (stream, child, report) = process::start(&config, &setup).await?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 outbox: Vec::new(),
@@ -332,128 +328,6 @@ impl Shared {
     }
 }
 
-/// Checks the configuration and turns it into what the spawner needs.
-fn setup(config: &SpawnerConfig) -> Result<Setup, ExecError> {
-    let real = |path: &Path| {
-        std::fs::canonicalize(path).map_err(|error| ExecError::io("find", path, error))
-    };
-    let scratch = real(&config.scratch)?;
-    let read_only = config
-        .read_only
-        .iter()
-        .map(|path| real(path))
-        .collect::<Result<Vec<_>, _>>()?;
-    if config.sandbox {
-        let hidden = config
-            .hidden
-            .iter()
-            .map(|path| real(path))
-            .collect::<Result<Vec<_>, _>>()?;
-        let own = ["/dev", "/proc", "/sys"].map(PathBuf::from);
-        let system = crate::spawner::system_folders();
-        for hidden in hidden.iter().chain([&scratch]) {
-            for visible in system.iter().chain(&own).chain(&read_only) {
-                if hidden.starts_with(visible) {
-                    let (hidden, visible) = (hidden.clone(), visible.clone());
-                    return Err(ExecError::Exposed { hidden, visible });
-                }
-            }
-        }
-    }
-    Ok(Setup {
-        scratch,
-        sandbox: config.sandbox,
-        namespaces: config.sandbox && config.namespaces,
-        network: config.network || !config.sandbox,
-        priority: config.priority,
-        read_only,
-        env: config.env.clone(),
-        worker: std::process::id(),
-    })
-}
-
-async fn start_process(
-    config: &SpawnerConfig,
-    setup: &Setup,
-) -> Result<(UnixStream, Child, Report), ExecError> {
-    let failed = |why: String| ExecError::SpawnerStart { why };
-    let said = |error: io::Error| failed(error.to_string());
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(said)?;
-    ours.set_nonblocking(true).map_err(said)?;
-    let stream = UnixStream::from_std(ours).map_err(said)?;
-    let (program, args) = &config.program;
-    // `posix_spawn` underneath: a large worker is not copied.
-    let mut child = Command::new(program)
-        .args(args)
-        .env_clear()
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .spawn()
-        .map_err(|error| failed(format!("{}: {error}", program.display())))?;
-    let mut frame = Vec::new();
-    wire::encode(setup, &mut frame).map_err(|error| failed(error.0))?;
-    let ready = async {
-        let mut frame = frame.as_slice();
-        let mut inbox = Vec::new();
-        while !frame.is_empty() {
-            stream.writable().await?;
-            frame = match stream.try_write(frame) {
-                Ok(written) => &frame[written..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => frame,
-                Err(error) => return Err(error),
-            };
-        }
-        let mut open = true;
-        loop {
-            // Also at the end: one that refuses says why and ends.
-            if let Some(reply) =
-                wire::decode::<Reply>(&inbox, &mut 0).map_err(|error| io::Error::other(error.0))?
-            {
-                return Ok(reply);
-            }
-            if !open {
-                return Err(io::Error::other("it ended at once"));
-            }
-            stream.readable().await?;
-            open = receive(&stream, &mut inbox)?;
-        }
-    };
-    let why = match tokio::time::timeout(START_MAX, ready).await {
-        Ok(Ok(Reply::Ready(report))) => return Ok((stream, child, report)),
-        Ok(Ok(Reply::Refused { why })) => {
-            end_process(child).await;
-            return Err(ExecError::NoSandbox { why });
-        }
-        Ok(Ok(Reply::Exited { .. } | Reply::Gone { .. } | Reply::Paused(_))) => {
-            "it spoke out of turn".to_owned()
-        }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("it was not ready after {START_MAX:?}"),
-    };
-    let _ = child.kill();
-    end_process(child).await;
-    Err(failed(why))
-}
-
-/// Waits for a watcher that has ended or is about to.
-async fn end_process(mut child: Child) {
-    let _ =
-        tokio::time::timeout(DYING_MAX, tokio::task::spawn_blocking(move || child.wait())).await;
-}
-
-/// Takes what is there; `false` at the end.
-fn receive(stream: &UnixStream, inbox: &mut Vec<u8>) -> io::Result<bool> {
-    loop {
-        inbox.reserve(64 << 10);
-        match stream.try_read_buf(inbox) {
-            Ok(0) => return Ok(false),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// Keeps a spawner running until the last handle is gone.
 async fn keep(
     config: SpawnerConfig,
@@ -468,7 +342,7 @@ async fn keep(
             why = serve(&stream, shared) => why,
             _ = &mut gone => {
                 drop(stream);
-                end_process(child).await;
+                process::wait(child).await;
                 shared.lose_all("the worker is ending");
                 return;
             }
@@ -479,7 +353,7 @@ async fn keep(
         );
         drop(stream);
         // Its attempts are dead once it is, and their folders can be cleaned up.
-        end_process(child).await;
+        process::wait(child).await;
         shared.lose_all(&format!(
             "the process that runs tasks on this worker died ({why}); it is started again"
         ));
@@ -497,7 +371,7 @@ async fn restart(
 ) -> Option<(UnixStream, Child)> {
     for failed in 0..FAILED_STARTS_MAX {
         tokio::time::sleep(BACK_OFF[failed.min(BACK_OFF.len() - 1)]).await;
-        match start_process(config, setup).await {
+        match process::start(config, setup).await {
             Ok((stream, child, report)) => {
                 let mut state = shared.lock();
                 state.report = report;

@@ -31,6 +31,7 @@ mod client;
 mod error;
 mod landlock;
 mod launch;
+mod process;
 pub mod scratch;
 mod seccomp;
 pub mod spawner;

@@ -247,16 +247,22 @@ fn classify(can: &Abilities) -> Option<Activity> {
 mod tests {
     use super::*;
 
+    /// A device, what it offers, and what it is.
+    type Case = (&'static str, Abilities, Option<Activity>);
+
     /// Devices as the kernel describes them, by what real ones offer.
     #[test]
     fn devices_are_told_apart_as_udev_does() {
+        let all = [keys_and_mice(), surfaces(), others()].concat();
+        for (what, can, kind) in all {
+            assert_eq!(classify(&can), kind, "{what}");
+        }
+    }
+
+    /// What is pressed or moved.
+    fn keys_and_mice() -> Vec<Case> {
         let none = Abilities::default();
-        let pad = Abilities {
-            position: true,
-            touch: true,
-            ..none
-        };
-        let cases = [
+        vec![
             (
                 "a keyboard",
                 Abilities {
@@ -265,7 +271,6 @@ mod tests {
                 },
                 Some(Activity::Keyboard),
             ),
-            ("a power button", none, None),
             (
                 "a mouse",
                 Abilities {
@@ -285,6 +290,18 @@ mod tests {
                 },
                 Some(Activity::Pointer),
             ),
+        ]
+    }
+
+    /// What tells a position: touched by a finger or a pen, or a virtual machine's.
+    fn surfaces() -> Vec<Case> {
+        let none = Abilities::default();
+        let pad = Abilities {
+            position: true,
+            touch: true,
+            ..none
+        };
+        vec![
             (
                 "a touchpad",
                 Abilities {
@@ -322,6 +339,14 @@ mod tests {
                 },
                 Some(Activity::Pointer),
             ),
+        ]
+    }
+
+    /// What nobody works with.
+    fn others() -> Vec<Case> {
+        let none = Abilities::default();
+        vec![
+            ("a power button", none, None),
             (
                 "a sensor of movement",
                 Abilities {
@@ -331,9 +356,6 @@ mod tests {
                 },
                 None,
             ),
-        ];
-        for (what, can, kind) in cases {
-            assert_eq!(classify(&can), kind, "{what}");
-        }
+        ]
     }
 }

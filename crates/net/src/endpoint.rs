@@ -28,6 +28,7 @@ const ALPN_TO_PREFIX: &[u8] = b"hedge/to/";
 
 /// Without a packet for this long a connection is lost. A back-stop only: beats and tripwires notice sooner,
 /// and a process that was frozen for some seconds, supervisor or worker, keeps its connections.
+pub const IDLE_TIMEOUT: Duration = Duration::from_millis(IDLE_TIMEOUT_MS as u64);
 const IDLE_TIMEOUT_MS: u32 = 10_000;
 const KEEP_ALIVE: Duration = Duration::from_millis(300);
 /// A starved sender must not deliver beats late: two or three wait at most, older ones are dropped.
@@ -234,7 +235,7 @@ fn alpn_to(peer: PeerId) -> Vec<u8> {
 fn transport(receive_window: u32) -> QuicTransportConfig {
     QuicTransportConfig::builder()
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
-        .default_path_max_idle_timeout(Duration::from_millis(IDLE_TIMEOUT_MS.into()))
+        .default_path_max_idle_timeout(IDLE_TIMEOUT)
         .keep_alive_interval(KEEP_ALIVE)
         .default_path_keep_alive_interval(KEEP_ALIVE)
         .datagram_send_buffer_size(BEAT_QUEUE_BYTES)

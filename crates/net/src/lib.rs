@@ -22,7 +22,7 @@ pub use data::{
     DataServer, DataStore, FetchError, Fetcher, GRANT_HASHES_MAX, Grant, Refusal, SourceFailure,
     Trust,
 };
-pub use endpoint::{ALPN_CONTROL, ALPN_DATA, Net, NetConfig};
+pub use endpoint::{ALPN_CONTROL, ALPN_DATA, IDLE_TIMEOUT, Net, NetConfig};
 pub use error::NetError;
 pub use frame::{FRAME_BYTES_MAX, FRAME_VERSION, decode, encode};
 pub use handshake::{HELLO_BYTES_MAX, Hello, Incoming, PROTOCOL_VERSION, VersionRange};

@@ -5,7 +5,9 @@ mod common;
 use bytes::Bytes;
 use common::*;
 use hedge_model::PeerAddr;
-use hedge_net::{CloseReason, Hello, Net, NetConfig, NetError, SecretKey, VersionRange, encode};
+use hedge_net::{
+    CloseReason, Hello, IDLE_TIMEOUT, Net, NetConfig, NetError, SecretKey, VersionRange, encode,
+};
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
@@ -420,7 +422,8 @@ async fn a_peer_that_is_killed_is_lost_within_the_idle_timeout() {
     let start = Instant::now();
     assert_eq!(within(link.sender.closed()).await, CloseReason::Lost);
     let took = start.elapsed();
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    // The timeout starts with the last packet; the rest is for a loaded machine.
+    assert!(took < IDLE_TIMEOUT + Duration::from_secs(5), "{took:?}");
     println!("noticed after {took:?}");
 }
 

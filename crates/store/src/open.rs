@@ -62,13 +62,7 @@ pub(crate) async fn open(options: Options, carry: Arc<dyn Carry>) -> Result<Part
         lead: Default::default(),
         now: Default::default(),
     });
-    let growth = Arc::new(Growth {
-        records: AtomicU64::new(0),
-        records_max: options.snapshot_records.max(1),
-        bytes_max: options.snapshot_bytes.max(1),
-        due: Notify::new(),
-        snapshot_bytes: AtomicU64::new(0),
-    });
+    let growth = Arc::new(growth(&options));
     let (removed_to, removed) = mpsc::channel(1);
     let network = Network {
         carry,
@@ -86,37 +80,8 @@ pub(crate) async fn open(options: Options, carry: Arc<dyn Carry>) -> Result<Part
         disk,
     };
     let writer = log.writer.clone();
-    let config = Arc::new(config(&options.timing)?);
-    let raft = Raft::new(id, config, network.clone(), log.clone(), machine).await;
-    let raft = raft.map_err(|error| {
-        taken(&failure).unwrap_or(StoreError::State {
-            why: error.to_string(),
-        })
-    })?;
-    if raft
-        .is_initialized()
-        .await
-        .map_err(|_| StoreError::Closed)?
-    {
-        // Whoever is alone need not wait for others to lead.
-        if raft.voter_ids().all(|voter| voter == id) {
-            raft.trigger()
-                .elect(false)
-                .await
-                .map_err(|_| StoreError::Closed)?;
-        }
-        // The first picture shows the group already.
-        let mut metrics = raft.metrics();
-        while metrics
-            .borrow_and_update()
-            .membership_config
-            .nodes()
-            .next()
-            .is_none()
-        {
-            metrics.changed().await.map_err(|_| StoreError::Closed)?;
-        }
-    }
+    let raft = agree(&options.timing, network.clone(), log.clone(), machine).await?;
+    go_on(&raft, id).await?;
     let (group_to, group) = watch::channel(look(id, &raft.metrics().borrow_watched(), None));
     let (proposals, waiting) = mpsc::channel(options.open_max.max(1));
     let watcher = Watcher {
@@ -136,10 +101,7 @@ pub(crate) async fn open(options: Options, carry: Arc<dyn Carry>) -> Result<Part
         network.removed.clone(),
     );
     tokio::spawn(propose(raft.clone(), waiting));
-    tokio::spawn(watcher.clone().lead());
-    tokio::spawn(watcher.clone().snapshots());
-    tokio::spawn(watcher.clone().sizes());
-    tokio::spawn(watcher.removed(removed));
+    watcher.start(removed);
     Ok(Parts {
         id,
         me: options.me,
@@ -153,6 +115,64 @@ pub(crate) async fn open(options: Options, carry: Arc<dyn Carry>) -> Result<Part
         writer,
         said,
     })
+}
+
+/// Nothing grown yet, and when a snapshot is due.
+fn growth(options: &Options) -> Growth {
+    Growth {
+        records: AtomicU64::new(0),
+        records_max: options.snapshot_records.max(1),
+        bytes_max: options.snapshot_bytes.max(1),
+        due: Notify::new(),
+        snapshot_bytes: AtomicU64::new(0),
+    }
+}
+
+/// Starts the agreement. Where that fails because of the files, it says what was wrong with them.
+async fn agree(
+    timing: &Timing,
+    network: Network,
+    log: Log,
+    machine: Machine,
+) -> Result<Raft<Types, Machine>, StoreError> {
+    let config = Arc::new(config(timing)?);
+    let (id, failure) = (machine.id, machine.failure.clone());
+    let raft = Raft::new(id, config, network, log, machine).await;
+    raft.map_err(|error| {
+        taken(&failure).unwrap_or(StoreError::State {
+            why: error.to_string(),
+        })
+    })
+}
+
+/// Goes on where a founded journal was: leads at once if it is alone, and waits until its group is known.
+async fn go_on(raft: &Raft<Types, Machine>, id: NodeId) -> Result<(), StoreError> {
+    if !raft
+        .is_initialized()
+        .await
+        .map_err(|_| StoreError::Closed)?
+    {
+        return Ok(());
+    }
+    // Whoever is alone need not wait for others to lead.
+    if raft.voter_ids().all(|voter| voter == id) {
+        raft.trigger()
+            .elect(false)
+            .await
+            .map_err(|_| StoreError::Closed)?;
+    }
+    // The first picture shows the group already.
+    let mut metrics = raft.metrics();
+    while metrics
+        .borrow_and_update()
+        .membership_config
+        .nodes()
+        .next()
+        .is_none()
+    {
+        metrics.changed().await.map_err(|_| StoreError::Closed)?;
+    }
+    Ok(())
 }
 
 struct Store {
@@ -263,6 +283,14 @@ struct Watcher {
 }
 
 impl Watcher {
+    /// Starts all that is watched, each as a task of its own.
+    fn start(self, removed: mpsc::Receiver<u64>) {
+        tokio::spawn(self.clone().lead());
+        tokio::spawn(self.clone().snapshots());
+        tokio::spawn(self.clone().sizes());
+        tokio::spawn(self.removed(removed));
+    }
+
     /// Follows who leads. When it is this member, proposes the entry whose commit says so.
     async fn lead(self) {
         let mut metrics = self.raft.server_metrics();

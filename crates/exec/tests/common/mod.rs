@@ -120,8 +120,9 @@ pub fn able_with(word: &str) -> Vec<i32> {
     const SIGNALED: u64 = 0x400;
     const KILL_PENDING: u64 = 1 << 8;
     let is_able = |pid: &i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // In this order: one that is gone after the first look has no flags at the second.
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let flags = stat
             .rsplit_once(')')
             .and_then(|(_, rest)| rest.split(' ').nth(7)?.parse().ok());

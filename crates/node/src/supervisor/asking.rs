@@ -5,7 +5,7 @@ use super::core_loop::{Input, Loop};
 use super::spec::{decode, fetch_spec};
 use super::ticket_text;
 use hedge_core::supervisor::{Action, Event};
-use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Request};
+use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Request, Role};
 use hedge_model::{Data, JobSpec, PeerAddr, PeerId};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -28,60 +28,17 @@ impl Loop {
             return self.reply(ask, no(RefusalKind::Busy, why));
         }
         match request {
-            Request::Submit { key, spec, from } => {
-                let (store, fetcher, inputs, room) = (
-                    self.setup.store.clone(),
-                    self.setup.fetcher.clone(),
-                    self.setup.inputs.clone(),
-                    self.pulls.clone(),
-                );
-                let request = Request::Submit {
-                    key,
-                    spec: spec.clone(),
-                    from: from.clone(),
-                };
-                if let Data::Inline(bytes) = &spec {
-                    let result = decode(bytes).map(|spec| (request, spec));
-                    return self.on_decoded(peer, ask, result);
-                }
-                tokio::spawn(async move {
-                    let _place = room.acquire_owned().await;
-                    let fetched = fetch_spec(&store, &fetcher, &spec, &from).await;
-                    if let Some(hash) = spec.hash() {
-                        // The core knows whether anybody else needs this content, and drops it if not.
-                        let result = Ok(());
-                        _ = inputs.send(Input::Pulled { hash, result }).await;
-                    }
-                    let result = fetched.map(|spec| (request, spec));
-                    _ = inputs.send(Input::Submit { peer, ask, result }).await;
-                });
+            Request::Submit {
+                ref spec, ref from, ..
+            } => {
+                let (spec, from) = (spec.clone(), from.clone());
+                self.ask_submit(peer, ask, request, spec, from);
             }
             Request::Ticket {
-                role,
-                valid_for,
-                uses,
+                role, valid_for, ..
             } => {
-                let mut secret = [0; 16];
-                if getrandom::fill(&mut secret).is_err() {
-                    return self.reply(
-                        ask,
-                        no(RefusalKind::Busy, "the system gives no random bytes"),
-                    );
-                }
                 let valid_s = valid_for.map(|span| span.as_secs());
-                let text = ticket_text(role, self.supervisors_here_first(), secret, valid_s);
-                let secret = Some((hedge_net::secret_hash(&secret), text));
-                let request = Request::Ticket {
-                    role,
-                    valid_for,
-                    uses,
-                };
-                self.feed(Event::Ask {
-                    peer,
-                    ask,
-                    request,
-                    secret,
-                });
+                self.ask_ticket(peer, ask, request, role, valid_s);
             }
             request => self.feed(Event::Ask {
                 peer,
@@ -90,6 +47,59 @@ impl Loop {
                 secret: None,
             }),
         }
+    }
+
+    /// Hands a job to the core once its description is here: at once where it came with the request, else when
+    /// it is fetched from whoever submits it.
+    fn ask_submit(&mut self, peer: PeerId, ask: u64, request: Request, spec: Data, from: PeerAddr) {
+        if let Data::Inline(bytes) = &spec {
+            let result = decode(bytes).map(|spec| (request, spec));
+            return self.on_decoded(peer, ask, result);
+        }
+        let (store, fetcher, inputs, room) = (
+            self.setup.store.clone(),
+            self.setup.fetcher.clone(),
+            self.setup.inputs.clone(),
+            self.pulls.clone(),
+        );
+        tokio::spawn(async move {
+            let _place = room.acquire_owned().await;
+            let fetched = fetch_spec(&store, &fetcher, &spec, &from).await;
+            if let Some(hash) = spec.hash() {
+                // The core knows whether anybody else needs this content, and drops it if not.
+                let result = Ok(());
+                _ = inputs.send(Input::Pulled { hash, result }).await;
+            }
+            let result = fetched.map(|spec| (request, spec));
+            _ = inputs.send(Input::Submit { peer, ask, result }).await;
+        });
+    }
+
+    /// Draws a ticket's secret and asks the core for the ticket: it gets the secret's hash, and the text to answer
+    /// with.
+    fn ask_ticket(
+        &mut self,
+        peer: PeerId,
+        ask: u64,
+        request: Request,
+        role: Role,
+        valid_s: Option<u64>,
+    ) {
+        let mut secret = [0; 16];
+        if getrandom::fill(&mut secret).is_err() {
+            return self.reply(
+                ask,
+                no(RefusalKind::Busy, "the system gives no random bytes"),
+            );
+        }
+        let text = ticket_text(role, self.supervisors_here_first(), secret, valid_s);
+        let secret = Some((hedge_net::secret_hash(&secret), text));
+        self.feed(Event::Ask {
+            peer,
+            ask,
+            request,
+            secret,
+        });
     }
 
     pub(super) fn on_decoded(

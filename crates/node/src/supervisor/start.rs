@@ -92,7 +92,7 @@ impl Supervisor {
         tokio::spawn(Loop::new(setup, trusted).run(queue, said));
         transport.spawn(peers::open_door(net.clone(), inputs.clone()));
         let supervisor = Self {
-            inputs: inputs.clone(),
+            inputs,
             addr,
             store,
             fetcher,
@@ -101,23 +101,40 @@ impl Supervisor {
             transport,
             _content: content,
         };
-        if alone {
-            supervisor.live().await?;
-            if config.write_tickets {
-                supervisor.write_tickets(&config.dir).await?;
-            }
-        } else {
-            if !journal.founded() {
-                group.iter().for_each(|addr| links.ensure(addr));
-            }
-            let joined = supervisor.clone().stay(config, journal, links, member);
-            tokio::spawn(async move {
-                if let Err(why) = joined.await {
-                    _ = inputs.send(Input::Failed(why)).await;
-                }
-            });
-        }
+        supervisor
+            .take_part(config, journal, links, member, &group, alone)
+            .await?;
         Ok(supervisor)
+    }
+
+    /// Leads where it is alone. Else it becomes what it is to be in its group, which goes on when this returns.
+    async fn take_part(
+        &self,
+        config: SupervisorConfig,
+        journal: Journal,
+        links: PeerLinks,
+        member: Member,
+        group: &[PeerAddr],
+        alone: bool,
+    ) -> Result<(), NodeError> {
+        if alone {
+            self.live().await?;
+            if config.write_tickets {
+                self.write_tickets(&config.dir).await?;
+            }
+            return Ok(());
+        }
+        if !journal.founded() {
+            group.iter().for_each(|addr| links.ensure(addr));
+        }
+        let joined = self.clone().stay(config, journal, links, member);
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            if let Err(why) = joined.await {
+                _ = inputs.send(Input::Failed(why)).await;
+            }
+        });
+        Ok(())
     }
 
     /// Tickets of an earlier life are good still, as the journal remembers them.

@@ -1,0 +1,139 @@
+//! The spawner's process, as the worker sees it: what it is told, how it starts and ends.
+
+use crate::wire::{self, Reply, Setup};
+use crate::{ExecError, Report, SpawnerConfig};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tokio::net::UnixStream;
+
+/// How long a spawner may take to set itself up.
+const START_MAX: Duration = Duration::from_secs(20);
+/// How long a dead spawner's attempts may take to end before they are reported as lost anyway.
+const DYING_MAX: Duration = Duration::from_secs(2);
+
+/// Checks the configuration and turns it into what the spawner needs.
+pub(crate) fn setup(config: &SpawnerConfig) -> Result<Setup, ExecError> {
+    let real = |path: &Path| {
+        std::fs::canonicalize(path).map_err(|error| ExecError::io("find", path, error))
+    };
+    let scratch = real(&config.scratch)?;
+    let read_only = config
+        .read_only
+        .iter()
+        .map(|path| real(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    if config.sandbox {
+        let hidden = config
+            .hidden
+            .iter()
+            .map(|path| real(path))
+            .collect::<Result<Vec<_>, _>>()?;
+        let own = ["/dev", "/proc", "/sys"].map(PathBuf::from);
+        let system = crate::spawner::system_folders();
+        for hidden in hidden.iter().chain([&scratch]) {
+            for visible in system.iter().chain(&own).chain(&read_only) {
+                if hidden.starts_with(visible) {
+                    let (hidden, visible) = (hidden.clone(), visible.clone());
+                    return Err(ExecError::Exposed { hidden, visible });
+                }
+            }
+        }
+    }
+    Ok(Setup {
+        scratch,
+        sandbox: config.sandbox,
+        namespaces: config.sandbox && config.namespaces,
+        network: config.network || !config.sandbox,
+        priority: config.priority,
+        read_only,
+        env: config.env.clone(),
+        worker: std::process::id(),
+    })
+}
+
+/// Starts the process, tells it its setup, and waits until it is ready.
+pub(crate) async fn start(
+    config: &SpawnerConfig,
+    setup: &Setup,
+) -> Result<(UnixStream, Child, Report), ExecError> {
+    let failed = |why: String| ExecError::SpawnerStart { why };
+    let said = |error: io::Error| failed(error.to_string());
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(said)?;
+    ours.set_nonblocking(true).map_err(said)?;
+    let stream = UnixStream::from_std(ours).map_err(said)?;
+    let (program, args) = &config.program;
+    // `posix_spawn` underneath: a large worker is not copied.
+    let mut child = Command::new(program)
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(|error| failed(format!("{}: {error}", program.display())))?;
+    let mut frame = Vec::new();
+    wire::encode(setup, &mut frame).map_err(|error| failed(error.0))?;
+    let why = match tokio::time::timeout(START_MAX, introduce(&stream, &frame)).await {
+        Ok(Ok(Reply::Ready(report))) => return Ok((stream, child, report)),
+        Ok(Ok(Reply::Refused { why })) => {
+            wait(child).await;
+            return Err(ExecError::NoSandbox { why });
+        }
+        Ok(Ok(Reply::Exited { .. } | Reply::Gone { .. } | Reply::Paused(_))) => {
+            "it spoke out of turn".to_owned()
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("it was not ready after {START_MAX:?}"),
+    };
+    let _ = child.kill();
+    wait(child).await;
+    Err(failed(why))
+}
+
+/// Sends the setup's frame and hears the first reply: a process that refuses says why and ends.
+async fn introduce(stream: &UnixStream, mut frame: &[u8]) -> io::Result<Reply> {
+    while !frame.is_empty() {
+        stream.writable().await?;
+        frame = match stream.try_write(frame) {
+            Ok(written) => &frame[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => frame,
+            Err(error) => return Err(error),
+        };
+    }
+    let mut inbox = Vec::new();
+    let mut open = true;
+    loop {
+        // Also at the end: what it said last may have come together with it.
+        if let Some(reply) =
+            wire::decode::<Reply>(&inbox, &mut 0).map_err(|error| io::Error::other(error.0))?
+        {
+            return Ok(reply);
+        }
+        if !open {
+            return Err(io::Error::other("it ended at once"));
+        }
+        stream.readable().await?;
+        open = receive(stream, &mut inbox)?;
+    }
+}
+
+/// Waits for a watcher that has ended or is about to.
+pub(crate) async fn wait(mut child: Child) {
+    let _ =
+        tokio::time::timeout(DYING_MAX, tokio::task::spawn_blocking(move || child.wait())).await;
+}
+
+/// Takes what is there; `false` at the end.
+pub(crate) fn receive(stream: &UnixStream, inbox: &mut Vec<u8>) -> io::Result<bool> {
+    loop {
+        inbox.reserve(64 << 10);
+        match stream.try_read_buf(inbox) {
+            Ok(0) => return Ok(false),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+}

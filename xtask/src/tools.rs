@@ -18,6 +18,8 @@ const PACKAGES: &[&str] = &[
     "pulseaudio",
     "util-linux",
     "xdotool",
+    "xserver-xorg-core",
+    "xserver-xorg-video-dummy",
     "xvfb",
 ];
 

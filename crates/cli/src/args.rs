@@ -87,6 +87,7 @@ A ticket is a secret: whoever has it can join in its role.")]
 Examples:
   hedge worker --join TICKET
   hedge worker --join TICKET --cpus 2 --memory '4 GiB' --label room=12
+  hedge worker --join TICKET --dedicated     a machine that is the grid's alone
   hedge worker                               for a supervisor on this machine
 
 Tasks see their own folder and read-only system folders, have no network and run only when nothing
@@ -172,7 +173,17 @@ Examples:
   hedge journal repair                       after a supervisor that is alone refused to start")]
     Journal(Journal),
     /// Say what works on this machine, and what to do about what does not
-    Doctor,
+    #[command(after_help = "\
+Examples:
+  hedge doctor
+  hedge doctor --watch        press a key, and see that it is noticed")]
+    Doctor(Doctor),
+    /// Show what this machine's worker does for its grid, as a screensaver
+    #[command(after_help = "\
+Examples:
+  hedge screensaver                          in a window
+  hedge screensaver --root                   as xscreensaver runs it, see share/hedge.xml")]
+    Screensaver(Screensaver),
     /// Measure the grid on this machine
     #[command(subcommand)]
     Bench(Bench),
@@ -322,7 +333,7 @@ pub enum TicketRole {
 /// Arguments of `worker`.
 #[derive(Args, Debug)]
 pub struct Worker {
-    /// Ticket of the grid to join, or - to read it from standard input [default: this machine's supervisor]
+    /// Ticket of the grid to join, @FILE that holds it, or - for standard input [default: this machine's supervisor]
     #[arg(long, value_name = "TICKET")]
     pub join: Option<String>,
     /// Stand by as a supervisor too, with this ticket of the role supervisor: take the place of one that is
@@ -347,9 +358,41 @@ pub struct Worker {
     /// Address and UDP port to listen at [default: any free port, on every address]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// The machine is the grid's alone: nobody's activity keeps the worker from working (also where
+    /// HEDGE_DEDICATED is set)
+    #[arg(long)]
+    pub dedicated: bool,
+    /// What to do about the machine's owner [default: owner.toml in the worker's folder, if it is there]
+    #[arg(long, value_name = "FILE", conflicts_with = "dedicated")]
+    pub owner: Option<PathBuf>,
+    /// Print such a file with all defaults, and end
+    #[arg(long)]
+    pub show_owner: bool,
     /// How tasks are treated.
     #[command(flatten)]
     pub rules: TaskRules,
+}
+
+/// Arguments of `screensaver`.
+#[derive(Args, Debug)]
+pub struct Screensaver {
+    /// Draw on the root window, or on the one that XSCREENSAVER_WINDOW names
+    #[arg(long)]
+    pub root: bool,
+    /// Draw on this window
+    #[arg(long, value_name = "NUMBER")]
+    pub window_id: Option<String>,
+}
+
+/// Arguments of `doctor`.
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// Show what a worker here would notice of its owner, as it is noticed, until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// A worker's rules about its owner, for the sources that they leave out
+    #[arg(long, value_name = "FILE")]
+    pub owner: Option<PathBuf>,
 }
 
 /// Arguments of `submit`.

@@ -7,6 +7,8 @@ mod args;
 mod commands;
 mod exit;
 mod jobfile;
+mod owner;
+mod saver;
 mod show;
 mod tile;
 

@@ -48,6 +48,7 @@ fn every_command_has_help() {
         "workers",
         "drain",
         "doctor",
+        "screensaver",
         "bench",
         "completions",
     ] {

@@ -16,6 +16,7 @@ fn hedge(folder: &Path, args: &[&str]) -> Command {
         .current_dir(folder)
         .env("XDG_STATE_HOME", folder.join("state"))
         .env_remove("HEDGE_TICKET")
+        .env("HEDGE_DEDICATED", "1")
         .stdin(Stdio::null());
     command
 }

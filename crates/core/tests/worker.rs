@@ -83,6 +83,8 @@ fn line(action: Action) -> String {
         Action::Stage(_, order) => format!("stage {}", order.attempt),
         Action::Start(_, order) => format!("start {}", order.attempt),
         Action::End(id) => format!("end {id}"),
+        Action::Pause(on) => format!("pause {on}"),
+        Action::Lower(on) => format!("lower {on}"),
         Action::Tell(FromWorker::Started(id)) => format!("tell started {id}"),
         Action::Tell(FromWorker::Ended(report)) => match report.outcome {
             Outcome::Done(_) => format!("tell done {}", report.attempt),

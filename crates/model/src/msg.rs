@@ -1,6 +1,7 @@
 //! Messages between peers. Each frame holds a batch of one of these types.
 
 use crate::capacity::{BenchScores, Hardware};
+use crate::owner::OwnerState;
 use crate::spec::Runtime;
 use crate::view::{
     ExplainView, JobView, LogView, MemberView, ResultsView, SettingView, WorkerView,
@@ -203,6 +204,8 @@ pub enum FromWorker {
     Draining,
     /// What the benchmark tasks found.
     Benchmarked(BenchScores),
+    /// Its owner came, or went: said at once, and again on each new connection.
+    Owner(OwnerState),
 }
 
 /// How an attempt ended.
@@ -236,6 +239,8 @@ pub enum Outcome {
     Cancelled,
     /// It had not started and is given back.
     Returned,
+    /// The worker gave it up because its owner wants the machine.
+    Vacated,
 }
 
 /// What an attempt took. Durations are measured by the worker.

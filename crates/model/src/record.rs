@@ -237,6 +237,8 @@ pub enum End {
     Cancelled,
     /// Its inputs could not be had.
     Unstaged(String),
+    /// Its worker gave it up because its owner wants the machine.
+    Vacated,
 }
 
 /// How a job ended.

@@ -118,8 +118,10 @@ pub struct WorkerView {
     pub pid: u32,
     /// `live`, `late`, `suspect` or `dead`.
     pub liveness: String,
-    /// `ready` or `draining`.
+    /// `ready`, `away` (its owner is back) or `draining`.
     pub usage: String,
+    /// What its owner does, where that keeps it from working as if nobody were there.
+    pub owner: Option<OwnerView>,
     /// `admitted`, or `set aside` and why.
     pub admission: String,
     /// What it offers.
@@ -150,6 +152,17 @@ pub struct WorkerView {
     pub score: f64,
     /// By what, and how much each counts.
     pub score_from: String,
+}
+
+/// A worker whose owner is back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OwnerView {
+    /// `lower`, `pause` or `vacate`: what the worker does about it.
+    pub stand: String,
+    /// Kinds of activity and other reasons.
+    pub why: Vec<String>,
+    /// For how long.
+    pub away_ms: f64,
 }
 
 /// Why a job or task is where it is.

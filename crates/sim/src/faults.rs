@@ -12,6 +12,7 @@ enum Fault {
     Freeze,
     Rot,
     Drain,
+    Owner,
     SupFreeze,
     SupCrash,
     SupCut,
@@ -49,6 +50,9 @@ impl Grid {
         }
         if faults.drains {
             menu.extend([Fault::Drain]);
+        }
+        if faults.owners {
+            menu.extend([Fault::Owner; 4]);
         }
         if faults.supervisor {
             menu.extend([
@@ -121,6 +125,7 @@ impl Grid {
             }
             Fault::Drain if self.dice.permille(500) => return self.at_worker(ix, Input::Drain),
             Fault::Drain => self.drain(client, ix),
+            Fault::Owner => self.owner_acts(ix),
             Fault::Revoke => self.shut_out(client),
             Fault::Look => self.client_asks_around(client),
             Fault::Vanish if clients > 1 => self.client_vanishes(client),
@@ -202,6 +207,7 @@ impl Grid {
         for ix in 0..self.workers.len() {
             let after = self.dice.millis(0, 1000);
             self.after(after, Event::Reboot(ix));
+            self.owner_works(ix, false);
         }
         if self.tracing() {
             self.note(format_args!("healed"));

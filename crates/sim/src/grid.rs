@@ -9,6 +9,7 @@ use crate::supervisors::Sup;
 use crate::worker::{Input, Virtual};
 use hedge_core::monitor::Settings as Watch;
 use hedge_core::supervisor::{self, Supervisor};
+use hedge_model::owner::OwnerRules;
 use hedge_model::{Hash, JobId, JobSpec, PeerId, Resources, Time};
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::fmt::Write;
@@ -27,6 +28,8 @@ pub struct WorkerKind {
     pub labels: Vec<(Arc<str>, Arc<str>)>,
     /// Whether it fails everything that it is given.
     pub bad: bool,
+    /// What it does about its owner, where it has one.
+    pub owner: Option<OwnerRules>,
 }
 
 impl WorkerKind {
@@ -41,6 +44,7 @@ impl WorkerKind {
             resources,
             labels: Vec::new(),
             bad: false,
+            owner: None,
         }
     }
 }
@@ -54,6 +58,8 @@ pub struct Faults {
     pub workers: bool,
     /// Owners drain their workers.
     pub drains: bool,
+    /// Owners come back to their machines and go again.
+    pub owners: bool,
     /// Supervisors freeze, restart, lose touch with each other or their disks, and the leadership moves.
     pub supervisor: bool,
     /// Members are shut out.

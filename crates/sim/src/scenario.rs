@@ -5,6 +5,7 @@ use crate::dice::Dice;
 use crate::grid::{Faults, Grid, Options, Stats, Violation, WorkerKind};
 use crate::jobs::{JobShape, random_job};
 use hedge_core::monitor::Settings as Watch;
+use hedge_model::owner::OwnerRules;
 use hedge_model::record::JobEnd;
 use hedge_model::spec::Unplaceable;
 use std::time::Duration;
@@ -76,10 +77,20 @@ fn random_options(dice: &mut Dice, trace: bool) -> Options {
         network: dice.permille(700),
         workers: dice.permille(700),
         drains: dice.permille(400),
+        owners: dice.permille(500),
         supervisor: dice.permille(500),
         revoke: false,
         every: (!calm).then(|| dice.millis(100, 2000)),
     };
+    if faults.owners && !calm {
+        for worker in workers.iter_mut().skip(1) {
+            worker.owner = dice.permille(700).then(|| OwnerRules {
+                resume_after: dice.millis(50, 3000),
+                vacate_after: dice.permille(700).then(|| dice.millis(100, 5000)),
+                ..OwnerRules::default()
+            });
+        }
+    }
     Options {
         supervisors: 1,
         clients: dice.between(1, 3) as usize,

@@ -159,7 +159,7 @@ impl Peers {
             #[rustfmt::skip]
             command.args([
                 "worker", "--listen", &listen, "--cpus", "1", "--no-sandbox",
-                "--task-priority", "normal", "--join", &ticket,
+                "--task-priority", "normal", "--join", &ticket, "--dedicated",
             ]);
         }
         let out = |name: &str| -> Result<File> {

@@ -1,6 +1,7 @@
 //! `hedge doctor`: what works on this machine, and what to do about what does not.
 
-use super::{Context, block_on};
+use super::{Context, block_on, doctor_owner};
+use crate::args::Doctor;
 use crate::exit::{Exit, Failure};
 use crate::show::doctor::{Finding, Verdict, text};
 use crate::show::time;
@@ -20,7 +21,11 @@ const DISK_WANTED: u64 = 2 << 30;
 ///
 /// # Errors
 /// The findings cannot be printed.
-pub fn run(context: &Context) -> Result<Exit, Failure> {
+pub fn run(context: &Context, args: &Doctor) -> Result<Exit, Failure> {
+    let sources = doctor_owner::sources(args)?;
+    if args.watch {
+        return doctor_owner::watch(context, sources);
+    }
     let mut findings = block_on(async { Ok(attempts().await) })?;
     findings.push(priority());
     let files = limit(
@@ -38,6 +43,7 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
     );
     findings.push(processes);
     findings.extend(machine(context));
+    findings.extend(doctor_owner::findings(sources)?);
     context.look.print(&findings, || text(&findings))?;
     let bad = findings
         .iter()
@@ -45,7 +51,7 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
     Ok(if bad { Exit::Failed } else { Exit::Done })
 }
 
-fn finding(
+pub(super) fn finding(
     what: &'static str,
     verdict: Verdict,
     found: impl Into<String>,

@@ -15,6 +15,7 @@ mod completions;
 mod config;
 mod cost;
 mod doctor;
+mod doctor_owner;
 mod drain;
 mod explain;
 mod fetch;
@@ -79,7 +80,8 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Config(args) => config::run(&context, args),
         Command::Forget(args) => forget::run(&context, &args),
         Command::Journal(what) => journal::run(&context, &what),
-        Command::Doctor => doctor::run(&context),
+        Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Screensaver(args) => crate::saver::run(&context, &args),
         Command::Bench(args) => bench::run(&context, &args),
         Command::Completions { shell } => completions::run(shell),
         Command::Tile { args } => match crate::tile::main(&args) {

@@ -4,12 +4,13 @@ use super::interrupt::Interrupts;
 use super::{Context, block_on, log_events};
 use crate::args::{Priority, Worker};
 use crate::exit::{Exit, Failure};
+use crate::owner;
 use crate::show;
 use hedge_model::msg::Role;
 use hedge_net::Ticket;
 use hedge_node::ClientError;
 use hedge_node::supervisor::{self, SupervisorConfig};
-use hedge_node::worker::{self, Drain, WorkerConfig};
+use hedge_node::worker::{self, Drain, OwnerConfig, WorkerConfig};
 use std::io::{BufRead, Read};
 use std::net::SocketAddr;
 
@@ -21,6 +22,10 @@ const TICKET_BYTES_MAX: u64 = 64 << 10;
 /// # Errors
 /// It cannot start or join.
 pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
+    if args.show_owner {
+        print!("{}", owner::DEFAULTS);
+        return Ok(Exit::Done);
+    }
     let kept = args.join.as_deref() == Some("-");
     log_events(if kept {
         "error"
@@ -35,8 +40,12 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
     if let Some(standby) = &args.standby {
         stand_by(context, &args, standby)?;
     }
+    let owner = owner_config(context, &args, kept)?;
     block_on(async {
-        let config = config(context, args, ticket);
+        let config = WorkerConfig {
+            owner,
+            ..config(context, args, ticket)
+        };
         let mut interrupts = Interrupts::new()?;
         if kept {
             // Ctrl-C reaches every process of a terminal, but it is the starter's to decide.
@@ -92,6 +101,27 @@ fn config(context: &Context, args: Worker, ticket: Ticket) -> WorkerConfig {
     config
 }
 
+/// Whose machine it is: the grid's alone where somebody says so, or started the worker for a job of his own.
+fn owner_config(
+    context: &Context,
+    args: &Worker,
+    kept: bool,
+) -> Result<Option<OwnerConfig>, Failure> {
+    let alone = || kept || std::env::var_os("HEDGE_DEDICATED").is_some();
+    if args.dedicated || args.owner.is_none() && alone() {
+        return Ok(None);
+    }
+    let usual = context.folders.worker().join("owner.toml");
+    let file = args
+        .owner
+        .clone()
+        .or_else(|| usual.is_file().then_some(usual));
+    match file {
+        None => Ok(Some(OwnerConfig::default())),
+        Some(file) => owner::read(&file).map(Some).map_err(Failure::Arguments),
+    }
+}
+
 /// Runs a supervisor beside the worker, on a thread of its own, which asks for no vote. The worker goes on
 /// whatever becomes of it.
 fn stand_by(context: &Context, args: &Worker, standby: &str) -> Result<(), Failure> {
@@ -137,7 +167,11 @@ pub fn ticket(
             })?;
             line
         }
-        Some(text) => text.to_owned(),
+        Some(text) => match text.strip_prefix('@') {
+            Some(file) => std::fs::read_to_string(file)
+                .map_err(|error| Failure::Arguments(format!("no ticket in {file}: {error}")))?,
+            None => text.to_owned(),
+        },
         None => local().ok_or_else(|| {
             Failure::Arguments(format!(
                 "which grid? Give --join TICKET, which `hedge ticket {role}` prints there"

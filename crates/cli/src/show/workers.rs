@@ -61,11 +61,22 @@ fn beats(worker: &WorkerView) -> String {
     }
 }
 
+/// How it may be used; where its owner is back, since when and why.
+fn usage(worker: &WorkerView) -> String {
+    match &worker.owner {
+        Some(owner) if worker.usage == "away" => {
+            format!("away for {}: {}", time(owner.away_ms), owner.why.join(", "))
+        }
+        _ => worker.usage.clone(),
+    }
+}
+
 /// What is not as usual about a worker, else that it is live.
 fn state(worker: &WorkerView) -> String {
+    let usage = usage(worker);
     let unusual: Vec<&str> = [
         (&*worker.liveness, "live"),
-        (&*worker.usage, "ready"),
+        (&*usage, "ready"),
         (&*worker.admission, "admitted"),
     ]
     .iter()

@@ -1,6 +1,7 @@
 //! What tests of the command share: machines to run `hedge` on, processes that end with the test, bounded waits.
 #![allow(dead_code)]
 
+pub mod desktop;
 pub mod group;
 pub mod lab;
 pub mod tasks;
@@ -52,6 +53,7 @@ impl Place {
             .env("HOME", &self.folder)
             .env("XDG_STATE_HOME", self.folder.join("state"))
             .env_remove("HEDGE_TICKET")
+            .env("HEDGE_DEDICATED", "1")
             .stdin(Stdio::null());
         command
     }

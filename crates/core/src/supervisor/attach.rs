@@ -32,6 +32,8 @@ impl Supervisor {
         worker.staged.clear();
         (worker.connected, worker.dead, worker.draining) = (true, false, false);
         worker.quiet_since = None;
+        // If its owner is there, it says so next.
+        (worker.owner, worker.owner_change) = (None, 0);
         worker.gone_at = now;
         live.leaving.remove(&ix);
         live.attend.insert(ix);
@@ -203,6 +205,8 @@ pub(crate) fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
         dead: false,
         gone_at: hedge_model::Time(0),
         draining: false,
+        owner: None,
+        owner_change: 0,
         aside: None,
         blamed: 0,
         times_aside: 0,

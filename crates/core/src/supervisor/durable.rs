@@ -529,7 +529,7 @@ impl State {
             End::Failed(_) => job.counts.failed += 1,
             End::Cancelled => job.counts.cancelled += 1,
             End::Unstaged(_) => {}
-            End::Lost => job.counts.lost += 1,
+            End::Lost | End::Vacated => job.counts.lost += 1,
         }
         (ended.charge, ended.account) = job.charge_ended(&ended);
         job.history.insert(ended.attempt, Arc::new(ended));

@@ -230,7 +230,7 @@ impl Supervisor {
             End::Unstaged(why) => {
                 self.after_unstaged(id, at, why, out);
             }
-            End::Cancelled | End::Lost => {}
+            End::Cancelled | End::Lost | End::Vacated => {}
         }
         self.settle_wants(id);
         self.forget_task_if_over(id);

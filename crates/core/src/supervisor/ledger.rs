@@ -26,7 +26,7 @@ impl Account {
     pub fn of(end: &End) -> Self {
         match end {
             End::Cancelled => Account::Redundant,
-            End::Failed(_) | End::Lost | End::Unstaged(_) => Account::Lost,
+            End::Failed(_) | End::Lost | End::Unstaged(_) | End::Vacated => Account::Lost,
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::monitor::{Attention, Liveness, Progress};
 use hedge_model::capacity::Class;
 use hedge_model::ledger::Charge;
 use hedge_model::msg::{Body, WorkerInfo};
+use hedge_model::owner::{OwnerState, Stand};
 use hedge_model::{
     AttemptId, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, TaskId, Time,
 };
@@ -101,6 +102,10 @@ pub(crate) struct Worker {
     pub dead: bool,
     pub gone_at: Time,
     pub draining: bool,
+    /// How it stands to its owner, and when it said so; none while it works as if nobody were there.
+    pub owner: Option<(OwnerState, Time)>,
+    /// The last change of that which was heard of.
+    pub owner_change: u32,
     pub aside: Option<Aside>,
     /// Times that it failed a task that another could do, since it last did one itself.
     pub blamed: u32,
@@ -356,7 +361,17 @@ impl Timer {
 impl Worker {
     /// Whether it may be given work.
     pub fn usable(&self) -> bool {
-        self.reachable() && !self.suspect && !self.draining && self.aside.is_none()
+        self.reachable()
+            && !self.suspect
+            && !self.draining
+            && self.owner.is_none()
+            && self.aside.is_none()
+    }
+
+    /// Whether what runs there had better be repeated elsewhere: it is to leave, or its owner stopped it.
+    pub fn leaving(&self) -> bool {
+        let stopped = |owner: &OwnerState| matches!(owner.stand, Stand::Pause | Stand::Vacate);
+        self.draining || self.owner.as_ref().is_some_and(|(owner, _)| stopped(owner))
     }
 
     /// Whether it can be talked to and shows signs of life.

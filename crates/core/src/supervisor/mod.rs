@@ -7,6 +7,7 @@ mod access;
 mod activate;
 mod attach;
 mod attention;
+mod away;
 mod body;
 mod bounded;
 mod capacity;

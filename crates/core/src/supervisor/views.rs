@@ -8,7 +8,7 @@ use crate::monitor::{Attention, Liveness};
 use hedge_model::msg::RefusalKind;
 use hedge_model::record::{End, JobEnd};
 use hedge_model::view::{
-    AttemptView, CriticalView, ExplainView, JobState, JobView, TaskView, WorkerView,
+    AttemptView, CriticalView, ExplainView, JobState, JobView, OwnerView, TaskView, WorkerView,
 };
 use hedge_model::{JobId, PeerId, TaskId};
 use std::time::Duration;
@@ -121,7 +121,12 @@ impl Supervisor {
                 host: worker.info.host.to_string(),
                 pid: worker.info.pid,
                 liveness: format!("{liveness:?}").to_lowercase(),
-                usage: if worker.draining { "draining" } else { "ready" }.to_owned(),
+                usage: usage(worker).to_owned(),
+                owner: worker.owner.as_ref().map(|(owner, at)| OwnerView {
+                    stand: owner.stand.name().to_owned(),
+                    why: owner.why.iter().map(ToString::to_string).collect(),
+                    away_ms: ms(owner.away + self.now.since(*at)),
+                }),
                 admission: aside.unwrap_or_else(|| "admitted".to_owned()),
                 total: worker.info.resources.clone(),
                 free: worker.free.clone(),
@@ -265,7 +270,7 @@ impl Supervisor {
                 kind: kind(ended.redundant),
                 state: match ended.end {
                     End::Failed(_) | End::Unstaged(_) => "failed",
-                    End::Lost => "lost",
+                    End::Lost | End::Vacated => "lost",
                     End::Cancelled => "cancelled",
                 }
                 .to_owned(),
@@ -359,6 +364,7 @@ pub(crate) fn end_text(end: &End) -> String {
     match end {
         End::Failed(why) => why.clone(),
         End::Lost => "its worker fell silent or left".to_owned(),
+        End::Vacated => "its worker's owner took the machine back".to_owned(),
         End::Cancelled => "another attempt won, or the job ended".to_owned(),
         End::Unstaged(why) => format!("it could not run there: {why}"),
     }
@@ -369,6 +375,15 @@ fn job_end_text(end: &JobEnd) -> &str {
         JobEnd::Done => "done",
         JobEnd::Failed { why, .. } => why,
         JobEnd::Cancelled => "cancelled",
+    }
+}
+
+/// How a worker may be used.
+fn usage(worker: &super::live::Worker) -> &'static str {
+    match &worker.owner {
+        _ if worker.draining => "draining",
+        Some(_) => "away",
+        None => "ready",
     }
 }
 

@@ -26,6 +26,7 @@ impl Supervisor {
             FromWorker::Started(id) => self.on_started(ix, id),
             FromWorker::Ended(report) => self.on_report(ix, *report, out),
             FromWorker::Draining => self.drain(ix, out),
+            FromWorker::Owner(state) => self.on_owner(ix, state),
             FromWorker::Benchmarked(scores) => {
                 let at = self.now;
                 self.append(Record::Benchmarked { peer, scores, at }, None, out);
@@ -152,6 +153,7 @@ impl Supervisor {
                 End::Unstaged(why)
             }
             Outcome::Cancelled => End::Cancelled,
+            Outcome::Vacated => End::Vacated,
             Outcome::Returned => {
                 self.given_back(id, worker, out);
                 return None;

@@ -4,14 +4,17 @@
 //! nothing. It keeps every report until it is told that the report is settled, over any number of connections.
 
 mod content;
+pub mod owner;
 
 use content::Content;
 use hedge_model::capacity::BenchScores;
 use hedge_model::msg::{
     Assignment, Body, FromWorker, HeldAttempt, Outcome, Report, ToWorker, Usage,
 };
+use hedge_model::owner::{OwnerRules, Signal, Stand};
 use hedge_model::spec::Runtime;
 use hedge_model::{AttemptId, Epoch, Hash, JobId, Resources, Time};
+use owner::Owner;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -35,6 +38,10 @@ pub enum Event {
     Drain,
     /// The benchmark kernels ran, or could not.
     Benchmarked(Option<BenchScores>),
+    /// A source of activity says something about the owner.
+    Owner(Signal),
+    /// A deadline has passed.
+    Tick,
 }
 
 /// Why an attempt could not be staged.
@@ -68,6 +75,10 @@ pub enum Action {
     Leave,
     /// Run the benchmark kernels, then say [`Event::Benchmarked`].
     Benchmark,
+    /// Stop all processes of attempts where they are and start none, or let them go on; before anything else.
+    Pause(bool),
+    /// Give all processes of attempts the lowest priority, or that which they had.
+    Lower(bool),
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -87,6 +98,8 @@ struct InHand {
     since: Time,
     usage: Usage,
     cancelled: bool,
+    /// Given up for the owner.
+    vacated: bool,
     report: Option<Box<Report>>,
 }
 
@@ -105,6 +118,7 @@ pub struct Worker {
     benchmark: bool,
     /// The kernels run; nothing else is started meanwhile.
     benchmarking: bool,
+    owner: Owner,
 }
 
 impl Worker {
@@ -121,7 +135,14 @@ impl Worker {
             content: Content::default(),
             benchmark: false,
             benchmarking: false,
+            owner: Owner::new(OwnerRules::dedicated()),
         }
+    }
+
+    /// The same worker on a machine that is somebody's.
+    pub fn with_owner(mut self, rules: OwnerRules) -> Self {
+        self.owner = Owner::new(rules);
+        self
     }
 
     /// Takes one event at `now` and adds what is to be done to `out`, in order.
@@ -132,6 +153,9 @@ impl Worker {
                 self.connected = true;
                 self.bodies.clear();
                 self.content.attached(&self.in_hand);
+                if self.owner.stand() != Stand::Work {
+                    out.push(Action::Tell(FromWorker::Owner(self.owner.state(now))));
+                }
                 self.repeat(out);
             }
             Event::Disconnected => self.connected = false,
@@ -146,16 +170,29 @@ impl Worker {
                 self.start_draining(out);
                 out.push(Action::Tell(FromWorker::Draining));
             }
+            Event::Owner(signal) => {
+                let before = self.owner.stand();
+                if self.owner.signal(now, signal) {
+                    self.turn(now, before, out);
+                }
+            }
+            Event::Tick => {
+                let before = self.owner.stand();
+                if self.owner.update(now) {
+                    self.turn(now, before, out);
+                }
+            }
             Event::Benchmarked(scores) => {
                 self.benchmarking = false;
                 out.extend(scores.map(|scores| Action::Tell(FromWorker::Benchmarked(scores))));
             }
         }
-        if self.benchmark && !self.benchmarking && self.busy() == 0 {
+        let working = self.owner.stand() == Stand::Work;
+        if self.benchmark && !self.benchmarking && working && self.busy() == 0 {
             (self.benchmark, self.benchmarking) = (false, true);
             out.push(Action::Benchmark);
         }
-        if !self.benchmarking {
+        if !self.benchmarking && working {
             self.start_queued(now, out);
         }
     }
@@ -168,6 +205,16 @@ impl Worker {
             seal: attempt.order.seal,
         };
         self.in_hand.iter().map(held).collect()
+    }
+
+    /// How the worker stands to its owner.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// When a [`Event::Tick`] is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.owner.next_deadline()
     }
 
     /// How many attempts are staging or running.
@@ -262,11 +309,12 @@ impl Worker {
             since: now,
             usage: Usage::default(),
             cancelled: false,
+            vacated: false,
             report: None,
         };
         self.in_hand.insert(id, attempt);
         self.queue.push_back(id);
-        if self.draining {
+        if self.draining || self.owner.stand() != Stand::Work {
             self.end(id, Outcome::Returned, Usage::default(), out);
         }
     }
@@ -331,6 +379,7 @@ impl Worker {
         let usage = attempt.usage;
         let outcome = match result {
             _ if attempt.cancelled => Outcome::Cancelled,
+            _ if attempt.vacated => Outcome::Vacated,
             Err(Unstaged::Missing { missing, why }) => Outcome::Unstaged { missing, why },
             Err(Unstaged::Failed(why)) => Outcome::Unstaged {
                 missing: Vec::new(),
@@ -363,6 +412,8 @@ impl Worker {
         let done = matches!(report.outcome, Outcome::Done(_));
         let outcome = if attempt.cancelled && !done {
             Outcome::Cancelled
+        } else if attempt.vacated && !done {
+            Outcome::Vacated
         } else {
             report.outcome
         };
@@ -430,8 +481,40 @@ impl Worker {
 
     fn start_draining(&mut self, out: &mut Vec<Action>) {
         self.draining = true;
+        self.return_queued(out);
+    }
+
+    /// Gives back what has not started, for others.
+    fn return_queued(&mut self, out: &mut Vec<Action>) {
         for id in std::mem::take(&mut self.queue) {
             self.end(id, Outcome::Returned, Usage::default(), out);
+        }
+    }
+
+    /// The worker stands otherwise to its owner than before: first of all the machine is given back.
+    fn turn(&mut self, now: Time, before: Stand, out: &mut Vec<Action>) {
+        let stand = self.owner.stand();
+        let stopped = |stand| matches!(stand, Stand::Pause | Stand::Vacate);
+        if stopped(stand) != stopped(before) {
+            out.push(Action::Pause(stopped(stand)));
+        }
+        if (stand == Stand::Lower) != (before == Stand::Lower) {
+            out.push(Action::Lower(stand == Stand::Lower));
+        }
+        if self.connected {
+            out.push(Action::Tell(FromWorker::Owner(self.owner.state(now))));
+        }
+        if stand != Stand::Work {
+            self.return_queued(out);
+        }
+        if stand == Stand::Vacate {
+            let busy = self.in_hand.iter_mut().filter(|(_, attempt)| {
+                matches!(attempt.state, State::Staging | State::Running) && !attempt.cancelled
+            });
+            for (id, attempt) in busy {
+                attempt.vacated = true;
+                out.push(Action::End(*id));
+            }
         }
     }
 }

@@ -93,6 +93,7 @@ fn record_line(record: &Record) -> String {
             End::Lost => format!("lost {attempt}"),
             End::Cancelled => format!("cancelled {attempt}"),
             End::Unstaged(why) => format!("unstaged {attempt}: {why}"),
+            End::Vacated => format!("vacated {attempt}"),
         },
         Record::OutputsLost {
             task, generation, ..

@@ -318,7 +318,8 @@ async fn run(
         other => Outcome::Failed(failure(other, &exit.stderr)),
     };
     let usage = Usage {
-        running: exit.usage.elapsed,
+        running: exit.usage.elapsed + exit.usage.paused,
+        paused: exit.usage.paused,
         cpu: exit.usage.cpu,
         memory_peak: exit.usage.memory_peak,
         ..Usage::default()

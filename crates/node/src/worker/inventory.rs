@@ -1,7 +1,6 @@
 //! What this machine is.
 
 use super::WorkerConfig;
-use hedge_model::capacity::Hardware;
 use hedge_model::msg::WorkerInfo;
 use hedge_model::{PeerAddr, Resources};
 use std::path::Path;
@@ -12,7 +11,7 @@ pub fn offer(dir: &Path) -> Resources {
     let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     Resources {
         cpus_milli: cpus * 1000,
-        memory: memory(),
+        memory: hedge_host::memory(),
         disk: free_disk(dir),
         named: Vec::new(),
     }
@@ -34,7 +33,7 @@ pub(super) fn info(config: &WorkerConfig, addr: PeerAddr) -> WorkerInfo {
         resources: config.resources.clone(),
         labels,
         addr,
-        hardware: Hardware::default(),
+        hardware: hedge_host::hardware(&config.dir),
         holds: Vec::new(),
         in_hand: Vec::new(),
     }
@@ -48,19 +47,6 @@ fn host() -> String {
     } else {
         name.to_owned()
     }
-}
-
-fn memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = line.and_then(|line| {
-        line.trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse::<u64>()
-            .ok()
-    });
-    kib.unwrap_or(0) * 1024
 }
 
 /// Bytes that may still be written where `path` is or will be.

@@ -4,6 +4,8 @@ mod attempt;
 mod beats;
 mod inventory;
 mod link;
+mod owner;
+mod saver;
 
 use crate::clock::Clock;
 use crate::folders::make_private;
@@ -28,6 +30,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub use inventory::offer;
+pub use owner::OwnerConfig;
+pub use saver::{SaverView, saver_socket};
 
 /// Batches of orders and ends of attempts that wait for the loop.
 const INPUTS_MAX: usize = 4096;
@@ -63,6 +67,8 @@ pub struct WorkerConfig {
     pub network: bool,
     /// How attempts are ranked among the machine's other work.
     pub priority: Priority,
+    /// Whose machine it is; none where it is the grid's alone.
+    pub owner: Option<OwnerConfig>,
 }
 
 impl WorkerConfig {
@@ -78,6 +84,7 @@ impl WorkerConfig {
             sandbox: true,
             network: false,
             priority: Priority::Idle,
+            owner: Some(OwnerConfig::default()),
         }
     }
 }
@@ -136,6 +143,16 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
     let net = transport.run(Net::bind(net_config)).await??;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
     started(Drain(inputs.clone()));
+    let _watch = match &config.owner {
+        Some(owner) => Some(owner::watch(owner, &inputs).await?),
+        None => None,
+    };
+    let (shown, view) = saver::Shown::new();
+    if config.owner.is_some()
+        && let Err(error) = saver::listen(&config.dir, inputs.clone(), view)
+    {
+        tracing::warn!(%error, "no screensaver will be told what runs here");
+    }
     let beats = Beats::start()?;
     let links = Links::start(
         net.clone(),
@@ -156,7 +173,8 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
     });
     let result = Loop {
         info: inventory::info(&config, net.local_addr()),
-        core: hedge_core::worker::Worker::new(config.resources),
+        core: new_core(&config),
+        shown,
         clock: Clock::start(hedge_model::Time(0)),
         links,
         trust,
@@ -177,6 +195,14 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
     _ = tokio::time::timeout(CLOSE_MAX, closing).await;
     _ = store.close().await;
     result
+}
+
+fn new_core(config: &WorkerConfig) -> hedge_core::worker::Worker {
+    let core = hedge_core::worker::Worker::new(config.resources.clone());
+    match &config.owner {
+        Some(owner) => core.with_owner(owner.rules.clone()),
+        None => core,
+    }
 }
 
 fn spawner_config(config: &WorkerConfig, scratch: &ScratchPool) -> SpawnerConfig {
@@ -205,6 +231,7 @@ struct Leader {
 struct Loop {
     info: WorkerInfo,
     core: hedge_core::worker::Worker,
+    shown: saver::Shown,
     clock: Clock,
     links: Links,
     trust: Trust,
@@ -227,10 +254,12 @@ impl Loop {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             let (leave_by, tell_by) = (self.leave_by, self.tell_by);
+            let tick_by = self.tick_by();
             tokio::select! {
                 count = queue.recv_many(&mut batch, BATCH) => if count == 0 { return Ok(()) },
                 () = reached(leave_by) => return self.leave().await,
                 () = reached(tell_by) => self.flush(),
+                () = reached(tick_by) => self.feed(Event::Tick),
             }
             for input in batch.drain(..) {
                 match input {
@@ -295,11 +324,13 @@ impl Loop {
                 self.warm.remove(&conn);
                 if self.is_led_over(conn) {
                     self.link = None;
+                    self.shown.connected(false);
                     self.feed(Event::Disconnected);
                 }
             }
             Input::Core(event) => {
                 if let Event::Finished(report) = &event {
+                    self.shown.ended(report);
                     self.attempts.forget(report.attempt);
                     self.beats.forget(report.attempt);
                     self.tools.reported(report.attempt);
@@ -377,6 +408,7 @@ impl Loop {
         };
         self.tell.clear();
         self.tell.push(FromWorker::Attach(Box::new(info)));
+        self.shown.connected(true);
         self.feed(Event::Connected(epoch));
     }
 
@@ -390,6 +422,24 @@ impl Loop {
 
     fn feed(&mut self, event: Event) {
         self.core.handle(self.clock.now(), event, &mut self.actions);
+    }
+
+    /// Runs the benchmark kernels beside the loop.
+    fn benchmark(&self) {
+        let (inputs, dir) = (
+            self.tools.inputs.clone(),
+            self.tools.scratch.base().to_owned(),
+        );
+        tokio::task::spawn_blocking(move || {
+            let scores = hedge_host::bench::run(&dir);
+            _ = inputs.blocking_send(Input::Core(Event::Benchmarked(Some(scores))));
+        });
+    }
+
+    /// When the core is to hear that time has passed.
+    fn tick_by(&self) -> Option<Instant> {
+        let at = self.core.next_deadline()?;
+        Some(Instant::now() + at.since(self.clock.now()))
     }
 
     /// Carries out what the core wants; says whether the worker is to leave.
@@ -413,6 +463,7 @@ impl Loop {
                     }
                     Action::Start(body, order) => {
                         self.beats.phase(order.attempt, Phase::Running);
+                        self.shown.started(&body, &order);
                         self.attempts.start(&self.tools, &body, &order);
                     }
                     Action::End(id) => {
@@ -428,9 +479,10 @@ impl Loop {
                             }
                         });
                     }
+                    Action::Pause(on) => drop(self.tools.spawner.pause(on)),
+                    Action::Lower(on) => self.tools.spawner.lower(on),
                     Action::Leave => return true,
-                    // Without kernels at hand there is nothing to tell.
-                    Action::Benchmark => self.feed(Event::Benchmarked(None)),
+                    Action::Benchmark => self.benchmark(),
                 }
             }
         }

@@ -359,7 +359,11 @@ impl<W: World> Arena<W> {
                     let scores = self.places[number].scores;
                     self.at_worker(number, worker::Event::Benchmarked(scores));
                 }
-                worker::Action::Start(..) | worker::Action::Drop(_) | worker::Action::Leave => {}
+                worker::Action::Start(..)
+                | worker::Action::Drop(_)
+                | worker::Action::Pause(_)
+                | worker::Action::Lower(_)
+                | worker::Action::Leave => {}
             }
         }
     }

@@ -343,7 +343,7 @@ impl Seen<'_> {
                 0
             },
             loss_per_s: self.learned.loss_per_s(worker.peer, self.running_s),
-            in_doubt: worker.draining || worker.suspect || !worker.reachable(),
+            in_doubt: worker.leaving() || worker.suspect || !worker.reachable(),
         });
         self.places.insert(ix, self.workers.len() - 1);
         self.workers.len() - 1

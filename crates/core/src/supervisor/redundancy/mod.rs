@@ -58,8 +58,8 @@ impl Supervisor {
     }
 
     /// How many attempts of a task are to be active at once: `copies` for a critical one, and one more
-    /// where a worker that has it is about to leave or silent, or an attempt is stalled; on mere suspicion only
-    /// where the job asks for redundancy at all.
+    /// where a worker that has it is about to leave, has its owner back or is silent, or an attempt is stalled; on
+    /// mere suspicion only where the job asks for redundancy at all.
     pub(crate) fn attempts_wanted(&self, task: TaskId) -> usize {
         let Some(job) = self.state.jobs.get(&task.job) else {
             return 0;
@@ -86,7 +86,7 @@ impl Supervisor {
             known.attempts.iter().any(|attempt| {
                 let worker = &live.workers[attempt.worker as usize];
                 let doubtful = doubt && (worker.suspect || attempt.stalled);
-                attempt.state.active() && (worker.draining || doubtful)
+                attempt.state.active() && (worker.leaving() || doubtful)
             })
         });
         copies + usize::from(one_more)

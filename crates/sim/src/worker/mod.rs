@@ -1,5 +1,7 @@
 //! A virtual worker: the real state machine with a made-up disk, network and processes.
 
+mod owner;
+
 use crate::actors::{ConnId, Event, Peer, addr};
 use crate::grid::{Grid, Violation, WorkerKind};
 use crate::program::Program;
@@ -8,9 +10,11 @@ use hedge_core::worker::{self, Unstaged, Worker};
 use hedge_model::msg::{
     Assignment, Beat, BeatPlan, Body, FromWorker, Outcome, Report, ToWorker, Usage, WorkerInfo,
 };
+use hedge_model::owner::Signal;
 use hedge_model::{AttemptId, Data, Epoch, Hash, Resources, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What reaches a worker's process.
 #[derive(Clone, Debug)]
@@ -21,6 +25,8 @@ pub(crate) enum Input {
     Staged(AttemptId, u64),
     Ended(AttemptId, u64),
     Drain,
+    Owner(Signal),
+    Tick,
 }
 
 #[derive(Debug)]
@@ -48,6 +54,12 @@ pub(crate) struct Virtual {
     /// Counts the plans: beats of an old one end.
     pub beating: u64,
     token: u64,
+    /// Whether its attempts are stopped for its owner.
+    paused: bool,
+    /// Whether its owner's programs are at work.
+    owner_busy: bool,
+    /// When it is to be told that time has passed.
+    tick_at: Option<Time>,
 }
 
 /// An attempt that is being staged or runs.
@@ -59,13 +71,19 @@ pub(crate) struct Busy {
     body: Arc<Body>,
     order: Assignment,
     since: Time,
+    /// When its process will end.
+    due: Time,
+    /// How long it will take from when it goes on, while it is stopped.
+    left: Option<Duration>,
+    /// How long it was stopped.
+    paused: Duration,
+    paused_at: Time,
 }
 
 impl Virtual {
     pub fn new(kind: WorkerKind, supervisors: usize) -> Self {
         Self {
-            core: Worker::new(kind.resources.clone()),
-            kind,
+            core: new_core(&kind),
             life: 0,
             up: true,
             left: false,
@@ -81,6 +99,10 @@ impl Virtual {
             plan: None,
             beating: 0,
             token: 0,
+            paused: kind.owner.is_some(),
+            owner_busy: false,
+            tick_at: None,
+            kind,
         }
     }
 
@@ -138,6 +160,11 @@ impl Grid {
             Input::Staged(id, token) => self.staged(ix, id, token),
             Input::Ended(id, token) => self.ended(ix, id, token),
             Input::Drain => self.worker_handle(ix, worker::Event::Drain),
+            Input::Owner(signal) => self.worker_handle(ix, worker::Event::Owner(signal)),
+            Input::Tick => {
+                self.workers[ix].tick_at = None;
+                self.worker_handle(ix, worker::Event::Tick)
+            }
         }
     }
 
@@ -145,6 +172,7 @@ impl Grid {
         if self.workers[ix].conns[sup].is_some() {
             return Ok(());
         }
+        self.worker_handle(ix, worker::Event::Owner(Signal::Watched(true)))?;
         match self.accept(Peer::Worker(ix), sup)? {
             Ok(conn) => self.workers[ix].conns[sup] = Some(conn),
             Err(Refused::Away) => {
@@ -277,8 +305,11 @@ impl Grid {
                 worker::Action::Benchmark => {
                     self.worker_handle(ix, worker::Event::Benchmarked(None))?;
                 }
+                worker::Action::Pause(on) => self.pause(ix, on)?,
+                worker::Action::Lower(_) => {}
             }
         }
+        self.set_tick(ix);
         Ok(())
     }
 
@@ -297,6 +328,10 @@ impl Grid {
             body,
             order,
             since: self.now,
+            due: self.now,
+            left: None,
+            paused: Duration::ZERO,
+            paused_at: self.now,
         };
         if worker.busy.insert(id, busy).is_some() {
             return self.violated(format!("worker {ix} stages {id} twice"));
@@ -310,7 +345,7 @@ impl Grid {
         Ok(())
     }
 
-    fn in_worker_life(&mut self, ix: usize, after: std::time::Duration, input: Input) {
+    fn in_worker_life(&mut self, ix: usize, after: Duration, input: Input) {
         let life = self.workers[ix].life;
         self.after(after, Event::InLife(ix, life, input));
     }
@@ -355,7 +390,7 @@ impl Grid {
         let mean = Program::of(&body.command).mean.as_micros() as u64;
         let slow = if self.dice.permille(20) { 4 } else { 1 };
         let took = self.dice.between(mean / 2, mean + mean / 2) * slow;
-        let now = self.now;
+        let (now, paused) = (self.now, self.workers[ix].paused);
         let Some(busy) = self.workers[ix].busy.get_mut(&order.attempt) else {
             return self.violated(format!("worker {ix} starts {} unstaged", order.attempt));
         };
@@ -364,7 +399,12 @@ impl Grid {
         }
         (busy.running, busy.since) = (true, now);
         let token = busy.token;
-        let took = std::time::Duration::from_micros(took);
+        let took = Duration::from_micros(took);
+        busy.due = now + took;
+        if paused {
+            (busy.left, busy.paused_at) = (Some(took), now);
+            return Ok(());
+        }
         self.in_worker_life(ix, took, Input::Ended(order.attempt, token));
         Ok(())
     }
@@ -410,9 +450,16 @@ impl Grid {
             self.workers[ix].disk.extend(blobs);
             Outcome::Done(outputs)
         };
+        let stopped = busy
+            .left
+            .map_or(Duration::ZERO, |_| self.now.since(busy.paused_at));
         let usage = Usage {
             running: self.now.since(busy.since),
-            cpu: self.now.since(busy.since),
+            paused: busy.paused + stopped,
+            cpu: self
+                .now
+                .since(busy.since)
+                .saturating_sub(busy.paused + stopped),
             ..Usage::default()
         };
         let report = Report {
@@ -477,7 +524,7 @@ impl Grid {
         self.lose_process(ix);
         let member = !self.truth().revoked.contains(&Peer::Worker(ix).id());
         if member && self.healed && self.options.faults.every.is_some() {
-            self.after(std::time::Duration::from_secs(1), Event::Reboot(ix));
+            self.after(Duration::from_secs(1), Event::Reboot(ix));
         }
     }
 
@@ -489,7 +536,9 @@ impl Grid {
         worker.busy.clear();
         worker.backlog.clear();
         worker.frozen_until = Time(0);
-        worker.core = Worker::new(worker.kind.resources.clone());
+        worker.core = new_core(&worker.kind);
+        (worker.paused, worker.owner_busy) = (worker.kind.owner.is_some(), false);
+        worker.tick_at = None;
         worker.conn = None;
         worker.epoch = Epoch(0);
         let open: Vec<ConnId> = worker.conns.iter_mut().filter_map(Option::take).collect();
@@ -518,6 +567,15 @@ impl Grid {
         backlog
             .into_iter()
             .try_for_each(|input| self.at_worker(ix, input))
+    }
+}
+
+/// A worker's state machine as its process starts: one that has an owner is watched from the start.
+fn new_core(kind: &WorkerKind) -> Worker {
+    let core = Worker::new(kind.resources.clone());
+    match &kind.owner {
+        None => core,
+        Some(rules) => core.with_owner(rules.clone()),
     }
 }
 

@@ -1,0 +1,212 @@
+//! Desktops for owners who come back: X servers with real devices, and a sound server with a microphone.
+
+use super::{Kept, until};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A display that ends with the test.
+pub struct Desktop {
+    _server: Kept,
+    pub display: String,
+}
+
+impl Desktop {
+    /// An X server with a virtual keyboard and mouse.
+    pub fn virtual_one(folder: &Path) -> Desktop {
+        Desktop::start(folder, "Xvfb", &["-screen", "0", "640x480x24"])
+    }
+
+    /// An X server with a touchscreen and an absolute pointer, whose drivers are told what to report at sockets in
+    /// `folder`.
+    pub fn with_devices(folder: &Path) -> Desktop {
+        let device = |name: &str, kind: &str| {
+            format!(
+                "Section \"InputDevice\"\nIdentifier \"{name}\"\nDriver \"inputtest\"\nOption \"DeviceType\" \"{kind}\"\n\
+                 Option \"TouchCount\" \"3\"\nOption \"SocketPath\" \"{}/{name}.sock\"\nEndSection\n",
+                folder.display()
+            )
+        };
+        let config = [
+            "Section \"ServerFlags\"\nOption \"AutoAddDevices\" \"false\"\nOption \"AutoAddGPU\" \"false\"\nEndSection\n",
+            "Section \"Device\"\nIdentifier \"card\"\nDriver \"dummy\"\nEndSection\n",
+            "Section \"Screen\"\nIdentifier \"screen\"\nDevice \"card\"\nEndSection\n",
+            &device("touchscreen", "Touch"),
+            &device("pointer", "PointerAbsolute"),
+            &device("keys", "Keyboard"),
+            "Section \"ServerLayout\"\nIdentifier \"all\"\nScreen \"screen\"\nInputDevice \"touchscreen\"\n\
+             InputDevice \"pointer\" \"CorePointer\"\nInputDevice \"keys\" \"CoreKeyboard\"\nEndSection\n",
+        ];
+        let path = folder.join("xorg.conf");
+        fs::write(&path, config.concat()).unwrap();
+        let log = folder.join("xorg.log");
+        let args = [
+            "-config",
+            path.to_str().unwrap(),
+            "-logfile",
+            log.to_str().unwrap(),
+            "-noreset",
+            "-nolisten",
+            "tcp",
+            "-novtswitch",
+            "-sharevts",
+        ];
+        // The program itself: what Debian has in its place asks who is at the console.
+        Desktop::start(folder, "/usr/lib/xorg/Xorg", &args)
+    }
+
+    fn start(folder: &Path, program: &str, args: &[&str]) -> Desktop {
+        let (read, write) = std::io::pipe().unwrap();
+        let handed = rustix::io::dup(&write).unwrap();
+        let mut command = Command::new(program);
+        command
+            .args(["-displayfd", &handed.as_raw_fd().to_string()])
+            .args(args);
+        let server = Kept::start(command, folder);
+        drop((write, handed));
+        let mut number = String::new();
+        let read = File::from(OwnedFd::from(read));
+        BufReader::new(read).read_line(&mut number).unwrap();
+        assert!(!number.trim().is_empty(), "{}", server.told());
+        Desktop {
+            _server: server,
+            display: format!(":{}", number.trim()),
+        }
+    }
+
+    /// Runs `xdotool` there.
+    pub fn xdotool(&self, args: &[&str]) {
+        let status = Command::new("xdotool")
+            .args(args)
+            .env("DISPLAY", &self.display)
+            .stdin(Stdio::null())
+            .status();
+        assert!(status.unwrap().success(), "xdotool {args:?}");
+    }
+}
+
+/// Kinds of messages of the X server's `inputtest` driver.
+const VERSION: u32 = 0;
+const MOTION: u32 = 2;
+const TOUCH: u32 = 6;
+/// Of a touch.
+const BEGIN: u32 = 18;
+const END: u32 = 20;
+/// Axes for which the protocol has room.
+const AXES: usize = 64;
+
+/// Touches the touchscreen of [`Desktop::with_devices`] for a moment.
+pub fn touch(folder: &Path) {
+    let mut device = device(folder, "touchscreen");
+    for kind in [BEGIN, END] {
+        device
+            .write_all(&message(TOUCH, &[7, kind], &position()))
+            .unwrap();
+    }
+}
+
+/// Moves its pointer.
+pub fn point(folder: &Path) {
+    let mut device = device(folder, "pointer");
+    device
+        .write_all(&message(MOTION, &[1, 0], &position()))
+        .unwrap();
+}
+
+fn device(folder: &Path, name: &str) -> UnixStream {
+    let path = folder.join(format!("{name}.sock"));
+    let mut stream = until("the device", || UnixStream::connect(&path).ok());
+    let [major, minor] = [1u16, 1].map(u16::to_ne_bytes);
+    stream
+        .write_all(&message(VERSION, &[], &[major, minor].concat()))
+        .unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    stream
+}
+
+fn message(kind: u32, words: &[u32], rest: &[u8]) -> Vec<u8> {
+    let length = (8 + 4 * words.len() + rest.len()) as u32;
+    let all = [length, kind].into_iter().chain(words.iter().copied());
+    let mut bytes: Vec<u8> = all.flat_map(u32::to_ne_bytes).collect();
+    bytes.extend_from_slice(rest);
+    bytes
+}
+
+/// Values of the first two axes, as the driver wants them: a mask of what follows, then all that could.
+fn position() -> Vec<u8> {
+    let mut bytes = vec![0, 0, 0, 0, 0b11];
+    bytes.resize(16, 0);
+    let values = [120.0f64, 90.0]
+        .into_iter()
+        .chain([0.0; AXES - 2])
+        .chain([0.0; AXES]);
+    bytes.extend(values.flat_map(f64::to_ne_bytes));
+    bytes
+}
+
+/// A sound server with a microphone in a room that nobody hears.
+pub struct Sound {
+    _server: Kept,
+    env: [String; 2],
+}
+
+impl Sound {
+    /// Starts it with its files in `folder`.
+    pub fn start(folder: &Path) -> Sound {
+        let env = [
+            format!("XDG_RUNTIME_DIR={}", folder.display()),
+            format!("PULSE_RUNTIME_PATH={}/pulse", folder.display()),
+        ];
+        let args = [
+            "-n",
+            "--daemonize=no",
+            "--exit-idle-time=-1",
+            "--disable-shm=yes",
+            "--load=module-native-protocol-unix",
+            "--load=module-null-sink sink_name=room",
+            "--load=module-remap-source source_name=microphone master=room.monitor",
+        ];
+        let mut command = Command::new("env");
+        command
+            .args(&env)
+            .arg("pulseaudio")
+            .args(args)
+            .env("HOME", folder);
+        let server = Kept::start(command, folder);
+        let sound = Sound {
+            _server: server,
+            env,
+        };
+        until("the sound server", || {
+            let info = sound.program("pactl", &["info"]).output().unwrap();
+            info.status.success().then_some(())
+        });
+        sound
+    }
+
+    /// The command in front of programs that are to use it.
+    pub fn before(&self) -> Vec<&str> {
+        std::iter::once("env")
+            .chain(self.env.iter().map(String::as_str))
+            .collect()
+    }
+
+    /// Records from the microphone until the test drops it.
+    pub fn record(&self, folder: &Path) -> Kept {
+        Kept::start(self.program("parec", &["--device=microphone"]), folder)
+    }
+
+    fn program(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new("env");
+        command
+            .args(&self.env)
+            .arg(program)
+            .args(args)
+            .stdin(Stdio::null());
+        command
+    }
+}

@@ -1,0 +1,26 @@
+//! Workers whose owners came back, or went again.
+
+use super::Supervisor;
+use super::live::WorkerIx;
+use hedge_model::owner::{OwnerState, Stand};
+
+impl Supervisor {
+    /// A worker says how it stands to its owner. What it runs is wanted once more elsewhere while its owner keeps
+    /// it from running, and no more when the owner has gone again: the first to finish wins.
+    pub(crate) fn on_owner(&mut self, ix: WorkerIx, state: OwnerState) {
+        let now = self.now;
+        let live = self.live();
+        let worker = &mut live.workers[ix as usize];
+        if state.change <= worker.owner_change && state.change > 0 {
+            return;
+        }
+        worker.owner_change = state.change;
+        worker.owner = (state.stand != Stand::Work).then_some((state, now));
+        let in_hand = worker.in_hand.clone();
+        live.pool_changed(ix);
+        for id in in_hand {
+            self.settle_wants(id.task);
+            self.tell_soon(id.task.job);
+        }
+    }
+}

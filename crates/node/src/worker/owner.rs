@@ -1,0 +1,66 @@
+//! The worker's eyes on its owner: what the machine's sources notice becomes events of the core.
+
+use super::Input;
+use crate::NodeError;
+use hedge_core::worker::Event;
+use hedge_host::{Options, Watch};
+use hedge_model::owner::{OwnerRules, Signal, Stand};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Between two looks at the local time, which may jump by an hour.
+const CLOCK_EVERY: Duration = Duration::from_secs(600);
+
+/// What a worker does about its owner, and how it notices.
+#[derive(Clone, Debug, Default)]
+pub struct OwnerConfig {
+    /// What counts, how much, and how soon.
+    pub rules: OwnerRules,
+    /// How the sources of activity are set.
+    pub sources: Options,
+}
+
+/// Starts everything that notices the owner; it ends with what is returned.
+pub(super) async fn watch(
+    config: &OwnerConfig,
+    inputs: &mpsc::Sender<Input>,
+) -> Result<Watch, NodeError> {
+    let handed = inputs.clone();
+    let needs_input = config.rules.unwatched != Stand::Work;
+    // On the sources' own threads, which may wait.
+    let hand = move |notice: hedge_host::Notice| {
+        if needs_input && notice.signal == Signal::Watched(false) {
+            tracing::warn!(
+                "no source of input: the machine is taken to be in use, and NO TASK IS RUN here; if nobody uses this \
+                 machine, start the worker with --dedicated (or HEDGE_DEDICATED=1); else `hedge doctor` says what \
+                 would let it notice its owner"
+            );
+        }
+        tracing::debug!(source = notice.source, signal = ?notice.signal, "owner");
+        _ = handed.blocking_send(Input::Core(Event::Owner(notice.signal)));
+    };
+    let sources = config.sources.clone();
+    // What is known at once is handed on from where it starts, which may wait too.
+    let watch = tokio::task::spawn_blocking(move || Watch::start(sources, hand)).await;
+    let watch = watch.map_err(std::io::Error::other).flatten();
+    let watch = watch.map_err(|error| {
+        NodeError::Other(format!(
+            "the owner's activity cannot be watched: {error}; the worker has not started; free some of this user's \
+             processes and open files"
+        ))
+    })?;
+    if !config.rules.hours.is_empty() {
+        let inputs = inputs.clone();
+        tokio::spawn(async move {
+            let mut every = tokio::time::interval(CLOCK_EVERY);
+            loop {
+                every.tick().await;
+                let minute = Event::Owner(Signal::Clock(hedge_host::minute_of_week()));
+                if inputs.send(Input::Core(minute)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(watch)
+}

@@ -1,0 +1,152 @@
+//! The worker's word to its screensaver, over a socket in its own folder: while one is shown the owner is known to
+//! be away, and it draws what it is told.
+
+use super::Input;
+use crate::NodeError;
+use hedge_core::worker::Event;
+use hedge_model::AttemptId;
+use hedge_model::msg::{Assignment, Body, Outcome, Report};
+use hedge_model::owner::Signal;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, watch};
+
+/// Screensavers that are told at the same time: one for each screen.
+const SAVERS_MAX: usize = 16;
+/// Between two words, at least.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+/// Tasks that are named.
+const NAMED_MAX: usize = 32;
+
+/// What a screensaver is told, as one line of JSON each time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaverView {
+    /// Whether the worker is connected to a grid.
+    pub connected: bool,
+    /// Labels of the tasks that run, at most 32.
+    pub running: Vec<String>,
+    /// Tasks done since the worker started.
+    pub done: u64,
+    /// CPU time given to them, milliseconds.
+    pub cpu_ms: u64,
+}
+
+/// Where a worker in this folder listens for screensavers.
+pub fn saver_socket(dir: &Path) -> PathBuf {
+    dir.join("screensaver.sock")
+}
+
+/// What runs here, kept for screensavers.
+pub(super) struct Shown {
+    view: watch::Sender<SaverView>,
+    running: BTreeMap<AttemptId, String>,
+}
+
+impl Shown {
+    /// Nothing yet.
+    pub fn new() -> (Shown, watch::Receiver<SaverView>) {
+        let (view, seen) = watch::channel(SaverView::default());
+        let running = BTreeMap::new();
+        (Shown { view, running }, seen)
+    }
+
+    /// The worker is connected to a grid, or not.
+    pub fn connected(&self, connected: bool) {
+        self.view.send_modify(|view| view.connected = connected);
+    }
+
+    /// An attempt's process starts.
+    pub fn started(&mut self, body: &Body, order: &Assignment) {
+        if self.view.receiver_count() == 0 || self.running.len() >= NAMED_MAX {
+            return;
+        }
+        let label = match order.index {
+            Some(index) => format!("{}.{index}", body.id),
+            None => body.id.to_string(),
+        };
+        self.running.insert(order.attempt, label);
+        self.tell(|_| {});
+    }
+
+    /// An attempt is over.
+    pub fn ended(&mut self, report: &Report) {
+        if self.view.receiver_count() == 0 {
+            return;
+        }
+        self.running.remove(&report.attempt);
+        let done = matches!(report.outcome, Outcome::Done(_));
+        let cpu_ms = u64::try_from(report.usage.cpu.as_millis()).unwrap_or(u64::MAX);
+        self.tell(|view| {
+            view.done += u64::from(done);
+            view.cpu_ms = view.cpu_ms.saturating_add(cpu_ms);
+        });
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut SaverView)) {
+        self.view.send_modify(|view| {
+            change(view);
+            view.running = self.running.values().cloned().collect();
+        });
+    }
+}
+
+/// Listens for screensavers; the folder lets nobody in but the worker's user.
+pub(super) fn listen(
+    dir: &Path,
+    inputs: mpsc::Sender<Input>,
+    view: watch::Receiver<SaverView>,
+) -> Result<(), NodeError> {
+    let path = saver_socket(dir);
+    // Left by a worker that was killed.
+    _ = std::fs::remove_file(&path);
+    let listener =
+        UnixListener::bind(&path).map_err(|error| NodeError::io("listen at", &path, error))?;
+    tokio::spawn(async move {
+        let mut savers = tokio::task::JoinSet::new();
+        let mut shown = false;
+        loop {
+            tokio::select! {
+                accepted = listener.accept(), if savers.len() < SAVERS_MAX => match accepted {
+                    Ok((stream, _)) => _ = savers.spawn(tell(stream, view.clone())),
+                    Err(_) => tokio::time::sleep(TELL_EVERY).await,
+                },
+                Some(_) = savers.join_next() => {}
+            }
+            let now = !savers.is_empty();
+            if now != std::mem::replace(&mut shown, now) {
+                let signal = Input::Core(Event::Owner(Signal::Saver(now)));
+                if inputs.send(signal).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Tells one screensaver until it is gone.
+async fn tell(mut stream: UnixStream, mut view: watch::Receiver<SaverView>) {
+    let (mut from, mut to) = stream.split();
+    let mut nothing = [0; 64];
+    loop {
+        let mut line = serde_json::to_vec(&*view.borrow_and_update()).unwrap_or_default();
+        line.push(b'\n');
+        if to.write_all(&line).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            // It has nothing to say: this is its end.
+            read = from.read(&mut nothing) => if !matches!(read, Ok(1..)) { return },
+            changed = view.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                tokio::time::sleep(TELL_EVERY).await;
+            }
+        }
+    }
+}

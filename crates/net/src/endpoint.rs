@@ -26,10 +26,11 @@ pub const ALPN_DATA: &[u8] = b"hedge/data/1";
 /// that lives at one of the addresses now stays silent and leaves the answer to the right one.
 const ALPN_TO_PREFIX: &[u8] = b"hedge/to/";
 
-/// Without a packet for this long a connection is lost. A back-stop only: beats and tripwires notice sooner,
-/// and a process that was frozen for some seconds, supervisor or worker, keeps its connections.
+/// Without a packet for this long a connection is lost. A back-stop for workers, whose beats and tripwires tell
+/// sooner; between supervisors it decides how soon a link to one that died and came back is made anew. A
+/// process that was frozen for longer connects again and goes on with what it has in hand.
 pub const IDLE_TIMEOUT: Duration = Duration::from_millis(IDLE_TIMEOUT_MS as u64);
-const IDLE_TIMEOUT_MS: u32 = 10_000;
+const IDLE_TIMEOUT_MS: u32 = 2_000;
 const KEEP_ALIVE: Duration = Duration::from_millis(300);
 /// A starved sender must not deliver beats late: two or three wait at most, older ones are dropped.
 const BEAT_QUEUE_BYTES: usize = 4 << 10;

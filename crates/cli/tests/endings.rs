@@ -248,10 +248,8 @@ fn everybody_goes_on_when_a_supervisor_is_started_again() {
     assert_eq!(grid.supervisor.end().code(), Some(0));
     let worker = &grid.workers[0];
     until("the worker to say so", || {
-        worker
-            .err()
-            .contains("the other side is stopping")
-            .then_some(())
+        // By the supervisor's word, or by the tripwire, whichever is first.
+        worker.err().contains("connection closed").then_some(())
     });
     // What ends while nobody is there to hear of it is told later.
     marks.let_go("t");

@@ -138,7 +138,7 @@ pub enum Event {
         /// How.
         result: Result<(), PullFailure>,
     },
-    /// The deadline of [`Supervisor::next_deadline`] is reached.
+    /// The deadline of [`super::Supervisor::next_deadline`] is reached.
     Tick,
 }
 

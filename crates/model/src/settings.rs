@@ -294,97 +294,55 @@ const FIELDS: &[Field] = &[
         name: "currency",
         what: "name of the currency in which jobs are charged",
         get: |s| s.tariff.currency.to_string(),
-        set: |s, v| currency(&mut Arc::make_mut(&mut s.tariff).currency, v),
+        set: |s, v| currency(&mut tariff(s).currency, v),
     },
     Field {
         name: "price_cpu_second",
         what: "a second of one CPU, in millionths of the currency",
         get: |s| s.tariff.normal.cpu_second.to_string(),
-        set: |s, v| {
-            number(
-                &mut Arc::make_mut(&mut s.tariff).normal.cpu_second,
-                v,
-                0,
-                PRICE_MAX,
-            )
-        },
+        set: |s, v| price(&mut tariff(s).normal.cpu_second, v),
     },
     Field {
         name: "price_higher_cpu_second",
         what: "a second of one CPU in the higher class, in millionths of the currency",
         get: |s| s.tariff.higher.cpu_second.to_string(),
-        set: |s, v| {
-            number(
-                &mut Arc::make_mut(&mut s.tariff).higher.cpu_second,
-                v,
-                0,
-                PRICE_MAX,
-            )
-        },
+        set: |s, v| price(&mut tariff(s).higher.cpu_second, v),
     },
     Field {
         name: "price_gib_second",
         what: "a second of one GiB of memory, in millionths of the currency",
         get: |s| s.tariff.normal.gib_second.to_string(),
-        set: |s, v| {
-            number(
-                &mut Arc::make_mut(&mut s.tariff).normal.gib_second,
-                v,
-                0,
-                PRICE_MAX,
-            )
-        },
+        set: |s, v| price(&mut tariff(s).normal.gib_second, v),
     },
     Field {
         name: "price_higher_gib_second",
         what: "a second of one GiB of memory in the higher class, in millionths of the currency",
         get: |s| s.tariff.higher.gib_second.to_string(),
-        set: |s, v| {
-            number(
-                &mut Arc::make_mut(&mut s.tariff).higher.gib_second,
-                v,
-                0,
-                PRICE_MAX,
-            )
-        },
+        set: |s, v| price(&mut tariff(s).higher.gib_second, v),
     },
     Field {
         name: "price_gib_moved",
         what: "a GiB moved, in millionths of the currency",
         get: |s| s.tariff.normal.gib_moved.to_string(),
-        set: |s, v| {
-            number(
-                &mut Arc::make_mut(&mut s.tariff).normal.gib_moved,
-                v,
-                0,
-                PRICE_MAX,
-            )
-        },
+        set: |s, v| price(&mut tariff(s).normal.gib_moved, v),
     },
     Field {
         name: "price_higher_gib_moved",
         what: "a GiB moved in the higher class, in millionths of the currency",
         get: |s| s.tariff.higher.gib_moved.to_string(),
-        set: |s, v| {
-            number(
-                &mut Arc::make_mut(&mut s.tariff).higher.gib_moved,
-                v,
-                0,
-                PRICE_MAX,
-            )
-        },
+        set: |s, v| price(&mut tariff(s).higher.gib_moved, v),
     },
     Field {
         name: "bill_redundant",
         what: "whether clients pay for copies that did not win",
         get: |s| s.tariff.bill_redundant.to_string(),
-        set: |s, v| yes_or_no(&mut Arc::make_mut(&mut s.tariff).bill_redundant, v),
+        set: |s, v| yes_or_no(&mut tariff(s).bill_redundant, v),
     },
     Field {
         name: "bill_lost",
         what: "whether clients pay for what failed or was lost",
         get: |s| s.tariff.bill_lost.to_string(),
-        set: |s, v| yes_or_no(&mut Arc::make_mut(&mut s.tariff).bill_lost, v),
+        set: |s, v| yes_or_no(&mut tariff(s).bill_lost, v),
     },
 ];
 
@@ -496,6 +454,14 @@ where
     }
     *field = value;
     Ok(())
+}
+
+fn tariff(settings: &mut Settings) -> &mut Tariff {
+    Arc::make_mut(&mut settings.tariff)
+}
+
+fn price(field: &mut u64, text: &str) -> Result<(), String> {
+    number(field, text, 0, PRICE_MAX)
 }
 
 /// More than any machine costs: a thousand units of the currency a second.

@@ -3,41 +3,25 @@
 mod support;
 
 use hedge_core::supervisor::State;
-use hedge_model::spec::{CriticalRule, Draft, Estimate, Group, Qos, Redundancy};
+use hedge_model::spec::{Group, Qos, Redundancy};
 use hedge_model::{JobId, JobSpec};
 use std::sync::Arc;
 use std::time::Duration;
 use support::*;
 
-fn timed(id: &str, seconds: u64, deps: &[&str]) -> Group {
-    Group {
-        estimate: Estimate {
-            cpu_time: Some(Duration::from_secs(seconds)),
-            ..Estimate::default()
-        },
-        ..group(id, deps)
-    }
-}
-
-fn job(redundancy: Redundancy, groups: Vec<Group>) -> Arc<JobSpec> {
-    let draft = Draft {
-        name: "auto".into(),
-        qos: Qos {
-            redundancy,
-            ..Qos::default()
-        },
-        critical: CriticalRule::default(),
-        files: Vec::new(),
-        groups,
+fn with(redundancy: Redundancy, groups: Vec<Group>) -> Arc<JobSpec> {
+    let qos = Qos {
+        redundancy,
+        ..Qos::default()
     };
-    Arc::new(JobSpec::new(draft).expect("a job"))
+    job(qos, 0, groups)
 }
 
 /// After how many seconds the only task of a job, expected to take 100 s, gets a copy; none within 400 s.
 fn copied_at(state: State, redundancy: Redundancy) -> Option<u64> {
     let mut rig = Rig::with(state, &[]);
     (1..=3).for_each(|number| rig.attach(number, 1));
-    rig.submit(1, 1, &job(redundancy, vec![timed("alone", 100, &[])]));
+    rig.submit(1, 1, &with(redundancy, vec![timed("alone", 100, &[])]));
     rig.commit();
     for second in 0..400 {
         let copies = assigned(&rig.said());
@@ -64,7 +48,7 @@ fn where_nothing_straggles_auto_learns_to_copy_less() {
     (1..=3).for_each(|number| rig.attach(number, 1));
     let before = rig.core.state().beliefs().straggling;
     let many = vec![array(600, timed("even", 10, &[]))];
-    rig.submit(1, 1, &job(Redundancy::None, many));
+    rig.submit(1, 1, &with(Redundancy::None, many));
     rig.commit();
     let mut open = assigned(&rig.said());
     while !open.is_empty() {
@@ -91,7 +75,7 @@ fn a_task_that_hides_behind_a_longer_one_is_not_copied() {
     let mut rig = Rig::new();
     (1..=3).for_each(|number| rig.attach(number, 1));
     let groups = vec![timed("long", 1_000, &[]), timed("short", 50, &[])];
-    rig.submit(1, 1, &job(Redundancy::Auto, groups));
+    rig.submit(1, 1, &with(Redundancy::Auto, groups));
     rig.commit();
     rig.pass_beating(Duration::from_secs(200), &[1, 2, 3]);
     let assigned = assigned(&rig.said());
@@ -110,7 +94,7 @@ fn speculate_copies_what_takes_three_times_what_its_siblings_took() {
     rig.submit(
         1,
         1,
-        &job(Redundancy::Speculate, vec![array(20, group("part", &[]))]),
+        &with(Redundancy::Speculate, vec![array(20, group("part", &[]))]),
     );
     rig.commit();
     let mut parts = assigned(&rig.said());

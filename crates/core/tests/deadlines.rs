@@ -2,33 +2,11 @@
 
 mod support;
 
-use hedge_model::spec::{CriticalRule, Draft, Estimate, Group, Qos, Redundancy};
+use hedge_model::JobId;
+use hedge_model::spec::{Group, Qos, Redundancy};
 use hedge_model::view::DeadlineView;
-use hedge_model::{JobId, JobSpec};
-use std::sync::Arc;
 use std::time::Duration;
 use support::*;
-
-fn timed(id: &str, seconds: u64, deps: &[&str]) -> Group {
-    Group {
-        estimate: Estimate {
-            cpu_time: Some(Duration::from_secs(seconds)),
-            ..Estimate::default()
-        },
-        ..group(id, deps)
-    }
-}
-
-fn job(qos: Qos, groups: Vec<Group>) -> Arc<JobSpec> {
-    let draft = Draft {
-        name: "deadline".into(),
-        qos,
-        critical: CriticalRule::default(),
-        files: Vec::new(),
-        groups,
-    };
-    Arc::new(JobSpec::new(draft).expect("a job"))
-}
 
 fn by(seconds: u64) -> Qos {
     Qos {
@@ -49,7 +27,7 @@ fn whether_a_deadline_will_be_met_is_known_early() {
     for (seconds, low, high) in [(2_000, 0.95, 1.0), (150, 0.0, 0.05)] {
         let mut rig = Rig::new();
         (1..=2).for_each(|number| rig.attach(number, 1));
-        rig.submit(1, 1, &job(by(seconds), chain()));
+        rig.submit(1, 1, &job(by(seconds), 0, chain()));
         rig.commit();
         rig.said();
         let view = deadline(&rig);
@@ -64,7 +42,7 @@ fn the_chance_falls_as_a_task_runs_late() {
     (1..=2).for_each(|number| rig.attach(number, 1));
     let mut qos = by(250);
     qos.redundancy = Redundancy::None;
-    rig.submit(1, 1, &job(qos, vec![timed("a", 100, &[])]));
+    rig.submit(1, 1, &job(qos, 0, vec![timed("a", 100, &[])]));
     rig.commit();
     rig.said();
     let first = deadline(&rig).chance;
@@ -95,7 +73,7 @@ fn a_budget_ends_redundancy_and_never_first_attempts() {
             budget,
             ..Qos::default()
         };
-        rig.submit(1, 1, &job(qos, groups()));
+        rig.submit(1, 1, &job(qos, 0, groups()));
         rig.commit();
         assert_eq!(
             assigned(&rig.said()).len(),

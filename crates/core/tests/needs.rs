@@ -3,24 +3,18 @@
 mod support;
 
 use hedge_model::msg::Request;
-use hedge_model::spec::{CriticalRule, Draft, Group, Need, Qos, Redundancy};
+use hedge_model::spec::{Group, Need, Qos, Redundancy};
 use hedge_model::{JobId, JobSpec};
 use std::sync::Arc;
 use support::*;
 
-fn job(need: Need, groups: Vec<Group>) -> Arc<JobSpec> {
-    let draft = Draft {
-        name: "needs".into(),
-        qos: Qos {
-            redundancy: Redundancy::None,
-            need,
-            ..Qos::default()
-        },
-        critical: CriticalRule::default(),
-        files: Vec::new(),
-        groups,
+fn needing(need: Need, groups: Vec<Group>) -> Arc<JobSpec> {
+    let qos = Qos {
+        redundancy: Redundancy::None,
+        need,
+        ..Qos::default()
     };
-    Arc::new(JobSpec::new(draft).expect("a job"))
+    job(qos, 0, groups)
 }
 
 #[test]
@@ -30,7 +24,7 @@ fn a_job_is_done_when_enough_of_it_is_and_the_rest_is_cancelled() {
     rig.submit(
         1,
         1,
-        &job(Need::Share(0.5), vec![array(4, group("a", &[]))]),
+        &needing(Need::Share(0.5), vec![array(4, group("a", &[]))]),
     );
     rig.commit();
     rig.said();
@@ -64,7 +58,7 @@ fn a_task_starts_when_enough_of_what_it_waits_for_is_done_and_the_rest_is_cancel
     rig.submit(
         1,
         1,
-        &job(Need::Share(1.0), vec![array(4, group("part", &[])), sum]),
+        &needing(Need::Share(1.0), vec![array(4, group("part", &[])), sum]),
     );
     rig.commit();
     rig.said();

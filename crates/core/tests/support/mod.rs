@@ -12,7 +12,9 @@ use hedge_model::msg::{
     WorkerInfo,
 };
 use hedge_model::record::{Record, Ticket};
-use hedge_model::spec::{CriticalRule, Draft, Group, Input, Measure, Qos, Redundancy, Top};
+use hedge_model::spec::{
+    CriticalRule, Draft, Estimate, Group, Input, Measure, Qos, Redundancy, Top,
+};
 use hedge_model::view::JobView;
 use hedge_model::{
     AttemptId, Data, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources,
@@ -483,6 +485,17 @@ pub fn array(count: u32, group: Group) -> Group {
     Group {
         array: Some((0, count)),
         ..group
+    }
+}
+
+/// A group of one task that is expected to compute for so many seconds.
+pub fn timed(id: &str, seconds: u64, deps: &[&str]) -> Group {
+    Group {
+        estimate: Estimate {
+            cpu_time: Some(Duration::from_secs(seconds)),
+            ..Estimate::default()
+        },
+        ..group(id, deps)
     }
 }
 

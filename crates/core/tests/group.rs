@@ -12,14 +12,14 @@ use hedge_model::{Data, Epoch, Hash, JobId, PeerId, Resources, Time};
 use std::time::Duration;
 use support::*;
 
-/// Supervisors 7 and 8 beside the rig's own, which is 9.
-fn group_of_three() -> Event {
-    let colleague = |number| Colleague {
-        addr: addr(worker(number)),
+/// The rig's own supervisor is 9.
+fn group_of(numbers: &[u8]) -> Event {
+    let colleague = |number: &u8| Colleague {
+        addr: addr(worker(*number)),
         votes: true,
         format_max: FORMAT_MAX,
     };
-    Event::Group([9, 8, 7].map(colleague).to_vec())
+    Event::Group(numbers.iter().map(colleague).collect())
 }
 
 fn linked(number: u8) -> Event {
@@ -37,7 +37,7 @@ fn hears(number: u8, msg: ToLeader) -> Event {
 /// A leader with two others that hold `held`.
 fn leader(state: State, held: &[u8]) -> Rig {
     let mut rig = Rig::with(state, &[]);
-    rig.event(group_of_three());
+    rig.event(group_of(&[9, 8, 7]));
     for number in [7, 8] {
         rig.event(linked(number));
         let holds = held.iter().map(|number| hash(*number)).collect();
@@ -294,6 +294,31 @@ fn a_job_is_accepted_once_two_supervisors_hold_its_inputs() {
         "{said:?}"
     );
     rig.event(hears(second, ToLeader::Held(hash(3))));
+    rig.expect(&["append accepted"]);
+}
+
+#[test]
+fn whoever_joins_the_group_after_many_others_left_it_holds_content_too() {
+    let mut rig = Rig::new();
+    for number in 20..40 {
+        rig.event(linked(number));
+        // Said before it belonged to the group, this counts for nothing.
+        rig.event(hears(number, ToLeader::Holds(Vec::new())));
+        rig.said();
+        rig.event(group_of(&[9, number]));
+        let said = rig.said();
+        assert!(said.iter().any(|line| line.contains("Lead")), "{said:?}");
+        rig.event(hears(number, ToLeader::Holds(Vec::new())));
+    }
+    rig.submit(1, 1, &plain(vec![reads(3)]));
+    rig.expect(&["pull 3 from client 1"]);
+    pulled(&mut rig, 3);
+    let said = rig.said();
+    assert!(
+        matches!(&said[..], [line] if line.starts_with("worker 39: Hold {")),
+        "{said:?}"
+    );
+    rig.event(hears(39, ToLeader::Held(hash(3))));
     rig.expect(&["append accepted"]);
 }
 

@@ -38,46 +38,63 @@ impl Supervisor {
             }
         }
         if self.live.is_some() {
-            self.count_colleagues();
+            for peer in self.count_colleagues() {
+                if self.linked.contains_key(&peer) {
+                    self.greet_colleague(peer, out);
+                }
+            }
             self.spread_wanted(out);
         }
     }
 
-    /// Brings the places of the colleagues in line with the group; a place is never given to another.
-    pub(crate) fn count_colleagues(&mut self) {
+    /// Brings the places of the colleagues in line with the group; gives those who are new. A place is given
+    /// to another once nothing that was said of whom it was is counted any more.
+    pub(crate) fn count_colleagues(&mut self) -> Vec<PeerId> {
         let me = self.config.me.peer;
         let others = self.group.iter().map(|colleague| &colleague.addr);
         let others: Vec<PeerAddr> = others.filter(|addr| addr.peer != me).cloned().collect();
+        let member = |peer: PeerId| others.iter().any(|addr| addr.peer == peer);
         let linked = &self.linked;
         let live = self.live.get_or_insert_default();
+        let mut left = 0u8;
+        for (at, colleague) in live.colleagues.iter_mut().enumerate() {
+            if !member(colleague.addr.peer) {
+                colleague.linked = false;
+                left |= 1 << at;
+            }
+        }
+        if left != 0 {
+            for content in live.content.values_mut() {
+                content.kept_at &= !left;
+                content.offered_to &= !left;
+                content.refused_by &= !left;
+            }
+        }
+        let mut newcomers = Vec::new();
         for addr in &others {
-            let peer = addr.peer;
-            let place = live
+            let mut known = live.colleagues.iter_mut();
+            if let Some(known) = known.find(|known| known.addr.peer == addr.peer) {
+                known.addr = addr.clone();
+                continue;
+            }
+            let new = Kept {
+                addr: addr.clone(),
+                linked: linked.contains_key(&addr.peer),
+                known: false,
+            };
+            newcomers.push(addr.peer);
+            let free = live
                 .colleagues
                 .iter()
-                .position(|known| known.addr.peer == peer);
-            match place {
-                Some(at) => live.colleagues[at].addr = addr.clone(),
-                None if live.colleagues.len() < COLLEAGUES_MAX => live.colleagues.push(Kept {
-                    addr: addr.clone(),
-                    linked: linked.contains_key(&peer),
-                    known: false,
-                }),
+                .position(|old| !member(old.addr.peer));
+            match free {
+                Some(at) => live.colleagues[at] = new,
+                None if live.colleagues.len() < COLLEAGUES_MAX => live.colleagues.push(new),
                 None => {}
             }
         }
-        for at in 0..live.colleagues.len() {
-            let peer = live.colleagues[at].addr.peer;
-            if !others.iter().any(|addr| addr.peer == peer) {
-                let bit = !(1 << at);
-                live.colleagues[at].linked = false;
-                for content in live.content.values_mut() {
-                    content.kept_at &= bit;
-                    content.offered_to &= bit;
-                }
-            }
-        }
         live.others = u32::try_from(others.len()).unwrap_or(u32::MAX);
+        newcomers
     }
 
     /// Whether as many supervisors hold this content as are to.

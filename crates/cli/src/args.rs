@@ -187,6 +187,9 @@ Examples:
     /// Measure the grid on this machine
     #[command(subcommand)]
     Bench(Bench),
+    /// Run the same scheduler on a virtual grid
+    #[command(subcommand)]
+    Sim(crate::commands::sim::args::Sim),
     /// Print completions for a shell
     #[command(after_help = "\
 Example:

@@ -50,6 +50,7 @@ fn every_command_has_help() {
         "doctor",
         "screensaver",
         "bench",
+        "sim",
         "completions",
     ] {
         let output = call(&[command, "--help"]);

@@ -58,8 +58,7 @@ fn what_cannot_be_meant_is_refused() {
     refused(FORKJOIN.replace("[\"join_5\"]", "[\"nobody\"]"), "nobody");
     refused(FORKJOIN.replace("8.0", "-8.0"), "no time");
     for (text, line) in [
-        ("0,add,a\n5,add,a", 2),
-        ("0,add,a\n5,remove,b", 2),
+        ("0,add,a\nlater,remove,a", 2),
         ("10,add,a\n5,remove,a", 2),
         ("0,arrive,a", 1),
         ("node,up_ms,down_ms\na,1", 2),
@@ -100,6 +99,20 @@ fn a_trace_repeats_and_whoever_is_there_at_its_end_goes_on() {
         Trace::read(series).unwrap().presences(0.0, 99.0),
         Trace::read(spans).unwrap().presences(0.0, 99.0)
     );
+}
+
+#[test]
+fn a_trace_may_start_in_the_middle_of_things() {
+    let trace = Trace::read(
+        "time,event,node\n5000,add,a\n6000,add,a\n7000,remove,b\n9000,remove,a\n9900,add,c",
+    );
+    let seen: Vec<(f64, f64)> = trace
+        .unwrap()
+        .presences(0.0, 3.0)
+        .iter()
+        .map(|presence| (presence.from, presence.to))
+        .collect();
+    assert_eq!(seen, [(0.0, 4.0), (0.0, 2.0)]);
 }
 
 #[test]

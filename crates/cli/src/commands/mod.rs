@@ -30,6 +30,7 @@ mod logs;
 mod members;
 mod results;
 mod run;
+pub mod sim;
 mod source;
 mod submit;
 mod supervisor;
@@ -83,6 +84,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Screensaver(args) => crate::saver::run(&context, &args),
         Command::Bench(args) => bench::run(&context, &args),
+        Command::Sim(args) => sim::run(&context, &args),
         Command::Completions { shell } => completions::run(shell),
         Command::Tile { args } => match crate::tile::main(&args) {
             Ok(()) => Ok(Exit::Done),

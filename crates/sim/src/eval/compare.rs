@@ -89,6 +89,9 @@ pub struct Row {
     /// All ratios to the clairvoyant schedule, ascending.
     #[serde(skip)]
     pub samples: Vec<f64>,
+    /// All ratios to the bound, ascending.
+    #[serde(skip)]
+    pub bound_samples: Vec<f64>,
 }
 
 /// All policies on one workflow.
@@ -327,6 +330,7 @@ fn rows(policies: &[Contender], samples: &[Sample]) -> Vec<Row> {
             cost_micro: sum(at, &|outcome| outcome.cost_micro as f64) / runs,
             makespan_s: sum(at, &|outcome| outcome.makespan) / runs,
             samples: clairvoyant,
+            bound_samples: bound,
         }
     };
     policies.iter().enumerate().map(row).collect()
@@ -340,17 +344,17 @@ fn overall(tables: &[Table]) -> Vec<Row> {
     let row = |at: usize| {
         let own = || tables.iter().map(|table| &table.rows[at]);
         let mean = |of: fn(&Row) -> f64| own().map(of).sum::<f64>() / count;
-        let mut samples: Vec<f64> = own().flat_map(|row| row.samples.clone()).collect();
-        samples.sort_by(f64::total_cmp);
+        let pooled = |of: fn(&Row) -> &Vec<f64>| {
+            let mut all: Vec<f64> = own().flat_map(|row| of(row).clone()).collect();
+            all.sort_by(f64::total_cmp);
+            all
+        };
+        let samples = pooled(|row| &row.samples);
+        let bound_samples = pooled(|row| &row.bound_samples);
         Row {
             policy: first.rows[at].policy,
             clairvoyant: summary(&samples),
-            bound: Ratios {
-                mean: mean(|row| row.bound.mean),
-                p50: mean(|row| row.bound.p50),
-                p95: mean(|row| row.bound.p95),
-                p99: mean(|row| row.bound.p99),
-            },
+            bound: summary(&bound_samples),
             net: mean(|row| row.net),
             second_copies: mean(|row| row.second_copies),
             lost: mean(|row| row.lost),
@@ -359,6 +363,7 @@ fn overall(tables: &[Table]) -> Vec<Row> {
             cost_micro: mean(|row| row.cost_micro),
             makespan_s: mean(|row| row.makespan_s),
             samples,
+            bound_samples,
         }
     };
     (0..first.rows.len()).map(row).collect()

@@ -1,12 +1,12 @@
 //! When machines are there: recorded traces, and made-up ones.
 //!
 //! Three forms are read, told apart by the first line that is no comment (`#`):
-//! - events: `MILLISECONDS,add|remove,NODE`, in order of time;
+//! - events: `MILLISECONDS,add|remove,NODE`, in order of time, with or without a heading;
 //! - spans: under the heading `node,up_ms,down_ms`, one line for each time that a node was there;
 //! - series: under the heading `node,step_ms=N`, a line `NODE,0110…` for each node, one digit a step.
 
 use crate::{Dice, Error};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How a node's presence begins and ends in a trace of a finite length.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -217,11 +217,15 @@ fn finish(length: f64, spans: Vec<Span>) -> Result<Trace, Error> {
     Ok(trace)
 }
 
+/// Traces of others start in the middle of things and count from where they like: a node that goes before it
+/// came was there from the first line on, one that comes while it is there stays, and time begins with the
+/// first line.
 fn read_events<'a>(lines: &mut dyn Iterator<Item = Line<'a>>) -> Result<Trace, Error> {
     let mut nodes = Nodes::default();
     let mut up: BTreeMap<u32, f64> = BTreeMap::new();
-    let (mut spans, mut last) = (Vec::new(), 0.0f64);
-    for (at, line) in lines {
+    let mut known: BTreeSet<u32> = BTreeSet::new();
+    let (mut spans, mut began, mut last) = (Vec::new(), None, 0.0f64);
+    for (nth, (at, line)) in lines.enumerate() {
         let parts: Vec<&str> = line.split(',').map(str::trim).collect();
         let &[time, what, name] = parts.as_slice() else {
             return Err(wrong(
@@ -229,27 +233,30 @@ fn read_events<'a>(lines: &mut dyn Iterator<Item = Line<'a>>) -> Result<Trace, E
                 "expected `milliseconds,add|remove,node`, or a heading",
             ));
         };
-        let time = time
-            .parse::<u64>()
-            .map_err(|_| wrong(at, format!("{time:?} is no number of milliseconds")))?;
-        let time = time as f64 / 1e3;
+        let number = time.parse::<f64>().ok();
+        let Some(time) = number.filter(|time| (0.0..1e15).contains(time)) else {
+            if nth == 0 && time.starts_with(|first: char| first.is_alphabetic()) {
+                continue;
+            }
+            let why = format!("{time:?} is no number of milliseconds");
+            return Err(wrong(at, why));
+        };
+        let time = time / 1e3 - *began.get_or_insert(time / 1e3);
         if time < last {
             return Err(wrong(at, "it lies before the line above it"));
         }
         last = time;
         let node = nodes.number(name);
+        let first = known.insert(node);
         match what {
             "add" => {
-                if up.insert(node, time).is_some() {
-                    return Err(wrong(at, format!("{name} is there already")));
-                }
+                up.entry(node).or_insert(time);
             }
             "remove" => {
-                let Some(from) = up.remove(&node) else {
-                    return Err(wrong(at, format!("{name} is not there")));
-                };
-                let to = time;
-                spans.push(Span { node, from, to });
+                let (to, since) = (time, up.remove(&node));
+                if let Some(from) = since.or(first.then_some(0.0)) {
+                    spans.push(Span { node, from, to });
+                }
             }
             other => {
                 return Err(wrong(at, format!("{other:?} is neither add nor remove")));

@@ -36,7 +36,9 @@ struct Specified {
     #[serde(default)]
     name: String,
     id: String,
+    #[serde(default)]
     parents: Vec<String>,
+    #[serde(default)]
     children: Vec<String>,
     #[serde(default)]
     input_files: Vec<String>,

@@ -12,6 +12,10 @@ pub const WORK_MIN: f64 = 0.001;
 /// Time of a task of a job file that says none, seconds.
 const WORK_UNKNOWN: f64 = 1.0;
 
+/// A job file of more tasks or dependencies is refused: a comparison of it would take days and all memory.
+const TASKS_MAX: u32 = 200_000;
+const EDGES_MAX: u64 = 20_000_000;
+
 /// One task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
@@ -58,6 +62,18 @@ impl Workflow {
 
     /// Takes a job's tasks, arrays unfolded; their times are the job's estimates.
     pub fn from_spec(spec: &JobSpec) -> Result<Self, Error> {
+        let count = |at: usize| u64::from(spec.groups()[at].count());
+        let edges = (0..spec.groups().len()).map(|at| {
+            let before = spec.waits_for(at).iter();
+            before.map(|other| count(*other as usize)).sum::<u64>() * count(at)
+        });
+        let edges: u64 = edges.sum();
+        if spec.task_count() > TASKS_MAX || edges > EDGES_MAX {
+            return Err(Error::Workflow(format!(
+                "{} tasks with {edges} dependencies are too many to compare; `hedge sim scale` runs big arrays",
+                spec.task_count()
+            )));
+        }
         let mut tasks = Vec::new();
         for (at, group) in spec.groups().iter().enumerate() {
             let work = group.estimate.cpu_time.map(|time| time.as_secs_f64());
@@ -146,14 +162,12 @@ impl Workflow {
     }
 
     /// The workflow as a job, each task a group of its own in the workflow's order, with this estimate of
-    /// each task's time.
+    /// each task's time. Groups are named by position: others name tasks as no job may.
     pub fn to_job(&self, qos: Qos, estimate: impl Fn(usize) -> f64) -> Result<JobSpec, Error> {
         let groups = self.tasks.iter().enumerate().map(|(at, task)| {
             let deps = task.parents.iter();
             Group {
-                deps: deps
-                    .map(|parent| self.tasks[*parent as usize].id.clone())
-                    .collect(),
+                deps: deps.map(|parent| format!("t{parent}").into()).collect(),
                 estimate: Estimate {
                     cpu_time: Some(Duration::from_secs_f64(estimate(at).max(WORK_MIN))),
                     memory: (task.memory > 0).then_some(task.memory),
@@ -162,7 +176,7 @@ impl Workflow {
                     ..Estimate::default()
                 },
                 kind: Some(task.kind.clone()),
-                ..Group::program(&task.id, &[&task.kind])
+                ..Group::program(&format!("t{at}"), &[&task.kind])
             }
         });
         let draft = Draft {

@@ -3,7 +3,7 @@
 use crate::process::{self, receive};
 use crate::scratch::Lease;
 use crate::wire::{self, Reply, Request, Setup};
-use crate::{ExecError, Exit, Launch, Outcome, Priority, Report, Scratch};
+use crate::{Advanced, ExecError, Exit, Launch, Outcome, Priority, Report, Scratch};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
@@ -112,7 +112,7 @@ struct Shared {
 
 struct State {
     outbox: Vec<u8>,
-    running: HashMap<u64, (oneshot::Sender<Exit>, Arc<Lease>)>,
+    running: HashMap<u64, InHand>,
     /// Folders of attempts that are over but whose killed processes the kernel has not come round to
     /// removing.
     leaving: HashMap<u64, Arc<Lease>>,
@@ -121,10 +121,21 @@ struct State {
     broken: Option<String>,
     /// Whether attempts are to be stopped; a spawner that is started again is told.
     paused: bool,
+    /// How often attempts are looked at; a spawner that is started again is told.
+    look_every: Option<Duration>,
     /// Waits for a word that they are.
     pausing: Vec<(bool, oneshot::Sender<()>)>,
     /// The spawner's watcher.
     process: u32,
+}
+
+/// Hears how far an attempt is.
+type Observer = Box<dyn Fn(Advanced) + Send>;
+
+struct InHand {
+    exit: oneshot::Sender<Exit>,
+    lease: Arc<Lease>,
+    observer: Option<Observer>,
 }
 
 impl Spawner {
@@ -141,6 +152,7 @@ impl Spawner {
                 report,
                 broken: None,
                 paused: false,
+                look_every: None,
                 pausing: Vec::new(),
                 process: child.id(),
             }),
@@ -175,12 +187,38 @@ impl Spawner {
     /// [`SpawnerConfig::running_max`] are in hand. That the program cannot be started is an
     /// [`Outcome::NotStarted`] of the attempt.
     pub async fn launch(&self, scratch: &Scratch, launch: Launch) -> Running {
+        self.launch_with(scratch, launch, None).await
+    }
+
+    /// Like [`Spawner::launch`]; `observer` hears how far the attempt is whenever that has changed, as often as
+    /// [`Spawner::look_every`] says. It must not wait and not call the spawner.
+    pub async fn launch_observed(
+        &self,
+        scratch: &Scratch,
+        launch: Launch,
+        observer: impl Fn(Advanced) + Send + 'static,
+    ) -> Running {
+        self.launch_with(scratch, launch, Some(Box::new(observer)))
+            .await
+    }
+
+    async fn launch_with(
+        &self,
+        scratch: &Scratch,
+        launch: Launch,
+        observer: Option<Observer>,
+    ) -> Running {
         let permit = self.shared.permits.clone().acquire_owned().await;
         let permit = permit.unwrap_or_else(|_| unreachable!("the semaphore is never closed"));
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, exit) = oneshot::channel();
         let disk = launch.limits.disk;
-        self.shared.submit(id, scratch, launch, sender);
+        let in_hand = InHand {
+            exit: sender,
+            lease: scratch.lease(),
+            observer,
+        };
+        self.shared.submit(id, scratch.slot(), launch, in_hand);
         if let Some(limit) = disk {
             tokio::spawn(watch_disk(
                 self.shared.clone(),
@@ -235,6 +273,19 @@ impl Spawner {
         }
     }
 
+    /// Looks at the progress of attempts this often from now on; until the first call nobody looks. Where a look takes
+    /// long, because an attempt has very many processes, there are fewer.
+    pub fn look_every(&self, every: Duration) {
+        let mut state = self.shared.lock();
+        if state.look_every != Some(every)
+            && wire::encode(&Request::LookEvery(every), &mut state.outbox).is_ok()
+        {
+            state.look_every = Some(every);
+            drop(state);
+            self.shared.wake.notify_one();
+        }
+    }
+
     /// Ends an attempt with all its processes; its outcome is then [`Outcome::Cancelled`], unless it had
     /// ended before. Numbers that are not known any more do nothing.
     pub fn cancel(&self, id: u64) {
@@ -278,8 +329,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(&self, id: u64, scratch: &Scratch, launch: Launch, sender: oneshot::Sender<Exit>) {
-        let slot = scratch.slot();
+    fn submit(&self, id: u64, slot: u32, launch: Launch, in_hand: InHand) {
         let mut state = self.lock();
         let refused = match &state.broken {
             Some(why) => Some(Outcome::Lost {
@@ -292,10 +342,10 @@ impl Shared {
                 }),
         };
         if let Some(outcome) = refused {
-            let _ = sender.send(Exit::without_process(outcome));
+            let _ = in_hand.exit.send(Exit::without_process(outcome));
             return;
         }
-        state.running.insert(id, (sender, scratch.lease()));
+        state.running.insert(id, in_hand);
         drop(state);
         self.wake.notify_one();
     }
@@ -318,12 +368,12 @@ impl Shared {
         let leaving = std::mem::take(&mut state.leaving);
         drop(state);
         drop(leaving);
-        for (sender, lease) in running.into_values() {
-            drop(lease);
+        for in_hand in running.into_values() {
+            drop(in_hand.lease);
             let outcome = Outcome::Lost {
                 reason: reason.to_owned(),
             };
-            let _ = sender.send(Exit::without_process(outcome));
+            let _ = in_hand.exit.send(Exit::without_process(outcome));
         }
     }
 }
@@ -379,6 +429,9 @@ async fn restart(
                 if state.paused {
                     _ = wire::encode(&Request::Pause(true), &mut state.outbox);
                 }
+                if let Some(every) = state.look_every {
+                    _ = wire::encode(&Request::LookEvery(every), &mut state.outbox);
+                }
                 return Some((stream, child));
             }
             Err(error) => tracing::warn!(%error, "cannot start the process that runs tasks"),
@@ -430,12 +483,12 @@ fn deliver(inbox: &mut Vec<u8>, shared: &Shared) -> Result<(), wire::BadFrame> {
         match reply {
             Reply::Exited { id, gone, exit } => {
                 let mut state = shared.lock();
-                if let Some((sender, lease)) = state.running.remove(&id) {
+                if let Some(in_hand) = state.running.remove(&id) {
                     if !gone {
-                        state.leaving.insert(id, lease);
+                        state.leaving.insert(id, in_hand.lease);
                     }
                     drop(state);
-                    let _ = sender.send(exit);
+                    let _ = in_hand.exit.send(exit);
                 }
             }
             Reply::Gone { id } => {
@@ -448,6 +501,13 @@ fn deliver(inbox: &mut Vec<u8>, shared: &Shared) -> Result<(), wire::BadFrame> {
                 drop(state);
                 for (_, done) in answered {
                     let _ = done.send(());
+                }
+            }
+            Reply::Advanced { id, to } => {
+                let state = shared.lock();
+                let in_hand = state.running.get(&id);
+                if let Some(observer) = in_hand.and_then(|in_hand| in_hand.observer.as_ref()) {
+                    observer(to);
                 }
             }
             Reply::Ready(_) | Reply::Refused { .. } => {

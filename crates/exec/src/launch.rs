@@ -163,6 +163,25 @@ pub struct Usage {
     pub memory_peak: u64,
 }
 
+/// How far an attempt is.
+///
+/// A program may say so itself, line by line, on the descriptor whose number is in `HEDGE_PROGRESS_FD`: a number
+/// from 0 to 1 is the share of its work that is done; a line that begins with the word `waiting` says that it waits
+/// for a good reason until its next line; any other line says that it gets on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Advanced {
+    /// User and system time of its processes, and of those of their children that have ended.
+    pub cpu: Duration,
+    /// Bytes that they have written to files, pipes and devices.
+    pub written: u64,
+    /// Thousandths of its work that are done, where it says so.
+    pub permille: Option<u16>,
+    /// Lines in which it said something.
+    pub notes: u32,
+    /// It waits: it says so, or it is paused.
+    pub waiting: bool,
+}
+
 /// The end of a captured stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tail {

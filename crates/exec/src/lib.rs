@@ -17,6 +17,8 @@
 //! - The sandbox is a view of the file system that holds nothing but system folders (read-only), a few
 //!   devices, `/proc` of its own and the scratch folders; Landlock then keeps each attempt in its own
 //!   scratch folder. See [`Sandbox`].
+//! - An attempt's progress is the CPU time and the bytes written of its processes, and what it says itself on
+//!   the descriptor that `HEDGE_PROGRESS_FD` names; see [`Advanced`].
 //! - An attempt's processes are found by their UTS namespace: each attempt has its own, what it starts
 //!   inherits it, and nobody without capabilities can leave it. So processes that made themselves
 //!   daemons are ended too.
@@ -40,7 +42,8 @@ mod wire;
 pub use client::{Running, Spawner, SpawnerConfig};
 pub use error::ExecError;
 pub use launch::{
-    Exit, Launch, Limits, Outcome, Priority, Report, Sandbox, Stdin, TAIL_BYTES, Tail, Usage,
+    Advanced, Exit, Launch, Limits, Outcome, Priority, Report, Sandbox, Stdin, TAIL_BYTES, Tail,
+    Usage,
 };
 pub use scratch::{OutputFile, Scratch, ScratchPool, Source};
 

@@ -81,9 +81,7 @@ pub(crate) async fn start(
             wait(child).await;
             return Err(ExecError::NoSandbox { why });
         }
-        Ok(Ok(Reply::Exited { .. } | Reply::Gone { .. } | Reply::Paused(_))) => {
-            "it spoke out of turn".to_owned()
-        }
+        Ok(Ok(_)) => "it spoke out of turn".to_owned(),
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("it was not ready after {START_MAX:?}"),
     };

@@ -3,10 +3,11 @@
 //! Both ends are the same program, so there is no version; the limit keeps a mistake from becoming an
 //! allocation.
 
-use crate::{Exit, Launch, Outcome, Priority, Report};
+use crate::{Advanced, Exit, Launch, Outcome, Priority, Report};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Largest frame, bytes: arguments and environment (the kernel's own limit is about 2 MiB), or the tails
 /// of both streams.
@@ -42,6 +43,8 @@ pub(crate) enum Request {
     Pause(bool),
     /// Gives all attempts idle priority, or, from the next on, that of the setup again.
     Lower(bool),
+    /// Looks at the progress of attempts this often, and tells of what changed.
+    LookEvery(Duration),
 }
 
 /// From the spawner.
@@ -63,6 +66,11 @@ pub(crate) enum Reply {
     },
     /// All attempts are stopped, or go on.
     Paused(bool),
+    /// How far an attempt is now.
+    Advanced {
+        id: u64,
+        to: Advanced,
+    },
 }
 
 /// A frame that cannot be right: the other end is not what it should be.

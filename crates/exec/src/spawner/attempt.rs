@@ -1,6 +1,7 @@
 //! One attempt in the spawner's hands: preparing its process, catching its output.
 
-use super::child::{Failure, Step};
+use super::advance::Advance;
+use super::child::{Failure, PROGRESS_FD, Step};
 use super::ground::Slot;
 use super::tree::{MARK_VARIABLE, Mark};
 use crate::{Launch, Limits, Outcome, Stdin, TAIL_BYTES, Tail};
@@ -33,6 +34,7 @@ pub(crate) struct Attempt {
     pub paused_before: Duration,
     pub stdout: Stream,
     pub stderr: Stream,
+    pub advance: Advance,
     /// Why it is being ended, if it is.
     pub verdict: Option<Outcome>,
     /// Its main process's end, once noticed.
@@ -179,10 +181,12 @@ pub(crate) fn prepare(
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
     let mark = super::tree::mark_value(id);
+    let progress = PROGRESS_FD.to_string();
     let own = [
         ("HOME", slot.work_path.as_str()),
         ("PWD", &slot.work_path),
         ("TMPDIR", &slot.tmp_path),
+        ("HEDGE_PROGRESS_FD", &progress),
     ];
     let given = launch
         .env

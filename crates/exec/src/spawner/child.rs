@@ -12,6 +12,8 @@ use std::os::fd::RawFd;
 /// Enough for the child's few frames; it lies in a mapping of its own with a guard page below.
 const STACK_BYTES: usize = 64 << 10;
 const PAGE: usize = 4096;
+/// Where a program may say how far it is.
+pub(crate) const PROGRESS_FD: RawFd = 3;
 
 /// All that a child needs, prepared by the parent.
 pub(crate) struct Command<'a> {
@@ -22,6 +24,8 @@ pub(crate) struct Command<'a> {
     pub stdin: RawFd,
     pub stdout: RawFd,
     pub stderr: RawFd,
+    /// Becomes descriptor [`PROGRESS_FD`].
+    pub progress: RawFd,
     pub ruleset: Option<RawFd>,
     pub file_bytes_max: Option<u64>,
     pub files_max: libc::rlimit,
@@ -181,6 +185,15 @@ unsafe fn child(shared: &Shared<'_>) -> Step {
             && libc::syscall(crate::landlock::RESTRICT_SELF, ruleset, 0) != 0
         {
             return Step::Sandbox;
+        }
+        // Last: it may take the place of a descriptor that was needed until here.
+        let passed = if c.progress == PROGRESS_FD {
+            libc::fcntl(c.progress, libc::F_SETFD, 0)
+        } else {
+            libc::dup2(c.progress, PROGRESS_FD)
+        };
+        if passed < 0 {
+            return Step::Streams;
         }
         libc::execve(
             c.program.as_ptr(),

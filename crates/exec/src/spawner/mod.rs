@@ -4,6 +4,7 @@
 //! spawner; for the spawner to die, then it ends itself, and with it what is left. The *spawner* proper is
 //! pid 1 of a pid namespace where that is allowed, so that the kernel ends every attempt with it.
 
+mod advance;
 mod attempt;
 mod child;
 mod engine;

@@ -119,6 +119,12 @@ pub(crate) fn memory_of(pids: &[i32]) -> u64 {
 
 /// CPU time of a process that has not ended, and of those of its children that were waited for.
 pub(crate) fn cpu_of(pid: i32) -> Duration {
+    ticks_of(pid, 0)
+}
+
+/// Own user and system time of a process, and those of its children that were waited for, less the first of these
+/// four.
+fn ticks_of(pid: i32, less: usize) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name, in brackets, may hold anything; these are the 12th to 15th fields behind it.
     let fields = stat
@@ -128,11 +134,49 @@ pub(crate) fn cpu_of(pid: i32) -> Duration {
         .skip(11);
     let ticks: u64 = fields
         .take(4)
+        .skip(less)
         .filter_map(|field| field.parse::<u64>().ok())
         .sum();
     // SAFETY: only returns a number.
     let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
     Duration::from_millis(ticks * 1000 / per_second)
+}
+
+/// CPU time of these processes and of those of their children that were waited for; of those that still run to the
+/// nanosecond, which the text of [`cpu_of`] has not.
+pub(crate) fn cpu_of_all(pids: &[i32]) -> Duration {
+    let one = |pid: &i32| {
+        let mut clock = 0;
+        let mut own = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: both structures are valid for the calls.
+        let read = unsafe {
+            libc::clock_getcpuclockid(*pid, &raw mut clock) == 0
+                && libc::clock_gettime(clock, &raw mut own) == 0
+        };
+        if !read {
+            return Duration::ZERO;
+        }
+        let own = Duration::new(
+            u64::try_from(own.tv_sec).unwrap_or(0),
+            u32::try_from(own.tv_nsec).unwrap_or(0),
+        );
+        own + ticks_of(*pid, 2)
+    };
+    pids.iter().map(one).sum()
+}
+
+/// Bytes that these processes, and those of their children that were waited for, have handed to the kernel.
+pub(crate) fn written_by(pids: &[i32]) -> u64 {
+    let one = |pid: &i32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("wchar:"));
+        line.and_then(|count| count.trim().parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    pids.iter().map(one).sum()
 }
 
 /// These processes and all below them. One that loses its parent meanwhile can be missed.

@@ -1,9 +1,11 @@
 //! The spawner's loop: requests, ends of processes, output, deadlines.
 
 mod ending;
+mod look;
 mod os;
 mod pause;
 
+use super::advance::Advance;
 use super::attempt::{self, Attempt, Programs, Stream};
 use super::child::{Cloner, Command};
 use super::ground::{Ground, Slot};
@@ -26,8 +28,10 @@ const OUT_BYTES_MAX: usize = 8 << 20;
 
 const SOCKET: u64 = 0;
 const SIGNALS: u64 = 1;
-/// Tokens of streams: the attempt's id, shifted, and which of the two.
-const FIRST_ID: u64 = 2;
+const LOOK: u64 = 2;
+/// Tokens of streams: the attempt's id, shifted, and which of its streams.
+const FIRST_ID: u64 = 1;
+const STREAMS_SHIFT: u32 = 2;
 
 /// Serves the worker until it closes the socket; returns the exit code.
 pub(crate) fn serve(ground: Ground, socket: UnixStream) -> i32 {
@@ -61,6 +65,7 @@ struct Engine {
     lowered: bool,
     /// Earliest first.
     deadlines: BinaryHeap<std::cmp::Reverse<(Instant, u64)>>,
+    look: look::Look,
     limited_memory: usize,
     next_sample: Instant,
     strays_at: Option<Instant>,
@@ -97,6 +102,7 @@ impl Engine {
             pause: pause::Pause::default(),
             lowered: false,
             deadlines: BinaryHeap::new(),
+            look: look::Look::new()?,
             limited_memory: 0,
             next_sample: Instant::now(),
             strays_at: None,
@@ -111,6 +117,7 @@ impl Engine {
         };
         engine.listen(engine.socket.as_raw_fd(), SOCKET)?;
         engine.listen(engine.signals.as_raw_fd(), SIGNALS)?;
+        engine.listen(engine.look.fd(), LOOK)?;
         let report = engine.ground.report.clone();
         engine.reply(&Reply::Ready(report));
         Ok(engine)
@@ -133,7 +140,7 @@ impl Engine {
                     timeout,
                 )
             };
-            let mut reap = false;
+            let (mut reap, mut looks) = (false, false);
             for event in &events[..count.max(0) as usize] {
                 match event.u64 {
                     SOCKET => {
@@ -142,11 +149,15 @@ impl Engine {
                         }
                     }
                     SIGNALS => reap = true,
+                    LOOK => looks = true,
                     token => self.read_stream(token),
                 }
             }
             if reap {
                 self.reap();
+            }
+            if looks {
+                self.look();
             }
             self.watch_time();
             for _ in 0..STARTS_PER_ROUND {
@@ -172,6 +183,7 @@ impl Engine {
                 Ok(Some(Request::End { id, outcome })) => self.order_end(id, outcome),
                 Ok(Some(Request::Pause(on))) => self.pause(on),
                 Ok(Some(Request::Lower(on))) => self.lower(on),
+                Ok(Some(Request::LookEvery(every))) => self.look_every(every),
                 Ok(None) => break,
                 Err(_) => return None,
             }
@@ -209,6 +221,7 @@ impl Engine {
                     self.limited_memory += 1;
                 }
                 self.attempts.insert(id, attempt);
+                self.look.start();
             }
             Err(reason) => {
                 let exit = Exit::without_process(Outcome::NotStarted { reason });
@@ -229,12 +242,16 @@ impl Engine {
         let pipes = |error: io::Error| format!("cannot make a pipe for its output: {error}");
         let stdout = Stream::new(launch.tail_bytes).map_err(pipes)?;
         let stderr = Stream::new(launch.tail_bytes).map_err(pipes)?;
-        let token = (id + FIRST_ID) << 1;
+        let advance = Advance::new().map_err(pipes)?;
+        let token = (id + FIRST_ID) << STREAMS_SHIFT;
         self.listen(stdout.read.as_raw_fd(), token).map_err(pipes)?;
         self.listen(stderr.read.as_raw_fd(), token | 1)
             .map_err(pipes)?;
+        self.listen(advance.read.as_raw_fd(), token | 2)
+            .map_err(pipes)?;
         let started = Instant::now();
-        let pid = self.execute(id, slot, launch, [&stdout, &stderr])?;
+        let outputs = [&stdout.write, &stderr.write, &advance.write];
+        let pid = self.execute(id, slot, launch, outputs)?;
         let marked = self.ground.report.marked;
         let (mark, held) = if marked {
             tree::hold_mark(pid).map_or((None, None), |(mark, held)| (Some(mark), Some(held)))
@@ -254,6 +271,7 @@ impl Engine {
             paused_before: self.pause.total(),
             stdout,
             stderr,
+            advance,
             verdict: None,
             ended: None,
             dying_since: None,
@@ -264,13 +282,13 @@ impl Engine {
         })
     }
 
-    /// Starts the process; its output goes to `streams`.
+    /// Starts the process; its outputs and what it says of its progress go to `streams`.
     fn execute(
         &mut self,
         id: u64,
         slot: u32,
         launch: &Launch,
-        streams: [&Stream; 2],
+        streams: [&OwnedFd; 3],
     ) -> Result<i32, String> {
         let folder = self.slots.get(&slot).ok_or("the task's folder is gone")?;
         let setup = &self.ground.setup;
@@ -287,8 +305,9 @@ impl Engine {
                 env: &prepared.env,
                 folder: folder.work.as_raw_fd(),
                 stdin: prepared.stdin.as_ref().unwrap_or(&self.null).as_raw_fd(),
-                stdout: streams[0].write.as_raw_fd(),
-                stderr: streams[1].write.as_raw_fd(),
+                stdout: streams[0].as_raw_fd(),
+                stderr: streams[1].as_raw_fd(),
+                progress: streams[2].as_raw_fd(),
                 ruleset: folder.ruleset.as_ref().map(AsRawFd::as_raw_fd),
                 file_bytes_max: launch.limits.disk,
                 files_max: self.files_max,
@@ -307,14 +326,13 @@ impl Engine {
     }
 
     fn read_stream(&mut self, token: u64) {
-        let id = (token >> 1).wrapping_sub(FIRST_ID);
+        let id = (token >> STREAMS_SHIFT).wrapping_sub(FIRST_ID);
         if let Some(attempt) = self.attempts.get_mut(&id) {
-            let stream = if token & 1 == 0 {
-                &mut attempt.stdout
-            } else {
-                &mut attempt.stderr
-            };
-            stream.read_some(&mut self.buffer);
+            match token & 3 {
+                0 => drop(attempt.stdout.read_some(&mut self.buffer)),
+                1 => drop(attempt.stderr.read_some(&mut self.buffer)),
+                _ => attempt.advance.read_some(&mut self.buffer),
+            }
         }
     }
 

@@ -1,0 +1,124 @@
+//! How far an attempt is: what its processes have used and written, and what it says itself.
+
+use super::tree;
+use crate::Advanced;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// Longest line that is understood, bytes; of longer ones the beginning counts.
+const LINE_BYTES_MAX: usize = 256;
+/// The word that says that the next line may take long.
+const WAITING: &str = "waiting";
+
+/// What is known of an attempt's progress, and the pipe on which it may say more. As with its output, the writing
+/// end stays open here: the pipe never reports an end.
+pub(crate) struct Advance {
+    pub read: OwnedFd,
+    pub write: OwnedFd,
+    said: Said,
+    told: Advanced,
+}
+
+/// What an attempt has said, line by line.
+#[derive(Default)]
+struct Said {
+    line: Vec<u8>,
+    permille: Option<u16>,
+    waiting: bool,
+    notes: u32,
+}
+
+impl Advance {
+    pub(crate) fn new() -> io::Result<Advance> {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&read, true)?;
+        Ok(Advance {
+            read,
+            write,
+            said: Said::default(),
+            told: Advanced::default(),
+        })
+    }
+
+    /// Takes what is there, a bounded amount.
+    pub(crate) fn read_some(&mut self, buffer: &mut [u8]) {
+        let read = rustix::io::read(&self.read, &mut *buffer).unwrap_or(0);
+        self.said.take(&buffer[..read]);
+    }
+
+    /// Looks at the processes; what there is to tell, if that is news. Figures never shrink: what an orphan had
+    /// used is not seen any more once it has ended.
+    pub(crate) fn look(&mut self, pids: &[i32], paused: bool) -> Option<Advanced> {
+        let now = Advanced {
+            cpu: tree::cpu_of_all(pids).max(self.told.cpu),
+            written: tree::written_by(pids).max(self.told.written),
+            permille: self.said.permille,
+            notes: self.said.notes,
+            waiting: self.said.waiting || paused,
+        };
+        (now != self.told).then(|| {
+            self.told = now;
+            now
+        })
+    }
+}
+
+impl Said {
+    fn take(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let text = piece.strip_suffix(b"\n");
+            let room = LINE_BYTES_MAX - self.line.len();
+            let part = text.unwrap_or(piece);
+            self.line.extend_from_slice(&part[..part.len().min(room)]);
+            if text.is_some() {
+                let line = std::mem::take(&mut self.line);
+                self.understand(String::from_utf8_lossy(&line).trim());
+            }
+        }
+    }
+
+    fn understand(&mut self, line: &str) {
+        self.notes = self.notes.wrapping_add(1);
+        self.waiting = line.split_whitespace().next() == Some(WAITING);
+        if let Ok(share) = line.parse::<f64>()
+            && (0.0..=1.0).contains(&share)
+        {
+            self.permille = Some((share * 1000.0).round() as u16);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(pieces: &[&str]) -> Said {
+        let mut said = Said::default();
+        pieces.iter().for_each(|piece| said.take(piece.as_bytes()));
+        said
+    }
+
+    #[test]
+    fn lines_are_understood_however_they_are_cut() {
+        let all = said(&["0.", "25\n", "wait", "ing for a licence\nnext\n0.5"]);
+        assert_eq!(
+            (all.permille, all.waiting, all.notes),
+            (Some(250), false, 3)
+        );
+        let all = said(&["1\nwaiting\n"]);
+        assert_eq!(
+            (all.permille, all.waiting, all.notes),
+            (Some(1000), true, 2)
+        );
+    }
+
+    #[test]
+    fn nonsense_is_a_sign_of_life_and_no_more() {
+        let all = said(&["2\n-1\nNaN\ninf\nwaitings\n\n", "\u{0}\u{fffd}\n"]);
+        assert_eq!((all.permille, all.waiting, all.notes), (None, false, 7));
+        let long = "0".repeat(100_000);
+        let all = said(&[&long, "\n0.75\n"]);
+        assert_eq!(all.permille, Some(750));
+        assert!(all.line.capacity() <= LINE_BYTES_MAX * 2);
+    }
+}

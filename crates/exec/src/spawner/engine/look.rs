@@ -1,0 +1,102 @@
+//! Looking at the progress of attempts, as often as the worker wants it.
+
+use super::Engine;
+use crate::spawner::tree;
+use crate::wire::Reply;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+/// Shortest time between two looks.
+const EVERY_MIN: Duration = Duration::from_micros(500);
+/// How many times longer than a look itself the time until the next is, so that looking takes at most a tenth of
+/// a processor.
+const LOOK_FACTOR: u32 = 10;
+
+/// When to look. A timer of the kernel, because the loop's own waits are in whole milliseconds.
+pub(super) struct Look {
+    timer: OwnedFd,
+    every: Option<Duration>,
+    set: bool,
+}
+
+impl Look {
+    pub(super) fn new() -> io::Result<Look> {
+        let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+        // SAFETY: only returns a new descriptor.
+        let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Look {
+            // SAFETY: the kernel has just given us this descriptor.
+            timer: unsafe { OwnedFd::from_raw_fd(fd) },
+            every: None,
+            set: false,
+        })
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.timer.as_raw_fd()
+    }
+
+    /// There is something to look at.
+    pub(super) fn start(&mut self) {
+        if let Some(every) = self.every.filter(|_| !self.set) {
+            self.set(every);
+        }
+    }
+
+    fn set(&mut self, after: Duration) {
+        // SAFETY: all zeroes is a valid value.
+        let mut once: libc::itimerspec = unsafe { std::mem::zeroed() };
+        once.it_value.tv_sec = libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX);
+        once.it_value.tv_nsec = after.subsec_nanos().into();
+        let timer = self.timer.as_raw_fd();
+        // SAFETY: the structure is valid for the call.
+        let set = unsafe { libc::timerfd_settime(timer, 0, &raw const once, std::ptr::null_mut()) };
+        self.set = set == 0;
+    }
+
+    fn took(&mut self) {
+        let mut count = [0; 8];
+        _ = rustix::io::read(&self.timer, &mut count);
+        self.set = false;
+    }
+}
+
+impl Engine {
+    pub(super) fn look_every(&mut self, every: Duration) {
+        self.look.every = Some(every.max(EVERY_MIN));
+        if !self.attempts.is_empty() {
+            self.look.set(every.max(EVERY_MIN));
+        }
+    }
+
+    /// Looks at all attempts and tells of those that got on. Nobody looks while there are none.
+    pub(super) fn look(&mut self) {
+        self.look.took();
+        let Some(every) = self.look.every.filter(|_| !self.attempts.is_empty()) else {
+            return;
+        };
+        let since = Instant::now();
+        let paused = self.pause.on();
+        let mut news = Vec::new();
+        for (id, attempt) in &mut self.attempts {
+            if attempt.ended.is_some() || attempt.reported {
+                continue;
+            }
+            let mark = attempt.mark;
+            let orphans = self.orphans.iter().filter(|(_, of)| **of == mark);
+            let orphans = orphans.map(|(pid, _)| *pid).filter(|_| mark.is_some());
+            let pids = tree::below(std::iter::once(attempt.pid).chain(orphans).collect());
+            if let Some(to) = attempt.advance.look(&pids, paused) {
+                news.push(Reply::Advanced { id: *id, to });
+            }
+        }
+        news.iter().for_each(|news| self.reply(news));
+        let took = since.elapsed();
+        self.look
+            .set(every.saturating_sub(took).max(took * LOOK_FACTOR));
+    }
+}

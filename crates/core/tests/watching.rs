@@ -3,9 +3,11 @@
 mod support;
 
 use hedge_core::monitor::{Finding, Found, Liveness};
-use hedge_core::supervisor::Event;
+use hedge_core::supervisor::{Action, Event};
+use hedge_model::msg::{Reply, Request};
 use hedge_model::spec::{CriticalRule, Draft, Qos, Redundancy};
-use hedge_model::{JobSpec, PeerId};
+use hedge_model::view::TaskView;
+use hedge_model::{JobId, JobSpec, PeerId};
 use std::time::Duration;
 use support::*;
 
@@ -43,6 +45,19 @@ fn silent(liveness: Liveness) -> Found {
         liveness,
         silent: Duration::from_millis(300),
     }
+}
+
+/// What `explain` says of the one task.
+fn explained(rig: &mut Rig) -> TaskView {
+    rig.ask(1, Request::Explain(JobId(1), None));
+    let explained = rig.actions().into_iter().find_map(|action| match action {
+        Action::Answer { answer, .. } => match answer.reply {
+            Reply::Explain(view) => Some(view),
+            _ => None,
+        },
+        _ => None,
+    });
+    explained.unwrap().tasks.remove(0)
 }
 
 #[test]
@@ -89,4 +104,9 @@ fn a_stalled_attempt_gets_a_copy_elsewhere() {
     };
     found(&mut rig, worker(1), stalled);
     rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+    let told = explained(&mut rig);
+    assert!(told.why.contains("no progress for 1.0 s"), "{}", told.why);
+    assert_eq!(told.attempts[0].state, "stalled");
+    found(&mut rig, worker(1), Found::Moving(attempt(0, 1)));
+    assert_eq!(explained(&mut rig).attempts[0].state, "assigned");
 }

@@ -56,6 +56,10 @@ pub struct JobView {
     pub cost: CostView,
     /// How its deadline stands, where it has one.
     pub deadline: Option<DeadlineView>,
+    /// The share of its tasks that is done, those that run counted by what they say of themselves.
+    pub progress: f64,
+    /// The time that is expected to be left, while it runs.
+    pub left_ms: Option<f64>,
 }
 
 /// How a job's deadline stands.
@@ -217,12 +221,27 @@ pub struct AttemptView {
     pub worker: String,
     /// `primary` or `redundant`.
     pub kind: String,
-    /// `queued`, `assigned`, `running`, `won`, `failed`, `lost`, `cancelled`.
+    /// `queued`, `assigned`, `running`, `stalled`, `won`, `failed`, `lost`, `cancelled`.
     pub state: String,
     /// Why it ran there, or how it ended.
     pub why: String,
     /// Running time, once known.
     pub running_ms: Option<f64>,
+    /// How far it is, while it runs and anything was heard of it.
+    pub progress: Option<ProgressView>,
+}
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProgressView {
+    /// The share of its work that is done, where it says so.
+    pub share: Option<f64>,
+    /// CPU time used so far.
+    pub cpu_ms: f64,
+    /// Bytes written so far.
+    pub written_bytes: u64,
+    /// It waits for something and says so, or is paused.
+    pub waits: bool,
 }
 
 /// Where a job's results are.

@@ -38,6 +38,12 @@ pub enum Bench {
         /// Workers are asked for signs of life instead of sending them by themselves
         #[arg(long, requires = "interval")]
         asks: bool,
+        /// How often a task's progress is looked at; for a stall
+        #[arg(long, default_value = "1ms", value_parser = super::duration)]
+        progress_interval: Duration,
+        /// How long a task may make no progress; for a stall
+        #[arg(long, default_value = "100ms", value_parser = super::duration)]
+        stall_after: Duration,
         /// With the supervisors' fast timeouts; for a leader
         #[arg(long)]
         fast: bool,
@@ -74,6 +80,8 @@ pub enum BenchKind {
     Stop,
     /// A worker's process is killed
     Kill,
+    /// A task gets nowhere any more while its worker is well
+    Stall,
 }
 
 /// What a measured task is.

@@ -1,7 +1,8 @@
 //! Explanations as text.
 
 use super::{job, table::table, time};
-use hedge_model::view::{ExplainView, TaskView};
+use hedge_model::units::show_bytes;
+use hedge_model::view::{ExplainView, ProgressView, TaskView};
 
 /// Most critical tasks shown to people; JSON has more.
 const CRITICAL_SHOWN_MAX: usize = 20;
@@ -70,12 +71,29 @@ fn task(task: &TaskView, text: &mut String) {
                 attempt.kind.clone(),
                 attempt.state.clone(),
                 attempt.running_ms.map_or_else(String::new, time),
+                attempt.progress.as_ref().map_or_else(String::new, progress),
                 attempt.why.clone(),
             ]
         })
         .collect();
-    let headers = ["ATTEMPT", "WORKER", "KIND", "STATE", "RUNNING#", "WHY"];
+    let headers = [
+        "ATTEMPT", "WORKER", "KIND", "STATE", "RUNNING#", "PROGRESS", "WHY",
+    ];
     for line in table(&headers, rows).lines() {
         text.push_str(&format!("  {line}\n"));
     }
+}
+
+/// How far an attempt is, in a few words.
+fn progress(progress: &ProgressView) -> String {
+    let mut parts = Vec::new();
+    parts.extend(progress.waits.then(|| "waits".to_owned()));
+    parts.extend(
+        progress
+            .share
+            .map(|share| format!("{:.1} %", share * 100.0)),
+    );
+    parts.push(format!("CPU {}", time(progress.cpu_ms)));
+    parts.push(format!("{} written", show_bytes(progress.written_bytes)));
+    parts.join(", ")
 }

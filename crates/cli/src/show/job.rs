@@ -65,6 +65,9 @@ pub fn detail(job: &JobView) -> String {
         "  tasks      {}: {} done, {} running, {} ready, {} waiting\n",
         job.tasks, job.done, job.running, job.ready, job.waiting
     ));
+    if job.state == JobState::Running {
+        text.push_str(&format!("  progress   {}\n", progress(job)));
+    }
     text.push_str(&figures(job));
     if let Some(deadline) = &job.deadline {
         text.push_str(&deadline_line(job, deadline));
@@ -80,6 +83,14 @@ pub fn detail(job: &JobView) -> String {
         ));
     }
     text
+}
+
+/// How far a running job is, and what is left of it.
+fn progress(job: &JobView) -> String {
+    let left = job
+        .left_ms
+        .map(|left| format!(", about {} left", time(left)));
+    format!("{:.1} %{}", job.progress * 100.0, left.unwrap_or_default())
 }
 
 fn deadline_line(job: &JobView, deadline: &DeadlineView) -> String {
@@ -156,5 +167,8 @@ pub fn line(job: &JobView) -> String {
         }
     }
     text.push_str(&format!(", {}", time(job.elapsed_ms)));
+    if job.state == JobState::Running {
+        text.push_str(&format!(", {}", progress(job)));
+    }
     text
 }

@@ -91,6 +91,8 @@ pub struct Progress {
     pub written: u64,
     /// Thousandths of its work that are done, where the task says so.
     pub permille: Option<u16>,
+    /// It waits for something and says so, or is paused.
+    pub waits: bool,
 }
 
 /// What a monitor wants done.

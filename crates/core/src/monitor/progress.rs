@@ -72,6 +72,7 @@ impl Tracks {
             cpu: Duration::from_micros(said.cpu_us),
             written: said.written,
             permille: said.permille,
+            waits: said.phase == Phase::Waiting,
         };
         let track = self.0.entry(id).or_insert(Track {
             progress,
@@ -92,7 +93,7 @@ impl Tracks {
             }
         }
         let idle = now.since(track.moved_at);
-        if settings.stall_after.is_some_and(|limit| idle >= limit) && !track.stalled {
+        if settings.stalled_after().is_some_and(|limit| idle >= limit) && !track.stalled {
             track.stalled = true;
             found(Found::Stalled { attempt: id, idle });
         }

@@ -103,15 +103,27 @@ impl Settings {
         }
     }
 
-    /// How to watch at this level.
+    /// The time without progress from which on an attempt is stalled: what was set, but not before it was looked at
+    /// twice and two signs of life said so.
+    pub(super) fn stalled_after(&self) -> Option<Duration> {
+        let heard = self.way(Attention::Assigned).interval;
+        let least = (self.progress_every + heard).saturating_mul(2);
+        self.stall_after.map(|limit| limit.max(least))
+    }
+
+    /// How to watch at this level. Where attempts are to make progress, what is looked at is heard of as often.
     pub fn way(&self, attention: Attention) -> Way {
         let way = match attention {
             Attention::Idle => self.idle,
             Attention::Assigned => self.assigned,
             Attention::Critical => self.critical,
         };
+        let interval = match self.stall_after {
+            Some(_) if attention > Attention::Idle => way.interval.min(self.progress_every),
+            _ => way.interval,
+        };
         Way {
-            interval: way.interval.clamp(Way::INTERVAL_MIN, Way::INTERVAL_MAX),
+            interval: interval.clamp(Way::INTERVAL_MIN, Way::INTERVAL_MAX),
             ..way
         }
     }

@@ -378,7 +378,7 @@ fn beats_keep_to_the_share_of_a_slow_link() {
 #[test]
 fn an_attempt_without_progress_is_stalled_unless_it_says_that_it_waits() {
     let mut settings = Settings::uniform(Way::beats(ms(1)));
-    settings.stall_after = Some(ms(50));
+    (settings.progress_every, settings.stall_after) = (ms(1), Some(ms(50)));
     let mut rig = Rig::new(settings, 1);
     let said = |number, phase| AttemptBeat {
         attempt: attempt(number),
@@ -405,6 +405,59 @@ fn an_attempt_without_progress_is_stalled_unless_it_says_that_it_waits() {
     rig.workers[0].attempts[0].notes += 1;
     rig.pass(ms(2));
     assert_eq!(rig.found[1].1.what, Found::Moving(attempt(0)));
+}
+
+#[test]
+fn progress_is_checked_at_each_interval_from_a_millisecond_to_ten_minutes() {
+    for every in [ms(1), ms(10), ms(100), ms(1_000), ms(10_000), ms(600_000)] {
+        for way in [Way::beats(every * 10), Way::asks(every * 10)] {
+            let settings = Settings {
+                progress_every: every,
+                stall_after: Some(every * 10),
+                ..Settings::uniform(way)
+            };
+            let mut rig = Rig::new(settings, 1);
+            rig.attend(0, Attention::Assigned);
+            let plan = rig.workers[0].plan;
+            assert_eq!(plan.progress_every, every, "the worker looks as often");
+            rig.workers[0].attempts = vec![AttemptBeat {
+                attempt: attempt(0),
+                phase: Phase::Running,
+                cpu_us: 0,
+                written: 0,
+                permille: None,
+                notes: 0,
+            }];
+            let arrived = rig.arrived;
+            for _ in 0..50 {
+                rig.pass(every);
+                rig.workers[0].attempts[0].cpu_us += 1;
+            }
+            let heard = rig.arrived - arrived;
+            assert!((49..=52).contains(&heard), "{way:?}: heard {heard} times");
+            let stalled = |rig: &Rig| {
+                let mut found = rig.found.iter();
+                found.any(|(_, found)| matches!(found.what, Found::Stalled { .. }))
+            };
+            rig.pass(every * 9);
+            assert!(!stalled(&rig), "{way:?}: {:?}", rig.found);
+            rig.pass(every * 3);
+            assert!(stalled(&rig), "{way:?}");
+        }
+    }
+}
+
+#[test]
+fn a_worker_hears_of_another_interval_of_progress_alone() {
+    let mut rig = Rig::new(Settings::default(), 1);
+    let mut out = Vec::new();
+    let settings = Settings {
+        progress_every: ms(3),
+        ..Settings::default()
+    };
+    rig.monitor.set(rig.now, settings, &mut out);
+    rig.carry_out(out);
+    assert_eq!(rig.workers[0].plan.progress_every, ms(3));
 }
 
 #[test]

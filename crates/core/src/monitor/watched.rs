@@ -49,6 +49,8 @@ pub(super) struct Watched {
     pub relax_at: Option<Time>,
     pub mode: Mode,
     pub interval: Duration,
+    /// How often it is to look at its attempts, as it was told last.
+    progress_every: Duration,
     pub link_rate: Option<u64>,
     pub suspicions: u64,
     /// How long the silence was that the last beat ended.
@@ -86,6 +88,7 @@ impl Watched {
             relax_at: None,
             mode: way.mode,
             interval: way.interval,
+            progress_every: Duration::ZERO,
             link_rate: None,
             suspicions: 0,
             last_silence: Duration::ZERO,
@@ -225,9 +228,11 @@ impl Watched {
         interval: Duration,
         progress: Duration,
     ) -> Option<BeatPlan> {
-        if self.plan != 0 && (self.mode, self.interval) == (mode, interval) {
+        let told = (self.mode, self.interval, self.progress_every);
+        if self.plan != 0 && told == (mode, interval, progress) {
             return None;
         }
+        self.progress_every = progress;
         let longer = self.until_heard.unwrap_or(self.interval).max(interval);
         self.until_heard = Some(longer);
         (self.mode, self.interval) = (mode, interval);

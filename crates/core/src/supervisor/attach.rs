@@ -136,7 +136,7 @@ impl Supervisor {
                 class,
                 stopped: None,
                 progress: Progress::default(),
-                stalled: false,
+                stalled: None,
             });
         }
         self.revive(ix, id);

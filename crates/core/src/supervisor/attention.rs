@@ -3,7 +3,7 @@
 use super::live::{WorkerIx, find_attempt};
 use super::{Action, Supervisor};
 use crate::monitor::{Attention, Finding, Found, Liveness, Progress};
-use hedge_model::AttemptId;
+use hedge_model::{AttemptId, Time};
 
 impl Supervisor {
     /// Tells the monitor of workers that have more or less in hand than before.
@@ -68,8 +68,11 @@ impl Supervisor {
             }
             Found::Back { .. } => self.is_back(ix, out),
             Found::Progress(id, progress) => self.note_progress(ix, id, progress),
-            Found::Stalled { attempt, .. } => self.stalled(ix, attempt, true),
-            Found::Moving(attempt) => self.stalled(ix, attempt, false),
+            Found::Stalled { attempt, idle } => {
+                let since = self.now - idle;
+                self.stalled(ix, attempt, Some(since));
+            }
+            Found::Moving(attempt) => self.stalled(ix, attempt, None),
         }
     }
 
@@ -131,11 +134,12 @@ impl Supervisor {
     }
 
     /// An attempt gets nowhere, or gets on again.
-    fn stalled(&mut self, ix: WorkerIx, id: AttemptId, stalled: bool) {
+    fn stalled(&mut self, ix: WorkerIx, id: AttemptId, stalled: Option<Time>) {
         let attempt = find_attempt(&mut self.live().tasks, id);
         if let Some(attempt) = attempt.filter(|attempt| attempt.worker == ix) {
             attempt.stalled = stalled;
             self.settle_wants(id.task);
+            self.tell_soon(id.task.job);
         }
     }
 }

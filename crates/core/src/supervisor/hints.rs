@@ -199,7 +199,7 @@ impl Supervisor {
             class: hint.class,
             stopped: None,
             progress: Progress::default(),
-            stalled: false,
+            stalled: None,
         });
         self.pass_fresh(hint.attempt.task);
     }

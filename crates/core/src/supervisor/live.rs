@@ -163,8 +163,8 @@ pub(crate) struct Attempt {
     pub stopped: Option<Charge>,
     /// As far as it was told of.
     pub progress: Progress,
-    /// It runs and gets nowhere.
-    pub stalled: bool,
+    /// Since when it has run and got nowhere, where that is too long.
+    pub stalled: Option<Time>,
 }
 
 impl Attempt {

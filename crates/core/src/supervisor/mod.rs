@@ -24,6 +24,7 @@ mod jobs;
 mod keep;
 mod learned;
 mod ledger;
+mod left;
 mod live;
 mod members;
 mod need;

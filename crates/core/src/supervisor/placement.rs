@@ -184,7 +184,7 @@ impl Supervisor {
             class: live.workers[worker as usize].class,
             stopped: None,
             progress: Progress::default(),
-            stalled: false,
+            stalled: None,
         });
         let place = &mut live.workers[worker as usize];
         place.in_hand.insert(id);

@@ -73,6 +73,8 @@ impl Supervisor {
             result_bytes: job.result_bytes,
             cost: super::ledger::cost_view(job),
             deadline: self.deadline_view(id, job),
+            progress: self.progress(id, job),
+            left_ms: self.left_s(id, job).map(|left| (left * 1e3).round()),
         })
     }
 
@@ -86,7 +88,7 @@ impl Supervisor {
             .flatten()
     }
 
-    fn live_tasks(&self, job: JobId) -> impl Iterator<Item = (&TaskId, &LiveTask)> {
+    pub(super) fn live_tasks(&self, job: JobId) -> impl Iterator<Item = (&TaskId, &LiveTask)> {
         let range = TaskId { job, number: 0 }..=TaskId {
             job,
             number: u32::MAX,
@@ -226,7 +228,7 @@ impl Supervisor {
         };
         let group = job.spec.group_of(number);
         if known.is_some_and(|known| known.active() > 0) {
-            return ("running", "an attempt is assigned".into());
+            return ("running", self.running_text(known));
         }
         let unfinished = unfinished(job, group);
         if !unfinished.is_empty() {
@@ -276,6 +278,7 @@ impl Supervisor {
                 .to_owned(),
                 why: end_text(&ended.end),
                 running_ms: Some(ms(ended.usage.running)).filter(|_| ended.end != End::Lost),
+                progress: None,
             })
             .collect();
         if let Some(done) = &job.tasks[id.number as usize].done {
@@ -286,6 +289,7 @@ impl Supervisor {
                 state: "won".to_owned(),
                 why: "first to succeed".to_owned(),
                 running_ms: Some(ms(done.usage.running)),
+                progress: None,
             });
         }
         let attempts = known.into_iter().flat_map(|known| &known.attempts);
@@ -301,9 +305,13 @@ impl Supervisor {
                         attempt: attempt.id.to_string(),
                         worker: worker.map_or_else(String::new, |peer| self.name(peer)),
                         kind: kind(attempt.redundant),
-                        state: format!("{:?}", attempt.state).to_lowercase(),
+                        state: match attempt.stalled {
+                            Some(_) => "stalled".to_owned(),
+                            None => format!("{:?}", attempt.state).to_lowercase(),
+                        },
                         why: why_text(attempt.why).to_owned(),
                         running_ms: None,
+                        progress: super::left::progress_view(attempt),
                     }
                 }),
         );

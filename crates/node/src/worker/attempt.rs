@@ -1,6 +1,7 @@
 //! One attempt at a worker: inputs fetched and placed, process run, outputs collected and stored.
 
 use super::Input;
+use super::beats::Beats;
 use crate::grants::{covering, open};
 use hedge_core::worker::{Event, Unstaged};
 use hedge_exec::{
@@ -24,6 +25,7 @@ pub(super) struct Tools {
     pub store: DataStore,
     pub fetcher: Fetcher,
     pub inputs: mpsc::Sender<Input>,
+    pub beats: Beats,
     /// Outputs of attempts whose reports are not made yet.
     pub stored: Mutex<Vec<(AttemptId, Hash)>>,
 }
@@ -295,7 +297,13 @@ async fn run(
 ) -> Report {
     let id = order.attempt;
     let scratch = Arc::new(scratch);
-    let running = tools.spawner.launch(&scratch, launch(body, order)).await;
+    let beats = tools.beats.clone();
+    let observer = move |to| beats.advanced(id, to);
+    let launch = launch(body, order);
+    let running = tools
+        .spawner
+        .launch_observed(&scratch, launch, observer)
+        .await;
     let number = running.id();
     let wait = running.wait();
     tokio::pin!(wait);

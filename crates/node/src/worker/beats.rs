@@ -3,6 +3,7 @@
 
 use crate::NodeError;
 use crate::transport::raise_priority;
+use hedge_exec::Advanced;
 use hedge_model::AttemptId;
 use hedge_model::msg::{AttemptBeat, Beat, BeatPlan, Phase};
 use hedge_model::settings::Way;
@@ -134,6 +135,23 @@ impl Beats {
     /// An attempt is in this phase from now on.
     pub fn phase(&self, attempt: AttemptId, phase: Phase) {
         self.lock().change(attempt, |said| said.phase = phase);
+    }
+
+    /// An attempt's process is so far; of one that is not in hand any more nobody wants to know.
+    pub fn advanced(&self, attempt: AttemptId, to: Advanced) {
+        let mut state = self.lock();
+        if !state.attempts.contains_key(&attempt) {
+            return;
+        }
+        state.change(attempt, |said| {
+            said.phase = if to.waiting {
+                Phase::Waiting
+            } else {
+                Phase::Running
+            };
+            said.cpu_us = u64::try_from(to.cpu.as_micros()).unwrap_or(u64::MAX);
+            (said.written, said.permille, said.notes) = (to.written, to.permille, to.notes);
+        });
     }
 
     /// An attempt is not in hand any more.

@@ -169,6 +169,7 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
         store: store.clone(),
         fetcher,
         inputs,
+        beats: beats.clone(),
         stored: std::sync::Mutex::default(),
     });
     let result = Loop {
@@ -368,7 +369,8 @@ impl Loop {
             ToWorker::Revoked(peers) if led_here => {
                 peers.into_iter().for_each(|peer| self.trust.revoke(peer));
             }
-            ToWorker::Supervisors(_) | ToWorker::Revoked(_) => {}
+            ToWorker::Beat(plan) if led_here => self.tools.spawner.look_every(plan.progress_every),
+            ToWorker::Supervisors(_) | ToWorker::Revoked(_) | ToWorker::Beat(_) => {}
             order => {
                 let link = self.link.as_ref().filter(|link| link.conn == conn);
                 if let Some(epoch) = link.map(|link| link.epoch) {

@@ -192,14 +192,22 @@ impl Grid {
             ("watch_critical", &text),
         ];
         for (name, value) in all {
-            let (name, value) = (name.to_owned(), value.to_owned());
-            match self.client.ask(Request::Set { name, value }).await? {
-                Reply::Ok => {}
-                Reply::No(refusal) => return Err(Failure::Local(refusal.why)),
-                _ => return Err(super::super::unexpected()),
-            }
+            self.set(name, value).await?;
         }
         Ok(())
+    }
+
+    /// Changes a setting.
+    ///
+    /// # Errors
+    /// The supervisor refuses.
+    pub async fn set(&self, name: &str, value: &str) -> Result<(), Failure> {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        match self.client.ask(Request::Set { name, value }).await? {
+            Reply::Ok => Ok(()),
+            Reply::No(refusal) => Err(Failure::Local(refusal.why)),
+            _ => Err(super::super::unexpected()),
+        }
     }
 
     /// Starts a worker again in the folder of one that was killed.

@@ -38,6 +38,13 @@ pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
             ..
         } => recovery::leader::run(context, *runs, *fast),
         Bench::Recovery {
+            kind: BenchKind::Stall,
+            runs,
+            progress_interval,
+            stall_after,
+            ..
+        } => recovery::stall::run(context, *runs, *progress_interval, *stall_after),
+        Bench::Recovery {
             kind,
             runs,
             interval,

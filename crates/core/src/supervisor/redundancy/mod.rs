@@ -85,7 +85,7 @@ impl Supervisor {
         let one_more = live.tasks.get(&task).is_some_and(|known| {
             known.attempts.iter().any(|attempt| {
                 let worker = &live.workers[attempt.worker as usize];
-                let doubtful = doubt && (worker.suspect || attempt.stalled);
+                let doubtful = doubt && (worker.suspect || attempt.stalled.is_some());
                 attempt.state.active() && (worker.leaving() || doubtful)
             })
         });

@@ -1,4 +1,6 @@
 //! `hedge bench recovery`: how long work pauses when a part of the grid ends. One module for each kind of end.
 
 pub mod leader;
+pub mod stall;
+mod tasks;
 pub mod worker;

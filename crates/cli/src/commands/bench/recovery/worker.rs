@@ -1,36 +1,27 @@
 //! A worker is frozen or killed: from then to its task running on another worker.
 
+use super::tasks::{
+    ARGS, LOOK_EVERY, Started, WAIT_MAX, WORKERS, clear, failed, listen, one_task, started, workers,
+};
 use crate::args::BenchKind;
 use crate::commands::bench::grid::{Grid, Plan, way_text};
 use crate::commands::bench::{lines, quantile, rounded};
-use crate::commands::{Context, block_on, unexpected};
+use crate::commands::{Context, block_on};
 use crate::exit::{Exit, Failure};
-use hedge_model::msg::{Reply, Request};
+use hedge_model::JobSpec;
 use hedge_model::settings::Way;
-use hedge_model::spec::{CriticalRule, Draft, Group, Qos};
-use hedge_model::view::WorkerView;
-use hedge_model::{JobId, JobSpec};
 use hedge_node::client::new_key;
-use rustix::fs::{Mode, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-const WORKERS: u16 = 4;
-/// At idle priority it would be measured how busy the machine is with other things.
-const ARGS: &[&str] = &["--no-sandbox", "--task-priority", "normal"];
 /// Runs that may be repeated because a copy was there already, on mere suspicion.
 const REPEATS_MAX: u32 = 1_000;
 /// A task says through a pipe that it runs, without starting any other process.
 const TASK: &str = "echo \"$HEDGE_ATTEMPT\" > \"$BENCH_PIPE\"; exec sleep 600";
-/// A start or a recovery that takes longer has failed.
-const WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long a task runs before its worker ends, so that the closer watch is on: several intervals at most.
 const SETTLE: Duration = Duration::from_millis(300);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Serialize)]
 struct Figures {
@@ -77,7 +68,7 @@ async fn measure(kind: BenchKind, runs: u32, watch: Option<Way>) -> Result<Figur
     }
     let pipe = grid.dir.path().join("pipe");
     let starts = listen(&pipe)?;
-    let spec = one_task(&pipe)?;
+    let spec = one_task(&pipe, TASK)?;
     let mut all = Vec::new();
     let mut repeated = 0;
     while all.len() < runs as usize {
@@ -109,7 +100,7 @@ async fn once(
     grid: &mut Grid,
     kind: BenchKind,
     spec: &JobSpec,
-    starts: &Receiver<Instant>,
+    starts: &Receiver<Started>,
 ) -> Result<Option<Duration>, Failure> {
     while starts.try_recv().is_ok() {}
     let job = grid.client.submit(new_key()?, spec).await?;
@@ -134,7 +125,7 @@ async fn once(
             since
         }
     };
-    let again = started(starts)?;
+    let (again, _) = started(starts)?;
     if kind == BenchKind::Stop {
         // A machine that comes back at once would teach the supervisor that this is its way.
         given_up(grid, pid).await?;
@@ -160,74 +151,6 @@ async fn given_up(grid: &Grid, pid: u32) -> Result<(), Failure> {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     Err(failed("a frozen worker was not given up"))
-}
-
-/// Ends a job and waits until all workers are there and idle.
-async fn clear(grid: &Grid, job: JobId) -> Result<(), Failure> {
-    grid.client.ask(Request::Cancel(job)).await?;
-    let since = Instant::now();
-    while since.elapsed() < WAIT_MAX {
-        let here = workers(grid).await?;
-        let idle = |worker: &&WorkerView| worker.liveness == "live" && worker.in_hand == 0;
-        if here.iter().filter(idle).count() >= WORKERS.into() {
-            return Ok(());
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    Err(failed("the workers did not come back"))
-}
-
-async fn workers(grid: &Grid) -> Result<Vec<WorkerView>, Failure> {
-    match grid.client.ask(Request::Workers).await? {
-        Reply::Workers(all) => Ok(all),
-        _ => Err(unexpected()),
-    }
-}
-
-fn one_task(pipe: &Path) -> Result<JobSpec, Failure> {
-    let env = ("BENCH_PIPE".into(), pipe.to_string_lossy().into());
-    let group = Group {
-        env: vec![env],
-        critical: true,
-        ..Group::program("task", &["sh", "-c", TASK])
-    };
-    // Nothing runs twice in advance: what is measured is a start after the loss.
-    let qos = Qos {
-        copies: 1,
-        ..Qos::default()
-    };
-    let draft = Draft {
-        name: "bench".into(),
-        qos,
-        critical: CriticalRule::default(),
-        files: Vec::new(),
-        groups: vec![group],
-    };
-    JobSpec::new(draft).map_err(|error| failed(&error.to_string()))
-}
-
-/// The moments at which tasks say that they run.
-fn listen(pipe: &Path) -> Result<Receiver<Instant>, Failure> {
-    let no_pipe = |error: std::io::Error| failed(&format!("no pipe for the tasks: {error}"));
-    let mode = Mode::RUSR | Mode::WUSR;
-    mkfifoat(rustix::fs::CWD, pipe, mode).map_err(|error| no_pipe(error.into()))?;
-    // Open for writing too, so that it never ends.
-    let file = std::fs::File::options().read(true).write(true).open(pipe);
-    let file = file.map_err(no_pipe)?;
-    let (said, starts) = sync_channel(64);
-    std::thread::spawn(move || {
-        for line in BufReader::new(file).lines() {
-            if line.is_err() || said.send(Instant::now()).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(starts)
-}
-
-fn started(starts: &Receiver<Instant>) -> Result<Instant, Failure> {
-    let started = starts.recv_timeout(WAIT_MAX);
-    started.map_err(|_| failed("the task did not start"))
 }
 
 /// Signals a process and all below it, itself first; the moment before.
@@ -269,8 +192,4 @@ fn descendants(pid: u32) -> Vec<u32> {
         );
     }
     found
-}
-
-fn failed(why: &str) -> Failure {
-    Failure::Local(why.to_owned())
 }

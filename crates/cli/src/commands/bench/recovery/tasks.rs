@@ -1,0 +1,118 @@
+//! What the kinds of ends share: one task that says when it runs, and a grid to wait for.
+
+use crate::commands::bench::grid::Grid;
+use crate::commands::unexpected;
+use crate::exit::Failure;
+use hedge_model::msg::{Reply, Request};
+use hedge_model::spec::{CriticalRule, Draft, Group, Qos};
+use hedge_model::view::WorkerView;
+use hedge_model::{JobId, JobSpec};
+use rustix::fs::{Mode, mkfifoat};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+/// How many workers there are.
+pub const WORKERS: u16 = 4;
+/// At idle priority it would be measured how busy the machine is with other things.
+pub const ARGS: &[&str] = &["--no-sandbox", "--task-priority", "normal"];
+/// A start or a recovery that takes longer has failed.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Between two looks at the grid.
+pub const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// When a task said something, and what.
+pub type Started = (Instant, String);
+
+/// Ends a job and waits until all workers are there and idle.
+///
+/// # Errors
+/// They do not come back.
+pub async fn clear(grid: &Grid, job: JobId) -> Result<(), Failure> {
+    grid.client.ask(Request::Cancel(job)).await?;
+    let since = Instant::now();
+    while since.elapsed() < WAIT_MAX {
+        let here = workers(grid).await?;
+        let idle = |worker: &&WorkerView| worker.liveness == "live" && worker.in_hand == 0;
+        if here.iter().filter(idle).count() >= WORKERS.into() {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err(failed("the workers did not come back"))
+}
+
+/// All workers as they are now.
+///
+/// # Errors
+/// The supervisor is gone.
+pub async fn workers(grid: &Grid) -> Result<Vec<WorkerView>, Failure> {
+    match grid.client.ask(Request::Workers).await? {
+        Reply::Workers(all) => Ok(all),
+        _ => Err(unexpected()),
+    }
+}
+
+/// A job of one critical task without copies, a script that writes to the pipe in `BENCH_PIPE`.
+///
+/// # Errors
+/// Never, for the scripts of these modules.
+pub fn one_task(pipe: &Path, script: &str) -> Result<JobSpec, Failure> {
+    let env = ("BENCH_PIPE".into(), pipe.to_string_lossy().into());
+    let group = Group {
+        env: vec![env],
+        critical: true,
+        ..Group::program("task", &["sh", "-c", script])
+    };
+    // Nothing runs twice in advance: what is measured is a start after the loss.
+    let qos = Qos {
+        copies: 1,
+        ..Qos::default()
+    };
+    let draft = Draft {
+        name: "bench".into(),
+        qos,
+        critical: CriticalRule::default(),
+        files: Vec::new(),
+        groups: vec![group],
+    };
+    JobSpec::new(draft).map_err(|error| failed(&error.to_string()))
+}
+
+/// What tasks say, and when.
+///
+/// # Errors
+/// The pipe cannot be made.
+pub fn listen(pipe: &Path) -> Result<Receiver<Started>, Failure> {
+    let no_pipe = |error: std::io::Error| failed(&format!("no pipe for the tasks: {error}"));
+    let mode = Mode::RUSR | Mode::WUSR;
+    mkfifoat(rustix::fs::CWD, pipe, mode).map_err(|error| no_pipe(error.into()))?;
+    // Open for writing too, so that it never ends.
+    let file = std::fs::File::options().read(true).write(true).open(pipe);
+    let file = file.map_err(no_pipe)?;
+    let (said, starts) = sync_channel(64);
+    std::thread::spawn(move || {
+        for line in BufReader::new(file).lines() {
+            let Ok(line) = line else { return };
+            if said.send((Instant::now(), line)).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(starts)
+}
+
+/// Waits until a task says something.
+///
+/// # Errors
+/// None does.
+pub fn started(starts: &Receiver<Started>) -> Result<Started, Failure> {
+    let started = starts.recv_timeout(WAIT_MAX);
+    started.map_err(|_| failed("the task did not start"))
+}
+
+/// A measurement that cannot go on.
+pub fn failed(why: &str) -> Failure {
+    Failure::Local(why.to_owned())
+}

@@ -1,0 +1,111 @@
+//! How far jobs are, and how long they are likely to take still.
+
+use super::durable::Job;
+use super::live::{Attempt, LiveTask};
+use super::{Supervisor, critical};
+use crate::monitor::Progress;
+use hedge_model::view::ProgressView;
+use hedge_model::{JobId, TaskId};
+
+/// What is left at least of an attempt that has run for longer than was expected, as a part of that.
+const OVERDUE: f64 = 0.1;
+
+impl Supervisor {
+    /// The share of a job's tasks that is done; those that run count by what they say of themselves.
+    pub(crate) fn progress(&self, id: JobId, job: &Job) -> f64 {
+        let running = self.undecided_tasks(id, job);
+        let said = running
+            .filter_map(|(_, known)| known.attempts.iter().filter_map(share).reduce(f64::max));
+        let done = f64::from(job.done) + said.sum::<f64>();
+        let share = done / f64::from(job.spec.task_count()).max(1.0);
+        (share * 1e3).round() / 1e3
+    }
+
+    /// Seconds that a running job is expected to take still: the longest way to its end from what runs and what
+    /// waits, or the work that is left spread over the workers here, whichever is more. An attempt that says how
+    /// far it is is taken at its word, another by what tasks of its kind have taken.
+    pub(crate) fn left_s(&self, id: JobId, job: &Job) -> Option<f64> {
+        let live = self.live.as_ref().filter(|_| job.active())?;
+        let groups = job.spec.groups();
+        let expected = |group: usize| self.state.learned.expect(&groups[group]).work_s;
+        let tails = critical::tails(&job.spec, expected);
+        let workers = live.workers.iter().filter(|worker| worker.usable());
+        let pool: f64 = workers
+            .map(|worker| worker.speed * (worker.info.resources.cpus_milli as f64 / 1e3).max(1.0))
+            .sum();
+        if pool <= 0.0 {
+            return None;
+        }
+        let (mut way, mut work) = (0.0_f64, 0.0);
+        let mut begun = vec![0_u32; groups.len()];
+        for (task, known) in self.undecided_tasks(id, job) {
+            let group = job.spec.group_of(task.number);
+            let alive = known.attempts.iter().filter(|attempt| attempt.alive());
+            let left = alive.map(|attempt| {
+                let speed = live.workers[attempt.worker as usize].speed.max(1e-3);
+                let nominal = expected(group) / speed;
+                let elapsed = self.now.since(attempt.since).as_secs_f64();
+                match share(attempt) {
+                    Some(share) if share > 0.0 => elapsed * (1.0 - share) / share,
+                    _ => (nominal - elapsed).max(nominal * OVERDUE),
+                }
+            });
+            if let Some(left) = left.reduce(f64::min) {
+                way = way.max(left + tails[group]);
+                work += left;
+                begun[group] += 1;
+            }
+        }
+        for (group, begun) in begun.into_iter().enumerate() {
+            let waiting = job.open[group].saturating_sub(begun);
+            if waiting > 0 && !job.closed(group) {
+                way = way.max(expected(group) + tails[group]);
+                work += f64::from(waiting) * expected(group);
+            }
+        }
+        Some(way.max(work / pool))
+    }
+
+    fn undecided_tasks<'a>(
+        &'a self,
+        id: JobId,
+        job: &'a Job,
+    ) -> impl Iterator<Item = (&'a TaskId, &'a LiveTask)> {
+        let open = |task: &TaskId| job.active() && job.tasks[task.number as usize].done.is_none();
+        self.live_tasks(id).filter(move |(task, _)| open(task))
+    }
+
+    /// How a task with an active attempt stands.
+    pub(super) fn running_text(&self, known: Option<&LiveTask>) -> String {
+        let attempts = known.into_iter().flat_map(|known| &known.attempts);
+        let stalled = attempts
+            .filter(|attempt| attempt.state.active())
+            .filter_map(|attempt| attempt.stalled.map(|since| (attempt, since)))
+            .next();
+        match stalled {
+            None => "an attempt is assigned".to_owned(),
+            Some((attempt, since)) => format!(
+                "attempt {} has made no progress for {:.1} s and is taken for stalled; another is wanted elsewhere, \
+                 and the first to succeed wins",
+                attempt.id,
+                self.now.since(since).as_secs_f64()
+            ),
+        }
+    }
+}
+
+/// The share of its work that an attempt says is done.
+fn share(attempt: &Attempt) -> Option<f64> {
+    let permille = attempt.progress.permille.filter(|_| attempt.alive())?;
+    Some((f64::from(permille) / 1e3).min(1.0))
+}
+
+pub(super) fn progress_view(attempt: &Attempt) -> Option<ProgressView> {
+    let heard = attempt.progress;
+    (heard != Progress::default()).then(|| ProgressView {
+        share: share(attempt),
+        cpu_ms: heard.cpu.as_secs_f64() * 1e3,
+        written_bytes: heard.written,
+        waits: heard.waits,
+    })
+}

@@ -98,6 +98,7 @@ fn without_redundancy_nothing_is_copied_before_the_worker_is_given_up() {
 #[test]
 fn a_stalled_attempt_gets_a_copy_elsewhere() {
     let mut rig = running(Redundancy::Critical);
+    rig.pass(Duration::from_secs(1));
     let stalled = Found::Stalled {
         attempt: attempt(0, 1),
         idle: Duration::from_secs(1),

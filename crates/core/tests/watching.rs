@@ -57,6 +57,7 @@ fn explained(rig: &mut Rig) -> TaskView {
         },
         _ => None,
     });
+    rig.said();
     explained.unwrap().tasks.remove(0)
 }
 
@@ -98,7 +99,7 @@ fn without_redundancy_nothing_is_copied_before_the_worker_is_given_up() {
 #[test]
 fn a_stalled_attempt_gets_a_copy_elsewhere() {
     let mut rig = running(Redundancy::Critical);
-    rig.pass(Duration::from_secs(1));
+    rig.pass_beating(Duration::from_secs(1), &[1, 2]);
     let stalled = Found::Stalled {
         attempt: attempt(0, 1),
         idle: Duration::from_secs(1),

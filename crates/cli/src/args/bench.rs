@@ -82,6 +82,8 @@ pub enum BenchKind {
     Kill,
     /// A task gets nowhere any more while its worker is well
     Stall,
+    /// A key is pressed at a worker's machine; needs Xvfb
+    Owner,
 }
 
 /// What a measured task is.

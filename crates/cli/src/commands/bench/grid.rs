@@ -28,6 +28,11 @@ impl Drop for Process {
 }
 
 impl Process {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// User and system time so far, all threads.
     pub fn cpu(&self) -> Duration {
         let stat =
@@ -69,6 +74,8 @@ pub struct Plan<'a> {
     pub cpus: u32,
     /// Further arguments of each.
     pub args: &'a [&'a str],
+    /// A folder with the rules of each worker's owner, as `0.toml` for the first; none where they have no owners.
+    pub owners: Option<&'a Path>,
     /// Whether the supervisor's journal is in memory.
     pub in_memory: bool,
     /// How many supervisors.
@@ -91,6 +98,7 @@ impl Plan<'_> {
             workers,
             cpus,
             args: &[],
+            owners: None,
             in_memory: false,
             supervisors: 1,
             fast: false,
@@ -156,6 +164,9 @@ impl Grid {
                 "127.0.0.1:0",
             ];
             line.extend(plan.args);
+            let rules = plan.owners.map(|dir| dir.join(format!("{number}.toml")));
+            let rules = rules.map(|path| path.to_string_lossy().into_owned());
+            line.extend(rules.iter().flat_map(|path| ["--owner", path]));
             kept = line.iter().map(|word| (*word).to_owned()).collect();
             started.push(start(
                 &dir.path().join(number.to_string()),

@@ -45,6 +45,11 @@ pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
             ..
         } => recovery::stall::run(context, *runs, *progress_interval, *stall_after),
         Bench::Recovery {
+            kind: BenchKind::Owner,
+            runs,
+            ..
+        } => recovery::owner::run(context, *runs),
+        Bench::Recovery {
             kind,
             runs,
             interval,

@@ -1,6 +1,7 @@
 //! `hedge bench recovery`: how long work pauses when a part of the grid ends. One module for each kind of end.
 
 pub mod leader;
+pub mod owner;
 pub mod stall;
 mod tasks;
 pub mod worker;

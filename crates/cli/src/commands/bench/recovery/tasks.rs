@@ -31,10 +31,20 @@ pub type Started = (Instant, String);
 /// They do not come back.
 pub async fn clear(grid: &Grid, job: JobId) -> Result<(), Failure> {
     grid.client.ask(Request::Cancel(job)).await?;
+    all_idle(grid).await
+}
+
+/// Waits until all workers are there, ready and idle.
+///
+/// # Errors
+/// They do not come.
+pub async fn all_idle(grid: &Grid) -> Result<(), Failure> {
     let since = Instant::now();
     while since.elapsed() < WAIT_MAX {
         let here = workers(grid).await?;
-        let idle = |worker: &&WorkerView| worker.liveness == "live" && worker.in_hand == 0;
+        let idle = |worker: &&WorkerView| {
+            worker.liveness == "live" && worker.usage == "ready" && worker.in_hand == 0
+        };
         if here.iter().filter(idle).count() >= WORKERS.into() {
             return Ok(());
         }

@@ -21,7 +21,7 @@ const REPEATS_MAX: u32 = 1_000;
 /// A task says through a pipe that it runs, without starting any other process.
 const TASK: &str = "echo \"$HEDGE_ATTEMPT\" > \"$BENCH_PIPE\"; exec sleep 600";
 /// How long a task runs before its worker ends, so that the closer watch is on: several intervals at most.
-const SETTLE: Duration = Duration::from_millis(300);
+pub(super) const SETTLE: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Serialize)]
 struct Figures {
@@ -167,7 +167,8 @@ fn signal(pid: u32, what: Signal) {
     }
 }
 
-fn descendants(pid: u32) -> Vec<u32> {
+/// A process and all below it, itself first.
+pub(super) fn descendants(pid: u32) -> Vec<u32> {
     let parent = |pid: u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit(") ")

@@ -9,13 +9,16 @@ use anyhow::{Context, Result, bail, ensure};
 /// ordinary users, and the desktops whose owners are noticed.
 const PACKAGES: &[&str] = &[
     "autodock-vina",
+    "dbus-daemon",
     "imagemagick",
     "iproute2",
+    "libglib2.0-bin",
     "nftables",
     "povray",
     "povray-includes",
     "procps",
     "pulseaudio",
+    "python3-dbusmock",
     "util-linux",
     "xdotool",
     "xserver-xorg-core",

@@ -54,6 +54,7 @@ struct When {
 struct Sources {
     without: Vec<String>,
     display: String,
+    listen: bool,
 }
 
 /// Reads an owner's file.
@@ -91,6 +92,7 @@ fn parse(text: &str) -> Result<OwnerConfig, String> {
     rules.metered = on.metered.unwrap_or(rules.metered);
     rules.in_hours = on.hours.unwrap_or(rules.in_hours);
     when(file.when, &mut config)?;
+    config.sources.listen = file.sources.listen;
     config.sources.without = file.sources.without;
     config.sources.display = Some(file.sources.display).filter(|name| !name.is_empty());
     Ok(config)
@@ -174,7 +176,7 @@ mod tests {
         // Every option is in the file.
         let file: toml::Table = DEFAULTS.parse().unwrap();
         let count = |name: &str| file[name].as_table().unwrap().len();
-        assert_eq!((count("on"), count("when"), count("sources")), (12, 4, 2));
+        assert_eq!((count("on"), count("when"), count("sources")), (12, 4, 3));
     }
 
     #[test]

@@ -8,16 +8,23 @@
 //! Nothing is decided here: what an activity means for running tasks is the core's.
 
 pub mod bench;
+mod bus;
 mod clock;
 mod evdev;
 mod inventory;
 mod load;
+mod logind;
 mod microphone;
+mod mutter;
+mod network;
 mod poll;
 mod power;
+mod screensaver;
 mod sessions;
 mod source;
+mod voice;
 mod watch;
+mod wayland;
 mod x11;
 
 pub use clock::minute_of_week;

@@ -4,6 +4,7 @@
 //! PulseAudio and speaks to PipeWire too), and the kernel's word on whether a sound card records.
 
 use crate::source::{Covers, Ended, Options, Outlet, Source, Trouble};
+use crate::voice;
 use hedge_model::owner::Activity;
 use rustix::fs::OFlags;
 use std::collections::HashSet;
@@ -139,16 +140,19 @@ fn drain(from: &mut std::process::ChildStdout) -> io::Result<bool> {
 
 /// Whether any program records from a microphone, by the sound server's lists.
 fn recorded() -> Option<bool> {
-    let list = |what: &str| {
-        let output = pactl(&["list", "short", what]).output().ok()?;
+    let list = |args: &[&str]| {
+        let output = pactl(args).output().ok()?;
         let text = &output.stdout[..output.stdout.len().min(TEXT_BYTES_MAX)];
         Some(String::from_utf8_lossy(text).into_owned())
     };
-    Some(from_microphone(&list("source-outputs")?, &list("sources")?))
+    Some(from_microphone(
+        &list(&["list", "source-outputs"])?,
+        &list(&["list", "short", "sources"])?,
+    ))
 }
 
-/// `outputs`: a line for each recording, its source's number second. `sources`: a line for each source, its name
-/// second. What records a loudspeaker (its `monitor`) hears the machine and not a person.
+/// `outputs`: a paragraph for each recording. `sources`: a line for each source, its name second. What records a
+/// loudspeaker (its `monitor`) hears the machine and not a person.
 fn from_microphone(outputs: &str, sources: &str) -> bool {
     let microphones: HashSet<&str> = sources
         .lines()
@@ -158,14 +162,17 @@ fn from_microphone(outputs: &str, sources: &str) -> bool {
             (!name.ends_with(".monitor")).then_some(number)
         })
         .collect();
-    let source = |line: &str| line.split('\t').nth(1).map(str::to_owned);
-    // Recordings without a client are the server's own, between its parts.
-    let client = |line: &&str| line.split('\t').nth(2).is_none_or(|client| client != "-");
-    outputs
-        .lines()
-        .filter(client)
-        .filter_map(source)
-        .any(|source| microphones.contains(source.as_str()))
+    let ours = format!("application.name = \"{}\"", voice::NAME);
+    outputs.split("Source Output #").skip(1).any(|recording| {
+        let field = |name: &str| {
+            let mut lines = recording.lines().map(str::trim);
+            lines.find_map(|line| Some(line.strip_prefix(name)?.trim()))
+        };
+        // Recordings without a client are the server's own, between its parts.
+        field("Source:").is_some_and(|source| microphones.contains(source))
+            && field("Client:").is_some_and(|client| client != "n/a")
+            && !recording.lines().any(|line| line.trim() == ours)
+    })
 }
 
 /// Whether a sound card records; none where there is no card that could.
@@ -201,13 +208,24 @@ mod tests {
     fn only_programs_that_record_a_microphone_count() {
         let sources =
             "0\tspeakers.monitor\tmodule\ts16le\tIDLE\n1\tmicrophone\tmodule\ts16le\tRUNNING\n";
+        let output = |source: &str, client: &str, name: &str| {
+            format!(
+                "Source Output #7\n\tDriver: protocol-native.c\n\tClient: {client}\n\tSource: {source}\n\
+                 \tProperties:\n\t\tapplication.name = \"{name}\"\n"
+            )
+        };
         for (outputs, is) in [
-            ("", false),
-            ("7\t1\t40\tprotocol-native.c\ts16le", true),
-            ("7\t0\t40\tprotocol-native.c\ts16le", false),
-            ("8\t1\t-\tmodule-loopback.c\ts16le", false),
+            (String::new(), false),
+            (output("1", "40", "parec"), true),
+            (output("0", "40", "parec"), false),
+            (output("1", "n/a", "loopback"), false),
+            (output("1", "41", voice::NAME), false),
+            (
+                output("1", "41", voice::NAME) + &output("1", "40", "call"),
+                true,
+            ),
         ] {
-            assert_eq!(from_microphone(outputs, sources), is, "{outputs}");
+            assert_eq!(from_microphone(&outputs, sources), is, "{outputs}");
         }
     }
 

@@ -12,6 +12,13 @@ pub(crate) struct Stop(Arc<OwnedFd>);
 /// Dropping it ends everything that waits with its [`Stop`].
 pub(crate) struct Stopper(#[expect(dead_code, reason = "held for its drop")] OwnedFd);
 
+impl Stop {
+    /// A descriptor of one's own that becomes readable with it.
+    pub fn descriptor(&self) -> std::io::Result<OwnedFd> {
+        self.0.try_clone()
+    }
+}
+
 /// Makes a pair of them.
 pub(crate) fn stop() -> std::io::Result<(Stopper, Stop)> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;

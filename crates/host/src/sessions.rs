@@ -88,7 +88,7 @@ impl Source for Sessions {
 }
 
 /// When a terminal was last typed at, seconds since 1970; the kernel rounds it to 8 s.
-fn typed(line: &str) -> Option<i64> {
+pub(crate) fn typed(line: &str) -> Option<i64> {
     let about = std::fs::metadata(Path::new("/dev").join(line)).ok()?;
     Some(about.atime())
 }

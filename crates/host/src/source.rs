@@ -19,6 +19,8 @@ pub struct Options {
     /// without pause reaches it, a browser that plays a film does not. BOINC takes a quarter of all cores,
     /// HTCondor a load of 0.3.
     pub foreign_cores: f64,
+    /// Whether voices near the microphone count, which opens it. Not by default: that is the owner's to say.
+    pub listen: bool,
     /// Sources that are not to be started, by name.
     pub without: Vec<String>,
 }
@@ -28,6 +30,7 @@ impl Default for Options {
         Self {
             display: None,
             foreign_cores: 0.7,
+            listen: false,
             without: Vec::new(),
         }
     }
@@ -160,6 +163,11 @@ impl Outlet {
     /// Waits until one of the descriptors is readable, or so long; `false` where the source is to stop.
     pub fn wait(&self, fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> bool {
         poll::wait(&self.stop, fds, timeout)
+    }
+
+    /// What ends this source.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// Says anything else; the source sees to it that only changes are told.

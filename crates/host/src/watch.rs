@@ -2,7 +2,10 @@
 
 use crate::poll::{self, Stop, Stopper};
 use crate::source::{Ended, Hand, Notice, Open, Options, Outlet, State, Trouble};
-use crate::{evdev, load, microphone, power, sessions, x11};
+use crate::{
+    evdev, load, logind, microphone, mutter, network, power, screensaver, sessions, voice, wayland,
+    x11,
+};
 use hedge_model::owner::{Activity, Signal};
 use serde::Serialize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,14 +23,23 @@ const CHANGES_SETTLE: Duration = Duration::from_millis(50);
 /// How long a source may take to say whether it watches, when all are asked.
 const OPENED_WITHIN: Duration = Duration::from_secs(3);
 
+/// Of each source's thread; only what is used of it takes memory.
+const STACK_BYTES: usize = 2 << 20;
+
 /// Every source there is.
 const SOURCES: &[(&str, Open)] = &[
     ("evdev", evdev::open),
     ("x11", x11::open),
+    ("wayland", wayland::open),
     ("processes", load::open),
     ("sessions", sessions::open),
+    ("logind", logind::open),
+    ("screensaver", screensaver::open),
+    ("mutter", mutter::open),
     ("microphone", microphone::open),
+    ("voice", voice::open),
     ("power", power::open),
+    ("network", network::open),
 ];
 
 /// A source and how it stands.
@@ -88,7 +100,7 @@ impl Watch {
             let (board, options, stop) = (board.clone(), options.clone(), stop.clone());
             std::thread::Builder::new()
                 .name(format!("owner-{source}"))
-                .stack_size(512 << 10)
+                .stack_size(STACK_BYTES)
                 .spawn(move || keep(source, *open, &options, &board, stop))?;
         }
         board.tell_input();

@@ -1,10 +1,13 @@
 //! What tests of the command share: machines to run `hedge` on, processes that end with the test, bounded waits.
 #![allow(dead_code)]
 
+pub mod buses;
 pub mod desktop;
 pub mod group;
 pub mod lab;
+pub mod scene;
 pub mod tasks;
+pub mod wayland;
 
 use serde_json::Value;
 use std::ffi::OsStr;

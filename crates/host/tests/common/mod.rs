@@ -30,7 +30,9 @@ pub fn watch(options: Options, sources: &[&str]) -> Watched {
         "screensaver",
         "mutter",
         "microphone",
+        "voice",
         "power",
+        "network",
     ];
     let without = all.iter().filter(|name| !sources.contains(name));
     let options = Options {

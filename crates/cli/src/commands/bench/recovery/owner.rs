@@ -31,7 +31,7 @@ const KEY: u8 = 38;
 const TASK: &str = "echo \"$HEDGE_ATTEMPT\" > \"$BENCH_PIPE\"; while :; do :; done";
 /// Owners of this measurement are soon gone again.
 const RULES: &str = "[when]\nresume_after = \"500ms\"\n[sources]\nwithout = [\"evdev\", \"processes\", \
-                     \"sessions\", \"logind\", \"screensaver\", \"mutter\", \"wayland\", \"microphone\", \"power\", \
+                     \"sessions\", \"logind\", \"screensaver\", \"mutter\", \"wayland\", \"microphone\", \"voice\", \"power\", \
                      \"network\"]\n";
 /// Between two looks at whether a task stands still, and how long that may take at most.
 const LOOK_EVERY: Duration = Duration::from_micros(200);

@@ -59,6 +59,34 @@ fn a_microphone_in_use_stops_the_task_and_tells_the_supervisor() {
     scene.owner_comes_and_goes("voice", || sound.record(folder.path()));
 }
 
+/// With the owner's leave the worker listens; it does not take its own recording for somebody's call.
+#[test]
+fn a_voice_stops_the_task_and_tells_the_supervisor_and_noise_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let sound = Sound::start(folder.path());
+    let on = "unwatched = \"work\"";
+    let mut scene = Scene::new(&sound.before(), on, &["microphone", "voice"], "");
+    until("the worker to listen", || {
+        scene
+            .owned
+            .err()
+            .contains("voices at microphone")
+            .then_some(())
+    });
+    scene.back();
+    let noise = "sox -n -r 48000 -c 1 \"$FILE\" synth 4 pinknoise gain -12";
+    sound.play(folder.path(), noise);
+    assert!(
+        !scene.owned.err().contains("Voice"),
+        "{}",
+        scene.owned.told()
+    );
+    assert_eq!(scene.view()["usage"], "ready", "{}", scene.owned.told());
+    let words =
+        "espeak-ng -w \"$FILE\" 'Good morning, could you please open the window and come here?'";
+    scene.owner_comes_and_goes("voice", || sound.keep_playing(folder.path(), words));
+}
+
 /// The worker lives where there are no other processes than its own and one that is let loose.
 #[test]
 fn another_program_at_work_stops_the_task_and_tells_the_supervisor() {

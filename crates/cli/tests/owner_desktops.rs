@@ -159,7 +159,7 @@ fn a_metered_network_stops_the_task_and_tells_the_supervisor() {
             (self.0)(2);
         }
     }
-    scene.owner_comes_and_goes("metered", || {
+    scene.owner_comes_and_goes("metered network", || {
         metered(1);
         Back(&metered)
     });

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A display that ends with the test.
@@ -185,6 +185,9 @@ impl Sound {
             let info = sound.program("pactl", &["info"]).output().unwrap();
             info.status.success().then_some(())
         });
+        let default = ["set-default-source", "microphone"];
+        let chosen = sound.program("pactl", &default).status();
+        assert!(chosen.unwrap().success());
         sound
     }
 
@@ -200,6 +203,25 @@ impl Sound {
         Kept::start(self.program("parec", &["--device=microphone"]), folder)
     }
 
+    /// Lets the room hear a recording once, which `sh` makes there as `FILE`, and waits for its end.
+    pub fn play(&self, folder: &Path, make: &str) {
+        let file = recording(folder, make);
+        let status = self
+            .program("paplay", &["--device=room", file.to_str().unwrap()])
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Lets it hear it again and again until the test drops it.
+    pub fn keep_playing(&self, folder: &Path, make: &str) -> Kept {
+        let file = recording(folder, make);
+        let again = format!(
+            "while :; do timeout 60 paplay --device=room '{}'; done",
+            file.display()
+        );
+        Kept::start(self.program("sh", &["-c", &again]), folder)
+    }
+
     fn program(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new("env");
         command
@@ -209,4 +231,14 @@ impl Sound {
             .stdin(Stdio::null());
         command
     }
+}
+
+fn recording(folder: &Path, make: &str) -> PathBuf {
+    let file = folder.join("recording.wav");
+    let status = Command::new("sh")
+        .args(["-c", make])
+        .env("FILE", &file)
+        .status();
+    assert!(status.unwrap().success(), "{make}");
+    file
 }

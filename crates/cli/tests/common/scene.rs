@@ -9,6 +9,22 @@ use tempfile::TempDir;
 /// How long the owners of these tests must be quiet.
 const QUIET: &str = "2s";
 
+/// Every source there is, by name.
+const SOURCES: &[&str] = &[
+    "evdev",
+    "x11",
+    "wayland",
+    "processes",
+    "sessions",
+    "logind",
+    "screensaver",
+    "mutter",
+    "microphone",
+    "voice",
+    "power",
+    "network",
+];
+
 /// A grid whose first worker has an owner; it runs one task that waits, and a second worker has none.
 pub struct Scene {
     pub marks: Marks,
@@ -35,24 +51,14 @@ impl Scene {
         let marks = Marks::new(folder.path());
         let grid = Grid::start(folder.path(), 0);
         let rules = folder.path().join("owner.toml");
-        let all = [
-            "evdev",
-            "x11",
-            "wayland",
-            "processes",
-            "sessions",
-            "logind",
-            "screensaver",
-            "mutter",
-            "microphone",
-            "voice",
-            "power",
-            "network",
-        ];
-        let without: Vec<_> = all.iter().filter(|name| !sources.contains(name)).collect();
+        let without: Vec<_> = SOURCES
+            .iter()
+            .filter(|name| !sources.contains(name))
+            .collect();
+        let listen = sources.contains(&"voice");
         let text = format!(
             "[on]\n{on}\n[when]\nresume_after = {quiet:?}\n\
-             [sources]\nwithout = {without:?}\ndisplay = {display:?}\n"
+             [sources]\nwithout = {without:?}\ndisplay = {display:?}\nlisten = {listen}\n"
         );
         fs::write(&rules, text).unwrap();
         let ticket = grid.place.ticket("worker");

@@ -3,8 +3,10 @@
 pub mod grid;
 
 mod bench;
+mod relay;
 
 pub use bench::{Bench, BenchKind, BenchRuntime};
+pub use relay::Relay;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hedge_model::units::{parse_bytes, parse_duration};
@@ -136,6 +138,16 @@ Examples:
     Cost(Cost),
     /// List all workers
     Workers(Grid),
+    /// Start a relay: it carries packets for members that cannot reach each other directly
+    #[command(after_help = "\
+Examples:
+  hedge ticket relay                         on a supervisor's machine; then, on one that all can reach:
+  hedge relay --join TICKET --listen 203.0.113.7:7434
+  hedge config set relay ID@203.0.113.7:7434 as the relay prints it, on a supervisor's machine
+
+It needs one port, for TCP and for UDP. What it carries is encrypted between the peers. It serves members
+of the grid and holders of its tickets, nobody else; peers that find a direct way leave it.")]
+    Relay(Relay),
     /// Let a worker finish what it runs and leave
     #[command(after_help = "\
 Examples:
@@ -331,6 +343,8 @@ pub enum TicketRole {
     Admin,
     /// Joins the group of supervisors
     Supervisor,
+    /// Carries packets between peers that cannot reach each other directly
+    Relay,
 }
 
 /// Arguments of `worker`.

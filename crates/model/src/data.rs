@@ -61,5 +61,28 @@ pub struct PeerAddr {
     pub addrs: Vec<SocketAddr>,
 }
 
+/// `ID@ADDRESS`, further addresses behind commas.
+impl std::fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let addrs: Vec<String> = self.addrs.iter().map(SocketAddr::to_string).collect();
+        write!(f, "{}@{}", self.peer, addrs.join(","))
+    }
+}
+
+impl std::str::FromStr for PeerAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = || format!("{text:?} is no peer with its address: write ID@ADDRESS:PORT");
+        let (peer, addrs) = text.split_once('@').ok_or_else(form)?;
+        let peer = peer.parse().map_err(|_| form())?;
+        let addrs = addrs
+            .split(',')
+            .map(|addr| addr.parse().map_err(|_| form()));
+        let addrs = addrs.collect::<Result<_, _>>()?;
+        Ok(Self { peer, addrs })
+    }
+}
+
 /// A peer that holds some content.
 pub type Source = PeerAddr;

@@ -26,6 +26,8 @@ pub enum Role {
     Supervisor,
     /// A client that may see and change everything in the grid.
     Admin,
+    /// Carries packets between peers that cannot reach each other directly.
+    Relay,
 }
 
 impl Role {
@@ -36,6 +38,7 @@ impl Role {
             Role::Client => "client",
             Role::Supervisor => "supervisor",
             Role::Admin => "admin",
+            Role::Relay => "relay",
         }
     }
 }
@@ -55,6 +58,8 @@ pub struct Welcome {
     pub beat_interval: Duration,
     /// All supervisors of the grid, to keep a connection to each.
     pub supervisors: Vec<PeerAddr>,
+    /// The grid's own relays, for peers that cannot be reached directly.
+    pub relays: Vec<PeerAddr>,
 }
 
 /// What a worker says of itself when it attaches, first of all messages.
@@ -133,6 +138,8 @@ pub enum ToWorker {
     },
     /// Run the benchmark tasks once nothing else runs, and say what they found.
     Benchmark,
+    /// The grid's relays; replaces what was said before.
+    Relays(Vec<PeerAddr>),
 }
 
 /// What the tasks of one group have in common, inputs resolved.
@@ -421,6 +428,13 @@ pub enum Request {
     Forget(JobId),
     /// Let the whole group use the newest format that all its members speak.
     Upgrade,
+    /// Whether a relay may carry packets of a peer: a member, a supervisor, or one that holds a ticket.
+    MayRelay {
+        /// The peer, proven by its key.
+        peer: PeerId,
+        /// The hash of its ticket's secret, where it showed one.
+        ticket: Option<Hash>,
+    },
 }
 
 /// The answer to an [`Ask`].
@@ -464,6 +478,8 @@ pub enum Reply {
     Supervisors(Vec<PeerAddr>),
     /// It cannot be done.
     No(Refusal),
+    /// Unasked, with the id 0: the grid's relays.
+    Relays(Vec<PeerAddr>),
 }
 
 /// Why something asked for cannot be done; nothing was changed.

@@ -1,6 +1,7 @@
 //! Settings of a grid: records, so that they do not change with the leader; text in the records, so that a
 //! supervisor passes on what it does not know.
 
+use crate::PeerAddr;
 use crate::ledger::Tariff;
 use crate::units::{parse_bytes, parse_duration, show_bytes};
 use crate::view::SettingView;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub higher_percent: u32,
     /// What time and data cost in jobs that are accepted from now on.
     pub tariff: Arc<Tariff>,
+    /// The grid's own relays: who and where. Without any, peers reach each other directly or not at all.
+    pub relays: Arc<[PeerAddr]>,
     set: BTreeMap<Arc<str>, Arc<str>>,
 }
 
@@ -89,6 +92,7 @@ impl Default for Settings {
             client_bytes: 1 << 40,
             higher_percent: 25,
             tariff: Arc::default(),
+            relays: Arc::default(),
             set: BTreeMap::new(),
         }
     }
@@ -291,6 +295,12 @@ const FIELDS: &[Field] = &[
         set: |s, v| number(&mut s.higher_percent, v, 1, 100),
     },
     Field {
+        name: "relay",
+        what: "relays for peers that cannot be reached directly, each as `hedge relay` prints it; empty: none",
+        get: |s| relays_text(&s.relays),
+        set: |s, v| relays(&mut s.relays, v),
+    },
+    Field {
         name: "currency",
         what: "name of the currency in which jobs are charged",
         get: |s| s.tariff.currency.to_string(),
@@ -454,6 +464,24 @@ where
     }
     *field = value;
     Ok(())
+}
+
+/// A peer uses one relay at a time; more than these are no use to it.
+const RELAYS_MAX: usize = 4;
+
+fn relays(field: &mut Arc<[PeerAddr]>, text: &str) -> Result<(), String> {
+    let all = text.split_whitespace().map(str::parse::<PeerAddr>);
+    let all: Vec<PeerAddr> = all.collect::<Result<_, _>>()?;
+    if all.len() > RELAYS_MAX {
+        return Err(format!("it must be at most {RELAYS_MAX} relays"));
+    }
+    *field = all.into();
+    Ok(())
+}
+
+fn relays_text(all: &[PeerAddr]) -> String {
+    let texts: Vec<String> = all.iter().map(PeerAddr::to_string).collect();
+    texts.join(" ")
 }
 
 fn tariff(settings: &mut Settings) -> &mut Tariff {

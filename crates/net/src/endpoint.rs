@@ -1,17 +1,22 @@
 //! The one UDP port of a peer and what arrives there.
 
 use crate::handshake::{HELLO_TIMEOUT, hear_hello, say_hello};
+use crate::relay::Trusted;
 use crate::{
     CloseReason, DataServer, Hello, Incoming, Link, NetError, SecretKey, VersionRange, peer_id,
     public_key,
 };
-use hedge_model::{PeerAddr, PeerId};
+use hedge_model::{Hash, PeerAddr, PeerId};
 use iroh::endpoint::{
     ConnectOptions, Connection, IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets,
 };
-use iroh::{Endpoint, EndpointAddr, RelayMode, TransportAddr};
+use iroh::{
+    Endpoint, EndpointAddr, NetReportConfig, RelayConfig, RelayMap, RelayMode, RelayUrl,
+    TransportAddr,
+};
+use iroh_relay::RelayQuicConfig;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -47,6 +52,8 @@ const STREAMS_MAX: u32 = 16;
 const PENDING_MAX: usize = 256;
 /// Peers that wait for the application's decision.
 const UNDECIDED_MAX: usize = 64;
+/// Relays of one grid.
+const RELAYS_MAX: usize = 4;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How to open a peer's port.
@@ -60,6 +67,10 @@ pub struct NetConfig {
     pub versions: VersionRange,
     /// What answers data requests, and the runtime that does the work.
     pub data: Option<(DataServer, Handle)>,
+    /// The grid's own relays, each with its first address; more may be told later.
+    pub relays: Vec<PeerAddr>,
+    /// Shown to relays, which serve members and those who hold a ticket: the hash of the ticket's secret.
+    pub ticket: Option<Hash>,
 }
 
 impl NetConfig {
@@ -70,6 +81,8 @@ impl NetConfig {
             key,
             versions: VersionRange::default(),
             data: None,
+            relays: Vec::new(),
+            ticket: None,
         }
     }
 }
@@ -86,6 +99,16 @@ struct Inner {
     versions: VersionRange,
     incoming: Mutex<mpsc::Receiver<Incoming>>,
     accepting: AbortHandle,
+    relays: RwLock<Vec<Relay>>,
+    trusted: Trusted,
+    ticket: Option<Hash>,
+}
+
+/// A relay that is in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Relay {
+    at: PeerAddr,
+    url: RelayUrl,
 }
 
 impl Drop for Inner {
@@ -102,14 +125,20 @@ impl Net {
             key,
             versions,
             data,
+            relays,
+            ticket,
         } = config;
         let peer = peer_id(&key);
         let alpns = match data {
             Some(_) => vec![ALPN_CONTROL.to_vec(), ALPN_DATA.to_vec()],
             None => vec![ALPN_CONTROL.to_vec()],
         };
+        let trusted = Trusted::default();
         let mut builder = Endpoint::builder(presets::Minimal)
-            .relay_mode(RelayMode::Disabled)
+            // No relay but those that the grid names.
+            .relay_mode(RelayMode::Custom(RelayMap::empty()))
+            .ca_tls_config(trusted.tls())
+            .net_report_config(quiet_reports())
             // Otherwise the gateway is asked for a port by UPnP.
             .portmapper_config(PortmapperConfig::Disabled)
             .secret_key(key)
@@ -139,13 +168,61 @@ impl Net {
         };
         let accepting = tokio::spawn(door.open()).abort_handle();
         let incoming = Mutex::new(incoming);
-        Ok(Net(Arc::new(Inner {
+        let net = Net(Arc::new(Inner {
             endpoint,
             peer,
             versions,
             incoming,
             accepting,
-        })))
+            relays: RwLock::default(),
+            trusted,
+            ticket,
+        }));
+        net.set_relays(&relays).await;
+        Ok(net)
+    }
+
+    /// From now on the grid's relays are these. Peers that cannot be reached directly are reached through the
+    /// nearest of them, and through it two peers behind address translators find a direct way where there is one.
+    pub async fn set_relays(&self, relays: &[PeerAddr]) {
+        let new: Vec<Relay> = relays
+            .iter()
+            .take(RELAYS_MAX)
+            .filter_map(Relay::at)
+            .collect();
+        let old = {
+            let mut known = self
+                .0
+                .relays
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *known, new.clone())
+        };
+        if old == new {
+            return;
+        }
+        self.0.trusted.set(new.iter().map(|relay| relay.at.peer));
+        for gone in old.iter().filter(|relay| !new.contains(relay)) {
+            self.0.endpoint.remove_relay(&gone.url).await;
+        }
+        for relay in new.iter().filter(|relay| !old.contains(relay)) {
+            let port = relay.at.addrs.first().map_or(0, SocketAddr::port);
+            let mut config = RelayConfig::new(relay.url.clone(), Some(RelayQuicConfig::new(port)));
+            if let Some(ticket) = &self.0.ticket {
+                config = config.with_auth_token(ticket.to_string());
+            }
+            let config = Arc::new(config);
+            self.0
+                .endpoint
+                .insert_relay(relay.url.clone(), config)
+                .await;
+        }
+    }
+
+    /// The relays that were set last.
+    pub fn relays(&self) -> Vec<PeerAddr> {
+        let known = self.0.relays.read().unwrap_or_else(PoisonError::into_inner);
+        known.iter().map(|relay| relay.at.clone()).collect()
     }
 
     /// This peer's id.
@@ -156,21 +233,9 @@ impl Net {
     /// This peer and every address that others may dial: for an unspecified address those of all
     /// interfaces, loopback last.
     pub fn local_addr(&self) -> PeerAddr {
-        let mut addrs = Vec::new();
-        for bound in self.0.endpoint.bound_sockets() {
-            if bound.ip().is_unspecified() {
-                let same_family = |ip: &IpAddr| ip.is_ipv4() == bound.is_ipv4();
-                let interfaces = interface_ips().into_iter().filter(same_family);
-                addrs.extend(interfaces.map(|ip| SocketAddr::new(ip, bound.port())));
-            } else {
-                addrs.push(bound);
-            }
-        }
-        addrs.sort_by_key(|addr| (addr.ip().is_loopback(), addr.is_ipv6()));
-        addrs.dedup();
         PeerAddr {
             peer: self.peer(),
-            addrs,
+            addrs: offered(&self.0.endpoint.bound_sockets()),
         }
     }
 
@@ -194,6 +259,11 @@ impl Net {
         self.0.endpoint.close().await;
     }
 
+    fn relay_urls(&self) -> Vec<RelayUrl> {
+        let known = self.0.relays.read().unwrap_or_else(PoisonError::into_inner);
+        known.iter().map(|relay| relay.url.clone()).collect()
+    }
+
     pub(crate) async fn dial(&self, to: &PeerAddr, alpn: &[u8]) -> Result<Connection, NetError> {
         let id = public_key(to.peer)?;
         let addrs = reachable(&to.addrs, &interface_ips());
@@ -206,10 +276,13 @@ impl Net {
                 .join(", "),
             why,
         };
-        if addrs.is_empty() {
+        let relays = self.relay_urls();
+        if addrs.is_empty() && relays.is_empty() {
             return Err(unreachable("no address is known".to_owned()));
         }
-        let target = EndpointAddr::from_parts(id, addrs.iter().copied().map(TransportAddr::Ip));
+        let directly = addrs.iter().copied().map(TransportAddr::Ip);
+        let ways = directly.chain(relays.into_iter().map(TransportAddr::Relay));
+        let target = EndpointAddr::from_parts(id, ways);
         let options = ConnectOptions::new()
             .with_transport_config(transport(DIALLED_WINDOW_BYTES))
             .with_additional_alpns(vec![alpn_to(to.peer)]);
@@ -227,6 +300,22 @@ impl Net {
             Err(_) => Err(unreachable(format!("no answer within {CONNECT_TIMEOUT:?}"))),
         }
     }
+}
+
+impl Relay {
+    fn at(at: &PeerAddr) -> Option<Relay> {
+        let url = format!("https://{}/", at.addrs.first()?);
+        let (at, url) = (at.clone(), url.parse().ok()?);
+        Some(Relay { at, url })
+    }
+}
+
+/// The relay is asked for this peer's address by QUIC; nobody is asked whether there is a captive portal.
+fn quiet_reports() -> NetReportConfig {
+    let mut config = NetReportConfig::minimal();
+    // Where QUIC is not let through, the relay is still found.
+    config.https_probes = true;
+    config
 }
 
 fn alpn_to(peer: PeerId) -> Vec<u8> {
@@ -334,6 +423,23 @@ fn reachable(addrs: &[SocketAddr], own_ips: &[IpAddr]) -> Vec<SocketAddr> {
     let keep_loopback = addrs.iter().all(|addr| addr.ip().is_loopback()) || addrs.iter().any(here);
     let worth = |addr: &&SocketAddr| keep_loopback || !addr.ip().is_loopback();
     addrs.iter().filter(worth).copied().collect()
+}
+
+/// What others may dial to reach these sockets.
+pub(crate) fn offered(sockets: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut addrs = Vec::new();
+    for bound in sockets {
+        if bound.ip().is_unspecified() {
+            let same_family = |ip: &IpAddr| ip.is_ipv4() == bound.is_ipv4();
+            let interfaces = interface_ips().into_iter().filter(same_family);
+            addrs.extend(interfaces.map(|ip| SocketAddr::new(ip, bound.port())));
+        } else {
+            addrs.push(*bound);
+        }
+    }
+    addrs.sort_by_key(|addr| (addr.ip().is_loopback(), addr.is_ipv6()));
+    addrs.dedup();
+    addrs
 }
 
 fn interface_ips() -> Vec<IpAddr> {

@@ -177,6 +177,11 @@ impl LinkSender {
             .map(|path| path.rtt())
     }
 
+    /// Whether what is sent goes through a relay, for want of a direct way.
+    pub fn is_relayed(&self) -> bool {
+        is_relayed(&self.shared.connection)
+    }
+
     /// The peer's addresses on all open paths.
     pub fn remote_addrs(&self) -> Vec<SocketAddr> {
         remote_addrs(&self.shared.connection)
@@ -272,6 +277,12 @@ impl BeatReceiver {
         let read = self.shared.connection.read_many_datagrams(beats).await;
         read.map_err(|_| self.shared.closed_error())
     }
+}
+
+pub(crate) fn is_relayed(connection: &Connection) -> bool {
+    let paths = connection.paths();
+    let mut selected = paths.iter().filter(|path| path.is_selected());
+    selected.all(|path| path.is_relay())
 }
 
 pub(crate) fn remote_addrs(connection: &Connection) -> Vec<SocketAddr> {

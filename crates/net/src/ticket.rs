@@ -18,6 +18,8 @@ pub struct Ticket {
     pub secret: [u8; 16],
     /// End of validity, in seconds of Unix time.
     pub expires_unix_s: Option<u64>,
+    /// The grid's own relays, for where no supervisor can be reached directly.
+    pub relays: Vec<PeerAddr>,
 }
 
 /// The form in which a supervisor stores a ticket's secret.
@@ -36,6 +38,7 @@ impl Ticket {
             supervisors,
             secret,
             expires_unix_s,
+            relays: Vec::new(),
         }
     }
 
@@ -56,6 +59,7 @@ impl fmt::Debug for Ticket {
             .field("role", &self.role)
             .field("supervisors", &self.supervisors)
             .field("expires_unix_s", &self.expires_unix_s)
+            .field("relays", &self.relays)
             .finish_non_exhaustive()
     }
 }
@@ -95,7 +99,9 @@ pub enum TicketError {
     },
 }
 
+/// Without relays, as ever; with them.
 const FORMAT: u8 = 1;
+const FORMAT_RELAYS: u8 = 2;
 const CHECKSUM_BYTES: usize = 4;
 const TEXT_BYTES_MAX: usize = 16 << 10;
 
@@ -116,7 +122,12 @@ impl fmt::Display for Ticket {
             secret: self.secret,
             expires_unix_s: self.expires_unix_s,
         };
-        let mut bytes = postcard::to_extend(&body, vec![FORMAT]).map_err(|_| fmt::Error)?;
+        let mut bytes = if self.relays.is_empty() {
+            postcard::to_extend(&body, vec![FORMAT])
+        } else {
+            postcard::to_extend(&(body, &self.relays), vec![FORMAT_RELAYS])
+        }
+        .map_err(|_| fmt::Error)?;
         let checksum = blake3::hash(&bytes);
         bytes.extend_from_slice(&checksum.as_bytes()[..CHECKSUM_BYTES]);
         write!(
@@ -133,7 +144,13 @@ impl FromStr for Ticket {
 
     fn from_str(text: &str) -> Result<Ticket, TicketError> {
         let text = text.trim();
-        let roles = [Role::Worker, Role::Client, Role::Supervisor, Role::Admin];
+        let roles = [
+            Role::Worker,
+            Role::Client,
+            Role::Supervisor,
+            Role::Admin,
+            Role::Relay,
+        ];
         let (word, start) = roles
             .into_iter()
             .map(|role| (role, format!("hedge-{role}-")))
@@ -159,10 +176,12 @@ impl FromStr for Ticket {
             return Err(TicketError::Checksum);
         }
         let (&format, body) = bytes.split_first().ok_or(TicketError::Checksum)?;
-        if format != FORMAT {
-            return Err(TicketError::Version(format));
-        }
-        let body: Body = postcard::from_bytes(body).map_err(|_| TicketError::Checksum)?;
+        let decoded = match format {
+            FORMAT => postcard::from_bytes(body).map(|body| (body, Vec::new())),
+            FORMAT_RELAYS => postcard::from_bytes(body),
+            _ => return Err(TicketError::Version(format)),
+        };
+        let (body, relays): (Body, Vec<PeerAddr>) = decoded.map_err(|_| TicketError::Checksum)?;
         if body.role != word {
             return Err(TicketError::RoleMismatch {
                 word,
@@ -180,6 +199,7 @@ impl FromStr for Ticket {
             supervisors,
             secret,
             expires_unix_s,
+            relays,
         })
     }
 }
@@ -199,8 +219,11 @@ mod tests {
 
     #[test]
     fn a_ticket_survives_its_text_form() {
-        for role in [Role::Worker, Role::Client, Role::Supervisor, Role::Admin] {
-            let ticket = ticket(role);
+        let roles = [Role::Worker, Role::Client, Role::Supervisor, Role::Admin];
+        let roles = roles.into_iter().chain([Role::Relay]);
+        for (number, role) in roles.enumerate() {
+            let mut ticket = ticket(role);
+            ticket.relays = vec![ticket.supervisors[0].clone(); number];
             let text = ticket.to_string();
             assert!(text.starts_with(&format!("hedge-{role}-")));
             assert_eq!(text.parse::<Ticket>().unwrap(), ticket);

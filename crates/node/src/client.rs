@@ -66,6 +66,8 @@ enum Grid {
 struct Remote {
     net: Net,
     key: SecretKey,
+    /// The hash of its ticket's secret.
+    ticket: Hash,
     lines: Lines,
     data: OnceCell<Content>,
 }
@@ -114,11 +116,15 @@ impl Client {
                 "the ticket has expired; ask for a new one".into(),
             ));
         }
-        make_private(&folders.client())?;
-        let key = hedge_net::load_or_create_identity(&folders.client())
-            .map_err(crate::NodeError::from)?;
-        let known = Known::of_ticket(&folders.client(), &ticket);
-        let remote = Remote::connect(key, &ticket, known).await?;
+        Self::join(&folders.client(), &ticket).await
+    }
+
+    /// Connects in the ticket's role, as the peer whose folder this is.
+    pub(crate) async fn join(dir: &Path, ticket: &Ticket) -> Result<Self, ClientError> {
+        make_private(dir)?;
+        let key = hedge_net::load_or_create_identity(dir).map_err(crate::NodeError::from)?;
+        let known = Known::of_ticket(dir, ticket);
+        let remote = Remote::connect(key, ticket, known).await?;
         Ok(Self(Arc::new(Inner {
             grid: Grid::Remote(Box::new(remote)),
             inputs: Mutex::default(),
@@ -372,9 +378,10 @@ impl Client {
 impl Remote {
     async fn connect(key: SecretKey, ticket: &Ticket, known: Known) -> Result<Self, ClientError> {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let net = Net::bind(NetConfig::new(key.clone(), any))
-            .await
-            .map_err(local)?;
+        let mut config = NetConfig::new(key.clone(), any);
+        config.relays = known.load_relays();
+        config.ticket = Some(ticket.secret_hash());
+        let net = Net::bind(config).await.map_err(local)?;
         let hello = Hello {
             role: ticket.role,
             proof: Some(ticket.secret),
@@ -384,6 +391,7 @@ impl Remote {
         Ok(Self {
             net,
             key,
+            ticket: ticket.secret_hash(),
             lines,
             data: OnceCell::new(),
         })
@@ -403,6 +411,8 @@ impl Remote {
             // port, where no content is served.
             let mut config = NetConfig::new(SecretKey::generate(), any);
             config.data = Some((server, Handle::current()));
+            config.relays = self.net.relays();
+            config.ticket = Some(self.ticket);
             let net = Net::bind(config).await.map_err(local)?;
             let fetcher = Fetcher::new(self.net.clone(), store.clone(), Handle::current());
             Ok(Content {

@@ -42,6 +42,11 @@ impl Folders {
         self.root.join("worker")
     }
 
+    /// The relay's.
+    pub fn relay(&self) -> PathBuf {
+        self.root.join("relay")
+    }
+
     /// The client's.
     pub fn client(&self) -> PathBuf {
         self.root.join("client")

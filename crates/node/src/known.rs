@@ -1,4 +1,4 @@
-//! What a peer remembers between two lives: the supervisors of its grid, and its own port.
+//! What a peer remembers between two lives: the supervisors and relays of its grid, and its own port.
 
 use crate::NodeError;
 use crate::folders::write_private;
@@ -7,27 +7,32 @@ use hedge_net::Ticket;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// Supervisors that are remembered, and addresses of each; a group has three or five.
-const SUPERVISORS_MAX: usize = 32;
+/// Peers of a kind that are remembered, and addresses of each; a group has three or five supervisors.
+const PEERS_MAX: usize = 32;
 const ADDRS_MAX: usize = 32;
 /// Longest file that is read.
 const BYTES_MAX: u64 = 256 << 10;
 
-/// The file with the supervisors of one grid, so that a peer finds them when those of its ticket are gone.
+/// The files with the supervisors and relays of one grid, so that a peer finds them when those of its ticket are
+/// gone.
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
     path: PathBuf,
     from_ticket: Vec<PeerAddr>,
+    relays_path: PathBuf,
+    relays_from_ticket: Vec<PeerAddr>,
 }
 
 impl Known {
     /// In the folder of a peer that joined with this ticket.
     pub fn of_ticket(dir: &Path, ticket: &Ticket) -> Self {
         let grid = ticket.secret_hash().to_string();
-        let name = format!("supervisors-{}", grid.get(..16).unwrap_or(&grid));
+        let grid = grid.get(..16).unwrap_or(&grid);
         Self {
-            path: dir.join(name),
+            path: dir.join(format!("supervisors-{grid}")),
             from_ticket: ticket.supervisors.clone(),
+            relays_path: dir.join(format!("relays-{grid}")),
+            relays_from_ticket: ticket.relays.clone(),
         }
     }
 
@@ -36,7 +41,22 @@ impl Known {
         Self {
             path: dir.join("supervisors"),
             from_ticket: Vec::new(),
+            relays_path: dir.join("relays"),
+            relays_from_ticket: Vec::new(),
         }
+    }
+
+    /// The relays that were told last, else those of the ticket.
+    pub fn load_relays(&self) -> Vec<PeerAddr> {
+        match self.relays_path.exists() {
+            true => read(&self.relays_path),
+            false => self.relays_from_ticket.clone(),
+        }
+    }
+
+    /// Remembers these relays.
+    pub fn save_relays(&self, relays: &[PeerAddr]) {
+        write(&self.relays_path, relays);
     }
 
     /// Those that were told last, then those of the ticket.
@@ -52,21 +72,25 @@ impl Known {
 
     /// Remembers these. What cannot be written is no reason to stop: the ticket still names some.
     pub fn save(&self, supervisors: &[PeerAddr]) {
-        let mut text = String::new();
-        for addr in supervisors.iter().take(SUPERVISORS_MAX) {
-            text.push_str(&addr.peer.to_string());
-            for at in addr.addrs.iter().take(ADDRS_MAX) {
-                text.push(' ');
-                text.push_str(&at.to_string());
-            }
-            text.push('\n');
+        write(&self.path, supervisors);
+    }
+}
+
+fn write(path: &Path, peers: &[PeerAddr]) {
+    let mut text = String::new();
+    for addr in peers.iter().take(PEERS_MAX) {
+        text.push_str(&addr.peer.to_string());
+        for at in addr.addrs.iter().take(ADDRS_MAX) {
+            text.push(' ');
+            text.push_str(&at.to_string());
         }
-        if std::fs::read_to_string(&self.path).is_ok_and(|old| old == text) {
-            return;
-        }
-        if let Err(error) = write_private(&self.path, &text) {
-            tracing::warn!(%error, "the grid's supervisors could not be noted");
-        }
+        text.push('\n');
+    }
+    if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return;
+    }
+    if let Err(error) = write_private(path, &text) {
+        tracing::warn!(%error, "the grid's supervisors and relays could not be noted");
     }
 }
 
@@ -86,10 +110,7 @@ fn read(path: &Path) -> Vec<PeerAddr> {
             addrs: addrs.take(ADDRS_MAX).collect(),
         })
     };
-    text.lines()
-        .filter_map(line)
-        .take(SUPERVISORS_MAX)
-        .collect()
+    text.lines().filter_map(line).take(PEERS_MAX).collect()
 }
 
 /// The port at which this peer listened last; others look for it there.
@@ -125,6 +146,8 @@ mod tests {
         assert_eq!(known.load(), [addr(2, "[::1]:2"), addr(1, "127.0.0.1:3")]);
         std::fs::write(&known.path, "what\n\n").unwrap();
         assert_eq!(known.load(), [addr(1, "127.0.0.1:1")]);
+        known.save_relays(&[addr(3, "127.0.0.1:9")]);
+        assert_eq!(known.load_relays(), [addr(3, "127.0.0.1:9")]);
         note_port(folder.path(), &["127.0.0.1:77".parse().unwrap()]).unwrap();
         assert_eq!(last_port(folder.path()), Some(77));
     }

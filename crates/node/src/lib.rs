@@ -10,6 +10,7 @@ mod grants;
 mod known;
 pub mod local;
 mod pause;
+pub mod relay;
 pub mod supervisor;
 mod temporary;
 mod transport;

@@ -28,6 +28,7 @@ mod jobs;
 mod journal;
 mod logs;
 mod members;
+mod relay;
 mod results;
 mod run;
 pub mod sim;
@@ -75,6 +76,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Explain(args) => explain::run(&context, &args),
         Command::Cost(args) => cost::run(&context, &args),
         Command::Workers(grid) => workers::run(&context, &grid),
+        Command::Relay(args) => relay::run(&context, &args),
         Command::Drain(args) => drain::run(&context, &args),
         Command::Members(args) => members::run(&context, args),
         Command::Revoke(args) => members::revoke(&context, &args),

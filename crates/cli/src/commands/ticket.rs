@@ -17,6 +17,7 @@ pub fn run(context: &Context, args: Ticket) -> Result<Exit, Failure> {
             TicketRole::Client => Role::Client,
             TicketRole::Admin => Role::Admin,
             TicketRole::Supervisor => Role::Supervisor,
+            TicketRole::Relay => Role::Relay,
         };
         let request = Request::Ticket {
             role,

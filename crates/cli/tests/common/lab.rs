@@ -10,6 +10,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Begins the names of all namespaces that tests make; the test's process id follows.
 const PREFIX: &str = "hedge-lab-";
 
+/// How an address translator gives out ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nat {
+    /// One port outside for each inside, whoever is at the other end.
+    Cone,
+    /// Another port for each other end, at random.
+    Symmetric,
+}
+
 /// Machines joined by a bridge. Removed with all its namespaces at the end.
 pub struct Lab {
     name: String,
@@ -51,7 +60,49 @@ impl Lab {
         ip(&["-n", &own, "link", "set", "eth0", "up"]);
     }
 
-    /// A machine's address.
+    /// Adds a machine that reaches the others through an address translator alone; returns its number. From outside
+    /// nothing gets in that was not asked for.
+    pub fn add_behind(&mut self, nat: Nat) -> usize {
+        let machine = self.machines;
+        self.machines += 1;
+        let (hub, router, own) = (self.hub(), self.router(machine), self.namespace(machine));
+        for name in [&router, &own] {
+            ip(&["netns", "add", name]);
+            ip(&["-n", name, "link", "set", "lo", "up"]);
+        }
+        let port = port(machine);
+        #[rustfmt::skip]
+        ip(&["-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "outside", "netns", &router]);
+        ip(&["-n", &hub, "link", "set", &port, "master", "bridge", "up"]);
+        #[rustfmt::skip]
+        ip(&["-n", &router, "link", "add", "inside", "type", "veth", "peer", "name", "eth0", "netns", &own]);
+        let at = |name: &str, address: &str, link: &str| {
+            ip(&["-n", name, "address", "add", address, "dev", link]);
+            ip(&["-n", name, "link", "set", link, "up"]);
+        };
+        at(&router, &format!("{}/24", self.address(machine)), "outside");
+        at(&router, "192.168.77.1/24", "inside");
+        at(&own, &format!("192.168.77.{}/24", machine + 10), "eth0");
+        ip(&["-n", &own, "route", "add", "default", "via", "192.168.77.1"]);
+        let ports = match nat {
+            Nat::Cone => "",
+            Nat::Symmetric => "fully-random",
+        };
+        let rules = format!(
+            "table ip nat {{
+                chain out {{ type nat hook postrouting priority 100; oifname outside masquerade {ports}; }}
+                chain in {{ type filter hook input priority 0; iifname outside ct state new drop; }}
+            }}"
+        );
+        let exec = |program: &str, args: &[&str]| {
+            run("ip", &[&["netns", "exec", &router, program], args].concat());
+        };
+        exec("sysctl", &["-q", "-w", "net.ipv4.ip_forward=1"]);
+        exec("nft", &[&rules]);
+        machine
+    }
+
+    /// A machine's address; for one behind a translator, that of the translator.
     pub fn address(&self, machine: usize) -> String {
         format!("10.77.0.{}", machine + 1)
     }
@@ -98,6 +149,10 @@ impl Lab {
         format!("{}-hub", self.name)
     }
 
+    fn router(&self, machine: usize) -> String {
+        format!("{}-{machine}r", self.name)
+    }
+
     fn namespace(&self, machine: usize) -> String {
         format!("{}-{machine}", self.name)
     }
@@ -105,8 +160,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let own = (0..self.machines).map(|machine| self.namespace(machine));
-        for name in own.chain([self.hub()]) {
+        let all = (0..self.machines).flat_map(|n| [self.namespace(n), self.router(n)]);
+        let here = |name: &String| Path::new("/run/netns").join(name).exists();
+        for name in all.chain([self.hub()]).filter(here) {
             let _ = Command::new("ip").args(["netns", "del", &name]).status();
         }
     }

@@ -15,6 +15,8 @@ enum Concern {
     Grid,
     /// The grid itself: administrators'.
     Rule,
+    /// Whom a relay may serve: relays'.
+    Relay,
 }
 
 fn concern(request: &Request) -> Concern {
@@ -34,6 +36,7 @@ fn concern(request: &Request) -> Concern {
         | Request::Revoke(_)
         | Request::Set { .. }
         | Request::Upgrade => Concern::Rule,
+        Request::MayRelay { .. } => Concern::Relay,
     }
 }
 
@@ -52,13 +55,14 @@ impl Supervisor {
         let denied = |why: String| Err((RefusalKind::NotAllowed, why));
         match (role, concern(request)) {
             (Some(Role::Admin), _) | (Some(Role::Client), Concern::Own | Concern::Grid) => Ok(()),
+            (Some(Role::Relay), Concern::Relay) => Ok(()),
             (Some(Role::Client), Concern::Job(id)) => match self.state.jobs.get(&id) {
                 Some(job) if job.client != peer => denied(format!(
                     "job {id} belongs to another client; only that one and administrators may see or change it"
                 )),
                 _ => Ok(()),
             },
-            (Some(Role::Client), Concern::Rule) => denied(
+            (Some(Role::Client), Concern::Rule | Concern::Relay) => denied(
                 "only an administrator may do this: use a ticket that `hedge ticket admin` made, \
                  or ask on the supervisor's own machine"
                     .into(),

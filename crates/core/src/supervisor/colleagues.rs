@@ -30,7 +30,7 @@ impl Supervisor {
         for (peer, role) in &self.linked {
             match role {
                 Role::Worker => super::send(*peer, ToWorker::Supervisors(all.clone()), out),
-                Role::Client | Role::Admin => out.push(Action::Tell {
+                Role::Client | Role::Admin | Role::Relay => out.push(Action::Tell {
                     to: *peer,
                     reply: Reply::Supervisors(all.clone()),
                 }),

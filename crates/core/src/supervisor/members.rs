@@ -83,6 +83,22 @@ impl Supervisor {
         }
     }
 
+    /// Whether a relay may carry a peer's packets. One that holds a ticket may be on its way to join, or serve a
+    /// client's files under a key of their own; that the ticket has let in all its peers is no reason against.
+    pub(crate) fn may_relay(&self, peer: PeerId, ticket: Option<Hash>) -> Result<Reply, Refused> {
+        let supervisors = || self.supervisors().into_iter().any(|addr| addr.peer == peer);
+        let ticket = ticket.and_then(|hash| self.state.tickets.get(&hash));
+        let invited = ticket.is_some_and(|ticket| ticket.expires.is_none_or(|end| end > self.now));
+        if self.state.is_revoked(peer) {
+            return Err((RefusalKind::NotAllowed, "it was shut out".into()));
+        }
+        if self.state.member(peer).is_some() || supervisors() || invited {
+            return Ok(Reply::Ok);
+        }
+        let why = "it is no member of the grid and holds no ticket of it";
+        Err((RefusalKind::NotAllowed, why.into()))
+    }
+
     /// A peer that was let in has a connection.
     pub(crate) fn on_linked(&mut self, peer: PeerId, role: Role, out: &mut Vec<Action>) {
         *self.linked.entry(peer).or_insert(role) = role;
@@ -95,7 +111,7 @@ impl Supervisor {
         let epoch = self.state.epoch();
         match role {
             Role::Worker => send(peer, ToWorker::Lead(epoch), out),
-            Role::Client | Role::Admin => out.push(Action::Tell {
+            Role::Client | Role::Admin | Role::Relay => out.push(Action::Tell {
                 to: peer,
                 reply: Reply::Lead(epoch),
             }),

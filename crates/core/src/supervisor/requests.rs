@@ -75,6 +75,7 @@ impl Supervisor {
             return refuse(peer, ask, kind, why, out);
         }
         let reply = match request {
+            Request::MayRelay { peer, ticket } => self.may_relay(peer, ticket),
             Request::Members => Ok(Reply::Members(self.member_views())),
             Request::Settings => Ok(Reply::Settings(self.state.settings().views())),
             Request::Revoke(name) => return self.decide(peer, ask, self.revoke_named(&name), out),

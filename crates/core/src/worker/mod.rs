@@ -274,7 +274,10 @@ impl Worker {
             // Signs of life are the shell's: they must not wait for anything that happens here.
             ToWorker::Beat(_) | ToWorker::Tripwire { .. } => {}
             // About connections, which are not this machine's.
-            ToWorker::Lead(_) | ToWorker::Supervisors(_) | ToWorker::Revoked(_) => {}
+            ToWorker::Lead(_)
+            | ToWorker::Supervisors(_)
+            | ToWorker::Revoked(_)
+            | ToWorker::Relays(_) => {}
         }
     }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// A source that sends nothing for this long is given up.
 const STALL: Duration = Duration::from_secs(5);
@@ -25,6 +25,13 @@ const STALL: Duration = Duration::from_secs(5);
 const TURN: Duration = Duration::from_secs(30);
 /// Connections unused for one to two of these are closed.
 const IDLE_CHECK: Duration = Duration::from_secs(10);
+
+/// How long two peers that met through a relay may take to find a direct way before more than a little content
+/// goes through the relay: some round trips across the world.
+const DIRECT_WITHIN: Duration = Duration::from_millis(1500);
+const DIRECT_LOOK: Duration = Duration::from_millis(20);
+/// So little that the search for a direct way would take longer.
+const RELAYED_AT_ONCE: u64 = 256 << 10;
 
 /// Why content could not be fetched. What had arrived and was verified is kept for the next try.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -252,6 +259,10 @@ impl Fetcher {
         grant: Option<&Grant>,
     ) -> Result<(), Failure> {
         let (connection, reused) = self.connection(source).await?;
+        if !reused {
+            let way = way_for(&connection, size).await;
+            tracing::debug!(peer = %source.peer.short(), "content comes {way}");
+        }
         let first = self
             .transfer(&connection, hash, size, source.peer, grant)
             .await;
@@ -396,6 +407,18 @@ impl Fetcher {
             connections.remove(&peer);
         }
     }
+}
+
+/// Lets a new connection find its way before it carries much; says which it has.
+async fn way_for(connection: &Connection, size: u64) -> &'static str {
+    let until = Instant::now() + DIRECT_WITHIN;
+    while crate::link::is_relayed(connection) {
+        if size <= RELAYED_AT_ONCE || Instant::now() >= until {
+            return "through a relay";
+        }
+        tokio::time::sleep(DIRECT_LOOK).await;
+    }
+    "directly"
 }
 
 /// Sends a request and waits until the data begins.

@@ -330,6 +330,9 @@ impl Shared {
         }
         if let Ok(welcome) = postcard::from_bytes::<Welcome>(welcome) {
             self.heard_of(peer, &welcome.supervisors);
+            if !welcome.relays.is_empty() {
+                self.use_relays(peer, &welcome.relays).await;
+            }
         }
         self.tell();
         let reason = self.hand_out(link.receiver, &line).await;
@@ -357,6 +360,7 @@ impl Shared {
                         match reply {
                             Reply::Lead(epoch) => self.led_by(line, epoch),
                             Reply::Supervisors(all) => self.heard_of(line.sender.peer(), &all),
+                            Reply::Relays(all) => self.use_relays(line.sender.peer(), &all).await,
                             reply => line.answer(id, reply).await,
                         }
                     }
@@ -384,6 +388,13 @@ impl Shared {
             }
         }
         self.tell();
+    }
+
+    async fn use_relays(&self, from: PeerId, relays: &[PeerAddr]) {
+        if self.lock().leader.is_none_or(|leader| leader == from) {
+            self.known.save_relays(relays);
+            self.net.set_relays(relays).await;
+        }
     }
 
     /// The one that leads is right about who the supervisors are; while none is known, whoever says so.

@@ -92,7 +92,8 @@ impl Loop {
                 no(RefusalKind::Busy, "the system gives no random bytes"),
             );
         }
-        let text = ticket_text(role, self.supervisors_here_first(), secret, valid_s);
+        let relays = self.core.state().settings().relays.to_vec();
+        let text = ticket_text(role, self.supervisors_here_first(), relays, secret, valid_s);
         let secret = Some((hedge_net::secret_hash(&secret), text));
         self.feed(Event::Ask {
             peer,

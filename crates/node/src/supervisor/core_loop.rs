@@ -185,6 +185,8 @@ pub(crate) struct Loop {
     pub(super) askers: Askers,
     pub(super) last_conn: ConnId,
     pub(super) pulls: Arc<Semaphore>,
+    /// The setting, as it was followed last.
+    pub(super) relays: Arc<[PeerAddr]>,
 }
 
 /// Why the loop ends.
@@ -217,6 +219,7 @@ impl Loop {
             askers: Askers::default(),
             last_conn: 0,
             pulls: Arc::new(Semaphore::new(PULLS_MAX)),
+            relays: Arc::default(),
             setup,
         }
     }
@@ -299,6 +302,7 @@ impl Loop {
             let after = self.core.state().settings().promote_after;
             self.absent.look(&self.changes, &self.setup.links, after);
             self.remove_revoked();
+            self.follow_relays();
             let slow = self.in_flight > 0 && self.journal_at.elapsed() > JOURNAL_SLOW;
             if slow && !self.journal_slow {
                 let waiting = self.appended.len();

@@ -3,10 +3,11 @@
 use super::core_loop::{ConnId, From, Loop, Worker};
 use super::{core_loop, peers};
 use crate::supervisor::askers::Asker;
-use hedge_core::supervisor::{Event, NotAdmitted};
+use hedge_core::supervisor::{Action, Event, NotAdmitted};
 use hedge_model::PeerId;
-use hedge_model::msg::{FromWorker, Request, Role, Welcome};
-use hedge_net::{CloseReason, Incoming, Link};
+use hedge_model::msg::{FromWorker, Reply, Request, Role, ToWorker, Welcome};
+use hedge_net::{CloseReason, Incoming, Link, LinkSender};
+use std::collections::HashSet;
 
 impl Loop {
     /// Whether this is the worker's present connection.
@@ -79,7 +80,7 @@ impl Loop {
                     self.feed(Event::Gone { peer });
                 }
             }
-            Role::Client | Role::Admin | Role::Supervisor => {
+            Role::Client | Role::Admin | Role::Supervisor | Role::Relay => {
                 self.clients.insert(conn, sender);
             }
         }
@@ -133,7 +134,31 @@ impl Loop {
             epoch: self.core.state().epoch(),
             beat_interval: self.core.watch().idle.interval,
             supervisors: self.core.supervisors(),
+            relays: self.core.state().settings().relays.to_vec(),
         }
+    }
+
+    /// Follows the setting: here, and at every peer that is connected.
+    pub(super) fn follow_relays(&mut self) {
+        let relays = &self.core.state().settings().relays;
+        if *relays == self.relays {
+            return;
+        }
+        self.relays = relays.clone();
+        let all = self.relays.to_vec();
+        if let Some(known) = &self.setup.known {
+            known.save_relays(&all);
+        }
+        for to in self.workers.keys() {
+            let msg = ToWorker::Relays(all.clone());
+            self.actions.push(Action::Send { to: *to, msg });
+        }
+        let clients: HashSet<PeerId> = self.clients.values().map(LinkSender::peer).collect();
+        for to in clients {
+            let reply = Reply::Relays(all.clone());
+            self.actions.push(Action::Tell { to, reply });
+        }
+        self.setup.links.use_relays(all);
     }
 
     /// A peer is a member no more: nothing is served to it, from now on.

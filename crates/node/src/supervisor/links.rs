@@ -138,6 +138,13 @@ impl PeerLinks {
         }
     }
 
+    /// The grid's relays are these now.
+    pub fn use_relays(&self, relays: Vec<PeerAddr>) {
+        let net = self.0.net.clone();
+        let setting = async move { net.set_relays(&relays).await };
+        self.0.runtime.spawn(setting);
+    }
+
     /// Those to which a link is open.
     pub fn open(&self) -> Vec<PeerId> {
         let peers = self.0.lock();

@@ -209,6 +209,7 @@ async fn tripwires(
 pub(crate) fn ticket_text(
     role: Role,
     supervisors: Vec<PeerAddr>,
+    relays: Vec<PeerAddr>,
     secret: [u8; 16],
     valid_s: Option<u64>,
 ) -> String {
@@ -218,6 +219,7 @@ pub(crate) fn ticket_text(
         supervisors,
         secret,
         expires_unix_s,
+        relays,
     }
     .to_string()
 }

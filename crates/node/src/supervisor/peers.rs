@@ -73,7 +73,12 @@ pub(super) fn serve(
     let peer = sender.peer();
     match role {
         Role::Worker => {
-            tracing::info!(peer = %peer.short(), "a worker has joined");
+            let way = if sender.is_relayed() {
+                "through a relay"
+            } else {
+                "directly"
+            };
+            tracing::info!(peer = %peer.short(), "a worker has joined, {way}");
             watch.link(peer, conn, sender.clone(), beats);
             tokio::spawn(read::<FromWorker>(
                 receiver,
@@ -83,7 +88,7 @@ pub(super) fn serve(
                 From::Worker,
             ));
         }
-        Role::Client | Role::Admin | Role::Supervisor => {
+        Role::Client | Role::Admin | Role::Supervisor | Role::Relay => {
             tokio::spawn(read::<Ask>(
                 receiver,
                 sender.clone(),

@@ -293,9 +293,17 @@ async fn bind(
     if let Some(port) = last {
         listen.set_port(port);
     }
+    let known = config.durable.then(|| Known::of_group(&config.dir));
+    let mut relays = known.map(|known| known.load_relays()).unwrap_or_default();
+    let invited = config.join.as_ref().map(Ticket::secret_hash);
+    if relays.is_empty() {
+        relays.extend(config.join.iter().flat_map(|ticket| ticket.relays.clone()));
+    }
     let open = async |listen| {
         let mut config = NetConfig::new(key.clone(), listen);
         config.data = Some((server.clone(), content.handle()));
+        config.relays.clone_from(&relays);
+        config.ticket = invited;
         transport.run(Net::bind(config)).await
     };
     let net = match open(listen).await? {

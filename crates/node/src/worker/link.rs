@@ -83,6 +83,14 @@ impl Links {
         !same
     }
 
+    /// The grid's relays are these now.
+    pub fn use_relays(&self, relays: Vec<PeerAddr>) {
+        self.known.save_relays(&relays);
+        let net = self.dialler.net.clone();
+        self.runtime
+            .spawn(async move { net.set_relays(&relays).await });
+    }
+
     fn keep(&mut self, supervisors: &[PeerAddr]) {
         self.keepers.retain(|peer, (_, keeper)| {
             let stays = supervisors.iter().any(|addr| addr.peer == *peer);

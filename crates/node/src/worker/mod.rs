@@ -140,6 +140,8 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
     let server = DataServer::new(store.clone(), trust.clone());
     let mut net_config = NetConfig::new(key, config.listen);
     net_config.data = Some((server, content.handle()));
+    net_config.relays = known.load_relays();
+    net_config.ticket = Some(config.ticket.secret_hash());
     let net = transport.run(Net::bind(net_config)).await??;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
     started(Drain(inputs.clone()));
@@ -306,6 +308,10 @@ impl Loop {
             } => {
                 if self.link.is_none() {
                     self.heard_of(&welcome.supervisors);
+                    // One that has just started may not know them yet.
+                    if !welcome.relays.is_empty() {
+                        self.links.use_relays(welcome.relays);
+                    }
                 }
                 let beat_interval = welcome.beat_interval;
                 self.warm.insert(
@@ -370,7 +376,11 @@ impl Loop {
                 peers.into_iter().for_each(|peer| self.trust.revoke(peer));
             }
             ToWorker::Beat(plan) if led_here => self.tools.spawner.look_every(plan.progress_every),
-            ToWorker::Supervisors(_) | ToWorker::Revoked(_) | ToWorker::Beat(_) => {}
+            ToWorker::Relays(all) if led_here || self.link.is_none() => self.links.use_relays(all),
+            ToWorker::Supervisors(_)
+            | ToWorker::Revoked(_)
+            | ToWorker::Beat(_)
+            | ToWorker::Relays(_) => {}
             order => {
                 let link = self.link.as_ref().filter(|link| link.conn == conn);
                 if let Some(epoch) = link.map(|link| link.epoch) {

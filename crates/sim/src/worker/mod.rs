@@ -206,7 +206,7 @@ impl Grid {
         }
         match self.conns[conn].epoch {
             Some(epoch) => self.worker_handle(ix, worker::Event::Order(epoch, order)),
-            None if matches!(order, ToWorker::Supervisors(_)) => Ok(()),
+            None if matches!(order, ToWorker::Supervisors(_) | ToWorker::Relays(_)) => Ok(()),
             None => self.violated(format!(
                 "worker {ix} gets {order:?} from a supervisor that did not say that it leads"
             )),

@@ -1,0 +1,25 @@
+//! `hedge relay`.
+
+use clap::Args;
+use std::net::SocketAddr;
+
+/// Arguments of `relay`.
+#[derive(Args, Debug)]
+pub struct Relay {
+    /// Ticket of the grid to serve, with the role relay, @FILE that holds it, or - for standard input
+    #[arg(long, value_name = "TICKET")]
+    pub join: String,
+    /// Address and port to listen at, TCP and UDP
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7434", value_parser = fixed_port)]
+    pub listen: SocketAddr,
+}
+
+fn fixed_port(text: &str) -> Result<SocketAddr, String> {
+    let addr: SocketAddr = text
+        .parse()
+        .map_err(|_| format!("{text:?} is no ADDRESS:PORT"))?;
+    match addr.port() {
+        0 => Err("a relay needs a port that stays the same; name one".to_owned()),
+        _ => Ok(addr),
+    }
+}

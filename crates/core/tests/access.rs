@@ -17,16 +17,18 @@ enum Asker {
     Admin,
     Worker,
     Supervisor,
+    Relay,
     Stranger,
     OwnProcess,
 }
 
-const ASKERS: [Asker; 7] = [
+const ASKERS: [Asker; 8] = [
     Asker::Owner,
     Asker::OtherClient,
     Asker::Admin,
     Asker::Worker,
     Asker::Supervisor,
+    Asker::Relay,
     Asker::Stranger,
     Asker::OwnProcess,
 ];
@@ -39,6 +41,7 @@ impl Asker {
             Asker::Admin => client(1),
             Asker::Worker => worker(1),
             Asker::Supervisor => worker(8),
+            Asker::Relay => worker(7),
             Asker::Stranger => client(50),
             Asker::OwnProcess => worker(9),
         }
@@ -77,12 +80,16 @@ fn requests() -> Vec<Request> {
         },
         Request::Forget(job),
         Request::Upgrade,
+        Request::MayRelay {
+            peer: worker(1),
+            ticket: None,
+        },
     ]
 }
 
-/// Which clients may ask for it beside administrators: none, the job's own, or all. A new request must be
+/// Who may ask for it beside administrators: nobody, the job's own client, all clients, or relays. A new request must be
 /// added here, and to [`requests`].
-fn clients_that_may(request: &Request) -> &'static [Asker] {
+fn those_who_may(request: &Request) -> &'static [Asker] {
     match request {
         Request::Submit { .. } | Request::Jobs | Request::Workers | Request::Settings => {
             &[Asker::Owner, Asker::OtherClient]
@@ -100,13 +107,18 @@ fn clients_that_may(request: &Request) -> &'static [Asker] {
         | Request::Revoke(_)
         | Request::Set { .. }
         | Request::Upgrade => &[],
+        Request::MayRelay { .. } => &[Asker::Relay],
     }
 }
 
 /// A grid with a worker and another supervisor that are members, and a job of the owner that runs.
 fn grid() -> Rig {
     let mut rig = Rig::new();
-    for (number, role) in [(1, Role::Worker), (2, Role::Worker), (8, Role::Supervisor)] {
+    let workers = [(1, Role::Worker), (2, Role::Worker)];
+    for (number, role) in workers
+        .into_iter()
+        .chain([(7, Role::Relay), (8, Role::Supervisor)])
+    {
         join(&mut rig, number, role);
     }
     rig.attach(1, 1);
@@ -171,7 +183,7 @@ fn every_request_is_allowed_or_refused_by_role() {
     let count = requests().len() as u8;
     assert_eq!(variants, (0..count).collect(), "each once");
     let unknown = postcard::from_bytes::<Request>(&[count]);
-    let known = postcard::from_bytes::<Request>(&[count - 2]);
+    let known = postcard::from_bytes::<Request>(&[count - 1]);
     assert_ne!(
         unknown.expect_err("no such request").to_string(),
         known.expect_err("cut off").to_string(),
@@ -182,7 +194,7 @@ fn every_request_is_allowed_or_refused_by_role() {
             let mut rig = grid();
             let said = asks(&mut rig, asker, request.clone());
             let may = matches!(asker, Asker::Admin | Asker::OwnProcess)
-                || clients_that_may(&request).contains(&asker);
+                || those_who_may(&request).contains(&asker);
             let refused = said.iter().any(|line| line.contains("no, NotAllowed"));
             assert_eq!(refused, !may, "{asker:?} asks {request:?}: {said:?}");
             if refused {
@@ -194,6 +206,42 @@ fn every_request_is_allowed_or_refused_by_role() {
             rig.said();
         }
     }
+}
+
+#[test]
+fn a_relay_serves_members_supervisors_and_holders_of_tickets() {
+    let mut rig = grid();
+    ticket(
+        &mut rig,
+        70,
+        Role::Client,
+        Some(Duration::from_secs(60)),
+        Some(0),
+    );
+    let may = |rig: &mut Rig, peer: PeerId, ticket: Option<u8>| {
+        let ticket = ticket.map(hash);
+        let said = asks(rig, Asker::Relay, Request::MayRelay { peer, ticket });
+        assert_eq!(said.len(), 1, "{said:?}");
+        !said[0].contains("no, NotAllowed")
+    };
+    assert!(may(&mut rig, worker(1), None), "a member");
+    assert!(may(&mut rig, worker(9), None), "the supervisor");
+    assert!(may(&mut rig, client(50), Some(70)), "a holder of a ticket");
+    assert!(!may(&mut rig, client(50), None), "a stranger");
+    assert!(
+        !may(&mut rig, client(50), Some(71)),
+        "with a ticket that nobody made"
+    );
+    rig.pass(Duration::from_secs(61));
+    assert!(
+        !may(&mut rig, client(50), Some(70)),
+        "the ticket has expired"
+    );
+    let named = Request::Revoke(worker(1).to_string());
+    asks(&mut rig, Asker::Admin, named);
+    rig.commit();
+    rig.said();
+    assert!(!may(&mut rig, worker(1), Some(60)), "one that was shut out");
 }
 
 #[test]

@@ -65,6 +65,7 @@ fn order_line(msg: &ToWorker) -> String {
         ToWorker::Tripwire { .. } => "tripwire".into(),
         ToWorker::Lead(epoch) => format!("lead {}", epoch.0),
         ToWorker::Supervisors(all) => format!("{} supervisors", all.len()),
+        ToWorker::Relays(all) => format!("{} relays", all.len()),
         ToWorker::Revoked(peers) => format!("{} revoked", peers.len()),
     }
 }

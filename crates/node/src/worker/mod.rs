@@ -19,7 +19,9 @@ use hedge_core::worker::{Action, Event};
 use hedge_exec::{Priority, ScratchPool, Spawner, SpawnerConfig};
 use hedge_model::msg::{FromWorker, Phase, ToWorker, Welcome, WorkerInfo};
 use hedge_model::{AttemptId, Epoch, PeerAddr, PeerId, Resources};
-use hedge_net::{DataServer, DataStore, Fetcher, LinkSender, Net, NetConfig, Ticket, Trust};
+use hedge_net::{
+    DataServer, DataStore, Fetcher, LinkSender, Net, NetConfig, SecretKey, Ticket, Trust,
+};
 use link::Links;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -138,11 +140,9 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
     let known = Known::of_ticket(&config.dir, &config.ticket);
     let trust = Trust::new(known.load().iter().map(|addr| addr.peer));
     let server = DataServer::new(store.clone(), trust.clone());
-    let mut net_config = NetConfig::new(key, config.listen);
-    net_config.data = Some((server, content.handle()));
-    net_config.relays = known.load_relays();
-    net_config.ticket = Some(config.ticket.secret_hash());
-    let net = transport.run(Net::bind(net_config)).await??;
+    let mut port = port(&config, key, &known);
+    port.data = Some((server, content.handle()));
+    let net = transport.run(Net::bind(port)).await??;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
     started(Drain(inputs.clone()));
     let _watch = match &config.owner {
@@ -198,6 +198,13 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
     _ = tokio::time::timeout(CLOSE_MAX, closing).await;
     _ = store.close().await;
     result
+}
+
+fn port(config: &WorkerConfig, key: SecretKey, known: &Known) -> NetConfig {
+    let mut port = NetConfig::new(key, config.listen);
+    port.relays = known.load_relays();
+    port.ticket = Some(config.ticket.secret_hash());
+    port
 }
 
 fn new_core(config: &WorkerConfig) -> hedge_core::worker::Worker {

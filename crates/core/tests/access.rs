@@ -239,8 +239,12 @@ fn a_relay_serves_members_supervisors_and_holders_of_tickets() {
         !may(&mut rig, client(50), Some(70)),
         "the ticket has expired"
     );
-    let named = Request::Revoke(worker(1).to_string());
-    asks(&mut rig, Asker::Admin, named);
+    rig.event(Event::Ask {
+        peer: Asker::Admin.peer(),
+        ask: 3,
+        request: Request::Revoke(worker(1).to_string()),
+        secret: None,
+    });
     rig.commit();
     rig.said();
     assert!(!may(&mut rig, worker(1), Some(60)), "one that was shut out");

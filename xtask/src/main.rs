@@ -15,7 +15,9 @@ usage: cargo xtask test     install what the tests need, then run all of them
        cargo xtask tidy --lower
                             the same, and lower the ratchet to what was reached
        cargo xtask faults [--minutes M] [--seed S] [--hedge PATH]
-                            a fault campaign against real processes; needs root, else ends with 77";
+                            a fault campaign against real processes; needs root, else ends with 77
+       cargo xtask faults --planted BUG [--minutes M] [--seed S]
+                            the same with a known bug in a copy of the sources, which has to be found";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::faults::Campaign;
 use crate::{tidy, tools};
 
 /// One step: its name, and what it does.
@@ -56,6 +57,7 @@ const STEPS: &[Step] = &[
         ];
         cargo(root, &all, &[("RUSTDOCFLAGS", "--deny warnings")])
     }),
+    ("faults", Campaign::tests),
 ];
 
 /// Runs every step, up to the first that fails, and ends with one line that sums up.

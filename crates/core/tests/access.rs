@@ -368,6 +368,25 @@ fn a_worker_that_was_shut_out_is_not_heard_any_more() {
 }
 
 #[test]
+fn a_result_that_was_on_its_way_when_its_worker_was_shut_out_is_not_taken() {
+    let mut rig = grid();
+    rig.attach(2, 1);
+    rig.said();
+    rig.ask(1, Request::Revoke("host-1".into()));
+    rig.done(1, attempt(0, 1));
+    rig.commit();
+    assert_eq!(rig.core.job_view(JobId(1)).expect("a job").done, 0);
+    // Its task runs elsewhere.
+    let again = assigned(&rig.said());
+    assert!(again.iter().any(|(worker, _)| *worker == 2), "{again:?}");
+    let (_, next) = again[0];
+    rig.done(2, next);
+    rig.commit();
+    rig.said();
+    assert_eq!(rig.core.job_view(JobId(1)).expect("a job").done, 1);
+}
+
+#[test]
 fn limits_hold_for_each_client_apart() {
     let big = |count| plain(vec![array(count, group("a", &[]))]);
     let reads = || {

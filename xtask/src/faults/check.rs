@@ -2,7 +2,7 @@
 
 use super::clients::Known;
 use super::jobs::Expected;
-use super::journal::{Entries, Story, difference, entries};
+use super::journal::{Entries, Job, Story, difference, entries};
 use super::log::Log;
 use super::peers::{Peers, SUPERVISORS};
 use serde_json::{Value, json};
@@ -109,6 +109,11 @@ fn job(known: &Known, story: &Story, verdict: &mut Verdict) {
             recorded.end
         ));
     }
+    for told in &known.costs {
+        if let Some(what) = recorded.bill.differs(told) {
+            wrong(format!("its cost differs from the journal's: {what}"));
+        }
+    }
     let as_expected = match &known.job.expected {
         Expected::Failed => state == "failed",
         Expected::Cancelled => state == "cancelled" || state == "done",
@@ -120,6 +125,19 @@ fn job(known: &Known, story: &Story, verdict: &mut Verdict) {
             kind(&known.job.expected)
         ));
     }
+    if let Some(what) = results(known, state, files, recorded, story) {
+        wrong(what);
+    }
+}
+
+/// Where what a job left differs from what it had to leave.
+fn results(
+    known: &Known,
+    state: &str,
+    files: &BTreeMap<String, Vec<u8>>,
+    recorded: &Job,
+    story: &Story,
+) -> Option<String> {
     match &known.job.expected {
         Expected::Files(expected) if state == "done" && expected != files => {
             let sizes = |all: &BTreeMap<String, Vec<u8>>| -> BTreeMap<String, usize> {
@@ -127,11 +145,11 @@ fn job(known: &Known, story: &Story, verdict: &mut Verdict) {
                     .map(|(name, bytes)| (name.clone(), bytes.len()))
                     .collect()
             };
-            wrong(format!(
+            Some(format!(
                 "its results differ from an undisturbed run: {:?} bytes expected, {:?} brought",
                 sizes(expected),
                 sizes(files)
-            ));
+            ))
         }
         Expected::Winners(file) if state == "done" => {
             let text = files.get(file).map(|bytes| String::from_utf8_lossy(bytes));
@@ -139,14 +157,14 @@ fn job(known: &Known, story: &Story, verdict: &mut Verdict) {
             let made: Vec<&str> = text.lines().collect();
             let last = recorded.winners.get(&1).map(String::as_str);
             match made[..] {
-                [first, second] if story.winners.contains(first) && Some(second) == last => {}
-                _ => wrong(format!(
+                [first, second] if story.winners.contains(first) && Some(second) == last => None,
+                _ => Some(format!(
                     "its results were made by {made:?}; the journal's winners are {:?}",
                     recorded.winners
                 )),
             }
         }
-        _ => {}
+        _ => None,
     }
 }
 
@@ -190,6 +208,11 @@ fn figures(all: &[&Known], story: &Story, log: &Log, verdict: &mut Verdict) {
         ("tasks_done", json!(tasks)),
         ("records", json!(story.records)),
         ("records_too_late", json!(story.late)),
+        ("workers_revoked", json!(story.revoked.len())),
+        (
+            "costs_compared",
+            json!(all.iter().map(|known| known.costs.len()).sum::<usize>()),
+        ),
         ("epochs", json!(story.epochs)),
         ("requests_of_unknown_outcome", json!(unknown.count())),
         ("accepted_ms_p50", json!(at(50))),

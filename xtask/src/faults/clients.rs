@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Longest wait for one answer, before the request is made again.
 const ANSWER: Duration = Duration::from_secs(20);
+/// Jobs whose cost is asked for again in the end, the oldest: they have seen the most leaders.
+const ASKED_AGAIN: usize = 20;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -29,6 +31,8 @@ pub struct Known {
     pub accepted_ms: Option<u64>,
     /// How it ended, as the client was told: the state, and the files that it brought.
     pub ended: Option<(String, BTreeMap<String, Vec<u8>>)>,
+    /// What it cost, as it was told: right after the end, and once more when nothing is disturbed any more.
+    pub costs: Vec<Value>,
     /// A refusal that no fault explains.
     pub refused: Option<String>,
 }
@@ -88,7 +92,25 @@ impl<'a> Client<'a> {
                 fs::remove_dir_all(folder)?;
             }
         }
+        for known in all.iter_mut().take(ASKED_AGAIN) {
+            self.cost(known)?;
+        }
         Ok(all)
+    }
+
+    /// Asks what an ended job cost.
+    fn cost(&self, known: &mut Known) -> Result<()> {
+        let Some(id) = known.number.filter(|_| known.ended.is_some()) else {
+            return Ok(());
+        };
+        let Some(cost) = self.insist(&self.folder, "cost", &["cost", &id.to_string()])? else {
+            return Ok(());
+        };
+        match cost.value() {
+            Some(cost) => known.costs.push(cost),
+            None => known.refused = Some(format!("cost: {}", cost.err.trim())),
+        }
+        Ok(())
     }
 
     fn one(&mut self, number: usize) -> Result<Known> {
@@ -101,6 +123,7 @@ impl<'a> Client<'a> {
             number: None,
             accepted_ms: None,
             ended: None,
+            costs: Vec::new(),
             refused: None,
         };
         let key = format!("{:016x}{:016x}", self.dice.next(), self.dice.next());
@@ -143,6 +166,7 @@ impl<'a> Client<'a> {
                 }
                 None => known.refused = Some(format!("wait: {}", ended.err.trim())),
             }
+            self.cost(&mut known)?;
         }
         Ok(known)
     }

@@ -1,6 +1,7 @@
 //! What the journals say, worked out anew from their records alone: nothing of the project's own code is used, so
 //! that a mistake there is not repeated here.
 
+use super::money::Bill;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,8 @@ pub struct Job {
     pub end: Option<String>,
     /// The winner of each task, in its last generation.
     pub winners: BTreeMap<u64, String>,
+    /// What its attempts cost.
+    pub bill: Bill,
     generations: BTreeMap<u64, u64>,
     ended_attempts: BTreeSet<String>,
 }
@@ -37,6 +40,8 @@ pub struct Story {
     pub late: u64,
     /// What must never be.
     pub wrong: Vec<String>,
+    /// Peers that were shut out.
+    pub revoked: BTreeSet<String>,
     committed: BTreeSet<Opened>,
 }
 
@@ -106,14 +111,8 @@ impl Story {
             }
             "JobAccepted" => self.accepted(what),
             "TaskDone" => self.done(what),
-            "AttemptEnded" => {
-                let (job, attempt) = (job_of(&what["attempt"]), name(&what["attempt"]));
-                if what["end"] != "Lost"
-                    && let Some(job) = self.jobs.get_mut(&job)
-                {
-                    job.ended_attempts.insert(attempt);
-                }
-            }
+            "AttemptEnded" => self.attempt_ended(what),
+            "MemberRevoked" => drop(self.revoked.insert(hex(&what["peer"]))),
             "OutputsLost" => self.lost(what),
             "JobEnded" => self.ended(what),
             _ => {}
@@ -134,6 +133,7 @@ impl Story {
         let job = Job {
             key,
             tasks: groups.map_or(0, |groups| groups.iter().map(count).sum()),
+            bill: Bill::new(groups.into_iter().flatten().map(|one| (count(one), one))),
             ..Job::default()
         };
         self.jobs.insert(self.jobs.len() as u64 + 1, job);
@@ -155,19 +155,39 @@ impl Story {
             return;
         };
         let current = job.generations.get(&number).copied().unwrap_or_default();
+        let worker = hex(&what["worker"]);
         let late = job.end.is_some()
             || job.winners.contains_key(&number)
             || current != generation
-            || job.ended_attempts.contains(&name);
+            || job.ended_attempts.contains(&name)
+            || self.revoked.contains(&worker);
         if late {
             self.late += 1;
             return;
         }
         job.winners.insert(number, name.clone());
+        job.bill.won(number, &name, what);
+        job.stop(&what["stopped"]);
         self.winners.insert(name.clone());
         if !self.committed.insert((id, number, generation)) {
             self.wrong
                 .push(format!("{name} is the second winner of its generation"));
+        }
+    }
+
+    fn attempt_ended(&mut self, what: &Value) {
+        let attempt = &what["attempt"];
+        let (number, name) = (u64_of(&attempt["task"]["number"]), name(attempt));
+        let Some(job) = self.jobs.get_mut(&job_of(attempt)) else {
+            return;
+        };
+        if job.winners.get(&number) == Some(&name) {
+            self.late += 1;
+            return;
+        }
+        job.bill.ended(number, &name, what, job.end.is_some());
+        if what["end"] != "Lost" {
+            job.ended_attempts.insert(name);
         }
     }
 
@@ -178,11 +198,13 @@ impl Story {
             return;
         };
         let current = job.generations.entry(number).or_default();
-        if job.end.is_some() || *current != generation || job.winners.remove(&number).is_none() {
+        let open = job.end.is_none() && *current == generation;
+        let Some(winner) = open.then(|| job.winners.remove(&number)).flatten() else {
             self.late += 1;
             return;
-        }
+        };
         *current += 1;
+        job.bill.remade(&winner);
     }
 
     fn ended(&mut self, what: &Value) {
@@ -203,10 +225,26 @@ impl Story {
             return;
         }
         job.end = Some(end);
+        job.stop(&what["stopped"]);
     }
 }
 
-fn u64_of(value: &Value) -> u64 {
+impl Job {
+    /// Attempts that a record stops, other than winners.
+    fn stop(&mut self, stopped: &Value) {
+        for stop in stopped.as_array().into_iter().flatten() {
+            let (number, name) = (
+                u64_of(&stop["attempt"]["task"]["number"]),
+                name(&stop["attempt"]),
+            );
+            if self.winners.get(&number) != Some(&name) {
+                self.bill.stopped(number, &name, stop);
+            }
+        }
+    }
+}
+
+pub(super) fn u64_of(value: &Value) -> u64 {
     value.as_u64().unwrap_or_default()
 }
 
@@ -275,6 +313,18 @@ mod tests {
             json!({ "TaskDone": { "attempt": attempt(1) } }),
         ]);
         assert_eq!(told.wrong.len(), 1, "{:?}", told.wrong);
+    }
+
+    #[test]
+    fn what_a_revoked_worker_reports_is_not_taken() {
+        let told = story(vec![
+            json!({ "Epoch": { "epoch": 1 } }),
+            json!({ "JobAccepted": { "key": [1], "spec": { "groups": [{}] } } }),
+            json!({ "MemberRevoked": { "peer": [7] } }),
+            json!({ "TaskDone": { "attempt": attempt(1), "worker": [7] } }),
+        ]);
+        assert!(told.jobs[&1].winners.is_empty());
+        assert_eq!(told.late, 1);
     }
 
     #[test]

@@ -9,8 +9,10 @@ mod jobs;
 mod journal;
 mod lab;
 mod log;
+mod money;
 mod nemesis;
 mod peers;
+mod planted;
 
 use anyhow::{Context, Result, bail};
 use clients::{Client, Known, Signs};
@@ -28,6 +30,8 @@ use std::time::{Duration, Instant};
 /// The exit code where the machine does not let a campaign run at all.
 pub const CANNOT_RUN: u8 = 77;
 
+/// The seed of the half of the tests that is always the same.
+const TESTS_SEED: u64 = 7;
 /// Clients at once: enough to keep five workers busy.
 const CLIENTS: usize = 3;
 /// How long what was accepted may take to end, once nothing is disturbed any more.
@@ -42,6 +46,8 @@ pub struct Campaign {
     pub seed: u64,
     /// The command under test; built, where it is not given.
     pub hedge: Option<PathBuf>,
+    /// A bug that is put into the command, and has to be found.
+    pub planted: Option<&'static planted::Bug>,
 }
 
 /// Why there was no campaign.
@@ -58,8 +64,30 @@ impl std::fmt::Display for NotRoot {
 
 impl std::error::Error for NotRoot {}
 
+/// What a campaign found.
+#[derive(Debug)]
+struct Found {
+    wrong: Vec<String>,
+    again: String,
+    folder: PathBuf,
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (count, list) = (self.wrong.len(), self.wrong.join("\n  "));
+        write!(
+            f,
+            "the campaign found {count} violations:\n  {list}\n`{}` repeats it, {} has logs and journals",
+            self.again,
+            self.folder.display()
+        )
+    }
+}
+
+impl std::error::Error for Found {}
+
 impl Campaign {
-    /// Reads `--minutes M --seed S --hedge PATH`, each of which may be left out.
+    /// Reads `--minutes M --seed S --hedge PATH --planted BUG`, each of which may be left out.
     ///
     /// # Errors
     /// Another word, or a value that does not fit.
@@ -68,6 +96,7 @@ impl Campaign {
             time: Duration::from_secs(120),
             seed: drawn_seed(),
             hedge: None,
+            planted: None,
         };
         for pair in args.chunks(2) {
             match *pair {
@@ -79,25 +108,61 @@ impl Campaign {
                     campaign.seed = seed.parse().context("--seed takes a whole number")?;
                 }
                 ["--hedge", path] => campaign.hedge = Some(PathBuf::from(path)),
+                ["--planted", name] => campaign.planted = Some(planted::Bug::named(name)?),
                 _ => bail!("{} is not known; see `cargo xtask`", pair.join(" ")),
             }
         }
         Ok(campaign)
     }
 
-    /// Runs it to its end and prints its figures as JSON.
+    /// Part of the tests: two minutes, half of them as always and half of them as never before.
+    ///
+    /// # Errors
+    /// As for [`Campaign::run`].
+    pub fn tests(root: &Path) -> Result<()> {
+        for seed in [TESTS_SEED, drawn_seed()] {
+            let campaign = Campaign {
+                time: Duration::from_secs(60),
+                seed,
+                hedge: None,
+                planted: None,
+            };
+            campaign.run(root)?;
+        }
+        Ok(())
+    }
+
+    /// Runs it to its end and prints its figures as JSON. Where a bug is planted, it is to be found.
     ///
     /// # Errors
     /// It could not be run, or found something; says how to repeat it and where everything is kept.
     pub fn run(&self, root: &Path) -> Result<()> {
+        let Some(bug) = self.planted else {
+            let hedge = match &self.hedge {
+                Some(hedge) => hedge.canonicalize()?,
+                None => build(root, &target(root))?,
+            };
+            return self.rage(&hedge);
+        };
+        let copy = bug.plant(root)?;
+        if let planted::FoundBy::Simulator(seeds) = bug.found_by {
+            return bug.simulate(root, &copy, seeds);
+        }
+        match self.rage(&build(&copy, &planted::target(root))?) {
+            Ok(()) => bail!("{} was not found", bug.name),
+            Err(found) if found.is::<Found>() => {
+                println!("{} was found: {found}", bug.name);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn rage(&self, hedge: &Path) -> Result<()> {
         let id = Command::new("id").arg("-u").output()?;
         if id.stdout != b"0\n" {
             return Err(NotRoot.into());
         }
-        let hedge = match &self.hedge {
-            Some(hedge) => hedge.canonicalize()?,
-            None => build(root)?,
-        };
         let name = format!("hedge-faults-{}-{}", self.seed, std::process::id());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder)?;
@@ -107,7 +172,7 @@ impl Campaign {
             self.seed
         );
         println!("{again}");
-        let wrong = self.campaign(&folder, &hedge).with_context(|| {
+        let wrong = self.campaign(&folder, hedge).with_context(|| {
             format!(
                 "the campaign broke off; `{again}` repeats it, {} has its logs",
                 folder.display()
@@ -117,11 +182,12 @@ impl Campaign {
             std::fs::remove_dir_all(&folder)?;
             return Ok(());
         }
-        let (count, list) = (wrong.len(), wrong.join("\n  "));
-        bail!(
-            "the campaign found {count} violations:\n  {list}\n`{again}` repeats it, {} has logs and journals",
-            folder.display()
-        )
+        Err(Found {
+            wrong,
+            again,
+            folder,
+        }
+        .into())
     }
 
     fn campaign(&self, folder: &Path, hedge: &Path) -> Result<Vec<String>> {
@@ -178,7 +244,7 @@ fn drawn_seed() -> u64 {
     now.map_or(1, |now| now.as_millis() as u64 % 1_000_000)
 }
 
-fn build(root: &Path) -> Result<PathBuf> {
+fn build(root: &Path, target: &Path) -> Result<PathBuf> {
     let mut command = Command::new("cargo");
     command
         .args([
@@ -189,8 +255,12 @@ fn build(root: &Path) -> Result<PathBuf> {
             "--bin",
             "hedge",
         ])
+        .env("CARGO_TARGET_DIR", target)
         .current_dir(root);
     crate::tools::run(&mut command)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     Ok(target.join("debug/hedge"))
+}
+
+fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from)
 }

@@ -27,6 +27,10 @@ enum Fault {
     MuteSupervisor,
     JumpClock,
     FullDisk,
+    /// Killed, and started again with a disk that takes its time for each flush.
+    SlowDisk,
+    /// Shut out while it is frozen, so that what it has in hand is reported too late; then it joins anew.
+    RevokeWorker,
     RestartAll,
     RestartSupervisors,
 }
@@ -44,6 +48,8 @@ const FAULTS: &[(Fault, usize, &str)] = &[
     (Fault::MuteSupervisor, 2, "mute supervisor"),
     (Fault::JumpClock, 2, "jump clock"),
     (Fault::FullDisk, 2, "full disk"),
+    (Fault::SlowDisk, 2, "slow disk"),
+    (Fault::RevokeWorker, 1, "revoke worker"),
     (Fault::RestartAll, 1, "restart all"),
     (Fault::RestartSupervisors, 1, "restart supervisors"),
 ];
@@ -52,6 +58,10 @@ const FAULTS: &[(Fault, usize, &str)] = &[
 const HARM_MS: Range<usize> = 100..6_000;
 /// Between two harms.
 const CALM_MS: Range<usize> = 200..4_000;
+/// What a flush takes on a slow disk, in milliseconds: up to near the shortest election.
+const SLOW_MS: u64 = 120;
+/// How long a question of the campaign itself may take.
+const ASK: Duration = Duration::from_secs(2);
 /// How far wall clocks jump, in seconds.
 const JUMPS: [i64; 6] = [-86_400, -3_600, -5, 5, 3_600, 86_400];
 
@@ -157,7 +167,37 @@ fn harm_and_mend(
             peers.free_disk(supervisor);
             Ok(())
         }
+        Fault::SlowDisk => {
+            peers.kill(supervisor);
+            peers.start_on_slow_disk(supervisor, 1 + drawn % SLOW_MS)?;
+            sleep(2 * harm);
+            restart(peers, &[supervisor], Duration::ZERO)
+        }
+        Fault::RevokeWorker => revoke(peers, worker, harm),
     }
+}
+
+/// Shuts a worker out that cannot hear of it, lets it report what it has, and has it join under another name.
+fn revoke(peers: &Peers, worker: usize, harm: Duration) -> Result<()> {
+    let ask = |args: &[&str]| {
+        let asked = call(&mut peers.client(&peers.home(CLIENT), args), ASK);
+        asked.ok().and_then(|asked| asked.value())
+    };
+    let pid = peers.pid(worker);
+    let workers = ask(&["workers"]);
+    let workers = workers.iter().flat_map(|all| all.as_array()).flatten();
+    let known = workers.filter(|one| one["pid"].as_u64() == pid);
+    let id = known.filter_map(|one| one["peer"].as_str()).next();
+    peers.signal(worker, "-STOP");
+    let shut_out = id.and_then(|id| ask(&["revoke", id]));
+    sleep(harm);
+    peers.signal(worker, "-CONT");
+    if shut_out.is_some() {
+        sleep(harm);
+        peers.kill(worker);
+        peers.forget(worker)?;
+    }
+    peers.start(worker)
 }
 
 fn restart(peers: &Peers, all: &[usize], pause: Duration) -> Result<()> {
@@ -181,10 +221,7 @@ fn mended(peers: &Peers, number: usize, harm: Duration) -> Result<()> {
 /// Which supervisor leads, where that can be learned soon.
 fn leader(peers: &Peers) -> Option<usize> {
     let folder = peers.home(CLIENT);
-    let members = call(
-        &mut peers.client(&folder, &["members"]),
-        Duration::from_secs(2),
-    );
+    let members = call(&mut peers.client(&folder, &["members"]), ASK);
     let members = members.ok()?.value()?;
     let leader = members
         .as_array()?

@@ -144,7 +144,20 @@ impl Peers {
         self.start_with(number, &[])
     }
 
+    /// Starts a supervisor, each of whose flushes takes so much longer.
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    pub fn start_on_slow_disk(&self, number: usize, ms: u64) -> Result<()> {
+        let faults = format!("slow_flush={ms}ms");
+        self.spawn(number, &[], &[("HEDGE_FAULTS", &faults)])
+    }
+
     fn start_with(&self, number: usize, more: &[&str]) -> Result<()> {
+        self.spawn(number, more, &[])
+    }
+
+    fn spawn(&self, number: usize, more: &[&str], env: &[(&str, &str)]) -> Result<()> {
         let mut peer = lock(&self.peers[number]);
         if peer.child.is_some() {
             return Ok(());
@@ -169,6 +182,7 @@ impl Peers {
         };
         command
             .args(more)
+            .envs(env.iter().copied())
             .env("LD_PRELOAD", &self.shim)
             .env("CLOCK_SHIFT_FILE", self.clock(number))
             .stdout(out("out")?)
@@ -184,6 +198,22 @@ impl Peers {
             _ = child.kill();
             _ = child.wait();
         }
+    }
+
+    /// The process of a peer that was started.
+    pub fn pid(&self, number: usize) -> Option<u64> {
+        let peer = lock(&self.peers[number]);
+        peer.child.as_ref().map(|child| child.id().into())
+    }
+
+    /// Takes from a peer that is not running all that it knows, its name included.
+    ///
+    /// # Errors
+    /// The folder cannot be emptied.
+    pub fn forget(&self, number: usize) -> Result<()> {
+        let state = self.home(number).join("state");
+        fs::remove_dir_all(&state)?;
+        Ok(fs::create_dir_all(&state)?)
     }
 
     /// Sends a signal, like `-STOP`.

@@ -8,8 +8,17 @@ use crate::exit::{Exit, Failure};
 use crate::show;
 use hedge_model::msg::Role;
 use hedge_node::ClientError;
-use hedge_node::supervisor::{self, SupervisorConfig, Timing};
+use hedge_node::supervisor::{self, Faults, SupervisorConfig, Timing};
 use serde_json::json;
+
+/// What is to go wrong with the journal's files, for fault campaigns.
+const FAULTS: &str = "HEDGE_FAULTS";
+
+fn faults() -> Result<Faults, Failure> {
+    let text = std::env::var(FAULTS).unwrap_or_default();
+    let faults = text.parse();
+    faults.map_err(|why| Failure::Arguments(format!("{FAULTS}: {why}")))
+}
 
 /// Runs until it is told to end.
 ///
@@ -31,6 +40,7 @@ pub fn run(context: &Context, args: Supervisor) -> Result<Exit, Failure> {
         if args.fast {
             config.timing = Timing::fast();
         }
+        config.faults = faults()?;
         let mut interrupts = Interrupts::new()?;
         let dir = config.dir.clone();
         let mut told = Ok(());

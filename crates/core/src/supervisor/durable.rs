@@ -456,6 +456,9 @@ impl State {
     }
 
     fn task_done(&mut self, done: Done, stopped: &[Stopped]) -> Verdict {
+        if self.revoked.contains_key(&done.worker) {
+            return Verdict::Stale("its worker was shut out");
+        }
         let id = done.attempt.task;
         let Some(job) = self.job_mut(id.job) else {
             return Verdict::Stale("no such job");

@@ -5,7 +5,9 @@ use crate::machine::{Machine, Mouth};
 use crate::rpc::Network;
 use crate::serve::Server;
 use crate::writer::{Command, Writer};
-use crate::{Group, Member, NodeId, Options, ProposalId, Said, StoreError, Transport};
+use crate::{
+    Group, Member, NodeId, Options, ProposalId, Said, StoreError, Timing, Transport, stand,
+};
 use bytes::Bytes;
 use hedge_model::PeerId;
 use hedge_model::record::Record;
@@ -53,6 +55,7 @@ struct Inner {
     id: NodeId,
     raft: Raft<Types, Machine>,
     me: Member,
+    timing: Timing,
     group: watch::Receiver<Group>,
     server: Server,
     network: Network,
@@ -103,12 +106,14 @@ impl Journal {
             })?;
         let threads = Threads(Some(runtime));
         let handle = threads.handle()?;
+        let timing = options.timing;
         let opened = handle.spawn(crate::open::open(options, Arc::new(transport)));
         let parts = opened.await.map_err(|_| StoreError::Closed)??;
         let journal = Self(Arc::new(Inner {
             id: parts.id,
             raft: parts.raft,
             me: parts.me,
+            timing,
             group: parts.group,
             server: parts.server,
             network: parts.network,
@@ -161,6 +166,16 @@ impl Journal {
     /// node knows to be a supervisor of the grid. What cannot be read is answered with an error, nothing else.
     pub async fn answer(&self, from: PeerId, request: Bytes) -> Bytes {
         self.0.server.answer(from, request).await
+    }
+
+    /// Another member's process has ended, as the node knows by other means than its silence. If it led, this
+    /// member or another takes its place as soon as the group's agreement allows, which is
+    /// [`Timing::election_max`] after its last sign of life. Where it lives after all, nothing happens.
+    pub fn ended(&self, peer: PeerId) {
+        if let Ok(handle) = self.0.runtime.handle() {
+            let raft = self.0.raft.clone();
+            handle.spawn(stand::stand_in(raft, self.0.id, peer, self.0.timing));
+        }
     }
 
     /// Proposes records as one entry; the first is named `first`, the next `first + 1`, and so on. Returns

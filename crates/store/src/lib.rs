@@ -21,6 +21,7 @@ mod said;
 mod segment;
 mod serve;
 mod snapshot;
+mod stand;
 mod tools;
 mod writer;
 

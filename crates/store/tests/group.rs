@@ -2,8 +2,9 @@
 
 mod support;
 
-use hedge_store::{Place, StoreError};
-use support::{Hub, Node, disk, group, join, leader, member};
+use hedge_store::{Place, StoreError, Timing};
+use std::time::{Duration, Instant};
+use support::{Hub, Node, disk, group, group_with, join, leader, member};
 
 fn memory(count: usize) -> Vec<Place> {
     vec![Place::Memory; count]
@@ -43,6 +44,35 @@ async fn three_voters_agree_and_survive_their_leader() {
     for node in nodes.into_iter().chain([gone]) {
         node.close(&hub).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_said_to_have_ended_is_replaced_only_if_it_has() {
+    let hub = Hub::default();
+    let timing = Timing {
+        heartbeat: Duration::from_millis(50),
+        election_min: Duration::from_millis(900),
+        election_max: Duration::from_millis(1000),
+    };
+    let nodes = group_with(&hub, memory(3), timing).await;
+    let term = |node: &Node| node.journal.group().borrow().term;
+    let before = term(&nodes[0]);
+    let said = |nodes: &[Node]| {
+        let leader = nodes[0].peer;
+        nodes[1..].iter().for_each(|one| one.journal.ended(leader));
+    };
+    said(&nodes);
+    // Until the others have stopped trying, and longer.
+    let start = Instant::now();
+    let mut number = 0;
+    while start.elapsed() < timing.election_max * 3 {
+        nodes[0].commit(number..number + 1).await;
+        number += 1;
+    }
+    assert_eq!(term(&nodes[0]), before, "it lives, and leads");
+    hub.cut(nodes[0].peer);
+    said(&nodes);
+    leader(&nodes[1..]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

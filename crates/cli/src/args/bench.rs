@@ -23,6 +23,9 @@ pub enum Bench {
         /// How many supervisors
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=7), conflicts_with = "in_memory")]
         supervisors: u16,
+        /// So many loops keep the CPUs busy meanwhile
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
+        busy: u16,
     },
     /// From the end of a part of the grid to the next assignment
     Recovery {
@@ -47,6 +50,9 @@ pub enum Bench {
         /// With the supervisors' fast timeouts; for a leader
         #[arg(long)]
         fast: bool,
+        /// All on this machine, rather than each in a network namespace of its own as root has it; for a leader
+        #[arg(long)]
+        loopback: bool,
     },
     /// Signs of life of many workers: how many arrive, and what they cost the supervisor
     Beats {

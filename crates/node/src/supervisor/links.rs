@@ -8,7 +8,10 @@ use bytes::Bytes;
 use hedge_model::group::{FromLeader, ToLeader};
 use hedge_model::msg::Role;
 use hedge_model::{PeerAddr, PeerId};
-use hedge_net::{Caller, Heard, Hearing, Hello, Incoming, Link, Net, NetError, calls};
+use hedge_net::{
+    Caller, CloseReason, Heard, Hearing, Hello, Incoming, Link, Net, NetError, Nonce, Tripwire,
+    Tripwires, calls,
+};
 use hedge_store::{Journal, Member, Transport};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -34,6 +37,13 @@ const DIAL_WITHIN: Duration = Duration::from_millis(1500);
 enum Note {
     FromLeader(FromLeader),
     ToLeader(ToLeader),
+    /// Whoever dialled this link may hold a tripwire beside it: connect to this TCP port and say this. A link to
+    /// a process that died ends at once then, instead of after a silence, and is made anew as soon as the process
+    /// is back.
+    Tripwire {
+        port: u16,
+        nonce: Nonce,
+    },
 }
 
 /// Links to other supervisors; clones share them.
@@ -48,6 +58,7 @@ struct Shared {
     /// The secret of the ticket with which this one joins.
     proof: Option<[u8; 16]>,
     journal: OnceLock<Journal>,
+    tripwires: OnceLock<Tripwires>,
     peers: Mutex<HashMap<PeerId, Peer>>,
 }
 
@@ -86,6 +97,7 @@ impl PeerLinks {
             inputs,
             proof,
             journal: OnceLock::new(),
+            tripwires: OnceLock::new(),
             peers: Mutex::default(),
         }))
     }
@@ -93,6 +105,13 @@ impl PeerLinks {
     /// What answers the journals of others.
     pub fn serve(&self, journal: Journal) {
         _ = self.0.journal.set(journal);
+    }
+
+    /// Where the others may hold tripwires.
+    pub fn offer(&self, tripwires: Option<Tripwires>) {
+        if let Some(tripwires) = tripwires {
+            _ = self.0.tripwires.set(tripwires);
+        }
     }
 
     /// Keeps links to exactly these.
@@ -192,9 +211,11 @@ impl PeerLinks {
             };
             tracing::info!(peer = %peer.short(), "another supervisor is connected");
             let (caller, hearing) = calls(link);
+            shared.offer_tripwire(&caller);
+            let here = caller.clone();
             let known = Input::Colleague { peer, caller };
             if shared.inputs.send(known).await.is_ok() {
-                shared.hear(peer, hearing).await;
+                shared.hear(&here, hearing).await;
             }
         });
     }
@@ -222,7 +243,7 @@ fn say(caller: &Caller, note: &Note) {
     if let Err(error) = sent {
         // On its next link each side says again what the other has to know.
         tracing::warn!(peer = %caller.peer().short(), %error, "a supervisor does not keep up; disconnected");
-        caller.link().close(hedge_net::CloseReason::Lost);
+        caller.link().close(CloseReason::Lost);
     }
 }
 
@@ -263,8 +284,59 @@ impl Shared {
             .map(|(link, _)| link)
     }
 
+    /// Lets whoever dialled a link hold a tripwire beside it.
+    fn offer_tripwire(&self, caller: &Caller) {
+        let mut nonce = Nonce::default();
+        let Some(tripwires) = self.tripwires.get() else {
+            return;
+        };
+        if getrandom::fill(&mut nonce).is_err() {
+            return;
+        }
+        let expected = tripwires.expect(nonce);
+        let port = tripwires.port();
+        say(caller, &Note::Tripwire { port, nonce });
+        let caller = caller.clone();
+        self.runtime.spawn(async move {
+            if let Some(tripwire) = expected.await {
+                tokio::select! {
+                    () = tripwire.broken() => caller.link().close(CloseReason::Lost),
+                    _ = caller.link().closed() => {}
+                }
+            }
+        });
+    }
+
+    /// Holds a tripwire beside a link; when it breaks, the process at its other end is gone.
+    async fn hold_tripwire(self: Arc<Self>, caller: Caller, port: u16, nonce: Nonce) {
+        let link = caller.link();
+        let ips = link.remote_addrs().into_iter().map(|addr| addr.ip());
+        match Tripwire::connect(ips, port, nonce).await {
+            Ok(tripwire) => tokio::select! {
+                () = tripwire.broken() => self.ended(&caller),
+                _ = link.closed() => {}
+            },
+            Err(error) => tracing::debug!(%error, "no tripwire to another supervisor"),
+        }
+    }
+
+    /// The process of another supervisor has ended.
+    fn ended(&self, caller: &Caller) {
+        let peer = caller.peer();
+        caller.link().close(CloseReason::Lost);
+        if let Some(known) = self.lock().get_mut(&peer)
+            && let Bulk::Open(bulk) = std::mem::replace(&mut known.bulk, Bulk::None)
+        {
+            bulk.link().close(CloseReason::Lost);
+        }
+        if let Some(journal) = self.journal.get() {
+            journal.ended(peer);
+        }
+    }
+
     /// Hears a link until it ends, whoever dialled it.
-    async fn hear(&self, peer: PeerId, mut hearing: Hearing) {
+    async fn hear(self: &Arc<Self>, caller: &Caller, mut hearing: Hearing) {
+        let peer = caller.peer();
         while let Ok(heard) = hearing.next().await {
             let input = match heard {
                 Heard::Call(call) if call.kind == KIND_JOURNAL => {
@@ -283,6 +355,11 @@ impl Shared {
                 Heard::Note(note) => match postcard::from_bytes(&note) {
                     Ok(Note::FromLeader(msg)) => Input::FromLeader { peer, msg },
                     Ok(Note::ToLeader(msg)) => Input::ToLeader { peer, msg },
+                    Ok(Note::Tripwire { port, nonce }) => {
+                        let held = self.clone().hold_tripwire(caller.clone(), port, nonce);
+                        self.runtime.spawn(held);
+                        continue;
+                    }
                     Err(_) => continue,
                 },
             };
@@ -298,15 +375,15 @@ async fn dial_bulk(shared: Arc<Shared>, addr: PeerAddr) {
     let (bulk, hearing) = match link {
         Ok(link) => {
             let (caller, hearing) = calls(link);
-            (Bulk::Open(caller), Some(hearing))
+            (Bulk::Open(caller.clone()), Some((caller, hearing)))
         }
         Err(_) => (Bulk::None, None),
     };
     if let Some(peer) = shared.lock().get_mut(&addr.peer) {
         peer.bulk = bulk;
     }
-    if let Some(hearing) = hearing {
-        shared.hear(addr.peer, hearing).await;
+    if let Some((caller, hearing)) = hearing {
+        shared.hear(&caller, hearing).await;
     }
 }
 
@@ -322,13 +399,13 @@ async fn keep_connected(shared: std::sync::Weak<Shared>, addr: PeerAddr) {
                 pause = Pause::new();
                 let (caller, hearing) = calls(link);
                 if let Some(peer) = links.lock().get_mut(&addr.peer) {
-                    peer.caller = Some(caller);
+                    peer.caller = Some(caller.clone());
                 }
                 let peer = addr.peer;
                 if links.inputs.send(Input::Dialled { peer }).await.is_err() {
                     return;
                 }
-                links.hear(peer, hearing).await;
+                links.hear(&caller, hearing).await;
                 if let Some(peer) = links.lock().get_mut(&peer) {
                     peer.caller = None;
                 }

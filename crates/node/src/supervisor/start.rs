@@ -62,6 +62,7 @@ impl Supervisor {
         let fetcher = Fetcher::new(net.clone(), store.clone(), content.handle());
         let clock = Clock::start(Time(0));
         let tripwires = super::tripwires(&transport, config.listen, &addr).await?;
+        links.offer(tripwires.clone());
         let (standing, stands) = watch::channel(Standing::default());
         let setup = Setup {
             key,

@@ -5,7 +5,9 @@
 use bytes::Bytes;
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::{JobId, PeerAddr, PeerId, TaskId, Time};
-use hedge_store::{Group, Journal, Member, NodeId, Options, Place, Said, StoreError, Transport};
+use hedge_store::{
+    Group, Journal, Member, NodeId, Options, Place, Said, StoreError, Timing, Transport,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -307,9 +309,16 @@ pub fn disk(folder: &Path) -> Place {
 
 /// A group of voters, the first of which leads.
 pub async fn group(hub: &Hub, places: Vec<Place>) -> Vec<Node> {
+    group_with(hub, places, Timing::default()).await
+}
+
+/// The same with other timings.
+pub async fn group_with(hub: &Hub, places: Vec<Place>, timing: Timing) -> Vec<Node> {
     let mut nodes: Vec<Node> = Vec::new();
     for (at, place) in places.into_iter().enumerate() {
-        let node = Node::open(hub, at as u8 + 1, place).await.unwrap();
+        let mut options = Options::new(place, member(at as u8 + 1));
+        options.timing = timing;
+        let node = Node::open_with(hub, options).await.unwrap();
         if nodes.is_empty() {
             node.journal.found().await.unwrap();
             node.heard.until("leader", |told| told.leading).await;

@@ -1,5 +1,6 @@
 //! A grid to be measured: supervisor and workers as processes of their own.
 
+use super::lab::{self, Lab};
 use crate::exit::Failure;
 use hedge_model::msg::{Reply, Request, Role};
 use hedge_model::settings::Way;
@@ -28,9 +29,20 @@ impl Drop for Process {
 }
 
 impl Process {
+<<<<<<< HEAD
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.0.id()
+=======
+    /// Starts a program.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(command: &mut Command) -> Result<Self, Failure> {
+        let started = command.stdin(Stdio::null()).spawn();
+        let failed = |error| Failure::Local(format!("cannot start a program: {error}"));
+        started.map(Self).map_err(failed)
+>>>>>>> b897f19 (Supervisors hold tripwires to each other: a leader whose process died is replaced when its lease is over, and a link to one that came back is made anew at once; recovery is measured between namespaces)
     }
 
     /// User and system time so far, all threads.
@@ -82,11 +94,13 @@ pub struct Plan<'a> {
     pub supervisors: u16,
     /// Whether they use the fast timeouts.
     pub fast: bool,
+    /// Whether each peer is on a machine of its own.
+    pub apart: bool,
 }
 
 impl Plan<'_> {
     fn supervisor(&self) -> Vec<&'static str> {
-        let mut line = vec!["supervisor", "--listen", "127.0.0.1:0"];
+        let mut line = vec!["supervisor"];
         line.extend(self.in_memory.then_some("--in-memory"));
         line.extend(self.fast.then_some("--fast"));
         line
@@ -102,6 +116,7 @@ impl Plan<'_> {
             in_memory: false,
             supervisors: 1,
             fast: false,
+            apart: false,
         }
     }
 }
@@ -118,8 +133,66 @@ pub struct Grid {
     pub workers: Vec<Process>,
     line: Vec<String>,
     secret: String,
+    machines: Machines,
+    in_memory: bool,
     /// Where it keeps what it has; removed at the end.
     pub dir: tempfile::TempDir,
+}
+
+/// Where the peers are: on this machine, or each on one of its own, the supervisors first.
+struct Machines {
+    lab: Option<Lab>,
+    supervisors: usize,
+}
+
+impl Machines {
+    fn new(plan: Plan<'_>) -> Result<Self, Failure> {
+        let mut lab = plan.apart.then(Lab::new).transpose()?;
+        if let Some(lab) = &mut lab {
+            for _ in 0..plan.supervisors + plan.workers {
+                lab.add()?;
+            }
+        }
+        let supervisors = plan.supervisors.into();
+        Ok(Self { lab, supervisors })
+    }
+
+    fn start(
+        &self,
+        machine: usize,
+        dir: &Path,
+        args: &[&str],
+        ticket: Option<&str>,
+    ) -> Result<Process, Failure> {
+        let failed =
+            |error: std::io::Error| Failure::Local(format!("cannot start hedge again: {error}"));
+        let program = std::env::current_exe().map_err(failed)?;
+        let (mut command, listen) = match &self.lab {
+            None => (Command::new(program), "127.0.0.1:0".to_owned()),
+            Some(lab) => {
+                let mut command = lab.enter(machine);
+                command.arg(program);
+                (command, format!("{}:7700", lab::address(machine)))
+            }
+        };
+        let stdin = if ticket.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        };
+        command.args(args).args(["--listen", &listen]);
+        let command = command.arg("--dir").arg(dir).env("HEDGE_LOG", "error");
+        let mut child = command
+            .stdin(stdin)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(failed)?;
+        if let (Some(stdin), Some(ticket)) = (&mut child.stdin, ticket) {
+            writeln!(stdin, "{}", ticket.trim()).map_err(failed)?;
+        }
+        Ok(Process(child))
+    }
 }
 
 impl Grid {
@@ -133,13 +206,8 @@ impl Grid {
             dir.map_err(|error| Failure::Local(format!("no folder for the grid: {error}")))?;
         let folders = Folders::new(Some(dir.path().to_owned()))
             .map_err(|error| Failure::Local(error.to_string()))?;
-        let memory: &[&str] = if plan.in_memory {
-            &["--in-memory"]
-        } else {
-            &[]
-        };
-        let line = [&["supervisor", "--listen", "127.0.0.1:0"], memory].concat();
-        let supervisor = start(dir.path(), &line, None)?;
+        let machines = Machines::new(plan)?;
+        let supervisor = machines.start(0, dir.path(), &plan.supervisor(), None)?;
         let ticket = folders.worker_ticket();
         wait(
             async || ticket.exists().then_some(()),
@@ -149,30 +217,20 @@ impl Grid {
         let secret =
             std::fs::read_to_string(&ticket).map_err(|error| Failure::Local(error.to_string()))?;
         let client = Client::connect(Target::Local(folders)).await?;
-        let others = join_others(&client, dir.path(), plan).await?;
+        let others = join_others(&client, dir.path(), plan, &machines).await?;
         let cpus = plan.cpus.to_string();
         let mut started = Vec::new();
         let mut kept = Vec::new();
         for number in 0..plan.workers {
-            let mut line = vec![
-                "worker",
-                "--join",
-                "-",
-                "--cpus",
-                &cpus,
-                "--listen",
-                "127.0.0.1:0",
-            ];
+            let mut line = vec!["worker", "--join", "-", "--cpus", &cpus];
             line.extend(plan.args);
             let rules = plan.owners.map(|dir| dir.join(format!("{number}.toml")));
             let rules = rules.map(|path| path.to_string_lossy().into_owned());
             line.extend(rules.iter().flat_map(|path| ["--owner", path]));
             kept = line.iter().map(|word| (*word).to_owned()).collect();
-            started.push(start(
-                &dir.path().join(number.to_string()),
-                &line,
-                Some(&secret),
-            )?);
+            let dir = dir.path().join(number.to_string());
+            let machine = usize::from(plan.supervisors + number);
+            started.push(machines.start(machine, &dir, &line, Some(&secret))?);
         }
         let joined = async || match client.ask(Request::Workers).await {
             Ok(Reply::Workers(all)) if all.len() >= plan.workers.into() => Some(()),
@@ -186,6 +244,8 @@ impl Grid {
             workers: started,
             line: kept,
             secret,
+            machines,
+            in_memory: plan.in_memory,
             dir,
         })
     }
@@ -231,7 +291,9 @@ impl Grid {
         let line: Vec<&str> = self.line.iter().map(String::as_str).collect();
         let dir = self.dir.path().join(at.to_string());
         let _ = self.workers[at].0.wait();
-        self.workers[at] = start(&dir, &line, Some(&self.secret))?;
+        let machine = self.machines.supervisors + at;
+        let ticket = Some(self.secret.as_str());
+        self.workers[at] = self.machines.start(machine, &dir, &line, ticket)?;
         Ok(())
     }
 
@@ -274,6 +336,25 @@ impl Grid {
         }
     }
 
+    /// How often another leader began than the first, as the first supervisor's journal says.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn elections(&self) -> Result<usize, Failure> {
+        if self.in_memory {
+            return Ok(0);
+        }
+        let journal = self.supervisor_dir(0).join("supervisor/journal");
+        let failed = |error: hedge_store::StoreError| Failure::Local(error.to_string());
+        let mut terms = std::collections::BTreeSet::new();
+        for line in hedge_store::dump(&journal).map_err(failed)? {
+            terms.insert(line.map_err(failed)?.term);
+        }
+        // The group begins in term 0, before anybody leads.
+        terms.remove(&0);
+        Ok(terms.len().saturating_sub(1))
+    }
+
     /// Its process.
     pub fn supervisor(&mut self, number: usize) -> &mut Process {
         match number {
@@ -297,13 +378,21 @@ impl Grid {
     /// It cannot be started.
     pub fn restart_supervisor(&mut self, number: usize, plan: Plan<'_>) -> Result<(), Failure> {
         let dir = self.supervisor_dir(number);
-        *self.supervisor(number) = start(&dir, &plan.supervisor(), None)?;
+        let started = self
+            .machines
+            .start(number, &dir, &plan.supervisor(), None)?;
+        *self.supervisor(number) = started;
         Ok(())
     }
 }
 
 /// Starts the other supervisors and waits until all have their votes.
-async fn join_others(client: &Client, dir: &Path, plan: Plan<'_>) -> Result<Vec<Process>, Failure> {
+async fn join_others(
+    client: &Client,
+    dir: &Path,
+    plan: Plan<'_>,
+    machines: &Machines,
+) -> Result<Vec<Process>, Failure> {
     let all = plan.supervisors;
     let mut others = Vec::new();
     for number in 1..all {
@@ -318,7 +407,7 @@ async fn join_others(client: &Client, dir: &Path, plan: Plan<'_>) -> Result<Vec<
         let mut line = plan.supervisor();
         line.extend(["--join", "-"]);
         let dir = dir.join(format!("supervisor-{number}"));
-        others.push(start(&dir, &line, Some(&ticket))?);
+        others.push(machines.start(number.into(), &dir, &line, Some(&ticket))?);
     }
     let votes = async || {
         let Ok(Reply::Members(members)) = client.ask(Request::Members).await else {
@@ -364,30 +453,6 @@ pub fn job(group: Group, count: u32) -> Result<JobSpec, Failure> {
         }],
     };
     JobSpec::new(draft).map_err(|error| Failure::Local(error.to_string()))
-}
-
-fn start(dir: &Path, args: &[&str], ticket: Option<&str>) -> Result<Process, Failure> {
-    let failed =
-        |error: std::io::Error| Failure::Local(format!("cannot start hedge again: {error}"));
-    let stdin = if ticket.is_some() {
-        Stdio::piped()
-    } else {
-        Stdio::null()
-    };
-    let mut child = Command::new(std::env::current_exe().map_err(failed)?)
-        .args(args)
-        .arg("--dir")
-        .arg(dir)
-        .env("HEDGE_LOG", "error")
-        .stdin(stdin)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(failed)?;
-    if let (Some(stdin), Some(ticket)) = (&mut child.stdin, ticket) {
-        writeln!(stdin, "{}", ticket.trim()).map_err(failed)?;
-    }
-    Ok(Process(child))
 }
 
 /// Looks again and again until there is something.

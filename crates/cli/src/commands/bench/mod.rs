@@ -2,6 +2,7 @@
 
 mod beats;
 mod grid;
+mod lab;
 mod latency;
 mod raw;
 mod recovery;
@@ -23,20 +24,28 @@ pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
             workers,
             in_memory,
             supervisors,
+            busy,
         } => {
             let plan = grid::Plan {
                 in_memory: *in_memory,
                 supervisors: *supervisors,
                 ..grid::Plan::new(*workers, 1)
             };
-            tasks::run(context, *runtime, *count, plan)
+            tasks::run(context, *runtime, *count, *busy, plan)
         }
         Bench::Recovery {
             kind: BenchKind::Leader,
             runs,
             fast,
+            loopback,
             ..
-        } => recovery::leader::run(context, *runs, *fast),
+        } => {
+            let apart = !loopback && lab::possible();
+            if apart && !lab::inside() {
+                match lab::enter()? {}
+            }
+            recovery::leader::run(context, *runs, *fast, apart)
+        }
         Bench::Recovery {
             kind: BenchKind::Stall,
             runs,

@@ -1,12 +1,13 @@
 //! `hedge bench tasks`: tasks a second.
 
-use super::grid::{Grid, Plan, job};
+use super::grid::{Grid, Plan, Process, job};
 use super::{lines, raw, rounded};
 use crate::args::BenchRuntime;
 use crate::commands::{Context, block_on};
 use crate::exit::{Exit, Failure};
 use hedge_model::spec::{Group, Runtime};
 use serde::Serialize;
+use std::process::Command;
 use std::time::Duration;
 
 /// Attempts at once, in the grid and in the plain loop.
@@ -30,6 +31,9 @@ struct ProcessFigures {
     ratio_no_sandbox: f64,
     supervisor_cpu_us_per_task: f64,
     worker_cpu_us_per_task: f64,
+    seconds: f64,
+    /// Leaders after the first.
+    elections: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -42,9 +46,18 @@ struct NoopFigures {
     tasks_per_s: f64,
     supervisor_cpu_us_per_task: f64,
     worker_cpu_us_per_task: f64,
+    seconds: f64,
+    /// Leaders after the first.
+    elections: usize,
     waiting_tasks: u32,
     supervisor_idle_mib: f64,
     supervisor_waiting_mib: f64,
+}
+
+/// Loops that keep CPUs busy, until they are dropped.
+fn busy_loops(count: u16) -> Result<Vec<Process>, Failure> {
+    let one = |_| Process::start(Command::new("sh").args(["-c", "while :; do :; done"]));
+    (0..count).map(one).collect()
 }
 
 /// Measures and prints.
@@ -55,8 +68,10 @@ pub fn run(
     context: &Context,
     runtime: BenchRuntime,
     count: u32,
+    busy: u16,
     plan: Plan<'_>,
 ) -> Result<Exit, Failure> {
+    let _busy = busy_loops(busy)?;
     match runtime {
         BenchRuntime::Process => {
             let figures = block_on(process(count, plan))?;
@@ -137,6 +152,8 @@ async fn process(count: u32, plan: Plan<'_>) -> Result<ProcessFigures, Failure> 
             grid.workers.iter().map(|worker| worker.cpu()).sum(),
             total,
         ),
+        seconds: rounded(ours.as_secs_f64()),
+        elections: grid.elections()? + open.elections()?,
     })
 }
 
@@ -181,6 +198,8 @@ async fn noop(count: u32, plan: Plan<'_>) -> Result<NoopFigures, Failure> {
         tasks_per_s: rounded(f64::from(count) / time.as_secs_f64()),
         supervisor_cpu_us_per_task: per_task(grid.supervisor.cpu() - supervisor, f64::from(count)),
         worker_cpu_us_per_task: per_task(all(&grid) - worker, f64::from(count)),
+        seconds: rounded(time.as_secs_f64()),
+        elections: grid.elections()?,
         waiting_tasks: WAITING,
         supervisor_idle_mib: mib(idle),
         supervisor_waiting_mib: mib(waiting),

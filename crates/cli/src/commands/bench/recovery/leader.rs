@@ -30,6 +30,7 @@ struct Figures {
     recovery_ms_p50: f64,
     recovery_ms_p95: f64,
     recovery_ms_max: f64,
+    recovery_ms: Vec<f64>,
     lost_attempts: u64,
 }
 
@@ -37,8 +38,8 @@ struct Figures {
 ///
 /// # Errors
 /// The grid cannot be started, or does not recover.
-pub fn run(context: &Context, runs: u32, fast: bool) -> Result<Exit, Failure> {
-    let figures = block_on(measure(runs, fast))?;
+pub fn run(context: &Context, runs: u32, fast: bool, apart: bool) -> Result<Exit, Failure> {
+    let figures = block_on(measure(runs, fast, apart))?;
     context.look.print(&figures, || {
         lines(&[
             format!(
@@ -54,11 +55,12 @@ pub fn run(context: &Context, runs: u32, fast: bool) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-async fn measure(runs: u32, fast: bool) -> Result<Figures, Failure> {
+async fn measure(runs: u32, fast: bool, apart: bool) -> Result<Figures, Failure> {
     let plan = Plan {
         supervisors: SUPERVISORS,
         args: &["--no-sandbox", "--task-priority", "normal"],
         fast,
+        apart,
         ..Plan::new(WORKERS, 1)
     };
     let mut grid = Grid::start(plan).await?;
@@ -79,15 +81,17 @@ async fn measure(runs: u32, fast: bool) -> Result<Figures, Failure> {
         times.push(span.as_secs_f64() * 1e3);
         grid.restart_supervisor(leader, plan)?;
     }
+    let each = times.iter().copied().map(rounded).collect();
     Ok(Figures {
         kind: "leader",
         runs,
         fast,
         supervisors: SUPERVISORS,
-        network: "loopback",
+        network: if apart { "namespaces" } else { "loopback" },
         recovery_ms_p50: rounded(quantile(&mut times, 0.5)),
         recovery_ms_p95: rounded(quantile(&mut times, 0.95)),
         recovery_ms_max: rounded(quantile(&mut times, 1.0)),
+        recovery_ms: each,
         lost_attempts: lost(&grid, job).await?,
     })
 }

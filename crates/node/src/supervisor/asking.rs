@@ -27,6 +27,31 @@ impl Loop {
             let why = "the supervisor has too many questions open; ask again later";
             return self.reply(ask, no(RefusalKind::Busy, why));
         }
+        if self.may_be_replaced() {
+            self.held.push_back((peer, ask, request));
+        } else {
+            self.ask_core(peer, ask, request);
+        }
+    }
+
+    /// Whether another may lead meanwhile: no majority was heard for as long as a lead lasts. What this one knows
+    /// may be old then, and nothing is answered from it.
+    fn may_be_replaced(&self) -> bool {
+        let group = self.group.borrow();
+        let led = self.core.is_live() && group.leading && group.quorum_at.is_some();
+        led && !group.surely_leads(&self.setup.timing)
+    }
+
+    /// Goes on with the questions that were held back, once it leads surely or surely not.
+    pub(super) fn ask_held(&mut self) {
+        while !self.held.is_empty() && !self.may_be_replaced() {
+            if let Some((peer, ask, request)) = self.held.pop_front() {
+                self.ask_core(peer, ask, request);
+            }
+        }
+    }
+
+    fn ask_core(&mut self, peer: PeerId, ask: u64, request: Request) {
         match request {
             Request::Submit {
                 ref spec, ref from, ..

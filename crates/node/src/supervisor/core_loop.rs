@@ -19,7 +19,7 @@ use hedge_model::{Hash, JobSpec, PeerAddr, PeerId};
 use hedge_net::{
     Call, Caller, CloseReason, DataStore, Fetcher, Incoming, Link, LinkSender, SecretKey, Trust,
 };
-use hedge_store::{Group, Journal, NodeId, ProposalId, Said};
+use hedge_store::{Group, Journal, NodeId, ProposalId, Said, Timing};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,6 +150,7 @@ pub(crate) struct Setup {
     pub trust: Trust,
     pub inputs: mpsc::Sender<Input>,
     pub journal: Journal,
+    pub timing: Timing,
     pub links: PeerLinks,
     pub known: Option<Known>,
     pub audit: Audit,
@@ -183,6 +184,8 @@ pub(crate) struct Loop {
     /// Supervisors of the group, and those that this one was told to join.
     pub(super) trusted: HashSet<PeerId>,
     pub(super) askers: Askers,
+    /// Questions that wait until it is sure who leads; no more than there may be askers.
+    pub(super) held: VecDeque<(PeerId, u64, Request)>,
     pub(super) last_conn: ConnId,
     pub(super) pulls: Arc<Semaphore>,
     /// The setting, as it was followed last.
@@ -217,6 +220,7 @@ impl Loop {
             colleagues: HashMap::new(),
             trusted,
             askers: Askers::default(),
+            held: VecDeque::new(),
             last_conn: 0,
             pulls: Arc::new(Semaphore::new(PULLS_MAX)),
             relays: Arc::default(),
@@ -279,6 +283,7 @@ impl Loop {
             for input in batch.drain(..) {
                 self.take(input)?;
             }
+            self.ask_held();
             let due = self.core.next_deadline();
             if due.is_some_and(|(at, _)| at <= self.setup.clock.now()) {
                 self.feed(Event::Tick);

@@ -72,13 +72,10 @@ impl Supervisor {
             trust,
             inputs: inputs.clone(),
             journal: journal.clone(),
+            timing: config.timing,
             links: links.clone(),
             known,
-            audit: if config.durable {
-                Audit::start(&config.dir)
-            } else {
-                Audit::off()
-            },
+            audit: audit(&config),
             watch: Watch::start(
                 hedge_core::monitor::Settings::default(),
                 clock.clone(),
@@ -190,6 +187,13 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+}
+
+fn audit(config: &SupervisorConfig) -> Audit {
+    match config.durable {
+        true => Audit::start(&config.dir),
+        false => Audit::off(),
     }
 }
 

@@ -29,11 +29,11 @@ impl Drop for Process {
 }
 
 impl Process {
-<<<<<<< HEAD
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.0.id()
-=======
+    }
+
     /// Starts a program.
     ///
     /// # Errors
@@ -42,7 +42,6 @@ impl Process {
         let started = command.stdin(Stdio::null()).spawn();
         let failed = |error| Failure::Local(format!("cannot start a program: {error}"));
         started.map(Self).map_err(failed)
->>>>>>> b897f19 (Supervisors hold tripwires to each other: a leader whose process died is replaced when its lease is over, and a link to one that came back is made anew at once; recovery is measured between namespaces)
     }
 
     /// User and system time so far, all threads.

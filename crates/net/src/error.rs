@@ -63,6 +63,9 @@ pub enum NetError {
         /// The id.
         peer: PeerId,
     },
+    /// A link could not be measured.
+    #[error("the link could not be measured: {0}; nothing was changed, and it is tried again")]
+    Probe(std::io::Error),
     /// The other side refused or ended the connection.
     #[error("{0}")]
     Closed(CloseReason),

@@ -14,6 +14,7 @@ mod handshake;
 mod identity;
 mod link;
 mod relay;
+mod probe;
 mod ticket;
 mod tripwire;
 
@@ -30,5 +31,6 @@ pub use handshake::{HELLO_BYTES_MAX, Hello, Incoming, PROTOCOL_VERSION, VersionR
 pub use identity::{SecretKey, load_or_create_identity, peer_id, public_key};
 pub use link::{BeatReceiver, Link, LinkReceiver, LinkSender, Traffic};
 pub use relay::{Connected, Gate, RelayServer};
+pub use probe::{Probe, Probed};
 pub use ticket::{Role, Ticket, TicketError, secret_hash};
 pub use tripwire::{Nonce, Tripwire, Tripwires};

@@ -70,6 +70,27 @@ impl Tripwires {
     /// Expects the peer that is told this nonce, from now on. The future gives none where too many are
     /// expected, or it does not come within 3 s.
     pub fn expect(&self, nonce: Nonce) -> impl Future<Output = Option<Tripwire>> + Send + 'static {
+        let shown = self.expect_stream(nonce);
+        async move { shown.await.map(Tripwire) }
+    }
+
+    /// The same for a connection over which a link is measured: see [`crate::Probe`].
+    pub fn expect_probe(
+        &self,
+        nonce: Nonce,
+    ) -> impl Future<Output = Option<crate::Probe>> + Send + 'static {
+        let shown = self.expect_stream(nonce);
+        async move {
+            shown
+                .await
+                .and_then(|stream| crate::Probe::new(stream).ok())
+        }
+    }
+
+    fn expect_stream(
+        &self,
+        nonce: Nonce,
+    ) -> impl Future<Output = Option<TcpStream>> + Send + 'static {
         let (found, wait) = oneshot::channel();
         let expected = self.0.expected.clone();
         let mut all = lock(&expected);
@@ -80,7 +101,7 @@ impl Tripwires {
         async move {
             let shown = tokio::time::timeout(SHOWN_WITHIN, wait).await;
             lock(&expected).remove(&nonce);
-            shown.ok()?.ok().map(Tripwire)
+            shown.ok()?.ok()
         }
     }
 }
@@ -99,20 +120,7 @@ impl Tripwire {
         port: u16,
         nonce: Nonce,
     ) -> io::Result<Tripwire> {
-        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for ip in ips {
-            let connect = TcpStream::connect(SocketAddr::new(ip, port));
-            let connected = tokio::time::timeout(CONNECT_WITHIN, connect).await;
-            match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                Ok(mut stream) => {
-                    stream.set_nodelay(true)?;
-                    stream.write_all(&nonce).await?;
-                    return Ok(Tripwire(stream));
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        connect(ips, port, nonce).await.map(Tripwire)
     }
 
     /// Waits until the other process has died or has let go.
@@ -120,6 +128,28 @@ impl Tripwire {
         // Nothing is ever said on it.
         _ = self.0.read(&mut [0; 1]).await;
     }
+}
+
+/// Opens a TCP connection to a peer at one of these addresses and shows it the nonce.
+pub(crate) async fn connect(
+    ips: impl IntoIterator<Item = IpAddr>,
+    port: u16,
+    nonce: Nonce,
+) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for ip in ips {
+        let connect = TcpStream::connect(SocketAddr::new(ip, port));
+        let connected = tokio::time::timeout(CONNECT_WITHIN, connect).await;
+        match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(mut stream) => {
+                stream.set_nodelay(true)?;
+                stream.write_all(&nonce).await?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 async fn accept(listener: TcpListener, expected: Expected) {

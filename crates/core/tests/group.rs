@@ -64,7 +64,12 @@ impl Follower {
         let mut out: Vec<Action> = Vec::new();
         self.core.handle(self.now, event, &mut out);
         self.core.check().expect("an invariant is broken");
-        out.retain(|action| !matches!(action, Action::Watch { .. } | Action::WatchSettings(_)));
+        out.retain(|action| {
+            !matches!(
+                action,
+                Action::Watch { .. } | Action::WatchSettings(_) | Action::MeasureLink { .. }
+            )
+        });
         out.iter().map(line).collect()
     }
 

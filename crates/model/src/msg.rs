@@ -140,6 +140,18 @@ pub enum ToWorker {
     Benchmark,
     /// The grid's relays; replaces what was said before.
     Relays(Vec<PeerAddr>),
+    /// Open a TCP connection to this port of mine, show it this, and send as fast as the link carries, so much at
+    /// most; what arrived meanwhile is told as [`FromWorker::Probed`].
+    Probe {
+        /// The port, at whatever address this connection goes to.
+        port: u16,
+        /// Valid once.
+        nonce: [u8; 16],
+        /// Bytes to send at most.
+        bytes: u64,
+        /// Bytes on their way at once at most; 0 leaves it to the system.
+        window: u32,
+    },
 }
 
 /// What the tasks of one group have in common, inputs resolved.
@@ -213,6 +225,8 @@ pub enum FromWorker {
     Benchmarked(BenchScores),
     /// Its owner came, or went: said at once, and again on each new connection.
     Owner(OwnerState),
+    /// So many bytes a second arrived from the supervisor while the link was measured; 0 where it could not be.
+    Probed(u64),
 }
 
 /// How an attempt ended.

@@ -3,7 +3,7 @@
 
 use crate::PeerAddr;
 use crate::ledger::Tariff;
-use crate::units::{parse_bytes, parse_duration, show_bytes};
+use crate::units::{parse_bytes, parse_duration, parse_rate, show_bytes, show_rate};
 use crate::view::SettingView;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub struct Settings {
     pub progress_every: Duration,
     /// An attempt without progress for so long is stalled and gets a copy; zero never looks.
     pub stall_after: Duration,
+    /// Bits a second that a worker's link must carry in both directions, else it is given nothing; 0 takes all.
+    pub min_link: u64,
     /// How long content of a worker that is gone is still counted on, before what made it runs again.
     pub content_grace: Duration,
     /// How many supervisors hold a job's inputs before it is accepted, and its results before it is done; all
@@ -82,6 +84,7 @@ impl Default for Settings {
             dead_min: Duration::from_secs(1),
             progress_every: Duration::from_millis(500),
             stall_after: Duration::ZERO,
+            min_link: 0,
             content_grace: Duration::from_secs(3),
             keep: 2,
             keep_jobs_for: Duration::from_secs(30 * 24 * 3600),
@@ -239,6 +242,15 @@ const FIELDS: &[Field] = &[
         what: "time without progress after which a task gets a copy elsewhere; 0s: never",
         get: |s| span(s.stall_after),
         set: |s, v| duration(&mut s.stall_after, v, Duration::ZERO, TEN_YEARS),
+    },
+    Field {
+        name: "min_link",
+        what: "rate that a worker's link must carry both ways, like \"10 Mbit/s\"; slower ones get no tasks; none: any",
+        get: |s| match s.min_link {
+            0 => "none".to_owned(),
+            rate => show_rate(rate),
+        },
+        set: |s, v| rate(&mut s.min_link, v),
     },
     Field {
         name: "content_grace",
@@ -482,6 +494,14 @@ fn relays(field: &mut Arc<[PeerAddr]>, text: &str) -> Result<(), String> {
 fn relays_text(all: &[PeerAddr]) -> String {
     let texts: Vec<String> = all.iter().map(PeerAddr::to_string).collect();
     texts.join(" ")
+}
+
+fn rate(field: &mut u64, text: &str) -> Result<(), String> {
+    *field = match text.trim() {
+        "none" => 0,
+        text => parse_rate(text).map_err(|error| error.to_string())?,
+    };
+    Ok(())
 }
 
 fn tariff(settings: &mut Settings) -> &mut Tariff {

@@ -62,6 +62,47 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     })
 }
 
+const RATE_UNITS: [(&str, u64); 4] = [
+    ("gbit/s", 1_000_000_000),
+    ("mbit/s", 1_000_000),
+    ("kbit/s", 1_000),
+    ("bit/s", 1),
+];
+
+/// Reads a data rate in bits a second such as `"100 kbit/s"` or `"1.5 Gbit/s"`; the unit is required.
+pub fn parse_rate(text: &str) -> Result<u64, UnitError> {
+    let wrong = || UnitError {
+        text: text.to_owned(),
+        what: "a data rate",
+        example: "a number and a unit, like \"100 kbit/s\", \"10 Mbit/s\" or \"1 Gbit/s\"",
+    };
+    let lower = text.trim().to_ascii_lowercase();
+    let parts = RATE_UNITS
+        .iter()
+        .find_map(|(name, factor)| Some((lower.strip_suffix(name)?, *factor)));
+    let (number, factor) = parts.ok_or_else(wrong)?;
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    let rate = number * factor as f64;
+    if !(0.0..9e18).contains(&rate) {
+        return Err(wrong());
+    }
+    Ok(rate.round() as u64)
+}
+
+/// Writes a data rate for people, like `48.3 kbit/s`.
+pub fn show_rate(bits_per_second: u64) -> String {
+    let unit = RATE_UNITS
+        .iter()
+        .find(|(_, factor)| bits_per_second >= *factor);
+    let (name, factor) = unit.copied().unwrap_or(("bit/s", 1));
+    let name = name.replacen('g', "G", 1).replacen('m', "M", 1);
+    if bits_per_second.is_multiple_of(factor) {
+        format!("{} {name}", bits_per_second / factor)
+    } else {
+        format!("{:.1} {name}", bits_per_second as f64 / factor as f64)
+    }
+}
+
 const BYTE_UNITS: [(&str, u64); 9] = [
     ("b", 1),
     ("kib", 1 << 10),

@@ -126,8 +126,10 @@ pub struct WorkerView {
     pub usage: String,
     /// What its owner does, where that keeps it from working as if nobody were there.
     pub owner: Option<OwnerView>,
-    /// `admitted`, or `set aside` and why.
+    /// `admitted`, or `quarantined` (its link is too slow) or `set aside`, and why.
     pub admission: String,
+    /// What was measured of its link to the leading supervisor.
+    pub link: Option<LinkView>,
     /// What it offers.
     pub total: Resources,
     /// What is free.
@@ -156,6 +158,17 @@ pub struct WorkerView {
     pub score: f64,
     /// By what, and how much each counts.
     pub score_from: String,
+}
+
+/// What was measured of a worker's link.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinkView {
+    /// From the supervisor to the worker.
+    pub down_bits_per_second: u64,
+    /// From the worker to the supervisor.
+    pub up_bits_per_second: u64,
+    /// There and back.
+    pub round_trip_ms: Option<f64>,
 }
 
 /// A worker whose owner is back.

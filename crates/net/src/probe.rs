@@ -4,6 +4,7 @@
 
 use crate::tripwire;
 use crate::{NetError, Nonce};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsRawFd;
@@ -58,12 +59,16 @@ impl Probe {
         Probe::new(tripwire::connect(ips, port, nonce).await?)
     }
 
-    /// Measures: sends up to `bytes` and counts what arrives. Blocks for a second at most, so it wants a thread where
+    /// Measures: sends up to `bytes`, of them `window` at once (0 leaves that to the system), and counts what arrives. Blocks for a second at most, so it wants a thread where
     /// that is allowed. The side that `asks` times the round trip first.
     ///
     /// # Errors
     /// The connection ends before anything came.
-    pub fn run(mut self, bytes: u64, asks: bool) -> Result<Probed, NetError> {
+    pub fn run(mut self, bytes: u64, window: u32, asks: bool) -> Result<Probed, NetError> {
+        if window > 0 {
+            let size = set_socket_send_buffer_size(&self.0, window as usize);
+            size.map_err(|error| NetError::Probe(error.into()))?;
+        }
         self.measure(bytes.min(BYTES_MAX), asks)
             .map_err(NetError::Probe)
     }
@@ -275,8 +280,8 @@ mod tests {
             .await
             .unwrap();
         let mine = expected.await.expect("the nonce is shown");
-        let theirs = tokio::task::spawn_blocking(move || theirs.run(8 << 20, false));
-        let mine = tokio::task::spawn_blocking(move || mine.run(8 << 20, true));
+        let theirs = tokio::task::spawn_blocking(move || theirs.run(8 << 20, 0, false));
+        let mine = tokio::task::spawn_blocking(move || mine.run(8 << 20, 0, true));
         let (mine, theirs) = (mine.await.unwrap().unwrap(), theirs.await.unwrap().unwrap());
         assert!(
             mine.arrived > 0 && theirs.arrived > 0,

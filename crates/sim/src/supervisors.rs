@@ -254,6 +254,8 @@ impl Grid {
             Action::Expel(peer) => self.expel(sup, peer),
             Action::Watch { peer, attention } => self.watch(sup, peer, attention)?,
             Action::WatchSettings(settings) => self.watch_settings(sup, settings)?,
+            // All links here are as fast as they need to be.
+            Action::MeasureLink { .. } | Action::LinkRate { .. } => {}
             // Nobody joins here: all are members from the start.
             Action::Admit { .. } => {}
         }

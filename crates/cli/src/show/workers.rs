@@ -1,6 +1,7 @@
 //! Workers as text.
 
 use super::{table::table, time};
+use hedge_model::units::show_rate;
 use hedge_model::view::WorkerView;
 
 /// How much of a worker's id is shown; enough to name it to `hedge drain`.
@@ -28,13 +29,14 @@ pub fn list(workers: &[WorkerView]) -> String {
                 worker.failed.to_string(),
                 worker.lost.to_string(),
                 beats(worker),
+                link(worker),
                 time(worker.silent_ms),
             ]
         })
         .collect();
     let headers = [
         "WORKER", "HOST", "PID#", "STATE", "SPEED", "FREE#", "OFFERS", "IN HAND#", "DONE#",
-        "FAILED#", "LOST#", "BEATS", "SILENT#",
+        "FAILED#", "LOST#", "BEATS", "LINK", "SILENT#",
     ];
     table(&headers, rows)
 }
@@ -59,6 +61,13 @@ fn beats(worker: &WorkerView) -> String {
     } else {
         interval
     }
+}
+
+/// What its link carries in the slower direction.
+fn link(worker: &WorkerView) -> String {
+    worker.link.as_ref().map_or_else(String::new, |link| {
+        show_rate(link.down_bits_per_second.min(link.up_bits_per_second))
+    })
 }
 
 /// How it may be used; where its owner is back, since when and why.

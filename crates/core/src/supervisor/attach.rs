@@ -1,5 +1,6 @@
 //! A worker connects: what it has in hand and what it holds is compared with what is known and wanted.
 
+use super::link::LinkState;
 use super::live::{Attempt, AttemptState, Content, Timer, Why, Worker, WorkerIx, find_attempt};
 use super::{Action, Supervisor, send};
 use crate::monitor::{Liveness, Progress};
@@ -64,6 +65,7 @@ impl Supervisor {
             live.set_timer(at, Timer::Benchmark(ix));
         }
         self.rate(ix);
+        self.link_came(ix, out);
         self.live().pool_changed(ix);
         self.feed_starved();
         self.lose_where_gone(before, out);
@@ -221,5 +223,6 @@ pub(crate) fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
         class: hedge_model::capacity::Class::default(),
         speed: 1.0,
         benchmark_set: false,
+        link: LinkState::default(),
     }
 }

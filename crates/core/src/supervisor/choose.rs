@@ -1,9 +1,12 @@
 //! Which worker gets the next attempt of a task.
 
+use super::learned::Learned;
 use super::live::{AttemptState, Live, LiveTask, Why, Worker, WorkerIx};
 use super::ready::{Entry, Lane, Shape, Skip};
-use hedge_model::TaskId;
 use hedge_model::capacity::Class;
+use hedge_model::msg::Body;
+use hedge_model::spec::Group;
+use hedge_model::{Data, Hash, TaskId};
 
 /// Work sent ahead to a busy worker, per place that it has, in seconds: many round trips of a local network.
 pub(crate) const QUEUE_TIME: f64 = 0.02;
@@ -88,6 +91,58 @@ pub(crate) struct Want<'a> {
     pub higher: bool,
     /// The usual time of its tasks in seconds, where it may also wait in a queue.
     pub ahead: Option<f64>,
+    /// What it reads, where that is so much that it matters where it arrives first.
+    pub data: Option<&'a Inputs>,
+}
+
+/// Inputs from so many bytes on decide where a task runs: less arrives at once nearly everywhere.
+const LARGE_BYTES: u64 = 4 << 20;
+/// Of how many pieces it is looked at who holds them.
+const PIECES_MAX: usize = 64;
+/// What a link is taken to carry that was not measured yet, bytes a second: a usual local network.
+const RATE_UNKNOWN: f64 = 1e9 / 8.0;
+/// Workers compared by when a task's inputs would be there.
+const ARRIVALS_MAX: usize = 64;
+
+/// What a task reads, and how long it then takes, seconds at standard speed.
+pub(crate) struct Inputs {
+    pieces: Vec<(Hash, u64)>,
+    work_s: f64,
+}
+
+impl Inputs {
+    /// What all tasks of a group read, where that is much.
+    pub fn large(body: &Body, group: &Group, learned: &Learned) -> Option<Self> {
+        let data = body.inputs.iter().map(|file| &file.data).chain(&body.stdin);
+        let mut pieces: Vec<(Hash, u64)> = data
+            .filter_map(|data| match data {
+                Data::Blob { hash, size } => Some((*hash, *size)),
+                Data::Inline(_) => None,
+            })
+            .collect();
+        pieces.sort_unstable_by_key(|(hash, size)| (std::cmp::Reverse(*size), *hash));
+        pieces.truncate(PIECES_MAX);
+        let bytes = pieces
+            .iter()
+            .fold(0_u64, |sum, (_, size)| sum.saturating_add(*size));
+        (bytes >= LARGE_BYTES).then(|| Self {
+            pieces,
+            work_s: learned.expect(group).work_s,
+        })
+    }
+
+    /// Seconds until a worker would have what it lacks and be done with it.
+    fn until_done(&self, worker: &Worker) -> f64 {
+        let lacks = |(hash, _): &&(Hash, u64)| !worker.held.contains(hash);
+        let bytes: f64 = self
+            .pieces
+            .iter()
+            .filter(lacks)
+            .map(|(_, size)| *size as f64)
+            .sum();
+        let rate = worker.link.down().map_or(RATE_UNKNOWN, |rate| rate as f64);
+        bytes / rate.max(1.0) + self.work_s / worker.speed.max(1e-3)
+    }
 }
 
 /// Workers looked at for one that shares no machine and no failure domain with the task's other attempts.
@@ -118,6 +173,16 @@ fn with_room(
     let avoid = known.map_or(&[][..], |known| &known.avoid);
     let higher = |ix: &WorkerIx| !want.higher || live.workers[*ix as usize].class == Class::Higher;
     let mut miss = if want.higher { Miss::Task } else { Miss::Room };
+    if let Some(data) = want.data.filter(|_| !want.copy) {
+        let roomy = live.roomy(want.shape).filter(higher);
+        let fit = roomy.filter(|ix| !avoid.contains(ix) && !has_attempt(known, *ix));
+        let timed = fit
+            .take(ARRIVALS_MAX)
+            .map(|ix| (data.until_done(&live.workers[ix as usize]), ix));
+        // Of equals the first, as without data.
+        let soonest = timed.reduce(|best, next| if next.0 < best.0 { next } else { best });
+        return soonest.map(|(_, ix)| (ix, Why::Data)).ok_or(miss);
+    }
     let mut second = None;
     for (tried, ix) in live.roomy(want.shape).filter(higher).enumerate() {
         if avoid.contains(&ix) || has_attempt(known, ix) {

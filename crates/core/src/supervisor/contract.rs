@@ -1,5 +1,6 @@
 //! What a supervisor is told and what it wants done: the whole contract between the core and what runs it.
 
+use super::link::Measured;
 use crate::monitor::{Attention, Finding, Settings as Watch};
 use hedge_model::group::{Colleague, FromLeader, ToLeader};
 use hedge_model::msg::{Answer, FromWorker, Reply, Request, Role, SharedSpec, ToWorker};
@@ -100,6 +101,13 @@ pub enum Event {
     },
     /// What the monitor found out.
     Found(Finding),
+    /// A worker's link was measured, or could not be.
+    LinkMeasured {
+        /// Whose.
+        peer: PeerId,
+        /// What was found.
+        found: Measured,
+    },
     /// A client wants a job done; its specification is decoded.
     Submit {
         /// Who.
@@ -163,6 +171,23 @@ pub enum Action {
     },
     /// Watch workers like this from now on.
     WatchSettings(Watch),
+    /// Measure the link of a worker, sending so many bytes each way at most, then say [`Event::LinkMeasured`], also
+    /// where it cannot be measured.
+    MeasureLink {
+        /// Whose.
+        peer: PeerId,
+        /// Most bytes each way.
+        bytes: u64,
+        /// Most bytes on their way at once, so that signs of life do not wait behind them for long; 0 is no limit.
+        window: u32,
+    },
+    /// So many bytes a second a worker's link carries in its slower direction: signs of life keep to their share.
+    LinkRate {
+        /// Whose.
+        peer: PeerId,
+        /// Bytes a second.
+        rate: u64,
+    },
     /// Make this record durable, then hand it back as [`Event::Committed`].
     Append {
         /// Its name.

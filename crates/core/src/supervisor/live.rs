@@ -75,6 +75,8 @@ pub(crate) struct Live {
     pub colleagues: Vec<Kept>,
     /// How many other supervisors the group has.
     pub others: u32,
+    /// The rate by which links were judged last, bits a second.
+    pub min_link: u64,
 }
 
 #[derive(Debug)]
@@ -126,6 +128,8 @@ pub(crate) struct Worker {
     pub speed: f64,
     /// Whether a timer is set to look if benchmark tasks are due.
     pub benchmark_set: bool,
+    /// What is known of its link.
+    pub link: super::link::LinkState,
 }
 
 /// A worker that is given nothing for a while, and why.
@@ -179,6 +183,8 @@ impl Attempt {
 pub(crate) enum Why {
     MostRoom,
     Faster,
+    /// Its inputs are there soonest.
+    Data,
     Queued,
     Elsewhere,
     AgainThere,
@@ -336,6 +342,8 @@ pub(crate) enum Timer {
     Look,
     /// A worker may be asked for benchmark tasks.
     Benchmark(WorkerIx),
+    /// A worker's link is to be measured again, or its word on a measurement is late.
+    Link(WorkerIx),
 }
 
 impl Timer {
@@ -354,6 +362,7 @@ impl Timer {
             Timer::Retention => "ended jobs that are kept long enough",
             Timer::Look => "copies that may pay",
             Timer::Benchmark(_) => "benchmark tasks",
+            Timer::Link(_) => "a link to be measured",
         }
     }
 }
@@ -366,6 +375,7 @@ impl Worker {
             && !self.draining
             && self.owner.is_none()
             && self.aside.is_none()
+            && self.link.kept_out.is_none()
     }
 
     /// Whether what runs there had better be repeated elsewhere: it is to leave, or its owner stopped it.

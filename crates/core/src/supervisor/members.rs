@@ -229,6 +229,9 @@ impl Supervisor {
         if changed.contains_key("content_grace") {
             self.config.content_grace = settings.content_grace;
         }
+        self.follow_min_link(out);
+        let settings = self.state.settings();
+        let changed = settings.changed();
         let watching = |name: &str| WATCHING.iter().any(|word| name.starts_with(word));
         if changed.keys().any(|name| watching(name)) {
             let watch = Watch::of(settings);

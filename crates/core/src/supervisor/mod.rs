@@ -25,6 +25,7 @@ mod keep;
 mod learned;
 mod ledger;
 mod left;
+mod link;
 mod live;
 mod members;
 mod need;
@@ -41,6 +42,7 @@ pub use contract::{Action, Config, Event, NotAdmitted, ProposalId, PullFailure};
 pub use critical::CriticalSet;
 pub use durable::{State, Verdict};
 pub use learned::Learned;
+pub use link::Measured;
 
 use crate::monitor::{Finding, Found, Settings as Watch};
 use contract::Pending;
@@ -160,6 +162,7 @@ impl Supervisor {
             Event::ToLeader { peer, msg } => self.on_to_leader(peer, msg, out),
             Event::FromWorker { peer, msg } => self.on_worker(peer, msg, out),
             Event::Found(finding) => self.on_found(finding, out),
+            Event::LinkMeasured { peer, found } => self.link_found(peer, found, out),
             Event::Submit {
                 peer,
                 ask,
@@ -471,6 +474,7 @@ impl Supervisor {
                 Timer::Settled => self.give_up_absent_holders(out),
                 Timer::Look => self.live().looks.timer_fired(),
                 Timer::Benchmark(ix) => self.benchmark(ix, out),
+                Timer::Link(ix) => self.link_due(ix, out),
                 Timer::Expected(ix) => self.give_up_expected(ix, out),
                 Timer::Spread(hash) => self.spread_again(hash, out),
                 Timer::Retention => self.forget_old_jobs(out),

@@ -4,7 +4,7 @@
 //! busy workers, as many as fill `QUEUE_TIME`, so that a worker never waits for the network between them.
 
 use super::body::{body_index, own_inputs};
-use super::choose::{Miss, QUEUE_TIME, Want, choose, unplaceable};
+use super::choose::{Inputs, Miss, QUEUE_TIME, Want, choose, unplaceable};
 use super::live::{Attempt, AttemptState, LiveGroup, Timer, Why, WorkerIx};
 use super::ready::{Class, Entry, Lane, Skip};
 use super::{Action, Supervisor, send};
@@ -56,10 +56,22 @@ impl Supervisor {
 
     /// Places one attempt of an offer.
     fn place(&mut self, entry: Entry, out: &mut Vec<Action>) -> Result<(), Miss> {
-        let (Some(job), Some(live)) = (self.state.jobs.get(&entry.job), &self.live) else {
+        let Some(job) = self.state.jobs.get(&entry.job) else {
             return Err(Miss::Task);
         };
         let (spec, at) = (job.spec.clone(), entry.group as usize);
+        let data = if spec.groups()[at].inputs.is_empty() {
+            None
+        } else {
+            // Where content is out of reach the group is set aside, and nothing is to be placed.
+            let Some(body) = self.body(entry.job, at, out) else {
+                return Ok(());
+            };
+            Inputs::large(&body, &spec.groups()[at], &self.state.learned)
+        };
+        let Some(live) = &self.live else {
+            return Err(Miss::Task);
+        };
         let critical = live.jobs[&entry.job].critical.of_group(at);
         let offers = &live.jobs[&entry.job].groups[at];
         let shape = live.shapes.get(offers.shape);
@@ -78,6 +90,7 @@ impl Supervisor {
                 copy: entry.class == Class::Copy,
                 higher: entry.class == Class::Critical && require && live.has_higher(),
                 ahead,
+                data: data.as_ref(),
             };
             match choose(live, &want) {
                 Ok((worker, why)) => {

@@ -118,6 +118,8 @@ impl Supervisor {
                 .aside
                 .as_ref()
                 .map(|aside| format!("set aside: {}", aside.why));
+            let kept_out = worker.link.kept_out.as_ref();
+            let kept_out = kept_out.map(|why| format!("quarantined: {why}"));
             WorkerView {
                 peer: worker.peer.to_string(),
                 host: worker.info.host.to_string(),
@@ -129,7 +131,8 @@ impl Supervisor {
                     why: owner.why.iter().map(ToString::to_string).collect(),
                     away_ms: ms(owner.away + self.now.since(*at)),
                 }),
-                admission: aside.unwrap_or_else(|| "admitted".to_owned()),
+                admission: kept_out.or(aside).unwrap_or_else(|| "admitted".to_owned()),
+                link: worker.link.view(),
                 total: worker.info.resources.clone(),
                 free: worker.free.clone(),
                 in_hand: worker.in_hand.len() as u32,
@@ -403,6 +406,7 @@ fn why_text(why: Why) -> &'static str {
     match why {
         Why::MostRoom => "the fastest worker with room for it, and of equals the one with most",
         Why::Faster => "of the higher class, and the fastest with room for it",
+        Why::Data => "its inputs are large, and it would have them and be done soonest",
         Why::Queued => "sent ahead: its tasks are short",
         Why::Elsewhere => "a copy, on a worker that has no other attempt of it",
         Why::AgainThere => "it failed there before, but there is no other worker for it",

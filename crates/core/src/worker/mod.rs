@@ -272,7 +272,7 @@ impl Worker {
             ToWorker::Leave => out.push(Action::Leave),
             ToWorker::Benchmark => self.benchmark = true,
             // Signs of life are the shell's: they must not wait for anything that happens here.
-            ToWorker::Beat(_) | ToWorker::Tripwire { .. } => {}
+            ToWorker::Beat(_) | ToWorker::Tripwire { .. } | ToWorker::Probe { .. } => {}
             // About connections, which are not this machine's.
             ToWorker::Lead(_)
             | ToWorker::Supervisors(_)

@@ -35,6 +35,10 @@ pub fn line(action: &Action) -> String {
             attention,
         } => format!("watch {}: {attention:?}", peer(*who)),
         Action::WatchSettings(_) => "watch settings".into(),
+        Action::MeasureLink {
+            peer: who, bytes, ..
+        } => format!("measure {}: {bytes}", peer(*who)),
+        Action::LinkRate { peer: who, rate } => format!("link {}: {rate}", peer(*who)),
         Action::Admit { peer: who, refused } => format!("admit {}: {refused:?}", peer(*who)),
         Action::Pull { hash, sources, .. } => {
             let from: Vec<String> = sources.iter().map(|source| peer(source.peer)).collect();
@@ -63,6 +67,7 @@ fn order_line(msg: &ToWorker) -> String {
         ToWorker::Benchmark => "benchmark".into(),
         ToWorker::Beat(plan) => format!("beat by plan {}", plan.number),
         ToWorker::Tripwire { .. } => "tripwire".into(),
+        ToWorker::Probe { .. } => "probe".into(),
         ToWorker::Lead(epoch) => format!("lead {}", epoch.0),
         ToWorker::Supervisors(all) => format!("{} supervisors", all.len()),
         ToWorker::Relays(all) => format!("{} relays", all.len()),

@@ -37,6 +37,10 @@ pub struct Rig {
     pub given: BTreeMap<AttemptId, HeldAttempt>,
     /// Views of jobs that clients were told.
     views: Vec<JobView>,
+    /// Links to be measured, with the most bytes each way.
+    pub measures: Vec<(PeerId, u64)>,
+    /// Links as the monitor was told of them.
+    pub rates: Vec<(PeerId, u64)>,
 }
 
 impl Drop for Rig {
@@ -83,6 +87,8 @@ impl Rig {
             core: Supervisor::new(config, state),
             monitor: Monitor::new(watch),
             watched: BTreeMap::new(),
+            measures: Vec::new(),
+            rates: Vec::new(),
             out: Vec::new(),
             lines: Vec::new(),
             given: BTreeMap::new(),
@@ -111,8 +117,15 @@ impl Rig {
         self.core.handle(self.now, event, &mut self.out);
         self.core.check().expect("an invariant is broken");
         let mut outputs = Vec::new();
-        let watching =
-            |action: &mut Action| matches!(action, Action::Watch { .. } | Action::WatchSettings(_));
+        let watching = |action: &mut Action| {
+            matches!(
+                action,
+                Action::Watch { .. }
+                    | Action::WatchSettings(_)
+                    | Action::MeasureLink { .. }
+                    | Action::LinkRate { .. }
+            )
+        };
         for action in self.out.extract_if(before.., watching) {
             match action {
                 Action::WatchSettings(settings) => {
@@ -135,6 +148,8 @@ impl Rig {
                         self.monitor.stop(self.now, id, &mut outputs);
                     }
                 }
+                Action::MeasureLink { peer, bytes, .. } => self.measures.push((peer, bytes)),
+                Action::LinkRate { peer, rate } => self.rates.push((peer, rate)),
                 _ => unreachable!(),
             }
         }

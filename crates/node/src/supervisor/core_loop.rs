@@ -11,7 +11,7 @@ use crate::NodeError;
 use crate::clock::Clock;
 use crate::known::Known;
 use hedge_core::monitor::Finding;
-use hedge_core::supervisor::{self, Action, Config, Event, PullFailure, State};
+use hedge_core::supervisor::{self, Action, Config, Event, Measured, PullFailure, State};
 use hedge_model::group::{Colleague, FromLeader, ToLeader};
 use hedge_model::msg::{Ask, FromWorker, Reply, Request, Role};
 use hedge_model::record::Record;
@@ -58,6 +58,12 @@ pub(crate) enum Input {
     Found {
         conn: ConnId,
         finding: Finding,
+    },
+    /// The link to the worker at this connection was measured, or could not be.
+    LinkMeasured {
+        peer: PeerId,
+        conn: ConnId,
+        found: Measured,
     },
     Gone {
         peer: PeerId,
@@ -379,6 +385,11 @@ impl Loop {
                 // A later connection is another matter.
                 if self.is_worker_on(finding.peer, conn) {
                     self.feed(Event::Found(finding));
+                }
+            }
+            Input::LinkMeasured { peer, conn, found } => {
+                if self.is_worker_on(peer, conn) {
+                    self.feed(Event::LinkMeasured { peer, found });
                 }
             }
             Input::Gone { peer, conn } => self.on_gone(peer, conn),

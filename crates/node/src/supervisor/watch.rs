@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::frames::send;
 use crate::transport::raise_priority;
 use hedge_core::monitor::{Attention, Finding, Found, Monitor, Output, Settings, WatchId};
+use hedge_core::supervisor::Measured;
 use hedge_model::PeerId;
 use hedge_model::msg::{Beat, StatusRequest, ToWorker};
 use hedge_model::view::WorkerView;
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// Beats taken from the transport at once.
 const BEATS_AT_ONCE: usize = 64;
@@ -24,6 +25,8 @@ const BEATS_AT_ONCE: usize = 64;
 const WAITING_MAX: usize = 10_000;
 /// How long to wait before the core's queue is tried again.
 const RETRY: Duration = Duration::from_millis(1);
+/// Links that are measured at the same time.
+const PROBES_MAX: usize = 4;
 
 /// Watches workers; clones share the monitor. Its thread ends with the last clone.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ struct Shared {
     inputs: mpsc::Sender<Input>,
     transport: Handle,
     tripwires: Option<Tripwires>,
+    /// Measurements of links at once: more would measure each other.
+    probes: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -96,6 +101,7 @@ impl Watch {
             inputs,
             transport,
             tripwires,
+            probes: Arc::new(Semaphore::new(PROBES_MAX)),
         });
         let checking = shared.clone();
         let thread = std::thread::Builder::new().name("monitor".into());
@@ -190,6 +196,38 @@ impl Watch {
         shared.carry_out(&mut state);
     }
 
+    /// What a worker's link carries is known.
+    pub fn link_rate(&self, peer: PeerId, rate: u64) {
+        let shared = &self.0.0;
+        let now = shared.clock.now();
+        let mut state = shared.lock();
+        if let Some(id) = state.line(peer).and_then(|line| line.id) {
+            let State {
+                monitor, outputs, ..
+            } = &mut *state;
+            monitor.measured(now, id, rate, outputs);
+            shared.carry_out(&mut state);
+        }
+    }
+
+    /// Measures the link to a worker beside its connection, and says what was found: zero where there is no way to.
+    /// To be called where tasks may be started, which are not to be the transport's.
+    pub fn measure(&self, peer: PeerId, bytes: u64, window: u32) {
+        let shared = self.0.0.clone();
+        let line = shared.lock();
+        let known = line.line(peer).map(|line| (line.sender.clone(), line.conn));
+        drop(line);
+        let Some((sender, conn)) = known else { return };
+        tokio::spawn(async move {
+            let found = shared
+                .probe(&sender, bytes, window)
+                .await
+                .unwrap_or_default();
+            let measured = Input::LinkMeasured { peer, conn, found };
+            _ = shared.inputs.send(measured).await;
+        });
+    }
+
     /// Adds what the monitor knows of a worker now.
     pub fn show(&self, view: &mut WorkerView) {
         let shared = &self.0.0;
@@ -237,6 +275,34 @@ async fn read(shared: Arc<Shared>, at: usize, conn: ConnId, mut beats: BeatRecei
 }
 
 impl Shared {
+    async fn probe(&self, sender: &LinkSender, bytes: u64, window: u32) -> Option<Measured> {
+        let _place = self.probes.acquire().await.ok()?;
+        let tripwires = self.tripwires.as_ref()?;
+        let mut nonce = Nonce::default();
+        getrandom::fill(&mut nonce).ok()?;
+        let expected = tripwires.expect_probe(nonce);
+        let port = tripwires.port();
+        let order = ToWorker::Probe {
+            port,
+            nonce,
+            bytes,
+            window,
+        };
+        send(sender, &[order]);
+        let probe = expected.await?;
+        let probed = tokio::task::spawn_blocking(move || probe.run(bytes, window, true));
+        let probed = probed.await.ok()?;
+        let probed = probed
+            .inspect_err(
+                |error| tracing::debug!(peer = %sender.peer().short(), %error, "not measured"),
+            )
+            .ok()?;
+        Some(Measured {
+            up: probed.arrived,
+            round_trip: probed.round_trip,
+        })
+    }
+
     /// Lets a worker connect its tripwire, if it can; its connection is closed when its process dies.
     fn offer_tripwire(&self, sender: &LinkSender) {
         let Some(tripwires) = &self.tripwires else {

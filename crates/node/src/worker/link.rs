@@ -3,12 +3,14 @@
 
 use super::Input;
 use super::beats::Beats;
+use crate::frames::send;
 use crate::known::Known;
 use crate::pause::Pause;
-use hedge_model::msg::{Role, StatusRequest, ToWorker, Welcome};
+use hedge_model::msg::{FromWorker, Role, StatusRequest, ToWorker, Welcome};
 use hedge_model::{PeerAddr, PeerId};
 use hedge_net::{
-    BeatReceiver, CloseReason, Hello, Link, LinkSender, Net, NetError, Nonce, Ticket, Tripwire,
+    BeatReceiver, CloseReason, Hello, Link, LinkSender, Net, NetError, Nonce, Probe, Ticket,
+    Tripwire,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -188,6 +190,15 @@ impl Dialler {
             for order in &orders {
                 match order {
                     ToWorker::Beat(plan) => self.beats.follow(conn, plan),
+                    ToWorker::Probe {
+                        port,
+                        nonce,
+                        bytes,
+                        window,
+                    } => {
+                        let wanted = (*bytes, *window);
+                        tokio::spawn(measure(sender.clone(), *port, *nonce, wanted));
+                    }
                     ToWorker::Tripwire { port, nonce } => {
                         tokio::spawn(hold_tripwire(sender.clone(), *port, *nonce));
                     }
@@ -240,6 +251,21 @@ async fn answer(beats: Beats, conn: u64, mut questions: BeatReceiver) {
             }
         }
     }
+}
+
+/// Measures the link to a supervisor together with it, and says what arrived here.
+async fn measure(sender: LinkSender, port: u16, nonce: Nonce, (bytes, window): (u64, u32)) {
+    let ips = sender.remote_addrs().into_iter().map(|addr| addr.ip());
+    let arrived = match Probe::connect(ips, port, nonce).await {
+        Ok(probe) => tokio::task::spawn_blocking(move || probe.run(bytes, window, false))
+            .await
+            .map_err(std::io::Error::other)
+            .and_then(|probed| probed.map_err(std::io::Error::other))
+            .map(|probed| probed.arrived),
+        Err(error) => Err(error),
+    };
+    let arrived = arrived.inspect_err(|error| tracing::debug!(%error, "the link was not measured"));
+    send(&sender, &[FromWorker::Probed(arrived.unwrap_or(0))]);
 }
 
 /// Holds a tripwire to the supervisor's process: when that dies, the connection to it is closed at once.

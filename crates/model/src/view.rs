@@ -163,8 +163,8 @@ pub struct WorkerView {
 /// What was measured of a worker's link.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LinkView {
-    /// From the supervisor to the worker.
-    pub down_bits_per_second: u64,
+    /// From the supervisor to the worker, where the worker said in time what arrived.
+    pub down_bits_per_second: Option<u64>,
     /// From the worker to the supervisor.
     pub up_bits_per_second: u64,
     /// There and back.

@@ -69,6 +69,12 @@ pub enum Bench {
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
         seconds: u32,
     },
+    /// What a link carries as the supervisor measures it, beside a plain TCP connection
+    Link {
+        /// The rate that is asked for, which says how long to measure
+        #[arg(long, default_value = "1 Gbit/s")]
+        rate: String,
+    },
     /// From submission to result, for one small task at a time
     Latency {
         /// How many tasks

@@ -66,7 +66,8 @@ fn beats(worker: &WorkerView) -> String {
 /// What its link carries in the slower direction.
 fn link(worker: &WorkerView) -> String {
     worker.link.as_ref().map_or_else(String::new, |link| {
-        show_rate(link.down_bits_per_second.min(link.up_bits_per_second))
+        let up = link.up_bits_per_second;
+        show_rate(link.down_bits_per_second.unwrap_or(up).min(up))
     })
 }
 

@@ -134,6 +134,29 @@ impl Lab {
         run("tc", &args);
     }
 
+    /// Lets a machine receive and send only so many bits a second from now on; what may pass at once is what comes in
+    /// 10 ms, but some packets.
+    pub fn shape(&self, machine: usize, rate: u64) {
+        let (hub, own) = (self.hub(), self.namespace(machine));
+        let (rate, burst) = (format!("{rate}bit"), (rate / 800).max(5_000).to_string());
+        for (place, device) in [(&hub, &*port(machine)), (&own, "eth0")] {
+            #[rustfmt::skip]
+            let args = [
+                "-n", place, "qdisc", "replace", "dev", device, "root",
+                "tbf", "rate", &rate, "burst", &burst, "latency", "50ms",
+            ];
+            run("tc", &args);
+        }
+    }
+
+    /// Lifts that.
+    pub fn unshape(&self, machine: usize) {
+        let (hub, own) = (self.hub(), self.namespace(machine));
+        for (place, device) in [(&hub, &*port(machine)), (&own, "eth0")] {
+            run("tc", &["-n", place, "qdisc", "del", "dev", device, "root"]);
+        }
+    }
+
     /// Bytes that a machine has received and sent.
     pub fn traffic(&self, machine: usize) -> (u64, u64) {
         let read = |what: &str| {

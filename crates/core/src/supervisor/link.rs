@@ -19,7 +19,7 @@ const STALE_AFTER: Duration = Duration::from_secs(600);
 /// ... and its worker idle; one that is busy is looked at again after so long.
 const BUSY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// How long after its own measurement a supervisor waits for the worker's.
-const REPORT_WITHIN: Duration = Duration::from_millis(600);
+const REPORT_WITHIN: Duration = Duration::from_millis(400);
 /// Sent each way where no rate is asked for: enough to tell a slow link, nothing to a fast one.
 const LIGHT_BYTES: u64 = 128 << 10;
 /// Of that on its way at once.
@@ -38,7 +38,7 @@ const BUSY_FOR: f64 = 0.3;
 #[derive(Debug, Default)]
 pub(crate) struct LinkState {
     /// Bytes a second from the supervisor to the worker and back, and the round trip.
-    measured: Option<(u64, u64, Option<Duration>)>,
+    measured: Option<(Option<u64>, u64, Option<Duration>)>,
     /// A measurement is under way: what the worker said of it, and what was found here.
     asked: bool,
     said: Option<u64>,
@@ -63,18 +63,19 @@ pub struct Measured {
 impl LinkState {
     /// Bytes a second in the slower direction.
     pub fn rate(&self) -> Option<u64> {
-        self.measured.map(|(down, up, _)| down.min(up))
+        self.measured
+            .map(|(down, up, _)| down.unwrap_or(up).min(up))
     }
 
     /// Bytes a second to the worker.
     pub fn down(&self) -> Option<u64> {
-        self.measured.map(|(down, ..)| down)
+        self.measured.and_then(|(down, ..)| down)
     }
 
     /// For people.
     pub fn view(&self) -> Option<LinkView> {
         self.measured.map(|(down, up, round_trip)| LinkView {
-            down_bits_per_second: down.saturating_mul(8),
+            down_bits_per_second: down.map(|down| down.saturating_mul(8)),
             up_bits_per_second: up.saturating_mul(8),
             round_trip_ms: round_trip.map(|span| span.as_secs_f64() * 1e3),
         })
@@ -132,7 +133,7 @@ impl Supervisor {
 
     /// What was found here.
     pub(crate) fn link_found(&mut self, peer: PeerId, found: Measured, out: &mut Vec<Action>) {
-        let now = self.now;
+        let (now, wanted) = (self.now, self.state.settings.min_link);
         let Some(ix) = self.live().by_peer.get(&peer).copied() else {
             return;
         };
@@ -142,7 +143,8 @@ impl Supervisor {
             return;
         }
         link.found = Some(found);
-        if link.said.is_some() {
+        // One slow direction decides; else the worker has its time to say what it saw.
+        if link.said.is_some() || is_slow(found.up, wanted) {
             self.link_measured(ix, out);
         } else {
             self.look_at_link(ix, now + REPORT_WITHIN);
@@ -182,14 +184,18 @@ impl Supervisor {
         let link = &mut worker.link;
         link.asked = false;
         let found = link.found.take().unwrap_or_default();
-        let down = link.said.take().unwrap_or(0);
-        if down > 0 || found.up > 0 {
+        let down = link.said.take();
+        if down.unwrap_or(0) > 0 || found.up > 0 {
             link.measured = Some((down, found.up, found.round_trip));
         }
-        let carried = down.min(found.up).saturating_mul(8);
+        let carried = match down {
+            Some(down) => down.min(found.up),
+            None if is_slow(found.up, wanted) => found.up,
+            None => 0,
+        };
         let before = link.kept_out.is_some();
-        let slow = (carried as f64) < wanted as f64 * MET_AT;
-        link.kept_out = slow.then(|| too_slow(carried, wanted));
+        let slow = is_slow(carried, wanted);
+        link.kept_out = slow.then(|| too_slow(carried.saturating_mul(8), wanted));
         link.refused = if slow { link.refused + 1 } else { 0 };
         let again = match link.refused {
             0 => STALE_AFTER,
@@ -215,6 +221,11 @@ impl Supervisor {
         let all = live.workers.len() as WorkerIx;
         (0..all).for_each(|ix| self.measure_link(ix, out));
     }
+}
+
+/// Whether so many bytes a second are less than the rate asked for, bits a second.
+fn is_slow(carried: u64, wanted: u64) -> bool {
+    (carried as f64 * 8.0) < wanted as f64 * MET_AT
 }
 
 fn too_slow(carried: u64, wanted: u64) -> String {

@@ -280,6 +280,18 @@ impl Grid {
         }
     }
 
+    /// Ends a worker and starts it again in its folder.
+    ///
+    /// # Errors
+    /// It cannot be started, or there was none.
+    pub fn restart(&mut self, pid: u32) -> Result<(), Failure> {
+        let worker = self.workers.iter_mut().find(|worker| worker.0.id() == pid);
+        if let Some(worker) = worker {
+            let _ = worker.0.kill();
+        }
+        self.replace(pid)
+    }
+
     /// Starts a worker again in the folder of one that was killed.
     ///
     /// # Errors

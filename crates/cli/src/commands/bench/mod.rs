@@ -4,6 +4,7 @@ mod beats;
 mod grid;
 mod lab;
 mod latency;
+mod link;
 mod raw;
 mod recovery;
 mod tasks;
@@ -74,6 +75,7 @@ pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
             asks,
             seconds,
         } => beats::run(context, *workers, grid::way(*interval, *asks), *seconds),
+        Bench::Link { rate } => link::run(context, rate),
         Bench::Latency { count } => latency::run(context, *count),
     }
 }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long both sides send at most.
 const FOR: Duration = Duration::from_millis(800);
+/// And at least, however long it took to begin.
+const FOR_MIN: Duration = Duration::from_millis(300);
 /// How long the other may take to begin, and for each round trip.
 const BEGINS_WITHIN: Duration = Duration::from_millis(500);
 /// Most bytes that are ever sent each way.
@@ -59,21 +61,29 @@ impl Probe {
         Probe::new(tripwire::connect(ips, port, nonce).await?)
     }
 
-    /// Measures: sends up to `bytes`, of them `window` at once (0 leaves that to the system), and counts what arrives. Blocks for a second at most, so it wants a thread where
-    /// that is allowed. The side that `asks` times the round trip first.
+    /// Measures: sends up to `bytes`, of them `window` at once (0 leaves that to the system), and counts what
+    /// arrives. Blocks for a second at most, so it wants a thread where that is allowed. The side that `asks` times the round trip first.
+    /// It lasts less where `within` is less.
     ///
     /// # Errors
     /// The connection ends before anything came.
-    pub fn run(mut self, bytes: u64, window: u32, asks: bool) -> Result<Probed, NetError> {
+    pub fn run(
+        mut self,
+        bytes: u64,
+        window: u32,
+        asks: bool,
+        within: Duration,
+    ) -> Result<Probed, NetError> {
+        let by = Instant::now() + within;
         if window > 0 {
             let size = set_socket_send_buffer_size(&self.0, window as usize);
             size.map_err(|error| NetError::Probe(error.into()))?;
         }
-        self.measure(bytes.min(BYTES_MAX), asks)
+        self.measure(bytes.min(BYTES_MAX), asks, by)
             .map_err(NetError::Probe)
     }
 
-    fn measure(&mut self, bytes: u64, asks: bool) -> io::Result<Probed> {
+    fn measure(&mut self, bytes: u64, asks: bool, by: Instant) -> io::Result<Probed> {
         self.0.set_nonblocking(false)?;
         self.0.set_read_timeout(Some(BEGINS_WITHIN))?;
         self.0.set_write_timeout(Some(BEGINS_WITHIN))?;
@@ -91,7 +101,8 @@ impl Probe {
                 self.0.write_all(&ping)?;
             }
         }
-        let arrived = self.pump(bytes)?;
+        let left = by.saturating_duration_since(Instant::now());
+        let arrived = self.pump(bytes, FOR.min(left).max(FOR_MIN))?;
         Ok(Probed {
             arrived,
             round_trip,
@@ -99,7 +110,7 @@ impl Probe {
     }
 
     /// Sends and receives at the same time until time is over, or both have all.
-    fn pump(&mut self, bytes: u64) -> io::Result<u64> {
+    fn pump(&mut self, bytes: u64, limit: Duration) -> io::Result<u64> {
         self.0.set_nonblocking(true)?;
         // What is not sent when time is over need not be.
         _ = rustix::net::sockopt::set_socket_linger(&self.0, Some(Duration::ZERO));
@@ -109,7 +120,7 @@ impl Probe {
         loop {
             let now = since.elapsed();
             arrivals.look(now, &self.0);
-            if now >= FOR {
+            if now >= limit {
                 break;
             }
             if sent >= bytes && received >= bytes && unacknowledged(&self.0) == 0 {
@@ -139,7 +150,7 @@ impl Probe {
         let end = since.elapsed();
         arrivals.looked = Duration::ZERO;
         arrivals.look(end, &self.0);
-        Ok(arrivals.steady(end))
+        Ok(arrivals.steady(end, limit))
     }
 }
 
@@ -169,14 +180,14 @@ impl Arrivals {
 
     /// Bytes a second in the second half of the time from the first arrival on: by then a link has used up what it
     /// lets pass at once, and the sender has found its pace.
-    fn steady(&self, end: Duration) -> u64 {
+    fn steady(&self, end: Duration, limit: Duration) -> u64 {
         let (Some((begun, _)), Some((_, all))) = (self.all.first(), self.all.last()) else {
             return 0;
         };
         // Where all came, nothing was to come after the last.
         let last = self.all.iter().find(|(_, segments)| segments == all);
         let end = match last {
-            Some((last, _)) if end < FOR * 9 / 10 => *last,
+            Some((last, _)) if end < limit * 9 / 10 => *last,
             _ => end,
         };
         let half = *begun + end.saturating_sub(*begun) / 2;
@@ -261,15 +272,15 @@ mod tests {
         // 16 kB at once, then 10 kB/s.
         let mut all = vec![(0, 16)];
         all.extend((1..=8).map(|at| (at * 100, 16 + at as u32)));
-        assert_eq!(arrivals(&all).steady(FOR), 10_000);
+        assert_eq!(arrivals(&all).steady(FOR, FOR), 10_000);
     }
 
     #[test]
     fn waiting_for_the_end_does_not_count_where_all_came() {
         let all: Vec<_> = (1..=100).map(|at| (at, at as u32 * 10)).collect();
-        let rate = arrivals(&all).steady(Duration::from_millis(300));
+        let rate = arrivals(&all).steady(Duration::from_millis(300), FOR);
         assert!((9_900_000..=10_200_000).contains(&rate), "{rate}");
-        assert_eq!(arrivals(&[]).steady(FOR), 0);
+        assert_eq!(arrivals(&[]).steady(FOR, FOR), 0);
     }
 
     #[tokio::test]
@@ -280,8 +291,8 @@ mod tests {
             .await
             .unwrap();
         let mine = expected.await.expect("the nonce is shown");
-        let theirs = tokio::task::spawn_blocking(move || theirs.run(8 << 20, 0, false));
-        let mine = tokio::task::spawn_blocking(move || mine.run(8 << 20, 0, true));
+        let theirs = tokio::task::spawn_blocking(move || theirs.run(8 << 20, 0, false, FOR));
+        let mine = tokio::task::spawn_blocking(move || mine.run(8 << 20, 0, true, FOR));
         let (mine, theirs) = (mine.await.unwrap().unwrap(), theirs.await.unwrap().unwrap());
         assert!(
             mine.arrived > 0 && theirs.arrived > 0,

@@ -1,6 +1,6 @@
 //! What a supervisor is told and what it wants done: the whole contract between the core and what runs it.
 
-use super::link::Measured;
+use super::link::{MeasureMost, Measured};
 use crate::monitor::{Attention, Finding, Settings as Watch};
 use hedge_model::group::{Colleague, FromLeader, ToLeader};
 use hedge_model::msg::{Answer, FromWorker, Reply, Request, Role, SharedSpec, ToWorker};
@@ -176,10 +176,8 @@ pub enum Action {
     MeasureLink {
         /// Whose.
         peer: PeerId,
-        /// Most bytes each way.
-        bytes: u64,
-        /// Most bytes on their way at once, so that signs of life do not wait behind them for long; 0 is no limit.
-        window: u32,
+        /// What it may take.
+        most: MeasureMost,
     },
     /// So many bytes a second a worker's link carries in its slower direction: signs of life keep to their share.
     LinkRate {

@@ -60,6 +60,15 @@ pub struct Measured {
     pub round_trip: Option<Duration>,
 }
 
+/// What measuring a link may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeasureMost {
+    /// Most bytes each way.
+    pub bytes: u64,
+    /// Most bytes on their way at once, so that signs of life do not wait behind them for long; 0 is no limit.
+    pub window: u32,
+}
+
 impl LinkState {
     /// Bytes a second in the slower direction.
     pub fn rate(&self) -> Option<u64> {
@@ -115,8 +124,10 @@ impl Supervisor {
         let window = u32::try_from(window).unwrap_or(u32::MAX);
         out.push(Action::MeasureLink {
             peer: worker.peer,
-            bytes,
-            window: if window > WINDOW_MAX { 0 } else { window },
+            most: MeasureMost {
+                bytes,
+                window: if window > WINDOW_MAX { 0 } else { window },
+            },
         });
     }
 

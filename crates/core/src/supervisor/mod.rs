@@ -42,7 +42,7 @@ pub use contract::{Action, Config, Event, NotAdmitted, ProposalId, PullFailure};
 pub use critical::CriticalSet;
 pub use durable::{State, Verdict};
 pub use learned::Learned;
-pub use link::Measured;
+pub use link::{MeasureMost, Measured};
 
 use crate::monitor::{Finding, Found, Settings as Watch};
 use contract::Pending;

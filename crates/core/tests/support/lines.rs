@@ -35,9 +35,7 @@ pub fn line(action: &Action) -> String {
             attention,
         } => format!("watch {}: {attention:?}", peer(*who)),
         Action::WatchSettings(_) => "watch settings".into(),
-        Action::MeasureLink {
-            peer: who, bytes, ..
-        } => format!("measure {}: {bytes}", peer(*who)),
+        Action::MeasureLink { peer: who, most } => format!("measure {}: {most:?}", peer(*who)),
         Action::LinkRate { peer: who, rate } => format!("link {}: {rate}", peer(*who)),
         Action::Admit { peer: who, refused } => format!("admit {}: {refused:?}", peer(*who)),
         Action::Pull { hash, sources, .. } => {

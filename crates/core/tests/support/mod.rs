@@ -148,7 +148,7 @@ impl Rig {
                         self.monitor.stop(self.now, id, &mut outputs);
                     }
                 }
-                Action::MeasureLink { peer, bytes, .. } => self.measures.push((peer, bytes)),
+                Action::MeasureLink { peer, most } => self.measures.push((peer, most.bytes)),
                 Action::LinkRate { peer, rate } => self.rates.push((peer, rate)),
                 _ => unreachable!(),
             }

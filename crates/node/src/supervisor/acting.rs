@@ -37,11 +37,7 @@ impl Loop {
                 }
                 Action::Watch { peer, attention } => self.setup.watch.watch(peer, attention),
                 Action::WatchSettings(settings) => self.setup.watch.set(settings),
-                Action::MeasureLink {
-                    peer,
-                    bytes,
-                    window,
-                } => self.setup.watch.measure(peer, bytes, window),
+                Action::MeasureLink { peer, most } => self.setup.watch.measure(peer, most),
                 Action::LinkRate { peer, rate } => self.setup.watch.link_rate(peer, rate),
                 Action::Tell { to, reply } => {
                     let theirs = self

@@ -7,14 +7,14 @@ use crate::clock::Clock;
 use crate::frames::send;
 use crate::transport::raise_priority;
 use hedge_core::monitor::{Attention, Finding, Found, Monitor, Output, Settings, WatchId};
-use hedge_core::supervisor::Measured;
+use hedge_core::supervisor::{MeasureMost, Measured};
 use hedge_model::PeerId;
 use hedge_model::msg::{Beat, StatusRequest, ToWorker};
 use hedge_model::view::WorkerView;
 use hedge_net::{BeatReceiver, CloseReason, LinkSender, Nonce, Tripwires};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -25,6 +25,8 @@ const BEATS_AT_ONCE: usize = 64;
 const WAITING_MAX: usize = 10_000;
 /// How long to wait before the core's queue is tried again.
 const RETRY: Duration = Duration::from_millis(1);
+/// How long the measurement of one link may take, from the order to the figure.
+const JUDGED_WITHIN: Duration = Duration::from_millis(1_500);
 /// Links that are measured at the same time.
 const PROBES_MAX: usize = 4;
 
@@ -212,17 +214,14 @@ impl Watch {
 
     /// Measures the link to a worker beside its connection, and says what was found: zero where there is no way to.
     /// To be called where tasks may be started, which are not to be the transport's.
-    pub fn measure(&self, peer: PeerId, bytes: u64, window: u32) {
+    pub fn measure(&self, peer: PeerId, most: MeasureMost) {
         let shared = self.0.0.clone();
         let line = shared.lock();
         let known = line.line(peer).map(|line| (line.sender.clone(), line.conn));
         drop(line);
         let Some((sender, conn)) = known else { return };
         tokio::spawn(async move {
-            let found = shared
-                .probe(&sender, bytes, window)
-                .await
-                .unwrap_or_default();
+            let found = shared.probe(&sender, most).await.unwrap_or_default();
             let measured = Input::LinkMeasured { peer, conn, found };
             _ = shared.inputs.send(measured).await;
         });
@@ -275,8 +274,9 @@ async fn read(shared: Arc<Shared>, at: usize, conn: ConnId, mut beats: BeatRecei
 }
 
 impl Shared {
-    async fn probe(&self, sender: &LinkSender, bytes: u64, window: u32) -> Option<Measured> {
+    async fn probe(&self, sender: &LinkSender, most: MeasureMost) -> Option<Measured> {
         let _place = self.probes.acquire().await.ok()?;
+        let MeasureMost { bytes, window } = most;
         let tripwires = self.tripwires.as_ref()?;
         let mut nonce = Nonce::default();
         getrandom::fill(&mut nonce).ok()?;
@@ -289,8 +289,10 @@ impl Shared {
             window,
         };
         send(sender, &[order]);
-        let probe = expected.await?;
-        let probed = tokio::task::spawn_blocking(move || probe.run(bytes, window, true));
+        let since = Instant::now();
+        let probe = tokio::time::timeout(JUDGED_WITHIN, expected).await.ok()??;
+        let left = JUDGED_WITHIN.saturating_sub(since.elapsed());
+        let probed = tokio::task::spawn_blocking(move || probe.run(bytes, window, true, left));
         let probed = probed.await.ok()?;
         let probed = probed
             .inspect_err(

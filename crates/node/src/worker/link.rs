@@ -15,10 +15,13 @@ use hedge_net::{
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+/// Longest measurement of a link.
+const PROBE_WITHIN: Duration = Duration::from_secs(1);
 /// Questions for signs of life taken from the transport at once.
 const QUESTIONS_AT_ONCE: usize = 8;
 
@@ -257,11 +260,13 @@ async fn answer(beats: Beats, conn: u64, mut questions: BeatReceiver) {
 async fn measure(sender: LinkSender, port: u16, nonce: Nonce, (bytes, window): (u64, u32)) {
     let ips = sender.remote_addrs().into_iter().map(|addr| addr.ip());
     let arrived = match Probe::connect(ips, port, nonce).await {
-        Ok(probe) => tokio::task::spawn_blocking(move || probe.run(bytes, window, false))
-            .await
-            .map_err(std::io::Error::other)
-            .and_then(|probed| probed.map_err(std::io::Error::other))
-            .map(|probed| probed.arrived),
+        Ok(probe) => {
+            tokio::task::spawn_blocking(move || probe.run(bytes, window, false, PROBE_WITHIN))
+                .await
+                .map_err(std::io::Error::other)
+                .and_then(|probed| probed.map_err(std::io::Error::other))
+                .map(|probed| probed.arrived)
+        }
         Err(error) => Err(error),
     };
     let arrived = arrived.inspect_err(|error| tracing::debug!(%error, "the link was not measured"));

@@ -13,8 +13,8 @@ mod frame;
 mod handshake;
 mod identity;
 mod link;
-mod relay;
 mod probe;
+mod relay;
 mod ticket;
 mod tripwire;
 
@@ -30,7 +30,7 @@ pub use frame::{FRAME_BYTES_MAX, FRAME_VERSION, decode, encode};
 pub use handshake::{HELLO_BYTES_MAX, Hello, Incoming, PROTOCOL_VERSION, VersionRange};
 pub use identity::{SecretKey, load_or_create_identity, peer_id, public_key};
 pub use link::{BeatReceiver, Link, LinkReceiver, LinkSender, Traffic};
-pub use relay::{Connected, Gate, RelayServer};
 pub use probe::{Probe, Probed};
+pub use relay::{Connected, Gate, RelayServer};
 pub use ticket::{Role, Ticket, TicketError, secret_hash};
 pub use tripwire::{Nonce, Tripwire, Tripwires};

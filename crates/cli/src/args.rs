@@ -298,6 +298,9 @@ pub struct Supervisor {
     /// Address and UDP port to listen at [default: any free port, on every address]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// Find peers of the grid on the local network, and be found there, also at other addresses than known
+    #[arg(long)]
+    pub mdns: bool,
     /// Ticket of the group to join, with the role supervisor, or - to read it from standard input
     #[arg(long, value_name = "TICKET")]
     pub join: Option<String>,
@@ -375,6 +378,9 @@ pub struct Worker {
     /// Address and UDP port to listen at [default: any free port, on every address]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// Find peers of the grid on the local network, and be found there, also at other addresses than known
+    #[arg(long)]
+    pub mdns: bool,
     /// The machine is the grid's alone: nobody's activity keeps the worker from working (also where
     /// HEDGE_DEDICATED is set)
     #[arg(long)]

@@ -14,6 +14,7 @@ use iroh::{
     Endpoint, EndpointAddr, NetReportConfig, RelayConfig, RelayMap, RelayMode, RelayUrl,
     TransportAddr,
 };
+use iroh_mdns_address_lookup::MdnsAddressLookup;
 use iroh_relay::RelayQuicConfig;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -56,6 +57,8 @@ const STREAMS_MAX: u32 = 16;
 const PENDING_MAX: usize = 256;
 /// Peers that wait for the application's decision.
 const UNDECIDED_MAX: usize = 64;
+/// Under this name peers announce themselves on the local network.
+const MDNS_SERVICE: &str = "hedgerow1";
 /// Relays of one grid.
 const RELAYS_MAX: usize = 4;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -75,6 +78,8 @@ pub struct NetConfig {
     pub relays: Vec<PeerAddr>,
     /// Shown to relays, which serve members and those who hold a ticket: the hash of the ticket's secret.
     pub ticket: Option<Hash>,
+    /// Whether peers on the local network are told of this one and looked for there, by multicast DNS.
+    pub mdns: bool,
 }
 
 impl NetConfig {
@@ -87,6 +92,7 @@ impl NetConfig {
             data: None,
             relays: Vec::new(),
             ticket: None,
+            mdns: false,
         }
     }
 }
@@ -106,6 +112,7 @@ struct Inner {
     relays: RwLock<Vec<Relay>>,
     trusted: Trusted,
     ticket: Option<Hash>,
+    mdns: bool,
 }
 
 /// A relay that is in use.
@@ -131,6 +138,7 @@ impl Net {
             data,
             relays,
             ticket,
+            mdns,
         } = config;
         let peer = peer_id(&key);
         let alpns = match data {
@@ -149,6 +157,10 @@ impl Net {
             .alpns(alpns)
             .transport_config(transport(STRANGER_WINDOW_BYTES))
             .clear_ip_transports();
+        if mdns {
+            let lookup = MdnsAddressLookup::builder().service_name(MDNS_SERVICE);
+            builder = builder.address_lookup(lookup);
+        }
         for addr in &listen {
             builder = builder.bind_addr(*addr).map_err(|error| NetError::Bind {
                 addr: *addr,
@@ -181,6 +193,7 @@ impl Net {
             relays: RwLock::default(),
             trusted,
             ticket,
+            mdns,
         }));
         net.set_relays(&relays).await;
         Ok(net)
@@ -281,7 +294,7 @@ impl Net {
             why,
         };
         let relays = self.relay_urls();
-        if addrs.is_empty() && relays.is_empty() {
+        if addrs.is_empty() && relays.is_empty() && !self.0.mdns {
             return Err(unreachable("no address is known".to_owned()));
         }
         let directly = addrs.iter().copied().map(TransportAddr::Ip);

@@ -243,6 +243,16 @@ impl Journal {
             .await
     }
 
+    /// Notes that a member is reached elsewhere now, or reads a newer format. Its id and its vote stay.
+    ///
+    /// # Errors
+    /// Not the leader, not possible, or undecided.
+    pub async fn move_member(&self, id: NodeId, member: Member) -> Result<(), StoreError> {
+        let nodes = BTreeMap::from([(id, member)]);
+        self.change("the member's new address", ChangeMembers::SetNodes(nodes))
+            .await
+    }
+
     /// Gives a member its vote. It must be nearly up to date: see [`crate::Seat::matched`].
     ///
     /// # Errors

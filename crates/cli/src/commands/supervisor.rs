@@ -34,6 +34,7 @@ pub fn run(context: &Context, args: Supervisor) -> Result<Exit, Failure> {
         if let Some(join) = &args.join {
             config.join = Some(ticket(Some(join), Role::Supervisor, || None)?);
         }
+        config.mdns = args.mdns;
         config.vote = !args.standby;
         config.durable = !args.in_memory;
         config.recover = args.recover;

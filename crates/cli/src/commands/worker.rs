@@ -92,6 +92,7 @@ fn config(context: &Context, args: Worker, ticket: Ticket) -> WorkerConfig {
     offers.named.sort();
     config.labels = args.label;
     config.listen = args.listen.unwrap_or(config.listen);
+    config.mdns = args.mdns;
     config.sandbox = !args.rules.no_sandbox;
     config.network = args.rules.allow_network;
     config.priority = match args.rules.task_priority {
@@ -129,6 +130,7 @@ fn stand_by(context: &Context, args: &Worker, standby: &str) -> Result<(), Failu
     config.dir = context.folders.standby();
     config.join = Some(ticket(Some(standby), Role::Supervisor, || None)?);
     (config.vote, config.write_tickets) = (false, false);
+    config.mdns = args.mdns;
     if let Some(listen) = args.listen {
         config.listen = SocketAddr::new(listen.ip(), 0);
     }

@@ -113,6 +113,21 @@ impl Lab {
         Place::behind(&["nsenter", &net, "--"], folder)
     }
 
+    /// Gives a machine another address in place of its own.
+    pub fn readdress(&self, machine: usize, address: &str) {
+        let own = self.namespace(machine);
+        let old = format!("{}/24", self.address(machine));
+        ip(&["-n", &own, "address", "delete", &old, "dev", "eth0"]);
+        let new = format!("{address}/24");
+        ip(&["-n", &own, "address", "add", &new, "dev", "eth0"]);
+    }
+
+    /// Lets a machine send to groups, as one with a way to elsewhere does.
+    pub fn multicast(&self, machine: usize) {
+        let own = self.namespace(machine);
+        ip(&["-n", &own, "route", "add", "224.0.0.0/4", "dev", "eth0"]);
+    }
+
     /// Takes a machine's link down, as if its cable were pulled at the other end.
     pub fn cut(&self, machine: usize) {
         ip(&["-n", &self.hub(), "link", "set", &port(machine), "down"]);

@@ -4,7 +4,7 @@
 use super::askers::Askers;
 use super::audit::Audit;
 use super::links::PeerLinks;
-use super::membership::{self, Absent, Changes, GroupAsk};
+use super::membership::{self, Absent, Changes, GroupAsk, Moved};
 use super::peers;
 use super::watch::Watch;
 use crate::NodeError;
@@ -181,6 +181,7 @@ pub(crate) struct Loop {
     pub(super) told_group: Vec<Colleague>,
     pub(super) changes: Changes,
     absent: Absent,
+    moved: Moved,
     look_at: Instant,
     pub(super) undecided: HashMap<PeerId, Vec<Incoming>>,
     pub(super) workers: HashMap<PeerId, Worker>,
@@ -219,6 +220,7 @@ impl Loop {
             told_group: Vec::new(),
             changes: Changes::new(setup.journal.clone()),
             absent: Absent::default(),
+            moved: Moved::default(),
             look_at: Instant::now() + LOOK_EVERY,
             undecided: HashMap::new(),
             workers: HashMap::new(),
@@ -312,6 +314,7 @@ impl Loop {
             self.look_at = now + LOOK_EVERY;
             let after = self.core.state().settings().promote_after;
             self.absent.look(&self.changes, &self.setup.links, after);
+            self.moved.look(&self.changes, &self.setup.links);
             self.remove_revoked();
             self.follow_relays();
             let slow = self.in_flight > 0 && self.journal_at.elapsed() > JOURNAL_SLOW;

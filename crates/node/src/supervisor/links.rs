@@ -157,6 +157,11 @@ impl PeerLinks {
         }
     }
 
+    /// Where others can dial this supervisor now.
+    pub fn local_addr(&self) -> PeerAddr {
+        self.0.net.local_addr()
+    }
+
     /// The grid's relays are these now.
     pub fn use_relays(&self, relays: Vec<PeerAddr>) {
         let net = self.0.net.clone();
@@ -225,7 +230,10 @@ impl Transport for PeerLinks {
     async fn call(&self, to: &Member, request: Bytes, limit: Duration) -> io::Result<Bytes> {
         let caller = self.0.caller(&to.peer, request.len() > BULK_BYTES);
         let Some(caller) = caller else {
-            self.ensure(&to.peer);
+            // Where it is dialled already, that may be a newer address than the one given here.
+            if !self.0.lock().contains_key(&to.peer.peer) {
+                self.ensure(&to.peer);
+            }
             return Err(io::ErrorKind::NotConnected.into());
         };
         let answer = caller.call(KIND_JOURNAL, request, limit).await;

@@ -10,6 +10,7 @@ use hedge_store::{Group, Journal, Member, NodeId, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
@@ -66,17 +67,26 @@ impl Changes {
         }
     }
 
-    /// Lets a member follow; members of the same peer that never voted were earlier lives of it.
+    /// Lets a member follow, or notes where one of the group is now; members of the same peer that never voted were earlier lives of it.
     pub async fn join(&self, id: NodeId, member: Member) -> GroupReply {
         let _one = self.one.lock().await;
         let group = self.group();
         if !group.leading {
             return GroupReply::NotLeading;
         }
-        if group.seats.contains_key(&id) {
-            return GroupReply::Ok;
-        }
         let peer = member.peer.peer;
+        if let Some(seat) = group.seats.get(&id) {
+            if seat.member.peer.peer != peer {
+                return GroupReply::No("this seat is another supervisor's".into());
+            }
+            if seat.member == member {
+                return GroupReply::Ok;
+            }
+            return match self.journal.move_member(id, member).await {
+                Ok(()) => GroupReply::Ok,
+                Err(error) => refused(error),
+            };
+        }
         let earlier = group
             .seats
             .iter()
@@ -226,6 +236,44 @@ pub(crate) async fn join(
 fn votes(group: &watch::Receiver<Group>) -> bool {
     let group = group.borrow();
     group.seats.get(&group.me).is_some_and(|seat| seat.voter)
+}
+
+/// Tells the group where this member is now, where the journal says something else: it has started again at
+/// another port, or its machine has other addresses.
+#[derive(Clone, Default)]
+pub(crate) struct Moved {
+    telling: Arc<AtomicBool>,
+}
+
+impl Moved {
+    /// Looks again; what there is to tell is told beside the caller.
+    pub fn look(&self, changes: &Changes, links: &PeerLinks) {
+        let group = changes.group();
+        let Some(seat) = group.seats.get(&group.me) else {
+            return;
+        };
+        let member = Member {
+            peer: links.local_addr(),
+            format_max: hedge_store::FORMAT_MAX,
+        };
+        if seat.member == member || self.telling.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (id, leading) = (group.me, group.leading);
+        let (changes, links, telling) = (changes.clone(), links.clone(), self.telling.clone());
+        tokio::spawn(async move {
+            let told = if leading {
+                matches!(changes.join(id, member).await, GroupReply::Ok)
+            } else {
+                let ask = GroupAsk::Join { id, member };
+                ask_leader(&links, &ask).await.unwrap_or_default()
+            };
+            if told {
+                tracing::info!("the group knows where this supervisor is now");
+            }
+            telling.store(false, Ordering::Relaxed);
+        });
+    }
 }
 
 /// Asks all in turn until the one that leads has done it.

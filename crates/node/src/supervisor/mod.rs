@@ -36,6 +36,8 @@ pub struct SupervisorConfig {
     pub dir: PathBuf,
     /// Where it listens; at port 0 it takes the port that it had before, where that is free.
     pub listen: SocketAddr,
+    /// Whether it can be found on the local network without an address, and looks for others there.
+    pub mdns: bool,
     /// Whether its journal lives on disk, in its folder; if not, the grid ends with the process.
     pub durable: bool,
     /// Whether it leaves tickets in its folder for peers on this machine.
@@ -58,6 +60,7 @@ impl SupervisorConfig {
         Self {
             dir: folders.supervisor(),
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            mdns: false,
             durable: true,
             write_tickets: true,
             join: None,
@@ -73,6 +76,7 @@ impl SupervisorConfig {
         Self {
             dir,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            mdns: false,
             durable: false,
             write_tickets: false,
             join: None,

@@ -304,11 +304,13 @@ async fn bind(
     if relays.is_empty() {
         relays.extend(config.join.iter().flat_map(|ticket| ticket.relays.clone()));
     }
+    let mdns = config.mdns;
     let open = async |listen| {
         let mut config = NetConfig::new(key.clone(), listen);
         config.data = Some((server.clone(), content.handle()));
         config.relays.clone_from(&relays);
         config.ticket = invited;
+        config.mdns = mdns;
         transport.run(Net::bind(config)).await
     };
     let net = match open(listen).await? {

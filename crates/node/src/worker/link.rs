@@ -88,6 +88,11 @@ impl Links {
         !same
     }
 
+    /// Where others can dial this worker now.
+    pub fn local_addr(&self) -> PeerAddr {
+        self.dialler.net.local_addr()
+    }
+
     /// The grid's relays are these now.
     pub fn use_relays(&self, relays: Vec<PeerAddr>) {
         self.known.save_relays(&relays);

@@ -63,6 +63,8 @@ pub struct WorkerConfig {
     pub labels: Vec<(String, String)>,
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Whether it looks for its supervisors on the local network too.
+    pub mdns: bool,
     /// Whether attempts are locked in.
     pub sandbox: bool,
     /// Whether attempts have the network.
@@ -83,6 +85,7 @@ impl WorkerConfig {
             ticket,
             labels: Vec::new(),
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            mdns: false,
             sandbox: true,
             network: false,
             priority: Priority::Idle,
@@ -204,6 +207,7 @@ fn port(config: &WorkerConfig, key: SecretKey, known: &Known) -> NetConfig {
     let mut port = NetConfig::new(key, config.listen);
     port.relays = known.load_relays();
     port.ticket = Some(config.ticket.secret_hash());
+    port.mdns = config.mdns;
     port
 }
 
@@ -423,6 +427,7 @@ impl Loop {
         let info = WorkerInfo {
             holds: holds.filter(|hash| !fresh.contains(hash)).collect(),
             in_hand: self.core.in_hand(),
+            addr: self.links.local_addr(),
             ..self.info.clone()
         };
         self.tell.clear();

@@ -144,7 +144,8 @@ fn a_supervisor_that_comes_back_at_another_port_is_found_there() {
 fn on_the_local_network_a_supervisor_is_found_without_an_address() {
     let folder = tempfile::tempdir().unwrap();
     let lab = Lab::new(2);
-    [SUPERVISOR, WORKER].map(|machine| lab.multicast(machine));
+    lab.multicast(SUPERVISOR);
+    lab.multicast(WORKER);
     let place = lab.place(SUPERVISOR, &folder.path().join("supervisor"));
     let start = |port: u16| {
         let listen = format!("0.0.0.0:{port}");

@@ -1,6 +1,7 @@
 //! The project's own tasks: `cargo xtask test` runs every test there is, `cargo xtask tidy` the
 //! style checks alone, `cargo xtask faults` a fault campaign. Depends on no other crate of the workspace.
 
+mod bare;
 mod faults;
 mod steps;
 mod tidy;
@@ -14,6 +15,7 @@ usage: cargo xtask test     install what the tests need, then run all of them
        cargo xtask tidy     the style checks alone
        cargo xtask tidy --lower
                             the same, and lower the ratchet to what was reached
+       cargo xtask bare     the default build in a bare system; needs root and debootstrap
        cargo xtask faults [--minutes M] [--seed S] [--hedge PATH]
                             a fault campaign against real processes; needs root, else ends with 77
        cargo xtask faults --planted BUG [--minutes M] [--seed S]
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         ["test"] => steps::test(&root()),
         ["tidy"] => tidy::report(&root(), false),
         ["tidy", "--lower"] => tidy::report(&root(), true),
+        ["bare"] => bare::build(&root()),
         ["faults", args @ ..] => match faults::Campaign::parse(args) {
             Ok(campaign) => campaign.run(&root()),
             Err(error) => {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 /// ordinary users, and the desktops whose owners are noticed.
 const PACKAGES: &[&str] = &[
     "autodock-vina",
+    "busybox-static",
     "dbus-daemon",
     "espeak-ng",
     "imagemagick",
@@ -22,9 +23,11 @@ const PACKAGES: &[&str] = &[
     "procps",
     "pulseaudio",
     "python3-dbusmock",
+    "qemu-system-x86",
     "sox",
     "util-linux",
     "xdotool",
+    "xscreensaver",
     "xserver-xorg-core",
     "xserver-xorg-video-dummy",
     "xvfb",
@@ -39,6 +42,7 @@ pub const WASM: &str = "wasm32-unknown-unknown";
 /// Something is missing and could not be installed; says the command that would.
 pub fn provide(root: &Path) -> Result<()> {
     packages()?;
+    guest_kernel(root)?;
     wasm_target(root)?;
     nextest(root)
 }
@@ -75,6 +79,41 @@ fn packages() -> Result<()> {
         apt(&install)?;
     }
     Ok(())
+}
+
+/// Where a virtual machine's kernel is unpacked, below the workspace.
+const GUEST_KERNEL: &str = "target/guest-kernel";
+/// Depends on the newest kernel of the distribution that has drivers for input devices.
+const KERNEL_PACKAGE: &str = "linux-image-amd64";
+
+/// Unpacks a kernel for the virtual machine in which input devices are tested: installed it would be booted.
+fn guest_kernel(root: &Path) -> Result<()> {
+    let folder = root.join(GUEST_KERNEL);
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let depends = Command::new("apt-cache")
+        .args(["depends", KERNEL_PACKAGE])
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run apt-cache, which finds a kernel for the tests' virtual machine")?;
+    let text = String::from_utf8_lossy(&depends.stdout).into_owned();
+    let name = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Depends: "));
+    let name = name.with_context(|| {
+        format!("there is no Debian package {KERNEL_PACKAGE}: the tests' virtual machine needs its kernel")
+    })?;
+    println!("unpacking {name}");
+    let work = root.join("target/guest-kernel-work");
+    std::fs::create_dir_all(&work).context("cannot make a folder for the kernel")?;
+    run(Command::new("apt-get")
+        .args(["download", "--quiet", name])
+        .current_dir(&work))?;
+    run(Command::new("sh")
+        .args(["-c", "dpkg-deb --extract ./*.deb unpacked && rm ./*.deb"])
+        .current_dir(&work))?;
+    std::fs::rename(work.join("unpacked"), &folder).context("cannot keep the kernel")
 }
 
 fn installed(package: &str) -> bool {

@@ -4,11 +4,13 @@
 mod common;
 
 use common::desktop::{Desktop, Sound, point, touch};
+use common::doctor_as_nobody;
 use common::scene::Scene;
 use common::tasks::attempts;
 use common::{Kept, until};
 use serde_json::Value;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 #[test]
@@ -87,7 +89,8 @@ fn a_voice_stops_the_task_and_tells_the_supervisor_and_noise_does_not() {
     scene.owner_comes_and_goes("voice", || sound.keep_playing(folder.path(), words));
 }
 
-/// The worker lives where there are no other processes than its own and one that is let loose.
+/// The worker lives where there are no other processes than its own and one that is let loose. Its own task keeps
+/// every core busy meanwhile, with a daemon too, and is not taken for another's.
 #[test]
 fn another_program_at_work_stops_the_task_and_tells_the_supervisor() {
     let folder = tempfile::tempdir().unwrap();
@@ -111,6 +114,12 @@ fn another_program_at_work_stops_the_task_and_tells_the_supervisor() {
     ];
     let on = "unwatched = \"work\"";
     let mut scene = Scene::new(&before, on, &["processes"], "");
+    let job = scene.folder.path().join("job.toml");
+    let busy = "for core in $(seq $(nproc)); do (while :; do :; done) & done; \
+                setsid -f sh -c 'while :; do :; done'";
+    let text = fs::read_to_string(&job).unwrap();
+    let text = text.replace("env = { ", &format!("env = {{ BEFORE = {busy:?}, "));
+    fs::write(&job, text).unwrap();
     scene.back();
     scene.owner_comes_and_goes("processes", || Going::start(&go));
 }
@@ -179,6 +188,30 @@ fn while_the_screensaver_is_shown_the_owner_is_known_to_be_away() {
     scene.marks.await_starts("t", 2);
     scene.marks.let_go("t");
     assert_eq!(scene.grid.place.wait(&job)["state"], "done");
+}
+
+/// An ordinary user needs no rights for a display that lets him in, nor to see other programs at work.
+#[test]
+fn an_ordinary_user_is_noticed_at_a_display_and_told_by_the_doctor() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+    let desktop = Desktop::virtual_one(folder.path());
+    let found = doctor_as_nobody(folder.path(), &desktop.display);
+    for (what, by) in [
+        ("keyboard", "x11"),
+        ("mouse", "x11"),
+        ("processes", "processes"),
+    ] {
+        let finding = found.iter().find(|finding| finding["what"] == what);
+        let said = finding.unwrap()["found"].as_str().unwrap();
+        assert!(said.contains(by), "{what}: {said}");
+    }
+    assert!(
+        found
+            .iter()
+            .all(|finding| finding["what"] != "owner's input"),
+        "input is watched: {found:?}"
+    );
 }
 
 #[test]

@@ -5,8 +5,10 @@ mod common;
 use common::buses::Buses;
 use common::desktop::Desktop;
 use common::scene::Scene;
-use common::until;
 use common::wayland::WaylandSession;
+use common::{Kept, until};
+use std::fs;
+use std::process::Command;
 
 const LOGIND: &str = "org.freedesktop.login1";
 const LOGIND_PATH: &str = "/org/freedesktop/login1";
@@ -192,6 +194,51 @@ fn a_service_that_comes_back_is_listened_to_again() {
         (scene.view()["usage"] == "away").then_some(())
     });
     scene.away("input");
+}
+
+/// Xscreensaver runs ours like any of its own, and ends it when the owner is back.
+#[test]
+fn xscreensaver_starts_the_saver_and_ends_it_when_the_owner_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let desktop = Desktop::virtual_one(folder.path());
+    let mut scene = Scene::with_quiet("1h", &[], "", &["x11"], &desktop.display);
+    scene.back();
+    desktop.xdotool(&["key", "a"]);
+    scene.away("keyboard");
+    let dir = scene.folder.path().join("owned");
+    let hedge = scene.grid.place.hedge(&[]);
+    let hedge = hedge.get_program().to_str().unwrap().to_owned();
+    let settings = format!(
+        "timeout: 1:00:00\nlock: False\nfade: False\nunfade: False\nsplash: False\ndpmsEnabled: False\n\
+         mode: one\nselected: 0\nprograms: {hedge} --dir {} screensaver --root \\n\\\n",
+        dir.display()
+    );
+    fs::write(folder.path().join(".xscreensaver"), settings).unwrap();
+    // It shows nothing for root.
+    let ordinary = ["--user", "--map-user=1000", "--map-group=1000"];
+    let as_owner = |program: &str, args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(ordinary).arg(program).args(args);
+        command
+            .env("DISPLAY", &desktop.display)
+            .env("HOME", folder.path());
+        command
+    };
+    let saver = Kept::start(as_owner("xscreensaver", &["--no-splash"]), folder.path());
+    until(&format!("xscreensaver: {}", saver.told()), || {
+        let blanked = as_owner("xscreensaver-command", &["-activate"]).output();
+        blanked.unwrap().status.success().then_some(())
+    });
+    scene.back();
+    scene.run();
+    // For a moment after it was told to, xscreensaver blanks whatever happens.
+    until("xscreensaver to end the saver", || {
+        desktop.xdotool(&["key", "a"]);
+        let why = scene.view()["owner"]["why"].to_string();
+        why.contains("input").then_some(())
+    });
+    scene.away("input");
+    scene.marks.await_starts("t", 2);
 }
 
 #[test]

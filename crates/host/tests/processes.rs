@@ -49,11 +49,13 @@ fn a_foreign_program_is_noticed_within_a_second_and_our_own_never() {
     let watched = watch(options, &["processes"]);
     watched.ready("processes");
     watched.wait_for(Signal::Watched(false));
-    // Our own, at the priority of tasks: a child, and a child of a child that made itself a daemon below whoever takes in orphans for us.
+    // Our own, at the priority of tasks, on every core: children, and one of a child that made itself a daemon
+    // below whoever takes in orphans for us.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
     let idle = ["--idle", "0", "sh", "-c"];
-    let child = Command::new("chrt").args(idle).arg(HOG).spawn().unwrap();
-    let _child = Process(child);
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let start = |_| Process(Command::new("chrt").args(idle).arg(HOG).spawn().unwrap());
+    let _children: Vec<Process> = (0..cores).map(start).collect();
     let daemon = format!("setsid -f sh -c '{HOG}'");
     let status = Command::new("chrt").args(idle).arg(&daemon).status();
     assert!(status.unwrap().success());

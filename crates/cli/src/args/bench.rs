@@ -75,6 +75,12 @@ pub enum Bench {
         #[arg(long, default_value = "1 Gbit/s")]
         rate: String,
     },
+    /// What a worker without tasks costs while it watches for its owner; needs Xvfb
+    Idle {
+        /// For how long
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
+        seconds: u32,
+    },
     /// From submission to result, for one small task at a time
     Latency {
         /// How many tasks

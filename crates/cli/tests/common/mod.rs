@@ -12,6 +12,7 @@ pub mod wayland;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -248,6 +249,16 @@ impl Drop for Kept {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What `hedge doctor` finds for an ordinary user, on a display if one is named; `folder` must let everybody in.
+/// Needs root.
+pub fn doctor_as_nobody(folder: &Path, display: &str) -> Vec<Value> {
+    const NOBODY: u32 = 65_534;
+    let mut command = Place::here(folder).hedge(&["doctor", "--json"]);
+    command.env("DISPLAY", display).env("HOME", folder);
+    let output = command.uid(NOBODY).gid(NOBODY).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", told(&output)))
 }
 
 /// Sends a signal, like `-STOP`, to a process that the test started.

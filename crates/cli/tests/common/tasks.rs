@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What a gated task runs: marks its start, waits for leave, works, marks its end.
+/// What a gated task runs: does what `BEFORE` says, marks its start, waits for leave, works, marks its end.
 const GATED: &str = r#"
 me="$HEDGE_TASK_ID@$(echo "$HEDGE_ATTEMPT" | tr / _)"
+eval "$BEFORE"
 : > "$MARKS/start.$me"
 until [ -e "$MARKS/go.$HEDGE_TASK_ID" ] || [ -e "$MARKS/go.$me" ]; do sleep 0.02; done
 eval "$WORK"

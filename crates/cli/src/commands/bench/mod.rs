@@ -2,6 +2,7 @@
 
 mod beats;
 mod grid;
+mod idle;
 mod lab;
 mod latency;
 mod link;
@@ -76,6 +77,7 @@ pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
             seconds,
         } => beats::run(context, *workers, grid::way(*interval, *asks), *seconds),
         Bench::Link { rate } => link::run(context, rate),
+        Bench::Idle { seconds } => idle::run(context, *seconds),
         Bench::Latency { count } => latency::run(context, *count),
     }
 }

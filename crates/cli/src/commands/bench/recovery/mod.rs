@@ -5,3 +5,7 @@ pub mod owner;
 pub mod stall;
 mod tasks;
 pub mod worker;
+
+pub use owner::Desktop;
+pub use tasks::{all_idle, failed};
+pub use worker::descendants;

@@ -79,7 +79,7 @@ pub fn run(context: &Context, runs: u32) -> Result<Exit, Failure> {
 async fn measure(runs: u32) -> Result<Figures, Failure> {
     let dir = tempfile::Builder::new().prefix("hedge-owners-").tempdir();
     let dir = dir.map_err(|error| failed(&format!("no folder for the owners: {error}")))?;
-    let desktops = (0..WORKERS).map(|number| Desktop::start(dir.path(), number));
+    let desktops = (0..WORKERS).map(|number| Desktop::start(dir.path(), number, RULES));
     let desktops = desktops.collect::<Result<Vec<_>, _>>()?;
     let plan = Plan {
         args: ARGS,
@@ -87,7 +87,7 @@ async fn measure(runs: u32) -> Result<Figures, Failure> {
         ..Plan::new(WORKERS, 1)
     };
     let grid = Grid::start(plan).await?;
-    all_idle(&grid).await?;
+    all_idle(&grid, WORKERS).await?;
     let pipe = grid.dir.path().join("pipe");
     let starts = listen(&pipe)?;
     let spec = one_task(&pipe, TASK)?;
@@ -187,7 +187,7 @@ fn is_still(pid: u32) -> bool {
 }
 
 /// An X server with a virtual keyboard, and the owner who presses its keys.
-struct Desktop {
+pub struct Desktop {
     server: Child,
     keyboard: RustConnection,
     root: u32,
@@ -201,8 +201,11 @@ impl Drop for Desktop {
 }
 
 impl Desktop {
-    /// Starts it, and writes the rules of the worker with this number.
-    fn start(dir: &Path, number: u16) -> Result<Desktop, Failure> {
+    /// Starts it, and writes the rules of the worker with this number, which end within `[sources]`.
+    ///
+    /// # Errors
+    /// There is none to start.
+    pub fn start(dir: &Path, number: u16, rules: &str) -> Result<Desktop, Failure> {
         let cannot = |error: std::io::Error| {
             failed(&format!(
                 "no X server can be started: Xvfb: {error}; nothing was measured; install it (Debian: xvfb)"
@@ -227,7 +230,7 @@ impl Desktop {
         let (keyboard, screen) = RustConnection::connect(Some(&display))
             .map_err(|error| failed(&format!("X display {display}: {error}")))?;
         let root = keyboard.setup().roots[screen].root;
-        let rules = format!("{RULES}display = {display:?}\n");
+        let rules = format!("{rules}display = {display:?}\n");
         fs::write(dir.join(format!("{number}.toml")), rules).map_err(cannot)?;
         Ok(Desktop {
             server,

@@ -31,21 +31,21 @@ pub type Started = (Instant, String);
 /// They do not come back.
 pub async fn clear(grid: &Grid, job: JobId) -> Result<(), Failure> {
     grid.client.ask(Request::Cancel(job)).await?;
-    all_idle(grid).await
+    all_idle(grid, WORKERS).await
 }
 
-/// Waits until all workers are there, ready and idle.
+/// Waits until so many workers are there, ready and idle.
 ///
 /// # Errors
 /// They do not come.
-pub async fn all_idle(grid: &Grid) -> Result<(), Failure> {
+pub async fn all_idle(grid: &Grid, count: u16) -> Result<(), Failure> {
     let since = Instant::now();
     while since.elapsed() < WAIT_MAX {
         let here = workers(grid).await?;
         let idle = |worker: &&WorkerView| {
             worker.liveness == "live" && worker.usage == "ready" && worker.in_hand == 0
         };
-        if here.iter().filter(idle).count() >= WORKERS.into() {
+        if here.iter().filter(idle).count() >= count.into() {
             return Ok(());
         }
         tokio::time::sleep(LOOK_EVERY).await;

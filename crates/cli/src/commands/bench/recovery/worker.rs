@@ -168,7 +168,7 @@ fn signal(pid: u32, what: Signal) {
 }
 
 /// A process and all below it, itself first.
-pub(super) fn descendants(pid: u32) -> Vec<u32> {
+pub fn descendants(pid: u32) -> Vec<u32> {
     let parent = |pid: u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit(") ")

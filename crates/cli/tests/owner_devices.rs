@@ -124,115 +124,73 @@ type Used = (
 );
 
 fn hands() -> Vec<Used> {
+    let mut hands = hands_that_move();
+    hands.extend(hands_that_point());
+    hands
+}
+
+fn hands_that_move() -> Vec<Used> {
     let key = |code: KeyCode, value: i32| InputEvent::new(EventType::KEY.0, code.0, value);
     let rel = |value: i32| InputEvent::new(EventType::RELATIVE.0, RelativeAxisCode::REL_X.0, value);
+    let pressed = |code| vec![vec![key(code, 1)], vec![key(code, 0)]];
+    let moved = vec![vec![rel(3)], vec![rel(-3)]];
+    let letters: Vec<KeyCode> = (1..100).map(KeyCode).collect();
+    let left = KeyCode::BTN_LEFT;
+    let keyboard = device("keyboard", &letters, false, &[], &[]);
+    let mouse = device("mouse", &[left], true, &[], &[]);
+    let second = device("second mouse", &[left], true, &[], &[]);
+    let stick = device("stick", &[left], true, &[], &[PropType::POINTING_STICK]);
+    vec![
+        ("a keyboard", "keyboard", keyboard, pressed(KeyCode::KEY_A)),
+        ("a mouse", "mouse", mouse, moved.clone()),
+        ("a mouse's button", "mouse", second, pressed(left)),
+        ("a pointing stick", "pointer", stick, moved),
+    ]
+}
+
+fn hands_that_point() -> Vec<Used> {
     let abs =
         |code: AbsoluteAxisCode, value: i32| InputEvent::new(EventType::ABSOLUTE.0, code.0, value);
     let (x, y) = (AbsoluteAxisCode::ABS_X, AbsoluteAxisCode::ABS_Y);
-    let (many_x, many_y) = (
-        AbsoluteAxisCode::ABS_MT_POSITION_X,
-        AbsoluteAxisCode::ABS_MT_POSITION_Y,
-    );
-    let pressed = |code| vec![vec![key(code, 1)], vec![key(code, 0)]];
-    let moved = vec![vec![rel(3)], vec![rel(-3)]];
-    let slid = vec![
-        vec![abs(x, 100), abs(y, 100)],
-        vec![abs(x, 200), abs(y, 90)],
-    ];
-    let letters: Vec<KeyCode> = (1..100).map(KeyCode).collect();
+    let many_x = AbsoluteAxisCode::ABS_MT_POSITION_X;
+    let many_y = AbsoluteAxisCode::ABS_MT_POSITION_Y;
+    let to = |at: i32| vec![abs(x, at), abs(y, at)];
+    let slid = vec![to(100), to(200)];
     let (left, finger) = (KeyCode::BTN_LEFT, KeyCode::BTN_TOOL_FINGER);
-    let touch = KeyCode::BTN_TOUCH;
-    let relative = [RelativeAxisCode::REL_X, RelativeAxisCode::REL_Y];
-    let device = |name,
-                  keys: &[KeyCode],
-                  rel: &[RelativeAxisCode],
-                  abs: &[AbsoluteAxisCode],
-                  is: &[PropType]| { device(name, keys, rel, abs, is) };
+    let (touch, pen) = (KeyCode::BTN_TOUCH, KeyCode::BTN_TOOL_PEN);
+    let many = [x, y, many_x, many_y];
+    let pad = device(
+        "pad",
+        &[left, finger, touch],
+        false,
+        &many,
+        &[PropType::POINTER],
+    );
+    let pen = device(
+        "pen",
+        &[pen, KeyCode::BTN_STYLUS, touch],
+        false,
+        &[x, y],
+        &[],
+    );
+    let tablet = device("tablet", &[left], false, &[x, y], &[]);
+    let screen = device("screen", &[touch], false, &many, &[PropType::DIRECT]);
     vec![
-        (
-            "a keyboard",
-            "keyboard",
-            device("keyboard", &letters, &[], &[], &[]),
-            pressed(KeyCode::KEY_A),
-        ),
-        (
-            "a mouse",
-            "mouse",
-            device("mouse", &[left], &relative, &[], &[]),
-            moved.clone(),
-        ),
-        (
-            "its button",
-            "mouse",
-            device("second mouse", &[left], &relative, &[], &[]),
-            pressed(left),
-        ),
-        (
-            "a pointing stick",
-            "pointer",
-            device(
-                "stick",
-                &[left],
-                &relative,
-                &[],
-                &[PropType::POINTING_STICK],
-            ),
-            moved,
-        ),
-        (
-            "a touchpad",
-            "pointer",
-            device(
-                "pad",
-                &[left, finger, touch],
-                &[],
-                &[x, y, many_x, many_y],
-                &[PropType::POINTER],
-            ),
-            slid.clone(),
-        ),
-        (
-            "a stylus",
-            "pointer",
-            device(
-                "pen",
-                &[KeyCode::BTN_TOOL_PEN, KeyCode::BTN_STYLUS, touch],
-                &[],
-                &[x, y],
-                &[],
-            ),
-            slid.clone(),
-        ),
-        (
-            "an absolute pointer",
-            "pointer",
-            device("tablet", &[left], &[], &[x, y], &[]),
-            slid.clone(),
-        ),
-        (
-            "a touchscreen",
-            "touchscreen",
-            device(
-                "screen",
-                &[touch],
-                &[],
-                &[x, y, many_x, many_y],
-                &[PropType::DIRECT],
-            ),
-            slid,
-        ),
+        ("a touchpad", "pointer", pad, slid.clone()),
+        ("a stylus", "pointer", pen, slid.clone()),
+        ("an absolute pointer", "pointer", tablet, slid.clone()),
+        ("a touchscreen", "touchscreen", screen, slid),
     ]
 }
 
 fn device(
     name: &str,
     keys: &[KeyCode],
-    relative: &[RelativeAxisCode],
+    moves: bool,
     absolute: &[AbsoluteAxisCode],
     properties: &[PropType],
 ) -> VirtualDevice {
     let keys: AttributeSet<KeyCode> = keys.iter().copied().collect();
-    let relative: AttributeSet<RelativeAxisCode> = relative.iter().copied().collect();
     let properties: AttributeSet<PropType> = properties.iter().copied().collect();
     let mut builder = VirtualDevice::builder()
         .unwrap()
@@ -241,7 +199,11 @@ fn device(
         .unwrap()
         .with_properties(&properties)
         .unwrap();
-    if relative.iter().next().is_some() {
+    if moves {
+        let relative: AttributeSet<RelativeAxisCode> =
+            [RelativeAxisCode::REL_X, RelativeAxisCode::REL_Y]
+                .into_iter()
+                .collect();
         builder = builder.with_relative_axes(&relative).unwrap();
     }
     for axis in absolute {
@@ -326,7 +288,7 @@ fn initrd(folder: &Path, kernel: &Kernel) -> PathBuf {
     let init = format!(
         "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nexport PATH=/bin HOME=/tmp {GUEST}=1\n\
          mount -t proc proc /proc\nmount -t sysfs sys /sys\nmount -t devtmpfs dev /dev\n\
-         mount -t tmpfs tmp /tmp\nip link set lo up\n{load}cd {here}\n\
+         ip link set lo up\n{load}cd {here}\n\
          {} --exact {TEST} --nocapture 2>&1\necho \"guest ended with $?\"\npoweroff -f\n",
         own.display()
     );

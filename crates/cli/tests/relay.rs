@@ -7,8 +7,7 @@ use common::{Kept, Place, until};
 use std::fs;
 use tempfile::TempDir;
 
-const SUPERVISOR: usize = 0;
-const RELAY: usize = 1;
+const RELAY: usize = 0;
 const MIB: u64 = 1 << 20;
 
 struct Grid {
@@ -18,36 +17,42 @@ struct Grid {
     ticket: String,
     workers: Vec<(usize, Kept)>,
     relay: Option<Kept>,
-    _supervisor: Kept,
+    supervisor: Kept,
     lab: Lab,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Grid {
-    /// A supervisor and a relay that all reach, and two workers behind translators of their own.
-    fn start(nat: Nat) -> Grid {
+    /// A supervisor and a relay that all reach, and workers behind such translators.
+    fn start(nats: [Nat; 2]) -> Grid {
+        Grid::with(Lab::new(2), 1, &nats)
+    }
+
+    /// A supervisor at this machine, a relay that all reach, and workers behind such translators.
+    fn with(mut lab: Lab, supervisor: usize, nats: &[Nat]) -> Grid {
         let folder = tempfile::tempdir().unwrap();
-        let mut lab = Lab::new(2);
-        let place = lab.place(SUPERVISOR, &folder.path().join("supervisor"));
-        let supervisor = place.supervisor(&format!("{}:7433", lab.address(SUPERVISOR)));
+        let place = lab.place(supervisor, &folder.path().join("supervisor"));
+        let supervisor = place.supervisor("0.0.0.0:7433");
         let relay_place = lab.place(RELAY, &folder.path().join("relay"));
         let ticket = place.ticket("relay");
-        let behind = [lab.add_behind(nat), lab.add_behind(nat)];
+        let behind: Vec<usize> = nats.iter().map(|nat| lab.add_behind(*nat)).collect();
         let mut grid = Grid {
             place,
             relay_place,
             ticket,
             workers: Vec::new(),
             relay: None,
-            _supervisor: supervisor,
+            supervisor,
             lab,
-            _folder: folder,
+            folder,
         };
         let relay = grid.start_relay();
         grid.place.ask(&["config", "set", "relay", &relay]);
+        grid.await_relay();
         let ticket = grid.place.ticket("worker");
-        for machine in behind {
-            let folder = grid._folder.path().join(format!("worker-{machine}"));
+        for machine in &behind {
+            let machine = *machine;
+            let folder = grid.folder.path().join(format!("worker-{machine}"));
             let place = grid.lab.place(machine, &folder);
             let label = format!("machine={machine}");
             #[rustfmt::skip]
@@ -80,11 +85,15 @@ impl Grid {
             let told: serde_json::Value = serde_json::from_str(&relay.out()).ok()?;
             Some(told["relays"][0].as_str()?.to_owned())
         });
+        self.relay = Some(relay);
+        name
+    }
+
+    fn await_relay(&self) {
+        let relay = self.relay.as_ref().unwrap();
         until("the relay to reach its grid", || {
             relay.err().contains("its members are served").then_some(())
         });
-        self.relay = Some(relay);
-        name
     }
 
     /// Has the first worker make so much and the second use it; gives what the relay received meanwhile.
@@ -128,7 +137,7 @@ outputs = ["size"]
 
 #[test]
 fn workers_behind_address_translators_find_a_direct_way() {
-    let grid = Grid::start(Nat::Cone);
+    let grid = Grid::start([Nat::Cone; 2]);
     let relayed = grid.exchange(16 * MIB);
     println!("{relayed} bytes came to the relay while 16 MiB went between workers");
     assert!(relayed < MIB, "{}", grid.workers[1].1.told());
@@ -140,7 +149,7 @@ fn workers_behind_address_translators_find_a_direct_way() {
 
 #[test]
 fn behind_translators_that_allow_no_direct_way_the_relay_carries_and_may_start_again() {
-    let mut grid = Grid::start(Nat::Symmetric);
+    let mut grid = Grid::start([Nat::Symmetric; 2]);
     let relayed = grid.exchange(4 * MIB);
     println!("{relayed} bytes came to the relay while 4 MiB went between workers");
     assert!(relayed > 4 * MIB, "{}", grid.workers[1].1.told());
@@ -153,7 +162,36 @@ fn behind_translators_that_allow_no_direct_way_the_relay_carries_and_may_start_a
     relay.end();
     grid.place.await_workers(2);
     grid.start_relay();
+    grid.await_relay();
     let relayed = grid.exchange(4 * MIB);
     assert!(relayed > 4 * MIB, "{}", grid.workers[1].1.told());
     grid.place.await_workers(2);
+}
+
+#[test]
+fn where_one_translator_allows_no_direct_way_the_relay_carries() {
+    let grid = Grid::start([Nat::Cone, Nat::Symmetric]);
+    let relayed = grid.exchange(4 * MIB);
+    println!("{relayed} bytes came to the relay while 4 MiB went between workers");
+    assert!(relayed > 4 * MIB, "{}", grid.workers[1].1.told());
+}
+
+#[test]
+fn a_supervisor_behind_a_translator_is_reached_through_the_relay() {
+    let mut lab = Lab::new(1);
+    let supervisor = lab.add_behind(Nat::Symmetric);
+    let grid = Grid::with(lab, supervisor, &[Nat::Symmetric]);
+    let id = {
+        let job = "[[task]]\nid = \"a\"\ncommand = [\"sh\", \"-c\", \"echo made > made\"]\noutputs = [\"made\"]\n";
+        fs::write(grid.place.folder.join("job.toml"), job).unwrap();
+        grid.place.submit("job.toml")
+    };
+    let view = grid.place.wait(&id);
+    assert_eq!(
+        view["state"],
+        "done",
+        "{view}\n{}",
+        grid.workers[0].1.told()
+    );
+    assert!(grid.supervisor.err().contains("through a relay"));
 }

@@ -106,6 +106,9 @@ Examples:
 Results go to --out, where they replace files of the same name, else to a new folder NAME-results.
 Ctrl-C while waiting leaves the job running and says how to come back to it.")]
     Submit(Submit),
+    /// Say what each level of redundancy would buy a job and cost; nothing runs
+    #[command(after_help = crate::commands::plan::HELP)]
+    Plan(Box<crate::commands::plan::Args>),
     /// List all jobs
     Jobs(Grid),
     /// Show one job

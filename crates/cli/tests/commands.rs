@@ -51,6 +51,7 @@ fn every_command_has_help() {
         "screensaver",
         "bench",
         "sim",
+        "plan",
         "completions",
     ] {
         let output = call(&[command, "--help"]);

@@ -136,7 +136,8 @@ fn a_failing_task_is_tried_again_on_another_worker_up_to_its_limit() {
     let unlucky = marks.task("unlucky", "exit 8", "crash_limit = 2");
     marks.let_go("lucky");
     marks.let_go("unlucky");
-    let job = submit(&grid.place, &lucky);
+    let no_copies = "[qos]\nredundancy = \"none\"\n";
+    let job = submit(&grid.place, &[no_copies, &lucky].concat());
     let view = grid.place.wait(&job);
     assert_eq!(
         (&view["state"], &view["attempts"]["failed"]),
@@ -146,7 +147,7 @@ fn a_failing_task_is_tried_again_on_another_worker_up_to_its_limit() {
     let all = attempts(&grid.place, &job, "lucky");
     assert_eq!(workers_of(&all).len(), 3, "each time elsewhere: {all:?}");
     assert_eq!(marks.starts("lucky"), 3);
-    let output = submit_and_wait(&grid.place, &unlucky);
+    let output = submit_and_wait(&grid.place, &[no_copies, &unlucky].concat());
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     assert!(told(&output).contains("exit code 8"), "{}", told(&output));
     let all = attempts(&grid.place, "2", "unlucky");
@@ -271,7 +272,9 @@ fn outputs_that_a_full_disk_cannot_keep_are_made_elsewhere() {
     start_cramped(&mut grid);
     // They fit once, but not beside their copy in the store.
     let script = "head -c 10000000 /dev/urandom > out";
-    let output = submit_and_wait(&grid.place, &task("t", script, "outputs = [\"out\"]"));
+    let no_copies = "[qos]\nredundancy = \"none\"\n";
+    let job = [no_copies, &task("t", script, "outputs = [\"out\"]")].concat();
+    let output = submit_and_wait(&grid.place, &job);
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
     let (there, elsewhere) = split(&grid, attempts(&grid.place, "1", "t"));
     let why = there[0]["why"].as_str().unwrap();

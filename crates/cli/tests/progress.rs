@@ -16,6 +16,8 @@ fn job(folder: &Path) -> String {
     format!(
         r#"
 name = "progress"
+[qos]
+redundancy = "critical"
 [critical]
 by = []
 [[task]]

@@ -11,7 +11,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-const MARKED_ALONE: &str = "[critical]\nby = []\n";
+/// Copies of the tasks that are marked, and no others.
+const MARKED_ALONE: &str = "[qos]\nredundancy = \"critical\"\n[critical]\nby = []\n";
 
 struct Scene {
     marks: Marks,
@@ -203,7 +204,7 @@ fn only_critical_tasks_are_repeated() {
         marks.task("wide", "", "array = \"0..4\"\ndeps = [\"first\"]"),
         marks.task("last", "", "critical = true\ndeps = [\"wide\"]"),
     ];
-    let rule = "[critical]\nby = [\"precedence\"]\ntop = 2\n";
+    let rule = "[qos]\nredundancy = \"critical\"\n[critical]\nby = [\"precedence\"]\ntop = 2\n";
     let job = scene.submit(&[rule, &tasks.concat()].concat());
     let told = scene.place().ask(&["explain", &job]);
     let critical: Vec<&str> = told["critical"]
@@ -297,9 +298,9 @@ fn results_are_compiled_while_some_but_not_all_tasks_are_repeated() {
 fn a_critical_task_runs_on_two_additional_workers() {
     let scene = scene(4);
     let Scene { marks, .. } = &scene;
-    let three = "[qos]\ncopies = 3\n";
+    let marked = MARKED_ALONE.replace("[critical]", "copies = 3\n[critical]");
     let task = marks.task("c", "", "critical = true");
-    let job = scene.submit(&[three, MARKED_ALONE, &task].concat());
+    let job = scene.submit(&[&marked[..], &task].concat());
     marks.await_starts("c", 3);
     let running = scene.attempts(&job, "c");
     assert_eq!(workers_of(&running).len(), 3, "{running:?}");

@@ -152,6 +152,7 @@ fn with_no_luck_at_all_the_core_does_what_the_clairvoyant_does() {
         luck: &luck,
         detect: 0.0,
         chart: true,
+        qos: None,
     };
     for contender in Contender::ALL {
         let (outcome, _) = run(setting, &contender, None).unwrap();

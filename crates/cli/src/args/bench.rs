@@ -54,6 +54,13 @@ pub enum Bench {
         #[arg(long)]
         loopback: bool,
     },
+    /// What redundancy is worth: a fork-join job on six workers, two of them slow and one killed in each run,
+    /// with `auto` beside `none`; and how soon a second job starts on workers that copies fill
+    Live {
+        /// How often
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        runs: u32,
+    },
     /// Signs of life of many workers: how many arrive, and what they cost the supervisor
     Beats {
         /// How many workers

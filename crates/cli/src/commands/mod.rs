@@ -28,6 +28,7 @@ mod jobs;
 mod journal;
 mod logs;
 mod members;
+pub mod plan;
 mod relay;
 mod results;
 mod run;
@@ -86,6 +87,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Screensaver(args) => crate::saver::run(&context, &args),
         Command::Bench(args) => bench::run(&context, &args),
+        Command::Plan(args) => plan::run(&context, &args),
         Command::Sim(args) => sim::run(&context, &args),
         Command::Completions { shell } => completions::run(shell),
         Command::Tile { args } => match crate::tile::main(&args) {

@@ -52,6 +52,11 @@ impl Checked {
         cpus.max().unwrap_or(0)
     }
 
+    /// The job; the hashes of big input files are zero.
+    pub fn spec(&self) -> &JobSpec {
+        &self.spec
+    }
+
     /// The job, its big input files served by `client`.
     ///
     /// # Errors

@@ -31,15 +31,15 @@ const WORKER_MEMORY: f64 = 50.0;
 const PRIOR: f64 = 30.0;
 /// Variance of the logarithm of the time of a task of unknown kind without an estimate.
 const UNKNOWN_VARIANCE: f64 = 1.0;
-/// Variance of a kind's times around its mean or the estimates given: 0.2 each for the estimate's error and
-/// for noise, as the calibration had it.
-const KIND_VARIANCE: f64 = 0.08;
+/// Variance of a kind's times around its mean or the estimates given: 0.2 for what estimates are off
+/// by, and 0.15 for speeds, about as the calibration had it.
+const KIND_VARIANCE: f64 = 0.06;
 /// Variances of what a worker's speed is known by: nothing, its hardware, benchmark tasks.
 const SPEED_VARIANCE: [f64; 3] = [0.12, 0.09, 0.0225];
 /// Before any loss is seen a machine is expected to be lost once in so many seconds (a day), and that counts
 /// like so many losses.
 const LOSS_EVERY: f64 = 86_400.0;
-const LOSS_WEIGHT: f64 = 0.02;
+const LOSS_WEIGHT: f64 = 0.005;
 
 /// A mean and variance of logarithms that fade.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -258,6 +258,27 @@ impl Learned {
     /// How fast a worker is expected to be: each source counts by the inverse of its variance, so that history
     /// replaces benchmarks, and these the data sheet, as evidence comes.
     pub(crate) fn speed(&self, peer: PeerId, hardware: &Hardware) -> Speed {
+        let (sum, evidence) = self.evidence(peer, hardware);
+        // Who looks fastest of many is likely to be overrated: that machines are alike is evidence as well.
+        let usual = 1.0 / SPEED_VARIANCE[0];
+        let all: f64 = evidence.iter().sum();
+        Speed {
+            speed: (sum / (all + usual)).exp().clamp(0.01, 100.0),
+            weights: evidence.map(|weight| weight / all),
+        }
+    }
+
+    /// How fast a worker was found to be, without regard to what is usual: executions are compared by this, or
+    /// what is learned of tasks would drift as fast workers get more of them.
+    fn found_speed(&self, peer: PeerId) -> f64 {
+        let (sum, evidence) = self.evidence(peer, &Hardware::default());
+        let all: f64 = evidence.iter().sum();
+        (sum / all).exp().clamp(0.01, 100.0)
+    }
+
+    /// What is known of a worker's speed: the sum of logarithms by their weights, and the weights of hardware or
+    /// nothing, benchmark tasks and history.
+    fn evidence(&self, peer: PeerId, hardware: &Hardware) -> (f64, [f64; 3]) {
         let known = self.workers.get(&peer);
         let sheet = hardware
             .speed()
@@ -271,14 +292,14 @@ impl Learned {
             let history = &known.speed;
             (history.mean, history.count / KIND_VARIANCE)
         });
-        // Where benchmarks ran, the data sheet says nothing more.
-        let sheet = if bench.1 > 0.0 { (0.0, 0.0) } else { sheet };
-        let all = sheet.1 + bench.1 + history.1;
-        let mean = (sheet.0 * sheet.1 + bench.0 * bench.1 + history.0 * history.1) / all;
-        Speed {
-            speed: mean.exp().clamp(0.01, 100.0),
-            weights: [sheet.1 / all, bench.1 / all, history.1 / all],
-        }
+        let unknown = hardware.speed().is_none();
+        let sheet = if unknown && bench.1 + history.1 > 0.0 {
+            (0.0, 0.0)
+        } else {
+            sheet
+        };
+        let sum = sheet.0 * sheet.1 + bench.0 * bench.1 + history.0 * history.1;
+        (sum, [sheet.1, bench.1, history.1])
     }
 
     /// How often a worker is lost while it runs something, per second; `running_s` is what runs now and did not
@@ -303,7 +324,7 @@ impl Learned {
         if !(TIME_MIN..1e9).contains(&running_s) {
             return;
         }
-        let speed = self.speed(peer, &Hardware::default()).speed;
+        let speed = self.found_speed(peer);
         let expected = self.expect(group);
         let off = (running_s * speed / expected.work_s).ln();
         let straggled = self.beliefs().straggled(off, expected.spread, done);

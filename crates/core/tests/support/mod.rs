@@ -526,6 +526,7 @@ pub fn plain(groups: Vec<Group>) -> Arc<JobSpec> {
 /// A job with `copies` attempts of each critical task, up to `top` of which are found by precedence.
 pub fn redundant(copies: u32, top: u32, groups: Vec<Group>) -> Arc<JobSpec> {
     let qos = Qos {
+        redundancy: Redundancy::Critical,
         copies,
         ..Qos::default()
     };

@@ -29,7 +29,7 @@ pub struct Qos {
 impl Default for Qos {
     fn default() -> Self {
         Self {
-            redundancy: Redundancy::Critical,
+            redundancy: Redundancy::Auto,
             copies: 2,
             unplaceable: Unplaceable::Wait,
             need: Need::Share(1.0),

@@ -239,6 +239,7 @@ fn setting<'a>(
         luck,
         detect: options.detect,
         chart: false,
+        qos: None,
     }
 }
 
@@ -263,7 +264,7 @@ fn sample(
 }
 
 /// Does `count` things on some threads; the results are in their order.
-fn spread<T: Send>(
+pub(crate) fn spread<T: Send>(
     threads: usize,
     count: u32,
     one: &(dyn Fn(u32) -> Result<T, Error> + Sync),
@@ -369,7 +370,8 @@ fn overall(tables: &[Table]) -> Vec<Row> {
     (0..first.rows.len()).map(row).collect()
 }
 
-fn summary(sorted: &[f64]) -> Ratios {
+/// Mean and quantiles of ascending numbers.
+pub(crate) fn summary(sorted: &[f64]) -> Ratios {
     let at = |share: f64| {
         let last = sorted.len().saturating_sub(1) as f64;
         let place = share * last;

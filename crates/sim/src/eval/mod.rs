@@ -7,6 +7,7 @@ mod baselines;
 mod compare;
 mod contender;
 mod model;
+mod plan;
 mod plot;
 mod reference;
 mod run;
@@ -24,6 +25,7 @@ pub use compare::{
 };
 pub use contender::Contender;
 pub use model::{Luck, Machine, Model};
+pub use plan::{Level, Plan, plan};
 pub use plot::{Line, boxes, gantt, growth};
 pub use reference::Reference;
 pub use run::{Bar, Outcome, Setting, run};

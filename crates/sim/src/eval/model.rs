@@ -34,6 +34,9 @@ pub struct Model {
     pub startup: f64,
     /// Bytes that a machine fetches in a second; `None` makes data free. `None`.
     pub bandwidth: Option<f64>,
+    /// Speeds of the machines, by their number in the trace, where they are known; drawn where empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pool: Vec<f64>,
 }
 
 impl Default for Model {
@@ -51,6 +54,7 @@ impl Default for Model {
             losses: true,
             startup: 0.0,
             bandwidth: None,
+            pool: Vec::new(),
         }
     }
 }
@@ -66,6 +70,9 @@ impl Model {
             self.clock_error,
         ];
         let bad = |why: &str| Err(Error::Option(why.into()));
+        if self.pool.iter().any(|speed| !(1e-3..=1e3).contains(speed)) {
+            return bad("speeds lie between 0.001 and 1,000");
+        }
         if spreads.iter().any(|spread| !(0.0..=3.0).contains(spread)) {
             return bad("a spread is the standard deviation of a logarithm, from 0 to 3");
         }
@@ -176,7 +183,9 @@ impl Luck {
         let machine = |presence: Presence| {
             let mut dice = dice(self.seed, For::Speed, presence.key, 0);
             let mut scatter = |spread: f64| (spread * dice.normal()).exp();
-            let speed = scatter(self.model.speed_spread);
+            let drawn = scatter(self.model.speed_spread);
+            let known = self.model.pool.get(presence.key as u32 as usize);
+            let speed = known.copied().unwrap_or(drawn);
             Machine {
                 presence,
                 speed,

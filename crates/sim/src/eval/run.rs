@@ -9,6 +9,7 @@ use super::workflow::Workflow;
 use crate::Error;
 use hedge_core::supervisor::State;
 use hedge_model::record::{JobEnd, Record};
+use hedge_model::spec::Qos;
 use hedge_model::{AttemptId, Resources, TaskId, Time};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,6 +70,8 @@ pub struct Setting<'a> {
     pub detect: f64,
     /// Whether to keep what each attempt did.
     pub chart: bool,
+    /// What the job asks for; what is usual under the policy without.
+    pub qos: Option<&'a Qos>,
 }
 
 /// Runs a workflow once under a policy, on a supervisor with this history; gives the history on.
@@ -99,7 +102,10 @@ pub fn run(
     let start = arena.now;
     enrol(&mut arena, trace, contender, start, 0.0, horizon);
     arena.run(start, |_| false)?;
-    let spec = workflow.to_job(contender.qos(), |at| luck.estimates[at])?;
+    let spec = workflow.to_job(
+        setting.qos.cloned().unwrap_or_else(|| contender.qos()),
+        |at| luck.estimates[at],
+    )?;
     arena.submit(Arc::new(spec));
     while !arena.run(start + seconds(horizon), Arena::over)? {
         if horizon > path * PATHS_MAX {

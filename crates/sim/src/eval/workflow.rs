@@ -35,6 +35,8 @@ pub struct Task {
     pub output_bytes: u64,
     /// Most memory that it uses, bytes; 0 where unknown.
     pub memory: u64,
+    /// Whether it is marked critical.
+    pub critical: bool,
 }
 
 /// Tasks in an order in which each stands behind all that it waits for.
@@ -44,6 +46,8 @@ pub struct Workflow {
     pub name: String,
     /// The tasks.
     pub tasks: Vec<Task>,
+    /// How critical tasks are found beside those marked.
+    pub rule: CriticalRule,
 }
 
 impl Workflow {
@@ -91,10 +95,15 @@ impl Workflow {
                     input_bytes: 0,
                     output_bytes: group.estimate.disk.unwrap_or(0),
                     memory: group.estimate.memory.unwrap_or(0),
+                    critical: group.critical,
                 });
             }
         }
-        Self::new(spec.name().to_owned(), tasks)
+        let rule = spec.critical().clone();
+        Ok(Self {
+            rule,
+            ..Self::new(spec.name().to_owned(), tasks)?
+        })
     }
 
     /// Orders tasks, fills in their children and refuses circles. Parents are positions in `tasks`.
@@ -140,7 +149,11 @@ impl Workflow {
                 ..tasks[*at].clone()
             })
             .collect();
-        Ok(Self { name, tasks })
+        Ok(Self {
+            name,
+            tasks,
+            rule: CriticalRule::default(),
+        })
     }
 
     /// For each task the seconds from its start to the workflow's end along the longest path, where task
@@ -176,13 +189,14 @@ impl Workflow {
                     ..Estimate::default()
                 },
                 kind: Some(task.kind.clone()),
+                critical: task.critical,
                 ..Group::program(&format!("t{at}"), &[&task.kind])
             }
         });
         let draft = Draft {
             name: self.name.as_str().into(),
             qos,
-            critical: CriticalRule::default(),
+            critical: self.rule.clone(),
             files: Vec::new(),
             groups: groups.collect(),
         };

@@ -4,7 +4,7 @@ use super::lab::{self, Lab};
 use crate::exit::Failure;
 use hedge_model::msg::{Reply, Request, Role};
 use hedge_model::settings::Way;
-use hedge_model::spec::{CriticalRule, Draft, Group, Qos};
+use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Redundancy};
 use hedge_model::view::{JobState, JobView};
 use hedge_model::{JobId, JobSpec};
 use hedge_node::Folders;
@@ -455,7 +455,10 @@ pub fn way_text(way: Way) -> String {
 pub fn job(group: Group, count: u32) -> Result<JobSpec, Failure> {
     let draft = Draft {
         name: "bench".into(),
-        qos: Qos::default(),
+        qos: Qos {
+            redundancy: Redundancy::Critical,
+            ..Qos::default()
+        },
         critical: CriticalRule::default(),
         files: Vec::new(),
         groups: vec![Group {

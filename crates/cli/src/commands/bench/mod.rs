@@ -6,6 +6,7 @@ mod idle;
 mod lab;
 mod latency;
 mod link;
+mod live;
 mod raw;
 mod recovery;
 mod tasks;
@@ -78,6 +79,7 @@ pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
         } => beats::run(context, *workers, grid::way(*interval, *asks), *seconds),
         Bench::Link { rate } => link::run(context, rate),
         Bench::Idle { seconds } => idle::run(context, *seconds),
+        Bench::Live { runs } => live::run(context, *runs),
         Bench::Latency { count } => latency::run(context, *count),
     }
 }

@@ -184,6 +184,7 @@ fn draw(
             luck: &luck,
             detect: options.detect,
             chart: true,
+            qos: None,
         };
         let (outcome, _) = run_once(setting, policy, None).map_err(failed)?;
         let name = policy.name();

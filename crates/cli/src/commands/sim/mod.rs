@@ -20,14 +20,14 @@ pub fn run(context: &Context, args: &Sim) -> Result<Exit, Failure> {
     }
 }
 
-fn failed(error: hedge_sim::Error) -> Failure {
+pub(super) fn failed(error: hedge_sim::Error) -> Failure {
     match error {
         hedge_sim::Error::Run(_) => Failure::Local(error.to_string()),
         _ => Failure::Arguments(error.to_string()),
     }
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| {
         Failure::Arguments(format!(
             "cannot read {}: {error}; nothing was run",

@@ -3,15 +3,19 @@
 //! For a running task with the chance S(t) that it is not done t seconds from now, and a copy with the chance
 //! F(t) to be done by then:
 //! - gain = ∫ from c of S(t)·F(t) dt, where c is the moment up to which other work ends anyway, less the way
-//!   that remains behind this task: time saved before it saves nothing;
+//!   that remains behind this task: time saved before it saves nothing. A second counts the more the later the
+//!   job would end, in multiples of what it takes where nothing goes wrong;
 //! - cost = ∫ S(t)·R(t) dt, where R(t) is the chance that the copy still runs at t, lost copies not counted.
+//!
+//! A task waits where a faster machine that is soon free promises more than a slower one now: it may have a few
+//! copies only, and one on a slow machine takes the place of a better one.
 //!
 //! What copies of one task share, the error of its estimate, is told apart from what they do not: a task that
 //! takes long everywhere is not helped by another machine. So both integrals are taken for several values of
 //! the shared part, each as likely as what has been seen so far makes it.
 
 use super::survival::Survival;
-use super::{Beliefs, CopyOrder, Policy, SeenJob, SeenTask, View};
+use super::{Beliefs, CopyOrder, Policy, SeenJob, View};
 use hedge_model::JobSpec;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,17 +31,35 @@ const SHARED: [(f64, f64); 3] = [
     (1.732_050_8, 1.0 / 6.0),
 ];
 
+/// Busy machines that a task may wait for.
+const COMING_MAX: usize = 8;
+/// A task that has run for so many times what is expected says nothing of when its machine is free.
+const OVERDUE: f64 = 1.3;
+/// A task that runs is expected to run on for at least this share of what it takes.
+const LEFT_MIN: f64 = 0.15;
+/// Copies of a task differ by no more than this (standard deviation of the logarithm), however little is known of
+/// the task: what machines are off by.
+const OWN_MAX: f64 = 0.2;
+/// Of a task that is known no better than this (standard deviation of the logarithm) nobody can say that it makes
+/// its job late.
+const UNKNOWN: f64 = 0.7;
+/// A machine is worth waiting for if it is so many times as fast.
+const FASTER: f64 = 1.05;
+/// Bounds of how much more or less the time of a late job, or one that is well in time, counts.
+const LATENESS: (f64, f64) = (0.5, 4.0);
+
 /// How `auto` weighs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AutoSettings {
-    /// A copy is started where gain ÷ cost exceeds this. 0.25: over nine recorded workflows on spot machines
-    /// 0.15 spent more for the same mean, and with 0.4 and more the slowest runs were slower; see
-    /// docs/evaluation.md.
+    /// A copy is started where gain ÷ cost exceeds this; see docs/evaluation.md for how it was found.
     pub price: f64,
     /// Attempts of one task at once: a third mattered in the calibration, a fourth did not.
     pub attempts_max: usize,
     /// Of the variance of a task's time around what was expected, the part that its copies share.
     pub shared: f64,
+    /// A task waits for a faster machine that is soon free where a copy there, less its price, is expected to
+    /// gain so many times as much as one now.
+    pub patience: f64,
     /// Gains below this, in seconds, are not worth the start of a process.
     pub gain_min_s: f64,
 }
@@ -45,9 +67,10 @@ pub struct AutoSettings {
 impl Default for AutoSettings {
     fn default() -> Self {
         Self {
-            price: 0.25,
+            price: 0.35,
             attempts_max: 3,
             shared: 0.7,
+            patience: 1.3,
             gain_min_s: 0.002,
         }
     }
@@ -78,44 +101,53 @@ impl Policy for Auto {
         }
         let mut weigh = Weigh::new(view, self.settings);
         let mut again: Option<f64> = None;
-        let mut candidates = Vec::new();
+        let mut open = Vec::new();
         for (at, job) in view.jobs.iter().enumerate() {
             let paths = Paths::new(view, job);
             for task in nominees(view, job, &paths) {
-                candidates.push((at, task, paths.horizon_without(task)));
+                open.push(Candidate {
+                    job: at,
+                    task,
+                    horizon: paths.horizon_without(task),
+                    usual: paths.usual,
+                    copies: Vec::new(),
+                    offer: None,
+                });
                 let soon = 0.1 * job.running[task].work_s;
                 again = Some(again.map_or(soon, |known: f64| known.min(soon)));
             }
         }
-        let mut given: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
+        let mut coming = coming(view);
         loop {
-            let mut best: Option<(f64, usize, usize, usize)> = None;
-            for (job, task, horizon) in &candidates {
-                let seen = &view.jobs[*job];
-                let copies = given.get(&(*job, *task)).map_or(&[][..], |g| g);
-                let Some(worker) = place(view, seen, *task, copies, &idle) else {
-                    continue;
-                };
-                if seen.running[*task].attempts.len() + copies.len() >= self.settings.attempts_max {
-                    continue;
-                }
-                let worth =
-                    seen.urgency * weigh.worth(&seen.running[*task], copies, worker, *horizon);
-                if worth > self.settings.price && best.is_none_or(|(other, ..)| worth > other) {
-                    best = Some((worth, *job, *task, worker));
-                }
+            for candidate in open.iter_mut().filter(|one| one.offer.is_none()) {
+                candidate.offer = weigh.offer(candidate, &idle, &mut coming);
             }
-            let Some((worth, job, task, worker)) = best else {
+            open.retain(|candidate| candidate.offer.is_some());
+            let offers = open.iter().enumerate();
+            let offers = offers.filter_map(|(at, one)| Some((at, one.offer?)));
+            let best = offers.reduce(|best, next| {
+                if next.1.worth > best.1.worth {
+                    next
+                } else {
+                    best
+                }
+            });
+            let Some((at, Offer { worker, worth })) = best else {
                 break;
             };
+            let chosen = &mut open[at];
             orders.push(CopyOrder {
-                task: view.jobs[job].running[task].id,
+                task: view.jobs[chosen.job].running[chosen.task].id,
                 worker,
                 yields: false,
                 worth,
             });
-            given.entry((job, task)).or_default().push(worker);
+            chosen.copies.push(worker);
             idle.retain(|other| *other != worker);
+            // Who wanted the same machine looks for another.
+            for one in &mut open {
+                one.offer = one.offer.filter(|offer| offer.worker != worker);
+            }
         }
         again.map(|soon| Duration::from_secs_f64(soon.clamp(0.001, 60.0)))
     }
@@ -123,6 +155,69 @@ impl Policy for Auto {
     fn in_advance(&self, job: &JobSpec, group: usize) -> bool {
         job.groups()[group].critical
     }
+}
+
+/// A task that may be worth a copy.
+struct Candidate {
+    job: usize,
+    task: usize,
+    /// When the job would end but for this task, seconds from now.
+    horizon: f64,
+    /// Seconds that the job takes where nothing goes wrong.
+    usual: f64,
+    /// Machines that it was given in this decision.
+    copies: Vec<usize>,
+    /// What it would like best now.
+    offer: Option<Offer>,
+}
+
+/// A copy that is worth its cost.
+#[derive(Clone, Copy)]
+struct Offer {
+    worker: usize,
+    worth: f64,
+}
+
+/// A busy machine that is expected to be free soon.
+struct Coming {
+    worker: usize,
+    /// Seconds from now.
+    after: f64,
+    /// Whether a task waits for it rather than take a slower machine now.
+    taken: bool,
+}
+
+/// Busy machines by when they are expected to be free, the first few. One that runs a task for much longer
+/// than expected counts as never free.
+fn coming(view: &View<'_>) -> Vec<Coming> {
+    let mut free: BTreeMap<usize, f64> = BTreeMap::new();
+    for task in view.jobs.iter().flat_map(|job| &job.running) {
+        for attempt in &task.attempts {
+            let nominal = task.work_s / view.workers[attempt.worker].speed;
+            let left = if attempt.elapsed_s > nominal * OVERDUE {
+                f64::INFINITY
+            } else {
+                (nominal - attempt.elapsed_s).max(nominal * LEFT_MIN)
+            };
+            let known = free.entry(attempt.worker).or_insert(0.0);
+            *known = known.max(left);
+        }
+    }
+    let mut all: Vec<Coming> = free
+        .into_iter()
+        .filter(|(worker, after)| {
+            let seen = &view.workers[*worker];
+            after.is_finite() && seen.free_milli == 0 && !seen.in_doubt
+        })
+        .map(|(worker, after)| Coming {
+            worker,
+            after,
+            taken: false,
+        })
+        .collect();
+    all.sort_by(|a, b| a.after.total_cmp(&b.after).then(a.worker.cmp(&b.worker)));
+    all.truncate(COMING_MAX);
+    all
 }
 
 /// The fastest idle worker that may run a copy.
@@ -147,6 +242,9 @@ struct Paths {
     second: f64,
     /// Remaining work over the pool's speed.
     work: f64,
+    /// Seconds that the whole job takes where nothing goes wrong: its longest path on the fastest machine, or
+    /// all its work over the pool's speed.
+    usual: f64,
 }
 
 impl Paths {
@@ -183,6 +281,7 @@ impl Paths {
             longest,
             second,
             work: left / view.pool_speed.max(1e-9),
+            usual: (job.path_s / fast).max((left + job.won_s) / view.pool_speed.max(1e-9)),
         }
     }
 
@@ -233,6 +332,26 @@ struct Weigh<'a> {
     tables: BTreeMap<u32, Survival>,
 }
 
+/// From when on time saved counts, and how much.
+struct Late {
+    /// Seconds until the copy starts.
+    delay: f64,
+    /// Seconds from now up to which other work ends anyway.
+    from: f64,
+    /// Seconds that the job has taken by now and will take after this task.
+    ends: f64,
+    /// Seconds that it takes where nothing goes wrong, as far as that can be told.
+    usual: Option<f64>,
+}
+
+impl Late {
+    /// How much a second counts that is saved `at` seconds from now: the later the job, the more.
+    fn weight(&self, at: f64) -> f64 {
+        let late = |usual: f64| ((self.ends + at) / usual).clamp(LATENESS.0, LATENESS.1);
+        self.usual.map_or(1.0, late)
+    }
+}
+
 /// One attempt, or a copy to be, as the integrals need it.
 struct Course {
     /// Seconds it takes if nothing goes wrong and the task takes what is expected.
@@ -251,10 +370,52 @@ impl<'a> Weigh<'a> {
         }
     }
 
-    /// Gain over cost of one more copy of a task on `worker`.
-    fn worth(&mut self, task: &SeenTask, copies: &[usize], worker: usize, horizon: f64) -> f64 {
-        let noise = task.spread * (1.0 - self.settings.shared).sqrt();
-        let shared = task.spread * self.settings.shared.sqrt();
+    /// The copy of a task that is worth most now; none where none is worth its price, or where waiting for a
+    /// faster machine is better.
+    fn offer(
+        &mut self,
+        candidate: &Candidate,
+        idle: &[usize],
+        coming: &mut [Coming],
+    ) -> Option<Offer> {
+        let job = &self.view.jobs[candidate.job];
+        let task = &job.running[candidate.task];
+        if task.attempts.len() + candidate.copies.len() >= self.settings.attempts_max {
+            return None;
+        }
+        let worker = place(self.view, job, candidate.task, &candidate.copies, idle)?;
+        let price = self.settings.price;
+        let (gain, cost) = self.scales(candidate, worker, 0.0);
+        let worth = job.urgency * gain / cost;
+        // Where a copy costs nothing, it gains nothing either, and this is no number.
+        if worth.is_nan() || worth <= price {
+            return None;
+        }
+        let net = job.urgency * gain - price * cost;
+        let speed = self.view.workers[worker].speed;
+        for soon in coming.iter_mut().filter(|soon| !soon.taken) {
+            let runs_it = task
+                .attempts
+                .iter()
+                .any(|attempt| attempt.worker == soon.worker);
+            if runs_it || self.view.workers[soon.worker].speed < speed * FASTER {
+                continue;
+            }
+            let (gain, cost) = self.scales(candidate, soon.worker, soon.after);
+            if job.urgency * gain - price * cost > net * self.settings.patience {
+                soon.taken = true;
+                return None;
+            }
+        }
+        Some(Offer { worker, worth })
+    }
+
+    /// Gain and cost of one more copy of a task, started on `worker` in `delay` seconds.
+    fn scales(&mut self, candidate: &Candidate, worker: usize, delay: f64) -> (f64, f64) {
+        let job = &self.view.jobs[candidate.job];
+        let task = &job.running[candidate.task];
+        let noise = (task.spread * (1.0 - self.settings.shared).sqrt()).min(OWN_MAX);
+        let shared = (task.spread * task.spread - noise * noise).max(0.0).sqrt();
         let key = ((noise * 100.0).round() as u32).max(2);
         let beliefs: Beliefs = self.view.beliefs;
         let table = &*self
@@ -275,24 +436,30 @@ impl<'a> Weigh<'a> {
         };
         let begun = task.attempts.iter().map(|a| course(a.worker, a.elapsed_s));
         let running: Vec<Course> = begun
-            .chain(copies.iter().map(|at| course(*at, 0.0)))
+            .chain(candidate.copies.iter().map(|at| course(*at, 0.0)))
             .collect();
         let copy = course(worker, 0.0);
-        let from = (horizon - task.tail_s / self.fast).max(0.0);
+        let tail = task.tail_s / self.fast;
+        let late = Late {
+            delay,
+            from: (candidate.horizon - tail).max(0.0),
+            ends: job.elapsed_s + tail,
+            usual: (task.spread < UNKNOWN).then_some(candidate.usual.max(1e-9)),
+        };
         let weights = posterior(table, &running, shared);
         let (mut gain, mut cost) = (0.0, 0.0);
         for ((value, _), weight) in SHARED.iter().zip(weights) {
             if weight < 1e-4 {
                 continue;
             }
-            let (g, c) = integrate(table, &running, &copy, (value * shared).exp(), from);
+            let (g, c) = integrate(table, &running, &copy, (value * shared).exp(), &late);
             gain += weight * g;
             cost += weight * c;
         }
         if gain < self.settings.gain_min_s || cost <= 0.0 {
-            return 0.0;
+            return (0.0, 0.0);
         }
-        gain / cost
+        (gain, cost)
     }
 }
 
@@ -318,11 +485,11 @@ fn integrate(
     running: &[Course],
     copy: &Course,
     longer: f64,
-    from: f64,
+    late: &Late,
 ) -> (f64, f64) {
     let expected = copy.nominal * longer;
     // Beyond this a fresh copy is done but for the rarest straggling.
-    let until = expected * 8.0;
+    let until = late.delay + expected * 8.0;
     let still: Vec<f64> = running
         .iter()
         .map(|course| {
@@ -350,14 +517,18 @@ fn integrate(
             let again = if middle < nominal * 1.5 { 1.0 } else { 0.0 };
             open *= (runs * kept + (1.0 - kept) * again).min(1.0);
         }
-        let kept = (-copy.loss * middle).exp();
-        let runs = table.beyond(middle / expected);
+        let own = middle - late.delay;
+        if own <= 0.0 {
+            continue;
+        }
+        let kept = (-copy.loss * own).exp();
+        let runs = table.beyond(own / expected);
         // What was lost while it still ran is never done.
         lost_copy += copy.loss * width * copy_before;
         copy_before = runs * kept;
         let done = (1.0 - runs * kept - lost_copy).max(0.0);
-        if middle > from {
-            gain += open * done * width;
+        if middle > late.from {
+            gain += open * done * width * late.weight(middle);
         }
         cost += open * runs * kept * width;
     }

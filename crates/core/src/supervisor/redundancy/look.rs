@@ -218,6 +218,7 @@ impl Supervisor {
                 elapsed_s: self.now.since(job.accepted).as_secs_f64(),
                 ready: ready(&job.spec, live_job),
                 open: job.spec.task_count() - job.done,
+                path_s: longest_path(&self.state.learned, &job.spec, live_job),
                 unstarted_s: unstarted(&self.state.learned, &job.spec, live_job),
                 running,
                 won_s: live_job.won_s,
@@ -413,6 +414,12 @@ fn unstarted(learned: &Learned, spec: &JobSpec, live_job: &LiveJob) -> f64 {
             f64::from(left) * learned.expect(&spec.groups()[at]).work_s
         })
         .sum()
+}
+
+fn longest_path(learned: &Learned, spec: &JobSpec, live_job: &LiveJob) -> f64 {
+    let tails = live_job.tails.iter().zip(spec.groups());
+    let paths = tails.map(|(tail, group)| tail + learned.expect(group).work_s);
+    paths.fold(0.0, f64::max)
 }
 
 /// The kinds of a job's groups.

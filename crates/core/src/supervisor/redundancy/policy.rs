@@ -83,6 +83,8 @@ pub struct SeenJob<'a> {
     pub open: u32,
     /// Work of tasks that have no attempt yet, in seconds at standard speed.
     pub unstarted_s: f64,
+    /// Its longest path from beginning to end, in seconds at standard speed.
+    pub path_s: f64,
     /// Its tasks that have an attempt which may still succeed, by number.
     pub running: Vec<SeenTask>,
     /// Worker time of its attempts that ended and won, in seconds.

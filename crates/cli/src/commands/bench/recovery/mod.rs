@@ -3,7 +3,7 @@
 pub mod leader;
 pub mod owner;
 pub mod stall;
-mod tasks;
+pub(super) mod tasks;
 pub mod worker;
 
 pub use owner::Desktop;

@@ -4,7 +4,7 @@ use crate::commands::bench::grid::Grid;
 use crate::commands::unexpected;
 use crate::exit::Failure;
 use hedge_model::msg::{Reply, Request};
-use hedge_model::spec::{CriticalRule, Draft, Group, Qos};
+use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Redundancy};
 use hedge_model::view::WorkerView;
 use hedge_model::{JobId, JobSpec};
 use rustix::fs::{Mode, mkfifoat};
@@ -78,6 +78,7 @@ pub fn one_task(pipe: &Path, script: &str) -> Result<JobSpec, Failure> {
     // Nothing runs twice in advance: what is measured is a start after the loss.
     let qos = Qos {
         copies: 1,
+        redundancy: Redundancy::Critical,
         ..Qos::default()
     };
     let draft = Draft {

@@ -1,0 +1,154 @@
+//! What each level of redundancy is expected to buy a job and to cost, before anything runs.
+
+use super::compare::{Options, Ratios, spread, summary};
+use super::contender::Contender;
+use super::model::{Luck, Model, mix};
+use super::run::{Outcome, Setting, run};
+use super::trace::Trace;
+use super::workflow::Workflow;
+use crate::Error;
+use hedge_model::JobSpec;
+use hedge_model::spec::Qos;
+use serde::Serialize;
+
+/// The levels that a plan compares.
+const LEVELS: [Contender; 4] = [
+    Contender::None,
+    Contender::Critical,
+    Contender::Auto,
+    Contender::Fill,
+];
+/// Most runs of a plan.
+const RUNS_MAX: u32 = 100_000;
+
+/// What one level of redundancy is expected to do for a job.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Level {
+    /// `none`, `critical`, `auto` or `fill`.
+    pub redundancy: &'static str,
+    /// Seconds from submission to the job's end.
+    pub makespan_s: Ratios,
+    /// Machine seconds held, mean.
+    pub machine_s: f64,
+    /// The same beyond that of `none`, as a share of it.
+    pub extra: f64,
+    /// Redundant attempts started, mean.
+    pub copies: f64,
+    /// What it costs by the default tariff, in millionths of its currency, mean.
+    pub cost_micro: f64,
+    /// Share of the runs that ended by `finish_by`, where the job has one.
+    pub in_time: Option<f64>,
+}
+
+/// What is expected of a job on a pool.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// The job's name.
+    pub job: String,
+    /// How many tasks it has.
+    pub tasks: usize,
+    /// Tasks that say nothing of their time and count as one second each.
+    pub unknown: u32,
+    /// Machines of one task each that were assumed.
+    pub machines: usize,
+    /// Seconds of the longest path at standard speed.
+    pub longest_path_s: f64,
+    /// Simulated runs.
+    pub runs: u32,
+    /// Seconds by which the job is to end.
+    pub finish_by_s: Option<f64>,
+    /// With this chance, where there is a deadline.
+    pub confidence: Option<f64>,
+    /// One for each level of redundancy.
+    pub levels: Vec<Level>,
+}
+
+/// Simulates a job on machines of these speeds under each level of redundancy. Of `options` the policies, the
+/// lifetime and what was learned do not count; machines come and go as `trace` says, its nodes in the order
+/// of `speeds`.
+///
+/// # Errors
+/// A job that is too large to simulate, or options that make no sense.
+pub fn plan(
+    spec: &JobSpec,
+    speeds: &[f64],
+    trace: &Trace,
+    options: &Options,
+) -> Result<Plan, Error> {
+    let model = Model {
+        pool: speeds.to_vec(),
+        ..options.model.clone()
+    };
+    model.check()?;
+    if options.runs == 0 || options.runs > RUNS_MAX {
+        return Err(Error::Option(format!("runs lie between 1 and {RUNS_MAX}")));
+    }
+    let workflow = Workflow::from_spec(spec)?;
+    let one = |nth: u32| {
+        let luck = Luck::new(
+            &model,
+            &workflow,
+            trace,
+            mix(options.seed ^ mix(nth.into())),
+        );
+        let outcomes = LEVELS.iter().map(|level| {
+            let qos = Qos {
+                redundancy: level.qos().redundancy,
+                ..spec.qos().clone()
+            };
+            let setting = Setting {
+                workflow: &workflow,
+                trace,
+                luck: &luck,
+                detect: options.detect,
+                chart: false,
+                qos: Some(&qos),
+            };
+            Ok(run(setting, level, None)?.0)
+        });
+        outcomes.collect::<Result<Vec<Outcome>, Error>>()
+    };
+    let samples = spread(options.threads, options.runs, &one)?;
+    let by = spec.qos().finish_by.map(|by| by.as_secs_f64());
+    let unknown = spec.groups().iter();
+    let unknown = unknown.filter(|group| group.estimate.cpu_time.is_none());
+    Ok(Plan {
+        job: spec.name().to_owned(),
+        tasks: workflow.tasks.len(),
+        unknown: unknown.map(|group| group.count()).sum(),
+        machines: speeds.len(),
+        longest_path_s: workflow.longest_path(),
+        runs: options.runs,
+        finish_by_s: by,
+        confidence: by.map(|_| spec.qos().confidence),
+        levels: levels(&samples, by),
+    })
+}
+
+fn levels(samples: &[Vec<Outcome>], by: Option<f64>) -> Vec<Level> {
+    let runs = samples.len() as f64;
+    let mean = |at: usize, of: fn(&Outcome) -> f64| {
+        samples
+            .iter()
+            .map(|outcomes| of(&outcomes[at]))
+            .sum::<f64>()
+            / runs
+    };
+    let plain = mean(0, |outcome| outcome.held).max(1e-9);
+    let level = |(at, contender): (usize, &Contender)| {
+        let each = samples.iter().map(|outcomes| outcomes[at].makespan);
+        let mut makespans: Vec<f64> = each.collect();
+        makespans.sort_by(f64::total_cmp);
+        let within = |by| makespans.iter().filter(|makespan| **makespan <= by).count() as f64;
+        Level {
+            redundancy: contender.name(),
+            makespan_s: summary(&makespans),
+            machine_s: mean(at, |outcome| outcome.held),
+            extra: mean(at, |outcome| outcome.held) / plain - 1.0,
+            copies: mean(at, |outcome| f64::from(outcome.copies_started)),
+            cost_micro: mean(at, |outcome| outcome.cost_micro as f64),
+            in_time: by.map(|by| within(by) / runs),
+        }
+    };
+    LEVELS.iter().enumerate().map(level).collect()
+}

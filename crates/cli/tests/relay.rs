@@ -195,3 +195,25 @@ fn a_supervisor_behind_a_translator_is_reached_through_the_relay() {
     );
     assert!(grid.supervisor.err().contains("through a relay"));
 }
+
+#[test]
+fn a_client_behind_a_translator_gives_its_inputs_through_the_relay() {
+    let mut grid = Grid::with(Lab::new(2), 1, &[Nat::Cone]);
+    let machine = grid.lab.add_behind(Nat::Symmetric);
+    let client = grid.lab.place(machine, &grid.folder.path().join("client"));
+    fs::write(client.folder.join("input"), vec![b'x'; MIB as usize]).unwrap();
+    let job = r#"
+[[task]]
+id = "count"
+command = ["sh", "-c", "wc -c < input > size"]
+inputs = ["input"]
+outputs = ["size"]
+"#;
+    fs::write(client.folder.join("job.toml"), job).unwrap();
+    let join = format!("--join={}", grid.place.ticket("client"));
+    let args = ["submit", "--wait", "--out", "got", "job.toml", &join];
+    let output = client.call(&args);
+    assert_eq!(output.status.code(), Some(0), "{}", common::told(&output));
+    let size = fs::read_to_string(client.folder.join("got/size")).unwrap();
+    assert_eq!(size.trim(), MIB.to_string());
+}

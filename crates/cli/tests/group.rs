@@ -5,7 +5,8 @@ mod common;
 
 use common::group::Group;
 use common::tasks::Marks;
-use common::until;
+use common::{told, until};
+use serde_json::Value;
 use std::fs;
 
 const NO_COPIES: &str = "[qos]\nredundancy = \"none\"\n";
@@ -52,12 +53,7 @@ fn a_job_outlives_its_leader_and_nothing_that_runs_is_started_again() {
     assert_eq!(view["attempts"]["total"], 3, "{view}");
     // The one that was killed comes back as a follower and may lead again.
     group.restart(leader);
-    until("all to be connected", || {
-        let members = group.ask(&["members"]);
-        let all = members.as_array().unwrap().iter();
-        let here = all.filter(|one| !one["place"].is_null() && one["connected"] == true);
-        (here.count() == 3).then_some(())
-    });
+    await_connected(&group);
     group.kill(next);
     assert_eq!(group.ask(&["job", "1"])["state"], "done");
 }
@@ -130,4 +126,182 @@ fn one_that_stands_by_takes_the_place_of_one_that_is_gone() {
     group.write_job(&["[[task]]\nid = \"t\"\ncommand = [\"true\"]\n"]);
     let view = group.ask(&["submit", "--wait", "job.toml"]);
     assert_eq!(view["state"], "done");
+}
+
+#[test]
+fn a_member_whose_journal_is_damaged_joins_again_under_a_new_id() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut group = Group::start(folder.path(), 3, 0);
+    let follower = (group.leader() + 1) % 3;
+    let peer = group.peer(follower);
+    let before = id_in_journal(&group, &peer).expect("a member");
+    group.kill(follower);
+    let home = group.places[follower]
+        .folder
+        .join("state/hedgerow/supervisor");
+    let journal = home.join("journal");
+    let files = fs::read_dir(&journal).unwrap().flatten();
+    let longest = files.max_by_key(|file| file.metadata().unwrap().len());
+    let longest = longest.unwrap().path();
+    let mut bytes = fs::read(&longest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&longest, bytes).unwrap();
+    group.restart(follower);
+    until("it to be a member under a new id", || {
+        let now = id_in_journal(&group, &peer)?;
+        (now != before).then_some(())
+    });
+    group.await_voters(3);
+    assert!(journal.with_extension("damaged-1").is_dir());
+    assert!(group.told().contains("joins again"), "{}", group.told());
+    // It counts: another may end.
+    let leader = group.leader();
+    group.kill(leader);
+    group.write_job(&["[[task]]\nid = \"t\"\ncommand = [\"true\"]\n"]);
+    let done = group.client.call(&group.args(&["submit", "job.toml"]));
+    assert_eq!(
+        done.status.code(),
+        Some(0),
+        "{}{}",
+        told(&done),
+        group.told()
+    );
+}
+
+/// A peer's id in the group, as the newest list of members in the leader's journal has it, where it votes.
+fn id_in_journal(group: &Group, peer: &str) -> Option<String> {
+    let lines = dumped(group, group.leader());
+    let members = lines.iter().rev().find(|line| line["members"].is_array())?;
+    let all = members["members"].as_array()?;
+    let votes: Vec<_> = all.iter().filter(|one| one["votes"] == true).collect();
+    let mine = votes.iter().find(|one| one["peer"] == *peer)?;
+    (votes.len() == 3).then(|| mine["id"].as_str().unwrap().to_owned())
+}
+
+fn dumped(group: &Group, number: usize) -> Vec<Value> {
+    let output = group.places[number].call(&["journal", "dump", "--json"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn where_the_leader_ends_critical_tasks_still_run_twice_and_workers_are_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    let marks = Marks::new(folder.path());
+    let mut group = Group::start(folder.path(), 3, 3);
+    let tasks = [
+        marks.task("first", "true", "critical = true"),
+        marks.task("second", "true", "critical = true\ndeps = [\"first\"]"),
+    ];
+    group.write_job(&[
+        "[qos]\nredundancy = \"critical\"\ncopies = 2\n",
+        &tasks.concat(),
+    ]);
+    group.ask(&["submit", "job.toml"]);
+    marks.await_starts("first", 2);
+    let leader = group.leader();
+    group.kill(leader);
+    group.await_workers(3);
+    assert_ne!(group.leader(), leader);
+    marks.let_go("first");
+    marks.await_starts("second", 2);
+    assert_eq!(marks.starts("first"), 2, "{}", group.told());
+    // Those that run it are watched as closely as new grids watch critical tasks.
+    let watched = until("signs of life of all workers", || {
+        let all = group.ask(&["workers"]);
+        let all = all.as_array().unwrap().clone();
+        let heard = all.iter().all(|one| one["beats"].as_u64().unwrap() > 0);
+        heard.then_some(all)
+    });
+    for busy in watched.iter().filter(|one| one["in_hand"] != 0) {
+        assert_eq!(busy["beat_interval_ms"], 20.0, "{busy}");
+    }
+    // One of them ends: its copy is there, and another is made.
+    let busy = watched.iter().find(|one| one["in_hand"] != 0).unwrap();
+    let gone = group
+        .workers
+        .iter()
+        .position(|kept| busy["pid"] == kept.pid());
+    group.workers.remove(gone.unwrap()).signal("-9");
+    marks.await_starts("second", 3);
+    marks.let_go("second");
+    assert_eq!(group.ask(&["wait", "1"])["state"], "done");
+}
+
+#[test]
+fn supervisors_are_upgraded_one_after_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = ("HEDGE_FORMAT_MAX", "1");
+    let mut group = Group::start_as(folder.path(), 2, 1, &[old]);
+    group.env.clear();
+    group.add_supervisor(&[]);
+    group.await_voters(3);
+    // All of them lead in turn, and read what the others wrote; the new one goes without what only it knows.
+    let mut led = [false; 3];
+    for job in 1..10 {
+        let leader = group.leader();
+        led[leader] = true;
+        group.write_job(&["[[task]]\nid = \"t\"\ncommand = [\"true\"]\n"]);
+        let view = group.ask(&["submit", "--wait", "job.toml"]);
+        assert_eq!(view["state"], "done", "job {job}: {}", group.told());
+        if led == [true; 3] {
+            break;
+        }
+        group.kill(leader);
+        group.env = if leader < 2 { vec![old] } else { Vec::new() };
+        group.leader();
+        group.restart(leader);
+        await_connected(&group);
+    }
+    assert!(led[2] && (led[0] || led[1]), "{led:?}");
+    let formats = |group: &Group| -> Vec<u64> {
+        let lines = dumped(group, group.leader());
+        lines
+            .iter()
+            .filter_map(|line| line["format"].as_u64())
+            .collect()
+    };
+    assert!(formats(&group).iter().all(|format| *format == 1));
+    let refused = group.client.call(&group.args(&["members", "--upgrade"]));
+    assert_ne!(refused.status.code(), Some(0));
+    assert!(
+        told(&refused).contains("format 1 already"),
+        "{}",
+        told(&refused)
+    );
+    // The old ones are replaced by the new version, and the group says when to go on.
+    group.env.clear();
+    for number in [0, 1] {
+        group.kill(number);
+        group.restart(number);
+        await_connected(&group);
+    }
+    until("the group to know of its new versions", || {
+        let done = group.client.call(&group.args(&["members", "--upgrade"]));
+        (done.status.code() == Some(0)).then_some(())
+    });
+    group.ask(&["submit", "--wait", "job.toml"]);
+    assert_eq!(formats(&group).last(), Some(&2));
+    // One that cannot read it any more is told what to do.
+    group.env = vec![old];
+    let late = group.add_supervisor(&[]);
+    let late = group.supervisors[late].as_mut().unwrap();
+    assert_eq!(late.end().code(), Some(4), "{}", late.told());
+    assert!(
+        late.told().contains("start a newer version"),
+        "{}",
+        late.told()
+    );
+}
+
+fn await_connected(group: &Group) {
+    until("all to be connected", || {
+        let members = group.ask(&["members"]);
+        let all = members.as_array().unwrap().iter();
+        let here = all.filter(|one| !one["place"].is_null() && one["connected"] == true);
+        (here.count() == 3).then_some(())
+    });
 }

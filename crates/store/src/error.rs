@@ -63,6 +63,17 @@ pub enum StoreError {
         /// Why.
         why: String,
     },
+    /// A member cannot read what the group writes.
+    #[error(
+        "the group writes its journal in format {level}, this supervisor reads up to {reads}; nothing was changed: \
+         start a newer version of hedge there"
+    )]
+    TooOld {
+        /// The group's format.
+        level: u32,
+        /// The newest that the member reads.
+        reads: u32,
+    },
     /// It was not agreed on in time: unknown whether it will be.
     #[error(
         "{what} was not agreed on within {limit_ms} ms; it may still be. Look at the members before trying again"

@@ -219,7 +219,7 @@ impl Journal {
     /// The format in which records proposed here are written from now on; 1 at first. The node sets it to
     /// what the group has agreed on. More than this build knows is taken as the most it knows.
     pub fn use_format(&self, level: u32) {
-        let level = level.clamp(1, crate::FORMAT_MAX);
+        let level = level.clamp(1, self.0.me.format_max.clamp(1, crate::FORMAT_MAX));
         self.0.format.store(level, Ordering::Relaxed);
     }
 
@@ -229,15 +229,7 @@ impl Journal {
     /// # Errors
     /// Not the leader, not possible, or undecided.
     pub async fn add(&self, id: NodeId, member: Member) -> Result<(), StoreError> {
-        let level = self.0.format.load(Ordering::Relaxed);
-        if member.format_max < level {
-            return Err(StoreError::Members {
-                why: format!(
-                    "the group writes format {level}, the new member reads up to {}: start a newer build there",
-                    member.format_max
-                ),
-            });
-        }
+        self.reads_what_is_written(&member)?;
         let nodes = BTreeMap::from([(id, member)]);
         self.change("adding the member", ChangeMembers::AddNodes(nodes))
             .await
@@ -248,9 +240,18 @@ impl Journal {
     /// # Errors
     /// Not the leader, not possible, or undecided.
     pub async fn move_member(&self, id: NodeId, member: Member) -> Result<(), StoreError> {
+        self.reads_what_is_written(&member)?;
         let nodes = BTreeMap::from([(id, member)]);
         self.change("the member's new address", ChangeMembers::SetNodes(nodes))
             .await
+    }
+
+    fn reads_what_is_written(&self, member: &Member) -> Result<(), StoreError> {
+        let (level, reads) = (self.0.format.load(Ordering::Relaxed), member.format_max);
+        match reads < level {
+            true => Err(StoreError::TooOld { level, reads }),
+            false => Ok(()),
+        }
     }
 
     /// Gives a member its vote. It must be nearly up to date: see [`crate::Seat::matched`].

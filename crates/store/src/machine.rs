@@ -9,6 +9,7 @@ use crate::{NodeId, StoreError};
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use hedge_model::PeerId;
+use hedge_model::record::RecordError;
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
@@ -104,6 +105,8 @@ pub(crate) struct Growth {
 /// The state machine.
 pub(crate) struct Machine {
     pub id: NodeId,
+    /// The newest format of records that is read here.
+    pub format_max: u32,
     pub mouth: Arc<Mouth>,
     pub failure: Failure,
     pub growth: Arc<Growth>,
@@ -145,6 +148,10 @@ impl RaftStateMachine<Types> for Machine {
                 }
                 EntryPayload::Normal(batch) => {
                     records += u64::from(batch.head().count);
+                    if batch.head().level > self.format_max {
+                        let level = RecordError::Format(batch.head().level);
+                        return Err(fail(&self.failure, level.into()));
+                    }
                     self.mouth
                         .committed(log_id.index, self.id, batch)
                         .await

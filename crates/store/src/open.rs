@@ -71,6 +71,7 @@ pub(crate) async fn open(options: Options, carry: Arc<dyn Carry>) -> Result<Part
     };
     let machine = Machine {
         id,
+        format_max: options.me.format_max,
         mouth: mouth.clone(),
         failure: failure.clone(),
         growth: growth.clone(),

@@ -230,7 +230,7 @@ async fn a_member_that_cannot_read_the_groups_format_is_refused() {
         ..member(2)
     };
     let refused = nodes[0].journal.add(77, old).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Members { .. }), "{refused}");
+    assert!(matches!(refused, StoreError::TooOld { .. }), "{refused}");
     assert_eq!(nodes[0].journal.group().borrow().seats.len(), 1);
     nodes[0].commit(0..1).await;
 }

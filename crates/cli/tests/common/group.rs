@@ -15,13 +15,25 @@ pub struct Group {
     /// A client in a folder of its own, as administrator.
     pub client: Place,
     ticket: String,
+    /// Of supervisors that are started from now on.
+    pub env: Vec<(&'static str, &'static str)>,
 }
 
 impl Group {
     /// So many supervisors that vote, and so many workers that are live.
     pub fn start(folder: &Path, supervisors: usize, workers: usize) -> Group {
+        Group::start_as(folder, supervisors, workers, &[])
+    }
+
+    /// The same with this in the supervisors' environment.
+    pub fn start_as(
+        folder: &Path,
+        supervisors: usize,
+        workers: usize,
+        env: &[(&'static str, &'static str)],
+    ) -> Group {
         let first = Place::here(&folder.join("supervisor-0"));
-        let kept = first.supervisor("127.0.0.1:0");
+        let kept = first.supervisor_as("127.0.0.1:0", env);
         let worker_ticket = first.ticket("worker");
         let ticket = first.ticket("admin");
         let mut group = Group {
@@ -32,6 +44,7 @@ impl Group {
             worker_ticket,
             client: Place::here(&folder.join("client")),
             ticket,
+            env: env.to_vec(),
         };
         for _ in 1..supervisors {
             group.add_supervisor(&[]);
@@ -58,7 +71,9 @@ impl Group {
             "--join",
             ticket,
         ];
-        let kept = place.start(&[&fixed[..], args].concat());
+        let mut command = place.hedge(&[&fixed[..], args].concat());
+        command.envs(self.env.iter().copied());
+        let kept = Kept::start(command, &place.folder);
         self.places.push(place);
         self.supervisors.push(Some(kept));
         number
@@ -88,8 +103,10 @@ impl Group {
 
     /// Starts a supervisor again in its folder.
     pub fn restart(&mut self, number: usize) {
-        let kept = self.places[number].start(&["supervisor", "--listen", "127.0.0.1:0", "--json"]);
-        self.supervisors[number] = Some(kept);
+        let place = &self.places[number];
+        let mut command = place.hedge(&["supervisor", "--listen", "127.0.0.1:0", "--json"]);
+        command.envs(self.env.iter().copied());
+        self.supervisors[number] = Some(Kept::start(command, &place.folder));
     }
 
     /// Arguments with the client's ticket.

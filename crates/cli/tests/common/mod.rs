@@ -90,7 +90,14 @@ impl Place {
 
     /// Starts a supervisor and waits until it listens.
     pub fn supervisor(&self, listen: &str) -> Kept {
-        let mut supervisor = self.start(&["supervisor", "--listen", listen, "--json"]);
+        self.supervisor_as(listen, &[])
+    }
+
+    /// The same with this in its environment.
+    pub fn supervisor_as(&self, listen: &str, env: &[(&'static str, &'static str)]) -> Kept {
+        let mut command = self.hedge(&["supervisor", "--listen", listen, "--json"]);
+        command.envs(env.iter().copied());
+        let mut supervisor = Kept::start(command, &self.folder);
         until("the supervisor to listen", || {
             assert!(supervisor.running(), "{}", supervisor.told());
             supervisor.out().contains("\"peer\"").then_some(())

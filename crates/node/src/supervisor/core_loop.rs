@@ -19,7 +19,7 @@ use hedge_model::{Hash, JobSpec, PeerAddr, PeerId};
 use hedge_net::{
     Call, Caller, CloseReason, DataStore, Fetcher, Incoming, Link, LinkSender, SecretKey, Trust,
 };
-use hedge_store::{Group, Journal, NodeId, ProposalId, Said, Timing};
+use hedge_store::{Group, Journal, Member, NodeId, ProposalId, Said, Timing};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,6 +157,8 @@ pub(crate) struct Setup {
     pub inputs: mpsc::Sender<Input>,
     pub journal: Journal,
     pub timing: Timing,
+    /// This supervisor, as its group is to know it.
+    pub me: Member,
     pub links: PeerLinks,
     pub known: Option<Known>,
     pub audit: Audit,
@@ -208,7 +210,11 @@ pub(super) enum End {
 impl Loop {
     pub fn new(setup: Setup, trusted: HashSet<PeerId>) -> Self {
         let state = State::default();
-        let core = supervisor::Supervisor::new(Config::new(setup.addr.clone()), state);
+        let config = Config {
+            format_max: setup.me.format_max,
+            ..Config::new(setup.addr.clone())
+        };
+        let core = supervisor::Supervisor::new(config, state);
         Self {
             core,
             actions: Vec::new(),
@@ -314,7 +320,9 @@ impl Loop {
             self.look_at = now + LOOK_EVERY;
             let after = self.core.state().settings().promote_after;
             self.absent.look(&self.changes, &self.setup.links, after);
-            self.moved.look(&self.changes, &self.setup.links);
+            let format_max = self.setup.me.format_max;
+            self.moved
+                .look(&self.changes, &self.setup.links, format_max);
             self.remove_revoked();
             self.follow_relays();
             let slow = self.in_flight > 0 && self.journal_at.elapsed() > JOURNAL_SLOW;

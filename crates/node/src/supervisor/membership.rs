@@ -82,10 +82,7 @@ impl Changes {
             if seat.member == member {
                 return GroupReply::Ok;
             }
-            return match self.journal.move_member(id, member).await {
-                Ok(()) => GroupReply::Ok,
-                Err(error) => refused(error),
-            };
+            return done(self.journal.move_member(id, member).await);
         }
         let earlier = group
             .seats
@@ -96,10 +93,7 @@ impl Changes {
                 return refused(error);
             }
         }
-        match self.journal.add(id, member).await {
-            Ok(()) => GroupReply::Ok,
-            Err(error) => refused(error),
-        }
+        done(self.journal.add(id, member).await)
     }
 
     /// Gives a member a vote, if it is up to date, and takes the place of its earlier lives.
@@ -151,6 +145,13 @@ impl Changes {
 
     fn group(&self) -> Group {
         self.journal.group().borrow().clone()
+    }
+}
+
+fn done(changed: Result<(), StoreError>) -> GroupReply {
+    match changed {
+        Ok(()) => GroupReply::Ok,
+        Err(error) => refused(error),
     }
 }
 
@@ -247,14 +248,14 @@ pub(crate) struct Moved {
 
 impl Moved {
     /// Looks again; what there is to tell is told beside the caller.
-    pub fn look(&self, changes: &Changes, links: &PeerLinks) {
+    pub fn look(&self, changes: &Changes, links: &PeerLinks, format_max: u32) {
         let group = changes.group();
         let Some(seat) = group.seats.get(&group.me) else {
             return;
         };
         let member = Member {
             peer: links.local_addr(),
-            format_max: hedge_store::FORMAT_MAX,
+            format_max,
         };
         if seat.member == member || self.telling.swap(true, Ordering::Relaxed) {
             return;

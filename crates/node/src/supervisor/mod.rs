@@ -23,6 +23,7 @@ use core_loop::Standing;
 use hedge_model::PeerAddr;
 use hedge_model::msg::{Reply, Request, Role};
 use hedge_net::{DataStore, Fetcher, Net, Ticket, Tripwires};
+use hedge_store::FORMAT_MAX;
 pub use hedge_store::{Faults, Timing};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -52,6 +53,9 @@ pub struct SupervisorConfig {
     pub timing: Timing,
     /// What is to go wrong with the journal's files, for trials.
     pub faults: Faults,
+    /// The newest format of records that it reads and writes: all that this version knows, or less, to be as an
+    /// earlier version was.
+    pub format_max: u32,
 }
 
 impl SupervisorConfig {
@@ -68,6 +72,7 @@ impl SupervisorConfig {
             recover: false,
             timing: Timing::default(),
             faults: Faults::default(),
+            format_max: FORMAT_MAX,
         }
     }
 
@@ -84,6 +89,7 @@ impl SupervisorConfig {
             recover: false,
             timing: Timing::default(),
             faults: Faults::default(),
+            format_max: FORMAT_MAX,
         }
     }
 }

@@ -15,7 +15,7 @@ use hedge_model::{PeerAddr, Time};
 use hedge_net::{
     DataServer, DataStore, Fetcher, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
 };
-use hedge_store::{FORMAT_MAX, Journal, Member, Options, Place, Said, StoreError};
+use hedge_store::{Journal, Member, Options, Place, Said, StoreError};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,7 +52,7 @@ impl Supervisor {
         let links = PeerLinks::new(net.clone(), transport.handle(), inputs.clone(), proof);
         let member = Member {
             peer: addr.clone(),
-            format_max: FORMAT_MAX,
+            format_max: config.format_max,
         };
         let known = config.durable.then(|| Known::of_group(&config.dir));
         let group = known_group(&config, known.as_ref(), me);
@@ -73,6 +73,7 @@ impl Supervisor {
             inputs: inputs.clone(),
             journal: journal.clone(),
             timing: config.timing,
+            me: member.clone(),
             links: links.clone(),
             known,
             audit: audit(&config),

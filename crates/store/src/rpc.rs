@@ -20,7 +20,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// The first byte of every message: how the rest is to be read.
-const WIRE_VERSION: u8 = 1;
+const WIRE_VERSION: u8 = 2;
+
+/// Which life of a member a question is for. One that lost its log is reached where its earlier life was, and must
+/// not answer in its name: it knows nothing of the votes that it gave and the entries that it had.
+pub(crate) type To = NodeId;
 
 /// How much goes in one call: longer messages, such as one with a very large job, go in parts.
 const CALL_BYTES: usize = 4 << 20;
@@ -181,15 +185,17 @@ pub(crate) struct Network {
 /// The asking side towards one member.
 pub(crate) struct Peer {
     network: Network,
+    id: To,
     member: Member,
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
-    async fn new_client(&mut self, _target: NodeId, node: &Member) -> Peer {
+    async fn new_client(&mut self, target: NodeId, node: &Member) -> Peer {
         Peer {
             network: self.clone(),
+            id: target,
             member: node.clone(),
         }
     }
@@ -197,11 +203,18 @@ impl RaftNetworkFactory<Types> for Network {
 
 impl Network {
     /// Asks a member.
-    pub async fn ask(&self, to: &Member, request: &Request, limit: Duration) -> io::Result<Reply> {
+    pub async fn ask(
+        &self,
+        id: To,
+        to: &Member,
+        request: &Request,
+        limit: Duration,
+    ) -> io::Result<Reply> {
+        let encoded = || encode(&(id, request));
         // Heartbeats must not wait behind much that is encoded.
         let bytes = match request.is_long() {
-            true => tokio::task::block_in_place(|| encode(request))?,
-            false => encode(request)?,
+            true => tokio::task::block_in_place(encoded)?,
+            false => encoded()?,
         };
         if bytes.len() <= CALL_BYTES {
             return self.call(to, bytes, limit).await;
@@ -219,7 +232,7 @@ impl Network {
                 data: Raw(data),
             });
             let reply = self
-                .call(to, encode(&part)?, limit.max(PIECE_LIMIT))
+                .call(to, encode(&(id, part))?, limit.max(PIECE_LIMIT))
                 .await?;
             if next == total {
                 return Ok(reply);
@@ -251,7 +264,7 @@ impl Network {
 impl Peer {
     async fn ask(&self, request: Request, limit: Duration) -> Result<Reply, RPCError<Types>> {
         self.network
-            .ask(&self.member, &request, limit)
+            .ask(self.id, &self.member, &request, limit)
             .await
             .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
     }
@@ -364,7 +377,7 @@ impl Peer {
             };
             match self
                 .network
-                .ask(&self.member, &Request::Piece(piece), limit)
+                .ask(self.id, &self.member, &Request::Piece(piece), limit)
                 .await?
             {
                 // A newer leader is known there.

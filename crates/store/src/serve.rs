@@ -79,17 +79,17 @@ impl Server {
     }
 
     pub async fn answer(&self, from: PeerId, request: Bytes) -> Bytes {
-        let reply = match rpc::decode_aside(request).await {
+        let reply = match self.question(request).await {
             Ok(Request::Part(part)) => match self.part(from, part).await {
-                Ok(Some(whole)) => match rpc::decode_aside(Bytes::from(whole)).await {
+                Ok(Some(whole)) => match self.question(Bytes::from(whole)).await {
                     Ok(request) => self.reply(request).await,
-                    Err(error) => Err(error.to_string()),
+                    Err(why) => Err(why),
                 },
                 Ok(None) => Ok(Reply::Noted),
                 Err(why) => Err(why),
             },
             Ok(request) => self.reply(request).await,
-            Err(error) => Err(error.to_string()),
+            Err(why) => Err(why),
         };
         let reply = reply.unwrap_or_else(|why| {
             tracing::debug!(peer = %from.short(), why, "a journal message was not answered");
@@ -97,6 +97,15 @@ impl Server {
         });
         // An answer is far below the limit.
         rpc::encode(&reply).unwrap_or_default()
+    }
+
+    /// A question for this life of the member, and no earlier one.
+    async fn question(&self, bytes: Bytes) -> Result<Request, String> {
+        let read = rpc::decode_aside::<(rpc::To, Request)>(bytes).await;
+        match read.map_err(|error| error.to_string())? {
+            (to, request) if to == self.id => Ok(request),
+            _ => Err("this is for an earlier life of this member, which lost its log".to_owned()),
+        }
     }
 
     async fn reply(&self, request: Request) -> Result<Reply, String> {
@@ -241,7 +250,7 @@ impl Server {
 pub(crate) async fn tell_removed(network: Network, id: NodeId, member: Member, index: u64) {
     for _ in 0..TELL_TIMES {
         let request = Request::Removed { id, index };
-        if network.ask(&member, &request, TELL_EVERY).await.is_ok() {
+        if network.ask(id, &member, &request, TELL_EVERY).await.is_ok() {
             return;
         }
         tokio::time::sleep(TELL_EVERY).await;

@@ -305,10 +305,10 @@ async fn what_cannot_be_read_is_answered_with_an_error_and_changes_nothing() {
         noise[at] = noise[at].wrapping_mul(31).wrapping_add(round as u8 | 1);
         let length = (round as usize) % noise.len();
         // Versions that are not spoken, and messages that end too early.
-        noise[0] = if round % 2 == 0 { 9 } else { 1 };
+        noise[0] = if round % 2 == 0 { 9 } else { 2 };
         let request = match round % 2 {
             0 => noise[..length].to_vec(),
-            _ => vec![1, 0, 200 + (round % 50) as u8],
+            _ => vec![2, 0, 0, 200 + (round % 50) as u8],
         };
         let reply = support::within(
             "answer",

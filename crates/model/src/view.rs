@@ -150,6 +150,8 @@ pub struct WorkerView {
     pub beats: u64,
     /// How often it was suspect on this connection.
     pub suspicions: u64,
+    /// Gaps between its signs of life that were longer than the interval by more than a tenth.
+    pub late_gaps: u64,
     /// Since its last sign of life.
     pub silent_ms: f64,
     /// `normal` or `higher`.

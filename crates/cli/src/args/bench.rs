@@ -76,6 +76,21 @@ pub enum Bench {
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
         seconds: u32,
     },
+    /// Suspicions and deaths of workers that are well, while their tasks keep every processor busy
+    Alarms {
+        /// How many workers; all but two of them have tasks, and those may get copies
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(3..=1000))]
+        workers: u16,
+        /// How often each shows a sign of life
+        #[arg(long, default_value = "1ms", value_parser = super::duration)]
+        interval: Duration,
+        /// For how long, with the detector of unusual silences and again without it
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+        minutes: u32,
+        /// Processes beside the grid that want all the processor they can get
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]
+        load: u16,
+    },
     /// What a link carries as the supervisor measures it, beside a plain TCP connection
     Link {
         /// The rate that is asked for, which says how long to measure
@@ -105,6 +120,8 @@ pub enum BenchKind {
     Stop,
     /// A worker's process is killed
     Kill,
+    /// A worker of a critical task is killed while another runs its copy: what that costs the job
+    Pair,
     /// A task gets nowhere any more while its worker is well
     Stall,
     /// A key is pressed at a worker's machine; needs Xvfb

@@ -34,6 +34,8 @@ pub struct Status {
     pub beats: u64,
     /// How often it was suspect so far on this connection.
     pub suspicions: u64,
+    /// Gaps between two signs of life that were longer than the interval by more than a tenth.
+    pub late_gaps: u64,
     /// Time between the last question and its answer.
     pub round_trip: Option<Duration>,
 }
@@ -53,6 +55,7 @@ pub(super) struct Watched {
     progress_every: Duration,
     pub link_rate: Option<u64>,
     pub suspicions: u64,
+    late_gaps: u64,
     /// How long the silence was that the last beat ended.
     pub last_silence: Duration,
     /// The timer may be set too late.
@@ -91,6 +94,7 @@ impl Watched {
             progress_every: Duration::ZERO,
             link_rate: None,
             suspicions: 0,
+            late_gaps: 0,
             last_silence: Duration::ZERO,
             retime: false,
             tracks: Tracks::default(),
@@ -137,6 +141,8 @@ impl Watched {
             self.retime = true;
         } else if self.liveness < Liveness::Dead && self.beats > 1 && self.until_heard.is_none() {
             self.arrivals.add(self.last_silence, self.interval);
+            let late = self.last_silence > self.interval + self.interval / 10;
+            self.late_gaps += u64::from(late);
         }
         (self.last, self.forgiven) = (self.last.max(now), forgiven);
         true
@@ -255,6 +261,7 @@ impl Watched {
             attention: self.attention,
             beats: self.beats,
             suspicions: self.suspicions,
+            late_gaps: self.late_gaps,
             round_trip: self.round_trip,
         }
     }

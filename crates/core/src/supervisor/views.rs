@@ -143,6 +143,7 @@ impl Supervisor {
                 beat_mode: format!("{:?}", way.mode).to_lowercase(),
                 beats: 0,
                 suspicions: 0,
+                late_gaps: 0,
                 silent_ms: ms(silent),
                 class: worker.class.name().to_owned(),
                 score: (worker.speed * 1e3).round() / 1e3,

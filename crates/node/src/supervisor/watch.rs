@@ -243,6 +243,7 @@ impl Watch {
         view.silent_ms = ms(status.silent);
         view.beats = status.beats;
         view.suspicions = status.suspicions;
+        view.late_gaps = status.late_gaps;
     }
 }
 

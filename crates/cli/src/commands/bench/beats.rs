@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How long workers may take to hear of the new interval.
 const SETTLE: Duration = Duration::from_secs(3);
+/// Plain datagrams show their cost in less time.
+const RAW_SECONDS_MAX: u32 = 10;
 
 #[derive(Debug, Serialize)]
 struct Figures {
@@ -23,6 +25,10 @@ struct Figures {
     supervisor_cpu_share: f64,
     cpu_us_each: f64,
     suspicions: u64,
+    /// Of the gaps between two signs of life, those longer than the interval by more than a tenth.
+    late_gaps_share: f64,
+    /// As many datagrams of 1,200 bytes over plain UDP on loopback, into one thread that only counts them.
+    raw_udp: super::raw::Datagrams,
 }
 
 /// Measures and prints.
@@ -45,7 +51,17 @@ pub fn run(context: &Context, workers: u16, way: Way, seconds: u32) -> Result<Ex
                 figures.supervisor_cpu_share * 100.0,
                 figures.cpu_us_each
             ),
+            format!(
+                "gaps             {:.2} % longer than the interval",
+                figures.late_gaps_share * 100.0
+            ),
             format!("suspicions       {}", figures.suspicions),
+            format!(
+                "plain UDP        {:.2} % delivered, {:.1} % of a core, {:.2} µs each",
+                figures.raw_udp.delivered_share * 100.0,
+                figures.raw_udp.receiver_cpu_share * 100.0,
+                figures.raw_udp.cpu_us_each
+            ),
         ])
     })?;
     Ok(Exit::Done)
@@ -59,13 +75,20 @@ async fn measure(workers: u16, way: Way, seconds: u32) -> Result<Figures, Failur
     let grid = Grid::start(plan).await?;
     grid.watch(way).await?;
     tokio::time::sleep(SETTLE).await;
-    let (before, suspected) = count(&grid).await?;
+    let (before, suspected, late) = count(&grid).await?;
     let (cpu, since) = (grid.supervisor.cpu(), Instant::now());
     tokio::time::sleep(Duration::from_secs(seconds.into())).await;
-    let (after, suspicions) = count(&grid).await?;
+    let (after, suspicions, late_gaps) = count(&grid).await?;
     let (cpu, took) = (grid.supervisor.cpu() - cpu, since.elapsed());
     let expected = took.as_secs_f64() / way.interval.as_secs_f64() * f64::from(workers);
     let delivered = after - before;
+    drop(grid);
+    let raw = tokio::task::spawn_blocking(move || {
+        super::raw::datagrams(workers, way.interval, seconds.min(RAW_SECONDS_MAX))
+    });
+    let raw_udp = raw
+        .await
+        .map_err(|error| Failure::Local(error.to_string()))??;
     Ok(Figures {
         workers,
         watch: way_text(way),
@@ -76,15 +99,18 @@ async fn measure(workers: u16, way: Way, seconds: u32) -> Result<Figures, Failur
         supervisor_cpu_share: rounded(cpu.as_secs_f64() / took.as_secs_f64()),
         cpu_us_each: rounded(cpu.as_secs_f64() * 1e6 / (delivered.max(1) as f64)),
         suspicions: suspicions - suspected,
+        late_gaps_share: (late_gaps - late) as f64 / delivered.max(1) as f64,
+        raw_udp,
     })
 }
 
-/// Signs of life and suspicions so far.
-async fn count(grid: &Grid) -> Result<(u64, u64), Failure> {
+/// Signs of life, suspicions and late gaps so far.
+async fn count(grid: &Grid) -> Result<(u64, u64, u64), Failure> {
     match grid.client.ask(Request::Workers).await? {
         Reply::Workers(all) => Ok((
             all.iter().map(|worker| worker.beats).sum(),
             all.iter().map(|worker| worker.suspicions).sum(),
+            all.iter().map(|worker| worker.late_gaps).sum(),
         )),
         _ => Err(unexpected()),
     }

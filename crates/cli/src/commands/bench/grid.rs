@@ -285,11 +285,19 @@ impl Grid {
     /// # Errors
     /// It cannot be started, or there was none.
     pub fn restart(&mut self, pid: u32) -> Result<(), Failure> {
-        let worker = self.workers.iter_mut().find(|worker| worker.0.id() == pid);
-        if let Some(worker) = worker {
-            let _ = worker.0.kill();
-        }
+        self.kill(pid)?;
         self.replace(pid)
+    }
+
+    /// Kills a worker.
+    ///
+    /// # Errors
+    /// There was none.
+    pub fn kill(&mut self, pid: u32) -> Result<(), Failure> {
+        let worker = self.workers.iter_mut().find(|worker| worker.0.id() == pid);
+        let worker = worker.ok_or_else(|| Failure::Local("no such worker".to_owned()))?;
+        let _ = worker.0.kill();
+        Ok(())
     }
 
     /// Starts a worker again in the folder of one that was killed.

@@ -1,5 +1,6 @@
 //! `hedge bench`: the grid's own figures, each beside a limit measured in the same run.
 
+mod alarms;
 mod beats;
 mod grid;
 mod idle;
@@ -43,10 +44,7 @@ pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
             loopback,
             ..
         } => {
-            let apart = !loopback && lab::possible();
-            if apart && !lab::inside() {
-                match lab::enter()? {}
-            }
+            let apart = apart(*loopback)?;
             recovery::leader::run(context, *runs, *fast, apart)
         }
         Bench::Recovery {
@@ -62,15 +60,28 @@ pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
             ..
         } => recovery::owner::run(context, *runs),
         Bench::Recovery {
+            kind: BenchKind::Pair,
+            runs,
+            loopback,
+            ..
+        } => recovery::pair::run(context, *runs, apart(*loopback)?),
+        Bench::Recovery {
             kind,
             runs,
             interval,
             asks,
+            loopback,
             ..
         } => {
             let watch = interval.map(|interval| grid::way(interval, *asks));
-            recovery::worker::run(context, *kind, *runs, watch)
+            recovery::worker::run(context, *kind, *runs, watch, apart(*loopback)?)
         }
+        Bench::Alarms {
+            workers,
+            interval,
+            minutes,
+            load,
+        } => alarms::run(context, *workers, *interval, *minutes, *load),
         Bench::Beats {
             workers,
             interval,
@@ -82,6 +93,15 @@ pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
         Bench::Live { runs } => live::run(context, *runs),
         Bench::Latency { count } => latency::run(context, *count),
     }
+}
+
+/// Whether peers are on machines of their own: where that is possible, and unless it is not wanted.
+fn apart(loopback: bool) -> Result<bool, Failure> {
+    let apart = !loopback && lab::possible();
+    if apart && !lab::inside() {
+        match lab::enter()? {}
+    }
+    Ok(apart)
 }
 
 /// The value that `share` of the sorted values do not exceed.

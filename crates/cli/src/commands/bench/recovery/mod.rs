@@ -2,6 +2,7 @@
 
 pub mod leader;
 pub mod owner;
+pub mod pair;
 pub mod stall;
 pub(super) mod tasks;
 pub mod worker;

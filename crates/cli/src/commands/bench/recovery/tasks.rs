@@ -69,15 +69,23 @@ pub async fn workers(grid: &Grid) -> Result<Vec<WorkerView>, Failure> {
 /// # Errors
 /// Never, for the scripts of these modules.
 pub fn one_task(pipe: &Path, script: &str) -> Result<JobSpec, Failure> {
+    // Nothing runs twice in advance: what is measured is a start after the loss.
+    critical_task(pipe, script, 1)
+}
+
+/// The same with so many attempts in advance.
+///
+/// # Errors
+/// Never, for the scripts of these modules.
+pub fn critical_task(pipe: &Path, script: &str, copies: u32) -> Result<JobSpec, Failure> {
     let env = ("BENCH_PIPE".into(), pipe.to_string_lossy().into());
     let group = Group {
         env: vec![env],
         critical: true,
         ..Group::program("task", &["sh", "-c", script])
     };
-    // Nothing runs twice in advance: what is measured is a start after the loss.
     let qos = Qos {
-        copies: 1,
+        copies,
         redundancy: Redundancy::Critical,
         ..Qos::default()
     };

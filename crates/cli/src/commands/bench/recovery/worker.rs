@@ -30,6 +30,7 @@ struct Figures {
     /// Runs in which a copy was there before the worker ended, on a suspicion that was none.
     repeated: u32,
     workers: u16,
+    network: &'static str,
     watch: String,
     recovery_ms_p50: f64,
     recovery_ms_p95: f64,
@@ -46,8 +47,9 @@ pub fn run(
     kind: BenchKind,
     runs: u32,
     watch: Option<Way>,
+    apart: bool,
 ) -> Result<Exit, Failure> {
-    let figures = block_on(measure(kind, runs, watch))?;
+    let figures = block_on(measure(kind, runs, watch, apart))?;
     context.look.print(&figures, || {
         lines(&[format!(
             "worker {} to its task running elsewhere   {:>8.2} ms, p95 {:.2} ms, at most {:.2} ms",
@@ -57,9 +59,15 @@ pub fn run(
     Ok(Exit::Done)
 }
 
-async fn measure(kind: BenchKind, runs: u32, watch: Option<Way>) -> Result<Figures, Failure> {
+async fn measure(
+    kind: BenchKind,
+    runs: u32,
+    watch: Option<Way>,
+    apart: bool,
+) -> Result<Figures, Failure> {
     let plan = Plan {
         args: ARGS,
+        apart,
         ..Plan::new(WORKERS, 1)
     };
     let mut grid = Grid::start(plan).await?;
@@ -87,6 +95,7 @@ async fn measure(kind: BenchKind, runs: u32, watch: Option<Way>) -> Result<Figur
         runs,
         repeated,
         workers: WORKERS,
+        network: if apart { "namespaces" } else { "loopback" },
         watch: watch.map_or_else(|| "default".to_owned(), way_text),
         recovery_ms_p50: rounded(quantile(&mut all, 0.5)),
         recovery_ms_p95: rounded(quantile(&mut all, 0.95)),

@@ -37,45 +37,7 @@ pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
             };
             tasks::run(context, *runtime, *count, *busy, plan)
         }
-        Bench::Recovery {
-            kind: BenchKind::Leader,
-            runs,
-            fast,
-            loopback,
-            ..
-        } => {
-            let apart = apart(*loopback)?;
-            recovery::leader::run(context, *runs, *fast, apart)
-        }
-        Bench::Recovery {
-            kind: BenchKind::Stall,
-            runs,
-            progress_interval,
-            stall_after,
-            ..
-        } => recovery::stall::run(context, *runs, *progress_interval, *stall_after),
-        Bench::Recovery {
-            kind: BenchKind::Owner,
-            runs,
-            ..
-        } => recovery::owner::run(context, *runs),
-        Bench::Recovery {
-            kind: BenchKind::Pair,
-            runs,
-            loopback,
-            ..
-        } => recovery::pair::run(context, *runs, apart(*loopback)?),
-        Bench::Recovery {
-            kind,
-            runs,
-            interval,
-            asks,
-            loopback,
-            ..
-        } => {
-            let watch = interval.map(|interval| grid::way(interval, *asks));
-            recovery::worker::run(context, *kind, *runs, watch, apart(*loopback)?)
-        }
+        Bench::Recovery { .. } => recover(context, args),
         Bench::Alarms {
             workers,
             interval,
@@ -92,6 +54,33 @@ pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
         Bench::Idle { seconds } => idle::run(context, *seconds),
         Bench::Live { runs } => live::run(context, *runs),
         Bench::Latency { count } => latency::run(context, *count),
+    }
+}
+
+/// Measures an end of the kind that was asked for.
+fn recover(context: &Context, args: &Bench) -> Result<Exit, Failure> {
+    let Bench::Recovery {
+        kind,
+        runs,
+        interval,
+        asks,
+        progress_interval,
+        stall_after,
+        fast,
+        loopback,
+    } = args
+    else {
+        return Err(super::unexpected());
+    };
+    match kind {
+        BenchKind::Leader => recovery::leader::run(context, *runs, *fast, apart(*loopback)?),
+        BenchKind::Stall => recovery::stall::run(context, *runs, *progress_interval, *stall_after),
+        BenchKind::Owner => recovery::owner::run(context, *runs),
+        BenchKind::Pair => recovery::pair::run(context, *runs, apart(*loopback)?),
+        BenchKind::Stop | BenchKind::Kill => {
+            let watch = interval.map(|interval| grid::way(interval, *asks));
+            recovery::worker::run(context, *kind, *runs, watch, apart(*loopback)?)
+        }
     }
 }
 

@@ -1,9 +1,7 @@
 //! A worker of a critical task is killed while another runs the same task: what that costs the job, against a run in
 //! which nothing happens.
 
-use super::tasks::{
-    ARGS, Started, WORKERS, clear, critical_task, failed, listen, started, workers,
-};
+use super::tasks::{ARGS, Started, WORKERS, critical_task, failed, idle, listen, started, workers};
 use crate::commands::bench::grid::{Grid, Plan};
 use crate::commands::bench::{lines, quantile, rounded};
 use crate::commands::{Context, block_on, unexpected};
@@ -112,7 +110,7 @@ async fn once(
     if let Some(pid) = killed {
         grid.replace(pid)?;
     }
-    clear(grid, job).await?;
+    idle(grid).await?;
     Ok(took.as_secs_f64() * 1e3)
 }
 

@@ -1,7 +1,9 @@
 //! A worker of a critical task is killed while another runs the same task: what that costs the job, against a run in
 //! which nothing happens.
 
-use super::tasks::{ARGS, Started, WORKERS, critical_task, failed, idle, listen, started, workers};
+use super::tasks::{
+    ARGS, Started, WORKERS, all_idle, critical_task, failed, listen, started, workers,
+};
 use crate::commands::bench::grid::{Grid, Plan};
 use crate::commands::bench::{lines, quantile, rounded};
 use crate::commands::{Context, block_on, unexpected};
@@ -110,7 +112,7 @@ async fn once(
     if let Some(pid) = killed {
         grid.replace(pid)?;
     }
-    idle(grid).await?;
+    all_idle(grid, WORKERS).await?;
     Ok(took.as_secs_f64() * 1e3)
 }
 

@@ -32,15 +32,6 @@ pub type Started = (Instant, String);
 pub async fn clear(grid: &Grid, job: JobId) -> Result<(), Failure> {
     grid.client.ask(Request::Cancel(job)).await?;
     all_idle(grid, WORKERS).await
-    idle(grid).await
-}
-
-/// Waits until all workers are there and idle.
-///
-/// # Errors
-/// They do not come back.
-pub async fn idle(grid: &Grid) -> Result<(), Failure> {
-    all_idle(grid).await
 }
 
 /// Waits until so many workers are there, ready and idle.

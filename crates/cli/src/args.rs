@@ -123,6 +123,8 @@ Examples:
     Cancel(One),
     /// Bring a job's results
     Fetch(Fetch),
+    /// List a job's results: their hashes, who made them, and what is missing
+    Manifest(One),
     /// Show what a task printed
     #[command(after_help = "\
 Examples:

@@ -43,6 +43,7 @@ fn every_command_has_help() {
         "wait",
         "cancel",
         "fetch",
+        "manifest",
         "logs",
         "explain",
         "workers",

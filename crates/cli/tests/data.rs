@@ -351,4 +351,12 @@ outputs = ["numbers"]
     assert_eq!(fetched["results"][0], "later-results/numbers");
     let numbers = fs::read_to_string(other.folder.join("later-results/numbers")).unwrap();
     assert_eq!(numbers.lines().count(), 100_000);
+    let listed = other.ask(&["manifest", &id, "--join", &ticket]);
+    assert_eq!(listed, fetched["manifest"]);
+    assert_eq!(listed["missing_count"], 0, "{listed}");
+    let file = &listed["files"][0];
+    assert_eq!(file["path"], "numbers", "{listed}");
+    assert_eq!(file["bytes"], numbers.len(), "{listed}");
+    assert_eq!(file["blake3"].as_str().unwrap().len(), 64, "{listed}");
+    assert_eq!(file["worker"].as_str().unwrap().len(), 64, "{listed}");
 }

@@ -2,9 +2,10 @@
 
 mod support;
 
-use hedge_model::msg::Request;
+use hedge_core::supervisor::Action;
+use hedge_model::msg::{Outcome, Reply, Request};
 use hedge_model::spec::{Group, Need, Qos, Redundancy};
-use hedge_model::{JobId, JobSpec};
+use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec};
 use std::sync::Arc;
 use support::*;
 
@@ -87,4 +88,53 @@ fn a_task_starts_when_enough_of_what_it_waits_for_is_done_and_the_rest_is_cancel
     assert!(said.contains(&"append job 1 done".to_owned()), "{said:?}");
     rig.ask(1, Request::Job(JobId(1)));
     rig.expect(&["client 1 #99: job 1 Done 3/5"]);
+}
+
+#[test]
+fn the_manifest_says_who_made_each_result_and_what_is_missing() {
+    let mut rig = Rig::new();
+    rig.attach(1, 4);
+    let part = Group {
+        outputs: vec!["out-${index}".into()],
+        ..group("part", &[])
+    };
+    rig.submit(1, 1, &needing(Need::Share(0.5), vec![array(4, part)]));
+    rig.commit();
+    rig.said();
+    for task in [0, 2] {
+        let file = FileEntry {
+            path: format!("out-{task}").into(),
+            executable: false,
+            data: Data::Inline(Arc::from(*b"made")),
+        };
+        rig.reports(1, attempt(task, 1), Outcome::Done(vec![file]));
+    }
+    rig.commit();
+    rig.actions();
+    rig.ask(1, Request::Results(JobId(1)));
+    let results = rig.actions().into_iter().find_map(|action| match action {
+        Action::Answer { answer, .. } => match answer.reply {
+            Reply::Results(results) => Some(results),
+            other => panic!("{other:?}"),
+        },
+        _ => None,
+    });
+    rig.said();
+    let results = results.expect("an answer");
+    let made: Vec<_> = results
+        .files
+        .iter()
+        .map(|made| (&*made.task, &*made.file.path, made.attempt, made.worker))
+        .collect();
+    assert_eq!(
+        made,
+        [
+            ("part.0", "out-0", attempt(0, 1), worker(1)),
+            ("part.2", "out-2", attempt(2, 1), worker(1)),
+        ]
+    );
+    let hash = Hash(*blake3::hash(b"made").as_bytes());
+    assert!(results.files.iter().all(|made| made.hash == hash));
+    assert_eq!(results.missing, ["part.1", "part.3"]);
+    assert_eq!(results.missing_count, 2);
 }

@@ -2,7 +2,7 @@
 //! their unit; `--json` prints these types.
 
 use crate::msg::Log;
-use crate::{FileEntry, JobId, PeerId, Resources, Source};
+use crate::{AttemptId, FileEntry, Hash, JobId, PeerId, Resources, Source};
 use serde::{Deserialize, Serialize};
 
 /// A job's state.
@@ -264,12 +264,34 @@ pub struct ProgressView {
 pub struct ResultsView {
     /// The job.
     pub job: JobId,
-    /// Files with the label of their task.
-    pub files: Vec<(String, FileEntry)>,
+    /// Its files, in the order of their tasks.
+    pub files: Vec<ResultFile>,
+    /// Labels of tasks that would have left results and did not, the first [`MISSING_MAX`] of them.
+    pub missing: Vec<String>,
+    /// How many there are.
+    pub missing_count: u32,
     /// Who holds them.
     pub sources: Vec<Source>,
     /// Signed leave to read them; opaque.
     pub grant: Vec<u8>,
+}
+
+/// Most labels of tasks without results that are listed.
+pub const MISSING_MAX: usize = 1000;
+
+/// One file of a job's results, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResultFile {
+    /// The label of its task.
+    pub task: String,
+    /// The attempt that made it.
+    pub attempt: AttemptId,
+    /// The worker that ran the attempt.
+    pub worker: PeerId,
+    /// BLAKE3 of its content.
+    pub hash: Hash,
+    /// Its path and content.
+    pub file: FileEntry,
 }
 
 /// What a task printed.

@@ -296,7 +296,7 @@ impl Client {
     ) -> Result<Vec<PathBuf>, ClientError> {
         let grants = open(&results.grant);
         let mut paths = Vec::with_capacity(results.files.len());
-        for (_, file) in &results.files {
+        for file in results.files.iter().map(|made| &made.file) {
             if let Err(why) = hedge_model::spec::check_path(&file.path) {
                 return Err(ClientError::Local(format!(
                     "the result {:?} {why}; it was not written",

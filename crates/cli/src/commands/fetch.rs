@@ -20,7 +20,8 @@ pub fn run(context: &Context, args: &Fetch) -> Result<Exit, Failure> {
         let Reply::Job(view) = ask(client, Request::Job(job)).await? else {
             return Err(unexpected());
         };
-        let results = bring(client, job, &view.name, args.out.as_deref()).await?;
+        let brought = bring(client, job, &view.name, args.out.as_deref()).await?;
+        let results = &brought.paths;
         if results.is_empty() {
             show::note(&format!(
                 "job {job} left no files; what its tasks printed: `hedge logs {job} TASK`"
@@ -30,9 +31,10 @@ pub fn run(context: &Context, args: &Fetch) -> Result<Exit, Failure> {
             let lines = results.iter().map(|path| format!("{}\n", path.display()));
             lines.collect()
         };
-        context
-            .look
-            .print(&json!({ "job": job, "results": results }), text)?;
+        context.look.print(
+            &json!({ "job": job, "results": results, "manifest": brought.manifest }),
+            text,
+        )?;
         Ok(Exit::Done)
     })
 }

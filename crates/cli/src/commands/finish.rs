@@ -4,11 +4,11 @@ use super::Context;
 use super::follow::exit;
 use super::results::{bring, print_all, printed, tell_failure};
 use crate::exit::{Exit, Failure};
-use crate::show::{self, summary::Ended};
+use crate::show::{self, manifest::Brought, summary::Ended};
 use hedge_model::JobSpec;
 use hedge_model::view::{JobState, JobView};
 use hedge_node::client::Client;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What the user wants of a job that has ended.
 pub struct Wish<'a> {
@@ -31,9 +31,9 @@ pub async fn finish(
     wish: &Wish<'_>,
 ) -> Result<Exit, Failure> {
     let done = view.state == JobState::Done;
-    let mut results: Vec<PathBuf> = Vec::new();
+    let mut brought = Brought::default();
     if done && wish.results && wish.program.is_none() {
-        results = bring(client, view.id, &view.name, wish.out).await?;
+        brought = bring(client, view.id, &view.name, wish.out).await?;
     }
     if view.state == JobState::Failed && !context.look.json {
         match wish.program.filter(|spec| spec.task_count() == 1) {
@@ -49,12 +49,12 @@ pub async fn finish(
     }
     let code = exit(view.state);
     let Some(spec) = wish.program else {
-        let ended = Ended::new(view.clone(), results);
+        let ended = Ended::new(view.clone(), brought);
         context.look.print(&ended, || ended.text(&view))?;
         return Ok(code);
     };
     if context.look.json {
-        let mut ended = Ended::new(view.clone(), results);
+        let mut ended = Ended::new(view.clone(), brought);
         if done && spec.task_count() == 1 {
             let printed = printed(client, view.id, &spec.label(0)).await?;
             ended.stdout = Some(String::from_utf8_lossy(&printed.stdout).into_owned());
@@ -63,7 +63,7 @@ pub async fn finish(
     } else if done {
         print_all(client, view.id, spec).await?;
     } else {
-        let ended = Ended::new(view.clone(), results);
+        let ended = Ended::new(view.clone(), brought);
         show::note(ended.text(&view).trim_end());
     }
     Ok(code)

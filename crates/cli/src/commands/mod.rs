@@ -27,6 +27,7 @@ mod job;
 mod jobs;
 mod journal;
 mod logs;
+mod manifest;
 mod members;
 pub mod plan;
 mod relay;
@@ -76,6 +77,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Logs(args) => logs::run(&context, &args),
         Command::Explain(args) => explain::run(&context, &args),
         Command::Cost(args) => cost::run(&context, &args),
+        Command::Manifest(args) => manifest::run(&context, &args),
         Command::Workers(grid) => workers::run(&context, &grid),
         Command::Relay(args) => relay::run(&context, &args),
         Command::Drain(args) => drain::run(&context, &args),

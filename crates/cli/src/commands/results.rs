@@ -2,10 +2,13 @@
 
 use super::{ask, unexpected};
 use crate::exit::Failure;
-use crate::show;
+use crate::show::{
+    self,
+    manifest::{Brought, Manifest},
+};
 use hedge_model::data::Data;
 use hedge_model::msg::{Reply, Request};
-use hedge_model::view::LogView;
+use hedge_model::view::{LogView, ResultsView};
 use hedge_model::{JobId, JobSpec};
 use hedge_node::client::Client;
 use std::io;
@@ -48,6 +51,17 @@ pub fn check_out(out: Option<&Path>, files: bool) -> Result<(), Failure> {
     }
 }
 
+/// What a job left, and what it did not.
+///
+/// # Errors
+/// There is no such job, it has not ended, or the grid failed.
+pub async fn results(client: &Client, job: JobId) -> Result<Box<ResultsView>, Failure> {
+    match ask(client, Request::Results(job)).await? {
+        Reply::Results(results) => Ok(results),
+        _ => Err(unexpected()),
+    }
+}
+
 /// Brings a job's result files into `out`, where they replace files of the same name, else into a fresh folder
 /// named after the job. A job without result files makes no folder.
 ///
@@ -58,15 +72,16 @@ pub async fn bring(
     job: JobId,
     name: &str,
     out: Option<&Path>,
-) -> Result<Vec<PathBuf>, Failure> {
-    let Reply::Results(results) = ask(client, Request::Results(job)).await? else {
-        return Err(unexpected());
-    };
+) -> Result<Brought, Failure> {
+    let results = results(client, job).await?;
+    let manifest = Manifest::of(&results);
+    let brought = |paths| Brought { paths, manifest };
     if results.files.is_empty() {
-        return Ok(Vec::new());
+        return Ok(brought(Vec::new()));
     }
     let Some(out) = out else {
-        return Ok(client.fetch(&results, &fresh_folder(name)?).await?);
+        let paths = client.fetch(&results, &fresh_folder(name)?).await?;
+        return Ok(brought(paths));
     };
     std::fs::create_dir_all(out).map_err(|error| cannot_make(out, &error))?;
     let staging = out.join(format!(".hedge-fetch-{}", std::process::id()));
@@ -77,7 +92,7 @@ pub async fn bring(
     };
     // What could not be moved is brought again by `hedge fetch`.
     let _ = std::fs::remove_dir_all(&staging);
-    fetched
+    fetched.map(brought)
 }
 
 /// Moves files into their place, replacing those of the same name.

@@ -9,6 +9,7 @@ pub mod cost;
 pub mod doctor;
 pub mod explain;
 pub mod job;
+pub mod manifest;
 pub mod progress;
 pub mod summary;
 pub mod table;

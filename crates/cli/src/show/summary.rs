@@ -1,5 +1,6 @@
 //! What is told at a job's end.
 
+use super::manifest::{Brought, Manifest};
 use super::{job, time};
 use hedge_model::JobId;
 use hedge_model::view::{AttemptCounts, JobState, JobView};
@@ -31,6 +32,9 @@ pub struct Ended {
     pub cpu_ms: f64,
     /// Files brought.
     pub results: Vec<PathBuf>,
+    /// What each of them is, where any were brought.
+    #[serde(skip_serializing_if = "Manifest::is_empty")]
+    pub manifest: Manifest,
     /// What the program printed, for a job of one program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdout: Option<String>,
@@ -41,7 +45,7 @@ const PATHS_SHOWN_MAX: usize = 10;
 
 impl Ended {
     /// A job's last view, with the files that were brought.
-    pub fn new(job: JobView, results: Vec<PathBuf>) -> Self {
+    pub fn new(job: JobView, brought: Brought) -> Self {
         Self {
             state: job.state,
             job: job.id,
@@ -53,7 +57,8 @@ impl Ended {
             attempts: job.attempts,
             elapsed_ms: job.elapsed_ms,
             cpu_ms: job.cpu_ms,
-            results,
+            results: brought.paths,
+            manifest: brought.manifest,
             stdout: None,
         }
     }

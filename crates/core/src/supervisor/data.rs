@@ -440,15 +440,18 @@ pub(crate) fn input_blobs(spec: &JobSpec) -> impl Iterator<Item = (Hash, u64)> +
         .filter_map(|data| data.hash().map(|hash| (hash, data.size())))
 }
 
-/// The tasks that no other waits for, as far as they are done, with their numbers.
-pub(crate) fn result_tasks(job: &super::durable::Job) -> impl Iterator<Item = (u32, &Done)> {
+/// The tasks that no other waits for, with their numbers.
+pub(crate) fn result_tasks(
+    job: &super::durable::Job,
+) -> impl Iterator<Item = (u32, Option<&Done>)> {
     let groups = (0..job.spec.groups().len()).filter(|group| job.spec.is_result(*group));
     groups
         .flat_map(|group| job.spec.numbers(group).zip(job.tasks_of(group)))
-        .filter_map(|(number, task)| Some((number, task.done.as_deref()?)))
+        .map(|(number, task)| (number, task.done.as_deref()))
 }
 
 /// The files of those tasks.
 pub(crate) fn result_files(job: &super::durable::Job) -> impl Iterator<Item = &FileEntry> {
-    result_tasks(job).flat_map(|(_, done)| done.outputs.iter())
+    let done = result_tasks(job).filter_map(|(_, done)| done);
+    done.flat_map(|done| done.outputs.iter())
 }

@@ -1,13 +1,12 @@
 //! What clients ask for.
 
 use super::data::result_tasks;
-use super::durable::Done;
 use super::live::Submission;
 use super::{Action, Pending, Supervisor, answer};
 use hedge_model::msg::{Refusal, RefusalKind, Reply, Request, Role, SharedSpec};
 use hedge_model::record::{JobEnd, Record, Ticket};
-use hedge_model::view::{JobView, LogView, ResultsView};
-use hedge_model::{Hash, JobId, PeerAddr, PeerId, SubmitKey, TaskId};
+use hedge_model::view::{JobView, LogView, MISSING_MAX, ResultFile, ResultsView};
+use hedge_model::{Data, Hash, JobId, PeerAddr, PeerId, SubmitKey, TaskId};
 
 /// Submissions whose inputs are on their way at once; a client beyond it is asked to try again.
 const SUBMISSIONS_MAX: usize = 256;
@@ -219,19 +218,28 @@ impl Supervisor {
             let why = format!("job {id} is still running; `hedge wait {id}` waits for its end");
             return Err((RefusalKind::Busy, why));
         }
-        let labelled = |(number, done): (u32, &Done)| {
-            let label = job.spec.label(number);
-            let files: Vec<_> = done
-                .outputs
-                .iter()
-                .map(|file| (label.clone(), file.clone()))
-                .collect();
-            files
-        };
-        let files = result_tasks(job).flat_map(labelled).collect();
+        let (mut files, mut missing, mut missing_count) = (Vec::new(), Vec::new(), 0);
+        for (number, done) in result_tasks(job) {
+            let Some(done) = done else {
+                missing_count += 1;
+                if missing.len() < MISSING_MAX {
+                    missing.push(job.spec.label(number));
+                }
+                continue;
+            };
+            files.extend(done.outputs.iter().map(|file| ResultFile {
+                task: job.spec.label(number),
+                attempt: done.attempt,
+                worker: done.worker,
+                hash: content_hash(&file.data),
+                file: file.clone(),
+            }));
+        }
         Ok(ResultsView {
             job: id,
             files,
+            missing,
+            missing_count,
             sources: self.supervisors_first(),
             grant: Vec::new(),
         })
@@ -313,4 +321,11 @@ pub(crate) fn no_such_job(id: JobId) -> (RefusalKind, String) {
 
 pub(crate) fn refuse(to: PeerId, id: u64, kind: RefusalKind, why: String, out: &mut Vec<Action>) {
     answer(to, id, Reply::No(Refusal { kind, why }), out);
+}
+
+fn content_hash(data: &Data) -> Hash {
+    match data {
+        Data::Inline(bytes) => Hash(*blake3::hash(bytes).as_bytes()),
+        Data::Blob { hash, .. } => *hash,
+    }
 }

@@ -113,7 +113,7 @@ impl Loop {
                 let hashes: Vec<Hash> = view
                     .files
                     .iter()
-                    .filter_map(|(_, file)| file.data.hash())
+                    .filter_map(|made| made.file.data.hash())
                     .collect();
                 view.grant = seal(&self.setup.key, to, &hashes, epoch);
                 Reply::Results(view)

@@ -1,0 +1,20 @@
+//! `hedge manifest`: what a job left.
+
+use super::Context;
+use super::results::results;
+use crate::args::One;
+use crate::exit::{Exit, Failure};
+use crate::show::manifest::Manifest;
+use hedge_model::JobId;
+
+/// Lists a job's result files with their hashes and whose work they are, and the tasks that left none.
+///
+/// # Errors
+/// There is no such job, it has not ended, or the grid cannot be reached.
+pub fn run(context: &Context, args: &One) -> Result<Exit, Failure> {
+    context.on_grid(&args.grid, async |client| {
+        let manifest = Manifest::of(&*results(client, JobId(args.id)).await?);
+        context.look.print(&manifest, || manifest.text())?;
+        Ok(Exit::Done)
+    })
+}

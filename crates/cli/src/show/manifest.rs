@@ -1,0 +1,85 @@
+//! What a job left: each file with its hash and whose work it is, and what is missing.
+
+use super::table::table;
+use hedge_model::view::ResultsView;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// What was brought of a job: where its files are, and where they come from.
+#[derive(Default)]
+pub struct Brought {
+    /// The files.
+    pub paths: Vec<PathBuf>,
+    /// What each is.
+    pub manifest: Manifest,
+}
+
+/// The files of a job's results, and the tasks that left none.
+#[derive(Debug, Default, Serialize)]
+pub struct Manifest {
+    files: Vec<Line>,
+    missing: Vec<String>,
+    missing_count: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    path: String,
+    bytes: u64,
+    blake3: String,
+    task: String,
+    attempt: String,
+    worker: String,
+}
+
+impl Manifest {
+    /// Of what the supervisor says that there is.
+    pub fn of(results: &ResultsView) -> Self {
+        let line = |made: &hedge_model::view::ResultFile| Line {
+            path: made.file.path.to_string(),
+            bytes: made.file.data.size(),
+            blake3: made.hash.to_string(),
+            task: made.task.clone(),
+            attempt: made.attempt.to_string(),
+            worker: made.worker.to_string(),
+        };
+        Self {
+            files: results.files.iter().map(line).collect(),
+            missing: results.missing.clone(),
+            missing_count: results.missing_count,
+        }
+    }
+
+    /// Whether there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.missing_count == 0
+    }
+
+    /// For people. The hashes are whole, so that `b3sum` can be held against them.
+    pub fn text(&self) -> String {
+        let row = |line: &Line| {
+            vec![
+                line.path.clone(),
+                line.bytes.to_string(),
+                line.attempt.clone(),
+                line.worker.chars().take(10).collect(),
+                line.blake3.clone(),
+            ]
+        };
+        let headers = ["FILE", "BYTES#", "ATTEMPT", "WORKER", "BLAKE3"];
+        let mut text = match self.files.is_empty() {
+            true => "no files\n".to_owned(),
+            false => table(&headers, self.files.iter().map(row).collect()),
+        };
+        if self.missing_count > 0 {
+            let more = self.missing_count as usize - self.missing.len();
+            let and = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            text.push_str(&format!("missing: {}{and}\n", self.missing.join(", ")));
+        }
+        text
+    }
+}

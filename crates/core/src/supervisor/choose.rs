@@ -104,6 +104,9 @@ const RATE_UNKNOWN: f64 = 1e9 / 8.0;
 /// Workers compared by when a task's inputs would be there.
 const ARRIVALS_MAX: usize = 64;
 
+/// Times that differ by less than this part count as equal, like speeds.
+const ABOUT_EQUAL: f64 = 0.1;
+
 /// What a task reads, and how long it then takes, seconds at standard speed.
 pub(crate) struct Inputs {
     pieces: Vec<(Hash, u64)>,
@@ -179,8 +182,12 @@ fn with_room(
         let timed = fit
             .take(ARRIVALS_MAX)
             .map(|ix| (data.until_done(&live.workers[ix as usize]), ix));
-        // Of equals the first, as without data.
-        let soonest = timed.reduce(|best, next| if next.0 < best.0 { next } else { best });
+        // Of those that are about equal the first, as without data: measured rates and speeds scatter.
+        let clearly = |next: f64, best: f64| next < best * (1.0 - ABOUT_EQUAL);
+        let soonest = timed.reduce(|best, next| match clearly(next.0, best.0) {
+            true => next,
+            false => best,
+        });
         return soonest.map(|(_, ix)| (ix, Why::Data)).ok_or(miss);
     }
     let mut second = None;

@@ -119,14 +119,16 @@ impl Supervisor {
         }
     }
 
-    /// All supervisors of the grid, for others to connect to.
+    /// All supervisors of the grid, for others to connect to. Where this one is it knows before its group does.
     pub fn supervisors(&self) -> Vec<PeerAddr> {
+        let me = &self.config.me;
         if self.group.is_empty() {
-            return vec![self.config.me.clone()];
+            return vec![me.clone()];
         }
-        self.group
-            .iter()
-            .map(|colleague| colleague.addr.clone())
+        let addrs = self.group.iter().map(|colleague| &colleague.addr);
+        addrs
+            .map(|addr| if addr.peer == me.peer { me } else { addr })
+            .cloned()
             .collect()
     }
 

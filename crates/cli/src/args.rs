@@ -3,9 +3,11 @@
 pub mod grid;
 
 mod bench;
+mod jobs;
 mod relay;
 
 pub use bench::{Bench, BenchKind, BenchRuntime};
+pub use jobs::{Cost, Explain, Fetch, Job, Logs, One, Wait};
 pub use relay::Relay;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -438,101 +440,6 @@ pub struct Submit {
     /// Name of this submission, 32 hexadecimal digits: repeating it with the same name is harmless
     #[arg(long, value_name = "KEY")]
     pub key: Option<hedge_model::SubmitKey>,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `job`.
-#[derive(Args, Debug)]
-pub struct Job {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
-    /// Show it each time it changes, until it has ended
-    #[arg(long)]
-    pub watch: bool,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `wait`.
-#[derive(Args, Debug)]
-pub struct Wait {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
-    /// Bring the results into this folder
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of a command on one job.
-#[derive(Args, Debug)]
-pub struct One {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `fetch`.
-#[derive(Args, Debug)]
-pub struct Fetch {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
-    /// Folder for the results [default: a new folder NAME-results]
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `logs`.
-#[derive(Args, Debug)]
-pub struct Logs {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
-    /// The task: its id, and its index behind a dot for an array
-    #[arg(value_name = "TASK")]
-    pub task: String,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `explain`.
-#[derive(Args, Debug)]
-pub struct Explain {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
-    /// The task: its id, and its index behind a dot for an array
-    #[arg(value_name = "TASK")]
-    pub task: Option<String>,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// Arguments of `cost`.
-#[derive(Args, Debug)]
-pub struct Cost {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
-    /// Print comma-separated values
-    #[arg(long)]
-    pub csv: bool,
     /// The grid.
     #[command(flatten)]
     pub grid: Grid,

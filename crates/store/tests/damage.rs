@@ -215,10 +215,11 @@ async fn a_full_disk_is_reported_and_nothing_acknowledged_is_lost() {
         node.heard.until("leader", |told| told.leading).await;
         let mut next = 0;
         while node.heard.with(|told| told.failed.is_none()) {
-            let _ = node
-                .journal
-                .propose(next, vec![support::record(next)])
-                .map(|()| next += 1);
+            match node.journal.propose(next, vec![support::record(next)]) {
+                Ok(()) => next += 1,
+                // Refused until the failure is heard of, on this same thread.
+                Err(_) => tokio::task::yield_now().await,
+            }
             let open = |told: &support::Told| next - told.own.len() as u64;
             node.heard
                 .until("commit or failure", |told| {

@@ -1,6 +1,7 @@
 //! A job's way: its groups becoming startable, its tasks done or failed, its end.
 
-use super::live::{AttemptState, Timer, WorkerIx};
+use super::data::result_files;
+use super::live::{AttemptState, LiveJob, Timer, WorkerIx};
 use super::{Action, Supervisor, send};
 use hedge_model::msg::ToWorker;
 use hedge_model::record::{End, JobEnd, Record};
@@ -371,10 +372,22 @@ impl Supervisor {
             return;
         };
         let all = job.active() && job.enough();
-        let Some(live_job) = self.live().jobs.get_mut(&id) else {
+        let ready = |job: &LiveJob| all && !job.ending && job.missing_results.is_empty();
+        if !self.live().jobs.get(&id).is_some_and(ready) {
             return;
-        };
-        if all && !live_job.ending && live_job.missing_results.is_empty() {
+        }
+        // What was held once may have gone with a supervisor's disk.
+        let results = self
+            .state
+            .jobs
+            .get(&id)
+            .into_iter()
+            .flat_map(|job| result_files(job).filter_map(|file| file.data.hash()));
+        let results: Vec<_> = results.filter(|hash| !self.secure(*hash)).collect();
+        for hash in results {
+            self.want_result(id, hash, out);
+        }
+        if let Some(live_job) = self.live().jobs.get_mut(&id).filter(|job| ready(job)) {
             live_job.ending = true;
             let stopped = self.stopping_all(id);
             self.append(

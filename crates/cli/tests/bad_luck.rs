@@ -14,9 +14,8 @@ use tempfile::TempDir;
 
 /// How long a worker is frozen or cut off: longer than the supervisor waits for it.
 const AWAY: Duration = Duration::from_secs(5);
-/// The worker that bad luck befalls, and the other one: their machines in the lab.
-const HIT: usize = 1;
-const OTHER: usize = 2;
+/// The workers' machines in the lab. Bad luck befalls the one that is given the task, whichever it is.
+const MACHINES: [usize; 2] = [1, 2];
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Fault {
@@ -37,7 +36,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// A supervisor and two workers, each on a machine of its own; the first has room for more.
+    /// A supervisor and two workers, each on a machine of its own.
     fn new() -> Scene {
         let folder = tempfile::tempdir().unwrap();
         let marks = Marks::new(folder.path());
@@ -52,7 +51,7 @@ impl Scene {
             lab,
             folder,
         };
-        for machine in [HIT, OTHER] {
+        for machine in MACHINES {
             let worker = scene.start_worker(machine);
             scene.workers.push(worker);
         }
@@ -64,10 +63,9 @@ impl Scene {
         let place = self.lab.place(machine, &self.machine(machine));
         let listen = format!("{}:0", self.lab.address(machine));
         let ticket = self.place.ticket("worker");
-        let cpus = if machine == HIT { "2" } else { "1" };
         #[rustfmt::skip]
         let args = [
-            "worker", "--join", &ticket, "--cpus", cpus, "--listen", &listen,
+            "worker", "--join", &ticket, "--cpus", "2", "--listen", &listen,
             "--no-sandbox", "--task-priority", "normal",
         ];
         place.start(&args)
@@ -116,18 +114,18 @@ impl Scene {
         self.place.submit("job.toml")
     }
 
-    fn strike(&self, fault: Fault) {
+    fn strike(&self, hit: usize, fault: Fault) {
         match fault {
-            Killed => self.worker(HIT).signal("-9"),
+            Killed => self.worker(hit).signal("-9"),
             Frozen => {
-                self.worker(HIT).signal("-STOP");
+                self.worker(hit).signal("-STOP");
                 std::thread::sleep(AWAY);
-                self.worker(HIT).signal("-CONT");
+                self.worker(hit).signal("-CONT");
             }
             CutOff => {
-                self.lab.cut(HIT);
+                self.lab.cut(hit);
                 std::thread::sleep(AWAY);
-                self.lab.mend(HIT);
+                self.lab.mend(hit);
             }
         }
     }
@@ -136,25 +134,36 @@ impl Scene {
         attempts(&self.place, job, task)
     }
 
-    /// The name of the only attempt of a task so far, which is at the worker that is to have bad luck.
-    fn attempt_at_hit(&self, job: &str, task: &str) -> String {
-        let all = self.attempts(job, task);
+    /// The machine that the only attempt of the task so far is at, and the attempt's name.
+    fn hit(&self, job: &str) -> (usize, String) {
+        let all = until("the task to be at a worker", || {
+            Some(self.attempts(job, "hit")).filter(|all| !all.is_empty())
+        });
         assert_eq!(all.len(), 1, "{all:?}");
-        let peer = self.view(HIT)["peer"].as_str().unwrap().to_owned();
         let worker = all[0]["worker"].as_str().unwrap();
         let short = worker.split(' ').next().unwrap();
-        assert!(peer.starts_with(short), "{worker} is not {peer}");
-        all[0]["attempt"].as_str().unwrap().to_owned()
+        let is_it = |machine: &usize| {
+            self.view(*machine)["peer"]
+                .as_str()
+                .unwrap()
+                .starts_with(short)
+        };
+        let machine = MACHINES.into_iter().find(is_it);
+        let attempt = all[0]["attempt"].as_str().unwrap().to_owned();
+        (
+            machine.unwrap_or_else(|| panic!("{worker} is none of the two")),
+            attempt,
+        )
     }
 
-    fn await_back(&self) {
+    fn await_back(&self, hit: usize) {
         until("the worker to be back", || {
-            (self.view(HIT)["liveness"] == "live").then_some(())
+            (self.view(hit)["liveness"] == "live").then_some(())
         });
     }
 
     /// The job ends as it should, and nothing is left of it.
-    fn expect_all_well(mut self, job: &str, fault: Fault) {
+    fn expect_all_well(mut self, job: &str, hit: usize, fault: Fault) {
         let view = self.place.wait(job);
         assert_eq!(view["state"], "done", "{view}");
         let fetched = self.place.ask(&["fetch", job, "--out", "got"]);
@@ -174,10 +183,10 @@ impl Scene {
         }
         self.marks.await_no_processes();
         if fault == Killed {
-            self.workers[HIT - 1] = self.start_worker(HIT);
+            self.workers[hit - 1] = self.start_worker(hit);
             self.place.await_workers(2);
         }
-        for machine in [HIT, OTHER] {
+        for machine in MACHINES {
             let worker = self.machine(machine).join("state/hedgerow/worker");
             await_empty_scratch(&worker);
         }
@@ -202,42 +211,44 @@ fn while_staging(fault: Fault) {
     random_file(&scene.place.folder.join("big"), 8 << 20);
     scene.marks.let_go("hit");
     // 8 MiB take 8 s.
-    scene.lab.slow(HIT, "8mbit");
+    for machine in MACHINES {
+        scene.lab.slow(machine, "8mbit");
+    }
     let job = scene.submit("\"big\"");
     for index in 0..2 {
         scene.marks.await_starts(&format!("early.{index}"), 1);
     }
-    let (before, _) = scene.lab.traffic(HIT);
+    let (hit, attempt) = scene.hit(&job);
+    let (before, _) = scene.lab.traffic(hit);
     until("the input to be on its way", || {
-        (scene.lab.traffic(HIT).0 > before + 1_000_000).then_some(())
+        (scene.lab.traffic(hit).0 > before + 1_000_000).then_some(())
     });
-    let attempt = scene.attempt_at_hit(&job, "hit");
     assert_eq!(scene.marks.starts("hit"), 0);
-    scene.strike(fault);
+    scene.strike(hit, fault);
     let started = scene.marks.await_starts("hit", 1);
     assert!(fault != Killed || !started.contains(&attempt));
-    scene.expect_all_well(&job, fault);
+    scene.expect_all_well(&job, hit, fault);
 }
 
 fn while_running(fault: Fault) {
     let scene = Scene::new();
     let job = scene.submit("");
     scene.marks.await_starts("hit", 1);
-    let attempt = scene.attempt_at_hit(&job, "hit");
-    scene.strike(fault);
+    let (hit, attempt) = scene.hit(&job);
+    scene.strike(hit, fault);
     scene.marks.await_starts("hit", 2);
     if fault == Killed {
         scene.marks.let_go("hit");
-        scene.expect_all_well(&job, fault);
+        scene.expect_all_well(&job, hit, fault);
         return;
     }
     // The worker kept its attempt, which wins where it ends first.
-    scene.await_back();
+    scene.await_back(hit);
     scene.marks.let_one_go("hit", &attempt);
     let view = scene.place.wait(&job);
     assert_eq!(view["state"], "done", "{view}");
     assert_eq!(scene.marks.finished()["hit"], [attempt]);
-    scene.expect_all_well(&job, fault);
+    scene.expect_all_well(&job, hit, fault);
 }
 
 /// The task ends while its worker cannot reach the supervisor.
@@ -245,7 +256,7 @@ fn while_reporting(fault: Fault) {
     let scene = Scene::new();
     let job = scene.submit("");
     scene.marks.await_starts("hit", 1);
-    let attempt = scene.attempt_at_hit(&job, "hit");
+    let (hit, attempt) = scene.hit(&job);
     let finish = || {
         scene.marks.let_one_go("hit", &attempt);
         until("the task to end", || {
@@ -257,23 +268,23 @@ fn while_reporting(fault: Fault) {
         Killed => {
             scene.supervisor.signal("-STOP");
             finish();
-            scene.strike(Killed);
+            scene.strike(hit, Killed);
             scene.supervisor.signal("-CONT");
             scene.marks.let_go("hit");
         }
         Frozen => {
-            scene.lab.cut(HIT);
+            scene.lab.cut(hit);
             finish();
-            scene.worker(HIT).signal("-STOP");
-            scene.lab.mend(HIT);
+            scene.worker(hit).signal("-STOP");
+            scene.lab.mend(hit);
             std::thread::sleep(AWAY);
-            scene.worker(HIT).signal("-CONT");
+            scene.worker(hit).signal("-CONT");
         }
         CutOff => {
-            scene.lab.cut(HIT);
+            scene.lab.cut(hit);
             finish();
             std::thread::sleep(AWAY);
-            scene.lab.mend(HIT);
+            scene.lab.mend(hit);
         }
     }
     if fault != Killed {
@@ -282,7 +293,7 @@ fn while_reporting(fault: Fault) {
         assert_eq!(view["state"], "done", "{view}");
         assert_eq!(scene.marks.finished()["hit"], [attempt]);
     }
-    scene.expect_all_well(&job, fault);
+    scene.expect_all_well(&job, hit, fault);
 }
 
 #[test]

@@ -201,7 +201,6 @@ fn start_cramped(grid: &mut Grid) {
         dir,
     ];
     let place = Place::behind(&before, &grid.place.folder);
-    // More room than others, so that work comes here first.
     #[rustfmt::skip]
     let args = [
         "worker", "--join", &ticket, "--dir", dir, "--cpus", "4", "--memory", "64 GiB",
@@ -209,6 +208,34 @@ fn start_cramped(grid: &mut Grid) {
     ];
     grid.workers.push(place.start(&args));
     grid.place.await_workers(grid.workers.len());
+}
+
+/// A grid of a worker with a small disk and another that is kept busy, so that work comes to the first.
+fn cramped(folder: &Path) -> (Grid, Marks) {
+    let marks = Marks::new(folder);
+    let mut grid = Grid::with(folder, 1, &["--no-sandbox", "--label", "room=large"]);
+    let busy = marks.task("busy", "", "labels = { room = \"large\" }");
+    submit(&grid.place, &busy);
+    marks.await_starts("busy", 1);
+    start_cramped(&mut grid);
+    (grid, marks)
+}
+
+/// Runs the second job of such a grid, whose only task `t` fails on the small disk and then succeeds elsewhere; says
+/// why it failed.
+fn fails_there_only(grid: &Grid, marks: &Marks, job: &str) -> String {
+    let job = submit(&grid.place, job);
+    until("it to be tried on the small disk", || {
+        (count(&attempts(&grid.place, &job, "t"), "state", "failed") > 0).then_some(())
+    });
+    marks.let_go("busy");
+    let view = grid.place.wait(&job);
+    assert_eq!(view["state"], "done", "{view}");
+    let (there, elsewhere) = split(grid, attempts(&grid.place, &job, "t"));
+    assert_eq!(count(&there, "state", "failed"), there.len(), "{there:?}");
+    assert_eq!(count(&elsewhere, "state", "won"), 1, "{elsewhere:?}");
+    await_empty(grid);
+    there[0]["why"].as_str().unwrap().to_owned()
 }
 
 fn cramped_name(grid: &Grid) -> String {
@@ -230,57 +257,37 @@ fn split(grid: &Grid, attempts: Vec<Value>) -> (Vec<Value>, Vec<Value>) {
 #[test]
 fn inputs_that_a_full_disk_cannot_hold_are_used_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
-    let mut grid = Grid::start(folder.path(), 1);
-    start_cramped(&mut grid);
+    let (grid, marks) = cramped(folder.path());
     fs::write(grid.place.folder.join("big"), vec![9; 24 << 20]).unwrap();
     let job = task(
         "t",
         "wc -c < big > size",
         "inputs = [\"big\"]\noutputs = [\"size\"]",
     );
-    let output = submit_and_wait(&grid.place, &job);
-    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-    let (there, elsewhere) = split(&grid, attempts(&grid.place, "1", "t"));
-    assert_eq!(count(&there, "state", "failed"), there.len(), "{there:?}");
-    assert!(!there.is_empty(), "it was tried there first");
-    let why = there[0]["why"].as_str().unwrap();
+    let why = fails_there_only(&grid, &marks, &job);
     assert!(why.contains("no space left on the disk"), "{why}");
-    assert_eq!(count(&elsewhere, "state", "won"), 1, "{elsewhere:?}");
-    await_empty(&grid);
 }
 
 #[test]
 fn a_task_that_fills_the_disk_succeeds_elsewhere_if_it_may_fail_once() {
     let folder = tempfile::tempdir().unwrap();
-    let mut grid = Grid::start(folder.path(), 1);
-    start_cramped(&mut grid);
+    let (grid, marks) = cramped(folder.path());
     let script = "head -c 24000000 /dev/zero > out";
     let job = task("t", script, "crash_limit = 2\noutputs = [\"out\"]");
-    let output = submit_and_wait(&grid.place, &job);
-    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-    let (there, elsewhere) = split(&grid, attempts(&grid.place, "1", "t"));
-    let why = there[0]["why"].as_str().unwrap();
+    let why = fails_there_only(&grid, &marks, &job);
     assert!(why.contains("No space left on device"), "{why}");
-    assert_eq!(count(&elsewhere, "state", "won"), 1, "{elsewhere:?}");
-    await_empty(&grid);
 }
 
 #[test]
 fn outputs_that_a_full_disk_cannot_keep_are_made_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
-    let mut grid = Grid::start(folder.path(), 1);
-    start_cramped(&mut grid);
+    let (grid, marks) = cramped(folder.path());
     // They fit once, but not beside their copy in the store.
     let script = "head -c 10000000 /dev/urandom > out";
     let no_copies = "[qos]\nredundancy = \"none\"\n";
     let job = [no_copies, &task("t", script, "outputs = [\"out\"]")].concat();
-    let output = submit_and_wait(&grid.place, &job);
-    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-    let (there, elsewhere) = split(&grid, attempts(&grid.place, "1", "t"));
-    let why = there[0]["why"].as_str().unwrap();
+    let why = fails_there_only(&grid, &marks, &job);
     assert!(why.contains("no space left on the disk"), "{why}");
-    assert_eq!(count(&elsewhere, "state", "won"), 1, "{elsewhere:?}");
-    await_empty(&grid);
 }
 
 #[test]

@@ -78,6 +78,14 @@ impl fmt::Display for JobId {
     }
 }
 
+impl JobId {
+    /// All tasks that the job may have, as a range of ordered maps.
+    pub fn tasks(self) -> std::ops::RangeInclusive<TaskId> {
+        let task = |number| TaskId { job: self, number };
+        task(0)..=task(u32::MAX)
+    }
+}
+
 /// One life of a leading core; grows at every fail-over and every restart.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

@@ -1,6 +1,6 @@
 //! A job that is accepted becomes part of what a leader works on.
 
-use super::data::{input_blobs, result_files};
+use super::data::input_blobs;
 use super::durable::{Job, State, Task};
 use super::jobs::refind_at;
 use super::live::{LiveGroup, LiveJob};
@@ -32,9 +32,6 @@ impl Supervisor {
                 ))
             })
             .collect();
-        let results: Vec<_> = result_files(job)
-            .filter_map(|file| file.data.hash())
-            .collect();
         let watched = self.watches(&spec);
         let mut live_job = start_job(&self.state, job, watched);
         let count = live_job.groups.len();
@@ -51,9 +48,7 @@ impl Supervisor {
         }
         done.into_iter()
             .for_each(|(task, outputs)| self.note_outputs(task, &outputs, None));
-        for hash in results {
-            self.want_result(id, hash, out);
-        }
+        self.want_results(id, out);
         self.expect_hinted(id);
         (0..count).for_each(|group| self.refresh_offers(id, group));
         self.finish_if_done(id, out);

@@ -117,6 +117,10 @@ impl Inputs {
     /// What all tasks of a group read, where that is much.
     pub fn large(body: &Body, group: &Group, learned: &Learned) -> Option<Self> {
         let data = body.inputs.iter().map(|file| &file.data).chain(&body.stdin);
+        // Asked for each attempt, and most read little.
+        if data.clone().map(Data::size).fold(0, u64::saturating_add) < LARGE_BYTES {
+            return None;
+        }
         let mut pieces: Vec<(Hash, u64)> = data
             .filter_map(|data| match data {
                 Data::Blob { hash, size } => Some((*hash, *size)),

@@ -3,24 +3,17 @@
 use super::durable::Job;
 use super::learned::Learned;
 use super::live::{Live, LiveJob};
-use super::redundancy::Survival;
+use super::redundancy::{Beliefs, Survival};
 use super::{Supervisor, critical};
 use hedge_model::view::DeadlineView;
-use hedge_model::{JobId, TaskId, Time};
+use hedge_model::{JobId, Time};
 use std::collections::BTreeMap;
 
 impl Supervisor {
     /// What a job has cost so far, running attempts up to now included, in micro-units.
     pub(crate) fn spent(&self, id: JobId, job: &Job) -> u64 {
-        let range = TaskId { job: id, number: 0 }..=TaskId {
-            job: id,
-            number: u32::MAX,
-        };
-        let live = self
-            .live
-            .iter()
-            .flat_map(|live| live.tasks.range(range.clone()));
-        let running = live
+        let running = self
+            .live_tasks(id)
             .flat_map(|(_, known)| &known.attempts)
             .filter(|attempt| attempt.alive() && attempt.state.in_hand());
         let price = running.map(|attempt| job.price(attempt.id, &attempt.charge_until(self.now)));
@@ -85,18 +78,20 @@ impl Supervisor {
         if left_s <= 0.0 {
             return 0.0;
         }
-        let usable: Vec<f64> = live
-            .workers
-            .iter()
-            .filter(|worker| worker.usable())
-            .map(|worker| worker.speed * (worker.info.resources.cpus_milli as f64 / 1e3).max(1.0))
-            .collect();
-        let pool: f64 = usable.iter().sum();
+        let pool = live.throughput();
         if pool <= 0.0 {
             return 0.0;
         }
-        let mut paths = Paths::new(live, live_job, learned, job, self.now);
-        paths.left_s = left_s;
+        let groups = job.spec.groups();
+        let paths = Paths {
+            tails: critical::tails(&job.spec, |at| learned.expect(&groups[at]).work_s),
+            live,
+            live_job,
+            learned,
+            job,
+            now: self.now,
+            left_s,
+        };
         paths.chance(id, pool)
     }
 }
@@ -112,46 +107,20 @@ struct Paths<'a> {
     left_s: f64,
 }
 
-impl<'a> Paths<'a> {
-    fn new(
-        live: &'a Live,
-        live_job: &'a LiveJob,
-        learned: &'a Learned,
-        job: &'a Job,
-        now: Time,
-    ) -> Self {
-        let groups = job.spec.groups();
-        Self {
-            tails: critical::tails(&job.spec, |at| learned.expect(&groups[at]).work_s),
-            live,
-            live_job,
-            learned,
-            job,
-            now,
-            left_s: 0.0,
-        }
-    }
-
+impl Paths<'_> {
     fn chance(&self, id: JobId, pool: f64) -> f64 {
         let spec = &self.job.spec;
         let beliefs = self.learned.beliefs();
         let mut tables = BTreeMap::<u32, Survival>::new();
-        let range = TaskId { job: id, number: 0 }..=TaskId {
-            job: id,
-            number: u32::MAX,
-        };
         let (mut chance, mut work) = (1.0, 0.0);
-        for (task, known) in self.live.tasks.range(range) {
+        for (task, known) in self.live.tasks.range(id.tasks()) {
             if known.committing.is_some() || known.alive() == 0 {
                 continue;
             }
             let group = spec.group_of(task.number);
             let expected = self.learned.expect(&spec.groups()[group]);
             work += expected.work_s * 0.5;
-            let key = ((expected.spread * 50.0).round() as u32).max(1);
-            let table = tables
-                .entry(key)
-                .or_insert_with(|| Survival::new(f64::from(key) / 50.0, &beliefs));
+            let table = table_of(&mut tables, expected.spread, &beliefs);
             let time = self.left_s - self.tails[group];
             let mut open = 1.0;
             for attempt in known.attempts.iter().filter(|attempt| attempt.alive()) {
@@ -171,10 +140,7 @@ impl<'a> Paths<'a> {
             }
             let expected = self.learned.expect(&spec.groups()[at]);
             work += f64::from(tasks) * expected.work_s;
-            let key = ((expected.spread * 50.0).round() as u32).max(1);
-            let table = tables
-                .entry(key)
-                .or_insert_with(|| Survival::new(f64::from(key) / 50.0, &beliefs));
+            let table = table_of(&mut tables, expected.spread, &beliefs);
             if group.waiting == 0 {
                 let late = table.beyond((self.left_s - self.tails[at]) / expected.work_s);
                 chance *= (1.0 - late).powi(tasks.min(10_000) as i32);
@@ -184,4 +150,15 @@ impl<'a> Paths<'a> {
         let load = work / (pool * self.left_s);
         chance * (1.0 - super::redundancy::above((1.0 - load) / 0.1))
     }
+}
+
+/// The chances of a spread, which is told apart by fiftieths.
+fn table_of<'a>(
+    tables: &'a mut BTreeMap<u32, Survival>,
+    spread: f64,
+    beliefs: &Beliefs,
+) -> &'a Survival {
+    let key = ((spread * 50.0).round() as u32).max(1);
+    let table = tables.entry(key);
+    table.or_insert_with(|| Survival::new(f64::from(key) / 50.0, beliefs))
 }

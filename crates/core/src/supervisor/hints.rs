@@ -11,6 +11,7 @@ use hedge_model::ledger::Charge;
 use hedge_model::msg::{Seal, Usage, WorkerInfo};
 use hedge_model::record::{End, Record};
 use hedge_model::{AttemptId, Epoch, JobId, PeerAddr, PeerId, Resources, TaskId};
+use std::ops::RangeInclusive;
 
 /// Hints in one message to a colleague.
 const HINTS_AT_ONCE: usize = 10_000;
@@ -104,7 +105,7 @@ impl Supervisor {
     /// A worker is given a task again only by a leader that knows it to have no earlier attempt of it.
     fn supersede(&mut self, hint: &Hint) {
         let task = hint.attempt.task;
-        let known = self.hints.range(task_range(task, task));
+        let known = self.hints.range(attempts_of(task..=task));
         let earlier =
             |(id, other): &(&AttemptId, &Hint)| other.worker == hint.worker && **id != hint.attempt;
         let before: Vec<AttemptId> = known.filter(earlier).map(|(id, _)| *id).collect();
@@ -132,19 +133,10 @@ impl Supervisor {
         if self.hints.is_empty() {
             return;
         }
-        let job = |id| {
-            task_range(
-                TaskId { job: id, number: 0 },
-                TaskId {
-                    job: id,
-                    number: u32::MAX,
-                },
-            )
-        };
         let range = match record {
-            Record::TaskDone { attempt, .. } => task_range(attempt.task, attempt.task),
+            Record::TaskDone { attempt, .. } => attempts_of(attempt.task..=attempt.task),
             Record::AttemptEnded { attempt, .. } => *attempt..=*attempt,
-            Record::JobEnded { job: id, .. } => job(*id),
+            Record::JobEnded { job: id, .. } => attempts_of(id.tasks()),
             _ => return,
         };
         let over: Vec<AttemptId> = self.hints.range(range).map(|(id, _)| *id).collect();
@@ -156,14 +148,8 @@ impl Supervisor {
     /// A new leader expects the workers that were given something of this job to come and say whether they
     /// have it.
     pub(crate) fn expect_hinted(&mut self, job: JobId) {
-        let range = task_range(
-            TaskId { job, number: 0 },
-            TaskId {
-                job,
-                number: u32::MAX,
-            },
-        );
-        let hints: Vec<Hint> = self.hints.range(range).map(|(_, hint)| *hint).collect();
+        let hints = self.hints.range(attempts_of(job.tasks()));
+        let hints: Vec<Hint> = hints.map(|(_, hint)| *hint).collect();
         for hint in hints {
             if self.state.wants(hint.attempt) {
                 self.expect(hint);
@@ -289,14 +275,14 @@ impl Supervisor {
     }
 }
 
-fn task_range(from: TaskId, to: TaskId) -> std::ops::RangeInclusive<AttemptId> {
+fn attempts_of(tasks: RangeInclusive<TaskId>) -> RangeInclusive<AttemptId> {
     let attempt = |task, generation, epoch, number| AttemptId {
         task,
         generation,
         epoch: Epoch(epoch),
         number,
     };
-    attempt(from, 0, 0, 0)..=attempt(to, u32::MAX, u64::MAX, u32::MAX)
+    attempt(*tasks.start(), 0, 0, 0)..=attempt(*tasks.end(), u32::MAX, u64::MAX, u32::MAX)
 }
 
 fn unknown_worker(peer: PeerId) -> WorkerInfo {

@@ -5,7 +5,7 @@ use super::live::{AttemptState, LiveJob, Timer, WorkerIx};
 use super::{Action, Supervisor, send};
 use hedge_model::msg::ToWorker;
 use hedge_model::record::{End, JobEnd, Record};
-use hedge_model::{AttemptId, FileEntry, JobId, PeerId, TaskId};
+use hedge_model::{AttemptId, FileEntry, Hash, JobId, PeerId, TaskId};
 use std::time::Duration;
 
 /// A worker that failed this many tasks that others could do is set aside.
@@ -18,12 +18,16 @@ const UNSTAGED_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
 impl Supervisor {
-    pub(crate) fn want_result(
-        &mut self,
-        id: JobId,
-        hash: hedge_model::Hash,
-        out: &mut Vec<Action>,
-    ) {
+    /// Has all results of a job's tasks that are done held by as many supervisors as are to hold them.
+    pub(crate) fn want_results(&mut self, id: JobId, out: &mut Vec<Action>) {
+        let job = self.state.jobs.get(&id).into_iter();
+        let results = job.flat_map(|job| result_files(job).filter_map(|file| file.data.hash()));
+        for hash in results.collect::<Vec<_>>() {
+            self.want_result(id, hash, out);
+        }
+    }
+
+    fn want_result(&mut self, id: JobId, hash: Hash, out: &mut Vec<Action>) {
         if self.secure(hash) {
             return;
         }
@@ -377,16 +381,7 @@ impl Supervisor {
             return;
         }
         // What was held once may have gone with a supervisor's disk.
-        let results = self
-            .state
-            .jobs
-            .get(&id)
-            .into_iter()
-            .flat_map(|job| result_files(job).filter_map(|file| file.data.hash()));
-        let results: Vec<_> = results.filter(|hash| !self.secure(*hash)).collect();
-        for hash in results {
-            self.want_result(id, hash, out);
-        }
+        self.want_results(id, out);
         if let Some(live_job) = self.live().jobs.get_mut(&id).filter(|job| ready(job)) {
             live_job.ending = true;
             let stopped = self.stopping_all(id);
@@ -404,17 +399,7 @@ impl Supervisor {
     }
 
     pub(crate) fn after_job_ended(&mut self, id: JobId, out: &mut Vec<Action>) {
-        let from = TaskId { job: id, number: 0 };
-        let to = TaskId {
-            job: id,
-            number: u32::MAX,
-        };
-        let tasks: Vec<TaskId> = self
-            .live()
-            .tasks
-            .range(from..=to)
-            .map(|(task, _)| *task)
-            .collect();
+        let tasks: Vec<TaskId> = self.live_tasks(id).map(|(task, _)| *task).collect();
         for task in tasks {
             self.cancel_attempts(task, out);
             self.settle_wants(task);

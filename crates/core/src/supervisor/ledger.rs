@@ -205,15 +205,7 @@ impl Supervisor {
 
     /// The attempts of a job that are stopped when it ends now.
     pub(crate) fn stopping_all(&self, job: JobId) -> Vec<Stopped> {
-        let range = TaskId { job, number: 0 }..=TaskId {
-            job,
-            number: u32::MAX,
-        };
-        let tasks = self
-            .live
-            .iter()
-            .flat_map(|live| live.tasks.range(range.clone()));
-        tasks
+        self.live_tasks(job)
             .flat_map(|(_, known)| &known.attempts)
             .filter_map(|attempt| self.stop_of(attempt))
             .collect()

@@ -29,10 +29,7 @@ impl Supervisor {
         let groups = job.spec.groups();
         let expected = |group: usize| self.state.learned.expect(&groups[group]).work_s;
         let tails = critical::tails(&job.spec, expected);
-        let workers = live.workers.iter().filter(|worker| worker.usable());
-        let pool: f64 = workers
-            .map(|worker| worker.speed * (worker.info.resources.cpus_milli as f64 / 1e3).max(1.0))
-            .sum();
+        let pool = live.throughput();
         if pool <= 0.0 {
             return None;
         }

@@ -464,6 +464,14 @@ impl Live {
             .map(|ix| &self.workers[*ix as usize])
     }
 
+    /// What all workers that may be given work do together: seconds of work at standard speed in a second.
+    pub fn throughput(&self) -> f64 {
+        let usable = self.workers.iter().filter(|worker| worker.usable());
+        usable
+            .map(|worker| worker.speed * (worker.info.resources.cpus_milli as f64 / 1e3).max(1.0))
+            .sum()
+    }
+
     /// Puts a worker where its free resources, queue and state say that it belongs.
     pub fn reindex(&mut self, ix: WorkerIx) {
         let worker = &mut self.workers[ix as usize];

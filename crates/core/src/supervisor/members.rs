@@ -226,14 +226,12 @@ impl Supervisor {
 
     /// Brings what follows from the settings in line with them.
     pub(crate) fn follow_settings(&mut self, out: &mut Vec<Action>) {
+        self.follow_min_link(out);
         let settings = self.state.settings();
         let changed = settings.changed();
         if changed.contains_key("content_grace") {
             self.config.content_grace = settings.content_grace;
         }
-        self.follow_min_link(out);
-        let settings = self.state.settings();
-        let changed = settings.changed();
         let watching = |name: &str| WATCHING.iter().any(|word| name.starts_with(word));
         if changed.keys().any(|name| watching(name)) {
             let watch = Watch::of(settings);

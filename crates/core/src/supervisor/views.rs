@@ -89,13 +89,8 @@ impl Supervisor {
     }
 
     pub(super) fn live_tasks(&self, job: JobId) -> impl Iterator<Item = (&TaskId, &LiveTask)> {
-        let range = TaskId { job, number: 0 }..=TaskId {
-            job,
-            number: u32::MAX,
-        };
-        self.live
-            .iter()
-            .flat_map(move |live| live.tasks.range(range.clone()))
+        let live = self.live.iter();
+        live.flat_map(move |live| live.tasks.range(job.tasks()))
     }
 
     /// All workers in figures.

@@ -10,7 +10,7 @@ use super::{
 };
 use hedge_model::msg::ToWorker;
 use hedge_model::spec::Redundancy;
-use hedge_model::{JobId, JobSpec, TaskId, Time};
+use hedge_model::{JobId, JobSpec, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -356,13 +356,9 @@ impl Seen<'_> {
         live_job: &LiveJob,
         job: &super::super::durable::Job,
     ) -> Vec<SeenTask> {
-        let range = TaskId { job: id, number: 0 }..=TaskId {
-            job: id,
-            number: u32::MAX,
-        };
         let live = self.live;
         let mut running = Vec::new();
-        for (task, known) in live.tasks.range(range) {
+        for (task, known) in live.tasks.range(id.tasks()) {
             if known.committing.is_some() || known.alive() == 0 {
                 continue;
             }

@@ -135,7 +135,7 @@ fn read_task(reader: &mut Reader, node: &Node) -> (Group, Wanted, GroupPlaces) {
         group.command = reader.texts(node, "command", example);
     }
     if let Some(node) = fields.get("deps") {
-        group.deps = reader.texts(node, "deps", "deps = [\"frame\"]");
+        read_deps(reader, node, &mut group);
     }
     if let Some(node) = fields.get("outputs") {
         group.outputs = reader.texts(node, "outputs", "outputs = [\"frame-${index}.png\"]");
@@ -328,6 +328,30 @@ fn read_files(
         }
     }
     wanted
+}
+
+/// Names of tasks, or tables that say how much of one is needed.
+fn read_deps(reader: &mut Reader, node: &Node, group: &mut Group) {
+    let example = "deps = [\"frame\", { task = \"fold\", need = \"95%\" }]";
+    for item in reader.list(node, "deps", example) {
+        if !matches!(item.value, Value::Table(_)) {
+            group.deps.extend(reader.text(item, "deps", example));
+            continue;
+        }
+        let fields = reader.table(item, "a dependency", &["task", "need"]);
+        let Some(task) = fields.get("task") else {
+            if fields.entries.iter().all(|entry| entry.key == "need") {
+                let help = format!("write another task's name: {example}");
+                reader.wrong(&item.span, "this dependency names nothing", help);
+            }
+            continue;
+        };
+        if let Some(task) = reader.text(task, "task", example) {
+            let need = fields.get("need").and_then(|node| read_need(reader, node));
+            group.needs.extend(need.map(|need| (task.clone(), need)));
+            group.deps.push(task);
+        }
+    }
 }
 
 fn read_stdin_text(reader: &mut Reader, node: &Node) -> Option<Data> {

@@ -251,6 +251,32 @@ deps = ["a"]
 }
 
 #[test]
+fn a_dependency_says_how_much_of_it_is_needed_with_or_without_its_files() {
+    let spec = |waits: &str| {
+        let text = format!(
+            "[[task]]\nid = \"fold\"\narray = \"0..20\"\ncommand = [\"true\"]\n\
+             [[task]]\nid = \"sum\"\ncommand = [\"true\"]\n{waits}\n"
+        );
+        job(folder().path(), &text)
+    };
+    let needed = |waits: &str| spec(waits).unwrap().needed(1, 0);
+    assert_eq!(needed("deps = [\"fold\"]"), 20);
+    assert_eq!(needed("deps = [{ task = \"fold\" }]"), 20);
+    assert_eq!(needed("deps = [{ task = \"fold\", need = \"95%\" }]"), 19);
+    assert_eq!(needed("deps = [{ task = \"fold\", need = 3 }]"), 3);
+    assert_eq!(needed("inputs = [{ task = \"fold\", need = \"50%\" }]"), 10);
+    for (waits, said) in [
+        ("deps = [{ need = 3 }]", "this dependency names nothing"),
+        ("deps = [{ task = \"fold\", need = 0 }]", "`need` must be"),
+        ("deps = [{ task = \"flod\", need = 3 }]", "flod"),
+        ("deps = [3]", "`deps` is a number here"),
+    ] {
+        let told = spec(waits).unwrap_err().to_string();
+        assert!(told.contains(said), "{waits}: {told}");
+    }
+}
+
+#[test]
 fn a_program_outside_the_systems_folders_travels_with_the_job() {
     let folder = folder();
     let script = folder.path().join("data/run.sh").display().to_string();

@@ -316,3 +316,14 @@ fn a_critical_task_runs_on_two_additional_workers() {
     assert_eq!(marks.finished()["c"].len(), 1);
     marks.await_no_processes();
 }
+
+#[test]
+fn an_idle_workers_speed_is_found_by_benchmark_tasks() {
+    let scene = scene(1);
+    let worker = until("scores of benchmark tasks", || {
+        let workers = scene.place().workers();
+        let from = workers[0]["score_from"].as_str().unwrap();
+        from.contains("benchmarks").then(|| workers[0].clone())
+    });
+    assert!(worker["score"].as_f64().unwrap() > 0.0, "{worker}");
+}

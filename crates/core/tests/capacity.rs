@@ -106,6 +106,35 @@ fn benchmark_tasks_find_the_faster_worker() {
     assert_eq!(rig.core.worker_views()[1].score_from, "benchmarks 100 %");
 }
 
+/// Lets so much time pass, in which a worker beats; says whether it was asked for benchmark tasks.
+fn asked_within(rig: &mut Rig, seconds: u64) -> bool {
+    rig.said();
+    rig.pass_beating(Duration::from_secs(seconds), &[1]);
+    rig.said().contains(&"worker 1: benchmark".to_owned())
+}
+
+#[test]
+fn benchmark_tasks_are_repeated_when_they_are_stale_and_wait_for_an_idle_worker() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(1, 1, &plain(vec![group("long", &[])]));
+    rig.commit();
+    assert!(!asked_within(&mut rig, 20), "it is busy");
+    rig.done(1, attempt(0, 1));
+    rig.commit();
+    assert!(asked_within(&mut rig, 300));
+    rig.from(1, FromWorker::Benchmarked(STANDARD));
+    rig.commit();
+    for (away, stale) in [(HOUR, false), (8 * 24 * HOUR, true)] {
+        rig.gone(1);
+        rig.pass(away);
+        rig.attach(1, 1);
+        rig.commit();
+        assert_eq!(asked_within(&mut rig, 310), stale, "after {away:?}");
+    }
+}
+
 #[test]
 fn earlier_tasks_show_which_worker_is_faster() {
     let mut rig = Rig::new();

@@ -34,6 +34,12 @@ pub(crate) fn put(out: &mut Vec<u8>, chain: u32, parts: &[&[u8]]) -> u32 {
     chain
 }
 
+/// The checksum of a frame with this body.
+pub(crate) fn sum(chain: u32, body: &[u8]) -> u32 {
+    let length = (body.len() as u32).to_le_bytes();
+    crc32c::crc32c_append(crc32c::crc32c_append(chain, &length), body)
+}
+
 /// The frame at the front of some bytes: its body, and the checksum to go on from. `None` if it is cut or
 /// not what was written.
 pub(crate) fn take(bytes: &[u8], chain: u32) -> Option<(&[u8], u32)> {
@@ -41,7 +47,7 @@ pub(crate) fn take(bytes: &[u8], chain: u32) -> Option<(&[u8], u32)> {
     let (sum, rest) = rest.split_first_chunk::<4>()?;
     let long = u32::from_le_bytes(*length) as usize;
     let body = rest.get(..long).filter(|_| long <= BODY_MAX)?;
-    let chain = crc32c::crc32c_append(crc32c::crc32c_append(chain, length), body);
+    let chain = self::sum(chain, body);
     (chain == u32::from_le_bytes(*sum)).then_some((body, chain))
 }
 

@@ -161,10 +161,10 @@ fn salvage(
             scan.chain,
             scan.last.map_or(0, |id| id.index + 1),
         ),
-        // Its head is gone: the entries may be whole, and their chain begins with the head's own checksum.
+        // Its head is damaged: the entries may be whole, and their chain begins with the head's own checksum.
         None => (
             ENTRIES_AT as usize,
-            Segment::stored_chain(&bytes).unwrap_or(0),
+            first_chain(&bytes),
             before.and_then(|one| one.last).map_or(0, |id| id.index + 1),
         ),
     };
@@ -189,6 +189,18 @@ fn salvage(
         next += 1;
     }
     Ok((scan, next))
+}
+
+/// The checksum that a damaged head leaves to its first entry: the stored one, or where that is what was hit,
+/// what the rest of the head gives.
+fn first_chain(bytes: &[u8]) -> u32 {
+    let goes_on = |chain: &u32| {
+        let entries = bytes.get(ENTRIES_AT as usize..);
+        entries.is_some_and(|entries| frame::take(entries, *chain).is_some())
+    };
+    let chains = [Segment::stored_chain(bytes), Segment::head_chain(bytes)];
+    let mut known = chains.into_iter().flatten();
+    known.find(goes_on).or(chains[0]).unwrap_or(0)
 }
 
 /// Looks behind a damaged frame for one that follows on it and has the right number.

@@ -215,6 +215,13 @@ impl Segment {
         Some(u32::from_le_bytes(*sum))
     }
 
+    /// The same as it follows from the rest of the head, whatever is stored.
+    pub fn head_chain(bytes: &[u8]) -> Option<u32> {
+        let sum = bytes.get(..FILE_HEAD)?.last_chunk::<4>()?;
+        let body = bytes.get(FILE_HEAD + FRAME_HEAD..MARK_AT)?;
+        Some(frame::sum(u32::from_le_bytes(*sum), body))
+    }
+
     /// The checksum after the last entry.
     pub fn last_chain(&self) -> Result<u32, StoreError> {
         let Some(&last) = self.offsets.last() else {

@@ -296,15 +296,26 @@ async fn a_damaged_vote_or_head_can_be_repaired_too() {
     node.close(&hub).await;
     fs::remove_dir_all(&repair.copy).unwrap();
 
-    let last = named(folder.path(), "log-").pop().unwrap();
-    let mut content = fs::read(&last).unwrap();
-    content[20] ^= 1;
-    fs::write(&last, content).unwrap();
-    let repair = hedge_store::repair(folder.path()).unwrap();
-    let kept = opened(folder.path()).await.unwrap();
-    let lost: Vec<u64> = repair.lost.iter().flat_map(numbers_of).collect();
-    assert_eq!(kept.len() + lost.len(), 3000);
-    fs::remove_dir_all(&repair.copy).unwrap();
+    // Of each segment: the checksum of its head, what the head says, and the mark.
+    let logs = named(folder.path(), "log-");
+    assert!(logs.len() > 3, "{logs:?}");
+    for at in [20, 30, 55] {
+        for log in [&logs[0], &logs[logs.len() / 2], &logs[logs.len() - 1]] {
+            let copy = copy_of(folder.path());
+            let target = copy.path().join(log.file_name().unwrap());
+            let mut content = fs::read(&target).unwrap();
+            content[at] ^= 1;
+            fs::write(&target, content).unwrap();
+            let repair = hedge_store::repair(copy.path()).unwrap();
+            assert_eq!(repair.damage.len(), 1, "{:?}", repair.damage);
+            assert_eq!(repair.unreadable, [] as [u64; 0], "byte {at} of {log:?}");
+            let kept = opened(copy.path()).await.unwrap();
+            let lost: Vec<u64> = repair.lost.iter().flat_map(numbers_of).collect();
+            let all: Vec<u64> = kept.iter().chain(&lost).copied().collect();
+            assert_eq!(all, (0..3000).collect::<Vec<_>>(), "byte {at} of {log:?}");
+            fs::remove_dir_all(&repair.copy).unwrap();
+        }
+    }
 }
 
 #[tokio::test]

@@ -180,3 +180,12 @@ impl Group {
         fs::write(self.client.folder.join("job.toml"), parts.concat()).unwrap();
     }
 }
+
+/// What its processes printed is in the message of whatever failed.
+impl Drop for Group {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.told());
+        }
+    }
+}

@@ -4,8 +4,8 @@
 use super::core_loop::Input;
 use super::links::PeerLinks;
 use crate::pause::Pause;
-use hedge_model::PeerId;
 use hedge_model::msg::{Reply, Request, Role};
+use hedge_model::{PeerAddr, PeerId};
 use hedge_store::{Group, Journal, Member, NodeId, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -104,7 +104,8 @@ impl Changes {
             return GroupReply::NotLeading;
         }
         let Some(seat) = group.seats.get(&id) else {
-            return GroupReply::No("this supervisor is not in the group; it has to join".into());
+            // Its joining was lost with the leader that it had asked: it joins again.
+            return GroupReply::Later;
         };
         if !seat.voter {
             if !up_to_date(&group, id) {
@@ -158,11 +159,12 @@ fn done(changed: Result<(), StoreError>) -> GroupReply {
 fn refused(error: StoreError) -> GroupReply {
     match error {
         StoreError::NotLeading { .. } => GroupReply::NotLeading,
-        StoreError::Undecided { .. } | StoreError::Members { .. } => {
+        // The only one that another leader, or the next moment, does not change.
+        error @ StoreError::TooOld { .. } => GroupReply::No(error.to_string()),
+        error => {
             tracing::info!(%error, "the group was not changed yet");
             GroupReply::Later
         }
-        error => GroupReply::No(error.to_string()),
     }
 }
 
@@ -203,31 +205,49 @@ pub(crate) async fn answer(
     }
 }
 
-/// Joins a group and, unless this one only stands by, asks for a vote. Goes on until it has what it wants;
-/// an error says that it never will.
+/// Joins a group. Goes on until this member is in it; an error says that it never will be.
 pub(crate) async fn join(
-    journal: Journal,
-    links: PeerLinks,
-    me: Member,
-    vote: bool,
-) -> Result<(), String> {
-    let mut group = journal.group();
-    let id = journal.id();
+    changes: &Changes,
+    links: &PeerLinks,
+    me: &Member,
+) -> Result<Vec<PeerAddr>, String> {
+    let mut group = changes.journal.group();
+    let id = changes.journal.id();
     let mut pause = Pause::new();
+    let ask = ask_to_join(id, me);
     while !group.borrow_and_update().seats.contains_key(&id) {
-        let ask = GroupAsk::Join {
-            id,
-            member: me.clone(),
-        };
-        if ask_leader(&links, &ask).await? {
+        if ask_leader(links, &ask).await? {
             // The leader sends the log next.
             _ = tokio::time::timeout(ASK_WITHIN, group.changed()).await;
         } else {
             pause.wait().await;
         }
     }
-    while vote && !votes(&group) {
-        if !ask_leader(&links, &GroupAsk::Vote(id)).await? || !votes(&group) {
+    let group = group.borrow();
+    let seats = group.seats.values();
+    Ok(seats.map(|seat| seat.member.peer.clone()).collect())
+}
+
+fn ask_to_join(id: NodeId, me: &Member) -> GroupAsk {
+    let member = me.clone();
+    GroupAsk::Join { id, member }
+}
+
+/// Asks for a vote, until it has it and nothing of its earlier lives is left in the group.
+pub(crate) async fn get_vote(
+    changes: &Changes,
+    links: &PeerLinks,
+    me: &Member,
+) -> Result<(), String> {
+    let group = changes.journal.group();
+    let id = changes.journal.id();
+    while !settled(&group) {
+        let here = matches!(changes.vote(id).await, GroupReply::Ok);
+        if !here && !ask_leader(links, &GroupAsk::Vote(id)).await? && !votes(&group) {
+            // The seat that is known here may be one that no leader knows of.
+            ask_leader(links, &ask_to_join(id, me)).await?;
+        }
+        if !settled(&group) {
             tokio::time::sleep(VOTE_AGAIN).await;
         }
     }
@@ -237,6 +257,17 @@ pub(crate) async fn join(
 fn votes(group: &watch::Receiver<Group>) -> bool {
     let group = group.borrow();
     group.seats.get(&group.me).is_some_and(|seat| seat.voter)
+}
+
+/// Whether this member votes, and is in the group once only.
+fn settled(group: &watch::Receiver<Group>) -> bool {
+    let group = group.borrow();
+    let Some(mine) = group.seats.get(&group.me).filter(|seat| seat.voter) else {
+        return false;
+    };
+    let peer = mine.member.peer.peer;
+    let lives = group.seats.values();
+    lives.filter(|seat| seat.member.peer.peer == peer).count() == 1
 }
 
 /// Tells the group where this member is now, where the journal says something else: it has started again at

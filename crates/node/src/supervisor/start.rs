@@ -2,6 +2,7 @@
 
 use super::core_loop::{Loop, Setup, Standing};
 use super::links::PeerLinks;
+use super::membership::Changes;
 use super::watch::Watch;
 use super::{Supervisor, SupervisorConfig, audit::Audit, membership, peers};
 use crate::NodeError;
@@ -163,7 +164,15 @@ impl Supervisor {
         links: PeerLinks,
         member: Member,
     ) -> Result<(), String> {
-        membership::join(journal, links.clone(), member, config.vote).await?;
+        let changes = Changes::new(journal);
+        let group = membership::join(&changes, &links, &member).await?;
+        if config.durable {
+            // Before it counts: from now on it finds its group again, also where its journal is lost.
+            Known::of_group(&config.dir).save(&group);
+        }
+        if config.vote {
+            membership::get_vote(&changes, &links, &member).await?;
+        }
         tracing::info!("a member of the group");
         if !config.write_tickets {
             return Ok(());

@@ -106,7 +106,8 @@ fn members_come_and_go_while_a_job_runs() {
 fn one_that_stands_by_takes_the_place_of_one_that_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     let mut group = Group::start(folder.path(), 3, 0);
-    group.ask(&["config", "set", "promote_after", "1s"]);
+    // Longer than a busy machine keeps one that is well from being heard.
+    group.ask(&["config", "set", "promote_after", "5s"]);
     let invited = group.ask(&["ticket", "supervisor"]);
     group.add_worker(&["--standby", invited["ticket"].as_str().unwrap()]);
     until("one to stand by", || {
@@ -213,12 +214,11 @@ fn where_the_leader_ends_critical_tasks_still_run_twice_and_workers_are_watched(
     let watched = until("signs of life of all workers", || {
         let all = group.ask(&["workers"]);
         let all = all.as_array().unwrap().clone();
-        let heard = all.iter().all(|one| one["beats"].as_u64().unwrap() > 0);
-        heard.then_some(all)
+        let closely = |one: &Value| one["in_hand"] == 0 || one["beat_interval_ms"] == 20.0;
+        let heard = |one: &Value| one["beats"].as_u64().unwrap() > 0;
+        let good = all.iter().all(|one| heard(one) && closely(one));
+        good.then_some(all)
     });
-    for busy in watched.iter().filter(|one| one["in_hand"] != 0) {
-        assert_eq!(busy["beat_interval_ms"], 20.0, "{busy}");
-    }
     // One of them ends: its copy is there, and another is made.
     let busy = watched.iter().find(|one| one["in_hand"] != 0).unwrap();
     let gone = group

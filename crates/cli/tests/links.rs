@@ -97,7 +97,8 @@ fn half_is_kept_out_and_twice_is_let_in(name: &str, rate: u64) {
     until("the fast one to be let in", || {
         (admission(&scene.view(&fast)?) == "admitted").then_some(())
     });
-    let view = scene.view(&slow).expect("it is there");
+    // On a busy machine it may just be away: its link is full while it is measured.
+    let view = until("the slow one", || scene.view(&slow));
     assert!(admission(&view).starts_with("quarantined"), "{view}");
     scene.lab.unshape(SLOW);
     until(

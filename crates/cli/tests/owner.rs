@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::desktop::{Desktop, Sound, point, touch};
+use common::desktop::{Desktop, Sound, keep_pointing, keep_touching};
 use common::doctor_as_nobody;
 use common::scene::Scene;
 use common::tasks::attempts;
@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 #[test]
 fn a_key_press_stops_the_task_and_tells_the_supervisor() {
@@ -19,7 +20,9 @@ fn a_key_press_stops_the_task_and_tells_the_supervisor() {
     let desktop = Desktop::virtual_one(folder.path());
     let mut scene = Scene::new(&[], "", &["x11"], &desktop.display);
     scene.back();
-    scene.owner_comes_and_goes("keyboard", || desktop.xdotool(&["key", "a"]));
+    scene.owner_comes_and_goes("keyboard", || {
+        desktop.keep_using([&["key", "a"], &["key", "b"]])
+    });
 }
 
 #[test]
@@ -28,9 +31,9 @@ fn a_moved_mouse_stops_the_task_and_tells_the_supervisor() {
     let desktop = Desktop::virtual_one(folder.path());
     let mut scene = Scene::new(&[], "", &["x11"], &desktop.display);
     scene.back();
-    scene.owner_comes_and_goes("mouse", || {
-        desktop.xdotool(&["mousemove_relative", "3", "3"])
-    });
+    let there = &["mousemove_relative", "3", "3"];
+    let back = &["mousemove_relative", "--", "-3", "-3"];
+    scene.owner_comes_and_goes("mouse", || desktop.keep_using([there, back]));
 }
 
 #[test]
@@ -39,7 +42,7 @@ fn a_touched_screen_stops_the_task_and_tells_the_supervisor() {
     let desktop = Desktop::with_devices(folder.path());
     let mut scene = Scene::new(&[], "", &["x11"], &desktop.display);
     scene.back();
-    scene.owner_comes_and_goes("touchscreen", || touch(folder.path()));
+    scene.owner_comes_and_goes("touchscreen", || keep_touching(folder.path()));
 }
 
 #[test]
@@ -48,7 +51,7 @@ fn a_moved_pointer_stops_the_task_and_tells_the_supervisor() {
     let desktop = Desktop::with_devices(folder.path());
     let mut scene = Scene::new(&[], "", &["x11"], &desktop.display);
     scene.back();
-    scene.owner_comes_and_goes("pointer", || point(folder.path()));
+    scene.owner_comes_and_goes("pointer", || keep_pointing(folder.path()));
 }
 
 #[test]
@@ -94,8 +97,16 @@ fn a_voice_stops_the_task_and_tells_the_supervisor_and_noise_does_not() {
 #[test]
 fn another_program_at_work_stops_the_task_and_tells_the_supervisor() {
     let folder = tempfile::tempdir().unwrap();
-    let go = folder.path().join("go");
-    let wait = format!("until [ -e {0} ]; do sleep 0.05; done", go.display());
+    let [go, leave] = ["go", "leave"].map(|name| folder.path().join(name));
+    assert!(
+        Command::new("mkfifo")
+            .arg(&leave)
+            .status()
+            .unwrap()
+            .success()
+    );
+    // Waiting must cost it nothing.
+    let wait = format!("read -r _ < {}", leave.display());
     let hog = format!("while [ -e {} ]; do :; done", go.display());
     // Both are children of the first process there: the hog is not below the worker.
     let loose = format!("({wait}; {hog}) & \"$@\"");
@@ -121,15 +132,17 @@ fn another_program_at_work_stops_the_task_and_tells_the_supervisor() {
     let text = text.replace("env = { ", &format!("env = {{ BEFORE = {busy:?}, "));
     fs::write(&job, text).unwrap();
     scene.back();
-    scene.owner_comes_and_goes("processes", || Going::start(&go));
+    scene.owner_comes_and_goes("processes", || Going::start(&go, &leave));
 }
 
 /// A file that is there for as long as this is.
 struct Going(PathBuf);
 
 impl Going {
-    fn start(path: &Path) -> Going {
+    /// Makes it, and gives leave to whoever waits at a pipe.
+    fn start(path: &Path, leave: &Path) -> Going {
         fs::write(path, "").unwrap();
+        fs::write(leave, "go\n").unwrap();
         Going(path.to_owned())
     }
 }

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::buses::Buses;
+use common::again::Again;
+use common::buses::{Buses, try_call};
 use common::desktop::Desktop;
 use common::scene::Scene;
 use common::wayland::WaylandSession;
@@ -76,6 +77,14 @@ fn a_login_from_elsewhere_stops_the_task_and_tells_the_supervisor() {
         let path = "/org/freedesktop/login1/session/8";
         let interface = "org.freedesktop.login1.Session";
         update(&buses, LOGIND, path, interface, "{'Remote': <true>}");
+        // Whoever logged in works there, with breaks.
+        let address = buses.address.clone();
+        Again::start(move |turn| {
+            let idle = format!("{{'IdleHint': <{}>}}", turn % 2 == 0);
+            let method = format!("{MOCK}.UpdateProperties");
+            let done = try_call(&address, LOGIND, path, &method, &[interface, &idle]);
+            assert!(done.is_some(), "{idle}");
+        })
     });
 }
 

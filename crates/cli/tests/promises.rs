@@ -117,11 +117,14 @@ fn supervisor_monitors_workers_and_assigns_critical_tasks_again() {
         let mut of = workers.into_iter().filter(|worker| worker["pid"] == pid);
         of.next().unwrap()
     };
-    for worker in scene.place().workers() {
-        let interval = if worker["in_hand"] == 1 { 20.0 } else { 500.0 };
-        assert_eq!(worker["beat_interval_ms"], interval, "{worker}");
-        assert!(worker["silent_ms"].as_f64().unwrap() < 1000.0, "{worker}");
-    }
+    until("all workers to be watched as closely as is needed", || {
+        let workers = scene.place().workers();
+        let watched = |worker: &Value| {
+            let interval = if worker["in_hand"] == 1 { 20.0 } else { 500.0 };
+            worker["beat_interval_ms"] == interval && worker["silent_ms"].as_f64() < Some(1000.0)
+        };
+        workers.iter().all(watched).then_some(())
+    });
     let frozen = until("a busy worker", || {
         pids.iter().copied().find(|pid| busy(*pid)["in_hand"] == 1)
     });
@@ -131,16 +134,15 @@ fn supervisor_monitors_workers_and_assigns_critical_tasks_again() {
     });
     marks.await_starts("c", 3);
     let view = scene.place().ask(&["job", &job]);
-    assert_eq!(
-        (&view["state"], &view["attempts"]["lost"]),
-        (&"running".into(), &1.into()),
-        "{view}"
-    );
+    assert_eq!(view["state"], "running", "{view}");
     let ran = scene.attempts(&job, "c");
-    assert_eq!(workers_of(&ran).len(), 3, "a further worker: {ran:?}");
-    for pid in pids.iter().filter(|pid| **pid != frozen) {
-        assert_eq!(busy(*pid)["liveness"], "live", "the network stays up");
-    }
+    assert!(count(&ran, "state", "lost") >= 1, "{ran:?}");
+    assert!(workers_of(&ran).len() >= 3, "a further worker: {ran:?}");
+    until("the network to be up", || {
+        let mut others = pids.iter().filter(|pid| **pid != frozen);
+        let up = others.all(|pid| busy(*pid)["liveness"] == "live");
+        up.then_some(())
+    });
     common::signal(frozen, "-CONT");
     until("the worker to be back", || {
         (busy(frozen)["liveness"] == "live").then_some(())

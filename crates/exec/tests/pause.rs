@@ -59,7 +59,7 @@ async fn a_whole_tree_stops_and_goes_on_without_namespaces() {
 async fn paused_time_does_not_count_towards_the_limit() {
     let grid = grid().await;
     let scratch = grid.scratch();
-    let limit = Duration::from_secs(2);
+    let limit = Duration::from_secs(5);
     let launch = Launch {
         limits: Limits {
             time: Some(limit),

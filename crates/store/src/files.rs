@@ -51,6 +51,21 @@ impl Files {
             .map_err(|source| file_error("write", path, source))
     }
 
+    /// Writes over a few bytes that are there already, all of them in one sector: no full disk leaves a part of them.
+    pub fn overwrite_at(
+        &self,
+        file: &File,
+        path: &Path,
+        bytes: &[u8],
+        offset: u64,
+    ) -> Result<(), StoreError> {
+        let written = match self.allowed(bytes.len()) == bytes.len() {
+            true => file.write_all_at(bytes, offset),
+            false => Err(io::ErrorKind::StorageFull.into()),
+        };
+        written.map_err(|source| file_error("write", path, source))
+    }
+
     /// Makes what was written durable.
     pub fn flush(&self, file: &File, path: &Path) -> Result<(), StoreError> {
         if !self.faults.slow_flush.is_zero() {

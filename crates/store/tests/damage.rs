@@ -204,47 +204,60 @@ async fn what_was_acknowledged_and_is_missing_is_found() {
 #[tokio::test]
 async fn a_full_disk_is_reported_and_nothing_acknowledged_is_lost() {
     for faults in ["full_after=100000", "short_write_at=100000"] {
-        let hub = Hub::default();
-        let folder = tempfile::tempdir().unwrap();
-        let full = Options {
-            faults: faults.parse::<Faults>().unwrap(),
-            ..options(folder.path())
-        };
-        let node = Node::open_with(&hub, full).await.unwrap();
-        node.journal.found().await.unwrap();
-        node.heard.until("leader", |told| told.leading).await;
-        let mut next = 0;
-        while node.heard.with(|told| told.failed.is_none()) {
-            match node.journal.propose(next, vec![support::record(next)]) {
-                Ok(()) => next += 1,
-                // Refused until the failure is heard of, on this same thread.
-                Err(_) => tokio::task::yield_now().await,
-            }
-            let open = |told: &support::Told| next - told.own.len() as u64;
-            node.heard
-                .until("commit or failure", |told| {
-                    open(told) < 10 || told.failed.is_some()
-                })
-                .await;
-            assert!(next < 1_000_000);
-        }
-        let (acknowledged, leading, failed) = node
-            .heard
-            .with(|told| (told.own.clone(), told.leading, told.failed.take().unwrap()));
-        assert!(
-            matches!(&failed, StoreError::File { doing: "write", .. }),
-            "{failed}"
-        );
-        assert!(
-            !leading && acknowledged.len() > 100,
-            "{}",
-            acknowledged.len()
-        );
-        node.close(&hub).await;
-        // There is room again.
-        let numbers = opened(folder.path()).await.unwrap();
-        assert!(numbers.starts_with(&acknowledged));
+        let acknowledged = until_it_fails(faults).await;
+        assert!(acknowledged > 100, "{acknowledged}");
     }
+}
+
+/// Entries, and the marks of how far they are flushed, are hit alike.
+#[tokio::test]
+async fn a_disk_that_is_full_at_any_byte_leaves_what_was_acknowledged() {
+    for fault in ["full_after", "short_write_at"] {
+        for at in (2_000..2_200).step_by(11) {
+            until_it_fails(&format!("{fault}={at}")).await;
+        }
+    }
+}
+
+/// Proposes until the disk fails, and opens what is left; gives how many were acknowledged.
+async fn until_it_fails(faults: &str) -> usize {
+    let hub = Hub::default();
+    let folder = tempfile::tempdir().unwrap();
+    let full = Options {
+        faults: faults.parse::<Faults>().unwrap(),
+        ..options(folder.path())
+    };
+    let node = Node::open_with(&hub, full).await.unwrap();
+    node.journal.found().await.unwrap();
+    node.heard.until("leader", |told| told.leading).await;
+    let mut next = 0;
+    while node.heard.with(|told| told.failed.is_none()) {
+        match node.journal.propose(next, vec![support::record(next)]) {
+            Ok(()) => next += 1,
+            // Refused until the failure is heard of, on this same thread.
+            Err(_) => tokio::task::yield_now().await,
+        }
+        let open = |told: &support::Told| next - told.own.len() as u64;
+        node.heard
+            .until("commit or failure", |told| {
+                open(told) < 10 || told.failed.is_some()
+            })
+            .await;
+        assert!(next < 1_000_000);
+    }
+    let (acknowledged, leading, failed) = node
+        .heard
+        .with(|told| (told.own.clone(), told.leading, told.failed.take().unwrap()));
+    assert!(
+        matches!(&failed, StoreError::File { doing: "write", .. }),
+        "{failed}"
+    );
+    assert!(!leading);
+    node.close(&hub).await;
+    // There is room again.
+    let numbers = opened(folder.path()).await.unwrap();
+    assert!(numbers.starts_with(&acknowledged), "{faults}");
+    acknowledged.len()
 }
 
 #[tokio::test]

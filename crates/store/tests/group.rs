@@ -2,9 +2,9 @@
 
 mod support;
 
-use hedge_store::{Place, StoreError, Timing};
-use std::time::{Duration, Instant};
-use support::{Hub, Node, disk, group, group_with, join, leader, member};
+use hedge_store::{Place, StoreError};
+use std::time::Instant;
+use support::{Hub, Node, PATIENT, disk, group, join, leader, member, patient};
 
 fn memory(count: usize) -> Vec<Place> {
     vec![Place::Memory; count]
@@ -49,12 +49,7 @@ async fn three_voters_agree_and_survive_their_leader() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_said_to_have_ended_is_replaced_only_if_it_has() {
     let hub = Hub::default();
-    let timing = Timing {
-        heartbeat: Duration::from_millis(50),
-        election_min: Duration::from_millis(900),
-        election_max: Duration::from_millis(1000),
-    };
-    let nodes = group_with(&hub, memory(3), timing).await;
+    let nodes = group(&hub, memory(3)).await;
     let term = |node: &Node| node.journal.group().borrow().term;
     let before = term(&nodes[0]);
     let said = |nodes: &[Node]| {
@@ -65,7 +60,7 @@ async fn a_leader_that_is_said_to_have_ended_is_replaced_only_if_it_has() {
     // Until the others have stopped trying, and longer.
     let start = Instant::now();
     let mut number = 0;
-    while start.elapsed() < timing.election_max * 3 {
+    while start.elapsed() < PATIENT.election_max * 3 {
         nodes[0].commit(number..number + 1).await;
         number += 1;
     }
@@ -84,10 +79,9 @@ async fn a_leader_that_is_cut_off_commits_nothing() {
     nodes[0].propose(1..2).await;
     let next = leader(&nodes[1..]).await;
     next.commit(10..11).await;
-    let timing = hedge_store::Timing::default();
-    let sure = |node: &Node| node.journal.group().borrow().surely_leads(&timing);
+    let sure = |node: &Node| node.journal.group().borrow().surely_leads(&PATIENT);
     assert!(!sure(&nodes[0]), "whoever is replaced is not sure any more");
-    next.until("certainty", |group| group.surely_leads(&timing))
+    next.until("certainty", |group| group.surely_leads(&PATIENT))
         .await;
     nodes[0].heard.with(|told| assert_eq!(told.numbers, [0]));
     hub.mend(nodes[0].peer);
@@ -121,7 +115,9 @@ async fn members_change_while_records_are_written() {
         .heard
         .until("records", |told| told.own.len() > 100)
         .await;
-    let fourth = Node::open(&hub, 4, Place::Memory).await.unwrap();
+    let fourth = Node::open_with(&hub, patient(Place::Memory, 4))
+        .await
+        .unwrap();
     join(&nodes[0], &fourth).await;
     nodes.push(fourth);
     let third = nodes.remove(2);
@@ -195,9 +191,9 @@ async fn a_slow_disk_of_one_does_not_hold_up_the_others() {
     let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
     let mut nodes = group(&hub, vec![disk(folders[0].path()), disk(folders[1].path())]).await;
     let slow = hedge_store::Options {
-        faults: "slow_flush=400ms".parse().unwrap(),
+        faults: "slow_flush=1000ms".parse().unwrap(),
         snapshot_records: 100,
-        ..hedge_store::Options::new(disk(folders[2].path()), member(3))
+        ..patient(disk(folders[2].path()), 3)
     };
     let slow = Node::open_with(&hub, slow).await.unwrap();
     join(&nodes[0], &slow).await;
@@ -205,7 +201,7 @@ async fn a_slow_disk_of_one_does_not_hold_up_the_others() {
     for number in 0..200 {
         nodes[0].commit(number..number + 1).await;
     }
-    // One after the other, each would take 400 ms with the slow one: 80 s.
+    // One after the other, each would take a second with the slow one: 200 s.
     assert!(begun.elapsed() < support::LIMIT);
     // It follows as fast as it can, and leaves nothing out.
     nodes.push(slow);
@@ -254,7 +250,7 @@ async fn a_new_member_gets_a_snapshot_of_what_is_no_longer_in_the_log() {
     let hub = Hub::default();
     let options = |number, place| hedge_store::Options {
         snapshot_records: 3000,
-        ..hedge_store::Options::new(place, member(number))
+        ..patient(place, number)
     };
     let folder = tempfile::tempdir().unwrap();
     let first = Node::open_with(&hub, options(1, Place::Memory))

@@ -91,14 +91,25 @@ impl Buses {
     }
 
     fn try_call(&self, service: &str, path: &str, method: &str, args: &[&str]) -> Option<String> {
-        let output = Command::new("gdbus")
-            .args(["call", "--address", &self.address, "--dest", service])
-            .args(["--object-path", path, "--method", method])
-            .args(args)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let answer = String::from_utf8(output.stdout).unwrap();
-        output.status.success().then(|| answer.trim().to_owned())
+        try_call(&self.address, service, path, method, args)
     }
+}
+
+/// Calls a method of an object on the bus at this address; nothing where that fails.
+pub fn try_call(
+    address: &str,
+    service: &str,
+    path: &str,
+    method: &str,
+    args: &[&str],
+) -> Option<String> {
+    let output = Command::new("gdbus")
+        .args(["call", "--address", address, "--dest", service])
+        .args(["--object-path", path, "--method", method])
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let answer = String::from_utf8(output.stdout).unwrap();
+    output.status.success().then(|| answer.trim().to_owned())
 }

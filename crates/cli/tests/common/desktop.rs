@@ -1,5 +1,6 @@
 //! Desktops for owners who come back: X servers with real devices, and a sound server with a microphone.
 
+use super::again::Again;
 use super::{Kept, until};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -79,13 +80,23 @@ impl Desktop {
 
     /// Runs `xdotool` there.
     pub fn xdotool(&self, args: &[&str]) {
-        let status = Command::new("xdotool")
-            .args(args)
-            .env("DISPLAY", &self.display)
-            .stdin(Stdio::null())
-            .status();
-        assert!(status.unwrap().success(), "xdotool {args:?}");
+        xdotool(&self.display, args);
     }
+
+    /// Runs it again and again, with these arguments by turns.
+    pub fn keep_using(&self, turns: [&'static [&'static str]; 2]) -> Again {
+        let display = self.display.clone();
+        Again::start(move |turn| xdotool(&display, turns[turn % 2]))
+    }
+}
+
+fn xdotool(display: &str, args: &[&str]) {
+    let status = Command::new("xdotool")
+        .args(args)
+        .env("DISPLAY", display)
+        .stdin(Stdio::null())
+        .status();
+    assert!(status.unwrap().success(), "xdotool {args:?}");
 }
 
 /// Kinds of messages of the X server's `inputtest` driver.
@@ -98,22 +109,24 @@ const END: u32 = 20;
 /// Axes for which the protocol has room.
 const AXES: usize = 64;
 
-/// Touches the touchscreen of [`Desktop::with_devices`] for a moment.
-pub fn touch(folder: &Path) {
+/// Touches the touchscreen of [`Desktop::with_devices`] again and again.
+pub fn keep_touching(folder: &Path) -> Again {
     let mut device = device(folder, "touchscreen");
-    for kind in [BEGIN, END] {
-        device
-            .write_all(&message(TOUCH, &[7, kind], &position()))
-            .unwrap();
-    }
+    Again::start(move |turn| {
+        for kind in [BEGIN, END] {
+            let message = message(TOUCH, &[7, kind], &position(turn));
+            device.write_all(&message).unwrap();
+        }
+    })
 }
 
-/// Moves its pointer.
-pub fn point(folder: &Path) {
+/// Moves its pointer to and fro.
+pub fn keep_pointing(folder: &Path) -> Again {
     let mut device = device(folder, "pointer");
-    device
-        .write_all(&message(MOTION, &[1, 0], &position()))
-        .unwrap();
+    Again::start(move |turn| {
+        let message = message(MOTION, &[1, 0], &position(turn));
+        device.write_all(&message).unwrap();
+    })
 }
 
 fn device(folder: &Path, name: &str) -> UnixStream {
@@ -136,11 +149,13 @@ fn message(kind: u32, words: &[u32], rest: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Values of the first two axes, as the driver wants them: a mask of what follows, then all that could.
-fn position() -> Vec<u8> {
+/// Values of the first two axes, another place at every other turn, as the driver wants them: a mask of what follows,
+/// then all that could.
+fn position(turn: usize) -> Vec<u8> {
+    let beside = if turn.is_multiple_of(2) { 0.0 } else { 20.0 };
     let mut bytes = vec![0, 0, 0, 0, 0b11];
     bytes.resize(16, 0);
-    let values = [120.0f64, 90.0]
+    let values = [120.0f64 + beside, 90.0 + beside]
         .into_iter()
         .chain([0.0; AXES - 2])
         .chain([0.0; AXES]);

@@ -94,6 +94,11 @@ impl Scene {
             .env("HEDGE_LOG", "debug");
         let owned = Kept::start(command, folder.path());
         await_workers(&grid, 1);
+        // What happens before its sources watch goes unnoticed.
+        for source in sources {
+            let watches = format!("watching source={source:?}");
+            until(&watches, || owned.err().contains(&watches).then_some(()));
+        }
         let job = format!("[critical]\nby = []\n{}", marks.task("t", "", ""));
         fs::write(folder.path().join("job.toml"), job).unwrap();
         Scene {

@@ -1,23 +1,18 @@
 //! Wayland sessions without a screen: KDE's and GNOME's compositors, and hands that move and type there.
 
+use super::again::Again;
 use super::buses::Buses;
 use super::{Kept, until};
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
-use std::time::Duration;
 use wayland_client::globals::{GlobalListContents, registry_queue_init};
 use wayland_client::protocol::wl_registry::{self, WlRegistry};
 use wayland_client::{Connection, Dispatch, QueueHandle};
 use wayland_protocols_plasma::fake_input::client::org_kde_kwin_fake_input::{
     self, OrgKdeKwinFakeInput,
 };
-
-/// Between two movements of a hand.
-const MOVES_EVERY: Duration = Duration::from_millis(100);
 
 /// A hand at GNOME's desktop, by the service that its remote desktops use.
 const TYPIST: &str = "\
@@ -101,23 +96,17 @@ impl WaylandSession {
     }
 
     /// Moves the pointer at KDE's desktop until what this gives is dropped.
-    pub fn moving_pointer(&self) -> Hand {
+    pub fn moving_pointer(&self) -> Again {
         let stream = UnixStream::connect(self.folder.join(self.name)).unwrap();
         let connection = Connection::from_socket(stream).unwrap();
         let (globals, mut queue) = registry_queue_init::<Nobody>(&connection).unwrap();
         let input: OrgKdeKwinFakeInput = globals.bind(&queue.handle(), 1..=4, ()).unwrap();
         input.authenticate("test".to_owned(), "to move the pointer".to_owned());
-        let (stop, stopped) = channel();
-        let hand = std::thread::spawn(move || {
-            while stopped.recv_timeout(MOVES_EVERY) == Err(RecvTimeoutError::Timeout) {
-                input.pointer_motion(3.0, 3.0);
-                queue.roundtrip(&mut Nobody).unwrap();
-            }
-        });
-        Hand {
-            stop: Some(stop),
-            hand: Some(hand),
-        }
+        Again::start(move |turn| {
+            let by = if turn % 2 == 0 { 3.0 } else { -3.0 };
+            input.pointer_motion(by, by);
+            queue.roundtrip(&mut Nobody).unwrap();
+        })
     }
 
     /// Types at GNOME's desktop until what this gives is dropped.
@@ -125,21 +114,6 @@ impl WaylandSession {
         let mut command = Command::new("/usr/bin/python3");
         command.args(["-c", TYPIST, &buses.address]);
         Kept::start(command, &self.folder)
-    }
-}
-
-/// One that moves; it stops when this is dropped.
-pub struct Hand {
-    stop: Option<Sender<()>>,
-    hand: Option<JoinHandle<()>>,
-}
-
-impl Drop for Hand {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(hand) = self.hand.take() {
-            hand.join().unwrap();
-        }
     }
 }
 

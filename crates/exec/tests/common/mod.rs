@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Generous, for loaded machines; every wait ends as soon as it can.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub const HELPER: &str = env!("CARGO_BIN_EXE_hedge-exec-helper");
 

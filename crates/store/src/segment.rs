@@ -84,6 +84,16 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(paths)
 }
 
+/// Whether another file follows on this one, as its mark says.
+pub(crate) fn is_sealed(path: &Path) -> Result<bool, StoreError> {
+    use std::io::Read;
+    let mut head = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(ENTRIES_AT).read_to_end(&mut head))
+        .map_err(|error| crate::files::file_error("read", path, error))?;
+    take_mark(path, &head).map(|(_, sealed)| sealed)
+}
+
 impl Segment {
     /// Makes the file of an empty segment behind an entry; durable when this returns.
     pub fn create(

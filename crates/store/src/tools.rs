@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How often a copy of a journal that is being written is tried: files go and come with each snapshot.
-const COPY_TRIES: usize = 5;
+const COPY_TRIES: usize = 20;
+/// New files of the log that are followed while it is copied.
+const FOLLOWED_MAX: usize = 1000;
 
 /// One entry of a log.
 #[derive(Clone, Debug)]
@@ -265,23 +267,50 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// The log first, oldest file first, each from its mark on; then a snapshot, which is as new or newer.
+/// The log first, then a snapshot, then what the log has grown by: the snapshot may be newer than the log was.
 fn copy_all(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let mut copied = 0;
-    loop {
-        let paths = segment::list(from)?;
-        let Some(left) = paths.get(copied..).filter(|left| !left.is_empty()) else {
-            break;
-        };
-        for path in left {
-            copy(path, to)?;
-        }
-        copied = paths.len();
-    }
+    let last = copy_log(from, to, None)?;
     for path in snapshot::list(from)? {
         copy(&path, to)?;
     }
+    copy_log(from, to, last)?;
     copy(&from.join(folder::MEMBER), to)
+}
+
+/// Copies the log's files from this one on, oldest first, each from its mark on, up to one that none followed
+/// when it was copied; that one's path is returned.
+fn copy_log(from: &Path, to: &Path, first: Option<PathBuf>) -> Result<Option<PathBuf>, StoreError> {
+    let mut next = first;
+    for _ in 0..FOLLOWED_MAX {
+        let mut paths = segment::list(from)?;
+        paths.retain(|path| next.as_ref().is_none_or(|next| path >= next));
+        for path in &paths {
+            match copy(path, to) {
+                // A snapshot has taken its place, and that of all before it.
+                Err(error) if is_gone(&error) => remove_log(to)?,
+                copied => copied?,
+            }
+        }
+        let Some(last) = paths.pop() else {
+            return Ok(next);
+        };
+        let copied = to.join(last.file_name().unwrap_or_default());
+        if next.as_ref() == Some(&last) || copied.exists() && !segment::is_sealed(&copied)? {
+            return Ok(Some(last));
+        }
+        next = Some(last);
+    }
+    Ok(next)
+}
+
+fn remove_log(folder: &Path) -> Result<(), StoreError> {
+    let files = Files::default();
+    let mut paths = segment::list(folder)?.into_iter();
+    paths.try_for_each(|path| files.remove(&path))
+}
+
+fn is_gone(error: &StoreError) -> bool {
+    matches!(error, StoreError::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
 pub(crate) fn copy(path: &Path, to: &Path) -> Result<(), StoreError> {

@@ -81,11 +81,17 @@ async fn the_log_is_bounded_by_snapshots() {
             .until("commit", |told| told.own.last() == Some(&last))
             .await;
         most = most.max(node.journal.group().borrow().log.bytes);
+        // As a slow machine is given the time to make its snapshots, which are made beside what is committed.
+        let cut_behind = match round {
+            29 => 0,
+            49 => 2000,
+            _ => continue,
+        };
+        node.until("log cut by a snapshot", |group| {
+            group.log.purged.is_some_and(|index| index > cut_behind)
+        })
+        .await;
     }
-    node.until("log cut by snapshots", |group| {
-        group.log.purged.is_some_and(|index| index > 2000)
-    })
-    .await;
     let whole = 60_000 * 8;
     assert!(most < whole, "{most} bytes of log");
     node.close(&hub).await;

@@ -202,14 +202,24 @@ fn where_the_leader_ends_critical_tasks_still_run_twice_and_workers_are_watched(
         &tasks.concat(),
     ]);
     group.ask(&["submit", "job.toml"]);
-    marks.await_starts("first", 2);
+    let running = marks.await_starts("first", 2);
     let leader = group.leader();
     group.kill(leader);
     group.await_workers(3);
     assert_ne!(group.leader(), leader);
     marks.let_go("first");
     marks.await_starts("second", 2);
-    assert_eq!(marks.starts("first"), 2, "{}", group.told());
+    // What ran went on. A third copy may be beside it, where a busy machine kept a worker silent for a while.
+    let explained = group.ask(&["explain", "1", "first"]);
+    let attempts = explained["tasks"][0]["attempts"].as_array().unwrap();
+    for id in running {
+        let known = attempts.iter().find(|one| one["attempt"] == *id);
+        let state = known.map(|one| one["state"].as_str().unwrap());
+        assert!(
+            matches!(state, Some("won" | "cancelled")),
+            "{id}: {explained}"
+        );
+    }
     // Those that run it are watched as closely as new grids watch critical tasks.
     let watched = until("signs of life of all workers", || {
         let all = group.ask(&["workers"]);

@@ -1,6 +1,7 @@
 //! The worker alone: whom it obeys, what it starts, what it keeps until it is told that it is settled.
 
 use hedge_core::worker::{Action, Event, Unstaged, Worker};
+use hedge_model::capacity::BenchScores;
 use hedge_model::msg::{
     Assignment, Body, FromWorker, HeldAttempt, Outcome, Report, Seal, ToWorker, Usage,
 };
@@ -94,6 +95,7 @@ fn line(action: Action) -> String {
         Action::Tell(other) => format!("tell {other:?}"),
         Action::Drop(dropped) => format!("drop {}", hashes(&dropped)),
         Action::Benchmark => "benchmark".into(),
+        Action::EndBenchmark => "end benchmark".into(),
         Action::Leave => "leave".into(),
     }
 }
@@ -291,4 +293,29 @@ fn tasks_without_a_process_end_at_once() {
         "tell done 1.2/0.1.1",
     ]);
     assert_eq!((rig.core.busy(), rig.core.unsettled()), (0, 3));
+}
+
+#[test]
+fn work_does_not_wait_for_benchmark_kernels() {
+    let mut rig = Rig::new();
+    rig.order(1, ToWorker::Benchmark);
+    rig.expect(&["benchmark"]);
+    rig.assign(1, 0);
+    rig.expect(&["end benchmark", "stage 1.0/0.1.1"]);
+    rig.staged(id(1, 0));
+    rig.expect(&["start 1.0/0.1.1", "tell started 1.0/0.1.1"]);
+    // What they measured, they measured beside a task.
+    rig.event(Event::Benchmarked(Some(BenchScores::default())));
+    rig.expect(&[]);
+    // Asked while it is busy, they wait for its end, and run undisturbed.
+    rig.order(1, ToWorker::Benchmark);
+    rig.expect(&[]);
+    rig.finished(id(1, 0), Outcome::Done(vec![blob(2)]));
+    rig.expect(&["tell done 1.0/0.1.1", "benchmark"]);
+    rig.order(1, ToWorker::Settled(id(1, 0)));
+    rig.event(Event::Benchmarked(Some(BenchScores::default())));
+    let [said] = &rig.said()[..] else {
+        panic!("nothing else is said");
+    };
+    assert!(said.starts_with("tell Benchmarked"), "{said}");
 }

@@ -75,6 +75,8 @@ pub enum Action {
     Leave,
     /// Run the benchmark kernels, then say [`Event::Benchmarked`].
     Benchmark,
+    /// Give the benchmark kernels up: what they would say is not wanted any more.
+    EndBenchmark,
     /// Stop all processes of attempts where they are and start none, or let them go on; before anything else.
     Pause(bool),
     /// Give all processes of attempts the lowest priority, or that which they had.
@@ -116,7 +118,7 @@ pub struct Worker {
     content: Content,
     /// Asked to run the benchmark kernels, and not doing so yet.
     benchmark: bool,
-    /// The kernels run; nothing else is started meanwhile.
+    /// The kernels run, until there is work or the owner is back.
     benchmarking: bool,
     owner: Owner,
 }
@@ -183,16 +185,22 @@ impl Worker {
                 }
             }
             Event::Benchmarked(scores) => {
-                self.benchmarking = false;
+                // Kernels that were given up may have run beside a task.
+                let scores = scores.filter(|_| std::mem::take(&mut self.benchmarking));
                 out.extend(scores.map(|scores| Action::Tell(FromWorker::Benchmarked(scores))));
             }
         }
         let working = self.owner.stand() == Stand::Work;
-        if self.benchmark && !self.benchmarking && working && self.busy() == 0 {
+        if self.benchmark && working && self.busy() == 0 && self.queue.is_empty() {
             (self.benchmark, self.benchmarking) = (false, true);
             out.push(Action::Benchmark);
         }
-        if !self.benchmarking && working {
+        // Neither work nor an owner waits for kernels; the supervisor asks for them again.
+        if self.benchmarking && !(working && self.queue.is_empty()) {
+            self.benchmarking = false;
+            out.push(Action::EndBenchmark);
+        }
+        if working {
             self.start_queued(now, out);
         }
     }

@@ -27,6 +27,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -194,6 +195,7 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
         tell: Vec::new(),
         tell_by: None,
         leave_by: None,
+        end_benchmark: Arc::default(),
     }
     .run(queue)
     .await;
@@ -261,6 +263,8 @@ struct Loop {
     tell: Vec<FromWorker>,
     tell_by: Option<Instant>,
     leave_by: Option<Instant>,
+    /// Ends the benchmark kernels that run.
+    end_benchmark: Arc<AtomicBool>,
 }
 
 impl Loop {
@@ -449,14 +453,16 @@ impl Loop {
     }
 
     /// Runs the benchmark kernels beside the loop.
-    fn benchmark(&self) {
+    fn benchmark(&mut self) {
         let (inputs, dir) = (
             self.tools.inputs.clone(),
             self.tools.scratch.base().to_owned(),
         );
+        let end = Arc::new(AtomicBool::new(false));
+        self.end_benchmark = end.clone();
         tokio::task::spawn_blocking(move || {
-            let scores = hedge_host::bench::run(&dir);
-            _ = inputs.blocking_send(Input::Core(Event::Benchmarked(Some(scores))));
+            let scores = hedge_host::bench::run(&dir, &end);
+            _ = inputs.blocking_send(Input::Core(Event::Benchmarked(scores)));
         });
     }
 
@@ -507,6 +513,7 @@ impl Loop {
                     Action::Lower(on) => self.tools.spawner.lower(on),
                     Action::Leave => return true,
                     Action::Benchmark => self.benchmark(),
+                    Action::EndBenchmark => self.end_benchmark.store(true, Ordering::Relaxed),
                 }
             }
         }

@@ -361,6 +361,7 @@ impl<W: World> Arena<W> {
                 }
                 worker::Action::Start(..)
                 | worker::Action::Drop(_)
+                | worker::Action::EndBenchmark
                 | worker::Action::Pause(_)
                 | worker::Action::Lower(_)
                 | worker::Action::Leave => {}

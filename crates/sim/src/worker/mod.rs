@@ -306,7 +306,7 @@ impl Grid {
                     self.worker_handle(ix, worker::Event::Benchmarked(None))?;
                 }
                 worker::Action::Pause(on) => self.pause(ix, on)?,
-                worker::Action::Lower(_) => {}
+                worker::Action::Lower(_) | worker::Action::EndBenchmark => {}
             }
         }
         self.set_tick(ix);

@@ -405,9 +405,12 @@ impl Rig {
                 return self.event(Event::Joining { peer, role, ticket });
             }
         };
-        let event = match input.byte() % 2 {
-            0 => Event::Linked { peer, role },
-            _ => Event::Gone { peer },
+        let event = match input.byte() % 4 {
+            0 | 2 => Event::Linked { peer, role },
+            ended => Event::Gone {
+                peer,
+                silent: ended == 3,
+            },
         };
         self.event(event);
     }

@@ -216,7 +216,10 @@ fn one_key_is_one_job() {
 fn a_client_that_went_is_not_answered_over_its_next_connection() {
     let mut rig = Rig::new();
     rig.submit(1, 7, &plain(vec![group("a", &[])]));
-    rig.event(hedge_core::supervisor::Event::Gone { peer: client(1) });
+    rig.event(hedge_core::supervisor::Event::Gone {
+        peer: client(1),
+        silent: false,
+    });
     rig.commit();
     rig.expect(&["append accepted"]);
     rig.submit(1, 7, &plain(vec![group("a", &[])]));

@@ -4,7 +4,7 @@ mod support;
 
 use hedge_core::monitor::{Finding, Found, Liveness};
 use hedge_core::supervisor::{Action, Event};
-use hedge_model::msg::{Reply, Request};
+use hedge_model::msg::{Reply, Request, WorkerInfo};
 use hedge_model::spec::{CriticalRule, Draft, Qos, Redundancy};
 use hedge_model::view::TaskView;
 use hedge_model::{JobId, JobSpec, PeerId};
@@ -111,4 +111,62 @@ fn a_stalled_attempt_gets_a_copy_elsewhere() {
     assert_eq!(told.attempts[0].state, "stalled");
     found(&mut rig, worker(1), Found::Moving(attempt(0, 1)));
     assert_eq!(explained(&mut rig).attempts[0].state, "assigned");
+}
+
+fn lost_connection(rig: &mut Rig) {
+    let (peer, silent) = (worker(1), true);
+    rig.event(Event::Gone { peer, silent });
+    rig.commit();
+}
+
+#[test]
+fn a_lost_connection_is_no_end_and_a_worker_that_comes_back_goes_on() {
+    let mut rig = running(Redundancy::Critical);
+    lost_connection(&mut rig);
+    rig.expect(&[]);
+    rig.pass_beating(Duration::from_secs(4), &[2]);
+    rig.commit();
+    rig.expect(&[]);
+    let info = WorkerInfo {
+        in_hand: rig.held([attempt(0, 1)]),
+        ..info(1, 1)
+    };
+    rig.attach_with(1, info);
+    rig.commit();
+    rig.said();
+    rig.pass_beating(Duration::from_secs(10), &[1, 2]);
+    rig.commit();
+    rig.said();
+    let seen = explained(&mut rig);
+    assert_eq!(seen.attempts.len(), 1, "{seen:?}");
+    assert_eq!(seen.attempts[0].state, "assigned", "{seen:?}");
+    rig.done(1, attempt(0, 1));
+    rig.commit();
+    let done = "append done 1.0/0.1.1 by worker 1".to_owned();
+    assert!(rig.said().contains(&done));
+}
+
+#[test]
+fn a_worker_whose_connection_is_lost_has_ten_seconds_to_come_back() {
+    let mut rig = running(Redundancy::None);
+    lost_connection(&mut rig);
+    rig.pass_beating(Duration::from_millis(9_900), &[2]);
+    rig.commit();
+    rig.expect(&[]);
+    rig.pass_beating(Duration::from_millis(200), &[2]);
+    rig.commit();
+    let said = rig.said();
+    assert!(
+        said.iter().any(|line| line.contains("worker 2: assign")),
+        "{said:?}"
+    );
+    // One that was ended is given up at once.
+    let mut rig = running(Redundancy::None);
+    rig.gone(1);
+    rig.commit();
+    let said = rig.said();
+    assert!(
+        said.iter().any(|line| line.contains("worker 2: assign")),
+        "{said:?}"
+    );
 }

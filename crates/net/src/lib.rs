@@ -33,4 +33,4 @@ pub use link::{BeatReceiver, Link, LinkReceiver, LinkSender, Traffic};
 pub use probe::{Probe, Probed};
 pub use relay::{Connected, Gate, RelayServer};
 pub use ticket::{Role, Ticket, TicketError, secret_hash};
-pub use tripwire::{Nonce, Tripwire, Tripwires};
+pub use tripwire::{Broken, Nonce, Tripwire, Tripwires};

@@ -163,6 +163,14 @@ impl LinkSender {
         self.shared.reason()
     }
 
+    /// Whether the connection has ended without anybody's ending it: nothing was heard for the idle timeout, or
+    /// the other side had not and lost it. The process there may well live, and connect again.
+    pub fn fell_silent(&self) -> bool {
+        let ended = self.shared.connection.close_reason();
+        let lost = ended.is_some_and(|error| CloseReason::of(&error) == CloseReason::Lost);
+        lost && self.shared.closed_here.get().is_none()
+    }
+
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
         self.shared.connection.close_reason().is_some()

@@ -106,6 +106,15 @@ impl Tripwires {
     }
 }
 
+/// How a tripwire broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The other process has ended, or its machine took the connection away.
+    Died,
+    /// The other process lives and has given up the connection that this one stands beside.
+    LetGo,
+}
+
 /// A connected tripwire.
 #[derive(Debug)]
 pub struct Tripwire(TcpStream);
@@ -123,10 +132,18 @@ impl Tripwire {
         connect(ips, port, nonce).await.map(Tripwire)
     }
 
-    /// Waits until the other process has died or has let go.
-    pub async fn broken(mut self) {
-        // Nothing is ever said on it.
-        _ = self.0.read(&mut [0; 1]).await;
+    /// Waits until the other process has died or has let go; says which.
+    pub async fn broken(&mut self) -> Broken {
+        match self.0.read(&mut [0; 1]).await {
+            Ok(1) => Broken::LetGo,
+            _ => Broken::Died,
+        }
+    }
+
+    /// Lets go, and says so: this process lives on.
+    pub async fn let_go(mut self) {
+        // Where it cannot be said, the other side takes this process for dead, and hears of it again.
+        _ = self.0.write_all(&[1]).await;
     }
 }
 
@@ -202,27 +219,38 @@ mod tests {
                 .await
                 .unwrap();
             let theirs = expected.await.expect("the nonce is shown");
-            let (goes, stays) = if theirs_first {
+            let (goes, mut stays) = if theirs_first {
                 (theirs, mine)
             } else {
                 (mine, theirs)
             };
-            let mut broken = tokio::spawn(stays.broken());
+            let mut broken = tokio::spawn(async move { stays.broken().await });
             let early = tokio::time::timeout(Duration::from_millis(50), &mut broken).await;
             assert!(early.is_err(), "both are there");
+            // As the kernel does when a process ends.
             drop(goes);
-            tokio::time::timeout(Duration::from_secs(10), broken)
-                .await
-                .unwrap()
-                .unwrap();
+            let broken = tokio::time::timeout(Duration::from_secs(10), broken).await;
+            assert_eq!(broken.unwrap().unwrap(), Broken::Died);
         }
+    }
+
+    #[tokio::test]
+    async fn one_that_lives_on_says_so() {
+        let wires = Tripwires::bind((LOCALHOST, 0).into()).await.unwrap();
+        let nonce = [8; 16];
+        let expected = wires.expect(nonce);
+        let mine = Tripwire::connect([LOCALHOST], wires.port(), nonce);
+        let (mine, mut theirs) = (mine.await.unwrap(), expected.await.unwrap());
+        mine.let_go().await;
+        let broken = tokio::time::timeout(Duration::from_secs(10), theirs.broken()).await;
+        assert_eq!(broken.unwrap(), Broken::LetGo);
     }
 
     #[tokio::test]
     async fn a_stranger_is_no_tripwire() {
         let wires = Tripwires::bind((LOCALHOST, 0).into()).await.unwrap();
         let expected = wires.expect([1; 16]);
-        let stranger = Tripwire::connect([LOCALHOST], wires.port(), [2; 16])
+        let mut stranger = Tripwire::connect([LOCALHOST], wires.port(), [2; 16])
             .await
             .unwrap();
         // Whoever shows a wrong nonce is let go.

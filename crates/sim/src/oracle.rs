@@ -18,7 +18,11 @@ impl Grid {
         match event {
             Event::Committed { record, .. } => return self.follow(sup, record),
             _ if !self.options.check => {}
-            Event::Gone { peer } => self.forget_told(sup, *peer, &[]),
+            // One that may come back may still have what it was told of.
+            Event::Gone {
+                peer,
+                silent: false,
+            } => self.forget_told(sup, *peer, &[]),
             Event::FromLeader { msg, .. } => self.overhear(sup, msg),
             Event::ToLeader {
                 peer,

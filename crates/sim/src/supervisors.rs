@@ -76,7 +76,8 @@ impl Grid {
         if let Some(old) = self.sups[sup].conns.remove(&id) {
             self.conns[old].up = false;
             if role != Role::Worker || self.dice.permille(500) {
-                self.sup_handle(sup, Heard::Gone { peer: id })?;
+                let silent = self.dice.permille(500);
+                self.sup_handle(sup, Heard::Gone { peer: id, silent })?;
             }
         }
         self.conns.push(Conn {
@@ -116,7 +117,13 @@ impl Grid {
                 let peer = Peer::Supervisor(sup).id();
                 if let Some(old) = self.sups[dialer].conns.insert(peer, conn) {
                     self.conns[old].up = false;
-                    self.sup_handle(dialer, Heard::Gone { peer })?;
+                    self.sup_handle(
+                        dialer,
+                        Heard::Gone {
+                            peer,
+                            silent: false,
+                        },
+                    )?;
                 }
                 let role = Role::Supervisor;
                 self.sup_handle(dialer, Heard::Linked { peer, role })
@@ -139,7 +146,13 @@ impl Grid {
         self.sups[dialer].conns.remove(&peer);
         let after = self.dice.millis(1, 300);
         self.after(after, Event::Connect(Peer::Supervisor(dialer), sup));
-        self.sup_handle(dialer, Heard::Gone { peer })
+        self.sup_handle(
+            dialer,
+            Heard::Gone {
+                peer,
+                silent: false,
+            },
+        )
     }
 
     pub(crate) fn arrive_up(&mut self, conn: ConnId, event: Heard) -> Result<(), Violation> {
@@ -170,7 +183,8 @@ impl Grid {
             return Ok(());
         }
         self.sups[sup].conns.remove(&id);
-        self.sup_handle(sup, Heard::Gone { peer: id })
+        let silent = self.dice.permille(500);
+        self.sup_handle(sup, Heard::Gone { peer: id, silent })
     }
 
     /// Hands an event to a supervisor, or keeps it until the process runs on; checks what must hold.

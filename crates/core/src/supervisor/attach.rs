@@ -32,7 +32,7 @@ impl Supervisor {
         worker.bodies.clear();
         worker.staged.clear();
         (worker.connected, worker.dead, worker.draining) = (true, false, false);
-        worker.quiet_since = None;
+        (worker.quiet_since, worker.returns_by) = (None, None);
         // If its owner is there, it says so next.
         (worker.owner, worker.owner_change) = (None, 0);
         worker.gone_at = now;
@@ -204,6 +204,7 @@ pub(crate) fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
         lost: BTreeSet::new(),
         expected: BTreeSet::new(),
         connected: true,
+        returns_by: None,
         dead: false,
         gone_at: hedge_model::Time(0),
         draining: false,

@@ -117,7 +117,8 @@ impl Supervisor {
     fn check_workers(&self, live: &Live) -> Result<(), String> {
         for (ix, worker) in live.workers.iter().enumerate() {
             let name = worker.peer.short();
-            expect(worker.reachable() || worker.in_hand.is_empty(), || {
+            let may_have = worker.reachable() || worker.returns_by.is_some();
+            expect(may_have || worker.in_hand.is_empty(), || {
                 format!("worker {name} is gone and has work in hand")
             })?;
             let mut free = worker.free.clone();

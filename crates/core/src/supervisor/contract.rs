@@ -136,6 +136,8 @@ pub enum Event {
     Gone {
         /// Whose.
         peer: PeerId,
+        /// Nobody ended it: the process at its other end may live, and connect again.
+        silent: bool,
     },
     /// Nobody waits for the answers to these questions any more.
     Unasked(Vec<u64>),

@@ -101,6 +101,8 @@ pub(crate) struct Worker {
     /// Attempts that an earlier leader gave it, and of which it has not spoken yet.
     pub expected: BTreeSet<AttemptId>,
     pub connected: bool,
+    /// Until when it may come back with what it has in hand, while its connection is lost and nobody ended it.
+    pub returns_by: Option<Time>,
     pub dead: bool,
     pub gone_at: Time,
     pub draining: bool,
@@ -334,6 +336,8 @@ pub(crate) enum Timer {
     Settled,
     /// A worker that an earlier leader gave something has had its time to come.
     Expected(WorkerIx),
+    /// A worker whose connection was lost has had its time to come back.
+    Returns(WorkerIx),
     /// Offer content to colleagues again.
     Spread(Hash),
     /// Look for ended jobs that are not to be kept any longer.
@@ -358,6 +362,7 @@ impl Timer {
             Timer::Feed => "inputs that could not be fetched",
             Timer::Settled => "holders of content that have not come yet",
             Timer::Expected(_) => "a worker that the last leader gave something",
+            Timer::Returns(_) => "a worker whose connection was lost",
             Timer::Spread(_) => "content that other supervisors are to hold",
             Timer::Retention => "ended jobs that are kept long enough",
             Timer::Look => "copies that may pay",

@@ -198,7 +198,7 @@ impl Supervisor {
     pub(crate) fn after_revoked(&mut self, peer: PeerId, out: &mut Vec<Action>) {
         out.push(Action::Expel(peer));
         if self.live.is_some() {
-            self.on_gone(peer, out);
+            self.on_gone(peer, false, out);
             let workers = self
                 .linked
                 .iter()

@@ -154,7 +154,9 @@ impl Supervisor {
             {
                 answer(peer, ask, Reply::No(not_leading()), out);
             }
-            Event::Gone { peer } if self.live.is_none() => drop(self.linked.remove(&peer)),
+            Event::Gone { peer, .. } if self.live.is_none() => {
+                self.linked.remove(&peer);
+            }
             Event::Pulled { hash, result } if self.live.is_none() => {
                 self.pulled_for_leader(hash, result, out);
             }
@@ -176,7 +178,7 @@ impl Supervisor {
                 request,
                 secret,
             } => self.on_ask(peer, ask, request, secret, out),
-            Event::Gone { peer } => self.on_gone(peer, out),
+            Event::Gone { peer, silent } => self.on_gone(peer, silent, out),
             Event::Unasked(asks) => self.live().unwatch(&asks),
             Event::Pulled { hash, result } => self.on_pulled(hash, result, out),
             Event::Tick => self.on_tick(out),
@@ -476,6 +478,7 @@ impl Supervisor {
                 Timer::Benchmark(ix) => self.benchmark(ix, out),
                 Timer::Link(ix) => self.link_due(ix, out),
                 Timer::Expected(ix) => self.give_up_expected(ix, out),
+                Timer::Returns(ix) => self.give_up_silent(ix, out),
                 Timer::Spread(hash) => self.spread_again(hash, out),
                 Timer::Retention => self.forget_old_jobs(out),
             }

@@ -5,6 +5,12 @@ use super::{Action, Pending, Supervisor, send};
 use hedge_model::msg::{FromWorker, Outcome, Report, ToWorker, Usage};
 use hedge_model::record::{End, Record};
 use hedge_model::{AttemptId, Data, Hash, PeerId, TaskId};
+use std::time::Duration;
+
+/// A worker whose connection was lost, though nobody ended it, goes on with what it has in hand and connects again:
+/// this is five times the longest pause between two tries. Where it was found dead before, it was given up then; so
+/// this is for a supervisor that was frozen itself, and for workers that are seldom heard.
+const RETURNS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Supervisor {
     pub(crate) fn on_worker(&mut self, peer: PeerId, msg: FromWorker, out: &mut Vec<Action>) {
@@ -202,7 +208,7 @@ impl Supervisor {
         }
     }
 
-    pub(crate) fn on_gone(&mut self, peer: PeerId, out: &mut Vec<Action>) {
+    pub(crate) fn on_gone(&mut self, peer: PeerId, silent: bool, out: &mut Vec<Action>) {
         self.linked.remove(&peer);
         self.colleague_gone(peer);
         self.unhear(peer);
@@ -219,11 +225,31 @@ impl Supervisor {
         let Some(ix) = self.live().by_peer.get(&peer).copied() else {
             return;
         };
-        if self.live().workers[ix as usize].connected {
-            self.live().workers[ix as usize].connected = false;
+        let now = self.now;
+        let live = self.live();
+        let worker = &mut live.workers[ix as usize];
+        if std::mem::replace(&mut worker.connected, false) {
+            if silent && !worker.dead {
+                (worker.gone_at, worker.quiet_since) = (now, Some(now));
+                worker.returns_by = Some(now + RETURNS_WITHIN);
+                live.set_timer(now + RETURNS_WITHIN, Timer::Returns(ix));
+                live.pool_changed(ix);
+            } else {
+                self.give_up(ix, out);
+            }
+        } else if !silent && worker.returns_by.take().is_some() {
             self.give_up(ix, out);
         }
         self.unwatch(ix, out);
+    }
+
+    /// A worker whose connection was lost has not come back in time. It may still come.
+    pub(crate) fn give_up_silent(&mut self, ix: WorkerIx, out: &mut Vec<Action>) {
+        let now = self.now;
+        let worker = &mut self.live().workers[ix as usize];
+        if worker.returns_by.take_if(|by| *by <= now).is_some() {
+            self.give_up(ix, out);
+        }
     }
 
     /// What a worker had in hand is assigned elsewhere; it may still come back with it and win.

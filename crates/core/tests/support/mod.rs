@@ -333,8 +333,8 @@ impl Rig {
     }
 
     pub fn gone(&mut self, number: u8) {
-        let peer = worker(number);
-        self.event(Event::Gone { peer });
+        let (peer, silent) = (worker(number), false);
+        self.event(Event::Gone { peer, silent });
     }
 
     /// A client submits a job under this key; its question has the key's number.

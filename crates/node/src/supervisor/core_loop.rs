@@ -68,6 +68,8 @@ pub(crate) enum Input {
     Gone {
         peer: PeerId,
         conn: ConnId,
+        /// Nobody ended the connection, and the process at its other end may live.
+        silent: bool,
     },
     /// This supervisor has a link to another.
     Dialled {
@@ -403,12 +405,15 @@ impl Loop {
                     self.feed(Event::LinkMeasured { peer, found });
                 }
             }
-            Input::Gone { peer, conn } => self.on_gone(peer, conn),
+            Input::Gone { peer, conn, silent } => self.on_gone(peer, conn, silent),
             Input::Dialled { peer } => self.feed(Event::Linked {
                 peer,
                 role: Role::Supervisor,
             }),
-            Input::Undialled { peer } => self.feed(Event::Gone { peer }),
+            Input::Undialled { peer } => self.feed(Event::Gone {
+                peer,
+                silent: false,
+            }),
             Input::Rejected { by, reason } => return self.on_rejected(by, reason),
             Input::Colleague { peer, caller } => drop(self.colleagues.insert(peer, caller)),
             Input::FromLeader { peer, msg } if self.trusted.contains(&peer) => {

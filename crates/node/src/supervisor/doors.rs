@@ -77,7 +77,8 @@ impl Loop {
                 if let Some(old) = self.workers.insert(peer, worker) {
                     old.sender.close(CloseReason::Replaced);
                     self.setup.watch.unlink(old.conn);
-                    self.feed(Event::Gone { peer });
+                    // What it has in hand it says next.
+                    self.feed(Event::Gone { peer, silent: true });
                 }
             }
             Role::Client | Role::Admin | Role::Supervisor | Role::Relay => {
@@ -87,11 +88,11 @@ impl Loop {
         self.feed(Event::Linked { peer, role });
     }
 
-    pub(super) fn on_gone(&mut self, peer: PeerId, conn: ConnId) {
+    pub(super) fn on_gone(&mut self, peer: PeerId, conn: ConnId, silent: bool) {
         if self.is_worker_on(peer, conn) {
             self.workers.remove(&peer);
             self.setup.watch.unlink(conn);
-            self.feed(Event::Gone { peer });
+            self.feed(Event::Gone { peer, silent });
         }
         if self.clients.remove(&conn).is_some() {
             let asks = self.askers.forget(conn);
@@ -99,7 +100,7 @@ impl Loop {
             // One peer may have several connections; only with the last is nobody there who waits.
             let here = self.clients.values().any(|other| other.peer() == peer);
             if !here && !self.workers.contains_key(&peer) {
-                self.feed(Event::Gone { peer });
+                self.feed(Event::Gone { peer, silent });
             }
         }
     }
@@ -109,7 +110,7 @@ impl Loop {
         if let Some((peer, worker)) = found.map(|(peer, worker)| (*peer, worker)) {
             worker.sender.close(CloseReason::Lost);
             let conn = worker.conn;
-            self.on_gone(peer, conn);
+            self.on_gone(peer, conn, false);
         }
     }
 

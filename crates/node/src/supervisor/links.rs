@@ -306,9 +306,9 @@ impl Shared {
         say(caller, &Note::Tripwire { port, nonce });
         let caller = caller.clone();
         self.runtime.spawn(async move {
-            if let Some(tripwire) = expected.await {
+            if let Some(mut tripwire) = expected.await {
                 tokio::select! {
-                    () = tripwire.broken() => caller.link().close(CloseReason::Lost),
+                    _ = tripwire.broken() => caller.link().close(CloseReason::Lost),
                     _ = caller.link().closed() => {}
                 }
             }
@@ -320,8 +320,8 @@ impl Shared {
         let link = caller.link();
         let ips = link.remote_addrs().into_iter().map(|addr| addr.ip());
         match Tripwire::connect(ips, port, nonce).await {
-            Ok(tripwire) => tokio::select! {
-                () = tripwire.broken() => self.ended(&caller),
+            Ok(mut tripwire) => tokio::select! {
+                _ = tripwire.broken() => self.ended(&caller),
                 _ = link.closed() => {}
             },
             Err(error) => tracing::debug!(%error, "no tripwire to another supervisor"),

@@ -128,5 +128,6 @@ async fn read<T: serde::de::DeserializeOwned>(
         Role::Worker => tracing::info!(peer = %peer.short(), %reason, "a worker is gone"),
         _ => tracing::debug!(peer = %peer.short(), %reason, "connection closed"),
     }
-    _ = inputs.send(Input::Gone { peer, conn }).await;
+    let silent = sender.fell_silent();
+    _ = inputs.send(Input::Gone { peer, conn, silent }).await;
 }

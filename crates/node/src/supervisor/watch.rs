@@ -11,7 +11,7 @@ use hedge_core::supervisor::{MeasureMost, Measured};
 use hedge_model::PeerId;
 use hedge_model::msg::{Beat, StatusRequest, ToWorker};
 use hedge_model::view::WorkerView;
-use hedge_net::{BeatReceiver, CloseReason, LinkSender, Nonce, Tripwires};
+use hedge_net::{BeatReceiver, Broken, CloseReason, LinkSender, Nonce, Tripwires};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -134,7 +134,7 @@ impl Watch {
         state.by_conn.insert(conn, at);
         state.by_peer.insert(peer, at);
         if let Some(line) = &state.lines[at] {
-            shared.offer_tripwire(&line.sender);
+            shared.offer_tripwire(&line.sender, conn);
         }
         drop(state);
         let reading = read(shared.clone(), at, conn, beats);
@@ -307,7 +307,7 @@ impl Shared {
     }
 
     /// Lets a worker connect its tripwire, if it can; its connection is closed when its process dies.
-    fn offer_tripwire(&self, sender: &LinkSender) {
+    fn offer_tripwire(&self, sender: &LinkSender, conn: ConnId) {
         let Some(tripwires) = &self.tripwires else {
             return;
         };
@@ -319,14 +319,21 @@ impl Shared {
         let expected = tripwires.expect(nonce);
         let port = tripwires.port();
         send(sender, &[ToWorker::Tripwire { port, nonce }]);
-        let sender = sender.clone();
+        let (sender, inputs) = (sender.clone(), self.inputs.clone());
         self.transport.spawn(async move {
-            if let Some(tripwire) = expected.await {
-                tokio::select! {
-                    () = tripwire.broken() => sender.close(CloseReason::Lost),
-                    _ = sender.closed() => {}
-                }
+            let Some(mut tripwire) = expected.await else {
+                return;
+            };
+            let broken = tokio::select! {
+                broken = tripwire.broken() => broken,
+                _ = sender.closed() => return,
+            };
+            if broken == Broken::LetGo {
+                // It heard nothing from here for the idle timeout: this process was frozen, or the network was.
+                let (peer, silent) = (sender.peer(), true);
+                _ = inputs.send(Input::Gone { peer, conn, silent }).await;
             }
+            sender.close(CloseReason::Lost);
         });
     }
 

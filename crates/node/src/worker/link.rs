@@ -282,9 +282,10 @@ async fn measure(sender: LinkSender, port: u16, nonce: Nonce, (bytes, window): (
 async fn hold_tripwire(sender: LinkSender, port: u16, nonce: Nonce) {
     let ips = sender.remote_addrs().into_iter().map(|addr| addr.ip());
     match Tripwire::connect(ips, port, nonce).await {
-        Ok(tripwire) => tokio::select! {
-            () = tripwire.broken() => sender.close(CloseReason::Lost),
-            _ = sender.closed() => {}
+        Ok(mut tripwire) => tokio::select! {
+            _ = tripwire.broken() => sender.close(CloseReason::Lost),
+            // A supervisor that was frozen would take this worker for dead.
+            _ = sender.closed() => if sender.fell_silent() { tripwire.let_go().await },
         },
         Err(error) => {
             tracing::info!(%error, "no tripwire: a supervisor that dies is noticed by its silence alone");

@@ -288,7 +288,8 @@ impl<W: World> Arena<W> {
             }
             Due::Noticed(number) => {
                 let peer = peer(self.epoch, number as usize);
-                self.tell(supervisor::Event::Gone { peer });
+                let silent = false;
+                self.tell(supervisor::Event::Gone { peer, silent });
             }
             Due::Staged(number, attempt) => {
                 let place = &mut self.places[number as usize];

@@ -75,6 +75,9 @@ pub enum Bench {
         /// For how long
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
         seconds: u32,
+        /// Whole workers, each a process of its own, rather than the signs of life of all from the bench's process
+        #[arg(long)]
+        processes: bool,
     },
     /// Suspicions and deaths of workers that are well, while their tasks keep every processor busy
     Alarms {

@@ -6,6 +6,7 @@ mod inventory;
 mod link;
 mod owner;
 mod saver;
+mod senders;
 
 use crate::clock::Clock;
 use crate::folders::make_private;
@@ -35,6 +36,7 @@ use tokio::time::Instant;
 pub use inventory::offer;
 pub use owner::OwnerConfig;
 pub use saver::{SaverView, saver_socket};
+pub use senders::Senders;
 
 /// Batches of orders and ends of attempts that wait for the loop.
 const INPUTS_MAX: usize = 4096;

@@ -17,6 +17,8 @@ const RAW_SECONDS_MAX: u32 = 10;
 #[derive(Debug, Serialize)]
 struct Figures {
     workers: u16,
+    /// Where their signs of life come from: `bench` is this process, `processes` whole workers.
+    from: &'static str,
     watch: String,
     seconds: f64,
     expected: u64,
@@ -35,8 +37,14 @@ struct Figures {
 ///
 /// # Errors
 /// The grid cannot be started.
-pub fn run(context: &Context, workers: u16, way: Way, seconds: u32) -> Result<Exit, Failure> {
-    let figures = block_on(measure(workers, way, seconds))?;
+pub fn run(
+    context: &Context,
+    workers: u16,
+    way: Way,
+    seconds: u32,
+    processes: bool,
+) -> Result<Exit, Failure> {
+    let figures = block_on(measure(workers, way, seconds, processes))?;
     context.look.print(&figures, || {
         lines(&[
             format!(
@@ -67,12 +75,21 @@ pub fn run(context: &Context, workers: u16, way: Way, seconds: u32) -> Result<Ex
     Ok(Exit::Done)
 }
 
-async fn measure(workers: u16, way: Way, seconds: u32) -> Result<Figures, Failure> {
+async fn measure(
+    workers: u16,
+    way: Way,
+    seconds: u32,
+    processes: bool,
+) -> Result<Figures, Failure> {
     let plan = Plan {
         args: &["--no-sandbox"],
-        ..Plan::new(workers, 1)
+        ..Plan::new(if processes { workers } else { 0 }, 1)
     };
     let grid = Grid::start(plan).await?;
+    let senders = match processes {
+        true => None,
+        false => Some(grid.senders(workers).await?),
+    };
     grid.watch(way).await?;
     tokio::time::sleep(SETTLE).await;
     let (before, suspected, late) = count(&grid).await?;
@@ -82,7 +99,7 @@ async fn measure(workers: u16, way: Way, seconds: u32) -> Result<Figures, Failur
     let (cpu, took) = (grid.supervisor.cpu() - cpu, since.elapsed());
     let expected = took.as_secs_f64() / way.interval.as_secs_f64() * f64::from(workers);
     let delivered = after - before;
-    drop(grid);
+    drop((senders, grid));
     let raw = tokio::task::spawn_blocking(move || {
         super::raw::datagrams(workers, way.interval, seconds.min(RAW_SECONDS_MAX))
     });
@@ -91,6 +108,7 @@ async fn measure(workers: u16, way: Way, seconds: u32) -> Result<Figures, Failur
         .map_err(|error| Failure::Local(error.to_string()))??;
     Ok(Figures {
         workers,
+        from: if processes { "processes" } else { "bench" },
         watch: way_text(way),
         seconds: rounded(took.as_secs_f64()),
         expected: expected as u64,

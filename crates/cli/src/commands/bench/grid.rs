@@ -9,6 +9,7 @@ use hedge_model::view::{JobState, JobView};
 use hedge_model::{JobId, JobSpec};
 use hedge_node::Folders;
 use hedge_node::client::{Client, Target, new_key};
+use hedge_node::worker::{Senders, WorkerConfig};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -231,12 +232,7 @@ impl Grid {
             let machine = usize::from(plan.supervisors + number);
             started.push(machines.start(machine, &dir, &line, Some(&secret))?);
         }
-        let joined = async || match client.ask(Request::Workers).await {
-            Ok(Reply::Workers(all)) if all.len() >= plan.workers.into() => Some(()),
-            _ => None,
-        };
-        wait(joined, "the workers").await?;
-        Ok(Grid {
+        let grid = Grid {
             client,
             supervisor,
             others,
@@ -246,7 +242,37 @@ impl Grid {
             machines,
             in_memory: plan.in_memory,
             dir,
-        })
+        };
+        grid.await_workers(plan.workers).await?;
+        Ok(grid)
+    }
+
+    /// Adds workers that only show signs of life, from within this process, and waits until all have joined.
+    ///
+    /// # Errors
+    /// They cannot be started, or do not join in time.
+    pub async fn senders(&self, count: u16) -> Result<Senders, Failure> {
+        let ticket = self.secret.trim().parse::<hedge_net::Ticket>();
+        let ticket = ticket.map_err(|error| Failure::Local(error.to_string()))?;
+        let folders = Folders::new(Some(self.dir.path().to_owned()))
+            .map_err(|error| Failure::Local(error.to_string()))?;
+        let configs = (0..count).map(|number| WorkerConfig {
+            dir: self.dir.path().join(number.to_string()),
+            listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+            ..WorkerConfig::new(&folders, ticket.clone())
+        });
+        let senders = Senders::start(configs.collect()).await;
+        let senders = senders.map_err(|error| Failure::Local(error.to_string()))?;
+        self.await_workers(count).await?;
+        Ok(senders)
+    }
+
+    async fn await_workers(&self, count: u16) -> Result<(), Failure> {
+        let joined = async || match self.client.ask(Request::Workers).await {
+            Ok(Reply::Workers(all)) if all.len() >= count.into() => Some(()),
+            _ => None,
+        };
+        wait(joined, "the workers").await
     }
 
     /// Workers show signs of life like this from now on, whatever they have in hand and whatever it costs.

@@ -49,7 +49,11 @@ pub fn run(context: &Context, args: &Bench) -> Result<Exit, Failure> {
             interval,
             asks,
             seconds,
-        } => beats::run(context, *workers, grid::way(*interval, *asks), *seconds),
+            processes,
+        } => {
+            let way = grid::way(*interval, *asks);
+            beats::run(context, *workers, way, *seconds, *processes)
+        }
         Bench::Link { rate } => link::run(context, rate),
         Bench::Idle { seconds } => idle::run(context, *seconds),
         Bench::Live { runs } => live::run(context, *runs),

@@ -64,6 +64,33 @@ pub async fn workers(grid: &Grid) -> Result<Vec<WorkerView>, Failure> {
     }
 }
 
+/// What the supervisor says now of a job's tasks, their attempts, and the workers.
+///
+/// # Errors
+/// The supervisor is gone.
+pub async fn explained(grid: &Grid, job: JobId) -> Result<String, Failure> {
+    let Reply::Explain(view) = grid.client.ask(Request::Explain(job, None)).await? else {
+        return Err(unexpected());
+    };
+    let mut said = Vec::new();
+    for task in view.tasks {
+        said.push(format!("{}: {}", task.task, task.why));
+        let attempts = task.attempts.into_iter();
+        said.extend(attempts.map(|one| {
+            let (name, at, state, why) = (one.attempt, one.worker, one.state, one.why);
+            format!("{name} at {at}: {state}, {why}")
+        }));
+    }
+    for worker in workers(grid).await? {
+        let peer: String = worker.peer.chars().take(10).collect();
+        said.push(format!(
+            "{peer}: {}, {}, silent for {:.1} ms, {} suspicions, {} gaps",
+            worker.liveness, worker.usage, worker.silent_ms, worker.suspicions, worker.late_gaps
+        ));
+    }
+    Ok(said.join("; "))
+}
+
 /// A job of one critical task without copies, a script that writes to the pipe in `BENCH_PIPE`.
 ///
 /// # Errors

@@ -1,7 +1,8 @@
 //! A worker is frozen or killed: from then to its task running on another worker.
 
 use super::tasks::{
-    ARGS, LOOK_EVERY, Started, WAIT_MAX, WORKERS, clear, failed, listen, one_task, started, workers,
+    ARGS, LOOK_EVERY, Started, WAIT_MAX, WORKERS, clear, explained, failed, listen, one_task,
+    started, workers,
 };
 use crate::args::BenchKind;
 use crate::commands::bench::grid::{Grid, Plan, way_text};
@@ -22,6 +23,8 @@ const REPEATS_MAX: u32 = 1_000;
 const TASK: &str = "echo \"$HEDGE_ATTEMPT\" > \"$BENCH_PIPE\"; exec sleep 600";
 /// How long a task runs before its worker ends, so that the closer watch is on: several intervals at most.
 pub(super) const SETTLE: Duration = Duration::from_millis(300);
+/// Of a run that takes longer it is told why.
+const SLOW: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Serialize)]
 struct Figures {
@@ -36,6 +39,8 @@ struct Figures {
     recovery_ms_p95: f64,
     recovery_ms_max: f64,
     recovery_ms: Vec<f64>,
+    /// What the supervisor says of the task and the workers right after a slow run.
+    slow: Vec<String>,
 }
 
 /// Measures and prints.
@@ -79,9 +84,13 @@ async fn measure(
     let spec = one_task(&pipe, TASK)?;
     let mut all = Vec::new();
     let mut repeated = 0;
+    let mut slow = Vec::new();
     while all.len() < runs as usize {
         match once(&mut grid, kind, &spec, &starts).await? {
-            Some(took) => all.push(took.as_secs_f64() * 1e3),
+            Some((took, told)) => {
+                all.push(took.as_secs_f64() * 1e3);
+                slow.extend(told.map(|told| format!("run {}: {told}", all.len())));
+            }
             None if repeated < REPEATS_MAX => repeated += 1,
             None => return Err(failed("workers are suspected all the time")),
         }
@@ -101,6 +110,7 @@ async fn measure(
         recovery_ms_p95: rounded(quantile(&mut all, 0.95)),
         recovery_ms_max: rounded(quantile(&mut all, 1.0)),
         recovery_ms: each,
+        slow,
     })
 }
 
@@ -110,7 +120,7 @@ async fn once(
     kind: BenchKind,
     spec: &JobSpec,
     starts: &Receiver<Started>,
-) -> Result<Option<Duration>, Failure> {
+) -> Result<Option<(Duration, Option<String>)>, Failure> {
     while starts.try_recv().is_ok() {}
     let job = grid.client.submit(new_key()?, spec).await?;
     started(starts)?;
@@ -135,6 +145,11 @@ async fn once(
         }
     };
     let (again, _) = started(starts)?;
+    let took = again.saturating_duration_since(since);
+    let told = match took >= SLOW {
+        true => Some(explained(grid, job).await?),
+        false => None,
+    };
     if kind == BenchKind::Stop {
         // A machine that comes back at once would teach the supervisor that this is its way.
         given_up(grid, pid).await?;
@@ -143,7 +158,7 @@ async fn once(
         grid.replace(pid)?;
     }
     clear(grid, job).await?;
-    Ok(Some(again.saturating_duration_since(since)))
+    Ok(Some((took, told)))
 }
 
 /// Waits until a frozen worker is given up.

@@ -1,0 +1,86 @@
+//! Workers reduced to their signs of life, many of them on the same few threads: so that what a supervisor takes in can
+//! be measured where there are not the processors for as many whole workers.
+
+use super::beats::Beats;
+use super::link::Links;
+use super::{INPUTS_MAX, Input, inventory, port};
+use crate::NodeError;
+use crate::folders::make_private;
+use crate::frames::send;
+use crate::known::Known;
+use crate::transport::Threads;
+use crate::worker::WorkerConfig;
+use hedge_model::Resources;
+use hedge_model::msg::{FromWorker, ToWorker, WorkerInfo};
+use hedge_net::{LinkSender, Net};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Signs of life of some workers: each has an identity, a port, connections and a thread of heartbeats of its own, as a
+/// worker has, and takes no tasks. They end with this.
+#[derive(Debug)]
+pub struct Senders {
+    _transport: Threads,
+}
+
+impl Senders {
+    /// Starts one for each of these; what they offer, their labels and their owners are left aside.
+    ///
+    /// # Errors
+    /// A folder cannot be made, or a port cannot be opened.
+    pub async fn start(all: Vec<WorkerConfig>) -> Result<Self, NodeError> {
+        let transport = Threads::transport()?;
+        for config in all {
+            make_private(&config.dir)?;
+            let key = hedge_net::load_or_create_identity(&config.dir)?;
+            let known = Known::of_ticket(&config.dir, &config.ticket);
+            let net = transport
+                .run(Net::bind(port(&config, key, &known)))
+                .await??;
+            let mut info = inventory::info(&config, net.local_addr());
+            info.resources = Resources::default();
+            let (inputs, queue) = mpsc::channel(INPUTS_MAX);
+            let beats = Beats::start()?;
+            let links = Links::start(
+                net,
+                &config.ticket,
+                known,
+                inputs,
+                beats.clone(),
+                transport.handle(),
+            );
+            transport.spawn(attach(info, beats, links, queue));
+        }
+        let _transport = transport;
+        Ok(Self { _transport })
+    }
+}
+
+/// Attaches to whoever leads, over and over; the links do the rest.
+async fn attach(info: WorkerInfo, beats: Beats, links: Links, mut queue: mpsc::Receiver<Input>) {
+    let mut warm: HashMap<u64, (LinkSender, Duration)> = HashMap::new();
+    while let Some(input) = queue.recv().await {
+        match input {
+            Input::Linked {
+                sender,
+                conn,
+                welcome,
+            } => drop(warm.insert(conn, (sender, welcome.beat_interval))),
+            Input::Unlinked { conn } => drop(warm.remove(&conn)),
+            Input::Orders { conn, orders } => {
+                let leads = orders.iter().any(|it| matches!(it, ToWorker::Lead(_)));
+                if let Some((sender, every)) = warm.get(&conn).filter(|_| leads) {
+                    beats.connect(conn, sender.clone(), *every);
+                    let addr = links.local_addr();
+                    let info = WorkerInfo {
+                        addr,
+                        ..info.clone()
+                    };
+                    send(sender, &[FromWorker::Attach(Box::new(info))]);
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -15,6 +15,8 @@ fn submit(grid: &Grid, marks: &Path, count: usize) -> String {
     let job = format!(
         r#"
 name = "patient"
+[qos]
+redundancy = "none"
 [critical]
 by = []
 [[task]]

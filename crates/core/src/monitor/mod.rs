@@ -131,8 +131,16 @@ pub struct Monitor {
     stretches: [u32; 3],
     /// All time by which checks ran late, which is nobody's silence.
     forgiven: Duration,
+    /// No silence counts before this: the supervisor was frozen, and reads what came meanwhile.
+    awake: Time,
     fired: Vec<u32>,
 }
+
+/// A check that was late by this much follows a wake-up ...
+const FROZEN: Duration = Duration::from_millis(500);
+/// ... after which it takes so long, on a busy machine, until everything that came meanwhile is read, and workers that
+/// had heard nothing are connected again.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 struct Slot {
@@ -151,6 +159,7 @@ impl Monitor {
             counts: [0; 3],
             stretches: [1; 3],
             forgiven: Duration::ZERO,
+            awake: Time(0),
             fired: Vec::new(),
         }
     }
@@ -271,6 +280,9 @@ impl Monitor {
             if late > self.shortest() {
                 self.forgiven += late;
             }
+            if late >= FROZEN {
+                self.awake = now + CATCH_UP;
+            }
         }
         let mut fired = std::mem::take(&mut self.fired);
         self.wheel.advance(now, &mut fired);
@@ -323,7 +335,7 @@ impl Monitor {
     }
 
     fn look(&mut self, now: Time, slot: u32, out: &mut Vec<Output>) {
-        let (settings, forgiven) = (self.settings, self.forgiven);
+        let (settings, forgiven, awake) = (self.settings, self.forgiven, self.awake);
         let Some(watched) = self.at(slot) else {
             return;
         };
@@ -339,7 +351,7 @@ impl Monitor {
         if let Some(seq) = watched.ask(now) {
             out.push(Output::Ask { id, peer, seq });
         }
-        let (liveness, silent) = watched.judge(now, forgiven, &settings);
+        let (liveness, silent) = watched.judge(now, forgiven, awake, &settings);
         if liveness > watched.liveness {
             watched.liveness = liveness;
             watched.suspicions += u64::from(liveness == Liveness::Suspect);
@@ -350,11 +362,11 @@ impl Monitor {
     }
 
     fn set_timer(&mut self, now: Time, slot: u32) {
-        let (settings, forgiven) = (self.settings, self.forgiven);
+        let (settings, forgiven, awake) = (self.settings, self.forgiven, self.awake);
         let Some(watched) = self.at(slot) else {
             return;
         };
-        match watched.next(forgiven, &settings) {
+        match watched.next(forgiven, awake, &settings) {
             Some(at) => self.wheel.set(slot, at.max(now + Duration::from_nanos(1))),
             None => self.wheel.clear(slot),
         }

@@ -268,6 +268,29 @@ fn a_late_check_gives_everyone_grace() {
 }
 
 #[test]
+fn after_a_freeze_those_that_connect_again_have_time_for_it() {
+    let mut rig = Rig::new(Settings::uniform(Way::beats(ms(50))), 1);
+    rig.pass(ms(3_000));
+    rig.now = rig.now + Duration::from_secs(5);
+    rig.pass(ms(1));
+    // What it sends over its new connection is read late.
+    let mut out = Vec::new();
+    let id = rig.workers[0].id;
+    rig.monitor.stop(rig.now, id, &mut out);
+    let id = rig.monitor.start(rig.now, peer(0), &mut out);
+    rig.workers[0].id = id;
+    rig.carry_out(out);
+    rig.workers[0].seq = 0;
+    rig.pass(ms(100));
+    rig.workers[0].silent = true;
+    rig.pass(ms(1_000));
+    let found = rig.ladder();
+    assert!(!found.contains(&Liveness::Suspect), "{found:?}");
+    rig.pass(ms(200));
+    assert!(rig.ladder().contains(&Liveness::Suspect));
+}
+
+#[test]
 fn the_more_a_worker_has_in_hand_the_closer_it_is_watched() {
     let mut rig = Rig::new(Settings::default(), 1);
     let interval = |rig: &Rig| rig.status(0).interval;

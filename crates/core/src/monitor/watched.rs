@@ -178,10 +178,12 @@ impl Watched {
         &self,
         now: Time,
         forgiven: Duration,
+        awake: Time,
         settings: &Settings,
     ) -> (Liveness, Duration) {
         let ladder = [Liveness::Dead, Liveness::Suspect, Liveness::Late];
-        let reached = |liveness: &Liveness| self.reaches(*liveness, forgiven, settings) <= now;
+        let reached =
+            |liveness: &Liveness| self.reaches(*liveness, forgiven, awake, settings) <= now;
         let liveness = ladder.into_iter().find(reached);
         (
             liveness.unwrap_or(Liveness::Live),
@@ -190,14 +192,14 @@ impl Watched {
     }
 
     /// When to look at this worker again.
-    pub fn next(&self, forgiven: Duration, settings: &Settings) -> Option<Time> {
+    pub fn next(&self, forgiven: Duration, awake: Time, settings: &Settings) -> Option<Time> {
         let worse = match self.liveness {
             Liveness::Live => Some(Liveness::Late),
             Liveness::Late => Some(Liveness::Suspect),
             Liveness::Suspect => Some(Liveness::Dead),
             Liveness::Dead => None,
         };
-        let worse = worse.map(|liveness| self.reaches(liveness, forgiven, settings));
+        let worse = worse.map(|liveness| self.reaches(liveness, forgiven, awake, settings));
         let ask = (self.mode == Mode::Asks).then_some(self.ask_at);
         [worse, ask, self.relax_at].into_iter().flatten().min()
     }
@@ -272,7 +274,13 @@ impl Watched {
     }
 
     /// When a silence that goes on makes the worker this.
-    fn reaches(&self, liveness: Liveness, forgiven: Duration, settings: &Settings) -> Time {
+    fn reaches(
+        &self,
+        liveness: Liveness,
+        forgiven: Duration,
+        awake: Time,
+        settings: &Settings,
+    ) -> Time {
         let grace = forgiven.saturating_sub(self.forgiven);
         let after = |interval| match liveness {
             Liveness::Live => Duration::ZERO,
@@ -280,13 +288,14 @@ impl Watched {
             Liveness::Suspect => self.suspect_after(settings, interval),
             Liveness::Dead => self.dead_after(settings, interval),
         };
-        match self.until_heard {
+        let at = match self.until_heard {
             None => self.last + grace + after(self.interval),
             Some(longer) => {
                 let told = self.last.max(self.told_at) + HEARS_WITHIN + after(self.interval);
                 (self.last + after(longer)).min(told) + grace
             }
-        }
+        };
+        at.max(awake + after(self.interval))
     }
 
     fn late_after(&self, settings: &Settings, interval: Duration) -> Duration {

@@ -87,14 +87,13 @@ pub(crate) fn open(files: &Files, folder: &Path, new_id: NodeId) -> Result<Found
 
 fn begin(files: &Files, folder: &Path, id: NodeId) -> Result<Found, StoreError> {
     // Without the file that says who wrote them, log and snapshot are nobody's.
-    let orphan = segment::list(folder)?
+    let orphans = segment::list(folder)?
         .into_iter()
-        .chain(snapshot::list(folder)?)
-        .next();
-    if let Some(orphan) = orphan
-        && has_entries(&orphan)?
-    {
-        return Err(damaged(&folder.join(MEMBER), 0, "the file is missing"));
+        .chain(snapshot::list(folder)?);
+    for orphan in orphans {
+        if has_entries(&orphan)? {
+            return Err(damaged(&folder.join(MEMBER), 0, "the file is missing"));
+        }
     }
     let segment = Segment::create(files, folder, None, 0)?;
     let chain = segment.start_chain;
@@ -109,7 +108,7 @@ fn begin(files: &Files, folder: &Path, id: NodeId) -> Result<Found, StoreError> 
     })
 }
 
-/// Whether a file is more than a log just begun.
+/// Whether a file is more than a log just begun, as every snapshot is.
 fn has_entries(path: &Path) -> Result<bool, StoreError> {
     let length = std::fs::metadata(path)
         .map_err(|error| file_error("read", path, error))?
@@ -252,4 +251,26 @@ fn remove_unfinished(files: &Files, folder: &Path) -> Result<(), StoreError> {
         .map(|entry| entry.path())
         .filter(unfinished)
         .try_for_each(|path| files.remove(&path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_new_member_begins_beside_the_snapshot_of_a_lost_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::default();
+        assert_eq!(open(&files, folder.path(), 1).unwrap().id, 1);
+        let member = folder.path().join(MEMBER);
+        std::fs::remove_file(&member).unwrap();
+        // Nothing is lost with a log just begun.
+        assert_eq!(open(&files, folder.path(), 2).unwrap().id, 2);
+        std::fs::remove_file(&member).unwrap();
+        let snapshot = folder.path().join(snapshot::file_name(100));
+        std::fs::write(&snapshot, [0; 200]).unwrap();
+        let opened = open(&files, folder.path(), 3);
+        assert!(matches!(opened, Err(StoreError::Damaged { .. })));
+        assert!(!member.exists() && snapshot.exists());
+    }
 }

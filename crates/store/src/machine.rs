@@ -256,9 +256,17 @@ fn store(
     Ok((Image::File(Arc::new(path)), bytes))
 }
 
+/// Keeps a snapshot, unless there is a newer one: another member's may have come while an own one was written.
 fn keep(kept: &std::sync::Mutex<Option<Kept>>, growth: &Growth, new: Kept) {
+    let mut kept = kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if kept
+        .as_ref()
+        .is_some_and(|old| old.meta.last_log_id > new.meta.last_log_id)
+    {
+        return;
+    }
     growth.snapshot_bytes.store(new.bytes, Ordering::Relaxed);
-    *kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(new);
+    *kept = Some(new);
 }
 
 /// Makes one snapshot.
@@ -329,4 +337,37 @@ fn build(
         }
     };
     Ok(Kept { meta, image, bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Term;
+
+    #[test]
+    fn an_older_snapshot_that_is_done_later_takes_no_newer_ones_place() {
+        let growth = Growth {
+            records: AtomicU64::new(0),
+            records_max: 1,
+            bytes_max: 1,
+            due: Notify::new(),
+            snapshot_bytes: AtomicU64::new(0),
+        };
+        let kept = std::sync::Mutex::new(None);
+        for (index, bytes) in [(5, 1), (9, 2), (7, 3)] {
+            let leader_id = Term {
+                term: 1,
+                node_id: 1,
+            };
+            let meta = SnapshotMeta {
+                last_log_id: Some(LogId { leader_id, index }),
+                last_membership: StoredMembership::default(),
+            };
+            let image = Image::Memory(Bytes::new());
+            keep(&kept, &growth, Kept { meta, image, bytes });
+        }
+        let kept = kept.into_inner().unwrap().unwrap();
+        assert_eq!(kept.meta.last_log_id.map(|id| id.index), Some(9));
+        assert_eq!(growth.snapshot_bytes.into_inner(), 2);
+    }
 }

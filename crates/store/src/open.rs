@@ -429,11 +429,16 @@ impl Watcher {
     }
 }
 
+/// The first thing that went wrong, to be told once. That something did is known for ever: the writer writes nothing
+/// more.
 fn taken(failure: &Failure) -> Option<StoreError> {
-    failure
+    let mut failure = failure
         .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
-        .take()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    failure
+        .is_some()
+        .then(|| failure.replace(StoreError::Closed))
+        .flatten()
 }
 
 pub(crate) fn random() -> Result<u64, StoreError> {

@@ -4,14 +4,14 @@ use crate::entry::{Entry, LogId, Term, Vote};
 use crate::files::{Files, damaged, file_error, read};
 use crate::frame::{self, FRAME_HEAD};
 use crate::segment::{self, ENTRIES_AT, Segment};
-use crate::tools::{self, Line};
+use crate::tools::{self, Line, What};
 use crate::{NodeId, StoreError, folder, snapshot};
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 use std::path::{Path, PathBuf};
 
 /// What a repair did.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Repair {
     /// Where everything is as it was before.
     pub copy: PathBuf,
@@ -279,16 +279,19 @@ fn keep_member(files: &Files, path: &Path, last: Option<LogId>) -> Result<(), St
     folder::write_member(files, path, id, Some(vote))
 }
 
-/// Who votes, by the last that can be read.
+/// Who votes, by the last that can be read, also behind damage: whoever joined there holds what is lost here.
 fn voters(path: &Path) -> Result<Vec<NodeId>, StoreError> {
     let mut voters = Vec::new();
+    let mut before = None;
     if let Some(newest) = snapshot::list(path)?.pop()
         && let Ok((meta, _)) = snapshot::read_file(&newest)
     {
         voters = meta.last_membership.voter_ids().collect();
     }
-    for file in segment::list(path)? {
-        let scan = Segment::scan(&file, None, |_, body| {
+    let paths = segment::list(path)?;
+    let mut left = paths.iter();
+    for file in left.by_ref() {
+        let scan = Segment::scan(file, None, |_, body| {
             if let Some(entry) = segment::take_entry(body)
                 && let EntryPayload::Membership(members) = entry.payload
             {
@@ -296,8 +299,19 @@ fn voters(path: &Path) -> Result<Vec<NodeId>, StoreError> {
             }
             Ok(())
         });
-        if scan.is_err() {
-            break;
+        match scan {
+            Ok(scan) => before = Some(scan),
+            Err(_) => {
+                let mut behind = Repair::default();
+                let (_, next) = salvage(file, before.as_ref(), &mut behind)?;
+                read_lost(next, left.as_slice(), &mut behind)?;
+                let changes = behind.lost.into_iter().filter_map(|line| match line.what {
+                    What::Members { voters, .. } => Some(voters),
+                    _ => None,
+                });
+                voters = changes.last().unwrap_or(voters);
+                break;
+            }
         }
     }
     Ok(voters)

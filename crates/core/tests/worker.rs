@@ -3,7 +3,7 @@
 use hedge_core::worker::{Action, Event, Unstaged, Worker};
 use hedge_model::capacity::BenchScores;
 use hedge_model::msg::{
-    Assignment, Body, FromWorker, HeldAttempt, Outcome, Report, Seal, ToWorker, Usage,
+    Assignment, Body, FromWorker, HeldAttempt, Log, Outcome, Report, Seal, ToWorker, Usage,
 };
 use hedge_model::spec::Runtime;
 use hedge_model::{AttemptId, Data, Epoch, FileEntry, Hash, JobId, Resources, TaskId, Time};
@@ -270,6 +270,36 @@ fn what_was_fetched_for_a_job_goes_with_it_and_unsettled_outputs_stay() {
     rig.expect(&["tell 1.1/0.1.1 Cancelled", "drop 1"]);
     rig.order(1, ToWorker::Drop(vec![Hash([2; 32])]));
     rig.expect(&["drop 2"]);
+}
+
+#[test]
+fn what_an_attempt_printed_stays_until_its_report_is_settled() {
+    let mut rig = Rig::new();
+    rig.assign(1, 0);
+    rig.staged(id(1, 0));
+    rig.said();
+    let part = |number: u8| Data::Blob {
+        hash: Hash([number; 32]),
+        size: 5000,
+    };
+    rig.event(Event::Finished(Box::new(Report {
+        attempt: id(1, 0),
+        outcome: Outcome::Failed("exit code 1".into()),
+        usage: Usage::default(),
+        log: Some(Box::new(Log {
+            stdout: part(4),
+            stderr: part(5),
+            stdout_total: 5000,
+            stderr_total: 5000,
+        })),
+    })));
+    rig.said();
+    // As by the next leader, which has not heard the report yet.
+    rig.order(1, ToWorker::Drop([4, 5, 6].map(|n| Hash([n; 32])).to_vec()));
+    rig.expect(&["drop 6"]);
+    rig.order(1, ToWorker::Settled(id(1, 0)));
+    rig.order(1, ToWorker::Drop(vec![Hash([4; 32])]));
+    rig.expect(&["drop 4"]);
 }
 
 #[test]

@@ -59,8 +59,8 @@ impl Content {
             .extend(outputs.iter().filter_map(|file| file.data.hash()));
     }
 
-    /// The supervisor wants content dropped; outputs whose report is not settled stay, for whoever ordered it
-    /// did not know of them.
+    /// The supervisor wants content dropped; what a report names that is not settled stays, for whoever ordered it
+    /// did not know of it.
     pub fn drop(&mut self, mut hashes: Vec<Hash>, in_hand: &Attempts, out: &mut Vec<Action>) {
         let kept = unsettled(in_hand);
         hashes.retain(|hash| !kept.contains(hash));
@@ -105,15 +105,15 @@ impl Content {
     }
 }
 
-/// Outputs whose report is not settled.
+/// What reports name that are not settled: outputs, and what was printed.
 fn unsettled(in_hand: &Attempts) -> BTreeSet<Hash> {
+    let mut named = BTreeSet::new();
     let reports = in_hand.values().filter_map(|a| a.report.as_deref());
-    reports
-        .filter_map(|Report { outcome, .. }| match outcome {
-            Outcome::Done(outputs) => Some(outputs),
-            _ => None,
-        })
-        .flatten()
-        .filter_map(|file| file.data.hash())
-        .collect()
+    for Report { outcome, log, .. } in reports {
+        if let Outcome::Done(outputs) = outcome {
+            named.extend(outputs.iter().filter_map(|file| file.data.hash()));
+        }
+        named.extend(log.iter().flat_map(|log| log.blobs()));
+    }
+    named
 }

@@ -368,6 +368,23 @@ fn a_worker_that_was_shut_out_is_not_heard_any_more() {
 }
 
 #[test]
+fn a_worker_that_comes_later_hears_who_was_shut_out() {
+    let mut rig = grid();
+    rig.event(Event::Ask {
+        peer: client(1),
+        ask: 4,
+        request: Request::Revoke("host-1".into()),
+        secret: None,
+    });
+    rig.commit();
+    rig.said();
+    rig.attach(2, 1);
+    let said = rig.said();
+    let told = said.iter().filter(|line| line.contains("1 revoked"));
+    assert_eq!(told.count(), 1, "{said:?}");
+}
+
+#[test]
 fn a_result_that_was_on_its_way_when_its_worker_was_shut_out_is_not_taken() {
     let mut rig = grid();
     rig.attach(2, 1);

@@ -70,6 +70,15 @@ impl Supervisor {
         self.feed_starved();
         self.lose_where_gone(before, out);
         self.pull_wanted(out);
+        self.tell_who_was_revoked(peer, out);
+    }
+
+    /// Whoever was shut out while this worker was elsewhere, or before it started, may hold a grant to read from it.
+    fn tell_who_was_revoked(&self, worker: PeerId, out: &mut Vec<Action>) {
+        let all: Vec<PeerId> = self.state.revoked().collect();
+        if !all.is_empty() {
+            send(worker, ToWorker::Revoked(all), out);
+        }
     }
 
     /// Compares what a worker holds with what is wanted of it.

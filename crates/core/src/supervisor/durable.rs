@@ -282,6 +282,11 @@ impl State {
         self.revoked.contains_key(&peer)
     }
 
+    /// All peers that were members and were shut out.
+    pub fn revoked(&self) -> impl Iterator<Item = PeerId> {
+        self.revoked.keys().copied()
+    }
+
     pub(crate) fn task(&self, task: TaskId) -> Option<&Task> {
         self.jobs.get(&task.job)?.tasks.get(task.number as usize)
     }

@@ -303,6 +303,38 @@ fn a_job_is_accepted_once_two_supervisors_hold_its_inputs() {
 }
 
 #[test]
+fn an_input_that_went_with_a_supervisors_disk_meanwhile_is_held_again_before_its_job_is_accepted() {
+    let mut rig = leader(State::default(), &[]);
+    let other = Group {
+        stdin: reads(4).stdin,
+        ..group("b", &[])
+    };
+    rig.submit(1, 1, &plain(vec![reads(3), other]));
+    rig.said();
+    pulled(&mut rig, 3);
+    let keeper = if rig.said()[0].starts_with("worker 7") {
+        7
+    } else {
+        8
+    };
+    rig.event(hears(keeper, ToLeader::Held(hash(3))));
+    rig.expect(&[]);
+    // It comes back with an empty disk.
+    rig.event(linked(keeper));
+    rig.event(hears(keeper, ToLeader::Holds(Vec::new())));
+    rig.said();
+    pulled(&mut rig, 4);
+    for keeper in [7, 8] {
+        rig.event(hears(keeper, ToLeader::Held(hash(4))));
+    }
+    let said = rig.said();
+    let accepted = |said: &[String]| said.iter().any(|line| line.contains("append accepted"));
+    assert!(!accepted(&said), "{said:?}");
+    rig.event(hears(keeper, ToLeader::Held(hash(3))));
+    assert!(accepted(&rig.said()));
+}
+
+#[test]
 fn whoever_joins_the_group_after_many_others_left_it_holds_content_too() {
     let mut rig = Rig::new();
     for number in 20..40 {

@@ -381,17 +381,7 @@ impl Supervisor {
             }
         }
         for submit in complete {
-            let pending = Pending::Accepted {
-                client: submit.client,
-                ask: submit.ask,
-            };
-            let record = Record::JobAccepted {
-                key: submit.key,
-                client: submit.client,
-                spec: submit.spec,
-                at: self.now,
-            };
-            self.append(record, Some(pending), out);
+            self.accept(submit, out);
         }
         let jobs: Vec<JobId> = self
             .live()
@@ -403,6 +393,32 @@ impl Supervisor {
         jobs.into_iter()
             .for_each(|job| self.finish_if_done(job, out));
         self.live().leaving_due = true;
+    }
+
+    /// Accepts a submission whose inputs have all come, unless one was held and went with a supervisor's disk
+    /// meanwhile: that one is wanted again.
+    fn accept(&mut self, mut submit: Submission, out: &mut Vec<Action>) {
+        let inputs = input_blobs(&submit.spec).map(|(hash, _)| hash);
+        let again: BTreeSet<Hash> = inputs.filter(|hash| !self.secure(*hash)).collect();
+        if again.is_empty() {
+            let pending = Pending::Accepted {
+                client: submit.client,
+                ask: submit.ask,
+            };
+            let record = Record::JobAccepted {
+                key: submit.key,
+                client: submit.client,
+                spec: submit.spec,
+                at: self.now,
+            };
+            return self.append(record, Some(pending), out);
+        }
+        submit.missing.clone_from(&again);
+        self.live().submits.push(submit);
+        for hash in again {
+            self.pull(hash, out);
+            self.spread(hash, out);
+        }
     }
 
     fn refuse_submissions(&mut self, hash: Hash, why: &str, out: &mut Vec<Action>) {

@@ -28,6 +28,8 @@ use tokio::time::Instant;
 
 /// Inputs that are handled before actions are carried out: a batch for the network, a bound for its delay.
 const BATCH: usize = 256;
+/// Records that wait for the journal before nothing more is read from peers: sixteen full entries.
+const APPENDED_MAX: usize = 65_536;
 /// Transfers into the own store at once.
 const PULLS_MAX: usize = 32;
 /// How often the leader looks who is gone from the group.
@@ -284,7 +286,7 @@ impl Loop {
                     let why = "the journal has stopped".to_owned();
                     return Err(End::Failed(NodeError::Other(why)));
                 },
-                count = queue.recv_many(&mut batch, BATCH) => if count == 0 { return Ok(()) },
+                count = queue.recv_many(&mut batch, BATCH), if self.has_room() => if count == 0 { return Ok(()) },
                 changed = self.group.changed() => if changed.is_ok() { self.on_group() },
                 () = sleep => {}
             }
@@ -292,6 +294,7 @@ impl Loop {
                 self.on_said(said)?;
             }
             while batch.len() < BATCH
+                && self.has_room()
                 && let Ok(input) = queue.try_recv()
             {
                 batch.push(input);
@@ -308,6 +311,12 @@ impl Loop {
             self.carry_out();
             self.look();
         }
+    }
+
+    /// Whether more may be asked of the core: what it appends faster than the journal takes it would be kept in
+    /// memory. Peers are held back meanwhile.
+    fn has_room(&self) -> bool {
+        self.appended.len() < APPENDED_MAX
     }
 
     fn wake_at(&self) -> Instant {

@@ -25,6 +25,7 @@ const PACKAGES: &[&str] = &[
     "python3-dbusmock",
     "qemu-system-x86",
     "sox",
+    "systemd",
     "util-linux",
     "xdotool",
     "xscreensaver",

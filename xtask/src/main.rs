@@ -2,6 +2,7 @@
 //! style checks alone, `cargo xtask faults` a fault campaign. Depends on no other crate of the workspace.
 
 mod bare;
+mod corpus;
 mod faults;
 mod steps;
 mod tidy;
@@ -15,6 +16,8 @@ usage: cargo xtask test     install what the tests need, then run all of them
        cargo xtask tidy     the style checks alone
        cargo xtask tidy --lower
                             the same, and lower the ratchet to what was reached
+       cargo xtask corpus unpack|pack TARGET
+                            a fuzz target's inputs as the folder that the fuzzer wants, and back
        cargo xtask bare     the default build in a bare system; needs root and debootstrap
        cargo xtask faults [--minutes M] [--seed S] [--hedge PATH]
                             a fault campaign against real processes; needs root, else ends with 77
@@ -28,6 +31,8 @@ fn main() -> ExitCode {
         ["test"] => steps::test(&root()),
         ["tidy"] => tidy::report(&root(), false),
         ["tidy", "--lower"] => tidy::report(&root(), true),
+        ["corpus", "unpack", target] => corpus::unpack(&root(), target),
+        ["corpus", "pack", target] => corpus::pack(&root(), target),
         ["bare"] => bare::build(&root()),
         ["faults", args @ ..] => match faults::Campaign::parse(args) {
             Ok(campaign) => campaign.run(&root()),

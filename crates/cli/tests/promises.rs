@@ -32,6 +32,21 @@ fn scene(workers: usize) -> Scene {
     }
 }
 
+/// A grid that suspects nobody: on a machine that is busy with tests workers are silent for a moment now and then, and
+/// what they run would be copied.
+fn patient(workers: usize) -> Scene {
+    let scene = scene(workers);
+    for (name, value) in [
+        ("dead_beats", "10000"),
+        ("dead_min", "1min"),
+        ("suspect_beats", "1000"),
+        ("suspect_max", "1min"),
+    ] {
+        scene.place().ask(&["config", "set", name, value]);
+    }
+    scene
+}
+
 impl Scene {
     fn submit(&self, job: &str) -> String {
         fs::write(self.grid.place.folder.join("job.toml"), job).unwrap();
@@ -61,7 +76,7 @@ fn read(path: &Path) -> String {
 
 #[test]
 fn critical_tasks_run_twice_and_the_job_ends_when_each_task_is_done_once() {
-    let scene = scene(4);
+    let scene = patient(4);
     let Scene { marks, .. } = &scene;
     for winner in ["primary", "redundant"] {
         let [critical, normal] = [format!("c-{winner}"), format!("n-{winner}")];
@@ -155,7 +170,7 @@ fn supervisor_monitors_workers_and_assigns_critical_tasks_again() {
 
 #[test]
 fn completion_is_reported_over_the_network() {
-    let scene = scene(4);
+    let scene = patient(4);
     let Scene { marks, grid, .. } = &scene;
     let folder = grid.place.folder.join("client");
     // A client that shares nothing with the supervisor but a ticket.
@@ -199,7 +214,7 @@ fn completion_is_reported_over_the_network() {
 
 #[test]
 fn only_critical_tasks_are_repeated() {
-    let scene = scene(4);
+    let scene = patient(4);
     let Scene { marks, .. } = &scene;
     let tasks = [
         marks.task("first", "", ""),
@@ -251,7 +266,7 @@ fn only_critical_tasks_are_repeated() {
 
 #[test]
 fn results_are_compiled_while_some_but_not_all_tasks_are_repeated() {
-    let scene = scene(4);
+    let scene = patient(4);
     let Scene { marks, .. } = &scene;
     let tasks = [
         marks.task(
@@ -298,7 +313,7 @@ fn results_are_compiled_while_some_but_not_all_tasks_are_repeated() {
 
 #[test]
 fn a_critical_task_runs_on_two_additional_workers() {
-    let scene = scene(4);
+    let scene = patient(4);
     let Scene { marks, .. } = &scene;
     let marked = MARKED_ALONE.replace("[critical]", "copies = 3\n[critical]");
     let task = marks.task("c", "", "critical = true");
@@ -328,4 +343,58 @@ fn an_idle_workers_speed_is_found_by_benchmark_tasks() {
         from.contains("benchmarks").then(|| workers[0].clone())
     });
     assert!(worker["score"].as_f64().unwrap() > 0.0, "{worker}");
+}
+
+#[test]
+fn workers_that_a_small_job_leaves_idle_are_filled_and_given_back_at_once() {
+    let scene = scene(8);
+    let Scene { marks, .. } = &scene;
+    let fill = "[qos]\nredundancy = \"fill\"\n";
+    let job = scene.submit(&[fill, &marks.task("part", "", "array = \"0..3\"")].concat());
+    until("all workers to have something", || {
+        let workers = scene.place().workers();
+        let busy = workers.iter().filter(|worker| worker["in_hand"] != 0);
+        (busy.count() == 8).then_some(())
+    });
+    let other = scene.submit(
+        &[
+            "[qos]\nredundancy = \"none\"\n",
+            &marks.task("real", "", ""),
+        ]
+        .concat(),
+    );
+    marks.await_starts("real", 1);
+    marks.let_go("real");
+    assert_eq!(scene.place().wait(&other)["state"], "done");
+    (0..3).for_each(|index| marks.let_go(&format!("part.{index}")));
+    let view = scene.place().wait(&job);
+    assert_eq!(
+        (&view["state"], &view["done"]),
+        (&"done".into(), &3.into()),
+        "{view}"
+    );
+    marks.await_no_processes();
+}
+
+#[test]
+fn a_plan_for_the_grid_counts_in_its_tariff_and_the_end_of_a_job_tells_its_cost() {
+    let scene = scene(1);
+    let place = scene.place();
+    let job = "[[task]]\nid = \"t\"\ncommand = [\"true\"]\nestimate = { cpu_time = \"10s\" }\n";
+    fs::write(place.folder.join("job.toml"), job).unwrap();
+    let cost = || {
+        let plan = place.ask(&["plan", "job.toml", "--runs", "20"]);
+        plan["levels"][0]["cost_micro"].as_f64().unwrap()
+    };
+    let before = cost();
+    for name in ["price_cpu_second", "price_higher_cpu_second"] {
+        place.ask(&["config", "set", name, "1000000"]);
+    }
+    let after = cost();
+    assert!(after > before * 10.0, "{before}, then {after}");
+    // What it then costs is known with its end.
+    place.ask(&["submit", "--wait", "job.toml"]);
+    let cost = place.ask(&["cost", "1"]);
+    assert!(cost["useful"]["micro"].as_u64() > Some(0), "{cost}");
+    assert_eq!(cost["total_micro"], cost["useful"]["micro"], "{cost}");
 }

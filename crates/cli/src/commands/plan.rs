@@ -10,6 +10,7 @@ use hedge_model::msg::{Reply, Request};
 use hedge_model::view::WorkerView;
 use hedge_sim::eval::{Options, Plan, Trace, plan};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Machines that are simulated at most.
 const MACHINES_MAX: usize = 100_000;
@@ -21,7 +22,7 @@ Examples:
   hedge plan job.toml --machines 20          on 20 machines of usual speeds
 
 The scheduler runs the job in virtual time, with times scattered around its estimates and a share of
-stragglers; costs are those of the default tariff.";
+stragglers; costs are by the grid's tariff, with --machines by the default one.";
 
 /// Arguments of `plan`.
 #[derive(clap::Args, Clone, Debug)]
@@ -60,8 +61,8 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         critical: false,
         program: Vec::new(),
     })?;
-    let (speeds, trace) = match args.machines {
-        Some(machines) => assumed(args, machines)?,
+    let ((speeds, trace), prices) = match args.machines {
+        Some(machines) => (assumed(args, machines)?, Vec::new()),
         None => known(context, args, checked.cpus_max())?,
     };
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
@@ -72,7 +73,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         ..Options::default()
     };
     options.model.straggling = args.straggling;
-    let found = plan(checked.spec(), &speeds, &trace, &options).map_err(failed)?;
+    let found = plan(checked.spec(), &speeds, &trace, &options, &prices).map_err(failed)?;
     context.look.print(&found, || text(&found))?;
     Ok(Exit::Done)
 }
@@ -90,14 +91,30 @@ fn assumed(args: &Args, machines: usize) -> Result<(Vec<f64>, Trace), Failure> {
     Ok((Vec::new(), trace))
 }
 
-/// The grid's workers: each counts as many machines as it can run of the job's largest tasks at once.
-fn known(context: &Context, args: &Args, cpus_milli: u64) -> Result<(Vec<f64>, Trace), Failure> {
-    let workers = context.on_grid(&args.grid, async |client| {
-        match ask(client, Request::Workers).await? {
-            Reply::Workers(workers) => Ok(workers),
+/// Settings by name and value.
+type Settings = Vec<(Arc<str>, Arc<str>)>;
+
+/// The grid's workers: each counts as many machines as it can run of the job's largest tasks at once. And the grid's
+/// tariff.
+fn known(
+    context: &Context,
+    args: &Args,
+    cpus_milli: u64,
+) -> Result<((Vec<f64>, Trace), Settings), Failure> {
+    let (workers, settings) = context.on_grid(&args.grid, async |client| {
+        let Reply::Workers(workers) = ask(client, Request::Workers).await? else {
+            return Err(unexpected());
+        };
+        match ask(client, Request::Settings).await? {
+            Reply::Settings(settings) => Ok((workers, settings)),
             _ => Err(unexpected()),
         }
     })?;
+    let prices = settings.into_iter().filter(|setting| {
+        let name = &setting.name;
+        name == "currency" || name.starts_with("price_") || name.starts_with("bill_")
+    });
+    let prices = prices.map(|setting| (setting.name.into(), setting.value.into()));
     let ready = |worker: &&WorkerView| worker.usage == "ready" && worker.liveness != "dead";
     let places = workers.iter().filter(ready).flat_map(|worker| {
         let places = worker.total.cpus_milli / cpus_milli.max(1);
@@ -111,7 +128,7 @@ fn known(context: &Context, args: &Args, cpus_milli: u64) -> Result<(Vec<f64>, T
         ));
     }
     let trace = Trace::steady(speeds.len());
-    Ok((speeds, trace))
+    Ok(((speeds, trace), prices.collect()))
 }
 
 fn text(plan: &Plan) -> String {

@@ -7,9 +7,12 @@ use super::run::{Outcome, Setting, run};
 use super::trace::Trace;
 use super::workflow::Workflow;
 use crate::Error;
-use hedge_model::JobSpec;
+use hedge_core::supervisor::State;
+use hedge_model::record::Record;
 use hedge_model::spec::Qos;
+use hedge_model::{JobSpec, Time};
 use serde::Serialize;
+use std::sync::Arc;
 
 /// The levels that a plan compares.
 const LEVELS: [Contender; 4] = [
@@ -34,7 +37,7 @@ pub struct Level {
     pub extra: f64,
     /// Redundant attempts started, mean.
     pub copies: f64,
-    /// What it costs by the default tariff, in millionths of its currency, mean.
+    /// What it costs by the tariff, in millionths of its currency, mean.
     pub cost_micro: f64,
     /// Share of the runs that ended by `finish_by`, where the job has one.
     pub in_time: Option<f64>,
@@ -65,7 +68,8 @@ pub struct Plan {
 
 /// Simulates a job on machines of these speeds under each level of redundancy. Of `options` the policies, the
 /// lifetime and what was learned do not count; machines come and go as `trace` says, its nodes in the order
-/// of `speeds`.
+/// of `speeds`. `settings` are the grid's that say what execution costs, by name and value; what they do not say is as
+/// by default.
 ///
 /// # Errors
 /// A job that is too large to simulate, or options that make no sense.
@@ -74,6 +78,7 @@ pub fn plan(
     speeds: &[f64],
     trace: &Trace,
     options: &Options,
+    settings: &[(Arc<str>, Arc<str>)],
 ) -> Result<Plan, Error> {
     let model = Model {
         pool: speeds.to_vec(),
@@ -84,6 +89,11 @@ pub fn plan(
         return Err(Error::Option(format!("runs lie between 1 and {RUNS_MAX}")));
     }
     let workflow = Workflow::from_spec(spec)?;
+    let mut grid = State::default();
+    for (name, value) in settings {
+        let (name, value, at) = (name.clone(), value.clone(), Time(0));
+        grid.apply(&Record::Set { name, value, at });
+    }
     let one = |nth: u32| {
         let luck = Luck::new(
             &model,
@@ -104,7 +114,7 @@ pub fn plan(
                 chart: false,
                 qos: Some(&qos),
             };
-            Ok(run(setting, level, None)?.0)
+            Ok(run(setting, level, Some(grid.clone()))?.0)
         });
         outcomes.collect::<Result<Vec<Outcome>, Error>>()
     };

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -33,6 +34,10 @@ const PACKAGES: &[&str] = &[
     "xserver-xorg-video-dummy",
     "xvfb",
 ];
+
+/// How often what comes over the network is tried, and the pause before each further try.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// The target that proves the core free of an operating system.
 pub const WASM: &str = "wasm32-unknown-unknown";
@@ -67,19 +72,39 @@ fn packages() -> Result<()> {
         "the tests need some packages; run this once, then again what you ran:\n\n    sudo apt-get install --no-install-recommends {list}\n"
     );
     println!("installing {list}");
-    let apt = |args: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
-        run(&mut command)
-    };
     // Lists that are there already are often fresh enough; without any the first try fails.
     let mut install = vec!["install", "--yes", "--quiet", "--no-install-recommends"];
     install.extend(&missing);
-    if apt(&install).is_err() {
-        apt(&["update", "--quiet"])?;
-        apt(&install)?;
+    if apt(&install).is_ok() {
+        return Ok(());
     }
-    Ok(())
+    insist(|| {
+        apt(&["update", "--quiet"])?;
+        apt(&install)
+    })
+    .with_context(|| format!("these packages could not be installed, which the tests need: {list}"))
+}
+
+fn apt(args: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    // Another that installs something is waited for.
+    command
+        .args(["-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=120"])
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    run(&mut command)
+}
+
+/// Tries what needs the network some times, with pauses.
+fn insist(mut work: impl FnMut() -> Result<()>) -> Result<()> {
+    for _ in 1..TRIES {
+        match work() {
+            Ok(()) => return Ok(()),
+            Err(error) => println!("{error:#}; trying again in {} s", PAUSE.as_secs()),
+        }
+        std::thread::sleep(PAUSE);
+    }
+    work()
 }
 
 /// Where a virtual machine's kernel is unpacked, below the workspace.
@@ -93,28 +118,44 @@ fn guest_kernel(root: &Path) -> Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
+    if kernel_name()?.is_none() {
+        // There are no lists of packages yet.
+        insist(|| apt(&["update", "--quiet"]))?;
+    }
+    let name = kernel_name()?.with_context(|| {
+        format!("there is no Debian package {KERNEL_PACKAGE}: the tests' virtual machine needs its kernel")
+    })?;
+    println!("unpacking {name}");
+    let work = root.join("target/guest-kernel-work");
+    insist(|| {
+        // Begins anew, whatever an earlier try left.
+        _ = std::fs::remove_dir_all(&work);
+        std::fs::create_dir_all(&work).context("cannot make a folder for the kernel")?;
+        run(Command::new("apt-get")
+            .args(["-o", "Acquire::Retries=3", "download", "--quiet", &name])
+            .current_dir(&work))
+        .or_else(|error| {
+            apt(&["update", "--quiet"])?;
+            Err(error)
+        })
+    })?;
+    run(Command::new("sh")
+        .args(["-c", "dpkg-deb --extract ./*.deb unpacked && rm ./*.deb"])
+        .current_dir(&work))?;
+    std::fs::rename(work.join("unpacked"), &folder).context("cannot keep the kernel")
+}
+
+/// The package of the newest kernel, where the lists of packages know one.
+fn kernel_name() -> Result<Option<String>> {
     let depends = Command::new("apt-cache")
         .args(["depends", KERNEL_PACKAGE])
         .stdin(Stdio::null())
         .output()
         .context("cannot run apt-cache, which finds a kernel for the tests' virtual machine")?;
-    let text = String::from_utf8_lossy(&depends.stdout).into_owned();
-    let name = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Depends: "));
-    let name = name.with_context(|| {
-        format!("there is no Debian package {KERNEL_PACKAGE}: the tests' virtual machine needs its kernel")
-    })?;
-    println!("unpacking {name}");
-    let work = root.join("target/guest-kernel-work");
-    std::fs::create_dir_all(&work).context("cannot make a folder for the kernel")?;
-    run(Command::new("apt-get")
-        .args(["download", "--quiet", name])
-        .current_dir(&work))?;
-    run(Command::new("sh")
-        .args(["-c", "dpkg-deb --extract ./*.deb unpacked && rm ./*.deb"])
-        .current_dir(&work))?;
-    std::fs::rename(work.join("unpacked"), &folder).context("cannot keep the kernel")
+    let text = String::from_utf8_lossy(&depends.stdout);
+    let mut lines = text.lines();
+    let name = lines.find_map(|line| line.trim().strip_prefix("Depends: "));
+    Ok(name.map(str::to_owned))
 }
 
 fn installed(package: &str) -> bool {
@@ -134,11 +175,12 @@ fn wasm_target(root: &Path) -> Result<()> {
     if Path::new(String::from_utf8_lossy(&answer.stdout).trim()).is_dir() {
         return Ok(());
     }
-    if run(Command::new("rustup")
-        .args(["target", "add", WASM])
-        .current_dir(root))
-    .is_err()
-    {
+    let add = || {
+        run(Command::new("rustup")
+            .args(["target", "add", WASM])
+            .current_dir(root))
+    };
+    if insist(add).is_err() {
         bail!(
             "the target {WASM} is missing; install it for this toolchain (`rustup target add {WASM}`)"
         );
@@ -155,9 +197,11 @@ fn nextest(root: &Path) -> Result<()> {
         return Ok(());
     }
     println!("installing cargo-nextest, which takes some minutes");
-    run(Command::new("cargo")
-        .args(["install", "--locked", "cargo-nextest"])
-        .current_dir(root))
+    insist(|| {
+        run(Command::new("cargo")
+            .args(["install", "--locked", "cargo-nextest"])
+            .current_dir(root))
+    })
 }
 
 fn succeeds(command: &mut Command) -> bool {

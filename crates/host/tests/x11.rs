@@ -27,7 +27,9 @@ fn keys_and_mouse_are_noticed_and_told_apart() {
 
 #[test]
 fn a_server_that_comes_later_or_again_is_watched() {
-    let (server, display) = x_server("Xvfb", &["-screen", "0", "640x480x24"]);
+    // Not the lowest one that is free, which another test would be given while the server is gone.
+    let display = format!(":{}", 1_000 + std::process::id() % 30_000);
+    let (server, _) = x_server("Xvfb", &[&display, "-screen", "0", "640x480x24"]);
     let watched = watch(options(&display), &["x11"]);
     watched.ready("x11");
     watched.wait_for(Signal::Watched(true));

@@ -34,8 +34,10 @@ pub const CANNOT_RUN: u8 = 77;
 const TESTS_SEED: u64 = 7;
 /// Clients at once: enough to keep five workers busy.
 const CLIENTS: usize = 3;
-/// How long what was accepted may take to end, once nothing is disturbed any more.
-const SETTLE: Duration = Duration::from_secs(120);
+/// How long what was accepted may take to end, once nothing is disturbed any more; on a machine that is slow and busy.
+const SETTLE: Duration = Duration::from_secs(300);
+/// How long supervisors may take to end in order.
+const STOP: Duration = Duration::from_secs(60);
 
 /// What a campaign is to do.
 #[derive(Clone, Debug)]
@@ -227,7 +229,7 @@ impl Campaign {
         });
         let (faults, known): (BTreeMap<_, _>, _) = (faults?, known?);
         let took = start.elapsed();
-        peers.stop_all(Duration::from_secs(20));
+        peers.stop_all(STOP);
         let verdict = check::check(&peers, &log, &known);
         let figures = json!({
             "seed": self.seed, "elapsed_s": took.as_secs(), "faults": faults,

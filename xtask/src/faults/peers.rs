@@ -20,7 +20,9 @@ pub const CLIENT: usize = SUPERVISORS + WORKERS;
 /// Room for a supervisor's folder, so small that filling it takes no time.
 const DISK: &str = "160m";
 /// Longest wait for the group to come up, on a machine under load.
-const START: Duration = Duration::from_secs(90);
+const START: Duration = Duration::from_secs(300);
+/// Longest wait for one answer while it does.
+const START_ASK: Duration = Duration::from_secs(30);
 
 /// A supervisor or a worker; the supervisors come first, and a peer's number is also its machine's.
 struct Peer {
@@ -285,7 +287,7 @@ impl Peers {
     fn ask_at(&self, number: usize, args: &[&str]) -> Option<Value> {
         let mut command = self.lab.command(number, &self.home(number), &self.hedge);
         command.args(args).arg("--json");
-        call(&mut command, Duration::from_secs(10)).ok()?.value()
+        call(&mut command, START_ASK).ok()?.value()
     }
 
     /// A command of a client, in a folder of its own.

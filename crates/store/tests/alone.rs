@@ -70,7 +70,6 @@ async fn the_log_is_bounded_by_snapshots() {
     let node = Node::open_with(&hub, options()).await.unwrap();
     node.journal.found().await.unwrap();
     node.heard.until("leader", |told| told.leading).await;
-    let mut most = 0;
     for round in 0..60_u64 {
         for entry in 0..100 {
             let first = round * 1000 + entry * 10;
@@ -80,20 +79,13 @@ async fn the_log_is_bounded_by_snapshots() {
         node.heard
             .until("commit", |told| told.own.last() == Some(&last))
             .await;
-        most = most.max(node.journal.group().borrow().log.bytes);
-        // As a slow machine is given the time to make its snapshots, which are made beside what is committed.
-        let cut_behind = match round {
-            29 => 0,
-            49 => 2000,
-            _ => continue,
-        };
-        node.until("log cut by a snapshot", |group| {
-            group.log.purged.is_some_and(|index| index > cut_behind)
-        })
-        .await;
     }
+    // Less than its records alone would take.
     let whole = 60_000 * 8;
-    assert!(most < whole, "{most} bytes of log");
+    node.until("log cut by snapshots", |group| {
+        group.log.purged.is_some_and(|index| index > 2000) && group.log.bytes < whole
+    })
+    .await;
     node.close(&hub).await;
 
     let node = Node::open_with(&hub, options()).await.unwrap();

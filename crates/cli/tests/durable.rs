@@ -72,6 +72,35 @@ fn a_supervisor_that_is_killed_goes_on_with_its_jobs() {
 }
 
 #[test]
+fn inputs_of_accepted_jobs_are_there_after_a_kill_at_once() {
+    const ROUNDS: u8 = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let mut grid = Grid::start(folder.path(), 0);
+    for round in 0..ROUNDS {
+        // Too much to travel with the job's description.
+        fs::write(folder.path().join("in"), vec![b'a' + round; 40_000]).unwrap();
+        let job = format!(
+            "{NO_COPIES}[[task]]\nid = \"t{round}\"\ncommand = [\"cp\", \"in\", \"out\"]\n\
+             inputs = [\"in\"]\noutputs = [\"out\"]\n"
+        );
+        fs::write(folder.path().join("job.toml"), job).unwrap();
+        let mut client = grid.place.start(&["submit", "job.toml", "--json"]);
+        until("the job to be accepted", || {
+            client.out().contains("\"job\"").then_some(())
+        });
+        grid.supervisor.signal("-9");
+        grid.supervisor.end();
+        client.end();
+        grid.supervisor = grid.place.supervisor("127.0.0.1:0");
+    }
+    grid.add_worker(&[]);
+    for round in 0..ROUNDS {
+        let job = (round + 1).to_string();
+        assert_eq!(grid.place.wait(&job)["state"], "done", "{round}");
+    }
+}
+
+#[test]
 fn tickets_settings_and_ended_jobs_are_remembered_and_forgotten_as_asked() {
     let folder = tempfile::tempdir().unwrap();
     let mut grid = Grid::start(folder.path(), 1);

@@ -21,6 +21,7 @@ use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +46,10 @@ struct Inner {
     held: Arc<Mutex<HashMap<Hash, Held>>>,
     /// Orders changes of tags, so that holding and forgetting one hash do not cross.
     tagging: tokio::sync::Mutex<()>,
+    /// Flushes asked for, and how many of them are done: whoever waits for one shares it with all who came before
+    /// it began.
+    flushes_asked: AtomicU64,
+    flushes_done: tokio::sync::Mutex<u64>,
     /// Hashes whose bytes on disk turned out to be wrong; only adding them again mends that.
     damaged: Mutex<HashSet<Hash>>,
 }
@@ -81,6 +86,8 @@ impl DataStore {
             files,
             held,
             tagging: tokio::sync::Mutex::default(),
+            flushes_asked: AtomicU64::new(0),
+            flushes_done: tokio::sync::Mutex::default(),
             damaged: Mutex::default(),
         }));
         store.find_held().await?;
@@ -211,11 +218,16 @@ impl DataStore {
     /// Makes what was added and forgotten so far survive a kill of the process. Without it that takes
     /// up to 100 ms.
     pub async fn flush(&self) -> Result<(), NetError> {
-        self.0
-            .files
-            .sync_db()
-            .await
-            .map_err(|error| self.failed("write", error))
+        let mine = self.0.flushes_asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut done = self.0.flushes_done.lock().await;
+        if *done >= mine {
+            return Ok(());
+        }
+        let upto = self.0.flushes_asked.load(Ordering::SeqCst);
+        let flushed = self.0.files.sync_db().await;
+        flushed.map_err(|error| self.failed("write", error))?;
+        *done = upto;
+        Ok(())
     }
 
     /// Writes everything to disk and closes the folder, so that another process may open it.

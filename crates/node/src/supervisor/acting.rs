@@ -139,18 +139,22 @@ impl Loop {
             self.setup.inputs.clone(),
             self.pulls.clone(),
         );
+        // One whose journal ends with its process has nobody to keep content for beyond that.
+        let kept = self.setup.known.is_some().then(|| self.setup.store.clone());
         tokio::spawn(async move {
             let _place = room.acquire_owned().await;
-            let result =
-                fetcher
-                    .fetch(hash, size, &sources, None)
-                    .await
-                    .map_err(|error| match error {
-                        FetchError::Local { .. } | FetchError::Damaged { .. } => {
-                            PullFailure::Here(error.to_string())
-                        }
-                        _ => PullFailure::Sources(error.to_string()),
-                    });
+            let fetched = fetcher.fetch(hash, size, &sources, None).await;
+            let mut result = fetched.map_err(|error| match error {
+                FetchError::Local { .. } | FetchError::Damaged { .. } => {
+                    PullFailure::Here(error.to_string())
+                }
+                _ => PullFailure::Sources(error.to_string()),
+            });
+            // What is promised once it is here has to be here after a kill, too.
+            if let (Ok(()), Some(store)) = (&result, kept) {
+                let flushed = store.flush().await;
+                result = flushed.map_err(|error| PullFailure::Here(error.to_string()));
+            }
             _ = inputs.send(Input::Pulled { hash, result }).await;
         });
     }

@@ -26,7 +26,7 @@ pub(super) struct Tools {
     pub fetcher: Fetcher,
     pub inputs: mpsc::Sender<Input>,
     pub beats: Beats,
-    /// Outputs of attempts whose reports are not made yet.
+    /// Outputs of attempts whose reports are not made yet, and what these printed.
     pub stored: Mutex<Vec<(AttemptId, Hash)>>,
 }
 
@@ -314,7 +314,7 @@ async fn run(
             wait.await
         }
     };
-    let log = store_log(tools, &exit).await;
+    let log = store_log(tools, id, &exit).await;
     let outcome = match &exit.outcome {
         Ended::Exited(0) if body.outputs.is_empty() => Outcome::Done(Vec::new()),
         Ended::Exited(0) => collect(tools, body, order, &scratch).await,
@@ -403,22 +403,23 @@ async fn collect(
     Outcome::Done(entries)
 }
 
-async fn store_log(tools: &Tools, exit: &Exit) -> Option<Box<Log>> {
+async fn store_log(tools: &Tools, id: AttemptId, exit: &Exit) -> Option<Box<Log>> {
     if exit.stdout.total == 0 && exit.stderr.total == 0 {
         return None;
     }
     Some(Box::new(Log {
-        stdout: store_tail(tools, &exit.stdout).await,
-        stderr: store_tail(tools, &exit.stderr).await,
+        stdout: store_tail(tools, id, &exit.stdout).await,
+        stderr: store_tail(tools, id, &exit.stderr).await,
         stdout_total: exit.stdout.total,
         stderr_total: exit.stderr.total,
     }))
 }
 
-async fn store_tail(tools: &Tools, tail: &Tail) -> Data {
+async fn store_tail(tools: &Tools, id: AttemptId, tail: &Tail) -> Data {
     if tail.bytes.len() > LOG_INLINE_MAX
         && let Ok(hash) = tools.store.add_bytes(tail.bytes.clone()).await
     {
+        tools.store_output(id, hash);
         return Data::Blob {
             hash,
             size: tail.bytes.len() as u64,

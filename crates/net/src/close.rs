@@ -122,7 +122,8 @@ impl CloseReason {
                 "the ticket is for another role; use one made by `hedge ticket` for this role"
             }
             CloseReason::Revoked => {
-                "this peer was removed from the grid; ask its owner for a new ticket"
+                "this peer was shut out of the grid, under this identity for good; \
+                 with a new ticket and an empty --dir it joins as another"
             }
             CloseReason::Replaced => {
                 "a newer connection of this same peer took over; \

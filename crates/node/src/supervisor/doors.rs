@@ -6,7 +6,7 @@ use crate::supervisor::askers::Asker;
 use hedge_core::supervisor::{Action, Event, NotAdmitted};
 use hedge_model::PeerId;
 use hedge_model::msg::{FromWorker, Reply, Request, Role, ToWorker, Welcome};
-use hedge_net::{CloseReason, Incoming, Link, LinkSender};
+use hedge_net::{Caller, CloseReason, Incoming, Link, LinkSender};
 use std::collections::HashSet;
 
 impl Loop {
@@ -57,7 +57,19 @@ impl Loop {
         self.feed(Event::Joining { peer, role, ticket });
     }
 
+    /// Another supervisor has dialled this one. One that was shut out while it was being let in is not heard.
+    pub(super) fn on_colleague(&mut self, peer: PeerId, caller: Caller) {
+        match self.core.state().is_revoked(peer) && !self.trusted.contains(&peer) {
+            true => self.setup.links.shut_out(peer),
+            false => drop(self.colleagues.insert(peer, caller)),
+        }
+    }
+
     pub(super) fn on_linked(&mut self, peer: PeerId, role: Role, link: Link) {
+        // While it was being let in.
+        if self.core.state().is_revoked(peer) {
+            return link.sender.close(CloseReason::Revoked);
+        }
         self.last_conn += 1;
         let conn = self.last_conn;
         let sender = peers::serve(
@@ -176,9 +188,8 @@ impl Loop {
             let asks = self.askers.forget(conn);
             self.feed(Event::Unasked(asks));
         }
-        if let Some(caller) = self.colleagues.remove(&peer) {
-            caller.link().close(CloseReason::Revoked);
-        }
+        self.colleagues.remove(&peer);
+        self.setup.links.shut_out(peer);
         for incoming in self.undecided.remove(&peer).into_iter().flatten() {
             incoming.refuse(CloseReason::Revoked);
         }

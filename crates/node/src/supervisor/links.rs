@@ -9,8 +9,8 @@ use hedge_model::group::{FromLeader, ToLeader};
 use hedge_model::msg::Role;
 use hedge_model::{PeerAddr, PeerId};
 use hedge_net::{
-    Caller, CloseReason, Heard, Hearing, Hello, Incoming, Link, Net, NetError, Nonce, Tripwire,
-    Tripwires, calls,
+    Caller, CloseReason, Heard, Hearing, Hello, Incoming, Link, LinkSender, Net, NetError, Nonce,
+    Tripwire, Tripwires, calls,
 };
 use hedge_store::{Journal, Member, Transport};
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,8 @@ struct Shared {
     journal: OnceLock<Journal>,
     tripwires: OnceLock<Tripwires>,
     peers: Mutex<HashMap<PeerId, Peer>>,
+    /// Links that others dialled and that were open when the last came: each supervisor dials two.
+    admitted: Mutex<Vec<LinkSender>>,
 }
 
 struct Peer {
@@ -99,6 +101,7 @@ impl PeerLinks {
             journal: OnceLock::new(),
             tripwires: OnceLock::new(),
             peers: Mutex::default(),
+            admitted: Mutex::default(),
         }))
     }
 
@@ -120,7 +123,7 @@ impl PeerLinks {
         self.0.lock().retain(|peer, link| {
             let stays = supervisors.iter().any(|addr| addr.peer == *peer);
             if !stays {
-                link.keeper.abort();
+                link.let_go();
                 gone.push(*peer);
             }
             stays
@@ -153,7 +156,15 @@ impl PeerLinks {
             bulk: Bulk::None,
         };
         if let Some(old) = peers.insert(addr.peer, peer) {
-            old.keeper.abort();
+            old.let_go();
+        }
+    }
+
+    /// Closes every link that this peer dialled: it was shut out, and is heard no more.
+    pub fn shut_out(&self, peer: PeerId) {
+        let mut admitted = self.0.lock_admitted();
+        for link in admitted.extract_if(.., |link| link.peer() == peer) {
+            link.close(CloseReason::Revoked);
         }
     }
 
@@ -216,6 +227,7 @@ impl PeerLinks {
             };
             tracing::info!(peer = %peer.short(), "another supervisor is connected");
             let (caller, hearing) = calls(link);
+            shared.note_admitted(caller.link());
             shared.offer_tripwire(&caller);
             let here = caller.clone();
             let known = Input::Colleague { peer, caller };
@@ -255,7 +267,31 @@ fn say(caller: &Caller, note: &Note) {
     }
 }
 
+impl Peer {
+    /// Ends its links and dials no more. Whoever holds a tripwire beside them would keep them open.
+    fn let_go(&self) {
+        self.keeper.abort();
+        let bulk = match &self.bulk {
+            Bulk::Open(bulk) => Some(bulk),
+            Bulk::None | Bulk::Dialling => None,
+        };
+        for caller in self.caller.iter().chain(bulk) {
+            caller.link().close(CloseReason::Done);
+        }
+    }
+}
+
 impl Shared {
+    fn lock_admitted(&self) -> MutexGuard<'_, Vec<LinkSender>> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_admitted(&self, link: &LinkSender) {
+        let mut admitted = self.lock_admitted();
+        admitted.retain(|link| !link.is_closed());
+        admitted.push(link.clone());
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<PeerId, Peer>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -387,8 +423,10 @@ async fn dial_bulk(shared: Arc<Shared>, addr: PeerAddr) {
         }
         Err(_) => (Bulk::None, None),
     };
-    if let Some(peer) = shared.lock().get_mut(&addr.peer) {
-        peer.bulk = bulk;
+    match shared.lock().get_mut(&addr.peer) {
+        Some(peer) => peer.bulk = bulk,
+        // It was let go meanwhile.
+        None => return,
     }
     if let Some((caller, hearing)) = hearing {
         shared.hear(&caller, hearing).await;
@@ -437,5 +475,74 @@ async fn keep_connected(shared: std::sync::Weak<Shared>, addr: PeerAddr) {
         }
         drop(links);
         pause.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hedge_net::{NetConfig, SecretKey};
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    async fn net() -> Net {
+        let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let config = NetConfig::new(SecretKey::generate(), here);
+        Net::bind(config).await.unwrap()
+    }
+
+    /// Dials, and is let in.
+    async fn link(from: &Net, to: &Net, links: &PeerLinks) -> Link {
+        let hello = Hello {
+            role: Role::Supervisor,
+            proof: None,
+            payload: Vec::new(),
+        };
+        let addr = to.local_addr();
+        let (dialled, ()) = tokio::join!(from.connect(&addr, &hello), async {
+            links.admit(to.accept().await.unwrap(), Vec::new());
+        });
+        dialled.unwrap().0
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_link_that_one_that_is_shut_out_dialled_ends() {
+        let (here, out, other) = (net().await, net().await, net().await);
+        let (inputs, mut queue) = mpsc::channel(16);
+        let links = PeerLinks::new(here.clone(), Handle::current(), inputs, None);
+        let theirs = [
+            link(&out, &here, &links).await,
+            link(&out, &here, &links).await,
+        ];
+        let stays = link(&other, &here, &links).await;
+        for _ in 0..3 {
+            let heard = tokio::time::timeout(PATIENCE, queue.recv()).await;
+            assert!(matches!(heard, Ok(Some(Input::Colleague { .. }))));
+        }
+        links.shut_out(out.peer());
+        for link in theirs {
+            let ended = tokio::time::timeout(PATIENCE, link.sender.closed()).await;
+            assert_eq!(ended.unwrap(), CloseReason::Revoked);
+        }
+        assert!(!stays.sender.is_closed());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_link_to_one_that_is_let_go_ends_whoever_holds_it() {
+        let (here, gone) = (net().await, net().await);
+        let (inputs, mut queue) = mpsc::channel(16);
+        let links = PeerLinks::new(here.clone(), Handle::current(), inputs, None);
+        links.keep(&[gone.local_addr()]);
+        let incoming = gone.accept().await.unwrap();
+        let dialled = incoming.accept(&[]).await.unwrap();
+        let heard = tokio::time::timeout(PATIENCE, queue.recv()).await;
+        assert!(matches!(heard, Ok(Some(Input::Dialled { .. }))));
+        // As a tripwire beside it does.
+        let held = links.0.caller(&gone.local_addr(), false).unwrap();
+        links.keep(&[]);
+        let ended = tokio::time::timeout(PATIENCE, dialled.sender.closed()).await;
+        assert_eq!(ended.unwrap(), CloseReason::Done);
+        assert!(held.link().is_closed());
     }
 }

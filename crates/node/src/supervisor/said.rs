@@ -21,6 +21,9 @@ impl Loop {
                     End::Failed(NodeError::Other(format!("the journal's snapshot: {error}")))
                 })?;
                 self.core.restore(state);
+                // Those of earlier entries are expelled as their records are said.
+                let revoked: Vec<_> = self.core.state().revoked().collect();
+                revoked.into_iter().for_each(|peer| self.expel(peer));
                 self.setup.journal.use_format(self.core.state().format());
             }
             Said::Committed { first, records, .. } => {
@@ -120,7 +123,13 @@ impl Loop {
         if all != self.told_group {
             let addrs: Vec<PeerAddr> = all.iter().map(|one| one.addr.clone()).collect();
             let peers = addrs.iter().map(|addr| addr.peer);
-            self.trusted = peers.clone().collect();
+            let before = std::mem::replace(&mut self.trusted, peers.clone().collect());
+            // One that was shut out was heard for as long as the group needed it to leave.
+            let left = before.difference(&self.trusted).copied();
+            for peer in left.filter(|peer| self.core.state().is_revoked(*peer)) {
+                self.colleagues.remove(&peer);
+                self.setup.links.shut_out(peer);
+            }
             self.setup.trust.set_supervisors(peers);
             self.setup.links.keep(&addrs);
             if let Some(known) = &self.setup.known {

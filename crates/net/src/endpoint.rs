@@ -61,6 +61,8 @@ const UNDECIDED_MAX: usize = 64;
 const MDNS_SERVICE: &str = "hedgerow1";
 /// Relays of one grid.
 const RELAYS_MAX: usize = 4;
+/// Addresses of a peer that are dialled: it says itself where it is, and must not have others flooded with packets.
+const DIALLED_ADDRS_MAX: usize = 32;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How to open a peer's port.
@@ -440,7 +442,8 @@ fn reachable(addrs: &[SocketAddr], own_ips: &[IpAddr]) -> Vec<SocketAddr> {
     let here = |addr: &SocketAddr| !addr.ip().is_loopback() && own_ips.contains(&addr.ip());
     let keep_loopback = addrs.iter().all(|addr| addr.ip().is_loopback()) || addrs.iter().any(here);
     let worth = |addr: &&SocketAddr| keep_loopback || !addr.ip().is_loopback();
-    addrs.iter().filter(worth).copied().collect()
+    let worth = addrs.iter().filter(worth);
+    worth.take(DIALLED_ADDRS_MAX).copied().collect()
 }
 
 /// What others may dial to reach these sockets.
@@ -495,5 +498,13 @@ mod tests {
         );
         assert_eq!(reachable(&all, &[ip("10.0.0.7"), ip("127.0.0.1")]), all);
         assert_eq!(reachable(&all[1..], &[ip("10.0.0.9")]), all[1..]);
+    }
+
+    #[test]
+    fn a_peer_that_names_very_many_addresses_is_dialled_at_a_few() {
+        let many: Vec<SocketAddr> = (1..=u16::MAX)
+            .map(|port| ([10, 0, 0, 7], port).into())
+            .collect();
+        assert_eq!(reachable(&many, &[]), many[..DIALLED_ADDRS_MAX]);
     }
 }

@@ -3,9 +3,10 @@
 
 use super::audit::Asked;
 use super::core_loop::ConnId;
-use hedge_model::msg::{Answer, Reply};
+use hedge_model::PeerId;
+use hedge_model::msg::{Answer, Reply, Request};
 use hedge_model::view::JobState;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 
 /// Questions without an answer, watches among them, over all clients.
@@ -23,6 +24,8 @@ pub(super) enum Asker {
 pub(super) struct Askers {
     last: u64,
     open: HashMap<u64, (Asker, Option<Asked>)>,
+    /// Those that wait until it is sure who leads, by peer and number.
+    held: VecDeque<(PeerId, u64, Request)>,
 }
 
 impl Askers {
@@ -35,10 +38,28 @@ impl Askers {
         (self.last, full)
     }
 
-    /// A connection is closed: nobody waits there any more. Gives the questions that were open.
+    /// Holds a question back until it is sure who leads.
+    pub fn hold(&mut self, peer: PeerId, ask: u64, request: Request) {
+        self.held.push_back((peer, ask, request));
+    }
+
+    /// Whether any question is held back.
+    pub fn holds_any(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// The question that was held back for longest.
+    pub fn next_held(&mut self) -> Option<(PeerId, u64, Request)> {
+        self.held.pop_front()
+    }
+
+    /// A connection is closed: nobody waits there any more, nor for what was held back. Gives the questions that
+    /// were open.
     pub fn forget(&mut self, conn: ConnId) -> Vec<u64> {
         let here = |_: &u64, open: &mut (Asker, Option<Asked>)| matches!(&open.0, Asker::Remote { conn: at, .. } if *at == conn);
-        self.open.extract_if(here).map(|(ask, _)| ask).collect()
+        let gone: HashSet<u64> = self.open.extract_if(here).map(|(ask, _)| ask).collect();
+        self.held.retain(|(_, ask, _)| !gone.contains(ask));
+        gone.into_iter().collect()
     }
 
     /// Hands an answer to whoever asked, or adds it to what goes to their connection. Gives what the audit log
@@ -83,4 +104,31 @@ impl Askers {
 /// Whether a watch ends with this.
 fn is_last(reply: &Reply) -> bool {
     !matches!(reply, Reply::Job(view) if view.state == JobState::Running)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hedge_model::JobId;
+
+    #[test]
+    fn what_was_held_back_for_a_connection_ends_with_it() {
+        let mut askers = Askers::default();
+        let peer = PeerId([1; 32]);
+        for conn in [1, 2, 1] {
+            let asker = Asker::Remote {
+                conn,
+                ask: 7,
+                watch: true,
+            };
+            let (ask, full) = askers.add(asker, None);
+            assert!(!full);
+            askers.hold(peer, ask, Request::Watch(JobId(1)));
+        }
+        let mut gone = askers.forget(1);
+        gone.sort_unstable();
+        assert_eq!(gone, [1, 3]);
+        assert_eq!(askers.next_held().map(|(_, ask, _)| ask), Some(2));
+        assert!(!askers.holds_any());
+    }
 }

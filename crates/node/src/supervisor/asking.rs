@@ -28,7 +28,7 @@ impl Loop {
             return self.reply(ask, no(RefusalKind::Busy, why));
         }
         if self.may_be_replaced() {
-            self.held.push_back((peer, ask, request));
+            self.askers.hold(peer, ask, request);
         } else {
             self.ask_core(peer, ask, request);
         }
@@ -44,8 +44,8 @@ impl Loop {
 
     /// Goes on with the questions that were held back, once it leads surely or surely not.
     pub(super) fn ask_held(&mut self) {
-        while !self.held.is_empty() && !self.may_be_replaced() {
-            if let Some((peer, ask, request)) = self.held.pop_front() {
+        while self.askers.holds_any() && !self.may_be_replaced() {
+            if let Some((peer, ask, request)) = self.askers.next_held() {
                 self.ask_core(peer, ask, request);
             }
         }

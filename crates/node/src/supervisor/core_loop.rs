@@ -197,8 +197,6 @@ pub(crate) struct Loop {
     /// Supervisors of the group, and those that this one was told to join.
     pub(super) trusted: HashSet<PeerId>,
     pub(super) askers: Askers,
-    /// Questions that wait until it is sure who leads; no more than there may be askers.
-    pub(super) held: VecDeque<(PeerId, u64, Request)>,
     pub(super) last_conn: ConnId,
     pub(super) pulls: Arc<Semaphore>,
     /// The setting, as it was followed last.
@@ -238,7 +236,6 @@ impl Loop {
             colleagues: HashMap::new(),
             trusted,
             askers: Askers::default(),
-            held: VecDeque::new(),
             last_conn: 0,
             pulls: Arc::new(Semaphore::new(PULLS_MAX)),
             relays: Arc::default(),
@@ -301,6 +298,10 @@ impl Loop {
             }
             for input in batch.drain(..) {
                 self.take(input)?;
+            }
+            // Where there is always something to take, the change is not waited for above.
+            if self.group.has_changed().unwrap_or(false) {
+                self.on_group();
             }
             self.ask_held();
             let due = self.core.next_deadline();
@@ -424,7 +425,7 @@ impl Loop {
                 silent: false,
             }),
             Input::Rejected { by, reason } => return self.on_rejected(by, reason),
-            Input::Colleague { peer, caller } => drop(self.colleagues.insert(peer, caller)),
+            Input::Colleague { peer, caller } => self.on_colleague(peer, caller),
             Input::FromLeader { peer, msg } if self.trusted.contains(&peer) => {
                 self.feed(Event::FromLeader { peer, msg });
             }

@@ -223,7 +223,7 @@ pub(crate) fn ticket_text(
     secret: [u8; 16],
     valid_s: Option<u64>,
 ) -> String {
-    let expires_unix_s = valid_s.map(|seconds| unix_seconds() + seconds);
+    let expires_unix_s = valid_s.map(|seconds| unix_seconds().saturating_add(seconds));
     Ticket {
         role,
         supervisors,
@@ -232,4 +232,22 @@ pub(crate) fn ticket_text(
         relays,
     }
     .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_for_longer_than_time_lasts_is_for_ever() {
+        let text = ticket_text(
+            Role::Client,
+            Vec::new(),
+            Vec::new(),
+            [1; 16],
+            Some(u64::MAX),
+        );
+        let ticket: Ticket = text.parse().unwrap();
+        assert_eq!(ticket.expires_unix_s, Some(u64::MAX));
+    }
 }

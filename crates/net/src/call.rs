@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// Longest question or answer, in bytes: a snapshot of the state of a large grid.
-pub const CALL_BYTES_MAX: usize = 1 << 30;
+/// Longest question or answer, in bytes, and how much of unfinished ones is held for one peer. What journals say goes
+/// in parts that are far shorter.
+pub const CALL_BYTES_MAX: usize = 128 << 20;
 /// Longest note, in bytes; it travels in one frame.
 pub const NOTE_BYTES_MAX: usize = 8 << 20;
 

@@ -144,17 +144,20 @@ impl Loop {
         tokio::spawn(async move {
             let _place = room.acquire_owned().await;
             let fetched = fetcher.fetch(hash, size, &sources, None).await;
-            let mut result = fetched.map_err(|error| match error {
+            let fetched = fetched.map_err(|error| match error {
                 FetchError::Local { .. } | FetchError::Damaged { .. } => {
                     PullFailure::Here(error.to_string())
                 }
                 _ => PullFailure::Sources(error.to_string()),
             });
             // What is promised once it is here has to be here after a kill, too.
-            if let (Ok(()), Some(store)) = (&result, kept) {
-                let flushed = store.flush().await;
-                result = flushed.map_err(|error| PullFailure::Here(error.to_string()));
-            }
+            let result = match (fetched, kept) {
+                (Ok(()), Some(store)) => {
+                    let flushed = store.flush().await;
+                    flushed.map_err(|error| PullFailure::Here(error.to_string()))
+                }
+                (fetched, _) => fetched,
+            };
             _ = inputs.send(Input::Pulled { hash, result }).await;
         });
     }

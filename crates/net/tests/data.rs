@@ -426,7 +426,7 @@ async fn content_outlives_its_process_until_it_is_forgotten() {
     let kept = store.add_bytes(content(300_000)).await.unwrap();
     let small = store.add_bytes(&b"small"[..]).await.unwrap();
     let gone = store.add_bytes(content(400_000)).await.unwrap();
-    store.forget(gone).await.unwrap();
+    store.forget([gone]).await.unwrap();
     assert!(!store.has(gone));
     assert!(matches!(
         store.read(gone, 1 << 20).await,
@@ -448,6 +448,24 @@ async fn content_outlives_its_process_until_it_is_forgotten() {
     assert_eq!(held, expected);
     assert_eq!(store.bytes_held(), 300_005);
     assert_eq!(store.read(kept, 1 << 20).await.unwrap(), content(300_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_that_is_needed_again_while_it_is_being_forgotten_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DataStore::open(dir.path()).await.unwrap();
+    let hash = store.add_bytes(content(300_000)).await.unwrap();
+    let other = store.add_bytes(content(200_000)).await.unwrap();
+    // From the call on nobody takes it for held, whenever its bytes are given up.
+    let forgetting = store.forget([other, hash]);
+    assert!(!store.has(hash) && !store.has(other));
+    store.add_bytes(content(300_000)).await.unwrap();
+    forgetting.await.unwrap();
+    assert!(store.has(hash) && !store.has(other));
+    store.close().await.unwrap();
+    drop(store);
+    let store = DataStore::open(dir.path()).await.unwrap();
+    assert_eq!(store.list(), [(hash, 300_000)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -204,15 +204,29 @@ impl DataStore {
         }
     }
 
-    /// Gives content up: it is no longer listed, read or served, and its bytes are freed within minutes.
-    pub async fn forget(&self, hash: Hash) -> Result<(), NetError> {
-        // At once: whoever needs it again from here on has to add it again, behind this in the queue.
-        self.held().remove(&hash);
-        let _tagging = self.0.tagging.lock().await;
-        let deleted = self.0.files.tags().delete(tag(hash)).await;
-        deleted.map_err(|error| self.failed("forget part of", error))?;
-        self.held().remove(&hash);
-        Ok(())
+    /// Gives content up: it is no longer listed, read or served from this call on, and its bytes are freed within
+    /// minutes of the future's end. What is added again meanwhile stays.
+    pub fn forget(
+        &self,
+        hashes: impl IntoIterator<Item = Hash>,
+    ) -> impl Future<Output = Result<(), NetError>> + Send + 'static {
+        let hashes: Vec<Hash> = hashes.into_iter().collect();
+        // At once: whoever needs it again from here on has to add it again.
+        let mut held = self.held();
+        hashes.iter().for_each(|hash| drop(held.remove(hash)));
+        drop(held);
+        let store = self.clone();
+        async move {
+            for hash in hashes {
+                let _tagging = store.0.tagging.lock().await;
+                if store.has(hash) {
+                    continue;
+                }
+                let deleted = store.0.files.tags().delete(tag(hash)).await;
+                deleted.map_err(|error| store.failed("forget part of", error))?;
+            }
+            Ok(())
+        }
     }
 
     /// Makes what was added and forgotten so far survive a kill of the process. Without it that takes
@@ -335,7 +349,7 @@ impl DataStore {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(hash);
-        match self.forget(hash).await {
+        match self.forget([hash]).await {
             Ok(()) => NetError::Damaged(hash),
             Err(error) => error,
         }

@@ -65,14 +65,7 @@ impl Loop {
                     size,
                     sources,
                 } => self.pull(hash, size, sources),
-                Action::Drop(hashes) => {
-                    let store = self.setup.store.clone();
-                    tokio::spawn(async move {
-                        for hash in hashes {
-                            _ = store.forget(hash).await;
-                        }
-                    });
-                }
+                Action::Drop(hashes) => drop(tokio::spawn(self.setup.store.forget(hashes))),
             }
         }
         for (peer, batch) in orders {

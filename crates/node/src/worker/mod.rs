@@ -503,14 +503,7 @@ impl Loop {
                             self.feed(event);
                         }
                     }
-                    Action::Drop(hashes) => {
-                        let store = self.tools.store.clone();
-                        tokio::spawn(async move {
-                            for hash in hashes {
-                                _ = store.forget(hash).await;
-                            }
-                        });
-                    }
+                    Action::Drop(hashes) => drop(tokio::spawn(self.tools.store.forget(hashes))),
                     Action::Pause(on) => drop(self.tools.spawner.pause(on)),
                     Action::Lower(on) => self.tools.spawner.lower(on),
                     Action::Leave => return true,

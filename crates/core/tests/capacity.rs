@@ -180,3 +180,74 @@ fn where_it_is_required_critical_tasks_wait_for_a_faster_worker() {
     rig.commit();
     assert_eq!(workers_of(&rig.said(), 2), BTreeMap::from([(1, 3)]));
 }
+
+/// A pool of a slow worker, 1, and one more than three times as fast, 2, that runs a task of 100 s.
+fn slow_and_busy(redundancy: Redundancy) -> Rig {
+    let mut rig = Rig::new();
+    attach_with_clock(&mut rig, 1, 500);
+    attach_with_clock(&mut rig, 2, 4_000);
+    submit_timed(&mut rig, 1, redundancy, 1);
+    assert_eq!(first_attempts(&mut rig, 1), [2]);
+    rig
+}
+
+fn submit_timed(rig: &mut Rig, key: u8, redundancy: Redundancy, tasks: u32) {
+    let qos = Qos {
+        redundancy,
+        ..Qos::default()
+    };
+    rig.submit(
+        1,
+        key,
+        &job(qos, 0, vec![array(tasks, timed("t", 100, &[]))]),
+    );
+    rig.commit();
+}
+
+/// The workers that are given first attempts of a job now.
+fn first_attempts(rig: &mut Rig, job: u64) -> Vec<u8> {
+    let all = assigned(&rig.said()).into_iter();
+    let first = all.filter(|(_, attempt)| attempt.task.job.0 == job && attempt.number == 1);
+    first.map(|(worker, _)| worker).collect()
+}
+
+const POLICIES: [Redundancy; 5] = [
+    Redundancy::None,
+    Redundancy::Critical,
+    Redundancy::Speculate,
+    Redundancy::Auto,
+    Redundancy::Fill,
+];
+
+#[test]
+fn a_slow_worker_is_given_nothing_that_ends_sooner_on_a_faster_one_that_is_soon_free() {
+    for redundancy in POLICIES {
+        let mut rig = slow_and_busy(redundancy);
+        submit_timed(&mut rig, 2, redundancy, 1);
+        rig.pass_beating(Duration::from_secs(20), &[1, 2]);
+        assert!(first_attempts(&mut rig, 2).is_empty(), "{redundancy:?}");
+        rig.done_after(2, attempt(0, 1), Duration::from_secs(20));
+        rig.commit();
+        assert_eq!(first_attempts(&mut rig, 2), [2], "{redundancy:?}");
+    }
+}
+
+#[test]
+fn where_the_faster_worker_is_not_free_when_expected_the_slow_one_is_given_the_task() {
+    // The others have a copy of the late task there by then.
+    for redundancy in &POLICIES[..3] {
+        let redundancy = *redundancy;
+        let mut rig = slow_and_busy(redundancy);
+        submit_timed(&mut rig, 2, redundancy, 1);
+        rig.said();
+        rig.pass_beating(Duration::from_secs(140), &[1, 2]);
+        assert_eq!(first_attempts(&mut rig, 2), [1], "{redundancy:?}");
+    }
+}
+
+#[test]
+fn slow_workers_are_given_tasks_while_there_are_more_than_faster_ones_could_do() {
+    let mut rig = slow_and_busy(Redundancy::None);
+    submit_timed(&mut rig, 2, Redundancy::None, 6);
+    assert_eq!(first_attempts(&mut rig, 2), [1]);
+}

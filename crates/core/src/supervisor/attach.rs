@@ -230,6 +230,7 @@ pub(crate) fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
         lost_count: 0,
         room_key: None,
         queue_key: None,
+        pace_key: None,
         class: hedge_model::capacity::Class::default(),
         speed: 1.0,
         benchmark_set: false,

@@ -22,6 +22,8 @@ pub(crate) enum Miss {
     Room,
     /// Those that have may not run this task.
     Task,
+    /// It ends sooner on a faster worker that is soon free.
+    Later,
 }
 
 impl Live {

@@ -2,7 +2,7 @@
 
 use super::colleagues::Kept;
 use super::ready::{Class as Turn, Lane, Ready, Shapes};
-use super::room::{Place, Room, place};
+use super::room::{Place, Room, place, step};
 use crate::monitor::{Attention, Liveness, Progress};
 use hedge_model::capacity::Class;
 use hedge_model::ledger::Charge;
@@ -69,6 +69,10 @@ pub(crate) struct Live {
     pub making_room: BTreeSet<AttemptId>,
     /// Jobs about which a policy is asked.
     pub watched_jobs: usize,
+    /// All workers that may be given work, the fastest first, by steps of speed.
+    pub pace: BTreeSet<(i64, WorkerIx)>,
+    /// When tasks are looked at again that wait for faster workers.
+    pub later: Option<Time>,
     /// When the redundancy policies are asked.
     pub looks: super::redundancy::Looks,
     /// The other supervisors that there are or were; each keeps its position.
@@ -124,6 +128,7 @@ pub(crate) struct Worker {
     pub lost_count: u64,
     pub room_key: Option<Place>,
     pub queue_key: Option<(u32, WorkerIx)>,
+    pub pace_key: Option<(i64, WorkerIx)>,
     /// Whether it is one of the faster ones.
     pub class: Class,
     /// Work that it does in a second, in seconds at standard speed.
@@ -271,6 +276,8 @@ pub(crate) struct LiveGroup {
     pub shape: u32,
     /// Whether its tasks are offered to be sent ahead.
     pub short: bool,
+    /// Since when its next task waits for a faster worker, where it does.
+    pub held: Option<Time>,
     /// Which classes it offers now, one bit each.
     pub offered: u8,
 }
@@ -344,6 +351,8 @@ pub(crate) enum Timer {
     Retention,
     /// The redundancy policies are asked again.
     Look,
+    /// Tasks that wait for faster workers are looked at again.
+    Later,
     /// A worker may be asked for benchmark tasks.
     Benchmark(WorkerIx),
     /// A worker's link is to be measured again, or its word on a measurement is late.
@@ -365,6 +374,7 @@ impl Timer {
             Timer::Returns(_) => "a worker whose connection was lost",
             Timer::Spread(_) => "content that other supervisors are to hold",
             Timer::Retention => "ended jobs that are kept long enough",
+            Timer::Later => "faster workers that tasks wait for",
             Timer::Look => "copies that may pay",
             Timer::Benchmark(_) => "benchmark tasks",
             Timer::Link(_) => "a link to be measured",
@@ -495,6 +505,14 @@ impl Live {
             }
             self.queues.extend(queue);
             worker.queue_key = queue;
+        }
+        let pace = usable.then(|| (-step(worker.speed), ix));
+        if worker.pace_key != pace {
+            if let Some(old) = worker.pace_key.take() {
+                self.pace.remove(&old);
+            }
+            self.pace.extend(pace);
+            worker.pace_key = pace;
         }
     }
 

@@ -22,6 +22,7 @@ mod durable;
 mod hints;
 mod jobs;
 mod keep;
+mod later;
 mod learned;
 mod ledger;
 mod left;
@@ -474,6 +475,7 @@ impl Supervisor {
                 Timer::Pull(hash) => self.pull_again(hash, out),
                 Timer::Feed => self.feed_starved(),
                 Timer::Settled => self.give_up_absent_holders(out),
+                Timer::Later => self.live().later = None,
                 Timer::Look => self.live().looks.timer_fired(),
                 Timer::Benchmark(ix) => self.benchmark(ix, out),
                 Timer::Link(ix) => self.link_due(ix, out),

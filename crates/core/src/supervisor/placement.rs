@@ -5,6 +5,7 @@
 
 use super::body::{body_index, own_inputs};
 use super::choose::{Inputs, Miss, QUEUE_TIME, Want, choose, unplaceable};
+use super::later::Promised;
 use super::live::{Attempt, AttemptState, LiveGroup, Timer, Why, WorkerIx};
 use super::ready::{Class, Entry, Lane, Skip};
 use super::{Action, Supervisor, send};
@@ -28,23 +29,27 @@ impl Supervisor {
             self.find_unplaceable(out);
         }
         let mut missed = Skip::default();
+        let mut promised = Promised::default();
         self.live().reconsider_yielding();
         while !missed.is_full() {
             let live = self.live();
             let Some((lane, entry)) = live.next_offer(&missed) else {
                 break;
             };
-            match self.place(entry, out) {
+            match self.place(entry, &mut promised, out) {
                 Ok(()) => {}
-                Err(miss) => {
+                Err(Miss::Later) => missed.add(entry),
+                Err(Miss::Task) => {
                     self.make_room(entry, out);
-                    match miss {
-                        Miss::Task => missed.add(entry),
-                        Miss::Room => self.live().ready.block(lane),
-                    }
+                    missed.add(entry);
+                }
+                Err(Miss::Room) => {
+                    self.make_room(entry, out);
+                    self.live().ready.block(lane);
                 }
             }
         }
+        self.look_later(&promised);
         let live = self.live();
         let idle = !live.room.is_empty();
         if idle && !live.rebalancing && live.queues.last().is_some_and(|(queued, _)| *queued > 0) {
@@ -55,7 +60,12 @@ impl Supervisor {
     }
 
     /// Places one attempt of an offer.
-    fn place(&mut self, entry: Entry, out: &mut Vec<Action>) -> Result<(), Miss> {
+    fn place(
+        &mut self,
+        entry: Entry,
+        promised: &mut Promised,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Miss> {
         let Some(job) = self.state.jobs.get(&entry.job) else {
             return Err(Miss::Task);
         };
@@ -94,11 +104,19 @@ impl Supervisor {
             };
             match choose(live, &want) {
                 Ok((worker, why)) => {
+                    let free = matches!(why, Why::Faster | Why::MostRoom);
+                    if free && self.better_later(entry, worker, promised) {
+                        let now = self.now;
+                        let live_job = self.live().jobs.get_mut(&entry.job);
+                        let offers = live_job.map(|job| &mut job.groups[at]);
+                        offers.map(|offers| offers.held.get_or_insert(now));
+                        return Err(Miss::Later);
+                    }
                     self.assign(entry, task, offset, worker, why, out);
                     return Ok(());
                 }
                 Err(Miss::Room) => return Err(Miss::Room),
-                Err(Miss::Task) => {}
+                Err(Miss::Task | Miss::Later) => {}
             }
         }
         Err(Miss::Task)
@@ -145,6 +163,9 @@ impl Supervisor {
             let offers = &mut job.groups[entry.group as usize];
             if offset == offers.fresh {
                 offers.fresh += 1;
+            }
+            if !redundant {
+                offers.held = None;
             }
         }
         self.settle_wants(task);

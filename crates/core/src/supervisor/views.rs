@@ -251,6 +251,10 @@ impl Supervisor {
         }
         match self.why_unplaceable(id, job, group) {
             Some(why) => ("ready", why),
+            None if live.jobs[&id].groups[group].held.is_some() => (
+                "ready",
+                "it ends sooner on a faster worker, which is soon free".into(),
+            ),
             None => ("ready", waits_for_its_turn(here)),
         }
     }

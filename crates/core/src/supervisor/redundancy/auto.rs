@@ -14,6 +14,7 @@
 //! takes long everywhere is not helped by another machine. So both integrals are taken for several values of
 //! the shared part, each as likely as what has been seen so far makes it.
 
+use super::super::later::{LEFT_MIN, OVERDUE, UNKNOWN};
 use super::survival::Survival;
 use super::{Beliefs, CopyOrder, Policy, SeenJob, View};
 use hedge_model::JobSpec;
@@ -33,16 +34,9 @@ const SHARED: [(f64, f64); 3] = [
 
 /// Busy machines that a task may wait for.
 const COMING_MAX: usize = 8;
-/// A task that has run for so many times what is expected says nothing of when its machine is free.
-const OVERDUE: f64 = 1.3;
-/// A task that runs is expected to run on for at least this share of what it takes.
-const LEFT_MIN: f64 = 0.15;
 /// Copies of a task differ by no more than this (standard deviation of the logarithm), however little is known of
 /// the task: what machines are off by.
 const OWN_MAX: f64 = 0.2;
-/// Of a task that is known no better than this (standard deviation of the logarithm) nobody can say that it makes
-/// its job late.
-const UNKNOWN: f64 = 0.7;
 /// A machine is worth waiting for if it is so many times as fast.
 const FASTER: f64 = 1.05;
 /// Bounds of how much more or less the time of a late job, or one that is well in time, counts.

@@ -19,6 +19,10 @@ const GAP_MIN: Duration = Duration::from_millis(1);
 /// And for each attempt or worker they saw so much later, so that looking takes a few percent of a busy
 /// supervisor's time at most.
 const GAP_EACH: Duration = Duration::from_micros(10);
+/// Nor sooner than this part of the time after which a policy wants to be asked again, as far as so many times as
+/// much for each attempt or worker allow: what it sees changes by little until then.
+const GAP_SHARE: u32 = 10;
+const GAP_EACH_MAX: Duration = Duration::from_micros(100);
 
 /// When the policies are asked.
 #[derive(Debug, Default)]
@@ -78,7 +82,10 @@ impl Supervisor {
         if seen == 0 {
             return;
         }
-        let gap = GAP_MIN.max(GAP_EACH * u32::try_from(seen).unwrap_or(u32::MAX));
+        let seen = u32::try_from(seen).unwrap_or(u32::MAX);
+        let little = again.map_or(Duration::ZERO, |again| again / GAP_SHARE);
+        let gap = little.min(GAP_EACH_MAX * seen);
+        let gap = gap.max(GAP_EACH * seen).max(GAP_MIN);
         let live = self.live.get_or_insert_default();
         live.looks.next = now + gap;
         if let Some(after) = again {

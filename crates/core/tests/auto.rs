@@ -2,7 +2,8 @@
 
 mod support;
 
-use hedge_core::supervisor::State;
+use hedge_core::monitor::{Finding, Found, Progress};
+use hedge_core::supervisor::{Event, State};
 use hedge_model::spec::{Group, Qos, Redundancy};
 use hedge_model::{JobId, JobSpec};
 use std::sync::Arc;
@@ -40,6 +41,33 @@ fn auto_copies_a_straggler_that_has_no_siblings() {
     assert!(at < 300, "after {at} s of 100 expected");
     assert_eq!(copied_at(State::default(), Redundancy::Speculate), None);
     assert_eq!(copied_at(State::default(), Redundancy::None), None);
+}
+
+#[test]
+fn a_task_that_says_that_it_waits_is_not_copied_until_it_goes_on() {
+    for redundancy in [Redundancy::Auto, Redundancy::Fill] {
+        let mut rig = Rig::new();
+        rig.attach(1, 1);
+        rig.submit(1, 1, &with(redundancy, vec![timed("alone", 100, &[])]));
+        rig.commit();
+        let says = |rig: &mut Rig, waits: bool| {
+            let progress = Progress {
+                waits,
+                ..Progress::default()
+            };
+            let what = Found::Progress(attempt(0, 1), progress);
+            let peer = worker(1);
+            rig.event(Event::Found(Finding { peer, what }));
+        };
+        says(&mut rig, true);
+        (2..=3).for_each(|number| rig.attach(number, 1));
+        rig.said();
+        rig.pass_beating(Duration::from_secs(300), &[1, 2, 3]);
+        assert_eq!(assigned(&rig.said()), [], "{redundancy:?}");
+        says(&mut rig, false);
+        rig.pass_beating(Duration::from_secs(20), &[1, 2, 3]);
+        assert!(!assigned(&rig.said()).is_empty(), "{redundancy:?}");
+    }
 }
 
 #[test]

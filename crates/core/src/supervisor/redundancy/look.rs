@@ -1,7 +1,7 @@
 //! Asks the policies: when, with what view, and what becomes of their orders.
 
 use super::super::learned::Learned;
-use super::super::live::{AttemptState, Live, LiveJob, Timer, Why, WorkerIx};
+use super::super::live::{Attempt, AttemptState, Live, LiveJob, Timer, Why, WorkerIx};
 use super::super::ready::{Class, Entry};
 use super::super::{Action, Supervisor};
 use super::{
@@ -118,9 +118,7 @@ impl Supervisor {
         };
         let shape = live.shapes.get(live_job.groups[group].shape);
         let worker = &live.workers[ix as usize];
-        let there = |attempt: &super::super::live::Attempt| {
-            attempt.worker == ix && attempt.state != AttemptState::Lost
-        };
+        let there = |attempt: &Attempt| attempt.worker == ix && attempt.state != AttemptState::Lost;
         if live_job.ending
             || known.committing.is_some()
             || known.active() == 0
@@ -382,6 +380,14 @@ impl Seen<'_> {
                 .collect();
             let expected = self.learned.expect(&job.spec.groups()[group]);
             let barred = known.avoid.iter().map(|ix| self.place(*ix)).collect();
+            // One that its worker's owner stopped waits for him, and no copy would.
+            let waits = |attempt: &Attempt| {
+                attempt.progress.waits && !live.workers[attempt.worker as usize].leaving()
+            };
+            let waits = known
+                .attempts
+                .iter()
+                .any(|attempt| attempt.alive() && waits(attempt));
             running.push(SeenTask {
                 id: *task,
                 group,
@@ -392,6 +398,7 @@ impl Seen<'_> {
                 tail_s: live_job.tails[group],
                 attempts,
                 barred,
+                waits,
             });
         }
         running

@@ -150,6 +150,8 @@ pub struct SeenTask {
     pub attempts: SmallVec<[SeenAttempt; 3]>,
     /// Workers that are not to have it, by their position in [`View::workers`].
     pub barred: SmallVec<[usize; 2]>,
+    /// It says that it waits for something, as a copy would too.
+    pub waits: bool,
 }
 
 /// An attempt as a policy sees it.
@@ -219,11 +221,12 @@ impl Default for Beliefs {
 
 impl View<'_> {
     /// Whether a worker could be given a copy of a task, as far as is seen here: it has room, does not run it
-    /// and is not barred.
+    /// and is not barred, and the task does not wait.
     pub fn may_run(&self, job: &SeenJob<'_>, task: &SeenTask, worker: usize) -> bool {
         let need = job.spec.groups()[task.group].resources.cpus_milli;
         let seen = &self.workers[worker];
         seen.free_milli >= need.max(1)
+            && !task.waits
             && !task.attempts.iter().any(|attempt| attempt.worker == worker)
             && !task.barred.contains(&worker)
     }

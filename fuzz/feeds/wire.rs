@@ -21,12 +21,20 @@ pub fn wire(data: &[u8]) {
         3 => batch::<Answer>(bytes),
         4 => batch::<FromLeader>(bytes),
         5 => batch::<ToLeader>(bytes),
-        6 => one::<Beat>(bytes),
+        6 => beat(bytes),
         7 => one::<StatusRequest>(bytes),
         8 => one::<Welcome>(bytes),
         9 => one::<JobSpec>(bytes),
         _ => one::<Role>(bytes),
     }
+}
+
+fn beat(bytes: &[u8]) {
+    let Ok(beat) = Beat::decode(bytes) else {
+        return;
+    };
+    let written = beat.encode().expect("what was read can be written");
+    assert_eq!(Beat::decode(&written), Ok(beat));
 }
 
 fn batch<T: DeserializeOwned + Serialize>(bytes: &[u8]) {

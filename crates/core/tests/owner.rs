@@ -2,10 +2,14 @@
 
 mod support;
 
+use hedge_core::monitor::{Finding, Found};
+use hedge_core::supervisor;
 use hedge_core::worker::owner::Owner;
 use hedge_core::worker::{Action, Event, Worker};
 use hedge_model::msg::{Assignment, Body, FromWorker, Outcome, Report, ToWorker, Usage};
-use hedge_model::owner::{Activity, Cause, Hours, OwnerRules, OwnerState, Signal, Stand};
+use hedge_model::owner::{
+    Activity, Cause, Hours, OwnerNote, OwnerRules, OwnerState, Signal, Stand,
+};
 use hedge_model::spec::Runtime;
 use hedge_model::{AttemptId, Epoch, JobId, Resources, TaskId, Time};
 use std::sync::Arc;
@@ -290,6 +294,39 @@ fn owner(change: u32, stand: Stand) -> FromWorker {
         why,
         away: Duration::ZERO,
     })
+}
+
+#[test]
+fn a_beat_that_comes_before_the_message_tells_the_same_and_nothing_is_done_twice() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(1, 1, &plain(vec![group("a", &[])]));
+    rig.commit();
+    rig.said();
+    rig.attach(2, 1);
+    let FromWorker::Owner(state) = owner(3, Stand::Pause) else {
+        unreachable!()
+    };
+    let what = Found::Owner(OwnerNote::from(&state));
+    let finding = Finding {
+        peer: worker(1),
+        what,
+    };
+    rig.event(supervisor::Event::Found(finding));
+    rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+    let why = |rig: &Rig| {
+        rig.core.worker_views()[0]
+            .owner
+            .clone()
+            .map(|view| view.why)
+    };
+    assert_eq!(why(&rig), Some(vec!["keyboard".to_owned()]));
+    rig.from(1, FromWorker::Owner(state));
+    rig.event(supervisor::Event::Found(finding));
+    rig.expect(&[]);
+    rig.from(1, owner(4, Stand::Work));
+    rig.event(supervisor::Event::Found(finding));
+    assert_eq!(why(&rig), None);
 }
 
 #[test]

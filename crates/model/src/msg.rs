@@ -1,7 +1,7 @@
 //! Messages between peers. Each frame holds a batch of one of these types.
 
 use crate::capacity::{BenchScores, Hardware};
-use crate::owner::OwnerState;
+use crate::owner::{OwnerNote, OwnerState};
 use crate::spec::Runtime;
 use crate::view::{
     ExplainView, JobView, LogView, MemberView, ResultsView, SettingView, WorkerView,
@@ -223,7 +223,7 @@ pub enum FromWorker {
     Draining,
     /// What the benchmark tasks found.
     Benchmarked(BenchScores),
-    /// Its owner came, or went: said at once, and again on each new connection.
+    /// Its owner came, or went: said at once, again on each new connection, and in each beat.
     Owner(OwnerState),
     /// So many bytes a second arrived from the supervisor while the link was measured; 0 where it could not be.
     Probed(u64),
@@ -320,11 +320,33 @@ pub struct Beat {
     pub in_hand: u32,
     /// Some of them, by turns: those that changed since they were last told of, first.
     pub attempts: Vec<AttemptBeat>,
+    /// How the worker stands to its owner, once that has changed since it started. Behind all the rest, where earlier
+    /// versions neither write nor look.
+    #[serde(skip)]
+    pub owner: Option<OwnerNote>,
 }
 
 impl Beat {
     /// What fits into one packet on any path.
     pub const BYTES_MAX: usize = 1_200;
+
+    /// As it travels.
+    pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        let bytes = postcard::to_stdvec(self)?;
+        match &self.owner {
+            Some(note) => postcard::to_extend(note, bytes),
+            None => Ok(bytes),
+        }
+    }
+
+    /// From what arrived; what a later version may write behind it is not looked at.
+    pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
+        let (mut beat, rest): (Self, _) = postcard::take_from_bytes(bytes)?;
+        if !rest.is_empty() {
+            beat.owner = Some(postcard::from_bytes(rest)?);
+        }
+        Ok(beat)
+    }
 }
 
 /// One attempt, in a beat.

@@ -156,6 +156,24 @@ impl fmt::Display for Cause {
     }
 }
 
+impl Cause {
+    /// All causes, in the order in which they are told.
+    pub const ALL: [Cause; 12] = [
+        Cause::Activity(Activity::Keyboard),
+        Cause::Activity(Activity::Mouse),
+        Cause::Activity(Activity::Pointer),
+        Cause::Activity(Activity::Touchscreen),
+        Cause::Activity(Activity::Voice),
+        Cause::Activity(Activity::Processes),
+        Cause::Activity(Activity::Remote),
+        Cause::Activity(Activity::Input),
+        Cause::Unwatched,
+        Cause::Battery,
+        Cause::Metered,
+        Cause::Hours,
+    ];
+}
+
 /// How a worker stands to its owner, for the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerState {
@@ -167,6 +185,48 @@ pub struct OwnerState {
     pub why: Vec<Cause>,
     /// How long it has not worked as if nobody were there, by the worker's clock; zero while it does.
     pub away: Duration,
+}
+
+/// The same in few bytes, as each beat repeats it, so that what a message told of and is held up on its way is known
+/// with the next beat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerNote {
+    /// As in [`OwnerState`].
+    pub change: u32,
+    /// As in [`OwnerState`].
+    pub stand: Stand,
+    /// A bit for each of [`Cause::ALL`].
+    pub why: u16,
+    /// As in [`OwnerState`] when it changed, in milliseconds.
+    pub away_ms: u32,
+}
+
+impl From<&OwnerState> for OwnerNote {
+    fn from(state: &OwnerState) -> Self {
+        let bit = |cause: &Cause| Cause::ALL.iter().position(|one| one == cause);
+        let bits = state.why.iter().filter_map(bit);
+        Self {
+            change: state.change,
+            stand: state.stand,
+            why: bits.fold(0, |all, bit| all | 1 << bit),
+            away_ms: u32::try_from(state.away.as_millis()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl From<OwnerNote> for OwnerState {
+    fn from(note: OwnerNote) -> Self {
+        let all = Cause::ALL.into_iter().enumerate();
+        Self {
+            change: note.change,
+            stand: note.stand,
+            why: all
+                .filter(|(bit, _)| note.why & 1 << bit != 0)
+                .map(|(_, cause)| cause)
+                .collect(),
+            away: Duration::from_millis(note.away_ms.into()),
+        }
+    }
 }
 
 /// Hours of the week, in minutes since Monday 00:00; may wrap around the week's end.

@@ -18,6 +18,7 @@ pub use settings::{Attention, Settings};
 pub use watched::Status;
 
 use hedge_model::msg::{Beat, BeatPlan};
+use hedge_model::owner::OwnerNote;
 use hedge_model::{AttemptId, PeerId, Time};
 use std::time::Duration;
 use watched::Watched;
@@ -80,6 +81,8 @@ pub enum Found {
     },
     /// A stalled attempt gets on again.
     Moving(AttemptId),
+    /// A beat told of a change in how a worker stands to its owner.
+    Owner(OwnerNote),
 }
 
 /// How far an attempt is.
@@ -264,6 +267,10 @@ impl Monitor {
         if was != Liveness::Live {
             watched.tracks.forgive(now);
             out.push(found(Found::Back { was, silent }));
+        }
+        if let Some(note) = beat.owner.filter(|note| note.change > watched.owner_change) {
+            watched.owner_change = note.change;
+            out.push(found(Found::Owner(note)));
         }
         watched
             .tracks

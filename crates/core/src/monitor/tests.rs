@@ -1,5 +1,6 @@
 use super::*;
 use hedge_model::msg::{AttemptBeat, Phase};
+use hedge_model::owner::Stand;
 use hedge_model::{Epoch, JobId, TaskId};
 
 const MS: u64 = 1_000_000;
@@ -38,6 +39,7 @@ struct Worker {
     seq: u64,
     silent: bool,
     attempts: Vec<AttemptBeat>,
+    owner: Option<OwnerNote>,
 }
 
 fn peer(at: usize) -> PeerId {
@@ -71,6 +73,7 @@ impl Rig {
                 seq: 0,
                 silent: false,
                 attempts: Vec::new(),
+                owner: None,
             });
             rig.carry_out(out);
         }
@@ -118,6 +121,7 @@ impl Rig {
             answers,
             in_hand: worker.attempts.len() as u32,
             attempts: worker.attempts.clone(),
+            owner: worker.owner,
         };
         let id = worker.id;
         let mut out = Vec::new();
@@ -520,4 +524,31 @@ fn ten_thousand_workers_stay_within_the_budget_and_a_hundred_deaths_are_found() 
         let limit = status.interval * (settings.suspect_beats + 1);
         assert!(after <= limit + ms(1), "{after:?} of {:?}", status.interval);
     }
+}
+
+#[test]
+fn an_owner_who_came_or_went_is_known_with_the_next_beat_and_told_of_once() {
+    let mut rig = Rig::new(Settings::uniform(Way::beats(ms(100))), 1);
+    rig.pass(ms(1_000));
+    let note = |change, stand| OwnerNote {
+        change,
+        stand,
+        why: 1,
+        away_ms: 0,
+    };
+    let mut told = |owner| {
+        rig.workers[0].owner = Some(owner);
+        let before = rig.found.len();
+        rig.pass(ms(100));
+        let told = rig.found[before..].to_vec();
+        rig.pass(ms(1_000));
+        assert_eq!(rig.found.len(), before + told.len(), "told again");
+        told.into_iter()
+            .map(|(_, finding)| finding.what)
+            .collect::<Vec<_>>()
+    };
+    let (came, went) = (note(1, Stand::Pause), note(2, Stand::Work));
+    assert_eq!(told(came), [Found::Owner(came)]);
+    assert_eq!(told(went), [Found::Owner(went)]);
+    assert_eq!(told(came), [], "older news");
 }

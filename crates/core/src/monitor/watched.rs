@@ -61,6 +61,8 @@ pub(super) struct Watched {
     /// The timer may be set too late.
     pub retime: bool,
     pub tracks: Tracks,
+    /// The last change in how it stands to its owner of which a beat told.
+    pub owner_change: u32,
     last: Time,
     forgiven: Duration,
     seq: u64,
@@ -98,6 +100,7 @@ impl Watched {
             last_silence: Duration::ZERO,
             retime: false,
             tracks: Tracks::default(),
+            owner_change: 0,
             last: now,
             forgiven,
             seq: 0,

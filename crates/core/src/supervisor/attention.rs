@@ -73,6 +73,7 @@ impl Supervisor {
                 self.stalled(ix, attempt, Some(since));
             }
             Found::Moving(attempt) => self.stalled(ix, attempt, None),
+            Found::Owner(note) => self.on_owner(ix, note.into()),
         }
     }
 

@@ -20,8 +20,8 @@ use tokio::sync::{Semaphore, mpsc};
 
 /// Beats taken from the transport at once.
 const BEATS_AT_ONCE: usize = 64;
-/// Findings that wait for room in the core's queue. Beyond, news of progress are dropped; what remains is
-/// bounded by the number of workers.
+/// Findings that wait for room in the core's queue. Beyond, news of progress and of owners are dropped, the latter
+/// of which come by message too; what remains is bounded by the number of workers.
 const WAITING_MAX: usize = 10_000;
 /// How long to wait before the core's queue is tried again.
 const RETRY: Duration = Duration::from_millis(1);
@@ -266,7 +266,7 @@ async fn read(shared: Arc<Shared>, at: usize, conn: ConnId, mut beats: BeatRecei
             continue;
         };
         for bytes in batch.iter().take(count) {
-            if let Ok(beat) = postcard::from_bytes::<Beat>(bytes) {
+            if let Ok(beat) = Beat::decode(bytes) {
                 monitor.beat(now, id, &beat, bytes.len(), outputs);
             }
         }
@@ -376,7 +376,7 @@ impl Shared {
         for output in outputs.drain(..) {
             match output {
                 Output::Found(finding) => {
-                    let news = matches!(finding.what, Found::Progress(..));
+                    let news = matches!(finding.what, Found::Progress(..) | Found::Owner(_));
                     let conn = state.line(finding.peer).map(|line| line.conn);
                     if let Some(conn) = conn
                         && (!news || state.waiting.len() < WAITING_MAX)

@@ -6,6 +6,7 @@ use crate::transport::raise_priority;
 use hedge_exec::Advanced;
 use hedge_model::AttemptId;
 use hedge_model::msg::{AttemptBeat, Beat, BeatPlan, Phase};
+use hedge_model::owner::OwnerNote;
 use hedge_model::settings::Way;
 use hedge_net::LinkSender;
 use std::collections::{BTreeMap, VecDeque};
@@ -39,6 +40,7 @@ struct State {
     news: VecDeque<AttemptId>,
     /// The attempt told of last, by turns.
     turn: Option<AttemptId>,
+    owner: Option<OwnerNote>,
 }
 
 #[derive(Debug)]
@@ -132,6 +134,12 @@ impl Beats {
         }
     }
 
+    /// The worker stands like this to its owner from now on.
+    pub fn owner(&self, note: OwnerNote) {
+        // Before the first change there is nothing that a message could have told and the network lost.
+        self.lock().owner = Some(note).filter(|note| note.change > 0);
+    }
+
     /// An attempt is in this phase from now on.
     pub fn phase(&self, attempt: AttemptId, phase: Phase) {
         self.lock().change(attempt, |said| said.phase = phase);
@@ -207,9 +215,10 @@ impl Shared {
             answers,
             in_hand: state.attempts.len() as u32,
             attempts: Vec::new(),
+            owner: state.owner,
         };
         state.tell(&mut beat.attempts);
-        let Ok(bytes) = postcard::to_stdvec(&beat) else {
+        let Ok(bytes) = beat.encode() else {
             return;
         };
         if let Some(line) = &state.line
@@ -270,6 +279,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hedge_model::owner::Stand;
     use hedge_model::{Epoch, JobId, TaskId};
 
     fn attempt(number: u32) -> AttemptId {
@@ -329,10 +339,16 @@ mod tests {
             answers: u64::MAX,
             in_hand: u32::MAX,
             attempts: Vec::new(),
+            owner: Some(OwnerNote {
+                change: u32::MAX,
+                stand: Stand::Vacate,
+                why: u16::MAX,
+                away_ms: u32::MAX,
+            }),
         };
         state.tell(&mut beat.attempts);
         assert_eq!(beat.attempts.len(), ATTEMPTS_MAX);
-        let bytes = postcard::to_stdvec(&beat).unwrap().len();
+        let bytes = beat.encode().unwrap().len();
         assert!(bytes <= Beat::BYTES_MAX, "{bytes}");
     }
 }

@@ -480,8 +480,10 @@ impl Loop {
             for action in std::mem::take(&mut self.actions) {
                 match action {
                     Action::Tell(msg) => {
-                        if let FromWorker::Ended(report) = &msg {
-                            self.beats.forget(report.attempt);
+                        match &msg {
+                            FromWorker::Ended(report) => self.beats.forget(report.attempt),
+                            FromWorker::Owner(state) => self.beats.owner(state.into()),
+                            _ => {}
                         }
                         self.tell.push(msg);
                     }

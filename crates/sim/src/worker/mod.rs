@@ -10,7 +10,7 @@ use hedge_core::worker::{self, Unstaged, Worker};
 use hedge_model::msg::{
     Assignment, Beat, BeatPlan, Body, FromWorker, Outcome, Report, ToWorker, Usage, WorkerInfo,
 };
-use hedge_model::owner::Signal;
+use hedge_model::owner::{OwnerNote, Signal};
 use hedge_model::{AttemptId, Data, Epoch, Hash, Resources, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -501,6 +501,8 @@ impl Grid {
             answers,
             in_hand: worker.busy.len() as u32,
             attempts: Vec::new(),
+            owner: Some(OwnerNote::from(&worker.core.owner().state(self.now)))
+                .filter(|note| note.change > 0),
         };
         let copies = match self.dice.below(100) {
             _ if !self.options.faults.network || self.healed => 1,

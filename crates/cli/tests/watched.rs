@@ -69,14 +69,18 @@ fn a_busy_worker_is_heard_as_often_as_was_set() {
         for (every, ms) in [("1s", 1000_u32), ("100ms", 100), ("10ms", 10), ("1ms", 1)] {
             let way = format!("{prefix}{every}");
             place.ask(&["config", "set", "watch_assigned", &way]);
+            // Signs of life take a twentieth of the link at most: where a busy machine measured a slow one, there are
+            // fewer, and the worker's view says so.
+            let shown = |view: &Value| view["beat_interval_ms"].as_f64().unwrap_or(0.0);
             let set = until("the worker to be watched like this", || {
                 worker().filter(|view| {
-                    view["beat_interval_ms"] == f64::from(ms) && view["beat_mode"] == mode
+                    let longer = shown(view) / f64::from(ms);
+                    (1.0..10.0).contains(&longer) && view["beat_mode"] == mode
                 })
             });
             // More than at twice the interval, or, where a slow machine may not manage that, than at the one before. Where
             // the machine is busy with other things, the next look counts.
-            let least = (500.0 / f64::from(ms)).min(110.0);
+            let least = (500.0 / shown(&set)).min(110.0);
             let span = Duration::from_millis(u64::from(3 * ms).max(300));
             let mut since = (Instant::now(), beats(&set));
             until("signs of life as often as was set", || {

@@ -34,7 +34,7 @@ impl Files {
             .map_err(|source| file_error("create", path, source))
     }
 
-    /// Writes all bytes at a place.
+    /// Writes all bytes at a place. No full disk refuses, or leaves a part of, what goes over bytes that are there.
     pub fn write_at(
         &self,
         file: &File,
@@ -52,21 +52,6 @@ impl Files {
                 false => Err(io::ErrorKind::StorageFull.into()),
             })
             .map_err(|source| file_error("write", path, source))
-    }
-
-    /// Writes over a few bytes that are there already, all of them in one sector: no full disk leaves a part of them.
-    pub fn overwrite_at(
-        &self,
-        file: &File,
-        path: &Path,
-        bytes: &[u8],
-        offset: u64,
-    ) -> Result<(), StoreError> {
-        let written = match self.allowed(bytes.len()) == bytes.len() {
-            true => file.write_all_at(bytes, offset),
-            false => Err(io::ErrorKind::StorageFull.into()),
-        };
-        written.map_err(|source| file_error("write", path, source))
     }
 
     /// Makes what was written durable.

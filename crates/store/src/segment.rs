@@ -130,7 +130,7 @@ impl Segment {
 
     /// Writes the mark; durable with the next flush.
     pub fn mark(&self, files: &Files, sealed: bool) -> Result<(), StoreError> {
-        files.overwrite_at(
+        files.write_at(
             &self.file,
             &self.path,
             &mark(u64::from(self.end), sealed),

@@ -5,8 +5,9 @@ use super::live::WorkerIx;
 use hedge_model::owner::{OwnerState, Stand};
 
 impl Supervisor {
-    /// A worker says how it stands to its owner, by message or in a beat, whichever comes first. What it runs is wanted once more elsewhere while its owner keeps
-    /// it from running, and no more when the owner has gone again: the first to finish wins.
+    /// A worker says how it stands to its owner, by message or in a beat, whichever comes first. What it runs is wanted
+    /// once more elsewhere while its owner keeps it from running, and no more when the owner has gone again: the first
+    /// to finish wins.
     pub(crate) fn on_owner(&mut self, ix: WorkerIx, state: OwnerState) {
         let now = self.now;
         let live = self.live();

@@ -380,7 +380,10 @@ impl Supervisor {
                 complete.push(live.submits.swap_remove(at));
             }
         }
-        for submit in complete {
+        for mut submit in complete {
+            // One that was held may have gone with a supervisor's disk meanwhile: it is wanted again.
+            let inputs = input_blobs(&submit.spec).map(|(hash, _)| hash);
+            submit.missing = inputs.filter(|hash| !self.secure(*hash)).collect();
             self.accept(submit, out);
         }
         let jobs: Vec<JobId> = self
@@ -395,12 +398,9 @@ impl Supervisor {
         self.live().leaving_due = true;
     }
 
-    /// Accepts a submission whose inputs have all come, unless one was held and went with a supervisor's disk
-    /// meanwhile: that one is wanted again.
-    fn accept(&mut self, mut submit: Submission, out: &mut Vec<Action>) {
-        let inputs = input_blobs(&submit.spec).map(|(hash, _)| hash);
-        let again: BTreeSet<Hash> = inputs.filter(|hash| !self.secure(*hash)).collect();
-        if again.is_empty() {
+    /// Accepts a submission of which no input is missing; of another these are fetched, and spread.
+    pub(crate) fn accept(&mut self, submit: Submission, out: &mut Vec<Action>) {
+        if submit.missing.is_empty() {
             let pending = Pending::Accepted {
                 client: submit.client,
                 ask: submit.ask,
@@ -413,9 +413,9 @@ impl Supervisor {
             };
             return self.append(record, Some(pending), out);
         }
-        submit.missing.clone_from(&again);
+        let missing = submit.missing.clone();
         self.live().submits.push(submit);
-        for hash in again {
+        for hash in missing {
             self.pull(hash, out);
             self.spread(hash, out);
         }

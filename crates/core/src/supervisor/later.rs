@@ -15,9 +15,9 @@ const WORTH_WAITING_S: f64 = 0.1;
 /// A task waits for an end that is sooner by at least this share of what it would take at once.
 const SOONER: f64 = 0.1;
 /// A task that has run for so many times what is expected says nothing of when its machine is free.
-pub(crate) const OVERDUE: f64 = 1.3;
+const OVERDUE: f64 = 1.3;
 /// One that runs is expected to run on for at least this share of what it takes.
-pub(crate) const LEFT_MIN: f64 = 0.15;
+const LEFT_MIN: f64 = 0.15;
 /// Of tasks that are known no better than this (standard deviation of the logarithm) nobody can say when they end.
 pub(crate) const UNKNOWN: f64 = 0.7;
 
@@ -28,6 +28,13 @@ pub(crate) struct Promised {
     by: BTreeMap<WorkerIx, u64>,
     /// When to look again: the first of them is overdue then.
     pub again: Option<Time>,
+}
+
+/// In how many seconds a task ends that has run for so long on a machine that takes `nominal_s` for it, as far as
+/// anybody can say.
+pub(crate) fn left_s(nominal_s: f64, elapsed_s: f64) -> Option<f64> {
+    let overdue = elapsed_s > nominal_s * OVERDUE;
+    (!overdue).then(|| (nominal_s - elapsed_s).max(nominal_s * LEFT_MIN))
 }
 
 fn known(expected: &Expected) -> bool {
@@ -143,10 +150,10 @@ impl Supervisor {
             let expected = self.state.learned.expect(group);
             let nominal = expected.work_s / worker.speed.max(1e-3);
             let elapsed = self.now.since(attempt.since).as_secs_f64();
-            if !known(&expected) || !attempt.alive() || elapsed > nominal * OVERDUE {
+            if !known(&expected) || !attempt.alive() {
                 return None;
             }
-            let left = (nominal - elapsed).max(nominal * LEFT_MIN);
+            let left = left_s(nominal, elapsed)?;
             let overdue = attempt.since + Duration::from_secs_f64((nominal * OVERDUE).min(1e9));
             let (longest, first) = free.unwrap_or((0.0, overdue));
             free = Some((longest.max(left), first.min(overdue)));
@@ -163,11 +170,11 @@ impl Supervisor {
         let again = live.jobs.get(&entry.job);
         let again = again.map(|job| &job.groups[entry.group as usize].again);
         let tasks = again.into_iter().flatten().take(LOOKED_AT_MAX);
-        let known = tasks.filter_map(|offset| {
+        let mut known = tasks.filter_map(|offset| {
             let (job, number) = (entry.job, first + offset);
             live.tasks.get(&TaskId { job, number })
         });
-        known.into_iter().any(|known| known.avoid.contains(&ix))
+        known.any(|known| known.avoid.contains(&ix))
     }
 
     /// Looks again at tasks that wait for faster machines when the first of these is overdue.

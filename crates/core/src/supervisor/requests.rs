@@ -35,31 +35,21 @@ impl Supervisor {
             return refuse(client, ask, RefusalKind::Busy, why, out);
         }
         let missing = self.claim_inputs(&spec);
-        if missing.is_empty() {
-            let record = Record::JobAccepted {
-                key,
-                client,
-                spec,
-                at: self.now,
-            };
-            return self.append(record, Some(Pending::Accepted { client, ask }), out);
+        for hash in &missing {
+            // What was tried with clients before says nothing about this one.
+            if let Some(pull) = self.live().pulls.get_mut(hash) {
+                pull.failures = 0;
+            }
         }
-        self.live().submits.push(Submission {
+        let submit = Submission {
             client,
             ask,
             key,
             spec,
             from,
-            missing: missing.clone(),
-        });
-        for hash in missing {
-            // What was tried with clients before says nothing about this one.
-            if let Some(pull) = self.live().pulls.get_mut(&hash) {
-                pull.failures = 0;
-            }
-            self.pull(hash, out);
-            self.spread(hash, out);
-        }
+            missing,
+        };
+        self.accept(submit, out);
     }
 
     pub(crate) fn on_ask(

@@ -14,7 +14,7 @@
 //! takes long everywhere is not helped by another machine. So both integrals are taken for several values of
 //! the shared part, each as likely as what has been seen so far makes it.
 
-use super::super::later::{LEFT_MIN, OVERDUE, UNKNOWN};
+use super::super::later::{UNKNOWN, left_s};
 use super::survival::Survival;
 use super::{Beliefs, CopyOrder, Policy, SeenJob, View};
 use hedge_model::JobSpec;
@@ -188,11 +188,7 @@ fn coming(view: &View<'_>) -> Vec<Coming> {
     for task in view.jobs.iter().flat_map(|job| &job.running) {
         for attempt in &task.attempts {
             let nominal = task.work_s / view.workers[attempt.worker].speed;
-            let left = if attempt.elapsed_s > nominal * OVERDUE {
-                f64::INFINITY
-            } else {
-                (nominal - attempt.elapsed_s).max(nominal * LEFT_MIN)
-            };
+            let left = left_s(nominal, attempt.elapsed_s).unwrap_or(f64::INFINITY);
             let known = free.entry(attempt.worker).or_insert(0.0);
             *known = known.max(left);
         }

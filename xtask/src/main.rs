@@ -19,7 +19,7 @@ usage: cargo xtask test     install what the tests need, then run all of them
        cargo xtask corpus unpack|pack TARGET
                             a fuzz target's inputs as the folder that the fuzzer wants, and back
        cargo xtask bare     the default build in a bare system; needs root and debootstrap
-       cargo xtask faults [--minutes M] [--seed S] [--hedge PATH]
+       cargo xtask faults [--minutes M] [--seed S] [--hedge PATH] [--keep]
                             a fault campaign against real processes; needs root, else ends with 77
        cargo xtask faults --planted BUG [--minutes M] [--seed S]
                             the same with a known bug in a copy of the sources, which has to be found";

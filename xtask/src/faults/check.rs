@@ -7,7 +7,6 @@ use super::log::Log;
 use super::peers::{Peers, SUPERVISORS};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs;
 
 /// What a campaign found.
 #[derive(Debug, Default)]
@@ -49,10 +48,9 @@ fn processes(peers: &Peers, verdict: &mut Verdict) {
         }
     }
     for number in 0..super::peers::CLIENT {
-        let path = peers.home(number).join("err");
-        let told = fs::read_to_string(&path).unwrap_or_default();
+        let told = peers.errors(number);
         if let Some(line) = told.lines().find(|line| line.contains("panicked at")) {
-            verdict.wrong.push(format!("{}: {line}", path.display()));
+            verdict.wrong.push(format!("peer {number}: {line}"));
         }
     }
     let ended = json!(ends.len());
@@ -184,16 +182,7 @@ fn figures(all: &[&Known], story: &Story, log: &Log, verdict: &mut Verdict) {
     let mut accepted: Vec<u64> = all.iter().filter_map(|known| known.accepted_ms).collect();
     accepted.sort_unstable();
     let at = |share: usize| accepted.get(accepted.len().saturating_sub(1) * share / 100);
-    let answers: Vec<u64> = log
-        .lines()
-        .iter()
-        .filter(|line| line.who != "nemesis" && line.what["is"] == "answered")
-        .map(|line| line.at_ms)
-        .collect();
-    let gap = answers
-        .windows(2)
-        .map(|two| two[1].saturating_sub(two[0]))
-        .max();
+    let silence = longest_silence(log);
     let unknown = log.lines();
     let unknown = unknown.iter().filter(|line| line.what["is"] == "unknown");
     let tasks: u64 = story
@@ -218,6 +207,24 @@ fn figures(all: &[&Known], story: &Story, log: &Log, verdict: &mut Verdict) {
         ("accepted_ms_p50", json!(at(50))),
         ("accepted_ms_p95", json!(at(95))),
         ("accepted_ms_max", json!(accepted.last())),
-        ("longest_without_answer_ms", json!(gap)),
+        (
+            "longest_without_answer_ms",
+            json!(silence.map(|(from, to)| to - from)),
+        ),
+        (
+            "longest_without_answer_from_ms",
+            json!(silence.map(|(from, _)| from)),
+        ),
     ]);
+}
+
+/// From when to when no client had an answer, in milliseconds since the start, at the longest.
+fn longest_silence(log: &Log) -> Option<(u64, u64)> {
+    let lines = log.lines();
+    let answered = lines
+        .iter()
+        .filter(|line| line.who != "nemesis" && line.what["is"] == "answered");
+    let answers: Vec<u64> = answered.map(|line| line.at_ms).collect();
+    let gaps = answers.windows(2).map(|two| (two[0], two[1].max(two[0])));
+    gaps.max_by_key(|(from, to)| to - from)
 }

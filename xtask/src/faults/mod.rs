@@ -50,6 +50,8 @@ pub struct Campaign {
     pub hedge: Option<PathBuf>,
     /// A bug that is put into the command, and has to be found.
     pub planted: Option<&'static planted::Bug>,
+    /// Logs and journals stay, also where nothing was found.
+    pub keep: bool,
 }
 
 /// Why there was no campaign.
@@ -89,7 +91,7 @@ impl std::fmt::Display for Found {
 impl std::error::Error for Found {}
 
 impl Campaign {
-    /// Reads `--minutes M --seed S --hedge PATH --planted BUG`, each of which may be left out.
+    /// Reads `--minutes M --seed S --hedge PATH --planted BUG --keep`, each of which may be left out.
     ///
     /// # Errors
     /// Another word, or a value that does not fit.
@@ -99,7 +101,13 @@ impl Campaign {
             seed: drawn_seed(),
             hedge: None,
             planted: None,
+            keep: args.contains(&"--keep"),
         };
+        let args: Vec<&str> = args
+            .iter()
+            .copied()
+            .filter(|one| *one != "--keep")
+            .collect();
         for pair in args.chunks(2) {
             match *pair {
                 ["--minutes", minutes] => {
@@ -128,6 +136,7 @@ impl Campaign {
                 seed,
                 hedge: None,
                 planted: None,
+                keep: false,
             };
             campaign.run(root)?;
         }
@@ -181,7 +190,10 @@ impl Campaign {
             )
         })?;
         if wrong.is_empty() {
-            std::fs::remove_dir_all(&folder)?;
+            match self.keep {
+                true => println!("{} has logs and journals", folder.display()),
+                false => std::fs::remove_dir_all(&folder)?,
+            }
             return Ok(());
         }
         Err(Found {

@@ -21,6 +21,11 @@ pub const CLIENT: usize = SUPERVISORS + WORKERS;
 const DISK: &str = "160m";
 /// Longest wait for the group to come up, on a machine under load.
 const START: Duration = Duration::from_secs(300);
+/// What a supervisor tells of: enough to see afterwards who led when, and why nobody was answered.
+const TOLD: &str = "warn,hedge=info";
+/// A peer's complaints go on in a new file after so many bytes, and only the last two are kept.
+const ERRORS_BYTES: u64 = 16 << 20;
+const ERRORS_BEFORE: &str = "err.before";
 /// Longest wait for one answer while it does.
 const START_ASK: Duration = Duration::from_secs(30);
 
@@ -182,8 +187,13 @@ impl Peers {
             let file = OpenOptions::new().create(true).append(true).open(&path);
             file.with_context(|| format!("cannot write {}", path.display()))
         };
+        let errors = home.join("err");
+        if fs::metadata(&errors).is_ok_and(|file| file.len() > ERRORS_BYTES) {
+            fs::rename(&errors, home.join(ERRORS_BEFORE))?;
+        }
         command
             .args(more)
+            .env("HEDGE_LOG", TOLD)
             .envs(env.iter().copied())
             .env("LD_PRELOAD", &self.shim)
             .env("CLOCK_SHIFT_FILE", self.clock(number))
@@ -314,6 +324,14 @@ impl Peers {
         let text = fs::read_to_string(&path)?;
         let lines = text.lines().map(serde_json::from_str);
         Ok(lines.collect::<Result<_, _>>()?)
+    }
+
+    /// The complaints of a peer that are kept.
+    pub fn errors(&self, number: usize) -> String {
+        let home = self.home(number);
+        let read = |name| fs::read(home.join(name)).unwrap_or_default();
+        let all = [read(ERRORS_BEFORE), read("err")].concat();
+        String::from_utf8_lossy(&all).into_owned()
     }
 
     /// A supervisor's id, once it has said it.

@@ -125,16 +125,18 @@ impl Campaign {
         Ok(campaign)
     }
 
-    /// Part of the tests: two minutes, half of them as always and half of them as never before.
+    /// Part of the tests: two minutes, half of them as always and half of them as never before, with the program
+    /// that the tests before them have built.
     ///
     /// # Errors
     /// As for [`Campaign::run`].
     pub fn tests(root: &Path) -> Result<()> {
+        let hedge = target(root).join("debug/hedge");
         for seed in [TESTS_SEED, drawn_seed()] {
             let campaign = Campaign {
                 time: Duration::from_secs(60),
                 seed,
-                hedge: None,
+                hedge: Some(hedge.clone()),
                 planted: None,
                 keep: false,
             };

@@ -393,8 +393,9 @@ fn a_plan_for_the_grid_counts_in_its_tariff_and_the_end_of_a_job_tells_its_cost(
     let after = cost();
     assert!(after > before * 10.0, "{before}, then {after}");
     // What it then costs is known with its end.
-    place.ask(&["submit", "--wait", "job.toml"]);
+    let ended = place.ask(&["submit", "--wait", "job.toml"]);
     let cost = place.ask(&["cost", "1"]);
+    assert_eq!(ended["cost"], cost);
     assert!(cost["useful"]["micro"].as_u64() > Some(0), "{cost}");
     assert_eq!(cost["total_micro"], cost["useful"]["micro"], "{cost}");
 }

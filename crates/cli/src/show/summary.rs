@@ -3,7 +3,7 @@
 use super::manifest::{Brought, Manifest};
 use super::{job, time};
 use hedge_model::JobId;
-use hedge_model::view::{AttemptCounts, JobState, JobView};
+use hedge_model::view::{AttemptCounts, CostView, JobState, JobView};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -30,6 +30,8 @@ pub struct Ended {
     pub elapsed_ms: f64,
     /// CPU time of winners.
     pub cpu_ms: f64,
+    /// What it cost, and for what.
+    pub cost: CostView,
     /// Files brought.
     pub results: Vec<PathBuf>,
     /// What each of them is, where any were brought.
@@ -57,6 +59,7 @@ impl Ended {
             attempts: job.attempts,
             elapsed_ms: job.elapsed_ms,
             cpu_ms: job.cpu_ms,
+            cost: job.cost,
             results: brought.paths,
             manifest: brought.manifest,
             stdout: None,

@@ -5,6 +5,7 @@ mod support;
 use hedge_core::supervisor::{Action, Config, Event, Supervisor};
 use hedge_model::msg::{FromWorker, HeldAttempt, Outcome, Request, Role, Seal, WorkerInfo};
 use hedge_model::spec::Group;
+use hedge_model::view::JobState;
 use hedge_model::{AttemptId, Data, JobId, PeerId, SubmitKey};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -338,12 +339,7 @@ fn an_attempt_of_an_earlier_leader_is_taken_over_with_its_own_seal_alone() {
 #[test]
 fn a_worker_that_was_shut_out_is_not_heard_any_more() {
     let mut rig = grid();
-    rig.event(Event::Ask {
-        peer: client(1),
-        ask: 4,
-        request: Request::Revoke("host-1".into()),
-        secret: None,
-    });
+    rig.ask(1, Request::Revoke("host-1".into()));
     let records = rig.proposed();
     rig.said();
     rig.committed(records[0].clone());
@@ -370,12 +366,7 @@ fn a_worker_that_was_shut_out_is_not_heard_any_more() {
 #[test]
 fn a_worker_that_comes_later_hears_who_was_shut_out() {
     let mut rig = grid();
-    rig.event(Event::Ask {
-        peer: client(1),
-        ask: 4,
-        request: Request::Revoke("host-1".into()),
-        secret: None,
-    });
+    rig.ask(1, Request::Revoke("host-1".into()));
     rig.commit();
     rig.said();
     rig.attach(2, 1);
@@ -392,7 +383,8 @@ fn a_result_that_was_on_its_way_when_its_worker_was_shut_out_is_not_taken() {
     rig.ask(1, Request::Revoke("host-1".into()));
     rig.done(1, attempt(0, 1));
     rig.commit();
-    assert_eq!(rig.core.job_view(JobId(1)).expect("a job").done, 0);
+    let view = rig.core.job_view(JobId(1)).expect("a job");
+    assert_eq!((view.done, view.state), (0, JobState::Running));
     // Its task runs elsewhere.
     let again = assigned(&rig.said());
     assert!(again.iter().any(|(worker, _)| *worker == 2), "{again:?}");
@@ -400,7 +392,8 @@ fn a_result_that_was_on_its_way_when_its_worker_was_shut_out_is_not_taken() {
     rig.done(2, next);
     rig.commit();
     rig.said();
-    assert_eq!(rig.core.job_view(JobId(1)).expect("a job").done, 1);
+    let view = rig.core.job_view(JobId(1)).expect("a job");
+    assert_eq!((view.done, view.state), (1, JobState::Done));
 }
 
 #[test]

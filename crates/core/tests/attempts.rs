@@ -35,13 +35,11 @@ fn the_first_success_wins_and_its_siblings_are_cancelled_once_it_is_committed() 
     let mut rig = doubled();
     rig.done(2, attempt(0, 2));
     let records = rig.proposed();
-    rig.expect(&["append done 1.0/0.1.2 by worker 2"]);
-    rig.committed(records[0].clone());
-    rig.commit();
+    rig.expect(&["append done 1.0/0.1.2 by worker 2", "append job 1 done"]);
+    records.into_iter().for_each(|record| rig.committed(record));
     rig.expect(&[
         "worker 2: settled 1.0/0.1.2",
         "worker 1: cancel 1.0/0.1.1",
-        "append job 1 done",
         "worker 1: forget 1",
         "worker 2: forget 1",
     ]);
@@ -55,6 +53,7 @@ fn a_late_success_of_a_loser_changes_nothing() {
     let records = rig.proposed();
     rig.expect(&[
         "append done 1.0/0.1.2 by worker 2",
+        "append job 1 done",
         "append cancelled 1.0/0.1.1",
     ]);
     records.into_iter().for_each(|record| rig.committed(record));
@@ -62,11 +61,10 @@ fn a_late_success_of_a_loser_changes_nothing() {
     rig.expect(&[
         "worker 2: settled 1.0/0.1.2",
         "worker 1: cancel 1.0/0.1.1",
-        "append job 1 done",
-        "worker 1: settled 1.0/0.1.1",
-        "worker 1: drop 7",
         "worker 1: forget 1",
         "worker 2: forget 1",
+        "worker 1: settled 1.0/0.1.1",
+        "worker 1: drop 7",
     ]);
     rig.reports(1, attempt(0, 1), Outcome::Done(vec![blob("out", 7)]));
     rig.expect(&["worker 1: settled 1.0/0.1.1", "worker 1: drop 7"]);
@@ -120,8 +118,8 @@ fn a_failed_task_runs_again_on_another_worker() {
     rig.commit();
     rig.expect(&[
         "append done 1.0/0.1.2 by worker 2",
-        "worker 2: settled 1.0/0.1.2",
         "append job 1 done",
+        "worker 2: settled 1.0/0.1.2",
         "worker 1: forget 1",
         "worker 2: forget 1",
     ]);
@@ -214,9 +212,9 @@ fn silence_gives_a_worker_up_and_a_beat_brings_its_attempt_back() {
     rig.commit();
     rig.expect(&[
         "append done 1.0/0.1.1 by worker 1",
+        "append job 1 done",
         "worker 1: settled 1.0/0.1.1",
         "worker 2: cancel 1.0/0.1.2",
-        "append job 1 done",
         "worker 1: forget 1",
         "worker 2: forget 1",
     ]);
@@ -238,13 +236,13 @@ fn a_loser_that_was_given_up_as_silent_is_settled_too() {
     rig.commit();
     rig.expect(&[
         "append done 1.0/0.1.2 by worker 2",
+        "append job 1 done",
         "append cancelled 1.0/0.1.1",
         "worker 2: settled 1.0/0.1.2",
         "worker 1: cancel 1.0/0.1.1",
-        "append job 1 done",
-        "worker 1: settled 1.0/0.1.1",
         "worker 1: forget 1",
         "worker 2: forget 1",
+        "worker 1: settled 1.0/0.1.1",
     ]);
 }
 

@@ -63,8 +63,8 @@ fn a_deposed_leader_says_nothing_and_a_new_epoch_takes_up_what_is_durable() {
     rig.commit();
     rig.expect(&[
         "append done 1.1/0.1.1 by worker 1",
-        "worker 1: settled 1.1/0.1.1",
         "append job 1 done",
+        "worker 1: settled 1.1/0.1.1",
         "worker 1: forget 1",
     ]);
 }
@@ -89,9 +89,9 @@ fn a_task_without_a_known_attempt_is_assigned_at_once_and_the_old_one_becomes_a_
     next.commit();
     next.expect(&[
         "append done 1.0/0.1.1 by worker 1",
+        "append job 1 done",
         "worker 1: settled 1.0/0.1.1",
         "worker 2: cancel 1.0/0.2.1",
-        "append job 1 done",
         "worker 2: forget 1",
         "worker 1: forget 1",
     ]);

@@ -364,9 +364,9 @@ fn what_an_owner_stopped_is_copied_elsewhere_at_once_and_the_first_to_finish_win
     rig.commit();
     rig.expect(&[
         "append done 1.0/0.1.1 by worker 1",
+        "append job 1 done",
         "worker 1: settled 1.0/0.1.1",
         "worker 2: cancel 1.0/0.1.2",
-        "append job 1 done",
         "worker 1: forget 1",
         "worker 2: forget 1",
     ]);

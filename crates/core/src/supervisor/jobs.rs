@@ -372,10 +372,25 @@ impl Supervisor {
 
     /// Enough tasks done and all their results here: the job is done.
     pub(crate) fn finish_if_done(&mut self, id: JobId, out: &mut Vec<Action>) {
+        self.finish_with(id, 0, out);
+    }
+
+    /// A task's success is on its way through the journal. Where it is the last that its job needs, and what it
+    /// left is held already, the job's end goes with it, not after it; should the success turn out to be stale,
+    /// then so is the end.
+    pub(crate) fn finish_after(&mut self, last: TaskId, left: &[FileEntry], out: &mut Vec<Action>) {
+        let held = |file: &FileEntry| file.data.hash().is_none_or(|hash| self.secure(hash));
+        if left.iter().all(held) {
+            self.finish_with(last.job, 1, out);
+        }
+    }
+
+    /// Ends a job of which enough is done, `coming` tasks included that are about to be.
+    fn finish_with(&mut self, id: JobId, coming: u32, out: &mut Vec<Action>) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };
-        let all = job.active() && job.enough();
+        let all = job.active() && job.done + coming >= job.needed();
         let ready = |job: &LiveJob| all && !job.ending && job.missing_results.is_empty();
         if !self.live().jobs.get(&id).is_some_and(ready) {
             return;

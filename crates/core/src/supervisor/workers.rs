@@ -4,7 +4,8 @@ use super::live::{AttemptState, Submission, Timer, WorkerIx, find_attempt};
 use super::{Action, Pending, Supervisor, send};
 use hedge_model::msg::{FromWorker, Outcome, Report, ToWorker, Usage};
 use hedge_model::record::{End, Record};
-use hedge_model::{AttemptId, Data, Hash, PeerId, TaskId};
+use hedge_model::{AttemptId, Data, FileEntry, Hash, PeerId, TaskId};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A worker whose connection was lost, though nobody ended it, goes on with what it has in hand and connects again:
@@ -107,19 +108,21 @@ impl Supervisor {
             Outcome::Done(_) if committing == Some(id) => return,
             Outcome::Done(outputs) if committing.is_none() && self.state.wants(id) => {
                 let stopped = self.stopping(id.task, id);
+                let outputs: Arc<[FileEntry]> = outputs.into();
                 self.commits(id);
                 let record = Record::TaskDone {
                     attempt: id,
                     redundant,
                     worker,
-                    outputs: outputs.into(),
+                    outputs: outputs.clone(),
                     usage,
                     class,
                     stopped,
                     log,
                     at,
                 };
-                return self.append(record, None, out);
+                self.append(record, None, out);
+                return self.finish_after(id.task, &outputs, out);
             }
             other => self.undecided(id, worker, other, out),
         };

@@ -2,7 +2,8 @@
 //!
 //! `spawner`: what a worker starts. `worker BASE SCRIPT [SETTING…]`: runs a shell script as an attempt
 //! below `BASE`, without the network, and tells how it ended. Settings: `no-namespaces`, `no-sandbox`,
-//! `network`, and `linger` to stay after that until the standard input ends.
+//! `network`, `linger` to stay after that until the standard input ends, and `pauses` to stop and go on meanwhile
+//! as the standard input says.
 
 use hedge_exec::{Launch, ScratchPool, Spawner, SpawnerConfig};
 
@@ -34,9 +35,14 @@ fn worker(base: &str, script: &str, settings: &[String]) {
         println!("report {:?}", spawner.report());
         let scratch = pool.create().unwrap();
         println!("folder {}", scratch.folder().display());
-        let exit = spawner
-            .run(&scratch, Launch::new("sh", ["-c", script]))
+        let running = spawner
+            .launch(&scratch, Launch::new("sh", ["-c", script]))
             .await;
+        if is_set("pauses") {
+            let spawner = spawner.clone();
+            tokio::task::spawn_blocking(move || obey(&spawner));
+        }
+        let exit = running.wait().await;
         println!("outcome {:?}", exit.outcome);
         println!("{}", String::from_utf8_lossy(&exit.stdout.bytes));
         println!("{}", String::from_utf8_lossy(&exit.stderr.bytes));
@@ -45,4 +51,12 @@ fn worker(base: &str, script: &str, settings: &[String]) {
             let _ = tokio::task::spawn_blocking(|| std::io::stdin().lines().count()).await;
         }
     });
+}
+
+fn obey(spawner: &Spawner) {
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        let on = line == "pause";
+        spawner.pause(on).blocking_recv().unwrap();
+        println!("paused {on}");
+    }
 }

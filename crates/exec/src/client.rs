@@ -50,6 +50,8 @@ pub struct SpawnerConfig {
     pub sandbox: bool,
     /// Whether namespaces are tried; `false` leaves Landlock, for tests of that.
     pub namespaces: bool,
+    /// Whether a control group for attempts is tried; `false` leaves signals to pause them, for tests of that.
+    pub freezer: bool,
     /// Whether attempts have the network. Without a sandbox they always have.
     pub network: bool,
     /// How attempts are ranked among the machine's other work.
@@ -75,6 +77,7 @@ impl SpawnerConfig {
             read_only: Vec::new(),
             sandbox: true,
             namespaces: true,
+            freezer: true,
             network: false,
             priority: Priority::Idle,
             env: ENV_KEPT.iter().filter_map(kept).collect(),

@@ -225,6 +225,9 @@ pub struct Report {
     /// Whether processes that left their group are found by the kernel's mark (a UTS namespace), which
     /// cannot be shed; otherwise by their environment.
     pub marked: bool,
+    /// Whether attempts are in a control group of their own, which the kernel stops as a whole when they are paused;
+    /// otherwise each process is sent a signal.
+    pub freezer: bool,
     /// Whether attempts run at `SCHED_IDLE`.
     pub idle: bool,
     /// Whether the kernel shares the processor out between login sessions before priorities count

@@ -46,6 +46,7 @@ pub(crate) fn setup(config: &SpawnerConfig) -> Result<Setup, ExecError> {
         scratch,
         sandbox: config.sandbox,
         namespaces: config.sandbox && config.namespaces,
+        freezer: config.freezer,
         network: config.network || !config.sandbox,
         priority: config.priority,
         read_only,

@@ -19,6 +19,7 @@ pub(crate) struct Setup {
     pub scratch: PathBuf,
     pub sandbox: bool,
     pub namespaces: bool,
+    pub freezer: bool,
     pub network: bool,
     pub priority: Priority,
     pub read_only: Vec<PathBuf>,

@@ -2,8 +2,11 @@
 
 mod common;
 
-use common::{grid, grid_with, out, sh, until};
+use common::{grid, grid_with, odd_sleep, out, processes_with, sh, until};
 use hedge_exec::{Launch, Limits, Outcome};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Counts in a file of its folder, a child and a daemon beside it.
@@ -47,12 +50,149 @@ async fn whole_tree_stops_and_goes_on(grid: &common::Grid) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_tree_stops_and_goes_on() {
-    whole_tree_stops_and_goes_on(&grid().await).await;
+    let grid = grid().await;
+    assert_eq!(grid.spawner.report().freezer, may_make_groups());
+    whole_tree_stops_and_goes_on(&grid).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_tree_stops_and_goes_on_without_namespaces() {
     whole_tree_stops_and_goes_on(&grid_with(|config| config.namespaces = false).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_tree_stops_and_goes_on_by_signals() {
+    let grid = grid_with(|config| config.freezer = false).await;
+    assert!(!grid.spawner.report().freezer);
+    whole_tree_stops_and_goes_on(&grid).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_tree_stops_and_goes_on_by_signals_without_namespaces() {
+    let signals = |config: &mut hedge_exec::SpawnerConfig| {
+        (config.freezer, config.namespaces) = (false, false);
+    };
+    whole_tree_stops_and_goes_on(&grid_with(signals).await).await;
+}
+
+/// The folder of these tests' control group, if this system has such.
+fn own_group() -> Option<PathBuf> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let mount = mounts.lines().find(|line| line.contains(" cgroup2 "))?;
+    Some(Path::new(mount.split(' ').nth(1)?).join(group))
+}
+
+fn may_make_groups() -> bool {
+    let probe = own_group().map(|group| group.join(format!("probe-{}", std::process::id())));
+    let made =
+        |probe: &PathBuf| std::fs::create_dir(probe).is_ok() && std::fs::remove_dir(probe).is_ok();
+    probe.as_ref().is_some_and(made)
+}
+
+/// With a control group no process is sent a signal, what makes itself a daemon included, and nothing is left of the
+/// group in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kernel_stops_what_is_in_the_control_group() {
+    if !may_make_groups() {
+        return eprintln!("no control group can be made here: signals are tested alone");
+    }
+    let group = own_group().unwrap();
+    // Of a watcher that was killed; no process has such a number.
+    let stale = group.join("hedge-attempts-99999999");
+    std::fs::create_dir(&stale).unwrap();
+    let grid = grid().await;
+    assert!(!stale.exists(), "what others left is cleared away");
+    let own = group.join(format!("hedge-attempts-{}", grid.spawner.process()));
+    let sleep = odd_sleep();
+    let scratch = grid.scratch();
+    let script = sh(&format!("setsid -f sleep {sleep}; sleep {sleep}"));
+    let running = grid.spawner.launch(&scratch, script).await;
+    let sleepers = || {
+        let pids = processes_with(&sleep).into_iter();
+        pids.filter(|pid| state(*pid).1.starts_with("sleep"))
+            .collect::<Vec<_>>()
+    };
+    until("both sleep", || sleepers().len() == 2);
+    let frozen = |word: &str| {
+        std::fs::read_to_string(own.join("cgroup.events")).is_ok_and(|text| text.contains(word))
+    };
+    assert!(frozen("frozen 0"));
+    grid.spawner.pause(true).await.unwrap();
+    until("all are frozen", || frozen("frozen 1"));
+    let inside = std::fs::read_to_string(own.join("cgroup.procs")).unwrap();
+    for pid in sleepers() {
+        assert!(
+            inside.lines().any(|line| line == pid.to_string()),
+            "{pid} is outside: {inside}"
+        );
+        assert_ne!(state(pid).0, 'T', "{pid} was sent a signal");
+    }
+    grid.spawner.pause(false).await.unwrap();
+    until("they go on", || frozen("frozen 0"));
+    drop(running);
+    grid.spawner.stop().await;
+    until("the group is removed", || !own.exists());
+}
+
+/// A process's state and name.
+fn state(pid: i32) -> (char, String) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    let name = stat.split_once('(').map_or("", |(_, rest)| rest);
+    (state.unwrap_or('?'), name.to_owned())
+}
+
+/// A user for whom no control group is writable, with and without namespaces.
+#[test]
+fn an_ordinary_users_attempts_are_stopped_too() {
+    for setting in ["", "no-namespaces", "no-sandbox"] {
+        let dir = tempfile::TempDir::new().unwrap();
+        let base = dir.path().join("base");
+        std::fs::create_dir(&base).unwrap();
+        let mut command = Command::new(common::public_helper(&dir));
+        command
+            .arg("worker")
+            .arg(&base)
+            .args([COUNTING, "pauses", setting])
+            .current_dir("/");
+        common::as_ordinary_user(&mut command, &[&base]);
+        let mut worker = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(worker.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        let report = lines.find(|line| line.starts_with("report")).unwrap();
+        if root() {
+            assert!(report.contains("freezer: false"), "{report}");
+        }
+        let folder = PathBuf::from(lines.next().unwrap().strip_prefix("folder ").unwrap());
+        until("all three write", || {
+            sizes(&folder).iter().all(|size| *size > 100)
+        });
+        let mut input = worker.stdin.take().unwrap();
+        writeln!(input, "pause").unwrap();
+        assert_eq!(lines.next().as_deref(), Some("paused true"));
+        let stopped = sizes(&folder);
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(sizes(&folder), stopped, "a process went on: {setting}");
+        writeln!(input, "go").unwrap();
+        assert_eq!(lines.next().as_deref(), Some("paused false"));
+        std::fs::write(folder.join("stop"), "").unwrap();
+        assert_eq!(lines.next().as_deref(), Some("outcome Exited(0)"));
+        drop(input);
+        assert!(worker.wait().unwrap().success());
+    }
+}
+
+fn root() -> bool {
+    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0
 }
 
 #[tokio::test(flavor = "multi_thread")]

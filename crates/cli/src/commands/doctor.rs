@@ -219,6 +219,16 @@ fn tasks_priority(report: &Report) -> Finding {
     }
 }
 
+/// How tasks are stopped while the owner is there.
+fn tasks_pausing(report: &Report) -> Finding {
+    let how = if report.freezer {
+        "the kernel stops all tasks at once, in a control group of their own"
+    } else {
+        "by a signal to each of their processes: no control group may be made here"
+    };
+    finding("tasks' pausing", Verdict::Good, how, None)
+}
+
 /// Whether the network's threads may go before other work, so that heartbeats stay on time on a busy machine.
 fn priority() -> Finding {
     if hedge_node::priority_can_be_raised() {

@@ -1,6 +1,7 @@
 //! Where attempts run: namespaces or none, privileges given up, Landlock rules prepared.
 
 use super::engine;
+use super::freezer::Freezer;
 use super::view;
 use crate::landlock::{self, Access, Ruleset};
 use crate::wire::Setup;
@@ -10,11 +11,14 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Everything the engine needs to know about the place it runs in.
 pub(crate) struct Ground {
     pub setup: Setup,
     pub report: Report,
+    /// Where attempts are stopped as a whole, if that can be.
+    pub freezer: Option<Rc<Freezer>>,
     /// What the rules of every attempt allow, besides its own folders.
     rules: Vec<(OwnedFd, bool, Access)>,
     landlock: u32,
@@ -72,7 +76,12 @@ impl Ground {
         Ok(ruleset.into_fd())
     }
 
-    fn new(setup: Setup, sandbox: Sandbox, reduced: Option<String>) -> Ground {
+    fn new(
+        setup: Setup,
+        sandbox: Sandbox,
+        reduced: Option<String>,
+        freezer: Option<Rc<Freezer>>,
+    ) -> Ground {
         let landlock = match sandbox {
             Sandbox::View { landlock } => landlock,
             Sandbox::Landlock { abi } => abi,
@@ -89,6 +98,7 @@ impl Ground {
             network_cut: !setup.network && sandbox != Sandbox::None,
             // SAFETY: gives this process a copy of its UTS namespace, which changes nothing it sees.
             marked: unsafe { libc::unshare(libc::CLONE_NEWUTS) } == 0,
+            freezer: freezer.is_some(),
             idle: setup.priority == Priority::Idle,
             autogroup: std::fs::read_to_string("/proc/sys/kernel/sched_autogroup_enabled")
                 .is_ok_and(|text| text.trim() == "1"),
@@ -96,6 +106,7 @@ impl Ground {
         Ground {
             setup,
             report,
+            freezer,
             rules,
             landlock,
         }
@@ -103,7 +114,11 @@ impl Ground {
 }
 
 /// Forks a spawner that is pid 1 of its own namespaces and sees only what attempts may see.
-pub(crate) fn fork_into_namespaces(setup: &Setup, socket: &UnixStream) -> Result<i32, String> {
+pub(crate) fn fork_into_namespaces(
+    setup: &Setup,
+    socket: &UnixStream,
+    freezer: Option<Rc<Freezer>>,
+) -> Result<i32, String> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     if uid.is_root() {
         // SAFETY: an empty list; groups of an administrator are no business of tasks.
@@ -149,6 +164,7 @@ pub(crate) fn fork_into_namespaces(setup: &Setup, socket: &UnixStream) -> Result
                 landlock: landlock::abi(),
             },
             None,
+            freezer,
         ))
     })
 }
@@ -159,13 +175,14 @@ pub(crate) fn fork_plain(
     setup: &Setup,
     socket: &UnixStream,
     reduced: Option<String>,
+    freezer: Option<Rc<Freezer>>,
 ) -> Result<i32, String> {
     let watcher = std::process::id();
     fork(0, socket, || {
         die_with_parent();
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         if !setup.sandbox {
-            return Ok(Ground::new(setup.clone(), Sandbox::None, reduced));
+            return Ok(Ground::new(setup.clone(), Sandbox::None, reduced, freezer));
         }
         let why = reduced.unwrap_or_else(|| "namespaces are switched off".to_owned());
         let abi = landlock::abi();
@@ -190,6 +207,7 @@ pub(crate) fn fork_plain(
             setup.clone(),
             Sandbox::Landlock { abi },
             Some(why),
+            freezer,
         ))
     })
 }

@@ -8,14 +8,17 @@ mod advance;
 mod attempt;
 mod child;
 mod engine;
+mod freezer;
 mod ground;
 mod tree;
 mod view;
 
 use crate::wire::{self, Reply, Setup};
+use freezer::Freezer;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// The first argument that makes the program a spawner.
@@ -51,18 +54,23 @@ fn start() -> Result<Never, String> {
     // When memory runs out the kernel should pick a task, not one of the owner's programs.
     let _ = std::fs::write("/proc/self/oom_score_adj", "900");
 
+    // From here, where control groups are still to be seen.
+    let freezer = setup.freezer.then(Freezer::make).flatten().map(Rc::new);
     let mut reduced = None;
     if setup.namespaces {
-        match ground::fork_into_namespaces(&setup, &socket) {
-            Ok(pid) => watch(pid, socket, worker),
+        match ground::fork_into_namespaces(&setup, &socket, freezer.clone()) {
+            Ok(pid) => watch(pid, socket, worker, freezer),
             Err(why) => reduced = Some(why),
         }
     }
     // Orphans of a dead spawner come here and are ended.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-    match ground::fork_plain(&setup, &socket, reduced) {
-        Ok(pid) => watch(pid, socket, worker),
+    match ground::fork_plain(&setup, &socket, reduced, freezer.clone()) {
+        Ok(pid) => watch(pid, socket, worker, freezer),
         Err(why) => {
+            if let Some(freezer) = freezer {
+                freezer.remove();
+            }
             let mut frame = Vec::new();
             if wire::encode(&Reply::Refused { why }, &mut frame).is_ok() {
                 let _ = socket.write_all(&frame);
@@ -114,7 +122,7 @@ fn calm_signals() {
 }
 
 /// Waits until the worker or the spawner dies, then ends the other and itself.
-fn watch(spawner: i32, socket: UnixStream, worker: u32) -> ! {
+fn watch(spawner: i32, socket: UnixStream, worker: u32, freezer: Option<Rc<Freezer>>) -> ! {
     // The socket must close when the spawner dies.
     drop(socket);
     let pidfd = |pid: i32| {
@@ -140,6 +148,9 @@ fn watch(spawner: i32, socket: UnixStream, worker: u32) -> ! {
         libc::waitpid(spawner, std::ptr::null_mut(), 0);
     }
     end_children();
+    if let Some(freezer) = freezer {
+        freezer.remove();
+    }
     std::process::exit(0)
 }
 

@@ -312,9 +312,15 @@ impl Engine {
                 file_bytes_max: launch.limits.disk,
                 files_max: self.files_max,
                 mark: self.ground.report.marked,
+                group: self.pause.group(self.ground.freezer.as_deref()),
             };
             match self.cloner.start(&command) {
                 Ok(pid) => return Ok(pid),
+                Err(failure) if command.group.is_some() && failure.refuses_group() => {
+                    // The group is gone, or the kernel or a filter knows no such call.
+                    self.pause.start_outside();
+                    tries = 0;
+                }
                 Err(failure) if failure.errno == libc::ENOENT && tries == 1 => {
                     // It may have moved since it was found.
                     self.programs.forget();

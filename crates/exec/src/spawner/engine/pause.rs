@@ -2,9 +2,11 @@
 
 use super::Engine;
 use crate::Sandbox;
+use crate::spawner::freezer::Freezer;
 use crate::spawner::tree;
 use crate::wire::Reply;
 use std::collections::HashSet;
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 /// Looks for processes that were started while others were being stopped, at most.
@@ -15,9 +17,23 @@ const ROUNDS_MAX: usize = 64;
 pub(super) struct Pause {
     since: Option<Instant>,
     before: Duration,
+    /// Whether any attempt was started outside the control group, whence signals are needed.
+    outside: bool,
+    /// Whether what is stopped now was sent signals.
+    signalled: bool,
 }
 
 impl Pause {
+    /// The control group that the next attempt is to start in.
+    pub fn group(&self, freezer: Option<&Freezer>) -> Option<RawFd> {
+        freezer.filter(|_| !self.outside).map(Freezer::folder)
+    }
+
+    /// From now on attempts start outside the control group.
+    pub fn start_outside(&mut self) {
+        self.outside = true;
+    }
+
     /// Whether attempts are stopped now.
     pub fn on(&self) -> bool {
         self.since.is_some()
@@ -36,9 +52,16 @@ impl Engine {
         if on != self.pause.on() {
             if on {
                 self.pause.since = Some(Instant::now());
-                self.stop_all();
+                let frozen = self.freeze(true);
+                self.pause.signalled = !frozen || self.pause.outside;
+                if self.pause.signalled {
+                    self.stop_all();
+                }
             } else {
-                self.signal_all(libc::SIGCONT);
+                self.freeze(false);
+                if self.pause.signalled {
+                    self.signal_all(libc::SIGCONT);
+                }
                 self.pause.before = self.pause.total();
                 self.pause.since = None;
             }
@@ -55,6 +78,12 @@ impl Engine {
                 tree::make_idle(attempt.pid, &self.last_pid);
             }
         }
+    }
+
+    /// Stops what is in the control group, or lets it go on; whether that could be done.
+    fn freeze(&self, on: bool) -> bool {
+        let freezer = self.ground.freezer.as_ref();
+        freezer.is_some_and(|freezer| freezer.freeze(on).is_ok())
     }
 
     fn stop_all(&self) {

@@ -1,0 +1,156 @@
+//! A control group for attempts alone, which the kernel stops as a whole: what is started in it is in it from its
+//! first moment, nothing escapes, and no program sees that it was stopped, as it would see a signal.
+//!
+//! It is made below the group that the worker is in, where that may be: by root, and by a user whose session or
+//! service has its groups to itself. Elsewhere signals do.
+
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How the groups' folders begin; the watcher's process id follows.
+const NAME: &str = "hedge-attempts-";
+/// How long to wait for the kernel's word that all are stopped. It has only to interrupt them; one at idle priority on
+/// a busy machine is stopped when it would have gone on.
+const FROZEN_WITHIN: Duration = Duration::from_millis(20);
+/// How long the kernel may take to let go of a group whose processes have ended.
+const GONE_WITHIN: Duration = Duration::from_secs(1);
+/// Groups of watchers that were killed which one start clears away, at most.
+const CLEARED_MAX: usize = 1_000;
+
+/// A control group for attempts.
+pub(crate) struct Freezer {
+    path: PathBuf,
+    folder: OwnedFd,
+    freeze: File,
+    events: File,
+}
+
+impl Freezer {
+    /// Makes the group, if this system and this user's rights allow it.
+    pub(crate) fn make() -> Option<Freezer> {
+        let own = own_group()?;
+        clear(&own);
+        let path = own.join(format!("{NAME}{}", std::process::id()));
+        std::fs::create_dir(&path).ok()?;
+        let made = Freezer::open(&path);
+        if made.is_none() {
+            let _ = std::fs::remove_dir(&path);
+        }
+        made
+    }
+
+    fn open(path: &Path) -> Option<Freezer> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Some(Freezer {
+            folder: rustix::fs::open(path, flags, Mode::empty()).ok()?,
+            freeze: File::options()
+                .write(true)
+                .open(path.join("cgroup.freeze"))
+                .ok()?,
+            events: File::open(path.join("cgroup.events")).ok()?,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The folder, for processes to be started in.
+    pub(crate) fn folder(&self) -> RawFd {
+        self.folder.as_raw_fd()
+    }
+
+    /// Stops all processes of the group, or lets them go on.
+    pub(crate) fn freeze(&self, on: bool) -> io::Result<()> {
+        self.freeze.write_at(if on { b"1" } else { b"0" }, 0)?;
+        let since = Instant::now();
+        while on && !self.frozen()? && since.elapsed() < FROZEN_WITHIN {
+            let left = FROZEN_WITHIN.saturating_sub(since.elapsed());
+            let mut polled = libc::pollfd {
+                fd: self.events.as_fd().as_raw_fd(),
+                events: libc::POLLPRI,
+                revents: 0,
+            };
+            let left = i32::try_from(left.as_millis()).unwrap_or(0).max(1);
+            // SAFETY: one valid structure.
+            unsafe { libc::poll(&raw mut polled, 1, left) };
+        }
+        Ok(())
+    }
+
+    fn frozen(&self) -> io::Result<bool> {
+        let mut text = [0; 256];
+        let read = self.events.read_at(&mut text, 0)?;
+        let mut lines = text[..read].split(|byte| *byte == b'\n');
+        Ok(lines.any(|line| line == b"frozen 1"))
+    }
+
+    /// Removes the group, once all its processes have ended.
+    pub(crate) fn remove(&self) {
+        let since = Instant::now();
+        while std::fs::remove_dir(&self.path).is_err() && since.elapsed() < GONE_WITHIN {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The folder of the control group that this process is in.
+fn own_group() -> Option<PathBuf> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| group_below(line, group))
+}
+
+/// The folder of `group`, if this line of mountinfo shows where control groups lie and the group is among them.
+fn group_below(line: &str, group: &str) -> Option<PathBuf> {
+    let (mount, kind) = line.split_once(" - ")?;
+    if !kind.starts_with("cgroup2 ") {
+        return None;
+    }
+    let mut fields = mount.split(' ').skip(3);
+    let (root, at) = (fields.next()?, fields.next()?);
+    let below = Path::new(group).strip_prefix(root).ok()?;
+    let inside = below
+        .components()
+        .all(|part| matches!(part, std::path::Component::Normal(_)));
+    inside.then(|| Path::new(at).join(below))
+}
+
+/// Removes what watchers left that were killed. Of a group in use the kernel lets nobody remove anything.
+fn clear(own: &Path) {
+    let Ok(entries) = std::fs::read_dir(own) else {
+        return;
+    };
+    for entry in entries.flatten().take(CLEARED_MAX) {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(NAME));
+        let gone = |pid: &str| !Path::new("/proc").join(pid).exists();
+        if pid.is_some_and(gone) {
+            let _ = std::fs::remove_dir(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_group_is_found_below_whatever_part_is_mounted() {
+        let line = |root: &str| {
+            format!("42 32 0:29 {root} /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw")
+        };
+        let found = |root, group| group_below(&line(root), group);
+        let below = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(found("/", "/a.slice/b"), below("/sys/fs/cgroup/a.slice/b"));
+        assert_eq!(found("/a.slice", "/a.slice/b"), below("/sys/fs/cgroup/b"));
+        assert_eq!(found("/", "/"), below("/sys/fs/cgroup/"));
+        assert_eq!(found("/c", "/a.slice/b"), None, "not to be seen from here");
+        assert_eq!(found("/", "/../b"), None, "outside of what is shown");
+        let other = "32 21 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu";
+        assert_eq!(group_below(other, "/"), None);
+    }
+}

@@ -161,7 +161,13 @@ fn protections(report: &Report) -> Vec<Finding> {
             Some("allow user namespaces"),
         )
     };
-    vec![sandbox(report), network, cleaning, tasks_priority(report)]
+    vec![
+        sandbox(report),
+        network,
+        cleaning,
+        tasks_priority(report),
+        tasks_pausing(report),
+    ]
 }
 
 fn sandbox(report: &Report) -> Finding {

@@ -5,6 +5,7 @@ mod common;
 use common::{grid, grid_with, odd_sleep, out, processes_with, sh, until};
 use hedge_exec::{Launch, Limits, Outcome};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -100,11 +101,13 @@ async fn the_kernel_stops_what_is_in_the_control_group() {
     }
     let group = own_group().unwrap();
     // Of a watcher that was killed; no process has such a number.
-    let stale = group.join("hedge-attempts-99999999");
+    let namespace = std::fs::metadata("/proc/self/ns/pid").unwrap();
+    let name = format!("hedge-attempts-{}-", namespace.ino());
+    let stale = group.join(format!("{name}99999999"));
     std::fs::create_dir(&stale).unwrap();
     let grid = grid().await;
     assert!(!stale.exists(), "what others left is cleared away");
-    let own = group.join(format!("hedge-attempts-{}", grid.spawner.process()));
+    let own = group.join(format!("{name}{}", grid.spawner.process()));
     let sleep = odd_sleep();
     let scratch = grid.scratch();
     let script = sh(&format!("setsid -f sleep {sleep}; sleep {sleep}"));
@@ -192,7 +195,7 @@ fn an_ordinary_users_attempts_are_stopped_too() {
 }
 
 fn root() -> bool {
-    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How the groups' folders begin; the watcher's process id follows.
+/// How the groups' folders begin; what follows are the watcher's pid namespace and its process id there.
 const NAME: &str = "hedge-attempts-";
 /// How long to wait for the kernel's word that all are stopped. It has only to interrupt them; one at idle priority on
 /// a busy machine is stopped when it would have gone on.
@@ -34,8 +34,9 @@ impl Freezer {
     /// Makes the group, if this system and this user's rights allow it.
     pub(crate) fn make() -> Option<Freezer> {
         let own = own_group()?;
-        clear(&own);
-        let path = own.join(format!("{NAME}{}", std::process::id()));
+        let name = format!("{NAME}{}-", pid_namespace()?);
+        clear(&own, &name);
+        let path = own.join(format!("{name}{}", std::process::id()));
         std::fs::create_dir(&path).ok()?;
         let made = Freezer::open(&path);
         if made.is_none() {
@@ -119,14 +120,21 @@ fn group_below(line: &str, group: &str) -> Option<PathBuf> {
     inside.then(|| Path::new(at).join(below))
 }
 
-/// Removes what watchers left that were killed. Of a group in use the kernel lets nobody remove anything.
-fn clear(own: &Path) {
+/// Where this process's id counts.
+fn pid_namespace() -> Option<u64> {
+    let about = std::fs::metadata("/proc/self/ns/pid").ok()?;
+    Some(std::os::unix::fs::MetadataExt::ino(&about))
+}
+
+/// Removes what watchers left that were killed; of other pid namespaces it cannot be told whether they were. Of a group
+/// in use the kernel lets nobody remove anything.
+fn clear(own: &Path, begins: &str) {
     let Ok(entries) = std::fs::read_dir(own) else {
         return;
     };
     for entry in entries.flatten().take(CLEARED_MAX) {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(NAME));
+        let pid = name.to_str().and_then(|name| name.strip_prefix(begins));
         let gone = |pid: &str| !Path::new("/proc").join(pid).exists();
         if pid.is_some_and(gone) {
             let _ = std::fs::remove_dir(entry.path());

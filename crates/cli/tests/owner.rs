@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::desktop::{Desktop, Sound, keep_pointing, keep_touching};
+use common::desktop::{Desktop, Sound, keep_drawing, keep_pointing, keep_touching};
 use common::doctor_as_nobody;
 use common::scene::Scene;
 use common::tasks::attempts;
@@ -52,6 +52,15 @@ fn a_moved_pointer_stops_the_task_and_tells_the_supervisor() {
     let mut scene = Scene::new(&[], "", &["x11"], &desktop.display);
     scene.back();
     scene.owner_comes_and_goes("pointer", || keep_pointing(folder.path()));
+}
+
+#[test]
+fn a_stylus_stops_the_task_and_tells_the_supervisor() {
+    let folder = tempfile::tempdir().unwrap();
+    let desktop = Desktop::with_devices(folder.path());
+    let mut scene = Scene::new(&[], "", &["x11"], &desktop.display);
+    scene.back();
+    scene.owner_comes_and_goes("pointer", || keep_drawing(folder.path()));
 }
 
 #[test]

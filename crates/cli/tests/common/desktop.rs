@@ -21,13 +21,13 @@ impl Desktop {
         Desktop::start(folder, "Xvfb", &["-screen", "0", "640x480x24"])
     }
 
-    /// An X server with a touchscreen and an absolute pointer, whose drivers are told what to report at sockets in
-    /// `folder`.
+    /// An X server with a touchscreen, an absolute pointer and a tablet with a stylus, whose drivers are told what to
+    /// report at sockets in `folder`.
     pub fn with_devices(folder: &Path) -> Desktop {
         let device = |name: &str, kind: &str| {
             format!(
                 "Section \"InputDevice\"\nIdentifier \"{name}\"\nDriver \"inputtest\"\nOption \"DeviceType\" \"{kind}\"\n\
-                 Option \"TouchCount\" \"3\"\nOption \"SocketPath\" \"{}/{name}.sock\"\nEndSection\n",
+                 Option \"TouchCount\" \"3\"\nOption \"PointerHasPressure\" \"true\"\nOption \"SocketPath\" \"{}/{name}.sock\"\nEndSection\n",
                 folder.display()
             )
         };
@@ -37,9 +37,10 @@ impl Desktop {
             "Section \"Screen\"\nIdentifier \"screen\"\nDevice \"card\"\nEndSection\n",
             &device("touchscreen", "Touch"),
             &device("pointer", "PointerAbsolute"),
+            &device("tablet", "PointerAbsoluteProximity"),
             &device("keys", "Keyboard"),
             "Section \"ServerLayout\"\nIdentifier \"all\"\nScreen \"screen\"\nInputDevice \"touchscreen\"\n\
-             InputDevice \"pointer\" \"CorePointer\"\nInputDevice \"keys\" \"CoreKeyboard\"\nEndSection\n",
+             InputDevice \"tablet\"\nInputDevice \"pointer\" \"CorePointer\"\nInputDevice \"keys\" \"CoreKeyboard\"\nEndSection\n",
         ];
         let path = folder.join("xorg.conf");
         fs::write(&path, config.concat()).unwrap();
@@ -102,6 +103,7 @@ fn xdotool(display: &str, args: &[&str]) {
 /// Kinds of messages of the X server's `inputtest` driver.
 const VERSION: u32 = 0;
 const MOTION: u32 = 2;
+const PROXIMITY: u32 = 3;
 const TOUCH: u32 = 6;
 /// Of a touch.
 const BEGIN: u32 = 18;
@@ -126,6 +128,17 @@ pub fn keep_pointing(folder: &Path) -> Again {
     Again::start(move |turn| {
         let message = message(MOTION, &[1, 0], &position(turn));
         device.write_all(&message).unwrap();
+    })
+}
+
+/// Brings the stylus near its tablet, moves it there and takes it away, again and again.
+pub fn keep_drawing(folder: &Path) -> Again {
+    let mut device = device(folder, "tablet");
+    Again::start(move |turn| {
+        for (kind, near) in [(PROXIMITY, 1), (MOTION, 1), (PROXIMITY, 0)] {
+            let message = message(kind, &[near, 0], &position(turn));
+            device.write_all(&message).unwrap();
+        }
     })
 }
 

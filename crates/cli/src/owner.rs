@@ -20,7 +20,14 @@ const DAY_MIN: u32 = 24 * 60;
 struct File {
     on: On,
     when: When,
+    paused: Paused,
     sources: Sources,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Paused {
+    free_memory: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -92,6 +99,7 @@ fn parse(text: &str) -> Result<OwnerConfig, String> {
     rules.metered = on.metered.unwrap_or(rules.metered);
     rules.in_hours = on.hours.unwrap_or(rules.in_hours);
     when(file.when, &mut config)?;
+    config.free_memory = file.paused.free_memory;
     config.sources.listen = file.sources.listen;
     config.sources.without = file.sources.without;
     config.sources.display = Some(file.sources.display).filter(|name| !name.is_empty());
@@ -177,6 +185,8 @@ mod tests {
         let file: toml::Table = DEFAULTS.parse().unwrap();
         let count = |name: &str| file[name].as_table().unwrap().len();
         assert_eq!((count("on"), count("when"), count("sources")), (12, 4, 3));
+        assert_eq!((count("paused"), read.free_memory), (1, false));
+        assert!(parse("[paused]\nfree_memory = true").unwrap().free_memory);
     }
 
     #[test]

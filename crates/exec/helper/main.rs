@@ -3,9 +3,11 @@
 //! `spawner`: what a worker starts. `worker BASE SCRIPT [SETTING…]`: runs a shell script as an attempt
 //! below `BASE`, without the network, and tells how it ended. Settings: `no-namespaces`, `no-sandbox`,
 //! `network`, `linger` to stay after that until the standard input ends, and `pauses` to stop and go on meanwhile
-//! as the standard input says.
+//! as the standard input says. `hold FILE`: maps the file and as much memory of its own until there is a file `stop`,
+//! then tells the sums of both.
 
 use hedge_exec::{Launch, ScratchPool, Spawner, SpawnerConfig};
+use std::os::fd::AsRawFd;
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -15,7 +17,8 @@ fn main() {
             std::process::exit(2);
         }
         Some("worker") => worker(&args[2], &args[3], &args[4..]),
-        _ => panic!("spawner, or worker BASE SCRIPT [SETTING…]"),
+        Some("hold") => hold(&args[2]),
+        _ => panic!("spawner, or worker BASE SCRIPT [SETTING…], or hold FILE"),
     }
 }
 
@@ -59,4 +62,30 @@ fn obey(spawner: &Spawner) {
         spawner.pause(on).blocking_recv().unwrap();
         println!("paused {on}");
     }
+}
+
+fn hold(path: &str) {
+    let file = std::fs::File::open(path).unwrap();
+    let bytes = file.metadata().unwrap().len() as usize;
+    // SAFETY: a new mapping of a file that nobody changes, which stays until the end.
+    let mapped = unsafe {
+        let at = libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        );
+        assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        std::slice::from_raw_parts(at.cast::<u8>(), bytes)
+    };
+    let own = vec![3u8; bytes];
+    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+    assert!(sum(mapped) > 0 && sum(&own) > 0);
+    std::fs::write("held", "").unwrap();
+    while !std::path::Path::new("stop").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    print!("{} {}", sum(mapped), sum(&own));
 }

@@ -1,5 +1,6 @@
 //! The worker's side: starts the spawner, hands it attempts, tells how they ended.
 
+use crate::memory;
 use crate::process::{self, receive};
 use crate::scratch::Lease;
 use crate::wire::{self, Reply, Request, Setup};
@@ -52,6 +53,9 @@ pub struct SpawnerConfig {
     pub namespaces: bool,
     /// Whether a control group for attempts is tried; `false` leaves signals to pause them, for tests of that.
     pub freezer: bool,
+    /// Whether the memory of attempts is pushed out while they are stopped: to swap, and what is of files to those.
+    /// Needs `CAP_SYS_NICE`; see [`Spawner::may_free_memory`].
+    pub free_memory: bool,
     /// Whether attempts have the network. Without a sandbox they always have.
     pub network: bool,
     /// How attempts are ranked among the machine's other work.
@@ -78,6 +82,7 @@ impl SpawnerConfig {
             sandbox: true,
             namespaces: true,
             freezer: true,
+            free_memory: false,
             network: false,
             priority: Priority::Idle,
             env: ENV_KEPT.iter().filter_map(kept).collect(),
@@ -111,6 +116,9 @@ struct Shared {
     ended: Notify,
     next_id: AtomicU64,
     permits: Arc<Semaphore>,
+    free_memory: bool,
+    /// Held by the one that pushes memory out.
+    pushing: Mutex<()>,
 }
 
 struct State {
@@ -163,6 +171,8 @@ impl Spawner {
             ended: Notify::new(),
             next_id: AtomicU64::new(1),
             permits: Arc::new(Semaphore::new(config.running_max)),
+            free_memory: config.free_memory,
+            pushing: Mutex::default(),
         });
         let (alive, gone) = oneshot::channel();
         let kept = shared.clone();
@@ -184,6 +194,11 @@ impl Spawner {
     /// The process id of the spawner's outermost process, for tests that kill it.
     pub fn process(&self) -> u32 {
         self.shared.lock().process
+    }
+
+    /// Whether the kernel lets this process push out the memory of attempts, for [`SpawnerConfig::free_memory`].
+    pub fn may_free_memory(&self) -> bool {
+        memory::may_push_out(self.process())
     }
 
     /// Starts an attempt in `scratch`, which must be kept until it has ended. Waits only while
@@ -387,7 +402,7 @@ async fn keep(
     setup: Setup,
     mut stream: UnixStream,
     mut child: Child,
-    shared: &Shared,
+    shared: &Arc<Shared>,
     mut gone: oneshot::Receiver<()>,
 ) {
     loop {
@@ -396,6 +411,7 @@ async fn keep(
             _ = &mut gone => {
                 drop(stream);
                 process::wait(child).await;
+                shared.lock().paused = false;
                 shared.lose_all("the worker is ending");
                 return;
             }
@@ -447,7 +463,7 @@ async fn restart(
 }
 
 /// Moves frames both ways until the spawner is gone; says why.
-async fn serve(stream: &UnixStream, shared: &Shared) -> String {
+async fn serve(stream: &UnixStream, shared: &Arc<Shared>) -> String {
     let mut inbox = Vec::new();
     let mut outgoing = Vec::new();
     loop {
@@ -480,7 +496,7 @@ async fn serve(stream: &UnixStream, shared: &Shared) -> String {
     }
 }
 
-fn deliver(inbox: &mut Vec<u8>, shared: &Shared) -> Result<(), wire::BadFrame> {
+fn deliver(inbox: &mut Vec<u8>, shared: &Arc<Shared>) -> Result<(), wire::BadFrame> {
     let mut at = 0;
     while let Some(reply) = wire::decode(inbox, &mut at)? {
         match reply {
@@ -505,6 +521,9 @@ fn deliver(inbox: &mut Vec<u8>, shared: &Shared) -> Result<(), wire::BadFrame> {
                 for (_, done) in answered {
                     let _ = done.send(());
                 }
+                if on && shared.free_memory {
+                    free_memory(shared.clone());
+                }
             }
             Reply::Advanced { id, to } => {
                 let state = shared.lock();
@@ -520,6 +539,25 @@ fn deliver(inbox: &mut Vec<u8>, shared: &Shared) -> Result<(), wire::BadFrame> {
     }
     inbox.drain(..at);
     Ok(())
+}
+
+/// Pushes out what stopped attempts hold, on a thread of its own: swap may be slow, and they may go on at any time.
+fn free_memory(shared: Arc<Shared>) {
+    let push = move || {
+        let watcher = shared.lock().process;
+        let _one = shared.pushing.lock();
+        let stopped = || {
+            let state = shared.lock();
+            state.paused && state.process == watcher
+        };
+        if let Err(error) = memory::push_out(watcher, stopped) {
+            tracing::debug!(%error, "the memory of stopped tasks stays where it is");
+        }
+    };
+    let thread = std::thread::Builder::new().name("push-out".to_owned());
+    if let Err(error) = thread.spawn(push) {
+        tracing::debug!(%error, "the memory of stopped tasks stays where it is");
+    }
 }
 
 /// Ends an attempt whose folders grow beyond its limit. Here and not in the spawner, which a large folder

@@ -33,6 +33,7 @@ mod client;
 mod error;
 mod landlock;
 mod launch;
+mod memory;
 mod process;
 pub mod scratch;
 mod seccomp;

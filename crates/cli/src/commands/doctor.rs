@@ -22,11 +22,11 @@ const DISK_WANTED: u64 = 2 << 30;
 /// # Errors
 /// The findings cannot be printed.
 pub fn run(context: &Context, args: &Doctor) -> Result<Exit, Failure> {
-    let sources = doctor_owner::sources(args)?;
+    let owner = doctor_owner::config(args)?;
     if args.watch {
-        return doctor_owner::watch(context, sources);
+        return doctor_owner::watch(context, owner.sources);
     }
-    let mut findings = block_on(async { Ok(attempts().await) })?;
+    let mut findings = block_on(async { Ok(attempts(owner.free_memory).await) })?;
     findings.push(priority());
     let files = limit(
         "open files",
@@ -43,7 +43,7 @@ pub fn run(context: &Context, args: &Doctor) -> Result<Exit, Failure> {
     );
     findings.push(processes);
     findings.extend(machine(context));
-    findings.extend(doctor_owner::findings(sources)?);
+    findings.extend(doctor_owner::findings(owner.sources)?);
     context.look.print(&findings, || text(&findings))?;
     let bad = findings
         .iter()
@@ -66,7 +66,7 @@ pub(super) fn finding(
 }
 
 /// Runs a task as a worker would, and tells what protects it and from it.
-async fn attempts() -> Vec<Finding> {
+async fn attempts(free_memory: bool) -> Vec<Finding> {
     let bad = |what, why: String, advice| vec![finding(what, Verdict::Bad, why, Some(advice))];
     let folder = match tempfile::Builder::new().prefix("hedge-doctor-").tempdir() {
         Ok(folder) => folder,
@@ -99,6 +99,9 @@ async fn attempts() -> Vec<Finding> {
         }
     };
     let mut findings = protections(&spawner.report());
+    if free_memory {
+        findings.push(tasks_memory(spawner.may_free_memory()));
+    }
     findings.push(one_task(&spawner, &scratch).await);
     spawner.stop().await;
     findings
@@ -233,6 +236,33 @@ fn tasks_pausing(report: &Report) -> Finding {
         "by a signal to each of their processes: no control group may be made here"
     };
     finding("tasks' pausing", Verdict::Good, how, None)
+}
+
+/// What becomes of tasks' memory while they are stopped, where the owner wants it back.
+fn tasks_memory(allowed: bool) -> Finding {
+    let what = "tasks' memory";
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    // Below a line of headings.
+    let swap = swaps.lines().count() > 1;
+    if !allowed {
+        return finding(
+            what,
+            Verdict::Reduced,
+            "stays while they are stopped: this user may not push out what other processes hold",
+            Some("give it CAP_SYS_NICE (AmbientCapabilities=CAP_SYS_NICE of a service)"),
+        );
+    }
+    if swap {
+        let found = "pushed out to swap while they are stopped";
+        finding(what, Verdict::Good, found, None)
+    } else {
+        finding(
+            what,
+            Verdict::Reduced,
+            "there is no swap: while they are stopped, what they hold of files is dropped, and the rest stays",
+            Some("make some swap: mkswap and swapon"),
+        )
+    }
 }
 
 /// Whether the network's threads may go before other work, so that heartbeats stay on time on a busy machine.

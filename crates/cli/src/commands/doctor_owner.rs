@@ -8,6 +8,7 @@ use crate::owner;
 use crate::show::doctor::{Finding, Verdict};
 use hedge_host::{Found, Notice, Options, State, Watch, covering};
 use hedge_model::owner::{Activity, Signal};
+use hedge_node::worker::OwnerConfig;
 use serde_json::json;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,13 +16,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Notices that wait to be shown.
 const NOTICES_MAX: usize = 1024;
 
-/// How the sources are set: as for a worker.
-pub fn sources(args: &Doctor) -> Result<Options, Failure> {
+/// What the owner's file says, as for a worker.
+pub fn config(args: &Doctor) -> Result<OwnerConfig, Failure> {
     match &args.owner {
-        None => Ok(Options::default()),
-        Some(file) => owner::read(file)
-            .map(|config| config.sources)
-            .map_err(Failure::Arguments),
+        None => Ok(OwnerConfig::default()),
+        Some(file) => owner::read(file).map_err(Failure::Arguments),
     }
 }
 

@@ -10,7 +10,7 @@ mod child;
 mod engine;
 mod freezer;
 mod ground;
-mod tree;
+pub(crate) mod tree;
 mod view;
 
 use crate::wire::{self, Reply, Setup};

@@ -183,18 +183,23 @@ pub(crate) fn written_by(pids: &[i32]) -> u64 {
 pub(crate) fn below(mut pids: Vec<i32>) -> Vec<i32> {
     let mut at = 0;
     while let Some(pid) = pids.get(at) {
+        pids.extend(children_of(*pid));
         at += 1;
-        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
-            continue;
-        };
-        for thread in threads.flatten() {
-            let children = std::fs::read(thread.path().join("children")).unwrap_or_default();
-            pids.extend(numbers(&children));
-        }
     }
     pids.sort_unstable();
     pids.dedup();
     pids
+}
+
+/// The children of a process.
+pub(crate) fn children_of(pid: i32) -> Vec<i32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    let children = |thread: std::fs::DirEntry| {
+        let text = std::fs::read(thread.path().join("children")).unwrap_or_default();
+        numbers(&text)
+    };
+    threads.flat_map(children).collect()
 }
 
 /// All processes of this pid namespace.

@@ -141,7 +141,7 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
     let key = hedge_net::load_or_create_identity(&config.dir)?;
     let (transport, content) = (Threads::transport()?, Threads::content()?);
     let scratch = ScratchPool::open(config.dir.join("scratch"))?;
-    let spawner = Spawner::start(spawner_config(&config, &scratch)).await?;
+    let spawner = start_spawner(&config, &scratch).await?;
     let store = DataStore::open(&config.dir.join("content")).await?;
     let known = Known::of_ticket(&config.dir, &config.ticket);
     let trust = Trust::new(known.load().iter().map(|addr| addr.peer));
@@ -223,14 +223,20 @@ fn new_core(config: &WorkerConfig) -> hedge_core::worker::Worker {
     }
 }
 
-fn spawner_config(config: &WorkerConfig, scratch: &ScratchPool) -> SpawnerConfig {
+async fn start_spawner(config: &WorkerConfig, scratch: &ScratchPool) -> Result<Spawner, NodeError> {
     let mut spawner = SpawnerConfig::new(scratch.base());
     spawner.hidden = vec![config.dir.clone()];
     spawner.read_only = std::env::current_exe().into_iter().collect();
     spawner.sandbox = config.sandbox;
     spawner.network = config.network;
     spawner.priority = config.priority;
-    spawner
+    let owner = config.owner.as_ref();
+    spawner.free_memory = owner.is_some_and(|owner| owner.free_memory);
+    let spawner = Spawner::start(spawner).await?;
+    if let Some(owner) = owner {
+        owner::tell_how(owner, &spawner);
+    }
+    Ok(spawner)
 }
 
 /// A connection to a supervisor, whether it leads or not.

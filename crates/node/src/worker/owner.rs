@@ -3,6 +3,7 @@
 use super::Input;
 use crate::NodeError;
 use hedge_core::worker::Event;
+use hedge_exec::Spawner;
 use hedge_host::{Options, Watch};
 use hedge_model::owner::{OwnerRules, Signal, Stand};
 use std::time::Duration;
@@ -18,6 +19,27 @@ pub struct OwnerConfig {
     pub rules: OwnerRules,
     /// How the sources of activity are set.
     pub sources: Options,
+    /// Whether the memory of what runs is pushed out to swap while it is stopped.
+    pub free_memory: bool,
+}
+
+/// Says how what runs will be stopped, which depends on what this machine and this user's rights allow.
+pub(super) fn tell_how(config: &OwnerConfig, spawner: &Spawner) {
+    if spawner.report().freezer {
+        tracing::info!(
+            "while the owner is there the kernel stops tasks, in a control group of their own"
+        );
+    } else {
+        tracing::info!(
+            "while the owner is there tasks are stopped by signals: no control group may be made here"
+        );
+    }
+    if config.free_memory && !spawner.may_free_memory() {
+        tracing::warn!(
+            "free_memory is set, but the kernel does not let this user push out other processes' memory: tasks keep \
+             theirs while they are stopped; give the worker the right (AmbientCapabilities=CAP_SYS_NICE of a service)"
+        );
+    }
 }
 
 /// Starts everything that notices the owner; it ends with what is returned.

@@ -218,7 +218,7 @@ fn an_ordinary_user_is_noticed_at_a_display_and_told_by_the_doctor() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
     let desktop = Desktop::virtual_one(folder.path());
-    let found = doctor_as_nobody(folder.path(), &desktop.display);
+    let found = doctor_as_nobody(folder.path(), &[("DISPLAY", &desktop.display)]);
     for (what, by) in [
         ("keyboard", "x11"),
         ("mouse", "x11"),
@@ -234,6 +234,47 @@ fn an_ordinary_user_is_noticed_at_a_display_and_told_by_the_doctor() {
             .all(|finding| finding["what"] != "owner's input"),
         "input is watched: {found:?}"
     );
+}
+
+/// What does not watch is never called good, and what would let it is said.
+#[test]
+fn an_ordinary_user_is_told_which_sources_do_not_watch_and_what_mends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+    let (desktop, cookie) = Desktop::guarded(folder.path());
+    fs::set_permissions(&cookie, Permissions::from_mode(0o600)).unwrap();
+    let cookie_name = cookie.to_str().unwrap();
+    let no_bus = "unix:path=/nonexistent";
+    let env = [
+        ("DISPLAY", &*desktop.display),
+        ("XAUTHORITY", cookie_name),
+        ("WAYLAND_DISPLAY", "/nonexistent"),
+        ("DBUS_SYSTEM_BUS_ADDRESS", no_bus),
+        ("DBUS_SESSION_BUS_ADDRESS", no_bus),
+    ];
+    // Sources come last; a kind may have the same name.
+    let of = |found: &[Value], what: &str| {
+        let finding = found.iter().rfind(|finding| finding["what"] == what);
+        finding
+            .unwrap_or_else(|| panic!("{what}: {found:?}"))
+            .clone()
+    };
+    let found = doctor_as_nobody(folder.path(), &env);
+    for gone in ["wayland", "logind", "screensaver", "mutter", "network"] {
+        assert_eq!(of(&found, gone)["verdict"], "absent", "{found:?}");
+    }
+    let voice = of(&found, "voice");
+    assert_eq!(voice["verdict"], "absent", "{voice}");
+    let mend = voice["advice"].as_str().unwrap();
+    assert!(mend.contains("listen = true"), "{voice}");
+    let x11 = of(&found, "x11");
+    assert_eq!(x11["verdict"], "reduced", "{x11}");
+    let mend = x11["advice"].as_str().unwrap();
+    assert!(mend.contains("xhost +si:localuser:#65534"), "{x11}");
+    // Nothing but the cookie was in the way.
+    fs::set_permissions(&cookie, Permissions::from_mode(0o644)).unwrap();
+    let found = doctor_as_nobody(folder.path(), &env);
+    assert_eq!(of(&found, "x11")["verdict"], "good", "{found:?}");
 }
 
 #[test]
@@ -256,6 +297,19 @@ fn the_doctor_says_which_kinds_are_noticed_and_shows_them_as_they_are() {
         "{findings:?}"
     );
     assert_eq!(of("mouse")["verdict"], "good");
+    let mut command = place.hedge(&["doctor"]);
+    let output = command.env("DISPLAY", &desktop.display).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("\nnot here  voice "), "{said}");
+    assert!(
+        !said.contains("tasks' memory"),
+        "nobody asked for it: {said}"
+    );
+    let rules = folder.path().join("owner.toml");
+    fs::write(&rules, "[paused]\nfree_memory = true\n").unwrap();
+    let said = place.ask(&["doctor", "--owner", rules.to_str().unwrap()]);
+    let memory = |finding: &Value| finding["what"] == "tasks' memory";
+    assert!(said.as_array().unwrap().iter().any(memory), "{said}");
     let mut command = place.hedge(&["doctor", "--watch"]);
     command.env("DISPLAY", &desktop.display);
     let watching = Kept::start(command, folder.path());

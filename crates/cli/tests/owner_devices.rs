@@ -82,7 +82,7 @@ fn every_kind() {
 fn denied_to_ordinary_users() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
-    let found = doctor_as_nobody(folder.path(), "");
+    let found = doctor_as_nobody(folder.path(), &[("DISPLAY", "")]);
     let of = |what: &str| {
         let finding = found.iter().find(|finding| finding["what"] == what);
         finding

@@ -42,7 +42,7 @@ pub(crate) fn open(_: &Options) -> Result<Box<dyn Source>, Trouble> {
     let cards = recording(Path::new(CARDS)).is_some();
     let changes = match subscribe() {
         Ok(changes) => Some(changes),
-        Err(why) if !cards => return Err(Trouble::Absent(why)),
+        Err(trouble) if !cards => return Err(trouble),
         Err(_) => None,
     };
     Ok(Box::new(Microphone { changes, cards }))
@@ -100,15 +100,25 @@ fn pactl(args: &[&str]) -> Command {
     command
 }
 
-fn subscribe() -> Result<Changes, String> {
-    let absent = |error: io::Error| format!("no sound card, and no sound server: pactl: {error}");
+fn subscribe() -> Result<Changes, Trouble> {
+    let absent = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Trouble::Lacking {
+            why: "no sound card, and no `pactl` to ask a sound server".to_owned(),
+            mend: "sudo apt install pulseaudio-utils, or what has `pactl` on this system"
+                .to_owned(),
+        },
+        _ => Trouble::Absent(format!(
+            "no sound card, and no sound server: pactl: {error}"
+        )),
+    };
     // It would start a server where there is none.
     let there = pactl(&["info"])
         .env("PULSE_NO_SPAWN", "1")
         .output()
         .map_err(absent)?;
     if !there.status.success() {
-        return Err("no sound card, and no sound server that lets us in".to_owned());
+        let why = "no sound card, and no sound server that lets this user in";
+        return Err(Trouble::Absent(why.to_owned()));
     }
     let child = pactl(&["subscribe"]).spawn().map_err(absent)?;
     if let Some(stdout) = &child.stdout {

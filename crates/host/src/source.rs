@@ -52,6 +52,13 @@ pub struct Notice {
 pub enum Trouble {
     /// The machine does not have what it would watch; a sentence.
     Absent(String),
+    /// The same, but it could have.
+    Lacking {
+        /// A sentence.
+        why: String,
+        /// What brings it.
+        mend: String,
+    },
     /// It is there, but this user may not.
     Denied {
         /// A sentence.
@@ -76,6 +83,8 @@ pub enum State {
     Absent {
         /// Why.
         why: String,
+        /// What would let it, where there is something.
+        mend: Option<String>,
     },
     /// It may not.
     Denied {
@@ -84,6 +93,19 @@ pub enum State {
         /// The command that mends it.
         mend: String,
     },
+}
+
+impl From<Trouble> for State {
+    fn from(trouble: Trouble) -> State {
+        match trouble {
+            Trouble::Absent(why) => State::Absent { why, mend: None },
+            Trouble::Lacking { why, mend } => State::Absent {
+                why,
+                mend: Some(mend),
+            },
+            Trouble::Denied { why, mend } => State::Denied { why, mend },
+        }
+    }
 }
 
 /// What a source covers, once it is open.

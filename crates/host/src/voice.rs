@@ -56,9 +56,11 @@ impl Drop for Recorder {
 /// Opens the microphone, where the owner asked for that.
 pub(crate) fn open(options: &Options) -> Result<Box<dyn Source>, Trouble> {
     if !options.listen {
-        return Err(Trouble::Absent(
-            "not asked for (`listen = true` in owner.toml)".to_owned(),
-        ));
+        return Err(Trouble::Lacking {
+            why: "nobody asked for it".to_owned(),
+            mend: "set `listen = true` in owner.toml, if voices near the microphone are to count"
+                .to_owned(),
+        });
     }
     let absent = |why: String| Trouble::Absent(format!("no microphone to listen at: {why}"));
     let source = microphone().map_err(absent)?;

@@ -1,7 +1,7 @@
 //! All sources together.
 
 use crate::poll::{self, Stop, Stopper};
-use crate::source::{Ended, Hand, Notice, Open, Options, Outlet, State, Trouble};
+use crate::source::{Ended, Hand, Notice, Open, Options, Outlet, State};
 use crate::{
     evdev, load, logind, microphone, mutter, network, power, screensaver, sessions, voice, wayland,
     x11,
@@ -139,7 +139,7 @@ impl Board {
             }
             match &state {
                 State::Watching { what, .. } => tracing::info!(source, what, "watching"),
-                State::Absent { why } => tracing::debug!(source, why, "not watching"),
+                State::Absent { why, .. } => tracing::debug!(source, why, "not watching"),
                 State::Denied { why, mend } => tracing::warn!(source, why, mend, "not watching"),
             }
             found.state = Some(state);
@@ -200,11 +200,10 @@ fn keep(source: &'static str, open: Open, options: &Options, board: &Board, stop
                         }
                         continue;
                     }
-                    Ended::Broken(why) => State::Absent { why },
+                    Ended::Broken(why) => State::Absent { why, mend: None },
                 }
             }
-            Err(Trouble::Absent(why)) => State::Absent { why },
-            Err(Trouble::Denied { why, mend }) => State::Denied { why, mend },
+            Err(trouble) => trouble.into(),
         };
         board.set(source, state);
         let pause = TRY_AGAIN[failed.min(TRY_AGAIN.len() - 1)];

@@ -8,7 +8,7 @@ use hedge_model::owner::Activity;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use x11rb::connection::Connection;
-use x11rb::errors::ReplyError;
+use x11rb::errors::{ConnectError, ReplyError};
 use x11rb::protocol::Event;
 use x11rb::protocol::xinput::{
     ConnectionExt as _, Device, DeviceClassData, DeviceId, DeviceType, EventMask, TouchMode,
@@ -41,15 +41,37 @@ pub(crate) fn open(options: &Options) -> Result<Box<dyn Source>, Trouble> {
         Some(name) => vec![name.clone()],
         None => displays(),
     };
-    let mut why =
-        "no X display: DISPLAY is not set, and no X server of this machine was found".to_owned();
+    let none = "no X display: DISPLAY is not set, and no X server of this machine was found";
+    let mut trouble = Trouble::Absent(none.to_owned());
     for display in tried {
         match connect(&display) {
             Ok(opened) => return Ok(Box::new(opened)),
-            Err(error) => why = format!("X display {display}: {error}"),
+            // What can be mended is told.
+            Err(_) if matches!(trouble, Trouble::Denied { .. }) => {}
+            Err(error) => trouble = error,
         }
     }
-    Err(Trouble::Absent(why))
+    Err(trouble)
+}
+
+/// What it means that a display cannot be opened.
+fn cannot(display: &str, error: &ConnectError) -> Trouble {
+    // Whoever is at the display is let in by name, others by its cookie or by the word of that one.
+    let refused = match error {
+        ConnectError::SetupAuthenticate(_) => true,
+        ConnectError::SetupFailed(failed) => {
+            !String::from_utf8_lossy(&failed.reason).contains("Maximum number of clients")
+        }
+        _ => false,
+    };
+    if !refused {
+        return Trouble::Absent(format!("X display {display}: {error}"));
+    }
+    let user = rustix::process::getuid().as_raw();
+    Trouble::Denied {
+        why: format!("X display {display} does not let this user in"),
+        mend: format!("xhost +si:localuser:#{user} (by whoever is at that display)"),
+    }
 }
 
 impl Source for X11 {
@@ -133,9 +155,14 @@ fn displays() -> Vec<String> {
     shown.map(|number| format!(":{number}")).collect()
 }
 
-fn connect(display: &str) -> Result<X11, String> {
+fn connect(display: &str) -> Result<X11, Trouble> {
     let (connection, screen) =
-        RustConnection::connect(Some(display)).map_err(|error| error.to_string())?;
+        RustConnection::connect(Some(display)).map_err(|error| cannot(display, &error))?;
+    let absent = |why: String| Trouble::Absent(format!("X display {display}: {why}"));
+    listening(display, connection, screen).map_err(absent)
+}
+
+fn listening(display: &str, connection: RustConnection, screen: usize) -> Result<X11, String> {
     let root = connection.setup().roots[screen].root;
     let failed = |error: ReplyError| error.to_string();
     let xwayland = connection

@@ -83,7 +83,7 @@ fn kind_finding(found: &[Found], kind: Activity, denied: Option<&str>) -> Findin
 fn source_finding(found: &Found) -> Finding {
     let (verdict, said, advice) = match &found.state {
         Some(State::Watching { what, .. }) => (Verdict::Good, what.clone(), None),
-        Some(State::Absent { why }) => (Verdict::Good, format!("does not watch: {why}"), None),
+        Some(State::Absent { why, mend }) => (Verdict::Absent, why.clone(), mend.as_deref()),
         Some(State::Denied { why, mend }) => (Verdict::Reduced, why.clone(), Some(mend.as_str())),
         None => (Verdict::Reduced, "takes long to open".to_owned(), None),
     };

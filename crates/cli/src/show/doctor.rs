@@ -23,6 +23,8 @@ pub enum Verdict {
     Good,
     /// It works, with a drawback.
     Reduced,
+    /// This machine does not have it.
+    Absent,
     /// It does not work.
     Bad,
 }
@@ -32,16 +34,17 @@ pub fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {
         let verdict = match finding.verdict {
-            Verdict::Good => "good   ",
+            Verdict::Good => "good",
             Verdict::Reduced => "reduced",
-            Verdict::Bad => "BAD    ",
+            Verdict::Absent => "not here",
+            Verdict::Bad => "BAD",
         };
         text.push_str(&format!(
-            "{verdict}  {:<18} {}\n",
+            "{verdict:<8}  {:<18} {}\n",
             finding.what, finding.found
         ));
         if let Some(advice) = &finding.advice {
-            text.push_str(&format!("{:27}→ {advice}\n", ""));
+            text.push_str(&format!("{:28}→ {advice}\n", ""));
         }
     }
     text

@@ -21,6 +21,20 @@ impl Desktop {
         Desktop::start(folder, "Xvfb", &["-screen", "0", "640x480x24"])
     }
 
+    /// The same, which lets in only whoever can read the cookie in the file that is also returned.
+    pub fn guarded(folder: &Path) -> (Desktop, PathBuf) {
+        let cookie = folder.join("cookie");
+        fs::write(&cookie, cookie_for_all()).unwrap();
+        let args = [
+            "-screen",
+            "0",
+            "640x480x24",
+            "-auth",
+            cookie.to_str().unwrap(),
+        ];
+        (Desktop::start(folder, "Xvfb", &args), cookie)
+    }
+
     /// An X server with a touchscreen, an absolute pointer and a tablet with a stylus, whose drivers are told what to
     /// report at sockets in `folder`.
     pub fn with_devices(folder: &Path) -> Desktop {
@@ -89,6 +103,19 @@ impl Desktop {
         let display = self.display.clone();
         Again::start(move |turn| xdotool(&display, turns[turn % 2]))
     }
+}
+
+/// A cookie for every display, as `xauth` writes them: family, address, display, kind and secret, each but the first
+/// behind its length.
+fn cookie_for_all() -> Vec<u8> {
+    const FAMILY_WILD: u16 = 0xffff;
+    let parts: [&[u8]; 4] = [b"", b"", b"MIT-MAGIC-COOKIE-1", b"a cookie of 16 b"];
+    let mut bytes = FAMILY_WILD.to_be_bytes().to_vec();
+    for part in parts {
+        bytes.extend((part.len() as u16).to_be_bytes());
+        bytes.extend(part);
+    }
+    bytes
 }
 
 fn xdotool(display: &str, args: &[&str]) {

@@ -273,12 +273,12 @@ impl Drop for Kept {
     }
 }
 
-/// What `hedge doctor` finds for an ordinary user, on a display if one is named; `folder` must let everybody in.
-/// Needs root.
-pub fn doctor_as_nobody(folder: &Path, display: &str) -> Vec<Value> {
+/// What `hedge doctor` finds for an ordinary user with this environment, like the display to watch; `folder` must let
+/// everybody in. Needs root.
+pub fn doctor_as_nobody(folder: &Path, env: &[(&str, &str)]) -> Vec<Value> {
     const NOBODY: u32 = 65_534;
     let mut command = Place::here(folder).hedge(&["doctor", "--json"]);
-    command.env("DISPLAY", display).env("HOME", folder);
+    command.envs(env.iter().copied()).env("HOME", folder);
     let output = command.uid(NOBODY).gid(NOBODY).output().unwrap();
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", told(&output)))
 }

@@ -93,7 +93,9 @@ fn own_group() -> Option<PathBuf> {
 }
 
 fn may_make_groups() -> bool {
-    let probe = own_group().map(|group| group.join(format!("probe-{}", std::process::id())));
+    // Tests may run beside each other, in threads or processes.
+    let name = format!("probe-{}-{}", std::process::id(), odd_sleep());
+    let probe = own_group().map(|group| group.join(name));
     let made =
         |probe: &PathBuf| std::fs::create_dir(probe).is_ok() && std::fs::remove_dir(probe).is_ok();
     probe.as_ref().is_some_and(made)
@@ -107,14 +109,19 @@ async fn the_kernel_stops_what_is_in_the_control_group() {
         return eprintln!("no control group can be made here: signals are tested alone");
     }
     let group = own_group().unwrap();
-    // Of a watcher that was killed; no process has such a number.
-    let namespace = std::fs::metadata("/proc/self/ns/pid").unwrap();
-    let name = format!("hedge-attempts-{}-", namespace.ino());
-    let stale = group.join(format!("{name}99999999"));
+    // Of a watcher that was killed, wherever that was.
+    let stale = group.join(format!("hedge-attempts-1-{}", std::process::id()));
     std::fs::create_dir(&stale).unwrap();
     let grid = grid().await;
     assert!(!stale.exists(), "what others left is cleared away");
+    let namespace = std::fs::metadata("/proc/self/ns/pid").unwrap();
+    let name = format!("hedge-attempts-{}-", namespace.ino());
     let own = group.join(format!("{name}{}", grid.spawner.process()));
+    drop(common::grid().await);
+    assert!(
+        own.exists(),
+        "another that starts takes it for one of the dead"
+    );
     let sleep = odd_sleep();
     let scratch = grid.scratch();
     let script = sh(&format!("setsid -f sleep {sleep}; sleep {sleep}"));

@@ -4,7 +4,7 @@
 //! It is made below the group that the worker is in, where that may be: by root, and by a user whose session or
 //! service has its groups to itself. Elsewhere signals do.
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -19,6 +19,8 @@ const NAME: &str = "hedge-attempts-";
 const FROZEN_WITHIN: Duration = Duration::from_millis(20);
 /// How long the kernel may take to let go of a group whose processes have ended.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
+/// Tries to make the group.
+const TRIES: usize = 3;
 /// Groups of watchers that were killed which one start clears away, at most.
 const CLEARED_MAX: usize = 1_000;
 
@@ -34,21 +36,23 @@ impl Freezer {
     /// Makes the group, if this system and this user's rights allow it.
     pub(crate) fn make() -> Option<Freezer> {
         let own = own_group()?;
-        let name = format!("{NAME}{}-", pid_namespace()?);
-        clear(&own, &name);
-        let path = own.join(format!("{name}{}", std::process::id()));
-        std::fs::create_dir(&path).ok()?;
-        let made = Freezer::open(&path);
-        if made.is_none() {
-            let _ = std::fs::remove_dir(&path);
-        }
-        made
+        clear(&own);
+        let path = own.join(format!("{NAME}{}-{}", pid_namespace()?, std::process::id()));
+        // Another that starts just now may clear it away before it is held.
+        (0..TRIES).find_map(|_| {
+            std::fs::create_dir(&path).ok()?;
+            let made = Freezer::open(&path);
+            if made.is_none() {
+                let _ = std::fs::remove_dir(&path);
+            }
+            made
+        })
     }
 
     fn open(path: &Path) -> Option<Freezer> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = hold(path)?;
         Some(Freezer {
-            folder: rustix::fs::open(path, flags, Mode::empty()).ok()?,
+            folder,
             freeze: File::options()
                 .write(true)
                 .open(path.join("cgroup.freeze"))
@@ -126,17 +130,24 @@ fn pid_namespace() -> Option<u64> {
     Some(std::os::unix::fs::MetadataExt::ino(&about))
 }
 
-/// Removes what watchers left that were killed; of other pid namespaces it cannot be told whether they were. Of a group
-/// in use the kernel lets nobody remove anything.
-fn clear(own: &Path, begins: &str) {
+/// Opens a group's folder and holds it for as long as it is open, here or in a process forked later; none while
+/// another does.
+fn hold(path: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+    rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(folder)
+}
+
+/// Removes what watchers left that were killed, wherever their ids counted.
+fn clear(own: &Path) {
     let Ok(entries) = std::fs::read_dir(own) else {
         return;
     };
-    for entry in entries.flatten().take(CLEARED_MAX) {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(begins));
-        let gone = |pid: &str| !Path::new("/proc").join(pid).exists();
-        if pid.is_some_and(gone) {
+    let ours = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.starts_with(NAME));
+    let left = entries.flatten().filter(|entry| ours(&entry.file_name()));
+    for entry in left.take(CLEARED_MAX) {
+        if hold(&entry.path()).is_some() {
             let _ = std::fs::remove_dir(entry.path());
         }
     }

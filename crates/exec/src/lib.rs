@@ -22,6 +22,9 @@
 //! - An attempt's processes are found by their UTS namespace: each attempt has its own, what it starts
 //!   inherits it, and nobody without capabilities can leave it. So processes that made themselves
 //!   daemons are ended too.
+//! - While the machine's owner is there, the kernel stops all attempts at once, in a control group of their own that
+//!   they are started in; where none can be made, each process is sent a signal. Their memory is pushed out then, if
+//!   the owner asks for that.
 //!
 //! # Use
 //!

@@ -2,10 +2,10 @@
 
 mod support;
 
-use hedge_core::supervisor::Event;
+use hedge_core::supervisor::{Event, State};
 use hedge_model::msg::{Request, Role, WorkerInfo};
-use hedge_model::record::Record;
-use hedge_model::{AttemptId, Epoch, JobId};
+use hedge_model::record::{Record, Ticket};
+use hedge_model::{AttemptId, Epoch, JobId, TaskId, Time};
 use std::time::Duration;
 use support::*;
 
@@ -200,6 +200,100 @@ fn a_submission_whose_inputs_nobody_offers_is_refused_at_once() {
     let said = rig.said();
     assert!(
         matches!(&said[..], [line] if line.contains("nobody who holds them is named")),
+        "{said:?}"
+    );
+}
+
+/// A supervisor that is alone and starts again, with the only task of a job at worker 1, and another worker.
+fn restarted() -> (Rig, Rig) {
+    let mut state = State::default();
+    let (role, expires, uses, at) = (Role::Worker, None, None, Time(0));
+    let ticket = hash(251);
+    state.apply(&Record::TicketMade(Ticket {
+        hash: ticket,
+        role,
+        expires,
+        uses,
+    }));
+    for peer in [worker(1), worker(2)] {
+        let joined = Record::MemberJoined {
+            peer,
+            role,
+            ticket,
+            at,
+        };
+        state.apply(&joined);
+    }
+    let mut rig = Rig::with(state, &[]);
+    rig.attach(1, 1);
+    rig.submit(1, 1, &plain(vec![group("a", &[])]));
+    rig.commit();
+    rig.said();
+    let next = Rig::with(rig.core.state().clone(), &[]);
+    (rig, next)
+}
+
+#[test]
+fn a_supervisor_that_starts_again_alone_hears_all_workers_before_it_starts_what_may_run() {
+    let (mut old, mut next) = restarted();
+    next.attach(2, 1);
+    next.expect(&[]);
+    let back = WorkerInfo {
+        in_hand: old.held([attempt(0, 1)]),
+        ..info(1, 1)
+    };
+    next.attach_with(1, back);
+    next.expect(&[]);
+    let view = next.core.job_view(JobId(1)).expect("a job");
+    assert_eq!((view.running, view.attempts.total), (1, 1));
+    next.done(1, attempt(0, 1));
+    next.commit();
+    next.expect(&[
+        "append done 1.0/0.1.1 by worker 1",
+        "worker 1: settled 1.0/0.1.1",
+        "append job 1 done",
+        "worker 1: forget 1",
+    ]);
+}
+
+#[test]
+fn what_no_worker_that_came_back_has_in_hand_starts_at_once() {
+    let (_old, mut next) = restarted();
+    next.attach(1, 1);
+    next.expect(&[]);
+    next.attach(2, 1);
+    let said = next.said();
+    assert!(
+        said.iter().any(|line| line.contains(": assign 1.0/0.2.1")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn workers_that_do_not_come_back_are_waited_for_no_longer_than_their_content() {
+    let (_old, mut next) = restarted();
+    next.attach(2, 1);
+    next.pass(Duration::from_millis(1));
+    next.submit(1, 2, &plain(vec![group("new", &[])]));
+    next.commit();
+    let said = next.said();
+    assert!(
+        said.iter().any(|line| line.contains(": assign 2.0/0.2.1")),
+        "{said:?}"
+    );
+    let job = JobId(2);
+    let newer = AttemptId {
+        task: TaskId { job, number: 0 },
+        epoch: Epoch(2),
+        ..attempt(0, 1)
+    };
+    next.done(2, newer);
+    next.commit();
+    next.said();
+    next.pass_beating(Duration::from_secs(4), &[2]);
+    let said = next.said();
+    assert!(
+        said.iter().any(|line| line.contains(": assign 1.0/0.2.1")),
         "{said:?}"
     );
 }

@@ -53,6 +53,9 @@ pub enum Bench {
         /// All on this machine, rather than each in a network namespace of its own as root has it; for a leader
         #[arg(long)]
         loopback: bool,
+        /// How many records the journal has; for a restart
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        records: u32,
     },
     /// What redundancy is worth: a fork-join job on six workers, two of them slow and one killed in each run,
     /// with `auto` beside `none`; and how soon a second job starts on workers that copies fill
@@ -119,6 +122,8 @@ pub enum Bench {
 pub enum BenchKind {
     /// The leading supervisor of three, killed
     Leader,
+    /// A supervisor that is alone, killed and started again on a long journal
+    Restart,
     /// A worker's process and its task are frozen
     Stop,
     /// A worker's process is killed

@@ -56,6 +56,7 @@ impl Supervisor {
             self.adopt(ix, held, newest, out);
         }
         self.never_arrived(ix, out);
+        self.heard_from(peer);
         let left = std::mem::take(&mut self.live().workers[ix as usize].lost);
         left.into_iter().for_each(|id| self.detach_lost(id));
         let live = self.live();

@@ -47,6 +47,8 @@ pub(crate) struct Live {
     pub attend: BTreeSet<WorkerIx>,
     /// When this leader became live.
     pub since: Time,
+    /// Workers that may have something of older jobs in hand and have not said so yet.
+    pub unheard: BTreeSet<PeerId>,
     /// Grows when a worker comes, goes or changes what it offers.
     pub pool_version: u64,
     pub shapes: Shapes,

@@ -199,6 +199,7 @@ impl Supervisor {
         out.push(Action::Expel(peer));
         if self.live.is_some() {
             self.on_gone(peer, false, out);
+            self.heard_from(peer);
             let workers = self
                 .linked
                 .iter()

@@ -36,6 +36,7 @@ pub mod redundancy;
 mod requests;
 mod room;
 mod snapshot;
+mod unheard;
 mod views;
 mod workers;
 
@@ -440,6 +441,7 @@ impl Supervisor {
         out.push(Action::WatchSettings(self.config.watch));
         self.count_colleagues();
         self.keep_results();
+        self.expect_all();
         let jobs: Vec<_> = self
             .state
             .jobs
@@ -474,7 +476,10 @@ impl Supervisor {
                 Timer::Rebalance => self.rebalance(out),
                 Timer::Pull(hash) => self.pull_again(hash, out),
                 Timer::Feed => self.feed_starved(),
-                Timer::Settled => self.give_up_absent_holders(out),
+                Timer::Settled => {
+                    self.stop_expecting();
+                    self.give_up_absent_holders(out);
+                }
                 Timer::Later => self.live().later = None,
                 Timer::Look => self.live().looks.timer_fired(),
                 Timer::Benchmark(ix) => self.benchmark(ix, out),

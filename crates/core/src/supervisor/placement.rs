@@ -270,6 +270,7 @@ impl Supervisor {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };
+        let unheard = self.may_run_unheard(id);
         let spec = &job.spec.groups()[group];
         let Some(live) = &mut self.live else { return };
         let Some(live_job) = live.jobs.get_mut(&id) else {
@@ -278,6 +279,7 @@ impl Supervisor {
         let critical = live_job.critical.of_group(group);
         let startable = job.active()
             && !live_job.ending
+            && !unheard
             && live_job.groups[group].waiting == 0
             && !job.closed(group)
             && !live.starved.contains(&(id, group as u32));

@@ -242,6 +242,12 @@ impl Supervisor {
         if live.starved.contains(&(id, group as u32)) {
             return ("waiting", "some of its inputs are out of reach; their holders may return, or they are made again".into());
         }
+        if self.may_run_unheard(id) {
+            return (
+                "ready",
+                "it may run already: workers that have not come back yet are waited for".into(),
+            );
+        }
         let here = live.workers.iter().filter(|worker| worker.usable()).count();
         if here == 0 {
             return (

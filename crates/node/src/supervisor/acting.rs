@@ -5,7 +5,7 @@ use super::core_loop::{ConnId, Input, Loop};
 use crate::frames::send;
 use crate::grants::seal;
 use hedge_core::supervisor::{Action, PullFailure};
-use hedge_model::group::ToLeader;
+use hedge_model::group::{FromLeader, LeaderSays, ToLeader};
 use hedge_model::msg::{Answer, RefusalKind, Reply, ToWorker};
 use hedge_model::{Hash, PeerId, Source};
 use hedge_net::FetchError;
@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// Files whose list fits into a frame whatever they are called.
 const FILES_SURE_TO_FIT: usize = 10_000;
+/// Hints that travel in one message to another supervisor, at most.
+const HINTS_MAX: usize = 10_000;
 /// Hashes of held content that fit into one message to the leader.
 const HOLDINGS_MAX: usize = 250_000;
 
@@ -22,6 +24,7 @@ impl Loop {
     pub(super) fn carry_out(&mut self) {
         let mut orders: BTreeMap<PeerId, Vec<ToWorker>> = BTreeMap::new();
         let mut answers: BTreeMap<ConnId, Vec<Answer>> = BTreeMap::new();
+        let mut told: BTreeMap<PeerId, FromLeader> = BTreeMap::new();
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Append { .. } => {} // on its way to the journal
@@ -52,7 +55,7 @@ impl Loop {
                             .push(Answer { id: 0, reply });
                     }
                 }
-                Action::ToSupervisor { to, msg } => self.setup.links.tell(to, msg),
+                Action::ToSupervisor { to, msg } => self.tell_together(to, msg, &mut told),
                 Action::ToLeader { to, msg } => self.tell_leader(to, msg),
                 Action::TellHoldings { to } => {
                     let held = self.setup.store.list().into_iter().map(|(hash, _)| hash);
@@ -68,6 +71,9 @@ impl Loop {
                 Action::Drop(hashes) => drop(tokio::spawn(self.setup.store.forget(hashes))),
             }
         }
+        for (peer, msg) in told {
+            self.setup.links.tell(peer, msg);
+        }
         for (peer, batch) in orders {
             if let Some(worker) = self.workers.get(&peer) {
                 send(&worker.sender, &batch);
@@ -78,6 +84,24 @@ impl Loop {
                 let batch: Vec<Answer> = batch.into_iter().map(fitting).collect();
                 send(sender, &batch);
             }
+        }
+    }
+
+    /// Holds hints back for those that follow, in their order: each assignment makes some, and a message for each
+    /// would cost more than the assignment.
+    fn tell_together(&self, to: PeerId, msg: FromLeader, told: &mut BTreeMap<PeerId, FromLeader>) {
+        let before = told.get_mut(&to).filter(|one| one.epoch == msg.epoch);
+        let before = before.and_then(|one| match &mut one.what {
+            LeaderSays::Hints(hints) => Some(hints),
+            _ => None,
+        });
+        if let (Some(before), LeaderSays::Hints(hints)) = (before, &msg.what)
+            && before.len() + hints.len() <= HINTS_MAX
+        {
+            return before.extend_from_slice(hints);
+        }
+        if let Some(before) = told.insert(to, msg) {
+            self.setup.links.tell(to, before);
         }
     }
 

@@ -10,6 +10,9 @@ use tokio::time::Instant;
 
 /// Entries that are on their way at once: what comes meanwhile travels together in the next.
 const IN_FLIGHT_MAX: usize = 2;
+/// Records without which another does not set out beside one that is on its way: each entry costs every supervisor
+/// a flush and some messages, whatever is in it.
+const SECOND_MIN: usize = 128;
 /// Records in one entry.
 const ENTRY_RECORDS_MAX: usize = 4096;
 
@@ -83,6 +86,7 @@ impl Loop {
     /// Gives the journal what the core appended: at once while little is on its way, else together.
     pub(super) fn propose(&mut self) {
         while self.in_flight < IN_FLIGHT_MAX
+            && (self.in_flight == 0 || self.appended.len() >= SECOND_MIN)
             && let Some((first, _)) = self.appended.front()
         {
             let first = *first;

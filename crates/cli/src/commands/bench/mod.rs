@@ -72,12 +72,14 @@ fn recover(context: &Context, args: &Bench) -> Result<Exit, Failure> {
         stall_after,
         fast,
         loopback,
+        records,
     } = args
     else {
         return Err(super::unexpected());
     };
     match kind {
         BenchKind::Leader => recovery::leader::run(context, *runs, *fast, apart(*loopback)?),
+        BenchKind::Restart => recovery::restart::run(context, *runs, *records),
         BenchKind::Stall => recovery::stall::run(context, *runs, *progress_interval, *stall_after),
         BenchKind::Owner => recovery::owner::run(context, *runs),
         BenchKind::Pair => recovery::pair::run(context, *runs, apart(*loopback)?),

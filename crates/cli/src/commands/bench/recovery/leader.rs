@@ -96,7 +96,7 @@ async fn measure(runs: u32, fast: bool, apart: bool) -> Result<Figures, Failure>
     })
 }
 
-fn work(log: &Path, count: u32) -> Result<JobSpec, Failure> {
+pub(super) fn work(log: &Path, count: u32) -> Result<JobSpec, Failure> {
     let task = Group::program("beat", &["sh", "-c", TASK]);
     let env = vec![("BENCH_LOG".into(), log.to_string_lossy().into())];
     job(Group { env, ..task }, count)
@@ -146,11 +146,11 @@ fn begun(log: &Path) -> Vec<(u64, SystemTime)> {
     text.lines().filter_map(line).collect()
 }
 
-fn last_epoch(log: &Path) -> Option<u64> {
+pub(super) fn last_epoch(log: &Path) -> Option<u64> {
     begun(log).into_iter().map(|(epoch, _)| epoch).max()
 }
 
-fn first_after(log: &Path, epoch: u64) -> Option<SystemTime> {
+pub(super) fn first_after(log: &Path, epoch: u64) -> Option<SystemTime> {
     let later = begun(log).into_iter().filter(|(of, _)| *of > epoch);
     later.map(|(_, at)| at).min()
 }

@@ -3,6 +3,7 @@
 pub mod leader;
 pub mod owner;
 pub mod pair;
+pub mod restart;
 pub mod stall;
 pub(super) mod tasks;
 pub mod worker;

@@ -208,7 +208,7 @@ impl Campaign {
 
     fn campaign(&self, folder: &Path, hedge: &Path) -> Result<Vec<String>> {
         let log = Arc::new(Log::new(folder));
-        let peers = Peers::new(folder, hedge, log.clone())?;
+        let peers = Peers::new(folder, hedge, self.time, log.clone())?;
         peers.start_all()?;
         let signs = Signs {
             enough: AtomicBool::new(false),

@@ -17,12 +17,14 @@ pub const SUPERVISORS: usize = 3;
 pub const WORKERS: usize = 5;
 /// The machine that all clients are on.
 pub const CLIENT: usize = SUPERVISORS + WORKERS;
-/// Room for a supervisor's folder, so small that filling it takes no time.
-const DISK: &str = "160m";
+/// Room for a supervisor's folder, so small that filling it takes no time, MiB.
+const DISK: u64 = 160;
+/// What results of ended jobs take in a minute, at most about: they are kept, and only harm is to fill the disk.
+const DISK_PER_MINUTE: u64 = 12;
 /// Longest wait for the group to come up, on a machine under load.
 const START: Duration = Duration::from_secs(300);
 /// What a supervisor tells of: enough to see afterwards who led when, and why nobody was answered.
-const TOLD: &str = "warn,hedge=info";
+const TOLD: &str = "warn,hedge=info,openraft=error";
 /// A peer's complaints go on in a new file after so many bytes, and only the last two are kept.
 const ERRORS_BYTES: u64 = 16 << 20;
 const ERRORS_BEFORE: &str = "err.before";
@@ -55,7 +57,7 @@ impl Peers {
     ///
     /// # Errors
     /// Namespaces, the small disks or the clock's shim cannot be made.
-    pub fn new(folder: &Path, hedge: &Path, log: Arc<Log>) -> Result<Peers> {
+    pub fn new(folder: &Path, hedge: &Path, time: Duration, log: Arc<Log>) -> Result<Peers> {
         let lab = Lab::new(CLIENT + 1)?;
         let shim = folder.join("clock.so");
         let source = folder.join("clock.c");
@@ -85,7 +87,8 @@ impl Peers {
         }
         for number in 0..SUPERVISORS {
             let state = peers.home(number).join("state");
-            let options = format!("size={DISK}");
+            let size = DISK + DISK_PER_MINUTE * time.as_secs().div_ceil(60);
+            let options = format!("size={size}m");
             run(
                 "mount",
                 &["-t", "tmpfs", "-o", &options, "hedge-faults", text(&state)?],

@@ -11,7 +11,7 @@ use hedge_model::{Data, Hash, TaskId};
 /// Work sent ahead to a busy worker, per place that it has, in seconds: many round trips of a local network.
 pub(crate) const QUEUE_TIME: f64 = 0.02;
 /// Most attempts sent ahead per place.
-const QUEUE_MAX: f64 = 1024.0;
+const QUEUE_MAX: f64 = 256.0;
 /// Workers whose queues are looked at before an attempt is not sent ahead.
 const QUEUES_TRIED_MAX: usize = 4;
 

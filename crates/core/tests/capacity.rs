@@ -99,6 +99,8 @@ fn benchmark_tasks_find_the_faster_worker() {
     }
     rig.commit();
     rig.said();
+    rig.from(1, FromWorker::Benchmarked(STANDARD));
+    assert!(rig.proposed().is_empty(), "nobody asked for this");
     rig.submit(1, 1, &one_critical(CriticalPlacement::Prefer, 3));
     rig.commit();
     let places = workers_of(&rig.said(), 1);

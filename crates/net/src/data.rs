@@ -10,3 +10,15 @@ pub use fetch::{FetchError, Fetcher, SourceFailure};
 pub use grant::{GRANT_HASHES_MAX, Grant, Refusal, Trust};
 pub use server::DataServer;
 pub use store::DataStore;
+
+use hedge_model::PeerId;
+use std::collections::HashMap;
+
+/// Peers for which bytes are counted: the first ones, so that those who come and go without end take no memory.
+const COUNTED_MAX: usize = 4096;
+
+fn count(bytes: &mut HashMap<PeerId, u64>, peer: PeerId, more: u64) {
+    if bytes.len() < COUNTED_MAX || bytes.contains_key(&peer) {
+        *bytes.entry(peer).or_default() += more;
+    }
+}

@@ -419,6 +419,28 @@ async fn what_is_written_out_is_a_copy_with_its_mode() {
     }
 }
 
+/// A process that ends before the usual time for it makes room, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_forgotten_makes_room_soon_after_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DataStore::open(dir.path()).await.unwrap();
+    let kept = store.add_bytes(content(300_000)).await.unwrap();
+    let gone = store.add_bytes(content(400_000)).await.unwrap();
+    store.flush_content(kept).await.unwrap();
+    store.forget([gone]).await.unwrap();
+    let file = |hash: Hash| dir.path().join(format!("data/{hash}.data"));
+    assert!(file(kept).exists() && file(gone).exists());
+    let since = std::time::Instant::now();
+    while file(gone).exists() {
+        assert!(
+            since.elapsed() < Duration::from_secs(100),
+            "it is not removed"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(store.read(kept, 1 << 20).await.unwrap(), content(300_000));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn content_outlives_its_process_until_it_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! The journal as its node uses it.
 
-use crate::entry::{Batch, Head, Types};
+use crate::entry::{Batch, Head, Session, Types};
 use crate::machine::{Machine, Mouth};
 use crate::rpc::Network;
 use crate::serve::Server;
@@ -187,7 +187,32 @@ impl Journal {
     /// # Errors
     /// The queue is full, or this member does not lead; nothing was taken.
     pub fn propose(&self, first: ProposalId, records: Vec<Record>) -> Result<(), NotTaken> {
-        let Some(session) = self.0.mouth.now() else {
+        self.propose_under(None, first, records)
+    }
+
+    /// The same for what was decided in the term of a [`Said::Lead`]: where this member leads in a later one by now,
+    /// which is still to be heard, nothing is taken.
+    ///
+    /// # Errors
+    /// As for [`Journal::propose`].
+    pub fn propose_in(
+        &self,
+        term: u64,
+        first: ProposalId,
+        records: Vec<Record>,
+    ) -> Result<(), NotTaken> {
+        self.propose_under(Some(term), first, records)
+    }
+
+    fn propose_under(
+        &self,
+        term: Option<u64>,
+        first: ProposalId,
+        records: Vec<Record>,
+    ) -> Result<(), NotTaken> {
+        let session = self.0.mouth.now();
+        let meant = |one: &Arc<Session>| term.is_none_or(|term| term == one.term.term);
+        let Some(session) = session.filter(meant) else {
             let why = Refused::NotLeading;
             return Err(NotTaken { why, records });
         };

@@ -32,10 +32,11 @@ pub struct Repair {
 /// The folder is in use, several members vote in it, its snapshot is damaged and the log does not go back to
 /// the beginning, or a file could not be written. At most the copy was made then.
 pub fn repair(path: &Path) -> Result<Repair, StoreError> {
-    let report = tools::check(path)?;
+    // First of all: what is looked at must be what is cut.
+    let _lock = folder::lock_existing(path)?;
+    let report = tools::check_locked(path)?;
     alone(path)?;
     let copy = set_aside(path)?;
-    let _lock = folder::lock(path)?;
     let files = Files::default();
     let mut repair = Repair {
         copy,

@@ -145,6 +145,11 @@ pub struct Report {
 /// The folder is in use, or cannot be read at all.
 pub fn check(path: &Path) -> Result<Report, StoreError> {
     let _lock = folder::lock_existing(path)?;
+    check_locked(path)
+}
+
+/// The same for whoever holds the folder's lock.
+pub(crate) fn check_locked(path: &Path) -> Result<Report, StoreError> {
     let mut report = Report::default();
     if let Err(error) = folder::read_member(path) {
         report.damage.push(error);

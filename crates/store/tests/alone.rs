@@ -115,7 +115,13 @@ async fn proposals_are_refused_rather_than_queued_without_end() {
     assert_eq!(refused.records, [record(0)]);
     journal.found().await.unwrap();
     let lead = support::within("leader", said.recv()).await;
-    assert!(matches!(lead, Some(hedge_store::Said::Lead { .. })));
+    let Some(hedge_store::Said::Lead { term }) = lead else {
+        panic!("{lead:?}")
+    };
+    for other in [term - 1, term + 1] {
+        let refused = journal.propose_in(other, 0, vec![record(0)]).unwrap_err();
+        assert_eq!(refused.why, Refused::NotLeading);
+    }
     // Nobody listens now: what is said backs up, and then what is proposed.
     let refused = support::within("refusal", async {
         for number in 0.. {

@@ -235,6 +235,7 @@ pub(crate) fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
         class: hedge_model::capacity::Class::default(),
         speed: 1.0,
         benchmark_set: false,
+        benchmark_asked: false,
         link: LinkState::default(),
     }
 }

@@ -3,7 +3,7 @@
 use super::live::{Live, Timer, Worker, WorkerIx};
 use super::room::step;
 use super::{Action, Supervisor, send};
-use hedge_model::capacity::Class;
+use hedge_model::capacity::{BenchScores, Class};
 use hedge_model::msg::ToWorker;
 use hedge_model::record::Record;
 use std::time::Duration;
@@ -87,6 +87,21 @@ impl Supervisor {
         parts.join(", ")
     }
 
+    /// A worker says what benchmark tasks found. What nobody asked for would let it fill the journal.
+    pub(crate) fn on_benchmarked(
+        &mut self,
+        ix: WorkerIx,
+        scores: BenchScores,
+        out: &mut Vec<Action>,
+    ) {
+        let at = self.now;
+        let worker = &mut self.live().workers[ix as usize];
+        let peer = worker.peer;
+        if std::mem::take(&mut worker.benchmark_asked) {
+            self.append(Record::Benchmarked { peer, scores, at }, None, out);
+        }
+    }
+
     /// Asks idle workers whose scores are missing or stale for benchmark tasks.
     pub(crate) fn benchmark(&mut self, ix: WorkerIx, out: &mut Vec<Action>) {
         let (now, live) = (self.now, self.live.get_or_insert_default());
@@ -103,6 +118,7 @@ impl Supervisor {
             live.set_timer(now + STALE_AFTER, Timer::Benchmark(ix));
         } else {
             if worker.usable() && worker.in_hand.is_empty() {
+                worker.benchmark_asked = true;
                 send(worker.peer, ToWorker::Benchmark, out);
             }
             live.set_timer(now + BENCHMARK_AGAIN_AFTER, Timer::Benchmark(ix));

@@ -137,6 +137,8 @@ pub(crate) struct Worker {
     pub speed: f64,
     /// Whether a timer is set to look if benchmark tasks are due.
     pub benchmark_set: bool,
+    /// Whether it was asked for benchmark tasks and has not said what they found.
+    pub benchmark_asked: bool,
     /// What is known of its link.
     pub link: super::link::LinkState,
 }

@@ -35,10 +35,7 @@ impl Supervisor {
             FromWorker::Draining => self.drain(ix, out),
             FromWorker::Owner(state) => self.on_owner(ix, state),
             FromWorker::Probed(arrived) => self.link_said(ix, arrived, out),
-            FromWorker::Benchmarked(scores) => {
-                let at = self.now;
-                self.append(Record::Benchmarked { peer, scores, at }, None, out);
-            }
+            FromWorker::Benchmarked(scores) => self.on_benchmarked(ix, scores, out),
         }
     }
 

@@ -314,7 +314,7 @@ impl Fetcher {
             true => self.take_whole(hash, size, &mut incoming).await,
             false => self.take_pieces(hash, first_chunk, &mut incoming).await,
         };
-        *lock(&self.0.fetched).entry(peer).or_default() += incoming.bytes;
+        super::count(&mut lock(&self.0.fetched), peer, incoming.bytes);
         taken
     }
 

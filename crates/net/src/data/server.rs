@@ -50,7 +50,7 @@ impl DataServer {
         }))
     }
 
-    /// Bytes sent to each reader so far, proofs included.
+    /// Bytes sent to each reader so far, proofs included; to the first 4096 of them.
     pub fn served_bytes(&self) -> HashMap<PeerId, u64> {
         self.0
             .served
@@ -195,7 +195,7 @@ impl DataServer {
         match timeout(STALL, send.write_all_chunks(chunks)).await {
             Ok(Ok(())) => {
                 let mut served = self.0.served.lock().unwrap_or_else(PoisonError::into_inner);
-                *served.entry(peer).or_default() += bytes;
+                super::count(&mut served, peer, bytes);
                 Ok(())
             }
             _ => Err(Refusal::NotHeld),

@@ -21,12 +21,15 @@ use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How often forgotten content is removed.
+/// How often forgotten content is removed, at least, while there is room on the disk.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(120);
+/// How often it is looked whether that is due; also how long after opening it is the first time. A process that
+/// never lives as long as the interval would else fill the disk with what it forgot.
+const COLLECT_LOOK: Duration = Duration::from_secs(5);
 /// What was added this long ago survives a kill; see [`DataStore::flush`].
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 const MEND_TRIES_MAX: u32 = 20;
@@ -43,6 +46,8 @@ pub struct DataStore(Arc<Inner>);
 struct Inner {
     dir: PathBuf,
     files: FsStore,
+    /// Something was not added for want of room: what was forgotten is to be removed soon.
+    short: Arc<AtomicBool>,
     held: Arc<Mutex<HashMap<Hash, Held>>>,
     /// Orders changes of tags, so that holding and forgetting one hash do not cross.
     tagging: tokio::sync::Mutex<()>,
@@ -77,13 +82,15 @@ impl DataStore {
         let held: Arc<Mutex<HashMap<Hash, Held>>> = Arc::default();
         let mut options = Options::new(&dir);
         options.batch.max_write_duration = COMMIT_INTERVAL;
-        options.gc = Some(collector(held.clone()));
+        let short = Arc::<AtomicBool>::default();
+        options.gc = Some(collector(held.clone(), short.clone()));
         let files = FsStore::load_with_opts(dir.join("blobs.db"), options)
             .await
             .map_err(|error| failed(format!("{error:#}")))?;
         let store = DataStore(Arc::new(Inner {
             dir,
             files,
+            short,
             held,
             tagging: tokio::sync::Mutex::default(),
             flushes_asked: AtomicU64::new(0),
@@ -244,6 +251,24 @@ impl DataStore {
         Ok(())
     }
 
+    /// Makes content that was added survive a loss of power, too.
+    pub async fn flush_content(&self, hash: Hash) -> Result<(), NetError> {
+        let folder = self.0.dir.join("data");
+        let written = tokio::task::spawn_blocking(move || {
+            match File::open(folder.join(format!("{hash}.data"))) {
+                Ok(file) => file
+                    .sync_all()
+                    .and_then(|()| File::open(&folder)?.sync_all()),
+                // Short content lies in the database, which the flush below writes.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            }
+        });
+        let written = written.await.unwrap_or_else(|error| Err(error.into()));
+        written.map_err(|error| self.failed("write", error))?;
+        self.flush().await
+    }
+
     /// Writes everything to disk and closes the folder, so that another process may open it.
     pub async fn close(&self) -> Result<(), NetError> {
         self.0
@@ -268,6 +293,7 @@ impl DataStore {
         if free >= bytes.saturating_add(ROOM_KEPT_BYTES) {
             return Ok(());
         }
+        self.0.short.store(true, Ordering::Relaxed);
         Err(format!(
             "no space left on the disk: {} are to be added, and {} are free, of which {} stay free",
             show_bytes(bytes),
@@ -435,10 +461,17 @@ fn tag(hash: Hash) -> String {
     format!("{TAG_PREFIX}{hash}")
 }
 
-fn collector(held: Arc<Mutex<HashMap<Hash, Held>>>) -> GcConfig {
+fn collector(held: Arc<Mutex<HashMap<Hash, Held>>>, short: Arc<AtomicBool>) -> GcConfig {
+    let last = Mutex::new(None::<Instant>);
     GcConfig {
-        interval: COLLECT_INTERVAL,
+        interval: COLLECT_LOOK,
         add_protected: Some(Arc::new(move |live| {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = last.is_none_or(|at| at.elapsed() >= COLLECT_INTERVAL);
+            if !short.swap(false, Ordering::Relaxed) && !due {
+                return Box::pin(std::future::ready(ProtectOutcome::Abort));
+            }
+            *last = Some(Instant::now());
             let held = held.lock().unwrap_or_else(PoisonError::into_inner);
             live.extend(held.keys().map(|hash| theirs(*hash)));
             Box::pin(std::future::ready(ProtectOutcome::Continue))

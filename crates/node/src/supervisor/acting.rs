@@ -167,10 +167,10 @@ impl Loop {
                 }
                 _ => PullFailure::Sources(error.to_string()),
             });
-            // What is promised once it is here has to be here after a kill, too.
+            // What is promised once it is here has to be here after a kill or a loss of power, too.
             let result = match (fetched, kept) {
                 (Ok(()), Some(store)) => {
-                    let flushed = store.flush().await;
+                    let flushed = store.flush_content(hash).await;
                     flushed.map_err(|error| PullFailure::Here(error.to_string()))
                 }
                 (fetched, _) => fetched,

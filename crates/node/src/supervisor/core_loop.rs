@@ -179,6 +179,8 @@ pub(crate) struct Loop {
     pub(super) appended: VecDeque<(ProposalId, Record)>,
     /// Entries that the journal has been given and has not committed.
     pub(super) in_flight: usize,
+    /// In which the core leads, or led last.
+    pub(super) term: u64,
     /// When it last gave or took something.
     pub(super) journal_at: Instant,
     journal_slow: bool,
@@ -222,6 +224,7 @@ impl Loop {
             actions: Vec::new(),
             appended: VecDeque::new(),
             in_flight: 0,
+            term: 0,
             journal_at: Instant::now(),
             journal_slow: false,
             group: setup.journal.group(),

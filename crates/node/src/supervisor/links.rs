@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::AbortHandle;
 
 /// A question of the journal.
@@ -132,7 +133,12 @@ impl PeerLinks {
             self.ensure(addr);
         }
         for peer in gone {
-            _ = self.0.inputs.try_send(Input::Undialled { peer });
+            // The loop itself may be what calls, so that it cannot wait for its queue.
+            if let Err(TrySendError::Full(gone)) = self.0.inputs.try_send(Input::Undialled { peer })
+            {
+                let inputs = self.0.inputs.clone();
+                self.0.runtime.spawn(async move { inputs.send(gone).await });
+            }
         }
     }
 

@@ -49,6 +49,7 @@ impl Loop {
             }
             Said::Lead { term } => {
                 tracing::info!(term, "this supervisor leads");
+                self.term = term;
                 self.setup.clock.raise(self.core.state().recorded_time());
                 let holds = self.setup.store.list().into_iter();
                 let holds = holds.map(|(hash, _)| hash).collect();
@@ -92,7 +93,11 @@ impl Loop {
             let first = *first;
             let count = self.appended.len().min(ENTRY_RECORDS_MAX);
             let records = self.appended.drain(..count).map(|(_, record)| record);
-            match self.setup.journal.propose(first, records.collect()) {
+            match self
+                .setup
+                .journal
+                .propose_in(self.term, first, records.collect())
+            {
                 Ok(()) => {
                     if self.in_flight == 0 {
                         self.journal_at = Instant::now();

@@ -433,10 +433,10 @@ async fn what_was_forgotten_makes_room_soon_after_the_start() {
     let since = std::time::Instant::now();
     while file(gone).exists() {
         assert!(
-            since.elapsed() < Duration::from_secs(100),
+            since.elapsed() < std::time::Duration::from_secs(100),
             "it is not removed"
         );
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     assert_eq!(store.read(kept, 1 << 20).await.unwrap(), content(300_000));
 }

@@ -250,8 +250,8 @@ fn a_supervisor_that_starts_again_alone_hears_all_workers_before_it_starts_what_
     next.commit();
     next.expect(&[
         "append done 1.0/0.1.1 by worker 1",
-        "worker 1: settled 1.0/0.1.1",
         "append job 1 done",
+        "worker 1: settled 1.0/0.1.1",
         "worker 1: forget 1",
     ]);
 }

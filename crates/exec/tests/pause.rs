@@ -167,45 +167,118 @@ fn state(pid: i32) -> (char, String) {
 #[test]
 fn an_ordinary_users_attempts_are_stopped_too() {
     for setting in ["", "no-namespaces", "no-sandbox"] {
-        let dir = tempfile::TempDir::new().unwrap();
-        let base = dir.path().join("base");
-        std::fs::create_dir(&base).unwrap();
-        let mut command = Command::new(common::public_helper(&dir));
-        command
-            .arg("worker")
-            .arg(&base)
-            .args([COUNTING, "pauses", setting])
-            .current_dir("/");
-        common::as_ordinary_user(&mut command, &[&base]);
-        let mut worker = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(worker.stdout.take().unwrap())
-            .lines()
-            .map_while(Result::ok);
-        let report = lines.find(|line| line.starts_with("report")).unwrap();
+        let report = stops_and_goes_on_for_an_ordinary_user(setting, None);
         if root() {
             assert!(report.contains("freezer: false"), "{report}");
         }
-        let folder = PathBuf::from(lines.next().unwrap().strip_prefix("folder ").unwrap());
-        until("all three write", || {
-            sizes(&folder).iter().all(|size| *size > 100)
-        });
-        let mut input = worker.stdin.take().unwrap();
-        writeln!(input, "pause").unwrap();
-        assert_eq!(lines.next().as_deref(), Some("paused true"));
-        let stopped = sizes(&folder);
-        std::thread::sleep(Duration::from_millis(300));
-        assert_stopped(&folder, stopped, setting);
-        writeln!(input, "go").unwrap();
-        assert_eq!(lines.next().as_deref(), Some("paused false"));
-        std::fs::write(folder.join("stop"), "").unwrap();
-        assert_eq!(lines.next().as_deref(), Some("outcome Exited(0)"));
-        drop(input);
-        assert!(worker.wait().unwrap().success());
     }
+}
+
+/// A user whose session has its control groups to itself: the kernel stops what he runs.
+#[test]
+fn an_ordinary_user_with_control_groups_of_his_own_has_the_kernel_stop_his_attempts() {
+    if !root() || !may_make_groups() {
+        return eprintln!("only root can give somebody control groups, where there are any");
+    }
+    let group = Group::give();
+    for setting in ["", "no-namespaces", "no-sandbox"] {
+        let report = stops_and_goes_on_for_an_ordinary_user(setting, Some(&group.0));
+        assert!(report.contains("freezer: true"), "{report}");
+        until("nothing is left of the group", || group.within().is_empty());
+    }
+}
+
+/// A control group that an ordinary user may divide, which ends with the test.
+struct Group(PathBuf);
+
+impl Group {
+    fn give() -> Group {
+        let path = own_group().unwrap().join(format!("given-{}", odd_sleep()));
+        std::fs::create_dir(&path).unwrap();
+        let group = Group(path);
+        for name in ["", "cgroup.procs", "cgroup.subtree_control"] {
+            std::os::unix::fs::chown(group.0.join(name), Some(65534), Some(65534)).unwrap();
+        }
+        group
+    }
+
+    /// Groups that were made in it.
+    fn within(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.0).unwrap().flatten();
+        let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        folders.map(|entry| entry.path()).collect()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // What a failed test left.
+        _ = std::fs::write(self.0.join("cgroup.kill"), "1");
+        let gone = || {
+            self.within()
+                .iter()
+                .for_each(|path| _ = std::fs::remove_dir(path));
+            std::fs::remove_dir(&self.0).is_ok()
+        };
+        let since = Instant::now();
+        while !gone() && since.elapsed() < common::PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Says what the worker reported of its spawner.
+fn stops_and_goes_on_for_an_ordinary_user(setting: &str, group: Option<&Path>) -> String {
+    let dir = tempfile::TempDir::new().unwrap();
+    let base = dir.path().join("base");
+    std::fs::create_dir(&base).unwrap();
+    let helper = common::public_helper(&dir);
+    let mut command = match group {
+        None => Command::new(&helper),
+        Some(group) => {
+            let enter = "echo $$ > \"$0/cgroup.procs\" && \
+                         exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
+            let mut command = Command::new("sh");
+            command.args(["-c", enter]).args([group, &helper]);
+            command
+        }
+    };
+    command
+        .arg("worker")
+        .arg(&base)
+        .args([COUNTING, "pauses", setting])
+        .current_dir("/");
+    if group.is_some() {
+        std::os::unix::fs::chown(&base, Some(65534), Some(65534)).unwrap();
+    } else {
+        common::as_ordinary_user(&mut command, &[&base]);
+    }
+    let mut worker = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(worker.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let report = lines.find(|line| line.starts_with("report")).unwrap();
+    let folder = PathBuf::from(lines.next().unwrap().strip_prefix("folder ").unwrap());
+    until("all three write", || {
+        sizes(&folder).iter().all(|size| *size > 100)
+    });
+    let mut input = worker.stdin.take().unwrap();
+    writeln!(input, "pause").unwrap();
+    assert_eq!(lines.next().as_deref(), Some("paused true"));
+    let stopped = sizes(&folder);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_stopped(&folder, stopped, setting);
+    writeln!(input, "go").unwrap();
+    assert_eq!(lines.next().as_deref(), Some("paused false"));
+    std::fs::write(folder.join("stop"), "").unwrap();
+    assert_eq!(lines.next().as_deref(), Some("outcome Exited(0)"));
+    drop(input);
+    assert!(worker.wait().unwrap().success());
+    report
 }
 
 fn root() -> bool {

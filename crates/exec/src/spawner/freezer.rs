@@ -17,8 +17,9 @@ const NAME: &str = "hedge-attempts-";
 /// How long to wait for the kernel's word that all are stopped. It has only to interrupt them; one at idle priority on
 /// a busy machine is stopped when it would have gone on.
 const FROZEN_WITHIN: Duration = Duration::from_millis(20);
-/// How long the kernel may take to let go of a group whose processes have ended.
-const GONE_WITHIN: Duration = Duration::from_secs(1);
+/// How long the kernel may take to let go of a group whose processes have been killed: at idle priority on a busy
+/// machine they end when it would have gone on with them.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Tries to make the group.
 const TRIES: usize = 3;
 /// Groups of watchers that were killed which one start clears away, at most.
@@ -95,7 +96,8 @@ impl Freezer {
     /// Removes the group, once all its processes have ended.
     pub(crate) fn remove(&self) {
         let since = Instant::now();
-        while std::fs::remove_dir(&self.path).is_err() && since.elapsed() < GONE_WITHIN {
+        let in_use = |error: io::Error| error.kind() == io::ErrorKind::ResourceBusy;
+        while std::fs::remove_dir(&self.path).is_err_and(in_use) && since.elapsed() < GONE_WITHIN {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -228,6 +228,22 @@ fn ctrl_c_cancels_a_run_and_leaves_nothing() {
 }
 
 #[test]
+fn a_run_whose_workers_cannot_work_here_ends_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    // Tasks may read all devices, so that nothing can be hidden from them there.
+    let run = hedge(folder.path(), &["run", "--", "true"])
+        .env("TMPDIR", "/dev/shm")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = bounded(run, &["run"]);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let (why, end) = ("must be hidden from tasks", "no worker can work here");
+    assert!(told.contains(why) && told.contains(end), "{told}");
+}
+
+#[test]
 fn a_job_on_the_grid_is_submitted_watched_explained_and_fetched() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();

@@ -19,6 +19,8 @@ const RESTART_AFTER: Duration = Duration::from_millis(50);
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(5);
 /// A worker that lived this long is started again after the shortest time.
 const LIVED_WELL: Duration = Duration::from_secs(10);
+/// A worker that gave up by itself this many times in a row, each time soon after its start, cannot work here.
+const GIVEN_UP_MAX: u32 = 3;
 /// Workers that are told to stop get this long.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
@@ -57,6 +59,8 @@ pub struct LocalGrid {
     pids: Arc<Mutex<Vec<Option<u32>>>>,
     keepers: JoinSet<()>,
     stopping: watch::Sender<bool>,
+    given_up: watch::Receiver<usize>,
+    workers: usize,
     dir: Temporary,
 }
 
@@ -71,6 +75,9 @@ impl LocalGrid {
         let ticket = supervisor.ticket(Role::Worker).await?.to_string();
         let pids = Arc::new(Mutex::new(vec![None; config.workers]));
         let (stopping, stopped) = watch::channel(false);
+        let (gives_up, given_up) = watch::channel(0);
+        let gives_up = Arc::new(gives_up);
+        let workers = config.workers;
         let mut keepers = JoinSet::new();
         for number in 0..config.workers {
             let keeper = Keeper {
@@ -81,6 +88,7 @@ impl LocalGrid {
                 supervisor: supervisor.clone(),
                 pids: pids.clone(),
                 stopped: stopped.clone(),
+                gives_up: gives_up.clone(),
             };
             keepers.spawn(keeper.keep());
         }
@@ -89,6 +97,8 @@ impl LocalGrid {
             pids,
             keepers,
             stopping,
+            given_up,
+            workers,
             dir,
         })
     }
@@ -101,6 +111,16 @@ impl LocalGrid {
     /// Where supervisor and workers keep what they have; removed at the end.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Returns once no worker can work here: each gave up by itself soon after its start, several times in a row,
+    /// and said why on standard error. One that was killed did not give up.
+    pub async fn hopeless(&self) {
+        let mut given_up = self.given_up.clone();
+        let all = given_up.wait_for(|given_up| *given_up >= self.workers);
+        if all.await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// Process ids of the workers that run now.
@@ -133,13 +153,16 @@ struct Keeper {
     supervisor: Supervisor,
     pids: Arc<Mutex<Vec<Option<u32>>>>,
     stopped: watch::Receiver<bool>,
+    gives_up: Arc<watch::Sender<usize>>,
 }
 
 impl Keeper {
     async fn keep(mut self) {
         let mut wait = RESTART_AFTER;
+        let mut given_up = 0_u32;
         while !*self.stopped.borrow() {
             let started = Instant::now();
+            let mut by_itself = true;
             match self.start().await {
                 Ok((mut child, _leash)) => {
                     let pid = child.id().unwrap_or(0);
@@ -149,10 +172,11 @@ impl Keeper {
                         _ = self.stopped.wait_for(|stopped| *stopped) => None,
                     };
                     self.note(None);
-                    if ended.is_none() {
+                    let Some(ended) = ended else {
                         _ = child.kill().await;
                         return;
-                    }
+                    };
+                    by_itself = ended.as_ref().is_ok_and(|status| status.code().is_some());
                     self.supervisor.worker_process_ended(pid).await;
                     tracing::warn!(
                         worker = self.number,
@@ -166,6 +190,14 @@ impl Keeper {
             }
             if started.elapsed() >= LIVED_WELL {
                 wait = RESTART_AFTER;
+                by_itself = false;
+            }
+            let before = given_up >= GIVEN_UP_MAX;
+            given_up = if by_itself { given_up + 1 } else { 0 };
+            match (before, given_up >= GIVEN_UP_MAX) {
+                (false, true) => self.gives_up.send_modify(|workers| *workers += 1),
+                (true, false) => self.gives_up.send_modify(|workers| *workers -= 1),
+                _ => {}
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}

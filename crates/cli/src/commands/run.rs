@@ -33,14 +33,16 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
         let mut config = config(args.workers, &args.rules)?;
         config.cpus_milli = checked.cpus_max().clamp(1000, machine_cpus());
         let grid = LocalGrid::start(config).await?;
-        let outcome = on_grid(
-            context,
-            &grid.client(),
-            checked,
-            args.out.as_deref(),
-            interrupts,
-        )
-        .await;
+        let client = grid.client();
+        let job = on_grid(context, &client, checked, args.out.as_deref(), interrupts);
+        let outcome = tokio::select! {
+            outcome = job => outcome,
+            () = grid.hopeless() => Err(Failure::Local(format!(
+                "no worker can work here, for the reason above. The job was given up and nothing of it is kept; \
+                 workers keep what they have in {}, which TMPDIR decides",
+                grid.dir().display()
+            ))),
+        };
         grid.stop().await;
         outcome
     })

@@ -15,7 +15,9 @@ use std::time::{Duration, SystemTime};
 const TASKS_MAX: u32 = 250_000;
 /// Records that are not filled in, but come from what runs meanwhile: a snapshot that is due with the last of them
 /// would make the journal short.
-const LEFT: u32 = 5_000;
+const LEFT: u32 = 20_000;
+/// Tasks of the job that goes on meanwhile: more than a run can use up.
+const TASKS_PER_RUN: u32 = 5_000;
 
 #[derive(Debug, Serialize)]
 struct Figures {
@@ -67,7 +69,7 @@ async fn measure(runs: u32, records: u32) -> Result<Figures, Failure> {
         left -= count;
     }
     let log = grid.dir.path().join("log");
-    let spec = work(&log, runs)?;
+    let spec = work(&log, TASKS_PER_RUN.saturating_mul(runs))?;
     grid.client.submit(new_key()?, &spec).await?;
     let journal = grid.supervisor_dir(0).join("supervisor/journal");
     let (mut times, mut found) = (Vec::new(), (0, 0));

@@ -109,6 +109,14 @@ impl Scene {
         }
     }
 
+    /// Has the task do this before it waits, a piece of shell.
+    pub fn before_task(&self, before: &str) {
+        let job = self.folder.path().join("job.toml");
+        let text = fs::read_to_string(&job).unwrap();
+        let text = text.replace("env = { ", &format!("env = {{ BEFORE = {before:?}, "));
+        fs::write(&job, text).unwrap();
+    }
+
     /// Submits the job, waits until it runs at the owner's, and adds the other worker.
     pub fn run(&mut self) -> (String, String) {
         let job = self.grid.place.submit("job.toml");

@@ -8,6 +8,9 @@ const WEIGHT: f64 = 0.01;
 const PEAK_HALF_LIFE: f64 = 1_000.0;
 /// A silence as long as the second longest of late is not unusual; this much longer is.
 const PEAK_MARGIN: f64 = 1.25;
+/// However long a gap was, it counts as this many times the silence that was suspicious by then: what is usual
+/// grows by steps, and only where long gaps recur.
+const STEP: u32 = 4;
 
 /// The usual spread of a worker's arrivals.
 ///
@@ -15,7 +18,9 @@ const PEAK_MARGIN: f64 = 1.25;
 /// judged by how unlikely it is, given the mean and the spread of the gaps before. Gaps on a busy machine
 /// have a longer tail than the normal distribution of that paper: a scheduler gives a thread its turn late,
 /// rarely but again and again. So the second longest gap of late counts as usual too; a single long one does
-/// not, as it may well have been a machine that froze.
+/// not, as it may well have been a machine that froze. Where one freezes twice within a short time, its silence
+/// is not usual either: a gap counts for a few times what was suspicious until then, so that some of them in a
+/// row are learnt from, whatever their length, and two teach little.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Arrivals {
     /// Of what gaps were longer than the interval, seconds.
@@ -27,8 +32,9 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Another gap, while beats were due every `interval`.
-    pub fn add(&mut self, gap: Duration, interval: Duration) {
+    /// Another gap, while beats were due every `interval` and a silence was suspicious after `suspicious`.
+    pub fn add(&mut self, gap: Duration, interval: Duration, suspicious: Duration) {
+        let gap = gap.min(suspicious.saturating_mul(STEP));
         let late = (gap.as_secs_f64() - interval.as_secs_f64()).max(0.0);
         self.count = self.count.saturating_add(1);
         let weight = WEIGHT.max(1.0 / f64::from(self.count));
@@ -52,5 +58,74 @@ impl Arrivals {
         let usual = self.mean + deviations * self.variance.max(0.0).sqrt();
         let late = usual.max(self.peaks[1] * PEAK_MARGIN).max(0.0);
         interval + Duration::try_from_secs_f64(late).unwrap_or(Duration::ZERO)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_millis(1);
+    const FLOOR: Duration = Duration::from_millis(3);
+    const DEVIATIONS: f64 = 8.0;
+
+    /// One that is watched as the monitor does, with the floor that three missing beats are.
+    struct Heard(Arrivals);
+
+    impl Heard {
+        /// Whether the silence before this beat was suspicious.
+        fn gap(&mut self, gap: Duration) -> bool {
+            let suspicious = self.suspicious();
+            self.0.add(gap, INTERVAL, suspicious);
+            gap >= suspicious
+        }
+
+        fn regular(beats: u32) -> Self {
+            let mut heard = Self(Arrivals::default());
+            (0..beats).for_each(|_| assert!(!heard.gap(INTERVAL)));
+            heard
+        }
+
+        fn suspicious(&self) -> Duration {
+            self.0.patience(DEVIATIONS, INTERVAL).max(FLOOR)
+        }
+    }
+
+    #[test]
+    fn two_freezes_do_not_make_freezes_usual_however_long_and_close_they_were() {
+        for freeze_ms in [20, 100, 700, 5_000, 600_000] {
+            for apart in [1, 10, 100, 1_000] {
+                let mut heard = Heard::regular(300);
+                for _ in 0..2 {
+                    heard.gap(Duration::from_millis(freeze_ms));
+                    (0..apart).for_each(|_| _ = heard.gap(INTERVAL));
+                }
+                (0..300).for_each(|_| _ = heard.gap(INTERVAL));
+                let after = heard.suspicious();
+                assert!(
+                    after <= Duration::from_millis(30),
+                    "{after:?} after two of {freeze_ms} ms, {apart} beats apart"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn long_gaps_that_recur_become_usual_soon_and_stay_so() {
+        for gap_ms in [5, 20, 100, 700, 2_000] {
+            for apart in [10, 50, 150] {
+                let mut heard = Heard::regular(300);
+                let mut suspicions = 0;
+                for _ in 0..100 {
+                    (0..apart).for_each(|_| _ = heard.gap(INTERVAL));
+                    suspicions += u32::from(heard.gap(Duration::from_millis(gap_ms)));
+                }
+                assert!(suspicions >= 2, "two of {gap_ms} ms are not usual");
+                assert!(
+                    suspicions <= 12,
+                    "{suspicions} of 100 gaps of {gap_ms} ms, {apart} beats apart"
+                );
+            }
+        }
     }
 }

@@ -143,7 +143,9 @@ impl Watched {
             // The gap up to here belongs to two plans.
             self.retime = true;
         } else if self.liveness < Liveness::Dead && self.beats > 1 && self.until_heard.is_none() {
-            self.arrivals.add(self.last_silence, self.interval);
+            let suspicious = self.suspect_after(settings, self.interval);
+            let (silence, interval) = (self.last_silence, self.interval);
+            self.arrivals.add(silence, interval, suspicious);
             let late = self.last_silence > self.interval + self.interval / 10;
             self.late_gaps += u64::from(late);
         }

@@ -152,6 +152,8 @@ pub struct WorkerView {
     pub suspicions: u64,
     /// Gaps between its signs of life that were longer than the interval by more than a tenth.
     pub late_gaps: u64,
+    /// Signs of life that it sent or was asked for, and that did not arrive.
+    pub missed_beats: u64,
     /// Since its last sign of life.
     pub silent_ms: f64,
     /// `normal` or `higher`.

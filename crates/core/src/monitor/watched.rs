@@ -12,6 +12,8 @@ use std::time::Duration;
 const HEARS_WITHIN: Duration = Duration::from_millis(100);
 /// Beats held up in a row after which the link is taken to have become slower, not the beats to be stale.
 const STALE_MAX: u32 = 8;
+/// Questions that a late check makes up for: answers tell of a worker's attempts by turns.
+const MADE_UP_MAX: u32 = 4;
 /// What the transport adds to each beat: UDP, IP and QUIC headers.
 const HEADERS_BYTES: f64 = 70.0;
 /// Two clocks run apart by less than this, so much of the time between two beats is no delay.
@@ -36,6 +38,8 @@ pub struct Status {
     pub suspicions: u64,
     /// Gaps between two signs of life that were longer than the interval by more than a tenth.
     pub late_gaps: u64,
+    /// Signs of life that it sent or was asked for and that did not arrive, on this connection.
+    pub missed: u64,
     /// Time between the last question and its answer.
     pub round_trip: Option<Duration>,
 }
@@ -67,6 +71,9 @@ pub(super) struct Watched {
     forgiven: Duration,
     seq: u64,
     beats: u64,
+    /// Numbers of beats that did not arrive, and questions that were answered.
+    skipped: u64,
+    answered: u64,
     arrivals: Arrivals,
     beat_bytes: f64,
     /// The plan last told, when, and the longer interval that holds until it is followed.
@@ -105,6 +112,8 @@ impl Watched {
             forgiven,
             seq: 0,
             beats: 0,
+            skipped: 0,
+            answered: 0,
             arrivals: Arrivals::default(),
             beat_bytes: 30.0,
             plan: 0,
@@ -130,6 +139,14 @@ impl Watched {
     ) -> bool {
         if beat.seq <= self.seq || self.held_up(now, forgiven, settings, beat) {
             return false;
+        }
+        match beat.answers {
+            0 if self.beats > 0 => {
+                let skipped = beat.seq - self.seq - 1;
+                self.skipped = self.skipped.saturating_add(skipped);
+            }
+            0 => {}
+            _ => self.answered += 1,
         }
         self.seq = beat.seq;
         self.beats += 1;
@@ -215,7 +232,7 @@ impl Watched {
             return None;
         }
         self.ask_at = self.ask_at + self.interval;
-        if self.ask_at <= now {
+        if self.ask_at + self.interval * MADE_UP_MAX <= now {
             self.ask_at = now + self.interval;
         }
         self.asked += 1;
@@ -269,6 +286,9 @@ impl Watched {
             beats: self.beats,
             suspicions: self.suspicions,
             late_gaps: self.late_gaps,
+            missed: self
+                .skipped
+                .saturating_add(self.asked.saturating_sub(self.answered)),
             round_trip: self.round_trip,
         }
     }

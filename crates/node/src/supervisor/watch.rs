@@ -244,6 +244,7 @@ impl Watch {
         view.beats = status.beats;
         view.suspicions = status.suspicions;
         view.late_gaps = status.late_gaps;
+        view.missed_beats = status.missed;
     }
 }
 

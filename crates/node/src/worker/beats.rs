@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 
 /// Attempts in one beat: each takes 65 bytes at most, so that all fit into [`Beat::BYTES_MAX`].
 const ATTEMPTS_MAX: usize = 16;
+/// Beats that are made up for where this thread had its turn late: attempts are told of by turns, so that each says
+/// something. Those of a machine that slept or froze are not.
+const MADE_UP_MAX: u32 = 4;
 
 /// A worker's signs of life; clones share them. The thread ends with the last clone.
 #[derive(Clone, Debug)]
@@ -196,8 +199,7 @@ impl Shared {
                 && let Some(every) = line.every
             {
                 line.next += every;
-                if line.next <= now {
-                    // Too late for some: they are not made up for.
+                if line.next + every * MADE_UP_MAX <= now {
                     line.next = now + every;
                 }
             }

@@ -21,9 +21,15 @@ struct Figures {
     from: &'static str,
     watch: String,
     seconds: f64,
+    /// As many as are due in that time.
     expected: u64,
+    /// Those that the senders sent, or were asked for.
+    sent: u64,
     delivered: u64,
+    /// Of those that are due.
     delivered_share: f64,
+    /// Of those that were sent or asked for, as with plain datagrams.
+    arrived_share: f64,
     supervisor_cpu_share: f64,
     cpu_us_each: f64,
     suspicions: u64,
@@ -48,11 +54,13 @@ pub fn run(
     context.look.print(&figures, || {
         lines(&[
             format!(
-                "delivered        {} of {} in {:.1} s, {:.2} %",
+                "delivered        {} of {} in {:.1} s, {:.2} %; {:.2} % of {} sent",
                 figures.delivered,
                 figures.expected,
                 figures.seconds,
-                figures.delivered_share * 100.0
+                figures.delivered_share * 100.0,
+                figures.arrived_share * 100.0,
+                figures.sent
             ),
             format!(
                 "supervisor       {:.1} % of a core, {:.2} µs each",
@@ -92,13 +100,14 @@ async fn measure(
     };
     grid.watch(way).await?;
     tokio::time::sleep(SETTLE).await;
-    let (before, suspected, late) = count(&grid).await?;
+    let before = count(&grid).await?;
     let (cpu, since) = (grid.supervisor.cpu(), Instant::now());
     tokio::time::sleep(Duration::from_secs(seconds.into())).await;
-    let (after, suspicions, late_gaps) = count(&grid).await?;
+    let after = count(&grid).await?;
     let (cpu, took) = (grid.supervisor.cpu() - cpu, since.elapsed());
     let expected = took.as_secs_f64() / way.interval.as_secs_f64() * f64::from(workers);
-    let delivered = after - before;
+    let delivered = after.beats - before.beats;
+    let sent = delivered + after.missed.saturating_sub(before.missed);
     drop((senders, grid));
     let raw = tokio::task::spawn_blocking(move || {
         super::raw::datagrams(workers, way.interval, seconds.min(RAW_SECONDS_MAX))
@@ -112,24 +121,34 @@ async fn measure(
         watch: way_text(way),
         seconds: rounded(took.as_secs_f64()),
         expected: expected as u64,
+        sent,
         delivered,
         delivered_share: delivered as f64 / expected,
+        arrived_share: delivered as f64 / sent.max(1) as f64,
         supervisor_cpu_share: rounded(cpu.as_secs_f64() / took.as_secs_f64()),
         cpu_us_each: rounded(cpu.as_secs_f64() * 1e6 / (delivered.max(1) as f64)),
-        suspicions: suspicions - suspected,
-        late_gaps_share: (late_gaps - late) as f64 / delivered.max(1) as f64,
+        suspicions: after.suspicions - before.suspicions,
+        late_gaps_share: (after.late_gaps - before.late_gaps) as f64 / delivered.max(1) as f64,
         raw_udp,
     })
 }
 
-/// Signs of life, suspicions and late gaps so far.
-async fn count(grid: &Grid) -> Result<(u64, u64, u64), Failure> {
+/// What all workers together showed so far.
+struct Counted {
+    beats: u64,
+    missed: u64,
+    suspicions: u64,
+    late_gaps: u64,
+}
+
+async fn count(grid: &Grid) -> Result<Counted, Failure> {
     match grid.client.ask(Request::Workers).await? {
-        Reply::Workers(all) => Ok((
-            all.iter().map(|worker| worker.beats).sum(),
-            all.iter().map(|worker| worker.suspicions).sum(),
-            all.iter().map(|worker| worker.late_gaps).sum(),
-        )),
+        Reply::Workers(all) => Ok(Counted {
+            beats: all.iter().map(|worker| worker.beats).sum(),
+            missed: all.iter().map(|worker| worker.missed_beats).sum(),
+            suspicions: all.iter().map(|worker| worker.suspicions).sum(),
+            late_gaps: all.iter().map(|worker| worker.late_gaps).sum(),
+        }),
         _ => Err(unexpected()),
     }
 }

@@ -2,10 +2,10 @@
 
 mod support;
 
-use hedge_model::JobSpec;
 use hedge_model::capacity::{BenchScores, STANDARD};
 use hedge_model::msg::FromWorker;
 use hedge_model::spec::{CriticalPlacement, CriticalRule, Draft, Group, Qos, Redundancy};
+use hedge_model::{AttemptId, JobId, JobSpec, TaskId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,7 +125,23 @@ fn benchmark_tasks_are_repeated_when_they_are_stale_and_wait_for_an_idle_worker(
     assert!(!asked_within(&mut rig, 20), "it is busy");
     rig.done(1, attempt(0, 1));
     rig.commit();
-    assert!(asked_within(&mut rig, 300));
+    assert!(asked_within(&mut rig, 11), "soon after it was done");
+    // Work came, and it gave them up.
+    let of_second = TaskId {
+        job: JobId(2),
+        number: 0,
+    };
+    let second = AttemptId {
+        task: of_second,
+        ..attempt(0, 1)
+    };
+    rig.submit(1, 2, &plain(vec![group("long", &[])]));
+    rig.commit();
+    assert!(!asked_within(&mut rig, 400), "it is busy again");
+    rig.done(1, second);
+    rig.commit();
+    assert!(!asked_within(&mut rig, 15), "not as soon as before");
+    assert!(asked_within(&mut rig, 6), "but soon");
     rig.from(1, FromWorker::Benchmarked(STANDARD));
     rig.commit();
     for (away, stale) in [(HOUR, false), (8 * 24 * HOUR, true)] {

@@ -236,6 +236,8 @@ pub(crate) fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
         speed: 1.0,
         benchmark_set: false,
         benchmark_asked: false,
+        benchmark_waits: false,
+        benchmark_again: super::capacity::BENCHMARK_AGAIN_AFTER,
         link: LinkState::default(),
     }
 }

@@ -8,6 +8,7 @@ use hedge_model::{AttemptId, Time};
 impl Supervisor {
     /// Tells the monitor of workers that have more or less in hand than before.
     pub(crate) fn attend(&mut self, out: &mut Vec<Action>) {
+        let now = self.now;
         let Some(live) = &mut self.live else { return };
         while let Some(ix) = live.attend.pop_first() {
             let worker = &mut live.workers[ix as usize];
@@ -25,6 +26,9 @@ impl Supervisor {
                     peer: worker.peer,
                     attention: Some(attention),
                 });
+            }
+            if attention == Attention::Idle {
+                live.benchmark_soon(now, ix);
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::live::{Live, Timer, Worker, WorkerIx};
 use super::room::step;
 use super::{Action, Supervisor, send};
+use hedge_model::Time;
 use hedge_model::capacity::{BenchScores, Class};
 use hedge_model::msg::ToWorker;
 use hedge_model::record::Record;
@@ -13,8 +14,10 @@ const STALE_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// After it attached a worker is left alone for so long: what it came for goes first.
 pub(crate) const BENCHMARK_AFTER: Duration = Duration::from_secs(10);
-/// And one that is busy then is looked at again after so long.
-const BENCHMARK_AGAIN_AFTER: Duration = Duration::from_secs(300);
+/// One that was asked and gave the tasks up, because work came or its owner, is asked again after this, and after twice
+/// as long each time, up to the second; one that is busy then, so long after it has nothing in hand any more.
+pub(crate) const BENCHMARK_AGAIN_AFTER: Duration = Duration::from_secs(10);
+const BENCHMARK_AGAIN_AFTER_MAX: Duration = Duration::from_secs(300);
 
 impl Supervisor {
     /// Takes over what is known of a worker's speed now.
@@ -114,19 +117,33 @@ impl Supervisor {
         if !worker.benchmark_set {
             return;
         }
+        let again = worker.benchmark_again;
         if fresh {
+            worker.benchmark_again = BENCHMARK_AGAIN_AFTER;
             live.set_timer(now + STALE_AFTER, Timer::Benchmark(ix));
+        } else if !worker.in_hand.is_empty() {
+            worker.benchmark_waits = true;
+        } else if worker.usable() {
+            worker.benchmark_again = (again * 2).min(BENCHMARK_AGAIN_AFTER_MAX);
+            worker.benchmark_asked = true;
+            send(worker.peer, ToWorker::Benchmark, out);
+            live.set_timer(now + again, Timer::Benchmark(ix));
         } else {
-            if worker.usable() && worker.in_hand.is_empty() {
-                worker.benchmark_asked = true;
-                send(worker.peer, ToWorker::Benchmark, out);
-            }
-            live.set_timer(now + BENCHMARK_AGAIN_AFTER, Timer::Benchmark(ix));
+            live.set_timer(now + BENCHMARK_AGAIN_AFTER_MAX, Timer::Benchmark(ix));
         }
     }
 }
 
 impl Live {
+    /// A worker has nothing in hand any more: benchmark tasks that waited for that are due soon.
+    pub fn benchmark_soon(&mut self, now: Time, ix: WorkerIx) {
+        let worker = &mut self.workers[ix as usize];
+        if std::mem::take(&mut worker.benchmark_waits) {
+            let again = worker.benchmark_again;
+            self.set_timer(now + again, Timer::Benchmark(ix));
+        }
+    }
+
     /// Whether a class of workers is faster than the rest.
     pub fn has_higher(&self) -> bool {
         self.higher_line.is_some()

@@ -139,6 +139,10 @@ pub(crate) struct Worker {
     pub benchmark_set: bool,
     /// Whether it was asked for benchmark tasks and has not said what they found.
     pub benchmark_asked: bool,
+    /// Whether that is to be looked at once it has nothing in hand.
+    pub benchmark_waits: bool,
+    /// When it is to be asked again.
+    pub benchmark_again: Duration,
     /// What is known of its link.
     pub link: super::link::LinkState,
 }

@@ -136,6 +136,9 @@ pub struct Monitor {
     forgiven: Duration,
     /// No silence counts before this: the supervisor was frozen, and reads what came meanwhile.
     awake: Time,
+    /// When a sign of life was last taken in, or looked for, and the longest time without either since the last check.
+    seen: Time,
+    unseen: Duration,
     fired: Vec<u32>,
 }
 
@@ -163,6 +166,8 @@ impl Monitor {
             stretches: [1; 3],
             forgiven: Duration::ZERO,
             awake: Time(0),
+            seen: Time(0),
+            unseen: Duration::ZERO,
             fired: Vec::new(),
         }
     }
@@ -253,6 +258,7 @@ impl Monitor {
         bytes: usize,
         out: &mut Vec<Output>,
     ) {
+        self.see(now);
         let (settings, forgiven) = (self.settings, self.forgiven);
         let Some(watched) = self.watched(id) else {
             return;
@@ -281,9 +287,14 @@ impl Monitor {
     }
 
     /// Looks at those whose time has come.
+    ///
+    /// Where it comes late, the time in which nothing was taken in either is nobody's silence; while others were heard,
+    /// one who was not was silent.
     pub fn check(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.see(now);
+        let unseen = std::mem::take(&mut self.unseen);
         if let Some(due) = self.wheel.next() {
-            let late = now.since(due);
+            let late = now.since(due).min(unseen);
             if late > self.shortest() {
                 self.forgiven += late;
             }
@@ -320,6 +331,11 @@ impl Monitor {
         watched
             .map(|watched| 1.0 / watched.interval.as_secs_f64())
             .sum()
+    }
+
+    fn see(&mut self, now: Time) {
+        self.unseen = self.unseen.max(now.since(self.seen));
+        self.seen = self.seen.max(now);
     }
 
     fn watched(&mut self, id: WatchId) -> Option<&mut Watched> {

@@ -3,6 +3,8 @@ use hedge_model::msg::{AttemptBeat, Phase};
 use hedge_model::owner::Stand;
 use hedge_model::{Epoch, JobId, TaskId};
 
+mod late;
+
 const MS: u64 = 1_000_000;
 
 fn ms(ms: u64) -> Duration {
@@ -551,41 +553,4 @@ fn an_owner_who_came_or_went_is_known_with_the_next_beat_and_told_of_once() {
     assert_eq!(told(came), [Found::Owner(came)]);
     assert_eq!(told(went), [Found::Owner(went)]);
     assert_eq!(told(came), [], "older news");
-}
-
-#[test]
-fn a_check_that_ran_a_little_late_makes_up_for_its_questions_and_one_that_froze_does_not() {
-    let mut rig = Rig::new(Settings::uniform(Way::asks(ms(1))), 1);
-    rig.pass(ms(100));
-    let mut asked_after = |late| {
-        let before = rig.asks;
-        rig.now = rig.now + ms(late);
-        rig.pass(ms(10));
-        rig.asks - before
-    };
-    let (little, frozen) = (asked_after(4), asked_after(1_000));
-    assert!((13..=15).contains(&little), "{little} in 14 ms");
-    assert!(frozen <= 12, "{frozen} after a freeze");
-}
-
-#[test]
-fn signs_of_life_that_did_not_arrive_are_counted() {
-    for way in [Way::beats(ms(10)), Way::asks(ms(10))] {
-        let mut rig = Rig::new(Settings::uniform(way), 1);
-        rig.pass(ms(1_005));
-        let before = rig.status(0);
-        assert!(before.missed <= 1, "{before:?}");
-        match way.mode {
-            Mode::Beats => rig.workers[0].seq += 20,
-            Mode::Asks => {
-                rig.workers[0].silent = true;
-                rig.pass(ms(200));
-                rig.workers[0].silent = false;
-            }
-        }
-        rig.pass(ms(1_000));
-        let after = rig.status(0);
-        assert_eq!(after.missed - before.missed, 20, "{way:?}");
-        assert!((99..=101).contains(&(after.beats - before.beats)));
-    }
 }

@@ -8,9 +8,9 @@ use crate::frames::send;
 use crate::transport::raise_priority;
 use hedge_core::monitor::{Attention, Finding, Found, Monitor, Output, Settings, WatchId};
 use hedge_core::supervisor::{MeasureMost, Measured};
-use hedge_model::PeerId;
 use hedge_model::msg::{Beat, StatusRequest, ToWorker};
 use hedge_model::view::WorkerView;
+use hedge_model::{PeerId, Time};
 use hedge_net::{BeatReceiver, Broken, CloseReason, LinkSender, Nonce, Tripwires};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -59,6 +59,8 @@ struct State {
     by_conn: BTreeMap<ConnId, usize>,
     by_peer: BTreeMap<PeerId, usize>,
     waiting: VecDeque<(ConnId, Finding)>,
+    /// When the thread that checks is to wake by itself, while it sleeps.
+    sleeps_until: Option<Time>,
     outputs: Vec<Output>,
 }
 
@@ -94,6 +96,7 @@ impl Watch {
             by_conn: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             waiting: VecDeque::new(),
+            sleeps_until: None,
             outputs: Vec::new(),
         };
         let shared = Arc::new(Shared {
@@ -358,6 +361,7 @@ impl Shared {
             self.hand_on(&mut state);
             let retry = (!state.waiting.is_empty()).then_some(RETRY);
             let sleep = next.map(|at| at.since(now)).into_iter().chain(retry).min();
+            state.sleeps_until = Some(sleep.map_or(Time(u64::MAX), |sleep| now + sleep));
             state = match sleep {
                 Some(sleep) => {
                     let wait = self.earlier.wait_timeout(state, sleep);
@@ -368,12 +372,12 @@ impl Shared {
                     wait.unwrap_or_else(PoisonError::into_inner)
                 }
             };
+            state.sleeps_until = None;
         }
     }
 
     fn carry_out(&self, state: &mut State) {
         let mut outputs = std::mem::take(&mut state.outputs);
-        let mut planned = false;
         for output in outputs.drain(..) {
             match output {
                 Output::Found(finding) => {
@@ -386,7 +390,6 @@ impl Shared {
                     }
                 }
                 Output::Plan { peer, plan, .. } => {
-                    planned = true;
                     if let Some(line) = state.line(peer) {
                         send(&line.sender, &[ToWorker::Beat(plan)]);
                     }
@@ -402,7 +405,10 @@ impl Shared {
         }
         state.outputs = outputs;
         self.hand_on(state);
-        if planned || !state.waiting.is_empty() {
+        let next = state.monitor.next_check();
+        let earlier = next.is_some_and(|at| state.sleeps_until.is_some_and(|until| at < until));
+        if earlier || !state.waiting.is_empty() {
+            state.sleeps_until = None;
             self.earlier.notify_all();
         }
     }

@@ -1,0 +1,63 @@
+//! Checks that come late, and signs of life that do not come.
+
+use super::*;
+
+#[test]
+fn a_late_check_forgives_nobody_while_others_are_heard() {
+    let mut rig = Rig::new(Settings::uniform(Way::beats(ms(1))), 2);
+    rig.pass(ms(1_000));
+    for _ in 0..700 {
+        rig.now = rig.now + ms(1);
+        rig.beat(1, 0);
+    }
+    let mut out = Vec::new();
+    rig.monitor.check(rig.now, &mut out);
+    rig.carry_out(out);
+    let (found, live) = (rig.found.clone(), rig.status(1).liveness);
+    let silent = |found: &(u64, Finding)| match found.1.what {
+        Found::Silent { silent, .. } => found.1.peer == peer(0) && silent >= ms(700),
+        _ => false,
+    };
+    assert!(found.iter().any(silent), "{found:?}");
+    assert_eq!(
+        (rig.status(0).liveness, live),
+        (Liveness::Suspect, Liveness::Live)
+    );
+}
+
+#[test]
+fn a_check_that_ran_a_little_late_makes_up_for_its_questions_and_one_that_froze_does_not() {
+    let mut rig = Rig::new(Settings::uniform(Way::asks(ms(1))), 1);
+    rig.pass(ms(100));
+    let mut asked_after = |late| {
+        let before = rig.asks;
+        rig.now = rig.now + ms(late);
+        rig.pass(ms(10));
+        rig.asks - before
+    };
+    let (little, frozen) = (asked_after(4), asked_after(1_000));
+    assert!((13..=15).contains(&little), "{little} in 14 ms");
+    assert!(frozen <= 12, "{frozen} after a freeze");
+}
+
+#[test]
+fn signs_of_life_that_did_not_arrive_are_counted() {
+    for way in [Way::beats(ms(10)), Way::asks(ms(10))] {
+        let mut rig = Rig::new(Settings::uniform(way), 1);
+        rig.pass(ms(1_005));
+        let before = rig.status(0);
+        assert!(before.missed <= 1, "{before:?}");
+        match way.mode {
+            Mode::Beats => rig.workers[0].seq += 20,
+            Mode::Asks => {
+                rig.workers[0].silent = true;
+                rig.pass(ms(200));
+                rig.workers[0].silent = false;
+            }
+        }
+        rig.pass(ms(1_000));
+        let after = rig.status(0);
+        assert_eq!(after.missed - before.missed, 20, "{way:?}");
+        assert!((99..=101).contains(&(after.beats - before.beats)));
+    }
+}

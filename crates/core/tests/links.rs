@@ -176,3 +176,48 @@ fn a_task_with_large_inputs_goes_where_they_arrive_soonest() {
     let given = assigned(&rig.said());
     assert_eq!(given.first().map(|(to, _)| *to), Some(2), "{given:?}");
 }
+
+/// What a transfer showed of a worker's link: the rate to it in bits a second, and whether a measurement follows within
+/// so many seconds.
+fn showed(rig: &mut Rig, mbit: u64, seconds: u64) -> (Option<u64>, bool) {
+    rig.measures.clear();
+    let bytes = mbit * 1_000_000 / 8;
+    let took = Duration::from_secs(1);
+    rig.from(1, FromWorker::Fetched { bytes, took });
+    let link = rig.core.worker_views()[0].link;
+    rig.pass_beating(Duration::from_secs(seconds), &[1]);
+    let down = link.and_then(|link| link.down_bits_per_second);
+    (down, !rig.measures.is_empty())
+}
+
+#[test]
+fn large_transfers_count_as_measurements_but_a_slow_one_alone_keeps_nobody_out() {
+    const MBIT: u64 = 1_000_000;
+    let mut rig = Rig::new();
+    set(&mut rig, "min_link", "10 Mbit/s");
+    rig.attach(1, 1);
+    measured(&mut rig, 1, 40 * MBIT, 50 * MBIT);
+    rig.pass_beating(Duration::from_secs(500), &[1]);
+    let faster = showed(&mut rig, 80, 500);
+    assert_eq!(
+        faster,
+        (Some(80 * MBIT), false),
+        "not measured again before that is old"
+    );
+    let somewhat_slower = showed(&mut rig, 30, 20);
+    assert_eq!(somewhat_slower, (Some(80 * MBIT), false));
+    rig.pass_beating(Duration::from_secs(100), &[1]);
+    measured(&mut rig, 1, 80 * MBIT, 50 * MBIT);
+    let much_slower = showed(&mut rig, 5, 61);
+    assert_eq!(much_slower, (Some(80 * MBIT), true), "it is looked at");
+    assert_eq!(admission(&rig, 1), "admitted");
+    measured(&mut rig, 1, 5 * MBIT, 50 * MBIT);
+    assert!(admission(&rig, 1).starts_with("quarantined"));
+    assert_eq!(
+        showed(&mut rig, 90, 0).0,
+        Some(5 * MBIT),
+        "only a measurement lets it in"
+    );
+    // Benchmark tasks were due too.
+    rig.said();
+}

@@ -227,6 +227,13 @@ pub enum FromWorker {
     Owner(OwnerState),
     /// So many bytes a second arrived from the supervisor while the link was measured; 0 where it could not be.
     Probed(u64),
+    /// A large transfer came from some peer: its link carries as much at least.
+    Fetched {
+        /// Received.
+        bytes: u64,
+        /// In this time.
+        took: Duration,
+    },
 }
 
 /// How an attempt ended.

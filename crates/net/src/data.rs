@@ -6,7 +6,7 @@ mod server;
 mod store;
 mod wire;
 
-pub use fetch::{FetchError, Fetcher, SourceFailure};
+pub use fetch::{FetchError, Fetcher, SourceFailure, Transfer};
 pub use grant::{GRANT_HASHES_MAX, Grant, Refusal, Trust};
 pub use server::DataServer;
 pub use store::DataStore;

@@ -22,7 +22,7 @@ pub use call::{CALL_BYTES_MAX, Call, Caller, Heard, Hearing, NOTE_BYTES_MAX, cal
 pub use close::CloseReason;
 pub use data::{
     DataServer, DataStore, FetchError, Fetcher, GRANT_HASHES_MAX, Grant, Refusal, SourceFailure,
-    Trust,
+    Transfer, Trust,
 };
 pub use endpoint::{ALPN_CONTROL, ALPN_DATA, IDLE_TIMEOUT, Net, NetConfig};
 pub use error::NetError;

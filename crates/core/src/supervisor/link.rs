@@ -34,6 +34,10 @@ const AT_ONCE_BYTES: u64 = 128 << 10;
 /// How long a link of the rate asked for is kept busy.
 const BUSY_FOR: f64 = 0.3;
 
+/// A transfer at less than this part of the rate that is known makes a measurement due: the link may have become slower,
+/// or who sent may have been busy.
+const DOUBTFUL_AT: u64 = 4;
+
 /// What is known of a worker's link.
 #[derive(Debug, Default)]
 pub(crate) struct LinkState {
@@ -220,6 +224,44 @@ impl Supervisor {
             live.pool_changed(ix);
         }
         self.look_at_link(ix, now + again);
+    }
+
+    /// A large transfer reached a worker, which shows what its link carries at least: more than is known is taken over, as
+    /// much is as good as a measurement, and much less makes one due, as there are other reasons for it than the link.
+    pub(crate) fn link_showed(
+        &mut self,
+        ix: WorkerIx,
+        bytes: u64,
+        took: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let now = self.now;
+        let worker = &mut self.live().workers[ix as usize];
+        let peer = worker.peer;
+        let link = &mut worker.link;
+        let nanos = took.as_nanos().max(1);
+        let rate = (u128::from(bytes) * 1_000_000_000 / nanos).min(u128::from(u64::MAX / 8)) as u64;
+        let before = link.rate();
+        let Some((down, up, _)) = link.measured.as_mut() else {
+            return;
+        };
+        let known = down.unwrap_or(*up);
+        if link.asked || link.kept_out.is_some() {
+            return;
+        }
+        if rate >= known {
+            *down = Some(rate);
+            let after = link
+                .rate()
+                .filter(|rate| before != Some(*rate) && *rate > 0);
+            out.extend(after.map(|rate| Action::LinkRate { peer, rate }));
+            self.look_at_link(ix, now + STALE_AFTER);
+        } else if rate < known / DOUBTFUL_AT {
+            let soon = now + BUSY_AGAIN_AFTER;
+            if link.due.is_none_or(|due| due > soon) {
+                self.look_at_link(ix, soon);
+            }
+        }
     }
 
     /// Another rate is asked for: all are measured by it; until then each stays in or out.

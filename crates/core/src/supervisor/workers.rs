@@ -35,6 +35,7 @@ impl Supervisor {
             FromWorker::Draining => self.drain(ix, out),
             FromWorker::Owner(state) => self.on_owner(ix, state),
             FromWorker::Probed(arrived) => self.link_said(ix, arrived, out),
+            FromWorker::Fetched { bytes, took } => self.link_showed(ix, bytes, took, out),
             FromWorker::Benchmarked(scores) => self.on_benchmarked(ix, scores, out),
         }
     }

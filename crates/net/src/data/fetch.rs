@@ -19,6 +19,10 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+mod measured;
+use measured::Received;
+pub use measured::Transfer;
+
 /// A source that sends nothing for this long is given up.
 const STALL: Duration = Duration::from_secs(5);
 /// A source may let a request wait for its turn this long.
@@ -110,7 +114,7 @@ struct Inner {
     runtime: Handle,
     running: Mutex<HashMap<Hash, WeakShared<Running>>>,
     connections: Mutex<HashMap<PeerId, Arc<Connection>>>,
-    fetched: Mutex<HashMap<PeerId, u64>>,
+    fetched: Received,
 }
 
 type Running = BoxFuture<'static, Result<(), FetchError>>;
@@ -124,7 +128,7 @@ impl Fetcher {
             runtime,
             running: Mutex::default(),
             connections: Mutex::default(),
-            fetched: Mutex::default(),
+            fetched: Received::default(),
         }))
     }
 
@@ -150,11 +154,6 @@ impl Fetcher {
                 done => return done,
             }
         }
-    }
-
-    /// Bytes received from each peer so far, proofs included.
-    pub fn fetched_bytes(&self) -> HashMap<PeerId, u64> {
-        lock(&self.0.fetched).clone()
     }
 
     fn join_or_start(
@@ -296,7 +295,7 @@ impl Fetcher {
         let Some(first_chunk) = first_chunk else {
             return Ok(());
         };
-        let grant = grant.cloned();
+        let (grant, since) = (grant.cloned(), Instant::now());
         let request = Request {
             hash,
             whole,
@@ -314,7 +313,7 @@ impl Fetcher {
             true => self.take_whole(hash, size, &mut incoming).await,
             false => self.take_pieces(hash, first_chunk, &mut incoming).await,
         };
-        super::count(&mut lock(&self.0.fetched), peer, incoming.bytes);
+        self.0.fetched.add(peer, incoming.bytes, since.elapsed());
         taken
     }
 

@@ -8,9 +8,9 @@ use hedge_exec::{
     Exit, Launch, Limits, Outcome as Ended, Scratch, ScratchPool, Source, Spawner, Stdin, Tail,
 };
 use hedge_model::data::INLINE_BYTES_MAX;
-use hedge_model::msg::{Assignment, Body, Log, Outcome, Report, Usage};
+use hedge_model::msg::{Assignment, Body, FromWorker, Log, Outcome, Report, Usage};
 use hedge_model::{AttemptId, Data, FileEntry, Hash};
-use hedge_net::{DataStore, Fetcher, Grant};
+use hedge_net::{DataStore, Fetcher, Grant, Transfer};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot};
@@ -94,6 +94,10 @@ impl Attempts {
         let task = tokio::spawn(async move {
             let result = stage(&tools, &body, &order).await;
             let doubtful = result.is_err();
+            for Transfer { bytes, took } in tools.fetcher.large_transfers() {
+                let told = FromWorker::Fetched { bytes, took };
+                _ = handed.send(Input::Told(told)).await;
+            }
             _ = handed.send(Input::Folder(id, result)).await;
             if doubtful {
                 tools.check_store().await;

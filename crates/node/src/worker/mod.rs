@@ -120,6 +120,8 @@ enum Input {
     Broken(String),
     Core(Event),
     Folder(AttemptId, StageResult),
+    /// The supervisor is to hear this.
+    Told(FromWorker),
     Drain,
 }
 
@@ -372,6 +374,7 @@ impl Loop {
                     self.feed(event);
                 }
             }
+            Input::Told(msg) => self.tell.push(msg),
             Input::Drain => {
                 self.leave_by.get_or_insert(Instant::now() + DRAIN_LIMIT);
                 self.feed(Event::Drain);

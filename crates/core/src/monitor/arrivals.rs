@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// Weight of a new gap in the moving mean and variance: about the last 100 gaps count.
 const WEIGHT: f64 = 0.01;
+/// Before much is known, as if this many beats had come in time: a few late ones at the start do not make any silence
+/// usual.
+const BEFOREHAND: u32 = 50;
 /// Gaps after which long ones are half forgotten, where nothing like them came again.
 const PEAK_HALF_LIFE: f64 = 1_000.0;
 /// A silence as long as the second longest of late is not unusual; this much longer is.
@@ -37,7 +40,7 @@ impl Arrivals {
         let gap = gap.min(suspicious.saturating_mul(STEP));
         let late = (gap.as_secs_f64() - interval.as_secs_f64()).max(0.0);
         self.count = self.count.saturating_add(1);
-        let weight = WEIGHT.max(1.0 / f64::from(self.count));
+        let weight = WEIGHT.max(1.0 / f64::from(self.count.saturating_add(BEFOREHAND)));
         let off = late - self.mean;
         self.mean += weight * off;
         self.variance = (1.0 - weight) * (self.variance + weight * off * off);
@@ -127,5 +130,18 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn long_gaps_of_one_that_just_came_do_not_make_any_silence_usual() {
+        let mut heard = Heard::regular(0);
+        for gap_ms in [300, 700, 5_000] {
+            heard.gap(Duration::from_millis(gap_ms));
+        }
+        let soon = heard.suspicious();
+        assert!(soon <= Duration::from_millis(300), "{soon:?}");
+        (0..300).for_each(|_| _ = heard.gap(INTERVAL));
+        let later = heard.suspicious();
+        assert!(later <= Duration::from_millis(60), "{later:?}");
     }
 }

@@ -59,8 +59,8 @@ pub struct LocalGrid {
     pids: Arc<Mutex<Vec<Option<u32>>>>,
     keepers: JoinSet<()>,
     stopping: watch::Sender<bool>,
-    given_up: watch::Receiver<usize>,
-    workers: usize,
+    /// Workers that have not given up.
+    hopeful: watch::Receiver<usize>,
     dir: Temporary,
 }
 
@@ -75,9 +75,8 @@ impl LocalGrid {
         let ticket = supervisor.ticket(Role::Worker).await?.to_string();
         let pids = Arc::new(Mutex::new(vec![None; config.workers]));
         let (stopping, stopped) = watch::channel(false);
-        let (gives_up, given_up) = watch::channel(0);
-        let gives_up = Arc::new(gives_up);
-        let workers = config.workers;
+        let (hopes, hopeful) = watch::channel(config.workers);
+        let hopes = Arc::new(hopes);
         let mut keepers = JoinSet::new();
         for number in 0..config.workers {
             let keeper = Keeper {
@@ -88,7 +87,7 @@ impl LocalGrid {
                 supervisor: supervisor.clone(),
                 pids: pids.clone(),
                 stopped: stopped.clone(),
-                gives_up: gives_up.clone(),
+                hopes: hopes.clone(),
             };
             keepers.spawn(keeper.keep());
         }
@@ -97,8 +96,7 @@ impl LocalGrid {
             pids,
             keepers,
             stopping,
-            given_up,
-            workers,
+            hopeful,
             dir,
         })
     }
@@ -116,9 +114,8 @@ impl LocalGrid {
     /// Returns once no worker can work here: each gave up by itself soon after its start, several times in a row,
     /// and said why on standard error. One that was killed did not give up.
     pub async fn hopeless(&self) {
-        let mut given_up = self.given_up.clone();
-        let all = given_up.wait_for(|given_up| *given_up >= self.workers);
-        if all.await.is_err() {
+        let mut hopeful = self.hopeful.clone();
+        if hopeful.wait_for(|left| *left == 0).await.is_err() {
             std::future::pending().await
         }
     }
@@ -153,7 +150,7 @@ struct Keeper {
     supervisor: Supervisor,
     pids: Arc<Mutex<Vec<Option<u32>>>>,
     stopped: watch::Receiver<bool>,
-    gives_up: Arc<watch::Sender<usize>>,
+    hopes: Arc<watch::Sender<usize>>,
 }
 
 impl Keeper {
@@ -195,8 +192,8 @@ impl Keeper {
             let before = given_up >= GIVEN_UP_MAX;
             given_up = if by_itself { given_up + 1 } else { 0 };
             match (before, given_up >= GIVEN_UP_MAX) {
-                (false, true) => self.gives_up.send_modify(|workers| *workers += 1),
-                (true, false) => self.gives_up.send_modify(|workers| *workers -= 1),
+                (false, true) => self.hopes.send_modify(|left| *left -= 1),
+                (true, false) => self.hopes.send_modify(|left| *left += 1),
                 _ => {}
             }
             tokio::select! {

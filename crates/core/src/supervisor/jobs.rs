@@ -390,7 +390,7 @@ impl Supervisor {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };
-        let all = job.active() && job.done + coming >= job.needed();
+        let all = job.active() && job.enough_with(coming);
         let ready = |job: &LiveJob| all && !job.ending && job.missing_results.is_empty();
         if !self.live().jobs.get(&id).is_some_and(ready) {
             return;

@@ -40,7 +40,12 @@ impl Job {
 
     /// Whether enough is done for the results to be compiled.
     pub(crate) fn enough(&self) -> bool {
-        self.done >= self.needed()
+        self.enough_with(0)
+    }
+
+    /// The same once so many more tasks are done.
+    pub(crate) fn enough_with(&self, coming: u32) -> bool {
+        self.done + coming >= self.needed()
     }
 }
 

@@ -4,7 +4,7 @@ use super::lab::{self, Lab};
 use crate::exit::Failure;
 use hedge_model::msg::{Reply, Request, Role};
 use hedge_model::settings::Way;
-use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Redundancy};
+use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Redundancy, Runtime};
 use hedge_model::view::{JobState, JobView};
 use hedge_model::{JobId, JobSpec};
 use hedge_node::Folders;
@@ -480,6 +480,14 @@ pub fn way(interval: Duration, asks: bool) -> Way {
 /// The same as a setting's value.
 pub fn way_text(way: Way) -> String {
     way.to_string()
+}
+
+/// A task that a worker answers without a process.
+pub fn noop() -> Group {
+    Group {
+        runtime: Runtime::Noop,
+        ..Group::program("noop", &["noop"])
+    }
 }
 
 /// A job of `count` tasks like this one.

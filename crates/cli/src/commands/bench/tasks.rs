@@ -5,7 +5,7 @@ use super::{lines, raw, rounded};
 use crate::args::BenchRuntime;
 use crate::commands::{Context, block_on};
 use crate::exit::{Exit, Failure};
-use hedge_model::spec::{Group, Runtime};
+use hedge_model::spec::Group;
 use serde::Serialize;
 use std::process::Command;
 use std::time::Duration;
@@ -159,10 +159,7 @@ async fn process(count: u32, plan: Plan<'_>) -> Result<ProcessFigures, Failure> 
 
 async fn noop(count: u32, plan: Plan<'_>) -> Result<NoopFigures, Failure> {
     let workers = plan.workers;
-    let group = Group {
-        runtime: Runtime::Noop,
-        ..Group::program("noop", &["noop"])
-    };
+    let group = super::grid::noop();
     let alone = Grid::start(Plan { workers: 0, ..plan }).await?;
     let idle = alone.supervisor.resident();
     alone

@@ -2,11 +2,10 @@
 
 use super::leader::{first_after, last_epoch, work};
 use super::tasks::failed;
-use crate::commands::bench::grid::{Grid, Plan, job, wait};
+use crate::commands::bench::grid::{Grid, Plan, job, noop, wait};
 use crate::commands::bench::{lines, quantile, rounded};
 use crate::commands::{Context, block_on};
 use crate::exit::{Exit, Failure};
-use hedge_model::spec::{Group, Runtime};
 use hedge_node::client::new_key;
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
@@ -60,12 +59,8 @@ async fn measure(runs: u32, records: u32) -> Result<Figures, Failure> {
     let mut grid = Grid::start(plan).await?;
     let mut left = records.saturating_sub(LEFT);
     while left > 0 {
-        let group = Group {
-            runtime: Runtime::Noop,
-            ..Group::program("noop", &["noop"])
-        };
         let count = left.min(TASKS_MAX);
-        grid.run(&job(group, count)?).await?;
+        grid.run(&job(noop(), count)?).await?;
         left -= count;
     }
     let log = grid.dir.path().join("log");

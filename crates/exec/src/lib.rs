@@ -50,6 +50,7 @@ pub use launch::{
     Usage,
 };
 pub use scratch::{OutputFile, Scratch, ScratchPool, Source};
+pub use spawner::is_stopped;
 
 /// Gives the calling thread, and what it starts from now on, the priority that tasks have by default:
 /// only time that nobody else wants. For measuring beside tasks; refused, it changes nothing.

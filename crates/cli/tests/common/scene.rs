@@ -150,13 +150,8 @@ impl Scene {
 
     /// Whether any process of the task is stopped, by a signal or with its control group.
     pub fn stopped(&self) -> bool {
-        let by_signal = |pid: u32| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            stat.rsplit_once(") ")
-                .is_some_and(|(_, rest)| rest.starts_with('T'))
-        };
         let mut all = self.marks.processes().into_iter();
-        all.any(|pid| by_signal(pid) || is_frozen(pid))
+        all.any(hedge_exec::is_stopped)
     }
 
     /// The whole story: what runs is stopped at `act`, which lasts until what it gives is dropped; it goes on
@@ -201,18 +196,4 @@ fn await_workers(grid: &Grid, count: usize) -> Vec<Value> {
         let workers: Vec<Value> = serde_json::from_slice(&output.stdout).ok()?;
         (workers.len() >= count).then_some(workers)
     })
-}
-
-/// Whether a process is in a control group that the kernel has stopped.
-fn is_frozen(pid: u32) -> bool {
-    let read = |path: String| fs::read_to_string(path).unwrap_or_default();
-    let groups = read(format!("/proc/{pid}/cgroup"));
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::"));
-    let mounts = read("/proc/self/mounts".to_owned());
-    let mount = mounts.lines().find(|line| line.contains(" cgroup2 "));
-    let mount = mount.and_then(|line| line.split(' ').nth(1));
-    let (Some(group), Some(mount)) = (group, mount) else {
-        return false;
-    };
-    read(format!("{mount}{group}/cgroup.events")).contains("frozen 1")
 }

@@ -20,6 +20,8 @@ const FROZEN_WITHIN: Duration = Duration::from_millis(20);
 /// How long the kernel may take to let go of a group whose processes have been killed: at idle priority on a busy
 /// machine they end when it would have gone on with them.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
+/// What the kernel says in `cgroup.events` of a group that is stopped.
+const FROZEN: &str = "frozen 1";
 /// Tries to make the group.
 const TRIES: usize = 3;
 /// Groups of watchers that were killed which one start clears away, at most.
@@ -36,7 +38,7 @@ pub(crate) struct Freezer {
 impl Freezer {
     /// Makes the group, if this system and this user's rights allow it.
     pub(crate) fn make() -> Option<Freezer> {
-        let own = own_group()?;
+        let own = group_of("self")?;
         clear(&own);
         let path = own.join(format!("{NAME}{}-{}", pid_namespace()?, std::process::id()));
         // Another that starts just now may clear it away before it is held.
@@ -90,7 +92,7 @@ impl Freezer {
         let mut text = [0; 256];
         let read = self.events.read_at(&mut text, 0)?;
         let mut lines = text[..read].split(|byte| *byte == b'\n');
-        Ok(lines.any(|line| line == b"frozen 1"))
+        Ok(lines.any(|line| line == FROZEN.as_bytes()))
     }
 
     /// Removes the group, once all its processes have ended.
@@ -103,9 +105,21 @@ impl Freezer {
     }
 }
 
-/// The folder of the control group that this process is in.
-fn own_group() -> Option<PathBuf> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+/// Whether a process stands still: stopped by a signal, or by the kernel with its control group.
+pub fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let frozen = || {
+        let events = group_of(&pid.to_string())?.join("cgroup.events");
+        let events = std::fs::read_to_string(events).ok()?;
+        Some(events.lines().any(|line| line == FROZEN))
+    };
+    state.starts_with('T') || frozen().unwrap_or(false)
+}
+
+/// The folder of the control group that a process, or `self`, is in.
+fn group_of(process: &str) -> Option<PathBuf> {
+    let groups = std::fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     mounts.lines().find_map(|line| group_below(line, group))

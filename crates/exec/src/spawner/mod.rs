@@ -15,6 +15,7 @@ mod view;
 
 use crate::wire::{self, Reply, Setup};
 use freezer::Freezer;
+pub use freezer::is_stopped;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;

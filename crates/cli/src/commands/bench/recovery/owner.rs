@@ -169,7 +169,7 @@ fn when_still(pids: Vec<u32>) -> Receiver<Instant> {
     let (said, still) = sync_channel(1);
     std::thread::spawn(move || {
         let since = Instant::now();
-        while !pids.iter().all(|pid| is_still(*pid)) {
+        while !pids.iter().all(|pid| hedge_exec::is_stopped(*pid)) {
             if since.elapsed() > STILL_MAX {
                 return;
             }
@@ -178,26 +178,6 @@ fn when_still(pids: Vec<u32>) -> Receiver<Instant> {
         _ = said.send(Instant::now());
     });
     still
-}
-
-fn is_still(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    state.starts_with('T') || is_frozen(pid)
-}
-
-/// Whether a process is in a control group that the kernel has stopped.
-fn is_frozen(pid: u32) -> bool {
-    let read = |path: String| fs::read_to_string(path).unwrap_or_default();
-    let groups = read(format!("/proc/{pid}/cgroup"));
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::"));
-    let mounts = read("/proc/self/mounts".to_owned());
-    let mount = mounts.lines().find(|line| line.contains(" cgroup2 "));
-    let mount = mount.and_then(|line| line.split(' ').nth(1));
-    let (Some(group), Some(mount)) = (group, mount) else {
-        return false;
-    };
-    read(format!("{mount}{group}/cgroup.events")).contains("frozen 1")
 }
 
 /// An X server with a virtual keyboard, and the owner who presses its keys.

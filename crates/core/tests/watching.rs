@@ -4,7 +4,7 @@ mod support;
 
 use hedge_core::monitor::{Finding, Found, Liveness};
 use hedge_core::supervisor::{Action, Event};
-use hedge_model::msg::{Reply, Request, WorkerInfo};
+use hedge_model::msg::{Outcome, Reply, Request, WorkerInfo};
 use hedge_model::spec::{CriticalRule, Draft, Qos, Redundancy};
 use hedge_model::view::TaskView;
 use hedge_model::{JobId, JobSpec, PeerId};
@@ -81,6 +81,35 @@ fn a_suspect_workers_task_gets_a_copy_elsewhere_and_nothing_is_stopped() {
         said.contains(&"append done 1.0/0.1.1 by worker 1".to_owned()),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_worker_that_was_only_late_goes_on_and_the_copy_that_is_behind_it_ends() {
+    let back = |ms| Found::Back {
+        was: Liveness::Suspect,
+        silent: Duration::from_millis(ms),
+    };
+    let mut rig = running(Redundancy::Critical);
+    rig.pass_beating(Duration::from_millis(500), &[1, 2]);
+    found(&mut rig, worker(1), silent(Liveness::Suspect));
+    rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+    rig.pass_beating(Duration::from_millis(50), &[1, 2]);
+    found(&mut rig, worker(1), back(350));
+    rig.expect(&["worker 2: cancel 1.0/0.1.2"]);
+    rig.reports(2, attempt(0, 2), Outcome::Cancelled);
+    rig.commit();
+    rig.said();
+    // The next silence brings another copy; by the end of a long one it is ahead.
+    found(&mut rig, worker(1), silent(Liveness::Suspect));
+    rig.expect(&["worker 2: assign 1.0/0.1.3"]);
+    rig.pass_beating(Duration::from_millis(700), &[1, 2]);
+    found(&mut rig, worker(1), back(1_400));
+    rig.expect(&[]);
+    rig.done(2, attempt(0, 3));
+    rig.commit();
+    let said = rig.said();
+    let won = "append done 1.0/0.1.3 by worker 2".to_owned();
+    assert!(said.contains(&won), "{said:?}");
 }
 
 #[test]

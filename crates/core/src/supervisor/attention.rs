@@ -1,8 +1,9 @@
 //! How closely each worker is to be watched, and what follows from what the monitor finds out.
 
-use super::live::{WorkerIx, find_attempt};
-use super::{Action, Supervisor};
+use super::live::{Attempt, AttemptState, Why, WorkerIx, find_attempt};
+use super::{Action, Supervisor, send};
 use crate::monitor::{Attention, Finding, Found, Liveness, Progress};
+use hedge_model::msg::ToWorker;
 use hedge_model::{AttemptId, Time};
 
 impl Supervisor {
@@ -93,7 +94,41 @@ impl Supervisor {
         let worker = &mut self.live().workers[ix as usize];
         (worker.liveness, worker.quiet_since) = (Liveness::Live, None);
         self.suspect(ix, false);
+        self.end_copies_of(ix, out);
         self.found_alive(ix, out);
+    }
+
+    /// A worker that was only late goes on ahead of the copies that its silence brought about, so these are ended,
+    /// but for those that have run longer by now than it had before them, as after a long freeze.
+    fn end_copies_of(&mut self, ix: WorkerIx, out: &mut Vec<Action>) {
+        let now = self.now;
+        let in_hand = self.live().workers[ix as usize].in_hand.clone();
+        for id in in_hand {
+            let wanted = self.attempts_wanted(id.task);
+            let live = self.live();
+            let Some(known) = live.tasks.get_mut(&id.task) else {
+                continue;
+            };
+            let own = known.attempt(id).filter(|own| own.alive());
+            let Some(since) = own.map(|own| own.since) else {
+                continue;
+            };
+            if known.committing.is_some() || known.active() <= wanted {
+                continue;
+            }
+            let behind = |copy: &&mut Attempt| {
+                let (ahead, took) = (copy.since.since(since), now.since(copy.since));
+                let elsewhere = copy.worker != ix && copy.why != Why::Policy;
+                elsewhere && copy.redundant && copy.alive() && took < ahead
+            };
+            let copies = known.attempts.iter_mut().filter(behind);
+            if let Some(copy) = copies.max_by_key(|copy| copy.since) {
+                copy.state = AttemptState::Cancelling;
+                copy.stopped = Some(copy.charge_until(now));
+                let peer = live.workers[copy.worker as usize].peer;
+                send(peer, ToWorker::Cancel(copy.id), out);
+            }
+        }
     }
 
     /// A silent worker may be lost: redundancy hears of it and decides; nothing is stopped.

@@ -68,11 +68,8 @@ fn a_suspect_workers_task_gets_a_copy_elsewhere_and_nothing_is_stopped() {
     rig.expect(&[]);
     found(&mut rig, worker(1), silent(Liveness::Suspect));
     rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
-    let back = Found::Back {
-        was: Liveness::Suspect,
-        silent: Duration::from_millis(350),
-    };
-    found(&mut rig, worker(1), back);
+    rig.pass(Duration::from_millis(60));
+    found(&mut rig, worker(1), back(360));
     rig.expect(&[]);
     rig.done(1, attempt(0, 1));
     rig.commit();
@@ -83,17 +80,34 @@ fn a_suspect_workers_task_gets_a_copy_elsewhere_and_nothing_is_stopped() {
     );
 }
 
+fn back(silent_ms: u64) -> Found {
+    Found::Back {
+        was: Liveness::Suspect,
+        silent: Duration::from_millis(silent_ms),
+    }
+}
+
+#[test]
+fn of_two_workers_that_were_only_late_the_first_goes_on_however_young_its_attempt_was() {
+    let mut rig = running(Redundancy::Critical);
+    rig.pass(Duration::from_millis(10));
+    found(&mut rig, worker(1), silent(Liveness::Suspect));
+    rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+    found(&mut rig, worker(2), silent(Liveness::Suspect));
+    rig.pass(Duration::from_millis(20));
+    found(&mut rig, worker(1), back(25));
+    rig.expect(&[]);
+    found(&mut rig, worker(2), back(20));
+    rig.expect(&["worker 2: cancel 1.0/0.1.2"]);
+}
+
 #[test]
 fn a_worker_that_was_only_late_goes_on_and_the_copy_that_is_behind_it_ends() {
-    let back = |ms| Found::Back {
-        was: Liveness::Suspect,
-        silent: Duration::from_millis(ms),
-    };
     let mut rig = running(Redundancy::Critical);
     rig.pass_beating(Duration::from_millis(500), &[1, 2]);
     found(&mut rig, worker(1), silent(Liveness::Suspect));
     rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
-    rig.pass_beating(Duration::from_millis(50), &[1, 2]);
+    rig.pass(Duration::from_millis(50));
     found(&mut rig, worker(1), back(350));
     rig.expect(&["worker 2: cancel 1.0/0.1.2"]);
     rig.reports(2, attempt(0, 2), Outcome::Cancelled);

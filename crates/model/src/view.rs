@@ -154,6 +154,8 @@ pub struct WorkerView {
     pub late_gaps: u64,
     /// Signs of life that it sent or was asked for, and that did not arrive.
     pub missed_beats: u64,
+    /// Signs of life that were on their way for so long that they were dropped.
+    pub held_up_beats: u64,
     /// Since its last sign of life.
     pub silent_ms: f64,
     /// `normal` or `higher`.

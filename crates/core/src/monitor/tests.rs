@@ -373,7 +373,8 @@ fn beats_that_are_overtaken_or_held_up_are_no_sign_of_life() {
     rig.pass(ms(700));
     let sent = rig.now - ms(600);
     say(&mut rig, 100, sent.0);
-    assert_eq!(rig.status(0).beats, beats, "held up");
+    let status = rig.status(0);
+    assert_eq!((status.beats, status.held_up), (beats, 1), "held up");
     assert_eq!(rig.status(0).liveness, Liveness::Suspect);
     for seq in 101..120 {
         rig.now = rig.now + ms(100);

@@ -40,6 +40,8 @@ pub struct Status {
     pub late_gaps: u64,
     /// Signs of life that it sent or was asked for and that did not arrive, on this connection.
     pub missed: u64,
+    /// Signs of life that were on their way for so long that they were dropped, on this connection.
+    pub held_up: u64,
     /// Time between the last question and its answer.
     pub round_trip: Option<Duration>,
 }
@@ -74,6 +76,7 @@ pub(super) struct Watched {
     /// Numbers of beats that did not arrive, and questions that were answered.
     skipped: u64,
     answered: u64,
+    held_up: u64,
     arrivals: Arrivals,
     beat_bytes: f64,
     /// The plan last told, when, and the longer interval that holds until it is followed.
@@ -114,6 +117,7 @@ impl Watched {
             beats: 0,
             skipped: 0,
             answered: 0,
+            held_up: 0,
             arrivals: Arrivals::default(),
             beat_bytes: 30.0,
             plan: 0,
@@ -137,7 +141,7 @@ impl Watched {
         beat: &Beat,
         bytes: usize,
     ) -> bool {
-        if beat.seq <= self.seq || self.held_up(now, forgiven, settings, beat) {
+        if beat.seq <= self.seq {
             return false;
         }
         match beat.answers {
@@ -149,6 +153,10 @@ impl Watched {
             _ => self.answered += 1,
         }
         self.seq = beat.seq;
+        if self.held_up(now, forgiven, settings, beat) {
+            self.held_up += 1;
+            return false;
+        }
         self.beats += 1;
         self.beat_bytes += (bytes as f64 - self.beat_bytes) * 0.05;
         if beat.answers != 0 && beat.answers == self.asked {
@@ -289,6 +297,7 @@ impl Watched {
             missed: self
                 .skipped
                 .saturating_add(self.asked.saturating_sub(self.answered)),
+            held_up: self.held_up,
             round_trip: self.round_trip,
         }
     }

@@ -4,7 +4,11 @@ use super::live::{Attempt, AttemptState, Why, WorkerIx, find_attempt};
 use super::{Action, Supervisor, send};
 use crate::monitor::{Attention, Finding, Found, Liveness, Progress};
 use hedge_model::msg::ToWorker;
-use hedge_model::{AttemptId, Time};
+use hedge_model::{AttemptId, TaskId, Time};
+use std::time::Duration;
+
+/// A copy that has run for less is not ahead of an attempt, however young that is: about what a start takes.
+const AHEAD_MIN: Duration = Duration::from_millis(50);
 
 impl Supervisor {
     /// Tells the monitor of workers that have more or less in hand than before.
@@ -94,40 +98,38 @@ impl Supervisor {
         let worker = &mut self.live().workers[ix as usize];
         (worker.liveness, worker.quiet_since) = (Liveness::Live, None);
         self.suspect(ix, false);
-        self.end_copies_of(ix, out);
+        let in_hand = self.live().workers[ix as usize].in_hand.clone();
+        in_hand.iter().for_each(|id| self.end_surplus(id.task, out));
         self.found_alive(ix, out);
     }
 
-    /// A worker that was only late goes on ahead of the copies that its silence brought about, so these are ended,
-    /// but for those that have run longer by now than it had before them, as after a long freeze.
-    fn end_copies_of(&mut self, ix: WorkerIx, out: &mut Vec<Action>) {
+    /// A worker that has the task was only late: the copy that this brought about ends, but where it has run longer
+    /// by now than the first attempt had before it, as after a long freeze.
+    fn end_surplus(&mut self, task: TaskId, out: &mut Vec<Action>) {
         let now = self.now;
-        let in_hand = self.live().workers[ix as usize].in_hand.clone();
-        for id in in_hand {
-            let wanted = self.attempts_wanted(id.task);
-            let live = self.live();
-            let Some(known) = live.tasks.get_mut(&id.task) else {
-                continue;
-            };
-            let own = known.attempt(id).filter(|own| own.alive());
-            let Some(since) = own.map(|own| own.since) else {
-                continue;
-            };
-            if known.committing.is_some() || known.active() <= wanted {
-                continue;
-            }
-            let behind = |copy: &&mut Attempt| {
-                let (ahead, took) = (copy.since.since(since), now.since(copy.since));
-                let elsewhere = copy.worker != ix && copy.why != Why::Policy;
-                elsewhere && copy.redundant && copy.alive() && took < ahead
-            };
-            let copies = known.attempts.iter_mut().filter(behind);
-            if let Some(copy) = copies.max_by_key(|copy| copy.since) {
-                copy.state = AttemptState::Cancelling;
-                copy.stopped = Some(copy.charge_until(now));
-                let peer = live.workers[copy.worker as usize].peer;
-                send(peer, ToWorker::Cancel(copy.id), out);
-            }
+        let wanted = self.attempts_wanted(task);
+        let live = self.live();
+        let Some(known) = live.tasks.get_mut(&task) else {
+            return;
+        };
+        if known.committing.is_some() || known.active() <= wanted {
+            return;
+        }
+        let alive = known.attempts.iter().filter(|attempt| attempt.alive());
+        let Some((first, since)) = alive.map(|of| (of.id, of.since)).min_by_key(|of| of.1) else {
+            return;
+        };
+        let behind = |copy: &&mut Attempt| {
+            let ahead = copy.since.since(since).max(AHEAD_MIN);
+            let ends = copy.redundant && copy.alive() && copy.why != Why::Policy;
+            ends && copy.id != first && now.since(copy.since) < ahead
+        };
+        let copies = known.attempts.iter_mut().filter(behind);
+        if let Some(copy) = copies.max_by_key(|copy| copy.since) {
+            copy.state = AttemptState::Cancelling;
+            copy.stopped = Some(copy.charge_until(now));
+            let peer = live.workers[copy.worker as usize].peer;
+            send(peer, ToWorker::Cancel(copy.id), out);
         }
     }
 

@@ -140,6 +140,7 @@ impl Supervisor {
                 suspicions: 0,
                 late_gaps: 0,
                 missed_beats: 0,
+                held_up_beats: 0,
                 silent_ms: ms(silent),
                 class: worker.class.name().to_owned(),
                 score: (worker.speed * 1e3).round() / 1e3,

@@ -248,6 +248,7 @@ impl Watch {
         view.suspicions = status.suspicions;
         view.late_gaps = status.late_gaps;
         view.missed_beats = status.missed;
+        view.held_up_beats = status.held_up;
     }
 }
 

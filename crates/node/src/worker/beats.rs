@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const ATTEMPTS_MAX: usize = 16;
 /// Beats that are made up for where this thread had its turn late: attempts are told of by turns, so that each says
 /// something. Those of a machine that slept or froze are not.
-const MADE_UP_MAX: u32 = 4;
+const MADE_UP_MAX: u32 = 8;
 
 /// A worker's signs of life; clones share them. The thread ends with the last clone.
 #[derive(Clone, Debug)]

@@ -30,6 +30,8 @@ struct Figures {
     delivered_share: f64,
     /// Of those that were sent or asked for, as with plain datagrams.
     arrived_share: f64,
+    /// Of those delivered, those that were on their way for so long that they say nothing.
+    held_up_share: f64,
     supervisor_cpu_share: f64,
     cpu_us_each: f64,
     suspicions: u64,
@@ -54,13 +56,14 @@ pub fn run(
     context.look.print(&figures, || {
         lines(&[
             format!(
-                "delivered        {} of {} in {:.1} s, {:.2} %; {:.2} % of {} sent",
+                "delivered        {} of {} in {:.1} s, {:.2} %; {:.2} % of {} sent; {:.2} % held up",
                 figures.delivered,
                 figures.expected,
                 figures.seconds,
                 figures.delivered_share * 100.0,
                 figures.arrived_share * 100.0,
-                figures.sent
+                figures.sent,
+                figures.held_up_share * 100.0
             ),
             format!(
                 "supervisor       {:.1} % of a core, {:.2} µs each",
@@ -106,7 +109,8 @@ async fn measure(
     let after = count(&grid).await?;
     let (cpu, took) = (grid.supervisor.cpu() - cpu, since.elapsed());
     let expected = took.as_secs_f64() / way.interval.as_secs_f64() * f64::from(workers);
-    let delivered = after.beats - before.beats;
+    let held_up = after.held_up - before.held_up;
+    let delivered = after.beats - before.beats + held_up;
     let sent = delivered + after.missed.saturating_sub(before.missed);
     drop((senders, grid));
     let raw = tokio::task::spawn_blocking(move || {
@@ -125,6 +129,7 @@ async fn measure(
         delivered,
         delivered_share: delivered as f64 / expected,
         arrived_share: delivered as f64 / sent.max(1) as f64,
+        held_up_share: held_up as f64 / delivered.max(1) as f64,
         supervisor_cpu_share: rounded(cpu.as_secs_f64() / took.as_secs_f64()),
         cpu_us_each: rounded(cpu.as_secs_f64() * 1e6 / (delivered.max(1) as f64)),
         suspicions: after.suspicions - before.suspicions,
@@ -136,6 +141,7 @@ async fn measure(
 /// What all workers together showed so far.
 struct Counted {
     beats: u64,
+    held_up: u64,
     missed: u64,
     suspicions: u64,
     late_gaps: u64,
@@ -145,6 +151,7 @@ async fn count(grid: &Grid) -> Result<Counted, Failure> {
     match grid.client.ask(Request::Workers).await? {
         Reply::Workers(all) => Ok(Counted {
             beats: all.iter().map(|worker| worker.beats).sum(),
+            held_up: all.iter().map(|worker| worker.held_up_beats).sum(),
             missed: all.iter().map(|worker| worker.missed_beats).sum(),
             suspicions: all.iter().map(|worker| worker.suspicions).sum(),
             late_gaps: all.iter().map(|worker| worker.late_gaps).sum(),

@@ -61,3 +61,43 @@ fn signs_of_life_that_did_not_arrive_are_counted() {
         assert!((99..=101).contains(&(after.beats - before.beats)));
     }
 }
+
+#[test]
+fn a_silence_is_no_lack_of_progress_and_what_went_before_it_counts() {
+    let mut settings = Settings::uniform(Way::beats(ms(1)));
+    (settings.progress_every, settings.stall_after) = (ms(1), Some(ms(100)));
+    let mut rig = Rig::new(settings, 1);
+    rig.workers[0].attempts = vec![AttemptBeat {
+        attempt: attempt(0),
+        phase: Phase::Running,
+        cpu_us: 7,
+        written: 0,
+        permille: None,
+        notes: 0,
+    }];
+    let stalled_within = |rig: &mut Rig, most: u64| {
+        let stalled = |rig: &Rig| {
+            let mut found = rig.found.iter();
+            found.any(|(_, found)| matches!(found.what, Found::Stalled { .. }))
+        };
+        (0..most).find(|_| {
+            rig.pass(ms(1));
+            stalled(rig)
+        })
+    };
+    // Heard for 80 ms, but for a short silence now and then.
+    for _ in 0..8 {
+        assert_eq!(stalled_within(&mut rig, 8), None);
+        rig.workers[0].silent = true;
+        rig.pass(ms(2));
+        rig.workers[0].silent = false;
+    }
+    rig.workers[0].silent = true;
+    rig.pass(ms(500));
+    rig.workers[0].silent = false;
+    let after = stalled_within(&mut rig, 200);
+    assert!(
+        after.is_some_and(|after| (20..=60).contains(&after)),
+        "{after:?}"
+    );
+}

@@ -271,7 +271,8 @@ impl Monitor {
         watched.liveness = Liveness::Live;
         let found = |what| Output::Found(Finding { peer, what });
         if was != Liveness::Live {
-            watched.tracks.forgive(now, silent);
+            let unheard = silent.saturating_sub(watched.interval);
+            watched.tracks.forgive(now, unheard);
             out.push(found(Found::Back { was, silent }));
         }
         if let Some(note) = beat.owner.filter(|note| note.change > watched.owner_change) {

@@ -55,11 +55,11 @@ impl Tracks {
         }
     }
 
-    /// The worker was silent for so long, and its attempts could not be heard of: that is no lack of progress. What
-    /// went before it still counts, or a worker that is often a little late would never have one that stalls.
-    pub fn forgive(&mut self, now: Time, silent: Duration) {
+    /// The attempts could not be heard of for so much longer than usual: that is no lack of progress. What went
+    /// before it still counts, or a worker that is often a little late would never have one that stalls.
+    pub fn forgive(&mut self, now: Time, unheard: Duration) {
         let tracks = self.0.values_mut();
-        tracks.for_each(|track| track.moved_at = (track.moved_at + silent).min(now));
+        tracks.for_each(|track| track.moved_at = (track.moved_at + unheard).min(now));
     }
 
     fn hear_one(

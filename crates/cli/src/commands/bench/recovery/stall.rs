@@ -11,12 +11,10 @@ use serde::Serialize;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-/// Works for a while, says so, and then does nothing; all in one process, so that nothing else starts or ends after
-/// its last word: to read from a pipe that nobody writes to costs nothing.
-const TASK: &str = "exec 9<> never; echo \"start $HEDGE_ATTEMPT\" > \"$BENCH_PIPE\"; i=0; \
+/// Says that it runs, works for a while, says so, and then does nothing: to read from a pipe that nobody writes to
+/// costs nothing, and no process starts or ends after its last word.
+const TASK: &str = "echo \"start $HEDGE_ATTEMPT\" > \"$BENCH_PIPE\"; mkfifo never; exec 9<> never; i=0; \
      while [ $i -lt 20000 ]; do i=$((i+1)); done; echo \"last $HEDGE_ATTEMPT\" > \"$BENCH_PIPE\"; read -r _ <&9";
-/// Makes the pipe first, in the task's own folder.
-const BEFORE: &str = "mkfifo never; ";
 /// Runs that may be repeated because a copy was there too early, on a suspicion.
 const REPEATS_MAX: u32 = 1_000;
 
@@ -69,7 +67,7 @@ async fn measure(runs: u32, every: Duration, stall_after: Duration) -> Result<Fi
     grid.set("stall_after", &text(stall_after)).await?;
     let pipe = grid.dir.path().join("pipe");
     let said = listen(&pipe)?;
-    let spec = one_task(&pipe, &[BEFORE, TASK].concat())?;
+    let spec = one_task(&pipe, TASK)?;
     let mut all = Vec::new();
     let mut repeated = 0;
     while all.len() < runs as usize {

@@ -26,21 +26,6 @@ impl Supervisor {
             if !colleague.linked {
                 continue;
             }
-            // One message for all assignments of one event.
-            if let Some(Action::ToSupervisor {
-                to,
-                msg:
-                    FromLeader {
-                        what: LeaderSays::Hints(hints),
-                        ..
-                    },
-            }) = out.last_mut()
-                && *to == colleague.addr.peer
-                && hints.len() < HINTS_AT_ONCE
-            {
-                hints.push(hint);
-                continue;
-            }
             out.push(Action::ToSupervisor {
                 to: colleague.addr.peer,
                 msg: FromLeader {

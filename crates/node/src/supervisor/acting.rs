@@ -11,11 +11,16 @@ use hedge_model::{Hash, PeerId, Source};
 use hedge_net::FetchError;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Files whose list fits into a frame whatever they are called.
 const FILES_SURE_TO_FIT: usize = 10_000;
 /// Hints that travel in one message to another supervisor, at most.
 const HINTS_MAX: usize = 10_000;
+/// Between two messages with hints alone: where this supervisor ends meanwhile, what was assigned in that time may be
+/// started again.
+const HINTS_EVERY: Duration = Duration::from_millis(10);
 /// Hashes of held content that fit into one message to the leader.
 const HOLDINGS_MAX: usize = 250_000;
 
@@ -24,7 +29,6 @@ impl Loop {
     pub(super) fn carry_out(&mut self) {
         let mut orders: BTreeMap<PeerId, Vec<ToWorker>> = BTreeMap::new();
         let mut answers: BTreeMap<ConnId, Vec<Answer>> = BTreeMap::new();
-        let mut told: BTreeMap<PeerId, FromLeader> = BTreeMap::new();
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Append { .. } => {} // on its way to the journal
@@ -55,7 +59,7 @@ impl Loop {
                             .push(Answer { id: 0, reply });
                     }
                 }
-                Action::ToSupervisor { to, msg } => self.tell_together(to, msg, &mut told),
+                Action::ToSupervisor { to, msg } => self.tell_together(to, msg),
                 Action::ToLeader { to, msg } => self.tell_leader(to, msg),
                 Action::TellHoldings { to } => {
                     let held = self.setup.store.list().into_iter().map(|(hash, _)| hash);
@@ -71,9 +75,7 @@ impl Loop {
                 Action::Drop(hashes) => drop(tokio::spawn(self.setup.store.forget(hashes))),
             }
         }
-        for (peer, msg) in told {
-            self.setup.links.tell(peer, msg);
-        }
+        self.tell_hints();
         for (peer, batch) in orders {
             if let Some(worker) = self.workers.get(&peer) {
                 send(&worker.sender, &batch);
@@ -89,8 +91,8 @@ impl Loop {
 
     /// Holds hints back for those that follow, in their order: each assignment makes some, and a message for each
     /// would cost more than the assignment.
-    fn tell_together(&self, to: PeerId, msg: FromLeader, told: &mut BTreeMap<PeerId, FromLeader>) {
-        let before = told.get_mut(&to).filter(|one| one.epoch == msg.epoch);
+    fn tell_together(&mut self, to: PeerId, msg: FromLeader) {
+        let before = self.told.get_mut(&to).filter(|one| one.epoch == msg.epoch);
         let before = before.and_then(|one| match &mut one.what {
             LeaderSays::Hints(hints) => Some(hints),
             _ => None,
@@ -100,8 +102,26 @@ impl Loop {
         {
             return before.extend_from_slice(hints);
         }
-        if let Some(before) = told.insert(to, msg) {
+        if let Some(before) = self.told.insert(to, msg) {
             self.setup.links.tell(to, before);
+        }
+    }
+
+    /// Sends what is held back, unless it is hints alone and the last went out just now.
+    fn tell_hints(&mut self) {
+        let now = Instant::now();
+        let hints = |msg: &FromLeader| matches!(msg.what, LeaderSays::Hints(_));
+        if self.told.is_empty() || (now < self.hints_at && self.told.values().all(hints)) {
+            return;
+        }
+        self.hints_at = now + HINTS_EVERY;
+        self.tell_held();
+    }
+
+    /// Sends what is held back for other supervisors.
+    pub(super) fn tell_held(&mut self) {
+        for (peer, msg) in std::mem::take(&mut self.told) {
+            self.setup.links.tell(peer, msg);
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::askers::Askers;
 use super::audit::Audit;
+use super::gather::Gather;
 use super::links::PeerLinks;
 use super::membership::{self, Absent, Changes, GroupAsk, Moved};
 use super::peers;
@@ -20,7 +21,7 @@ use hedge_net::{
     Call, Caller, CloseReason, DataStore, Fetcher, Incoming, Link, LinkSender, SecretKey, Trust,
 };
 use hedge_store::{Group, Journal, Member, NodeId, ProposalId, Said, Timing};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -179,6 +180,10 @@ pub(crate) struct Loop {
     pub(super) appended: VecDeque<(ProposalId, Record)>,
     /// Entries that the journal has been given and has not committed.
     pub(super) in_flight: usize,
+    pub(super) gather: Gather,
+    /// What other supervisors are to be told, and before when hints alone are not.
+    pub(super) told: BTreeMap<PeerId, FromLeader>,
+    pub(super) hints_at: Instant,
     /// In which the core leads, or led last.
     pub(super) term: u64,
     /// When it last gave or took something.
@@ -224,6 +229,9 @@ impl Loop {
             actions: Vec::new(),
             appended: VecDeque::new(),
             in_flight: 0,
+            gather: Gather::new(),
+            told: BTreeMap::new(),
+            hints_at: Instant::now(),
             term: 0,
             journal_at: Instant::now(),
             journal_slow: false,
@@ -325,8 +333,11 @@ impl Loop {
 
     fn wake_at(&self) -> Instant {
         let core = self.core.next_deadline();
-        let core = core.map(|(at, _)| self.setup.clock.instant(at).into());
-        core.map_or(self.look_at, |at: Instant| at.min(self.look_at))
+        let core = core.map(|(at, _)| Instant::from(self.setup.clock.instant(at)));
+        let hints = (!self.told.is_empty()).then_some(self.hints_at);
+        let entry = self.gather.until(Instant::now());
+        let due = [core, entry, hints, Some(self.look_at)];
+        due.into_iter().flatten().min().unwrap_or(self.look_at)
     }
 
     fn look(&mut self) {

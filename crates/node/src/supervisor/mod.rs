@@ -7,6 +7,7 @@ mod asking;
 mod audit;
 mod core_loop;
 mod doors;
+mod gather;
 mod links;
 mod membership;
 mod peers;

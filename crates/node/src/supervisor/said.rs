@@ -1,6 +1,7 @@
 //! What the journal says, and what it is given.
 
 use super::core_loop::{End, Loop, Standing};
+use super::gather::Gather;
 use crate::NodeError;
 use hedge_core::supervisor::{Event, State};
 use hedge_model::PeerAddr;
@@ -33,6 +34,7 @@ impl Loop {
                 self.journal_at = Instant::now();
                 if first.is_some() {
                     self.in_flight = self.in_flight.saturating_sub(1);
+                    self.gather.arrived(self.journal_at);
                 }
                 for (at, record) in records.iter().enumerate() {
                     self.feed(Event::Committed {
@@ -63,7 +65,8 @@ impl Loop {
                 let leader = leader.map(|peer| peer.short());
                 tracing::info!(?leader, "this supervisor leads no longer");
                 self.appended.clear();
-                self.in_flight = 0;
+                (self.in_flight, self.gather) = (0, Gather::new());
+                self.tell_held();
                 self.feed(Event::Deposed);
                 self.note_standing();
             }
@@ -91,6 +94,13 @@ impl Loop {
             && let Some((first, _)) = self.appended.front()
         {
             let first = *first;
+            let now = Instant::now();
+            if self.appended.len() < SECOND_MIN
+                && self.told_group.iter().filter(|one| one.votes).count() > 1
+                && self.gather.holds(now, self.appended.len())
+            {
+                return;
+            }
             let count = self.appended.len().min(ENTRY_RECORDS_MAX);
             let records = self.appended.drain(..count).map(|(_, record)| record);
             match self
@@ -99,8 +109,9 @@ impl Loop {
                 .propose_in(self.term, first, records.collect())
             {
                 Ok(()) => {
+                    self.gather.sets_out(now, count);
                     if self.in_flight == 0 {
-                        self.journal_at = Instant::now();
+                        self.journal_at = now;
                     }
                     self.in_flight += 1;
                 }

@@ -115,13 +115,17 @@ impl Supervisor {
         if known.committing.is_some() || known.active() <= wanted {
             return;
         }
-        let alive = known.attempts.iter().filter(|attempt| attempt.alive());
+        let reached = |attempt: &Attempt| {
+            let there = live.workers[attempt.worker as usize].connected;
+            there && attempt.alive() && attempt.state.in_hand()
+        };
+        let alive = known.attempts.iter().filter(|attempt| reached(attempt));
         let Some((first, since)) = alive.map(|of| (of.id, of.since)).min_by_key(|of| of.1) else {
             return;
         };
         let behind = |copy: &&mut Attempt| {
             let ahead = copy.since.since(since).max(AHEAD_MIN);
-            let ends = copy.redundant && copy.alive() && copy.why != Why::Policy;
+            let ends = copy.redundant && reached(copy) && copy.why != Why::Policy;
             ends && copy.id != first && now.since(copy.since) < ahead
         };
         let copies = known.attempts.iter_mut().filter(behind);

@@ -108,6 +108,12 @@ impl Rig {
         }
     }
 
+    /// Whether any attempt was found stalled so far.
+    fn stalled(&self) -> bool {
+        let mut found = self.found.iter();
+        found.any(|(_, found)| matches!(found.what, Found::Stalled { .. }))
+    }
+
     fn worker(&mut self, id: WatchId) -> &mut Worker {
         // Slots are given out in order, and no worker of a rig ever leaves.
         &mut self.workers[id.slot as usize]
@@ -465,14 +471,10 @@ fn progress_is_checked_at_each_interval_from_a_millisecond_to_ten_minutes() {
             }
             let heard = rig.arrived - arrived;
             assert!((49..=52).contains(&heard), "{way:?}: heard {heard} times");
-            let stalled = |rig: &Rig| {
-                let mut found = rig.found.iter();
-                found.any(|(_, found)| matches!(found.what, Found::Stalled { .. }))
-            };
             rig.pass(every * 9);
-            assert!(!stalled(&rig), "{way:?}: {:?}", rig.found);
+            assert!(!rig.stalled(), "{way:?}: {:?}", rig.found);
             rig.pass(every * 3);
-            assert!(stalled(&rig), "{way:?}");
+            assert!(rig.stalled(), "{way:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How closely each worker is to be watched, and what follows from what the monitor finds out.
 
-use super::live::{Attempt, AttemptState, Why, WorkerIx, find_attempt};
+use super::live::{Attempt, Why, WorkerIx, find_attempt};
 use super::{Action, Supervisor, send};
 use crate::monitor::{Attention, Finding, Found, Liveness, Progress};
 use hedge_model::msg::ToWorker;
@@ -130,8 +130,7 @@ impl Supervisor {
         };
         let copies = known.attempts.iter_mut().filter(behind);
         if let Some(copy) = copies.max_by_key(|copy| copy.since) {
-            copy.state = AttemptState::Cancelling;
-            copy.stopped = Some(copy.charge_until(now));
+            copy.cancel(now);
             let peer = live.workers[copy.worker as usize].peer;
             send(peer, ToWorker::Cancel(copy.id), out);
         }

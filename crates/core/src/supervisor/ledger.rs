@@ -5,7 +5,7 @@
 
 use super::Supervisor;
 use super::durable::{EndedAttempt, Job};
-use super::live::{Attempt, WorkerIx};
+use super::live::{Attempt, AttemptState, WorkerIx};
 use hedge_model::ledger::{Charge, MicroUnits, Part, Stopped};
 use hedge_model::msg::Usage;
 use hedge_model::record::End;
@@ -65,6 +65,12 @@ pub(crate) fn used(class: hedge_model::capacity::Class, usage: &Usage) -> Charge
 }
 
 impl Attempt {
+    /// Its worker is told to stop it, and nothing later is charged.
+    pub fn cancel(&mut self, now: Time) {
+        self.state = AttemptState::Cancelling;
+        self.stopped = Some(self.charge_until(now));
+    }
+
     /// What it is charged if it is stopped at `now`.
     pub fn charge_until(&self, now: Time) -> Charge {
         Charge {

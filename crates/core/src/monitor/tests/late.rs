@@ -76,13 +76,9 @@ fn a_silence_is_no_lack_of_progress_and_what_went_before_it_counts() {
         notes: 0,
     }];
     let stalled_within = |rig: &mut Rig, most: u64| {
-        let stalled = |rig: &Rig| {
-            let mut found = rig.found.iter();
-            found.any(|(_, found)| matches!(found.what, Found::Stalled { .. }))
-        };
         (0..most).find(|_| {
             rig.pass(ms(1));
-            stalled(rig)
+            rig.stalled()
         })
     };
     // Heard for 80 ms, but for a short silence now and then.

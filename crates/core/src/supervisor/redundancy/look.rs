@@ -174,8 +174,7 @@ impl Supervisor {
             };
             let worker = &live.workers[attempt.worker as usize];
             if worker.usable() && shape.fits(&worker.info.resources, &worker.info.labels) {
-                attempt.state = AttemptState::Cancelling;
-                attempt.stopped = Some(attempt.charge_until(self.now));
+                attempt.cancel(self.now);
                 live.yielding.remove(&id);
                 live.making_room.insert(id);
                 super::super::send(worker.peer, ToWorker::Cancel(id), out);

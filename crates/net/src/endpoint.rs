@@ -1,6 +1,7 @@
 //! The one UDP port of a peer and what arrives there.
 
 use crate::handshake::{HELLO_TIMEOUT, hear_hello, say_hello};
+use crate::pending::{Pending, PendingConnections, Source};
 use crate::relay::Trusted;
 use crate::{
     CloseReason, DataServer, Hello, Incoming, Link, NetError, SecretKey, VersionRange, peer_id,
@@ -8,7 +9,8 @@ use crate::{
 };
 use hedge_model::{Hash, PeerAddr, PeerId};
 use iroh::endpoint::{
-    ConnectOptions, Connection, IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets,
+    ConnectOptions, Connection, IdleTimeout, IncomingAddr, PortmapperConfig, QuicTransportConfig,
+    VarInt, presets,
 };
 use iroh::{
     Endpoint, EndpointAddr, NetReportConfig, RelayConfig, RelayMap, RelayMode, RelayUrl,
@@ -20,7 +22,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::AbortHandle;
 
 /// The name of the control protocol in the TLS handshake.
@@ -53,8 +55,10 @@ const STRANGER_WINDOW_BYTES: u32 = 128 << 10;
 const DIALLED_WINDOW_BYTES: u32 = 8 << 20;
 /// Streams that a peer may have open: one for control, the others for data requests.
 const STREAMS_MAX: u32 = 16;
-/// Connections that have not proven anything yet.
+/// Connections that have not authenticated yet.
 const PENDING_MAX: usize = 256;
+/// Those of one source: as many peers of a site behind one address as may connect within a few round trips.
+const PENDING_PER_SOURCE_MAX: usize = 128;
 /// Peers that wait for the application's decision.
 const UNDECIDED_MAX: usize = 64;
 /// Under this name peers announce themselves on the local network.
@@ -366,7 +370,7 @@ struct Door {
 
 impl Door {
     async fn open(self) {
-        let room = Arc::new(Semaphore::new(PENDING_MAX));
+        let all_pending = PendingConnections::new(PENDING_MAX, PENDING_PER_SOURCE_MAX);
         let here = Handle::current();
         let to_me = alpn_to(PeerId(*self.endpoint.id().as_bytes()));
         while let Some(incoming) = self.endpoint.accept().await {
@@ -377,15 +381,16 @@ impl Door {
                 incoming.ignore();
                 continue;
             }
-            // Under pressure only who answers from its claimed address gets a place.
-            if room.available_permits() < PENDING_MAX / 2 && !incoming.remote_addr_validated() {
+            // Under pressure a source address has to be proven before it costs a place.
+            if all_pending.is_crowded() && !incoming.remote_addr_validated() {
                 _ = incoming.retry();
                 continue;
             }
-            let Ok(permit) = room.clone().try_acquire_owned() else {
+            let Some(source) = source(incoming.remote_addr()) else {
                 incoming.refuse();
                 continue;
             };
+            let pending = all_pending.enter(source);
             let wants_data = alpns.iter().any(|alpn| *alpn == ALPN_DATA);
             // A connection's own task, with its encryption, stays on the runtime that accepts it.
             let runtime = match &self.data {
@@ -395,7 +400,7 @@ impl Door {
             let (versions, undecided) = (self.versions, self.undecided.clone());
             let data = self.data.as_ref().map(|(server, _)| server.clone());
             runtime.spawn(async move {
-                let hello = receive(incoming, versions, undecided, data, permit);
+                let hello = receive(incoming, versions, undecided, data, pending);
                 if let Err(error) = hello.await {
                     tracing::debug!(%error, "an incoming connection came to nothing");
                 }
@@ -404,34 +409,55 @@ impl Door {
     }
 }
 
+/// The party that a connection's packets come from; none where that cannot be told.
+fn source(addr: IncomingAddr) -> Option<Source> {
+    match addr {
+        IncomingAddr::Ip(addr) => Some(addr.ip().into()),
+        IncomingAddr::Relay { endpoint_id, .. } => Some(Source::Relayed(*endpoint_id.as_bytes())),
+        _ => None,
+    }
+}
+
 async fn receive(
     incoming: iroh::endpoint::Incoming,
     versions: VersionRange,
     undecided: mpsc::Sender<Incoming>,
     data: Option<DataServer>,
-    permit: OwnedSemaphorePermit,
+    mut pending: Pending,
 ) -> Result<(), NetError> {
     let late = || NetError::Closed(CloseReason::HandshakeTimeout);
     let lost = || NetError::Closed(CloseReason::Lost);
+    let crowded = || NetError::Closed(CloseReason::TooManyPeers);
     let accepting = incoming.accept().map_err(|_| lost())?;
-    let connected = tokio::time::timeout(HELLO_TIMEOUT, accepting)
-        .await
-        .map_err(|_| late())?;
+    let connected = tokio::select! {
+        () = pending.evicted() => return Err(crowded()),
+        connected = tokio::time::timeout(HELLO_TIMEOUT, accepting) => connected.map_err(|_| late())?,
+    };
     let connection = connected.map_err(|_| lost())?;
-    match (connection.alpn(), data) {
-        (ALPN_DATA, Some(server)) => {
-            server.serve(connection, permit).await;
-            Ok(())
+    if let (ALPN_DATA, Some(server)) = (connection.alpn(), data) {
+        server.serve(connection, pending).await;
+        return Ok(());
+    }
+    let hello = hear_hello(connection.clone(), versions);
+    let incoming = tokio::select! {
+        () = pending.evicted() => {
+            CloseReason::TooManyPeers.close(&connection);
+            return Err(crowded());
         }
-        _ => {
-            let hello = hear_hello(connection.clone(), versions, permit);
-            let incoming = tokio::time::timeout(HELLO_TIMEOUT, hello)
-                .await
-                .map_err(|_| {
-                    CloseReason::HandshakeTimeout.close(&connection);
-                    late()
-                })??;
-            undecided.send(incoming).await.map_err(|_| lost())
+        heard = tokio::time::timeout(HELLO_TIMEOUT, hello) => heard.map_err(|_| {
+            CloseReason::HandshakeTimeout.close(&connection);
+            late()
+        })??,
+    };
+    // The place is kept while the application has not taken those before, so that the queue stays bounded.
+    tokio::select! {
+        () = pending.evicted() => {
+            incoming.refuse(CloseReason::TooManyPeers);
+            Err(crowded())
+        }
+        place = undecided.reserve() => {
+            place.map_err(|_| lost())?.send(incoming);
+            Ok(())
         }
     }
 }

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Longest first message and longest answer to it, in bytes.
 pub const HELLO_BYTES_MAX: usize = 64 << 10;
@@ -88,7 +87,6 @@ struct Pending {
     send: SendStream,
     recv: RecvStream,
     left_over: BytesMut,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Incoming {
@@ -107,7 +105,6 @@ impl Incoming {
             mut send,
             recv,
             left_over,
-            _permit,
         } = pending;
         let mut message = self.version.to_le_bytes().to_vec();
         message.extend_from_slice(welcome);
@@ -175,7 +172,6 @@ pub(crate) async fn say_hello(
 pub(crate) async fn hear_hello(
     connection: Connection,
     versions: VersionRange,
-    permit: OwnedSemaphorePermit,
 ) -> Result<Incoming, NetError> {
     let peer = PeerId(*connection.remote_id().as_bytes());
     let (send, mut recv) = connection
@@ -208,7 +204,6 @@ pub(crate) async fn hear_hello(
         send,
         recv,
         left_over,
-        _permit: permit,
     };
     Ok(Incoming {
         peer,

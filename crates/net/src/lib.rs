@@ -13,6 +13,7 @@ mod frame;
 mod handshake;
 mod identity;
 mod link;
+mod pending;
 mod probe;
 mod relay;
 mod ticket;

@@ -1,6 +1,7 @@
 //! An idle TCP connection beside a control connection, which the kernel closes when a process dies: QUIC says
 //! nothing then. Only where a direct path exists, and it proves nothing but a death.
 
+use crate::pending::PendingConnections;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 /// Proves that a TCP connection belongs to a control connection; told over that, valid once.
@@ -19,7 +20,9 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(3);
 /// How long to try one address.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Connections that have shown nothing yet.
-const STRANGERS_MAX: usize = 64;
+const PENDING_MAX: usize = 128;
+/// Those of one source: all workers of a machine or a site may connect at once.
+const PENDING_PER_SOURCE_MAX: usize = 64;
 /// Nonces that nobody has shown yet: as many peers as join within [`SHOWN_WITHIN`].
 const EXPECTED_MAX: usize = 16_384;
 
@@ -170,21 +173,21 @@ pub(crate) async fn connect(
 }
 
 async fn accept(listener: TcpListener, expected: Expected) {
-    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    let all_pending = PendingConnections::new(PENDING_MAX, PENDING_PER_SOURCE_MAX);
     loop {
-        let Ok(permit) = strangers.clone().acquire_owned().await else {
-            return;
-        };
-        let Ok((mut stream, _)) = listener.accept().await else {
+        let Ok((mut stream, from)) = listener.accept().await else {
             // Out of file descriptors, most likely.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
+        let mut pending = all_pending.enter(from.ip().into());
         let expected = expected.clone();
         tokio::spawn(async move {
-            let _permit = permit;
             let mut nonce = Nonce::default();
-            let shown = tokio::time::timeout(SHOWN_WITHIN, stream.read_exact(&mut nonce)).await;
+            let shown = tokio::select! {
+                () = pending.evicted() => return,
+                shown = tokio::time::timeout(SHOWN_WITHIN, stream.read_exact(&mut nonce)) => shown,
+            };
             if !matches!(shown, Ok(Ok(_))) {
                 return;
             }
@@ -258,5 +261,17 @@ mod tests {
             .await
             .unwrap();
         assert!(expected.await.is_none(), "nobody showed the right one");
+    }
+
+    #[tokio::test]
+    async fn idle_connections_of_strangers_keep_no_tripwire_out() {
+        let wires = Tripwires::bind((LOCALHOST, 0).into()).await.unwrap();
+        let mut idle = Vec::new();
+        for _ in 0..300 {
+            idle.push(TcpStream::connect((LOCALHOST, wires.port())).await.unwrap());
+        }
+        let expected = wires.expect([9; 16]);
+        let mine = Tripwire::connect([LOCALHOST], wires.port(), [9; 16]).await;
+        assert!(expected.await.is_some(), "the nonce is shown: {mine:?}");
     }
 }

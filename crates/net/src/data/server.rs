@@ -4,6 +4,7 @@ use super::store::theirs;
 use super::wire::{ANSWER_DATA, Request, WHOLE_BYTES_MAX};
 use super::{DataStore, Refusal, Trust};
 use crate::handshake::HELLO_TIMEOUT;
+use crate::pending::Pending;
 use crate::{CloseReason, NetError};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -13,7 +14,7 @@ use iroh_blobs::protocol::{ChunkRanges, ChunkRangesExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -59,29 +60,30 @@ impl DataServer {
             .clone()
     }
 
-    /// Serves one connection to its end. The permit is the place of a peer that has proven nothing: it
-    /// is given back with the first request that is granted, which has to come soon.
-    pub(crate) async fn serve(&self, connection: Connection, permit: OwnedSemaphorePermit) {
+    /// Serves one connection to its end. The first request that is granted frees the connection's place among
+    /// those that have not authenticated; it has to come soon.
+    pub(crate) async fn serve(&self, connection: Connection, pending: Pending) {
         let peer = PeerId(*connection.remote_id().as_bytes());
         let proven = Arc::new(Notify::new());
-        let mut permit = Some(permit);
+        let mut pending = Some(pending);
         let mut requests = JoinSet::new();
         let mut deadline = Instant::now() + HELLO_TIMEOUT;
         let mut revoked = std::pin::pin!(self.0.trust.revoked(peer));
         loop {
             tokio::select! {
                 () = &mut revoked => return CloseReason::Revoked.close(&connection),
-                () = proven.notified(), if permit.is_some() => {
-                    permit = None;
+                () = evicted(&mut pending) => return CloseReason::TooManyPeers.close(&connection),
+                () = proven.notified(), if pending.is_some() => {
+                    pending = None;
                     deadline = Instant::now() + IDLE;
                 }
                 Some(_) = requests.join_next() => {
-                    if permit.is_none() {
+                    if pending.is_none() {
                         deadline = Instant::now() + IDLE;
                     }
                 }
-                () = tokio::time::sleep_until(deadline), if permit.is_some() || requests.is_empty() => {
-                    let reason = match permit {
+                () = tokio::time::sleep_until(deadline), if pending.is_some() || requests.is_empty() => {
+                    let reason = match pending {
                         Some(_) => CloseReason::HandshakeTimeout,
                         None => CloseReason::Done,
                     };
@@ -200,5 +202,13 @@ impl DataServer {
             }
             _ => Err(Refusal::NotHeld),
         }
+    }
+}
+
+/// Waits until the place is needed for another connection; for ever where it is free already.
+async fn evicted(pending: &mut Option<Pending>) {
+    match pending {
+        Some(pending) => pending.evicted().await,
+        None => std::future::pending().await,
     }
 }

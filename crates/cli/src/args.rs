@@ -11,6 +11,7 @@ pub use jobs::{Cost, Explain, Fetch, Job, Logs, One, Wait};
 pub use relay::Relay;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use hedge_model::resources::OWN;
 use hedge_model::units::{parse_bytes, parse_duration};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -133,7 +134,9 @@ Examples:
   hedge logs 7 sheet
   hedge logs 7 frame.12                      index 12 of the array `frame`
 
-Standard output goes to standard output, standard error to standard error.")]
+Standard output goes to standard output, standard error to standard error. A pipe or a file gets what
+the task printed unchanged. On a terminal, lines, tabs and colours stay; other control characters are
+shown as escapes like \\u{1b}.")]
     Logs(Logs),
     /// Say why a job or a task is where it is, where it ran and why there
     #[command(after_help = "\
@@ -475,6 +478,11 @@ fn cpus(text: &str) -> Result<u64, String> {
 
 fn amount(text: &str) -> Result<(String, u64), String> {
     let (name, number) = label(text)?;
+    if let Some(own) =
+        hedge_model::resources::mistaken_for(&name).or(OWN.into_iter().find(|own| *own == name))
+    {
+        return Err(format!("what {name:?} means is offered with --{own}"));
+    }
     let number = number
         .parse()
         .map_err(|_| format!("{number:?} is no whole number: write NAME=N, like gpus=1"))?;

@@ -317,7 +317,7 @@ fn a_worker_told_to_stop_finishes_what_runs_there() {
     let view = grid.place.ask(&["job", &job]);
     assert_eq!(
         (&view["state"], &view["done"]),
-        (&"running".into(), &1.into())
+        (&"waiting".into(), &1.into())
     );
     assert_eq!(marks.starts("t.1"), 0, "a draining worker starts nothing");
     marks.let_go("t.1");

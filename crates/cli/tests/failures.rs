@@ -51,8 +51,8 @@ fn a_task_that_asks_for_more_than_any_worker_has_says_so_and_waits() {
     });
     let view = grid.place.ask(&["job", "1"]);
     assert_eq!(
-        (&view["state"], &view["unplaceable"][0]),
-        (&"running".into(), &why.into())
+        (&view["state"], &view["waits"][0]),
+        (&"waiting".into(), &why.into())
     );
     let explained = only_task(&grid.place, "1", "big");
     assert_eq!(

@@ -16,8 +16,26 @@ fn by(seconds: u64) -> Qos {
     }
 }
 
-fn deadline(rig: &Rig) -> DeadlineView {
-    let view = rig.core.job_view(JobId(1)).expect("a job");
+/// Has tasks of these kinds done before, each in about as long as it says.
+fn seen(rig: &mut Rig, kinds: &[&str]) {
+    for (key, kind) in (50..).zip(kinds) {
+        rig.submit(9, key, &plain(vec![array(5, timed(kind, 100, &[]))]));
+        rig.commit();
+        loop {
+            let given = assigned(&rig.said());
+            if given.is_empty() {
+                break;
+            }
+            for (worker, attempt) in given {
+                rig.done_after(worker, attempt, Duration::from_secs(100));
+                rig.commit();
+            }
+        }
+    }
+}
+
+fn last(rig: &Rig, number: u64) -> DeadlineView {
+    let view = rig.core.job_view(JobId(number)).expect("a job");
     view.deadline.expect("a deadline")
 }
 
@@ -27,11 +45,13 @@ fn whether_a_deadline_will_be_met_is_known_early() {
     for (seconds, low, high) in [(2_000, 0.95, 1.0), (150, 0.0, 0.05)] {
         let mut rig = Rig::new();
         (1..=2).for_each(|number| rig.attach(number, 1));
+        seen(&mut rig, &["a", "b"]);
         rig.submit(1, 1, &job(by(seconds), 0, chain()));
         rig.commit();
         rig.said();
-        let view = deadline(&rig);
-        assert!((low..=high).contains(&view.chance), "{view:?}");
+        let view = last(&rig, 3);
+        let chance = view.chance.expect("a chance");
+        assert!((low..=high).contains(&chance), "{view:?}");
         assert_eq!(view.at_risk, high < 0.5, "said when the job has just begun");
     }
 }
@@ -40,19 +60,64 @@ fn whether_a_deadline_will_be_met_is_known_early() {
 fn the_chance_falls_as_a_task_runs_late() {
     let mut rig = Rig::new();
     (1..=2).for_each(|number| rig.attach(number, 1));
+    seen(&mut rig, &["a"]);
     let mut qos = by(250);
     qos.redundancy = Redundancy::None;
     rig.submit(1, 1, &job(qos, 0, vec![timed("a", 100, &[])]));
     rig.commit();
     rig.said();
-    let first = deadline(&rig).chance;
+    let first = last(&rig, 2).chance;
     rig.pass_beating(Duration::from_secs(200), &[1, 2]);
     rig.said();
-    let late = deadline(&rig).chance;
+    let late = last(&rig, 2).chance;
     assert!(
-        first > 0.9 && late < 0.5,
-        "{first} at first, {late} when it should long be done"
+        first > Some(0.9) && late.is_some_and(|late| late < 0.5),
+        "{first:?} at first, {late:?} when it should long be done"
     );
+    rig.pass_beating(Duration::from_secs(60), &[1, 2]);
+    rig.said();
+    let view = last(&rig, 2);
+    assert_eq!((view.chance, view.missed), (None, true), "{view:?}");
+}
+
+#[test]
+fn no_estimate_is_given_without_evidence() {
+    let known = |rig: &Rig, number: u64| {
+        let view = rig.core.job_view(JobId(number)).expect("a job");
+        let chance = view.deadline.expect("a deadline").chance;
+        assert_eq!(
+            view.left_ms.is_some(),
+            chance.is_some(),
+            "one rule for both"
+        );
+        chance.is_some()
+    };
+    let one = |id: &str| job(by(1000), 0, vec![timed(id, 100, &[])]);
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(1, 1, &one("a"));
+    rig.commit();
+    let given = assigned(&rig.said());
+    assert!(!known(&rig, 1), "what the client says is no evidence");
+    rig.done_after(1, given[0].1, Duration::from_secs(100));
+    rig.commit();
+    rig.said();
+    rig.submit(1, 2, &one("a"));
+    rig.commit();
+    let given = assigned(&rig.said());
+    assert!(!known(&rig, 2), "one task of its kind was done");
+    rig.done_after(1, given[0].1, Duration::from_secs(100));
+    rig.commit();
+    rig.said();
+    seen(&mut rig, &["a"]);
+    rig.submit(1, 3, &one("a"));
+    rig.commit();
+    rig.said();
+    assert!(known(&rig, 4), "enough tasks of its kind were done");
+    rig.submit(2, 4, &one("a"));
+    rig.commit();
+    rig.said();
+    assert!(!known(&rig, 4), "another job shares the workers");
 }
 
 #[test]

@@ -90,6 +90,18 @@ fn without_a_source_of_input_the_machine_is_in_use() {
 }
 
 #[test]
+fn a_machine_in_use_from_the_start_is_away_since_its_first_event() {
+    // Clocks show the time since 1970.
+    let start = 1_795_000_000;
+    let mut owner = Owner::new(OwnerRules::default());
+    assert_eq!(owner.state(at(start)).away, Duration::ZERO);
+    owner.signal(at(start), Signal::Watched(false));
+    assert_eq!(owner.state(at(start + 7)).away, SECOND * 7);
+    assert_eq!(owner.stand(), Stand::Pause, "nothing is given up at once");
+    assert_eq!(owner.next_deadline(), Some(at(start + 600)));
+}
+
+#[test]
 fn power_network_and_hours_count_as_the_rules_say() {
     let rules = OwnerRules {
         battery: Stand::Vacate,

@@ -97,13 +97,13 @@ fn what_no_worker_could_take_waits_and_says_why() {
     ]);
     let view = rig.core.job_view(JobId(1)).expect("a job");
     assert_eq!(
-        view.unplaceable,
+        view.waits,
         ["task \"big\" asks for cpus 8, and the most that any worker has is 2"]
     );
     rig.attach(2, 8);
     rig.expect(&["worker 2: body big v1", "worker 2: assign 1.0/0.1.1"]);
     let view = rig.core.job_view(JobId(1)).expect("a job");
-    assert_eq!(view.unplaceable, [""; 0]);
+    assert_eq!(view.waits, [""; 0]);
 }
 
 #[test]

@@ -37,25 +37,31 @@ impl Resources {
             .map_or(0, |(_, amount)| *amount)
     }
 
-    /// Whether `need` fits in here.
-    pub fn covers(&self, need: &Resources) -> bool {
-        self.missing(need).is_none()
+    /// How much there is of any resource.
+    pub fn amount(&self, name: &str) -> Amount {
+        match name {
+            "cpus" => self.cpus_milli,
+            "memory" => self.memory,
+            "disk" => self.disk,
+            other => self.named(other),
+        }
     }
 
-    /// The first resource of which `need` is more than is here: its name, the need, what is here.
-    pub fn missing<'a>(&self, need: &'a Resources) -> Option<(&'a str, Amount, Amount)> {
-        [
-            ("cpus", need.cpus_milli, self.cpus_milli),
-            ("memory", need.memory, self.memory),
-            ("disk", need.disk, self.disk),
-        ]
-        .into_iter()
-        .chain(
-            need.named
+    /// The names of all resources of which an amount is kept.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        OWN.into_iter()
+            .chain(self.named.iter().map(|(name, _)| &**name))
+    }
+
+    /// Whether `need` fits in here.
+    pub fn covers(&self, need: &Resources) -> bool {
+        need.cpus_milli <= self.cpus_milli
+            && need.memory <= self.memory
+            && need.disk <= self.disk
+            && need
+                .named
                 .iter()
-                .map(|(name, amount)| (&**name, *amount, self.named(name))),
-        )
-        .find(|(_, need, have)| need > have)
+                .all(|(name, amount)| *amount <= self.named(name))
     }
 
     /// Takes `part` away; amounts stop at zero.
@@ -83,6 +89,44 @@ impl Resources {
     }
 }
 
+/// The resources of every worker.
+pub const OWN: [&str; 3] = ["cpus", "memory", "disk"];
+
+/// Other words for the resources that every worker has.
+const OTHER_WORDS: [(&str, &str); 11] = [
+    ("core", "cpus"),
+    ("cores", "cpus"),
+    ("ncpus", "cpus"),
+    ("processors", "cpus"),
+    ("threads", "cpus"),
+    ("vcpus", "cpus"),
+    ("mem", "memory"),
+    ("ram", "memory"),
+    ("scratch", "disk"),
+    ("space", "disk"),
+    ("storage", "disk"),
+];
+
+/// The resource of every worker that somebody means who names another one like this: `cpu` means `cpus`.
+pub fn mistaken_for(name: &str) -> Option<&'static str> {
+    let lower = name.to_ascii_lowercase();
+    let other = OTHER_WORDS.iter().find(|(word, _)| *word == lower);
+    let meant = other.map(|(_, meant)| *meant);
+    let meant = meant.or_else(|| OWN.into_iter().find(|own| *own == lower));
+    meant
+        .or_else(|| nearest(&lower, OWN.into_iter()))
+        .filter(|own| *own != name)
+}
+
+/// The known name that `name` is most likely a misspelling of.
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|known| (strsim::osa_distance(name, known), known))
+        .filter(|(distance, known)| *distance <= (known.len() / 3).max(1))
+        .min()
+        .map(|(_, known)| known)
+}
+
 /// Shows an amount of the resource `name` for people: `2.5`, `32 MiB`, `4`.
 pub fn show_amount(name: &str, amount: Amount) -> String {
     match name {
@@ -103,5 +147,29 @@ impl fmt::Display for Resources {
         self.named
             .iter()
             .try_for_each(|(name, amount)| write!(f, ", {name} {amount}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misspelled_resources_of_every_worker_are_recognised_and_others_are_not() {
+        for (name, meant) in [
+            ("cpu", "cpus"),
+            ("CPUs", "cpus"),
+            ("cores", "cpus"),
+            ("mem", "memory"),
+            ("memry", "memory"),
+            ("disks", "disk"),
+        ] {
+            assert_eq!(mistaken_for(name), Some(meant), "{name}");
+        }
+        for name in [
+            "cpus", "memory", "disk", "gpu", "gpus", "licence", "fpga", "slots",
+        ] {
+            assert_eq!(mistaken_for(name), None, "{name}");
+        }
     }
 }

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
-    /// Accepted, not ended.
+    /// Accepted, not ended, and none of its tasks has an attempt.
+    Waiting,
+    /// Accepted, not ended, and tasks of it have attempts.
     Running,
     /// All tasks done, results held.
     Done,
@@ -17,6 +19,13 @@ pub enum JobState {
     Failed,
     /// Ended by its client.
     Cancelled,
+}
+
+impl JobState {
+    /// Whether the job is done, failed or cancelled.
+    pub fn ended(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
 }
 
 /// A job in figures.
@@ -32,6 +41,8 @@ pub struct JobView {
     pub why: Option<String>,
     /// K: all its tasks.
     pub tasks: u32,
+    /// How many of them must be done before the job is.
+    pub needed: u32,
     /// N: the critical ones.
     pub critical: u32,
     /// Done.
@@ -42,24 +53,42 @@ pub struct JobView {
     pub ready: u32,
     /// Waiting for others.
     pub waiting: u32,
+    /// Of a job that has ended: failed and not done.
+    pub failed: u32,
+    /// Not done and not needed any more: enough is done without them, or the job has ended.
+    pub skipped: u32,
     /// Attempts made so far.
     pub attempts: AttemptCounts,
     /// From acceptance to now, or to the end.
     pub elapsed_ms: f64,
-    /// CPU time of winners.
+    /// CPU time of all attempts whose end was reported.
     pub cpu_ms: f64,
-    /// Tasks that no worker could take, and why: at most a few.
-    pub unplaceable: Vec<String>,
+    /// Why tasks that could start do not run, at most five reasons; while other tasks run, only reasons that do
+    /// not end by themselves.
+    pub waits: Vec<String>,
     /// Bytes of results held for the client.
     pub result_bytes: u64,
     /// What it costs; final once it has ended.
     pub cost: CostView,
+    /// How its budget stands, where it has one.
+    pub budget: Option<BudgetView>,
     /// How its deadline stands, where it has one.
     pub deadline: Option<DeadlineView>,
     /// The share of its tasks that is done, those that run counted by what they say of themselves.
     pub progress: f64,
-    /// The time that is expected to be left, while it runs.
+    /// The estimated time remaining, while it runs and where what is known supports an estimate.
     pub left_ms: Option<f64>,
+}
+
+/// How a job's budget stands, in millionths of the currency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetView {
+    /// What the job is to cost at most.
+    pub limit_micro: u64,
+    /// What it has cost, attempts that run included.
+    pub spent_micro: u64,
+    /// Whether that is more than the limit; first attempts go on then.
+    pub exceeded: bool,
 }
 
 /// How a job's deadline stands.
@@ -69,12 +98,14 @@ pub struct DeadlineView {
     pub finish_by_ms: f64,
     /// What is left of it.
     pub left_ms: f64,
-    /// The estimated chance that it ends in time.
-    pub chance: f64,
+    /// The estimated chance that it ends in time, while it runs and where what is known supports an estimate.
+    pub chance: Option<f64>,
     /// The chance that was asked for.
     pub confidence: f64,
-    /// Whether the chance is below that.
+    /// Whether the chance is known and below that.
     pub at_risk: bool,
+    /// Whether it has passed, or the job ended after it.
+    pub missed: bool,
 }
 
 /// What a job costs.
@@ -195,7 +226,7 @@ pub struct ExplainView {
     pub job: JobView,
     /// Each critical task and its reason, at most 1,000.
     pub critical: Vec<CriticalView>,
-    /// The tasks asked for; without one, those that hold the job up, at most 20.
+    /// The tasks asked for; without one, those that hold the job up or were not done when it ended, at most 20.
     pub tasks: Vec<TaskView>,
 }
 
@@ -215,7 +246,7 @@ pub struct TaskView {
     pub task: String,
     /// Its number.
     pub number: u32,
-    /// `waiting`, `ready`, `running`, `done`.
+    /// `waiting`, `ready`, `running`, `done`, `failed`, `skipped`.
     pub state: String,
     /// Why it is in this state.
     pub why: String,
@@ -244,7 +275,8 @@ pub struct AttemptView {
     pub state: String,
     /// Why it ran there, or how it ended.
     pub why: String,
-    /// Running time, once known.
+    /// For how long it ran; while it runs, since it was given its part of the worker; of a lost attempt, for how
+    /// long it held that.
     pub running_ms: Option<f64>,
     /// How far it is, while it runs and anything was heard of it.
     pub progress: Option<ProgressView>,

@@ -12,7 +12,7 @@ use crate::temporary::Temporary;
 use crate::{ClientError, Folders};
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::msg::{RefusalKind, Reply, Request, Role};
-use hedge_model::view::{JobState, JobView, LogView, ResultsView};
+use hedge_model::view::{JobView, LogView, ResultsView};
 use hedge_model::{Data, Hash, JobId, JobSpec, PeerAddr, Source, SubmitKey};
 use hedge_net::{
     DataServer, DataStore, Fetcher, Hello, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
@@ -173,7 +173,7 @@ impl Client {
         let (news, watched) = mpsc::channel(NEWS_MAX);
         let client = self.clone();
         tokio::spawn(async move {
-            let mut over = first.state != JobState::Running;
+            let mut over = first.state.ended();
             let mut open = news.send(first).await.is_ok();
             while open && !over {
                 let view = match replies.recv().await {
@@ -191,7 +191,7 @@ impl Client {
                     }
                     Some(_) => break,
                 };
-                over = view.state != JobState::Running;
+                over = view.state.ended();
                 open = news.send(*view).await.is_ok();
             }
         });

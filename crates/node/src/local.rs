@@ -4,15 +4,16 @@
 use crate::supervisor::{Supervisor, SupervisorConfig};
 use crate::temporary::Temporary;
 use crate::{Client, ClientError, NodeError};
+use hedge_model::Resources;
 use hedge_model::msg::Role;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdin, Command};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// A worker that dies is started again after this time, doubled each time it dies soon.
 const RESTART_AFTER: Duration = Duration::from_millis(50);
@@ -21,6 +22,10 @@ const RESTART_AFTER_MAX: Duration = Duration::from_secs(5);
 const LIVED_WELL: Duration = Duration::from_secs(10);
 /// A worker that gave up by itself this many times in a row, each time soon after its start, cannot work here.
 const GIVEN_UP_MAX: u32 = 3;
+/// What a worker wrote before its end is read for this long at most: what it started may hold its pipe open.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+/// Longest line of a worker that is passed on whole, bytes.
+const LINE_MAX: u64 = 16 << 10;
 /// Workers that are told to stop get this long.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
@@ -29,8 +34,11 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 pub struct LocalConfig {
     /// How many workers.
     pub workers: usize,
-    /// Thousandths of a CPU that each offers.
-    pub cpus_milli: u64,
+    /// The most that one task asks for of each resource. Each worker offers the CPUs, the first also the memory and
+    /// disk, as far as this machine has them.
+    pub largest: Resources,
+    /// Takes each line that a worker writes to its standard error.
+    pub tell: fn(&str),
     /// Further arguments of `hedge worker` for each, like `--no-sandbox`.
     pub worker_args: Vec<String>,
     /// The program to start as workers; this program by default.
@@ -45,7 +53,8 @@ impl LocalConfig {
             .map_err(|error| ClientError::Local(format!("where is hedge? {error}")))?;
         Ok(Self {
             workers: cpus.max(4),
-            cpus_milli: 1000,
+            largest: Resources::cpus(1000),
+            tell: |_| {},
             worker_args: Vec::new(),
             program,
         })
@@ -66,7 +75,16 @@ pub struct LocalGrid {
 
 impl LocalGrid {
     /// Starts the supervisor and its workers; does not wait for these.
+    ///
+    /// # Errors
+    /// This machine has no loopback interface that is up, or nowhere to write.
     pub async fn start(config: LocalConfig) -> Result<Self, ClientError> {
+        loopback().map_err(|error| {
+            ClientError::Local(format!(
+                "supervisor and workers talk over the loopback interface, and this machine cannot use it: {error}. \
+                 Nothing was started. `ip link set lo up` enables it"
+            ))
+        })?;
         let dir = Temporary::new("hedge-run-");
         let dir =
             dir.map_err(|error| ClientError::Local(format!("no folder for the run: {error}")))?;
@@ -161,7 +179,7 @@ impl Keeper {
             let started = Instant::now();
             let mut by_itself = true;
             match self.start().await {
-                Ok((mut child, _leash)) => {
+                Ok((mut child, _leash, mut said)) => {
                     let pid = child.id().unwrap_or(0);
                     self.note(Some(pid));
                     let ended = tokio::select! {
@@ -175,11 +193,16 @@ impl Keeper {
                     };
                     by_itself = ended.as_ref().is_ok_and(|status| status.code().is_some());
                     self.supervisor.worker_process_ended(pid).await;
-                    tracing::warn!(
-                        worker = self.number,
-                        ?ended,
-                        "a worker process ended; it is started again"
-                    );
+                    _ = tokio::time::timeout(LAST_WORDS, &mut said).await;
+                    let number = self.number;
+                    match ended {
+                        Ok(status) => tracing::warn!(
+                            "worker {number} ended ({status}); another is started in its place"
+                        ),
+                        Err(error) => tracing::warn!(
+                            "the end of worker {number} is unknown ({error}); another is started in its place"
+                        ),
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(worker = self.number, %error, "a worker could not be started")
@@ -208,15 +231,19 @@ impl Keeper {
     /// than CPUs, memory and disk are not.
     fn share(&self) -> [String; 6] {
         let all = crate::worker::offer(&self.dir);
-        let part = |amount: u64| format!("{} B", amount / self.config.workers.max(1) as u64);
-        let cpus = self.config.cpus_milli as f64 / 1000.0;
+        let largest = &self.config.largest;
+        let part = |amount, largest| {
+            let part = part_of(amount, largest, self.number, self.config.workers);
+            format!("{part} B")
+        };
+        let cpus = largest.cpus_milli.clamp(1000, all.cpus_milli.max(1000)) as f64 / 1000.0;
         [
             "--cpus".to_owned(),
             cpus.to_string(),
             "--memory".to_owned(),
-            part(all.memory),
+            part(all.memory, largest.memory),
             "--disk".to_owned(),
-            part(all.disk),
+            part(all.disk, largest.disk),
         ]
     }
 
@@ -226,7 +253,7 @@ impl Keeper {
 
     /// Starts the process. It reads its ticket from standard input, which no other user can see, and ends
     /// when that closes: however this process ends, so do its workers.
-    async fn start(&self) -> Result<(Child, ChildStdin), NodeError> {
+    async fn start(&self) -> Result<(Child, ChildStdin, JoinHandle<()>), NodeError> {
         let spawned = Command::new(&self.config.program)
             .arg("worker")
             .arg("--dir")
@@ -236,20 +263,75 @@ impl Keeper {
             .args(&self.config.worker_args)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn();
         let mut child =
             spawned.map_err(|source| NodeError::io("start", &self.config.program, source))?;
         // Taken out, because waiting for the child would close it.
-        let Some(mut leash) = child.stdin.take() else {
+        let (Some(mut leash), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
             return Err(NodeError::Other(
-                "a worker was started without standard input".into(),
+                "a worker was started without standard input or error".into(),
             ));
         };
+        let said = tokio::spawn(pass_on(stderr, self.config.tell));
         let line = format!("{}\n", self.ticket);
         let written = leash.write_all(line.as_bytes()).await;
         written.map_err(|source| NodeError::io("write to", &self.config.program, source))?;
-        Ok((child, leash))
+        Ok((child, leash, said))
+    }
+}
+
+/// Sends a packet from this process to itself.
+fn loopback() -> std::io::Result<()> {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+    socket.send_to(b"hedge", socket.local_addr()?)?;
+    Ok(())
+}
+
+/// The part of an amount that one of several workers offers: equal parts, but the first at least `largest`.
+fn part_of(all: u64, largest: u64, number: usize, workers: usize) -> u64 {
+    let equal = all / workers.max(1) as u64;
+    let first = equal.max(largest.min(all));
+    if number == 0 {
+        first
+    } else {
+        (all - first) / (workers as u64 - 1).max(1)
+    }
+}
+
+/// Passes on what a worker writes, line by line.
+async fn pass_on(stderr: ChildStderr, tell: fn(&str)) {
+    let mut stderr = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut limited = (&mut stderr).take(LINE_MAX);
+        match limited.read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => tell(String::from_utf8_lossy(&line).trim_end_matches('\n')),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::part_of;
+
+    #[test]
+    fn workers_together_offer_what_the_machine_has_and_one_of_them_enough_for_the_largest_task() {
+        for (largest, parts) in [
+            (0, [250, 250, 250, 250]),
+            (200, [250, 250, 250, 250]),
+            (500, [500, 166, 166, 166]),
+            (1000, [1000, 0, 0, 0]),
+            (5000, [1000, 0, 0, 0]),
+        ] {
+            let offered: Vec<u64> = (0..4)
+                .map(|number| part_of(1000, largest, number, 4))
+                .collect();
+            assert_eq!(offered, parts, "{largest}");
+        }
+        assert_eq!(part_of(1000, 0, 0, 1), 1000);
     }
 }

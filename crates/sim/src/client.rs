@@ -280,7 +280,7 @@ impl Grid {
                 self.violated(format!("a submission was answered {reply:?}"))
             }
             (Asked::Watch(at), Reply::Job(view)) => {
-                if view.state != JobState::Running {
+                if view.state.ended() {
                     client.submissions[at].heard = Some(view.state);
                     let job = client.submissions[at].accepted;
                     let ended = job.and_then(|job| self.truth().jobs.get(&job));

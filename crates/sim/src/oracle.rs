@@ -381,12 +381,13 @@ impl Grid {
             return self.violated(format!("job {id} cannot be seen"));
         };
         let state = match job.ended {
-            None => JobState::Running,
-            Some(JobEnd::Done) => JobState::Done,
-            Some(JobEnd::Failed { .. }) => JobState::Failed,
-            Some(JobEnd::Cancelled) => JobState::Cancelled,
+            None => None,
+            Some(JobEnd::Done) => Some(JobState::Done),
+            Some(JobEnd::Failed { .. }) => Some(JobState::Failed),
+            Some(JobEnd::Cancelled) => Some(JobState::Cancelled),
         };
-        if (view.done, view.state) != (job.done, state) {
+        let shown = Some(view.state).filter(|state| state.ended());
+        if (view.done, shown) != (job.done, state) {
             return self.violated(format!(
                 "job {id} shows {} tasks done and {:?}, the journal says {} and {state:?}",
                 view.done, view.state, job.done

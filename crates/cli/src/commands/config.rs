@@ -3,7 +3,7 @@
 use super::{Context, ask, unexpected};
 use crate::args::{Config, ConfigDo};
 use crate::exit::{Exit, Failure};
-use crate::show::table::table;
+use crate::show::table::{Column, table};
 use hedge_model::msg::{Reply, Request};
 use hedge_model::view::SettingView;
 use serde_json::json;
@@ -53,6 +53,11 @@ fn list(settings: &[SettingView]) -> String {
             setting.what.clone(),
         ]
     };
-    let headers = ["SETTING", "VALUE", "DEFAULT", "WHAT"];
-    table(&headers, settings.iter().map(row).collect())
+    const COLUMNS: [Column; 4] = [
+        Column::new("SETTING"),
+        Column::new("VALUE"),
+        Column::drop("DEFAULT", 1),
+        Column::below("WHAT"),
+    ];
+    table(&COLUMNS, settings.iter().map(row).collect())
 }

@@ -4,7 +4,7 @@ use super::results::{bring, check_out};
 use super::{Context, ask, unexpected};
 use crate::args::Fetch;
 use crate::exit::{Exit, Failure};
-use crate::show;
+use crate::show::{self, escape};
 use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
 use serde_json::json;
@@ -28,7 +28,9 @@ pub fn run(context: &Context, args: &Fetch) -> Result<Exit, Failure> {
             ));
         }
         let text = || {
-            let lines = results.iter().map(|path| format!("{}\n", path.display()));
+            let lines = results
+                .iter()
+                .map(|path| format!("{}\n", escape::line(&path.display().to_string())));
             lines.collect()
         };
         context.look.print(

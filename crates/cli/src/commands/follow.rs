@@ -2,8 +2,10 @@
 
 use super::interrupt::Interrupts;
 use crate::exit::{Exit, Failure};
+use crate::show::note;
 use crate::show::progress::Progress;
 use hedge_model::JobId;
+use hedge_model::msg::{Reply, Request};
 use hedge_model::view::{JobState, JobView};
 use hedge_node::ClientError;
 use hedge_node::client::Client;
@@ -13,7 +15,9 @@ use std::time::{Duration, Instant};
 const GIVE_UP_AFTER: Duration = Duration::from_secs(15);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How often progress is refreshed where nothing changes.
-const REFRESH: Duration = Duration::from_secs(5);
+const REFRESH: Duration = Duration::from_millis(250);
+/// How often a job is asked for again while none of its tasks runs: what it waits for may change without it.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How following ended.
 pub enum Followed {
@@ -51,7 +55,7 @@ pub async fn follow(
             }
             (Some(_), _) => {}
             (None, _) => {
-                progress.say("the connection to the supervisor was lost; trying again");
+                note("the connection to the supervisor was lost; trying again");
                 lost_at = Some(Instant::now());
             }
         }
@@ -72,7 +76,7 @@ fn given_up(job: JobId, why: &str) -> Failure {
 /// The exit code that tells how a job ended.
 pub fn exit(state: JobState) -> Exit {
     match state {
-        JobState::Done | JobState::Running => Exit::Done,
+        JobState::Done | JobState::Running | JobState::Waiting => Exit::Done,
         JobState::Failed => Exit::Failed,
         JobState::Cancelled => Exit::Cancelled,
     }
@@ -89,22 +93,33 @@ async fn follow_once(
         views = client.watch(job) => views?,
     };
     let mut last: Option<JobView> = None;
+    let mut asked = Instant::now();
     loop {
         tokio::select! {
             () = interrupts.next() => return Ok(Some(Followed::Interrupted)),
             view = views.recv() => {
                 let Some(view) = view else { return Ok(None) };
                 progress.update(&view);
-                if view.state != JobState::Running {
+                if view.state.ended() {
                     return Ok(Some(Followed::Ended(Box::new(view))));
                 }
                 last = Some(view);
             }
-            () = tokio::time::sleep(REFRESH) => {
-                if let Some(view) = &last {
-                    progress.update(view);
+            () = tokio::time::sleep(REFRESH) => {}
+        }
+        let Some(view) = &mut last else { continue };
+        if view.state == JobState::Waiting && asked.elapsed() >= ASK_AGAIN {
+            asked = Instant::now();
+            tokio::select! {
+                () = interrupts.next() => return Ok(Some(Followed::Interrupted)),
+                reply = client.ask(Request::Job(job)) => {
+                    // The end comes with the views, and so does the loss of the connection.
+                    if let Ok(Reply::Job(now)) = reply && !now.state.ended() {
+                        *view = *now;
+                    }
                 }
             }
         }
+        progress.update(view);
     }
 }

@@ -7,7 +7,6 @@ use crate::exit::{Exit, Failure};
 use crate::show::job::{detail, line};
 use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
-use hedge_model::view::JobState;
 use hedge_node::client::Client;
 
 /// Shows a job, once or each time it changes.
@@ -43,7 +42,7 @@ async fn watch(context: &Context, client: &Client, id: JobId) -> Result<(), Fail
             );
             return Err(hedge_node::ClientError::Unreachable(why).into());
         };
-        let running = view.state == JobState::Running;
+        let running = !view.state.ended();
         let text = || {
             if running {
                 line(&view) + "\n"

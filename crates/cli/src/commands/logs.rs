@@ -4,7 +4,7 @@ use super::Context;
 use super::results::printed;
 use crate::args::Logs;
 use crate::exit::{Exit, Failure};
-use crate::show;
+use crate::show::{self, escape};
 use hedge_model::JobId;
 use serde_json::json;
 
@@ -33,7 +33,8 @@ pub fn run(context: &Context, args: &Logs) -> Result<Exit, Failure> {
             return Ok(Exit::Done);
         }
         if view.log.is_none() {
-            show::note(&format!("{}: {}; nothing was printed", view.task, view.end));
+            let (task, end) = (escape::line(&view.task), escape::line(&view.end));
+            show::note(&format!("{task}: {end}; nothing was printed"));
         }
         for (name, kept, total) in [
             ("output", printed.stdout.len(), totals.0),
@@ -45,8 +46,8 @@ pub fn run(context: &Context, args: &Logs) -> Result<Exit, Failure> {
                 ));
             }
         }
-        show::err_bytes(&printed.stderr);
-        show::out_bytes(&printed.stdout)?;
+        show::task_err(&printed.stderr);
+        show::task_out(&printed.stdout)?;
         Ok(Exit::Done)
     })
 }

@@ -3,7 +3,7 @@
 use super::{Context, ask, unexpected};
 use crate::args::{Members, MembersDo, Revoke};
 use crate::exit::{Exit, Failure};
-use crate::show::table::table;
+use crate::show::table::{Column, table};
 use hedge_model::msg::{Reply, Request};
 use hedge_model::view::MemberView;
 use serde_json::json;
@@ -57,6 +57,11 @@ fn list(members: &[MemberView]) -> String {
             if member.connected { "yes" } else { "no" }.to_owned(),
         ]
     };
-    let headers = ["MEMBER", "ROLE", "PLACE", "CONNECTED"];
-    table(&headers, members.iter().map(row).collect())
+    const COLUMNS: [Column; 4] = [
+        Column::new("MEMBER"),
+        Column::new("ROLE"),
+        Column::new("PLACE"),
+        Column::new("CONNECTED"),
+    ];
+    table(&COLUMNS, members.iter().map(row).collect())
 }

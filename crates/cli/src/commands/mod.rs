@@ -4,6 +4,7 @@ use crate::args::{Cli, Command, Grid};
 use crate::exit::{Exit, Failure};
 use crate::show::Look;
 use hedge_model::msg::{Reply, Request};
+use hedge_model::{JobId, JobSpec, SubmitKey};
 use hedge_node::Folders;
 use hedge_node::client::{Client, Target};
 use std::future::Future;
@@ -20,6 +21,7 @@ mod drain;
 mod explain;
 mod fetch;
 mod finish;
+mod fits;
 mod follow;
 mod forget;
 mod interrupt;
@@ -42,6 +44,8 @@ mod wait;
 mod worker;
 mod workers;
 
+/// What takes longer than this is spoken of.
+const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long the end of a connection may take.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
 
@@ -116,7 +120,11 @@ impl Context {
             Some(ticket) => Target::Ticket(self.folders.clone(), ticket),
             None => Target::Local(self.folders.clone()),
         };
-        Ok(Client::connect(target).await?)
+        let connected = patiently(
+            "no supervisor has answered yet; still trying",
+            Client::connect(target),
+        );
+        Ok(connected.await?)
     }
 
     /// Does `work` with a connection to the grid, and closes that in order.
@@ -153,6 +161,25 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
     outcome
 }
 
+/// Does something that may take long, and says `what` is waited for where it does.
+async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        done = &mut work => return done,
+        () = tokio::time::sleep(PATIENCE) => crate::show::note(what),
+    }
+    work.await
+}
+
+/// Submits a job, and says what is waited for where that takes long.
+///
+/// # Errors
+/// The inputs cannot be read, or the grid does not take the job.
+async fn submit_job(client: &Client, key: SubmitKey, spec: &JobSpec) -> Result<JobId, Failure> {
+    let what = "the grid has not accepted the job yet: it fetches the job's input files first";
+    Ok(patiently(what, client.submit(key, spec)).await?)
+}
+
 /// Asks the grid; a refusal is a failure.
 ///
 /// # Errors
@@ -168,16 +195,4 @@ pub fn unexpected() -> Failure {
          compare `hedge --version` there and here"
             .to_owned(),
     )
-}
-
-/// Writes events to standard error; `usual` says which, unless HEDGE_LOG does (like `hedge_net=debug`).
-fn log_events(usual: &str) {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("HEDGE_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    let format = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(crate::show::colour());
-    // A subscriber that is set already stays.
-    let _ = format.try_init();
 }

@@ -5,7 +5,11 @@ use super::source::Checked;
 use super::{Context, ask, unexpected};
 use crate::args::{Grid, Source};
 use crate::exit::{Exit, Failure};
-use crate::show::{self, cost::money, table::table};
+use crate::show::{
+    self,
+    cost::money,
+    table::{Column, table},
+};
 use hedge_model::msg::{Reply, Request};
 use hedge_model::view::WorkerView;
 use hedge_sim::eval::{Options, Plan, Trace, plan};
@@ -146,24 +150,24 @@ fn text(plan: &Plan) -> String {
         row.extend(level.in_time.map(|share| format!("{:.1} %", share * 100.0)));
         row
     });
-    let mut headers = vec![
-        "REDUNDANCY",
-        "MEAN#",
-        "MEDIAN#",
-        "95 %#",
-        "COPIES#",
-        "MACHINE TIME#",
-        "COST#",
+    let mut columns = vec![
+        Column::new("REDUNDANCY"),
+        Column::new("MEAN#"),
+        Column::drop("MEDIAN#", 2),
+        Column::drop("95 %#", 1),
+        Column::drop("COPIES#", 4),
+        Column::drop("MACHINE TIME#", 5),
+        Column::drop("COST#", 3),
     ];
     if plan.finish_by_s.is_some() {
-        headers.push("IN TIME#");
+        columns.push(Column::drop("IN TIME#", 0));
     }
     let tasks = show::count(plan.tasks as u64, "task");
     let runs = show::count(u64::from(plan.runs), "simulated run");
     let mut text = format!(
         "{}: {tasks}, {runs}\n{}",
         plan.job,
-        table(&headers, rows.collect())
+        table(&columns, rows.collect())
     );
     if let (Some(by), Some(confidence)) = (plan.finish_by_s, plan.confidence) {
         let best = plan.levels.iter().filter_map(|level| level.in_time);

@@ -2,7 +2,7 @@
 
 use super::interrupt::Interrupts;
 use super::worker::ticket;
-use super::{Context, block_on, log_events};
+use super::{Context, block_on};
 use crate::args::Relay;
 use crate::exit::{Exit, Failure};
 use crate::show;
@@ -16,7 +16,7 @@ use serde_json::json;
 /// # Errors
 /// It cannot start, or the grid does not let it in.
 pub fn run(context: &Context, args: &Relay) -> Result<Exit, Failure> {
-    log_events("warn,hedge_node=info,hedge_net=info");
+    show::events::show("warn,hedge_node=info,hedge_net=info");
     block_on(async {
         let ticket = ticket(Some(&args.join), Role::Relay, || None)?;
         let config = RelayConfig::new(&context.folders, ticket, args.listen);

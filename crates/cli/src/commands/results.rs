@@ -3,7 +3,7 @@
 use super::{ask, unexpected};
 use crate::exit::Failure;
 use crate::show::{
-    self,
+    self, escape,
     manifest::{Brought, Manifest},
 };
 use hedge_model::data::Data;
@@ -152,8 +152,8 @@ pub async fn printed(client: &Client, job: JobId, task: &str) -> Result<Printed,
 pub async fn print_all(client: &Client, job: JobId, spec: &JobSpec) -> Result<(), Failure> {
     for number in 0..spec.task_count() {
         let printed = printed(client, job, &spec.label(number)).await?;
-        show::err_bytes(&printed.stderr);
-        show::out_bytes(&printed.stdout)?;
+        show::task_err(&printed.stderr);
+        show::task_out(&printed.stdout)?;
     }
     Ok(())
 }
@@ -174,9 +174,10 @@ pub async fn tell_failure(client: &Client, job: JobId) {
     if lines.is_empty() {
         return;
     }
-    show::note(&format!("{} wrote to its standard error:", task.task));
+    let name = escape::line(&task.task);
+    show::note(&format!("{name} wrote to its standard error:"));
     for line in &lines[lines.len().saturating_sub(TAIL_LINES_MAX)..] {
-        show::note(&format!("  {line}"));
+        show::note(&format!("  {}", escape::line(line)));
     }
 }
 

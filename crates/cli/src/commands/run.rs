@@ -1,11 +1,12 @@
 //! `hedge run`: a job on this machine alone.
 
 use super::finish::{Wish, finish};
+use super::fits::largest;
 use super::follow::{Followed, follow};
 use super::interrupt::Interrupts;
 use super::results::check_out;
 use super::source::Checked;
-use super::{Context, ask, log_events};
+use super::{Context, ask, submit_job};
 use crate::args::{Priority, Run, TaskRules};
 use crate::exit::{Exit, Failure};
 use crate::show::{self, progress::Progress};
@@ -24,14 +25,17 @@ const CANCEL_MAX: Duration = Duration::from_secs(5);
 /// # Errors
 /// A wrong job, or a machine that cannot run it.
 pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
-    log_events("error,hedge_node=warn");
+    show::events::show("error,hedge_node=warn");
     check_out(args.out.as_deref(), args.source.job.is_some())?;
     let checked = Checked::new(args.source)?;
+    let has = hedge_node::worker::offer(&std::env::temp_dir());
+    let largest = largest(checked.spec(), &has, &hedge_node::worker::labels())?;
     super::block_on(async {
         // A signal from here on is kept until the job can be cancelled, so that nothing is left half made.
         let interrupts = Interrupts::new()?;
         let mut config = config(args.workers, &args.rules)?;
-        config.cpus_milli = checked.cpus_max().clamp(1000, machine_cpus());
+        config.largest = largest;
+        config.tell = show::events::of_worker;
         let grid = LocalGrid::start(config).await?;
         let client = grid.client();
         let job = on_grid(context, &client, checked, args.out.as_deref(), interrupts);
@@ -46,11 +50,6 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
         grid.stop().await;
         outcome
     })
-}
-
-/// Thousandths of CPUs that this machine has.
-fn machine_cpus() -> u64 {
-    std::thread::available_parallelism().map_or(1000, |cpus| cpus.get() as u64 * 1000)
 }
 
 /// A grid of this machine's workers.
@@ -85,7 +84,7 @@ async fn on_grid(
     let program = checked.is_program();
     let submitted = async {
         let spec = checked.finish(client).await?;
-        let job = client.submit(new_key()?, &spec).await?;
+        let job = submit_job(client, new_key()?, &spec).await?;
         Ok::<_, Failure>((spec, job))
     };
     let (spec, job) = tokio::select! {
@@ -96,15 +95,15 @@ async fn on_grid(
             return Ok(Exit::Cancelled);
         }
     };
-    let mut progress = Progress::new(context.look.json || program);
+    let mut progress = Progress::new(context.look.style(program)).on_this_machine();
     let mut followed = follow(client, job, &mut progress, &mut interrupts).await;
     if let Ok(Followed::Interrupted) = followed {
-        progress.say("cancelling; Ctrl-C again quits at once");
+        show::note("cancelling; Ctrl-C again quits at once");
         followed = cancel(client, job, &mut progress, interrupts).await;
     } else {
         interrupts.quit_on_next(Exit::Cancelled);
     }
-    progress.end();
+    drop(progress);
     let view = match followed? {
         Followed::Ended(view) => *view,
         Followed::Interrupted => {

@@ -70,7 +70,8 @@ impl Checked {
         // Hashing takes long where files are big, and the connection must live meanwhile.
         let hashing =
             tokio::task::spawn_blocking(move || kind.resolve(&mut |path| client.add_file(path)));
-        hashing.await.unwrap_or_else(|error| {
+        let hashed = super::patiently("reading the job's input files", hashing);
+        hashed.await.unwrap_or_else(|error| {
             Err(Failure::Local(format!(
                 "the inputs could not be read: {error}; nothing was submitted"
             )))

@@ -1,16 +1,17 @@
 //! `hedge submit`: a job for the grid.
 
-use super::Context;
 use super::finish::{Wish, finish};
 use super::follow::{Followed, follow};
 use super::interrupt::Interrupts;
 use super::results::check_out;
 use super::source::Checked;
+use super::{Context, submit_job};
 use crate::args::Submit;
 use crate::exit::{Exit, Failure};
 use crate::show::{self, progress::Progress};
-use hedge_model::JobId;
-use hedge_node::client::new_key;
+use hedge_model::msg::{Reply, Request};
+use hedge_model::{JobId, SubmitKey};
+use hedge_node::client::{Client, new_key};
 use serde_json::json;
 
 /// Submits a job and, if asked to, waits for its end.
@@ -26,7 +27,7 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
         let spec = checked.finish(client).await?;
         let mut interrupts = Interrupts::new()?;
         let job = tokio::select! {
-            job = client.submit(key, &spec) => job?,
+            job = submit_job(client, key, &spec) => job?,
             () = interrupts.next() => {
                 show::note(&format!(
                     "whether the grid has taken the job is not known; submitting it again with `--key {key}` is harmless"
@@ -35,15 +36,11 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
             }
         };
         if !args.wait {
-            let text = || format!("job {job} is accepted: `hedge wait {job}`, `hedge job {job}`\n");
-            context
-                .look
-                .print(&json!({ "job": job, "key": key.to_string() }), text)?;
-            return Ok(Exit::Done);
+            return accepted(context, client, job, key).await;
         }
-        let mut progress = Progress::new(context.look.json || program);
+        let mut progress = Progress::new(context.look.style(program));
         let followed = follow(client, job, &mut progress, &mut interrupts).await;
-        progress.end();
+        drop(progress);
         let view = match followed? {
             Followed::Ended(view) => *view,
             Followed::Interrupted => return Ok(detached(job)),
@@ -55,6 +52,29 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
         };
         finish(context, client, view, &wish).await
     })
+}
+
+/// Tells the number of a job that is accepted, and what it waits for already.
+async fn accepted(
+    context: &Context,
+    client: &Client,
+    job: JobId,
+    key: SubmitKey,
+) -> Result<Exit, Failure> {
+    // The job is accepted whether or not it can be asked for.
+    let waits = match client.ask(Request::Job(job)).await {
+        Ok(Reply::Job(view)) => view.waits,
+        _ => Vec::new(),
+    };
+    let value = json!({ "job": job, "key": key.to_string(), "waits": waits });
+    let text = || format!("job {job} is accepted: `hedge wait {job}`, `hedge job {job}`\n");
+    context.look.print(&value, text)?;
+    if !context.look.json {
+        for why in &waits {
+            show::note(&format!("job {job} waits: {}", show::escape::line(why)));
+        }
+    }
+    Ok(Exit::Done)
 }
 
 /// Says how to come back to a job that goes on.

@@ -2,7 +2,7 @@
 
 use super::interrupt::Interrupts;
 use super::worker::ticket;
-use super::{Context, block_on, log_events};
+use super::{Context, block_on};
 use crate::args::Supervisor;
 use crate::exit::{Exit, Failure};
 use crate::show;
@@ -39,7 +39,7 @@ fn format_max() -> Result<u32, Failure> {
 /// # Errors
 /// It cannot start.
 pub fn run(context: &Context, args: Supervisor) -> Result<Exit, Failure> {
-    log_events("warn,hedge_node=info,openraft=error");
+    show::events::show("warn,hedge_node=info,openraft=error");
     block_on(async {
         let mut config = SupervisorConfig::new(&context.folders);
         if let Some(listen) = args.listen {
@@ -63,6 +63,12 @@ pub fn run(context: &Context, args: Supervisor) -> Result<Exit, Failure> {
         let started = |supervisor: &supervisor::Supervisor| {
             let addr = supervisor.addr();
             let addrs: Vec<String> = addr.addrs.iter().map(ToString::to_string).collect();
+            if addrs.is_empty() {
+                show::note(
+                    "no network interface of this machine has an address: no peer can reach this supervisor until \
+                     one has",
+                );
+            }
             let value = json!({ "peer": addr.peer.to_string(), "addrs": addrs, "dir": dir });
             told = context.look.print(&value, || {
                 format!(

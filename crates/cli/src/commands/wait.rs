@@ -20,9 +20,9 @@ pub fn run(context: &Context, args: &Wait) -> Result<Exit, Failure> {
     let job = JobId(args.id);
     context.on_grid(&args.grid, async |client| {
         let mut interrupts = Interrupts::new()?;
-        let mut progress = Progress::new(context.look.json);
+        let mut progress = Progress::new(context.look.style(false));
         let followed = follow(client, job, &mut progress, &mut interrupts).await;
-        progress.end();
+        drop(progress);
         let view = match followed? {
             Followed::Ended(view) => *view,
             Followed::Interrupted => return Ok(detached(job)),

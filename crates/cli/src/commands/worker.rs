@@ -1,7 +1,7 @@
 //! `hedge worker`: runs tasks for the grid.
 
 use super::interrupt::Interrupts;
-use super::{Context, block_on, log_events};
+use super::{Context, block_on};
 use crate::args::{Priority, Worker};
 use crate::exit::{Exit, Failure};
 use crate::owner;
@@ -27,7 +27,7 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     let kept = args.join.as_deref() == Some("-");
-    log_events(if kept {
+    show::events::show(if kept {
         "error"
     } else {
         "warn,hedge_node=info,openraft=error"

@@ -5,6 +5,7 @@ use super::qos::{read_critical, read_need, read_qos};
 use super::tree::{Node, Value};
 use super::{GroupPlaces, Mistake, Places, Spans, Wanted, WantedInput};
 use hedge_model::data::INLINE_BYTES_MAX;
+use hedge_model::resources::mistaken_for;
 use hedge_model::spec::{CriticalRule, Draft, Estimate, Group, Input, Qos};
 use hedge_model::units::{parse_bytes, parse_duration};
 use hedge_model::{Data, Resources};
@@ -239,6 +240,11 @@ fn read_resources(reader: &mut Reader, node: &Node) -> Resources {
                 };
                 *slot = bytes;
             }
+            _ if mistaken_for(key).is_some() => reader.wrong(
+                &entry.key_span,
+                format!("`{key}` is not a resource that workers offer"),
+                format!("did you mean `{}`?", mistaken_for(key).unwrap_or_default()),
+            ),
             _ if !name_ok(key) => reader.wrong(
                 &entry.key_span,
                 format!("{key:?} cannot be the name of a resource"),

@@ -1,8 +1,10 @@
 //! Costs as text.
 
-use super::{table::table, time};
+use super::escape;
+use super::table::{Column, table};
+use super::time;
 use hedge_model::ledger::Part;
-use hedge_model::view::{JobState, JobView};
+use hedge_model::view::JobView;
 
 fn parts(job: &JobView) -> [(&'static str, &Part); 3] {
     [
@@ -29,17 +31,23 @@ pub fn text(job: &JobView) -> String {
         ]
     };
     let rows = parts(job).map(row).to_vec();
-    let headers = ["PART", "ATTEMPTS#", "TIME#", "IN HIGHER CLASS#", "COST#"];
-    let mut text = table(&headers, rows);
-    let so_far = if job.state == JobState::Running {
-        " so far; it is final once the job has ended"
-    } else {
+    const COLUMNS: [Column; 5] = [
+        Column::new("PART"),
+        Column::drop("ATTEMPTS#", 1),
+        Column::drop("TIME#", 2),
+        Column::drop("IN HIGHER CLASS#", 3),
+        Column::new("COST#"),
+    ];
+    let mut text = table(&COLUMNS, rows);
+    let so_far = if job.state.ended() {
         ""
+    } else {
+        " so far; it is final once the job has ended"
     };
     text.push_str(&format!(
         "{} {} in all, {} billed{so_far}\n",
         money(job.cost.total_micro),
-        job.cost.currency,
+        escape::line(&job.cost.currency),
         money(job.cost.billed_micro)
     ));
     text
@@ -56,7 +64,7 @@ pub fn csv(job: &JobView) -> String {
             part.occupied_ns as f64 / 1e6,
             part.higher_ns as f64 / 1e6,
             part.micro,
-            job.cost.currency
+            escape::line(&job.cost.currency)
         ));
     }
     text

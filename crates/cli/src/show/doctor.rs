@@ -1,5 +1,6 @@
 //! Findings of `hedge doctor` as text.
 
+use super::escape;
 use serde::Serialize;
 
 /// One thing that was looked at.
@@ -41,10 +42,11 @@ pub fn text(findings: &[Finding]) -> String {
         };
         text.push_str(&format!(
             "{verdict:<8}  {:<18} {}\n",
-            finding.what, finding.found
+            finding.what,
+            escape::line(&finding.found)
         ));
         if let Some(advice) = &finding.advice {
-            text.push_str(&format!("{:28}→ {advice}\n", ""));
+            text.push_str(&format!("{:28}→ {}\n", "", escape::line(advice)));
         }
     }
     text

@@ -1,6 +1,8 @@
 //! Explanations as text.
 
-use super::{job, table::table, time};
+use super::escape::line as safe;
+use super::table::{Column, table_set_in};
+use super::{job, time};
 use hedge_model::units::show_bytes;
 use hedge_model::view::{ExplainView, ProgressView, TaskView};
 
@@ -14,7 +16,11 @@ pub fn text(view: &ExplainView, whole: bool) -> String {
         text.push_str(&job::detail(&view.job));
         critical(view, &mut text);
         if !view.tasks.is_empty() {
-            text.push_str("\nholding it up:\n");
+            text.push_str(if view.job.state.ended() {
+                "\nnot done:\n"
+            } else {
+                "\nholding it up:\n"
+            });
         }
     }
     for (at, one) in view.tasks.iter().enumerate() {
@@ -32,7 +38,7 @@ fn critical(view: &ExplainView, text: &mut String) {
     }
     text.push_str("\ncritical:\n");
     for one in view.critical.iter().take(CRITICAL_SHOWN_MAX) {
-        text.push_str(&format!("  {}: {}\n", one.task, one.reason));
+        text.push_str(&format!("  {}: {}\n", safe(&one.task), safe(&one.reason)));
     }
     if view.critical.len() > CRITICAL_SHOWN_MAX {
         let more = view.critical.len() - CRITICAL_SHOWN_MAX;
@@ -44,7 +50,9 @@ fn task(task: &TaskView, text: &mut String) {
     let critical = if task.critical { ", critical" } else { "" };
     text.push_str(&format!(
         "{} is {}{critical}: {}\n",
-        task.task, task.state, task.why
+        safe(&task.task),
+        safe(&task.state),
+        safe(&task.why)
     ));
     if task.failures > 0 {
         text.push_str(&format!("  failures   {}\n", task.failures));
@@ -56,7 +64,10 @@ fn task(task: &TaskView, text: &mut String) {
         ));
     }
     if !task.outputs.is_empty() {
-        text.push_str(&format!("  outputs    {}\n", task.outputs.join(", ")));
+        text.push_str(&format!(
+            "  outputs    {}\n",
+            safe(&task.outputs.join(", "))
+        ));
     }
     if task.attempts.is_empty() {
         return;
@@ -76,13 +87,18 @@ fn task(task: &TaskView, text: &mut String) {
             ]
         })
         .collect();
-    let headers = [
-        "ATTEMPT", "WORKER", "KIND", "STATE", "RUNNING#", "PROGRESS", "WHY",
-    ];
-    for line in table(&headers, rows).lines() {
-        text.push_str(&format!("  {line}\n"));
-    }
+    text.push_str(&table_set_in(&COLUMNS, rows));
 }
+
+const COLUMNS: [Column; 7] = [
+    Column::new("ATTEMPT"),
+    Column::name("WORKER"),
+    Column::drop("KIND", 1),
+    Column::new("STATE"),
+    Column::new("RUNNING#"),
+    Column::below("PROGRESS"),
+    Column::below("WHY"),
+];
 
 /// How far an attempt is, in a few words.
 fn progress(progress: &ProgressView) -> String {

@@ -1,12 +1,16 @@
 //! Jobs as text.
 
-use super::{table::table, time};
+use super::cost::money;
+use super::escape::line as safe;
+use super::table::{Column, table};
+use super::{count, time};
 use hedge_model::units::show_bytes;
-use hedge_model::view::{DeadlineView, JobState, JobView};
+use hedge_model::view::{BudgetView, DeadlineView, JobState, JobView};
 
 /// A job's state in a word.
 pub fn state(state: JobState) -> &'static str {
     match state {
+        JobState::Waiting => "waiting",
         JobState::Running => "running",
         JobState::Done => "done",
         JobState::Failed => "failed",
@@ -14,66 +18,61 @@ pub fn state(state: JobState) -> &'static str {
     }
 }
 
+const COLUMNS: [Column; 10] = [
+    Column::new("JOB#"),
+    Column::name("NAME"),
+    Column::new("STATE"),
+    Column::new("DONE#"),
+    Column::drop("RUNNING#", 1),
+    Column::drop("FAILED#", 3),
+    Column::drop("CRITICAL#", 6),
+    Column::drop("ATTEMPTS#", 5),
+    Column::drop("LOST#", 4),
+    Column::drop("ELAPSED#", 2),
+];
+
 /// All jobs, one a line.
 pub fn list(jobs: &[JobView]) -> String {
     if jobs.is_empty() {
         return "no jobs yet: `hedge submit JOB.toml` makes one\n".to_owned();
     }
-    let rows = jobs
-        .iter()
-        .map(|job| {
-            vec![
-                job.id.to_string(),
-                job.name.clone(),
-                state(job.state).to_owned(),
-                format!("{}/{}", job.done, job.tasks),
-                job.running.to_string(),
-                job.critical.to_string(),
-                job.attempts.total.to_string(),
-                job.attempts.lost.to_string(),
-                time(job.elapsed_ms),
-            ]
-        })
-        .collect();
-    let headers = [
-        "JOB#",
-        "NAME",
-        "STATE",
-        "DONE#",
-        "RUNNING#",
-        "CRITICAL#",
-        "ATTEMPTS#",
-        "LOST#",
-        "ELAPSED#",
-    ];
-    table(&headers, rows)
+    let row = |job: &JobView| {
+        vec![
+            job.id.to_string(),
+            job.name.clone(),
+            state(job.state).to_owned(),
+            format!("{}/{}", job.done, job.tasks),
+            job.running.to_string(),
+            job.attempts.failed.to_string(),
+            job.critical.to_string(),
+            job.attempts.total.to_string(),
+            job.attempts.lost.to_string(),
+            time(job.elapsed_ms),
+        ]
+    };
+    table(&COLUMNS, jobs.iter().map(row).collect())
 }
 
 /// One job, in a few lines.
 pub fn detail(job: &JobView) -> String {
-    let mut text = format!("job {} {:?}: {}", job.id, job.name, state(job.state));
-    if job.state == JobState::Running {
-        text.push_str(&format!(" for {}", time(job.elapsed_ms)));
-    } else {
-        text.push_str(&format!(" after {}", time(job.elapsed_ms)));
-    }
-    text.push('\n');
+    let since = if job.state.ended() { "after" } else { "for" };
+    let mut text = format!(
+        "job {} {:?}: {} {since} {}\n",
+        job.id,
+        job.name,
+        state(job.state),
+        time(job.elapsed_ms)
+    );
     if let Some(why) = &job.why {
-        text.push_str(&format!("  because    {why}\n"));
+        text.push_str(&format!("  because    {}\n", safe(why)));
     }
-    text.push_str(&format!(
-        "  tasks      {}: {} done, {} running, {} ready, {} waiting\n",
-        job.tasks, job.done, job.running, job.ready, job.waiting
-    ));
-    if job.state == JobState::Running {
+    text.push_str(&format!("  tasks      {}: {}\n", job.tasks, tasks(job)));
+    if !job.state.ended() {
         text.push_str(&format!("  progress   {}\n", progress(job)));
     }
     text.push_str(&figures(job));
-    if let Some(deadline) = &job.deadline {
-        text.push_str(&deadline_line(job, deadline));
-    }
-    for task in &job.unplaceable {
-        text.push_str(&format!("  cannot be placed: {task}\n"));
+    for why in &job.waits {
+        text.push_str(&format!("  waits      {}\n", safe(why)));
     }
     if job.result_bytes > 0 {
         text.push_str(&format!(
@@ -85,7 +84,32 @@ pub fn detail(job: &JobView) -> String {
     text
 }
 
-/// How far a running job is, and what is left of it.
+/// How many tasks are in which state.
+pub fn tasks(job: &JobView) -> String {
+    let done = if job.needed < job.tasks {
+        format!("{} done of {} needed", job.done, job.needed)
+    } else {
+        format!("{} done", job.done)
+    };
+    let others: &[(&str, u32)] = if job.state.ended() {
+        &[("failed", job.failed), ("skipped", job.skipped)]
+    } else {
+        &[
+            ("running", job.running),
+            ("ready", job.ready),
+            ("waiting", job.waiting),
+            ("skipped", job.skipped),
+        ]
+    };
+    let always = !job.state.ended();
+    let others = others.iter().enumerate();
+    let others = others.filter(|(at, (_, number))| *number > 0 || always && *at < 3);
+    let others = others.map(|(_, (name, number))| format!("{number} {name}"));
+    let parts: Vec<String> = std::iter::once(done).chain(others).collect();
+    parts.join(", ")
+}
+
+/// How far a job is that has not ended, and what is left of it where that is known.
 fn progress(job: &JobView) -> String {
     let left = job
         .left_ms
@@ -95,44 +119,63 @@ fn progress(job: &JobView) -> String {
 
 fn deadline_line(job: &JobView, deadline: &DeadlineView) -> String {
     let by = time(deadline.finish_by_ms);
-    if job.state != JobState::Running {
-        let kept = if deadline.chance > 0.0 {
-            "kept"
-        } else {
-            "missed"
-        };
-        return format!("  deadline   {by}: {kept}\n");
-    }
-    let risk = if deadline.at_risk {
-        "; it is at risk"
+    let late = if job.state.ended() {
+        time(job.elapsed_ms - deadline.finish_by_ms)
     } else {
-        ""
+        time(-deadline.left_ms)
     };
+    let stands = match (deadline.missed, job.state.ended(), deadline.chance) {
+        (true, true, _) => format!("missed by {late}"),
+        (true, false, _) => format!("missed {late} ago"),
+        (false, true, _) => "kept".to_owned(),
+        (false, false, Some(chance)) => {
+            let risk = if deadline.at_risk {
+                "; it is at risk"
+            } else {
+                ""
+            };
+            let left = time(deadline.left_ms);
+            format!(
+                "{left} left, met with a chance of {:.0} %{risk}",
+                chance * 100.0
+            )
+        }
+        (false, false, None) => format!("{} left", time(deadline.left_ms)),
+    };
+    format!("  deadline   {by}: {stands}\n")
+}
+
+fn budget_line(job: &JobView, budget: &BudgetView) -> String {
+    let stands = match (budget.exceeded, job.state.ended()) {
+        (true, _) => {
+            let over = budget.spent_micro.saturating_sub(budget.limit_micro);
+            format!("exceeded by {}", money(over))
+        }
+        (false, true) => "kept".to_owned(),
+        (false, false) => format!("{} left", money(budget.limit_micro - budget.spent_micro)),
+    };
+    let limit = money(budget.limit_micro);
     format!(
-        "  deadline   {by}, {} left: met with a chance of {:.0} %{risk}\n",
-        time(deadline.left_ms.max(0.0)),
-        deadline.chance * 100.0
+        "  budget     {limit} {}: {stands}\n",
+        safe(&job.cost.currency)
     )
 }
 
-/// Critical tasks, attempts and CPU time, a line each.
+/// Critical tasks, attempts, CPU time, cost, budget and deadline, a line each.
 pub fn figures(job: &JobView) -> String {
     let made = &job.attempts;
-    let mut parts = vec![format!("{} redundant", made.redundant)];
-    parts.extend(
-        [
-            ("lost", made.lost),
-            ("failed", made.failed),
-            ("cancelled", made.cancelled),
-        ]
-        .iter()
-        .map(|(name, number)| format!("{number} {name}")),
-    );
+    let others = [
+        ("redundant", made.redundant),
+        ("lost", made.lost),
+        ("failed", made.failed),
+        ("cancelled", made.cancelled),
+    ];
+    let others = others.map(|(name, number)| format!("{number} {name}"));
     let mut text = format!(
         "  critical   {}\n  attempts   {}: {}\n",
         job.critical,
         made.total,
-        parts.join(", ")
+        others.join(", ")
     );
     if made.outputs_lost > 0 {
         text.push_str(&format!(
@@ -143,31 +186,28 @@ pub fn figures(job: &JobView) -> String {
     text.push_str(&format!("  CPU time   {}\n", time(job.cpu_ms)));
     text.push_str(&format!(
         "  cost       {} {}\n",
-        super::cost::money(job.cost.total_micro),
-        job.cost.currency
+        money(job.cost.total_micro),
+        safe(&job.cost.currency)
     ));
+    if let Some(budget) = &job.budget {
+        text.push_str(&budget_line(job, budget));
+    }
+    if let Some(deadline) = &job.deadline {
+        text.push_str(&deadline_line(job, deadline));
+    }
     text
 }
 
 /// A job in one line, for places without a progress bar.
 pub fn line(job: &JobView) -> String {
-    let mut text = format!(
-        "{} {}: {}/{} done, {} running, {} ready, {} waiting",
-        job.name,
-        state(job.state),
-        job.done,
-        job.tasks,
-        job.running,
-        job.ready,
-        job.waiting
-    );
+    let mut text = format!("{} {}: {}", safe(&job.name), state(job.state), tasks(job));
     for (name, number) in [("lost", job.attempts.lost), ("failed", job.attempts.failed)] {
         if number > 0 {
-            text.push_str(&format!(", {number} {name}"));
+            text.push_str(&format!(", {} {name}", count(number, "attempt")));
         }
     }
     text.push_str(&format!(", {}", time(job.elapsed_ms)));
-    if job.state == JobState::Running {
+    if !job.state.ended() {
         text.push_str(&format!(", {}", progress(job)));
     }
     text

@@ -1,6 +1,7 @@
 //! What a job left: each file with its hash and whose work it is, and what is missing.
 
-use super::table::table;
+use super::escape;
+use super::table::{Column, table};
 use hedge_model::view::ResultsView;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -66,10 +67,16 @@ impl Manifest {
                 line.blake3.clone(),
             ]
         };
-        let headers = ["FILE", "BYTES#", "ATTEMPT", "WORKER", "BLAKE3"];
+        const COLUMNS: [Column; 5] = [
+            Column::new("FILE"),
+            Column::new("BYTES#"),
+            Column::drop("ATTEMPT", 2),
+            Column::drop("WORKER", 1),
+            Column::below("BLAKE3"),
+        ];
         let mut text = match self.files.is_empty() {
             true => "no files\n".to_owned(),
-            false => table(&headers, self.files.iter().map(row).collect()),
+            false => table(&COLUMNS, self.files.iter().map(row).collect()),
         };
         if self.missing_count > 0 {
             let more = self.missing_count as usize - self.missing.len();
@@ -78,7 +85,10 @@ impl Manifest {
             } else {
                 String::new()
             };
-            text.push_str(&format!("missing: {}{and}\n", self.missing.join(", ")));
+            text.push_str(&format!(
+                "missing: {}{and}\n",
+                escape::line(&self.missing.join(", "))
+            ));
         }
         text
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 pub mod cost;
 pub mod doctor;
+pub mod escape;
+pub mod events;
 pub mod explain;
 pub mod job;
 pub mod manifest;
@@ -23,6 +25,15 @@ pub struct Look {
 }
 
 impl Look {
+    /// How progress is shown, of a `program` or of another job.
+    pub fn style(self, program: bool) -> progress::Style {
+        match (self.json, program) {
+            (true, _) => progress::Style::Json,
+            (false, true) => progress::Style::Waits,
+            (false, false) => progress::Style::Full,
+        }
+    }
+
     /// Prints a value: as JSON, or as the text that `text` makes.
     ///
     /// # Errors
@@ -41,10 +52,31 @@ impl Look {
 /// # Errors
 /// The output was closed or cannot be written.
 pub fn out(text: &str) -> Result<(), Failure> {
-    out_bytes(text.as_bytes())
+    out_bytes(escape::block(text).as_bytes())
 }
 
-/// Writes what a program printed to standard output, unchanged.
+/// Writes what a task printed to standard output: unchanged, but what a terminal would obey is escaped for one.
+///
+/// # Errors
+/// The output was closed or cannot be written.
+pub fn task_out(bytes: &[u8]) -> Result<(), Failure> {
+    if io::stdout().is_terminal() {
+        out_bytes(escape::printed(bytes).as_bytes())
+    } else {
+        out_bytes(bytes)
+    }
+}
+
+/// The same for standard error; bytes that nobody reads are no trouble.
+pub fn task_err(bytes: &[u8]) {
+    if io::stderr().is_terminal() {
+        err_bytes(escape::printed(bytes).as_bytes());
+    } else {
+        err_bytes(bytes);
+    }
+}
+
+/// Writes bytes of our own to standard output, unchanged.
 ///
 /// # Errors
 /// The output was closed or cannot be written.
@@ -59,9 +91,11 @@ pub fn out_bytes(bytes: &[u8]) -> Result<(), Failure> {
     })
 }
 
-/// Writes what a program printed to standard error, unchanged; bytes that nobody reads are no trouble.
+/// Writes bytes of our own to standard error, beside a progress bar; bytes that nobody reads are no trouble.
 pub fn err_bytes(bytes: &[u8]) {
-    let _ = io::stderr().lock().write_all(bytes);
+    progress::beside_bar(|| {
+        let _ = io::stderr().lock().write_all(bytes);
+    });
 }
 
 /// Prints a value as one line of JSON.
@@ -69,15 +103,14 @@ pub fn err_bytes(bytes: &[u8]) {
 /// # Errors
 /// The output was closed or cannot be written.
 pub fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
-    let mut line = serde_json::to_string(value)
+    let line = serde_json::to_string(value)
         .map_err(|error| Failure::Local(format!("this cannot be shown as JSON: {error}")))?;
-    line.push('\n');
-    out(&line)
+    out(&(escape::json(&line) + "\n"))
 }
 
 /// Writes a line for people to standard error; one that nobody reads is no trouble.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    err_bytes(format!("{}\n", escape::block(text)).as_bytes());
 }
 
 /// Tells why a command failed.
@@ -90,26 +123,33 @@ pub fn failure(failure: &Failure, json: bool) {
         _ if json => {
             serde_json::json!({ "error": failure.to_string(), "exit_code": failure.exit() as u8 }).to_string()
         }
-        Failure::JobFile(bad) => bad.show(colour(), width()).trim_end().to_owned(),
-        _ => format!("hedge: {failure}"),
+        Failure::JobFile(bad) => {
+            let report = bad.show(colour(), width());
+            return err_bytes((escape::printed(report.trim_end().as_bytes()) + "\n").as_bytes());
+        }
+        _ => format!("hedge: {}", escape::line(&failure.to_string())),
     };
-    note(&text);
+    note(&if json { escape::json(&text) } else { text });
 }
 
 /// Whether standard error takes colours.
 pub fn colour() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    io::stderr().is_terminal()
-        && !set("NO_COLOR")
-        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    moves() && !set("NO_COLOR")
+}
+
+/// Whether standard error is a terminal on which a line can be drawn anew.
+pub fn moves() -> bool {
+    let able = |term: &std::ffi::OsString| !term.is_empty() && term != "dumb";
+    io::stderr().is_terminal() && std::env::var_os("TERM").as_ref().is_some_and(able)
 }
 
 /// Width of text on standard error.
 fn width() -> usize {
-    let columns = std::env::var("COLUMNS")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    columns.unwrap_or(100).clamp(40, 200)
+    let columns = std::env::var("COLUMNS").ok();
+    let columns = columns.and_then(|text| text.parse().ok());
+    let terminal = || table::width_of(&io::stderr());
+    columns.or_else(terminal).unwrap_or(100).clamp(40, 200)
 }
 
 /// A duration for people: `412 ms`, `3.2 s`, `4 min 12 s`, `2 h 05 min`.

@@ -1,9 +1,10 @@
 //! What is told at a job's end.
 
+use super::escape::line as safe;
 use super::manifest::{Brought, Manifest};
 use super::{job, time};
 use hedge_model::JobId;
-use hedge_model::view::{AttemptCounts, CostView, JobState, JobView};
+use hedge_model::view::{AttemptCounts, BudgetView, CostView, DeadlineView, JobState, JobView};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -22,16 +23,26 @@ pub struct Ended {
     pub tasks: u32,
     /// N: the critical ones.
     pub critical: u32,
+    /// How many of them had to be done.
+    pub needed: u32,
     /// Done.
     pub done: u32,
+    /// Failed and not done.
+    pub failed: u32,
+    /// Not done and not needed.
+    pub skipped: u32,
     /// Attempts made.
     pub attempts: AttemptCounts,
     /// From acceptance to end.
     pub elapsed_ms: f64,
-    /// CPU time of winners.
+    /// CPU time of all attempts whose end was reported.
     pub cpu_ms: f64,
     /// What it cost, and for what.
     pub cost: CostView,
+    /// How its budget stands, where it has one.
+    pub budget: Option<BudgetView>,
+    /// How its deadline stands, where it has one.
+    pub deadline: Option<DeadlineView>,
     /// Files brought.
     pub results: Vec<PathBuf>,
     /// What each of them is, where any were brought.
@@ -55,11 +66,16 @@ impl Ended {
             why: job.why,
             tasks: job.tasks,
             critical: job.critical,
+            needed: job.needed,
             done: job.done,
+            failed: job.failed,
+            skipped: job.skipped,
             attempts: job.attempts,
             elapsed_ms: job.elapsed_ms,
             cpu_ms: job.cpu_ms,
             cost: job.cost,
+            budget: job.budget,
+            deadline: job.deadline,
             results: brought.paths,
             manifest: brought.manifest,
             stdout: None,
@@ -70,22 +86,27 @@ impl Ended {
     pub fn text(&self, view: &JobView) -> String {
         let mut text = format!(
             "{} {} in {}\n",
-            self.name,
+            safe(&self.name),
             job::state(self.state),
             time(self.elapsed_ms)
         );
         if let Some(why) = &self.why {
-            text.push_str(&format!("  because    {why}\n"));
+            text.push_str(&format!("  because    {}\n", safe(why)));
         }
-        let done = match self.state {
-            JobState::Done => String::new(),
-            _ => format!(", {} done", self.done),
+        let all = view.done == view.tasks;
+        let tasks = if all {
+            String::new()
+        } else {
+            format!(": {}", job::tasks(view))
         };
-        text.push_str(&format!("  tasks      {}{done}\n", self.tasks));
+        text.push_str(&format!("  tasks      {}{tasks}\n", self.tasks));
         text.push_str(&job::figures(view));
         for (at, path) in self.results.iter().take(PATHS_SHOWN_MAX).enumerate() {
             let title = if at == 0 { "results" } else { "" };
-            text.push_str(&format!("  {title:<10} {}\n", path.display()));
+            text.push_str(&format!(
+                "  {title:<10} {}\n",
+                safe(&path.display().to_string())
+            ));
         }
         if self.results.len() > PATHS_SHOWN_MAX {
             let more = self.results.len() - PATHS_SHOWN_MAX;

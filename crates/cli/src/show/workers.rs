@@ -1,6 +1,7 @@
 //! Workers as text.
 
-use super::{table::table, time};
+use super::table::{Column, table};
+use super::time;
 use hedge_model::units::show_rate;
 use hedge_model::view::WorkerView;
 
@@ -21,6 +22,7 @@ pub fn list(workers: &[WorkerView]) -> String {
                 worker.host.clone(),
                 worker.pid.to_string(),
                 state(worker),
+                why(worker),
                 score(worker),
                 format!("{}", worker.free.cpus_milli as f64 / 1000.0),
                 worker.total.to_string(),
@@ -34,12 +36,26 @@ pub fn list(workers: &[WorkerView]) -> String {
             ]
         })
         .collect();
-    let headers = [
-        "WORKER", "HOST", "PID#", "STATE", "SPEED", "FREE#", "OFFERS", "IN HAND#", "DONE#",
-        "FAILED#", "LOST#", "BEATS", "LINK", "SILENT#",
-    ];
-    table(&headers, rows)
+    table(&COLUMNS, rows)
 }
+
+const COLUMNS: [Column; 15] = [
+    Column::new("WORKER"),
+    Column::name("HOST"),
+    Column::drop("PID#", 10),
+    Column::new("STATE"),
+    Column::below("WHY"),
+    Column::drop("SPEED", 5),
+    Column::drop("FREE#", 1),
+    Column::drop("OFFERS", 9),
+    Column::drop("IN HAND#", 2),
+    Column::drop("DONE#", 3),
+    Column::drop("FAILED#", 4),
+    Column::drop("LOST#", 4),
+    Column::drop("HEARTBEAT", 8),
+    Column::drop("LINK", 7),
+    Column::drop("SILENT#", 6),
+];
 
 /// How fast it is, its class if it is the higher one, and where that is known from most.
 fn score(worker: &WorkerView) -> String {
@@ -71,23 +87,13 @@ fn link(worker: &WorkerView) -> String {
     })
 }
 
-/// How it may be used; where its owner is back, since when and why.
-fn usage(worker: &WorkerView) -> String {
-    match &worker.owner {
-        Some(owner) if worker.usage == "away" => {
-            format!("away for {}: {}", time(owner.away_ms), owner.why.join(", "))
-        }
-        _ => worker.usage.clone(),
-    }
-}
-
-/// What is not as usual about a worker, else that it is live.
+/// What is not as usual about a worker, in a word or two, else that it is live.
 fn state(worker: &WorkerView) -> String {
-    let usage = usage(worker);
+    let admission = worker.admission.split(':').next().unwrap_or_default();
     let unusual: Vec<&str> = [
         (&*worker.liveness, "live"),
-        (&*usage, "ready"),
-        (&*worker.admission, "admitted"),
+        (&*worker.usage, "ready"),
+        (admission, "admitted"),
     ]
     .iter()
     .filter(|(is, usual)| is != usual)
@@ -98,4 +104,17 @@ fn state(worker: &WorkerView) -> String {
     } else {
         unusual.join(", ")
     }
+}
+
+/// Why a worker is given no tasks: since when its owner is back and what he does, or why it is not admitted.
+fn why(worker: &WorkerView) -> String {
+    let owner = worker.owner.as_ref().filter(|_| worker.usage == "away");
+    let owner =
+        owner.map(|owner| format!("away for {}: {}", time(owner.away_ms), owner.why.join(", ")));
+    let admission = worker
+        .admission
+        .split_once(": ")
+        .map(|(_, why)| why.to_owned());
+    let all: Vec<String> = owner.into_iter().chain(admission).collect();
+    all.join("; ")
 }

@@ -6,6 +6,7 @@ pub mod buses;
 pub mod desktop;
 pub mod group;
 pub mod lab;
+pub mod pty;
 pub mod scene;
 pub mod tasks;
 pub mod wayland;

@@ -5,13 +5,18 @@ use super::live::{AttemptState, Live, LiveTask, Why, Worker, WorkerIx};
 use super::ready::{Entry, Lane, Shape, Skip};
 use hedge_model::capacity::Class;
 use hedge_model::msg::Body;
+use hedge_model::resources::nearest;
 use hedge_model::spec::Group;
 use hedge_model::{Data, Hash, TaskId};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Work sent ahead to a busy worker, per place that it has, in seconds: many round trips of a local network.
 pub(crate) const QUEUE_TIME: f64 = 0.02;
 /// Most attempts sent ahead per place.
 const QUEUE_MAX: f64 = 256.0;
+/// Values of a label that are named where none fits.
+const VALUES_SHOWN_MAX: usize = 3;
 /// Workers whose queues are looked at before an attempt is not sent ahead.
 const QUEUES_TRIED_MAX: usize = 4;
 
@@ -313,34 +318,86 @@ pub(crate) fn unplaceable(live: &Live, shape: &Shape, id: &str) -> Option<String
     {
         return None;
     }
-    if let Some((name, value)) = shape
-        .labels
-        .iter()
-        .find(|label| !here.iter().any(|worker| worker.info.labels.contains(label)))
-    {
+    let labels = || here.iter().flat_map(|worker| &worker.info.labels);
+    let unknown = |label: &&(Arc<str>, Arc<str>)| !labels().any(|known| known == *label);
+    if let Some((name, value)) = shape.labels.iter().find(unknown) {
+        let hint = label_hint(name, value, labels());
         return Some(format!(
-            "task {:?} needs a worker labelled {name} = {value:?}, and none is",
-            id
+            "task {id:?} needs a worker labelled {name} = {value:?}, and none is{hint}"
         ));
     }
-    let (name, need) = here.iter().find_map(|worker| {
-        worker
-            .info
-            .resources
-            .missing(&shape.resources)
-            .map(|(name, need, _)| (name, need))
-    })?;
-    let have = here.iter().map(|worker| match name {
-        "cpus" => worker.info.resources.cpus_milli,
-        "memory" => worker.info.resources.memory,
-        "disk" => worker.info.resources.disk,
-        other => worker.info.resources.named(other),
-    });
+    let labelled = |worker: &&&Worker| {
+        let labels = &worker.info.labels;
+        shape.labels.iter().all(|label| labels.contains(label))
+    };
+    let labelled: Vec<_> = here.iter().filter(labelled).collect();
+    if labelled.is_empty() {
+        return Some(format!(
+            "no worker has all the labels that task {id:?} needs"
+        ));
+    }
+    let wanted = &shape.resources;
+    let most = |name: &str| {
+        let amounts = labelled
+            .iter()
+            .map(|worker| worker.info.resources.amount(name));
+        amounts.max().unwrap_or(0)
+    };
+    let lacking = wanted.names().find(|name| wanted.amount(name) > most(name));
+    let Some(name) = lacking else {
+        return Some(format!(
+            "no worker alone has all that task {id:?} asks for: {wanted}"
+        ));
+    };
     let show = |amount| hedge_model::resources::show_amount(name, amount);
+    let (need, have) = (show(wanted.amount(name)), most(name));
+    if have > 0 || hedge_model::resources::OWN.contains(&name) {
+        let which = if shape.labels.is_empty() {
+            "any worker"
+        } else {
+            "any worker with its labels"
+        };
+        return Some(format!(
+            "task {id:?} asks for {name} {need}, and the most that {which} has is {}",
+            show(have)
+        ));
+    }
+    let known = here.iter().flat_map(|worker| &worker.info.resources.named);
+    let known = known.map(|(known, _)| &**known);
+    let hint = nearest(name, known.chain(hedge_model::resources::OWN));
+    let hint = hint.filter(|known| *known != name);
+    let hint = hint.map_or_else(String::new, |known| format!("; did you mean {known:?}?"));
     Some(format!(
-        "task {:?} asks for {name} {}, and the most that any worker has is {}",
-        id,
-        show(need),
-        show(have.max().unwrap_or(0))
+        "task {id:?} asks for {name} {need}, and no worker offers {name:?}{hint}"
     ))
+}
+
+/// What somebody may have meant who asks for a label that no worker has.
+fn label_hint<'a>(
+    name: &str,
+    value: &str,
+    known: impl Iterator<Item = &'a (Arc<str>, Arc<str>)> + Clone,
+) -> String {
+    let values = known.clone().filter(|(known, _)| **known == *name);
+    let values: BTreeSet<&str> = values.map(|(_, value)| &**value).collect();
+    if let Some(near) = nearest(value, values.iter().copied()) {
+        return format!("; did you mean {near:?}?");
+    }
+    if !values.is_empty() {
+        let some: Vec<String> = values
+            .iter()
+            .take(VALUES_SHOWN_MAX)
+            .map(|value| format!("{value:?}"))
+            .collect();
+        let more = if values.len() > some.len() {
+            ", …"
+        } else {
+            ""
+        };
+        return format!("; there are {name} = {}{more}", some.join(", "));
+    }
+    match nearest(name, known.map(|(known, _)| &**known)) {
+        Some(near) => format!("; did you mean the label {near:?}?"),
+        None => format!("; no worker has a label {name:?}"),
+    }
 }

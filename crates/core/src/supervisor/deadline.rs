@@ -47,21 +47,26 @@ impl Supervisor {
         costs.fold(0, u64::saturating_add)
     }
 
-    /// How likely a job with `finish_by` ends in time, as far as can be told now.
-    pub(crate) fn deadline_view(&self, id: JobId, job: &Job) -> Option<DeadlineView> {
+    /// How the deadline of a job with `finish_by` stands; `supported` says whether what is known supports an
+    /// estimate.
+    pub(crate) fn deadline_view(
+        &self,
+        id: JobId,
+        job: &Job,
+        supported: bool,
+    ) -> Option<DeadlineView> {
         let by = job.spec.qos().finish_by?;
         let ends = job.accepted + by;
         let left_s = ends.since(self.now).as_secs_f64();
-        let chance = match &job.ended {
-            Some((_, at)) => f64::from(u8::from(*at <= ends)),
-            None => self.chance(id, job, left_s),
-        };
+        let missed = job.ended.as_ref().map_or(self.now, |(_, at)| *at) > ends;
+        let chance = (supported && !missed).then(|| self.chance(id, job, left_s));
         Some(DeadlineView {
             finish_by_ms: by.as_secs_f64() * 1e3,
             left_ms: left_s * 1e3,
-            chance: (chance * 1e3).round() / 1e3,
+            chance: chance.map(|chance| (chance * 1e3).round() / 1e3),
             confidence: job.spec.qos().confidence,
-            at_risk: chance < job.spec.qos().confidence,
+            at_risk: chance.is_some_and(|chance| chance < job.spec.qos().confidence),
+            missed,
         })
     }
 

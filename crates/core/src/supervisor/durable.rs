@@ -85,6 +85,7 @@ pub struct Job {
     #[serde(deserialize_with = "bounded::map")]
     pub(crate) history: OrdMap<AttemptId, Arc<EndedAttempt>>,
     pub(crate) counts: AttemptCounts,
+    /// CPU time of attempts whose end was reported.
     pub(crate) cpu: Duration,
     /// What it costs, and by which tariff.
     pub(crate) cost: Cost,
@@ -539,6 +540,7 @@ impl State {
             End::Unstaged(_) => {}
             End::Lost | End::Vacated => job.counts.lost += 1,
         }
+        job.cpu = job.cpu.saturating_add(ended.usage.cpu);
         (ended.charge, ended.account) = job.charge_ended(&ended);
         job.history.insert(ended.attempt, Arc::new(ended));
         Verdict::Applied

@@ -236,6 +236,13 @@ impl Learned {
         }
     }
 
+    /// Whether at least so many tasks of a group's kind were done, and took similar times.
+    pub(crate) fn has_seen(&self, group: &Group, done: f64) -> bool {
+        let kind = self.kinds.get(group.kind());
+        kind.is_some_and(|kind| kind.took.count >= done)
+            && self.expect(group).spread < super::later::UNKNOWN
+    }
+
     /// What is known of a kind.
     pub(crate) fn kind(&self, group: &Group) -> Option<&KindHistory> {
         self.kinds.get(group.kind())

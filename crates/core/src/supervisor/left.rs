@@ -7,6 +7,10 @@ use crate::monitor::Progress;
 use hedge_model::view::ProgressView;
 use hedge_model::{JobId, TaskId};
 
+/// Tasks of a kind that must have been done before its times support an estimate.
+const DONE_MIN: f64 = 4.0;
+/// The share of its work from which on what an attempt says of itself supports an estimate.
+const SHARE_MIN: f64 = 0.05;
 /// What is left at least of an attempt that has run for longer than was expected, as a part of that.
 const OVERDUE: f64 = 0.1;
 
@@ -19,6 +23,35 @@ impl Supervisor {
         let done = f64::from(job.done) + said.sum::<f64>();
         let share = done / f64::from(job.spec.task_count()).max(1.0);
         (share * 1e3).round() / 1e3
+    }
+
+    /// Whether what is known supports an estimate of a job's end. It does where no task waits for a worker (`waits`),
+    /// no other job shares the workers, and of each kind of task that is left enough were done, with similar times,
+    /// or every one runs and says how far it is. An estimate that the client gave is not evidence by itself.
+    pub(crate) fn supports_estimate(&self, id: JobId, job: &Job, waits: &[String]) -> bool {
+        let Some(live) = self.live.as_ref().filter(|_| job.active()) else {
+            return false;
+        };
+        let shared = live
+            .jobs
+            .iter()
+            .any(|(other, live)| *other != id && !live.ending);
+        if shared || !waits.is_empty() {
+            return false;
+        }
+        let groups = job.spec.groups();
+        let mut told = vec![0_u32; groups.len()];
+        for (task, known) in self.undecided_tasks(id, job) {
+            let said = known.attempts.iter().filter_map(share);
+            let far = said
+                .reduce(f64::max)
+                .is_some_and(|share| share >= SHARE_MIN);
+            told[job.spec.group_of(task.number)] += u32::from(far);
+        }
+        groups.iter().enumerate().all(|(at, group)| {
+            let open = if job.closed(at) { 0 } else { job.open[at] };
+            told[at] >= open || self.state.learned.has_seen(group, DONE_MIN)
+        })
     }
 
     /// Seconds that a running job is expected to take still: the longest way to its end from what runs and what

@@ -20,6 +20,7 @@ mod data;
 mod deadline;
 mod durable;
 mod hints;
+mod job_view;
 mod jobs;
 mod keep;
 mod later;
@@ -38,6 +39,7 @@ mod room;
 mod snapshot;
 mod unheard;
 mod views;
+mod waits;
 mod workers;
 
 pub use contract::{Action, Config, Event, NotAdmitted, ProposalId, PullFailure};

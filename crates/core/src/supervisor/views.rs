@@ -4,90 +4,22 @@ use super::Supervisor;
 use super::durable::Job;
 use super::live::{AttemptState, LiveTask, Why};
 use super::requests::no_such_job;
+use super::waits::Wait;
 use crate::monitor::{Attention, Liveness};
 use hedge_model::msg::RefusalKind;
 use hedge_model::record::{End, JobEnd};
-use hedge_model::view::{
-    AttemptView, CriticalView, ExplainView, JobState, JobView, OwnerView, TaskView, WorkerView,
-};
+use hedge_model::view::{AttemptView, CriticalView, ExplainView, OwnerView, TaskView, WorkerView};
 use hedge_model::{JobId, PeerId, TaskId};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Tasks that `explain` shows of a job by itself.
 const EXPLAIN_TASKS_MAX: usize = 20;
 const CRITICAL_SHOWN_MAX: usize = 1_000;
-const UNPLACEABLE_SHOWN_MAX: usize = 5;
 
 type Refused = (RefusalKind, String);
 
 impl Supervisor {
-    /// A job in figures.
-    pub fn job_view(&self, id: JobId) -> Option<JobView> {
-        let job = self.state.jobs.get(&id)?;
-        let live = self.live.as_ref().and_then(|live| live.jobs.get(&id));
-        let running = self.live_tasks(id).filter(|(task, known)| {
-            known.active() > 0 && job.tasks[task.number as usize].done.is_none()
-        });
-        let running = if job.active() {
-            running.count() as u32
-        } else {
-            0
-        };
-        let mut attempts = job.counts;
-        for attempt in self.live_tasks(id).flat_map(|(_, known)| &known.attempts) {
-            let counted = job.history.contains_key(&attempt.id);
-            attempts.total += u64::from(!counted);
-            attempts.redundant += u64::from(!counted && attempt.redundant);
-        }
-        let startable = |group: usize| live.is_some_and(|live| live.groups[group].waiting == 0);
-        let open = |group: &usize| job.open[*group];
-        let groups = 0..job.spec.groups().len();
-        let ready: u32 = groups
-            .filter(|group| startable(*group))
-            .map(|group| open(&group))
-            .sum();
-        let (state, why) = match &job.ended {
-            None => (JobState::Running, None),
-            Some((JobEnd::Done, _)) => (JobState::Done, None),
-            Some((JobEnd::Failed { why, .. }, _)) => (JobState::Failed, Some(why.clone())),
-            Some((JobEnd::Cancelled, _)) => (JobState::Cancelled, None),
-        };
-        let until = job.ended.as_ref().map_or(self.now, |(_, at)| *at);
-        let groups = live.map_or(0..0, |live| 0..live.groups.len());
-        let unplaceable = groups.filter_map(|group| self.why_unplaceable(id, job, group));
-        Some(JobView {
-            id,
-            name: job.spec.name().to_owned(),
-            state,
-            why,
-            tasks: job.spec.task_count(),
-            critical: self.critical(id, job).total(),
-            done: job.done,
-            running,
-            ready: ready.saturating_sub(running),
-            waiting: (job.spec.task_count() - job.done).saturating_sub(ready.max(running)),
-            attempts,
-            elapsed_ms: ms(until.since(job.accepted)),
-            cpu_ms: ms(job.cpu),
-            unplaceable: unplaceable.take(UNPLACEABLE_SHOWN_MAX).collect(),
-            result_bytes: job.result_bytes,
-            cost: super::ledger::cost_view(job),
-            deadline: self.deadline_view(id, job),
-            progress: self.progress(id, job),
-            left_ms: self.left_s(id, job).map(|left| (left * 1e3).round()),
-        })
-    }
-
-    /// Why no worker that is here could ever take the tasks that a group offers.
-    fn why_unplaceable(&self, id: JobId, job: &Job, group: usize) -> Option<String> {
-        let live = self.live.as_ref()?;
-        let offers = &live.jobs.get(&id)?.groups[group];
-        let (shape, spec) = (live.shapes.get(offers.shape), &job.spec.groups()[group]);
-        (offers.offered != 0 && live.impossible.contains(&offers.shape))
-            .then(|| super::choose::unplaceable(live, shape, &spec.id))
-            .flatten()
-    }
-
     pub(super) fn live_tasks(&self, job: JobId) -> impl Iterator<Item = (&TaskId, &LiveTask)> {
         let live = self.live.iter();
         live.flat_map(move |live| live.tasks.range(job.tasks()))
@@ -169,20 +101,34 @@ impl Supervisor {
             })
         });
         let tasks = match task {
-            Some(task) => vec![self.task_view(id, job, find_task(job, task)?)],
-            None => {
-                let open =
-                    (0..job.spec.task_count()).filter(|n| job.tasks[*n as usize].done.is_none());
-                open.take(EXPLAIN_TASKS_MAX)
-                    .map(|number| self.task_view(id, job, number))
-                    .collect()
-            }
+            Some(task) => vec![find_task(job, task)?],
+            None => self.undone(id, job),
         };
+        let tasks = tasks.into_iter();
+        let tasks = tasks.map(|number| self.task_view(id, job, number));
+        let tasks = tasks.collect();
         Ok(ExplainView {
             job: view,
             critical: critical.take(CRITICAL_SHOWN_MAX).collect(),
             tasks,
         })
+    }
+
+    /// Tasks that hold a job up, or that were not done when it ended: those with failures or attempts first.
+    fn undone(&self, id: JobId, job: &Job) -> Vec<u32> {
+        let open = |number: &u32| job.tasks[*number as usize].done.is_none();
+        let failed = job.failed_tasks().into_iter();
+        let tried = self.live_tasks(id).filter(|(_, known)| known.active() > 0);
+        let tried = tried.map(|(task, _)| task.number).filter(|_| job.active());
+        let first: BTreeSet<u32> = failed
+            .chain(tried)
+            .filter(open)
+            .take(EXPLAIN_TASKS_MAX)
+            .collect();
+        let rest =
+            (0..job.spec.task_count()).filter(|number| open(number) && !first.contains(number));
+        let rest: Vec<u32> = rest.take(EXPLAIN_TASKS_MAX - first.len()).collect();
+        first.into_iter().chain(rest).collect()
     }
 
     fn task_view(&self, id: JobId, job: &Job, number: u32) -> TaskView {
@@ -222,11 +168,11 @@ impl Supervisor {
             );
         }
         if let Some((end, _)) = &job.ended {
-            return ("ended", format!("the job has ended: {}", job_end_text(end)));
+            return self.undone_state(TaskId { job: id, number }, job, end);
         }
-        let Some(live) = &self.live else {
+        if self.live.is_none() {
             return ("waiting", "this supervisor does not lead".into());
-        };
+        }
         let group = job.spec.group_of(number);
         if known.is_some_and(|known| known.active() > 0) {
             return ("running", self.running_text(known));
@@ -241,29 +187,32 @@ impl Supervisor {
                 "enough of its kind is done for all that wait for it".into(),
             );
         }
-        if live.starved.contains(&(id, group as u32)) {
-            return ("waiting", "some of its inputs are out of reach; their holders may return, or they are made again".into());
-        }
-        if self.may_run_unheard(id) {
-            return (
-                "ready",
-                "it may run already: workers that have not come back yet are waited for".into(),
-            );
-        }
-        let here = live.workers.iter().filter(|worker| worker.usable()).count();
-        if here == 0 {
-            return (
-                "ready",
-                "no worker is here that takes tasks; `hedge workers` says why".into(),
-            );
-        }
-        match self.why_unplaceable(id, job, group) {
-            Some(why) => ("ready", why),
-            None if live.jobs[&id].groups[group].held.is_some() => (
-                "ready",
-                "it ends sooner on a faster worker, which is soon free".into(),
-            ),
-            None => ("ready", waits_for_its_turn(here)),
+        let wait = self.wait_of(id, job, number);
+        let state = if wait == Wait::Inputs {
+            "waiting"
+        } else {
+            "ready"
+        };
+        (state, wait.text())
+    }
+
+    /// The state of a task that was not done when its job ended, and why.
+    fn undone_state(&self, id: TaskId, job: &Job, end: &JobEnd) -> (&'static str, String) {
+        let failed = job.ended_attempts(id).rev();
+        let mut failed = failed.filter_map(|ended| match &ended.end {
+            End::Failed(why) => Some(why.clone()),
+            _ => None,
+        });
+        match (failed.next(), end) {
+            (Some(why), _) => ("failed", why),
+            (None, JobEnd::Failed { task, why }) if *task == Some(id) => ("failed", why.clone()),
+            (None, JobEnd::Failed { .. }) => {
+                ("skipped", "the job failed before it was done".into())
+            }
+            (None, JobEnd::Cancelled) => {
+                ("skipped", "the job was cancelled before it was done".into())
+            }
+            (None, JobEnd::Done) => ("skipped", "enough was done without it".into()),
         }
     }
 
@@ -288,7 +237,11 @@ impl Supervisor {
                 }
                 .to_owned(),
                 why: end_text(&ended.end),
-                running_ms: Some(ms(ended.usage.running)).filter(|_| ended.end != End::Lost),
+                running_ms: match ended.end {
+                    End::Lost | End::Vacated => Some(ms(ended.charge.occupied)),
+                    _ => Some(ms(ended.usage.running)),
+                }
+                .filter(|running| *running > 0.0),
                 progress: None,
             })
             .collect();
@@ -321,7 +274,8 @@ impl Supervisor {
                             None => format!("{:?}", attempt.state).to_lowercase(),
                         },
                         why: why_text(attempt.why).to_owned(),
-                        running_ms: None,
+                        running_ms: (attempt.state == AttemptState::Running)
+                            .then(|| ms(self.now.since(attempt.since))),
                         progress: super::left::progress_view(attempt),
                     }
                 }),
@@ -355,16 +309,6 @@ fn unfinished(job: &Job, group: usize) -> Vec<String> {
         .collect()
 }
 
-/// Why a task has no worker that could run on one of the `here` that take tasks.
-fn waits_for_its_turn(here: usize) -> String {
-    let busy = if here == 1 {
-        "the one worker here is".to_owned()
-    } else {
-        format!("all {here} workers here are")
-    };
-    format!("waits for its turn: {busy} busy with work of the same or higher priority")
-}
-
 pub(crate) fn find_task(job: &Job, text: &str) -> Result<u32, Refused> {
     let number = text
         .parse()
@@ -386,14 +330,6 @@ pub(crate) fn end_text(end: &End) -> String {
         End::Vacated => "its worker's owner took the machine back".to_owned(),
         End::Cancelled => "another attempt won, or the job ended".to_owned(),
         End::Unstaged(why) => format!("it could not run there: {why}"),
-    }
-}
-
-fn job_end_text(end: &JobEnd) -> &str {
-    match end {
-        JobEnd::Done => "done",
-        JobEnd::Failed { why, .. } => why,
-        JobEnd::Cancelled => "cancelled",
     }
 }
 
@@ -425,6 +361,6 @@ fn why_text(why: Why) -> &'static str {
     }
 }
 
-fn ms(span: Duration) -> f64 {
+pub(super) fn ms(span: Duration) -> f64 {
     (span.as_secs_f64() * 1e6).round() / 1e3
 }

@@ -24,8 +24,8 @@ pub struct Owner {
     /// A minute of the week, and when it was that.
     clock: Option<(Time, u32)>,
     state: OwnerState,
-    /// Since when it has not worked as if nobody were there.
-    since: Time,
+    /// Since when it has not worked as if nobody were there; none before the first event.
+    since: Option<Time>,
 }
 
 impl Owner {
@@ -40,7 +40,7 @@ impl Owner {
             metered: false,
             clock: None,
             state: OwnerState::default(),
-            since: Time(0),
+            since: None,
         };
         (owner.state.stand, owner.state.why) = owner.due(Time(0));
         owner
@@ -78,13 +78,14 @@ impl Owner {
         let (mut stand, why) = self.due(now);
         let was = self.state.stand;
         if was == Stand::Work && stand != Stand::Work {
-            self.since = now;
+            self.since = Some(now);
         }
+        let since = *self.since.get_or_insert(now);
         let paused = stand == Stand::Pause && matches!(was, Stand::Pause | Stand::Vacate);
         let long = self
             .rules
             .vacate_after
-            .is_some_and(|after| now.since(self.since) >= after);
+            .is_some_and(|after| now.since(since) >= after);
         if paused && (long || was == Stand::Vacate) {
             stand = Stand::Vacate;
         }
@@ -105,8 +106,10 @@ impl Owner {
                 at(*seen + self.rules.resume_after);
             }
         }
-        if let (Stand::Pause, Some(after)) = (self.state.stand, self.rules.vacate_after) {
-            at(self.since + after);
+        if let (Stand::Pause, Some(after), Some(since)) =
+            (self.state.stand, self.rules.vacate_after, self.since)
+        {
+            at(since + after);
         }
         if let Some((since, _)) = self.clock.filter(|_| !self.rules.hours.is_empty()) {
             at(since + MINUTE);
@@ -123,7 +126,7 @@ impl Owner {
     pub fn state(&self, now: Time) -> OwnerState {
         let away = match self.state.stand {
             Stand::Work => Duration::ZERO,
-            _ => now.since(self.since),
+            _ => self.since.map_or(Duration::ZERO, |since| now.since(since)),
         };
         OwnerState {
             away,

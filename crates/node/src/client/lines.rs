@@ -5,7 +5,6 @@ use crate::ClientError;
 use crate::known::Known;
 use crate::pause::Pause;
 use hedge_model::msg::{Answer, Ask, RefusalKind, Reply, Request, Welcome};
-use hedge_model::view::JobState;
 use hedge_model::{Epoch, PeerAddr, PeerId};
 use hedge_net::{CloseReason, Hello, Link, LinkReceiver, LinkSender, Net, NetError};
 use std::collections::HashMap;
@@ -437,7 +436,7 @@ impl Line {
     }
 
     async fn answer(&self, id: u64, reply: Reply) {
-        let over = !matches!(&reply, Reply::Job(view) if view.state == JobState::Running);
+        let over = !matches!(&reply, Reply::Job(view) if !view.state.ended());
         let asker = self.lock().asked.get(&id).cloned();
         let Some(asker) = asker else { return };
         // News may be missed by one who is behind; the end may not.

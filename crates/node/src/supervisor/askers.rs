@@ -5,7 +5,6 @@ use super::audit::Asked;
 use super::core_loop::ConnId;
 use hedge_model::PeerId;
 use hedge_model::msg::{Answer, Reply, Request};
-use hedge_model::view::JobState;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 
@@ -103,7 +102,7 @@ impl Askers {
 
 /// Whether a watch ends with this.
 fn is_last(reply: &Reply) -> bool {
-    !matches!(reply, Reply::Job(view) if view.state == JobState::Running)
+    !matches!(reply, Reply::Job(view) if !view.state.ended())
 }
 
 #[cfg(test)]

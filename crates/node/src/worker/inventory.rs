@@ -19,16 +19,11 @@ pub fn offer(dir: &Path) -> Resources {
 
 /// What a worker says of itself when it attaches.
 pub(super) fn info(config: &WorkerConfig, addr: PeerAddr) -> WorkerInfo {
-    let host: Arc<str> = host().into();
-    let label = |name: &str, value: &str| (Arc::from(name), Arc::from(value));
-    let mut labels = vec![
-        label("arch", std::env::consts::ARCH),
-        label("os", std::env::consts::OS),
-        (Arc::from("host"), host.clone()),
-    ];
-    labels.extend(config.labels.iter().map(|(name, value)| label(name, value)));
+    let mut labels = labels();
+    let given = config.labels.iter();
+    labels.extend(given.map(|(name, value)| (Arc::from(&**name), Arc::from(&**value))));
     WorkerInfo {
-        host,
+        host: host().into(),
         pid: std::process::id(),
         resources: config.resources.clone(),
         labels,
@@ -37,6 +32,16 @@ pub(super) fn info(config: &WorkerConfig, addr: PeerAddr) -> WorkerInfo {
         holds: Vec::new(),
         in_hand: Vec::new(),
     }
+}
+
+/// The labels that every worker on this machine has.
+pub fn labels() -> Vec<(Arc<str>, Arc<str>)> {
+    let label = |name: &str, value: &str| (Arc::from(name), Arc::from(value));
+    vec![
+        label("arch", std::env::consts::ARCH),
+        label("os", std::env::consts::OS),
+        label("host", &host()),
+    ]
 }
 
 fn host() -> String {

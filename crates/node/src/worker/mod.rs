@@ -33,7 +33,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-pub use inventory::offer;
+pub use inventory::{labels, offer};
 pub use owner::OwnerConfig;
 pub use saver::{SaverView, saver_socket};
 pub use senders::Senders;

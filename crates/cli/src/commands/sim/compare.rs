@@ -5,7 +5,10 @@ use super::{failed, read, write};
 use crate::commands::Context;
 use crate::exit::{Exit, Failure};
 use crate::jobfile::JobFile;
-use crate::show::{self, table::table};
+use crate::show::{
+    self,
+    table::{Column, table},
+};
 use hedge_model::JobSpec;
 use hedge_sim::eval::{
     Comparison, Contender, Model, Options, Row, Setting, Trace, Workflow, boxes, compare, gantt,
@@ -142,19 +145,19 @@ fn rows(rows: &[Row]) -> String {
             format!("{:.0}", row.cost_micro),
         ]
     });
-    let headers = [
-        "policy",
-        "mean#",
-        "p50#",
-        "p95#",
-        "p99#",
-        "÷ bound#",
-        "p99#",
-        "net#",
-        "copies#",
-        "cost#",
+    const COLUMNS: [Column; 10] = [
+        Column::new("policy"),
+        Column::new("mean#"),
+        Column::drop("p50#", 5),
+        Column::drop("p95#", 2),
+        Column::drop("p99#", 3),
+        Column::drop("÷ bound#", 6),
+        Column::drop("p99#", 7),
+        Column::drop("net#", 1),
+        Column::drop("copies#", 4),
+        Column::drop("cost#", 8),
     ];
-    table(&headers, cells.collect())
+    table(&COLUMNS, cells.collect())
 }
 
 fn draw(

@@ -4,7 +4,7 @@ use super::args::Scale as Args;
 use super::{failed, write};
 use crate::commands::Context;
 use crate::exit::{Exit, Failure};
-use crate::show::table::table;
+use crate::show::table::{Column, table};
 use hedge_model::spec::{Qos, Redundancy};
 use hedge_sim::eval::{Scale, growth, scale};
 
@@ -65,13 +65,13 @@ fn text(all: &[Scale]) -> String {
             one.events.to_string(),
         ]
     });
-    let headers = [
-        "tasks#",
-        "machines#",
-        "core µs a task#",
-        "virtual s#",
-        "real s#",
-        "events#",
+    const COLUMNS: [Column; 6] = [
+        Column::new("tasks#"),
+        Column::drop("machines#", 1),
+        Column::new("core µs a task#"),
+        Column::drop("virtual s#", 3),
+        Column::drop("real s#", 2),
+        Column::drop("events#", 4),
     ];
-    table(&headers, rows.collect())
+    table(&COLUMNS, rows.collect())
 }

@@ -253,14 +253,17 @@ impl Supervisor {
     /// How much more than usual time saved is worth to a job: 1 without a deadline or where it will be met
     /// with the confidence asked for, up to 8 the less likely that is.
     fn urgency(&self, id: JobId, job: &super::super::durable::Job) -> f64 {
-        let Some(view) = self.deadline_view(id, job).filter(|view| view.at_risk) else {
+        let qos = job.spec.qos();
+        let Some(by) = qos.finish_by else {
             return 1.0;
         };
+        let left_s = (job.accepted + by).since(self.now).as_secs_f64();
+        let chance = self.chance(id, job, left_s);
         // Where it cannot be met any more, more copies buy nothing that was asked for.
-        if view.chance < 1e-3 {
+        if chance >= qos.confidence || chance < 1e-3 {
             return 1.0;
         }
-        (view.confidence / view.chance).clamp(2.0, 8.0)
+        (qos.confidence / chance).clamp(2.0, 8.0)
     }
 
     fn policies(&mut self) -> Vec<Asked> {

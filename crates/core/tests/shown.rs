@@ -1,0 +1,310 @@
+//! What is shown of a job in each of its states, and why it waits.
+
+mod support;
+
+use hedge_model::msg::{FromWorker, Outcome, Report, Request, Usage};
+use hedge_model::owner::{Activity, Cause, OwnerState, Stand};
+use hedge_model::spec::{Group, Need, Qos, Redundancy};
+use hedge_model::view::{ExplainView, JobState, JobView};
+use hedge_model::{AttemptId, JobId, Resources};
+use std::time::Duration;
+use support::*;
+
+fn view(rig: &Rig, job: u64) -> JobView {
+    let view = rig.core.job_view(JobId(job)).expect("a job");
+    let all = view.done + view.running + view.ready + view.waiting + view.failed + view.skipped;
+    assert_eq!(all, view.tasks, "every task is in one state: {view:?}");
+    view
+}
+
+fn explain(rig: &mut Rig, job: u64) -> ExplainView {
+    use hedge_core::supervisor::{Action, Event};
+    let mut out = Vec::new();
+    let event = Event::Ask {
+        peer: client(1),
+        ask: 1,
+        request: Request::Explain(JobId(job), None),
+        secret: None,
+    };
+    rig.core.handle(rig.now, event, &mut out);
+    let answers = out.into_iter().filter_map(|action| match action {
+        Action::Answer { answer, .. } => Some(answer.reply),
+        _ => None,
+    });
+    match answers.last() {
+        Some(hedge_model::msg::Reply::Explain(view)) => *view,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn owner(change: u32, stand: Stand) -> FromWorker {
+    FromWorker::Owner(OwnerState {
+        change,
+        stand,
+        why: vec![Cause::Activity(Activity::Input)],
+        away: Duration::ZERO,
+    })
+}
+
+fn fails_after(rig: &mut Rig, number: u8, attempt: AttemptId, cpu: Duration) {
+    let report = Report {
+        attempt,
+        outcome: Outcome::Failed("exit code 1".into()),
+        usage: Usage {
+            running: cpu,
+            cpu,
+            ..Usage::default()
+        },
+        log: None,
+    };
+    rig.from(number, FromWorker::Ended(Box::new(report)));
+    rig.commit();
+}
+
+#[test]
+fn why_a_job_waits_is_told_at_every_step() {
+    let mut rig = Rig::new();
+    let labelled = Group {
+        labels: vec![("room".into(), "12".into())],
+        ..group("there", &[])
+    };
+    rig.submit(1, 1, &plain(vec![labelled]));
+    rig.commit();
+    rig.said();
+    let waits = |rig: &Rig| {
+        let view = view(rig, 1);
+        assert_eq!(view.state, JobState::Waiting, "{view:?}");
+        view.waits.join("; ")
+    };
+    assert!(
+        waits(&rig).starts_with("no worker is connected"),
+        "{}",
+        waits(&rig)
+    );
+    rig.attach(1, 4);
+    rig.said();
+    assert_eq!(
+        waits(&rig),
+        "task \"there\" needs a worker labelled room = \"12\", and none is; no worker has a label \"room\""
+    );
+    let mut able = info(2, 1);
+    able.labels.push(("room".into(), "12".into()));
+    // Its owner is back before it is given anything.
+    rig.attach_with(3, {
+        let mut able = info(3, 1);
+        able.labels.push(("room".into(), "13".into()));
+        able
+    });
+    rig.said();
+    assert!(
+        waits(&rig).ends_with("; did you mean \"13\"?"),
+        "{}",
+        waits(&rig)
+    );
+    rig.attach_with(2, able);
+    let given = assigned(&rig.said());
+    assert_eq!(view(&rig, 1).state, JobState::Running);
+    rig.done(2, given[0].1);
+    rig.commit();
+    rig.said();
+    rig.from(2, owner(1, Stand::Pause));
+    let again = Group {
+        labels: vec![("room".into(), "12".into())],
+        ..group("there", &[])
+    };
+    rig.submit(1, 2, &plain(vec![again]));
+    rig.commit();
+    rig.said();
+    assert_eq!(
+        view(&rig, 2).waits,
+        [
+            "task there: the one worker that could run it takes no tasks now: 1 is in use by its owner"
+        ]
+    );
+    rig.from(2, owner(2, Stand::Work));
+    rig.said();
+    assert_eq!(view(&rig, 2).waits, [""; 0]);
+    let third = Group {
+        labels: vec![("room".into(), "12".into())],
+        ..group("there", &[])
+    };
+    rig.submit(1, 3, &plain(vec![third]));
+    rig.commit();
+    rig.said();
+    let busy = view(&rig, 3).waits.join("; ");
+    assert!(
+        busy.contains("the one worker that could run it is busy"),
+        "{busy}"
+    );
+}
+
+#[test]
+fn a_resource_that_no_worker_offers_is_named_with_the_nearest_that_one_does() {
+    let mut rig = Rig::new();
+    let mut offers = info(1, 4);
+    offers.resources.memory = 8 << 30;
+    offers.resources.named = vec![("gpus".into(), 1)];
+    rig.attach_with(1, offers);
+    let wants = |name: &str, amount| Group {
+        resources: Resources {
+            named: vec![(name.into(), amount)],
+            ..Resources::cpus(1000)
+        },
+        ..group("t", &[])
+    };
+    for (key, group, why) in [
+        (
+            1,
+            wants("gpu", 1),
+            "asks for gpu 1, and no worker offers \"gpu\"; did you mean \"gpus\"?",
+        ),
+        (
+            2,
+            wants("gpus", 2),
+            "asks for gpus 2, and the most that any worker has is 1",
+        ),
+        (
+            3,
+            wants("licence", 1),
+            "asks for licence 1, and no worker offers \"licence\"",
+        ),
+    ] {
+        rig.submit(1, key, &plain(vec![group]));
+        rig.commit();
+        rig.said();
+        let waits = view(&rig, u64::from(key)).waits;
+        assert_eq!(waits, [format!("task \"t\" {why}")]);
+    }
+    // Each of two workers has a part of what is asked for.
+    let mut other = info(2, 64);
+    other.resources.memory = 1 << 30;
+    rig.attach_with(2, other);
+    let both = Group {
+        resources: Resources {
+            memory: 8 << 30,
+            ..Resources::cpus(64_000)
+        },
+        ..group("t", &[])
+    };
+    rig.submit(1, 4, &plain(vec![both]));
+    rig.commit();
+    rig.said();
+    assert_eq!(
+        view(&rig, 4).waits,
+        ["no worker alone has all that task \"t\" asks for: cpus 64, memory 8 GiB"]
+    );
+}
+
+#[test]
+fn a_job_that_failed_says_which_tasks_failed_and_counts_their_cpu_time() {
+    let mut rig = Rig::new();
+    rig.attach(1, 2);
+    let bad = Group {
+        crash_limit: 1,
+        ..group("bad", &[])
+    };
+    rig.submit(
+        1,
+        1,
+        &plain(vec![group("good", &[]), bad, group("after", &["bad"])]),
+    );
+    rig.commit();
+    rig.said();
+    fails_after(&mut rig, 1, attempt(1, 1), Duration::from_millis(300));
+    rig.commit();
+    rig.said();
+    let shown = view(&rig, 1);
+    assert_eq!(shown.state, JobState::Failed, "{shown:?}");
+    assert_eq!(
+        (shown.done, shown.failed, shown.skipped),
+        (0, 1, 2),
+        "{shown:?}"
+    );
+    assert_eq!(shown.cpu_ms, 300.0);
+    let explained = explain(&mut rig, 1);
+    let states: Vec<_> = explained
+        .tasks
+        .iter()
+        .map(|task| (&*task.task, &*task.state))
+        .collect();
+    assert_eq!(
+        states,
+        [("bad", "failed"), ("good", "skipped"), ("after", "skipped")]
+    );
+    assert_eq!(explained.tasks[0].why, "exit code 1");
+}
+
+#[test]
+fn a_completion_threshold_a_missed_deadline_and_an_exceeded_budget_are_shown() {
+    let mut rig = Rig::new();
+    rig.attach(1, 2);
+    let qos = Qos {
+        redundancy: Redundancy::None,
+        need: Need::Count(1),
+        finish_by: Some(Duration::from_secs(5)),
+        budget: Some(1),
+        ..Qos::default()
+    };
+    rig.submit(1, 1, &job(qos, 0, vec![array(3, group("a", &[]))]));
+    rig.commit();
+    rig.said();
+    let shown = view(&rig, 1);
+    assert_eq!((shown.needed, shown.running, shown.ready), (1, 2, 1));
+    assert!(!shown.deadline.expect("a deadline").missed);
+    rig.pass_beating(Duration::from_secs(9), &[1]);
+    rig.said();
+    let shown = view(&rig, 1);
+    assert!(shown.deadline.expect("a deadline").missed, "{shown:?}");
+    assert!(shown.budget.expect("a budget").exceeded, "{shown:?}");
+    let running = explain(&mut rig, 1).tasks[0].attempts[0].clone();
+    rig.from(1, FromWorker::Started(attempt(0, 1)));
+    rig.said();
+    assert_eq!((&*running.state, running.running_ms), ("assigned", None));
+    let running = explain(&mut rig, 1).tasks[0].attempts[0].clone();
+    assert!(
+        running.running_ms.is_some_and(|ms| ms >= 9000.0),
+        "{running:?}"
+    );
+    rig.done(1, attempt(0, 1));
+    rig.commit();
+    rig.commit();
+    rig.said();
+    let shown = view(&rig, 1);
+    assert_eq!(
+        (shown.state, shown.done, shown.skipped),
+        (JobState::Done, 1, 2),
+        "{shown:?}"
+    );
+    assert!(shown.deadline.expect("a deadline").missed, "{shown:?}");
+    assert!(shown.budget.expect("a budget").exceeded, "{shown:?}");
+}
+
+#[test]
+fn a_job_that_was_cancelled_waits_for_nothing() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(
+        1,
+        1,
+        &plain(vec![array(3, group("a", &[])), group("b", &["a"])]),
+    );
+    rig.commit();
+    rig.said();
+    let shown = view(&rig, 1);
+    assert_eq!(
+        (shown.state, shown.running, shown.ready, shown.waiting),
+        (JobState::Running, 1, 2, 1)
+    );
+    rig.ask(1, Request::Cancel(JobId(1)));
+    rig.commit();
+    rig.said();
+    let shown = view(&rig, 1);
+    assert_eq!(
+        (shown.state, shown.running, shown.skipped),
+        (JobState::Cancelled, 0, 4),
+        "{shown:?}"
+    );
+    let explained = explain(&mut rig, 1);
+    let why = &explained.tasks[0].why;
+    assert_eq!(why, "the job was cancelled before it was done");
+}

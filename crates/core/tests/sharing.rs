@@ -124,7 +124,7 @@ fn a_job_that_asked_for_it_fails_when_no_worker_could_take_a_task() {
     rig.expect(&[
         "append accepted",
         "client 1 #1: accepted 1",
-        "append job 1 failed: task \"picky\" needs a worker labelled gpu = \"yes\", and none is",
+        "append job 1 failed: task \"picky\" needs a worker labelled gpu = \"yes\", and none is; no worker has a label \"gpu\"",
     ]);
 }
 

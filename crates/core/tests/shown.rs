@@ -253,10 +253,11 @@ fn a_completion_threshold_a_missed_deadline_and_an_exceeded_budget_are_shown() {
     assert!(!shown.deadline.expect("a deadline").missed);
     rig.pass_beating(Duration::from_secs(9), &[1]);
     rig.said();
+    let explained = explain(&mut rig, 1);
     let shown = view(&rig, 1);
     assert!(shown.deadline.expect("a deadline").missed, "{shown:?}");
     assert!(shown.budget.expect("a budget").exceeded, "{shown:?}");
-    let running = explain(&mut rig, 1).tasks[0].attempts[0].clone();
+    let running = explained.tasks[0].attempts[0].clone();
     rig.from(1, FromWorker::Started(attempt(0, 1)));
     rig.said();
     assert_eq!((&*running.state, running.running_ms), ("assigned", None));

@@ -394,7 +394,7 @@ fn label_hint<'a>(
         } else {
             ""
         };
-        return format!("; there are {name} = {}{more}", some.join(", "));
+        return format!("; workers have {name} = {}{more}", some.join(", "));
     }
     match nearest(name, known.map(|(known, _)| &**known)) {
         Some(near) => format!("; did you mean the label {near:?}?"),

@@ -114,8 +114,8 @@ pub fn mistaken_for(name: &str) -> Option<&'static str> {
     let meant = other.map(|(_, meant)| *meant);
     let meant = meant.or_else(|| OWN.into_iter().find(|own| *own == lower));
     meant
-        .or_else(|| nearest(&lower, OWN.into_iter()))
-        .filter(|own| *own != name)
+        .or_else(|| nearest(&lower, OWN.into_iter().chain(["gpus"])))
+        .filter(|meant| *meant != name && OWN.contains(meant))
 }
 
 /// The known name that `name` is most likely a misspelling of.

@@ -93,6 +93,11 @@ impl Progress {
             Kind::Quiet => {}
             Kind::Bar(bar) => {
                 if bar.length() == Some(0) {
+                    // What has ended already needs no bar.
+                    if view.state.ended() {
+                        return;
+                    }
+                    bar.set_draw_target(ProgressDrawTarget::stderr());
                     bar.enable_steady_tick(TICK);
                 }
                 bar.set_length(u64::from(view.tasks));
@@ -176,7 +181,7 @@ impl Waits {
 }
 
 fn bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
     let style =
         ProgressStyle::with_template("{prefix} [{bar:16}] {pos}/{len} in {elapsed}, {wide_msg}");
     if let Ok(style) = style {

@@ -61,14 +61,25 @@ fn fails_after(rig: &mut Rig, number: u8, attempt: AttemptId, cpu: Duration) {
     rig.commit();
 }
 
+/// A task for workers in room 12.
+fn in_room() -> Group {
+    Group {
+        labels: vec![("room".into(), "12".into())],
+        ..group("there", &[])
+    }
+}
+
+/// A worker of one CPU in a room.
+fn attach_in(rig: &mut Rig, number: u8, room: &str) {
+    let mut able = info(number, 1);
+    able.labels.push(("room".into(), room.into()));
+    rig.attach_with(number, able);
+}
+
 #[test]
 fn why_a_job_waits_is_told_at_every_step() {
     let mut rig = Rig::new();
-    let labelled = Group {
-        labels: vec![("room".into(), "12".into())],
-        ..group("there", &[])
-    };
-    rig.submit(1, 1, &plain(vec![labelled]));
+    rig.submit(1, 1, &plain(vec![in_room()]));
     rig.commit();
     rig.said();
     let waits = |rig: &Rig| {
@@ -76,62 +87,44 @@ fn why_a_job_waits_is_told_at_every_step() {
         assert_eq!(view.state, JobState::Waiting, "{view:?}");
         view.waits.join("; ")
     };
-    assert!(
-        waits(&rig).starts_with("no worker is connected"),
-        "{}",
-        waits(&rig)
-    );
+    let first = waits(&rig);
+    assert!(first.starts_with("no worker is connected"), "{first}");
     rig.attach(1, 4);
     rig.said();
     assert_eq!(
         waits(&rig),
         "task \"there\" needs a worker labelled room = \"12\", and none is; no worker has a label \"room\""
     );
-    let mut able = info(2, 1);
-    able.labels.push(("room".into(), "12".into()));
-    // Its owner is back before it is given anything.
-    rig.attach_with(3, {
-        let mut able = info(3, 1);
-        able.labels.push(("room".into(), "13".into()));
-        able
-    });
+    attach_in(&mut rig, 3, "13");
     rig.said();
-    assert!(
-        waits(&rig).ends_with("; did you mean \"13\"?"),
-        "{}",
-        waits(&rig)
-    );
-    rig.attach_with(2, able);
+    let near = waits(&rig);
+    assert!(near.ends_with("; did you mean \"13\"?"), "{near}");
+    attach_in(&mut rig, 2, "12");
     let given = assigned(&rig.said());
+    assert_eq!(given.len(), 1);
     assert_eq!(view(&rig, 1).state, JobState::Running);
-    rig.done(2, given[0].1);
-    rig.commit();
-    rig.said();
+}
+
+#[test]
+fn a_worker_in_use_by_its_owner_and_one_that_is_busy_are_told_apart() {
+    let mut rig = Rig::new();
+    attach_in(&mut rig, 2, "12");
     rig.from(2, owner(1, Stand::Pause));
-    let again = Group {
-        labels: vec![("room".into(), "12".into())],
-        ..group("there", &[])
-    };
-    rig.submit(1, 2, &plain(vec![again]));
+    for key in [1, 2] {
+        rig.submit(1, key, &plain(vec![in_room()]));
+    }
     rig.commit();
     rig.said();
     assert_eq!(
-        view(&rig, 2).waits,
+        view(&rig, 1).waits,
         [
             "task there: the one worker that could run it takes no tasks now: 1 is in use by its owner"
         ]
     );
     rig.from(2, owner(2, Stand::Work));
     rig.said();
-    assert_eq!(view(&rig, 2).waits, [""; 0]);
-    let third = Group {
-        labels: vec![("room".into(), "12".into())],
-        ..group("there", &[])
-    };
-    rig.submit(1, 3, &plain(vec![third]));
-    rig.commit();
-    rig.said();
-    let busy = view(&rig, 3).waits.join("; ");
+    assert_eq!(view(&rig, 1).waits, [""; 0]);
+    let busy = view(&rig, 2).waits.join("; ");
     assert!(
         busy.contains("the one worker that could run it is busy"),
         "{busy}"

@@ -100,6 +100,7 @@ const PURE: &[&str] = &[
     "serde_json",
     "slab",
     "smallvec",
+    "strsim",
     "thiserror",
 ];
 

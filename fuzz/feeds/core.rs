@@ -363,7 +363,7 @@ impl Rig {
         let request = match input.byte() % 8 {
             0 => Request::Cancel(job),
             1 => Request::Watch(job),
-            2 => Request::Results(job),
+            2 => Request::Results { job, from: 0 },
             3 => Request::Forget(job),
             4 => Request::Explain(job, None),
             5 => Request::Jobs,

@@ -65,7 +65,8 @@ Examples:
 
 Results go to --out, where they replace files of the same name, else to a new folder NAME-results
 here (NAME-results-2 and so on: results of an earlier run are never touched). A program behind `--` that lies outside the system's folders is sent
-along; what it prints is printed here. Ctrl-C cancels the job.")]
+along; what it prints is printed here. Ctrl-C cancels the job; what its finished tasks left is written.
+The grid ends with the command: a file that cannot be written to its place goes to a folder that is printed.")]
     Run(Run),
     /// Start a supervisor: it accepts jobs and assigns their tasks
     #[command(after_help = "\

@@ -46,6 +46,9 @@ pub enum Failure {
     /// The grid did not answer as hoped.
     #[error("{0}")]
     Grid(#[from] ClientError),
+    /// The user wants no more; the sentence says what was kept.
+    #[error("{0}")]
+    Interrupted(String),
     /// Nobody reads what is printed any more.
     #[error("the output was closed")]
     OutputClosed,
@@ -64,6 +67,7 @@ impl Failure {
                 RefusalKind::NotAllowed => Exit::NotAllowed,
                 RefusalKind::Busy | RefusalKind::NotLeading => Exit::Unreachable,
             },
+            Failure::Interrupted(_) => Exit::Cancelled,
             Failure::OutputClosed => Exit::Done,
         }
     }

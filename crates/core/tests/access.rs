@@ -62,7 +62,7 @@ fn requests() -> Vec<Request> {
         Request::Job(job),
         Request::Watch(job),
         Request::Cancel(job),
-        Request::Results(job),
+        Request::Results { job, from: 0 },
         Request::Logs(job, "0".into()),
         Request::Explain(job, None),
         Request::Workers,
@@ -98,7 +98,7 @@ fn those_who_may(request: &Request) -> &'static [Asker] {
         Request::Job(_)
         | Request::Watch(_)
         | Request::Cancel(_)
-        | Request::Results(_)
+        | Request::Results { .. }
         | Request::Logs(..)
         | Request::Explain(..)
         | Request::Forget(_) => &[Asker::Owner],

@@ -111,7 +111,13 @@ fn the_manifest_says_who_made_each_result_and_what_is_missing() {
     }
     rig.commit();
     rig.actions();
-    rig.ask(1, Request::Results(JobId(1)));
+    rig.ask(
+        1,
+        Request::Results {
+            job: JobId(1),
+            from: 0,
+        },
+    );
     let results = rig.actions().into_iter().find_map(|action| match action {
         Action::Answer { answer, .. } => match answer.reply {
             Reply::Results(results) => Some(results),

@@ -208,6 +208,7 @@ fn body() -> Arc<Body> {
         inputs: Vec::new(),
         outputs: Vec::new(),
         inline_max: 0,
+        printed_max: 0,
         resources: Resources::cpus(1000),
         time_limit: None,
         sources: Vec::new(),

@@ -148,6 +148,7 @@ fn body(runtime: Runtime) -> Arc<Body> {
         inputs: vec![blob(1)],
         outputs: vec!["out".into()],
         inline_max: 0,
+        printed_max: 0,
         resources: Resources::cpus(1000),
         time_limit: None,
         sources: Vec::new(),

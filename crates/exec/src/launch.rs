@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// How much is kept of the end of each captured stream by default, bytes.
-pub const TAIL_BYTES: u32 = 64 << 10;
+/// How much is kept of the end of each captured stream in memory, and how much at all by default, bytes.
+pub const TAIL_BYTES: u64 = 64 << 10;
 
 /// One attempt to run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -21,8 +21,9 @@ pub struct Launch {
     pub stdin: Stdin,
     /// What it may use.
     pub limits: Limits,
-    /// How much to keep of the end of each captured stream, bytes; `None` for [`TAIL_BYTES`].
-    pub tail_bytes: Option<u32>,
+    /// How much to keep of the end of each captured stream, bytes; `None` for [`TAIL_BYTES`]. Beyond these it is kept in
+    /// a file, see [`crate::Scratch::spilled`].
+    pub kept_bytes: Option<u64>,
 }
 
 impl Launch {
@@ -182,14 +183,25 @@ pub struct Advanced {
     pub waiting: bool,
 }
 
+/// One of an attempt's captured streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamKind {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
 /// The end of a captured stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tail {
     /// Bytes written in all.
     pub total: u64,
-    /// The last of them.
+    /// The last of them, at most [`TAIL_BYTES`].
     #[serde(with = "crate::wire::bytes")]
     pub bytes: Vec<u8>,
+    /// Bytes that were kept in a file, where there are more than in `bytes`: the last of them.
+    pub spilled: Option<u64>,
 }
 
 /// What keeps attempts apart from the machine and from each other.

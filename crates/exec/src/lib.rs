@@ -46,8 +46,8 @@ mod wire;
 pub use client::{Running, Spawner, SpawnerConfig};
 pub use error::ExecError;
 pub use launch::{
-    Advanced, Exit, Launch, Limits, Outcome, Priority, Report, Sandbox, Stdin, TAIL_BYTES, Tail,
-    Usage,
+    Advanced, Exit, Launch, Limits, Outcome, Priority, Report, Sandbox, Stdin, StreamKind,
+    TAIL_BYTES, Tail, Usage,
 };
 pub use scratch::{OutputFile, Scratch, ScratchPool, Source};
 pub use spawner::is_stopped;

@@ -46,7 +46,7 @@ async fn both_streams_are_captured_and_usage_is_measured() {
 async fn the_tail_of_long_output_is_kept() {
     let grid = grid().await;
     let mut launch = sh("yes 0123456789 | head -n 300000; echo end");
-    launch.tail_bytes = Some(1000);
+    launch.kept_bytes = Some(1000);
     let exit = grid.spawner.run(&grid.scratch(), launch).await;
     assert_eq!(exit.outcome, Outcome::Exited(0));
     assert_eq!(exit.stdout.total, 300_000 * 11 + 4);

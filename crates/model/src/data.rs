@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// 16 KiB is a handful of packets: below it, a separate fetch costs more than the bytes.
 pub const INLINE_BYTES_MAX: usize = 16 << 10;
 
+/// Bytes that are kept at most of each stream that an attempt prints: its end. A client holds as much in memory.
+pub const PRINTED_BYTES_MAX: u64 = 64 << 20;
+
 /// Some content: itself if it is small, else its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Data {

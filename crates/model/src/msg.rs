@@ -179,6 +179,8 @@ pub struct Body {
     pub outputs: Vec<Arc<str>>,
     /// Bytes of outputs that may travel inside one report; the rest goes by its hash.
     pub inline_max: u32,
+    /// Bytes that are kept of the end of each stream that a task prints.
+    pub printed_max: u64,
     /// What a task takes.
     pub resources: Resources,
     /// Longest running time.
@@ -435,8 +437,13 @@ pub enum Request {
     Watch(JobId),
     /// End a job.
     Cancel(JobId),
-    /// Where the results are.
-    Results(JobId),
+    /// An ended job's results, a page of them.
+    Results {
+        /// The job.
+        job: JobId,
+        /// Position of the page's first file: 0, or what the page before says.
+        from: u64,
+    },
     /// What a task printed; the task by number or label.
     Logs(JobId, String),
     /// Why a job or task is where it is.

@@ -295,18 +295,20 @@ pub struct ProgressView {
     pub waits: bool,
 }
 
-/// Where a job's results are.
+/// One page of a job's results, and where they are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResultsView {
     /// The job.
     pub job: JobId,
     /// Its files, in the order of their tasks.
     pub files: Vec<ResultFile>,
-    /// Labels of tasks that would have left results and did not, the first [`MISSING_MAX`] of them.
+    /// Where the next page begins, if there is one.
+    pub next: Option<u64>,
+    /// On the first page: labels of tasks that would have left results and did not, the first [`MISSING_MAX`] of them.
     pub missing: Vec<String>,
-    /// How many there are.
+    /// On the first page: how many there are.
     pub missing_count: u32,
-    /// Who holds them.
+    /// Whom to ask for them, in this order.
     pub sources: Vec<Source>,
     /// Signed leave to read them; opaque.
     pub grant: Vec<u8>,
@@ -341,7 +343,7 @@ pub struct LogView {
     pub end: String,
     /// What it printed.
     pub log: Option<Log>,
-    /// Who holds longer parts.
+    /// Whom to ask for longer parts, in this order.
     pub sources: Vec<Source>,
     /// Signed leave to read them; opaque.
     pub grant: Vec<u8>,

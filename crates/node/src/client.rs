@@ -1,10 +1,11 @@
 //! A client of a grid: asks, submits, watches, and brings results home.
 
 mod lines;
+mod parts;
+mod results;
 
 use crate::clock::unix_seconds;
 use crate::folders::make_private;
-use crate::grants::{covering, open};
 use crate::known::Known;
 use crate::supervisor::Input;
 use crate::supervisor::Supervisor;
@@ -12,12 +13,13 @@ use crate::temporary::Temporary;
 use crate::{ClientError, Folders};
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::msg::{RefusalKind, Reply, Request, Role};
-use hedge_model::view::{JobView, LogView, ResultsView};
-use hedge_model::{Data, Hash, JobId, JobSpec, PeerAddr, Source, SubmitKey};
+use hedge_model::view::JobView;
+use hedge_model::{Data, Hash, JobId, JobSpec, PeerAddr, SubmitKey};
 use hedge_net::{
     DataServer, DataStore, Fetcher, Hello, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
 };
 use lines::{Line, Lines, NEWS_MAX};
+pub use results::{Printed, Results, Unwritten, Written};
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,8 +34,6 @@ use tokio::time::Instant;
 const WATCH_AGAIN: Duration = Duration::from_millis(20);
 /// How long a watch waits for the next leader before whoever watches is told.
 const QUIET_FOR: Duration = Duration::from_secs(3);
-/// Longest text of a log that is read.
-const LOG_BYTES_MAX: usize = 16 << 20;
 
 /// The grid to talk to.
 #[derive(Clone, Debug)]
@@ -287,85 +287,6 @@ impl Client {
         }
     }
 
-    /// Brings results into `out`, which is made where it is missing; gives the files' paths. A file that is
-    /// there already is an error, and stays as it is.
-    pub async fn fetch(
-        &self,
-        results: &ResultsView,
-        out: &Path,
-    ) -> Result<Vec<PathBuf>, ClientError> {
-        let grants = open(&results.grant);
-        let mut paths = Vec::with_capacity(results.files.len());
-        for file in results.files.iter().map(|made| &made.file) {
-            if let Err(why) = hedge_model::spec::check_path(&file.path) {
-                return Err(ClientError::Local(format!(
-                    "the result {:?} {why}; it was not written",
-                    file.path
-                )));
-            }
-            let path = out.join(&*file.path);
-            let failed = |error: io::Error| {
-                ClientError::Local(format!(
-                    "cannot write {}: {error}; the grid keeps the results",
-                    path.display()
-                ))
-            };
-            std::fs::create_dir_all(path.parent().unwrap_or(out)).map_err(failed)?;
-            match &file.data {
-                Data::Inline(bytes) => write_new(&path, bytes, file.executable).map_err(failed)?,
-                Data::Blob { hash, size } => {
-                    let store = self.bring(*hash, *size, &results.sources, &grants).await?;
-                    store
-                        .export(*hash, &path, file.executable)
-                        .await
-                        .map_err(local)?;
-                }
-            }
-            paths.push(path);
-        }
-        Ok(paths)
-    }
-
-    /// The bytes of a part of a log.
-    pub async fn read(&self, data: &Data, log: &LogView) -> Result<Vec<u8>, ClientError> {
-        match data {
-            Data::Inline(bytes) => Ok(bytes.to_vec()),
-            Data::Blob { hash, size } => {
-                let store = self
-                    .bring(*hash, *size, &log.sources, &open(&log.grant))
-                    .await?;
-                Ok(store
-                    .read(*hash, LOG_BYTES_MAX)
-                    .await
-                    .map_err(local)?
-                    .to_vec())
-            }
-        }
-    }
-
-    async fn bring(
-        &self,
-        hash: Hash,
-        size: u64,
-        sources: &[Source],
-        grants: &[hedge_net::Grant],
-    ) -> Result<DataStore, ClientError> {
-        let grant = covering(grants, hash);
-        match &self.0.grid {
-            Grid::Here(supervisor) => {
-                let fetched = supervisor.fetcher.fetch(hash, size, sources, grant).await;
-                fetched.map_err(|error| ClientError::Local(error.to_string()))?;
-                Ok(supervisor.store.clone())
-            }
-            Grid::Remote(remote) => {
-                let content = remote.content().await?;
-                let fetched = content.fetcher.fetch(hash, size, sources, grant).await;
-                fetched.map_err(|error| ClientError::Local(error.to_string()))?;
-                Ok(content.store.clone())
-            }
-        }
-    }
-
     /// Ends the connection in order.
     pub async fn close(self) {
         if let Grid::Remote(remote) = &self.0.grid {
@@ -442,18 +363,6 @@ async fn add_inputs(store: &DataStore, inputs: Vec<(Hash, PathBuf)>) -> Result<(
         }
     }
     Ok(())
-}
-
-fn write_new(path: &Path, bytes: &[u8], executable: bool) -> io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let mode = if executable { 0o777 } else { 0o666 };
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)?;
-    file.write_all(bytes)
 }
 
 fn local(error: NetError) -> ClientError {

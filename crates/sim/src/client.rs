@@ -203,7 +203,7 @@ impl Grid {
             2 => Request::Workers,
             3 => Request::Explain(job, None),
             4 => Request::Explain(job, Some(task.to_string())),
-            5 => Request::Results(job),
+            5 => Request::Results { job, from: 0 },
             6 => Request::Logs(job, task.to_string()),
             7 => return self.send_submit(ix, conn, at),
             _ => Request::Job(JobId(job.0 + 1000)),

@@ -1,6 +1,7 @@
 //! `hedge fetch`: a job's results.
 
-use super::results::{bring, check_out};
+use super::interrupt::Interrupts;
+use super::place::{bring, check_out};
 use super::{Context, ask, unexpected};
 use crate::args::Fetch;
 use crate::exit::{Exit, Failure};
@@ -20,9 +21,11 @@ pub fn run(context: &Context, args: &Fetch) -> Result<Exit, Failure> {
         let Reply::Job(view) = ask(client, Request::Job(job)).await? else {
             return Err(unexpected());
         };
-        let brought = bring(client, job, &view.name, args.out.as_deref()).await?;
+        let mut interrupts = Interrupts::new()?;
+        let out = args.out.as_deref();
+        let brought = bring(client, job, &view.name, out, false, &mut interrupts).await?;
         let results = &brought.paths;
-        if results.is_empty() {
+        if results.is_empty() && brought.trouble.is_none() {
             show::note(&format!(
                 "job {job} left no files; what its tasks printed: `hedge logs {job} TASK`"
             ));
@@ -37,6 +40,9 @@ pub fn run(context: &Context, args: &Fetch) -> Result<Exit, Failure> {
             &json!({ "job": job, "results": results, "manifest": brought.manifest }),
             text,
         )?;
-        Ok(Exit::Done)
+        match brought.trouble {
+            Some(trouble) => Err(Failure::Local(trouble)),
+            None => Ok(Exit::Done),
+        }
     })
 }

@@ -1,13 +1,15 @@
-//! Ctrl-C and SIGTERM.
+//! Ctrl-C, SIGTERM and the end of the terminal.
 
 use crate::exit::{Exit, Failure};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Waits for the user or the system to end this process.
 pub struct Interrupts {
-    ctrl_c: bool,
+    terminal: bool,
     int: Signal,
     term: Signal,
+    /// None where whoever started this process had it outlive its terminal, like `nohup`.
+    hangup: Option<Signal>,
 }
 
 impl Interrupts {
@@ -23,24 +25,42 @@ impl Interrupts {
                 ))
             })
         };
+        let hangup = match ignored(SignalKind::hangup()) {
+            true => None,
+            false => Some(listen(SignalKind::hangup())?),
+        };
         Ok(Self {
-            ctrl_c: true,
+            terminal: true,
             int: listen(SignalKind::interrupt())?,
             term: listen(SignalKind::terminate())?,
+            hangup,
         })
     }
 
     /// The next of them.
     pub async fn next(&mut self) {
+        let Self {
+            terminal,
+            int,
+            term,
+            hangup,
+        } = self;
+        let hung_up = async {
+            match hangup {
+                Some(hangup) => drop(hangup.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.int.recv(), if self.ctrl_c => {}
-            _ = self.term.recv() => {}
+            _ = int.recv(), if *terminal => {}
+            _ = term.recv() => {}
+            () = hung_up, if *terminal => {}
         }
     }
 
-    /// From now on only SIGTERM counts.
-    pub fn ignore_ctrl_c(&mut self) {
-        self.ctrl_c = false;
+    /// From now on only SIGTERM counts, and not what a terminal sends to all its processes.
+    pub fn ignore_terminal(&mut self) {
+        self.terminal = false;
     }
 
     /// The next one ends the process at once.
@@ -50,4 +70,12 @@ impl Interrupts {
             std::process::exit(exit as i32);
         });
     }
+}
+
+/// Whether the process was started with a signal ignored.
+fn ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (kind.as_raw_value() - 1)) != 0)
 }

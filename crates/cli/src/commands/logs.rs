@@ -1,7 +1,7 @@
 //! `hedge logs`: what a task printed.
 
 use super::Context;
-use super::results::printed;
+use super::results::{print, tell_cut};
 use crate::args::Logs;
 use crate::exit::{Exit, Failure};
 use crate::show::{self, escape};
@@ -14,7 +14,7 @@ use serde_json::json;
 /// There is no such job or task, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Logs) -> Result<Exit, Failure> {
     context.on_grid(&args.grid, async |client| {
-        let printed = printed(client, JobId(args.id), &args.task).await?;
+        let printed = client.printed(JobId(args.id), &args.task).await?;
         let view = &printed.view;
         let totals = view
             .log
@@ -30,24 +30,17 @@ pub fn run(context: &Context, args: &Logs) -> Result<Exit, Failure> {
                 "stdout_total_bytes": totals.0,
                 "stderr_total_bytes": totals.1,
             }))?;
-            return Ok(Exit::Done);
+            return Ok(exit(tell_cut(&printed)));
         }
         if view.log.is_none() {
             let (task, end) = (escape::line(&view.task), escape::line(&view.end));
             show::note(&format!("{task}: {end}; nothing was printed"));
         }
-        for (name, kept, total) in [
-            ("output", printed.stdout.len(), totals.0),
-            ("error", printed.stderr.len(), totals.1),
-        ] {
-            if total > kept as u64 {
-                show::note(&format!(
-                    "of {total} bytes of standard {name} the last {kept} were kept"
-                ));
-            }
-        }
-        show::task_err(&printed.stderr);
-        show::task_out(&printed.stdout)?;
-        Ok(Exit::Done)
+        Ok(exit(print(&printed)?))
     })
+}
+
+/// What was printed and not kept is as good as a file that could not be brought.
+fn exit(whole: bool) -> Exit {
+    if whole { Exit::Done } else { Exit::Failed }
 }

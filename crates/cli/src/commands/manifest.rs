@@ -1,7 +1,6 @@
 //! `hedge manifest`: what a job left.
 
 use super::Context;
-use super::results::results;
 use crate::args::One;
 use crate::exit::{Exit, Failure};
 use crate::show::manifest::Manifest;
@@ -13,7 +12,7 @@ use hedge_model::JobId;
 /// There is no such job, it has not ended, or the grid cannot be reached.
 pub fn run(context: &Context, args: &One) -> Result<Exit, Failure> {
     context.on_grid(&args.grid, async |client| {
-        let manifest = Manifest::of(&*results(client, JobId(args.id)).await?);
+        let manifest = Manifest::of(&client.results(JobId(args.id)).await?);
         context.look.print(&manifest, || manifest.text())?;
         Ok(Exit::Done)
     })

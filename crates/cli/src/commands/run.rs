@@ -4,7 +4,7 @@ use super::finish::{Wish, finish};
 use super::fits::largest;
 use super::follow::{Followed, follow};
 use super::interrupt::Interrupts;
-use super::results::check_out;
+use super::place::{check_names, check_out};
 use super::source::Checked;
 use super::{Context, ask, submit_job};
 use crate::args::{Priority, Run, TaskRules};
@@ -15,6 +15,7 @@ use hedge_model::msg::Request;
 use hedge_node::client::{Client, new_key};
 use hedge_node::local::{LocalConfig, LocalGrid};
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 /// How long a cancelled job may take to end before the grid is stopped under it.
@@ -28,11 +29,18 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
     show::events::show("error,hedge_node=warn");
     check_out(args.out.as_deref(), args.source.job.is_some())?;
     let checked = Checked::new(args.source)?;
+    check_names(args.out.as_deref(), checked.spec())?;
     let has = hedge_node::worker::offer(&std::env::temp_dir());
     let largest = largest(checked.spec(), &has, &hedge_node::worker::labels())?;
     super::block_on(async {
-        // A signal from here on is kept until the job can be cancelled, so that nothing is left half made.
+        // Signals from here on are kept until the job can be cancelled, so that nothing is left half made. The second
+        // one quits at once, wherever the command is: what it drops removes its files.
         let interrupts = Interrupts::new()?;
+        let mut counted = Interrupts::new()?;
+        let mut twice = pin!(async move {
+            counted.next().await;
+            counted.next().await;
+        });
         let mut config = config(args.workers, &args.rules)?;
         config.largest = largest;
         config.tell = show::events::of_worker;
@@ -46,8 +54,12 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
                  workers keep what they have in {}, which TMPDIR decides",
                 grid.dir().display()
             ))),
+            () = &mut twice => return Ok(Exit::Cancelled),
         };
-        grid.stop().await;
+        tokio::select! {
+            () = grid.stop() => {}
+            () = &mut twice => {}
+        }
         outcome
     })
 }
@@ -91,7 +103,6 @@ async fn on_grid(
         submitted = submitted => submitted?,
         () = interrupts.next() => {
             show::note("cancelled before the job began; Ctrl-C again quits at once");
-            interrupts.quit_on_next(Exit::Cancelled);
             return Ok(Exit::Cancelled);
         }
     };
@@ -99,15 +110,15 @@ async fn on_grid(
     let mut followed = follow(client, job, &mut progress, &mut interrupts).await;
     if let Ok(Followed::Interrupted) = followed {
         show::note("cancelling; Ctrl-C again quits at once");
-        followed = cancel(client, job, &mut progress, interrupts).await;
-    } else {
-        interrupts.quit_on_next(Exit::Cancelled);
+        followed = cancel(client, job, &mut progress).await;
     }
     drop(progress);
     let view = match followed? {
         Followed::Ended(view) => *view,
         Followed::Interrupted => {
-            show::note("the job did not end in time; its workers are stopped");
+            show::note(
+                "the job did not end in time; its workers are stopped, and its results are lost",
+            );
             return Ok(Exit::Cancelled);
         }
     };
@@ -115,21 +126,16 @@ async fn on_grid(
         results: true,
         out,
         program: program.then_some(&spec),
+        last: Some(&spec),
     };
-    finish(context, client, view, &wish).await
+    finish(context, client, view, &wish, &mut interrupts).await
 }
 
-async fn cancel(
-    client: &Client,
-    job: JobId,
-    progress: &mut Progress,
-    interrupts: Interrupts,
-) -> Result<Followed, Failure> {
-    let mut never = Interrupts::new()?;
-    interrupts.quit_on_next(Exit::Cancelled);
+async fn cancel(client: &Client, job: JobId, progress: &mut Progress) -> Result<Followed, Failure> {
+    let mut again = Interrupts::new()?;
     let ended = async {
         ask(client, Request::Cancel(job)).await?;
-        follow(client, job, progress, &mut never).await
+        follow(client, job, progress, &mut again).await
     };
     match tokio::time::timeout(CANCEL_MAX, ended).await {
         Ok(followed) => followed,

@@ -3,7 +3,7 @@
 use super::finish::{Wish, finish};
 use super::follow::{Followed, follow};
 use super::interrupt::Interrupts;
-use super::results::check_out;
+use super::place::{check_names, check_out};
 use super::source::Checked;
 use super::{Context, submit_job};
 use crate::args::Submit;
@@ -23,6 +23,7 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
     let key = args.key.map_or_else(new_key, Ok)?;
     let checked = Checked::new(args.source)?;
     let program = checked.is_program();
+    check_names(args.out.as_deref(), checked.spec())?;
     context.on_grid(&args.grid, async |client| {
         let spec = checked.finish(client).await?;
         let mut interrupts = Interrupts::new()?;
@@ -49,8 +50,9 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
             results: true,
             out: args.out.as_deref(),
             program: program.then_some(&spec),
+            last: None,
         };
-        finish(context, client, view, &wish).await
+        finish(context, client, view, &wish, &mut interrupts).await
     })
 }
 

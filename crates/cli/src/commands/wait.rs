@@ -4,7 +4,7 @@ use super::Context;
 use super::finish::{Wish, finish};
 use super::follow::{Followed, follow};
 use super::interrupt::Interrupts;
-use super::results::check_out;
+use super::place::check_out;
 use super::submit::detached;
 use crate::args::Wait;
 use crate::exit::{Exit, Failure};
@@ -31,7 +31,8 @@ pub fn run(context: &Context, args: &Wait) -> Result<Exit, Failure> {
             results: args.out.is_some(),
             out: args.out.as_deref(),
             program: None,
+            last: None,
         };
-        finish(context, client, view, &wish).await
+        finish(context, client, view, &wish, &mut interrupts).await
     })
 }

@@ -48,8 +48,8 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
         };
         let mut interrupts = Interrupts::new()?;
         if kept {
-            // Ctrl-C reaches every process of a terminal, but it is the starter's to decide.
-            interrupts.ignore_ctrl_c();
+            // Ctrl-C and a hangup reach every process of a terminal, but it is the starter's to decide.
+            interrupts.ignore_terminal();
             end_with_stdin();
         }
         let dir = config.dir.clone();

@@ -2,7 +2,7 @@
 
 use super::escape;
 use super::table::{Column, table};
-use hedge_model::view::ResultsView;
+use hedge_node::client::Results;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -13,6 +13,12 @@ pub struct Brought {
     pub paths: Vec<PathBuf>,
     /// What each is.
     pub manifest: Manifest,
+    /// The folder that they are in.
+    pub folder: Option<PathBuf>,
+    /// Where what the tasks printed was written, if it was.
+    pub logs: Option<PathBuf>,
+    /// Which files are not there, why, and where they are instead.
+    pub trouble: Option<String>,
 }
 
 /// The files of a job's results, and the tasks that left none.
@@ -35,7 +41,7 @@ struct Line {
 
 impl Manifest {
     /// Of what the supervisor says that there is.
-    pub fn of(results: &ResultsView) -> Self {
+    pub fn of(results: &Results) -> Self {
         let line = |made: &hedge_model::view::ResultFile| Line {
             path: made.file.path.to_string(),
             bytes: made.file.data.size(),
@@ -45,7 +51,7 @@ impl Manifest {
             worker: made.worker.to_string(),
         };
         Self {
-            files: results.files.iter().map(line).collect(),
+            files: results.files().map(line).collect(),
             missing: results.missing.clone(),
             missing_count: results.missing_count,
         }

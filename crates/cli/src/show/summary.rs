@@ -48,9 +48,15 @@ pub struct Ended {
     /// What each of them is, where any were brought.
     #[serde(skip_serializing_if = "Manifest::is_empty")]
     pub manifest: Manifest,
+    /// Where what the tasks printed was written, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs: Option<PathBuf>,
     /// What the program printed, for a job of one program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdout: Option<String>,
+    /// What it wrote to its standard error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<String>,
 }
 
 /// Most paths shown to people; JSON has them all.
@@ -78,7 +84,9 @@ impl Ended {
             deadline: job.deadline,
             results: brought.paths,
             manifest: brought.manifest,
+            logs: brought.logs,
             stdout: None,
+            stderr: None,
         }
     }
 
@@ -111,6 +119,9 @@ impl Ended {
         if self.results.len() > PATHS_SHOWN_MAX {
             let more = self.results.len() - PATHS_SHOWN_MAX;
             text.push_str(&format!("             and {more} more\n"));
+        }
+        if let Some(logs) = &self.logs {
+            text.push_str(&format!("  printed    {}\n", logs.display()));
         }
         text
     }

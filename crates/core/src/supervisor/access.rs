@@ -25,7 +25,7 @@ fn concern(request: &Request) -> Concern {
         Request::Job(id)
         | Request::Watch(id)
         | Request::Cancel(id)
-        | Request::Results(id)
+        | Request::Results { job: id, .. }
         | Request::Logs(id, _)
         | Request::Explain(id, _)
         | Request::Forget(id) => Concern::Job(*id),

@@ -23,12 +23,12 @@ impl Supervisor {
             return;
         }
         let spec = job.spec.clone();
-        let done: Vec<(TaskId, _)> = (0..)
+        let done: Vec<(TaskId, Vec<_>)> = (0..)
             .zip(&job.tasks)
             .filter_map(|(number, task)| {
                 Some((
                     TaskId { job: id, number },
-                    task.done.as_ref()?.outputs.clone(),
+                    task.done.as_ref()?.left().collect(),
                 ))
             })
             .collect();
@@ -47,7 +47,7 @@ impl Supervisor {
             content.jobs.push(id);
         }
         done.into_iter()
-            .for_each(|(task, outputs)| self.note_outputs(task, &outputs, None));
+            .for_each(|(task, left)| self.note_left(task, &left, None));
         self.want_results(id, out);
         self.expect_hinted(id);
         (0..count).for_each(|group| self.refresh_offers(id, group));

@@ -1,7 +1,7 @@
 //! What the tasks of a group are told to do: built once for a group, again when its inputs moved.
 
 use super::{Action, Supervisor};
-use hedge_model::data::INLINE_BYTES_MAX;
+use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
 use hedge_model::msg::Body;
 use hedge_model::spec::{Group, Input};
 use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, TaskId};
@@ -9,6 +9,13 @@ use std::sync::Arc;
 
 /// Bytes that all tasks of a job together report inline: half a frame.
 const INLINE_IN_ALL: u32 = 8 << 20;
+
+/// Bytes that are kept of what all tasks of a job print to one stream, where each has its share: the supervisors keep
+/// them for as long as the job.
+const PRINTED_IN_ALL: u64 = 4 << 30;
+
+/// Bytes that are kept of each stream of a task at least.
+const PRINTED_MIN: u64 = 64 << 10;
 
 /// Files that one task may read: about 100 bytes of each fit into a frame of 16 MiB.
 const INPUTS_MAX: usize = 150_000;
@@ -72,6 +79,7 @@ impl Supervisor {
             inputs,
             outputs: spec.outputs.clone(),
             inline_max: inline_max(&job.spec),
+            printed_max: printed_max(&job.spec),
             resources: spec.resources.clone(),
             time_limit: spec.time_limit,
             sources: self.sources(&blobs),
@@ -142,4 +150,9 @@ fn too_many(id: &str, count: usize) -> String {
 /// those who read them.
 fn inline_max(spec: &JobSpec) -> u32 {
     (INLINE_IN_ALL / spec.task_count()).min(INLINE_BYTES_MAX as u32)
+}
+
+/// How much is kept of each stream that a task of a job prints.
+fn printed_max(spec: &JobSpec) -> u64 {
+    (PRINTED_IN_ALL / u64::from(spec.task_count().max(1))).clamp(PRINTED_MIN, PRINTED_BYTES_MAX)
 }

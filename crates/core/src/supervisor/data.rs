@@ -6,7 +6,7 @@ use super::{Action, Pending, PullFailure, Supervisor, answer, send};
 use hedge_model::msg::{Refusal, RefusalKind, Reply, ToWorker};
 use hedge_model::record::Record;
 use hedge_model::spec::Input;
-use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, Source, TaskId};
+use hedge_model::{FileEntry, Hash, JobId, JobSpec, PeerId, Source, TaskId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -37,6 +37,25 @@ impl Supervisor {
             let back = |ix: &WorkerIx| live.workers[*ix as usize].may_return(self.now, grace);
             settled && !content.own && content.kept_at == 0 && !content.workers.iter().any(back)
         })
+    }
+
+    /// Peers that a client asks for `blobs`: this supervisor and others that hold them, workers, then the supervisors
+    /// that may have them by the time they are asked.
+    pub(crate) fn sources_for_clients(&self, blobs: &[Hash]) -> Vec<Source> {
+        let me = &self.config.me;
+        let supervisors = self.supervisors();
+        let is_supervisor = |peer: PeerId| supervisors.iter().any(|other| other.peer == peer);
+        let (holders, workers): (Vec<Source>, Vec<Source>) = self
+            .sources(blobs)
+            .into_iter()
+            .partition(|source| is_supervisor(source.peer));
+        let mut all = vec![me.clone()];
+        for source in holders.into_iter().chain(workers).chain(supervisors) {
+            if all.iter().all(|other| other.peer != source.peer) {
+                all.push(source);
+            }
+        }
+        all
     }
 
     /// Peers that hold any of `blobs`: workers first, this supervisor last, so that data goes directly.
@@ -91,17 +110,9 @@ impl Supervisor {
         live.workers[ix as usize].held.insert(hash);
     }
 
-    /// Notes the files that a task left at a worker.
-    pub(crate) fn note_outputs(
-        &mut self,
-        task: TaskId,
-        outputs: &[FileEntry],
-        ix: Option<WorkerIx>,
-    ) {
-        for data in outputs.iter().map(|file| &file.data) {
-            let Data::Blob { hash, size } = data else {
-                continue;
-            };
+    /// Notes the content that a task left at a worker.
+    pub(crate) fn note_left(&mut self, task: TaskId, left: &[(Hash, u64)], ix: Option<WorkerIx>) {
+        for (hash, size) in left {
             let content = self.live().content.entry(*hash).or_default();
             content.size = *size;
             if !content.producers.contains(&task) {
@@ -218,10 +229,7 @@ impl Supervisor {
                 continue;
             };
             let Some(done) = &known.done else { continue };
-            let still_its = done
-                .outputs
-                .iter()
-                .any(|file| file.data.hash() == Some(hash));
+            let still_its = done.left().any(|(left, _)| left == hash);
             let generation = known.generation;
             if still_its && self.live().losing.insert(task) {
                 self.append(
@@ -464,6 +472,13 @@ pub(crate) fn result_tasks(
     groups
         .flat_map(|group| job.spec.numbers(group).zip(job.tasks_of(group)))
         .map(|(number, task)| (number, task.done.as_deref()))
+}
+
+/// The content that those tasks left, by hash, with sizes in bytes.
+pub(crate) fn result_content(job: &super::durable::Job) -> impl Iterator<Item = (Hash, u64)> + '_ {
+    result_tasks(job)
+        .filter_map(|(_, done)| done)
+        .flat_map(Done::left)
 }
 
 /// The files of those tasks.

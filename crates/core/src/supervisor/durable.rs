@@ -140,11 +140,32 @@ impl Done {
         used(self.class, &self.usage)
     }
 
+    /// Content that the task left, by hash, with sizes in bytes.
+    pub(crate) fn left(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
+        left(&self.outputs, self.log.as_deref())
+    }
+
     fn bytes(&self) -> u64 {
         self.outputs
             .iter()
             .fold(0, |sum, file| sum.saturating_add(file.data.size()))
     }
+}
+
+/// Content that a task leaves with these outputs and this log, by hash, with sizes in bytes: its files, or what it
+/// printed where it has none.
+pub(crate) fn left<'a>(
+    outputs: &'a [FileEntry],
+    log: Option<&'a Log>,
+) -> impl Iterator<Item = (Hash, u64)> + 'a {
+    let printed = log.filter(|_| outputs.is_empty());
+    let printed = printed
+        .into_iter()
+        .flat_map(|log| [&log.stdout, &log.stderr]);
+    let files = outputs.iter().map(|file| &file.data);
+    files
+        .chain(printed)
+        .filter_map(|data| Some((data.hash()?, data.size())))
 }
 
 impl Job {

@@ -1,11 +1,11 @@
 //! A job's way: its groups becoming startable, its tasks done or failed, its end.
 
-use super::data::result_files;
+use super::data::result_content;
 use super::live::{AttemptState, LiveJob, Timer, WorkerIx};
 use super::{Action, Supervisor, send};
 use hedge_model::msg::ToWorker;
 use hedge_model::record::{End, JobEnd, Record};
-use hedge_model::{AttemptId, FileEntry, Hash, JobId, PeerId, TaskId};
+use hedge_model::{AttemptId, Hash, JobId, PeerId, TaskId};
 use std::time::Duration;
 
 /// A worker that failed this many tasks that others could do is set aside.
@@ -21,7 +21,9 @@ impl Supervisor {
     /// Has all results of a job's tasks that are done held by as many supervisors as are to hold them.
     pub(crate) fn want_results(&mut self, id: JobId, out: &mut Vec<Action>) {
         let job = self.state.jobs.get(&id).into_iter();
-        let results = job.flat_map(|job| result_files(job).filter_map(|file| file.data.hash()));
+        let results = job
+            .flat_map(|job| result_content(job))
+            .map(|(hash, _)| hash);
         for hash in results.collect::<Vec<_>>() {
             self.want_result(id, hash, out);
         }
@@ -67,9 +69,9 @@ impl Supervisor {
         let Some(done) = job.tasks[id.number as usize].done.as_deref() else {
             return;
         };
-        let (outputs, usage) = (done.outputs.clone(), done.usage);
+        let (left, usage) = (done.left().collect::<Vec<_>>(), done.usage);
         let done = job.done_of(group);
-        self.note_outputs(id, &outputs, winner);
+        self.note_left(id, &left, winner);
         if let Some(live_job) = self.live().jobs.get_mut(&id.job) {
             let took = usage
                 .staging
@@ -84,7 +86,7 @@ impl Supervisor {
             }
         }
         if spec.is_result(group) {
-            for hash in outputs.iter().filter_map(|file| file.data.hash()) {
+            for (hash, _) in left {
                 self.want_result(id.job, hash, out);
             }
         }
@@ -319,7 +321,7 @@ impl Supervisor {
     }
 
     /// A task runs again; `lost` is what it left before.
-    pub(crate) fn after_outputs_lost(&mut self, id: TaskId, lost: &[FileEntry]) {
+    pub(crate) fn after_outputs_lost(&mut self, id: TaskId, lost: &[Hash]) {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
         };
@@ -328,16 +330,16 @@ impl Supervisor {
         let live = self.live();
         live.losing.remove(&id);
         live.tasks.entry(id).or_default();
-        for hash in lost.iter().filter_map(|file| file.data.hash()) {
-            let Some(content) = live.content.get_mut(&hash) else {
+        for hash in lost {
+            let Some(content) = live.content.get_mut(hash) else {
                 continue;
             };
             content.producers.retain(|task| *task != id);
             let made = content.producers.iter().any(|task| task.job == id.job);
             if let Some(live_job) = live.jobs.get_mut(&id.job) {
-                live_job.stale.insert(hash);
+                live_job.stale.insert(*hash);
                 if !made {
-                    live_job.missing_results.remove(&hash);
+                    live_job.missing_results.remove(hash);
                 }
             }
         }
@@ -378,9 +380,13 @@ impl Supervisor {
     /// A task's success is on its way through the journal. Where it is the last that its job needs, and what it
     /// left is held already, the job's end goes with it, not after it; should the success turn out to be stale,
     /// then so is the end.
-    pub(crate) fn finish_after(&mut self, last: TaskId, left: &[FileEntry], out: &mut Vec<Action>) {
-        let held = |file: &FileEntry| file.data.hash().is_none_or(|hash| self.secure(hash));
-        if left.iter().all(held) {
+    pub(crate) fn finish_after(
+        &mut self,
+        last: TaskId,
+        left: &[(Hash, u64)],
+        out: &mut Vec<Action>,
+    ) {
+        if left.iter().all(|(hash, _)| self.secure(*hash)) {
             self.finish_with(last.job, 1, out);
         }
     }

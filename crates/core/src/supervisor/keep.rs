@@ -1,7 +1,7 @@
 //! What content is kept for: jobs that have not ended, submissions on their way, results of ended jobs.
 //! Whatever nobody needs is dropped everywhere.
 
-use super::data::{input_blobs, result_files};
+use super::data::{input_blobs, result_content};
 use super::durable::Job;
 use super::live::WorkerIx;
 use super::{Action, Supervisor, send};
@@ -69,7 +69,7 @@ impl Supervisor {
         for (id, job) in &self.state.jobs {
             let mut kept: BTreeMap<Hash, u64> = log_blobs(job).collect();
             if !job.active() {
-                kept.extend(result_blobs(job));
+                kept.extend(result_content(job));
             }
             for (hash, size) in kept {
                 let content = live.content.entry(hash).or_default();
@@ -92,8 +92,8 @@ impl Supervisor {
         self.drop_unused(hashes, out);
     }
 
-    /// A job has ended: what it alone needed is dropped, its results excepted. `stale` is what it made in
-    /// vain.
+    /// A job has ended: what it alone needed is dropped, its results excepted. Those that are not in the own store yet,
+    /// because it failed or was cancelled, are fetched. `stale` is what it made in vain.
     pub(crate) fn drop_content(
         &mut self,
         job: JobId,
@@ -104,25 +104,22 @@ impl Supervisor {
             return;
         };
         let done = ended.tasks.iter().filter_map(|task| task.done.as_deref());
-        let logs = done.clone().filter_map(|done| done.log.as_ref());
-        let logs: BTreeSet<Hash> = logs.flat_map(|log| log.blobs()).collect();
         let results: BTreeSet<Hash> = result_hashes(ended);
         let mut hashes = stale;
         hashes.extend(input_blobs(&ended.spec).map(|(hash, _)| hash));
-        hashes.extend(
-            done.flat_map(|done| done.outputs.iter())
-                .filter_map(|file| file.data.hash()),
-        );
-        hashes.retain(|hash| !logs.contains(hash));
+        hashes.extend(done.flat_map(|done| done.left()).map(|(hash, _)| hash));
         let live = self.live.get_or_insert_default();
         for hash in &hashes {
             if let Some(content) = live.content.get_mut(hash) {
                 content.producers.retain(|task| task.job != job);
                 content.jobs.retain(|other| *other != job);
-                if content.own && results.contains(hash) {
+                if results.contains(hash) {
                     content.kept.push(job);
                 }
             }
+        }
+        for hash in results {
+            self.fetch_kept(hash, out);
         }
         self.drop_unused(hashes, out);
     }
@@ -214,10 +211,6 @@ fn log_blobs(job: &Job) -> impl Iterator<Item = (Hash, u64)> {
         .filter_map(sized)
 }
 
-fn result_blobs(job: &Job) -> impl Iterator<Item = (Hash, u64)> {
-    result_files(job).filter_map(|file| sized(&file.data))
-}
-
 fn sized(data: &Data) -> Option<(Hash, u64)> {
     Some((data.hash()?, data.size()))
 }
@@ -227,5 +220,5 @@ fn log_hashes(job: &Job) -> impl Iterator<Item = Hash> {
 }
 
 fn result_hashes(job: &Job) -> BTreeSet<Hash> {
-    result_blobs(job).map(|(hash, _)| hash).collect()
+    result_content(job).map(|(hash, _)| hash).collect()
 }

@@ -53,7 +53,7 @@ use contract::Pending;
 use hedge_model::group::{Colleague, Hint};
 use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Role, ToWorker};
 use hedge_model::record::Record;
-use hedge_model::{AttemptId, Epoch, FileEntry, Hash, PeerId, Time};
+use hedge_model::{AttemptId, Epoch, Hash, PeerId, Time};
 use live::{Live, Timer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -86,8 +86,8 @@ pub struct Supervisor {
 /// What a record took out of the state, for what is to be done about it.
 #[derive(Default)]
 struct Taken {
-    /// The outputs of a task that were lost.
-    outputs: Option<Arc<[FileEntry]>>,
+    /// The content of a task that was lost.
+    left: Vec<Hash>,
     /// The job that was forgotten.
     job: Option<Arc<durable::Job>>,
 }
@@ -284,7 +284,10 @@ impl Supervisor {
         match record {
             Record::OutputsLost { task, .. } => {
                 let done = self.state.task(*task).and_then(|task| task.done.as_ref());
-                taken.outputs = done.map(|done| done.outputs.clone());
+                taken.left = done
+                    .iter()
+                    .flat_map(|done| done.left().map(|(hash, _)| hash))
+                    .collect();
             }
             Record::JobForgotten { job, .. } => taken.job = self.state.jobs.get(job).cloned(),
             _ => {}
@@ -363,7 +366,7 @@ impl Supervisor {
                 self.after_attempt_ended(attempt, worker, &end, out);
             }
             Record::OutputsLost { task, .. } if verdict == Verdict::Applied => {
-                self.after_outputs_lost(task, &taken.outputs.unwrap_or_default());
+                self.after_outputs_lost(task, &taken.left);
             }
             Record::JobEnded { job, .. } if verdict == Verdict::Applied => {
                 self.after_job_ended(job, out)

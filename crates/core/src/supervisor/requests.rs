@@ -10,6 +10,11 @@ use hedge_model::{Data, Hash, JobId, PeerAddr, PeerId, SubmitKey, TaskId};
 
 /// Submissions whose inputs are on their way at once; a client beyond it is asked to try again.
 const SUBMISSIONS_MAX: usize = 256;
+/// Bytes of one page of results, about: a quarter of a frame, so that answers to other questions fit beside it.
+const RESULTS_PAGE_BYTES: usize = 4 << 20;
+/// Bytes of a listed file beside its path, its task's label and inline content, at most: ids, hash, and its place in
+/// a grant.
+const RESULT_FILE_BYTES: usize = 200;
 
 impl Supervisor {
     pub(crate) fn on_submit(
@@ -83,7 +88,9 @@ impl Supervisor {
                 .tell_of(peer, ask, id)
                 .map(|view| Reply::Job(Box::new(view))),
             Request::Cancel(id) => return self.cancel(peer, ask, id, out),
-            Request::Results(id) => self.results(id).map(|view| Reply::Results(Box::new(view))),
+            Request::Results { job, from } => self
+                .results(job, from)
+                .map(|view| Reply::Results(Box::new(view))),
             Request::Logs(id, task) => self.logs(id, &task).map(|view| Reply::Log(Box::new(view))),
             Request::Explain(id, task) => self
                 .explain(id, task.as_deref())
@@ -147,15 +154,6 @@ impl Supervisor {
         Ok(view)
     }
 
-    /// Supervisors that may hold what this one holds, itself first.
-    fn supervisors_first(&self) -> Vec<PeerAddr> {
-        let me = &self.config.me;
-        let mut all = self.supervisors();
-        all.retain(|other| other.peer != me.peer);
-        all.insert(0, me.clone());
-        all
-    }
-
     fn may_submit(&self, client: PeerId, spec: &SharedSpec) -> Result<(), (RefusalKind, String)> {
         match self.role_of(client) {
             Some(Role::Client | Role::Admin) => self.within_limits(client, spec),
@@ -202,35 +200,58 @@ impl Supervisor {
         }
     }
 
-    fn results(&self, id: JobId) -> Result<ResultsView, (RefusalKind, String)> {
+    /// One page of an ended job's results, from the file with this position on.
+    fn results(&self, id: JobId, from: u64) -> Result<ResultsView, (RefusalKind, String)> {
         let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
         if job.active() {
             let why = format!("job {id} is still running; `hedge wait {id}` waits for its end");
             return Err((RefusalKind::Busy, why));
         }
-        let (mut files, mut missing, mut missing_count) = (Vec::new(), Vec::new(), 0);
-        for (number, done) in result_tasks(job) {
-            let Some(done) = done else {
+        let (mut missing, mut missing_count) = (Vec::new(), 0);
+        if from == 0 {
+            for (number, _) in result_tasks(job).filter(|(_, done)| done.is_none()) {
                 missing_count += 1;
                 if missing.len() < MISSING_MAX {
                     missing.push(job.spec.label(number));
                 }
-                continue;
-            };
-            files.extend(done.outputs.iter().map(|file| ResultFile {
+            }
+        }
+        let made = result_tasks(job)
+            .filter_map(|(number, done)| Some((number, done?)))
+            .flat_map(|(number, done)| done.outputs.iter().map(move |file| (number, done, file)));
+        let mut made = made
+            .skip(usize::try_from(from).unwrap_or(usize::MAX))
+            .peekable();
+        let (mut files, mut bytes) = (Vec::new(), 0);
+        while bytes < RESULTS_PAGE_BYTES
+            && let Some((number, done, file)) = made.next()
+        {
+            let listed = ResultFile {
                 task: job.spec.label(number),
                 attempt: done.attempt,
                 worker: done.worker,
                 hash: content_hash(&file.data),
                 file: file.clone(),
-            }));
+            };
+            let inline = match &file.data {
+                Data::Inline(inline) => inline.len(),
+                Data::Blob { .. } => 0,
+            };
+            bytes += RESULT_FILE_BYTES + file.path.len() + listed.task.len() + inline;
+            files.push(listed);
         }
+        let next = made.peek().map(|_| from + files.len() as u64);
+        let blobs: Vec<Hash> = files
+            .iter()
+            .filter_map(|made| made.file.data.hash())
+            .collect();
         Ok(ResultsView {
             job: id,
             files,
+            next,
             missing,
             missing_count,
-            sources: self.supervisors_first(),
+            sources: self.sources_for_clients(&blobs),
             grant: Vec::new(),
         })
     }
@@ -253,13 +274,7 @@ impl Supervisor {
             (None, None) => (None, "no attempt has ended yet".to_owned(), None),
         };
         let blobs: Vec<Hash> = log.iter().flat_map(|log| log.blobs()).collect();
-        let mut sources = self.sources(&blobs);
-        if let Some(worker) = worker.and_then(|peer| self.live.as_ref()?.worker(peer))
-            && !blobs.is_empty()
-            && worker.reachable()
-        {
-            sources.insert(0, worker.info.addr.clone());
-        }
+        let sources = self.sources_for_clients(&blobs);
         let task = job.spec.label(number);
         Ok(LogView {
             task,

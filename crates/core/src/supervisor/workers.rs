@@ -108,11 +108,12 @@ impl Supervisor {
                 let stopped = self.stopping(id.task, id);
                 let outputs: Arc<[FileEntry]> = outputs.into();
                 self.commits(id);
+                let left: Vec<_> = super::durable::left(&outputs, log.as_deref()).collect();
                 let record = Record::TaskDone {
                     attempt: id,
                     redundant,
                     worker,
-                    outputs: outputs.clone(),
+                    outputs,
                     usage,
                     class,
                     stopped,
@@ -120,7 +121,7 @@ impl Supervisor {
                     at,
                 };
                 self.append(record, None, out);
-                return self.finish_after(id.task, &outputs, out);
+                return self.finish_after(id.task, &left, out);
             }
             other => self.undecided(id, worker, other, out),
         };

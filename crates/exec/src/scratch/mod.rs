@@ -10,10 +10,10 @@ mod remove;
 
 pub use collect::{OUTPUTS_MAX, OutputFile};
 
-use crate::ExecError;
+use crate::{ExecError, StreamKind, Tail};
 use rustix::fs::{FlockOperation, Mode, OFlags, RawDir};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -37,6 +37,14 @@ const SIZE_ENTRIES_MAX: usize = 200_000;
 /// The name of a slot's folder.
 pub(crate) fn slot_name(slot: u32) -> String {
     format!("s{slot}")
+}
+
+/// Where a slot's captured stream is kept once it is longer than what is kept in memory.
+pub(crate) fn spill(base: &Path, slot: u32, kind: StreamKind) -> PathBuf {
+    base.join(slot_name(slot)).join(match kind {
+        StreamKind::Stdout => "stdout",
+        StreamKind::Stderr => "stderr",
+    })
 }
 
 /// Hands out scratch folders below one folder, which it keeps for itself.
@@ -247,6 +255,40 @@ impl Scratch {
     pub fn collect<P: AsRef<str>>(&self, patterns: &[P]) -> Result<Vec<OutputFile>, ExecError> {
         let patterns: Vec<&str> = patterns.iter().map(AsRef::as_ref).collect();
         collect::collect(&self.folder(), &patterns)
+    }
+
+    /// The file with what was kept of a captured stream, in its order, where that is more than its tail. To be called
+    /// when the attempt has ended. Blocks.
+    pub fn spilled(&self, kind: StreamKind, tail: &Tail) -> io::Result<Option<File>> {
+        let Some(kept) = tail.spilled else {
+            return Ok(None);
+        };
+        self.lease.dirty.store(true, Ordering::Relaxed);
+        let path = spill(&self.lease.keeper.pool.base, self.slot(), kind);
+        let mut file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&path)?;
+        let about = file.metadata()?;
+        if !about.is_file() || about.len() != kept {
+            return Err(io::Error::other("what was kept of its output was changed"));
+        }
+        if tail.total == kept {
+            return Ok(Some(file));
+        }
+        // It was written round.
+        let path = path.with_extension("ordered");
+        let mut ordered = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        file.seek(SeekFrom::Start(tail.total % kept))?;
+        io::copy(&mut file, &mut ordered)?;
+        file.rewind()?;
+        io::copy(&mut file.take(tail.total % kept), &mut ordered)?;
+        Ok(Some(ordered))
     }
 
     fn inner(&self) -> &Slot {

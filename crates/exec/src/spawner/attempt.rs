@@ -3,8 +3,9 @@
 use super::advance::Advance;
 use super::child::{Failure, PROGRESS_FD, Step};
 use super::ground::Slot;
+use super::stream::Stream;
 use super::tree::{MARK_VARIABLE, Mark};
-use crate::{Launch, Limits, Outcome, Stdin, TAIL_BYTES, Tail};
+use crate::{Launch, Limits, Outcome, Stdin};
 use rustix::fs::{Access, AtFlags, MemfdFlags, Mode, OFlags};
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
@@ -13,10 +14,6 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Most that is kept of each stream, bytes, whatever a launch asks for.
-const TAIL_BYTES_MAX: usize = 4 << 20;
-/// Most that is read from a stream at its end, bytes: more than any pipe holds.
-const DRAIN_BYTES_MAX: usize = 2 << 20;
 /// Programs whose place in `PATH` is remembered.
 const REMEMBERED_MAX: usize = 256;
 /// Where programs are looked for if the environment does not say.
@@ -56,60 +53,6 @@ pub(crate) struct Ended {
     pub paused: Duration,
     pub cpu: Duration,
     pub memory_peak: u64,
-}
-
-/// A captured stream. Its writing end stays open here: the pipe never reports an end, which would wake
-/// the spawner twice for each attempt and says nothing that the process's end does not.
-pub(crate) struct Stream {
-    pub read: OwnedFd,
-    pub write: OwnedFd,
-    keep: usize,
-    tail: Tail,
-}
-
-impl Stream {
-    pub(crate) fn new(keep: Option<u32>) -> io::Result<Stream> {
-        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        rustix::io::ioctl_fionbio(&read, true)?;
-        let keep = (keep.unwrap_or(TAIL_BYTES) as usize).min(TAIL_BYTES_MAX);
-        Ok(Stream {
-            read,
-            write,
-            keep,
-            tail: Tail::default(),
-        })
-    }
-
-    /// Takes what is there, a bounded amount, so that one talkative attempt does not hold up the others.
-    pub(crate) fn read_some(&mut self, buffer: &mut [u8]) -> usize {
-        let read = rustix::io::read(&self.read, &mut *buffer).unwrap_or(0);
-        self.tail.total += read as u64;
-        self.tail.bytes.extend_from_slice(&buffer[..read]);
-        if self.tail.bytes.len() > 2 * self.keep {
-            self.trim();
-        }
-        read
-    }
-
-    /// Takes what is left, without waiting.
-    pub(crate) fn finish(&mut self, buffer: &mut [u8]) -> Tail {
-        let mut drained = 0;
-        while drained < DRAIN_BYTES_MAX {
-            match self.read_some(buffer) {
-                0 => break,
-                // Less than asked for: the pipe is empty.
-                read if read < buffer.len() => break,
-                read => drained += read,
-            }
-        }
-        self.trim();
-        std::mem::take(&mut self.tail)
-    }
-
-    fn trim(&mut self) {
-        let surplus = self.tail.bytes.len().saturating_sub(self.keep);
-        self.tail.bytes.drain(..surplus);
-    }
 }
 
 /// What a launch becomes before its process exists.

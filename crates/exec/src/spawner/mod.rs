@@ -10,6 +10,7 @@ mod child;
 mod engine;
 mod freezer;
 mod ground;
+mod stream;
 pub(crate) mod tree;
 mod view;
 

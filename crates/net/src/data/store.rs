@@ -11,7 +11,10 @@ use hedge_model::Hash;
 use hedge_model::units::show_bytes;
 use iroh_blobs::HashAndFormat;
 use iroh_blobs::api::TempTag;
-use iroh_blobs::api::blobs::{AddPathOptions, AddProgress, BlobStatus, ImportMode};
+use iroh_blobs::api::blobs::{
+    AddPathOptions, AddProgress, BlobStatus, ExportMode, ExportOptions, ImportMode,
+};
+use iroh_blobs::api::proto::ExportRangesItem;
 use iroh_blobs::protocol::ChunkRanges;
 use iroh_blobs::store::fs::FsStore;
 use iroh_blobs::store::fs::options::Options;
@@ -19,6 +22,7 @@ use iroh_blobs::store::{GcConfig, ProtectOutcome};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -167,8 +171,67 @@ impl DataStore {
         }
     }
 
-    /// Writes the content to a new file, verified, with mode 755 or 644. It is a copy (or a clone where
-    /// the file system can do that), so that changing the file changes nothing here.
+    /// Writes the content to `sink`, verified. The inner result is the sink's, which may have got a part; the outer one
+    /// is this store's.
+    pub async fn copy(
+        &self,
+        hash: Hash,
+        sink: &mut (impl Write + Send),
+    ) -> Result<io::Result<()>, NetError> {
+        let size = self.size(hash).ok_or(NetError::NotHeld(hash))?;
+        if size == 0 {
+            return Ok(Ok(()));
+        }
+        let mut hasher = blake3::Hasher::new();
+        let pieces = self.0.files.blobs().export_ranges(theirs(hash), 0..size);
+        let mut pieces = std::pin::pin!(pieces.stream());
+        while let Some(piece) = pieces.next().await {
+            match piece {
+                ExportRangesItem::Size(_) => {}
+                ExportRangesItem::Data(leaf) => {
+                    hasher.update(&leaf.data);
+                    if let Err(error) = sink.write_all(&leaf.data) {
+                        return Ok(Err(error));
+                    }
+                }
+                ExportRangesItem::Error(error) => return Err(self.damaged(hash, error).await),
+            }
+        }
+        match hasher.finalize().as_bytes() == &hash.0 {
+            true => Ok(Ok(())),
+            false => {
+                let why = "what was read has another hash";
+                Err(self.damaged(hash, why).await)
+            }
+        }
+    }
+
+    /// Moves the content to a new file where that can be done, else copies it; for a store that is about to end, on a
+    /// disk that may have no room for a second copy.
+    pub async fn move_out(
+        &self,
+        hash: Hash,
+        target: &Path,
+        executable: bool,
+    ) -> Result<(), NetError> {
+        let target = std::path::absolute(target).map_err(|e| file_error("write", target, e))?;
+        let failed = |why: String| file_error("write", &target, why);
+        if self.size(hash) == Some(0) {
+            File::create_new(&target).map_err(|error| failed(error.to_string()))?;
+        } else {
+            let options = ExportOptions {
+                hash: theirs(hash),
+                mode: ExportMode::TryReference,
+                target: target.clone(),
+            };
+            let moved = self.0.files.blobs().export_with_opts(options).await;
+            moved.map_err(|error| failed(format!("{error:#}")))?;
+        }
+        set_executable(&target, executable).map_err(|error| failed(error.to_string()))
+    }
+
+    /// Writes the content to a new file, verified; who may read and execute it is up to the umask. It is a copy (or a
+    /// clone where the file system can do that), so that changing the file changes nothing here.
     ///
     /// A file that exists already is an error and stays as it is.
     pub async fn export(
@@ -188,12 +251,11 @@ impl DataStore {
             let copied = self.0.files.blobs().export(theirs(hash), &target).await;
             copied.map_err(|error| file_error("write", &target, format!("{error:#}")))?;
         }
-        let mode = if executable { 0o755 } else { 0o644 };
         let path = target.clone();
         let check = move || {
             let mut hasher = blake3::Hasher::new();
             hasher.update_reader(File::open(&path)?)?;
-            fs::set_permissions(&path, Permissions::from_mode(mode))?;
+            set_executable(&path, executable)?;
             Ok(Hash(*hasher.finalize().as_bytes()))
         };
         let checked: std::io::Result<Hash> = tokio::task::spawn_blocking(check)
@@ -477,6 +539,16 @@ fn collector(held: Arc<Mutex<HashMap<Hash, Held>>>, short: Arc<AtomicBool>) -> G
             Box::pin(std::future::ready(ProtectOutcome::Continue))
         })),
     }
+}
+
+/// Lets those execute a file who may read it, or nobody.
+fn set_executable(path: &Path, executable: bool) -> io::Result<()> {
+    let readable = fs::metadata(path)?.permissions().mode() & 0o666;
+    let mode = match executable {
+        true => readable | (readable & 0o444) >> 2,
+        false => readable,
+    };
+    fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
 fn file_error(what: &'static str, path: &Path, why: impl Display) -> NetError {

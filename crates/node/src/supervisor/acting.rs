@@ -1,12 +1,11 @@
 //! Carrying out what the core wants.
 
-use super::asking::no;
 use super::core_loop::{ConnId, Input, Loop};
 use crate::frames::send;
 use crate::grants::seal;
 use hedge_core::supervisor::{Action, PullFailure};
 use hedge_model::group::{FromLeader, LeaderSays, ToLeader};
-use hedge_model::msg::{Answer, RefusalKind, Reply, ToWorker};
+use hedge_model::msg::{Answer, Reply, ToWorker};
 use hedge_model::{Hash, PeerId, Source};
 use hedge_net::FetchError;
 use std::collections::BTreeMap;
@@ -14,8 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Files whose list fits into a frame whatever they are called.
-const FILES_SURE_TO_FIT: usize = 10_000;
 /// Hints that travel in one message to another supervisor, at most.
 const HINTS_MAX: usize = 10_000;
 /// Between two messages with hints alone: where this supervisor ends meanwhile, what was assigned in that time may be
@@ -83,7 +80,6 @@ impl Loop {
         }
         for (conn, batch) in answers {
             if let Some(sender) = self.clients.get(&conn) {
-                let batch: Vec<Answer> = batch.into_iter().map(fitting).collect();
                 send(sender, &batch);
             }
         }
@@ -197,19 +193,5 @@ impl Loop {
             };
             _ = inputs.send(Input::Pulled { hash, result }).await;
         });
-    }
-}
-
-/// Lists of files without number do not fit into a frame; whoever asked is told so instead of waiting.
-fn fitting(answer: Answer) -> Answer {
-    let long =
-        matches!(&answer.reply, Reply::Results(view) if view.files.len() > FILES_SURE_TO_FIT);
-    if !long || hedge_net::encode(std::slice::from_ref(&answer)).is_ok() {
-        return answer;
-    }
-    let why = "the results are too many files for one list; let the tasks pack them into fewer";
-    Answer {
-        id: answer.id,
-        reply: no(RefusalKind::Bad, why),
     }
 }

@@ -5,13 +5,16 @@ use super::beats::Beats;
 use crate::grants::{covering, open};
 use hedge_core::worker::{Event, Unstaged};
 use hedge_exec::{
-    Exit, Launch, Limits, Outcome as Ended, Scratch, ScratchPool, Source, Spawner, Stdin, Tail,
+    Exit, Launch, Limits, Outcome as Ended, Scratch, ScratchPool, Source, Spawner, Stdin,
+    StreamKind, Tail,
 };
-use hedge_model::data::INLINE_BYTES_MAX;
+use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
 use hedge_model::msg::{Assignment, Body, FromWorker, Log, Outcome, Report, Usage};
 use hedge_model::{AttemptId, Data, FileEntry, Hash};
 use hedge_net::{DataStore, Fetcher, Grant, Transfer};
 use std::collections::{BTreeSet, HashMap};
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -274,7 +277,7 @@ fn launch(body: &Body, order: &Assignment) -> Launch {
             memory: some(body.resources.memory),
             disk: some(body.resources.disk),
         },
-        tail_bytes: None,
+        kept_bytes: Some(body.printed_max.min(PRINTED_BYTES_MAX)),
     }
 }
 
@@ -318,7 +321,7 @@ async fn run(
             wait.await
         }
     };
-    let log = store_log(tools, id, &exit).await;
+    let log = store_log(tools, id, &scratch, &exit).await;
     let outcome = match &exit.outcome {
         Ended::Exited(0) if body.outputs.is_empty() => Outcome::Done(Vec::new()),
         Ended::Exited(0) => collect(tools, body, order, &scratch).await,
@@ -407,30 +410,71 @@ async fn collect(
     Outcome::Done(entries)
 }
 
-async fn store_log(tools: &Tools, id: AttemptId, exit: &Exit) -> Option<Box<Log>> {
+async fn store_log(
+    tools: &Tools,
+    id: AttemptId,
+    scratch: &Arc<Scratch>,
+    exit: &Exit,
+) -> Option<Box<Log>> {
     if exit.stdout.total == 0 && exit.stderr.total == 0 {
         return None;
     }
+    let stream = |kind, tail| store_printed(tools, id, scratch, kind, tail);
     Some(Box::new(Log {
-        stdout: store_tail(tools, id, &exit.stdout).await,
-        stderr: store_tail(tools, id, &exit.stderr).await,
+        stdout: stream(StreamKind::Stdout, &exit.stdout).await,
+        stderr: stream(StreamKind::Stderr, &exit.stderr).await,
         stdout_total: exit.stdout.total,
         stderr_total: exit.stderr.total,
     }))
 }
 
-async fn store_tail(tools: &Tools, id: AttemptId, tail: &Tail) -> Data {
-    if tail.bytes.len() > LOG_INLINE_MAX
-        && let Ok(hash) = tools.store.add_bytes(tail.bytes.clone()).await
-    {
+/// Stores what was kept of a stream; where that fails, its end has to do.
+async fn store_printed(
+    tools: &Tools,
+    id: AttemptId,
+    scratch: &Arc<Scratch>,
+    kind: StreamKind,
+    tail: &Tail,
+) -> Data {
+    let stored = match tail.spilled {
+        Some(_) => store_spilled(tools, scratch, kind, tail).await,
+        None => None,
+    };
+    let stored = match stored {
+        None if tail.bytes.len() > LOG_INLINE_MAX => {
+            let added = tools.store.add_bytes(tail.bytes.clone()).await;
+            added.ok().map(|hash| (hash, tail.bytes.len() as u64))
+        }
+        stored => stored,
+    };
+    if let Some((hash, size)) = stored {
         tools.store_output(id, hash);
-        return Data::Blob {
-            hash,
-            size: tail.bytes.len() as u64,
-        };
+        return Data::Blob { hash, size };
     }
     let from = tail.bytes.len().saturating_sub(LOG_INLINE_MAX);
     Data::Inline(tail.bytes[from..].into())
+}
+
+async fn store_spilled(
+    tools: &Tools,
+    scratch: &Arc<Scratch>,
+    kind: StreamKind,
+    tail: &Tail,
+) -> Option<(Hash, u64)> {
+    let (scratch, tail) = (scratch.clone(), tail.clone());
+    let opened = tokio::task::spawn_blocking(move || scratch.spilled(kind, &tail));
+    let stored = match opened.await.ok()? {
+        // By its descriptor: nothing can be put in the place of a file that is open.
+        Ok(Some(file)) => {
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let added = tools.store.add_file(Path::new(&path)).await;
+            added.map_err(|error| error.to_string())
+        }
+        Ok(None) => return None,
+        Err(error) => Err(error.to_string()),
+    };
+    let told = |error| tracing::warn!(%error, "most of what a task printed could not be kept");
+    stored.map_err(told).ok()
 }
 
 fn failure(outcome: &Ended, stderr: &Tail) -> String {

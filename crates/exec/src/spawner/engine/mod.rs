@@ -6,12 +6,13 @@ mod os;
 mod pause;
 
 use super::advance::Advance;
-use super::attempt::{self, Attempt, Programs, Stream};
+use super::attempt::{self, Attempt, Programs};
 use super::child::{Cloner, Command};
 use super::ground::{Ground, Slot};
+use super::stream::Stream;
 use super::tree::{self, Children, LastPid, Mark};
 use crate::wire::{self, Reply, Request};
-use crate::{Exit, Launch, Outcome};
+use crate::{Exit, Launch, Outcome, StreamKind};
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -240,8 +241,9 @@ impl Engine {
             self.slots.insert(slot, opened);
         }
         let pipes = |error: io::Error| format!("cannot make a pipe for its output: {error}");
-        let stdout = Stream::new(launch.tail_bytes).map_err(pipes)?;
-        let stderr = Stream::new(launch.tail_bytes).map_err(pipes)?;
+        let spill = |kind| crate::scratch::spill(&self.ground.setup.scratch, slot, kind);
+        let stdout = Stream::new(launch.kept_bytes, spill(StreamKind::Stdout)).map_err(pipes)?;
+        let stderr = Stream::new(launch.kept_bytes, spill(StreamKind::Stderr)).map_err(pipes)?;
         let advance = Advance::new().map_err(pipes)?;
         let token = (id + FIRST_ID) << STREAMS_SHIFT;
         self.listen(stdout.read.as_raw_fd(), token).map_err(pipes)?;

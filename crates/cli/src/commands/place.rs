@@ -1,0 +1,429 @@
+//! Where results go: checked before a job starts, written once it has ended.
+
+use super::interrupt::Interrupts;
+use crate::exit::Failure;
+use crate::show::{
+    self,
+    manifest::{Brought, Manifest},
+};
+use hedge_model::view::ResultFile;
+use hedge_model::{JobId, JobSpec};
+use hedge_node::client::{Client, Results, Unwritten};
+use rustix::fs::Access;
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Most folders tried for results before giving up.
+const FOLDERS_MAX: u32 = 10_000;
+/// Longest part of a job's name in the name of a folder, in bytes: file systems take 255 in all.
+const NAME_BYTES_MAX: usize = 200;
+/// Most names of results that are checked before a job starts.
+const CHECKED_MAX: usize = 10_000;
+/// Most tasks whose printed text is kept where a job on this machine alone did not succeed.
+const LOGS_MAX: u32 = 10_000;
+
+/// Checks early that results can go where the user wants them: into `out`, else, where there will be `files`,
+/// into a new folder here. What was computed for an hour must not fail at its last step.
+///
+/// # Errors
+/// The path is no folder, or cannot be written.
+pub fn check_out(out: Option<&Path>, files: bool) -> Result<(), Failure> {
+    let Some(folder) = out.or(files.then_some(Path::new("."))) else {
+        return Ok(());
+    };
+    let wrong = |why: String| {
+        let folder = folder.display();
+        Err(Failure::Arguments(format!(
+            "results cannot go to {folder}: {why}; nothing was started: give --out DIR, it is made if needed"
+        )))
+    };
+    let path = match std::path::absolute(folder) {
+        Ok(path) => path,
+        Err(error) => return wrong(error.to_string()),
+    };
+    // A link that leads nowhere is there, too: no folder can be made in its place.
+    let Some(there) = path
+        .ancestors()
+        .find(|path| path.symlink_metadata().is_ok())
+    else {
+        return wrong("there is no such place".to_owned());
+    };
+    if !there.exists() {
+        return wrong(format!("{} is a link that leads nowhere", there.display()));
+    }
+    if !there.is_dir() {
+        return wrong(format!("{} is no folder", there.display()));
+    }
+    match writable(there) {
+        Ok(()) => Ok(()),
+        Err(error) => wrong(format!("{}: {error}", there.display())),
+    }
+}
+
+/// Checks early that nothing in `out` is in the way of the results that a job's tasks name.
+///
+/// # Errors
+/// A file lies where a folder is needed, or the folder cannot be written.
+pub fn check_names(out: Option<&Path>, spec: &JobSpec) -> Result<(), Failure> {
+    let Some(out) = out.filter(|out| out.exists()) else {
+        return Ok(());
+    };
+    let groups = (0..spec.groups().len()).filter(|group| spec.is_result(*group));
+    let names = groups.flat_map(|at| {
+        let group = &spec.groups()[at];
+        let indices = group.array.map_or(0..1, |(from, to)| from..to);
+        indices.flat_map(move |index| {
+            let named = move |output: &Arc<str>| output.replace("${index}", &index.to_string());
+            group.outputs.iter().map(named)
+        })
+    });
+    let mut seen = HashSet::new();
+    for name in names.take(CHECKED_MAX) {
+        // Of a pattern, the folders above it are known.
+        let plain = Path::new(&name)
+            .ancestors()
+            .skip(1)
+            .find(|path| !path.to_string_lossy().contains(['*', '?', '[', '{']));
+        let folders = plain.into_iter().flat_map(Path::ancestors);
+        for folder in folders.filter(|folder| !folder.as_os_str().is_empty()) {
+            let there = out.join(folder);
+            if !seen.insert(there.clone()) {
+                break;
+            }
+            let wrong = |why: &str| {
+                Err(Failure::Arguments(format!(
+                    "the result {name:?} cannot go to {}: {} {why}; nothing was started: remove that, or give \
+                     another --out DIR",
+                    out.display(),
+                    there.display()
+                )))
+            };
+            if there.symlink_metadata().is_err() {
+                continue;
+            }
+            if !there.is_dir() {
+                return wrong("is no folder");
+            }
+            if writable(&there).is_err() {
+                return wrong("cannot be written");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn writable(folder: &Path) -> rustix::io::Result<()> {
+    rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)
+}
+
+/// Brings a job's result files into `out`, where they replace files of the same name, else into a fresh folder
+/// named after the job. A job without result files makes no folder. Where the grid ends with this command (`last`), files
+/// that cannot be written there go to a folder beside the grid's own.
+///
+/// # Errors
+/// The grid failed, there is no folder for results that the grid keeps, or the user wants no more.
+pub async fn bring(
+    client: &Client,
+    job: JobId,
+    name: &str,
+    out: Option<&Path>,
+    last: bool,
+    interrupts: &mut Interrupts,
+) -> Result<Brought, Failure> {
+    let results = client.results(job).await?;
+    let mut brought = Brought {
+        manifest: Manifest::of(&results),
+        ..Brought::default()
+    };
+    if results.files().next().is_none() {
+        return Ok(brought);
+    }
+    let (names, moved) = names(results.files());
+    if let Some((from, to)) = moved.first() {
+        let others = others(moved.len());
+        show::note(&format!(
+            "tasks left results of the same name: {from} goes to {to}{others}"
+        ));
+    }
+    let failed = match results_folder(out, name) {
+        Ok(folder) => {
+            let places: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
+            let written = tokio::select! {
+                written = client.write(&results, &places) => written,
+                () = interrupted(last, interrupts) => return Err(given_up(job, &folder)),
+            };
+            (brought.paths, brought.folder) = (written.paths, Some(folder));
+            written.failed
+        }
+        Err(failure) if !last => return Err(failure),
+        Err(failure) => {
+            let unwritten = |at: usize| Unwritten {
+                at,
+                place: PathBuf::from(&names[at]),
+                why: failure.to_string(),
+            };
+            (0..names.len()).map(unwritten).collect()
+        }
+    };
+    if let Some(first) = failed.first() {
+        let what = format!(
+            "{} of {} result files cannot be written: {}: {}{}",
+            failed.len(),
+            names.len(),
+            first.place.display(),
+            first.why,
+            others(failed.len())
+        );
+        brought.trouble = Some(if last {
+            format!("{what}. {}", rescue(client, &results, failed, &names).await)
+        } else {
+            let folder = brought.folder.as_deref().unwrap_or(Path::new("DIR"));
+            format!(
+                "{what}. The others are whole, and the grid keeps all of them: `hedge fetch {job} --out {}` brings them \
+                 again once that is mended",
+                folder.display()
+            )
+        });
+    }
+    Ok(brought)
+}
+
+/// Returns when the user wants no more. Where the results would be lost, that takes a second signal, which is for whoever
+/// stops the grid.
+async fn interrupted(last: bool, interrupts: &mut Interrupts) {
+    interrupts.next().await;
+    if last {
+        show::note("writing the results; once more quits, and what is not written is lost");
+        std::future::pending().await
+    }
+}
+
+fn given_up(job: JobId, folder: &Path) -> Failure {
+    let folder = folder.display();
+    Failure::Interrupted(format!(
+        "interrupted: the results in {folder} are whole, and not all are there. The grid keeps all of them: \
+         `hedge fetch {job} --out {folder}` brings them"
+    ))
+}
+
+/// Saves what could not be written to its place from a grid that is about to end; says where it is.
+async fn rescue(
+    client: &Client,
+    results: &Results,
+    failed: Vec<Unwritten>,
+    names: &[String],
+) -> String {
+    let count = failed.len();
+    let made = tempfile::Builder::new().prefix("hedge-results-").tempdir();
+    let folder = match made {
+        Ok(folder) => folder.keep(),
+        Err(error) => {
+            return format!(
+                "They are lost: no folder for them can be made in {} either: {error}",
+                std::env::temp_dir().display()
+            );
+        }
+    };
+    let lost = client.rescue(results, failed, names, &folder).await;
+    let Some(first) = lost.first() else {
+        return format!(
+            "They are in {} instead: move them from there",
+            folder.display()
+        );
+    };
+    let place = &names[first.at];
+    format!(
+        "{} of them are in {} instead; {} are lost: {place}: {}",
+        count - lost.len(),
+        folder.display(),
+        lost.len(),
+        first.why
+    )
+}
+
+/// Writes what all tasks of a job printed to a folder `logs` in `folder`, or in a fresh one named after the job; gives
+/// the folder where anything was printed.
+///
+/// # Errors
+/// The folder cannot be written.
+pub async fn keep_logs(
+    client: &Client,
+    job: JobId,
+    spec: &JobSpec,
+    folder: Option<PathBuf>,
+) -> Result<Option<PathBuf>, Failure> {
+    let mut logs: Option<PathBuf> = None;
+    for number in 0..spec.task_count().min(LOGS_MAX) {
+        let label = spec.label(number);
+        let Ok(printed) = client.printed(job, &label).await else {
+            show::note(&format!("what {label} printed cannot be had"));
+            continue;
+        };
+        for (end, bytes) in [("stdout", printed.stdout), ("stderr", printed.stderr)] {
+            if bytes.is_empty() {
+                continue;
+            }
+            let logs = match &logs {
+                Some(logs) => logs,
+                None => {
+                    let into = match &folder {
+                        Some(folder) => folder.clone(),
+                        None => results_folder(None, spec.name())?,
+                    };
+                    let into = into.join("logs");
+                    std::fs::create_dir_all(&into).map_err(|error| cannot_make(&into, &error))?;
+                    logs.insert(into)
+                }
+            };
+            let path = logs.join(format!("{}.{end}", label.replace('/', "-")));
+            std::fs::write(&path, bytes).map_err(|error| {
+                Failure::Local(format!("cannot write {}: {error}", path.display()))
+            })?;
+        }
+    }
+    Ok(logs)
+}
+
+/// Where each file goes below the folder for results: its path in its task's folder, and below a folder named after its
+/// task where another task's file has that path or needs a folder there. Also those that are moved, from where to where.
+fn names<'a>(files: impl Iterator<Item = &'a ResultFile>) -> (Vec<String>, Vec<(String, String)>) {
+    let (mut taken, mut folders) = (HashSet::new(), HashSet::new());
+    let (mut names, mut moved) = (Vec::new(), Vec::new());
+    for made in files {
+        let path = made.file.path.to_string();
+        let task = made.task.replace('/', "-");
+        let mut name = path.clone();
+        let mut number = 0;
+        while folders.contains(&name)
+            || std::iter::successors(Some(&*name), |name| Some(name.rsplit_once('/')?.0))
+                .any(|part| taken.contains(part))
+        {
+            number += 1;
+            name = match number {
+                1 => format!("{task}/{path}"),
+                _ => format!("{task}-{number}/{path}"),
+            };
+        }
+        let above = std::iter::successors(Some(&*name), |name| Some(name.rsplit_once('/')?.0));
+        folders.extend(above.skip(1).map(str::to_owned));
+        taken.insert(name.clone());
+        if name != path {
+            moved.push((path, name.clone()));
+        }
+        names.push(name);
+    }
+    (names, moved)
+}
+
+fn others(count: usize) -> String {
+    match count {
+        0 | 1 => String::new(),
+        count => format!(", and {} more", count - 1),
+    }
+}
+
+fn results_folder(out: Option<&Path>, name: &str) -> Result<PathBuf, Failure> {
+    let Some(out) = out else {
+        return fresh_folder(name);
+    };
+    std::fs::create_dir_all(out).map_err(|error| cannot_make(out, &error))?;
+    Ok(out.to_owned())
+}
+
+/// `NAME-results`, or `NAME-results-2` and so on where that exists: results of earlier runs are never touched.
+fn fresh_folder(name: &str) -> Result<PathBuf, Failure> {
+    let safe: String = name
+        .chars()
+        .map(|c| {
+            if c.is_alphanumeric() || "-_.".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let safe = match safe.trim_start_matches('.') {
+        "" => "job",
+        safe => &safe[..safe.floor_char_boundary(NAME_BYTES_MAX)],
+    };
+    for number in 1..=FOLDERS_MAX {
+        let folder = PathBuf::from(match number {
+            1 => format!("{safe}-results"),
+            _ => format!("{safe}-results-{number}"),
+        });
+        match std::fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(cannot_make(&folder, &error)),
+        }
+    }
+    Err(Failure::Local(format!(
+        "there are {FOLDERS_MAX} folders named {safe}-results already: give --out DIR"
+    )))
+}
+
+fn cannot_make(folder: &Path, error: &io::Error) -> Failure {
+    Failure::Local(format!(
+        "the folder {} for the results cannot be made: {error}; give --out DIR with a place that can be written",
+        folder.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hedge_model::{AttemptId, Data, Epoch, FileEntry, Hash, PeerId, TaskId};
+
+    fn made(task: &str, path: &str) -> ResultFile {
+        let file = FileEntry {
+            path: path.into(),
+            executable: false,
+            data: Data::Inline([].into()),
+        };
+        let task_id = TaskId {
+            job: JobId(1),
+            number: 0,
+        };
+        ResultFile {
+            task: task.to_owned(),
+            attempt: AttemptId {
+                task: task_id,
+                generation: 0,
+                epoch: Epoch(1),
+                number: 1,
+            },
+            worker: PeerId([0; 32]),
+            hash: Hash([0; 32]),
+            file,
+        }
+    }
+
+    #[test]
+    fn no_two_results_get_one_name_or_a_name_in_anothers_way() {
+        let files = [
+            made("a", "out"),
+            made("b", "out"),
+            made("c", "out/deep"),
+            made("d", "dir/file"),
+            made("e", "dir"),
+            made("b", "b"),
+            made("f", "plain"),
+        ];
+        let (names, moved) = names(files.iter());
+        assert_eq!(
+            names,
+            [
+                "out",
+                "b/out",
+                "c/out/deep",
+                "dir/file",
+                "e/dir",
+                "b/b",
+                "plain"
+            ]
+        );
+        assert_eq!(moved.len(), 4);
+    }
+}

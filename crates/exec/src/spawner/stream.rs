@@ -1,0 +1,161 @@
+//! A captured stream of an attempt: its end in memory, and more of it in a file beside the attempt's folder.
+
+use crate::{TAIL_BYTES, Tail};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+/// Most that is read from a stream at its end, bytes: more than any pipe holds.
+const DRAIN_BYTES_MAX: usize = 2 << 20;
+
+/// A captured stream. Its writing end stays open here: the pipe never reports an end, which would wake
+/// the spawner twice for each attempt and says nothing that the process's end does not.
+pub(crate) struct Stream {
+    pub read: OwnedFd,
+    pub write: OwnedFd,
+    /// Bytes to keep in all.
+    keep: u64,
+    /// Bytes to keep in memory.
+    in_memory: usize,
+    tail: Tail,
+    spill: Spill,
+}
+
+/// The file of a stream that is longer than what is kept of it in memory.
+enum Spill {
+    /// Not needed yet; where it is to be.
+    Unused(PathBuf),
+    /// It is written round: the byte at position `p` of the stream lies at `p` modulo the bytes to keep.
+    Open(File, PathBuf),
+    /// Nothing is written any more: there was no room, or the attempt is over.
+    Closed,
+}
+
+impl Stream {
+    /// Keeps so many bytes of the end, by default [`TAIL_BYTES`]; those beyond these in a file at `spill`.
+    pub(crate) fn new(keep: Option<u64>, spill: PathBuf) -> io::Result<Stream> {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&read, true)?;
+        let keep = keep.unwrap_or(TAIL_BYTES);
+        let spill = match keep > TAIL_BYTES {
+            true => Spill::Unused(spill),
+            false => Spill::Closed,
+        };
+        Ok(Stream {
+            read,
+            write,
+            keep,
+            in_memory: keep.min(TAIL_BYTES) as usize,
+            tail: Tail::default(),
+            spill,
+        })
+    }
+
+    /// Takes what is there, a bounded amount, so that one talkative attempt does not hold up the others.
+    pub(crate) fn read_some(&mut self, buffer: &mut [u8]) -> usize {
+        let read = rustix::io::read(&self.read, &mut *buffer).unwrap_or(0);
+        self.take(&buffer[..read]);
+        read
+    }
+
+    /// Takes what is left, without waiting.
+    pub(crate) fn finish(&mut self, buffer: &mut [u8]) -> Tail {
+        let mut drained = 0;
+        while drained < DRAIN_BYTES_MAX {
+            match self.read_some(buffer) {
+                0 => break,
+                // Less than asked for: the pipe is empty.
+                read if read < buffer.len() => break,
+                read => drained += read,
+            }
+        }
+        self.trim();
+        if let Spill::Open(..) = std::mem::replace(&mut self.spill, Spill::Closed) {
+            self.tail.spilled = Some(self.tail.total.min(self.keep));
+        }
+        std::mem::take(&mut self.tail)
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        let from = self.tail.total;
+        self.tail.total += bytes.len() as u64;
+        self.tail.bytes.extend_from_slice(bytes);
+        match &self.spill {
+            // Nothing was trimmed yet.
+            Spill::Unused(path) if self.tail.bytes.len() > self.in_memory => {
+                let path = path.clone();
+                self.spill = match create(&path) {
+                    Ok(file) => Spill::Open(file, path),
+                    Err(_) => Spill::Closed,
+                };
+                let all = std::mem::take(&mut self.tail.bytes);
+                self.spill(0, &all);
+                self.tail.bytes = all;
+            }
+            Spill::Open(..) => self.spill(from, bytes),
+            Spill::Unused(_) | Spill::Closed => {}
+        }
+        if self.tail.bytes.len() > 2 * self.in_memory {
+            self.trim();
+        }
+    }
+
+    /// Writes the part of the stream that begins at `from` to the file; where that fails, the end in memory is all that is
+    /// kept, and the file goes at once, because the disk is short.
+    fn spill(&mut self, mut from: u64, mut bytes: &[u8]) {
+        let Spill::Open(file, path) = &self.spill else {
+            return;
+        };
+        while !bytes.is_empty() {
+            let at = from % self.keep;
+            let fits = usize::try_from(self.keep - at).unwrap_or(usize::MAX);
+            let (now, later) = bytes.split_at(fits.min(bytes.len()));
+            if file.write_all_at(now, at).is_err() {
+                let _ = std::fs::remove_file(path);
+                self.spill = Spill::Closed;
+                return;
+            }
+            from += now.len() as u64;
+            bytes = later;
+        }
+    }
+
+    fn trim(&mut self) {
+        let surplus = self.tail.bytes.len().saturating_sub(self.in_memory);
+        self.tail.bytes.drain(..surplus);
+    }
+}
+
+fn create(path: &PathBuf) -> io::Result<File> {
+    File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_stream_is_kept_in_a_file_and_its_end_in_memory() {
+        let folder = std::env::temp_dir().join(format!("hedge-stream-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let (keep, path) = (3 * TAIL_BYTES, folder.join("spill"));
+        let mut stream = Stream::new(Some(keep), path.clone()).unwrap();
+        let byte = |at: u64| (at % 251) as u8;
+        let total = 10 * TAIL_BYTES + 7;
+        let all: Vec<u8> = (0..total).map(byte).collect();
+        all.chunks(50_001).for_each(|part| stream.take(part));
+        let tail = stream.finish(&mut [0; 1024]);
+        assert_eq!((tail.total, tail.spilled), (total, Some(keep)));
+        assert!(all.ends_with(&tail.bytes) && tail.bytes.len() as u64 == TAIL_BYTES);
+        let file = std::fs::read(&path).unwrap();
+        let cut = (total % keep) as usize;
+        assert!([&file[cut..], &file[..cut]].concat() == all[(total - keep) as usize..]);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

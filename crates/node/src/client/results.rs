@@ -1,0 +1,395 @@
+//! What a job left and printed: listing it, fetching it, writing it to its place.
+
+use super::parts::{self, Folders, Part};
+use super::{Client, Grid, local};
+use crate::ClientError;
+use crate::grants::open;
+use hedge_model::data::PRINTED_BYTES_MAX;
+use hedge_model::msg::{Reply, Request};
+use hedge_model::view::{LogView, ResultFile};
+use hedge_model::{Data, Hash, JobId, Source};
+use hedge_net::{DataStore, FetchError, Fetcher, Grant};
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Files that become durable together: one flush of the disk serves many small ones.
+const TOGETHER: usize = 256;
+/// Contents on their way at once.
+const FETCHES_MAX: usize = 16;
+/// After so many contents that nobody delivers, the others are not tried.
+const UNFETCHED_MAX: usize = 8;
+/// How long the grid is asked again who holds some content: longer than a failover takes.
+const ASKED_AGAIN_FOR: Duration = Duration::from_secs(5);
+const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// What an ended job left: the list of its files, and how to get them.
+#[derive(Debug)]
+pub struct Results {
+    job: JobId,
+    pages: Vec<Page>,
+    /// Labels of tasks that would have left results and did not, the first
+    /// [`MISSING_MAX`](hedge_model::view::MISSING_MAX) of them.
+    pub missing: Vec<String>,
+    /// How many there are.
+    pub missing_count: u32,
+}
+
+#[derive(Debug)]
+struct Page {
+    from: u64,
+    files: Vec<ResultFile>,
+    access: Arc<Access>,
+}
+
+/// Whom to ask for content, and the leave to read it.
+#[derive(Debug)]
+struct Access {
+    sources: Vec<Source>,
+    grants: Vec<Grant>,
+    /// Position of the grant for each content.
+    covering: HashMap<Hash, usize>,
+}
+
+/// What became of files that were to be written.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Those that are whole, in order.
+    pub paths: Vec<PathBuf>,
+    /// The others.
+    pub failed: Vec<Unwritten>,
+}
+
+/// A file that was not written.
+#[derive(Debug)]
+pub struct Unwritten {
+    /// Its position among the results.
+    pub at: usize,
+    /// Where it was to be.
+    pub place: PathBuf,
+    /// Why it is not there.
+    pub why: String,
+}
+
+/// What a task printed.
+#[derive(Debug)]
+pub struct Printed {
+    /// Who printed it and how it ended.
+    pub view: LogView,
+    /// What was kept of the standard output.
+    pub stdout: Vec<u8>,
+    /// What was kept of the standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Results {
+    /// The job.
+    pub fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// Its files, in the order of their tasks.
+    pub fn files(&self) -> impl Iterator<Item = &ResultFile> {
+        self.pages.iter().flat_map(|page| &page.files)
+    }
+}
+
+impl Printed {
+    /// Bytes of standard output and standard error that were written and not kept.
+    pub fn cut(&self) -> (u64, u64) {
+        let log = self.view.log.as_ref();
+        let (out, err) = log.map_or((0, 0), |log| (log.stdout_total, log.stderr_total));
+        (
+            out.saturating_sub(self.stdout.len() as u64),
+            err.saturating_sub(self.stderr.len() as u64),
+        )
+    }
+}
+
+impl Access {
+    fn new(sources: Vec<Source>, sealed: &[u8]) -> Self {
+        let grants = open(sealed);
+        let mut covering = HashMap::new();
+        for (at, grant) in grants.iter().enumerate() {
+            covering.extend(grant.hashes.iter().map(|hash| (*hash, at)));
+        }
+        Self {
+            sources,
+            grants,
+            covering,
+        }
+    }
+
+    fn grant(&self, hash: Hash) -> Option<&Grant> {
+        self.covering.get(&hash).map(|at| &self.grants[*at])
+    }
+}
+
+impl Client {
+    /// Lists what an ended job left.
+    pub async fn results(&self, job: JobId) -> Result<Results, ClientError> {
+        let mut results = Results {
+            job,
+            pages: Vec::new(),
+            missing: Vec::new(),
+            missing_count: 0,
+        };
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let Reply::Results(view) = self.ask(Request::Results { job, from }).await? else {
+                return Err(does_not_fit());
+            };
+            if from == 0 {
+                (results.missing, results.missing_count) = (view.missing, view.missing_count);
+            }
+            next = view.next.filter(|next| *next > from);
+            results.pages.push(Page {
+                from,
+                files: view.files,
+                access: Arc::new(Access::new(view.sources, &view.grant)),
+            });
+        }
+        Ok(results)
+    }
+
+    /// Writes each file of the results to its place, of which there are as many; folders are made where they are
+    /// missing, and files of the same name are replaced. A file appears under its name once it is whole; where this is
+    /// dropped, nothing unfinished stays.
+    pub async fn write(&self, results: &Results, places: &[PathBuf]) -> Written {
+        let mut written = Written::default();
+        let mut folders = Folders::default();
+        let (mut at, mut unfetched) = (0, 0);
+        for page in &results.pages {
+            let again = Request::Results {
+                job: results.job,
+                from: page.from,
+            };
+            for files in page.files.chunks(TOGETHER) {
+                let contents = files.iter().filter_map(|made| blob(&made.file.data));
+                let lacking = match unfetched < UNFETCHED_MAX {
+                    true => self.bring_all(contents, &page.access, &again).await,
+                    false => not_tried(contents),
+                };
+                unfetched += lacking.len();
+                let mut parts = Vec::with_capacity(files.len());
+                for made in files {
+                    let place = places.get(at).cloned().unwrap_or_default();
+                    let here = match made.file.data.hash().and_then(|hash| lacking.get(&hash)) {
+                        Some(why) => Err(why.clone()),
+                        None => self.write_part(made, &place, &mut folders).await,
+                    };
+                    match here {
+                        Ok(part) => parts.push((at, part)),
+                        Err(why) => written.failed.push(Unwritten { at, place, why }),
+                    }
+                    at += 1;
+                }
+                for (at, finished) in parts::finish(parts).await {
+                    match finished {
+                        Ok(path) => written.paths.push(path),
+                        Err(error) => written.failed.push(Unwritten {
+                            at,
+                            place: places[at].clone(),
+                            why: error.to_string(),
+                        }),
+                    }
+                }
+            }
+        }
+        written
+    }
+
+    /// Moves files that could not be written out of the store of the supervisor in this process, which is about to end,
+    /// to `folder` under these names; gives what could not be moved.
+    pub async fn rescue(
+        &self,
+        results: &Results,
+        failed: Vec<Unwritten>,
+        names: &[String],
+        folder: &Path,
+    ) -> Vec<Unwritten> {
+        let mut lost = Vec::new();
+        let files: Vec<&ResultFile> = results.files().collect();
+        for mut file in failed {
+            let place = folder.join(&names[file.at]);
+            if let Err(why) = self.move_out(files[file.at], &place).await {
+                file.why = why;
+                lost.push(file);
+            }
+        }
+        lost
+    }
+
+    /// What a task printed, as far as it was kept.
+    pub async fn printed(&self, job: JobId, task: &str) -> Result<Printed, ClientError> {
+        let again = Request::Logs(job, task.to_owned());
+        let Reply::Log(view) = self.ask(again.clone()).await? else {
+            return Err(does_not_fit());
+        };
+        let access = Arc::new(Access::new(view.sources.clone(), &view.grant));
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        if let Some(log) = &view.log {
+            stdout = self.read(&log.stdout, &access, &again).await?;
+            stderr = self.read(&log.stderr, &access, &again).await?;
+        }
+        Ok(Printed {
+            view: *view,
+            stdout,
+            stderr,
+        })
+    }
+
+    async fn read(
+        &self,
+        data: &Data,
+        access: &Arc<Access>,
+        again: &Request,
+    ) -> Result<Vec<u8>, ClientError> {
+        let (hash, size) = match data {
+            Data::Inline(bytes) => return Ok(bytes.to_vec()),
+            Data::Blob { hash, size } => (*hash, *size),
+        };
+        self.bring(hash, size, access.clone(), again.clone())
+            .await?;
+        let (store, _) = self.content_tools().await?;
+        let bytes = store.read(hash, PRINTED_BYTES_MAX as usize).await;
+        Ok(bytes.map_err(local)?.to_vec())
+    }
+
+    async fn write_part(
+        &self,
+        made: &ResultFile,
+        place: &Path,
+        folders: &mut Folders,
+    ) -> Result<Part, String> {
+        let file = &made.file;
+        hedge_model::spec::check_path(&file.path).map_err(|why| format!("its name {why}"))?;
+        let said = |error: io::Error| error.to_string();
+        let mut part = folders.part(place, file.executable).map_err(said)?;
+        part.check_room(file.data.size()).map_err(said)?;
+        match &file.data {
+            Data::Inline(bytes) => part.write_all(bytes).map_err(said)?,
+            Data::Blob { hash, .. } => {
+                let (store, _) = self.content_tools().await.map_err(|e| e.to_string())?;
+                let copied = store.copy(*hash, &mut part).await;
+                copied.map_err(|error| error.to_string())?.map_err(said)?;
+            }
+        }
+        Ok(part)
+    }
+
+    async fn move_out(&self, made: &ResultFile, place: &Path) -> Result<(), String> {
+        let said = |error: io::Error| error.to_string();
+        let mut folders = Folders::default();
+        let hash = match &made.file.data {
+            Data::Blob { hash, .. } => *hash,
+            Data::Inline(_) => {
+                let part = self.write_part(made, place, &mut folders).await?;
+                let finished = parts::finish(vec![((), part)]).await;
+                return finished
+                    .into_iter()
+                    .try_for_each(|(_, done)| done.map(drop).map_err(said));
+            }
+        };
+        std::fs::create_dir_all(place.parent().unwrap_or(place)).map_err(said)?;
+        let (store, _) = self.content_tools().await.map_err(|e| e.to_string())?;
+        let moved = store.move_out(hash, place, made.file.executable).await;
+        moved.map_err(|error| error.to_string())
+    }
+
+    /// Fetches contents, some at a time; says why of those that cannot be had.
+    async fn bring_all(
+        &self,
+        contents: impl Iterator<Item = (Hash, u64)>,
+        access: &Arc<Access>,
+        again: &Request,
+    ) -> HashMap<Hash, String> {
+        let mut waiting = contents;
+        let mut under_way = JoinSet::new();
+        let mut lacking = HashMap::new();
+        loop {
+            while under_way.len() < FETCHES_MAX
+                && let Some((hash, size)) = waiting.next()
+            {
+                let (client, access, again) = (self.clone(), access.clone(), again.clone());
+                under_way.spawn(async move {
+                    let brought = client.bring(hash, size, access, again).await;
+                    (hash, brought)
+                });
+            }
+            match under_way.join_next().await {
+                Some(Ok((hash, Err(error)))) => drop(lacking.insert(hash, error.to_string())),
+                Some(_) => {}
+                None => return lacking,
+            }
+        }
+    }
+
+    /// Fetches content. Where nobody named delivers, the grid is asked again: whoever held it may have handed it on, or
+    /// another supervisor leads.
+    async fn bring(
+        &self,
+        hash: Hash,
+        size: u64,
+        mut access: Arc<Access>,
+        again: Request,
+    ) -> Result<(), ClientError> {
+        let (store, fetcher) = self.content_tools().await?;
+        let until = Instant::now() + ASKED_AGAIN_FOR;
+        let mut asked_again = false;
+        loop {
+            if store.has(hash) {
+                return Ok(());
+            }
+            let grant = access.grant(hash);
+            let why = match fetcher.fetch(hash, size, &access.sources, grant).await {
+                Ok(()) => return Ok(()),
+                Err(why @ (FetchError::Sources { .. } | FetchError::NoSource { .. })) => why,
+                Err(error) => return Err(ClientError::Local(error.to_string())),
+            };
+            if asked_again && Instant::now() >= until {
+                return Err(ClientError::Local(why.to_string()));
+            }
+            asked_again = true;
+            tokio::time::sleep(ASKED_AGAIN_AFTER).await;
+            access = Arc::new(match self.ask(again.clone()).await? {
+                Reply::Results(view) => Access::new(view.sources, &view.grant),
+                Reply::Log(view) => Access::new(view.sources, &view.grant),
+                _ => return Err(does_not_fit()),
+            });
+        }
+    }
+
+    /// Where content arrives, and what fetches it.
+    async fn content_tools(&self) -> Result<(&DataStore, &Fetcher), ClientError> {
+        match &self.0.grid {
+            Grid::Here(supervisor) => Ok((&supervisor.store, &supervisor.fetcher)),
+            Grid::Remote(remote) => {
+                let content = remote.content().await?;
+                Ok((&content.store, &content.fetcher))
+            }
+        }
+    }
+}
+
+fn blob(data: &Data) -> Option<(Hash, u64)> {
+    Some((data.hash()?, data.size()))
+}
+
+fn not_tried(contents: impl Iterator<Item = (Hash, u64)>) -> HashMap<Hash, String> {
+    let why = |(hash, _)| {
+        (
+            hash,
+            "not tried after others could not be fetched".to_owned(),
+        )
+    };
+    contents.map(why).collect()
+}
+
+fn does_not_fit() -> ClientError {
+    ClientError::Local("the supervisor gave an answer that does not fit".into())
+}

@@ -257,6 +257,23 @@ fn results_are_as_private_as_the_user_wants_them() {
 }
 
 #[test]
+fn a_copy_of_the_journal_is_its_owners_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = Grid::start(folder.path(), 0);
+    let mut command = grid.place.program("sh");
+    let line = "umask 000; exec \"$0\" journal backup copy";
+    command.args(["-c", line, env!("CARGO_BIN_EXE_hedge")]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let copy = folder.path().join("copy");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&copy), 0o700);
+    for name in files(&copy) {
+        assert_eq!(mode(&copy.join(&name)), 0o600, "{name}");
+    }
+}
+
+#[test]
 fn no_place_makes_a_run_lose_its_results() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();

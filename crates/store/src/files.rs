@@ -1,9 +1,10 @@
 //! The few things that the journal does with files, in one place, so that trials can make them fail.
 
 use crate::{Faults, StoreError};
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Files {
     faults: Faults,
     written: Arc<AtomicU64>,
+}
+
+/// Makes a folder that only its owner may enter, where it is missing: a journal holds the grid's secrets.
+pub(crate) fn create_folder(path: &Path) -> Result<(), StoreError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| file_error("create", path, error))
 }
 
 impl Files {
@@ -30,6 +40,7 @@ impl Files {
             .write(true)
             .create(true)
             .truncate(true)
+            .mode(0o600)
             .open(path)
             .map_err(|source| file_error("create", path, source))
     }

@@ -9,6 +9,7 @@ use crate::snapshot::{self, Image, Kept};
 use crate::{NodeId, StoreError};
 use rustix::fs::FlockOperation;
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,12 +28,13 @@ pub(crate) struct Found {
 
 /// Makes sure that nobody else uses the folder, for as long as the file is open.
 pub(crate) fn lock(folder: &Path) -> Result<File, StoreError> {
-    std::fs::create_dir_all(folder).map_err(|error| file_error("create", folder, error))?;
+    crate::files::create_folder(folder)?;
     let path = folder.join(LOCK);
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(&path)
         .map_err(|error| file_error("open", &path, error))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -67,7 +67,7 @@ fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
         .map(|number| path.with_file_name(format!("{name}.damaged-{number}")))
         .find(|target| !target.exists())
         .ok_or_else(|| damaged(path, 0, "there are 999 copies of it already"))?;
-    std::fs::create_dir(&target).map_err(|error| file_error("create", &target, error))?;
+    crate::files::create_folder(&target)?;
     let entries = std::fs::read_dir(path).map_err(|error| file_error("read", path, error))?;
     for entry in entries {
         let file = entry

@@ -250,7 +250,7 @@ pub fn recover(path: &Path, me: Member) -> Result<NodeId, StoreError> {
 /// # Errors
 /// The target is not empty, a file could not be copied, or the journal is damaged.
 pub fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
-    std::fs::create_dir_all(to).map_err(|error| file_error("create", to, error))?;
+    crate::files::create_folder(to)?;
     let mut there = std::fs::read_dir(to).map_err(|error| file_error("read", to, error))?;
     if there.next().is_some() {
         let error = std::io::ErrorKind::DirectoryNotEmpty.into();

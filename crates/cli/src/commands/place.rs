@@ -279,6 +279,7 @@ pub async fn keep_logs(
             };
             let path = logs.join(format!("{}.{end}", label.replace('/', "-")));
             std::fs::write(&path, bytes).map_err(|error| {
+                _ = std::fs::remove_file(&path);
                 Failure::Local(format!("cannot write {}: {error}", path.display()))
             })?;
         }

@@ -88,9 +88,7 @@ impl Supervisor {
                 .tell_of(peer, ask, id)
                 .map(|view| Reply::Job(Box::new(view))),
             Request::Cancel(id) => return self.cancel(peer, ask, id, out),
-            Request::Results { job, from } => self
-                .results(job, from)
-                .map(|view| Reply::Results(Box::new(view))),
+            Request::Results { job, from } => self.results(job, from),
             Request::Logs(id, task) => self.logs(id, &task).map(|view| Reply::Log(Box::new(view))),
             Request::Explain(id, task) => self
                 .explain(id, task.as_deref())
@@ -201,7 +199,7 @@ impl Supervisor {
     }
 
     /// One page of an ended job's results, from the file with this position on.
-    fn results(&self, id: JobId, from: u64) -> Result<ResultsView, (RefusalKind, String)> {
+    fn results(&self, id: JobId, from: u64) -> Result<Reply, (RefusalKind, String)> {
         let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
         if job.active() {
             let why = format!("job {id} is still running; `hedge wait {id}` waits for its end");
@@ -245,7 +243,7 @@ impl Supervisor {
             .iter()
             .filter_map(|made| made.file.data.hash())
             .collect();
-        Ok(ResultsView {
+        Ok(Reply::Results(Box::new(ResultsView {
             job: id,
             files,
             next,
@@ -253,7 +251,7 @@ impl Supervisor {
             missing_count,
             sources: self.sources_for_clients(&blobs),
             grant: Vec::new(),
-        })
+        })))
     }
 
     fn logs(&self, id: JobId, task: &str) -> Result<LogView, (RefusalKind, String)> {

@@ -17,8 +17,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Files that become durable together: one flush of the disk serves many small ones.
-const TOGETHER: usize = 256;
+/// Files that become durable together: one flush of the disk serves many small ones. All of them are open, and a process
+/// may usually have 1024.
+const TOGETHER: usize = 512;
 /// Contents on their way at once.
 const FETCHES_MAX: usize = 16;
 /// After so many contents that nobody delivers, the others are not tried.

@@ -121,7 +121,8 @@ impl Ended {
             text.push_str(&format!("             and {more} more\n"));
         }
         if let Some(logs) = &self.logs {
-            text.push_str(&format!("  printed    {}\n", logs.display()));
+            let logs = safe(&logs.display().to_string()).into_owned();
+            text.push_str(&format!("  printed    {logs}\n"));
         }
         text
     }

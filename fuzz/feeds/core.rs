@@ -366,7 +366,7 @@ impl Rig {
             2 => Request::Results { job, from: 0 },
             3 => Request::Forget(job),
             4 => Request::Explain(job, None),
-            5 => Request::Jobs,
+            5 => Request::Jobs(None),
             6 => Request::Revoke(worker_id(input.below(4)).to_string()),
             _ => Request::Drain(worker_id(input.below(4)).to_string()),
         };

@@ -58,7 +58,7 @@ fn requests() -> Vec<Request> {
             spec: Data::Inline([][..].into()),
             from: addr(client(5)),
         },
-        Request::Jobs,
+        Request::Jobs(None),
         Request::Job(job),
         Request::Watch(job),
         Request::Cancel(job),
@@ -92,7 +92,7 @@ fn requests() -> Vec<Request> {
 /// added here, and to [`requests`].
 fn those_who_may(request: &Request) -> &'static [Asker] {
     match request {
-        Request::Submit { .. } | Request::Jobs | Request::Workers | Request::Settings => {
+        Request::Submit { .. } | Request::Jobs(_) | Request::Workers | Request::Settings => {
             &[Asker::Owner, Asker::OtherClient]
         }
         Request::Job(_)
@@ -259,7 +259,7 @@ fn clients_see_only_their_own_jobs_in_the_list() {
         (Asker::OtherClient, false),
         (Asker::Admin, true),
     ] {
-        let said = asks(&mut rig, asker, Request::Jobs);
+        let said = asks(&mut rig, asker, Request::Jobs(None));
         assert_eq!(
             said[0].contains("id: JobId(1)"),
             sees,

@@ -252,7 +252,7 @@ fn a_task_that_would_read_more_files_than_can_be_listed_fails_its_job_and_says_s
     rig.commit();
     let attempt = assigned(&rig.said())[0].1;
     let file = |number: u32| hedge_model::FileEntry {
-        path: format!("{number}").into(),
+        path: format!("{}/{number}", "x".repeat(200)).into(),
         executable: false,
         data: hedge_model::Data::Inline([].into()),
     };

@@ -65,10 +65,15 @@ pub enum LeaderSays {
 /// From another supervisor to the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToLeader {
-    /// All content that it holds.
+    /// All content that it holds, or the first part of it: it replaces what was said before.
     Holds(Vec<Hash>),
+    /// More content that it holds.
+    HoldsMore(Vec<Hash>),
     /// It holds this now.
     Held(Hash),
     /// It could not get this; a sentence.
     NotHeld(Hash, String),
+    /// Why it cannot store anything from now on; none where it can again. A leader that has not heard of it takes it
+    /// that it can.
+    Disk(Option<String>),
 }

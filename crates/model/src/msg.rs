@@ -14,6 +14,20 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Longest message in bytes, encoded. A frame carries at least one message, and 64 bytes are left for its header.
+pub const MESSAGE_BYTES_MAX: usize = (16 << 20) - 64;
+
+/// Hashes in one message, at most: 8 MB of them.
+pub const HASHES_MAX: usize = 250_000;
+/// Longest sentence in bytes that a worker's report adds to the state; the rest is cut off.
+pub const WHY_BYTES_MAX: usize = 4096;
+
+/// Bytes that signed leave to read so many blobs takes in a message, at most: each blob once, and for each 4,096 of
+/// them a signature with its keys.
+pub fn grant_bytes(blobs: usize) -> usize {
+    blobs.saturating_mul(33) + (blobs / 4096 + 1) * 256
+}
+
 /// What a peer is in the grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -77,7 +91,7 @@ pub struct WorkerInfo {
     pub addr: PeerAddr,
     /// What its machine is made of.
     pub hardware: Hardware,
-    /// Content that it holds.
+    /// Content that it holds, or the first part of it; [`FromWorker::Holds`] brings the rest.
     pub holds: Vec<Hash>,
     /// Attempts that it has in hand, those included whose report is not settled.
     pub in_hand: Vec<HeldAttempt>,
@@ -193,6 +207,14 @@ pub struct Body {
     pub grant: Vec<u8>,
 }
 
+impl Body {
+    /// Bytes that it takes in a message, its grant included, sealed yet or not.
+    pub fn message_bytes(&self) -> usize {
+        let bytes = postcard::experimental::serialized_size(self).unwrap_or(usize::MAX);
+        bytes.saturating_add(grant_bytes(self.blobs.len()))
+    }
+}
+
 /// One attempt to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
@@ -236,6 +258,8 @@ pub enum FromWorker {
         /// In this time.
         took: Duration,
     },
+    /// More content that it holds, after [`FromWorker::Attach`].
+    Holds(Vec<Hash>),
 }
 
 /// How an attempt ended.
@@ -429,8 +453,9 @@ pub enum Request {
         /// Where the client serves its inputs.
         from: PeerAddr,
     },
-    /// All jobs.
-    Jobs,
+    /// The jobs behind this one, by their number; from the first, without. The answer is bounded, see
+    /// [`Reply::Jobs`].
+    Jobs(Option<JobId>),
     /// One job, now.
     Job(JobId),
     /// One job, each time it changes, until it has ended.
@@ -487,6 +512,9 @@ pub enum Request {
     },
 }
 
+/// Jobs in one answer, at most: with the longest names and reasons, they fit into one message.
+pub const JOBS_MAX: usize = 1000;
+
 /// The answer to an [`Ask`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
@@ -501,7 +529,7 @@ pub struct Answer {
 pub enum Reply {
     /// The job is accepted and the grid holds its inputs.
     Accepted(JobId),
-    /// Jobs.
+    /// Jobs, by their number; [`JOBS_MAX`] at most. Empty behind the last.
     Jobs(Vec<JobView>),
     /// One job; the last of a watch has ended.
     Job(Box<JobView>),

@@ -179,6 +179,20 @@ impl Record {
             _ => 1,
         }
     }
+
+    /// About how many bytes the record takes, cheaply: those that are always small are not measured.
+    pub fn weight(&self) -> usize {
+        const SMALL: usize = 1024;
+        match self {
+            Record::JobAccepted { .. } | Record::JobEnded { .. } | Record::AttemptEnded { .. } => {
+                postcard::experimental::serialized_size(self).unwrap_or(usize::MAX)
+            }
+            Record::TaskDone { outputs, log, .. } if !outputs.is_empty() || log.is_some() => {
+                postcard::experimental::serialized_size(self).unwrap_or(usize::MAX)
+            }
+            _ => SMALL,
+        }
+    }
 }
 
 /// The bytes of some records, in the format `level`.

@@ -1,5 +1,6 @@
 //! The job specification: what a client asks for. [`JobSpec`] is valid by construction: it is made from a
-//! [`Draft`] by [`JobSpec::new`], also when it is decoded from the wire, and nowhere else is a job checked.
+//! [`Draft`] by [`JobSpec::new`], also when it is decoded from the wire, and nowhere else is a job checked. A
+//! submission has bounds on its size beside that, see [`JobSpec::check_size`].
 
 use crate::{Data, FileEntry, Resources};
 use serde::{Deserialize, Serialize};
@@ -8,9 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod needs;
+mod outline;
 mod qos;
+mod size;
 mod validate;
 pub use qos::{CriticalPlacement, Need, Qos, Redundancy, Unplaceable};
+pub use size::{COMMAND_BYTES_MAX, SPEC_BYTES_MAX, WORD_BYTES_MAX};
 pub use validate::{Place, SpecError, check_path};
 
 /// Most tasks of one job, arrays unfolded: numbers of tasks are 32 bits and the state of each costs memory.
@@ -237,7 +241,7 @@ pub struct JobSpec {
 }
 
 impl JobSpec {
-    /// Checks a draft; the one place where a job is checked.
+    /// Checks a draft; the one place where a job is checked, but for the size of a submission.
     pub fn new(draft: Draft) -> Result<Self, SpecError> {
         validate::validate(draft)
     }

@@ -258,7 +258,7 @@ pub struct TaskView {
     pub failures: u32,
     /// Its attempts, oldest first.
     pub attempts: Vec<AttemptView>,
-    /// What it left, once done.
+    /// What it left, once done: the paths of the first 1,000 files.
     pub outputs: Vec<String>,
 }
 
@@ -362,6 +362,8 @@ pub struct MemberView {
     pub connected: bool,
     /// Its place among the supervisors, for a supervisor: `leader`, `voter` or `learner`.
     pub place: Option<String>,
+    /// Why a supervisor cannot store anything now, as where its disk is full.
+    pub disk_fault: Option<String>,
 }
 
 /// A setting of the grid.

@@ -12,7 +12,7 @@ use crate::supervisor::Supervisor;
 use crate::temporary::Temporary;
 use crate::{ClientError, Folders};
 use hedge_model::data::INLINE_BYTES_MAX;
-use hedge_model::msg::{RefusalKind, Reply, Request, Role};
+use hedge_model::msg::{Refusal, RefusalKind, Reply, Request, Role};
 use hedge_model::view::JobView;
 use hedge_model::{Data, Hash, JobId, JobSpec, PeerAddr, SubmitKey};
 use hedge_net::{
@@ -155,6 +155,25 @@ impl Client {
         }
     }
 
+    /// All jobs that this client may see, by their number; asked for in parts, each of which fits into a message.
+    pub async fn jobs(&self) -> Result<Vec<JobView>, ClientError> {
+        let mut all: Vec<JobView> = Vec::new();
+        loop {
+            let after = all.last().map(|job| job.id);
+            let Reply::Jobs(more) = self.ask(Request::Jobs(after)).await? else {
+                return Err(ClientError::Local(
+                    "the supervisor gave an answer that does not fit".into(),
+                ));
+            };
+            // One that repeats itself would be asked for ever.
+            let next = more.first().map(|job| job.id);
+            if next.is_none() || next <= after {
+                return Ok(all);
+            }
+            all.extend(more);
+        }
+    }
+
     /// News of a job as it changes; the last has ended. Where another supervisor takes over, they continue
     /// there; they end without an end where none does.
     pub async fn watch(&self, job: JobId) -> Result<mpsc::Receiver<JobView>, ClientError> {
@@ -243,6 +262,12 @@ impl Client {
     /// Submits a job; returns once it is accepted and the grid holds its inputs. Harmless to repeat with
     /// the same key.
     pub async fn submit(&self, key: SubmitKey, spec: &JobSpec) -> Result<JobId, ClientError> {
+        spec.check_size().map_err(|error| {
+            ClientError::Refused(Refusal {
+                kind: RefusalKind::Bad,
+                why: format!("{error}. Nothing was submitted"),
+            })
+        })?;
         let bytes =
             postcard::to_stdvec(spec).map_err(|error| ClientError::Local(error.to_string()))?;
         let inputs: Vec<(Hash, PathBuf)> = self

@@ -1,11 +1,65 @@
 //! Messages to one peer, in as few frames as they fit.
 
+use hedge_model::msg::{
+    Answer, FromWorker, MESSAGE_BYTES_MAX, Outcome, Refusal, RefusalKind, Reply, Report, ToWorker,
+};
+use hedge_model::units::show_bytes;
 use hedge_net::{CloseReason, LinkSender};
 use serde::Serialize;
 
+/// A message between two peers.
+pub(crate) trait Message: Serialize + Sized {
+    /// What goes out in the place of this message where it is longer than a frame, so that its receiver does not wait
+    /// in vain. None where nobody waits.
+    fn in_place(&self) -> Option<Self>;
+}
+
+impl Message for Answer {
+    fn in_place(&self) -> Option<Self> {
+        let why = format!(
+            "the answer is longer than the {} that fit into one message; nothing was changed; ask for less, for example \
+             for one job or one task",
+            show_bytes(MESSAGE_BYTES_MAX as u64)
+        );
+        Some(Answer {
+            id: self.id,
+            reply: Reply::No(Refusal {
+                kind: RefusalKind::Bad,
+                why,
+            }),
+        })
+    }
+}
+
+impl Message for FromWorker {
+    fn in_place(&self) -> Option<Self> {
+        let FromWorker::Ended(report) = self else {
+            return None;
+        };
+        let why = format!(
+            "its report is longer than the {} that fit into one message",
+            show_bytes(MESSAGE_BYTES_MAX as u64)
+        );
+        Some(FromWorker::Ended(Box::new(Report {
+            attempt: report.attempt,
+            outcome: Outcome::Failed(why),
+            usage: report.usage,
+            log: None,
+        })))
+    }
+}
+
+impl Message for ToWorker {
+    /// The core bounds what a worker is told: lists go in parts, and a task that cannot be described in one message
+    /// fails before it is assigned.
+    fn in_place(&self) -> Option<Self> {
+        None
+    }
+}
+
 /// Sends a batch in one frame, or in as many as it needs. A peer that does not keep up is disconnected: on
 /// its next connection each side says again what the other has not settled.
-pub(crate) fn send<T: Serialize>(sender: &LinkSender, batch: &[T]) {
+pub(crate) fn send<T: Message>(sender: &LinkSender, batch: &[T]) {
     match hedge_net::encode(batch) {
         Ok(frame) => {
             if let Err(error) = sender.try_send(frame) {
@@ -18,6 +72,54 @@ pub(crate) fn send<T: Serialize>(sender: &LinkSender, batch: &[T]) {
             send(sender, first);
             send(sender, second);
         }
-        Err(error) => tracing::error!(%error, "a message is too long to be sent"),
+        Err(error) => {
+            let instead: Vec<T> = batch.iter().filter_map(Message::in_place).collect();
+            tracing::error!(%error, replaced = instead.len(), "a message is too long to be sent");
+            if let Some(Ok(frame)) = (!instead.is_empty()).then(|| hedge_net::encode(&instead)) {
+                _ = sender.try_send(frame);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hedge_model::msg::Usage;
+    use hedge_model::{AttemptId, Epoch, FileEntry, JobId, TaskId};
+
+    #[test]
+    fn whoever_waits_for_a_message_that_does_not_fit_gets_a_short_one() {
+        let long = Reply::Ticket("x".repeat(MESSAGE_BYTES_MAX + 100));
+        let answer = Answer { id: 7, reply: long };
+        assert!(hedge_net::encode(std::slice::from_ref(&answer)).is_err());
+        let instead = answer.in_place().unwrap();
+        assert!(matches!(&instead.reply, Reply::No(no) if no.kind == RefusalKind::Bad));
+        assert_eq!(instead.id, 7);
+        assert!(hedge_net::encode(&[instead]).is_ok());
+
+        let (job, number) = (JobId(1), 0);
+        let attempt = AttemptId {
+            task: TaskId { job, number },
+            generation: 0,
+            epoch: Epoch(1),
+            number: 1,
+        };
+        let file = FileEntry {
+            path: "x".repeat(MESSAGE_BYTES_MAX + 100).into(),
+            executable: false,
+            data: hedge_model::Data::Inline([].into()),
+        };
+        let report = FromWorker::Ended(Box::new(Report {
+            attempt,
+            outcome: Outcome::Done(vec![file]),
+            usage: Usage::default(),
+            log: None,
+        }));
+        let Some(FromWorker::Ended(instead)) = report.in_place() else {
+            panic!("no report in its place");
+        };
+        assert_eq!(instead.attempt, attempt);
+        assert!(matches!(instead.outcome, Outcome::Failed(_)));
     }
 }

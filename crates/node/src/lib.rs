@@ -9,6 +9,7 @@ mod frames;
 mod grants;
 mod known;
 pub mod local;
+mod memory;
 mod pause;
 pub mod relay;
 pub mod supervisor;

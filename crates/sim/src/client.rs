@@ -198,7 +198,7 @@ impl Grid {
         };
         let task = self.clients[ix].submissions[at].spec.task_count() - 1;
         let request = match self.dice.below(9) {
-            0 => Request::Jobs,
+            0 => Request::Jobs(None),
             1 => Request::Job(job),
             2 => Request::Workers,
             3 => Request::Explain(job, None),

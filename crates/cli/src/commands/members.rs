@@ -3,6 +3,7 @@
 use super::{Context, ask, unexpected};
 use crate::args::{Members, MembersDo, Revoke};
 use crate::exit::{Exit, Failure};
+use crate::show::escape;
 use crate::show::table::{Column, table};
 use hedge_model::msg::{Reply, Request};
 use hedge_model::view::MemberView;
@@ -63,5 +64,13 @@ fn list(members: &[MemberView]) -> String {
         Column::new("PLACE"),
         Column::new("CONNECTED"),
     ];
-    table(&COLUMNS, members.iter().map(row).collect())
+    let mut text = table(&COLUMNS, members.iter().map(row).collect());
+    for member in members {
+        if let Some(fault) = &member.disk_fault {
+            let id: String = member.peer.chars().take(ID_SHOWN).collect();
+            let fault = escape::line(fault);
+            text.push_str(&format!("supervisor {id} cannot store anything: {fault}\n"));
+        }
+    }
+    text
 }

@@ -154,7 +154,8 @@ impl JobFile {
             wanted,
             places,
         };
-        hedge_model::JobSpec::new(file.draft.clone()).map_err(|error| file.point(&error))?;
+        hedge_model::JobSpec::for_submission(file.draft.clone())
+            .map_err(|error| file.point(&error))?;
         Ok(file)
     }
 

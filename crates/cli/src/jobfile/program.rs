@@ -49,7 +49,7 @@ pub fn program(
             .map_err(|(what, help)| format!("{what}; {help}"))?;
         draft.groups[0].command[0] = format!("./{name}").into();
     }
-    JobSpec::new(draft).map_err(|error| error.to_string())
+    JobSpec::for_submission(draft).map_err(|error| error.to_string())
 }
 
 /// A program's file name as a task's id.

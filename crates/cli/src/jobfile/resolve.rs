@@ -53,7 +53,7 @@ pub fn resolve(file: &JobFile, store: &mut Store<'_>) -> Result<JobSpec, BadJobF
         return Err(BadJobFile::new(&file.name, file.text.clone(), mistakes));
     }
     draft.files = finder.files;
-    JobSpec::new(draft).map_err(|error| file.point(&error))
+    JobSpec::for_submission(draft).map_err(|error| file.point(&error))
 }
 
 /// Makes one file an input of every task of the draft's only group, under its own name.

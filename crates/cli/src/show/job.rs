@@ -50,7 +50,17 @@ pub fn list(jobs: &[JobView]) -> String {
             time(job.elapsed_ms),
         ]
     };
-    table(&COLUMNS, jobs.iter().map(row).collect())
+    let mut text = table(&COLUMNS, jobs.iter().map(row).collect());
+    // Nothing in the table says why a job that has done its tasks does not end.
+    for job in jobs
+        .iter()
+        .filter(|job| !job.state.ended() && job.done >= job.needed)
+    {
+        if let Some(why) = job.waits.first() {
+            text.push_str(&format!("job {} waits: {}\n", job.id, safe(why)));
+        }
+    }
+    text
 }
 
 /// One job, in a few lines.

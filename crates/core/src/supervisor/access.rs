@@ -21,7 +21,7 @@ enum Concern {
 
 fn concern(request: &Request) -> Concern {
     match request {
-        Request::Submit { .. } | Request::Jobs => Concern::Own,
+        Request::Submit { .. } | Request::Jobs(_) => Concern::Own,
         Request::Job(id)
         | Request::Watch(id)
         | Request::Cancel(id)
@@ -82,10 +82,15 @@ impl Supervisor {
     ) -> Result<(), (RefusalKind, String)> {
         let settings = self.state.settings();
         let (mut jobs, mut tasks, mut bytes) = (1, u64::from(spec.task_count()), input_bytes(spec));
-        let active = self.live.iter().flat_map(|live| live.jobs.keys());
-        for job in active.filter_map(|id| self.state.jobs.get(id)) {
+        let mut spec_bytes = spec.encoded_bytes() as u64;
+        let active = self.live.iter().flat_map(|live| &live.jobs);
+        for (id, live_job) in active {
+            let Some(job) = self.state.jobs.get(id) else {
+                continue;
+            };
             if job.client == client && job.active() {
                 jobs += 1;
+                spec_bytes = spec_bytes.saturating_add(live_job.spec_bytes);
                 tasks += u64::from(job.spec.task_count());
                 bytes = input_bytes(&job.spec).saturating_add(bytes);
             }
@@ -103,7 +108,16 @@ impl Supervisor {
         };
         over("jobs", jobs, u64::from(settings.client_jobs))?;
         over("tasks", tasks, settings.client_tasks)?;
-        over("bytes of inputs", bytes, settings.client_bytes)
+        over("bytes of inputs", bytes, settings.client_bytes)?;
+        let submits = self.live.iter().flat_map(|live| &live.submits);
+        let submits = submits.filter(|submit| submit.client == client);
+        let coming = submits.map(|submit| submit.spec.encoded_bytes() as u64);
+        let spec_bytes = coming.fold(spec_bytes, u64::saturating_add);
+        over(
+            "bytes of job descriptions",
+            spec_bytes,
+            settings.client_spec_bytes,
+        )
     }
 }
 

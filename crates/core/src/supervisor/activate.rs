@@ -82,6 +82,7 @@ fn start_job(state: &State, job: &Job, watched: bool) -> LiveJob {
         tails,
         won_s: 0.0,
         spent_s: 0.0,
+        spec_bytes: spec.encoded_bytes() as u64,
         watchers: Vec::new(),
         told: Time(0),
         tell_set: false,

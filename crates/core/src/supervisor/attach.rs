@@ -2,9 +2,9 @@
 
 use super::link::LinkState;
 use super::live::{Attempt, AttemptState, Content, Timer, Why, Worker, WorkerIx, find_attempt};
-use super::{Action, Supervisor, send};
+use super::{Action, Supervisor, send, send_drop};
 use crate::monitor::{Liveness, Progress};
-use hedge_model::msg::{HeldAttempt, ToWorker, WorkerInfo};
+use hedge_model::msg::{HASHES_MAX, HeldAttempt, ToWorker, WorkerInfo};
 use hedge_model::{AttemptId, Hash, JobId, PeerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -77,8 +77,8 @@ impl Supervisor {
     /// Whoever was shut out while this worker was elsewhere, or before it started, may hold a grant to read from it.
     fn tell_who_was_revoked(&self, worker: PeerId, out: &mut Vec<Action>) {
         let all: Vec<PeerId> = self.state.revoked().collect();
-        if !all.is_empty() {
-            send(worker, ToWorker::Revoked(all), out);
+        for part in all.chunks(HASHES_MAX) {
+            send(worker, ToWorker::Revoked(part.to_vec()), out);
         }
     }
 
@@ -104,9 +104,14 @@ impl Supervisor {
             self.held_by(hash, None, ix);
             self.fetch_kept(hash, out);
         }
-        if !unwanted.is_empty() {
-            send(peer, ToWorker::Drop(unwanted), out);
-        }
+        send_drop(peer, &unwanted, out);
+    }
+
+    /// A worker goes on to list what it holds.
+    pub(crate) fn on_holds(&mut self, ix: WorkerIx, held: Vec<Hash>, out: &mut Vec<Action>) {
+        self.take_stock(ix, &BTreeSet::new(), held, out);
+        self.feed_starved();
+        self.pull_wanted(out);
     }
 
     /// An attempt that a worker has in hand goes on, if its task still wants it.

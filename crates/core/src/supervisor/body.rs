@@ -2,8 +2,9 @@
 
 use super::{Action, Supervisor};
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
-use hedge_model::msg::Body;
+use hedge_model::msg::{Body, MESSAGE_BYTES_MAX};
 use hedge_model::spec::{Group, Input};
+use hedge_model::units::show_bytes;
 use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, TaskId};
 use std::sync::Arc;
 
@@ -16,9 +17,6 @@ const PRINTED_IN_ALL: u64 = 4 << 30;
 
 /// Bytes that are kept of each stream of a task at least.
 const PRINTED_MIN: u64 = 64 << 10;
-
-/// Files that one task may read: about 100 bytes of each fit into a frame of 16 MiB.
-const INPUTS_MAX: usize = 150_000;
 
 impl Supervisor {
     /// The body of a group's tasks, built with current holders where it is not at hand. None, and the group
@@ -51,16 +49,6 @@ impl Supervisor {
         let mut blobs: Vec<_> = shared.chain(own).collect();
         blobs.sort_unstable();
         blobs.dedup();
-        if inputs.len() > INPUTS_MAX {
-            let (first, why) = (job.spec.first(group), too_many(&spec.id, inputs.len()));
-            let first = TaskId {
-                job: id,
-                number: first,
-            };
-            self.fail_job(id, Some(first), why, out);
-            self.refresh_offers(id, group);
-            return None;
-        }
         let out_of_reach = |hash: &Hash| !self.within_reach(*hash);
         let missing: Vec<Hash> = blobs.iter().copied().filter(out_of_reach).collect();
         if !missing.is_empty() {
@@ -86,6 +74,13 @@ impl Supervisor {
             blobs,
             grant: Vec::new(),
         };
+        if body.message_bytes() > MESSAGE_BYTES_MAX {
+            let why = too_long(&body);
+            let number = job.spec.first(group);
+            self.fail_job(id, Some(TaskId { job: id, number }), why, out);
+            self.refresh_offers(id, group);
+            return None;
+        }
         let body = Arc::new(body);
         let offers = &mut self.live().jobs.get_mut(&id)?.groups[group];
         offers.version = body.version;
@@ -139,10 +134,14 @@ pub(crate) fn body_index(spec: &hedge_model::JobSpec, group: usize, offset: u32)
     spec.groups()[group].array.map(|(from, _)| from + offset)
 }
 
-fn too_many(id: &str, count: usize) -> String {
+fn too_long(body: &Body) -> String {
     format!(
-        "task {id:?} reads {count} files, and at most {INPUTS_MAX} can be listed for it: let the tasks before \
-         it pack theirs into fewer"
+        "task {:?} reads {} files, and their list of {} does not fit into one message to a worker, which has {} at most: \
+         let the tasks before it pack theirs into fewer files, or give these shorter names",
+        body.id,
+        body.inputs.len(),
+        show_bytes(body.message_bytes() as u64),
+        show_bytes(MESSAGE_BYTES_MAX as u64),
     )
 }
 

@@ -4,7 +4,7 @@
 use super::live::{Content, Timer};
 use super::{Action, PullFailure, Supervisor};
 use hedge_model::group::{Colleague, FromLeader, LeaderSays, ToLeader};
-use hedge_model::msg::{Reply, Role, ToWorker};
+use hedge_model::msg::{HASHES_MAX, Reply, Role, ToWorker};
 use hedge_model::{Hash, PeerAddr, PeerId, Source};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ pub(crate) struct Kept {
     pub linked: bool,
     /// Whether it has said what it holds.
     pub known: bool,
+    /// Why it cannot store anything now.
+    pub disk_fault: Option<String>,
 }
 
 impl Supervisor {
@@ -81,6 +83,7 @@ impl Supervisor {
                 addr: addr.clone(),
                 linked: linked.contains_key(&addr.peer),
                 known: false,
+                disk_fault: None,
             };
             newcomers.push(addr.peer);
             let free = live
@@ -176,6 +179,7 @@ impl Supervisor {
             .find(|known| known.addr.peer == peer)
         {
             colleague.linked = true;
+            colleague.disk_fault = None;
         }
         out.push(Action::ToSupervisor {
             to: peer,
@@ -213,8 +217,14 @@ impl Supervisor {
         match msg {
             ToLeader::Holds(hashes) => {
                 live.colleagues[at].known = true;
+                for content in live.content.values_mut() {
+                    content.kept_at &= !bit;
+                    content.offered_to &= !bit;
+                }
                 self.take_colleagues_stock(at, hashes, out);
             }
+            ToLeader::HoldsMore(hashes) => self.take_colleagues_stock(at, hashes, out),
+            ToLeader::Disk(fault) => live.colleagues[at].disk_fault = fault,
             ToLeader::Held(hash) => {
                 let Some(content) = live
                     .content
@@ -253,10 +263,6 @@ impl Supervisor {
     fn take_colleagues_stock(&mut self, at: usize, hashes: Vec<Hash>, out: &mut Vec<Action>) {
         let live = self.live.get_or_insert_default();
         let (peer, bit) = (live.colleagues[at].addr.peer, 1 << at);
-        for content in live.content.values_mut() {
-            content.kept_at &= !bit;
-            content.offered_to &= !bit;
-        }
         let kept = |content: &Content| content.to_be_kept();
         let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = hashes
             .into_iter()
@@ -275,9 +281,9 @@ impl Supervisor {
     }
 
     pub(crate) fn tell_drop(&mut self, to: PeerId, hashes: Vec<Hash>, out: &mut Vec<Action>) {
-        if !hashes.is_empty() {
-            let epoch = self.state.epoch();
-            let what = LeaderSays::Drop(hashes);
+        let epoch = self.state.epoch();
+        for part in hashes.chunks(HASHES_MAX) {
+            let what = LeaderSays::Drop(part.to_vec());
             out.push(Action::ToSupervisor {
                 to,
                 msg: FromLeader { epoch, what },
@@ -314,7 +320,10 @@ impl Supervisor {
         }
         (self.led_by, self.leader) = (epoch, Some(peer));
         match what {
-            LeaderSays::Lead => out.push(Action::TellHoldings { to: peer }),
+            LeaderSays::Lead => {
+                out.push(Action::TellHoldings { to: peer });
+                self.tell_disk_fault(peer, out);
+            }
             LeaderSays::Hints(hints) => self.take_hints(hints),
             LeaderSays::Hold {
                 hash,

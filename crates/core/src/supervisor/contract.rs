@@ -55,6 +55,9 @@ pub enum Event {
     Deposed,
     /// The supervisors of the group are these, this one among them.
     Group(Vec<Colleague>),
+    /// Why nothing can be stored on this supervisor's disk from now on, a sentence without a full stop; none where it
+    /// can be.
+    Disk(Option<String>),
     /// A peer that was let in has a connection.
     Linked {
         /// Who.

@@ -284,6 +284,7 @@ impl Supervisor {
         let pull = live.pulls.entry(hash).or_insert(Pull {
             failures: 0,
             under_way: false,
+            fault: None,
         });
         if !pull.under_way {
             pull.under_way = true;
@@ -334,6 +335,7 @@ impl Supervisor {
                 }
                 let why = match failure {
                     PullFailure::Here(why) => {
+                        pull.fault = Some(why.clone());
                         live.set_timer(now + after, Timer::Pull(hash));
                         return self.refuse_submissions(hash, &why, out);
                     }

@@ -52,6 +52,9 @@ pub struct State {
     pub(crate) tickets: OrdMap<Hash, Ticket>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) learned: super::learned::Learned,
+    /// Found again from the jobs after a snapshot.
+    #[serde(skip)]
+    pub(crate) ended: super::retention::Ended,
 }
 
 /// A peer that was let in.
@@ -221,6 +224,7 @@ impl State {
                 if *epoch <= self.epoch {
                     return Verdict::Stale("a later epoch has begun");
                 }
+                self.observe_gap(*at);
                 self.epoch = *epoch;
                 self.secret.get_or_insert(*secret);
                 self.now = self.now.max(*at);
@@ -365,17 +369,6 @@ impl State {
         Verdict::Applied
     }
 
-    fn forget(&mut self, id: JobId, at: Time) -> Verdict {
-        if self.jobs.get(&id).is_none_or(|job| job.active()) {
-            return Verdict::Stale("no such job, or it has not ended");
-        }
-        self.now = self.now.max(at);
-        if let Some(job) = self.jobs.remove(&id) {
-            self.keys.remove(&(job.client, job.key));
-        }
-        Verdict::Applied
-    }
-
     pub(super) fn job_mut(&mut self, id: JobId) -> Option<&mut Job> {
         self.jobs.get_mut(&id).map(Arc::make_mut)
     }
@@ -467,21 +460,6 @@ impl State {
         }
     }
 
-    fn job_ended(&mut self, job: JobId, end: &JobEnd, stopped: &[Stopped], at: Time) -> Verdict {
-        match self.job_mut(job) {
-            Some(job) if *end == JobEnd::Done && !job.enough() => {
-                Verdict::Stale("not enough of its tasks are done any more")
-            }
-            Some(job) if job.active() => {
-                job.stop(stopped);
-                job.ended = Some((end.clone(), at));
-                self.now = self.now.max(at);
-                Verdict::Applied
-            }
-            _ => Verdict::Stale("the job has ended"),
-        }
-    }
-
     fn task_done(&mut self, done: Done, stopped: &[Stopped]) -> Verdict {
         if self.revoked.contains_key(&done.worker) {
             return Verdict::Stale("its worker was shut out");
@@ -563,7 +541,9 @@ impl State {
         }
         job.cpu = job.cpu.saturating_add(ended.usage.cpu);
         (ended.charge, ended.account) = job.charge_ended(&ended);
-        job.history.insert(ended.attempt, Arc::new(ended));
+        let ended = Arc::new(ended);
+        job.history.insert(ended.attempt, ended.clone());
+        self.retire_late(id.job, &ended);
         Verdict::Applied
     }
 

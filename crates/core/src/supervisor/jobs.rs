@@ -5,7 +5,7 @@ use super::live::{AttemptState, LiveJob, Timer, WorkerIx};
 use super::{Action, Supervisor, send};
 use hedge_model::msg::ToWorker;
 use hedge_model::record::{End, JobEnd, Record};
-use hedge_model::{AttemptId, Hash, JobId, PeerId, TaskId};
+use hedge_model::{AttemptId, Hash, JobId, JobSpec, PeerId, TaskId};
 use std::time::Duration;
 
 /// A worker that failed this many tasks that others could do is set aside.
@@ -419,7 +419,8 @@ impl Supervisor {
         }
     }
 
-    pub(crate) fn after_job_ended(&mut self, id: JobId, out: &mut Vec<Action>) {
+    /// A job has ended; `spec` is its specification before only the outline stayed.
+    pub(crate) fn after_job_ended(&mut self, id: JobId, spec: &JobSpec, out: &mut Vec<Action>) {
         let tasks: Vec<TaskId> = self.live_tasks(id).map(|(task, _)| *task).collect();
         for task in tasks {
             self.cancel_attempts(task, out);
@@ -449,8 +450,9 @@ impl Supervisor {
                 send(worker.peer, ToWorker::Forget(id), out);
             }
         }
-        self.drop_content(id, stale, out);
+        self.drop_content(id, spec, stale, out);
         self.live().leaving_due = true;
+        self.remove_old_jobs(out);
     }
 
     /// Watchers of a job hear of a change, soon but not too often.

@@ -4,8 +4,8 @@
 use super::data::{input_blobs, result_content};
 use super::durable::Job;
 use super::live::WorkerIx;
-use super::{Action, Supervisor, send};
-use hedge_model::msg::{Log, ToWorker};
+use super::{Action, Supervisor, send_drop};
+use hedge_model::msg::Log;
 use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, PeerId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,10 +93,11 @@ impl Supervisor {
     }
 
     /// A job has ended: what it alone needed is dropped, its results excepted. Those that are not in the own store yet,
-    /// because it failed or was cancelled, are fetched. `stale` is what it made in vain.
+    /// because it failed or was cancelled, are fetched. `spec` is its whole specification, `stale` what it made in vain.
     pub(crate) fn drop_content(
         &mut self,
         job: JobId,
+        spec: &JobSpec,
         stale: BTreeSet<Hash>,
         out: &mut Vec<Action>,
     ) {
@@ -106,7 +107,7 @@ impl Supervisor {
         let done = ended.tasks.iter().filter_map(|task| task.done.as_deref());
         let results: BTreeSet<Hash> = result_hashes(ended);
         let mut hashes = stale;
-        hashes.extend(input_blobs(&ended.spec).map(|(hash, _)| hash));
+        hashes.extend(input_blobs(spec).map(|(hash, _)| hash));
         hashes.extend(done.flat_map(|done| done.left()).map(|(hash, _)| hash));
         let live = self.live.get_or_insert_default();
         for hash in &hashes {
@@ -159,7 +160,7 @@ impl Supervisor {
             live.content.remove(&hash);
         }
         for (ix, hashes) in theirs {
-            send(live.workers[ix as usize].peer, ToWorker::Drop(hashes), out);
+            send_drop(live.workers[ix as usize].peer, &hashes, out);
         }
         for (peer, hashes) in elsewhere {
             self.tell_drop(peer, hashes, out);
@@ -191,9 +192,7 @@ impl Supervisor {
             self.held_by(hash, None, ix);
             self.fetch_kept(hash, out);
         }
-        if !unknown.is_empty() {
-            send(worker, ToWorker::Drop(unknown), out);
-        }
+        send_drop(worker, &unknown, out);
     }
 }
 

@@ -83,6 +83,8 @@ pub(crate) struct Live {
     pub others: u32,
     /// The rate by which links were judged last, bits a second.
     pub min_link: u64,
+    /// Ended jobs whose removal is on its way through the journal.
+    pub removals: BTreeSet<JobId>,
 }
 
 #[derive(Debug)]
@@ -262,6 +264,8 @@ pub(crate) struct LiveJob {
     /// Worker time of attempts that won, and of those that ended otherwise, seconds.
     pub won_s: f64,
     pub spent_s: f64,
+    /// Length of its specification, encoded.
+    pub spec_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -318,6 +322,8 @@ pub(crate) struct Content {
 #[derive(Debug)]
 pub(crate) struct Pull {
     pub failures: u8,
+    /// Why this supervisor could not store it when it tried last.
+    pub fault: Option<String>,
     /// Asked for and not answered, or waiting to be asked for again.
     pub under_way: bool,
 }

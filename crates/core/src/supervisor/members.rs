@@ -1,19 +1,12 @@
-//! Peers are let in, listed and shut out; the grid's settings are changed; ended jobs are forgotten.
+//! Peers are let in, listed and shut out; the grid's settings are changed.
 
 use super::contract::Pending;
-use super::live::Timer;
 use super::{Action, NotAdmitted, Supervisor, answer, send};
 use crate::monitor::Settings as Watch;
 use hedge_model::msg::{RefusalKind, Reply, Role, ToWorker};
 use hedge_model::record::{Record, Ticket};
 use hedge_model::view::MemberView;
-use hedge_model::{Hash, JobId, PeerAddr, PeerId};
-use std::time::Duration;
-
-/// How often ended jobs are looked at that may be kept no longer.
-const RETENTION_EVERY: Duration = Duration::from_secs(10);
-/// Jobs forgotten at once; the rest has its turn at the next look.
-const FORGOTTEN_AT_ONCE: usize = 1000;
+use hedge_model::{Hash, PeerAddr, PeerId};
 
 type Refused = (RefusalKind, String);
 
@@ -139,6 +132,7 @@ impl Supervisor {
             joined_unix_s: member.joined.0 / 1_000_000_000,
             connected: self.linked.contains_key(peer) || *peer == self.config.me.peer,
             place: self.place_of(*peer),
+            disk_fault: self.disk_fault_of(*peer).map(str::to_owned),
         };
         let mut views: Vec<MemberView> = self.state.members.iter().map(view).collect();
         // The founder of a grid joined nobody.
@@ -150,6 +144,7 @@ impl Supervisor {
                 joined_unix_s: 0,
                 connected: self.linked.contains_key(&peer) || peer == self.config.me.peer,
                 place: self.place_of(peer),
+                disk_fault: self.disk_fault_of(peer).map(str::to_owned),
             });
         }
         views
@@ -257,46 +252,6 @@ impl Supervisor {
             level,
             at: self.now,
         })
-    }
-
-    pub(crate) fn forgettable(&self, id: JobId) -> Result<Record, Refused> {
-        match self.state.jobs.get(&id) {
-            None => Err(super::requests::no_such_job(id)),
-            Some(job) if job.active() => Err((
-                RefusalKind::Bad,
-                format!("job {id} has not ended; `hedge cancel {id}` ends it"),
-            )),
-            Some(_) => Ok(Record::JobForgotten {
-                job: id,
-                at: self.now,
-            }),
-        }
-    }
-
-    /// Ended jobs beyond what is kept, by time and by size, are forgotten, the oldest first.
-    pub(crate) fn forget_old_jobs(&mut self, out: &mut Vec<Action>) {
-        let settings = self.state.settings().clone();
-        let ended = |(id, job): (&JobId, &std::sync::Arc<super::durable::Job>)| {
-            let (_, at) = job.ended.as_ref()?;
-            Some((*at, *id, job.result_bytes))
-        };
-        let mut ended: Vec<_> = self.state.jobs.iter().filter_map(ended).collect();
-        ended.sort_unstable();
-        let mut bytes: u64 = ended.iter().map(|(_, _, bytes)| bytes).sum();
-        let mut old = Vec::new();
-        for (at, id, size) in ended {
-            let aged = self.now.since(at) >= settings.keep_jobs_for;
-            if (!aged && bytes <= settings.keep_jobs_bytes) || old.len() >= FORGOTTEN_AT_ONCE {
-                break;
-            }
-            bytes -= size;
-            old.push(id);
-        }
-        for job in old {
-            self.append(Record::JobForgotten { job, at: self.now }, None, out);
-        }
-        let at = self.now + RETENTION_EVERY;
-        self.live().set_timer(at, Timer::Retention);
     }
 
     /// Appends what was asked for, or says why not.

@@ -18,6 +18,7 @@ mod contract;
 mod critical;
 mod data;
 mod deadline;
+mod disk;
 mod durable;
 mod hints;
 mod job_view;
@@ -35,6 +36,7 @@ mod placement;
 mod ready;
 pub mod redundancy;
 mod requests;
+mod retention;
 mod room;
 mod snapshot;
 mod unheard;
@@ -51,9 +53,9 @@ pub use link::{MeasureMost, Measured};
 use crate::monitor::{Finding, Found, Settings as Watch};
 use contract::Pending;
 use hedge_model::group::{Colleague, Hint};
-use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Role, ToWorker};
+use hedge_model::msg::{Answer, HASHES_MAX, Refusal, RefusalKind, Reply, Role, ToWorker};
 use hedge_model::record::Record;
-use hedge_model::{AttemptId, Epoch, Hash, PeerId, Time};
+use hedge_model::{AttemptId, Epoch, Hash, JobSpec, PeerId, Time};
 use live::{Live, Timer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -81,6 +83,8 @@ pub struct Supervisor {
     hints: BTreeMap<AttemptId, Hint>,
     /// Content that is on its way into the own store for a leader.
     holding: BTreeSet<Hash>,
+    /// Why nothing can be stored here now; none where it can.
+    disk_fault: Option<String>,
 }
 
 /// What a record took out of the state, for what is to be done about it.
@@ -90,6 +94,8 @@ struct Taken {
     left: Vec<Hash>,
     /// The job that was forgotten.
     job: Option<Arc<durable::Job>>,
+    /// The whole specification of the job that ended.
+    spec: Option<Arc<JobSpec>>,
 }
 
 impl Supervisor {
@@ -113,6 +119,7 @@ impl Supervisor {
             leader: None,
             hints: BTreeMap::new(),
             holding: BTreeSet::new(),
+            disk_fault: None,
         };
         supervisor.follow_settings(&mut Vec::new());
         supervisor
@@ -149,6 +156,7 @@ impl Supervisor {
                 self.step_down(out);
             }
             Event::Group(group) => self.on_group(group, out),
+            Event::Disk(fault) => self.on_disk(fault, out),
             Event::Linked { peer, role } => self.on_linked(peer, role, out),
             Event::FromLeader { peer, msg } => self.on_from_leader(peer, msg, out),
             Event::Committed { proposal, record } => self.on_committed(proposal, record, out),
@@ -290,6 +298,9 @@ impl Supervisor {
                     .collect();
             }
             Record::JobForgotten { job, .. } => taken.job = self.state.jobs.get(job).cloned(),
+            Record::JobEnded { job, .. } => {
+                taken.spec = self.state.jobs.get(job).map(|job| job.spec.clone());
+            }
             _ => {}
         }
         taken
@@ -369,13 +380,17 @@ impl Supervisor {
                 self.after_outputs_lost(task, &taken.left);
             }
             Record::JobEnded { job, .. } if verdict == Verdict::Applied => {
-                self.after_job_ended(job, out)
+                if let Some(spec) = taken.spec {
+                    self.after_job_ended(job, &spec, out);
+                }
             }
             Record::JobEnded { job, .. } => self.after_stale_end(job, out),
             Record::JobForgotten { job, .. } => {
+                self.live().removals.remove(&job);
                 if let Some(forgotten) = taken.job.filter(|_| verdict == Verdict::Applied) {
                     self.drop_kept(job, &forgotten, out);
                 }
+                self.remove_old_jobs(out);
             }
             _ => {}
         }
@@ -492,7 +507,11 @@ impl Supervisor {
                 Timer::Expected(ix) => self.give_up_expected(ix, out),
                 Timer::Returns(ix) => self.give_up_silent(ix, out),
                 Timer::Spread(hash) => self.spread_again(hash, out),
-                Timer::Retention => self.forget_old_jobs(out),
+                Timer::Retention => {
+                    self.remove_old_jobs(out);
+                    let at = self.now + retention::RETENTION_EVERY;
+                    self.live().set_timer(at, Timer::Retention);
+                }
             }
         }
     }
@@ -514,4 +533,11 @@ pub(crate) fn answer(to: PeerId, id: u64, reply: Reply, out: &mut Vec<Action>) {
 
 pub(crate) fn send(to: PeerId, msg: ToWorker, out: &mut Vec<Action>) {
     out.push(Action::Send { to, msg });
+}
+
+/// Has a worker drop content, in messages of a bounded length.
+pub(crate) fn send_drop(to: PeerId, hashes: &[Hash], out: &mut Vec<Action>) {
+    for part in hashes.chunks(HASHES_MAX) {
+        send(to, ToWorker::Drop(part.to_vec()), out);
+    }
 }

@@ -3,10 +3,11 @@
 use super::data::result_tasks;
 use super::live::Submission;
 use super::{Action, Pending, Supervisor, answer};
-use hedge_model::msg::{Refusal, RefusalKind, Reply, Request, Role, SharedSpec};
+use hedge_model::msg::{JOBS_MAX, Refusal, RefusalKind, Reply, Request, Role, SharedSpec};
 use hedge_model::record::{JobEnd, Record, Ticket};
 use hedge_model::view::{JobView, LogView, MISSING_MAX, ResultFile, ResultsView};
 use hedge_model::{Data, Hash, JobId, PeerAddr, PeerId, SubmitKey, TaskId};
+use std::ops::Bound;
 
 /// Submissions whose inputs are on their way at once; a client beyond it is asked to try again.
 const SUBMISSIONS_MAX: usize = 256;
@@ -82,7 +83,7 @@ impl Supervisor {
                 RefusalKind::Bad,
                 "a submission must be decoded first".into(),
             )),
-            Request::Jobs => Ok(Reply::Jobs(self.jobs_shown_to(peer))),
+            Request::Jobs(after) => Ok(Reply::Jobs(self.jobs_shown_to(peer, after))),
             Request::Job(id) => self.known_view(id).map(|view| Reply::Job(Box::new(view))),
             Request::Watch(id) => self
                 .tell_of(peer, ask, id)
@@ -127,14 +128,16 @@ impl Supervisor {
         }
     }
 
-    /// The jobs that a peer may see: its own, an administrator all.
-    fn jobs_shown_to(&self, peer: PeerId) -> Vec<JobView> {
+    /// The jobs behind `after` that a peer may see: its own, an administrator all; as many as fit into one answer.
+    fn jobs_shown_to(&self, peer: PeerId, after: Option<JobId>) -> Vec<JobView> {
         let all = self.role_of(peer) == Some(Role::Admin);
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.state
             .jobs
-            .iter()
+            .range((from, Bound::Unbounded))
             .filter(|(_, job)| all || job.client == peer)
             .filter_map(|(id, _)| self.job_view(*id))
+            .take(JOBS_MAX)
             .collect()
     }
 
@@ -154,7 +157,15 @@ impl Supervisor {
 
     fn may_submit(&self, client: PeerId, spec: &SharedSpec) -> Result<(), (RefusalKind, String)> {
         match self.role_of(client) {
-            Some(Role::Client | Role::Admin) => self.within_limits(client, spec),
+            Some(Role::Client | Role::Admin) => {
+                let small = spec.check_size();
+                small.map_err(|error| {
+                    let why = format!("{error}. Nothing was accepted");
+                    (RefusalKind::Bad, why)
+                })?;
+                self.within_limits(client, spec)?;
+                self.can_store()
+            }
             Some(role) => Err((
                 RefusalKind::NotAllowed,
                 format!("a {role} submits no jobs; use a client's ticket. Nothing was accepted"),

@@ -27,6 +27,7 @@ impl State {
                 job.critical = CriticalSet::find(&job.spec);
             }
         }
+        state.retire_again();
         Ok(state)
     }
 

@@ -16,6 +16,8 @@ use std::time::Duration;
 /// Tasks that `explain` shows of a job by itself.
 const EXPLAIN_TASKS_MAX: usize = 20;
 const CRITICAL_SHOWN_MAX: usize = 1_000;
+/// Outputs that `explain` lists of a task: with the longest paths they fit into one answer.
+const OUTPUTS_SHOWN_MAX: usize = 1_000;
 
 type Refused = (RefusalKind, String);
 
@@ -149,7 +151,8 @@ impl Supervisor {
             failures: task.failures,
             attempts: self.attempt_views(TaskId { job: id, number }, job, known),
             outputs: done.map_or(Vec::new(), |done| {
-                done.outputs.iter().map(|f| f.path.to_string()).collect()
+                let paths = done.outputs.iter().map(|f| f.path.to_string());
+                paths.take(OUTPUTS_SHOWN_MAX).collect()
             }),
         }
     }

@@ -76,7 +76,8 @@ impl Supervisor {
             return Vec::new();
         }
         if !live_job.missing_results.is_empty() && job.enough() {
-            return vec!["supervisors fetch its results".to_owned()];
+            let held_up = self.held_up(id, live_job);
+            return vec![held_up.unwrap_or("supervisors fetch its results".to_owned())];
         }
         let mut reasons: Vec<(Wait, String)> = Vec::new();
         for group in 0..live_job.groups.len() {

@@ -2,7 +2,7 @@
 
 use super::live::{AttemptState, Submission, Timer, WorkerIx, find_attempt};
 use super::{Action, Pending, Supervisor, send};
-use hedge_model::msg::{FromWorker, Outcome, Report, ToWorker, Usage};
+use hedge_model::msg::{FromWorker, Outcome, Report, ToWorker, Usage, WHY_BYTES_MAX};
 use hedge_model::record::{End, Record};
 use hedge_model::{AttemptId, Data, FileEntry, Hash, PeerId, TaskId};
 use std::sync::Arc;
@@ -30,6 +30,7 @@ impl Supervisor {
         self.hear_from(ix, out);
         match msg {
             FromWorker::Attach(_) => {}
+            FromWorker::Holds(held) => self.on_holds(ix, held, out),
             FromWorker::Started(id) => self.on_started(ix, id),
             FromWorker::Ended(report) => self.on_report(ix, *report, out),
             FromWorker::Draining => self.drain(ix, out),
@@ -154,12 +155,12 @@ impl Supervisor {
             Outcome::Done(outputs) => {
                 return Some((End::Cancelled, Some(Pending::Unwanted { worker, outputs })));
             }
-            Outcome::Failed(why) => End::Failed(why),
+            Outcome::Failed(why) => End::Failed(shortened(why)),
             Outcome::Unstaged { missing, why } => {
                 missing
                     .into_iter()
                     .for_each(|hash| self.distrust(hash, out));
-                End::Unstaged(why)
+                End::Unstaged(shortened(why))
             }
             Outcome::Cancelled => End::Cancelled,
             Outcome::Vacated => End::Vacated,
@@ -478,4 +479,10 @@ impl Supervisor {
             live.tasks.remove(&id);
         }
     }
+}
+
+/// A worker's sentence, short enough to be part of the state.
+fn shortened(mut why: String) -> String {
+    why.truncate(why.floor_char_boundary(WHY_BYTES_MAX));
+    why
 }

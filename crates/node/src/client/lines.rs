@@ -418,13 +418,8 @@ impl Line {
         let (sender, replies) = mpsc::channel(NEWS_MAX);
         let id = {
             let mut waiting = self.lock();
-            if waiting.closed {
-                return Ok(None);
-            }
             waiting.last += 1;
-            let id = waiting.last;
-            waiting.asked.insert(id, sender);
-            id
+            waiting.last
         };
         let ask = Ask {
             id,
@@ -432,6 +427,13 @@ impl Line {
         };
         let frame = hedge_net::encode(&[ask]);
         let frame = frame.map_err(|error| ClientError::Local(error.to_string()))?;
+        {
+            let mut waiting = self.lock();
+            if waiting.closed {
+                return Ok(None);
+            }
+            waiting.asked.insert(id, sender);
+        }
         Ok(self.sender.send(frame).await.is_ok().then_some(replies))
     }
 

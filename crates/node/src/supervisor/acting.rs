@@ -5,7 +5,7 @@ use crate::frames::send;
 use crate::grants::seal;
 use hedge_core::supervisor::{Action, PullFailure};
 use hedge_model::group::{FromLeader, LeaderSays, ToLeader};
-use hedge_model::msg::{Answer, Reply, ToWorker};
+use hedge_model::msg::{Answer, HASHES_MAX, Reply, ToWorker};
 use hedge_model::{Hash, PeerId, Source};
 use hedge_net::FetchError;
 use std::collections::BTreeMap;
@@ -18,8 +18,6 @@ const HINTS_MAX: usize = 10_000;
 /// Between two messages with hints alone: where this supervisor ends meanwhile, what was assigned in that time may be
 /// started again.
 const HINTS_EVERY: Duration = Duration::from_millis(10);
-/// Hashes of held content that fit into one message to the leader.
-const HOLDINGS_MAX: usize = 250_000;
 
 impl Loop {
     /// Carries out what the core wants, in its order, with one frame for each peer.
@@ -60,7 +58,12 @@ impl Loop {
                 Action::ToLeader { to, msg } => self.tell_leader(to, msg),
                 Action::TellHoldings { to } => {
                     let held = self.setup.store.list().into_iter().map(|(hash, _)| hash);
-                    self.tell_leader(to, ToLeader::Holds(held.take(HOLDINGS_MAX).collect()));
+                    let mut held: Vec<Hash> = held.collect();
+                    let rest = held.split_off(held.len().min(HASHES_MAX));
+                    self.tell_leader(to, ToLeader::Holds(held));
+                    for part in rest.chunks(HASHES_MAX) {
+                        self.tell_leader(to, ToLeader::HoldsMore(part.to_vec()));
+                    }
                 }
                 Action::Expel(peer) => self.expel(peer),
                 Action::Admit { peer, refused } => self.admit(peer, refused),

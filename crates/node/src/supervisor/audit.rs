@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 const LINES_MAX: usize = 10_000;
 /// A file longer than this is put aside as `audit.jsonl.1`, and the one before as `audit.jsonl.2`; older
 /// ones are dropped.
-const FILE_BYTES_MAX: u64 = 64 << 20;
+const FILE_BYTES_MAX: u64 = 16 << 20;
 const OLD_FILES: u32 = 2;
 /// Longest text from outside in one line.
 const TEXT_MAX: usize = 200;

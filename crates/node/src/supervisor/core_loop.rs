@@ -3,6 +3,7 @@
 
 use super::askers::Askers;
 use super::audit::Audit;
+use super::disk::Disk;
 use super::gather::Gather;
 use super::links::PeerLinks;
 use super::membership::{self, Absent, Changes, GroupAsk, Moved};
@@ -11,6 +12,7 @@ use super::watch::Watch;
 use crate::NodeError;
 use crate::clock::Clock;
 use crate::known::Known;
+use crate::memory::Trim;
 use hedge_core::monitor::Finding;
 use hedge_core::supervisor::{self, Action, Config, Event, Measured, PullFailure, State};
 use hedge_model::group::{Colleague, FromLeader, ToLeader};
@@ -169,6 +171,7 @@ pub(crate) struct Setup {
     pub audit: Audit,
     pub clock: Clock,
     pub watch: Watch,
+    pub disk: Disk,
     pub standing: watch::Sender<Standing>,
 }
 
@@ -196,6 +199,7 @@ pub(crate) struct Loop {
     absent: Absent,
     moved: Moved,
     look_at: Instant,
+    trim: Trim,
     pub(super) undecided: HashMap<PeerId, Vec<Incoming>>,
     pub(super) workers: HashMap<PeerId, Worker>,
     pub(super) clients: HashMap<ConnId, LinkSender>,
@@ -241,6 +245,7 @@ impl Loop {
             absent: Absent::default(),
             moved: Moved::default(),
             look_at: Instant::now() + LOOK_EVERY,
+            trim: Trim::new(),
             undecided: HashMap::new(),
             workers: HashMap::new(),
             clients: HashMap::new(),
@@ -322,6 +327,7 @@ impl Loop {
             self.propose();
             self.carry_out();
             self.look();
+            self.check_disk()?;
         }
     }
 
@@ -351,6 +357,7 @@ impl Loop {
                 .look(&self.changes, &self.setup.links, format_max);
             self.remove_revoked();
             self.follow_relays();
+            self.trim.look();
             let slow = self.in_flight > 0 && self.journal_at.elapsed() > JOURNAL_SLOW;
             if slow && !self.journal_slow {
                 let waiting = self.appended.len();
@@ -384,7 +391,7 @@ impl Loop {
     }
 
     /// The voter that is best fit to lead in this one's place.
-    fn heir(&self, group: &Group) -> Option<NodeId> {
+    pub(super) fn heir(&self, group: &Group) -> Option<NodeId> {
         let open = self.setup.links.open();
         let fit = group.seats.iter().filter(|(id, seat)| {
             let peer = seat.member.peer.peer;
@@ -392,6 +399,7 @@ impl Loop {
                 && seat.voter
                 && open.contains(&peer)
                 && !self.core.state().is_revoked(peer)
+                && self.core.has_disk(peer)
         });
         fit.max_by_key(|(_, seat)| seat.matched).map(|(id, _)| *id)
     }

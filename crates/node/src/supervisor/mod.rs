@@ -6,6 +6,7 @@ mod askers;
 mod asking;
 mod audit;
 mod core_loop;
+mod disk;
 mod doors;
 mod gather;
 mod links;

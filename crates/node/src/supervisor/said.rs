@@ -6,6 +6,7 @@ use crate::NodeError;
 use hedge_core::supervisor::{Event, State};
 use hedge_model::PeerAddr;
 use hedge_model::group::Colleague;
+use hedge_model::record::Record;
 use hedge_store::{Refused, Said};
 use tokio::time::Instant;
 
@@ -16,6 +17,9 @@ const IN_FLIGHT_MAX: usize = 2;
 const SECOND_MIN: usize = 128;
 /// Records in one entry.
 const ENTRY_RECORDS_MAX: usize = 4096;
+/// Bytes of records in one entry, unless one alone has more: an entry above 255 MiB would end the journal, and a
+/// follower takes in a long one slowly.
+const ENTRY_BYTES_MAX: usize = 16 << 20;
 
 impl Loop {
     pub(super) fn on_said(&mut self, said: Said) -> Result<(), End> {
@@ -101,7 +105,7 @@ impl Loop {
             {
                 return;
             }
-            let count = self.appended.len().min(ENTRY_RECORDS_MAX);
+            let count = self.next_entry();
             let records = self.appended.drain(..count).map(|(_, record)| record);
             match self
                 .setup
@@ -126,6 +130,17 @@ impl Loop {
                 Err(_) => self.appended.clear(),
             }
         }
+    }
+
+    /// How many of the records that wait go into the next entry.
+    fn next_entry(&self) -> usize {
+        let mut bytes = 0_usize;
+        let fits = |(_, record): &&(_, Record)| {
+            bytes = bytes.saturating_add(record.weight());
+            bytes <= ENTRY_BYTES_MAX
+        };
+        let waiting = self.appended.iter().take(ENTRY_RECORDS_MAX);
+        waiting.take_while(fits).count().max(1)
     }
 
     /// The group of supervisors has changed, or who leads it.

@@ -1,11 +1,10 @@
 //! Job specifications as they arrive: decoded, and fetched from the client first where they are long.
 
+use hedge_model::spec::SPEC_BYTES_MAX;
+use hedge_model::units::show_bytes;
 use hedge_model::{Data, JobSpec, PeerAddr};
 use hedge_net::{DataStore, Fetcher};
 use std::sync::Arc;
-
-/// Longest specification that is taken.
-const SPEC_BYTES_MAX: usize = 256 << 20;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Arc<JobSpec>, String> {
     let spec = postcard::from_bytes::<JobSpec>(bytes);
@@ -24,7 +23,9 @@ pub(super) async fn fetch_spec(
     };
     if *size > SPEC_BYTES_MAX as u64 {
         return Err(format!(
-            "the job's description is longer than {SPEC_BYTES_MAX} bytes; split the job"
+            "the job's description takes {}, at most {} are taken; nothing was accepted; split the job",
+            show_bytes(*size),
+            show_bytes(SPEC_BYTES_MAX as u64)
         ));
     }
     let unreadable = |error: String| format!("the job's description could not be fetched: {error}");

@@ -1,6 +1,7 @@
 //! How a supervisor starts: its port, its journal, its group.
 
 use super::core_loop::{Loop, Setup, Standing};
+use super::disk::Disk;
 use super::links::PeerLinks;
 use super::membership::Changes;
 use super::watch::Watch;
@@ -78,6 +79,7 @@ impl Supervisor {
             links: links.clone(),
             known,
             audit: audit(&config),
+            disk: disk(&config),
             watch: Watch::start(
                 hedge_core::monitor::Settings::default(),
                 clock.clone(),
@@ -197,6 +199,13 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+}
+
+fn disk(config: &SupervisorConfig) -> Disk {
+    match config.durable {
+        true => Disk::watch(&config.dir),
+        false => Disk::unwatched(),
     }
 }
 

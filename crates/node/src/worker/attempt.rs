@@ -5,11 +5,13 @@ use super::beats::Beats;
 use crate::grants::{covering, open};
 use hedge_core::worker::{Event, Unstaged};
 use hedge_exec::{
-    Exit, Launch, Limits, Outcome as Ended, Scratch, ScratchPool, Source, Spawner, Stdin,
-    StreamKind, Tail,
+    Exit, Launch, Limits, Outcome as Ended, OutputFile, Scratch, ScratchPool, Source, Spawner,
+    Stdin, StreamKind, Tail,
 };
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
-use hedge_model::msg::{Assignment, Body, FromWorker, Log, Outcome, Report, Usage};
+use hedge_model::msg::{
+    Assignment, Body, FromWorker, Log, MESSAGE_BYTES_MAX, Outcome, Report, Usage,
+};
 use hedge_model::{AttemptId, Data, FileEntry, Hash};
 use hedge_net::{DataStore, Fetcher, Grant, Transfer};
 use std::collections::{BTreeSet, HashMap};
@@ -20,6 +22,12 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Printed text up to this length travels inside the report.
 const LOG_INLINE_MAX: usize = 2 << 10;
+
+/// Longest list of a task's outputs: it travels in one message, beside the content of small files and what the task
+/// printed.
+const LIST_BYTES_MAX: usize = MESSAGE_BYTES_MAX - (1 << 20);
+/// Bytes that a file takes in the list beside its path: hash, length and flags.
+const ENTRY_BYTES: usize = 48;
 
 /// What attempts are run with.
 pub(super) struct Tools {
@@ -374,6 +382,9 @@ async fn collect(
             };
         }
     };
+    if let Some(why) = too_long(&files) {
+        return Outcome::Failed(why);
+    }
     let mut entries = Vec::with_capacity(files.len());
     let mut inline_left = body.inline_max as usize;
     for file in files {
@@ -408,6 +419,22 @@ async fn collect(
         }
     }
     Outcome::Done(entries)
+}
+
+/// Why outputs cannot be reported whose list does not fit into a message.
+fn too_long(files: &[OutputFile]) -> Option<String> {
+    let list = files.iter().map(|file| file.path.len() + ENTRY_BYTES);
+    let bytes = list.fold(0, usize::saturating_add);
+    let show = |bytes: usize| hedge_model::units::show_bytes(bytes as u64);
+    (bytes > LIST_BYTES_MAX).then(|| {
+        format!(
+            "it left {} files, and their list of {} is longer than the {} that one report carries: pack them into \
+             fewer files, or give them shorter names",
+            files.len(),
+            show(bytes),
+            show(LIST_BYTES_MAX)
+        )
+    })
 }
 
 async fn store_log(

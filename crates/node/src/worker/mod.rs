@@ -18,8 +18,8 @@ use attempt::{Attempts, StageResult, Tools};
 use beats::Beats;
 use hedge_core::worker::{Action, Event};
 use hedge_exec::{Priority, ScratchPool, Spawner, SpawnerConfig};
-use hedge_model::msg::{FromWorker, Phase, ToWorker, Welcome, WorkerInfo};
-use hedge_model::{AttemptId, Epoch, PeerAddr, PeerId, Resources};
+use hedge_model::msg::{FromWorker, HASHES_MAX, Phase, ToWorker, Welcome, WorkerInfo};
+use hedge_model::{AttemptId, Epoch, Hash, PeerAddr, PeerId, Resources};
 use hedge_net::{
     DataServer, DataStore, Fetcher, LinkSender, Net, NetConfig, SecretKey, Ticket, Trust,
 };
@@ -33,6 +33,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+pub(crate) use inventory::free_disk;
 pub use inventory::{labels, offer};
 pub use owner::OwnerConfig;
 pub use saver::{SaverView, saver_socket};
@@ -439,14 +440,18 @@ impl Loop {
         let fresh = self.tools.fresh();
         let holds = self.tools.store.list().into_iter();
         let holds = holds.map(|(hash, _)| hash);
+        let mut holds: Vec<Hash> = holds.filter(|hash| !fresh.contains(hash)).collect();
+        let rest = holds.split_off(holds.len().min(HASHES_MAX));
         let info = WorkerInfo {
-            holds: holds.filter(|hash| !fresh.contains(hash)).collect(),
+            holds,
             in_hand: self.core.in_hand(),
             addr: self.links.local_addr(),
             ..self.info.clone()
         };
         self.tell.clear();
         self.tell.push(FromWorker::Attach(Box::new(info)));
+        let rest = rest.chunks(HASHES_MAX).map(<[Hash]>::to_vec);
+        self.tell.extend(rest.map(FromWorker::Holds));
         self.shown.connected(true);
         self.feed(Event::Connected(epoch));
     }

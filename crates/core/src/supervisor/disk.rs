@@ -1,0 +1,86 @@
+//! Supervisors that cannot store anything: they report it, and one that leads is given no more jobs.
+
+use super::live::LiveJob;
+use super::{Action, Supervisor};
+use hedge_model::group::ToLeader;
+use hedge_model::msg::RefusalKind;
+use hedge_model::{JobId, PeerId};
+
+impl Supervisor {
+    /// Why this supervisor cannot store anything now; none where it can.
+    pub fn disk_fault(&self) -> Option<&str> {
+        self.disk_fault.as_deref()
+    }
+
+    /// Whether another supervisor can store what a leader has to, as far as this one, which leads, knows.
+    pub fn has_disk(&self, peer: PeerId) -> bool {
+        self.disk_fault_of(peer).is_none()
+    }
+
+    /// Why a supervisor of the group cannot store anything.
+    pub(crate) fn disk_fault_of(&self, peer: PeerId) -> Option<&str> {
+        if peer == self.config.me.peer {
+            return self.disk_fault();
+        }
+        let mut colleagues = self.live.iter().flat_map(|live| &live.colleagues);
+        let known = colleagues.find(|known| known.addr.peer == peer)?;
+        known.disk_fault.as_deref()
+    }
+
+    /// The own disk has changed: it takes nothing more, or something again.
+    pub(crate) fn on_disk(&mut self, fault: Option<String>, out: &mut Vec<Action>) {
+        if self.disk_fault == fault {
+            return;
+        }
+        self.disk_fault.clone_from(&fault);
+        match &self.live {
+            None => {
+                if let Some(to) = self.leader {
+                    let msg = ToLeader::Disk(fault);
+                    out.push(Action::ToLeader { to, msg });
+                }
+            }
+            Some(live) => {
+                for job in live.jobs.keys().copied().collect::<Vec<_>>() {
+                    self.tell_soon(job);
+                }
+            }
+        }
+    }
+
+    /// Repeats a fault to a leader that may not know of it.
+    pub(crate) fn tell_disk_fault(&self, to: PeerId, out: &mut Vec<Action>) {
+        if self.disk_fault.is_some() {
+            let msg = ToLeader::Disk(self.disk_fault.clone());
+            out.push(Action::ToLeader { to, msg });
+        }
+    }
+
+    /// Refuses a submission that could not be kept.
+    pub(crate) fn can_store(&self) -> Result<(), (RefusalKind, String)> {
+        match &self.disk_fault {
+            None => Ok(()),
+            Some(fault) => Err((
+                RefusalKind::Busy,
+                format!(
+                    "the supervisor that leads cannot keep a job: {fault}. Nothing was accepted"
+                ),
+            )),
+        }
+    }
+
+    /// What a job waits for beside workers: results that this supervisor has no room for.
+    pub(crate) fn held_up(&self, id: JobId, job: &LiveJob) -> Option<String> {
+        let live = self.live.as_ref()?;
+        let missing = job.missing_results.iter();
+        let mut pulls = missing.filter_map(|hash| live.pulls.get(hash)?.fault.as_deref());
+        let fault = pulls.next();
+        let fault = fault.or(self
+            .disk_fault()
+            .filter(|_| !job.missing_results.is_empty()))?;
+        Some(format!(
+            "{} of its results cannot be stored yet, and it ends once they are: {fault}; `hedge cancel {id}` gives it up",
+            job.missing_results.len()
+        ))
+    }
+}

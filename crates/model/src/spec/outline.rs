@@ -1,0 +1,87 @@
+//! What is left of a job's specification once the job has ended.
+
+use super::{Draft, Group, Input, JobSpec};
+use std::sync::Arc;
+
+/// Longest program name that an outline keeps, in characters.
+const PROGRAM_MAX: usize = 64;
+
+impl JobSpec {
+    /// The job as the views of an ended job need it: names, arrays, dependencies, resources, estimates, quality of
+    /// service. What only running it needs is left out: files, arguments, environments, patterns of outputs, labels.
+    /// Tasks keep their numbers and their labels.
+    pub fn outline(&self) -> Self {
+        let draft = Draft {
+            name: self.draft.name.clone(),
+            qos: self.draft.qos.clone(),
+            critical: self.draft.critical.clone(),
+            files: Vec::new(),
+            groups: self.draft.groups.iter().map(outlined).collect(),
+        };
+        Self {
+            draft,
+            firsts: self.firsts.clone(),
+            total: self.total,
+            waits_for: self.waits_for.clone(),
+            waited_by: self.waited_by.clone(),
+            relaxed: self.relaxed.clone(),
+        }
+    }
+}
+
+fn outlined(group: &Group) -> Group {
+    let program = |word: &Arc<str>| word.chars().take(PROGRAM_MAX).collect::<String>().into();
+    let reads = |input: &&Input| matches!(input, Input::Task(_));
+    Group {
+        command: group.command.iter().take(1).map(program).collect(),
+        env: Vec::new(),
+        stdin: None,
+        inputs: group.inputs.iter().filter(reads).cloned().collect(),
+        outputs: Vec::new(),
+        labels: Vec::new(),
+        ..group.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{CriticalRule, Qos};
+    use crate::{Data, FileEntry};
+
+    #[test]
+    fn an_outline_is_a_valid_job_with_the_same_tasks_and_little_else() {
+        let file = FileEntry {
+            path: "in".into(),
+            executable: false,
+            data: Data::Inline([7; 1000].into()),
+        };
+        let first = Group {
+            array: Some((5, 9)),
+            env: vec![("TEXT".into(), "x".repeat(100_000).into())],
+            inputs: vec![Input::File(0)],
+            outputs: vec!["out".into()],
+            ..Group::program("first", &["sh", "-c", "true"])
+        };
+        let second = Group {
+            inputs: vec![Input::File(0), Input::Task("first".into())],
+            ..Group::program("second", &[&"x".repeat(1000)])
+        };
+        let spec = JobSpec::new(Draft {
+            name: "t".into(),
+            qos: Qos::default(),
+            critical: CriticalRule::default(),
+            files: vec![file],
+            groups: vec![first, second],
+        });
+        let spec = spec.unwrap();
+        let outline = spec.outline();
+        assert_eq!(JobSpec::new(outline.draft.clone()), Ok(outline.clone()));
+        assert_eq!(outline.task_count(), spec.task_count());
+        let labels = |spec: &JobSpec| (0..5).map(|at| spec.label(at)).collect::<Vec<_>>();
+        assert_eq!(labels(&outline), labels(&spec));
+        assert_eq!(outline.waits_for(1), spec.waits_for(1));
+        assert!(outline.encoded_bytes() < 500, "{}", outline.encoded_bytes());
+        assert_eq!(outline.outline(), outline);
+    }
+}

@@ -1,0 +1,238 @@
+//! Bounds on the size of a submitted job. They apply to submissions alone: an older journal may hold a job that
+//! is larger, and it stays readable.
+
+use super::validate::{Checked, Place, SpecError, job, wrong};
+use super::{Draft, Group, Input, JobSpec, Runtime};
+use crate::msg::{MESSAGE_BYTES_MAX, grant_bytes};
+use crate::units::show_bytes;
+use crate::{Data, FileEntry, Hash};
+use serde::Serialize;
+
+/// Longest job specification in bytes, encoded. It is one record of the journal, which every supervisor writes to
+/// its disk and keeps in memory while the job runs.
+pub const SPEC_BYTES_MAX: usize = 64 << 20;
+/// Longest argument or variable of a program, in bytes. Linux takes 128 KiB, the NUL at the end included.
+pub const WORD_BYTES_MAX: usize = (128 << 10) - 1;
+/// Longest command and environment together, in bytes. Linux takes at most 6 MiB, and usually 2 MiB.
+pub const COMMAND_BYTES_MAX: usize = 6 << 20;
+
+impl JobSpec {
+    /// Checks a draft that is to be submitted, its size included.
+    ///
+    /// # Errors
+    /// What is wrong, and where.
+    pub fn for_submission(draft: Draft) -> Result<Self, SpecError> {
+        let spec = Self::new(draft)?;
+        spec.check_size()?;
+        Ok(spec)
+    }
+
+    /// Checks that the job is small enough to be submitted: no program is given more than Linux takes, each task's
+    /// order fits into one message to a worker, and the whole job fits into one record.
+    ///
+    /// # Errors
+    /// What is too large, and where.
+    pub fn check_size(&self) -> Result<(), SpecError> {
+        let groups = self.groups().iter().enumerate();
+        for (at, group) in groups.clone() {
+            if group.runtime == Runtime::Process {
+                check_command(at, group)?;
+            }
+        }
+        let bytes = self.encoded_bytes();
+        if bytes > SPEC_BYTES_MAX {
+            return wrong(
+                job("task"),
+                format!(
+                    "the job's description takes {}, at most {} are taken",
+                    show_bytes(bytes as u64),
+                    show_bytes(SPEC_BYTES_MAX as u64)
+                ),
+                "split the job, use arrays for tasks that differ by an index only, and put long texts into files",
+            );
+        }
+        for (at, group) in groups {
+            self.check_order(at, group)?;
+        }
+        Ok(())
+    }
+
+    /// Length of the job in bytes, as a submission and its record encode it.
+    pub fn encoded_bytes(&self) -> usize {
+        encoded(&self.draft)
+    }
+
+    /// The list of files and blobs that a worker is sent with the group's first task.
+    fn check_order(&self, at: usize, group: &Group) -> Checked<()> {
+        let mut bytes = encoded(group);
+        let mut blobs: Vec<Hash> = group.stdin.iter().filter_map(Data::hash).collect();
+        let files = self.files();
+        for input in &group.inputs {
+            let listed: &[FileEntry] = match input {
+                Input::File(first) => &files[*first as usize..][..1],
+                Input::FileEach(first) => {
+                    let each = &files[*first as usize..][..group.count() as usize];
+                    blobs.extend(each.iter().filter_map(|file| file.data.hash()));
+                    let longest = each.iter().map(encoded).max().unwrap_or(0);
+                    bytes = bytes.saturating_add(longest);
+                    continue;
+                }
+                Input::Task(_) => continue,
+            };
+            blobs.extend(listed.iter().filter_map(|file| file.data.hash()));
+            bytes = bytes.saturating_add(listed.iter().map(encoded).sum());
+        }
+        blobs.sort_unstable();
+        blobs.dedup();
+        let listed = blobs.len().saturating_mul(size_of::<Hash>());
+        bytes = bytes.saturating_add(listed.saturating_add(grant_bytes(blobs.len())));
+        if bytes > MESSAGE_BYTES_MAX {
+            return wrong(
+                Place {
+                    group: Some(at),
+                    key: "inputs",
+                    item: None,
+                },
+                format!(
+                    "what a worker is told of this task takes {}, with its {} input files, and at most {} fit into one \
+                     message",
+                    show_bytes(bytes as u64),
+                    blobs.len(),
+                    show_bytes(MESSAGE_BYTES_MAX as u64)
+                ),
+                "pack the files into fewer, or split the task",
+            );
+        }
+        Ok(())
+    }
+}
+
+fn check_command(at: usize, group: &Group) -> Checked<()> {
+    let place = |key, item| Place {
+        group: Some(at),
+        key,
+        item,
+    };
+    let most = show_bytes(WORD_BYTES_MAX as u64 + 1);
+    let long = |bytes: usize| bytes > WORD_BYTES_MAX;
+    if let Some(item) = group.command.iter().position(|word| long(word.len())) {
+        return wrong(
+            place("command", Some(item)),
+            format!(
+                "this argument is {} bytes long, and Linux gives a program at most {most}",
+                group.command[item].len()
+            ),
+            "put the text into a file, or give it as stdin",
+        );
+    }
+    let variable = |(name, value): &(std::sync::Arc<str>, std::sync::Arc<str>)| {
+        name.len().saturating_add(value.len()) + 1
+    };
+    if let Some(found) = group.env.iter().find(|found| long(variable(found))) {
+        return wrong(
+            place("env", None),
+            format!(
+                "the variable {:?} is {} bytes long, and Linux gives a program at most {most}",
+                shortened(&found.0),
+                variable(found)
+            ),
+            "put the text into a file",
+        );
+    }
+    let words = group.command.iter().map(|word| word.len() + 1);
+    let all: usize = words
+        .chain(group.env.iter().map(|it| variable(it) + 1))
+        .sum();
+    if all > COMMAND_BYTES_MAX {
+        return wrong(
+            place("command", None),
+            format!(
+                "the command and its environment take {}, and Linux gives a program at most {}",
+                show_bytes(all as u64),
+                show_bytes(COMMAND_BYTES_MAX as u64)
+            ),
+            "put long texts into files",
+        );
+    }
+    Ok(())
+}
+
+fn shortened(name: &str) -> String {
+    name.chars().take(40).collect()
+}
+
+/// Length in bytes as postcard encodes it.
+fn encoded<T: Serialize>(value: &T) -> usize {
+    postcard::experimental::serialized_size(value).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{CriticalRule, Qos};
+
+    fn mistake(change: impl FnOnce(&mut Draft)) -> Option<SpecError> {
+        let mut draft = Draft {
+            name: "t".into(),
+            qos: Qos::default(),
+            critical: CriticalRule::default(),
+            files: vec![],
+            groups: vec![Group::program("a", &["true"])],
+        };
+        change(&mut draft);
+        let spec = JobSpec::new(draft).expect("readable whatever its size");
+        spec.check_size().err()
+    }
+
+    #[test]
+    fn a_program_is_given_no_more_than_linux_takes() {
+        let word = |bytes: usize| "x".repeat(bytes);
+        let with = |bytes| mistake(|job| job.groups[0].command.push(word(bytes).into()));
+        assert_eq!(with(WORD_BYTES_MAX), None);
+        let long = with(20 << 20).unwrap();
+        assert_eq!((long.place.key, long.place.item), ("command", Some(1)));
+        let env = mistake(|job| job.groups[0].env.push(("A".into(), word(200_000).into())));
+        assert_eq!(env.unwrap().place.key, "env");
+        let many = mistake(|job| {
+            let words = (0..70).map(|_| word(100_000).into());
+            job.groups[0].command.extend(words);
+        });
+        assert_eq!(many.unwrap().place.key, "command");
+    }
+
+    #[test]
+    fn what_a_worker_is_told_fits_into_one_message() {
+        let files = |count: u32| {
+            mistake(|job| {
+                let file = |at: u32| FileEntry {
+                    path: format!("file-{at}").into(),
+                    executable: false,
+                    data: Data::Blob {
+                        hash: Hash(std::array::from_fn(|byte| at.to_le_bytes()[byte % 4])),
+                        size: 1 << 20,
+                    },
+                };
+                job.files = (0..count).map(file).collect();
+                job.groups[0].array = Some((0, count));
+                job.groups[0].inputs.push(Input::FileEach(0));
+            })
+        };
+        assert_eq!(files(100_000), None);
+        assert_eq!(files(400_000).unwrap().place.key, "inputs");
+    }
+
+    #[test]
+    fn a_job_fits_into_one_record() {
+        let groups = |count: usize| {
+            mistake(|job| {
+                let group = |at: usize| Group {
+                    env: vec![("TEXT".into(), "x".repeat(100_000).into())],
+                    ..Group::program(&format!("task-{at}"), &["true"])
+                };
+                job.groups = (0..count).map(group).collect();
+            })
+        };
+        assert_eq!(groups(600), None);
+        assert_eq!(groups(700).unwrap().place.key, "task");
+    }
+}

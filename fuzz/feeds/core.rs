@@ -11,7 +11,8 @@ use hedge_model::msg::{
 use hedge_model::record::{FORMAT_MAX, Record, Ticket};
 use hedge_model::spec::{Draft, Group, Input, Need, Redundancy};
 use hedge_model::{
-    Data, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time,
+    Data, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey,
+    Time,
 };
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, VecDeque};
@@ -306,13 +307,16 @@ impl Rig {
         };
         let choice = input.byte();
         let outcome = match choice % 8 {
-            0 => Outcome::Failed("exit code 1".into()),
-            1 => Outcome::Cancelled,
+            0 => Outcome::Ended(Ending::Exited {
+                status: 1,
+                said: String::new(),
+            }),
+            1 => Outcome::Ended(Ending::Cancelled),
             2 => Outcome::Returned,
-            3 => Outcome::Unstaged {
+            3 => Outcome::Ended(Ending::Input {
                 missing: vec![Hash([input.byte() % 4; 32])],
                 why: "nobody has it".into(),
-            },
+            }),
             _ => Outcome::Done(files(input)),
         };
         let peer = match choice / 64 {

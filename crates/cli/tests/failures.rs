@@ -221,18 +221,18 @@ fn cramped(folder: &Path) -> (Grid, Marks) {
     (grid, marks)
 }
 
-/// Runs the second job of such a grid, whose only task `t` fails on the small disk and then succeeds elsewhere; says
-/// why it failed.
-fn fails_there_only(grid: &Grid, marks: &Marks, job: &str) -> String {
+/// Runs the second job of such a grid, whose only task `t` ends in this state on the small disk and then succeeds
+/// elsewhere; says why it did not there.
+fn fails_there_only(grid: &Grid, marks: &Marks, job: &str, state: &str) -> String {
     let job = submit(&grid.place, job);
     until("it to be tried on the small disk", || {
-        (count(&attempts(&grid.place, &job, "t"), "state", "failed") > 0).then_some(())
+        (count(&attempts(&grid.place, &job, "t"), "state", state) > 0).then_some(())
     });
     marks.let_go("busy");
     let view = grid.place.wait(&job);
     assert_eq!(view["state"], "done", "{view}");
     let (there, elsewhere) = split(grid, attempts(&grid.place, &job, "t"));
-    assert_eq!(count(&there, "state", "failed"), there.len(), "{there:?}");
+    assert_eq!(count(&there, "state", state), there.len(), "{there:?}");
     assert_eq!(count(&elsewhere, "state", "won"), 1, "{elsewhere:?}");
     await_empty(grid);
     there[0]["why"].as_str().unwrap().to_owned()
@@ -262,9 +262,10 @@ fn inputs_that_a_full_disk_cannot_hold_are_used_elsewhere() {
     let job = task(
         "t",
         "wc -c < big > size",
-        "inputs = [\"big\"]\noutputs = [\"size\"]",
+        "crash_limit = 1\ninputs = [\"big\"]\noutputs = [\"size\"]",
     );
-    let why = fails_there_only(&grid, &marks, &job);
+    let why = fails_there_only(&grid, &marks, &job, "moved");
+    assert!(why.contains("was short of disk space"), "{why}");
     assert!(why.contains("no space left on the disk"), "{why}");
 }
 
@@ -274,8 +275,19 @@ fn a_task_that_fills_the_disk_succeeds_elsewhere_if_it_may_fail_once() {
     let (grid, marks) = cramped(folder.path());
     let script = "head -c 24000000 /dev/zero > out";
     let job = task("t", script, "crash_limit = 2\noutputs = [\"out\"]");
-    let why = fails_there_only(&grid, &marks, &job);
+    let why = fails_there_only(&grid, &marks, &job, "failed");
     assert!(why.contains("No space left on device"), "{why}");
+}
+
+#[test]
+fn a_disk_that_has_less_than_the_task_asked_for_is_the_machines_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let (grid, marks) = cramped(folder.path());
+    fs::write(small_disk(&grid).join("fill"), vec![1; 8 << 20]).unwrap();
+    let script = "head -c 12000000 /dev/zero > out";
+    let more = "crash_limit = 1\nresources = { disk = \"13 MiB\" }\noutputs = [\"out\"]";
+    let why = fails_there_only(&grid, &marks, &task("t", script, more), "moved");
+    assert!(why.contains("was short of disk space (ENOSPC)"), "{why}");
 }
 
 #[test]
@@ -286,7 +298,7 @@ fn outputs_that_a_full_disk_cannot_keep_are_made_elsewhere() {
     let script = "head -c 10000000 /dev/urandom > out";
     let no_copies = "[qos]\nredundancy = \"none\"\n";
     let job = [no_copies, &task("t", script, "outputs = [\"out\"]")].concat();
-    let why = fails_there_only(&grid, &marks, &job);
+    let why = fails_there_only(&grid, &marks, &job, "moved");
     assert!(why.contains("no space left on the disk"), "{why}");
 }
 

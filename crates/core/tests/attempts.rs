@@ -2,6 +2,7 @@
 
 mod support;
 
+use hedge_model::Ending;
 use hedge_model::JobId;
 use hedge_model::msg::{FromWorker, Outcome, Request};
 use hedge_model::spec::Group;
@@ -109,7 +110,7 @@ fn a_failed_task_runs_again_on_another_worker() {
     rig.fails(1, attempt(0, 1));
     rig.commit();
     rig.expect(&[
-        "append failed 1.0/0.1.1: exit code 1",
+        "append failed 1.0/0.1.1: it ended with exit code 1",
         "worker 1: settled 1.0/0.1.1",
         "worker 2: body a v1",
         "worker 2: assign 1.0/0.1.2",
@@ -139,16 +140,16 @@ fn a_task_that_keeps_failing_fails_its_job_at_the_limit() {
     rig.fails(1, attempt(0, 1));
     rig.commit();
     rig.expect(&[
-        "append failed 1.0/0.1.1: exit code 1",
+        "append failed 1.0/0.1.1: it ended with exit code 1",
         "worker 1: settled 1.0/0.1.1",
         "worker 1: assign 1.0/0.1.2", // there is no other worker
     ]);
     rig.fails(1, attempt(0, 2));
     rig.commit();
     rig.expect(&[
-        "append failed 1.0/0.1.2: exit code 1",
+        "append failed 1.0/0.1.2: it ended with exit code 1",
         "worker 1: settled 1.0/0.1.2",
-        "append job 1 failed: task a failed 2 times, at last: exit code 1",
+        "append job 1 failed: task a failed 2 times, at last: it ended with exit code 1",
         "worker 1: forget 1",
     ]);
 }
@@ -174,7 +175,7 @@ fn a_worker_that_fails_what_others_can_do_is_set_aside_and_says_why() {
     let views = rig.core.worker_views();
     assert_eq!(
         views[0].admission,
-        "set aside: failed 3 tasks that other workers could do"
+        "excluded: failed 3 tasks that other workers could do"
     );
     assert_eq!((views[0].failed, views[1].failed, views[1].done), (4, 0, 4));
     rig.submit(1, 2, &plain(vec![array(2, group("b", &[]))]));
@@ -262,7 +263,7 @@ fn a_cancelled_job_ends_its_attempts() {
         "worker 2: forget 1",
         "client 1 #99: Ok",
     ]);
-    rig.reports(1, attempt(0, 1), Outcome::Cancelled);
+    rig.reports(1, attempt(0, 1), Outcome::Ended(Ending::Cancelled));
     rig.gone(2);
     rig.commit();
     rig.expect(&["append cancelled 1.0/0.1.1", "worker 1: settled 1.0/0.1.1"]);
@@ -321,7 +322,7 @@ fn what_an_attempt_printed_outlives_its_worker() {
     };
     let report = hedge_model::msg::Report {
         attempt,
-        outcome: hedge_model::msg::Outcome::Failed("it ended with exit code 1".into()),
+        outcome: hedge_model::msg::Outcome::Ended(exited(1)),
         usage: hedge_model::msg::Usage::default(),
         log: Some(Box::new(log)),
     };

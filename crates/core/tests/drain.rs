@@ -5,7 +5,7 @@ mod support;
 use hedge_core::supervisor::Event;
 use hedge_model::msg::{FromWorker, Outcome, Request};
 use hedge_model::spec::Group;
-use hedge_model::{AttemptId, Resources};
+use hedge_model::{AttemptId, Ending, Resources};
 use std::time::Duration;
 use support::*;
 
@@ -64,7 +64,7 @@ fn draining_copies_what_runs_hands_content_over_and_ends_with_leave() {
     rig.gone(1);
     rig.pass_beating(Duration::from_secs(4), &[2]);
     rig.expect(&[]);
-    rig.reports(2, attempt(1, 2), Outcome::Cancelled);
+    rig.reports(2, attempt(1, 2), Outcome::Ended(Ending::Cancelled));
     rig.commit();
     rig.expect(&[
         "append cancelled 1.1/0.1.2",

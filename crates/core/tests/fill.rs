@@ -2,6 +2,7 @@
 
 mod support;
 
+use hedge_model::Ending;
 use hedge_model::JobSpec;
 use hedge_model::msg::Outcome;
 use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Redundancy};
@@ -104,7 +105,7 @@ fn copies_give_way_to_real_work_at_once() {
         "copies only"
     );
     for (worker, attempt) in stopped {
-        rig.reports(worker, attempt, Outcome::Cancelled);
+        rig.reports(worker, attempt, Outcome::Ended(Ending::Cancelled));
         rig.commit();
     }
     let said = assigned(&rig.said());

@@ -2,6 +2,7 @@
 
 mod support;
 
+use hedge_model::Ending;
 use hedge_model::JobId;
 use hedge_model::Resources;
 use hedge_model::capacity::Class;
@@ -111,7 +112,11 @@ fn losers_are_charged_up_to_the_decision_and_lost_attempts_up_to_their_last_sign
     );
     // What the loser says later changes nothing: the cost was final with the job's end.
     let (loser, second) = places[1];
-    rig.reports(loser, second, hedge_model::msg::Outcome::Cancelled);
+    rig.reports(
+        loser,
+        second,
+        hedge_model::msg::Outcome::Ended(Ending::Cancelled),
+    );
     rig.commit();
     rig.said();
     assert_eq!(view(&rig).cost, ended);

@@ -4,7 +4,7 @@ mod support;
 
 use hedge_core::supervisor::Event;
 use hedge_model::msg::{Outcome, WorkerInfo};
-use hedge_model::{AttemptId, JobId};
+use hedge_model::{AttemptId, Ending, JobId};
 use std::time::Duration;
 use support::*;
 
@@ -61,14 +61,14 @@ fn only_the_needed_producers_run_again_with_a_new_generation() {
         "worker 3: body b v1",
         "worker 3: assign 1.1/1.1.1",
     ]);
-    let missing = Outcome::Unstaged {
+    let missing = Outcome::Ended(Ending::Input {
         missing: vec![hash(11)],
         why: "nobody gave it".into(),
-    };
+    });
     rig.reports(3, attempt(2, 1), missing);
     rig.commit();
     rig.expect(&[
-        "append unstaged 1.2/0.1.1: nobody gave it",
+        "append no input 1.2/0.1.1: its inputs could not be fetched: nobody gave it",
         "worker 3: settled 1.2/0.1.1",
     ]);
     leaves(&mut rig, 3, next_generation(1), 12);
@@ -155,15 +155,15 @@ fn a_worker_that_returns_without_its_content_is_noticed_at_once() {
 #[test]
 fn a_doubted_holder_is_tried_before_anything_is_made_again() {
     let mut rig = chain();
-    let missing = Outcome::Unstaged {
+    let missing = Outcome::Ended(Ending::Input {
         missing: vec![hash(11)],
         why: "nobody gave it".into(),
-    };
+    });
     rig.reports(3, attempt(2, 1), missing);
     rig.commit();
     rig.expect(&[
         "pull 11 from worker 2",
-        "append unstaged 1.2/0.1.1: nobody gave it",
+        "append no input 1.2/0.1.1: its inputs could not be fetched: nobody gave it",
         "worker 3: settled 1.2/0.1.1",
     ]);
     let result = Ok(());

@@ -11,7 +11,7 @@ use hedge_model::owner::{
     Activity, Cause, Hours, OwnerNote, OwnerRules, OwnerState, Signal, Stand,
 };
 use hedge_model::spec::Runtime;
-use hedge_model::{AttemptId, Epoch, JobId, Resources, TaskId, Time};
+use hedge_model::{AttemptId, Ending, Epoch, JobId, Resources, TaskId, Time};
 use std::sync::Arc;
 use std::time::Duration;
 use support::*;
@@ -288,12 +288,12 @@ fn a_worker_first_stops_what_runs_then_tells_and_takes_nothing_new() {
     );
     let report = Report {
         attempt: id(1),
-        outcome: Outcome::Cancelled,
+        outcome: Outcome::Ended(Ending::Cancelled),
         usage: Usage::default(),
         log: None,
     };
     let ended = say(801, Event::Finished(Box::new(report)));
-    assert_eq!(lines(&ended), ["Vacated 1.1/0.1.1"]);
+    assert_eq!(lines(&ended), ["Ended(Vacated) 1.1/0.1.1"]);
 }
 
 fn owner(change: u32, stand: Stand) -> FromWorker {
@@ -397,7 +397,7 @@ fn a_worker_whose_owner_is_there_gets_nothing_new_until_the_owner_goes() {
     rig.expect(&["worker 1: body a v1", "worker 1: assign 1.0/0.1.1"]);
     // Given up for the owner, a task waits for another worker; its crash limit knows nothing of that.
     rig.from(1, owner(3, Stand::Vacate));
-    rig.reports(1, attempt(0, 1), Outcome::Vacated);
+    rig.reports(1, attempt(0, 1), Outcome::Ended(Ending::Vacated));
     rig.commit();
     rig.expect(&["append vacated 1.0/0.1.1", "worker 1: settled 1.0/0.1.1"]);
     rig.attach(2, 1);

@@ -135,7 +135,7 @@ fn clients_ask_supervisors_first_and_workers_too_while_a_transfer_is_under_way()
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
     let attempt = assigned(&rig.said())[0].1;
-    report(&mut rig, 1, attempt, Outcome::Failed("exit code 1".into()));
+    report(&mut rig, 1, attempt, Outcome::Ended(exited(1)));
     assert_eq!(peers(&logs(&mut rig).sources), [ME, worker(1)]);
     pulled(&mut rig, 7);
     assert_eq!(peers(&logs(&mut rig).sources), [ME]);

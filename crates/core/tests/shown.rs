@@ -49,7 +49,7 @@ fn owner(change: u32, stand: Stand) -> FromWorker {
 fn fails_after(rig: &mut Rig, number: u8, attempt: AttemptId, cpu: Duration) {
     let report = Report {
         attempt,
-        outcome: Outcome::Failed("exit code 1".into()),
+        outcome: Outcome::Ended(exited(1)),
         usage: Usage {
             running: cpu,
             cpu,
@@ -224,7 +224,7 @@ fn a_job_that_failed_says_which_tasks_failed_and_counts_their_cpu_time() {
         states,
         [("bad", "failed"), ("good", "skipped"), ("after", "skipped")]
     );
-    assert_eq!(explained.tasks[0].why, "exit code 1");
+    assert_eq!(explained.tasks[0].why, "it ended with exit code 1");
 }
 
 #[test]

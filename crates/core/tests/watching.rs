@@ -7,7 +7,7 @@ use hedge_core::supervisor::{Action, Event};
 use hedge_model::msg::{Outcome, Reply, Request, WorkerInfo};
 use hedge_model::spec::{CriticalRule, Draft, Qos, Redundancy};
 use hedge_model::view::TaskView;
-use hedge_model::{JobId, JobSpec, PeerId};
+use hedge_model::{Ending, JobId, JobSpec, PeerId};
 use std::time::Duration;
 use support::*;
 
@@ -110,7 +110,7 @@ fn a_worker_that_was_only_late_goes_on_and_the_copy_that_is_behind_it_ends() {
     rig.pass(Duration::from_millis(50));
     found(&mut rig, worker(1), back(350));
     rig.expect(&["worker 2: cancel 1.0/0.1.2"]);
-    rig.reports(2, attempt(0, 2), Outcome::Cancelled);
+    rig.reports(2, attempt(0, 2), Outcome::Ended(Ending::Cancelled));
     rig.commit();
     rig.said();
     // The next silence brings another copy; by the end of a long one it is ahead.

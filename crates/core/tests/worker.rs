@@ -1,12 +1,14 @@
 //! The worker alone: whom it obeys, what it starts, what it keeps until it is told that it is settled.
 
-use hedge_core::worker::{Action, Event, Unstaged, Worker};
+use hedge_core::worker::{Action, Event, Worker};
 use hedge_model::capacity::BenchScores;
 use hedge_model::msg::{
     Assignment, Body, FromWorker, HeldAttempt, Log, Outcome, Report, Seal, ToWorker, Usage,
 };
 use hedge_model::spec::Runtime;
-use hedge_model::{AttemptId, Data, Epoch, FileEntry, Hash, JobId, Resources, TaskId, Time};
+use hedge_model::{
+    AttemptId, Data, Ending, Epoch, FileEntry, Hash, JobId, Resources, TaskId, Time,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,7 +91,7 @@ fn line(action: Action) -> String {
         Action::Tell(FromWorker::Started(id)) => format!("tell started {id}"),
         Action::Tell(FromWorker::Ended(report)) => match report.outcome {
             Outcome::Done(_) => format!("tell done {}", report.attempt),
-            Outcome::Unstaged { why, .. } => format!("tell unstaged {}: {why}", report.attempt),
+            Outcome::Ended(end) => format!("tell {}: {end}", report.attempt),
             other => format!("tell {} {other:?}", report.attempt),
         },
         Action::Tell(other) => format!("tell {other:?}"),
@@ -196,7 +198,7 @@ fn reports_are_repeated_on_each_connection_until_settled() {
     rig.staged(id(1, 0));
     rig.event(Event::Disconnected);
     rig.said();
-    rig.finished(id(1, 0), Outcome::Failed("exit code 1".into()));
+    rig.finished(id(1, 0), Outcome::Ended(exited(1)));
     rig.expect(&[]);
     let held = HeldAttempt {
         attempt: id(1, 0),
@@ -206,7 +208,7 @@ fn reports_are_repeated_on_each_connection_until_settled() {
     assert_eq!(rig.core.in_hand(), [held]);
     for _ in 0..2 {
         rig.event(Event::Connected(Epoch(1)));
-        rig.expect(&["tell 1.0/0.1.1 Failed(\"exit code 1\")"]);
+        rig.expect(&["tell 1.0/0.1.1: it ended with exit code 1"]);
         rig.event(Event::Disconnected);
     }
     rig.event(Event::Connected(Epoch(1)));
@@ -226,11 +228,11 @@ fn what_has_no_room_waits_in_order_and_can_be_given_back() {
     rig.expect(&["tell 1.2/0.1.1 Returned"]);
     let missing = vec![Hash([1; 32])];
     let why = "nobody gave it".to_owned();
-    rig.event(Event::Staged(
-        id(1, 0),
-        Err(Unstaged::Missing { missing, why }),
-    ));
-    rig.expect(&["tell unstaged 1.0/0.1.1: nobody gave it", "stage 1.3/0.1.1"]);
+    rig.event(Event::Staged(id(1, 0), Err(Ending::Input { missing, why })));
+    rig.expect(&[
+        "tell 1.0/0.1.1: its inputs could not be fetched: nobody gave it",
+        "stage 1.3/0.1.1",
+    ]);
     rig.event(Event::Drain);
     rig.expect(&["tell 1.4/0.1.1 Returned", "tell Draining"]);
     rig.assign(1, 6);
@@ -246,10 +248,17 @@ fn a_cancelled_attempt_ends_but_a_success_that_was_faster_is_told() {
     rig.staged(id(1, 1));
     rig.said();
     (0..3).for_each(|task| rig.order(1, ToWorker::Cancel(id(1, task))));
-    rig.expect(&["end 1.0/0.1.1", "end 1.1/0.1.1", "tell 1.2/0.1.1 Cancelled"]);
+    rig.expect(&[
+        "end 1.0/0.1.1",
+        "end 1.1/0.1.1",
+        "tell 1.2/0.1.1: another attempt won, or the job ended",
+    ]);
     rig.finished(id(1, 0), Outcome::Done(vec![blob(2)]));
-    rig.finished(id(1, 1), Outcome::Failed("killed".into()));
-    rig.expect(&["tell done 1.0/0.1.1", "tell 1.1/0.1.1 Cancelled"]);
+    rig.finished(id(1, 1), Outcome::Ended(exited(137)));
+    rig.expect(&[
+        "tell done 1.0/0.1.1",
+        "tell 1.1/0.1.1: another attempt won, or the job ended",
+    ]);
 }
 
 #[test]
@@ -267,8 +276,11 @@ fn what_was_fetched_for_a_job_goes_with_it_and_unsettled_outputs_stay() {
     rig.order(1, ToWorker::Cancel(id(1, 1)));
     rig.order(1, ToWorker::Forget(JobId(1)));
     rig.expect(&["end 1.1/0.1.1"]);
-    rig.finished(id(1, 1), Outcome::Cancelled);
-    rig.expect(&["tell 1.1/0.1.1 Cancelled", "drop 1"]);
+    rig.finished(id(1, 1), Outcome::Ended(Ending::Cancelled));
+    rig.expect(&[
+        "tell 1.1/0.1.1: another attempt won, or the job ended",
+        "drop 1",
+    ]);
     rig.order(1, ToWorker::Drop(vec![Hash([2; 32])]));
     rig.expect(&["drop 2"]);
 }
@@ -285,7 +297,7 @@ fn what_an_attempt_printed_stays_until_its_report_is_settled() {
     };
     rig.event(Event::Finished(Box::new(Report {
         attempt: id(1, 0),
-        outcome: Outcome::Failed("exit code 1".into()),
+        outcome: Outcome::Ended(exited(1)),
         usage: Usage::default(),
         log: Some(Box::new(Log {
             stdout: part(4),
@@ -309,7 +321,7 @@ fn an_assignment_without_its_body_is_refused() {
     rig.event(Event::Disconnected);
     rig.event(Event::Connected(Epoch(2))); // the new leader has not said what the group is
     rig.assign(2, 0);
-    rig.expect(&["tell unstaged 1.0/0.2.1: the worker does not know what to run"]);
+    rig.expect(&["tell 1.0/0.2.1: its worker failed: it does not know what to run"]);
     assert_eq!(rig.core.in_hand(), []);
 }
 
@@ -349,4 +361,11 @@ fn work_does_not_wait_for_benchmark_kernels() {
         panic!("nothing else is said");
     };
     assert!(said.starts_with("tell Benchmarked"), "{said}");
+}
+
+fn exited(status: i32) -> Ending {
+    Ending::Exited {
+        status,
+        said: String::new(),
+    }
 }

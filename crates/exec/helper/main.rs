@@ -46,7 +46,10 @@ fn worker(base: &str, script: &str, settings: &[String]) {
             tokio::task::spawn_blocking(move || obey(&spawner));
         }
         let exit = running.wait().await;
-        println!("outcome {:?}", exit.outcome);
+        match exit.outcome {
+            Ok(()) => println!("outcome done"),
+            Err(ending) => println!("outcome {ending}"),
+        }
         println!("{}", String::from_utf8_lossy(&exit.stdout.bytes));
         println!("{}", String::from_utf8_lossy(&exit.stderr.bytes));
         if is_set("linger") {

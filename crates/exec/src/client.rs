@@ -1,10 +1,12 @@
 //! The worker's side: starts the spawner, hands it attempts, tells how they ended.
 
+use crate::disk::DiskLimit;
 use crate::memory;
 use crate::process::{self, receive};
 use crate::scratch::Lease;
 use crate::wire::{self, Reply, Request, Setup};
-use crate::{Advanced, ExecError, Exit, Launch, Outcome, Priority, Report, Scratch};
+use crate::{Advanced, ExecError, Exit, Launch, Priority, Report, Scratch};
+use hedge_model::Ending;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
@@ -25,12 +27,10 @@ const BACK_OFF: [Duration; 6] = [
     Duration::from_secs(2),
     Duration::from_secs(5),
 ];
-/// Starts that may fail one after the other before it is given up.
-const FAILED_STARTS_MAX: usize = 20;
-/// Time between two looks at a folder with a disk limit, at least; and how many times longer than the look
-/// itself.
-const DISK_SAMPLE_MIN: Duration = Duration::from_millis(200);
-const DISK_SAMPLE_FACTOR: u32 = 10;
+/// Starts that may fail one after the other before attempts that wait for it are given back.
+const FAILED_STARTS_MAX: usize = 4;
+/// Why attempts end with their worker.
+const ENDING: &str = "it is ending";
 /// Environment that attempts get from the worker's own.
 const ENV_KEPT: [&str; 5] = ["PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ"];
 
@@ -105,6 +105,7 @@ pub struct Running {
     exit: oneshot::Receiver<Exit>,
     shared: Arc<Shared>,
     over: bool,
+    disk: Option<Arc<DiskLimit>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -128,7 +129,7 @@ struct State {
     /// removing.
     leaving: HashMap<u64, Arc<Lease>>,
     report: Report,
-    /// Why nothing can run any more, once that is so.
+    /// Why nothing can run now, while that is so.
     broken: Option<String>,
     /// Whether attempts are to be stopped; a spawner that is started again is told.
     paused: bool,
@@ -203,7 +204,7 @@ impl Spawner {
 
     /// Starts an attempt in `scratch`, which must be kept until it has ended. Waits only while
     /// [`SpawnerConfig::running_max`] are in hand. That the program cannot be started is an
-    /// [`Outcome::NotStarted`] of the attempt.
+    /// [`Ending::NotStarted`] of the attempt.
     pub async fn launch(&self, scratch: &Scratch, launch: Launch) -> Running {
         self.launch_with(scratch, launch, None).await
     }
@@ -230,26 +231,31 @@ impl Spawner {
         let permit = permit.unwrap_or_else(|_| unreachable!("the semaphore is never closed"));
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, exit) = oneshot::channel();
-        let disk = launch.limits.disk;
+        let disk = match launch.limits.disk {
+            Some(limit) => Some(DiskLimit::new(scratch.folders(), limit).await),
+            None => None,
+        };
         let in_hand = InHand {
             exit: sender,
             lease: scratch.lease(),
             observer,
         };
         self.shared.submit(id, scratch.slot(), launch, in_hand);
-        if let Some(limit) = disk {
-            tokio::spawn(watch_disk(
-                self.shared.clone(),
-                id,
-                scratch.folders(),
-                limit,
-            ));
+        if let Some(disk) = disk.clone() {
+            let shared = self.shared.clone();
+            tokio::spawn(async move {
+                let over = || !shared.lock().running.contains_key(&id);
+                if let Some(ending) = disk.watch(over).await {
+                    shared.end(id, ending);
+                }
+            });
         }
         Running {
             id,
             exit,
             shared: self.shared.clone(),
             over: false,
+            disk,
             _permit: permit,
         }
     }
@@ -304,10 +310,10 @@ impl Spawner {
         }
     }
 
-    /// Ends an attempt with all its processes; its outcome is then [`Outcome::Cancelled`], unless it had
+    /// Ends an attempt with all its processes; it is then [`Ending::Cancelled`], unless it had
     /// ended before. Numbers that are not known any more do nothing.
     pub fn cancel(&self, id: u64) {
-        self.shared.end(id, Outcome::Cancelled);
+        self.shared.end(id, Ending::Cancelled);
     }
 }
 
@@ -319,24 +325,25 @@ impl Running {
 
     /// Ends the attempt with all its processes; [`Running::wait`] then tells.
     pub fn cancel(&self) {
-        self.shared.end(self.id, Outcome::Cancelled);
+        self.shared.end(self.id, Ending::Cancelled);
     }
 
     /// Waits for the end. Nothing of the attempt runs any more then.
     pub async fn wait(mut self) -> Exit {
         let exit = (&mut self.exit).await;
         self.over = true;
-        exit.unwrap_or_else(|_| {
-            let reason = "the worker is ending".to_owned();
-            Exit::without_process(Outcome::Lost { reason })
-        })
+        let mut exit = exit.unwrap_or_else(|_| Exit::without_process(Ending::worker(ENDING)));
+        if let Some(disk) = &self.disk {
+            exit.outcome = disk.judge(exit.outcome).await;
+        }
+        exit
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.over {
-            self.shared.end(self.id, Outcome::Cancelled);
+            self.shared.end(self.id, Ending::Cancelled);
         }
     }
 }
@@ -350,17 +357,15 @@ impl Shared {
     fn submit(&self, id: u64, slot: u32, launch: Launch, in_hand: InHand) {
         let mut state = self.lock();
         let refused = match &state.broken {
-            Some(why) => Some(Outcome::Lost {
-                reason: why.clone(),
-            }),
+            Some(why) => Some(Ending::worker(why)),
             None => wire::encode(&Request::Launch { id, slot, launch }, &mut state.outbox)
                 .err()
-                .map(|error| Outcome::NotStarted {
-                    reason: format!("its command cannot be handed over: {}", error.0),
+                .map(|error| Ending::NotStarted {
+                    why: format!("its command cannot be handed over: {}", error.0),
                 }),
         };
-        if let Some(outcome) = refused {
-            let _ = in_hand.exit.send(Exit::without_process(outcome));
+        if let Some(ending) = refused {
+            let _ = in_hand.exit.send(Exit::without_process(ending));
             return;
         }
         state.running.insert(id, in_hand);
@@ -368,10 +373,10 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    fn end(&self, id: u64, outcome: Outcome) {
+    fn end(&self, id: u64, ending: Ending) {
         let mut state = self.lock();
         if state.running.contains_key(&id) {
-            let _ = wire::encode(&Request::End { id, outcome }, &mut state.outbox);
+            let _ = wire::encode(&Request::End { id, ending }, &mut state.outbox);
             drop(state);
             self.wake.notify_one();
         }
@@ -388,10 +393,8 @@ impl Shared {
         drop(leaving);
         for in_hand in running.into_values() {
             drop(in_hand.lease);
-            let outcome = Outcome::Lost {
-                reason: reason.to_owned(),
-            };
-            let _ = in_hand.exit.send(Exit::without_process(outcome));
+            let ending = Ending::worker(reason);
+            let _ = in_hand.exit.send(Exit::without_process(ending));
         }
     }
 }
@@ -412,7 +415,7 @@ async fn keep(
                 drop(stream);
                 process::wait(child).await;
                 shared.lock().paused = false;
-                shared.lose_all("the worker is ending");
+                shared.lose_all(ENDING);
                 return;
             }
         };
@@ -424,25 +427,35 @@ async fn keep(
         // Its attempts are dead once it is, and their folders can be cleaned up.
         process::wait(child).await;
         shared.lose_all(&format!(
-            "the process that runs tasks on this worker died ({why}); it is started again"
+            "the process that runs tasks died ({why}); it is started again"
         ));
-        (stream, child) = match restart(&config, &setup, shared).await {
+        (stream, child) = match restart(&config, &setup, shared, &mut gone).await {
             Some(started) => started,
             None => return,
         };
     }
 }
 
+/// Starts the spawner again, for as long as that takes; gives up only with the last handle.
 async fn restart(
     config: &SpawnerConfig,
     setup: &Setup,
     shared: &Shared,
+    gone: &mut oneshot::Receiver<()>,
 ) -> Option<(UnixStream, Child)> {
-    for failed in 0..FAILED_STARTS_MAX {
-        tokio::time::sleep(BACK_OFF[failed.min(BACK_OFF.len() - 1)]).await;
+    let mut failed = 0;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(BACK_OFF[failed.min(BACK_OFF.len() - 1)]) => {}
+            _ = &mut *gone => {
+                shared.lose_all(ENDING);
+                return None;
+            }
+        }
         match process::start(config, setup).await {
             Ok((stream, child, report)) => {
                 let mut state = shared.lock();
+                state.broken = None;
                 state.report = report;
                 state.process = child.id();
                 if state.paused {
@@ -455,11 +468,13 @@ async fn restart(
             }
             Err(error) => tracing::warn!(%error, "cannot start the process that runs tasks"),
         }
+        failed += 1;
+        if failed >= FAILED_STARTS_MAX {
+            let why = "the process that runs tasks died and cannot be started again so far";
+            shared.lock().broken = Some(why.to_owned());
+            shared.lose_all(why);
+        }
     }
-    let why = "the process that runs tasks died and cannot be started again; restart the worker";
-    shared.lock().broken = Some(why.to_owned());
-    shared.lose_all(why);
-    None
 }
 
 /// Moves frames both ways until the spawner is gone; says why.
@@ -557,30 +572,5 @@ fn free_memory(shared: Arc<Shared>) {
     let thread = std::thread::Builder::new().name("push-out".to_owned());
     if let Err(error) = thread.spawn(push) {
         tracing::debug!(%error, "the memory of stopped tasks stays where it is");
-    }
-}
-
-/// Ends an attempt whose folders grow beyond its limit. Here and not in the spawner, which a large folder
-/// would keep from its other attempts.
-async fn watch_disk(shared: Arc<Shared>, id: u64, folders: Vec<PathBuf>, limit: u64) {
-    let mut pause = DISK_SAMPLE_MIN;
-    loop {
-        tokio::time::sleep(pause).await;
-        if !shared.lock().running.contains_key(&id) {
-            return;
-        }
-        let folders = folders.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            let since = std::time::Instant::now();
-            (crate::scratch::space_used(&folders), since.elapsed())
-        });
-        let Ok((used, took)) = looked.await else {
-            return;
-        };
-        if used > limit {
-            shared.end(id, Outcome::DiskLimit { limit, used });
-            return;
-        }
-        pause = DISK_SAMPLE_MIN.max(took * DISK_SAMPLE_FACTOR);
     }
 }

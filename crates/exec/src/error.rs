@@ -1,5 +1,8 @@
 //! What can go wrong around an attempt.
 
+use crate::shortage::worker_ending;
+use hedge_model::Ending;
+use hedge_model::ending::Shortage;
 use std::io;
 use std::path::PathBuf;
 
@@ -52,7 +55,7 @@ pub enum ExecError {
     },
     /// A path of an input or output is not one inside the attempt's folder. Nothing was written.
     #[error(
-        "{path:?} is not a path inside the task's folder ({why}). Nothing was written; use a relative path without `..`"
+        "{path:?} is not a path inside the task's folder: it {why}. Nothing was written; use a relative path without `..`"
     )]
     BadPath {
         /// The path.
@@ -65,40 +68,6 @@ pub enum ExecError {
     AlreadyThere {
         /// The path.
         path: String,
-    },
-    /// A declared output was not made. The folder is as the task left it.
-    #[error(
-        "the task ended without making its output {pattern:?}; check what it writes, and where"
-    )]
-    OutputMissing {
-        /// The pattern that matched nothing.
-        pattern: String,
-    },
-    /// A pattern cannot be read. Nothing was collected.
-    #[error("{pattern:?} is not a pattern for outputs: {why}")]
-    BadPattern {
-        /// The pattern.
-        pattern: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// An output is something that cannot leave the machine. Nothing was collected.
-    #[error(
-        "the output {path:?} cannot be taken: it is {what}. Nothing was collected; outputs are regular files and folders"
-    )]
-    OutputRefused {
-        /// The path in the task's folder.
-        path: String,
-        /// What it is.
-        what: &'static str,
-    },
-    /// There is more than can be collected. Nothing was collected.
-    #[error(
-        "the task's outputs are more than {limit} files. Nothing was collected; pack them into an archive"
-    )]
-    TooManyOutputs {
-        /// The most that are taken.
-        limit: usize,
     },
     /// The system refused something.
     #[error("cannot {doing} {path:?}: {source}")]
@@ -113,6 +82,26 @@ pub enum ExecError {
 }
 
 impl ExecError {
+    /// How an attempt ended for which this went wrong.
+    pub fn ending(&self) -> Ending {
+        match self {
+            ExecError::DiskFull { path } => Ending::Short {
+                of: Shortage::Disk,
+                doing: format!("write {path:?}"),
+            },
+            ExecError::Io {
+                doing,
+                path,
+                source,
+            } => worker_ending(format!("{doing} {path:?}"), source),
+            // No other worker could place them either.
+            ExecError::BadPath { .. } | ExecError::AlreadyThere { .. } => Ending::NotStarted {
+                why: self.to_string(),
+            },
+            _ => Ending::worker(self.to_string()),
+        }
+    }
+
     /// An [`ExecError::Io`], or [`ExecError::DiskFull`] where that is the reason.
     pub(crate) fn io(
         doing: &'static str,

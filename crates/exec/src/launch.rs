@@ -1,5 +1,6 @@
 //! An attempt to run, and how it ended: plain data.
 
+use hedge_model::Ending;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -60,7 +61,8 @@ pub struct Limits {
     /// Most memory of all its processes together, bytes; sampled every 50 ms, so that a little more may be
     /// used for a moment.
     pub memory: Option<u64>,
-    /// Most space of its folders, bytes; sampled, and a hard limit for each single file.
+    /// Most that it may add to its folders, bytes: looked at every 200 ms and at its end. No single file can grow to
+    /// more than a page above it.
     pub disk: Option<u64>,
 }
 
@@ -78,8 +80,8 @@ pub enum Priority {
 /// How an attempt ended and what it took.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Exit {
-    /// How it ended.
-    pub outcome: Outcome,
+    /// How it ended; `Ok` is exit status 0. The endings here say nothing of what it printed.
+    pub outcome: Result<(), Ending>,
     /// What it took.
     pub usage: Usage,
     /// What it wrote to standard output.
@@ -90,61 +92,13 @@ pub struct Exit {
 
 impl Exit {
     /// An end without a process.
-    pub(crate) fn without_process(outcome: Outcome) -> Exit {
+    pub(crate) fn without_process(ending: Ending) -> Exit {
         Exit {
-            outcome,
+            outcome: Err(ending),
             usage: Usage::default(),
             stdout: Tail::default(),
             stderr: Tail::default(),
         }
-    }
-}
-
-/// How an attempt ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
-    /// Its main process ended with this code; 0 is success.
-    Exited(i32),
-    /// Its main process was ended by this signal, sent by itself, by another of its processes or by the
-    /// kernel.
-    Signalled(i32),
-    /// It ran longer than allowed.
-    TimeLimit {
-        /// What was allowed.
-        limit: Duration,
-    },
-    /// It used more memory than allowed.
-    MemoryLimit {
-        /// What was allowed, bytes.
-        limit: u64,
-        /// What was seen, bytes.
-        used: u64,
-    },
-    /// It used more disk space than allowed.
-    DiskLimit {
-        /// What was allowed, bytes.
-        limit: u64,
-        /// What was seen, bytes.
-        used: u64,
-    },
-    /// [`crate::Spawner::cancel`] ended it.
-    Cancelled,
-    /// Its program could not be started; by its own fault or that of what it needs.
-    NotStarted {
-        /// What was wrong and what to do, a sentence.
-        reason: String,
-    },
-    /// The spawner died and took it along. Not the attempt's fault: it may be run again.
-    Lost {
-        /// What is known, a sentence.
-        reason: String,
-    },
-}
-
-impl Outcome {
-    /// Whether the attempt did what it was asked to.
-    pub fn is_success(&self) -> bool {
-        *self == Outcome::Exited(0)
     }
 }
 

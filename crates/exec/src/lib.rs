@@ -33,6 +33,7 @@
 //! and hands both to [`Spawner::launch`].
 
 mod client;
+mod disk;
 mod error;
 mod landlock;
 mod launch;
@@ -40,16 +41,18 @@ mod memory;
 mod process;
 pub mod scratch;
 mod seccomp;
+mod shortage;
 pub mod spawner;
 mod wire;
 
 pub use client::{Running, Spawner, SpawnerConfig};
 pub use error::ExecError;
 pub use launch::{
-    Advanced, Exit, Launch, Limits, Outcome, Priority, Report, Sandbox, Stdin, StreamKind,
-    TAIL_BYTES, Tail, Usage,
+    Advanced, Exit, Launch, Limits, Priority, Report, Sandbox, Stdin, StreamKind, TAIL_BYTES, Tail,
+    Usage,
 };
 pub use scratch::{OutputFile, Scratch, ScratchPool, Source};
+pub use shortage::{shortage, told_shortage};
 pub use spawner::is_stopped;
 
 /// Gives the calling thread, and what it starts from now on, the priority that tasks have by default:

@@ -3,7 +3,8 @@
 //! Both ends are the same program, so there is no version; the limit keeps a mistake from becoming an
 //! allocation.
 
-use crate::{Advanced, Exit, Launch, Outcome, Priority, Report};
+use crate::{Advanced, Exit, Launch, Priority, Report};
+use hedge_model::Ending;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -35,10 +36,10 @@ pub(crate) enum Request {
         slot: u32,
         launch: Launch,
     },
-    /// Ends the attempt; its report then says this outcome, unless it had ended before.
+    /// Ends the attempt; its report then says this ending, unless it had ended before.
     End {
         id: u64,
-        outcome: Outcome,
+        ending: Ending,
     },
     /// Stops all attempts where they are, or lets them go on.
     Pause(bool),

@@ -4,22 +4,20 @@
 mod common;
 
 use common::{err, grid, grid_with, out, sh};
-use hedge_exec::{Launch, Limits, Outcome, Source, Stdin};
+use hedge_exec::{Launch, Limits, Source, Stdin};
+use hedge_model::Ending;
 use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn exit_codes_and_signals_are_reported() {
     let grid = grid().await;
-    assert_eq!(grid.sh("exit 0").await.outcome, Outcome::Exited(0));
-    assert_eq!(grid.sh("exit 7").await.outcome, Outcome::Exited(7));
+    assert_eq!(grid.sh("exit 0").await.outcome, Ok(()));
+    assert_eq!(grid.sh("exit 7").await.outcome, common::exited(7));
     assert_eq!(
         grid.sh("kill -TERM $$").await.outcome,
-        Outcome::Signalled(15)
+        common::signalled(15)
     );
-    assert_eq!(
-        grid.sh("kill -KILL $$").await.outcome,
-        Outcome::Signalled(9)
-    );
+    assert_eq!(grid.sh("kill -KILL $$").await.outcome, common::signalled(9));
 }
 
 #[tokio::test]
@@ -48,7 +46,7 @@ async fn the_tail_of_long_output_is_kept() {
     let mut launch = sh("yes 0123456789 | head -n 300000; echo end");
     launch.kept_bytes = Some(1000);
     let exit = grid.spawner.run(&grid.scratch(), launch).await;
-    assert_eq!(exit.outcome, Outcome::Exited(0));
+    assert_eq!(exit.outcome, Ok(()));
     assert_eq!(exit.stdout.total, 300_000 * 11 + 4);
     assert_eq!(exit.stdout.bytes.len(), 1000);
     assert!(out(&exit).ends_with("0123456789\nend\n"));
@@ -127,7 +125,7 @@ async fn programs_that_cannot_start_say_why() {
     for (program, wanted) in cases {
         let launch = Launch::new(program, ["x"]);
         match grid.spawner.run(&scratch, launch).await.outcome {
-            Outcome::NotStarted { reason } => {
+            Err(Ending::NotStarted { why: reason }) => {
                 // Where the path is not in the view at all, it is not found.
                 let hidden = program.starts_with("/var/log") && reason.contains("not found");
                 assert!(reason.contains(wanted) || hidden, "{program:?}: {reason}");
@@ -137,7 +135,8 @@ async fn programs_that_cannot_start_say_why() {
     }
     let full = scratch.folder().join("orphan");
     let launch = Launch::new(full.to_str().unwrap(), ["x"]);
-    let Outcome::NotStarted { reason } = grid.spawner.run(&scratch, launch).await.outcome else {
+    let Err(Ending::NotStarted { why: reason }) = grid.spawner.run(&scratch, launch).await.outcome
+    else {
         panic!("it started")
     };
     assert!(reason.contains("interpreter"), "{reason}");
@@ -199,7 +198,7 @@ async fn the_time_limit_ends_an_attempt() {
     };
     let since = Instant::now();
     let exit = grid.spawner.run(&grid.scratch(), launch).await;
-    assert_eq!(exit.outcome, Outcome::TimeLimit { limit });
+    assert_eq!(exit.outcome, Err(Ending::TimeLimit { limit }));
     assert_eq!(out(&exit), "begun\n");
     assert!(exit.usage.elapsed >= limit, "{:?}", exit.usage);
     assert!(since.elapsed() < common::PATIENCE);
@@ -218,7 +217,7 @@ async fn the_memory_limit_counts_all_processes_of_an_attempt() {
     };
     let exit = grid.spawner.run(&grid.scratch(), launch.clone()).await;
     match exit.outcome {
-        Outcome::MemoryLimit { limit: said, used } => {
+        Err(Ending::MemoryLimit { limit: said, used }) => {
             assert_eq!(said, limit);
             assert!(used > limit);
             assert!(exit.usage.memory_peak >= used);
@@ -228,7 +227,7 @@ async fn the_memory_limit_counts_all_processes_of_an_attempt() {
     let mut modest = sh("x=$(head -c 1000000 /dev/zero | tr '\\0' x); sleep 0.2");
     modest.limits = launch.limits;
     let exit = grid.spawner.run(&grid.scratch(), modest).await;
-    assert_eq!(exit.outcome, Outcome::Exited(0));
+    assert_eq!(exit.outcome, Ok(()));
 }
 
 #[tokio::test]
@@ -244,7 +243,7 @@ async fn the_disk_limit_counts_all_files_and_bounds_each() {
     };
     let exit = grid.spawner.run(&grid.scratch(), launch).await;
     match exit.outcome {
-        Outcome::DiskLimit { limit: said, used } => assert!(said == limit && used > limit),
+        Err(Ending::DiskLimit { limit: said, used }) => assert!(said == limit && used > limit),
         ref other => panic!("{other:?} {}", err(&exit)),
     }
     let mut single = sh("head -c 2000000 /dev/zero > big; stat -c %s big");
@@ -253,11 +252,43 @@ async fn the_disk_limit_counts_all_files_and_bounds_each() {
         ..Limits::default()
     };
     let exit = grid.spawner.run(&grid.scratch(), single).await;
+    let file: u64 = out(&exit).trim().parse().unwrap();
+    assert!(file > limit && file <= limit + 4096, "{exit:?}");
+    assert_disk_limit(&exit, limit);
+    // Also where its own program ends by the kernel's signal, and where it is over before anybody looks.
+    let mut signalled = sh("exec head -c 2000000 /dev/zero > big");
+    signalled.limits = single_limits(limit);
+    assert_disk_limit(&grid.spawner.run(&grid.scratch(), signalled).await, limit);
+    let mut quick = sh("for i in 1 2 3; do head -c 900000 /dev/zero > $i; done");
+    quick.limits = single_limits(limit);
+    assert_disk_limit(&grid.spawner.run(&grid.scratch(), quick).await, limit);
+    // What was there before does not count.
+    let mut scratch = grid.scratch();
+    let input = vec![1; 2 << 20];
+    scratch.place("in", false, Source::Bytes(&input)).unwrap();
+    let mut reads = sh("wc -c < in > size; cat size");
+    reads.limits = single_limits(limit);
+    let exit = grid.spawner.run(&scratch, reads).await;
     assert!(
-        exit.outcome.is_success() && out(&exit).trim() == limit.to_string(),
+        exit.outcome.is_ok() && out(&exit) == "2097152\n",
         "{exit:?}"
     );
+    drop(scratch);
     assert!(grid.left_over().is_empty());
+}
+
+fn single_limits(limit: u64) -> Limits {
+    Limits {
+        disk: Some(limit),
+        ..Limits::default()
+    }
+}
+
+fn assert_disk_limit(exit: &hedge_exec::Exit, limit: u64) {
+    match exit.outcome {
+        Err(Ending::DiskLimit { limit: said, used }) => assert!(said == limit && used > limit),
+        ref other => panic!("{other:?} {}", err(exit)),
+    }
 }
 
 #[tokio::test]
@@ -265,12 +296,12 @@ async fn closing_the_streams_does_not_hold_up_the_report() {
     let grid = grid().await;
     let since = Instant::now();
     let exit = grid.sh("exec 1>&- 2>&-; exit 3").await;
-    assert_eq!(exit.outcome, Outcome::Exited(3));
+    assert_eq!(exit.outcome, common::exited(3));
     // A process that keeps the pipes open ends with the attempt.
     let exit = grid.sh("sleep 1000 & echo left").await;
     assert_eq!(
         (exit.outcome.clone(), out(&exit).as_str()),
-        (Outcome::Exited(0), "left\n")
+        (Ok(()), "left\n")
     );
     assert!(since.elapsed() < common::PATIENCE);
 }
@@ -302,7 +333,11 @@ async fn many_attempts_at_once_keep_apart() {
                     number % 100
                 ))
                 .await;
-            assert_eq!(exit.outcome, Outcome::Exited(number % 100), "{exit:?}");
+            let wanted = match number % 100 {
+                0 => Ok(()),
+                status => common::exited(status),
+            };
+            assert_eq!(exit.outcome, wanted, "{exit:?}");
             assert_eq!(out(&exit), format!("0\n{number}\n"), "{exit:?}");
         });
     }

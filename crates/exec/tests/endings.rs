@@ -4,7 +4,8 @@
 mod common;
 
 use common::{HELPER, able_with, grid, grid_with, odd_sleep, out, processes_with, sh, until};
-use hedge_exec::{Launch, Outcome};
+use hedge_exec::Launch;
+use hedge_model::Ending;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -44,7 +45,7 @@ async fn cancelling_ends_a_tree_with_daemons_within_50_ms() {
         let exit = running.wait().await;
         let took = since.elapsed();
         println!("cancel, sandbox {sandbox}, namespaces {namespaces}: {took:?}");
-        assert_eq!(exit.outcome, Outcome::Cancelled);
+        assert_eq!(exit.outcome, Err(Ending::Cancelled));
         assert_eq!(
             able_with(&sleep),
             Vec::<i32>::new(),
@@ -64,7 +65,7 @@ async fn what_an_attempt_leaves_behind_ends_before_its_report() {
     until("the other tree stands", || sleepers(&other) >= TREE_SIZE);
     for _ in 0..5 {
         let script = format!("setsid sleep {sleep} & (setsid sleep {sleep} &); exit 4");
-        assert_eq!(grid.sh(&script).await.outcome, Outcome::Exited(4));
+        assert_eq!(grid.sh(&script).await.outcome, common::exited(4));
         assert_eq!(able_with(&sleep), Vec::<i32>::new());
     }
     assert!(
@@ -72,7 +73,7 @@ async fn what_an_attempt_leaves_behind_ends_before_its_report() {
         "another attempt's daemons must live on"
     );
     kept.cancel();
-    assert_eq!(kept.wait().await.outcome, Outcome::Cancelled);
+    assert_eq!(kept.wait().await.outcome, Err(Ending::Cancelled));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +87,7 @@ async fn a_process_that_keeps_forking_is_ended() {
     let running = grid.spawner.launch(&scratch, sh(&script)).await;
     until("it forks", || processes_with(&sleep).len() > 10);
     running.cancel();
-    assert_eq!(running.wait().await.outcome, Outcome::Cancelled);
+    assert_eq!(running.wait().await.outcome, Err(Ending::Cancelled));
     until("all have ended", || processes_with(&sleep).is_empty());
 }
 
@@ -112,7 +113,7 @@ async fn cancelling_is_quick_on_a_busy_machine() {
         running.cancel();
         let exit = running.wait().await;
         took.push(since.elapsed());
-        assert_eq!(exit.outcome, Outcome::Cancelled);
+        assert_eq!(exit.outcome, Err(Ending::Cancelled));
         drop(scratch);
     }
     busy.store(false, Ordering::Relaxed);
@@ -150,7 +151,10 @@ fn an_ordinary_users_daemons_end_with_their_attempt_too() {
             .map_while(Result::ok)
             .take_while(|line| line != "lingering")
             .collect();
-        assert!(told.contains(&"outcome Exited(4)".to_owned()), "{told:?}");
+        assert!(
+            told.contains(&"outcome it ended with exit code 4".to_owned()),
+            "{told:?}"
+        );
         // The worker's own command line holds the number.
         let able = able_with(&sleep);
         assert_eq!(able, [worker.id() as i32], "{setting}");
@@ -175,7 +179,7 @@ async fn hundreds_are_cancelled_at_once() {
     let since = Instant::now();
     all.iter().for_each(|(running, _)| running.cancel());
     for (running, _scratch) in all {
-        assert_eq!(running.wait().await.outcome, Outcome::Cancelled);
+        assert_eq!(running.wait().await.outcome, Err(Ending::Cancelled));
     }
     println!("200 attempts cancelled: {:?}", since.elapsed());
     assert_eq!(able_with(&sleep), Vec::<i32>::new());
@@ -189,13 +193,13 @@ async fn cancelling_before_the_start_and_after_the_end_is_harmless() {
     let running = grid.spawner.launch(&scratch, sh("sleep 1000")).await;
     running.cancel();
     running.cancel();
-    assert_eq!(running.wait().await.outcome, Outcome::Cancelled);
+    assert_eq!(running.wait().await.outcome, Err(Ending::Cancelled));
     let running = grid.spawner.launch(&scratch, sh("exit 0")).await;
     let id = running.id();
-    assert_eq!(running.wait().await.outcome, Outcome::Exited(0));
+    assert_eq!(running.wait().await.outcome, Ok(()));
     grid.spawner.cancel(id);
     grid.spawner.cancel(id + 1000);
-    assert_eq!(grid.sh("exit 5").await.outcome, Outcome::Exited(5));
+    assert_eq!(grid.sh("exit 5").await.outcome, common::exited(5));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,7 +273,10 @@ async fn a_killed_spawner_is_reported_and_replaced() {
                 "spawner killed, namespaces {namespaces}, outer {outer}: {:?}",
                 since.elapsed()
             );
-            assert!(matches!(exit.outcome, Outcome::Lost { .. }), "{exit:?}");
+            assert!(
+                matches!(exit.outcome, Err(Ending::Worker { .. })),
+                "{exit:?}"
+            );
             // Without namespaces nobody is left to end daemons when the watcher is the one that dies.
             if namespaces || !outer {
                 until("all have ended", || processes_with(&sleep).is_empty());
@@ -293,7 +300,10 @@ async fn stopping_the_spawner_ends_everything() {
     until("the tree stands", || sleepers(&sleep) >= TREE_SIZE);
     grid.spawner.stop().await;
     assert_eq!(able_with(&sleep), Vec::<i32>::new());
-    assert!(matches!(running.wait().await.outcome, Outcome::Lost { .. }));
+    assert!(matches!(
+        running.wait().await.outcome,
+        Err(Ending::Worker { .. })
+    ));
 }
 
 #[test]

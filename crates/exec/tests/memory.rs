@@ -3,7 +3,7 @@
 mod common;
 
 use common::{HELPER, grid_with, odd_sleep, out, processes_with, until};
-use hedge_exec::{Launch, Outcome, SpawnerConfig};
+use hedge_exec::{Launch, SpawnerConfig};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -79,7 +79,7 @@ async fn stopped(
     grid.spawner.pause(false).await.unwrap();
     std::fs::write(scratch.folder().join("stop"), "").unwrap();
     let exit = running.wait().await;
-    assert_eq!(exit.outcome, Outcome::Exited(0), "{exit:?}");
+    assert_eq!(exit.outcome, Ok(()), "{exit:?}");
     assert_eq!(out(&exit), format!("{} {}", HELD * 7, HELD * 3));
 }
 

@@ -3,7 +3,8 @@
 mod common;
 
 use common::{grid, grid_with, odd_sleep, out, processes_with, sh, until};
-use hedge_exec::{Launch, Limits, Outcome};
+use hedge_exec::{Launch, Limits};
+use hedge_model::Ending;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,7 @@ async fn whole_tree_stops_and_goes_on(grid: &common::Grid) {
     });
     std::fs::write(folder.join("stop"), "").unwrap();
     let exit = running.wait().await;
-    assert_eq!(exit.outcome, Outcome::Exited(0));
+    assert_eq!(exit.outcome, Ok(()));
     assert!(
         exit.usage.paused >= Duration::from_millis(300),
         "{:?}",
@@ -275,7 +276,7 @@ fn stops_and_goes_on_for_an_ordinary_user(setting: &str, group: Option<&Path>) -
     writeln!(input, "go").unwrap();
     assert_eq!(lines.next().as_deref(), Some("paused false"));
     std::fs::write(folder.join("stop"), "").unwrap();
-    assert_eq!(lines.next().as_deref(), Some("outcome Exited(0)"));
+    assert_eq!(lines.next().as_deref(), Some("outcome done"));
     drop(input);
     assert!(worker.wait().unwrap().success());
     report
@@ -304,14 +305,14 @@ async fn paused_time_does_not_count_towards_the_limit() {
     grid.spawner.pause(false).await.unwrap();
     std::fs::write(scratch.folder().join("stop"), "").unwrap();
     let exit = running.wait().await;
-    assert_eq!(exit.outcome, Outcome::Exited(0));
+    assert_eq!(exit.outcome, Ok(()));
     assert!(exit.usage.elapsed + exit.usage.paused <= since.elapsed());
     assert!(exit.usage.elapsed < limit, "{:?}", exit.usage);
     let scratch = grid.scratch();
     let exit = grid.spawner.run(&scratch, launch).await;
     assert_eq!(
         exit.outcome,
-        Outcome::TimeLimit { limit },
+        Err(Ending::TimeLimit { limit }),
         "the limit still holds"
     );
 }
@@ -328,7 +329,7 @@ async fn a_paused_attempt_can_be_ended_and_none_starts() {
     grid.spawner.pause(true).await.unwrap();
     let waiting = grid.spawner.launch(&second, sh("echo started")).await;
     running.cancel();
-    assert_eq!(running.wait().await.outcome, Outcome::Cancelled);
+    assert_eq!(running.wait().await.outcome, Err(Ending::Cancelled));
     grid.spawner.pause(false).await.unwrap();
     assert_eq!(out(&waiting.wait().await), "started\n");
 }

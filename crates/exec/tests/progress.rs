@@ -3,7 +3,8 @@
 mod common;
 
 use common::{Grid, grid, grid_with, sh, until};
-use hedge_exec::{Advanced, Outcome};
+use hedge_exec::Advanced;
+use hedge_model::Ending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -83,7 +84,7 @@ async fn a_task_says_how_far_it_is_and_that_it_waits() {
         });
         std::fs::write(&answer, "go\n").unwrap();
     }
-    assert_eq!(running.wait().await.outcome, Outcome::Exited(0));
+    assert_eq!(running.wait().await.outcome, Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +120,7 @@ async fn a_task_that_gets_nowhere_is_not_spoken_of_and_a_paused_one_waits() {
         heard.lock().unwrap().last().is_some_and(|to| !to.waiting)
     });
     running.cancel();
-    assert_eq!(running.wait().await.outcome, Outcome::Cancelled);
+    assert_eq!(running.wait().await.outcome, Err(Ending::Cancelled));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,5 +142,5 @@ async fn a_task_may_say_more_than_is_understood() {
         (last.permille, last.notes) == (Some(500), 100_001)
     });
     std::fs::write(scratch.folder().join("stop"), "").unwrap();
-    assert_eq!(running.wait().await.outcome, Outcome::Exited(0));
+    assert_eq!(running.wait().await.outcome, Ok(()));
 }

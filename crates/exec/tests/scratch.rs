@@ -5,12 +5,14 @@ mod common;
 
 use common::{grid, out};
 use hedge_exec::{ExecError, Scratch, ScratchPool, Source};
+use hedge_model::Ending;
+use hedge_model::ending::OutputFault;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
-fn names(scratch: &Scratch, patterns: &[&str]) -> Result<Vec<String>, ExecError> {
+fn names(scratch: &Scratch, patterns: &[&str]) -> Result<Vec<String>, Ending> {
     Ok(scratch
         .collect(patterns)?
         .into_iter()
@@ -24,7 +26,7 @@ async fn outputs_are_found_by_name_folder_and_pattern() {
     let scratch = grid.scratch();
     let script = "mkdir -p d/e; echo 1 > a.png; echo 22 > b.png; echo 3 > d/e/c.png; echo 4 > d/x; chmod +x d/x; echo 5 > 'odd[1].txt'; ln -s a.png l.png; echo 6 > other";
     let exit = grid.spawner.run(&scratch, common::sh(script)).await;
-    assert!(exit.outcome.is_success(), "{exit:?}");
+    assert!(exit.outcome.is_ok(), "{exit:?}");
     assert_eq!(names(&scratch, &["a.png"]).unwrap(), ["a.png"]);
     assert_eq!(names(&scratch, &["d"]).unwrap(), ["d/e/c.png", "d/x"]);
     assert_eq!(names(&scratch, &["d/"]).unwrap(), ["d/e/c.png", "d/x"]);
@@ -54,9 +56,10 @@ async fn a_missing_output_is_named() {
         .await;
     for pattern in ["frame-7.png", "*.png", "made/deeper"] {
         match names(&scratch, &["made", pattern]) {
-            Err(error @ ExecError::OutputMissing { .. }) => {
-                assert!(error.to_string().contains(pattern), "{error}");
-            }
+            Err(Ending::Output {
+                path,
+                fault: OutputFault::Missing,
+            }) => assert_eq!(path, pattern),
             other => panic!("{other:?}"),
         }
     }
@@ -68,7 +71,7 @@ async fn outputs_that_lead_out_of_the_folder_or_are_special_are_refused() {
     let scratch = grid.scratch();
     let script = "ln -s /etc/passwd out; ln -s / root; ln -s ../../.. up; ln -s nowhere dangling; mkdir d; ln -s /etc/passwd d/deep; ln -s d folder; mkfifo pipe; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"sock\")'";
     let exit = grid.spawner.run(&scratch, common::sh(script)).await;
-    assert!(exit.outcome.is_success(), "{exit:?}");
+    assert!(exit.outcome.is_ok(), "{exit:?}");
     for pattern in [
         "out",
         "root",
@@ -84,9 +87,10 @@ async fn outputs_that_lead_out_of_the_folder_or_are_special_are_refused() {
         "*",
     ] {
         match names(&scratch, &[pattern]) {
-            Err(error @ ExecError::OutputRefused { .. }) => {
-                assert!(error.to_string().contains("cannot be taken"), "{error}");
-            }
+            Err(Ending::Output {
+                fault: OutputFault::Odd { .. },
+                ..
+            }) => {}
             other => panic!("{pattern}: {other:?}"),
         }
     }
@@ -104,7 +108,10 @@ fn paths_that_leave_the_folder_are_refused() {
         ));
         assert!(matches!(
             scratch.collect(&[path]),
-            Err(ExecError::BadPath { .. })
+            Err(Ending::Output {
+                fault: OutputFault::BadPath { .. },
+                ..
+            })
         ));
     }
     scratch.place("a/b", false, Source::Bytes(b"1")).unwrap();
@@ -117,8 +124,62 @@ fn paths_that_leave_the_folder_are_refused() {
     }
     assert!(matches!(
         scratch.collect(&["a["]),
-        Err(ExecError::BadPattern { .. })
+        Err(Ending::Output {
+            fault: OutputFault::BadPath { .. },
+            ..
+        })
     ));
+}
+
+#[tokio::test]
+async fn an_empty_folder_is_an_output_only_where_a_folder_is_declared() {
+    let grid = grid().await;
+    let scratch = grid.scratch();
+    let script = "mkdir -p empty/deep full; echo 1 > full/a";
+    let exit = grid.spawner.run(&scratch, common::sh(script)).await;
+    assert!(exit.outcome.is_ok(), "{exit:?}");
+    for pattern in ["empty", "e*", "empty/*"] {
+        let found = names(&scratch, &["full", pattern]);
+        assert!(
+            matches!(&found, Err(Ending::Output { path, .. }) if path == pattern),
+            "{pattern}: {found:?}"
+        );
+    }
+    assert_eq!(names(&scratch, &["empty/", "full"]).unwrap(), ["full/a"]);
+    assert_eq!(names(&scratch, &["*/"]).unwrap(), ["full/a"]);
+    assert_eq!(names(&scratch, &["*"]).unwrap(), ["full/a"]);
+}
+
+#[test]
+fn an_output_that_cannot_be_read_is_the_tasks_fault() {
+    let dir = TempDir::new().unwrap();
+    let mut scratch = ScratchPool::open(dir.path().join("base"))
+        .unwrap()
+        .create()
+        .unwrap();
+    let closed = |path: &std::path::Path| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o000))
+            .unwrap();
+    };
+    scratch.place("file", false, Source::Bytes(b"1")).unwrap();
+    scratch.place("d/e", false, Source::Bytes(b"2")).unwrap();
+    closed(&scratch.folder().join("file"));
+    closed(&scratch.folder().join("d"));
+    let found = common::without_privileges(dir.path(), || {
+        ["file", "d", "f*", "d/"].map(|pattern| names(&scratch, &[pattern]))
+    });
+    for found in found {
+        assert!(
+            matches!(
+                &found,
+                Err(Ending::Output {
+                    fault: OutputFault::Unreadable { .. },
+                    ..
+                })
+            ),
+            "{found:?}"
+        );
+    }
 }
 
 #[test]
@@ -159,7 +220,7 @@ async fn everything_is_removed_whatever_the_attempt_did_to_it() {
     let grid = grid().await;
     let spoil = "mkdir -p a/b/c; echo 1 > a/b/c/f; chmod 000 a/b/c a/b a; echo 2 > $TMPDIR/t; ln -s /usr/bin keep; ln -s . loop; chmod 000 . $TMPDIR";
     for _ in 0..3 {
-        assert!(grid.sh(spoil).await.outcome.is_success());
+        assert!(grid.sh(spoil).await.outcome.is_ok());
     }
     assert!(grid.left_over().is_empty());
     assert!(Path::new("/usr/bin/env").exists());

@@ -3,6 +3,7 @@
 
 pub mod capacity;
 pub mod data;
+pub mod ending;
 pub mod group;
 pub mod ids;
 pub mod ledger;
@@ -16,6 +17,7 @@ pub mod units;
 pub mod view;
 
 pub use data::{Data, FileEntry, PeerAddr, Source};
+pub use ending::Ending;
 pub use ids::{AttemptId, Epoch, Hash, JobId, PeerId, SubmitKey, TaskId};
 pub use owner::{Activity, Signal};
 pub use resources::{Amount, Resources};

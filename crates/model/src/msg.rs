@@ -7,8 +7,8 @@ use crate::view::{
     ExplainView, JobView, LogView, MemberView, ResultsView, SettingView, WorkerView,
 };
 use crate::{
-    AttemptId, Data, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources, Source,
-    SubmitKey,
+    AttemptId, Data, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources,
+    Source, SubmitKey,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -19,8 +19,6 @@ pub const MESSAGE_BYTES_MAX: usize = (16 << 20) - 64;
 
 /// Hashes in one message, at most: 8 MB of them.
 pub const HASHES_MAX: usize = 250_000;
-/// Longest sentence in bytes that a worker's report adds to the state; the rest is cut off.
-pub const WHY_BYTES_MAX: usize = 4096;
 
 /// Bytes that signed leave to read so many blobs takes in a message, at most: each blob once, and for each 4,096 of
 /// them a signature with its keys.
@@ -275,26 +273,15 @@ pub struct Report {
     pub log: Option<Box<Log>>,
 }
 
-/// How an attempt ended, in the worker's words.
+/// What became of an attempt, in the worker's report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It succeeded and left these files.
     Done(Vec<FileEntry>),
-    /// It failed by its own fault; a sentence.
-    Failed(String),
-    /// Its inputs could not be had from any source.
-    Unstaged {
-        /// Content that nobody gave.
-        missing: Vec<Hash>,
-        /// A sentence.
-        why: String,
-    },
-    /// It was cancelled.
-    Cancelled,
+    /// It ended without success.
+    Ended(Ending),
     /// It had not started and is given back.
     Returned,
-    /// The worker gave it up because its owner wants the machine.
-    Vacated,
 }
 
 /// What an attempt took. Durations are measured by the worker.

@@ -3,7 +3,9 @@
 use crate::capacity::{BenchScores, Class};
 use crate::ledger::{Charge, Stopped};
 use crate::msg::{Log, Role, Usage};
-use crate::{AttemptId, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId, Time};
+use crate::{
+    AttemptId, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId, Time,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -74,7 +76,8 @@ pub enum Record {
         /// Where it ran.
         worker: PeerId,
         /// How.
-        end: End,
+        #[serde(with = "crate::ending::recorded")]
+        end: Ending,
         /// What it took, as far as known.
         usage: Usage,
         /// What it is charged for, unless an earlier record stopped it.
@@ -238,21 +241,6 @@ pub struct Ticket {
     pub expires: Option<Time>,
     /// How many more peers.
     pub uses: Option<u32>,
-}
-
-/// How an attempt ended that did not decide its task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum End {
-    /// By its own fault; counts towards `crash_limit`.
-    Failed(String),
-    /// Its worker was given up.
-    Lost,
-    /// Another attempt won, or the job ended.
-    Cancelled,
-    /// Its inputs could not be had.
-    Unstaged(String),
-    /// Its worker gave it up because its owner wants the machine.
-    Vacated,
 }
 
 /// How a job ended.

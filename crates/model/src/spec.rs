@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod names;
 mod needs;
 mod outline;
+pub mod placeholders;
 mod qos;
 mod size;
 mod validate;
@@ -241,9 +243,20 @@ pub struct JobSpec {
 }
 
 impl JobSpec {
-    /// Checks a draft; the one place where a job is checked, but for the size of a submission.
+    /// Checks a draft that is to be submitted; the one place where a job is checked, but for the size of a submission.
     pub fn new(draft: Draft) -> Result<Self, SpecError> {
-        validate::validate(draft)
+        let spec = validate::validate(draft)?;
+        spec.check_names()?;
+        Ok(spec)
+    }
+
+    /// Checks the names of its files, once more where it comes from somebody else. Decoding leaves this out: a
+    /// journal may hold jobs that were submitted before these checks were made.
+    ///
+    /// # Errors
+    /// Patterns that cannot be read, and files that would lie in the same place.
+    pub fn check_names(&self) -> Result<(), SpecError> {
+        names::check(self)
     }
 
     /// The job's name.
@@ -362,7 +375,7 @@ impl TryFrom<Draft> for JobSpec {
     type Error = SpecError;
 
     fn try_from(draft: Draft) -> Result<Self, SpecError> {
-        Self::new(draft)
+        validate::validate(draft)
     }
 }
 

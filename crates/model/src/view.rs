@@ -1,8 +1,9 @@
 //! What people and programs see of the grid, computed from the core's state. Field names are stable and carry
 //! their unit; `--json` prints these types.
 
+use crate::ending::Blame;
 use crate::msg::Log;
-use crate::{AttemptId, FileEntry, Hash, JobId, PeerId, Resources, Source};
+use crate::{AttemptId, Ending, FileEntry, Hash, JobId, PeerId, Resources, Source};
 use serde::{Deserialize, Serialize};
 
 /// A job's state.
@@ -142,6 +143,18 @@ pub struct AttemptCounts {
     pub outputs_lost: u64,
 }
 
+impl AttemptCounts {
+    /// Counts an attempt that ended so.
+    pub fn ended(&mut self, end: &Ending) {
+        match (end.blame(), end) {
+            (Blame::Task, _) => self.failed += 1,
+            (Blame::Worker | Blame::Input, _) => {}
+            (Blame::Nobody, Ending::Cancelled) => self.cancelled += 1,
+            (Blame::Nobody, _) => self.lost += 1,
+        }
+    }
+}
+
 /// A worker in figures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerView {
@@ -157,7 +170,7 @@ pub struct WorkerView {
     pub usage: String,
     /// What its owner does, where that keeps it from working as if nobody were there.
     pub owner: Option<OwnerView>,
-    /// `admitted`, or `quarantined` (its link is too slow) or `set aside`, and why.
+    /// `admitted`, or `quarantined` (its link is too slow) or `excluded`, and why.
     pub admission: String,
     /// What was measured of its link to the leading supervisor.
     pub link: Option<LinkView>,
@@ -271,7 +284,8 @@ pub struct AttemptView {
     pub worker: String,
     /// `primary` or `redundant`.
     pub kind: String,
-    /// `queued`, `assigned`, `running`, `stalled`, `won`, `failed`, `lost`, `cancelled`.
+    /// `queued`, `assigned`, `running`, `stalled`, `won`, `failed`, `moved` (its worker's fault, or inputs that it could
+    /// not fetch), `lost`, `cancelled`.
     pub state: String,
     /// Why it ran there, or how it ended.
     pub why: String,

@@ -1,5 +1,7 @@
 //! Messages to one peer, in as few frames as they fit.
 
+use hedge_model::Ending;
+use hedge_model::ending::OutputFault;
 use hedge_model::msg::{
     Answer, FromWorker, MESSAGE_BYTES_MAX, Outcome, Refusal, RefusalKind, Reply, Report, ToWorker,
 };
@@ -36,13 +38,19 @@ impl Message for FromWorker {
         let FromWorker::Ended(report) = self else {
             return None;
         };
-        let why = format!(
-            "its report is longer than the {} that fit into one message",
-            show_bytes(MESSAGE_BYTES_MAX as u64)
-        );
+        let files = match &report.outcome {
+            Outcome::Done(files) => &files[..],
+            Outcome::Ended(_) | Outcome::Returned => &[],
+        };
+        let fault = OutputFault::LongList {
+            files: files.len() as u64,
+            bytes: files.iter().map(|file| file.path.len() as u64).sum(),
+            limit: MESSAGE_BYTES_MAX as u64,
+        };
+        let path = String::new();
         Some(FromWorker::Ended(Box::new(Report {
             attempt: report.attempt,
-            outcome: Outcome::Failed(why),
+            outcome: Outcome::Ended(Ending::Output { path, fault }),
             usage: report.usage,
             log: None,
         })))
@@ -120,6 +128,9 @@ mod tests {
             panic!("no report in its place");
         };
         assert_eq!(instead.attempt, attempt);
-        assert!(matches!(instead.outcome, Outcome::Failed(_)));
+        assert!(matches!(
+            instead.outcome,
+            Outcome::Ended(Ending::Output { .. })
+        ));
     }
 }

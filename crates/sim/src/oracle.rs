@@ -9,7 +9,7 @@ use hedge_model::group::ToLeader;
 use hedge_model::msg::{FromWorker, Outcome, ToWorker};
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::view::JobState;
-use hedge_model::{AttemptId, Hash, JobId, PeerId, TaskId};
+use hedge_model::{AttemptId, Ending, Hash, JobId, PeerId, TaskId};
 use std::collections::BTreeSet;
 
 impl Grid {
@@ -44,7 +44,7 @@ impl Grid {
                     if report.outcome == Outcome::Returned {
                         self.returned.insert(report.attempt);
                     }
-                    if let Outcome::Unstaged { missing, .. } = &report.outcome {
+                    if let Outcome::Ended(Ending::Input { missing, .. }) = &report.outcome {
                         self.doubted.extend(missing);
                     }
                 }

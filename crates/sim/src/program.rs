@@ -77,19 +77,21 @@ impl Program {
     /// What an attempt leaves when it succeeds; `salt` tells attempts apart.
     pub fn outputs(&self, attempt: AttemptId, salt: u64) -> Vec<FileEntry> {
         let task = [1, attempt.task.job.0, u64::from(attempt.task.number)];
-        let fixed = || blob("out", &task);
-        let varying = || blob("log", &[2, task[1], task[2], salt]);
+        // Others read the outputs of several tasks together.
+        let name = |kind: &str| format!("{kind}-{}", attempt.task.number);
+        let fixed = || blob(&name("out"), &task);
+        let varying = || blob(&name("log"), &[2, task[1], task[2], salt]);
         match self.output {
             Output::None => Vec::new(),
             Output::Inline => vec![FileEntry {
-                path: "note".into(),
+                path: name("note").into(),
                 executable: false,
                 data: Data::Inline(Arc::from(&b"note"[..])),
             }],
             Output::Blob => vec![fixed()],
             Output::Vary => vec![varying()],
             Output::Both => vec![fixed(), varying()],
-            Output::Same => vec![blob("same", &[3])],
+            Output::Same => vec![blob(&name("same"), &[3])],
         }
     }
 }

@@ -1,7 +1,10 @@
 //! What the journal says, worked out apart from the core: jobs, and for each task whether it is done.
 
-use hedge_model::record::{End, JobEnd, Record};
-use hedge_model::{AttemptId, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId};
+use hedge_model::ending::Blame;
+use hedge_model::record::{JobEnd, Record};
+use hedge_model::{
+    AttemptId, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -146,11 +149,11 @@ impl Shadow {
         Change::Done(attempt.task)
     }
 
-    fn attempt_ended(&mut self, attempt: AttemptId, end: &End) -> Change {
+    fn attempt_ended(&mut self, attempt: AttemptId, end: &Ending) -> Change {
         if let Some(job) = self.jobs.get_mut(&attempt.task.job) {
-            let first = *end == End::Lost || job.over.insert(attempt);
+            let first = *end == Ending::Lost || job.over.insert(attempt);
             let task = &mut job.tasks[attempt.task.number as usize];
-            if first && matches!(end, End::Failed(_)) && task.generation == attempt.generation {
+            if first && end.blame() == Blame::Task && task.generation == attempt.generation {
                 task.failures += 1;
             }
         }

@@ -89,6 +89,7 @@ const PURE: &[&str] = &[
     "arrayvec",
     "blake3",
     "bytes",
+    "globset",
     "humantime",
     "imbl",
     "indexmap",

@@ -114,22 +114,22 @@ async fn one_task(spawner: &Spawner, scratch: &ScratchPool) -> Finding {
     };
     let started = Instant::now();
     let exit = spawner.run(&folder, Launch::new("true", [""; 0])).await;
-    if exit.outcome.is_success() {
-        let took = time(started.elapsed().as_secs_f64() * 1000.0);
-        finding(
-            "running a task",
-            Verdict::Good,
-            format!("`true` ran in {took}"),
-            None,
-        )
-    } else {
-        let found = format!("`true` ended with {:?}", exit.outcome);
-        finding(
+    match exit.outcome {
+        Ok(()) => {
+            let took = time(started.elapsed().as_secs_f64() * 1000.0);
+            finding(
+                "running a task",
+                Verdict::Good,
+                format!("`true` ran in {took}"),
+                None,
+            )
+        }
+        Err(ending) => finding(
             "running a task",
             Verdict::Bad,
-            found,
+            format!("`true` failed: {ending}"),
             Some("look at what stands above; HEDGE_LOG=debug says more"),
-        )
+        ),
     }
 }
 

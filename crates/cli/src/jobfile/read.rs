@@ -6,6 +6,7 @@ use super::tree::{Node, Value};
 use super::{GroupPlaces, Mistake, Places, Spans, Wanted, WantedInput};
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::resources::mistaken_for;
+use hedge_model::spec::placeholders::{Piece, pieces};
 use hedge_model::spec::{CriticalRule, Draft, Estimate, Group, Input, Qos};
 use hedge_model::units::{parse_bytes, parse_duration};
 use hedge_model::{Data, Resources};
@@ -401,13 +402,15 @@ fn variables(reader: &mut Reader, node: &Node, array: bool) {
 
 /// In names of files only `${index}` means something, and only in an array.
 fn variables_in(reader: &mut Reader, text: &str, span: &Range<usize>, array: bool) {
-    for part in text.split("${").skip(1) {
-        let name = part.split('}').next().unwrap_or("");
+    for piece in pieces(text) {
+        let Piece::Name { name, .. } = piece else {
+            continue;
+        };
         if name != "index" {
             reader.wrong(
                 span,
                 format!("`${{{name}}}` is not known in a file's name"),
-                "`${index}` is the only variable there",
+                "`${index}` is the only variable there; `$${name}` stands for the text itself",
             );
         } else if !array {
             reader.wrong(

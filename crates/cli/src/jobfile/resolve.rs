@@ -4,6 +4,7 @@
 use super::{BadJobFile, JobFile, Mistake, WantedInput};
 use globset::GlobBuilder;
 use hedge_model::data::INLINE_BYTES_MAX;
+use hedge_model::spec::placeholders::{expand_index, has_index};
 use hedge_model::spec::{Draft, Group, Input, check_path};
 use hedge_model::{Data, FileEntry, Hash, JobSpec};
 use std::collections::{HashMap, HashSet};
@@ -99,14 +100,14 @@ fn group_inputs(
             }
             WantedInput::Files { pattern, span } => (pattern, span),
         };
-        let found = if pattern.contains("${index}") {
+        let found = if has_index(pattern) {
             let (from, to) = group.array.unwrap_or((0, 1));
             finder
                 .each(pattern, from, to)
                 .map(|first| vec![Input::FileEach(first)])
         } else {
             finder
-                .find(pattern)
+                .find(&expand_index(pattern, None))
                 .map(|files| files.into_iter().map(Input::File).collect())
         };
         match found {
@@ -256,7 +257,7 @@ impl<'a, 's> Finder<'a, 's> {
     fn each(&mut self, pattern: &str, from: u32, to: u32) -> Result<u32, Wrong> {
         let first = self.files.len() as u32;
         for index in from..to {
-            let own = pattern.replace("${index}", &index.to_string());
+            let own = expand_index(pattern, Some(index));
             let own = normal(&own)?;
             let path = self.folder.join(own);
             let told = std::fs::metadata(&path).map_err(|error| self.missing(own, &error))?;

@@ -6,6 +6,7 @@ use hedge_model::msg::{Body, MESSAGE_BYTES_MAX};
 use hedge_model::spec::{Group, Input};
 use hedge_model::units::show_bytes;
 use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, TaskId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Bytes that all tasks of a job together report inline: half a frame.
@@ -49,6 +50,10 @@ impl Supervisor {
         let mut blobs: Vec<_> = shared.chain(own).collect();
         blobs.sort_unstable();
         blobs.dedup();
+        if let Some(path) = clash(&inputs) {
+            let why = two_at_one_place(job, spec, path);
+            return self.cannot_start(id, group, why, out);
+        }
         let out_of_reach = |hash: &Hash| !self.within_reach(*hash);
         let missing: Vec<Hash> = blobs.iter().copied().filter(out_of_reach).collect();
         if !missing.is_empty() {
@@ -75,17 +80,27 @@ impl Supervisor {
             grant: Vec::new(),
         };
         if body.message_bytes() > MESSAGE_BYTES_MAX {
-            let why = too_long(&body);
-            let number = job.spec.first(group);
-            self.fail_job(id, Some(TaskId { job: id, number }), why, out);
-            self.refresh_offers(id, group);
-            return None;
+            return self.cannot_start(id, group, too_long(&body), out);
         }
         let body = Arc::new(body);
         let offers = &mut self.live().jobs.get_mut(&id)?.groups[group];
         offers.version = body.version;
         offers.body = Some(body.clone());
         Some(body)
+    }
+
+    /// A group that can never start fails its job.
+    fn cannot_start(
+        &mut self,
+        id: JobId,
+        group: usize,
+        why: String,
+        out: &mut Vec<Action>,
+    ) -> Option<Arc<Body>> {
+        let number = self.state.jobs.get(&id)?.spec.first(group);
+        self.fail_job(id, Some(TaskId { job: id, number }), why, out);
+        self.refresh_offers(id, group);
+        None
     }
 
     /// A group that cannot start now because content is out of reach; what is gone for good is made again.
@@ -100,8 +115,10 @@ impl Supervisor {
 
 fn shared_inputs(job: &super::durable::Job, group: &Group) -> Vec<FileEntry> {
     let mut files = Vec::new();
-    for input in &group.inputs {
+    for (at, input) in group.inputs.iter().enumerate() {
         match input {
+            // Named twice.
+            Input::Task(_) if group.inputs[..at].contains(input) => {}
             Input::File(at) => files.push(job.spec.files()[*at as usize].clone()),
             Input::FileEach(_) => {}
             Input::Task(name) => {
@@ -132,6 +149,57 @@ pub(crate) fn own_inputs(spec: &hedge_model::JobSpec, group: usize, offset: u32)
 
 pub(crate) fn body_index(spec: &hedge_model::JobSpec, group: usize, offset: u32) -> Option<u32> {
     spec.groups()[group].array.map(|(from, _)| from + offset)
+}
+
+/// A path that two inputs want, or that is a file for one and a folder for another.
+fn clash(inputs: &[FileEntry]) -> Option<&str> {
+    let mut paths = BTreeSet::new();
+    for file in inputs {
+        if !paths.insert(&*file.path) {
+            return Some(&file.path);
+        }
+    }
+    let parents = inputs.iter().flat_map(|file| {
+        let ends = file.path.match_indices('/');
+        ends.map(|(end, _)| &file.path[..end])
+    });
+    parents.into_iter().find(|parent| paths.contains(parent))
+}
+
+/// Why a group cannot start: patterns of the tasks before it matched files of the same name.
+fn two_at_one_place(job: &super::durable::Job, group: &Group, path: &str) -> String {
+    let read = |at: usize| {
+        let name = &job.spec.groups()[at].id;
+        group
+            .inputs
+            .iter()
+            .any(|input| matches!(input, Input::Task(id) if id == name))
+    };
+    let numbers = (0..job.spec.groups().len())
+        .filter(|at| read(*at))
+        .flat_map(|at| job.spec.numbers(at));
+    let left = |number: &u32| {
+        let done = job.tasks[*number as usize].done.as_ref();
+        let outputs = done.into_iter().flat_map(|done| done.outputs.iter());
+        outputs
+            .into_iter()
+            .any(|file| file.path.strip_prefix(path).is_some_and(begins_folder))
+    };
+    let makers: Vec<String> = numbers
+        .filter(left)
+        .take(2)
+        .map(|number| job.spec.label(number))
+        .collect();
+    format!(
+        "task {:?} would read two files at {path:?}, left by {}: let the tasks before it leave files of different names",
+        group.id,
+        makers.join(" and ")
+    )
+}
+
+/// Whether what stands behind a path makes it the path itself or one below it.
+fn begins_folder(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('/')
 }
 
 fn too_long(body: &Body) -> String {

@@ -92,6 +92,8 @@ impl Live {
 pub(crate) struct Want<'a> {
     pub shape: &'a Shape,
     pub task: TaskId,
+    /// Position of its group.
+    pub group: u32,
     /// Whether the task has an attempt already.
     pub copy: bool,
     /// Whether only the higher class will do.
@@ -189,7 +191,7 @@ fn with_room(
     let mut miss = if want.higher { Miss::Task } else { Miss::Room };
     if let Some(data) = want.data.filter(|_| !want.copy) {
         let roomy = live.roomy(want.shape).filter(higher);
-        let fit = roomy.filter(|ix| !avoid.contains(ix) && !has_attempt(known, *ix));
+        let fit = roomy.filter(|ix| !avoid.contains(ix) && !taken(live, want, known, *ix));
         let timed = fit
             .take(ARRIVALS_MAX)
             .map(|ix| (data.until_done(&live.workers[ix as usize]), ix));
@@ -203,7 +205,7 @@ fn with_room(
     }
     let mut second = None;
     for (tried, ix) in live.roomy(want.shape).filter(higher).enumerate() {
-        if avoid.contains(&ix) || has_attempt(known, ix) {
+        if avoid.contains(&ix) || taken(live, want, known, ix) {
             miss = Miss::Task;
             continue;
         }
@@ -235,7 +237,9 @@ fn again_there(live: &Live, want: &Want<'_>, known: Option<&LiveTask>) -> Option
     if others.any(|ix| !avoid.contains(&ix) && able(live, want.shape, ix)) {
         return None;
     }
-    let again = live.roomy(want.shape).find(|ix| !has_attempt(known, *ix));
+    let again = live
+        .roomy(want.shape)
+        .find(|ix| !taken(live, want, known, *ix));
     again.map(|ix| (ix, Why::AgainThere))
 }
 
@@ -256,9 +260,15 @@ fn sent_ahead(live: &Live, want: &Want<'_>, known: Option<&LiveTask>) -> Option<
             f64::from(*queued) < (per_place * places(*ix) as f64).floor()
                 && able(live, want.shape, *ix)
                 && !worker.free.covers(&want.shape.resources)
-                && !has_attempt(known, *ix)
+                && !taken(live, want, known, *ix)
         });
     queue.map(|(_, ix)| (*ix, Why::Queued))
+}
+
+/// Whether a worker has an attempt of the task already, or could not fetch its inputs a moment ago.
+fn taken(live: &Live, want: &Want<'_>, known: Option<&LiveTask>, ix: WorkerIx) -> bool {
+    let key = (want.task.job, want.group, ix);
+    has_attempt(known, ix) || (!live.barred.is_empty() && live.barred.contains(&key))
 }
 
 /// Whether a worker has an attempt of the task that is not lost.

@@ -361,15 +361,18 @@ impl Supervisor {
         };
         content.doubted = false;
         let workers = &mut live.workers;
+        let mut there = Vec::new();
         content.workers.retain(|ix| {
             let worker = &mut workers[*ix as usize];
-            let there = worker.reachable();
-            if there {
-                worker.held.remove(&hash);
-                send(worker.peer, ToWorker::Drop(vec![hash]), out);
+            if !worker.reachable() {
+                return true;
             }
-            !there
+            worker.held.remove(&hash);
+            send(worker.peer, ToWorker::Drop(vec![hash]), out);
+            there.push(*ix);
+            false
         });
+        self.blame_for_missing(hash, &there);
     }
 
     /// Fetches what jobs still want of their results, from whoever came.

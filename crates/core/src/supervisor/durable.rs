@@ -5,12 +5,14 @@ use super::bounded;
 use super::critical::CriticalSet;
 use super::ledger::{Account, used};
 use hedge_model::capacity::Class;
+use hedge_model::ending::Blame;
 use hedge_model::ledger::{Charge, Cost, Stopped, Tariff};
 use hedge_model::msg::{Log, Role, Usage};
-use hedge_model::record::{End, FORMAT_MIN, JobEnd, Record, Ticket};
+use hedge_model::record::{FORMAT_MIN, JobEnd, Record, Ticket};
 use hedge_model::view::AttemptCounts;
 use hedge_model::{
-    AttemptId, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, Settings, SubmitKey, TaskId, Time,
+    AttemptId, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, Settings, SubmitKey, TaskId,
+    Time,
 };
 use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
@@ -129,7 +131,8 @@ pub struct EndedAttempt {
     pub(crate) attempt: AttemptId,
     pub(crate) redundant: bool,
     pub(crate) worker: PeerId,
-    pub(crate) end: End,
+    #[serde(with = "hedge_model::ending::recorded")]
+    pub(crate) end: Ending,
     pub(crate) usage: Usage,
     pub(crate) log: Option<Box<Log>>,
     pub(crate) charge: Charge,
@@ -321,7 +324,7 @@ impl State {
     pub(crate) fn wants(&self, attempt: AttemptId) -> bool {
         let open = |job: &Arc<Job>| {
             let ended = job.history.get(&attempt);
-            job.active() && ended.is_none_or(|ended| ended.end == End::Lost)
+            job.active() && ended.is_none_or(|ended| ended.end == Ending::Lost)
         };
         self.jobs.get(&attempt.task.job).is_some_and(open)
             && self
@@ -481,7 +484,7 @@ impl State {
             return Verdict::Stale("the attempt is of an earlier generation");
         }
         let known = job.history.get(&done.attempt);
-        if known.is_some_and(|ended| ended.end != End::Lost) {
+        if known.is_some_and(|ended| ended.end != Ending::Lost) {
             return Verdict::Stale("the attempt has ended");
         }
         match job.history.remove(&done.attempt) {
@@ -521,7 +524,7 @@ impl State {
             return Verdict::Stale("the attempt won");
         }
         match job.history.get(&ended.attempt) {
-            Some(before) if before.end != End::Lost || ended.end == End::Lost => {
+            Some(before) if before.end != Ending::Lost || ended.end == Ending::Lost => {
                 return Verdict::Stale("the attempt's end is known");
             }
             Some(_) => {}
@@ -531,14 +534,9 @@ impl State {
             }
         }
         let counts =
-            matches!(ended.end, End::Failed(_)) && task.generation == ended.attempt.generation;
+            ended.end.blame() == Blame::Task && task.generation == ended.attempt.generation;
         task.failures += u32::from(counts);
-        match ended.end {
-            End::Failed(_) => job.counts.failed += 1,
-            End::Cancelled => job.counts.cancelled += 1,
-            End::Unstaged(_) => {}
-            End::Lost | End::Vacated => job.counts.lost += 1,
-        }
+        job.counts.ended(&ended.end);
         job.cpu = job.cpu.saturating_add(ended.usage.cpu);
         (ended.charge, ended.account) = job.charge_ended(&ended);
         let ended = Arc::new(ended);

@@ -5,11 +5,12 @@ use super::attach::new_worker;
 use super::live::{Attempt, AttemptState, Timer, Why, WorkerIx, find_attempt};
 use super::{Action, Supervisor};
 use crate::monitor::Progress;
+use hedge_model::Ending;
 use hedge_model::capacity::{Class, Hardware};
 use hedge_model::group::{FromLeader, Hint, LeaderSays};
 use hedge_model::ledger::Charge;
 use hedge_model::msg::{Seal, Usage, WorkerInfo};
-use hedge_model::record::{End, Record};
+use hedge_model::record::Record;
 use hedge_model::{AttemptId, Epoch, JobId, PeerAddr, PeerId, Resources, TaskId};
 use std::ops::RangeInclusive;
 
@@ -218,7 +219,7 @@ impl Supervisor {
                 attempt: id,
                 redundant,
                 worker: peer,
-                end: End::Lost,
+                end: Ending::Lost,
                 usage: Usage::default(),
                 charge,
                 log: None,

@@ -3,7 +3,8 @@
 use super::Supervisor;
 use super::durable::Job;
 use super::views::ms;
-use hedge_model::record::{End, JobEnd};
+use hedge_model::ending::Blame;
+use hedge_model::record::JobEnd;
 use hedge_model::view::{BudgetView, JobState, JobView};
 use hedge_model::{JobId, TaskId};
 use std::collections::BTreeSet;
@@ -26,7 +27,7 @@ impl Job {
             _ => None,
         };
         let history = self.history.values();
-        let failed = history.filter(|ended| matches!(ended.end, End::Failed(_)));
+        let failed = history.filter(|ended| ended.end.blame() == Blame::Task);
         failed
             .map(|ended| ended.attempt.task.number)
             .chain(ended)

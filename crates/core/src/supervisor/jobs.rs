@@ -1,19 +1,13 @@
 //! A job's way: its groups becoming startable, its tasks done or failed, its end.
 
 use super::data::result_content;
-use super::live::{AttemptState, LiveJob, Timer, WorkerIx};
+use super::live::{AttemptState, LiveJob, Timer};
 use super::{Action, Supervisor, send};
 use hedge_model::msg::ToWorker;
-use hedge_model::record::{End, JobEnd, Record};
+use hedge_model::record::{JobEnd, Record};
 use hedge_model::{AttemptId, Hash, JobId, JobSpec, PeerId, TaskId};
 use std::time::Duration;
 
-/// A worker that failed this many tasks that others could do is set aside.
-const BLAMED_MAX: u32 = 3;
-/// How often a task's inputs may turn out to be out of reach before the job fails.
-const UNSTAGED_MAX: u8 = 20;
-/// Until a group is tried again whose inputs a worker could not have; doubles up to 32 times.
-const UNSTAGED_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Watchers are told of changes this often at most.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
@@ -149,34 +143,6 @@ impl Supervisor {
         }
     }
 
-    /// The winner did what others failed: they are blamed, and set aside once that happened too often.
-    fn praise_and_blame(&mut self, id: TaskId, winner: Option<WorkerIx>) {
-        let (now, base) = (self.now, self.config.aside_for);
-        let live = self.live();
-        if let Some(ix) = winner {
-            live.workers[ix as usize].done += 1;
-            live.workers[ix as usize].blamed = 0;
-        }
-        let avoid = live
-            .tasks
-            .get(&id)
-            .map(|known| known.avoid.clone())
-            .unwrap_or_default();
-        for ix in avoid.into_iter().filter(|ix| Some(*ix) != winner) {
-            let others = live.queues.iter().any(|(_, other)| *other != ix);
-            let worker = &mut live.workers[ix as usize];
-            worker.blamed += 1;
-            if worker.blamed >= BLAMED_MAX && worker.aside.is_none() && others {
-                let until = now + base * 2u32.pow(worker.times_aside.min(6));
-                let why = format!("failed {} tasks that other workers could do", worker.blamed);
-                worker.aside = Some(super::live::Aside { why });
-                worker.times_aside += 1;
-                live.set_timer(until, Timer::Readmit(ix));
-                live.pool_changed(ix);
-            }
-        }
-    }
-
     /// Ends all attempts of a task, wherever they are.
     pub(crate) fn cancel_attempts(&mut self, id: TaskId, out: &mut Vec<Action>) {
         let now = self.now;
@@ -201,94 +167,6 @@ impl Supervisor {
         }
         dropped.into_iter().for_each(|attempt| self.detach(attempt));
         self.forget_task_if_over(id);
-    }
-
-    pub(crate) fn after_attempt_ended(
-        &mut self,
-        attempt: AttemptId,
-        worker: PeerId,
-        end: &End,
-        out: &mut Vec<Action>,
-    ) {
-        if *end == End::Lost {
-            return;
-        }
-        let id = attempt.task;
-        send(worker, ToWorker::Settled(attempt), out);
-        let Some(at) = self.live().by_peer.get(&worker).copied() else {
-            return;
-        };
-        self.detach(attempt);
-        let Some(task) = self.state.task(id) else {
-            return;
-        };
-        let failures = task.failures;
-        match end {
-            End::Failed(why) => {
-                let live = self.live();
-                live.workers[at as usize].failed += 1;
-                if let Some(known) = live.tasks.get_mut(&id)
-                    && !known.avoid.contains(&at)
-                {
-                    known.avoid.push(at);
-                }
-                self.fail_if_hopeless(id, failures, why, out);
-            }
-            End::Unstaged(why) => {
-                self.after_unstaged(id, at, why, out);
-            }
-            End::Cancelled | End::Lost | End::Vacated => {}
-        }
-        self.settle_wants(id);
-        self.forget_task_if_over(id);
-        self.tell_soon(id.job);
-    }
-
-    /// A worker could not have a task's inputs: the task is tried elsewhere, and not at once.
-    fn after_unstaged(&mut self, id: TaskId, at: WorkerIx, why: &str, out: &mut Vec<Action>) {
-        let now = self.now;
-        let Some(job) = self.state.jobs.get(&id.job) else {
-            return;
-        };
-        let group = job.spec.group_of(id.number);
-        if !job.active() || job.tasks[id.number as usize].done.is_some() {
-            return;
-        }
-        let live = self.live();
-        let known = live.tasks.entry(id).or_default();
-        known.unstaged += 1;
-        if !known.avoid.contains(&at) {
-            known.avoid.push(at);
-        }
-        if known.unstaged >= UNSTAGED_MAX {
-            let why = format!("its inputs could not be fetched, {UNSTAGED_MAX} times: {why}");
-            return self.fail_job(id.job, Some(id), why, out);
-        }
-        let after = UNSTAGED_AGAIN_AFTER * 2u32.pow(u32::from(known.unstaged.min(6)) - 1);
-        live.starved.insert((id.job, group as u32));
-        live.set_timer(now + after, Timer::Feed);
-        self.refresh_offers(id.job, group);
-    }
-
-    fn fail_if_hopeless(&mut self, id: TaskId, failures: u32, why: &str, out: &mut Vec<Action>) {
-        let Some(job) = self.state.jobs.get(&id.job) else {
-            return;
-        };
-        let spec = job.spec.clone();
-        let open = job.tasks[id.number as usize].done.is_none()
-            && self
-                .live
-                .as_ref()
-                .and_then(|live| live.tasks.get(&id))
-                .is_none_or(|known| known.committing.is_none());
-        let limit = spec.groups()[spec.group_of(id.number)].crash_limit;
-        if open && failures >= limit {
-            let why = format!(
-                "task {} failed {failures} times, at last: {why}",
-                spec.label(id.number)
-            );
-            self.fail_job(id.job, Some(id), why, out);
-        }
     }
 
     pub(crate) fn fail_job(
@@ -441,6 +319,7 @@ impl Supervisor {
             .map(|job| (job.stale, job.touched))
             .unwrap_or_default();
         live.starved.retain(|(job, _)| *job != id);
+        live.barred.retain(|(job, ..)| *job != id);
         live.losing.retain(|task| task.job != id);
         for ix in touched {
             let worker = &mut live.workers[ix as usize];

@@ -7,10 +7,11 @@
 
 use super::durable::State;
 use super::redundancy::Beliefs;
+use hedge_model::Ending;
 use hedge_model::capacity::{BenchScores, Hardware};
 use hedge_model::ledger::Stopped;
 use hedge_model::msg::Usage;
-use hedge_model::record::{End, Record};
+use hedge_model::record::Record;
 use hedge_model::spec::Group;
 use hedge_model::{AttemptId, JobSpec, PeerId, Time};
 use imbl::OrdMap;
@@ -172,7 +173,7 @@ impl State {
             }
             Record::AttemptEnded {
                 worker,
-                end: End::Lost,
+                end: Ending::Lost,
                 charge,
                 ..
             } => self.learned.lost(*worker, charge.occupied.as_secs_f64()),

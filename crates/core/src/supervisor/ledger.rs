@@ -8,9 +8,8 @@ use super::durable::{EndedAttempt, Job};
 use super::live::{Attempt, AttemptState, WorkerIx};
 use hedge_model::ledger::{Charge, MicroUnits, Part, Stopped};
 use hedge_model::msg::Usage;
-use hedge_model::record::End;
 use hedge_model::view::CostView;
-use hedge_model::{AttemptId, JobId, TaskId, Time};
+use hedge_model::{AttemptId, Ending, JobId, TaskId, Time};
 use std::time::Duration;
 
 /// Which part of a cost an attempt belongs to.
@@ -23,10 +22,10 @@ pub(crate) enum Account {
 
 impl Account {
     /// Where an attempt belongs that did not win.
-    pub fn of(end: &End) -> Self {
+    pub fn of(end: &Ending) -> Self {
         match end {
-            End::Cancelled => Account::Redundant,
-            End::Failed(_) | End::Lost | End::Unstaged(_) | End::Vacated => Account::Lost,
+            Ending::Cancelled => Account::Redundant,
+            _ => Account::Lost,
         }
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Live {
     pub ready: Ready,
     /// Groups that could start but for content that is out of reach now.
     pub starved: BTreeSet<(JobId, u32)>,
+    /// Groups that a worker is not given for a while, because it could not fetch their inputs or failed after others.
+    pub barred: BTreeSet<(JobId, u32, WorkerIx)>,
     pub content: BTreeMap<Hash, Content>,
     pub pulls: BTreeMap<Hash, Pull>,
     pub submits: Vec<Submission>,
@@ -118,10 +120,13 @@ pub(crate) struct Worker {
     pub owner: Option<(OwnerState, Time)>,
     /// The last change of that which was heard of.
     pub owner_change: u32,
-    pub aside: Option<Aside>,
+    pub exclusion: Option<Exclusion>,
     /// Times that it failed a task that another could do, since it last did one itself.
     pub blamed: u32,
-    pub times_aside: u32,
+    /// Exclusions for that.
+    pub times_blamed: u32,
+    /// Exclusions for faults of its own or its machine's, since it last did a task.
+    pub faults: u32,
     /// Versions of the bodies it was sent.
     pub bodies: BTreeMap<(JobId, u32), u32>,
     /// Bodies whose content it holds.
@@ -149,10 +154,12 @@ pub(crate) struct Worker {
     pub link: super::link::LinkState,
 }
 
-/// A worker that is given nothing for a while, and why.
+/// A worker that is given nothing for a while.
 #[derive(Debug)]
-pub(crate) struct Aside {
+pub(crate) struct Exclusion {
+    /// What it did, as a clause without a subject.
     pub why: String,
+    pub until: Time,
 }
 
 #[derive(Debug, Default)]
@@ -161,7 +168,11 @@ pub(crate) struct LiveTask {
     pub last_number: u32,
     /// Where it failed.
     pub avoid: SmallVec<[WorkerIx; 2]>,
-    pub unstaged: u8,
+    /// Times that a worker could not fetch its inputs.
+    pub input_faults: u8,
+    /// Times that a worker or its machine failed it, and the first of these workers.
+    pub faults: u8,
+    pub faulted: Option<WorkerIx>,
     /// The attempt whose success is on its way through the journal.
     pub committing: Option<AttemptId>,
 }
@@ -343,7 +354,7 @@ pub(crate) struct Submission {
 pub(crate) enum Timer {
     /// A worker has been gone for so long that its content counts as lost.
     ContentLost(WorkerIx),
-    /// A worker that was set aside gets another chance.
+    /// A worker that was excluded gets another chance.
     Readmit(WorkerIx),
     /// Watchers of a job are due for news.
     Tell(JobId),
@@ -351,8 +362,8 @@ pub(crate) enum Timer {
     Rebalance,
     /// Try a failed pull again.
     Pull(Hash),
-    /// Groups whose inputs could not be had may try again.
-    Feed,
+    /// A worker may be given a group again that it was not given for a while.
+    Unbar(JobId, u32, WorkerIx),
     /// Workers that held content when this leader began have had their time to come.
     Settled,
     /// A worker that an earlier leader gave something has had its time to come.
@@ -378,11 +389,11 @@ impl Timer {
     pub fn why(self) -> &'static str {
         match self {
             Timer::ContentLost(_) => "content of a lost worker",
-            Timer::Readmit(_) => "a worker that was set aside",
+            Timer::Readmit(_) => "a worker that is excluded",
             Timer::Tell(_) => "news for a watching client",
             Timer::Rebalance => "queued attempts",
             Timer::Pull(_) => "a transfer to repeat",
-            Timer::Feed => "inputs that could not be fetched",
+            Timer::Unbar(..) => "a worker that could not run a group's tasks",
             Timer::Settled => "holders of content that have not come yet",
             Timer::Expected(_) => "a worker that the last leader gave something",
             Timer::Returns(_) => "a worker whose connection was lost",
@@ -403,7 +414,7 @@ impl Worker {
             && !self.suspect
             && !self.draining
             && self.owner.is_none()
-            && self.aside.is_none()
+            && self.exclusion.is_none()
             && self.link.kept_out.is_none()
     }
 

@@ -20,6 +20,7 @@ mod data;
 mod deadline;
 mod disk;
 mod durable;
+mod faults;
 mod hints;
 mod job_view;
 mod jobs;
@@ -495,7 +496,10 @@ impl Supervisor {
                 Timer::Tell(job) => self.tell(job, out),
                 Timer::Rebalance => self.rebalance(out),
                 Timer::Pull(hash) => self.pull_again(hash, out),
-                Timer::Feed => self.feed_starved(),
+                Timer::Unbar(job, group, ix) => {
+                    self.live().unbar(job, group, ix);
+                    self.feed_starved();
+                }
                 Timer::Settled => {
                     self.stop_expecting();
                     self.give_up_absent_holders(out);

@@ -97,6 +97,7 @@ impl Supervisor {
             let want = Want {
                 shape,
                 task,
+                group: entry.group,
                 copy: entry.class == Class::Copy,
                 higher: entry.class == Class::Critical && require && live.has_higher(),
                 ahead,

@@ -277,7 +277,7 @@ impl Supervisor {
             (Some(done), _) => (Some(done.worker), "done".to_owned(), done.log.clone()),
             (None, Some(ended)) => (
                 Some(ended.worker),
-                super::views::end_text(&ended.end),
+                ended.end.tell(&self.name(ended.worker)),
                 ended.log.clone(),
             ),
             (None, None) => (None, "no attempt has ended yet".to_owned(), None),

@@ -4,9 +4,10 @@
 
 use super::durable::{Done, EndedAttempt, Job, State, Verdict};
 use super::{Action, Supervisor};
+use hedge_model::ending::Blame;
 use hedge_model::ledger::Stopped;
 use hedge_model::msg::{Log, RefusalKind};
-use hedge_model::record::{End, JobEnd, Record};
+use hedge_model::record::{JobEnd, Record};
 use hedge_model::{Data, FileEntry, JobId, JobSpec, Time};
 use imbl::OrdMap;
 use std::sync::Arc;
@@ -240,9 +241,9 @@ fn done_footprint(done: &Done) -> Footprint {
 }
 
 fn attempt_footprint(ended: &EndedAttempt) -> Footprint {
-    let why = match &ended.end {
-        End::Failed(why) | End::Unstaged(why) => why.len(),
-        End::Lost | End::Cancelled | End::Vacated => 0,
+    let why = match ended.end.blame() {
+        Blame::Nobody => 0,
+        Blame::Task | Blame::Worker | Blame::Input => ended.end.to_string().len(),
     };
     of_record(ATTEMPT_BYTES + why as u64, ended.log.as_deref())
 }

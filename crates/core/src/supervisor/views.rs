@@ -6,10 +6,11 @@ use super::live::{AttemptState, LiveTask, Why};
 use super::requests::no_such_job;
 use super::waits::Wait;
 use crate::monitor::{Attention, Liveness};
+use hedge_model::ending::Blame;
 use hedge_model::msg::RefusalKind;
-use hedge_model::record::{End, JobEnd};
+use hedge_model::record::JobEnd;
 use hedge_model::view::{AttemptView, CriticalView, ExplainView, OwnerView, TaskView, WorkerView};
-use hedge_model::{JobId, PeerId, TaskId};
+use hedge_model::{Ending, JobId, PeerId, TaskId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -43,10 +44,8 @@ impl Supervisor {
             };
             let quiet = worker.quiet_since.or((!here).then_some(worker.gone_at));
             let silent = quiet.map_or(Duration::ZERO, |since| self.now.since(since));
-            let aside = worker
-                .aside
-                .as_ref()
-                .map(|aside| format!("set aside: {}", aside.why));
+            let excluded = worker.exclusion.as_ref();
+            let excluded = excluded.map(|exclusion| format!("excluded: {}", exclusion.why));
             let kept_out = worker.link.kept_out.as_ref();
             let kept_out = kept_out.map(|why| format!("quarantined: {why}"));
             WorkerView {
@@ -60,7 +59,9 @@ impl Supervisor {
                     why: owner.why.iter().map(ToString::to_string).collect(),
                     away_ms: ms(owner.away + self.now.since(*at)),
                 }),
-                admission: kept_out.or(aside).unwrap_or_else(|| "admitted".to_owned()),
+                admission: kept_out
+                    .or(excluded)
+                    .unwrap_or_else(|| "admitted".to_owned()),
                 link: worker.link.view(),
                 total: worker.info.resources.clone(),
                 free: worker.free.clone(),
@@ -196,17 +197,23 @@ impl Supervisor {
         } else {
             "ready"
         };
-        (state, wait.text())
+        // Why it does not run already.
+        let last = job.ended_attempts(TaskId { job: id, number }).next_back();
+        let moved = |end: &Ending| matches!(end.blame(), Blame::Worker | Blame::Input);
+        match last.filter(|last| moved(&last.end)) {
+            Some(last) => {
+                let what = last.end.tell(&self.name(last.worker));
+                (state, format!("{}; its last attempt: {what}", wait.text()))
+            }
+            None => (state, wait.text()),
+        }
     }
 
     /// The state of a task that was not done when its job ended, and why.
     fn undone_state(&self, id: TaskId, job: &Job, end: &JobEnd) -> (&'static str, String) {
         let failed = job.ended_attempts(id).rev();
-        let mut failed = failed.filter_map(|ended| match &ended.end {
-            End::Failed(why) => Some(why.clone()),
-            _ => None,
-        });
-        match (failed.next(), end) {
+        let mut failed = failed.filter(|ended| ended.end.blame() == Blame::Task);
+        match (failed.next().map(|ended| ended.end.to_string()), end) {
             (Some(why), _) => ("failed", why),
             (None, JobEnd::Failed { task, why }) if *task == Some(id) => ("failed", why.clone()),
             (None, JobEnd::Failed { .. }) => {
@@ -228,20 +235,21 @@ impl Supervisor {
         };
         let mut views: Vec<AttemptView> = job
             .ended_attempts(id)
-            .filter(|ended| ended.end != End::Lost || !again(ended.attempt))
+            .filter(|ended| ended.end != Ending::Lost || !again(ended.attempt))
             .map(|ended| AttemptView {
                 attempt: ended.attempt.to_string(),
                 worker: self.name(ended.worker),
                 kind: kind(ended.redundant),
-                state: match ended.end {
-                    End::Failed(_) | End::Unstaged(_) => "failed",
-                    End::Lost | End::Vacated => "lost",
-                    End::Cancelled => "cancelled",
+                state: match (ended.end.blame(), &ended.end) {
+                    (Blame::Task, _) => "failed",
+                    (Blame::Worker | Blame::Input, _) => "moved",
+                    (Blame::Nobody, Ending::Cancelled) => "cancelled",
+                    (Blame::Nobody, _) => "lost",
                 }
                 .to_owned(),
-                why: end_text(&ended.end),
+                why: ended.end.tell(&self.name(ended.worker)),
                 running_ms: match ended.end {
-                    End::Lost | End::Vacated => Some(ms(ended.charge.occupied)),
+                    Ending::Lost | Ending::Vacated => Some(ms(ended.charge.occupied)),
                     _ => Some(ms(ended.usage.running)),
                 }
                 .filter(|running| *running > 0.0),
@@ -286,7 +294,7 @@ impl Supervisor {
         views
     }
 
-    fn name(&self, peer: PeerId) -> String {
+    pub(super) fn name(&self, peer: PeerId) -> String {
         let host = self
             .live
             .as_ref()
@@ -324,16 +332,6 @@ pub(crate) fn find_task(job: &Job, text: &str) -> Result<u32, Refused> {
             format!("the job has no task {text:?}; its tasks are called like {example:?}"),
         )
     })
-}
-
-pub(crate) fn end_text(end: &End) -> String {
-    match end {
-        End::Failed(why) => why.clone(),
-        End::Lost => "its worker fell silent or left".to_owned(),
-        End::Vacated => "its worker's owner took the machine back".to_owned(),
-        End::Cancelled => "another attempt won, or the job ended".to_owned(),
-        End::Unstaged(why) => format!("it could not run there: {why}"),
-    }
 }
 
 /// How a worker may be used.

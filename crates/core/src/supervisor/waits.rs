@@ -189,8 +189,8 @@ fn unusable(able: &[&Worker]) -> String {
         ),
         (
             Unusable::Excluded,
-            "is excluded because tasks failed there",
-            "are excluded because tasks failed there",
+            "is excluded for a while",
+            "are excluded for a while",
         ),
     ];
     let causes: Vec<String> = causes
@@ -208,7 +208,10 @@ fn unusable(able: &[&Worker]) -> String {
         1 => "the one worker that could run it takes no tasks now".to_owned(),
         count => format!("none of the {count} workers that could run it takes tasks now"),
     };
-    format!("{who}: {}", causes.join(", "))
+    let excluded = able.iter().filter_map(|one| one.exclusion.as_ref());
+    let next = excluded.min_by_key(|exclusion| exclusion.until);
+    let why = next.map_or_else(String::new, |next| format!(" ({})", next.why));
+    format!("{who}: {}{why}", causes.join(", "))
 }
 
 /// What keeps a worker from being given tasks, the cause that ends last.

@@ -2,9 +2,9 @@
 
 use super::live::{AttemptState, Submission, Timer, WorkerIx, find_attempt};
 use super::{Action, Pending, Supervisor, send};
-use hedge_model::msg::{FromWorker, Outcome, Report, ToWorker, Usage, WHY_BYTES_MAX};
-use hedge_model::record::{End, Record};
-use hedge_model::{AttemptId, Data, FileEntry, Hash, PeerId, TaskId};
+use hedge_model::msg::{FromWorker, Outcome, Report, ToWorker, Usage};
+use hedge_model::record::Record;
+use hedge_model::{AttemptId, Data, Ending, FileEntry, Hash, PeerId, TaskId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,6 +103,7 @@ impl Supervisor {
         let at = self.now;
         let known = self.live().tasks.get(&id.task);
         let committing = known.and_then(|known| known.committing);
+        let outcome = self.checked(id, worker, outcome, out);
         let ended = match outcome {
             Outcome::Done(_) if committing == Some(id) => return,
             Outcome::Done(outputs) if committing.is_none() && self.state.wants(id) => {
@@ -142,6 +143,25 @@ impl Supervisor {
         self.append(record, pending, out);
     }
 
+    /// What a worker reports, unless it calls a success what lacks declared outputs: then it failed, and may drop
+    /// what it made.
+    fn checked(
+        &mut self,
+        id: AttemptId,
+        worker: PeerId,
+        outcome: Outcome,
+        out: &mut Vec<Action>,
+    ) -> Outcome {
+        let Outcome::Done(outputs) = &outcome else {
+            return outcome;
+        };
+        let Some(why) = self.wrong_outputs(id, outputs) else {
+            return outcome;
+        };
+        self.drop_unwanted(worker, outputs, out);
+        Outcome::Ended(Ending::worker(why))
+    }
+
     /// How an attempt ended that does not decide its task, and what is to be done once that is recorded;
     /// nothing where there is no end to record, as it was given back.
     fn undecided(
@@ -150,20 +170,23 @@ impl Supervisor {
         worker: PeerId,
         outcome: Outcome,
         out: &mut Vec<Action>,
-    ) -> Option<(End, Option<Pending>)> {
+    ) -> Option<(Ending, Option<Pending>)> {
         let end = match outcome {
             Outcome::Done(outputs) => {
-                return Some((End::Cancelled, Some(Pending::Unwanted { worker, outputs })));
+                return Some((
+                    Ending::Cancelled,
+                    Some(Pending::Unwanted { worker, outputs }),
+                ));
             }
-            Outcome::Failed(why) => End::Failed(shortened(why)),
-            Outcome::Unstaged { missing, why } => {
-                missing
-                    .into_iter()
-                    .for_each(|hash| self.distrust(hash, out));
-                End::Unstaged(shortened(why))
+            // What a worker that is heard cannot report.
+            Outcome::Ended(Ending::Lost | Ending::Recorded { .. }) => {
+                Ending::worker("it reported an end that only a supervisor can record")
             }
-            Outcome::Cancelled => End::Cancelled,
-            Outcome::Vacated => End::Vacated,
+            Outcome::Ended(mut ending) => {
+                let missing = ending.trim().into_iter();
+                missing.for_each(|hash| self.distrust(hash, out));
+                ending
+            }
             Outcome::Returned => {
                 self.given_back(id, worker, out);
                 return None;
@@ -306,7 +329,7 @@ impl Supervisor {
                 self.detach_lost(id);
             } else if kept.is_none_or(|kept| !kept.contains(&id)) {
                 self.live().workers[ix as usize].lost_count += 1;
-                let (end, at) = (End::Lost, self.now);
+                let (end, at) = (Ending::Lost, self.now);
                 let (usage, log) = (Usage::default(), None);
                 let charge = charge.unwrap_or_default();
                 let record = Record::AttemptEnded {
@@ -376,13 +399,6 @@ impl Supervisor {
             }
             rescue.into_iter().for_each(|hash| self.pull(hash, out));
         }
-    }
-
-    pub(crate) fn readmit(&mut self, ix: WorkerIx) {
-        let live = self.live();
-        live.workers[ix as usize].aside = None;
-        live.workers[ix as usize].blamed = 0;
-        live.pool_changed(ix);
     }
 
     /// An attempt is over: it gives back what it took, and those queued behind it move up.
@@ -479,10 +495,4 @@ impl Supervisor {
             live.tasks.remove(&id);
         }
     }
-}
-
-/// A worker's sentence, short enough to be part of the state.
-fn shortened(mut why: String) -> String {
-    why.truncate(why.floor_char_boundary(WHY_BYTES_MAX));
-    why
 }

@@ -13,7 +13,7 @@ use hedge_model::msg::{
 };
 use hedge_model::owner::{OwnerRules, Signal, Stand};
 use hedge_model::spec::Runtime;
-use hedge_model::{AttemptId, Epoch, Hash, JobId, Resources, Time};
+use hedge_model::{AttemptId, Ending, Epoch, Hash, JobId, Resources, Time};
 use owner::Owner;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub enum Event {
     /// An order, over a connection of this epoch.
     Order(Epoch, ToWorker),
     /// Staging ended: the attempt can start, or not.
-    Staged(AttemptId, Result<(), Unstaged>),
+    Staged(AttemptId, Result<(), Ending>),
     /// The attempt's process is over and its outputs are stored.
     Finished(Box<Report>),
     /// Whoever runs this worker wants it to stop.
@@ -42,20 +42,6 @@ pub enum Event {
     Owner(Signal),
     /// A deadline has passed.
     Tick,
-}
-
-/// Why an attempt could not be staged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unstaged {
-    /// Content that no source gave.
-    Missing {
-        /// Which.
-        missing: Vec<Hash>,
-        /// A sentence.
-        why: String,
-    },
-    /// The worker's own trouble, like a full disk; a sentence.
-    Failed(String),
 }
 
 /// What a worker wants done.
@@ -300,18 +286,15 @@ impl Worker {
             .filter(|body| body.version == order.version);
         let refuse = |why: &str| Report {
             attempt: id,
-            outcome: Outcome::Unstaged {
-                missing: Vec::new(),
-                why: why.to_owned(),
-            },
+            outcome: Outcome::Ended(Ending::worker(why)),
             usage: Usage::default(),
             log: None,
         };
         let Some(body) = body else {
-            return out.push(tell_end(refuse("the worker does not know what to run")));
+            return out.push(tell_end(refuse("it does not know what to run")));
         };
         if self.in_hand.len() >= IN_HAND_MAX {
-            return out.push(tell_end(refuse("the worker has too many attempts in hand")));
+            return out.push(tell_end(refuse("it has too many attempts in hand")));
         }
         let attempt = InHand {
             body: body.clone(),
@@ -336,7 +319,7 @@ impl Worker {
         };
         attempt.cancelled = true;
         match attempt.state {
-            State::Queued => self.end(id, Outcome::Cancelled, Usage::default(), out),
+            State::Queued => self.end(id, Outcome::Ended(Ending::Cancelled), Usage::default(), out),
             State::Staging | State::Running => out.push(Action::End(id)),
             State::Reported => {}
         }
@@ -375,7 +358,7 @@ impl Worker {
         &mut self,
         now: Time,
         id: AttemptId,
-        result: Result<(), Unstaged>,
+        result: Result<(), Ending>,
         out: &mut Vec<Action>,
     ) {
         let Some(attempt) = self
@@ -389,13 +372,9 @@ impl Worker {
         attempt.since = now;
         let usage = attempt.usage;
         let outcome = match result {
-            _ if attempt.cancelled => Outcome::Cancelled,
-            _ if attempt.vacated => Outcome::Vacated,
-            Err(Unstaged::Missing { missing, why }) => Outcome::Unstaged { missing, why },
-            Err(Unstaged::Failed(why)) => Outcome::Unstaged {
-                missing: Vec::new(),
-                why,
-            },
+            _ if attempt.cancelled => Outcome::Ended(Ending::Cancelled),
+            _ if attempt.vacated => Outcome::Ended(Ending::Vacated),
+            Err(ending) => Outcome::Ended(ending),
             Ok(()) => {
                 attempt.state = State::Running;
                 out.push(Action::Start(attempt.body.clone(), attempt.order.clone()));
@@ -422,9 +401,9 @@ impl Worker {
         let id = report.attempt;
         let done = matches!(report.outcome, Outcome::Done(_));
         let outcome = if attempt.cancelled && !done {
-            Outcome::Cancelled
+            Outcome::Ended(Ending::Cancelled)
         } else if attempt.vacated && !done {
-            Outcome::Vacated
+            Outcome::Ended(Ending::Vacated)
         } else {
             report.outcome
         };

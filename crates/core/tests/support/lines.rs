@@ -1,9 +1,10 @@
 //! What a supervisor does, in short lines to compare.
 
 use hedge_core::supervisor::Action;
+use hedge_model::ending::Blame;
 use hedge_model::msg::{Refusal, Reply, ToWorker};
-use hedge_model::record::{End, JobEnd, Record};
-use hedge_model::{Hash, PeerId};
+use hedge_model::record::{JobEnd, Record};
+use hedge_model::{Ending, Hash, PeerId};
 
 fn peer(id: PeerId) -> String {
     match id.0[0] {
@@ -92,12 +93,13 @@ fn record_line(record: &Record) -> String {
         Record::TaskDone {
             attempt, worker, ..
         } => format!("done {attempt} by {}", peer(*worker)),
-        Record::AttemptEnded { attempt, end, .. } => match end {
-            End::Failed(why) => format!("failed {attempt}: {why}"),
-            End::Lost => format!("lost {attempt}"),
-            End::Cancelled => format!("cancelled {attempt}"),
-            End::Unstaged(why) => format!("unstaged {attempt}: {why}"),
-            End::Vacated => format!("vacated {attempt}"),
+        Record::AttemptEnded { attempt, end, .. } => match (end, end.blame()) {
+            (Ending::Lost, _) => format!("lost {attempt}"),
+            (Ending::Vacated, _) => format!("vacated {attempt}"),
+            (_, Blame::Nobody) => format!("cancelled {attempt}"),
+            (_, Blame::Task) => format!("failed {attempt}: {end}"),
+            (_, Blame::Worker) => format!("worker failed {attempt}: {end}"),
+            (_, Blame::Input) => format!("no input {attempt}: {end}"),
         },
         Record::OutputsLost {
             task, generation, ..

@@ -17,7 +17,7 @@ use hedge_model::spec::{
 };
 use hedge_model::view::JobView;
 use hedge_model::{
-    AttemptId, Data, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources,
+    AttemptId, Data, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources,
     SubmitKey, TaskId, Time,
 };
 pub use lines::line;
@@ -391,7 +391,15 @@ impl Rig {
     }
 
     pub fn fails(&mut self, number: u8, attempt: AttemptId) {
-        self.reports(number, attempt, Outcome::Failed("exit code 1".into()));
+        self.reports(number, attempt, Outcome::Ended(exited(1)));
+    }
+}
+
+/// The end of a program with an exit status.
+pub fn exited(status: i32) -> Ending {
+    Ending::Exited {
+        status,
+        said: String::new(),
     }
 }
 

@@ -1,8 +1,12 @@
 //! Finding what an attempt was asked to make.
 
-use crate::ExecError;
+use crate::shortage::shortage;
 use globset::{GlobBuilder, GlobMatcher};
+use hedge_model::Ending;
+use hedge_model::ending::OutputFault;
+use rustix::fs::{Access, AtFlags, CWD};
 use std::collections::BTreeMap;
+use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -31,7 +35,7 @@ struct Collection<'a> {
     looked: usize,
 }
 
-pub(crate) fn collect(root: &Path, patterns: &[&str]) -> Result<Vec<OutputFile>, ExecError> {
+pub(crate) fn collect(root: &Path, patterns: &[&str]) -> Result<Vec<OutputFile>, Ending> {
     let mut collection = Collection {
         root,
         found: BTreeMap::new(),
@@ -39,44 +43,51 @@ pub(crate) fn collect(root: &Path, patterns: &[&str]) -> Result<Vec<OutputFile>,
     };
     let mut globs: Vec<(&str, GlobMatcher, bool)> = Vec::new();
     for pattern in patterns {
-        super::check_path(pattern)?;
+        super::path_fault(pattern).map_err(|why| bad_path(pattern, why))?;
         let plain = normal(pattern);
         if root.join(&plain).symlink_metadata().is_ok() {
             collection.check_way(&plain)?;
-            collection.take(plain)?;
+            collection.take(plain.clone())?;
+            // Nothing of an empty folder can leave; a pattern that ends in a slash allows for that.
+            if !pattern.ends_with('/') && !collection.holds(&plain) {
+                return Err(odd(*pattern, "an empty folder"));
+            }
         } else if pattern.contains(['*', '?', '[', '{']) {
             let glob = GlobBuilder::new(&plain)
                 .literal_separator(true)
                 .build()
-                .map_err(|error| ExecError::BadPattern {
-                    pattern: (*pattern).to_owned(),
-                    why: error.kind().to_string(),
-                })?;
+                .map_err(|error| bad_path(pattern, &format!("is no pattern: {}", error.kind())))?;
             globs.push((pattern, glob.compile_matcher(), false));
         } else {
-            return Err(ExecError::OutputMissing {
-                pattern: (*pattern).to_owned(),
-            });
+            return Err(fault(*pattern, OutputFault::Missing));
         }
     }
     if !globs.is_empty() {
         collection.match_below(String::new(), &mut globs)?;
     }
     if let Some((pattern, ..)) = globs.iter().find(|(_, _, matched)| !matched) {
-        return Err(ExecError::OutputMissing {
-            pattern: (*pattern).to_owned(),
-        });
+        return Err(fault(*pattern, OutputFault::Missing));
     }
     Ok(collection.found.into_values().collect())
 }
 
 impl Collection<'_> {
+    /// Whether a file was found at a path or below it.
+    fn holds(&self, path: &str) -> bool {
+        let below = format!("{path}/");
+        let mut next = self.found.range(below.clone()..);
+        let below = next
+            .next()
+            .is_some_and(|(path, _)| path.starts_with(&below));
+        below || self.found.contains_key(path) || (path.is_empty() && !self.found.is_empty())
+    }
+
     /// Takes a file, or a folder with all in it.
-    fn take(&mut self, path: String) -> Result<(), ExecError> {
+    fn take(&mut self, path: String) -> Result<(), Ending> {
         let mut waiting = vec![path];
         while let Some(path) = waiting.pop() {
             let at = self.root.join(&path);
-            let failed = |error| ExecError::io("read the output", &at, error);
+            let failed = |error| unreadable(&path, &error);
             let kind = at.symlink_metadata().map_err(failed)?.file_type();
             if kind.is_dir() {
                 waiting.extend(self.entries(&path)?);
@@ -92,14 +103,14 @@ impl Collection<'_> {
                 } else {
                     "a device"
                 };
-                return Err(ExecError::OutputRefused { path, what });
+                return Err(odd(path, what));
             }
         }
         Ok(())
     }
 
     /// Refuses a name that leads through a link out of the folder.
-    fn check_way(&self, path: &str) -> Result<(), ExecError> {
+    fn check_way(&self, path: &str) -> Result<(), Ending> {
         let at = self.root.join(path);
         let inside = |folder: &Path| {
             let (root, real) = (
@@ -109,16 +120,15 @@ impl Collection<'_> {
             root.is_ok_and(|root| real.is_ok_and(|real| real.starts_with(root)))
         };
         match at.parent() {
-            Some(parent) if !path.is_empty() && !inside(parent) => Err(ExecError::OutputRefused {
-                path: path.to_owned(),
-                what: "behind a link that leaves the task's folder",
-            }),
+            Some(parent) if !path.is_empty() && !inside(parent) => {
+                Err(odd(path, "behind a link that leaves the task's folder"))
+            }
             _ => Ok(()),
         }
     }
 
-    fn take_link(&mut self, path: String, at: &Path) -> Result<(), ExecError> {
-        let refused = |path, what| Err(ExecError::OutputRefused { path, what });
+    fn take_link(&mut self, path: String, at: &Path) -> Result<(), Ending> {
+        let refused = |path: String, what| Err(odd(path, what));
         let (Ok(root), Ok(real)) = (std::fs::canonicalize(self.root), std::fs::canonicalize(at))
         else {
             return refused(path, "a link that leads nowhere");
@@ -132,10 +142,10 @@ impl Collection<'_> {
         self.add(path, real)
     }
 
-    fn add(&mut self, path: String, file: PathBuf) -> Result<(), ExecError> {
-        let about = file
-            .metadata()
-            .map_err(|error| ExecError::io("read the output", &file, error))?;
+    fn add(&mut self, path: String, file: PathBuf) -> Result<(), Ending> {
+        let about = file.metadata().map_err(|error| unreadable(&path, &error))?;
+        rustix::fs::accessat(CWD, &file, Access::READ_OK, AtFlags::EACCESS)
+            .map_err(|error| unreadable(&path, &error.into()))?;
         let executable = about.permissions().mode() & 0o111 != 0;
         self.found.insert(
             path.clone(),
@@ -147,7 +157,7 @@ impl Collection<'_> {
             },
         );
         if self.found.len() > OUTPUTS_MAX {
-            return Err(ExecError::TooManyOutputs { limit: OUTPUTS_MAX });
+            return Err(too_many());
         }
         Ok(())
     }
@@ -157,21 +167,18 @@ impl Collection<'_> {
         &mut self,
         folder: String,
         globs: &mut [(&str, GlobMatcher, bool)],
-    ) -> Result<(), ExecError> {
+    ) -> Result<(), Ending> {
         let mut waiting = vec![folder];
         while let Some(folder) = waiting.pop() {
             for path in self.entries(&folder)? {
-                let mut matches = false;
-                for (_, glob, matched) in globs.iter_mut() {
-                    if glob.is_match(&path) {
-                        matches = true;
-                        *matched = true;
-                    }
-                }
                 let at = self.root.join(&path);
                 let is_dir = at.symlink_metadata().is_ok_and(|about| about.is_dir());
-                if matches {
+                if globs.iter().any(|(_, glob, _)| glob.is_match(&path)) {
                     self.take(path.clone())?;
+                    let holds = self.holds(&path);
+                    for (pattern, glob, matched) in globs.iter_mut() {
+                        *matched |= glob.is_match(&path) && (holds || pattern.ends_with('/'));
+                    }
                 }
                 // Also where it was taken: other patterns may need what is in it to match.
                 if is_dir {
@@ -182,22 +189,19 @@ impl Collection<'_> {
         Ok(())
     }
 
-    fn entries(&mut self, folder: &str) -> Result<Vec<String>, ExecError> {
+    fn entries(&mut self, folder: &str) -> Result<Vec<String>, Ending> {
         let at = self.root.join(folder);
-        let failed = |error| ExecError::io("read the output folder", &at, error);
+        let failed = |error| unreadable(folder, &error);
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(&at).map_err(failed)? {
             self.looked += 1;
             if self.looked > ENTRIES_MAX {
-                return Err(ExecError::TooManyOutputs { limit: OUTPUTS_MAX });
+                return Err(too_many());
             }
             let name = entry.map_err(failed)?.file_name();
             let Some(name) = name.to_str() else {
-                let path = at.join(&name).to_string_lossy().into_owned();
-                return Err(ExecError::OutputRefused {
-                    path,
-                    what: "a name that is not UTF-8",
-                });
+                let path = Path::new(folder).join(&name);
+                return Err(bad_path(&path.to_string_lossy(), "is not UTF-8"));
             };
             let is_top = folder.is_empty();
             paths.push(if is_top {
@@ -207,6 +211,44 @@ impl Collection<'_> {
             });
         }
         Ok(paths)
+    }
+}
+
+fn fault(path: impl Into<String>, fault: OutputFault) -> Ending {
+    Ending::Output {
+        path: path.into(),
+        fault,
+    }
+}
+
+fn odd(path: impl Into<String>, what: &str) -> Ending {
+    let what = what.to_owned();
+    fault(path, OutputFault::Odd { what })
+}
+
+fn bad_path(path: &str, why: &str) -> Ending {
+    let why = why.to_owned();
+    fault(path, OutputFault::BadPath { why })
+}
+
+fn too_many() -> Ending {
+    let limit = OUTPUTS_MAX as u64;
+    fault("", OutputFault::TooMany { limit })
+}
+
+/// An output that the system does not give: by the task's fault where it took its own rights away or was not done.
+fn unreadable(path: &str, error: &io::Error) -> Ending {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    let why = error.to_string();
+    match (shortage(error), error.kind()) {
+        (Some(of), _) => Ending::Short {
+            of,
+            doing: format!("read the output {path:?}"),
+        },
+        (None, PermissionDenied | NotFound | NotADirectory) => {
+            fault(path, OutputFault::Unreadable { why })
+        }
+        (None, _) => Ending::worker(format!("it cannot read the output {path:?}: {why}")),
     }
 }
 

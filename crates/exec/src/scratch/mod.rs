@@ -11,6 +11,7 @@ mod remove;
 pub use collect::{OUTPUTS_MAX, OutputFile};
 
 use crate::{ExecError, StreamKind, Tail};
+use hedge_model::Ending;
 use rustix::fs::{FlockOperation, Mode, OFlags, RawDir};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -250,9 +251,13 @@ impl Scratch {
     /// `*`, `?`, `[…]`, `{…,…}` and `**`. A link is taken as the file that it leads to, if that lies in the
     /// folder. Sorted by path, each once.
     ///
-    /// Fails at a pattern that matches nothing, at links that leave the folder or lead to a folder, at
-    /// special files, and at more than [`OUTPUTS_MAX`] files. To be called when the attempt has ended.
-    pub fn collect<P: AsRef<str>>(&self, patterns: &[P]) -> Result<Vec<OutputFile>, ExecError> {
+    /// Fails at a pattern that matches nothing, at a folder without files unless the pattern ends in a slash, at
+    /// files that cannot be read, at links that leave the folder or lead to a folder, at special files, and at more
+    /// than [`OUTPUTS_MAX`] files. To be called when the attempt has ended.
+    ///
+    /// # Errors
+    /// How the attempt ended instead of successfully.
+    pub fn collect<P: AsRef<str>>(&self, patterns: &[P]) -> Result<Vec<OutputFile>, Ending> {
         let patterns: Vec<&str> = patterns.iter().map(AsRef::as_ref).collect();
         collect::collect(&self.folder(), &patterns)
     }
@@ -491,24 +496,26 @@ pub(crate) fn space_used(folders: &[PathBuf]) -> u64 {
     used
 }
 
-pub(crate) fn check_path(path: &str) -> Result<(), ExecError> {
-    let bad = |why| {
-        Err(ExecError::BadPath {
-            path: path.to_owned(),
-            why,
-        })
-    };
+fn check_path(path: &str) -> Result<(), ExecError> {
+    path_fault(path).map_err(|why| ExecError::BadPath {
+        path: path.to_owned(),
+        why,
+    })
+}
+
+/// What is wrong with a path that is to lie in an attempt's folder.
+fn path_fault(path: &str) -> Result<(), &'static str> {
     if path.is_empty() {
-        return bad("it is empty");
+        return Err("is empty");
     }
     if path.contains('\0') {
-        return bad("it holds a NUL");
+        return Err("holds a NUL");
     }
     for part in Path::new(path).components() {
         match part {
             Component::Normal(_) | Component::CurDir => {}
-            Component::ParentDir => return bad("it holds `..`"),
-            Component::RootDir | Component::Prefix(_) => return bad("it is absolute"),
+            Component::ParentDir => return Err("holds `..`"),
+            Component::RootDir | Component::Prefix(_) => return Err("is absolute"),
         }
     }
     Ok(())

@@ -5,7 +5,10 @@ use super::child::{Failure, PROGRESS_FD, Step};
 use super::ground::Slot;
 use super::stream::Stream;
 use super::tree::{MARK_VARIABLE, Mark};
-use crate::{Launch, Limits, Outcome, Stdin};
+use crate::shortage::worker_ending;
+use crate::{Launch, Limits, Stdin};
+use hedge_model::Ending;
+use hedge_model::ending::Shortage;
 use rustix::fs::{Access, AtFlags, MemfdFlags, Mode, OFlags};
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
@@ -33,7 +36,7 @@ pub(crate) struct Attempt {
     pub stderr: Stream,
     pub advance: Advance,
     /// Why it is being ended, if it is.
-    pub verdict: Option<Outcome>,
+    pub verdict: Option<Ending>,
     /// Its main process's end, once noticed.
     pub ended: Option<Ended>,
     /// Since when all its processes, or those that it left, are being ended.
@@ -48,7 +51,7 @@ pub(crate) struct Attempt {
 
 /// How a main process ended.
 pub(crate) struct Ended {
-    pub outcome: Outcome,
+    pub outcome: Result<(), Ending>,
     pub elapsed: Duration,
     pub paused: Duration,
     pub cpu: Duration,
@@ -118,7 +121,7 @@ pub(crate) fn prepare(
     base_env: &[(String, String)],
     offered: &[PathBuf],
     programs: &mut Programs,
-) -> Result<Prepared, String> {
+) -> Result<Prepared, Ending> {
     let mut env: Vec<(&str, &str)> = base_env
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
@@ -151,16 +154,19 @@ pub(crate) fn prepare(
         .map_or(PATH_DEFAULT, |(_, value)| value);
 
     let name = launch.program.as_str();
+    let never = |why: &str| Ending::NotStarted {
+        why: why.to_owned(),
+    };
     let program = match name {
-        _ if name.contains('\0') => return Err("the program's name holds a NUL".to_owned()),
-        "" => return Err("the command is empty; name a program".to_owned()),
+        _ if name.contains('\0') => return Err(never("the program's name holds a NUL")),
+        "" => return Err(never("the command is empty; name a program")),
         _ if name.contains('/') => PathBuf::from(name),
         _ => programs
             .find(name, path, slot, offered)
-            .ok_or_else(|| not_found(name))?,
+            .ok_or_else(|| never(&not_found(name)))?,
     };
     let text = |value: String| {
-        CString::new(value).map_err(|_| "the command or its environment holds a NUL".to_owned())
+        CString::new(value).map_err(|_| never("the command or its environment holds a NUL"))
     };
     Ok(Prepared {
         program: text(program.to_string_lossy().into_owned())?,
@@ -172,42 +178,59 @@ pub(crate) fn prepare(
             .into_iter()
             .map(|(name, value)| text(format!("{name}={value}")))
             .collect::<Result<_, _>>()?,
-        stdin: stdin(launch, slot).map_err(|error| format!("cannot open its input: {error}"))?,
+        stdin: stdin(launch, slot)
+            .map_err(|error| worker_ending("open the task's standard input", &error))?,
     })
 }
 
-/// Why a process did not start, for whoever wrote the job.
-pub(crate) fn explain(name: &str, prepared: &Prepared, failure: Failure) -> String {
-    let said = io::Error::from_raw_os_error(failure.errno);
+/// How an attempt ended whose process did not start: by the task's fault only where its program cannot be executed.
+pub(crate) fn explain(name: &str, prepared: &Prepared, failure: Failure) -> Ending {
     let doing = match failure.step {
-        Step::Execute => {
-            return match failure.errno {
-                libc::ENOENT
-                    if Path::new(&*prepared.program.to_string_lossy()).is_absolute()
-                        && Path::new(&*prepared.program.to_string_lossy()).exists() =>
-                {
-                    format!(
-                        "{name} cannot be executed: the interpreter or loader that it names is missing on this worker"
-                    )
-                }
-                libc::ENOENT => not_found(name),
-                libc::EACCES => format!(
-                    "{name} may not be executed: its executable bit is missing, or it lies outside of what tasks can see"
-                ),
-                libc::ENOEXEC => format!(
-                    "{name} is not a program for this machine; a script needs a first line like #!/bin/sh"
-                ),
-                libc::E2BIG => format!("the arguments and environment of {name} are too long"),
-                _ => format!("{name} cannot be executed: {said}"),
+        Step::Clone if failure.errno == libc::ENOSPC => {
+            let doing = "start a process".to_owned();
+            return Ending::Short {
+                of: Shortage::Namespaces,
+                doing,
             };
         }
-        Step::Clone => "make a process",
-        Step::Streams => "connect its streams",
-        Step::Folder => "enter its folder",
-        Step::Limits => "set its limits",
-        Step::Sandbox => "lock it in",
+        Step::Clone => "start a process",
+        Step::Streams => "connect a process's streams",
+        Step::Folder => "enter the task's folder",
+        Step::Limits => "set a process's limits",
+        Step::Sandbox => "lock a process in",
+        Step::Execute => match not_executed(name, prepared, failure.errno) {
+            Some(why) => return Ending::NotStarted { why },
+            None => "execute a program",
+        },
     };
-    format!("cannot {doing} for {name}: {said}")
+    worker_ending(doing, &io::Error::from_raw_os_error(failure.errno))
+}
+
+/// What is wrong with a program that cannot be executed, for whoever wrote the job; nothing where it may not be the
+/// program's fault.
+fn not_executed(name: &str, prepared: &Prepared, errno: i32) -> Option<String> {
+    let path = prepared.program.to_string_lossy();
+    let path = Path::new(&*path);
+    Some(match errno {
+        libc::ENOENT if path.is_absolute() && path.exists() => format!(
+            "{name} cannot be executed: the interpreter or loader that it names is missing on this worker"
+        ),
+        libc::ENOENT => not_found(name),
+        libc::EACCES => format!(
+            "{name} may not be executed: its executable bit is missing, or it lies outside of what tasks can see"
+        ),
+        libc::ENOEXEC => format!(
+            "{name} is not a program for this machine; a script needs a first line like #!/bin/sh"
+        ),
+        libc::E2BIG => format!("the arguments and environment of {name} are too long"),
+        // Another process may have it open for writing for a moment, as while an input is copied.
+        libc::ETXTBSY | libc::EIO => return None,
+        errno if crate::shortage::shortage_of(errno).is_some() => return None,
+        errno => {
+            let said = io::Error::from_raw_os_error(errno);
+            format!("{name} cannot be executed: {said}")
+        }
+    })
 }
 
 fn not_found(name: &str) -> String {

@@ -11,7 +11,8 @@ use std::os::fd::RawFd;
 
 /// Enough for the child's few frames; it lies in a mapping of its own with a guard page below.
 const STACK_BYTES: usize = 64 << 10;
-const PAGE: usize = 4096;
+/// Size of a page, bytes.
+pub(crate) const PAGE: usize = 4096;
 /// Where a program may say how far it is.
 pub(crate) const PROGRESS_FD: RawFd = 3;
 

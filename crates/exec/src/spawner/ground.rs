@@ -4,8 +4,10 @@ use super::engine;
 use super::freezer::Freezer;
 use super::view;
 use crate::landlock::{self, Access, Ruleset};
+use crate::shortage::worker_ending;
 use crate::wire::Setup;
 use crate::{Priority, Report, Sandbox};
+use hedge_model::Ending;
 use rustix::fs::{Mode, OFlags};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -35,7 +37,7 @@ pub(crate) struct Slot {
 impl Ground {
     /// Opens a slot's folders. Its ruleset serves all attempts that are ever run there: making it anew
     /// took 20 µs each time.
-    pub(crate) fn open_slot(&self, slot: u32) -> Result<Slot, String> {
+    pub(crate) fn open_slot(&self, slot: u32) -> Result<Slot, Ending> {
         let folder = self.setup.scratch.join(crate::scratch::slot_name(slot));
         let open = |name: &str| {
             let path = folder.join(name);
@@ -44,18 +46,20 @@ impl Ground {
                 OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
                 Mode::empty(),
             )
-            .map_err(|error| format!("cannot open the task's folder {path:?}: {error}"))?;
+            .map_err(|error| {
+                worker_ending(format!("open the task's folder {path:?}"), &error.into())
+            })?;
             let path = path
                 .to_str()
-                .ok_or("the task's folder has a name that is not UTF-8")?;
-            Ok::<_, String>((fd, path.to_owned()))
+                .ok_or_else(|| Ending::worker("its scratch folder's name is not UTF-8"))?;
+            Ok::<_, Ending>((fd, path.to_owned()))
         };
         let (work, work_path) = open(crate::scratch::WORK)?;
         let (tmp, tmp_path) = open(crate::scratch::TMP)?;
         let ruleset = match self.landlock {
             0 => None,
             abi => Some(self.ruleset(abi, &work, &tmp).map_err(|error| {
-                format!("cannot make the rules that keep the task in its folder: {error}")
+                worker_ending("make the rules that keep the task in its folder", &error)
             })?),
         };
         Ok(Slot {

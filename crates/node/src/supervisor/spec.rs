@@ -7,9 +7,12 @@ use hedge_net::{DataStore, Fetcher};
 use std::sync::Arc;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Arc<JobSpec>, String> {
-    let spec = postcard::from_bytes::<JobSpec>(bytes);
-    spec.map(Arc::new)
-        .map_err(|error| format!("the job cannot be read: {error}; nothing was accepted"))
+    let spec = postcard::from_bytes::<JobSpec>(bytes)
+        .map_err(|error| format!("the job cannot be read: {error}; nothing was accepted"))?;
+    match spec.check_names() {
+        Ok(()) => Ok(Arc::new(spec)),
+        Err(error) => Err(format!("{error}; nothing was accepted")),
+    }
 }
 
 pub(super) async fn fetch_spec(

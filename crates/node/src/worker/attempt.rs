@@ -3,25 +3,31 @@
 use super::Input;
 use super::beats::Beats;
 use crate::grants::{covering, open};
-use hedge_core::worker::{Event, Unstaged};
+use hedge_core::worker::Event;
 use hedge_exec::{
-    Exit, Launch, Limits, Outcome as Ended, OutputFile, Scratch, ScratchPool, Source, Spawner,
-    Stdin, StreamKind, Tail,
+    ExecError, Exit, Launch, Limits, OutputFile, Scratch, ScratchPool, Source, Spawner, Stdin,
+    StreamKind, Tail, told_shortage,
 };
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
+use hedge_model::ending::OutputFault;
 use hedge_model::msg::{
     Assignment, Body, FromWorker, Log, MESSAGE_BYTES_MAX, Outcome, Report, Usage,
 };
-use hedge_model::{AttemptId, Data, FileEntry, Hash};
-use hedge_net::{DataStore, Fetcher, Grant, Transfer};
+use hedge_model::spec::placeholders;
+use hedge_model::{AttemptId, Data, Ending, FileEntry, Hash};
+use hedge_net::{DataStore, FetchError, Fetcher, Grant, Transfer};
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use tokio::sync::{mpsc, oneshot};
 
 /// Printed text up to this length travels inside the report.
 const LOG_INLINE_MAX: usize = 2 << 10;
+/// Most that is told of a line that a task printed, characters.
+const LINE_CHARS_MAX: usize = 200;
 
 /// Longest list of a task's outputs: it travels in one message, beside the content of small files and what the task
 /// printed.
@@ -81,7 +87,7 @@ enum Phase {
 }
 
 /// A staged folder on its way back to the loop, or why there is none.
-pub(super) type StageResult = Result<Scratch, Unstaged>;
+pub(super) type StageResult = Result<Scratch, Ending>;
 
 impl Attempts {
     /// Makes an attempt's folder. What needs no input is ready at once; else the event comes later.
@@ -90,7 +96,7 @@ impl Attempts {
         tools: &Arc<Tools>,
         body: Arc<Body>,
         order: Assignment,
-    ) -> Option<Result<(), Unstaged>> {
+    ) -> Option<Result<(), Ending>> {
         let id = order.attempt;
         if body.inputs.is_empty() && order.own_inputs.is_empty() && body.stdin.is_none() {
             return Some(match tools.scratch.create() {
@@ -98,12 +104,12 @@ impl Attempts {
                     self.0.insert(id, Phase::Staged(Box::new(scratch)));
                     Ok(())
                 }
-                Err(error) => Err(Unstaged::Failed(error.to_string())),
+                Err(error) => Err(error.ending()),
             });
         }
         let (tools, handed) = (tools.clone(), tools.inputs.clone());
         let task = tokio::spawn(async move {
-            let result = stage(&tools, &body, &order).await;
+            let result = guarded(stage(&tools, &body, &order)).await.flatten();
             let doubtful = result.is_err();
             for Transfer { bytes, took } in tools.fetcher.large_transfers() {
                 let told = FromWorker::Fetched { bytes, took };
@@ -146,13 +152,22 @@ impl Attempts {
         self.0.insert(id, Phase::Running(Some(stop)));
         let (tools, body, order) = (tools.clone(), body.clone(), order.clone());
         tokio::spawn(async move {
-            let report = run(&tools, &body, &order, *scratch, stopped).await;
-            let doubtful = !matches!(report.outcome, Outcome::Done(_) | Outcome::Cancelled);
+            let report = guarded(run(&tools, &body, &order, *scratch, stopped)).await;
+            let report = report.unwrap_or_else(|ending| Report {
+                attempt: id,
+                outcome: Outcome::Ended(ending),
+                usage: Usage::default(),
+                log: None,
+            });
+            let fine = matches!(
+                report.outcome,
+                Outcome::Done(_) | Outcome::Ended(Ending::Cancelled)
+            );
             _ = tools
                 .inputs
                 .send(Input::Core(Event::Finished(Box::new(report))))
                 .await;
-            if doubtful {
+            if !fine {
                 tools.check_store().await;
             }
         });
@@ -170,7 +185,7 @@ impl Attempts {
             Phase::Staging(task) => {
                 task.abort();
                 self.0.remove(&id);
-                Some(Event::Staged(id, Err(Unstaged::Failed("cancelled".into()))))
+                Some(Event::Staged(id, Err(Ending::Cancelled)))
             }
             // It was cancelled before it could start.
             Phase::Staged(_) => {
@@ -186,89 +201,130 @@ impl Attempts {
     }
 }
 
+/// Carries out a part of an attempt. Where it panics, as when the system has no thread for it, the worker failed; the
+/// attempt is reported all the same.
+async fn guarded<T>(work: impl Future<Output = T>) -> Result<T, Ending> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| {
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+            Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(Err(Ending::worker(
+                "it panicked; its own output says where",
+            ))),
+        }
+    })
+    .await
+}
+
 async fn stage(tools: &Tools, body: &Body, order: &Assignment) -> StageResult {
     let grants = open(&body.grant);
     let files = body.inputs.iter().chain(&order.own_inputs);
     let mut missing = Vec::new();
-    let mut why = String::new();
+    let mut why = None;
     for data in files.clone().map(|file| &file.data).chain(&body.stdin) {
-        if let Err(error) = fetch(tools, data, body, &grants).await {
-            missing.extend(data.hash());
-            why = error;
+        match fetch(tools, data, body, &grants).await {
+            Ok(()) => {}
+            Err(error @ FetchError::Local { .. }) => return Err(failed(&error)),
+            // Its holders are not to be doubted for that.
+            Err(error @ FetchError::Damaged { .. }) => why = Some(error.to_string()),
+            Err(error) => {
+                missing.extend(data.hash());
+                why = Some(error.to_string());
+            }
         }
     }
-    if !missing.is_empty() {
-        return Err(Unstaged::Missing { missing, why });
+    if let Some(why) = why {
+        return Err(Ending::Input { missing, why });
     }
-    let failed = |error: hedge_exec::ExecError| Unstaged::Failed(error.to_string());
-    let mut scratch = tools.scratch.create().map_err(failed)?;
+    let not_made = |error: ExecError| error.ending();
+    let mut scratch = tools.scratch.create().map_err(not_made)?;
     for file in files {
         place(tools, &mut scratch, file).await?;
     }
     match &body.stdin {
         None => {}
-        Some(Data::Inline(bytes)) => scratch.place_stdin(Source::Bytes(bytes)).map_err(failed)?,
+        Some(Data::Inline(bytes)) => scratch
+            .place_stdin(Source::Bytes(bytes))
+            .map_err(not_made)?,
         Some(Data::Blob { hash, .. }) => {
             let path = scratch.folder().join(".hedge-stdin");
             let exported = tools.store.export(*hash, &path, false).await;
-            exported.map_err(|error| Unstaged::Failed(error.to_string()))?;
+            exported.map_err(|error| failed(&error))?;
             let placed = scratch.place_stdin(Source::File(&path));
             _ = std::fs::remove_file(&path);
-            placed.map_err(failed)?;
+            placed.map_err(not_made)?;
         }
     }
     Ok(scratch)
 }
 
-async fn fetch(tools: &Tools, data: &Data, body: &Body, grants: &[Grant]) -> Result<(), String> {
+async fn fetch(
+    tools: &Tools,
+    data: &Data,
+    body: &Body,
+    grants: &[Grant],
+) -> Result<(), FetchError> {
     let Data::Blob { hash, size } = data else {
         return Ok(());
     };
     let grant = covering(grants, *hash);
-    let fetched = tools
+    tools
         .fetcher
         .fetch(*hash, *size, &body.sources, grant)
-        .await;
-    fetched.map_err(|error| error.to_string())
+        .await
 }
 
-async fn place(tools: &Tools, scratch: &mut Scratch, file: &FileEntry) -> Result<(), Unstaged> {
+/// How an attempt ended for which this worker's own store failed.
+fn failed(error: &impl std::fmt::Display) -> Ending {
+    let why = error.to_string();
+    match told_shortage(&why) {
+        Some(of) => Ending::Short {
+            of,
+            doing: format!("keep its files ({why})"),
+        },
+        None => Ending::worker(why),
+    }
+}
+
+async fn place(tools: &Tools, scratch: &mut Scratch, file: &FileEntry) -> Result<(), Ending> {
     match &file.data {
         Data::Inline(bytes) => {
             let placed = scratch.place(&file.path, file.executable, Source::Bytes(bytes));
-            placed.map_err(|error| Unstaged::Failed(error.to_string()))
+            placed.map_err(|error| error.ending())
         }
         Data::Blob { hash, .. } => {
-            let failed = |error: hedge_exec::ExecError| Unstaged::Failed(error.to_string());
-            let path = scratch.make_room(&file.path).map_err(failed)?;
+            let path = scratch
+                .make_room(&file.path)
+                .map_err(|error| error.ending())?;
             let exported = tools.store.export(*hash, &path, file.executable).await;
-            exported.map_err(|error| Unstaged::Failed(error.to_string()))
+            exported.map_err(|error| failed(&error))
         }
     }
 }
 
 fn launch(body: &Body, order: &Assignment) -> Launch {
     let id = order.attempt;
-    let index = order.index.map(|index| index.to_string());
+    let index = order.index;
     let words: Vec<String> = body
         .command
         .iter()
-        .map(|word| expand(word, index.as_deref()))
+        .map(|word| expand(word, index))
         .collect();
-    let label = index.as_ref().map_or_else(
-        || body.id.to_string(),
-        |index| format!("{}.{index}", body.id),
-    );
+    let label = match index {
+        Some(index) => format!("{}.{index}", body.id),
+        None => body.id.to_string(),
+    };
     let mut env: Vec<(String, String)> = vec![
         ("HEDGE_JOB_ID".into(), id.task.job.to_string()),
         ("HEDGE_TASK_ID".into(), label),
         ("HEDGE_ATTEMPT".into(), id.to_string()),
     ];
-    env.extend(index.clone().map(|index| ("HEDGE_INDEX".into(), index)));
+    env.extend(index.map(|index| ("HEDGE_INDEX".into(), index.to_string())));
     env.extend(
         body.env
             .iter()
-            .map(|(name, value)| (name.to_string(), expand(value, index.as_deref()))),
+            .map(|(name, value)| (name.to_string(), expand(value, index))),
     );
     let some = |amount: u64| (amount > 0).then_some(amount);
     Launch {
@@ -289,18 +345,16 @@ fn launch(body: &Body, order: &Assignment) -> Launch {
     }
 }
 
-/// Replaces `${index}` by the array index and `${hedge}` by this program.
-fn expand(text: &str, index: Option<&str>) -> String {
-    if !text.contains("${") {
-        return text.to_owned();
-    }
-    let mut text = text.replace("${index}", index.unwrap_or(""));
-    if text.contains("${hedge}")
-        && let Ok(hedge) = std::env::current_exe()
-    {
-        text = text.replace("${hedge}", &hedge.to_string_lossy());
-    }
-    text
+/// Replaces `${index}` by the array index, in an array, and `${hedge}` by this program.
+fn expand(text: &str, index: Option<u32>) -> String {
+    let value = |name: &str| match name {
+        "index" => index.map(|index| index.to_string()),
+        "hedge" => std::env::current_exe()
+            .ok()
+            .map(|hedge| hedge.to_string_lossy().into_owned()),
+        _ => None,
+    };
+    placeholders::expand(text, value).into_owned()
 }
 
 async fn run(
@@ -330,15 +384,14 @@ async fn run(
         }
     };
     let log = store_log(tools, id, &scratch, &exit).await;
-    let outcome = match &exit.outcome {
-        Ended::Exited(0) if body.outputs.is_empty() => Outcome::Done(Vec::new()),
-        Ended::Exited(0) => collect(tools, body, order, &scratch).await,
-        Ended::Cancelled => Outcome::Cancelled,
-        Ended::Lost { reason } => Outcome::Unstaged {
-            missing: Vec::new(),
-            why: reason.clone(),
-        },
-        other => Outcome::Failed(failure(other, &exit.stderr)),
+    let ended = match exit.outcome {
+        Ok(()) if body.outputs.is_empty() => Ok(Vec::new()),
+        Ok(()) => collect(tools, body, order, &scratch).await,
+        Err(ending) => Err(with_last_line(ending, &exit.stderr)),
+    };
+    let outcome = match ended {
+        Ok(outputs) => Outcome::Done(outputs),
+        Err(ending) => Outcome::Ended(ending),
     };
     let usage = Usage {
         running: exit.usage.elapsed + exit.usage.paused,
@@ -361,30 +414,18 @@ async fn collect(
     body: &Body,
     order: &Assignment,
     scratch: &Arc<Scratch>,
-) -> Outcome {
-    let index = order.index.map(|index| index.to_string());
+) -> Result<Vec<FileEntry>, Ending> {
     let patterns: Vec<String> = body
         .outputs
         .iter()
-        .map(|output| expand(output, index.as_deref()))
+        .map(|output| placeholders::expand_index(output, order.index).into_owned())
         .collect();
     // A large folder takes a while to walk, which must hold nobody up.
     let (folder, wanted) = (scratch.clone(), patterns);
     let found = tokio::task::spawn_blocking(move || folder.collect(&wanted)).await;
-    let files = match found {
-        Ok(Ok(files)) => files,
-        Ok(Err(error)) => return Outcome::Failed(error.to_string()),
-        Err(error) => {
-            let why = format!("the outputs could not be looked for: {error}");
-            return Outcome::Unstaged {
-                missing: Vec::new(),
-                why,
-            };
-        }
-    };
-    if let Some(why) = too_long(&files) {
-        return Outcome::Failed(why);
-    }
+    let not_looked = |error| Ending::worker(format!("it could not look for the outputs: {error}"));
+    let files = found.map_err(not_looked)??;
+    check_list(&files)?;
     let mut entries = Vec::with_capacity(files.len());
     let mut inline_left = body.inline_max as usize;
     for file in files {
@@ -393,48 +434,37 @@ async fn collect(
             inline_left -= file.size as usize;
             std::fs::read(&file.file)
                 .map(|bytes| Data::Inline(bytes.into()))
-                .map_err(|error| error.to_string())
+                .map_err(|error| failed(&error))
         } else {
             let added = tools.store.add_file(&file.file).await;
             added
                 .inspect(|(hash, _)| tools.store_output(order.attempt, *hash))
                 .map(|(hash, size)| Data::Blob { hash, size })
-                .map_err(|error| error.to_string())
+                .map_err(|error| failed(&error))
         };
-        match data {
-            Ok(data) => {
-                entries.push(FileEntry {
-                    path: file.path.into(),
-                    executable: file.executable,
-                    data,
-                });
-            }
-            Err(error) => {
-                let why = format!("the output {} could not be kept: {error}", file.path);
-                return Outcome::Unstaged {
-                    missing: Vec::new(),
-                    why,
-                };
-            }
-        }
+        entries.push(FileEntry {
+            path: file.path.into(),
+            executable: file.executable,
+            data: data?,
+        });
     }
-    Outcome::Done(entries)
+    Ok(entries)
 }
 
-/// Why outputs cannot be reported whose list does not fit into a message.
-fn too_long(files: &[OutputFile]) -> Option<String> {
+/// Outputs whose list does not fit into a message cannot be reported.
+fn check_list(files: &[OutputFile]) -> Result<(), Ending> {
     let list = files.iter().map(|file| file.path.len() + ENTRY_BYTES);
     let bytes = list.fold(0, usize::saturating_add);
-    let show = |bytes: usize| hedge_model::units::show_bytes(bytes as u64);
-    (bytes > LIST_BYTES_MAX).then(|| {
-        format!(
-            "it left {} files, and their list of {} is longer than the {} that one report carries: pack them into \
-             fewer files, or give them shorter names",
-            files.len(),
-            show(bytes),
-            show(LIST_BYTES_MAX)
-        )
-    })
+    if bytes <= LIST_BYTES_MAX {
+        return Ok(());
+    }
+    let fault = OutputFault::LongList {
+        files: files.len() as u64,
+        bytes: bytes as u64,
+        limit: LIST_BYTES_MAX as u64,
+    };
+    let path = String::new();
+    Err(Ending::Output { path, fault })
 }
 
 async fn store_log(
@@ -504,41 +534,12 @@ async fn store_spilled(
     stored.map_err(told).ok()
 }
 
-fn failure(outcome: &Ended, stderr: &Tail) -> String {
-    let last = String::from_utf8_lossy(&stderr.bytes);
-    let last = last
-        .trim_end()
-        .lines()
-        .last()
-        .unwrap_or("")
-        .chars()
-        .take(200)
-        .collect::<String>();
-    let said = if last.is_empty() {
-        String::new()
-    } else {
-        format!("; it said: {last}")
-    };
-    let bytes = hedge_model::units::show_bytes;
-    match outcome {
-        Ended::Exited(code) => format!("it ended with exit code {code}{said}"),
-        Ended::Signalled(signal) => format!("it was ended by signal {signal}{said}"),
-        Ended::TimeLimit { limit } => format!("it ran longer than its time limit of {limit:?}"),
-        Ended::MemoryLimit { limit, used } => {
-            format!(
-                "it used {} of memory, its limit is {}",
-                bytes(*used),
-                bytes(*limit)
-            )
-        }
-        Ended::DiskLimit { limit, used } => {
-            format!(
-                "it used {} of disk, its limit is {}",
-                bytes(*used),
-                bytes(*limit)
-            )
-        }
-        Ended::NotStarted { reason } | Ended::Lost { reason } => reason.clone(),
-        Ended::Cancelled => "it was cancelled".to_owned(),
+/// The last line of the standard error is often the reason.
+fn with_last_line(mut ending: Ending, stderr: &Tail) -> Ending {
+    if let Ending::Exited { said, .. } | Ending::Signalled { said, .. } = &mut ending {
+        let text = String::from_utf8_lossy(&stderr.bytes);
+        let last = text.trim_end().lines().last().unwrap_or("");
+        *said = last.chars().take(LINE_CHARS_MAX).collect();
     }
+    ending
 }

@@ -7,7 +7,9 @@ use hedge_core::worker::{self, Worker};
 use hedge_model::capacity::BenchScores;
 use hedge_model::msg::{FromWorker, Outcome, Reply, Report, ToWorker, Usage, WorkerInfo};
 use hedge_model::record::{JobEnd, Record};
-use hedge_model::{AttemptId, Epoch, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time};
+use hedge_model::{
+    AttemptId, Ending, Epoch, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time,
+};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -377,7 +379,12 @@ impl<W: World> Arena<W> {
             return;
         };
         if staged < Duration::MAX {
-            return self.end(number, id, Outcome::Cancelled, Ended::Cancelled);
+            return self.end(
+                number,
+                id,
+                Outcome::Ended(Ending::Cancelled),
+                Ended::Cancelled,
+            );
         }
         place.since.remove(&id);
         let (to, how) = (self.now, Ended::Cancelled);

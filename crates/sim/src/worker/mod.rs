@@ -6,12 +6,12 @@ use crate::actors::{ConnId, Event, Peer, addr};
 use crate::grid::{Grid, Violation, WorkerKind};
 use crate::program::Program;
 use crate::supervisors::Refused;
-use hedge_core::worker::{self, Unstaged, Worker};
+use hedge_core::worker::{self, Worker};
 use hedge_model::msg::{
     Assignment, Beat, BeatPlan, Body, FromWorker, Outcome, Report, ToWorker, Usage, WorkerInfo,
 };
 use hedge_model::owner::{OwnerNote, Signal};
-use hedge_model::{AttemptId, Data, Epoch, Hash, Resources, Time};
+use hedge_model::{AttemptId, Data, Ending, Epoch, Hash, Resources, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -371,13 +371,13 @@ impl Grid {
             })
             .collect();
         let result = if ending {
-            Err(Unstaged::Failed("cancelled".into()))
+            Err(Ending::Cancelled)
         } else if missing.is_empty() {
             self.workers[ix].disk.extend(blobs);
             Ok(())
         } else {
             let why = "no source gave it".into();
-            Err(Unstaged::Missing { missing, why })
+            Err(Ending::Input { missing, why })
         };
         if result.is_err() {
             self.workers[ix].busy.remove(&id);
@@ -440,9 +440,12 @@ impl Grid {
         let bad = worker.kind.bad;
         let program = Program::of(&busy.body.command);
         let outcome = if busy.ending {
-            Outcome::Cancelled
+            Outcome::Ended(Ending::Cancelled)
         } else if bad || self.dice.permille(program.fail_permille) {
-            Outcome::Failed("exit code 1".into())
+            Outcome::Ended(Ending::Exited {
+                status: 1,
+                said: String::new(),
+            })
         } else {
             let salt = self.dice.any();
             let outputs = program.outputs(id, salt);

@@ -124,6 +124,7 @@ impl Supervisor {
             || known.active() == 0
             || known.attempts.iter().any(there)
             || known.avoid.contains(&ix)
+            || live.barred.contains(&(task.job, group as u32, ix))
             || !worker.usable()
             || !worker.free.covers(need)
             || !shape.fits(&worker.info.resources, &worker.info.labels)

@@ -5,7 +5,8 @@ use crate::spawner::attempt::{Attempt, Ended};
 use crate::spawner::tree::{self, Mark};
 use crate::spawner::view;
 use crate::wire::Reply;
-use crate::{Exit, Outcome, Sandbox, Usage};
+use crate::{Exit, Sandbox, Usage};
+use hedge_model::Ending;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -136,7 +137,7 @@ impl Engine {
     }
 
     /// Ends an attempt for a reason, unless it has ended or is being ended for another.
-    pub(super) fn end(&mut self, id: u64, verdict: Outcome) {
+    pub(super) fn end(&mut self, id: u64, verdict: Ending) {
         let Some(attempt) = self.attempts.get_mut(&id) else {
             return;
         };
@@ -207,6 +208,7 @@ impl Engine {
         let Some(attempt) = self.attempts.remove(&id) else {
             return;
         };
+        self.starts.resume();
         self.by_pid.remove(&attempt.pid);
         if let Some(mark) = attempt.mark {
             self.by_mark.remove(&mark);
@@ -227,17 +229,17 @@ impl Engine {
         };
         attempt.reported = true;
         let ended = attempt.ended.take().unwrap_or_else(|| Ended {
-            outcome: Outcome::Signalled(libc::SIGKILL),
+            outcome: Err(signalled(libc::SIGKILL)),
             elapsed,
             paused,
             cpu: tree::cpu_of(attempt.pid),
             memory_peak: 0,
         });
         let exit = Exit {
-            outcome: attempt
-                .verdict
-                .clone()
-                .unwrap_or_else(|| ended.outcome.clone()),
+            outcome: match attempt.verdict.clone() {
+                Some(verdict) => Err(verdict),
+                None => ended.outcome.clone(),
+            },
             usage: Usage {
                 elapsed: ended.elapsed,
                 paused: ended.paused,
@@ -278,7 +280,7 @@ impl Engine {
             let used = tree::memory_of(pids);
             attempt.memory_peak = attempt.memory_peak.max(used);
             if used > limit {
-                over.push((*id, Outcome::MemoryLimit { limit, used }));
+                over.push((*id, Ending::MemoryLimit { limit, used }));
             }
         }
         for (id, verdict) in over {
@@ -311,11 +313,23 @@ fn kill(pid: i32) {
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
-fn outcome_of(status: i32) -> Outcome {
+fn outcome_of(status: i32) -> Result<(), Ending> {
     if libc::WIFSIGNALED(status) {
-        Outcome::Signalled(libc::WTERMSIG(status))
-    } else {
-        Outcome::Exited(libc::WEXITSTATUS(status))
+        return Err(signalled(libc::WTERMSIG(status)));
+    }
+    match libc::WEXITSTATUS(status) {
+        0 => Ok(()),
+        status => Err(Ending::Exited {
+            status,
+            said: String::new(),
+        }),
+    }
+}
+
+fn signalled(signal: i32) -> Ending {
+    Ending::Signalled {
+        signal,
+        said: String::new(),
     }
 }
 

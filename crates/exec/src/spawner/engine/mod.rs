@@ -4,23 +4,21 @@ mod ending;
 mod look;
 mod os;
 mod pause;
+mod start;
 
-use super::advance::Advance;
 use super::attempt::{self, Attempt, Programs};
-use super::child::{Cloner, Command};
+use super::child::Cloner;
 use super::ground::{Ground, Slot};
-use super::stream::Stream;
-use super::tree::{self, Children, LastPid, Mark};
+use super::tree::{Children, LastPid, Mark};
+use crate::Exit;
 use crate::wire::{self, Reply, Request};
-use crate::{Exit, Launch, Outcome, StreamKind};
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use hedge_model::Ending;
+use std::collections::{BinaryHeap, HashMap};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// Processes started before the loop looks at ends and orders to end again: each takes about 0.2 ms.
-const STARTS_PER_ROUND: usize = 16;
 const EVENTS_PER_ROUND: usize = 256;
 /// How often memory is looked at while an attempt has a limit.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
@@ -54,7 +52,7 @@ struct Engine {
     files_max: libc::rlimit,
     slots: HashMap<u32, Slot>,
     programs: Programs,
-    waiting: VecDeque<(u64, u32, Launch)>,
+    starts: start::Starts,
     attempts: HashMap<u64, Attempt>,
     by_pid: HashMap<i32, u64>,
     by_mark: HashMap<Mark, u64>,
@@ -94,7 +92,7 @@ impl Engine {
             files_max: os::raise_files_max(),
             slots: HashMap::new(),
             programs: Programs::default(),
-            waiting: VecDeque::new(),
+            starts: start::Starts::default(),
             attempts: HashMap::new(),
             by_pid: HashMap::new(),
             by_mark: HashMap::new(),
@@ -161,15 +159,7 @@ impl Engine {
                 self.look();
             }
             self.watch_time();
-            for _ in 0..STARTS_PER_ROUND {
-                if self.pause.on() {
-                    break;
-                }
-                let Some((id, slot, launch)) = self.waiting.pop_front() else {
-                    break;
-                };
-                self.start(id, slot, &launch);
-            }
+            self.start_some();
         }
     }
 
@@ -179,9 +169,9 @@ impl Engine {
         loop {
             match wire::decode(&self.inbox, &mut at) {
                 Ok(Some(Request::Launch { id, slot, launch })) => {
-                    self.waiting.push_back((id, slot, launch));
+                    self.starts.add(id, slot, launch);
                 }
-                Ok(Some(Request::End { id, outcome })) => self.order_end(id, outcome),
+                Ok(Some(Request::End { id, ending })) => self.order_end(id, ending),
                 Ok(Some(Request::Pause(on))) => self.pause(on),
                 Ok(Some(Request::Lower(on))) => self.lower(on),
                 Ok(Some(Request::LookEvery(every))) => self.look_every(every),
@@ -193,143 +183,11 @@ impl Engine {
         open
     }
 
-    fn order_end(&mut self, id: u64, outcome: Outcome) {
-        if let Some(at) = self.waiting.iter().position(|(waiting, ..)| *waiting == id) {
-            self.waiting.remove(at);
-            self.reply(&Reply::Exited {
-                id,
-                gone: true,
-                exit: Exit::without_process(outcome),
-            });
+    fn order_end(&mut self, id: u64, ending: Ending) {
+        if self.starts.remove(id) {
+            self.not_started(id, ending);
         } else {
-            self.end(id, outcome);
-        }
-    }
-
-    fn start(&mut self, id: u64, slot: u32, launch: &Launch) {
-        match self.try_start(id, slot, launch) {
-            Ok(attempt) => {
-                self.by_pid.insert(attempt.pid, id);
-                if let Some(mark) = attempt.mark {
-                    self.by_mark.insert(mark, id);
-                }
-                if let Some(limit) = launch.limits.time
-                    && let Some(at) = attempt.started.checked_add(limit)
-                {
-                    self.deadlines.push(std::cmp::Reverse((at, id)));
-                }
-                if launch.limits.memory.is_some() {
-                    self.limited_memory += 1;
-                }
-                self.attempts.insert(id, attempt);
-                self.look.start();
-            }
-            Err(reason) => {
-                let exit = Exit::without_process(Outcome::NotStarted { reason });
-                self.reply(&Reply::Exited {
-                    id,
-                    gone: true,
-                    exit,
-                });
-            }
-        }
-    }
-
-    fn try_start(&mut self, id: u64, slot: u32, launch: &Launch) -> Result<Attempt, String> {
-        if !self.slots.contains_key(&slot) {
-            let opened = self.ground.open_slot(slot)?;
-            self.slots.insert(slot, opened);
-        }
-        let pipes = |error: io::Error| format!("cannot make a pipe for its output: {error}");
-        let spill = |kind| crate::scratch::spill(&self.ground.setup.scratch, slot, kind);
-        let stdout = Stream::new(launch.kept_bytes, spill(StreamKind::Stdout)).map_err(pipes)?;
-        let stderr = Stream::new(launch.kept_bytes, spill(StreamKind::Stderr)).map_err(pipes)?;
-        let advance = Advance::new().map_err(pipes)?;
-        let token = (id + FIRST_ID) << STREAMS_SHIFT;
-        self.listen(stdout.read.as_raw_fd(), token).map_err(pipes)?;
-        self.listen(stderr.read.as_raw_fd(), token | 1)
-            .map_err(pipes)?;
-        self.listen(advance.read.as_raw_fd(), token | 2)
-            .map_err(pipes)?;
-        let started = Instant::now();
-        let outputs = [&stdout.write, &stderr.write, &advance.write];
-        let pid = self.execute(id, slot, launch, outputs)?;
-        let marked = self.ground.report.marked;
-        let (mark, held) = if marked {
-            tree::hold_mark(pid).map_or((None, None), |(mark, held)| (Some(mark), Some(held)))
-        } else {
-            (Some(Mark::Variable(std::process::id(), id)), None)
-        };
-        // Only now: a child at low priority could keep the spawner waiting for its exec.
-        if self.ground.report.idle || self.lowered {
-            tree::make_idle(pid, &self.last_pid);
-        }
-        Ok(Attempt {
-            pid,
-            mark,
-            held,
-            limits: launch.limits,
-            started,
-            paused_before: self.pause.total(),
-            stdout,
-            stderr,
-            advance,
-            verdict: None,
-            ended: None,
-            dying_since: None,
-            killed: HashSet::new(),
-            reported: false,
-            orphans_cpu: Duration::ZERO,
-            memory_peak: 0,
-        })
-    }
-
-    /// Starts the process; its outputs and what it says of its progress go to `streams`.
-    fn execute(
-        &mut self,
-        id: u64,
-        slot: u32,
-        launch: &Launch,
-        streams: [&OwnedFd; 3],
-    ) -> Result<i32, String> {
-        let folder = self.slots.get(&slot).ok_or("the task's folder is gone")?;
-        let setup = &self.ground.setup;
-        let prepare = |programs: &mut Programs| {
-            attempt::prepare(id, launch, folder, &setup.env, &setup.read_only, programs)
-        };
-        let mut prepared = prepare(&mut self.programs)?;
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let command = Command {
-                program: &prepared.program,
-                args: &prepared.args,
-                env: &prepared.env,
-                folder: folder.work.as_raw_fd(),
-                stdin: prepared.stdin.as_ref().unwrap_or(&self.null).as_raw_fd(),
-                stdout: streams[0].as_raw_fd(),
-                stderr: streams[1].as_raw_fd(),
-                progress: streams[2].as_raw_fd(),
-                ruleset: folder.ruleset.as_ref().map(AsRawFd::as_raw_fd),
-                file_bytes_max: launch.limits.disk,
-                files_max: self.files_max,
-                mark: self.ground.report.marked,
-                group: self.pause.group(self.ground.freezer.as_deref()),
-            };
-            match self.cloner.start(&command) {
-                Ok(pid) => return Ok(pid),
-                Err(failure) if command.group.is_some() && failure.refuses_group() => {
-                    // The group is gone, or the kernel or a filter knows no such call.
-                    self.pause.start_outside();
-                    tries = 0;
-                }
-                Err(failure) if failure.errno == libc::ENOENT && tries == 1 => {
-                    // It may have moved since it was found.
-                    self.programs.forget();
-                    prepared = prepare(&mut self.programs)?;
-                }
-                Err(failure) => return Err(attempt::explain(&launch.program, &prepared, failure)),
-            }
+            self.end(id, ending);
         }
     }
 
@@ -362,7 +220,7 @@ impl Engine {
             match now.checked_add(left) {
                 // It was paused meanwhile.
                 Some(at) if at > now => self.deadlines.push(std::cmp::Reverse((at, id))),
-                _ => self.end(id, Outcome::TimeLimit { limit }),
+                _ => self.end(id, Ending::TimeLimit { limit }),
             }
         }
         if self.limited_memory > 0 && now >= self.next_sample {
@@ -380,13 +238,11 @@ impl Engine {
 
     /// Milliseconds until something is due; -1 for never.
     fn timeout(&self) -> i32 {
-        if !self.waiting.is_empty() && !self.pause.on() {
-            return 0;
-        }
+        let start = self.starts.next().filter(|_| !self.pause.on());
         let deadline = self.deadlines.peek().filter(|_| !self.pause.on());
         let mut next: Option<Instant> = deadline.map(|std::cmp::Reverse((at, _))| *at);
         let sample = (self.limited_memory > 0).then_some(self.next_sample);
-        for at in [sample, self.strays_at, self.press_at]
+        for at in [sample, start, self.strays_at, self.press_at]
             .into_iter()
             .flatten()
         {
@@ -409,8 +265,8 @@ impl Engine {
             && let Reply::Exited { id, gone, .. } = reply
         {
             // Cannot be: tails are bounded. The worker must get an answer all the same.
-            let reason = "its report was too long to send".to_owned();
-            let exit = Exit::without_process(Outcome::Lost { reason });
+            let why = "its spawner's report was too long to send";
+            let exit = Exit::without_process(Ending::worker(why));
             let _ = wire::encode(
                 &Reply::Exited {
                     id: *id,

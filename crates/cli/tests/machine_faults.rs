@@ -1,0 +1,128 @@
+//! Faults of machines and mistakes in jobs, each told by its real name and charged to nobody else.
+
+mod common;
+
+use common::tasks::{attempts, count};
+use common::{Grid, Place, json, text, told};
+use std::fs;
+use std::process::Output;
+
+fn submit_and_wait(place: &Place, job: &str) -> Output {
+    fs::write(place.folder.join("job.toml"), job).unwrap();
+    place.call(&["submit", "--wait", "--json", "job.toml"])
+}
+
+fn task(id: &str, script: &str, more: &str) -> String {
+    format!("[[task]]\nid = {id:?}\ncommand = [\"sh\", \"-c\", {script:?}]\n{more}\n")
+}
+
+#[test]
+fn a_worker_short_of_descriptors_fails_no_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut grid = Grid::start(folder.path(), 0);
+    let ticket = grid.place.ticket("worker");
+    let place = Place::behind(&["prlimit", "--nofile=200"], &grid.place.folder);
+    let dir = grid.worker_dir(0);
+    #[rustfmt::skip]
+    let args = [
+        "worker", "--join", &ticket, "--dir", dir.to_str().unwrap(), "--cpus", "100",
+        "--listen", "127.0.0.1:0", "--task-priority", "normal",
+    ];
+    grid.workers.push(place.start(&args));
+    grid.place.await_workers(1);
+    let more = "array = \"0..100\"\ncrash_limit = 1\noutputs = [\"out-${index}\"]";
+    let job = task("t", "sleep 0.2; echo made > out-${index}", more);
+    let output = submit_and_wait(&grid.place, &job);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let view = json(&output);
+    assert_eq!(
+        (&view["done"], &view["attempts"]["failed"]),
+        (&100.into(), &0.into())
+    );
+}
+
+#[test]
+fn a_disk_limit_is_named_whether_one_file_or_many_pass_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = Grid::start(folder.path(), 1);
+    let more = "crash_limit = 1\nresources = { disk = \"10 MiB\" }";
+    for script in [
+        "exec head -c 30000000 /dev/zero > big",
+        "for i in 1 2 3 4 5 6 7 8; do head -c 4000000 /dev/zero > $i; done",
+    ] {
+        let output = submit_and_wait(&grid.place, &task("t", script, more));
+        assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+        let why = json(&output)["why"].as_str().unwrap().to_owned();
+        assert!(why.contains("of disk, its limit is 10 MiB"), "{why}");
+    }
+}
+
+#[test]
+fn outputs_that_cannot_be_taken_say_what_they_are_at_the_first_attempt() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = Grid::start(folder.path(), 1);
+    for (script, what) in [
+        ("mkfifo out", "is a named pipe"),
+        ("ln -s nowhere out", "is a link that leads nowhere"),
+        ("mkdir out", "is an empty folder"),
+        ("true", "without making its output"),
+    ] {
+        let job = task("t", script, "crash_limit = 1\noutputs = [\"out\"]");
+        let output = submit_and_wait(&grid.place, &job);
+        assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+        let why = json(&output)["why"].as_str().unwrap().to_owned();
+        assert!(why.contains("\"out\"") && why.contains(what), "{why}");
+        let job = json(&output)["job"].to_string();
+        let attempts = attempts(&grid.place, &job, "t");
+        assert_eq!(
+            (attempts.len(), count(&attempts, "state", "failed")),
+            (1, 1)
+        );
+    }
+}
+
+#[test]
+fn shell_variables_survive_where_the_task_is_no_array() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = Grid::start(folder.path(), 1);
+    let script = "for index in 1 2 3; do echo \"n=${index}\"; done";
+    let output = grid
+        .place
+        .call(&["submit", "--wait", "--", "sh", "-c", script]);
+    assert_eq!(text(&output.stdout), "n=1\nn=2\nn=3\n", "{}", told(&output));
+    let script = "x=4; echo ${index} ${x} $${index} > out-${index}";
+    let more = "array = \"7..8\"\nenv = { index = \"5\" }\noutputs = [\"out-${index}\"]";
+    let output = submit_and_wait(&grid.place, &task("t", script, more));
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let made = json(&output)["results"][0].as_str().unwrap().to_owned();
+    let made = fs::read_to_string(grid.place.folder.join(made)).unwrap();
+    assert_eq!(made, "7 4 5\n");
+}
+
+#[test]
+fn names_that_collide_are_refused_or_told_as_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = Grid::start(folder.path(), 1);
+    let array = task("t", "true", "array = \"0..2\"\noutputs = [\"out\"]");
+    let output = submit_and_wait(&grid.place, &array);
+    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert!(
+        told(&output).contains("all tasks of the array"),
+        "{}",
+        told(&output)
+    );
+    let bad = task("t", "true", "outputs = [\"fine\", \"out[\"]");
+    let output = submit_and_wait(&grid.place, &bad);
+    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert!(told(&output).contains("is no pattern"), "{}", told(&output));
+    // What patterns match is known only at the end.
+    let make = |id| task(id, "echo made > made", "outputs = [\"m*\"]");
+    let read = task("c", "true", "inputs = [{ task = \"a\" }, { task = \"b\" }]");
+    let output = submit_and_wait(&grid.place, &[make("a"), make("b"), read].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    let why = json(&output)["why"].as_str().unwrap().to_owned();
+    assert!(
+        why.contains("two files at \"made\", left by a and b"),
+        "{why}"
+    );
+}

@@ -150,14 +150,8 @@ fn a_supervisor_whose_disk_is_full_says_so_and_goes_on_when_there_is_room() {
     let state = disk.state.display();
     let ticket = disk.shell(&format!("cat {state}/hedgerow/supervisor/worker.ticket"));
     let dir = folder.path().join("worker");
-    let args = [
-        "worker",
-        "--listen",
-        "127.0.0.1:0",
-        "--cpus",
-        "1",
-        "--no-sandbox",
-    ];
+    let args = "worker --listen 127.0.0.1:0 --cpus 1 --no-sandbox";
+    let args: Vec<&str> = args.split(' ').collect();
     let own = ["--join", ticket.trim(), "--dir", dir.to_str().unwrap()];
     let _worker = Place::here(&folder.path().join("at-worker")).start(&[&args[..], &own].concat());
     disk.inside.await_workers(1);

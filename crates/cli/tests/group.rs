@@ -12,6 +12,32 @@ use std::fs;
 const NO_COPIES: &str = "[qos]\nredundancy = \"none\"\n";
 
 #[test]
+fn results_and_printed_text_are_there_at_once_when_the_leader_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut group = Group::start(folder.path(), 3, 2);
+    let line = "head -c 100000 /dev/urandom > out; head -c 4000 /dev/urandom";
+    let task = format!(
+        "[[task]]\nid = \"a\"\ncommand = [\"sh\", \"-c\", \"{line}\"]\noutputs = [\"out\"]\n"
+    );
+    group.write_job(&[NO_COPIES, &task]);
+    for round in 1..=2 {
+        let id = group.ask(&["submit", "job.toml"])["job"].to_string();
+        assert_eq!(group.ask(&["wait", &id])["state"], "done");
+        let leader = group.leader();
+        group.kill(leader);
+        let output = group.client.call(&group.args(&["logs", &id, "a"]));
+        assert_eq!(output.status.code(), Some(0), "{round}: {}", told(&output));
+        assert_eq!(output.stdout.len(), 4000, "{round}");
+        let out = format!("out-{round}");
+        group.ask(&["fetch", &id, "--out", &out]);
+        let file = group.client.folder.join(out).join("out");
+        assert_eq!(fs::metadata(file).unwrap().len(), 100_000);
+        group.restart(leader);
+        await_connected(&group);
+    }
+}
+
+#[test]
 fn a_job_outlives_its_leader_and_nothing_that_runs_is_started_again() {
     let folder = tempfile::tempdir().unwrap();
     let marks = Marks::new(folder.path());

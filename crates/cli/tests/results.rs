@@ -393,7 +393,9 @@ fn unfinished(place: &Place) -> Kept {
                [[task]]\nid = \"slow\"\ncommand = [\"sleep\", \"1000\"]\n";
     write(&place.folder.join("job.toml"), job);
     let run = place.start(&["run", "job.toml", "--out", "out"]);
-    until("the first task", || run.err().contains("1/2").then_some(()));
+    until("the first task", || {
+        run.err().contains("1 done").then_some(())
+    });
     run
 }
 

@@ -350,7 +350,7 @@ impl Client {
             let why = match fetcher.fetch(hash, size, &access.sources, grant).await {
                 Ok(()) => return Ok(()),
                 Err(why @ (FetchError::Sources { .. } | FetchError::NoSource { .. })) => why,
-                Err(error) => return Err(ClientError::Local(error.to_string())),
+                Err(error) => return Err(self.cannot_keep(&error)),
             };
             if asked_again && Instant::now() >= until {
                 return Err(ClientError::Local(why.to_string()));
@@ -363,6 +363,18 @@ impl Client {
                 _ => return Err(does_not_fit()),
             });
         }
+    }
+
+    /// Why content cannot be kept on its way: what a client fetches passes through a folder for temporary files.
+    fn cannot_keep(&self, error: &FetchError) -> ClientError {
+        let way = match self.0.grid {
+            Grid::Here(_) => String::new(),
+            Grid::Remote(_) => format!(
+                "; it goes through {}, which TMPDIR decides",
+                std::env::temp_dir().display()
+            ),
+        };
+        ClientError::Local(format!("{error}{way}"))
     }
 
     /// Where content arrives, and what fetches it.

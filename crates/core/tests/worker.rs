@@ -363,6 +363,31 @@ fn work_does_not_wait_for_benchmark_kernels() {
     assert!(said.starts_with("tell Benchmarked"), "{said}");
 }
 
+#[test]
+fn what_a_process_holds_that_waits_for_a_job_is_free_for_others() {
+    let mut rig = Rig::new();
+    (1..=3).for_each(|task| rig.assign(1, task));
+    rig.expect(&["stage 1.1/0.1.1", "stage 1.2/0.1.1"]);
+    rig.staged(id(1, 1));
+    rig.staged(id(1, 2));
+    rig.said();
+    rig.event(Event::Waits(id(1, 1), Some(JobId(7))));
+    let waits = "tell Waits(AttemptId { task: TaskId { job: JobId(1), number: 1 }, generation: 0, epoch: Epoch(1), \
+                 number: 1 }, Some(JobId(7)))";
+    rig.expect(&[waits, "stage 1.3/0.1.1"]);
+    // Others have taken its place: it gets on without.
+    rig.event(Event::Waits(id(1, 1), None));
+    rig.event(Event::Disconnected);
+    rig.event(Event::Connected(Epoch(1)));
+    rig.expect(&["tell started 1.1/0.1.1", waits, "tell started 1.2/0.1.1"]);
+    rig.finished(id(1, 1), Outcome::Done(Vec::new()));
+    rig.order(1, ToWorker::Body(body(Runtime::Process)));
+    rig.assign(1, 4);
+    rig.expect(&["tell done 1.1/0.1.1"]);
+    rig.finished(id(1, 2), Outcome::Done(Vec::new()));
+    rig.expect(&["tell done 1.2/0.1.1", "stage 1.4/0.1.1"]);
+}
+
 fn exited(status: i32) -> Ending {
     Ending::Exited {
         status,

@@ -122,7 +122,8 @@ pub struct Usage {
 ///
 /// A program may say so itself, line by line, on the descriptor whose number is in `HEDGE_PROGRESS_FD`: a number
 /// from 0 to 1 is the share of its work that is done; a line that begins with the word `waiting` says that it waits
-/// for a good reason until its next line; any other line says that it gets on.
+/// for a good reason until its next line, and `waiting for job 7` that it waits for that job of its own grid; any
+/// other line says that it gets on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advanced {
     /// User and system time of its processes, and of those of their children that have ended.
@@ -135,6 +136,8 @@ pub struct Advanced {
     pub notes: u32,
     /// It waits: it says so, or it is paused.
     pub waiting: bool,
+    /// The number of the job that it says it waits for.
+    pub waits_for: Option<u64>,
 }
 
 /// One of an attempt's captured streams.

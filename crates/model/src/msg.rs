@@ -258,6 +258,9 @@ pub enum FromWorker {
     },
     /// More content that it holds, after [`FromWorker::Attach`].
     Holds(Vec<Hash>),
+    /// The attempt's process says that it waits for a job of this grid, or that it gets on. While it waits, its
+    /// worker counts its resources as free.
+    Waits(AttemptId, Option<JobId>),
 }
 
 /// How an attempt ended.

@@ -31,6 +31,7 @@ mod journal;
 mod logs;
 mod manifest;
 mod members;
+mod nested;
 mod place;
 pub mod plan;
 mod relay;

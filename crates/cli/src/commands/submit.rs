@@ -3,6 +3,7 @@
 use super::finish::{Wish, finish};
 use super::follow::{Followed, follow};
 use super::interrupt::Interrupts;
+use super::nested::TaskWaits;
 use super::place::{check_names, check_out};
 use super::source::Checked;
 use super::{Context, submit_job};
@@ -39,9 +40,10 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
         if !args.wait {
             return accepted(context, client, job, key).await;
         }
+        let waits = TaskWaits::begin(job);
         let mut progress = Progress::new(context.look.style(program));
         let followed = follow(client, job, &mut progress, &mut interrupts).await;
-        drop(progress);
+        drop((progress, waits));
         let view = match followed? {
             Followed::Ended(view) => *view,
             Followed::Interrupted => return Ok(detached(job)),

@@ -4,6 +4,7 @@ use super::Context;
 use super::finish::{Wish, finish};
 use super::follow::{Followed, follow};
 use super::interrupt::Interrupts;
+use super::nested::TaskWaits;
 use super::place::check_out;
 use super::submit::detached;
 use crate::args::Wait;
@@ -20,9 +21,10 @@ pub fn run(context: &Context, args: &Wait) -> Result<Exit, Failure> {
     let job = JobId(args.id);
     context.on_grid(&args.grid, async |client| {
         let mut interrupts = Interrupts::new()?;
+        let waits = TaskWaits::begin(job);
         let mut progress = Progress::new(context.look.style(false));
         let followed = follow(client, job, &mut progress, &mut interrupts).await;
-        drop(progress);
+        drop((progress, waits));
         let view = match followed? {
             Followed::Ended(view) => *view,
             Followed::Interrupted => return Ok(detached(job)),

@@ -184,12 +184,15 @@ impl Layout<'_> {
             .map(|column| column.name.to_owned())
             .collect();
         let mut text = self.line(&names);
+        let used = |at: &&usize| rows.iter().any(|row| !row[**at].is_empty());
+        let titled = self.below.iter().filter(used).count() > 1;
         for row in rows {
             text.push_str(&self.line(row));
             for at in self.below.iter().filter(|at| !row[**at].is_empty()) {
-                let title = match self.below.len() {
-                    1 => String::new(),
-                    _ => format!("{}: ", self.columns[*at].name.to_lowercase()),
+                let title = if titled {
+                    format!("{}: ", self.columns[*at].name.to_lowercase())
+                } else {
+                    String::new()
                 };
                 push_wrapped(&format!("{title}{}", row[*at]), width, &mut text);
             }

@@ -93,8 +93,13 @@ impl Supervisor {
                 expect(worker.expected.contains(&attempt.id) == expected, || {
                     format!("attempt {} is expected, its worker disagrees", attempt.id)
                 })?;
+                let waited = matches!(
+                    attempt.state,
+                    AttemptState::Waiting(_) | AttemptState::Cancelling
+                );
+                let released = waited && !attempt.holds;
                 expect(
-                    attempt.holds != worker.queued.contains(&attempt.id) || !in_hand,
+                    attempt.holds != worker.queued.contains(&attempt.id) || !in_hand || released,
                     || {
                         format!(
                             "attempt {} both holds resources and is queued, or neither",

@@ -98,6 +98,8 @@ struct Amounts {
     amounts: [Vec<f64>; Measure::ALL.len()],
     /// Bytes that each task leaves for others.
     left: Vec<f64>,
+    /// Whether the times of all tasks are more than a guess.
+    known: bool,
 }
 
 impl Amounts {
@@ -110,6 +112,10 @@ impl Amounts {
                 .iter()
                 .map(|group| left_bytes(group, learned))
                 .collect(),
+            known: spec
+                .groups()
+                .iter()
+                .all(|group| learned.expect(group).known),
         };
         let tails = tails(spec, |at| learned.expect(&spec.groups()[at]).work_s);
         for (measure, _) in &spec.critical().by {
@@ -153,16 +159,22 @@ impl Amounts {
         let amount = self.of(measure)[at];
         let bytes = |bytes: f64| show_bytes(bytes as u64);
         match measure {
-            Measure::Precedence => format!(
-                "{} tasks cannot start without it; estimated {amount:.1} s from its start to the job's end",
-                waiting_tasks(spec, at)
-            ),
+            Measure::Precedence => {
+                let estimated = if self.known {
+                    format!("; estimated {amount:.1} s from its start to the job's end")
+                } else {
+                    String::new()
+                };
+                let waiting = tasks(waiting_tasks(spec, at));
+                format!("{waiting} cannot start without it{estimated}")
+            }
             Measure::Data => {
                 let left = match self.left[at] {
                     0.0 => String::new(),
                     left => format!(", {} each", bytes(left)),
                 };
-                format!("{} tasks read what it leaves{left}", supplied(spec, at))
+                let readers = tasks(supplied(spec, at) as u64);
+                format!("what it leaves is input of {readers}{left}")
             }
             Measure::Memory => format!("likely to need {} of memory", bytes(amount)),
             Measure::Disk => format!("likely to need {} of disk", bytes(amount)),
@@ -170,6 +182,12 @@ impl Amounts {
             Measure::Network => format!("likely to move {} over the network", bytes(amount)),
         }
     }
+}
+
+/// So many tasks, in words.
+fn tasks(count: u64) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} task{plural}")
 }
 
 /// How many tasks read what a task of a group leaves.

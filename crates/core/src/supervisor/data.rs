@@ -199,12 +199,7 @@ impl Supervisor {
                         job: task.job,
                         number,
                     })
-                    .is_some_and(|known| {
-                        known
-                            .attempts
-                            .iter()
-                            .any(|a| a.state == super::live::AttemptState::Running)
-                    });
+                    .is_some_and(|known| known.attempts.iter().any(|a| a.state.runs()));
                 job.tasks[number as usize].done.is_none() && !running
             })
         };

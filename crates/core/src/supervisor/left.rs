@@ -112,6 +112,10 @@ impl Supervisor {
             .filter(|attempt| attempt.state.active())
             .filter_map(|attempt| attempt.stalled.map(|since| (attempt, since)))
             .next();
+        let waits = known.and_then(LiveTask::waits_for);
+        if let (None, Some((id, job))) = (&stalled, waits) {
+            return format!("attempt {id}: {}", self.waits_text(job));
+        }
         match stalled {
             None => "an attempt is assigned".to_owned(),
             Some((attempt, since)) => format!(

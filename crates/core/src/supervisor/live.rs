@@ -227,6 +227,8 @@ pub(crate) enum AttemptState {
     /// Sent, not known to run.
     Assigned,
     Running,
+    /// Runs and waits for this job; its part of its worker is given back.
+    Waiting(JobId),
     /// Told to stop, not yet stopped.
     Cancelling,
     /// Given up with its worker.
@@ -240,8 +242,26 @@ impl AttemptState {
     pub fn active(self) -> bool {
         matches!(
             self,
-            Self::Queued | Self::Assigned | Self::Running | Self::Expected
+            Self::Queued | Self::Assigned | Self::Running | Self::Waiting(_) | Self::Expected
         )
+    }
+
+    /// Whether its process runs.
+    pub fn runs(self) -> bool {
+        matches!(self, Self::Running | Self::Waiting(_))
+    }
+
+    /// In a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Assigned => "assigned",
+            Self::Running => "running",
+            Self::Waiting(_) => "waiting",
+            Self::Cancelling => "cancelling",
+            Self::Lost => "lost",
+            Self::Expected => "expected",
+        }
     }
 
     /// Whether its worker is known to have it.
@@ -482,6 +502,16 @@ impl LiveTask {
             .iter()
             .filter(|attempt| attempt.alive())
             .count()
+    }
+
+    /// The job that an attempt which may still succeed waits for.
+    pub fn waits_for(&self) -> Option<(AttemptId, JobId)> {
+        self.attempts
+            .iter()
+            .find_map(|attempt| match attempt.state {
+                AttemptState::Waiting(job) => Some((attempt.id, job)),
+                _ => None,
+            })
     }
 
     pub fn attempt(&mut self, id: AttemptId) -> Option<&mut Attempt> {

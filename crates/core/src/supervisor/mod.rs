@@ -33,6 +33,7 @@ mod link;
 mod live;
 mod members;
 mod need;
+mod nested;
 mod placement;
 mod ready;
 pub mod redundancy;

@@ -2,7 +2,7 @@
 
 use super::Supervisor;
 use super::durable::Job;
-use super::live::{AttemptState, LiveTask, Why};
+use super::live::{Attempt, AttemptState, LiveTask, Why};
 use super::requests::no_such_job;
 use super::waits::Wait;
 use crate::monitor::{Attention, Liveness};
@@ -282,16 +282,38 @@ impl Supervisor {
                         kind: kind(attempt.redundant),
                         state: match attempt.stalled {
                             Some(_) => "stalled".to_owned(),
-                            None => format!("{:?}", attempt.state).to_lowercase(),
+                            None => attempt.state.name().to_owned(),
                         },
-                        why: why_text(attempt.why).to_owned(),
-                        running_ms: (attempt.state == AttemptState::Running)
+                        why: self.attempt_why(attempt),
+                        running_ms: attempt
+                            .state
+                            .runs()
                             .then(|| ms(self.now.since(attempt.since))),
                         progress: super::left::progress_view(attempt),
                     }
                 }),
         );
         views
+    }
+
+    /// Why an attempt is where it is.
+    fn attempt_why(&self, attempt: &Attempt) -> String {
+        match attempt.state {
+            AttemptState::Waiting(job) => self.waits_text(job),
+            _ => why_text(attempt.why).to_owned(),
+        }
+    }
+
+    /// What is said of an attempt that waits for a job.
+    pub(super) fn waits_text(&self, job: JobId) -> String {
+        let over = self.state.jobs.get(&job).is_none_or(|job| !job.active());
+        if over {
+            format!(
+                "it waited for job {job}, which is over; others use its part of the worker until it ends"
+            )
+        } else {
+            format!("it waits for job {job}; others may use its part of the worker meanwhile")
+        }
     }
 
     pub(super) fn name(&self, peer: PeerId) -> String {

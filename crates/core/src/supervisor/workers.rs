@@ -37,6 +37,7 @@ impl Supervisor {
             FromWorker::Owner(state) => self.on_owner(ix, state),
             FromWorker::Probed(arrived) => self.link_said(ix, arrived, out),
             FromWorker::Fetched { bytes, took } => self.link_showed(ix, bytes, took, out),
+            FromWorker::Waits(id, job) => self.on_waits(ix, id, job),
             FromWorker::Benchmarked(scores) => self.on_benchmarked(ix, scores, out),
         }
     }
@@ -49,7 +50,10 @@ impl Supervisor {
         if attempt.worker != ix || !attempt.state.active() {
             return;
         }
-        attempt.state = AttemptState::Running;
+        // It may wait for a job, and say again that it started.
+        if !matches!(attempt.state, AttemptState::Waiting(_)) {
+            attempt.state = AttemptState::Running;
+        }
         let Some(job) = self.state.jobs.get(&id.task.job) else {
             return;
         };
@@ -454,7 +458,7 @@ impl Supervisor {
     }
 
     /// Queued attempts take the resources that became free, in their order, as the worker itself does.
-    fn move_up(&mut self, ix: WorkerIx) {
+    pub(crate) fn move_up(&mut self, ix: WorkerIx) {
         let now = self.now;
         let live = self.live.get_or_insert_default();
         let worker = &mut live.workers[ix as usize];

@@ -75,9 +75,7 @@ impl Content {
 
     /// A job is over: what was fetched for it alone goes, once no attempt of it is left.
     pub fn forget(&mut self, job: JobId, in_hand: &Attempts, out: &mut Vec<Action>) {
-        let busy = |attempt: &InHand| {
-            attempt.body.job == job && matches!(attempt.state, State::Staging | State::Running)
-        };
+        let busy = |attempt: &InHand| attempt.body.job == job && attempt.state.busy();
         if in_hand.values().any(busy) {
             self.over.insert(job);
             return;

@@ -32,6 +32,8 @@ pub enum Event {
     Order(Epoch, ToWorker),
     /// Staging ended: the attempt can start, or not.
     Staged(AttemptId, Result<(), Ending>),
+    /// The attempt's process says that it waits for a job of its grid, or that it gets on.
+    Waits(AttemptId, Option<JobId>),
     /// The attempt's process is over and its outputs are stored.
     Finished(Box<Report>),
     /// Whoever runs this worker wants it to stop.
@@ -74,8 +76,18 @@ enum State {
     Queued,
     Staging,
     Running,
+    /// Runs and waits for this job; what it holds is free for others until it gets on, or until its end where others
+    /// have taken it by then.
+    Waiting(JobId),
     /// Ended, the report not settled.
     Reported,
+}
+
+impl State {
+    /// Whether a process of it runs or is about to.
+    fn busy(self) -> bool {
+        matches!(self, Self::Staging | Self::Running | Self::Waiting(_))
+    }
 }
 
 #[derive(Debug)]
@@ -153,6 +165,7 @@ impl Worker {
                 self.obey(now, order, out);
             }
             Event::Staged(id, result) => self.on_staged(now, id, result, out),
+            Event::Waits(id, job) => self.on_waits(id, job, out),
             Event::Finished(report) => self.on_finished(*report, out),
             Event::Drain => {
                 self.start_draining(out);
@@ -213,10 +226,7 @@ impl Worker {
 
     /// How many attempts are staging or running.
     pub fn busy(&self) -> usize {
-        self.in_hand
-            .values()
-            .filter(|a| matches!(a.state, State::Staging | State::Running))
-            .count()
+        self.in_hand.values().filter(|a| a.state.busy()).count()
     }
 
     /// Attempts that wait here for resources.
@@ -320,7 +330,7 @@ impl Worker {
         attempt.cancelled = true;
         match attempt.state {
             State::Queued => self.end(id, Outcome::Ended(Ending::Cancelled), Usage::default(), out),
-            State::Staging | State::Running => out.push(Action::End(id)),
+            State::Staging | State::Running | State::Waiting(_) => out.push(Action::End(id)),
             State::Reported => {}
         }
     }
@@ -384,11 +394,34 @@ impl Worker {
         self.end(id, outcome, usage, out);
     }
 
+    /// A process waits for a job, which needs room to run, or gets on.
+    fn on_waits(&mut self, id: AttemptId, job: Option<JobId>, out: &mut Vec<Action>) {
+        let Some(attempt) = self.in_hand.get_mut(&id) else {
+            return;
+        };
+        let need = &attempt.body.resources;
+        attempt.state = match (attempt.state, job) {
+            (State::Running, Some(job)) => {
+                self.free.give(need);
+                State::Waiting(job)
+            }
+            (State::Waiting(_), Some(job)) => State::Waiting(job),
+            (State::Waiting(_), None) if self.free.covers(need) => {
+                self.free.take(need);
+                State::Running
+            }
+            _ => return,
+        };
+        if self.connected {
+            out.push(Action::Tell(FromWorker::Waits(id, job)));
+        }
+    }
+
     fn on_finished(&mut self, report: Report, out: &mut Vec<Action>) {
         let Some(attempt) = self
             .in_hand
             .get(&report.attempt)
-            .filter(|attempt| attempt.state == State::Running)
+            .filter(|attempt| matches!(attempt.state, State::Running | State::Waiting(_)))
         else {
             return;
         };
@@ -461,6 +494,11 @@ impl Worker {
                 (None, State::Running) => {
                     out.push(Action::Tell(FromWorker::Started(attempt.order.attempt)))
                 }
+                (None, State::Waiting(job)) => {
+                    let id = attempt.order.attempt;
+                    out.push(Action::Tell(FromWorker::Started(id)));
+                    out.push(Action::Tell(FromWorker::Waits(id, Some(job))));
+                }
                 _ => {}
             }
         }
@@ -498,9 +536,8 @@ impl Worker {
             self.return_queued(out);
         }
         if stand == Stand::Vacate {
-            let busy = self.in_hand.iter_mut().filter(|(_, attempt)| {
-                matches!(attempt.state, State::Staging | State::Running) && !attempt.cancelled
-            });
+            let busy = self.in_hand.iter_mut();
+            let busy = busy.filter(|(_, attempt)| attempt.state.busy() && !attempt.cancelled);
             for (id, attempt) in busy {
                 attempt.vacated = true;
                 out.push(Action::End(*id));

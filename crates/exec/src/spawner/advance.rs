@@ -25,6 +25,7 @@ struct Said {
     line: Vec<u8>,
     permille: Option<u16>,
     waiting: bool,
+    waits_for: Option<u64>,
     notes: u32,
 }
 
@@ -55,6 +56,7 @@ impl Advance {
             permille: self.said.permille,
             notes: self.said.notes,
             waiting: self.said.waiting || paused,
+            waits_for: self.said.waits_for,
         };
         (now != self.told).then(|| {
             self.told = now;
@@ -79,7 +81,12 @@ impl Said {
 
     fn understand(&mut self, line: &str) {
         self.notes = self.notes.wrapping_add(1);
-        self.waiting = line.split_whitespace().next() == Some(WAITING);
+        let words: Vec<&str> = line.split_whitespace().take(5).collect();
+        self.waiting = words.first() == Some(&WAITING);
+        self.waits_for = match words[..] {
+            [WAITING, "for", "job", number] => number.parse().ok(),
+            _ => None,
+        };
         if let Ok(share) = line.parse::<f64>()
             && (0.0..=1.0).contains(&share)
         {
@@ -110,6 +117,20 @@ mod tests {
             (all.permille, all.waiting, all.notes),
             (Some(1000), true, 2)
         );
+    }
+
+    #[test]
+    fn a_job_that_is_waited_for_is_named_until_the_next_line() {
+        assert_eq!(said(&["waiting for job 12\n"]).waits_for, Some(12));
+        for other in [
+            "waiting for job\n",
+            "waiting for job x\n",
+            "waiting for job 1 2\n",
+            "job 12 ended\n",
+        ] {
+            let said = said(&["waiting for job 12\n", other]);
+            assert_eq!(said.waits_for, None, "{other}");
+        }
     }
 
     #[test]

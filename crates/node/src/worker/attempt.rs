@@ -5,7 +5,7 @@ use super::beats::Beats;
 use crate::grants::{covering, open};
 use hedge_core::worker::Event;
 use hedge_exec::{
-    ExecError, Exit, Launch, Limits, OutputFile, Scratch, ScratchPool, Source, Spawner, Stdin,
+    Advanced, ExecError, Exit, Launch, Limits, OutputFile, Scratch, ScratchPool, Source, Spawner, Stdin,
     StreamKind, Tail, told_shortage,
 };
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
@@ -14,7 +14,7 @@ use hedge_model::msg::{
     Assignment, Body, FromWorker, Log, MESSAGE_BYTES_MAX, Outcome, Report, Usage,
 };
 use hedge_model::spec::placeholders;
-use hedge_model::{AttemptId, Data, Ending, FileEntry, Hash};
+use hedge_model::{AttemptId, Data, Ending, FileEntry, Hash, JobId};
 use hedge_net::{DataStore, FetchError, Fetcher, Grant, Transfer};
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsRawFd;
@@ -367,7 +367,16 @@ async fn run(
     let id = order.attempt;
     let scratch = Arc::new(scratch);
     let beats = tools.beats.clone();
-    let observer = move |to| beats.advanced(id, to);
+    let (inputs, told) = (tools.inputs.clone(), Mutex::new(None));
+    let observer = move |to: Advanced| {
+        beats.advanced(id, to);
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = Input::Core(Event::Waits(id, to.waits_for.map(JobId)));
+        // Where the queue is full, the next look tells it.
+        if *told != to.waits_for && inputs.try_send(news).is_ok() {
+            *told = to.waits_for;
+        }
+    };
     let launch = launch(body, order);
     let running = tools
         .spawner

@@ -122,6 +122,7 @@ impl Supervisor {
         if live_job.ending
             || known.committing.is_some()
             || known.active() == 0
+            || known.waits_for().is_some()
             || known.attempts.iter().any(there)
             || known.avoid.contains(&ix)
             || live.barred.contains(&(task.job, group as u32, ix))

@@ -81,6 +81,11 @@ impl Supervisor {
         let Some(live) = &self.live else {
             return copies;
         };
+        // A copy would submit the job that is waited for once more.
+        let known = live.tasks.get(&task);
+        if known.is_some_and(|known| known.waits_for().is_some()) {
+            return 1;
+        }
         let doubt = qos.redundancy != Redundancy::None;
         let one_more = live.tasks.get(&task).is_some_and(|known| {
             known.attempts.iter().any(|attempt| {

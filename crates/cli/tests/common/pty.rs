@@ -3,7 +3,9 @@
 use super::{Place, ended, text};
 use std::process::Stdio;
 
-/// What `hedge` shows on a terminal of so many columns, both streams together; its lines end in `\n`.
+const ROWS: u16 = 50;
+
+/// What `hedge` writes to a terminal of so many columns, both streams together; its lines end in `\n`.
 pub fn on_terminal(place: &Place, columns: u16, args: &[&str]) -> String {
     on_terminal_as(place, columns, &[("TERM", "xterm")], args)
 }
@@ -15,7 +17,7 @@ pub fn on_terminal_as(place: &Place, columns: u16, env: &[(&str, &str)], args: &
         .map(|arg| format!("'{}'", arg.replace('\'', "'\\''")));
     let quoted: Vec<String> = quoted.collect();
     let inner = format!(
-        "stty cols {columns} rows 50; exec {} {}",
+        "stty cols {columns} rows {ROWS}; exec {} {}",
         env!("CARGO_BIN_EXE_hedge"),
         quoted.join(" ")
     );
@@ -27,4 +29,12 @@ pub fn on_terminal_as(place: &Place, columns: u16, env: &[(&str, &str)], args: &
         .stderr(Stdio::piped());
     let output = ended(command.spawn().unwrap(), &args.join(" "));
     text(&output.stdout).replace("\r\n", "\n")
+}
+
+/// What is on the screen of 80 columns once `hedge` has ended.
+pub fn screen(place: &Place, args: &[&str]) -> String {
+    let written = on_terminal(place, 80, args).replace('\n', "\r\n");
+    let mut terminal = vt100::Parser::new(ROWS, 80, 0);
+    terminal.process(written.as_bytes());
+    terminal.screen().contents()
 }

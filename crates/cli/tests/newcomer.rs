@@ -21,6 +21,7 @@ fn assert_screen(name: &str, shown: &str) {
         ),
         (r"\d+(\.\d+)? [kMG]?bit/s", "[rate]"),
         (&host, "[host]"),
+        (r"\(there is no .*/state", "(there is no [folder]/state"),
         (r" {2,}", "  "),
     ];
     insta::with_settings!({ filters => filters }, {

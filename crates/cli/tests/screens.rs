@@ -305,3 +305,17 @@ fn the_end_of_a_worker_is_told_in_words_and_nothing_else_is_said() {
     );
     assert_eq!(said.lines().count(), 1, "{said}");
 }
+
+#[test]
+fn run_says_at_once_that_there_is_no_network_interface() {
+    let folder = tempfile::tempdir().unwrap();
+    // A network namespace begins with a loopback interface that is down.
+    let place = Place::behind(&["unshare", "--net"], folder.path());
+    let output = place.call(&["run", "--", "true"]);
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("talk over the loopback interface") && said.contains("ip link set lo up"),
+        "{said}"
+    );
+}

@@ -275,6 +275,19 @@ pub enum NotAdmitted {
     NotLeading,
 }
 
+impl NotAdmitted {
+    /// For people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Stranger => "it is no member and showed no valid ticket",
+            Self::Expired => "its ticket has expired",
+            Self::WrongRole => "its ticket or its membership is for another role",
+            Self::Revoked => "its membership was revoked",
+            Self::NotLeading => "only the leader can let it in",
+        }
+    }
+}
+
 /// What is to be said once a proposal is committed.
 #[derive(Clone, Debug)]
 pub(crate) enum Pending {

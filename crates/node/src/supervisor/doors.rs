@@ -134,8 +134,8 @@ impl Loop {
         if waiting.is_empty() {
             self.undecided.remove(&peer);
         }
-        if !matches!(refused, None | Some(NotAdmitted::NotLeading)) {
-            let outcome = format!("refused: {refused:?}");
+        if let Some(why) = refused.filter(|why| *why != NotAdmitted::NotLeading) {
+            let outcome = format!("refused: {}", why.text());
             let role = Some(incoming.hello.role);
             self.setup.audit.note(peer, role, "connect", &outcome);
         }

@@ -53,7 +53,7 @@ pub(super) async fn decide(
         Some(NotAdmitted::Revoked) => CloseReason::Revoked,
         Some(NotAdmitted::NotLeading) => return incoming.refuse(CloseReason::NotLeader),
     };
-    tracing::info!(peer = %incoming.peer.short(), ?reason, "refused a peer");
+    tracing::info!(peer = %incoming.peer.short(), %reason, "refused a peer");
     incoming.refuse(reason);
 }
 

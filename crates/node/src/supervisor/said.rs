@@ -66,8 +66,8 @@ impl Loop {
                 self.feed(Event::Lead { holds, secret });
             }
             Said::Deposed { leader } => {
-                let leader = leader.map(|peer| peer.short());
-                tracing::info!(?leader, "this supervisor leads no longer");
+                let leader = leader.map_or_else(|| "nobody yet".to_owned(), |peer| peer.short());
+                tracing::info!(%leader, "this supervisor leads no longer");
                 self.appended.clear();
                 (self.in_flight, self.gather) = (0, Gather::new());
                 self.tell_held();

@@ -5,8 +5,8 @@ use super::beats::Beats;
 use crate::grants::{covering, open};
 use hedge_core::worker::Event;
 use hedge_exec::{
-    Advanced, ExecError, Exit, Launch, Limits, OutputFile, Scratch, ScratchPool, Source, Spawner, Stdin,
-    StreamKind, Tail, told_shortage,
+    Advanced, ExecError, Exit, Launch, Limits, OutputFile, Scratch, ScratchPool, Source, Spawner,
+    Stdin, StreamKind, Tail, told_shortage,
 };
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
 use hedge_model::ending::OutputFault;

@@ -269,6 +269,27 @@ async fn propose(raft: Raft<Types, Machine>, mut waiting: mpsc::Receiver<Proposa
     }
 }
 
+/// How much the log has grown since the newest snapshot.
+#[derive(Default)]
+struct LogGrowth {
+    snapshot: Option<u64>,
+    /// Bytes of the log when that snapshot was first seen, or fewer after a purge.
+    bytes: u64,
+}
+
+impl LogGrowth {
+    /// Whether a snapshot is due, where that is so from `most` bytes on: many entries came since the last, or as many
+    /// bytes.
+    fn snapshot_due(&mut self, log: &LogSize, most: u64) -> bool {
+        if log.snapshot != self.snapshot {
+            (self.snapshot, self.bytes) = (log.snapshot, log.bytes);
+        }
+        self.bytes = self.bytes.min(log.bytes);
+        let many = log.applied > log.snapshot.map(|index| index + KEEP_ENTRIES);
+        log.bytes >= most && (many || log.bytes - self.bytes >= most)
+    }
+}
+
 /// Watches the agreement and says what the core needs to hear of it.
 #[derive(Clone)]
 struct Watcher {
@@ -374,6 +395,7 @@ impl Watcher {
     async fn sizes(self) {
         let mut metrics = self.raft.metrics();
         let mut panicked = false;
+        let mut growth = LogGrowth::default();
         loop {
             let group = {
                 let now = metrics.borrow_and_update();
@@ -383,14 +405,17 @@ impl Watcher {
                 }
                 look(self.id, &now, Some((&self.log, &self.mouth)))
             };
-            let due = group.log.bytes
-                >= self
-                    .growth
-                    .bytes_max
-                    .max(self.growth.snapshot_bytes.load(Ordering::Relaxed))
-                && group.log.applied > group.log.snapshot.map(|index| index + KEEP_ENTRIES);
-            if due {
+            let snapshot_bytes = self.growth.snapshot_bytes.load(Ordering::Relaxed);
+            if growth.snapshot_due(&group.log, self.growth.bytes_max.max(snapshot_bytes)) {
                 self.growth.due.notify_one();
+            }
+            // Long entries: what stays for members a little behind is bounded in bytes, too.
+            if let Some(upto) = group.log.snapshot
+                && group.log.purged < Some(upto)
+                && group.log.bytes >= self.growth.bytes_max
+                && self.raft.trigger().purge_log(upto).await.is_err()
+            {
+                break;
             }
             self.group.send_replace(group);
             if metrics.changed().await.is_err() {

@@ -98,6 +98,39 @@ async fn the_log_is_bounded_by_snapshots() {
 }
 
 #[tokio::test]
+async fn a_log_of_few_long_entries_is_cut_before_it_has_many() {
+    const ENTRIES: u64 = 200;
+    const RECORDS: u64 = 2000;
+    let hub = Hub::default();
+    let folder = tempfile::tempdir().unwrap();
+    let options = || Options {
+        snapshot_bytes: 256 << 10,
+        segment_bytes: 16 << 10,
+        ..Options::new(disk(folder.path()), member(1))
+    };
+    let node = Node::open_with(&hub, options()).await.unwrap();
+    node.journal.found().await.unwrap();
+    node.heard.until("leader", |told| told.leading).await;
+    for entry in 0..ENTRIES {
+        let first = entry * RECORDS;
+        node.commit(first..first + RECORDS).await;
+    }
+    node.until("log cut by bytes", |group| {
+        group.log.purged.is_some_and(|index| index > ENTRIES / 4)
+    })
+    .await;
+    node.close(&hub).await;
+
+    let node = Node::open_with(&hub, options()).await.unwrap();
+    node.heard.until("leader again", |told| told.leading).await;
+    node.heard.with(|told| {
+        assert_eq!(told.restored, 1);
+        assert_eq!(told.numbers, (0..ENTRIES * RECORDS).collect::<Vec<_>>());
+    });
+    node.close(&hub).await;
+}
+
+#[tokio::test]
 async fn proposals_are_refused_rather_than_queued_without_end() {
     let hub = Hub::default();
     let options = Options {

@@ -5,11 +5,14 @@ pub mod grid;
 mod bench;
 mod jobs;
 mod relay;
+mod ticket;
 
 pub use bench::{Bench, BenchKind, BenchRuntime};
-pub use jobs::{Cost, Explain, Fetch, Job, Logs, One, Wait};
+pub use jobs::{Cost, Explain, Fetch, Forget, Job, Logs, One, Wait};
 pub use relay::Relay;
+pub use ticket::{MakeTicket, RevokeTicket, Ticket};
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hedge_model::resources::OWN;
 use hedge_model::units::{parse_bytes, parse_duration};
@@ -74,26 +77,31 @@ Examples:
   hedge supervisor
   hedge supervisor --listen 0.0.0.0:7700     reachable at a fixed port
   hedge ticket worker                        then let workers join
-  hedge ticket supervisor                    then let further supervisors join, on other machines:
-  hedge supervisor --join TICKET             three or five of them outlive one or two that end
+  hedge ticket supervisor --out FILE         then let further supervisors join, on other machines:
+  hedge supervisor --join FILE               three or five of them outlive one or two that end
 
-What it was told is on disk before it is acknowledged; started again in the same folder it goes on.")]
+What it was told is on disk before it is acknowledged; started again in the same folder it goes on, at
+the same address and with the same options of --listen, --mdns, --fast and --standby.")]
     Supervisor(Supervisor),
-    /// Print a ticket that lets other peers join the grid
+    /// Make, list or revoke tickets, which let peers join the grid
+    #[command(subcommand)]
     #[command(after_help = "\
 Examples:
-  hedge ticket worker
+  hedge ticket worker --out worker.ticket    a file to carry to the worker's machine
   hedge ticket client --expires 1d --uses 3
   hedge ticket admin                         for a client that may see and change everything
+  hedge ticket list
+  hedge ticket revoke 5c1f                   by the beginning of its id
 
-A ticket is a secret: whoever has it can join in its role.")]
+A ticket is a secret: whoever has it can join in its role. Keep it off command lines, which every user of
+a machine can read: pass its file, or - for standard input.")]
     Ticket(Ticket),
     /// Start a worker: it runs tasks for the grid
     #[command(after_help = "\
 Examples:
-  hedge worker --join TICKET
-  hedge worker --join TICKET --cpus 2 --memory '4 GiB' --label room=12
-  hedge worker --join TICKET --dedicated     a machine that is the grid's alone
+  hedge worker --join FILE                   a file with a ticket of `hedge ticket worker`
+  hedge worker --join FILE --cpus 2 --memory '4 GiB' --label room=12
+  hedge worker --join FILE --dedicated       a machine that is the grid's alone
   hedge worker                               for a supervisor on this machine
 
 Tasks see their own folder and read-only system folders, have no network and run only when nothing
@@ -152,8 +160,8 @@ Examples:
     /// Start a relay: it carries packets for members that cannot reach each other directly
     #[command(after_help = "\
 Examples:
-  hedge ticket relay                         on a supervisor's machine; then, on one that all can reach:
-  hedge relay --join TICKET --listen 203.0.113.7:7434
+  hedge ticket relay --out FILE              on a supervisor's machine; then, on one that all can reach:
+  hedge relay --join FILE --listen 203.0.113.7:7434
   hedge config set relay ID@203.0.113.7:7434 as the relay prints it, on a supervisor's machine
 
 It needs one port, for TCP and for UDP. What it carries is encrypted between the peers. It serves members
@@ -176,7 +184,9 @@ Examples:
     #[command(after_help = "\
 Examples:
   hedge revoke desk-12                       a worker, by its host name
-  hedge revoke 3f9a                          by the beginning of its id, see `hedge members`")]
+  hedge revoke 3f9a                          by the beginning of its id, see `hedge members`
+
+The ticket by which it joined is revoked too, so that it does not come back under another key.")]
     Revoke(Revoke),
     /// Show or change the grid's settings
     #[command(after_help = "\
@@ -186,7 +196,7 @@ Examples:
   hedge config set keep_jobs_for 7d")]
     Config(Config),
     /// Drop a job that has ended, with its results
-    Forget(One),
+    Forget(Forget),
     /// Look at, check, copy or repair the journal of this machine's supervisor
     #[command(subcommand)]
     #[command(after_help = "\
@@ -237,8 +247,9 @@ Example:
 /// The grid a command talks to.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Grid {
-    /// Ticket of the grid, with the role client [default: HEDGE_TICKET, else this machine's supervisor]
-    #[arg(long, value_name = "TICKET")]
+    /// File with a ticket of the grid, with the role client or admin, or - for standard input [default:
+    /// HEDGE_TICKET, else this machine's supervisor]
+    #[arg(long, value_name = "FILE")]
     pub join: Option<String>,
 }
 
@@ -253,10 +264,15 @@ pub struct Source {
     )]
     pub job: Option<PathBuf>,
     /// Run the program once for each index; `${index}` in its arguments and HEDGE_INDEX tell which
-    #[arg(long, value_name = "FROM..TO", requires = "program")]
+    #[arg(
+        long,
+        value_name = "FROM..TO",
+        requires = "program",
+        conflicts_with = "job"
+    )]
     pub array: Option<String>,
     /// The program is critical: it runs more than once, the first to finish wins
-    #[arg(long, requires = "program")]
+    #[arg(long, requires = "program", conflicts_with = "job")]
     pub critical: bool,
     /// Program and arguments instead of a job file
     #[arg(last = true, value_name = "PROGRAM")]
@@ -295,8 +311,8 @@ pub struct Run {
     /// How many workers share this machine's CPUs [default: one for each CPU, at least 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
-    /// Folder for the results [default: a new folder NAME-results]
-    #[arg(long, value_name = "DIR")]
+    /// Folder for a job file's results [default: a new folder NAME-results]
+    #[arg(long, value_name = "DIR", conflicts_with = "program")]
     pub out: Option<PathBuf>,
     /// How tasks are treated.
     #[command(flatten)]
@@ -306,70 +322,40 @@ pub struct Run {
 /// Arguments of `supervisor`.
 #[derive(Args, Debug)]
 pub struct Supervisor {
-    /// Address and UDP port to listen at [default: any free port, on every address]
+    /// Address and UDP port to listen at [default: as at the last start, else any free port on every address]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
     /// Find peers of the grid on the local network, and be found there, also at other addresses than known
-    #[arg(long)]
-    pub mdns: bool,
-    /// Ticket of the group to join, with the role supervisor, or - to read it from standard input
-    #[arg(long, value_name = "TICKET")]
+    /// [default: as at the last start]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub mdns: Option<bool>,
+    /// File with a ticket of the group to join, with the role supervisor, or - for standard input
+    #[arg(long, value_name = "FILE")]
     pub join: Option<String>,
-    /// Join without a vote: take the place of a supervisor that is gone
-    #[arg(long, requires = "join")]
-    pub standby: bool,
+    /// Join without a vote: take the place of a supervisor that is gone [default: as at the last start]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub standby: Option<bool>,
     /// Go on alone with what this supervisor has, when most supervisors of its group are lost for good
     #[arg(long, conflicts_with_all = ["join", "in_memory"])]
     pub recover: bool,
     /// Keep the journal in memory: the grid and its jobs end with this process
     #[arg(long, conflicts_with = "join")]
     pub in_memory: bool,
-    /// Notice the end of a leader in half the time; for machines that are never overloaded
-    #[arg(long)]
-    pub fast: bool,
-}
-
-/// Arguments of `ticket`.
-#[derive(Args, Debug)]
-pub struct Ticket {
-    /// What its holders become
-    #[arg(value_enum)]
-    pub role: TicketRole,
-    /// How long it lets peers in, like 1d or 30min [default: without end]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub expires: Option<Duration>,
-    /// How many peers it lets in [default: any number]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub uses: Option<u32>,
-    /// The grid.
-    #[command(flatten)]
-    pub grid: Grid,
-}
-
-/// What the holders of a ticket become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TicketRole {
-    /// Runs tasks
-    Worker,
-    /// Submits jobs
-    Client,
-    /// Submits jobs, sees and changes everything
-    Admin,
-    /// Joins the group of supervisors
-    Supervisor,
-    /// Carries packets between peers that cannot reach each other directly
-    Relay,
+    /// Notice the end of a leader in half the time; for machines that are never overloaded [default: as at the
+    /// last start]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub fast: Option<bool>,
 }
 
 /// Arguments of `worker`.
 #[derive(Args, Debug)]
 pub struct Worker {
-    /// Ticket of the grid to join, @FILE that holds it, or - for standard input [default: this machine's supervisor]
-    #[arg(long, value_name = "TICKET")]
+    /// File with a ticket of the grid to join, or - for standard input [default: this machine's supervisor]
+    #[arg(long, value_name = "FILE")]
     pub join: Option<String>,
-    /// Stand by as a supervisor too, with this ticket of the role supervisor: take the place of one that is
-    /// gone for long
-    #[arg(long, value_name = "TICKET")]
+    /// Stand by as a supervisor too, with the ticket of the role supervisor in this file: take the place of one
+    /// that is gone for long
+    #[arg(long, value_name = "FILE")]
     pub standby: Option<String>,
     /// CPUs to offer [default: all]
     #[arg(long, value_name = "N", value_parser = cpus)]
@@ -386,12 +372,13 @@ pub struct Worker {
     /// A label that tasks can ask for, like room=12
     #[arg(long, value_name = "NAME=TEXT", value_parser = label)]
     pub label: Vec<(String, String)>,
-    /// Address and UDP port to listen at [default: any free port, on every address]
+    /// Address and UDP port to listen at [default: as at the last start, else any free port on every address]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
     /// Find peers of the grid on the local network, and be found there, also at other addresses than known
-    #[arg(long)]
-    pub mdns: bool,
+    /// [default: as at the last start]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub mdns: Option<bool>,
     /// The machine is the grid's alone: nobody's activity keeps the worker from working (also where
     /// HEDGE_DEDICATED is set)
     #[arg(long)]
@@ -400,8 +387,11 @@ pub struct Worker {
     #[arg(long, value_name = "FILE", conflicts_with = "dedicated")]
     pub owner: Option<PathBuf>,
     /// Print such a file with all defaults, and end
-    #[arg(long)]
+    #[arg(long, exclusive = true)]
     pub show_owner: bool,
+    /// End when standard input closes: the process that started this one has ended then
+    #[arg(long, hide = true)]
+    pub leash: bool,
     /// How tasks are treated.
     #[command(flatten)]
     pub rules: TaskRules,
@@ -438,8 +428,13 @@ pub struct Submit {
     /// Wait for the job's end and bring its results
     #[arg(long)]
     pub wait: bool,
-    /// Folder for the results [default: a new folder NAME-results]
-    #[arg(long, value_name = "DIR", requires = "wait")]
+    /// Folder for a job file's results [default: a new folder NAME-results]
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "wait",
+        conflicts_with = "program"
+    )]
     pub out: Option<PathBuf>,
     /// Name of this submission, 32 hexadecimal digits: repeating it with the same name is harmless
     #[arg(long, value_name = "KEY")]
@@ -453,7 +448,7 @@ pub struct Submit {
 #[derive(Args, Debug)]
 pub struct Drain {
     /// Beginning of the worker's id, or its host name
-    #[arg(value_name = "WORKER")]
+    #[arg(value_name = "WORKER", value_parser = NonEmptyStringValueParser::new())]
     pub worker: String,
     /// The grid.
     #[command(flatten)]

@@ -60,7 +60,7 @@ impl Failure {
         match self {
             Failure::JobFile(_) | Failure::Arguments(_) => Exit::Bad,
             Failure::Local(_) | Failure::Grid(ClientError::Local(_)) => Exit::Failed,
-            Failure::Grid(ClientError::Unreachable(_)) => Exit::Unreachable,
+            Failure::Grid(ClientError::Unreachable(_) | ClientError::Busy(_)) => Exit::Unreachable,
             Failure::Grid(ClientError::NotAllowed(_)) => Exit::NotAllowed,
             Failure::Grid(ClientError::Refused(refusal)) => match refusal.kind {
                 RefusalKind::Bad | RefusalKind::Unknown => Exit::Bad,

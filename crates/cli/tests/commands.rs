@@ -130,6 +130,16 @@ fn wrong_arguments_are_refused_with_what_would_be_right() {
         (&["ticket", "worker", "--expires", "3"], "is not a duration"),
         (&["worker", "--memory", "3"], "is not an amount of bytes"),
         (&["job", "seven"], "invalid digit"),
+        (&["drain", ""], "a value is required"),
+        (&["revoke", "", "--yes"], "a value is required"),
+        (&["members", "remove", ""], "a value is required"),
+        (&["logs", "1", ""], "a value is required"),
+        (&["explain", "1", ""], "a value is required"),
+        (&["revoke", "3f9a"], "--yes"),
+        (&["members", "remove", "3f9a"], "--yes"),
+        (&["members", "--upgrade"], "--yes"),
+        (&["forget", "1"], "--yes"),
+        (&["supervisor", "--standby"], "--standby needs a group"),
     ] {
         let output = call(args);
         let told = text(&output.stderr);
@@ -140,11 +150,63 @@ fn wrong_arguments_are_refused_with_what_would_be_right() {
 }
 
 #[test]
+fn an_option_that_would_have_no_effect_is_refused() {
+    for args in [
+        &["run", "--array", "0..3", "job.toml"][..],
+        &["submit", "--array", "0..3", "job.toml"],
+        &["run", "--critical", "job.toml"],
+        &["submit", "--critical", "job.toml"],
+        &["run", "--out", "there", "--", "true"],
+        &["submit", "--wait", "--out", "there", "--", "true"],
+        &["submit", "--out", "there", "job.toml"],
+        &["run", "--dir", "there", "--", "true"],
+        &["bench", "latency", "--dir", "there"],
+        &["sim", "scale", "--dir", "there"],
+        &["plan", "job.toml", "--machines", "3", "--join", "ticket"],
+        &["plan", "job.toml", "--machines", "3", "--dir", "there"],
+        &["plan", "job.toml", "--availability", "trace.csv"],
+        &["cost", "1", "--csv", "--json"],
+        &["worker", "--json"],
+        &["worker", "--show-owner", "--cpus", "2"],
+        &["worker", "--owner", "rules.toml", "--dedicated"],
+        &["members", "--yes"],
+        &["members", "--upgrade", "remove", "3f9a"],
+        &["completions", "bash", "--json"],
+        &["supervisor", "--in-memory", "--recover"],
+        &["bench", "recovery", "--kind", "leader", "--records", "5"],
+        &["bench", "recovery", "--kind", "restart", "--loopback"],
+        &["bench", "recovery", "--kind", "kill", "--fast"],
+        &["bench", "recovery", "--kind", "kill", "--stall-after", "1s"],
+        &[
+            "sim",
+            "compare",
+            "--workflow",
+            "a.json",
+            "--machines",
+            "3",
+            "--lifetime",
+            "2",
+        ],
+    ] {
+        let output = call(args);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {told}");
+        let says = ["cannot be used with", "has no effect", "required"];
+        assert!(
+            says.iter().any(|part| told.contains(part)),
+            "{args:?}: {told}"
+        );
+    }
+}
+
+#[test]
 fn an_out_that_is_a_file_is_refused_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("taken"), "").unwrap();
+    let job = "[[task]]\nid = \"t\"\ncommand = [\"true\"]\n";
+    std::fs::write(folder.path().join("job.toml"), job).unwrap();
     let output = hedge(folder.path())
-        .args(["run", "--out", "taken", "--", "true"])
+        .args(["run", "--out", "taken", "job.toml"])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));

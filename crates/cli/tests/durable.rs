@@ -118,9 +118,9 @@ fn tickets_settings_and_ended_jobs_are_remembered_and_forgotten_as_asked() {
     );
     let jobs = client.ask(&["jobs", "--join", &ticket]);
     assert_eq!(jobs[0]["state"], "done", "{jobs}");
-    let refused = client.call(&["revoke", "x", "--join", &ticket]);
+    let refused = client.call(&["revoke", "x", "--yes", "--join", &ticket]);
     assert_eq!(refused.status.code(), Some(4), "{}", told(&refused));
-    grid.place.ask(&["forget", "1"]);
+    grid.place.ask(&["forget", "1", "--yes"]);
     assert_eq!(grid.place.ask(&["jobs"]).as_array().unwrap().len(), 0);
     // Who did what is on record.
     let audit = fs::read_to_string(

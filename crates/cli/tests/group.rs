@@ -115,7 +115,7 @@ fn members_come_and_go_while_a_job_runs() {
     group.await_voters(3);
     // The one that founded the group leads, and goes.
     let first = group.peer(0);
-    group.ask(&["members", "remove", &first]);
+    group.ask(&["members", "remove", &first, "--yes"]);
     let gone = group.supervisors[0].as_mut().unwrap();
     assert_eq!(gone.end().code(), Some(4), "{}", gone.told());
     until("the group to be two", || {
@@ -303,7 +303,9 @@ fn supervisors_are_upgraded_one_after_the_other() {
             .collect()
     };
     assert!(formats(&group).iter().all(|format| *format == 1));
-    let refused = group.client.call(&group.args(&["members", "--upgrade"]));
+    let refused = group
+        .client
+        .call(&group.args(&["members", "--upgrade", "--yes"]));
     assert_ne!(refused.status.code(), Some(0));
     assert!(
         told(&refused).contains("format 1 already"),
@@ -318,7 +320,9 @@ fn supervisors_are_upgraded_one_after_the_other() {
         await_connected(&group);
     }
     until("the group to know of its new versions", || {
-        let done = group.client.call(&group.args(&["members", "--upgrade"]));
+        let done = group
+            .client
+            .call(&group.args(&["members", "--upgrade", "--yes"]));
         (done.status.code() == Some(0)).then_some(())
     });
     group.ask(&["submit", "--wait", "job.toml"]);

@@ -85,6 +85,8 @@ fn requests() -> Vec<Request> {
             peer: worker(1),
             ticket: None,
         },
+        Request::Tickets,
+        Request::RevokeTicket(hash(61).to_string()),
     ]
 }
 
@@ -107,7 +109,9 @@ fn those_who_may(request: &Request) -> &'static [Asker] {
         | Request::Members
         | Request::Revoke(_)
         | Request::Set { .. }
-        | Request::Upgrade => &[],
+        | Request::Upgrade
+        | Request::Tickets
+        | Request::RevokeTicket(_) => &[],
         Request::MayRelay { .. } => &[Asker::Relay],
     }
 }
@@ -342,7 +346,9 @@ fn a_worker_that_was_shut_out_is_not_heard_any_more() {
     rig.ask(1, Request::Revoke("host-1".into()));
     let records = rig.proposed();
     rig.said();
-    rig.committed(records[0].clone());
+    for record in records {
+        rig.committed(record);
+    }
     let lost = format!("append lost {}", attempt(0, 1));
     let said = rig.said();
     assert!(said.contains(&"expel worker 1".to_owned()), "{said:?}");
@@ -443,6 +449,74 @@ fn limits_hold_for_each_client_apart() {
 }
 
 #[test]
+fn new_keys_of_one_ticket_share_its_limits() {
+    let mut rig = Rig::new();
+    let limit = Request::Set {
+        name: "client_jobs".into(),
+        value: "1".into(),
+    };
+    rig.ask(1, limit);
+    ticket(&mut rig, 90, Role::Client, None, None);
+    for number in [20, 21] {
+        rig.event(Event::Joining {
+            peer: client(number),
+            role: Role::Client,
+            ticket: Some(hash(90)),
+        });
+        rig.commit();
+    }
+    rig.said();
+    let job = plain(vec![group("a", &[])]);
+    rig.submit(20, 1, &job);
+    rig.commit();
+    rig.expect(&["append accepted", "client 20 #1: accepted 1"]);
+    rig.submit(21, 2, &job);
+    let said = rig.said();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("clients of your ticket"), "{said:?}");
+    rig.submit(6, 3, &job);
+    rig.commit();
+    rig.expect(&["append accepted", "client 6 #3: accepted 2"]);
+}
+
+#[test]
+fn who_is_shut_out_does_not_come_back_by_the_same_ticket() {
+    let mut rig = grid();
+    ticket(&mut rig, 90, Role::Worker, None, None);
+    let joins = |rig: &mut Rig, number: u8| {
+        rig.event(Event::Joining {
+            peer: worker(number),
+            role: Role::Worker,
+            ticket: Some(hash(90)),
+        });
+        rig.commit();
+        let said = rig.said();
+        said.last().cloned().unwrap_or_default()
+    };
+    assert_eq!(joins(&mut rig, 3), "admit worker 3: None");
+    assert_eq!(joins(&mut rig, 4), "admit worker 4: None");
+    rig.ask(1, Request::Revoke(worker(3).to_string()));
+    rig.commit();
+    rig.said();
+    assert_eq!(joins(&mut rig, 3), "admit worker 3: Some(Revoked)");
+    assert_eq!(joins(&mut rig, 5), "admit worker 5: Some(Expired)");
+    // Whoever is in stays in.
+    assert_eq!(joins(&mut rig, 4), "admit worker 4: None");
+}
+
+#[test]
+fn a_snapshot_keeps_by_which_ticket_members_joined() {
+    let rig = grid();
+    let mut bytes = Vec::new();
+    rig.core.state().write(&mut bytes).expect("bytes");
+    let state = hedge_core::supervisor::State::restore(&bytes).expect("a state");
+    let mut next = Rig::with(state, &[]);
+    next.ask(1, Request::Revoke(worker(2).to_string()));
+    let said = next.said();
+    assert!(said.contains(&"append ticket".to_owned()), "{said:?}");
+}
+
+#[test]
 fn a_follower_lets_members_in_and_sends_others_to_the_leader() {
     let mut rig = grid();
     ticket(
@@ -472,7 +546,7 @@ fn a_follower_lets_members_in_and_sends_others_to_the_leader() {
         (8, Role::Supervisor, None, 0, "None"),
         (1, Role::Client, None, 0, "Some(WrongRole)"),
         (2, Role::Worker, Some(50), 0, "Some(Revoked)"),
-        (4, Role::Worker, Some(50), 0, "Some(NotLeading)"),
+        (4, Role::Worker, Some(50), 0, "Some(Redirected)"),
         (4, Role::Client, Some(50), 0, "Some(WrongRole)"),
         (4, Role::Worker, None, 0, "Some(NotLeading)"),
         (4, Role::Worker, Some(51), 0, "Some(NotLeading)"),

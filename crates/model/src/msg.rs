@@ -4,7 +4,7 @@ use crate::capacity::{BenchScores, Hardware};
 use crate::owner::{OwnerNote, OwnerState};
 use crate::spec::Runtime;
 use crate::view::{
-    ExplainView, JobView, LogView, MemberView, ResultsView, SettingView, WorkerView,
+    ExplainView, JobView, LogView, MemberView, ResultsView, SettingView, TicketView, WorkerView,
 };
 use crate::{
     AttemptId, Data, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources,
@@ -500,6 +500,10 @@ pub enum Request {
         /// The hash of its ticket's secret, where it showed one.
         ticket: Option<Hash>,
     },
+    /// All tickets.
+    Tickets,
+    /// Let nobody in by this ticket any more, named by the beginning of its id.
+    RevokeTicket(String),
 }
 
 /// Jobs in one answer, at most: with the longest names and reasons, they fit into one message.
@@ -548,6 +552,8 @@ pub enum Reply {
     No(Refusal),
     /// Unasked, with the id 0: the grid's relays.
     Relays(Vec<PeerAddr>),
+    /// Tickets.
+    Tickets(Vec<TicketView>),
 }
 
 /// Why something asked for cannot be done; nothing was changed.

@@ -22,7 +22,7 @@ pub enum Record {
         /// which they seal what they assign.
         secret: [u8; 32],
     },
-    /// Peers may join with a secret of this hash.
+    /// Peers may join with a secret of this hash; where the ticket is known, it changes.
     TicketMade(Ticket),
     /// A peer joined the grid.
     MemberJoined {
@@ -241,6 +241,22 @@ pub struct Ticket {
     pub expires: Option<Time>,
     /// How many more peers.
     pub uses: Option<u32>,
+}
+
+impl Ticket {
+    /// The ticket as it is once it was revoked: it ended before all time.
+    pub fn revoked(&self) -> Self {
+        Self {
+            expires: Some(Time(0)),
+            uses: Some(0),
+            ..self.clone()
+        }
+    }
+
+    /// Whether it was revoked.
+    pub fn is_revoked(&self) -> bool {
+        self.expires == Some(Time(0))
+    }
 }
 
 /// How a job ended.

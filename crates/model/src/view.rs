@@ -378,6 +378,25 @@ pub struct MemberView {
     pub place: Option<String>,
     /// Why a supervisor cannot store anything now, as where its disk is full.
     pub disk_fault: Option<String>,
+    /// The id of the ticket by which it joined, where that is known.
+    pub ticket: Option<String>,
+}
+
+/// A ticket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TicketView {
+    /// Its id, the hash of its secret, which lets nobody in.
+    pub ticket: String,
+    /// What its holders become.
+    pub role: String,
+    /// `valid`, `expired`, `used up` or `revoked`.
+    pub state: String,
+    /// End of validity, in seconds of Unix time.
+    pub expires_unix_s: Option<u64>,
+    /// How many more peers it lets in, where that is limited.
+    pub uses_left: Option<u32>,
+    /// Members that joined by it.
+    pub members: u32,
 }
 
 /// A setting of the grid.

@@ -117,7 +117,9 @@ impl CloseReason {
             CloseReason::Oversized => {
                 "the other side received a message longer than it allows; install the same release on both"
             }
-            CloseReason::Expired => "the ticket has expired; ask for a new one with `hedge ticket`",
+            CloseReason::Expired => {
+                "the ticket has expired, is used up or was revoked; ask for a new one with `hedge ticket`"
+            }
             CloseReason::WrongRole => {
                 "the ticket is for another role; use one made by `hedge ticket` for this role"
             }
@@ -135,7 +137,7 @@ impl CloseReason {
             }
             CloseReason::HandshakeTimeout => "the first message did not arrive in time; try again",
             CloseReason::NotLeader => {
-                "the other side is not the leading supervisor; try another one"
+                "the supervisor does not lead and does not know this peer; name a supervisor that leads, or try again"
             }
             CloseReason::FormatTooOld => {
                 "the grid uses a format that this release cannot read; install the release that the other \

@@ -179,7 +179,7 @@ impl Net {
             .unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());
         let endpoint = builder.bind().await.map_err(|error| NetError::Bind {
             addr: first,
-            why: format!("{error:#}"),
+            why: plain(&error),
         })?;
         let (undecided, incoming) = mpsc::channel(UNDECIDED_MAX);
         let door = Door {
@@ -315,13 +315,24 @@ impl Net {
                 .endpoint
                 .connect_with_opts(target, alpn, options)
                 .await;
-            let connecting = connecting.map_err(|error| format!("{error:#}"))?;
-            connecting.await.map_err(|error| format!("{error:#}"))
+            let connecting = connecting.map_err(|error| plain(&error))?;
+            connecting.await.map_err(|error| plain(&error))
         };
         match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
             Ok(connected) => connected.map_err(unreachable),
             Err(_) => Err(unreachable(format!("no answer within {CONNECT_TIMEOUT:?}"))),
         }
+    }
+}
+
+/// The transport's words without the names of its types in front, like `ConnectionError`.
+fn plain(error: &impl std::fmt::Display) -> String {
+    let text = format!("{error:#}");
+    let parts = text.split(": ");
+    let words: Vec<&str> = parts.skip_while(|part| !part.contains(' ')).collect();
+    match words.is_empty() {
+        true => text,
+        false => words.join(": "),
     }
 }
 
@@ -524,6 +535,18 @@ mod tests {
         );
         assert_eq!(reachable(&all, &[ip("10.0.0.7"), ip("127.0.0.1")]), all);
         assert_eq!(reachable(&all[1..], &[ip("10.0.0.9")]), all[1..]);
+    }
+
+    #[test]
+    fn names_of_types_are_left_out_of_what_went_wrong() {
+        let text = "ConnectingError::ConnectionError: timed out";
+        assert_eq!(plain(&text), "timed out");
+        let text = "bind: Failed to bind: Address in use: (os error 98)";
+        assert_eq!(
+            plain(&text),
+            "Failed to bind: Address in use: (os error 98)"
+        );
+        assert_eq!(plain(&"Closed"), "Closed");
     }
 
     #[test]

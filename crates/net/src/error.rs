@@ -1,7 +1,7 @@
 //! What can go wrong between peers.
 
 use crate::CloseReason;
-use hedge_model::{Hash, PeerId};
+use hedge_model::{Hash, PeerAddr, PeerId};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -69,6 +69,12 @@ pub enum NetError {
     /// The other side refused or ended the connection.
     #[error("{0}")]
     Closed(CloseReason),
+    /// The other side cannot let this peer in and names supervisors that may.
+    #[error("the supervisor does not lead; the grid's other supervisors are tried next")]
+    Redirected {
+        /// Whom to dial instead.
+        supervisors: Vec<PeerAddr>,
+    },
     /// A message or batch that cannot be encoded within the limit.
     #[error(
         "a message of {bytes} bytes is over the limit of {limit}; it was not sent: send large content by its hash"

@@ -2,7 +2,7 @@
 
 use crate::{CloseReason, Link, NetError, Role};
 use bytes::{Buf, BytesMut};
-use hedge_model::PeerId;
+use hedge_model::{PeerAddr, PeerId};
 use iroh::endpoint::{Connection, RecvStream, SendStream};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -18,6 +18,10 @@ pub const PROTOCOL_VERSION: u16 = 1;
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a dialler waits for the answer, which may need a decision of the application.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
+/// In the answer's place for the protocol version: what follows are peers to dial instead.
+const REDIRECT: u16 = 0;
+/// Peers that one redirect may name.
+const REDIRECT_MAX: usize = 32;
 /// Room for the unread data of one accepted peer.
 const MEMBER_RECEIVE_WINDOW: u32 = 4 << 20;
 
@@ -113,6 +117,26 @@ impl Incoming {
         Ok(Link::new(self.peer, connection, send, recv, left_over))
     }
 
+    /// Sends the peer to `others`. Returns once it has read that and closed the connection, or after
+    /// [`HELLO_TIMEOUT`].
+    pub async fn redirect(mut self, others: &[PeerAddr]) {
+        let Some(pending) = self.pending.take() else {
+            return;
+        };
+        let connection = pending.connection;
+        let others = &others[..others.len().min(REDIRECT_MAX)];
+        let message = postcard::to_extend(others, REDIRECT.to_le_bytes().to_vec());
+        let mut send = pending.send;
+        if let Ok(message) = message
+            && write_message(&connection, &mut send, &message)
+                .await
+                .is_ok()
+        {
+            _ = tokio::time::timeout(HELLO_TIMEOUT, connection.closed()).await;
+        }
+        CloseReason::NotLeader.close(&connection);
+    }
+
     /// Sends the peer away and tells it why.
     pub fn refuse(mut self, reason: CloseReason) {
         if let Some(pending) = self.pending.take() {
@@ -158,6 +182,13 @@ pub(crate) async fn say_hello(
     let version = answer
         .first_chunk::<2>()
         .map(|bytes| u16::from_le_bytes(*bytes));
+    if version == Some(REDIRECT) {
+        CloseReason::Done.close(&connection);
+        let mut supervisors: Vec<PeerAddr> =
+            postcard::from_bytes(&answer[2..]).map_err(NetError::Decode)?;
+        supervisors.truncate(REDIRECT_MAX);
+        return Err(NetError::Redirected { supervisors });
+    }
     if !version.is_some_and(|version| (versions.min..=versions.max).contains(&version)) {
         CloseReason::WrongVersion.close(&connection);
         return Err(NetError::Closed(CloseReason::WrongVersion));

@@ -4,7 +4,6 @@ mod lines;
 mod parts;
 mod results;
 
-use crate::clock::unix_seconds;
 use crate::folders::make_private;
 use crate::known::Known;
 use crate::supervisor::Input;
@@ -12,7 +11,7 @@ use crate::supervisor::Supervisor;
 use crate::temporary::Temporary;
 use crate::{ClientError, Folders};
 use hedge_model::data::INLINE_BYTES_MAX;
-use hedge_model::msg::{Refusal, RefusalKind, Reply, Request, Role};
+use hedge_model::msg::{Refusal, RefusalKind, Reply, Request};
 use hedge_model::view::JobView;
 use hedge_model::{Data, Hash, JobId, JobSpec, PeerAddr, SubmitKey};
 use hedge_net::{
@@ -34,15 +33,6 @@ use tokio::time::Instant;
 const WATCH_AGAIN: Duration = Duration::from_millis(20);
 /// How long a watch waits for the next leader before whoever watches is told.
 const QUIET_FOR: Duration = Duration::from_secs(3);
-
-/// The grid to talk to.
-#[derive(Clone, Debug)]
-pub enum Target {
-    /// That of the supervisor on this machine, by the ticket in its folder; the client's own key lies there too.
-    Local(Folders),
-    /// That of this ticket.
-    Ticket(Folders, String),
-}
 
 /// A client; cheap to clone. The connection ends with the last clone.
 #[derive(Clone, Debug)]
@@ -83,40 +73,10 @@ struct Content {
 }
 
 impl Client {
-    /// Connects to a grid.
-    pub async fn connect(target: Target) -> Result<Self, ClientError> {
-        let (folders, text) = match target {
-            Target::Ticket(folders, text) => (folders, text),
-            Target::Local(folders) => {
-                let path = folders.client_ticket();
-                let text = std::fs::read_to_string(&path).map_err(|_| {
-                    let why = format!(
-                        "no supervisor has run on this machine (there is no {}): start one with `hedge supervisor`, \
-                         or name a grid with --join TICKET",
-                        path.display()
-                    );
-                    ClientError::Unreachable(why)
-                })?;
-                (folders, text)
-            }
-        };
-        let ticket: Ticket = text
-            .trim()
-            .parse()
-            .map_err(|error| ClientError::NotAllowed(format!("{error}")))?;
-        if !matches!(ticket.role, Role::Client | Role::Admin) {
-            let why = format!(
-                "this ticket is for a {}; ask for one with `hedge ticket client`",
-                ticket.role
-            );
-            return Err(ClientError::NotAllowed(why));
-        }
-        if ticket.is_expired(unix_seconds()) {
-            return Err(ClientError::NotAllowed(
-                "the ticket has expired; ask for a new one".into(),
-            ));
-        }
-        Self::join(&folders.client(), &ticket).await
+    /// Connects to a grid in the ticket's role, as this user's client or administrator on this machine.
+    pub async fn connect(folders: &Folders, ticket: &Ticket) -> Result<Self, ClientError> {
+        // Whether the ticket is still valid is the grid's to say: who is a member needs none.
+        Self::join(&folders.client(ticket.role), ticket).await
     }
 
     /// Connects in the ticket's role, as the peer whose folder this is.

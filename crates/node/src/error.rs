@@ -1,6 +1,7 @@
 //! What can go wrong, for the user.
 
 use hedge_model::msg::Refusal;
+use hedge_store::StoreError;
 
 /// Why a supervisor or a worker ended, or could not start.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,16 @@ pub enum NodeError {
         /// Why not.
         source: std::io::Error,
     },
+    /// Another process has the folder.
+    #[error(
+        "{} is in use by {by}; nothing was changed: end that process, or give this one another --dir", dir.display()
+    )]
+    InUse {
+        /// The folder.
+        dir: std::path::PathBuf,
+        /// Who has it.
+        by: String,
+    },
     /// The grid does not let this peer in; trying again would not help.
     #[error("{0}")]
     NotAllowed(String),
@@ -54,6 +65,9 @@ pub enum ClientError {
     /// No supervisor answers.
     #[error("{0}")]
     Unreachable(String),
+    /// Another process has what is needed.
+    #[error("{0}")]
+    Busy(String),
     /// The supervisor refused this request.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -69,6 +83,9 @@ impl From<NodeError> for ClientError {
     fn from(error: NodeError) -> Self {
         match error {
             NodeError::NotAllowed(why) => Self::NotAllowed(why),
+            in_use @ (NodeError::InUse { .. } | NodeError::Store(StoreError::InUse { .. })) => {
+                Self::Busy(in_use.to_string())
+            }
             NodeError::Ended(why) => match &*why {
                 NodeError::NotAllowed(why) => Self::NotAllowed(why.clone()),
                 other => Self::Local(other.to_string()),

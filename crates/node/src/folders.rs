@@ -1,6 +1,8 @@
 //! Where a peer keeps what it has: one folder for each role below the state folder.
 
 use crate::NodeError;
+use hedge_model::msg::Role;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// The folders of one user's peers on this machine.
@@ -47,9 +49,13 @@ impl Folders {
         self.root.join("relay")
     }
 
-    /// The client's.
-    pub fn client(&self) -> PathBuf {
-        self.root.join("client")
+    /// That of a client which asks in this role: one that is an administrator is a member of its own, so that a
+    /// ticket for clients gives it no more and no less than the rights of a client.
+    pub fn client(&self, role: Role) -> PathBuf {
+        self.root.join(match role {
+            Role::Admin => "admin",
+            _ => "client",
+        })
     }
 
     /// The ticket with which clients on this machine find its supervisor.
@@ -71,6 +77,47 @@ pub(crate) fn make_private(path: &Path) -> Result<(), NodeError> {
         .mode(0o700)
         .create(path);
     made.map_err(|source| NodeError::io("make the folder", path, source))
+}
+
+/// Keeps other processes out of a peer's folder for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct FolderLock(
+    #[expect(dead_code, reason = "the system ends the lock with it")] File,
+);
+
+/// Makes a folder that only its owner may enter, and takes it for this process alone.
+pub(crate) fn occupy(dir: &Path) -> Result<FolderLock, NodeError> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    make_private(dir)?;
+    let path = dir.join("lock");
+    let io = |source| NodeError::io("lock", &path, source);
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path);
+    let mut file = opened.map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let pid = std::fs::read_to_string(&path).unwrap_or_default();
+            let by = match pid.trim().parse::<u32>() {
+                Ok(pid) => format!("another hedge process, {pid}"),
+                Err(_) => "another hedge process".to_owned(),
+            };
+            let dir = dir.to_owned();
+            return Err(NodeError::InUse { dir, by });
+        }
+        Err(TryLockError::Error(error)) => return Err(io(error)),
+    }
+    let written = file
+        .set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    written.map_err(io)?;
+    Ok(FolderLock(file))
 }
 
 /// Writes a file that only its owner may read, whole or not at all.

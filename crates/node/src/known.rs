@@ -59,14 +59,10 @@ impl Known {
         write(&self.relays_path, relays);
     }
 
-    /// Those that were told last, then those of the ticket.
+    /// Those that were told last, then those of the ticket; of a peer in both, the addresses of both.
     pub fn load(&self) -> Vec<PeerAddr> {
         let mut all = read(&self.path);
-        for addr in &self.from_ticket {
-            if !all.iter().any(|known| known.peer == addr.peer) {
-                all.push(addr.clone());
-            }
-        }
+        add(&mut all, &self.from_ticket);
         all
     }
 
@@ -74,6 +70,33 @@ impl Known {
     pub fn save(&self, supervisors: &[PeerAddr]) {
         write(&self.path, supervisors);
     }
+}
+
+/// Adds peers to those that are known, and addresses to those of each; those that are known come first.
+pub(crate) fn add(known: &mut Vec<PeerAddr>, told: &[PeerAddr]) {
+    for addr in told {
+        match known.iter().position(|known| known.peer == addr.peer) {
+            Some(at) => known[at] = joined(&known[at], addr),
+            None if known.len() < PEERS_MAX => known.push(addr.clone()),
+            None => {}
+        }
+    }
+}
+
+/// All addresses of one peer, those of `first` first.
+fn joined(first: &PeerAddr, second: &PeerAddr) -> PeerAddr {
+    let mut all = first.clone();
+    let more = second.addrs.iter().filter(|at| !first.addrs.contains(at));
+    all.addrs.extend(more);
+    all.addrs.truncate(ADDRS_MAX);
+    all
+}
+
+/// Where to dial a peer that was dialled at `known` and is said to be at `told`: nothing where that says nothing
+/// new, so that a connection that is open stays.
+pub(crate) fn moved(known: &PeerAddr, told: &PeerAddr) -> Option<PeerAddr> {
+    let new = told.addrs.iter().any(|at| !known.addrs.contains(at));
+    new.then(|| joined(told, known))
 }
 
 fn write(path: &Path, peers: &[PeerAddr]) {
@@ -143,7 +166,12 @@ mod tests {
         let known = Known::of_ticket(folder.path(), &ticket);
         assert_eq!(known.load(), [addr(1, "127.0.0.1:1")]);
         known.save(&[addr(2, "[::1]:2"), addr(1, "127.0.0.1:3")]);
-        assert_eq!(known.load(), [addr(2, "[::1]:2"), addr(1, "127.0.0.1:3")]);
+        let from_ticket = addr(1, "127.0.0.1:1");
+        let both = joined(&addr(1, "127.0.0.1:3"), &from_ticket);
+        assert_eq!(known.load(), [addr(2, "[::1]:2"), both.clone()]);
+        assert_eq!(moved(&both, &from_ticket), None);
+        let new = addr(1, "127.0.0.1:4");
+        assert_eq!(moved(&both, &new), Some(joined(&new, &both)));
         std::fs::write(&known.path, "what\n\n").unwrap();
         assert_eq!(known.load(), [addr(1, "127.0.0.1:1")]);
         known.save_relays(&[addr(3, "127.0.0.1:9")]);

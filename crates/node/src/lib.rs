@@ -12,12 +12,14 @@ pub mod local;
 mod memory;
 mod pause;
 pub mod relay;
+mod start_options;
 pub mod supervisor;
 mod temporary;
 mod transport;
 pub mod worker;
 
-pub use client::{Client, Target};
+pub use client::Client;
 pub use error::{ClientError, NodeError};
 pub use folders::Folders;
+pub use start_options::StartOptions;
 pub use transport::priority_can_be_raised;

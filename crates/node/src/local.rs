@@ -258,7 +258,7 @@ impl Keeper {
             .arg("worker")
             .arg("--dir")
             .arg(&self.dir)
-            .args(["--join", "-", "--listen", "127.0.0.1:0"])
+            .args(["--leash", "--join", "-", "--listen", "127.0.0.1:0"])
             .args(self.share())
             .args(&self.config.worker_args)
             .stdin(Stdio::piped())

@@ -1,7 +1,7 @@
 //! A relay of the grid: carries packets for members, and for those who hold a ticket, and asks the supervisors who
 //! they are.
 
-use crate::folders::make_private;
+use crate::folders::occupy;
 use crate::known::Known;
 use crate::pause::Pause;
 use crate::transport::Threads;
@@ -58,7 +58,7 @@ pub async fn run(
     started: impl FnOnce(&PeerAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<(), ClientError> {
-    make_private(&config.dir)?;
+    let _lock = occupy(&config.dir)?;
     let key = hedge_net::load_or_create_identity(&config.dir).map_err(NodeError::from)?;
     let threads = Threads::content()?;
     let known = Known::of_ticket(&config.dir, &config.ticket);

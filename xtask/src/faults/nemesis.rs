@@ -3,7 +3,7 @@
 use super::dice::Dice;
 use super::log::Log;
 use super::peers::{CLIENT, Peers, SUPERVISORS, call};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -60,6 +60,8 @@ const HARM_MS: Range<usize> = 100..6_000;
 const CALM_MS: Range<usize> = 200..4_000;
 /// What a flush takes on a slow disk, in milliseconds: up to near the shortest election.
 const SLOW_MS: u64 = 120;
+/// How often a new ticket is asked for.
+const TICKET_ASKED: usize = 20;
 /// How long a question of the campaign itself may take.
 const ASK: Duration = Duration::from_secs(2);
 /// How far wall clocks jump, in seconds.
@@ -189,13 +191,17 @@ fn revoke(peers: &Peers, worker: usize, harm: Duration) -> Result<()> {
     let known = workers.filter(|one| one["pid"].as_u64() == pid);
     let id = known.filter_map(|one| one["peer"].as_str()).next();
     peers.signal(worker, "-STOP");
-    let shut_out = id.and_then(|id| ask(&["revoke", id]));
+    let shut_out = id.and_then(|id| ask(&["revoke", id, "--yes"]));
     sleep(harm);
     peers.signal(worker, "-CONT");
     if shut_out.is_some() {
         sleep(harm);
         peers.kill(worker);
         peers.forget(worker)?;
+        // The ticket by which it had joined was revoked with it.
+        let renewed = (0..TICKET_ASKED).find_map(|_| ask(&["ticket", "worker"]));
+        let renewed = renewed.and_then(|made| Some(made["ticket"].as_str()?.to_owned()));
+        peers.use_worker_ticket(renewed.context("no ticket for workers")?);
     }
     peers.start(worker)
 }

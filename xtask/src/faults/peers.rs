@@ -124,6 +124,11 @@ impl Peers {
         })
     }
 
+    /// Workers that are started from now on have this ticket.
+    pub fn use_worker_ticket(&self, ticket: String) {
+        *lock(&self.worker_ticket) = ticket;
+    }
+
     fn await_ticket(&self, at: usize, role: &str) -> Result<String> {
         self.until("a ticket", || {
             let ticket = self.ask_at(at, &["ticket", role])?;

@@ -35,27 +35,28 @@ pub enum Bench {
         /// How often
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
         runs: u32,
-        /// How often workers show signs of life, like 1ms; by default as a new grid has it
+        /// How often workers show signs of life, like 1ms; by default as a new grid has it; for stop and kill
         #[arg(long, value_parser = super::duration)]
         interval: Option<Duration>,
         /// Workers are asked for signs of life instead of sending them by themselves
         #[arg(long, requires = "interval")]
         asks: bool,
-        /// How often a task's progress is looked at; for a stall
-        #[arg(long, default_value = "1ms", value_parser = super::duration)]
-        progress_interval: Duration,
-        /// How long a task may make no progress; for a stall
-        #[arg(long, default_value = "100ms", value_parser = super::duration)]
-        stall_after: Duration,
+        /// How often a task's progress is looked at; for a stall [default: 1ms]
+        #[arg(long, value_name = "TIME", value_parser = super::duration)]
+        progress_interval: Option<Duration>,
+        /// How long a task may make no progress; for a stall [default: 100ms]
+        #[arg(long, value_name = "TIME", value_parser = super::duration)]
+        stall_after: Option<Duration>,
         /// With the supervisors' fast timeouts; for a leader
         #[arg(long)]
         fast: bool,
-        /// All on this machine, rather than each in a network namespace of its own as root has it; for a leader
+        /// All on this machine, rather than each in a network namespace of its own as root has it; not for a restart,
+        /// a stall or an owner
         #[arg(long)]
         loopback: bool,
-        /// How many records the journal has; for a restart
-        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-        records: u32,
+        /// How many records the journal has; for a restart [default: 1000000]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        records: Option<u32>,
     },
     /// What redundancy is worth: a fork-join job on six workers, two of them slow and one killed in each run,
     /// with `auto` beside `none`; and how soon a second job starts on workers that copies fill

@@ -1,12 +1,12 @@
 //! Arguments of the commands that look after the grid itself.
 
 use super::Grid;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 /// Arguments of `members`.
 #[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct Members {
     /// What to do; without it they are listed.
     #[command(subcommand)]
@@ -14,6 +14,9 @@ pub struct Members {
     /// Let the supervisors use the newest format that all of them speak
     #[arg(long)]
     pub upgrade: bool,
+    /// Do it without asking first
+    #[arg(long, requires = "upgrade")]
+    pub yes: bool,
     /// The grid.
     #[command(flatten)]
     pub grid: Grid,
@@ -30,8 +33,11 @@ pub enum MembersDo {
 #[derive(Args, Debug)]
 pub struct Revoke {
     /// Beginning of the member's id, or a worker's host name
-    #[arg(value_name = "PEER")]
+    #[arg(value_name = "PEER", value_parser = NonEmptyStringValueParser::new())]
     pub peer: String,
+    /// Do it without asking first
+    #[arg(long)]
+    pub yes: bool,
     /// The grid.
     #[command(flatten)]
     pub grid: Grid,

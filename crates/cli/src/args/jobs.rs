@@ -2,6 +2,7 @@
 
 use super::Grid;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use std::path::PathBuf;
 
 /// Arguments of `job`.
@@ -43,6 +44,20 @@ pub struct One {
     pub grid: Grid,
 }
 
+/// Arguments of `forget`.
+#[derive(Args, Debug)]
+pub struct Forget {
+    /// The job's number
+    #[arg(value_name = "ID")]
+    pub id: u64,
+    /// Do it without asking first
+    #[arg(long)]
+    pub yes: bool,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
 /// Arguments of `fetch`.
 #[derive(Args, Debug)]
 pub struct Fetch {
@@ -64,7 +79,7 @@ pub struct Logs {
     #[arg(value_name = "ID")]
     pub id: u64,
     /// The task: its id, and its index behind a dot for an array
-    #[arg(value_name = "TASK")]
+    #[arg(value_name = "TASK", value_parser = NonEmptyStringValueParser::new())]
     pub task: String,
     /// The grid.
     #[command(flatten)]
@@ -78,7 +93,7 @@ pub struct Explain {
     #[arg(value_name = "ID")]
     pub id: u64,
     /// The task: its id, and its index behind a dot for an array
-    #[arg(value_name = "TASK")]
+    #[arg(value_name = "TASK", value_parser = NonEmptyStringValueParser::new())]
     pub task: Option<String>,
     /// The grid.
     #[command(flatten)]

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 /// Arguments of `relay`.
 #[derive(Args, Debug)]
 pub struct Relay {
-    /// Ticket of the grid to serve, with the role relay, @FILE that holds it, or - for standard input
-    #[arg(long, value_name = "TICKET")]
+    /// File with a ticket of the grid to serve, with the role relay, or - for standard input
+    #[arg(long, value_name = "FILE")]
     pub join: String,
-    /// Address and port to listen at, TCP and UDP
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7434", value_parser = fixed_port)]
-    pub listen: SocketAddr,
+    /// Address and port to listen at, TCP and UDP [default: as at the last start, else 0.0.0.0:7434]
+    #[arg(long, value_name = "ADDR", value_parser = fixed_port)]
+    pub listen: Option<SocketAddr>,
 }
 
 fn fixed_port(text: &str) -> Result<SocketAddr, String> {

@@ -1,5 +1,6 @@
 //! `hedge config`: the grid's settings.
 
+use super::door::Right;
 use super::{Context, ask, unexpected};
 use crate::args::{Config, ConfigDo};
 use crate::exit::{Exit, Failure};
@@ -30,17 +31,19 @@ pub fn run(context: &Context, args: Config) -> Result<Exit, Failure> {
             }
             Ok(Exit::Done)
         }),
-        ConfigDo::Set { name, value, grid } => context.on_grid(&grid, async |client| {
-            let request = Request::Set {
-                name: name.clone(),
-                value: value.clone(),
-            };
-            ask(client, request).await?;
-            let text = || format!("{name} is {value} in the whole grid\n");
-            let shown = json!({ "name": name, "value": value });
-            context.look.print(&shown, text)?;
-            Ok(Exit::Done)
-        }),
+        ConfigDo::Set { name, value, grid } => {
+            context.on_grid_as(Right::Admin, &grid, async |client| {
+                let request = Request::Set {
+                    name: name.clone(),
+                    value: value.clone(),
+                };
+                ask(client, request).await?;
+                let text = || format!("{name} is {value} in the whole grid\n");
+                let shown = json!({ "name": name, "value": value });
+                context.look.print(&shown, text)?;
+                Ok(Exit::Done)
+            })
+        }
     }
 }
 

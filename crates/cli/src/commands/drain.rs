@@ -1,5 +1,6 @@
 //! `hedge drain`: a worker finishes and leaves.
 
+use super::door::Right;
 use super::{Context, ask};
 use crate::args::Drain;
 use crate::exit::{Exit, Failure};
@@ -11,7 +12,7 @@ use serde_json::json;
 /// # Errors
 /// There is no such worker or several are meant, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Drain) -> Result<Exit, Failure> {
-    context.on_grid(&args.grid, async |client| {
+    context.on_grid_as(Right::Admin, &args.grid, async |client| {
         ask(client, Request::Drain(args.worker.clone())).await?;
         let text = || {
             format!(

@@ -6,7 +6,8 @@ use crate::exit::{Exit, Failure};
 use crate::show;
 use hedge_model::JobId;
 use hedge_model::record::Record;
-use hedge_store::{Line, What};
+use hedge_node::ClientError;
+use hedge_store::{Line, StoreError, What};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -37,7 +38,10 @@ pub fn run(context: &Context, what: &Journal) -> Result<Exit, Failure> {
 }
 
 fn failed(error: hedge_store::StoreError) -> Failure {
-    Failure::Local(error.to_string())
+    match error {
+        StoreError::InUse { .. } => ClientError::Busy(error.to_string()).into(),
+        error => Failure::Local(error.to_string()),
+    }
 }
 
 fn dump(context: &Context, folder: &Path) -> Result<Exit, Failure> {

@@ -1,5 +1,7 @@
 //! `hedge members` and `hedge revoke`: who is in the grid, and who is not any more.
 
+use super::confirm::irreversible;
+use super::door::Right;
 use super::{Context, ask, unexpected};
 use crate::args::{Members, MembersDo, Revoke};
 use crate::exit::{Exit, Failure};
@@ -17,10 +19,20 @@ const ID_SHOWN: usize = 10;
 /// # Errors
 /// The grid cannot be reached, or does not allow it.
 pub fn run(context: &Context, args: Members) -> Result<Exit, Failure> {
-    if let Some(MembersDo::Remove(member)) = args.what {
+    if let Some(MembersDo::Remove(mut member)) = args.what {
+        if args.upgrade {
+            let why =
+                "--upgrade has no effect with `remove`; nothing was changed: leave one of them out";
+            return Err(Failure::Arguments(why.to_owned()));
+        }
+        member.grid.join = member.grid.join.or(args.grid.join);
         return revoke(context, &member);
     }
-    context.on_grid(&args.grid, async |client| {
+    if args.upgrade {
+        let what = "supervisors that run an older release can no longer take part";
+        irreversible(what, args.yes)?;
+    }
+    context.on_grid_as(Right::Admin, &args.grid, async |client| {
         if args.upgrade {
             ask(client, Request::Upgrade).await?;
             let text = || "the supervisors use the newest format that all of them speak\n".into();
@@ -40,7 +52,9 @@ pub fn run(context: &Context, args: Members) -> Result<Exit, Failure> {
 /// # Errors
 /// There is no such member or several are meant, the grid cannot be reached, or does not allow it.
 pub fn revoke(context: &Context, args: &Revoke) -> Result<Exit, Failure> {
-    context.on_grid(&args.grid, async |client| {
+    let what = format!("the member {} is shut out for good", args.peer);
+    irreversible(&what, args.yes)?;
+    context.on_grid_as(Right::Admin, &args.grid, async |client| {
         ask(client, Request::Revoke(args.peer.clone())).await?;
         let value = json!({ "peer": args.peer, "revoked": true });
         let text = || format!("{} is a member no more\n", args.peer);

@@ -3,10 +3,11 @@
 use crate::args::{Cli, Command, Grid};
 use crate::exit::{Exit, Failure};
 use crate::show::Look;
+use door::Right;
 use hedge_model::msg::{Reply, Request};
 use hedge_model::{JobId, JobSpec, SubmitKey};
 use hedge_node::Folders;
-use hedge_node::client::{Client, Target};
+use hedge_node::client::Client;
 use std::future::Future;
 use std::time::Duration;
 
@@ -14,9 +15,11 @@ mod bench;
 mod cancel;
 mod completions;
 mod config;
+mod confirm;
 mod cost;
 mod doctor;
 mod doctor_owner;
+pub mod door;
 mod drain;
 mod explain;
 mod fetch;
@@ -65,6 +68,7 @@ pub struct Context {
 /// # Errors
 /// Why it was not done; the kind of failure gives the exit code.
 pub fn run(cli: Cli) -> Result<Exit, Failure> {
+    refuse_unused(&cli)?;
     let context = Context {
         look: Look { json: cli.json },
         folders: Folders::new(cli.dir).map_err(|error| Failure::Arguments(error.to_string()))?,
@@ -108,27 +112,34 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
     }
 }
 
-impl Context {
-    /// Connects to the grid that `--join`, HEDGE_TICKET or this machine's supervisor names.
-    ///
-    /// # Errors
-    /// The grid cannot be reached or does not let this peer in.
-    async fn connect(&self, grid: &Grid) -> Result<Client, Failure> {
-        let ticket = grid.join.clone().or_else(|| {
-            let set = std::env::var("HEDGE_TICKET").ok();
-            set.filter(|ticket| !ticket.trim().is_empty())
-        });
-        let target = match ticket {
-            Some(ticket) => Target::Ticket(self.folders.clone(), ticket),
-            None => Target::Local(self.folders.clone()),
-        };
-        let connected = patiently(
-            "no supervisor has answered yet; still trying",
-            Client::connect(target),
-        );
-        Ok(connected.await?)
+/// Refuses the options for every command where this one would not heed them.
+fn refuse_unused(cli: &Cli) -> Result<(), Failure> {
+    let own_grid = "makes a grid of its own in a temporary folder";
+    let (dir, json) = match &cli.command {
+        Command::Run(_) | Command::Bench(_) => (Some(own_grid), None),
+        Command::Plan(args) if args.machines.is_some() => (Some("asks no grid"), None),
+        Command::Sim(_) => (Some("asks no grid"), None),
+        Command::Worker(_) => (None, Some("prints nothing to standard output")),
+        Command::Screensaver(_) => (None, Some("draws")),
+        Command::Cost(args) if args.csv => (None, Some("prints comma-separated values")),
+        Command::Completions { .. } | Command::Tile { .. } | Command::Spawner => {
+            (Some("keeps nothing"), Some("prints what a shell reads"))
+        }
+        _ => (None, None),
+    };
+    let unused = |option: &str, why: &str| {
+        Err(Failure::Arguments(format!(
+            "{option} has no effect here, as this command {why}; nothing was done: leave it out"
+        )))
+    };
+    match (dir, json) {
+        (Some(why), _) if cli.dir.is_some() => unused("--dir", why),
+        (_, Some(why)) if cli.json => unused("--json", why),
+        _ => Ok(()),
     }
+}
 
+impl Context {
     /// Does `work` with a connection to the grid, and closes that in order.
     ///
     /// # Errors
@@ -138,8 +149,26 @@ impl Context {
         grid: &Grid,
         work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        self.on_grid_as(Right::Client, grid, work)
+    }
+
+    /// The same for what not every client may ask for.
+    ///
+    /// # Errors
+    /// What `work` fails with, or the connection.
+    pub fn on_grid_as<T>(
+        &self,
+        right: Right,
+        grid: &Grid,
+        work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let ticket = door::ticket(&self.folders, grid, right)?;
         block_on(async {
-            let client = self.connect(grid).await?;
+            let connected = patiently(
+                "no supervisor has answered yet; still trying",
+                Client::connect(&self.folders, &ticket),
+            );
+            let client = connected.await?;
             let outcome = work(&client).await;
             // The grid also copes with a client that vanishes.
             let _ = tokio::time::timeout(CLOSE_MAX, client.close()).await;

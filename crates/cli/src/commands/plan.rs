@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(value_name = "JOB")]
     pub job: PathBuf,
     /// So many machines of usual speeds, instead of the grid's workers
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "join")]
     pub machines: Option<usize>,
     /// Trace of when machines come and go, as for `hedge sim compare`; without one all stay
     #[arg(long, value_name = "FILE", requires = "machines")]

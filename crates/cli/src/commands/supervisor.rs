@@ -1,15 +1,15 @@
 //! `hedge supervisor`: accepts jobs and assigns their tasks.
 
 use super::interrupt::Interrupts;
-use super::worker::ticket;
-use super::{Context, block_on};
+use super::worker::{note_options, start_options};
+use super::{Context, block_on, door};
 use crate::args::Supervisor;
 use crate::exit::{Exit, Failure};
 use crate::show;
 use hedge_model::msg::Role;
 use hedge_model::record::{FORMAT_MAX, FORMAT_MIN};
-use hedge_node::ClientError;
 use hedge_node::supervisor::{self, Faults, SupervisorConfig, Timing};
+use hedge_node::{ClientError, StartOptions};
 use serde_json::json;
 
 /// What is to go wrong with the journal's files, for fault campaigns.
@@ -34,6 +34,39 @@ fn format_max() -> Result<u32, Failure> {
     known.ok_or_else(|| Failure::Arguments(why()))
 }
 
+fn config(
+    context: &Context,
+    args: &Supervisor,
+) -> Result<(SupervisorConfig, StartOptions), Failure> {
+    let mut config = SupervisorConfig::new(&context.folders);
+    let given = StartOptions {
+        listen: args.listen,
+        mdns: args.mdns,
+        fast: args.fast,
+        standby: args.standby,
+    };
+    let options = start_options(given, &config.dir)?;
+    let founds = args.join.is_none() && !config.dir.join("journal").exists();
+    if founds && args.standby == Some(true) {
+        let why = "--standby needs a group: name it with --join FILE; nothing was started";
+        return Err(Failure::Arguments(why.to_owned()));
+    }
+    config.listen = options.listen.unwrap_or(config.listen);
+    if let Some(join) = &args.join {
+        config.join = Some(door::read(join, "--join", &[Role::Supervisor])?);
+    }
+    config.mdns = options.mdns.unwrap_or_default();
+    config.vote = !options.standby.unwrap_or_default();
+    config.durable = !args.in_memory;
+    config.recover = args.recover;
+    if options.fast.unwrap_or_default() {
+        config.timing = Timing::fast();
+    }
+    config.faults = faults()?;
+    config.format_max = format_max()?;
+    Ok((config, options))
+}
+
 /// Runs until it is told to end.
 ///
 /// # Errors
@@ -41,26 +74,14 @@ fn format_max() -> Result<u32, Failure> {
 pub fn run(context: &Context, args: Supervisor) -> Result<Exit, Failure> {
     show::events::show("warn,hedge_node=info,openraft=error");
     block_on(async {
-        let mut config = SupervisorConfig::new(&context.folders);
-        if let Some(listen) = args.listen {
-            config.listen = listen;
-        }
-        if let Some(join) = &args.join {
-            config.join = Some(ticket(Some(join), Role::Supervisor, || None)?);
-        }
-        config.mdns = args.mdns;
-        config.vote = !args.standby;
-        config.durable = !args.in_memory;
-        config.recover = args.recover;
-        if args.fast {
-            config.timing = Timing::fast();
-        }
-        config.faults = faults()?;
-        config.format_max = format_max()?;
+        let (config, options) = config(context, &args)?;
         let mut interrupts = Interrupts::new()?;
         let dir = config.dir.clone();
         let mut told = Ok(());
         let started = |supervisor: &supervisor::Supervisor| {
+            if !args.in_memory {
+                note_options(&options, &dir);
+            }
             let addr = supervisor.addr();
             let addrs: Vec<String> = addr.addrs.iter().map(ToString::to_string).collect();
             if addrs.is_empty() {

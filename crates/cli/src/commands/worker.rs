@@ -1,21 +1,19 @@
 //! `hedge worker`: runs tasks for the grid.
 
 use super::interrupt::Interrupts;
-use super::{Context, block_on};
+use super::{Context, block_on, door};
 use crate::args::{Priority, Worker};
 use crate::exit::{Exit, Failure};
 use crate::owner;
 use crate::show;
 use hedge_model::msg::Role;
 use hedge_net::Ticket;
-use hedge_node::ClientError;
 use hedge_node::supervisor::{self, SupervisorConfig};
 use hedge_node::worker::{self, Drain, OwnerConfig, WorkerConfig};
-use std::io::{BufRead, Read};
+use hedge_node::{ClientError, StartOptions};
+use std::io::Read;
 use std::net::SocketAddr;
-
-/// Longest ticket that is read.
-const TICKET_BYTES_MAX: u64 = 64 << 10;
+use std::path::Path;
 
 /// Runs until it is drained, told to end, or not let in.
 ///
@@ -26,25 +24,31 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
         print!("{}", owner::DEFAULTS);
         return Ok(Exit::Done);
     }
-    let kept = args.join.as_deref() == Some("-");
+    let kept = args.leash;
     show::events::show(if kept {
         "error"
     } else {
         "warn,hedge_node=info,openraft=error"
     });
-    let local = match &args.join {
-        None => Some(local_ticket(context)?),
-        Some(_) => None,
+    let ticket = match &args.join {
+        None => door::local_worker(&context.folders)?,
+        Some(join) => door::read(join, "--join", &[Role::Worker])?,
     };
-    let ticket = ticket(args.join.as_deref(), Role::Worker, || local)?;
+    let dir = context.folders.worker();
+    let given = StartOptions {
+        listen: args.listen,
+        mdns: args.mdns,
+        ..StartOptions::default()
+    };
+    let options = start_options(given, &dir)?;
     if let Some(standby) = &args.standby {
-        stand_by(context, &args, standby)?;
+        stand_by(context, &options, standby)?;
     }
     let owner = owner_config(context, &args, kept)?;
     block_on(async {
         let config = WorkerConfig {
             owner,
-            ..config(context, args, ticket)
+            ..config(context, args, ticket, &options)
         };
         let mut interrupts = Interrupts::new()?;
         if kept {
@@ -52,9 +56,9 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
             interrupts.ignore_terminal();
             end_with_stdin();
         }
-        let dir = config.dir.clone();
         let offers = config.resources.to_string();
         let started = |drain: Drain| {
+            note_options(&options, &dir);
             if !kept {
                 show::note(&format!("worker in {} offers {offers}", dir.display()));
             }
@@ -77,7 +81,7 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
     })
 }
 
-fn config(context: &Context, args: Worker, ticket: Ticket) -> WorkerConfig {
+fn config(context: &Context, args: Worker, ticket: Ticket, options: &StartOptions) -> WorkerConfig {
     let mut config = WorkerConfig::new(&context.folders, ticket);
     let offers = &mut config.resources;
     offers.cpus_milli = args.cpus.unwrap_or(offers.cpus_milli);
@@ -91,8 +95,8 @@ fn config(context: &Context, args: Worker, ticket: Ticket) -> WorkerConfig {
     }
     offers.named.sort();
     config.labels = args.label;
-    config.listen = args.listen.unwrap_or(config.listen);
-    config.mdns = args.mdns;
+    config.listen = options.listen.unwrap_or(config.listen);
+    config.mdns = options.mdns.unwrap_or_default();
     config.sandbox = !args.rules.no_sandbox;
     config.network = args.rules.allow_network;
     config.priority = match args.rules.task_priority {
@@ -125,13 +129,13 @@ fn owner_config(
 
 /// Runs a supervisor beside the worker, on a thread of its own, which asks for no vote. The worker goes on
 /// whatever becomes of it.
-fn stand_by(context: &Context, args: &Worker, standby: &str) -> Result<(), Failure> {
+fn stand_by(context: &Context, options: &StartOptions, standby: &str) -> Result<(), Failure> {
     let mut config = SupervisorConfig::new(&context.folders);
     config.dir = context.folders.standby();
-    config.join = Some(ticket(Some(standby), Role::Supervisor, || None)?);
+    config.join = Some(door::read(standby, "--standby", &[Role::Supervisor])?);
     (config.vote, config.write_tickets) = (false, false);
-    config.mdns = args.mdns;
-    if let Some(listen) = args.listen {
+    config.mdns = options.mdns.unwrap_or_default();
+    if let Some(listen) = options.listen {
         config.listen = SocketAddr::new(listen.ip(), 0);
     }
     let run = move || {
@@ -150,61 +154,27 @@ fn stand_by(context: &Context, args: &Worker, standby: &str) -> Result<(), Failu
     started.map_err(|error| Failure::Local(format!("cannot start a thread: {error}")))
 }
 
-/// The ticket that was given, on the command line or, for `-`, on standard input; else what `local` finds.
+/// The options that hold for this start: those that are given, and of the others those of the last start, of which
+/// the person is told.
 ///
 /// # Errors
-/// There is none, it cannot be read, or it is for another role.
-pub fn ticket(
-    join: Option<&str>,
-    role: Role,
-    local: impl FnOnce() -> Option<String>,
-) -> Result<Ticket, Failure> {
-    let text = match join {
-        Some("-") => {
-            let mut line = String::new();
-            let stdin = std::io::stdin().lock();
-            let read = stdin.take(TICKET_BYTES_MAX).read_line(&mut line);
-            read.map_err(|error| {
-                Failure::Arguments(format!("no ticket on standard input: {error}"))
-            })?;
-            line
-        }
-        Some(text) => match text.strip_prefix('@') {
-            Some(file) => std::fs::read_to_string(file)
-                .map_err(|error| Failure::Arguments(format!("no ticket in {file}: {error}")))?,
-            None => text.to_owned(),
-        },
-        None => local().ok_or_else(|| {
-            Failure::Arguments(format!(
-                "which grid? Give --join TICKET, which `hedge ticket {role}` prints there"
-            ))
-        })?,
-    };
-    let not_allowed = |why: String| Failure::from(ClientError::NotAllowed(why));
-    let ticket: Ticket = text
-        .trim()
-        .parse()
-        .map_err(|error| not_allowed(format!("{error}")))?;
-    if ticket.role != role {
-        let why = format!(
-            "this ticket is for a {}, not a {role}; ask for one with `hedge ticket {role}`",
-            ticket.role
-        );
-        return Err(not_allowed(why));
+/// The file with them cannot be read.
+pub fn start_options(given: StartOptions, dir: &Path) -> Result<StartOptions, Failure> {
+    let last = StartOptions::load(dir).map_err(ClientError::from)?;
+    let options = given.clone().or(&last);
+    if options != given {
+        show::note(&format!("as at the last start: {last}"));
     }
-    Ok(ticket)
+    Ok(options)
 }
 
-/// The ticket that a supervisor on this machine has left for workers.
-fn local_ticket(context: &Context) -> Result<String, Failure> {
-    let path = context.folders.worker_ticket();
-    std::fs::read_to_string(&path).map_err(|_| {
-        Failure::Arguments(format!(
-            "which grid? There is no supervisor on this machine (no {}): give --join TICKET, which \
-             `hedge ticket worker` prints there",
-            path.display()
-        ))
-    })
+/// Has the next start use the same options.
+pub fn note_options(options: &StartOptions, dir: &Path) {
+    if let Err(error) = options.save(dir) {
+        show::note(&format!(
+            "the next start will not know these options: {error}"
+        ));
+    }
 }
 
 /// Ends this process when its standard input closes: however its starter ends, so does it.

@@ -35,7 +35,9 @@ fn concern(request: &Request) -> Concern {
         | Request::Members
         | Request::Revoke(_)
         | Request::Set { .. }
-        | Request::Upgrade => Concern::Rule,
+        | Request::Upgrade
+        | Request::Tickets
+        | Request::RevokeTicket(_) => Concern::Rule,
         Request::MayRelay { .. } => Concern::Relay,
     }
 }
@@ -74,7 +76,7 @@ impl Supervisor {
         }
     }
 
-    /// Whether a client may have one more job, by the grid's limits.
+    /// Whether a client may have one more job, by the grid's limits for all clients of one ticket.
     pub(crate) fn within_limits(
         &self,
         client: PeerId,
@@ -88,7 +90,7 @@ impl Supervisor {
             let Some(job) = self.state.jobs.get(id) else {
                 continue;
             };
-            if job.client == client && job.active() {
+            if job.active() && self.share_limits(client, job.client) {
                 jobs += 1;
                 spec_bytes = spec_bytes.saturating_add(live_job.spec_bytes);
                 tasks += u64::from(job.spec.task_count());
@@ -97,8 +99,8 @@ impl Supervisor {
         }
         let over = |what: &str, has: u64, max: u64| {
             let why = format!(
-                "with this job you would have {has} {what} at once, and this grid allows {max}; nothing was accepted: \
-                 wait for others to end, cancel some, or let an administrator raise the limit with `hedge config set`"
+                "with this job the clients of your ticket would have {has} {what} at once, and this grid allows {max}; \
+                 nothing was accepted: wait for others to end, cancel some, or let an administrator raise the limit with `hedge config set`"
             );
             if has > max {
                 Err((RefusalKind::NotAllowed, why))

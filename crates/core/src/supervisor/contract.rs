@@ -271,8 +271,11 @@ pub enum NotAdmitted {
     WrongRole,
     /// It was a member and was shut out.
     Revoked,
-    /// It is no member yet, and only the leader can let it in.
+    /// It is no member yet, and only the leader can say whether it may come in.
     NotLeading,
+    /// It is no member yet and its ticket is valid, but only the leader can let it in: it is told who the
+    /// supervisors are.
+    Redirected,
 }
 
 impl NotAdmitted {
@@ -280,10 +283,10 @@ impl NotAdmitted {
     pub fn text(self) -> &'static str {
         match self {
             Self::Stranger => "it is no member and showed no valid ticket",
-            Self::Expired => "its ticket has expired",
+            Self::Expired => "its ticket has expired, is used up or was revoked",
             Self::WrongRole => "its ticket or its membership is for another role",
             Self::Revoked => "its membership was revoked",
-            Self::NotLeading => "only the leader can let it in",
+            Self::NotLeading | Self::Redirected => "only the leader can let it in",
         }
     }
 }
@@ -294,6 +297,7 @@ pub(crate) enum Pending {
     Accepted {
         client: PeerId,
         ask: u64,
+        spec: SharedSpec,
     },
     Joined {
         peer: PeerId,

@@ -412,6 +412,7 @@ impl Supervisor {
             let pending = Pending::Accepted {
                 client: submit.client,
                 ask: submit.ask,
+                spec: submit.spec.clone(),
             };
             let record = Record::JobAccepted {
                 key: submit.key,

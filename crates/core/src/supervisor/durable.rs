@@ -4,6 +4,7 @@
 use super::bounded;
 use super::critical::CriticalSet;
 use super::ledger::{Account, used};
+use super::submitted::Submitted;
 use hedge_model::capacity::Class;
 use hedge_model::ending::Blame;
 use hedge_model::ledger::{Charge, Cost, Stopped, Tariff};
@@ -18,9 +19,6 @@ use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Tickets from which on those that are spent are forgotten.
-const SPENT_TICKETS_MAX: usize = 1000;
 
 /// What a committed record did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +43,7 @@ pub struct State {
     #[serde(deserialize_with = "bounded::map")]
     pub(crate) jobs: OrdMap<JobId, Arc<Job>>,
     #[serde(deserialize_with = "bounded::map")]
-    pub(crate) keys: OrdMap<(PeerId, SubmitKey), JobId>,
+    pub(crate) keys: OrdMap<(PeerId, SubmitKey), Submitted>,
     #[serde(deserialize_with = "bounded::map")]
     pub(crate) members: OrdMap<PeerId, Member>,
     #[serde(deserialize_with = "bounded::map")]
@@ -66,6 +64,8 @@ pub struct Member {
     pub role: Role,
     /// When.
     pub joined: Time,
+    /// By which ticket; nothing where a format of snapshots was read that does not say so.
+    pub ticket: Option<Hash>,
 }
 
 /// A job, as far as it is durable.
@@ -234,8 +234,7 @@ impl State {
                 Verdict::Applied
             }
             Record::TicketMade(ticket) => {
-                self.forget_spent_tickets();
-                self.tickets.insert(ticket.hash, ticket.clone());
+                self.note_ticket(ticket);
                 Verdict::Applied
             }
             Record::MemberJoined {
@@ -332,35 +331,6 @@ impl State {
                 .is_some_and(|task| task.done.is_none() && task.generation == attempt.generation)
     }
 
-    fn join(&mut self, peer: PeerId, role: Role, ticket: Hash, at: Time) -> Verdict {
-        if self.members.contains_key(&peer) || self.revoked.contains_key(&peer) {
-            return Verdict::Stale("the peer is or was a member");
-        }
-        let Some(known) = self.tickets.get_mut(&ticket) else {
-            return Verdict::Stale("the ticket is not known");
-        };
-        if let Some(uses) = &mut known.uses {
-            if *uses == 0 {
-                return Verdict::Stale("the ticket is used up");
-            }
-            *uses -= 1;
-        }
-        self.now = self.now.max(at);
-        self.members.insert(peer, Member { role, joined: at });
-        Verdict::Applied
-    }
-
-    /// Tickets that let nobody in any more are kept only as long as they are few, to say so when shown.
-    fn forget_spent_tickets(&mut self) {
-        if self.tickets.len() < SPENT_TICKETS_MAX {
-            return;
-        }
-        let expired = |ticket: &Ticket| ticket.expires.is_some_and(|end| end <= self.now);
-        let spent = |ticket: &Ticket| ticket.uses == Some(0) || expired(ticket);
-        let left = self.tickets.iter().filter(|(_, ticket)| !spent(ticket));
-        self.tickets = left.map(|(hash, ticket)| (*hash, ticket.clone())).collect();
-    }
-
     fn revoke(&mut self, peer: PeerId, at: Time) -> Verdict {
         if self.revoked.contains_key(&peer) {
             return Verdict::Stale("the peer was shut out before");
@@ -377,8 +347,8 @@ impl State {
     }
 
     fn accept(&mut self, key: SubmitKey, client: PeerId, spec: &Arc<JobSpec>, at: Time) -> Verdict {
-        if let Some(job) = self.keys.get(&(client, key)) {
-            return Verdict::Job(*job);
+        if let Some(known) = self.keys.get(&(client, key)) {
+            return Verdict::Job(known.job);
         }
         self.now = self.now.max(at);
         self.last_job += 1;
@@ -406,7 +376,7 @@ impl State {
             result_bytes: 0,
             spec: spec.clone(),
         };
-        self.keys.insert((client, key), id);
+        self.keys.insert((client, key), Submitted::new(id, spec));
         self.jobs.insert(id, Arc::new(job));
         Verdict::Job(id)
     }

@@ -1,8 +1,9 @@
 //! Peers are let in, listed and shut out; the grid's settings are changed.
 
 use super::contract::Pending;
-use super::{Action, NotAdmitted, Supervisor, answer, send};
+use super::{Action, NotAdmitted, Supervisor, answer, name, send};
 use crate::monitor::Settings as Watch;
+use hedge_model::group::Colleague;
 use hedge_model::msg::{RefusalKind, Reply, Role, ToWorker};
 use hedge_model::record::{Record, Ticket};
 use hedge_model::view::MemberView;
@@ -39,7 +40,7 @@ impl Supervisor {
                 };
                 return self.append(record, Some(Pending::Joined { peer }), out);
             }
-            Ok(Some(_)) => Some(NotAdmitted::NotLeading),
+            Ok(Some(_)) => Some(NotAdmitted::Redirected),
             Ok(None) => None,
             // What a ticket is worth the leader knows first.
             Err(NotAdmitted::Stranger) if self.live.is_none() => Some(NotAdmitted::NotLeading),
@@ -65,14 +66,24 @@ impl Supervisor {
         if self.state.revoked.contains_key(&peer) {
             return Err(NotAdmitted::Revoked);
         }
-        match ticket.and_then(|hash| self.state.tickets.get(&hash)) {
+        let ticket = ticket.ok_or(NotAdmitted::Stranger)?;
+        self.invitation(ticket, role).map(|()| Some(ticket))
+    }
+
+    /// Whether a ticket lets peers of this role in, by the hash of its secret.
+    pub fn invites(&self, ticket: Hash, role: Role) -> bool {
+        self.invitation(ticket, role).is_ok()
+    }
+
+    fn invitation(&self, ticket: Hash, role: Role) -> Result<(), NotAdmitted> {
+        match self.state.tickets.get(&ticket) {
             None => Err(NotAdmitted::Stranger),
             Some(Ticket { role: wanted, .. }) if *wanted != role => Err(NotAdmitted::WrongRole),
             Some(Ticket {
                 expires: Some(end), ..
             }) if *end <= self.now => Err(NotAdmitted::Expired),
             Some(Ticket { uses: Some(0), .. }) => Err(NotAdmitted::Expired),
-            Some(Ticket { hash, .. }) => Ok(Some(*hash)),
+            Some(_) => Ok(()),
         }
     }
 
@@ -133,6 +144,7 @@ impl Supervisor {
             connected: self.linked.contains_key(peer) || *peer == self.config.me.peer,
             place: self.place_of(*peer),
             disk_fault: self.disk_fault_of(*peer).map(str::to_owned),
+            ticket: member.ticket.map(|ticket| ticket.to_string()),
         };
         let mut views: Vec<MemberView> = self.state.members.iter().map(view).collect();
         // The founder of a grid joined nobody.
@@ -145,6 +157,7 @@ impl Supervisor {
                 connected: self.linked.contains_key(&peer) || peer == self.config.me.peer,
                 place: self.place_of(peer),
                 disk_fault: self.disk_fault_of(peer).map(str::to_owned),
+                ticket: None,
             });
         }
         views
@@ -163,30 +176,42 @@ impl Supervisor {
         Some(place.to_owned())
     }
 
+    /// Ends a membership, and first the ticket by which it began.
+    pub(crate) fn revoke(&mut self, asker: PeerId, ask: u64, name: &str, out: &mut Vec<Action>) {
+        let record = self.revoke_named(asker, name);
+        if let Ok(Record::MemberRevoked { peer, .. }) = &record
+            && let Some(ticket) = self.revoke_ticket_of(*peer)
+        {
+            self.append(ticket, None, out);
+        }
+        self.decide(asker, ask, record, out);
+    }
+
     /// Asks for the end of a membership, named by the beginning of an id or a worker's host.
-    pub(crate) fn revoke_named(&self, name: &str) -> Result<Record, Refused> {
-        let host = |peer: &PeerId| {
+    pub(crate) fn revoke_named(&self, asker: PeerId, name: &str) -> Result<Record, Refused> {
+        let host = |peer: PeerId| {
             let live = self.live.as_ref()?;
-            Some(&*live.worker(*peer)?.info.host)
+            Some(&*live.worker(peer)?.info.host)
         };
-        let called =
-            |peer: &&PeerId| peer.to_string().starts_with(name) || host(peer) == Some(name);
         // The supervisor that founded the grid joined nobody.
         let seated = self.group.iter().map(|colleague| colleague.addr.peer);
         let seated = seated.filter(|peer| self.state.member(*peer).is_none());
-        let members: Vec<PeerId> = self.state.members.keys().copied().chain(seated).collect();
-        let found: Vec<PeerId> = members.iter().filter(called).copied().collect();
-        match found[..] {
-            [peer] => Ok(Record::MemberRevoked { peer, at: self.now }),
-            [] => Err((
-                RefusalKind::Unknown,
-                format!("no member is called {name:?}; `hedge members` lists them"),
-            )),
-            _ => Err((
-                RefusalKind::Bad,
-                format!("{name:?} fits {} members; give more of the id", found.len()),
-            )),
+        let members = self.state.members.keys().copied().chain(seated);
+        let members = members.map(|peer| (peer, peer, host(peer)));
+        let peer = name::only(name, "member", "hedge members", members)?;
+        if peer == asker {
+            let why = "this is the id of whoever asks, who could not undo it; nothing was changed: let another \
+                       administrator do it";
+            return Err((RefusalKind::Bad, why.into()));
         }
+        let mut voters = self.group.iter().filter(|colleague| colleague.votes);
+        let votes = |colleague: &Colleague| colleague.addr.peer == peer;
+        if voters.clone().any(votes) && voters.all(votes) {
+            let why = "this is the grid's only supervisor with a vote, and the grid would end with it; nothing was \
+                       changed: let another join first";
+            return Err((RefusalKind::Bad, why.into()));
+        }
+        Ok(Record::MemberRevoked { peer, at: self.now })
     }
 
     /// A member was shut out: on every supervisor at once.
@@ -273,7 +298,7 @@ impl Supervisor {
         let mut open: Vec<(PeerId, u64)> = Vec::new();
         for pending in std::mem::take(&mut self.pending).into_values() {
             match pending {
-                Pending::Accepted { client, ask }
+                Pending::Accepted { client, ask, .. }
                 | Pending::Ticket { client, ask, .. }
                 | Pending::Done { client, ask } => open.push((client, ask)),
                 Pending::Joined { peer } => out.push(Action::Admit {

@@ -32,6 +32,7 @@ mod left;
 mod link;
 mod live;
 mod members;
+mod name;
 mod need;
 mod nested;
 mod placement;
@@ -41,6 +42,8 @@ mod requests;
 mod retention;
 mod room;
 mod snapshot;
+mod submitted;
+mod tickets;
 mod unheard;
 mod views;
 mod waits;
@@ -400,9 +403,10 @@ impl Supervisor {
 
     fn fulfil(&mut self, pending: Pending, verdict: Verdict, out: &mut Vec<Action>) {
         match pending {
-            Pending::Accepted { client, ask } => {
+            Pending::Accepted { client, ask, spec } => {
                 if let Verdict::Job(job) = verdict {
-                    answer(client, ask, Reply::Accepted(job), out);
+                    let reply = self.accepted_before(job, &spec);
+                    answer(client, ask, reply, out);
                 }
             }
             Pending::Joined { peer } => {

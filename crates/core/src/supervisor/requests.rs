@@ -2,7 +2,7 @@
 
 use super::data::result_tasks;
 use super::live::Submission;
-use super::{Action, Pending, Supervisor, answer};
+use super::{Action, Pending, Supervisor, answer, name};
 use hedge_model::msg::{JOBS_MAX, Refusal, RefusalKind, Reply, Request, Role, SharedSpec};
 use hedge_model::record::{JobEnd, Record, Ticket};
 use hedge_model::view::{JobView, LogView, MISSING_MAX, ResultFile, ResultsView};
@@ -27,8 +27,9 @@ impl Supervisor {
         from: PeerAddr,
         out: &mut Vec<Action>,
     ) {
-        if let Some(job) = self.state.keys.get(&(client, key)) {
-            return answer(client, ask, Reply::Accepted(*job), out);
+        if let Some(known) = self.state.keys.get(&(client, key)) {
+            let reply = self.accepted_before(known.job, &spec);
+            return answer(client, ask, reply, out);
         }
         let allowed = self.may_submit(client, &spec);
         if let Err((kind, why)) = allowed {
@@ -73,7 +74,11 @@ impl Supervisor {
             Request::MayRelay { peer, ticket } => self.may_relay(peer, ticket),
             Request::Members => Ok(Reply::Members(self.member_views())),
             Request::Settings => Ok(Reply::Settings(self.state.settings().views())),
-            Request::Revoke(name) => return self.decide(peer, ask, self.revoke_named(&name), out),
+            Request::Revoke(name) => return self.revoke(peer, ask, &name, out),
+            Request::Tickets => Ok(Reply::Tickets(self.ticket_views())),
+            Request::RevokeTicket(name) => {
+                return self.decide(peer, ask, self.revoke_ticket_named(&name), out);
+            }
             Request::Set { name, value } => {
                 return self.decide(peer, ask, self.setting(&name, &value), out);
             }
@@ -102,19 +107,13 @@ impl Supervisor {
                 uses,
             } => match secret {
                 Some((hash, secret)) => {
-                    let expires = valid_for.map(|span| self.now + span);
-                    let record = Record::TicketMade(Ticket {
+                    let ticket = Ticket {
                         hash,
                         role,
-                        expires,
+                        expires: valid_for.map(|span| self.now + span),
                         uses,
-                    });
-                    let pending = Pending::Ticket {
-                        client: peer,
-                        ask,
-                        secret,
                     };
-                    return self.append(record, Some(pending), out);
+                    return self.make_ticket(peer, ask, ticket, secret, out);
                 }
                 None => Err((
                     RefusalKind::Bad,
@@ -301,28 +300,12 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) -> Result<(), (RefusalKind, String)> {
         let live = self.live();
-        let found: Vec<u32> = (0..)
-            .zip(&live.workers)
-            .filter(|(_, worker)| worker.connected)
-            .filter(|(_, worker)| {
-                worker.peer.to_string().starts_with(name) || &*worker.info.host == name
-            })
-            .map(|(ix, _)| ix)
-            .collect();
-        match found[..] {
-            [ix] => {
-                self.drain(ix, out);
-                Ok(())
-            }
-            [] => Err((
-                RefusalKind::Unknown,
-                format!("no worker here is called {name:?}; `hedge workers` lists them"),
-            )),
-            _ => Err((
-                RefusalKind::Bad,
-                format!("{name:?} fits {} workers; give more of the id", found.len()),
-            )),
-        }
+        let connected = (0..).zip(&live.workers);
+        let connected = connected.filter(|(_, worker)| worker.connected);
+        let workers = connected.map(|(ix, worker)| (ix, worker.peer, Some(&*worker.info.host)));
+        let ix: u32 = name::only(name, "worker", "hedge workers", workers)?;
+        self.drain(ix, out);
+        Ok(())
     }
 }
 

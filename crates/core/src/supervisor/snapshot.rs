@@ -1,12 +1,78 @@
 //! The durable state as bytes, for the journal's snapshots.
 
 use super::critical::CriticalSet;
-use super::durable::State;
-use hedge_model::JobId;
-use hedge_model::record::RecordError;
+use super::durable::{Job, Member, State};
+use super::retention::Ended;
+use super::submitted::Submitted;
+use super::{bounded, learned::Learned};
+use hedge_model::msg::Role;
+use hedge_model::record::{RecordError, Ticket};
+use hedge_model::{Epoch, Hash, JobId, PeerId, Settings, SubmitKey, Time};
+use imbl::OrdMap;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
 
 /// The form of a snapshot, which says how the rest is to be read.
-const SNAPSHOT_FORMAT: u32 = 1;
+const SNAPSHOT_FORMAT: u32 = 2;
+/// In the first one members do not say by which ticket they joined, and keys of submissions not for which job.
+const WITHOUT_TICKETS: u32 = 1;
+
+/// [`State`] in the first form.
+#[derive(Deserialize)]
+struct StateWithoutTickets {
+    epoch: Epoch,
+    now: Time,
+    secret: Option<[u8; 32]>,
+    format: u32,
+    last_job: u64,
+    #[serde(deserialize_with = "bounded::map")]
+    jobs: OrdMap<JobId, Arc<Job>>,
+    #[serde(deserialize_with = "bounded::map")]
+    keys: OrdMap<(PeerId, SubmitKey), JobId>,
+    #[serde(deserialize_with = "bounded::map")]
+    members: OrdMap<PeerId, (Role, Time)>,
+    #[serde(deserialize_with = "bounded::map")]
+    revoked: OrdMap<PeerId, Time>,
+    #[serde(deserialize_with = "bounded::map")]
+    tickets: OrdMap<Hash, Ticket>,
+    settings: Arc<Settings>,
+    learned: Learned,
+}
+
+impl From<StateWithoutTickets> for State {
+    fn from(old: StateWithoutTickets) -> Self {
+        let member = |(peer, (role, joined))| {
+            let ticket = None;
+            let member = Member {
+                role,
+                joined,
+                ticket,
+            };
+            (peer, member)
+        };
+        let key = |(key, job)| (key, Submitted { job, digest: None });
+        Self {
+            epoch: old.epoch,
+            now: old.now,
+            secret: old.secret,
+            format: old.format,
+            last_job: old.last_job,
+            jobs: old.jobs,
+            keys: old.keys.into_iter().map(key).collect(),
+            members: old.members.into_iter().map(member).collect(),
+            revoked: old.revoked,
+            tickets: old.tickets,
+            settings: old.settings,
+            learned: old.learned,
+            ended: Ended::default(),
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
+    postcard::from_bytes(bytes).map_err(|error| RecordError::Damaged(error.to_string()))
+}
 
 impl State {
     /// The state in a snapshot.
@@ -16,11 +82,11 @@ impl State {
     pub fn restore(bytes: &[u8]) -> Result<Self, RecordError> {
         let (format, bytes) = postcard::take_from_bytes::<u32>(bytes)
             .map_err(|error| RecordError::Damaged(error.to_string()))?;
-        if format != SNAPSHOT_FORMAT {
-            return Err(RecordError::Format(format));
-        }
-        let mut state: Self =
-            postcard::from_bytes(bytes).map_err(|error| RecordError::Damaged(error.to_string()))?;
+        let mut state: Self = match format {
+            SNAPSHOT_FORMAT => read(bytes)?,
+            WITHOUT_TICKETS => read::<StateWithoutTickets>(bytes)?.into(),
+            other => return Err(RecordError::Format(other)),
+        };
         let ids: Vec<JobId> = state.jobs.keys().copied().collect();
         for job in ids {
             if let Some(job) = state.job_mut(job) {

@@ -64,7 +64,7 @@ impl Rig {
             .chain((5..10).map(|n| (n, Role::Client)))
         {
             let ticket = Ticket {
-                hash: hash(250),
+                hash: hash(240 + number),
                 role,
                 expires: None,
                 uses: None,
@@ -73,7 +73,7 @@ impl Rig {
             state.apply(&Record::MemberJoined {
                 peer: client(number),
                 role,
-                ticket: hash(250),
+                ticket: hash(240 + number),
                 at: Time(0),
             });
         }

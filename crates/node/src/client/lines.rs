@@ -2,7 +2,7 @@
 //! one again what the last has not answered.
 
 use crate::ClientError;
-use crate::known::Known;
+use crate::known::{Known, moved};
 use crate::pause::Pause;
 use hedge_model::msg::{Answer, Ask, RefusalKind, Reply, Request, Welcome};
 use hedge_model::{Epoch, PeerAddr, PeerId};
@@ -16,7 +16,10 @@ use tokio::time::Instant;
 
 /// News of one job that a slow watcher may leave unread; the end is never lost.
 pub(super) const NEWS_MAX: usize = 64;
-/// How long a question waits for a supervisor that leads: longer than an election, as long as a restart.
+/// Supervisors that are dialled.
+const SUPERVISORS_MAX: usize = 32;
+/// How long a question, or a peer that wants in, waits for a supervisor that leads: longer than an election, as long
+/// as a restart.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// Between two attempts to ask; what has changed meanwhile ends it early.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -50,6 +53,8 @@ struct State {
 #[derive(Clone, Debug)]
 enum Failed {
     Rejected(CloseReason),
+    /// It answers and cannot let this client in, because it does not lead.
+    Follows,
     Unreachable(String),
 }
 
@@ -58,6 +63,8 @@ enum Failed {
 pub(super) struct Line {
     sender: LinkSender,
     answers: Arc<Mutex<Waiting>>,
+    /// Who the supervisors are, as it said last.
+    supervisors: Arc<Mutex<Vec<PeerAddr>>>,
 }
 
 /// Who waits for which answers.
@@ -79,7 +86,8 @@ impl Drop for Lines {
 }
 
 impl Lines {
-    /// Dials all supervisors that are known; returns when the first answers, or none does.
+    /// Dials all supervisors that are known, and those that they name; returns when the first lets this client in,
+    /// or none does.
     pub async fn connect(net: Net, hello: Hello, known: Known) -> Result<Self, ClientError> {
         let supervisors = known.load();
         let lines = Self(Arc::new(Shared {
@@ -93,8 +101,9 @@ impl Lines {
             let why = "the ticket names no supervisor".to_owned();
             return Err(ClientError::Unreachable(why));
         }
-        lines.0.keep(&supervisors);
+        lines.0.learn(&supervisors);
         let mut changes = lines.0.changed.subscribe();
+        let deadline = Self::patience();
         loop {
             {
                 let state = lines.0.lock();
@@ -104,9 +113,12 @@ impl Lines {
                 if let Some(error) = state.hopeless() {
                     return Err(error);
                 }
+                if state.all_failed() && Instant::now() >= deadline {
+                    return Err(state.nobody_leads());
+                }
             }
             // Cannot fail: the sender is in `lines`.
-            _ = changes.changed().await;
+            _ = tokio::time::timeout(ASK_AGAIN, changes.changed()).await;
         }
         Ok(lines)
     }
@@ -208,18 +220,27 @@ impl State {
         (!line.sender.is_closed()).then(|| line.clone())
     }
 
-    /// Why no supervisor can be reached, once each of them was tried.
+    /// Whether each supervisor was tried without success.
+    fn all_failed(&self) -> bool {
+        let mut all = self.keepers.keys();
+        all.all(|peer| self.failed.contains_key(peer))
+    }
+
+    /// How many supervisors answer.
+    fn answering(&self) -> usize {
+        let follow = |failed: &&Failed| matches!(failed, Failed::Follows);
+        self.open.len() + self.failed.values().filter(follow).count()
+    }
+
+    /// Why no supervisor can be reached, once each of them was tried. While one follows, another may lead soon.
     fn hopeless(&self) -> Option<ClientError> {
-        if self
-            .keepers
-            .keys()
-            .any(|peer| !self.failed.contains_key(peer))
-        {
+        if !self.all_failed() {
             return None;
         }
         let mut why = None;
         for failed in self.failed.values() {
             match failed {
+                Failed::Follows => return None,
                 Failed::Rejected(reason) => {
                     return Some(ClientError::NotAllowed(format!("not let in: {reason}")));
                 }
@@ -230,10 +251,10 @@ impl State {
     }
 
     fn nobody_leads(&self) -> ClientError {
-        let (open, all) = (self.open.len(), self.keepers.len());
+        let (answering, all) = (self.answering(), self.keepers.len());
         let why = match self.ended {
-            _ if open > 0 => format!(
-                "none of the grid's {all} supervisors leads; {open} can be reached, and most of them must run; \
+            _ if answering > 0 => format!(
+                "none of the grid's {all} supervisors leads; {answering} can be reached, and most of them must run; \
                  what was accepted is kept"
             ),
             Some(reason) => format!(
@@ -257,13 +278,18 @@ impl Shared {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// The supervisors are these: those that are new are dialled, others are let go.
-    fn keep(self: &Arc<Self>, supervisors: &[PeerAddr]) {
+    /// The supervisors are these, as the one that leads says: others are let go, but for that one itself, which may
+    /// be on its way out of the group.
+    fn keep(self: &Arc<Self>, supervisors: &[PeerAddr], leader: PeerId) {
+        if supervisors.is_empty() {
+            return;
+        }
+        self.known.save(supervisors);
         let mut state = self.lock();
         let gone: Vec<PeerId> = state
             .keepers
             .keys()
-            .filter(|peer| !supervisors.iter().any(|addr| addr.peer == **peer))
+            .filter(|peer| **peer != leader && !supervisors.iter().any(|addr| addr.peer == **peer))
             .copied()
             .collect();
         for peer in gone {
@@ -275,18 +301,39 @@ impl Shared {
             }
             state.failed.remove(&peer);
         }
+        drop(state);
+        self.learn_from(leader, supervisors);
+    }
+
+    /// What one that is connected says of the others; at which address it answers is known.
+    fn learn_from(self: &Arc<Self>, peer: PeerId, supervisors: &[PeerAddr]) {
+        let others = supervisors.iter().filter(|addr| addr.peer != peer);
+        let others: Vec<PeerAddr> = others.cloned().collect();
+        self.learn(&others);
+    }
+
+    /// These are supervisors too: those that are new are dialled, and all at addresses that are new.
+    fn learn(self: &Arc<Self>, supervisors: &[PeerAddr]) {
+        let mut state = self.lock();
         for addr in supervisors {
-            match state.keepers.get(&addr.peer) {
-                Some((known, _)) if known == addr => continue,
-                Some((_, old)) => old.abort(),
-                None => {}
-            }
+            let addr = match state.keepers.get(&addr.peer) {
+                None if state.keepers.len() >= SUPERVISORS_MAX => continue,
+                None => addr.clone(),
+                Some((known, old)) => match moved(known, addr) {
+                    None => continue,
+                    Some(addr) => {
+                        old.abort();
+                        addr
+                    }
+                },
+            };
             if let Some(line) = state.open.remove(&addr.peer) {
                 line.give_up();
             }
+            state.failed.remove(&addr.peer);
             let keeper = self.clone().keep_connected(addr.clone());
             let keeper = tokio::spawn(keeper).abort_handle();
-            state.keepers.insert(addr.peer, (addr.clone(), keeper));
+            state.keepers.insert(addr.peer, (addr, keeper));
         }
     }
 
@@ -297,6 +344,13 @@ impl Shared {
                 Ok((link, welcome)) => {
                     pause = Pause::new();
                     self.serve(link, &welcome).await;
+                }
+                Err(NetError::Redirected { supervisors }) => {
+                    self.learn(&supervisors);
+                    self.failed(addr.peer, Failed::Follows);
+                }
+                Err(NetError::Closed(CloseReason::NotLeader)) => {
+                    self.failed(addr.peer, Failed::Follows);
                 }
                 Err(NetError::Closed(reason)) if !reason.may_retry() => {
                     self.failed(addr.peer, Failed::Rejected(reason));
@@ -321,6 +375,7 @@ impl Shared {
         let line = Line {
             sender: link.sender,
             answers: Arc::default(),
+            supervisors: Arc::default(),
         };
         {
             let mut state = self.lock();
@@ -328,7 +383,7 @@ impl Shared {
             state.open.insert(peer, line.clone());
         }
         if let Ok(welcome) = postcard::from_bytes::<Welcome>(welcome) {
-            self.heard_of(peer, &welcome.supervisors);
+            self.heard_of(&line, welcome.supervisors);
             if !welcome.relays.is_empty() {
                 self.use_relays(peer, &welcome.relays).await;
             }
@@ -358,7 +413,7 @@ impl Shared {
                     for Answer { id, reply } in batch {
                         match reply {
                             Reply::Lead(epoch) => self.led_by(line, epoch),
-                            Reply::Supervisors(all) => self.heard_of(line.sender.peer(), &all),
+                            Reply::Supervisors(all) => self.heard_of(line, all),
                             Reply::Relays(all) => self.use_relays(line.sender.peer(), &all).await,
                             reply => line.answer(id, reply).await,
                         }
@@ -371,7 +426,7 @@ impl Shared {
     }
 
     /// A supervisor says that it leads: what is open elsewhere is to be asked there.
-    fn led_by(&self, line: &Line, epoch: Epoch) {
+    fn led_by(self: &Arc<Self>, line: &Line, epoch: Epoch) {
         let peer = line.sender.peer();
         {
             let mut state = self.lock();
@@ -386,6 +441,8 @@ impl Shared {
                 }
             }
         }
+        let supervisors = line.said_supervisors().clone();
+        self.keep(&supervisors, peer);
         self.tell();
     }
 
@@ -396,19 +453,17 @@ impl Shared {
         }
     }
 
-    /// The one that leads is right about who the supervisors are; while none is known, whoever says so.
-    fn heard_of(self: &Arc<Self>, from: PeerId, supervisors: &[PeerAddr]) {
+    /// The one that leads is right about who the supervisors are. Another may be wrong about who is none any more,
+    /// and what it says is added.
+    fn heard_of(self: &Arc<Self>, line: &Line, supervisors: Vec<PeerAddr>) {
+        let peer = line.sender.peer();
+        line.said_supervisors().clone_from(&supervisors);
         let leader = self.lock().leader;
-        if supervisors.is_empty() || leader.is_some_and(|leader| leader != from) {
-            return;
+        match leader {
+            None => self.learn_from(peer, &supervisors),
+            Some(leader) if leader == peer => self.keep(&supervisors, leader),
+            Some(_) => {}
         }
-        // The one that speaks is not let go by its own word: it may be on its way out of the group.
-        let mut all = supervisors.to_vec();
-        let own = self.lock().keepers.get(&from).map(|(addr, _)| addr.clone());
-        all.retain(|addr| addr.peer != from);
-        all.extend(own);
-        self.known.save(supervisors);
-        self.keep(&all);
     }
 }
 
@@ -460,6 +515,11 @@ impl Line {
         let mut waiting = self.lock();
         waiting.closed = true;
         waiting.asked.clear();
+    }
+
+    fn said_supervisors(&self) -> MutexGuard<'_, Vec<PeerAddr>> {
+        let said = self.supervisors.lock();
+        said.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

@@ -117,8 +117,7 @@ impl Loop {
                 no(RefusalKind::Busy, "the system gives no random bytes"),
             );
         }
-        let relays = self.core.state().settings().relays.to_vec();
-        let text = ticket_text(role, self.supervisors_here_first(), relays, secret, valid_s);
+        let text = ticket_text(role, self.standard(), secret, valid_s);
         let secret = Some((hedge_net::secret_hash(&secret), text));
         self.feed(Event::Ask {
             peer,
@@ -172,7 +171,7 @@ impl Loop {
     }
 
     /// All supervisors of the grid, this one first.
-    fn supervisors_here_first(&self) -> Vec<PeerAddr> {
+    pub(super) fn supervisors_here_first(&self) -> Vec<PeerAddr> {
         let me = &self.setup.addr;
         let mut all = self.core.supervisors();
         all.retain(|addr| addr.peer != me.peer);

@@ -5,12 +5,14 @@ use super::askers::Askers;
 use super::audit::Audit;
 use super::disk::Disk;
 use super::gather::Gather;
+use super::invitations::Standard;
 use super::links::PeerLinks;
 use super::membership::{self, Absent, Changes, GroupAsk, Moved};
 use super::peers;
 use super::watch::Watch;
 use crate::NodeError;
 use crate::clock::Clock;
+use crate::folders::FolderLock;
 use crate::known::Known;
 use crate::memory::Trim;
 use hedge_core::monitor::Finding;
@@ -35,6 +37,8 @@ const BATCH: usize = 256;
 const APPENDED_MAX: usize = 65_536;
 /// Transfers into the own store at once.
 const PULLS_MAX: usize = 32;
+/// Supervisors of a group that one who joins it dials.
+const INVITERS_MAX: usize = 32;
 /// How often the leader looks who is gone from the group.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Without a commit for this long, whoever reads the log is told.
@@ -84,6 +88,8 @@ pub(crate) enum Input {
     Undialled {
         peer: PeerId,
     },
+    /// Another supervisor cannot let this one in, and names others.
+    Redirected(Vec<PeerAddr>),
     /// Another supervisor does not let this one in; trying again would not help.
     Rejected {
         by: PeerId,
@@ -126,6 +132,12 @@ pub(crate) enum Input {
         result: Result<(), PullFailure>,
     },
     WorkerProcessEnded(u32),
+    /// Whether a ticket lets peers of this role in; nothing is the answer of one that does not lead.
+    Invites {
+        ticket: Hash,
+        role: Role,
+        reply: oneshot::Sender<Option<bool>>,
+    },
     /// It cannot go on; a sentence.
     Failed(String),
     Stop(oneshot::Sender<()>),
@@ -173,6 +185,10 @@ pub(crate) struct Setup {
     pub watch: Watch,
     pub disk: Disk,
     pub standing: watch::Sender<Standing>,
+    /// What tickets say that are made now, for those that are kept in files.
+    pub standard: watch::Sender<Standard>,
+    /// Its folder is its own for as long as it runs.
+    pub _lock: FolderLock,
 }
 
 pub(crate) struct Loop {
@@ -446,6 +462,7 @@ impl Loop {
                 peer,
                 silent: false,
             }),
+            Input::Redirected(supervisors) => self.on_redirected(&supervisors),
             Input::Rejected { by, reason } => return self.on_rejected(by, reason),
             Input::Colleague { peer, caller } => self.on_colleague(peer, caller),
             Input::FromLeader { peer, msg } if self.trusted.contains(&peer) => {
@@ -461,6 +478,11 @@ impl Loop {
             Input::Submit { peer, ask, result } => self.on_decoded(peer, ask, result),
             Input::Pulled { hash, result } => self.feed(Event::Pulled { hash, result }),
             Input::WorkerProcessEnded(pid) => self.on_process_ended(pid),
+            Input::Invites {
+                ticket,
+                role,
+                reply,
+            } => _ = reply.send(self.invites(ticket, role)),
             Input::Failed(why) => return Err(End::Failed(NodeError::NotAllowed(why))),
             Input::Stop(done) => {
                 self.carry_out();
@@ -468,6 +490,18 @@ impl Loop {
             }
         }
         Ok(())
+    }
+
+    /// One that is in no group yet is told who may let it in. The one that leads will dial it.
+    fn on_redirected(&mut self, supervisors: &[PeerAddr]) {
+        if !self.told_group.is_empty() {
+            return;
+        }
+        for addr in supervisors.iter().take(INVITERS_MAX) {
+            if self.trusted.len() < INVITERS_MAX && self.trusted.insert(addr.peer) {
+                self.setup.links.ensure(addr);
+            }
+        }
     }
 
     /// Not being let in is the end of one that is in no group; another may be wrong about one that is.

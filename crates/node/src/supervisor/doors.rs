@@ -134,7 +134,9 @@ impl Loop {
         if waiting.is_empty() {
             self.undecided.remove(&peer);
         }
-        if let Some(why) = refused.filter(|why| *why != NotAdmitted::NotLeading) {
+        let here =
+            |why: &NotAdmitted| !matches!(why, NotAdmitted::NotLeading | NotAdmitted::Redirected);
+        if let Some(why) = refused.filter(here) {
             let outcome = format!("refused: {}", why.text());
             let role = Some(incoming.hello.role);
             self.setup.audit.note(peer, role, "connect", &outcome);
@@ -158,6 +160,7 @@ impl Loop {
             return;
         }
         self.relays = relays.clone();
+        self.note_standard();
         let all = self.relays.to_vec();
         if let Some(known) = &self.setup.known {
             known.save_relays(&all);

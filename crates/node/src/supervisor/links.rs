@@ -465,6 +465,12 @@ async fn keep_connected(shared: std::sync::Weak<Shared>, addr: PeerAddr) {
                     return;
                 }
             }
+            Err(NetError::Redirected { supervisors }) => {
+                let redirected = Input::Redirected(supervisors);
+                if links.inputs.send(redirected).await.is_err() {
+                    return;
+                }
+            }
             Err(NetError::Closed(reason)) if !reason.may_retry() => {
                 let rejected = Input::Rejected {
                     by: addr.peer,

@@ -2,17 +2,18 @@
 //! The journal makes each change; nothing here decides about jobs.
 
 use super::core_loop::Input;
+use super::invitations;
 use super::links::PeerLinks;
 use crate::pause::Pause;
-use hedge_model::msg::{Reply, Request, Role};
-use hedge_model::{PeerAddr, PeerId};
+use hedge_model::msg::Role;
+use hedge_model::{Hash, PeerAddr, PeerId};
 use hedge_store::{Group, Journal, Member, NodeId, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 /// How long another supervisor may take to answer about the group.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
@@ -33,8 +34,13 @@ pub(crate) enum GroupAsk {
     },
     /// Give this member a vote as soon as it is up to date.
     Vote(NodeId),
-    /// A ticket for peers of this role.
-    Ticket(Role),
+    /// A ticket for peers of this role, in place of one that is not valid.
+    Ticket {
+        /// Who joins by it.
+        role: Role,
+        /// The one that there is.
+        have: Option<Hash>,
+    },
 }
 
 /// The answer.
@@ -183,25 +189,7 @@ pub(crate) async fn answer(
     match ask {
         GroupAsk::Join { id, member } => changes.join(id, member).await,
         GroupAsk::Vote(id) => changes.vote(id).await,
-        GroupAsk::Ticket(role) => {
-            let (reply, answer) = oneshot::channel();
-            let request = Request::Ticket {
-                role,
-                valid_for: None,
-                uses: None,
-            };
-            if inputs.send(Input::Local { request, reply }).await.is_err() {
-                return GroupReply::NotLeading;
-            }
-            match answer.await {
-                Ok(Reply::Ticket(text)) => GroupReply::Ticket(text),
-                Ok(Reply::No(refusal)) => match refusal.kind {
-                    hedge_model::msg::RefusalKind::NotLeading => GroupReply::NotLeading,
-                    _ => GroupReply::No(refusal.why),
-                },
-                _ => GroupReply::NotLeading,
-            }
-        }
+        GroupAsk::Ticket { role, have } => invitations::invite(&inputs, role, have).await,
     }
 }
 
@@ -324,18 +312,20 @@ async fn ask_leader(links: &PeerLinks, ask: &GroupAsk) -> Result<bool, String> {
     Ok(false)
 }
 
-/// A ticket, from whoever leads; nothing where nobody does now.
-pub(crate) async fn ticket(links: &PeerLinks, role: Role) -> Option<String> {
+/// A ticket from the one that leads, in place of one that is not valid.
+pub(crate) async fn ticket(links: &PeerLinks, role: Role, have: Option<Hash>) -> GroupReply {
+    let ask = GroupAsk::Ticket { role, have };
     for peer in links.open() {
-        let answer = links.ask(peer, &GroupAsk::Ticket(role), ASK_WITHIN).await;
+        let answer = links.ask(peer, &ask, ASK_WITHIN).await;
         let answer = answer
             .ok()
             .and_then(|bytes| postcard::from_bytes(&bytes).ok());
-        if let Some(GroupReply::Ticket(text)) = answer {
-            return Some(text);
+        match answer {
+            None | Some(GroupReply::Later | GroupReply::NotLeading) => {}
+            Some(answer) => return answer,
         }
     }
-    None
+    GroupReply::NotLeading
 }
 
 /// Who is gone from the group, as the leader sees it, and for how long.

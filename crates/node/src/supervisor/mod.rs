@@ -9,6 +9,7 @@ mod core_loop;
 mod disk;
 mod doors;
 mod gather;
+mod invitations;
 mod links;
 mod membership;
 mod peers;
@@ -27,6 +28,8 @@ use hedge_model::msg::{Reply, Request, Role};
 use hedge_net::{DataStore, Fetcher, Net, Ticket, Tripwires};
 use hedge_store::FORMAT_MAX;
 pub use hedge_store::{Faults, Timing};
+use invitations::Standard;
+use links::PeerLinks;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use tokio::sync::watch::Receiver;
@@ -202,36 +205,39 @@ pub async fn run(
     }
 }
 
-/// Where workers connect their tripwires: at the port that has a UDP port's number, if that is free.
+/// Where workers and other supervisors connect their tripwires: at the port that has a UDP port's number, if that is
+/// free.
 async fn tripwires(
     transport: &Threads,
     listen: SocketAddr,
-    addr: &PeerAddr,
+    links: &PeerLinks,
 ) -> Result<Option<Tripwires>, NodeError> {
+    let addr = links.local_addr();
     let port = addr.addrs.first().map_or(0, SocketAddr::port);
     let at = SocketAddr::new(listen.ip(), port);
     let bound = transport.run(Tripwires::bind(at)).await?;
     let told = |error: &std::io::Error| {
         tracing::warn!(%error, "no TCP port for tripwires: a worker that dies is noticed by its silence alone");
     };
-    Ok(bound.inspect_err(told).ok())
+    let tripwires = bound.inspect_err(told).ok();
+    links.offer(tripwires.clone());
+    Ok(tripwires)
 }
 
 /// The text form of a ticket with this secret.
 pub(crate) fn ticket_text(
     role: Role,
-    supervisors: Vec<PeerAddr>,
-    relays: Vec<PeerAddr>,
+    standard: Standard,
     secret: [u8; 16],
     valid_s: Option<u64>,
 ) -> String {
     let expires_unix_s = valid_s.map(|seconds| unix_seconds().saturating_add(seconds));
     Ticket {
         role,
-        supervisors,
+        supervisors: standard.supervisors,
         secret,
         expires_unix_s,
-        relays,
+        relays: standard.relays,
     }
     .to_string()
 }
@@ -242,13 +248,7 @@ mod tests {
 
     #[test]
     fn a_ticket_for_longer_than_time_lasts_is_for_ever() {
-        let text = ticket_text(
-            Role::Client,
-            Vec::new(),
-            Vec::new(),
-            [1; 16],
-            Some(u64::MAX),
-        );
+        let text = ticket_text(Role::Client, Standard::default(), [1; 16], Some(u64::MAX));
         let ticket: Ticket = text.parse().unwrap();
         assert_eq!(ticket.expires_unix_s, Some(u64::MAX));
     }

@@ -52,6 +52,7 @@ pub(super) async fn decide(
         Some(NotAdmitted::WrongRole) => CloseReason::WrongRole,
         Some(NotAdmitted::Revoked) => CloseReason::Revoked,
         Some(NotAdmitted::NotLeading) => return incoming.refuse(CloseReason::NotLeader),
+        Some(NotAdmitted::Redirected) => return incoming.redirect(&welcome.supervisors).await,
     };
     tracing::info!(peer = %incoming.peer.short(), %reason, "refused a peer");
     incoming.refuse(reason);

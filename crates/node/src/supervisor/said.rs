@@ -40,6 +40,8 @@ impl Loop {
                     self.in_flight = self.in_flight.saturating_sub(1);
                     self.gather.arrived(self.journal_at);
                 }
+                let revoked = |record: &Record| matches!(record, Record::TicketMade(ticket) if ticket.is_revoked());
+                let revokes = records.iter().any(revoked);
                 for (at, record) in records.iter().enumerate() {
                     self.feed(Event::Committed {
                         proposal: first.map(|first| first + at as u64),
@@ -48,6 +50,9 @@ impl Loop {
                 }
                 self.setup.journal.use_format(self.core.state().format());
                 self.note_standing();
+                if revokes {
+                    self.replace_revoked();
+                }
             }
             Said::Snapshot(request) => {
                 let state = self.core.state().clone();
@@ -172,6 +177,7 @@ impl Loop {
             }
             self.told_group.clone_from(&all);
             self.feed(Event::Group(all));
+            self.note_standard();
         }
     }
 }

@@ -2,17 +2,17 @@
 
 use super::core_loop::{Loop, Setup, Standing};
 use super::disk::Disk;
+use super::invitations::{Invitations, Standard};
 use super::links::PeerLinks;
 use super::membership::Changes;
 use super::watch::Watch;
 use super::{Supervisor, SupervisorConfig, audit::Audit, membership, peers};
 use crate::NodeError;
 use crate::clock::Clock;
-use crate::folders::{make_private, write_private};
-use crate::known::{Known, last_port, note_port};
+use crate::folders::{make_private, occupy};
+use crate::known::{self, Known, last_port, note_port};
 use crate::supervisor::Input;
 use crate::transport::Threads;
-use hedge_model::msg::Role;
 use hedge_model::{PeerAddr, Time};
 use hedge_net::{
     DataServer, DataStore, Fetcher, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
@@ -20,27 +20,17 @@ use hedge_net::{
 use hedge_store::{Journal, Member, Options, Place, Said, StoreError};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// Batches of messages that wait for the core; senders beyond wait, and the network holds their peers back.
 const INPUTS_MAX: usize = 4096;
 /// Folders of damaged journals that are kept.
 const PUT_ASIDE_MAX: u32 = 100;
-/// Between two questions for a ticket, while nobody leads.
-const TICKET_AGAIN: Duration = Duration::from_millis(500);
-
-/// The tickets that peers on this machine find in the supervisor's folder.
-const TICKETS: [(Role, &str); 2] = [
-    (Role::Admin, "client.ticket"),
-    (Role::Worker, "worker.ticket"),
-];
-
 impl Supervisor {
     /// Opens the port and the journal. A supervisor that is alone leads when this returns; one of a group
     /// follows or leads as the group decides.
     pub async fn start(config: SupervisorConfig) -> Result<Self, NodeError> {
-        make_private(&config.dir)?;
+        let lock = occupy(&config.dir)?;
         let key = hedge_net::load_or_create_identity(&config.dir)?;
         let me = hedge_net::peer_id(&key);
         let (transport, content) = (Threads::transport()?, Threads::content()?);
@@ -48,14 +38,10 @@ impl Supervisor {
         let trust = Trust::new([me]);
         let server = DataServer::new(store.clone(), trust.clone());
         let net = bind(&transport, &content, &key, &config, server).await?;
-        let addr = net.local_addr();
         let (inputs, queue) = mpsc::channel(INPUTS_MAX);
         let proof = config.join.as_ref().map(|ticket| ticket.secret);
         let links = PeerLinks::new(net.clone(), transport.handle(), inputs.clone(), proof);
-        let member = Member {
-            peer: addr.clone(),
-            format_max: config.format_max,
-        };
+        let member = config.member(net.local_addr());
         let known = config.durable.then(|| Known::of_group(&config.dir));
         let group = known_group(&config, known.as_ref(), me);
         let (journal, said) = open_journal(&config, &member, &links, &group).await?;
@@ -63,12 +49,12 @@ impl Supervisor {
         let alone = begin(&config, &journal, &group).await?;
         let fetcher = Fetcher::new(net.clone(), store.clone(), content.handle());
         let clock = Clock::start(Time(0));
-        let tripwires = super::tripwires(&transport, config.listen, &addr).await?;
-        links.offer(tripwires.clone());
+        let tripwires = super::tripwires(&transport, config.listen, &links).await?;
         let (standing, stands) = watch::channel(Standing::default());
+        let (standard, standards) = watch::channel(Standard::default());
         let setup = Setup {
             key,
-            addr: addr.clone(),
+            addr: member.peer.clone(),
             store: store.clone(),
             fetcher: fetcher.clone(),
             trust,
@@ -89,13 +75,15 @@ impl Supervisor {
             )?,
             clock,
             standing,
+            standard,
+            _lock: lock,
         };
         let trusted: HashSet<_> = group.iter().map(|addr| addr.peer).collect();
         tokio::spawn(Loop::new(setup, trusted).run(queue, said));
         transport.spawn(peers::open_door(net.clone(), inputs.clone()));
         let supervisor = Self {
             inputs,
-            addr,
+            addr: member.peer.clone(),
             store,
             fetcher,
             standing: stands,
@@ -103,102 +91,82 @@ impl Supervisor {
             transport,
             _content: content,
         };
-        supervisor
-            .take_part(config, journal, links, member, &group, alone)
-            .await?;
+        let invitations = Invitations::wanted(&config, &supervisor, &links, standards);
+        if alone {
+            supervisor.lead(invitations).await?;
+        } else {
+            supervisor.take_part(config, journal, links, member, &group, invitations);
+        }
         Ok(supervisor)
     }
 
-    /// Leads where it is alone. Else it becomes what it is to be in its group, which goes on when this returns.
-    async fn take_part(
+    /// Waits until it leads alone, and leaves tickets.
+    async fn lead(&self, invitations: Option<Invitations>) -> Result<(), NodeError> {
+        self.live().await?;
+        if let Some(mut invitations) = invitations {
+            invitations.write().await?;
+            tokio::spawn(invitations.keep());
+        }
+        Ok(())
+    }
+
+    /// Becomes what it is to be in its group, which goes on when this returns.
+    fn take_part(
         &self,
         config: SupervisorConfig,
         journal: Journal,
         links: PeerLinks,
         member: Member,
         group: &[PeerAddr],
-        alone: bool,
-    ) -> Result<(), NodeError> {
-        if alone {
-            self.live().await?;
-            if config.write_tickets {
-                self.write_tickets(&config.dir).await?;
-            }
-            return Ok(());
-        }
+        invitations: Option<Invitations>,
+    ) {
         if !journal.founded() {
             group.iter().for_each(|addr| links.ensure(addr));
         }
-        let joined = self.clone().stay(config, journal, links, member);
+        let joined = stay(config, journal, links, member, invitations);
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             if let Err(why) = joined.await {
                 _ = inputs.send(Input::Failed(why)).await;
             }
         });
-        Ok(())
     }
+}
 
-    /// Tickets of an earlier life are good still, as the journal remembers them.
-    async fn write_tickets(&self, dir: &Path) -> Result<(), NodeError> {
-        for (role, file) in TICKETS {
-            let path = dir.join(file);
-            if self.fits(&path, role) {
-                continue;
-            }
-            let ticket = self.ticket(role).await?;
-            write_private(&path, &ticket.to_string())?;
-        }
-        Ok(())
+/// Becomes what it is to be in its group, and leaves tickets; an error is its end.
+async fn stay(
+    config: SupervisorConfig,
+    journal: Journal,
+    links: PeerLinks,
+    member: Member,
+    invitations: Option<Invitations>,
+) -> Result<(), String> {
+    let changes = Changes::new(journal);
+    let group = membership::join(&changes, &links, &member).await?;
+    if config.durable {
+        // Before it counts: from now on it finds its group again, also where its journal is lost.
+        Known::of_group(&config.dir).save(&group);
     }
-
-    fn fits(&self, path: &Path, role: Role) -> bool {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let ticket = text.trim().parse::<Ticket>();
-        ticket.is_ok_and(|ticket| ticket.role == role && ticket.supervisors.contains(&self.addr))
+    if config.vote {
+        membership::get_vote(&changes, &links, &member).await?;
     }
+    tracing::info!("a member of the group");
+    let Some(mut invitations) = invitations else {
+        return Ok(());
+    };
+    invitations
+        .write()
+        .await
+        .map_err(|error| error.to_string())?;
+    invitations.keep().await;
+    Ok(())
+}
 
-    /// Becomes what it is to be in its group, and leaves tickets; an error is its end.
-    async fn stay(
-        self,
-        config: SupervisorConfig,
-        journal: Journal,
-        links: PeerLinks,
-        member: Member,
-    ) -> Result<(), String> {
-        let changes = Changes::new(journal);
-        let group = membership::join(&changes, &links, &member).await?;
-        if config.durable {
-            // Before it counts: from now on it finds its group again, also where its journal is lost.
-            Known::of_group(&config.dir).save(&group);
-        }
-        if config.vote {
-            membership::get_vote(&changes, &links, &member).await?;
-        }
-        tracing::info!("a member of the group");
-        if !config.write_tickets {
-            return Ok(());
-        }
-        for (role, file) in TICKETS {
-            let path = config.dir.join(file);
-            while !self.fits(&path, role) {
-                let here = self
-                    .ticket(role)
-                    .await
-                    .ok()
-                    .map(|ticket| ticket.to_string());
-                let text = match here {
-                    Some(text) => Some(text),
-                    None => membership::ticket(&links, role).await,
-                };
-                match text.map(|text| write_private(&path, &text)) {
-                    Some(Ok(())) => break,
-                    Some(Err(error)) => return Err(error.to_string()),
-                    None => tokio::time::sleep(TICKET_AGAIN).await,
-                }
-            }
-        }
-        Ok(())
+impl SupervisorConfig {
+    /// The supervisor as its group is to know it.
+    fn member(&self, peer: PeerAddr) -> Member {
+        let format_max = self.format_max;
+        Member { peer, format_max }
     }
 }
 
@@ -223,11 +191,8 @@ fn known_group(
     me: hedge_model::PeerId,
 ) -> Vec<PeerAddr> {
     let mut group = known.map(Known::load).unwrap_or_default();
-    let invited = config.join.iter().flat_map(|ticket| &ticket.supervisors);
-    for addr in invited {
-        if !group.iter().any(|known| known.peer == addr.peer) {
-            group.push(addr.clone());
-        }
+    if let Some(ticket) = &config.join {
+        known::add(&mut group, &ticket.supervisors);
     }
     group.retain(|addr| addr.peer != me);
     group

@@ -4,7 +4,7 @@
 use super::Input;
 use super::beats::Beats;
 use crate::frames::send;
-use crate::known::Known;
+use crate::known::{Known, moved};
 use crate::pause::Pause;
 use hedge_model::msg::{FromWorker, Role, StatusRequest, ToWorker, Welcome};
 use hedge_model::{PeerAddr, PeerId};
@@ -22,6 +22,8 @@ use tokio::task::AbortHandle;
 
 /// Longest measurement of a link.
 const PROBE_WITHIN: Duration = Duration::from_secs(1);
+/// Supervisors that are dialled.
+const SUPERVISORS_MAX: usize = 32;
 /// Questions for signs of life taken from the transport at once.
 const QUESTIONS_AT_ONCE: usize = 8;
 
@@ -70,22 +72,56 @@ impl Links {
             known,
         };
         let all = links.known.load();
-        links.keep(&all);
+        links.learn(&all);
         links
     }
 
-    /// The supervisors are these now. Says whether that is news.
-    pub fn update(&mut self, supervisors: &[PeerAddr]) -> bool {
-        let same = supervisors.len() == self.keepers.len()
-            && supervisors.iter().all(|addr| {
-                let known = self.keepers.get(&addr.peer);
-                known.is_some_and(|(at, _)| at == addr)
-            });
-        if !same && !supervisors.is_empty() {
-            self.known.save(supervisors);
-            self.keep(supervisors);
+    /// The supervisors are these, as `leader` says: others are let go, but for that one itself, which may be on its
+    /// way out of the group.
+    pub fn keep(&mut self, supervisors: &[PeerAddr], leader: PeerId) {
+        if supervisors.is_empty() {
+            return;
         }
-        !same
+        self.known.save(supervisors);
+        self.keepers.retain(|peer, (_, keeper)| {
+            let stays = *peer == leader || supervisors.iter().any(|addr| addr.peer == *peer);
+            if !stays {
+                keeper.abort();
+            }
+            stays
+        });
+        self.learn_from(leader, supervisors);
+    }
+
+    /// What one that is connected says of the others; at which address it answers is known.
+    pub fn learn_from(&mut self, peer: PeerId, supervisors: &[PeerAddr]) {
+        let others = supervisors.iter().filter(|addr| addr.peer != peer);
+        let others: Vec<PeerAddr> = others.cloned().collect();
+        self.learn(&others);
+    }
+
+    /// These are supervisors too: those that are new are dialled, and all at addresses that are new.
+    pub fn learn(&mut self, supervisors: &[PeerAddr]) {
+        for addr in supervisors {
+            let addr = match self.keepers.get(&addr.peer) {
+                None if self.keepers.len() >= SUPERVISORS_MAX => continue,
+                None => addr.clone(),
+                Some((known, _)) => match moved(known, addr) {
+                    None => continue,
+                    Some(addr) => addr,
+                },
+            };
+            let keeper = self.dialler.clone().keep_connected(addr.clone());
+            let keeper = self.runtime.spawn(keeper).abort_handle();
+            if let Some((_, old)) = self.keepers.insert(addr.peer, (addr, keeper)) {
+                old.abort();
+            }
+        }
+    }
+
+    /// The supervisors that are dialled.
+    pub fn supervisors(&self) -> impl Iterator<Item = PeerId> {
+        self.keepers.keys().copied()
     }
 
     /// Where others can dial this worker now.
@@ -99,27 +135,6 @@ impl Links {
         let net = self.dialler.net.clone();
         self.runtime
             .spawn(async move { net.set_relays(&relays).await });
-    }
-
-    fn keep(&mut self, supervisors: &[PeerAddr]) {
-        self.keepers.retain(|peer, (_, keeper)| {
-            let stays = supervisors.iter().any(|addr| addr.peer == *peer);
-            if !stays {
-                keeper.abort();
-            }
-            stays
-        });
-        for addr in supervisors {
-            let known = self.keepers.get(&addr.peer);
-            if known.is_some_and(|(at, _)| at == addr) {
-                continue;
-            }
-            let keeper = self.dialler.clone().keep_connected(addr.clone());
-            let keeper = self.runtime.spawn(keeper).abort_handle();
-            if let Some((_, old)) = self.keepers.insert(addr.peer, (addr.clone(), keeper)) {
-                old.abort();
-            }
-        }
     }
 }
 
@@ -156,6 +171,12 @@ impl Dialler {
                         return;
                     }
                     pause.longest();
+                }
+                Err(NetError::Redirected { supervisors }) => {
+                    let redirected = Input::Redirected(supervisors);
+                    if self.inputs.send(redirected).await.is_err() {
+                        return;
+                    }
                 }
                 Err(NetError::Closed(CloseReason::NotLeader)) => {
                     tracing::debug!(peer = %addr.peer.short(), "this supervisor does not know this worker yet");

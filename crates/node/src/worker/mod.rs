@@ -9,7 +9,7 @@ mod saver;
 mod senders;
 
 use crate::clock::Clock;
-use crate::folders::make_private;
+use crate::folders::occupy;
 use crate::frames::send;
 use crate::known::Known;
 use crate::transport::Threads;
@@ -112,6 +112,8 @@ enum Input {
     Unlinked {
         conn: u64,
     },
+    /// A supervisor cannot let this worker in, and names others.
+    Redirected(Vec<PeerAddr>),
     /// A supervisor does not let this worker in; trying again would not help.
     Rejected {
         by: PeerId,
@@ -140,7 +142,7 @@ impl Drain {
 /// Runs a worker until it is drained, told to leave, or not let in. `started` gets the handle to drain it
 /// with once the worker is set up.
 pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<(), NodeError> {
-    make_private(&config.dir)?;
+    let _lock = occupy(&config.dir)?;
     let key = hedge_net::load_or_create_identity(&config.dir)?;
     let (transport, content) = (Threads::transport()?, Threads::content()?);
     let scratch = ScratchPool::open(config.dir.join("scratch"))?;
@@ -246,6 +248,8 @@ async fn start_spawner(config: &WorkerConfig, scratch: &ScratchPool) -> Result<S
 struct Warm {
     sender: LinkSender,
     beat_interval: Duration,
+    /// Who the supervisors are, as this one said last.
+    supervisors: Vec<PeerAddr>,
 }
 
 /// The connection to the supervisor that leads.
@@ -332,12 +336,9 @@ impl Loop {
                 conn,
                 welcome,
             } => {
-                if self.link.is_none() {
-                    self.heard_of(&welcome.supervisors);
-                    // One that has just started may not know them yet.
-                    if !welcome.relays.is_empty() {
-                        self.links.use_relays(welcome.relays);
-                    }
+                // One that has just started may not know them yet.
+                if self.link.is_none() && !welcome.relays.is_empty() {
+                    self.links.use_relays(welcome.relays);
                 }
                 let beat_interval = welcome.beat_interval;
                 self.warm.insert(
@@ -345,8 +346,16 @@ impl Loop {
                     Warm {
                         sender,
                         beat_interval,
+                        supervisors: Vec::new(),
                     },
                 );
+                self.heard_of(conn, welcome.supervisors);
+            }
+            Input::Redirected(supervisors) => {
+                if self.link.is_none() {
+                    self.links.learn(&supervisors);
+                    self.trust.set_supervisors(self.links.supervisors());
+                }
             }
             Input::Orders { conn, orders } => {
                 for order in orders {
@@ -398,16 +407,13 @@ impl Loop {
         let led_here = self.is_led_over(conn);
         match order {
             ToWorker::Lead(epoch) => self.attach(conn, epoch),
-            ToWorker::Supervisors(all) if led_here || self.link.is_none() => self.heard_of(&all),
+            ToWorker::Supervisors(all) => self.heard_of(conn, all),
             ToWorker::Revoked(peers) if led_here => {
                 peers.into_iter().for_each(|peer| self.trust.revoke(peer));
             }
             ToWorker::Beat(plan) if led_here => self.tools.spawner.look_every(plan.progress_every),
             ToWorker::Relays(all) if led_here || self.link.is_none() => self.links.use_relays(all),
-            ToWorker::Supervisors(_)
-            | ToWorker::Revoked(_)
-            | ToWorker::Beat(_)
-            | ToWorker::Relays(_) => {}
+            ToWorker::Revoked(_) | ToWorker::Beat(_) | ToWorker::Relays(_) => {}
             order => {
                 let link = self.link.as_ref().filter(|link| link.conn == conn);
                 if let Some(epoch) = link.map(|link| link.epoch) {
@@ -426,6 +432,8 @@ impl Loop {
             return;
         }
         self.epoch = epoch;
+        self.links.keep(&warm.supervisors, warm.sender.peer());
+        self.trust.set_supervisors(self.links.supervisors());
         self.beats
             .connect(conn, warm.sender.clone(), warm.beat_interval);
         let leader = Leader {
@@ -456,12 +464,23 @@ impl Loop {
         self.feed(Event::Connected(epoch));
     }
 
-    /// The supervisors of the grid are these now.
-    fn heard_of(&mut self, supervisors: &[PeerAddr]) {
-        if !supervisors.is_empty() && self.links.update(supervisors) {
-            self.trust
-                .set_supervisors(supervisors.iter().map(|addr| addr.peer));
+    /// The supervisor at this connection says who the supervisors are. The one that leads is right; what another says
+    /// is added while none leads.
+    fn heard_of(&mut self, conn: u64, supervisors: Vec<PeerAddr>) {
+        let led_here = self.is_led_over(conn);
+        let Some(warm) = self.warm.get_mut(&conn) else {
+            return;
+        };
+        warm.supervisors = supervisors;
+        let (peer, supervisors) = (warm.sender.peer(), &warm.supervisors);
+        if led_here {
+            self.links.keep(supervisors, peer);
+        } else if self.link.is_none() {
+            self.links.learn_from(peer, supervisors);
+        } else {
+            return;
         }
+        self.trust.set_supervisors(self.links.supervisors());
     }
 
     fn feed(&mut self, event: Event) {

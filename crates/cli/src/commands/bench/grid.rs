@@ -1,6 +1,7 @@
 //! A grid to be measured: supervisor and workers as processes of their own.
 
 use super::lab::{self, Lab};
+use crate::commands::door;
 use crate::exit::Failure;
 use hedge_model::msg::{Reply, Request, Role};
 use hedge_model::settings::Way;
@@ -8,7 +9,7 @@ use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Redundancy, Runtime};
 use hedge_model::view::{JobState, JobView};
 use hedge_model::{JobId, JobSpec};
 use hedge_node::Folders;
-use hedge_node::client::{Client, Target, new_key};
+use hedge_node::client::{Client, new_key};
 use hedge_node::worker::{Senders, WorkerConfig};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -216,13 +217,13 @@ impl Grid {
         .await?;
         let secret =
             std::fs::read_to_string(&ticket).map_err(|error| Failure::Local(error.to_string()))?;
-        let client = Client::connect(Target::Local(folders)).await?;
+        let client = Client::connect(&folders, &door::local(&folders)?).await?;
         let others = join_others(&client, dir.path(), plan, &machines).await?;
         let cpus = plan.cpus.to_string();
         let mut started = Vec::new();
         let mut kept = Vec::new();
         for number in 0..plan.workers {
-            let mut line = vec!["worker", "--join", "-", "--cpus", &cpus];
+            let mut line = vec!["worker", "--leash", "--join", "-", "--cpus", &cpus];
             line.extend(plan.args);
             let rules = plan.owners.map(|dir| dir.join(format!("{number}.toml")));
             let rules = rules.map(|path| path.to_string_lossy().into_owned());

@@ -15,6 +15,12 @@ mod tasks;
 use super::Context;
 use crate::args::{Bench, BenchKind};
 use crate::exit::{Exit, Failure};
+use std::time::Duration;
+
+/// What is measured with where nothing else is said.
+const RECORDS: u32 = 1_000_000;
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(1);
+const STALL_AFTER: Duration = Duration::from_millis(100);
 
 /// Measures on a grid of its own, on loopback.
 ///
@@ -77,10 +83,35 @@ fn recover(context: &Context, args: &Bench) -> Result<Exit, Failure> {
     else {
         return Err(super::unexpected());
     };
+    let (worker, apart_wanted) = match kind {
+        BenchKind::Stop | BenchKind::Kill => (true, true),
+        BenchKind::Leader | BenchKind::Pair => (false, true),
+        BenchKind::Restart | BenchKind::Stall | BenchKind::Owner => (false, false),
+    };
+    let stall = *kind == BenchKind::Stall;
+    let unused = [
+        ("--interval", interval.is_some() && !worker),
+        ("--progress-interval", progress_interval.is_some() && !stall),
+        ("--stall-after", stall_after.is_some() && !stall),
+        ("--fast", *fast && *kind != BenchKind::Leader),
+        ("--loopback", *loopback && !apart_wanted),
+        (
+            "--records",
+            records.is_some() && *kind != BenchKind::Restart,
+        ),
+    ];
+    if let Some((option, _)) = unused.iter().find(|(_, unused)| *unused) {
+        let why =
+            format!("{option} has no effect for this --kind; nothing was measured: leave it out");
+        return Err(Failure::Arguments(why));
+    }
     match kind {
         BenchKind::Leader => recovery::leader::run(context, *runs, *fast, apart(*loopback)?),
-        BenchKind::Restart => recovery::restart::run(context, *runs, *records),
-        BenchKind::Stall => recovery::stall::run(context, *runs, *progress_interval, *stall_after),
+        BenchKind::Restart => recovery::restart::run(context, *runs, records.unwrap_or(RECORDS)),
+        BenchKind::Stall => {
+            let look = progress_interval.unwrap_or(PROGRESS_INTERVAL);
+            recovery::stall::run(context, *runs, look, stall_after.unwrap_or(STALL_AFTER))
+        }
         BenchKind::Owner => recovery::owner::run(context, *runs),
         BenchKind::Pair => recovery::pair::run(context, *runs, apart(*loopback)?),
         BenchKind::Stop | BenchKind::Kill => {

@@ -43,7 +43,7 @@ pub struct Compare {
     #[arg(long, value_name = "N", group = "pool")]
     pub office: Option<usize>,
     /// Scale the trace's time so that a machine's median lifetime is X longest paths of the workflow
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", conflicts_with = "machines")]
     pub lifetime: Option<f64>,
     /// Runs of each workflow
     #[arg(long, default_value_t = 200, value_name = "N")]

@@ -51,7 +51,7 @@ pub use launch::{
     Advanced, Exit, Launch, Limits, Priority, Report, Sandbox, Stdin, StreamKind, TAIL_BYTES, Tail,
     Usage,
 };
-pub use scratch::{OutputFile, Scratch, ScratchPool, Source};
+pub use scratch::{OutputFile, OutputPatterns, Scratch, ScratchPool, Source};
 pub use shortage::{shortage, told_shortage};
 pub use spawner::is_stopped;
 

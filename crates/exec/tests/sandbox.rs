@@ -3,8 +3,9 @@
 
 mod common;
 
-use common::{err, grid, grid_with, out};
+use common::{err, grid, grid_with, out, sh};
 use hedge_exec::{ExecError, Sandbox, ScratchPool, Spawner};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -299,6 +300,33 @@ async fn without_a_sandbox_an_attempt_is_the_users_own_process() {
             text.contains(&format!("BROKEN {word}\n")),
             "{word}: {text}{}",
             err(&exit)
+        );
+    }
+}
+
+/// A worker that is root gives its tasks links to files of a user of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_linked_file_of_another_user_stays_as_it_is() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for namespaces in [true, false] {
+        let grid = grid_with(|config| config.namespaces = namespaces).await;
+        let sealed = grid.dir.path().join("sealed");
+        fs::write(&sealed, "sound").unwrap();
+        std::os::unix::fs::chown(&sealed, Some(0x7fff_0001), None).unwrap();
+        fs::set_permissions(&sealed, fs::Permissions::from_mode(0o444)).unwrap();
+        let scratch = grid.scratch();
+        fs::hard_link(&sealed, scratch.folder().join("input")).unwrap();
+        let script = "cat input; chmod 666 input; printf bad > input; printf bad >> input
+            ln input alias; chmod 666 alias; printf bad > alias; truncate -s 0 input
+            touch -d 2001-01-01 input; rm input; printf mine > input; cat input";
+        let exit = grid.spawner.run(&scratch, sh(script)).await;
+        assert_eq!(out(&exit), "soundmine", "{namespaces} {}", err(&exit));
+        assert_eq!(fs::read_to_string(&sealed).unwrap(), "sound");
+        assert_eq!(
+            fs::metadata(&sealed).unwrap().permissions().mode() & 0o777,
+            0o444
         );
     }
 }

@@ -185,7 +185,7 @@ async fn content() -> Result<(), Failure> {
     let start = Instant::now();
     target.export(hash, &dir.join("out"), false).await?;
     rate("write out 256 MiB, verified", start.elapsed());
-    store.close().await?;
+    store.close();
     drop(store);
     let start = Instant::now();
     let store = DataStore::open(&dir.join("a")).await?;

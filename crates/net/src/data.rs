@@ -1,15 +1,18 @@
 //! Content by its hash: kept, served under grants, fetched and verified.
 
+mod digest;
 mod fetch;
 mod grant;
+mod parallel;
 mod server;
 mod store;
 mod wire;
 
+pub use digest::Digest;
 pub use fetch::{FetchError, Fetcher, SourceFailure, Transfer};
 pub use grant::{GRANT_HASHES_MAX, Grant, Refusal, Trust};
 pub use server::DataServer;
-pub use store::DataStore;
+pub use store::{DataStore, Placement, Way};
 
 use hedge_model::PeerId;
 use std::collections::HashMap;

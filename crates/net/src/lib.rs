@@ -22,8 +22,8 @@ mod tripwire;
 pub use call::{CALL_BYTES_MAX, Call, Caller, Heard, Hearing, NOTE_BYTES_MAX, calls};
 pub use close::CloseReason;
 pub use data::{
-    DataServer, DataStore, FetchError, Fetcher, GRANT_HASHES_MAX, Grant, Refusal, SourceFailure,
-    Transfer, Trust,
+    DataServer, DataStore, Digest, FetchError, Fetcher, GRANT_HASHES_MAX, Grant, Placement,
+    Refusal, SourceFailure, Transfer, Trust, Way,
 };
 pub use endpoint::{ALPN_CONTROL, ALPN_DATA, IDLE_TIMEOUT, Net, NetConfig};
 pub use error::NetError;

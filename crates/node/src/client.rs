@@ -15,7 +15,8 @@ use hedge_model::msg::{Refusal, RefusalKind, Reply, Request};
 use hedge_model::view::JobView;
 use hedge_model::{Data, Hash, JobId, JobSpec, PeerAddr, SubmitKey};
 use hedge_net::{
-    DataServer, DataStore, Fetcher, Hello, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
+    DataServer, DataStore, Digest, Fetcher, Hello, Net, NetConfig, NetError, SecretKey, Ticket,
+    Trust,
 };
 use lines::{Line, Lines, NEWS_MAX};
 pub use results::{Printed, Results, Unwritten, Written};
@@ -42,7 +43,7 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     grid: Grid,
     /// Files to be served as inputs, by their hash.
-    inputs: Mutex<HashMap<Hash, PathBuf>>,
+    inputs: Mutex<HashMap<Hash, (PathBuf, Digest)>>,
 }
 
 #[derive(Debug)]
@@ -207,16 +208,27 @@ impl Client {
 
     /// Hashes a file so that it can be an input; it is read again when the grid fetches it. Blocks.
     pub fn add_file(&self, path: &Path) -> io::Result<(Hash, u64)> {
-        let mut hasher = blake3::Hasher::new();
-        let size = io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
-        let hash = Hash(*hasher.finalize().as_bytes());
-        let path = std::path::absolute(path)?;
-        self.0
-            .inputs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(hash, path);
-        Ok((hash, size))
+        let mut added = self.add_files(vec![path.to_owned()]);
+        added
+            .pop()
+            .map_or_else(|| Err(io::ErrorKind::NotFound.into()), |(_, added)| added)
+    }
+
+    /// The same for many files, on all processors.
+    pub fn add_files(&self, paths: Vec<PathBuf>) -> Vec<(PathBuf, io::Result<(Hash, u64)>)> {
+        let digests = Digest::of_files(&paths);
+        let mut inputs = self.0.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut add = |path: &Path, digest: Digest| {
+            let absolute = std::path::absolute(path)?;
+            let added = (digest.hash, digest.size);
+            inputs.insert(digest.hash, (absolute, digest));
+            Ok(added)
+        };
+        let each = paths.into_iter().zip(digests).map(|(path, digest)| {
+            let added = digest.and_then(|digest| add(&path, digest));
+            (path, added)
+        });
+        each.collect()
     }
 
     /// Submits a job; returns once it is accepted and the grid holds its inputs. Harmless to repeat with
@@ -230,16 +242,16 @@ impl Client {
         })?;
         let bytes =
             postcard::to_stdvec(spec).map_err(|error| ClientError::Local(error.to_string()))?;
-        let inputs: Vec<(Hash, PathBuf)> = self
-            .0
-            .inputs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain()
+        let inputs =
+            std::mem::take(&mut *self.0.inputs.lock().unwrap_or_else(PoisonError::into_inner));
+        let inputs: Vec<(PathBuf, Digest)> = inputs.into_values().collect();
+        let names: Vec<(Hash, PathBuf)> = inputs
+            .iter()
+            .map(|(path, digest)| (digest.hash, path.clone()))
             .collect();
         let (spec, from) = match &self.0.grid {
             Grid::Here(supervisor) => {
-                add_inputs(&supervisor.store, inputs).await?;
+                supervisor.store.add_references(inputs).map_err(local)?;
                 (Data::Inline(bytes.into()), supervisor.addr.clone())
             }
             Grid::Remote(remote) => {
@@ -252,7 +264,7 @@ impl Client {
                     (Data::Inline(bytes.into()), from)
                 } else {
                     let content = remote.content().await?;
-                    add_inputs(&content.store, inputs).await?;
+                    content.store.add_references(inputs).map_err(local)?;
                     let data = if small {
                         Data::Inline(bytes.into())
                     } else {
@@ -264,11 +276,33 @@ impl Client {
                 }
             }
         };
-        match self.ask(Request::Submit { key, spec, from }).await? {
+        let answer = self.ask(Request::Submit { key, spec, from }).await;
+        if answer.is_err() {
+            self.check_unchanged(&names)?;
+        }
+        match answer? {
             Reply::Accepted(job) => Ok(job),
             _ => Err(ClientError::Local(
                 "the supervisor gave an answer that does not fit".into(),
             )),
+        }
+    }
+
+    /// After a refusal: names the file whose content was another one when the grid read it.
+    fn check_unchanged(&self, inputs: &[(Hash, PathBuf)]) -> Result<(), ClientError> {
+        let store = match &self.0.grid {
+            Grid::Here(supervisor) => &supervisor.store,
+            Grid::Remote(remote) => match remote.data.get() {
+                Some(content) => &content.store,
+                None => return Ok(()),
+            },
+        };
+        match inputs.iter().find(|(hash, _)| !store.has(*hash)) {
+            None => Ok(()),
+            Some((_, path)) => Err(ClientError::Local(format!(
+                "{} changed while it was being submitted; nothing was accepted; submit again",
+                path.display()
+            ))),
         }
     }
 
@@ -331,23 +365,6 @@ impl Remote {
         };
         self.data.get_or_try_init(open).await
     }
-}
-
-async fn add_inputs(store: &DataStore, inputs: Vec<(Hash, PathBuf)>) -> Result<(), ClientError> {
-    for (hash, path) in inputs {
-        if store.has(hash) {
-            continue;
-        }
-        let (found, _) = store.add_file_by_reference(&path).await.map_err(local)?;
-        if found != hash {
-            let why = format!(
-                "{} changed while it was being submitted; submit again",
-                path.display()
-            );
-            return Err(ClientError::Local(why));
-        }
-    }
-    Ok(())
 }
 
 fn local(error: NetError) -> ClientError {

@@ -1,8 +1,9 @@
 //! Signed leave to read content, as it travels in messages: as many grants as the hashes need.
 
 use crate::clock::unix_seconds;
-use hedge_model::{Epoch, Hash, PeerId};
-use hedge_net::{GRANT_HASHES_MAX, Grant, SecretKey};
+use hedge_model::{Epoch, Hash, PeerId, Source};
+use hedge_net::{FetchError, Fetcher, GRANT_HASHES_MAX, Grant, SecretKey};
+use std::collections::{BTreeMap, HashMap};
 
 /// How long a grant is valid: longer than most attempts; a later one brings a new grant.
 const VALID_SECONDS: u64 = 24 * 3600;
@@ -19,11 +20,38 @@ pub(crate) fn seal(key: &SecretKey, reader: PeerId, hashes: &[Hash], epoch: Epoc
 }
 
 /// The grants of a message.
-pub(crate) fn open(sealed: &[u8]) -> Vec<Grant> {
-    postcard::from_bytes(sealed).unwrap_or_default()
+#[derive(Debug)]
+pub(crate) struct Grants {
+    grants: Vec<Grant>,
+    by_hash: HashMap<Hash, usize>,
 }
 
-/// The grant that covers `hash`.
-pub(crate) fn covering(grants: &[Grant], hash: Hash) -> Option<&Grant> {
-    grants.iter().find(|grant| grant.hashes.contains(&hash))
+impl Grants {
+    pub fn open(sealed: &[u8]) -> Self {
+        let grants: Vec<Grant> = postcard::from_bytes(sealed).unwrap_or_default();
+        let numbered = grants.iter().enumerate();
+        let by_hash = numbered.flat_map(|(at, grant)| grant.hashes.iter().map(move |h| (*h, at)));
+        let by_hash = by_hash.collect();
+        Self { grants, by_hash }
+    }
+
+    /// Fetches blobs under these grants; see [`Fetcher::fetch_all`].
+    pub async fn fetch(
+        &self,
+        fetcher: &Fetcher,
+        blobs: &[(Hash, u64)],
+        sources: &[Source],
+    ) -> Vec<FetchError> {
+        let mut parts: BTreeMap<Option<usize>, Vec<(Hash, u64)>> = BTreeMap::new();
+        for blob in blobs {
+            let grant = self.by_hash.get(&blob.0).copied();
+            parts.entry(grant).or_default().push(*blob);
+        }
+        let mut failed = Vec::new();
+        for (grant, part) in parts {
+            let grant = grant.map(|at| &self.grants[at]);
+            failed.extend(fetcher.fetch_all(&part, sources, grant).await);
+        }
+        failed
+    }
 }

@@ -5,15 +5,16 @@ use crate::exit::Failure;
 use crate::jobfile::{self, JobFile, resolve};
 use hedge_model::{Hash, JobSpec};
 use hedge_node::client::Client;
+use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A job that is known to be right as far as this machine can tell.
 pub struct Checked {
     kind: Kind,
     spec: JobSpec,
-    /// Whether big input files still have to be hashed; until then their hashes in `spec` are zero.
-    big: bool,
+    /// Big input files, which still have to be hashed; until then their hashes in `spec` are zero.
+    big: Vec<PathBuf>,
 }
 
 enum Kind {
@@ -31,9 +32,9 @@ impl Checked {
             Some(path) => Kind::File(Box::new(JobFile::read(path)?)),
             None => Kind::Program(source),
         };
-        let mut big = false;
+        let mut big = Vec::new();
         let spec = kind.resolve(&mut |path| {
-            big = true;
+            big.push(path.to_owned());
             std::fs::File::open(path)?;
             Ok((Hash([0; 32]), std::fs::metadata(path)?.len()))
         })?;
@@ -63,13 +64,19 @@ impl Checked {
     /// Files that were lost or changed their kind meanwhile.
     pub async fn finish(self, client: &Client) -> Result<JobSpec, Failure> {
         let Self { kind, spec, big } = self;
-        if !big {
+        if big.is_empty() {
             return Ok(spec);
         }
         let client = client.clone();
         // Hashing takes long where files are big, and the connection must live meanwhile.
-        let hashing =
-            tokio::task::spawn_blocking(move || kind.resolve(&mut |path| client.add_file(path)));
+        let hashing = tokio::task::spawn_blocking(move || {
+            let mut hashed: HashMap<PathBuf, _> = client.add_files(big).into_iter().collect();
+            // A file that is an input twice, or came meanwhile.
+            kind.resolve(&mut |path| match hashed.remove(path) {
+                Some(hashed) => hashed,
+                None => client.add_file(path),
+            })
+        });
         let hashed = super::patiently("reading the job's input files", hashing);
         hashed.await.unwrap_or_else(|error| {
             Err(Failure::Local(format!(

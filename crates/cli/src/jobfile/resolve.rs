@@ -18,9 +18,9 @@ use std::sync::Arc;
 pub const FILES_MAX: usize = 1_000_000;
 /// Most entries that are looked at in search of inputs, so that a glob over a whole disk ends.
 pub const VISITED_MAX: usize = 10_000_000;
-/// Most bytes of small files that travel within the job itself; further ones are fetched by hash like big ones,
-/// so that a folder of many small files does not make every message about the job long.
-pub const INLINE_TOTAL_MAX: usize = 1 << 20;
+/// Most bytes of small files that travel within the job itself. Further ones are fetched by hash like big ones, many in
+/// one request: they neither make every message about the job long, nor does a worker write them again for each attempt.
+pub const INLINE_TOTAL_MAX: usize = 128 << 10;
 
 /// Most bytes that the list of one task's input files takes, content of small ones included: the list is sent to
 /// each worker as one message.

@@ -29,6 +29,38 @@ pub struct OutputFile {
     pub size: u64,
 }
 
+/// Declared outputs, to be asked before the attempt runs.
+pub struct OutputPatterns {
+    names: Vec<String>,
+    globs: Vec<GlobMatcher>,
+}
+
+impl OutputPatterns {
+    /// Of these names and patterns; what is no valid pattern covers only the file of that name.
+    pub fn new<P: AsRef<str>>(patterns: &[P]) -> OutputPatterns {
+        let names: Vec<String> = patterns.iter().map(|it| normal(it.as_ref())).collect();
+        let globs = names.iter().filter(|name| is_pattern(name));
+        let globs = globs.filter_map(|name| matcher(name).ok()).collect();
+        OutputPatterns { names, globs }
+    }
+
+    /// Whether a file at this path in the attempt's folder would be an output.
+    pub fn cover(&self, path: &str) -> bool {
+        if self.names.is_empty() {
+            return false;
+        }
+        let path = normal(path);
+        let folders = path.match_indices('/').map(|(end, _)| &path[..end]);
+        let mut ways = folders.chain([&*path]);
+        let whole = self.names.iter().any(String::is_empty);
+        whole
+            || ways.any(|way| {
+                self.names.iter().any(|name| name == way)
+                    || self.globs.iter().any(|glob| glob.is_match(way))
+            })
+    }
+}
+
 struct Collection<'a> {
     root: &'a Path,
     found: BTreeMap<String, OutputFile>,
@@ -52,12 +84,10 @@ pub(crate) fn collect(root: &Path, patterns: &[&str]) -> Result<Vec<OutputFile>,
             if !pattern.ends_with('/') && !collection.holds(&plain) {
                 return Err(odd(*pattern, "an empty folder"));
             }
-        } else if pattern.contains(['*', '?', '[', '{']) {
-            let glob = GlobBuilder::new(&plain)
-                .literal_separator(true)
-                .build()
+        } else if is_pattern(pattern) {
+            let glob = matcher(&plain)
                 .map_err(|error| bad_path(pattern, &format!("is no pattern: {}", error.kind())))?;
-            globs.push((pattern, glob.compile_matcher(), false));
+            globs.push((pattern, glob, false));
         } else {
             return Err(fault(*pattern, OutputFault::Missing));
         }
@@ -252,10 +282,43 @@ fn unreadable(path: &str, error: &io::Error) -> Ending {
     }
 }
 
+fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?', '[', '{'])
+}
+
+fn matcher(pattern: &str) -> Result<GlobMatcher, globset::Error> {
+    let glob = GlobBuilder::new(pattern).literal_separator(true).build()?;
+    Ok(glob.compile_matcher())
+}
+
 /// A path without `.`, doubled or trailing slashes.
 fn normal(path: &str) -> String {
     path.split('/')
         .filter(|part| !part.is_empty() && *part != ".")
         .collect::<Vec<_>>()
         .join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_covered_by_its_name_its_folders_and_patterns() {
+        let patterns = OutputPatterns::new(&["./state/", "log.txt", "maps/*.png", "[bad"]);
+        for covered in [
+            "state/a/b",
+            "log.txt",
+            "maps/a.png",
+            "./state",
+            "maps/a.png/x",
+        ] {
+            assert!(patterns.cover(covered), "{covered}");
+        }
+        for free in ["states", "a/log.txt", "maps/sub/a.png", "maps", "b"] {
+            assert!(!patterns.cover(free), "{free}");
+        }
+        assert!(OutputPatterns::new(&["."]).cover("a/b"));
+        assert!(!OutputPatterns::new::<&str>(&[]).cover("a"));
+    }
 }

@@ -8,7 +8,7 @@
 mod collect;
 mod remove;
 
-pub use collect::{OUTPUTS_MAX, OutputFile};
+pub use collect::{OUTPUTS_MAX, OutputFile, OutputPatterns};
 
 use crate::{ExecError, StreamKind, Tail};
 use hedge_model::Ending;
@@ -57,6 +57,8 @@ pub struct ScratchPool {
 /// The folders of one attempt. Dropping it removes everything in them, as soon as no attempt runs there.
 pub struct Scratch {
     lease: Arc<Lease>,
+    /// The folder that was made last.
+    made: Option<PathBuf>,
 }
 
 /// Keeps a slot from being used again: held by the [`Scratch`] and by each attempt that runs in it.
@@ -171,6 +173,7 @@ impl ScratchPool {
                 keeper,
                 dirty,
             }),
+            made: None,
         })
     }
 
@@ -209,7 +212,9 @@ impl Scratch {
         check_path(path)?;
         self.lease.dirty.store(true, Ordering::Relaxed);
         let at = self.folder().join(path);
-        if let Some(parent) = at.parent() {
+        if let Some(parent) = at.parent()
+            && self.made.as_deref() != Some(parent)
+        {
             std::fs::create_dir_all(parent).map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
                     ExecError::AlreadyThere {
@@ -218,6 +223,7 @@ impl Scratch {
                 }
                 _ => ExecError::io("make the folder", parent, error),
             })?;
+            self.made = Some(parent.to_owned());
         }
         Ok(at)
     }
@@ -243,8 +249,13 @@ impl Scratch {
 
     /// Writes what [`crate::Stdin::Placed`] gives the attempt to read.
     pub fn place_stdin(&mut self, source: Source<'_>) -> Result<(), ExecError> {
+        write(&self.stdin_path(), 0o600, source)
+    }
+
+    /// Where the caller may write that file itself.
+    pub fn stdin_path(&mut self) -> PathBuf {
         self.lease.dirty.store(true, Ordering::Relaxed);
-        write(&self.inner().folder.join(STDIN), 0o600, source)
+        self.inner().folder.join(STDIN)
     }
 
     /// Finds the declared outputs: names of files, names of folders (with all in them), or patterns with

@@ -1,25 +1,27 @@
-//! Fetches content by its hash from whichever peer holds it.
+//! Fetches blobs by their hashes from whichever peer holds them.
 
-use super::store::theirs;
-use super::wire::{ANSWER_DATA, Request, WHOLE_BYTES_MAX};
+use super::wire::Wanted;
 use super::{DataStore, Grant, Refusal};
-use crate::{ALPN_DATA, Net, NetError};
+use crate::{ALPN_DATA, Net};
+use batch::{Batch, Origin, batches_of};
 use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared, WeakShared};
+use claims::{Claim, Claims};
+use futures_util::StreamExt;
 use hedge_model::{Hash, PeerAddr, PeerId};
-use iroh::endpoint::{Connection, ReadError, RecvStream, VarInt};
-use iroh_blobs::protocol::{ChunkRanges, ChunkRangesExt};
-use std::collections::HashMap;
-use std::fmt;
-use std::io;
+use iroh::endpoint::Connection;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+use transfer::Incoming;
 
+mod batch;
+mod claims;
 mod measured;
+mod transfer;
 use measured::Received;
 pub use measured::Transfer;
 
@@ -27,6 +29,10 @@ pub use measured::Transfer;
 const STALL: Duration = Duration::from_secs(5);
 /// A source may let a request wait for its turn this long.
 const TURN: Duration = Duration::from_secs(30);
+/// Requests for small blobs under way at a time.
+const SMALL_MAX: usize = 4;
+/// Large blobs that arrive at a time; of each at most 1 MiB is held in memory.
+const LARGE_MAX: usize = 32;
 /// Connections unused for one to two of these are closed.
 const IDLE_CHECK: Duration = Duration::from_secs(10);
 
@@ -62,15 +68,17 @@ pub enum FetchError {
         /// The cause.
         why: String,
     },
-    /// This peer's earlier copy is damaged and still in the way.
-    #[error(
-        "an earlier copy of {hash} on this machine is damaged and not removed yet; \
-         try again in a few minutes, or elsewhere"
-    )]
-    Damaged {
-        /// The content.
-        hash: Hash,
-    },
+}
+
+impl FetchError {
+    /// The content that could not be fetched.
+    pub const fn hash(&self) -> Hash {
+        match self {
+            FetchError::NoSource { hash }
+            | FetchError::Sources { hash, .. }
+            | FetchError::Local { hash, .. } => *hash,
+        }
+    }
 }
 
 /// What went wrong with one source.
@@ -103,7 +111,8 @@ pub enum SourceFailure {
 
 /// Fetches content into a [`DataStore`]; cheap to clone.
 ///
-/// Connections are kept a while for the next fetch; fetches of one hash at a time become one.
+/// Connections are kept a while for the next fetch. Where two fetches want the same blob, one transfers it and the
+/// other waits.
 #[derive(Clone, Debug)]
 pub struct Fetcher(Arc<Inner>);
 
@@ -112,12 +121,12 @@ struct Inner {
     net: Net,
     store: DataStore,
     runtime: Handle,
-    running: Mutex<HashMap<Hash, WeakShared<Running>>>,
+    claims: Claims,
+    small: Semaphore,
+    large: Semaphore,
     connections: Mutex<HashMap<PeerId, Arc<Connection>>>,
     fetched: Received,
 }
-
-type Running = BoxFuture<'static, Result<(), FetchError>>;
 
 impl Fetcher {
     /// Fetches through this port into this store; the work is done on `runtime`.
@@ -126,16 +135,15 @@ impl Fetcher {
             net,
             store,
             runtime,
-            running: Mutex::default(),
+            claims: Claims::default(),
+            small: Semaphore::new(SMALL_MAX),
+            large: Semaphore::new(LARGE_MAX),
             connections: Mutex::default(),
             fetched: Received::default(),
         }))
     }
 
-    /// Makes the store hold `hash`, whose length is `size`. Asks the sources in their order, shows each
-    /// the grant, and continues with the next where one breaks off. Ends at once where it is held already.
-    ///
-    /// Dropping the future ends the transfer unless another fetch of the same hash waits for it.
+    /// Makes the store hold `hash`, whose length is `size`; see [`Fetcher::fetch_all`].
     pub async fn fetch(
         &self,
         hash: Hash,
@@ -143,128 +151,155 @@ impl Fetcher {
         sources: &[PeerAddr],
         grant: Option<&Grant>,
     ) -> Result<(), FetchError> {
+        let failed = self.fetch_all(&[(hash, size)], sources, grant).await;
+        failed.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Makes the store hold these blobs, given with their lengths; returns an error for each that it does not hold
+    /// then. Asks the sources in their order, shows each the grant, and continues with the next where one breaks off.
+    /// Small blobs are asked for many at a time. Ends at once where all are held already.
+    ///
+    /// Dropping the future ends the transfers; whoever else waits for the same blobs fetches them.
+    pub async fn fetch_all(
+        &self,
+        blobs: &[(Hash, u64)],
+        sources: &[PeerAddr],
+        grant: Option<&Grant>,
+    ) -> Vec<FetchError> {
+        let mut seen = HashSet::new();
+        let new = |(hash, _): &&(Hash, u64)| seen.insert(*hash);
+        let mut wanted: Vec<(Hash, u64)> = blobs.iter().filter(new).copied().collect();
+        let from = Arc::new(Origin {
+            sources: sources.to_vec(),
+            grant: grant.cloned(),
+        });
+        let mut failed = Vec::new();
         loop {
-            if self.0.store.has(hash) {
-                return Ok(());
+            let store = &self.0.store;
+            wanted.retain(|(hash, _)| !store.has(*hash) && !store.revive(*hash));
+            if wanted.is_empty() {
+                return failed;
             }
-            let (running, first) = self.join_or_start(hash, size, sources, grant);
-            match running.await {
-                // Its sources and grant were another caller's; ours may do better.
-                Err(FetchError::Sources { .. } | FetchError::NoSource { .. }) if !first => {}
-                done => return done,
+            let mut others = Vec::new();
+            let mut batches = Vec::new();
+            for batch in batches_of(&wanted) {
+                let claim = self.0.claims.claim(&batch);
+                let mine = |(hash, _): &(Hash, u64)| claim.hashes().contains(hash);
+                let (batch, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(mine);
+                others.extend(rest);
+                if !batch.is_empty() {
+                    batches.push((claim, batch));
+                }
             }
+            let started = batches
+                .into_iter()
+                .map(|(claim, batch)| self.start(claim, batch, from.clone()));
+            let mut running =
+                futures_util::stream::iter(started).buffer_unordered(SMALL_MAX + LARGE_MAX);
+            while let Some(more) = running.next().await {
+                failed.extend(more);
+            }
+            if others.is_empty() {
+                return failed;
+            }
+            self.0.claims.released(&others).await;
+            wanted = others;
         }
     }
 
-    fn join_or_start(
+    /// Fetches a batch on the runtime for transfers.
+    async fn start(
         &self,
-        hash: Hash,
-        size: u64,
-        sources: &[PeerAddr],
-        grant: Option<&Grant>,
-    ) -> (Shared<Running>, bool) {
-        let mut running = lock(&self.0.running);
-        // A transfer that ended must not be joined: its failure would be returned for ever.
-        let open = running.get(&hash).and_then(WeakShared::upgrade);
-        if let Some(open) = open.filter(|open| open.peek().is_none()) {
-            return (open, false);
-        }
-        running.retain(|_, transfer| transfer.upgrade().is_some());
-        let (fetcher, sources, grant) = (self.clone(), sources.to_vec(), grant.cloned());
+        claim: Claim,
+        batch: Vec<(Hash, u64)>,
+        from: Arc<Origin>,
+    ) -> Vec<FetchError> {
+        let (fetcher, blobs) = (self.clone(), batch.clone());
         let task = self.0.runtime.spawn(async move {
-            fetcher
-                .try_sources(hash, size, &sources, grant.as_ref())
-                .await
+            let _claim = claim;
+            fetcher.try_sources(blobs, &from).await
         });
         let mut task = AbortOnDrop(task);
-        let transfer = async move {
-            (&mut task.0).await.unwrap_or_else(|error| {
-                Err(FetchError::Local {
-                    hash,
-                    why: format!("the transfer ended early: {error}"),
-                })
-            })
-        };
-        let transfer = transfer.boxed().shared();
-        running.extend(transfer.downgrade().map(|weak| (hash, weak)));
-        (transfer, true)
+        (&mut task.0).await.unwrap_or_else(|error| {
+            let why = format!("the transfer ended early: {error}");
+            let failed = batch.iter().map(|(hash, _)| FetchError::Local {
+                hash: *hash,
+                why: why.clone(),
+            });
+            failed.collect()
+        })
     }
 
-    async fn try_sources(
-        &self,
-        hash: Hash,
-        size: u64,
-        sources: &[PeerAddr],
-        grant: Option<&Grant>,
-    ) -> Result<(), FetchError> {
-        let local = |error: NetError| FetchError::Local {
-            hash,
-            why: error.to_string(),
-        };
-        if size == 0 {
-            if hash.0 != *blake3::hash(b"").as_bytes() {
-                let why = "only one content is empty".to_owned();
-                return Err(FetchError::Local { hash, why });
-            }
-            return self
-                .0
-                .store
-                .add_bytes(Bytes::new())
-                .await
-                .map(drop)
-                .map_err(local);
-        }
-        let whole = size <= WHOLE_BYTES_MAX as u64;
-        if !whole && self.0.store.is_damaged(hash) {
-            return Err(FetchError::Damaged { hash });
-        }
-        if let Err(why) = self.0.store.check_room(size) {
-            return Err(FetchError::Local { hash, why });
-        }
-        let pin = match whole {
-            true => None,
-            false => Some(self.0.store.pin(hash).await.map_err(local)?),
-        };
-        let mut failures = Vec::new();
-        for source in sources
+    async fn try_sources(&self, blobs: Vec<(Hash, u64)>, from: &Origin) -> Vec<FetchError> {
+        let bytes = blobs
             .iter()
-            .filter(|source| source.peer != self.0.net.peer())
-        {
-            match self.try_source(hash, size, source, grant).await {
-                Ok(()) => {
-                    return match pin {
-                        Some(pin) => self.0.store.hold(pin, size).await.map(drop).map_err(local),
-                        None => Ok(()),
-                    };
-                }
-                Err(Failure::Local(why)) => return Err(FetchError::Local { hash, why }),
+            .map(|(_, size)| *size)
+            .fold(0, u64::saturating_add);
+        let room = self.0.store.check_room(bytes);
+        let mut batch = Batch::new(blobs);
+        let turn = if batch.is_large() {
+            &self.0.large
+        } else {
+            &self.0.small
+        };
+        let _turn = turn.acquire().await;
+        if let Err(why) = room {
+            return batch.fail_here(&why);
+        }
+        if let Err(why) = self.take_empty(&mut batch).await {
+            return batch.fail_here(&why);
+        }
+        let own = self.0.net.peer();
+        for source in from.sources.iter().filter(|source| source.peer != own) {
+            if batch.left.is_empty() {
+                break;
+            }
+            batch.refused = HashSet::new();
+            match self
+                .try_source(&mut batch, source, from.grant.as_ref())
+                .await
+            {
+                Ok(()) => {}
                 Err(Failure::Source(failure)) => {
-                    tracing::debug!(%hash, peer = %source.peer, %failure, "a source did not deliver");
-                    failures.push((source.peer, failure));
+                    tracing::debug!(peer = %source.peer, %failure, "a source did not deliver");
+                    batch.fail_left(source.peer, &failure);
                 }
+                Err(Failure::Local(why)) => return batch.fail_here(&why),
             }
         }
-        match failures.is_empty() {
-            true => Err(FetchError::NoSource { hash }),
-            false => Err(FetchError::Sources { hash, failures }),
+        batch.into_errors()
+    }
+
+    /// Nobody has to be asked for the empty blob.
+    async fn take_empty(&self, batch: &mut Batch) -> Result<(), String> {
+        let empty = Hash(*blake3::hash(b"").as_bytes());
+        if batch.left.iter().all(|(_, size)| *size > 0) {
+            return Ok(());
         }
+        if batch
+            .left
+            .iter()
+            .any(|(hash, size)| *size == 0 && *hash != empty)
+        {
+            return Err("only one content is empty".to_owned());
+        }
+        let added = self.0.store.add_bytes(Bytes::new()).await;
+        batch.left.retain(|(_, size)| *size > 0);
+        added.map(drop).map_err(|error| error.to_string())
     }
 
     async fn try_source(
         &self,
-        hash: Hash,
-        size: u64,
+        batch: &mut Batch,
         source: &PeerAddr,
         grant: Option<&Grant>,
     ) -> Result<(), Failure> {
         let (connection, reused) = self.connection(source).await?;
         if !reused {
-            let way = way_for(&connection, size).await;
+            let way = way_for(&connection, batch.bytes()).await;
             tracing::debug!(peer = %source.peer.short(), "content comes {way}");
         }
-        let first = self
-            .transfer(&connection, hash, size, source.peer, grant)
-            .await;
+        let first = self.transfer(&connection, batch, source.peer, grant).await;
         match first {
             // The connection was from before; its other end may have started anew since.
             Err(Failure::Source(SourceFailure::Broken(_) | SourceFailure::Stalled(_)))
@@ -272,111 +307,106 @@ impl Fetcher {
             {
                 self.drop_connection(source.peer, &connection);
                 let (connection, _) = self.connection(source).await?;
-                self.transfer(&connection, hash, size, source.peer, grant)
-                    .await
+                self.transfer(&connection, batch, source.peer, grant).await
             }
             other => other,
         }
     }
 
+    /// Asks a source until it has answered for each blob of the batch.
     async fn transfer(
         &self,
         connection: &Connection,
-        hash: Hash,
-        size: u64,
+        batch: &mut Batch,
         peer: PeerId,
         grant: Option<&Grant>,
     ) -> Result<(), Failure> {
-        let whole = size <= WHOLE_BYTES_MAX as u64;
-        let first_chunk = match whole {
-            true => Some(0),
-            false => self.first_missing_chunk(hash).await?,
-        };
-        let Some(first_chunk) = first_chunk else {
-            return Ok(());
-        };
-        let (grant, since) = (grant.cloned(), Instant::now());
-        let request = Request {
-            hash,
-            whole,
-            first_chunk,
-            grant,
-        };
-        let mut incoming = Incoming {
-            recv: ask(connection, &request).await?,
-            size,
-            size_read: false,
-            bytes: 0,
-            failure: None,
-        };
-        let taken = match whole {
-            true => self.take_whole(hash, size, &mut incoming).await,
-            false => self.take_pieces(hash, first_chunk, &mut incoming).await,
-        };
-        self.0.fetched.add(peer, incoming.bytes, since.elapsed());
-        taken
+        while let Some((wanted, sizes)) = batch.next(&self.0.store) {
+            let since = Instant::now();
+            let mut incoming = Incoming::open(connection, wanted.clone(), grant).await?;
+            let taken = match &wanted {
+                Wanted::Small(hashes) => {
+                    self.take_small(hashes, &sizes, peer, batch, &mut incoming)
+                        .await
+                }
+                Wanted::Large { hash, group } => {
+                    let size = sizes[0];
+                    self.take_large(*hash, size, *group, &mut incoming).await
+                }
+            };
+            self.0.fetched.add(peer, incoming.bytes, since.elapsed());
+            match (taken, wanted) {
+                (Ok(()), Wanted::Large { hash, .. }) => batch.left.retain(|(h, _)| *h != hash),
+                (Err(Failure::Source(failure)), Wanted::Large { hash, .. })
+                    if !matches!(
+                        failure,
+                        SourceFailure::Broken(_) | SourceFailure::Stalled(_)
+                    ) =>
+                {
+                    batch.refuse(hash, peer, failure);
+                }
+                (taken, _) => taken?,
+            }
+        }
+        Ok(())
     }
 
-    async fn take_whole(
+    async fn take_small(
+        &self,
+        hashes: &[Hash],
+        sizes: &[u64],
+        peer: PeerId,
+        batch: &mut Batch,
+        incoming: &mut Incoming,
+    ) -> Result<(), Failure> {
+        let mut arrived = Vec::with_capacity(hashes.len());
+        let mut broken = None;
+        for (hash, size) in hashes.iter().zip(sizes) {
+            match incoming.blob(*size).await {
+                Ok(Ok(bytes)) => arrived.push((*hash, bytes)),
+                Ok(Err(refusal)) => {
+                    batch.refuse(*hash, peer, SourceFailure::Refused(refusal));
+                }
+                // The rest is asked for again.
+                Err(failure @ SourceFailure::WrongSize { .. }) => {
+                    batch.refuse(*hash, peer, failure);
+                    break;
+                }
+                Err(failure) => {
+                    broken = Some(failure);
+                    break;
+                }
+            }
+        }
+        let came: HashSet<Hash> = arrived.iter().map(|(hash, _)| *hash).collect();
+        let added = self.0.store.add_small(arrived).await;
+        let wrong = added.map_err(|error| Failure::Local(error.to_string()))?;
+        batch
+            .left
+            .retain(|(hash, _)| !came.contains(hash) || wrong.contains(hash));
+        for hash in wrong {
+            batch.refuse(hash, peer, SourceFailure::Unverified);
+        }
+        broken.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    async fn take_large(
         &self,
         hash: Hash,
         size: u64,
+        first: u64,
         incoming: &mut Incoming,
     ) -> Result<(), Failure> {
-        let mut bytes = vec![0; size as usize];
-        let mut read = incoming.fill_exact(&mut [0; 8]).await;
-        if read.is_ok() {
-            read = incoming.fill_exact(&mut bytes).await;
-        }
-        if let (Err(error), failure) = (read, incoming.failure.take()) {
-            let broken = || SourceFailure::Broken(error.to_string());
-            return Err(failure.unwrap_or_else(broken).into());
-        }
-        if blake3::hash(&bytes).as_bytes() != &hash.0 {
-            return Err(SourceFailure::Unverified.into());
-        }
-        let added = self.0.store.add_bytes(bytes).await;
-        added
-            .map(drop)
-            .map_err(|error| Failure::Local(error.to_string()))
-    }
-
-    async fn take_pieces(
-        &self,
-        hash: Hash,
-        first_chunk: u64,
-        incoming: &mut Incoming,
-    ) -> Result<(), Failure> {
-        let ranges = ChunkRanges::chunks(first_chunk..);
-        let blobs = self.0.store.files().blobs();
-        let imported = blobs.import_bao_reader(theirs(hash), ranges, &mut *incoming);
-        let imported = imported
-            .await
-            .map(drop)
-            .map_err(|error| (os_error(&error), error));
-        match (imported, incoming.failure.take()) {
-            (Ok(()), _) => match self.first_missing_chunk(hash).await? {
-                None => Ok(()),
-                Some(_) => Err(SourceFailure::Unverified.into()),
-            },
-            (Err(_), Some(failure)) => Err(failure.into()),
-            (Err((Some(os), _)), None) => Err(Failure::Local(os)),
-            (Err((None, error)), None) => {
-                tracing::debug!(%hash, error = format!("{error:#}"), "content did not verify");
-                Err(SourceFailure::Unverified.into())
+        let local = |error: std::io::Error| Failure::Local(error.to_string());
+        let proof = incoming.proof(hash, size).await?;
+        for group in first..proof.count() {
+            let bytes = incoming.bytes(proof.group_len(group)).await?;
+            let added = self.0.store.add_group(hash, &proof, group, bytes).await;
+            if !added.map_err(local)? {
+                return Err(SourceFailure::Unverified.into());
             }
         }
-    }
-
-    /// Where to go on with content of which a part has arrived; none where it is complete.
-    async fn first_missing_chunk(&self, hash: Hash) -> Result<Option<u64>, Failure> {
-        let present = self.0.store.files().blobs().observe(theirs(hash)).await;
-        let present = present.map_err(|error| Failure::Local(format!("{error:#}")))?;
-        if present.is_complete() {
-            return Ok(None);
-        }
-        let missing = ChunkRanges::all() - present.ranges;
-        Ok(missing.boundaries().first().map(|chunk| chunk.0))
+        self.0.store.complete(hash, &proof).await.map_err(local)
     }
 
     async fn connection(
@@ -420,37 +450,6 @@ async fn way_for(connection: &Connection, size: u64) -> &'static str {
     "directly"
 }
 
-/// Sends a request and waits until the data begins.
-async fn ask(connection: &Connection, request: &Request) -> Result<RecvStream, Failure> {
-    let request = request
-        .encode()
-        .ok_or_else(|| Failure::Local("the grant names too many hashes".to_owned()))?;
-    let broken = |error: &dyn fmt::Display| SourceFailure::Broken(error.to_string());
-    let opening = async {
-        let (mut send, mut recv) = connection.open_bi().await.map_err(|e| broken(&e))?;
-        send.write_all(&request).await.map_err(|e| broken(&e))?;
-        send.finish().map_err(|e| broken(&e))?;
-        let mut answer = [0];
-        match recv.read(&mut answer).await.map_err(read_failure)? {
-            Some(_) if answer[0] == ANSWER_DATA => Ok(recv),
-            Some(_) => Err(SourceFailure::Refused(Refusal::from_code(answer[0]))),
-            None => Err(broken(&"it ended without an answer")),
-        }
-    };
-    let stalled = Err(SourceFailure::Stalled(TURN));
-    Ok(timeout(TURN, opening).await.unwrap_or(stalled)?)
-}
-
-fn read_failure(error: ReadError) -> SourceFailure {
-    match error {
-        ReadError::Reset(code) => {
-            let code = u8::try_from(code.into_inner()).unwrap_or(u8::MAX);
-            SourceFailure::Refused(Refusal::from_code(code))
-        }
-        other => SourceFailure::Broken(other.to_string()),
-    }
-}
-
 async fn close_when_idle(fetcher: std::sync::Weak<Inner>, peer: PeerId) {
     let mut was_idle = false;
     loop {
@@ -484,106 +483,12 @@ impl From<SourceFailure> for Failure {
 }
 
 #[derive(Debug)]
-struct AbortOnDrop(JoinHandle<Result<(), FetchError>>);
+struct AbortOnDrop(JoinHandle<Vec<FetchError>>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// A source's stream: watches its progress and its claimed length, and remembers what went wrong.
-#[derive(Debug)]
-struct Incoming {
-    recv: RecvStream,
-    size: u64,
-    size_read: bool,
-    bytes: u64,
-    failure: Option<SourceFailure>,
-}
-
-impl Incoming {
-    async fn fill(&mut self, target: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < target.len() {
-            match timeout(STALL, self.recv.read(&mut target[filled..])).await {
-                Ok(Ok(Some(count))) => filled += count,
-                Ok(Ok(None)) => break,
-                Ok(Err(error)) => return Err(self.fail(read_failure(error))),
-                Err(_) => return Err(self.fail(SourceFailure::Stalled(STALL))),
-            }
-        }
-        self.bytes += filled as u64;
-        Ok(filled)
-    }
-
-    async fn fill_exact(&mut self, target: &mut [u8]) -> io::Result<()> {
-        if self.fill(target).await? < target.len() {
-            return Err(self.fail(SourceFailure::Broken("it ended too soon".to_owned())));
-        }
-        if !self.size_read {
-            // The stream begins with the length that the source claims.
-            self.size_read = true;
-            let found = target
-                .first_chunk::<8>()
-                .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-            if target.len() != 8 || found != self.size {
-                let expected = self.size;
-                return Err(self.fail(SourceFailure::WrongSize { expected, found }));
-            }
-        }
-        Ok(())
-    }
-
-    fn fail(&mut self, failure: SourceFailure) -> io::Error {
-        let error = io::Error::other(failure.to_string());
-        self.failure.get_or_insert(failure);
-        error
-    }
-}
-
-impl iroh_blobs::util::RecvStream for Incoming {
-    async fn recv_bytes(&mut self, len: usize) -> io::Result<Bytes> {
-        let mut bytes = vec![0; len];
-        let filled = self.fill(&mut bytes).await?;
-        bytes.truncate(filled);
-        Ok(bytes.into())
-    }
-
-    async fn recv_bytes_exact(&mut self, len: usize) -> io::Result<Bytes> {
-        let mut bytes = vec![0; len];
-        self.fill_exact(&mut bytes).await?;
-        Ok(bytes.into())
-    }
-
-    async fn recv_exact(&mut self, target: &mut [u8]) -> io::Result<()> {
-        self.fill_exact(target).await
-    }
-
-    fn stop(&mut self, code: VarInt) -> io::Result<()> {
-        self.recv.stop(code).map_err(io::Error::other)
-    }
-
-    fn id(&self) -> u64 {
-        self.recv.id().index()
-    }
-}
-
-/// The system's own error at the bottom of another one, such as a full disk.
-fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            if io.raw_os_error().is_some() {
-                return Some(io.to_string());
-            }
-            if let Some(inner) = io.get_ref() {
-                return os_error(inner);
-            }
-        }
-        cause = error.source();
-    }
-    None
 }
 
 fn list(failures: &[(PeerId, SourceFailure)]) -> String {

@@ -57,11 +57,35 @@ impl Grant {
         now_unix_s: u64,
         trust: &Trust,
     ) -> Result<(), Refusal> {
+        self.verify_all(reader, &[hash], now_unix_s, trust)[0]
+    }
+
+    /// The same for each of some hashes.
+    pub(super) fn verify_all(
+        &self,
+        reader: PeerId,
+        hashes: &[Hash],
+        now_unix_s: u64,
+        trust: &Trust,
+    ) -> Vec<Result<(), Refusal>> {
+        let valid = self.verify_reader(reader, now_unix_s, trust);
+        let granted: HashSet<&Hash> = match hashes {
+            [one] => self.hashes.iter().filter(|hash| *hash == one).collect(),
+            _ => self.hashes.iter().collect(),
+        };
+        let each = |hash| match granted.contains(hash) {
+            true => valid,
+            false => valid.and(Err(Refusal::NotGranted)),
+        };
+        hashes.iter().map(each).collect()
+    }
+
+    fn verify_reader(&self, reader: PeerId, now_unix_s: u64, trust: &Trust) -> Result<(), Refusal> {
         let trusted = trust.changes.borrow().clone();
         if trusted.revoked.contains(&reader) {
             return Err(Refusal::Revoked);
         }
-        if self.reader != reader || !self.hashes.contains(&hash) {
+        if self.reader != reader {
             return Err(Refusal::NotGranted);
         }
         if !trusted.supervisors.contains(&self.signer) || !self.signature_fits() {

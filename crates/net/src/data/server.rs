@@ -1,17 +1,16 @@
 //! Answers data requests: checks the grant, then streams the verified content.
 
-use super::store::theirs;
-use super::wire::{ANSWER_DATA, Request, WHOLE_BYTES_MAX};
+use super::digest::GROUP_BYTES;
+use super::wire::{ANSWER_DATA, Request, Wanted};
 use super::{DataStore, Refusal, Trust};
 use crate::handshake::HELLO_TIMEOUT;
 use crate::pending::Pending;
 use crate::{CloseReason, NetError};
 use bytes::Bytes;
-use futures_util::StreamExt;
-use hedge_model::PeerId;
+use hedge_model::{Hash, PeerId};
 use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
-use iroh_blobs::protocol::{ChunkRanges, ChunkRangesExt};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, Semaphore};
@@ -24,8 +23,8 @@ const TRANSFERS_MAX: usize = 128;
 const IDLE: Duration = Duration::from_secs(60);
 /// A reader that takes nothing for this long is given up.
 const STALL: Duration = Duration::from_secs(30);
-/// Pieces of up to 16 KiB that are handed to the transport in one go.
-const PIECES_MAX: usize = 16;
+/// Small blobs are read and handed to the transport in pieces of about this length.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// Serves what a [`DataStore`] holds to whom [`Trust`] allows; cheap to clone.
 #[derive(Clone, Debug)]
@@ -37,6 +36,7 @@ struct Inner {
     trust: Trust,
     room: Semaphore,
     served: Mutex<HashMap<PeerId, u64>>,
+    requests: AtomicU64,
 }
 
 impl DataServer {
@@ -48,6 +48,7 @@ impl DataServer {
             trust,
             room,
             served,
+            requests: AtomicU64::new(0),
         }))
     }
 
@@ -58,6 +59,11 @@ impl DataServer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Requests answered or refused so far.
+    pub fn requests(&self) -> u64 {
+        self.0.requests.load(Ordering::Relaxed)
     }
 
     /// Serves one connection to its end. The first request that is granted frees the connection's place among
@@ -109,99 +115,170 @@ impl DataServer {
             .await
             .ok()
             .flatten();
-        let allowed = request.ok_or(Refusal::Malformed).and_then(|request| {
-            self.check(peer, &request)?;
-            proven.notify_one();
-            let size = self.0.store.size(request.hash).ok_or(Refusal::NotHeld)?;
-            Ok((request, size))
-        });
-        match allowed {
-            Ok((request, size)) => {
-                if let Err(refusal) = self.stream(peer, &mut send, &request, size).await {
-                    _ = send.reset(VarInt::from_u32(refusal.code().into()));
-                }
-            }
-            Err(refusal) => {
-                tracing::debug!(%peer, %refusal, "a data request is refused");
-                // A reader that is gone needs no answer.
-                _ = timeout(STALL, send.write_all(&[refusal.code()])).await;
-            }
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
+        let answered = match request {
+            Some(request) => self.answer_request(peer, &mut send, request, proven).await,
+            // A reader that is gone needs no answer.
+            None => self.refuse(&mut send, Refusal::Malformed).await,
+        };
+        if let Err(refusal) = answered {
+            _ = send.reset(VarInt::from_u32(refusal.code().into()));
         }
         _ = send.finish();
     }
 
-    fn check(&self, peer: PeerId, request: &Request) -> Result<(), Refusal> {
-        if self.0.trust.is_supervisor(peer) {
-            return Ok(());
-        }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now_unix_s = now.map_or(u64::MAX, |now| now.as_secs());
-        let grant = request.grant.as_ref().ok_or(Refusal::NotGranted)?;
-        grant.verify(peer, request.hash, now_unix_s, &self.0.trust)
-    }
-
     /// An error is the code with which the stream is to be broken off.
-    async fn stream(
+    async fn answer_request(
         &self,
         peer: PeerId,
         send: &mut SendStream,
-        request: &Request,
-        size: u64,
+        request: Request,
+        proven: &Notify,
     ) -> Result<(), Refusal> {
+        let allowed = self.check(peer, &request);
+        if allowed.iter().any(Result::is_ok) {
+            proven.notify_one();
+        }
+        if let Some(refusal) = allowed.iter().find_map(|allowed| allowed.err()) {
+            tracing::debug!(%peer, %refusal, "a data request is refused");
+        }
         let Ok(_place) = self.0.room.acquire().await else {
             return Err(Refusal::NotHeld);
         };
-        if request.whole {
-            let bytes = self.0.store.read(request.hash, WHOLE_BYTES_MAX).await;
-            let bytes = bytes.map_err(|error| match error {
-                NetError::Damaged(_) => Refusal::Damaged,
-                NetError::TooLarge { .. } => Refusal::Malformed,
-                _ => Refusal::NotHeld,
-            })?;
-            let head = [&[ANSWER_DATA][..], &size.to_le_bytes()].concat();
-            return self.write(peer, send, &mut [head.into(), bytes]).await;
-        }
-        let head = Bytes::from_static(&[ANSWER_DATA]);
-        self.write(peer, send, &mut [head]).await?;
-        let ranges = ChunkRanges::chunks(request.first_chunk..);
-        let blobs = self.0.store.files().blobs();
-        let encoded = blobs
-            .export_bao(theirs(request.hash), ranges)
-            .into_byte_stream();
-        let mut pieces = std::pin::pin!(encoded.ready_chunks(PIECES_MAX));
-        while let Some(ready) = pieces.next().await {
-            let mut chunks = Vec::with_capacity(ready.len());
-            let mut damage = None;
-            for piece in ready {
-                match piece {
-                    Ok(piece) => chunks.push(piece),
-                    Err(error) => damage = Some(error),
+        match request.wanted {
+            Wanted::Small(hashes) => self.send_small(peer, send, &hashes, &allowed).await,
+            Wanted::Large { hash, group } => {
+                let size = self.0.store.size(hash).ok_or(Refusal::NotHeld);
+                let size = allowed[0].and(size);
+                match size {
+                    Ok(size) => self.send_large(peer, send, hash, size, group).await,
+                    Err(refusal) => self.refuse(send, refusal).await,
                 }
             }
-            if let Some(error) = damage {
-                self.0.store.damaged(request.hash, error).await;
-                return Err(Refusal::Damaged);
+        }
+    }
+
+    fn check(&self, peer: PeerId, request: &Request) -> Vec<Result<(), Refusal>> {
+        let hashes = request.wanted.hashes();
+        if self.0.trust.is_supervisor(peer) {
+            return vec![Ok(()); hashes.len()];
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now_unix_s = now.map_or(u64::MAX, |now| now.as_secs());
+        match &request.grant {
+            None => vec![Err(Refusal::NotGranted); hashes.len()],
+            Some(grant) => grant.verify_all(peer, hashes, now_unix_s, &self.0.trust),
+        }
+    }
+
+    async fn send_small(
+        &self,
+        peer: PeerId,
+        send: &mut SendStream,
+        hashes: &[Hash],
+        allowed: &[Result<(), Refusal>],
+    ) -> Result<(), Refusal> {
+        let mut left = hashes.iter().zip(allowed).peekable();
+        while left.peek().is_some() {
+            let wanted = left.clone().filter(|(_, allowed)| allowed.is_ok());
+            let wanted = wanted.map(|(hash, _)| *hash).collect();
+            let mut read = self
+                .0
+                .store
+                .read_some(wanted, PIECE_BYTES)
+                .await
+                .into_iter();
+            let (mut chunks, mut bytes) = (Vec::new(), 0);
+            while let Some((_, allowed)) = left.peek() {
+                let answer = match (*allowed, read.len()) {
+                    (Err(refusal), _) => Err(*refusal),
+                    (Ok(()), 0) => break,
+                    (Ok(()), _) => match read.next() {
+                        Some(Ok(bytes)) => Ok(bytes),
+                        Some(Err(error)) => Err(refusal_for(&error)),
+                        None => Err(Refusal::NotHeld),
+                    },
+                };
+                match answer {
+                    Ok(content) => {
+                        let head = head(content.len() as u64);
+                        bytes += (head.len() + content.len()) as u64;
+                        chunks.extend([head, content]);
+                    }
+                    Err(refusal) => chunks.push(Bytes::copy_from_slice(&[refusal.code()])),
+                }
+                left.next();
             }
-            self.write(peer, send, &mut chunks).await?;
+            self.send(peer, send, &mut chunks, bytes).await?;
         }
         Ok(())
     }
 
-    async fn write(
+    async fn send_large(
+        &self,
+        peer: PeerId,
+        send: &mut SendStream,
+        hash: Hash,
+        size: u64,
+        first: u64,
+    ) -> Result<(), Refusal> {
+        if size <= GROUP_BYTES as u64 {
+            return self.refuse(send, Refusal::Malformed).await;
+        }
+        let proof = match self.0.store.proof(hash).await {
+            Ok(proof) => proof,
+            Err(error) => return self.refuse(send, refusal_for(&error)).await,
+        };
+        let mut start = [head(size), proof.encode().into()];
+        let bytes = start.iter().map(|chunk| chunk.len() as u64).sum();
+        self.send(peer, send, &mut start, bytes).await?;
+        for group in first..proof.count() {
+            let bytes = self.0.store.read_group(hash, &proof, group).await;
+            let bytes = bytes.map_err(|error| refusal_for(&error))?;
+            let count = bytes.len() as u64;
+            self.send(peer, send, &mut [bytes], count).await?;
+        }
+        Ok(())
+    }
+
+    /// Answers without content.
+    async fn refuse(&self, send: &mut SendStream, refusal: Refusal) -> Result<(), Refusal> {
+        let code = Bytes::copy_from_slice(&[refusal.code()]);
+        write(send, &mut [code]).await
+    }
+
+    /// Writes content, which is counted.
+    async fn send(
         &self,
         peer: PeerId,
         send: &mut SendStream,
         chunks: &mut [Bytes],
+        bytes: u64,
     ) -> Result<(), Refusal> {
-        let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-        match timeout(STALL, send.write_all_chunks(chunks)).await {
-            Ok(Ok(())) => {
-                let mut served = self.0.served.lock().unwrap_or_else(PoisonError::into_inner);
-                super::count(&mut served, peer, bytes);
-                Ok(())
-            }
-            _ => Err(Refusal::NotHeld),
-        }
+        write(send, chunks).await?;
+        let mut served = self.0.served.lock().unwrap_or_else(PoisonError::into_inner);
+        super::count(&mut served, peer, bytes);
+        Ok(())
+    }
+}
+
+async fn write(send: &mut SendStream, chunks: &mut [Bytes]) -> Result<(), Refusal> {
+    match timeout(STALL, send.write_all_chunks(chunks)).await {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(Refusal::NotHeld),
+    }
+}
+
+/// What goes before the content.
+fn head(size: u64) -> Bytes {
+    [&[ANSWER_DATA][..], &size.to_le_bytes()].concat().into()
+}
+
+fn refusal_for(error: &NetError) -> Refusal {
+    match error {
+        NetError::Damaged(_) => Refusal::Damaged,
+        NetError::TooLarge { .. } => Refusal::Malformed,
+        _ => Refusal::NotHeld,
     }
 }
 

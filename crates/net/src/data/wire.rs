@@ -6,26 +6,39 @@ use hedge_model::Hash;
 use iroh::endpoint::RecvStream;
 use serde::{Deserialize, Serialize};
 
-/// Longest request: a grant with all its hashes, and what is around it.
-const REQUEST_BYTES_MAX: usize = GRANT_HASHES_MAX * 32 + 1024;
-const FORMAT: u8 = 1;
+/// Small blobs that one request may name: each is a file to open for the server, and 32 bytes of the request.
+pub(super) const BATCH_HASHES_MAX: usize = 512;
+/// Longest request: a grant with all its hashes, the hashes asked for, and what is around them.
+const REQUEST_BYTES_MAX: usize = (GRANT_HASHES_MAX + BATCH_HASHES_MAX) * 32 + 1024;
+const FORMAT: u8 = 2;
 
-/// Content up to this long may be asked for whole: it is verified in memory and added like any other. An
-/// import piece by piece keeps several files for what has arrived, and took 7 ms for 20 kB.
-pub(super) const WHOLE_BYTES_MAX: usize = 1 << 20;
-
-/// The first byte of an answer that brings data; any other is a [`super::Refusal`].
+/// The byte before data in an answer; any other is a [`super::Refusal`].
 pub(super) const ANSWER_DATA: u8 = 0;
 
-/// Asks for one content: whole, or with proofs from one of its 1,024-byte chunks on.
-///
-/// The answer is [`ANSWER_DATA`], the length (u64, little-endian) and the bytes or the proven pieces.
+/// Asks for blobs. Lengths in the answer are u64, little-endian.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Request {
-    pub hash: Hash,
-    pub whole: bool,
-    pub first_chunk: u64,
+    pub wanted: Wanted,
     pub grant: Option<Grant>,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Wanted {
+    /// Blobs of one group at most. The answer has for each, in this order, [`ANSWER_DATA`], its length and its bytes,
+    /// or one byte that refuses it.
+    Small(Vec<Hash>),
+    /// A larger blob from one of its groups on. The answer is [`ANSWER_DATA`], its length, its proof and the bytes.
+    Large { hash: Hash, group: u64 },
+}
+
+impl Wanted {
+    pub(super) fn hashes(&self) -> &[Hash] {
+        match self {
+            Wanted::Small(hashes) => hashes,
+            Wanted::Large { hash, .. } => std::slice::from_ref(hash),
+        }
+    }
 }
 
 impl Request {
@@ -40,7 +53,9 @@ impl Request {
         let (&FORMAT, body) = bytes.split_first()? else {
             return None;
         };
-        postcard::from_bytes(body).ok()
+        let request: Request = postcard::from_bytes(body).ok()?;
+        let count = request.wanted.hashes().len();
+        (1..=BATCH_HASHES_MAX).contains(&count).then_some(request)
     }
 }
 
@@ -56,9 +71,7 @@ mod tests {
         let key = SecretKey::generate();
         let grant = Grant::sign(&key, PeerId([255; 32]), hashes, u64::MAX, u64::MAX);
         let request = Request {
-            hash: Hash([255; 32]),
-            whole: true,
-            first_chunk: u64::MAX,
+            wanted: Wanted::Small(vec![Hash([255; 32]); BATCH_HASHES_MAX]),
             grant: Some(grant),
         };
         assert!(request.encode().is_some());

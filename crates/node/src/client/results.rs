@@ -3,12 +3,12 @@
 use super::parts::{self, Folders, Part};
 use super::{Client, Grid, local};
 use crate::ClientError;
-use crate::grants::open;
+use crate::grants::Grants;
 use hedge_model::data::PRINTED_BYTES_MAX;
 use hedge_model::msg::{Reply, Request};
 use hedge_model::view::{LogView, ResultFile};
 use hedge_model::{Data, Hash, JobId, Source};
-use hedge_net::{DataStore, FetchError, Fetcher, Grant};
+use hedge_net::{DataStore, FetchError, Fetcher};
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,10 +17,14 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Files that become durable together: one flush of the disk serves many small ones. All of them are open, and a process
-/// may usually have 1024.
-const TOGETHER: usize = 512;
-/// Contents on their way at once.
+/// Files that become durable together, at most: one flush of the disk serves many small ones. All of them are open, twice
+/// while they are flushed.
+const TOGETHER_MAX: usize = 512;
+/// Descriptors left for everything else.
+const DESCRIPTORS_KEPT: usize = 64;
+/// Contents that are fetched before the first of their files is written.
+const FETCHED_TOGETHER: usize = 2048;
+/// Contents that are asked for again at once.
 const FETCHES_MAX: usize = 16;
 /// After so many contents that nobody delivers, the others are not tried.
 const UNFETCHED_MAX: usize = 8;
@@ -51,9 +55,7 @@ struct Page {
 #[derive(Debug)]
 struct Access {
     sources: Vec<Source>,
-    grants: Vec<Grant>,
-    /// Position of the grant for each content.
-    covering: HashMap<Hash, usize>,
+    grants: Grants,
 }
 
 /// What became of files that were to be written.
@@ -111,22 +113,22 @@ impl Printed {
     }
 }
 
+impl Written {
+    /// Adds this to what became of the files before; they are this many.
+    fn add_to(self, all: &mut Written, before: usize) {
+        all.paths.extend(self.paths);
+        let failed = self.failed.into_iter();
+        all.failed.extend(failed.map(|file| Unwritten {
+            at: before + file.at,
+            ..file
+        }));
+    }
+}
+
 impl Access {
     fn new(sources: Vec<Source>, sealed: &[u8]) -> Self {
-        let grants = open(sealed);
-        let mut covering = HashMap::new();
-        for (at, grant) in grants.iter().enumerate() {
-            covering.extend(grant.hashes.iter().map(|hash| (*hash, at)));
-        }
-        Self {
-            sources,
-            grants,
-            covering,
-        }
-    }
-
-    fn grant(&self, hash: Hash) -> Option<&Grant> {
-        self.covering.get(&hash).map(|at| &self.grants[*at])
+        let grants = Grants::open(sealed);
+        Self { sources, grants }
     }
 }
 
@@ -169,35 +171,19 @@ impl Client {
                 job: results.job,
                 from: page.from,
             };
-            for files in page.files.chunks(TOGETHER) {
-                let contents = files.iter().filter_map(|made| blob(&made.file.data));
+            for fetched in page.files.chunks(FETCHED_TOGETHER) {
+                let contents = fetched.iter().filter_map(|made| blob(&made.file.data));
                 let lacking = match unfetched < UNFETCHED_MAX {
                     true => self.bring_all(contents, &page.access, &again).await,
                     false => not_tried(contents),
                 };
                 unfetched += lacking.len();
-                let mut parts = Vec::with_capacity(files.len());
-                for made in files {
-                    let place = places.get(at).cloned().unwrap_or_default();
-                    let here = match made.file.data.hash().and_then(|hash| lacking.get(&hash)) {
-                        Some(why) => Err(why.clone()),
-                        None => self.write_part(made, &place, &mut folders).await,
-                    };
-                    match here {
-                        Ok(part) => parts.push((at, part)),
-                        Err(why) => written.failed.push(Unwritten { at, place, why }),
-                    }
-                    at += 1;
-                }
-                for (at, finished) in parts::finish(parts).await {
-                    match finished {
-                        Ok(path) => written.paths.push(path),
-                        Err(error) => written.failed.push(Unwritten {
-                            at,
-                            place: places[at].clone(),
-                            why: error.to_string(),
-                        }),
-                    }
+                for files in fetched.chunks(together()) {
+                    let places = places.get(at..).unwrap_or_default();
+                    self.write_together(files, places, &lacking, &mut folders)
+                        .await
+                        .add_to(&mut written, at);
+                    at += files.len();
                 }
             }
         }
@@ -242,6 +228,40 @@ impl Client {
             stdout,
             stderr,
         })
+    }
+
+    /// Writes files that become durable together.
+    async fn write_together(
+        &self,
+        files: &[ResultFile],
+        places: &[PathBuf],
+        lacking: &HashMap<Hash, String>,
+        folders: &mut Folders,
+    ) -> Written {
+        let mut written = Written::default();
+        let mut parts = Vec::with_capacity(files.len());
+        for (at, made) in files.iter().enumerate() {
+            let place = places.get(at).cloned().unwrap_or_default();
+            let here = match made.file.data.hash().and_then(|hash| lacking.get(&hash)) {
+                Some(why) => Err(why.clone()),
+                None => self.write_part(made, &place, folders).await,
+            };
+            match here {
+                Ok(part) => parts.push((at, part)),
+                Err(why) => written.failed.push(Unwritten { at, place, why }),
+            }
+        }
+        for (at, finished) in parts::finish(parts).await {
+            match finished {
+                Ok(path) => written.paths.push(path),
+                Err(error) => written.failed.push(Unwritten {
+                    at,
+                    place: places[at].clone(),
+                    why: error.to_string(),
+                }),
+            }
+        }
+        written
     }
 
     async fn read(
@@ -302,17 +322,31 @@ impl Client {
         moved.map_err(|error| error.to_string())
     }
 
-    /// Fetches contents, some at a time; says why of those that cannot be had.
+    /// Fetches contents, many in one request; says why of those that cannot be had.
     async fn bring_all(
         &self,
         contents: impl Iterator<Item = (Hash, u64)>,
         access: &Arc<Access>,
         again: &Request,
     ) -> HashMap<Hash, String> {
-        let mut waiting = contents;
+        let contents: Vec<(Hash, u64)> = contents.collect();
+        let store = match self.content_tools().await {
+            Ok((store, fetcher)) => {
+                // What fails is said of each below.
+                let sources = &access.sources;
+                drop(access.grants.fetch(fetcher, &contents, sources).await);
+                Some(store)
+            }
+            Err(_) => None,
+        };
+        let held = |hash| store.is_some_and(|store| store.has(hash));
+        let mut waiting = contents.into_iter().filter(|(hash, _)| !held(*hash));
         let mut under_way = JoinSet::new();
         let mut lacking = HashMap::new();
         loop {
+            if lacking.len() >= UNFETCHED_MAX {
+                lacking.extend(not_tried(waiting.by_ref()));
+            }
             while under_way.len() < FETCHES_MAX
                 && let Some((hash, size)) = waiting.next()
             {
@@ -346,11 +380,12 @@ impl Client {
             if store.has(hash) {
                 return Ok(());
             }
-            let grant = access.grant(hash);
-            let why = match fetcher.fetch(hash, size, &access.sources, grant).await {
-                Ok(()) => return Ok(()),
-                Err(why @ (FetchError::Sources { .. } | FetchError::NoSource { .. })) => why,
-                Err(error) => return Err(self.cannot_keep(&error)),
+            let blob = [(hash, size)];
+            let failed = access.grants.fetch(fetcher, &blob, &access.sources).await;
+            let why = match failed.into_iter().next() {
+                None => return Ok(()),
+                Some(why @ (FetchError::Sources { .. } | FetchError::NoSource { .. })) => why,
+                Some(error) => return Err(self.cannot_keep(&error)),
             };
             if asked_again && Instant::now() >= until {
                 return Err(ClientError::Local(why.to_string()));
@@ -387,6 +422,13 @@ impl Client {
             }
         }
     }
+}
+
+/// How many files may be open until they are flushed.
+fn together() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| limit as usize);
+    (limit.saturating_sub(DESCRIPTORS_KEPT) / 2).clamp(1, TOGETHER_MAX)
 }
 
 fn blob(data: &Data) -> Option<(Hash, u64)> {

@@ -19,11 +19,24 @@ const HINTS_MAX: usize = 10_000;
 /// started again.
 const HINTS_EVERY: Duration = Duration::from_millis(10);
 
+/// A blob up to this length is fetched together with others.
+const SMALL_BYTES_MAX: u64 = 1 << 20;
+/// Blobs that are fetched, and made durable, together.
+const PULLED_TOGETHER_MAX: usize = 2048;
+
+/// A blob that the core wants in the own store.
+struct Pull {
+    hash: Hash,
+    size: u64,
+    sources: Vec<Source>,
+}
+
 impl Loop {
     /// Carries out what the core wants, in its order, with one frame for each peer.
     pub(super) fn carry_out(&mut self) {
         let mut orders: BTreeMap<PeerId, Vec<ToWorker>> = BTreeMap::new();
         let mut answers: BTreeMap<ConnId, Vec<Answer>> = BTreeMap::new();
+        let mut pulls = Vec::new();
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Append { .. } => {} // on its way to the journal
@@ -56,25 +69,22 @@ impl Loop {
                 }
                 Action::ToSupervisor { to, msg } => self.tell_together(to, msg),
                 Action::ToLeader { to, msg } => self.tell_leader(to, msg),
-                Action::TellHoldings { to } => {
-                    let held = self.setup.store.list().into_iter().map(|(hash, _)| hash);
-                    let mut held: Vec<Hash> = held.collect();
-                    let rest = held.split_off(held.len().min(HASHES_MAX));
-                    self.tell_leader(to, ToLeader::Holds(held));
-                    for part in rest.chunks(HASHES_MAX) {
-                        self.tell_leader(to, ToLeader::HoldsMore(part.to_vec()));
-                    }
-                }
+                Action::TellHoldings { to } => self.tell_holdings(to),
                 Action::Expel(peer) => self.expel(peer),
                 Action::Admit { peer, refused } => self.admit(peer, refused),
                 Action::Pull {
                     hash,
                     size,
                     sources,
-                } => self.pull(hash, size, sources),
+                } => pulls.push(Pull {
+                    hash,
+                    size,
+                    sources,
+                }),
                 Action::Drop(hashes) => drop(tokio::spawn(self.setup.store.forget(hashes))),
             }
         }
+        self.pull(pulls);
         self.tell_hints();
         for (peer, batch) in orders {
             if let Some(worker) = self.workers.get(&peer) {
@@ -124,6 +134,16 @@ impl Loop {
         }
     }
 
+    fn tell_holdings(&self, to: PeerId) {
+        let held = self.setup.store.list().into_iter().map(|(hash, _)| hash);
+        let mut held: Vec<Hash> = held.collect();
+        let rest = held.split_off(held.len().min(HASHES_MAX));
+        self.tell_leader(to, ToLeader::Holds(held));
+        for part in rest.chunks(HASHES_MAX) {
+            self.tell_leader(to, ToLeader::HoldsMore(part.to_vec()));
+        }
+    }
+
     fn tell_leader(&self, to: PeerId, msg: ToLeader) {
         let over = self.colleagues.get(&to);
         let over = over.filter(|caller| !caller.link().is_closed());
@@ -169,7 +189,27 @@ impl Loop {
         }
     }
 
-    fn pull(&self, hash: Hash, size: u64, sources: Vec<Source>) {
+    /// Fetches blobs into the own store: many small ones of the same sources together.
+    fn pull(&self, pulls: Vec<Pull>) {
+        let (large, small): (Vec<Pull>, Vec<Pull>) = pulls
+            .into_iter()
+            .partition(|pull| pull.size > SMALL_BYTES_MAX);
+        large
+            .into_iter()
+            .for_each(|pull| self.pull_together(vec![pull]));
+        let mut rest = small.into_iter().peekable();
+        while let Some(first) = rest.next() {
+            let mut together = vec![first];
+            while let Some(next) = rest.next_if(|next| {
+                together.len() < PULLED_TOGETHER_MAX && next.sources == together[0].sources
+            }) {
+                together.push(next);
+            }
+            self.pull_together(together);
+        }
+    }
+
+    fn pull_together(&self, pulls: Vec<Pull>) {
         let (fetcher, inputs, room) = (
             self.setup.fetcher.clone(),
             self.setup.inputs.clone(),
@@ -178,23 +218,36 @@ impl Loop {
         // One whose journal ends with its process has nobody to keep content for beyond that.
         let kept = self.setup.known.is_some().then(|| self.setup.store.clone());
         tokio::spawn(async move {
-            let _place = room.acquire_owned().await;
-            let fetched = fetcher.fetch(hash, size, &sources, None).await;
-            let fetched = fetched.map_err(|error| match error {
-                FetchError::Local { .. } | FetchError::Damaged { .. } => {
-                    PullFailure::Here(error.to_string())
-                }
-                _ => PullFailure::Sources(error.to_string()),
-            });
-            // What is promised once it is here has to be here after a kill or a loss of power, too.
-            let result = match (fetched, kept) {
-                (Ok(()), Some(store)) => {
-                    let flushed = store.flush_content(hash).await;
-                    flushed.map_err(|error| PullFailure::Here(error.to_string()))
-                }
-                (fetched, _) => fetched,
+            let place = room.acquire_owned().await;
+            let blobs: Vec<(Hash, u64)> = pulls.iter().map(|it| (it.hash, it.size)).collect();
+            let failed = fetcher.fetch_all(&blobs, &pulls[0].sources, None).await;
+            drop(place);
+            let mut failed: BTreeMap<Hash, PullFailure> = failed.into_iter().map(failure).collect();
+            let hashes = blobs.into_iter().map(|(hash, _)| hash);
+            let (gone, here): (Vec<Hash>, Vec<Hash>) =
+                hashes.partition(|hash| failed.contains_key(hash));
+            // What is promised once it is here has to be here after a loss of power, too.
+            let kept = match kept {
+                Some(store) if !here.is_empty() => store.persist(here.clone()).await,
+                _ => Ok(()),
             };
-            _ = inputs.send(Input::Pulled { hash, result }).await;
+            let kept = kept.map_err(|error| PullFailure::Here(error.to_string()));
+            let here = here.into_iter().map(|hash| (hash, kept.clone()));
+            let gone = gone
+                .into_iter()
+                .filter_map(|hash| failed.remove(&hash).map(|failure| (hash, Err(failure))));
+            let pulled = here.chain(gone).collect();
+            _ = inputs.send(Input::Pulled(pulled)).await;
         });
+    }
+}
+
+fn failure(error: FetchError) -> (Hash, PullFailure) {
+    let why = error.to_string();
+    match error {
+        FetchError::Local { hash, .. } => (hash, PullFailure::Here(why)),
+        FetchError::Sources { hash, .. } | FetchError::NoSource { hash } => {
+            (hash, PullFailure::Sources(why))
+        }
     }
 }

@@ -92,8 +92,7 @@ impl Loop {
             let fetched = fetch_spec(&store, &fetcher, &spec, &from).await;
             if let Some(hash) = spec.hash() {
                 // The core knows whether anybody else needs this content, and drops it if not.
-                let result = Ok(());
-                _ = inputs.send(Input::Pulled { hash, result }).await;
+                _ = inputs.send(Input::Pulled(vec![(hash, Ok(()))])).await;
             }
             let result = fetched.map(|spec| (request, spec));
             _ = inputs.send(Input::Submit { peer, ask, result }).await;

@@ -127,10 +127,7 @@ pub(crate) enum Input {
         ask: u64,
         result: Result<(Request, Arc<JobSpec>), String>,
     },
-    Pulled {
-        hash: Hash,
-        result: Result<(), PullFailure>,
-    },
+    Pulled(Vec<(Hash, Result<(), PullFailure>)>),
     WorkerProcessEnded(u32),
     /// Whether a ticket lets peers of this role in; nothing is the answer of one that does not lead.
     Invites {
@@ -476,7 +473,11 @@ impl Loop {
             Input::Local { request, reply } => self.ask_here(request, reply),
             Input::LocalWatch { request, replies } => self.watch_here(request, replies),
             Input::Submit { peer, ask, result } => self.on_decoded(peer, ask, result),
-            Input::Pulled { hash, result } => self.feed(Event::Pulled { hash, result }),
+            Input::Pulled(pulled) => {
+                for (hash, result) in pulled {
+                    self.feed(Event::Pulled { hash, result });
+                }
+            }
             Input::WorkerProcessEnded(pid) => self.on_process_ended(pid),
             Input::Invites {
                 ticket,

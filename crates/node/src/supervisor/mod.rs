@@ -167,7 +167,7 @@ impl Supervisor {
         }
         let net = self.net.clone();
         _ = self.transport.run(async move { net.close().await }).await;
-        _ = self.store.close().await;
+        self.store.close();
     }
 
     pub(crate) async fn input(&self, input: Input) -> Result<(), NodeError> {

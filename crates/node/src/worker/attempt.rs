@@ -2,11 +2,11 @@
 
 use super::Input;
 use super::beats::Beats;
-use crate::grants::{covering, open};
+use super::staging::stage;
 use hedge_core::worker::Event;
 use hedge_exec::{
-    Advanced, ExecError, Exit, Launch, Limits, OutputFile, Scratch, ScratchPool, Source, Spawner,
-    Stdin, StreamKind, Tail, told_shortage,
+    Advanced, Exit, Launch, Limits, OutputFile, Scratch, ScratchPool, Spawner, Stdin, StreamKind,
+    Tail, told_shortage,
 };
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
 use hedge_model::ending::OutputFault;
@@ -15,11 +15,11 @@ use hedge_model::msg::{
 };
 use hedge_model::spec::placeholders;
 use hedge_model::{AttemptId, Data, Ending, FileEntry, Hash, JobId};
-use hedge_net::{DataStore, FetchError, Fetcher, Grant, Transfer};
+use hedge_net::{DataStore, Fetcher, Transfer};
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use tokio::sync::{mpsc, oneshot};
@@ -44,7 +44,7 @@ pub(super) struct Tools {
     pub inputs: mpsc::Sender<Input>,
     pub beats: Beats,
     /// Outputs of attempts whose reports are not made yet, and what these printed.
-    pub stored: Mutex<Vec<(AttemptId, Hash)>>,
+    pub stored: Arc<Mutex<Vec<(AttemptId, Hash)>>>,
 }
 
 impl Tools {
@@ -64,15 +64,12 @@ impl Tools {
     }
 
     fn lock_stored(&self) -> MutexGuard<'_, Vec<(AttemptId, Hash)>> {
-        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.stored)
     }
+}
 
-    /// Ends this worker where its store stopped for good, as it does when its records meet a full disk.
-    async fn check_store(&self) {
-        if let Err(error) = self.store.check().await {
-            _ = self.inputs.send(Input::Broken(error.to_string())).await;
-        }
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Attempts that are staging or running here.
@@ -110,15 +107,11 @@ impl Attempts {
         let (tools, handed) = (tools.clone(), tools.inputs.clone());
         let task = tokio::spawn(async move {
             let result = guarded(stage(&tools, &body, &order)).await.flatten();
-            let doubtful = result.is_err();
             for Transfer { bytes, took } in tools.fetcher.large_transfers() {
                 let told = FromWorker::Fetched { bytes, took };
                 _ = handed.send(Input::Told(told)).await;
             }
             _ = handed.send(Input::Folder(id, result)).await;
-            if doubtful {
-                tools.check_store().await;
-            }
         });
         self.0.insert(id, Phase::Staging(task.abort_handle()));
         None
@@ -159,17 +152,10 @@ impl Attempts {
                 usage: Usage::default(),
                 log: None,
             });
-            let fine = matches!(
-                report.outcome,
-                Outcome::Done(_) | Outcome::Ended(Ending::Cancelled)
-            );
             _ = tools
                 .inputs
                 .send(Input::Core(Event::Finished(Box::new(report))))
                 .await;
-            if !fine {
-                tools.check_store().await;
-            }
         });
     }
 
@@ -217,66 +203,8 @@ async fn guarded<T>(work: impl Future<Output = T>) -> Result<T, Ending> {
     .await
 }
 
-async fn stage(tools: &Tools, body: &Body, order: &Assignment) -> StageResult {
-    let grants = open(&body.grant);
-    let files = body.inputs.iter().chain(&order.own_inputs);
-    let mut missing = Vec::new();
-    let mut why = None;
-    for data in files.clone().map(|file| &file.data).chain(&body.stdin) {
-        match fetch(tools, data, body, &grants).await {
-            Ok(()) => {}
-            Err(error @ FetchError::Local { .. }) => return Err(failed(&error)),
-            // Its holders are not to be doubted for that.
-            Err(error @ FetchError::Damaged { .. }) => why = Some(error.to_string()),
-            Err(error) => {
-                missing.extend(data.hash());
-                why = Some(error.to_string());
-            }
-        }
-    }
-    if let Some(why) = why {
-        return Err(Ending::Input { missing, why });
-    }
-    let not_made = |error: ExecError| error.ending();
-    let mut scratch = tools.scratch.create().map_err(not_made)?;
-    for file in files {
-        place(tools, &mut scratch, file).await?;
-    }
-    match &body.stdin {
-        None => {}
-        Some(Data::Inline(bytes)) => scratch
-            .place_stdin(Source::Bytes(bytes))
-            .map_err(not_made)?,
-        Some(Data::Blob { hash, .. }) => {
-            let path = scratch.folder().join(".hedge-stdin");
-            let exported = tools.store.export(*hash, &path, false).await;
-            exported.map_err(|error| failed(&error))?;
-            let placed = scratch.place_stdin(Source::File(&path));
-            _ = std::fs::remove_file(&path);
-            placed.map_err(not_made)?;
-        }
-    }
-    Ok(scratch)
-}
-
-async fn fetch(
-    tools: &Tools,
-    data: &Data,
-    body: &Body,
-    grants: &[Grant],
-) -> Result<(), FetchError> {
-    let Data::Blob { hash, size } = data else {
-        return Ok(());
-    };
-    let grant = covering(grants, *hash);
-    tools
-        .fetcher
-        .fetch(*hash, *size, &body.sources, grant)
-        .await
-}
-
 /// How an attempt ended for which this worker's own store failed.
-fn failed(error: &impl std::fmt::Display) -> Ending {
+pub(super) fn failed(error: &impl std::fmt::Display) -> Ending {
     let why = error.to_string();
     match told_shortage(&why) {
         Some(of) => Ending::Short {
@@ -284,22 +212,6 @@ fn failed(error: &impl std::fmt::Display) -> Ending {
             doing: format!("keep its files ({why})"),
         },
         None => Ending::worker(why),
-    }
-}
-
-async fn place(tools: &Tools, scratch: &mut Scratch, file: &FileEntry) -> Result<(), Ending> {
-    match &file.data {
-        Data::Inline(bytes) => {
-            let placed = scratch.place(&file.path, file.executable, Source::Bytes(bytes));
-            placed.map_err(|error| error.ending())
-        }
-        Data::Blob { hash, .. } => {
-            let path = scratch
-                .make_room(&file.path)
-                .map_err(|error| error.ending())?;
-            let exported = tools.store.export(*hash, &path, file.executable).await;
-            exported.map_err(|error| failed(&error))
-        }
     }
 }
 
@@ -435,26 +347,49 @@ async fn collect(
     let not_looked = |error| Ending::worker(format!("it could not look for the outputs: {error}"));
     let files = found.map_err(not_looked)??;
     check_list(&files)?;
-    let mut entries = Vec::with_capacity(files.len());
+    keep(tools, body, order, files).await
+}
+
+/// Takes small outputs into the report, as far as there is room, and the others into the store.
+async fn keep(
+    tools: &Tools,
+    body: &Body,
+    order: &Assignment,
+    files: Vec<OutputFile>,
+) -> Result<Vec<FileEntry>, Ending> {
     let mut inline_left = body.inline_max as usize;
-    for file in files {
+    let is_small = |file: &OutputFile| {
         let small = file.size <= INLINE_BYTES_MAX as u64 && file.size as usize <= inline_left;
-        let data = if small {
-            inline_left -= file.size as usize;
-            std::fs::read(&file.file)
-                .map(|bytes| Data::Inline(bytes.into()))
-                .map_err(|error| failed(&error))
-        } else {
-            let added = tools.store.add_file(&file.file).await;
-            added
-                .inspect(|(hash, _)| tools.store_output(order.attempt, *hash))
-                .map(|(hash, size)| Data::Blob { hash, size })
-                .map_err(|error| failed(&error))
+        inline_left -= if small { file.size as usize } else { 0 };
+        small
+    };
+    let small: Vec<bool> = files.iter().map(is_small).collect();
+    let large = files.iter().zip(&small).filter(|(_, small)| !**small);
+    let large: Vec<PathBuf> = large.map(|(file, _)| file.file.clone()).collect();
+    let added = match large.is_empty() {
+        true => Vec::new(),
+        false => {
+            let (stored, id) = (tools.stored.clone(), order.attempt);
+            let note = move |hash| lock(&stored).push((id, hash));
+            let added = tools.store.add_files(large, note).await;
+            added.map_err(|error| failed(&error))?
+        }
+    };
+    let mut added = added.into_iter();
+    let mut entries = Vec::with_capacity(files.len());
+    for (file, small) in files.into_iter().zip(small) {
+        let stored = if small { None } else { added.next() };
+        let data = match stored {
+            Some((hash, size)) => Data::Blob { hash, size },
+            None => {
+                let bytes = std::fs::read(&file.file).map_err(|error| failed(&error))?;
+                Data::Inline(bytes.into())
+            }
         };
         entries.push(FileEntry {
             path: file.path.into(),
             executable: file.executable,
-            data: data?,
+            data,
         });
     }
     Ok(entries)

@@ -7,6 +7,7 @@ mod link;
 mod owner;
 mod saver;
 mod senders;
+mod staging;
 
 use crate::clock::Clock;
 use crate::folders::occupy;
@@ -119,8 +120,6 @@ enum Input {
         by: PeerId,
         why: String,
     },
-    /// The store of content works no more.
-    Broken(String),
     Core(Event),
     Folder(AttemptId, StageResult),
     /// The supervisor is to hear this.
@@ -183,7 +182,7 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
         fetcher,
         inputs,
         beats: beats.clone(),
-        stored: std::sync::Mutex::default(),
+        stored: Arc::default(),
     });
     let result = Loop {
         info: inventory::info(&config, net.local_addr()),
@@ -208,7 +207,7 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
     .await;
     let closing = transport.run(async move { net.close().await });
     _ = tokio::time::timeout(CLOSE_MAX, closing).await;
-    _ = store.close().await;
+    store.close();
     result
 }
 
@@ -299,13 +298,6 @@ impl Loop {
                     // The one that leads is right where another does not know this worker.
                     Input::Rejected { by, .. } if self.led_by_other_than(by) => {}
                     Input::Rejected { why, .. } => return Err(NodeError::NotAllowed(why)),
-                    Input::Broken(why) => {
-                        self.flush();
-                        return Err(NodeError::Other(format!(
-                            "{why}; the worker ends, and what it had in hand runs elsewhere: make room on the \
-                             disk and start it again"
-                        )));
-                    }
                     Input::Drain
                         if self.link.is_none()
                             && self.core.busy() == 0
@@ -389,7 +381,7 @@ impl Loop {
                 self.leave_by.get_or_insert(Instant::now() + DRAIN_LIMIT);
                 self.feed(Event::Drain);
             }
-            Input::Rejected { .. } | Input::Broken(_) => {}
+            Input::Rejected { .. } => {}
         }
     }
 

@@ -1,0 +1,102 @@
+//! Staging: the scratch directory of an attempt with its inputs.
+//!
+//! The worker fetches the blobs that it does not hold, then makes the files. Where tasks run without privileges and
+//! the store's files are another user's, an input is a hard link to the store's file, which the task can read but not
+//! change. Elsewhere, and where the task declares the same path as an output, it is a copy (a clone where the file
+//! system can do that).
+
+use super::attempt::{StageResult, Tools, failed};
+use crate::grants::Grants;
+use hedge_exec::{ExecError, OutputPatterns, Sandbox, Scratch, Source};
+use hedge_model::msg::{Assignment, Body};
+use hedge_model::spec::placeholders;
+use hedge_model::{Data, Ending, FileEntry, Hash};
+use hedge_net::{FetchError, Placement, Way};
+use std::sync::Arc;
+
+pub(super) async fn stage(tools: &Tools, body: &Arc<Body>, order: &Assignment) -> StageResult {
+    fetch(tools, body, order).await?;
+    let scratch = tools.scratch.create();
+    let mut scratch = scratch.map_err(|error| error.ending())?;
+    // Without a sandbox a task has this worker's own privileges.
+    let way = match tools.spawner.report().sandbox {
+        Sandbox::None => Way::Copy,
+        Sandbox::View { .. } | Sandbox::Landlock { .. } => Way::Link,
+    };
+    let (body, order) = (body.clone(), order.clone());
+    let prepare = move || {
+        let placements = prepare(&mut scratch, &body, &order, way)?;
+        Ok((scratch, placements))
+    };
+    let prepared = tokio::task::spawn_blocking(prepare).await;
+    let (scratch, placements) = prepared.unwrap_or_else(|error| Err(failed(&error)))?;
+    let placed = tools.store.place(placements).await;
+    placed.map_err(|error| failed(&error))?;
+    Ok(scratch)
+}
+
+async fn fetch(tools: &Tools, body: &Body, order: &Assignment) -> Result<(), Ending> {
+    let files = body.inputs.iter().chain(&order.own_inputs);
+    let data = files.map(|file| &file.data).chain(&body.stdin);
+    let blobs = data.filter_map(|data| Some((data.hash()?, data.size())));
+    let blobs: Vec<(Hash, u64)> = blobs.filter(|(hash, _)| !tools.store.has(*hash)).collect();
+    if blobs.is_empty() {
+        return Ok(());
+    }
+    let grants = Grants::open(&body.grant);
+    let lacking = grants.fetch(&tools.fetcher, &blobs, &body.sources).await;
+    let here = |error: &&FetchError| matches!(error, FetchError::Local { .. });
+    if let Some(error) = lacking.iter().find(here) {
+        return Err(failed(error));
+    }
+    let Some(why) = lacking.last().map(FetchError::to_string) else {
+        return Ok(());
+    };
+    let missing = lacking.iter().map(FetchError::hash).collect();
+    Err(Ending::Input { missing, why })
+}
+
+/// Makes the folders and the files that came with the assignment; gives the files to be made of blobs.
+fn prepare(
+    scratch: &mut Scratch,
+    body: &Body,
+    order: &Assignment,
+    way: Way,
+) -> Result<Vec<Placement>, Ending> {
+    let not_made = |error: ExecError| error.ending();
+    let expand = |output: &Arc<str>| placeholders::expand_index(output, order.index).into_owned();
+    let outputs: Vec<String> = body.outputs.iter().map(expand).collect();
+    let outputs = OutputPatterns::new(&outputs);
+    let mut placements = Vec::new();
+    for FileEntry {
+        path,
+        executable,
+        data,
+    } in body.inputs.iter().chain(&order.own_inputs)
+    {
+        match data {
+            Data::Inline(bytes) => scratch
+                .place(path, *executable, Source::Bytes(bytes))
+                .map_err(not_made)?,
+            Data::Blob { hash, .. } => placements.push(Placement {
+                hash: *hash,
+                target: scratch.make_room(path).map_err(not_made)?,
+                executable: *executable,
+                way: if outputs.cover(path) { Way::Copy } else { way },
+            }),
+        }
+    }
+    match &body.stdin {
+        None => {}
+        Some(Data::Inline(bytes)) => scratch
+            .place_stdin(Source::Bytes(bytes))
+            .map_err(not_made)?,
+        Some(Data::Blob { hash, .. }) => placements.push(Placement {
+            hash: *hash,
+            target: scratch.stdin_path(),
+            executable: false,
+            way,
+        }),
+    }
+    Ok(placements)
+}

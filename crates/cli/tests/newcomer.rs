@@ -61,12 +61,12 @@ fn on_one_machine() {
         "own_job_with_a_failing_task",
         &screen(&place, &["run", "job.toml"]),
     );
-    fs::write(folder.path().join("job.toml"), job(GOOD)).unwrap();
-    assert_screen("own_job", &screen(&place, &["run", "job.toml"]));
-    assert_eq!(
-        fs::read_to_string(folder.path().join("first-results/hello.txt")).unwrap(),
-        "hello\n"
-    );
+    // The run before has left its folder of results, and a second would get another name.
+    let other = Place::here(&folder.path().join("other"));
+    fs::write(other.folder.join("job.toml"), job(GOOD)).unwrap();
+    assert_screen("own_job", &screen(&other, &["run", "job.toml"]));
+    let made = fs::read_to_string(other.folder.join("first-results/hello.txt"));
+    assert_eq!(made.unwrap(), "hello\n");
     assert_screen("no_grid", &screen(&place, &["jobs"]));
 }
 

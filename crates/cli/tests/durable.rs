@@ -54,11 +54,11 @@ fn a_supervisor_that_is_killed_goes_on_with_its_jobs() {
         grid.supervisor.end();
         grid.supervisor = grid.place.supervisor("127.0.0.1:0");
         let view = grid.place.ask(&["job", "1"]);
-        assert_eq!(
-            (&view["state"], &view["done"]),
-            (&"running".into(), &1.into()),
-            "{round}"
-        );
+        // It waits until the worker is connected again.
+        let open = ["waiting", "running"]
+            .iter()
+            .any(|state| view["state"] == *state);
+        assert!(open && view["done"] == 1, "{round}: {view}");
     }
     marks.let_go("b");
     marks.await_starts("last", 1);

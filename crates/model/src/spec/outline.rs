@@ -60,7 +60,7 @@ mod tests {
             array: Some((5, 9)),
             env: vec![("TEXT".into(), "x".repeat(100_000).into())],
             inputs: vec![Input::File(0)],
-            outputs: vec!["out".into()],
+            outputs: vec!["out-${index}".into()],
             ..Group::program("first", &["sh", "-c", "true"])
         };
         let second = Group {

@@ -1,7 +1,11 @@
-//! A filter of system calls for machines that refuse namespaces.
+//! A filter of system calls for everything that tasks start.
 //!
-//! There Landlock alone would leave three ways out: sockets (a service on a Unix socket, such as the
-//! session's bus, would run anything for the task), signals to the worker where the kernel's Landlock
+//! In every sandbox it keeps tasks from what neither namespaces nor Landlock restrict: the limits, priority and
+//! processors of the processes that serve all attempts, the keyrings of the worker's owner, and parts of the kernel
+//! that few programs need and that have been ways out of sandboxes.
+//!
+//! Where namespaces are refused, Landlock alone would leave three ways out more: sockets (a service on a Unix socket,
+//! such as the session's bus, would run anything for the task), signals to the worker where the kernel's Landlock
 //! does not know them yet, and `io_uring`, which opens sockets without the calls that are filtered.
 
 use std::io;
@@ -20,15 +24,46 @@ const DENY: u32 = 0x0005_0000 | libc::EACCES as u32;
 const KILL: u32 = 0x8000_0000;
 const AT_NUMBER: u32 = 0;
 const AT_ARCH: u32 = 4;
-/// Low half of the first argument, on little-endian machines.
+/// Low halves of the first and second argument, on little-endian machines.
 const AT_FIRST: u32 = 16;
+const AT_SECOND: u32 = 24;
 /// Numbers from here on belong to the x32 ABI, which would evade the filter.
 const X32: u32 = 0x4000_0000;
 
-/// Restricts this process and all that it starts, for good. `network` allows sockets other than Unix
-/// ones; `protect` are processes that must not be signalled.
-pub(crate) fn restrict(network: bool, protect: &[u32]) -> io::Result<()> {
-    let program = program(network, protect);
+/// System calls that no task gets, whatever their arguments.
+const DENIED: &[libc::c_long] = &[
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_io_uring_setup,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_fanotify_init,
+    libc::SYS_open_by_handle_at,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
+];
+
+const IOPRIO_WHO_PROCESS: u32 = 1;
+
+/// What a filter keeps tasks from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filter<'a> {
+    /// Processes that serve all attempts: tasks change neither their priority nor their processors.
+    pub protect: &'a [u32],
+    /// Whether it also stands for namespaces.
+    pub instead_of_namespaces: bool,
+    /// Whether tasks may use the network.
+    pub network: bool,
+}
+
+/// Restricts this process and all that it starts, for good.
+///
+/// # Errors
+/// The kernel takes no filter.
+pub(crate) fn restrict(filter: Filter<'_>) -> io::Result<()> {
+    let program = program(filter);
     let filter = libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_ptr().cast_mut(),
@@ -50,7 +85,7 @@ pub(crate) fn restrict(network: bool, protect: &[u32]) -> io::Result<()> {
     }
 }
 
-fn program(network: bool, protect: &[u32]) -> Vec<libc::sock_filter> {
+fn program(filter: Filter<'_>) -> Vec<libc::sock_filter> {
     let mut code = vec![
         step(LOAD, AT_ARCH),
         jump(EQUAL, AUDIT_ARCH, 1, 0),
@@ -59,22 +94,56 @@ fn program(network: bool, protect: &[u32]) -> Vec<libc::sock_filter> {
         jump(AT_LEAST, X32, 0, 1),
         step(RETURN, DENY),
     ];
-    let mut denied = vec![libc::SYS_io_uring_setup, libc::SYS_pidfd_send_signal];
-    if !network {
-        denied.push(libc::SYS_socket);
+    for call in DENIED {
+        code.extend([jump(EQUAL, *call as u32, 0, 1), step(RETURN, DENY)]);
     }
-    for call in denied {
-        code.extend([jump(EQUAL, call as u32, 0, 1), step(RETURN, DENY)]);
+    // A process changes its own limits alone: of other processes it could take all files and all time.
+    code.extend(unless_first_is(libc::SYS_prlimit64, 0));
+    for call in [
+        libc::SYS_sched_setaffinity,
+        libc::SYS_sched_setattr,
+        libc::SYS_sched_setparam,
+        libc::SYS_sched_setscheduler,
+    ] {
+        code.extend(when_first_is(call, filter.protect));
     }
-    if network {
-        code.extend(when_first_is(libc::SYS_socket, &[libc::AF_UNIX as u32]));
+    for (call, one_process) in [
+        (libc::SYS_setpriority, libc::PRIO_PROCESS),
+        (libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS),
+    ] {
+        code.extend(unless_one_other_process(call, one_process, filter.protect));
     }
+    match (filter.instead_of_namespaces, filter.network) {
+        (true, false) => code.extend([
+            jump(EQUAL, libc::SYS_socket as u32, 0, 1),
+            step(RETURN, DENY),
+        ]),
+        (true, true) => code.extend(when_first_is(
+            libc::SYS_socket,
+            &[libc::AF_UNIX as u32, libc::AF_VSOCK as u32],
+        )),
+        // The namespace of the network does not hold sockets to the host of a virtual machine.
+        (false, _) => code.extend(when_first_is(libc::SYS_socket, &[libc::AF_VSOCK as u32])),
+    }
+    if filter.instead_of_namespaces {
+        code.extend(no_signals(filter.protect));
+    }
+    code.push(step(RETURN, ALLOW));
+    code
+}
+
+/// Denies signals to these processes, to their groups, and to all processes at once.
+fn no_signals(protect: &[u32]) -> Vec<libc::sock_filter> {
     let mut targets: Vec<u32> = vec![-1i32 as u32];
     targets.extend(
         protect
             .iter()
             .flat_map(|pid| [*pid, (*pid as i32).wrapping_neg() as u32]),
     );
+    let mut code = vec![
+        jump(EQUAL, libc::SYS_pidfd_send_signal as u32, 0, 1),
+        step(RETURN, DENY),
+    ];
     for call in [
         libc::SYS_kill,
         libc::SYS_tkill,
@@ -85,7 +154,6 @@ fn program(network: bool, protect: &[u32]) -> Vec<libc::sock_filter> {
     ] {
         code.extend(when_first_is(call, &targets));
     }
-    code.push(step(RETURN, ALLOW));
     code
 }
 
@@ -96,6 +164,42 @@ fn when_first_is(call: libc::c_long, values: &[u32]) -> Vec<libc::sock_filter> {
         inside.extend([jump(EQUAL, *value, 0, 1), step(RETURN, DENY)]);
     }
     inside.push(step(RETURN, ALLOW));
+    only_for(call, inside)
+}
+
+/// Denies `call` unless its first argument is `value`; leaves the number loaded.
+fn unless_first_is(call: libc::c_long, value: u32) -> Vec<libc::sock_filter> {
+    let inside = vec![
+        step(LOAD, AT_FIRST),
+        jump(EQUAL, value, 1, 0),
+        step(RETURN, DENY),
+        step(RETURN, ALLOW),
+    ];
+    only_for(call, inside)
+}
+
+/// Denies `call` unless its first argument says that the second is a process, and that is none of `protect`; leaves
+/// the number loaded.
+fn unless_one_other_process(
+    call: libc::c_long,
+    one_process: u32,
+    protect: &[u32],
+) -> Vec<libc::sock_filter> {
+    let mut inside = vec![
+        step(LOAD, AT_FIRST),
+        jump(EQUAL, one_process, 1, 0),
+        step(RETURN, DENY),
+        step(LOAD, AT_SECOND),
+    ];
+    for pid in protect {
+        inside.extend([jump(EQUAL, *pid, 0, 1), step(RETURN, DENY)]);
+    }
+    inside.push(step(RETURN, ALLOW));
+    only_for(call, inside)
+}
+
+/// Runs steps that end with a verdict if the number is that of `call`.
+fn only_for(call: libc::c_long, inside: Vec<libc::sock_filter>) -> Vec<libc::sock_filter> {
     let mut code = vec![jump(EQUAL, call as u32, 0, inside.len() as u8)];
     code.extend(inside);
     code

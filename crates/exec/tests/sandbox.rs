@@ -330,3 +330,69 @@ async fn a_linked_file_of_another_user_stays_as_it_is() {
         );
     }
 }
+
+/// Tries system calls that reach beyond the attempt; prints the names of those that succeed. The first argument is the
+/// process that serves all attempts.
+const REACHES_OUT: &str = r#"
+import ctypes, os, platform, sys
+above = int(sys.argv[1])
+libc = ctypes.CDLL(None, use_errno=True)
+x86 = platform.machine() == "x86_64"
+number = dict(
+    prlimit=302 if x86 else 261, sched_setaffinity=203 if x86 else 122, sched_setscheduler=144 if x86 else 119,
+    setpriority=141 if x86 else 140, ioprio_set=251 if x86 else 30, add_key=248 if x86 else 217,
+    keyctl=250 if x86 else 219, perf=298 if x86 else 241, userfaultfd=323 if x86 else 282,
+    io_uring=425, socket=41 if x86 else 198)
+def attempt(name, call, *args):
+    if libc.syscall(number[call], *args) >= 0:
+        print("REACHED", name)
+limit = (ctypes.c_uint64 * 2)(0, 0)
+mask = ctypes.c_uint64(1)
+zero = ctypes.c_int(0)
+ring = ctypes.create_string_buffer(120)
+attempt("files of the spawner", "prlimit", above, 7, limit, None)
+attempt("time of the spawner", "prlimit", above, 0, limit, None)
+attempt("limits of another process", "prlimit", os.fork() or os._exit(0), 7, limit, None)
+attempt("processors of the spawner", "sched_setaffinity", above, 8, ctypes.byref(mask))
+attempt("policy of the spawner", "sched_setscheduler", above, 3, ctypes.byref(zero))
+attempt("priority of the spawner", "setpriority", 0, above, 19)
+attempt("priority of a group", "setpriority", 1, above, 19)
+attempt("priority of a user", "setpriority", 2, 0, 19)
+attempt("disk priority of the spawner", "ioprio_set", 1, above, 3 << 13)
+attempt("disk priority of a user", "ioprio_set", 3, os.getuid(), 3 << 13)
+attempt("a key", "add_key", b"user", b"a", b"b", 1, -4)
+attempt("the session's keyring", "keyctl", 0, -3, 0)
+attempt("revoking the session's keyring", "keyctl", 3, -3)
+attempt("performance counters", "perf", ring, 0, -1, -1, 0)
+attempt("userfaultfd", "userfaultfd", 1)
+attempt("io_uring", "io_uring", 1, ring)
+attempt("vsock", "socket", 40, 1, 0)
+if libc.syscall(number["prlimit"], 0, 7, None, limit) != 0: print("own limits are unreadable")
+if libc.syscall(number["sched_setaffinity"], 0, 8, ctypes.byref(mask)) != 0: print("own processors are fixed")
+if libc.syscall(number["setpriority"], 0, 0, 19) != 0: print("own priority is fixed")
+print("over")
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_changes_no_process_that_serves_others_and_reads_no_keys() {
+    for namespaces in [true, false] {
+        let grid = grid_with(|config| config.namespaces = namespaces).await;
+        let script =
+            format!("cat > reach.py <<'END'\n{REACHES_OUT}\nEND\n/usr/bin/python3 reach.py $PPID");
+        let exit = grid.sh(&script).await;
+        assert_eq!(
+            out(&exit),
+            "over\n",
+            "namespaces {namespaces}: {}",
+            err(&exit)
+        );
+        // The spawner can still open what an attempt needs.
+        let exit = grid.sh("echo sound").await;
+        assert_eq!(
+            out(&exit),
+            "sound\n",
+            "namespaces {namespaces}: {}",
+            err(&exit)
+        );
+    }
+}

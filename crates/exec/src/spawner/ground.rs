@@ -4,6 +4,7 @@ use super::engine;
 use super::freezer::Freezer;
 use super::view;
 use crate::landlock::{self, Access, Ruleset};
+use crate::seccomp::{self, Filter};
 use crate::shortage::worker_ending;
 use crate::wire::Setup;
 use crate::{Priority, Report, Sandbox};
@@ -14,6 +15,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+
+/// `keyctl`: gives the caller a session keyring of its own; from `linux/keyctl.h`.
+const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
 
 /// Everything the engine needs to know about the place it runs in.
 pub(crate) struct Ground {
@@ -162,6 +166,7 @@ pub(crate) fn fork_into_namespaces(
         write("/proc/sys/user/max_user_namespaces", "0".to_owned())?;
         view::seal().map_err(|error| refused("sealing the view", error))?;
         give_up_privileges()?;
+        filter_calls(setup, &[std::process::id()], false)?;
         Ok(Ground::new(
             setup.clone(),
             Sandbox::View {
@@ -201,12 +206,9 @@ pub(crate) fn fork_plain(
             unsafe { libc::setgroups(0, std::ptr::null()) };
         }
         give_up_privileges()?;
-        crate::seccomp::restrict(setup.network, &[setup.worker, watcher, std::process::id()])
-            .map_err(|error| {
-                format!(
-                    "namespaces are refused ({why}), and so is a filter of system calls: {error}"
-                )
-            })?;
+        let protect = [setup.worker, watcher, std::process::id()];
+        filter_calls(setup, &protect, true)
+            .map_err(|error| format!("namespaces are refused ({why}), and {error}"))?;
         Ok(Ground::new(
             setup.clone(),
             Sandbox::Landlock { abi },
@@ -288,6 +290,20 @@ fn give_up_privileges() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// From now on this process and what it starts make no system calls that tasks are not to make, and have no keys of
+/// the worker's owner.
+fn filter_calls(setup: &Setup, protect: &[u32], instead_of_namespaces: bool) -> Result<(), String> {
+    // SAFETY: gives this process a new, empty session keyring; a kernel without keyrings has none to give away.
+    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0) };
+    let filter = Filter {
+        protect,
+        instead_of_namespaces,
+        network: setup.network,
+    };
+    seccomp::restrict(filter)
+        .map_err(|error| format!("a filter of system calls is refused: {error}"))
 }
 
 /// What every attempt may read and use. Paths that do not exist are left out.

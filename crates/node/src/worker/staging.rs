@@ -2,8 +2,8 @@
 //!
 //! The worker fetches the blobs that it does not hold, then makes the files. Where tasks run without privileges and
 //! the store's files are another user's, an input is a hard link to the store's file, which the task can read but not
-//! change. Elsewhere, and where the task declares the same path as an output, it is a copy (a clone where the file
-//! system can do that).
+//! change. Elsewhere, for compressed files, and where the task declares the same path as an output, it is a copy (a clone
+//! where the file system can do that).
 
 use super::attempt::{StageResult, Tools, failed};
 use crate::grants::Grants;
@@ -12,7 +12,13 @@ use hedge_model::msg::{Assignment, Body};
 use hedge_model::spec::placeholders;
 use hedge_model::{Data, Ending, FileEntry, Hash};
 use hedge_net::{FetchError, Placement, Way};
+use std::path::Path;
 use std::sync::Arc;
+
+/// Extensions of compressed files. `gzip`, `bzip2` and `xz` refuse to unpack a file in place that has several links.
+const COMPRESSED: [&str; 10] = [
+    "gz", "tgz", "Z", "bz2", "tbz2", "xz", "txz", "lzma", "lz", "zst",
+];
 
 pub(super) async fn stage(tools: &Tools, body: &Arc<Body>, order: &Assignment) -> StageResult {
     fetch(tools, body, order).await?;
@@ -82,7 +88,10 @@ fn prepare(
                 hash: *hash,
                 target: scratch.make_room(path).map_err(not_made)?,
                 executable: *executable,
-                way: if outputs.cover(path) { Way::Copy } else { way },
+                way: match outputs.cover(path) || is_compressed(path) {
+                    true => Way::Copy,
+                    false => way,
+                },
             }),
         }
     }
@@ -99,4 +108,9 @@ fn prepare(
         }),
     }
     Ok(placements)
+}
+
+fn is_compressed(path: &str) -> bool {
+    let extension = Path::new(path).extension();
+    extension.is_some_and(|it| COMPRESSED.iter().any(|known| it == *known))
 }

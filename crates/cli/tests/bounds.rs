@@ -16,10 +16,10 @@ fn job_file(grid: &Grid, name: &str, job: &str) -> String {
 }
 
 /// A script that leaves so many empty files below `out`, each with a path of about 940 bytes.
-fn long_names(files: u32) -> String {
+fn long_names(folder: &str, files: u32) -> String {
     let part = "d".repeat(240);
     format!(
-        "d=out/{part}/{part}/{part}; mkdir -p $d; cd $d; i=0; \
+        "d={folder}/{part}/{part}/{part}; mkdir -p $d; cd $d; i=0; \
          while [ $i -lt {files} ]; do : > $i-{}; i=$((i+1)); done",
         "f".repeat(200)
     )
@@ -68,7 +68,7 @@ fn a_task_that_leaves_more_names_than_a_report_carries_fails_with_a_reason_and_f
     let grid = Grid::start(folder.path(), 1);
     let job = format!(
         "[[task]]\nid = \"names\"\ncommand = [\"sh\", \"-c\", \"{}\"]\noutputs = [\"out\"]\ncrash_limit = 1\n",
-        long_names(20_000)
+        long_names("out", 20_000)
     );
     let name = job_file(&grid, "names.toml", &job);
     let id = grid.place.submit(&name);
@@ -87,12 +87,14 @@ fn a_task_that_leaves_more_names_than_a_report_carries_fails_with_a_reason_and_f
 fn a_task_that_reads_more_names_than_a_message_carries_fails_its_job_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let grid = Grid::start(folder.path(), 2);
-    let script = long_names(9_000);
-    let job = format!(
-        "[[task]]\nid = \"a\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\noutputs = [\"out\"]\n\
-         [[task]]\nid = \"b\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\noutputs = [\"out\"]\n\
-         [[task]]\nid = \"both\"\ncommand = [\"ls\"]\ninputs = [{{ task = \"a\" }}, {{ task = \"b\" }}]\n",
-    );
+    let task = |id: &str| {
+        let script = long_names(id, 9_000);
+        format!(
+            "[[task]]\nid = \"{id}\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\noutputs = [\"{id}\"]\n"
+        )
+    };
+    let both = "[[task]]\nid = \"both\"\ncommand = [\"ls\"]\ninputs = [{ task = \"a\" }, { task = \"b\" }]\n";
+    let job = [task("a"), task("b"), both.to_owned()].concat();
     let name = job_file(&grid, "both.toml", &job);
     let id = grid.place.submit(&name);
     let ended = grid.place.wait(&id);

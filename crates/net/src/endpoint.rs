@@ -1,5 +1,6 @@
 //! The one UDP port of a peer and what arrives there.
 
+use crate::connections::Connections;
 use crate::handshake::{HELLO_TIMEOUT, hear_hello, say_hello};
 use crate::pending::{Pending, PendingConnections, Source};
 use crate::relay::Trusted;
@@ -115,6 +116,7 @@ struct Inner {
     versions: VersionRange,
     incoming: Mutex<mpsc::Receiver<Incoming>>,
     accepting: AbortHandle,
+    connections: Connections,
     relays: RwLock<Vec<Relay>>,
     trusted: Trusted,
     ticket: Option<Hash>,
@@ -182,20 +184,22 @@ impl Net {
             why: plain(&error),
         })?;
         let (undecided, incoming) = mpsc::channel(UNDECIDED_MAX);
+        let connections = Connections::default();
         let door = Door {
             endpoint: endpoint.clone(),
+            connections: connections.clone(),
             versions,
             undecided,
             data,
         };
         let accepting = tokio::spawn(door.open()).abort_handle();
-        let incoming = Mutex::new(incoming);
         let net = Net(Arc::new(Inner {
             endpoint,
             peer,
             versions,
-            incoming,
+            incoming: Mutex::new(incoming),
             accepting,
+            connections,
             relays: RwLock::default(),
             trusted,
             ticket,
@@ -275,6 +279,13 @@ impl Net {
         self.0.incoming.lock().await.recv().await
     }
 
+    /// Closes all connections with a peer whose process has ended. While one of them is open, the transport sends the
+    /// first packets of a new connection to where the peer was before, and nowhere else (iroh 1.4.1,
+    /// `RemoteState::selected_path`).
+    pub fn hang_up(&self, peer: PeerId) {
+        self.0.connections.close(peer);
+    }
+
     /// Closes the port. Links still open end with [`CloseReason::Done`]; a supervisor that stops closes
     /// them with [`CloseReason::ShuttingDown`] first.
     pub async fn close(&self) {
@@ -319,7 +330,9 @@ impl Net {
             connecting.await.map_err(|error| plain(&error))
         };
         match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(connected) => connected.map_err(unreachable),
+            Ok(connected) => connected
+                .inspect(|connection| self.0.connections.add(connection))
+                .map_err(unreachable),
             Err(_) => Err(unreachable(format!("no answer within {CONNECT_TIMEOUT:?}"))),
         }
     }
@@ -374,6 +387,7 @@ fn transport(receive_window: u32) -> QuicTransportConfig {
 /// The loop behind the port.
 struct Door {
     endpoint: Endpoint,
+    connections: Connections,
     versions: VersionRange,
     undecided: mpsc::Sender<Incoming>,
     data: Option<(DataServer, Handle)>,
@@ -410,8 +424,9 @@ impl Door {
             };
             let (versions, undecided) = (self.versions, self.undecided.clone());
             let data = self.data.as_ref().map(|(server, _)| server.clone());
+            let connections = self.connections.clone();
             runtime.spawn(async move {
-                let hello = receive(incoming, versions, undecided, data, pending);
+                let hello = receive(incoming, connections, versions, undecided, data, pending);
                 if let Err(error) = hello.await {
                     tracing::debug!(%error, "an incoming connection came to nothing");
                 }
@@ -431,6 +446,7 @@ fn source(addr: IncomingAddr) -> Option<Source> {
 
 async fn receive(
     incoming: iroh::endpoint::Incoming,
+    connections: Connections,
     versions: VersionRange,
     undecided: mpsc::Sender<Incoming>,
     data: Option<DataServer>,
@@ -445,6 +461,7 @@ async fn receive(
         connected = tokio::time::timeout(HELLO_TIMEOUT, accepting) => connected.map_err(|_| late())?,
     };
     let connection = connected.map_err(|_| lost())?;
+    connections.add(&connection);
     if let (ALPN_DATA, Some(server)) = (connection.alpn(), data) {
         server.serve(connection, pending).await;
         return Ok(());

@@ -6,6 +6,7 @@
 
 mod call;
 mod close;
+mod connections;
 pub mod data;
 mod endpoint;
 mod error;

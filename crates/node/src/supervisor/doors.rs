@@ -104,6 +104,9 @@ impl Loop {
         if self.is_worker_on(peer, conn) {
             self.workers.remove(&peer);
             self.setup.watch.unlink(conn);
+            if !silent {
+                self.setup.links.hang_up(peer);
+            }
             self.feed(Event::Gone { peer, silent });
         }
         if self.clients.remove(&conn).is_some() {

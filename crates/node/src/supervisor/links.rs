@@ -174,6 +174,11 @@ impl PeerLinks {
         }
     }
 
+    /// Closes every connection with a worker that has ended.
+    pub fn hang_up(&self, worker: PeerId) {
+        self.0.net.hang_up(worker);
+    }
+
     /// Where others can dial this supervisor now.
     pub fn local_addr(&self) -> PeerAddr {
         self.0.net.local_addr()

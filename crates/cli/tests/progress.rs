@@ -58,6 +58,10 @@ fn a_task_that_gets_nowhere_gets_a_copy_and_one_that_waits_for_a_reason_does_not
     set(place, "progress_every", "10ms");
     // Longer than a busy machine keeps a task from its first word.
     set(place, "stall_after", "4s");
+    // No copy for heartbeats that a busy machine sends late.
+    set(place, "suspect_max", "10m");
+    set(place, "dead_beats", "10000");
+    set(place, "suspect_beats", "1000");
     let [never, licence] = ["never", "licence"].map(|name| folder.path().join(name));
     fifo(&never);
     fifo(&licence);

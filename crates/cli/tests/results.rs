@@ -195,7 +195,7 @@ fn results_replace_their_like_and_keep_clear_of_each_other() {
     let odd = "a b\u{1}\u{fc}'\"";
     let job = format!(
         "name = \"names\"\n[[task]]\nid = \"a\"\ncommand = [\"sh\", \"-c\", 'echo a > out; echo odd > \"$1\"', \"sh\", {odd:?}]\noutputs = [\"out\", {odd:?}]\n\
-         [[task]]\nid = \"b\"\ncommand = [\"sh\", \"-c\", \"seq 20000 > out\"]\noutputs = [\"out\"]\n",
+         [[task]]\nid = \"b\"\ncommand = [\"sh\", \"-c\", \"seq 20000 > out\"]\noutputs = [\"ou?\"]\n",
     )
     .replace("\\u{1}", "\\u0001");
     write(&here.join("job.toml"), &job);

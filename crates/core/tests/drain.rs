@@ -123,5 +123,5 @@ fn a_worker_with_nothing_to_do_leaves_at_once() {
     rig.from(1, FromWorker::Draining);
     rig.expect(&["worker 1: drain", "worker 1: leave"]);
     rig.ask(1, Request::Drain("host-2".into()));
-    rig.expect(&["client 1 #99: no, Unknown: no worker here is called \"host-2\"; `hedge workers` lists them"]);
+    rig.expect(&["client 1 #99: no, Unknown: no worker is called \"host-2\"; nothing was changed: `hedge workers` lists them"]);
 }

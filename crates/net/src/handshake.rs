@@ -118,7 +118,7 @@ impl Incoming {
     }
 
     /// Sends the peer to `others`. Returns once it has read that and closed the connection, or after
-    /// [`HELLO_TIMEOUT`].
+    /// 3 s.
     pub async fn redirect(mut self, others: &[PeerAddr]) {
         let Some(pending) = self.pending.take() else {
             return;

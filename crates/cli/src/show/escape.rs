@@ -1,7 +1,7 @@
 //! Text of others, made harmless for a terminal: control characters, bidirectional overrides and other invisible
 //! characters are shown as escapes such as `\u{1b}`.
 //!
-//! [`line`] is for each name, reason or path that comes from a peer, [`block`] for whole screens of our own lines;
+//! [`line()`] is for each name, reason or path that comes from a peer, [`block`] for whole screens of our own lines;
 //! all text goes through `block` before it is written, so that a forgotten `line` costs at most a line break.
 
 use std::borrow::Cow;

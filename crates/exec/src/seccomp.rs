@@ -50,7 +50,8 @@ const IOPRIO_WHO_PROCESS: u32 = 1;
 /// What a filter keeps tasks from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Filter<'a> {
-    /// Processes that serve all attempts: tasks change neither their priority nor their processors.
+    /// Processes that serve all attempts: tasks change neither their priority nor their processors, and where the
+    /// filter stands for namespaces, send them no signals.
     pub protect: &'a [u32],
     /// Whether it also stands for namespaces.
     pub instead_of_namespaces: bool,

@@ -395,7 +395,7 @@ impl Slot {
 }
 
 /// Whether a folder has its first mode and exactly `count` entries.
-fn holds(folder: &Path, count: usize) -> bool {
+pub(crate) fn holds(folder: &Path, count: usize) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(folder) = rustix::fs::open(folder, flags, Mode::empty()) else {
         return false;

@@ -33,6 +33,14 @@ fn only(rig: &mut Rig) -> (u8, AttemptId) {
     all[0]
 }
 
+/// A task that fails with its first failure.
+fn tried_once() -> Group {
+    Group {
+        crash_limit: 1,
+        ..group("a", &[])
+    }
+}
+
 #[test]
 fn a_short_machine_loses_its_task_to_another_and_waits() {
     let mut rig = Rig::new();
@@ -64,11 +72,7 @@ fn a_short_machine_loses_its_task_to_another_and_waits() {
 fn the_only_worker_gets_the_task_again_later_and_later_and_the_job_never_fails() {
     let mut rig = Rig::new();
     rig.attach(1, 1);
-    let once = Group {
-        crash_limit: 1,
-        ..group("a", &[])
-    };
-    rig.submit(1, 1, &plain(vec![once]));
+    rig.submit(1, 1, &plain(vec![tried_once()]));
     rig.commit();
     let mut waits = Vec::new();
     let (_, mut id) = only(&mut rig);
@@ -232,11 +236,7 @@ fn success_without_the_declared_outputs_is_the_workers_fault() {
 fn an_output_that_cannot_be_taken_counts_as_the_tasks_failure() {
     let mut rig = Rig::new();
     rig.attach(1, 1);
-    let once = Group {
-        crash_limit: 1,
-        ..group("a", &[])
-    };
-    rig.submit(1, 1, &plain(vec![once]));
+    rig.submit(1, 1, &plain(vec![tried_once()]));
     rig.commit();
     rig.said();
     let fault = OutputFault::Odd {

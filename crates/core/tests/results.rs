@@ -6,7 +6,7 @@ use hedge_core::supervisor::{Action, Event};
 use hedge_model::data::Data;
 use hedge_model::msg::{FromWorker, Log, Outcome, Reply, Report, Request, Usage};
 use hedge_model::view::{LogView, ResultsView};
-use hedge_model::{FileEntry, JobId, PeerId};
+use hedge_model::{AttemptId, FileEntry, JobId, PeerId};
 use std::time::Duration;
 use support::*;
 
@@ -22,7 +22,7 @@ fn printed(number: u8) -> Option<Box<Log>> {
     }))
 }
 
-fn report(rig: &mut Rig, number: u8, attempt: hedge_model::AttemptId, outcome: Outcome) {
+fn report(rig: &mut Rig, number: u8, attempt: AttemptId, outcome: Outcome) {
     let report = Report {
         attempt,
         outcome,
@@ -76,13 +76,19 @@ fn peers(sources: &[hedge_model::Source]) -> Vec<PeerId> {
 
 const ME: PeerId = PeerId([9; 32]);
 
-#[test]
-fn a_job_without_files_ends_once_what_it_printed_is_held() {
+/// A grid whose only worker has the only task of a job in hand.
+fn one_attempt() -> (Rig, AttemptId) {
     let mut rig = Rig::new();
     rig.attach(1, 1);
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
     let attempt = assigned(&rig.said())[0].1;
+    (rig, attempt)
+}
+
+#[test]
+fn a_job_without_files_ends_once_what_it_printed_is_held() {
+    let (mut rig, attempt) = one_attempt();
     report(&mut rig, 1, attempt, Outcome::Done(Vec::new()));
     let said = rig.said();
     assert!(said.contains(&"pull 7 from worker 1".into()), "{said:?}");
@@ -99,11 +105,7 @@ fn a_job_without_files_ends_once_what_it_printed_is_held() {
 
 #[test]
 fn a_task_runs_again_where_all_that_it_left_is_gone_with_its_worker() {
-    let mut rig = Rig::new();
-    rig.attach(1, 1);
-    rig.submit(1, 1, &plain(vec![group("a", &[])]));
-    rig.commit();
-    let attempt = assigned(&rig.said())[0].1;
+    let (mut rig, attempt) = one_attempt();
     report(&mut rig, 1, attempt, Outcome::Done(Vec::new()));
     rig.gone(1);
     rig.attach(2, 1);
@@ -130,11 +132,7 @@ fn a_task_runs_again_where_all_that_it_left_is_gone_with_its_worker() {
 
 #[test]
 fn clients_ask_supervisors_first_and_workers_too_while_a_transfer_is_under_way() {
-    let mut rig = Rig::new();
-    rig.attach(1, 1);
-    rig.submit(1, 1, &plain(vec![group("a", &[])]));
-    rig.commit();
-    let attempt = assigned(&rig.said())[0].1;
+    let (mut rig, attempt) = one_attempt();
     report(&mut rig, 1, attempt, Outcome::Ended(exited(1)));
     assert_eq!(peers(&logs(&mut rig).sources), [ME, worker(1)]);
     pulled(&mut rig, 7);
@@ -171,11 +169,7 @@ fn what_the_finished_tasks_of_a_failed_job_left_is_fetched_and_kept() {
 
 #[test]
 fn many_results_are_listed_in_pages_that_miss_none_and_repeat_none() {
-    let mut rig = Rig::new();
-    rig.attach(1, 1);
-    rig.submit(1, 1, &plain(vec![group("a", &[])]));
-    rig.commit();
-    let attempt = assigned(&rig.said())[0].1;
+    let (mut rig, attempt) = one_attempt();
     let path = |number: usize| format!("{number:0>1000}");
     let file = |number| FileEntry {
         path: path(number).into(),

@@ -2,97 +2,18 @@
 
 mod common;
 
+use common::peer::*;
 use common::*;
-use hedge_model::{Hash, PeerAddr, PeerId};
+use hedge_model::Hash;
 use hedge_net::{
-    ALPN_DATA, DataServer, DataStore, FetchError, Fetcher, Grant, Net, NetConfig, NetError,
-    Refusal, SecretKey, SourceFailure, Trust,
+    ALPN_DATA, DataServer, DataStore, FetchError, Grant, Net, NetConfig, NetError, Refusal,
+    SecretKey, SourceFailure, Trust,
 };
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
-use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 /// One peer with a store, serving it and able to fetch.
-struct Peer {
-    net: Net,
-    store: DataStore,
-    server: DataServer,
-    fetcher: Fetcher,
-    trust: Trust,
-    dir: TempDir,
-}
-
-impl Peer {
-    async fn new(trusted: PeerId) -> Peer {
-        Peer::with_key(SecretKey::generate(), trusted).await
-    }
-
-    async fn with_key(key: SecretKey, trusted: PeerId) -> Peer {
-        let dir = tempfile::tempdir().unwrap();
-        let store = DataStore::open(&dir.path().join("data")).await.unwrap();
-        let trust = Trust::new([trusted]);
-        let server = DataServer::new(store.clone(), trust.clone());
-        let data = Some((server.clone(), Handle::current()));
-        let config = NetConfig {
-            data,
-            ..NetConfig::new(key, loopback())
-        };
-        let net = Net::bind(config).await.unwrap();
-        let fetcher = Fetcher::new(net.clone(), store.clone(), Handle::current());
-        Peer {
-            net,
-            store,
-            server,
-            fetcher,
-            trust,
-            dir,
-        }
-    }
-
-    fn addr(&self) -> PeerAddr {
-        self.net.local_addr()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    async fn fetch(
-        &self,
-        hash: Hash,
-        size: u64,
-        sources: &[PeerAddr],
-        grant: Option<&Grant>,
-    ) -> Result<(), FetchError> {
-        within(self.fetcher.fetch(hash, size, sources, grant)).await
-    }
-
-    fn served(&self) -> u64 {
-        self.server.served_bytes().values().sum()
-    }
-}
-
-/// A leader's key and peers that trust it.
-async fn grid<const N: usize>() -> (SecretKey, [Peer; N]) {
-    let leader = SecretKey::generate();
-    let mut peers = Vec::new();
-    for _ in 0..N {
-        peers.push(Peer::new(hedge_net::peer_id(&leader)).await);
-    }
-    (leader, peers.try_into().unwrap_or_else(|_| unreachable!()))
-}
-
-fn soon() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs()
-        + 600
-}
-
 fn content(bytes: usize) -> Vec<u8> {
     (0..bytes as u32)
         .map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8)
@@ -101,12 +22,6 @@ fn content(bytes: usize) -> Vec<u8> {
 
 fn hash_of(bytes: &[u8]) -> Hash {
     Hash(*blake3::hash(bytes).as_bytes())
-}
-
-/// Where a store keeps a blob.
-fn stored(store: &Path, hash: Hash) -> PathBuf {
-    let name = hash.to_string();
-    store.join("blobs").join(&name[..2]).join(&name)
 }
 
 fn failures(error: FetchError) -> Vec<SourceFailure> {

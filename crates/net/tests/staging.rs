@@ -2,67 +2,31 @@
 
 mod common;
 
-use common::*;
-use hedge_model::{Hash, PeerAddr};
-use hedge_net::{
-    DataServer, DataStore, Digest, FetchError, Fetcher, Grant, Net, NetConfig, Placement,
-    SecretKey, SourceFailure, Trust, Way,
-};
+use common::peer::*;
+use hedge_model::Hash;
+use hedge_net::{DataStore, Digest, FetchError, Grant, Placement, SecretKey, SourceFailure, Way};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
-use tempfile::TempDir;
-use tokio::runtime::Handle;
+use std::time::SystemTime;
 
 const FILES: usize = 5_000;
 
-struct Peer {
-    net: Net,
-    store: DataStore,
-    server: DataServer,
-    fetcher: Fetcher,
-    dir: TempDir,
-}
-
-impl Peer {
-    async fn new(leader: &SecretKey) -> Peer {
-        let dir = tempfile::tempdir().unwrap();
-        let store = DataStore::open(&dir.path().join("data")).await.unwrap();
-        let trust = Trust::new([hedge_net::peer_id(leader)]);
-        let server = DataServer::new(store.clone(), trust);
-        let config = NetConfig {
-            data: Some((server.clone(), Handle::current())),
-            ..NetConfig::new(SecretKey::generate(), loopback())
-        };
-        let net = Net::bind(config).await.unwrap();
-        let fetcher = Fetcher::new(net.clone(), store.clone(), Handle::current());
-        Peer {
-            net,
-            store,
-            server,
-            fetcher,
-            dir,
-        }
-    }
-
-    fn addr(&self) -> PeerAddr {
-        self.net.local_addr()
-    }
-
-    async fn fetch(&self, blobs: &[(Hash, u64)], from: &Peer, grant: &Grant) -> Vec<FetchError> {
-        within(self.fetcher.fetch_all(blobs, &[from.addr()], Some(grant))).await
-    }
-}
-
 fn grant(leader: &SecretKey, reader: &Peer, blobs: &[(Hash, u64)]) -> Grant {
-    let soon = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs()
-        + 600;
     let hashes = blobs.iter().map(|(hash, _)| *hash).take(4096).collect();
-    Grant::sign(leader, reader.net.peer(), hashes, 1, soon)
+    Grant::sign(leader, reader.net.peer(), hashes, 1, soon())
+}
+
+/// Has a peer serve files from where they lie.
+fn offer(holder: &Peer, paths: &[PathBuf]) -> Vec<(Hash, u64)> {
+    let hashed: Vec<Digest> = Digest::of_files(paths)
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    let blobs = hashed.iter().map(|it| (it.hash, it.size)).collect();
+    let named = paths.iter().cloned().zip(hashed).collect();
+    holder.store.add_references(named).unwrap();
+    blobs
 }
 
 /// Files of different content and lengths.
@@ -76,12 +40,6 @@ fn files(folder: &Path, count: usize) -> Vec<PathBuf> {
     (0..count).map(write).collect()
 }
 
-/// Where a store keeps a blob.
-fn stored(store: &Path, hash: Hash) -> PathBuf {
-    let name = hash.to_string();
-    store.join("blobs").join(&name[..2]).join(&name)
-}
-
 fn place(hash: Hash, target: PathBuf, executable: bool, way: Way) -> Placement {
     Placement {
         hash,
@@ -93,20 +51,13 @@ fn place(hash: Hash, target: PathBuf, executable: bool, way: Way) -> Placement {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_thousand_files_take_a_few_requests_and_one_write_to_the_disk() {
-    let leader = SecretKey::generate();
-    let (holder, reader) = (Peer::new(&leader).await, Peer::new(&leader).await);
+    let (leader, [holder, reader]) = grid().await;
     let paths = files(&holder.dir.path().join("in"), FILES);
-    let hashed: Vec<Digest> = Digest::of_files(&paths)
-        .into_iter()
-        .map(Result::unwrap)
-        .collect();
-    let blobs: Vec<(Hash, u64)> = hashed.iter().map(|it| (it.hash, it.size)).collect();
-    let named = paths.iter().cloned().zip(hashed).collect();
-    holder.store.add_references(named).unwrap();
+    let blobs = offer(&holder, &paths);
 
     for part in blobs.chunks(4096) {
         let grant = grant(&leader, &reader, part);
-        assert_eq!(reader.fetch(part, &holder, &grant).await.len(), 0);
+        assert_eq!(reader.fetch_all(part, &holder, &grant).await.len(), 0);
     }
     assert!(
         holder.server.requests() <= 12,
@@ -132,13 +83,13 @@ async fn five_thousand_files_take_a_few_requests_and_one_write_to_the_disk() {
     }
 
     // What is held already is not asked for again, and a new blob alone is.
-    let before = holder.server.served_bytes().values().sum::<u64>();
+    let before = holder.served();
     let new = holder.store.add_bytes(vec![7; 1000]).await.unwrap();
     let mut more = blobs[..100].to_vec();
     more.push((new, 1000));
     let grant = grant(&leader, &reader, &more);
-    assert_eq!(reader.fetch(&more, &holder, &grant).await.len(), 0);
-    let served = holder.server.served_bytes().values().sum::<u64>() - before;
+    assert_eq!(reader.fetch_all(&more, &holder, &grant).await.len(), 0);
+    let served = holder.served() - before;
     assert_eq!(served, 1009);
 
     // Nor is what was given up just now.
@@ -146,7 +97,7 @@ async fn five_thousand_files_take_a_few_requests_and_one_write_to_the_disk() {
     reader.store.forget(hashes.clone()).await.unwrap();
     assert!(hashes.iter().all(|hash| !reader.store.has(*hash)));
     let requests = holder.server.requests();
-    assert_eq!(reader.fetch(&blobs, &holder, &grant).await.len(), 0);
+    assert_eq!(reader.fetch_all(&blobs, &holder, &grant).await.len(), 0);
     assert_eq!(holder.server.requests(), requests);
     let found = reader.store.read(blobs[7].0, 1 << 20).await.unwrap();
     assert_eq!(found, fs::read(&paths[7]).unwrap());
@@ -154,8 +105,7 @@ async fn five_thousand_files_take_a_few_requests_and_one_write_to_the_disk() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_who_want_the_same_blobs_transfer_them_once() {
-    let leader = SecretKey::generate();
-    let (holder, reader) = (Peer::new(&leader).await, Peer::new(&leader).await);
+    let (leader, [holder, reader]) = grid().await;
     let paths = files(&holder.dir.path().join("in"), 1000);
     let mut blobs = holder.store.add_files(paths, |_| ()).await.unwrap();
     let large = vec![9; 5 << 20];
@@ -163,39 +113,29 @@ async fn two_who_want_the_same_blobs_transfer_them_once() {
     let grant = grant(&leader, &reader, &blobs);
     let reversed: Vec<(Hash, u64)> = blobs.iter().rev().copied().collect();
     let (first, second) = tokio::join!(
-        reader.fetch(&blobs, &holder, &grant),
-        reader.fetch(&reversed, &holder, &grant)
+        reader.fetch_all(&blobs, &holder, &grant),
+        reader.fetch_all(&reversed, &holder, &grant)
     );
     assert_eq!((first.len(), second.len()), (0, 0));
     let bytes: u64 = blobs.iter().map(|(_, size)| size + 9).sum();
-    assert_eq!(
-        holder.server.served_bytes().values().sum::<u64>(),
-        bytes + 5 * 32
-    );
+    assert_eq!(holder.served(), bytes + 5 * 32);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changed_since_it_was_hashed_fails_alone() {
-    let leader = SecretKey::generate();
-    let (holder, reader) = (Peer::new(&leader).await, Peer::new(&leader).await);
+    let (leader, [holder, reader]) = grid().await;
     let mut paths = files(&holder.dir.path().join("in"), 50);
     let large = holder.dir.path().join("large");
     fs::write(&large, vec![1; 3 << 20]).unwrap();
     paths.push(large.clone());
-    let hashed: Vec<Digest> = Digest::of_files(&paths)
-        .into_iter()
-        .map(Result::unwrap)
-        .collect();
-    let blobs: Vec<(Hash, u64)> = hashed.iter().map(|it| (it.hash, it.size)).collect();
-    let named = paths.iter().cloned().zip(hashed).collect();
-    holder.store.add_references(named).unwrap();
+    let blobs = offer(&holder, &paths);
     fs::write(&paths[17], "another content").unwrap();
     let mut changed = vec![1; 3 << 20];
     changed[2 << 20] = 2;
     fs::write(&large, changed).unwrap();
 
     let grant = grant(&leader, &reader, &blobs);
-    let failed = reader.fetch(&blobs, &holder, &grant).await;
+    let failed = reader.fetch_all(&blobs, &holder, &grant).await;
     let mut hashes: Vec<Hash> = failed.iter().map(FetchError::hash).collect();
     hashes.sort();
     let mut expected = vec![blobs[17].0, blobs[50].0];

@@ -1,6 +1,8 @@
 //! What the tests of this crate share: real endpoints on loopback.
 #![allow(dead_code)]
 
+pub mod peer;
+
 use hedge_model::PeerAddr;
 use hedge_net::{ALPN_CONTROL, CloseReason, Hello, Link, Net, NetConfig, Role, SecretKey};
 use iroh::endpoint::{Connection, ConnectionError, presets};

@@ -342,7 +342,7 @@ fn rescued(output: &Output, name: &str) {
     fs::remove_dir_all(folder).unwrap();
 }
 
-/// `hedge` where `out` is a disk of its own with room for so much.
+/// Runs `hedge` in a mount namespace where `out` is a tmpfs of this size.
 fn on_small_disk(place: &Place, size: &str, args: &str) -> Output {
     let line = format!(
         "mkdir -p out && mount -t tmpfs -o size={size} none out && \"$0\" {args} > told 2>&1; code=$?; \

@@ -1,4 +1,4 @@
-//! What people see: nothing that a peer wrote steers their terminal, whoever waits is told for what, tables fit.
+//! What users see: text of peers cannot control a terminal, waiting commands say what they wait for, tables fit.
 
 mod common;
 

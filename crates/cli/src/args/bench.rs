@@ -35,7 +35,7 @@ pub enum Bench {
         /// How often
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
         runs: u32,
-        /// How often workers show signs of life, like 1ms; by default as a new grid has it; for stop and kill
+        /// Send heartbeats at this interval, like 1ms, instead of a new grid's; for stop and kill
         #[arg(long, value_parser = super::duration)]
         interval: Option<Duration>,
         /// Workers are asked for signs of life instead of sending them by themselves

@@ -8,7 +8,7 @@ pub struct Interrupts {
     terminal: bool,
     int: Signal,
     term: Signal,
-    /// None where whoever started this process had it outlive its terminal, like `nohup`.
+    /// None where the process ignores SIGHUP from its start, as `nohup` has it do.
     hangup: Option<Signal>,
 }
 

@@ -47,12 +47,12 @@ pub fn run(context: &Context, args: Members) -> Result<Exit, Failure> {
     })
 }
 
-/// Shuts a member out.
+/// Revokes a member.
 ///
 /// # Errors
 /// There is no such member or several are meant, the grid cannot be reached, or does not allow it.
 pub fn revoke(context: &Context, args: &Revoke) -> Result<Exit, Failure> {
-    let what = format!("the member {} is shut out for good", args.peer);
+    let what = format!("the member {} is revoked for good", args.peer);
     irreversible(&what, args.yes)?;
     context.on_grid_as(Right::Admin, &args.grid, async |client| {
         ask(client, Request::Revoke(args.peer.clone())).await?;

@@ -190,8 +190,8 @@ pub async fn bring(
     Ok(brought)
 }
 
-/// Returns when the user wants no more. Where the results would be lost, that takes a second signal, which is for whoever
-/// stops the grid.
+/// Returns at the user's first signal. Where that would lose the results, it never returns: the second signal stops the
+/// grid.
 async fn interrupted(last: bool, interrupts: &mut Interrupts) {
     interrupts.next().await;
     if last {

@@ -1,6 +1,6 @@
 //! How `hedge` ends: one table of exit codes.
 
-use crate::jobfile::BadJobFile;
+use hedge_job::BadJobFile;
 use hedge_model::msg::RefusalKind;
 use hedge_node::ClientError;
 use std::process::ExitCode;

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 mod args;
 mod commands;
 mod exit;
-mod jobfile;
 mod owner;
 mod saver;
 mod show;

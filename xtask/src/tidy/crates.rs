@@ -64,11 +64,17 @@ const RULES: &[Rule] = &[
         tests_use: &[],
     },
     Rule {
+        name: "hedge-job",
+        uses: &["hedge-model"],
+        tests_use: &[],
+    },
+    Rule {
         name: "hedge-cli",
         uses: &[
             "hedge-core",
             "hedge-exec",
             "hedge-host",
+            "hedge-job",
             "hedge-model",
             "hedge-net",
             "hedge-node",

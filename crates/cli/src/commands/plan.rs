@@ -77,7 +77,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         ..Options::default()
     };
     options.model.straggling = args.straggling;
-    let found = plan(checked.spec(), &speeds, &trace, &options, &prices).map_err(failed)?;
+    let found = plan(checked.tasks(), &speeds, &trace, &options, &prices).map_err(failed)?;
     context.look.print(&found, || text(&found))?;
     Ok(Exit::Done)
 }

@@ -29,9 +29,9 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
     show::events::show("error,hedge_node=warn");
     check_out(args.out.as_deref(), args.source.job.is_some())?;
     let checked = Checked::new(args.source)?;
-    check_names(args.out.as_deref(), checked.spec())?;
+    check_names(args.out.as_deref(), checked.tasks())?;
     let has = hedge_node::worker::offer(&std::env::temp_dir());
-    let largest = largest(checked.spec(), &has, &hedge_node::worker::labels())?;
+    let largest = largest(checked.tasks(), &has, &hedge_node::worker::labels())?;
     super::block_on(async {
         // Signals from here on are kept until the job can be cancelled, so that nothing is left half made. The second
         // one quits at once, wherever the command is: what it drops removes its files.

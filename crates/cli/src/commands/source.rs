@@ -2,24 +2,15 @@
 
 use crate::args::Source;
 use crate::exit::Failure;
-use crate::jobfile::{self, JobFile, resolve};
+use hedge_job::{Found, JobFile};
 use hedge_model::{Hash, JobSpec};
 use hedge_node::client::Client;
-use std::collections::HashMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// A job that is known to be right as far as this machine can tell.
+/// A job that is known to be right as far as this machine can tell. Its big input files are still to be hashed.
 pub struct Checked {
-    kind: Kind,
-    spec: JobSpec,
-    /// Big input files, which still have to be hashed; until then their hashes in `spec` are zero.
-    big: Vec<PathBuf>,
-}
-
-enum Kind {
-    File(Box<JobFile>),
-    Program(Source),
+    found: Found,
+    program: bool,
 }
 
 impl Checked {
@@ -28,34 +19,36 @@ impl Checked {
     /// # Errors
     /// Mistakes of the job file or the arguments.
     pub fn new(source: Source) -> Result<Self, Failure> {
-        let kind = match &source.job {
-            Some(path) => Kind::File(Box::new(JobFile::read(path)?)),
-            None => Kind::Program(source),
+        let Some(path) = &source.job else {
+            let (array, here) = (source.array.as_deref(), Path::new(""));
+            let found = hedge_job::program(&source.program, array, source.critical, here);
+            return Ok(Self {
+                found: found.map_err(Failure::Arguments)?,
+                program: true,
+            });
         };
-        let mut big = Vec::new();
-        let spec = kind.resolve(&mut |path| {
-            big.push(path.to_owned());
-            std::fs::File::open(path)?;
-            Ok((Hash([0; 32]), std::fs::metadata(path)?.len()))
-        })?;
-        Ok(Self { kind, spec, big })
+        let file = JobFile::read(path)?;
+        Ok(Self {
+            found: file.find(path.parent().unwrap_or(Path::new("")))?,
+            program: false,
+        })
     }
 
     /// Whether it is a program, whose output the user expects to see.
     pub fn is_program(&self) -> bool {
-        matches!(self.kind, Kind::Program(_))
+        self.program
     }
 
     /// The most CPUs that one of its tasks asks for, in thousandths.
     pub fn cpus_max(&self) -> u64 {
-        let groups = self.spec.groups().iter();
+        let groups = self.tasks().groups().iter();
         let cpus = groups.map(|group| group.resources.cpus_milli);
         cpus.max().unwrap_or(0)
     }
 
-    /// The job; the hashes of big input files are zero.
-    pub fn spec(&self) -> &JobSpec {
-        &self.spec
+    /// The job without its input files.
+    pub fn tasks(&self) -> &JobSpec {
+        self.found.tasks()
     }
 
     /// The job, its big input files served by `client`.
@@ -63,41 +56,30 @@ impl Checked {
     /// # Errors
     /// Files that were lost or changed their kind meanwhile.
     pub async fn finish(self, client: &Client) -> Result<JobSpec, Failure> {
-        let Self { kind, spec, big } = self;
-        if big.is_empty() {
-            return Ok(spec);
+        let uploads = self.found.uploads().iter();
+        let paths: Vec<_> = uploads.map(|upload| upload.path.clone()).collect();
+        let mut content = Vec::new();
+        if !paths.is_empty() {
+            let client = client.clone();
+            // Hashing takes long where files are big, and the connection must live meanwhile.
+            let hashing = tokio::task::spawn_blocking(move || client.add_files(paths));
+            let hashed = super::patiently("reading the job's input files", hashing).await;
+            let hashed = hashed.map_err(|error| {
+                Failure::Local(format!(
+                    "the inputs could not be read: {error}; nothing was submitted"
+                ))
+            })?;
+            let read = hashed.into_iter().map(|(path, added)| {
+                added.map_err(|error| {
+                    Failure::Arguments(format!(
+                        "the input {} cannot be read: {error}; nothing was submitted: make it readable, or leave it out",
+                        path.display()
+                    ))
+                })
+            });
+            content = read.collect::<Result<Vec<(Hash, u64)>, Failure>>()?;
         }
-        let client = client.clone();
-        // Hashing takes long where files are big, and the connection must live meanwhile.
-        let hashing = tokio::task::spawn_blocking(move || {
-            let mut hashed: HashMap<PathBuf, _> = client.add_files(big).into_iter().collect();
-            // A file that is an input twice, or came meanwhile.
-            kind.resolve(&mut |path| match hashed.remove(path) {
-                Some(hashed) => hashed,
-                None => client.add_file(path),
-            })
-        });
-        let hashed = super::patiently("reading the job's input files", hashing);
-        hashed.await.unwrap_or_else(|error| {
-            Err(Failure::Local(format!(
-                "the inputs could not be read: {error}; nothing was submitted"
-            )))
-        })
-    }
-}
-
-impl Kind {
-    fn resolve(
-        &self,
-        store: &mut dyn FnMut(&Path) -> io::Result<(Hash, u64)>,
-    ) -> Result<JobSpec, Failure> {
-        match self {
-            Kind::File(file) => Ok(resolve::resolve(file, store)?),
-            Kind::Program(source) => {
-                let array = source.array.as_deref();
-                jobfile::program(&source.program, array, source.critical, store)
-                    .map_err(Failure::Arguments)
-            }
-        }
+        let job = self.found.job(&content);
+        job.map_err(|error| Failure::Arguments(format!("{error}; nothing was submitted")))
     }
 }

@@ -24,7 +24,7 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
     let key = args.key.map_or_else(new_key, Ok)?;
     let checked = Checked::new(args.source)?;
     let program = checked.is_program();
-    check_names(args.out.as_deref(), checked.spec())?;
+    check_names(args.out.as_deref(), checked.tasks())?;
     context.on_grid(&args.grid, async |client| {
         let spec = checked.finish(client).await?;
         let mut interrupts = Interrupts::new()?;

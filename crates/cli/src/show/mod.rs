@@ -12,6 +12,7 @@ pub mod events;
 pub mod explain;
 pub mod job;
 pub mod manifest;
+mod mistakes;
 pub mod progress;
 pub mod summary;
 pub mod table;
@@ -118,13 +119,13 @@ pub fn failure(failure: &Failure, json: bool) {
     let text = match failure {
         Failure::OutputClosed => return,
         Failure::JobFile(bad) if json => {
-            serde_json::json!({ "error": failure.to_string(), "exit_code": failure.exit() as u8, "mistakes": bad.to_json() }).to_string()
+            serde_json::json!({ "error": failure.to_string(), "exit_code": failure.exit() as u8, "mistakes": bad.located() }).to_string()
         }
         _ if json => {
             serde_json::json!({ "error": failure.to_string(), "exit_code": failure.exit() as u8 }).to_string()
         }
         Failure::JobFile(bad) => {
-            let report = bad.show(colour(), width());
+            let report = mistakes::mistakes(bad, colour(), width());
             return err_bytes((escape::printed(report.trim_end().as_bytes()) + "\n").as_bytes());
         }
         _ => format!("hedge: {}", escape::line(&failure.to_string())),

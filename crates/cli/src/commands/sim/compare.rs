@@ -4,12 +4,11 @@ use super::args::Compare;
 use super::{failed, read, write};
 use crate::commands::Context;
 use crate::exit::{Exit, Failure};
-use crate::jobfile::JobFile;
 use crate::show::{
     self,
     table::{Column, table},
 };
-use hedge_model::JobSpec;
+use hedge_job::JobFile;
 use hedge_sim::eval::{
     Comparison, Contender, Model, Options, Row, Setting, Trace, Workflow, boxes, compare, gantt,
     luck_of, run as run_once, time_scale,
@@ -52,9 +51,7 @@ fn workflow(path: &Path) -> Result<Workflow, Failure> {
             return Ok(found.map_err(failed)?.named(&stem));
         }
     }
-    let file = JobFile::read(path)?;
-    let spec = JobSpec::new(file.draft.clone()).map_err(|error| file.point(&error))?;
-    Workflow::from_spec(&spec).map_err(failed)
+    Workflow::from_spec(JobFile::read(path)?.tasks()).map_err(failed)
 }
 
 fn pool(args: &Compare) -> Result<Trace, Failure> {

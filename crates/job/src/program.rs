@@ -1,8 +1,8 @@
-//! A job that is one program on the command line.
+//! A job that is one program on a command line.
 
-use super::read::parse_array;
-use super::resolve::{Store, add_program};
-use hedge_model::JobSpec;
+use crate::Found;
+use crate::inputs::{with_program, without_files};
+use crate::read::parse_array;
 use hedge_model::spec::{CriticalRule, Draft, Group, Qos};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ const SYSTEM: [&str; 7] = [
     "/usr/", "/bin/", "/sbin/", "/lib", "/opt/", "/nix/", "/etc/",
 ];
 
-/// The job that runs `words`. A program given by its path outside the system's folders becomes an input.
+/// The job that runs `words`, as an array where `array` is given (`"0..60"`). A program given by its path outside the
+/// system's folders becomes an input; a relative path starts at `folder`.
 ///
 /// # Errors
 /// One sentence: an array that is none, or a program that does not exist. Nothing was submitted.
@@ -20,8 +21,8 @@ pub fn program(
     words: &[String],
     array: Option<&str>,
     critical: bool,
-    store: &mut Store<'_>,
-) -> Result<JobSpec, String> {
+    folder: &Path,
+) -> Result<Found, String> {
     let first = words.first().map_or("", String::as_str);
     let mut group = Group::program(&id(first), &[]);
     group.command = words.iter().map(|word| Arc::from(word.as_str())).collect();
@@ -31,7 +32,7 @@ pub fn program(
             .map_err(|what| format!("{what}; write --array 0..60 for the indexes 0 to 59"))?;
         group.array = Some(array);
     }
-    let mut draft = Draft {
+    let draft = Draft {
         name: group.id.clone(),
         qos: Qos::default(),
         critical: CriticalRule {
@@ -45,11 +46,9 @@ pub fn program(
         && !first.starts_with("${")
         && !SYSTEM.iter().any(|system| first.starts_with(system));
     if travels {
-        let name = add_program(&mut draft, Path::new(first), store)
-            .map_err(|(what, help)| format!("{what}; {help}"))?;
-        draft.groups[0].command[0] = format!("./{name}").into();
+        return with_program(draft, folder, Path::new(first));
     }
-    JobSpec::for_submission(draft).map_err(|error| error.to_string())
+    without_files(draft).map_err(|error| error.to_string())
 }
 
 /// A program's file name as a task's id.

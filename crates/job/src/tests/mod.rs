@@ -1,3 +1,5 @@
+mod keys;
+
 use super::*;
 use hedge_model::spec::{Input, Measure, Redundancy, Top, Unplaceable};
 use hedge_model::{Data, Hash, JobSpec};
@@ -67,9 +69,10 @@ fn folder() -> tempfile::TempDir {
 fn job(folder: &Path, text: &str) -> Result<JobSpec, BadJobFile> {
     let path = folder.join("job.toml");
     fs::write(&path, text).unwrap();
-    resolve::resolve(&JobFile::read(&path)?, &mut |path| {
-        Ok((Hash([9; 32]), fs::metadata(path)?.len()))
-    })
+    let found = JobFile::read(&path)?.find(folder)?;
+    let content = |upload: &Upload| (Hash([9; 32]), upload.bytes);
+    let content: Vec<_> = found.uploads().iter().map(content).collect();
+    Ok(found.job(&content).unwrap())
 }
 
 fn mistake(folder: &Path, inputs: &str) -> String {
@@ -245,9 +248,9 @@ deps = ["a"]
     let json = r#"{ "name": "n", "critical": { "top": 3 }, "task": [
       { "id": "a", "array": "0..2", "command": ["echo", "\u00e4"], "time_limit": "5s", "resources": { "cpus": 2 } },
       { "id": "b", "command": ["true"], "deps": ["a"] } ] }"#;
-    let toml = JobFile::parse("job.toml", toml.to_owned()).unwrap();
-    let json = JobFile::parse("job.json", json.to_owned()).unwrap();
-    assert_eq!(toml.draft, json.draft);
+    let toml = JobFile::parse("job.toml", Syntax::Toml, toml).unwrap();
+    let json = JobFile::parse("job.json", Syntax::Json, json).unwrap();
+    assert_eq!(toml.tasks(), json.tasks());
 }
 
 #[test]
@@ -267,6 +270,7 @@ fn a_dependency_says_how_much_of_it_is_needed_with_or_without_its_files() {
     assert_eq!(needed("inputs = [{ task = \"fold\", need = \"50%\" }]"), 10);
     for (waits, said) in [
         ("deps = [{ need = 3 }]", "this dependency names nothing"),
+        ("inputs = [{ need = 3 }]", "this input names nothing"),
         ("deps = [{ task = \"fold\", need = 0 }]", "`need` must be"),
         ("deps = [{ task = \"flod\", need = 3 }]", "flod"),
         ("deps = [3]", "`deps` is a number here"),
@@ -280,8 +284,11 @@ fn a_dependency_says_how_much_of_it_is_needed_with_or_without_its_files() {
 fn a_program_outside_the_systems_folders_travels_with_the_job() {
     let folder = folder();
     let script = folder.path().join("data/run.sh").display().to_string();
-    let mut store = |_: &Path| -> std::io::Result<(Hash, u64)> { panic!("the script is small") };
-    let spec = program(&[script, "x".to_owned()], Some("0..4"), true, &mut store).unwrap();
+    let run = |words: &[&str], array, critical| {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        program(&words, array, critical, folder.path()).map(|found| found.job(&[]).unwrap())
+    };
+    let spec = run(&[&script, "x"], Some("0..4"), true).unwrap();
     let group = &spec.groups()[0];
     assert_eq!(
         (&*group.id, spec.task_count(), group.critical),
@@ -289,12 +296,14 @@ fn a_program_outside_the_systems_folders_travels_with_the_job() {
     );
     assert_eq!(group.command, ["./run.sh".into(), "x".into()]);
     assert!(spec.files()[0].executable);
-    let spec = program(&["/bin/true".to_owned()], None, false, &mut store).unwrap();
+    let spec = run(&["data/run.sh"], None, false).unwrap();
+    assert_eq!(spec.groups()[0].command, ["./run.sh".into()]);
+    let spec = run(&["/bin/true"], None, false).unwrap();
     assert_eq!(
         (spec.files().len(), &*spec.groups()[0].command[0]),
         (0, "/bin/true")
     );
-    let told = program(&["./none".to_owned()], None, false, &mut store).unwrap_err();
+    let told = run(&["./none"], None, false).unwrap_err();
     assert!(told.contains("./none does not exist"), "{told}");
 }
 
@@ -313,10 +322,7 @@ fn input_files_are_bounded_and_many_small_ones_travel_by_hash() {
         .iter()
         .filter(|file| file.data.hash().is_none())
         .count();
-    assert_eq!(
-        (spec.files().len(), inline << 14),
-        (100, resolve::INLINE_TOTAL_MAX)
-    );
+    assert_eq!((spec.files().len(), inline << 14), (100, INLINE_TOTAL_MAX));
     let long = "x".repeat(250);
     for number in 0..40_000 {
         fs::write(many.join(format!("{long}{number:05}")), "").unwrap();
@@ -326,4 +332,30 @@ fn input_files_are_bounded_and_many_small_ones_travel_by_hash() {
         told.contains("one task cannot have so many input files"),
         "{told}"
     );
+}
+
+#[test]
+fn each_file_is_uploaded_once_and_its_content_comes_where_it_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("big"), [7; 100_000]).unwrap();
+    let text = "[[task]]\nid = \"a\"\ncommand = [\"cat\"]\nstdin = \"big\"\ninputs = [\"big\"]\n\
+                [[task]]\nid = \"b\"\ncommand = [\"cat\"]\ninputs = [\"big\"]\n";
+    let file = JobFile::parse("job.toml", Syntax::Toml, text).unwrap();
+    let found = file.find(folder.path()).unwrap();
+    assert_eq!(
+        found.uploads(),
+        [Upload {
+            path: folder.path().join("big"),
+            bytes: 100_000
+        }]
+    );
+    assert_eq!(found.tasks(), file.tasks());
+    assert!(found.tasks().files().is_empty());
+    let (hash, size) = (Hash([3; 32]), 100_001);
+    let spec = found.job(&[(hash, size)]).unwrap();
+    assert_eq!(spec.files().len(), 1);
+    assert_eq!(spec.files()[0].data, Data::Blob { hash, size });
+    assert_eq!(spec.groups()[0].stdin, Some(Data::Blob { hash, size }));
+    let told = file.find(folder.path()).unwrap().job(&[]).unwrap_err();
+    assert!(told.what.contains("big is missing"), "{told}");
 }

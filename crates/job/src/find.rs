@@ -1,15 +1,13 @@
-//! Finding a job's input files: single files, folders and globs become the job's list of files, small ones
-//! with their content, bigger ones handed to a store that names them by their hash.
+//! Finding input files: single files, folders and globs.
 
-use super::{BadJobFile, JobFile, Mistake, WantedInput};
+use crate::Upload;
 use globset::GlobBuilder;
 use hedge_model::data::INLINE_BYTES_MAX;
-use hedge_model::spec::placeholders::{expand_index, has_index};
-use hedge_model::spec::{Draft, Group, Input, check_path};
-use hedge_model::{Data, FileEntry, Hash, JobSpec};
-use std::collections::{HashMap, HashSet};
+use hedge_model::spec::check_path;
+use hedge_model::spec::placeholders::expand_index;
+use hedge_model::{Data, Hash};
+use std::collections::HashMap;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -22,219 +20,81 @@ pub const VISITED_MAX: usize = 10_000_000;
 /// one request: they neither make every message about the job long, nor does a worker write them again for each attempt.
 pub const INLINE_TOTAL_MAX: usize = 128 << 10;
 
-/// Most bytes that the list of one task's input files takes, content of small ones included: the list is sent to
-/// each worker as one message.
-pub const GROUP_BYTES_MAX: usize = 8 << 20;
-/// Bytes that a file's entry takes beside its path: hash, length and flags.
-const ENTRY_BYTES: usize = 48;
-
-/// Takes a file into the store that serves it; gives its hash and its length in bytes.
-pub type Store<'a> = dyn FnMut(&Path) -> io::Result<(Hash, u64)> + 'a;
-
-/// Finds the inputs of a job file beside it and makes the job.
-///
-/// # Errors
-/// Inputs that do not exist, are no files, leave the folder or are too many. Files already handed to `store`
-/// stay there.
-pub fn resolve(file: &JobFile, store: &mut Store<'_>) -> Result<JobSpec, BadJobFile> {
-    let folder = Path::new(&file.name).parent().unwrap_or(Path::new(""));
-    let mut finder = Finder::new(folder, store);
-    let mut draft = file.draft.clone();
-    let mut mistakes = Vec::new();
-    for (group, wanted) in draft.groups.iter_mut().zip(&file.wanted) {
-        if let Some((name, span)) = &wanted.stdin {
-            match finder.content(name) {
-                Ok(data) => group.stdin = Some(data),
-                Err((what, help)) => mistakes.push(Mistake::new(span.clone(), what, help)),
-            }
-        }
-        group_inputs(&mut finder, group, &wanted.inputs, &mut mistakes);
-    }
-    if !mistakes.is_empty() {
-        return Err(BadJobFile::new(&file.name, file.text.clone(), mistakes));
-    }
-    draft.files = finder.files;
-    JobSpec::for_submission(draft).map_err(|error| file.point(&error))
-}
-
-/// Makes one file an input of every task of the draft's only group, under its own name.
-pub(super) fn add_program(
-    draft: &mut Draft,
-    path: &Path,
-    store: &mut Store<'_>,
-) -> Result<Arc<str>, (String, String)> {
-    let mut finder = Finder::new(Path::new(""), store);
-    let name = file_name(path)?;
-    let at = finder.add(path, name)?;
-    draft.files = finder.files;
-    draft.groups[0].inputs.push(Input::File(at));
-    Ok(draft.files[at as usize].path.clone())
-}
-
 /// What is wrong, what would be right.
-type Wrong = (String, String);
+pub type Wrong = (String, String);
 
-struct Finder<'a, 's> {
+/// Finds files, and holds those that it found.
+pub struct Finder<'a> {
     folder: &'a Path,
-    store: &'a mut Store<'s>,
-    files: Vec<FileEntry>,
+    /// What was found.
+    pub files: Vec<InputFile>,
+    /// What is to be uploaded, each path once.
+    pub uploads: Vec<Upload>,
     known: HashMap<(PathBuf, String), u32>,
+    uploaded: HashMap<PathBuf, usize>,
     visited: usize,
     inline_total: usize,
 }
 
-fn group_inputs(
-    finder: &mut Finder<'_, '_>,
-    group: &mut Group,
-    wanted: &[WantedInput],
-    mistakes: &mut Vec<Mistake>,
-) {
-    let mut tasks = std::mem::take(&mut group.inputs).into_iter();
-    let mut spans = Vec::new();
-    for input in wanted {
-        let (pattern, span) = match input {
-            WantedInput::Task => {
-                group.inputs.extend(tasks.next());
-                spans.push(0..0);
-                continue;
-            }
-            WantedInput::Files { pattern, span } => (pattern, span),
-        };
-        let found = if has_index(pattern) {
-            let (from, to) = group.array.unwrap_or((0, 1));
-            finder
-                .each(pattern, from, to)
-                .map(|first| vec![Input::FileEach(first)])
-        } else {
-            finder
-                .find(&expand_index(pattern, None))
-                .map(|files| files.into_iter().map(Input::File).collect())
-        };
-        match found {
-            Ok(inputs) => {
-                spans.extend(inputs.iter().map(|_| span.clone()));
-                group.inputs.extend(inputs);
-            }
-            Err((what, help)) => mistakes.push(Mistake::new(span.clone(), what, help)),
+/// An input file.
+pub struct InputFile {
+    /// Where it lies in the task's scratch directory.
+    pub path: Arc<str>,
+    /// Whether it may be run.
+    pub executable: bool,
+    /// What is in it.
+    pub content: Content,
+}
+
+/// The content of a file.
+pub enum Content {
+    /// Travels within the job.
+    Inline(Arc<[u8]>),
+    /// The position in the list of uploads, and the length when it was found.
+    Upload {
+        /// The position.
+        upload: usize,
+        /// The length.
+        bytes: u64,
+    },
+}
+
+impl Content {
+    /// The position in the list of uploads.
+    pub fn upload(&self) -> Option<usize> {
+        match self {
+            Content::Inline(_) => None,
+            Content::Upload { upload, .. } => Some(*upload),
         }
     }
-    if mistakes.is_empty() {
-        drop_repeated(group, &mut spans);
-        mistakes.extend(collision(&finder.files, group, &spans));
-        mistakes.extend(too_long(&finder.files, group, &spans));
+
+    /// The content as a job has it; of an upload, with a hash of zeros.
+    pub fn data(self) -> Data {
+        match self {
+            Content::Inline(content) => Data::Inline(content),
+            Content::Upload { bytes, .. } => Data::Blob {
+                hash: Hash([0; 32]),
+                size: bytes,
+            },
+        }
     }
 }
 
-/// A list of shared input files that is too long to send.
-fn too_long(files: &[FileEntry], group: &Group, spans: &[Range<usize>]) -> Option<Mistake> {
-    let mut bytes = 0;
-    let mut count = 0;
-    for (input, span) in group.inputs.iter().zip(spans) {
-        let Input::File(at) = input else { continue };
-        let file = &files[*at as usize];
-        let content = match &file.data {
-            Data::Inline(content) => content.len(),
-            Data::Blob { .. } => 0,
-        };
-        bytes += ENTRY_BYTES + file.path.len() + content;
-        count += 1;
-        if bytes > GROUP_BYTES_MAX {
-            return Some(Mistake::new(
-                span.clone(),
-                format!("one task cannot have so many input files: here is number {count}"),
-                "pack them into one file, for example with tar",
-            ));
-        }
-    }
-    None
-}
-
-/// A file that is named and also matched by a glob is one input.
-fn drop_repeated(group: &mut Group, spans: &mut Vec<Range<usize>>) {
-    let mut seen = HashSet::new();
-    let fresh: Vec<bool> = group
-        .inputs
-        .iter()
-        .map(|input| match input {
-            Input::File(at) => seen.insert(*at),
-            _ => true,
-        })
-        .collect();
-    let mut at = fresh.iter();
-    group.inputs.retain(|_| *at.next().unwrap_or(&true));
-    let mut at = fresh.iter();
-    spans.retain(|_| *at.next().unwrap_or(&true));
-}
-
-/// Two inputs of one task that would lie under the same path, or one within the other.
-fn collision(files: &[FileEntry], group: &Group, spans: &[Range<usize>]) -> Option<Mistake> {
-    let clash = |path: &str, span: &Range<usize>| {
-        Mistake::new(
-            span.clone(),
-            format!("two inputs of this task would lie at {path:?}"),
-            "rename one of the files, or put them into folders",
-        )
-    };
-    let path = |at: u32| &*files[at as usize].path;
-    let mut shared = HashSet::new();
-    for (input, span) in group.inputs.iter().zip(spans) {
-        if let Input::File(at) = input
-            && !shared.insert(path(*at))
-        {
-            return Some(clash(path(*at), span));
-        }
-    }
-    let taken = |set: &HashSet<&str>, path: &str| {
-        let parents = path.match_indices('/').map(|(end, _)| &path[..end]);
-        parents.into_iter().any(|parent| set.contains(parent))
-    };
-    let firsts: Vec<_> = group
-        .inputs
-        .iter()
-        .zip(spans)
-        .filter_map(|(input, span)| match input {
-            Input::FileEach(first) => Some((*first, span)),
-            _ => None,
-        })
-        .collect();
-    for (input, span) in group.inputs.iter().zip(spans) {
-        if let Input::File(at) = input
-            && taken(&shared, path(*at))
-        {
-            return Some(clash(path(*at), span));
-        }
-    }
-    for offset in 0..group.count() {
-        for (position, (first, span)) in firsts.iter().enumerate() {
-            let own = path(first + offset);
-            let before = firsts[..position].iter();
-            if shared.contains(own)
-                || taken(&shared, own)
-                || before
-                    .into_iter()
-                    .any(|(other, _)| path(other + offset) == own)
-            {
-                return Some(clash(own, span));
-            }
-        }
-    }
-    None
-}
-
-impl<'a, 's> Finder<'a, 's> {
-    fn new(folder: &'a Path, store: &'a mut Store<'s>) -> Self {
+impl<'a> Finder<'a> {
+    pub fn new(folder: &'a Path) -> Self {
         Self {
             folder,
-            store,
             files: Vec::new(),
+            uploads: Vec::new(),
             known: HashMap::new(),
+            uploaded: HashMap::new(),
             visited: 0,
             inline_total: 0,
         }
     }
 
     /// The files of one item of `inputs`, by position.
-    fn find(&mut self, pattern: &str) -> Result<Vec<u32>, Wrong> {
+    pub fn find(&mut self, pattern: &str) -> Result<Vec<u32>, Wrong> {
         let pattern = normal(pattern)?;
         let path = self.folder.join(pattern);
         match std::fs::metadata(&path) {
@@ -254,7 +114,7 @@ impl<'a, 's> Finder<'a, 's> {
     }
 
     /// One file for each index, at consecutive positions; gives the first one's.
-    fn each(&mut self, pattern: &str, from: u32, to: u32) -> Result<u32, Wrong> {
+    pub fn each(&mut self, pattern: &str, from: u32, to: u32) -> Result<u32, Wrong> {
         let first = self.files.len() as u32;
         for index in from..to {
             let own = expand_index(pattern, Some(index));
@@ -278,7 +138,7 @@ impl<'a, 's> Finder<'a, 's> {
     }
 
     /// The content of a file, for a standard input.
-    fn content(&mut self, name: &str) -> Result<Data, Wrong> {
+    pub fn content(&mut self, name: &str) -> Result<Content, Wrong> {
         let path = self.folder.join(name);
         match std::fs::metadata(&path) {
             Ok(told) if told.is_file() => self.load(&path, told.len()),
@@ -415,7 +275,7 @@ impl<'a, 's> Finder<'a, 's> {
     }
 
     /// The position of a file, added unless it is there already.
-    fn add(&mut self, path: &Path, lands: String) -> Result<u32, Wrong> {
+    pub fn add(&mut self, path: &Path, lands: String) -> Result<u32, Wrong> {
         let key = (path.to_owned(), lands);
         if let Some(at) = self.known.get(&key) {
             return Ok(*at);
@@ -442,28 +302,34 @@ impl<'a, 's> Finder<'a, 's> {
         if !told.is_file() {
             return Err(no_file(&path.display().to_string()));
         }
-        let data = self.load(path, told.len())?;
-        self.files.push(FileEntry {
+        let content = self.load(path, told.len())?;
+        self.files.push(InputFile {
             path: lands.into(),
             executable: told.permissions().mode() & 0o111 != 0,
-            data,
+            content,
         });
         Ok(self.files.len() as u32 - 1)
     }
 
-    fn load(&mut self, path: &Path, size: u64) -> Result<Data, Wrong> {
+    fn load(&mut self, path: &Path, bytes: u64) -> Result<Content, Wrong> {
         let cannot = |error: io::Error| broken(path, &error);
-        if size <= INLINE_BYTES_MAX as u64 && self.inline_total + size as usize <= INLINE_TOTAL_MAX
+        if bytes <= INLINE_BYTES_MAX as u64
+            && self.inline_total + bytes as usize <= INLINE_TOTAL_MAX
         {
             let content = std::fs::read(path).map_err(cannot)?;
             // It may have grown since it was looked at.
             if content.len() <= INLINE_BYTES_MAX {
                 self.inline_total += content.len();
-                return Ok(Data::Inline(content.into()));
+                return Ok(Content::Inline(content.into()));
             }
         }
-        let (hash, size) = (self.store)(path).map_err(cannot)?;
-        Ok(Data::Blob { hash, size })
+        std::fs::File::open(path).map_err(cannot)?;
+        let upload = *self.uploaded.entry(path.to_owned()).or_insert_with(|| {
+            let path = path.to_owned();
+            self.uploads.push(Upload { path, bytes });
+            self.uploads.len() - 1
+        });
+        Ok(Content::Upload { upload, bytes })
     }
 
     fn missing(&self, name: &str, error: &io::Error) -> Wrong {
@@ -541,7 +407,7 @@ fn normal(pattern: &str) -> Result<&str, Wrong> {
     Ok(short)
 }
 
-fn file_name(path: &Path) -> Result<String, Wrong> {
+pub fn file_name(path: &Path) -> Result<String, Wrong> {
     let name = path.file_name().and_then(|name| name.to_str());
     name.map(str::to_owned).ok_or_else(|| {
         (

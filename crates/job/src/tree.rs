@@ -1,6 +1,6 @@
 //! A job file's text as a tree of values that know where they stand, the same for TOML and JSON.
 
-use super::Mistake;
+use crate::Mistake;
 use std::ops::Range;
 
 /// A value and where it stands, in bytes of the file.

@@ -1,0 +1,290 @@
+//! From a job file's wishes to a job with its input files: small ones with their content, bigger ones as uploads.
+
+use crate::find::{Content, Finder, InputFile, file_name};
+use crate::{BadJobFile, JobFile, Mistake, WantedInput};
+use hedge_model::spec::placeholders::{expand_index, has_index};
+use hedge_model::spec::{Draft, Group, Input, SpecError};
+use hedge_model::{Data, FileEntry, Hash, JobSpec};
+use std::collections::HashSet;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Most bytes that the list of one task's input files takes, content of small ones included: the list is sent to
+/// each worker as one message.
+pub const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Bytes that a file's entry takes beside its path: hash, length and flags.
+const ENTRY_BYTES: usize = 48;
+
+/// A job whose input files are found. The content of the bigger ones is still to be hashed.
+#[derive(Debug)]
+pub struct Found {
+    tasks: JobSpec,
+    /// Files that are to be uploaded have a hash of zeros here.
+    draft: Draft,
+    uploads: Vec<Upload>,
+    /// Where the content of each of `uploads` belongs.
+    slots: Vec<(Slot, usize)>,
+}
+
+/// A file whose content the grid has to fetch from the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// Where it is on this machine.
+    pub path: PathBuf,
+    /// Its length in bytes when it was found.
+    pub bytes: u64,
+}
+
+/// What an upload is to the job.
+#[derive(Clone, Copy, Debug)]
+enum Slot {
+    /// The input file at this position.
+    File(u32),
+    /// The standard input of the group at this position.
+    Stdin(usize),
+}
+
+impl Found {
+    /// The job without its files, which is valid by itself: tasks, outputs, resources, dependencies.
+    pub fn tasks(&self) -> &JobSpec {
+        &self.tasks
+    }
+
+    /// The files to upload, each once.
+    pub fn uploads(&self) -> &[Upload] {
+        &self.uploads
+    }
+
+    /// The job, given hash and length in bytes of each of [`Found::uploads`] in their order.
+    ///
+    /// # Errors
+    /// The content of a file is missing, or a file has grown so much that the job is not valid any more.
+    pub fn job(mut self, content: &[(Hash, u64)]) -> Result<JobSpec, SpecError> {
+        for (slot, upload) in self.slots {
+            let Some((hash, size)) = content.get(upload).copied() else {
+                return Err(SpecError {
+                    place: hedge_model::spec::Place {
+                        group: None,
+                        key: "task",
+                        item: None,
+                    },
+                    what: format!(
+                        "the content of {} is missing",
+                        self.uploads[upload].path.display()
+                    ),
+                    help: "hash every file of the list of uploads".to_owned(),
+                });
+            };
+            let data = Data::Blob { hash, size };
+            match slot {
+                Slot::File(at) => self.draft.files[at as usize].data = data,
+                Slot::Stdin(group) => self.draft.groups[group].stdin = Some(data),
+            }
+        }
+        JobSpec::for_submission(self.draft)
+    }
+}
+
+/// Finds the inputs of a job file in `folder`.
+pub fn find(file: &JobFile, folder: &Path) -> Result<Found, BadJobFile> {
+    let mut finder = Finder::new(folder);
+    let mut draft = Draft::from(file.tasks.clone());
+    let mut slots = Vec::new();
+    let mut mistakes = Vec::new();
+    for (at, (group, wanted)) in draft.groups.iter_mut().zip(&file.wanted).enumerate() {
+        if let Some((name, span)) = &wanted.stdin {
+            match finder.content(name) {
+                Ok(content) => {
+                    slots.extend(content.upload().map(|upload| (Slot::Stdin(at), upload)));
+                    group.stdin = Some(content.data());
+                }
+                Err((what, help)) => mistakes.push(Mistake::new(span.clone(), what, help)),
+            }
+        }
+        group_inputs(&mut finder, group, &wanted.inputs, &mut mistakes);
+    }
+    if !mistakes.is_empty() {
+        return Err(BadJobFile::new(&file.name, file.text.clone(), mistakes));
+    }
+    found(finder, draft, slots, file.tasks.clone()).map_err(|error| file.point(&error))
+}
+
+/// Makes the program at `path` an input of every task of the draft's only group, and runs it from there.
+pub fn with_program(mut draft: Draft, folder: &Path, path: &Path) -> Result<Found, String> {
+    let tasks = JobSpec::for_submission(draft.clone()).map_err(|error| error.to_string())?;
+    let mut finder = Finder::new(folder);
+    let added = file_name(path).and_then(|name| finder.add(&folder.join(path), name));
+    let at = added.map_err(|(what, help)| format!("{what}; {help}"))?;
+    draft.groups[0].inputs.push(Input::File(at));
+    draft.groups[0].command[0] = format!("./{}", finder.files[at as usize].path).into();
+    found(finder, draft, Vec::new(), tasks).map_err(|error| error.to_string())
+}
+
+/// A job that needs no file of this machine.
+pub fn without_files(draft: Draft) -> Result<Found, SpecError> {
+    let tasks = JobSpec::for_submission(draft.clone())?;
+    found(Finder::new(Path::new("")), draft, Vec::new(), tasks)
+}
+
+/// Checks the job before anything is hashed: whether it is valid does not depend on the hashes.
+fn found(
+    finder: Finder<'_>,
+    mut draft: Draft,
+    mut slots: Vec<(Slot, usize)>,
+    tasks: JobSpec,
+) -> Result<Found, SpecError> {
+    for (at, file) in finder.files.into_iter().enumerate() {
+        let upload = file.content.upload();
+        slots.extend(upload.map(|upload| (Slot::File(at as u32), upload)));
+        draft.files.push(FileEntry {
+            path: file.path,
+            executable: file.executable,
+            data: file.content.data(),
+        });
+    }
+    let draft = JobSpec::for_submission(draft)?.into();
+    Ok(Found {
+        tasks,
+        draft,
+        uploads: finder.uploads,
+        slots,
+    })
+}
+
+fn group_inputs(
+    finder: &mut Finder<'_>,
+    group: &mut Group,
+    wanted: &[WantedInput],
+    mistakes: &mut Vec<Mistake>,
+) {
+    let mut tasks = std::mem::take(&mut group.inputs).into_iter();
+    let mut spans = Vec::new();
+    for input in wanted {
+        let (pattern, span) = match input {
+            WantedInput::Task => {
+                group.inputs.extend(tasks.next());
+                spans.push(0..0);
+                continue;
+            }
+            WantedInput::Files { pattern, span } => (pattern, span),
+        };
+        let found = if has_index(pattern) {
+            let (from, to) = group.array.unwrap_or((0, 1));
+            finder
+                .each(pattern, from, to)
+                .map(|first| vec![Input::FileEach(first)])
+        } else {
+            finder
+                .find(&expand_index(pattern, None))
+                .map(|files| files.into_iter().map(Input::File).collect())
+        };
+        match found {
+            Ok(inputs) => {
+                spans.extend(inputs.iter().map(|_| span.clone()));
+                group.inputs.extend(inputs);
+            }
+            Err((what, help)) => mistakes.push(Mistake::new(span.clone(), what, help)),
+        }
+    }
+    if mistakes.is_empty() {
+        drop_repeated(group, &mut spans);
+        mistakes.extend(collision(&finder.files, group, &spans));
+        mistakes.extend(too_long(&finder.files, group, &spans));
+    }
+}
+
+/// A list of shared input files that is too long to send.
+fn too_long(files: &[InputFile], group: &Group, spans: &[Range<usize>]) -> Option<Mistake> {
+    let mut bytes = 0;
+    let mut count = 0;
+    for (input, span) in group.inputs.iter().zip(spans) {
+        let Input::File(at) = input else { continue };
+        let file = &files[*at as usize];
+        let content = match &file.content {
+            Content::Inline(content) => content.len(),
+            Content::Upload { .. } => 0,
+        };
+        bytes += ENTRY_BYTES + file.path.len() + content;
+        count += 1;
+        if bytes > GROUP_BYTES_MAX {
+            return Some(Mistake::new(
+                span.clone(),
+                format!("one task cannot have so many input files: here is number {count}"),
+                "pack them into one file, for example with tar",
+            ));
+        }
+    }
+    None
+}
+
+/// A file that is named and also matched by a glob is one input.
+fn drop_repeated(group: &mut Group, spans: &mut Vec<Range<usize>>) {
+    let mut seen = HashSet::new();
+    let fresh: Vec<bool> = group
+        .inputs
+        .iter()
+        .map(|input| match input {
+            Input::File(at) => seen.insert(*at),
+            _ => true,
+        })
+        .collect();
+    let mut at = fresh.iter();
+    group.inputs.retain(|_| *at.next().unwrap_or(&true));
+    let mut at = fresh.iter();
+    spans.retain(|_| *at.next().unwrap_or(&true));
+}
+
+/// Two inputs of one task that would lie under the same path, or one within the other.
+fn collision(files: &[InputFile], group: &Group, spans: &[Range<usize>]) -> Option<Mistake> {
+    let clash = |path: &str, span: &Range<usize>| {
+        Mistake::new(
+            span.clone(),
+            format!("two inputs of this task would lie at {path:?}"),
+            "rename one of the files, or put them into folders",
+        )
+    };
+    let path = |at: u32| &*files[at as usize].path;
+    let mut shared = HashSet::new();
+    for (input, span) in group.inputs.iter().zip(spans) {
+        if let Input::File(at) = input
+            && !shared.insert(path(*at))
+        {
+            return Some(clash(path(*at), span));
+        }
+    }
+    let taken = |set: &HashSet<&str>, path: &str| {
+        let parents = path.match_indices('/').map(|(end, _)| &path[..end]);
+        parents.into_iter().any(|parent| set.contains(parent))
+    };
+    let firsts: Vec<_> = group
+        .inputs
+        .iter()
+        .zip(spans)
+        .filter_map(|(input, span)| match input {
+            Input::FileEach(first) => Some((*first, span)),
+            _ => None,
+        })
+        .collect();
+    for (input, span) in group.inputs.iter().zip(spans) {
+        if let Input::File(at) = input
+            && taken(&shared, path(*at))
+        {
+            return Some(clash(path(*at), span));
+        }
+    }
+    for offset in 0..group.count() {
+        for (position, (first, span)) in firsts.iter().enumerate() {
+            let own = path(first + offset);
+            let before = firsts[..position].iter();
+            if shared.contains(own)
+                || taken(&shared, own)
+                || before
+                    .into_iter()
+                    .any(|(other, _)| path(other + offset) == own)
+            {
+                return Some(clash(own, span));
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,256 @@
+//! The keys of `[[task]]` and of the tables in it.
+
+use super::{Default, Key, Kind, PIECES_MAX, Table};
+
+/// `[[task]]`.
+pub static TASK: Table = Table {
+    name: "a [[task]]",
+    others: None,
+    keys: &[
+        Key {
+            name: "id",
+            kind: Kind::Text,
+            default: Default::Required,
+            example: "\"frame\"",
+            what: "Name of the task, unique in the job: letters, digits, `-` and `_`, at most 128.",
+        },
+        Key {
+            name: "array",
+            kind: Kind::Indexes,
+            default: Default::Means("one task"),
+            example: "\"0..60\"",
+            what: "Makes the table an array: one task for each index, which `${index}` stands for.",
+        },
+        Key {
+            name: "command",
+            kind: Kind::Texts,
+            default: Default::Required,
+            example: "[\"sh\", \"-c\", \"…\"]",
+            what: "The program and its arguments. No shell is involved unless it is named here.",
+        },
+        Key {
+            name: "env",
+            kind: Kind::TextTable,
+            default: Default::Value("{}"),
+            example: "{ MODE = \"fast\" }",
+            what: "Environment variables beside those that every task has.",
+        },
+        Key {
+            name: "stdin",
+            kind: Kind::TextOrTable(&STDIN),
+            default: Default::Means("nothing to read"),
+            example: "{ text = \"hello\" }",
+            what: "What the program reads on its standard input: a file's name, or text.",
+        },
+        Key {
+            name: "deps",
+            kind: Kind::TextsOrTables(&DEPENDENCY),
+            default: Default::Value("[]"),
+            example: "[\"frame\", { task = \"fold\", need = \"95%\" }]",
+            what: "Tasks that must be done before this one starts, beside those of `inputs`.",
+        },
+        Key {
+            name: "inputs",
+            kind: Kind::TextsOrTables(&INPUT),
+            default: Default::Value("[]"),
+            example: "[\"scene.pov\", { task = \"frame\" }]",
+            what: "What lies in the task's scratch directory when it starts: files, folders and globs beside the \
+                   job file, and the outputs of other tasks.",
+        },
+        Key {
+            name: "outputs",
+            kind: Kind::Texts,
+            default: Default::Value("[]"),
+            example: "[\"frame-${index}.png\"]",
+            what: "Files, folders (ending in `/`) and globs that leave the scratch directory. They are results of \
+                   the job, or inputs of other tasks.",
+        },
+        Key {
+            name: "resources",
+            kind: Kind::Table(&RESOURCES),
+            default: Default::Means("one CPU"),
+            example: "{ cpus = 2, memory = \"1 GiB\" }",
+            what: "What the task takes of a worker while it runs.",
+        },
+        Key {
+            name: "labels",
+            kind: Kind::TextTable,
+            default: Default::Value("{}"),
+            example: "{ arch = \"x86_64\" }",
+            what: "Labels that a worker must carry.",
+        },
+        Key {
+            name: "priority",
+            kind: Kind::Whole(i32::MIN as i64, i32::MAX as i64),
+            default: Default::Value("0"),
+            example: "10",
+            what: "Ready tasks of a higher priority start first.",
+        },
+        Key {
+            name: "crash_limit",
+            kind: Kind::Whole(1, u32::MAX as i64),
+            default: Default::Value("3"),
+            example: "5",
+            what: "How many attempts of one task may fail before the job fails. Faults of the machine do not count.",
+        },
+        Key {
+            name: "time_limit",
+            kind: Kind::Duration,
+            default: Default::Means("no limit"),
+            example: "\"10min\"",
+            what: "Longest running time of an attempt; beyond, it is ended and counts as failed.",
+        },
+        Key {
+            name: "critical",
+            kind: Kind::Flag,
+            default: Default::Value("false"),
+            example: "true",
+            what: "Marks the task critical, whatever `[critical]` finds.",
+        },
+        Key {
+            name: "estimate",
+            kind: Kind::Table(&ESTIMATE),
+            default: Default::Means("what earlier tasks of its kind took"),
+            example: "{ cpu_time = \"30s\", memory = \"32 MiB\" }",
+            what: "What the task is likely to need. Used for ordering and planning, never as a limit.",
+        },
+        Key {
+            name: "kind",
+            kind: Kind::Text,
+            default: Default::Means("the `id`"),
+            example: "\"render\"",
+            what: "Tasks of one kind are expected to behave alike, in this job and in others.",
+        },
+    ],
+};
+
+/// A table in `inputs`.
+pub static INPUT: Table = Table {
+    name: "an input that is no file's name",
+    others: None,
+    keys: &[
+        Key {
+            name: "task",
+            kind: Kind::Text,
+            default: Default::Required,
+            example: "\"frame\"",
+            what: "The task whose outputs become inputs.",
+        },
+        NEED,
+    ],
+};
+
+/// A table in `deps`.
+pub static DEPENDENCY: Table = Table {
+    name: "a dependency",
+    others: None,
+    keys: &[
+        Key {
+            name: "task",
+            kind: Kind::Text,
+            default: Default::Required,
+            example: "\"frame\"",
+            what: "The task to wait for.",
+        },
+        NEED,
+    ],
+};
+
+const NEED: Key = Key {
+    name: "need",
+    kind: Kind::ShareOrCount,
+    default: Default::Value("\"100%\""),
+    example: "\"95%\"",
+    what: "How many tasks of that array must be done: a share or a number. The outputs of the others are not there.",
+};
+
+/// The table form of `stdin`.
+pub static STDIN: Table = Table {
+    name: "`stdin`",
+    others: None,
+    keys: &[Key {
+        name: "text",
+        kind: Kind::Text,
+        default: Default::Required,
+        example: "\"hello\"",
+        what: "The text itself, at most 16 KiB.",
+    }],
+};
+
+/// `resources`.
+pub static RESOURCES: Table = Table {
+    name: "`resources`",
+    keys: &[
+        Key {
+            name: "cpus",
+            kind: Kind::Cpus,
+            default: Default::Value("1"),
+            example: "0.5",
+            what: "CPUs, in thousandths at the finest.",
+        },
+        Key {
+            name: "memory",
+            kind: Kind::Bytes,
+            default: Default::Means("no limit of its own"),
+            example: "\"1 GiB\"",
+            what: "Memory; also the limit of what the task may use.",
+        },
+        Key {
+            name: "disk",
+            kind: Kind::Bytes,
+            default: Default::Means("no limit of its own"),
+            example: "\"2 GB\"",
+            what: "Disk; also the limit of what the task may add to its scratch directory.",
+        },
+    ],
+    others: Some(Key {
+        name: "gpus",
+        kind: Kind::Whole(0, PIECES_MAX),
+        default: Default::Value("0"),
+        example: "1",
+        what: "Pieces of a resource that workers offer under this name, see `hedge worker --help`.",
+    }),
+};
+
+/// `estimate`.
+pub static ESTIMATE: Table = Table {
+    name: "`estimate`",
+    others: None,
+    keys: &[
+        Key {
+            name: "cpu_time",
+            kind: Kind::Duration,
+            default: Default::Means("not known"),
+            example: "\"30s\"",
+            what: "CPU time on a machine of speed 1.",
+        },
+        Key {
+            name: "memory",
+            kind: Kind::Bytes,
+            default: Default::Means("not known"),
+            example: "\"32 MiB\"",
+            what: "Memory.",
+        },
+        Key {
+            name: "disk",
+            kind: Kind::Bytes,
+            default: Default::Means("not known"),
+            example: "\"1 MiB\"",
+            what: "Disk.",
+        },
+        Key {
+            name: "network",
+            kind: Kind::Bytes,
+            default: Default::Means("not known"),
+            example: "\"100 MB\"",
+            what: "Data that it moves over the network, beside its inputs.",
+        },
+        Key {
+            name: "output",
+            kind: Kind::Bytes,
+            default: Default::Means("not known"),
+            example: "\"5 MiB\"",
+            what: "Data that it leaves for others.",
+        },
+    ],
+};

@@ -194,7 +194,7 @@ impl Settings {
             value: value.to_owned(),
             why,
         };
-        (field.set)(&mut changed, value).map_err(wrong)?;
+        field.kind.set(&mut changed, value).map_err(wrong)?;
         if changed.suspect_beats >= changed.dead_beats {
             return Err(wrong("suspect_beats must be less than dead_beats".into()));
         }
@@ -218,14 +218,39 @@ impl Settings {
 
     /// All settings, for people.
     pub fn views(&self) -> Vec<SettingView> {
-        let default = Settings::default();
+        let (mut own, mut default) = (self.clone(), Settings::default());
         let view = |field: &Field| SettingView {
             name: field.name.to_owned(),
-            value: (field.get)(self),
-            default: (field.get)(&default),
+            value: field.kind.get(&mut own),
+            default: field.kind.get(&mut default),
             what: field.what.to_owned(),
         };
         FIELDS.iter().map(view).collect()
+    }
+
+    /// What each setting takes, as documentation in Markdown.
+    pub fn markdown() -> String {
+        let mut default = Settings::default();
+        let code = |text: &str| match text {
+            "" => "empty".to_owned(),
+            text => format!("`{text}`"),
+        };
+        let row = |field: &Field| {
+            let kind = &field.kind;
+            format!(
+                "| `{}` | {} | {} | {} | {} | {} |\n",
+                field.name,
+                kind.describe(),
+                kind.unit(),
+                code(&kind.get(&mut default)),
+                code(field.example),
+                field.what
+            )
+        };
+        let rows: String = FIELDS.iter().map(row).collect();
+        "| setting | type | unit | default | example | meaning |\n|---|---|---|---|---|---|\n"
+            .to_owned()
+            + &rows
     }
 }
 
@@ -273,6 +298,18 @@ mod tests {
             Settings::default().set("beats", "1"),
             Err(SettingError::Unknown(_))
         ));
+    }
+
+    #[test]
+    fn every_example_is_taken_and_differs_from_the_default() {
+        for field in FIELDS {
+            let mut settings = Settings::default();
+            let set = settings.set(field.name, field.example);
+            assert_eq!(set, Ok(()), "{}", field.name);
+            let shown = field.kind.get(&mut settings);
+            let default = field.kind.get(&mut Settings::default());
+            assert!(shown != default, "{}", field.name);
+        }
     }
 
     #[test]

@@ -7,12 +7,102 @@ use crate::units::{parse_bytes, parse_duration, parse_rate, show_bytes, show_rat
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One setting: its name, what it is for, and its text form.
+/// One setting: its name, what it is for, and what it takes.
 pub(super) struct Field {
     pub name: &'static str,
     pub what: &'static str,
-    pub get: fn(&Settings) -> String,
-    pub set: fn(&mut Settings, &str) -> Result<(), String>,
+    /// A value that differs from the default.
+    pub example: &'static str,
+    pub kind: Kind,
+}
+
+/// Where a value of this type is in the settings.
+type Of<T> = fn(&mut Settings) -> &mut T;
+
+/// What a setting takes, within which bounds, both included.
+pub(super) enum Kind {
+    Way(Of<Way>),
+    Count(Of<u32>, u32, u32),
+    Large(Of<u64>, u64, u64),
+    Duration(Of<Duration>, Duration, Duration),
+    Bytes(Of<u64>),
+    Rate(Of<u64>),
+    Price(Of<u64>),
+    Flag(Of<bool>),
+    Currency(Of<Arc<str>>),
+    Relays(Of<Arc<[PeerAddr]>>),
+}
+
+impl Kind {
+    /// The value as text.
+    pub fn get(&self, settings: &mut Settings) -> String {
+        match self {
+            Kind::Way(of) => of(settings).to_string(),
+            Kind::Count(of, ..) => of(settings).to_string(),
+            Kind::Large(of, ..) | Kind::Price(of) => of(settings).to_string(),
+            Kind::Duration(of, ..) => span(*of(settings)),
+            Kind::Bytes(of) => show_bytes(*of(settings)),
+            Kind::Rate(of) => match *of(settings) {
+                0 => "none".to_owned(),
+                rate => show_rate(rate),
+            },
+            Kind::Flag(of) => of(settings).to_string(),
+            Kind::Currency(of) => of(settings).to_string(),
+            Kind::Relays(of) => relays_text(of(settings)),
+        }
+    }
+
+    /// Takes the value from text; where it does not fit, the error says what would.
+    pub fn set(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
+        match self {
+            Kind::Way(of) => way(of(settings), text),
+            Kind::Count(of, min, max) => number(of(settings), text, *min, *max),
+            Kind::Large(of, min, max) => number(of(settings), text, *min, *max),
+            Kind::Duration(of, min, max) => duration(of(settings), text, *min, *max),
+            Kind::Bytes(of) => bytes(of(settings), text),
+            Kind::Rate(of) => rate(of(settings), text),
+            Kind::Price(of) => number(of(settings), text, 0, PRICE_MAX),
+            Kind::Flag(of) => yes_or_no(of(settings), text),
+            Kind::Currency(of) => currency(of(settings), text),
+            Kind::Relays(of) => relays(of(settings), text),
+        }
+    }
+
+    /// What it takes, for the documentation.
+    pub fn describe(&self) -> String {
+        match self {
+            Kind::Way(_) => format!(
+                "interval, {} to {}, of heartbeats; with `asks ` before it, of status requests",
+                span(Way::INTERVAL_MIN),
+                span(Way::INTERVAL_MAX)
+            ),
+            Kind::Count(_, min, u32::MAX) => format!("whole number from {min}"),
+            Kind::Count(_, min, max) => format!("whole number, {min} to {max}"),
+            Kind::Large(_, min, u64::MAX) => format!("whole number from {min}"),
+            Kind::Large(_, min, max) => format!("whole number, {min} to {max}"),
+            Kind::Duration(_, Duration::ZERO, TEN_YEARS) => "duration".to_owned(),
+            Kind::Duration(_, min, TEN_YEARS) => format!("duration from {}", span(*min)),
+            Kind::Duration(_, min, max) => format!("duration, {} to {}", span(*min), span(*max)),
+            Kind::Bytes(_) => "amount".to_owned(),
+            Kind::Rate(_) => "rate, or `none`".to_owned(),
+            Kind::Price(_) => format!("whole number, 0 to {PRICE_MAX}"),
+            Kind::Flag(_) => "`true` or `false`".to_owned(),
+            Kind::Currency(_) => "word of at most 16 letters".to_owned(),
+            Kind::Relays(_) => format!("at most {RELAYS_MAX} relays, with spaces between"),
+        }
+    }
+
+    /// Its unit, for the documentation.
+    pub fn unit(&self) -> &'static str {
+        match self {
+            Kind::Way(_) => "`us`, `ms`, `s`, `min`",
+            Kind::Duration(..) => "`ms`, `s`, `min`, `h`, `days`",
+            Kind::Bytes(_) => "`B`, `KiB`, `MiB`, `GiB`, `TiB`, `kB`, `MB`, `GB`, `TB`",
+            Kind::Rate(_) => "`bit/s`, `kbit/s`, `Mbit/s`, `Gbit/s`",
+            Kind::Price(_) => "millionths of the currency",
+            _ => "",
+        }
+    }
 }
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -22,204 +112,205 @@ pub(super) const FIELDS: &[Field] = &[
     Field {
         name: "watch_idle",
         what: "how workers with nothing to do are watched: \"500ms\" for heartbeats, \"asks 500ms\" for questions",
-        get: |s| s.watch_idle.to_string(),
-        set: |s, v| way(&mut s.watch_idle, v),
+        example: "asks 500ms",
+        kind: Kind::Way(|s| &mut s.watch_idle),
     },
     Field {
         name: "watch_assigned",
         what: "how workers with tasks are watched",
-        get: |s| s.watch_assigned.to_string(),
-        set: |s, v| way(&mut s.watch_assigned, v),
+        example: "20ms",
+        kind: Kind::Way(|s| &mut s.watch_assigned),
     },
     Field {
         name: "watch_critical",
         what: "how workers with critical tasks are watched",
-        get: |s| s.watch_critical.to_string(),
-        set: |s, v| way(&mut s.watch_critical, v),
+        example: "5ms",
+        kind: Kind::Way(|s| &mut s.watch_critical),
     },
     Field {
         name: "beats_per_second",
         what: "beats of the whole pool that the leader takes in; beyond, intervals grow",
-        get: |s| s.beats_per_second.to_string(),
-        set: |s, v| number(&mut s.beats_per_second, v, 1, 10_000_000),
+        example: "20000",
+        kind: Kind::Count(|s| &mut s.beats_per_second, 1, 10_000_000),
     },
     Field {
         name: "suspect_beats",
         what: "beats missed until a worker can be suspect",
-        get: |s| s.suspect_beats.to_string(),
-        set: |s, v| number(&mut s.suspect_beats, v, 1, 1000),
+        example: "5",
+        kind: Kind::Count(|s| &mut s.suspect_beats, 1, 1000),
     },
     Field {
         name: "suspect_deviations",
         what: "standard deviations by which a suspicious silence exceeds a worker's usual ones; 0: beats alone",
-        get: |s| s.suspect_deviations.to_string(),
-        set: |s, v| number(&mut s.suspect_deviations, v, 0, 1000),
+        example: "6",
+        kind: Kind::Count(|s| &mut s.suspect_deviations, 0, 1000),
     },
     Field {
         name: "suspect_max",
         what: "silence that is suspicious however irregular a worker is",
-        get: |s| span(s.suspect_max),
-        set: |s, v| duration(&mut s.suspect_max, v, MILLISECOND, TEN_YEARS),
+        example: "2s",
+        kind: Kind::Duration(|s| &mut s.suspect_max, MILLISECOND, TEN_YEARS),
     },
     Field {
         name: "dead_beats",
         what: "beats missed until a worker can be given up",
-        get: |s| s.dead_beats.to_string(),
-        set: |s, v| number(&mut s.dead_beats, v, 2, 10_000),
+        example: "20",
+        kind: Kind::Count(|s| &mut s.dead_beats, 2, 10_000),
     },
     Field {
         name: "dead_min",
         what: "no worker is given up after a shorter silence",
-        get: |s| span(s.dead_min),
-        set: |s, v| duration(&mut s.dead_min, v, MILLISECOND, TEN_YEARS),
+        example: "3s",
+        kind: Kind::Duration(|s| &mut s.dead_min, MILLISECOND, TEN_YEARS),
     },
     Field {
         name: "progress_every",
         what: "how often workers look at the progress of their attempts",
-        get: |s| span(s.progress_every),
-        set: |s, v| duration(&mut s.progress_every, v, MILLISECOND, TEN_MINUTES),
+        example: "2s",
+        kind: Kind::Duration(|s| &mut s.progress_every, MILLISECOND, TEN_MINUTES),
     },
     Field {
         name: "stall_after",
         what: "time without progress after which a task gets a copy elsewhere; 0s: never",
-        get: |s| span(s.stall_after),
-        set: |s, v| duration(&mut s.stall_after, v, Duration::ZERO, TEN_YEARS),
+        example: "5min",
+        kind: Kind::Duration(|s| &mut s.stall_after, Duration::ZERO, TEN_YEARS),
     },
     Field {
         name: "min_link",
         what: "rate that a worker's link must carry both ways, like \"10 Mbit/s\"; slower ones get no tasks; none: any",
-        get: |s| match s.min_link {
-            0 => "none".to_owned(),
-            rate => show_rate(rate),
-        },
-        set: |s, v| rate(&mut s.min_link, v),
+        example: "10 Mbit/s",
+        kind: Kind::Rate(|s| &mut s.min_link),
     },
     Field {
         name: "content_grace",
         what: "how long data of a worker that is gone is still counted on",
-        get: |s| span(s.content_grace),
-        set: |s, v| duration(&mut s.content_grace, v, Duration::ZERO, TEN_MINUTES),
+        example: "10s",
+        kind: Kind::Duration(|s| &mut s.content_grace, Duration::ZERO, TEN_MINUTES),
     },
     Field {
         name: "keep",
         what: "supervisors that hold inputs and results",
-        get: |s| s.keep.to_string(),
-        set: |s, v| number(&mut s.keep, v, 1, 7),
+        example: "3",
+        kind: Kind::Count(|s| &mut s.keep, 1, 7),
     },
     Field {
         name: "keep_jobs_for",
         what: "how long ended jobs and their results are kept, while a supervisor leads",
-        get: |s| span(s.keep_jobs_for),
-        set: |s, v| duration(&mut s.keep_jobs_for, v, Duration::ZERO, TEN_YEARS),
+        example: "90days",
+        kind: Kind::Duration(|s| &mut s.keep_jobs_for, Duration::ZERO, TEN_YEARS),
     },
     Field {
         name: "keep_jobs_bytes",
         what: "disk that ended jobs take on a supervisor, with results, logs and records; beyond, the oldest are \
                forgotten",
-        get: |s| show_bytes(s.keep_jobs_bytes),
-        set: |s, v| bytes(&mut s.keep_jobs_bytes, v),
+        example: "20 GiB",
+        kind: Kind::Bytes(|s| &mut s.keep_jobs_bytes),
     },
     Field {
         name: "keep_jobs_memory",
         what: "memory that ended jobs take on a supervisor; beyond, the oldest are forgotten",
-        get: |s| show_bytes(s.keep_jobs_memory),
-        set: |s, v| bytes(&mut s.keep_jobs_memory, v),
+        example: "512 MiB",
+        kind: Kind::Bytes(|s| &mut s.keep_jobs_memory),
     },
     Field {
         name: "promote_after",
         what: "how long a voting supervisor is gone until one that stands by takes its place",
-        get: |s| span(s.promote_after),
-        set: |s, v| duration(&mut s.promote_after, v, MILLISECOND * 100, TEN_YEARS),
+        example: "2min",
+        kind: Kind::Duration(
+            |s| &mut s.promote_after,
+            Duration::from_millis(100),
+            TEN_YEARS,
+        ),
     },
     Field {
         name: "client_jobs",
         what: "jobs at once of all clients that joined by one ticket",
-        get: |s| s.client_jobs.to_string(),
-        set: |s, v| number(&mut s.client_jobs, v, 0, u32::MAX),
+        example: "100",
+        kind: Kind::Count(|s| &mut s.client_jobs, 0, u32::MAX),
     },
     Field {
         name: "client_tasks",
         what: "tasks at once of all clients that joined by one ticket",
-        get: |s| s.client_tasks.to_string(),
-        set: |s, v| number(&mut s.client_tasks, v, 0, u64::MAX),
+        example: "1000000",
+        kind: Kind::Large(|s| &mut s.client_tasks, 0, u64::MAX),
     },
     Field {
         name: "client_bytes",
         what: "bytes of inputs at once of all clients that joined by one ticket",
-        get: |s| show_bytes(s.client_bytes),
-        set: |s, v| bytes(&mut s.client_bytes, v),
+        example: "100 GiB",
+        kind: Kind::Bytes(|s| &mut s.client_bytes),
     },
     Field {
         name: "client_spec_bytes",
         what: "bytes of job descriptions at once of all clients that joined by one ticket: each supervisor keeps them in memory",
-        get: |s| show_bytes(s.client_spec_bytes),
-        set: |s, v| bytes(&mut s.client_spec_bytes, v),
+        example: "256 MiB",
+        kind: Kind::Bytes(|s| &mut s.client_spec_bytes),
     },
     Field {
         name: "higher_percent",
         what: "share of the pool that makes the higher class of workers",
-        get: |s| s.higher_percent.to_string(),
-        set: |s, v| number(&mut s.higher_percent, v, 1, 100),
+        example: "10",
+        kind: Kind::Count(|s| &mut s.higher_percent, 1, 100),
     },
     Field {
         name: "relay",
         what: "relays for peers that cannot be reached directly, each as `hedge relay` prints it; empty: none",
-        get: |s| relays_text(&s.relays),
-        set: |s, v| relays(&mut s.relays, v),
+        example: "1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f@203.0.113.7:7434",
+        kind: Kind::Relays(|s| &mut s.relays),
     },
     Field {
         name: "currency",
         what: "name of the currency in which jobs are charged",
-        get: |s| s.tariff.currency.to_string(),
-        set: |s, v| currency(&mut tariff(s).currency, v),
+        example: "EUR",
+        kind: Kind::Currency(|s| &mut tariff(s).currency),
     },
     Field {
         name: "price_cpu_second",
         what: "a second of one CPU, in millionths of the currency",
-        get: |s| s.tariff.normal.cpu_second.to_string(),
-        set: |s, v| price(&mut tariff(s).normal.cpu_second, v),
+        example: "12",
+        kind: Kind::Price(|s| &mut tariff(s).normal.cpu_second),
     },
     Field {
         name: "price_higher_cpu_second",
         what: "a second of one CPU in the higher class, in millionths of the currency",
-        get: |s| s.tariff.higher.cpu_second.to_string(),
-        set: |s, v| price(&mut tariff(s).higher.cpu_second, v),
+        example: "30",
+        kind: Kind::Price(|s| &mut tariff(s).higher.cpu_second),
     },
     Field {
         name: "price_gib_second",
         what: "a second of one GiB of memory, in millionths of the currency",
-        get: |s| s.tariff.normal.gib_second.to_string(),
-        set: |s, v| price(&mut tariff(s).normal.gib_second, v),
+        example: "2",
+        kind: Kind::Price(|s| &mut tariff(s).normal.gib_second),
     },
     Field {
         name: "price_higher_gib_second",
         what: "a second of one GiB of memory in the higher class, in millionths of the currency",
-        get: |s| s.tariff.higher.gib_second.to_string(),
-        set: |s, v| price(&mut tariff(s).higher.gib_second, v),
+        example: "3",
+        kind: Kind::Price(|s| &mut tariff(s).higher.gib_second),
     },
     Field {
         name: "price_gib_moved",
         what: "a GiB moved, in millionths of the currency",
-        get: |s| s.tariff.normal.gib_moved.to_string(),
-        set: |s, v| price(&mut tariff(s).normal.gib_moved, v),
+        example: "10000",
+        kind: Kind::Price(|s| &mut tariff(s).normal.gib_moved),
     },
     Field {
         name: "price_higher_gib_moved",
         what: "a GiB moved in the higher class, in millionths of the currency",
-        get: |s| s.tariff.higher.gib_moved.to_string(),
-        set: |s, v| price(&mut tariff(s).higher.gib_moved, v),
+        example: "20000",
+        kind: Kind::Price(|s| &mut tariff(s).higher.gib_moved),
     },
     Field {
         name: "bill_redundant",
         what: "whether clients pay for copies that did not win",
-        get: |s| s.tariff.bill_redundant.to_string(),
-        set: |s, v| yes_or_no(&mut tariff(s).bill_redundant, v),
+        example: "false",
+        kind: Kind::Flag(|s| &mut tariff(s).bill_redundant),
     },
     Field {
         name: "bill_lost",
         what: "whether clients pay for what failed or was lost",
-        get: |s| s.tariff.bill_lost.to_string(),
-        set: |s, v| yes_or_no(&mut tariff(s).bill_lost, v),
+        example: "true",
+        kind: Kind::Flag(|s| &mut tariff(s).bill_lost),
     },
 ];
 
@@ -291,10 +382,6 @@ fn rate(field: &mut u64, text: &str) -> Result<(), String> {
 
 fn tariff(settings: &mut Settings) -> &mut Tariff {
     Arc::make_mut(&mut settings.tariff)
-}
-
-fn price(field: &mut u64, text: &str) -> Result<(), String> {
-    number(field, text, 0, PRICE_MAX)
 }
 
 /// More than any machine costs: a thousand units of the currency a second.

@@ -1,30 +1,28 @@
 //! Every invariant of the supervisor, in one place; run after each event in tests and simulation.
 
-use super::Supervisor;
-use super::live::{AttemptState, Live};
+use crate::supervisor::Supervisor;
+use crate::supervisor::durable::state::State;
+use crate::supervisor::leader::LeaderView;
+use crate::supervisor::leader::attempts::AttemptState;
 use hedge_model::{PeerId, TaskId};
 use std::collections::BTreeMap;
 
 impl Supervisor {
     /// Whether all invariants hold; the first that does not, in words.
     pub fn check(&self) -> Result<(), String> {
-        self.check_durable()?;
-        let Some(live) = &self.live else {
-            return Ok(());
-        };
-        self.check_attempts(live)?;
-        self.check_workers(live)?;
-        self.check_jobs(live)?;
-        self.check_shares(live)
+        self.state.check()?;
+        self.view().map_or(Ok(()), |view| view.check())
     }
+}
 
-    fn check_durable(&self) -> Result<(), String> {
-        for (id, job) in &self.state.jobs {
+impl State {
+    fn check(&self) -> Result<(), String> {
+        for (id, job) in &self.jobs {
             let done = job.tasks.iter().filter(|task| task.done.is_some()).count();
             expect(done == job.done as usize, || {
                 format!("job {id}: {done} tasks are done, {} counted", job.done)
             })?;
-            let bytes: u64 = super::data::result_files(job)
+            let bytes: u64 = crate::supervisor::leader::blobs::transfers::result_files(job)
                 .map(|file| file.data.size())
                 .sum();
             expect(bytes == job.result_bytes, || {
@@ -54,16 +52,26 @@ impl Supervisor {
                 expect(done.attempt.generation == task.generation, || {
                     format!("task {id}.{number} is done by an attempt of another generation")
                 })?;
-                expect(done.attempt.epoch <= self.state.epoch(), || {
+                expect(done.attempt.epoch <= self.epoch(), || {
                     format!("task {id}.{number} is done in the future")
                 })?;
             }
         }
         Ok(())
     }
+}
 
-    fn check_attempts(&self, live: &Live) -> Result<(), String> {
-        for (id, known) in &live.tasks {
+impl LeaderView<'_> {
+    fn check(&self) -> Result<(), String> {
+        self.check_attempts()?;
+        self.check_workers()?;
+        self.check_jobs()?;
+        self.check_shares()
+    }
+
+    fn check_attempts(&self) -> Result<(), String> {
+        let leader = self.leader;
+        for (id, known) in &leader.tasks {
             let job = self
                 .state
                 .jobs
@@ -77,7 +85,7 @@ impl Supervisor {
                 format!("task {id} is over and still known")
             })?;
             for (at, attempt) in known.attempts.iter().enumerate() {
-                let worker = &live.workers[attempt.worker as usize];
+                let worker = &leader.workers[attempt.worker as usize];
                 let lost = attempt.state == AttemptState::Lost;
                 let in_hand = attempt.state.in_hand();
                 expect(worker.in_hand.contains(&attempt.id) == in_hand, || {
@@ -119,8 +127,9 @@ impl Supervisor {
         Ok(())
     }
 
-    fn check_workers(&self, live: &Live) -> Result<(), String> {
-        for (ix, worker) in live.workers.iter().enumerate() {
+    fn check_workers(&self) -> Result<(), String> {
+        let leader = self.leader;
+        for (ix, worker) in leader.workers.iter().enumerate() {
             let name = worker.peer.short();
             let may_have = worker.reachable() || worker.returns_by.is_some();
             expect(may_have || worker.in_hand.is_empty(), || {
@@ -128,7 +137,7 @@ impl Supervisor {
             })?;
             let mut free = worker.free.clone();
             for id in &worker.in_hand {
-                let attempt = live
+                let attempt = leader
                     .tasks
                     .get(&id.task)
                     .and_then(|known| known.attempts.iter().find(|a| a.id == *id));
@@ -144,7 +153,7 @@ impl Supervisor {
                     format!("worker {name} miscounts: {free} with what is in hand")
                 })?;
             }
-            let listed = live
+            let listed = leader
                 .queues
                 .iter()
                 .any(|(queued, at)| *at as usize == ix && *queued as usize == worker.queued.len());
@@ -155,10 +164,11 @@ impl Supervisor {
         Ok(())
     }
 
-    fn check_jobs(&self, live: &Live) -> Result<(), String> {
-        for (id, live_job) in &live.jobs {
+    fn check_jobs(&self) -> Result<(), String> {
+        let leader = self.leader;
+        for (id, active_job) in &leader.jobs {
             let job = &self.state.jobs[id];
-            for (group, offers) in live_job.groups.iter().enumerate() {
+            for (group, offers) in active_job.groups.iter().enumerate() {
                 let waiting = job
                     .spec
                     .waits_for(group)
@@ -177,7 +187,7 @@ impl Supervisor {
                         number: job.spec.first(group) + offset,
                     };
                     let open = job.tasks[task.number as usize].done.is_none();
-                    let known = live.tasks.get(&task);
+                    let known = leader.tasks.get(&task);
                     let carried =
                         known.is_some_and(|known| known.active() > 0 || known.committing.is_some());
                     let offered = offset >= offers.fresh || offers.again.contains(&offset);
@@ -196,14 +206,15 @@ impl Supervisor {
         Ok(())
     }
 
-    fn check_shares(&self, live: &Live) -> Result<(), String> {
+    fn check_shares(&self) -> Result<(), String> {
+        let leader = self.leader;
         let mut shares = BTreeMap::<PeerId, u64>::new();
-        for id in live.workers.iter().flat_map(|worker| &worker.in_hand) {
+        for id in leader.workers.iter().flat_map(|worker| &worker.in_hand) {
             let job = &self.state.jobs[&id.task.job];
             let need = &job.spec.groups()[job.spec.group_of(id.task.number)].resources;
             *shares.entry(job.client).or_default() += need.cpus_milli.max(1);
         }
-        live.ready.check_shares(&shares)
+        leader.ready.check_shares(&shares)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a supervisor is told and what it wants done: the whole contract between the core and what runs it.
 
-use super::link::{MeasureMost, Measured};
+use super::{MeasureMost, Measured};
 use crate::monitor::{Attention, Finding, Settings as Watch};
 use hedge_model::group::{Colleague, FromLeader, ToLeader};
 use hedge_model::msg::{Answer, FromWorker, Reply, Request, Role, SharedSpec, ToWorker};
@@ -44,14 +44,14 @@ impl Config {
 /// What happens to a supervisor.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// This core is to lead: it begins an epoch and is live once that is committed.
+    /// This core is to lead: it begins an epoch and leads once that is committed.
     Lead {
         /// Content in its own store.
         holds: Vec<Hash>,
         /// Fresh random bytes: the secret that supervisors share, where the grid has none yet.
         secret: [u8; 32],
     },
-    /// Another leads, or nobody known; everything live is dropped.
+    /// Another leads, or nobody known; everything that only a leader has is dropped.
     Deposed,
     /// The supervisors of the group are these, this one among them.
     Group(Vec<Colleague>),

@@ -1,7 +1,9 @@
 //! Supervisors that cannot store anything: they report it, and one that leads is given no more jobs.
 
-use super::live::LiveJob;
-use super::{Action, Supervisor};
+use crate::supervisor::follower::Follower;
+use crate::supervisor::leader::LeaderView;
+use crate::supervisor::leader::jobs::ActiveJob;
+use crate::supervisor::{Action, Role, Supervisor};
 use hedge_model::group::ToLeader;
 use hedge_model::msg::RefusalKind;
 use hedge_model::{JobId, PeerId};
@@ -14,17 +16,11 @@ impl Supervisor {
 
     /// Whether another supervisor can store what a leader has to, as far as this one, which leads, knows.
     pub fn has_disk(&self, peer: PeerId) -> bool {
-        self.disk_fault_of(peer).is_none()
-    }
-
-    /// Why a supervisor of the group cannot store anything.
-    pub(crate) fn disk_fault_of(&self, peer: PeerId) -> Option<&str> {
         if peer == self.config.me.peer {
-            return self.disk_fault();
+            return self.disk_fault.is_none();
         }
-        let mut colleagues = self.live.iter().flat_map(|live| &live.colleagues);
-        let known = colleagues.find(|known| known.addr.peer == peer)?;
-        known.disk_fault.as_deref()
+        self.view()
+            .is_none_or(|view| view.disk_fault_of(peer).is_none())
     }
 
     /// The own disk has changed: it takes nothing more, or something again.
@@ -33,32 +29,42 @@ impl Supervisor {
             return;
         }
         self.disk_fault.clone_from(&fault);
-        match &self.live {
-            None => {
-                if let Some(to) = self.leader {
-                    let msg = ToLeader::Disk(fault);
-                    out.push(Action::ToLeader { to, msg });
-                }
-            }
-            Some(live) => {
-                for job in live.jobs.keys().copied().collect::<Vec<_>>() {
-                    self.tell_soon(job);
-                }
-            }
+        if let Role::Follower(Follower {
+            leader: Some(to), ..
+        }) = &self.role
+        {
+            let (to, msg) = (*to, ToLeader::Disk(fault));
+            out.push(Action::ToLeader { to, msg });
+        }
+        if let Some(mut leadership) = self.leadership(out) {
+            let jobs: Vec<JobId> = leadership.leader.jobs.keys().copied().collect();
+            jobs.into_iter().for_each(|job| leadership.tell_soon(job));
         }
     }
 
     /// Repeats a fault to a leader that may not know of it.
-    pub(crate) fn tell_disk_fault(&self, to: PeerId, out: &mut Vec<Action>) {
+    pub(crate) fn report_disk_fault(&self, to: PeerId, out: &mut Vec<Action>) {
         if self.disk_fault.is_some() {
             let msg = ToLeader::Disk(self.disk_fault.clone());
             out.push(Action::ToLeader { to, msg });
         }
     }
+}
+
+impl<'a> LeaderView<'a> {
+    /// Why a supervisor of the group cannot store anything.
+    pub(crate) fn disk_fault_of(&self, peer: PeerId) -> Option<&'a str> {
+        if peer == self.config.me.peer {
+            return self.disk_fault;
+        }
+        let mut colleagues = self.leader.colleagues.iter();
+        let known = colleagues.find(|known| known.addr.peer == peer)?;
+        known.disk_fault.as_deref()
+    }
 
     /// Refuses a submission that could not be kept.
     pub(crate) fn can_store(&self) -> Result<(), (RefusalKind, String)> {
-        match &self.disk_fault {
+        match self.disk_fault {
             None => Ok(()),
             Some(fault) => Err((
                 RefusalKind::Busy,
@@ -70,14 +76,12 @@ impl Supervisor {
     }
 
     /// What a job waits for beside workers: results that this supervisor has no room for.
-    pub(crate) fn held_up(&self, id: JobId, job: &LiveJob) -> Option<String> {
-        let live = self.live.as_ref()?;
+    pub(crate) fn held_up(&self, id: JobId, job: &ActiveJob) -> Option<String> {
+        let leader = self.leader;
         let missing = job.missing_results.iter();
-        let mut pulls = missing.filter_map(|hash| live.pulls.get(hash)?.fault.as_deref());
+        let mut pulls = missing.filter_map(|hash| leader.pulls.get(hash)?.fault.as_deref());
         let fault = pulls.next();
-        let fault = fault.or(self
-            .disk_fault()
-            .filter(|_| !job.missing_results.is_empty()))?;
+        let fault = fault.or(self.disk_fault.filter(|_| !job.missing_results.is_empty()))?;
         Some(format!(
             "{} of its results cannot be stored yet, and it ends once they are: {fault}; `hedge cancel {id}` gives it up",
             job.missing_results.len()

@@ -1,95 +1,66 @@
 //! The supervisor's state machine: jobs, workers and attempts in; assignments, records and answers out.
 //!
-//! Durable is what [`State`] holds; it changes by committed records alone. Everything else lives on the
-//! leader only and is dropped when it is deposed.
+//! Durable is what [`State`] holds; it changes by committed records alone. Everything else belongs to the
+//! [`Role`] in which this supervisor is, and is dropped when the role changes.
 
-mod access;
-mod activate;
-mod attach;
-mod attention;
-mod away;
-mod body;
-mod bounded;
-mod capacity;
+mod api;
 mod check;
-mod choose;
-mod colleagues;
 mod contract;
-mod critical;
-mod data;
-mod deadline;
 mod disk;
 mod durable;
-mod faults;
-mod hints;
-mod job_view;
-mod jobs;
-mod keep;
-mod later;
-mod learned;
-mod ledger;
-mod left;
-mod link;
-mod live;
-mod members;
-mod name;
-mod need;
-mod nested;
-mod placement;
-mod ready;
-pub mod redundancy;
-mod requests;
-mod retention;
-mod room;
-mod snapshot;
-mod submitted;
-mod tickets;
-mod unheard;
-mod views;
-mod waits;
-mod workers;
+mod follower;
+mod leader;
+mod peers;
 
 pub use contract::{Action, Config, Event, NotAdmitted, ProposalId, PullFailure};
-pub use critical::CriticalSet;
-pub use durable::{State, Verdict};
-pub use learned::Learned;
-pub use link::{MeasureMost, Measured};
+pub use durable::learned::Learned;
+pub use durable::state::{State, Verdict};
+pub use leader::jobs::critical::CriticalSet;
+pub use leader::pool::link::{MeasureMost, Measured};
+pub use leader::redundancy;
 
 use crate::monitor::{Finding, Found, Settings as Watch};
-use contract::Pending;
-use hedge_model::group::{Colleague, Hint};
-use hedge_model::msg::{Answer, HASHES_MAX, Refusal, RefusalKind, Reply, Role, ToWorker};
+use follower::{Candidacy, Follower};
+use hedge_model::group::{Colleague, FromLeader, LeaderSays};
+use hedge_model::ledger::Cost;
+use hedge_model::msg::{self, Answer, HASHES_MAX, Refusal, RefusalKind, Reply, ToWorker};
 use hedge_model::record::Record;
-use hedge_model::{AttemptId, Epoch, Hash, JobSpec, PeerId, Time};
-use live::{Live, Timer};
-use std::collections::{BTreeMap, BTreeSet};
+use hedge_model::view::{JobView, WorkerView};
+use hedge_model::{Epoch, Hash, JobId, JobSpec, PeerAddr, PeerId, Time};
+use leader::{Leader, LeaderView, Leadership};
+use peers::Peers;
 use std::sync::Arc;
+
+/// How the names of settings begin that say how workers are watched.
+const WATCHING: [&str; 6] = [
+    "watch_",
+    "beats_",
+    "suspect_",
+    "dead_",
+    "progress_",
+    "stall_",
+];
 
 /// A supervisor.
 #[derive(Debug)]
 pub struct Supervisor {
     config: Config,
     state: State,
-    live: Option<Live>,
+    role: Role,
+    peers: Peers,
     now: Time,
     last_proposal: ProposalId,
-    pending: BTreeMap<ProposalId, Pending>,
-    own_content: Vec<Hash>,
     /// Decides on redundancy in the place of what jobs ask for.
     policy: Option<Box<dyn redundancy::Policy>>,
-    secret: [u8; 32],
-    /// The proposal of an epoch with whose commit this core goes live.
-    begins: Option<ProposalId>,
-    group: Vec<Colleague>,
-    linked: BTreeMap<PeerId, Role>,
-    /// The highest epoch of a leader that this core, not leading itself, has heard of, and whose it is.
-    led_by: Epoch,
-    leader: Option<PeerId>,
-    hints: BTreeMap<AttemptId, Hint>,
-    /// Content that is on its way into the own store for a leader.
-    holding: BTreeSet<Hash>,
     /// Why nothing can be stored here now; none where it can.
     disk_fault: Option<String>,
+}
+
+/// What a supervisor is at the moment. Only a leader has workers, attempts and blobs to decide on.
+#[derive(Debug)]
+enum Role {
+    Follower(Follower),
+    Leader(Box<Leader>),
 }
 
 /// What a record took out of the state, for what is to be done about it.
@@ -98,32 +69,23 @@ struct Taken {
     /// The content of a task that was lost.
     left: Vec<Hash>,
     /// The job that was forgotten.
-    job: Option<Arc<durable::Job>>,
+    job: Option<Arc<durable::state::Job>>,
     /// The whole specification of the job that ended.
     spec: Option<Arc<JobSpec>>,
 }
 
 impl Supervisor {
-    /// A supervisor with this durable state, not live yet.
+    /// A supervisor with this durable state, which does not lead yet.
     pub fn new(config: Config, state: State) -> Self {
         let now = state.recorded_time();
         let mut supervisor = Self {
             config,
             state,
-            live: None,
+            role: Role::Follower(Follower::default()),
+            peers: Peers::default(),
             now,
             last_proposal: 0,
-            pending: BTreeMap::new(),
-            own_content: Vec::new(),
             policy: None,
-            secret: [0; 32],
-            begins: None,
-            group: Vec::new(),
-            linked: BTreeMap::new(),
-            led_by: Epoch(0),
-            leader: None,
-            hints: BTreeMap::new(),
-            holding: BTreeSet::new(),
             disk_fault: None,
         };
         supervisor.follow_settings(&mut Vec::new());
@@ -135,9 +97,9 @@ impl Supervisor {
     pub fn restore(&mut self, state: State) {
         self.now = self.now.max(state.recorded_time());
         self.state = state;
-        let mut hints = std::mem::take(&mut self.hints);
-        hints.retain(|attempt, _| !self.is_over(*attempt));
-        self.hints = hints;
+        if let Role::Follower(follower) = &mut self.role {
+            follower.hints.forget_over(&self.state);
+        }
         self.follow_settings(&mut Vec::new());
     }
 
@@ -153,70 +115,50 @@ impl Supervisor {
         );
         match event {
             Event::Lead { holds, secret } => {
-                (self.own_content, self.secret) = (holds, secret);
-                self.begin_epoch(out);
-            }
-            Event::Deposed => {
-                self.begins = None;
                 self.step_down(out);
+                self.begin_epoch(holds, secret, out);
             }
+            Event::Deposed => match &mut self.role {
+                Role::Follower(follower) => follower.candidacy = None,
+                Role::Leader(_) => self.step_down(out),
+            },
             Event::Group(group) => self.on_group(group, out),
             Event::Disk(fault) => self.on_disk(fault, out),
-            Event::Linked { peer, role } => self.on_linked(peer, role, out),
+            Event::Linked { peer, role } => {
+                self.peers.linked.insert(peer, role);
+                if let Some(mut leadership) = self.leadership(out) {
+                    leadership.tell_that_i_lead(peer, role);
+                }
+            }
             Event::FromLeader { peer, msg } => self.on_from_leader(peer, msg, out),
             Event::Committed { proposal, record } => self.on_committed(proposal, record, out),
             Event::Joining { peer, role, ticket } => self.on_joining(peer, role, ticket, out),
-            Event::Submit { peer, ask, .. } | Event::Ask { peer, ask, .. }
-                if self.live.is_none() =>
-            {
-                answer(peer, ask, Reply::No(not_leading()), out);
+            Event::Gone { peer, silent } => {
+                self.peers.linked.remove(&peer);
+                if let Some(mut leadership) = self.leadership(out) {
+                    leadership.on_gone(peer, silent);
+                }
             }
-            Event::Gone { peer, .. } if self.live.is_none() => {
-                self.linked.remove(&peer);
-            }
-            Event::Pulled { hash, result } if self.live.is_none() => {
-                self.pulled_for_leader(hash, result, out);
-            }
-            _ if self.live.is_none() => {}
-            Event::ToLeader { peer, msg } => self.on_to_leader(peer, msg, out),
-            Event::FromWorker { peer, msg } => self.on_worker(peer, msg, out),
-            Event::Found(finding) => self.on_found(finding, out),
-            Event::LinkMeasured { peer, found } => self.link_found(peer, found, out),
-            Event::Submit {
-                peer,
-                ask,
-                key,
-                spec,
-                from,
-            } => self.on_submit(peer, ask, key, spec, from, out),
-            Event::Ask {
-                peer,
-                ask,
-                request,
-                secret,
-            } => self.on_ask(peer, ask, request, secret, out),
-            Event::Gone { peer, silent } => self.on_gone(peer, silent, out),
-            Event::Unasked(asks) => self.live().unwatch(&asks),
-            Event::Pulled { hash, result } => self.on_pulled(hash, result, out),
-            Event::Tick => self.on_tick(out),
+            event => match &mut self.role {
+                Role::Follower(follower) => follower.on_event(event, out),
+                Role::Leader(_) => {
+                    if let Some(mut leadership) = self.leadership(out) {
+                        leadership.on_event(event);
+                    }
+                }
+            },
         }
-        if let Some(live) = &mut self.live {
-            live.looks.changed(news);
-            if std::mem::take(&mut live.leaving_due) {
-                self.let_leave(out);
-            }
-            self.classify();
-            self.schedule(out);
-            self.look(out);
-            self.attend(out);
+        if let Some(mut leadership) = self.leadership(out) {
+            leadership.settle(news);
         }
     }
 
     /// When [`Event::Tick`] is due, and why.
     pub fn next_deadline(&self) -> Option<(Time, &'static str)> {
-        let live = self.live.as_ref()?;
-        let (at, timer) = live.timers.first()?;
-        Some((*at, timer.why()))
+        match &self.role {
+            Role::Follower(_) => None,
+            Role::Leader(leader) => leader.timers.first().map(|(at, timer)| (*at, timer.why())),
+        }
     }
 
     /// The durable state.
@@ -226,12 +168,12 @@ impl Supervisor {
 
     /// Whether this core leads.
     pub fn is_live(&self) -> bool {
-        self.live.is_some()
+        matches!(self.role, Role::Leader(_))
     }
 
     /// How many records were appended that are not committed yet and promise something.
     pub fn promised(&self) -> usize {
-        self.pending.len()
+        self.view().map_or(0, |view| view.leader.pending.len())
     }
 
     /// How workers are to be watched.
@@ -239,33 +181,96 @@ impl Supervisor {
         self.config.watch
     }
 
-    fn live(&mut self) -> &mut Live {
-        self.live.get_or_insert_default()
+    /// Whether a ticket lets peers of this role in, by the hash of its secret.
+    pub fn invites(&self, ticket: Hash, role: msg::Role) -> bool {
+        self.state.invitation(self.now, ticket, role).is_ok()
     }
 
-    fn append(&mut self, record: Record, pending: Option<Pending>, out: &mut Vec<Action>) {
-        if pending.is_none() && record.format() > self.state.format() {
-            // It only makes later decisions better; the group does without until it is upgraded.
-            return;
+    /// All supervisors of the grid, for others to connect to.
+    pub fn supervisors(&self) -> Vec<PeerAddr> {
+        self.peers.supervisors(&self.config.me)
+    }
+
+    /// A job in figures; none where it is not known, or this supervisor does not lead.
+    pub fn job_view(&self, id: JobId) -> Option<JobView> {
+        self.view()?.job_view(id)
+    }
+
+    /// All workers in figures; none where this supervisor does not lead.
+    pub fn worker_views(&self) -> Vec<WorkerView> {
+        self.view()
+            .map_or_else(Vec::new, |view| view.worker_views())
+    }
+
+    /// A job's critical set as it is known now; none where this supervisor does not lead.
+    pub fn critical_set(&self, id: JobId) -> Option<CriticalSet> {
+        let job = self.state.jobs.get(&id)?;
+        Some(self.view()?.critical(id, job).into_owned())
+    }
+
+    /// What a job cost so far; final once it has ended.
+    pub fn cost(&self, job: JobId) -> Option<Cost> {
+        self.state.jobs.get(&job).map(|job| job.cost)
+    }
+
+    /// Lets `policy` decide on redundancy for all jobs, whatever they ask for: how baselines are compared.
+    /// To be set before this supervisor leads.
+    pub fn set_policy(&mut self, policy: Box<dyn redundancy::Policy>) {
+        self.policy = Some(policy);
+    }
+
+    /// What this supervisor can do as the leader; none where it is not.
+    fn leadership<'a>(&'a mut self, out: &'a mut Vec<Action>) -> Option<Leadership<'a>> {
+        match &mut self.role {
+            Role::Follower(_) => None,
+            Role::Leader(leader) => Some(Leadership {
+                now: self.now,
+                config: &self.config,
+                state: &self.state,
+                peers: &self.peers,
+                disk_fault: self.disk_fault.as_deref(),
+                policy: &mut self.policy,
+                last_proposal: &mut self.last_proposal,
+                leader,
+                out,
+            }),
         }
+    }
+
+    /// What this supervisor knows as the leader; none where it is not.
+    fn view(&self) -> Option<LeaderView<'_>> {
+        match &self.role {
+            Role::Follower(_) => None,
+            Role::Leader(leader) => Some(LeaderView {
+                now: self.now,
+                config: &self.config,
+                state: &self.state,
+                peers: &self.peers,
+                disk_fault: self.disk_fault.as_deref(),
+                policy: self.policy.as_deref(),
+                leader,
+            }),
+        }
+    }
+
+    fn begin_epoch(&mut self, holds: Vec<Hash>, secret: [u8; 32], out: &mut Vec<Action>) {
         self.last_proposal += 1;
-        if let Some(pending) = pending {
-            self.pending.insert(self.last_proposal, pending);
-        }
+        let proposal = self.last_proposal;
         out.push(Action::Append {
-            proposal: self.last_proposal,
-            record,
+            proposal,
+            record: Record::Epoch {
+                epoch: Epoch(self.state.epoch().0 + 1),
+                at: self.now,
+                secret,
+            },
         });
-    }
-
-    fn begin_epoch(&mut self, out: &mut Vec<Action>) {
-        let record = Record::Epoch {
-            epoch: Epoch(self.state.epoch().0 + 1),
-            at: self.now,
-            secret: self.secret,
-        };
-        self.append(record, None, out);
-        self.begins = Some(self.last_proposal);
+        if let Role::Follower(follower) = &mut self.role {
+            follower.candidacy = Some(Candidacy {
+                proposal,
+                holds,
+                secret,
+            });
+        }
     }
 
     fn on_committed(
@@ -276,18 +281,20 @@ impl Supervisor {
     ) {
         let taken = self.taken_by(&record);
         let verdict = self.state.apply(&record);
-        if verdict == Verdict::Applied {
-            self.rate_after(&record);
+        if let Role::Follower(follower) = &mut self.role {
+            follower.hints.forget(&record);
         }
-        let pending = proposal.and_then(|id| self.pending.remove(&id));
-        self.forget_hints(&record);
-        self.follow_grid(&record, verdict, proposal, out);
-        if self.live.is_none() {
-            return;
+        match &record {
+            Record::MemberRevoked { peer, .. } if verdict == Verdict::Applied => {
+                out.push(Action::Expel(*peer));
+                self.peers.linked.remove(peer);
+            }
+            Record::Set { .. } => self.follow_settings(out),
+            Record::Epoch { .. } => self.on_epoch(proposal, verdict, out),
+            _ => {}
         }
-        self.follow_work(record, verdict, pending.is_some(), taken, out);
-        if let Some(pending) = pending {
-            self.fulfil(pending, verdict, out);
+        if let Some(mut leadership) = self.leadership(out) {
+            leadership.on_committed(proposal, record, verdict, taken);
         }
     }
 
@@ -311,216 +318,127 @@ impl Supervisor {
         taken
     }
 
-    /// What a committed record means for the grid: its settings, its members, and whether this core leads.
-    fn follow_grid(
-        &mut self,
-        record: &Record,
-        verdict: Verdict,
-        proposal: Option<ProposalId>,
-        out: &mut Vec<Action>,
-    ) {
-        match record {
-            Record::MemberRevoked { peer, .. } if verdict == Verdict::Applied => {
-                self.after_revoked(*peer, out);
-            }
-            Record::Set { .. } => self.follow_settings(out),
-            Record::Epoch { .. } if proposal.is_some() && proposal == self.begins => {
-                self.begins = None;
-                match verdict {
-                    Verdict::Applied => self.go_live(out),
-                    // Another's epoch was on its way through the journal.
-                    _ => self.begin_epoch(out),
-                }
-            }
-            // Another leads, and this core had not heard of it: what it says must not bear that epoch.
-            Record::Epoch { .. } if verdict == Verdict::Applied => self.step_down(out),
-            _ => {}
-        }
-    }
-
-    /// What a committed record means for the leader's work: jobs, tasks and attempts. `asked` says whether
-    /// somebody who asked this leader waits for it.
-    fn follow_work(
-        &mut self,
-        record: Record,
-        verdict: Verdict,
-        asked: bool,
-        taken: Taken,
-        out: &mut Vec<Action>,
-    ) {
-        match record {
-            Record::JobAccepted { spec, .. } => {
-                if let Verdict::Job(job) = verdict {
-                    self.activate(job, out);
-                }
-                if asked {
-                    self.release_inputs(&spec, out);
-                }
-            }
-            Record::TaskDone {
-                attempt,
-                worker,
-                outputs,
-                log,
-                ..
-            } => {
-                let applied = verdict == Verdict::Applied;
-                self.keep_log(attempt.task.job, log.as_deref(), worker, out);
-                self.after_task_done(attempt, worker, applied, out);
-                if !applied {
-                    self.drop_unwanted(worker, &outputs, out);
-                }
-            }
-            Record::AttemptEnded {
-                attempt,
-                worker,
-                end,
-                log,
-                ..
-            } => {
-                self.keep_log(attempt.task.job, log.as_deref(), worker, out);
-                self.after_attempt_ended(attempt, worker, &end, out);
-            }
-            Record::OutputsLost { task, .. } if verdict == Verdict::Applied => {
-                self.after_outputs_lost(task, &taken.left);
-            }
-            Record::JobEnded { job, .. } if verdict == Verdict::Applied => {
-                if let Some(spec) = taken.spec {
-                    self.after_job_ended(job, &spec, out);
-                }
-            }
-            Record::JobEnded { job, .. } => self.after_stale_end(job, out),
-            Record::JobForgotten { job, .. } => {
-                self.live().removals.remove(&job);
-                if let Some(forgotten) = taken.job.filter(|_| verdict == Verdict::Applied) {
-                    self.drop_kept(job, &forgotten, out);
-                }
-                self.remove_old_jobs(out);
-            }
-            _ => {}
-        }
-    }
-
-    fn fulfil(&mut self, pending: Pending, verdict: Verdict, out: &mut Vec<Action>) {
-        match pending {
-            Pending::Accepted { client, ask, spec } => {
-                if let Verdict::Job(job) = verdict {
-                    let reply = self.accepted_before(job, &spec);
-                    answer(client, ask, reply, out);
-                }
-            }
-            Pending::Joined { peer } => {
-                let refused = match verdict {
-                    Verdict::Stale(_) if self.state.member(peer).is_none() => {
-                        Some(NotAdmitted::Expired)
-                    }
-                    _ => None,
-                };
-                out.push(Action::Admit { peer, refused });
-            }
-            Pending::Ticket {
-                client,
-                ask,
-                secret,
-            } => answer(client, ask, Reply::Ticket(secret), out),
-            Pending::Done { client, ask } => answer(client, ask, Reply::Ok, out),
-            Pending::Unheard => {}
-            Pending::Unwanted { worker, outputs } => self.drop_unwanted(worker, &outputs, out),
-        }
-    }
-
-    /// A peer's questions are not answered any more.
-    fn unhear(&mut self, peer: PeerId) {
-        for pending in self.pending.values_mut() {
-            match pending {
-                Pending::Accepted { client, .. }
-                | Pending::Ticket { client, .. }
-                | Pending::Done { client, .. }
-                    if *client == peer =>
-                {
-                    *pending = Pending::Unheard;
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Everything live is dropped; whoever waits for an answer asks elsewhere.
-    fn step_down(&mut self, out: &mut Vec<Action>) {
-        self.send_askers_away(out);
-        self.unwatch_all(out);
-        self.live = None;
-    }
-
-    fn go_live(&mut self, out: &mut Vec<Action>) {
-        let mut live = Live {
-            since: self.now,
-            ..Live::default()
+    /// An epoch was committed: this core leads, or another does.
+    fn on_epoch(&mut self, proposal: Option<ProposalId>, verdict: Verdict, out: &mut Vec<Action>) {
+        let mine = |candidacy: &mut Candidacy| Some(candidacy.proposal) == proposal;
+        let candidacy = match &mut self.role {
+            Role::Follower(follower) => follower.candidacy.take_if(mine),
+            Role::Leader(_) => None,
         };
-        let own = std::mem::take(&mut self.own_content);
-        for hash in &own {
-            live.content.entry(*hash).or_default().own = true;
-        }
-        live.set_timer(self.now + self.config.content_grace, Timer::Settled);
-        live.set_timer(self.now, Timer::Retention);
-        self.live = Some(live);
-        out.push(Action::WatchSettings(self.config.watch));
-        self.count_colleagues();
-        self.keep_results();
-        self.expect_all();
-        let jobs: Vec<_> = self
-            .state
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.active())
-            .map(|(id, _)| *id)
-            .collect();
-        for job in jobs {
-            self.activate(job, out);
-        }
-        self.drop_unused(own, out);
-        self.hints.clear();
-        if self.state.epoch() == Epoch(1) {
-            let (level, at) = (self.config.format_max, self.now);
-            self.append(Record::Format { level, at }, None, out);
-        }
-        for (peer, role) in self.linked.clone() {
-            self.tell_that_i_lead(peer, role, out);
+        match (candidacy, verdict) {
+            (Some(candidacy), Verdict::Applied) => self.go_live(candidacy, out),
+            // Another's epoch was on its way through the journal.
+            (Some(candidacy), _) => self.begin_epoch(candidacy.holds, candidacy.secret, out),
+            // Another leads, and this core had not heard of it: what it says must not bear that epoch.
+            (None, Verdict::Applied) => self.step_down(out),
+            (None, _) => {}
         }
     }
 
-    fn on_tick(&mut self, out: &mut Vec<Action>) {
-        let now = self.now;
-        while let Some((at, timer)) = self.live().timers.first().copied()
-            && at <= now
+    /// Everything that only a leader has is dropped; whoever waits for an answer asks elsewhere.
+    fn step_down(&mut self, out: &mut Vec<Action>) {
+        if let Some(mut leadership) = self.leadership(out) {
+            leadership.resign();
+            self.role = Role::Follower(Follower::default());
+        }
+    }
+
+    fn go_live(&mut self, candidacy: Candidacy, out: &mut Vec<Action>) {
+        let leader = Role::Leader(Box::new(Leader::new(self.now)));
+        if let Role::Follower(follower) = std::mem::replace(&mut self.role, leader)
+            && let Some(mut leadership) = self.leadership(out)
         {
-            self.live().timers.pop_first();
-            match timer {
-                Timer::ContentLost(ix) => self.content_of_gone_worker(ix, out),
-                Timer::Readmit(ix) => self.readmit(ix),
-                Timer::Tell(job) => self.tell(job, out),
-                Timer::Rebalance => self.rebalance(out),
-                Timer::Pull(hash) => self.pull_again(hash, out),
-                Timer::Unbar(job, group, ix) => {
-                    self.live().unbar(job, group, ix);
-                    self.feed_starved();
-                }
-                Timer::Settled => {
-                    self.stop_expecting();
-                    self.give_up_absent_holders(out);
-                }
-                Timer::Later => self.live().later = None,
-                Timer::Look => self.live().looks.timer_fired(),
-                Timer::Benchmark(ix) => self.benchmark(ix, out),
-                Timer::Link(ix) => self.link_due(ix, out),
-                Timer::Expected(ix) => self.give_up_expected(ix, out),
-                Timer::Returns(ix) => self.give_up_silent(ix, out),
-                Timer::Spread(hash) => self.spread_again(hash, out),
-                Timer::Retention => {
-                    self.remove_old_jobs(out);
-                    let at = self.now + retention::RETENTION_EVERY;
-                    self.live().set_timer(at, Timer::Retention);
-                }
+            leadership.begin(&follower, candidacy.holds);
+        }
+    }
+
+    /// The supervisors of the group have changed.
+    fn on_group(&mut self, group: Vec<Colleague>, out: &mut Vec<Action>) {
+        self.peers.group = group;
+        let all = self.supervisors();
+        for (peer, role) in &self.peers.linked {
+            match role {
+                msg::Role::Worker => send(*peer, ToWorker::Supervisors(all.clone()), out),
+                msg::Role::Client | msg::Role::Admin | msg::Role::Relay => out.push(Action::Tell {
+                    to: *peer,
+                    reply: Reply::Supervisors(all.clone()),
+                }),
+                msg::Role::Supervisor => {}
+            }
+        }
+        if let Some(mut leadership) = self.leadership(out) {
+            leadership.on_group();
+        }
+    }
+
+    /// Obeys whoever leads by the highest epoch seen.
+    fn on_from_leader(&mut self, peer: PeerId, msg: FromLeader, out: &mut Vec<Action>) {
+        let FromLeader { epoch, what } = msg;
+        let known = match &self.role {
+            Role::Follower(follower) => epoch < follower.led_by || epoch < self.state.epoch(),
+            Role::Leader(_) => epoch <= self.state.epoch(),
+        };
+        if known {
+            return;
+        }
+        // If this core leads, another does by now, and it had not heard of it.
+        self.step_down(out);
+        let Role::Follower(follower) = &mut self.role else {
+            return;
+        };
+        (follower.led_by, follower.leader) = (epoch, Some(peer));
+        match what {
+            LeaderSays::Lead => {
+                out.push(Action::TellHoldings { to: peer });
+                self.report_disk_fault(peer, out);
+            }
+            LeaderSays::Hints(hints) => follower.hints.take(hints, &self.state),
+            LeaderSays::Hold {
+                hash,
+                size,
+                sources,
+            } => follower.fetch(hash, size, sources, out),
+            LeaderSays::Drop(hashes) => out.push(Action::Drop(hashes)),
+        }
+    }
+
+    /// A peer that is not connected yet wants in.
+    fn on_joining(
+        &mut self,
+        peer: PeerId,
+        role: msg::Role,
+        ticket: Option<Hash>,
+        out: &mut Vec<Action>,
+    ) {
+        let admission = self.state.admission(self.now, peer, role, ticket);
+        let refused = match (admission, self.leadership(out)) {
+            (Ok(Some(ticket)), Some(mut leadership)) => {
+                return leadership.let_join(peer, role, ticket);
+            }
+            (Ok(Some(_)), None) => Some(NotAdmitted::Redirected),
+            (Ok(None), _) => None,
+            // What a ticket is worth the leader knows first.
+            (Err(NotAdmitted::Stranger), None) => Some(NotAdmitted::NotLeading),
+            (Err(refused), _) => Some(refused),
+        };
+        out.push(Action::Admit { peer, refused });
+    }
+
+    /// Brings what follows from the settings in line with them.
+    fn follow_settings(&mut self, out: &mut Vec<Action>) {
+        if let Some(mut leadership) = self.leadership(out) {
+            leadership.follow_min_link();
+        }
+        let settings = self.state.settings();
+        let changed = settings.changed();
+        if changed.contains_key("content_grace") {
+            self.config.content_grace = settings.content_grace;
+        }
+        let watching = |name: &str| WATCHING.iter().any(|word| name.starts_with(word));
+        if changed.keys().any(|name| watching(name)) {
+            let watch = Watch::of(settings);
+            if std::mem::replace(&mut self.config.watch, watch) != watch {
+                out.push(Action::WatchSettings(watch));
             }
         }
     }

@@ -1,0 +1,134 @@
+//! Who may ask for what.
+
+use crate::supervisor::leader::LeaderView;
+use hedge_model::msg::{RefusalKind, Request, Role};
+use hedge_model::{JobId, JobSpec, PeerId};
+
+/// What a request is about, which decides who may ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Concern {
+    /// The asker alone.
+    Own,
+    /// A job: its client's, and administrators'.
+    Job(JobId),
+    /// What everybody in the grid may know.
+    Grid,
+    /// The grid itself: administrators'.
+    Rule,
+    /// Whom a relay may serve: relays'.
+    Relay,
+}
+
+fn concern(request: &Request) -> Concern {
+    match request {
+        Request::Submit { .. } | Request::Jobs(_) => Concern::Own,
+        Request::Job(id)
+        | Request::Watch(id)
+        | Request::Cancel(id)
+        | Request::Results { job: id, .. }
+        | Request::Logs(id, _)
+        | Request::Explain(id, _)
+        | Request::Forget(id) => Concern::Job(*id),
+        Request::Workers | Request::Settings => Concern::Grid,
+        Request::Drain(_)
+        | Request::Ticket { .. }
+        | Request::Members
+        | Request::Revoke(_)
+        | Request::Set { .. }
+        | Request::Upgrade
+        | Request::Tickets
+        | Request::RevokeTicket(_) => Concern::Rule,
+        Request::MayRelay { .. } => Concern::Relay,
+    }
+}
+
+impl LeaderView<'_> {
+    /// As what a peer asks: a member's role, and everything for the supervisor's own process.
+    pub(crate) fn role_of(&self, peer: PeerId) -> Option<Role> {
+        if peer == self.config.me.peer {
+            return Some(Role::Admin);
+        }
+        self.state.member(peer)
+    }
+
+    /// Whether a peer may ask for this; else why not.
+    pub(crate) fn may(&self, peer: PeerId, request: &Request) -> Result<(), (RefusalKind, String)> {
+        let role = self.role_of(peer);
+        let denied = |why: String| Err((RefusalKind::NotAllowed, why));
+        match (role, concern(request)) {
+            (Some(Role::Admin), _) | (Some(Role::Client), Concern::Own | Concern::Grid) => Ok(()),
+            (Some(Role::Relay), Concern::Relay) => Ok(()),
+            (Some(Role::Client), Concern::Job(id)) => match self.state.jobs.get(&id) {
+                Some(job) if job.client != peer => denied(format!(
+                    "job {id} belongs to another client; only that one and administrators may see or change it"
+                )),
+                _ => Ok(()),
+            },
+            (Some(Role::Client), Concern::Rule | Concern::Relay) => denied(
+                "only an administrator may do this: use a ticket that `hedge ticket admin` made, \
+                 or ask on the supervisor's own machine"
+                    .into(),
+            ),
+            (Some(role), _) => denied(format!(
+                "a {role} asks nothing of this kind; use a client's ticket"
+            )),
+            (None, _) => denied("this peer is not a member of the grid; ask for a ticket".into()),
+        }
+    }
+
+    /// Whether a client may have one more job, by the grid's limits for all clients of one ticket.
+    pub(crate) fn within_limits(
+        &self,
+        client: PeerId,
+        spec: &JobSpec,
+    ) -> Result<(), (RefusalKind, String)> {
+        let settings = self.state.settings();
+        let (mut jobs, mut tasks, mut bytes) = (1, u64::from(spec.task_count()), input_bytes(spec));
+        let mut spec_bytes = spec.encoded_bytes() as u64;
+        let active = self.leader.jobs.iter();
+        for (id, active_job) in active {
+            let Some(job) = self.state.jobs.get(id) else {
+                continue;
+            };
+            if job.active() && self.state.share_limits(client, job.client) {
+                jobs += 1;
+                spec_bytes = spec_bytes.saturating_add(active_job.spec_bytes);
+                tasks += u64::from(job.spec.task_count());
+                bytes = input_bytes(&job.spec).saturating_add(bytes);
+            }
+        }
+        let over = |what: &str, has: u64, max: u64| {
+            let why = format!(
+                "with this job the clients of your ticket would have {has} {what} at once, and this grid allows {max}; \
+                 nothing was accepted: wait for others to end, cancel some, or let an administrator raise the limit with `hedge config set`"
+            );
+            if has > max {
+                Err((RefusalKind::NotAllowed, why))
+            } else {
+                Ok(())
+            }
+        };
+        over("jobs", jobs, u64::from(settings.client_jobs))?;
+        over("tasks", tasks, settings.client_tasks)?;
+        over("bytes of inputs", bytes, settings.client_bytes)?;
+        let submits = self.leader.submits.iter();
+        let submits = submits.filter(|submit| submit.client == client);
+        let coming = submits.map(|submit| submit.spec.encoded_bytes() as u64);
+        let spec_bytes = coming.fold(spec_bytes, u64::saturating_add);
+        over(
+            "bytes of job descriptions",
+            spec_bytes,
+            settings.client_spec_bytes,
+        )
+    }
+}
+
+fn input_bytes(spec: &JobSpec) -> u64 {
+    let stdin = spec
+        .groups()
+        .iter()
+        .filter_map(|group| group.stdin.as_ref());
+    let files = spec.files().iter().map(|file| &file.data);
+    let sizes = files.chain(stdin).map(hedge_model::Data::size);
+    sizes.fold(0, u64::saturating_add)
+}

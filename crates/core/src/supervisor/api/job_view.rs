@@ -1,0 +1,138 @@
+//! A job in figures, computed from the state when it is asked for.
+
+use crate::supervisor::api::views::ms;
+use crate::supervisor::durable::state::Job;
+use crate::supervisor::leader::LeaderView;
+use hedge_model::ending::Blame;
+use hedge_model::record::JobEnd;
+use hedge_model::view::{BudgetView, JobState, JobView};
+use hedge_model::{JobId, TaskId};
+use std::collections::BTreeSet;
+
+/// How many tasks of a job are in which state; with those done they are all.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    running: u32,
+    ready: u32,
+    waiting: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+impl Job {
+    /// Tasks that failed and are not done.
+    pub(crate) fn failed_tasks(&self) -> BTreeSet<u32> {
+        let ended = match &self.ended {
+            Some((JobEnd::Failed { task, .. }, _)) => task.map(|task| task.number),
+            _ => None,
+        };
+        let history = self.history.values();
+        let failed = history.filter(|ended| ended.end.blame() == Blame::Task);
+        failed
+            .map(|ended| ended.attempt.task.number)
+            .chain(ended)
+            .filter(|number| self.tasks[*number as usize].done.is_none())
+            .collect()
+    }
+}
+
+impl LeaderView<'_> {
+    /// A job in figures.
+    pub fn job_view(&self, id: JobId) -> Option<JobView> {
+        let job = self.state.jobs.get(&id)?;
+        let counts = self.counts(id, job);
+        let mut attempts = job.counts;
+        for attempt in self.tasks_of(id).flat_map(|(_, known)| &known.attempts) {
+            let counted = job.history.contains_key(&attempt.id);
+            attempts.total += u64::from(!counted);
+            attempts.redundant += u64::from(!counted && attempt.redundant);
+        }
+        let waits = self.waits(id, job, counts.running);
+        let supported = self.supports_estimate(id, job, &waits);
+        let left_s = supported.then(|| self.left_s(id, job)).flatten();
+        let (state, why) = match &job.ended {
+            None if counts.running == 0 => (JobState::Waiting, None),
+            None => (JobState::Running, None),
+            Some((JobEnd::Done, _)) => (JobState::Done, None),
+            Some((JobEnd::Failed { why, .. }, _)) => (JobState::Failed, Some(why.clone())),
+            Some((JobEnd::Cancelled, _)) => (JobState::Cancelled, None),
+        };
+        let until = job.ended.as_ref().map_or(self.now, |(_, at)| *at);
+        Some(JobView {
+            id,
+            name: job.spec.name().to_owned(),
+            state,
+            why,
+            tasks: job.spec.task_count(),
+            needed: job.needed(),
+            critical: self.critical(id, job).total(),
+            done: job.done,
+            running: counts.running,
+            ready: counts.ready,
+            waiting: counts.waiting,
+            failed: counts.failed,
+            skipped: counts.skipped,
+            attempts,
+            elapsed_ms: ms(until.since(job.accepted)),
+            cpu_ms: ms(job.cpu),
+            waits,
+            result_bytes: job.result_bytes,
+            cost: crate::supervisor::durable::ledger::cost_view(job),
+            budget: self.budget_view(id, job),
+            deadline: self.deadline_view(id, job, supported),
+            progress: self.progress(id, job),
+            left_ms: left_s.map(|left| (left * 1e3).round()),
+        })
+    }
+
+    fn counts(&self, id: JobId, job: &Job) -> Counts {
+        let open = job.spec.task_count() - job.done;
+        if !job.active() {
+            let failed = if open > 0 {
+                job.failed_tasks().len() as u32
+            } else {
+                0
+            };
+            return Counts {
+                failed,
+                skipped: open - failed,
+                ..Counts::default()
+            };
+        }
+        let undone = |task: &TaskId| job.tasks[task.number as usize].done.is_none();
+        let running = self.tasks_of(id);
+        let running = running.filter(|(task, known)| known.active() > 0 && undone(task));
+        let running = running.count() as u32;
+        let leader = self.leader.jobs.get(&id);
+        let groups = 0..job.spec.groups().len();
+        let (mut startable, mut skipped) = (0, 0);
+        for group in groups {
+            if job.closed(group) {
+                skipped += job.open[group];
+            } else if leader.is_some_and(|leader| leader.groups[group].waiting == 0) {
+                startable += job.open[group];
+            }
+        }
+        Counts {
+            running,
+            ready: startable.saturating_sub(running),
+            waiting: open.saturating_sub(skipped + startable.max(running)),
+            failed: 0,
+            skipped,
+        }
+    }
+
+    fn budget_view(&self, id: JobId, job: &Job) -> Option<BudgetView> {
+        let limit_micro = job.spec.qos().budget?;
+        let spent_micro = if job.active() {
+            self.spent(id, job)
+        } else {
+            job.cost.total()
+        };
+        Some(BudgetView {
+            limit_micro,
+            spent_micro,
+            exceeded: spent_micro > limit_micro,
+        })
+    }
+}

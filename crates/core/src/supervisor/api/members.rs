@@ -1,0 +1,185 @@
+//! Peers are let in, listed and shut out; the grid's settings are changed.
+
+use crate::supervisor::api::name;
+use crate::supervisor::contract::Pending;
+use crate::supervisor::leader::{LeaderView, Leadership};
+use crate::supervisor::{Action, send};
+use hedge_model::group::Colleague;
+use hedge_model::msg::{RefusalKind, Reply, Role, ToWorker};
+use hedge_model::record::Record;
+use hedge_model::view::MemberView;
+use hedge_model::{Hash, PeerId};
+
+type Refused = (RefusalKind, String);
+
+impl Leadership<'_> {
+    pub(crate) fn tell_that_i_lead(&mut self, peer: PeerId, role: Role) {
+        let epoch = self.state.epoch();
+        match role {
+            Role::Worker => send(peer, ToWorker::Lead(epoch), self.out),
+            Role::Client | Role::Admin | Role::Relay => self.out.push(Action::Tell {
+                to: peer,
+                reply: Reply::Lead(epoch),
+            }),
+            Role::Supervisor => self.greet_colleague(peer),
+        }
+    }
+
+    /// Ends a membership, and first the ticket by which it began.
+    pub(crate) fn revoke(&mut self, asker: PeerId, ask: u64, name: &str) {
+        let record = self.view().revoke_named(asker, name);
+        if let Ok(Record::MemberRevoked { peer, .. }) = &record
+            && let Some(ticket) = self.view().revoke_ticket_of(*peer)
+        {
+            self.append(ticket, None);
+        }
+        self.decide(asker, ask, record);
+    }
+
+    /// A member was revoked.
+    pub(crate) fn after_revoked(&mut self, peer: PeerId) {
+        self.on_gone(peer, false);
+        self.heard_from(peer);
+        let linked = self.peers.linked.iter();
+        let workers = linked.filter(|(other, role)| **role == Role::Worker && **other != peer);
+        for (worker, _) in workers {
+            send(*worker, ToWorker::Revoked(vec![peer]), self.out);
+        }
+    }
+
+    /// Appends what was asked for, or says why not.
+    pub(crate) fn decide(&mut self, client: PeerId, ask: u64, record: Result<Record, Refused>) {
+        match record {
+            Ok(record) => self.append(record, Some(Pending::Done { client, ask })),
+            Err((kind, why)) => {
+                crate::supervisor::api::requests::refuse(client, ask, kind, why, self.out)
+            }
+        }
+    }
+}
+
+impl LeaderView<'_> {
+    /// Whether a relay may carry a peer's packets. One that holds a ticket may be on its way to join, or serve a
+    /// client's files under a key of their own; that the ticket has let in all its peers is no reason against.
+    pub(crate) fn may_relay(&self, peer: PeerId, ticket: Option<Hash>) -> Result<Reply, Refused> {
+        let supervisors = || {
+            self.peers
+                .supervisors(&self.config.me)
+                .into_iter()
+                .any(|addr| addr.peer == peer)
+        };
+        let ticket = ticket.and_then(|hash| self.state.tickets.get(&hash));
+        let invited = ticket.is_some_and(|ticket| ticket.expires.is_none_or(|end| end > self.now));
+        if self.state.is_revoked(peer) {
+            return Err((RefusalKind::NotAllowed, "it was shut out".into()));
+        }
+        if self.state.member(peer).is_some() || supervisors() || invited {
+            return Ok(Reply::Ok);
+        }
+        let why = "it is no member of the grid and holds no ticket of it";
+        Err((RefusalKind::NotAllowed, why.into()))
+    }
+
+    pub(crate) fn member_views(&self) -> Vec<MemberView> {
+        let view =
+            |(peer, member): (&PeerId, &crate::supervisor::durable::state::Member)| MemberView {
+                peer: peer.to_string(),
+                role: member.role.to_string(),
+                joined_unix_s: member.joined.0 / 1_000_000_000,
+                connected: self.peers.linked.contains_key(peer) || *peer == self.config.me.peer,
+                place: self.place_of(*peer),
+                disk_fault: self.disk_fault_of(*peer).map(str::to_owned),
+                ticket: member.ticket.map(|ticket| ticket.to_string()),
+            };
+        let mut views: Vec<MemberView> = self.state.members.iter().map(view).collect();
+        // The founder of a grid joined nobody.
+        let founders = self.peers.group.iter().map(|colleague| colleague.addr.peer);
+        for peer in founders.filter(|peer| !self.state.members.contains_key(peer)) {
+            views.push(MemberView {
+                peer: peer.to_string(),
+                role: Role::Supervisor.to_string(),
+                joined_unix_s: 0,
+                connected: self.peers.linked.contains_key(&peer) || peer == self.config.me.peer,
+                place: self.place_of(peer),
+                disk_fault: self.disk_fault_of(peer).map(str::to_owned),
+                ticket: None,
+            });
+        }
+        views
+    }
+
+    fn place_of(&self, peer: PeerId) -> Option<String> {
+        let colleague = self
+            .peers
+            .group
+            .iter()
+            .find(|colleague| colleague.addr.peer == peer)?;
+        let place = match colleague {
+            _ if peer == self.config.me.peer => "leader",
+            colleague if colleague.votes => "voter",
+            _ => "learner",
+        };
+        Some(place.to_owned())
+    }
+
+    /// Asks for the end of a membership, named by the beginning of an id or a worker's host.
+    pub(crate) fn revoke_named(&self, asker: PeerId, name: &str) -> Result<Record, Refused> {
+        let host = |peer: PeerId| {
+            let leader = self.leader;
+            Some(&*leader.worker(peer)?.info.host)
+        };
+        // The supervisor that founded the grid joined nobody.
+        let seated = self.peers.group.iter().map(|colleague| colleague.addr.peer);
+        let seated = seated.filter(|peer| self.state.member(*peer).is_none());
+        let members = self.state.members.keys().copied().chain(seated);
+        let members = members.map(|peer| (peer, peer, host(peer)));
+        let peer = name::only(name, "member", "hedge members", members)?;
+        if peer == asker {
+            let why = "this is the id of whoever asks, who could not undo it; nothing was changed: let another \
+                       administrator do it";
+            return Err((RefusalKind::Bad, why.into()));
+        }
+        let mut voters = self.peers.group.iter().filter(|colleague| colleague.votes);
+        let votes = |colleague: &Colleague| colleague.addr.peer == peer;
+        if voters.clone().any(votes) && voters.all(votes) {
+            let why = "this is the grid's only supervisor with a vote, and the grid would end with it; nothing was \
+                       changed: let another join first";
+            return Err((RefusalKind::Bad, why.into()));
+        }
+        Ok(Record::MemberRevoked { peer, at: self.now })
+    }
+
+    /// Checks a setting, and asks for the record that makes it.
+    pub(crate) fn setting(&self, name: &str, value: &str) -> Result<Record, Refused> {
+        let mut changed = (**self.state.settings()).clone();
+        match changed.set(name, value) {
+            Ok(()) => Ok(Record::Set {
+                name: name.into(),
+                value: value.into(),
+                at: self.now,
+            }),
+            Err(error) => Err((RefusalKind::Bad, error.to_string())),
+        }
+    }
+
+    /// Asks for the newest format that all supervisors speak.
+    pub(crate) fn upgrade(&self) -> Result<Record, Refused> {
+        let spoken = self
+            .peers
+            .group
+            .iter()
+            .map(|colleague| colleague.format_max);
+        let level = spoken.fold(self.config.format_max, u32::min);
+        if level <= self.state.format() {
+            let why = format!(
+                "the group writes format {} already, the newest that all its members speak; nothing was changed",
+                self.state.format()
+            );
+            return Err((RefusalKind::Bad, why));
+        }
+        Ok(Record::Format {
+            level,
+            at: self.now,
+        })
+    }
+}

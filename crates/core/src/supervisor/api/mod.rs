@@ -1,0 +1,10 @@
+//! What clients and administrators ask for, and what they are shown.
+
+mod access;
+pub(crate) mod job_view;
+mod members;
+mod name;
+pub(crate) mod requests;
+mod tickets;
+pub(crate) mod views;
+mod waits;

@@ -1,0 +1,348 @@
+//! What clients ask for.
+
+use crate::supervisor::api::name;
+use crate::supervisor::contract::Pending;
+use crate::supervisor::leader::blobs::Submission;
+use crate::supervisor::leader::blobs::transfers::result_tasks;
+use crate::supervisor::leader::{LeaderView, Leadership};
+use crate::supervisor::{Action, answer};
+use hedge_model::msg::{JOBS_MAX, Refusal, RefusalKind, Reply, Request, Role, SharedSpec};
+use hedge_model::record::{JobEnd, Record, Ticket};
+use hedge_model::view::{JobView, LogView, MISSING_MAX, ResultFile, ResultsView};
+use hedge_model::{Data, Hash, JobId, PeerAddr, PeerId, SubmitKey, TaskId};
+use std::ops::Bound;
+
+/// Submissions whose inputs are on their way at once; a client beyond it is asked to try again.
+const SUBMISSIONS_MAX: usize = 256;
+/// Bytes of one page of results, about: a quarter of a frame, so that answers to other questions fit beside it.
+const RESULTS_PAGE_BYTES: usize = 4 << 20;
+/// Bytes of a listed file beside its path, its task's label and inline content, at most: ids, hash, and its place in
+/// a grant.
+const RESULT_FILE_BYTES: usize = 200;
+
+impl Leadership<'_> {
+    pub(crate) fn on_submit(
+        &mut self,
+        client: PeerId,
+        ask: u64,
+        key: SubmitKey,
+        spec: SharedSpec,
+        from: PeerAddr,
+    ) {
+        if let Some(known) = self.state.keys.get(&(client, key)) {
+            let reply = self.state.accepted_before(known.job, &spec);
+            return answer(client, ask, reply, self.out);
+        }
+        let allowed = self.view().may_submit(client, &spec);
+        if let Err((kind, why)) = allowed {
+            return refuse(client, ask, kind, why, self.out);
+        }
+        let leader = &mut *self.leader;
+        if leader.submits.len() >= SUBMISSIONS_MAX {
+            let why =
+                "too many submissions at once; submit again in a moment, with the same key".into();
+            return refuse(client, ask, RefusalKind::Busy, why, self.out);
+        }
+        let missing = self.claim_inputs(&spec);
+        for hash in &missing {
+            // What was tried with clients before says nothing about this one.
+            if let Some(pull) = self.leader.pulls.get_mut(hash) {
+                pull.failures = 0;
+            }
+        }
+        let submit = Submission {
+            client,
+            ask,
+            key,
+            spec,
+            from,
+            missing,
+        };
+        self.accept(submit);
+    }
+
+    pub(crate) fn on_ask(
+        &mut self,
+        peer: PeerId,
+        ask: u64,
+        request: Request,
+        secret: Option<(Hash, String)>,
+    ) {
+        if let Err((kind, why)) = self.view().may(peer, &request) {
+            return refuse(peer, ask, kind, why, self.out);
+        }
+        let reply = match request {
+            Request::Revoke(name) => return self.revoke(peer, ask, &name),
+            Request::RevokeTicket(name) => {
+                return self.decide(peer, ask, self.view().revoke_ticket_named(&name));
+            }
+            Request::Set { name, value } => {
+                return self.decide(peer, ask, self.view().setting(&name, &value));
+            }
+            Request::Forget(id) => return self.decide(peer, ask, self.view().forgettable(id)),
+            Request::Upgrade => return self.decide(peer, ask, self.view().upgrade()),
+            Request::Cancel(id) => return self.cancel(peer, ask, id),
+            Request::Ticket {
+                role,
+                valid_for,
+                uses,
+            } => match secret {
+                Some((hash, secret)) => {
+                    let ticket = Ticket {
+                        hash,
+                        role,
+                        expires: valid_for.map(|span| self.now + span),
+                        uses,
+                    };
+                    return self.make_ticket(peer, ask, ticket, secret);
+                }
+                None => Err((
+                    RefusalKind::Bad,
+                    "no secret was drawn for the ticket".into(),
+                )),
+            },
+            Request::Watch(id) => {
+                let view = self.tell_of(peer, ask, id);
+                view.map(|view| Reply::Job(Box::new(view)))
+            }
+            Request::Drain(name) => self.drain_named(&name).map(|()| Reply::Ok),
+            Request::Submit { .. } => Err((
+                RefusalKind::Bad,
+                "a submission must be decoded first".into(),
+            )),
+            shown => self.view().show(peer, shown),
+        };
+        match reply {
+            Ok(reply) => answer(peer, ask, reply, self.out),
+            Err((kind, why)) => refuse(peer, ask, kind, why, self.out),
+        }
+    }
+
+    /// Has a client told of a job's changes from now on, as further answers to what it asked.
+    fn tell_of(
+        &mut self,
+        peer: PeerId,
+        ask: u64,
+        id: JobId,
+    ) -> Result<JobView, (RefusalKind, String)> {
+        let view = self.view().known_view(id)?;
+        if let Some(job) = self.leader.jobs.get_mut(&id) {
+            job.watchers.push((peer, ask));
+        }
+        Ok(view)
+    }
+
+    fn cancel(&mut self, peer: PeerId, ask: u64, id: JobId) {
+        match self.state.jobs.get(&id) {
+            None => {
+                let (kind, why) = no_such_job(id);
+                refuse(peer, ask, kind, why, self.out);
+            }
+            Some(job) if !job.active() => {
+                refuse(
+                    peer,
+                    ask,
+                    RefusalKind::Bad,
+                    format!("job {id} has ended already"),
+                    self.out,
+                );
+            }
+            Some(_) => {
+                let record = Record::JobEnded {
+                    job: id,
+                    end: JobEnd::Cancelled,
+                    stopped: self.view().stopping_all(id),
+                    at: self.now,
+                };
+                self.append(record, Some(Pending::Done { client: peer, ask }));
+            }
+        }
+    }
+
+    fn drain_named(&mut self, name: &str) -> Result<(), (RefusalKind, String)> {
+        let leader = &mut *self.leader;
+        let connected = (0..).zip(&leader.workers);
+        let connected = connected.filter(|(_, worker)| worker.connected);
+        let workers = connected.map(|(ix, worker)| (ix, worker.peer, Some(&*worker.info.host)));
+        let ix: u32 = name::only(name, "worker", "hedge workers", workers)?;
+        self.drain(ix);
+        Ok(())
+    }
+}
+
+impl LeaderView<'_> {
+    /// Answers a request that changes nothing.
+    fn show(&self, peer: PeerId, request: Request) -> Result<Reply, (RefusalKind, String)> {
+        match request {
+            Request::MayRelay { peer, ticket } => self.may_relay(peer, ticket),
+            Request::Members => Ok(Reply::Members(self.member_views())),
+            Request::Settings => Ok(Reply::Settings(self.state.settings().views())),
+            Request::Tickets => Ok(Reply::Tickets(self.ticket_views())),
+            Request::Jobs(after) => Ok(Reply::Jobs(self.jobs_shown_to(peer, after))),
+            Request::Job(id) => self.known_view(id).map(|view| Reply::Job(Box::new(view))),
+            Request::Results { job, from } => self.results(job, from),
+            Request::Logs(id, task) => self.logs(id, &task).map(|view| Reply::Log(Box::new(view))),
+            Request::Explain(id, task) => self
+                .explain(id, task.as_deref())
+                .map(|view| Reply::Explain(Box::new(view))),
+            Request::Workers => Ok(Reply::Workers(self.worker_views())),
+            Request::Submit { .. }
+            | Request::Watch(_)
+            | Request::Cancel(_)
+            | Request::Drain(_)
+            | Request::Ticket { .. }
+            | Request::RevokeTicket(_)
+            | Request::Revoke(_)
+            | Request::Set { .. }
+            | Request::Forget(_)
+            | Request::Upgrade => Err((
+                RefusalKind::Bad,
+                "this request changes something, and nothing was changed".into(),
+            )),
+        }
+    }
+
+    /// The jobs behind `after` that a peer may see: its own, an administrator all; as many as fit into one answer.
+    fn jobs_shown_to(&self, peer: PeerId, after: Option<JobId>) -> Vec<JobView> {
+        let all = self.role_of(peer) == Some(Role::Admin);
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.state
+            .jobs
+            .range((from, Bound::Unbounded))
+            .filter(|(_, job)| all || job.client == peer)
+            .filter_map(|(id, _)| self.job_view(*id))
+            .take(JOBS_MAX)
+            .collect()
+    }
+
+    fn may_submit(&self, client: PeerId, spec: &SharedSpec) -> Result<(), (RefusalKind, String)> {
+        match self.role_of(client) {
+            Some(Role::Client | Role::Admin) => {
+                let small = spec.check_size();
+                small.map_err(|error| {
+                    let why = format!("{error}. Nothing was accepted");
+                    (RefusalKind::Bad, why)
+                })?;
+                self.within_limits(client, spec)?;
+                self.can_store()
+            }
+            Some(role) => Err((
+                RefusalKind::NotAllowed,
+                format!("a {role} submits no jobs; use a client's ticket. Nothing was accepted"),
+            )),
+            None => Err((
+                RefusalKind::NotAllowed,
+                "this peer is not a member of the grid; ask for a ticket. Nothing was accepted"
+                    .into(),
+            )),
+        }
+    }
+
+    fn known_view(&self, id: JobId) -> Result<JobView, (RefusalKind, String)> {
+        self.job_view(id).ok_or_else(|| no_such_job(id))
+    }
+
+    /// One page of an ended job's results, from the file with this position on.
+    fn results(&self, id: JobId, from: u64) -> Result<Reply, (RefusalKind, String)> {
+        let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
+        if job.active() {
+            let why = format!("job {id} is still running; `hedge wait {id}` waits for its end");
+            return Err((RefusalKind::Busy, why));
+        }
+        let (mut missing, mut missing_count) = (Vec::new(), 0);
+        if from == 0 {
+            for (number, _) in result_tasks(job).filter(|(_, done)| done.is_none()) {
+                missing_count += 1;
+                if missing.len() < MISSING_MAX {
+                    missing.push(job.spec.label(number));
+                }
+            }
+        }
+        let made = result_tasks(job)
+            .filter_map(|(number, done)| Some((number, done?)))
+            .flat_map(|(number, done)| done.outputs.iter().map(move |file| (number, done, file)));
+        let mut made = made
+            .skip(usize::try_from(from).unwrap_or(usize::MAX))
+            .peekable();
+        let (mut files, mut bytes) = (Vec::new(), 0);
+        while bytes < RESULTS_PAGE_BYTES
+            && let Some((number, done, file)) = made.next()
+        {
+            let listed = ResultFile {
+                task: job.spec.label(number),
+                attempt: done.attempt,
+                worker: done.worker,
+                hash: content_hash(&file.data),
+                file: file.clone(),
+            };
+            let inline = match &file.data {
+                Data::Inline(inline) => inline.len(),
+                Data::Blob { .. } => 0,
+            };
+            bytes += RESULT_FILE_BYTES + file.path.len() + listed.task.len() + inline;
+            files.push(listed);
+        }
+        let next = made.peek().map(|_| from + files.len() as u64);
+        let blobs: Vec<Hash> = files
+            .iter()
+            .filter_map(|made| made.file.data.hash())
+            .collect();
+        Ok(Reply::Results(Box::new(ResultsView {
+            job: id,
+            files,
+            next,
+            missing,
+            missing_count,
+            sources: self.sources_for_clients(&blobs),
+            grant: Vec::new(),
+        })))
+    }
+
+    fn logs(&self, id: JobId, task: &str) -> Result<LogView, (RefusalKind, String)> {
+        let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
+        let number = crate::supervisor::api::views::find_task(job, task)?;
+        let state = &job.tasks[number as usize];
+        let last = job
+            .ended_attempts(TaskId { job: id, number })
+            .rev()
+            .find(|ended| ended.log.is_some());
+        let (worker, end, log) = match (&state.done, last) {
+            (Some(done), _) => (Some(done.worker), "done".to_owned(), done.log.clone()),
+            (None, Some(ended)) => (
+                Some(ended.worker),
+                ended.end.tell(&self.name(ended.worker)),
+                ended.log.clone(),
+            ),
+            (None, None) => (None, "no attempt has ended yet".to_owned(), None),
+        };
+        let blobs: Vec<Hash> = log.iter().flat_map(|log| log.blobs()).collect();
+        let sources = self.sources_for_clients(&blobs);
+        let task = job.spec.label(number);
+        Ok(LogView {
+            task,
+            worker,
+            end,
+            log: log.map(|log| *log),
+            sources,
+            grant: Vec::new(),
+        })
+    }
+}
+
+pub(crate) fn no_such_job(id: JobId) -> (RefusalKind, String) {
+    (
+        RefusalKind::Unknown,
+        format!("there is no job {id}; `hedge jobs` lists them"),
+    )
+}
+
+pub(crate) fn refuse(to: PeerId, id: u64, kind: RefusalKind, why: String, out: &mut Vec<Action>) {
+    answer(to, id, Reply::No(Refusal { kind, why }), out);
+}
+
+fn content_hash(data: &Data) -> Hash {
+    match data {
+        Data::Inline(bytes) => Hash(*blake3::hash(bytes).as_bytes()),
+        Data::Blob { hash, .. } => *hash,
+    }
+}

@@ -1,0 +1,377 @@
+//! What people and programs see, computed from the state when it is asked for.
+
+use crate::monitor::{Attention, Liveness};
+use crate::supervisor::api::requests::no_such_job;
+use crate::supervisor::api::waits::Wait;
+use crate::supervisor::durable::state::Job;
+use crate::supervisor::leader::LeaderView;
+use crate::supervisor::leader::attempts::{ActiveTask, Attempt, AttemptState, Why};
+use crate::supervisor::leader::pool::worker::Worker;
+use hedge_model::ending::Blame;
+use hedge_model::msg::RefusalKind;
+use hedge_model::record::JobEnd;
+use hedge_model::view::{AttemptView, CriticalView, ExplainView, OwnerView, TaskView, WorkerView};
+use hedge_model::{Ending, JobId, PeerId, TaskId};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Tasks that `explain` shows of a job by itself.
+const EXPLAIN_TASKS_MAX: usize = 20;
+const CRITICAL_SHOWN_MAX: usize = 1_000;
+/// Outputs that `explain` lists of a task: with the longest paths they fit into one answer.
+const OUTPUTS_SHOWN_MAX: usize = 1_000;
+
+type Refused = (RefusalKind, String);
+
+impl LeaderView<'_> {
+    /// Tasks of a job that have or had an attempt.
+    pub(crate) fn tasks_of(&self, job: JobId) -> impl Iterator<Item = (&TaskId, &ActiveTask)> {
+        self.leader.tasks.range(job.tasks())
+    }
+
+    /// All workers in figures.
+    pub fn worker_views(&self) -> Vec<WorkerView> {
+        let leader = self.leader;
+        let view = |worker: &Worker| {
+            let here = worker.connected && !worker.dead;
+            let way = self.config.watch;
+            let way = way.way(worker.attention.unwrap_or(Attention::Idle));
+            let liveness = if here {
+                worker.liveness
+            } else {
+                Liveness::Dead
+            };
+            let quiet = worker.quiet_since.or((!here).then_some(worker.gone_at));
+            let silent = quiet.map_or(Duration::ZERO, |since| self.now.since(since));
+            let excluded = worker.exclusion.as_ref();
+            let excluded = excluded.map(|exclusion| format!("excluded: {}", exclusion.why));
+            let kept_out = worker.link.kept_out.as_ref();
+            let kept_out = kept_out.map(|why| format!("quarantined: {why}"));
+            WorkerView {
+                peer: worker.peer.to_string(),
+                host: worker.info.host.to_string(),
+                pid: worker.info.pid,
+                liveness: format!("{liveness:?}").to_lowercase(),
+                usage: usage(worker).to_owned(),
+                owner: worker.owner.as_ref().map(|(owner, at)| OwnerView {
+                    stand: owner.stand.name().to_owned(),
+                    why: owner.why.iter().map(ToString::to_string).collect(),
+                    away_ms: ms(owner.away + self.now.since(*at)),
+                }),
+                admission: kept_out
+                    .or(excluded)
+                    .unwrap_or_else(|| "admitted".to_owned()),
+                link: worker.link.view(),
+                total: worker.info.resources.clone(),
+                free: worker.free.clone(),
+                in_hand: worker.in_hand.len() as u32,
+                done: worker.done,
+                failed: worker.failed,
+                lost: worker.lost_count,
+                beat_interval_ms: ms(way.interval),
+                beat_mode: format!("{:?}", way.mode).to_lowercase(),
+                beats: 0,
+                suspicions: 0,
+                late_gaps: 0,
+                missed_beats: 0,
+                held_up_beats: 0,
+                silent_ms: ms(silent),
+                class: worker.class.name().to_owned(),
+                score: (worker.speed * 1e3).round() / 1e3,
+                score_from: self.score_from(worker),
+            }
+        };
+        leader.workers.iter().map(view).collect()
+    }
+
+    pub(crate) fn explain(&self, id: JobId, task: Option<&str>) -> Result<ExplainView, Refused> {
+        let (Some(job), Some(view)) = (self.state.jobs.get(&id), self.job_view(id)) else {
+            return Err(no_such_job(id));
+        };
+        let set = self.critical(id, job);
+        let reasons = if set.total() > 0 {
+            crate::supervisor::leader::jobs::critical::reasons(&job.spec, &self.state.learned)
+        } else {
+            Vec::new()
+        };
+        let critical = (0..job.spec.groups().len()).flat_map(|group| {
+            let numbers = job.spec.first(group)..job.spec.first(group) + set.of_group(group);
+            let reasons = &reasons;
+            numbers.map(move |number| CriticalView {
+                task: job.spec.label(number),
+                reason: reasons[group].clone(),
+            })
+        });
+        let tasks = match task {
+            Some(task) => vec![find_task(job, task)?],
+            None => self.undone(id, job),
+        };
+        let tasks = tasks.into_iter();
+        let tasks = tasks.map(|number| self.task_view(id, job, number));
+        let tasks = tasks.collect();
+        Ok(ExplainView {
+            job: view,
+            critical: critical.take(CRITICAL_SHOWN_MAX).collect(),
+            tasks,
+        })
+    }
+
+    /// Tasks that hold a job up, or that were not done when it ended: those with failures or attempts first.
+    fn undone(&self, id: JobId, job: &Job) -> Vec<u32> {
+        let open = |number: &u32| job.tasks[*number as usize].done.is_none();
+        let failed = job.failed_tasks().into_iter();
+        let tried = self.tasks_of(id).filter(|(_, known)| known.active() > 0);
+        let tried = tried.map(|(task, _)| task.number).filter(|_| job.active());
+        let first: BTreeSet<u32> = failed
+            .chain(tried)
+            .filter(open)
+            .take(EXPLAIN_TASKS_MAX)
+            .collect();
+        let rest =
+            (0..job.spec.task_count()).filter(|number| open(number) && !first.contains(number));
+        let rest: Vec<u32> = rest.take(EXPLAIN_TASKS_MAX - first.len()).collect();
+        first.into_iter().chain(rest).collect()
+    }
+
+    fn task_view(&self, id: JobId, job: &Job, number: u32) -> TaskView {
+        let task = &job.tasks[number as usize];
+        let known = self.leader.tasks.get(&TaskId { job: id, number });
+        let (state, why) = self.task_state(id, job, number, known);
+        let done = task.done.as_deref();
+        TaskView {
+            task: job.spec.label(number),
+            number,
+            state: state.to_owned(),
+            why,
+            critical: self.critical(id, job).contains(&job.spec, number),
+            generation: task.generation,
+            failures: task.failures,
+            attempts: self.attempt_views(TaskId { job: id, number }, job, known),
+            outputs: done.map_or(Vec::new(), |done| {
+                let paths = done.outputs.iter().map(|f| f.path.to_string());
+                paths.take(OUTPUTS_SHOWN_MAX).collect()
+            }),
+        }
+    }
+
+    fn task_state(
+        &self,
+        id: JobId,
+        job: &Job,
+        number: u32,
+        known: Option<&ActiveTask>,
+    ) -> (&'static str, String) {
+        if let Some(done) = &job.tasks[number as usize].done {
+            return (
+                "done",
+                format!("worker {} was first to succeed", self.name(done.worker)),
+            );
+        }
+        if let Some((end, _)) = &job.ended {
+            return self.undone_state(TaskId { job: id, number }, job, end);
+        }
+        if false {
+            return ("waiting", "this supervisor does not lead".into());
+        }
+        let group = job.spec.group_of(number);
+        if known.is_some_and(|known| known.active() > 0) {
+            return ("running", self.running_text(known));
+        }
+        let unfinished = unfinished(job, group);
+        if !unfinished.is_empty() {
+            return ("waiting", format!("waits for {}", unfinished.join(", ")));
+        }
+        if job.closed(group) {
+            return (
+                "skipped",
+                "enough of its kind is done for all that wait for it".into(),
+            );
+        }
+        let wait = self.wait_of(id, job, number);
+        let state = if wait == Wait::Inputs {
+            "waiting"
+        } else {
+            "ready"
+        };
+        // Why it does not run already.
+        let last = job.ended_attempts(TaskId { job: id, number }).next_back();
+        let moved = |end: &Ending| matches!(end.blame(), Blame::Worker | Blame::Input);
+        match last.filter(|last| moved(&last.end)) {
+            Some(last) => {
+                let what = last.end.tell(&self.name(last.worker));
+                (state, format!("{}; its last attempt: {what}", wait.text()))
+            }
+            None => (state, wait.text()),
+        }
+    }
+
+    /// The state of a task that was not done when its job ended, and why.
+    fn undone_state(&self, id: TaskId, job: &Job, end: &JobEnd) -> (&'static str, String) {
+        let failed = job.ended_attempts(id).rev();
+        let mut failed = failed.filter(|ended| ended.end.blame() == Blame::Task);
+        match (failed.next().map(|ended| ended.end.to_string()), end) {
+            (Some(why), _) => ("failed", why),
+            (None, JobEnd::Failed { task, why }) if *task == Some(id) => ("failed", why.clone()),
+            (None, JobEnd::Failed { .. }) => {
+                ("skipped", "the job failed before it was done".into())
+            }
+            (None, JobEnd::Cancelled) => {
+                ("skipped", "the job was cancelled before it was done".into())
+            }
+            (None, JobEnd::Done) => ("skipped", "enough was done without it".into()),
+        }
+    }
+
+    fn attempt_views(&self, id: TaskId, job: &Job, known: Option<&ActiveTask>) -> Vec<AttemptView> {
+        let again = |attempt| {
+            let attempts = known.into_iter().flat_map(|known| &known.attempts);
+            attempts
+                .filter(|other| other.state != AttemptState::Lost)
+                .any(|other| other.id == attempt)
+        };
+        let mut views: Vec<AttemptView> = job
+            .ended_attempts(id)
+            .filter(|ended| ended.end != Ending::Lost || !again(ended.attempt))
+            .map(|ended| AttemptView {
+                attempt: ended.attempt.to_string(),
+                worker: self.name(ended.worker),
+                kind: kind(ended.redundant),
+                state: match (ended.end.blame(), &ended.end) {
+                    (Blame::Task, _) => "failed",
+                    (Blame::Worker | Blame::Input, _) => "moved",
+                    (Blame::Nobody, Ending::Cancelled) => "cancelled",
+                    (Blame::Nobody, _) => "lost",
+                }
+                .to_owned(),
+                why: ended.end.tell(&self.name(ended.worker)),
+                running_ms: match ended.end {
+                    Ending::Lost | Ending::Vacated => Some(ms(ended.charge.occupied)),
+                    _ => Some(ms(ended.usage.running)),
+                }
+                .filter(|running| *running > 0.0),
+                progress: None,
+            })
+            .collect();
+        if let Some(done) = &job.tasks[id.number as usize].done {
+            views.push(AttemptView {
+                attempt: done.attempt.to_string(),
+                worker: self.name(done.worker),
+                kind: kind(done.redundant),
+                state: "won".to_owned(),
+                why: "first to succeed".to_owned(),
+                running_ms: Some(ms(done.usage.running)),
+                progress: None,
+            });
+        }
+        let attempts = known.into_iter().flat_map(|known| &known.attempts);
+        views.extend(
+            attempts
+                .filter(|attempt| attempt.state != AttemptState::Lost)
+                .map(|attempt| {
+                    let worker = self.leader.workers[attempt.worker as usize].peer;
+                    AttemptView {
+                        attempt: attempt.id.to_string(),
+                        worker: self.name(worker),
+                        kind: kind(attempt.redundant),
+                        state: match attempt.stalled {
+                            Some(_) => "stalled".to_owned(),
+                            None => attempt.state.name().to_owned(),
+                        },
+                        why: self.attempt_why(attempt),
+                        running_ms: attempt
+                            .state
+                            .runs()
+                            .then(|| ms(self.now.since(attempt.since))),
+                        progress: crate::supervisor::leader::jobs::estimate::progress_view(attempt),
+                    }
+                }),
+        );
+        views
+    }
+
+    /// Why an attempt is where it is.
+    fn attempt_why(&self, attempt: &Attempt) -> String {
+        match attempt.state {
+            AttemptState::Waiting(job) => self.waits_text(job),
+            _ => why_text(attempt.why).to_owned(),
+        }
+    }
+
+    /// What is said of an attempt that waits for a job.
+    pub(crate) fn waits_text(&self, job: JobId) -> String {
+        let over = self.state.jobs.get(&job).is_none_or(|job| !job.active());
+        if over {
+            format!(
+                "it waited for job {job}, which is over; others use its part of the worker until it ends"
+            )
+        } else {
+            format!("it waits for job {job}; others may use its part of the worker meanwhile")
+        }
+    }
+
+    pub(crate) fn name(&self, peer: PeerId) -> String {
+        self.leader.worker(peer).map_or_else(
+            || peer.short(),
+            |worker| format!("{} on {}", peer.short(), worker.info.host),
+        )
+    }
+}
+
+/// The groups that a group still waits for, and how much of each is left.
+fn unfinished(job: &Job, group: usize) -> Vec<String> {
+    let waits_for = job.spec.waits_for(group).iter();
+    waits_for
+        .map(|other| *other as usize)
+        .filter(|other| !job.satisfied(group, *other))
+        .map(|other| {
+            let (left, group) = (job.open[other], &job.spec.groups()[other]);
+            format!("{} ({left} of {} left)", group.id, group.count())
+        })
+        .collect()
+}
+
+pub(crate) fn find_task(job: &Job, text: &str) -> Result<u32, Refused> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| *number < job.spec.task_count());
+    job.spec.find(text).or(number).ok_or_else(|| {
+        let example = job.spec.label(0);
+        (
+            RefusalKind::Unknown,
+            format!("the job has no task {text:?}; its tasks are called like {example:?}"),
+        )
+    })
+}
+
+/// How a worker may be used.
+fn usage(worker: &Worker) -> &'static str {
+    match &worker.owner {
+        _ if worker.draining => "draining",
+        Some(_) => "away",
+        None => "ready",
+    }
+}
+
+fn kind(redundant: bool) -> String {
+    if redundant { "redundant" } else { "primary" }.to_owned()
+}
+
+fn why_text(why: Why) -> &'static str {
+    match why {
+        Why::MostRoom => "the fastest worker with room for it, and of equals the one with most",
+        Why::Faster => "of the higher class, and the fastest with room for it",
+        Why::Data => "its inputs are large, and it would have them and be done soonest",
+        Why::Queued => "sent ahead: its tasks are short",
+        Why::Elsewhere => "a copy, on a worker that has no other attempt of it",
+        Why::AgainThere => "it failed there before, but there is no other worker for it",
+        Why::Adopted => "it was running there already",
+        Why::Policy => {
+            "a copy: it is expected to bring the job's end nearer for less than it costs"
+        }
+    }
+}
+
+pub(crate) fn ms(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,243 @@
+//! Why tasks that could start do not run.
+
+use crate::supervisor::durable::state::Job;
+use crate::supervisor::leader::LeaderView;
+use crate::supervisor::leader::pool::worker::Worker;
+use hedge_model::spec::CriticalPlacement;
+use hedge_model::{JobId, TaskId};
+
+/// Reasons that are given for one job.
+const REASONS_MAX: usize = 5;
+
+/// Why the next task of a group does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// The leader does not know yet what runs already.
+    Unheard,
+    /// Inputs are out of reach.
+    Inputs,
+    /// No worker is connected.
+    NoWorker,
+    /// No worker that is connected could ever take it.
+    Unfit(String),
+    /// Workers could take it, but are given nothing now.
+    Unusable(String),
+    /// It failed on the workers that are free.
+    Failed,
+    /// A faster worker will have done it sooner.
+    Deferred,
+    /// It is critical, and waits for a worker of the higher class.
+    Class,
+    /// All workers that could take it have no room; how many there are.
+    Busy(usize),
+}
+
+impl Wait {
+    /// Whether it also counts where other tasks of the job run: it does not end by itself.
+    fn lasts(&self) -> bool {
+        matches!(
+            self,
+            Self::NoWorker | Self::Unfit(_) | Self::Unusable(_) | Self::Inputs
+        )
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Unheard => {
+                "it may run already: workers that have not come back yet are waited for".into()
+            }
+            Self::Inputs => "some of its inputs are out of reach; their holders may return, or they are made again".into(),
+            Self::NoWorker => {
+                "no worker is connected; `hedge ticket worker` prints what `hedge worker --join` needs".into()
+            }
+            Self::Unfit(why) | Self::Unusable(why) => why.clone(),
+            Self::Failed => "it failed on the workers that are free, and waits for another one".into(),
+            Self::Deferred => "it ends sooner on a faster worker, which is soon free".into(),
+            Self::Class => "it is critical, and waits for a worker of the higher class".into(),
+            Self::Busy(1) => {
+                "waits for its turn: the one worker that could run it is busy with work of the same or higher priority".into()
+            }
+            Self::Busy(count) => format!(
+                "waits for its turn: all {count} workers that could run it are busy with work of the same or higher priority"
+            ),
+        }
+    }
+}
+
+impl LeaderView<'_> {
+    /// Why tasks of a job that could start do not run: distinct reasons, at most five. While other tasks of it run,
+    /// only those that do not end by themselves.
+    pub(crate) fn waits(&self, id: JobId, job: &Job, running: u32) -> Vec<String> {
+        let Some(active_job) = self.leader.jobs.get(&id) else {
+            return Vec::new();
+        };
+        if active_job.ending {
+            return Vec::new();
+        }
+        if !active_job.missing_results.is_empty() && job.enough() {
+            let held_up = self.held_up(id, active_job);
+            return vec![held_up.unwrap_or("supervisors fetch its results".to_owned())];
+        }
+        let mut reasons: Vec<(Wait, String)> = Vec::new();
+        for group in 0..active_job.groups.len() {
+            let Some(number) = self.next_task(id, job, group) else {
+                continue;
+            };
+            let wait = self.wait_of(id, job, number);
+            let known = reasons.iter().any(|(other, _)| *other == wait);
+            if known || running > 0 && !wait.lasts() {
+                continue;
+            }
+            let text = match &wait {
+                Wait::NoWorker | Wait::Unfit(_) => wait.text(),
+                _ => format!("task {}: {}", job.spec.label(number), wait.text()),
+            };
+            // All groups share these.
+            let all = matches!(wait, Wait::NoWorker | Wait::Unheard);
+            reasons.push((wait, text));
+            if all || reasons.len() >= REASONS_MAX {
+                break;
+            }
+        }
+        reasons.into_iter().map(|(_, text)| text).collect()
+    }
+
+    /// The first task of a group that could start and has no attempt.
+    fn next_task(&self, id: JobId, job: &Job, group: usize) -> Option<u32> {
+        let offers = &self.leader.jobs.get(&id)?.groups[group];
+        if offers.waiting > 0 || job.open[group] == 0 || job.closed(group) {
+            return None;
+        }
+        let fresh = (offers.fresh < job.spec.groups()[group].count()).then_some(offers.fresh);
+        let offset = offers.again.first().copied().or(fresh)?;
+        Some(job.spec.first(group) + offset)
+    }
+
+    /// Why a task that waits for no other has no attempt.
+    pub(crate) fn wait_of(&self, id: JobId, job: &Job, number: u32) -> Wait {
+        let leader = self.leader;
+        let at = job.spec.group_of(number);
+        if leader.starved.contains(&(id, at as u32)) {
+            return Wait::Inputs;
+        }
+        if self.may_run_unheard(id) {
+            return Wait::Unheard;
+        }
+        let here: Vec<&Worker> = leader
+            .workers
+            .iter()
+            .filter(|one| one.reachable())
+            .collect();
+        if here.is_empty() {
+            return Wait::NoWorker;
+        }
+        let (group, offers) = (&job.spec.groups()[at], &leader.jobs[&id].groups[at]);
+        let shape = leader.shapes.get(offers.shape);
+        if let Some(why) =
+            crate::supervisor::leader::placement::choice::unplaceable(leader, shape, &group.id)
+        {
+            return Wait::Unfit(why);
+        }
+        let fits = |one: &&Worker| shape.fits(&one.info.resources, &one.info.labels);
+        let able: Vec<&Worker> = here.into_iter().filter(fits).collect();
+        if !able.iter().any(|one| one.usable()) {
+            return Wait::Unusable(unusable(&able));
+        }
+        let idle: Vec<&&Worker> = able
+            .iter()
+            .filter(|one| one.usable() && one.free.covers(&shape.resources))
+            .collect();
+        if idle.is_empty() {
+            return Wait::Busy(able.len());
+        }
+        if offers.held.is_some() {
+            return Wait::Deferred;
+        }
+        let known = leader.tasks.get(&TaskId { job: id, number });
+        let failed_at = |one: &&&Worker| {
+            let avoid = known.map_or(&[][..], |known| &known.avoid);
+            avoid
+                .iter()
+                .any(|ix| leader.workers[*ix as usize].peer == one.peer)
+        };
+        let require = job.spec.qos().critical_placement == CriticalPlacement::Require;
+        if idle.iter().all(failed_at) {
+            Wait::Failed
+        } else if require && leader.jobs[&id].critical.contains(&job.spec, number) {
+            Wait::Class
+        } else {
+            Wait::Busy(able.len())
+        }
+    }
+}
+
+/// Why none of these workers is given tasks, in a sentence.
+fn unusable(able: &[&Worker]) -> String {
+    let causes = [
+        (
+            Unusable::Owner,
+            "is in use by its owner",
+            "are in use by their owners",
+        ),
+        (Unusable::Draining, "is draining", "are draining"),
+        (
+            Unusable::Suspect,
+            "has missed heartbeats",
+            "have missed heartbeats",
+        ),
+        (
+            Unusable::Link,
+            "has too slow a link",
+            "have too slow a link",
+        ),
+        (
+            Unusable::Excluded,
+            "is excluded for a while",
+            "are excluded for a while",
+        ),
+    ];
+    let causes: Vec<String> = causes
+        .into_iter()
+        .filter_map(|(cause, one, many)| {
+            let those = able.iter().filter(|worker| why_unusable(worker) == cause);
+            match those.count() {
+                0 => None,
+                1 => Some(format!("1 {one}")),
+                number => Some(format!("{number} {many}")),
+            }
+        })
+        .collect();
+    let who = match able.len() {
+        1 => "the one worker that could run it takes no tasks now".to_owned(),
+        count => format!("none of the {count} workers that could run it takes tasks now"),
+    };
+    let excluded = able.iter().filter_map(|one| one.exclusion.as_ref());
+    let next = excluded.min_by_key(|exclusion| exclusion.until);
+    let why = next.map_or_else(String::new, |next| format!(" ({})", next.why));
+    format!("{who}: {}{why}", causes.join(", "))
+}
+
+/// What keeps a worker from being given tasks, the cause that ends last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unusable {
+    Draining,
+    Suspect,
+    Owner,
+    Link,
+    Excluded,
+}
+
+fn why_unusable(worker: &Worker) -> Unusable {
+    if worker.draining {
+        Unusable::Draining
+    } else if worker.suspect {
+        Unusable::Suspect
+    } else if worker.owner.is_some() {
+        Unusable::Owner
+    } else if worker.link.kept_out.is_some() {
+        Unusable::Link
+    } else {
+        Unusable::Excluded
+    }
+}

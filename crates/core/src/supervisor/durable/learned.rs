@@ -1,0 +1,427 @@
+//! What is learned from attempts that ended: how long tasks of a kind take, how fast workers are, how often
+//! executions straggle and machines are lost. Durable: it changes with committed records alone.
+//!
+//! Times are looked at as logarithms of what was taken over what was expected. Each execution is weighed by
+//! how likely it did not straggle (one step of expectation maximisation for a mixture), so that stragglers
+//! count as straggling and not as slow workers or long tasks.
+
+use crate::supervisor::durable::beliefs::Beliefs;
+use crate::supervisor::durable::state::State;
+use hedge_model::Ending;
+use hedge_model::capacity::{BenchScores, Hardware};
+use hedge_model::ledger::Stopped;
+use hedge_model::msg::Usage;
+use hedge_model::record::Record;
+use hedge_model::spec::Group;
+use hedge_model::{AttemptId, JobSpec, PeerId, Time};
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Executions shorter than this teach nothing: what they take is mostly start-up.
+const TIME_MIN: f64 = 1e-3;
+/// Kinds of tasks that are remembered; beyond, the one that was used least lately is forgotten.
+const KINDS_MAX: usize = 10_000;
+/// Workers that are remembered.
+const WORKERS_MAX: usize = 200_000;
+/// So many executions count; older ones fade, so that what changed is learned again.
+const MEMORY: f64 = 300.0;
+/// The same for a worker: machines change when their owners do.
+const WORKER_MEMORY: f64 = 50.0;
+/// What is believed before anything was seen counts like so many executions.
+const PRIOR: f64 = 30.0;
+/// Of tasks that are known no better than this (standard deviation of the logarithm) nobody can say when they end.
+pub(crate) const UNKNOWN: f64 = 0.7;
+/// Variance of the logarithm of the time of a task of unknown kind without an estimate.
+const UNKNOWN_VARIANCE: f64 = 1.0;
+/// Variance of a kind's times around its mean or the estimates given: 0.2 for what estimates are off
+/// by, and 0.15 for speeds, about as the calibration had it.
+const KIND_VARIANCE: f64 = 0.06;
+/// Variances of what a worker's speed is known by: nothing, its hardware, benchmark tasks.
+const SPEED_VARIANCE: [f64; 3] = [0.12, 0.09, 0.0225];
+/// Before any loss is seen a machine is expected to be lost once in so many seconds (a day), and that counts
+/// like so many losses.
+const LOSS_EVERY: f64 = 86_400.0;
+const LOSS_WEIGHT: f64 = 0.005;
+
+/// A mean and variance of logarithms that fade.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    count: f64,
+    mean: f64,
+    /// Sum of squared distances from the mean.
+    squares: f64,
+}
+
+impl Spread {
+    fn add(&mut self, value: f64, weight: f64, memory: f64) {
+        if self.count > memory {
+            let fade = memory / self.count;
+            self.count *= fade;
+            self.squares *= fade;
+        }
+        self.count += weight;
+        let distance = value - self.mean;
+        self.mean += distance * weight / self.count.max(1e-9);
+        self.squares += weight * distance * (value - self.mean);
+    }
+
+    /// Mean, drawn towards 0 like by `prior` values of 0.
+    fn mean(&self, prior: f64) -> f64 {
+        self.mean * self.count / (self.count + prior)
+    }
+
+    /// Variance, drawn towards `expected` like by `prior` values.
+    fn variance(&self, expected: f64, prior: f64) -> f64 {
+        (self.squares + expected * prior) / (self.count + prior)
+    }
+}
+
+/// What is known of tasks of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KindHistory {
+    /// Logarithms of seconds at standard speed.
+    took: Spread,
+    /// Logarithms of what was taken over the job's own estimate.
+    off: Spread,
+    /// Most memory seen, fading.
+    pub(crate) memory: f64,
+    /// CPU seconds at standard speed, fading mean.
+    pub(crate) cpu: f64,
+    /// Bytes fetched, fading mean.
+    pub(crate) moved: f64,
+    /// Bytes left, fading mean.
+    pub(crate) left: f64,
+    /// Counts up with each use of any kind.
+    used: u64,
+}
+
+/// What is known of one worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerHistory {
+    /// Logarithms of speed by executions.
+    pub(crate) speed: Spread,
+    /// What benchmark tasks found, and when.
+    pub(crate) scores: Option<(BenchScores, Time)>,
+    /// Attempts lost with it.
+    pub(crate) lost: u64,
+    /// Seconds that its attempts ran.
+    pub(crate) busy_s: f64,
+    used: u64,
+}
+
+/// Everything that is learned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Learned {
+    #[serde(deserialize_with = "crate::supervisor::durable::bounded::map")]
+    kinds: OrdMap<Arc<str>, KindHistory>,
+    #[serde(deserialize_with = "crate::supervisor::durable::bounded::map")]
+    workers: OrdMap<PeerId, WorkerHistory>,
+    /// Weights of executions that straggled, and of all.
+    straggled: f64,
+    executions: f64,
+    /// Attempts lost and seconds that attempts ran, in the whole pool.
+    lost: f64,
+    busy_s: f64,
+    uses: u64,
+}
+
+/// What a task is expected to take at standard speed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Expected {
+    /// Seconds.
+    pub work_s: f64,
+    /// Standard deviation of the logarithm.
+    pub spread: f64,
+    /// Whether it is more than a guess.
+    pub known: bool,
+}
+
+/// Where a worker's speed is known from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Speed {
+    /// Relative to the standard machine.
+    pub speed: f64,
+    /// Parts of the weight by hardware (or nothing), benchmark tasks and history; they sum to 1.
+    pub weights: [f64; 3],
+}
+
+impl State {
+    /// How executions go in this grid, by all that was seen.
+    pub fn beliefs(&self) -> Beliefs {
+        self.learned.beliefs()
+    }
+
+    /// Learns from a record that was applied.
+    pub(crate) fn learn(&mut self, record: &Record) {
+        let spec = |id: AttemptId| self.jobs.get(&id.task.job).map(|job| job.spec.clone());
+        match record {
+            Record::TaskDone {
+                attempt,
+                worker,
+                usage,
+                outputs,
+                stopped,
+                ..
+            } => {
+                let Some(spec) = spec(*attempt) else { return };
+                let group = &spec.groups()[spec.group_of(attempt.task.number)];
+                self.learned.executed(*worker, group, usage, true);
+                self.learned.stopped(&spec, stopped);
+                let bytes = outputs
+                    .iter()
+                    .fold(0, |sum: u64, file| sum.saturating_add(file.data.size()));
+                self.learned.left(group, bytes);
+            }
+            Record::AttemptEnded {
+                worker,
+                end: Ending::Lost,
+                charge,
+                ..
+            } => self.learned.lost(*worker, charge.occupied.as_secs_f64()),
+            Record::JobEnded { job, stopped, .. } if !stopped.is_empty() => {
+                if let Some(spec) = self.jobs.get(job).map(|job| job.spec.clone()) {
+                    self.learned.stopped(&spec, stopped);
+                }
+            }
+            Record::Benchmarked { peer, scores, at } => {
+                self.learned.benchmarked(*peer, *scores, *at);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Learned {
+    /// Attempts were stopped: how long they had run says something of straggling.
+    fn stopped(&mut self, spec: &JobSpec, stopped: &[Stopped]) {
+        for stop in stopped {
+            let number = stop.attempt.task.number;
+            if number < spec.task_count() {
+                let usage = Usage {
+                    running: stop.charge.occupied,
+                    ..Usage::default()
+                };
+                let group = &spec.groups()[spec.group_of(number)];
+                self.executed(stop.worker, group, &usage, false);
+            }
+        }
+    }
+
+    /// What a task of a group is expected to take.
+    pub(crate) fn expect(&self, group: &Group) -> Expected {
+        let kind = self.kinds.get(group.kind());
+        let given = group
+            .estimate
+            .cpu_time
+            .map(|time| time.as_secs_f64().max(TIME_MIN));
+        match (given, kind) {
+            (Some(given), Some(kind)) => Expected {
+                work_s: given * kind.off.mean(5.0).clamp(-3.0, 3.0).exp(),
+                spread: kind.off.variance(KIND_VARIANCE, PRIOR).sqrt(),
+                known: true,
+            },
+            (Some(work_s), None) => Expected {
+                work_s,
+                spread: KIND_VARIANCE.sqrt(),
+                known: true,
+            },
+            (None, Some(kind)) if kind.took.count >= 1.0 => Expected {
+                work_s: kind.took.mean.exp().max(TIME_MIN),
+                spread: kind.took.variance(UNKNOWN_VARIANCE, 2.0).sqrt(),
+                known: true,
+            },
+            (None, _) => Expected {
+                work_s: 1.0,
+                spread: UNKNOWN_VARIANCE.sqrt(),
+                known: false,
+            },
+        }
+    }
+
+    /// Whether at least so many tasks of a group's kind were done, and took similar times.
+    pub(crate) fn has_seen(&self, group: &Group, done: f64) -> bool {
+        let kind = self.kinds.get(group.kind());
+        kind.is_some_and(|kind| kind.took.count >= done) && self.expect(group).spread < UNKNOWN
+    }
+
+    /// What is known of a kind.
+    pub(crate) fn kind(&self, group: &Group) -> Option<&KindHistory> {
+        self.kinds.get(group.kind())
+    }
+
+    /// What is known of a worker.
+    pub(crate) fn worker(&self, peer: PeerId) -> Option<&WorkerHistory> {
+        self.workers.get(&peer)
+    }
+
+    /// How executions go.
+    pub fn beliefs(&self) -> Beliefs {
+        let shipped = Beliefs::default();
+        Beliefs {
+            straggling: (self.straggled + shipped.straggling * PRIOR) / (self.executions + PRIOR),
+            ..shipped
+        }
+    }
+
+    /// How fast a worker is expected to be: each source counts by the inverse of its variance, so that history
+    /// replaces benchmarks, and these the data sheet, as evidence comes.
+    pub(crate) fn speed(&self, peer: PeerId, hardware: &Hardware) -> Speed {
+        let (sum, evidence) = self.evidence(peer, hardware);
+        // Who looks fastest of many is likely to be overrated: that machines are alike is evidence as well.
+        let usual = 1.0 / SPEED_VARIANCE[0];
+        let all: f64 = evidence.iter().sum();
+        Speed {
+            speed: (sum / (all + usual)).exp().clamp(0.01, 100.0),
+            weights: evidence.map(|weight| weight / all),
+        }
+    }
+
+    /// How fast a worker was found to be, without regard to what is usual: executions are compared by this, or
+    /// what is learned of tasks would drift as fast workers get more of them.
+    fn found_speed(&self, peer: PeerId) -> f64 {
+        let (sum, evidence) = self.evidence(peer, &Hardware::default());
+        let all: f64 = evidence.iter().sum();
+        (sum / all).exp().clamp(0.01, 100.0)
+    }
+
+    /// What is known of a worker's speed: the sum of logarithms by their weights, and the weights of hardware or
+    /// nothing, benchmark tasks and history.
+    fn evidence(&self, peer: PeerId, hardware: &Hardware) -> (f64, [f64; 3]) {
+        let known = self.workers.get(&peer);
+        let sheet = hardware
+            .speed()
+            .map_or((0.0, 1.0 / SPEED_VARIANCE[0]), |speed| {
+                (speed.ln(), 1.0 / SPEED_VARIANCE[1])
+            });
+        let bench = known
+            .and_then(|known| known.scores?.0.speed())
+            .map_or((0.0, 0.0), |speed| (speed.ln(), 1.0 / SPEED_VARIANCE[2]));
+        let history = known.map_or((0.0, 0.0), |known| {
+            let history = &known.speed;
+            (history.mean, history.count / KIND_VARIANCE)
+        });
+        let unknown = hardware.speed().is_none();
+        let sheet = if unknown && bench.1 + history.1 > 0.0 {
+            (0.0, 0.0)
+        } else {
+            sheet
+        };
+        let sum = sheet.0 * sheet.1 + bench.0 * bench.1 + history.0 * history.1;
+        (sum, [sheet.1, bench.1, history.1])
+    }
+
+    /// How often a worker is lost while it runs something, per second; `running_s` is what runs now and did not
+    /// end yet, in the whole pool.
+    pub(crate) fn loss_per_s(&self, peer: PeerId, running_s: f64) -> f64 {
+        let pool = (self.lost + LOSS_WEIGHT) / (self.busy_s + running_s + LOSS_WEIGHT * LOSS_EVERY);
+        let Some(own) = self.workers.get(&peer) else {
+            return pool;
+        };
+        // Its own record counts beside two losses' worth of the pool's.
+        (own.lost as f64 + 2.0) / (own.busy_s + 2.0 / pool)
+    }
+
+    /// Benchmark tasks found this.
+    fn benchmarked(&mut self, peer: PeerId, scores: BenchScores, at: Time) {
+        self.worker_mut(peer).scores = Some((scores, at));
+    }
+
+    /// An execution ended, by success or because it was stopped.
+    fn executed(&mut self, peer: PeerId, group: &Group, usage: &Usage, done: bool) {
+        let running_s = usage.running.saturating_sub(usage.paused).as_secs_f64();
+        if !(TIME_MIN..1e9).contains(&running_s) {
+            return;
+        }
+        let speed = self.found_speed(peer);
+        let expected = self.expect(group);
+        let off = (running_s * speed / expected.work_s).ln();
+        let straggled = self.beliefs().straggled(off, expected.spread, done);
+        self.busy_s += running_s;
+        self.executions = self.executions.min(MEMORY * 10.0);
+        if expected.known && (done || straggled > 0.5) {
+            let fade = if self.executions >= MEMORY * 10.0 {
+                1.0 - 1.0 / self.executions
+            } else {
+                1.0
+            };
+            self.straggled = self.straggled * fade + straggled;
+            self.executions = self.executions * fade + 1.0;
+        }
+        let weight = 1.0 - straggled;
+        let worker = self.worker_mut(peer);
+        worker.busy_s += running_s;
+        if done && expected.known && weight > 0.01 {
+            worker
+                .speed
+                .add((expected.work_s / running_s).ln(), weight, WORKER_MEMORY);
+        }
+        if done {
+            self.note_kind(group, usage, running_s * speed, weight);
+        }
+    }
+
+    fn note_kind(&mut self, group: &Group, usage: &Usage, work_s: f64, weight: f64) {
+        self.uses += 1;
+        if self.kinds.len() >= KINDS_MAX && !self.kinds.contains_key(group.kind()) {
+            let oldest = self.kinds.iter().min_by_key(|(_, kind)| kind.used);
+            if let Some(name) = oldest.map(|(name, _)| name.clone()) {
+                self.kinds.remove(&name);
+            }
+        }
+        let uses = self.uses;
+        let kind = self.kinds.entry(group.kind().clone()).or_default();
+        kind.used = uses;
+        if kind.took.count == 0.0 || weight > 0.01 {
+            kind.took.add(work_s.ln(), weight.max(0.01), MEMORY);
+        }
+        if let Some(given) = group.estimate.cpu_time {
+            let given = given.as_secs_f64().max(TIME_MIN);
+            kind.off.add((work_s / given).ln(), weight, MEMORY);
+        }
+        let fade = |mean: &mut f64, value: f64| {
+            *mean = if *mean == 0.0 {
+                value
+            } else {
+                *mean * 0.9 + value * 0.1
+            };
+        };
+        kind.memory = (kind.memory * 0.99).max(usage.memory_peak as f64);
+        fade(&mut kind.cpu, usage.cpu.as_secs_f64());
+        fade(&mut kind.moved, usage.moved as f64);
+    }
+
+    /// What a task left.
+    fn left(&mut self, group: &Group, bytes: u64) {
+        if let Some(kind) = self.kinds.get_mut(group.kind()) {
+            kind.left = if kind.left == 0.0 {
+                bytes as f64
+            } else {
+                kind.left * 0.9 + bytes as f64 * 0.1
+            };
+        }
+    }
+
+    /// An attempt was lost with its worker after `running_s`.
+    fn lost(&mut self, peer: PeerId, running_s: f64) {
+        self.lost += 1.0;
+        self.busy_s += running_s;
+        let worker = self.worker_mut(peer);
+        worker.lost += 1;
+        worker.busy_s += running_s;
+    }
+
+    fn worker_mut(&mut self, peer: PeerId) -> &mut WorkerHistory {
+        self.uses += 1;
+        if self.workers.len() >= WORKERS_MAX && !self.workers.contains_key(&peer) {
+            let oldest = self.workers.iter().min_by_key(|(_, worker)| worker.used);
+            if let Some(oldest) = oldest.map(|(peer, _)| *peer) {
+                self.workers.remove(&oldest);
+            }
+        }
+        let uses = self.uses;
+        let worker = self.workers.entry(peer).or_default();
+        worker.used = uses;
+        worker
+    }
+}

@@ -1,0 +1,12 @@
+//! What survives: state that changes only when a record is committed, on every supervisor alike.
+
+pub(crate) mod beliefs;
+mod bounded;
+pub(crate) mod learned;
+pub(crate) mod ledger;
+mod need;
+pub(crate) mod retention;
+mod snapshot;
+pub(crate) mod state;
+mod submitted;
+mod tickets;

@@ -1,0 +1,224 @@
+//! Retention of ended jobs: what each costs, and which are removed.
+//!
+//! A job's age is counted on the recorded time, and only as far as leaders saw it pass: see [`State::observe_gap`].
+
+use crate::supervisor::durable::state::{Done, EndedAttempt, Job, State, Verdict};
+use hedge_model::ending::Blame;
+use hedge_model::ledger::Stopped;
+use hedge_model::msg::Log;
+use hedge_model::record::JobEnd;
+use hedge_model::{Data, FileEntry, JobId, JobSpec, Time};
+use imbl::OrdMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between the last record of one leader and the first of the next that counts as seen. A restart takes less;
+/// after a jump of the clock, a job ages by this much at most.
+const GAP_MAX: Duration = Duration::from_secs(3600);
+
+/// Memory of an ended job with one task, beside what is counted below: maps and vectors allocate whole nodes.
+const JOB_BYTES: u64 = 3 << 10;
+/// Memory of a group, of a task that is done, of an attempt that ended otherwise, and of a file, beside their texts.
+const GROUP_BYTES: u64 = 640;
+const TASK_BYTES: u64 = 24;
+const DONE_BYTES: u64 = 320;
+const ATTEMPT_BYTES: u64 = 400;
+const FILE_BYTES: u64 = 80;
+/// Memory of a blob on the leader, which knows who holds it, and in the index of the blob store.
+const BLOB_BYTES: u64 = 320;
+
+/// What an ended job takes at each supervisor that has all of it, in bytes, about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Footprint {
+    pub memory: u64,
+    /// Results, logs, and the records, which take less in the journal than in memory.
+    pub disk: u64,
+}
+
+impl Footprint {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            memory: self.memory.saturating_add(other.memory),
+            disk: self.disk.saturating_add(other.disk),
+        }
+    }
+
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            memory: self.memory.saturating_sub(other.memory),
+            disk: self.disk.saturating_sub(other.disk),
+        }
+    }
+}
+
+/// All ended jobs in the order of their end, and what they take. It follows from the jobs, so that no snapshot
+/// holds it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ended {
+    pub order: OrdMap<(Time, JobId), Footprint>,
+    pub total: Footprint,
+}
+
+impl Ended {
+    fn add(&mut self, at: Time, id: JobId, size: Footprint) {
+        let sizes = self.order.entry((at, id)).or_default();
+        *sizes = sizes.plus(size);
+        self.total = self.total.plus(size);
+    }
+
+    fn remove(&mut self, at: Time, id: JobId) {
+        if let Some(size) = self.order.remove(&(at, id)) {
+            self.total = self.total.minus(size);
+        }
+    }
+}
+
+impl State {
+    /// Applies the end of a job.
+    pub(crate) fn job_ended(
+        &mut self,
+        id: JobId,
+        end: &JobEnd,
+        stopped: &[Stopped],
+        at: Time,
+    ) -> Verdict {
+        match self.job_mut(id) {
+            Some(job) if *end == JobEnd::Done && !job.enough() => {
+                Verdict::Stale("not enough of its tasks are done any more")
+            }
+            Some(job) if job.active() => {
+                job.stop(stopped);
+                job.ended = Some((end.clone(), at));
+                self.now = self.now.max(at);
+                self.retire(id);
+                Verdict::Applied
+            }
+            _ => Verdict::Stale("the job has ended"),
+        }
+    }
+
+    /// Removes an ended job.
+    pub(crate) fn forget(&mut self, id: JobId, at: Time) -> Verdict {
+        if self.jobs.get(&id).is_none_or(|job| job.active()) {
+            return Verdict::Stale("no such job, or it has not ended");
+        }
+        self.now = self.now.max(at);
+        if let Some(job) = self.jobs.remove(&id) {
+            self.keys.remove(&(job.client, job.key));
+            self.released(id, &job);
+        }
+        Verdict::Applied
+    }
+
+    /// A job has ended: only its outline stays.
+    fn retire(&mut self, id: JobId) {
+        let Some(job) = self.job_mut(id) else { return };
+        job.spec = Arc::new(job.spec.outline());
+        let Some((_, at)) = job.ended else { return };
+        let size = footprint(job);
+        self.ended.add(at, id, size);
+    }
+
+    /// An attempt of a job that has ended before is recorded.
+    pub(crate) fn retire_late(&mut self, id: JobId, attempt: &EndedAttempt) {
+        let ended = self.jobs.get(&id).and_then(|job| job.ended.as_ref());
+        if let Some((_, at)) = ended {
+            self.ended.add(*at, id, attempt_footprint(attempt));
+        }
+    }
+
+    /// An ended job is removed.
+    fn released(&mut self, id: JobId, job: &Job) {
+        if let Some((_, at)) = job.ended {
+            self.ended.remove(at, id);
+        }
+    }
+
+    /// Finds again what follows from the jobs of a snapshot. An earlier version left the whole specification there.
+    pub(crate) fn retire_again(&mut self) {
+        self.ended = Ended::default();
+        let ended = self.jobs.iter().filter(|(_, job)| !job.active());
+        for id in ended.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.retire(id);
+        }
+    }
+
+    /// The next leader begins at `at`. As far as the time since the last record is longer than a restart, nobody saw
+    /// it pass: the grid was down, or a clock is wrong. Ended jobs do not age by it.
+    pub(crate) fn observe_gap(&mut self, at: Time) {
+        let unseen = at.since(self.now).saturating_sub(GAP_MAX);
+        if unseen.is_zero() || self.ended.order.is_empty() {
+            return;
+        }
+        for (_, id) in self.ended.order.keys().copied().collect::<Vec<_>>() {
+            if let Some(job) = self.job_mut(id)
+                && let Some((_, ended)) = &mut job.ended
+            {
+                *ended = *ended + unseen;
+                job.accepted = job.accepted + unseen;
+            }
+        }
+        let moved = std::mem::take(&mut self.ended.order).into_iter();
+        self.ended.order = moved
+            .map(|((at, id), size)| ((at + unseen, id), size))
+            .collect();
+    }
+}
+
+fn footprint(job: &Job) -> Footprint {
+    let done = job.tasks.iter().filter_map(|task| task.done.as_deref());
+    let memory = JOB_BYTES + spec_bytes(&job.spec) + TASK_BYTES * job.tasks.len() as u64;
+    let base = Footprint {
+        memory,
+        disk: memory.saturating_add(job.result_bytes),
+    };
+    let done = done.map(done_footprint);
+    let attempts = job.history.values().map(|ended| attempt_footprint(ended));
+    done.chain(attempts).fold(base, Footprint::plus)
+}
+
+fn spec_bytes(spec: &JobSpec) -> u64 {
+    let groups = spec.groups().len() as u64;
+    GROUP_BYTES * groups + spec.encoded_bytes() as u64
+}
+
+fn done_footprint(done: &Done) -> Footprint {
+    let files = done.outputs.iter().map(file_bytes);
+    let memory = files.fold(DONE_BYTES, u64::saturating_add);
+    of_record(memory, done.log.as_deref())
+}
+
+fn attempt_footprint(ended: &EndedAttempt) -> Footprint {
+    let why = match ended.end.blame() {
+        Blame::Nobody => 0,
+        Blame::Task | Blame::Worker | Blame::Input => ended.end.to_string().len(),
+    };
+    of_record(ATTEMPT_BYTES + why as u64, ended.log.as_deref())
+}
+
+fn of_record(memory: u64, log: Option<&Log>) -> Footprint {
+    let parts = || log.into_iter().flat_map(|log| [&log.stdout, &log.stderr]);
+    let inline: u64 = parts().map(inline_bytes).sum();
+    let blobs = parts().filter(|data| data.hash().is_some()).map(Data::size);
+    let held = BLOB_BYTES * blobs.clone().count() as u64;
+    let memory = memory.saturating_add(inline).saturating_add(held);
+    Footprint {
+        memory,
+        disk: blobs.fold(memory, u64::saturating_add),
+    }
+}
+
+fn file_bytes(file: &FileEntry) -> u64 {
+    let content = match &file.data {
+        Data::Inline(bytes) => bytes.len() as u64,
+        Data::Blob { .. } => BLOB_BYTES,
+    };
+    FILE_BYTES + file.path.len() as u64 + content
+}
+
+fn inline_bytes(data: &Data) -> u64 {
+    match data {
+        Data::Inline(bytes) => bytes.len() as u64,
+        Data::Blob { .. } => 0,
+    }
+}

@@ -1,0 +1,73 @@
+//! What attempts are charged that are stopped.
+
+use crate::supervisor::leader::attempts::{Attempt, AttemptState};
+use crate::supervisor::leader::{LeaderView, WorkerIx};
+use hedge_model::ledger::{Charge, Stopped};
+use hedge_model::{AttemptId, JobId, TaskId, Time};
+use std::time::Duration;
+
+impl Attempt {
+    /// Its worker is told to stop it, and nothing later is charged.
+    pub fn cancel(&mut self, now: Time) {
+        self.state = AttemptState::Cancelling;
+        self.stopped = Some(self.charge_until(now));
+    }
+
+    /// What it is charged if it is stopped at `now`.
+    pub fn charge_until(&self, now: Time) -> Charge {
+        Charge {
+            class: self.class,
+            occupied: if self.holds {
+                now.since(self.since)
+            } else {
+                Duration::ZERO
+            },
+            moved: 0,
+        }
+    }
+}
+
+impl LeaderView<'_> {
+    /// The attempts of a task that are stopped when `winner` wins.
+    pub(crate) fn stopping(&self, task: TaskId, winner: AttemptId) -> Vec<Stopped> {
+        let known = self.leader.tasks.get(&task);
+        match known {
+            Some(known) if known.attempts.len() > 1 => known
+                .attempts
+                .iter()
+                .filter(|attempt| attempt.id != winner)
+                .filter_map(|attempt| self.stop_of(attempt))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The attempts of a job that are stopped when it ends now.
+    pub(crate) fn stopping_all(&self, job: JobId) -> Vec<Stopped> {
+        self.tasks_of(job)
+            .flat_map(|(_, known)| &known.attempts)
+            .filter_map(|attempt| self.stop_of(attempt))
+            .collect()
+    }
+
+    /// When a worker last showed a sign of life.
+    pub(crate) fn last_heard(&self, ix: WorkerIx) -> Time {
+        let worker = &self.leader.workers[ix as usize];
+        worker.quiet_since.unwrap_or(self.now)
+    }
+
+    fn stop_of(&self, attempt: &Attempt) -> Option<Stopped> {
+        let leader = self.leader;
+        if attempt.reported || !attempt.state.in_hand() {
+            return None;
+        }
+        Some(Stopped {
+            attempt: attempt.id,
+            redundant: attempt.redundant,
+            worker: leader.workers[attempt.worker as usize].peer,
+            charge: attempt
+                .stopped
+                .unwrap_or_else(|| attempt.charge_until(self.now)),
+        })
+    }
+}

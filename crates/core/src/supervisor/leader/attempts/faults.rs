@@ -1,0 +1,285 @@
+//! What follows when an attempt ends without success: whose fault it was, where its task runs next, and which
+//! workers are excluded for a while.
+
+use crate::supervisor::leader::pool::worker::Exclusion;
+use crate::supervisor::leader::timers::Timer;
+use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
+use crate::supervisor::send;
+use hedge_model::ending::Blame;
+use hedge_model::msg::ToWorker;
+use hedge_model::spec::placeholders::{expand_index, literal_prefix};
+use hedge_model::spec::{Group, check_path};
+use hedge_model::{AttemptId, Ending, FileEntry, Hash, JobId, PeerId, TaskId, Time};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A worker that failed this many tasks that others could do is excluded.
+const BLAMED_MAX: u32 = 3;
+/// How often a task's inputs may turn out to be out of reach before the job fails.
+const INPUT_FAULTS_MAX: u8 = 20;
+/// Until a worker is given a group again whose inputs it could not fetch; doubles up to 32 times.
+const INPUT_BACKOFF: Duration = Duration::from_millis(100);
+/// Exclusion of a worker after its first fault: a shortage is often over with the attempts that cause it. Doubles
+/// with each further fault until the worker succeeds.
+const FAULT_BACKOFF: Duration = Duration::from_millis(100);
+/// Longest wait after a fault: a machine that has been repaired is used again within a minute.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+impl Leadership<'_> {
+    pub(crate) fn after_attempt_ended(&mut self, attempt: AttemptId, worker: PeerId, end: &Ending) {
+        if *end == Ending::Lost {
+            return;
+        }
+        let id = attempt.task;
+        send(worker, ToWorker::Settled(attempt), self.out);
+        let Some(at) = self.leader.by_peer.get(&worker).copied() else {
+            return;
+        };
+        self.detach(attempt);
+        let Some(task) = self.state.task(id) else {
+            return;
+        };
+        let failures = task.failures;
+        match end.blame() {
+            Blame::Task => {
+                let leader = &mut *self.leader;
+                leader.workers[at as usize].failed += 1;
+                if let Some(known) = leader.tasks.get_mut(&id)
+                    && !known.avoid.contains(&at)
+                {
+                    known.avoid.push(at);
+                }
+                self.fail_if_hopeless(id, failures, end);
+            }
+            Blame::Worker => {
+                let why = match end {
+                    Ending::Short { of, .. } => format!("short of {of}"),
+                    other => other.to_string(),
+                };
+                self.after_worker_fault(id, at, why);
+            }
+            Blame::Input => self.after_input_fault(id, at, end),
+            Blame::Nobody => {}
+        }
+        self.settle_wants(id);
+        self.forget_task_if_over(id);
+        self.tell_soon(id.job);
+    }
+
+    /// A worker or its machine failed a task. Where another one did before, the task may be the reason, as one whose
+    /// inputs fill every disk: then this worker is only not given its group for a while.
+    fn after_worker_fault(&mut self, id: TaskId, at: WorkerIx, why: String) {
+        let Some(group) = self.view().open_group(id) else {
+            return self.exclude_faulty(at, why);
+        };
+        let known = self.leader.tasks.entry(id).or_default();
+        let elsewhere = known.faulted.is_some_and(|first| first != at);
+        known.faulted.get_or_insert(at);
+        known.faults = known.faults.saturating_add(1);
+        let faults = u32::from(known.faults);
+        if elsewhere {
+            self.bar(id.job, group, at, doubled(FAULT_BACKOFF, faults));
+        } else {
+            self.exclude_faulty(at, why);
+        }
+    }
+
+    /// A worker or its machine failed: it gets nothing for a while, also where it is the only one. What it runs
+    /// goes on.
+    pub(crate) fn exclude_faulty(&mut self, ix: WorkerIx, why: String) {
+        let now = self.now;
+        let leader = &mut *self.leader;
+        let worker = &mut leader.workers[ix as usize];
+        // What else fails for the same reason does not make it longer.
+        if worker.exclusion.is_some() {
+            return;
+        }
+        worker.faults = worker.faults.saturating_add(1);
+        let span = doubled(FAULT_BACKOFF, worker.faults);
+        leader.exclude(ix, now, span, why);
+    }
+
+    /// The winner did what others failed: they are blamed, and excluded once that happened too often.
+    pub(crate) fn praise_and_blame(&mut self, id: TaskId, winner: Option<WorkerIx>) {
+        let (now, base) = (self.now, self.config.aside_for);
+        let leader = &mut *self.leader;
+        if let Some(ix) = winner {
+            let worker = &mut leader.workers[ix as usize];
+            worker.done += 1;
+            (worker.blamed, worker.faults) = (0, 0);
+        }
+        let avoid = leader
+            .tasks
+            .get(&id)
+            .map(|known| known.avoid.clone())
+            .unwrap_or_default();
+        for ix in avoid.into_iter().filter(|ix| Some(*ix) != winner) {
+            let others = leader.queues.iter().any(|(_, other)| *other != ix);
+            let worker = &mut leader.workers[ix as usize];
+            worker.blamed += 1;
+            if worker.blamed >= BLAMED_MAX && worker.exclusion.is_none() && others {
+                let span = base * 2u32.pow(worker.times_blamed.min(6));
+                let why = format!("failed {} tasks that other workers could do", worker.blamed);
+                (worker.blamed, worker.times_blamed) = (0, worker.times_blamed + 1);
+                leader.exclude(ix, now, span, why);
+            }
+        }
+    }
+
+    pub(crate) fn readmit(&mut self, ix: WorkerIx) {
+        let leader = &mut *self.leader;
+        leader.workers[ix as usize].exclusion = None;
+        leader.pool_changed(ix);
+    }
+
+    /// A worker could not fetch a task's inputs: the group is tried elsewhere, and there again after a while.
+    fn after_input_fault(&mut self, id: TaskId, at: WorkerIx, end: &Ending) {
+        let Some(group) = self.view().open_group(id) else {
+            return;
+        };
+        let known = self.leader.tasks.entry(id).or_default();
+        known.input_faults += 1;
+        if !known.avoid.contains(&at) {
+            known.avoid.push(at);
+        }
+        if known.input_faults >= INPUT_FAULTS_MAX {
+            let label = self
+                .state
+                .jobs
+                .get(&id.job)
+                .map(|job| job.spec.label(id.number));
+            let label = label.unwrap_or_default();
+            let why = format!("task {label} was given up after {INPUT_FAULTS_MAX} tries: {end}");
+            return self.fail_job(id.job, Some(id), why);
+        }
+        let faults = u32::from(known.input_faults.min(6));
+        self.bar(id.job, group, at, doubled(INPUT_BACKOFF, faults));
+    }
+
+    /// A worker is not given a group for `span`.
+    fn bar(&mut self, job: JobId, group: u32, ix: WorkerIx, span: Duration) {
+        let at = self.now + span;
+        let leader = &mut *self.leader;
+        if leader.barred.insert((job, group, ix)) {
+            leader.set_timer(at, Timer::Unbar(job, group, ix));
+        }
+    }
+
+    fn fail_if_hopeless(&mut self, id: TaskId, failures: u32, end: &Ending) {
+        let Some(job) = self.state.jobs.get(&id.job) else {
+            return;
+        };
+        let spec = job.spec.clone();
+        let open = job.tasks[id.number as usize].done.is_none()
+            && self
+                .leader
+                .tasks
+                .get(&id)
+                .is_none_or(|known| known.committing.is_none());
+        let limit = spec.groups()[spec.group_of(id.number)].crash_limit;
+        if open && failures >= limit {
+            let why = format!(
+                "task {} failed {failures} times, at last: {end}",
+                spec.label(id.number)
+            );
+            self.fail_job(id.job, Some(id), why);
+        }
+    }
+
+    /// Workers that are there, and that made or named content which they do not give, are excluded like any that
+    /// reports what is not so.
+    pub(crate) fn blame_for_missing(&mut self, hash: Hash, holders: &[WorkerIx]) {
+        let leader = &mut *self.leader;
+        let producers = leader.content.get(&hash).map(|content| &content.producers);
+        let makers: Vec<PeerId> = producers
+            .into_iter()
+            .flatten()
+            .filter_map(|task| Some(self.state.task(*task)?.done.as_ref()?.worker))
+            .collect();
+        let liars: Vec<WorkerIx> = holders
+            .iter()
+            .copied()
+            .filter(|ix| makers.contains(&leader.workers[*ix as usize].peer))
+            .collect();
+        for ix in liars {
+            self.exclude_faulty(ix, "does not give an output that it reported".to_owned());
+        }
+    }
+}
+
+impl LeaderView<'_> {
+    /// The position of a task's group, while the task is not done and its job goes on.
+    fn open_group(&self, id: TaskId) -> Option<u32> {
+        let job = self.state.jobs.get(&id.job)?;
+        let open = job.active() && job.tasks.get(id.number as usize)?.done.is_none();
+        open.then(|| job.spec.group_of(id.number) as u32)
+    }
+
+    /// What is wrong with the outputs of an attempt that its worker calls a success; nothing if they may be right.
+    pub(crate) fn wrong_outputs(&self, id: AttemptId, outputs: &[FileEntry]) -> Option<String> {
+        let spec = &self.state.jobs.get(&id.task.job)?.spec;
+        if id.task.number >= spec.task_count() {
+            return None;
+        }
+        let group = &spec.groups()[spec.group_of(id.task.number)];
+        wrong_outputs(group, spec.index_of(id.task.number), outputs)
+    }
+}
+
+fn wrong_outputs(group: &Group, index: Option<u32>, outputs: &[FileEntry]) -> Option<String> {
+    let mut paths = BTreeSet::new();
+    for file in outputs {
+        if let Err(why) = check_path(&file.path) {
+            return Some(format!(
+                "it reported the output {:?}, which {why}",
+                file.path
+            ));
+        }
+        if !paths.insert(&*file.path) {
+            return Some(format!("it reported the output {:?} twice", file.path));
+        }
+    }
+    for pattern in &group.outputs {
+        // A folder that is declared as one may be empty.
+        if pattern.ends_with('/') {
+            continue;
+        }
+        let pattern = expand_index(pattern, index);
+        let begins = literal_prefix(&pattern);
+        let matches = |path: &&str| match path.strip_prefix(begins) {
+            Some(rest) => begins.len() < pattern.len() || rest.is_empty() || rest.starts_with('/'),
+            None => false,
+        };
+        let first = paths
+            .range(begins..)
+            .take_while(|path| path.starts_with(begins));
+        if !first.into_iter().any(matches) {
+            return Some(format!(
+                "it reported success without the output {pattern:?}"
+            ));
+        }
+    }
+    None
+}
+
+/// The wait after a fault: `first` after the first one, and each time twice as long as before.
+fn doubled(first: Duration, faults: u32) -> Duration {
+    let times = 2u32.pow(faults.saturating_sub(1).min(16));
+    first.saturating_mul(times).min(BACKOFF_MAX)
+}
+
+impl Leader {
+    /// Gives a worker nothing for `span`.
+    fn exclude(&mut self, ix: WorkerIx, now: Time, span: Duration, why: String) {
+        let until = now + span;
+        self.workers[ix as usize].exclusion = Some(Exclusion { why, until });
+        self.set_timer(until, Timer::Readmit(ix));
+        self.pool_changed(ix);
+    }
+
+    /// A worker may be given a group again whose inputs it could not fetch.
+    pub(crate) fn unbar(&mut self, job: JobId, group: u32, ix: WorkerIx) {
+        self.barred.remove(&(job, group, ix));
+        self.unblock(ix);
+    }
+}

@@ -1,0 +1,223 @@
+//! What a new leader knows of its predecessor's assignments: hints, which are not durable. A task that was
+//! assigned waits for its worker to report rather than being started again.
+
+use crate::monitor::Progress;
+use crate::supervisor::Action;
+use crate::supervisor::follower::Hints;
+use crate::supervisor::leader::attempts::{Attempt, AttemptState, Why, find_attempt};
+use crate::supervisor::leader::pool::attach::new_worker;
+use crate::supervisor::leader::timers::Timer;
+use crate::supervisor::leader::{LeaderView, Leadership, WorkerIx};
+use hedge_model::Ending;
+use hedge_model::capacity::{Class, Hardware};
+use hedge_model::group::{FromLeader, Hint, LeaderSays};
+use hedge_model::ledger::Charge;
+use hedge_model::msg::{Seal, Usage, WorkerInfo};
+use hedge_model::record::Record;
+use hedge_model::{AttemptId, JobId, PeerAddr, PeerId, Resources, TaskId};
+
+/// Hints in one message to a colleague.
+const HINTS_AT_ONCE: usize = 10_000;
+
+impl Leadership<'_> {
+    /// Notes an assignment, or that it is over, and tells the other supervisors.
+    pub(crate) fn hint(&mut self, hint: Hint) {
+        let epoch = self.state.epoch();
+        for colleague in self.leader.colleagues.iter() {
+            if !colleague.linked {
+                continue;
+            }
+            self.out.push(Action::ToSupervisor {
+                to: colleague.addr.peer,
+                msg: FromLeader {
+                    epoch,
+                    what: LeaderSays::Hints(vec![hint]),
+                },
+            });
+        }
+    }
+
+    /// Tells the others that a worker does not have an attempt any more, nothing of which is recorded.
+    pub(crate) fn hint_over(&mut self, attempt: AttemptId, worker: PeerId) {
+        let over = Hint {
+            attempt,
+            worker,
+            redundant: false,
+            class: Class::default(),
+            since: self.now,
+            over: true,
+        };
+        self.hint(over);
+    }
+
+    /// All assignments that are active, for a colleague that has come.
+    pub(crate) fn hint_all(&mut self, to: PeerId) {
+        let epoch = self.state.epoch();
+        let leader = &mut *self.leader;
+        let mut hints = Vec::new();
+        for attempt in leader.tasks.values().flat_map(|task| &task.attempts) {
+            if attempt.state.active() {
+                hints.push(Hint {
+                    attempt: attempt.id,
+                    worker: leader.workers[attempt.worker as usize].peer,
+                    redundant: attempt.redundant,
+                    class: attempt.class,
+                    since: attempt.since,
+                    over: false,
+                });
+            }
+        }
+        for hints in hints.chunks(HINTS_AT_ONCE) {
+            let what = LeaderSays::Hints(hints.to_vec());
+            self.out.push(Action::ToSupervisor {
+                to,
+                msg: FromLeader { epoch, what },
+            });
+        }
+    }
+
+    /// A new leader expects the workers that were given something of this job to come and say whether they
+    /// have it.
+    pub(crate) fn expect_hinted(&mut self, job: JobId, hints: &Hints) {
+        for hint in hints.of_job(job) {
+            if self.state.wants(hint.attempt) {
+                self.expect(*hint);
+            }
+        }
+    }
+
+    fn expect(&mut self, hint: Hint) {
+        let until = self.now + self.config.watch.dead_after();
+        let now = self.now;
+        let leader = &mut *self.leader;
+        let ix = *leader
+            .by_peer
+            .entry(hint.worker)
+            .or_insert(leader.workers.len() as WorkerIx);
+        if ix as usize == leader.workers.len() {
+            let mut worker = new_worker(hint.worker, unknown_worker(hint.worker));
+            (worker.connected, worker.gone_at) = (false, now);
+            leader.workers.push(worker);
+            leader.set_timer(until, Timer::Expected(ix));
+        }
+        leader.workers[ix as usize].expected.insert(hint.attempt);
+        let known = leader.tasks.entry(hint.attempt.task).or_default();
+        known.attempts.push(Attempt {
+            id: hint.attempt,
+            worker: ix,
+            redundant: hint.redundant,
+            state: AttemptState::Expected,
+            holds: false,
+            reported: false,
+            since: hint.since,
+            why: Why::Adopted,
+            class: hint.class,
+            stopped: None,
+            progress: Progress::default(),
+            stalled: None,
+        });
+        self.pass_fresh(hint.attempt.task);
+    }
+
+    /// All tasks of a group up to this one have had their turn; those without an attempt are due again.
+    pub(crate) fn pass_fresh(&mut self, task: TaskId) {
+        let Some(job) = self.state.jobs.get(&task.job) else {
+            return;
+        };
+        let group = job.spec.group_of(task.number);
+        let first = job.spec.first(group);
+        let leader = &mut *self.leader;
+        if let Some(active_job) = leader.jobs.get_mut(&task.job) {
+            let offers = &mut active_job.groups[group];
+            while offers.fresh <= task.number - first {
+                offers.again.insert(offers.fresh);
+                offers.fresh += 1;
+            }
+        }
+        self.settle_wants(task);
+    }
+
+    /// A worker that was expected has not come in time: what it was given starts elsewhere. It may still come.
+    pub(crate) fn give_up_expected(&mut self, ix: WorkerIx) {
+        let leader = &mut *self.leader;
+        let worker = &mut leader.workers[ix as usize];
+        let peer = worker.peer;
+        for id in std::mem::take(&mut worker.expected) {
+            let leader = &mut *self.leader;
+            let Some(attempt) = find_attempt(&mut leader.tasks, id) else {
+                continue;
+            };
+            attempt.state = AttemptState::Lost;
+            let redundant = attempt.redundant;
+            // Its last sign of life was before this leader began.
+            let charge = Charge {
+                class: attempt.class,
+                occupied: leader.since.since(attempt.since),
+                ..Charge::default()
+            };
+            let worker = &mut leader.workers[ix as usize];
+            worker.lost.insert(id);
+            worker.lost_count += 1;
+            let record = Record::AttemptEnded {
+                attempt: id,
+                redundant,
+                worker: peer,
+                end: Ending::Lost,
+                usage: Usage::default(),
+                charge,
+                log: None,
+                at: self.now,
+            };
+            self.append(record, None);
+            self.settle_wants(id.task);
+        }
+    }
+
+    /// A worker that was expected has come and does not have these: they never reached it.
+    pub(crate) fn never_arrived(&mut self, ix: WorkerIx) {
+        let worker = &mut self.leader.workers[ix as usize];
+        let peer = worker.peer;
+        for id in std::mem::take(&mut worker.expected) {
+            self.detach(id);
+            self.settle_wants(id.task);
+            self.forget_task_if_over(id.task);
+            self.hint_over(id, peer);
+        }
+    }
+}
+
+impl LeaderView<'_> {
+    /// Proves to whoever leads later that an attempt was given to a worker.
+    pub(crate) fn seal(&self, worker: PeerId, attempt: AttemptId, redundant: bool) -> Seal {
+        let Some(secret) = &self.state.secret else {
+            return Seal::default();
+        };
+        let mut text = [0; 65];
+        text[..32].copy_from_slice(&worker.0);
+        text[32..40].copy_from_slice(&attempt.task.job.0.to_le_bytes());
+        text[40..44].copy_from_slice(&attempt.task.number.to_le_bytes());
+        text[44..48].copy_from_slice(&attempt.generation.to_le_bytes());
+        text[48..56].copy_from_slice(&attempt.epoch.0.to_le_bytes());
+        text[56..60].copy_from_slice(&attempt.number.to_le_bytes());
+        text[60] = u8::from(redundant);
+        let mut seal = [0; 16];
+        seal.copy_from_slice(&blake3::keyed_hash(secret, &text).as_bytes()[..16]);
+        Seal(seal)
+    }
+}
+
+fn unknown_worker(peer: PeerId) -> WorkerInfo {
+    WorkerInfo {
+        host: "?".into(),
+        pid: 0,
+        resources: Resources::default(),
+        labels: Vec::new(),
+        addr: PeerAddr {
+            peer,
+            addrs: Vec::new(),
+        },
+        holds: Vec::new(),
+        in_hand: Vec::new(),
+        hardware: Hardware::default(),
+    }
+}

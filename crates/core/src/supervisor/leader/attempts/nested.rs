@@ -1,0 +1,49 @@
+//! Attempts that submitted a job and wait for it. The job needs room to run: without the part of a worker that such
+//! an attempt gives back, tasks that wait for jobs could fill all workers and wait for ever.
+
+use crate::supervisor::leader::attempts::{AttemptState, find_attempt};
+use crate::supervisor::leader::{Leadership, WorkerIx};
+use hedge_model::{AttemptId, JobId};
+
+impl Leadership<'_> {
+    /// An attempt waits for a job, or gets on. It takes its part of the worker again only where that is free.
+    pub(crate) fn on_waits(&mut self, ix: WorkerIx, id: AttemptId, job: Option<JobId>) {
+        let Some(of) = self.state.jobs.get(&id.task.job) else {
+            return;
+        };
+        let need = of.spec.groups()[of.spec.group_of(id.task.number)]
+            .resources
+            .clone();
+        // A task that waits for its own job waits for ever.
+        let active = |job: &JobId| self.state.jobs.get(job).is_some_and(|job| job.active());
+        let job = job.filter(|job| *job != id.task.job && active(job));
+        let leader = &mut *self.leader;
+        let Some(attempt) = find_attempt(&mut leader.tasks, id) else {
+            return;
+        };
+        if attempt.worker != ix || !attempt.state.runs() {
+            return;
+        }
+        let worker = &mut leader.workers[ix as usize];
+        match job {
+            Some(job) => {
+                attempt.state = AttemptState::Waiting(job);
+                if std::mem::replace(&mut attempt.holds, false) {
+                    worker.free.give(&need);
+                }
+            }
+            None if attempt.holds => {}
+            None if worker.free.covers(&need) => {
+                worker.free.take(&need);
+                (attempt.holds, attempt.state) = (true, AttemptState::Running);
+            }
+            None => {}
+        }
+        self.move_up(ix);
+        let leader = &mut *self.leader;
+        leader.reindex(ix);
+        leader.unblock(ix);
+        self.settle_wants(id.task);
+        self.tell_soon(id.task.job);
+    }
+}

@@ -1,0 +1,203 @@
+//! What workers report of attempts.
+
+use crate::supervisor::contract::Pending;
+use crate::supervisor::leader::attempts::{AttemptState, find_attempt};
+use crate::supervisor::leader::{Leadership, WorkerIx};
+use crate::supervisor::send;
+use hedge_model::msg::{Outcome, Report, ToWorker};
+use hedge_model::record::Record;
+use hedge_model::{AttemptId, Data, Ending, FileEntry, Hash, PeerId};
+use std::sync::Arc;
+
+impl Leadership<'_> {
+    pub(crate) fn on_started(&mut self, ix: WorkerIx, id: AttemptId) {
+        let leader = &mut *self.leader;
+        let Some(attempt) = find_attempt(&mut leader.tasks, id) else {
+            return;
+        };
+        if attempt.worker != ix || !attempt.state.active() {
+            return;
+        }
+        // It may wait for a job, and say again that it started.
+        if !matches!(attempt.state, AttemptState::Waiting(_)) {
+            attempt.state = AttemptState::Running;
+        }
+        let Some(job) = self.state.jobs.get(&id.task.job) else {
+            return;
+        };
+        let group = job.spec.group_of(id.task.number);
+        let body = leader
+            .jobs
+            .get(&id.task.job)
+            .and_then(|job| job.groups[group].body.clone());
+        let Some(body) = body else { return };
+        let worker = &mut leader.workers[ix as usize];
+        if worker
+            .staged
+            .insert((id.task.job, body.group, body.version))
+        {
+            let inputs = body.inputs.iter().map(|file| &file.data).chain(&body.stdin);
+            for data in inputs {
+                if let Data::Blob { hash, size } = data {
+                    self.held_by(*hash, Some(*size), ix);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_report(&mut self, ix: WorkerIx, report: Report) {
+        let Report {
+            attempt: id,
+            outcome,
+            usage,
+            log,
+        } = report;
+        let job = self.state.jobs.get(&id.task.job);
+        let age = job.map(|job| self.now.since(job.accepted));
+        let usage = crate::supervisor::durable::ledger::plausible(usage, age.unwrap_or_default());
+        let worker = self.leader.workers[ix as usize].peer;
+        let known = find_attempt(&mut self.leader.tasks, id);
+        let Some(attempt) = known.filter(|attempt| attempt.worker == ix) else {
+            send(worker, ToWorker::Settled(id), self.out);
+            if let Outcome::Done(outputs) = &outcome {
+                self.drop_unwanted(worker, outputs);
+            }
+            return;
+        };
+        if std::mem::replace(&mut attempt.reported, true) {
+            return;
+        }
+        let (redundant, class) = (attempt.redundant, attempt.class);
+        let mut charge = crate::supervisor::durable::ledger::used(class, &usage);
+        if let Some(stopped) = attempt.stopped {
+            charge.occupied = charge.occupied.min(stopped.occupied);
+        }
+        let at = self.now;
+        let known = self.leader.tasks.get(&id.task);
+        let committing = known.and_then(|known| known.committing);
+        let outcome = self.checked(id, worker, outcome);
+        let ended = match outcome {
+            Outcome::Done(_) if committing == Some(id) => return,
+            Outcome::Done(outputs) if committing.is_none() && self.state.wants(id) => {
+                let stopped = self.view().stopping(id.task, id);
+                let outputs: Arc<[FileEntry]> = outputs.into();
+                self.commits(id);
+                let left: Vec<_> =
+                    crate::supervisor::durable::state::left(&outputs, log.as_deref()).collect();
+                let record = Record::TaskDone {
+                    attempt: id,
+                    redundant,
+                    worker,
+                    outputs,
+                    usage,
+                    class,
+                    stopped,
+                    log,
+                    at,
+                };
+                self.append(record, None);
+                return self.finish_after(id.task, &left);
+            }
+            other => self.undecided(id, worker, other),
+        };
+        let Some((end, pending)) = ended else {
+            return;
+        };
+        let record = Record::AttemptEnded {
+            attempt: id,
+            redundant,
+            worker,
+            end,
+            usage,
+            charge,
+            log,
+            at,
+        };
+        self.append(record, pending);
+    }
+
+    /// What a worker reports, unless it calls a success what lacks declared outputs: then it failed, and may drop
+    /// what it made.
+    fn checked(&mut self, id: AttemptId, worker: PeerId, outcome: Outcome) -> Outcome {
+        let Outcome::Done(outputs) = &outcome else {
+            return outcome;
+        };
+        let Some(why) = self.view().wrong_outputs(id, outputs) else {
+            return outcome;
+        };
+        self.drop_unwanted(worker, outputs);
+        Outcome::Ended(Ending::worker(why))
+    }
+
+    /// How an attempt ended that does not decide its task, and what is to be done once that is recorded;
+    /// nothing where there is no end to record, as it was given back.
+    fn undecided(
+        &mut self,
+        id: AttemptId,
+        worker: PeerId,
+        outcome: Outcome,
+    ) -> Option<(Ending, Option<Pending>)> {
+        let end = match outcome {
+            Outcome::Done(outputs) => {
+                return Some((
+                    Ending::Cancelled,
+                    Some(Pending::Unwanted { worker, outputs }),
+                ));
+            }
+            // What a worker that is heard cannot report.
+            Outcome::Ended(Ending::Lost | Ending::Recorded { .. }) => {
+                Ending::worker("it reported an end that only a supervisor can record")
+            }
+            Outcome::Ended(mut ending) => {
+                let missing = ending.trim().into_iter();
+                missing.for_each(|hash| self.distrust(hash));
+                ending
+            }
+            Outcome::Returned => {
+                self.given_back(id, worker);
+                return None;
+            }
+        };
+        Some((end, None))
+    }
+
+    /// An attempt had not started: its task waits again, and nothing of it is recorded.
+    fn given_back(&mut self, id: AttemptId, worker: PeerId) {
+        send(worker, ToWorker::Settled(id), self.out);
+        self.hint_over(id, worker);
+        self.detach(id);
+        self.settle_wants(id.task);
+        self.forget_task_if_over(id.task);
+    }
+
+    /// A success is on its way through the journal: its task wants no other attempt.
+    fn commits(&mut self, id: AttemptId) {
+        self.leader.tasks.entry(id.task).or_default().committing = Some(id);
+        self.settle_wants(id.task);
+    }
+
+    /// A worker could not fetch this from anybody it was told of: if it is fetched into the own store, all
+    /// is well, else nobody has it.
+    pub(crate) fn distrust(&mut self, hash: Hash) {
+        let leader = &mut *self.leader;
+        let own = leader.content.get(&hash).is_some_and(|content| content.own);
+        leader
+            .jobs
+            .values_mut()
+            .flat_map(|job| &mut job.groups)
+            .for_each(|group| {
+                if group
+                    .body
+                    .as_ref()
+                    .is_some_and(|body| body.blobs.contains(&hash))
+                {
+                    group.body = None;
+                }
+            });
+        if let (false, Some(content)) = (own, leader.content.get_mut(&hash)) {
+            content.doubted = true;
+            self.lose_if_gone(hash);
+            self.pull(hash);
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The other supervisors of the group: what a leader says to them and how they obey, and the content that they
+//! hold so that no input and no result is on one machine alone.
+
+use crate::supervisor::Action;
+use crate::supervisor::leader::blobs::Content;
+use crate::supervisor::leader::timers::Timer;
+use crate::supervisor::leader::{LeaderView, Leadership};
+use hedge_model::group::{FromLeader, LeaderSays, ToLeader};
+use hedge_model::msg::HASHES_MAX;
+use hedge_model::{Hash, PeerAddr, PeerId};
+use std::time::Duration;
+
+/// Until content is offered again to a colleague that could not take it.
+const SPREAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Most supervisors of a group: their places are bits of one byte in each content's entry.
+const COLLEAGUES_MAX: usize = 8;
+
+/// Another supervisor, as the leader sees it. Its position in the list names it in [`Content`].
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub addr: PeerAddr,
+    pub linked: bool,
+    /// Whether it has said what it holds.
+    pub known: bool,
+    /// Why it cannot store anything now.
+    pub disk_fault: Option<String>,
+}
+
+impl Leadership<'_> {
+    /// The supervisors of the group have changed.
+    pub(crate) fn on_group(&mut self) {
+        for peer in self.count_colleagues() {
+            if self.peers.linked.contains_key(&peer) {
+                self.greet_colleague(peer);
+            }
+        }
+        self.spread_wanted();
+    }
+
+    /// Brings the places of the colleagues in line with the group; gives those who are new. A place is given
+    /// to another once nothing that was said of whom it was is counted any more.
+    pub(crate) fn count_colleagues(&mut self) -> Vec<PeerId> {
+        let me = self.config.me.peer;
+        let others = self.peers.group.iter().map(|colleague| &colleague.addr);
+        let others: Vec<PeerAddr> = others.filter(|addr| addr.peer != me).cloned().collect();
+        let member = |peer: PeerId| others.iter().any(|addr| addr.peer == peer);
+        let linked = &self.peers.linked;
+        let leader = &mut *self.leader;
+        let mut left = 0u8;
+        for (at, colleague) in leader.colleagues.iter_mut().enumerate() {
+            if !member(colleague.addr.peer) {
+                colleague.linked = false;
+                left |= 1 << at;
+            }
+        }
+        if left != 0 {
+            for content in leader.content.values_mut() {
+                content.kept_at &= !left;
+                content.offered_to &= !left;
+                content.refused_by &= !left;
+            }
+        }
+        let mut newcomers = Vec::new();
+        for addr in &others {
+            let mut known = leader.colleagues.iter_mut();
+            if let Some(known) = known.find(|known| known.addr.peer == addr.peer) {
+                known.addr = addr.clone();
+                continue;
+            }
+            let new = Kept {
+                addr: addr.clone(),
+                linked: linked.contains_key(&addr.peer),
+                known: false,
+                disk_fault: None,
+            };
+            newcomers.push(addr.peer);
+            let free = leader
+                .colleagues
+                .iter()
+                .position(|old| !member(old.addr.peer));
+            match free {
+                Some(at) => leader.colleagues[at] = new,
+                None if leader.colleagues.len() < COLLEAGUES_MAX => leader.colleagues.push(new),
+                None => {}
+            }
+        }
+        leader.others = u32::try_from(others.len()).unwrap_or(u32::MAX);
+        newcomers
+    }
+
+    /// Offers content that this supervisor holds to as many others as are to hold it too.
+    pub(crate) fn spread(&mut self, hash: Hash) {
+        let (epoch, me) = (self.state.epoch(), self.config.me.clone());
+        let keep = self.state.settings().keep;
+        let leader = &mut *self.leader;
+        let wanted = keep.min(1 + leader.others);
+        let Some(content) = leader.content.get_mut(&hash) else {
+            return;
+        };
+        if !content.own || !content.to_be_kept() {
+            return;
+        }
+        let count = leader.colleagues.len();
+        // Different content begins at different colleagues, so that all have their share.
+        let places = (0..count).map(|at| (at + usize::from(hash.0[0])) % count);
+        for at in places {
+            let (colleague, bit) = (&leader.colleagues[at], 1 << at);
+            let has = content.kept_at | content.offered_to;
+            if 1 + has.count_ones() >= wanted {
+                break;
+            }
+            if colleague.linked
+                && colleague.known
+                && has & bit == 0
+                && content.refused_by & bit == 0
+            {
+                content.offered_to |= bit;
+                let what = LeaderSays::Hold {
+                    hash,
+                    size: content.size,
+                    sources: vec![me.clone()],
+                };
+                self.out.push(Action::ToSupervisor {
+                    to: colleague.addr.peer,
+                    msg: FromLeader { epoch, what },
+                });
+            }
+        }
+    }
+
+    /// Offers again whatever is to be kept by more supervisors than have it, after the group has changed or
+    /// a colleague has come.
+    pub(crate) fn spread_wanted(&mut self) {
+        let leader = &mut *self.leader;
+        if leader.others == 0 && leader.submits.is_empty() && leader.jobs.is_empty() {
+            return;
+        }
+        let all = leader
+            .content
+            .iter()
+            .filter(|(_, content)| content.own && content.to_be_kept());
+        let all: Vec<Hash> = all.map(|(hash, _)| *hash).collect();
+        for hash in all {
+            self.spread(hash);
+            if self.view().secure(hash) {
+                self.content_arrived(hash);
+            }
+        }
+    }
+
+    /// Another supervisor, linked to this one which leads, is told so and of all that goes on.
+    pub(crate) fn greet_colleague(&mut self, peer: PeerId) {
+        let epoch = self.state.epoch();
+        let leader = &mut *self.leader;
+        if let Some(colleague) = leader
+            .colleagues
+            .iter_mut()
+            .find(|known| known.addr.peer == peer)
+        {
+            colleague.linked = true;
+            colleague.disk_fault = None;
+        }
+        self.out.push(Action::ToSupervisor {
+            to: peer,
+            msg: FromLeader {
+                epoch,
+                what: LeaderSays::Lead,
+            },
+        });
+        self.hint_all(peer);
+    }
+
+    pub(crate) fn colleague_gone(&mut self, peer: PeerId) {
+        let leader = &mut *self.leader;
+        let found = leader
+            .colleagues
+            .iter()
+            .position(|known| known.addr.peer == peer);
+        let Some(at) = found else { return };
+        leader.colleagues[at].linked = false;
+        leader.colleagues[at].known = false;
+        for content in leader.content.values_mut() {
+            content.offered_to &= !(1 << at);
+        }
+    }
+
+    /// A colleague answers to what this leader said.
+    pub(crate) fn on_to_leader(&mut self, peer: PeerId, msg: ToLeader) {
+        let leader = &mut *self.leader;
+        let found = leader
+            .colleagues
+            .iter()
+            .position(|known| known.addr.peer == peer);
+        let Some(at) = found else { return };
+        let bit = 1 << at;
+        match msg {
+            ToLeader::Holds(hashes) => {
+                leader.colleagues[at].known = true;
+                for content in leader.content.values_mut() {
+                    content.kept_at &= !bit;
+                    content.offered_to &= !bit;
+                }
+                self.take_colleagues_stock(at, hashes);
+            }
+            ToLeader::HoldsMore(hashes) => self.take_colleagues_stock(at, hashes),
+            ToLeader::Disk(fault) => leader.colleagues[at].disk_fault = fault,
+            ToLeader::Held(hash) => {
+                let Some(content) = leader
+                    .content
+                    .get_mut(&hash)
+                    .filter(|content| content.to_be_kept())
+                else {
+                    return self.tell_drop(peer, vec![hash]);
+                };
+                content.kept_at |= bit;
+                content.offered_to &= !bit;
+                content.refused_by = 0;
+                if self.view().secure(hash) {
+                    self.content_arrived(hash);
+                }
+            }
+            ToLeader::NotHeld(hash, _) => {
+                if let Some(content) = leader.content.get_mut(&hash) {
+                    content.offered_to &= !bit;
+                    content.refused_by |= bit;
+                    let at = self.now + SPREAD_AGAIN_AFTER;
+                    self.leader.set_timer(at, Timer::Spread(hash));
+                    self.spread(hash);
+                }
+            }
+        }
+    }
+
+    /// Content that others could not take is offered to all of them again.
+    pub(crate) fn spread_again(&mut self, hash: Hash) {
+        if let Some(content) = self.leader.content.get_mut(&hash) {
+            content.refused_by = 0;
+            self.spread(hash);
+        }
+    }
+
+    fn take_colleagues_stock(&mut self, at: usize, hashes: Vec<Hash>) {
+        let leader = &mut *self.leader;
+        let (peer, bit) = (leader.colleagues[at].addr.peer, 1 << at);
+        let kept = |content: &Content| content.to_be_kept();
+        let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = hashes
+            .into_iter()
+            .partition(|hash| leader.content.get(hash).is_some_and(kept));
+        for hash in &wanted {
+            if let Some(content) = leader.content.get_mut(hash) {
+                content.kept_at |= bit;
+            }
+        }
+        self.tell_drop(peer, unwanted);
+        for hash in wanted {
+            self.pull(hash);
+        }
+        self.spread_wanted();
+        self.feed_starved();
+    }
+
+    pub(crate) fn tell_drop(&mut self, to: PeerId, hashes: Vec<Hash>) {
+        let epoch = self.state.epoch();
+        for part in hashes.chunks(HASHES_MAX) {
+            let what = LeaderSays::Drop(part.to_vec());
+            self.out.push(Action::ToSupervisor {
+                to,
+                msg: FromLeader { epoch, what },
+            });
+        }
+    }
+}
+
+impl<'a> LeaderView<'a> {
+    /// Whether as many supervisors hold this content as are to.
+    pub(crate) fn secure(&self, hash: Hash) -> bool {
+        let leader = self.leader;
+        let wanted = self.state.settings().keep.min(1 + leader.others);
+        leader
+            .content
+            .get(&hash)
+            .is_some_and(|content| content.own && 1 + content.kept_at.count_ones() >= wanted)
+    }
+
+    /// Colleagues that hold this content and are there.
+    pub(crate) fn keepers_of(&self, hash: Hash) -> impl Iterator<Item = &'a PeerAddr> + use<'a> {
+        let leader = self.leader;
+        let bits = leader.content.get(&hash);
+        let bits = bits.map_or(0, |content| content.kept_at);
+        let colleagues = leader.colleagues.iter().enumerate();
+        colleagues
+            .filter(move |(at, colleague)| colleague.linked && bits & (1 << at) != 0)
+            .map(|(_, colleague)| &colleague.addr)
+    }
+}

@@ -1,0 +1,203 @@
+//! What content is kept for: jobs that have not ended, submissions on their way, results of ended jobs.
+//! Whatever nobody needs is dropped everywhere.
+
+use crate::supervisor::durable::state::Job;
+use crate::supervisor::leader::blobs::transfers::{input_blobs, result_content};
+use crate::supervisor::leader::{Leadership, WorkerIx};
+use crate::supervisor::{Action, send_drop};
+use hedge_model::msg::Log;
+use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, PeerId};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Leadership<'_> {
+    /// A submission counts on its inputs from here on until it is accepted or refused; gives those that are
+    /// not in the own store.
+    pub(crate) fn claim_inputs(&mut self, spec: &JobSpec) -> BTreeSet<Hash> {
+        let inputs: BTreeMap<Hash, u64> = input_blobs(spec).collect();
+        let mut missing = BTreeSet::new();
+        for (hash, size) in inputs {
+            let content = self.leader.content.entry(hash).or_default();
+            content.size = size;
+            content.claims += 1;
+            if !self.view().secure(hash) {
+                missing.insert(hash);
+            }
+        }
+        missing
+    }
+
+    /// A submission is accepted or refused: its job, if there is one, counts on the inputs now.
+    pub(crate) fn release_inputs(&mut self, spec: &JobSpec) {
+        let inputs: BTreeSet<Hash> = input_blobs(spec).map(|(hash, _)| hash).collect();
+        for hash in &inputs {
+            if let Some(content) = self.leader.content.get_mut(hash) {
+                content.claims = content.claims.saturating_sub(1);
+            }
+        }
+        self.drop_unused(inputs);
+    }
+
+    /// What an attempt printed is kept here, where it is too long to travel with the report: its worker may
+    /// leave, and need not store it for long.
+    pub(crate) fn keep_log(&mut self, job: JobId, log: Option<&Log>, worker: PeerId) {
+        let Some(ix) = self.leader.by_peer.get(&worker).copied() else {
+            return;
+        };
+        for data in log.iter().flat_map(|log| [&log.stdout, &log.stderr]) {
+            let Data::Blob { hash, size } = data else {
+                continue;
+            };
+            self.held_by(*hash, Some(*size), ix);
+            if let Some(content) = self.leader.content.get_mut(hash) {
+                content.kept.push(job);
+            }
+            self.pull(*hash);
+            self.drop_unused([*hash]);
+        }
+    }
+
+    /// A new leader keeps the results of jobs that ended before it, and what their attempts printed, whether
+    /// it has them itself or only others do.
+    pub(crate) fn keep_results(&mut self) {
+        let leader = &mut *self.leader;
+        for (id, job) in &self.state.jobs {
+            let mut kept: BTreeMap<Hash, u64> = log_blobs(job).collect();
+            if !job.active() {
+                kept.extend(result_content(job));
+            }
+            for (hash, size) in kept {
+                let content = leader.content.entry(hash).or_default();
+                content.size = size;
+                content.kept.push(*id);
+            }
+        }
+    }
+
+    /// An ended job is forgotten: nothing is kept for it any more.
+    pub(crate) fn drop_kept(&mut self, id: JobId, job: &Job) {
+        let leader = &mut *self.leader;
+        let mut hashes = result_hashes(job);
+        hashes.extend(log_hashes(job));
+        for hash in &hashes {
+            if let Some(content) = leader.content.get_mut(hash) {
+                content.kept.retain(|other| *other != id);
+            }
+        }
+        self.drop_unused(hashes);
+    }
+
+    /// A job has ended: what it alone needed is dropped, its results excepted. Those that are not in the own store yet,
+    /// because it failed or was cancelled, are fetched. `spec` is its whole specification, `stale` what it made in vain.
+    pub(crate) fn drop_content(&mut self, job: JobId, spec: &JobSpec, stale: BTreeSet<Hash>) {
+        let Some(ended) = self.state.jobs.get(&job) else {
+            return;
+        };
+        let done = ended.tasks.iter().filter_map(|task| task.done.as_deref());
+        let results: BTreeSet<Hash> = result_hashes(ended);
+        let mut hashes = stale;
+        hashes.extend(input_blobs(spec).map(|(hash, _)| hash));
+        hashes.extend(done.flat_map(|done| done.left()).map(|(hash, _)| hash));
+        let leader = &mut *self.leader;
+        for hash in &hashes {
+            if let Some(content) = leader.content.get_mut(hash) {
+                content.producers.retain(|task| task.job != job);
+                content.jobs.retain(|other| *other != job);
+                if results.contains(hash) {
+                    content.kept.push(job);
+                }
+            }
+        }
+        for hash in results {
+            self.fetch_kept(hash);
+        }
+        self.drop_unused(hashes);
+    }
+
+    /// Drops those of these contents that nobody needs; results that are kept stay in the own store alone.
+    pub(crate) fn drop_unused(&mut self, hashes: impl IntoIterator<Item = Hash>) {
+        let mut own = Vec::new();
+        let mut theirs = BTreeMap::<WorkerIx, Vec<Hash>>::new();
+        let mut elsewhere = BTreeMap::<PeerId, Vec<Hash>>::new();
+        let leader = &mut *self.leader;
+        for hash in hashes {
+            let Some(content) = leader.content.get_mut(&hash) else {
+                continue;
+            };
+            if content.in_use() {
+                continue;
+            }
+            for ix in std::mem::take(&mut content.workers) {
+                leader.workers[ix as usize].held.remove(&hash);
+                theirs.entry(ix).or_default().push(hash);
+            }
+            if content.own && !content.kept.is_empty() {
+                continue;
+            }
+            if content.own {
+                own.push(hash);
+            }
+            for (at, colleague) in leader.colleagues.iter().enumerate() {
+                if (content.kept_at | content.offered_to) & (1 << at) != 0 {
+                    elsewhere.entry(colleague.addr.peer).or_default().push(hash);
+                }
+            }
+            leader.content.remove(&hash);
+        }
+        for (ix, hashes) in theirs {
+            send_drop(leader.workers[ix as usize].peer, &hashes, self.out);
+        }
+        for (peer, hashes) in elsewhere {
+            self.tell_drop(peer, hashes);
+        }
+        if !own.is_empty() {
+            self.out.push(Action::Drop(own));
+        }
+    }
+
+    /// Outputs of an attempt that did not win are dropped where no job needs the same content.
+    pub(crate) fn drop_unwanted(&mut self, worker: PeerId, outputs: &[FileEntry]) {
+        let leader = &mut *self.leader;
+        let Some(ix) = leader.by_peer.get(&worker).copied() else {
+            return;
+        };
+        let needed = |hash: &Hash| {
+            leader
+                .content
+                .get(hash)
+                .is_some_and(|content| content.in_use())
+        };
+        let hashes = outputs.iter().filter_map(|file| file.data.hash());
+        let (same, unknown): (Vec<Hash>, Vec<Hash>) = hashes.partition(needed);
+        for hash in same {
+            self.held_by(hash, None, ix);
+            self.fetch_kept(hash);
+        }
+        send_drop(worker, &unknown, self.out);
+    }
+}
+
+fn log_blobs(job: &Job) -> impl Iterator<Item = (Hash, u64)> {
+    let done = job
+        .tasks
+        .iter()
+        .filter_map(|task| task.done.as_deref()?.log.as_deref());
+    let ended = job
+        .history
+        .values()
+        .filter_map(|ended| ended.log.as_deref());
+    done.chain(ended)
+        .flat_map(|log| [&log.stdout, &log.stderr])
+        .filter_map(sized)
+}
+
+fn sized(data: &Data) -> Option<(Hash, u64)> {
+    Some((data.hash()?, data.size()))
+}
+
+fn log_hashes(job: &Job) -> impl Iterator<Item = Hash> {
+    log_blobs(job).map(|(hash, _)| hash)
+}
+
+fn result_hashes(job: &Job) -> BTreeSet<Hash> {
+    result_content(job).map(|(hash, _)| hash).collect()
+}

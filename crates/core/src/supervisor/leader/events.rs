@@ -1,0 +1,281 @@
+//! What a leader does about each event and each committed record.
+
+use crate::supervisor::contract::Pending;
+use crate::supervisor::durable::state::Verdict;
+use crate::supervisor::follower::{Follower, Hints};
+use crate::supervisor::leader::Leadership;
+use crate::supervisor::leader::jobs::retention::RETENTION_EVERY;
+use crate::supervisor::leader::timers::Timer;
+use crate::supervisor::{Action, Event, NotAdmitted, ProposalId, Taken, answer, not_leading};
+use hedge_model::msg::{Reply, Role};
+use hedge_model::record::Record;
+use hedge_model::{Epoch, Hash, PeerId};
+
+impl Leadership<'_> {
+    /// Takes an event that only concerns a leader.
+    pub fn on_event(&mut self, event: Event) {
+        match event {
+            Event::ToLeader { peer, msg } => self.on_to_leader(peer, msg),
+            Event::FromWorker { peer, msg } => self.on_worker(peer, msg),
+            Event::Found(finding) => self.on_found(finding),
+            Event::LinkMeasured { peer, found } => self.link_found(peer, found),
+            Event::Submit {
+                peer,
+                ask,
+                key,
+                spec,
+                from,
+            } => self.on_submit(peer, ask, key, spec, from),
+            Event::Ask {
+                peer,
+                ask,
+                request,
+                secret,
+            } => self.on_ask(peer, ask, request, secret),
+            Event::Unasked(asks) => self.leader.unwatch(&asks),
+            Event::Pulled { hash, result } => self.on_pulled(hash, result),
+            Event::Tick => self.on_tick(),
+            // Every supervisor takes these, whether it leads or not.
+            Event::Lead { .. }
+            | Event::Deposed
+            | Event::Group(_)
+            | Event::Disk(_)
+            | Event::Linked { .. }
+            | Event::FromLeader { .. }
+            | Event::Committed { .. }
+            | Event::Joining { .. }
+            | Event::Gone { .. } => {}
+        }
+    }
+
+    /// Brings what follows from an event in line with it; `news` says whether policies may decide otherwise now.
+    pub fn settle(&mut self, news: bool) {
+        self.leader.looks.changed(news);
+        if std::mem::take(&mut self.leader.leaving_due) {
+            self.let_leave();
+        }
+        self.classify();
+        self.schedule();
+        self.look();
+        self.attend();
+    }
+
+    /// Begins to lead, with what this supervisor knew as a follower and what its store holds.
+    pub fn begin(&mut self, before: &Follower, holds: Vec<Hash>) {
+        for hash in &holds {
+            self.leader.content.entry(*hash).or_default().own = true;
+        }
+        let (now, grace) = (self.now, self.config.content_grace);
+        self.leader.set_timer(now + grace, Timer::Settled);
+        self.leader.set_timer(now, Timer::Retention);
+        self.out.push(Action::WatchSettings(self.config.watch));
+        self.count_colleagues();
+        self.keep_results();
+        self.expect_all(before.led_by);
+        let state = self.state;
+        for (id, _) in state.jobs.iter().filter(|(_, job)| job.active()) {
+            self.activate(*id, &before.hints);
+        }
+        self.drop_unused(holds);
+        if state.epoch() == Epoch(1) {
+            let (level, at) = (self.config.format_max, now);
+            self.append(Record::Format { level, at }, None);
+        }
+        let peers = self.peers;
+        for (peer, role) in &peers.linked {
+            self.tell_that_i_lead(*peer, *role);
+        }
+    }
+
+    /// Ends this leader: whoever waits for an answer asks the next one, and no worker is watched from here.
+    pub fn resign(&mut self) {
+        let mut open: Vec<(PeerId, u64)> = Vec::new();
+        for pending in std::mem::take(&mut self.leader.pending).into_values() {
+            match pending {
+                Pending::Accepted { client, ask, .. }
+                | Pending::Ticket { client, ask, .. }
+                | Pending::Done { client, ask } => open.push((client, ask)),
+                Pending::Joined { peer } => self.out.push(Action::Admit {
+                    peer,
+                    refused: Some(NotAdmitted::NotLeading),
+                }),
+                Pending::Unheard | Pending::Unwanted { .. } => {}
+            }
+        }
+        let submits = self.leader.submits.iter();
+        open.extend(submits.map(|submit| (submit.client, submit.ask)));
+        let jobs = self.leader.jobs.values();
+        open.extend(jobs.flat_map(|job| job.watchers.iter().copied()));
+        for (client, ask) in open {
+            answer(client, ask, Reply::No(not_leading()), self.out);
+        }
+        self.unwatch_all();
+    }
+
+    /// A peer with a valid ticket wants in.
+    pub fn let_join(&mut self, peer: PeerId, role: Role, ticket: Hash) {
+        let at = self.now;
+        let record = Record::MemberJoined {
+            peer,
+            role,
+            ticket,
+            at,
+        };
+        self.append(record, Some(Pending::Joined { peer }));
+    }
+
+    /// A record is committed and applied: what it means for jobs, tasks, attempts and whoever waits for it.
+    pub fn on_committed(
+        &mut self,
+        proposal: Option<ProposalId>,
+        record: Record,
+        verdict: Verdict,
+        taken: Taken,
+    ) {
+        if verdict == Verdict::Applied {
+            self.rate_after(&record);
+        }
+        let pending = proposal.and_then(|id| self.leader.pending.remove(&id));
+        self.follow_work(record, verdict, pending.is_some(), taken);
+        if let Some(pending) = pending {
+            self.fulfil(pending, verdict);
+        }
+    }
+
+    /// What a committed record means for the leader's work: jobs, tasks and attempts. `asked` says whether
+    /// somebody who asked this leader waits for it.
+    fn follow_work(&mut self, record: Record, verdict: Verdict, asked: bool, taken: Taken) {
+        let applied = verdict == Verdict::Applied;
+        match record {
+            Record::MemberRevoked { peer, .. } if applied => self.after_revoked(peer),
+            Record::JobAccepted { spec, .. } => {
+                if let Verdict::Job(job) = verdict {
+                    self.activate(job, &Hints::default());
+                }
+                if asked {
+                    self.release_inputs(&spec);
+                }
+            }
+            Record::TaskDone {
+                attempt,
+                worker,
+                outputs,
+                log,
+                ..
+            } => {
+                self.keep_log(attempt.task.job, log.as_deref(), worker);
+                self.after_task_done(attempt, worker, applied);
+                if !applied {
+                    self.drop_unwanted(worker, &outputs);
+                }
+            }
+            Record::AttemptEnded {
+                attempt,
+                worker,
+                end,
+                log,
+                ..
+            } => {
+                self.keep_log(attempt.task.job, log.as_deref(), worker);
+                self.after_attempt_ended(attempt, worker, &end);
+            }
+            Record::OutputsLost { task, .. } if applied => {
+                self.after_outputs_lost(task, &taken.left);
+            }
+            Record::JobEnded { job, .. } if applied => {
+                if let Some(spec) = taken.spec {
+                    self.after_job_ended(job, &spec);
+                }
+            }
+            Record::JobEnded { job, .. } => self.after_stale_end(job),
+            Record::JobForgotten { job, .. } => {
+                self.leader.removals.remove(&job);
+                if let Some(forgotten) = taken.job.filter(|_| applied) {
+                    self.drop_kept(job, &forgotten);
+                }
+                self.remove_old_jobs();
+            }
+            _ => {}
+        }
+    }
+
+    fn fulfil(&mut self, pending: Pending, verdict: Verdict) {
+        match pending {
+            Pending::Accepted { client, ask, spec } => {
+                if let Verdict::Job(job) = verdict {
+                    let reply = self.state.accepted_before(job, &spec);
+                    answer(client, ask, reply, self.out);
+                }
+            }
+            Pending::Joined { peer } => {
+                let refused = match verdict {
+                    Verdict::Stale(_) if self.state.member(peer).is_none() => {
+                        Some(NotAdmitted::Expired)
+                    }
+                    _ => None,
+                };
+                self.out.push(Action::Admit { peer, refused });
+            }
+            Pending::Ticket {
+                client,
+                ask,
+                secret,
+            } => answer(client, ask, Reply::Ticket(secret), self.out),
+            Pending::Done { client, ask } => answer(client, ask, Reply::Ok, self.out),
+            Pending::Unheard => {}
+            Pending::Unwanted { worker, outputs } => self.drop_unwanted(worker, &outputs),
+        }
+    }
+
+    /// A peer's questions are not answered any more.
+    pub fn unhear(&mut self, peer: PeerId) {
+        for pending in self.leader.pending.values_mut() {
+            match pending {
+                Pending::Accepted { client, .. }
+                | Pending::Ticket { client, .. }
+                | Pending::Done { client, .. }
+                    if *client == peer =>
+                {
+                    *pending = Pending::Unheard;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now = self.now;
+        while let Some((at, timer)) = self.leader.timers.first().copied()
+            && at <= now
+        {
+            self.leader.timers.pop_first();
+            match timer {
+                Timer::ContentLost(ix) => self.content_of_gone_worker(ix),
+                Timer::Readmit(ix) => self.readmit(ix),
+                Timer::Tell(job) => self.tell(job),
+                Timer::Rebalance => self.rebalance(),
+                Timer::Pull(hash) => self.pull_again(hash),
+                Timer::Unbar(job, group, ix) => {
+                    self.leader.unbar(job, group, ix);
+                    self.feed_starved();
+                }
+                Timer::Settled => {
+                    self.stop_expecting();
+                    self.give_up_absent_holders();
+                }
+                Timer::Later => self.leader.later = None,
+                Timer::Look => self.leader.looks.timer_fired(),
+                Timer::Benchmark(ix) => self.benchmark(ix),
+                Timer::Link(ix) => self.link_due(ix),
+                Timer::Expected(ix) => self.give_up_expected(ix),
+                Timer::Returns(ix) => self.give_up_silent(ix),
+                Timer::Spread(hash) => self.spread_again(hash),
+                Timer::Retention => {
+                    self.remove_old_jobs();
+                    self.leader
+                        .set_timer(now + RETENTION_EVERY, Timer::Retention);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! A job that is accepted becomes part of what a leader works on.
+
+use crate::supervisor::durable::state::{Job, State, Task};
+use crate::supervisor::follower::Hints;
+use crate::supervisor::leader::blobs::transfers::input_blobs;
+use crate::supervisor::leader::jobs::completion::refind_at;
+use crate::supervisor::leader::jobs::{ActiveGroup, ActiveJob, critical};
+use crate::supervisor::leader::{Leadership, redundancy};
+use hedge_model::{JobId, TaskId, Time};
+use std::collections::BTreeSet;
+
+impl Leadership<'_> {
+    /// Makes a job that is accepted and not ended part of what this leader works on.
+    pub(crate) fn activate(&mut self, id: JobId, hints: &Hints) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        if !job.active() || self.leader.jobs.contains_key(&id) {
+            return;
+        }
+        let spec = job.spec.clone();
+        let done: Vec<(TaskId, Vec<_>)> = (0..)
+            .zip(&job.tasks)
+            .filter_map(|(number, task)| {
+                Some((
+                    TaskId { job: id, number },
+                    task.done.as_ref()?.left().collect(),
+                ))
+            })
+            .collect();
+        let watched = self.view().watches(&spec);
+        let mut active_job = start_job(self.state, job, watched);
+        let count = active_job.groups.len();
+        let leader = &mut *self.leader;
+        leader.watched_jobs += usize::from(watched);
+        for (active_group, group) in active_job.groups.iter_mut().zip(spec.groups()) {
+            active_group.shape = leader.shapes.number(&group.resources, &group.labels);
+        }
+        leader.jobs.insert(id, active_job);
+        for (hash, size) in input_blobs(&spec) {
+            let content = leader.content.entry(hash).or_default();
+            content.size = size;
+            content.jobs.push(id);
+        }
+        done.into_iter()
+            .for_each(|(task, left)| self.note_left(task, &left, None));
+        self.want_results(id);
+        self.expect_hinted(id, hints);
+        (0..count).for_each(|group| self.refresh_offers(id, group));
+        self.finish_if_done(id);
+    }
+}
+
+/// What a leader knows of a job when it begins to work on it, from what is durable and what was learned of
+/// its like. `watched` jobs also have what a policy on redundancy asks about.
+fn start_job(state: &State, job: &Job, watched: bool) -> ActiveJob {
+    let (spec, learned) = (&job.spec, &state.learned);
+    let mut groups: Vec<ActiveGroup> = (0..spec.groups().len())
+        .map(|group| start_group(job, group))
+        .collect();
+    let mut tails = critical::tails(spec, |at| learned.expect(&spec.groups()[at]).work_s);
+    let turns = critical::by_level(learned, spec, &tails);
+    for (rank, at) in turns.into_iter().enumerate() {
+        groups[at].rank = rank as u32;
+    }
+    let (kinds, kind_of) = if watched {
+        redundancy::kinds(spec)
+    } else {
+        tails = Vec::new();
+        Default::default()
+    };
+    ActiveJob {
+        groups,
+        critical: critical::CriticalSet::find_with(spec, learned),
+        refind_at: refind_at(job.done, spec.task_count()),
+        kinds,
+        kind_of,
+        tails,
+        won_s: 0.0,
+        spent_s: 0.0,
+        spec_bytes: spec.encoded_bytes() as u64,
+        watchers: Vec::new(),
+        told: Time(0),
+        tell_set: false,
+        ending: false,
+        missing_results: BTreeSet::new(),
+        stale: BTreeSet::new(),
+        touched: BTreeSet::new(),
+    }
+}
+
+/// A group's tasks that are still to be done, and how many groups it waits for.
+fn start_group(job: &Job, group: usize) -> ActiveGroup {
+    let tasks: Vec<&Task> = job.tasks_of(group).collect();
+    let untouched = |task: &Task| task.done.is_none() && task.generation == 0 && task.failures == 0;
+    let fresh = tasks
+        .iter()
+        .rposition(|task| !untouched(task))
+        .map_or(0, |at| at as u32 + 1);
+    let again = (0..fresh)
+        .filter(|offset| tasks[*offset as usize].done.is_none())
+        .collect();
+    let waiting = job
+        .spec
+        .waits_for(group)
+        .iter()
+        .filter(|other| !job.satisfied(group, **other as usize))
+        .count() as u32;
+    ActiveGroup {
+        waiting,
+        fresh,
+        again,
+        ..ActiveGroup::default()
+    }
+}

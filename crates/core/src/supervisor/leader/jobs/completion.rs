@@ -1,0 +1,379 @@
+//! A job's way: its groups becoming startable, its tasks done or failed, its end.
+
+use crate::supervisor::leader::Leadership;
+use crate::supervisor::leader::attempts::AttemptState;
+use crate::supervisor::leader::blobs::transfers::result_content;
+use crate::supervisor::leader::jobs::ActiveJob;
+use crate::supervisor::leader::jobs::critical::{self, CriticalSet};
+use crate::supervisor::leader::timers::Timer;
+use crate::supervisor::send;
+use hedge_model::msg::ToWorker;
+use hedge_model::record::{JobEnd, Record};
+use hedge_model::{AttemptId, Hash, JobId, JobSpec, PeerId, TaskId};
+use std::time::Duration;
+
+/// Watchers are told of changes this often at most.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+impl Leadership<'_> {
+    /// Has all results of a job's tasks that are done held by as many supervisors as are to hold them.
+    pub(crate) fn want_results(&mut self, id: JobId) {
+        let job = self.state.jobs.get(&id).into_iter();
+        let results = job
+            .flat_map(|job| result_content(job))
+            .map(|(hash, _)| hash);
+        for hash in results.collect::<Vec<_>>() {
+            self.want_result(id, hash);
+        }
+    }
+
+    fn want_result(&mut self, id: JobId, hash: Hash) {
+        if self.view().secure(hash) {
+            return;
+        }
+        if let Some(job) = self.leader.jobs.get_mut(&id) {
+            job.missing_results.insert(hash);
+            self.pull(hash);
+            self.spread(hash);
+        }
+    }
+
+    pub(crate) fn after_task_done(&mut self, attempt: AttemptId, worker: PeerId, applied: bool) {
+        let id = attempt.task;
+        send(worker, ToWorker::Settled(attempt), self.out);
+        self.detach(attempt);
+        if let Some(known) = self.leader.tasks.get_mut(&id)
+            && known.committing == Some(attempt)
+        {
+            known.committing = None;
+        }
+        if !applied {
+            self.forget_task_if_over(id);
+            return self.settle_wants(id);
+        }
+        let winner = self.leader.by_peer.get(&worker).copied();
+        self.praise_and_blame(id, winner);
+        self.cancel_attempts(id);
+        let Some(job) = self.state.jobs.get(&id.job) else {
+            return;
+        };
+        let (spec, group) = (job.spec.clone(), job.spec.group_of(id.number));
+        let Some(done) = job.tasks[id.number as usize].done.as_deref() else {
+            return;
+        };
+        let (left, usage) = (done.left().collect::<Vec<_>>(), done.usage);
+        let done = job.done_of(group);
+        self.note_left(id, &left, winner);
+        if let Some(active_job) = self.leader.jobs.get_mut(&id.job) {
+            let took = usage
+                .staging
+                .saturating_add(usage.running)
+                .as_secs_f64()
+                .max(1e-6);
+            let mean = &mut active_job.groups[group].mean;
+            *mean = Some(mean.map_or(took, |mean| mean * 0.8 + took * 0.2));
+            active_job.won_s += took;
+            if let Some(kind) = active_job.kind_of.get(group) {
+                active_job.kinds[*kind as usize].note(usage.running.as_secs_f64());
+            }
+        }
+        if spec.is_result(group) {
+            for (hash, _) in left {
+                self.want_result(id.job, hash);
+            }
+        }
+        self.settle_wants(id);
+        self.refresh_offers(id.job, group);
+        for next in spec.waited_by(group) {
+            let next = *next as usize;
+            if spec.needed(next, group) != done {
+                continue;
+            }
+            if let Some(active_job) = self.leader.jobs.get_mut(&id.job) {
+                active_job.groups[next].waiting -= 1;
+                active_job.groups[next].body = None;
+            }
+            self.leader.starved.remove(&(id.job, next as u32));
+            self.refresh_offers(id.job, next);
+        }
+        self.close_group(id.job, group);
+        self.refind(id.job);
+        self.tell_soon(id.job);
+        self.finish_if_done(id.job);
+    }
+
+    /// Real times have replaced estimates: the critical set and the tasks' turns are found again.
+    fn refind(&mut self, id: JobId) {
+        let job = self.state.jobs.get(&id);
+        let (Some(job), Some(active_job)) = (job, self.leader.jobs.get_mut(&id)) else {
+            return;
+        };
+        if job.done < active_job.refind_at || !job.active() {
+            return;
+        }
+        let (spec, learned) = (job.spec.clone(), &self.state.learned);
+        active_job.refind_at = refind_at(job.done, spec.task_count());
+        if spec.groups().len() == 1 {
+            return;
+        }
+        let found = CriticalSet::find_with(&spec, learned);
+        let tails = critical::tails(&spec, |at| learned.expect(&spec.groups()[at]).work_s);
+        let turns = critical::by_level(learned, &spec, &tails);
+        if !active_job.tails.is_empty() {
+            active_job.tails = tails;
+        }
+        let changed = found != active_job.critical;
+        active_job.critical = found;
+        let mut moved = Vec::new();
+        for (rank, at) in turns.into_iter().enumerate() {
+            if changed || active_job.groups[at].rank != rank as u32 {
+                moved.push((at, rank as u32));
+            }
+        }
+        for (at, rank) in moved {
+            self.withdraw_offers(id, at);
+            if let Some(job) = self.leader.jobs.get_mut(&id) {
+                job.groups[at].rank = rank;
+            }
+            self.refresh_offers(id, at);
+        }
+    }
+
+    /// Ends all attempts of a task, wherever they are.
+    pub(crate) fn cancel_attempts(&mut self, id: TaskId) {
+        let now = self.now;
+        let leader = &mut *self.leader;
+        let Some(known) = leader.tasks.get_mut(&id) else {
+            return;
+        };
+        let mut dropped = Vec::new();
+        for attempt in &mut known.attempts {
+            let worker = &leader.workers[attempt.worker as usize];
+            if !attempt.state.in_hand() {
+                dropped.push(attempt.id);
+            }
+            if worker.connected && attempt.state != AttemptState::Cancelling {
+                send(worker.peer, ToWorker::Cancel(attempt.id), self.out);
+            }
+            if attempt.state.active() && attempt.state.in_hand() {
+                attempt.state = AttemptState::Cancelling;
+                let charge = attempt.charge_until(now);
+                attempt.stopped.get_or_insert(charge);
+            }
+        }
+        dropped.into_iter().for_each(|attempt| self.detach(attempt));
+        self.forget_task_if_over(id);
+    }
+
+    pub(crate) fn fail_job(&mut self, id: JobId, task: Option<TaskId>, why: String) {
+        let Some(job) = self.leader.jobs.get_mut(&id) else {
+            return;
+        };
+        if !job.ending {
+            job.ending = true;
+            let end = JobEnd::Failed { task, why };
+            let stopped = self.view().stopping_all(id);
+            self.append(
+                Record::JobEnded {
+                    job: id,
+                    end,
+                    stopped,
+                    at: self.now,
+                },
+                None,
+            );
+            let groups = self.leader.jobs.get(&id).map_or(0, |job| job.groups.len());
+            (0..groups).for_each(|group| self.refresh_offers(id, group));
+        }
+    }
+
+    /// A task runs again; `lost` is what it left before.
+    pub(crate) fn after_outputs_lost(&mut self, id: TaskId, lost: &[Hash]) {
+        let Some(job) = self.state.jobs.get(&id.job) else {
+            return;
+        };
+        let (spec, group) = (job.spec.clone(), job.spec.group_of(id.number));
+        let done = job.done_of(group);
+        let leader = &mut *self.leader;
+        leader.losing.remove(&id);
+        leader.tasks.entry(id).or_default();
+        for hash in lost {
+            let Some(content) = leader.content.get_mut(hash) else {
+                continue;
+            };
+            content.producers.retain(|task| *task != id);
+            let made = content.producers.iter().any(|task| task.job == id.job);
+            if let Some(active_job) = leader.jobs.get_mut(&id.job) {
+                active_job.stale.insert(*hash);
+                if !made {
+                    active_job.missing_results.remove(hash);
+                }
+            }
+        }
+        if let Some(active_job) = leader.jobs.get_mut(&id.job) {
+            for next in spec.waited_by(group) {
+                // One less than enough is done: it waits again.
+                let again = done + 1 == spec.needed(*next as usize, group);
+                let next = &mut active_job.groups[*next as usize];
+                next.waiting += u32::from(again);
+                next.body = None;
+            }
+        }
+        for next in spec.waited_by(group) {
+            self.leader.starved.remove(&(id.job, *next));
+            self.refresh_offers(id.job, *next as usize);
+        }
+        self.refresh_offers(id.job, group);
+        self.settle_wants(id);
+        self.tell_soon(id.job);
+    }
+
+    /// The end that was proposed for a job came too late to be true: it goes on.
+    pub(crate) fn after_stale_end(&mut self, id: JobId) {
+        let Some(active_job) = self.leader.jobs.get_mut(&id) else {
+            return;
+        };
+        active_job.ending = false;
+        let groups = active_job.groups.len();
+        (0..groups).for_each(|group| self.refresh_offers(id, group));
+        self.finish_if_done(id);
+    }
+
+    /// Enough tasks done and all their results here: the job is done.
+    pub(crate) fn finish_if_done(&mut self, id: JobId) {
+        self.finish_with(id, 0);
+    }
+
+    /// A task's success is on its way through the journal. Where it is the last that its job needs, and what it
+    /// left is held already, the job's end goes with it, not after it; should the success turn out to be stale,
+    /// then so is the end.
+    pub(crate) fn finish_after(&mut self, last: TaskId, left: &[(Hash, u64)]) {
+        if left.iter().all(|(hash, _)| self.view().secure(*hash)) {
+            self.finish_with(last.job, 1);
+        }
+    }
+
+    /// Ends a job of which enough is done, `coming` tasks included that are about to be.
+    fn finish_with(&mut self, id: JobId, coming: u32) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        let all = job.active() && job.enough_with(coming);
+        let ready = |job: &ActiveJob| all && !job.ending && job.missing_results.is_empty();
+        if !self.leader.jobs.get(&id).is_some_and(ready) {
+            return;
+        }
+        // What was held once may have gone with a supervisor's disk.
+        self.want_results(id);
+        if let Some(active_job) = self.leader.jobs.get_mut(&id).filter(|job| ready(job)) {
+            active_job.ending = true;
+            let stopped = self.view().stopping_all(id);
+            self.append(
+                Record::JobEnded {
+                    job: id,
+                    end: JobEnd::Done,
+                    stopped,
+                    at: self.now,
+                },
+                None,
+            );
+        }
+    }
+
+    /// A job has ended; `spec` is its specification before only the outline stayed.
+    pub(crate) fn after_job_ended(&mut self, id: JobId, spec: &JobSpec) {
+        let tasks: Vec<TaskId> = self.view().tasks_of(id).map(|(task, _)| *task).collect();
+        for task in tasks {
+            self.cancel_attempts(task);
+            self.settle_wants(task);
+        }
+        let leader = &mut *self.leader;
+        if let Some(job) = leader.jobs.get_mut(&id) {
+            job.ending = true;
+            let groups = job.groups.len();
+            (0..groups).for_each(|group| self.refresh_offers(id, group));
+        }
+        self.tell(id);
+        let leader = &mut *self.leader;
+        let ended = leader.jobs.remove(&id);
+        let watched = ended.as_ref().is_some_and(|job| !job.kind_of.is_empty());
+        leader.watched_jobs -= usize::from(watched);
+        let (stale, touched) = ended
+            .map(|job| (job.stale, job.touched))
+            .unwrap_or_default();
+        leader.starved.retain(|(job, _)| *job != id);
+        leader.barred.retain(|(job, ..)| *job != id);
+        leader.losing.retain(|task| task.job != id);
+        for ix in touched {
+            let worker = &mut leader.workers[ix as usize];
+            worker.bodies.retain(|(job, _), _| *job != id);
+            worker.staged.retain(|(job, _, _)| *job != id);
+            if worker.connected {
+                send(worker.peer, ToWorker::Forget(id), self.out);
+            }
+        }
+        self.drop_content(id, spec, stale);
+        self.leader.leaving_due = true;
+        self.remove_old_jobs();
+    }
+
+    /// Watchers of a job hear of a change, soon but not too often.
+    pub(crate) fn tell_soon(&mut self, id: JobId) {
+        let leader = &mut *self.leader;
+        let Some(job) = leader.jobs.get_mut(&id) else {
+            return;
+        };
+        if job.watchers.is_empty() || job.tell_set {
+            return;
+        }
+        job.tell_set = true;
+        let at = job.told + TELL_EVERY;
+        leader.set_timer(at, Timer::Tell(id));
+    }
+
+    pub(crate) fn tell(&mut self, id: JobId) {
+        let (now, view) = (self.now, self.view().job_view(id));
+        let (Some(view), Some(job)) = (view, self.leader.jobs.get_mut(&id)) else {
+            return;
+        };
+        job.told = now;
+        job.tell_set = false;
+        for (peer, ask) in job.watchers.clone() {
+            crate::supervisor::answer(
+                peer,
+                ask,
+                hedge_model::msg::Reply::Job(Box::new(view.clone())),
+                self.out,
+            );
+        }
+    }
+
+    /// What is not needed any more of a group that may just have been closed is given up.
+    pub(crate) fn close_group(&mut self, id: JobId, group: usize) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        if !job.closed(group) {
+            return;
+        }
+        let task = |number| TaskId { job: id, number };
+        let numbers = job.spec.numbers(group);
+        let known = self
+            .leader
+            .tasks
+            .range(task(numbers.start)..task(numbers.end));
+        let known = known.map(|(task, _)| *task);
+        let open = known.filter(|task| job.tasks[task.number as usize].done.is_none());
+        for task in open.collect::<Vec<_>>() {
+            self.cancel_attempts(task);
+            self.settle_wants(task);
+        }
+        self.refresh_offers(id, group);
+    }
+}
+
+/// When the critical set is found again: at each twentieth of the job, so that it costs little beside what the
+/// tasks themselves do.
+pub(crate) fn refind_at(done: u32, all: u32) -> u32 {
+    done + (all / 20).max(1)
+}

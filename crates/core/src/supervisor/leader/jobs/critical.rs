@@ -1,0 +1,292 @@
+//! Which N of a job's K tasks are critical: those whose completion matters most to the job's.
+//!
+//! Found when a job arrives, by what it says of its tasks and by the history of tasks of the same kind, and
+//! found again while it runs, as real times replace estimates.
+
+use crate::supervisor::durable::learned::Learned;
+use hedge_model::spec::{Group, Input, Measure, Top};
+use hedge_model::units::show_bytes;
+use hedge_model::{Data, JobSpec};
+
+/// The critical tasks of a job: in each group the first so many.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CriticalSet {
+    counts: Vec<u32>,
+    total: u32,
+}
+
+impl CriticalSet {
+    /// Finds the critical tasks of a job by what it says itself.
+    pub fn find(spec: &JobSpec) -> Self {
+        Self::find_with(spec, &Learned::default())
+    }
+
+    /// Finds the critical tasks of a job: those marked, and up to `top` of those with the highest scores by
+    /// the job's measures. Each measure gives a group's tasks a score of up to 1, as a part of the largest in
+    /// the job; several add up by their weights.
+    pub fn find_with(spec: &JobSpec, learned: &Learned) -> Self {
+        let groups = spec.groups();
+        let mut counts: Vec<u32> = groups
+            .iter()
+            .map(|group| if group.critical { group.count() } else { 0 })
+            .collect();
+        let marked: u32 = counts.iter().sum();
+        let rule = spec.critical();
+        let mut left = match rule.top {
+            Top::Share(share) => (f64::from(spec.task_count()) * share).ceil() as u32,
+            Top::Count(count) => count,
+        }
+        .saturating_sub(marked);
+        if left > 0 && !rule.by.is_empty() {
+            let scores = Amounts::new(spec, learned).scores(spec);
+            let mut ranked: Vec<usize> = (0..groups.len())
+                .filter(|at| !groups[*at].critical && scores[*at] > 0.0)
+                .collect();
+            ranked.sort_by(|a, b| {
+                scores[*b]
+                    .total_cmp(&scores[*a])
+                    .then_with(|| waiting_tasks(spec, *b).cmp(&waiting_tasks(spec, *a)))
+                    .then(a.cmp(b))
+            });
+            for at in ranked {
+                counts[at] = groups[at].count().min(left);
+                left -= counts[at];
+            }
+        }
+        let total = counts.iter().sum();
+        Self { counts, total }
+    }
+
+    /// N.
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// How many tasks of `group` are critical: its first ones.
+    pub fn of_group(&self, group: usize) -> u32 {
+        self.counts[group]
+    }
+
+    /// Whether a task is critical.
+    pub fn contains(&self, spec: &JobSpec, number: u32) -> bool {
+        let group = spec.group_of(number);
+        number - spec.first(group) < self.counts[group]
+    }
+}
+
+/// Why the critical tasks of each group are so; asked for rarely, found at once for all.
+pub(crate) fn reasons(spec: &JobSpec, learned: &Learned) -> Vec<String> {
+    let amounts = Amounts::new(spec, learned);
+    let reason = |at: usize| {
+        if spec.groups()[at].critical {
+            return "marked critical in the job".into();
+        }
+        let by = spec.critical().by.iter();
+        let measures = by.filter(|(measure, _)| amounts.of(*measure)[at] > 0.0);
+        let parts: Vec<String> = measures
+            .map(|(measure, _)| {
+                format!("{}: {}", measure.name(), amounts.words(spec, *measure, at))
+            })
+            .collect();
+        parts.join("; ")
+    };
+    (0..spec.groups().len()).map(reason).collect()
+}
+
+/// What the tasks of each group are likely to need, by measure; 0 where a measure says nothing.
+struct Amounts {
+    amounts: [Vec<f64>; Measure::ALL.len()],
+    /// Bytes that each task leaves for others.
+    left: Vec<f64>,
+    /// Whether the times of all tasks are more than a guess.
+    known: bool,
+}
+
+impl Amounts {
+    /// Only measures that the job asks for are looked at.
+    fn new(spec: &JobSpec, learned: &Learned) -> Self {
+        let mut found = Self {
+            amounts: Default::default(),
+            left: spec
+                .groups()
+                .iter()
+                .map(|group| left_bytes(group, learned))
+                .collect(),
+            known: spec
+                .groups()
+                .iter()
+                .all(|group| learned.expect(group).known),
+        };
+        let tails = tails(spec, |at| learned.expect(&spec.groups()[at]).work_s);
+        for (measure, _) in &spec.critical().by {
+            let amount = |at: usize| {
+                let group = &spec.groups()[at];
+                match measure {
+                    Measure::Precedence if spec.waited_by(at).is_empty() => 0.0,
+                    Measure::Precedence => tails[at] + learned.expect(group).work_s,
+                    Measure::Data => supplied(spec, at) * (1.0 + found.left[at]),
+                    Measure::Memory => memory(group, learned),
+                    Measure::Disk => disk(group),
+                    Measure::Cpu => cpu(group, learned),
+                    Measure::Network => network(spec, at, learned, &found.left),
+                }
+            };
+            let all = (0..spec.groups().len()).map(amount).collect();
+            found.amounts[*measure as usize] = all;
+        }
+        found
+    }
+
+    fn of(&self, measure: Measure) -> &[f64] {
+        &self.amounts[measure as usize]
+    }
+
+    fn scores(&self, spec: &JobSpec) -> Vec<f64> {
+        let mut scores = vec![0.0; spec.groups().len()];
+        for (measure, weight) in &spec.critical().by {
+            let amounts = self.of(*measure);
+            let largest = amounts.iter().copied().fold(0.0, f64::max);
+            if largest > 0.0 {
+                for (score, amount) in scores.iter_mut().zip(amounts) {
+                    *score += weight * amount / largest;
+                }
+            }
+        }
+        scores
+    }
+
+    fn words(&self, spec: &JobSpec, measure: Measure, at: usize) -> String {
+        let amount = self.of(measure)[at];
+        let bytes = |bytes: f64| show_bytes(bytes as u64);
+        match measure {
+            Measure::Precedence => {
+                let estimated = if self.known {
+                    format!("; estimated {amount:.1} s from its start to the job's end")
+                } else {
+                    String::new()
+                };
+                let waiting = tasks(waiting_tasks(spec, at));
+                format!("{waiting} cannot start without it{estimated}")
+            }
+            Measure::Data => {
+                let left = match self.left[at] {
+                    0.0 => String::new(),
+                    left => format!(", {} each", bytes(left)),
+                };
+                let readers = tasks(supplied(spec, at) as u64);
+                format!("what it leaves is input of {readers}{left}")
+            }
+            Measure::Memory => format!("likely to need {} of memory", bytes(amount)),
+            Measure::Disk => format!("likely to need {} of disk", bytes(amount)),
+            Measure::Cpu => format!("likely to need {amount:.1} s of processor time"),
+            Measure::Network => format!("likely to move {} over the network", bytes(amount)),
+        }
+    }
+}
+
+/// So many tasks, in words.
+fn tasks(count: u64) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} task{plural}")
+}
+
+/// How many tasks read what a task of a group leaves.
+fn supplied(spec: &JobSpec, at: usize) -> f64 {
+    let id = &spec.groups()[at].id;
+    let reads = |next: &&u32| {
+        let inputs = &spec.groups()[**next as usize].inputs;
+        inputs
+            .iter()
+            .any(|input| matches!(input, Input::Task(name) if name == id))
+    };
+    let readers = spec.waited_by(at).iter().filter(reads);
+    readers
+        .map(|next| f64::from(spec.groups()[*next as usize].count()))
+        .sum()
+}
+
+fn left_bytes(group: &Group, learned: &Learned) -> f64 {
+    let seen = learned.kind(group).map(|kind| kind.left);
+    let said = group.estimate.output.map(|bytes| bytes as f64);
+    said.or(seen).unwrap_or(0.0)
+}
+
+fn memory(group: &Group, learned: &Learned) -> f64 {
+    let seen = learned.kind(group).map(|kind| kind.memory);
+    let said = group.estimate.memory.unwrap_or(group.resources.memory) as f64;
+    seen.map_or(said, |seen| if seen > 0.0 { seen } else { said })
+}
+
+fn disk(group: &Group) -> f64 {
+    group.estimate.disk.unwrap_or(group.resources.disk) as f64
+}
+
+fn cpu(group: &Group, learned: &Learned) -> f64 {
+    let seen = learned.kind(group).map(|kind| kind.cpu);
+    let said = group.estimate.cpu_time.map(|time| time.as_secs_f64());
+    said.or(seen).unwrap_or(0.0)
+}
+
+/// Bytes that a task fetches, and those that it says it moves beside.
+fn network(spec: &JobSpec, at: usize, learned: &Learned, left: &[f64]) -> f64 {
+    let group = &spec.groups()[at];
+    let file = |at: u32| {
+        let data = spec.files().get(at as usize).map(|file| &file.data);
+        data.map_or(0.0, |data| data.size() as f64)
+    };
+    let inputs = group.inputs.iter().map(|input| match input {
+        Input::File(at) | Input::FileEach(at) => file(*at),
+        Input::Task(name) => {
+            let from = spec.waits_for(at).iter().map(|from| *from as usize);
+            let mut from = from.filter(|from| spec.groups()[*from].id == *name);
+            from.next().map_or(0.0, |from| {
+                left[from] * f64::from(spec.groups()[from].count())
+            })
+        }
+    });
+    let stdin = group
+        .stdin
+        .as_ref()
+        .map_or(0.0, |data: &Data| data.size() as f64);
+    let said = group.estimate.network.unwrap_or(0) as f64;
+    let fetched = inputs.sum::<f64>() + stdin;
+    let seen = learned.kind(group).map_or(0.0, |kind| kind.moved);
+    fetched.max(seen) + said
+}
+
+/// How many tasks wait for one of a group.
+fn waiting_tasks(spec: &JobSpec, group: usize) -> u64 {
+    spec.waited_by(group)
+        .iter()
+        .map(|next| u64::from(spec.groups()[*next as usize].count()))
+        .sum()
+}
+
+/// For each group the longest way from the end of one of its tasks to the job's end, in seconds at standard
+/// speed, where a task of a group takes so many.
+pub(crate) fn tails(spec: &JobSpec, took: impl Fn(usize) -> f64) -> Vec<f64> {
+    let count = spec.groups().len();
+    let mut open: Vec<usize> = (0..count).map(|at| spec.waited_by(at).len()).collect();
+    let mut tails = vec![0.0_f64; count];
+    let mut free: Vec<usize> = (0..count).filter(|at| open[*at] == 0).collect();
+    while let Some(at) = free.pop() {
+        let level = tails[at] + took(at);
+        for before in spec.waits_for(at) {
+            let before = *before as usize;
+            tails[before] = tails[before].max(level);
+            open[before] -= 1;
+            if open[before] == 0 {
+                free.push(before);
+            }
+        }
+    }
+    tails
+}
+
+/// Groups by the way from the start of one of their tasks to the job's end, longest first.
+pub(crate) fn by_level(learned: &Learned, spec: &JobSpec, tails: &[f64]) -> Vec<usize> {
+    let level = |at: usize| tails[at] + learned.expect(&spec.groups()[at]).work_s;
+    let mut order: Vec<(f64, usize)> = (0..tails.len()).map(|at| (level(at), at)).collect();
+    order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    order.into_iter().map(|(_, at)| at).collect()
+}

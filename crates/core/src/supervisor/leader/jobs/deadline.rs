@@ -1,0 +1,167 @@
+//! Budgets and deadlines: whether a job may spend more on redundancy, and how likely it ends in time.
+
+use crate::supervisor::durable::learned::Learned;
+use crate::supervisor::durable::state::Job;
+use crate::supervisor::leader::jobs::{ActiveJob, critical};
+use crate::supervisor::leader::redundancy::{Beliefs, Survival};
+use crate::supervisor::leader::{Leader, LeaderView};
+use hedge_model::view::DeadlineView;
+use hedge_model::{JobId, Time};
+use std::collections::BTreeMap;
+
+impl LeaderView<'_> {
+    /// What a job has cost so far, running attempts up to now included, in micro-units.
+    pub(crate) fn spent(&self, id: JobId, job: &Job) -> u64 {
+        let running = self
+            .tasks_of(id)
+            .flat_map(|(_, known)| &known.attempts)
+            .filter(|attempt| attempt.alive() && attempt.state.in_hand());
+        let price = running.map(|attempt| job.price(attempt.id, &attempt.charge_until(self.now)));
+        price.fold(job.cost.total(), u64::saturating_add)
+    }
+
+    /// Whether a job's budget leaves nothing for redundancy: what is spent and what first attempts are still
+    /// expected to cost reaches it.
+    pub(crate) fn over_budget(&self, id: JobId, job: &Job) -> bool {
+        let Some(budget) = job.spec.qos().budget else {
+            return false;
+        };
+        let spent = self.spent(id, job);
+        spent >= budget || spent.saturating_add(self.still_to_come(job)) >= budget
+    }
+
+    /// What the tasks that are not done are expected to cost with one attempt each, at the normal rate.
+    fn still_to_come(&self, job: &Job) -> u64 {
+        let groups = job.spec.groups().iter().enumerate();
+        let costs = groups
+            .filter(|(at, _)| job.open[*at] > 0)
+            .map(|(at, group)| {
+                let expected = self.state.learned.expect(group);
+                let charge = hedge_model::ledger::Charge {
+                    occupied: std::time::Duration::from_secs_f64(expected.work_s.min(1e9)),
+                    ..Default::default()
+                };
+                let each = job.tariff.price(&charge, &group.resources);
+                each.saturating_mul(u64::from(job.open[at]))
+            });
+        costs.fold(0, u64::saturating_add)
+    }
+
+    /// How the deadline of a job with `finish_by` stands; `supported` says whether what is known supports an
+    /// estimate.
+    pub(crate) fn deadline_view(
+        &self,
+        id: JobId,
+        job: &Job,
+        supported: bool,
+    ) -> Option<DeadlineView> {
+        let by = job.spec.qos().finish_by?;
+        let ends = job.accepted + by;
+        let left_s = ends.since(self.now).as_secs_f64();
+        let missed = job.ended.as_ref().map_or(self.now, |(_, at)| *at) > ends;
+        let chance = (supported && !missed).then(|| self.chance(id, job, left_s));
+        Some(DeadlineView {
+            finish_by_ms: by.as_secs_f64() * 1e3,
+            left_ms: left_s * 1e3,
+            chance: chance.map(|chance| (chance * 1e3).round() / 1e3),
+            confidence: job.spec.qos().confidence,
+            at_risk: chance.is_some_and(|chance| chance < job.spec.qos().confidence),
+            missed,
+        })
+    }
+
+    /// The chance that a job ends within `left_s` seconds: that each running task leaves time for what comes
+    /// after it, and that the pool can do what has not begun. Paths count as independent, and of what comes
+    /// after a running task only the expected length counts, so it is an estimate, better the nearer the end.
+    pub(crate) fn chance(&self, id: JobId, job: &Job, left_s: f64) -> f64 {
+        let (leader, learned) = (self.leader, &self.state.learned);
+        let Some(active_job) = leader.jobs.get(&id) else {
+            return 0.0;
+        };
+        if left_s <= 0.0 {
+            return 0.0;
+        }
+        let pool = leader.throughput();
+        if pool <= 0.0 {
+            return 0.0;
+        }
+        let groups = job.spec.groups();
+        let paths = Paths {
+            tails: critical::tails(&job.spec, |at| learned.expect(&groups[at]).work_s),
+            leader,
+            active_job,
+            learned,
+            job,
+            now: self.now,
+            left_s,
+        };
+        paths.chance(id, pool)
+    }
+}
+
+/// What the chance is computed from.
+struct Paths<'a> {
+    leader: &'a Leader,
+    active_job: &'a ActiveJob,
+    learned: &'a Learned,
+    job: &'a Job,
+    now: Time,
+    tails: Vec<f64>,
+    left_s: f64,
+}
+
+impl Paths<'_> {
+    fn chance(&self, id: JobId, pool: f64) -> f64 {
+        let spec = &self.job.spec;
+        let beliefs = self.learned.beliefs();
+        let mut tables = BTreeMap::<u32, Survival>::new();
+        let (mut chance, mut work) = (1.0, 0.0);
+        for (task, known) in self.leader.tasks.range(id.tasks()) {
+            if known.committing.is_some() || known.alive() == 0 {
+                continue;
+            }
+            let group = spec.group_of(task.number);
+            let expected = self.learned.expect(&spec.groups()[group]);
+            work += expected.work_s * 0.5;
+            let table = table_of(&mut tables, expected.spread, &beliefs);
+            let time = self.left_s - self.tails[group];
+            let mut open = 1.0;
+            for attempt in known.attempts.iter().filter(|attempt| attempt.alive()) {
+                let nominal =
+                    expected.work_s / self.leader.workers[attempt.worker as usize].speed.max(1e-3);
+                let elapsed = self.now.since(attempt.since).as_secs_f64();
+                let still = table.beyond(elapsed / nominal).max(1e-9);
+                let late = table.beyond((elapsed + time.max(0.0)) / nominal) / still;
+                open *= if time > 0.0 { late.min(1.0) } else { 1.0 };
+            }
+            chance *= 1.0 - open;
+        }
+        for (at, group) in self.active_job.groups.iter().enumerate() {
+            let tasks = spec.groups()[at].count() - group.fresh + group.again.len() as u32;
+            if tasks == 0 {
+                continue;
+            }
+            let expected = self.learned.expect(&spec.groups()[at]);
+            work += f64::from(tasks) * expected.work_s;
+            let table = table_of(&mut tables, expected.spread, &beliefs);
+            if group.waiting == 0 {
+                let late = table.beyond((self.left_s - self.tails[at]) / expected.work_s);
+                chance *= (1.0 - late).powi(tasks.min(10_000) as i32);
+            }
+        }
+        // The pool's throughput: sure below what it does in the time left, hopeless far above.
+        let load = work / (pool * self.left_s);
+        chance * (1.0 - crate::supervisor::leader::redundancy::above((1.0 - load) / 0.1))
+    }
+}
+
+/// The chances of a spread, which is told apart by fiftieths.
+fn table_of<'a>(
+    tables: &'a mut BTreeMap<u32, Survival>,
+    spread: f64,
+    beliefs: &Beliefs,
+) -> &'a Survival {
+    let key = ((spread * 50.0).round() as u32).max(1);
+    let table = tables.entry(key);
+    table.or_insert_with(|| Survival::new(f64::from(key) / 50.0, beliefs))
+}

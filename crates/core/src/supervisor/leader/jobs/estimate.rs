@@ -1,0 +1,150 @@
+//! How far jobs are, and how long they are likely to take still.
+
+use crate::monitor::Progress;
+use crate::supervisor::durable::state::Job;
+use crate::supervisor::leader::LeaderView;
+use crate::supervisor::leader::attempts::{ActiveTask, Attempt};
+use crate::supervisor::leader::jobs::critical;
+use hedge_model::view::ProgressView;
+use hedge_model::{JobId, TaskId};
+
+/// Tasks of a kind that must have been done before its times support an estimate.
+const DONE_MIN: f64 = 4.0;
+/// The share of its work from which on what an attempt says of itself supports an estimate.
+const SHARE_MIN: f64 = 0.05;
+/// What is left at least of an attempt that has run for longer than was expected, as a part of that.
+const OVERDUE: f64 = 0.1;
+
+impl LeaderView<'_> {
+    /// The share of a job's tasks that is done; those that run count by what they say of themselves.
+    pub(crate) fn progress(&self, id: JobId, job: &Job) -> f64 {
+        let running = self.undecided_tasks(id, job);
+        let said = running
+            .filter_map(|(_, known)| known.attempts.iter().filter_map(share).reduce(f64::max));
+        let done = f64::from(job.done) + said.sum::<f64>();
+        let share = done / f64::from(job.spec.task_count()).max(1.0);
+        (share * 1e3).round() / 1e3
+    }
+
+    /// Whether what is known supports an estimate of a job's end. It does where no task waits for a worker (`waits`),
+    /// no other job shares the workers, and of each kind of task that is left enough were done, with similar times,
+    /// or every one runs and says how far it is. An estimate that the client gave is not evidence by itself.
+    pub(crate) fn supports_estimate(&self, id: JobId, job: &Job, waits: &[String]) -> bool {
+        if !job.active() {
+            return false;
+        }
+        let shared = self
+            .leader
+            .jobs
+            .iter()
+            .any(|(other, active_job)| *other != id && !active_job.ending);
+        if shared || !waits.is_empty() {
+            return false;
+        }
+        let groups = job.spec.groups();
+        let mut told = vec![0_u32; groups.len()];
+        for (task, known) in self.undecided_tasks(id, job) {
+            let said = known.attempts.iter().filter_map(share);
+            let far = said
+                .reduce(f64::max)
+                .is_some_and(|share| share >= SHARE_MIN);
+            told[job.spec.group_of(task.number)] += u32::from(far);
+        }
+        groups.iter().enumerate().all(|(at, group)| {
+            let open = if job.closed(at) { 0 } else { job.open[at] };
+            told[at] >= open || self.state.learned.has_seen(group, DONE_MIN)
+        })
+    }
+
+    /// Seconds that a running job is expected to take still: the longest way to its end from what runs and what
+    /// waits, or the work that is left spread over the workers here, whichever is more. An attempt that says how
+    /// far it is is taken at its word, another by what tasks of its kind have taken.
+    pub(crate) fn left_s(&self, id: JobId, job: &Job) -> Option<f64> {
+        if !job.active() {
+            return None;
+        }
+        let leader = self.leader;
+        let groups = job.spec.groups();
+        let expected = |group: usize| self.state.learned.expect(&groups[group]).work_s;
+        let tails = critical::tails(&job.spec, expected);
+        let pool = leader.throughput();
+        if pool <= 0.0 {
+            return None;
+        }
+        let (mut way, mut work) = (0.0_f64, 0.0);
+        let mut begun = vec![0_u32; groups.len()];
+        for (task, known) in self.undecided_tasks(id, job) {
+            let group = job.spec.group_of(task.number);
+            let alive = known.attempts.iter().filter(|attempt| attempt.alive());
+            let left = alive.map(|attempt| {
+                let speed = leader.workers[attempt.worker as usize].speed.max(1e-3);
+                let nominal = expected(group) / speed;
+                let elapsed = self.now.since(attempt.since).as_secs_f64();
+                match share(attempt) {
+                    Some(share) if share > 0.0 => elapsed * (1.0 - share) / share,
+                    _ => (nominal - elapsed).max(nominal * OVERDUE),
+                }
+            });
+            if let Some(left) = left.reduce(f64::min) {
+                way = way.max(left + tails[group]);
+                work += left;
+                begun[group] += 1;
+            }
+        }
+        for (group, begun) in begun.into_iter().enumerate() {
+            let waiting = job.open[group].saturating_sub(begun);
+            if waiting > 0 && !job.closed(group) {
+                way = way.max(expected(group) + tails[group]);
+                work += f64::from(waiting) * expected(group);
+            }
+        }
+        Some(way.max(work / pool))
+    }
+
+    fn undecided_tasks<'a>(
+        &'a self,
+        id: JobId,
+        job: &'a Job,
+    ) -> impl Iterator<Item = (&'a TaskId, &'a ActiveTask)> {
+        let open = |task: &TaskId| job.active() && job.tasks[task.number as usize].done.is_none();
+        self.tasks_of(id).filter(move |(task, _)| open(task))
+    }
+
+    /// How a task with an active attempt stands.
+    pub(crate) fn running_text(&self, known: Option<&ActiveTask>) -> String {
+        let attempts = known.into_iter().flat_map(|known| &known.attempts);
+        let stalled = attempts
+            .filter(|attempt| attempt.state.active())
+            .filter_map(|attempt| attempt.stalled.map(|since| (attempt, since)))
+            .next();
+        let waits = known.and_then(ActiveTask::waits_for);
+        if let (None, Some((id, job))) = (&stalled, waits) {
+            return format!("attempt {id}: {}", self.waits_text(job));
+        }
+        match stalled {
+            None => "an attempt is assigned".to_owned(),
+            Some((attempt, since)) => format!(
+                "attempt {} has made no progress for {:.1} s and is taken for stalled; another is wanted elsewhere, \
+                 and the first to succeed wins",
+                attempt.id,
+                self.now.since(since).as_secs_f64()
+            ),
+        }
+    }
+}
+
+/// The share of its work that an attempt says is done.
+fn share(attempt: &Attempt) -> Option<f64> {
+    let permille = attempt.progress.permille.filter(|_| attempt.alive())?;
+    Some((f64::from(permille) / 1e3).min(1.0))
+}
+
+pub(crate) fn progress_view(attempt: &Attempt) -> Option<ProgressView> {
+    let heard = attempt.progress;
+    (heard != Progress::default()).then(|| ProgressView {
+        share: share(attempt),
+        cpu_ms: heard.cpu.as_secs_f64() * 1e3,
+        written_bytes: heard.written,
+        waits: heard.waits,
+    })
+}

@@ -1,0 +1,61 @@
+//! Which ended jobs are removed, by age and by size.
+
+use crate::supervisor::leader::{LeaderView, Leadership};
+use hedge_model::JobId;
+use hedge_model::msg::RefusalKind;
+use hedge_model::record::Record;
+use std::time::Duration;
+
+/// How often ended jobs are checked for their age.
+pub(crate) const RETENTION_EVERY: Duration = Duration::from_secs(10);
+/// Removals on their way through the journal at once; further ones follow when these are committed.
+const REMOVALS_MAX: usize = 1000;
+/// An ended job is not removed for its size sooner than this: its client needs the time to fetch the results.
+const FETCH_TIME: Duration = Duration::from_secs(600);
+
+impl Leadership<'_> {
+    /// Removes ended jobs beyond what is kept, by age and by size, the oldest first. The job that ended last stays
+    /// whatever its size.
+    pub(crate) fn remove_old_jobs(&mut self) {
+        let settings = self.state.settings();
+        let ended = &self.state.ended;
+        let leader = &mut *self.leader;
+        let mut left = ended.total;
+        let mut old = Vec::new();
+        for (count, ((at, id), size)) in ended.order.iter().enumerate() {
+            let age = self.now.since(*at);
+            let last = count + 1 == ended.order.len();
+            let large =
+                left.memory > settings.keep_jobs_memory || left.disk > settings.keep_jobs_bytes;
+            let by_size = large && age >= FETCH_TIME && !last;
+            let by_age = age >= settings.keep_jobs_for;
+            if !(by_age || by_size) || leader.removals.len() >= REMOVALS_MAX {
+                break;
+            }
+            left = left.minus(*size);
+            if leader.removals.insert(*id) {
+                old.push(*id);
+            }
+        }
+        for job in old {
+            self.append(Record::JobForgotten { job, at: self.now }, None);
+        }
+    }
+}
+
+impl LeaderView<'_> {
+    /// Whether a job can be removed on request; else why not.
+    pub(crate) fn forgettable(&self, id: JobId) -> Result<Record, (RefusalKind, String)> {
+        match self.state.jobs.get(&id) {
+            None => Err(crate::supervisor::api::requests::no_such_job(id)),
+            Some(job) if job.active() => Err((
+                RefusalKind::Bad,
+                format!("job {id} has not ended; `hedge cancel {id}` ends it"),
+            )),
+            Some(_) => Ok(Record::JobForgotten {
+                job: id,
+                at: self.now,
+            }),
+        }
+    }
+}

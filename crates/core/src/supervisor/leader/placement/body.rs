@@ -1,0 +1,218 @@
+//! What the tasks of a group are told to do: built once for a group, again when its inputs moved.
+
+use crate::supervisor::leader::Leadership;
+use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
+use hedge_model::msg::{Body, MESSAGE_BYTES_MAX};
+use hedge_model::spec::{Group, Input};
+use hedge_model::units::show_bytes;
+use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, TaskId};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Bytes that all tasks of a job together report inline: half a frame.
+const INLINE_IN_ALL: u32 = 8 << 20;
+
+/// Bytes that are kept of what all tasks of a job print to one stream, where each has its share: the supervisors keep
+/// them for as long as the job.
+const PRINTED_IN_ALL: u64 = 4 << 30;
+
+/// Bytes that are kept of each stream of a task at least.
+const PRINTED_MIN: u64 = 64 << 10;
+
+impl Leadership<'_> {
+    /// The body of a group's tasks, built with current holders where it is not at hand. None, and the group
+    /// is set aside as starved, where content is out of reach.
+    pub(crate) fn body(&mut self, id: JobId, group: usize) -> Option<Arc<Body>> {
+        let leader = &*self.leader;
+        if let Some(body) = &leader.jobs.get(&id)?.groups[group].body {
+            return Some(body.clone());
+        }
+        let job = self.state.jobs.get(&id)?;
+        let spec = &job.spec.groups()[group];
+        let inputs = shared_inputs(job, spec);
+        let each = spec.inputs.iter().filter_map(|input| match input {
+            Input::FileEach(first) => {
+                Some(&job.spec.files()[*first as usize..][..spec.count() as usize])
+            }
+            _ => None,
+        });
+        let own = each.flatten().filter_map(|file| file.data.hash());
+        let shared = inputs
+            .iter()
+            .map(|file| &file.data)
+            .chain(&spec.stdin)
+            .filter_map(Data::hash);
+        let mut blobs: Vec<_> = shared.chain(own).collect();
+        blobs.sort_unstable();
+        blobs.dedup();
+        if let Some(path) = clash(&inputs) {
+            let why = two_at_one_place(job, spec, path);
+            return self.cannot_start(id, group, why);
+        }
+        let out_of_reach = |hash: &Hash| !self.view().within_reach(*hash);
+        let missing: Vec<Hash> = blobs.iter().copied().filter(out_of_reach).collect();
+        if !missing.is_empty() {
+            self.starve(id, group, missing);
+            return None;
+        }
+        let body = Body {
+            job: id,
+            group: group as u32,
+            version: leader.jobs[&id].groups[group].version + 1,
+            id: spec.id.clone(),
+            runtime: spec.runtime,
+            command: spec.command.clone(),
+            env: spec.env.clone(),
+            stdin: spec.stdin.clone(),
+            inputs,
+            outputs: spec.outputs.clone(),
+            inline_max: inline_max(&job.spec),
+            printed_max: printed_max(&job.spec),
+            resources: spec.resources.clone(),
+            time_limit: spec.time_limit,
+            sources: self.view().sources(&blobs),
+            blobs,
+            grant: Vec::new(),
+        };
+        if body.message_bytes() > MESSAGE_BYTES_MAX {
+            return self.cannot_start(id, group, too_long(&body));
+        }
+        let body = Arc::new(body);
+        let offers = &mut self.leader.jobs.get_mut(&id)?.groups[group];
+        offers.version = body.version;
+        offers.body = Some(body.clone());
+        Some(body)
+    }
+
+    /// A group that can never start fails its job.
+    fn cannot_start(&mut self, id: JobId, group: usize, why: String) -> Option<Arc<Body>> {
+        let number = self.state.jobs.get(&id)?.spec.first(group);
+        self.fail_job(id, Some(TaskId { job: id, number }), why);
+        self.refresh_offers(id, group);
+        None
+    }
+
+    /// A group that cannot start now because content is out of reach; what is gone for good is made again.
+    fn starve(&mut self, id: JobId, group: usize, missing: Vec<Hash>) {
+        self.leader.starved.insert((id, group as u32));
+        self.refresh_offers(id, group);
+        for hash in missing {
+            self.lose_if_gone(hash);
+        }
+    }
+}
+
+fn shared_inputs(job: &crate::supervisor::durable::state::Job, group: &Group) -> Vec<FileEntry> {
+    let mut files = Vec::new();
+    for (at, input) in group.inputs.iter().enumerate() {
+        match input {
+            // Named twice.
+            Input::Task(_) if group.inputs[..at].contains(input) => {}
+            Input::File(at) => files.push(job.spec.files()[*at as usize].clone()),
+            Input::FileEach(_) => {}
+            Input::Task(name) => {
+                let Some(from) = job.spec.groups().iter().position(|other| other.id == *name)
+                else {
+                    continue;
+                };
+                files.extend(
+                    job.tasks_of(from)
+                        .filter_map(|task| task.done.as_ref())
+                        .flat_map(|done| done.outputs.iter().cloned()),
+                );
+            }
+        }
+    }
+    files
+}
+
+pub(crate) fn own_inputs(spec: &hedge_model::JobSpec, group: usize, offset: u32) -> Vec<FileEntry> {
+    let inputs = spec.groups()[group].inputs.iter();
+    inputs
+        .filter_map(|input| match input {
+            Input::FileEach(first) => Some(spec.files()[(first + offset) as usize].clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+pub(crate) fn body_index(spec: &hedge_model::JobSpec, group: usize, offset: u32) -> Option<u32> {
+    spec.groups()[group].array.map(|(from, _)| from + offset)
+}
+
+/// A path that two inputs want, or that is a file for one and a folder for another.
+fn clash(inputs: &[FileEntry]) -> Option<&str> {
+    let mut paths = BTreeSet::new();
+    for file in inputs {
+        if !paths.insert(&*file.path) {
+            return Some(&file.path);
+        }
+    }
+    let parents = inputs.iter().flat_map(|file| {
+        let ends = file.path.match_indices('/');
+        ends.map(|(end, _)| &file.path[..end])
+    });
+    parents.into_iter().find(|parent| paths.contains(parent))
+}
+
+/// Why a group cannot start: patterns of the tasks before it matched files of the same name.
+fn two_at_one_place(
+    job: &crate::supervisor::durable::state::Job,
+    group: &Group,
+    path: &str,
+) -> String {
+    let read = |at: usize| {
+        let name = &job.spec.groups()[at].id;
+        group
+            .inputs
+            .iter()
+            .any(|input| matches!(input, Input::Task(id) if id == name))
+    };
+    let numbers = (0..job.spec.groups().len())
+        .filter(|at| read(*at))
+        .flat_map(|at| job.spec.numbers(at));
+    let left = |number: &u32| {
+        let done = job.tasks[*number as usize].done.as_ref();
+        let outputs = done.into_iter().flat_map(|done| done.outputs.iter());
+        outputs
+            .into_iter()
+            .any(|file| file.path.strip_prefix(path).is_some_and(begins_folder))
+    };
+    let makers: Vec<String> = numbers
+        .filter(left)
+        .take(2)
+        .map(|number| job.spec.label(number))
+        .collect();
+    format!(
+        "task {:?} would read two files at {path:?}, left by {}: let the tasks before it leave files of different names",
+        group.id,
+        makers.join(" and ")
+    )
+}
+
+/// Whether what stands behind a path makes it the path itself or one below it.
+fn begins_folder(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('/')
+}
+
+fn too_long(body: &Body) -> String {
+    format!(
+        "task {:?} reads {} files, and their list of {} does not fit into one message to a worker, which has {} at most: \
+         let the tasks before it pack theirs into fewer files, or give these shorter names",
+        body.id,
+        body.inputs.len(),
+        show_bytes(body.message_bytes() as u64),
+        show_bytes(MESSAGE_BYTES_MAX as u64),
+    )
+}
+
+/// How much each task of a job may report inline, so that all of them together fit into one message to
+/// those who read them.
+fn inline_max(spec: &JobSpec) -> u32 {
+    (INLINE_IN_ALL / spec.task_count()).min(INLINE_BYTES_MAX as u32)
+}
+
+/// How much is kept of each stream that a task of a job prints.
+fn printed_max(spec: &JobSpec) -> u64 {
+    (PRINTED_IN_ALL / u64::from(spec.task_count().max(1))).clamp(PRINTED_MIN, PRINTED_BYTES_MAX)
+}

@@ -1,0 +1,198 @@
+//! Slow machines are given no task that would end sooner on a faster one that is soon free.
+
+use crate::supervisor::durable::learned::{Expected, UNKNOWN};
+use crate::supervisor::leader::attempts::AttemptState;
+use crate::supervisor::leader::placement::queue::{Class, Entry, Shape};
+use crate::supervisor::leader::pool::worker::Worker;
+use crate::supervisor::leader::timers::Timer;
+use crate::supervisor::leader::{LeaderView, Leadership, WorkerIx};
+use hedge_model::{TaskId, Time};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Faster machines looked at for one task: bounds what a pass over the offers costs.
+const LOOKED_AT_MAX: usize = 16;
+/// Tasks whose end on the slow machine is nearer than this, in seconds, do not wait: little is to be won.
+const WORTH_WAITING_S: f64 = 0.1;
+/// A task waits for an end that is sooner by at least this share of what it would take at once.
+const SOONER: f64 = 0.1;
+/// A task that has run for so many times what is expected says nothing of when its machine is free.
+const OVERDUE: f64 = 1.3;
+/// One that runs is expected to run on for at least this share of what it takes.
+const LEFT_MIN: f64 = 0.15;
+
+/// What faster machines will do for tasks that wait for them, in one pass over the offers.
+#[derive(Debug, Default)]
+pub(crate) struct Promised {
+    /// Tasks that each is waited for by.
+    by: BTreeMap<WorkerIx, u64>,
+    /// When to look again: the first of them is overdue then.
+    pub again: Option<Time>,
+}
+
+/// In how many seconds a task ends that has run for so long on a machine that takes `nominal_s` for it, as far as
+/// anybody can say.
+pub(crate) fn left_s(nominal_s: f64, elapsed_s: f64) -> Option<f64> {
+    let overdue = elapsed_s > nominal_s * OVERDUE;
+    (!overdue).then(|| (nominal_s - elapsed_s).max(nominal_s * LEFT_MIN))
+}
+
+fn known(expected: &Expected) -> bool {
+    expected.known && expected.spread < UNKNOWN
+}
+
+/// What a group wants of faster machines.
+struct Wish<'a> {
+    shape: &'a Shape,
+    /// Tasks that have no attempt.
+    left: u64,
+    /// Seconds that each takes at standard speed.
+    work_s: f64,
+    /// When it is to be done, seconds from now.
+    by_s: f64,
+}
+
+impl Wish<'_> {
+    /// How many of the tasks a worker would end in time that is free so many seconds from now.
+    fn ends(&self, worker: &Worker, after: f64) -> u64 {
+        let rounds = ((self.by_s - after) * worker.speed / self.work_s).max(0.0) as u64;
+        let need = self.shape.resources.cpus_milli.max(1);
+        rounds.saturating_mul(worker.info.resources.cpus_milli / need)
+    }
+}
+
+impl Leadership<'_> {
+    /// Looks again at tasks that wait for faster machines when the first of these is overdue.
+    pub(crate) fn look_later(&mut self, promised: &Promised) {
+        let now = self.now;
+        let leader = &mut *self.leader;
+        let Some(at) = promised.again else { return };
+        let at = at.max(now) + Duration::from_millis(1);
+        if leader.later.is_some_and(|set| set <= at && set > now) {
+            return;
+        }
+        if let Some(old) = leader.later.replace(at) {
+            leader.timers.remove(&(old, Timer::Later));
+        }
+        leader.set_timer(at, Timer::Later);
+    }
+}
+
+impl LeaderView<'_> {
+    /// Whether all that a group has left of a turn would end sooner on faster machines that are soon free than a task
+    /// of it on this one; they are promised then. Nobody waits for longer than the task takes here.
+    pub(crate) fn better_later(&self, entry: Entry, ix: WorkerIx, promised: &mut Promised) -> bool {
+        let leader = self.leader;
+        let Some(wish) = self.wish(entry, ix) else {
+            return false;
+        };
+        let own = leader.workers[ix as usize].pace_key.map(|key| key.0);
+        let faster = leader.pace.iter().take(LOOKED_AT_MAX);
+        let faster = faster.take_while(|(pace, _)| own.is_some_and(|own| *pace < own));
+        // Mostly there is more to do than they could, whatever they run now.
+        let most = faster
+            .clone()
+            .map(|(_, other)| wish.ends(&leader.workers[*other as usize], 0.0));
+        if most.fold(0, u64::saturating_add) < wish.left {
+            return false;
+        }
+        let (mut wanted, mut taken, mut again) = (wish.left, Vec::new(), None::<Time>);
+        for (_, other) in faster {
+            let worker = &leader.workers[*other as usize];
+            let fits = wish.shape.fits(&worker.info.resources, &worker.info.labels);
+            let Some((after, overdue)) = self.free_in(worker).filter(|_| fits) else {
+                continue;
+            };
+            let before = promised.by.get(other).copied().unwrap_or(0);
+            let some = wish.ends(worker, after).saturating_sub(before).min(wanted);
+            if some > 0 && !self.failed_at(entry, *other) {
+                taken.push((*other, some));
+                wanted -= some;
+                again = Some(again.map_or(overdue, |known: Time| known.min(overdue)));
+            }
+            if wanted == 0 {
+                break;
+            }
+        }
+        if wanted > 0 {
+            return false;
+        }
+        for (other, some) in taken {
+            *promised.by.entry(other).or_default() += some;
+        }
+        promised.again = [promised.again, again].into_iter().flatten().min();
+        true
+    }
+
+    /// What a group wants of faster machines; nothing where its tasks do not wait.
+    fn wish(&self, entry: Entry, ix: WorkerIx) -> Option<Wish<'_>> {
+        let leader = self.leader;
+        let at = entry.group as usize;
+        let group = &self.state.jobs.get(&entry.job)?.spec.groups()[at];
+        let offers = &leader.jobs.get(&entry.job)?.groups[at];
+        let expected = self.state.learned.expect(group);
+        let here_s = expected.work_s / leader.workers[ix as usize].speed.max(1e-3);
+        let waited = |since: Time| self.now.since(since).as_secs_f64();
+        let waits = entry.class != Class::Copy
+            && known(&expected)
+            && here_s >= WORTH_WAITING_S
+            && offers.held.is_none_or(|since| waited(since) <= here_s);
+        waits.then(|| Wish {
+            shape: leader.shapes.get(offers.shape),
+            left: u64::from(group.count() - offers.fresh) + offers.again.len() as u64,
+            work_s: expected.work_s,
+            by_s: here_s * (1.0 - SOONER),
+        })
+    }
+
+    /// In how many seconds a worker is expected to have ended what it runs, and when that is overdue; nothing where
+    /// nobody can say, or where it has room now.
+    fn free_in(&self, worker: &Worker) -> Option<(f64, Time)> {
+        let leader = self.leader;
+        let mut free: Option<(f64, Time)> = None;
+        if worker.suspect || !worker.queued.is_empty() {
+            return None;
+        }
+        for id in &worker.in_hand {
+            let attempts = &leader.tasks.get(&id.task)?.attempts;
+            let attempt = attempts.iter().find(|attempt| attempt.id == *id)?;
+            if attempt.state == AttemptState::Cancelling || attempt.reported {
+                // About to be off its hands.
+                let soon = self.now + Duration::from_secs_f64(WORTH_WAITING_S);
+                let (longest, first) = free.unwrap_or((0.0, soon));
+                free = Some((longest, first.min(soon)));
+                continue;
+            }
+            let spec = &self.state.jobs.get(&id.task.job)?.spec;
+            let group = &spec.groups()[spec.group_of(id.task.number)];
+            let expected = self.state.learned.expect(group);
+            let nominal = expected.work_s / worker.speed.max(1e-3);
+            let elapsed = self.now.since(attempt.since).as_secs_f64();
+            if !known(&expected) || !attempt.alive() {
+                return None;
+            }
+            let left = left_s(nominal, elapsed)?;
+            let overdue = attempt.since + Duration::from_secs_f64((nominal * OVERDUE).min(1e9));
+            let (longest, first) = free.unwrap_or((0.0, overdue));
+            free = Some((longest.max(left), first.min(overdue)));
+        }
+        free
+    }
+
+    /// Whether one of the first tasks that a group offers again failed on a worker.
+    fn failed_at(&self, entry: Entry, ix: WorkerIx) -> bool {
+        let Some(job) = self.state.jobs.get(&entry.job) else {
+            return false;
+        };
+        let leader = self.leader;
+        let first = job.spec.first(entry.group as usize);
+        let again = leader.jobs.get(&entry.job);
+        let again = again.map(|job| &job.groups[entry.group as usize].again);
+        let tasks = again.into_iter().flatten().take(LOOKED_AT_MAX);
+        let mut known = tasks.filter_map(|offset| {
+            let (job, number) = (entry.job, first + offset);
+            leader.tasks.get(&TaskId { job, number })
+        });
+        known.any(|known| known.avoid.contains(&ix))
+    }
+}

@@ -1,0 +1,417 @@
+//! Which worker gets which attempt.
+//!
+//! An attempt is placed where its resources are free. Only tasks that are known to be short are sent ahead to
+//! busy workers, as many as fill `QUEUE_TIME`, so that a worker never waits for the network between them.
+
+pub(crate) mod body;
+pub(crate) mod choice;
+pub(crate) mod deferral;
+pub(crate) mod queue;
+
+use crate::monitor::Progress;
+use crate::supervisor::leader::attempts::{Attempt, AttemptState, Why};
+use crate::supervisor::leader::jobs::ActiveGroup;
+use crate::supervisor::leader::placement::body::{body_index, own_inputs};
+use crate::supervisor::leader::placement::choice::{
+    Inputs, Miss, QUEUE_TIME, Want, choose, unplaceable,
+};
+use crate::supervisor::leader::placement::deferral::Promised;
+use crate::supervisor::leader::placement::queue::{Class, Entry, Lane, Skip};
+use crate::supervisor::leader::timers::Timer;
+use crate::supervisor::leader::{Leadership, WorkerIx};
+use crate::supervisor::send;
+use hedge_model::group::Hint;
+use hedge_model::msg::{Assignment, ToWorker};
+use hedge_model::spec::{CriticalPlacement, Unplaceable};
+use hedge_model::{AttemptId, JobId, Resources, TaskId};
+use std::time::Duration;
+
+/// Tasks whose attempts take at most so many seconds may be sent ahead: those of which a worker with 64
+/// places can be given one more.
+const SHORT: f64 = QUEUE_TIME * 64.0;
+/// Queued for longer than this while others are idle, an attempt is asked back.
+const REBALANCE_AFTER: Duration = Duration::from_millis(10);
+
+impl Leadership<'_> {
+    /// Places what can be placed.
+    pub(crate) fn schedule(&mut self) {
+        if !self.leader.unchecked.is_empty() {
+            self.find_unplaceable();
+        }
+        let mut missed = Skip::default();
+        let mut promised = Promised::default();
+        self.leader.reconsider_yielding();
+        while !missed.is_full() {
+            let leader = &mut *self.leader;
+            let Some((lane, entry)) = leader.next_offer(&missed) else {
+                break;
+            };
+            match self.place(entry, &mut promised) {
+                Ok(()) => {}
+                Err(Miss::Later) => missed.add(entry),
+                Err(Miss::Task) => {
+                    self.make_room(entry);
+                    missed.add(entry);
+                }
+                Err(Miss::Room) => {
+                    self.make_room(entry);
+                    self.leader.ready.block(lane);
+                }
+            }
+        }
+        self.look_later(&promised);
+        let leader = &mut *self.leader;
+        let idle = !leader.room.is_empty();
+        if idle
+            && !leader.rebalancing
+            && leader.queues.last().is_some_and(|(queued, _)| *queued > 0)
+        {
+            leader.rebalancing = true;
+            let at = self.now + REBALANCE_AFTER;
+            self.leader.set_timer(at, Timer::Rebalance);
+        }
+    }
+
+    /// Places one attempt of an offer.
+    fn place(&mut self, entry: Entry, promised: &mut Promised) -> Result<(), Miss> {
+        let Some(job) = self.state.jobs.get(&entry.job) else {
+            return Err(Miss::Task);
+        };
+        let (spec, at) = (job.spec.clone(), entry.group as usize);
+        let data = if spec.groups()[at].inputs.is_empty() {
+            None
+        } else {
+            // Where content is out of reach the group is set aside, and nothing is to be placed.
+            let Some(body) = self.body(entry.job, at) else {
+                return Ok(());
+            };
+            Inputs::large(&body, &spec.groups()[at], &self.state.learned)
+        };
+        let leader = &mut *self.leader;
+        let critical = leader.jobs[&entry.job].critical.of_group(at);
+        let offers = &leader.jobs[&entry.job].groups[at];
+        let shape = leader.shapes.get(offers.shape);
+        let require = spec.qos().critical_placement == CriticalPlacement::Require;
+        let ahead = (entry.class == Class::Normal)
+            .then_some(offers.mean)
+            .flatten();
+        for offset in offers.candidates(entry.class, critical, spec.groups()[at].count()) {
+            let task = TaskId {
+                job: entry.job,
+                number: spec.first(at) + offset,
+            };
+            let want = Want {
+                shape,
+                task,
+                group: entry.group,
+                copy: entry.class == Class::Copy,
+                higher: entry.class == Class::Critical && require && leader.has_higher(),
+                ahead,
+                data: data.as_ref(),
+            };
+            match choose(leader, &want) {
+                Ok((worker, why)) => {
+                    let free = matches!(why, Why::Faster | Why::MostRoom);
+                    if free && self.view().better_later(entry, worker, promised) {
+                        let now = self.now;
+                        let active_job = self.leader.jobs.get_mut(&entry.job);
+                        let offers = active_job.map(|job| &mut job.groups[at]);
+                        offers.map(|offers| offers.held.get_or_insert(now));
+                        return Err(Miss::Later);
+                    }
+                    self.assign(entry, task, offset, worker, why);
+                    return Ok(());
+                }
+                Err(Miss::Room) => return Err(Miss::Room),
+                Err(Miss::Task | Miss::Later) => {}
+            }
+        }
+        Err(Miss::Task)
+    }
+
+    pub(crate) fn assign(
+        &mut self,
+        entry: Entry,
+        task: TaskId,
+        offset: u32,
+        worker: WorkerIx,
+        why: Why,
+    ) {
+        let Some(body) = self.body(entry.job, entry.group as usize) else {
+            return;
+        };
+        let id = self.add_attempt(entry, task, worker, why, &body.resources);
+        let redundant = entry.class == Class::Copy;
+        let peer = self.leader.workers[worker as usize].peer;
+        let seal = self.view().seal(peer, id, redundant);
+        let leader = &mut *self.leader;
+        let place = &mut leader.workers[worker as usize];
+        if place.bodies.insert((entry.job, entry.group), body.version) != Some(body.version) {
+            send(place.peer, ToWorker::Body(body.clone()), self.out);
+            if let Some(job) = leader.jobs.get_mut(&entry.job) {
+                job.touched.insert(worker);
+            }
+        }
+        let spec = &self.state.jobs[&entry.job].spec;
+        let group = entry.group as usize;
+        let order = Assignment {
+            attempt: id,
+            group: entry.group,
+            version: body.version,
+            index: body_index(spec, group, offset),
+            own_inputs: own_inputs(spec, group, offset),
+            redundant,
+            seal,
+        };
+        send(peer, ToWorker::Assign(order), self.out);
+        leader.reindex(worker);
+        if let Some(job) = leader.jobs.get_mut(&entry.job) {
+            let offers = &mut job.groups[entry.group as usize];
+            if offset == offers.fresh {
+                offers.fresh += 1;
+            }
+            if !redundant {
+                offers.held = None;
+            }
+        }
+        self.settle_wants(task);
+        self.refresh_offers(entry.job, entry.group as usize);
+        self.tell_soon(entry.job);
+        let hint = Hint {
+            attempt: id,
+            worker: peer,
+            redundant,
+            class: self.leader.workers[worker as usize].class,
+            since: self.now,
+            over: false,
+        };
+        self.hint(hint);
+    }
+
+    /// Names an attempt, notes it with its task and takes its part of the worker and the pool.
+    fn add_attempt(
+        &mut self,
+        entry: Entry,
+        task: TaskId,
+        worker: WorkerIx,
+        why: Why,
+        need: &Resources,
+    ) -> AttemptId {
+        let job = &self.state.jobs[&entry.job];
+        let leader = &mut *self.leader;
+        let known = leader.tasks.entry(task).or_default();
+        known.last_number += 1;
+        let id = AttemptId {
+            task,
+            generation: job.tasks[task.number as usize].generation,
+            epoch: self.state.epoch(),
+            number: known.last_number,
+        };
+        let queued = why == Why::Queued;
+        known.attempts.push(Attempt {
+            id,
+            worker,
+            redundant: entry.class == Class::Copy,
+            state: if queued {
+                AttemptState::Queued
+            } else {
+                AttemptState::Assigned
+            },
+            holds: !queued,
+            reported: false,
+            since: self.now,
+            why,
+            class: leader.workers[worker as usize].class,
+            stopped: None,
+            progress: Progress::default(),
+            stalled: None,
+        });
+        let place = &mut leader.workers[worker as usize];
+        place.in_hand.insert(id);
+        if leader.jobs[&entry.job]
+            .critical
+            .contains(&job.spec, task.number)
+        {
+            place.critical.insert(id);
+        }
+        leader.attend.insert(worker);
+        if queued {
+            place.queued.push_back(id);
+        } else {
+            place.free.take(need);
+        }
+        leader.ready.took(job.client, need.cpus_milli);
+        id
+    }
+
+    /// Takes back all that a group offers, so that its turn can change.
+    pub(crate) fn withdraw_offers(&mut self, id: JobId, group: usize) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        let leader = &mut *self.leader;
+        let Some(offers) = leader.jobs.get_mut(&id).map(|job| &mut job.groups[group]) else {
+            return;
+        };
+        let spec = &job.spec.groups()[group];
+        for class in [Class::Copy, Class::Critical, Class::Normal] {
+            if offers.offered & (1 << class as u8) == 0 {
+                continue;
+            }
+            let lane = Lane {
+                short: class == Class::Normal && offers.short,
+                cpus_milli: spec.resources.cpus_milli,
+                shape: offers.shape,
+            };
+            let entry = Entry {
+                class,
+                job: id,
+                rank: offers.rank,
+                group: group as u32,
+            };
+            leader
+                .ready
+                .set(spec.priority, job.client, lane, entry, false);
+        }
+        offers.offered = 0;
+    }
+
+    /// Brings a group's offers in line with what it has to offer.
+    pub(crate) fn refresh_offers(&mut self, id: JobId, group: usize) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        let unheard = self.view().may_run_unheard(id);
+        let spec = &job.spec.groups()[group];
+        let leader = &mut *self.leader;
+        let Some(active_job) = leader.jobs.get_mut(&id) else {
+            return;
+        };
+        let critical = active_job.critical.of_group(group);
+        let startable = job.active()
+            && !active_job.ending
+            && !unheard
+            && active_job.groups[group].waiting == 0
+            && !job.closed(group)
+            && !leader.starved.contains(&(id, group as u32));
+        let offers = &mut active_job.groups[group];
+        let cpus_milli = spec.resources.cpus_milli;
+        let lane = |offers: &ActiveGroup, class| Lane {
+            short: class == Class::Normal && offers.short,
+            cpus_milli,
+            shape: offers.shape,
+        };
+        let rank = offers.rank;
+        let entry = |class| Entry {
+            class,
+            job: id,
+            rank,
+            group: group as u32,
+        };
+        let short = offers.mean.is_some_and(|mean| mean <= SHORT);
+        if short != offers.short {
+            let normal = (lane(offers, Class::Normal), entry(Class::Normal));
+            leader
+                .ready
+                .set(spec.priority, job.client, normal.0, normal.1, false);
+            offers.offered &= !(1 << Class::Normal as u8);
+            offers.short = short;
+        }
+        let critical_left =
+            offers.again.range(..critical).next().is_some() || offers.fresh < critical;
+        let normal_left = offers.again.range(critical..).next().is_some()
+            || (offers.fresh >= critical && offers.fresh < spec.count());
+        for (class, present) in [
+            (Class::Critical, critical_left),
+            (Class::Copy, !offers.copies.is_empty()),
+            (Class::Normal, normal_left),
+        ] {
+            let present = present && startable;
+            let bit = 1 << class as u8;
+            if (offers.offered & bit != 0) != present {
+                offers.offered ^= bit;
+                let lane = lane(offers, class);
+                leader
+                    .ready
+                    .set(spec.priority, job.client, lane, entry(class), present);
+                if present && leader.possible.get(&lane.shape) != Some(&leader.pool_version) {
+                    leader.unchecked.insert(lane);
+                }
+            }
+        }
+    }
+
+    /// Asks back attempts that wait in a queue while other workers are idle that could have them.
+    pub(crate) fn rebalance(&mut self) {
+        let now = self.now;
+        let leader = &mut *self.leader;
+        leader.rebalancing = false;
+        if leader.next_offer(&Skip::default()).is_some() {
+            return;
+        }
+        let idle = leader.room.len();
+        let Some((_, ix)) = leader.queues.last().copied() else {
+            return;
+        };
+        let worker = &leader.workers[ix as usize];
+        let movable = |id: &&AttemptId| {
+            let attempts = leader.tasks.get(&id.task).map(|known| &known.attempts);
+            let old = attempts
+                .into_iter()
+                .flatten()
+                .any(|a| a.id == **id && now.since(a.since) >= REBALANCE_AFTER);
+            let group =
+                |job: &crate::supervisor::durable::state::Job| job.spec.group_of(id.task.number);
+            let shape = self
+                .state
+                .jobs
+                .get(&id.task.job)
+                .zip(leader.jobs.get(&id.task.job))
+                .map(|(job, active_job)| leader.shapes.get(active_job.groups[group(job)].shape));
+            old && shape.is_some_and(|shape| leader.has_room(shape))
+        };
+        let keep = worker.queued.len() / (idle + 1);
+        for id in worker.queued.iter().skip(keep).filter(movable) {
+            send(worker.peer, ToWorker::Return(*id), self.out);
+        }
+    }
+
+    /// Looks at what is newly offered, or offered to a pool that has changed: where no worker that is here
+    /// could ever take it, jobs that asked for that fail.
+    fn find_unplaceable(&mut self) {
+        let leader = &mut *self.leader;
+        for lane in std::mem::take(&mut leader.unchecked) {
+            let leader = &mut *self.leader;
+            let shape = leader.shapes.get(lane.shape);
+            if unplaceable(leader, shape, "").is_none() {
+                leader.impossible.remove(&lane.shape);
+                leader.possible.insert(lane.shape, leader.pool_version);
+                continue;
+            }
+            leader.impossible.insert(lane.shape);
+            let entries: Vec<Entry> = leader.ready.in_lane(lane).collect();
+            for Entry { job: id, group, .. } in entries {
+                self.tell_soon(id);
+                self.fail_if_unplaceable(id, group as usize);
+            }
+        }
+    }
+
+    fn fail_if_unplaceable(&mut self, id: JobId, group: usize) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        let leader = &*self.leader;
+        // Workers that the last leader had come one by one.
+        let coming =
+            job.accepted < leader.since && self.now.since(leader.since) < self.config.content_grace;
+        if job.spec.qos().unplaceable != Unplaceable::Fail || coming {
+            return;
+        }
+        let number = job.spec.first(group);
+        let shape = leader.shapes.get(leader.jobs[&id].groups[group].shape);
+        if let Some(why) = unplaceable(leader, shape, &job.spec.groups()[group].id) {
+            self.fail_job(id, Some(TaskId { job: id, number }), why);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The order in which startable work is offered to workers: priority first, then the client that has least
+//! of the pool, then copies of critical tasks, critical tasks, and the rest, oldest job first, and within a
+//! job those with the longest way to its end.
+//!
+//! Offers lie in lanes by what their tasks need. A lane for which no worker has room is blocked until one
+//! has, so that a pass over a busy pool costs nothing however many groups wait.
+
+use hedge_model::{JobId, PeerId, Resources};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Offers that find no worker, after which one pass ends: bounds the work of a pass over a full pool.
+const MISSES_MAX: usize = 32;
+
+/// What kind of attempts an entry offers, in the order of their turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Class {
+    /// Redundant attempts of critical tasks that have a first one: before other first attempts, else a
+    /// full pool would never make any.
+    Copy,
+    /// First attempts of critical tasks.
+    Critical,
+    /// First attempts of the others.
+    Normal,
+}
+
+/// Offers that found no worker in a pass over them, and how many such a pass bears.
+#[derive(Debug, Default)]
+pub(crate) struct Skip {
+    missed: BTreeSet<Entry>,
+    copies: usize,
+}
+
+impl Skip {
+    /// Notes an offer that found no worker.
+    pub fn add(&mut self, entry: Entry) {
+        self.copies += usize::from(entry.class == Class::Copy && self.missed.insert(entry));
+        self.missed.insert(entry);
+    }
+
+    /// Whether the pass is over.
+    pub fn is_full(&self) -> bool {
+        self.missed.len() >= MISSES_MAX
+    }
+
+    /// Copies that have no place, because the workers with room have the task already, must not keep the
+    /// pass from what comes behind them.
+    fn rules_out(&self, entry: &Entry) -> bool {
+        (entry.class == Class::Copy && self.copies >= MISSES_MAX / 2) || self.missed.contains(entry)
+    }
+}
+
+/// One group's offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Entry {
+    pub class: Class,
+    pub job: JobId,
+    /// Of its group, see [`crate::supervisor::leader::LiveGroup::rank`].
+    pub rank: u32,
+    pub group: u32,
+}
+
+/// Offers of equal needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Lane {
+    /// Whether the tasks are short enough to be sent ahead to busy workers.
+    pub short: bool,
+    /// Thousandths of CPUs that each task takes.
+    pub cpus_milli: u64,
+    /// The place of the needs in [`Shapes`].
+    pub shape: u32,
+}
+
+/// What tasks need of a worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub resources: Resources,
+    pub labels: Vec<(Arc<str>, Arc<str>)>,
+}
+
+impl Shape {
+    /// Whether a worker that has these could ever run such a task.
+    pub fn fits(&self, resources: &Resources, labels: &[(Arc<str>, Arc<str>)]) -> bool {
+        resources.covers(&self.resources) && self.labels.iter().all(|label| labels.contains(label))
+    }
+}
+
+type Names = Vec<(Arc<str>, u64)>;
+type Labels = Vec<(Arc<str>, Arc<str>)>;
+
+/// Distinct needs, numbered as they first occur.
+#[derive(Debug, Default)]
+pub(crate) struct Shapes {
+    all: Vec<Shape>,
+    numbers: BTreeMap<(u64, u64, u64, Names, Labels), u32>,
+}
+
+impl Shapes {
+    /// The number of these needs.
+    pub fn number(&mut self, resources: &Resources, labels: &Labels) -> u32 {
+        let key = (
+            resources.cpus_milli,
+            resources.memory,
+            resources.disk,
+            resources.named.clone(),
+            labels.clone(),
+        );
+        let all = &mut self.all;
+        *self.numbers.entry(key).or_insert_with(|| {
+            all.push(Shape {
+                resources: resources.clone(),
+                labels: labels.clone(),
+            });
+            all.len() as u32 - 1
+        })
+    }
+
+    pub fn get(&self, number: u32) -> &Shape {
+        &self.all[number as usize]
+    }
+}
+
+type Lanes = BTreeMap<Lane, BTreeSet<Entry>>;
+
+/// All offers.
+#[derive(Debug, Default)]
+pub(crate) struct Ready {
+    levels: BTreeMap<Reverse<i32>, BTreeMap<PeerId, Lanes>>,
+    /// Thousandths of CPUs that each client's attempts hold now.
+    share: BTreeMap<PeerId, u64>,
+    /// Lanes for which no worker has room.
+    blocked: BTreeSet<Lane>,
+}
+
+impl Ready {
+    /// Makes or withdraws an offer.
+    pub fn set(&mut self, priority: i32, client: PeerId, lane: Lane, entry: Entry, present: bool) {
+        let level = Reverse(priority);
+        if present {
+            let clients = self.levels.entry(level).or_default();
+            let lanes = clients.entry(client).or_default();
+            lanes.entry(lane).or_default().insert(entry);
+        } else if let Some(clients) = self.levels.get_mut(&level)
+            && let Some(lanes) = clients.get_mut(&client)
+            && let Some(entries) = lanes.get_mut(&lane)
+        {
+            entries.remove(&entry);
+            if entries.is_empty() {
+                lanes.remove(&lane);
+            }
+            if lanes.is_empty() {
+                clients.remove(&client);
+            }
+            if clients.is_empty() {
+                self.levels.remove(&level);
+            }
+        }
+    }
+
+    /// The first offer in order that `skip` does not rule out, whose lane is not blocked, and that either takes no
+    /// more than `free_max` thousandths of CPUs or may be sent ahead.
+    pub fn first(&self, free_max: u64, skip: &Skip) -> Option<(Lane, Entry)> {
+        self.levels.values().find_map(|clients| {
+            let offers = clients.iter().filter_map(|(client, lanes)| {
+                let (lane, entry) = self.first_of(lanes, free_max, skip)?;
+                let share = self.share.get(client).copied().unwrap_or(0);
+                Some(((share, *client), (lane, entry)))
+            });
+            let first = offers.min_by_key(|(turn, _)| *turn);
+            first.map(|(_, offer)| offer)
+        })
+    }
+
+    fn first_of(&self, lanes: &Lanes, free_max: u64, skip: &Skip) -> Option<(Lane, Entry)> {
+        let lane = |short, cpus_milli, shape| Lane {
+            short,
+            cpus_milli,
+            shape,
+        };
+        let roomy = lanes.range(lane(false, 0, 0)..=lane(false, free_max, u32::MAX));
+        let ahead = lanes.range(lane(true, 0, 0)..);
+        roomy
+            .chain(ahead)
+            .filter(|(lane, _)| !self.blocked.contains(*lane))
+            .filter_map(|(lane, entries)| {
+                let entry = entries.iter().find(|entry| !skip.rules_out(entry))?;
+                Some((*lane, *entry))
+            })
+            .min_by_key(|(_, entry)| *entry)
+    }
+
+    /// All offers in a lane.
+    pub fn in_lane(&self, lane: Lane) -> impl Iterator<Item = Entry> + '_ {
+        let lanes = self.levels.values().flat_map(BTreeMap::values);
+        lanes
+            .filter_map(move |lanes| lanes.get(&lane))
+            .flatten()
+            .copied()
+    }
+
+    /// All lanes with offers.
+    pub fn lanes(&self) -> BTreeSet<Lane> {
+        let lanes = self.levels.values().flat_map(BTreeMap::values);
+        lanes.flat_map(BTreeMap::keys).copied().collect()
+    }
+
+    /// No worker has room for a lane.
+    pub fn block(&mut self, lane: Lane) {
+        self.blocked.insert(lane);
+    }
+
+    /// Lanes for which `room` holds are tried again.
+    pub fn unblock(&mut self, mut room: impl FnMut(Lane) -> bool) {
+        if !self.blocked.is_empty() {
+            self.blocked.retain(|lane| !room(*lane));
+        }
+    }
+
+    /// A client's attempt took part of the pool.
+    pub fn took(&mut self, client: PeerId, cpus_milli: u64) {
+        *self.share.entry(client).or_default() += cpus_milli.max(1);
+    }
+
+    /// A client's attempt gave its part back.
+    pub fn gave(&mut self, client: PeerId, cpus_milli: u64) {
+        if let Some(share) = self.share.get_mut(&client) {
+            *share = share.saturating_sub(cpus_milli.max(1));
+            if *share == 0 {
+                self.share.remove(&client);
+            }
+        }
+    }
+
+    /// Whether the shares are what the attempts in hand say.
+    pub fn check_shares(&self, expected: &BTreeMap<PeerId, u64>) -> Result<(), String> {
+        if self.share == *expected {
+            Ok(())
+        } else {
+            Err(format!(
+                "clients' shares are {:?}, attempts in hand say {expected:?}",
+                self.share
+            ))
+        }
+    }
+}

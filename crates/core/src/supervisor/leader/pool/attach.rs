@@ -1,0 +1,248 @@
+//! A worker connects: what it has in hand and what it holds is compared with what is known and wanted.
+
+use crate::monitor::{Liveness, Progress};
+use crate::supervisor::leader::attempts::{Attempt, AttemptState, Why, find_attempt};
+use crate::supervisor::leader::blobs::Content;
+use crate::supervisor::leader::pool::link::LinkState;
+use crate::supervisor::leader::pool::worker::Worker;
+use crate::supervisor::leader::timers::Timer;
+use crate::supervisor::leader::{Leadership, WorkerIx};
+use crate::supervisor::{send, send_drop};
+use hedge_model::msg::{HASHES_MAX, HeldAttempt, ToWorker, WorkerInfo};
+use hedge_model::{AttemptId, Hash, JobId, PeerId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+impl Leadership<'_> {
+    /// A worker's first message on a connection.
+    pub(crate) fn on_attach(&mut self, peer: PeerId, info: WorkerInfo) {
+        if let Some(ix) = self.leader.by_peer.get(&peer).copied() {
+            let kept: Vec<AttemptId> = info.in_hand.iter().map(|held| held.attempt).collect();
+            self.lose_attempts(ix, Some(&kept));
+            self.unwatch(ix);
+        }
+        let (now, leader) = (self.now, &mut *self.leader);
+        let ix = *leader
+            .by_peer
+            .entry(peer)
+            .or_insert(leader.workers.len() as WorkerIx);
+        if ix as usize == leader.workers.len() {
+            leader.workers.push(new_worker(peer, info.clone()));
+        }
+        let worker = &mut leader.workers[ix as usize];
+        worker.free = info.resources.clone();
+        worker.in_hand.clear();
+        worker.critical.clear();
+        worker.queued.clear();
+        worker.bodies.clear();
+        worker.staged.clear();
+        (worker.connected, worker.dead, worker.draining) = (true, false, false);
+        (worker.quiet_since, worker.returns_by) = (None, None);
+        // If its owner is there, it says so next.
+        (worker.owner, worker.owner_change) = (None, 0);
+        worker.gone_at = now;
+        leader.leaving.remove(&ix);
+        leader.attend.insert(ix);
+        let (held, in_hand) = (info.holds.clone(), info.in_hand.clone());
+        worker.info = WorkerInfo {
+            holds: Vec::new(),
+            in_hand: Vec::new(),
+            ..info
+        };
+        let before = std::mem::take(&mut worker.held);
+        self.take_stock(ix, &before, held);
+        let newest: BTreeMap<_, _> = in_hand
+            .iter()
+            .map(|held| (held.attempt.task, held.attempt))
+            .collect();
+        for held in in_hand {
+            // What it says of an earlier attempt was not settled when it was given another of the same task.
+            let newest = newest.get(&held.attempt.task) == Some(&held.attempt);
+            self.adopt(ix, held, newest);
+        }
+        self.never_arrived(ix);
+        self.heard_from(peer);
+        let left = std::mem::take(&mut self.leader.workers[ix as usize].lost);
+        left.into_iter().for_each(|id| self.detach_lost(id));
+        let leader = &mut *self.leader;
+        leader.rated += 1;
+        if !std::mem::replace(&mut leader.workers[ix as usize].benchmark_set, true) {
+            let at = now + crate::supervisor::leader::pool::capacity::BENCHMARK_AFTER;
+            leader.set_timer(at, Timer::Benchmark(ix));
+        }
+        self.rate(ix);
+        self.link_came(ix);
+        self.leader.pool_changed(ix);
+        self.feed_starved();
+        self.lose_where_gone(before);
+        self.pull_wanted();
+        self.tell_who_was_revoked(peer);
+    }
+
+    /// Whoever was shut out while this worker was elsewhere, or before it started, may hold a grant to read from it.
+    fn tell_who_was_revoked(&mut self, worker: PeerId) {
+        let all: Vec<PeerId> = self.state.revoked().collect();
+        for part in all.chunks(HASHES_MAX) {
+            send(worker, ToWorker::Revoked(part.to_vec()), self.out);
+        }
+    }
+
+    /// Compares what a worker holds with what is wanted of it.
+    fn take_stock(&mut self, ix: WorkerIx, before: &BTreeSet<Hash>, held: Vec<Hash>) {
+        let leader = &mut *self.leader;
+        for hash in before {
+            if let Some(content) = leader.content.get_mut(hash) {
+                content.workers.retain(|other| *other != ix);
+            }
+        }
+        let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = held
+            .into_iter()
+            .partition(|hash| leader.content.get(hash).is_some_and(Content::in_use));
+        let peer = leader.workers[ix as usize].peer;
+        for hash in wanted {
+            self.held_by(hash, None, ix);
+            self.fetch_kept(hash);
+        }
+        send_drop(peer, &unwanted, self.out);
+    }
+
+    /// A worker goes on to list what it holds.
+    pub(crate) fn on_holds(&mut self, ix: WorkerIx, held: Vec<Hash>) {
+        self.take_stock(ix, &BTreeSet::new(), held);
+        self.feed_starved();
+        self.pull_wanted();
+    }
+
+    /// An attempt that a worker has in hand goes on, if its task still wants it.
+    /// One that this leader did not give it needs the proof that another did.
+    fn adopt(&mut self, ix: WorkerIx, held: HeldAttempt, newest: bool) {
+        let id = held.attempt;
+        let peer = self.leader.workers[ix as usize].peer;
+        let given = held.seal == self.view().seal(peer, id, held.redundant);
+        let wanted = given && newest && self.state.wants(id);
+        let (now, epoch) = (self.now, self.state.epoch());
+        let leader = &mut *self.leader;
+        if leader.workers[ix as usize].in_hand.contains(&id) {
+            // It names the attempt twice.
+            return;
+        }
+        leader.workers[ix as usize].lost.remove(&id);
+        let class = leader.workers[ix as usize].class;
+        leader.workers[ix as usize].expected.remove(&id);
+        let known = find_attempt(&mut leader.tasks, id);
+        let mine = known.as_ref().is_some_and(|attempt| attempt.worker == ix);
+        if !wanted || (!mine && (id.epoch >= epoch || known.is_some())) {
+            if mine {
+                self.detach_lost(id);
+            }
+            send(peer, ToWorker::Cancel(id), self.out);
+            return self.touched(ix, peer, id.task.job);
+        }
+        if !mine {
+            let known = leader.tasks.entry(id.task).or_default();
+            known.attempts.push(Attempt {
+                id,
+                worker: ix,
+                redundant: held.redundant,
+                state: AttemptState::Lost,
+                holds: false,
+                reported: false,
+                since: now,
+                why: Why::Adopted,
+                class,
+                stopped: None,
+                progress: Progress::default(),
+                stalled: None,
+            });
+        }
+        self.revive(ix, id);
+        self.touched(ix, peer, id.task.job);
+    }
+
+    /// A worker has something of a job, and is to hear of the job's end: then, or now.
+    fn touched(&mut self, ix: WorkerIx, peer: PeerId, job: JobId) {
+        match self.leader.jobs.get_mut(&job) {
+            Some(job) => {
+                job.touched.insert(ix);
+            }
+            None => send(peer, ToWorker::Forget(job), self.out),
+        }
+    }
+
+    /// An attempt that was given up is there again.
+    pub(crate) fn revive(&mut self, ix: WorkerIx, id: AttemptId) {
+        let Some(job) = self.state.jobs.get(&id.task.job) else {
+            return;
+        };
+        let (client, spec) = (job.client, job.spec.clone());
+        let group = spec.group_of(id.task.number);
+        let need = &spec.groups()[group].resources;
+        let leader = &mut *self.leader;
+        let active_job = leader.jobs.get(&id.task.job);
+        let critical = active_job.is_some_and(|job| job.critical.contains(&spec, id.task.number));
+        let Some(attempt) = find_attempt(&mut leader.tasks, id) else {
+            return;
+        };
+        let worker = &mut leader.workers[ix as usize];
+        attempt.state = AttemptState::Assigned;
+        attempt.holds = worker.free.covers(need);
+        attempt.reported = false;
+        if attempt.holds {
+            worker.free.take(need);
+        } else {
+            attempt.state = AttemptState::Queued;
+            worker.queued.push_back(id);
+        }
+        worker.in_hand.insert(id);
+        if critical {
+            worker.critical.insert(id);
+        }
+        leader.attend.insert(ix);
+        leader.ready.took(client, need.cpus_milli);
+        self.pass_fresh(id.task);
+        self.refresh_offers(id.task.job, group);
+    }
+}
+
+pub(crate) fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
+    Worker {
+        peer,
+        free: info.resources.clone(),
+        info,
+        in_hand: BTreeSet::new(),
+        critical: BTreeSet::new(),
+        attention: None,
+        liveness: Liveness::Live,
+        suspect: false,
+        quiet_since: None,
+        queued: VecDeque::new(),
+        lost: BTreeSet::new(),
+        expected: BTreeSet::new(),
+        connected: true,
+        returns_by: None,
+        dead: false,
+        gone_at: hedge_model::Time(0),
+        draining: false,
+        owner: None,
+        owner_change: 0,
+        exclusion: None,
+        blamed: 0,
+        times_blamed: 0,
+        faults: 0,
+        bodies: BTreeMap::new(),
+        staged: BTreeSet::new(),
+        held: BTreeSet::new(),
+        done: 0,
+        failed: 0,
+        lost_count: 0,
+        room_key: None,
+        queue_key: None,
+        pace_key: None,
+        class: hedge_model::capacity::Class::default(),
+        speed: 1.0,
+        benchmark_set: false,
+        benchmark_asked: false,
+        benchmark_waits: false,
+        benchmark_again: crate::supervisor::leader::pool::capacity::BENCHMARK_AGAIN_AFTER,
+        link: LinkState::default(),
+    }
+}

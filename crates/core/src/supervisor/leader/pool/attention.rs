@@ -1,0 +1,191 @@
+//! How closely each worker is to be watched, and what follows from what the monitor finds out.
+
+use crate::monitor::{Attention, Finding, Found, Liveness, Progress};
+use crate::supervisor::leader::attempts::{Attempt, Why, find_attempt};
+use crate::supervisor::leader::{Leadership, WorkerIx};
+use crate::supervisor::{Action, send};
+use hedge_model::msg::ToWorker;
+use hedge_model::{AttemptId, TaskId, Time};
+use std::time::Duration;
+
+/// A copy that has run for less is not ahead of an attempt, however young that is: about what a start takes.
+const AHEAD_MIN: Duration = Duration::from_millis(50);
+
+impl Leadership<'_> {
+    /// Tells the monitor of workers that have more or less in hand than before.
+    pub(crate) fn attend(&mut self) {
+        let now = self.now;
+        let leader = &mut *self.leader;
+        while let Some(ix) = leader.attend.pop_first() {
+            let worker = &mut leader.workers[ix as usize];
+            let attention = if !worker.connected {
+                continue;
+            } else if worker.in_hand.is_empty() {
+                Attention::Idle
+            } else if worker.critical.is_empty() {
+                Attention::Assigned
+            } else {
+                Attention::Critical
+            };
+            if worker.attention.replace(attention) != Some(attention) {
+                self.out.push(Action::Watch {
+                    peer: worker.peer,
+                    attention: Some(attention),
+                });
+            }
+            if attention == Attention::Idle {
+                leader.benchmark_soon(now, ix);
+            }
+        }
+    }
+
+    /// A worker's connection is gone, or another one took its place.
+    pub(crate) fn unwatch(&mut self, ix: WorkerIx) {
+        let worker = &mut self.leader.workers[ix as usize];
+        (worker.liveness, worker.suspect) = (Liveness::Live, false);
+        if worker.attention.take().is_some() {
+            self.out.push(Action::Watch {
+                peer: worker.peer,
+                attention: None,
+            });
+        }
+    }
+
+    /// Another leads: no worker is watched from here.
+    pub(crate) fn unwatch_all(&mut self) {
+        let workers = self.leader.workers.len();
+        (0..workers as WorkerIx).for_each(|ix| self.unwatch(ix));
+    }
+
+    pub(crate) fn on_found(&mut self, finding: Finding) {
+        let Some(ix) = self.leader.by_peer.get(&finding.peer).copied() else {
+            return;
+        };
+        // What was found about a connection that is closed by now.
+        if self.leader.workers[ix as usize].attention.is_none() {
+            return;
+        }
+        match finding.what {
+            Found::Silent { liveness, silent } => {
+                let quiet_since = self.now - silent;
+                let worker = &mut self.leader.workers[ix as usize];
+                (worker.liveness, worker.quiet_since) = (liveness, Some(quiet_since));
+                match liveness {
+                    Liveness::Suspect => self.suspect(ix, true),
+                    Liveness::Dead => self.found_dead(ix),
+                    Liveness::Live | Liveness::Late => {}
+                }
+            }
+            Found::Back { .. } => self.is_back(ix),
+            Found::Progress(id, progress) => self.note_progress(ix, id, progress),
+            Found::Stalled { attempt, idle } => {
+                let since = self.now - idle;
+                self.stalled(ix, attempt, Some(since));
+            }
+            Found::Moving(attempt) => self.stalled(ix, attempt, None),
+            Found::Owner(note) => self.on_owner(ix, note.into()),
+        }
+    }
+
+    /// A message is a sign of life too, and may overtake the beat that says so: what it tells of must not be
+    /// taken for lost with its worker.
+    pub(crate) fn hear_from(&mut self, ix: WorkerIx) {
+        if self.leader.workers[ix as usize].dead {
+            self.is_back(ix);
+        }
+    }
+
+    fn is_back(&mut self, ix: WorkerIx) {
+        let worker = &mut self.leader.workers[ix as usize];
+        (worker.liveness, worker.quiet_since) = (Liveness::Live, None);
+        self.suspect(ix, false);
+        let in_hand = self.leader.workers[ix as usize].in_hand.clone();
+        in_hand.iter().for_each(|id| self.end_surplus(id.task));
+        self.found_alive(ix);
+    }
+
+    /// A worker that has the task was only late: the copy that this brought about ends, but where it has run longer
+    /// by now than the first attempt had before it, as after a long freeze.
+    fn end_surplus(&mut self, task: TaskId) {
+        let now = self.now;
+        let wanted = self.view().attempts_wanted(task);
+        let leader = &mut *self.leader;
+        let Some(known) = leader.tasks.get_mut(&task) else {
+            return;
+        };
+        if known.committing.is_some() || known.active() <= wanted {
+            return;
+        }
+        let reached = |attempt: &Attempt| {
+            let there = leader.workers[attempt.worker as usize].connected;
+            there && attempt.alive() && attempt.state.in_hand()
+        };
+        let alive = known.attempts.iter().filter(|attempt| reached(attempt));
+        let Some((first, since)) = alive.map(|of| (of.id, of.since)).min_by_key(|of| of.1) else {
+            return;
+        };
+        let behind = |copy: &&mut Attempt| {
+            let ahead = copy.since.since(since).max(AHEAD_MIN);
+            let ends = copy.redundant && reached(copy) && copy.why != Why::Policy;
+            ends && copy.id != first && now.since(copy.since) < ahead
+        };
+        let copies = known.attempts.iter_mut().filter(behind);
+        if let Some(copy) = copies.max_by_key(|copy| copy.since) {
+            copy.cancel(now);
+            let peer = leader.workers[copy.worker as usize].peer;
+            send(peer, ToWorker::Cancel(copy.id), self.out);
+        }
+    }
+
+    /// A silent worker may be lost: redundancy hears of it and decides; nothing is stopped.
+    fn suspect(&mut self, ix: WorkerIx, suspect: bool) {
+        let leader = &mut *self.leader;
+        let worker = &mut leader.workers[ix as usize];
+        if std::mem::replace(&mut worker.suspect, suspect) == suspect {
+            return;
+        }
+        let in_hand = worker.in_hand.clone();
+        leader.pool_changed(ix);
+        in_hand.iter().for_each(|id| self.settle_wants(id.task));
+    }
+
+    fn found_dead(&mut self, ix: WorkerIx) {
+        let worker = &mut self.leader.workers[ix as usize];
+        worker.suspect = false;
+        if !std::mem::replace(&mut worker.dead, true) {
+            self.give_up(ix);
+        }
+    }
+
+    fn found_alive(&mut self, ix: WorkerIx) {
+        let worker = &mut self.leader.workers[ix as usize];
+        if !std::mem::replace(&mut worker.dead, false) {
+            return;
+        }
+        worker.free = worker.info.resources.clone();
+        let lost = std::mem::take(&mut worker.lost);
+        lost.into_iter().for_each(|id| self.revive(ix, id));
+        self.leader.pool_changed(ix);
+        self.feed_starved();
+        self.pull_wanted();
+        self.leader.leaving_due = true;
+    }
+
+    fn note_progress(&mut self, ix: WorkerIx, id: AttemptId, progress: Progress) {
+        let attempt = find_attempt(&mut self.leader.tasks, id);
+        if let Some(attempt) = attempt.filter(|attempt| attempt.worker == ix) {
+            attempt.progress = progress;
+            self.tell_soon(id.task.job);
+        }
+    }
+
+    /// An attempt gets nowhere, or gets on again.
+    fn stalled(&mut self, ix: WorkerIx, id: AttemptId, stalled: Option<Time>) {
+        let attempt = find_attempt(&mut self.leader.tasks, id);
+        if let Some(attempt) = attempt.filter(|attempt| attempt.worker == ix) {
+            attempt.stalled = stalled;
+            self.settle_wants(id.task);
+            self.tell_soon(id.task.job);
+        }
+    }
+}

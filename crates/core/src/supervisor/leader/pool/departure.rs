@@ -1,0 +1,159 @@
+//! Workers come, report, fall silent, return and leave.
+
+use crate::supervisor::leader::blobs::Submission;
+use crate::supervisor::leader::timers::Timer;
+use crate::supervisor::leader::{Leadership, WorkerIx};
+use crate::supervisor::send;
+use hedge_model::msg::{FromWorker, ToWorker};
+use hedge_model::{Hash, PeerId};
+use std::time::Duration;
+
+/// A worker whose connection was lost, though nobody ended it, goes on with what it has in hand and connects again:
+/// this is five times the longest pause between two tries. Where it was found dead before, it was given up then; so
+/// this is for a supervisor that was frozen itself, and for workers that are seldom heard.
+const RETURNS_WITHIN: Duration = Duration::from_secs(10);
+
+impl Leadership<'_> {
+    pub(crate) fn on_worker(&mut self, peer: PeerId, msg: FromWorker) {
+        // It may have been on its way when the worker was shut out.
+        if self.state.revoked.contains_key(&peer) {
+            return;
+        }
+        if let FromWorker::Attach(info) = msg {
+            return self.on_attach(peer, *info);
+        }
+        let leader = &mut *self.leader;
+        let known = leader.by_peer.get(&peer).copied();
+        let Some(ix) = known.filter(|ix| leader.workers[*ix as usize].connected) else {
+            return;
+        };
+        self.hear_from(ix);
+        match msg {
+            FromWorker::Attach(_) => {}
+            FromWorker::Holds(held) => self.on_holds(ix, held),
+            FromWorker::Started(id) => self.on_started(ix, id),
+            FromWorker::Ended(report) => self.on_report(ix, *report),
+            FromWorker::Draining => self.drain(ix),
+            FromWorker::Owner(state) => self.on_owner(ix, state),
+            FromWorker::Probed(arrived) => self.link_said(ix, arrived),
+            FromWorker::Fetched { bytes, took } => self.link_showed(ix, bytes, took),
+            FromWorker::Waits(id, job) => self.on_waits(ix, id, job),
+            FromWorker::Benchmarked(scores) => self.on_benchmarked(ix, scores),
+        }
+    }
+
+    pub(crate) fn on_gone(&mut self, peer: PeerId, silent: bool) {
+        self.colleague_gone(peer);
+        self.unhear(peer);
+        let leader = &mut *self.leader;
+        let its = |submit: &mut Submission| submit.client == peer;
+        let gone: Vec<Submission> = leader.submits.extract_if(.., its).collect();
+        for submit in gone {
+            self.release_inputs(&submit.spec);
+        }
+        self.leader
+            .jobs
+            .values_mut()
+            .for_each(|job| job.watchers.retain(|(watcher, _)| *watcher != peer));
+        let Some(ix) = self.leader.by_peer.get(&peer).copied() else {
+            return;
+        };
+        let now = self.now;
+        let leader = &mut *self.leader;
+        let worker = &mut leader.workers[ix as usize];
+        if std::mem::replace(&mut worker.connected, false) {
+            if silent && !worker.dead {
+                (worker.gone_at, worker.quiet_since) = (now, Some(now));
+                worker.returns_by = Some(now + RETURNS_WITHIN);
+                leader.set_timer(now + RETURNS_WITHIN, Timer::Returns(ix));
+                leader.pool_changed(ix);
+            } else {
+                self.give_up(ix);
+            }
+        } else if !silent && worker.returns_by.take().is_some() {
+            self.give_up(ix);
+        }
+        self.unwatch(ix);
+    }
+
+    /// A worker whose connection was lost has not come back in time. It may still come.
+    pub(crate) fn give_up_silent(&mut self, ix: WorkerIx) {
+        let now = self.now;
+        let worker = &mut self.leader.workers[ix as usize];
+        if worker.returns_by.take_if(|by| *by <= now).is_some() {
+            self.give_up(ix);
+        }
+    }
+
+    /// What a worker had in hand is assigned elsewhere; it may still come back with it and win.
+    pub(crate) fn give_up(&mut self, ix: WorkerIx) {
+        self.lose_attempts(ix, None);
+        let (now, grace) = (self.now, self.config.content_grace);
+        let leader = &mut *self.leader;
+        leader.workers[ix as usize].gone_at = now;
+        leader.set_timer(now + grace, Timer::ContentLost(ix));
+        leader.pool_changed(ix);
+        let peer = leader.workers[ix as usize].peer;
+        for group in leader.jobs.values_mut().flat_map(|job| &mut job.groups) {
+            if group
+                .body
+                .as_ref()
+                .is_some_and(|body| body.sources.iter().any(|source| source.peer == peer))
+            {
+                group.body = None;
+            }
+        }
+    }
+
+    pub(crate) fn drain(&mut self, ix: WorkerIx) {
+        let leader = &mut *self.leader;
+        let worker = &mut leader.workers[ix as usize];
+        if std::mem::replace(&mut worker.draining, true) {
+            return;
+        }
+        let (peer, in_hand) = (worker.peer, worker.in_hand.clone());
+        leader.leaving.insert(ix);
+        send(peer, ToWorker::Drain, self.out);
+        leader.pool_changed(ix);
+        for id in in_hand {
+            self.settle_wants(id.task);
+        }
+        self.leader.leaving_due = true;
+    }
+
+    /// Draining workers that have nothing in hand, and nothing that only they hold, may go.
+    pub(crate) fn let_leave(&mut self) {
+        let leader = &mut *self.leader;
+        let idle = |ix: &WorkerIx| {
+            let worker = &leader.workers[*ix as usize];
+            worker.reachable() && worker.in_hand.is_empty()
+        };
+        let draining: Vec<WorkerIx> = leader.leaving.iter().copied().filter(idle).collect();
+        for ix in draining {
+            let leader = &mut *self.leader;
+            let only_here = |hash: &&Hash| {
+                leader.content.get(*hash).is_some_and(|content| {
+                    let other = |at: &WorkerIx| {
+                        let worker = &leader.workers[*at as usize];
+                        *at != ix && worker.reachable() && !worker.draining
+                    };
+                    !content.own
+                        && (!content.producers.is_empty() || !content.kept.is_empty())
+                        && !content.workers.iter().any(other)
+                })
+            };
+            let rescue: Vec<Hash> = leader.workers[ix as usize]
+                .held
+                .iter()
+                .filter(only_here)
+                .copied()
+                .collect();
+            if rescue.is_empty() {
+                self.leader.leaving.remove(&ix);
+                let leader = &mut *self.leader;
+                send(leader.workers[ix as usize].peer, ToWorker::Leave, self.out);
+            }
+            rescue.into_iter().for_each(|hash| self.pull(hash));
+        }
+    }
+}

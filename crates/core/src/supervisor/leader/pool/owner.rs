@@ -1,0 +1,26 @@
+//! Workers whose owners came back, or went again.
+
+use crate::supervisor::leader::{Leadership, WorkerIx};
+use hedge_model::owner::{OwnerState, Stand};
+
+impl Leadership<'_> {
+    /// A worker says how it stands to its owner, by message or in a beat, whichever comes first. What it runs is wanted
+    /// once more elsewhere while its owner keeps it from running, and no more when the owner has gone again: the first
+    /// to finish wins.
+    pub(crate) fn on_owner(&mut self, ix: WorkerIx, state: OwnerState) {
+        let now = self.now;
+        let leader = &mut *self.leader;
+        let worker = &mut leader.workers[ix as usize];
+        if state.change <= worker.owner_change && state.change > 0 {
+            return;
+        }
+        worker.owner_change = state.change;
+        worker.owner = (state.stand != Stand::Work).then_some((state, now));
+        let in_hand = worker.in_hand.clone();
+        leader.pool_changed(ix);
+        for id in in_hand {
+            self.settle_wants(id.task);
+            self.tell_soon(id.task.job);
+        }
+    }
+}

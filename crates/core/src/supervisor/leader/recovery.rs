@@ -1,0 +1,53 @@
+//! A leader that was told nothing by the one before it, as after a restart of a supervisor that is alone: what its
+//! workers run it hears from themselves. What may run somewhere does not start again until they have had their time.
+
+use crate::supervisor::leader::{LeaderView, Leadership};
+use hedge_model::msg::Role;
+use hedge_model::{Epoch, JobId, PeerId};
+
+impl Leadership<'_> {
+    /// Begins to wait for the workers that the journal knows, if nobody told this leader what they were given.
+    pub(crate) fn expect_all(&mut self, led_by: Epoch) {
+        let epoch = self.state.epoch();
+        if epoch == Epoch(1) || led_by.0 + 1 >= epoch.0 {
+            return;
+        }
+        let members = self.state.members.iter();
+        let workers = members.filter(|(_, member)| member.role == Role::Worker);
+        let workers = workers.map(|(peer, _)| *peer).collect();
+        self.leader.unheard = workers;
+    }
+
+    /// A worker has said what it has in hand, or never will.
+    pub(crate) fn heard_from(&mut self, worker: PeerId) {
+        let leader = &mut *self.leader;
+        if leader.unheard.remove(&worker) && leader.unheard.is_empty() {
+            self.offer_all();
+        }
+    }
+
+    /// Workers that have not come by now had their time.
+    pub(crate) fn stop_expecting(&mut self) {
+        if !std::mem::take(&mut self.leader.unheard).is_empty() {
+            self.offer_all();
+        }
+    }
+
+    fn offer_all(&mut self) {
+        let jobs = self.leader.jobs.iter();
+        let groups: Vec<_> = jobs
+            .flat_map(|(id, job)| (0..job.groups.len()).map(|group| (*id, group)))
+            .collect();
+        for (id, group) in groups {
+            self.refresh_offers(id, group);
+        }
+    }
+}
+
+impl LeaderView<'_> {
+    /// Whether tasks of a job may run where this leader has not heard of it yet.
+    pub(crate) fn may_run_unheard(&self, id: JobId) -> bool {
+        let job = self.state.jobs.get(&id);
+        !self.leader.unheard.is_empty() && job.is_some_and(|job| job.accepted <= self.leader.since)
+    }
+}

@@ -1,0 +1,478 @@
+//! Asks the policies: when, with what view, and what becomes of their orders.
+
+use super::{
+    Auto, CopyOrder, Fill, Kind, Policy, SeenAttempt, SeenJob, SeenTask, SeenWorker, Speculate,
+    View,
+};
+use crate::supervisor::durable::learned::Learned;
+use crate::supervisor::leader::attempts::{Attempt, AttemptState, Why};
+use crate::supervisor::leader::jobs::ActiveJob;
+use crate::supervisor::leader::placement::queue::{Class, Entry};
+use crate::supervisor::leader::timers::Timer;
+use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
+use hedge_model::msg::ToWorker;
+use hedge_model::spec::Redundancy;
+use hedge_model::{JobId, JobSpec, Time};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Policies are not asked again sooner, however much happens.
+const GAP_MIN: Duration = Duration::from_millis(1);
+/// And for each attempt or worker they saw so much later, so that looking takes a few percent of a busy
+/// supervisor's time at most.
+const GAP_EACH: Duration = Duration::from_micros(10);
+/// Nor sooner than this part of the time after which a policy wants to be asked again, as far as so many times as
+/// much for each attempt or worker allow: what it sees changes by little until then.
+const GAP_SHARE: u32 = 10;
+const GAP_EACH_MAX: Duration = Duration::from_micros(100);
+
+/// When the policies are asked.
+#[derive(Debug, Default)]
+pub(crate) struct Looks {
+    /// Not before.
+    next: Time,
+    /// The timer that is set.
+    timer: Option<Time>,
+    /// Something happened since they were asked.
+    due: bool,
+}
+
+impl Looks {
+    /// Something happened, or `changed` says that it changes nothing.
+    pub fn changed(&mut self, changed: bool) {
+        self.due |= changed;
+    }
+
+    /// The timer that was set is due.
+    pub fn timer_fired(&mut self) {
+        self.timer = None;
+        self.due = true;
+    }
+}
+
+impl Leadership<'_> {
+    /// Asks the policies for copies, if anything changed and machines are idle.
+    pub(crate) fn look(&mut self) {
+        let now = self.now;
+        let leader = &mut *self.leader;
+        if !leader.looks.due || leader.room.is_empty() || leader.watched_jobs == 0 {
+            return;
+        }
+        if now < leader.looks.next {
+            let at = leader.looks.next;
+            return leader.look_at(at);
+        }
+        leader.looks.due = false;
+        let mut again: Option<Duration> = None;
+        let mut seen = 0;
+        for mut policy in self.policies() {
+            let Some(view) = self.view().policy_view(&policy) else {
+                self.put_back(policy);
+                continue;
+            };
+            let attempts: usize = view.jobs.iter().map(|job| job.running.len()).sum();
+            seen += attempts + view.workers.len();
+            let mut orders = Vec::new();
+            let next = policy.policy.decide(&view, &mut orders);
+            let workers: Vec<WorkerIx> = view.workers.iter().map(|worker| worker.number).collect();
+            self.put_back(policy);
+            for order in orders {
+                self.start_copy(&workers, order);
+            }
+            again = [again, next].into_iter().flatten().min();
+        }
+        if seen == 0 {
+            return;
+        }
+        let seen = u32::try_from(seen).unwrap_or(u32::MAX);
+        let little = again.map_or(Duration::ZERO, |again| again / GAP_SHARE);
+        let gap = little.min(GAP_EACH_MAX * seen);
+        let gap = gap.max(GAP_EACH * seen).max(GAP_MIN);
+        let leader = &mut *self.leader;
+        leader.looks.next = now + gap;
+        if let Some(after) = again {
+            let at = now + after.max(gap);
+            leader.look_at(at);
+        }
+    }
+
+    /// Carries out one order of a policy, if it can be.
+    fn start_copy(&mut self, workers: &[WorkerIx], order: CopyOrder) {
+        let task = order.task;
+        let (Some(ix), Some(job)) = (
+            workers.get(order.worker).copied(),
+            self.state.jobs.get(&task.job),
+        ) else {
+            return;
+        };
+        if task.number >= job.spec.task_count() {
+            return;
+        }
+        let group = job.spec.group_of(task.number);
+        let offset = task.number - job.spec.first(group);
+        let need = &job.spec.groups()[group].resources;
+        if !job.active() {
+            return;
+        }
+        let leader = &*self.leader;
+        let (Some(known), Some(active_job)) = (leader.tasks.get(&task), leader.jobs.get(&task.job))
+        else {
+            return;
+        };
+        let shape = leader.shapes.get(active_job.groups[group].shape);
+        let worker = &leader.workers[ix as usize];
+        let there = |attempt: &Attempt| attempt.worker == ix && attempt.state != AttemptState::Lost;
+        if active_job.ending
+            || known.committing.is_some()
+            || known.active() == 0
+            || known.waits_for().is_some()
+            || known.attempts.iter().any(there)
+            || known.avoid.contains(&ix)
+            || leader.barred.contains(&(task.job, group as u32, ix))
+            || !worker.usable()
+            || !worker.free.covers(need)
+            || !shape.fits(&worker.info.resources, &worker.info.labels)
+        {
+            return;
+        }
+        let entry = Entry {
+            class: Class::Copy,
+            job: task.job,
+            rank: active_job.groups[group].rank,
+            group: group as u32,
+        };
+        self.assign(entry, task, offset, ix, Why::Policy);
+        let leader = &mut *self.leader;
+        let last = leader
+            .tasks
+            .get(&task)
+            .and_then(|known| known.attempts.last());
+        if let Some(copy) = last.filter(|copy| copy.worker == ix && order.yields) {
+            leader.yielding.insert(copy.id);
+        }
+    }
+
+    /// Attempts of an offer found no place: copies that yield are stopped, as many as it needs.
+    pub(crate) fn make_room(&mut self, entry: Entry) {
+        let leader = &mut *self.leader;
+        if leader.yielding.is_empty() || entry.class == Class::Copy {
+            return;
+        }
+        let Some(job) = self.state.jobs.get(&entry.job) else {
+            return;
+        };
+        let offers = &leader.jobs[&entry.job].groups[entry.group as usize];
+        let count = job.spec.groups()[entry.group as usize].count();
+        let wanted = (count - offers.fresh) as usize + offers.again.len();
+        let shape = leader.shapes.get(offers.shape);
+        for id in leader.yielding.clone() {
+            if leader.making_room.len() >= wanted {
+                break;
+            }
+            let known = leader.tasks.get_mut(&id.task);
+            let known = known.filter(|known| known.alive() > 1);
+            let attempt = known.and_then(|known| known.attempt(id));
+            let Some(attempt) = attempt.filter(|attempt| attempt.alive()) else {
+                // Alone by now, it is what its task has.
+                leader.yielding.remove(&id);
+                continue;
+            };
+            let worker = &leader.workers[attempt.worker as usize];
+            if worker.usable() && shape.fits(&worker.info.resources, &worker.info.labels) {
+                attempt.cancel(self.now);
+                leader.yielding.remove(&id);
+                leader.making_room.insert(id);
+                crate::supervisor::send(worker.peer, ToWorker::Cancel(id), self.out);
+            }
+        }
+    }
+
+    fn policies(&mut self) -> Vec<Asked> {
+        if let Some(policy) = self.policy.take() {
+            return vec![Asked { only: None, policy }];
+        }
+        let leader = self.leader.jobs.iter();
+        let wanted: BTreeSet<Shipped> = leader
+            .filter(|(_, job)| !job.ending)
+            .filter_map(|(id, _)| {
+                let job = self.state.jobs.get(id)?;
+                Shipped::of(job.spec.qos().redundancy)
+            })
+            .collect();
+        let ask = |shipped: Shipped| {
+            let (only, policy): (_, Box<dyn Policy>) = match shipped {
+                Shipped::Auto => (Redundancy::Auto, Box::new(Auto::default())),
+                Shipped::Speculate => (Redundancy::Speculate, Box::new(Speculate)),
+                Shipped::Fill => (Redundancy::Fill, Box::new(Fill)),
+            };
+            let only = Some(only);
+            Asked { only, policy }
+        };
+        wanted.into_iter().map(ask).collect()
+    }
+
+    fn put_back(&mut self, asked: Asked) {
+        if asked.only.is_none() {
+            *self.policy = Some(asked.policy);
+        }
+    }
+}
+
+impl<'a> LeaderView<'a> {
+    /// What a policy sees; nothing where it decides for no job that runs.
+    fn policy_view(&self, asked: &Asked) -> Option<View<'a>> {
+        let leader = self.leader;
+        let attempts = leader.tasks.values().flat_map(|known| &known.attempts);
+        let running_s = attempts.filter(|attempt| attempt.holds);
+        let running_s = running_s.map(|attempt| self.now.since(attempt.since).as_secs_f64());
+        let mut seen = Seen {
+            leader,
+            learned: &self.state.learned,
+            running_s: running_s.sum(),
+            now: self.now,
+            places: BTreeMap::new(),
+            workers: Vec::new(),
+        };
+        let mut jobs = Vec::new();
+        for (id, active_job) in &leader.jobs {
+            let Some(job) = self.state.jobs.get(id).filter(|job| job.active()) else {
+                continue;
+            };
+            let kind = job.spec.qos().redundancy;
+            if active_job.ending
+                || active_job.kind_of.is_empty()
+                || asked.only.is_some_and(|only| only != kind)
+            {
+                continue;
+            }
+            if self.over_budget(*id, job) {
+                continue;
+            }
+            let urgency = self.urgency(*id, job);
+            let running = seen.running(*id, active_job, job);
+            jobs.push(SeenJob {
+                id: *id,
+                spec: &job.spec,
+                redundancy: kind,
+                urgency,
+                critical: &active_job.critical,
+                elapsed_s: self.now.since(job.accepted).as_secs_f64(),
+                ready: ready(&job.spec, active_job),
+                open: job.spec.task_count() - job.done,
+                path_s: longest_path(&self.state.learned, &job.spec, active_job),
+                unstarted_s: unstarted(&self.state.learned, &job.spec, active_job),
+                running,
+                won_s: active_job.won_s,
+                spent_s: active_job.spent_s,
+                kinds: &active_job.kinds,
+            });
+        }
+        if jobs.iter().all(|job| job.running.is_empty()) {
+            return None;
+        }
+        for ix in leader.room.iter() {
+            seen.place(ix);
+        }
+        Some(View {
+            now: self.now,
+            jobs,
+            workers: seen.workers,
+            pool_speed: leader
+                .workers
+                .iter()
+                .filter(|worker| worker.usable())
+                .map(|worker| worker.speed)
+                .sum(),
+            beliefs: self.state.learned.beliefs(),
+        })
+    }
+
+    /// How much more than usual time saved is worth to a job: 1 without a deadline or where it will be met
+    /// with the confidence asked for, up to 8 the less likely that is.
+    fn urgency(&self, id: JobId, job: &crate::supervisor::durable::state::Job) -> f64 {
+        let qos = job.spec.qos();
+        let Some(by) = qos.finish_by else {
+            return 1.0;
+        };
+        let left_s = (job.accepted + by).since(self.now).as_secs_f64();
+        let chance = self.chance(id, job, left_s);
+        // Where it cannot be met any more, more copies buy nothing that was asked for.
+        if chance >= qos.confidence || chance < 1e-3 {
+            return 1.0;
+        }
+        (qos.confidence / chance).clamp(2.0, 8.0)
+    }
+}
+
+/// The policies that are shipped, in the order in which they are asked: who fills what is left comes last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Shipped {
+    Auto,
+    Speculate,
+    Fill,
+}
+
+impl Shipped {
+    fn of(redundancy: Redundancy) -> Option<Self> {
+        match redundancy {
+            Redundancy::Auto => Some(Shipped::Auto),
+            Redundancy::Speculate => Some(Shipped::Speculate),
+            Redundancy::Fill => Some(Shipped::Fill),
+            Redundancy::None | Redundancy::Critical => None,
+        }
+    }
+}
+
+/// A policy, and the jobs that it is asked for: all, or those that want this redundancy.
+struct Asked {
+    only: Option<Redundancy>,
+    policy: Box<dyn Policy>,
+}
+
+/// Gathers a view.
+struct Seen<'a> {
+    leader: &'a Leader,
+    learned: &'a Learned,
+    /// Seconds that all attempts in hand have run.
+    running_s: f64,
+    now: Time,
+    places: BTreeMap<WorkerIx, usize>,
+    workers: Vec<SeenWorker>,
+}
+
+impl Seen<'_> {
+    fn place(&mut self, ix: WorkerIx) -> usize {
+        if let Some(at) = self.places.get(&ix) {
+            return *at;
+        }
+        let worker = &self.leader.workers[ix as usize];
+        self.workers.push(SeenWorker {
+            peer: worker.peer,
+            number: ix,
+            speed: worker.speed,
+            clock_mhz: worker.info.hardware.clock_mhz,
+            in_hand: worker.in_hand.len() as u32,
+            free_milli: if worker.usable() {
+                worker.free.cpus_milli
+            } else {
+                0
+            },
+            loss_per_s: self.learned.loss_per_s(worker.peer, self.running_s),
+            in_doubt: worker.leaving() || worker.suspect || !worker.reachable(),
+        });
+        self.places.insert(ix, self.workers.len() - 1);
+        self.workers.len() - 1
+    }
+
+    fn running(
+        &mut self,
+        id: JobId,
+        active_job: &ActiveJob,
+        job: &crate::supervisor::durable::state::Job,
+    ) -> Vec<SeenTask> {
+        let leader = self.leader;
+        let mut running = Vec::new();
+        for (task, known) in leader.tasks.range(id.tasks()) {
+            if known.committing.is_some() || known.alive() == 0 {
+                continue;
+            }
+            let group = job.spec.group_of(task.number);
+            let active = known.attempts.iter().filter(|a| a.alive());
+            let attempts = active
+                .map(|attempt| SeenAttempt {
+                    worker: self.place(attempt.worker),
+                    elapsed_s: self.now.since(attempt.since).as_secs_f64(),
+                    redundant: attempt.redundant,
+                    queued: attempt.state == AttemptState::Queued,
+                    progress: attempt.progress.permille.map(|of| f64::from(of) / 1000.0),
+                })
+                .collect();
+            let expected = self.learned.expect(&job.spec.groups()[group]);
+            let barred = known.avoid.iter().map(|ix| self.place(*ix)).collect();
+            // One that its worker's owner stopped waits for him, and no copy would.
+            let waits = |attempt: &Attempt| {
+                attempt.progress.waits && !leader.workers[attempt.worker as usize].leaving()
+            };
+            let waits = known
+                .attempts
+                .iter()
+                .any(|attempt| attempt.alive() && waits(attempt));
+            running.push(SeenTask {
+                id: *task,
+                group,
+                kind: active_job.kind_of[group] as usize,
+                critical: active_job.critical.contains(&job.spec, task.number),
+                work_s: expected.work_s,
+                spread: expected.spread,
+                tail_s: active_job.tails[group],
+                attempts,
+                barred,
+                waits,
+            });
+        }
+        running
+    }
+}
+
+fn ready(spec: &JobSpec, active_job: &ActiveJob) -> u32 {
+    let groups = active_job.groups.iter().enumerate();
+    groups
+        .filter(|(_, group)| group.waiting == 0)
+        .map(|(at, group)| spec.groups()[at].count() - group.fresh + group.again.len() as u32)
+        .sum()
+}
+
+fn unstarted(learned: &Learned, spec: &JobSpec, active_job: &ActiveJob) -> f64 {
+    let groups = active_job.groups.iter().enumerate();
+    groups
+        .map(|(at, group)| {
+            let left = spec.groups()[at].count() - group.fresh + group.again.len() as u32;
+            if left == 0 {
+                return 0.0;
+            }
+            f64::from(left) * learned.expect(&spec.groups()[at]).work_s
+        })
+        .sum()
+}
+
+fn longest_path(learned: &Learned, spec: &JobSpec, active_job: &ActiveJob) -> f64 {
+    let tails = active_job.tails.iter().zip(spec.groups());
+    let paths = tails.map(|(tail, group)| tail + learned.expect(group).work_s);
+    paths.fold(0.0, f64::max)
+}
+
+/// The kinds of a job's groups.
+pub(crate) fn kinds(spec: &JobSpec) -> (Vec<Kind>, Vec<u32>) {
+    let mut kinds: Vec<Kind> = Vec::new();
+    let mut numbers = BTreeMap::new();
+    let kind_of = spec.groups().iter().map(|group| {
+        let number = *numbers.entry(group.kind()).or_insert_with(|| {
+            kinds.push(Kind::default());
+            kinds.len() as u32 - 1
+        });
+        kinds[number as usize].total += group.count();
+        number
+    });
+    let kind_of = kind_of.collect();
+    (kinds, kind_of)
+}
+
+impl Leader {
+    /// Lanes that are blocked may have room where copies yield.
+    pub fn reconsider_yielding(&mut self) {
+        if !self.yielding.is_empty() {
+            self.ready.unblock(|_| true);
+        }
+    }
+
+    /// The policies are asked at `at`, or earlier.
+    fn look_at(&mut self, at: Time) {
+        if self.looks.timer.is_some_and(|set| set <= at) {
+            return;
+        }
+        if let Some(old) = self.looks.timer.replace(at) {
+            self.timers.remove(&(old, Timer::Look));
+        }
+        self.set_timer(at, Timer::Look);
+    }
+}

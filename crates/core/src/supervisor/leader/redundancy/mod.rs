@@ -1,0 +1,136 @@
+//! When a task needs another attempt: a first one again, or a copy elsewhere. Nothing else decides on copies.
+//!
+//! Copies in advance are offered to workers before first attempts. Beyond them a [`Policy`] is asked whenever
+//! machines are idle that nothing ready can use.
+
+mod auto;
+mod fill;
+mod look;
+mod policy;
+mod speculate;
+mod survival;
+
+pub use auto::{Auto, AutoSettings};
+pub use fill::Fill;
+pub use speculate::Speculate;
+
+pub use crate::supervisor::durable::beliefs::Beliefs;
+
+pub use policy::{
+    CopyOrder, Kind, Policy, SeenAttempt, SeenJob, SeenTask, SeenWorker, TIMES_MAX, View,
+};
+
+pub(crate) use crate::supervisor::durable::beliefs::above;
+pub(crate) use look::{Looks, kinds};
+pub(crate) use survival::Survival;
+
+use crate::supervisor::CriticalSet;
+use crate::supervisor::durable::state::Job;
+use crate::supervisor::leader::attempts::ActiveTask;
+use crate::supervisor::leader::{LeaderView, Leadership};
+use hedge_model::spec::Redundancy;
+use hedge_model::{JobId, JobSpec, TaskId};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+impl Leadership<'_> {
+    /// Brings the offers for a task that had an attempt in line with what it has and what it wants.
+    pub(crate) fn settle_wants(&mut self, task: TaskId) {
+        let Some(job) = self.state.jobs.get(&task.job) else {
+            return;
+        };
+        let spec = job.spec.clone();
+        let group = spec.group_of(task.number);
+        let offset = task.number - spec.first(group);
+        let over = !job.active() || job.tasks[task.number as usize].done.is_some();
+        let wanted = self.view().attempts_wanted(task);
+        let leader = &mut *self.leader;
+        let Some(active_job) = leader.jobs.get_mut(&task.job) else {
+            return;
+        };
+        let known = leader.tasks.get(&task);
+        let active = known.map_or(0, ActiveTask::active);
+        let committing = known.is_some_and(|known| known.committing.is_some());
+        let offers = &mut active_job.groups[group];
+        if offset >= offers.fresh {
+            return;
+        }
+        let open = !over && !committing;
+        let first = set(&mut offers.again, offset, open && active == 0);
+        let copy = set(
+            &mut offers.copies,
+            offset,
+            open && active > 0 && active < wanted,
+        );
+        if first || copy {
+            self.refresh_offers(task.job, group);
+        }
+    }
+}
+
+impl LeaderView<'_> {
+    /// A job's critical set as it is known now; that of an ended job is found when it is asked for.
+    pub(crate) fn critical(&self, id: JobId, job: &Job) -> Cow<'_, CriticalSet> {
+        match self.leader.jobs.get(&id) {
+            Some(active_job) => Cow::Borrowed(&active_job.critical),
+            None => Cow::Owned(CriticalSet::find_with(&job.spec, &self.state.learned)),
+        }
+    }
+
+    /// Whether a policy is asked about a job while it runs.
+    pub(crate) fn watches(&self, spec: &JobSpec) -> bool {
+        let by_itself = matches!(
+            spec.qos().redundancy,
+            Redundancy::None | Redundancy::Critical
+        );
+        self.policy.is_some() || !by_itself
+    }
+
+    /// How many attempts of a task are to be active at once: `copies` for a critical one, and one more
+    /// where a worker that has it is about to leave, has its owner back or is silent, or an attempt is stalled; on
+    /// mere suspicion only where the job asks for redundancy at all.
+    pub(crate) fn attempts_wanted(&self, task: TaskId) -> usize {
+        let Some(job) = self.state.jobs.get(&task.job) else {
+            return 0;
+        };
+        let qos = job.spec.qos();
+        let group = &job.spec.groups()[job.spec.group_of(task.number)];
+        let leader = self.leader;
+        let Some(active_job) = leader.jobs.get(&task.job) else {
+            return 0;
+        };
+        let critical = active_job.critical.contains(&job.spec, task.number);
+        let in_advance = critical
+            && !self.over_budget(task.job, job)
+            && match (self.policy, qos.redundancy) {
+                (Some(policy), _) => policy.in_advance(&job.spec, job.spec.group_of(task.number)),
+                (None, Redundancy::Critical) => true,
+                (None, Redundancy::Auto) => group.critical,
+                (None, Redundancy::None | Redundancy::Fill | Redundancy::Speculate) => false,
+            };
+        let copies = if in_advance { qos.copies as usize } else { 1 };
+        // A copy would submit the job that is waited for once more.
+        let known = leader.tasks.get(&task);
+        if known.is_some_and(|known| known.waits_for().is_some()) {
+            return 1;
+        }
+        let doubt = qos.redundancy != Redundancy::None;
+        let one_more = leader.tasks.get(&task).is_some_and(|known| {
+            known.attempts.iter().any(|attempt| {
+                let worker = &leader.workers[attempt.worker as usize];
+                let doubtful = doubt && (worker.suspect || attempt.stalled.is_some());
+                attempt.state.active() && (worker.leaving() || doubtful)
+            })
+        });
+        copies + usize::from(one_more)
+    }
+}
+
+/// Puts an offset into a set, or takes it out; says whether that changed anything.
+fn set(offsets: &mut BTreeSet<u32>, offset: u32, present: bool) -> bool {
+    if present {
+        offsets.insert(offset)
+    } else {
+        offsets.remove(&offset)
+    }
+}

@@ -291,6 +291,9 @@ pub struct TaskRules {
     /// Run tasks without a sandbox: they can read and change whatever this user can
     #[arg(long)]
     pub no_sandbox: bool,
+    /// Accept a sandbox that does not keep everything from tasks; `hedge doctor` says what it does not
+    #[arg(long, conflicts_with = "no_sandbox")]
+    pub accept_weak_sandbox: bool,
 }
 
 /// When tasks get the CPU.

@@ -4,6 +4,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 mod args;
+mod argv;
 mod commands;
 mod exit;
 mod owner;

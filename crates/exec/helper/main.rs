@@ -2,9 +2,12 @@
 //!
 //! `spawner`: what a worker starts. `worker BASE SCRIPT [SETTING…]`: runs a shell script as an attempt
 //! below `BASE`, without the network, and tells how it ended. Settings: `no-namespaces`, `no-sandbox`,
-//! `network`, `linger` to stay after that until the standard input ends, and `pauses` to stop and go on meanwhile
-//! as the standard input says. `hold FILE`: maps the file and as much memory of its own until there is a file `stop`,
-//! then tells the sums of both.
+//! `network`, `neighbour` for an attempt that runs beside, `linger` to stay after that until the standard input
+//! ends, and `pauses` to stop and go on meanwhile as the standard input says. `hold FILE`: maps the file and as much memory of its own until there is a file `stop`,
+//! then tells the sums of both. `rate BASE COUNT`: runs `true` so often, two at a time, and tells how long one took.
+//! `attack [NAME…]`: tries what a hostile task may try.
+
+mod attacks;
 
 use hedge_exec::{Launch, ScratchPool, Spawner, SpawnerConfig};
 use std::os::fd::AsRawFd;
@@ -18,7 +21,9 @@ fn main() {
         }
         Some("worker") => worker(&args[2], &args[3], &args[4..]),
         Some("hold") => hold(&args[2]),
-        _ => panic!("spawner, or worker BASE SCRIPT [SETTING…], or hold FILE"),
+        Some("rate") => rate(&args[2], args[3].parse().unwrap()),
+        Some("attack") => attacks::run(&args[2..]),
+        _ => panic!("spawner, or worker BASE SCRIPT [SETTING…], or hold FILE, or attack"),
     }
 }
 
@@ -34,9 +39,24 @@ fn worker(base: &str, script: &str, settings: &[String]) {
         config.namespaces = !is_set("no-namespaces");
         config.sandbox = !is_set("no-sandbox");
         config.network = is_set("network");
+        config.accept_weak = is_set("no-namespaces");
+        config.read_only = std::env::current_exe().into_iter().collect();
         let spawner = Spawner::start(config).await.unwrap();
         println!("report {:?}", spawner.report());
         let scratch = pool.create().unwrap();
+        let beside = pool.create().unwrap();
+        let neighbour = if is_set("neighbour") {
+            let script = "echo x > secret; exec sleep 1000";
+            let running = spawner
+                .launch(&beside, Launch::new("sh", ["-c", script]))
+                .await;
+            while !beside.folder().join("secret").exists() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            Some(running)
+        } else {
+            None
+        };
         println!("folder {}", scratch.folder().display());
         let running = spawner
             .launch(&scratch, Launch::new("sh", ["-c", script]))
@@ -46,6 +66,7 @@ fn worker(base: &str, script: &str, settings: &[String]) {
             tokio::task::spawn_blocking(move || obey(&spawner));
         }
         let exit = running.wait().await;
+        drop(neighbour);
         match exit.outcome {
             Ok(()) => println!("outcome done"),
             Err(ending) => println!("outcome {ending}"),
@@ -56,6 +77,33 @@ fn worker(base: &str, script: &str, settings: &[String]) {
             println!("lingering");
             let _ = tokio::task::spawn_blocking(|| std::io::stdin().lines().count()).await;
         }
+    });
+}
+
+fn rate(base: &str, count: u32) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let pool = ScratchPool::open(base).unwrap();
+        let spawner = Spawner::start(SpawnerConfig::new(pool.base()))
+            .await
+            .unwrap();
+        let some = async |count: u32| {
+            for _ in 0..count {
+                let scratch = pool.create().unwrap();
+                let exit = spawner.run(&scratch, Launch::new("true", [""; 0])).await;
+                assert!(exit.outcome.is_ok(), "{exit:?}");
+            }
+        };
+        tokio::join!(some(10), some(10));
+        let since = std::time::Instant::now();
+        tokio::join!(some(count / 2), some(count / 2));
+        println!(
+            "{:.1} µs",
+            since.elapsed().as_secs_f64() * 1e6 / f64::from(count)
+        );
     });
 }
 

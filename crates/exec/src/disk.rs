@@ -35,15 +35,15 @@ impl DiskLimit {
         Arc::new(it)
     }
 
-    /// Looks at the folders until `over`; gives the ending of an attempt that passes its limit.
-    pub(crate) async fn watch(&self, over: impl Fn() -> bool) -> Option<Ending> {
+    /// Looks at the folders until the attempt is over; gives its ending if it passes its limit. `unlinked` says what its
+    /// files without a name take, bytes, while it runs.
+    pub(crate) async fn watch(&self, unlinked: impl Fn() -> Option<u64>) -> Option<Ending> {
         let mut pause = SAMPLE_MIN;
         loop {
             tokio::time::sleep(pause).await;
-            if over() {
-                return None;
-            }
+            let unlinked = unlinked()?;
             let (used, took) = self.look().await;
+            let used = used + unlinked;
             if used > self.limit {
                 return Some(self.passed(used));
             }

@@ -1,5 +1,6 @@
 //! What can go wrong around an attempt.
 
+use crate::Weakness;
 use crate::shortage::worker_ending;
 use hedge_model::Ending;
 use hedge_model::ending::Shortage;
@@ -18,6 +19,19 @@ pub enum ExecError {
     NoSandbox {
         /// What was tried and what was said.
         why: String,
+    },
+    /// The sandbox that can be made here keeps less from tasks than it should. Nothing was started.
+    #[error(
+        "the sandbox that this machine allows does not keep everything from tasks: {}. No task was started; \
+         {}, or accept that with --accept-weak-sandbox",
+        clauses(.weaknesses),
+        advice(.weaknesses, .why.as_deref())
+    )]
+    WeakSandbox {
+        /// What it does not keep from tasks.
+        weaknesses: Vec<Weakness>,
+        /// Why there is no better one.
+        why: Option<String>,
     },
     /// A folder that tasks must not see lies in one that they may read. Nothing was started.
     #[error(
@@ -79,6 +93,22 @@ pub enum ExecError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+fn clauses(weaknesses: &[Weakness]) -> String {
+    let all: Vec<&str> = weaknesses.iter().map(|weakness| weakness.text()).collect();
+    all.join("; ")
+}
+
+fn advice(weaknesses: &[Weakness], why: Option<&str>) -> String {
+    match why {
+        Some(why) => format!("allow user namespaces ({why})"),
+        None if weaknesses.contains(&Weakness::Root) => {
+            "run the worker as an ordinary user, or let it change users (CAP_SETUID, CAP_SETGID)"
+                .to_owned()
+        }
+        None => "see `hedge doctor`".to_owned(),
+    }
 }
 
 impl ExecError {

@@ -24,8 +24,8 @@ const CONNECT_TCP: u64 = 1 << 1;
 const SCOPE_ABSTRACT_SOCKETS: u64 = 1;
 const SCOPE_SIGNALS: u64 = 1 << 1;
 
-/// First ABI that keeps signals inside.
-pub(crate) const ABI_SIGNALS: u32 = 6;
+/// First ABI that keeps signals and connections to abstract Unix sockets inside.
+pub(crate) const ABI_SCOPES: u32 = 6;
 /// First ABI without which a truncation or a rename would escape notice: it knows `truncate`.
 pub(crate) const ABI_MIN: u32 = 3;
 
@@ -85,7 +85,7 @@ impl Ruleset {
         // Older kernels take a shorter attribute.
         let size: usize = match abi {
             0..=3 => 8,
-            4..ABI_SIGNALS => 16,
+            4..ABI_SCOPES => 16,
             _ => 24,
         };
         // SAFETY: `attr` is valid for `size` bytes for the time of the call.

@@ -164,22 +164,51 @@ pub struct Tail {
 /// What keeps attempts apart from the machine and from each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sandbox {
-    /// A view of its own with system folders, devices, `/proc` and scratch folders, in namespaces of its
-    /// own; Landlock keeps attempts in their own folders if `landlock` is not 0 (else the attempts of one
-    /// worker can read each other's folders).
+    /// A view of its own for each attempt, with system folders, devices, `/proc` and its scratch folders, in
+    /// namespaces of its own; and Landlock, where there is any.
     View {
         /// The kernel's Landlock ABI, 0 for none.
         landlock: u32,
     },
-    /// Landlock and a filter of system calls, where namespaces are refused. Programs get no sockets but
-    /// those that the network needs, and cannot signal the worker; they can see the names of other
-    /// processes.
+    /// Landlock and a filter of system calls, where namespaces are refused. Programs get no sockets but those that
+    /// the network needs. [`Report::weaknesses`] says what it does not keep from them.
     Landlock {
         /// The kernel's Landlock ABI.
         abi: u32,
     },
     /// None: the owner said so.
     None,
+}
+
+/// Something that a sandbox does not keep from tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Weakness {
+    /// They can look up names, sizes and times of files outside of their folders.
+    Names,
+    /// They can tell which processes exist.
+    Processes,
+    /// They run as the worker's own user: rules alone keep them from what is his.
+    SameUser,
+    /// They run as root: they can read what only root may read in system folders.
+    Root,
+}
+
+impl Weakness {
+    /// What tasks can do, a clause.
+    pub fn text(self) -> &'static str {
+        match self {
+            Weakness::Names => {
+                "tasks can look up names, sizes and times of files outside of their folders"
+            }
+            Weakness::Processes => "tasks can tell which processes exist",
+            Weakness::SameUser => {
+                "tasks run as the worker's own user and share its limits on processes"
+            }
+            Weakness::Root => {
+                "tasks run as root and can read what only root may read in system folders"
+            }
+        }
+    }
 }
 
 /// What the spawner could set up here; for `hedge doctor` and logs.
@@ -189,11 +218,14 @@ pub struct Report {
     pub sandbox: Sandbox,
     /// Why it is not a [`Sandbox::View`], where it is not.
     pub reduced: Option<String>,
+    /// What the sandbox does not keep from tasks.
+    pub weaknesses: Vec<Weakness>,
+    /// The number of the user that attempts run as, where it is not the worker's user.
+    pub task_user: Option<u32>,
+    /// Most processes and threads of an attempt; `None` without a sandbox.
+    pub processes_max: Option<u64>,
     /// Whether attempts are cut off from the network.
     pub network_cut: bool,
-    /// Whether processes that left their group are found by the kernel's mark (a UTS namespace), which
-    /// cannot be shed; otherwise by their environment.
-    pub marked: bool,
     /// Whether attempts are in a control group of their own, which the kernel stops as a whole when they are paused;
     /// otherwise each process is sent a signal.
     pub freezer: bool,

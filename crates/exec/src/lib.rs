@@ -3,9 +3,9 @@
 //! # How it is made
 //!
 //! A worker is a large process with many threads, which is slow to fork and awkward to put into a
-//! sandbox. So it starts one small, single-threaded *spawner*, its own program again with a hidden first
-//! argument, and talks to it over an inherited socket. The spawner enters its sandbox once; what an
-//! attempt then costs is the `exec` itself, a new UTS namespace, a Landlock domain and two pipes.
+//! sandbox. So it starts small *spawners*, its own program again with a hidden first argument, and talks to each over
+//! an inherited socket. Each slot for an attempt has a spawner of its own, which enters its sandbox once; what an
+//! attempt then costs is the `exec` itself, a Landlock domain and three pipes.
 //!
 //! ```text
 //! worker ──socket── watcher ──► spawner ──► attempt's process ──► …
@@ -15,14 +15,15 @@
 //!
 //! - Whichever of the three dies, even by `SIGKILL`, takes everything below with it.
 //! - The sandbox is a view of the file system that holds nothing but system folders (read-only), a few
-//!   devices, `/proc` of its own and the scratch folders; Landlock then keeps each attempt in its own
-//!   scratch folder. See [`Sandbox`].
+//!   devices, `/proc` of its own and the slot's own scratch folders; see [`Sandbox`]. Attempts that run at the same
+//!   time have different slots, and so share neither processes nor files, memory, sockets and, where the worker is
+//!   root, users.
+//! - A filter of system calls allows what programs need. Attempts are started by a thread of the spawner that has the
+//!   filter, and the user that attempts run as, already.
+//! - All processes below a spawner are of its attempt. So processes that made themselves daemons are ended too.
 //! - An attempt's progress is the CPU time and the bytes written of its processes, and what it says itself on
 //!   the descriptor that `HEDGE_PROGRESS_FD` names; see [`Advanced`].
-//! - An attempt's processes are found by their UTS namespace: each attempt has its own, what it starts
-//!   inherits it, and nobody without capabilities can leave it. So processes that made themselves
-//!   daemons are ended too.
-//! - While the machine's owner is there, the kernel stops all attempts at once, in a control group of their own that
+//! - While the machine's owner is there, the kernel stops all attempts at once, in control groups of their own that
 //!   they are started in; where none can be made, each process is sent a signal. Their memory is pushed out then, if
 //!   the owner asks for that.
 //!
@@ -39,17 +40,19 @@ mod landlock;
 mod launch;
 mod memory;
 mod process;
+mod reserve;
 pub mod scratch;
 mod seccomp;
 mod shortage;
 pub mod spawner;
+mod user;
 mod wire;
 
 pub use client::{Running, Spawner, SpawnerConfig};
 pub use error::ExecError;
 pub use launch::{
     Advanced, Exit, Launch, Limits, Priority, Report, Sandbox, Stdin, StreamKind, TAIL_BYTES, Tail,
-    Usage,
+    Usage, Weakness,
 };
 pub use scratch::{OutputFile, OutputPatterns, Scratch, ScratchPool, Source};
 pub use shortage::{shortage, told_shortage};

@@ -43,7 +43,11 @@ pub(crate) fn setup(config: &SpawnerConfig) -> Result<Setup, ExecError> {
         }
     }
     Ok(Setup {
-        scratch,
+        disk_reserve: crate::reserve::reserve(&scratch),
+        folder: scratch,
+        slot: 0,
+        processes_max: config.processes_max,
+        memory_max: config.memory_max,
         sandbox: config.sandbox,
         namespaces: config.sandbox && config.namespaces,
         freezer: config.freezer,
@@ -55,11 +59,16 @@ pub(crate) fn setup(config: &SpawnerConfig) -> Result<Setup, ExecError> {
     })
 }
 
+/// A spawner that runs.
+pub(crate) struct Started {
+    pub stream: UnixStream,
+    /// Its watcher.
+    pub child: Child,
+    pub report: Report,
+}
+
 /// Starts the process, tells it its setup, and waits until it is ready.
-pub(crate) async fn start(
-    config: &SpawnerConfig,
-    setup: &Setup,
-) -> Result<(UnixStream, Child, Report), ExecError> {
+pub(crate) async fn start(config: &SpawnerConfig, setup: &Setup) -> Result<Started, ExecError> {
     let failed = |why: String| ExecError::SpawnerStart { why };
     let said = |error: io::Error| failed(error.to_string());
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(said)?;
@@ -77,7 +86,21 @@ pub(crate) async fn start(
     let mut frame = Vec::new();
     wire::encode(setup, &mut frame).map_err(|error| failed(error.0))?;
     let why = match tokio::time::timeout(START_MAX, introduce(&stream, &frame)).await {
-        Ok(Ok(Reply::Ready(report))) => return Ok((stream, child, report)),
+        Ok(Ok(Reply::Ready(report))) if config.accept_weak || report.weaknesses.is_empty() => {
+            return Ok(Started {
+                stream,
+                child,
+                report,
+            });
+        }
+        Ok(Ok(Reply::Ready(report))) => {
+            drop(stream);
+            wait(child).await;
+            return Err(ExecError::WeakSandbox {
+                weaknesses: report.weaknesses,
+                why: report.reduced,
+            });
+        }
         Ok(Ok(Reply::Refused { why })) => {
             wait(child).await;
             return Err(ExecError::NoSandbox { why });

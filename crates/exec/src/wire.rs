@@ -17,7 +17,16 @@ pub(crate) const FRAME_BYTES_MAX: usize = 16 << 20;
 /// The first frame, from the worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Setup {
-    pub scratch: PathBuf,
+    /// The slot's folder, which holds `work` and `tmp`; before [`Setup::for_slot`] that of all slots.
+    pub folder: PathBuf,
+    /// The slot's number.
+    pub slot: u32,
+    /// Most processes and threads of an attempt.
+    pub processes_max: u64,
+    /// Most memory of an attempt that asks for none in particular, bytes.
+    pub memory_max: Option<u64>,
+    /// What of the disk is to stay free, bytes.
+    pub disk_reserve: u64,
     pub sandbox: bool,
     pub namespaces: bool,
     pub freezer: bool,
@@ -28,19 +37,28 @@ pub(crate) struct Setup {
     pub worker: u32,
 }
 
+impl Setup {
+    /// For the spawner of one slot.
+    pub(crate) fn for_slot(&self, slot: u32) -> Setup {
+        Setup {
+            folder: self.folder.join(crate::scratch::slot_name(slot)),
+            slot,
+            ..self.clone()
+        }
+    }
+}
+
 /// From the worker, after the setup.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     Launch {
         id: u64,
-        slot: u32,
+        /// Whether the worker has put something into the folders.
+        filled: bool,
         launch: Launch,
     },
     /// Ends the attempt; its report then says this ending, unless it had ended before.
-    End {
-        id: u64,
-        ending: Ending,
-    },
+    End { id: u64, ending: Ending },
     /// Stops all attempts where they are, or lets them go on.
     Pause(bool),
     /// Gives all attempts idle priority, or, from the next on, that of the setup again.
@@ -68,6 +86,20 @@ pub(crate) enum Reply {
     },
     /// All attempts are stopped, or go on.
     Paused(bool),
+    /// What an attempt uses, if that has changed much; for limits of all attempts together, and of its folders.
+    Uses {
+        id: u64,
+        /// Memory, bytes.
+        memory: u64,
+        /// Space of files without a name that its processes have open, bytes.
+        unlinked: u64,
+    },
+    /// An attempt ran although it was stopped; it was stopped again.
+    Awake {
+        id: u64,
+        /// How often that was so during this pause.
+        times: u32,
+    },
     /// How far an attempt is now.
     Advanced {
         id: u64,
@@ -162,7 +194,7 @@ mod tests {
     fn frames_survive_being_cut_anywhere() {
         let request = Request::Launch {
             id: 7,
-            slot: 3,
+            filled: true,
             launch: Launch {
                 stdin: crate::Stdin::Bytes(vec![1, 2, 3]),
                 ..Launch::new("sh", ["-c", "exit 0"])

@@ -4,8 +4,8 @@ use super::{Context, block_on, doctor_owner};
 use crate::args::Doctor;
 use crate::exit::{Exit, Failure};
 use crate::show::doctor::{Finding, Verdict, text};
-use crate::show::time;
-use hedge_exec::{Launch, Report, Sandbox, ScratchPool, Spawner, SpawnerConfig};
+use crate::show::{sandbox as show_sandbox, time};
+use hedge_exec::{Launch, Report, Sandbox, ScratchPool, Spawner, SpawnerConfig, Weakness};
 use hedge_model::units::show_bytes;
 use rustix::process::{Resource, getrlimit};
 use std::time::Instant;
@@ -88,7 +88,9 @@ async fn attempts(free_memory: bool) -> Vec<Finding> {
             );
         }
     };
-    let spawner = match Spawner::start(SpawnerConfig::new(scratch.base())).await {
+    let mut config = SpawnerConfig::new(scratch.base());
+    config.accept_weak = true;
+    let spawner = match Spawner::start(config).await {
         Ok(spawner) => spawner,
         Err(error) => {
             return bad(
@@ -149,59 +151,69 @@ fn protections(report: &Report) -> Vec<Finding> {
             Some("allow network namespaces"),
         )
     };
-    let cleaning = if report.marked {
-        finding(
-            "ending tasks",
-            Verdict::Good,
-            "all processes of a task are found by the kernel's mark",
-            None,
-        )
-    } else {
-        finding(
-            "ending tasks",
-            Verdict::Reduced,
-            "processes that left their group are found by their environment, which they can change",
-            Some("allow user namespaces"),
-        )
-    };
-    vec![
-        sandbox(report),
+    let mut findings = vec![sandbox(report)];
+    findings.extend(report.weaknesses.iter().map(|weakness| weak(*weakness)));
+    findings.extend([
+        tasks_user(report),
         network,
-        cleaning,
+        tasks_number(report),
         tasks_priority(report),
         tasks_pausing(report),
-    ]
+    ]);
+    findings
 }
 
 fn sandbox(report: &Report) -> Finding {
-    let why = report.reduced.clone().unwrap_or_default();
-    match report.sandbox {
-        Sandbox::View { landlock: 0 } => finding(
-            "sandbox",
-            Verdict::Reduced,
-            "namespaces, no Landlock: tasks of one worker can read each other's folders",
-            Some("use a kernel from 6.2 on with Landlock switched on"),
-        ),
-        Sandbox::View { landlock } => finding(
-            "sandbox",
+    let verdict = match report.sandbox {
+        Sandbox::View { .. } => Verdict::Good,
+        Sandbox::Landlock { .. } => Verdict::Reduced,
+        Sandbox::None => Verdict::Bad,
+    };
+    let advice = report.reduced.as_ref().map(|why| {
+        format!(
+            "allow user namespaces ({why}): sysctl kernel.unprivileged_userns_clone=1, \
+             kernel.apparmor_restrict_unprivileged_userns=0, or the container's system call filter"
+        )
+    });
+    finding(
+        "sandbox",
+        verdict,
+        show_sandbox::line(report),
+        advice.as_deref(),
+    )
+}
+
+/// What the sandbox does not keep from tasks: a worker refuses to start unless its owner accepts it.
+fn weak(weakness: Weakness) -> Finding {
+    let found = format!("not guaranteed: {}", weakness.text());
+    let advice = "workers start with --accept-weak-sandbox alone";
+    finding("sandbox", Verdict::Reduced, found, Some(advice))
+}
+
+/// Whom tasks run as.
+fn tasks_user(report: &Report) -> Finding {
+    let what = "tasks' user";
+    match report.task_user {
+        Some(user) => finding(
+            what,
             Verdict::Good,
-            format!("namespaces and Landlock (ABI {landlock})"),
+            format!("one for each that runs, who owns nothing else (the first is {user})"),
             None,
         ),
-        Sandbox::Landlock { abi } => finding(
-            "sandbox",
-            Verdict::Reduced,
-            format!("Landlock alone (ABI {abi}): {why}"),
-            Some(
-                "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, or AppArmor's restriction off)",
-            ),
+        None => finding(what, Verdict::Good, "the worker's own", None),
+    }
+}
+
+/// How many processes a task may have.
+fn tasks_number(report: &Report) -> Finding {
+    match report.processes_max {
+        Some(most) => finding(
+            "tasks' processes",
+            Verdict::Good,
+            format!("at most {most} processes and threads of each"),
+            None,
         ),
-        Sandbox::None => finding(
-            "sandbox",
-            Verdict::Bad,
-            "none",
-            Some("see `hedge worker --help`"),
-        ),
+        None => finding("tasks' processes", Verdict::Reduced, "not bounded", None),
     }
 }
 

@@ -123,6 +123,7 @@ pub fn read(given: &str, from: &str, roles: &[Role]) -> Result<Ticket, Failure> 
     }
     let path = trimmed.strip_prefix('@');
     if path.is_none() && trimmed.parse::<Ticket>() != Err(TicketError::Prefix) {
+        crate::argv::hide(trimmed);
         return parse(trimmed, from, roles);
     }
     let path = path.unwrap_or(trimmed);

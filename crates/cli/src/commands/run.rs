@@ -75,6 +75,7 @@ pub fn config(workers: Option<u16>, rules: &TaskRules) -> Result<LocalConfig, Fa
     }
     let flags = [
         ("--no-sandbox", rules.no_sandbox),
+        ("--accept-weak-sandbox", rules.accept_weak_sandbox),
         ("--allow-network", rules.allow_network),
         (
             "--task-priority=normal",

@@ -6,6 +6,7 @@ use crate::args::{Priority, Worker};
 use crate::exit::{Exit, Failure};
 use crate::owner;
 use crate::show;
+use hedge_exec::Report;
 use hedge_model::msg::Role;
 use hedge_net::Ticket;
 use hedge_node::supervisor::{self, SupervisorConfig};
@@ -57,10 +58,14 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
             end_with_stdin();
         }
         let offers = config.resources.to_string();
-        let started = |drain: Drain| {
+        let started = |drain: Drain, sandbox: &Report| {
             note_options(&options, &dir);
             if !kept {
                 show::note(&format!("worker in {} offers {offers}", dir.display()));
+                show::note(&format!("sandbox: {}", show::sandbox::line(sandbox)));
+                for weakness in &sandbox.weaknesses {
+                    show::note(&format!("accepted: {}", weakness.text()));
+                }
             }
             tokio::spawn(async move {
                 interrupts.next().await;
@@ -98,6 +103,7 @@ fn config(context: &Context, args: Worker, ticket: Ticket, options: &StartOption
     config.listen = options.listen.unwrap_or(config.listen);
     config.mdns = options.mdns.unwrap_or_default();
     config.sandbox = !args.rules.no_sandbox;
+    config.accept_weak_sandbox = args.rules.accept_weak_sandbox;
     config.network = args.rules.allow_network;
     config.priority = match args.rules.task_priority {
         Priority::Idle => hedge_exec::Priority::Idle,

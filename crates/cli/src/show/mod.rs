@@ -14,6 +14,7 @@ pub mod job;
 pub mod manifest;
 mod mistakes;
 pub mod progress;
+pub mod sandbox;
 pub mod summary;
 pub mod table;
 pub mod workers;

@@ -9,6 +9,7 @@ mod collect;
 mod remove;
 
 pub use collect::{OUTPUTS_MAX, OutputFile, OutputPatterns};
+pub(crate) use remove::remove_tree;
 
 use crate::{ExecError, StreamKind, Tail};
 use hedge_model::Ending;
@@ -16,7 +17,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, RawDir};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -27,7 +28,7 @@ pub(crate) const TMP: &str = "tmp";
 pub(crate) const STDIN: &str = "stdin";
 
 /// Folders that may wait for being emptied; when more do, whoever gives one back empties it.
-const CLEANING_MAX: usize = 256;
+const CLEANING_MAX: usize = 16;
 /// Tries to empty a folder: processes of a spawner that was killed may live for a moment.
 const CLEANING_TRIES: u32 = 20;
 /// Tries to lock the folder, 10 ms apart.
@@ -35,14 +36,17 @@ const LOCK_TRIES: u32 = 20;
 /// Most entries that are looked at for a folder's size.
 const SIZE_ENTRIES_MAX: usize = 200_000;
 
+/// Mode of the folder that holds all slots: whoever owns a slot may enter his.
+const BASE_MODE: u32 = 0o711;
+
 /// The name of a slot's folder.
 pub(crate) fn slot_name(slot: u32) -> String {
     format!("s{slot}")
 }
 
 /// Where a slot's captured stream is kept once it is longer than what is kept in memory.
-pub(crate) fn spill(base: &Path, slot: u32, kind: StreamKind) -> PathBuf {
-    base.join(slot_name(slot)).join(match kind {
+pub(crate) fn spill(folder: &Path, kind: StreamKind) -> PathBuf {
+    folder.join(match kind {
         StreamKind::Stdout => "stdout",
         StreamKind::Stderr => "stderr",
     })
@@ -112,18 +116,22 @@ impl ScratchPool {
         let base: PathBuf = base.into();
         std::fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            .mode(BASE_MODE)
             .create(&base)
             .map_err(|error| ExecError::io("make the folder", &base, error))?;
         let base = std::fs::canonicalize(&base)
             .map_err(|error| ExecError::io("find the folder", &base, error))?;
+        // Whatever became of it: tasks of an earlier version could take its owner's rights away.
+        std::fs::set_permissions(&base, PermissionsExt::from_mode(BASE_MODE))
+            .map_err(|error| ExecError::io("open up the folder", &base, error))?;
         let lock =
             File::open(&base).map_err(|error| ExecError::io("open the folder", &base, error))?;
         take_lock(&lock, &base)?;
         remove_left_overs(&base)?;
+        // The first slot is there from the beginning: the spawner is started for it.
         let free = Mutex::new(Free {
-            slots: Vec::new(),
-            next: 0,
+            slots: vec![Slot::make(&base, 0)?],
+            next: 1,
             cleaning: 0,
         });
         let pool = Arc::new(Pool {
@@ -196,6 +204,11 @@ impl Scratch {
 
     pub(crate) fn lease(&self) -> Arc<Lease> {
         self.lease.clone()
+    }
+
+    /// Whether something was put into the folders.
+    pub(crate) fn is_filled(&self) -> bool {
+        self.lease.dirty.load(Ordering::Relaxed)
     }
 
     /// All folders that the attempt can write to.
@@ -280,7 +293,7 @@ impl Scratch {
             return Ok(None);
         };
         self.lease.dirty.store(true, Ordering::Relaxed);
-        let path = spill(&self.lease.keeper.pool.base, self.slot(), kind);
+        let path = spill(&self.inner().folder, kind);
         let mut file = File::options()
             .read(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)

@@ -1,5 +1,6 @@
 //! How far an attempt is: what its processes have used and written, and what it says itself.
 
+use super::stream::Flow;
 use super::tree;
 use crate::Advanced;
 use std::io;
@@ -15,6 +16,7 @@ const WAITING: &str = "waiting";
 pub(crate) struct Advance {
     pub read: OwnedFd,
     pub write: OwnedFd,
+    pub flow: Flow,
     said: Said,
     told: Advanced,
 }
@@ -36,6 +38,7 @@ impl Advance {
         Ok(Advance {
             read,
             write,
+            flow: Flow::default(),
             said: Said::default(),
             told: Advanced::default(),
         })

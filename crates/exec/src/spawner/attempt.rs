@@ -4,16 +4,16 @@ use super::advance::Advance;
 use super::child::{Failure, PROGRESS_FD, Step};
 use super::ground::Slot;
 use super::stream::Stream;
-use super::tree::{MARK_VARIABLE, Mark};
 use crate::shortage::worker_ending;
-use crate::{Launch, Limits, Stdin};
+use crate::user::TaskUser;
+use crate::{Launch, Limits, Stdin, StreamKind};
 use hedge_model::Ending;
 use hedge_model::ending::Shortage;
 use rustix::fs::{Access, AtFlags, MemfdFlags, Mode, OFlags};
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,32 +24,71 @@ const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// An attempt whose process was started and whose end has not been reported.
 pub(crate) struct Attempt {
+    pub id: u64,
     pub pid: i32,
-    pub mark: Option<Mark>,
-    /// Keeps the mark from being given to another attempt.
-    pub held: Option<std::fs::File>,
     pub limits: Limits,
     pub started: Instant,
     /// How long attempts had been paused in all when it started.
     pub paused_before: Duration,
-    pub stdout: Stream,
-    pub stderr: Stream,
-    pub advance: Advance,
+    pub pipes: Pipes,
     /// Why it is being ended, if it is.
     pub verdict: Option<Ending>,
     /// Its main process's end, once noticed.
     pub ended: Option<Ended>,
     /// Since when all its processes, or those that it left, are being ended.
     pub dying_since: Option<Instant>,
-    /// Those that have been killed: they cannot do anything any more, but may take long to die.
+    /// Those that have been killed: they cannot do anything any more, but may take long to die. Where all of a
+    /// namespace are killed at once, none is named here.
     pub killed: HashSet<i32>,
     /// It is over for the worker.
     pub reported: bool,
     pub orphans_cpu: Duration,
     pub memory_peak: u64,
+    /// What the worker was told last that it uses: memory, and files without a name.
+    pub told: (u64, u64),
+}
+
+/// What an attempt writes to.
+pub(crate) struct Pipes {
+    pub stdout: Stream,
+    pub stderr: Stream,
+    pub advance: Advance,
+}
+
+impl Pipes {
+    /// New ones, which `user` may open again by their names in `/dev` and `/proc`.
+    pub(crate) fn make(
+        keep: Option<u64>,
+        slot: &Slot,
+        user: Option<TaskUser>,
+    ) -> io::Result<Pipes> {
+        // The view does not show that folder.
+        let folder = format!("/proc/self/fd/{}", slot.folder.as_raw_fd());
+        let spill = |kind| crate::scratch::spill(Path::new(&folder), kind);
+        let pipes = Pipes {
+            stdout: Stream::new(keep, spill(StreamKind::Stdout))?,
+            stderr: Stream::new(keep, spill(StreamKind::Stderr))?,
+            advance: Advance::new()?,
+        };
+        if let Some(user) = user {
+            let ends = [
+                &pipes.stdout.write,
+                &pipes.stderr.write,
+                &pipes.advance.write,
+            ];
+            ends.into_iter().try_for_each(|end| give_file(end, user))?;
+        }
+        Ok(pipes)
+    }
+}
+
+/// Makes an open file the user's.
+fn give_file(file: &OwnedFd, user: TaskUser) -> io::Result<()> {
+    std::os::unix::fs::fchown(file, Some(user.uid), Some(user.gid))
 }
 
 /// How a main process ended.
+#[derive(Clone)]
 pub(crate) struct Ended {
     pub outcome: Result<(), Ending>,
     pub elapsed: Duration,
@@ -67,12 +106,28 @@ pub(crate) struct Prepared {
 }
 
 /// Where programs were found.
-#[derive(Default)]
 pub(crate) struct Programs {
     found: HashMap<(String, String), PathBuf>,
+    /// The folders that attempts may read, where the spawner itself sees more than they do.
+    shown: Option<Vec<PathBuf>>,
 }
 
 impl Programs {
+    pub(crate) fn new(shown: Option<Vec<PathBuf>>) -> Programs {
+        Programs {
+            found: HashMap::new(),
+            shown,
+        }
+    }
+
+    fn is_shown(&self, file: &Path) -> bool {
+        let Some(shown) = &self.shown else {
+            return true;
+        };
+        let real = std::fs::canonicalize(file).unwrap_or_default();
+        shown.iter().any(|folder| real.starts_with(folder))
+    }
+
     /// Forgets what was found, because it was not there any more.
     pub(crate) fn forget(&mut self) {
         self.found.clear();
@@ -104,7 +159,10 @@ impl Programs {
             .split(':')
             .filter(|folder| folder.starts_with('/'))
             .map(|folder| Path::new(folder).join(name))
-            .find(|file| file.is_file() && rustix::fs::access(file, Access::EXEC_OK).is_ok())?;
+            .find(|file| {
+                let executable = rustix::fs::access(file, Access::EXEC_OK).is_ok();
+                file.is_file() && executable && self.is_shown(file)
+            })?;
         if self.found.len() >= REMEMBERED_MAX {
             self.found.clear();
         }
@@ -115,18 +173,17 @@ impl Programs {
 
 /// Turns a launch into what the kernel wants, or says why it cannot be done.
 pub(crate) fn prepare(
-    id: u64,
     launch: &Launch,
     slot: &Slot,
     base_env: &[(String, String)],
     offered: &[PathBuf],
+    user: Option<TaskUser>,
     programs: &mut Programs,
 ) -> Result<Prepared, Ending> {
     let mut env: Vec<(&str, &str)> = base_env
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
-    let mark = super::tree::mark_value(id);
     let progress = PROGRESS_FD.to_string();
     let own = [
         ("HOME", slot.work_path.as_str()),
@@ -138,11 +195,7 @@ pub(crate) fn prepare(
         .env
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()));
-    for (name, value) in own
-        .into_iter()
-        .chain(given)
-        .chain([(MARK_VARIABLE, mark.as_str())])
-    {
+    for (name, value) in own.into_iter().chain(given) {
         match env.iter_mut().find(|(known, _)| *known == name) {
             Some(known) => known.1 = value,
             None => env.push((name, value)),
@@ -178,7 +231,7 @@ pub(crate) fn prepare(
             .into_iter()
             .map(|(name, value)| text(format!("{name}={value}")))
             .collect::<Result<_, _>>()?,
-        stdin: stdin(launch, slot)
+        stdin: stdin(launch, slot, user)
             .map_err(|error| worker_ending("open the task's standard input", &error))?,
     })
 }
@@ -237,7 +290,7 @@ fn not_found(name: &str) -> String {
     format!("program not found: {name}; is it installed on this worker, or should it be an input?")
 }
 
-fn stdin(launch: &Launch, slot: &Slot) -> io::Result<Option<OwnedFd>> {
+fn stdin(launch: &Launch, slot: &Slot, user: Option<TaskUser>) -> io::Result<Option<OwnedFd>> {
     match &launch.stdin {
         Stdin::Null => Ok(None),
         Stdin::Bytes(bytes) => {
@@ -248,15 +301,11 @@ fn stdin(launch: &Launch, slot: &Slot) -> io::Result<Option<OwnedFd>> {
             Ok(Some(file.into()))
         }
         Stdin::Placed => {
-            let folder = Path::new(&slot.work_path)
-                .parent()
-                .unwrap_or(Path::new("/"));
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            Ok(Some(rustix::fs::open(
-                folder.join(crate::scratch::STDIN),
-                flags,
-                Mode::empty(),
-            )?))
+            let name = crate::scratch::STDIN;
+            let file = rustix::fs::openat(&slot.folder, name, flags, Mode::empty())?;
+            user.map_or(Ok(()), |user| give_file(&file, user))?;
+            Ok(Some(file))
         }
     }
 }

@@ -30,8 +30,6 @@ pub(crate) struct Command<'a> {
     pub ruleset: Option<RawFd>,
     pub file_bytes_max: Option<u64>,
     pub files_max: libc::rlimit,
-    /// A UTS namespace of its own marks all its processes.
-    pub mark: bool,
     /// The folder of the control group that it starts in, instead of the spawner's.
     pub group: Option<RawFd>,
 }
@@ -100,13 +98,10 @@ impl Cloner {
             envp: pointers(command.env),
             failure: None,
         };
-        let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        if command.mark {
-            flags |= libc::CLONE_NEWUTS;
-        }
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
         let argument = (&raw mut shared).cast::<c_void>();
-        // SAFETY: this thread, the only one, sleeps until the child has executed or ended (CLONE_VFORK), so
-        // the stack and `shared` stay valid and unshared; `run` only makes system calls.
+        // SAFETY: this thread sleeps until the child has executed or ended (CLONE_VFORK), so the stack and `shared`
+        // stay valid and unshared; `run` only makes system calls.
         let pid = unsafe {
             match command.group {
                 Some(group) => clone_into(group, flags, self.stack, argument),

@@ -20,6 +20,9 @@ const FROZEN_WITHIN: Duration = Duration::from_millis(20);
 /// How long the kernel may take to let go of a group whose processes have been killed: at idle priority on a busy
 /// machine they end when it would have gone on with them.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
+/// How far the kernel's limit on memory lies above what is allowed: a share of that, and bytes.
+const MARGIN_SHARE: u64 = 10;
+const MARGIN: u64 = 64 << 20;
 /// What the kernel says in `cgroup.events` of a group that is stopped.
 const FROZEN: &str = "frozen 1";
 /// Tries to make the group.
@@ -36,8 +39,22 @@ pub(crate) struct Freezer {
 }
 
 impl Freezer {
-    /// Makes the group, if this system and this user's rights allow it.
-    pub(crate) fn make() -> Option<Freezer> {
+    /// Makes the group, if this system and this user's rights allow it. Where its controllers are there too, they bound
+    /// processes and memory, the latter somewhat above what is allowed: beyond that an attempt is ended by name.
+    pub(crate) fn make(processes_max: u64, memory_max: Option<u64>) -> Option<Freezer> {
+        let made = Freezer::make_group()?;
+        let memory = memory_max.map(|bytes| (bytes + bytes / MARGIN_SHARE + MARGIN).to_string());
+        let pids = Some(processes_max.to_string());
+        for (name, most) in [("pids.max", pids), ("memory.max", memory)] {
+            if let Some(most) = most {
+                // Without the controller there is no such file.
+                let _ = std::fs::write(made.path.join(name), most);
+            }
+        }
+        Some(made)
+    }
+
+    fn make_group() -> Option<Freezer> {
         let own = group_of("self")?;
         clear(&own);
         let path = own.join(format!("{NAME}{}-{}", pid_namespace()?, std::process::id()));

@@ -2,22 +2,23 @@
 
 use super::engine;
 use super::freezer::Freezer;
-use super::view;
+use super::launcher::Launcher;
+use super::{os, view};
 use crate::landlock::{self, Access, Ruleset};
-use crate::seccomp::{self, Filter};
-use crate::shortage::worker_ending;
+use crate::seccomp::{Rules, Sockets};
+use crate::user::TaskUser;
 use crate::wire::Setup;
-use crate::{Priority, Report, Sandbox};
-use hedge_model::Ending;
+use crate::{Priority, Report, Sandbox, Weakness};
 use rustix::fs::{Mode, OFlags};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// `keyctl`: gives the caller a session keyring of its own; from `linux/keyctl.h`.
-const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+/// Whom a worker that is root looks like to its tasks: `nobody` nearly everywhere. As root, programs would try what
+/// only root can do (`tar` gives files away) and fail.
+const NOBODY: u32 = 65534;
 
 /// Everything the engine needs to know about the place it runs in.
 pub(crate) struct Ground {
@@ -25,63 +26,95 @@ pub(crate) struct Ground {
     pub report: Report,
     /// Where attempts are stopped as a whole, if that can be.
     pub freezer: Option<Rc<Freezer>>,
-    /// What the rules of every attempt allow, besides its own folders.
-    rules: Vec<(OwnedFd, bool, Access)>,
-    landlock: u32,
+    pub launcher: Launcher,
+    /// Becomes readable when a child ends.
+    pub signals: OwnedFd,
+    pub slot: Slot,
+    /// Whom attempts run as, in this process's own numbers, if not as this process's user.
+    pub user: Option<TaskUser>,
 }
 
-/// The folders of one scratch slot, and the rules for the attempts in it.
+/// The folders of the slot, and the rules for the attempts in it.
 pub(crate) struct Slot {
+    /// What holds the others; it need not be in the view.
+    pub folder: OwnedFd,
     pub work: OwnedFd,
     pub ruleset: Option<OwnedFd>,
     pub work_path: String,
     pub tmp_path: String,
 }
 
-impl Ground {
-    /// Opens a slot's folders. Its ruleset serves all attempts that are ever run there: making it anew
-    /// took 20 µs each time.
-    pub(crate) fn open_slot(&self, slot: u32) -> Result<Slot, Ending> {
-        let folder = self.setup.scratch.join(crate::scratch::slot_name(slot));
+impl Slot {
+    /// Opens the slot's folders. Its ruleset serves all attempts that are ever run there: making it anew took
+    /// 20 µs each time.
+    fn open(setup: &Setup, sandbox: Sandbox, folder: OwnedFd) -> Result<Slot, String> {
         let open = |name: &str| {
-            let path = folder.join(name);
-            let fd = rustix::fs::open(
-                &path,
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .map_err(|error| {
-                worker_ending(format!("open the task's folder {path:?}"), &error.into())
-            })?;
+            let path = setup.folder.join(name);
+            let fd = open_folder(&path)?;
             let path = path
                 .to_str()
-                .ok_or_else(|| Ending::worker("its scratch folder's name is not UTF-8"))?;
-            Ok::<_, Ending>((fd, path.to_owned()))
+                .ok_or("the task's folder has a name that is not UTF-8")?;
+            Ok::<_, String>((fd, path.to_owned()))
         };
         let (work, work_path) = open(crate::scratch::WORK)?;
         let (tmp, tmp_path) = open(crate::scratch::TMP)?;
-        let ruleset = match self.landlock {
-            0 => None,
-            abi => Some(self.ruleset(abi, &work, &tmp).map_err(|error| {
-                worker_ending("make the rules that keep the task in its folder", &error)
-            })?),
+        let ruleset = match sandbox {
+            Sandbox::None | Sandbox::View { landlock: 0 } => None,
+            Sandbox::View { landlock: abi } | Sandbox::Landlock { abi } => {
+                let made = ruleset(setup, sandbox, abi, &work, &tmp);
+                Some(made.map_err(|error| {
+                    format!("cannot make the rules that keep the task in its folder: {error}")
+                })?)
+            }
         };
         Ok(Slot {
+            folder,
             work,
             ruleset,
             work_path,
             tmp_path,
         })
     }
+}
 
-    fn ruleset(&self, abi: u32, work: &OwnedFd, tmp: &OwnedFd) -> std::io::Result<OwnedFd> {
-        let mut ruleset = Ruleset::new(abi, self.setup.network)?;
-        for (fd, is_folder, access) in &self.rules {
-            ruleset.allow(fd.as_fd(), *is_folder, *access)?;
+fn open_folder(path: &Path) -> Result<OwnedFd, String> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|error| format!("cannot open the task's folder {}: {error}", path.display()))
+}
+
+fn ruleset(
+    setup: &Setup,
+    sandbox: Sandbox,
+    abi: u32,
+    work: &OwnedFd,
+    tmp: &OwnedFd,
+) -> std::io::Result<OwnedFd> {
+    let mut ruleset = Ruleset::new(abi, setup.network)?;
+    for (path, access) in wanted(setup, sandbox) {
+        // Paths that do not exist are left out.
+        if let Some((fd, is_folder)) = open_path(&path) {
+            ruleset.allow(fd.as_fd(), is_folder, access)?;
+            // A file of `/proc` that nobody holds open may become another the next time.
+            std::mem::forget(fd);
         }
-        ruleset.allow(work.as_fd(), true, Access::All)?;
-        ruleset.allow(tmp.as_fd(), true, Access::All)?;
-        Ok(ruleset.into_fd())
+    }
+    ruleset.allow(work.as_fd(), true, Access::All)?;
+    ruleset.allow(tmp.as_fd(), true, Access::All)?;
+    Ok(ruleset.into_fd())
+}
+
+impl Ground {
+    /// The folders that attempts may read, links followed, where this process sees more than they do.
+    pub(crate) fn shown(&self) -> Option<Vec<PathBuf>> {
+        let real = |path: PathBuf| std::fs::canonicalize(path).ok();
+        let landlock = matches!(self.report.sandbox, Sandbox::Landlock { .. });
+        landlock.then(|| {
+            view::readable(&self.setup)
+                .into_iter()
+                .filter_map(real)
+                .collect()
+        })
     }
 
     fn new(
@@ -89,36 +122,91 @@ impl Ground {
         sandbox: Sandbox,
         reduced: Option<String>,
         freezer: Option<Rc<Freezer>>,
-    ) -> Ground {
-        let landlock = match sandbox {
-            Sandbox::View { landlock } => landlock,
-            Sandbox::Landlock { abi } => abi,
-            Sandbox::None => 0,
-        };
-        let rules = if landlock == 0 {
-            Vec::new()
-        } else {
-            rules(&setup, &sandbox)
-        };
+        folder: OwnedFd,
+        users: Users,
+    ) -> Result<Ground, String> {
+        let refused = |what: &str, error: std::io::Error| format!("{what}: {error}");
+        let confined = sandbox != Sandbox::None;
+        let slot = Slot::open(&setup, sandbox, folder)?;
+        if confined {
+            let shared = matches!(sandbox, Sandbox::Landlock { .. }) && users.inside.is_none();
+            os::bound(setup.processes_max, shared).map_err(|error| refused("limits", error))?;
+        }
+        let signals = os::signals_of_children().map_err(|error| refused("signals", error))?;
+        let rules = confined.then(|| rules(&setup, sandbox, freezer.is_some(), users.inside));
+        let launcher = Launcher::start(rules, users.inside)
+            .map_err(|error| refused("a filter of system calls", error))?;
+        if confined {
+            // SAFETY: sets a property of this process: tasks of the same user may not look into it.
+            unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+        }
         let report = Report {
             sandbox,
             reduced,
-            network_cut: !setup.network && sandbox != Sandbox::None,
-            // SAFETY: gives this process a copy of its UTS namespace, which changes nothing it sees.
-            marked: unsafe { libc::unshare(libc::CLONE_NEWUTS) } == 0,
+            weaknesses: weaknesses(sandbox, users),
+            task_user: users.outside.map(|user| user.uid),
+            processes_max: confined.then_some(setup.processes_max),
+            network_cut: !setup.network && confined,
             freezer: freezer.is_some(),
             idle: setup.priority == Priority::Idle,
             autogroup: std::fs::read_to_string("/proc/sys/kernel/sched_autogroup_enabled")
                 .is_ok_and(|text| text.trim() == "1"),
         };
-        Ground {
+        Ok(Ground {
             setup,
             report,
             freezer,
-            rules,
-            landlock,
+            launcher,
+            signals,
+            slot,
+            user: users.inside,
+        })
+    }
+}
+
+/// Whom attempts run as, by the machine's numbers and by those of the spawner's namespace.
+#[derive(Clone, Copy)]
+struct Users {
+    outside: Option<TaskUser>,
+    inside: Option<TaskUser>,
+    /// The worker is the machine's root.
+    root: bool,
+}
+
+fn rules(setup: &Setup, sandbox: Sandbox, freezer: bool, user: Option<TaskUser>) -> Rules {
+    let (view, abi) = match sandbox {
+        Sandbox::View { landlock } => (true, landlock),
+        Sandbox::Landlock { abi } => (false, abi),
+        Sandbox::None => (false, 0),
+    };
+    let sockets = match (view, setup.network) {
+        // With the machine's network come its abstract Unix sockets, which only newer kernels keep away.
+        (true, true) if abi < landlock::ABI_SCOPES => Sockets::Internet,
+        (true, _) => Sockets::All,
+        (false, true) => Sockets::Internet,
+        (false, false) => Sockets::None,
+    };
+    Rules {
+        sockets,
+        clone3: freezer,
+        spared: Vec::new(),
+        supervised: !view && user.is_none(),
+    }
+}
+
+/// What this sandbox does not keep from tasks, of what the project promises.
+fn weaknesses(sandbox: Sandbox, users: Users) -> Vec<Weakness> {
+    let mut found = Vec::new();
+    if matches!(sandbox, Sandbox::Landlock { .. }) {
+        found.extend([Weakness::Names, Weakness::Processes]);
+        if users.outside.is_none() && !users.root {
+            found.push(Weakness::SameUser);
         }
     }
+    if sandbox != Sandbox::None && users.outside.is_none() && users.root {
+        found.push(Weakness::Root);
+    }
+    found
 }
 
 /// Forks a spawner that is pid 1 of its own namespaces and sees only what attempts may see.
@@ -126,6 +214,7 @@ pub(crate) fn fork_into_namespaces(
     setup: &Setup,
     socket: &UnixStream,
     freezer: Option<Rc<Freezer>>,
+    user: Option<TaskUser>,
 ) -> Result<i32, String> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     if uid.is_root() {
@@ -140,41 +229,46 @@ pub(crate) fn fork_into_namespaces(
     if !setup.network {
         flags |= libc::CLONE_NEWNET;
     }
-    fork(flags, socket, || {
+    let inside = user.map(|_| TaskUser {
+        uid: NOBODY,
+        gid: NOBODY,
+    });
+    let map = |own: u32, task: Option<u32>| match task {
+        Some(task) => format!("0 0 1\n{NOBODY} {task} 1\n"),
+        None if own == 0 => format!("{NOBODY} 0 1\n"),
+        None => format!("{own} {own} 1\n"),
+    };
+    let maps = [
+        map(uid.as_raw(), user.map(|user| user.uid)),
+        map(gid.as_raw(), user.map(|user| user.gid)),
+    ];
+    let users = Users {
+        outside: user,
+        inside,
+        root: os::is_machines_root(),
+    };
+    fork(flags, socket, Some((maps, user.is_none())), || {
         let refused = |what: &str, error: std::io::Error| format!("{what}: {error}");
-        let write = |path: &str, text: String| {
-            std::fs::write(path, text).map_err(|error| refused(path, error))
-        };
-        write("/proc/self/setgroups", "deny".to_owned())?;
-        // A worker that is root must not look like root to its tasks: programs would try what only root
-        // can do (`tar` gives files away) and fail. 65534 is `nobody` nearly everywhere.
-        let inside = |id: u32| if id == 0 { 65534 } else { id };
-        write(
-            "/proc/self/uid_map",
-            format!("{} {} 1", inside(uid.as_raw()), uid.as_raw()),
-        )?;
-        write(
-            "/proc/self/gid_map",
-            format!("{} {} 1", inside(gid.as_raw()), gid.as_raw()),
-        )?;
         die_with_parent();
-        view::enter(setup, uid.is_root())?;
+        let folder = open_folder(&setup.folder)?;
+        view::enter(setup, uid.is_root() && user.is_none())?;
         if !setup.network {
             view::raise_loopback().map_err(|error| refused("loopback", error))?;
         }
-        // Without namespaces of their own tasks can neither shed their mark nor reach much of the kernel.
-        write("/proc/sys/user/max_user_namespaces", "0".to_owned())?;
+        // Without namespaces of their own tasks reach less of the kernel.
+        let most = "/proc/sys/user/max_user_namespaces";
+        std::fs::write(most, "0").map_err(|error| refused(most, error))?;
         view::seal().map_err(|error| refused("sealing the view", error))?;
         give_up_privileges()?;
-        filter_calls(setup, &[std::process::id()], false)?;
-        Ok(Ground::new(
+        let landlock = landlock::abi();
+        Ground::new(
             setup.clone(),
-            Sandbox::View {
-                landlock: landlock::abi(),
-            },
+            Sandbox::View { landlock },
             None,
             freezer,
-        ))
+            folder,
+            users,
+        )
     })
 }
 
@@ -185,13 +279,20 @@ pub(crate) fn fork_plain(
     socket: &UnixStream,
     reduced: Option<String>,
     freezer: Option<Rc<Freezer>>,
+    user: Option<TaskUser>,
 ) -> Result<i32, String> {
-    let watcher = std::process::id();
-    fork(0, socket, || {
+    fork(0, socket, None, || {
         die_with_parent();
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+        let folder = open_folder(&setup.folder)?;
+        let users = Users {
+            outside: user,
+            inside: user,
+            root: os::is_machines_root(),
+        };
         if !setup.sandbox {
-            return Ok(Ground::new(setup.clone(), Sandbox::None, reduced, freezer));
+            let setup = setup.clone();
+            return Ground::new(setup, Sandbox::None, reduced, freezer, folder, users);
         }
         let why = reduced.unwrap_or_else(|| "namespaces are switched off".to_owned());
         let abi = landlock::abi();
@@ -206,27 +307,30 @@ pub(crate) fn fork_plain(
             unsafe { libc::setgroups(0, std::ptr::null()) };
         }
         give_up_privileges()?;
-        let protect = [setup.worker, watcher, std::process::id()];
-        filter_calls(setup, &protect, true)
-            .map_err(|error| format!("namespaces are refused ({why}), and {error}"))?;
-        Ok(Ground::new(
+        let sandbox = Sandbox::Landlock { abi };
+        Ground::new(
             setup.clone(),
-            Sandbox::Landlock { abi },
-            Some(why),
+            sandbox,
+            Some(why.clone()),
             freezer,
-        ))
+            folder,
+            users,
+        )
+        .map_err(|error| format!("namespaces are refused ({why}), and so is {error}"))
     })
 }
 
 /// Forks, prepares in the child, and returns once that has succeeded; the child then serves `socket` and
-/// never returns.
+/// never returns. `maps` are those of users and groups of a new user namespace, and whether groups may not be set.
 fn fork(
     flags: i32,
     socket: &UnixStream,
+    maps: Option<([String; 2], bool)>,
     prepare: impl FnOnce() -> Result<Ground, String>,
 ) -> Result<i32, String> {
     let refused = |error: std::io::Error| error.to_string();
     let (mut heard, said) = std::io::pipe().map_err(refused)?;
+    let (mut mapped, mut go) = std::io::pipe().map_err(refused)?;
     // SAFETY: like `fork`: this process has one thread and holds no lock; without CLONE_VM the child has
     // memory of its own.
     let pid = unsafe {
@@ -241,11 +345,12 @@ fn fork(
     };
     match pid {
         0 => {
-            drop(heard);
-            let ground = match prepare() {
+            drop((heard, go));
+            let mapped = mapped.read_exact(&mut [0]).map_err(refused);
+            let ground = match mapped.and_then(|()| prepare()) {
                 Ok(ground) => ground,
                 Err(why) => {
-                    let _ = std::io::Write::write_all(&mut { said }, why.as_bytes());
+                    let _ = { said }.write_all(why.as_bytes());
                     std::process::exit(1);
                 }
             };
@@ -257,9 +362,20 @@ fn fork(
             std::process::exit(code)
         }
         pid if pid > 0 => {
-            drop(said);
-            let mut why = String::new();
-            let _ = heard.read_to_string(&mut why);
+            drop((said, mapped));
+            let mut why = match maps.map_or(Ok(()), |(maps, deny)| write_maps(pid, &maps, deny)) {
+                Ok(()) => {
+                    let _ = go.write_all(&[1]);
+                    String::new()
+                }
+                Err(why) => why,
+            };
+            drop(go);
+            let _ = if why.is_empty() {
+                heard.read_to_string(&mut why)
+            } else {
+                heard.read_to_end(&mut Vec::new())
+            };
             if why.is_empty() {
                 return Ok(pid as i32);
             }
@@ -269,6 +385,17 @@ fn fork(
         }
         _ => Err(format!("clone: {}", std::io::Error::last_os_error())),
     }
+}
+
+/// Says who is who in the user namespace of a child. From outside, because only there more than one user can be named.
+fn write_maps(pid: libc::c_long, maps: &[String; 2], deny: bool) -> Result<(), String> {
+    let deny = deny.then_some(("setgroups", "deny"));
+    let maps = [("uid_map", maps[0].as_str()), ("gid_map", &maps[1])];
+    for (name, text) in deny.into_iter().chain(maps) {
+        let path = format!("/proc/{pid}/{name}");
+        std::fs::write(&path, text).map_err(|error| format!("{name}: {error}"))?;
+    }
+    Ok(())
 }
 
 fn die_with_parent() {
@@ -292,41 +419,21 @@ fn give_up_privileges() -> Result<(), String> {
     Ok(())
 }
 
-/// From now on this process and what it starts make no system calls that tasks are not to make, and have no keys of
-/// the worker's owner.
-fn filter_calls(setup: &Setup, protect: &[u32], instead_of_namespaces: bool) -> Result<(), String> {
-    // SAFETY: gives this process a new, empty session keyring; a kernel without keyrings has none to give away.
-    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0) };
-    let filter = Filter {
-        protect,
-        instead_of_namespaces,
-        network: setup.network,
-    };
-    seccomp::restrict(filter)
-        .map_err(|error| format!("a filter of system calls is refused: {error}"))
-}
-
-/// What every attempt may read and use. Paths that do not exist are left out.
-fn rules(setup: &Setup, sandbox: &Sandbox) -> Vec<(OwnedFd, bool, Access)> {
-    let mut wanted: Vec<(PathBuf, Access)> = Vec::new();
-    wanted.extend(
-        view::readable(setup)
-            .into_iter()
-            .map(|path| (path, Access::Read)),
-    );
-    wanted.push(("/proc".into(), Access::Read));
-    wanted.extend(
-        view::DEVICES
-            .iter()
-            .map(|path| (path.into(), Access::Device)),
-    );
+/// What every attempt may read and use.
+fn wanted(setup: &Setup, sandbox: Sandbox) -> Vec<(PathBuf, Access)> {
+    let read = |path| (path, Access::Read);
+    let mut wanted: Vec<(PathBuf, Access)> = view::readable(setup).into_iter().map(read).collect();
+    let devices = view::DEVICES.iter();
+    wanted.extend(devices.map(|path| (path.into(), Access::Device)));
     if matches!(sandbox, Sandbox::View { .. }) {
+        wanted.push(("/proc".into(), Access::Read));
         wanted.push((view::SHARED_MEMORY.into(), Access::All));
+    } else {
+        // Not the folders of processes: command lines may hold secrets.
+        let open = view::PROC_OPEN.iter();
+        wanted.extend(open.map(|path| (path.into(), Access::Read)));
     }
     wanted
-        .into_iter()
-        .filter_map(|(path, access)| open_path(&path).map(|(fd, folder)| (fd, folder, access)))
-        .collect()
 }
 
 fn open_path(path: &Path) -> Option<(OwnedFd, bool)> {

@@ -1,4 +1,4 @@
-//! The spawner: a small process that starts, limits and ends attempts.
+//! The spawner: a small process that starts, limits and ends the attempts of one slot, one after the other.
 //!
 //! It is two processes. The *watcher* does nothing but wait: for the worker to die, then it ends the
 //! spawner; for the spawner to die, then it ends itself, and with it what is left. The *spawner* proper is
@@ -10,10 +10,14 @@ mod child;
 mod engine;
 mod freezer;
 mod ground;
+mod launcher;
+mod os;
 mod stream;
+mod supervise;
 pub(crate) mod tree;
 mod view;
 
+use crate::user::{self, TaskUsers};
 use crate::wire::{self, Reply, Setup};
 use freezer::Freezer;
 pub use freezer::is_stopped;
@@ -52,22 +56,32 @@ fn start() -> Result<Never, String> {
         return Err("the worker is gone".to_owned());
     }
     calm_signals();
+    os::leave_keyring();
     let _ = rustix::process::setsid();
     // When memory runs out the kernel should pick a task, not one of the owner's programs.
     let _ = std::fs::write("/proc/self/oom_score_adj", "900");
 
     // From here, where control groups are still to be seen.
-    let freezer = setup.freezer.then(Freezer::make).flatten().map(Rc::new);
+    let make = || Freezer::make(setup.processes_max, setup.memory_max);
+    let freezer = setup.freezer.then(make).flatten().map(Rc::new);
+    let users = TaskUsers::of_worker(worker).filter(|_| setup.sandbox);
+    let mut user = users.map(|users| users.of_slot(setup.slot));
     let mut reduced = None;
     if setup.namespaces {
-        match ground::fork_into_namespaces(&setup, &socket, freezer.clone()) {
+        let given = user::give(&setup.folder, user).map_err(|error| error.to_string());
+        match given
+            .and_then(|()| ground::fork_into_namespaces(&setup, &socket, freezer.clone(), user))
+        {
             Ok(pid) => watch(pid, socket, worker, freezer),
             Err(why) => reduced = Some(why),
         }
     }
     // Orphans of a dead spawner come here and are ended.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-    match ground::fork_plain(&setup, &socket, reduced, freezer.clone()) {
+    // Without a view of their own, tasks name their folder by its path on this machine.
+    user = user.filter(|_| user::anyone_may_enter(&setup.folder));
+    let given = user::give(&setup.folder, user).map_err(|error| error.to_string());
+    match given.and_then(|()| ground::fork_plain(&setup, &socket, reduced, freezer.clone(), user)) {
         Ok(pid) => watch(pid, socket, worker, freezer),
         Err(why) => {
             if let Some(freezer) = freezer {

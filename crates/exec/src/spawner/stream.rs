@@ -6,9 +6,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Most that is read from a stream at its end, bytes: more than any pipe holds.
 const DRAIN_BYTES_MAX: usize = 2 << 20;
+
+/// Reads of a pipe that may follow each other at once. A program that goes on writing is then read from at times,
+/// and waits meanwhile: else it would keep the spawner as busy as itself.
+const READS_AT_ONCE: u32 = 16;
+/// A pipe that nothing was read from for so long is quiet.
+const QUIET_AFTER: Duration = Duration::from_millis(50);
 
 /// A captured stream. Its writing end stays open here: the pipe never reports an end, which would wake
 /// the spawner twice for each attempt and says nothing that the process's end does not.
@@ -21,6 +28,27 @@ pub(crate) struct Stream {
     in_memory: usize,
     tail: Tail,
     spill: Spill,
+    pub flow: Flow,
+}
+
+/// How often a pipe was read from of late.
+#[derive(Default)]
+pub(crate) struct Flow {
+    /// Reads since it was last quiet.
+    reads: u32,
+    last: Option<Instant>,
+}
+
+impl Flow {
+    /// Counts a read; whether the attempt writes so much that it has to wait a little before more is read.
+    pub(crate) fn is_busy(&mut self, now: Instant) -> bool {
+        if self.last.is_none_or(|last| now - last > QUIET_AFTER) {
+            self.reads = 0;
+        }
+        self.last = Some(now);
+        self.reads = self.reads.saturating_add(1);
+        self.reads > READS_AT_ONCE
+    }
 }
 
 /// The file of a stream that is longer than what is kept of it in memory.
@@ -50,6 +78,7 @@ impl Stream {
             in_memory: keep.min(TAIL_BYTES) as usize,
             tail: Tail::default(),
             spill,
+            flow: Flow::default(),
         })
     }
 

@@ -1,99 +1,52 @@
-//! Which processes belong to which attempt.
+//! The processes below the spawner: all of them are of its attempt.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
+/// Open files that are looked at in one round.
+const OPEN_FILES_MAX: usize = 4096;
+/// Rounds in which processes are looked for that have no idle priority yet.
+const IDLE_ROUNDS_MAX: usize = 64;
 /// Largest list of children that is looked at, bytes of text; a task that leaves more orphans than fit has
 /// them ended in several rounds.
 const CHILDREN_BYTES_MAX: usize = 256 << 10;
 
-/// Most of an environment that is searched for a mark, bytes.
-const ENVIRON_BYTES_MAX: usize = 64 << 10;
-
-/// Environment variable that marks an attempt's processes where the kernel cannot.
-pub(crate) const MARK_VARIABLE: &str = "HEDGE_SPAWN";
-
-/// The children of this process, orphans included that came to it.
+/// The children of this process, orphans included that came to it. The kernel lists them for each thread.
 pub(crate) struct Children {
-    file: Option<File>,
+    files: Vec<File>,
 }
 
 impl Children {
+    /// Those of the threads that there are now.
     pub(crate) fn open() -> Children {
-        let pid = std::process::id();
+        let threads = threads_of(std::process::id() as i32).into_iter();
+        let open = |thread| File::open(format!("/proc/self/task/{thread}/children")).ok();
         Children {
-            file: File::open(format!("/proc/self/task/{pid}/children")).ok(),
+            files: threads.filter_map(open).collect(),
         }
     }
 
     /// Their process ids. The kernel may leave one out while others end; it comes up the next time.
     pub(crate) fn list(&self) -> Vec<i32> {
-        let Some(file) = &self.file else {
+        if self.files.is_empty() {
             return children_by_search();
-        };
-        let mut buffer = vec![0; 4096];
-        loop {
-            match file.read_at(&mut buffer, 0) {
-                Ok(read) if read == buffer.len() && read < CHILDREN_BYTES_MAX => {
-                    buffer.resize(CHILDREN_BYTES_MAX, 0);
-                }
-                Ok(read) => return numbers(&buffer[..read]),
-                Err(_) => return Vec::new(),
+        }
+        self.files.iter().flat_map(read_children).collect()
+    }
+}
+
+fn read_children(file: &File) -> Vec<i32> {
+    let mut buffer = vec![0; 4096];
+    loop {
+        match file.read_at(&mut buffer, 0) {
+            Ok(read) if read == buffer.len() && read < CHILDREN_BYTES_MAX => {
+                buffer.resize(CHILDREN_BYTES_MAX, 0);
             }
+            Ok(read) => return numbers(&buffer[..read]),
+            Err(_) => return Vec::new(),
         }
     }
-}
-
-/// What marks the processes of one attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Mark {
-    /// The inode of its UTS namespace. Inodes are used again as soon as a namespace is gone, so whoever
-    /// goes by one must hold the namespace: see [`hold_mark`].
-    Namespace(u64),
-    /// The spawner's process id and the attempt's number, in [`MARK_VARIABLE`].
-    Variable(u32, u64),
-}
-
-/// The mark of a process: none if it has ended, even if nobody has taken notice of its end yet.
-pub(crate) fn mark_of(pid: i32, by_namespace: bool) -> Option<Mark> {
-    if by_namespace {
-        let about = std::fs::metadata(format!("/proc/{pid}/ns/uts")).ok()?;
-        return Some(Mark::Namespace(about.ino()));
-    }
-    let mut environ = vec![0; ENVIRON_BYTES_MAX];
-    let file = File::open(format!("/proc/{pid}/environ")).ok()?;
-    let read = file.read_at(&mut environ, 0).ok()?;
-    let wanted = format!("{MARK_VARIABLE}=");
-    environ[..read].split(|byte| *byte == 0).find_map(|entry| {
-        let value = entry.strip_prefix(wanted.as_bytes())?;
-        let (spawner, attempt) = std::str::from_utf8(value).ok()?.split_once('.')?;
-        Some(Mark::Variable(spawner.parse().ok()?, attempt.parse().ok()?))
-    })
-}
-
-/// The mark of a process that was just started, and what keeps it from being given to others.
-pub(crate) fn hold_mark(pid: i32) -> Option<(Mark, File)> {
-    let namespace = File::open(format!("/proc/{pid}/ns/uts")).ok()?;
-    let mark = Mark::Namespace(namespace.metadata().ok()?.ino());
-    Some((mark, namespace))
-}
-
-/// The value of [`MARK_VARIABLE`] for an attempt.
-pub(crate) fn mark_value(id: u64) -> String {
-    format!("{}.{id}", std::process::id())
-}
-
-/// Those of the processes that live and carry a mark, by mark.
-pub(crate) fn by_mark(pids: Vec<i32>, by_namespace: bool) -> HashMap<Mark, Vec<i32>> {
-    let mut found: HashMap<Mark, Vec<i32>> = HashMap::new();
-    for pid in pids {
-        if let Some(mark) = mark_of(pid, by_namespace) {
-            found.entry(mark).or_default().push(pid);
-        }
-    }
-    found
 }
 
 /// Memory of these processes together, bytes: what each has for itself, and the largest share of files and
@@ -115,6 +68,29 @@ pub(crate) fn memory_of(pids: &[i32]) -> u64 {
         shared = shared.max(common);
     }
     (own + shared) * page
+}
+
+/// Space of files on the file system of `folder` that have no name any more but are open in one of these processes,
+/// bytes. Of very many open files some are left out.
+pub(crate) fn unlinked_of(pids: &[i32], folder: &impl std::os::fd::AsFd) -> u64 {
+    let Ok(device) = rustix::fs::fstat(folder).map(|about| about.st_dev) else {
+        return 0;
+    };
+    let folders = pids
+        .iter()
+        .map(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")));
+    let open = folders.flatten().flatten().flatten().take(OPEN_FILES_MAX);
+    let mut found = std::collections::HashMap::new();
+    for entry in open {
+        if let Ok(about) = std::fs::metadata(entry.path())
+            && about.is_file()
+            && about.nlink() == 0
+            && about.dev() == device
+        {
+            found.insert(about.ino(), about.blocks() * 512);
+        }
+    }
+    found.into_values().sum()
 }
 
 /// CPU time of a process that has not ended, and of those of its children that were waited for.
@@ -257,34 +233,54 @@ impl LastPid {
     }
 }
 
-/// Gives a process, its threads and all that they have started idle priority. From the top down: what is
-/// started by a process that has it inherits it.
-pub(crate) fn make_idle(pid: i32, youngest: &LastPid) {
+/// Gives a process that was just started, its threads and all that they have started idle priority. What is started
+/// by a process that has it inherits it.
+pub(crate) fn make_idle(pid: i32, children: &Children, youngest: &LastPid) {
     set_idle(pid);
-    if youngest.is(pid) {
-        return;
+    if !youngest.is(pid) {
+        make_all_idle(children);
     }
-    let mut waiting = vec![pid];
-    while let Some(pid) = waiting.pop() {
-        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
-            continue;
-        };
-        for thread in threads.flatten() {
-            if let Some(id) = thread
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            {
-                set_idle(id);
+}
+
+/// Gives all processes below this one idle priority. One that starts others meanwhile is found in the next round.
+pub(crate) fn make_all_idle(children: &Children) {
+    for _ in 0..IDLE_ROUNDS_MAX {
+        let mut found = false;
+        for pid in below(children.list()) {
+            for thread in threads_of(pid) {
+                // SAFETY: only returns a number.
+                let policy = unsafe { libc::sched_getscheduler(thread) };
+                if policy >= 0 && policy != libc::SCHED_IDLE {
+                    found |= set_idle(thread);
+                }
             }
-            let children = std::fs::read(thread.path().join("children")).unwrap_or_default();
-            waiting.extend(numbers(&children));
+        }
+        if !found {
+            return;
         }
     }
 }
 
-fn set_idle(thread: i32) {
+fn threads_of(pid: i32) -> Vec<i32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    threads
+        .filter_map(|thread| thread.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// Whether that could be done.
+fn set_idle(thread: i32) -> bool {
     let none = libc::sched_param { sched_priority: 0 };
     // SAFETY: changes a child of ours that is not reaped, or what was just found below it.
-    unsafe { libc::sched_setscheduler(thread, libc::SCHED_IDLE, &raw const none) };
+    unsafe { libc::sched_setscheduler(thread, libc::SCHED_IDLE, &raw const none) == 0 }
+}
+
+/// Whether one of these processes is not stopped.
+pub(crate) fn awake(pids: &[i32]) -> bool {
+    pids.iter().any(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        !(state.is_empty() || state.starts_with(['T', 't', 'Z', 'X']))
+    })
 }

@@ -25,11 +25,15 @@ pub async fn grid() -> Grid {
 
 pub async fn grid_with(change: impl FnOnce(&mut SpawnerConfig)) -> Grid {
     let dir = TempDir::new().unwrap();
+    // Root's tasks run as another user, who names his folder by its path where there is no view.
+    let open: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+    std::fs::set_permissions(dir.path(), open).unwrap();
     std::fs::write(dir.path().join("key"), "secret").unwrap();
     let pool = ScratchPool::open(dir.path().join("scratch")).unwrap();
     let mut config = config(&pool);
     config.hidden = vec![dir.path().to_owned()];
     change(&mut config);
+    config.accept_weak = !config.namespaces;
     let spawner = Spawner::start(config).await.unwrap();
     Grid { pool, spawner, dir }
 }
@@ -43,6 +47,14 @@ pub fn config(pool: &ScratchPool) -> SpawnerConfig {
 impl Grid {
     pub fn scratch(&self) -> Scratch {
         self.pool.create().unwrap()
+    }
+
+    /// A folder with the helper in it, as `helper`.
+    pub fn scratch_with_helper(&self) -> Scratch {
+        let mut scratch = self.scratch();
+        let source = hedge_exec::Source::File(Path::new(HELPER));
+        scratch.place("helper", true, source).unwrap();
+        scratch
     }
 
     /// Runs a shell script in a folder of its own.

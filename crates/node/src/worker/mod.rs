@@ -18,7 +18,7 @@ use crate::{Folders, NodeError};
 use attempt::{Attempts, StageResult, Tools};
 use beats::Beats;
 use hedge_core::worker::{Action, Event};
-use hedge_exec::{Priority, ScratchPool, Spawner, SpawnerConfig};
+use hedge_exec::{Priority, Report, ScratchPool, Spawner, SpawnerConfig};
 use hedge_model::msg::{FromWorker, HASHES_MAX, Phase, ToWorker, Welcome, WorkerInfo};
 use hedge_model::{AttemptId, Epoch, Hash, PeerAddr, PeerId, Resources};
 use hedge_net::{
@@ -72,6 +72,8 @@ pub struct WorkerConfig {
     pub mdns: bool,
     /// Whether attempts are locked in.
     pub sandbox: bool,
+    /// Whether a sandbox is accepted that does not keep everything from them.
+    pub accept_weak_sandbox: bool,
     /// Whether attempts have the network.
     pub network: bool,
     /// How attempts are ranked among the machine's other work.
@@ -92,6 +94,7 @@ impl WorkerConfig {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             mdns: false,
             sandbox: true,
+            accept_weak_sandbox: false,
             network: false,
             priority: Priority::Idle,
             owner: Some(OwnerConfig::default()),
@@ -139,8 +142,11 @@ impl Drain {
 }
 
 /// Runs a worker until it is drained, told to leave, or not let in. `started` gets the handle to drain it
-/// with once the worker is set up.
-pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<(), NodeError> {
+/// with, and what its sandbox is, once the worker is set up.
+pub async fn run(
+    config: WorkerConfig,
+    started: impl FnOnce(Drain, &Report),
+) -> Result<(), NodeError> {
     let _lock = occupy(&config.dir)?;
     let key = hedge_net::load_or_create_identity(&config.dir)?;
     let (transport, content) = (Threads::transport()?, Threads::content()?);
@@ -154,17 +160,12 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
     port.data = Some((server, content.handle()));
     let net = transport.run(Net::bind(port)).await??;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
-    started(Drain(inputs.clone()));
+    started(Drain(inputs.clone()), &spawner.report());
     let _watch = match &config.owner {
         Some(owner) => Some(owner::watch(owner, &inputs).await?),
         None => None,
     };
-    let (shown, view) = saver::Shown::new();
-    if config.owner.is_some()
-        && let Err(error) = saver::listen(&config.dir, inputs.clone(), view)
-    {
-        tracing::warn!(%error, "no screensaver will be told what runs here");
-    }
+    let shown = show(&config, &inputs);
     let beats = Beats::start()?;
     let links = Links::start(
         net.clone(),
@@ -211,6 +212,17 @@ pub async fn run(config: WorkerConfig, started: impl FnOnce(Drain)) -> Result<()
     result
 }
 
+/// Tells screensavers what runs here, where the machine has an owner.
+fn show(config: &WorkerConfig, inputs: &mpsc::Sender<Input>) -> saver::Shown {
+    let (shown, view) = saver::Shown::new();
+    if config.owner.is_some()
+        && let Err(error) = saver::listen(&config.dir, inputs.clone(), view)
+    {
+        tracing::warn!(%error, "no screensaver will be told what runs here");
+    }
+    shown
+}
+
 fn port(config: &WorkerConfig, key: SecretKey, known: &Known) -> NetConfig {
     let mut port = NetConfig::new(key, config.listen);
     port.relays = known.load_relays();
@@ -232,6 +244,9 @@ async fn start_spawner(config: &WorkerConfig, scratch: &ScratchPool) -> Result<S
     spawner.hidden = vec![config.dir.clone()];
     spawner.read_only = std::env::current_exe().into_iter().collect();
     spawner.sandbox = config.sandbox;
+    spawner.accept_weak = config.accept_weak_sandbox;
+    spawner.memory_max = Some(config.resources.memory).filter(|bytes| *bytes > 0);
+    spawner.disk_max = Some(config.resources.disk).filter(|bytes| *bytes > 0);
     spawner.network = config.network;
     spawner.priority = config.priority;
     let owner = config.owner.as_ref();

@@ -1,13 +1,12 @@
 //! The ends of attempts: noticing them, bringing them about, reporting them.
 
 use super::Engine;
-use crate::spawner::attempt::{Attempt, Ended};
-use crate::spawner::tree::{self, Mark};
+use crate::spawner::attempt::Ended;
+use crate::spawner::tree;
 use crate::spawner::view;
 use crate::wire::Reply;
 use crate::{Exit, Sandbox, Usage};
 use hedge_model::Ending;
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How long an attempt's processes may take to die before it is reported without them. Once killed they
@@ -17,128 +16,59 @@ const REPORT_AFTER: Duration = Duration::from_millis(20);
 /// How long they may take before their folder is used again all the same. Only a process that hangs in the
 /// kernel takes longer.
 const DYING_MAX: Duration = Duration::from_secs(60);
+/// Changes of what an attempt uses that the worker does not hear of, bytes.
+const TOLD_STEP: u64 = 1 << 20;
 /// Time between two looks at processes that are being ended.
 const PRESS_EVERY: Duration = Duration::from_millis(1);
 /// The same, where all that is left is to wait for them to die, or where looking is dear.
 const PRESS_SELDOM: Duration = Duration::from_millis(10);
-/// Until strays are looked for after an end: the kernel's list of children can miss one at first.
-const STRAYS_AFTER: Duration = Duration::from_millis(100);
 
 impl Engine {
-    /// Takes notice of all processes that have ended.
+    /// Takes notice of all processes that have ended. All are of the attempt, and when none is left below this
+    /// process, nothing of it is.
     pub(super) fn reap(&mut self) {
         let mut drained = [0u8; 1024];
-        let _ = rustix::io::read(&self.signals, &mut drained);
-        let mut over = Vec::new();
-        let mut strays = false;
-        loop {
+        let _ = rustix::io::read(&self.ground.signals, &mut drained);
+        let times = self.attempt.as_ref().map(|attempt| self.times(attempt));
+        let none_left = loop {
             let mut status = 0;
             // SAFETY: all zeroes is a valid value, and both are valid for the call.
             let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
             // SAFETY: as above; reaps our own children only.
             let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage) };
             if pid <= 0 {
-                break;
+                break pid < 0;
             }
-            let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
-            if let Some(id) = self.by_pid.remove(&pid) {
-                let times = self.attempts.get(&id).map(|attempt| self.times(attempt));
-                if let (Some(attempt), Some((elapsed, paused))) =
-                    (self.attempts.get_mut(&id), times)
-                {
-                    attempt.ended = Some(Ended {
-                        outcome: outcome_of(status),
-                        elapsed,
-                        paused,
-                        cpu,
-                        memory_peak: usage.ru_maxrss as u64 * 1024,
-                    });
-                    over.push(id);
-                    if attempt.dying_since.is_some() {
-                        self.press_at = Some(Instant::now());
-                    }
-                }
-            } else {
-                let mark = self.orphans.remove(&pid).flatten();
-                let id = mark.and_then(|mark| self.by_mark.get(&mark));
-                match id.and_then(|id| self.attempts.get_mut(id)) {
-                    Some(attempt) => attempt.orphans_cpu += cpu,
-                    // Its own children have come to us.
-                    None => strays = true,
-                }
-            }
-        }
-        if strays || !over.is_empty() {
-            self.strays_at
-                .get_or_insert_with(|| Instant::now() + STRAYS_AFTER);
-            self.sweep();
-        }
-        for id in over {
-            if self
-                .attempts
-                .get(&id)
-                .is_some_and(|attempt| attempt.dying_since.is_none())
-            {
-                self.finish(id);
-            }
-        }
-    }
-
-    /// Looks at our children for what attempts have left behind: nearly always there is nothing, and then
-    /// this costs one system call.
-    pub(super) fn sweep(&mut self) {
-        for pid in self.children.list() {
-            if self.by_pid.contains_key(&pid) {
+            let (Some(attempt), Some((elapsed, paused))) = (&mut self.attempt, times) else {
                 continue;
+            };
+            let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
+            if pid == attempt.pid && attempt.ended.is_none() {
+                attempt.ended = Some(Ended {
+                    outcome: outcome_of(status),
+                    elapsed,
+                    paused,
+                    cpu,
+                    memory_peak: usage.ru_maxrss as u64 * 1024,
+                });
+            } else {
+                attempt.orphans_cpu += cpu;
             }
-            let by_namespace = self.ground.report.marked;
-            let mark = *self
-                .orphans
-                .entry(pid)
-                .or_insert_with(|| tree::mark_of(pid, by_namespace));
-            match mark.and_then(|mark| self.by_mark.get(&mark)) {
-                Some(id) => {
-                    if let Some(attempt) = self.attempts.get_mut(id)
-                        && attempt.ended.is_some()
-                        && attempt.dying_since.is_none()
-                    {
-                        attempt.dying_since = Some(Instant::now());
-                        self.dying.push(*id);
-                        self.press_at = Some(Instant::now());
-                    }
-                }
-                // Of an attempt that was reported or never had its mark read; or of none that can be told,
-                // while none runs.
-                None if mark.is_some() || self.attempts.is_empty() => {
-                    self.adopt(pid);
-                    kill(pid);
-                }
-                None => {
-                    self.orphans.remove(&pid);
-                }
-            }
-        }
-    }
-
-    /// Makes an attempt that ended before its mark could be read wait for this process to die: it must be
-    /// one that it left.
-    fn adopt(&mut self, pid: i32) {
-        let unmarked =
-            |(_, attempt): &(&u64, &mut Attempt)| attempt.ended.is_some() && attempt.mark.is_none();
-        if let Some((id, attempt)) = self.attempts.iter_mut().find(unmarked)
-            && let Some((mark, held)) = tree::hold_mark(pid)
-        {
-            (attempt.mark, attempt.held) = (Some(mark), Some(held));
+        };
+        let Some(attempt) = self.attempt.as_mut().filter(|one| one.ended.is_some()) else {
+            return;
+        };
+        if none_left {
+            self.finish();
+        } else if attempt.dying_since.is_none() {
             attempt.dying_since = Some(Instant::now());
-            self.by_mark.insert(mark, *id);
-            self.dying.push(*id);
             self.press_at = Some(Instant::now());
         }
     }
 
     /// Ends an attempt for a reason, unless it has ended or is being ended for another.
     pub(super) fn end(&mut self, id: u64, verdict: Ending) {
-        let Some(attempt) = self.attempts.get_mut(&id) else {
+        let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.id == id) else {
             return;
         };
         if attempt.ended.is_some() || attempt.verdict.is_some() {
@@ -146,89 +76,78 @@ impl Engine {
         }
         attempt.verdict = Some(verdict);
         attempt.dying_since = Some(Instant::now());
-        kill(attempt.pid);
-        kill(-attempt.pid);
-        self.dying.push(id);
-        self.press_at = Some(Instant::now());
+        self.press();
     }
 
-    /// Kills every living process of the attempts that are being ended, and reports those of which nothing
-    /// will run again. One look at the processes serves all: a job with hundreds of attempts may be
-    /// cancelled.
+    /// Kills every process of the attempt that is being ended, and reports it once nothing of it will run again.
     pub(super) fn press(&mut self) {
         self.press_at = None;
-        if self.dying.is_empty() {
+        let now = Instant::now();
+        let since = self
+            .attempt
+            .as_ref()
+            .and_then(|attempt| attempt.dying_since);
+        let Some(age) = since.map(|since| now - since) else {
             return;
+        };
+        if age > DYING_MAX {
+            return self.finish();
         }
-        let marked = self.marked();
-        let mut pause = PRESS_SELDOM;
-        for id in std::mem::take(&mut self.dying) {
-            let Some(attempt) = self.attempts.get_mut(&id) else {
-                continue;
-            };
-            let age = attempt
-                .dying_since
-                .map_or(Duration::ZERO, |since| since.elapsed());
-            let pids = attempt
-                .mark
-                .and_then(|mark| marked.get(&mark))
-                .map_or(&[][..], Vec::as_slice);
-            let mut new = false;
-            for pid in pids {
-                new |= attempt.killed.insert(*pid);
-                kill(*pid);
-            }
-            if (pids.is_empty() && attempt.ended.is_some()) || age > DYING_MAX {
-                self.finish(id);
-                continue;
-            }
-            if !attempt.reported && self.ground.report.marked {
-                pause = PRESS_EVERY;
-            }
-            if !new && !attempt.reported && age > REPORT_AFTER {
-                self.report(id, false);
-            }
-            self.dying.push(id);
+        let new = self.kill_all();
+        let Some(attempt) = &self.attempt else {
+            return;
+        };
+        let reported = attempt.reported;
+        if !new && !reported && age > REPORT_AFTER {
+            self.report(false);
         }
-        if !self.dying.is_empty() {
-            self.press_at = Some(Instant::now() + pause);
-        }
+        let seldom = reported || !new;
+        self.press_at = Some(now + if seldom { PRESS_SELDOM } else { PRESS_EVERY });
     }
 
-    /// Lets go of an attempt of which nothing is left.
-    fn finish(&mut self, id: u64) {
-        let Some(attempt) = self.attempts.get(&id) else {
-            return;
-        };
-        if attempt.reported {
-            self.reply(&Reply::Gone { id });
-        } else {
-            self.report(id, true);
+    /// Kills every process below this one; whether one was found that had not been killed before.
+    fn kill_all(&mut self) -> bool {
+        if matches!(self.ground.report.sandbox, Sandbox::View { .. }) {
+            // SAFETY: this is the first process of a namespace: all others in it are of the attempt. The kernel
+            // leaves this one out, and kills those that are just being made with the others.
+            unsafe { libc::kill(-1, libc::SIGKILL) };
+            return false;
         }
-        let Some(attempt) = self.attempts.remove(&id) else {
-            return;
-        };
+        let mut new = false;
+        for pid in tree::below(self.children.list()) {
+            // SAFETY: a process just found below this one.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            if let Some(attempt) = &mut self.attempt {
+                new |= attempt.killed.insert(pid);
+            }
+        }
+        new
+    }
+
+    /// Lets go of the attempt, of which nothing is left.
+    fn finish(&mut self) {
+        match &self.attempt {
+            None => return,
+            Some(attempt) if attempt.reported => {
+                let id = attempt.id;
+                self.reply(&Reply::Gone { id });
+            }
+            Some(_) => self.report(true),
+        }
+        self.attempt = None;
         self.starts.resume();
-        self.by_pid.remove(&attempt.pid);
-        if let Some(mark) = attempt.mark {
-            self.by_mark.remove(&mark);
-        }
-        if attempt.limits.memory.is_some() {
-            self.limited_memory -= 1;
-        }
-        if self.attempts.is_empty() {
-            self.clear_shared_memory();
-        }
+        (self.press_at, self.resume_at) = (None, None);
+        self.clear_shared_memory();
     }
 
-    /// Tells the worker how an attempt ended.
-    fn report(&mut self, id: u64, gone: bool) {
-        let times = self.attempts.get(&id).map(|attempt| self.times(attempt));
-        let (Some(attempt), Some((elapsed, paused))) = (self.attempts.get_mut(&id), times) else {
+    /// Tells the worker how the attempt ended.
+    fn report(&mut self, gone: bool) {
+        let times = self.attempt.as_ref().map(|attempt| self.times(attempt));
+        let (Some(attempt), Some((elapsed, paused))) = (&mut self.attempt, times) else {
             return;
         };
         attempt.reported = true;
-        let ended = attempt.ended.take().unwrap_or_else(|| Ended {
+        let ended = attempt.ended.clone().unwrap_or_else(|| Ended {
             outcome: Err(signalled(libc::SIGKILL)),
             elapsed,
             paused,
@@ -236,60 +155,53 @@ impl Engine {
             memory_peak: 0,
         });
         let exit = Exit {
-            outcome: match attempt.verdict.clone() {
-                Some(verdict) => Err(verdict),
-                None => ended.outcome.clone(),
-            },
+            outcome: attempt.verdict.clone().map_or(ended.outcome, Err),
             usage: Usage {
                 elapsed: ended.elapsed,
                 paused: ended.paused,
                 cpu: ended.cpu + attempt.orphans_cpu,
                 memory_peak: ended.memory_peak.max(attempt.memory_peak),
             },
-            stdout: attempt.stdout.finish(&mut self.buffer),
-            stderr: attempt.stderr.finish(&mut self.buffer),
+            stdout: attempt.pipes.stdout.finish(&mut self.buffer),
+            stderr: attempt.pipes.stderr.finish(&mut self.buffer),
         };
-        if self.by_pid.get(&attempt.pid) != Some(&id) {
-            attempt.ended = Some(ended);
-        }
+        let id = attempt.id;
         self.reply(&Reply::Exited { id, gone, exit });
     }
 
-    /// All living processes of attempts, by mark.
-    fn marked(&self) -> HashMap<Mark, Vec<i32>> {
-        let pids = match self.ground.report.sandbox {
-            // They are all there is.
-            Sandbox::View { .. } => tree::all_processes(),
-            // The machine may have thousands of others.
-            Sandbox::Landlock { .. } | Sandbox::None => tree::below(self.children.list()),
+    /// Looks at what the attempt uses: memory, with shared memory that no process has mapped, and files that have no
+    /// name any more.
+    pub(super) fn sample(&mut self) {
+        let Some(attempt) = &mut self.attempt else {
+            return;
         };
-        tree::by_mark(pids, self.ground.report.marked)
+        let (id, limits) = (attempt.id, attempt.limits);
+        let pids = tree::below(self.children.list());
+        let mut used = tree::memory_of(&pids);
+        if matches!(self.ground.report.sandbox, Sandbox::View { .. }) {
+            used += view::shared_memory_used();
+        }
+        attempt.memory_peak = attempt.memory_peak.max(used);
+        let unlinked = match limits.disk {
+            Some(_) => tree::unlinked_of(&pids, &self.ground.slot.work),
+            None => 0,
+        };
+        let (memory_told, unlinked_told) = attempt.told;
+        if used.abs_diff(memory_told) > TOLD_STEP || unlinked.abs_diff(unlinked_told) > TOLD_STEP {
+            attempt.told = (used, unlinked);
+            let memory = used;
+            self.reply(&Reply::Uses {
+                id,
+                memory,
+                unlinked,
+            });
+        }
+        if let Some(limit) = limits.memory.filter(|limit| used > *limit) {
+            self.end(id, Ending::MemoryLimit { limit, used });
+        }
     }
 
-    /// Looks at the memory of attempts that have a limit.
-    pub(super) fn sample_memory(&mut self) {
-        let marked = self.marked();
-        let mut over = Vec::new();
-        for (id, attempt) in &mut self.attempts {
-            let Some(limit) = attempt.limits.memory else {
-                continue;
-            };
-            let Some(pids) = attempt.mark.and_then(|mark| marked.get(&mark)) else {
-                continue;
-            };
-            let used = tree::memory_of(pids);
-            attempt.memory_peak = attempt.memory_peak.max(used);
-            if used > limit {
-                over.push((*id, Ending::MemoryLimit { limit, used }));
-            }
-        }
-        for (id, verdict) in over {
-            self.end(id, verdict);
-        }
-    }
-
-    /// Removes what attempts left in the view's shared memory; only when none runs, because it cannot be
-    /// told whose it is.
+    /// Removes what the attempt left in the view's shared memory.
     fn clear_shared_memory(&self) {
         if !matches!(self.ground.report.sandbox, Sandbox::View { .. }) {
             return;
@@ -298,19 +210,9 @@ impl Engine {
             return;
         };
         for entry in entries.flatten() {
-            let path = entry.path();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                let _ = std::fs::remove_dir_all(path);
-            } else {
-                let _ = std::fs::remove_file(path);
-            }
+            let _ = crate::scratch::remove_tree(&entry.path());
         }
     }
-}
-
-fn kill(pid: i32) {
-    // SAFETY: only ever called for children that are not reaped and processes just found by their mark.
-    unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
 fn outcome_of(status: i32) -> Result<(), Ending> {
@@ -326,7 +228,7 @@ fn outcome_of(status: i32) -> Result<(), Ending> {
     }
 }
 
-fn signalled(signal: i32) -> Ending {
+pub(super) fn signalled(signal: i32) -> Ending {
     Ending::Signalled {
         signal,
         said: String::new(),

@@ -68,33 +68,31 @@ impl Look {
 impl Engine {
     pub(super) fn look_every(&mut self, every: Duration) {
         self.look.every = Some(every.max(EVERY_MIN));
-        if !self.attempts.is_empty() {
+        if self.attempt.is_some() {
             self.look.set(every.max(EVERY_MIN));
         }
     }
 
-    /// Looks at all attempts and tells of those that got on. Nobody looks while there are none.
+    /// Looks at the attempt and tells if it got on. Nobody looks while there is none.
     pub(super) fn look(&mut self) {
         self.look.took();
-        let Some(every) = self.look.every.filter(|_| !self.attempts.is_empty()) else {
+        let Some(every) = self.look.every else {
             return;
         };
         let since = Instant::now();
         let paused = self.pause.on();
-        let mut news = Vec::new();
-        for (id, attempt) in &mut self.attempts {
-            if attempt.ended.is_some() || attempt.reported {
-                continue;
-            }
-            let mark = attempt.mark;
-            let orphans = self.orphans.iter().filter(|(_, of)| **of == mark);
-            let orphans = orphans.map(|(pid, _)| *pid).filter(|_| mark.is_some());
-            let pids = tree::below(std::iter::once(attempt.pid).chain(orphans).collect());
-            if let Some(to) = attempt.advance.look(&pids, paused) {
-                news.push(Reply::Advanced { id: *id, to });
-            }
+        let running = self
+            .attempt
+            .as_mut()
+            .filter(|attempt| attempt.ended.is_none());
+        let Some(attempt) = running.filter(|attempt| !attempt.reported) else {
+            return;
+        };
+        let pids = tree::below(self.children.list());
+        let id = attempt.id;
+        if let Some(to) = attempt.pipes.advance.look(&pids, paused) {
+            self.reply(&Reply::Advanced { id, to });
         }
-        news.iter().for_each(|news| self.reply(news));
         let took = since.elapsed();
         self.look
             .set(every.saturating_sub(took).max(took * LOOK_FACTOR));

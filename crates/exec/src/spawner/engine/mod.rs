@@ -2,25 +2,25 @@
 
 mod ending;
 mod look;
-mod os;
 mod pause;
 mod start;
+mod streams;
 
-use super::attempt::{self, Attempt, Programs};
-use super::child::Cloner;
-use super::ground::{Ground, Slot};
-use super::tree::{Children, LastPid, Mark};
+use super::attempt::{Attempt, Programs, read_available};
+use super::ground::Ground;
+use super::os;
+use super::supervise;
+use super::tree::Children;
 use crate::Exit;
 use crate::wire::{self, Reply, Request};
 use hedge_model::Ending;
-use std::collections::{BinaryHeap, HashMap};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-const EVENTS_PER_ROUND: usize = 256;
-/// How often memory is looked at while an attempt has a limit.
+const EVENTS_PER_ROUND: usize = 64;
+/// How often it is looked at what an attempt with limits uses.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 /// Reports that may wait for the worker to read them, bytes.
 const OUT_BYTES_MAX: usize = 8 << 20;
@@ -28,9 +28,10 @@ const OUT_BYTES_MAX: usize = 8 << 20;
 const SOCKET: u64 = 0;
 const SIGNALS: u64 = 1;
 const LOOK: u64 = 2;
-/// Tokens of streams: the attempt's id, shifted, and which of its streams.
-const FIRST_ID: u64 = 1;
-const STREAMS_SHIFT: u32 = 2;
+const ASKED: u64 = 3;
+const STDOUT: u64 = 4;
+const STDERR: u64 = 5;
+const ADVANCE: u64 = 6;
 
 /// Serves the worker until it closes the socket; returns the exit code.
 pub(crate) fn serve(ground: Ground, socket: UnixStream) -> i32 {
@@ -40,34 +41,24 @@ pub(crate) fn serve(ground: Ground, socket: UnixStream) -> i32 {
     }
 }
 
+/// One attempt at a time runs here: the slot's folders are its own, and all processes below this one are its.
 struct Engine {
     ground: Ground,
     socket: UnixStream,
     epoll: OwnedFd,
-    signals: OwnedFd,
     null: OwnedFd,
-    cloner: Cloner,
     children: Children,
-    last_pid: LastPid,
     files_max: libc::rlimit,
-    slots: HashMap<u32, Slot>,
     programs: Programs,
     starts: start::Starts,
-    attempts: HashMap<u64, Attempt>,
-    by_pid: HashMap<i32, u64>,
-    by_mark: HashMap<Mark, u64>,
-    /// Marks of processes that became our children when their parents ended.
-    orphans: HashMap<i32, Option<Mark>>,
-    dying: Vec<u64>,
+    attempt: Option<Attempt>,
     pause: pause::Pause,
     /// Whether attempts get idle priority whatever the setup says.
     lowered: bool,
-    /// Earliest first.
-    deadlines: BinaryHeap<std::cmp::Reverse<(Instant, u64)>>,
     look: look::Look,
-    limited_memory: usize,
     next_sample: Instant,
-    strays_at: Option<Instant>,
+    /// When to read again from streams that are held back.
+    resume_at: Option<Instant>,
     /// When to look at the dying again.
     press_at: Option<Instant>,
     inbox: Vec<u8>,
@@ -79,32 +70,22 @@ impl Engine {
     fn new(ground: Ground, socket: UnixStream) -> io::Result<Engine> {
         socket.set_nonblocking(true)?;
         let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)?;
-        let signals = os::signals_of_children()?;
         let mut engine = Engine {
             null: std::fs::File::options()
                 .read(true)
                 .write(true)
                 .open("/dev/null")?
                 .into(),
-            cloner: Cloner::new()?,
             children: Children::open(),
-            last_pid: LastPid::open(),
             files_max: os::raise_files_max(),
-            slots: HashMap::new(),
-            programs: Programs::default(),
+            programs: Programs::new(ground.shown()),
             starts: start::Starts::default(),
-            attempts: HashMap::new(),
-            by_pid: HashMap::new(),
-            by_mark: HashMap::new(),
-            orphans: HashMap::new(),
-            dying: Vec::new(),
+            attempt: None,
             pause: pause::Pause::default(),
             lowered: false,
-            deadlines: BinaryHeap::new(),
             look: look::Look::new()?,
-            limited_memory: 0,
             next_sample: Instant::now(),
-            strays_at: None,
+            resume_at: None,
             press_at: None,
             inbox: Vec::new(),
             out: Vec::new(),
@@ -112,11 +93,13 @@ impl Engine {
             ground,
             socket,
             epoll,
-            signals,
         };
         engine.listen(engine.socket.as_raw_fd(), SOCKET)?;
-        engine.listen(engine.signals.as_raw_fd(), SIGNALS)?;
+        engine.listen(engine.ground.signals.as_raw_fd(), SIGNALS)?;
         engine.listen(engine.look.fd(), LOOK)?;
+        if let Some(asked) = &engine.ground.launcher.asked {
+            engine.listen(asked.as_raw_fd(), ASKED)?;
+        }
         let report = engine.ground.report.clone();
         engine.reply(&Reply::Ready(report));
         Ok(engine)
@@ -149,7 +132,8 @@ impl Engine {
                     }
                     SIGNALS => reap = true,
                     LOOK => looks = true,
-                    token => self.read_stream(token),
+                    ASKED => self.answer(),
+                    stream => self.read_stream(stream),
                 }
             }
             if reap {
@@ -164,12 +148,12 @@ impl Engine {
     }
 
     fn read_requests(&mut self) -> Option<()> {
-        let open = attempt::read_available(&mut self.socket, &mut self.inbox);
+        let open = read_available(&mut self.socket, &mut self.inbox);
         let mut at = 0;
         loop {
             match wire::decode(&self.inbox, &mut at) {
-                Ok(Some(Request::Launch { id, slot, launch })) => {
-                    self.starts.add(id, slot, launch);
+                Ok(Some(Request::Launch { id, filled, launch })) => {
+                    self.starts.add(id, filled, launch);
                 }
                 Ok(Some(Request::End { id, ending })) => self.order_end(id, ending),
                 Ok(Some(Request::Pause(on))) => self.pause(on),
@@ -191,64 +175,75 @@ impl Engine {
         }
     }
 
-    fn read_stream(&mut self, token: u64) {
-        let id = (token >> STREAMS_SHIFT).wrapping_sub(FIRST_ID);
-        if let Some(attempt) = self.attempts.get_mut(&id) {
-            match token & 3 {
-                0 => drop(attempt.stdout.read_some(&mut self.buffer)),
-                1 => drop(attempt.stderr.read_some(&mut self.buffer)),
-                _ => attempt.advance.read_some(&mut self.buffer),
-            }
+    /// Answers what the kernel asks about calls of the attempt.
+    fn answer(&mut self) {
+        if let Some(asked) = &self.ground.launcher.asked {
+            let root = std::path::Path::new(&self.ground.setup.folder);
+            supervise::answer(asked, root, &self.children);
         }
     }
 
     /// Carries out what is due by now.
     fn watch_time(&mut self) {
         let now = Instant::now();
-        while let Some(std::cmp::Reverse((at, id))) = self.deadlines.peek().copied() {
-            if at > now || self.pause.on() {
-                break;
-            }
-            self.deadlines.pop();
-            let Some(attempt) = self.attempts.get(&id) else {
-                continue;
-            };
-            let Some(limit) = attempt.limits.time else {
-                continue;
-            };
-            let left = limit.saturating_sub(self.times(attempt).0);
-            match now.checked_add(left) {
-                // It was paused meanwhile.
-                Some(at) if at > now => self.deadlines.push(std::cmp::Reverse((at, id))),
-                _ => self.end(id, Ending::TimeLimit { limit }),
-            }
+        if let Some((id, limit, left)) = self.time_left()
+            && left.is_zero()
+        {
+            self.end(id, Ending::TimeLimit { limit });
         }
-        if self.limited_memory > 0 && now >= self.next_sample {
+        if self.samples() && now >= self.next_sample {
             self.next_sample = now + SAMPLE_EVERY;
-            self.sample_memory();
+            self.sample();
         }
-        if self.strays_at.is_some_and(|at| now >= at) {
-            self.strays_at = None;
-            self.sweep();
+        if self.resume_at.is_some_and(|at| now >= at) {
+            self.resume_streams();
         }
         if self.press_at.is_some_and(|at| now >= at) {
             self.press();
         }
+        if self.pause.check_at().is_some_and(|at| now >= at) {
+            self.check_stopped();
+        }
+    }
+
+    /// The attempt's time limit, and what is left of it.
+    fn time_left(&self) -> Option<(u64, Duration, Duration)> {
+        let attempt = self.attempt.as_ref().filter(|_| !self.pause.on())?;
+        if attempt.ended.is_some() || attempt.verdict.is_some() {
+            return None;
+        }
+        let limit = attempt.limits.time?;
+        let left = limit.saturating_sub(self.times(attempt).0);
+        Some((attempt.id, limit, left))
+    }
+
+    /// Whether it is looked at what the attempt uses.
+    fn samples(&self) -> bool {
+        let attempt = self
+            .attempt
+            .as_ref()
+            .filter(|attempt| attempt.ended.is_none());
+        let limits = attempt.map(|attempt| attempt.limits);
+        limits.is_some_and(|limits| limits.memory.is_some() || limits.disk.is_some())
     }
 
     /// Milliseconds until something is due; -1 for never.
     fn timeout(&self) -> i32 {
-        let start = self.starts.next().filter(|_| !self.pause.on());
-        let deadline = self.deadlines.peek().filter(|_| !self.pause.on());
-        let mut next: Option<Instant> = deadline.map(|std::cmp::Reverse((at, _))| *at);
-        let sample = (self.limited_memory > 0).then_some(self.next_sample);
-        for at in [sample, start, self.strays_at, self.press_at]
-            .into_iter()
-            .flatten()
-        {
-            next = Some(next.map_or(at, |known| known.min(at)));
-        }
-        next.map_or(-1, |at| {
+        let left = self.time_left().map(|(_, _, left)| left);
+        let deadline = left.and_then(|left| Instant::now().checked_add(left));
+        let sample = self.samples().then_some(self.next_sample);
+        let check = self.pause.check_at();
+        let can_start = self.attempt.is_none() && !self.pause.on();
+        let start = self.starts.next().filter(|_| can_start);
+        let due = [
+            deadline,
+            sample,
+            start,
+            self.resume_at,
+            self.press_at,
+            check,
+        ];
+        due.into_iter().flatten().min().map_or(-1, |at| {
             let wait = at.saturating_duration_since(Instant::now());
             i32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
         })
@@ -308,19 +303,17 @@ impl Engine {
     }
 
     fn listen(&self, fd: RawFd, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN, token)
+    }
+
+    fn control(&self, operation: i32, fd: RawFd, wanted: i32, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event {
-            events: libc::EPOLLIN as u32,
+            events: wanted as u32,
             u64: token,
         };
         // SAFETY: `event` is valid for the call.
-        let done = unsafe {
-            libc::epoll_ctl(
-                self.epoll.as_raw_fd(),
-                libc::EPOLL_CTL_ADD,
-                fd,
-                &raw mut event,
-            )
-        };
+        let done =
+            unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &raw mut event) };
         if done == 0 {
             Ok(())
         } else {

@@ -1,6 +1,7 @@
 //! All attempts stopped for a while, where they are, and let go on.
 
 use super::Engine;
+use super::ending::signalled;
 use crate::Sandbox;
 use crate::spawner::freezer::Freezer;
 use crate::spawner::tree;
@@ -12,6 +13,14 @@ use std::time::{Duration, Instant};
 /// Looks for processes that were started while others were being stopped, at most.
 const ROUNDS_MAX: usize = 64;
 
+/// Until it is looked whether stopped processes stand still, at first and where one did not, and at most.
+const CHECK_AFTER: Duration = Duration::from_millis(10);
+const CHECK_AFTER_MAX: Duration = Duration::from_millis(500);
+/// CPU time that stopped processes may be found to have used since the last look: what they did until they stopped.
+const STILL: Duration = Duration::from_millis(1);
+/// An attempt that was found running so often during one pause, although it was stopped, is ended.
+const AWAKE_MAX: u32 = 20;
+
 /// Whether attempts are stopped, and for how long they have been in all.
 #[derive(Default)]
 pub(super) struct Pause {
@@ -19,8 +28,43 @@ pub(super) struct Pause {
     before: Duration,
     /// Whether any attempt was started outside the control group, whence signals are needed.
     outside: bool,
-    /// Whether what is stopped now was sent signals.
-    signalled: bool,
+    /// What is known of processes that were stopped by signals, while they are.
+    signalled: Option<Check>,
+}
+
+/// Whether processes that were sent a signal to stop stand still.
+struct Check {
+    at: Instant,
+    after: Duration,
+    /// CPU time that they had used at the last look.
+    cpu: Duration,
+    /// How often they were found running.
+    awake: u32,
+}
+
+impl Check {
+    fn new() -> Check {
+        Check {
+            at: Instant::now() + CHECK_AFTER,
+            after: CHECK_AFTER,
+            cpu: Duration::MAX,
+            awake: 0,
+        }
+    }
+
+    /// Takes what was found; whether they were running.
+    fn take(&mut self, cpu: Duration, awake: bool) -> bool {
+        let awake = awake || cpu.saturating_sub(self.cpu) > STILL;
+        self.cpu = cpu;
+        self.awake += u32::from(awake);
+        self.after = if awake {
+            CHECK_AFTER
+        } else {
+            (self.after * 2).min(CHECK_AFTER_MAX)
+        };
+        self.at = Instant::now() + self.after;
+        awake
+    }
 }
 
 impl Pause {
@@ -32,6 +76,11 @@ impl Pause {
     /// From now on attempts start outside the control group.
     pub fn start_outside(&mut self) {
         self.outside = true;
+    }
+
+    /// When to look whether what was stopped stands still.
+    pub fn check_at(&self) -> Option<Instant> {
+        self.signalled.as_ref().map(|check| check.at)
     }
 
     /// Whether attempts are stopped now.
@@ -53,13 +102,13 @@ impl Engine {
             if on {
                 self.pause.since = Some(Instant::now());
                 let frozen = self.freeze(true);
-                self.pause.signalled = !frozen || self.pause.outside;
-                if self.pause.signalled {
+                if !frozen || self.pause.outside {
+                    self.pause.signalled = Some(Check::new());
                     self.stop_all();
                 }
             } else {
                 self.freeze(false);
-                if self.pause.signalled {
+                if self.pause.signalled.take().is_some() {
                     self.signal_all(libc::SIGCONT);
                 }
                 self.pause.before = self.pause.total();
@@ -74,9 +123,35 @@ impl Engine {
     pub(super) fn lower(&mut self, on: bool) {
         self.lowered = on;
         if on && !self.ground.report.idle {
-            for attempt in self.attempts.values() {
-                tree::make_idle(attempt.pid, &self.last_pid);
-            }
+            self.ground.launcher.lower();
+        }
+    }
+
+    /// Looks whether processes that were sent a signal to stop stand still. Some signal may have woken one: it is
+    /// stopped again, and ended if that does not help.
+    pub(super) fn check_stopped(&mut self) {
+        let pids = tree::below(self.children.list());
+        let (cpu, awake) = (tree::cpu_of_all(&pids), tree::awake(&pids));
+        let Some(check) = &mut self.pause.signalled else {
+            return;
+        };
+        if !check.take(cpu, awake) {
+            return;
+        }
+        let times = check.awake;
+        self.stop_all();
+        let running = self
+            .attempt
+            .as_ref()
+            .filter(|one| one.dying_since.is_none());
+        let Some(id) = running.map(|attempt| attempt.id) else {
+            return;
+        };
+        if times == 1 || times == AWAKE_MAX {
+            self.reply(&Reply::Awake { id, times });
+        }
+        if times >= AWAKE_MAX {
+            self.end(id, signalled(libc::SIGSTOP));
         }
     }
 

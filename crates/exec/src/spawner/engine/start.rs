@@ -1,23 +1,18 @@
-//! Starting attempts, and waiting for what the machine is short of.
+//! Starting attempts, one at a time, and waiting where the machine is short of something.
 
-use super::{Engine, FIRST_ID, STREAMS_SHIFT};
+use super::{ADVANCE, Engine, STDERR, STDOUT};
+use crate::reserve;
 use crate::shortage::worker_ending;
-use crate::spawner::advance::Advance;
-use crate::spawner::attempt::{self, Attempt, Programs};
+use crate::spawner::attempt::{self, Attempt, Pipes, Programs};
 use crate::spawner::child::{Command, PAGE};
-use crate::spawner::stream::Stream;
-use crate::spawner::tree::{self, Mark};
 use crate::wire::Reply;
-use crate::{Exit, Launch, StreamKind};
+use crate::{Exit, Launch};
 use hedge_model::Ending;
-use hedge_model::ending::Shortage;
 use std::collections::{HashSet, VecDeque};
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Processes started before the loop looks at ends and orders to end again: each takes about 0.2 ms.
-const STARTS_PER_ROUND: usize = 16;
 /// How long an attempt waits for what the machine is short of before it is given back. Most shortages are over when
 /// another attempt ends.
 const SHORT_MAX: Duration = Duration::from_secs(1);
@@ -29,7 +24,8 @@ const SPARE_FILES: usize = 4;
 /// An attempt that is to be started.
 struct Waiting {
     id: u64,
-    slot: u32,
+    /// Whether the worker has put something into the folders for it.
+    filled: bool,
     launch: Launch,
     since: Instant,
 }
@@ -43,11 +39,11 @@ pub(super) struct Starts {
 }
 
 impl Starts {
-    pub fn add(&mut self, id: u64, slot: u32, launch: Launch) {
+    pub fn add(&mut self, id: u64, filled: bool, launch: Launch) {
         let since = Instant::now();
         self.waiting.push_back(Waiting {
             id,
-            slot,
+            filled,
             launch,
             since,
         });
@@ -72,19 +68,21 @@ impl Starts {
 }
 
 impl Engine {
-    /// Starts some of the attempts that wait.
+    /// Starts the next attempt, if none runs.
     pub(super) fn start_some(&mut self) {
         let held = |at: Instant| at > Instant::now();
         if self.pause.on() || self.starts.held_until.is_some_and(held) {
             return;
         }
         self.starts.held_until = None;
-        for _ in 0..STARTS_PER_ROUND {
-            let Some(next) = self.starts.waiting.pop_front() else {
-                return;
-            };
-            match self.start(&next) {
-                Ok(()) => {}
+        while self.attempt.is_none()
+            && let Some(next) = self.starts.waiting.pop_front()
+        {
+            match self.try_start(&next) {
+                Ok(attempt) => {
+                    self.attempt = Some(attempt);
+                    self.look.start();
+                }
                 Err(Ending::Short { .. }) if next.since.elapsed() < SHORT_MAX => {
                     self.starts.held_until = Some(Instant::now() + HOLD);
                     self.starts.waiting.push_front(next);
@@ -104,81 +102,36 @@ impl Engine {
         });
     }
 
-    fn start(&mut self, next: &Waiting) -> Result<(), Ending> {
-        let Waiting {
-            id, slot, launch, ..
-        } = next;
-        let mut started = self.try_start(*id, *slot, launch);
-        if let Err(Ending::Short {
-            of: Shortage::Files,
-            ..
-        }) = started
-        {
-            // Those of folders are kept only to save time.
-            self.slots.clear();
-            started = self.try_start(*id, *slot, launch);
+    fn try_start(&mut self, next: &Waiting) -> Result<Attempt, Ending> {
+        let (launch, user) = (&next.launch, self.ground.user);
+        if let Some(user) = user.filter(|_| next.filled) {
+            let folder = Path::new(&self.ground.slot.work_path);
+            crate::user::give_below(folder, user)
+                .map_err(|error| worker_ending("give a task its inputs", &error))?;
         }
-        let attempt = started?;
-        self.by_pid.insert(attempt.pid, *id);
-        if let Some(mark) = attempt.mark {
-            self.by_mark.insert(mark, *id);
-        }
-        if let Some(limit) = launch.limits.time
-            && let Some(at) = attempt.started.checked_add(limit)
-        {
-            self.deadlines.push(std::cmp::Reverse((at, *id)));
-        }
-        if launch.limits.memory.is_some() {
-            self.limited_memory += 1;
-        }
-        self.attempts.insert(*id, attempt);
-        self.look.start();
-        Ok(())
-    }
-
-    fn try_start(&mut self, id: u64, slot: u32, launch: &Launch) -> Result<Attempt, Ending> {
-        if !self.slots.contains_key(&slot) {
-            let opened = self.ground.open_slot(slot)?;
-            self.slots.insert(slot, opened);
-        }
-        let pipes = |error: io::Error| worker_ending("make a pipe for a task's output", &error);
-        let spill = |kind| crate::scratch::spill(&self.ground.setup.scratch, slot, kind);
-        let stdout = Stream::new(launch.kept_bytes, spill(StreamKind::Stdout)).map_err(pipes)?;
-        let stderr = Stream::new(launch.kept_bytes, spill(StreamKind::Stderr)).map_err(pipes)?;
-        let advance = Advance::new().map_err(pipes)?;
-        let token = (id + FIRST_ID) << STREAMS_SHIFT;
-        self.listen(stdout.read.as_raw_fd(), token).map_err(pipes)?;
-        self.listen(stderr.read.as_raw_fd(), token | 1)
-            .map_err(pipes)?;
-        self.listen(advance.read.as_raw_fd(), token | 2)
-            .map_err(pipes)?;
-        let spare = |_| rustix::io::fcntl_dupfd_cloexec(&self.null, 0);
-        let spare: Result<Vec<OwnedFd>, _> = (0..SPARE_FILES).map(spare).collect();
-        let spare = spare.map_err(|error| pipes(error.into()))?;
+        let pipes = Pipes::make(launch.kept_bytes, &self.ground.slot, user).and_then(|pipes| {
+            self.listen(pipes.stdout.read.as_raw_fd(), STDOUT)?;
+            self.listen(pipes.stderr.read.as_raw_fd(), STDERR)?;
+            self.listen(pipes.advance.read.as_raw_fd(), ADVANCE)?;
+            let spare = |_| rustix::io::fcntl_dupfd_cloexec(&self.null, 0);
+            let spare: Result<Vec<OwnedFd>, _> = (0..SPARE_FILES).map(spare).collect();
+            Ok((pipes, spare?))
+        });
+        let (pipes, spare) =
+            pipes.map_err(|error| worker_ending("make a pipe for a task's output", &error))?;
         let started = Instant::now();
-        let outputs = [&stdout.write, &stderr.write, &advance.write];
-        let pid = self.execute(id, slot, launch, outputs)?;
+        let pid = self.execute(launch, &pipes)?;
         drop(spare);
-        let marked = self.ground.report.marked;
-        let (mark, held) = if marked {
-            tree::hold_mark(pid).map_or((None, None), |(mark, held)| (Some(mark), Some(held)))
-        } else {
-            (Some(Mark::Variable(std::process::id(), id)), None)
-        };
-        // Only now: a child at low priority could keep the spawner waiting for its exec.
-        if self.ground.report.idle || self.lowered {
-            tree::make_idle(pid, &self.last_pid);
-        }
+        let mut limits = launch.limits;
+        let offered = self.ground.setup.memory_max;
+        limits.memory = limits.memory.into_iter().chain(offered).min();
         Ok(Attempt {
+            id: next.id,
             pid,
-            mark,
-            held,
-            limits: launch.limits,
+            limits,
             started,
             paused_before: self.pause.total(),
-            stdout,
-            stderr,
-            advance,
+            pipes,
             verdict: None,
             ended: None,
             dying_since: None,
@@ -186,24 +139,25 @@ impl Engine {
             reported: false,
             orphans_cpu: Duration::ZERO,
             memory_peak: 0,
+            told: (0, 0),
         })
     }
 
-    /// Starts the process; its outputs and what it says of its progress go to `streams`.
-    fn execute(
-        &mut self,
-        id: u64,
-        slot: u32,
-        launch: &Launch,
-        streams: [&OwnedFd; 3],
-    ) -> Result<i32, Ending> {
-        let gone = || Ending::worker("the task's folder is gone");
-        let folder = self.slots.get(&slot).ok_or_else(gone)?;
-        let setup = &self.ground.setup;
+    /// Starts the process; its outputs and what it says of its progress go to `pipes`.
+    fn execute(&mut self, launch: &Launch, pipes: &Pipes) -> Result<i32, Ending> {
+        let (slot, setup) = (&self.ground.slot, &self.ground.setup);
+        let user = self.ground.user;
         let prepare = |programs: &mut Programs| {
-            attempt::prepare(id, launch, folder, &setup.env, &setup.read_only, programs)
+            attempt::prepare(launch, slot, &setup.env, &setup.read_only, user, programs)
         };
         let mut prepared = prepare(&mut self.programs)?;
+        let idle = self.ground.report.idle || self.lowered;
+        let room = reserve::room(Path::new(&slot.work_path), setup.disk_reserve);
+        // A little more than the limit, so that whoever looks sees that it was passed.
+        let allowed = launch
+            .limits
+            .disk
+            .map(|limit| limit.saturating_add(PAGE as u64));
         let mut tries = 0;
         loop {
             tries += 1;
@@ -211,22 +165,17 @@ impl Engine {
                 program: &prepared.program,
                 args: &prepared.args,
                 env: &prepared.env,
-                folder: folder.work.as_raw_fd(),
+                folder: slot.work.as_raw_fd(),
                 stdin: prepared.stdin.as_ref().unwrap_or(&self.null).as_raw_fd(),
-                stdout: streams[0].as_raw_fd(),
-                stderr: streams[1].as_raw_fd(),
-                progress: streams[2].as_raw_fd(),
-                ruleset: folder.ruleset.as_ref().map(AsRawFd::as_raw_fd),
-                // A little more than the limit, so that whoever looks sees that it was passed.
-                file_bytes_max: launch
-                    .limits
-                    .disk
-                    .map(|limit| limit.saturating_add(PAGE as u64)),
+                stdout: pipes.stdout.write.as_raw_fd(),
+                stderr: pipes.stderr.write.as_raw_fd(),
+                progress: pipes.advance.write.as_raw_fd(),
+                ruleset: slot.ruleset.as_ref().map(AsRawFd::as_raw_fd),
+                file_bytes_max: allowed.into_iter().chain(room).min(),
                 files_max: self.files_max,
-                mark: self.ground.report.marked,
                 group: self.pause.group(self.ground.freezer.as_deref()),
             };
-            match self.cloner.start(&command) {
+            match self.ground.launcher.launch(&command, idle) {
                 Ok(pid) => return Ok(pid),
                 Err(failure) if command.group.is_some() && failure.refuses_group() => {
                     // The group is gone, or the kernel or a filter knows no such call.

@@ -1,0 +1,139 @@
+//! Which user an attempt runs as.
+//!
+//! A worker that is root gives each slot a user of its own who owns nothing else: neither the system's files nor
+//! a neighbour's are within its rights. A worker of an ordinary user has only that user.
+
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// First of the ids that slots get, where a whole range of ids exists. Distributions hand out none so high.
+const FIRST: u64 = 0x4000_0000;
+/// Ids of one worker.
+const PER_WORKER: u64 = 1 << 12;
+/// Workers of one machine that have ids of their own.
+const WORKERS: u64 = 1 << 17;
+/// Where only few ids exist, as in a container, slots get the last of them.
+const FEW: u64 = 4096;
+
+/// The user and the group of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TaskUser {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Ids that a root worker gives to its slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TaskUsers {
+    first: u64,
+    count: u64,
+}
+
+impl TaskUsers {
+    /// The ids of a worker that this process belongs to; none where it is not root, or may not become another user.
+    pub(crate) fn of_worker(worker: u32) -> Option<TaskUsers> {
+        if !rustix::process::geteuid().is_root() || !may_change_users() {
+            return None;
+        }
+        let uids = std::fs::read_to_string("/proc/self/uid_map").ok()?;
+        let gids = std::fs::read_to_string("/proc/self/gid_map").ok()?;
+        TaskUsers::within(last_id(&uids)?.min(last_id(&gids)?), worker)
+    }
+
+    fn within(last: u64, worker: u32) -> Option<TaskUsers> {
+        if last >= FIRST + WORKERS * PER_WORKER {
+            let first = FIRST + u64::from(worker) % WORKERS * PER_WORKER;
+            return Some(TaskUsers {
+                first,
+                count: PER_WORKER,
+            });
+        }
+        // Behind those of users and of `nobody`'s usual neighbours.
+        let first = last.checked_sub(3 * FEW)?;
+        (first > 1000).then_some(TaskUsers { first, count: FEW })
+    }
+
+    pub(crate) fn of_slot(self, slot: u32) -> TaskUser {
+        let id = (self.first + u64::from(slot) % self.count) as u32;
+        TaskUser { uid: id, gid: id }
+    }
+}
+
+/// Makes a slot's folders the user's, or this process's own again.
+pub(crate) fn give(folder: &Path, user: Option<TaskUser>) -> io::Result<()> {
+    let own = TaskUser {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    };
+    let to = user.unwrap_or(own);
+    for name in ["", crate::scratch::WORK, crate::scratch::TMP] {
+        let path = folder.join(name);
+        if path.symlink_metadata()?.uid() != to.uid {
+            std::os::unix::fs::lchown(path, Some(to.uid), Some(to.gid))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes everything below a folder the user's, links themselves and not what they lead to.
+pub(crate) fn give_below(folder: &Path, user: TaskUser) -> io::Result<()> {
+    let mut waiting = vec![folder.to_owned()];
+    while let Some(folder) = waiting.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            std::os::unix::fs::lchown(entry.path(), Some(user.uid), Some(user.gid))?;
+            if entry.file_type()?.is_dir() {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether any user may enter all folders above this one.
+pub(crate) fn anyone_may_enter(folder: &Path) -> bool {
+    let above = folder.ancestors().skip(1);
+    let open = |path: &Path| std::fs::metadata(path).is_ok_and(|about| about.mode() & 1 == 1);
+    above.filter(|path| !path.as_os_str().is_empty()).all(open)
+}
+
+/// The highest id that exists in a user namespace, by its map.
+fn last_id(map: &str) -> Option<u64> {
+    let lines = map.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace().map(str::parse::<u64>);
+        let (first, _, count) = (fields.next()?.ok()?, fields.next()?, fields.next()?.ok()?);
+        (first + count).checked_sub(1)
+    });
+    lines.max()
+}
+
+fn may_change_users() -> bool {
+    const CHOWN: u64 = 1;
+    const SETGID: u64 = 1 << 6;
+    const SETUID: u64 = 1 << 7;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    let wanted = CHOWN | SETGID | SETUID;
+    held.is_some_and(|held| held & wanted == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_have_ids_of_their_own_where_there_are_any() {
+        let all = TaskUsers::within(u64::from(u32::MAX) - 1, 77).unwrap();
+        assert_ne!(all.of_slot(0), all.of_slot(1));
+        assert!(all.of_slot(4095).uid < 0x8000_0000);
+        let other = TaskUsers::within(u64::from(u32::MAX) - 1, 78).unwrap();
+        assert_ne!(all.of_slot(4095), other.of_slot(0));
+        let few = TaskUsers::within(65535, 77).unwrap();
+        assert!((1001..65534).contains(&few.of_slot(4095).uid));
+        assert_eq!(TaskUsers::within(0, 77), None);
+        assert_eq!(last_id("0 1000 1\n1 100000 65536\n"), Some(65536));
+    }
+}

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -77,17 +78,30 @@ pub(crate) fn give(folder: &Path, user: Option<TaskUser>) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes everything below a folder the user's, links themselves and not what they lead to.
+/// Makes what this process's user owns below a folder the user's: links themselves and not what they lead to. Files of
+/// other users stay as they are: inputs can be links to a store's files.
 pub(crate) fn give_below(folder: &Path, user: TaskUser) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
     let mut waiting = vec![folder.to_owned()];
     while let Some(folder) = waiting.pop() {
         for entry in std::fs::read_dir(&folder)? {
             let entry = entry?;
-            std::os::unix::fs::lchown(entry.path(), Some(user.uid), Some(user.gid))?;
-            if entry.file_type()?.is_dir() {
+            let about = entry.metadata()?;
+            if about.uid() == own {
+                std::os::unix::fs::lchown(entry.path(), Some(user.uid), Some(user.gid))?;
+            }
+            if about.is_dir() {
                 waiting.push(entry.path());
             }
         }
+    }
+    Ok(())
+}
+
+/// Makes an open file the user's, if it is this process's user's.
+pub(crate) fn give_file(file: &OwnedFd, user: TaskUser) -> io::Result<()> {
+    if rustix::fs::fstat(file)?.st_uid == rustix::process::geteuid().as_raw() {
+        std::os::unix::fs::fchown(file, Some(user.uid), Some(user.gid))?;
     }
     Ok(())
 }

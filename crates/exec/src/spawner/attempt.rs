@@ -5,7 +5,7 @@ use super::child::{Failure, PROGRESS_FD, Step};
 use super::ground::Slot;
 use super::stream::Stream;
 use crate::shortage::worker_ending;
-use crate::user::TaskUser;
+use crate::user::{TaskUser, give_file};
 use crate::{Launch, Limits, Stdin, StreamKind};
 use hedge_model::Ending;
 use hedge_model::ending::Shortage;
@@ -80,11 +80,6 @@ impl Pipes {
         }
         Ok(pipes)
     }
-}
-
-/// Makes an open file the user's.
-fn give_file(file: &OwnedFd, user: TaskUser) -> io::Result<()> {
-    std::os::unix::fs::fchown(file, Some(user.uid), Some(user.gid))
 }
 
 /// How a main process ended.

@@ -1,5 +1,6 @@
 //! The limit on what an attempt adds to its folders: looked at while it runs, and measured once it has ended.
 
+use crate::reserve;
 use crate::scratch::{holds, space_used};
 use hedge_model::Ending;
 use hedge_model::ending::Shortage;
@@ -11,24 +12,27 @@ use std::time::{Duration, Instant};
 const SAMPLE_MIN: Duration = Duration::from_millis(200);
 const SAMPLE_FACTOR: u32 = 10;
 
-/// A disk with less room than this is full, bytes: the last write that fits leaves some.
+/// A disk with less room than this beside its reserve is full, bytes: the last write that fits leaves some.
 const FULL_BYTES: u64 = 64 << 10;
 
 /// An attempt's folders and their limit.
 pub(crate) struct DiskLimit {
     folders: Vec<PathBuf>,
     limit: u64,
+    /// What is to stay free, bytes.
+    reserve: u64,
     /// What was there before it started, bytes.
     before: u64,
 }
 
 impl DiskLimit {
-    /// A limit of bytes beside what is in the folders now.
-    pub(crate) async fn new(folders: Vec<PathBuf>, limit: u64) -> Arc<DiskLimit> {
+    /// A limit of bytes beside what is in the folders now, on a disk of which `reserve` bytes are to stay free.
+    pub(crate) async fn new(folders: Vec<PathBuf>, limit: u64, reserve: u64) -> Arc<DiskLimit> {
         let before = 0;
         let mut it = DiskLimit {
             folders,
             limit,
+            reserve,
             before,
         };
         it.before = it.look().await.0;
@@ -60,17 +64,22 @@ impl DiskLimit {
             Err(_) => return outcome,
         };
         let (used, _) = self.look().await;
-        if used > self.limit || too_large {
-            return Err(self.passed(used.max(self.limit)));
+        if used > self.limit {
+            return Err(self.passed(used));
         }
         // It failed, kept to what it had asked for, and the disk is full: the machine had less than it offered.
-        if outcome.is_err() && self.folders.iter().any(|folder| is_full(folder)) {
-            return Err(Ending::Short {
-                of: Shortage::Disk,
-                doing: "hold what the task may write".to_owned(),
-            });
+        if outcome.is_err() && self.folders.iter().any(|folder| self.is_full(folder)) {
+            return Err(short());
+        }
+        if too_large {
+            return Err(self.passed(self.limit));
         }
         outcome
+    }
+
+    /// Whether the disk of a folder has no room; `false` where the system does not say.
+    fn is_full(&self, folder: &Path) -> bool {
+        reserve::short_of(folder, self.reserve.saturating_add(FULL_BYTES)).is_some()
     }
 
     fn passed(&self, used: u64) -> Ending {
@@ -96,8 +105,10 @@ impl DiskLimit {
     }
 }
 
-/// Whether the disk of a folder has no room; `false` where the system does not say.
-fn is_full(folder: &Path) -> bool {
-    let free = |disk: rustix::fs::StatVfs| disk.f_bavail.saturating_mul(disk.f_frsize);
-    rustix::fs::statvfs(folder).is_ok_and(|disk| free(disk) < FULL_BYTES)
+/// How an attempt ended that kept to its limit on a machine whose disk is full.
+pub(crate) fn short() -> Ending {
+    Ending::Short {
+        of: Shortage::Disk,
+        doing: "hold what the task may write".to_owned(),
+    }
 }

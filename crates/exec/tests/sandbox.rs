@@ -4,9 +4,9 @@
 mod common;
 
 use common::{err, grid, grid_with, out, sh};
-use hedge_exec::{ExecError, Sandbox, ScratchPool, Spawner};
+use hedge_exec::{ExecError, Launch, Sandbox, ScratchPool, Spawner, Stdin};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
@@ -316,18 +316,24 @@ async fn a_linked_file_of_another_user_stays_as_it_is() {
         fs::write(&sealed, "sound").unwrap();
         std::os::unix::fs::chown(&sealed, Some(0x7fff_0001), None).unwrap();
         fs::set_permissions(&sealed, fs::Permissions::from_mode(0o444)).unwrap();
-        let scratch = grid.scratch();
-        fs::hard_link(&sealed, scratch.folder().join("input")).unwrap();
-        let script = "cat input; chmod 666 input; printf bad > input; printf bad >> input
+        let mut scratch = grid.scratch();
+        fs::hard_link(&sealed, scratch.make_room("a/input").unwrap()).unwrap();
+        fs::hard_link(&sealed, scratch.stdin_path()).unwrap();
+        let script = "chmod 666 /dev/stdin; printf bad > /dev/stdin; cat; cd a; cat input; chmod 666 input; printf bad > input; printf bad >> input
             ln input alias; chmod 666 alias; printf bad > alias; truncate -s 0 input
             touch -d 2001-01-01 input; rm input; printf mine > input; cat input";
-        let exit = grid.spawner.run(&scratch, sh(script)).await;
-        assert_eq!(out(&exit), "soundmine", "{namespaces} {}", err(&exit));
+        let launch = Launch {
+            stdin: Stdin::Placed,
+            ..sh(script)
+        };
+        let exit = grid.spawner.run(&scratch, launch).await;
+        assert_eq!(out(&exit), "soundsoundmine", "{namespaces} {}", err(&exit));
         assert_eq!(fs::read_to_string(&sealed).unwrap(), "sound");
         assert_eq!(
             fs::metadata(&sealed).unwrap().permissions().mode() & 0o777,
             0o444
         );
+        assert_eq!(fs::metadata(&sealed).unwrap().uid(), 0x7fff_0001);
     }
 }
 

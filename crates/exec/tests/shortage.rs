@@ -4,12 +4,11 @@
 
 mod common;
 
-use common::{grid, grid_with, sh};
-use hedge_exec::{Running, Spawner};
+use common::{grid, sh};
+use hedge_exec::Spawner;
 use hedge_model::Ending;
 use hedge_model::ending::Shortage;
-use rustix::process::{Pid, Resource, Rlimit};
-use std::sync::Arc;
+use rustix::process::Pid;
 use tempfile::TempDir;
 
 /// The process that starts attempts, below the spawner's watcher.
@@ -21,22 +20,29 @@ fn starter(spawner: &Spawner) -> Pid {
 }
 
 /// Sets the limit that counts; gives the one before.
-fn set(pid: Pid, resource: Resource, current: Option<u64>) -> Option<u64> {
-    let old = rustix::process::prlimit(
-        Some(pid),
-        resource,
-        Rlimit {
-            current,
-            maximum: rustix::process::getrlimit(resource).maximum,
-        },
-    );
-    old.unwrap().current
+fn set(pid: Pid, resource: libc::__rlimit_resource_t, current: u64) -> u64 {
+    let pid = pid.as_raw_nonzero().get();
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the structure is valid for both calls.
+    unsafe {
+        assert_eq!(
+            libc::prlimit(pid, resource, std::ptr::null(), &raw mut limit),
+            0
+        );
+        let before = std::mem::replace(&mut limit.rlim_cur, current);
+        let done = libc::prlimit(pid, resource, &raw const limit, std::ptr::null_mut());
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+        before
+    }
 }
 
-/// Leaves so many descriptors to the process.
-fn leave_files(pid: Pid, count: u64) {
+/// Leaves so many descriptors to the process; gives the limit before.
+fn leave_files(pid: Pid, count: u64) -> u64 {
     let open = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap();
-    set(pid, Resource::Nofile, Some(open.count() as u64 + count));
+    set(pid, libc::RLIMIT_NOFILE, open.count() as u64 + count)
 }
 
 fn is_short(ending: &Ending, wanted: Shortage) -> bool {
@@ -44,59 +50,34 @@ fn is_short(ending: &Ending, wanted: Shortage) -> bool {
 }
 
 #[tokio::test]
-async fn attempts_wait_for_the_descriptors_of_others() {
-    let grid = Arc::new(grid().await);
-    leave_files(starter(&grid.spawner), 40);
-    let mut all = tokio::task::JoinSet::new();
-    for number in 1..=40 {
-        let grid = grid.clone();
-        all.spawn(async move {
-            // On a busy machine some may wait for too long, and then are given back.
-            loop {
-                let exit = grid.sh(&format!("sleep 0.02; exit {number}")).await;
-                match &exit.outcome {
-                    Err(ending) if is_short(ending, Shortage::Files) => {}
-                    outcome => return assert_eq!(*outcome, common::exited(number)),
-                }
-            }
-        });
+async fn what_finds_no_descriptors_is_given_back_or_waits_for_some() {
+    let grid = grid().await;
+    let starter = starter(&grid.spawner);
+    let scratch = grid.scratch();
+    let before = leave_files(starter, 4);
+    let exit = grid.spawner.run(&scratch, sh("exit 0")).await;
+    match &exit.outcome {
+        Err(ending) => assert!(is_short(ending, Shortage::Files), "{ending:?}"),
+        Ok(()) => panic!("it ran"),
     }
-    while let Some(done) = all.join_next().await {
-        done.unwrap();
-    }
-    assert!(grid.left_over().is_empty());
+    // One that waits runs as soon as there are some.
+    let waiting = grid.spawner.launch(&scratch, sh("exit 3")).await;
+    set(starter, libc::RLIMIT_NOFILE, before);
+    assert_eq!(waiting.wait().await.outcome, common::exited(3));
 }
 
-#[tokio::test]
-async fn what_finds_no_descriptors_is_given_back_and_the_rest_can_be_ended() {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_spawner_has_no_descriptors_can_be_ended() {
     let grid = grid().await;
-    leave_files(starter(&grid.spawner), 40);
+    let scratch = grid.scratch();
     let sleep = common::odd_sleep();
-    let mut running: Vec<(hedge_exec::Scratch, Running)> = Vec::new();
-    for _ in 0..8 {
-        let scratch = grid.scratch();
-        let attempt = grid
-            .spawner
-            .launch(&scratch, sh(&format!("sleep {sleep}")))
-            .await;
-        running.push((scratch, attempt));
-    }
-    // They start in order: the last is the first that nothing is left for.
-    let (_scratch, last) = running.pop().unwrap();
-    match last.wait().await.outcome {
-        Err(ending) => assert!(is_short(&ending, Shortage::Files), "{ending:?}"),
-        Ok(()) => panic!("it slept for nothing"),
-    }
-    for (_scratch, attempt) in running {
-        attempt.cancel();
-        let ended = attempt.wait().await.outcome;
-        assert!(
-            matches!(&ended, Err(Ending::Cancelled | Ending::Short { .. })),
-            "{ended:?}"
-        );
-    }
+    let script = format!("sleep {sleep} & setsid sleep {sleep}");
+    let running = grid.spawner.launch(&scratch, sh(&script)).await;
+    common::until("both sleep", || common::able_with(&sleep).len() >= 2);
+    leave_files(starter(&grid.spawner), 0);
+    running.cancel();
+    assert_eq!(running.wait().await.outcome, Err(Ending::Cancelled));
     common::until("all are gone", || common::able_with(&sleep).is_empty());
-    assert_eq!(grid.sh("exit 0").await.outcome, Ok(()));
 }
 
 #[test]
@@ -117,7 +98,7 @@ fn a_machine_without_processes_gives_attempts_back_until_it_has_some() {
             config.program.0 = helper;
             let spawner = Spawner::start(config).await.unwrap();
             let starter = starter(&spawner);
-            let before = set(starter, Resource::Nproc, Some(0));
+            let before = set(starter, libc::RLIMIT_NPROC, 0);
             let scratch = pool.create().unwrap();
             let exit = spawner.run(&scratch, sh("exit 0")).await;
             match &exit.outcome {
@@ -126,7 +107,7 @@ fn a_machine_without_processes_gives_attempts_back_until_it_has_some() {
             }
             // One that waits runs as soon as there are some.
             let waiting = spawner.launch(&scratch, sh("exit 3")).await;
-            set(starter, Resource::Nproc, before);
+            set(starter, libc::RLIMIT_NPROC, before);
             assert_eq!(waiting.wait().await.outcome, common::exited(3));
         });
     });
@@ -134,7 +115,7 @@ fn a_machine_without_processes_gives_attempts_back_until_it_has_some() {
 
 #[tokio::test]
 async fn a_spawner_that_died_is_the_workers_fault() {
-    let grid = grid_with(|_| {}).await;
+    let grid = grid().await;
     let scratch = grid.scratch();
     let running = grid.spawner.launch(&scratch, sh("sleep 1000")).await;
     rustix::process::kill_process(starter(&grid.spawner), rustix::process::Signal::KILL).unwrap();

@@ -1,7 +1,7 @@
 //! What attempts may take of the worker's disk and memory together, so that something is left for its owner.
 
 use super::{InHand, Shared, State};
-use crate::disk::DiskLimit;
+use crate::disk::{DiskLimit, short};
 use crate::reserve;
 use hedge_model::Ending;
 use std::sync::{Arc, Weak};
@@ -38,7 +38,8 @@ pub(super) async fn watch_folders(shared: Arc<Shared>, id: u64, disk: Arc<DiskLi
     }
 }
 
-/// Ends the attempt that takes most of the disk, whenever less is left than the owner and the worker itself need.
+/// Ends the attempt that takes most of the disk, whenever less is left than the owner and the worker itself need: as the
+/// machine's fault, because the attempt kept to its own limit.
 pub(super) async fn keep_reserve(shared: Weak<Shared>, mut gone: watch::Receiver<()>) {
     while let Some(shared) = shared.upgrade() {
         tokio::select! {
@@ -50,10 +51,9 @@ pub(super) async fn keep_reserve(shared: Weak<Shared>, mut gone: watch::Receiver
                 () = tokio::time::sleep(RESERVE_EVERY) => {}
                 _ = gone.changed() => return,
             }
-            let Some(short) = reserve::short_of(&shared.setup.folder, shared.setup.disk_reserve)
-            else {
+            if reserve::short_of(&shared.setup.folder, shared.setup.disk_reserve).is_none() {
                 continue;
-            };
+            }
             let all: Vec<_> = {
                 let state = shared.lock();
                 let all = state.running.iter();
@@ -70,13 +70,12 @@ pub(super) async fn keep_reserve(shared: Weak<Shared>, mut gone: watch::Receiver
             if let Ok(Some((used, id))) = most.await
                 && used > 0
             {
-                let limit = used.saturating_sub(short);
                 tracing::warn!(
                     attempt = id,
                     used,
                     "the disk is nearly full; the task that uses most of it is ended"
                 );
-                shared.end(id, Ending::DiskLimit { limit, used });
+                shared.end(id, short());
             }
         }
     }

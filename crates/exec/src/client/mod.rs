@@ -278,7 +278,10 @@ impl Spawner {
         let offered = self.shared.config.disk_max;
         launch.limits.disk = launch.limits.disk.into_iter().chain(offered).min();
         let disk = match launch.limits.disk {
-            Some(limit) => Some(DiskLimit::new(scratch.folders(), limit).await),
+            Some(limit) => {
+                let reserve = self.shared.setup.disk_reserve;
+                Some(DiskLimit::new(scratch.folders(), limit, reserve).await)
+            }
             None => None,
         };
         let slot = scratch.slot();

@@ -32,6 +32,8 @@ pub(crate) struct Command<'a> {
     pub files_max: libc::rlimit,
     /// The folder of the control group that it starts in, instead of the spawner's.
     pub group: Option<RawFd>,
+    /// The user that the starting thread has already, but for the right to become root again.
+    pub user: Option<u32>,
 }
 
 /// Why a process could not be started.
@@ -230,6 +232,13 @@ unsafe fn child(shared: &Shared<'_>) -> Step {
             }
         }
         libc::setrlimit(libc::RLIMIT_NOFILE, &raw const c.files_max);
+        // By the system call itself: the C library's function would change all threads of the spawner.
+        if let Some(user) = c.user
+            && libc::syscall(libc::SYS_setresuid, user, user, user) != 0
+        {
+            return Step::Sandbox;
+        }
+        // Behind the change of user, which resets it.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

@@ -1,6 +1,6 @@
 //! The thread that starts attempts.
 //!
-//! It has what attempts are to inherit: the filter of system calls, and the user that they run as. The kernel keeps
+//! It has what attempts are to have: the filter of system calls, and the user that they run as. The kernel keeps
 //! both for each thread, so that the spawner's main thread stays able to watch over attempts, and a start costs no
 //! more than waking this thread.
 
@@ -124,12 +124,16 @@ impl Launcher {
 /// Makes this thread what attempts are to be.
 fn prepare(rules: Option<Rules>, user: Option<TaskUser>) -> io::Result<Option<OwnedFd>> {
     if let Some(user) = user {
-        // By the system calls themselves: the C library's functions would change all threads.
+        let own = rustix::process::geteuid().as_raw();
+        // By the system calls themselves: the C library's functions would change all threads. The saved id and that
+        // for files stay the spawner's, because the kernel asks who may write to a control group when a process
+        // starts in it; a process gives both up before it executes.
         // SAFETY: changes this thread's ids alone.
         let done = unsafe {
             libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) == 0
                 && libc::syscall(libc::SYS_setresgid, user.gid, user.gid, user.gid) == 0
-                && libc::syscall(libc::SYS_setresuid, user.uid, user.uid, user.uid) == 0
+                && libc::syscall(libc::SYS_setresuid, user.uid, user.uid, own) == 0
+                && libc::syscall(libc::SYS_setfsuid, own) >= 0
         };
         if !done {
             return Err(io::Error::last_os_error());

@@ -136,7 +136,7 @@ impl Engine {
         }
         self.attempt = None;
         self.starts.resume();
-        (self.press_at, self.resume_at) = (None, None);
+        (self.press_at, self.resume_at, self.idle_check) = (None, None, None);
         self.clear_shared_memory();
     }
 

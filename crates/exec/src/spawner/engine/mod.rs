@@ -55,6 +55,8 @@ struct Engine {
     pause: pause::Pause,
     /// Whether attempts get idle priority whatever the setup says.
     lowered: bool,
+    /// When to look again for processes that escaped idle priority.
+    idle_check: Option<start::IdleCheck>,
     look: look::Look,
     next_sample: Instant,
     /// When to read again from streams that are held back.
@@ -83,6 +85,7 @@ impl Engine {
             attempt: None,
             pause: pause::Pause::default(),
             lowered: false,
+            idle_check: None,
             look: look::Look::new()?,
             next_sample: Instant::now(),
             resume_at: None,
@@ -201,6 +204,13 @@ impl Engine {
         if self.press_at.is_some_and(|at| now >= at) {
             self.press();
         }
+        if self
+            .idle_check
+            .as_ref()
+            .is_some_and(|check| now >= check.at)
+        {
+            self.check_idle();
+        }
         if self.pause.check_at().is_some_and(|at| now >= at) {
             self.check_stopped();
         }
@@ -242,6 +252,7 @@ impl Engine {
             self.resume_at,
             self.press_at,
             check,
+            self.idle_check.as_ref().map(|check| check.at),
         ];
         due.into_iter().flatten().min().map_or(-1, |at| {
             let wait = at.saturating_duration_since(Instant::now());

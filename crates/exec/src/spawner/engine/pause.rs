@@ -124,6 +124,7 @@ impl Engine {
         self.lowered = on;
         if on && !self.ground.report.idle {
             self.ground.launcher.lower();
+            self.start_idle_checks();
         }
     }
 

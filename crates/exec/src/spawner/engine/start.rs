@@ -21,6 +21,25 @@ const HOLD: Duration = Duration::from_millis(20);
 /// Descriptors that stay free when an attempt has been started: finding and ending its processes needs some.
 const SPARE_FILES: usize = 4;
 
+/// Until it is looked for processes without idle priority for the first time, and the longest such time.
+const IDLE_CHECK_AFTER: Duration = Duration::from_millis(5);
+const IDLE_CHECK_AFTER_MAX: Duration = Duration::from_secs(2);
+
+/// A look for processes that escaped idle priority, because the kernel was just making them when their parent got it.
+/// A parent that has idle priority may take long to make them, so that there are several, each after twice the time.
+pub(super) struct IdleCheck {
+    pub at: Instant,
+    after: Duration,
+}
+
+impl IdleCheck {
+    /// After this time; none if it is too long.
+    fn after(after: Duration) -> Option<IdleCheck> {
+        let at = Instant::now() + after;
+        (after <= IDLE_CHECK_AFTER_MAX).then_some(IdleCheck { at, after })
+    }
+}
+
 /// An attempt that is to be started.
 struct Waiting {
     id: u64,
@@ -82,6 +101,9 @@ impl Engine {
                 Ok(attempt) => {
                     self.attempt = Some(attempt);
                     self.look.start();
+                    if self.has_idle_priority() {
+                        self.start_idle_checks();
+                    }
                 }
                 Err(Ending::Short { .. }) if next.since.elapsed() < SHORT_MAX => {
                     self.starts.held_until = Some(Instant::now() + HOLD);
@@ -90,6 +112,27 @@ impl Engine {
                 }
                 Err(ending) => self.not_started(next.id, ending),
             }
+        }
+    }
+
+    /// Whether the next attempt gets idle priority.
+    fn has_idle_priority(&self) -> bool {
+        self.ground.report.idle || self.lowered
+    }
+
+    /// Looks for processes that escape idle priority, for a few seconds from now on.
+    pub(super) fn start_idle_checks(&mut self) {
+        self.idle_check = IdleCheck::after(IDLE_CHECK_AFTER);
+    }
+
+    /// Gives idle priority to processes that escaped it.
+    pub(super) fn check_idle(&mut self) {
+        let Some(check) = self.idle_check.take() else {
+            return;
+        };
+        if self.attempt.is_some() {
+            self.ground.launcher.lower();
+            self.idle_check = IdleCheck::after(check.after * 2);
         }
     }
 
@@ -151,13 +194,13 @@ impl Engine {
             attempt::prepare(launch, slot, &setup.env, &setup.read_only, user, programs)
         };
         let mut prepared = prepare(&mut self.programs)?;
-        let idle = self.ground.report.idle || self.lowered;
+        let idle = self.has_idle_priority();
         let room = reserve::room(Path::new(&slot.work_path), setup.disk_reserve);
         // A little more than the limit, so that whoever looks sees that it was passed.
-        let allowed = launch
-            .limits
-            .disk
-            .map(|limit| limit.saturating_add(PAGE as u64));
+        let allowed = launch.limits.disk.map(|limit| {
+            let above = limit.saturating_add(PAGE as u64);
+            room.map_or(above, |room| room.min(above))
+        });
         let mut tries = 0;
         loop {
             tries += 1;
@@ -171,9 +214,10 @@ impl Engine {
                 stderr: pipes.stderr.write.as_raw_fd(),
                 progress: pipes.advance.write.as_raw_fd(),
                 ruleset: slot.ruleset.as_ref().map(AsRawFd::as_raw_fd),
-                file_bytes_max: allowed.into_iter().chain(room).min(),
+                file_bytes_max: allowed,
                 files_max: self.files_max,
                 group: self.pause.group(self.ground.freezer.as_deref()),
+                user: user.map(|user| user.uid),
             };
             match self.ground.launcher.launch(&command, idle) {
                 Ok(pid) => return Ok(pid),

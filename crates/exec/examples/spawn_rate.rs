@@ -64,9 +64,9 @@ async fn times(base: &std::path::Path) {
     let mut all: [Vec<f64>; 3] = Default::default();
     for _ in 0..10 {
         let since = Instant::now();
-        let spawner = Spawner::start(SpawnerConfig::new(pool.base()))
-            .await
-            .expect("a spawner");
+        let mut config = SpawnerConfig::new(pool.base());
+        offer(&mut config);
+        let spawner = Spawner::start(config).await.expect("a spawner");
         all[0].push(since.elapsed().as_secs_f64() * 1e3);
         for _ in 0..50 {
             let since = Instant::now();
@@ -143,6 +143,12 @@ fn raw(count: usize, in_flight: usize, priority: Priority) -> f64 {
     count as f64 / since.elapsed().as_secs_f64()
 }
 
+/// Offers memory and disk space, as a worker does: the spawner then looks at what attempts use.
+fn offer(config: &mut SpawnerConfig) {
+    config.memory_max = Some(64 << 30);
+    config.disk_max = Some(64 << 30);
+}
+
 async fn ours(
     base: &std::path::Path,
     count: usize,
@@ -154,6 +160,7 @@ async fn ours(
     let mut config = SpawnerConfig::new(pool.base());
     config.priority = priority;
     config.sandbox = sandbox;
+    offer(&mut config);
     let spawner = Spawner::start(config).await.expect("a spawner");
     let next = Arc::new(AtomicUsize::new(0));
     let since = Instant::now();

@@ -39,12 +39,6 @@ fn set(pid: Pid, resource: libc::__rlimit_resource_t, current: u64) -> u64 {
     }
 }
 
-/// Leaves so many descriptors to the process; gives the limit before.
-fn leave_files(pid: Pid, count: u64) -> u64 {
-    let open = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap();
-    set(pid, libc::RLIMIT_NOFILE, open.count() as u64 + count)
-}
-
 fn is_short(ending: &Ending, wanted: Shortage) -> bool {
     matches!(ending, Ending::Short { of, .. } if *of == wanted)
 }
@@ -54,7 +48,7 @@ async fn what_finds_no_descriptors_is_given_back_or_waits_for_some() {
     let grid = grid().await;
     let starter = starter(&grid.spawner);
     let scratch = grid.scratch();
-    let before = leave_files(starter, 4);
+    let before = set(starter, libc::RLIMIT_NOFILE, 0);
     let exit = grid.spawner.run(&scratch, sh("exit 0")).await;
     match &exit.outcome {
         Err(ending) => assert!(is_short(ending, Shortage::Files), "{ending:?}"),
@@ -74,7 +68,7 @@ async fn an_attempt_whose_spawner_has_no_descriptors_can_be_ended() {
     let script = format!("sleep {sleep} & setsid sleep {sleep}");
     let running = grid.spawner.launch(&scratch, sh(&script)).await;
     common::until("both sleep", || common::able_with(&sleep).len() >= 2);
-    leave_files(starter(&grid.spawner), 0);
+    set(starter(&grid.spawner), libc::RLIMIT_NOFILE, 0);
     running.cancel();
     assert_eq!(running.wait().await.outcome, Err(Ending::Cancelled));
     common::until("all are gone", || common::able_with(&sleep).is_empty());

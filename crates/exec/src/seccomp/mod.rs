@@ -26,6 +26,9 @@ const AT_ARGUMENTS: u32 = 16;
 /// Numbers from here on belong to the x32 ABI, which would evade the filter.
 const X32: u32 = 0x4000_0000;
 
+/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`: a signal does not interrupt a call that the spawner has begun to answer.
+const WAIT_KILLABLE: libc::c_ulong = 1 << 5;
+
 /// What the filter depends on.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
@@ -84,13 +87,8 @@ pub(crate) fn restrict(rules: &Rules) -> io::Result<Option<OwnedFd>> {
         len: program.len() as u16,
         filter: program.as_ptr().cast_mut(),
     };
-    let flags = if rules.supervised {
-        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER
-    } else {
-        0
-    };
     // SAFETY: the program is valid for the time of the call, which copies it.
-    let done = unsafe {
+    let install = |flags: libc::c_ulong| unsafe {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
@@ -98,6 +96,14 @@ pub(crate) fn restrict(rules: &Rules) -> io::Result<Option<OwnedFd>> {
             &raw const filter,
         )
     };
+    let mut done = match rules.supervised {
+        true => install(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE),
+        false => install(0),
+    };
+    if done < 0 && rules.supervised {
+        // Before Linux 5.19 there is no such flag.
+        done = install(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
+    }
     if done < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -19,6 +19,8 @@ const FULL_BYTES: u64 = 64 << 10;
 pub(crate) struct DiskLimit {
     folders: Vec<PathBuf>,
     limit: u64,
+    /// Whether the attempt asked for so much; otherwise it may use what the worker offers.
+    asked: bool,
     /// What is to stay free, bytes.
     reserve: u64,
     /// What was there before it started, bytes.
@@ -27,11 +29,17 @@ pub(crate) struct DiskLimit {
 
 impl DiskLimit {
     /// A limit of bytes beside what is in the folders now, on a disk of which `reserve` bytes are to stay free.
-    pub(crate) async fn new(folders: Vec<PathBuf>, limit: u64, reserve: u64) -> Arc<DiskLimit> {
+    pub(crate) async fn new(
+        folders: Vec<PathBuf>,
+        limit: u64,
+        asked: bool,
+        reserve: u64,
+    ) -> Arc<DiskLimit> {
         let before = 0;
         let mut it = DiskLimit {
             folders,
             limit,
+            asked,
             reserve,
             before,
         };
@@ -67,9 +75,14 @@ impl DiskLimit {
         if used > self.limit {
             return Err(self.passed(used));
         }
-        // It failed, kept to what it had asked for, and the disk is full: the machine had less than it offered.
         if outcome.is_err() && self.folders.iter().any(|folder| self.is_full(folder)) {
-            return Err(short());
+            return match (self.asked, too_large) {
+                // It kept to what it had asked for: the machine had less than it offered.
+                (true, _) => Err(short()),
+                // What the disk had left was its limit.
+                (false, true) => Err(Ending::DiskLimit { limit: used, used }),
+                (false, false) => outcome,
+            };
         }
         if too_large {
             return Err(self.passed(self.limit));

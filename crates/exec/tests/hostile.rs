@@ -365,7 +365,7 @@ fn a_folder_that_was_closed_is_opened_again() {
         .args(["echo fine"])
         .current_dir("/");
     common::as_ordinary_user(&mut command, &[&scratch]);
-    std::fs::set_permissions(&scratch, PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(&scratch, PermissionsExt::from_mode(0o000)).unwrap();
     let done = command.output().unwrap();
     let text = String::from_utf8_lossy(&done.stdout);
     assert!(

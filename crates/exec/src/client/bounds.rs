@@ -38,8 +38,8 @@ pub(super) async fn watch_folders(shared: Arc<Shared>, id: u64, disk: Arc<DiskLi
     }
 }
 
-/// Ends the attempt that takes most of the disk, whenever less is left than the owner and the worker itself need: as the
-/// machine's fault, because the attempt kept to its own limit.
+/// Ends the attempt that takes most of the disk, whenever less is left than the owner and the worker itself need: of
+/// those that did not say how much they need, if there are any. For others it is the machine's fault.
 pub(super) async fn keep_reserve(shared: Weak<Shared>, mut gone: watch::Receiver<()>) {
     while let Some(shared) = shared.upgrade() {
         tokio::select! {
@@ -51,31 +51,35 @@ pub(super) async fn keep_reserve(shared: Weak<Shared>, mut gone: watch::Receiver
                 () = tokio::time::sleep(RESERVE_EVERY) => {}
                 _ = gone.changed() => return,
             }
-            if reserve::short_of(&shared.setup.folder, shared.setup.disk_reserve).is_none() {
+            let Some(short_of) = reserve::short_of(&shared.setup.folder, shared.setup.disk_reserve)
+            else {
                 continue;
-            }
+            };
             let all: Vec<_> = {
                 let state = shared.lock();
                 let all = state.running.iter();
-                all.map(|(id, one)| (*id, one.folders.clone(), one.unlinked()))
+                all.map(|(id, one)| (*id, one.asks_disk, one.folders.clone(), one.unlinked()))
                     .collect()
             };
             let most = tokio::task::spawn_blocking(move || {
                 let all = all.into_iter();
-                let used = all.map(|(id, folders, unlinked)| {
-                    (crate::scratch::space_used(&folders) + unlinked, id)
+                let used = all.map(|(id, asks, folders, unlinked)| {
+                    (!asks, crate::scratch::space_used(&folders) + unlinked, id)
                 });
-                used.max()
+                used.filter(|(_, used, _)| *used > 0).max()
             });
-            if let Ok(Some((used, id))) = most.await
-                && used > 0
-            {
+            if let Ok(Some((unasked, used, id))) = most.await {
                 tracing::warn!(
                     attempt = id,
                     used,
                     "the disk is nearly full; the task that uses most of it is ended"
                 );
-                shared.end(id, short());
+                let limit = used.saturating_sub(short_of);
+                let ending = match unasked {
+                    true => Ending::DiskLimit { limit, used },
+                    false => short(),
+                };
+                shared.end(id, ending);
             }
         }
     }

@@ -186,6 +186,8 @@ struct InHand {
     observer: Option<Observer>,
     /// Whether it has a limit of its own on memory.
     asks_memory: bool,
+    /// Whether it has a limit of its own on disk space.
+    asks_disk: bool,
     /// What it uses; none once it is ended for that.
     uses: Option<bounds::Uses>,
 }
@@ -276,11 +278,12 @@ impl Spawner {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, exit) = oneshot::channel();
         let offered = self.shared.config.disk_max;
+        let asks_disk = launch.limits.disk.is_some();
         launch.limits.disk = launch.limits.disk.into_iter().chain(offered).min();
         let disk = match launch.limits.disk {
             Some(limit) => {
                 let reserve = self.shared.setup.disk_reserve;
-                Some(DiskLimit::new(scratch.folders(), limit, reserve).await)
+                Some(DiskLimit::new(scratch.folders(), limit, asks_disk, reserve).await)
             }
             None => None,
         };
@@ -292,6 +295,7 @@ impl Spawner {
             lease: scratch.lease(),
             observer,
             asks_memory: launch.limits.memory.is_some(),
+            asks_disk,
             uses: Some(bounds::Uses::default()),
         };
         if !self.shared.lock().slots.contains_key(&slot) {

@@ -29,11 +29,13 @@ pub(crate) struct DiskLimit {
 
 impl DiskLimit {
     /// A limit of bytes beside what is in the folders now, on a disk of which `reserve` bytes are to stay free.
+    /// `filled` says that there may be something in the folders.
     pub(crate) async fn new(
         folders: Vec<PathBuf>,
         limit: u64,
         asked: bool,
         reserve: u64,
+        filled: bool,
     ) -> Arc<DiskLimit> {
         let before = 0;
         let mut it = DiskLimit {
@@ -43,7 +45,9 @@ impl DiskLimit {
             reserve,
             before,
         };
-        it.before = it.look().await.0;
+        if filled {
+            it.before = it.look().await.0;
+        }
         Arc::new(it)
     }
 
@@ -65,6 +69,9 @@ impl DiskLimit {
 
     /// How an attempt ended, what it left in its folders considered.
     pub(crate) async fn judge(&self, outcome: Result<(), Ending>) -> Result<(), Ending> {
+        if outcome.is_ok() && !self.asked {
+            return outcome;
+        }
         let too_large = match &outcome {
             Ok(()) | Err(Ending::Exited { .. }) => false,
             // What the kernel sends for a file that grows too large.

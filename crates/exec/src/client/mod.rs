@@ -283,7 +283,8 @@ impl Spawner {
         let disk = match launch.limits.disk {
             Some(limit) => {
                 let reserve = self.shared.setup.disk_reserve;
-                Some(DiskLimit::new(scratch.folders(), limit, asks_disk, reserve).await)
+                let filled = scratch.is_filled();
+                Some(DiskLimit::new(scratch.folders(), limit, asks_disk, reserve, filled).await)
             }
             None => None,
         };

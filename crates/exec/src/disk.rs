@@ -1,16 +1,18 @@
 //! The limit on what an attempt adds to its folders: looked at while it runs, and measured once it has ended.
 
+use crate::Tail;
 use crate::reserve;
 use crate::scratch::{holds, space_used};
 use hedge_model::Ending;
 use hedge_model::ending::Shortage;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Time between two looks, at least; and how many times longer than the look itself.
-const SAMPLE_MIN: Duration = Duration::from_millis(200);
-const SAMPLE_FACTOR: u32 = 10;
+/// A shell's exit status for a signal, less the signal.
+const SHELLS_SIGNAL: i32 = 128;
+/// The end of the standard error in which a reason is looked for, bytes.
+const SAID_BYTES_MAX: usize = 4 << 10;
 
 /// A disk with less room than this beside its reserve is full, bytes: the last write that fits leaves some.
 const FULL_BYTES: u64 = 64 << 10;
@@ -51,55 +53,56 @@ impl DiskLimit {
         Arc::new(it)
     }
 
-    /// Looks at the folders until the attempt is over; gives its ending if it passes its limit. `unlinked` says what its
-    /// files without a name take, bytes, while it runs.
-    pub(crate) async fn watch(&self, unlinked: impl Fn() -> Option<u64>) -> Option<Ending> {
-        let mut pause = SAMPLE_MIN;
-        loop {
-            tokio::time::sleep(pause).await;
-            let unlinked = unlinked()?;
-            let (used, took) = self.look().await;
-            let used = used + unlinked;
-            if used > self.limit {
-                return Some(self.passed(used));
-            }
-            pause = SAMPLE_MIN.max(took * SAMPLE_FACTOR);
-        }
+    /// Looks at the folders while the attempt runs; gives its ending if it has passed its limit, and how long the look
+    /// took. `unlinked` is what its files without a name take, bytes.
+    pub(crate) async fn check(&self, unlinked: u64) -> (Option<Ending>, Duration) {
+        let (used, took) = self.look().await;
+        let used = used + unlinked;
+        ((used > self.limit).then(|| self.passed(used)), took)
     }
 
-    /// How an attempt ended, what it left in its folders considered.
-    pub(crate) async fn judge(&self, outcome: Result<(), Ending>) -> Result<(), Ending> {
-        if outcome.is_ok() && !self.asked {
-            return outcome;
-        }
-        let too_large = match &outcome {
-            Ok(()) | Err(Ending::Exited { .. }) => false,
-            // What the kernel sends for a file that grows too large.
-            Err(Ending::Signalled { signal, .. }) => *signal == libc::SIGXFSZ,
+    /// How an attempt ended, what it left in its folders and on its standard error considered.
+    pub(crate) async fn judge(
+        &self,
+        outcome: Result<(), Ending>,
+        stderr: &Tail,
+    ) -> Result<(), Ending> {
+        let failure = match &outcome {
+            Ok(()) if !self.asked => return outcome,
+            Ok(()) => None,
+            Err(failure @ (Ending::Exited { .. } | Ending::Signalled { .. })) => Some(failure),
             Err(_) => return outcome,
         };
         let (used, _) = self.look().await;
         if used > self.limit {
             return Err(self.passed(used));
         }
-        if outcome.is_err() && self.folders.iter().any(|folder| self.is_full(folder)) {
-            return match (self.asked, too_large) {
-                // It kept to what it had asked for: the machine had less than it offered.
-                (true, _) => Err(short()),
-                // What the disk had left was its limit.
-                (false, true) => Err(Ending::DiskLimit { limit: used, used }),
-                (false, false) => outcome,
-            };
+        let Some(failure) = failure else {
+            return outcome;
+        };
+        let room = self.room();
+        let full = room < FULL_BYTES;
+        let met_limit =
+            too_large(failure, stderr) || full && says(stderr, &["No space left on device"]);
+        // What it could have used in all.
+        let allowed = self.limit.min(used.saturating_add(room));
+        match (self.asked, met_limit) {
+            // It kept to what it had asked for: the machine had less than it offered.
+            (true, _) if full => Err(short()),
+            (true, true) if allowed < self.limit => Err(short()),
+            (_, true) => Err(Ending::DiskLimit {
+                limit: allowed,
+                used: used.max(allowed),
+            }),
+            (_, false) => outcome,
         }
-        if too_large {
-            return Err(self.passed(self.limit));
-        }
-        outcome
     }
 
-    /// Whether the disk of a folder has no room; `false` where the system does not say.
-    fn is_full(&self, folder: &Path) -> bool {
-        reserve::short_of(folder, self.reserve.saturating_add(FULL_BYTES)).is_some()
+    /// What the disks of its folders have left beside their reserve, bytes, as far as the system says.
+    fn room(&self) -> u64 {
+        let folders = self.folders.iter();
+        let rooms = folders.filter_map(|folder| reserve::room(folder, self.reserve));
+        rooms.min().unwrap_or(u64::MAX)
     }
 
     fn passed(&self, used: u64) -> Ending {
@@ -123,6 +126,23 @@ impl DiskLimit {
         });
         looked.await.unwrap_or_default()
     }
+}
+
+/// Whether an attempt failed because a file would have grown too large: the kernel then sends a signal, which a shell
+/// turns into an exit status, or refuses to write, of which only the program can tell.
+fn too_large(failure: &Ending, stderr: &Tail) -> bool {
+    match failure {
+        Ending::Signalled { signal, .. } if *signal == libc::SIGXFSZ => true,
+        Ending::Exited { status, .. } if *status == SHELLS_SIGNAL + libc::SIGXFSZ => true,
+        _ => says(stderr, &["File size limit exceeded", "File too large"]),
+    }
+}
+
+/// Whether one of these is at the end of what an attempt printed.
+fn says(stderr: &Tail, texts: &[&str]) -> bool {
+    let end = stderr.bytes.len().saturating_sub(SAID_BYTES_MAX);
+    let said = String::from_utf8_lossy(&stderr.bytes[end..]);
+    texts.iter().any(|text| said.contains(text))
 }
 
 /// How an attempt ended that kept to its limit on a machine whose disk is full.

@@ -47,8 +47,6 @@ pub enum Stdin {
     /// Nothing: `/dev/null`.
     #[default]
     Null,
-    /// These bytes; for more than a few, place a file.
-    Bytes(#[serde(with = "crate::wire::bytes")] Vec<u8>),
     /// What [`crate::Scratch::place_stdin`] has written.
     Placed,
 }

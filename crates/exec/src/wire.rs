@@ -196,7 +196,7 @@ mod tests {
             id: 7,
             filled: true,
             launch: Launch {
-                stdin: crate::Stdin::Bytes(vec![1, 2, 3]),
+                stdin: crate::Stdin::Placed,
                 ..Launch::new("sh", ["-c", "exit 0"])
             },
         };

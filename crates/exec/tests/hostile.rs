@@ -99,7 +99,8 @@ async fn a_task_that_forks_without_end_leaves_processes_for_others() {
             std::fs::read_to_string(&reached).is_ok_and(|text| !text.is_empty())
         });
         let count: u32 = std::fs::read_to_string(&reached).unwrap().parse().unwrap();
-        assert!(count < 50, "{count}");
+        // An ordinary user's other programs count too, and some may have ended meanwhile.
+        assert!(count < if namespaces { 50 } else { 200 }, "{count}");
         assert_eq!(out(&grid.sh("(echo other) | cat").await), "other\n");
         running.cancel();
         assert_eq!(running.wait().await.outcome, Err(Ending::Cancelled));

@@ -267,15 +267,15 @@ impl fmt::Display for Ending {
             }
             Self::MemoryLimit { limit, used } => write!(
                 f,
-                "it used {} of memory, its limit is {}",
-                show_bytes(*used),
-                show_bytes(*limit)
+                "memory limit of {} exceeded: it used {}",
+                show_bytes(*limit),
+                show_bytes(*used)
             ),
             Self::DiskLimit { limit, used } => write!(
                 f,
-                "it used {} of disk, its limit is {}",
-                show_bytes(*used),
-                show_bytes(*limit)
+                "disk limit of {} exceeded: it used {}",
+                show_bytes(*limit),
+                show_bytes(*used)
             ),
             Self::Output { path, fault } => match fault {
                 OutputFault::Missing => write!(
@@ -574,7 +574,7 @@ mod tests {
         };
         assert_eq!(
             disk.tell("desk-3"),
-            "it used 300 MiB of disk, its limit is 10 MiB"
+            "disk limit of 10 MiB exceeded: it used 300 MiB"
         );
     }
 }

@@ -188,6 +188,8 @@ struct InHand {
     asks_memory: bool,
     /// Whether it has a limit of its own on disk space.
     asks_disk: bool,
+    /// Its limit on disk space, if it has one.
+    disk: Option<bounds::Folders>,
     /// What it uses; none once it is ended for that.
     uses: Option<bounds::Uses>,
 }
@@ -219,10 +221,7 @@ impl Spawner {
             pushing: Mutex::default(),
             config,
         });
-        tokio::spawn(bounds::keep_reserve(
-            Arc::downgrade(&shared),
-            gone.subscribe(),
-        ));
+        tokio::spawn(bounds::keep(Arc::downgrade(&shared), gone.subscribe()));
         let alive = Arc::new(Alive { gone, working });
         slot::keep(&shared, &alive, 0, Some(started));
         Ok(Spawner { shared, alive })
@@ -297,15 +296,13 @@ impl Spawner {
             observer,
             asks_memory: launch.limits.memory.is_some(),
             asks_disk,
+            disk: disk.clone().map(bounds::Folders::new),
             uses: Some(bounds::Uses::default()),
         };
         if !self.shared.lock().slots.contains_key(&slot) {
             slot::keep(&self.shared, &self.alive, slot, None);
         }
         self.shared.submit(id, scratch.is_filled(), launch, in_hand);
-        if let Some(disk) = disk.clone() {
-            tokio::spawn(bounds::watch_folders(self.shared.clone(), id, disk));
-        }
         Running {
             id,
             exit,
@@ -386,7 +383,7 @@ impl Running {
         self.over = true;
         let mut exit = exit.unwrap_or_else(|_| Exit::without_process(Ending::worker(ENDING)));
         if let Some(disk) = &self.disk {
-            exit.outcome = disk.judge(exit.outcome).await;
+            exit.outcome = disk.judge(exit.outcome, &exit.stderr).await;
         }
         exit
     }

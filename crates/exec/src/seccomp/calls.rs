@@ -263,8 +263,7 @@ fn scheduling(rules: &Rules) -> Vec<Checked> {
     all
 }
 
-/// Calls that send a signal, where the spawner does not check them: not to its own threads. The one that starts
-/// attempts has their user already.
+/// Calls that send a signal, where the spawner does not check them: not to its own threads.
 fn signals(rules: &Rules) -> Vec<Checked> {
     if rules.supervised {
         return Vec::new();

@@ -1,6 +1,6 @@
 //! A filter of system calls for attempts: what programs need is allowed, everything else is refused.
 //!
-//! [`calls`] holds the tables. The spawner's launcher thread installs the filter once; attempts inherit it.
+//! [`calls`] holds the tables. The spawner's main thread installs the filter once; attempts inherit it.
 
 mod calls;
 

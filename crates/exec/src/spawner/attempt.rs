@@ -9,10 +9,10 @@ use crate::user::{TaskUser, give_file};
 use crate::{Launch, Limits, Stdin, StreamKind};
 use hedge_model::Ending;
 use hedge_model::ending::Shortage;
-use rustix::fs::{Access, AtFlags, MemfdFlags, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use std::collections::{HashMap, HashSet};
-use std::ffi::CString;
-use std::io::{self, Read, Seek, Write};
+use std::ffi::{CStr, CString};
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -232,7 +232,7 @@ pub(crate) fn prepare(
 }
 
 /// How an attempt ended whose process did not start: by the task's fault only where its program cannot be executed.
-pub(crate) fn explain(name: &str, prepared: &Prepared, failure: Failure) -> Ending {
+pub(crate) fn explain(name: &str, program: &CStr, failure: Failure) -> Ending {
     let doing = match failure.step {
         Step::Clone if failure.errno == libc::ENOSPC => {
             let doing = "start a process".to_owned();
@@ -246,7 +246,7 @@ pub(crate) fn explain(name: &str, prepared: &Prepared, failure: Failure) -> Endi
         Step::Folder => "enter the task's folder",
         Step::Limits => "set a process's limits",
         Step::Sandbox => "lock a process in",
-        Step::Execute => match not_executed(name, prepared, failure.errno) {
+        Step::Execute => match not_executed(name, program, failure.errno) {
             Some(why) => return Ending::NotStarted { why },
             None => "execute a program",
         },
@@ -256,8 +256,8 @@ pub(crate) fn explain(name: &str, prepared: &Prepared, failure: Failure) -> Endi
 
 /// What is wrong with a program that cannot be executed, for whoever wrote the job; nothing where it may not be the
 /// program's fault.
-fn not_executed(name: &str, prepared: &Prepared, errno: i32) -> Option<String> {
-    let path = prepared.program.to_string_lossy();
+fn not_executed(name: &str, program: &CStr, errno: i32) -> Option<String> {
+    let path = program.to_string_lossy();
     let path = Path::new(&*path);
     Some(match errno {
         libc::ENOENT if path.is_absolute() && path.exists() => format!(
@@ -288,13 +288,6 @@ fn not_found(name: &str) -> String {
 fn stdin(launch: &Launch, slot: &Slot, user: Option<TaskUser>) -> io::Result<Option<OwnedFd>> {
     match &launch.stdin {
         Stdin::Null => Ok(None),
-        Stdin::Bytes(bytes) => {
-            let fd = rustix::fs::memfd_create("stdin", MemfdFlags::CLOEXEC)?;
-            let mut file = std::fs::File::from(fd);
-            file.write_all(bytes)?;
-            file.rewind()?;
-            Ok(Some(file.into()))
-        }
         Stdin::Placed => {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let name = crate::scratch::STDIN;

@@ -2,10 +2,9 @@
 
 use super::engine;
 use super::freezer::Freezer;
-use super::launcher::Launcher;
-use super::{os, view};
+use super::{os, supervise, view};
 use crate::landlock::{self, Access, Ruleset};
-use crate::seccomp::{Rules, Sockets};
+use crate::seccomp::{self, Rules, Sockets};
 use crate::user::TaskUser;
 use crate::wire::Setup;
 use crate::{Priority, Report, Sandbox, Weakness};
@@ -26,7 +25,6 @@ pub(crate) struct Ground {
     pub report: Report,
     /// Where attempts are stopped as a whole, if that can be.
     pub freezer: Option<Rc<Freezer>>,
-    pub launcher: Launcher,
     /// Becomes readable when a child ends.
     pub signals: OwnedFd,
     pub slot: Slot,
@@ -134,7 +132,8 @@ impl Ground {
         }
         let signals = os::signals_of_children().map_err(|error| refused("signals", error))?;
         let rules = confined.then(|| rules(&setup, sandbox, freezer.is_some(), users.inside));
-        let launcher = Launcher::start(rules, users.inside)
+        rules
+            .map_or(Ok(()), |rules| restrict(rules, &setup.folder))
             .map_err(|error| refused("a filter of system calls", error))?;
         if confined {
             // SAFETY: sets a property of this process: tasks of the same user may not look into it.
@@ -156,7 +155,6 @@ impl Ground {
             setup,
             report,
             freezer,
-            launcher,
             signals,
             slot,
             user: users.inside,
@@ -192,6 +190,21 @@ fn rules(setup: &Setup, sandbox: Sandbox, freezer: bool, user: Option<TaskUser>)
         spared: Vec::new(),
         supervised: !view && user.is_none(),
     }
+}
+
+/// Restricts this thread and with it all attempts. Where calls are to be checked, another thread does that, which is
+/// started before and not restricted.
+fn restrict(mut rules: Rules, folder: &Path) -> std::io::Result<()> {
+    rules.spared.push(std::process::id());
+    if !rules.supervised {
+        return seccomp::restrict(&rules).map(drop);
+    }
+    let supervisor = supervise::start(folder)?;
+    rules.spared.push(supervisor.thread);
+    if let Some(asked) = seccomp::restrict(&rules)? {
+        supervisor.watch(asked)?;
+    }
+    Ok(())
 }
 
 /// What this sandbox does not keep from tasks, of what the project promises.

@@ -10,7 +10,6 @@ mod child;
 mod engine;
 mod freezer;
 mod ground;
-mod launcher;
 mod os;
 mod stream;
 mod supervise;

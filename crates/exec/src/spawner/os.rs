@@ -1,5 +1,6 @@
 //! What the spawner asks of the system once.
 
+use crate::user::TaskUser;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
@@ -89,6 +90,21 @@ fn threads_of_user() -> u64 {
     };
     let all = super::tree::all_processes();
     all.into_iter().filter_map(threads).sum()
+}
+
+/// Does something as an attempt's user, if that is another: the kernel lets nobody else without rights of the
+/// machine's root change how attempts are scheduled.
+pub(crate) fn as_user<T>(user: Option<TaskUser>, run: impl FnOnce() -> T) -> T {
+    let own = rustix::process::geteuid().as_raw();
+    let become_user = |uid: u32| {
+        // SAFETY: changes this thread alone, and leaves it the way back.
+        unsafe { libc::syscall(libc::SYS_setresuid, u32::MAX, uid, u32::MAX) }
+    };
+    let Some(user) = user else { return run() };
+    become_user(user.uid);
+    let done = run();
+    become_user(own);
+    done
 }
 
 /// Whether this process is root of the machine itself, not of a user namespace alone.

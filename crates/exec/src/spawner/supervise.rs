@@ -1,5 +1,8 @@
 //! Calls that the spawner checks, or makes in an attempt's place.
 //!
+//! A thread of its own waits for them, so that a call is soon taken: until then a signal to the caller interrupts it.
+//! The spawner's main thread is filtered as attempts are, and its own signals to them come here too.
+//!
 //! Where attempts run as the worker's own user and see all its files and processes, Landlock does not keep them from
 //! changing the modes and times of its files, and a filter cannot see paths. The kernel hands such calls to the
 //! spawner. It looks at the file itself, not at its name a second time, so that nothing can change in between.
@@ -11,6 +14,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 /// Longest path that is read, bytes: the kernel's own limit.
 const PATH_BYTES_MAX: usize = 4096;
@@ -29,15 +33,50 @@ enum Answer {
     Refused(i32),
 }
 
-/// Answers one question of the kernel. `root` is the folder in which files may be changed, `children` the processes
+/// The thread that answers.
+pub(crate) struct Supervisor {
+    /// Its number.
+    pub thread: u32,
+    asked: SyncSender<OwnedFd>,
+}
+
+impl Supervisor {
+    /// Hands over the descriptor on which the kernel asks.
+    pub(crate) fn watch(self, asked: OwnedFd) -> io::Result<()> {
+        let gone = |_| io::Error::other("the thread that checks system calls ended");
+        self.asked.send(asked).map_err(gone)
+    }
+}
+
+/// Starts the thread. `root` is the folder in which files may be changed.
+pub(crate) fn start(root: &Path) -> io::Result<Supervisor> {
+    let (asked, taken) = sync_channel(1);
+    let (said, heard) = sync_channel(1);
+    let root = root.to_owned();
+    std::thread::Builder::new().spawn(move || {
+        // SAFETY: only returns a number.
+        let _ = said.send(unsafe { libc::gettid() } as u32);
+        let children = Children::open();
+        if let Ok(asked) = taken.recv() {
+            while answer(&asked, &root, &children) {}
+        }
+    })?;
+    let gone = |_| io::Error::other("the thread that checks system calls ended");
+    let thread = heard.recv().map_err(gone)?;
+    Ok(Supervisor { thread, asked })
+}
+
+/// Waits for a question of the kernel and answers it; `false` when there will be no more. `children` are the processes
 /// that may be reached.
-pub(crate) fn answer(asked: &OwnedFd, root: &Path, children: &Children) {
+fn answer(asked: &OwnedFd, root: &Path, children: &Children) -> bool {
     // SAFETY: all zeroes is a valid value, which the kernel asks for, and it is valid for the call.
     let mut question: libc::seccomp_notif = unsafe { std::mem::zeroed() };
     let fd = asked.as_raw_fd();
     // SAFETY: as above.
     if unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut question) } != 0 {
-        return;
+        // The caller is gone, or was interrupted, before this thread came to it.
+        let error = io::Error::last_os_error().raw_os_error();
+        return matches!(error, Some(libc::ENOENT | libc::EINTR));
     }
     let call = Call {
         pid: question.pid as i32,
@@ -59,6 +98,7 @@ pub(crate) fn answer(asked: &OwnedFd, root: &Path, children: &Children) {
     }
     // SAFETY: valid for the call. It fails where the caller has been killed meanwhile.
     unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut response) };
+    true
 }
 
 /// A call that an attempt's thread waits for.

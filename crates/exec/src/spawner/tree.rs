@@ -209,39 +209,6 @@ fn numbers(text: &[u8]) -> Vec<i32> {
         .collect()
 }
 
-/// Tells whether processes have been made since another, in this pid namespace.
-pub(crate) struct LastPid {
-    file: Option<File>,
-}
-
-impl LastPid {
-    pub(crate) fn open() -> LastPid {
-        LastPid {
-            file: File::open("/proc/sys/kernel/ns_last_pid").ok(),
-        }
-    }
-
-    /// Whether `pid` is surely the youngest.
-    pub(crate) fn is(&self, pid: i32) -> bool {
-        let mut text = [0; 16];
-        let read = self
-            .file
-            .as_ref()
-            .and_then(|file| file.read_at(&mut text, 0).ok())
-            .unwrap_or(0);
-        numbers(&text[..read]) == [pid]
-    }
-}
-
-/// Gives a process that was just started, its threads and all that they have started idle priority. What is started
-/// by a process that has it inherits it.
-pub(crate) fn make_idle(pid: i32, children: &Children, youngest: &LastPid) {
-    set_idle(pid);
-    if !youngest.is(pid) {
-        make_all_idle(children);
-    }
-}
-
 /// Gives all processes below this one idle priority. One that starts others meanwhile is found in the next round.
 pub(crate) fn make_all_idle(children: &Children) {
     for _ in 0..IDLE_ROUNDS_MAX {

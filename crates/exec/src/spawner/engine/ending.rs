@@ -59,7 +59,9 @@ impl Engine {
             return;
         };
         if none_left {
-            self.finish();
+            if !self.did_not_begin() {
+                self.finish();
+            }
         } else if attempt.dying_since.is_none() {
             attempt.dying_since = Some(Instant::now());
             self.press_at = Some(Instant::now());
@@ -134,9 +136,7 @@ impl Engine {
             }
             Some(_) => self.report(true),
         }
-        self.attempt = None;
-        self.starts.resume();
-        (self.press_at, self.resume_at, self.idle_check) = (None, None, None);
+        self.let_go();
         self.clear_shared_memory();
     }
 
@@ -172,7 +172,9 @@ impl Engine {
     /// Looks at what the attempt uses: memory, with shared memory that no process has mapped, and files that have no
     /// name any more.
     pub(super) fn sample(&mut self) {
-        let Some(attempt) = &mut self.attempt else {
+        // Until its program begins, its memory is the spawner's.
+        let begun = self.starts.has_begun();
+        let Some(attempt) = self.attempt.as_mut().filter(|_| begun) else {
             return;
         };
         let (id, limits) = (attempt.id, attempt.limits);

@@ -7,9 +7,9 @@ mod start;
 mod streams;
 
 use super::attempt::{Attempt, Programs, read_available};
+use super::child::Cloner;
 use super::ground::Ground;
 use super::os;
-use super::supervise;
 use super::tree::Children;
 use crate::Exit;
 use crate::wire::{self, Reply, Request};
@@ -28,10 +28,9 @@ const OUT_BYTES_MAX: usize = 8 << 20;
 const SOCKET: u64 = 0;
 const SIGNALS: u64 = 1;
 const LOOK: u64 = 2;
-const ASKED: u64 = 3;
-const STDOUT: u64 = 4;
-const STDERR: u64 = 5;
-const ADVANCE: u64 = 6;
+const STDOUT: u64 = 3;
+const STDERR: u64 = 4;
+const ADVANCE: u64 = 5;
 
 /// Serves the worker until it closes the socket; returns the exit code.
 pub(crate) fn serve(ground: Ground, socket: UnixStream) -> i32 {
@@ -50,6 +49,7 @@ struct Engine {
     children: Children,
     files_max: libc::rlimit,
     programs: Programs,
+    cloner: Cloner,
     starts: start::Starts,
     attempt: Option<Attempt>,
     pause: pause::Pause,
@@ -81,6 +81,7 @@ impl Engine {
             children: Children::open(),
             files_max: os::raise_files_max(),
             programs: Programs::new(ground.shown()),
+            cloner: Cloner::new()?,
             starts: start::Starts::default(),
             attempt: None,
             pause: pause::Pause::default(),
@@ -100,9 +101,6 @@ impl Engine {
         engine.listen(engine.socket.as_raw_fd(), SOCKET)?;
         engine.listen(engine.ground.signals.as_raw_fd(), SIGNALS)?;
         engine.listen(engine.look.fd(), LOOK)?;
-        if let Some(asked) = &engine.ground.launcher.asked {
-            engine.listen(asked.as_raw_fd(), ASKED)?;
-        }
         let report = engine.ground.report.clone();
         engine.reply(&Reply::Ready(report));
         Ok(engine)
@@ -135,7 +133,6 @@ impl Engine {
                     }
                     SIGNALS => reap = true,
                     LOOK => looks = true,
-                    ASKED => self.answer(),
                     stream => self.read_stream(stream),
                 }
             }
@@ -175,14 +172,6 @@ impl Engine {
             self.not_started(id, ending);
         } else {
             self.end(id, ending);
-        }
-    }
-
-    /// Answers what the kernel asks about calls of the attempt.
-    fn answer(&mut self) {
-        if let Some(asked) = &self.ground.launcher.asked {
-            let root = std::path::Path::new(&self.ground.setup.folder);
-            supervise::answer(asked, root, &self.children);
         }
     }
 

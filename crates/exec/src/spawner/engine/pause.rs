@@ -123,7 +123,13 @@ impl Engine {
     pub(super) fn lower(&mut self, on: bool) {
         self.lowered = on;
         if on && !self.ground.report.idle {
-            self.ground.launcher.lower();
+            // A process that the kernel is just making has its parent's priority from before: while all are frozen
+            // none is being made.
+            let frozen = !self.pause.on() && !self.pause.outside && self.freeze(true);
+            self.make_idle();
+            if frozen {
+                self.freeze(false);
+            }
             self.start_idle_checks();
         }
     }

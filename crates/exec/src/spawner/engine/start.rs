@@ -1,10 +1,11 @@
 //! Starting attempts, one at a time, and waiting where the machine is short of something.
 
-use super::{ADVANCE, Engine, STDERR, STDOUT};
+use super::{ADVANCE, Engine, SAMPLE_EVERY, STDERR, STDOUT};
 use crate::reserve;
 use crate::shortage::worker_ending;
-use crate::spawner::attempt::{self, Attempt, Pipes, Programs};
-use crate::spawner::child::{Command, PAGE};
+use crate::spawner::attempt::{self, Attempt, Pipes};
+use crate::spawner::child::{Command, NotStarted, PAGE, Starting};
+use crate::spawner::{os, tree};
 use crate::wire::Reply;
 use crate::{Exit, Launch};
 use hedge_model::Ending;
@@ -26,17 +27,16 @@ const IDLE_CHECK_AFTER: Duration = Duration::from_millis(5);
 const IDLE_CHECK_AFTER_MAX: Duration = Duration::from_secs(2);
 
 /// A look for processes that escaped idle priority, because the kernel was just making them when their parent got it.
-/// A parent that has idle priority may take long to make them, so that there are several, each after twice the time.
+/// A parent that has idle priority may take long to make them, so that there are more, each after twice the time.
 pub(super) struct IdleCheck {
     pub at: Instant,
     after: Duration,
 }
 
 impl IdleCheck {
-    /// After this time; none if it is too long.
-    fn after(after: Duration) -> Option<IdleCheck> {
+    fn after(after: Duration) -> IdleCheck {
         let at = Instant::now() + after;
-        (after <= IDLE_CHECK_AFTER_MAX).then_some(IdleCheck { at, after })
+        IdleCheck { at, after }
     }
 }
 
@@ -47,6 +47,8 @@ struct Waiting {
     filled: bool,
     launch: Launch,
     since: Instant,
+    /// Whether its program was looked for anew.
+    anew: bool,
 }
 
 /// Attempts that are to be started, in order.
@@ -55,16 +57,18 @@ pub(super) struct Starts {
     waiting: VecDeque<Waiting>,
     /// None is started before, because the machine is short of something.
     held_until: Option<Instant>,
+    /// The one that runs, which may not have begun yet.
+    current: Option<(Waiting, Starting)>,
 }
 
 impl Starts {
     pub fn add(&mut self, id: u64, filled: bool, launch: Launch) {
-        let since = Instant::now();
         self.waiting.push_back(Waiting {
             id,
             filled,
             launch,
-            since,
+            since: Instant::now(),
+            anew: false,
         });
     }
 
@@ -83,6 +87,13 @@ impl Starts {
     /// An attempt has ended, and what it took is free.
     pub fn resume(&mut self) {
         self.held_until = None;
+        self.current = None;
+    }
+
+    /// Whether the program of the attempt that runs has begun, or cannot any more.
+    pub fn has_begun(&self) -> bool {
+        let current = self.current.as_ref();
+        current.is_none_or(|(_, starting)| starting.is_over())
     }
 }
 
@@ -98,21 +109,68 @@ impl Engine {
             && let Some(next) = self.starts.waiting.pop_front()
         {
             match self.try_start(&next) {
-                Ok(attempt) => {
+                Ok((attempt, starting)) => {
                     self.attempt = Some(attempt);
+                    self.starts.current = Some((next, starting));
+                    self.next_sample = Instant::now() + SAMPLE_EVERY;
                     self.look.start();
-                    if self.has_idle_priority() {
-                        self.start_idle_checks();
+                }
+                Err(ending) => {
+                    if self.put_back(next, ending) {
+                        return;
                     }
                 }
-                Err(Ending::Short { .. }) if next.since.elapsed() < SHORT_MAX => {
-                    self.starts.held_until = Some(Instant::now() + HOLD);
-                    self.starts.waiting.push_front(next);
-                    return;
-                }
-                Err(ending) => self.not_started(next.id, ending),
             }
         }
+    }
+
+    /// Holds an attempt that was not started back where the machine is short of something, else reports it; whether it
+    /// waits.
+    fn put_back(&mut self, next: Waiting, ending: Ending) -> bool {
+        let short = matches!(ending, Ending::Short { .. });
+        if !short || next.since.elapsed() >= SHORT_MAX {
+            self.not_started(next.id, ending);
+            return false;
+        }
+        self.starts.held_until = Some(Instant::now() + HOLD);
+        self.starts.waiting.push_front(next);
+        true
+    }
+
+    /// Takes an attempt back whose program did not begin, of which nothing is left; `false` where it began, or was ended
+    /// for a reason.
+    pub(super) fn did_not_begin(&mut self) -> bool {
+        let has_reason = self
+            .attempt
+            .as_ref()
+            .is_none_or(|one| one.verdict.is_some());
+        let current = self.starts.current.as_ref();
+        let failure = current.and_then(|(_, starting)| starting.failure());
+        let Some(failure) = failure.filter(|_| !has_reason) else {
+            return false;
+        };
+        let current = self.starts.current.take();
+        self.let_go();
+        let Some((mut next, starting)) = current else {
+            return false;
+        };
+        if failure.errno == libc::ENOENT && !next.anew {
+            // It may have moved since it was found.
+            self.programs.forget();
+            next.anew = true;
+            self.starts.waiting.push_front(next);
+        } else {
+            let ending = attempt::explain(&next.launch.program, starting.program(), failure);
+            self.put_back(next, ending);
+        }
+        true
+    }
+
+    /// Lets go of the attempt that runs.
+    pub(super) fn let_go(&mut self) {
+        self.attempt = None;
+        self.starts.resume();
+        (self.press_at, self.resume_at, self.idle_check) = (None, None, None);
     }
 
     /// Whether the next attempt gets idle priority.
@@ -120,9 +178,12 @@ impl Engine {
         self.ground.report.idle || self.lowered
     }
 
-    /// Looks for processes that escape idle priority, for a few seconds from now on.
+    /// Looks for processes that escape idle priority, from now on as long as the attempt runs.
     pub(super) fn start_idle_checks(&mut self) {
-        self.idle_check = IdleCheck::after(IDLE_CHECK_AFTER);
+        self.idle_check = self
+            .attempt
+            .is_some()
+            .then(|| IdleCheck::after(IDLE_CHECK_AFTER));
     }
 
     /// Gives idle priority to processes that escaped it.
@@ -131,9 +192,15 @@ impl Engine {
             return;
         };
         if self.attempt.is_some() {
-            self.ground.launcher.lower();
-            self.idle_check = IdleCheck::after(check.after * 2);
+            self.make_idle();
+            let after = (check.after * 2).min(IDLE_CHECK_AFTER_MAX);
+            self.idle_check = Some(IdleCheck::after(after));
         }
+    }
+
+    /// Gives idle priority to all processes of the attempt.
+    pub(super) fn make_idle(&self) {
+        os::as_user(self.ground.user, || tree::make_all_idle(&self.children));
     }
 
     /// Tells the worker how an attempt ended that has no process.
@@ -145,7 +212,7 @@ impl Engine {
         });
     }
 
-    fn try_start(&mut self, next: &Waiting) -> Result<Attempt, Ending> {
+    fn try_start(&mut self, next: &Waiting) -> Result<(Attempt, Starting), Ending> {
         let (launch, user) = (&next.launch, self.ground.user);
         if let Some(user) = user.filter(|_| next.filled) {
             let folder = Path::new(&self.ground.slot.work_path);
@@ -163,12 +230,12 @@ impl Engine {
         let (pipes, spare) =
             pipes.map_err(|error| worker_ending("make a pipe for a task's output", &error))?;
         let started = Instant::now();
-        let pid = self.execute(launch, &pipes)?;
+        let (pid, starting) = self.execute(launch, &pipes)?;
         drop(spare);
         let mut limits = launch.limits;
         let offered = self.ground.setup.memory_max;
         limits.memory = limits.memory.into_iter().chain(offered).min();
-        Ok(Attempt {
+        let attempt = Attempt {
             id: next.id,
             pid,
             limits,
@@ -183,55 +250,54 @@ impl Engine {
             orphans_cpu: Duration::ZERO,
             memory_peak: 0,
             told: (0, 0),
-        })
+        };
+        Ok((attempt, starting))
     }
 
     /// Starts the process; its outputs and what it says of its progress go to `pipes`.
-    fn execute(&mut self, launch: &Launch, pipes: &Pipes) -> Result<i32, Ending> {
+    fn execute(&mut self, launch: &Launch, pipes: &Pipes) -> Result<(i32, Starting), Ending> {
         let (slot, setup) = (&self.ground.slot, &self.ground.setup);
-        let user = self.ground.user;
-        let prepare = |programs: &mut Programs| {
-            attempt::prepare(launch, slot, &setup.env, &setup.read_only, user, programs)
-        };
-        let mut prepared = prepare(&mut self.programs)?;
-        let idle = self.has_idle_priority();
+        let (user, programs) = (self.ground.user, &mut self.programs);
+        let prepared =
+            attempt::prepare(launch, slot, &setup.env, &setup.read_only, user, programs)?;
         let room = reserve::room(Path::new(&slot.work_path), setup.disk_reserve);
         // A little more than the limit, so that whoever looks sees that it was passed.
         let allowed = launch.limits.disk.map(|limit| {
             let above = limit.saturating_add(PAGE as u64);
             room.map_or(above, |room| room.min(above))
         });
-        let mut tries = 0;
+        let stdin = prepared.stdin;
+        let mut command = Command {
+            program: prepared.program,
+            args: prepared.args,
+            env: prepared.env,
+            folder: slot.work.as_raw_fd(),
+            stdin: stdin.as_ref().unwrap_or(&self.null).as_raw_fd(),
+            stdout: pipes.stdout.write.as_raw_fd(),
+            stderr: pipes.stderr.write.as_raw_fd(),
+            progress: pipes.advance.write.as_raw_fd(),
+            ruleset: slot.ruleset.as_ref().map(AsRawFd::as_raw_fd),
+            file_bytes_max: allowed,
+            files_max: self.files_max,
+            group: self.pause.group(self.ground.freezer.as_deref()),
+            user,
+            idle: self.has_idle_priority(),
+        };
         loop {
-            tries += 1;
-            let command = Command {
-                program: &prepared.program,
-                args: &prepared.args,
-                env: &prepared.env,
-                folder: slot.work.as_raw_fd(),
-                stdin: prepared.stdin.as_ref().unwrap_or(&self.null).as_raw_fd(),
-                stdout: pipes.stdout.write.as_raw_fd(),
-                stderr: pipes.stderr.write.as_raw_fd(),
-                progress: pipes.advance.write.as_raw_fd(),
-                ruleset: slot.ruleset.as_ref().map(AsRawFd::as_raw_fd),
-                file_bytes_max: allowed,
-                files_max: self.files_max,
-                group: self.pause.group(self.ground.freezer.as_deref()),
-                user: user.map(|user| user.uid),
-            };
-            match self.ground.launcher.launch(&command, idle) {
-                Ok(pid) => return Ok(pid),
-                Err(failure) if command.group.is_some() && failure.refuses_group() => {
+            match self.cloner.start(command) {
+                Ok(started) => return Ok(started),
+                Err(NotStarted {
+                    failure,
+                    command: it,
+                }) if it.group.is_some() && failure.refuses_group() => {
                     // The group is gone, or the kernel or a filter knows no such call.
                     self.pause.start_outside();
-                    tries = 0;
+                    command = Command { group: None, ..*it };
                 }
-                Err(failure) if failure.errno == libc::ENOENT && tries == 1 => {
-                    // It may have moved since it was found.
-                    self.programs.forget();
-                    prepared = prepare(&mut self.programs)?;
+                Err(NotStarted { failure, command }) => {
+                    let name = &launch.program;
+                    return Err(attempt::explain(name, &command.program, failure));
                 }
-                Err(failure) => return Err(attempt::explain(&launch.program, &prepared, failure)),
             }
         }
     }

@@ -276,7 +276,10 @@ fn a_task_that_fills_the_disk_succeeds_elsewhere_if_it_may_fail_once() {
     let script = "head -c 24000000 /dev/zero > out";
     let job = task("t", script, "crash_limit = 2\noutputs = [\"out\"]");
     let why = fails_there_only(&grid, &marks, &job, "failed");
-    assert!(why.contains("disk limit of ") && why.contains(" exceeded: it used "), "{why}");
+    assert!(
+        why.contains("disk limit of ") && why.contains(" exceeded: it used "),
+        "{why}"
+    );
 }
 
 #[test]

@@ -53,7 +53,10 @@ fn a_disk_limit_is_named_whether_one_file_or_many_pass_it() {
         let output = submit_and_wait(&grid.place, &task("t", script, more));
         assert_eq!(output.status.code(), Some(1), "{}", told(&output));
         let why = json(&output)["why"].as_str().unwrap().to_owned();
-        assert!(why.contains("disk limit of 10 MiB exceeded: it used "), "{why}");
+        assert!(
+            why.contains("disk limit of 10 MiB exceeded: it used "),
+            "{why}"
+        );
     }
 }
 

@@ -5,7 +5,8 @@
 //! `network`, `neighbour` for an attempt that runs beside, `linger` to stay after that until the standard input
 //! ends, and `pauses` to stop and go on meanwhile as the standard input says. `hold FILE`: maps the file and as much memory of its own until there is a file `stop`,
 //! then tells the sums of both. `rate BASE COUNT`: runs `true` so often, two at a time, and tells how long one took.
-//! `attack [NAME…]`: tries what a hostile task may try.
+//! `attack [NAME…]`: tries what a hostile task may try. `short BASE`: runs attempts while it has no descriptors for more
+//! of them, and again when it has. `priorities`: tells its scheduling policy and that of a child that it makes at once.
 
 mod attacks;
 
@@ -23,6 +24,8 @@ fn main() {
         Some("hold") => hold(&args[2]),
         Some("rate") => rate(&args[2], args[3].parse().unwrap()),
         Some("attack") => attacks::run(&args[2..]),
+        Some("short") => short(&args[2]),
+        Some("priorities") => priorities(),
         _ => panic!("spawner, or worker BASE SCRIPT [SETTING…], or hold FILE, or attack"),
     }
 }
@@ -105,6 +108,58 @@ fn rate(base: &str, count: u32) {
             since.elapsed().as_secs_f64() * 1e6 / f64::from(count)
         );
     });
+}
+
+fn short(base: &str) {
+    let limit = |most: Option<u64>| {
+        let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let before = std::mem::replace(&mut limit.current, most);
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+        before
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let pool = ScratchPool::open(base).unwrap();
+        let spawner = Spawner::start(SpawnerConfig::new(pool.base()))
+            .await
+            .unwrap();
+        let launch = || Launch::new("sh", ["-c", "exit 3"]);
+        let all: Vec<_> = (0..8).map(|_| pool.create().unwrap()).collect();
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+        let before = limit(Some(open));
+        for scratch in &all {
+            println!("then {:?}", spawner.run(scratch, launch()).await.outcome);
+        }
+        limit(before);
+        for scratch in &all {
+            loop {
+                let outcome = spawner.run(scratch, launch()).await.outcome;
+                println!("later {outcome:?}");
+                if format!("{outcome:?}").contains("Exited") {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        }
+    });
+}
+
+fn priorities() {
+    // SAFETY: only return numbers, and the child ends at once.
+    let (own, childs) = unsafe {
+        let child = libc::fork();
+        let policy = libc::sched_getscheduler(0);
+        if child == 0 {
+            libc::_exit(policy);
+        }
+        let mut status = 0;
+        libc::waitpid(child, &raw mut status, 0);
+        (policy, libc::WEXITSTATUS(status))
+    };
+    print!("{own} {childs}");
 }
 
 fn obey(spawner: &Spawner) {

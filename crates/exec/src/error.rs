@@ -96,14 +96,17 @@ pub enum ExecError {
 }
 
 fn clauses(weaknesses: &[Weakness]) -> String {
-    let all: Vec<&str> = weaknesses.iter().map(|weakness| weakness.text()).collect();
+    let all: Vec<String> = weaknesses.iter().map(|weakness| weakness.text()).collect();
     all.join("; ")
 }
 
 fn advice(weaknesses: &[Weakness], why: Option<&str>) -> String {
     match why {
         Some(why) => format!("allow user namespaces ({why})"),
-        None if weaknesses.contains(&Weakness::Root) => {
+        None if weaknesses
+            .iter()
+            .any(|one| matches!(one, Weakness::Root { .. })) =>
+        {
             "run the worker as an ordinary user, or let it change users (CAP_SETUID, CAP_SETGID)"
                 .to_owned()
         }

@@ -2,6 +2,7 @@
 
 use hedge_model::Ending;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How much is kept of the end of each captured stream in memory, and how much at all by default, bytes.
@@ -179,7 +180,7 @@ pub enum Sandbox {
 }
 
 /// Something that a sandbox does not keep from tasks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Weakness {
     /// They can look up names, sizes and times of files outside of their folders.
     Names,
@@ -188,13 +189,16 @@ pub enum Weakness {
     /// They run as the worker's own user: rules alone keep them from what is his.
     SameUser,
     /// They run as root: they can read what only root may read in system folders.
-    Root,
+    Root {
+        /// The folder above theirs that no other user may enter, where that is why.
+        closed: Option<PathBuf>,
+    },
 }
 
 impl Weakness {
     /// What tasks can do, a clause.
-    pub fn text(self) -> &'static str {
-        match self {
+    pub fn text(&self) -> String {
+        let text = match self {
             Weakness::Names => {
                 "tasks can look up names, sizes and times of files outside of their folders"
             }
@@ -202,9 +206,17 @@ impl Weakness {
             Weakness::SameUser => {
                 "tasks run as the worker's own user and share its limits on processes"
             }
-            Weakness::Root => {
+            Weakness::Root { .. } => {
                 "tasks run as root and can read what only root may read in system folders"
             }
+        };
+        match self {
+            Weakness::Root {
+                closed: Some(folder),
+            } => format!(
+                "{text}, because other users may not enter {folder:?} (chmod 711 it, or choose another --dir)"
+            ),
+            _ => text.to_owned(),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// First of the ids that slots get, where a whole range of ids exists. Distributions hand out none so high.
 const FIRST: u64 = 0x4000_0000;
@@ -106,11 +106,14 @@ pub(crate) fn give_file(file: &OwnedFd, user: TaskUser) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether any user may enter all folders above this one.
-pub(crate) fn anyone_may_enter(folder: &Path) -> bool {
-    let above = folder.ancestors().skip(1);
+/// The first of the folders above this one that not any user may enter.
+pub(crate) fn closed_above(folder: &Path) -> Option<PathBuf> {
+    let above = folder
+        .ancestors()
+        .skip(1)
+        .filter(|path| !path.as_os_str().is_empty());
     let open = |path: &Path| std::fs::metadata(path).is_ok_and(|about| about.mode() & 1 == 1);
-    above.filter(|path| !path.as_os_str().is_empty()).all(open)
+    above.filter(|path| !open(path)).last().map(Path::to_owned)
 }
 
 /// The highest id that exists in a user namespace, by its map.

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{err, grid, grid_with, out, sh, until};
-use hedge_exec::{Launch, Limits, ScratchPool};
+use hedge_exec::{Launch, Limits, ScratchPool, Weakness};
 use hedge_model::Ending;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
@@ -67,20 +67,43 @@ async fn ordinary_programs_work_in_both_kinds_of_sandbox() {
 fn ordinary_programs_work_for_an_ordinary_user_too() {
     for setting in ["", "no-namespaces"] {
         let dir = TempDir::new().unwrap();
-        let helper = common::public_helper(&dir);
-        let scratch = dir.path().join("scratch");
-        std::fs::create_dir(&scratch).unwrap();
-        let mut command = Command::new(&helper);
-        command
-            .arg("worker")
-            .arg(&scratch)
-            .args([PROGRAMS, setting])
-            .current_dir("/");
-        common::as_ordinary_user(&mut command, &[&scratch]);
-        let done = command.output().unwrap();
-        let text = String::from_utf8_lossy(&done.stdout);
+        let text = worker_of_an_ordinary_user(&dir, PROGRAMS, setting);
         assert!(text.contains(PRINTED), "{setting:?}: {text}");
     }
+}
+
+/// Signals that arrive while the spawner has not taken a call yet interrupt it; the kernel then repeats it.
+const INTERRUPTED: &str = "python3 -c '
+import os, signal
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.siginterrupt(signal.SIGALRM, False)
+signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+open(\"f\", \"w\")
+for i in range(1000):
+    os.chmod(\"f\", 0o600); os.utime(\"f\", (1, 1)); os.kill(os.getpid(), 0)
+print(\"all done\")'";
+
+#[test]
+fn checked_calls_are_repeated_after_a_signal() {
+    let dir = TempDir::new().unwrap();
+    let text = worker_of_an_ordinary_user(&dir, INTERRUPTED, "no-namespaces");
+    assert!(text.contains("all done\n"), "{text}");
+}
+
+/// What a worker of an ordinary user prints that runs this script.
+fn worker_of_an_ordinary_user(dir: &TempDir, script: &str, setting: &str) -> String {
+    let helper = common::public_helper(dir);
+    let scratch = dir.path().join("scratch");
+    std::fs::create_dir(&scratch).unwrap();
+    let mut command = Command::new(&helper);
+    command
+        .arg("worker")
+        .arg(&scratch)
+        .args([script, setting])
+        .current_dir("/");
+    common::as_ordinary_user(&mut command, &[&scratch]);
+    let done = command.output().unwrap();
+    String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -317,6 +340,59 @@ async fn no_process_escapes_idle_priority() {
     }
 }
 
+/// A program could start others before the spawner, which may have to wait for the processor, has done anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_begin_at_idle_priority() {
+    for namespaces in [true, false] {
+        let grid = grid_with(|config| config.namespaces = namespaces).await;
+        let mut own = rustix::thread::CpuSet::new();
+        own.set(rustix::thread::sched_getcpu());
+        for pid in common::tree_of(grid.spawner.process()) {
+            let pid = rustix::process::Pid::from_raw(pid);
+            rustix::thread::sched_setaffinity(pid, &own).unwrap();
+        }
+        for _ in 0..100 {
+            let scratch = grid.scratch_with_helper();
+            let launch = Launch::new("./helper", ["priorities"]);
+            let exit = grid.spawner.run(&scratch, launch).await;
+            assert_eq!(out(&exit), "5 5", "{}", err(&exit));
+        }
+    }
+}
+
+/// What runs already is lowered with all that it is just starting.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_process_escapes_when_priority_is_lowered() {
+    let script = "import os\nopen('begun', 'w')\nwhile not os.path.exists('end'):\n    if os.fork() == 0:\n        \
+                  if os.fork() == 0:\n            while not os.path.exists('end'): os.sched_yield()\n            os._exit(0)\n        os._exit(0)\n    os.wait()";
+    for (namespaces, freezer) in [(true, true), (true, false), (false, false)] {
+        let grid = grid_with(|config| {
+            config.namespaces = namespaces;
+            config.freezer = freezer;
+            config.priority = hedge_exec::Priority::Normal;
+            config.processes_max = 200;
+        })
+        .await;
+        let scratch = grid.scratch();
+        let running = grid.spawner.launch(&scratch, python(script)).await;
+        until("it has begun", || scratch.folder().join("begun").exists());
+        grid.spawner.lower(true);
+        let tasks = || {
+            let all = common::tree_of(grid.spawner.process());
+            all.into_iter().skip(2).collect::<Vec<_>>()
+        };
+        until("all are idle", || {
+            // SAFETY: only returns a number.
+            let policy = |pid: &i32| unsafe { libc::sched_getscheduler(*pid) };
+            tasks()
+                .iter()
+                .all(|pid| matches!(policy(pid), libc::SCHED_IDLE | -1))
+        });
+        running.cancel();
+        running.wait().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_prints_without_pause_keeps_nobody_busy() {
     let grid = grid_with(|config| config.priority = hedge_exec::Priority::Normal).await;
@@ -375,6 +451,34 @@ fn a_folder_that_was_closed_is_opened_again() {
         String::from_utf8_lossy(&done.stderr)
     );
     assert!(ScratchPool::open(&scratch).is_ok());
+}
+
+/// With Landlock alone other users can only run tasks where they may enter all folders above.
+#[tokio::test]
+async fn tasks_run_as_root_only_where_that_is_accepted_and_said() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("this is about workers that are root");
+    }
+    for mode in [0o700, 0o711] {
+        let dir = TempDir::new().unwrap();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(mode)).unwrap();
+        let pool = ScratchPool::open(dir.path().join("scratch")).unwrap();
+        let mut config = common::config(&pool);
+        config.namespaces = false;
+        let refused = hedge_exec::Spawner::start(config.clone()).await;
+        let why = refused.map(|_| ()).unwrap_err().to_string();
+        let says = why.contains("tasks run as root");
+        let names = why.contains(&format!("{:?}", dir.path().canonicalize().unwrap()));
+        assert_eq!((says, names), (mode == 0o700, mode == 0o700), "{why}");
+        config.accept_weak = true;
+        let spawner = hedge_exec::Spawner::start(config).await.unwrap();
+        let report = spawner.report();
+        let root = |weakness: &Weakness| matches!(weakness, Weakness::Root { .. });
+        assert_eq!(report.weaknesses.iter().any(root), mode == 0o700);
+        assert_eq!(report.task_user.is_none(), mode == 0o700);
+        let exit = spawner.run(&pool.create().unwrap(), sh("id -u")).await;
+        assert_eq!(out(&exit) == "0\n", mode == 0o700, "{}", out(&exit));
+    }
 }
 
 #[tokio::test]

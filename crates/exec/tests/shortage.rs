@@ -107,6 +107,35 @@ fn a_machine_without_processes_gives_attempts_back_until_it_has_some() {
     });
 }
 
+/// Each attempt that runs has a spawner, for which the worker needs descriptors.
+#[test]
+fn what_a_worker_has_no_descriptors_for_is_given_back_until_it_has_some() {
+    let dir = TempDir::new().unwrap();
+    let base = dir.path().join("scratch");
+    let told = std::process::Command::new(common::HELPER)
+        .arg("short")
+        .arg(&base)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&told.stdout);
+    let said = String::from_utf8_lossy(&told.stderr);
+    assert!(told.status.success(), "{text} {said}");
+    let then: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("then"))
+        .collect();
+    // The first has its spawner already.
+    assert_eq!(then.len(), 8, "{text}");
+    assert!(then[0].contains("Exited { status: 3"), "{text}");
+    let machines = |line: &&str| line.contains("Worker {") || line.contains("Short {");
+    assert!(then[1..].iter().all(machines), "{text}");
+    let later = text.lines().filter(|line| line.starts_with("later"));
+    let (ran, given_back): (Vec<&str>, Vec<&str>) =
+        later.partition(|line| line.contains("Exited { status: 3"));
+    assert_eq!(ran.len(), 8, "{text}");
+    assert!(given_back.iter().all(machines), "{text}");
+}
+
 #[tokio::test]
 async fn a_spawner_that_died_is_the_workers_fault() {
     let grid = grid().await;

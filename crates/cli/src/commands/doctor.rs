@@ -152,7 +152,7 @@ fn protections(report: &Report) -> Vec<Finding> {
         )
     };
     let mut findings = vec![sandbox(report)];
-    findings.extend(report.weaknesses.iter().map(|weakness| weak(*weakness)));
+    findings.extend(report.weaknesses.iter().map(weak));
     findings.extend([
         tasks_user(report),
         network,
@@ -184,7 +184,7 @@ fn sandbox(report: &Report) -> Finding {
 }
 
 /// What the sandbox does not keep from tasks: a worker refuses to start unless its owner accepts it.
-fn weak(weakness: Weakness) -> Finding {
+fn weak(weakness: &Weakness) -> Finding {
     let found = format!("not guaranteed: {}", weakness.text());
     let advice = "workers start with --accept-weak-sandbox alone";
     finding("sandbox", Verdict::Reduced, found, Some(advice))

@@ -76,7 +76,9 @@ impl Pipes {
                 &pipes.stderr.write,
                 &pipes.advance.write,
             ];
-            ends.into_iter().try_for_each(|end| give_file(end, user))?;
+            for end in ends {
+                std::os::unix::fs::fchown(end, Some(user.uid), Some(user.gid))?;
+            }
         }
         Ok(pipes)
     }

@@ -33,7 +33,7 @@ pub(crate) struct Command {
     pub files_max: libc::rlimit,
     /// The folder of the control group that it starts in, instead of the spawner's.
     pub group: Option<RawFd>,
-    /// The user that it becomes.
+    /// The user that it becomes. Groups beside his own the spawner has left.
     pub user: Option<TaskUser>,
     /// Whether it has idle priority when its program begins.
     pub idle: bool,
@@ -280,7 +280,6 @@ unsafe fn become_program(shared: &Shared) -> Result<(), (Step, i32)> {
         let _ = limit_to(libc::RLIMIT_NOFILE, &c.files_max);
         if let Some(user) = c.user {
             let (uid, gid) = (user.uid as usize, user.gid as usize);
-            call(libc::SYS_setgroups, [0; 4]).map_err(at(Step::Sandbox))?;
             call(libc::SYS_setresgid, [gid, gid, gid, 0]).map_err(at(Step::Sandbox))?;
             call(libc::SYS_setresuid, [uid, uid, uid, 0]).map_err(at(Step::Sandbox))?;
         }

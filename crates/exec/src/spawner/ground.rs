@@ -142,7 +142,7 @@ impl Ground {
         let report = Report {
             sandbox,
             reduced,
-            weaknesses: weaknesses(sandbox, users),
+            weaknesses: weaknesses(sandbox, &users),
             task_user: users.outside.map(|user| user.uid),
             processes_max: confined.then_some(setup.processes_max),
             network_cut: !setup.network && confined,
@@ -163,12 +163,14 @@ impl Ground {
 }
 
 /// Whom attempts run as, by the machine's numbers and by those of the spawner's namespace.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Users {
     outside: Option<TaskUser>,
     inside: Option<TaskUser>,
     /// The worker is the machine's root.
     root: bool,
+    /// A folder that only its owner may enter, so that attempts have to run as him.
+    closed: Option<PathBuf>,
 }
 
 fn rules(setup: &Setup, sandbox: Sandbox, freezer: bool, user: Option<TaskUser>) -> Rules {
@@ -208,7 +210,7 @@ fn restrict(mut rules: Rules, folder: &Path) -> std::io::Result<()> {
 }
 
 /// What this sandbox does not keep from tasks, of what the project promises.
-fn weaknesses(sandbox: Sandbox, users: Users) -> Vec<Weakness> {
+fn weaknesses(sandbox: Sandbox, users: &Users) -> Vec<Weakness> {
     let mut found = Vec::new();
     if matches!(sandbox, Sandbox::Landlock { .. }) {
         found.extend([Weakness::Names, Weakness::Processes]);
@@ -217,7 +219,8 @@ fn weaknesses(sandbox: Sandbox, users: Users) -> Vec<Weakness> {
         }
     }
     if sandbox != Sandbox::None && users.outside.is_none() && users.root {
-        found.push(Weakness::Root);
+        let closed = users.closed.clone();
+        found.push(Weakness::Root { closed });
     }
     found
 }
@@ -259,6 +262,7 @@ pub(crate) fn fork_into_namespaces(
         outside: user,
         inside,
         root: os::is_machines_root(),
+        closed: None,
     };
     fork(flags, socket, Some((maps, user.is_none())), || {
         let refused = |what: &str, error: std::io::Error| format!("{what}: {error}");
@@ -286,13 +290,13 @@ pub(crate) fn fork_into_namespaces(
 }
 
 /// Forks a spawner in the worker's own namespaces. With a sandbox asked for, Landlock and a filter of
-/// system calls have to do.
+/// system calls have to do. Attempts run as `user`, or as this one where a folder is `closed` to others.
 pub(crate) fn fork_plain(
     setup: &Setup,
     socket: &UnixStream,
     reduced: Option<String>,
     freezer: Option<Rc<Freezer>>,
-    user: Option<TaskUser>,
+    (user, closed): (Option<TaskUser>, Option<PathBuf>),
 ) -> Result<i32, String> {
     fork(0, socket, None, || {
         die_with_parent();
@@ -302,6 +306,7 @@ pub(crate) fn fork_plain(
             outside: user,
             inside: user,
             root: os::is_machines_root(),
+            closed,
         };
         if !setup.sandbox {
             let setup = setup.clone();

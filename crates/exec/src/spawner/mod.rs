@@ -78,9 +78,12 @@ fn start() -> Result<Never, String> {
     // Orphans of a dead spawner come here and are ended.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     // Without a view of their own, tasks name their folder by its path on this machine.
-    user = user.filter(|_| user::anyone_may_enter(&setup.folder));
+    let closed = user.and_then(|_| user::closed_above(&setup.folder));
+    user = user.filter(|_| closed.is_none());
     let given = user::give(&setup.folder, user).map_err(|error| error.to_string());
-    match given.and_then(|()| ground::fork_plain(&setup, &socket, reduced, freezer.clone(), user)) {
+    match given.and_then(|()| {
+        ground::fork_plain(&setup, &socket, reduced, freezer.clone(), (user, closed))
+    }) {
         Ok(pid) => watch(pid, socket, worker, freezer),
         Err(why) => {
             if let Some(freezer) = freezer {

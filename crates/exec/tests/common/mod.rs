@@ -186,6 +186,27 @@ pub fn able_with(word: &str) -> Vec<i32> {
     processes_with(word).into_iter().filter(is_able).collect()
 }
 
+/// A process and all below it, parents before their children.
+pub fn tree_of(process: u32) -> Vec<i32> {
+    let mut all = vec![process as i32];
+    let mut at = 0;
+    while let Some(pid) = all.get(at) {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten();
+        let lists = threads
+            .flatten()
+            .map(|thread| thread.path().join("children"));
+        let text: String = lists.flat_map(std::fs::read_to_string).collect();
+        all.extend(
+            text.split_whitespace()
+                .filter_map(|pid| pid.parse::<i32>().ok()),
+        );
+        at += 1;
+    }
+    all
+}
+
 /// A number of seconds that no other process sleeps, to know one's own processes by.
 pub fn odd_sleep() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};

@@ -208,6 +208,9 @@ impl Engine {
         if !matches!(self.ground.report.sandbox, Sandbox::View { .. }) {
             return;
         }
+        if view::shared_memory_is_empty() {
+            return;
+        }
         let Ok(entries) = std::fs::read_dir(view::SHARED_MEMORY) else {
             return;
         };

@@ -9,8 +9,9 @@ use crate::spawner::{os, tree};
 use crate::wire::Reply;
 use crate::{Exit, Launch};
 use hedge_model::Ending;
+use rustix::io::Errno;
 use std::collections::{HashSet, VecDeque};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ const SHORT_MAX: Duration = Duration::from_secs(1);
 /// Until starting is tried again while the machine is short of something, unless an attempt ends before.
 const HOLD: Duration = Duration::from_millis(20);
 /// Descriptors that stay free when an attempt has been started: finding and ending its processes needs some.
-const SPARE_FILES: usize = 4;
+const SPARE_FILES: RawFd = 4;
 
 /// Until it is looked for processes without idle priority for the first time, and the longest such time.
 const IDLE_CHECK_AFTER: Duration = Duration::from_millis(5);
@@ -223,15 +224,18 @@ impl Engine {
             self.listen(pipes.stdout.read.as_raw_fd(), STDOUT)?;
             self.listen(pipes.stderr.read.as_raw_fd(), STDERR)?;
             self.listen(pipes.advance.read.as_raw_fd(), ADVANCE)?;
-            let spare = |_| rustix::io::fcntl_dupfd_cloexec(&self.null, 0);
-            let spare: Result<Vec<OwnedFd>, _> = (0..SPARE_FILES).map(spare).collect();
-            Ok((pipes, spare?))
+            let spare = pipes.advance.write.as_raw_fd() + SPARE_FILES;
+            match rustix::io::fcntl_dupfd_cloexec(&self.null, spare) {
+                Ok(_) => Ok(pipes),
+                // No descriptor may have that number.
+                Err(Errno::INVAL) => Err(Errno::MFILE.into()),
+                Err(error) => Err(error.into()),
+            }
         });
-        let (pipes, spare) =
+        let pipes =
             pipes.map_err(|error| worker_ending("make a pipe for a task's output", &error))?;
         let started = Instant::now();
         let (pid, starting) = self.execute(launch, &pipes)?;
-        drop(spare);
         let mut limits = launch.limits;
         let offered = self.ground.setup.memory_max;
         limits.memory = limits.memory.into_iter().chain(offered).min();

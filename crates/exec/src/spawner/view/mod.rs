@@ -178,6 +178,12 @@ pub(crate) fn shared_memory_used() -> u64 {
         .map_or(0, |about| (about.f_blocks - about.f_bfree) * about.f_frsize)
 }
 
+/// Whether nothing lies in the view's shared memory but its own folder.
+pub(crate) fn shared_memory_is_empty() -> bool {
+    rustix::fs::statvfs(SHARED_MEMORY)
+        .is_ok_and(|about| about.f_files.saturating_sub(about.f_ffree) == 1)
+}
+
 fn memory_of_machine() -> u64 {
     // SAFETY: only return numbers.
     let (pages, page) = unsafe {

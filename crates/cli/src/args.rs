@@ -232,13 +232,6 @@ Example:
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
-    /// Draw tiles of a picture: the program of the deep zoom example
-    #[command(hide = true, disable_help_flag = true)]
-    Tile {
-        /// Its own arguments
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<String>,
-    },
     /// Start tasks for a worker; started by workers alone
     #[command(hide = true)]
     Spawner,

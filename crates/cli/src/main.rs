@@ -10,7 +10,6 @@ mod exit;
 mod owner;
 mod saver;
 mod show;
-mod tile;
 
 fn main() -> ExitCode {
     // The spawner must have no other thread, and is started often: nothing comes before it.

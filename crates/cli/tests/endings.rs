@@ -60,8 +60,9 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 fn a_picture_is_the_same_when_workers_of_a_run_are_killed_and_frozen() {
     let folder = tempfile::tempdir().unwrap();
     let place = Place::here(folder.path());
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/deepzoom/small.toml");
-    let job = fs::read_to_string(example).unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/deepzoom");
+    let job = fs::read_to_string(example.join("small.toml")).unwrap();
+    fs::copy(example.join("deepzoom"), folder.path().join("deepzoom")).unwrap();
     write_job(&place, &[&job.replace("\"20000\"", "\"4000\"")]);
     let picture = |args: &[&str], disturb: &dyn Fn(&Child, &Path)| {
         let (child, temporary) = run(&place, &[&["job.toml", "--json", "--out"], args].concat());
@@ -81,7 +82,7 @@ fn a_picture_is_the_same_when_workers_of_a_run_are_killed_and_frozen() {
     let (view, disturbed) = picture(&["disturbed"], &|_, temporary| {
         // A third of the tiles have begun.
         until("the middle of the run", || {
-            let begun = processes_with_arguments(temporary, &["tile", "render", "--index"]);
+            let begun = processes_with_arguments(temporary, &["./deepzoom", "render", "--index"]);
             let index = |line: &Vec<String>| line.iter().position(|word| word == "--index");
             let late = begun.iter().any(|(_, line)| {
                 index(line).is_some_and(|at| line[at + 1].parse::<u32>().unwrap() >= 16)

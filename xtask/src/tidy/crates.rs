@@ -71,6 +71,8 @@ const RULES: &[Rule] = &[
     Rule {
         name: "hedge-cli",
         uses: &[
+            // For its build script alone.
+            "deepzoom",
             "hedge-core",
             "hedge-exec",
             "hedge-host",
@@ -81,6 +83,11 @@ const RULES: &[Rule] = &[
             "hedge-sim",
             "hedge-store",
         ],
+        tests_use: &[],
+    },
+    Rule {
+        name: "deepzoom",
+        uses: &[],
         tests_use: &[],
     },
     Rule {

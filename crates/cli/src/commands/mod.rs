@@ -102,10 +102,6 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Plan(args) => plan::run(&context, &args),
         Command::Sim(args) => sim::run(&context, &args),
         Command::Completions { shell } => completions::run(shell),
-        Command::Tile { args } => match crate::tile::main(&args) {
-            Ok(()) => Ok(Exit::Done),
-            Err(why) => Err(Failure::Local(why)),
-        },
         Command::Spawner => Err(Failure::Arguments(
             "`hedge spawner` is started by workers alone".to_owned(),
         )),
@@ -122,7 +118,7 @@ fn refuse_unused(cli: &Cli) -> Result<(), Failure> {
         Command::Worker(_) => (None, Some("prints nothing to standard output")),
         Command::Screensaver(_) => (None, Some("draws")),
         Command::Cost(args) if args.csv => (None, Some("prints comma-separated values")),
-        Command::Completions { .. } | Command::Tile { .. } | Command::Spawner => {
+        Command::Completions { .. } | Command::Spawner => {
             (Some("keeps nothing"), Some("prints what a shell reads"))
         }
         _ => (None, None),

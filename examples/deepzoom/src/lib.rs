@@ -1,6 +1,5 @@
 //! The program of the deep zoom example: draws one tile of a picture of the Mandelbrot set, or
-//! joins finished tiles. It is part of `hedge` so that the first job needs nothing installed; the
-//! scheduler knows nothing of it and runs it as it would any program.
+//! joins finished tiles. Hedgerow knows nothing of it and runs it as it would any program.
 //!
 //! The same arguments give the same bytes on every machine.
 
@@ -12,6 +11,7 @@ mod palette;
 mod picture;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use dd::Dd;
 use fractal::{Orbit, View};
@@ -19,18 +19,26 @@ use layout::Layout;
 
 /// How to call the program; printed when a call is not understood.
 const USAGE: &str = "\
-usage: hedge tile render --index I --of N [--scale S] [--re X --im Y --width W --steps N]
-       hedge tile assemble --out FILE
+usage: deepzoom render --index I --of N [--scale S] [--re X --im Y --width W --steps N]
+       deepzoom assemble --out FILE
 render    draws tile I (from 0) of N into tile-I.png in this folder;
           S from 0.01 to 4 makes the picture smaller or larger
 assemble  joins the folder's tile-0.png, tile-1.png, … into one picture";
 
-/// Runs `hedge tile` with what follows these two words on the command line.
-///
-/// # Errors
-/// One sentence for the user: bad arguments, or a file that could not be read or written. A file
-/// that was being written when that happened may be left behind incomplete.
-pub fn main(args: &[String]) -> Result<(), String> {
+/// Runs the program with the arguments of this process. An error is one sentence on standard error: bad arguments, or
+/// a file that could not be read or written. A file that was being written then may be left behind incomplete.
+pub fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("deepzoom: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<(), String> {
     match args.split_first() {
         Some((command, rest)) if command == "render" => render(rest),
         Some((command, rest)) if command == "assemble" => assemble(rest),

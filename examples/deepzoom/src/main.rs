@@ -1,0 +1,5 @@
+//! The program by itself.
+
+fn main() -> std::process::ExitCode {
+    deepzoom::main()
+}

@@ -286,7 +286,14 @@ fn a_report_on_an_attempt_of_another_changes_nothing() {
     rig.done(3, id); // never attached
     let settled = format!("worker 2: settled {id}");
     let unknown = format!("worker 2: settled {never}");
-    rig.expect(&[&settled, &settled, &settled, &unknown]);
+    rig.expect(&[
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: idle",
+        &settled,
+        &settled,
+        &settled,
+        &unknown,
+    ]);
     let view = rig.core.job_view(JobId(1)).expect("a job");
     assert_eq!((view.done, view.attempts.failed, view.running), (0, 0, 1));
 }

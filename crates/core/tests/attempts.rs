@@ -21,12 +21,18 @@ fn doubled() -> Rig {
     rig.submit(1, 1, &redundant(2, 0, vec![marked]));
     rig.commit();
     rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: idle",
         "append accepted",
         "client 1 #1: accepted 1",
         "worker 1: body a v1",
         "worker 1: assign 1.0/0.1.1",
         "worker 2: body a v1",
         "worker 2: assign 1.0/0.1.2",
+        "watch worker 1: critical",
+        "watch worker 2: critical",
     ]);
     rig
 }
@@ -41,6 +47,7 @@ fn the_first_success_wins_and_its_siblings_are_cancelled_once_it_is_committed() 
     rig.expect(&[
         "worker 2: settled 1.0/0.1.2",
         "worker 1: cancel 1.0/0.1.1",
+        "watch worker 2: idle",
         "worker 1: forget 1",
         "worker 2: forget 1",
     ]);
@@ -62,10 +69,12 @@ fn a_late_success_of_a_loser_changes_nothing() {
     rig.expect(&[
         "worker 2: settled 1.0/0.1.2",
         "worker 1: cancel 1.0/0.1.1",
+        "watch worker 2: idle",
         "worker 1: forget 1",
         "worker 2: forget 1",
         "worker 1: settled 1.0/0.1.1",
         "worker 1: drop 7",
+        "watch worker 1: idle",
     ]);
     rig.reports(1, attempt(0, 1), Outcome::Done(vec![blob("out", 7)]));
     rig.expect(&["worker 1: settled 1.0/0.1.1", "worker 1: drop 7"]);
@@ -90,12 +99,18 @@ fn a_winner_that_repeats_its_report_before_it_is_committed_stays_the_winner() {
     };
     rig.attach_with(2, again);
     rig.reports(2, attempt(0, 2), outputs());
-    rig.expect(&["worker 2: drop 7"]); // the worker knows better until its report is settled
+    rig.expect(&[
+        "stop watching worker 2",
+        "worker 2: drop 7",
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: critical",
+    ]); // the worker knows better until its report is settled
     rig.committed(records[0].clone());
     rig.expect(&[
         "worker 2: settled 1.0/0.1.2",
         "worker 1: cancel 1.0/0.1.1",
         "pull 7 from worker 2",
+        "watch worker 2: idle",
     ]);
 }
 
@@ -110,10 +125,14 @@ fn a_failed_task_runs_again_on_another_worker() {
     rig.fails(1, attempt(0, 1));
     rig.commit();
     rig.expect(&[
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: idle",
         "append failed 1.0/0.1.1: it ended with exit code 1",
         "worker 1: settled 1.0/0.1.1",
         "worker 2: body a v1",
         "worker 2: assign 1.0/0.1.2",
+        "watch worker 1: idle",
+        "watch worker 2: assigned",
     ]);
     rig.done(2, attempt(0, 2));
     rig.commit();
@@ -121,6 +140,7 @@ fn a_failed_task_runs_again_on_another_worker() {
         "append done 1.0/0.1.2 by worker 2",
         "append job 1 done",
         "worker 2: settled 1.0/0.1.2",
+        "watch worker 2: idle",
         "worker 1: forget 1",
         "worker 2: forget 1",
     ]);
@@ -150,6 +170,7 @@ fn a_task_that_keeps_failing_fails_its_job_at_the_limit() {
         "append failed 1.0/0.1.2: it ended with exit code 1",
         "worker 1: settled 1.0/0.1.2",
         "append job 1 failed: task a failed 2 times, at last: it ended with exit code 1",
+        "watch worker 1: idle",
         "worker 1: forget 1",
     ]);
 }
@@ -185,9 +206,14 @@ fn a_worker_that_fails_what_others_can_do_is_set_aside_and_says_why() {
         "client 1 #2: accepted 2",
         "worker 2: body b v1",
         "worker 2: assign 2.0/0.1.1",
+        "watch worker 2: assigned",
     ]);
     rig.pass_beating(Duration::from_secs(60), &[1, 2]);
-    rig.expect(&["worker 1: body b v1", "worker 1: assign 2.1/0.1.1"]);
+    rig.expect(&[
+        "worker 1: body b v1",
+        "worker 1: assign 2.1/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     assert_eq!(rig.core.worker_views()[0].admission, "admitted");
 }
 
@@ -203,12 +229,16 @@ fn silence_gives_a_worker_up_and_a_beat_brings_its_attempt_back() {
     rig.pass_beating(Duration::from_secs(2), &[2]);
     rig.commit();
     rig.expect(&[
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: idle",
         "append lost 1.0/0.1.1",
         "worker 2: body a v1",
         "worker 2: assign 1.0/0.1.2",
+        "watch worker 1: idle",
+        "watch worker 2: assigned",
     ]);
     rig.pass_beating(Duration::from_millis(200), &[1, 2]);
-    rig.expect(&[]);
+    rig.expect(&["watch worker 1: assigned"]);
     rig.done(1, attempt(0, 1));
     rig.commit();
     rig.expect(&[
@@ -216,6 +246,7 @@ fn silence_gives_a_worker_up_and_a_beat_brings_its_attempt_back() {
         "append job 1 done",
         "worker 1: settled 1.0/0.1.1",
         "worker 2: cancel 1.0/0.1.2",
+        "watch worker 1: idle",
         "worker 1: forget 1",
         "worker 2: forget 1",
     ]);
@@ -231,7 +262,7 @@ fn a_loser_that_was_given_up_as_silent_is_settled_too() {
     let mut rig = doubled();
     rig.pass_beating(Duration::from_secs(2), &[2]);
     rig.commit();
-    rig.expect(&["append lost 1.0/0.1.1"]);
+    rig.expect(&["append lost 1.0/0.1.1", "watch worker 1: idle"]);
     rig.done(2, attempt(0, 2));
     rig.done(1, attempt(0, 1));
     rig.commit();
@@ -239,11 +270,14 @@ fn a_loser_that_was_given_up_as_silent_is_settled_too() {
         "append done 1.0/0.1.2 by worker 2",
         "append job 1 done",
         "append cancelled 1.0/0.1.1",
+        "watch worker 1: critical",
         "worker 2: settled 1.0/0.1.2",
         "worker 1: cancel 1.0/0.1.1",
+        "watch worker 2: idle",
         "worker 1: forget 1",
         "worker 2: forget 1",
         "worker 1: settled 1.0/0.1.1",
+        "watch worker 1: idle",
     ]);
 }
 
@@ -266,7 +300,12 @@ fn a_cancelled_job_ends_its_attempts() {
     rig.reports(1, attempt(0, 1), Outcome::Ended(Ending::Cancelled));
     rig.gone(2);
     rig.commit();
-    rig.expect(&["append cancelled 1.0/0.1.1", "worker 1: settled 1.0/0.1.1"]);
+    rig.expect(&[
+        "append cancelled 1.0/0.1.1",
+        "stop watching worker 2",
+        "worker 1: settled 1.0/0.1.1",
+        "watch worker 1: idle",
+    ]);
     rig.ask(1, Request::Cancel(JobId(1)));
     rig.expect(&["client 1 #99: no, Bad: job 1 has ended already"]);
 }
@@ -357,7 +396,9 @@ fn what_a_silent_worker_reports_before_it_beats_again_is_there() {
     rig.commit();
     rig.expect(&[
         "append done 1.0/0.1.1 by worker 1",
+        "watch worker 1: assigned",
         "worker 1: settled 1.0/0.1.1",
         "pull 7 from worker 1",
+        "watch worker 1: idle",
     ]);
 }

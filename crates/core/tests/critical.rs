@@ -3,10 +3,12 @@
 mod support;
 
 use hedge_core::supervisor::CriticalSet;
-use hedge_model::msg::Request;
-use hedge_model::spec::{Estimate, Group};
+use hedge_model::msg::{Request, WorkerInfo};
+use hedge_model::spec::{CriticalRule, Draft, Estimate, Group, Measure, Qos, Redundancy, Top};
 use hedge_model::view::JobView;
+use hedge_model::{AttemptId, JobId, JobSpec, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use support::*;
 
@@ -43,6 +45,7 @@ fn k_and_n_are_found_when_a_job_arrives() {
     for number in 1..=5 {
         rig.attach(number, 4);
     }
+    rig.said();
     // split must be done before any part, and the parts before join: 1 + 6 + 1 tasks.
     let groups = vec![
         group("split", &[]),
@@ -139,10 +142,15 @@ fn without_redundancy_nothing_runs_twice() {
     rig.submit(1, 1, &plain(vec![group("a", &[]), group("b", &["a"])]));
     rig.commit();
     rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: idle",
         "append accepted",
         "client 1 #1: accepted 1",
         "worker 1: body a v1",
         "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
     ]);
 }
 
@@ -157,17 +165,30 @@ fn copies_never_share_a_worker_and_wait_for_another() {
     rig.submit(1, 1, &redundant(3, 0, vec![marked]));
     rig.commit();
     rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
         "append accepted",
         "client 1 #1: accepted 1",
         "worker 1: body a v1",
         "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: critical",
     ]);
     rig.attach(2, 8);
-    rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+    rig.expect(&[
+        "measure worker 2: 131072 bytes",
+        "worker 2: body a v1",
+        "worker 2: assign 1.0/0.1.2",
+        "watch worker 2: critical",
+    ]);
     rig.attach(3, 8);
-    rig.expect(&["worker 3: body a v1", "worker 3: assign 1.0/0.1.3"]);
+    rig.expect(&[
+        "measure worker 3: 131072 bytes",
+        "worker 3: body a v1",
+        "worker 3: assign 1.0/0.1.3",
+        "watch worker 3: critical",
+    ]);
     rig.attach(4, 8);
-    rig.expect(&[]);
+    rig.expect(&["measure worker 4: 131072 bytes", "watch worker 4: idle"]);
 }
 
 #[test]
@@ -185,9 +206,103 @@ fn a_lost_critical_task_is_copied_again_elsewhere() {
     rig.commit();
     rig.expect(&[
         "append lost 1.0/0.1.1",
+        "stop watching worker 1",
         "worker 3: body a v1",
         "worker 3: assign 1.0/0.1.3",
+        "watch worker 3: critical",
     ]);
     rig.ask(1, Request::Job(hedge_model::JobId(1)));
     rig.expect(&["client 1 #99: job 1 Running 0/1"]);
+}
+
+/// A job of independent tasks of which the two that need most processor time are critical, by history.
+fn by_history(groups: Vec<Group>) -> Arc<JobSpec> {
+    let draft = Draft {
+        name: "history".into(),
+        qos: Qos {
+            redundancy: Redundancy::Critical,
+            copies: 2,
+            ..Qos::default()
+        },
+        critical: CriticalRule {
+            by: vec![(Measure::Cpu, 1.0)],
+            top: Top::Count(2),
+        },
+        files: Vec::new(),
+        groups,
+    };
+    Arc::new(JobSpec::new(draft).expect("a job"))
+}
+
+fn of_kind(id: &str, kind: &str) -> Group {
+    Group {
+        kind: Some(kind.into()),
+        ..group(id, &[])
+    }
+}
+
+#[test]
+fn a_task_that_is_critical_by_history_is_watched_closely_from_its_start() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.submit(1, 1, &plain(vec![of_kind("before", "long")]));
+    rig.commit();
+    rig.done_after(1, attempt(0, 1), Duration::from_secs(30));
+    rig.commit();
+    rig.said();
+    rig.submit(1, 2, &by_history(vec![of_kind("a", "long")]));
+    rig.commit();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #2: accepted 2",
+        "worker 1: body a v1",
+        "worker 1: assign 2.0/0.1.1",
+        "watch worker 1: critical",
+    ]);
+    // The worker connects anew: what it goes on with is as critical as before.
+    let id = AttemptId {
+        task: TaskId {
+            job: JobId(2),
+            number: 0,
+        },
+        ..attempt(0, 1)
+    };
+    let back = WorkerInfo {
+        in_hand: rig.held([id]),
+        ..info(1, 1)
+    };
+    rig.attach_with(1, back);
+    rig.expect(&[
+        "stop watching worker 1",
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: critical",
+    ]);
+}
+
+#[test]
+fn a_task_that_becomes_critical_while_it_runs_is_watched_closely_and_copied() {
+    let mut rig = Rig::new();
+    for number in 1..=3 {
+        rig.attach(number, 1);
+    }
+    let groups = vec![
+        of_kind("a", "long"),
+        of_kind("b", "long"),
+        of_kind("c", "short"),
+    ];
+    rig.submit(1, 1, &by_history(groups));
+    rig.commit();
+    let said = rig.said();
+    assert!(!said.iter().any(|line| line.contains("critical")));
+    // What a took is expected of b, which is of its kind.
+    rig.done_after(1, attempt(0, 1), Duration::from_secs(30));
+    rig.commit();
+    rig.expect(&[
+        "append done 1.0/0.1.1 by worker 1",
+        "worker 1: settled 1.0/0.1.1",
+        "worker 1: body b v1",
+        "worker 1: assign 1.1/0.1.2",
+        "watch worker 1: critical",
+        "watch worker 2: critical",
+    ]);
 }

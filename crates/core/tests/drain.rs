@@ -24,12 +24,15 @@ fn draining_copies_what_runs_hands_content_over_and_ends_with_leave() {
     rig.submit(1, 1, &plain(groups));
     rig.commit();
     rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
         "append accepted",
         "client 1 #1: accepted 1",
         "worker 1: body a v1",
         "worker 1: assign 1.0/0.1.1",
         "worker 1: body b v1",
         "worker 1: assign 1.1/0.1.1",
+        "watch worker 1: assigned",
     ]);
     rig.reports(1, attempt(0, 1), Outcome::Done(vec![blob("out", 10)]));
     rig.commit();
@@ -40,10 +43,13 @@ fn draining_copies_what_runs_hands_content_over_and_ends_with_leave() {
     rig.attach(2, 2);
     rig.ask(1, Request::Drain("host-1".into()));
     rig.expect(&[
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: idle",
         "worker 1: drain",
         "client 1 #99: Ok",
         "worker 2: body b v1",
         "worker 2: assign 1.1/0.1.2",
+        "watch worker 2: assigned",
     ]);
     assert_eq!(rig.core.worker_views()[0].usage, "draining");
     // It finishes what runs; the copy elsewhere was not needed.
@@ -54,6 +60,7 @@ fn draining_copies_what_runs_hands_content_over_and_ends_with_leave() {
         "worker 1: settled 1.1/0.1.1",
         "worker 2: cancel 1.1/0.1.2",
         "pull 10 from worker 1", // nobody else has what a left
+        "watch worker 1: idle",
     ]);
     let result = Ok(());
     rig.event(Event::Pulled {
@@ -63,7 +70,7 @@ fn draining_copies_what_runs_hands_content_over_and_ends_with_leave() {
     rig.expect(&["worker 1: leave"]);
     rig.gone(1);
     rig.pass_beating(Duration::from_secs(4), &[2]);
-    rig.expect(&[]);
+    rig.expect(&["stop watching worker 1"]);
     rig.reports(2, attempt(1, 2), Outcome::Ended(Ending::Cancelled));
     rig.commit();
     rig.expect(&[
@@ -107,7 +114,10 @@ fn queued_work_goes_back_and_is_given_to_others() {
     rig.expect_without(&["settled"], &[]);
     report(&mut rig, ahead[0].1);
     let said = rig.said();
-    assert_eq!(said.last().map(String::as_str), Some("worker 1: leave"));
+    assert_eq!(
+        said[said.len() - 2..],
+        ["worker 1: leave", "watch worker 1: idle"]
+    );
     rig.attach(2, 1);
     let again = assigned(&rig.said());
     assert_eq!(again[0].1.task, ahead[1].1.task);
@@ -121,7 +131,12 @@ fn a_worker_with_nothing_to_do_leaves_at_once() {
     let mut rig = Rig::new();
     rig.attach(1, 1);
     rig.from(1, FromWorker::Draining);
-    rig.expect(&["worker 1: drain", "worker 1: leave"]);
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "worker 1: drain",
+        "worker 1: leave",
+    ]);
     rig.ask(1, Request::Drain("host-2".into()));
     rig.expect(&["client 1 #99: no, Unknown: no worker is called \"host-2\"; nothing was changed: `hedge workers` lists them"]);
 }

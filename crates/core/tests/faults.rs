@@ -52,11 +52,7 @@ fn a_short_machine_loses_its_task_to_another_and_waits() {
     rig.said();
     rig.reports(1, attempt(0, 1), short());
     rig.commit();
-    rig.expect(&[
-        "append worker failed 1.0/0.1.1: its worker was short of processes (EAGAIN) and could not start a process",
-        "worker 1: settled 1.0/0.1.1",
-        "worker 2: assign 1.0/0.1.2",
-    ]);
+    rig.expect(&["append worker failed 1.0/0.1.1: its worker was short of processes (EAGAIN) and could not start a process", "worker 1: settled 1.0/0.1.1", "worker 2: assign 1.0/0.1.2", "watch worker 1: idle"]);
     assert_eq!(
         rig.core.worker_views()[0].admission,
         "excluded: short of processes (EAGAIN)"
@@ -214,8 +210,8 @@ fn success_without_the_declared_outputs_is_the_workers_fault() {
         rig.attach(1, 1);
         rig.submit(1, 1, &plain(vec![declares(declared)]));
         rig.commit();
-        rig.said();
         rig.attach(2, 1);
+        rig.said();
         let left = left.iter().map(|path| file(path)).collect();
         rig.reports(1, attempt(0, 1), Outcome::Done(left));
         rig.commit();

@@ -64,12 +64,6 @@ impl Follower {
         let mut out: Vec<Action> = Vec::new();
         self.core.handle(self.now, event, &mut out);
         self.core.check().expect("an invariant is broken");
-        out.retain(|action| {
-            !matches!(
-                action,
-                Action::Watch { .. } | Action::WatchSettings(_) | Action::MeasureLink { .. }
-            )
-        });
         out.iter().map(line).collect()
     }
 
@@ -143,7 +137,7 @@ fn hinted() -> (Rig, Follower, HeldAttempt) {
 #[test]
 fn a_new_leader_waits_for_an_attempt_that_it_was_told_of() {
     let (_old, mut next, held) = hinted();
-    assert!(next.leads().is_empty());
+    assert_eq!(next.leads(), ["watch settings"]);
     let attach = |number, in_hand: &[HeldAttempt]| {
         let info = WorkerInfo {
             in_hand: in_hand.to_vec(),
@@ -154,8 +148,10 @@ fn a_new_leader_waits_for_an_attempt_that_it_was_told_of() {
             msg: hedge_model::msg::FromWorker::Attach(Box::new(info)),
         }
     };
-    assert!(next.handle(attach(2, &[])).is_empty(), "not started again");
-    assert!(next.handle(attach(1, &[held])).is_empty(), "it goes on");
+    let idle = ["measure worker 2: 131072 bytes", "watch worker 2: idle"];
+    assert_eq!(next.handle(attach(2, &[])), idle, "not started again");
+    let goes_on = ["measure worker 1: 131072 bytes", "watch worker 1: assigned"];
+    assert_eq!(next.handle(attach(1, &[held])), goes_on);
     let view = next.core.job_view(JobId(1)).expect("a job");
     assert_eq!((view.running, view.attempts.total), (1, 1));
 }
@@ -168,8 +164,8 @@ fn what_never_reached_its_worker_starts_elsewhere_at_once() {
         peer: worker(1),
         msg: hedge_model::msg::FromWorker::Attach(Box::new(info(1, 1))),
     });
-    let assigned: Vec<&String> = said.iter().filter(|line| line.contains("assign")).collect();
-    assert_eq!(assigned, ["worker 1: assign 1.0/0.2.1"]);
+    let assigned = said.iter().filter(|line| line.contains(": assign "));
+    assert_eq!(assigned.collect::<Vec<_>>(), ["worker 1: assign 1.0/0.2.1"]);
 }
 
 #[test]
@@ -183,7 +179,7 @@ fn a_worker_that_does_not_come_is_given_up_after_its_time() {
     let began = next.now;
     let patience = Config::new(addr(worker(8))).watch.dead_after();
     let mut said = Vec::new();
-    while !said.iter().any(|line: &String| line.contains("assign")) {
+    while !said.iter().any(|line: &String| line.contains(": assign ")) {
         let (at, _) = next.core.next_deadline().expect("a deadline");
         assert!(at.since(began) <= patience, "it waits longer than it says");
         next.now = at;
@@ -192,8 +188,8 @@ fn a_worker_that_does_not_come_is_given_up_after_its_time() {
     assert_eq!(next.now.since(began), patience);
     assert_eq!(said[0], format!("append lost {}", attempt(0, 1)));
     assert_eq!(
-        said.last().map(String::as_str),
-        Some("worker 2: assign 1.0/0.2.1")
+        said[said.len() - 2..],
+        ["worker 2: assign 1.0/0.2.1", "watch worker 2: assigned"]
     );
 }
 
@@ -248,7 +244,7 @@ fn a_new_leader_gives_workers_time_to_come_before_it_calls_a_job_impossible() {
     rig.said();
     let mut next = Rig::with(rig.core.state().clone(), &[]);
     next.attach(2, 1);
-    next.expect(&[]);
+    next.expect(&["measure worker 2: 131072 bytes", "watch worker 2: idle"]);
     next.pass_beating(Duration::from_secs(4), &[2]);
     let said = next.said();
     assert!(

@@ -25,9 +25,7 @@ fn a_deposed_leader_says_nothing_and_a_new_epoch_takes_up_what_is_durable() {
     rig.done(1, attempt(0, 1));
     rig.attach(2, 1);
     rig.pass(Duration::from_secs(5));
-    rig.expect(&[
-        "client 1 #2: no, NotLeading: this supervisor does not lead; ask the one that does, or again in a moment",
-    ]);
+    rig.expect(&["stop watching worker 1", "client 1 #2: no, NotLeading: this supervisor does not lead; ask the one that does, or again in a moment"]);
     // Its record became durable all the same; another leader appended the next epoch.
     rig.committed(open[0].clone());
     let (epoch, at) = (Epoch(2), rig.now);
@@ -46,7 +44,7 @@ fn a_deposed_leader_says_nothing_and_a_new_epoch_takes_up_what_is_durable() {
         secret: [7; 32],
     });
     rig.commit();
-    rig.expect(&["append epoch 3"]);
+    rig.expect(&["append epoch 3", "watch settings"]);
     let view = rig.core.job_view(JobId(1)).expect("a job");
     assert_eq!(view.done, 1);
     // What the worker still has in hand is adopted; what was never told of is dropped by it.
@@ -56,7 +54,11 @@ fn a_deposed_leader_says_nothing_and_a_new_epoch_takes_up_what_is_durable() {
         ..info(1, 1)
     };
     rig.attach_with(1, back);
-    rig.expect(&["worker 1: cancel 1.0/0.1.1"]);
+    rig.expect(&[
+        "worker 1: cancel 1.0/0.1.1",
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: assigned",
+    ]);
     rig.done(1, attempt(0, 1));
     rig.expect(&["worker 1: settled 1.0/0.1.1"]);
     rig.done(1, running);
@@ -65,6 +67,7 @@ fn a_deposed_leader_says_nothing_and_a_new_epoch_takes_up_what_is_durable() {
         "append done 1.1/0.1.1 by worker 1",
         "append job 1 done",
         "worker 1: settled 1.1/0.1.1",
+        "watch worker 1: idle",
         "worker 1: forget 1",
     ]);
 }
@@ -78,13 +81,18 @@ fn a_task_without_a_known_attempt_is_assigned_at_once_and_the_old_one_becomes_a_
     rig.said();
     let mut next = Rig::with(rig.core.state().clone(), &[]);
     next.attach(2, 1);
-    next.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.2.1"]);
+    next.expect(&[
+        "measure worker 2: 131072 bytes",
+        "worker 2: body a v1",
+        "worker 2: assign 1.0/0.2.1",
+        "watch worker 2: assigned",
+    ]);
     let back = WorkerInfo {
         in_hand: rig.held([attempt(0, 1)]),
         ..info(1, 1)
     };
     next.attach_with(1, back);
-    next.expect(&[]);
+    next.expect(&["measure worker 1: 131072 bytes", "watch worker 1: assigned"]);
     next.done(1, attempt(0, 1));
     next.commit();
     next.expect(&[
@@ -92,6 +100,7 @@ fn a_task_without_a_known_attempt_is_assigned_at_once_and_the_old_one_becomes_a_
         "append job 1 done",
         "worker 1: settled 1.0/0.1.1",
         "worker 2: cancel 1.0/0.2.1",
+        "watch worker 1: idle",
         "worker 2: forget 1",
         "worker 1: forget 1",
     ]);
@@ -120,8 +129,10 @@ fn a_failure_that_is_reported_to_two_leaders_counts_once() {
     };
     next.expect(&[
         "worker 1: cancel 1.0/0.1.1",
+        "measure worker 1: 131072 bytes",
         "worker 1: body a v1",
         &format!("worker 1: assign {again}"),
+        "watch worker 1: assigned",
         "worker 1: settled 1.0/0.1.1",
     ]);
     let view = next.core.job_view(JobId(1)).expect("a job");
@@ -237,13 +248,13 @@ fn restarted() -> (Rig, Rig) {
 fn a_supervisor_that_starts_again_alone_hears_all_workers_before_it_starts_what_may_run() {
     let (mut old, mut next) = restarted();
     next.attach(2, 1);
-    next.expect(&[]);
+    next.expect(&["measure worker 2: 131072 bytes", "watch worker 2: idle"]);
     let back = WorkerInfo {
         in_hand: old.held([attempt(0, 1)]),
         ..info(1, 1)
     };
     next.attach_with(1, back);
-    next.expect(&[]);
+    next.expect(&["measure worker 1: 131072 bytes", "watch worker 1: assigned"]);
     let view = next.core.job_view(JobId(1)).expect("a job");
     assert_eq!((view.running, view.attempts.total), (1, 1));
     next.done(1, attempt(0, 1));
@@ -252,6 +263,7 @@ fn a_supervisor_that_starts_again_alone_hears_all_workers_before_it_starts_what_
         "append done 1.0/0.1.1 by worker 1",
         "append job 1 done",
         "worker 1: settled 1.0/0.1.1",
+        "watch worker 1: idle",
         "worker 1: forget 1",
     ]);
 }
@@ -260,7 +272,7 @@ fn a_supervisor_that_starts_again_alone_hears_all_workers_before_it_starts_what_
 fn what_no_worker_that_came_back_has_in_hand_starts_at_once() {
     let (_old, mut next) = restarted();
     next.attach(1, 1);
-    next.expect(&[]);
+    next.expect(&["measure worker 1: 131072 bytes", "watch worker 1: idle"]);
     next.attach(2, 1);
     let said = next.said();
     assert!(

@@ -33,18 +33,26 @@ fn chain() -> Rig {
     rig.attach(2, 4);
     leaves(&mut rig, 1, attempt(0, 1), 10);
     rig.expect(&[
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: idle",
         "append done 1.0/0.1.1 by worker 1",
         "worker 1: settled 1.0/0.1.1",
         "worker 2: body b v1",
         "worker 2: assign 1.1/0.1.1",
+        "watch worker 1: idle",
+        "watch worker 2: assigned",
     ]);
     rig.attach(3, 16);
     leaves(&mut rig, 2, attempt(1, 1), 11);
     rig.expect(&[
+        "measure worker 3: 131072 bytes",
+        "watch worker 3: idle",
         "append done 1.1/0.1.1 by worker 2",
         "worker 2: settled 1.1/0.1.1",
         "worker 3: body c v1",
         "worker 3: assign 1.2/0.1.1",
+        "watch worker 2: idle",
+        "watch worker 3: assigned",
     ]);
     rig
 }
@@ -57,6 +65,7 @@ fn only_the_needed_producers_run_again_with_a_new_generation() {
     rig.pass_beating(GRACE, &[1, 3]);
     rig.commit();
     rig.expect(&[
+        "stop watching worker 2",
         "append outputs lost 1.1/0",
         "worker 3: body b v1",
         "worker 3: assign 1.1/1.1.1",
@@ -77,6 +86,8 @@ fn only_the_needed_producers_run_again_with_a_new_generation() {
         "worker 3: settled 1.1/1.1.1",
         "worker 1: body c v2", // what b left differs now
         "worker 1: assign 1.2/0.1.2",
+        "watch worker 1: assigned",
+        "watch worker 3: idle",
     ]);
     let view = rig.core.job_view(JobId(1)).expect("a job");
     assert_eq!(
@@ -91,11 +102,12 @@ fn loss_goes_back_as_far_as_needed() {
     let mut rig = chain();
     rig.gone(1);
     rig.pass_beating(GRACE, &[2, 3]);
-    rig.expect(&[]); // nobody needs what a left: b is done
+    rig.expect(&["stop watching worker 1"]); // nobody needs what a left: b is done
     rig.gone(2);
     rig.pass_beating(GRACE, &[3]);
     rig.commit();
     rig.expect(&[
+        "stop watching worker 2",
         "append outputs lost 1.1/0",
         "append outputs lost 1.0/0",
         "worker 3: body a v1",
@@ -114,12 +126,17 @@ fn a_holder_that_returns_in_time_loses_nothing() {
     };
     rig.attach_with(2, back);
     rig.pass_beating(GRACE, &[1, 2, 3]);
-    rig.expect(&[]);
+    rig.expect(&[
+        "stop watching worker 2",
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: idle",
+    ]);
     leaves(&mut rig, 3, attempt(2, 1), 12);
     rig.expect(&[
         "append done 1.2/0.1.1 by worker 3",
         "worker 3: settled 1.2/0.1.1",
         "pull 12 from worker 3",
+        "watch worker 3: idle",
     ]);
     let result = Ok(());
     rig.event(Event::Pulled {
@@ -146,7 +163,10 @@ fn a_worker_that_returns_without_its_content_is_noticed_at_once() {
     rig.attach(2, 4);
     rig.commit();
     rig.expect(&[
+        "stop watching worker 2",
+        "measure worker 2: 131072 bytes",
         "append outputs lost 1.1/0",
+        "watch worker 2: idle",
         "worker 3: body b v1",
         "worker 3: assign 1.1/1.1.1",
     ]);
@@ -165,13 +185,18 @@ fn a_doubted_holder_is_tried_before_anything_is_made_again() {
         "pull 11 from worker 2",
         "append no input 1.2/0.1.1: its inputs could not be fetched: nobody gave it",
         "worker 3: settled 1.2/0.1.1",
+        "watch worker 3: idle",
     ]);
     let result = Ok(());
     rig.event(Event::Pulled {
         hash: hash(11),
         result,
     });
-    rig.expect(&["worker 2: body c v2", "worker 2: assign 1.2/0.1.2"]);
+    rig.expect(&[
+        "worker 2: body c v2",
+        "worker 2: assign 1.2/0.1.2",
+        "watch worker 2: assigned",
+    ]);
 }
 
 #[test]
@@ -181,12 +206,18 @@ fn a_new_leader_gives_holders_time_to_come() {
     let mut next = Rig::with(state, &[]);
     next.attach(3, 16);
     next.pass_beating(Duration::from_secs(2), &[3]);
-    next.expect(&[]);
+    next.expect(&["measure worker 3: 131072 bytes", "watch worker 3: idle"]);
     let back = WorkerInfo {
         holds: vec![hash(11)],
         ..info(2, 4)
     };
     next.attach_with(2, back);
-    next.expect(&["worker 3: body c v1", "worker 3: assign 1.2/0.2.1"]);
+    next.expect(&[
+        "measure worker 2: 131072 bytes",
+        "worker 3: body c v1",
+        "worker 3: assign 1.2/0.2.1",
+        "watch worker 3: assigned",
+        "watch worker 2: idle",
+    ]);
     rig.said();
 }

@@ -122,6 +122,7 @@ fn a_link_that_cannot_be_measured_is_not_taken_for_fast() {
     set(&mut rig, "min_link", "none");
     measured(&mut rig, 1, 0, 0);
     assert_eq!(admission(&rig, 1), "admitted");
+    rig.expect(&["link worker 1: 1000000"]);
 }
 
 #[test]

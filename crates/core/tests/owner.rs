@@ -326,7 +326,13 @@ fn a_beat_that_comes_before_the_message_tells_the_same_and_nothing_is_done_twice
         what,
     };
     rig.event(supervisor::Event::Found(finding));
-    rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+    rig.expect(&[
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: idle",
+        "worker 2: body a v1",
+        "worker 2: assign 1.0/0.1.2",
+        "watch worker 2: assigned",
+    ]);
     let why = |rig: &Rig| {
         rig.core.worker_views()[0]
             .owner
@@ -349,14 +355,23 @@ fn what_an_owner_stopped_is_copied_elsewhere_at_once_and_the_first_to_finish_win
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
     rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
         "append accepted",
         "client 1 #1: accepted 1",
         "worker 1: body a v1",
         "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
     ]);
     rig.attach(2, 1);
     rig.from(1, owner(1, Stand::Pause));
-    rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+    rig.expect(&[
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: idle",
+        "worker 2: body a v1",
+        "worker 2: assign 1.0/0.1.2",
+        "watch worker 2: assigned",
+    ]);
     let view = &rig.core.worker_views()[0];
     assert_eq!(
         (
@@ -380,6 +395,7 @@ fn what_an_owner_stopped_is_copied_elsewhere_at_once_and_the_first_to_finish_win
         "append job 1 done",
         "worker 1: settled 1.0/0.1.1",
         "worker 2: cancel 1.0/0.1.2",
+        "watch worker 1: idle",
         "worker 1: forget 1",
         "worker 2: forget 1",
     ]);
@@ -392,14 +408,32 @@ fn a_worker_whose_owner_is_there_gets_nothing_new_until_the_owner_goes() {
     rig.from(1, owner(1, Stand::Pause));
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
-    rig.expect(&["append accepted", "client 1 #1: accepted 1"]);
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+    ]);
     rig.from(1, owner(2, Stand::Work));
-    rig.expect(&["worker 1: body a v1", "worker 1: assign 1.0/0.1.1"]);
+    rig.expect(&[
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     // Given up for the owner, a task waits for another worker; its crash limit knows nothing of that.
     rig.from(1, owner(3, Stand::Vacate));
     rig.reports(1, attempt(0, 1), Outcome::Ended(Ending::Vacated));
     rig.commit();
-    rig.expect(&["append vacated 1.0/0.1.1", "worker 1: settled 1.0/0.1.1"]);
+    rig.expect(&[
+        "append vacated 1.0/0.1.1",
+        "worker 1: settled 1.0/0.1.1",
+        "watch worker 1: idle",
+    ]);
     rig.attach(2, 1);
-    rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+    rig.expect(&[
+        "measure worker 2: 131072 bytes",
+        "worker 2: body a v1",
+        "worker 2: assign 1.0/0.1.2",
+        "watch worker 2: assigned",
+    ]);
 }

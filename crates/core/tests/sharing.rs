@@ -90,10 +90,13 @@ fn what_no_worker_could_take_waits_and_says_why() {
     rig.submit(1, 1, &plain(vec![big, group("small", &[])]));
     rig.commit();
     rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
         "append accepted",
         "client 1 #1: accepted 1",
         "worker 1: body small v1",
         "worker 1: assign 1.1/0.1.1",
+        "watch worker 1: assigned",
     ]);
     let view = rig.core.job_view(JobId(1)).expect("a job");
     assert_eq!(
@@ -101,7 +104,12 @@ fn what_no_worker_could_take_waits_and_says_why() {
         ["task \"big\" asks for cpus 8, and the most that any worker has is 2"]
     );
     rig.attach(2, 8);
-    rig.expect(&["worker 2: body big v1", "worker 2: assign 1.0/0.1.1"]);
+    rig.expect(&[
+        "measure worker 2: 131072 bytes",
+        "worker 2: body big v1",
+        "worker 2: assign 1.0/0.1.1",
+        "watch worker 2: assigned",
+    ]);
     let view = rig.core.job_view(JobId(1)).expect("a job");
     assert_eq!(view.waits, [""; 0]);
 }
@@ -121,11 +129,7 @@ fn a_job_that_asked_for_it_fails_when_no_worker_could_take_a_task() {
     };
     rig.submit(1, 1, &job(qos, 0, vec![picky]));
     rig.commit();
-    rig.expect(&[
-        "append accepted",
-        "client 1 #1: accepted 1",
-        "append job 1 failed: task \"picky\" needs a worker labelled gpu = \"yes\", and none is; no worker has a label \"gpu\"",
-    ]);
+    rig.expect(&["measure worker 1: 131072 bytes", "watch worker 1: idle", "append accepted", "client 1 #1: accepted 1", "append job 1 failed: task \"picky\" needs a worker labelled gpu = \"yes\", and none is; no worker has a label \"gpu\""]);
 }
 
 #[test]
@@ -141,10 +145,13 @@ fn many_groups_that_cannot_be_placed_hold_nothing_up() {
     rig.submit(1, 1, &plain(groups));
     rig.commit();
     rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
         "append accepted",
         "client 1 #1: accepted 1",
         "worker 1: body small v1",
         "worker 1: assign 1.200/0.1.1",
+        "watch worker 1: assigned",
     ]);
 }
 
@@ -181,12 +188,20 @@ fn labels_and_memory_choose_the_worker() {
     rig.submit(1, 1, &plain(groups));
     rig.commit();
     rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: idle",
+        "measure worker 3: 131072 bytes",
+        "watch worker 3: idle",
         "append accepted",
         "client 1 #1: accepted 1",
         "worker 2: body there v1",
         "worker 2: assign 1.0/0.1.1",
         "worker 3: body large v1",
         "worker 3: assign 1.1/0.1.1",
+        "watch worker 2: assigned",
+        "watch worker 3: assigned",
     ]);
 }
 

@@ -67,7 +67,11 @@ fn a_suspect_workers_task_gets_a_copy_elsewhere_and_nothing_is_stopped() {
     found(&mut rig, worker(1), silent(Liveness::Late));
     rig.expect(&[]);
     found(&mut rig, worker(1), silent(Liveness::Suspect));
-    rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+    rig.expect(&[
+        "worker 2: body a v1",
+        "worker 2: assign 1.0/0.1.2",
+        "watch worker 2: assigned",
+    ]);
     rig.pass(Duration::from_millis(60));
     found(&mut rig, worker(1), back(360));
     rig.expect(&[]);
@@ -92,7 +96,11 @@ fn of_two_workers_that_were_only_late_the_first_goes_on_however_young_its_attemp
     let mut rig = running(Redundancy::Critical);
     rig.pass(Duration::from_millis(10));
     found(&mut rig, worker(1), silent(Liveness::Suspect));
-    rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+    rig.expect(&[
+        "worker 2: body a v1",
+        "worker 2: assign 1.0/0.1.2",
+        "watch worker 2: assigned",
+    ]);
     found(&mut rig, worker(2), silent(Liveness::Suspect));
     rig.pass(Duration::from_millis(20));
     found(&mut rig, worker(1), back(25));
@@ -106,7 +114,11 @@ fn a_worker_that_was_only_late_goes_on_and_the_copy_that_is_behind_it_ends() {
     let mut rig = running(Redundancy::Critical);
     rig.pass_beating(Duration::from_millis(500), &[1, 2]);
     found(&mut rig, worker(1), silent(Liveness::Suspect));
-    rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+    rig.expect(&[
+        "worker 2: body a v1",
+        "worker 2: assign 1.0/0.1.2",
+        "watch worker 2: assigned",
+    ]);
     rig.pass(Duration::from_millis(50));
     found(&mut rig, worker(1), back(350));
     rig.expect(&["worker 2: cancel 1.0/0.1.2"]);
@@ -115,7 +127,7 @@ fn a_worker_that_was_only_late_goes_on_and_the_copy_that_is_behind_it_ends() {
     rig.said();
     // The next silence brings another copy; by the end of a long one it is ahead.
     found(&mut rig, worker(1), silent(Liveness::Suspect));
-    rig.expect(&["worker 2: assign 1.0/0.1.3"]);
+    rig.expect(&["worker 2: assign 1.0/0.1.3", "watch worker 2: assigned"]);
     rig.pass_beating(Duration::from_millis(700), &[1, 2]);
     found(&mut rig, worker(1), back(1_400));
     rig.expect(&[]);
@@ -148,7 +160,11 @@ fn a_stalled_attempt_gets_a_copy_elsewhere() {
         idle: Duration::from_secs(1),
     };
     found(&mut rig, worker(1), stalled);
-    rig.expect(&["worker 2: body a v1", "worker 2: assign 1.0/0.1.2"]);
+    rig.expect(&[
+        "worker 2: body a v1",
+        "worker 2: assign 1.0/0.1.2",
+        "watch worker 2: assigned",
+    ]);
     let told = explained(&mut rig);
     assert!(told.why.contains("no progress for 1.0 s"), "{}", told.why);
     assert_eq!(told.attempts[0].state, "stalled");
@@ -166,7 +182,7 @@ fn lost_connection(rig: &mut Rig) {
 fn a_lost_connection_is_no_end_and_a_worker_that_comes_back_goes_on() {
     let mut rig = running(Redundancy::Critical);
     lost_connection(&mut rig);
-    rig.expect(&[]);
+    rig.expect(&["stop watching worker 1"]);
     rig.pass_beating(Duration::from_secs(4), &[2]);
     rig.commit();
     rig.expect(&[]);
@@ -195,7 +211,7 @@ fn a_worker_whose_connection_is_lost_has_ten_seconds_to_come_back() {
     lost_connection(&mut rig);
     rig.pass_beating(Duration::from_millis(9_900), &[2]);
     rig.commit();
-    rig.expect(&[]);
+    rig.expect(&["stop watching worker 1"]);
     rig.pass_beating(Duration::from_millis(200), &[2]);
     rig.commit();
     let said = rig.said();

@@ -1,5 +1,6 @@
 //! What a supervisor does, in short lines to compare.
 
+use hedge_core::monitor::Attention;
 use hedge_core::supervisor::Action;
 use hedge_model::ending::Blame;
 use hedge_model::msg::{Refusal, Reply, ToWorker};
@@ -34,9 +35,16 @@ pub fn line(action: &Action) -> String {
         Action::Watch {
             peer: who,
             attention,
-        } => format!("watch {}: {attention:?}", peer(*who)),
+        } => match attention {
+            None => format!("stop watching {}", peer(*who)),
+            Some(Attention::Idle) => format!("watch {}: idle", peer(*who)),
+            Some(Attention::Assigned) => format!("watch {}: assigned", peer(*who)),
+            Some(Attention::Critical) => format!("watch {}: critical", peer(*who)),
+        },
         Action::WatchSettings(_) => "watch settings".into(),
-        Action::MeasureLink { peer: who, most } => format!("measure {}: {most:?}", peer(*who)),
+        Action::MeasureLink { peer: who, most } => {
+            format!("measure {}: {} bytes", peer(*who), most.bytes)
+        }
         Action::LinkRate { peer: who, rate } => format!("link {}: {rate}", peer(*who)),
         Action::Admit { peer: who, refused } => format!("admit {}: {refused:?}", peer(*who)),
         Action::Pull { hash, sources, .. } => {

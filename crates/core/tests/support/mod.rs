@@ -102,9 +102,12 @@ impl Rig {
         rig.commit();
         let epoch = rig.core.state().epoch().0;
         let said = rig.said();
-        assert_eq!(said[0], format!("append epoch {epoch}"));
+        assert_eq!(
+            said[..2],
+            [&format!("append epoch {epoch}"), "watch settings"]
+        );
         assert!(
-            said[1..]
+            said[2..]
                 .iter()
                 .all(|line| line.starts_with("append format")),
             "{said:?}"
@@ -117,40 +120,31 @@ impl Rig {
         self.core.handle(self.now, event, &mut self.out);
         self.core.check().expect("an invariant is broken");
         let mut outputs = Vec::new();
-        let watching = |action: &mut Action| {
-            matches!(
-                action,
-                Action::Watch { .. }
-                    | Action::WatchSettings(_)
-                    | Action::MeasureLink { .. }
-                    | Action::LinkRate { .. }
-            )
-        };
-        for action in self.out.extract_if(before.., watching) {
+        for action in &self.out[before..] {
             match action {
                 Action::WatchSettings(settings) => {
-                    self.monitor.set(self.now, settings, &mut outputs)
+                    self.monitor.set(self.now, *settings, &mut outputs);
                 }
                 Action::Watch {
                     peer,
                     attention: Some(attention),
                 } => {
                     let (monitor, now) = (&mut self.monitor, self.now);
-                    let start = || (monitor.start(now, peer, &mut outputs), 0);
-                    let (id, _) = *self.watched.entry(peer).or_insert_with(start);
-                    monitor.attend(now, id, attention, &mut outputs);
+                    let start = || (monitor.start(now, *peer, &mut outputs), 0);
+                    let (id, _) = *self.watched.entry(*peer).or_insert_with(start);
+                    monitor.attend(now, id, *attention, &mut outputs);
                 }
                 Action::Watch {
                     peer,
                     attention: None,
                 } => {
-                    if let Some((id, _)) = self.watched.remove(&peer) {
+                    if let Some((id, _)) = self.watched.remove(peer) {
                         self.monitor.stop(self.now, id, &mut outputs);
                     }
                 }
-                Action::MeasureLink { peer, most } => self.measures.push((peer, most.bytes)),
-                Action::LinkRate { peer, rate } => self.rates.push((peer, rate)),
-                _ => unreachable!(),
+                Action::MeasureLink { peer, most } => self.measures.push((*peer, most.bytes)),
+                Action::LinkRate { peer, rate } => self.rates.push((*peer, *rate)),
+                _ => {}
             }
         }
         self.monitored(outputs);

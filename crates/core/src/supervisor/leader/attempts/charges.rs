@@ -10,7 +10,8 @@ impl Attempt {
     /// Its worker is told to stop it, and nothing later is charged.
     pub fn cancel(&mut self, now: Time) {
         self.state = AttemptState::Cancelling;
-        self.stopped = Some(self.charge_until(now));
+        let charge = self.charge_until(now);
+        self.stopped.get_or_insert(charge);
     }
 
     /// What it is charged if it is stopped at `now`.

@@ -124,6 +124,12 @@ impl Leadership<'_> {
         }
         let changed = found != active_job.critical;
         active_job.critical = found;
+        if changed {
+            self.follow_critical(id);
+        }
+        let Some(active_job) = self.leader.jobs.get(&id) else {
+            return;
+        };
         let mut moved = Vec::new();
         for (rank, at) in turns.into_iter().enumerate() {
             if changed || active_job.groups[at].rank != rank as u32 {
@@ -137,6 +143,31 @@ impl Leadership<'_> {
             }
             self.refresh_offers(id, at);
         }
+    }
+
+    /// The critical set of a job has changed: workers are watched by the tasks of it that they have, and tasks
+    /// that have become critical want their copies.
+    fn follow_critical(&mut self, id: JobId) {
+        let job = self.state.jobs.get(&id);
+        let (Some(job), Some(active_job)) = (job, self.leader.jobs.get(&id)) else {
+            return;
+        };
+        let mut tasks = Vec::new();
+        for (task, known) in self.leader.tasks.range(id.tasks()) {
+            let critical = active_job.critical.contains(&job.spec, task.number);
+            for attempt in known.attempts.iter().filter(|of| of.state.in_hand()) {
+                let worker = &mut self.leader.workers[attempt.worker as usize];
+                let changed = match critical {
+                    true => worker.critical.insert(attempt.id),
+                    false => worker.critical.remove(&attempt.id),
+                };
+                if changed {
+                    self.leader.attend.insert(attempt.worker);
+                    tasks.push(*task);
+                }
+            }
+        }
+        tasks.into_iter().for_each(|task| self.settle_wants(task));
     }
 
     /// Ends all attempts of a task, wherever they are.
@@ -156,9 +187,7 @@ impl Leadership<'_> {
                 send(worker.peer, ToWorker::Cancel(attempt.id), self.out);
             }
             if attempt.state.active() && attempt.state.in_hand() {
-                attempt.state = AttemptState::Cancelling;
-                let charge = attempt.charge_until(now);
-                attempt.stopped.get_or_insert(charge);
+                attempt.cancel(now);
             }
         }
         dropped.into_iter().for_each(|attempt| self.detach(attempt));

@@ -5,13 +5,7 @@ use hedge_model::spec::{CriticalPlacement, Redundancy, Unplaceable};
 /// Words and what each stands for.
 pub type Words<T, const N: usize> = [(&'static str, T); N];
 
-pub const REDUNDANCY: Words<Redundancy, 5> = [
-    ("none", Redundancy::None),
-    ("critical", Redundancy::Critical),
-    ("fill", Redundancy::Fill),
-    ("speculate", Redundancy::Speculate),
-    ("auto", Redundancy::Auto),
-];
+pub const REDUNDANCY: Words<Redundancy, { Redundancy::WORDS.len() }> = Redundancy::WORDS;
 
 pub const UNPLACEABLE: Words<Unplaceable, 2> =
     [("wait", Unplaceable::Wait), ("fail", Unplaceable::Fail)];

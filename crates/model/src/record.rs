@@ -179,6 +179,7 @@ impl Record {
     pub fn format(&self) -> u32 {
         match self {
             Record::Benchmarked { .. } => 2,
+            Record::JobAccepted { spec, .. } => spec.format(),
             _ => 1,
         }
     }

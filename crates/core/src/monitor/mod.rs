@@ -326,14 +326,6 @@ impl Monitor {
         Some(watched.status(now, self.forgiven))
     }
 
-    /// Beats and answers a second that all workers together are to send.
-    pub fn demand(&self) -> f64 {
-        let watched = self.slots.iter().filter_map(|slot| slot.watched.as_ref());
-        watched
-            .map(|watched| 1.0 / watched.interval.as_secs_f64())
-            .sum()
-    }
-
     fn see(&mut self, now: Time) {
         self.unseen = self.unseen.max(now.since(self.seen));
         self.seen = self.seen.max(now);

@@ -58,6 +58,25 @@ pub enum Redundancy {
     Auto,
 }
 
+impl Redundancy {
+    /// What each is called in job files, on the command line and in reports.
+    pub const WORDS: [(&'static str, Redundancy); 5] = [
+        ("none", Redundancy::None),
+        ("critical", Redundancy::Critical),
+        ("fill", Redundancy::Fill),
+        ("speculate", Redundancy::Speculate),
+        ("auto", Redundancy::Auto),
+    ];
+
+    /// The oldest format of records in which a job may ask for it: supervisors that know only older formats
+    /// cannot read such a job. A new policy comes with a new format.
+    pub fn format(self) -> u32 {
+        match self {
+            Self::None | Self::Critical | Self::Fill | Self::Speculate | Self::Auto => 1,
+        }
+    }
+}
+
 /// How much of something must be done.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Need {
@@ -112,5 +131,12 @@ mod tests {
         assert_eq!(Need::Share(0.0).of(5), 1);
         assert_eq!(Need::Count(9).of(5), 5);
         assert_eq!(Need::Count(2).of(0), 0);
+    }
+
+    #[test]
+    fn every_policy_that_can_be_read_has_a_word_and_keeps_its_number() {
+        let read = (0..=u8::MAX).map_while(|number| postcard::from_bytes(&[number]).ok());
+        let words = Redundancy::WORDS.map(|(_, redundancy)| redundancy);
+        assert_eq!(read.collect::<Vec<Redundancy>>(), words);
     }
 }

@@ -62,6 +62,11 @@ impl JobSpec {
         encoded(&self.draft)
     }
 
+    /// The oldest format of records that has all that the job asks for.
+    pub fn format(&self) -> u32 {
+        self.qos().redundancy.format()
+    }
+
     /// The list of files and blobs that a worker is sent with the group's first task.
     fn check_order(&self, at: usize, group: &Group) -> Checked<()> {
         let mut bytes = encoded(group);

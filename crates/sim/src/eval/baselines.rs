@@ -28,10 +28,6 @@ const BOINC_LEFT: u32 = 20;
 pub struct Nothing;
 
 impl Policy for Nothing {
-    fn name(&self) -> &'static str {
-        "none"
-    }
-
     fn decide(&mut self, _: &View<'_>, _: &mut Vec<CopyOrder>) -> Option<Duration> {
         None
     }
@@ -62,10 +58,6 @@ impl Late {
 }
 
 impl Policy for Late {
-    fn name(&self) -> &'static str {
-        "late"
-    }
-
     fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
         let mut slow: Vec<(f64, &SeenJob<'_>, &SeenTask)> = Vec::new();
         let mut open = false;
@@ -120,10 +112,6 @@ impl Policy for Late {
 pub struct Spark;
 
 impl Policy for Spark {
-    fn name(&self) -> &'static str {
-        "spark"
-    }
-
     fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
         let mut idle = view.idle();
         let mut next = f64::MAX;
@@ -155,10 +143,6 @@ impl Policy for Spark {
 pub struct Boinc;
 
 impl Policy for Boinc {
-    fn name(&self) -> &'static str {
-        "boinc"
-    }
-
     fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
         let mut idle = view.idle();
         for job in &view.jobs {
@@ -177,10 +161,6 @@ impl Policy for Boinc {
 pub struct CloneAll;
 
 impl Policy for CloneAll {
-    fn name(&self) -> &'static str {
-        "clone"
-    }
-
     fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
         let mut idle = view.idle();
         for job in &view.jobs {

@@ -16,18 +16,13 @@ const WORKERS_MAX: u32 = 1_000_000;
 /// # Errors
 /// Wrong arguments, or a chart that cannot be written.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
-    let redundancy = match args.redundancy.as_str() {
-        "none" => Redundancy::None,
-        "critical" => Redundancy::Critical,
-        "fill" => Redundancy::Fill,
-        "speculate" => Redundancy::Speculate,
-        "auto" => Redundancy::Auto,
-        other => {
-            return Err(Failure::Arguments(format!(
-                "{other:?} is no redundancy; there are none, critical, fill, speculate and auto; \
-                 nothing was run"
-            )));
-        }
+    let mut words = Redundancy::WORDS.iter();
+    let Some((_, redundancy)) = words.find(|(word, _)| *word == args.redundancy) else {
+        let words = Redundancy::WORDS.map(|(word, _)| word).join(", ");
+        return Err(Failure::Arguments(format!(
+            "{:?} is no redundancy; there are {words}; nothing was run",
+            args.redundancy
+        )));
     };
     let wrong = |tasks: &u32| *tasks == 0 || *tasks > TASKS_MAX;
     if args.tasks.iter().any(wrong) || args.workers == 0 || args.workers > WORKERS_MAX {
@@ -36,7 +31,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         )));
     }
     let qos = Qos {
-        redundancy,
+        redundancy: *redundancy,
         ..Qos::default()
     };
     let each = args.tasks.iter();

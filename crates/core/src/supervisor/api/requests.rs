@@ -223,6 +223,7 @@ impl LeaderView<'_> {
                     let why = format!("{error}. Nothing was accepted");
                     (RefusalKind::Bad, why)
                 })?;
+                self.can_record(spec)?;
                 self.within_limits(client, spec)?;
                 self.can_store()
             }
@@ -236,6 +237,20 @@ impl LeaderView<'_> {
                     .into(),
             )),
         }
+    }
+
+    /// Whether all supervisors of the group could read a job's record; else why not.
+    fn can_record(&self, spec: &SharedSpec) -> Result<(), (RefusalKind, String)> {
+        let (needed, written) = (spec.format(), self.state.format());
+        if needed <= written {
+            return Ok(());
+        }
+        let why = format!(
+            "the job asks for something that records have from format {needed} on, and the group writes format \
+             {written}. Nothing was accepted. Once all supervisors are new enough, `hedge members --upgrade` lets \
+             the group use a newer format"
+        );
+        Err((RefusalKind::Bad, why))
     }
 
     fn known_view(&self, id: JobId) -> Result<JobView, (RefusalKind, String)> {

@@ -77,7 +77,6 @@ fn start_job(state: &State, job: &Job, watched: bool) -> ActiveJob {
         kind_of,
         tails,
         won_s: 0.0,
-        spent_s: 0.0,
         spec_bytes: spec.encoded_bytes() as u64,
         watchers: Vec::new(),
         told: Time(0),

@@ -41,9 +41,8 @@ pub(crate) struct ActiveJob {
     pub kind_of: Vec<u32>,
     /// For each group the longest way from a task's end to the job's end, seconds at standard speed.
     pub tails: Vec<f64>,
-    /// Worker time of attempts that won, and of those that ended otherwise, seconds.
+    /// Worker time of attempts that won, seconds.
     pub won_s: f64,
-    pub spent_s: f64,
     /// Length of its specification, encoded.
     pub spec_bytes: u64,
 }

@@ -85,10 +85,6 @@ impl Auto {
 }
 
 impl Policy for Auto {
-    fn name(&self) -> &'static str {
-        "auto"
-    }
-
     fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
         let mut idle = view.idle();
         if idle.is_empty() {

@@ -12,10 +12,6 @@ const ATTEMPTS_MAX: usize = 64;
 pub struct Fill;
 
 impl Policy for Fill {
-    fn name(&self) -> &'static str {
-        "fill"
-    }
-
     fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
         // Tasks by how many attempts they have, then critical ones, then those with the longest way behind them.
         let mut turns: Vec<(usize, bool, f64, usize, usize)> = Vec::new();

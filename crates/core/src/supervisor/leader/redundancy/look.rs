@@ -1,8 +1,7 @@
 //! Asks the policies: when, with what view, and what becomes of their orders.
 
 use super::{
-    Auto, CopyOrder, Fill, Kind, Policy, SeenAttempt, SeenJob, SeenTask, SeenWorker, Speculate,
-    View,
+    CopyOrder, Kind, Policy, SHIPPED, SeenAttempt, SeenJob, SeenTask, SeenWorker, Shipped, View,
 };
 use crate::supervisor::durable::learned::Learned;
 use crate::supervisor::leader::attempts::{Attempt, AttemptState, Why};
@@ -13,7 +12,7 @@ use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
 use hedge_model::msg::ToWorker;
 use hedge_model::spec::Redundancy;
 use hedge_model::{JobId, JobSpec, Time};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Policies are not asked again sooner, however much happens.
@@ -191,24 +190,19 @@ impl Leadership<'_> {
         if let Some(policy) = self.policy.take() {
             return vec![Asked { only: None, policy }];
         }
-        let leader = self.leader.jobs.iter();
-        let wanted: BTreeSet<Shipped> = leader
-            .filter(|(_, job)| !job.ending)
-            .filter_map(|(id, _)| {
-                let job = self.state.jobs.get(id)?;
-                Shipped::of(job.spec.qos().redundancy)
+        let active = self.leader.jobs.iter().filter(|(_, job)| !job.ending);
+        let active = active.filter_map(|(id, _)| self.state.jobs.get(id));
+        let wanted: Vec<Redundancy> = active.map(|job| job.spec.qos().redundancy).collect();
+        let asked = |shipped: &Shipped| {
+            let policy = shipped
+                .asked
+                .filter(|_| wanted.contains(&shipped.redundancy))?;
+            Some(Asked {
+                only: Some(shipped.redundancy),
+                policy: policy(),
             })
-            .collect();
-        let ask = |shipped: Shipped| {
-            let (only, policy): (_, Box<dyn Policy>) = match shipped {
-                Shipped::Auto => (Redundancy::Auto, Box::new(Auto::default())),
-                Shipped::Speculate => (Redundancy::Speculate, Box::new(Speculate)),
-                Shipped::Fill => (Redundancy::Fill, Box::new(Fill)),
-            };
-            let only = Some(only);
-            Asked { only, policy }
         };
-        wanted.into_iter().map(ask).collect()
+        SHIPPED.iter().filter_map(asked).collect()
     }
 
     fn put_back(&mut self, asked: Asked) {
@@ -263,7 +257,6 @@ impl<'a> LeaderView<'a> {
                 unstarted_s: unstarted(&self.state.learned, &job.spec, active_job),
                 running,
                 won_s: active_job.won_s,
-                spent_s: active_job.spent_s,
                 kinds: &active_job.kinds,
             });
         }
@@ -304,25 +297,6 @@ impl<'a> LeaderView<'a> {
     }
 }
 
-/// The policies that are shipped, in the order in which they are asked: who fills what is left comes last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Shipped {
-    Auto,
-    Speculate,
-    Fill,
-}
-
-impl Shipped {
-    fn of(redundancy: Redundancy) -> Option<Self> {
-        match redundancy {
-            Redundancy::Auto => Some(Shipped::Auto),
-            Redundancy::Speculate => Some(Shipped::Speculate),
-            Redundancy::Fill => Some(Shipped::Fill),
-            Redundancy::None | Redundancy::Critical => None,
-        }
-    }
-}
-
 /// A policy, and the jobs that it is asked for: all, or those that want this redundancy.
 struct Asked {
     only: Option<Redundancy>,
@@ -350,7 +324,6 @@ impl Seen<'_> {
             peer: worker.peer,
             number: ix,
             speed: worker.speed,
-            clock_mhz: worker.info.hardware.clock_mhz,
             in_hand: worker.in_hand.len() as u32,
             free_milli: if worker.usable() {
                 worker.free.cpus_milli

@@ -33,6 +33,50 @@ use hedge_model::{JobId, JobSpec, TaskId};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+/// How one kind of redundancy is decided.
+struct Shipped {
+    redundancy: Redundancy,
+    /// Whether critical tasks of a group get their copies before any task is slow.
+    in_advance: fn(&JobSpec, usize) -> bool,
+    /// Makes the policy that is asked while a job runs; none where nothing more is decided then.
+    asked: Option<fn() -> Box<dyn Policy>>,
+}
+
+/// Every kind of redundancy, in the order in which the policies are asked: what fills the rest comes last.
+const SHIPPED: [Shipped; Redundancy::WORDS.len()] = [
+    Shipped {
+        redundancy: Redundancy::None,
+        in_advance: |_, _| false,
+        asked: None,
+    },
+    Shipped {
+        redundancy: Redundancy::Critical,
+        in_advance: |_, _| true,
+        asked: None,
+    },
+    Shipped {
+        redundancy: Redundancy::Auto,
+        in_advance: |job, group| Auto::default().in_advance(job, group),
+        asked: Some(|| Box::new(Auto::default())),
+    },
+    Shipped {
+        redundancy: Redundancy::Speculate,
+        in_advance: |_, _| false,
+        asked: Some(|| Box::new(Speculate)),
+    },
+    Shipped {
+        redundancy: Redundancy::Fill,
+        in_advance: |_, _| false,
+        asked: Some(|| Box::new(Fill)),
+    },
+];
+
+/// How this kind of redundancy is decided.
+fn shipped(redundancy: Redundancy) -> &'static Shipped {
+    let found = SHIPPED.iter().find(|one| one.redundancy == redundancy);
+    found.unwrap_or(&SHIPPED[0])
+}
+
 impl Leadership<'_> {
     /// Brings the offers for a task that had an attempt in line with what it has and what it wants.
     pub(crate) fn settle_wants(&mut self, task: TaskId) {
@@ -79,11 +123,7 @@ impl LeaderView<'_> {
 
     /// Whether a policy is asked about a job while it runs.
     pub(crate) fn watches(&self, spec: &JobSpec) -> bool {
-        let by_itself = matches!(
-            spec.qos().redundancy,
-            Redundancy::None | Redundancy::Critical
-        );
-        self.policy.is_some() || !by_itself
+        self.policy.is_some() || shipped(spec.qos().redundancy).asked.is_some()
     }
 
     /// How many attempts of a task are to be active at once: `copies` for a critical one, and one more
@@ -94,7 +134,7 @@ impl LeaderView<'_> {
             return 0;
         };
         let qos = job.spec.qos();
-        let group = &job.spec.groups()[job.spec.group_of(task.number)];
+        let group = job.spec.group_of(task.number);
         let leader = self.leader;
         let Some(active_job) = leader.jobs.get(&task.job) else {
             return 0;
@@ -102,11 +142,9 @@ impl LeaderView<'_> {
         let critical = active_job.critical.contains(&job.spec, task.number);
         let in_advance = critical
             && !self.over_budget(task.job, job)
-            && match (self.policy, qos.redundancy) {
-                (Some(policy), _) => policy.in_advance(&job.spec, job.spec.group_of(task.number)),
-                (None, Redundancy::Critical) => true,
-                (None, Redundancy::Auto) => group.critical,
-                (None, Redundancy::None | Redundancy::Fill | Redundancy::Speculate) => false,
+            && match self.policy {
+                Some(policy) => policy.in_advance(&job.spec, group),
+                None => (shipped(qos.redundancy).in_advance)(&job.spec, group),
             };
         let copies = if in_advance { qos.copies as usize } else { 1 };
         // A copy would submit the job that is waited for once more.
@@ -132,5 +170,17 @@ fn set(offsets: &mut BTreeSet<u32>, offset: u32, present: bool) -> bool {
         offsets.insert(offset)
     } else {
         offsets.remove(&offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_redundancy_is_shipped() {
+        for (word, redundancy) in Redundancy::WORDS {
+            assert_eq!(shipped(redundancy).redundancy, redundancy, "{word}");
+        }
     }
 }

@@ -10,7 +10,6 @@ use crate::supervisor::durable::beliefs::Beliefs;
 use hedge_model::spec::Redundancy;
 use hedge_model::{JobId, JobSpec, PeerId, TaskId, Time};
 use smallvec::SmallVec;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -19,9 +18,6 @@ use std::time::Duration;
 /// The same views in the same order must give the same orders: no clock, no randomness of the system, no
 /// iteration in an order that could differ.
 pub trait Policy: fmt::Debug + Send {
-    /// For logs and reports.
-    fn name(&self) -> &'static str;
-
     /// Looks at what runs and adds the copies to start now to `orders`, most wanted first. An order that
     /// cannot be carried out (no room, the worker has the task already) is passed over. Returns when to be
     /// asked again even if nothing happens until then; without, only after the next change.
@@ -90,8 +86,6 @@ pub struct SeenJob<'a> {
     pub running: Vec<SeenTask>,
     /// Worker time of its attempts that ended and won, in seconds.
     pub won_s: f64,
-    /// Worker time of its attempts that ended otherwise, in seconds.
-    pub spent_s: f64,
     /// Its kinds of tasks: for rules that compare siblings.
     pub kinds: &'a [Kind],
 }
@@ -179,8 +173,6 @@ pub struct SeenWorker {
     pub number: u32,
     /// Work that it does in a second, in seconds at standard speed.
     pub speed: f64,
-    /// Its clock rate in MHz as its inventory says; 0 where unknown.
-    pub clock_mhz: u32,
     /// Attempts that it has in hand.
     pub in_hand: u32,
     /// Thousandths of CPUs that are free for copies; 0 where it may be given nothing.
@@ -220,18 +212,5 @@ impl View<'_> {
         let speeds = self.workers.iter().map(|worker| worker.speed);
         let fastest = speeds.fold(0.0, f64::max);
         if fastest > 0.0 { fastest } else { 1.0 }
-    }
-
-    /// Distinct machines that run something of these jobs; for rules that count busy machines.
-    pub fn busy(&self) -> usize {
-        let attempts = self
-            .jobs
-            .iter()
-            .flat_map(|job| &job.running)
-            .flat_map(|task| &task.attempts);
-        attempts
-            .map(|attempt| attempt.worker)
-            .collect::<BTreeSet<_>>()
-            .len()
     }
 }

@@ -16,10 +16,6 @@ const TIME_MIN: f64 = 0.1;
 pub struct Speculate;
 
 impl Policy for Speculate {
-    fn name(&self) -> &'static str {
-        "speculate"
-    }
-
     fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
         let mut idle = view.idle();
         let mut again: Option<f64> = None;

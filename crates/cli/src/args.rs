@@ -2,12 +2,10 @@
 
 pub mod grid;
 
-mod bench;
 mod jobs;
 mod relay;
 mod ticket;
 
-pub use bench::{Bench, BenchKind, BenchRuntime};
 pub use jobs::{Cost, Explain, Fetch, Forget, Job, Logs, One, Wait};
 pub use relay::Relay;
 pub use ticket::{MakeTicket, RevokeTicket, Ticket};
@@ -217,12 +215,6 @@ Examples:
   hedge screensaver                          in a window
   hedge screensaver --root                   as xscreensaver runs it, see share/hedge.xml")]
     Screensaver(Screensaver),
-    /// Measure the grid on this machine
-    #[command(subcommand)]
-    Bench(Bench),
-    /// Run the same scheduler on a virtual grid
-    #[command(subcommand)]
-    Sim(crate::commands::sim::args::Sim),
     /// Print completions for a shell
     #[command(after_help = "\
 Example:

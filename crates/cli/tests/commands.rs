@@ -50,8 +50,6 @@ fn every_command_has_help() {
         "drain",
         "doctor",
         "screensaver",
-        "bench",
-        "sim",
         "plan",
         "completions",
     ] {
@@ -160,8 +158,6 @@ fn an_option_that_would_have_no_effect_is_refused() {
         &["submit", "--wait", "--out", "there", "--", "true"],
         &["submit", "--out", "there", "job.toml"],
         &["run", "--dir", "there", "--", "true"],
-        &["bench", "latency", "--dir", "there"],
-        &["sim", "scale", "--dir", "there"],
         &["plan", "job.toml", "--machines", "3", "--join", "ticket"],
         &["plan", "job.toml", "--machines", "3", "--dir", "there"],
         &["plan", "job.toml", "--availability", "trace.csv"],
@@ -173,20 +169,6 @@ fn an_option_that_would_have_no_effect_is_refused() {
         &["members", "--upgrade", "remove", "3f9a"],
         &["completions", "bash", "--json"],
         &["supervisor", "--in-memory", "--recover"],
-        &["bench", "recovery", "--kind", "leader", "--records", "5"],
-        &["bench", "recovery", "--kind", "restart", "--loopback"],
-        &["bench", "recovery", "--kind", "kill", "--fast"],
-        &["bench", "recovery", "--kind", "kill", "--stall-after", "1s"],
-        &[
-            "sim",
-            "compare",
-            "--workflow",
-            "a.json",
-            "--machines",
-            "3",
-            "--lifetime",
-            "2",
-        ],
     ] {
         let output = call(args);
         let told = text(&output.stderr);

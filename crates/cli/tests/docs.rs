@@ -82,6 +82,63 @@ fn settings() {
     section("settings.md", "<!-- settings -->", &Settings::markdown());
 }
 
+/// The commands of `program` in a text, in code spans and at the beginning of lines of code: the words of each, and its
+/// options.
+fn commands(text: &str, program: &str) -> Vec<(Vec<String>, Vec<String>)> {
+    let spans = text.split('`').skip(1).step_by(2);
+    let lines = blocks(text, "sh").into_iter().flat_map(str::lines);
+    let calls = spans.chain(lines).filter_map(|call| {
+        let call = call.strip_prefix(program)?.strip_prefix(' ')?;
+        let call = call.split(" #").next()?.split(" -- ").next()?;
+        let word = |word: &&str| word.len() > 1 && word.chars().all(|c| c.is_ascii_lowercase());
+        let words: Vec<String> = call
+            .split_whitespace()
+            .take_while(word)
+            .map(str::to_owned)
+            .collect();
+        let options = call.split(|c: char| c.is_whitespace() || c == '=');
+        let options = options.filter(|word| word.starts_with("--") && word.len() > 3);
+        let options: Vec<String> = options.map(str::to_owned).collect();
+        (!words.is_empty()).then_some((words, options))
+    });
+    calls.collect()
+}
+
+#[test]
+fn commands_that_are_named_exist_and_take_their_options() {
+    let mut pages: Vec<PathBuf> = std::fs::read_dir(path(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "md"))
+        .collect();
+    pages.extend(["README.md", "CONTRIBUTING.md"].map(|name| path("..").join(name)));
+    let hedge = Path::new(env!("CARGO_BIN_EXE_hedge"));
+    let lab = hedge.with_file_name("hedge-lab");
+    let built = lab.is_file();
+    assert!(
+        built,
+        "this test needs hedge-lab: `cargo build -p hedge-lab`"
+    );
+    let mut count = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for (program, name) in [(hedge, "hedge"), (&lab, "hedge-lab")] {
+            for (words, options) in commands(&text, name) {
+                let output = Command::new(program).args(&words).arg("--help").output();
+                let output = output.unwrap();
+                let call = format!("{}: {name} {}", page.display(), words.join(" "));
+                let help = String::from_utf8_lossy(&output.stdout);
+                assert_eq!(output.status.code(), Some(0), "{call}");
+                for option in options {
+                    assert!(help.contains(&option), "{call} takes no {option}");
+                }
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 50, "only {count} commands were found");
+}
+
 #[test]
 fn options_of_an_owner() {
     let folder = tempfile::tempdir().unwrap();

@@ -86,6 +86,19 @@ const RULES: &[Rule] = &[
         tests_use: &[],
     },
     Rule {
+        name: "hedge-lab",
+        uses: &[
+            "hedge-exec",
+            "hedge-job",
+            "hedge-model",
+            "hedge-net",
+            "hedge-node",
+            "hedge-sim",
+            "hedge-store",
+        ],
+        tests_use: &[],
+    },
+    Rule {
         name: "deepzoom",
         uses: &[],
         tests_use: &[],

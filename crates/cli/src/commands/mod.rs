@@ -11,7 +11,6 @@ use hedge_node::client::Client;
 use std::future::Future;
 use std::time::Duration;
 
-mod bench;
 mod cancel;
 mod completions;
 mod config;
@@ -40,7 +39,6 @@ pub mod plan;
 mod relay;
 mod results;
 mod run;
-pub mod sim;
 mod source;
 mod submit;
 mod supervisor;
@@ -98,9 +96,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Journal(what) => journal::run(&context, &what),
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Screensaver(args) => crate::saver::run(&context, &args),
-        Command::Bench(args) => bench::run(&context, &args),
         Command::Plan(args) => plan::run(&context, &args),
-        Command::Sim(args) => sim::run(&context, &args),
         Command::Completions { shell } => completions::run(shell),
         Command::Spawner => Err(Failure::Arguments(
             "`hedge spawner` is started by workers alone".to_owned(),
@@ -112,9 +108,8 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
 fn refuse_unused(cli: &Cli) -> Result<(), Failure> {
     let own_grid = "makes a grid of its own in a temporary folder";
     let (dir, json) = match &cli.command {
-        Command::Run(_) | Command::Bench(_) => (Some(own_grid), None),
+        Command::Run(_) => (Some(own_grid), None),
         Command::Plan(args) if args.machines.is_some() => (Some("asks no grid"), None),
-        Command::Sim(_) => (Some("asks no grid"), None),
         Command::Worker(_) => (None, Some("prints nothing to standard output")),
         Command::Screensaver(_) => (None, Some("draws")),
         Command::Cost(args) if args.csv => (None, Some("prints comma-separated values")),

@@ -1,6 +1,5 @@
 //! `hedge plan`: what each level of redundancy is expected to buy a job and to cost, before anything runs.
 
-use super::sim::{failed, read};
 use super::source::Checked;
 use super::{Context, ask, unexpected};
 use crate::args::{Grid, Source};
@@ -37,7 +36,7 @@ pub struct Args {
     /// So many machines of usual speeds, instead of the grid's workers
     #[arg(long, value_name = "N", conflicts_with = "join")]
     pub machines: Option<usize>,
-    /// Trace of when machines come and go, as for `hedge sim compare`; without one all stay
+    /// Trace of when machines come and go, as for `hedge-lab sim compare`; without one all stay
     #[arg(long, value_name = "FILE", requires = "machines")]
     pub availability: Option<PathBuf>,
     /// Simulated runs
@@ -89,7 +88,13 @@ fn assumed(args: &Args, machines: usize) -> Result<(Vec<f64>, Trace), Failure> {
         return Err(Failure::Arguments(why));
     }
     let trace = match &args.availability {
-        Some(path) => Trace::read(&read(path)?).map_err(failed)?,
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                let why = format!("cannot read {}: {error}; nothing was run", path.display());
+                Failure::Arguments(why)
+            })?;
+            Trace::read(&text).map_err(failed)?
+        }
         None => Trace::steady(machines),
     };
     Ok((Vec::new(), trace))
@@ -133,6 +138,13 @@ fn known(
     }
     let trace = Trace::steady(speeds.len());
     Ok(((speeds, trace), prices.collect()))
+}
+
+fn failed(error: hedge_sim::Error) -> Failure {
+    match error {
+        hedge_sim::Error::Run(_) => Failure::Local(error.to_string()),
+        _ => Failure::Arguments(error.to_string()),
+    }
 }
 
 fn text(plan: &Plan) -> String {

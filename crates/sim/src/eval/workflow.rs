@@ -74,7 +74,7 @@ impl Workflow {
         let edges: u64 = edges.sum();
         if spec.task_count() > TASKS_MAX || edges > EDGES_MAX {
             return Err(Error::Workflow(format!(
-                "{} tasks with {edges} dependencies are too many to compare; `hedge sim scale` runs big arrays",
+                "{} tasks with {edges} dependencies are too many to compare; `hedge-lab sim scale` runs big arrays",
                 spec.task_count()
             )));
         }

@@ -15,6 +15,31 @@ pub struct Colleague {
     pub format_max: u32,
 }
 
+/// Names one life of a supervisor in its group. It is random and new whenever a peer joins with an empty log, so it is
+/// not the peer's identity: a supervisor that lost its log and came back under its old name could undo what the group
+/// has agreed on.
+pub type NodeId = u64;
+
+/// A member of a group of supervisors, as every member knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupMember {
+    /// Its identity, and where it is reached.
+    pub peer: PeerAddr,
+    /// The newest format of records that it reads.
+    pub format_max: u32,
+}
+
+/// One member's seat in its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// Who has it.
+    pub member: GroupMember,
+    /// Whether its vote and its copy of the log count; if not, it only follows.
+    pub voter: bool,
+    /// The last entry up to which its log is known to agree with the leader's. Only the leader knows it.
+    pub matched: Option<u64>,
+}
+
 /// An assignment that the leader made. It is not durable: it only lets a new leader wait for an attempt that
 /// is likely to be running rather than start it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

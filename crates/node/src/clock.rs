@@ -39,6 +39,11 @@ impl Clock {
         self.at_start() + self.start.elapsed()
     }
 
+    /// The time since this clock started, which [`Clock::raise`] does not change: for spans within one process.
+    pub fn uptime(&self) -> Time {
+        Time(0) + self.start.elapsed()
+    }
+
     /// The instant of the monotonic clock at which this clock shows `time`.
     pub fn instant(&self, time: Time) -> Instant {
         self.start + time.since(self.at_start())

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::{JobId, PeerAddr, PeerId, Time};
-use hedge_store::{Journal, Member, Options, Place, Said, StoreError, Transport};
+use hedge_store::{GroupMember, Journal, Options, Place, Said, StoreError, Transport};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ struct Hub(Arc<Mutex<BTreeMap<PeerId, Journal>>>);
 struct Line(Hub, PeerId);
 
 impl Transport for Line {
-    async fn call(&self, to: &Member, request: Bytes, _limit: Duration) -> io::Result<Bytes> {
+    async fn call(&self, to: &GroupMember, request: Bytes, _limit: Duration) -> io::Result<Bytes> {
         let journal = {
             let journals = self.0.0.lock().map_err(|_| io::Error::other("poisoned"))?;
             journals.get(&to.peer.peer).cloned()
@@ -43,8 +43,8 @@ impl Transport for Line {
     }
 }
 
-fn member(number: u8) -> Member {
-    Member {
+fn member(number: u8) -> GroupMember {
+    GroupMember {
         peer: PeerAddr {
             peer: PeerId([number; 32]),
             addrs: Vec::new(),

@@ -4,14 +4,19 @@
 use bytes::Bytes;
 use hedge_model::record::Record;
 use hedge_model::{JobId, PeerAddr, PeerId, TaskId, Time};
-use hedge_store::{Journal, Member, Options, Place, Said, Transport};
+use hedge_store::{GroupMember, Journal, Options, Place, Said, Transport};
 use std::io::{self, Write};
 use std::time::Duration;
 
 struct Nobody;
 
 impl Transport for Nobody {
-    async fn call(&self, _to: &Member, _request: Bytes, _limit: Duration) -> io::Result<Bytes> {
+    async fn call(
+        &self,
+        _to: &GroupMember,
+        _request: Bytes,
+        _limit: Duration,
+    ) -> io::Result<Bytes> {
         Err(io::ErrorKind::NotConnected.into())
     }
 }
@@ -37,7 +42,7 @@ fn number(record: &Record) -> u64 {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args().nth(1).ok_or("say which folder")?;
-    let me = Member {
+    let me = GroupMember {
         peer: PeerAddr {
             peer: PeerId([1; 32]),
             addrs: Vec::new(),

@@ -1,6 +1,6 @@
 //! What an entry of the log carries, and the types that the agreement is made of.
 
-use crate::{Member, NodeId, StoreError};
+use crate::{GroupMember, NodeId, StoreError};
 use bytes::Bytes;
 use hedge_model::record::{self, Record, RecordError};
 use openraft::impls::leader_id_adv::LeaderId;
@@ -20,11 +20,11 @@ impl openraft::RaftTypeConfig for Types {
     type D = Batch;
     type R = ();
     type NodeId = NodeId;
-    type Node = Member;
+    type Node = GroupMember;
     type Term = u64;
     type LeaderId = Term;
     type Vote = openraft::Vote<Term>;
-    type Payload = openraft::EntryPayload<Batch, NodeId, Member>;
+    type Payload = openraft::EntryPayload<Batch, NodeId, GroupMember>;
     type Entry = openraft::Entry<Term, Self::Payload>;
     type Responder<T>
         = Slot
@@ -42,7 +42,7 @@ pub(crate) type Term = LeaderId<u64, NodeId>;
 pub(crate) type LogId = openraft::alias::LogIdOf<Types>;
 pub(crate) type Vote = openraft::alias::VoteOf<Types>;
 pub(crate) type Entry = openraft::alias::EntryOf<Types>;
-pub(crate) type Membership = openraft::Membership<NodeId, Member>;
+pub(crate) type Membership = openraft::Membership<NodeId, GroupMember>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 pub(crate) type Snapshot = openraft::alias::SnapshotOf<Types, crate::snapshot::Image>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;

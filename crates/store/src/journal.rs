@@ -6,7 +6,7 @@ use crate::rpc::Network;
 use crate::serve::Server;
 use crate::writer::{Command, Writer};
 use crate::{
-    Group, Member, NodeId, Options, ProposalId, Said, StoreError, Timing, Transport, stand,
+    Group, GroupMember, NodeId, Options, ProposalId, Said, StoreError, Timing, Transport, stand,
 };
 use bytes::Bytes;
 use hedge_model::PeerId;
@@ -54,7 +54,7 @@ pub struct Journal(Arc<Inner>);
 struct Inner {
     id: NodeId,
     raft: Raft<Types, Machine>,
-    me: Member,
+    me: GroupMember,
     timing: Timing,
     group: watch::Receiver<Group>,
     server: Server,
@@ -253,25 +253,25 @@ impl Journal {
     ///
     /// # Errors
     /// Not the leader, not possible, or undecided.
-    pub async fn add(&self, id: NodeId, member: Member) -> Result<(), StoreError> {
+    pub async fn add(&self, id: NodeId, member: GroupMember) -> Result<(), StoreError> {
         self.reads_what_is_written(&member)?;
         let nodes = BTreeMap::from([(id, member)]);
         self.change("adding the member", ChangeMembers::AddNodes(nodes))
             .await
     }
 
-    /// Notes that a member is reached elsewhere now, or reads a newer format. Its id and its vote stay.
+    /// Records a member's new address or format. Its id and its vote stay.
     ///
     /// # Errors
     /// Not the leader, not possible, or undecided.
-    pub async fn move_member(&self, id: NodeId, member: Member) -> Result<(), StoreError> {
+    pub async fn update_member(&self, id: NodeId, member: GroupMember) -> Result<(), StoreError> {
         self.reads_what_is_written(&member)?;
         let nodes = BTreeMap::from([(id, member)]);
         self.change("the member's new address", ChangeMembers::SetNodes(nodes))
             .await
     }
 
-    fn reads_what_is_written(&self, member: &Member) -> Result<(), StoreError> {
+    fn reads_what_is_written(&self, member: &GroupMember) -> Result<(), StoreError> {
         let (level, reads) = (self.0.format.load(Ordering::Relaxed), member.format_max);
         match reads < level {
             true => Err(StoreError::TooOld { level, reads }),
@@ -295,36 +295,55 @@ impl Journal {
     /// # Errors
     /// Not the leader, not possible (itself, the last voter), or undecided.
     pub async fn remove(&self, id: NodeId) -> Result<(), StoreError> {
-        if id == self.0.id {
-            return Err(StoreError::Members {
-                why: "a leader does not take itself out: hand over leadership first, then ask the new leader"
-                    .to_owned(),
-            });
-        }
-        let seat = self
-            .0
-            .raft
-            .metrics()
-            .borrow_watched()
-            .membership_config
-            .get_node(&id)
-            .cloned();
-        let voter = self.0.raft.voter_ids().any(|voter| voter == id);
-        let ids = [id].into();
-        let change = match voter {
-            true => ChangeMembers::RemoveVoters(ids),
-            false => ChangeMembers::RemoveNodes(ids),
+        self.keeps_itself(id)?;
+        let change = match self.0.raft.voter_ids().any(|voter| voter == id) {
+            true => ChangeMembers::RemoveVoters([id].into()),
+            false => ChangeMembers::RemoveNodes([id].into()),
         };
-        self.change("removing the member", change).await?;
-        if let (Some(member), Ok(handle)) = (seat, self.0.runtime.handle()) {
-            let index = self
-                .0
+        self.remove_by(id, "removing the member", change).await
+    }
+
+    /// Gives the vote of `absent` to `by`, a member without a vote that is nearly up to date, and takes `absent` out:
+    /// one change, which a majority of the voters before and of those after it agrees on.
+    ///
+    /// # Errors
+    /// Not the leader, not possible (itself), or undecided.
+    pub async fn replace(&self, absent: NodeId, by: NodeId) -> Result<(), StoreError> {
+        self.keeps_itself(absent)?;
+        let others = self.0.raft.voter_ids().filter(|voter| *voter != absent);
+        let voters = others.chain([by]).collect();
+        let change = ChangeMembers::ReplaceAllVoters(voters);
+        self.remove_by(absent, "replacing the member", change).await
+    }
+
+    fn keeps_itself(&self, removed: NodeId) -> Result<(), StoreError> {
+        if removed != self.0.id {
+            return Ok(());
+        }
+        Err(StoreError::Members {
+            why: "a leader does not take itself out: hand over leadership first, then ask the new leader".to_owned(),
+        })
+    }
+
+    /// Makes a change after which a member is in the group no longer, and tells it.
+    async fn remove_by(
+        &self,
+        id: NodeId,
+        what: &'static str,
+        change: ChangeMembers<NodeId, GroupMember>,
+    ) -> Result<(), StoreError> {
+        let membership = || {
+            self.0
                 .raft
                 .metrics()
                 .borrow_watched()
                 .membership_config
-                .log_id()
-                .map_or(0, |id| id.index);
+                .clone()
+        };
+        let member = membership().get_node(&id).cloned();
+        self.change(what, change).await?;
+        if let (Some(member), Ok(handle)) = (member, self.0.runtime.handle()) {
+            let index = membership().log_id().map_or(0, |id| id.index);
             handle.spawn(crate::serve::tell_removed(
                 self.0.network.clone(),
                 id,
@@ -395,7 +414,7 @@ impl Journal {
     async fn change(
         &self,
         what: &'static str,
-        change: ChangeMembers<NodeId, Member>,
+        change: ChangeMembers<NodeId, GroupMember>,
     ) -> Result<(), StoreError> {
         use openraft::errors::{ClientWriteError, RaftError};
         if !self.0.raft.is_leader() {

@@ -27,14 +27,15 @@ mod writer;
 
 pub use error::StoreError;
 pub use journal::{Journal, NotTaken, Refused};
-pub use options::{Faults, Member, NodeId, Options, Place, Timing, Transport};
+pub use options::{Faults, Options, Place, Timing, Transport};
 pub use repair::{Repair, repair};
-pub use said::{Group, LogSize, Said, Seat, SnapshotRequest, WriteState};
+pub use said::{Group, LogSize, Said, SnapshotRequest, WriteState};
 pub use tools::{Dump, Line, Report, What, backup, check, dump, recover};
 
 /// Names the first of the records that are proposed together; the others follow by one.
 pub type ProposalId = u64;
 
+pub use hedge_model::group::{GroupMember, NodeId, Seat};
 pub use hedge_model::record::FORMAT_MAX;
 
 /// The longest message that a [`Transport`] is given, or gives back, in bytes.

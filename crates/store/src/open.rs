@@ -9,7 +9,7 @@ use crate::options::Place;
 use crate::rpc::{Carry, Network};
 use crate::serve::Server;
 use crate::writer::{self, Failure, Work, Writer};
-use crate::{Group, LogSize, Member, NodeId, Options, Said, Seat, StoreError, Timing, folder};
+use crate::{Group, GroupMember, LogSize, NodeId, Options, Said, Seat, StoreError, Timing, folder};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
 use openraft::type_config::async_runtime::Instant as _;
@@ -36,7 +36,7 @@ const PROPOSALS_AT_ONCE: usize = 1024;
 pub(crate) struct Parts {
     pub id: NodeId,
     pub raft: Raft<Types, Machine>,
-    pub me: Member,
+    pub me: GroupMember,
     pub group: watch::Receiver<Group>,
     pub server: Server,
     pub network: Network,

@@ -1,27 +1,12 @@
 //! How a journal is opened, and what it is given by whoever opens it.
 
 use bytes::Bytes;
-use hedge_model::PeerAddr;
-use serde::{Deserialize, Serialize};
+use hedge_model::group::GroupMember;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-
-/// Names one life of a member in its group. Random and new whenever a peer joins with an empty log, so it is
-/// not the peer's identity: a member that lost its log and came back under its old name could undo what the
-/// group has agreed on.
-pub type NodeId = u64;
-
-/// Who a member is, as every member knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    /// Its identity, and where it is reached.
-    pub peer: PeerAddr,
-    /// The newest format of records that it reads.
-    pub format_max: u32,
-}
 
 /// Where the log lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +96,7 @@ pub struct Options {
     /// Where the log lives.
     pub place: Place,
     /// Who this member is.
-    pub me: Member,
+    pub me: GroupMember,
     /// How fast the end of a leader is noticed.
     pub timing: Timing,
     /// A snapshot is asked for after this many records. It trades time at start against work while running.
@@ -131,7 +116,7 @@ pub struct Options {
 
 impl Options {
     /// The defaults for a member at a place.
-    pub fn new(place: Place, me: Member) -> Self {
+    pub fn new(place: Place, me: GroupMember) -> Self {
         Self {
             // Read again at start on disk, at a million or so a second; in memory they cost memory.
             snapshot_records: match &place {
@@ -157,7 +142,7 @@ pub trait Transport: Send + Sync + 'static {
     /// [`crate::CALL_BYTES_MAX`] each way. An error means that nothing is known of the request's fate.
     fn call(
         &self,
-        to: &Member,
+        to: &GroupMember,
         request: Bytes,
         limit: Duration,
     ) -> impl Future<Output = io::Result<Bytes>> + Send;

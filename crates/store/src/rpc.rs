@@ -2,7 +2,7 @@
 
 use crate::entry::{Raw, SnapshotMeta, Types, Vote};
 use crate::snapshot::Image;
-use crate::{CALL_BYTES_MAX, Member, NodeId, Transport};
+use crate::{CALL_BYTES_MAX, GroupMember, NodeId, Transport};
 use bytes::Bytes;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption};
@@ -163,11 +163,11 @@ type Call = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
 
 /// A transport whose type is forgotten.
 pub(crate) trait Carry: Send + Sync + 'static {
-    fn carry(self: Arc<Self>, to: Member, request: Bytes, limit: Duration) -> Call;
+    fn carry(self: Arc<Self>, to: GroupMember, request: Bytes, limit: Duration) -> Call;
 }
 
 impl<T: Transport> Carry for T {
-    fn carry(self: Arc<Self>, to: Member, request: Bytes, limit: Duration) -> Call {
+    fn carry(self: Arc<Self>, to: GroupMember, request: Bytes, limit: Duration) -> Call {
         Box::pin(async move { self.call(&to, request, limit).await })
     }
 }
@@ -186,13 +186,13 @@ pub(crate) struct Network {
 pub(crate) struct Peer {
     network: Network,
     id: To,
-    member: Member,
+    member: GroupMember,
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
-    async fn new_client(&mut self, target: NodeId, node: &Member) -> Peer {
+    async fn new_client(&mut self, target: NodeId, node: &GroupMember) -> Peer {
         Peer {
             network: self.clone(),
             id: target,
@@ -206,7 +206,7 @@ impl Network {
     pub async fn ask(
         &self,
         id: To,
-        to: &Member,
+        to: &GroupMember,
         request: &Request,
         limit: Duration,
     ) -> io::Result<Reply> {
@@ -242,7 +242,7 @@ impl Network {
     }
 
     /// One call, which runs on its own, so that whoever stops waiting leaves it whole.
-    async fn call(&self, to: &Member, request: Bytes, limit: Duration) -> io::Result<Reply> {
+    async fn call(&self, to: &GroupMember, request: Bytes, limit: Duration) -> io::Result<Reply> {
         let call = self.carry.clone().carry(to.clone(), request, limit);
         let call = tokio::spawn(tokio::time::timeout(limit, call));
         let bytes = call

@@ -1,8 +1,9 @@
 //! What the journal says to the core's loop, and what it shows of its group.
 
-use crate::{Member, NodeId, ProposalId, StoreError};
+use crate::{NodeId, ProposalId, StoreError};
 use bytes::Bytes;
 use hedge_model::PeerId;
+use hedge_model::group::Seat;
 use hedge_model::record::Record;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -71,17 +72,6 @@ impl fmt::Debug for SnapshotRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SnapshotRequest")
     }
-}
-
-/// One member's seat in its group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seat {
-    /// Who.
-    pub member: Member,
-    /// Whether its vote and its copy of the log count; if not it only follows.
-    pub voter: bool,
-    /// How far its log is known to agree with the leader's. Known to the leader alone.
-    pub matched: Option<u64>,
 }
 
 /// The group as this member knows it.

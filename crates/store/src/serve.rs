@@ -4,7 +4,7 @@ use crate::entry::{Session, Slot, SnapshotMeta, Types, Vote};
 use crate::machine::Machine;
 use crate::rpc::{self, Network, Part, Piece, Reply, Request};
 use crate::snapshot::Image;
-use crate::{Member, NodeId};
+use crate::{GroupMember, NodeId};
 use bytes::Bytes;
 use hedge_model::PeerId;
 use openraft::async_runtime::WatchReceiver;
@@ -247,7 +247,7 @@ impl Server {
 }
 
 /// Tells a member that it was taken out, as long as it does not answer.
-pub(crate) async fn tell_removed(network: Network, id: NodeId, member: Member, index: u64) {
+pub(crate) async fn tell_removed(network: Network, id: NodeId, member: GroupMember, index: u64) {
     for _ in 0..TELL_TIMES {
         let request = Request::Removed { id, index };
         if network.ask(id, &member, &request, TELL_EVERY).await.is_ok() {

@@ -4,7 +4,7 @@
 use crate::entry::{Entry, LogId, Membership, Term, Vote};
 use crate::files::{Files, file_error};
 use crate::segment::{self, Segment};
-use crate::{Member, NodeId, StoreError, folder, snapshot};
+use crate::{GroupMember, NodeId, StoreError, folder, snapshot};
 use hedge_model::record::Record;
 use openraft::EntryPayload;
 use std::collections::{BTreeMap, VecDeque};
@@ -44,7 +44,7 @@ pub enum What {
     /// Who is a member from here on.
     Members {
         /// All of them.
-        members: BTreeMap<NodeId, Member>,
+        members: BTreeMap<NodeId, GroupMember>,
         /// Those with a vote.
         voters: Vec<NodeId>,
     },
@@ -193,7 +193,7 @@ pub(crate) fn check_locked(path: &Path) -> Result<Report, StoreError> {
 ///
 /// # Errors
 /// The folder is in use, damaged, or never belonged to a group.
-pub fn recover(path: &Path, me: Member) -> Result<NodeId, StoreError> {
+pub fn recover(path: &Path, me: GroupMember) -> Result<NodeId, StoreError> {
     let _lock = folder::lock_existing(path)?;
     let files = Files::default();
     let found = folder::open(&files, path, 0)?;

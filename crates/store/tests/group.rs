@@ -221,7 +221,7 @@ async fn a_slow_disk_of_one_does_not_hold_up_the_others() {
 async fn a_member_that_cannot_read_the_groups_format_is_refused() {
     let hub = Hub::default();
     let nodes = group(&hub, memory(1)).await;
-    let old = hedge_store::Member {
+    let old = hedge_store::GroupMember {
         format_max: 0,
         ..member(2)
     };
@@ -229,6 +229,33 @@ async fn a_member_that_cannot_read_the_groups_format_is_refused() {
     assert!(matches!(refused, StoreError::TooOld { .. }), "{refused}");
     assert_eq!(nodes[0].journal.group().borrow().seats.len(), 1);
     nodes[0].commit(0..1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_stands_by_replaces_an_absent_voter_in_one_change() {
+    let hub = Hub::default();
+    let mut nodes = group(&hub, memory(3)).await;
+    let standby = Node::open_with(&hub, patient(Place::Memory, 4))
+        .await
+        .unwrap();
+    let leader = nodes[0].journal.clone();
+    leader.add(standby.id(), member(4)).await.unwrap();
+    let absent = nodes.pop().unwrap();
+    let gone = absent.id();
+    absent.close(&hub).await;
+    assert!(leader.replace(nodes[0].id(), standby.id()).await.is_err());
+    leader.replace(gone, standby.id()).await.unwrap();
+    let mut expected = vec![nodes[0].id(), nodes[1].id(), standby.id()];
+    expected.sort_unstable();
+    nodes[0]
+        .until("replacement", |group| {
+            let voters = group.seats.iter().filter(|(_, seat)| seat.voter);
+            !group.seats.contains_key(&gone) && voters.map(|(id, _)| *id).eq(expected.clone())
+        })
+        .await;
+    // The vote counts: with another member gone, the standby completes the majority.
+    nodes.pop().unwrap().close(&hub).await;
+    nodes[0].commit(0..10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

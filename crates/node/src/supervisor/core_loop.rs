@@ -4,10 +4,9 @@
 use super::askers::Askers;
 use super::audit::Audit;
 use super::disk::Disk;
-use super::gather::Gather;
 use super::invitations::Standard;
 use super::links::PeerLinks;
-use super::membership::{self, Absent, Changes, GroupAsk, Moved};
+use super::membership::{self, Changes, GroupAsk, Moved, view};
 use super::peers;
 use super::watch::Watch;
 use crate::NodeError;
@@ -15,16 +14,18 @@ use crate::clock::Clock;
 use crate::folders::FolderLock;
 use crate::known::Known;
 use crate::memory::Trim;
+use hedge_core::commit_batcher::CommitBatcher;
+use hedge_core::group::{Absences, Change, Revocation};
 use hedge_core::monitor::Finding;
 use hedge_core::supervisor::{self, Action, Config, Event, Measured, PullFailure, State};
-use hedge_model::group::{Colleague, FromLeader, ToLeader};
+use hedge_model::group::{Colleague, FromLeader, GroupMember, NodeId, ToLeader};
 use hedge_model::msg::{Ask, FromWorker, Reply, Request, Role};
 use hedge_model::record::Record;
 use hedge_model::{Hash, JobSpec, PeerAddr, PeerId};
 use hedge_net::{
     Call, Caller, CloseReason, DataStore, Fetcher, Incoming, Link, LinkSender, SecretKey, Trust,
 };
-use hedge_store::{Group, Journal, Member, NodeId, ProposalId, Said, Timing};
+use hedge_store::{Group, Journal, ProposalId, Said, Timing};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,7 +175,7 @@ pub(crate) struct Setup {
     pub journal: Journal,
     pub timing: Timing,
     /// This supervisor, as its group is to know it.
-    pub me: Member,
+    pub me: GroupMember,
     pub links: PeerLinks,
     pub known: Option<Known>,
     pub audit: Audit,
@@ -196,7 +197,7 @@ pub(crate) struct Loop {
     pub(super) appended: VecDeque<(ProposalId, Record)>,
     /// Entries that the journal has been given and has not committed.
     pub(super) in_flight: usize,
-    pub(super) gather: Gather,
+    pub(super) batcher: CommitBatcher,
     /// What other supervisors are to be told, and before when hints alone are not.
     pub(super) told: BTreeMap<PeerId, FromLeader>,
     pub(super) hints_at: Instant,
@@ -209,7 +210,7 @@ pub(crate) struct Loop {
     /// The group as the core was told of it.
     pub(super) told_group: Vec<Colleague>,
     pub(super) changes: Changes,
-    absent: Absent,
+    absences: Absences,
     moved: Moved,
     look_at: Instant,
     trim: Trim,
@@ -246,7 +247,7 @@ impl Loop {
             actions: Vec::new(),
             appended: VecDeque::new(),
             in_flight: 0,
-            gather: Gather::new(),
+            batcher: CommitBatcher::default(),
             told: BTreeMap::new(),
             hints_at: Instant::now(),
             term: 0,
@@ -255,7 +256,7 @@ impl Loop {
             group: setup.journal.group(),
             told_group: Vec::new(),
             changes: Changes::new(setup.journal.clone()),
-            absent: Absent::default(),
+            absences: Absences::default(),
             moved: Moved::default(),
             look_at: Instant::now() + LOOK_EVERY,
             trim: Trim::new(),
@@ -354,7 +355,9 @@ impl Loop {
         let core = self.core.next_deadline();
         let core = core.map(|(at, _)| Instant::from(self.setup.clock.instant(at)));
         let hints = (!self.told.is_empty()).then_some(self.hints_at);
-        let entry = self.gather.until(Instant::now());
+        let uptime = self.setup.clock.uptime();
+        let entry = self.batcher.due(uptime);
+        let entry = entry.map(|due| Instant::now() + due.since(uptime));
         let due = [core, entry, hints, Some(self.look_at)];
         due.into_iter().flatten().min().unwrap_or(self.look_at)
     }
@@ -363,8 +366,7 @@ impl Loop {
         let now = Instant::now();
         if now >= self.look_at {
             self.look_at = now + LOOK_EVERY;
-            let after = self.core.state().settings().promote_after;
-            self.absent.look(&self.changes, &self.setup.links, after);
+            self.replace_absent();
             let format_max = self.setup.me.format_max;
             self.moved
                 .look(&self.changes, &self.setup.links, format_max);
@@ -383,38 +385,55 @@ impl Loop {
         }
     }
 
-    /// Supervisors that were shut out leave the group; the leader among them gives its lead away first.
+    /// Gives the vote of a supervisor that has been absent for long to one that stands by.
+    fn replace_absent(&mut self) {
+        let after = self.core.state().settings().promote_after;
+        let group = self.group.borrow();
+        let open = self.setup.links.open();
+        let now = self.setup.clock.uptime();
+        let connected = |peer| open.contains(&peer);
+        let change = self.absences.observe(now, &view(&group), connected, after);
+        let Some(change) = change else { return };
+        tracing::warn!("a supervisor has been absent for long; one that stands by gets its vote");
+        let changes = self.changes.clone();
+        tokio::spawn(async move {
+            if let Err(error) = changes.apply(change).await {
+                tracing::warn!(%error, "a supervisor that is absent was not replaced");
+            }
+        });
+    }
+
+    /// Takes supervisors that were revoked out of the group.
     fn remove_revoked(&self) {
         let group = self.group.borrow();
-        let seats = group.seats.values().map(|seat| seat.member.peer.peer);
-        let state = self.core.state();
-        for peer in seats.filter(|peer| group.leading && state.is_revoked(*peer)) {
+        let revoked = |peer| self.core.state().is_revoked(peer);
+        for due in view(&group).revocations(revoked, self.fit_to_lead()) {
             let (changes, journal) = (self.changes.clone(), self.setup.journal.clone());
-            let heir = self.heir(&group).filter(|_| peer == self.setup.addr.peer);
             tokio::spawn(async move {
-                let done = match heir {
-                    Some(heir) => journal.transfer_leader(heir).await,
-                    None => changes.remove(peer).await,
+                let done = match due {
+                    Revocation::HandOver(successor) => journal.transfer_leader(successor).await,
+                    Revocation::Remove(id) => changes.apply(Change::Remove(id)).await,
                 };
                 if let Err(error) = done {
-                    tracing::warn!(%error, "a supervisor that was shut out is in the group still");
+                    tracing::warn!(%error, "a supervisor that was revoked is still in the group");
                 }
             });
         }
     }
 
-    /// The voter that is best fit to lead in this one's place.
-    pub(super) fn heir(&self, group: &Group) -> Option<NodeId> {
+    /// Whether a peer can lead: it is connected, was not revoked, and can store.
+    fn fit_to_lead(&self) -> impl Fn(PeerId) -> bool {
         let open = self.setup.links.open();
-        let fit = group.seats.iter().filter(|(id, seat)| {
-            let peer = seat.member.peer.peer;
-            **id != group.me
-                && seat.voter
-                && open.contains(&peer)
-                && !self.core.state().is_revoked(peer)
-                && self.core.has_disk(peer)
-        });
-        fit.max_by_key(|(_, seat)| seat.matched).map(|(id, _)| *id)
+        move |peer| {
+            let revoked = self.core.state().is_revoked(peer);
+            open.contains(&peer) && !revoked && self.core.has_disk(peer)
+        }
+    }
+
+    /// The voter that leads best after this one.
+    pub(super) fn successor(&self) -> Option<NodeId> {
+        let group = self.group.borrow();
+        view(&group).successor(self.fit_to_lead())
     }
 
     /// Hands an event to the core.
@@ -537,13 +556,11 @@ impl Loop {
 
     /// Gives the lead to another before the end, where there is one.
     async fn hand_over(&mut self) {
-        let group = self.group.borrow().clone();
-        if !group.leading {
+        if !self.group.borrow().leading {
             return;
         }
-        let heir = self.heir(&group);
-        if let Some(heir) = heir {
-            let handed = self.setup.journal.transfer_leader(heir);
+        if let Some(successor) = self.successor() {
+            let handed = self.setup.journal.transfer_leader(successor);
             _ = tokio::time::timeout(HAND_OVER_WITHIN, handed).await;
         }
     }

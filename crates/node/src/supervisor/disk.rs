@@ -125,19 +125,20 @@ impl Loop {
         let Some(fault) = self.setup.disk.fault.clone() else {
             return Ok(());
         };
-        let group = self.group.borrow().clone();
-        let alone = group.seats.len() <= 1;
+        let (leading, alone) = {
+            let group = self.group.borrow();
+            (group.leading, group.seats.len() <= 1)
+        };
         match fault {
-            _ if group.leading => {
-                if let Some(heir) = self
-                    .heir(&group)
-                    .filter(|_| now >= self.setup.disk.hand_over_at)
+            _ if leading => {
+                if now >= self.setup.disk.hand_over_at
+                    && let Some(successor) = self.successor()
                 {
                     self.setup.disk.hand_over_at = now + HAND_OVER_EVERY;
                     tracing::info!("leadership goes to a member that can store");
                     let journal = self.setup.journal.clone();
                     tokio::spawn(async move {
-                        if let Err(error) = journal.transfer_leader(heir).await {
+                        if let Err(error) = journal.transfer_leader(successor).await {
                             tracing::warn!(%error, "leadership was not handed over");
                         }
                     });

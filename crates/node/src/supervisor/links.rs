@@ -5,6 +5,7 @@ use super::core_loop::Input;
 use super::membership::GroupAsk;
 use crate::pause::Pause;
 use bytes::Bytes;
+use hedge_model::group::GroupMember;
 use hedge_model::group::{FromLeader, ToLeader};
 use hedge_model::msg::Role;
 use hedge_model::{PeerAddr, PeerId};
@@ -12,7 +13,7 @@ use hedge_net::{
     Caller, CloseReason, Heard, Hearing, Hello, Incoming, Link, LinkSender, Net, NetError, Nonce,
     Tripwire, Tripwires, calls,
 };
-use hedge_store::{Journal, Member, Transport};
+use hedge_store::{Journal, Transport};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io;
@@ -250,7 +251,7 @@ impl PeerLinks {
 }
 
 impl Transport for PeerLinks {
-    async fn call(&self, to: &Member, request: Bytes, limit: Duration) -> io::Result<Bytes> {
+    async fn call(&self, to: &GroupMember, request: Bytes, limit: Duration) -> io::Result<Bytes> {
         let caller = self.0.caller(&to.peer, request.len() > BULK_BYTES);
         let Some(caller) = caller else {
             // Where it is dialled already, that may be a newer address than the one given here.

@@ -1,27 +1,25 @@
-//! Who is in the group of supervisors: joining it, getting a vote in it, taking the place of one that is gone.
-//! The journal makes each change; nothing here decides about jobs.
+//! Carries out what [`hedge_core::group`] decides about the group of supervisors, and sends a member's requests to join
+//! and to vote to the leader.
 
 use super::core_loop::Input;
 use super::invitations;
 use super::links::PeerLinks;
 use crate::pause::Pause;
+use hedge_core::group::{self, Change, Refusal};
+use hedge_model::group::{GroupMember, NodeId};
 use hedge_model::msg::Role;
-use hedge_model::{Hash, PeerAddr, PeerId};
-use hedge_store::{Group, Journal, Member, NodeId, StoreError};
+use hedge_model::{Hash, PeerAddr};
+use hedge_store::{Group, Journal, StoreError};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, watch};
 
 /// How long another supervisor may take to answer about the group.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
 /// Between two questions of one that waits for its vote.
 const VOTE_AGAIN: Duration = Duration::from_millis(100);
-/// So many entries behind, a member counts as up to date: it has the rest before its vote is agreed on.
-const BEHIND_MAX: u64 = 200;
-
 /// A question of one supervisor to another about the group.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum GroupAsk {
@@ -30,7 +28,7 @@ pub(crate) enum GroupAsk {
         /// Its name in the group.
         id: NodeId,
         /// Who it is.
-        member: Member,
+        member: GroupMember,
     },
     /// Give this member a vote as soon as it is up to date.
     Vote(NodeId),
@@ -73,81 +71,47 @@ impl Changes {
         }
     }
 
-    /// Lets a member follow, or notes where one of the group is now; members of the same peer that never voted were earlier lives of it.
-    pub async fn join(&self, id: NodeId, member: Member) -> GroupReply {
-        let _one = self.one.lock().await;
-        let group = self.group();
-        if !group.leading {
-            return GroupReply::NotLeading;
-        }
-        let peer = member.peer.peer;
-        if let Some(seat) = group.seats.get(&id) {
-            if seat.member.peer.peer != peer {
-                return GroupReply::No("this seat is another supervisor's".into());
-            }
-            if seat.member == member {
-                return GroupReply::Ok;
-            }
-            return done(self.journal.move_member(id, member).await);
-        }
-        let earlier = group
-            .seats
-            .iter()
-            .filter(|(_, seat)| seat.member.peer.peer == peer && !seat.voter);
-        for (earlier, _) in earlier {
-            if let Err(error) = self.journal.remove(*earlier).await {
-                return refused(error);
-            }
-        }
-        done(self.journal.add(id, member).await)
+    /// Lets a member follow, or records its new address or format.
+    pub async fn join(&self, id: NodeId, member: &GroupMember) -> GroupReply {
+        self.plan(|group| group.join(id, member)).await
     }
 
-    /// Gives a member a vote, if it is up to date, and takes the place of its earlier lives.
+    /// Gives a member a vote and removes its former ids.
     pub async fn vote(&self, id: NodeId) -> GroupReply {
+        self.plan(|group| group.vote(id)).await
+    }
+
+    /// Makes one change.
+    pub async fn apply(&self, change: Change) -> Result<(), StoreError> {
         let _one = self.one.lock().await;
-        let group = self.group();
-        if !group.leading {
-            return GroupReply::NotLeading;
-        }
-        let Some(seat) = group.seats.get(&id) else {
-            // Its joining was lost with the leader that it had asked: it joins again.
-            return GroupReply::Later;
+        self.make(change).await
+    }
+
+    async fn plan(
+        &self,
+        plan: impl FnOnce(group::Group<'_>) -> Result<Vec<Change>, Refusal>,
+    ) -> GroupReply {
+        let _one = self.one.lock().await;
+        let changes = match plan(view(&self.group())) {
+            Ok(changes) => changes,
+            Err(refusal) => return refusal.into(),
         };
-        if !seat.voter {
-            if !up_to_date(&group, id) {
-                return GroupReply::Later;
-            }
-            if let Err(error) = self.journal.promote(id).await {
-                return refused(error);
-            }
-        }
-        let peer = seat.member.peer.peer;
-        let others = group.seats.iter();
-        let earlier = others.filter(|(other, seat)| **other != id && seat.member.peer.peer == peer);
-        for (earlier, _) in earlier {
-            if let Err(error) = self.journal.remove(*earlier).await {
+        for change in changes {
+            if let Err(error) = self.make(change).await {
                 return refused(error);
             }
         }
         GroupReply::Ok
     }
 
-    /// Takes a peer out of the group.
-    pub async fn remove(&self, peer: PeerId) -> Result<(), StoreError> {
-        let _one = self.one.lock().await;
-        let group = self.group();
-        let seats = group.seats.iter();
-        for (id, _) in seats.filter(|(_, seat)| seat.member.peer.peer == peer) {
-            self.journal.remove(*id).await?;
+    async fn make(&self, change: Change) -> Result<(), StoreError> {
+        match change {
+            Change::Add(id, member) => self.journal.add(id, member).await,
+            Change::Update(id, member) => self.journal.update_member(id, member).await,
+            Change::Promote(id) => self.journal.promote(id).await,
+            Change::Remove(id) => self.journal.remove(id).await,
+            Change::Replace { absent, by } => self.journal.replace(absent, by).await,
         }
-        Ok(())
-    }
-
-    /// Gives the vote of a member that is gone to one that stands by.
-    async fn replace(&self, gone: NodeId, by: NodeId) -> Result<(), StoreError> {
-        let _one = self.one.lock().await;
-        self.journal.promote(by).await?;
-        self.journal.remove(gone).await
     }
 
     fn group(&self) -> Group {
@@ -155,10 +119,23 @@ impl Changes {
     }
 }
 
-fn done(changed: Result<(), StoreError>) -> GroupReply {
-    match changed {
-        Ok(()) => GroupReply::Ok,
-        Err(error) => refused(error),
+/// The group as the core looks at it.
+pub(super) fn view(group: &Group) -> group::Group<'_> {
+    group::Group {
+        me: group.me,
+        leading: group.leading,
+        last: group.log.last.unwrap_or(0),
+        seats: &group.seats,
+    }
+}
+
+impl From<Refusal> for GroupReply {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotLeading => Self::NotLeading,
+            Refusal::NotYet => Self::Later,
+            Refusal::SeatTaken => Self::No("this seat is another supervisor's".into()),
+        }
     }
 }
 
@@ -174,12 +151,6 @@ fn refused(error: StoreError) -> GroupReply {
     }
 }
 
-fn up_to_date(group: &Group, id: NodeId) -> bool {
-    let last = group.log.last.unwrap_or(0);
-    let matched = group.seats.get(&id).and_then(|seat| seat.matched);
-    matched.is_some_and(|matched| matched + BEHIND_MAX >= last)
-}
-
 /// Answers a question about the group.
 pub(crate) async fn answer(
     ask: GroupAsk,
@@ -187,7 +158,7 @@ pub(crate) async fn answer(
     inputs: mpsc::Sender<Input>,
 ) -> GroupReply {
     match ask {
-        GroupAsk::Join { id, member } => changes.join(id, member).await,
+        GroupAsk::Join { id, member } => changes.join(id, &member).await,
         GroupAsk::Vote(id) => changes.vote(id).await,
         GroupAsk::Ticket { role, have } => invitations::invite(&inputs, role, have).await,
     }
@@ -197,7 +168,7 @@ pub(crate) async fn answer(
 pub(crate) async fn join(
     changes: &Changes,
     links: &PeerLinks,
-    me: &Member,
+    me: &GroupMember,
 ) -> Result<Vec<PeerAddr>, String> {
     let mut group = changes.journal.group();
     let id = changes.journal.id();
@@ -216,7 +187,7 @@ pub(crate) async fn join(
     Ok(seats.map(|seat| seat.member.peer.clone()).collect())
 }
 
-fn ask_to_join(id: NodeId, me: &Member) -> GroupAsk {
+fn ask_to_join(id: NodeId, me: &GroupMember) -> GroupAsk {
     let member = me.clone();
     GroupAsk::Join { id, member }
 }
@@ -225,7 +196,7 @@ fn ask_to_join(id: NodeId, me: &Member) -> GroupAsk {
 pub(crate) async fn get_vote(
     changes: &Changes,
     links: &PeerLinks,
-    me: &Member,
+    me: &GroupMember,
 ) -> Result<(), String> {
     let group = changes.journal.group();
     let id = changes.journal.id();
@@ -247,15 +218,9 @@ fn votes(group: &watch::Receiver<Group>) -> bool {
     group.seats.get(&group.me).is_some_and(|seat| seat.voter)
 }
 
-/// Whether this member votes, and is in the group once only.
 fn settled(group: &watch::Receiver<Group>) -> bool {
     let group = group.borrow();
-    let Some(mine) = group.seats.get(&group.me).filter(|seat| seat.voter) else {
-        return false;
-    };
-    let peer = mine.member.peer.peer;
-    let lives = group.seats.values();
-    lives.filter(|seat| seat.member.peer.peer == peer).count() == 1
+    view(&group).is_settled(group.me)
 }
 
 /// Tells the group where this member is now, where the journal says something else: it has started again at
@@ -272,7 +237,7 @@ impl Moved {
         let Some(seat) = group.seats.get(&group.me) else {
             return;
         };
-        let member = Member {
+        let member = GroupMember {
             peer: links.local_addr(),
             format_max,
         };
@@ -283,7 +248,7 @@ impl Moved {
         let (changes, links, telling) = (changes.clone(), links.clone(), self.telling.clone());
         tokio::spawn(async move {
             let told = if leading {
-                matches!(changes.join(id, member).await, GroupReply::Ok)
+                matches!(changes.join(id, &member).await, GroupReply::Ok)
             } else {
                 let ask = GroupAsk::Join { id, member };
                 ask_leader(&links, &ask).await.unwrap_or_default()
@@ -326,50 +291,4 @@ pub(crate) async fn ticket(links: &PeerLinks, role: Role, have: Option<Hash>) ->
         }
     }
     GroupReply::NotLeading
-}
-
-/// Who is gone from the group, as the leader sees it, and for how long.
-#[derive(Default)]
-pub(crate) struct Absent {
-    since: HashMap<NodeId, Instant>,
-}
-
-impl Absent {
-    /// Looks again. A voter that was gone for `after` is replaced by a member without a vote that is there
-    /// and up to date.
-    pub fn look(&mut self, changes: &Changes, links: &PeerLinks, after: Duration) {
-        let group = changes.group();
-        if !group.leading {
-            self.since.clear();
-            return;
-        }
-        let open = links.open();
-        let here = |id: &NodeId| {
-            let seat = &group.seats[id];
-            *id == group.me || open.contains(&seat.member.peer.peer)
-        };
-        let ids = || group.seats.keys();
-        self.since
-            .retain(|id, _| group.seats.contains_key(id) && !here(id));
-        for id in ids().filter(|id| !here(id)) {
-            self.since.entry(*id).or_insert_with(Instant::now);
-        }
-        let gone = self
-            .since
-            .iter()
-            .find(|(id, since)| group.seats[*id].voter && since.elapsed() >= after);
-        let stands_by =
-            ids().find(|id| !group.seats[*id].voter && here(id) && up_to_date(&group, **id));
-        if let (Some((gone, _)), Some(by)) = (gone, stands_by) {
-            let (changes, gone, by) = (changes.clone(), *gone, *by);
-            tracing::warn!(
-                "a supervisor has been gone for long; another that stands by takes its place"
-            );
-            tokio::spawn(async move {
-                if let Err(error) = changes.replace(gone, by).await {
-                    tracing::warn!(%error, "the place of a supervisor that is gone could not be taken");
-                }
-            });
-        }
-    }
 }

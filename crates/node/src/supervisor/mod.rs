@@ -8,7 +8,6 @@ mod audit;
 mod core_loop;
 mod disk;
 mod doors;
-mod gather;
 mod invitations;
 mod links;
 mod membership;

@@ -1,8 +1,8 @@
 //! What the journal says, and what it is given.
 
 use super::core_loop::{End, Loop, Standing};
-use super::gather::Gather;
 use crate::NodeError;
+use hedge_core::commit_batcher::CommitBatcher;
 use hedge_core::supervisor::{Event, State};
 use hedge_model::PeerAddr;
 use hedge_model::group::Colleague;
@@ -38,7 +38,7 @@ impl Loop {
                 self.journal_at = Instant::now();
                 if first.is_some() {
                     self.in_flight = self.in_flight.saturating_sub(1);
-                    self.gather.arrived(self.journal_at);
+                    self.batcher.committed(self.setup.clock.uptime());
                 }
                 let revoked = |record: &Record| matches!(record, Record::TicketMade(ticket) if ticket.is_revoked());
                 let revokes = records.iter().any(revoked);
@@ -74,7 +74,7 @@ impl Loop {
                 let leader = leader.map_or_else(|| "nobody yet".to_owned(), |peer| peer.short());
                 tracing::info!(%leader, "this supervisor leads no longer");
                 self.appended.clear();
-                (self.in_flight, self.gather) = (0, Gather::new());
+                (self.in_flight, self.batcher) = (0, CommitBatcher::default());
                 self.tell_held();
                 self.feed(Event::Deposed);
                 self.note_standing();
@@ -103,10 +103,10 @@ impl Loop {
             && let Some((first, _)) = self.appended.front()
         {
             let first = *first;
-            let now = Instant::now();
+            let now = self.setup.clock.uptime();
             if self.appended.len() < SECOND_MIN
                 && self.told_group.iter().filter(|one| one.votes).count() > 1
-                && self.gather.holds(now, self.appended.len())
+                && self.batcher.delays(now, self.appended.len())
             {
                 return;
             }
@@ -118,9 +118,9 @@ impl Loop {
                 .propose_in(self.term, first, records.collect())
             {
                 Ok(()) => {
-                    self.gather.sets_out(now, count);
+                    self.batcher.proposed(now, count);
                     if self.in_flight == 0 {
-                        self.journal_at = now;
+                        self.journal_at = Instant::now();
                     }
                     self.in_flight += 1;
                 }

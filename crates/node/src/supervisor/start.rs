@@ -13,11 +13,12 @@ use crate::folders::{make_private, occupy};
 use crate::known::{self, Known, last_port, note_port};
 use crate::supervisor::Input;
 use crate::transport::Threads;
+use hedge_model::group::GroupMember;
 use hedge_model::{PeerAddr, Time};
 use hedge_net::{
     DataServer, DataStore, Fetcher, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
 };
-use hedge_store::{Journal, Member, Options, Place, Said, StoreError};
+use hedge_store::{Journal, Options, Place, Said, StoreError};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, watch};
@@ -116,7 +117,7 @@ impl Supervisor {
         config: SupervisorConfig,
         journal: Journal,
         links: PeerLinks,
-        member: Member,
+        member: GroupMember,
         group: &[PeerAddr],
         invitations: Option<Invitations>,
     ) {
@@ -138,7 +139,7 @@ async fn stay(
     config: SupervisorConfig,
     journal: Journal,
     links: PeerLinks,
-    member: Member,
+    member: GroupMember,
     invitations: Option<Invitations>,
 ) -> Result<(), String> {
     let changes = Changes::new(journal);
@@ -164,9 +165,9 @@ async fn stay(
 
 impl SupervisorConfig {
     /// The supervisor as its group is to know it.
-    fn member(&self, peer: PeerAddr) -> Member {
+    fn member(&self, peer: PeerAddr) -> GroupMember {
         let format_max = self.format_max;
-        Member { peer, format_max }
+        GroupMember { peer, format_max }
     }
 }
 
@@ -201,7 +202,7 @@ fn known_group(
 /// Opens the journal. One that is damaged is put aside where there is a group to have it from again.
 async fn open_journal(
     config: &SupervisorConfig,
-    member: &Member,
+    member: &GroupMember,
     links: &PeerLinks,
     group: &[PeerAddr],
 ) -> Result<(Journal, mpsc::Receiver<Said>), NodeError> {

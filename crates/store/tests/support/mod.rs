@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::{JobId, PeerAddr, PeerId, TaskId, Time};
 use hedge_store::{
-    Group, Journal, Member, NodeId, Options, Place, Said, StoreError, Timing, Transport,
+    Group, GroupMember, Journal, NodeId, Options, Place, Said, StoreError, Timing, Transport,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -46,8 +46,8 @@ pub fn peer(number: u8) -> PeerId {
     PeerId([number; 32])
 }
 
-pub fn member(number: u8) -> Member {
-    Member {
+pub fn member(number: u8) -> GroupMember {
+    GroupMember {
         peer: PeerAddr {
             peer: peer(number),
             addrs: Vec::new(),
@@ -148,7 +148,7 @@ pub struct Line {
 }
 
 impl Transport for Line {
-    async fn call(&self, to: &Member, request: Bytes, _limit: Duration) -> io::Result<Bytes> {
+    async fn call(&self, to: &GroupMember, request: Bytes, _limit: Duration) -> io::Result<Bytes> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let journal = self.hub.find(self.from, to.peer.peer).ok_or_else(gone)?;
         self.hub.note(request.len());

@@ -52,7 +52,7 @@ impl Timing {
     }
 }
 
-/// What is to go wrong with the files, for trials of the whole system. Nothing, by default.
+/// What is to go wrong with the files, for tests of the journal. Nothing, by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     /// Each flush takes this much longer.

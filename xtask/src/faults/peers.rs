@@ -56,12 +56,12 @@ impl Peers {
     /// Machines without a process yet.
     ///
     /// # Errors
-    /// Namespaces, the small disks or the clock's shim cannot be made.
+    /// Namespaces, the small disks or the shim cannot be made.
     pub fn new(folder: &Path, hedge: &Path, time: Duration, log: Arc<Log>) -> Result<Peers> {
         let lab = Lab::new(CLIENT + 1)?;
-        let shim = folder.join("clock.so");
-        let source = folder.join("clock.c");
-        fs::write(&source, include_str!("clock.c"))?;
+        let shim = folder.join("shim.so");
+        let source = folder.join("shim.c");
+        fs::write(&source, include_str!("shim.c"))?;
         let (shim_text, source) = (text(&shim)?, text(&source)?);
         run(
             "cc",
@@ -164,8 +164,7 @@ impl Peers {
     /// # Errors
     /// The process cannot be started.
     pub fn start_on_slow_disk(&self, number: usize, ms: u64) -> Result<()> {
-        let faults = format!("slow_flush={ms}ms");
-        self.spawn(number, &[], &[("HEDGE_FAULTS", &faults)])
+        self.spawn(number, &[], &[("FLUSH_DELAY_MS", &ms.to_string())])
     }
 
     fn start_with(&self, number: usize, more: &[&str]) -> Result<()> {

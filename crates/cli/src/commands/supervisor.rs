@@ -7,32 +7,9 @@ use crate::args::Supervisor;
 use crate::exit::{Exit, Failure};
 use crate::show;
 use hedge_model::msg::Role;
-use hedge_model::record::{FORMAT_MAX, FORMAT_MIN};
-use hedge_node::supervisor::{self, Faults, SupervisorConfig, Timing};
+use hedge_node::supervisor::{self, SupervisorConfig, Timing};
 use hedge_node::{ClientError, StartOptions};
 use serde_json::json;
-
-/// What is to go wrong with the journal's files, for fault campaigns.
-const FAULTS: &str = "HEDGE_FAULTS";
-
-fn faults() -> Result<Faults, Failure> {
-    let text = std::env::var(FAULTS).unwrap_or_default();
-    let faults = text.parse();
-    faults.map_err(|why| Failure::Arguments(format!("{FAULTS}: {why}")))
-}
-
-/// The newest format of records that it reads and writes, to be as an earlier version was.
-const FORMAT: &str = "HEDGE_FORMAT_MAX";
-
-fn format_max() -> Result<u32, Failure> {
-    let Ok(text) = std::env::var(FORMAT) else {
-        return Ok(FORMAT_MAX);
-    };
-    let level = text.parse().ok();
-    let known = level.filter(|level| (FORMAT_MIN..=FORMAT_MAX).contains(level));
-    let why = || format!("{FORMAT}: a number from {FORMAT_MIN} to {FORMAT_MAX} is wanted");
-    known.ok_or_else(|| Failure::Arguments(why()))
-}
 
 fn config(
     context: &Context,
@@ -62,8 +39,6 @@ fn config(
     if options.fast.unwrap_or_default() {
         config.timing = Timing::fast();
     }
-    config.faults = faults()?;
-    config.format_max = format_max()?;
     Ok((config, options))
 }
 

@@ -25,8 +25,7 @@ use core_loop::Standing;
 use hedge_model::PeerAddr;
 use hedge_model::msg::{Reply, Request, Role};
 use hedge_net::{DataStore, Fetcher, Net, Ticket, Tripwires};
-use hedge_store::FORMAT_MAX;
-pub use hedge_store::{Faults, Timing};
+pub use hedge_store::Timing;
 use invitations::Standard;
 use links::PeerLinks;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -55,11 +54,6 @@ pub struct SupervisorConfig {
     pub recover: bool,
     /// How fast the end of a leader is noticed.
     pub timing: Timing,
-    /// What is to go wrong with the journal's files, for trials.
-    pub faults: Faults,
-    /// The newest format of records that it reads and writes: all that this version knows, or less, to be as an
-    /// earlier version was.
-    pub format_max: u32,
 }
 
 impl SupervisorConfig {
@@ -75,8 +69,6 @@ impl SupervisorConfig {
             vote: true,
             recover: false,
             timing: Timing::default(),
-            faults: Faults::default(),
-            format_max: FORMAT_MAX,
         }
     }
 
@@ -92,8 +84,6 @@ impl SupervisorConfig {
             vote: true,
             recover: false,
             timing: Timing::default(),
-            faults: Faults::default(),
-            format_max: FORMAT_MAX,
         }
     }
 }

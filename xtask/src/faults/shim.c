@@ -1,5 +1,6 @@
-/* Preloaded into a process: shifts its wall clock by the whole seconds in the file CLOCK_SHIFT_FILE, which may
- * change while it runs. Its monotonic clocks stay as they are. */
+/* Preloaded into a process. It shifts the process's wall clock by the whole seconds in the file CLOCK_SHIFT_FILE, which
+ * may change while it runs; monotonic clocks stay as they are. And it makes each flush of a file's content take
+ * FLUSH_DELAY_MS longer. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -36,6 +37,14 @@ int gettimeofday(struct timeval *restrict now, void *restrict zone) {
     now->tv_sec = precise.tv_sec;
     now->tv_usec = precise.tv_nsec / 1000;
     return 0;
+}
+
+int fdatasync(int file) {
+    static int (*real)(int);
+    const char *delay = getenv("FLUSH_DELAY_MS");
+    if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+    if (delay) usleep(strtol(delay, NULL, 10) * 1000);
+    return real(file);
 }
 
 time_t time(time_t *out) {

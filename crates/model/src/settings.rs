@@ -123,6 +123,16 @@ pub enum Mode {
     Asks,
 }
 
+impl Mode {
+    /// For programs and people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Beats => "beats",
+            Self::Asks => "asks",
+        }
+    }
+}
+
 /// How to watch a worker. In text `"50ms"` for heartbeats, `"asks 50ms"` for questions and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {

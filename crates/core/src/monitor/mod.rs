@@ -44,6 +44,18 @@ pub enum Liveness {
     Dead,
 }
 
+impl Liveness {
+    /// For programs and people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Late => "late",
+            Self::Suspect => "suspect",
+            Self::Dead => "dead",
+        }
+    }
+}
+
 /// What was found out about a worker.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Finding {

@@ -85,7 +85,7 @@ impl LeaderView<'_> {
                 format!("task {id} is over and still known")
             })?;
             for (at, attempt) in known.attempts.iter().enumerate() {
-                let worker = &leader.workers[attempt.worker as usize];
+                let worker = &leader.pool[attempt.worker];
                 let lost = attempt.state == AttemptState::Lost;
                 let in_hand = attempt.state.in_hand();
                 expect(worker.in_hand.contains(&attempt.id) == in_hand, || {
@@ -129,9 +129,9 @@ impl LeaderView<'_> {
 
     fn check_workers(&self) -> Result<(), String> {
         let leader = self.leader;
-        for (ix, worker) in leader.workers.iter().enumerate() {
+        for (ix, worker) in leader.pool.iter().enumerate() {
             let name = worker.peer.short();
-            let may_have = worker.reachable() || worker.returns_by.is_some();
+            let may_have = worker.state().reachable() || worker.state().returns_by().is_some();
             expect(may_have || worker.in_hand.is_empty(), || {
                 format!("worker {name} is gone and has work in hand")
             })?;
@@ -148,15 +148,15 @@ impl LeaderView<'_> {
                     free.give(&spec.groups()[spec.group_of(id.task.number)].resources);
                 }
             }
-            if worker.reachable() {
+            if worker.state().reachable() {
                 expect(free == worker.info.resources, || {
                     format!("worker {name} miscounts: {free} with what is in hand")
                 })?;
             }
-            let listed = leader
-                .queues
-                .iter()
-                .any(|(queued, at)| *at as usize == ix && *queued as usize == worker.queued.len());
+            let listed =
+                leader.pool.queues().iter().any(|(queued, at)| {
+                    *at as usize == ix && *queued as usize == worker.queued.len()
+                });
             expect(listed == worker.usable(), || {
                 format!("worker {name} is usable and not listed, or listed and not usable")
             })?;
@@ -209,7 +209,7 @@ impl LeaderView<'_> {
     fn check_shares(&self) -> Result<(), String> {
         let leader = self.leader;
         let mut shares = BTreeMap::<PeerId, u64>::new();
-        for id in leader.workers.iter().flat_map(|worker| &worker.in_hand) {
+        for id in leader.pool.iter().flat_map(|worker| &worker.in_hand) {
             let job = &self.state.jobs[&id.task.job];
             let need = &job.spec.groups()[job.spec.group_of(id.task.number)].resources;
             *shares.entry(job.client).or_default() += need.cpus_milli.max(1);

@@ -240,9 +240,9 @@ impl Watch {
             return;
         };
         let ms = |span: Duration| span.as_secs_f64() * 1e3;
-        view.liveness = format!("{:?}", status.liveness).to_lowercase();
+        view.liveness = status.liveness.name().to_owned();
         view.beat_interval_ms = ms(status.interval);
-        view.beat_mode = format!("{:?}", status.mode).to_lowercase();
+        view.beat_mode = status.mode.name().to_owned();
         view.silent_ms = ms(status.silent);
         view.beats = status.beats;
         view.suspicions = status.suspicions;

@@ -161,8 +161,8 @@ impl Leadership<'_> {
 
     fn drain_named(&mut self, name: &str) -> Result<(), (RefusalKind, String)> {
         let leader = &mut *self.leader;
-        let connected = (0..).zip(&leader.workers);
-        let connected = connected.filter(|(_, worker)| worker.connected);
+        let connected = (0..).zip(leader.pool.iter());
+        let connected = connected.filter(|(_, worker)| worker.state().connected());
         let workers = connected.map(|(ix, worker)| (ix, worker.peer, Some(&*worker.info.host)));
         let ix: u32 = name::only(name, "worker", "hedge workers", workers)?;
         self.drain(ix);

@@ -1,6 +1,6 @@
 //! What people and programs see, computed from the state when it is asked for.
 
-use crate::monitor::{Attention, Liveness};
+use crate::monitor::Attention;
 use crate::supervisor::api::requests::no_such_job;
 use crate::supervisor::api::waits::Wait;
 use crate::supervisor::durable::state::Job;
@@ -33,16 +33,10 @@ impl LeaderView<'_> {
     pub fn worker_views(&self) -> Vec<WorkerView> {
         let leader = self.leader;
         let view = |worker: &Worker| {
-            let here = worker.connected && !worker.dead;
             let way = self.config.watch;
-            let way = way.way(worker.attention.unwrap_or(Attention::Idle));
-            let liveness = if here {
-                worker.liveness
-            } else {
-                Liveness::Dead
-            };
-            let quiet = worker.quiet_since.or((!here).then_some(worker.gone_at));
-            let silent = quiet.map_or(Duration::ZERO, |since| self.now.since(since));
+            let way = way.way(worker.state().attention().unwrap_or(Attention::Idle));
+            let heard = worker.state().last_heard();
+            let silent = heard.map_or(Duration::ZERO, |since| self.now.since(since));
             let excluded = worker.exclusion.as_ref();
             let excluded = excluded.map(|exclusion| format!("excluded: {}", exclusion.why));
             let kept_out = worker.link.kept_out.as_ref();
@@ -51,7 +45,7 @@ impl LeaderView<'_> {
                 peer: worker.peer.to_string(),
                 host: worker.info.host.to_string(),
                 pid: worker.info.pid,
-                liveness: format!("{liveness:?}").to_lowercase(),
+                liveness: worker.state().liveness().name().to_owned(),
                 usage: usage(worker).to_owned(),
                 owner: worker.owner.as_ref().map(|(owner, at)| OwnerView {
                     stand: owner.stand.name().to_owned(),
@@ -69,7 +63,7 @@ impl LeaderView<'_> {
                 failed: worker.failed,
                 lost: worker.lost_count,
                 beat_interval_ms: ms(way.interval),
-                beat_mode: format!("{:?}", way.mode).to_lowercase(),
+                beat_mode: way.mode.name().to_owned(),
                 beats: 0,
                 suspicions: 0,
                 late_gaps: 0,
@@ -81,7 +75,7 @@ impl LeaderView<'_> {
                 score_from: self.score_from(worker),
             }
         };
-        leader.workers.iter().map(view).collect()
+        leader.pool.iter().map(view).collect()
     }
 
     pub(crate) fn explain(&self, id: JobId, task: Option<&str>) -> Result<ExplainView, Refused> {
@@ -268,7 +262,7 @@ impl LeaderView<'_> {
             attempts
                 .filter(|attempt| attempt.state != AttemptState::Lost)
                 .map(|attempt| {
-                    let worker = self.leader.workers[attempt.worker as usize].peer;
+                    let worker = self.leader.pool[attempt.worker].peer;
                     AttemptView {
                         attempt: attempt.id.to_string(),
                         worker: self.name(worker),

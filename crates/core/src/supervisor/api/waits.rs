@@ -125,9 +125,9 @@ impl LeaderView<'_> {
             return Wait::Unheard;
         }
         let here: Vec<&Worker> = leader
-            .workers
+            .pool
             .iter()
-            .filter(|one| one.reachable())
+            .filter(|one| one.state().reachable())
             .collect();
         if here.is_empty() {
             return Wait::NoWorker;
@@ -157,9 +157,7 @@ impl LeaderView<'_> {
         let known = leader.tasks.get(&TaskId { job: id, number });
         let failed_at = |one: &&&Worker| {
             let avoid = known.map_or(&[][..], |known| &known.avoid);
-            avoid
-                .iter()
-                .any(|ix| leader.workers[*ix as usize].peer == one.peer)
+            avoid.iter().any(|ix| leader.pool[*ix].peer == one.peer)
         };
         let require = job.spec.qos().critical_placement == CriticalPlacement::Require;
         if idle.iter().all(failed_at) {
@@ -231,7 +229,7 @@ enum Unusable {
 fn why_unusable(worker: &Worker) -> Unusable {
     if worker.draining {
         Unusable::Draining
-    } else if worker.suspect {
+    } else if worker.state().suspected() {
         Unusable::Suspect
     } else if worker.owner.is_some() {
         Unusable::Owner

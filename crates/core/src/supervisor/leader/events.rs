@@ -268,7 +268,7 @@ impl Leadership<'_> {
                 Timer::Benchmark(ix) => self.benchmark(ix),
                 Timer::Link(ix) => self.link_due(ix),
                 Timer::Expected(ix) => self.give_up_expected(ix),
-                Timer::Returns(ix) => self.give_up_silent(ix),
+                Timer::Returns(ix) => self.give_up_returning(ix),
                 Timer::Spread(hash) => self.spread_again(hash),
                 Timer::Retention => {
                     self.remove_old_jobs();

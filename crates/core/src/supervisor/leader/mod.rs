@@ -24,23 +24,18 @@ use hedge_model::record::Record;
 use hedge_model::{AttemptId, Hash, JobId, PeerId, TaskId, Time};
 use jobs::ActiveJob;
 use placement::queue::{Lane, Ready, Shapes};
-use pool::index::{Room, place, step};
+use pool::Pool;
+pub(crate) use pool::WorkerIx;
+use pool::state::WorkerEvent;
 use pool::worker::Worker;
 use redundancy::Policy;
 use std::collections::{BTreeMap, BTreeSet};
 use timers::Timer;
 
-/// A worker's place in [`Leader::workers`]; kept for as long as the leader lives.
-pub(crate) type WorkerIx = u32;
-
 /// What exists on the leader alone and is dropped when it is deposed.
 #[derive(Debug, Default)]
 pub(crate) struct Leader {
-    pub workers: Vec<Worker>,
-    pub by_peer: BTreeMap<PeerId, WorkerIx>,
-    pub room: Room,
-    /// All workers that may be given work, by how many attempts wait there.
-    pub queues: BTreeSet<(u32, WorkerIx)>,
+    pub pool: Pool,
     /// Tasks that have or had an attempt and are not done, or are done with attempts left to end.
     pub tasks: BTreeMap<TaskId, ActiveTask>,
     pub jobs: BTreeMap<JobId, ActiveJob>,
@@ -63,8 +58,6 @@ pub(crate) struct Leader {
     pub since: Time,
     /// Workers that may have something of older jobs in hand and have not said so yet.
     pub unheard: BTreeSet<PeerId>,
-    /// Grows when a worker comes, goes or changes what it offers.
-    pub pool_version: u64,
     pub shapes: Shapes,
     /// Shapes that some worker could take, by the version of the pool that was looked at.
     pub possible: BTreeMap<u32, u64>,
@@ -85,8 +78,6 @@ pub(crate) struct Leader {
     pub making_room: BTreeSet<AttemptId>,
     /// Jobs about which a policy is asked.
     pub watched_jobs: usize,
-    /// All workers that may be given work, the fastest first, by steps of speed.
-    pub pace: BTreeSet<(i64, WorkerIx)>,
     /// When tasks are looked at again that wait for faster workers.
     pub later: Option<Time>,
     /// When the redundancy policies are asked.
@@ -169,45 +160,13 @@ impl Leader {
     }
 
     pub fn worker(&self, peer: PeerId) -> Option<&Worker> {
-        self.by_peer
-            .get(&peer)
-            .map(|ix| &self.workers[*ix as usize])
+        self.pool.find(peer).map(|ix| &self.pool[ix])
     }
 
-    /// What all workers that may be given work do together: seconds of work at standard speed in a second.
-    pub fn throughput(&self) -> f64 {
-        let usable = self.workers.iter().filter(|worker| worker.usable());
-        usable
-            .map(|worker| worker.speed * (worker.info.resources.cpus_milli as f64 / 1e3).max(1.0))
-            .sum()
-    }
-
-    /// Puts a worker where its free resources, queue and state say that it belongs.
-    pub fn reindex(&mut self, ix: WorkerIx) {
-        let worker = &mut self.workers[ix as usize];
-        let queued = worker.queued.len() as u32;
-        let usable = worker.usable();
-        let free = worker.free.cpus_milli;
-        let room = (usable && free > 0).then(|| place(worker.speed, free, queued, ix));
-        if worker.room_key != room {
-            let old = std::mem::replace(&mut worker.room_key, room);
-            self.room.moved(old, room);
-        }
-        let queue = usable.then_some((queued, ix));
-        if worker.queue_key != queue {
-            if let Some(old) = worker.queue_key.take() {
-                self.queues.remove(&old);
-            }
-            self.queues.extend(queue);
-            worker.queue_key = queue;
-        }
-        let pace = usable.then(|| (-step(worker.speed), ix));
-        if worker.pace_key != pace {
-            if let Some(old) = worker.pace_key.take() {
-                self.pace.remove(&old);
-            }
-            self.pace.extend(pace);
-            worker.pace_key = pace;
+    /// The only place that changes whether a worker is there.
+    pub fn transition(&mut self, ix: WorkerIx, event: WorkerEvent) {
+        if self.pool[ix].transition(event) {
+            self.pool_changed(ix);
         }
     }
 

@@ -53,8 +53,8 @@ impl LeaderView<'_> {
 
     /// When a worker last showed a sign of life.
     pub(crate) fn last_heard(&self, ix: WorkerIx) -> Time {
-        let worker = &self.leader.workers[ix as usize];
-        worker.quiet_since.unwrap_or(self.now)
+        let worker = &self.leader.pool[ix];
+        worker.state().last_heard().unwrap_or(self.now)
     }
 
     fn stop_of(&self, attempt: &Attempt) -> Option<Stopped> {
@@ -65,7 +65,7 @@ impl LeaderView<'_> {
         Some(Stopped {
             attempt: attempt.id,
             redundant: attempt.redundant,
-            worker: leader.workers[attempt.worker as usize].peer,
+            worker: leader.pool[attempt.worker].peer,
             charge: attempt
                 .stopped
                 .unwrap_or_else(|| attempt.charge_until(self.now)),

@@ -32,7 +32,7 @@ impl Leadership<'_> {
         }
         let id = attempt.task;
         send(worker, ToWorker::Settled(attempt), self.out);
-        let Some(at) = self.leader.by_peer.get(&worker).copied() else {
+        let Some(at) = self.leader.pool.find(worker) else {
             return;
         };
         self.detach(attempt);
@@ -43,7 +43,7 @@ impl Leadership<'_> {
         match end.blame() {
             Blame::Task => {
                 let leader = &mut *self.leader;
-                leader.workers[at as usize].failed += 1;
+                leader.pool[at].failed += 1;
                 if let Some(known) = leader.tasks.get_mut(&id)
                     && !known.avoid.contains(&at)
                 {
@@ -89,7 +89,7 @@ impl Leadership<'_> {
     pub(crate) fn exclude_faulty(&mut self, ix: WorkerIx, why: String) {
         let now = self.now;
         let leader = &mut *self.leader;
-        let worker = &mut leader.workers[ix as usize];
+        let worker = &mut leader.pool[ix];
         // What else fails for the same reason does not make it longer.
         if worker.exclusion.is_some() {
             return;
@@ -104,7 +104,7 @@ impl Leadership<'_> {
         let (now, base) = (self.now, self.config.aside_for);
         let leader = &mut *self.leader;
         if let Some(ix) = winner {
-            let worker = &mut leader.workers[ix as usize];
+            let worker = &mut leader.pool[ix];
             worker.done += 1;
             (worker.blamed, worker.faults) = (0, 0);
         }
@@ -114,8 +114,8 @@ impl Leadership<'_> {
             .map(|known| known.avoid.clone())
             .unwrap_or_default();
         for ix in avoid.into_iter().filter(|ix| Some(*ix) != winner) {
-            let others = leader.queues.iter().any(|(_, other)| *other != ix);
-            let worker = &mut leader.workers[ix as usize];
+            let others = leader.pool.queues().iter().any(|(_, other)| *other != ix);
+            let worker = &mut leader.pool[ix];
             worker.blamed += 1;
             if worker.blamed >= BLAMED_MAX && worker.exclusion.is_none() && others {
                 let span = base * 2u32.pow(worker.times_blamed.min(6));
@@ -128,7 +128,7 @@ impl Leadership<'_> {
 
     pub(crate) fn readmit(&mut self, ix: WorkerIx) {
         let leader = &mut *self.leader;
-        leader.workers[ix as usize].exclusion = None;
+        leader.pool[ix].exclusion = None;
         leader.pool_changed(ix);
     }
 
@@ -199,7 +199,7 @@ impl Leadership<'_> {
         let liars: Vec<WorkerIx> = holders
             .iter()
             .copied()
-            .filter(|ix| makers.contains(&leader.workers[*ix as usize].peer))
+            .filter(|ix| makers.contains(&leader.pool[*ix].peer))
             .collect();
         for ix in liars {
             self.exclude_faulty(ix, "does not give an output that it reported".to_owned());
@@ -272,7 +272,7 @@ impl Leader {
     /// Gives a worker nothing for `span`.
     fn exclude(&mut self, ix: WorkerIx, now: Time, span: Duration, why: String) {
         let until = now + span;
-        self.workers[ix as usize].exclusion = Some(Exclusion { why, until });
+        self.pool[ix].exclusion = Some(Exclusion { why, until });
         self.set_timer(until, Timer::Readmit(ix));
         self.pool_changed(ix);
     }

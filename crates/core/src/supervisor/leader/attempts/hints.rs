@@ -5,7 +5,8 @@ use crate::monitor::Progress;
 use crate::supervisor::Action;
 use crate::supervisor::follower::Hints;
 use crate::supervisor::leader::attempts::{Attempt, AttemptState, Why, find_attempt};
-use crate::supervisor::leader::pool::attach::new_worker;
+use crate::supervisor::leader::pool::state::WorkerState;
+use crate::supervisor::leader::pool::worker::Worker;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership, WorkerIx};
 use hedge_model::Ending;
@@ -59,7 +60,7 @@ impl Leadership<'_> {
             if attempt.state.active() {
                 hints.push(Hint {
                     attempt: attempt.id,
-                    worker: leader.workers[attempt.worker as usize].peer,
+                    worker: leader.pool[attempt.worker].peer,
                     redundant: attempt.redundant,
                     class: attempt.class,
                     since: attempt.since,
@@ -90,17 +91,15 @@ impl Leadership<'_> {
         let until = self.now + self.config.watch.dead_after();
         let now = self.now;
         let leader = &mut *self.leader;
-        let ix = *leader
-            .by_peer
-            .entry(hint.worker)
-            .or_insert(leader.workers.len() as WorkerIx);
-        if ix as usize == leader.workers.len() {
-            let mut worker = new_worker(hint.worker, unknown_worker(hint.worker));
-            (worker.connected, worker.gone_at) = (false, now);
-            leader.workers.push(worker);
+        let (peer, state) = (hint.worker, WorkerState::Expected { since: now });
+        let known = leader.pool.find(peer);
+        let ix = leader
+            .pool
+            .find_or_add(peer, || Worker::new(peer, unknown_worker(peer), state));
+        if known.is_none() {
             leader.set_timer(until, Timer::Expected(ix));
         }
-        leader.workers[ix as usize].expected.insert(hint.attempt);
+        leader.pool[ix].expected.insert(hint.attempt);
         let known = leader.tasks.entry(hint.attempt.task).or_default();
         known.attempts.push(Attempt {
             id: hint.attempt,
@@ -140,7 +139,7 @@ impl Leadership<'_> {
     /// A worker that was expected has not come in time: what it was given starts elsewhere. It may still come.
     pub(crate) fn give_up_expected(&mut self, ix: WorkerIx) {
         let leader = &mut *self.leader;
-        let worker = &mut leader.workers[ix as usize];
+        let worker = &mut leader.pool[ix];
         let peer = worker.peer;
         for id in std::mem::take(&mut worker.expected) {
             let leader = &mut *self.leader;
@@ -155,7 +154,7 @@ impl Leadership<'_> {
                 occupied: leader.since.since(attempt.since),
                 ..Charge::default()
             };
-            let worker = &mut leader.workers[ix as usize];
+            let worker = &mut leader.pool[ix];
             worker.lost.insert(id);
             worker.lost_count += 1;
             let record = Record::AttemptEnded {
@@ -175,7 +174,7 @@ impl Leadership<'_> {
 
     /// A worker that was expected has come and does not have these: they never reached it.
     pub(crate) fn never_arrived(&mut self, ix: WorkerIx) {
-        let worker = &mut self.leader.workers[ix as usize];
+        let worker = &mut self.leader.pool[ix];
         let peer = worker.peer;
         for id in std::mem::take(&mut worker.expected) {
             self.detach(id);

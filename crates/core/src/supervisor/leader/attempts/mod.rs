@@ -169,7 +169,7 @@ impl Leadership<'_> {
     /// Gives up all attempts of a worker but those in `kept`.
     pub(crate) fn lose_attempts(&mut self, ix: WorkerIx, kept: Option<&[AttemptId]>) {
         let heard = self.view().last_heard(ix);
-        let worker = &mut self.leader.workers[ix as usize];
+        let worker = &mut self.leader.pool[ix];
         let peer = worker.peer;
         let in_hand = std::mem::take(&mut worker.in_hand);
         worker.critical.clear();
@@ -187,11 +187,11 @@ impl Leadership<'_> {
             leader.making_room.remove(&id);
             let held = std::mem::replace(&mut attempt.holds, false);
             self.give_share(id, held, ix);
-            self.leader.workers[ix as usize].lost.insert(id);
+            self.leader.pool[ix].lost.insert(id);
             if !active {
                 self.detach_lost(id);
             } else if kept.is_none_or(|kept| !kept.contains(&id)) {
-                self.leader.workers[ix as usize].lost_count += 1;
+                self.leader.pool[ix].lost_count += 1;
                 let (end, at) = (Ending::Lost, self.now);
                 let (usage, log) = (Usage::default(), None);
                 let charge = charge.unwrap_or_default();
@@ -228,11 +228,11 @@ impl Leadership<'_> {
             leader.making_room.remove(&id);
         }
         if !attempt.state.in_hand() {
-            leader.workers[ix as usize].lost.remove(&id);
-            leader.workers[ix as usize].expected.remove(&id);
+            leader.pool[ix].lost.remove(&id);
+            leader.pool[ix].expected.remove(&id);
             return;
         }
-        let worker = &mut leader.workers[ix as usize];
+        let worker = &mut leader.pool[ix];
         worker.in_hand.remove(&id);
         worker.critical.remove(&id);
         leader.leaving_due |= worker.draining;
@@ -243,7 +243,7 @@ impl Leadership<'_> {
         self.give_share(id, attempt.holds, ix);
         self.move_up(ix);
         let leader = &mut *self.leader;
-        leader.reindex(ix);
+        leader.pool.reindex(ix);
         leader.unblock(ix);
     }
 
@@ -259,7 +259,7 @@ impl Leadership<'_> {
         let need = &job.spec.groups()[job.spec.group_of(id.task.number)].resources;
         let leader = &mut *self.leader;
         if held {
-            leader.workers[ix as usize].free.give(need);
+            leader.pool[ix].free.give(need);
         }
         leader.ready.gave(job.client, need.cpus_milli);
     }
@@ -268,7 +268,7 @@ impl Leadership<'_> {
     pub(crate) fn move_up(&mut self, ix: WorkerIx) {
         let now = self.now;
         let leader = &mut *self.leader;
-        let worker = &mut leader.workers[ix as usize];
+        let worker = &mut leader.pool[ix];
         while let Some(id) = worker.queued.front().copied() {
             let Some(job) = self.state.jobs.get(&id.task.job) else {
                 break;

@@ -24,7 +24,7 @@ impl Leadership<'_> {
         if attempt.worker != ix || !attempt.state.runs() {
             return;
         }
-        let worker = &mut leader.workers[ix as usize];
+        let worker = &mut leader.pool[ix];
         match job {
             Some(job) => {
                 attempt.state = AttemptState::Waiting(job);
@@ -41,7 +41,7 @@ impl Leadership<'_> {
         }
         self.move_up(ix);
         let leader = &mut *self.leader;
-        leader.reindex(ix);
+        leader.pool.reindex(ix);
         leader.unblock(ix);
         self.settle_wants(id.task);
         self.tell_soon(id.task.job);

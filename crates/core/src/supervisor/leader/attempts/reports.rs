@@ -31,7 +31,7 @@ impl Leadership<'_> {
             .get(&id.task.job)
             .and_then(|job| job.groups[group].body.clone());
         let Some(body) = body else { return };
-        let worker = &mut leader.workers[ix as usize];
+        let worker = &mut leader.pool[ix];
         if worker
             .staged
             .insert((id.task.job, body.group, body.version))
@@ -55,7 +55,7 @@ impl Leadership<'_> {
         let job = self.state.jobs.get(&id.task.job);
         let age = job.map(|job| self.now.since(job.accepted));
         let usage = crate::supervisor::durable::ledger::plausible(usage, age.unwrap_or_default());
-        let worker = self.leader.workers[ix as usize].peer;
+        let worker = self.leader.pool[ix].peer;
         let known = find_attempt(&mut self.leader.tasks, id);
         let Some(attempt) = known.filter(|attempt| attempt.worker == ix) else {
             send(worker, ToWorker::Settled(id), self.out);

@@ -40,7 +40,7 @@ impl Leadership<'_> {
     /// What an attempt printed is kept here, where it is too long to travel with the report: its worker may
     /// leave, and need not store it for long.
     pub(crate) fn keep_log(&mut self, job: JobId, log: Option<&Log>, worker: PeerId) {
-        let Some(ix) = self.leader.by_peer.get(&worker).copied() else {
+        let Some(ix) = self.leader.pool.find(worker) else {
             return;
         };
         for data in log.iter().flat_map(|log| [&log.stdout, &log.stderr]) {
@@ -127,7 +127,7 @@ impl Leadership<'_> {
                 continue;
             }
             for ix in std::mem::take(&mut content.workers) {
-                leader.workers[ix as usize].held.remove(&hash);
+                leader.pool[ix].held.remove(&hash);
                 theirs.entry(ix).or_default().push(hash);
             }
             if content.own && !content.kept.is_empty() {
@@ -144,7 +144,7 @@ impl Leadership<'_> {
             leader.content.remove(&hash);
         }
         for (ix, hashes) in theirs {
-            send_drop(leader.workers[ix as usize].peer, &hashes, self.out);
+            send_drop(leader.pool[ix].peer, &hashes, self.out);
         }
         for (peer, hashes) in elsewhere {
             self.tell_drop(peer, hashes);
@@ -157,7 +157,7 @@ impl Leadership<'_> {
     /// Outputs of an attempt that did not win are dropped where no job needs the same content.
     pub(crate) fn drop_unwanted(&mut self, worker: PeerId, outputs: &[FileEntry]) {
         let leader = &mut *self.leader;
-        let Some(ix) = leader.by_peer.get(&worker).copied() else {
+        let Some(ix) = leader.pool.find(worker) else {
             return;
         };
         let needed = |hash: &Hash| {

@@ -30,7 +30,7 @@ impl Leadership<'_> {
             content.workers.push(ix);
             content.doubted = false;
         }
-        leader.workers[ix as usize].held.insert(hash);
+        leader.pool[ix].held.insert(hash);
     }
 
     /// Notes the content that a task left at a worker.
@@ -49,8 +49,8 @@ impl Leadership<'_> {
 
     /// A worker has been gone for longer than its content is counted on.
     pub(crate) fn content_of_gone_worker(&mut self, ix: WorkerIx) {
-        let worker = &self.leader.workers[ix as usize];
-        if worker.reachable() {
+        let worker = &self.leader.pool[ix];
+        if worker.state().reachable() {
             return;
         }
         let held: Vec<Hash> = worker.held.iter().copied().collect();
@@ -222,11 +222,11 @@ impl Leadership<'_> {
             return;
         };
         content.doubted = false;
-        let workers = &mut leader.workers;
+        let workers = &mut leader.pool;
         let mut there = Vec::new();
         content.workers.retain(|ix| {
-            let worker = &mut workers[*ix as usize];
-            if !worker.reachable() {
+            let worker = &mut workers[*ix];
+            if !worker.state().reachable() {
                 return true;
             }
             worker.held.remove(&hash);
@@ -323,7 +323,7 @@ impl LeaderView<'_> {
     pub(crate) fn within_reach(&self, hash: Hash) -> bool {
         let leader = self.leader;
         leader.content.get(&hash).is_some_and(|content| {
-            let there = |ix: &WorkerIx| leader.workers[*ix as usize].reachable();
+            let there = |ix: &WorkerIx| leader.pool[*ix].state().reachable();
             let workers = !content.doubted && content.workers.iter().any(there);
             content.own || workers || self.keepers_of(hash).next().is_some()
         })
@@ -335,7 +335,7 @@ impl LeaderView<'_> {
         let grace = self.config.content_grace;
         let settled = self.now.since(leader.since) >= grace;
         leader.content.get(&hash).is_none_or(|content| {
-            let back = |ix: &WorkerIx| leader.workers[*ix as usize].may_return(self.now, grace);
+            let back = |ix: &WorkerIx| leader.pool[*ix].state().may_return(self.now, grace);
             settled && !content.own && content.kept_at == 0 && !content.workers.iter().any(back)
         })
     }
@@ -371,7 +371,7 @@ impl LeaderView<'_> {
                     .workers
                     .iter()
                     .copied()
-                    .filter(|ix| leader.workers[*ix as usize].reachable()),
+                    .filter(|ix| leader.pool[*ix].state().reachable()),
             );
             if workers.len() >= SOURCES_MAX {
                 break;
@@ -380,7 +380,7 @@ impl LeaderView<'_> {
         let mut sources: Vec<Source> = workers
             .iter()
             .take(SOURCES_MAX)
-            .map(|ix| leader.workers[*ix as usize].info.addr.clone())
+            .map(|ix| leader.pool[*ix].info.addr.clone())
             .collect();
         let keepers = blobs
             .iter()

@@ -51,7 +51,7 @@ impl Leadership<'_> {
             self.forget_task_if_over(id);
             return self.settle_wants(id);
         }
-        let winner = self.leader.by_peer.get(&worker).copied();
+        let winner = self.leader.pool.find(worker);
         self.praise_and_blame(id, winner);
         self.cancel_attempts(id);
         let Some(job) = self.state.jobs.get(&id.job) else {
@@ -156,7 +156,7 @@ impl Leadership<'_> {
         for (task, known) in self.leader.tasks.range(id.tasks()) {
             let critical = active_job.critical.contains(&job.spec, task.number);
             for attempt in known.attempts.iter().filter(|of| of.state.in_hand()) {
-                let worker = &mut self.leader.workers[attempt.worker as usize];
+                let worker = &mut self.leader.pool[attempt.worker];
                 let changed = match critical {
                     true => worker.critical.insert(attempt.id),
                     false => worker.critical.remove(&attempt.id),
@@ -179,11 +179,11 @@ impl Leadership<'_> {
         };
         let mut dropped = Vec::new();
         for attempt in &mut known.attempts {
-            let worker = &leader.workers[attempt.worker as usize];
+            let worker = &leader.pool[attempt.worker];
             if !attempt.state.in_hand() {
                 dropped.push(attempt.id);
             }
-            if worker.connected && attempt.state != AttemptState::Cancelling {
+            if worker.state().connected() && attempt.state != AttemptState::Cancelling {
                 send(worker.peer, ToWorker::Cancel(attempt.id), self.out);
             }
             if attempt.state.active() && attempt.state.in_hand() {
@@ -334,10 +334,10 @@ impl Leadership<'_> {
         leader.barred.retain(|(job, ..)| *job != id);
         leader.losing.retain(|task| task.job != id);
         for ix in touched {
-            let worker = &mut leader.workers[ix as usize];
+            let worker = &mut leader.pool[ix];
             worker.bodies.retain(|(job, _), _| *job != id);
             worker.staged.retain(|(job, _, _)| *job != id);
-            if worker.connected {
+            if worker.state().connected() {
                 send(worker.peer, ToWorker::Forget(id), self.out);
             }
         }

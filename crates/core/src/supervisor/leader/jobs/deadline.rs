@@ -81,7 +81,7 @@ impl LeaderView<'_> {
         if left_s <= 0.0 {
             return 0.0;
         }
-        let pool = leader.throughput();
+        let pool = leader.pool.throughput();
         if pool <= 0.0 {
             return 0.0;
         }
@@ -127,8 +127,7 @@ impl Paths<'_> {
             let time = self.left_s - self.tails[group];
             let mut open = 1.0;
             for attempt in known.attempts.iter().filter(|attempt| attempt.alive()) {
-                let nominal =
-                    expected.work_s / self.leader.workers[attempt.worker as usize].speed.max(1e-3);
+                let nominal = expected.work_s / self.leader.pool[attempt.worker].speed.max(1e-3);
                 let elapsed = self.now.since(attempt.since).as_secs_f64();
                 let still = table.beyond(elapsed / nominal).max(1e-9);
                 let late = table.beyond((elapsed + time.max(0.0)) / nominal) / still;

@@ -67,7 +67,7 @@ impl LeaderView<'_> {
         let groups = job.spec.groups();
         let expected = |group: usize| self.state.learned.expect(&groups[group]).work_s;
         let tails = critical::tails(&job.spec, expected);
-        let pool = leader.throughput();
+        let pool = leader.pool.throughput();
         if pool <= 0.0 {
             return None;
         }
@@ -77,7 +77,7 @@ impl LeaderView<'_> {
             let group = job.spec.group_of(task.number);
             let alive = known.attempts.iter().filter(|attempt| attempt.alive());
             let left = alive.map(|attempt| {
-                let speed = leader.workers[attempt.worker as usize].speed.max(1e-3);
+                let speed = leader.pool[attempt.worker].speed.max(1e-3);
                 let nominal = expected(group) / speed;
                 let elapsed = self.now.since(attempt.since).as_secs_f64();
                 match share(attempt) {

@@ -36,12 +36,12 @@ pub(crate) enum Miss {
 impl Leader {
     /// The first offer in order that may have a place.
     pub fn next_offer(&self, skip: &Skip) -> Option<(Lane, Entry)> {
-        if self.queues.is_empty() {
+        if self.pool.queues().is_empty() {
             return None;
         }
         // Where copies would give way, offers count for which nobody has room now.
         let free_max = if self.yielding.is_empty() {
-            self.room.free_max()
+            self.pool.room().free_max()
         } else {
             u64::MAX
         };
@@ -51,12 +51,12 @@ impl Leader {
     /// Workers with enough free CPUs for a shape, best first.
     fn roomy<'a>(&'a self, shape: &'a Shape) -> impl Iterator<Item = WorkerIx> + 'a {
         let need = shape.resources.cpus_milli;
-        let idle = (need == 0).then(|| self.queues.iter().map(|(_, ix)| *ix));
+        let idle = (need == 0).then(|| self.pool.queues().iter().map(|(_, ix)| *ix));
         let idle = idle.into_iter().flatten();
-        let room = (need > 0).then(|| self.room.with(need));
+        let room = (need > 0).then(|| self.pool.room().with(need));
         let room = room.into_iter().flatten();
         idle.chain(room).filter(move |ix| {
-            let worker = &self.workers[*ix as usize];
+            let worker = &self.pool[*ix];
             worker.free.covers(&shape.resources)
                 && shape.fits(&worker.info.resources, &worker.info.labels)
         })
@@ -69,7 +69,7 @@ impl Leader {
 
     /// A worker has more room than before, or takes part again: lanes that were blocked may go on.
     pub fn unblock(&mut self, ix: WorkerIx) {
-        let worker = &self.workers[ix as usize];
+        let worker = &self.pool[ix];
         if !worker.usable() {
             return;
         }
@@ -83,8 +83,7 @@ impl Leader {
 
     /// A worker came, went, or takes work again or no more.
     pub fn pool_changed(&mut self, ix: WorkerIx) {
-        self.reindex(ix);
-        self.pool_version += 1;
+        self.pool.changed(ix);
         self.ready.unblock(|_| true);
         self.unchecked = self.ready.lanes();
     }
@@ -189,15 +188,14 @@ fn with_room(
     known: Option<&ActiveTask>,
 ) -> Result<(WorkerIx, Why), Miss> {
     let avoid = known.map_or(&[][..], |known| &known.avoid);
-    let higher =
-        |ix: &WorkerIx| !want.higher || leader.workers[*ix as usize].class == Class::Higher;
+    let higher = |ix: &WorkerIx| !want.higher || leader.pool[*ix].class == Class::Higher;
     let mut miss = if want.higher { Miss::Task } else { Miss::Room };
     if let Some(data) = want.data.filter(|_| !want.copy) {
         let roomy = leader.roomy(want.shape).filter(higher);
         let fit = roomy.filter(|ix| !avoid.contains(ix) && !taken(leader, want, known, *ix));
         let timed = fit
             .take(ARRIVALS_MAX)
-            .map(|ix| (data.until_done(&leader.workers[ix as usize]), ix));
+            .map(|ix| (data.until_done(&leader.pool[ix]), ix));
         // Of those that are about equal the first, as without data: measured rates and speeds scatter.
         let clearly = |next: f64, best: f64| next < best * (1.0 - ABOUT_EQUAL);
         let soonest = timed.reduce(|best, next| match clearly(next.0, best.0) {
@@ -213,7 +211,7 @@ fn with_room(
             continue;
         }
         if !want.copy {
-            let why = match leader.workers[ix as usize].class {
+            let why = match leader.pool[ix].class {
                 Class::Higher => Why::Faster,
                 Class::Normal => Why::MostRoom,
             };
@@ -240,7 +238,7 @@ fn again_there(
     known: Option<&ActiveTask>,
 ) -> Option<(WorkerIx, Why)> {
     let avoid = known.map_or(&[][..], |known| &known.avoid);
-    let mut others = leader.queues.iter().map(|(_, ix)| *ix);
+    let mut others = leader.pool.queues().iter().map(|(_, ix)| *ix);
     if others.any(|ix| !avoid.contains(&ix) && able(leader, want.shape, ix)) {
         return None;
     }
@@ -258,16 +256,17 @@ fn sent_ahead(
 ) -> Option<(WorkerIx, Why)> {
     let need = want.shape.resources.cpus_milli.max(1);
     let places = |ix: WorkerIx| {
-        let all = leader.workers[ix as usize].info.resources.cpus_milli;
+        let all = leader.pool[ix].info.resources.cpus_milli;
         (all / need).clamp(1, 1024)
     };
     let per_place = (QUEUE_TIME / want.ahead?).clamp(0.0, QUEUE_MAX);
     let queue = leader
-        .queues
+        .pool
+        .queues()
         .iter()
         .take(QUEUES_TRIED_MAX)
         .find(|(queued, ix)| {
-            let worker = &leader.workers[*ix as usize];
+            let worker = &leader.pool[*ix];
             f64::from(*queued) < (per_place * places(*ix) as f64).floor()
                 && able(leader, want.shape, *ix)
                 && !worker.free.covers(&want.shape.resources)
@@ -294,7 +293,7 @@ fn has_attempt(known: Option<&ActiveTask>, ix: WorkerIx) -> bool {
 
 /// Whether a worker could run tasks of a shape, were it idle.
 fn able(leader: &Leader, shape: &Shape, ix: WorkerIx) -> bool {
-    let worker = &leader.workers[ix as usize];
+    let worker = &leader.pool[ix];
     shape.fits(&worker.info.resources, &worker.info.labels)
 }
 
@@ -308,14 +307,14 @@ pub(crate) fn nearness(leader: &Leader, known: &ActiveTask, ix: WorkerIx) -> u32
             .map(|(_, value)| value.clone())
             .next()
     };
-    let worker = &leader.workers[ix as usize];
+    let worker = &leader.pool[ix];
     let mine = domain(worker);
     let attempts = known
         .attempts
         .iter()
         .filter(|attempt| attempt.state.active());
     let near = attempts.map(|attempt| {
-        let other = &leader.workers[attempt.worker as usize];
+        let other = &leader.pool[attempt.worker];
         if other.info.host == worker.info.host {
             2
         } else {
@@ -328,9 +327,9 @@ pub(crate) fn nearness(leader: &Leader, known: &ActiveTask, ix: WorkerIx) -> u32
 /// Why no worker that is here could ever run a task `id` of this shape; nothing where one could.
 pub(crate) fn unplaceable(leader: &Leader, shape: &Shape, id: &str) -> Option<String> {
     let here: Vec<_> = leader
-        .workers
+        .pool
         .iter()
-        .filter(|worker| worker.connected)
+        .filter(|worker| worker.state().connected())
         .collect();
     if here.is_empty()
         || here

@@ -86,19 +86,19 @@ impl LeaderView<'_> {
         let Some(wish) = self.wish(entry, ix) else {
             return false;
         };
-        let own = leader.workers[ix as usize].pace_key.map(|key| key.0);
-        let faster = leader.pace.iter().take(LOOKED_AT_MAX);
+        let own = leader.pool.pace_of(ix);
+        let faster = leader.pool.pace().iter().take(LOOKED_AT_MAX);
         let faster = faster.take_while(|(pace, _)| own.is_some_and(|own| *pace < own));
         // Mostly there is more to do than they could, whatever they run now.
         let most = faster
             .clone()
-            .map(|(_, other)| wish.ends(&leader.workers[*other as usize], 0.0));
+            .map(|(_, other)| wish.ends(&leader.pool[*other], 0.0));
         if most.fold(0, u64::saturating_add) < wish.left {
             return false;
         }
         let (mut wanted, mut taken, mut again) = (wish.left, Vec::new(), None::<Time>);
         for (_, other) in faster {
-            let worker = &leader.workers[*other as usize];
+            let worker = &leader.pool[*other];
             let fits = wish.shape.fits(&worker.info.resources, &worker.info.labels);
             let Some((after, overdue)) = self.free_in(worker).filter(|_| fits) else {
                 continue;
@@ -131,7 +131,7 @@ impl LeaderView<'_> {
         let group = &self.state.jobs.get(&entry.job)?.spec.groups()[at];
         let offers = &leader.jobs.get(&entry.job)?.groups[at];
         let expected = self.state.learned.expect(group);
-        let here_s = expected.work_s / leader.workers[ix as usize].speed.max(1e-3);
+        let here_s = expected.work_s / leader.pool[ix].speed.max(1e-3);
         let waited = |since: Time| self.now.since(since).as_secs_f64();
         let waits = entry.class != Class::Copy
             && known(&expected)
@@ -150,7 +150,7 @@ impl LeaderView<'_> {
     fn free_in(&self, worker: &Worker) -> Option<(f64, Time)> {
         let leader = self.leader;
         let mut free: Option<(f64, Time)> = None;
-        if worker.suspect || !worker.queued.is_empty() {
+        if worker.state().suspected() || !worker.queued.is_empty() {
             return None;
         }
         for id in &worker.in_hand {

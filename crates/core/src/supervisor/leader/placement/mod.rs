@@ -61,10 +61,14 @@ impl Leadership<'_> {
         }
         self.look_later(&promised);
         let leader = &mut *self.leader;
-        let idle = !leader.room.is_empty();
+        let idle = !leader.pool.room().is_empty();
         if idle
             && !leader.rebalancing
-            && leader.queues.last().is_some_and(|(queued, _)| *queued > 0)
+            && leader
+                .pool
+                .queues()
+                .last()
+                .is_some_and(|(queued, _)| *queued > 0)
         {
             leader.rebalancing = true;
             let at = self.now + REBALANCE_AFTER;
@@ -142,10 +146,10 @@ impl Leadership<'_> {
         };
         let id = self.add_attempt(entry, task, worker, why, &body.resources);
         let redundant = entry.class == Class::Copy;
-        let peer = self.leader.workers[worker as usize].peer;
+        let peer = self.leader.pool[worker].peer;
         let seal = self.view().seal(peer, id, redundant);
         let leader = &mut *self.leader;
-        let place = &mut leader.workers[worker as usize];
+        let place = &mut leader.pool[worker];
         if place.bodies.insert((entry.job, entry.group), body.version) != Some(body.version) {
             send(place.peer, ToWorker::Body(body.clone()), self.out);
             if let Some(job) = leader.jobs.get_mut(&entry.job) {
@@ -164,7 +168,7 @@ impl Leadership<'_> {
             seal,
         };
         send(peer, ToWorker::Assign(order), self.out);
-        leader.reindex(worker);
+        leader.pool.reindex(worker);
         if let Some(job) = leader.jobs.get_mut(&entry.job) {
             let offers = &mut job.groups[entry.group as usize];
             if offset == offers.fresh {
@@ -181,7 +185,7 @@ impl Leadership<'_> {
             attempt: id,
             worker: peer,
             redundant,
-            class: self.leader.workers[worker as usize].class,
+            class: self.leader.pool[worker].class,
             since: self.now,
             over: false,
         };
@@ -221,12 +225,12 @@ impl Leadership<'_> {
             reported: false,
             since: self.now,
             why,
-            class: leader.workers[worker as usize].class,
+            class: leader.pool[worker].class,
             stopped: None,
             progress: Progress::default(),
             stalled: None,
         });
-        let place = &mut leader.workers[worker as usize];
+        let place = &mut leader.pool[worker];
         place.in_hand.insert(id);
         if leader.jobs[&entry.job]
             .critical
@@ -334,7 +338,7 @@ impl Leadership<'_> {
                 leader
                     .ready
                     .set(spec.priority, job.client, lane, entry(class), present);
-                if present && leader.possible.get(&lane.shape) != Some(&leader.pool_version) {
+                if present && leader.possible.get(&lane.shape) != Some(&leader.pool.version()) {
                     leader.unchecked.insert(lane);
                 }
             }
@@ -349,11 +353,11 @@ impl Leadership<'_> {
         if leader.next_offer(&Skip::default()).is_some() {
             return;
         }
-        let idle = leader.room.len();
-        let Some((_, ix)) = leader.queues.last().copied() else {
+        let idle = leader.pool.room().len();
+        let Some((_, ix)) = leader.pool.queues().last().copied() else {
             return;
         };
-        let worker = &leader.workers[ix as usize];
+        let worker = &leader.pool[ix];
         let movable = |id: &&AttemptId| {
             let attempts = leader.tasks.get(&id.task).map(|known| &known.attempts);
             let old = attempts
@@ -385,7 +389,7 @@ impl Leadership<'_> {
             let shape = leader.shapes.get(lane.shape);
             if unplaceable(leader, shape, "").is_none() {
                 leader.impossible.remove(&lane.shape);
-                leader.possible.insert(lane.shape, leader.pool_version);
+                leader.possible.insert(lane.shape, leader.pool.version());
                 continue;
             }
             leader.impossible.insert(lane.shape);

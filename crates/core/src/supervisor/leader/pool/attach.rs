@@ -1,45 +1,41 @@
 //! A worker connects: what it has in hand and what it holds is compared with what is known and wanted.
 
-use crate::monitor::{Liveness, Progress};
+use crate::monitor::Progress;
 use crate::supervisor::leader::attempts::{Attempt, AttemptState, Why, find_attempt};
 use crate::supervisor::leader::blobs::Content;
-use crate::supervisor::leader::pool::link::LinkState;
+use crate::supervisor::leader::pool::state::{WorkerEvent, WorkerState};
 use crate::supervisor::leader::pool::worker::Worker;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use crate::supervisor::{send, send_drop};
 use hedge_model::msg::{HASHES_MAX, HeldAttempt, ToWorker, WorkerInfo};
 use hedge_model::{AttemptId, Hash, JobId, PeerId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Leadership<'_> {
     /// A worker's first message on a connection.
     pub(crate) fn on_attach(&mut self, peer: PeerId, info: WorkerInfo) {
-        if let Some(ix) = self.leader.by_peer.get(&peer).copied() {
+        if let Some(ix) = self.leader.pool.find(peer) {
             let kept: Vec<AttemptId> = info.in_hand.iter().map(|held| held.attempt).collect();
             self.lose_attempts(ix, Some(&kept));
             self.unwatch(ix);
         }
         let (now, leader) = (self.now, &mut *self.leader);
-        let ix = *leader
-            .by_peer
-            .entry(peer)
-            .or_insert(leader.workers.len() as WorkerIx);
-        if ix as usize == leader.workers.len() {
-            leader.workers.push(new_worker(peer, info.clone()));
-        }
-        let worker = &mut leader.workers[ix as usize];
+        let unknown = WorkerState::Expected { since: now };
+        let ix = leader
+            .pool
+            .find_or_add(peer, || Worker::new(peer, info.clone(), unknown));
+        leader.transition(ix, WorkerEvent::Attached);
+        let worker = &mut leader.pool[ix];
         worker.free = info.resources.clone();
         worker.in_hand.clear();
         worker.critical.clear();
         worker.queued.clear();
         worker.bodies.clear();
         worker.staged.clear();
-        (worker.connected, worker.dead, worker.draining) = (true, false, false);
-        (worker.quiet_since, worker.returns_by) = (None, None);
+        worker.draining = false;
         // If its owner is there, it says so next.
         (worker.owner, worker.owner_change) = (None, 0);
-        worker.gone_at = now;
         leader.leaving.remove(&ix);
         leader.attend.insert(ix);
         let (held, in_hand) = (info.holds.clone(), info.in_hand.clone());
@@ -61,11 +57,11 @@ impl Leadership<'_> {
         }
         self.never_arrived(ix);
         self.heard_from(peer);
-        let left = std::mem::take(&mut self.leader.workers[ix as usize].lost);
+        let left = std::mem::take(&mut self.leader.pool[ix].lost);
         left.into_iter().for_each(|id| self.detach_lost(id));
         let leader = &mut *self.leader;
         leader.rated += 1;
-        if !std::mem::replace(&mut leader.workers[ix as usize].benchmark_set, true) {
+        if !std::mem::replace(&mut leader.pool[ix].benchmark_set, true) {
             let at = now + crate::supervisor::leader::pool::capacity::BENCHMARK_AFTER;
             leader.set_timer(at, Timer::Benchmark(ix));
         }
@@ -97,7 +93,7 @@ impl Leadership<'_> {
         let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = held
             .into_iter()
             .partition(|hash| leader.content.get(hash).is_some_and(Content::in_use));
-        let peer = leader.workers[ix as usize].peer;
+        let peer = leader.pool[ix].peer;
         for hash in wanted {
             self.held_by(hash, None, ix);
             self.fetch_kept(hash);
@@ -116,18 +112,18 @@ impl Leadership<'_> {
     /// One that this leader did not give it needs the proof that another did.
     fn adopt(&mut self, ix: WorkerIx, held: HeldAttempt, newest: bool) {
         let id = held.attempt;
-        let peer = self.leader.workers[ix as usize].peer;
+        let peer = self.leader.pool[ix].peer;
         let given = held.seal == self.view().seal(peer, id, held.redundant);
         let wanted = given && newest && self.state.wants(id);
         let (now, epoch) = (self.now, self.state.epoch());
         let leader = &mut *self.leader;
-        if leader.workers[ix as usize].in_hand.contains(&id) {
+        if leader.pool[ix].in_hand.contains(&id) {
             // It names the attempt twice.
             return;
         }
-        leader.workers[ix as usize].lost.remove(&id);
-        let class = leader.workers[ix as usize].class;
-        leader.workers[ix as usize].expected.remove(&id);
+        leader.pool[ix].lost.remove(&id);
+        let class = leader.pool[ix].class;
+        leader.pool[ix].expected.remove(&id);
         let known = find_attempt(&mut leader.tasks, id);
         let mine = known.as_ref().is_some_and(|attempt| attempt.worker == ix);
         if !wanted || (!mine && (id.epoch >= epoch || known.is_some())) {
@@ -182,7 +178,7 @@ impl Leadership<'_> {
         let Some(attempt) = find_attempt(&mut leader.tasks, id) else {
             return;
         };
-        let worker = &mut leader.workers[ix as usize];
+        let worker = &mut leader.pool[ix];
         attempt.state = AttemptState::Assigned;
         attempt.holds = worker.free.covers(need);
         attempt.reported = false;
@@ -200,49 +196,5 @@ impl Leadership<'_> {
         leader.ready.took(client, need.cpus_milli);
         self.pass_fresh(id.task);
         self.refresh_offers(id.task.job, group);
-    }
-}
-
-pub(crate) fn new_worker(peer: PeerId, info: WorkerInfo) -> Worker {
-    Worker {
-        peer,
-        free: info.resources.clone(),
-        info,
-        in_hand: BTreeSet::new(),
-        critical: BTreeSet::new(),
-        attention: None,
-        liveness: Liveness::Live,
-        suspect: false,
-        quiet_since: None,
-        queued: VecDeque::new(),
-        lost: BTreeSet::new(),
-        expected: BTreeSet::new(),
-        connected: true,
-        returns_by: None,
-        dead: false,
-        gone_at: hedge_model::Time(0),
-        draining: false,
-        owner: None,
-        owner_change: 0,
-        exclusion: None,
-        blamed: 0,
-        times_blamed: 0,
-        faults: 0,
-        bodies: BTreeMap::new(),
-        staged: BTreeSet::new(),
-        held: BTreeSet::new(),
-        done: 0,
-        failed: 0,
-        lost_count: 0,
-        room_key: None,
-        queue_key: None,
-        pace_key: None,
-        class: hedge_model::capacity::Class::default(),
-        speed: 1.0,
-        benchmark_set: false,
-        benchmark_asked: false,
-        benchmark_waits: false,
-        benchmark_again: crate::supervisor::leader::pool::capacity::BENCHMARK_AGAIN_AFTER,
-        link: LinkState::default(),
     }
 }

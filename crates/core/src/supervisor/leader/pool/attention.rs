@@ -2,6 +2,7 @@
 
 use crate::monitor::{Attention, Finding, Found, Liveness, Progress};
 use crate::supervisor::leader::attempts::{Attempt, Why, find_attempt};
+use crate::supervisor::leader::pool::state::{Loss, WorkerEvent};
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use crate::supervisor::{Action, send};
 use hedge_model::msg::ToWorker;
@@ -17,8 +18,8 @@ impl Leadership<'_> {
         let now = self.now;
         let leader = &mut *self.leader;
         while let Some(ix) = leader.attend.pop_first() {
-            let worker = &mut leader.workers[ix as usize];
-            let attention = if !worker.connected {
+            let worker = &mut leader.pool[ix];
+            let attention = if !worker.state().connected() {
                 continue;
             } else if worker.in_hand.is_empty() {
                 Attention::Idle
@@ -27,7 +28,7 @@ impl Leadership<'_> {
             } else {
                 Attention::Critical
             };
-            if worker.attention.replace(attention) != Some(attention) {
+            if worker.watch(attention) {
                 self.out.push(Action::Watch {
                     peer: worker.peer,
                     attention: Some(attention),
@@ -41,9 +42,8 @@ impl Leadership<'_> {
 
     /// A worker's connection is gone, or another one took its place.
     pub(crate) fn unwatch(&mut self, ix: WorkerIx) {
-        let worker = &mut self.leader.workers[ix as usize];
-        (worker.liveness, worker.suspect) = (Liveness::Live, false);
-        if worker.attention.take().is_some() {
+        let worker = &mut self.leader.pool[ix];
+        if worker.unwatch() {
             self.out.push(Action::Watch {
                 peer: worker.peer,
                 attention: None,
@@ -53,27 +53,26 @@ impl Leadership<'_> {
 
     /// Another leads: no worker is watched from here.
     pub(crate) fn unwatch_all(&mut self) {
-        let workers = self.leader.workers.len();
+        let workers = self.leader.pool.len();
         (0..workers as WorkerIx).for_each(|ix| self.unwatch(ix));
     }
 
     pub(crate) fn on_found(&mut self, finding: Finding) {
-        let Some(ix) = self.leader.by_peer.get(&finding.peer).copied() else {
+        let Some(ix) = self.leader.pool.find(finding.peer) else {
             return;
         };
         // What was found about a connection that is closed by now.
-        if self.leader.workers[ix as usize].attention.is_none() {
+        if self.leader.pool[ix].state().attention().is_none() {
             return;
         }
         match finding.what {
             Found::Silent { liveness, silent } => {
-                let quiet_since = self.now - silent;
-                let worker = &mut self.leader.workers[ix as usize];
-                (worker.liveness, worker.quiet_since) = (liveness, Some(quiet_since));
+                let heard = self.now - silent;
                 match liveness {
-                    Liveness::Suspect => self.suspect(ix, true),
-                    Liveness::Dead => self.found_dead(ix),
-                    Liveness::Live | Liveness::Late => {}
+                    Liveness::Live | Liveness::Late | Liveness::Suspect => {
+                        self.doubt(ix, WorkerEvent::Silent { liveness, heard });
+                    }
+                    Liveness::Dead => self.lose_worker(ix, Loss::DeclaredDead { heard }),
                 }
             }
             Found::Back { .. } => self.is_back(ix),
@@ -90,18 +89,19 @@ impl Leadership<'_> {
     /// A message is a sign of life too, and may overtake the beat that says so: what it tells of must not be
     /// taken for lost with its worker.
     pub(crate) fn hear_from(&mut self, ix: WorkerIx) {
-        if self.leader.workers[ix as usize].dead {
+        if self.leader.pool[ix].state().dead() {
             self.is_back(ix);
         }
     }
 
     fn is_back(&mut self, ix: WorkerIx) {
-        let worker = &mut self.leader.workers[ix as usize];
-        (worker.liveness, worker.quiet_since) = (Liveness::Live, None);
-        self.suspect(ix, false);
-        let in_hand = self.leader.workers[ix as usize].in_hand.clone();
+        let dead = self.leader.pool[ix].state().dead();
+        self.doubt(ix, WorkerEvent::Heard);
+        let in_hand = self.leader.pool[ix].in_hand.clone();
         in_hand.iter().for_each(|id| self.end_surplus(id.task));
-        self.found_alive(ix);
+        if dead {
+            self.take_back(ix);
+        }
     }
 
     /// A worker that has the task was only late: the copy that this brought about ends, but where it has run longer
@@ -117,7 +117,7 @@ impl Leadership<'_> {
             return;
         }
         let reached = |attempt: &Attempt| {
-            let there = leader.workers[attempt.worker as usize].connected;
+            let there = leader.pool[attempt.worker].state().connected();
             there && attempt.alive() && attempt.state.in_hand()
         };
         let alive = known.attempts.iter().filter(|attempt| reached(attempt));
@@ -132,36 +132,26 @@ impl Leadership<'_> {
         let copies = known.attempts.iter_mut().filter(behind);
         if let Some(copy) = copies.max_by_key(|copy| copy.since) {
             copy.cancel(now);
-            let peer = leader.workers[copy.worker as usize].peer;
+            let peer = leader.pool[copy.worker].peer;
             send(peer, ToWorker::Cancel(copy.id), self.out);
         }
     }
 
-    /// A silent worker may be lost: redundancy hears of it and decides; nothing is stopped.
-    fn suspect(&mut self, ix: WorkerIx, suspect: bool) {
-        let leader = &mut *self.leader;
-        let worker = &mut leader.workers[ix as usize];
-        if std::mem::replace(&mut worker.suspect, suspect) == suspect {
-            return;
-        }
-        let in_hand = worker.in_hand.clone();
-        leader.pool_changed(ix);
-        in_hand.iter().for_each(|id| self.settle_wants(id.task));
-    }
-
-    fn found_dead(&mut self, ix: WorkerIx) {
-        let worker = &mut self.leader.workers[ix as usize];
-        worker.suspect = false;
-        if !std::mem::replace(&mut worker.dead, true) {
-            self.give_up(ix);
+    /// A worker is silent, or is heard again. One that is silent may be lost: redundancy hears of it and decides;
+    /// nothing is stopped.
+    fn doubt(&mut self, ix: WorkerIx, event: WorkerEvent) {
+        let suspected = self.leader.pool[ix].state().suspected();
+        self.leader.transition(ix, event);
+        let worker = &self.leader.pool[ix];
+        if worker.state().suspected() != suspected {
+            let in_hand = worker.in_hand.clone();
+            in_hand.iter().for_each(|id| self.settle_wants(id.task));
         }
     }
 
-    fn found_alive(&mut self, ix: WorkerIx) {
-        let worker = &mut self.leader.workers[ix as usize];
-        if !std::mem::replace(&mut worker.dead, false) {
-            return;
-        }
+    /// A worker that was declared dead is heard again, with what it had in hand.
+    fn take_back(&mut self, ix: WorkerIx) {
+        let worker = &mut self.leader.pool[ix];
         worker.free = worker.info.resources.clone();
         let lost = std::mem::take(&mut worker.lost);
         lost.into_iter().for_each(|id| self.revive(ix, id));

@@ -25,12 +25,12 @@ impl Leadership<'_> {
     /// Takes over what is known of a worker's speed now.
     pub(crate) fn rate(&mut self, ix: WorkerIx) {
         let leader = &mut *self.leader;
-        let worker = &mut leader.workers[ix as usize];
+        let worker = &mut leader.pool[ix];
         let known = self.state.learned.speed(worker.peer, &worker.info.hardware);
         let before = step(worker.speed);
         worker.speed = known.speed;
         if before != step(known.speed) {
-            leader.reindex(ix);
+            leader.pool.reindex(ix);
             leader.rated += 1;
         }
     }
@@ -42,7 +42,7 @@ impl Leadership<'_> {
             Record::Benchmarked { peer, .. } => peer,
             _ => return,
         };
-        if let Some(ix) = self.leader.by_peer.get(peer).copied() {
+        if let Some(ix) = self.leader.pool.find(*peer) {
             self.rate(ix);
         }
     }
@@ -51,22 +51,23 @@ impl Leadership<'_> {
     pub(crate) fn classify(&mut self) {
         let share = f64::from(self.state.settings.higher_percent) / 100.0;
         let leader = &mut *self.leader;
-        let usable = leader.queues.len();
+        let usable = leader.pool.queues().len();
         if (leader.rated as usize) * 20 < usable.max(1) || leader.rated == 0 {
             return;
         }
         leader.rated = 0;
         let mut speeds: Vec<i64> = leader
-            .queues
+            .pool
+            .queues()
             .iter()
-            .map(|(_, ix)| step(leader.workers[*ix as usize].speed))
+            .map(|(_, ix)| step(leader.pool[*ix].speed))
             .collect();
         speeds.sort_unstable_by(|a, b| b.cmp(a));
         let count = (speeds.len() as f64 * share).ceil() as usize;
         let line = speeds.get(count.max(1) - 1).copied().unwrap_or(i64::MAX);
         // Where all are alike nobody is faster.
         let alike = speeds.last().is_none_or(|slowest| *slowest >= line);
-        for worker in &mut leader.workers {
+        for worker in leader.pool.iter_mut() {
             let higher = !alike && step(worker.speed) >= line;
             worker.class = if higher { Class::Higher } else { Class::Normal };
         }
@@ -77,7 +78,7 @@ impl Leadership<'_> {
     /// A worker says what benchmark tasks found. What nobody asked for would let it fill the journal.
     pub(crate) fn on_benchmarked(&mut self, ix: WorkerIx, scores: BenchScores) {
         let at = self.now;
-        let worker = &mut self.leader.workers[ix as usize];
+        let worker = &mut self.leader.pool[ix];
         let peer = worker.peer;
         if std::mem::take(&mut worker.benchmark_asked) {
             self.append(Record::Benchmarked { peer, scores, at }, None);
@@ -87,12 +88,12 @@ impl Leadership<'_> {
     /// Asks idle workers whose scores are missing or stale for benchmark tasks.
     pub(crate) fn benchmark(&mut self, ix: WorkerIx) {
         let (now, leader) = (self.now, &mut *self.leader);
-        let worker = &mut leader.workers[ix as usize];
+        let worker = &mut leader.pool[ix];
         let known = self.state.learned.worker(worker.peer);
         let fresh = known
             .and_then(|known| known.scores)
             .is_some_and(|(_, at)| now.since(at) < STALE_AFTER);
-        worker.benchmark_set = worker.reachable();
+        worker.benchmark_set = worker.state().reachable();
         if !worker.benchmark_set {
             return;
         }
@@ -135,7 +136,7 @@ impl LeaderView<'_> {
 impl Leader {
     /// A worker has nothing in hand any more: benchmark tasks that waited for that are due soon.
     pub fn benchmark_soon(&mut self, now: Time, ix: WorkerIx) {
-        let worker = &mut self.workers[ix as usize];
+        let worker = &mut self.pool[ix];
         if std::mem::take(&mut worker.benchmark_waits) {
             let again = worker.benchmark_again;
             self.set_timer(now + again, Timer::Benchmark(ix));

@@ -1,9 +1,10 @@
 //! Workers come, report, fall silent, return and leave.
 
 use crate::supervisor::leader::blobs::Submission;
+use crate::supervisor::leader::pool::state::{Loss, WorkerEvent};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leadership, WorkerIx};
-use crate::supervisor::send;
+use crate::supervisor::{Action, send};
 use hedge_model::msg::{FromWorker, ToWorker};
 use hedge_model::{Hash, PeerId};
 use std::time::Duration;
@@ -23,8 +24,8 @@ impl Leadership<'_> {
             return self.on_attach(peer, *info);
         }
         let leader = &mut *self.leader;
-        let known = leader.by_peer.get(&peer).copied();
-        let Some(ix) = known.filter(|ix| leader.workers[*ix as usize].connected) else {
+        let known = leader.pool.find(peer);
+        let Some(ix) = known.filter(|ix| leader.pool[*ix].state().connected()) else {
             return;
         };
         self.hear_from(ix);
@@ -55,45 +56,46 @@ impl Leadership<'_> {
             .jobs
             .values_mut()
             .for_each(|job| job.watchers.retain(|(watcher, _)| *watcher != peer));
-        let Some(ix) = self.leader.by_peer.get(&peer).copied() else {
+        let Some(ix) = self.leader.pool.find(peer) else {
             return;
         };
-        let now = self.now;
-        let leader = &mut *self.leader;
-        let worker = &mut leader.workers[ix as usize];
-        if std::mem::replace(&mut worker.connected, false) {
-            if silent && !worker.dead {
-                (worker.gone_at, worker.quiet_since) = (now, Some(now));
-                worker.returns_by = Some(now + RETURNS_WITHIN);
-                leader.set_timer(now + RETURNS_WITHIN, Timer::Returns(ix));
-                leader.pool_changed(ix);
-            } else {
-                self.give_up(ix);
-            }
-        } else if !silent && worker.returns_by.take().is_some() {
-            self.give_up(ix);
+        let (now, by) = (self.now, self.now + RETURNS_WITHIN);
+        let state = self.leader.pool[ix].state();
+        let watched = state.attention().is_some();
+        if silent && state.reachable() {
+            let event = WorkerEvent::Disconnected { now, by };
+            self.leader.transition(ix, event);
+            self.leader.set_timer(by, Timer::Returns(ix));
+        } else if state.connected() || (!silent && state.returns_by().is_some()) {
+            self.lose_worker(ix, Loss::Ended);
         }
-        self.unwatch(ix);
+        if watched {
+            let attention = None;
+            self.out.push(Action::Watch { peer, attention });
+        }
     }
 
     /// A worker whose connection was lost has not come back in time. It may still come.
-    pub(crate) fn give_up_silent(&mut self, ix: WorkerIx) {
-        let now = self.now;
-        let worker = &mut self.leader.workers[ix as usize];
-        if worker.returns_by.take_if(|by| *by <= now).is_some() {
-            self.give_up(ix);
+    pub(crate) fn give_up_returning(&mut self, ix: WorkerIx) {
+        let by = self.leader.pool[ix].state().returns_by();
+        if by.is_some_and(|by| by <= self.now) {
+            self.lose_worker(ix, Loss::NotBack);
         }
     }
 
-    /// What a worker had in hand is assigned elsewhere; it may still come back with it and win.
-    pub(crate) fn give_up(&mut self, ix: WorkerIx) {
-        self.lose_attempts(ix, None);
+    /// A worker is lost, however that was found: what it had in hand is assigned elsewhere. It may still come back
+    /// with it and win.
+    pub(crate) fn lose_worker(&mut self, ix: WorkerIx, loss: Loss) {
         let (now, grace) = (self.now, self.config.content_grace);
+        let before = *self.leader.pool[ix].state();
+        self.leader.transition(ix, WorkerEvent::Lost { now, loss });
+        if *self.leader.pool[ix].state() == before {
+            return;
+        }
+        self.lose_attempts(ix, None);
         let leader = &mut *self.leader;
-        leader.workers[ix as usize].gone_at = now;
         leader.set_timer(now + grace, Timer::ContentLost(ix));
-        leader.pool_changed(ix);
-        let peer = leader.workers[ix as usize].peer;
+        let peer = leader.pool[ix].peer;
         for group in leader.jobs.values_mut().flat_map(|job| &mut job.groups) {
             if group
                 .body
@@ -107,7 +109,7 @@ impl Leadership<'_> {
 
     pub(crate) fn drain(&mut self, ix: WorkerIx) {
         let leader = &mut *self.leader;
-        let worker = &mut leader.workers[ix as usize];
+        let worker = &mut leader.pool[ix];
         if std::mem::replace(&mut worker.draining, true) {
             return;
         }
@@ -125,8 +127,8 @@ impl Leadership<'_> {
     pub(crate) fn let_leave(&mut self) {
         let leader = &mut *self.leader;
         let idle = |ix: &WorkerIx| {
-            let worker = &leader.workers[*ix as usize];
-            worker.reachable() && worker.in_hand.is_empty()
+            let worker = &leader.pool[*ix];
+            worker.state().reachable() && worker.in_hand.is_empty()
         };
         let draining: Vec<WorkerIx> = leader.leaving.iter().copied().filter(idle).collect();
         for ix in draining {
@@ -134,15 +136,15 @@ impl Leadership<'_> {
             let only_here = |hash: &&Hash| {
                 leader.content.get(*hash).is_some_and(|content| {
                     let other = |at: &WorkerIx| {
-                        let worker = &leader.workers[*at as usize];
-                        *at != ix && worker.reachable() && !worker.draining
+                        let worker = &leader.pool[*at];
+                        *at != ix && worker.state().reachable() && !worker.draining
                     };
                     !content.own
                         && (!content.producers.is_empty() || !content.kept.is_empty())
                         && !content.workers.iter().any(other)
                 })
             };
-            let rescue: Vec<Hash> = leader.workers[ix as usize]
+            let rescue: Vec<Hash> = leader.pool[ix]
                 .held
                 .iter()
                 .filter(only_here)
@@ -151,7 +153,7 @@ impl Leadership<'_> {
             if rescue.is_empty() {
                 self.leader.leaving.remove(&ix);
                 let leader = &mut *self.leader;
-                send(leader.workers[ix as usize].peer, ToWorker::Leave, self.out);
+                send(leader.pool[ix].peer, ToWorker::Leave, self.out);
             }
             rescue.into_iter().for_each(|hash| self.pull(hash));
         }

@@ -2,7 +2,7 @@
 //! fast ones the one with most free. Speeds count by steps, so that small differences of what was measured
 //! do not crowd one machine while its equals are idle.
 
-use crate::supervisor::leader::WorkerIx;
+use crate::supervisor::leader::pool::WorkerIx;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -15,7 +15,7 @@ const STEPS: i64 = 100;
 const FREE_MAX: u64 = (1 << 48) - 1;
 
 /// Where a worker stands: how far behind the best it could be, attempts queued there, and itself.
-pub(crate) type Place = (u64, u32, WorkerIx);
+pub(crate) type Rank = (u64, u32, WorkerIx);
 
 /// The step of a speed; 0 is the standard machine's.
 pub(crate) fn step(speed: f64) -> i64 {
@@ -24,39 +24,39 @@ pub(crate) fn step(speed: f64) -> i64 {
 }
 
 /// Where a worker of some speed stands, with so many thousandths of CPUs free.
-pub(crate) fn place(speed: f64, free_milli: u64, queued: u32, ix: WorkerIx) -> Place {
+pub(crate) fn rank(speed: f64, free_milli: u64, queued: u32, ix: WorkerIx) -> Rank {
     let behind = (STEPS - step(speed)) as u64;
     let taken = FREE_MAX - free_milli.min(FREE_MAX);
     ((behind << 48) | taken, queued, ix)
 }
 
-fn free(place: &Place) -> u64 {
-    FREE_MAX - (place.0 & FREE_MAX)
+fn free(rank: &Rank) -> u64 {
+    FREE_MAX - (rank.0 & FREE_MAX)
 }
 
 /// All workers that may be given work and have CPUs free.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
-    places: BTreeSet<Place>,
+pub(crate) struct CapacityIndex {
+    ranks: BTreeSet<Rank>,
     /// How many workers have so much free.
     free: BTreeMap<u64, u32>,
 }
 
-impl Room {
+impl CapacityIndex {
     /// Moves a worker from where it stood to where it stands now.
-    pub fn moved(&mut self, from: Option<Place>, to: Option<Place>) {
-        if let Some(place) = from {
-            self.places.remove(&place);
-            if let Some(count) = self.free.get_mut(&free(&place)) {
+    pub fn moved(&mut self, from: Option<Rank>, to: Option<Rank>) {
+        if let Some(rank) = from {
+            self.ranks.remove(&rank);
+            if let Some(count) = self.free.get_mut(&free(&rank)) {
                 *count -= 1;
                 if *count == 0 {
-                    self.free.remove(&free(&place));
+                    self.free.remove(&free(&rank));
                 }
             }
         }
-        if let Some(place) = to {
-            self.places.insert(place);
-            *self.free.entry(free(&place)).or_default() += 1;
+        if let Some(rank) = to {
+            self.ranks.insert(rank);
+            *self.free.entry(free(&rank)).or_default() += 1;
         }
     }
 
@@ -67,31 +67,31 @@ impl Room {
 
     /// Whether none has any.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.ranks.is_empty()
     }
 
     /// How many have some.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.ranks.len()
     }
 
     /// All of them, best first.
     pub fn iter(&self) -> impl Iterator<Item = WorkerIx> + '_ {
-        self.places.iter().map(|(_, _, ix)| *ix)
+        self.ranks.iter().map(|(_, _, ix)| *ix)
     }
 
     /// Those with at least `need` free, best first.
     pub fn with(&self, need: u64) -> impl Iterator<Item = WorkerIx> + '_ {
-        let mut rest = self.places.range(..);
+        let mut rest = self.ranks.range(..);
         std::iter::from_fn(move || {
             loop {
-                let place = rest.next()?;
-                if free(place) >= need {
-                    return Some(place.2);
+                let rank = rest.next()?;
+                if free(rank) >= need {
+                    return Some(rank.2);
                 }
-                let behind = (place.0 | FREE_MAX, u32::MAX, WorkerIx::MAX);
+                let behind = (rank.0 | FREE_MAX, u32::MAX, WorkerIx::MAX);
                 rest = self
-                    .places
+                    .ranks
                     .range((Bound::Excluded(behind), Bound::Unbounded));
             }
         })
@@ -104,23 +104,23 @@ mod tests {
 
     #[test]
     fn fast_workers_come_first_then_those_with_most_room() {
-        let mut room = Room::default();
-        let place = |speed, free, ix| place(speed, free, 0, ix);
+        let mut room = CapacityIndex::default();
+        let rank = |speed, free, ix| rank(speed, free, 0, ix);
         for (speed, free, ix) in [
             (1.0, 4000, 0),
             (1.02, 8000, 1),
             (2.0, 1000, 2),
             (0.5, 8000, 3),
         ] {
-            room.moved(None, Some(place(speed, free, ix)));
+            room.moved(None, Some(rank(speed, free, ix)));
         }
         assert_eq!(room.iter().collect::<Vec<_>>(), [2, 1, 0, 3]);
         assert_eq!(room.with(2000).collect::<Vec<_>>(), [1, 0, 3]);
         assert_eq!(room.with(8000).collect::<Vec<_>>(), [1, 3]);
         assert_eq!(room.with(8001).count(), 0);
         assert_eq!(room.free_max(), 8000);
-        room.moved(Some(place(1.02, 8000, 1)), Some(place(1.02, 500, 1)));
-        room.moved(Some(place(0.5, 8000, 3)), None);
+        room.moved(Some(rank(1.02, 8000, 1)), Some(rank(1.02, 500, 1)));
+        room.moved(Some(rank(0.5, 8000, 3)), None);
         assert_eq!(room.iter().collect::<Vec<_>>(), [2, 0, 1]);
         assert_eq!((room.free_max(), room.len()), (4000, 3));
     }

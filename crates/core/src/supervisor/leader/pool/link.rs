@@ -102,7 +102,7 @@ impl Leadership<'_> {
         let wanted = self.state.settings.min_link;
         let leader = &mut *self.leader;
         leader.min_link = wanted;
-        let link = &mut leader.workers[ix as usize].link;
+        let link = &mut leader.pool[ix].link;
         *link = LinkState::default();
         link.kept_out = (wanted > 0).then(|| "its link is being measured".to_owned());
         self.measure_link(ix);
@@ -110,8 +110,8 @@ impl Leadership<'_> {
 
     fn measure_link(&mut self, ix: WorkerIx) {
         let (wanted, again) = (self.state.settings.min_link, self.now + AGAIN_AFTER);
-        let worker = &mut self.leader.workers[ix as usize];
-        if !worker.reachable() {
+        let worker = &mut self.leader.pool[ix];
+        if !worker.state().reachable() {
             return self.look_at_link(ix, again);
         }
         if std::mem::replace(&mut worker.link.asked, true) {
@@ -138,7 +138,7 @@ impl Leadership<'_> {
 
     /// What the worker says of the measurement under way.
     pub(crate) fn link_said(&mut self, ix: WorkerIx, arrived: u64) {
-        let link = &mut self.leader.workers[ix as usize].link;
+        let link = &mut self.leader.pool[ix].link;
         if link.asked {
             link.said = Some(arrived);
             if link.found.is_some() {
@@ -150,11 +150,11 @@ impl Leadership<'_> {
     /// What was found here.
     pub(crate) fn link_found(&mut self, peer: PeerId, found: Measured) {
         let (now, wanted) = (self.now, self.state.settings.min_link);
-        let Some(ix) = self.leader.by_peer.get(&peer).copied() else {
+        let Some(ix) = self.leader.pool.find(peer) else {
             return;
         };
         let leader = &mut *self.leader;
-        let link = &mut leader.workers[ix as usize].link;
+        let link = &mut leader.pool[ix].link;
         if !link.asked {
             return;
         }
@@ -170,7 +170,7 @@ impl Leadership<'_> {
     /// The worker's word is late, or it is time to measure again.
     pub(crate) fn link_due(&mut self, ix: WorkerIx) {
         let now = self.now;
-        let worker = &mut self.leader.workers[ix as usize];
+        let worker = &mut self.leader.pool[ix];
         if worker.link.due.is_none_or(|due| due > now) {
             return;
         }
@@ -188,7 +188,7 @@ impl Leadership<'_> {
 
     fn look_at_link(&mut self, ix: WorkerIx, at: Time) {
         let leader = &mut *self.leader;
-        leader.workers[ix as usize].link.due = Some(at);
+        leader.pool[ix].link.due = Some(at);
         leader.set_timer(at, Timer::Link(ix));
     }
 
@@ -196,7 +196,7 @@ impl Leadership<'_> {
     fn link_measured(&mut self, ix: WorkerIx) {
         let (now, wanted) = (self.now, self.state.settings.min_link);
         let leader = &mut *self.leader;
-        let worker = &mut leader.workers[ix as usize];
+        let worker = &mut leader.pool[ix];
         let link = &mut worker.link;
         link.asked = false;
         let found = link.found.take().unwrap_or_default();
@@ -231,7 +231,7 @@ impl Leadership<'_> {
     /// much is as good as a measurement, and much less makes one due, as there are other reasons for it than the link.
     pub(crate) fn link_showed(&mut self, ix: WorkerIx, bytes: u64, took: Duration) {
         let now = self.now;
-        let worker = &mut self.leader.workers[ix as usize];
+        let worker = &mut self.leader.pool[ix];
         let peer = worker.peer;
         let link = &mut worker.link;
         let nanos = took.as_nanos().max(1);
@@ -267,7 +267,7 @@ impl Leadership<'_> {
         if std::mem::replace(&mut leader.min_link, wanted) == wanted {
             return;
         }
-        let all = leader.workers.len() as WorkerIx;
+        let all = leader.pool.len() as WorkerIx;
         (0..all).for_each(|ix| self.measure_link(ix));
     }
 }

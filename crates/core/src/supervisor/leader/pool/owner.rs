@@ -10,7 +10,7 @@ impl Leadership<'_> {
     pub(crate) fn on_owner(&mut self, ix: WorkerIx, state: OwnerState) {
         let now = self.now;
         let leader = &mut *self.leader;
-        let worker = &mut leader.workers[ix as usize];
+        let worker = &mut leader.pool[ix];
         if state.change <= worker.owner_change && state.change > 0 {
             return;
         }

@@ -1,8 +1,9 @@
 //! What the leader knows of one worker.
 
-use crate::monitor::{Attention, Liveness};
-use crate::supervisor::leader::WorkerIx;
-use crate::supervisor::leader::pool::index::Place;
+use crate::monitor::Attention;
+use crate::supervisor::leader::pool::capacity::BENCHMARK_AGAIN_AFTER;
+use crate::supervisor::leader::pool::link::LinkState;
+use crate::supervisor::leader::pool::state::{WorkerEvent, WorkerState};
 use hedge_model::capacity::Class;
 use hedge_model::msg::WorkerInfo;
 use hedge_model::owner::{OwnerState, Stand};
@@ -10,32 +11,22 @@ use hedge_model::{AttemptId, Hash, JobId, PeerId, Resources, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+/// A worker, as the leader knows it.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub peer: PeerId,
     pub info: WorkerInfo,
+    state: WorkerState,
     pub free: Resources,
     pub in_hand: BTreeSet<AttemptId>,
     /// Those of critical tasks among them.
     pub critical: BTreeSet<AttemptId>,
-    /// How closely it is watched; none where it is not.
-    pub attention: Option<Attention>,
-    pub liveness: Liveness,
-    /// Silent for longer than it usually is: given nothing new, and what it has may be lost.
-    pub suspect: bool,
-    /// When it last showed a sign of life, where it is silent.
-    pub quiet_since: Option<Time>,
     /// Attempts sent ahead that hold no resources yet, in the order in which they will start.
     pub queued: VecDeque<AttemptId>,
     /// Attempts given up when the worker fell silent; they may still come back with it.
     pub lost: BTreeSet<AttemptId>,
     /// Attempts that an earlier leader gave it, and of which it has not spoken yet.
     pub expected: BTreeSet<AttemptId>,
-    pub connected: bool,
-    /// Until when it may come back with what it has in hand, while its connection is lost and nobody ended it.
-    pub returns_by: Option<Time>,
-    pub dead: bool,
-    pub gone_at: Time,
     pub draining: bool,
     /// How it stands to its owner, and when it said so; none while it works as if nobody were there.
     pub owner: Option<(OwnerState, Time)>,
@@ -56,9 +47,6 @@ pub(crate) struct Worker {
     pub done: u64,
     pub failed: u64,
     pub lost_count: u64,
-    pub room_key: Option<Place>,
-    pub queue_key: Option<(u32, WorkerIx)>,
-    pub pace_key: Option<(i64, WorkerIx)>,
     /// Whether it is one of the faster ones.
     pub class: Class,
     /// Work that it does in a second, in seconds at standard speed.
@@ -72,7 +60,7 @@ pub(crate) struct Worker {
     /// When it is to be asked again.
     pub benchmark_again: Duration,
     /// What is known of its link.
-    pub link: crate::supervisor::leader::pool::link::LinkState,
+    pub link: LinkState,
 }
 
 /// A worker that is given nothing for a while.
@@ -84,10 +72,68 @@ pub(crate) struct Exclusion {
 }
 
 impl Worker {
+    /// A worker that this leader has just heard of.
+    pub fn new(peer: PeerId, info: WorkerInfo, state: WorkerState) -> Self {
+        Self {
+            peer,
+            free: info.resources.clone(),
+            info,
+            state,
+            in_hand: BTreeSet::new(),
+            critical: BTreeSet::new(),
+            queued: VecDeque::new(),
+            lost: BTreeSet::new(),
+            expected: BTreeSet::new(),
+            draining: false,
+            owner: None,
+            owner_change: 0,
+            exclusion: None,
+            blamed: 0,
+            times_blamed: 0,
+            faults: 0,
+            bodies: BTreeMap::new(),
+            staged: BTreeSet::new(),
+            held: BTreeSet::new(),
+            done: 0,
+            failed: 0,
+            lost_count: 0,
+            class: Class::default(),
+            speed: 1.0,
+            benchmark_set: false,
+            benchmark_asked: false,
+            benchmark_waits: false,
+            benchmark_again: BENCHMARK_AGAIN_AFTER,
+            link: LinkState::default(),
+        }
+    }
+
+    /// Changes whether it is there; says whether it may be given work or be talked to otherwise than before.
+    pub fn transition(&mut self, event: WorkerEvent) -> bool {
+        let there = |state: &WorkerState| (state.connected(), state.reachable(), state.suspected());
+        let before = there(&self.state);
+        self.state = self.state.after(event);
+        there(&self.state) != before
+    }
+
+    /// Whether it is there.
+    pub fn state(&self) -> &WorkerState {
+        &self.state
+    }
+
+    /// Has it watched this closely; says whether that is new.
+    pub fn watch(&mut self, attention: Attention) -> bool {
+        self.state.watch(attention)
+    }
+
+    /// Ends the watch; says whether there was one.
+    pub fn unwatch(&mut self) -> bool {
+        self.state.unwatch()
+    }
+
     /// Whether it may be given work.
     pub fn usable(&self) -> bool {
-        self.reachable()
-            && !self.suspect
+        self.state.reachable()
+            && !self.state.suspected()
             && !self.draining
             && self.owner.is_none()
             && self.exclusion.is_none()
@@ -98,15 +144,5 @@ impl Worker {
     pub fn leaving(&self) -> bool {
         let stopped = |owner: &OwnerState| matches!(owner.stand, Stand::Pause | Stand::Vacate);
         self.draining || self.owner.as_ref().is_some_and(|(owner, _)| stopped(owner))
-    }
-
-    /// Whether it can be talked to and shows signs of life.
-    pub fn reachable(&self) -> bool {
-        self.connected && !self.dead
-    }
-
-    /// Whether what it holds is to be counted on: it is there, or away for no longer than `grace`.
-    pub fn may_return(&self, now: Time, grace: Duration) -> bool {
-        self.reachable() || now.since(self.gone_at) < grace
     }
 }

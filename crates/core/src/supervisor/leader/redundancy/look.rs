@@ -54,7 +54,7 @@ impl Leadership<'_> {
     pub(crate) fn look(&mut self) {
         let now = self.now;
         let leader = &mut *self.leader;
-        if !leader.looks.due || leader.room.is_empty() || leader.watched_jobs == 0 {
+        if !leader.looks.due || leader.pool.room().is_empty() || leader.watched_jobs == 0 {
             return;
         }
         if now < leader.looks.next {
@@ -119,7 +119,7 @@ impl Leadership<'_> {
             return;
         };
         let shape = leader.shapes.get(active_job.groups[group].shape);
-        let worker = &leader.workers[ix as usize];
+        let worker = &leader.pool[ix];
         let there = |attempt: &Attempt| attempt.worker == ix && attempt.state != AttemptState::Lost;
         if active_job.ending
             || known.committing.is_some()
@@ -176,7 +176,7 @@ impl Leadership<'_> {
                 leader.yielding.remove(&id);
                 continue;
             };
-            let worker = &leader.workers[attempt.worker as usize];
+            let worker = &leader.pool[attempt.worker];
             if worker.usable() && shape.fits(&worker.info.resources, &worker.info.labels) {
                 attempt.cancel(self.now);
                 leader.yielding.remove(&id);
@@ -263,7 +263,7 @@ impl<'a> LeaderView<'a> {
         if jobs.iter().all(|job| job.running.is_empty()) {
             return None;
         }
-        for ix in leader.room.iter() {
+        for ix in leader.pool.room().iter() {
             seen.place(ix);
         }
         Some(View {
@@ -271,7 +271,7 @@ impl<'a> LeaderView<'a> {
             jobs,
             workers: seen.workers,
             pool_speed: leader
-                .workers
+                .pool
                 .iter()
                 .filter(|worker| worker.usable())
                 .map(|worker| worker.speed)
@@ -319,7 +319,7 @@ impl Seen<'_> {
         if let Some(at) = self.places.get(&ix) {
             return *at;
         }
-        let worker = &self.leader.workers[ix as usize];
+        let worker = &self.leader.pool[ix];
         self.workers.push(SeenWorker {
             peer: worker.peer,
             number: ix,
@@ -331,7 +331,7 @@ impl Seen<'_> {
                 0
             },
             loss_per_s: self.learned.loss_per_s(worker.peer, self.running_s),
-            in_doubt: worker.leaving() || worker.suspect || !worker.reachable(),
+            in_doubt: worker.leaving() || worker.state().suspected() || !worker.state().reachable(),
         });
         self.places.insert(ix, self.workers.len() - 1);
         self.workers.len() - 1
@@ -364,7 +364,7 @@ impl Seen<'_> {
             let barred = known.avoid.iter().map(|ix| self.place(*ix)).collect();
             // One that its worker's owner stopped waits for him, and no copy would.
             let waits = |attempt: &Attempt| {
-                attempt.progress.waits && !leader.workers[attempt.worker as usize].leaving()
+                attempt.progress.waits && !leader.pool[attempt.worker].leaving()
             };
             let waits = known
                 .attempts

@@ -155,8 +155,8 @@ impl LeaderView<'_> {
         let doubt = qos.redundancy != Redundancy::None;
         let one_more = leader.tasks.get(&task).is_some_and(|known| {
             known.attempts.iter().any(|attempt| {
-                let worker = &leader.workers[attempt.worker as usize];
-                let doubtful = doubt && (worker.suspect || attempt.stalled.is_some());
+                let worker = &leader.pool[attempt.worker];
+                let doubtful = doubt && (worker.state().suspected() || attempt.stalled.is_some());
                 attempt.state.active() && (worker.leaving() || doubtful)
             })
         });

@@ -25,6 +25,7 @@ use core_loop::Standing;
 use hedge_model::PeerAddr;
 use hedge_model::msg::{Reply, Request, Role};
 use hedge_net::{DataStore, Fetcher, Net, Ticket, Tripwires};
+use hedge_store::FORMAT_MAX;
 pub use hedge_store::Timing;
 use invitations::Standard;
 use links::PeerLinks;
@@ -54,6 +55,9 @@ pub struct SupervisorConfig {
     pub recover: bool,
     /// How fast the end of a leader is noticed.
     pub timing: Timing,
+    /// The newest format of records that it reads and writes: all that this version knows, or less, to be as an
+    /// earlier version was.
+    pub format_max: u32,
 }
 
 impl SupervisorConfig {
@@ -69,6 +73,7 @@ impl SupervisorConfig {
             vote: true,
             recover: false,
             timing: Timing::default(),
+            format_max: FORMAT_MAX,
         }
     }
 
@@ -84,6 +89,7 @@ impl SupervisorConfig {
             vote: true,
             recover: false,
             timing: Timing::default(),
+            format_max: FORMAT_MAX,
         }
     }
 }

@@ -18,7 +18,7 @@ use hedge_model::{PeerAddr, Time};
 use hedge_net::{
     DataServer, DataStore, Fetcher, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
 };
-use hedge_store::{FORMAT_MAX, Journal, Options, Place, Said, StoreError};
+use hedge_store::{Journal, Options, Place, Said, StoreError};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, watch};
@@ -42,7 +42,7 @@ impl Supervisor {
         let (inputs, queue) = mpsc::channel(INPUTS_MAX);
         let proof = config.join.as_ref().map(|ticket| ticket.secret);
         let links = PeerLinks::new(net.clone(), transport.handle(), inputs.clone(), proof);
-        let member = member(net.local_addr());
+        let member = config.member(net.local_addr());
         let known = config.durable.then(|| Known::of_group(&config.dir));
         let group = known_group(&config, known.as_ref(), me);
         let (journal, said) = open_journal(&config, &member, &links, &group).await?;
@@ -163,11 +163,11 @@ async fn stay(
     Ok(())
 }
 
-/// The supervisor as its group is to know it.
-fn member(peer: PeerAddr) -> GroupMember {
-    GroupMember {
-        peer,
-        format_max: FORMAT_MAX,
+impl SupervisorConfig {
+    /// The supervisor as its group is to know it.
+    fn member(&self, peer: PeerAddr) -> GroupMember {
+        let format_max = self.format_max;
+        GroupMember { peer, format_max }
     }
 }
 

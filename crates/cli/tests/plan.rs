@@ -54,7 +54,7 @@ fn a_plan_says_what_each_level_buys_and_costs_and_whether_the_end_comes_in_time(
             .find(|level| level["redundancy"] == name)
             .unwrap()
     };
-    for name in ["none", "critical", "auto", "fill"] {
+    for name in ["none", "critical", "fill", "speculate", "auto"] {
         assert!(
             level(name)["makespan_s"]["mean"].as_f64() > Some(2.0),
             "{name}"

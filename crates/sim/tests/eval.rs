@@ -154,7 +154,7 @@ fn with_no_luck_at_all_the_core_does_what_the_clairvoyant_does() {
         chart: true,
         qos: None,
     };
-    for contender in Contender::ALL {
+    for contender in Contender::all() {
         let (outcome, _) = run(setting, &contender, None).unwrap();
         let name = contender.name();
         assert!(
@@ -185,7 +185,7 @@ fn comparisons_repeat_and_nothing_beats_the_bound() {
     options.seed = 2;
     let other = compare(&workflows, &trace, &options, &|_, _| {}).unwrap();
     assert_ne!(result, other, "another seed is other luck");
-    assert_eq!(result.overall.len(), Contender::ALL.len());
+    assert_eq!(result.overall.len(), Contender::all().len());
     for row in &result.overall {
         assert_eq!(row.samples.len(), 20, "{}", row.policy);
         assert!(row.bound.p50 >= 1.0 && row.bound.mean >= 1.0, "{row:?}");

@@ -90,7 +90,7 @@ fn options(args: &Compare) -> Result<Options, Failure> {
             ..Model::default()
         },
         policies: if named.is_empty() {
-            Contender::ALL.to_vec()
+            Contender::all()
         } else {
             named
         },

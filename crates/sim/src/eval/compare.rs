@@ -19,7 +19,7 @@ pub const RUNS_MAX: u32 = 100_000;
 pub struct Options {
     /// What is random, and by how much.
     pub model: Model,
-    /// The policies, in the order of the report. What *net* is counted from, [`Contender::None`], always runs.
+    /// The policies, in the order of the report. What *net* is counted from, [`Contender::NONE`], always runs.
     pub policies: Vec<Contender>,
     /// Runs of each workflow.
     pub runs: u32,
@@ -39,7 +39,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             model: Model::default(),
-            policies: Contender::ALL.to_vec(),
+            policies: Contender::all(),
             runs: 200,
             seed: 1,
             lifetime: None,
@@ -149,8 +149,8 @@ pub fn compare(
         return Err(Error::Option(format!("runs lie between 1 and {RUNS_MAX}")));
     }
     let mut policies = options.policies.clone();
-    if !policies.contains(&Contender::None) {
-        policies.insert(0, Contender::None);
+    if !policies.contains(&Contender::NONE) {
+        policies.insert(0, Contender::NONE);
     }
     let total = workflows.len() * options.runs as usize;
     let over = AtomicUsize::new(0);
@@ -304,7 +304,7 @@ fn rows(policies: &[Contender], samples: &[Sample]) -> Vec<Row> {
     };
     let plain = policies
         .iter()
-        .position(|policy| *policy == Contender::None);
+        .position(|policy| *policy == Contender::NONE);
     let plain = plain.map_or(1.0, |at| sum(at, &|outcome| outcome.held));
     let row = |(at, policy): (usize, &Contender)| {
         let ratios = |of: &dyn Fn(&Reference) -> f64| {

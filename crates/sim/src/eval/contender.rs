@@ -16,8 +16,9 @@ const STANDARD_MHZ: f64 = 3_000.0;
 /// One of the policies compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contender {
-    /// No copies: list scheduling on the fastest idle machine. What *net* is counted from.
-    None,
+    /// Hedgerow's own, by what a job asks for. `none` is list scheduling on the fastest idle machine; *net* is counted
+    /// from it.
+    Own(Redundancy),
     /// No copies, and machines ranked by their clock rate alone.
     Clock,
     /// LATE, given exact progress (Zaharia et al., OSDI 2008).
@@ -28,52 +29,53 @@ pub enum Contender {
     Boinc,
     /// A copy of everything on idle machines.
     CloneAll,
-    /// Hedgerow's copies of the critical set in advance.
-    Critical,
-    /// Hedgerow's copies on all idle machines, given back at once.
-    Fill,
-    /// Hedgerow's reactive copies.
-    Speculate,
-    /// Hedgerow's default.
-    Auto,
 }
 
+/// What the others are called on the command line and in reports.
+const BASELINES: [(&str, Contender); 5] = [
+    ("clock", Contender::Clock),
+    ("late", Contender::Late),
+    ("spark", Contender::Spark),
+    ("boinc", Contender::Boinc),
+    ("clone", Contender::CloneAll),
+];
+
 impl Contender {
+    /// What *net* is counted from.
+    pub const NONE: Contender = Contender::Own(Redundancy::None);
+
+    /// All of them with their names, in the order of reports: `none`, the baselines, and Hedgerow's own.
+    fn named() -> impl Iterator<Item = (&'static str, Contender)> {
+        let own = || {
+            let words = Redundancy::WORDS.into_iter();
+            words.map(|(word, redundancy)| (word, Contender::Own(redundancy)))
+        };
+        let is_none = |(_, contender): &(&str, Contender)| *contender == Self::NONE;
+        own()
+            .filter(is_none)
+            .chain(BASELINES)
+            .chain(own().filter(move |one| !is_none(one)))
+    }
+
     /// All of them, in the order of reports.
-    pub const ALL: [Contender; 10] = [
-        Contender::None,
-        Contender::Clock,
-        Contender::Late,
-        Contender::Spark,
-        Contender::Boinc,
-        Contender::CloneAll,
-        Contender::Critical,
-        Contender::Fill,
-        Contender::Speculate,
-        Contender::Auto,
-    ];
+    pub fn all() -> Vec<Self> {
+        Self::named().map(|(_, contender)| contender).collect()
+    }
 
     /// What it is called on the command line and in reports.
     pub fn name(self) -> &'static str {
-        match self {
-            Contender::None => "none",
-            Contender::Clock => "clock",
-            Contender::Critical => "critical",
-            Contender::Fill => "fill",
-            Contender::Speculate => "speculate",
-            Contender::Auto => "auto",
-            Contender::Late => "late",
-            Contender::Spark => "spark",
-            Contender::Boinc => "boinc",
-            Contender::CloneAll => "clone",
-        }
+        let found = Self::named().find(|(_, contender)| *contender == self);
+        found.map_or("", |(name, _)| name)
     }
 
     /// The contender of a name.
     pub fn find(name: &str) -> Result<Self, Error> {
-        let found = Self::ALL.into_iter().find(|known| known.name() == name);
-        let names = Self::ALL.map(Self::name).join(", ");
-        found.ok_or_else(|| Error::Option(format!("{name:?} is no policy; there are {names}")))
+        let found = Self::named().find(|(known, _)| *known == name);
+        found.map(|(_, contender)| contender).ok_or_else(|| {
+            let names: Vec<&str> = Self::named().map(|(name, _)| name).collect();
+            let names = names.join(", ");
+            Error::Option(format!("{name:?} is no policy; there are {names}"))
+        })
     }
 
     /// Whether it is a rule of others that `auto` is to beat.
@@ -84,10 +86,7 @@ impl Contender {
     /// What a job asks for under it.
     pub(crate) fn qos(self) -> Qos {
         let redundancy = match self {
-            Contender::Critical => Redundancy::Critical,
-            Contender::Fill => Redundancy::Fill,
-            Contender::Speculate => Redundancy::Speculate,
-            Contender::Auto => Redundancy::Auto,
+            Contender::Own(redundancy) => redundancy,
             _ => Redundancy::None,
         };
         Qos {
@@ -99,10 +98,8 @@ impl Contender {
     /// Lets a baseline decide in the place of what jobs ask for.
     pub(crate) fn install(self, core: &mut Supervisor, truth: &Truth) {
         let policy: Box<dyn Policy> = match self {
-            Contender::Critical | Contender::Fill | Contender::Speculate | Contender::Auto => {
-                return;
-            }
-            Contender::None | Contender::Clock => Box::new(Nothing),
+            Contender::Own(_) => return,
+            Contender::Clock => Box::new(Nothing),
             Contender::Late => Box::new(Late::new(truth.clone())),
             Contender::Spark => Box::new(Spark),
             Contender::Boinc => Box::new(Boinc),

@@ -9,25 +9,18 @@ use super::workflow::Workflow;
 use crate::Error;
 use hedge_core::supervisor::State;
 use hedge_model::record::Record;
-use hedge_model::spec::Qos;
+use hedge_model::spec::{Qos, Redundancy};
 use hedge_model::{JobSpec, Time};
 use serde::Serialize;
 use std::sync::Arc;
 
-/// The levels that a plan compares.
-const LEVELS: [Contender; 4] = [
-    Contender::None,
-    Contender::Critical,
-    Contender::Auto,
-    Contender::Fill,
-];
 /// Most runs of a plan.
 const RUNS_MAX: u32 = 100_000;
 
 /// What one level of redundancy is expected to do for a job.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Level {
-    /// `none`, `critical`, `auto` or `fill`.
+    /// Its word in job files.
     pub redundancy: &'static str,
     /// Seconds from submission to the job's end.
     pub makespan_s: Ratios,
@@ -101,9 +94,9 @@ pub fn plan(
             trace,
             mix(options.seed ^ mix(nth.into())),
         );
-        let outcomes = LEVELS.iter().map(|level| {
+        let outcomes = Redundancy::WORDS.iter().map(|(_, redundancy)| {
             let qos = Qos {
-                redundancy: level.qos().redundancy,
+                redundancy: *redundancy,
                 ..spec.qos().clone()
             };
             let setting = Setting {
@@ -114,7 +107,8 @@ pub fn plan(
                 chart: false,
                 qos: Some(&qos),
             };
-            Ok(run(setting, level, Some(grid.clone()))?.0)
+            let level = Contender::Own(*redundancy);
+            Ok(run(setting, &level, Some(grid.clone()))?.0)
         });
         outcomes.collect::<Result<Vec<Outcome>, Error>>()
     };
@@ -144,14 +138,16 @@ fn levels(samples: &[Vec<Outcome>], by: Option<f64>) -> Vec<Level> {
             .sum::<f64>()
             / runs
     };
-    let plain = mean(0, |outcome| outcome.held).max(1e-9);
-    let level = |(at, contender): (usize, &Contender)| {
+    let none = |(_, redundancy): &(&str, Redundancy)| *redundancy == Redundancy::None;
+    let none = Redundancy::WORDS.iter().position(none).unwrap_or(0);
+    let plain = mean(none, |outcome| outcome.held).max(1e-9);
+    let level = |(at, (word, _)): (usize, (&'static str, Redundancy))| {
         let each = samples.iter().map(|outcomes| outcomes[at].makespan);
         let mut makespans: Vec<f64> = each.collect();
         makespans.sort_by(f64::total_cmp);
         let within = |by| makespans.iter().filter(|makespan| **makespan <= by).count() as f64;
         Level {
-            redundancy: contender.name(),
+            redundancy: word,
             makespan_s: summary(&makespans),
             machine_s: mean(at, |outcome| outcome.held),
             extra: mean(at, |outcome| outcome.held) / plain - 1.0,
@@ -160,5 +156,6 @@ fn levels(samples: &[Vec<Outcome>], by: Option<f64>) -> Vec<Level> {
             in_time: by.map(|by| within(by) / runs),
         }
     };
-    LEVELS.iter().enumerate().map(level).collect()
+    let words = Redundancy::WORDS.into_iter();
+    words.enumerate().map(level).collect()
 }

@@ -205,16 +205,20 @@ fn without_a_sandbox_a_task_may_do_what_the_owner_may() {
     Scene::start(true, &["--no-sandbox"]).expect(&ATTACKS);
 }
 
-/// Starts what follows with neither namespaces nor Landlock.
+/// Starts what follows without namespaces and Landlock, but for what `KEEP` names.
 const WITHOUT_MEANS: &str = r#"
 import ctypes, os, platform, struct, sys
 arm = platform.machine() == "aarch64"
 unshare, clone = (97, 220) if arm else (272, 56)
+clone3, landlock, never = 435, 444, 0xffff
+keep = os.environ.get("KEEP", "")
+if keep == "namespaces": unshare = clone = clone3 = never
+if keep == "landlock": landlock = never
 LOAD, EQUAL, ANY, RETURN, ALLOW, DENY, NONE = 0x20, 0x15, 0x45, 0x06, 0x7fff0000, 0x50001, 0x50026
 steps = [
     (LOAD, 0, 0, 0),
-    (EQUAL, 5, 0, 444),
-    (EQUAL, 4, 0, 435),
+    (EQUAL, 5, 0, landlock),
+    (EQUAL, 4, 0, clone3),
     (EQUAL, 4, 0, unshare),
     (EQUAL, 0, 4, clone),
     (LOAD, 0, 0, 16),
@@ -231,6 +235,35 @@ assert libc.prctl(38, 1, 0, 0, 0) == 0
 assert libc.prctl(22, 2, ctypes.byref(Program(len(steps), code)), 0, 0) == 0
 os.execvp(sys.argv[1], sys.argv[1:])
 "#;
+
+#[test]
+fn the_doctor_says_what_is_guaranteed_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let (view, landlock) = (
+        "tasks cannot reach the owner's",
+        "tasks cannot read or change",
+    );
+    let names = "not guaranteed: tasks can look up names";
+    for (kept, says, not) in [
+        ("namespaces", [view, "a view of its own"], [landlock, names]),
+        ("landlock", [landlock, names], [view, "a view of its own"]),
+        ("", ["no sandbox", "BAD"], [view, landlock]),
+    ] {
+        let keep = format!("KEEP={kept}");
+        let before = ["env", &keep, "python3", "-c", WITHOUT_MEANS];
+        let place = Place::behind(&before, &folder.path().join(format!("kept-{kept}")));
+        let output = place.hedge(&["doctor"]).output().unwrap();
+        let found = text(&output.stdout);
+        assert!(
+            says.iter().all(|text| found.contains(text)),
+            "{kept}: {found}"
+        );
+        assert!(
+            !not.iter().any(|text| found.contains(text)),
+            "{kept}: {found}"
+        );
+    }
+}
 
 #[test]
 fn a_worker_without_any_means_for_a_sandbox_refuses_unless_told() {

@@ -2,7 +2,7 @@
 
 use hedge_model::Ending;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How much is kept of the end of each captured stream in memory, and how much at all by default, bytes.
@@ -245,4 +245,18 @@ pub struct Report {
     /// (`sched_autogroup`): then idle tasks still take a session's share from programs in other sessions
     /// where these are not in control groups.
     pub autogroup: bool,
+}
+
+impl Report {
+    /// What would be set up for a worker whose folder is this one: with Landlock alone, tasks of root run as other users
+    /// only where these may enter.
+    pub fn for_worker_in(mut self, folder: &Path) -> Report {
+        let landlock = matches!(self.sandbox, Sandbox::Landlock { .. });
+        let closed = crate::user::closed_above(&folder.join("scratch"));
+        if landlock && self.task_user.is_some() && closed.is_some() {
+            self.task_user = None;
+            self.weaknesses.push(Weakness::Root { closed });
+        }
+        self
+    }
 }

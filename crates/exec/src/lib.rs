@@ -18,8 +18,7 @@
 //!   devices, `/proc` of its own and the slot's own scratch folders; see [`Sandbox`]. Attempts that run at the same
 //!   time have different slots, and so share neither processes nor files, memory, sockets and, where the worker is
 //!   root, users.
-//! - A filter of system calls allows what programs need. Attempts are started by a thread of the spawner that has the
-//!   filter, and the user that attempts run as, already.
+//! - A filter of system calls allows what programs need. The spawner's main thread has it, and attempts inherit it.
 //! - All processes below a spawner are of its attempt. So processes that made themselves daemons are ended too.
 //! - An attempt's progress is the CPU time and the bytes written of its processes, and what it says itself on
 //!   the descriptor that `HEDGE_PROGRESS_FD` names; see [`Advanced`].

@@ -8,6 +8,7 @@ use crate::show::{sandbox as show_sandbox, time};
 use hedge_exec::{Launch, Report, Sandbox, ScratchPool, Spawner, SpawnerConfig, Weakness};
 use hedge_model::units::show_bytes;
 use rustix::process::{Resource, getrlimit};
+use std::path::Path;
 use std::time::Instant;
 
 /// Fewest open files for comfort: each attempt and each peer needs a few.
@@ -26,7 +27,8 @@ pub fn run(context: &Context, args: &Doctor) -> Result<Exit, Failure> {
     if args.watch {
         return doctor_owner::watch(context, owner.sources);
     }
-    let mut findings = block_on(async { Ok(attempts(owner.free_memory).await) })?;
+    let mut findings =
+        block_on(async { Ok(attempts(owner.free_memory, &context.folders.worker()).await) })?;
     findings.push(priority());
     let files = limit(
         "open files",
@@ -66,7 +68,7 @@ pub(super) fn finding(
 }
 
 /// Runs a task as a worker would, and tells what protects it and from it.
-async fn attempts(free_memory: bool) -> Vec<Finding> {
+async fn attempts(free_memory: bool, dir: &Path) -> Vec<Finding> {
     let bad = |what, why: String, advice| vec![finding(what, Verdict::Bad, why, Some(advice))];
     let folder = match tempfile::Builder::new().prefix("hedge-doctor-").tempdir() {
         Ok(folder) => folder,
@@ -100,7 +102,7 @@ async fn attempts(free_memory: bool) -> Vec<Finding> {
             );
         }
     };
-    let mut findings = protections(&spawner.report());
+    let mut findings = protections(&spawner.report().for_worker_in(dir));
     if free_memory {
         findings.push(tasks_memory(spawner.may_free_memory()));
     }
@@ -152,6 +154,10 @@ fn protections(report: &Report) -> Vec<Finding> {
         )
     };
     let mut findings = vec![sandbox(report)];
+    findings.extend(show_sandbox::guaranteed(report).map(|kept| {
+        let found = format!("guaranteed: {kept}");
+        finding("sandbox", Verdict::Good, found, None)
+    }));
     findings.extend(report.weaknesses.iter().map(weak));
     findings.extend([
         tasks_user(report),

@@ -17,3 +17,18 @@ pub fn line(report: &Report) -> String {
         Sandbox::None => "none: tasks may do whatever this user may".to_owned(),
     }
 }
+
+/// What this sandbox guarantees whatever its [`hedge_exec::Weakness`]es; `None` without a sandbox.
+pub fn guaranteed(report: &Report) -> Option<&'static str> {
+    match report.sandbox {
+        Sandbox::View { .. } => Some(
+            "tasks cannot reach the owner's or other tasks' files (names included), processes, keys, shared memory or \
+             local sockets",
+        ),
+        Sandbox::Landlock { .. } => Some(
+            "tasks cannot read or change the owner's or other tasks' files, signal, slow down or inspect other \
+             processes, or reach keys, shared memory or local sockets",
+        ),
+        Sandbox::None => None,
+    }
+}

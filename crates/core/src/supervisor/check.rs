@@ -3,7 +3,7 @@
 use crate::supervisor::Supervisor;
 use crate::supervisor::durable::state::State;
 use crate::supervisor::leader::LeaderView;
-use crate::supervisor::leader::attempts::AttemptState;
+use crate::supervisor::leader::attempts::state::{AttemptState, Share};
 use hedge_model::{PeerId, TaskId};
 use std::collections::BTreeMap;
 
@@ -86,37 +86,39 @@ impl LeaderView<'_> {
             })?;
             for (at, attempt) in known.attempts.iter().enumerate() {
                 let worker = &leader.pool[attempt.worker];
-                let lost = attempt.state == AttemptState::Lost;
-                let in_hand = attempt.state.in_hand();
-                expect(worker.in_hand.contains(&attempt.id) == in_hand, || {
-                    format!(
-                        "attempt {} is {:?}, its worker disagrees",
-                        attempt.id, attempt.state
-                    )
-                })?;
-                expect(worker.lost.contains(&attempt.id) == lost, || {
-                    format!("attempt {} is lost, its worker disagrees", attempt.id)
-                })?;
-                let expected = attempt.state == AttemptState::Expected;
-                expect(worker.expected.contains(&attempt.id) == expected, || {
-                    format!("attempt {} is expected, its worker disagrees", attempt.id)
-                })?;
-                let waited = matches!(
-                    attempt.state,
-                    AttemptState::Waiting(_) | AttemptState::Cancelling
-                );
-                let released = waited && !attempt.holds;
+                let lost = attempt.state() == AttemptState::Lost;
+                let in_hand = attempt.state().in_hand();
                 expect(
-                    attempt.holds != worker.queued.contains(&attempt.id) || !in_hand || released,
+                    worker.load.in_hand().contains(&attempt.id) == in_hand,
                     || {
                         format!(
-                            "attempt {} both holds resources and is queued, or neither",
-                            attempt.id
+                            "attempt {} is {:?}, its worker disagrees",
+                            attempt.id,
+                            attempt.state()
                         )
                     },
                 )?;
+                expect(worker.load.lost().contains(&attempt.id) == lost, || {
+                    format!("attempt {} is lost, its worker disagrees", attempt.id)
+                })?;
+                let expected = attempt.state() == AttemptState::Expected;
+                expect(
+                    worker.load.expected().contains(&attempt.id) == expected,
+                    || format!("attempt {} is expected, its worker disagrees", attempt.id),
+                )?;
+                let queued = attempt.state().share() == Some(Share::Queued);
+                expect(worker.load.queued().contains(&attempt.id) == queued, || {
+                    format!("attempt {} is queued, its worker disagrees", attempt.id)
+                })?;
+                let waits = attempt.state().waits_for().is_some();
+                let released = attempt.state().share() == Some(Share::Released);
+                expect(!waits || released, || {
+                    format!("attempt {} waits and has a part of its worker", attempt.id)
+                })?;
                 let twice = known.attempts[..at].iter().any(|other| {
-                    other.worker == attempt.worker && other.state.active() && attempt.state.active()
+                    other.worker == attempt.worker
+                        && other.state().active()
+                        && attempt.state().active()
                 });
                 expect(!twice, || format!("task {id} runs twice on one worker"))?;
                 expect(attempt.id.task == *id, || {
@@ -132,11 +134,11 @@ impl LeaderView<'_> {
         for (ix, worker) in leader.pool.iter().enumerate() {
             let name = worker.peer.short();
             let may_have = worker.state().reachable() || worker.state().returns_by().is_some();
-            expect(may_have || worker.in_hand.is_empty(), || {
+            expect(may_have || worker.load.in_hand().is_empty(), || {
                 format!("worker {name} is gone and has work in hand")
             })?;
-            let mut free = worker.free.clone();
-            for id in &worker.in_hand {
+            let mut free = worker.load.free().clone();
+            for id in worker.load.in_hand() {
                 let attempt = leader
                     .tasks
                     .get(&id.task)
@@ -144,7 +146,7 @@ impl LeaderView<'_> {
                 let attempt =
                     attempt.ok_or_else(|| format!("worker {name} has {id}, which is not known"))?;
                 let spec = &self.state.jobs[&id.task.job].spec;
-                if attempt.holds {
+                if attempt.state().holds() {
                     free.give(&spec.groups()[spec.group_of(id.task.number)].resources);
                 }
             }
@@ -153,10 +155,9 @@ impl LeaderView<'_> {
                     format!("worker {name} miscounts: {free} with what is in hand")
                 })?;
             }
-            let listed =
-                leader.pool.queues().iter().any(|(queued, at)| {
-                    *at as usize == ix && *queued as usize == worker.queued.len()
-                });
+            let listed = leader.pool.queues().iter().any(|(queued, at)| {
+                *at as usize == ix && *queued as usize == worker.load.queued().len()
+            });
             expect(listed == worker.usable(), || {
                 format!("worker {name} is usable and not listed, or listed and not usable")
             })?;
@@ -209,7 +210,7 @@ impl LeaderView<'_> {
     fn check_shares(&self) -> Result<(), String> {
         let leader = self.leader;
         let mut shares = BTreeMap::<PeerId, u64>::new();
-        for id in leader.pool.iter().flat_map(|worker| &worker.in_hand) {
+        for id in leader.pool.iter().flat_map(|worker| worker.load.in_hand()) {
             let job = &self.state.jobs[&id.task.job];
             let need = &job.spec.groups()[job.spec.group_of(id.task.number)].resources;
             *shares.entry(job.client).or_default() += need.cpus_milli.max(1);

@@ -5,7 +5,8 @@ use crate::supervisor::api::requests::no_such_job;
 use crate::supervisor::api::waits::Wait;
 use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::LeaderView;
-use crate::supervisor::leader::attempts::{ActiveTask, Attempt, AttemptState, Why};
+use crate::supervisor::leader::attempts::state::AttemptState;
+use crate::supervisor::leader::attempts::{ActiveTask, Attempt, Why};
 use crate::supervisor::leader::pool::worker::Worker;
 use hedge_model::ending::Blame;
 use hedge_model::msg::RefusalKind;
@@ -57,8 +58,8 @@ impl LeaderView<'_> {
                     .unwrap_or_else(|| "admitted".to_owned()),
                 link: worker.link.view(),
                 total: worker.info.resources.clone(),
-                free: worker.free.clone(),
-                in_hand: worker.in_hand.len() as u32,
+                free: worker.load.free().clone(),
+                in_hand: worker.load.in_hand().len() as u32,
                 done: worker.done,
                 failed: worker.failed,
                 lost: worker.lost_count,
@@ -220,7 +221,7 @@ impl LeaderView<'_> {
         let again = |attempt| {
             let attempts = known.into_iter().flat_map(|known| &known.attempts);
             attempts
-                .filter(|other| other.state != AttemptState::Lost)
+                .filter(|other| other.state() != AttemptState::Lost)
                 .any(|other| other.id == attempt)
         };
         let mut views: Vec<AttemptView> = job
@@ -260,7 +261,7 @@ impl LeaderView<'_> {
         let attempts = known.into_iter().flat_map(|known| &known.attempts);
         views.extend(
             attempts
-                .filter(|attempt| attempt.state != AttemptState::Lost)
+                .filter(|attempt| attempt.state() != AttemptState::Lost)
                 .map(|attempt| {
                     let worker = self.leader.pool[attempt.worker].peer;
                     AttemptView {
@@ -269,11 +270,11 @@ impl LeaderView<'_> {
                         kind: kind(attempt.redundant),
                         state: match attempt.stalled {
                             Some(_) => "stalled".to_owned(),
-                            None => attempt.state.name().to_owned(),
+                            None => attempt.state().name().to_owned(),
                         },
                         why: self.attempt_why(attempt),
                         running_ms: attempt
-                            .state
+                            .state()
                             .runs()
                             .then(|| ms(self.now.since(attempt.since))),
                         progress: crate::supervisor::leader::jobs::estimate::progress_view(attempt),
@@ -285,9 +286,9 @@ impl LeaderView<'_> {
 
     /// Why an attempt is where it is.
     fn attempt_why(&self, attempt: &Attempt) -> String {
-        match attempt.state {
-            AttemptState::Waiting(job) => self.waits_text(job),
-            _ => why_text(attempt.why).to_owned(),
+        match attempt.state().waits_for() {
+            Some(job) => self.waits_text(job),
+            None => why_text(attempt.why).to_owned(),
         }
     }
 

@@ -146,7 +146,7 @@ impl LeaderView<'_> {
         }
         let idle: Vec<&&Worker> = able
             .iter()
-            .filter(|one| one.usable() && one.free.covers(&shape.resources))
+            .filter(|one| one.usable() && one.load.free().covers(&shape.resources))
             .collect();
         if idle.is_empty() {
             return Wait::Busy(able.len());

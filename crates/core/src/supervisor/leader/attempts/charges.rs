@@ -1,24 +1,17 @@
 //! What attempts are charged that are stopped.
 
-use crate::supervisor::leader::attempts::{Attempt, AttemptState};
+use crate::supervisor::leader::attempts::Attempt;
 use crate::supervisor::leader::{LeaderView, WorkerIx};
 use hedge_model::ledger::{Charge, Stopped};
 use hedge_model::{AttemptId, JobId, TaskId, Time};
 use std::time::Duration;
 
 impl Attempt {
-    /// Its worker is told to stop it, and nothing later is charged.
-    pub fn cancel(&mut self, now: Time) {
-        self.state = AttemptState::Cancelling;
-        let charge = self.charge_until(now);
-        self.stopped.get_or_insert(charge);
-    }
-
     /// What it is charged if it is stopped at `now`.
     pub fn charge_until(&self, now: Time) -> Charge {
         Charge {
             class: self.class,
-            occupied: if self.holds {
+            occupied: if self.state.holds() {
                 now.since(self.since)
             } else {
                 Duration::ZERO
@@ -59,7 +52,7 @@ impl LeaderView<'_> {
 
     fn stop_of(&self, attempt: &Attempt) -> Option<Stopped> {
         let leader = self.leader;
-        if attempt.reported || !attempt.state.in_hand() {
+        if attempt.state.reported() || !attempt.state.in_hand() {
             return None;
         }
         Some(Stopped {
@@ -67,7 +60,8 @@ impl LeaderView<'_> {
             redundant: attempt.redundant,
             worker: leader.pool[attempt.worker].peer,
             charge: attempt
-                .stopped
+                .state
+                .stopped()
                 .unwrap_or_else(|| attempt.charge_until(self.now)),
         })
     }

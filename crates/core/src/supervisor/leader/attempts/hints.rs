@@ -1,20 +1,18 @@
 //! What a new leader knows of its predecessor's assignments: hints, which are not durable. A task that was
 //! assigned waits for its worker to report rather than being started again.
 
-use crate::monitor::Progress;
 use crate::supervisor::Action;
 use crate::supervisor::follower::Hints;
-use crate::supervisor::leader::attempts::{Attempt, AttemptState, Why, find_attempt};
+use crate::supervisor::leader::attempts::state::{AttemptEvent, AttemptState};
+use crate::supervisor::leader::attempts::{NewAttempt, Why, find_attempt};
 use crate::supervisor::leader::pool::state::WorkerState;
 use crate::supervisor::leader::pool::worker::Worker;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership, WorkerIx};
-use hedge_model::Ending;
 use hedge_model::capacity::{Class, Hardware};
 use hedge_model::group::{FromLeader, Hint, LeaderSays};
 use hedge_model::ledger::Charge;
-use hedge_model::msg::{Seal, Usage, WorkerInfo};
-use hedge_model::record::Record;
+use hedge_model::msg::{Seal, WorkerInfo};
 use hedge_model::{AttemptId, JobId, PeerAddr, PeerId, Resources, TaskId};
 
 /// Hints in one message to a colleague.
@@ -57,7 +55,7 @@ impl Leadership<'_> {
         let leader = &mut *self.leader;
         let mut hints = Vec::new();
         for attempt in leader.tasks.values().flat_map(|task| &task.attempts) {
-            if attempt.state.active() {
+            if attempt.state().active() {
                 hints.push(Hint {
                     attempt: attempt.id,
                     worker: leader.pool[attempt.worker].peer,
@@ -99,21 +97,14 @@ impl Leadership<'_> {
         if known.is_none() {
             leader.set_timer(until, Timer::Expected(ix));
         }
-        leader.pool[ix].expected.insert(hint.attempt);
-        let known = leader.tasks.entry(hint.attempt.task).or_default();
-        known.attempts.push(Attempt {
+        self.begin_attempt(NewAttempt {
             id: hint.attempt,
             worker: ix,
             redundant: hint.redundant,
             state: AttemptState::Expected,
-            holds: false,
-            reported: false,
             since: hint.since,
             why: Why::Adopted,
             class: hint.class,
-            stopped: None,
-            progress: Progress::default(),
-            stalled: None,
         });
         self.pass_fresh(hint.attempt.task);
     }
@@ -138,45 +129,30 @@ impl Leadership<'_> {
 
     /// A worker that was expected has not come in time: what it was given starts elsewhere. It may still come.
     pub(crate) fn give_up_expected(&mut self, ix: WorkerIx) {
-        let leader = &mut *self.leader;
-        let worker = &mut leader.pool[ix];
-        let peer = worker.peer;
-        for id in std::mem::take(&mut worker.expected) {
+        let expected = self.leader.pool[ix].load.expected().clone();
+        for id in expected {
             let leader = &mut *self.leader;
             let Some(attempt) = find_attempt(&mut leader.tasks, id) else {
                 continue;
             };
-            attempt.state = AttemptState::Lost;
-            let redundant = attempt.redundant;
-            // Its last sign of life was before this leader began.
+            // Its worker was last heard before this leader began.
             let charge = Charge {
                 class: attempt.class,
                 occupied: leader.since.since(attempt.since),
                 ..Charge::default()
             };
-            let worker = &mut leader.pool[ix];
-            worker.lost.insert(id);
-            worker.lost_count += 1;
-            let record = Record::AttemptEnded {
-                attempt: id,
-                redundant,
-                worker: peer,
-                end: Ending::Lost,
-                usage: Usage::default(),
-                charge,
-                log: None,
-                at: self.now,
-            };
-            self.append(record, None);
+            let redundant = attempt.redundant;
+            self.transition(id, AttemptEvent::Lost);
+            self.record_loss(id, ix, redundant, charge);
             self.settle_wants(id.task);
         }
     }
 
     /// A worker that was expected has come and does not have these: they never reached it.
     pub(crate) fn never_arrived(&mut self, ix: WorkerIx) {
-        let worker = &mut self.leader.pool[ix];
-        let peer = worker.peer;
-        for id in std::mem::take(&mut worker.expected) {
+        let worker = &self.leader.pool[ix];
+        let (peer, expected) = (worker.peer, worker.load.expected().clone());
+        for id in expected {
             self.detach(id);
             self.settle_wants(id.task);
             self.forget_task_if_over(id.task);

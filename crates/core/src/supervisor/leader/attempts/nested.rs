@@ -1,7 +1,8 @@
 //! Attempts that submitted a job and wait for it. The job needs room to run: without the part of a worker that such
 //! an attempt gives back, tasks that wait for jobs could fill all workers and wait for ever.
 
-use crate::supervisor::leader::attempts::{AttemptState, find_attempt};
+use crate::supervisor::leader::attempts::find_attempt;
+use crate::supervisor::leader::attempts::state::AttemptEvent;
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use hedge_model::{AttemptId, JobId};
 
@@ -11,9 +12,7 @@ impl Leadership<'_> {
         let Some(of) = self.state.jobs.get(&id.task.job) else {
             return;
         };
-        let need = of.spec.groups()[of.spec.group_of(id.task.number)]
-            .resources
-            .clone();
+        let need = &of.spec.groups()[of.spec.group_of(id.task.number)].resources;
         // A task that waits for its own job waits for ever.
         let active = |job: &JobId| self.state.jobs.get(job).is_some_and(|job| job.active());
         let job = job.filter(|job| *job != id.task.job && active(job));
@@ -21,24 +20,15 @@ impl Leadership<'_> {
         let Some(attempt) = find_attempt(&mut leader.tasks, id) else {
             return;
         };
-        if attempt.worker != ix || !attempt.state.runs() {
+        if attempt.worker != ix || !attempt.state().runs() {
             return;
         }
-        let worker = &mut leader.pool[ix];
-        match job {
-            Some(job) => {
-                attempt.state = AttemptState::Waiting(job);
-                if std::mem::replace(&mut attempt.holds, false) {
-                    worker.free.give(&need);
-                }
-            }
-            None if attempt.holds => {}
-            None if worker.free.covers(&need) => {
-                worker.free.take(&need);
-                (attempt.holds, attempt.state) = (true, AttemptState::Running);
-            }
-            None => {}
-        }
+        let room = leader.pool[ix].load.free().covers(need);
+        let event = match job {
+            Some(job) => AttemptEvent::Waits(job),
+            None => AttemptEvent::GoesOn { room },
+        };
+        self.transition(id, event);
         self.move_up(ix);
         let leader = &mut *self.leader;
         leader.pool.reindex(ix);

@@ -1,7 +1,10 @@
 //! What workers report of attempts.
 
 use crate::supervisor::contract::Pending;
-use crate::supervisor::leader::attempts::{AttemptState, find_attempt};
+use crate::supervisor::durable::ledger;
+use crate::supervisor::durable::state::left;
+use crate::supervisor::leader::attempts::state::AttemptEvent;
+use crate::supervisor::leader::attempts::{Attempt, find_attempt};
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use crate::supervisor::send;
 use hedge_model::msg::{Outcome, Report, ToWorker};
@@ -15,13 +18,12 @@ impl Leadership<'_> {
         let Some(attempt) = find_attempt(&mut leader.tasks, id) else {
             return;
         };
-        if attempt.worker != ix || !attempt.state.active() {
+        if attempt.worker != ix || !attempt.state().active() {
             return;
         }
         // It may wait for a job, and say again that it started.
-        if !matches!(attempt.state, AttemptState::Waiting(_)) {
-            attempt.state = AttemptState::Running;
-        }
+        self.transition(id, AttemptEvent::Started);
+        let leader = &mut *self.leader;
         let Some(job) = self.state.jobs.get(&id.task.job) else {
             return;
         };
@@ -54,25 +56,26 @@ impl Leadership<'_> {
         } = report;
         let job = self.state.jobs.get(&id.task.job);
         let age = job.map(|job| self.now.since(job.accepted));
-        let usage = crate::supervisor::durable::ledger::plausible(usage, age.unwrap_or_default());
+        let usage = ledger::plausible(usage, age.unwrap_or_default());
         let worker = self.leader.pool[ix].peer;
         let known = find_attempt(&mut self.leader.tasks, id);
-        let Some(attempt) = known.filter(|attempt| attempt.worker == ix) else {
+        let mine = |attempt: &&mut Attempt| attempt.worker == ix && attempt.state().in_hand();
+        let Some(attempt) = known.filter(mine) else {
             send(worker, ToWorker::Settled(id), self.out);
             if let Outcome::Done(outputs) = &outcome {
                 self.drop_unwanted(worker, outputs);
             }
             return;
         };
-        if std::mem::replace(&mut attempt.reported, true) {
+        let (redundant, class) = (attempt.redundant, attempt.class);
+        let stopped = attempt.state().stopped();
+        if !self.transition(id, AttemptEvent::Reported) {
             return;
         }
-        let (redundant, class) = (attempt.redundant, attempt.class);
-        let mut charge = crate::supervisor::durable::ledger::used(class, &usage);
-        if let Some(stopped) = attempt.stopped {
+        let mut charge = ledger::used(class, &usage);
+        if let Some(stopped) = stopped {
             charge.occupied = charge.occupied.min(stopped.occupied);
         }
-        let at = self.now;
         let known = self.leader.tasks.get(&id.task);
         let committing = known.and_then(|known| known.committing);
         let outcome = self.checked(id, worker, outcome);
@@ -82,8 +85,7 @@ impl Leadership<'_> {
                 let stopped = self.view().stopping(id.task, id);
                 let outputs: Arc<[FileEntry]> = outputs.into();
                 self.commits(id);
-                let left: Vec<_> =
-                    crate::supervisor::durable::state::left(&outputs, log.as_deref()).collect();
+                let left: Vec<_> = left(&outputs, log.as_deref()).collect();
                 let record = Record::TaskDone {
                     attempt: id,
                     redundant,
@@ -93,7 +95,7 @@ impl Leadership<'_> {
                     class,
                     stopped,
                     log,
-                    at,
+                    at: self.now,
                 };
                 self.append(record, None);
                 return self.finish_after(id.task, &left);
@@ -111,7 +113,7 @@ impl Leadership<'_> {
             usage,
             charge,
             log,
-            at,
+            at: self.now,
         };
         self.append(record, pending);
     }

@@ -433,7 +433,7 @@ impl LeaderView<'_> {
                         job: task.job,
                         number,
                     })
-                    .is_some_and(|known| known.attempts.iter().any(|a| a.state.runs()));
+                    .is_some_and(|known| known.attempts.iter().any(|a| a.state().runs()));
                 job.tasks[number as usize].done.is_none() && !running
             })
         };

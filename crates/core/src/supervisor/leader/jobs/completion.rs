@@ -1,7 +1,7 @@
 //! A job's way: its groups becoming startable, its tasks done or failed, its end.
 
 use crate::supervisor::leader::Leadership;
-use crate::supervisor::leader::attempts::AttemptState;
+use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::blobs::transfers::result_content;
 use crate::supervisor::leader::jobs::ActiveJob;
 use crate::supervisor::leader::jobs::critical::{self, CriticalSet};
@@ -125,7 +125,8 @@ impl Leadership<'_> {
         let changed = found != active_job.critical;
         active_job.critical = found;
         if changed {
-            self.follow_critical(id);
+            let tasks = self.follow_critical(id);
+            tasks.into_iter().for_each(|task| self.settle_wants(task));
         }
         let Some(active_job) = self.leader.jobs.get(&id) else {
             return;
@@ -145,52 +146,25 @@ impl Leadership<'_> {
         }
     }
 
-    /// The critical set of a job has changed: workers are watched by the tasks of it that they have, and tasks
-    /// that have become critical want their copies.
-    fn follow_critical(&mut self, id: JobId) {
-        let job = self.state.jobs.get(&id);
-        let (Some(job), Some(active_job)) = (job, self.leader.jobs.get(&id)) else {
-            return;
-        };
-        let mut tasks = Vec::new();
-        for (task, known) in self.leader.tasks.range(id.tasks()) {
-            let critical = active_job.critical.contains(&job.spec, task.number);
-            for attempt in known.attempts.iter().filter(|of| of.state.in_hand()) {
-                let worker = &mut self.leader.pool[attempt.worker];
-                let changed = match critical {
-                    true => worker.critical.insert(attempt.id),
-                    false => worker.critical.remove(&attempt.id),
-                };
-                if changed {
-                    self.leader.attend.insert(attempt.worker);
-                    tasks.push(*task);
-                }
-            }
-        }
-        tasks.into_iter().for_each(|task| self.settle_wants(task));
-    }
-
     /// Ends all attempts of a task, wherever they are.
     pub(crate) fn cancel_attempts(&mut self, id: TaskId) {
-        let now = self.now;
-        let leader = &mut *self.leader;
-        let Some(known) = leader.tasks.get_mut(&id) else {
+        let Some(known) = self.leader.tasks.get(&id) else {
             return;
         };
-        let mut dropped = Vec::new();
-        for attempt in &mut known.attempts {
-            let worker = &leader.pool[attempt.worker];
-            if !attempt.state.in_hand() {
-                dropped.push(attempt.id);
-            }
-            if worker.state().connected() && attempt.state != AttemptState::Cancelling {
-                send(worker.peer, ToWorker::Cancel(attempt.id), self.out);
-            }
-            if attempt.state.active() && attempt.state.in_hand() {
-                attempt.cancel(now);
+        let attempts: Vec<_> = known
+            .attempts
+            .iter()
+            .map(|of| (of.id, of.state()))
+            .collect();
+        for (attempt, state) in &attempts {
+            match state {
+                AttemptState::InHand { .. } if state.active() => self.cancel_attempt(*attempt),
+                AttemptState::InHand { .. } => {}
+                AttemptState::Expected | AttemptState::Lost => self.tell_cancelled(*attempt),
             }
         }
-        dropped.into_iter().for_each(|attempt| self.detach(attempt));
+        let dropped = attempts.iter().filter(|(_, state)| !state.in_hand());
+        dropped.for_each(|(attempt, _)| self.detach(*attempt));
         self.forget_task_if_over(id);
     }
 

@@ -15,7 +15,7 @@ impl LeaderView<'_> {
         let running = self
             .tasks_of(id)
             .flat_map(|(_, known)| &known.attempts)
-            .filter(|attempt| attempt.alive() && attempt.state.in_hand());
+            .filter(|attempt| attempt.state().alive() && attempt.state().in_hand());
         let price = running.map(|attempt| job.price(attempt.id, &attempt.charge_until(self.now)));
         price.fold(job.cost.total(), u64::saturating_add)
     }
@@ -126,7 +126,11 @@ impl Paths<'_> {
             let table = table_of(&mut tables, expected.spread, &beliefs);
             let time = self.left_s - self.tails[group];
             let mut open = 1.0;
-            for attempt in known.attempts.iter().filter(|attempt| attempt.alive()) {
+            for attempt in known
+                .attempts
+                .iter()
+                .filter(|attempt| attempt.state().alive())
+            {
                 let nominal = expected.work_s / self.leader.pool[attempt.worker].speed.max(1e-3);
                 let elapsed = self.now.since(attempt.since).as_secs_f64();
                 let still = table.beyond(elapsed / nominal).max(1e-9);

@@ -75,7 +75,10 @@ impl LeaderView<'_> {
         let mut begun = vec![0_u32; groups.len()];
         for (task, known) in self.undecided_tasks(id, job) {
             let group = job.spec.group_of(task.number);
-            let alive = known.attempts.iter().filter(|attempt| attempt.alive());
+            let alive = known
+                .attempts
+                .iter()
+                .filter(|attempt| attempt.state().alive());
             let left = alive.map(|attempt| {
                 let speed = leader.pool[attempt.worker].speed.max(1e-3);
                 let nominal = expected(group) / speed;
@@ -114,7 +117,7 @@ impl LeaderView<'_> {
     pub(crate) fn running_text(&self, known: Option<&ActiveTask>) -> String {
         let attempts = known.into_iter().flat_map(|known| &known.attempts);
         let stalled = attempts
-            .filter(|attempt| attempt.state.active())
+            .filter(|attempt| attempt.state().active())
             .filter_map(|attempt| attempt.stalled.map(|since| (attempt, since)))
             .next();
         let waits = known.and_then(ActiveTask::waits_for);
@@ -135,7 +138,10 @@ impl LeaderView<'_> {
 
 /// The share of its work that an attempt says is done.
 fn share(attempt: &Attempt) -> Option<f64> {
-    let permille = attempt.progress.permille.filter(|_| attempt.alive())?;
+    let permille = attempt
+        .progress
+        .permille
+        .filter(|_| attempt.state().alive())?;
     Some((f64::from(permille) / 1e3).min(1.0))
 }
 

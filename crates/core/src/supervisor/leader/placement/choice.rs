@@ -1,7 +1,8 @@
 //! Which worker gets the next attempt of a task.
 
 use crate::supervisor::durable::learned::Learned;
-use crate::supervisor::leader::attempts::{ActiveTask, AttemptState, Why};
+use crate::supervisor::leader::attempts::state::AttemptState;
+use crate::supervisor::leader::attempts::{ActiveTask, Why};
 use crate::supervisor::leader::placement::queue::{Entry, Lane, Shape, Skip};
 use crate::supervisor::leader::pool::worker::Worker;
 use crate::supervisor::leader::{Leader, WorkerIx};
@@ -57,7 +58,7 @@ impl Leader {
         let room = room.into_iter().flatten();
         idle.chain(room).filter(move |ix| {
             let worker = &self.pool[*ix];
-            worker.free.covers(&shape.resources)
+            worker.load.free().covers(&shape.resources)
                 && shape.fits(&worker.info.resources, &worker.info.labels)
         })
     }
@@ -76,7 +77,7 @@ impl Leader {
         let shapes = &self.shapes;
         self.ready.unblock(|lane| {
             let shape = shapes.get(lane.shape);
-            (lane.short || worker.free.covers(&shape.resources))
+            (lane.short || worker.load.free().covers(&shape.resources))
                 && shape.fits(&worker.info.resources, &worker.info.labels)
         });
     }
@@ -269,7 +270,7 @@ fn sent_ahead(
             let worker = &leader.pool[*ix];
             f64::from(*queued) < (per_place * places(*ix) as f64).floor()
                 && able(leader, want.shape, *ix)
-                && !worker.free.covers(&want.shape.resources)
+                && !worker.load.free().covers(&want.shape.resources)
                 && !taken(leader, want, known, *ix)
         });
     queue.map(|(_, ix)| (*ix, Why::Queued))
@@ -286,7 +287,7 @@ fn has_attempt(known: Option<&ActiveTask>, ix: WorkerIx) -> bool {
     known.is_some_and(|known| {
         let attempts = known.attempts.iter();
         attempts
-            .filter(|attempt| attempt.state != AttemptState::Lost)
+            .filter(|attempt| attempt.state() != AttemptState::Lost)
             .any(|attempt| attempt.worker == ix)
     })
 }
@@ -312,7 +313,7 @@ pub(crate) fn nearness(leader: &Leader, known: &ActiveTask, ix: WorkerIx) -> u32
     let attempts = known
         .attempts
         .iter()
-        .filter(|attempt| attempt.state.active());
+        .filter(|attempt| attempt.state().active());
     let near = attempts.map(|attempt| {
         let other = &leader.pool[attempt.worker];
         if other.info.host == worker.info.host {

@@ -1,7 +1,6 @@
 //! Slow machines are given no task that would end sooner on a faster one that is soon free.
 
 use crate::supervisor::durable::learned::{Expected, UNKNOWN};
-use crate::supervisor::leader::attempts::AttemptState;
 use crate::supervisor::leader::placement::queue::{Class, Entry, Shape};
 use crate::supervisor::leader::pool::worker::Worker;
 use crate::supervisor::leader::timers::Timer;
@@ -150,13 +149,13 @@ impl LeaderView<'_> {
     fn free_in(&self, worker: &Worker) -> Option<(f64, Time)> {
         let leader = self.leader;
         let mut free: Option<(f64, Time)> = None;
-        if worker.state().suspected() || !worker.queued.is_empty() {
+        if worker.state().suspected() || !worker.load.queued().is_empty() {
             return None;
         }
-        for id in &worker.in_hand {
+        for id in worker.load.in_hand() {
             let attempts = &leader.tasks.get(&id.task)?.attempts;
             let attempt = attempts.iter().find(|attempt| attempt.id == *id)?;
-            if attempt.state == AttemptState::Cancelling || attempt.reported {
+            if attempt.state().cancelling() || attempt.state().reported() {
                 // About to be off its hands.
                 let soon = self.now + Duration::from_secs_f64(WORTH_WAITING_S);
                 let (longest, first) = free.unwrap_or((0.0, soon));
@@ -168,7 +167,7 @@ impl LeaderView<'_> {
             let expected = self.state.learned.expect(group);
             let nominal = expected.work_s / worker.speed.max(1e-3);
             let elapsed = self.now.since(attempt.since).as_secs_f64();
-            if !known(&expected) || !attempt.alive() {
+            if !known(&expected) || !attempt.state().alive() {
                 return None;
             }
             let left = left_s(nominal, elapsed)?;

@@ -8,8 +8,8 @@ pub(crate) mod choice;
 pub(crate) mod deferral;
 pub(crate) mod queue;
 
-use crate::monitor::Progress;
-use crate::supervisor::leader::attempts::{Attempt, AttemptState, Why};
+use crate::supervisor::leader::attempts::state::AttemptState;
+use crate::supervisor::leader::attempts::{NewAttempt, Why};
 use crate::supervisor::leader::jobs::ActiveGroup;
 use crate::supervisor::leader::placement::body::{body_index, own_inputs};
 use crate::supervisor::leader::placement::choice::{
@@ -23,7 +23,7 @@ use crate::supervisor::send;
 use hedge_model::group::Hint;
 use hedge_model::msg::{Assignment, ToWorker};
 use hedge_model::spec::{CriticalPlacement, Unplaceable};
-use hedge_model::{AttemptId, JobId, Resources, TaskId};
+use hedge_model::{AttemptId, JobId, TaskId};
 use std::time::Duration;
 
 /// Tasks whose attempts take at most so many seconds may be sent ahead: those of which a worker with 64
@@ -144,7 +144,7 @@ impl Leadership<'_> {
         let Some(body) = self.body(entry.job, entry.group as usize) else {
             return;
         };
-        let id = self.add_attempt(entry, task, worker, why, &body.resources);
+        let id = self.add_attempt(entry, task, worker, why);
         let redundant = entry.class == Class::Copy;
         let peer = self.leader.pool[worker].peer;
         let seal = self.view().seal(peer, id, redundant);
@@ -193,14 +193,7 @@ impl Leadership<'_> {
     }
 
     /// Names an attempt, notes it with its task and takes its part of the worker and the pool.
-    fn add_attempt(
-        &mut self,
-        entry: Entry,
-        task: TaskId,
-        worker: WorkerIx,
-        why: Why,
-        need: &Resources,
-    ) -> AttemptId {
+    fn add_attempt(&mut self, entry: Entry, task: TaskId, worker: WorkerIx, why: Why) -> AttemptId {
         let job = &self.state.jobs[&entry.job];
         let leader = &mut *self.leader;
         let known = leader.tasks.entry(task).or_default();
@@ -211,40 +204,16 @@ impl Leadership<'_> {
             epoch: self.state.epoch(),
             number: known.last_number,
         };
-        let queued = why == Why::Queued;
-        known.attempts.push(Attempt {
+        let class = leader.pool[worker].class;
+        self.begin_attempt(NewAttempt {
             id,
             worker,
             redundant: entry.class == Class::Copy,
-            state: if queued {
-                AttemptState::Queued
-            } else {
-                AttemptState::Assigned
-            },
-            holds: !queued,
-            reported: false,
+            state: AttemptState::sent(why == Why::Queued),
             since: self.now,
             why,
-            class: leader.pool[worker].class,
-            stopped: None,
-            progress: Progress::default(),
-            stalled: None,
+            class,
         });
-        let place = &mut leader.pool[worker];
-        place.in_hand.insert(id);
-        if leader.jobs[&entry.job]
-            .critical
-            .contains(&job.spec, task.number)
-        {
-            place.critical.insert(id);
-        }
-        leader.attend.insert(worker);
-        if queued {
-            place.queued.push_back(id);
-        } else {
-            place.free.take(need);
-        }
-        leader.ready.took(job.client, need.cpus_milli);
         id
     }
 
@@ -374,8 +343,8 @@ impl Leadership<'_> {
                 .map(|(job, active_job)| leader.shapes.get(active_job.groups[group(job)].shape));
             old && shape.is_some_and(|shape| leader.has_room(shape))
         };
-        let keep = worker.queued.len() / (idle + 1);
-        for id in worker.queued.iter().skip(keep).filter(movable) {
+        let keep = worker.load.queued().len() / (idle + 1);
+        for id in worker.load.queued().iter().skip(keep).filter(movable) {
             send(worker.peer, ToWorker::Return(*id), self.out);
         }
     }

@@ -1,7 +1,7 @@
 //! A worker connects: what it has in hand and what it holds is compared with what is known and wanted.
 
-use crate::monitor::Progress;
-use crate::supervisor::leader::attempts::{Attempt, AttemptState, Why, find_attempt};
+use crate::supervisor::leader::attempts::state::AttemptState;
+use crate::supervisor::leader::attempts::{NewAttempt, Why, find_attempt};
 use crate::supervisor::leader::blobs::Content;
 use crate::supervisor::leader::pool::state::{WorkerEvent, WorkerState};
 use crate::supervisor::leader::pool::worker::Worker;
@@ -27,10 +27,7 @@ impl Leadership<'_> {
             .find_or_add(peer, || Worker::new(peer, info.clone(), unknown));
         leader.transition(ix, WorkerEvent::Attached);
         let worker = &mut leader.pool[ix];
-        worker.free = info.resources.clone();
-        worker.in_hand.clear();
-        worker.critical.clear();
-        worker.queued.clear();
+        worker.load.offer(info.resources.clone());
         worker.bodies.clear();
         worker.staged.clear();
         worker.draining = false;
@@ -57,7 +54,7 @@ impl Leadership<'_> {
         }
         self.never_arrived(ix);
         self.heard_from(peer);
-        let left = std::mem::take(&mut self.leader.pool[ix].lost);
+        let left = self.leader.pool[ix].load.lost().clone();
         left.into_iter().for_each(|id| self.detach_lost(id));
         let leader = &mut *self.leader;
         leader.rated += 1;
@@ -117,13 +114,11 @@ impl Leadership<'_> {
         let wanted = given && newest && self.state.wants(id);
         let (now, epoch) = (self.now, self.state.epoch());
         let leader = &mut *self.leader;
-        if leader.pool[ix].in_hand.contains(&id) {
+        if leader.pool[ix].load.in_hand().contains(&id) {
             // It names the attempt twice.
             return;
         }
-        leader.pool[ix].lost.remove(&id);
         let class = leader.pool[ix].class;
-        leader.pool[ix].expected.remove(&id);
         let known = find_attempt(&mut leader.tasks, id);
         let mine = known.as_ref().is_some_and(|attempt| attempt.worker == ix);
         if !wanted || (!mine && (id.epoch >= epoch || known.is_some())) {
@@ -134,23 +129,17 @@ impl Leadership<'_> {
             return self.touched(ix, peer, id.task.job);
         }
         if !mine {
-            let known = leader.tasks.entry(id.task).or_default();
-            known.attempts.push(Attempt {
+            self.begin_attempt(NewAttempt {
                 id,
                 worker: ix,
                 redundant: held.redundant,
                 state: AttemptState::Lost,
-                holds: false,
-                reported: false,
                 since: now,
                 why: Why::Adopted,
                 class,
-                stopped: None,
-                progress: Progress::default(),
-                stalled: None,
             });
         }
-        self.revive(ix, id);
+        self.take_back_attempt(id);
         self.touched(ix, peer, id.task.job);
     }
 
@@ -162,39 +151,5 @@ impl Leadership<'_> {
             }
             None => send(peer, ToWorker::Forget(job), self.out),
         }
-    }
-
-    /// An attempt that was given up is there again.
-    pub(crate) fn revive(&mut self, ix: WorkerIx, id: AttemptId) {
-        let Some(job) = self.state.jobs.get(&id.task.job) else {
-            return;
-        };
-        let (client, spec) = (job.client, job.spec.clone());
-        let group = spec.group_of(id.task.number);
-        let need = &spec.groups()[group].resources;
-        let leader = &mut *self.leader;
-        let active_job = leader.jobs.get(&id.task.job);
-        let critical = active_job.is_some_and(|job| job.critical.contains(&spec, id.task.number));
-        let Some(attempt) = find_attempt(&mut leader.tasks, id) else {
-            return;
-        };
-        let worker = &mut leader.pool[ix];
-        attempt.state = AttemptState::Assigned;
-        attempt.holds = worker.free.covers(need);
-        attempt.reported = false;
-        if attempt.holds {
-            worker.free.take(need);
-        } else {
-            attempt.state = AttemptState::Queued;
-            worker.queued.push_back(id);
-        }
-        worker.in_hand.insert(id);
-        if critical {
-            worker.critical.insert(id);
-        }
-        leader.attend.insert(ix);
-        leader.ready.took(client, need.cpus_milli);
-        self.pass_fresh(id.task);
-        self.refresh_offers(id.task.job, group);
     }
 }

@@ -1,11 +1,10 @@
 //! How closely each worker is to be watched, and what follows from what the monitor finds out.
 
 use crate::monitor::{Attention, Finding, Found, Liveness, Progress};
+use crate::supervisor::Action;
 use crate::supervisor::leader::attempts::{Attempt, Why, find_attempt};
 use crate::supervisor::leader::pool::state::{Loss, WorkerEvent};
 use crate::supervisor::leader::{Leadership, WorkerIx};
-use crate::supervisor::{Action, send};
-use hedge_model::msg::ToWorker;
 use hedge_model::{AttemptId, TaskId, Time};
 use std::time::Duration;
 
@@ -21,9 +20,9 @@ impl Leadership<'_> {
             let worker = &mut leader.pool[ix];
             let attention = if !worker.state().connected() {
                 continue;
-            } else if worker.in_hand.is_empty() {
+            } else if worker.load.in_hand().is_empty() {
                 Attention::Idle
-            } else if worker.critical.is_empty() {
+            } else if !worker.load.critical() {
                 Attention::Assigned
             } else {
                 Attention::Critical
@@ -97,7 +96,7 @@ impl Leadership<'_> {
     fn is_back(&mut self, ix: WorkerIx) {
         let dead = self.leader.pool[ix].state().dead();
         self.doubt(ix, WorkerEvent::Heard);
-        let in_hand = self.leader.pool[ix].in_hand.clone();
+        let in_hand = self.leader.pool[ix].load.in_hand().clone();
         in_hand.iter().for_each(|id| self.end_surplus(id.task));
         if dead {
             self.take_back(ix);
@@ -110,7 +109,7 @@ impl Leadership<'_> {
         let now = self.now;
         let wanted = self.view().attempts_wanted(task);
         let leader = &mut *self.leader;
-        let Some(known) = leader.tasks.get_mut(&task) else {
+        let Some(known) = leader.tasks.get(&task) else {
             return;
         };
         if known.committing.is_some() || known.active() <= wanted {
@@ -118,22 +117,21 @@ impl Leadership<'_> {
         }
         let reached = |attempt: &Attempt| {
             let there = leader.pool[attempt.worker].state().connected();
-            there && attempt.alive() && attempt.state.in_hand()
+            there && attempt.state().alive() && attempt.state().in_hand()
         };
         let alive = known.attempts.iter().filter(|attempt| reached(attempt));
         let Some((first, since)) = alive.map(|of| (of.id, of.since)).min_by_key(|of| of.1) else {
             return;
         };
-        let behind = |copy: &&mut Attempt| {
+        let behind = |copy: &&Attempt| {
             let ahead = copy.since.since(since).max(AHEAD_MIN);
             let ends = copy.redundant && reached(copy) && copy.why != Why::Policy;
             ends && copy.id != first && now.since(copy.since) < ahead
         };
-        let copies = known.attempts.iter_mut().filter(behind);
+        let copies = known.attempts.iter().filter(behind);
         if let Some(copy) = copies.max_by_key(|copy| copy.since) {
-            copy.cancel(now);
-            let peer = leader.pool[copy.worker].peer;
-            send(peer, ToWorker::Cancel(copy.id), self.out);
+            let id = copy.id;
+            self.cancel_attempt(id);
         }
     }
 
@@ -144,17 +142,15 @@ impl Leadership<'_> {
         self.leader.transition(ix, event);
         let worker = &self.leader.pool[ix];
         if worker.state().suspected() != suspected {
-            let in_hand = worker.in_hand.clone();
+            let in_hand = worker.load.in_hand().clone();
             in_hand.iter().for_each(|id| self.settle_wants(id.task));
         }
     }
 
     /// A worker that was declared dead is heard again, with what it had in hand.
     fn take_back(&mut self, ix: WorkerIx) {
-        let worker = &mut self.leader.pool[ix];
-        worker.free = worker.info.resources.clone();
-        let lost = std::mem::take(&mut worker.lost);
-        lost.into_iter().for_each(|id| self.revive(ix, id));
+        let lost = self.leader.pool[ix].load.lost().clone();
+        lost.into_iter().for_each(|id| self.take_back_attempt(id));
         self.leader.pool_changed(ix);
         self.feed_starved();
         self.pull_wanted();

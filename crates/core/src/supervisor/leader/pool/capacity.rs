@@ -101,7 +101,7 @@ impl Leadership<'_> {
         if fresh {
             worker.benchmark_again = BENCHMARK_AGAIN_AFTER;
             leader.set_timer(now + STALE_AFTER, Timer::Benchmark(ix));
-        } else if !worker.in_hand.is_empty() {
+        } else if !worker.load.in_hand().is_empty() {
             worker.benchmark_waits = true;
         } else if worker.usable() {
             worker.benchmark_again = (again * 2).min(BENCHMARK_AGAIN_AFTER_MAX);

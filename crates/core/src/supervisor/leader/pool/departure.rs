@@ -113,7 +113,7 @@ impl Leadership<'_> {
         if std::mem::replace(&mut worker.draining, true) {
             return;
         }
-        let (peer, in_hand) = (worker.peer, worker.in_hand.clone());
+        let (peer, in_hand) = (worker.peer, worker.load.in_hand().clone());
         leader.leaving.insert(ix);
         send(peer, ToWorker::Drain, self.out);
         leader.pool_changed(ix);
@@ -128,7 +128,7 @@ impl Leadership<'_> {
         let leader = &mut *self.leader;
         let idle = |ix: &WorkerIx| {
             let worker = &leader.pool[*ix];
-            worker.state().reachable() && worker.in_hand.is_empty()
+            worker.state().reachable() && worker.load.in_hand().is_empty()
         };
         let draining: Vec<WorkerIx> = leader.leaving.iter().copied().filter(idle).collect();
         for ix in draining {

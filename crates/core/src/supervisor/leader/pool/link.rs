@@ -179,7 +179,7 @@ impl Leadership<'_> {
             if worker.link.found.is_some() {
                 self.link_measured(ix);
             }
-        } else if worker.in_hand.is_empty() {
+        } else if worker.load.in_hand().is_empty() {
             self.measure_link(ix);
         } else {
             self.look_at_link(ix, now + BUSY_AGAIN_AFTER);

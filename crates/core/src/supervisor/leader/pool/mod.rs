@@ -113,9 +113,9 @@ impl Pool {
     /// Puts a worker where its free resources, queue and state say that it belongs.
     pub fn reindex(&mut self, ix: WorkerIx) {
         let (worker, keys) = (&self.workers[ix as usize], &mut self.keys[ix as usize]);
-        let queued = worker.queued.len() as u32;
+        let queued = worker.load.queued().len() as u32;
         let usable = worker.usable();
-        let free = worker.free.cpus_milli;
+        let free = worker.load.free().cpus_milli;
         let room = (usable && free > 0).then(|| rank(worker.speed, free, queued, ix));
         if keys.room != room {
             let old = std::mem::replace(&mut keys.room, room);

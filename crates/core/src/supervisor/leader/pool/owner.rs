@@ -16,7 +16,7 @@ impl Leadership<'_> {
         }
         worker.owner_change = state.change;
         worker.owner = (state.stand != Stand::Work).then_some((state, now));
-        let in_hand = worker.in_hand.clone();
+        let in_hand = worker.load.in_hand().clone();
         leader.pool_changed(ix);
         for id in in_hand {
             self.settle_wants(id.task);

@@ -1,14 +1,15 @@
 //! What the leader knows of one worker.
 
 use crate::monitor::Attention;
+use crate::supervisor::leader::attempts::load::Load;
 use crate::supervisor::leader::pool::capacity::BENCHMARK_AGAIN_AFTER;
 use crate::supervisor::leader::pool::link::LinkState;
 use crate::supervisor::leader::pool::state::{WorkerEvent, WorkerState};
 use hedge_model::capacity::Class;
 use hedge_model::msg::WorkerInfo;
 use hedge_model::owner::{OwnerState, Stand};
-use hedge_model::{AttemptId, Hash, JobId, PeerId, Resources, Time};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use hedge_model::{Hash, JobId, PeerId, Time};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A worker, as the leader knows it.
@@ -17,16 +18,7 @@ pub(crate) struct Worker {
     pub peer: PeerId,
     pub info: WorkerInfo,
     state: WorkerState,
-    pub free: Resources,
-    pub in_hand: BTreeSet<AttemptId>,
-    /// Those of critical tasks among them.
-    pub critical: BTreeSet<AttemptId>,
-    /// Attempts sent ahead that hold no resources yet, in the order in which they will start.
-    pub queued: VecDeque<AttemptId>,
-    /// Attempts given up when the worker fell silent; they may still come back with it.
-    pub lost: BTreeSet<AttemptId>,
-    /// Attempts that an earlier leader gave it, and of which it has not spoken yet.
-    pub expected: BTreeSet<AttemptId>,
+    pub load: Load,
     pub draining: bool,
     /// How it stands to its owner, and when it said so; none while it works as if nobody were there.
     pub owner: Option<(OwnerState, Time)>,
@@ -76,14 +68,9 @@ impl Worker {
     pub fn new(peer: PeerId, info: WorkerInfo, state: WorkerState) -> Self {
         Self {
             peer,
-            free: info.resources.clone(),
+            load: Load::new(info.resources.clone()),
             info,
             state,
-            in_hand: BTreeSet::new(),
-            critical: BTreeSet::new(),
-            queued: VecDeque::new(),
-            lost: BTreeSet::new(),
-            expected: BTreeSet::new(),
             draining: false,
             owner: None,
             owner_change: 0,

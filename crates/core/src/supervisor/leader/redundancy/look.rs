@@ -4,12 +4,12 @@ use super::{
     CopyOrder, Kind, Policy, SHIPPED, SeenAttempt, SeenJob, SeenTask, SeenWorker, Shipped, View,
 };
 use crate::supervisor::durable::learned::Learned;
-use crate::supervisor::leader::attempts::{Attempt, AttemptState, Why};
+use crate::supervisor::leader::attempts::state::AttemptState;
+use crate::supervisor::leader::attempts::{Attempt, Why};
 use crate::supervisor::leader::jobs::ActiveJob;
 use crate::supervisor::leader::placement::queue::{Class, Entry};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
-use hedge_model::msg::ToWorker;
 use hedge_model::spec::Redundancy;
 use hedge_model::{JobId, JobSpec, Time};
 use std::collections::BTreeMap;
@@ -120,7 +120,8 @@ impl Leadership<'_> {
         };
         let shape = leader.shapes.get(active_job.groups[group].shape);
         let worker = &leader.pool[ix];
-        let there = |attempt: &Attempt| attempt.worker == ix && attempt.state != AttemptState::Lost;
+        let there =
+            |attempt: &Attempt| attempt.worker == ix && attempt.state() != AttemptState::Lost;
         if active_job.ending
             || known.committing.is_some()
             || known.active() == 0
@@ -129,7 +130,7 @@ impl Leadership<'_> {
             || known.avoid.contains(&ix)
             || leader.barred.contains(&(task.job, group as u32, ix))
             || !worker.usable()
-            || !worker.free.covers(need)
+            || !worker.load.free().covers(need)
             || !shape.fits(&worker.info.resources, &worker.info.labels)
         {
             return;
@@ -163,25 +164,25 @@ impl Leadership<'_> {
         let offers = &leader.jobs[&entry.job].groups[entry.group as usize];
         let count = job.spec.groups()[entry.group as usize].count();
         let wanted = (count - offers.fresh) as usize + offers.again.len();
-        let shape = leader.shapes.get(offers.shape);
+        let shape = offers.shape;
         for id in leader.yielding.clone() {
-            if leader.making_room.len() >= wanted {
+            if self.leader.making_room.len() >= wanted {
                 break;
             }
-            let known = leader.tasks.get_mut(&id.task);
+            let leader = &mut *self.leader;
+            let known = leader.tasks.get(&id.task);
             let known = known.filter(|known| known.alive() > 1);
-            let attempt = known.and_then(|known| known.attempt(id));
-            let Some(attempt) = attempt.filter(|attempt| attempt.alive()) else {
+            let attempt = known.and_then(|known| known.attempts.iter().find(|of| of.id == id));
+            let Some(attempt) = attempt.filter(|attempt| attempt.state().alive()) else {
                 // Alone by now, it is what its task has.
                 leader.yielding.remove(&id);
                 continue;
             };
             let worker = &leader.pool[attempt.worker];
+            let shape = leader.shapes.get(shape);
             if worker.usable() && shape.fits(&worker.info.resources, &worker.info.labels) {
-                attempt.cancel(self.now);
-                leader.yielding.remove(&id);
-                leader.making_room.insert(id);
-                crate::supervisor::send(worker.peer, ToWorker::Cancel(id), self.out);
+                self.cancel_attempt(id);
+                self.leader.making_room.insert(id);
             }
         }
     }
@@ -217,7 +218,7 @@ impl<'a> LeaderView<'a> {
     fn policy_view(&self, asked: &Asked) -> Option<View<'a>> {
         let leader = self.leader;
         let attempts = leader.tasks.values().flat_map(|known| &known.attempts);
-        let running_s = attempts.filter(|attempt| attempt.holds);
+        let running_s = attempts.filter(|attempt| attempt.state().holds());
         let running_s = running_s.map(|attempt| self.now.since(attempt.since).as_secs_f64());
         let mut seen = Seen {
             leader,
@@ -324,9 +325,9 @@ impl Seen<'_> {
             peer: worker.peer,
             number: ix,
             speed: worker.speed,
-            in_hand: worker.in_hand.len() as u32,
+            in_hand: worker.load.in_hand().len() as u32,
             free_milli: if worker.usable() {
-                worker.free.cpus_milli
+                worker.load.free().cpus_milli
             } else {
                 0
             },
@@ -350,13 +351,13 @@ impl Seen<'_> {
                 continue;
             }
             let group = job.spec.group_of(task.number);
-            let active = known.attempts.iter().filter(|a| a.alive());
+            let active = known.attempts.iter().filter(|a| a.state().alive());
             let attempts = active
                 .map(|attempt| SeenAttempt {
                     worker: self.place(attempt.worker),
                     elapsed_s: self.now.since(attempt.since).as_secs_f64(),
                     redundant: attempt.redundant,
-                    queued: attempt.state == AttemptState::Queued,
+                    queued: attempt.state().queued(),
                     progress: attempt.progress.permille.map(|of| f64::from(of) / 1000.0),
                 })
                 .collect();
@@ -369,7 +370,7 @@ impl Seen<'_> {
             let waits = known
                 .attempts
                 .iter()
-                .any(|attempt| attempt.alive() && waits(attempt));
+                .any(|attempt| attempt.state().alive() && waits(attempt));
             running.push(SeenTask {
                 id: *task,
                 group,

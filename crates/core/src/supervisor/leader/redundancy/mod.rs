@@ -157,7 +157,7 @@ impl LeaderView<'_> {
             known.attempts.iter().any(|attempt| {
                 let worker = &leader.pool[attempt.worker];
                 let doubtful = doubt && (worker.state().suspected() || attempt.stalled.is_some());
-                attempt.state.active() && (worker.leaving() || doubtful)
+                attempt.state().active() && (worker.leaving() || doubtful)
             })
         });
         copies + usize::from(one_more)

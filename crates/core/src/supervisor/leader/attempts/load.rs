@@ -1,0 +1,125 @@
+//! What a worker has of the attempts that it was given; it follows from their states.
+
+use super::state::{AttemptState, Share};
+use hedge_model::{AttemptId, Resources};
+use std::collections::{BTreeSet, VecDeque};
+
+/// The attempts of one worker by how they stand, and what of its resources is free. Only a change of an attempt's
+/// state changes it.
+#[derive(Debug)]
+pub(crate) struct Load {
+    free: Resources,
+    in_hand: BTreeSet<AttemptId>,
+    /// Those of critical tasks among them.
+    critical: BTreeSet<AttemptId>,
+    /// Those that take their resources once these are free, in the order in which they will.
+    queued: VecDeque<AttemptId>,
+    /// Attempts given up when the worker was lost; they may still come back with it.
+    lost: BTreeSet<AttemptId>,
+    /// Attempts that an earlier leader gave it, and of which it has not spoken yet.
+    expected: BTreeSet<AttemptId>,
+}
+
+impl Load {
+    /// Of a worker that offers this and has nothing.
+    pub fn new(offered: Resources) -> Self {
+        Self {
+            free: offered,
+            in_hand: BTreeSet::new(),
+            critical: BTreeSet::new(),
+            queued: VecDeque::new(),
+            lost: BTreeSet::new(),
+            expected: BTreeSet::new(),
+        }
+    }
+
+    pub fn free(&self) -> &Resources {
+        &self.free
+    }
+
+    pub fn in_hand(&self) -> &BTreeSet<AttemptId> {
+        &self.in_hand
+    }
+
+    /// Whether it has an attempt of a critical task in hand.
+    pub fn critical(&self) -> bool {
+        !self.critical.is_empty()
+    }
+
+    pub fn queued(&self) -> &VecDeque<AttemptId> {
+        &self.queued
+    }
+
+    pub fn lost(&self) -> &BTreeSet<AttemptId> {
+        &self.lost
+    }
+
+    pub fn expected(&self) -> &BTreeSet<AttemptId> {
+        &self.expected
+    }
+
+    /// The worker offers this from now on; it has nothing in hand.
+    pub fn offer(&mut self, offered: Resources) {
+        self.free = offered;
+    }
+
+    /// An attempt of a task that is critical or not, and that needs this, stood as `old` says and stands as `new`
+    /// says.
+    pub(super) fn follow(
+        &mut self,
+        id: AttemptId,
+        old: Option<AttemptState>,
+        new: Option<AttemptState>,
+        need: &Resources,
+        critical: bool,
+    ) {
+        let share = |state: Option<AttemptState>| state.and_then(AttemptState::share);
+        match (share(old), share(new)) {
+            (before, after) if before == after => {}
+            (before, after) => {
+                match before {
+                    Some(Share::Held) => self.free.give(need),
+                    Some(Share::Queued) => self.leave_queue(id),
+                    Some(Share::Released) | None => {}
+                }
+                match after {
+                    Some(Share::Held) => self.free.take(need),
+                    Some(Share::Queued) => self.queued.push_back(id),
+                    Some(Share::Released) | None => {}
+                }
+            }
+        }
+        let set = |set: &mut BTreeSet<AttemptId>, present: bool| match present {
+            true => set.insert(id),
+            false => set.remove(&id),
+        };
+        let in_hand = new.is_some_and(AttemptState::in_hand);
+        if in_hand != old.is_some_and(AttemptState::in_hand) {
+            set(&mut self.in_hand, in_hand);
+            set(&mut self.critical, in_hand && critical);
+        }
+        for (state, list) in [
+            (AttemptState::Lost, &mut self.lost),
+            (AttemptState::Expected, &mut self.expected),
+        ] {
+            if (old == Some(state)) != (new == Some(state)) {
+                set(list, new == Some(state));
+            }
+        }
+    }
+
+    /// Notes whether the task of an attempt in hand is critical; says whether that is new.
+    pub(super) fn set_critical(&mut self, id: AttemptId, critical: bool) -> bool {
+        match critical {
+            true => self.critical.insert(id),
+            false => self.critical.remove(&id),
+        }
+    }
+
+    fn leave_queue(&mut self, id: AttemptId) {
+        match self.queued.front() == Some(&id) {
+            true => drop(self.queued.pop_front()),
+            false => self.queued.retain(|queued| *queued != id),
+        }
+    }
+}

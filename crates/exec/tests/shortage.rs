@@ -60,6 +60,31 @@ async fn what_finds_no_descriptors_is_given_back_or_waits_for_some() {
     assert_eq!(waiting.wait().await.outcome, common::exited(3));
 }
 
+/// Six are for its pipes; others have to be left for ending it.
+#[tokio::test]
+async fn a_start_that_would_leave_too_few_descriptors_is_not_made() {
+    let grid = grid().await;
+    let starter = starter(&grid.spawner);
+    let scratch = grid.scratch();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", starter.as_raw_nonzero())).unwrap();
+    let numbers = open.map(|one| one.unwrap().file_name().into_string().unwrap());
+    let next = numbers
+        .map(|number| number.parse::<u64>().unwrap() + 1)
+        .max()
+        .unwrap();
+    for (left, enough) in [(5, false), (8, false), (20, true)] {
+        set(starter, libc::RLIMIT_NOFILE, next + left);
+        let exit = grid.spawner.run(&scratch, sh("exit 0")).await;
+        match &exit.outcome {
+            Err(ending) => assert!(
+                is_short(ending, Shortage::Files) && !enough,
+                "{left}: {ending:?}"
+            ),
+            Ok(()) => assert!(enough, "{left}: it ran"),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_whose_spawner_has_no_descriptors_can_be_ended() {
     let grid = grid().await;

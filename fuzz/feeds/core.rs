@@ -354,7 +354,7 @@ impl Rig {
         self.ask += 1;
         let peer = client_id(input.below(4));
         self.event(Event::Submit {
-            peer,
+            requester: peer.into(),
             ask: self.ask,
             key: SubmitKey([input.byte(); 16]),
             spec: Arc::new(spec),
@@ -390,7 +390,7 @@ impl Rig {
         self.ask += 1;
         let secret = matches!(request, Request::Ticket { .. });
         self.event(Event::Ask {
-            peer: client_id(input.below(4)),
+            requester: client_id(input.below(4)).into(),
             ask: self.ask,
             request,
             secret: secret.then(|| (Hash([input.byte(); 32]), "secret".into())),

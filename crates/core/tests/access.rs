@@ -2,7 +2,7 @@
 
 mod support;
 
-use hedge_core::supervisor::{Action, Config, Event, Supervisor};
+use hedge_core::supervisor::{Action, Config, Event, Requester, Supervisor};
 use hedge_model::msg::{FromWorker, HeldAttempt, Outcome, Request, Role, Seal, WorkerInfo};
 use hedge_model::spec::Group;
 use hedge_model::view::JobState;
@@ -21,9 +21,10 @@ enum Asker {
     Relay,
     Stranger,
     OwnProcess,
+    OwnProcessAsClient,
 }
 
-const ASKERS: [Asker; 8] = [
+const ASKERS: [Asker; 9] = [
     Asker::Owner,
     Asker::OtherClient,
     Asker::Admin,
@@ -32,6 +33,7 @@ const ASKERS: [Asker; 8] = [
     Asker::Relay,
     Asker::Stranger,
     Asker::OwnProcess,
+    Asker::OwnProcessAsClient,
 ];
 
 impl Asker {
@@ -44,7 +46,17 @@ impl Asker {
             Asker::Supervisor => worker(8),
             Asker::Relay => worker(7),
             Asker::Stranger => client(50),
-            Asker::OwnProcess => worker(9),
+            Asker::OwnProcess | Asker::OwnProcessAsClient => worker(9),
+        }
+    }
+
+    fn requester(self) -> Requester {
+        let peer = self.peer();
+        let here = |role| Requester::Here { peer, role };
+        match self {
+            Asker::OwnProcess => here(Role::Admin),
+            Asker::OwnProcessAsClient => here(Role::Client),
+            _ => Requester::Peer(peer),
         }
     }
 }
@@ -95,7 +107,7 @@ fn requests() -> Vec<Request> {
 fn those_who_may(request: &Request) -> &'static [Asker] {
     match request {
         Request::Submit { .. } | Request::Jobs(_) | Request::Workers | Request::Settings => {
-            &[Asker::Owner, Asker::OtherClient]
+            &[Asker::Owner, Asker::OtherClient, Asker::OwnProcessAsClient]
         }
         Request::Job(_)
         | Request::Watch(_)
@@ -146,7 +158,7 @@ fn join(rig: &mut Rig, number: u8, role: Role) {
 
 fn ticket(rig: &mut Rig, secret: u8, role: Role, valid_for: Option<Duration>, uses: Option<u32>) {
     rig.event(Event::Ask {
-        peer: client(1),
+        requester: client(1).into(),
         ask: 1,
         request: Request::Ticket {
             role,
@@ -160,17 +172,17 @@ fn ticket(rig: &mut Rig, secret: u8, role: Role, valid_for: Option<Duration>, us
 }
 
 fn asks(rig: &mut Rig, asker: Asker, request: Request) -> Vec<String> {
-    let peer = asker.peer();
+    let requester = asker.requester();
     rig.event(match request {
         Request::Submit { key, from, .. } => Event::Submit {
-            peer,
+            requester,
             ask: 3,
             key,
             spec: plain(vec![group("b", &[])]),
             from,
         },
         request => Event::Ask {
-            peer,
+            requester,
             ask: 3,
             request,
             secret: Some((hash(77), "secret".into())),
@@ -245,7 +257,7 @@ fn a_relay_serves_members_supervisors_and_holders_of_tickets() {
         "the ticket has expired"
     );
     rig.event(Event::Ask {
-        peer: Asker::Admin.peer(),
+        requester: Asker::Admin.peer().into(),
         ask: 3,
         request: Request::Revoke(worker(1).to_string()),
         secret: None,

@@ -14,7 +14,7 @@ fn explain(rig: &mut Rig, task: Option<&str>) -> String {
     let task = task.map(str::to_owned);
     let mut out = Vec::new();
     let event = hedge_core::supervisor::Event::Ask {
-        peer: client(1),
+        requester: client(1).into(),
         ask: 1,
         request: Request::Explain(JobId(1), task),
         secret: None,

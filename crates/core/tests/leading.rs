@@ -151,7 +151,7 @@ fn tickets_let_in_so_many_peers_of_their_role_until_they_expire() {
         rig.commit();
     };
     rig.event(Event::Ask {
-        peer: client(1),
+        requester: client(1).into(),
         ask: 1,
         request: Request::Ticket {
             role: Role::Worker,
@@ -202,7 +202,7 @@ fn a_submission_whose_inputs_nobody_offers_is_refused_at_once() {
         ..group("a", &[])
     };
     rig.event(hedge_core::supervisor::Event::Submit {
-        peer: client(1),
+        requester: client(1).into(),
         ask: 1,
         key: hedge_model::SubmitKey([1; 16]),
         spec: plain(vec![reader]),

@@ -21,7 +21,7 @@ fn explain(rig: &mut Rig, job: u64) -> ExplainView {
     use hedge_core::supervisor::{Action, Event};
     let mut out = Vec::new();
     let event = Event::Ask {
-        peer: client(1),
+        requester: client(1).into(),
         ask: 1,
         request: Request::Explain(JobId(job), None),
         secret: None,

@@ -6,12 +6,12 @@ mod results;
 
 use crate::folders::make_private;
 use crate::known::Known;
-use crate::supervisor::Input;
 use crate::supervisor::Supervisor;
+use crate::supervisor::{Asker, Input};
 use crate::temporary::Temporary;
 use crate::{ClientError, Folders};
 use hedge_model::data::INLINE_BYTES_MAX;
-use hedge_model::msg::{Refusal, RefusalKind, Reply, Request};
+use hedge_model::msg::{Refusal, RefusalKind, Reply, Request, Role};
 use hedge_model::view::JobView;
 use hedge_model::{Data, Hash, JobId, JobSpec, PeerAddr, SubmitKey};
 use hedge_net::{
@@ -48,8 +48,8 @@ struct Inner {
 
 #[derive(Debug)]
 enum Grid {
-    /// The supervisor is in this process.
-    Here(Supervisor),
+    /// The supervisor is in this process; requests go to it in this role.
+    Here(Supervisor, Role),
     Remote(Box<Remote>),
 }
 
@@ -92,10 +92,10 @@ impl Client {
         })))
     }
 
-    /// A client of the supervisor in this process.
-    pub(crate) fn here(supervisor: Supervisor) -> Self {
+    /// A client of the supervisor in this process, in this role.
+    pub(crate) fn here(supervisor: Supervisor, role: Role) -> Self {
         Self(Arc::new(Inner {
-            grid: Grid::Here(supervisor),
+            grid: Grid::Here(supervisor, role),
             inputs: Mutex::default(),
         }))
     }
@@ -103,9 +103,14 @@ impl Client {
     /// Asks for one answer.
     pub async fn ask(&self, request: Request) -> Result<Reply, ClientError> {
         let reply = match &self.0.grid {
-            Grid::Here(supervisor) => {
+            Grid::Here(supervisor, role) => {
                 let (reply, answer) = oneshot::channel();
-                supervisor.input(Input::Local { request, reply }).await?;
+                let local = Input::Local {
+                    role: *role,
+                    request,
+                    asker: Asker::Once(Some(reply)),
+                };
+                supervisor.input(local).await?;
                 answer.await.map_err(|_| ended())?
             }
             Grid::Remote(remote) => remote.lines.ask(request).await?,
@@ -193,9 +198,13 @@ impl Client {
     ) -> Result<(Option<Line>, mpsc::Receiver<Reply>), ClientError> {
         let request = Request::Watch(job);
         match &self.0.grid {
-            Grid::Here(supervisor) => {
+            Grid::Here(supervisor, role) => {
                 let (replies, answers) = mpsc::channel(NEWS_MAX);
-                let watch = Input::LocalWatch { request, replies };
+                let watch = Input::Local {
+                    role: *role,
+                    request,
+                    asker: Asker::Watch(replies),
+                };
                 supervisor.input(watch).await?;
                 Ok((None, answers))
             }
@@ -250,7 +259,7 @@ impl Client {
             .map(|(path, digest)| (digest.hash, path.clone()))
             .collect();
         let (spec, from) = match &self.0.grid {
-            Grid::Here(supervisor) => {
+            Grid::Here(supervisor, _) => {
                 supervisor.store.add_references(inputs).map_err(local)?;
                 (Data::Inline(bytes.into()), supervisor.addr.clone())
             }
@@ -291,7 +300,7 @@ impl Client {
     /// After a refusal: names the file whose content was another one when the grid read it.
     fn check_unchanged(&self, inputs: &[(Hash, PathBuf)]) -> Result<(), ClientError> {
         let store = match &self.0.grid {
-            Grid::Here(supervisor) => &supervisor.store,
+            Grid::Here(supervisor, _) => &supervisor.store,
             Grid::Remote(remote) => match remote.data.get() {
                 Some(content) => &content.store,
                 None => return Ok(()),

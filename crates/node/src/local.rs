@@ -119,9 +119,9 @@ impl LocalGrid {
         })
     }
 
-    /// A client of this grid.
+    /// A client of this grid, which is its administrator's.
     pub fn client(&self) -> Client {
-        Client::here(self.supervisor.clone())
+        Client::here(self.supervisor.clone(), Role::Admin)
     }
 
     /// Where supervisor and workers keep what they have; removed at the end.

@@ -5,7 +5,7 @@
 
 use hedge_core::supervisor::{self, Config, State, Supervisor};
 use hedge_core::worker::{self, Worker};
-use hedge_model::msg::{FromWorker, WorkerInfo};
+use hedge_model::msg::{FromWorker, Role, WorkerInfo};
 use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Runtime};
 use hedge_model::{Epoch, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time};
 use std::collections::VecDeque;
@@ -120,7 +120,10 @@ impl Rate {
         self.core_time = Duration::ZERO;
         self.worker_time = Duration::ZERO;
         self.to_core.push_back(supervisor::Event::Submit {
-            peer: PeerId([9; 32]),
+            requester: supervisor::Requester::Here {
+                peer: PeerId([9; 32]),
+                role: Role::Client,
+            },
             ask: 1,
             key: SubmitKey([1; 16]),
             spec: Arc::new(spec),

@@ -163,7 +163,7 @@ impl Grid {
             client.submissions[at].spec.clone(),
         );
         let event = supervisor::Event::Submit {
-            peer,
+            requester: peer.into(),
             ask,
             key,
             spec,
@@ -175,7 +175,7 @@ impl Grid {
     fn ask(&mut self, ix: usize, conn: ConnId, what: Asked, request: Request) {
         let ask = self.clients[ix].ask(conn, what);
         let event = supervisor::Event::Ask {
-            peer: Peer::Client(ix).id(),
+            requester: Peer::Client(ix).id().into(),
             ask,
             request,
             secret: None,

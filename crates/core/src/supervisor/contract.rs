@@ -41,6 +41,35 @@ impl Config {
     }
 }
 
+/// Who makes a request, and as what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requester {
+    /// A peer over its connection. The member's role decides what it may do; a peer that is no member may do nothing.
+    Peer(PeerId),
+    /// A part of the supervisor's own process.
+    Here {
+        /// As whom: its jobs are this peer's.
+        peer: PeerId,
+        /// In which role.
+        role: Role,
+    },
+}
+
+impl Requester {
+    /// Whose jobs it may see, and who gets the reply.
+    pub fn peer(self) -> PeerId {
+        match self {
+            Self::Peer(peer) | Self::Here { peer, .. } => peer,
+        }
+    }
+}
+
+impl From<PeerId> for Requester {
+    fn from(peer: PeerId) -> Self {
+        Self::Peer(peer)
+    }
+}
+
 /// What happens to a supervisor.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -114,7 +143,7 @@ pub enum Event {
     /// A client wants a job done; its specification is decoded.
     Submit {
         /// Who.
-        peer: PeerId,
+        requester: Requester,
         /// The question's id.
         ask: u64,
         /// The submission.
@@ -127,7 +156,7 @@ pub enum Event {
     /// A client asks for anything else.
     Ask {
         /// Who.
-        peer: PeerId,
+        requester: Requester,
         /// The question's id.
         ask: u64,
         /// The question.

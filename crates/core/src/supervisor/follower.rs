@@ -40,8 +40,8 @@ impl Follower {
     /// Takes an event that only concerns a leader, apart from blobs that a leader wanted replicated here.
     pub fn on_event(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
-            Event::Submit { peer, ask, .. } | Event::Ask { peer, ask, .. } => {
-                answer(peer, ask, Reply::No(not_leading()), out);
+            Event::Submit { requester, ask, .. } | Event::Ask { requester, ask, .. } => {
+                answer(requester.peer(), ask, Reply::No(not_leading()), out);
             }
             Event::Pulled { hash, result } => self.on_pulled(hash, result, out),
             _ => {}

@@ -12,7 +12,7 @@ mod follower;
 mod leader;
 mod peers;
 
-pub use contract::{Action, Config, Event, NotAdmitted, ProposalId, PullFailure};
+pub use contract::{Action, Config, Event, NotAdmitted, ProposalId, PullFailure, Requester};
 pub use durable::learned::Learned;
 pub use durable::state::{State, Verdict};
 pub use leader::jobs::critical::CriticalSet;

@@ -335,7 +335,7 @@ impl Rig {
     pub fn submit(&mut self, number: u8, key: u8, spec: &Arc<JobSpec>) {
         let peer = client(number);
         self.event(Event::Submit {
-            peer,
+            requester: peer.into(),
             ask: u64::from(key),
             key: SubmitKey([key; 16]),
             spec: spec.clone(),
@@ -345,7 +345,7 @@ impl Rig {
 
     pub fn ask(&mut self, number: u8, request: Request) {
         self.event(Event::Ask {
-            peer: client(number),
+            requester: client(number).into(),
             ask: 99,
             request,
             secret: None,

@@ -403,7 +403,7 @@ impl Client {
     /// Why content cannot be kept on its way: what a client fetches passes through a folder for temporary files.
     fn cannot_keep(&self, error: &FetchError) -> ClientError {
         let way = match self.0.grid {
-            Grid::Here(_) => String::new(),
+            Grid::Here(..) => String::new(),
             Grid::Remote(_) => format!(
                 "; it goes through {}, which TMPDIR decides",
                 std::env::temp_dir().display()
@@ -415,7 +415,7 @@ impl Client {
     /// Where content arrives, and what fetches it.
     async fn content_tools(&self) -> Result<(&DataStore, &Fetcher), ClientError> {
         match &self.0.grid {
-            Grid::Here(supervisor) => Ok((&supervisor.store, &supervisor.fetcher)),
+            Grid::Here(supervisor, _) => Ok((&supervisor.store, &supervisor.fetcher)),
             Grid::Remote(remote) => {
                 let content = remote.content().await?;
                 Ok((&content.store, &content.fetcher))

@@ -3,7 +3,7 @@
 
 use super::audit::Asked;
 use super::core_loop::ConnId;
-use hedge_model::PeerId;
+use hedge_core::supervisor::Requester;
 use hedge_model::msg::{Answer, Reply, Request};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +13,7 @@ const ASKED_MAX: usize = 65_536;
 
 /// Where the answers to a question go.
 #[derive(Debug)]
-pub(super) enum Asker {
+pub(crate) enum Asker {
     Remote { conn: ConnId, ask: u64, watch: bool },
     Once(Option<oneshot::Sender<Reply>>),
     Watch(mpsc::Sender<Reply>),
@@ -24,7 +24,7 @@ pub(super) struct Askers {
     last: u64,
     open: HashMap<u64, (Asker, Option<Asked>)>,
     /// Those that wait until it is sure who leads, by peer and number.
-    held: VecDeque<(PeerId, u64, Request)>,
+    held: VecDeque<(Requester, u64, Request)>,
 }
 
 impl Askers {
@@ -38,8 +38,8 @@ impl Askers {
     }
 
     /// Holds a question back until it is sure who leads.
-    pub fn hold(&mut self, peer: PeerId, ask: u64, request: Request) {
-        self.held.push_back((peer, ask, request));
+    pub fn hold(&mut self, requester: Requester, ask: u64, request: Request) {
+        self.held.push_back((requester, ask, request));
     }
 
     /// Whether any question is held back.
@@ -48,7 +48,7 @@ impl Askers {
     }
 
     /// The question that was held back for longest.
-    pub fn next_held(&mut self) -> Option<(PeerId, u64, Request)> {
+    pub fn next_held(&mut self) -> Option<(Requester, u64, Request)> {
         self.held.pop_front()
     }
 
@@ -108,12 +108,12 @@ fn is_last(reply: &Reply) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hedge_model::JobId;
+    use hedge_model::{JobId, PeerId};
 
     #[test]
     fn what_was_held_back_for_a_connection_ends_with_it() {
         let mut askers = Askers::default();
-        let peer = PeerId([1; 32]);
+        let peer = Requester::Peer(PeerId([1; 32]));
         for conn in [1, 2, 1] {
             let asker = Asker::Remote {
                 conn,

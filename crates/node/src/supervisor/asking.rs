@@ -4,33 +4,33 @@ use super::askers::Asker;
 use super::core_loop::{Input, Loop};
 use super::spec::{decode, fetch_spec};
 use super::ticket_text;
-use hedge_core::supervisor::{Action, Event};
+use hedge_core::supervisor::{Action, Event, Requester};
 use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Request, Role};
-use hedge_model::{Data, JobSpec, PeerAddr, PeerId};
+use hedge_model::{Data, JobSpec, PeerAddr};
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
 
 impl Loop {
-    pub(super) fn ask_here(&mut self, request: Request, reply: oneshot::Sender<Reply>) {
-        self.ask(self.setup.addr.peer, request, Asker::Once(Some(reply)));
+    /// A request of this process, under the supervisor's identity and in this role.
+    pub(super) fn ask_here(&mut self, role: Role, request: Request, asker: Asker) {
+        let peer = self.setup.addr.peer;
+        self.ask(Requester::Here { peer, role }, request, asker);
     }
 
-    pub(super) fn watch_here(&mut self, request: Request, replies: mpsc::Sender<Reply>) {
-        self.ask(self.setup.addr.peer, request, Asker::Watch(replies));
-    }
-
-    pub(super) fn ask(&mut self, peer: PeerId, request: Request, asker: Asker) {
-        let role = self.core.state().member(peer);
-        let asked = self.setup.audit.asked(peer, role, &request);
+    pub(super) fn ask(&mut self, requester: Requester, request: Request, asker: Asker) {
+        let role = match requester {
+            Requester::Peer(peer) => self.core.state().member(peer),
+            Requester::Here { role, .. } => Some(role),
+        };
+        let asked = self.setup.audit.asked(requester.peer(), role, &request);
         let (ask, too_many) = self.askers.add(asker, asked);
         if too_many {
             let why = "the supervisor has too many questions open; ask again later";
             return self.reply(ask, no(RefusalKind::Busy, why));
         }
         if self.may_be_replaced() {
-            self.askers.hold(peer, ask, request);
+            self.askers.hold(requester, ask, request);
         } else {
-            self.ask_core(peer, ask, request);
+            self.ask_core(requester, ask, request);
         }
     }
 
@@ -45,28 +45,28 @@ impl Loop {
     /// Goes on with the questions that were held back, once it leads surely or surely not.
     pub(super) fn ask_held(&mut self) {
         while self.askers.holds_any() && !self.may_be_replaced() {
-            if let Some((peer, ask, request)) = self.askers.next_held() {
-                self.ask_core(peer, ask, request);
+            if let Some((requester, ask, request)) = self.askers.next_held() {
+                self.ask_core(requester, ask, request);
             }
         }
     }
 
-    fn ask_core(&mut self, peer: PeerId, ask: u64, request: Request) {
+    fn ask_core(&mut self, requester: Requester, ask: u64, request: Request) {
         match request {
             Request::Submit {
                 ref spec, ref from, ..
             } => {
                 let (spec, from) = (spec.clone(), from.clone());
-                self.ask_submit(peer, ask, request, spec, from);
+                self.ask_submit(requester, ask, request, spec, from);
             }
             Request::Ticket {
                 role, valid_for, ..
             } => {
                 let valid_s = valid_for.map(|span| span.as_secs());
-                self.ask_ticket(peer, ask, request, role, valid_s);
+                self.ask_ticket(requester, ask, request, role, valid_s);
             }
             request => self.feed(Event::Ask {
-                peer,
+                requester,
                 ask,
                 request,
                 secret: None,
@@ -76,10 +76,17 @@ impl Loop {
 
     /// Hands a job to the core once its description is here: at once where it came with the request, else when
     /// it is fetched from whoever submits it.
-    fn ask_submit(&mut self, peer: PeerId, ask: u64, request: Request, spec: Data, from: PeerAddr) {
+    fn ask_submit(
+        &mut self,
+        requester: Requester,
+        ask: u64,
+        request: Request,
+        spec: Data,
+        from: PeerAddr,
+    ) {
         if let Data::Inline(bytes) = &spec {
             let result = decode(bytes).map(|spec| (request, spec));
-            return self.on_decoded(peer, ask, result);
+            return self.on_decoded(requester, ask, result);
         }
         let (store, fetcher, inputs, room) = (
             self.setup.store.clone(),
@@ -95,7 +102,12 @@ impl Loop {
                 _ = inputs.send(Input::Pulled(vec![(hash, Ok(()))])).await;
             }
             let result = fetched.map(|spec| (request, spec));
-            _ = inputs.send(Input::Submit { peer, ask, result }).await;
+            let submit = Input::Submit {
+                requester,
+                ask,
+                result,
+            };
+            _ = inputs.send(submit).await;
         });
     }
 
@@ -103,7 +115,7 @@ impl Loop {
     /// with.
     fn ask_ticket(
         &mut self,
-        peer: PeerId,
+        requester: Requester,
         ask: u64,
         request: Request,
         role: Role,
@@ -119,7 +131,7 @@ impl Loop {
         let text = ticket_text(role, self.standard(), secret, valid_s);
         let secret = Some((hedge_net::secret_hash(&secret), text));
         self.feed(Event::Ask {
-            peer,
+            requester,
             ask,
             request,
             secret,
@@ -128,15 +140,15 @@ impl Loop {
 
     pub(super) fn on_decoded(
         &mut self,
-        peer: PeerId,
+        requester: Requester,
         ask: u64,
         result: Result<(Request, Arc<JobSpec>), String>,
     ) {
         match result {
             Ok((Request::Submit { key, from, .. }, spec)) => {
-                let here = peer == self.setup.addr.peer;
+                let here = matches!(requester, Requester::Here { .. });
                 self.feed(Event::Submit {
-                    peer,
+                    requester,
                     ask,
                     key,
                     spec: spec.clone(),

@@ -1,7 +1,7 @@
 //! The loop around the core: takes inputs as they come, has the journal make durable what the core appends,
 //! and carries out its actions, those for one peer in one frame.
 
-use super::askers::Askers;
+use super::askers::{Asker, Askers};
 use super::audit::Audit;
 use super::disk::Disk;
 use super::invitations::Standard;
@@ -17,9 +17,11 @@ use crate::memory::Trim;
 use hedge_core::commit_batcher::CommitBatcher;
 use hedge_core::group::{Absences, Change, Revocation};
 use hedge_core::monitor::Finding;
-use hedge_core::supervisor::{self, Action, Config, Event, Measured, PullFailure, State};
+use hedge_core::supervisor::{
+    self, Action, Config, Event, Measured, PullFailure, Requester, State,
+};
 use hedge_model::group::{Colleague, FromLeader, GroupMember, NodeId, ToLeader};
-use hedge_model::msg::{Ask, FromWorker, Reply, Request, Role};
+use hedge_model::msg::{Ask, FromWorker, Request, Role};
 use hedge_model::record::Record;
 use hedge_model::{Hash, JobSpec, PeerAddr, PeerId};
 use hedge_net::{
@@ -114,17 +116,14 @@ pub(crate) enum Input {
         ask: GroupAsk,
         call: Call,
     },
-    /// From within this process; a watch is answered many times through [`Input::LocalWatch`].
+    /// From within this process, in this role.
     Local {
+        role: Role,
         request: Request,
-        reply: oneshot::Sender<Reply>,
-    },
-    LocalWatch {
-        request: Request,
-        replies: mpsc::Sender<Reply>,
+        asker: Asker,
     },
     Submit {
-        peer: PeerId,
+        requester: Requester,
         ask: u64,
         result: Result<(Request, Arc<JobSpec>), String>,
     },
@@ -489,9 +488,16 @@ impl Loop {
             }
             Input::FromLeader { .. } | Input::ToLeader { .. } => {}
             Input::GroupAsk { peer, ask, call } => self.on_group_ask(peer, ask, call),
-            Input::Local { request, reply } => self.ask_here(request, reply),
-            Input::LocalWatch { request, replies } => self.watch_here(request, replies),
-            Input::Submit { peer, ask, result } => self.on_decoded(peer, ask, result),
+            Input::Local {
+                role,
+                request,
+                asker,
+            } => self.ask_here(role, request, asker),
+            Input::Submit {
+                requester,
+                ask,
+                result,
+            } => self.on_decoded(requester, ask, result),
             Input::Pulled(pulled) => {
                 for (hash, result) in pulled {
                     self.feed(Event::Pulled { hash, result });

@@ -27,7 +27,7 @@ impl Loop {
                         ask: ask.id,
                         watch,
                     };
-                    self.ask(peer, ask.request, asker);
+                    self.ask(peer.into(), ask.request, asker);
                 }
             }
         }

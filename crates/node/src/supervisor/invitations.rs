@@ -4,7 +4,7 @@
 use super::core_loop::Loop;
 use super::links::PeerLinks;
 use super::membership::{self, GroupReply};
-use super::{Input, Supervisor, SupervisorConfig};
+use super::{Asker, Input, Supervisor, SupervisorConfig};
 use crate::NodeError;
 use crate::folders::write_private;
 use hedge_model::msg::{RefusalKind, Reply, Request, Role};
@@ -145,7 +145,12 @@ pub(super) async fn invite(
         valid_for: None,
         uses: None,
     };
-    _ = inputs.send(Input::Local { request, reply }).await;
+    let local = Input::Local {
+        role: Role::Admin,
+        request,
+        asker: Asker::Once(Some(reply)),
+    };
+    _ = inputs.send(local).await;
     match answer.await {
         Ok(Reply::Ticket(text)) => GroupReply::Ticket(text),
         Ok(Reply::No(refusal)) => match refusal.kind {

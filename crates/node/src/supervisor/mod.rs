@@ -20,6 +20,7 @@ mod watch;
 use crate::clock::unix_seconds;
 use crate::transport::Threads;
 use crate::{Folders, NodeError};
+pub(crate) use askers::Asker;
 pub(crate) use core_loop::Input;
 use core_loop::Standing;
 use hedge_model::PeerAddr;
@@ -121,7 +122,13 @@ impl Supervisor {
             valid_for: None,
             uses: None,
         };
-        self.input(Input::Local { request, reply }).await?;
+        let role = Role::Admin;
+        let local = Input::Local {
+            role,
+            request,
+            asker: Asker::Once(Some(reply)),
+        };
+        self.input(local).await?;
         match answer.await {
             Ok(Reply::Ticket(text)) => Ok(text.parse()?),
             Ok(Reply::No(refusal)) => Err(NodeError::Other(refusal.why)),

@@ -5,7 +5,7 @@ use crate::Error;
 use hedge_core::supervisor::{self, Config, State, Supervisor};
 use hedge_core::worker::{self, Worker};
 use hedge_model::capacity::BenchScores;
-use hedge_model::msg::{FromWorker, Outcome, Reply, Report, ToWorker, Usage, WorkerInfo};
+use hedge_model::msg::{FromWorker, Outcome, Reply, Report, Role, ToWorker, Usage, WorkerInfo};
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::{
     AttemptId, Ending, Epoch, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time,
@@ -101,10 +101,6 @@ pub(crate) fn me() -> PeerId {
     PeerId([0xff; 32])
 }
 
-fn client() -> PeerId {
-    me()
-}
-
 fn addr(peer: PeerId) -> PeerAddr {
     let addrs = Vec::new();
     PeerAddr { peer, addrs }
@@ -195,11 +191,14 @@ impl<W: World> Arena<W> {
         key[..8].copy_from_slice(&self.epoch.0.to_be_bytes());
         key[8..].copy_from_slice(&self.submitted.to_be_bytes());
         self.tell(supervisor::Event::Submit {
-            peer: client(),
+            requester: supervisor::Requester::Here {
+                peer: me(),
+                role: Role::Client,
+            },
             ask: self.submitted,
             key: SubmitKey(key),
             spec,
-            from: addr(client()),
+            from: addr(me()),
         });
     }
 

@@ -1,5 +1,6 @@
 //! Who may ask for what.
 
+use crate::supervisor::Requester;
 use crate::supervisor::leader::LeaderView;
 use hedge_model::msg::{RefusalKind, Request, Role};
 use hedge_model::{JobId, JobSpec, PeerId};
@@ -43,17 +44,21 @@ fn concern(request: &Request) -> Concern {
 }
 
 impl LeaderView<'_> {
-    /// As what a peer asks: a member's role, and everything for the supervisor's own process.
-    pub(crate) fn role_of(&self, peer: PeerId) -> Option<Role> {
-        if peer == self.config.me.peer {
-            return Some(Role::Admin);
+    /// The role in which somebody makes requests; none for a peer that is no member.
+    pub(crate) fn role_of(&self, requester: Requester) -> Option<Role> {
+        match requester {
+            Requester::Peer(peer) => self.state.member(peer),
+            Requester::Here { role, .. } => Some(role),
         }
-        self.state.member(peer)
     }
 
-    /// Whether a peer may ask for this; else why not.
-    pub(crate) fn may(&self, peer: PeerId, request: &Request) -> Result<(), (RefusalKind, String)> {
-        let role = self.role_of(peer);
+    /// Whether somebody may make this request; else why not.
+    pub(crate) fn may(
+        &self,
+        requester: Requester,
+        request: &Request,
+    ) -> Result<(), (RefusalKind, String)> {
+        let (peer, role) = (requester.peer(), self.role_of(requester));
         let denied = |why: String| Err((RefusalKind::NotAllowed, why));
         match (role, concern(request)) {
             (Some(Role::Admin), _) | (Some(Role::Client), Concern::Own | Concern::Grid) => Ok(()),

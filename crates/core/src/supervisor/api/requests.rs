@@ -5,7 +5,7 @@ use crate::supervisor::contract::Pending;
 use crate::supervisor::leader::blobs::Submission;
 use crate::supervisor::leader::blobs::transfers::result_tasks;
 use crate::supervisor::leader::{LeaderView, Leadership};
-use crate::supervisor::{Action, answer};
+use crate::supervisor::{Action, Requester, answer};
 use hedge_model::msg::{JOBS_MAX, Refusal, RefusalKind, Reply, Request, Role, SharedSpec};
 use hedge_model::record::{JobEnd, Record, Ticket};
 use hedge_model::view::{JobView, LogView, MISSING_MAX, ResultFile, ResultsView};
@@ -23,17 +23,18 @@ const RESULT_FILE_BYTES: usize = 200;
 impl Leadership<'_> {
     pub(crate) fn on_submit(
         &mut self,
-        client: PeerId,
+        requester: Requester,
         ask: u64,
         key: SubmitKey,
         spec: SharedSpec,
         from: PeerAddr,
     ) {
+        let client = requester.peer();
         if let Some(known) = self.state.keys.get(&(client, key)) {
             let reply = self.state.accepted_before(known.job, &spec);
             return answer(client, ask, reply, self.out);
         }
-        let allowed = self.view().may_submit(client, &spec);
+        let allowed = self.view().may_submit(requester, &spec);
         if let Err((kind, why)) = allowed {
             return refuse(client, ask, kind, why, self.out);
         }
@@ -63,12 +64,13 @@ impl Leadership<'_> {
 
     pub(crate) fn on_ask(
         &mut self,
-        peer: PeerId,
+        requester: Requester,
         ask: u64,
         request: Request,
         secret: Option<(Hash, String)>,
     ) {
-        if let Err((kind, why)) = self.view().may(peer, &request) {
+        let peer = requester.peer();
+        if let Err((kind, why)) = self.view().may(requester, &request) {
             return refuse(peer, ask, kind, why, self.out);
         }
         let reply = match request {
@@ -110,7 +112,7 @@ impl Leadership<'_> {
                 RefusalKind::Bad,
                 "a submission must be decoded first".into(),
             )),
-            shown => self.view().show(peer, shown),
+            shown => self.view().show(requester, shown),
         };
         match reply {
             Ok(reply) => answer(peer, ask, reply, self.out),
@@ -172,13 +174,13 @@ impl Leadership<'_> {
 
 impl LeaderView<'_> {
     /// Answers a request that changes nothing.
-    fn show(&self, peer: PeerId, request: Request) -> Result<Reply, (RefusalKind, String)> {
+    fn show(&self, requester: Requester, request: Request) -> Result<Reply, (RefusalKind, String)> {
         match request {
             Request::MayRelay { peer, ticket } => self.may_relay(peer, ticket),
             Request::Members => Ok(Reply::Members(self.member_views())),
             Request::Settings => Ok(Reply::Settings(self.state.settings().views())),
             Request::Tickets => Ok(Reply::Tickets(self.ticket_views())),
-            Request::Jobs(after) => Ok(Reply::Jobs(self.jobs_shown_to(peer, after))),
+            Request::Jobs(after) => Ok(Reply::Jobs(self.jobs_shown_to(requester, after))),
             Request::Job(id) => self.known_view(id).map(|view| Reply::Job(Box::new(view))),
             Request::Results { job, from } => self.results(job, from),
             Request::Logs(id, task) => self.logs(id, &task).map(|view| Reply::Log(Box::new(view))),
@@ -203,8 +205,9 @@ impl LeaderView<'_> {
     }
 
     /// The jobs behind `after` that a peer may see: its own, an administrator all; as many as fit into one answer.
-    fn jobs_shown_to(&self, peer: PeerId, after: Option<JobId>) -> Vec<JobView> {
-        let all = self.role_of(peer) == Some(Role::Admin);
+    fn jobs_shown_to(&self, requester: Requester, after: Option<JobId>) -> Vec<JobView> {
+        let peer = requester.peer();
+        let all = self.role_of(requester) == Some(Role::Admin);
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.state
             .jobs
@@ -215,8 +218,12 @@ impl LeaderView<'_> {
             .collect()
     }
 
-    fn may_submit(&self, client: PeerId, spec: &SharedSpec) -> Result<(), (RefusalKind, String)> {
-        match self.role_of(client) {
+    fn may_submit(
+        &self,
+        requester: Requester,
+        spec: &SharedSpec,
+    ) -> Result<(), (RefusalKind, String)> {
+        match self.role_of(requester) {
             Some(Role::Client | Role::Admin) => {
                 let small = spec.check_size();
                 small.map_err(|error| {
@@ -224,7 +231,7 @@ impl LeaderView<'_> {
                     (RefusalKind::Bad, why)
                 })?;
                 self.can_record(spec)?;
-                self.within_limits(client, spec)?;
+                self.within_limits(requester.peer(), spec)?;
                 self.can_store()
             }
             Some(role) => Err((

@@ -1,6 +1,7 @@
 //! Style checks, which run with the tests: whatever the project promises about its own text.
 
 mod crates;
+mod layers;
 mod length;
 mod promises;
 mod rust;
@@ -61,6 +62,7 @@ pub fn report(root: &Path, lower: bool) -> Result<()> {
 
 fn findings(repository: &Repository, root: &Path) -> Result<Vec<Finding>> {
     let mut findings = repository.broken.clone();
+    findings.extend(layers::check(repository));
     findings.extend(length::check(repository));
     findings.extend(rust::check(repository));
     findings.extend(words::check(repository));

@@ -264,6 +264,21 @@ impl LeaderView<'_> {
         self.job_view(id).ok_or_else(|| no_such_job(id))
     }
 
+    /// Whether a job can be removed on request; else why not.
+    fn forgettable(&self, id: JobId) -> Result<Record, (RefusalKind, String)> {
+        match self.state.jobs.get(&id) {
+            None => Err(no_such_job(id)),
+            Some(job) if job.active() => Err((
+                RefusalKind::Bad,
+                format!("job {id} has not ended; `hedge cancel {id}` ends it"),
+            )),
+            Some(_) => Ok(Record::JobForgotten {
+                job: id,
+                at: self.now,
+            }),
+        }
+    }
+
     /// One page of an ended job's results, from the file with this position on.
     fn results(&self, id: JobId, from: u64) -> Result<Reply, (RefusalKind, String)> {
         let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;

@@ -1,8 +1,6 @@
 //! Which ended jobs are removed, by age and by size.
 
-use crate::supervisor::leader::{LeaderView, Leadership};
-use hedge_model::JobId;
-use hedge_model::msg::RefusalKind;
+use crate::supervisor::leader::Leadership;
 use hedge_model::record::Record;
 use std::time::Duration;
 
@@ -39,23 +37,6 @@ impl Leadership<'_> {
         }
         for job in old {
             self.append(Record::JobForgotten { job, at: self.now }, None);
-        }
-    }
-}
-
-impl LeaderView<'_> {
-    /// Whether a job can be removed on request; else why not.
-    pub(crate) fn forgettable(&self, id: JobId) -> Result<Record, (RefusalKind, String)> {
-        match self.state.jobs.get(&id) {
-            None => Err(crate::supervisor::api::requests::no_such_job(id)),
-            Some(job) if job.active() => Err((
-                RefusalKind::Bad,
-                format!("job {id} has not ended; `hedge cancel {id}` ends it"),
-            )),
-            Some(_) => Ok(Record::JobForgotten {
-                job: id,
-                at: self.now,
-            }),
         }
     }
 }

@@ -157,7 +157,7 @@ impl Supervisor {
     pub fn next_deadline(&self) -> Option<(Time, &'static str)> {
         match &self.role {
             Role::Follower(_) => None,
-            Role::Leader(leader) => leader.timers.first().map(|(at, timer)| (*at, timer.why())),
+            Role::Leader(leader) => leader.timers.next().map(|(at, timer)| (at, timer.why())),
         }
     }
 

@@ -66,8 +66,8 @@ impl Leadership<'_> {
             self.leader.content.entry(*hash).or_default().own = true;
         }
         let (now, grace) = (self.now, self.config.content_grace);
-        self.leader.set_timer(now + grace, Timer::Settled);
-        self.leader.set_timer(now, Timer::Retention);
+        self.leader.timers.set(now + grace, Timer::Settled);
+        self.leader.timers.set(now, Timer::Retention);
         self.out.push(Action::WatchSettings(self.config.watch));
         self.count_colleagues();
         self.keep_results();
@@ -245,10 +245,7 @@ impl Leadership<'_> {
 
     fn on_tick(&mut self) {
         let now = self.now;
-        while let Some((at, timer)) = self.leader.timers.first().copied()
-            && at <= now
-        {
-            self.leader.timers.pop_first();
+        while let Some(timer) = self.leader.timers.take_due(now) {
             match timer {
                 Timer::ContentLost(ix) => self.content_of_gone_worker(ix),
                 Timer::Readmit(ix) => self.readmit(ix),
@@ -263,7 +260,8 @@ impl Leadership<'_> {
                     self.stop_expecting();
                     self.give_up_absent_holders();
                 }
-                Timer::Later => self.leader.later = None,
+                // Tasks that wait are offered again after each event.
+                Timer::Later => {}
                 Timer::Look => self.leader.looks.timer_fired(),
                 Timer::Benchmark(ix) => self.benchmark(ix),
                 Timer::Link(ix) => self.link_due(ix),
@@ -273,7 +271,8 @@ impl Leadership<'_> {
                 Timer::Retention => {
                     self.remove_old_jobs();
                     self.leader
-                        .set_timer(now + RETENTION_EVERY, Timer::Retention);
+                        .timers
+                        .set(now + RETENTION_EVERY, Timer::Retention);
                 }
             }
         }

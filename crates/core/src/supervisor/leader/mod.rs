@@ -30,7 +30,7 @@ use pool::state::WorkerEvent;
 use pool::worker::Worker;
 use redundancy::Policy;
 use std::collections::{BTreeMap, BTreeSet};
-use timers::Timer;
+use timers::Timers;
 
 /// What exists on the leader alone and is dropped when it is deposed.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ pub(crate) struct Leader {
     pub content: BTreeMap<Hash, Content>,
     pub pulls: BTreeMap<Hash, Pull>,
     pub submits: Vec<Submission>,
-    pub timers: BTreeSet<(Time, Timer)>,
+    pub timers: Timers,
     /// Workers that drain and are not told to leave yet.
     pub leaving: BTreeSet<WorkerIx>,
     /// Whether one of them may be ready to leave.
@@ -65,7 +65,6 @@ pub(crate) struct Leader {
     pub impossible: BTreeSet<u32>,
     /// Lanes of which it is not known yet whether any worker could take them.
     pub unchecked: BTreeSet<Lane>,
-    pub rebalancing: bool,
     /// Tasks whose loss of outputs is on its way through the journal.
     pub losing: BTreeSet<TaskId>,
     /// Workers that came, or whose speed changed, since the line between the classes was drawn.
@@ -78,8 +77,6 @@ pub(crate) struct Leader {
     pub making_room: BTreeSet<AttemptId>,
     /// Jobs about which a policy is asked.
     pub watched_jobs: usize,
-    /// When tasks are looked at again that wait for faster workers.
-    pub later: Option<Time>,
     /// When the redundancy policies are asked.
     pub looks: crate::supervisor::leader::redundancy::Looks,
     /// The other supervisors that there are or were; each keeps its position.
@@ -175,9 +172,5 @@ impl Leader {
         for job in self.jobs.values_mut() {
             job.watchers.retain(|(_, ask)| !asks.contains(ask));
         }
-    }
-
-    pub fn set_timer(&mut self, at: Time, timer: Timer) {
-        self.timers.insert((at, timer));
     }
 }

@@ -1,8 +1,64 @@
-//! What the leader waits for.
+//! What the leader waits for: one table with at most one time for each timer.
 
 use crate::supervisor::leader::WorkerIx;
-use hedge_model::{Hash, JobId};
+use hedge_model::{Hash, JobId, Time};
+use std::collections::{BTreeMap, BTreeSet};
 
+/// The timers that are set.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    due: BTreeSet<(Time, Timer)>,
+    set: BTreeMap<Timer, Time>,
+}
+
+impl Timers {
+    /// Sets a timer to this time, whatever it was set to.
+    pub fn set(&mut self, at: Time, timer: Timer) {
+        if let Some(old) = self.set.insert(timer, at) {
+            self.due.remove(&(old, timer));
+        }
+        self.due.insert((at, timer));
+    }
+
+    /// Sets a timer unless it is set.
+    pub fn set_once(&mut self, at: Time, timer: Timer) {
+        if !self.set.contains_key(&timer) {
+            self.set(at, timer);
+        }
+    }
+
+    /// Sets a timer unless it is set to this time or an earlier one.
+    pub fn set_by(&mut self, at: Time, timer: Timer) {
+        if self.at(timer).is_none_or(|set| set > at) {
+            self.set(at, timer);
+        }
+    }
+
+    pub fn clear(&mut self, timer: Timer) {
+        if let Some(old) = self.set.remove(&timer) {
+            self.due.remove(&(old, timer));
+        }
+    }
+
+    /// What a timer is set to.
+    pub fn at(&self, timer: Timer) -> Option<Time> {
+        self.set.get(&timer).copied()
+    }
+
+    /// The timer that is due next, and when.
+    pub fn next(&self) -> Option<(Time, Timer)> {
+        self.due.first().copied()
+    }
+
+    /// Takes out the next timer if it is due by now.
+    pub fn take_due(&mut self, now: Time) -> Option<Timer> {
+        let (_, timer) = self.next().filter(|(at, _)| *at <= now)?;
+        self.clear(timer);
+        Some(timer)
+    }
+}
+
+/// What a timer is for; its key in [`Timers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     /// A worker has been gone for so long that its content counts as lost.
@@ -57,5 +113,28 @@ impl Timer {
             Timer::Benchmark(_) => "benchmark tasks",
             Timer::Link(_) => "a link to be measured",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_timer_has_one_time() {
+        let mut timers = Timers::default();
+        timers.set(Time(5), Timer::Look);
+        timers.set_once(Time(3), Timer::Look);
+        timers.set_by(Time(7), Timer::Look);
+        assert_eq!(timers.next(), Some((Time(5), Timer::Look)));
+        timers.set_by(Time(4), Timer::Look);
+        timers.set(Time(4), Timer::Later);
+        assert_eq!(timers.at(Timer::Look), Some(Time(4)));
+        assert_eq!(timers.take_due(Time(3)), None);
+        timers.set(Time(9), Timer::Later);
+        assert_eq!(timers.take_due(Time(4)), Some(Timer::Look));
+        assert_eq!(timers.take_due(Time(8)), None);
+        timers.clear(Timer::Later);
+        assert_eq!((timers.next(), timers.at(Timer::Look)), (None, None));
     }
 }

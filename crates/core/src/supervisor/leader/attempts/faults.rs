@@ -161,7 +161,7 @@ impl Leadership<'_> {
         let at = self.now + span;
         let leader = &mut *self.leader;
         if leader.barred.insert((job, group, ix)) {
-            leader.set_timer(at, Timer::Unbar(job, group, ix));
+            leader.timers.set(at, Timer::Unbar(job, group, ix));
         }
     }
 
@@ -273,7 +273,7 @@ impl Leader {
     fn exclude(&mut self, ix: WorkerIx, now: Time, span: Duration, why: String) {
         let until = now + span;
         self.pool[ix].exclusion = Some(Exclusion { why, until });
-        self.set_timer(until, Timer::Readmit(ix));
+        self.timers.set(until, Timer::Readmit(ix));
         self.pool_changed(ix);
     }
 

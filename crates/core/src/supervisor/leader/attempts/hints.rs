@@ -95,7 +95,7 @@ impl Leadership<'_> {
             .pool
             .find_or_add(peer, || Worker::new(peer, unknown_worker(peer), state));
         if known.is_none() {
-            leader.set_timer(until, Timer::Expected(ix));
+            leader.timers.set(until, Timer::Expected(ix));
         }
         self.begin_attempt(NewAttempt {
             id: hint.attempt,

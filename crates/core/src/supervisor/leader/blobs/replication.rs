@@ -224,7 +224,7 @@ impl Leadership<'_> {
                     content.offered_to &= !bit;
                     content.refused_by |= bit;
                     let at = self.now + SPREAD_AGAIN_AFTER;
-                    self.leader.set_timer(at, Timer::Spread(hash));
+                    self.leader.timers.set_once(at, Timer::Spread(hash));
                     self.spread(hash);
                 }
             }

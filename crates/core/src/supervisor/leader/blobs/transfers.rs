@@ -193,12 +193,12 @@ impl Leadership<'_> {
                 pull.failures = (pull.failures + 1).min(PULL_FAILURES_MAX);
                 let after = PULL_AGAIN_AFTER * 2u32.pow(u32::from(pull.failures) - 1);
                 if pull.failures < PULL_FAILURES_MAX {
-                    return leader.set_timer(now + after, Timer::Pull(hash));
+                    return leader.timers.set(now + after, Timer::Pull(hash));
                 }
                 let why = match failure {
                     PullFailure::Here(why) => {
                         pull.fault = Some(why.clone());
-                        leader.set_timer(now + after, Timer::Pull(hash));
+                        leader.timers.set(now + after, Timer::Pull(hash));
                         return self.refuse_submissions(hash, &why);
                     }
                     PullFailure::Sources(why) => why,

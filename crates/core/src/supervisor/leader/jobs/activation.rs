@@ -80,7 +80,6 @@ fn start_job(state: &State, job: &Job, watched: bool) -> ActiveJob {
         spec_bytes: spec.encoded_bytes() as u64,
         watchers: Vec::new(),
         told: Time(0),
-        tell_set: false,
         ending: false,
         missing_results: BTreeSet::new(),
         stale: BTreeSet::new(),

@@ -326,21 +326,20 @@ impl Leadership<'_> {
         let Some(job) = leader.jobs.get_mut(&id) else {
             return;
         };
-        if job.watchers.is_empty() || job.tell_set {
+        if job.watchers.is_empty() {
             return;
         }
-        job.tell_set = true;
         let at = job.told + TELL_EVERY;
-        leader.set_timer(at, Timer::Tell(id));
+        leader.timers.set_once(at, Timer::Tell(id));
     }
 
     pub(crate) fn tell(&mut self, id: JobId) {
         let (now, view) = (self.now, self.view().job_view(id));
+        self.leader.timers.clear(Timer::Tell(id));
         let (Some(view), Some(job)) = (view, self.leader.jobs.get_mut(&id)) else {
             return;
         };
         job.told = now;
-        job.tell_set = false;
         for (peer, ask) in job.watchers.clone() {
             crate::supervisor::answer(
                 peer,

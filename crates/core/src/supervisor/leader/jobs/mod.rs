@@ -24,7 +24,6 @@ pub(crate) struct ActiveJob {
     pub groups: Vec<ActiveGroup>,
     pub watchers: Vec<(PeerId, u64)>,
     pub told: Time,
-    pub tell_set: bool,
     pub ending: bool,
     /// Results that this supervisor does not hold yet.
     pub missing_results: BTreeSet<Hash>,

@@ -67,13 +67,10 @@ impl Leadership<'_> {
         let leader = &mut *self.leader;
         let Some(at) = promised.again else { return };
         let at = at.max(now) + Duration::from_millis(1);
-        if leader.later.is_some_and(|set| set <= at && set > now) {
-            return;
+        let set = leader.timers.at(Timer::Later);
+        if set.is_none_or(|set| set > at || set <= now) {
+            leader.timers.set(at, Timer::Later);
         }
-        if let Some(old) = leader.later.replace(at) {
-            leader.timers.remove(&(old, Timer::Later));
-        }
-        leader.set_timer(at, Timer::Later);
     }
 }
 

@@ -62,17 +62,10 @@ impl Leadership<'_> {
         self.look_later(&promised);
         let leader = &mut *self.leader;
         let idle = !leader.pool.room().is_empty();
-        if idle
-            && !leader.rebalancing
-            && leader
-                .pool
-                .queues()
-                .last()
-                .is_some_and(|(queued, _)| *queued > 0)
-        {
-            leader.rebalancing = true;
+        let queued = leader.pool.queues().last();
+        if idle && queued.is_some_and(|(queued, _)| *queued > 0) {
             let at = self.now + REBALANCE_AFTER;
-            self.leader.set_timer(at, Timer::Rebalance);
+            leader.timers.set_once(at, Timer::Rebalance);
         }
     }
 
@@ -318,7 +311,6 @@ impl Leadership<'_> {
     pub(crate) fn rebalance(&mut self) {
         let now = self.now;
         let leader = &mut *self.leader;
-        leader.rebalancing = false;
         if leader.next_offer(&Skip::default()).is_some() {
             return;
         }

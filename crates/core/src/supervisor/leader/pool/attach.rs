@@ -58,9 +58,9 @@ impl Leadership<'_> {
         left.into_iter().for_each(|id| self.detach_lost(id));
         let leader = &mut *self.leader;
         leader.rated += 1;
-        if !std::mem::replace(&mut leader.pool[ix].benchmark_set, true) {
+        if !leader.pool[ix].benchmark_waits {
             let at = now + crate::supervisor::leader::pool::capacity::BENCHMARK_AFTER;
-            leader.set_timer(at, Timer::Benchmark(ix));
+            leader.timers.set_once(at, Timer::Benchmark(ix));
         }
         self.rate(ix);
         self.link_came(ix);

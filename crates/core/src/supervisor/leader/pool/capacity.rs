@@ -93,23 +93,24 @@ impl Leadership<'_> {
         let fresh = known
             .and_then(|known| known.scores)
             .is_some_and(|(_, at)| now.since(at) < STALE_AFTER);
-        worker.benchmark_set = worker.state().reachable();
-        if !worker.benchmark_set {
+        if !worker.state().reachable() {
             return;
         }
         let again = worker.benchmark_again;
         if fresh {
             worker.benchmark_again = BENCHMARK_AGAIN_AFTER;
-            leader.set_timer(now + STALE_AFTER, Timer::Benchmark(ix));
+            leader.timers.set(now + STALE_AFTER, Timer::Benchmark(ix));
         } else if !worker.load.in_hand().is_empty() {
             worker.benchmark_waits = true;
         } else if worker.usable() {
             worker.benchmark_again = (again * 2).min(BENCHMARK_AGAIN_AFTER_MAX);
             worker.benchmark_asked = true;
             send(worker.peer, ToWorker::Benchmark, self.out);
-            leader.set_timer(now + again, Timer::Benchmark(ix));
+            leader.timers.set(now + again, Timer::Benchmark(ix));
         } else {
-            leader.set_timer(now + BENCHMARK_AGAIN_AFTER_MAX, Timer::Benchmark(ix));
+            leader
+                .timers
+                .set(now + BENCHMARK_AGAIN_AFTER_MAX, Timer::Benchmark(ix));
         }
     }
 }
@@ -139,7 +140,7 @@ impl Leader {
         let worker = &mut self.pool[ix];
         if std::mem::take(&mut worker.benchmark_waits) {
             let again = worker.benchmark_again;
-            self.set_timer(now + again, Timer::Benchmark(ix));
+            self.timers.set(now + again, Timer::Benchmark(ix));
         }
     }
 

@@ -65,7 +65,7 @@ impl Leadership<'_> {
         if silent && state.reachable() {
             let event = WorkerEvent::Disconnected { now, by };
             self.leader.transition(ix, event);
-            self.leader.set_timer(by, Timer::Returns(ix));
+            self.leader.timers.set(by, Timer::Returns(ix));
         } else if state.connected() || (!silent && state.returns_by().is_some()) {
             self.lose_worker(ix, Loss::Ended);
         }
@@ -94,7 +94,7 @@ impl Leadership<'_> {
         }
         self.lose_attempts(ix, None);
         let leader = &mut *self.leader;
-        leader.set_timer(now + grace, Timer::ContentLost(ix));
+        leader.timers.set(now + grace, Timer::ContentLost(ix));
         let peer = leader.pool[ix].peer;
         for group in leader.jobs.values_mut().flat_map(|job| &mut job.groups) {
             if group

@@ -48,8 +48,6 @@ pub(crate) struct LinkState {
     asked: bool,
     said: Option<u64>,
     found: Option<Measured>,
-    /// When it is looked at next; timers set for an earlier plan do nothing.
-    due: Option<Time>,
     /// Measurements in a row that kept it out.
     refused: u32,
     /// Why it is kept out.
@@ -104,6 +102,7 @@ impl Leadership<'_> {
         leader.min_link = wanted;
         let link = &mut leader.pool[ix].link;
         *link = LinkState::default();
+        leader.timers.clear(Timer::Link(ix));
         link.kept_out = (wanted > 0).then(|| "its link is being measured".to_owned());
         self.measure_link(ix);
     }
@@ -171,10 +170,6 @@ impl Leadership<'_> {
     pub(crate) fn link_due(&mut self, ix: WorkerIx) {
         let now = self.now;
         let worker = &mut self.leader.pool[ix];
-        if worker.link.due.is_none_or(|due| due > now) {
-            return;
-        }
-        worker.link.due = None;
         if worker.link.asked {
             if worker.link.found.is_some() {
                 self.link_measured(ix);
@@ -188,8 +183,7 @@ impl Leadership<'_> {
 
     fn look_at_link(&mut self, ix: WorkerIx, at: Time) {
         let leader = &mut *self.leader;
-        leader.pool[ix].link.due = Some(at);
-        leader.set_timer(at, Timer::Link(ix));
+        leader.timers.set(at, Timer::Link(ix));
     }
 
     /// Both sides have said what they saw, or one of them has not in time: that direction carried nothing.
@@ -254,9 +248,7 @@ impl Leadership<'_> {
             self.look_at_link(ix, now + STALE_AFTER);
         } else if rate < known / DOUBTFUL_AT {
             let soon = now + BUSY_AGAIN_AFTER;
-            if link.due.is_none_or(|due| due > soon) {
-                self.look_at_link(ix, soon);
-            }
+            self.leader.timers.set_by(soon, Timer::Link(ix));
         }
     }
 

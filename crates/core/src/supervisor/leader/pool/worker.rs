@@ -43,8 +43,6 @@ pub(crate) struct Worker {
     pub class: Class,
     /// Work that it does in a second, in seconds at standard speed.
     pub speed: f64,
-    /// Whether a timer is set to look if benchmark tasks are due.
-    pub benchmark_set: bool,
     /// Whether it was asked for benchmark tasks and has not said what they found.
     pub benchmark_asked: bool,
     /// Whether that is to be looked at once it has nothing in hand.
@@ -86,7 +84,6 @@ impl Worker {
             lost_count: 0,
             class: Class::default(),
             speed: 1.0,
-            benchmark_set: false,
             benchmark_asked: false,
             benchmark_waits: false,
             benchmark_again: BENCHMARK_AGAIN_AFTER,

@@ -30,8 +30,6 @@ const GAP_EACH_MAX: Duration = Duration::from_micros(100);
 pub(crate) struct Looks {
     /// Not before.
     next: Time,
-    /// The timer that is set.
-    timer: Option<Time>,
     /// Something happened since they were asked.
     due: bool,
 }
@@ -44,7 +42,6 @@ impl Looks {
 
     /// The timer that was set is due.
     pub fn timer_fired(&mut self) {
-        self.timer = None;
         self.due = true;
     }
 }
@@ -441,12 +438,6 @@ impl Leader {
 
     /// The policies are asked at `at`, or earlier.
     fn look_at(&mut self, at: Time) {
-        if self.looks.timer.is_some_and(|set| set <= at) {
-            return;
-        }
-        if let Some(old) = self.looks.timer.replace(at) {
-            self.timers.remove(&(old, Timer::Look));
-        }
-        self.set_timer(at, Timer::Look);
+        self.timers.set_by(at, Timer::Look);
     }
 }

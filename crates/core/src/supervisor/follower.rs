@@ -1,11 +1,11 @@
 //! What a supervisor knows and does while it does not lead: it remembers the leader's assignment hints and
 //! replicates the blobs that the leader names.
 
+use crate::supervisor::durable::change::Change;
 use crate::supervisor::durable::state::State;
 use crate::supervisor::{Action, Event, ProposalId, PullFailure, answer, not_leading};
 use hedge_model::group::{Hint, ToLeader};
 use hedge_model::msg::Reply;
-use hedge_model::record::Record;
 use hedge_model::{AttemptId, Epoch, Hash, JobId, PeerId, Source, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -103,15 +103,15 @@ impl Hints {
         }
     }
 
-    /// Drops hints that a record made pointless.
-    pub fn forget(&mut self, record: &Record) {
+    /// Drops hints that a change made pointless.
+    pub fn forget(&mut self, change: &Change) {
         if self.0.is_empty() {
             return;
         }
-        let range = match record {
-            Record::TaskDone { attempt, .. } => attempts_of(attempt.task..=attempt.task),
-            Record::AttemptEnded { attempt, .. } => *attempt..=*attempt,
-            Record::JobEnded { job: id, .. } => attempts_of(id.tasks()),
+        let range = match change {
+            Change::Succeeded(it) => attempts_of(it.attempt.task..=it.attempt.task),
+            Change::Ended { attempt, .. } => *attempt..=*attempt,
+            Change::JobEnded { job, .. } => attempts_of(job.tasks()),
             _ => return,
         };
         let over: Vec<AttemptId> = self.0.range(range).map(|(id, _)| *id).collect();

@@ -13,8 +13,9 @@ mod leader;
 mod peers;
 
 pub use contract::{Action, Config, Event, NotAdmitted, ProposalId, PullFailure, Requester};
+pub use durable::change::{Change, Success};
 pub use durable::learned::Learned;
-pub use durable::state::{State, Verdict};
+pub use durable::state::State;
 pub use leader::jobs::critical::CriticalSet;
 pub use leader::pool::link::{MeasureMost, Measured};
 pub use leader::redundancy;
@@ -26,10 +27,9 @@ use hedge_model::ledger::Cost;
 use hedge_model::msg::{self, Answer, HASHES_MAX, Refusal, RefusalKind, Reply, ToWorker};
 use hedge_model::record::Record;
 use hedge_model::view::{JobView, WorkerView};
-use hedge_model::{Epoch, Hash, JobId, JobSpec, PeerAddr, PeerId, Time};
+use hedge_model::{Epoch, Hash, JobId, PeerAddr, PeerId, Time};
 use leader::{Leader, LeaderView, Leadership};
 use peers::Peers;
-use std::sync::Arc;
 
 /// How the names of settings begin that say how workers are watched.
 const WATCHING: [&str; 6] = [
@@ -61,17 +61,6 @@ pub struct Supervisor {
 enum Role {
     Follower(Follower),
     Leader(Box<Leader>),
-}
-
-/// What a record took out of the state, for what is to be done about it.
-#[derive(Default)]
-struct Taken {
-    /// The content of a task that was lost.
-    left: Vec<Hash>,
-    /// The job that was forgotten.
-    job: Option<Arc<durable::state::Job>>,
-    /// The whole specification of the job that ended.
-    spec: Option<Arc<JobSpec>>,
 }
 
 impl Supervisor {
@@ -279,59 +268,42 @@ impl Supervisor {
         record: Record,
         out: &mut Vec<Action>,
     ) {
-        let taken = self.taken_by(&record);
-        let verdict = self.state.apply(&record);
+        let change = self.state.apply(&record);
         if let Role::Follower(follower) = &mut self.role {
-            follower.hints.forget(&record);
+            follower.hints.forget(&change);
         }
-        match &record {
-            Record::MemberRevoked { peer, .. } if verdict == Verdict::Applied => {
+        match &change {
+            Change::Revoked(peer) => {
                 out.push(Action::Expel(*peer));
                 self.peers.linked.remove(peer);
             }
-            Record::Set { .. } => self.follow_settings(out),
-            Record::Epoch { .. } => self.on_epoch(proposal, verdict, out),
+            Change::Settings => self.follow_settings(out),
+            Change::Epoch => match self.candidacy(proposal) {
+                Some(candidacy) => self.go_live(candidacy, out),
+                // Another leads, and this core had not heard of it: what it says must not bear that epoch.
+                None => self.step_down(out),
+            },
+            Change::Stale(_) => {
+                if let Some(candidacy) = self.candidacy(proposal) {
+                    // Another's epoch was on its way through the journal.
+                    self.begin_epoch(candidacy.holds, candidacy.secret, out);
+                }
+            }
             _ => {}
         }
         if let Some(mut leadership) = self.leadership(out) {
-            leadership.on_committed(proposal, record, verdict, taken);
+            leadership.on_committed(proposal, change);
         }
     }
 
-    /// What a record takes out of the state if it applies.
-    fn taken_by(&self, record: &Record) -> Taken {
-        let mut taken = Taken::default();
-        match record {
-            Record::OutputsLost { task, .. } => {
-                let done = self.state.task(*task).and_then(|task| task.done.as_ref());
-                taken.left = done
-                    .iter()
-                    .flat_map(|done| done.left().map(|(hash, _)| hash))
-                    .collect();
+    /// The candidacy of this core that this proposal decides.
+    fn candidacy(&mut self, proposal: Option<ProposalId>) -> Option<Candidacy> {
+        match &mut self.role {
+            Role::Follower(follower) => {
+                let this = |candidacy: &mut Candidacy| Some(candidacy.proposal) == proposal;
+                follower.candidacy.take_if(this)
             }
-            Record::JobForgotten { job, .. } => taken.job = self.state.jobs.get(job).cloned(),
-            Record::JobEnded { job, .. } => {
-                taken.spec = self.state.jobs.get(job).map(|job| job.spec.clone());
-            }
-            _ => {}
-        }
-        taken
-    }
-
-    /// An epoch was committed: this core leads, or another does.
-    fn on_epoch(&mut self, proposal: Option<ProposalId>, verdict: Verdict, out: &mut Vec<Action>) {
-        let mine = |candidacy: &mut Candidacy| Some(candidacy.proposal) == proposal;
-        let candidacy = match &mut self.role {
-            Role::Follower(follower) => follower.candidacy.take_if(mine),
             Role::Leader(_) => None,
-        };
-        match (candidacy, verdict) {
-            (Some(candidacy), Verdict::Applied) => self.go_live(candidacy, out),
-            // Another's epoch was on its way through the journal.
-            (Some(candidacy), _) => self.begin_epoch(candidacy.holds, candidacy.secret, out),
-            // Another leads, and this core had not heard of it: what it says must not bear that epoch.
-            (None, Verdict::Applied) => self.step_down(out),
-            (None, _) => {}
         }
     }
 

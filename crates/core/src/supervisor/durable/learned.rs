@@ -7,13 +7,12 @@
 
 use crate::supervisor::durable::beliefs::Beliefs;
 use crate::supervisor::durable::state::State;
-use hedge_model::Ending;
 use hedge_model::capacity::{BenchScores, Hardware};
 use hedge_model::ledger::Stopped;
 use hedge_model::msg::Usage;
 use hedge_model::record::Record;
 use hedge_model::spec::Group;
-use hedge_model::{AttemptId, JobSpec, PeerId, Time};
+use hedge_model::{JobSpec, PeerId, Time};
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -152,49 +151,35 @@ impl State {
         self.learned.beliefs()
     }
 
-    /// Learns from a record that was applied.
-    pub(crate) fn learn(&mut self, record: &Record) {
-        let spec = |id: AttemptId| self.jobs.get(&id.task.job).map(|job| job.spec.clone());
-        match record {
-            Record::TaskDone {
-                attempt,
-                worker,
-                usage,
-                outputs,
-                stopped,
-                ..
-            } => {
-                let Some(spec) = spec(*attempt) else { return };
-                let group = &spec.groups()[spec.group_of(attempt.task.number)];
-                self.learned.executed(*worker, group, usage, true);
-                self.learned.stopped(&spec, stopped);
-                let bytes = outputs
-                    .iter()
-                    .fold(0, |sum: u64, file| sum.saturating_add(file.data.size()));
-                self.learned.left(group, bytes);
-            }
-            Record::AttemptEnded {
-                worker,
-                end: Ending::Lost,
-                charge,
-                ..
-            } => self.learned.lost(*worker, charge.occupied.as_secs_f64()),
-            Record::JobEnded { job, stopped, .. } if !stopped.is_empty() => {
-                if let Some(spec) = self.jobs.get(job).map(|job| job.spec.clone()) {
-                    self.learned.stopped(&spec, stopped);
-                }
-            }
-            Record::Benchmarked { peer, scores, at } => {
-                self.learned.benchmarked(*peer, *scores, *at);
-            }
-            _ => {}
-        }
+    /// Learns from an attempt that won.
+    pub(crate) fn learn_success(&mut self, record: &Record) {
+        let Record::TaskDone {
+            attempt,
+            worker,
+            usage,
+            outputs,
+            stopped,
+            ..
+        } = record
+        else {
+            return;
+        };
+        let Some(spec) = self.jobs.get(&attempt.task.job).map(|job| job.spec.clone()) else {
+            return;
+        };
+        let group = &spec.groups()[spec.group_of(attempt.task.number)];
+        self.learned.executed(*worker, group, usage, true);
+        self.learned.stopped(&spec, stopped);
+        let bytes = outputs
+            .iter()
+            .fold(0, |sum: u64, file| sum.saturating_add(file.data.size()));
+        self.learned.left(group, bytes);
     }
 }
 
 impl Learned {
     /// Attempts were stopped: how long they had run says something of straggling.
-    fn stopped(&mut self, spec: &JobSpec, stopped: &[Stopped]) {
+    pub(crate) fn stopped(&mut self, spec: &JobSpec, stopped: &[Stopped]) {
         for stop in stopped {
             let number = stop.attempt.task.number;
             if number < spec.task_count() {
@@ -323,7 +308,7 @@ impl Learned {
     }
 
     /// Benchmark tasks found this.
-    fn benchmarked(&mut self, peer: PeerId, scores: BenchScores, at: Time) {
+    pub(crate) fn benchmarked(&mut self, peer: PeerId, scores: BenchScores, at: Time) {
         self.worker_mut(peer).scores = Some((scores, at));
     }
 
@@ -403,7 +388,7 @@ impl Learned {
     }
 
     /// An attempt was lost with its worker after `running_s`.
-    fn lost(&mut self, peer: PeerId, running_s: f64) {
+    pub(crate) fn lost(&mut self, peer: PeerId, running_s: f64) {
         self.lost += 1.0;
         self.busy_s += running_s;
         let worker = self.worker_mut(peer);

@@ -63,7 +63,7 @@ pub(crate) fn used(class: hedge_model::capacity::Class, usage: &Usage) -> Charge
 
 impl Job {
     /// The price of a charge for one of the job's attempts.
-    pub fn price(&self, attempt: AttemptId, charge: &Charge) -> MicroUnits {
+    pub(crate) fn price(&self, attempt: AttemptId, charge: &Charge) -> MicroUnits {
         let group = self.spec.group_of(attempt.task.number);
         self.tariff
             .price(charge, &self.spec.groups()[group].resources)
@@ -78,19 +78,19 @@ impl Job {
     }
 
     /// Adds an attempt's charge to the cost.
-    pub fn charge(&mut self, account: Account, attempt: AttemptId, charge: &Charge) {
+    pub(crate) fn charge(&mut self, account: Account, attempt: AttemptId, charge: &Charge) {
         let price = self.price(attempt, charge);
         self.part(account).add(charge, price);
     }
 
     /// Takes an attempt's charge off the cost again.
-    pub fn uncharge(&mut self, account: Account, attempt: AttemptId, charge: &Charge) {
+    pub(crate) fn uncharge(&mut self, account: Account, attempt: AttemptId, charge: &Charge) {
         let price = self.price(attempt, charge);
         self.part(account).take(charge, price);
     }
 
     /// Charges attempts that a record stops, unless they are charged already.
-    pub fn stop(&mut self, stopped: &[Stopped]) {
+    pub(crate) fn stop(&mut self, stopped: &[Stopped]) {
         for stop in stopped {
             let id = stop.attempt;
             let won = self
@@ -107,7 +107,7 @@ impl Job {
 
     /// Charges an attempt that ended, unless it is charged already or the job is over; gives what it was
     /// charged, and to which account.
-    pub fn charge_ended(&mut self, ended: &EndedAttempt) -> (Charge, Option<Account>) {
+    pub(crate) fn charge_ended(&mut self, ended: &EndedAttempt) -> (Charge, Option<Account>) {
         let id = ended.attempt;
         if let Some(charge) = self.stopped.remove(&id) {
             return (charge, Some(Account::Redundant));
@@ -125,7 +125,7 @@ impl Job {
     }
 
     /// The cost as the attempts say, for checks.
-    pub fn cost_by_attempts(&self) -> hedge_model::ledger::Cost {
+    pub(crate) fn cost_by_attempts(&self) -> hedge_model::ledger::Cost {
         let mut cost = hedge_model::ledger::Cost::default();
         let mut add = |account, id: AttemptId, charge: &Charge| {
             let price = self.price(id, charge);

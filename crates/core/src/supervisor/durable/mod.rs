@@ -2,6 +2,7 @@
 
 pub(crate) mod beliefs;
 mod bounded;
+pub(crate) mod change;
 pub(crate) mod learned;
 pub(crate) mod ledger;
 mod need;

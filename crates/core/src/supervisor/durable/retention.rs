@@ -2,7 +2,8 @@
 //!
 //! A job's age is counted on the recorded time, and only as far as leaders saw it pass: see [`State::observe_gap`].
 
-use crate::supervisor::durable::state::{Done, EndedAttempt, Job, State, Verdict};
+use crate::supervisor::durable::change::Stale;
+use crate::supervisor::durable::state::{Done, EndedAttempt, Job, State};
 use hedge_model::ending::Blame;
 use hedge_model::ledger::Stopped;
 use hedge_model::msg::Log;
@@ -74,40 +75,38 @@ impl Ended {
 }
 
 impl State {
-    /// Applies the end of a job.
+    /// Applies the end of a job; gives its whole specification, of which only the outline stays.
     pub(crate) fn job_ended(
         &mut self,
         id: JobId,
         end: &JobEnd,
         stopped: &[Stopped],
         at: Time,
-    ) -> Verdict {
-        match self.job_mut(id) {
-            Some(job) if *end == JobEnd::Done && !job.enough() => {
-                Verdict::Stale("not enough of its tasks are done any more")
-            }
-            Some(job) if job.active() => {
-                job.stop(stopped);
-                job.ended = Some((end.clone(), at));
-                self.now = self.now.max(at);
-                self.retire(id);
-                Verdict::Applied
-            }
-            _ => Verdict::Stale("the job has ended"),
+    ) -> Result<Arc<JobSpec>, Stale> {
+        let job = self.job_mut(id).filter(|job| job.active());
+        let job = job.ok_or("the job has ended")?;
+        if *end == JobEnd::Done && !job.enough() {
+            return Err("not enough of its tasks are done any more");
         }
+        job.stop(stopped);
+        job.ended = Some((end.clone(), at));
+        let spec = job.spec.clone();
+        self.now = self.now.max(at);
+        self.retire(id);
+        if let Some(outline) = self.jobs.get(&id).map(|job| job.spec.clone()) {
+            self.learned.stopped(&outline, stopped);
+        }
+        Ok(spec)
     }
 
-    /// Removes an ended job.
-    pub(crate) fn forget(&mut self, id: JobId, at: Time) -> Verdict {
-        if self.jobs.get(&id).is_none_or(|job| job.active()) {
-            return Verdict::Stale("no such job, or it has not ended");
-        }
+    /// Removes an ended job; gives what was known of it.
+    pub(crate) fn forget(&mut self, id: JobId, at: Time) -> Option<Arc<Job>> {
+        self.jobs.get(&id).filter(|job| !job.active())?;
         self.now = self.now.max(at);
-        if let Some(job) = self.jobs.remove(&id) {
-            self.keys.remove(&(job.client, job.key));
-            self.released(id, &job);
-        }
-        Verdict::Applied
+        let job = self.jobs.remove(&id)?;
+        self.keys.remove(&(job.client, job.key));
+        self.released(id, &job);
+        Some(job)
     }
 
     /// A job has ended: only its outline stays.

@@ -1,7 +1,8 @@
 //! What survives: the state that changes only when a record is committed, in log order, on every supervisor
-//! alike. [`State::apply`] is first-wins: a late record changes nothing, and its verdict says so.
+//! alike. [`State::apply`] is first-wins: a late record changes nothing, and the [`Change`] says so.
 
 use crate::supervisor::durable::bounded;
+use crate::supervisor::durable::change::{Change, Stale, Success, printed};
 use crate::supervisor::durable::ledger::{Account, used};
 use crate::supervisor::durable::submitted::Submitted;
 use hedge_model::capacity::Class;
@@ -18,17 +19,6 @@ use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What a committed record did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It changed the state.
-    Applied,
-    /// The job of this submission, new or from an earlier record of the same key.
-    Job(JobId),
-    /// It came too late and changed nothing.
-    Stale(&'static str),
-}
 
 /// The durable state of a grid. A clone is cheap, whatever it holds: the copy shares all that does not change
 /// after, so that a snapshot can be written while the supervisor works on.
@@ -209,70 +199,89 @@ impl Job {
 
 impl State {
     /// Applies one committed record. The same records in the same order give the same state everywhere.
-    pub fn apply(&mut self, record: &Record) -> Verdict {
-        let verdict = self.change(record);
-        if verdict == Verdict::Applied {
-            self.learn(record);
+    pub fn apply(&mut self, record: &Record) -> Change {
+        match record {
+            Record::TaskDone { .. } | Record::AttemptEnded { .. } => self.apply_end(record),
+            Record::JobAccepted {
+                key,
+                client,
+                spec,
+                at,
+            } => Change::Accepted {
+                job: self.accept(*key, *client, spec, *at),
+                spec: spec.clone(),
+            },
+            Record::OutputsLost {
+                task,
+                generation,
+                at,
+            } => match self.outputs_lost(*task, *generation, *at) {
+                Ok(left) => Change::OutputsLost { task: *task, left },
+                Err(stale) => Change::Stale(stale),
+            },
+            Record::JobEnded {
+                job,
+                end,
+                stopped,
+                at,
+            } => match self.job_ended(*job, end, stopped, *at) {
+                Ok(spec) => Change::JobEnded { job: *job, spec },
+                Err(_) => Change::JobNotEnded(*job),
+            },
+            Record::JobForgotten { job, at } => Change::JobForgotten {
+                job: *job,
+                known: self.forget(*job, *at),
+            },
+            Record::Benchmarked { peer, scores, at } => {
+                self.learned.benchmarked(*peer, *scores, *at);
+                Change::Benchmarked(*peer)
+            }
+            of_grid => self.apply_to_grid(of_grid).unwrap_or_else(Change::Stale),
         }
-        verdict
     }
 
-    fn change(&mut self, record: &Record) -> Verdict {
+    /// Applies a record that is about the grid itself: who leads, who is in, and how it is set.
+    fn apply_to_grid(&mut self, record: &Record) -> Result<Change, Stale> {
         match record {
             Record::Epoch { epoch, at, secret } => {
                 if *epoch <= self.epoch {
-                    return Verdict::Stale("a later epoch has begun");
+                    return Err("a later epoch has begun");
                 }
                 self.observe_gap(*at);
                 self.epoch = *epoch;
                 self.secret.get_or_insert(*secret);
                 self.now = self.now.max(*at);
-                Verdict::Applied
+                Ok(Change::Epoch)
             }
             Record::TicketMade(ticket) => {
                 self.note_ticket(ticket);
-                Verdict::Applied
+                Ok(Change::Noted)
             }
             Record::MemberJoined {
                 peer,
                 role,
                 ticket,
                 at,
-            } => self.join(*peer, *role, *ticket, *at),
-            Record::JobAccepted {
-                key,
-                client,
-                spec,
-                at,
-            } => self.accept(*key, *client, spec, *at),
-            Record::TaskDone { .. } | Record::AttemptEnded { .. } => self.apply_end(record),
-            Record::OutputsLost {
-                task,
-                generation,
-                at,
-            } => self.outputs_lost(*task, *generation, *at),
-            Record::JobEnded {
-                job,
-                end,
-                stopped,
-                at,
-            } => self.job_ended(*job, end, stopped, *at),
-            Record::Benchmarked { .. } => Verdict::Applied,
-            Record::MemberRevoked { peer, at } => self.revoke(*peer, *at),
+            } => self
+                .join(*peer, *role, *ticket, *at)
+                .map(|()| Change::Noted),
+            Record::MemberRevoked { peer, at } => {
+                self.revoke(*peer, *at).map(|()| Change::Revoked(*peer))
+            }
             Record::Set { name, value, at } => {
                 self.now = self.now.max(*at);
                 Arc::make_mut(&mut self.settings).apply(name, value);
-                Verdict::Applied
+                Ok(Change::Settings)
             }
-            Record::JobForgotten { job, at } => self.forget(*job, *at),
             Record::Format { level, at } => {
                 if *level <= self.format() {
-                    return Verdict::Stale("the format is at least as new");
+                    return Err("the format is at least as new");
                 }
                 self.now = self.now.max(*at);
                 self.format = *level;
-                Verdict::Applied
+                Ok(Change::Noted)
             }
+            _ => Err("not a record of the grid itself"),
         }
     }
 
@@ -327,24 +336,24 @@ impl State {
                 .is_some_and(|task| task.done.is_none() && task.generation == attempt.generation)
     }
 
-    fn revoke(&mut self, peer: PeerId, at: Time) -> Verdict {
+    fn revoke(&mut self, peer: PeerId, at: Time) -> Result<(), Stale> {
         if self.revoked.contains_key(&peer) {
-            return Verdict::Stale("the peer was shut out before");
+            return Err("the peer was shut out before");
         }
         // The supervisor that founded the grid joined nobody.
         self.members.remove(&peer);
         self.now = self.now.max(at);
         self.revoked.insert(peer, at);
-        Verdict::Applied
+        Ok(())
     }
 
     pub(crate) fn job_mut(&mut self, id: JobId) -> Option<&mut Job> {
         self.jobs.get_mut(&id).map(Arc::make_mut)
     }
 
-    fn accept(&mut self, key: SubmitKey, client: PeerId, spec: &Arc<JobSpec>, at: Time) -> Verdict {
+    fn accept(&mut self, key: SubmitKey, client: PeerId, spec: &Arc<JobSpec>, at: Time) -> JobId {
         if let Some(known) = self.keys.get(&(client, key)) {
-            return Verdict::Job(known.job);
+            return known.job;
         }
         self.now = self.now.max(at);
         self.last_job += 1;
@@ -373,11 +382,11 @@ impl State {
         };
         self.keys.insert((client, key), Submitted::new(id, spec));
         self.jobs.insert(id, Arc::new(job));
-        Verdict::Job(id)
+        id
     }
 
     /// An attempt ended, deciding its task or not.
-    fn apply_end(&mut self, record: &Record) -> Verdict {
+    fn apply_end(&mut self, record: &Record) -> Change {
         match record {
             Record::TaskDone {
                 attempt,
@@ -400,7 +409,18 @@ impl State {
                     usage: *usage,
                     log: log.clone(),
                 };
-                self.task_done(done, stopped)
+                let won = self.task_done(done, stopped).is_ok();
+                if won {
+                    self.learn_success(record);
+                }
+                Change::Succeeded(Success {
+                    attempt: *attempt,
+                    worker: *worker,
+                    won,
+                    timed: !usage.running.is_zero(),
+                    outputs: outputs.clone(),
+                    printed: printed(log.as_deref()),
+                })
             }
             Record::AttemptEnded {
                 attempt,
@@ -413,7 +433,7 @@ impl State {
                 at,
             } => {
                 self.now = self.now.max(*at);
-                self.attempt_ended(EndedAttempt {
+                let known = self.attempt_ended(EndedAttempt {
                     attempt: *attempt,
                     redundant: *redundant,
                     worker: *worker,
@@ -422,35 +442,44 @@ impl State {
                     log: log.clone(),
                     charge: *charge,
                     account: None,
-                })
+                });
+                if known.is_ok() && *end == Ending::Lost {
+                    self.learned.lost(*worker, charge.occupied.as_secs_f64());
+                }
+                Change::Ended {
+                    attempt: *attempt,
+                    worker: *worker,
+                    end: end.clone(),
+                    printed: printed(log.as_deref()),
+                }
             }
-            _ => Verdict::Stale("not the end of an attempt"),
+            _ => Change::Stale("not the end of an attempt"),
         }
     }
 
-    fn task_done(&mut self, done: Done, stopped: &[Stopped]) -> Verdict {
+    fn task_done(&mut self, done: Done, stopped: &[Stopped]) -> Result<(), Stale> {
         if self.revoked.contains_key(&done.worker) {
-            return Verdict::Stale("its worker was shut out");
+            return Err("its worker was shut out");
         }
         let id = done.attempt.task;
         let Some(job) = self.job_mut(id.job) else {
-            return Verdict::Stale("no such job");
+            return Err("no such job");
         };
         if !job.active() {
-            return Verdict::Stale("the job has ended");
+            return Err("the job has ended");
         }
         let Some(task) = job.tasks.get_mut(id.number as usize) else {
-            return Verdict::Stale("no such task");
+            return Err("no such task");
         };
         if task.done.is_some() {
-            return Verdict::Stale("another attempt won");
+            return Err("another attempt won");
         }
         if task.generation != done.attempt.generation {
-            return Verdict::Stale("the attempt is of an earlier generation");
+            return Err("the attempt is of an earlier generation");
         }
         let known = job.history.get(&done.attempt);
         if known.is_some_and(|ended| ended.end != Ending::Lost) {
-            return Verdict::Stale("the attempt has ended");
+            return Err("the attempt has ended");
         }
         match job.history.remove(&done.attempt) {
             Some(back) => {
@@ -473,24 +502,24 @@ impl State {
         job.done += 1;
         job.open[group] -= 1;
         job.stop(stopped);
-        Verdict::Applied
+        Ok(())
     }
 
-    fn attempt_ended(&mut self, mut ended: EndedAttempt) -> Verdict {
+    fn attempt_ended(&mut self, mut ended: EndedAttempt) -> Result<(), Stale> {
         let id = ended.attempt.task;
         let Some(job) = self.job_mut(id.job) else {
-            return Verdict::Stale("no such job");
+            return Err("no such job");
         };
         let Some(task) = job.tasks.get_mut(id.number as usize) else {
-            return Verdict::Stale("no such task");
+            return Err("no such task");
         };
         let won = |done: &Done| done.attempt == ended.attempt;
         if task.done.as_deref().is_some_and(won) {
-            return Verdict::Stale("the attempt won");
+            return Err("the attempt won");
         }
         match job.history.get(&ended.attempt) {
             Some(before) if before.end != Ending::Lost || ended.end == Ending::Lost => {
-                return Verdict::Stale("the attempt's end is known");
+                return Err("the attempt's end is known");
             }
             Some(_) => {}
             None => {
@@ -507,22 +536,22 @@ impl State {
         let ended = Arc::new(ended);
         job.history.insert(ended.attempt, ended.clone());
         self.retire_late(id.job, &ended);
-        Verdict::Applied
+        Ok(())
     }
 
-    fn outputs_lost(&mut self, id: TaskId, generation: u32, at: Time) -> Verdict {
+    fn outputs_lost(&mut self, id: TaskId, generation: u32, at: Time) -> Result<Vec<Hash>, Stale> {
         let Some(job) = self.job_mut(id.job) else {
-            return Verdict::Stale("no such job");
+            return Err("no such job");
         };
         if !job.active() {
-            return Verdict::Stale("the job has ended");
+            return Err("the job has ended");
         }
         let Some(task) = job.tasks.get_mut(id.number as usize) else {
-            return Verdict::Stale("no such task");
+            return Err("no such task");
         };
         let current = task.generation == generation;
         let Some(done) = task.done.take_if(|_| current) else {
-            return Verdict::Stale("the task runs again already");
+            return Err("the task runs again already");
         };
         let group = job.spec.group_of(id.number);
         if job.spec.is_result(group) {
@@ -537,6 +566,6 @@ impl State {
         job.open[group] += 1;
         job.counts.outputs_lost += 1;
         self.now = self.now.max(at);
-        Verdict::Applied
+        Ok(done.left().map(|(hash, _)| hash).collect())
     }
 }

@@ -1,7 +1,8 @@
 //! Tickets: they let peers in, are listed and revoked, and say whose limits a client's jobs count towards.
 
 use crate::supervisor::NotAdmitted;
-use crate::supervisor::durable::state::{Member, State, Verdict};
+use crate::supervisor::durable::change::Stale;
+use crate::supervisor::durable::state::{Member, State};
 use hedge_model::msg::Role;
 use hedge_model::record::Ticket;
 use hedge_model::{Hash, PeerId, Time};
@@ -21,16 +22,22 @@ impl State {
         self.tickets.insert(ticket.hash, ticket.clone());
     }
 
-    pub(crate) fn join(&mut self, peer: PeerId, role: Role, ticket: Hash, at: Time) -> Verdict {
+    pub(crate) fn join(
+        &mut self,
+        peer: PeerId,
+        role: Role,
+        ticket: Hash,
+        at: Time,
+    ) -> Result<(), Stale> {
         if self.members.contains_key(&peer) || self.revoked.contains_key(&peer) {
-            return Verdict::Stale("the peer is or was a member");
+            return Err("the peer is or was a member");
         }
         let Some(known) = self.tickets.get_mut(&ticket) else {
-            return Verdict::Stale("the ticket is not known");
+            return Err("the ticket is not known");
         };
         if let Some(uses) = &mut known.uses {
             if *uses == 0 {
-                return Verdict::Stale("the ticket is used up");
+                return Err("the ticket is used up");
             }
             *uses -= 1;
         }
@@ -41,7 +48,7 @@ impl State {
             ticket: Some(ticket),
         };
         self.members.insert(peer, member);
-        Verdict::Applied
+        Ok(())
     }
 
     /// Whether a peer may come in, and with which ticket where it is no member yet.

@@ -1,15 +1,15 @@
 //! What a leader does about each event and each committed record.
 
 use crate::supervisor::contract::Pending;
-use crate::supervisor::durable::state::Verdict;
+use crate::supervisor::durable::change::Change;
 use crate::supervisor::follower::{Follower, Hints};
 use crate::supervisor::leader::Leadership;
 use crate::supervisor::leader::jobs::retention::RETENTION_EVERY;
 use crate::supervisor::leader::timers::Timer;
-use crate::supervisor::{Action, Event, NotAdmitted, ProposalId, Taken, answer, not_leading};
+use crate::supervisor::{Action, Event, NotAdmitted, ProposalId, answer, not_leading};
 use hedge_model::msg::{Reply, Role};
 use hedge_model::record::Record;
-use hedge_model::{Epoch, Hash, PeerId};
+use hedge_model::{Epoch, Hash, JobId, PeerId};
 
 impl Leadership<'_> {
     /// Takes an event that only concerns a leader.
@@ -124,96 +124,76 @@ impl Leadership<'_> {
         self.append(record, Some(Pending::Joined { peer }));
     }
 
-    /// A record is committed and applied: what it means for jobs, tasks, attempts and whoever waits for it.
-    pub fn on_committed(
-        &mut self,
-        proposal: Option<ProposalId>,
-        record: Record,
-        verdict: Verdict,
-        taken: Taken,
-    ) {
-        if verdict == Verdict::Applied {
-            self.rate_after(&record);
-        }
+    /// A record is committed: what its change means for jobs, tasks and attempts, and for whoever waits for it.
+    pub fn on_committed(&mut self, proposal: Option<ProposalId>, change: Change) {
         let pending = proposal.and_then(|id| self.leader.pending.remove(&id));
-        self.follow_work(record, verdict, pending.is_some(), taken);
+        let job = match &change {
+            Change::Accepted { job, .. } => Some(*job),
+            _ => None,
+        };
+        let stale = matches!(change, Change::Stale(_));
+        self.follow(change, pending.is_some());
         if let Some(pending) = pending {
-            self.fulfil(pending, verdict);
+            self.fulfil(pending, job, stale);
         }
     }
 
-    /// What a committed record means for the leader's work: jobs, tasks and attempts. `asked` says whether
-    /// somebody who asked this leader waits for it.
-    fn follow_work(&mut self, record: Record, verdict: Verdict, asked: bool, taken: Taken) {
-        let applied = verdict == Verdict::Applied;
-        match record {
-            Record::MemberRevoked { peer, .. } if applied => self.after_revoked(peer),
-            Record::JobAccepted { spec, .. } => {
-                if let Verdict::Job(job) = verdict {
-                    self.activate(job, &Hints::default());
-                }
+    /// Follows a change of the durable state. `asked` says whether somebody who asked this leader waits for it.
+    fn follow(&mut self, change: Change, asked: bool) {
+        match change {
+            Change::Stale(_) | Change::Epoch | Change::Noted | Change::Settings => {}
+            Change::Revoked(peer) => self.after_revoked(peer),
+            Change::Accepted { job, spec } => {
+                self.activate(job, &Hints::default());
                 if asked {
                     self.release_inputs(&spec);
                 }
             }
-            Record::TaskDone {
-                attempt,
-                worker,
-                outputs,
-                log,
-                ..
-            } => {
-                self.keep_log(attempt.task.job, log.as_deref(), worker);
-                self.after_task_done(attempt, worker, applied);
-                if !applied {
-                    self.drop_unwanted(worker, &outputs);
+            Change::Succeeded(it) => {
+                if it.won && it.timed {
+                    self.rate_peer(it.worker);
+                }
+                self.keep_log(it.attempt.task.job, &it.printed, it.worker);
+                self.after_task_done(it.attempt, it.worker, it.won);
+                if !it.won {
+                    self.drop_unwanted(it.worker, &it.outputs);
                 }
             }
-            Record::AttemptEnded {
+            Change::Ended {
                 attempt,
                 worker,
                 end,
-                log,
-                ..
+                printed,
             } => {
-                self.keep_log(attempt.task.job, log.as_deref(), worker);
+                self.keep_log(attempt.task.job, &printed, worker);
                 self.after_attempt_ended(attempt, worker, &end);
             }
-            Record::OutputsLost { task, .. } if applied => {
-                self.after_outputs_lost(task, &taken.left);
-            }
-            Record::JobEnded { job, .. } if applied => {
-                if let Some(spec) = taken.spec {
-                    self.after_job_ended(job, &spec);
-                }
-            }
-            Record::JobEnded { job, .. } => self.after_stale_end(job),
-            Record::JobForgotten { job, .. } => {
+            Change::OutputsLost { task, left } => self.after_outputs_lost(task, &left),
+            Change::JobEnded { job, spec } => self.after_job_ended(job, &spec),
+            Change::JobNotEnded(job) => self.after_stale_end(job),
+            Change::JobForgotten { job, known } => {
                 self.leader.removals.remove(&job);
-                if let Some(forgotten) = taken.job.filter(|_| applied) {
-                    self.drop_kept(job, &forgotten);
+                if let Some(known) = known {
+                    self.drop_kept(job, &known);
                 }
                 self.remove_old_jobs();
             }
-            _ => {}
+            Change::Benchmarked(peer) => self.rate_peer(peer),
         }
     }
 
-    fn fulfil(&mut self, pending: Pending, verdict: Verdict) {
+    /// Keeps a promise. `job` is that of a submission; `stale` says whether the record came too late.
+    fn fulfil(&mut self, pending: Pending, job: Option<JobId>, stale: bool) {
         match pending {
             Pending::Accepted { client, ask, spec } => {
-                if let Verdict::Job(job) = verdict {
+                if let Some(job) = job {
                     let reply = self.state.accepted_before(job, &spec);
                     answer(client, ask, reply, self.out);
                 }
             }
             Pending::Joined { peer } => {
-                let refused = match verdict {
-                    Verdict::Stale(_) if self.state.member(peer).is_none() => {
-                        Some(NotAdmitted::Expired)
-                    }
-                    _ => None,
-                };
+                let late = stale && self.state.member(peer).is_none();
+                let refused = late.then_some(NotAdmitted::Expired);
                 self.out.push(Action::Admit { peer, refused });
             }
             Pending::Ticket {

@@ -5,7 +5,6 @@ use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::blobs::transfers::{input_blobs, result_content};
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use crate::supervisor::{Action, send_drop};
-use hedge_model::msg::Log;
 use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, PeerId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,14 +38,11 @@ impl Leadership<'_> {
 
     /// What an attempt printed is kept here, where it is too long to travel with the report: its worker may
     /// leave, and need not store it for long.
-    pub(crate) fn keep_log(&mut self, job: JobId, log: Option<&Log>, worker: PeerId) {
+    pub(crate) fn keep_log(&mut self, job: JobId, printed: &[(Hash, u64)], worker: PeerId) {
         let Some(ix) = self.leader.pool.find(worker) else {
             return;
         };
-        for data in log.iter().flat_map(|log| [&log.stdout, &log.stderr]) {
-            let Data::Blob { hash, size } = data else {
-                continue;
-            };
+        for (hash, size) in printed {
             self.held_by(*hash, Some(*size), ix);
             if let Some(content) = self.leader.content.get_mut(hash) {
                 content.kept.push(job);

@@ -5,10 +5,10 @@ use crate::supervisor::leader::pool::worker::Worker;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
 use crate::supervisor::send;
-use hedge_model::Time;
 use hedge_model::capacity::{BenchScores, Class};
 use hedge_model::msg::ToWorker;
 use hedge_model::record::Record;
+use hedge_model::{PeerId, Time};
 use std::time::Duration;
 
 /// Scores older than this are stale, and a worker without work is asked for new ones.
@@ -35,14 +35,9 @@ impl Leadership<'_> {
         }
     }
 
-    /// Takes over what a committed record taught of workers.
-    pub(crate) fn rate_after(&mut self, record: &Record) {
-        let peer = match record {
-            Record::TaskDone { worker, usage, .. } if !usage.running.is_zero() => worker,
-            Record::Benchmarked { peer, .. } => peer,
-            _ => return,
-        };
-        if let Some(ix) = self.leader.pool.find(*peer) {
+    /// Takes over what a committed record taught of a worker.
+    pub(crate) fn rate_peer(&mut self, peer: PeerId) {
+        if let Some(ix) = self.leader.pool.find(peer) {
             self.rate(ix);
         }
     }

@@ -6,7 +6,7 @@ use hedge_model::msg::{
     Answer, FromWorker, MESSAGE_BYTES_MAX, Outcome, Refusal, RefusalKind, Reply, Report, ToWorker,
 };
 use hedge_model::units::show_bytes;
-use hedge_net::{CloseReason, LinkSender};
+use hedge_net::{CloseReason, LinkSender, NetError};
 use serde::Serialize;
 
 /// A message between two peers.
@@ -70,9 +70,16 @@ impl Message for ToWorker {
 pub(crate) fn send<T: Message>(sender: &LinkSender, batch: &[T]) {
     match hedge_net::encode(batch) {
         Ok(frame) => {
-            if let Err(error) = sender.try_send(frame) {
-                tracing::warn!(peer = %sender.peer().short(), %error, "a peer does not keep up; disconnected");
-                sender.close(CloseReason::Lost);
+            match sender.try_send(frame) {
+                Ok(()) => {}
+                // A client that left before its last message is nobody's concern.
+                Err(NetError::Closed(reason)) => {
+                    tracing::debug!(peer = %sender.peer().short(), %reason, "a message to a peer that has left");
+                }
+                Err(error) => {
+                    tracing::warn!(peer = %sender.peer().short(), %error, "a peer does not keep up; disconnected");
+                    sender.close(CloseReason::Lost);
+                }
             }
         }
         Err(_) if batch.len() > 1 => {

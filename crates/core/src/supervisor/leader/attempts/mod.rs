@@ -165,7 +165,8 @@ impl Leadership<'_> {
             attempt.since = self.now;
         }
         let ix = attempt.worker;
-        if old != new {
+        let matters = |state: AttemptState| (state.in_hand(), state.share(), state.active());
+        if matters(old) != matters(new) {
             self.follow_attempt(id, ix, Some(old), Some(new));
         }
         old != new

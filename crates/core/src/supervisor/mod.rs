@@ -1,7 +1,7 @@
 //! The supervisor's state machine: jobs, workers and attempts in; assignments, records and answers out.
 //!
 //! Durable is what [`State`] holds; it changes by committed records alone. Everything else belongs to the
-//! [`Role`] in which this supervisor is, and is dropped when the role changes.
+//! role in which this supervisor is, and is dropped when the role changes.
 
 mod api;
 mod check;

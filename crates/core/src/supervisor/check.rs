@@ -4,6 +4,7 @@ use crate::supervisor::Supervisor;
 use crate::supervisor::durable::state::State;
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::state::{AttemptState, Share};
+use crate::supervisor::leader::blobs::transfers::result_files;
 use hedge_model::{PeerId, TaskId};
 use std::collections::BTreeMap;
 
@@ -22,9 +23,7 @@ impl State {
             expect(done == job.done as usize, || {
                 format!("job {id}: {done} tasks are done, {} counted", job.done)
             })?;
-            let bytes: u64 = crate::supervisor::leader::blobs::transfers::result_files(job)
-                .map(|file| file.data.size())
-                .sum();
+            let bytes: u64 = result_files(job).map(|file| file.data.size()).sum();
             expect(bytes == job.result_bytes, || {
                 format!(
                     "job {id}: {bytes} bytes of results, {} counted",

@@ -1,6 +1,7 @@
 //! A job in figures, computed from the state when it is asked for.
 
 use crate::supervisor::api::views::ms;
+use crate::supervisor::durable::ledger::cost_view;
 use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::LeaderView;
 use hedge_model::ending::Blame;
@@ -77,7 +78,7 @@ impl LeaderView<'_> {
             cpu_ms: ms(job.cpu),
             waits,
             result_bytes: job.result_bytes,
-            cost: crate::supervisor::durable::ledger::cost_view(job),
+            cost: cost_view(job),
             budget: self.budget_view(id, job),
             deadline: self.deadline_view(id, job, supported),
             progress: self.progress(id, job),

@@ -1,7 +1,9 @@
 //! Peers are let in, listed and shut out; the grid's settings are changed.
 
 use crate::supervisor::api::name;
+use crate::supervisor::api::requests::refuse;
 use crate::supervisor::contract::Pending;
+use crate::supervisor::durable::state::Member;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use crate::supervisor::{Action, send};
 use hedge_model::group::Colleague;
@@ -51,9 +53,7 @@ impl Leadership<'_> {
     pub(crate) fn decide(&mut self, client: PeerId, ask: u64, record: Result<Record, Refused>) {
         match record {
             Ok(record) => self.append(record, Some(Pending::Done { client, ask })),
-            Err((kind, why)) => {
-                crate::supervisor::api::requests::refuse(client, ask, kind, why, self.out)
-            }
+            Err((kind, why)) => refuse(client, ask, kind, why, self.out),
         }
     }
 }
@@ -81,16 +81,15 @@ impl LeaderView<'_> {
     }
 
     pub(crate) fn member_views(&self) -> Vec<MemberView> {
-        let view =
-            |(peer, member): (&PeerId, &crate::supervisor::durable::state::Member)| MemberView {
-                peer: peer.to_string(),
-                role: member.role.to_string(),
-                joined_unix_s: member.joined.0 / 1_000_000_000,
-                connected: self.peers.linked.contains_key(peer) || *peer == self.config.me.peer,
-                place: self.place_of(*peer),
-                disk_fault: self.disk_fault_of(*peer).map(str::to_owned),
-                ticket: member.ticket.map(|ticket| ticket.to_string()),
-            };
+        let view = |(peer, member): (&PeerId, &Member)| MemberView {
+            peer: peer.to_string(),
+            role: member.role.to_string(),
+            joined_unix_s: member.joined.0 / 1_000_000_000,
+            connected: self.peers.linked.contains_key(peer) || *peer == self.config.me.peer,
+            place: self.place_of(*peer),
+            disk_fault: self.disk_fault_of(*peer).map(str::to_owned),
+            ticket: member.ticket.map(|ticket| ticket.to_string()),
+        };
         let mut views: Vec<MemberView> = self.state.members.iter().map(view).collect();
         // The founder of a grid joined nobody.
         let founders = self.peers.group.iter().map(|colleague| colleague.addr.peer);

@@ -1,6 +1,7 @@
 //! What clients ask for.
 
 use crate::supervisor::api::name;
+use crate::supervisor::api::views::find_task;
 use crate::supervisor::contract::Pending;
 use crate::supervisor::leader::blobs::Submission;
 use crate::supervisor::leader::blobs::transfers::result_tasks;
@@ -337,7 +338,7 @@ impl LeaderView<'_> {
 
     fn logs(&self, id: JobId, task: &str) -> Result<LogView, (RefusalKind, String)> {
         let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
-        let number = crate::supervisor::api::views::find_task(job, task)?;
+        let number = find_task(job, task)?;
         let state = &job.tasks[number as usize];
         let last = job
             .ended_attempts(TaskId { job: id, number })

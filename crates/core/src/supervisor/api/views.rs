@@ -7,6 +7,8 @@ use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::attempts::{ActiveTask, Attempt, Why};
+use crate::supervisor::leader::jobs::critical::reasons;
+use crate::supervisor::leader::jobs::estimate::progress_view;
 use crate::supervisor::leader::pool::worker::Worker;
 use hedge_model::ending::Blame;
 use hedge_model::msg::RefusalKind;
@@ -85,7 +87,7 @@ impl LeaderView<'_> {
         };
         let set = self.critical(id, job);
         let reasons = if set.total() > 0 {
-            crate::supervisor::leader::jobs::critical::reasons(&job.spec, &self.state.learned)
+            reasons(&job.spec, &self.state.learned)
         } else {
             Vec::new()
         };
@@ -277,7 +279,7 @@ impl LeaderView<'_> {
                             .state()
                             .runs()
                             .then(|| ms(self.now.since(attempt.since))),
-                        progress: crate::supervisor::leader::jobs::estimate::progress_view(attempt),
+                        progress: progress_view(attempt),
                     }
                 }),
         );

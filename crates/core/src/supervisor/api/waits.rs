@@ -2,6 +2,7 @@
 
 use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::LeaderView;
+use crate::supervisor::leader::placement::choice::unplaceable;
 use crate::supervisor::leader::pool::worker::Worker;
 use hedge_model::spec::CriticalPlacement;
 use hedge_model::{JobId, TaskId};
@@ -134,9 +135,7 @@ impl LeaderView<'_> {
         }
         let (group, offers) = (&job.spec.groups()[at], &leader.jobs[&id].groups[at]);
         let shape = leader.shapes.get(offers.shape);
-        if let Some(why) =
-            crate::supervisor::leader::placement::choice::unplaceable(leader, shape, &group.id)
-        {
+        if let Some(why) = unplaceable(leader, shape, &group.id) {
             return Wait::Unfit(why);
         }
         let fits = |one: &&Worker| shape.fits(&one.info.resources, &one.info.labels);

@@ -3,7 +3,9 @@
 
 use crate::supervisor::durable::bounded;
 use crate::supervisor::durable::change::{Change, Stale, Success, printed};
+use crate::supervisor::durable::learned::Learned;
 use crate::supervisor::durable::ledger::{Account, used};
+use crate::supervisor::durable::retention::Ended;
 use crate::supervisor::durable::submitted::Submitted;
 use hedge_model::capacity::Class;
 use hedge_model::ending::Blame;
@@ -40,10 +42,10 @@ pub struct State {
     #[serde(deserialize_with = "bounded::map")]
     pub(crate) tickets: OrdMap<Hash, Ticket>,
     pub(crate) settings: Arc<Settings>,
-    pub(crate) learned: crate::supervisor::durable::learned::Learned,
+    pub(crate) learned: Learned,
     /// Found again from the jobs after a snapshot.
     #[serde(skip)]
-    pub(crate) ended: crate::supervisor::durable::retention::Ended,
+    pub(crate) ended: Ended,
 }
 
 /// A peer that was let in.

@@ -15,6 +15,7 @@ pub(crate) mod timers;
 
 use crate::supervisor::contract::Pending;
 use crate::supervisor::durable::state::State;
+use crate::supervisor::leader::redundancy::Looks;
 use crate::supervisor::peers::Peers;
 use crate::supervisor::{Action, Config, ProposalId};
 use attempts::ActiveTask;
@@ -78,7 +79,7 @@ pub(crate) struct Leader {
     /// Jobs about which a policy is asked.
     pub watched_jobs: usize,
     /// When the redundancy policies are asked.
-    pub looks: crate::supervisor::leader::redundancy::Looks,
+    pub looks: Looks,
     /// The other supervisors that there are or were; each keeps its position.
     pub colleagues: Vec<Kept>,
     /// How many other supervisors the group has.

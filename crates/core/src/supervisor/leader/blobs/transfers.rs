@@ -1,7 +1,7 @@
 //! Where content is, what of it is gone, and what this supervisor fetches for itself.
 
 use crate::supervisor::contract::Pending;
-use crate::supervisor::durable::state::Done;
+use crate::supervisor::durable::state::{Done, Job};
 use crate::supervisor::leader::blobs::{Pull, Submission};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership, WorkerIx};
@@ -459,9 +459,7 @@ pub(crate) fn input_blobs(spec: &JobSpec) -> impl Iterator<Item = (Hash, u64)> +
 }
 
 /// The tasks that no other waits for, with their numbers.
-pub(crate) fn result_tasks(
-    job: &crate::supervisor::durable::state::Job,
-) -> impl Iterator<Item = (u32, Option<&Done>)> {
+pub(crate) fn result_tasks(job: &Job) -> impl Iterator<Item = (u32, Option<&Done>)> {
     let groups = (0..job.spec.groups().len()).filter(|group| job.spec.is_result(*group));
     groups
         .flat_map(|group| job.spec.numbers(group).zip(job.tasks_of(group)))
@@ -469,18 +467,14 @@ pub(crate) fn result_tasks(
 }
 
 /// The content that those tasks left, by hash, with sizes in bytes.
-pub(crate) fn result_content(
-    job: &crate::supervisor::durable::state::Job,
-) -> impl Iterator<Item = (Hash, u64)> + '_ {
+pub(crate) fn result_content(job: &Job) -> impl Iterator<Item = (Hash, u64)> + '_ {
     result_tasks(job)
         .filter_map(|(_, done)| done)
         .flat_map(Done::left)
 }
 
 /// The files of those tasks.
-pub(crate) fn result_files(
-    job: &crate::supervisor::durable::state::Job,
-) -> impl Iterator<Item = &FileEntry> {
+pub(crate) fn result_files(job: &Job) -> impl Iterator<Item = &FileEntry> {
     let done = result_tasks(job).filter_map(|(_, done)| done);
     done.flat_map(|done| done.outputs.iter())
 }

@@ -6,7 +6,7 @@ use crate::supervisor::leader::blobs::transfers::result_content;
 use crate::supervisor::leader::jobs::ActiveJob;
 use crate::supervisor::leader::jobs::critical::{self, CriticalSet};
 use crate::supervisor::leader::timers::Timer;
-use crate::supervisor::send;
+use crate::supervisor::{answer, send};
 use hedge_model::msg::ToWorker;
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::{AttemptId, Hash, JobId, JobSpec, PeerId, TaskId};
@@ -341,7 +341,7 @@ impl Leadership<'_> {
         };
         job.told = now;
         for (peer, ask) in job.watchers.clone() {
-            crate::supervisor::answer(
+            answer(
                 peer,
                 ask,
                 hedge_model::msg::Reply::Job(Box::new(view.clone())),

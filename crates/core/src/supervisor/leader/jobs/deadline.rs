@@ -3,7 +3,7 @@
 use crate::supervisor::durable::learned::Learned;
 use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::jobs::{ActiveJob, critical};
-use crate::supervisor::leader::redundancy::{Beliefs, Survival};
+use crate::supervisor::leader::redundancy::{Beliefs, Survival, above};
 use crate::supervisor::leader::{Leader, LeaderView};
 use hedge_model::view::DeadlineView;
 use hedge_model::{JobId, Time};
@@ -154,7 +154,7 @@ impl Paths<'_> {
         }
         // The pool's throughput: sure below what it does in the time left, hopeless far above.
         let load = work / (pool * self.left_s);
-        chance * (1.0 - crate::supervisor::leader::redundancy::above((1.0 - load) / 0.1))
+        chance * (1.0 - above((1.0 - load) / 0.1))
     }
 }
 

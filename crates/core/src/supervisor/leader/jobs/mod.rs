@@ -8,7 +8,9 @@ pub(crate) mod estimate;
 pub(crate) mod retention;
 
 use crate::supervisor::leader::WorkerIx;
+use crate::supervisor::leader::jobs::critical::CriticalSet;
 use crate::supervisor::leader::placement::queue::Class as Turn;
+use crate::supervisor::leader::redundancy::Kind;
 use hedge_model::msg::Body;
 use hedge_model::{Hash, PeerId, Time};
 use smallvec::SmallVec;
@@ -32,11 +34,11 @@ pub(crate) struct ActiveJob {
     /// Workers that have or had something of it.
     pub touched: BTreeSet<WorkerIx>,
     /// Its critical set, as it is known now.
-    pub critical: crate::supervisor::leader::jobs::critical::CriticalSet,
+    pub critical: CriticalSet,
     /// It is found again when so many tasks are done.
     pub refind_at: u32,
     /// Kinds of its tasks, and the kind of each group.
-    pub kinds: Vec<crate::supervisor::leader::redundancy::Kind>,
+    pub kinds: Vec<Kind>,
     pub kind_of: Vec<u32>,
     /// For each group the longest way from a task's end to the job's end, seconds at standard speed.
     pub tails: Vec<f64>,

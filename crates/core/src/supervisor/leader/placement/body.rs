@@ -1,5 +1,6 @@
 //! What the tasks of a group are told to do: built once for a group, again when its inputs moved.
 
+use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::Leadership;
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
 use hedge_model::msg::{Body, MESSAGE_BYTES_MAX};
@@ -102,7 +103,7 @@ impl Leadership<'_> {
     }
 }
 
-fn shared_inputs(job: &crate::supervisor::durable::state::Job, group: &Group) -> Vec<FileEntry> {
+fn shared_inputs(job: &Job, group: &Group) -> Vec<FileEntry> {
     let mut files = Vec::new();
     for (at, input) in group.inputs.iter().enumerate() {
         match input {
@@ -156,11 +157,7 @@ fn clash(inputs: &[FileEntry]) -> Option<&str> {
 }
 
 /// Why a group cannot start: patterns of the tasks before it matched files of the same name.
-fn two_at_one_place(
-    job: &crate::supervisor::durable::state::Job,
-    group: &Group,
-    path: &str,
-) -> String {
+fn two_at_one_place(job: &Job, group: &Group, path: &str) -> String {
     let read = |at: usize| {
         let name = &job.spec.groups()[at].id;
         group

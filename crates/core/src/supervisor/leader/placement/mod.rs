@@ -8,6 +8,7 @@ pub(crate) mod choice;
 pub(crate) mod deferral;
 pub(crate) mod queue;
 
+use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::attempts::{NewAttempt, Why};
 use crate::supervisor::leader::jobs::ActiveGroup;
@@ -325,8 +326,7 @@ impl Leadership<'_> {
                 .into_iter()
                 .flatten()
                 .any(|a| a.id == **id && now.since(a.since) >= REBALANCE_AFTER);
-            let group =
-                |job: &crate::supervisor::durable::state::Job| job.spec.group_of(id.task.number);
+            let group = |job: &Job| job.spec.group_of(id.task.number);
             let shape = self
                 .state
                 .jobs

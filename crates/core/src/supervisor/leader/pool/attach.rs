@@ -3,6 +3,7 @@
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::attempts::{NewAttempt, Why, find_attempt};
 use crate::supervisor::leader::blobs::Content;
+use crate::supervisor::leader::pool::capacity::BENCHMARK_AFTER;
 use crate::supervisor::leader::pool::state::{WorkerEvent, WorkerState};
 use crate::supervisor::leader::pool::worker::Worker;
 use crate::supervisor::leader::timers::Timer;
@@ -59,7 +60,7 @@ impl Leadership<'_> {
         let leader = &mut *self.leader;
         leader.rated += 1;
         if !leader.pool[ix].benchmark_waits {
-            let at = now + crate::supervisor::leader::pool::capacity::BENCHMARK_AFTER;
+            let at = now + BENCHMARK_AFTER;
             leader.timers.set_once(at, Timer::Benchmark(ix));
         }
         self.rate(ix);

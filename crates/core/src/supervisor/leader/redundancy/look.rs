@@ -4,6 +4,7 @@ use super::{
     CopyOrder, Kind, Policy, SHIPPED, SeenAttempt, SeenJob, SeenTask, SeenWorker, Shipped, View,
 };
 use crate::supervisor::durable::learned::Learned;
+use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::attempts::{Attempt, Why};
 use crate::supervisor::leader::jobs::ActiveJob;
@@ -280,7 +281,7 @@ impl<'a> LeaderView<'a> {
 
     /// How much more than usual time saved is worth to a job: 1 without a deadline or where it will be met
     /// with the confidence asked for, up to 8 the less likely that is.
-    fn urgency(&self, id: JobId, job: &crate::supervisor::durable::state::Job) -> f64 {
+    fn urgency(&self, id: JobId, job: &Job) -> f64 {
         let qos = job.spec.qos();
         let Some(by) = qos.finish_by else {
             return 1.0;
@@ -335,12 +336,7 @@ impl Seen<'_> {
         self.workers.len() - 1
     }
 
-    fn running(
-        &mut self,
-        id: JobId,
-        active_job: &ActiveJob,
-        job: &crate::supervisor::durable::state::Job,
-    ) -> Vec<SeenTask> {
+    fn running(&mut self, id: JobId, active_job: &ActiveJob, job: &Job) -> Vec<SeenTask> {
         let leader = self.leader;
         let mut running = Vec::new();
         for (task, known) in leader.tasks.range(id.tasks()) {

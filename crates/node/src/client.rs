@@ -7,7 +7,7 @@ mod results;
 use crate::folders::make_private;
 use crate::known::Known;
 use crate::supervisor::Supervisor;
-use crate::supervisor::{Asker, Input};
+use crate::supervisor::{Input, ReplyTo};
 use crate::temporary::Temporary;
 use crate::{ClientError, Folders};
 use hedge_model::data::INLINE_BYTES_MAX;
@@ -108,7 +108,7 @@ impl Client {
                 let local = Input::Local {
                     role: *role,
                     request,
-                    asker: Asker::Once(Some(reply)),
+                    reply_to: ReplyTo::Once(Some(reply)),
                 };
                 supervisor.input(local).await?;
                 answer.await.map_err(|_| ended())?
@@ -203,7 +203,7 @@ impl Client {
                 let watch = Input::Local {
                     role: *role,
                     request,
-                    asker: Asker::Watch(replies),
+                    reply_to: ReplyTo::Watch(replies),
                 };
                 supervisor.input(watch).await?;
                 Ok((None, answers))

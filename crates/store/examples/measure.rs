@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::{JobId, PeerAddr, PeerId, Time};
-use hedge_store::{GroupMember, Journal, Options, Place, Said, StoreError, Transport};
+use hedge_store::{GroupMember, Journal, JournalEvent, Options, Place, StoreError, Transport};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -65,7 +65,10 @@ fn record(number: u64) -> Record {
     }
 }
 
-async fn open(hub: &Hub, options: Options) -> Result<(Journal, mpsc::Receiver<Said>), StoreError> {
+async fn open(
+    hub: &Hub,
+    options: Options,
+) -> Result<(Journal, mpsc::Receiver<JournalEvent>), StoreError> {
     let peer = options.me.peer.peer;
     let (journal, said) = Journal::open(options, Line(hub.clone(), peer)).await?;
     if let Ok(mut journals) = hub.0.lock() {
@@ -75,19 +78,19 @@ async fn open(hub: &Hub, options: Options) -> Result<(Journal, mpsc::Receiver<Sa
 }
 
 /// Gives snapshots without content and forgets everything else.
-async fn ignore(mut said: mpsc::Receiver<Said>) {
+async fn ignore(mut said: mpsc::Receiver<JournalEvent>) {
     while let Some(one) = said.recv().await {
-        if let Said::Snapshot(request) = one {
+        if let JournalEvent::Snapshot(request) = one {
             request.give(Box::new(|_| Ok(())));
         }
     }
 }
 
-async fn lead(said: &mut mpsc::Receiver<Said>) -> Result<(), Failure> {
+async fn lead(said: &mut mpsc::Receiver<JournalEvent>) -> Result<(), Failure> {
     while let Some(one) = said.recv().await {
         match one {
-            Said::Lead { .. } => return Ok(()),
-            Said::Failed(error) => return Err(error.into()),
+            JournalEvent::Lead { .. } => return Ok(()),
+            JournalEvent::Failed(error) => return Err(error.into()),
             _ => {}
         }
     }
@@ -98,7 +101,7 @@ async fn lead(said: &mut mpsc::Receiver<Said>) -> Result<(), Failure> {
 /// longest time from proposal to commit.
 async fn write(
     journal: &Journal,
-    said: &mut mpsc::Receiver<Said>,
+    said: &mut mpsc::Receiver<JournalEvent>,
     records: u64,
     in_flight: usize,
 ) -> Result<(f64, Duration, Duration), Failure> {
@@ -116,7 +119,7 @@ async fn write(
             next += records;
         }
         match said.recv().await {
-            Some(Said::Committed {
+            Some(JournalEvent::Committed {
                 first: Some(first), ..
             }) => {
                 let (expected, at) = open.pop_front().ok_or("a commit that was not proposed")?;
@@ -125,8 +128,8 @@ async fn write(
                 }
                 took.push(at.elapsed());
             }
-            Some(Said::Snapshot(request)) => request.give(Box::new(|_| Ok(()))),
-            Some(Said::Committed { .. }) => {}
+            Some(JournalEvent::Snapshot(request)) => request.give(Box::new(|_| Ok(()))),
+            Some(JournalEvent::Committed { .. }) => {}
             other => return Err(format!("{other:?}").into()),
         }
     }
@@ -201,7 +204,7 @@ async fn restart(folder: &Path) -> Result<(), Failure> {
                 }
                 next += per_entry;
             }
-            if let Some(Said::Committed { records, .. }) = said.recv().await {
+            if let Some(JournalEvent::Committed { records, .. }) = said.recv().await {
                 committed += records.len() as u64;
             }
         }
@@ -244,8 +247,8 @@ async fn snapshot(folder: &Path) -> Result<(), Failure> {
         }
         loop {
             match said.recv().await {
-                Some(Said::Committed { first, .. }) if first == Some(number) => break,
-                Some(Said::Snapshot(request)) if begun.is_none() => {
+                Some(JournalEvent::Committed { first, .. }) if first == Some(number) => break,
+                Some(JournalEvent::Snapshot(request)) if begun.is_none() => {
                     let start = Instant::now();
                     begun = Some(start);
                     let (state, done) = (state.clone(), done.clone());
@@ -257,7 +260,7 @@ async fn snapshot(folder: &Path) -> Result<(), Failure> {
                         written
                     }));
                 }
-                Some(Said::Snapshot(request)) => request.give(Box::new(|_| Ok(()))),
+                Some(JournalEvent::Snapshot(request)) => request.give(Box::new(|_| Ok(()))),
                 other => return Err(format!("{other:?}").into()),
             }
         }

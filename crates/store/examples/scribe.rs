@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use hedge_model::record::Record;
 use hedge_model::{JobId, PeerAddr, PeerId, TaskId, Time};
-use hedge_store::{GroupMember, Journal, Options, Place, Said, Transport};
+use hedge_store::{GroupMember, Journal, JournalEvent, Options, Place, Transport};
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -64,21 +64,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut next = 0;
     while let Some(one) = said.recv().await {
         match one {
-            Said::Restore { state, .. } => {
+            JournalEvent::Restore { state, .. } => {
                 let bytes = state.first_chunk().copied();
                 last = bytes.map_or(0, u64::from_le_bytes);
             }
-            Said::Committed { first, records, .. } => {
+            JournalEvent::Committed { first, records, .. } => {
                 last = records.last().map_or(last, number);
                 if first.is_some() {
                     writeln!(out, "{last}")?;
                     out.flush()?;
                 }
             }
-            Said::Snapshot(request) => {
+            JournalEvent::Snapshot(request) => {
                 request.give(Box::new(move |out| out.write_all(&last.to_le_bytes())));
             }
-            Said::Lead { .. } => {
+            JournalEvent::Lead { .. } => {
                 leads = true;
                 next = last + 1;
             }

@@ -1,12 +1,13 @@
 //! The journal as its node uses it.
 
 use crate::entry::{Batch, Head, Session, Types};
-use crate::machine::{Machine, Mouth};
+use crate::machine::{EventPublisher, Machine};
 use crate::rpc::Network;
 use crate::serve::Server;
 use crate::writer::{Command, Writer};
 use crate::{
-    Group, GroupMember, NodeId, Options, ProposalId, Said, StoreError, Timing, Transport, stand,
+    Group, GroupMember, JournalEvent, NodeId, Options, ProposalId, StoreError, Timing, Transport,
+    succession,
 };
 use bytes::Bytes;
 use hedge_model::PeerId;
@@ -23,9 +24,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 /// Why records were not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// As many entries as allowed wait to be committed: try again when something was said.
+    /// As many entries as allowed wait to be committed: try again after the next event.
     Full,
-    /// This member does not lead: [`Said::Deposed`] was said or is on its way.
+    /// This member does not lead: [`JournalEvent::Deposed`] was published or is about to be.
     NotLeading,
 }
 
@@ -59,7 +60,7 @@ struct Inner {
     group: watch::Receiver<Group>,
     server: Server,
     network: Network,
-    mouth: Arc<Mouth>,
+    publisher: Arc<EventPublisher>,
     proposals: mpsc::Sender<Proposal>,
     slots: Arc<Semaphore>,
     format: AtomicU32,
@@ -87,14 +88,14 @@ pub(crate) struct Proposal {
 
 impl Journal {
     /// Opens the journal of a folder, or an empty one, which belongs to no group until it is founded here or
-    /// a leader adds it. What is there is checked first; it is said again on the channel, in order.
+    /// a leader adds it. The existing log is checked first, and published again in order.
     ///
     /// # Errors
     /// Damage, a newer format, a folder in use, or the system's refusal. Nothing was changed.
     pub async fn open<T: Transport>(
         options: Options,
         transport: T,
-    ) -> Result<(Self, mpsc::Receiver<Said>), StoreError> {
+    ) -> Result<(Self, mpsc::Receiver<JournalEvent>), StoreError> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("hedge-journal")
@@ -117,14 +118,14 @@ impl Journal {
             group: parts.group,
             server: parts.server,
             network: parts.network,
-            mouth: parts.mouth,
+            publisher: parts.publisher,
             proposals: parts.proposals,
             slots: parts.slots,
             format: AtomicU32::new(1),
             writer: parts.writer,
             runtime: threads,
         }));
-        Ok((journal, parts.said))
+        Ok((journal, parts.events))
     }
 
     /// This member's name in the group.
@@ -174,12 +175,12 @@ impl Journal {
     pub fn ended(&self, peer: PeerId) {
         if let Ok(handle) = self.0.runtime.handle() {
             let raft = self.0.raft.clone();
-            handle.spawn(stand::stand_in(raft, self.0.id, peer, self.0.timing));
+            handle.spawn(succession::stand_in(raft, self.0.id, peer, self.0.timing));
         }
     }
 
     /// Proposes records as one entry; the first is named `first`, the next `first + 1`, and so on. Returns
-    /// at once. They are committed together, said as [`Said::Committed`], or never, after [`Said::Deposed`].
+    /// at once. They are committed together and published as [`JournalEvent::Committed`], or never, after [`JournalEvent::Deposed`].
     /// An entry proposed in one term is never committed in another.
     ///
     /// An entry may have up to 255 MiB; a few thousand records make the best use of one flush.
@@ -190,7 +191,7 @@ impl Journal {
         self.propose_under(None, first, records)
     }
 
-    /// The same for what was decided in the term of a [`Said::Lead`]: where this member leads in a later one by now,
+    /// The same for what was decided in the term of a [`JournalEvent::Lead`]: where this member leads in a later one by now,
     /// which is still to be heard, nothing is taken.
     ///
     /// # Errors
@@ -210,7 +211,7 @@ impl Journal {
         first: ProposalId,
         records: Vec<Record>,
     ) -> Result<(), NotTaken> {
-        let session = self.0.mouth.now();
+        let session = self.0.publisher.now();
         let meant = |one: &Arc<Session>| term.is_none_or(|term| term == one.term.term);
         let Some(session) = session.filter(meant) else {
             let why = Refused::NotLeading;

@@ -2,11 +2,12 @@
 //!
 //! One supervisor is a group of one and takes the same path as three. The agreement is openraft's; the log,
 //! its files and their checksums are here. The state that records lead to belongs to the core, which hears
-//! everything in order over one bounded channel of [`Said`]: what is committed, when it leads, when a
+//! everything in order over one bounded channel of [`JournalEvent`]: what is committed, when it leads, when a
 //! snapshot of its state is wanted or given. How a message reaches another member is the node's: [`Transport`].
 
 mod entry;
 mod error;
+mod event;
 mod files;
 mod folder;
 mod frame;
@@ -17,19 +18,18 @@ mod open;
 mod options;
 mod repair;
 mod rpc;
-mod said;
 mod segment;
 mod serve;
 mod snapshot;
-mod stand;
+mod succession;
 mod tools;
 mod writer;
 
 pub use error::StoreError;
+pub use event::{Group, JournalEvent, LogSize, SnapshotRequest, WriteState};
 pub use journal::{Journal, NotTaken, Refused};
 pub use options::{Faults, Options, Place, Timing, Transport};
 pub use repair::{Repair, repair};
-pub use said::{Group, LogSize, Said, SnapshotRequest, WriteState};
 pub use tools::{Dump, Line, Report, What, backup, check, dump, recover};
 
 /// Names the first of the records that are proposed together; the others follow by one.

@@ -1,8 +1,8 @@
-//! The agreement's state machine, which only hands on: the state itself is the core's.
+//! The state machine of the consensus. It only publishes events: the core holds the state.
 
 use crate::entry::{Batch, LogId, Session, SnapshotMeta, StoredMembership, Types};
+use crate::event::{JournalEvent, SnapshotRequest, WriteState};
 use crate::files::Files;
-use crate::said::{Said, SnapshotRequest, WriteState};
 use crate::snapshot::{self, Image, Kept};
 use crate::writer::{Failure, fail};
 use crate::{NodeId, StoreError};
@@ -19,26 +19,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
-/// Everything that is said goes through here, one after the other, so that what is said of leading and what
-/// is said to be committed keep their order.
-pub(crate) struct Mouth {
-    pub said: mpsc::Sender<Said>,
+/// Publishes all events, one after the other, so that changes of leadership and commits keep their order.
+pub(crate) struct EventPublisher {
+    pub events: mpsc::Sender<JournalEvent>,
     pub lead: Mutex<Lead>,
-    /// What proposals are written under while it is said that this member leads.
+    /// The session of proposals, while this member's leadership is published.
     pub now: std::sync::Mutex<Option<Arc<Session>>>,
 }
 
-/// Whether this member leads, and whether that was said.
+/// Whether this member leads, and whether that was published.
 #[derive(Default)]
 pub(crate) struct Lead {
     pub session: Option<Arc<Session>>,
     pub told: bool,
 }
 
-impl Mouth {
+impl EventPublisher {
     /// Says something. Waits while the channel is full. Nobody listens any more when the core is gone.
-    pub async fn say(&self, said: Said) {
-        let _ = self.said.send(said).await;
+    pub async fn publish(&self, event: JournalEvent) {
+        let _ = self.events.send(event).await;
     }
 
     fn set_now(&self, now: Option<Arc<Session>>) {
@@ -61,7 +60,7 @@ impl Mouth {
         lead.session = None;
         self.set_now(None);
         if std::mem::take(&mut lead.told) {
-            self.say(Said::Deposed { leader }).await;
+            self.publish(JournalEvent::Deposed { leader }).await;
         }
     }
 
@@ -76,13 +75,13 @@ impl Mouth {
                 lead.told = true;
                 let term = session.term.term;
                 self.set_now(Some(session));
-                self.say(Said::Lead { term }).await;
+                self.publish(JournalEvent::Lead { term }).await;
             }
             return Ok(());
         }
         let records = batch.records()?;
         let first = (own.is_some() && lead.told).then_some(head.first);
-        self.say(Said::Committed {
+        self.publish(JournalEvent::Committed {
             index,
             first,
             records,
@@ -92,7 +91,7 @@ impl Mouth {
     }
 }
 
-/// What asks for a snapshot: so much was said since the last.
+/// How much was published since the last snapshot, which decides when the next is due.
 pub(crate) struct Growth {
     pub records: AtomicU64,
     pub records_max: u64,
@@ -107,7 +106,7 @@ pub(crate) struct Machine {
     pub id: NodeId,
     /// The newest format of records that is read here.
     pub format_max: u32,
-    pub mouth: Arc<Mouth>,
+    pub publisher: Arc<EventPublisher>,
     pub failure: Failure,
     pub growth: Arc<Growth>,
     pub applied: Option<LogId>,
@@ -152,7 +151,7 @@ impl RaftStateMachine<Types> for Machine {
                         let level = RecordError::Format(batch.head().level);
                         return Err(fail(&self.failure, level.into()));
                     }
-                    self.mouth
+                    self.publisher
                         .committed(log_id.index, self.id, batch)
                         .await
                         .map_err(|error| fail(&self.failure, error))?;
@@ -174,8 +173,8 @@ impl RaftStateMachine<Types> for Machine {
     async fn get_snapshot_builder(&mut self) -> Builder {
         let (reply, write) = oneshot::channel();
         self.growth.records.store(0, Ordering::Relaxed);
-        self.mouth
-            .say(Said::Snapshot(SnapshotRequest { reply }))
+        self.publisher
+            .publish(JournalEvent::Snapshot(SnapshotRequest { reply }))
             .await;
         Builder {
             meta: SnapshotMeta {
@@ -207,7 +206,9 @@ impl RaftStateMachine<Types> for Machine {
         self.applied = applied;
         self.membership = membership;
         self.growth.records.store(0, Ordering::Relaxed);
-        self.mouth.say(Said::Restore { index, state }).await;
+        self.publisher
+            .publish(JournalEvent::Restore { index, state })
+            .await;
         Ok(())
     }
 

@@ -4,12 +4,14 @@ use crate::entry::{Batch, Head, Session, Term, Types};
 use crate::files::Files;
 use crate::journal::Proposal;
 use crate::log::{Known, Log};
-use crate::machine::{Growth, Machine, Mouth};
+use crate::machine::{EventPublisher, Growth, Machine};
 use crate::options::Place;
 use crate::rpc::{Carry, Network};
 use crate::serve::Server;
 use crate::writer::{self, Failure, Work, Writer};
-use crate::{Group, GroupMember, LogSize, NodeId, Options, Said, Seat, StoreError, Timing, folder};
+use crate::{
+    Group, GroupMember, JournalEvent, LogSize, NodeId, Options, Seat, StoreError, Timing, folder,
+};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
 use openraft::type_config::async_runtime::Instant as _;
@@ -40,11 +42,11 @@ pub(crate) struct Parts {
     pub group: watch::Receiver<Group>,
     pub server: Server,
     pub network: Network,
-    pub mouth: Arc<Mouth>,
+    pub publisher: Arc<EventPublisher>,
     pub proposals: mpsc::Sender<Proposal>,
     pub slots: Arc<Semaphore>,
     pub writer: Option<Writer>,
-    pub said: mpsc::Receiver<Said>,
+    pub events: mpsc::Receiver<JournalEvent>,
 }
 
 /// Opens a journal. Runs on its own threads.
@@ -56,9 +58,9 @@ pub(crate) async fn open(options: Options, carry: Arc<dyn Carry>) -> Result<Part
         kept,
         disk,
     } = store(&options, &failure).await?;
-    let (said_to, said) = mpsc::channel(options.said_max.max(1));
-    let mouth = Arc::new(Mouth {
-        said: said_to,
+    let (sender, events) = mpsc::channel(options.events_max.max(1));
+    let publisher = Arc::new(EventPublisher {
+        events: sender,
         lead: Default::default(),
         now: Default::default(),
     });
@@ -72,7 +74,7 @@ pub(crate) async fn open(options: Options, carry: Arc<dyn Carry>) -> Result<Part
     let machine = Machine {
         id,
         format_max: options.me.format_max,
-        mouth: mouth.clone(),
+        publisher: publisher.clone(),
         failure: failure.clone(),
         growth: growth.clone(),
         applied: None,
@@ -89,7 +91,7 @@ pub(crate) async fn open(options: Options, carry: Arc<dyn Carry>) -> Result<Part
         id,
         raft: raft.clone(),
         log,
-        mouth: mouth.clone(),
+        publisher: publisher.clone(),
         growth,
         failure,
         group: group_to,
@@ -110,11 +112,11 @@ pub(crate) async fn open(options: Options, carry: Arc<dyn Carry>) -> Result<Part
         group,
         server,
         network,
-        mouth,
+        publisher,
         proposals,
         slots: Arc::new(Semaphore::new(options.open_max.max(1))),
         writer,
-        said,
+        events,
     })
 }
 
@@ -296,7 +298,7 @@ struct Watcher {
     id: NodeId,
     raft: Raft<Types, Machine>,
     log: Log,
-    mouth: Arc<Mouth>,
+    publisher: Arc<EventPublisher>,
     growth: Arc<Growth>,
     failure: Failure,
     group: watch::Sender<Group>,
@@ -325,10 +327,10 @@ impl Watcher {
                     .and_then(|id| Some(now.membership_config.get_node(&id)?.peer.peer));
                 (leading.then_some(now.vote.leader_id), leader)
             };
-            let session = self.mouth.lead.lock().await.session.clone();
+            let session = self.publisher.lead.lock().await.session.clone();
             let known = session.as_ref().map(|one| one.term);
             if known != leading {
-                self.mouth.depose(leader).await;
+                self.publisher.depose(leader).await;
                 if let Some(term) = leading {
                     self.begin(term).await;
                 }
@@ -338,11 +340,11 @@ impl Watcher {
                     return;
                 },
                 () = self.lost.notified() => {
-                    let session = self.mouth.now();
+                    let session = self.publisher.now();
                     if session.is_some_and(|one| one.refused.load(Ordering::Relaxed)) {
                         // What was refused will never be committed, so the core starts anew.
                         tracing::info!("a proposal was refused: leadership is being handed over, or no majority was heard of for too long");
-                        self.mouth.depose(None).await;
+                        self.publisher.depose(None).await;
                     }
                 }
             }
@@ -358,7 +360,7 @@ impl Watcher {
             id,
             refused: AtomicBool::new(false),
         });
-        self.mouth.lead.lock().await.session = Some(session);
+        self.publisher.lead.lock().await.session = Some(session);
         let head = Head {
             level: 1,
             proposer: self.id,
@@ -373,7 +375,7 @@ impl Watcher {
     /// refused until the first answers of a majority are there.
     async fn mark(self, batch: Batch) {
         while self.raft.client_write(batch.clone()).await.is_err() {
-            let now = self.mouth.lead.lock().await.session.clone();
+            let now = self.publisher.lead.lock().await.session.clone();
             if now.is_none_or(|one| one.id != batch.head().session) {
                 return;
             }
@@ -403,7 +405,7 @@ impl Watcher {
                     panicked = matches!(end, Fatal::Panicked);
                     break;
                 }
-                look(self.id, &now, Some((&self.log, &self.mouth)))
+                look(self.id, &now, Some((&self.log, &self.publisher)))
             };
             let snapshot_bytes = self.growth.snapshot_bytes.load(Ordering::Relaxed);
             if growth.snapshot_due(&group.log, self.growth.bytes_max.max(snapshot_bytes)) {
@@ -423,12 +425,12 @@ impl Watcher {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        self.mouth.depose(None).await;
+        self.publisher.depose(None).await;
         let bug = || StoreError::State {
             why: "the agreement ended by itself, which is a bug".to_owned(),
         };
         if let Some(error) = taken(&self.failure).or_else(|| panicked.then(bug)) {
-            self.mouth.say(Said::Failed(error)).await;
+            self.publisher.publish(JournalEvent::Failed(error)).await;
         }
     }
 
@@ -447,8 +449,8 @@ impl Watcher {
             }
             // It may have stopped already.
             let _ = self.raft.shutdown().await;
-            self.mouth.depose(None).await;
-            self.mouth.say(Said::Removed).await;
+            self.publisher.depose(None).await;
+            self.publisher.publish(JournalEvent::Removed).await;
             return;
         }
     }
@@ -472,7 +474,7 @@ pub(crate) fn random() -> Result<u64, StoreError> {
     })
 }
 
-fn look(id: NodeId, now: &RaftMetrics<Types>, parts: Option<(&Log, &Mouth)>) -> Group {
+fn look(id: NodeId, now: &RaftMetrics<Types>, parts: Option<(&Log, &EventPublisher)>) -> Group {
     let voters: Vec<NodeId> = now.membership_config.voter_ids().collect();
     let seats = now.membership_config.nodes().map(|(id, member)| {
         let matched = now
@@ -491,7 +493,7 @@ fn look(id: NodeId, now: &RaftMetrics<Types>, parts: Option<(&Log, &Mouth)>) -> 
         me: id,
         seats: seats.collect(),
         leader: now.current_leader,
-        leading: parts.is_some_and(|(_, mouth)| mouth.now().is_some()),
+        leading: parts.is_some_and(|(_, publisher)| publisher.now().is_some()),
         term: now.current_term,
         quorum_at: now
             .last_quorum_acked

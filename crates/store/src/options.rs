@@ -106,8 +106,8 @@ pub struct Options {
     pub snapshot_bytes: u64,
     /// So many entries may be proposed and not yet committed; more are refused as [`crate::Refused::Full`].
     pub open_max: usize,
-    /// So many messages may wait in the channel of [`crate::Said`] before the journal waits too.
-    pub said_max: usize,
+    /// So many messages may wait in the channel of [`crate::JournalEvent`] before the journal waits too.
+    pub events_max: usize,
     /// The log goes on in a new file after this many bytes. Whole files are removed after a snapshot.
     pub segment_bytes: u64,
     /// What is to go wrong, for trials.
@@ -128,7 +128,7 @@ impl Options {
             timing: Timing::default(),
             snapshot_bytes: 128 << 20,
             open_max: 4096,
-            said_max: 1024,
+            events_max: 1024,
             segment_bytes: 64 << 20,
             faults: Faults::default(),
         }

@@ -2,9 +2,9 @@
 
 use crate::StoreError;
 use crate::entry::SnapshotMeta;
+use crate::event::WriteState;
 use crate::files::{Appender, Files, TEMPORARY, damaged, file_error, read};
 use crate::frame::{self, FILE_HEAD, FRAME_HEAD};
-use crate::said::WriteState;
 use bytes::Bytes;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

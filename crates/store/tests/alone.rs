@@ -135,7 +135,7 @@ async fn proposals_are_refused_rather_than_queued_without_end() {
     let hub = Hub::default();
     let options = Options {
         open_max: 4,
-        said_max: 1,
+        events_max: 1,
         ..Options::new(Place::Memory, member(1))
     };
     let line = Line {
@@ -148,7 +148,7 @@ async fn proposals_are_refused_rather_than_queued_without_end() {
     assert_eq!(refused.records, [record(0)]);
     journal.found().await.unwrap();
     let lead = support::within("leader", said.recv()).await;
-    let Some(hedge_store::Said::Lead { term }) = lead else {
+    let Some(hedge_store::JournalEvent::Lead { term }) = lead else {
         panic!("{lead:?}")
     };
     for other in [term - 1, term + 1] {
@@ -169,7 +169,9 @@ async fn proposals_are_refused_rather_than_queued_without_end() {
     assert_eq!(refused.1.why, Refused::Full);
     for number in 0..refused.0 {
         match support::within("commit", said.recv()).await {
-            Some(hedge_store::Said::Committed { first, .. }) => assert_eq!(first, Some(number)),
+            Some(hedge_store::JournalEvent::Committed { first, .. }) => {
+                assert_eq!(first, Some(number))
+            }
             other => panic!("{other:?}"),
         }
     }

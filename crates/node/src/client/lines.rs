@@ -494,15 +494,15 @@ impl Line {
 
     async fn answer(&self, id: u64, reply: Reply) {
         let over = !matches!(&reply, Reply::Job(view) if !view.state.ended());
-        let asker = self.lock().asked.get(&id).cloned();
-        let Some(asker) = asker else { return };
+        let reply_to = self.lock().asked.get(&id).cloned();
+        let Some(reply_to) = reply_to else { return };
         // News may be missed by one who is behind; the end may not.
         let sent = if over {
-            asker.send(reply).await.is_ok()
+            reply_to.send(reply).await.is_ok()
         } else {
-            asker.try_send(reply).is_ok()
+            reply_to.try_send(reply).is_ok()
         };
-        if over || (!sent && asker.is_closed()) {
+        if over || (!sent && reply_to.is_closed()) {
             self.lock().asked.remove(&id);
         }
     }

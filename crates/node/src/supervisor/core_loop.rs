@@ -1,13 +1,13 @@
 //! The loop around the core: takes inputs as they come, has the journal make durable what the core appends,
 //! and carries out its actions, those for one peer in one frame.
 
-use super::askers::{Asker, Askers};
 use super::audit::Audit;
 use super::disk::Disk;
 use super::invitations::Standard;
 use super::links::PeerLinks;
 use super::membership::{self, Changes, GroupAsk, Moved, view};
 use super::peers;
+use super::pending_requests::{PendingRequests, ReplyTo};
 use super::watch::Watch;
 use crate::NodeError;
 use crate::clock::Clock;
@@ -27,7 +27,7 @@ use hedge_model::{Hash, JobSpec, PeerAddr, PeerId};
 use hedge_net::{
     Call, Caller, CloseReason, DataStore, Fetcher, Incoming, Link, LinkSender, SecretKey, Trust,
 };
-use hedge_store::{Group, Journal, ProposalId, Said, Timing};
+use hedge_store::{Group, Journal, JournalEvent, ProposalId, Timing};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,7 +120,7 @@ pub(crate) enum Input {
     Local {
         role: Role,
         request: Request,
-        asker: Asker,
+        reply_to: ReplyTo,
     },
     Submit {
         requester: Requester,
@@ -220,7 +220,7 @@ pub(crate) struct Loop {
     pub(super) colleagues: HashMap<PeerId, Caller>,
     /// Supervisors of the group, and those that this one was told to join.
     pub(super) trusted: HashSet<PeerId>,
-    pub(super) askers: Askers,
+    pub(super) pending: PendingRequests,
     pub(super) last_conn: ConnId,
     pub(super) pulls: Arc<Semaphore>,
     /// The setting, as it was followed last.
@@ -264,7 +264,7 @@ impl Loop {
             clients: HashMap::new(),
             colleagues: HashMap::new(),
             trusted,
-            askers: Askers::default(),
+            pending: PendingRequests::default(),
             last_conn: 0,
             pulls: Arc::new(Semaphore::new(PULLS_MAX)),
             relays: Arc::default(),
@@ -272,9 +272,9 @@ impl Loop {
         }
     }
 
-    pub async fn run(mut self, queue: mpsc::Receiver<Input>, said: mpsc::Receiver<Said>) {
+    pub async fn run(mut self, queue: mpsc::Receiver<Input>, events: mpsc::Receiver<JournalEvent>) {
         self.on_group();
-        let ended = match self.turn(queue, said).await {
+        let ended = match self.turn(queue, events).await {
             Ok(()) => None,
             Err(End::Stopped(done)) => {
                 self.hand_over().await;
@@ -301,14 +301,14 @@ impl Loop {
     async fn turn(
         &mut self,
         mut queue: mpsc::Receiver<Input>,
-        mut said: mpsc::Receiver<Said>,
+        mut events: mpsc::Receiver<JournalEvent>,
     ) -> Result<(), End> {
-        let (mut batch, mut news) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+        let (mut batch, mut committed) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
         loop {
             let sleep = sleep_until(self.wake_at());
             tokio::select! {
                 biased;
-                count = said.recv_many(&mut news, BATCH) => if count == 0 {
+                count = events.recv_many(&mut committed, BATCH) => if count == 0 {
                     let why = "the journal has stopped".to_owned();
                     return Err(End::Failed(NodeError::Other(why)));
                 },
@@ -316,8 +316,8 @@ impl Loop {
                 changed = self.group.changed() => if changed.is_ok() { self.on_group() },
                 () = sleep => {}
             }
-            for said in news.drain(..) {
-                self.on_said(said)?;
+            for event in committed.drain(..) {
+                self.on_journal_event(event)?;
             }
             while batch.len() < BATCH
                 && self.has_room()
@@ -491,8 +491,8 @@ impl Loop {
             Input::Local {
                 role,
                 request,
-                asker,
-            } => self.ask_here(role, request, asker),
+                reply_to,
+            } => self.ask_here(role, request, reply_to),
             Input::Submit {
                 requester,
                 ask,

@@ -4,7 +4,7 @@
 use super::core_loop::Loop;
 use super::links::PeerLinks;
 use super::membership::{self, GroupReply};
-use super::{Asker, Input, Supervisor, SupervisorConfig};
+use super::{Input, ReplyTo, Supervisor, SupervisorConfig};
 use crate::NodeError;
 use crate::folders::write_private;
 use hedge_model::msg::{RefusalKind, Reply, Request, Role};
@@ -148,7 +148,7 @@ pub(super) async fn invite(
     let local = Input::Local {
         role: Role::Admin,
         request,
-        asker: Asker::Once(Some(reply)),
+        reply_to: ReplyTo::Once(Some(reply)),
     };
     _ = inputs.send(local).await;
     match answer.await {

@@ -1,18 +1,18 @@
 //! The supervisor's loop: messages and heartbeats in, assignments and answers out, around the core; and its
 //! place in the group of supervisors, which the journal keeps.
 
-mod acting;
-mod askers;
-mod asking;
+mod acceptor;
+mod actions;
 mod audit;
 mod core_loop;
 mod disk;
-mod doors;
 mod invitations;
+mod journal_events;
 mod links;
 mod membership;
 mod peers;
-mod said;
+mod pending_requests;
+mod requests;
 mod spec;
 mod start;
 mod watch;
@@ -20,7 +20,6 @@ mod watch;
 use crate::clock::unix_seconds;
 use crate::transport::Threads;
 use crate::{Folders, NodeError};
-pub(crate) use askers::Asker;
 pub(crate) use core_loop::Input;
 use core_loop::Standing;
 use hedge_model::PeerAddr;
@@ -30,6 +29,7 @@ use hedge_store::FORMAT_MAX;
 pub use hedge_store::Timing;
 use invitations::Standard;
 use links::PeerLinks;
+pub(crate) use pending_requests::ReplyTo;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use tokio::sync::watch::Receiver;
@@ -126,7 +126,7 @@ impl Supervisor {
         let local = Input::Local {
             role,
             request,
-            asker: Asker::Once(Some(reply)),
+            reply_to: ReplyTo::Once(Some(reply)),
         };
         self.input(local).await?;
         match answer.await {

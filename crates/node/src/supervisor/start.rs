@@ -18,7 +18,7 @@ use hedge_model::{PeerAddr, Time};
 use hedge_net::{
     DataServer, DataStore, Fetcher, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
 };
-use hedge_store::{Journal, Options, Place, Said, StoreError};
+use hedge_store::{Journal, JournalEvent, Options, Place, StoreError};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, watch};
@@ -205,7 +205,7 @@ async fn open_journal(
     member: &GroupMember,
     links: &PeerLinks,
     group: &[PeerAddr],
-) -> Result<(Journal, mpsc::Receiver<Said>), NodeError> {
+) -> Result<(Journal, mpsc::Receiver<JournalEvent>), NodeError> {
     let folder = config.dir.join("journal");
     let place = if config.durable {
         make_private(&folder)?;

@@ -1,7 +1,7 @@
 //! One attempt at a worker: inputs fetched and placed, process run, outputs collected and stored.
 
 use super::Input;
-use super::beats::Beats;
+use super::heartbeats::Beats;
 use super::staging::stage;
 use hedge_core::worker::Event;
 use hedge_exec::{

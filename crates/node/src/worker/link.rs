@@ -2,7 +2,7 @@
 //! long as the worker lives. It attaches to the one that leads; the others are there for when that ends.
 
 use super::Input;
-use super::beats::Beats;
+use super::heartbeats::Beats;
 use crate::frames::send;
 use crate::known::{Known, moved};
 use crate::pause::Pause;

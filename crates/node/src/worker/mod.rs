@@ -1,11 +1,11 @@
 //! The worker's loop: orders in, reports and heartbeats out, around the core; attempts run beside it.
 
 mod attempt;
-mod beats;
+mod heartbeats;
 mod inventory;
 mod link;
 mod owner;
-mod saver;
+mod screensaver;
 mod senders;
 mod staging;
 
@@ -16,7 +16,7 @@ use crate::known::Known;
 use crate::transport::Threads;
 use crate::{Folders, NodeError};
 use attempt::{Attempts, StageResult, Tools};
-use beats::Beats;
+use heartbeats::Beats;
 use hedge_core::worker::{Action, Event};
 use hedge_exec::{Priority, Report, ScratchPool, Spawner, SpawnerConfig};
 use hedge_model::msg::{FromWorker, HASHES_MAX, Phase, ToWorker, Welcome, WorkerInfo};
@@ -37,7 +37,7 @@ use tokio::time::Instant;
 pub(crate) use inventory::free_disk;
 pub use inventory::{labels, offer};
 pub use owner::OwnerConfig;
-pub use saver::{SaverView, saver_socket};
+pub use screensaver::{SaverView, saver_socket};
 pub use senders::Senders;
 
 /// Batches of orders and ends of attempts that wait for the loop.
@@ -213,10 +213,10 @@ pub async fn run(
 }
 
 /// Tells screensavers what runs here, where the machine has an owner.
-fn show(config: &WorkerConfig, inputs: &mpsc::Sender<Input>) -> saver::Shown {
-    let (shown, view) = saver::Shown::new();
+fn show(config: &WorkerConfig, inputs: &mpsc::Sender<Input>) -> screensaver::Shown {
+    let (shown, view) = screensaver::Shown::new();
     if config.owner.is_some()
-        && let Err(error) = saver::listen(&config.dir, inputs.clone(), view)
+        && let Err(error) = screensaver::listen(&config.dir, inputs.clone(), view)
     {
         tracing::warn!(%error, "no screensaver will be told what runs here");
     }
@@ -276,7 +276,7 @@ struct Leader {
 struct Loop {
     info: WorkerInfo,
     core: hedge_core::worker::Worker,
-    shown: saver::Shown,
+    shown: screensaver::Shown,
     clock: Clock,
     links: Links,
     trust: Trust,

@@ -1,7 +1,7 @@
 //! Workers reduced to their signs of life, many of them on the same few threads: so that what a supervisor takes in can
 //! be measured where there are not the processors for as many whole workers.
 
-use super::beats::Beats;
+use super::heartbeats::Beats;
 use super::link::Links;
 use super::{INPUTS_MAX, Input, inventory, port};
 use crate::NodeError;

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::{JobId, PeerAddr, PeerId, TaskId, Time};
 use hedge_store::{
-    Group, GroupMember, Journal, NodeId, Options, Place, Said, StoreError, Timing, Transport,
+    Group, GroupMember, Journal, JournalEvent, NodeId, Options, Place, StoreError, Timing,
+    Transport,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -184,15 +185,15 @@ impl Heard {
     }
 
     /// Follows what a journal says until it ends.
-    pub async fn follow(self, mut said: mpsc::Receiver<Said>) {
+    pub async fn follow(self, mut said: mpsc::Receiver<JournalEvent>) {
         while let Some(one) = said.recv().await {
             self.hear(one);
         }
     }
 
-    pub fn hear(&self, said: Said) {
+    pub fn hear(&self, said: JournalEvent) {
         self.with(|told| match said {
-            Said::Restore { index, state } => {
+            JournalEvent::Restore { index, state } => {
                 told.restored += 1;
                 told.last_index = index;
                 let numbers = state.chunks_exact(8);
@@ -200,7 +201,7 @@ impl Heard {
                     .map(|one| u64::from_le_bytes(one.try_into().unwrap()))
                     .collect();
             }
-            Said::Committed {
+            JournalEvent::Committed {
                 index,
                 first,
                 records,
@@ -214,7 +215,7 @@ impl Heard {
                         .flat_map(|first| first..first + records.len() as u64),
                 );
             }
-            Said::Snapshot(request) => {
+            JournalEvent::Snapshot(request) => {
                 told.snapshots += 1;
                 let numbers = told.numbers.clone();
                 request.give(Box::new(move |out| {
@@ -223,13 +224,13 @@ impl Heard {
                         .try_for_each(|one| out.write_all(&one.to_le_bytes()))
                 }));
             }
-            Said::Lead { .. } => {
+            JournalEvent::Lead { .. } => {
                 told.leads += 1;
                 told.leading = true;
             }
-            Said::Deposed { .. } => told.leading = false,
-            Said::Removed => told.removed = true,
-            Said::Failed(error) => told.failed = Some(error),
+            JournalEvent::Deposed { .. } => told.leading = false,
+            JournalEvent::Removed => told.removed = true,
+            JournalEvent::Failed(error) => told.failed = Some(error),
         });
     }
 

@@ -1,4 +1,4 @@
-//! What the journal says to the core's loop, and what it shows of its group.
+//! The events that the journal publishes to the core's loop, and its view of the group.
 
 use crate::{NodeId, ProposalId, StoreError};
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 /// What the journal says, in an order that holds: state changes by `Restore` and `Committed` alone.
 #[derive(Debug)]
-pub enum Said {
+pub enum JournalEvent {
     /// The state as it was after the entry `index`: at start, or because this member was too far behind.
     /// It replaces what was.
     Restore {
@@ -34,12 +34,12 @@ pub enum Said {
     },
     /// A snapshot of the state as it is now is wanted.
     Snapshot(SnapshotRequest),
-    /// This member leads, and everything committed before has been said. It may propose.
+    /// This member leads, and all earlier records were published. It may propose.
     Lead {
         /// Grows with every leader the group has had.
         term: u64,
     },
-    /// This member leads no longer: what was proposed and not said as committed has an unknown fate.
+    /// This member leads no longer: proposals that were not published as committed have an unknown outcome.
     Deposed {
         /// Who leads now, if known.
         leader: Option<PeerId>,
@@ -47,14 +47,14 @@ pub enum Said {
     /// This member was taken out of its group and keeps quiet from now on. To be a member again it joins
     /// with an empty folder.
     Removed,
-    /// The journal cannot go on. Nothing more is said.
+    /// The journal cannot continue. No event follows.
     Failed(StoreError),
 }
 
 /// Writes a state; runs on a thread of its own, so it must own what it writes.
 pub type WriteState = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
-/// Asks for a snapshot of the state as of all that was said before.
+/// Asks for a snapshot of the state after all earlier events.
 pub struct SnapshotRequest {
     pub(crate) reply: oneshot::Sender<WriteState>,
 }
@@ -83,7 +83,7 @@ pub struct Group {
     pub seats: BTreeMap<NodeId, Seat>,
     /// Who leads, as far as known.
     pub leader: Option<NodeId>,
-    /// Whether this member leads and has said so.
+    /// Whether this member leads and has published that.
     pub leading: bool,
     /// Grows with every leader the group has had.
     pub term: u64,
@@ -115,7 +115,7 @@ pub struct LogSize {
     pub purged: Option<u64>,
     /// The last entry.
     pub last: Option<u64>,
-    /// The last entry that was said.
+    /// The last entry that was published.
     pub applied: Option<u64>,
     /// The last entry that the newest snapshot covers.
     pub snapshot: Option<u64>,

@@ -1,4 +1,4 @@
-//! What the journal says, and what it is given.
+//! Handles the journal's events, and proposes records to it.
 
 use super::core_loop::{End, Loop, Standing};
 use crate::NodeError;
@@ -7,7 +7,7 @@ use hedge_core::supervisor::{Event, State};
 use hedge_model::PeerAddr;
 use hedge_model::group::Colleague;
 use hedge_model::record::Record;
-use hedge_store::{Refused, Said};
+use hedge_store::{JournalEvent, Refused};
 use tokio::time::Instant;
 
 /// Entries that are on their way at once: what comes meanwhile travels together in the next.
@@ -22,9 +22,9 @@ const ENTRY_RECORDS_MAX: usize = 4096;
 const ENTRY_BYTES_MAX: usize = 16 << 20;
 
 impl Loop {
-    pub(super) fn on_said(&mut self, said: Said) -> Result<(), End> {
-        match said {
-            Said::Restore { state, .. } => {
+    pub(super) fn on_journal_event(&mut self, event: JournalEvent) -> Result<(), End> {
+        match event {
+            JournalEvent::Restore { state, .. } => {
                 let state = State::restore(&state).map_err(|error| {
                     End::Failed(NodeError::Other(format!("the journal's snapshot: {error}")))
                 })?;
@@ -34,7 +34,7 @@ impl Loop {
                 revoked.into_iter().for_each(|peer| self.expel(peer));
                 self.setup.journal.use_format(self.core.state().format());
             }
-            Said::Committed { first, records, .. } => {
+            JournalEvent::Committed { first, records, .. } => {
                 self.journal_at = Instant::now();
                 if first.is_some() {
                     self.in_flight = self.in_flight.saturating_sub(1);
@@ -54,11 +54,11 @@ impl Loop {
                     self.replace_revoked();
                 }
             }
-            Said::Snapshot(request) => {
+            JournalEvent::Snapshot(request) => {
                 let state = self.core.state().clone();
                 request.give(Box::new(move |out| state.write(out)));
             }
-            Said::Lead { term } => {
+            JournalEvent::Lead { term } => {
                 tracing::info!(term, "this supervisor leads");
                 self.term = term;
                 self.setup.clock.raise(self.core.state().recorded_time());
@@ -70,7 +70,7 @@ impl Loop {
                 })?;
                 self.feed(Event::Lead { holds, secret });
             }
-            Said::Deposed { leader } => {
+            JournalEvent::Deposed { leader } => {
                 let leader = leader.map_or_else(|| "nobody yet".to_owned(), |peer| peer.short());
                 tracing::info!(%leader, "this supervisor leads no longer");
                 self.appended.clear();
@@ -79,11 +79,11 @@ impl Loop {
                 self.feed(Event::Deposed);
                 self.note_standing();
             }
-            Said::Removed => {
+            JournalEvent::Removed => {
                 let why = hedge_net::CloseReason::Removed.to_string();
                 return Err(End::Failed(NodeError::NotAllowed(why)));
             }
-            Said::Failed(error) => return Err(End::Failed(error.into())),
+            JournalEvent::Failed(error) => return Err(End::Failed(error.into())),
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! The worker's word to its screensaver, over a socket in its own folder: while one is shown the owner is known to
-//! be away, and it draws what it is told.
+//! Serves the screensaver over a socket in the worker's folder. While a screensaver is connected, the owner is away; it
+//! draws the figures that the worker sends.
 
 use super::Input;
 use crate::NodeError;

@@ -1,8 +1,8 @@
-//! Who comes and goes: peers that want in, their connections, and their ends.
+//! Accepts connections of peers, receives their messages, and handles the end of connections.
 
 use super::core_loop::{ConnId, From, Loop, Worker};
 use super::{core_loop, peers};
-use crate::supervisor::askers::Asker;
+use crate::supervisor::pending_requests::ReplyTo;
 use hedge_core::supervisor::{Action, Event, NotAdmitted};
 use hedge_model::PeerId;
 use hedge_model::msg::{FromWorker, Reply, Request, Role, ToWorker, Welcome};
@@ -22,12 +22,12 @@ impl Loop {
             From::Client(asks) => {
                 for ask in asks {
                     let watch = matches!(ask.request, Request::Watch(_));
-                    let asker = Asker::Remote {
+                    let reply_to = ReplyTo::Remote {
                         conn,
                         ask: ask.id,
                         watch,
                     };
-                    self.ask(peer.into(), ask.request, asker);
+                    self.ask(peer.into(), ask.request, reply_to);
                 }
             }
         }
@@ -110,7 +110,7 @@ impl Loop {
             self.feed(Event::Gone { peer, silent });
         }
         if self.clients.remove(&conn).is_some() {
-            let asks = self.askers.forget(conn);
+            let asks = self.pending.forget(conn);
             self.feed(Event::Unasked(asks));
             // One peer may have several connections; only with the last is nobody there who waits.
             let here = self.clients.values().any(|other| other.peer() == peer);
@@ -191,7 +191,7 @@ impl Loop {
         let gone: Vec<_> = self.clients.extract_if(theirs).collect();
         for (conn, sender) in gone {
             sender.close(CloseReason::Revoked);
-            let asks = self.askers.forget(conn);
+            let asks = self.pending.forget(conn);
             self.feed(Event::Unasked(asks));
         }
         self.colleagues.remove(&peer);

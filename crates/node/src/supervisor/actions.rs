@@ -1,4 +1,4 @@
-//! Carrying out what the core wants.
+//! Carries out the core's actions.
 
 use super::core_loop::{ConnId, Input, Loop};
 use crate::frames::send;
@@ -45,7 +45,7 @@ impl Loop {
                 }
                 Action::Answer { to, answer } => {
                     let reply = self.sealed_reply(to, answer.reply);
-                    let over = self.askers.answer(answer.id, reply, &mut answers);
+                    let over = self.pending.answer(answer.id, reply, &mut answers);
                     if let Some((asked, reply)) = over {
                         self.setup.audit.answered(&asked, &reply);
                     }

@@ -1,4 +1,4 @@
-//! Taking the place of a leader whose process is known to have ended, sooner than its silence alone would allow.
+//! Stands for election when the leader's process is known to have ended, sooner than missed heartbeats would show it.
 
 use crate::entry::Types;
 use crate::machine::Machine;

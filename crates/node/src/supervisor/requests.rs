@@ -1,7 +1,7 @@
-//! What clients ask for, on its way to the core.
+//! Passes requests of clients to the core.
 
-use super::askers::Asker;
 use super::core_loop::{Input, Loop};
+use super::pending_requests::ReplyTo;
 use super::spec::{decode, fetch_spec};
 use super::ticket_text;
 use hedge_core::supervisor::{Action, Event, Requester};
@@ -11,24 +11,24 @@ use std::sync::Arc;
 
 impl Loop {
     /// A request of this process, under the supervisor's identity and in this role.
-    pub(super) fn ask_here(&mut self, role: Role, request: Request, asker: Asker) {
+    pub(super) fn ask_here(&mut self, role: Role, request: Request, reply_to: ReplyTo) {
         let peer = self.setup.addr.peer;
-        self.ask(Requester::Here { peer, role }, request, asker);
+        self.ask(Requester::Here { peer, role }, request, reply_to);
     }
 
-    pub(super) fn ask(&mut self, requester: Requester, request: Request, asker: Asker) {
+    pub(super) fn ask(&mut self, requester: Requester, request: Request, reply_to: ReplyTo) {
         let role = match requester {
             Requester::Peer(peer) => self.core.state().member(peer),
             Requester::Here { role, .. } => Some(role),
         };
         let asked = self.setup.audit.asked(requester.peer(), role, &request);
-        let (ask, too_many) = self.askers.add(asker, asked);
+        let (ask, too_many) = self.pending.add(reply_to, asked);
         if too_many {
             let why = "the supervisor has too many questions open; ask again later";
             return self.reply(ask, no(RefusalKind::Busy, why));
         }
         if self.may_be_replaced() {
-            self.askers.hold(requester, ask, request);
+            self.pending.hold(requester, ask, request);
         } else {
             self.ask_core(requester, ask, request);
         }
@@ -44,8 +44,8 @@ impl Loop {
 
     /// Goes on with the questions that were held back, once it leads surely or surely not.
     pub(super) fn ask_held(&mut self) {
-        while self.askers.holds_any() && !self.may_be_replaced() {
-            if let Some((requester, ask, request)) = self.askers.next_held() {
+        while self.pending.holds_any() && !self.may_be_replaced() {
+            if let Some((requester, ask, request)) = self.pending.next_held() {
                 self.ask_core(requester, ask, request);
             }
         }
@@ -163,7 +163,7 @@ impl Loop {
         }
     }
 
-    /// Whoever submits from within this process has put the inputs into this store. Said after the submission:
+    /// A submission from within this process has its inputs in this store. The core hears of them after the submission:
     /// before it, the core knows nobody who needs them.
     fn notice_local_content(&mut self, spec: &JobSpec) {
         let files = spec.files().iter().map(|file| &file.data);

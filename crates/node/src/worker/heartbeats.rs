@@ -1,5 +1,5 @@
-//! Signs of life: a thread of its own at raised priority beats when the plan says so, by absolute time, so that
-//! beats wait neither for the loop nor for tasks; questions are answered where they arrive.
+//! Sends heartbeats from a thread of its own at raised priority, at the absolute times of the supervisor's plan, so that
+//! none waits for the worker's loop or its tasks. Status requests are acknowledged where they arrive.
 
 use crate::NodeError;
 use crate::transport::raise_priority;

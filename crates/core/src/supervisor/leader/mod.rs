@@ -19,7 +19,7 @@ use crate::supervisor::leader::redundancy::Looks;
 use crate::supervisor::peers::Peers;
 use crate::supervisor::{Action, Config, ProposalId};
 use attempts::ActiveTask;
-use blobs::replication::Kept;
+use blobs::replication::GroupMember;
 use blobs::{Content, Pull, Submission};
 use hedge_model::record::Record;
 use hedge_model::{AttemptId, Hash, JobId, PeerId, TaskId, Time};
@@ -81,7 +81,7 @@ pub(crate) struct Leader {
     /// When the redundancy policies are asked.
     pub looks: Looks,
     /// The other supervisors that there are or were; each keeps its position.
-    pub colleagues: Vec<Kept>,
+    pub colleagues: Vec<GroupMember>,
     /// How many other supervisors the group has.
     pub others: u32,
     /// The rate by which links were judged last, bits a second.

@@ -23,7 +23,7 @@ impl Leadership<'_> {
     pub(crate) fn hint(&mut self, hint: Hint) {
         let epoch = self.state.epoch();
         for colleague in self.leader.colleagues.iter() {
-            if !colleague.linked {
+            if !colleague.linked() {
                 continue;
             }
             self.out.push(Action::ToSupervisor {

@@ -15,15 +15,31 @@ const SPREAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Most supervisors of a group: their places are bits of one byte in each content's entry.
 const COLLEAGUES_MAX: usize = 8;
 
-/// Another supervisor, as the leader sees it. Its position in the list names it in [`Content`].
+/// Another supervisor of the group, as the leader sees it. Its position in the list names it in [`Content`].
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct GroupMember {
     pub addr: PeerAddr,
-    pub linked: bool,
-    /// Whether it has said what it holds.
-    pub known: bool,
+    pub link: MemberLink,
     /// Why it cannot store anything now.
     pub disk_fault: Option<String>,
+}
+
+/// Whether a group member is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MemberLink {
+    /// It has no connection, or has left the group.
+    Away,
+    /// It is connected and has not said yet what it holds.
+    Linked,
+    /// It is connected and has said what it holds.
+    Listed,
+}
+
+impl GroupMember {
+    /// Whether it can be talked to.
+    pub fn linked(&self) -> bool {
+        self.link != MemberLink::Away
+    }
 }
 
 impl Leadership<'_> {
@@ -49,7 +65,7 @@ impl Leadership<'_> {
         let mut left = 0u8;
         for (at, colleague) in leader.colleagues.iter_mut().enumerate() {
             if !member(colleague.addr.peer) {
-                colleague.linked = false;
+                colleague.link = MemberLink::Away;
                 left |= 1 << at;
             }
         }
@@ -67,10 +83,12 @@ impl Leadership<'_> {
                 known.addr = addr.clone();
                 continue;
             }
-            let new = Kept {
+            let new = GroupMember {
                 addr: addr.clone(),
-                linked: linked.contains_key(&addr.peer),
-                known: false,
+                link: match linked.contains_key(&addr.peer) {
+                    true => MemberLink::Linked,
+                    false => MemberLink::Away,
+                },
                 disk_fault: None,
             };
             newcomers.push(addr.peer);
@@ -109,8 +127,7 @@ impl Leadership<'_> {
             if 1 + has.count_ones() >= wanted {
                 break;
             }
-            if colleague.linked
-                && colleague.known
+            if colleague.link == MemberLink::Listed
                 && has & bit == 0
                 && content.refused_by & bit == 0
             {
@@ -157,7 +174,9 @@ impl Leadership<'_> {
             .iter_mut()
             .find(|known| known.addr.peer == peer)
         {
-            colleague.linked = true;
+            if !colleague.linked() {
+                colleague.link = MemberLink::Linked;
+            }
             colleague.disk_fault = None;
         }
         self.out.push(Action::ToSupervisor {
@@ -177,8 +196,7 @@ impl Leadership<'_> {
             .iter()
             .position(|known| known.addr.peer == peer);
         let Some(at) = found else { return };
-        leader.colleagues[at].linked = false;
-        leader.colleagues[at].known = false;
+        leader.colleagues[at].link = MemberLink::Away;
         for content in leader.content.values_mut() {
             content.offered_to &= !(1 << at);
         }
@@ -195,7 +213,9 @@ impl Leadership<'_> {
         let bit = 1 << at;
         match msg {
             ToLeader::Holds(hashes) => {
-                leader.colleagues[at].known = true;
+                if leader.colleagues[at].linked() {
+                    leader.colleagues[at].link = MemberLink::Listed;
+                }
                 for content in leader.content.values_mut() {
                     content.kept_at &= !bit;
                     content.offered_to &= !bit;
@@ -289,7 +309,7 @@ impl<'a> LeaderView<'a> {
         let bits = bits.map_or(0, |content| content.kept_at);
         let colleagues = leader.colleagues.iter().enumerate();
         colleagues
-            .filter(move |(at, colleague)| colleague.linked && bits & (1 << at) != 0)
+            .filter(move |(at, colleague)| colleague.linked() && bits & (1 << at) != 0)
             .map(|(_, colleague)| &colleague.addr)
     }
 }

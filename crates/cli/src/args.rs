@@ -25,7 +25,7 @@ pub use grid::{Config, ConfigDo, Journal, Members, MembersDo, Revoke};
 #[command(
     name = "hedge",
     version,
-    about = "Runs jobs on machines that nobody can rely on, and still finishes them on time.",
+    about = "Runs jobs on unreliable machines and finishes them on time.",
     after_help = AFTER_HELP,
     max_term_width = 100,
     disable_help_subcommand = true,
@@ -91,7 +91,7 @@ Examples:
   hedge ticket list
   hedge ticket revoke 5c1f                   by the beginning of its id
 
-A ticket is a secret: whoever has it can join in its role. Keep it off command lines, which every user of
+A ticket is a secret: everybody who has it can join in its role. Keep it off command lines, which every user of
 a machine can read: pass its file, or - for standard input.")]
     Ticket(Ticket),
     /// Start a worker: it runs tasks for the grid

@@ -247,7 +247,7 @@ fn where_the_leader_ends_critical_tasks_still_run_twice_and_workers_are_watched(
         );
     }
     // Those that run it are watched as closely as new grids watch critical tasks.
-    let watched = until("signs of life of all workers", || {
+    let watched = until("heartbeats of all workers", || {
         let all = group.ask(&["workers"]);
         let all = all.as_array().unwrap().clone();
         let closely = |one: &Value| one["in_hand"] == 0 || one["beat_interval_ms"] == 20.0;

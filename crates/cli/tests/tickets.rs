@@ -196,7 +196,7 @@ fn a_ticket_in_the_environment_does_not_lock_its_machine_out() {
     let path = path.to_str().unwrap();
     expect(&with_ticket(&other, path, &["members"]), 0, "supervisor");
     let again = here.call(&["ticket", "admin", "--out", "admin.ticket"]);
-    expect(&again, 1, "lets nobody in");
+    expect(&again, 1, "admits nobody");
     // Elsewhere there is no other door.
     let refused = with_ticket(&other, &client, &["members"]);
     expect(&refused, 4, "only an administrator");
@@ -383,7 +383,7 @@ fn tickets_are_listed_and_revoked_and_members_stay() {
     expect(
         &here.call(&["ticket", "revoke", "client.ticket", "--yes"]),
         0,
-        "lets nobody in",
+        "admits nobody",
     );
     expect(
         &here.call(&["ticket", "revoke", &id[..6], "--yes"]),

@@ -1,4 +1,4 @@
-//! Real workers and a real supervisor: signs of life come as often as was set, and a supervisor that is frozen for a
+//! Real workers and a real supervisor: heartbeats come as often as was set, and a supervisor that is frozen for a
 //! while takes nobody's work away.
 
 mod common;
@@ -69,7 +69,7 @@ fn a_busy_worker_is_heard_as_often_as_was_set() {
         for (every, ms) in [("1s", 1000_u32), ("100ms", 100), ("10ms", 10), ("1ms", 1)] {
             let way = format!("{prefix}{every}");
             place.ask(&["config", "set", "watch_assigned", &way]);
-            // Signs of life take a twentieth of the link at most: where a busy machine measured a slow one, there are
+            // Heartbeats take a twentieth of the link at most: where a busy machine measured a slow one, there are
             // fewer, and the worker's view says so.
             let shown = |view: &Value| view["beat_interval_ms"].as_f64().unwrap_or(0.0);
             let set = until("the worker to be watched like this", || {
@@ -83,7 +83,7 @@ fn a_busy_worker_is_heard_as_often_as_was_set() {
             let least = (500.0 / shown(&set)).min(110.0);
             let span = Duration::from_millis(u64::from(3 * ms).max(300));
             let mut since = (Instant::now(), beats(&set));
-            until("signs of life as often as was set", || {
+            until("heartbeats as often as was set", || {
                 let took = since.0.elapsed();
                 let view = worker().filter(|_| took >= span)?;
                 let came = beats(&view).saturating_sub(since.1);

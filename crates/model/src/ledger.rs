@@ -16,7 +16,7 @@ pub struct Charge {
     /// The class of its worker when it was assigned.
     pub class: Class,
     /// How long it held its resources, pauses taken off: up to its end; for one that was cancelled up to the
-    /// decision, for one that was lost up to the last sign of life.
+    /// decision, for one that was lost up to the last heartbeat.
     pub occupied: Duration,
     /// Bytes moved for it, as far as known.
     pub moved: u64,

@@ -404,7 +404,7 @@ pub enum Phase {
     Ended,
 }
 
-/// How a worker is to show signs of life.
+/// How a worker is to send heartbeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BeatPlan {
     /// Counts from 1 on each connection; beats repeat it. A worker beats at once when it hears of a plan.

@@ -33,9 +33,9 @@ pub struct Settings {
     pub suspect_deviations: u32,
     /// A silence that is suspicious however irregular a worker is: the ceiling of suspicion.
     pub suspect_max: Duration,
-    /// Silent for this many beats a worker can be given up; its attempts run elsewhere.
+    /// After this many missed heartbeats a worker can be declared dead; its attempts run elsewhere.
     pub dead_beats: u32,
-    /// No worker is given up after a shorter silence.
+    /// No worker is declared dead after a shorter gap.
     pub dead_min: Duration,
     /// How often workers look at the progress of their attempts.
     pub progress_every: Duration,
@@ -76,7 +76,7 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// Watching: 50 ms × 3 beats notice a frozen worker well within 250 ms; given up after a second, which is
+    /// Watching: 50 ms × 3 beats notice a frozen worker well within 250 ms; declared dead after a second, which is
     /// longer than any pause of a healthy process on a busy machine that was measured, and shorter than a
     /// person's patience; 10,000 beats a second cost the leader about 6 % of a core. Content
     /// grace: 3 s, a restart of the process. Keeping: a month, 4 GiB of disk, which leaves room for running jobs on a
@@ -143,9 +143,9 @@ pub struct Way {
 }
 
 impl Way {
-    /// Shortest interval between two signs of life.
+    /// Shortest interval between two heartbeats.
     pub const INTERVAL_MIN: Duration = Duration::from_micros(500);
-    /// Longest interval between two signs of life.
+    /// Longest interval between two heartbeats.
     pub const INTERVAL_MAX: Duration = TEN_MINUTES;
 
     /// By heartbeats, so often.

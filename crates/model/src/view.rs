@@ -186,21 +186,21 @@ pub struct WorkerView {
     pub failed: u64,
     /// Attempts lost with it.
     pub lost: u64,
-    /// Between two signs of life that it is to show now.
+    /// Between two heartbeats that it is to show now.
     pub beat_interval_ms: f64,
     /// `beats`: it sends them by itself; `asks`: it is asked and answers.
     pub beat_mode: String,
-    /// Signs of life on this connection so far.
+    /// Heartbeats on this connection so far.
     pub beats: u64,
     /// How often it was suspect on this connection.
     pub suspicions: u64,
-    /// Gaps between its signs of life that were longer than the interval by more than a tenth.
+    /// Gaps between its heartbeats that were longer than the interval by more than a tenth.
     pub late_gaps: u64,
-    /// Signs of life that it sent or was asked for, and that did not arrive.
+    /// Heartbeats that it sent or was asked for, and that did not arrive.
     pub missed_beats: u64,
-    /// Signs of life that were on their way for so long that they were dropped.
+    /// Heartbeats that were on their way for so long that they were dropped.
     pub held_up_beats: u64,
-    /// Since its last sign of life.
+    /// Since its last heartbeat.
     pub silent_ms: f64,
     /// `normal` or `higher`.
     pub class: String,

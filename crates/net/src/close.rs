@@ -38,7 +38,7 @@ pub enum CloseReason {
     FormatTooOld,
     /// The supervisor was removed from its group.
     Removed,
-    /// No sign of life for the idle timeout, or the network took the connection away.
+    /// No heartbeat for the idle timeout, or the network took the connection away.
     Lost,
     /// A number that this version does not know.
     Other(u32),
@@ -124,7 +124,7 @@ impl CloseReason {
                 "the ticket is for another role; use one made by `hedge ticket` for this role"
             }
             CloseReason::Revoked => {
-                "this peer was shut out of the grid, under this identity for good; \
+                "this peer was revoked, under this identity for good; \
                  with a new ticket and an empty --dir it joins as another"
             }
             CloseReason::Replaced => {

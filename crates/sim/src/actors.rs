@@ -84,7 +84,7 @@ pub(crate) enum Event {
     Beat(usize, ConnId, u64),
     /// How to beat reaches a worker.
     Planned(usize, ConnId, BeatPlan),
-    /// A question for a sign of life reaches a worker.
+    /// A status request reaches a worker.
     Asked(usize, ConnId, u64),
     /// The deadline of a supervisor's monitor.
     Check(usize, u64),

@@ -171,7 +171,7 @@ impl Journal {
 
     /// Another member's process has ended, as the node knows by other means than its silence. If it led, this
     /// member or another takes its place as soon as the group's agreement allows, which is
-    /// [`Timing::election_max`] after its last sign of life. Where it lives after all, nothing happens.
+    /// [`Timing::election_max`] after its last heartbeat. Where it lives after all, nothing happens.
     pub fn ended(&self, peer: PeerId) {
         if let Ok(handle) = self.0.runtime.handle() {
             let raft = self.0.raft.clone();

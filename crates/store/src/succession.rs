@@ -29,7 +29,7 @@ pub(crate) async fn stand_in(raft: Raft<Types, Machine>, id: NodeId, gone: PeerI
     let Some((term, rank)) = known else {
         return;
     };
-    // Its last sign of life was heard up to one interval before its end.
+    // Its last heartbeat was heard up to one interval before its end.
     let turn = timing.heartbeat * u32::try_from(rank).unwrap_or(u32::MAX);
     let lease = timing.election_max.saturating_sub(timing.heartbeat);
     tokio::time::sleep(lease.saturating_add(turn)).await;

@@ -25,7 +25,7 @@ pub struct Members {
 /// What to do with a member.
 #[derive(Debug, Subcommand)]
 pub enum MembersDo {
-    /// Take a member out: a supervisor leaves its group, a worker or client is shut out
+    /// Take a member out: a supervisor leaves its group, a worker or client is revoked
     Remove(Revoke),
 }
 

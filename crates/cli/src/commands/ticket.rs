@@ -110,14 +110,17 @@ fn revoke(context: &Context, args: &RevokeTicket) -> Result<Exit, Failure> {
     };
     let shown: String = name.chars().take(ID_SHOWN).collect();
     irreversible(
-        &format!("the ticket {shown} lets nobody in any more"),
+        &format!("the ticket {shown} admits nobody any more"),
         args.yes,
     )?;
     context.on_grid_as(Right::Admin, &args.grid, async |client| {
         ask(client, Request::RevokeTicket(name.clone())).await?;
         let value = json!({ "ticket": name, "revoked": true });
-        let text =
-            || format!("the ticket {shown} lets nobody in any more; who joined by it stays\n");
+        let text = || {
+            format!(
+                "the ticket {shown} admits nobody any more; peers that joined by it stay members\n"
+            )
+        };
         context.look.print(&value, text)?;
         Ok(Exit::Done)
     })
@@ -133,7 +136,7 @@ fn write(path: &Path, ticket: &str) -> Result<(), Failure> {
     let written = opened.and_then(|mut file| writeln!(file, "{ticket}"));
     written.map_err(|error| {
         Failure::Local(format!(
-            "the ticket cannot be written to {}: {error}; it is lost and lets nobody in: make another one with a \
+            "the ticket cannot be written to {}: {error}; it is lost and admits nobody: make another one with a \
              path that can be written and does not exist",
             path.display()
         ))

@@ -69,7 +69,7 @@ fn score(worker: &WorkerView) -> String {
     format!("{:.2}{class} ({from})", worker.score)
 }
 
-/// How it shows signs of life.
+/// How it sends heartbeats.
 fn beats(worker: &WorkerView) -> String {
     let interval = format!("{} ms", worker.beat_interval_ms);
     if worker.beat_mode == "asks" {

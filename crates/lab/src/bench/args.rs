@@ -39,7 +39,7 @@ pub enum Bench {
         /// Send heartbeats at this interval, like 1ms, instead of a new grid's; for stop and kill
         #[arg(long, value_parser = duration)]
         interval: Option<Duration>,
-        /// Workers are asked for signs of life instead of sending them by themselves
+        /// The supervisor sends status requests instead of the workers sending heartbeats
         #[arg(long, requires = "interval")]
         asks: bool,
         /// How often a task's progress is looked at; for a stall [default: 1ms]
@@ -66,21 +66,21 @@ pub enum Bench {
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
         runs: u32,
     },
-    /// Signs of life of many workers: how many arrive, and what they cost the supervisor
+    /// Heartbeats of many workers: how many arrive, and what they cost the supervisor
     Beats {
         /// How many workers
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
         workers: u16,
-        /// How often each shows a sign of life
+        /// How often each sends a heartbeat
         #[arg(long, default_value = "1ms", value_parser = duration)]
         interval: Duration,
-        /// Workers are asked for signs of life instead of sending them by themselves
+        /// The supervisor sends status requests instead of the workers sending heartbeats
         #[arg(long)]
         asks: bool,
         /// For how long
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
         seconds: u32,
-        /// Whole workers, each a process of its own, rather than the signs of life of all from the bench's process
+        /// Whole workers, each a process of its own, rather than the heartbeats of all from the bench's process
         #[arg(long)]
         processes: bool,
     },
@@ -89,7 +89,7 @@ pub enum Bench {
         /// How many workers; all but two of them have tasks, and those may get copies
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(3..=1000))]
         workers: u16,
-        /// How often each shows a sign of life
+        /// How often each sends a heartbeat
         #[arg(long, default_value = "1ms", value_parser = duration)]
         interval: Duration,
         /// For how long, with the detector of unusual silences and again without it

@@ -1,4 +1,4 @@
-//! `hedge-lab bench beats`: signs of life of many workers, and what they cost the supervisor.
+//! `hedge-lab bench beats`: heartbeats of many workers, and what they cost the supervisor.
 
 use super::grid::{Grid, Plan, way_text};
 use super::{lines, rounded};
@@ -19,7 +19,7 @@ const RAW_SECONDS_MAX: u32 = 10;
 #[derive(Debug, Serialize)]
 struct Figures {
     workers: u16,
-    /// Where their signs of life come from: `bench` is this process, `processes` whole workers.
+    /// Where their heartbeats come from: `bench` is this process, `processes` whole workers.
     from: &'static str,
     watch: String,
     seconds: f64,
@@ -37,7 +37,7 @@ struct Figures {
     supervisor_cpu_share: f64,
     cpu_us_each: f64,
     suspicions: u64,
-    /// Of the gaps between two signs of life, those longer than the interval by more than a tenth.
+    /// Of the gaps between two heartbeats, those longer than the interval by more than a tenth.
     late_gaps_share: f64,
     /// As many datagrams of 1,200 bytes over plain UDP on loopback, into one thread that only counts them.
     raw_udp: super::raw::Datagrams,

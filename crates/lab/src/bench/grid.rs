@@ -250,7 +250,7 @@ impl Grid {
         Ok(grid)
     }
 
-    /// Adds workers that only show signs of life, from within this process, and waits until all have joined.
+    /// Adds workers that only send heartbeats, from within this process, and waits until all have joined.
     ///
     /// # Errors
     /// They cannot be started, or do not join in time.
@@ -278,7 +278,7 @@ impl Grid {
         wait(joined, "the workers").await
     }
 
-    /// Workers show signs of life like this from now on, whatever they have in hand and whatever it costs.
+    /// Workers send heartbeats like this from now on, whatever they have in hand and whatever it costs.
     ///
     /// # Errors
     /// The supervisor refuses.

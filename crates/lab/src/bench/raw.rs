@@ -6,12 +6,12 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// As long as the longest sign of life.
+/// As long as the longest heartbeat.
 const DATAGRAM_BYTES: usize = 1_200;
 /// Without a datagram for so long, none comes any more.
 const SILENT_MAX: Duration = Duration::from_secs(1);
 
-/// Plain datagrams, paced like signs of life.
+/// Plain datagrams, paced like heartbeats.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Datagrams {
     /// Sent.

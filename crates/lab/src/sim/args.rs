@@ -66,14 +66,14 @@ pub struct Compare {
     /// Write charts into this folder: box plots, and for each policy what the machines did in the first run
     #[arg(long, value_name = "DIR")]
     pub plot: Option<PathBuf>,
-    /// What luck is like.
+    /// Randomness.
     #[command(flatten)]
     pub luck: Luck,
 }
 
 /// The model of luck; spreads are standard deviations of logarithms.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "What luck is like")]
+#[command(next_help_heading = "Randomness")]
 pub struct Luck {
     /// Spread of task times around the recorded ones
     #[arg(long, default_value_t = 0.2, value_name = "SPREAD")]

@@ -111,7 +111,7 @@ const TEN_YEARS: Duration = Duration::from_secs(3650 * 24 * 3600);
 pub(super) const FIELDS: &[Field] = &[
     Field {
         name: "watch_idle",
-        what: "how workers with nothing to do are watched: \"500ms\" for heartbeats, \"asks 500ms\" for questions",
+        what: "how workers with nothing to do are watched: \"500ms\" for heartbeats, \"asks 500ms\" for status requests",
         example: "asks 500ms",
         kind: Kind::Way(|s| &mut s.watch_idle),
     },
@@ -129,19 +129,19 @@ pub(super) const FIELDS: &[Field] = &[
     },
     Field {
         name: "beats_per_second",
-        what: "beats of the whole pool that the leader takes in; beyond, intervals grow",
+        what: "heartbeats of all workers that the leader takes in; intervals grow beyond that",
         example: "20000",
         kind: Kind::Count(|s| &mut s.beats_per_second, 1, 10_000_000),
     },
     Field {
         name: "suspect_beats",
-        what: "beats missed until a worker can be suspect",
+        what: "heartbeats missed until a worker can be suspected",
         example: "5",
         kind: Kind::Count(|s| &mut s.suspect_beats, 1, 1000),
     },
     Field {
         name: "suspect_deviations",
-        what: "standard deviations by which a suspicious silence exceeds a worker's usual ones; 0: beats alone",
+        what: "standard deviations by which a suspicious gap exceeds a worker's usual ones; 0: missed heartbeats alone",
         example: "6",
         kind: Kind::Count(|s| &mut s.suspect_deviations, 0, 1000),
     },
@@ -153,13 +153,13 @@ pub(super) const FIELDS: &[Field] = &[
     },
     Field {
         name: "dead_beats",
-        what: "beats missed until a worker can be given up",
+        what: "heartbeats missed until a worker can be declared dead",
         example: "20",
         kind: Kind::Count(|s| &mut s.dead_beats, 2, 10_000),
     },
     Field {
         name: "dead_min",
-        what: "no worker is given up after a shorter silence",
+        what: "no worker is declared dead after a shorter gap",
         example: "3s",
         kind: Kind::Duration(|s| &mut s.dead_min, MILLISECOND, TEN_YEARS),
     },

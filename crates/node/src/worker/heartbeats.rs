@@ -20,7 +20,7 @@ const ATTEMPTS_MAX: usize = 16;
 /// something. Those of a machine that slept or froze are not.
 const MADE_UP_MAX: u32 = 8;
 
-/// A worker's signs of life; clones share them. The thread ends with the last clone.
+/// A worker's heartbeats; clones share them. The thread ends with the last clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Beats(Arc<Ending>);
 

@@ -24,7 +24,7 @@ use tokio::task::AbortHandle;
 const PROBE_WITHIN: Duration = Duration::from_secs(1);
 /// Supervisors that are dialled.
 const SUPERVISORS_MAX: usize = 32;
-/// Questions for signs of life taken from the transport at once.
+/// Status requests taken from the transport at once.
 const QUESTIONS_AT_ONCE: usize = 8;
 
 /// Keeps a connection to every supervisor. The connections end with it.
@@ -270,7 +270,7 @@ impl Drop for Unlinked {
     }
 }
 
-/// Answers a supervisor's questions for signs of life where they arrive.
+/// Answers a supervisor's status requests where they arrive.
 async fn answer(beats: Beats, conn: u64, mut questions: BeatReceiver) {
     let mut batch = vec![bytes::Bytes::new(); QUESTIONS_AT_ONCE];
     while let Ok(count) = questions.recv(&mut batch).await {

@@ -1,4 +1,4 @@
-//! Workers reduced to their signs of life, many of them on the same few threads: so that what a supervisor takes in can
+//! Workers reduced to their heartbeats, many of them on the same few threads: so that what a supervisor takes in can
 //! be measured where there are not the processors for as many whole workers.
 
 use super::heartbeats::Beats;
@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Signs of life of some workers: each has an identity, a port, connections and a thread of heartbeats of its own, as a
+/// Heartbeats of some workers: each has an identity, a port, connections and a thread of heartbeats of its own, as a
 /// worker has, and takes no tasks. They end with this.
 #[derive(Debug)]
 pub struct Senders {

@@ -4,7 +4,7 @@
 use hedge_core::monitor::{Monitor, Output, Settings, WatchId};
 use hedge_core::supervisor::{Action, Config, Event, PullFailure, State, Supervisor};
 use hedge_core::worker::{self, Worker};
-use hedge_model::group::{Colleague, FromLeader, ToLeader};
+use hedge_model::group::{FromLeader, PeerSupervisor, ToLeader};
 use hedge_model::msg::{
     Beat, FromWorker, HeldAttempt, Outcome, Report, Request, Role, ToWorker, Usage, WorkerInfo,
 };
@@ -225,7 +225,7 @@ impl Rig {
             }
             11 => self.link(input),
             12 => self.pulled(input),
-            13 => self.colleague(input),
+            13 => self.peer_supervisor(input),
             14 => self.fail_over(input),
             15 => {
                 let peer = worker_id(input.below(4));
@@ -431,7 +431,7 @@ impl Rig {
         self.event(Event::Pulled { hash, result });
     }
 
-    fn colleague(&mut self, input: &mut Bytes) {
+    fn peer_supervisor(&mut self, input: &mut Bytes) {
         let peer = supervisor_id(input.below(2));
         match input.byte() % 3 {
             0 => {
@@ -446,7 +446,7 @@ impl Rig {
             }
             _ => {
                 let all = [PeerId([9; 32]), supervisor_id(0), supervisor_id(1)];
-                let group = all[..1 + input.below(3)].iter().map(|peer| Colleague {
+                let group = all[..1 + input.below(3)].iter().map(|peer| PeerSupervisor {
                     addr: addr(*peer),
                     votes: true,
                     format_max: FORMAT_MAX,

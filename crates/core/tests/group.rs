@@ -4,7 +4,7 @@
 mod support;
 
 use hedge_core::supervisor::{Action, Config, Event, PullFailure, State, Supervisor};
-use hedge_model::group::{Colleague, FromLeader, LeaderSays, ToLeader};
+use hedge_model::group::{FromLeader, LeaderSays, PeerSupervisor, ToLeader};
 use hedge_model::msg::{HeldAttempt, Request, Role, WorkerInfo};
 use hedge_model::record::{FORMAT_MAX, Record};
 use hedge_model::spec::{Group, Qos, Redundancy, Unplaceable};
@@ -14,12 +14,12 @@ use support::*;
 
 /// The rig's own supervisor is 9.
 fn group_of(numbers: &[u8]) -> Event {
-    let colleague = |number: &u8| Colleague {
+    let peer_supervisor = |number: &u8| PeerSupervisor {
         addr: addr(worker(*number)),
         votes: true,
         format_max: FORMAT_MAX,
     };
-    Event::Group(numbers.iter().map(colleague).collect())
+    Event::Group(numbers.iter().map(peer_supervisor).collect())
 }
 
 fn linked(number: u8) -> Event {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A supervisor of the group, as the others see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Colleague {
+pub struct PeerSupervisor {
     /// Who, and where it is reached.
     pub addr: PeerAddr,
     /// Whether it has a vote; one without is catching up or standing by.

@@ -7,7 +7,7 @@ use crate::shadow::Shadow;
 use crate::watching::Watching;
 use crate::worker::Input;
 use hedge_core::supervisor::{Action, Config, Event as Heard, PullFailure, Supervisor};
-use hedge_model::group::{Colleague, FromLeader, ToLeader};
+use hedge_model::group::{FromLeader, PeerSupervisor, ToLeader};
 use hedge_model::msg::Role;
 use hedge_model::record::FORMAT_MAX;
 use hedge_model::{AttemptId, Epoch, Hash, PeerId, Source, Time};
@@ -258,7 +258,7 @@ impl Grid {
             }
             Action::ToSupervisor { to, msg } => {
                 let peer = Peer::Supervisor(sup).id();
-                self.tell_colleague(sup, to, Heard::FromLeader { peer, msg });
+                self.tell_peer_supervisor(sup, to, Heard::FromLeader { peer, msg });
             }
             Action::ToLeader { to, msg } => self.tell_leader(sup, to, msg),
             Action::TellHoldings { to } => {
@@ -278,10 +278,10 @@ impl Grid {
 
     fn tell_leader(&mut self, sup: usize, to: PeerId, msg: ToLeader) {
         let peer = Peer::Supervisor(sup).id();
-        self.tell_colleague(sup, to, Heard::ToLeader { peer, msg });
+        self.tell_peer_supervisor(sup, to, Heard::ToLeader { peer, msg });
     }
 
-    fn tell_colleague(&mut self, sup: usize, to: PeerId, event: Heard) {
+    fn tell_peer_supervisor(&mut self, sup: usize, to: PeerId, event: Heard) {
         let Some(conn) = self.sups[sup].conns.get(&to).copied() else {
             return;
         };
@@ -462,12 +462,12 @@ impl Grid {
         it.shadow = shadow;
         it.core = Some(Supervisor::new(config, state));
         let all = self.sups.len();
-        let colleague = |ix| Colleague {
+        let peer_supervisor = |ix| PeerSupervisor {
             addr: addr(Peer::Supervisor(ix).id()),
             votes: true,
             format_max: FORMAT_MAX,
         };
-        self.sup_handle(sup, Heard::Group((0..all).map(colleague).collect()))?;
+        self.sup_handle(sup, Heard::Group((0..all).map(peer_supervisor).collect()))?;
         let (life, upto) = (self.sups[sup].life, self.journal.len());
         let after = self.dice.millis(0, 100);
         self.after(after, Event::Apply(sup, life, upto));
@@ -482,7 +482,7 @@ impl Grid {
         Ok(())
     }
 
-    /// What a supervisor hears from a leader or a colleague, for the checks.
+    /// What a supervisor hears from a leader or a peer supervisor, for the checks.
     pub(crate) fn overhear(&mut self, sup: usize, msg: &FromLeader) {
         use hedge_model::group::LeaderSays;
         let it = &mut self.sups[sup];

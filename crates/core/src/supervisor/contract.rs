@@ -2,7 +2,7 @@
 
 use super::{MeasureMost, Measured};
 use crate::monitor::{Attention, Finding, Settings as Watch};
-use hedge_model::group::{Colleague, FromLeader, ToLeader};
+use hedge_model::group::{FromLeader, PeerSupervisor, ToLeader};
 use hedge_model::msg::{Answer, FromWorker, Reply, Request, Role, SharedSpec, ToWorker};
 use hedge_model::record::{FORMAT_MAX, Record};
 use hedge_model::{FileEntry, Hash, PeerAddr, PeerId, Source, SubmitKey};
@@ -83,7 +83,7 @@ pub enum Event {
     /// Another leads, or nobody known; everything that only a leader has is dropped.
     Deposed,
     /// The supervisors of the group are these, this one among them.
-    Group(Vec<Colleague>),
+    Group(Vec<PeerSupervisor>),
     /// Why nothing can be stored on this supervisor's disk from now on, a sentence without a full stop; none where it
     /// can be.
     Disk(Option<String>),

@@ -57,8 +57,8 @@ impl<'a> LeaderView<'a> {
         if peer == self.config.me.peer {
             return self.disk_fault;
         }
-        let mut colleagues = self.leader.colleagues.iter();
-        let known = colleagues.find(|known| known.addr.peer == peer)?;
+        let mut peer_supervisors = self.leader.peer_supervisors.iter();
+        let known = peer_supervisors.find(|known| known.addr.peer == peer)?;
         known.disk_fault.as_deref()
     }
 

@@ -22,7 +22,7 @@ pub use leader::redundancy;
 
 use crate::monitor::{Finding, Found, Settings as Watch};
 use follower::{Candidacy, Follower};
-use hedge_model::group::{Colleague, FromLeader, LeaderSays};
+use hedge_model::group::{FromLeader, LeaderSays, PeerSupervisor};
 use hedge_model::ledger::Cost;
 use hedge_model::msg::{self, Answer, HASHES_MAX, Refusal, RefusalKind, Reply, ToWorker};
 use hedge_model::record::Record;
@@ -325,7 +325,7 @@ impl Supervisor {
     }
 
     /// The supervisors of the group have changed.
-    fn on_group(&mut self, group: Vec<Colleague>, out: &mut Vec<Action>) {
+    fn on_group(&mut self, group: Vec<PeerSupervisor>, out: &mut Vec<Action>) {
         self.peers.group = group;
         let all = self.supervisors();
         for (peer, role) in &self.peers.linked {

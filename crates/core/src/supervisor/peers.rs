@@ -1,6 +1,6 @@
 //! Who belongs to the group and who is connected, as every supervisor knows it.
 
-use hedge_model::group::Colleague;
+use hedge_model::group::PeerSupervisor;
 use hedge_model::msg::Role;
 use hedge_model::{PeerAddr, PeerId};
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// The group of supervisors, and the peers that have a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
-    pub group: Vec<Colleague>,
+    pub group: Vec<PeerSupervisor>,
     pub linked: BTreeMap<PeerId, Role>,
 }
 
@@ -18,7 +18,10 @@ impl Peers {
         if self.group.is_empty() {
             return vec![me.clone()];
         }
-        let addrs = self.group.iter().map(|colleague| &colleague.addr);
+        let addrs = self
+            .group
+            .iter()
+            .map(|peer_supervisor| &peer_supervisor.addr);
         addrs
             .map(|addr| if addr.peer == me.peer { me } else { addr })
             .cloned()

@@ -58,10 +58,10 @@ impl Loop {
     }
 
     /// Another supervisor has dialled this one. One that was shut out while it was being let in is not heard.
-    pub(super) fn on_colleague(&mut self, peer: PeerId, caller: Caller) {
+    pub(super) fn on_peer_supervisor(&mut self, peer: PeerId, caller: Caller) {
         match self.core.state().is_revoked(peer) && !self.trusted.contains(&peer) {
             true => self.setup.links.shut_out(peer),
-            false => drop(self.colleagues.insert(peer, caller)),
+            false => drop(self.peer_supervisors.insert(peer, caller)),
         }
     }
 
@@ -194,7 +194,7 @@ impl Loop {
             let asks = self.pending.forget(conn);
             self.feed(Event::Unasked(asks));
         }
-        self.colleagues.remove(&peer);
+        self.peer_supervisors.remove(&peer);
         self.setup.links.shut_out(peer);
         for incoming in self.undecided.remove(&peer).into_iter().flatten() {
             incoming.refuse(CloseReason::Revoked);
@@ -206,7 +206,7 @@ impl Loop {
         for sender in self.clients.values().chain(workers) {
             sender.close(CloseReason::ShuttingDown);
         }
-        for caller in self.colleagues.values() {
+        for caller in self.peer_supervisors.values() {
             caller.link().close(CloseReason::ShuttingDown);
         }
     }

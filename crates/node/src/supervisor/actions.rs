@@ -145,7 +145,7 @@ impl Loop {
     }
 
     fn tell_leader(&self, to: PeerId, msg: ToLeader) {
-        let over = self.colleagues.get(&to);
+        let over = self.peer_supervisors.get(&to);
         let over = over.filter(|caller| !caller.link().is_closed());
         self.setup.links.tell_leader(to, over, msg);
     }

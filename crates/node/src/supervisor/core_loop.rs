@@ -20,7 +20,7 @@ use hedge_core::monitor::Finding;
 use hedge_core::supervisor::{
     self, Action, Config, Event, Measured, PullFailure, Requester, State,
 };
-use hedge_model::group::{Colleague, FromLeader, GroupMember, NodeId, ToLeader};
+use hedge_model::group::{FromLeader, GroupMember, NodeId, PeerSupervisor, ToLeader};
 use hedge_model::msg::{Ask, FromWorker, Request, Role};
 use hedge_model::record::Record;
 use hedge_model::{Hash, JobSpec, PeerAddr, PeerId};
@@ -99,7 +99,7 @@ pub(crate) enum Input {
         reason: CloseReason,
     },
     /// Another supervisor has dialled this one.
-    Colleague {
+    PeerSupervisor {
         peer: PeerId,
         caller: Caller,
     },
@@ -207,7 +207,7 @@ pub(crate) struct Loop {
     journal_slow: bool,
     pub(super) group: watch::Receiver<Group>,
     /// The group as the core was told of it.
-    pub(super) told_group: Vec<Colleague>,
+    pub(super) told_group: Vec<PeerSupervisor>,
     pub(super) changes: Changes,
     absences: Absences,
     moved: Moved,
@@ -217,7 +217,7 @@ pub(crate) struct Loop {
     pub(super) workers: HashMap<PeerId, Worker>,
     pub(super) clients: HashMap<ConnId, LinkSender>,
     /// Links that other supervisors dialled, the last of each.
-    pub(super) colleagues: HashMap<PeerId, Caller>,
+    pub(super) peer_supervisors: HashMap<PeerId, Caller>,
     /// Supervisors of the group, and those that this one was told to join.
     pub(super) trusted: HashSet<PeerId>,
     pub(super) pending: PendingRequests,
@@ -262,7 +262,7 @@ impl Loop {
             undecided: HashMap::new(),
             workers: HashMap::new(),
             clients: HashMap::new(),
-            colleagues: HashMap::new(),
+            peer_supervisors: HashMap::new(),
             trusted,
             pending: PendingRequests::default(),
             last_conn: 0,
@@ -479,7 +479,7 @@ impl Loop {
             }),
             Input::Redirected(supervisors) => self.on_redirected(&supervisors),
             Input::Rejected { by, reason } => return self.on_rejected(by, reason),
-            Input::Colleague { peer, caller } => self.on_colleague(peer, caller),
+            Input::PeerSupervisor { peer, caller } => self.on_peer_supervisor(peer, caller),
             Input::FromLeader { peer, msg } if self.trusted.contains(&peer) => {
                 self.feed(Event::FromLeader { peer, msg });
             }

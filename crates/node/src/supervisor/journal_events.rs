@@ -5,7 +5,7 @@ use crate::NodeError;
 use hedge_core::commit_batcher::CommitBatcher;
 use hedge_core::supervisor::{Event, State};
 use hedge_model::PeerAddr;
-use hedge_model::group::Colleague;
+use hedge_model::group::PeerSupervisor;
 use hedge_model::record::Record;
 use hedge_store::{JournalEvent, Refused};
 use tokio::time::Instant;
@@ -154,12 +154,12 @@ impl Loop {
         if group.seats.is_empty() {
             return;
         }
-        let colleague = |seat: &hedge_store::Seat| Colleague {
+        let peer_supervisor = |seat: &hedge_store::Seat| PeerSupervisor {
             addr: seat.member.peer.clone(),
             votes: seat.voter,
             format_max: seat.member.format_max,
         };
-        let all: Vec<Colleague> = group.seats.values().map(colleague).collect();
+        let all: Vec<PeerSupervisor> = group.seats.values().map(peer_supervisor).collect();
         if all != self.told_group {
             let addrs: Vec<PeerAddr> = all.iter().map(|one| one.addr.clone()).collect();
             let peers = addrs.iter().map(|addr| addr.peer);
@@ -167,7 +167,7 @@ impl Loop {
             // One that was shut out was heard for as long as the group needed it to leave.
             let left = before.difference(&self.trusted).copied();
             for peer in left.filter(|peer| self.core.state().is_revoked(*peer)) {
-                self.colleagues.remove(&peer);
+                self.peer_supervisors.remove(&peer);
                 self.setup.links.shut_out(peer);
             }
             self.setup.trust.set_supervisors(peers);

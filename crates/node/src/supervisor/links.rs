@@ -242,7 +242,7 @@ impl PeerLinks {
             shared.note_admitted(caller.link());
             shared.offer_tripwire(&caller);
             let here = caller.clone();
-            let known = Input::Colleague { peer, caller };
+            let known = Input::PeerSupervisor { peer, caller };
             if shared.inputs.send(known).await.is_ok() {
                 shared.hear(&here, hearing).await;
             }
@@ -536,7 +536,7 @@ mod tests {
         let stays = link(&other, &here, &links).await;
         for _ in 0..3 {
             let heard = tokio::time::timeout(PATIENCE, queue.recv()).await;
-            assert!(matches!(heard, Ok(Some(Input::Colleague { .. }))));
+            assert!(matches!(heard, Ok(Some(Input::PeerSupervisor { .. }))));
         }
         links.shut_out(out.peer());
         for link in theirs {

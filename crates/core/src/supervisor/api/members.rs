@@ -6,7 +6,7 @@ use crate::supervisor::contract::Pending;
 use crate::supervisor::durable::state::Member;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use crate::supervisor::{Action, send};
-use hedge_model::group::Colleague;
+use hedge_model::group::PeerSupervisor;
 use hedge_model::msg::{RefusalKind, Reply, Role, ToWorker};
 use hedge_model::record::Record;
 use hedge_model::view::MemberView;
@@ -23,7 +23,7 @@ impl Leadership<'_> {
                 to: peer,
                 reply: Reply::Lead(epoch),
             }),
-            Role::Supervisor => self.greet_colleague(peer),
+            Role::Supervisor => self.greet_peer_supervisor(peer),
         }
     }
 
@@ -92,7 +92,11 @@ impl LeaderView<'_> {
         };
         let mut views: Vec<MemberView> = self.state.members.iter().map(view).collect();
         // The founder of a grid joined nobody.
-        let founders = self.peers.group.iter().map(|colleague| colleague.addr.peer);
+        let founders = self
+            .peers
+            .group
+            .iter()
+            .map(|peer_supervisor| peer_supervisor.addr.peer);
         for peer in founders.filter(|peer| !self.state.members.contains_key(peer)) {
             views.push(MemberView {
                 peer: peer.to_string(),
@@ -108,14 +112,14 @@ impl LeaderView<'_> {
     }
 
     fn place_of(&self, peer: PeerId) -> Option<String> {
-        let colleague = self
+        let peer_supervisor = self
             .peers
             .group
             .iter()
-            .find(|colleague| colleague.addr.peer == peer)?;
-        let place = match colleague {
+            .find(|peer_supervisor| peer_supervisor.addr.peer == peer)?;
+        let place = match peer_supervisor {
             _ if peer == self.config.me.peer => "leader",
-            colleague if colleague.votes => "voter",
+            peer_supervisor if peer_supervisor.votes => "voter",
             _ => "learner",
         };
         Some(place.to_owned())
@@ -128,7 +132,11 @@ impl LeaderView<'_> {
             Some(&*leader.worker(peer)?.info.host)
         };
         // The supervisor that founded the grid joined nobody.
-        let seated = self.peers.group.iter().map(|colleague| colleague.addr.peer);
+        let seated = self
+            .peers
+            .group
+            .iter()
+            .map(|peer_supervisor| peer_supervisor.addr.peer);
         let seated = seated.filter(|peer| self.state.member(*peer).is_none());
         let members = self.state.members.keys().copied().chain(seated);
         let members = members.map(|peer| (peer, peer, host(peer)));
@@ -138,8 +146,12 @@ impl LeaderView<'_> {
                        administrator do it";
             return Err((RefusalKind::Bad, why.into()));
         }
-        let mut voters = self.peers.group.iter().filter(|colleague| colleague.votes);
-        let votes = |colleague: &Colleague| colleague.addr.peer == peer;
+        let mut voters = self
+            .peers
+            .group
+            .iter()
+            .filter(|peer_supervisor| peer_supervisor.votes);
+        let votes = |peer_supervisor: &PeerSupervisor| peer_supervisor.addr.peer == peer;
         if voters.clone().any(votes) && voters.all(votes) {
             let why = "this is the grid's only supervisor with a vote, and the grid would end with it; nothing was \
                        changed: let another join first";
@@ -167,7 +179,7 @@ impl LeaderView<'_> {
             .peers
             .group
             .iter()
-            .map(|colleague| colleague.format_max);
+            .map(|peer_supervisor| peer_supervisor.format_max);
         let level = spoken.fold(self.config.format_max, u32::min);
         if level <= self.state.format() {
             let why = format!(

@@ -69,7 +69,7 @@ impl Leadership<'_> {
         self.leader.timers.set(now + grace, Timer::Settled);
         self.leader.timers.set(now, Timer::Retention);
         self.out.push(Action::WatchSettings(self.config.watch));
-        self.count_colleagues();
+        self.count_peer_supervisors();
         self.keep_results();
         self.expect_all(before.led_by);
         let state = self.state;

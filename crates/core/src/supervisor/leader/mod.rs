@@ -81,7 +81,7 @@ pub(crate) struct Leader {
     /// When the redundancy policies are asked.
     pub looks: Looks,
     /// The other supervisors that there are or were; each keeps its position.
-    pub colleagues: Vec<GroupMember>,
+    pub peer_supervisors: Vec<GroupMember>,
     /// How many other supervisors the group has.
     pub others: u32,
     /// The rate by which links were judged last, bits a second.

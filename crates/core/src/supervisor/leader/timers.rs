@@ -79,7 +79,7 @@ pub(crate) enum Timer {
     Expected(WorkerIx),
     /// A worker whose connection was lost has had its time to come back.
     Returns(WorkerIx),
-    /// Offer content to colleagues again.
+    /// Offer content to peer supervisors again.
     Spread(Hash),
     /// Look for ended jobs that are not to be kept any longer.
     Retention,

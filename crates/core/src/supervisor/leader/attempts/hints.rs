@@ -15,19 +15,19 @@ use hedge_model::ledger::Charge;
 use hedge_model::msg::{Seal, WorkerInfo};
 use hedge_model::{AttemptId, JobId, PeerAddr, PeerId, Resources, TaskId};
 
-/// Hints in one message to a colleague.
+/// Hints in one message to a peer supervisor.
 const HINTS_AT_ONCE: usize = 10_000;
 
 impl Leadership<'_> {
     /// Notes an assignment, or that it is over, and tells the other supervisors.
     pub(crate) fn hint(&mut self, hint: Hint) {
         let epoch = self.state.epoch();
-        for colleague in self.leader.colleagues.iter() {
-            if !colleague.linked() {
+        for peer_supervisor in self.leader.peer_supervisors.iter() {
+            if !peer_supervisor.linked() {
                 continue;
             }
             self.out.push(Action::ToSupervisor {
-                to: colleague.addr.peer,
+                to: peer_supervisor.addr.peer,
                 msg: FromLeader {
                     epoch,
                     what: LeaderSays::Hints(vec![hint]),
@@ -49,7 +49,7 @@ impl Leadership<'_> {
         self.hint(over);
     }
 
-    /// All assignments that are active, for a colleague that has come.
+    /// All assignments that are active, for a peer supervisor that has come.
     pub(crate) fn hint_all(&mut self, to: PeerId) {
         let epoch = self.state.epoch();
         let leader = &mut *self.leader;

@@ -26,11 +26,11 @@ pub(crate) struct Content {
     pub claims: u32,
     /// Jobs whose result it is once they have ended, or that printed it; one for each time.
     pub kept: SmallVec<[JobId; 1]>,
-    /// Which colleagues hold it, one bit for the position of each.
+    /// Which peer supervisors hold it, one bit for the position of each.
     pub kept_at: u8,
-    /// Which colleagues were asked to hold it and have not answered.
+    /// Which peer supervisors were asked to hold it and have not answered.
     pub offered_to: u8,
-    /// Which colleagues could not take it.
+    /// Which peer supervisors could not take it.
     pub refused_by: u8,
 }
 

@@ -10,7 +10,7 @@ use hedge_model::msg::HASHES_MAX;
 use hedge_model::{Hash, PeerAddr, PeerId};
 use std::time::Duration;
 
-/// Until content is offered again to a colleague that could not take it.
+/// Until content is offered again to a peer supervisor that could not take it.
 const SPREAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Most supervisors of a group: their places are bits of one byte in each content's entry.
 const COLLEAGUES_MAX: usize = 8;
@@ -45,27 +45,31 @@ impl GroupMember {
 impl Leadership<'_> {
     /// The supervisors of the group have changed.
     pub(crate) fn on_group(&mut self) {
-        for peer in self.count_colleagues() {
+        for peer in self.count_peer_supervisors() {
             if self.peers.linked.contains_key(&peer) {
-                self.greet_colleague(peer);
+                self.greet_peer_supervisor(peer);
             }
         }
         self.spread_wanted();
     }
 
-    /// Brings the places of the colleagues in line with the group; gives those who are new. A place is given
+    /// Brings the places of the peer supervisors in line with the group; gives those who are new. A place is given
     /// to another once nothing that was said of whom it was is counted any more.
-    pub(crate) fn count_colleagues(&mut self) -> Vec<PeerId> {
+    pub(crate) fn count_peer_supervisors(&mut self) -> Vec<PeerId> {
         let me = self.config.me.peer;
-        let others = self.peers.group.iter().map(|colleague| &colleague.addr);
+        let others = self
+            .peers
+            .group
+            .iter()
+            .map(|peer_supervisor| &peer_supervisor.addr);
         let others: Vec<PeerAddr> = others.filter(|addr| addr.peer != me).cloned().collect();
         let member = |peer: PeerId| others.iter().any(|addr| addr.peer == peer);
         let linked = &self.peers.linked;
         let leader = &mut *self.leader;
         let mut left = 0u8;
-        for (at, colleague) in leader.colleagues.iter_mut().enumerate() {
-            if !member(colleague.addr.peer) {
-                colleague.link = MemberLink::Away;
+        for (at, peer_supervisor) in leader.peer_supervisors.iter_mut().enumerate() {
+            if !member(peer_supervisor.addr.peer) {
+                peer_supervisor.link = MemberLink::Away;
                 left |= 1 << at;
             }
         }
@@ -78,7 +82,7 @@ impl Leadership<'_> {
         }
         let mut newcomers = Vec::new();
         for addr in &others {
-            let mut known = leader.colleagues.iter_mut();
+            let mut known = leader.peer_supervisors.iter_mut();
             if let Some(known) = known.find(|known| known.addr.peer == addr.peer) {
                 known.addr = addr.clone();
                 continue;
@@ -93,12 +97,14 @@ impl Leadership<'_> {
             };
             newcomers.push(addr.peer);
             let free = leader
-                .colleagues
+                .peer_supervisors
                 .iter()
                 .position(|old| !member(old.addr.peer));
             match free {
-                Some(at) => leader.colleagues[at] = new,
-                None if leader.colleagues.len() < COLLEAGUES_MAX => leader.colleagues.push(new),
+                Some(at) => leader.peer_supervisors[at] = new,
+                None if leader.peer_supervisors.len() < COLLEAGUES_MAX => {
+                    leader.peer_supervisors.push(new)
+                }
                 None => {}
             }
         }
@@ -118,16 +124,16 @@ impl Leadership<'_> {
         if !content.own || !content.to_be_kept() {
             return;
         }
-        let count = leader.colleagues.len();
-        // Different content begins at different colleagues, so that all have their share.
+        let count = leader.peer_supervisors.len();
+        // Different content begins at different peer supervisors, so that all have their share.
         let places = (0..count).map(|at| (at + usize::from(hash.0[0])) % count);
         for at in places {
-            let (colleague, bit) = (&leader.colleagues[at], 1 << at);
+            let (peer_supervisor, bit) = (&leader.peer_supervisors[at], 1 << at);
             let has = content.kept_at | content.offered_to;
             if 1 + has.count_ones() >= wanted {
                 break;
             }
-            if colleague.link == MemberLink::Listed
+            if peer_supervisor.link == MemberLink::Listed
                 && has & bit == 0
                 && content.refused_by & bit == 0
             {
@@ -138,7 +144,7 @@ impl Leadership<'_> {
                     sources: vec![me.clone()],
                 };
                 self.out.push(Action::ToSupervisor {
-                    to: colleague.addr.peer,
+                    to: peer_supervisor.addr.peer,
                     msg: FromLeader { epoch, what },
                 });
             }
@@ -146,7 +152,7 @@ impl Leadership<'_> {
     }
 
     /// Offers again whatever is to be kept by more supervisors than have it, after the group has changed or
-    /// a colleague has come.
+    /// a peer supervisor has come.
     pub(crate) fn spread_wanted(&mut self) {
         let leader = &mut *self.leader;
         if leader.others == 0 && leader.submits.is_empty() && leader.jobs.is_empty() {
@@ -166,18 +172,18 @@ impl Leadership<'_> {
     }
 
     /// Another supervisor, linked to this one which leads, is told so and of all that goes on.
-    pub(crate) fn greet_colleague(&mut self, peer: PeerId) {
+    pub(crate) fn greet_peer_supervisor(&mut self, peer: PeerId) {
         let epoch = self.state.epoch();
         let leader = &mut *self.leader;
-        if let Some(colleague) = leader
-            .colleagues
+        if let Some(peer_supervisor) = leader
+            .peer_supervisors
             .iter_mut()
             .find(|known| known.addr.peer == peer)
         {
-            if !colleague.linked() {
-                colleague.link = MemberLink::Linked;
+            if !peer_supervisor.linked() {
+                peer_supervisor.link = MemberLink::Linked;
             }
-            colleague.disk_fault = None;
+            peer_supervisor.disk_fault = None;
         }
         self.out.push(Action::ToSupervisor {
             to: peer,
@@ -189,41 +195,41 @@ impl Leadership<'_> {
         self.hint_all(peer);
     }
 
-    pub(crate) fn colleague_gone(&mut self, peer: PeerId) {
+    pub(crate) fn peer_supervisor_gone(&mut self, peer: PeerId) {
         let leader = &mut *self.leader;
         let found = leader
-            .colleagues
+            .peer_supervisors
             .iter()
             .position(|known| known.addr.peer == peer);
         let Some(at) = found else { return };
-        leader.colleagues[at].link = MemberLink::Away;
+        leader.peer_supervisors[at].link = MemberLink::Away;
         for content in leader.content.values_mut() {
             content.offered_to &= !(1 << at);
         }
     }
 
-    /// A colleague answers to what this leader said.
+    /// A peer supervisor answers to what this leader said.
     pub(crate) fn on_to_leader(&mut self, peer: PeerId, msg: ToLeader) {
         let leader = &mut *self.leader;
         let found = leader
-            .colleagues
+            .peer_supervisors
             .iter()
             .position(|known| known.addr.peer == peer);
         let Some(at) = found else { return };
         let bit = 1 << at;
         match msg {
             ToLeader::Holds(hashes) => {
-                if leader.colleagues[at].linked() {
-                    leader.colleagues[at].link = MemberLink::Listed;
+                if leader.peer_supervisors[at].linked() {
+                    leader.peer_supervisors[at].link = MemberLink::Listed;
                 }
                 for content in leader.content.values_mut() {
                     content.kept_at &= !bit;
                     content.offered_to &= !bit;
                 }
-                self.take_colleagues_stock(at, hashes);
+                self.take_peer_supervisors_stock(at, hashes);
             }
-            ToLeader::HoldsMore(hashes) => self.take_colleagues_stock(at, hashes),
-            ToLeader::Disk(fault) => leader.colleagues[at].disk_fault = fault,
+            ToLeader::HoldsMore(hashes) => self.take_peer_supervisors_stock(at, hashes),
+            ToLeader::Disk(fault) => leader.peer_supervisors[at].disk_fault = fault,
             ToLeader::Held(hash) => {
                 let Some(content) = leader
                     .content
@@ -259,9 +265,9 @@ impl Leadership<'_> {
         }
     }
 
-    fn take_colleagues_stock(&mut self, at: usize, hashes: Vec<Hash>) {
+    fn take_peer_supervisors_stock(&mut self, at: usize, hashes: Vec<Hash>) {
         let leader = &mut *self.leader;
-        let (peer, bit) = (leader.colleagues[at].addr.peer, 1 << at);
+        let (peer, bit) = (leader.peer_supervisors[at].addr.peer, 1 << at);
         let kept = |content: &Content| content.to_be_kept();
         let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = hashes
             .into_iter()
@@ -302,14 +308,14 @@ impl<'a> LeaderView<'a> {
             .is_some_and(|content| content.own && 1 + content.kept_at.count_ones() >= wanted)
     }
 
-    /// Colleagues that hold this content and are there.
+    /// PeerSupervisors that hold this content and are there.
     pub(crate) fn keepers_of(&self, hash: Hash) -> impl Iterator<Item = &'a PeerAddr> + use<'a> {
         let leader = self.leader;
         let bits = leader.content.get(&hash);
         let bits = bits.map_or(0, |content| content.kept_at);
-        let colleagues = leader.colleagues.iter().enumerate();
-        colleagues
-            .filter(move |(at, colleague)| colleague.linked() && bits & (1 << at) != 0)
-            .map(|(_, colleague)| &colleague.addr)
+        let peer_supervisors = leader.peer_supervisors.iter().enumerate();
+        peer_supervisors
+            .filter(move |(at, peer_supervisor)| peer_supervisor.linked() && bits & (1 << at) != 0)
+            .map(|(_, peer_supervisor)| &peer_supervisor.addr)
     }
 }

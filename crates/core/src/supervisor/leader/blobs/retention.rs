@@ -132,9 +132,12 @@ impl Leadership<'_> {
             if content.own {
                 own.push(hash);
             }
-            for (at, colleague) in leader.colleagues.iter().enumerate() {
+            for (at, peer_supervisor) in leader.peer_supervisors.iter().enumerate() {
                 if (content.kept_at | content.offered_to) & (1 << at) != 0 {
-                    elsewhere.entry(colleague.addr.peer).or_default().push(hash);
+                    elsewhere
+                        .entry(peer_supervisor.addr.peer)
+                        .or_default()
+                        .push(hash);
                 }
             }
             leader.content.remove(&hash);

@@ -44,7 +44,7 @@ impl Leadership<'_> {
     }
 
     pub(crate) fn on_gone(&mut self, peer: PeerId, silent: bool) {
-        self.colleague_gone(peer);
+        self.peer_supervisor_gone(peer);
         self.unhear(peer);
         let leader = &mut *self.leader;
         let its = |submit: &mut Submission| submit.client == peer;

@@ -4,6 +4,7 @@
 mod bare;
 mod corpus;
 mod faults;
+mod hooks;
 mod steps;
 mod tidy;
 mod tools;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask test     install what the tests need, then run all of them
+       cargo xtask setup    have git check the subjects of commits in this clone
        cargo xtask tidy     the style checks alone
        cargo xtask tidy --lower
                             the same, and lower the ratchet to what was reached
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["test"] => steps::test(&root()),
+        ["setup"] => hooks::setup(&root()),
         ["tidy"] => tidy::report(&root(), false),
         ["tidy", "--lower"] => tidy::report(&root(), true),
         ["corpus", "unpack", target] => corpus::unpack(&root(), target),

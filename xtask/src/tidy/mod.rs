@@ -6,6 +6,7 @@ mod length;
 mod promises;
 mod rust;
 mod source;
+mod terms;
 mod words;
 
 use std::fmt;
@@ -47,6 +48,7 @@ pub fn report(root: &Path, lower: bool) -> Result<()> {
     let repository = Repository::read(root)?;
     if lower {
         length::lower(&repository, root)?;
+        terms::lower(&repository, root)?;
         return report(root, false);
     }
     let findings = findings(&repository, root)?;
@@ -66,6 +68,7 @@ fn findings(repository: &Repository, root: &Path) -> Result<Vec<Finding>> {
     findings.extend(length::check(repository));
     findings.extend(rust::check(repository));
     findings.extend(words::check(repository));
+    findings.extend(terms::check(repository));
     findings.extend(promises::check(repository));
     findings.extend(crates::check(&crates::read(root)?));
     findings.sort();

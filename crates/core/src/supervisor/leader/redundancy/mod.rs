@@ -139,6 +139,11 @@ impl LeaderView<'_> {
         let Some(active_job) = leader.jobs.get(&task.job) else {
             return 0;
         };
+        let known = leader.tasks.get(&task);
+        // A copy would submit the job that is waited for once more.
+        if known.is_some_and(|known| known.waits_for().is_some()) {
+            return 1;
+        }
         let critical = active_job.critical.contains(&job.spec, task.number);
         let in_advance = critical
             && !self.over_budget(task.job, job)
@@ -147,13 +152,8 @@ impl LeaderView<'_> {
                 None => (shipped(qos.redundancy).in_advance)(&job.spec, group),
             };
         let copies = if in_advance { qos.copies as usize } else { 1 };
-        // A copy would submit the job that is waited for once more.
-        let known = leader.tasks.get(&task);
-        if known.is_some_and(|known| known.waits_for().is_some()) {
-            return 1;
-        }
         let doubt = qos.redundancy != Redundancy::None;
-        let one_more = leader.tasks.get(&task).is_some_and(|known| {
+        let one_more = known.is_some_and(|known| {
             known.attempts.iter().any(|attempt| {
                 let worker = &leader.pool[attempt.worker];
                 let doubtful = doubt && (worker.state().suspected() || attempt.stalled.is_some());

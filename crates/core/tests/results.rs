@@ -2,7 +2,8 @@
 
 mod support;
 
-use hedge_core::supervisor::{Action, Event};
+use hedge_core::monitor::{Finding, Found, Liveness};
+use hedge_core::supervisor::{Action, Event, PullFailure};
 use hedge_model::data::Data;
 use hedge_model::msg::{FromWorker, Log, Outcome, Reply, Report, Request, Usage};
 use hedge_model::view::{LogView, ResultsView};
@@ -165,6 +166,51 @@ fn what_the_finished_tasks_of_a_failed_job_left_is_fetched_and_kept() {
         "{said:?}"
     );
     assert_eq!(peers(&results(&mut rig, 0).sources), [ME]);
+}
+
+#[test]
+fn results_of_an_ended_job_are_fetched_when_their_only_holder_is_heard_again() {
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    rig.attach(2, 1);
+    rig.submit(1, 1, &plain(vec![group("a", &[]), group("b", &[])]));
+    rig.commit();
+    let (holder, attempt) = assigned(&rig.said())[0];
+    rig.reports(holder, attempt, Outcome::Done(vec![blob("out", 8)]));
+    rig.commit();
+    let silent = Duration::from_secs(1);
+    found(
+        &mut rig,
+        worker(holder),
+        Found::Silent {
+            liveness: Liveness::Dead,
+            silent,
+        },
+    );
+    rig.event(Event::Pulled {
+        hash: hash(8),
+        result: Err(PullFailure::Sources("no source gave it".into())),
+    });
+    // When the transfer is due again, nobody can be asked.
+    rig.pass_beating(Duration::from_secs(1), &[3 - holder]);
+    rig.ask(1, Request::Cancel(JobId(1)));
+    rig.commit();
+    rig.said();
+    found(
+        &mut rig,
+        worker(holder),
+        Found::Back {
+            was: Liveness::Dead,
+            silent,
+        },
+    );
+    let said = rig.said();
+    let pull = format!("pull 8 from worker {holder}");
+    assert!(said.contains(&pull), "{said:?}");
+}
+
+fn found(rig: &mut Rig, peer: PeerId, what: Found) {
+    rig.event(Event::Found(Finding { peer, what }));
 }
 
 #[test]

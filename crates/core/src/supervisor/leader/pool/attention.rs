@@ -151,6 +151,9 @@ impl Leadership<'_> {
     fn take_back(&mut self, ix: WorkerIx) {
         let lost = self.leader.pool[ix].load.lost().clone();
         lost.into_iter().for_each(|id| self.take_back_attempt(id));
+        // Nobody could be asked for results of ended jobs that only this worker holds.
+        let held = self.leader.pool[ix].held.clone();
+        held.into_iter().for_each(|hash| self.fetch_kept(hash));
         self.leader.pool_changed(ix);
         self.feed_starved();
         self.pull_wanted();

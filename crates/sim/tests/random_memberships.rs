@@ -211,6 +211,7 @@ impl World {
             }
         }
         self.last += self.dice.below(100);
+        self.lead();
         let it = self.dice.below(u64::from(PEERS)) as usize;
         let (id, away) = (
             self.processes[it].id,
@@ -231,7 +232,6 @@ impl World {
                 break;
             }
         }
-        self.lead();
     }
 
     /// What the leader does by itself.

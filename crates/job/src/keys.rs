@@ -15,7 +15,7 @@ pub(crate) const PIECES_MAX: i64 = 1_000_000;
 /// A table of a job file.
 #[derive(Debug)]
 pub struct Table {
-    /// What it is called in messages and in the documentation: "a [[task]]".
+    /// What it is called in messages and in the documentation: `a [[task]]`.
     pub name: &'static str,
     /// Its keys.
     pub keys: &'static [Key],
@@ -62,7 +62,7 @@ pub enum Kind {
     Flag,
     /// A whole number within these bounds, both included.
     Whole(i64, i64),
-    /// A number of CPUs, from 0 to [`PIECES_MAX`], with fractions.
+    /// A number of CPUs, from 0 to `PIECES_MAX`, with fractions.
     Cpus,
     /// An amount of the grid's currency with up to six decimals.
     Money,

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, mpsc, oneshot};
+use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
 
 /// Before a watch that was lost is opened again: whoever lost the lead needs a moment to know it.
@@ -104,12 +104,7 @@ impl Client {
     pub async fn ask(&self, request: Request) -> Result<Reply, ClientError> {
         let reply = match &self.0.grid {
             Grid::Here(supervisor, role) => {
-                let (reply, answer) = oneshot::channel();
-                let local = Input::Local {
-                    role: *role,
-                    request,
-                    reply_to: ReplyTo::Once(Some(reply)),
-                };
+                let (local, answer) = Input::ask(*role, request);
                 supervisor.input(local).await?;
                 answer.await.map_err(|_| ended())?
             }

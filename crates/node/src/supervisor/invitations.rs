@@ -4,7 +4,7 @@
 use super::core_loop::Loop;
 use super::links::PeerLinks;
 use super::membership::{self, GroupReply};
-use super::{Input, ReplyTo, Supervisor, SupervisorConfig};
+use super::{Input, Supervisor, SupervisorConfig};
 use crate::NodeError;
 use crate::folders::write_private;
 use hedge_model::msg::{RefusalKind, Reply, Request, Role};
@@ -139,17 +139,12 @@ pub(super) async fn invite(
             Ok(None) | Err(_) => return GroupReply::NotLeading,
         }
     }
-    let (reply, answer) = oneshot::channel();
     let request = Request::Ticket {
         role,
         valid_for: None,
         uses: None,
     };
-    let local = Input::Local {
-        role: Role::Admin,
-        request,
-        reply_to: ReplyTo::Once(Some(reply)),
-    };
+    let (local, answer) = Input::ask(Role::Admin, request);
     _ = inputs.send(local).await;
     match answer.await {
         Ok(Reply::Ticket(text)) => GroupReply::Ticket(text),

@@ -116,18 +116,12 @@ impl Supervisor {
 
     /// A ticket without end for peers of this role; only the supervisor that leads makes them.
     pub async fn ticket(&self, role: Role) -> Result<Ticket, NodeError> {
-        let (reply, answer) = oneshot::channel();
         let request = Request::Ticket {
             role,
             valid_for: None,
             uses: None,
         };
-        let role = Role::Admin;
-        let local = Input::Local {
-            role,
-            request,
-            reply_to: ReplyTo::Once(Some(reply)),
-        };
+        let (local, answer) = Input::ask(Role::Admin, request);
         self.input(local).await?;
         match answer.await {
             Ok(Reply::Ticket(text)) => Ok(text.parse()?),

@@ -2,9 +2,9 @@
 //! connections of one peer apart.
 
 use super::audit::Asked;
-use super::core_loop::ConnId;
+use super::core_loop::{ConnId, Input};
 use hedge_core::supervisor::Requester;
-use hedge_model::msg::{Answer, Reply, Request};
+use hedge_model::msg::{Answer, Reply, Request, Role};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,6 +17,19 @@ pub(crate) enum ReplyTo {
     Remote { conn: ConnId, ask: u64, watch: bool },
     Once(Option<oneshot::Sender<Reply>>),
     Watch(mpsc::Sender<Reply>),
+}
+
+impl Input {
+    /// A request from within this process, in this role, and where its one reply arrives.
+    pub fn ask(role: Role, request: Request) -> (Self, oneshot::Receiver<Reply>) {
+        let (reply, answer) = oneshot::channel();
+        let local = Self::Local {
+            role,
+            request,
+            reply_to: ReplyTo::Once(Some(reply)),
+        };
+        (local, answer)
+    }
 }
 
 #[derive(Debug, Default)]

@@ -4,18 +4,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
 
-const JOB: &str = "\
-name = \"small\"
-[[task]]
-id = \"part\"
-array = \"0..4\"
-command = [\"true\"]
-estimate = { cpu_time = \"2s\" }
-[[task]]
-id = \"join\"
-command = [\"true\"]
-deps = [\"part\"]
-";
+const JOB: &str = include_str!("../../sim/tests/data/small.toml");
 
 fn json(output: &Output) -> Value {
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -6,18 +6,7 @@ use std::process::{Command, Output};
 
 const FORKJOIN: &str = include_str!("../../sim/tests/data/forkjoin.json");
 const TRACE: &str = include_str!("../../sim/tests/data/trace.csv");
-const JOB: &str = "\
-name = \"small\"
-[[task]]
-id = \"part\"
-array = \"0..4\"
-command = [\"true\"]
-estimate = { cpu_time = \"2s\" }
-[[task]]
-id = \"join\"
-command = [\"true\"]
-deps = [\"part\"]
-";
+const JOB: &str = include_str!("../../sim/tests/data/small.toml");
 
 fn sim(folder: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_hedge-lab"))

@@ -127,22 +127,18 @@ impl Group<'_> {
             return Vec::new();
         }
         let mine = self.seats.get(&self.me).map(|seat| seat.member.peer.peer);
-        let mut due = Vec::new();
-        for (id, seat) in self.seats {
-            let peer = seat.member.peer.peer;
-            if !revoked(peer) {
-                continue;
-            }
-            match self.successor(|other| fit(other) && !revoked(other)) {
-                Some(successor) if *id == self.me => due.push(Revocation::HandOver(successor)),
+        let seats = self.seats.iter();
+        let revoked_seats = seats.filter(|(_, seat)| revoked(seat.member.peer.peer));
+        let due = revoked_seats.filter_map(|(id, seat)| {
+            if *id == self.me {
                 // A leader that nobody can follow goes on: a group without a leader helps nobody.
-                None if *id == self.me => {}
-                // A former id of this peer goes with the leadership.
-                _ if Some(peer) == mine => {}
-                _ => due.push(Revocation::Remove(*id)),
+                let successor = self.successor(|other| fit(other) && !revoked(other));
+                return successor.map(Revocation::HandOver);
             }
-        }
-        due
+            // A former id of the leader goes with the leadership.
+            (Some(seat.member.peer.peer) != mine).then_some(Revocation::Remove(*id))
+        });
+        due.collect()
     }
 
     /// Whether a member has its vote, and its peer no other seat.

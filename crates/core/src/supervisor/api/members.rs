@@ -1,4 +1,4 @@
-//! Peers are let in, listed and shut out; the grid's settings are changed.
+//! Admits, lists and revokes peers, and changes the grid's settings.
 
 use crate::supervisor::api::name;
 use crate::supervisor::api::requests::refuse;
@@ -71,7 +71,7 @@ impl LeaderView<'_> {
         let ticket = ticket.and_then(|hash| self.state.tickets.get(&hash));
         let invited = ticket.is_some_and(|ticket| ticket.expires.is_none_or(|end| end > self.now));
         if self.state.is_revoked(peer) {
-            return Err((RefusalKind::NotAllowed, "it was shut out".into()));
+            return Err((RefusalKind::NotAllowed, "it was revoked".into()));
         }
         if self.state.member(peer).is_some() || supervisors() || invited {
             return Ok(Reply::Ok);

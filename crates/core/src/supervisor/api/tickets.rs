@@ -9,7 +9,7 @@ use hedge_model::record::{Record, Ticket};
 use hedge_model::view::TicketView;
 
 impl Leadership<'_> {
-    /// Appends a new ticket; whoever asks gets `text` once it is committed.
+    /// Appends a new ticket; the requester gets `text` once it is committed.
     pub(crate) fn make_ticket(&mut self, client: PeerId, ask: u64, ticket: Ticket, text: String) {
         let pending = Pending::Ticket {
             client,
@@ -58,7 +58,7 @@ impl LeaderView<'_> {
         Ok(Record::TicketMade(ticket.revoked()))
     }
 
-    /// The end of the ticket by which a member joined: who is shut out would come back by it under another key.
+    /// The end of the ticket by which a member joined: a revoked member would come back by it under another key.
     pub(crate) fn revoke_ticket_of(&self, peer: PeerId) -> Option<Record> {
         let ticket = self.state.tickets.get(&self.state.joined_by(peer)?)?;
         (!ticket.is_revoked()).then(|| Record::TicketMade(ticket.revoked()))

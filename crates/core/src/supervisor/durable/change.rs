@@ -1,4 +1,4 @@
-//! What a committed record did, for whoever has to follow it.
+//! What a committed record did, for the role that follows it.
 
 use crate::supervisor::durable::state::Job;
 use hedge_model::msg::Log;

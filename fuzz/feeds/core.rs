@@ -6,7 +6,7 @@ use hedge_core::supervisor::{Action, Config, Event, PullFailure, State, Supervis
 use hedge_core::worker::{self, Worker};
 use hedge_model::group::{FromLeader, PeerSupervisor, ToLeader};
 use hedge_model::msg::{
-    Beat, FromWorker, HeldAttempt, Outcome, Report, Request, Role, ToWorker, Usage, WorkerInfo,
+    FromWorker, Heartbeat, HeldAttempt, Outcome, Report, Request, Role, ToWorker, Usage, WorkerInfo,
 };
 use hedge_model::record::{FORMAT_MAX, Record, Ticket};
 use hedge_model::spec::{Draft, Group, Input, Need, Redundancy};
@@ -173,10 +173,11 @@ impl Rig {
         }
     }
 
-    fn beat(&mut self, peer: PeerId, beat: &Beat) {
+    fn heartbeat(&mut self, peer: PeerId, heartbeat: &Heartbeat) {
         if let Some(id) = self.watched.get(&peer).copied() {
             let mut outputs = Vec::new();
-            self.monitor.beat(self.now, id, beat, 40, &mut outputs);
+            self.monitor
+                .heartbeat(self.now, id, heartbeat, 40, &mut outputs);
             self.found(outputs);
         }
     }
@@ -219,8 +220,8 @@ impl Rig {
             9 => self.ask(input),
             10 => {
                 let peer = worker_id(input.below(4));
-                if let Some(beat) = input.value() {
-                    self.beat(peer, &beat);
+                if let Some(heartbeat) = input.value() {
+                    self.heartbeat(peer, &heartbeat);
                 }
             }
             11 => self.link(input),
@@ -236,7 +237,7 @@ impl Rig {
                 }
             }
             16 => self.submit_as_decoded(input),
-            17 => self.beats(),
+            17 => self.heartbeats(),
             18 => {
                 let ids = (0..input.below(4) as u64).map(|back| self.ask.saturating_sub(back));
                 let ids = ids.collect();
@@ -262,14 +263,14 @@ impl Rig {
         self.event(Event::Tick);
     }
 
-    fn beats(&mut self) {
+    fn heartbeats(&mut self) {
         for number in 0..4 {
-            let beat = Beat {
+            let heartbeat = Heartbeat {
                 seq: self.now.0,
                 sent_ns: self.now.0,
-                ..Beat::default()
+                ..Heartbeat::default()
             };
-            self.beat(worker_id(number), &beat);
+            self.heartbeat(worker_id(number), &heartbeat);
         }
     }
 

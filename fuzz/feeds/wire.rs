@@ -2,7 +2,7 @@
 
 use hedge_model::group::{FromLeader, ToLeader};
 use hedge_model::msg::{
-    Answer, Ask, Beat, FromWorker, Request, Role, StatusRequest, ToWorker, Welcome,
+    Answer, Ask, FromWorker, Heartbeat, Request, Role, StatusRequest, ToWorker, Welcome,
 };
 use hedge_model::{Data, JobSpec};
 use serde::Serialize;
@@ -21,7 +21,7 @@ pub fn wire(data: &[u8]) {
         3 => batch::<Answer>(bytes),
         4 => batch::<FromLeader>(bytes),
         5 => batch::<ToLeader>(bytes),
-        6 => beat(bytes),
+        6 => heartbeat(bytes),
         7 => one::<StatusRequest>(bytes),
         8 => one::<Welcome>(bytes),
         9 => one::<JobSpec>(bytes),
@@ -29,12 +29,12 @@ pub fn wire(data: &[u8]) {
     }
 }
 
-fn beat(bytes: &[u8]) {
-    let Ok(beat) = Beat::decode(bytes) else {
+fn heartbeat(bytes: &[u8]) {
+    let Ok(heartbeat) = Heartbeat::decode(bytes) else {
         return;
     };
-    let written = beat.encode().expect("what was read can be written");
-    assert_eq!(Beat::decode(&written), Ok(beat));
+    let written = heartbeat.encode().expect("what was read can be written");
+    assert_eq!(Heartbeat::decode(&written), Ok(heartbeat));
 }
 
 fn batch<T: DeserializeOwned + Serialize>(bytes: &[u8]) {

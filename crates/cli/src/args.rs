@@ -341,7 +341,7 @@ pub struct Worker {
     /// File with a ticket of the grid to join, or - for standard input [default: this machine's supervisor]
     #[arg(long, value_name = "FILE")]
     pub join: Option<String>,
-    /// Stand by as a supervisor too, with the ticket of the role supervisor in this file: take the place of one
+    /// OwnerResponse by as a supervisor too, with the ticket of the role supervisor in this file: take the place of one
     /// that is gone for long
     #[arg(long, value_name = "FILE")]
     pub standby: Option<String>,

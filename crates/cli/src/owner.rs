@@ -1,6 +1,6 @@
 //! The file of a worker's owner: what counts as activity, and what the worker does about it.
 
-use hedge_model::owner::{Activity, Hours, OwnerRules, Stand, WEEK_MIN};
+use hedge_model::owner::{Activity, Hours, OwnerResponse, OwnerRules, WEEK_MIN};
 use hedge_model::units::parse_duration;
 use hedge_node::worker::OwnerConfig;
 use serde::Deserialize;
@@ -33,18 +33,18 @@ struct Paused {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct On {
-    keyboard: Option<Stand>,
-    mouse: Option<Stand>,
-    pointer: Option<Stand>,
-    touchscreen: Option<Stand>,
-    voice: Option<Stand>,
-    processes: Option<Stand>,
-    remote: Option<Stand>,
-    input: Option<Stand>,
-    unwatched: Option<Stand>,
-    battery: Option<Stand>,
-    metered: Option<Stand>,
-    hours: Option<Stand>,
+    keyboard: Option<OwnerResponse>,
+    mouse: Option<OwnerResponse>,
+    pointer: Option<OwnerResponse>,
+    touchscreen: Option<OwnerResponse>,
+    voice: Option<OwnerResponse>,
+    processes: Option<OwnerResponse>,
+    remote: Option<OwnerResponse>,
+    input: Option<OwnerResponse>,
+    unwatched: Option<OwnerResponse>,
+    battery: Option<OwnerResponse>,
+    metered: Option<OwnerResponse>,
+    hours: Option<OwnerResponse>,
 }
 
 #[derive(Default, Deserialize)]
@@ -82,7 +82,7 @@ fn parse(text: &str) -> Result<OwnerConfig, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
     let mut config = OwnerConfig::default();
     let (on, rules) = (file.on, &mut config.rules);
-    for (kind, stand) in [
+    for (kind, response) in [
         (Activity::Keyboard, on.keyboard),
         (Activity::Mouse, on.mouse),
         (Activity::Pointer, on.pointer),
@@ -92,7 +92,7 @@ fn parse(text: &str) -> Result<OwnerConfig, String> {
         (Activity::Remote, on.remote),
         (Activity::Input, on.input),
     ] {
-        rules.on[kind.index()] = stand.unwrap_or(rules.on[kind.index()]);
+        rules.on[kind.index()] = response.unwrap_or(rules.on[kind.index()]);
     }
     rules.unwatched = on.unwatched.unwrap_or(rules.unwatched);
     rules.battery = on.battery.unwrap_or(rules.battery);

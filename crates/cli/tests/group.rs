@@ -250,8 +250,8 @@ fn where_the_leader_ends_critical_tasks_still_run_twice_and_workers_are_watched(
     let watched = until("heartbeats of all workers", || {
         let all = group.ask(&["workers"]);
         let all = all.as_array().unwrap().clone();
-        let closely = |one: &Value| one["in_hand"] == 0 || one["beat_interval_ms"] == 20.0;
-        let heard = |one: &Value| one["beats"].as_u64().unwrap() > 0;
+        let closely = |one: &Value| one["in_hand"] == 0 || one["heartbeat_interval_ms"] == 20.0;
+        let heard = |one: &Value| one["heartbeats"].as_u64().unwrap() > 0;
         let good = all.iter().all(|one| heard(one) && closely(one));
         good.then_some(all)
     });

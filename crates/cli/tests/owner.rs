@@ -201,7 +201,7 @@ fn another_program_at_work_stops_the_task_and_tells_the_supervisor() {
 struct Going(PathBuf);
 
 impl Going {
-    /// Makes it, and gives leave to whoever waits at a pipe.
+    /// Makes it, and lets the process continue that waits at a pipe.
     fn start(path: &Path, leave: &Path) -> Going {
         fs::write(path, "").unwrap();
         fs::write(leave, "go\n").unwrap();

@@ -77,7 +77,7 @@ fn a_login_from_elsewhere_stops_the_task_and_tells_the_supervisor() {
         let path = "/org/freedesktop/login1/session/8";
         let interface = "org.freedesktop.login1.Session";
         update(&buses, LOGIND, path, interface, "{'Remote': <true>}");
-        // Whoever logged in works there, with breaks.
+        // The users who logged in work there, with breaks.
         let address = buses.address.clone();
         Again::start(move |turn| {
             let idle = format!("{{'IdleHint': <{}>}}", turn % 2 == 0);

@@ -60,8 +60,8 @@ fn a_task_that_gets_nowhere_gets_a_copy_and_one_that_waits_for_a_reason_does_not
     set(place, "stall_after", "4s");
     // No copy for heartbeats that a busy machine sends late.
     set(place, "suspect_max", "10m");
-    set(place, "dead_beats", "10000");
-    set(place, "suspect_beats", "1000");
+    set(place, "dead_heartbeats", "10000");
+    set(place, "suspect_heartbeats", "1000");
     let [never, licence] = ["never", "licence"].map(|name| folder.path().join(name));
     fifo(&never);
     fifo(&licence);

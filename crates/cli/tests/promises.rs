@@ -37,9 +37,9 @@ fn scene(workers: usize) -> Scene {
 fn patient(workers: usize) -> Scene {
     let scene = scene(workers);
     for (name, value) in [
-        ("dead_beats", "10000"),
+        ("dead_heartbeats", "10000"),
         ("dead_min", "1min"),
-        ("suspect_beats", "1000"),
+        ("suspect_heartbeats", "1000"),
         ("suspect_max", "1min"),
     ] {
         scene.place().ask(&["config", "set", name, value]);
@@ -136,7 +136,8 @@ fn supervisor_monitors_workers_and_assigns_critical_tasks_again() {
         let workers = scene.place().workers();
         let watched = |worker: &Value| {
             let interval = if worker["in_hand"] == 1 { 20.0 } else { 500.0 };
-            worker["beat_interval_ms"] == interval && worker["silent_ms"].as_f64() < Some(1000.0)
+            worker["heartbeat_interval_ms"] == interval
+                && worker["silent_ms"].as_f64() < Some(1000.0)
         };
         workers.iter().all(watched).then_some(())
     });

@@ -74,7 +74,7 @@ fn nothing_that_a_peer_wrote_steers_a_terminal() {
 }
 
 #[test]
-fn whoever_waits_is_told_for_what_and_when_that_changes() {
+fn a_waiting_client_is_told_for_what_and_when_that_changes() {
     let folder = tempfile::tempdir().unwrap();
     let mut grid = Grid::start(folder.path(), 0);
     let job = "[[task]]\nid = \"t\"\ncommand = [\"true\"]\nlabels = { room = \"12\" }\n";

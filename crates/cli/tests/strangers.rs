@@ -136,7 +136,7 @@ fn a_ticket_that_is_made_up_of_the_wrong_role_expired_or_used_up_lets_nobody_in(
     assert_eq!(
         first.map(|told| told.0),
         [Some(0); 2],
-        "whoever is in stays in"
+        "members stay members"
     );
     let (code, text) = busy.try_jobs("second", once);
     assert_eq!(code, Some(4), "{text}");

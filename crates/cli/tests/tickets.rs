@@ -62,7 +62,7 @@ fn supervisor(group: &Group, name: &str, ticket: &str) -> (Place, Kept) {
 }
 
 #[test]
-fn tickets_let_newcomers_in_whoever_leads_now() {
+fn tickets_let_newcomers_in_under_each_leader() {
     let folder = tempfile::tempdir().unwrap();
     let mut group = Group::start(folder.path(), 1, 0);
     // These name one supervisor, which soon follows another.
@@ -143,7 +143,7 @@ fn the_tickets_in_a_supervisors_folder_name_the_group_as_it_is() {
     }
     let after = ticket(&group.places[0], "client.ticket").unwrap();
     assert_eq!(after.secret, before.secret, "the same ticket");
-    // Whoever has never asked before finds the one that leads now.
+    // A client that has never asked before finds the one that leads now.
     group.kill(0);
     until("another to lead", || (group.leader() != 0).then_some(()));
     let output = group.places[0].call(&["jobs"]);
@@ -167,7 +167,7 @@ fn a_ticket_in_the_environment_does_not_lock_its_machine_out() {
     let folder = tempfile::tempdir().unwrap();
     let grid = Grid::start(folder.path(), 1);
     let here = &grid.place;
-    // By the supervisor's own ticket first, as whoever made the other one was asked in that way.
+    // By the supervisor's own ticket first, as the maker of the other one was asked in that way.
     let client = here.ticket("client");
     expect(&with_ticket(here, &client, &["jobs"]), 0, "");
     expect(
@@ -272,7 +272,7 @@ fn nobody_locks_the_grid_by_a_slip() {
         one["peer"].as_str().unwrap().to_owned()
     };
     for (args, code, part) in [
-        (&["revoke", &id("admin"), "--yes"][..], 2, "whoever asks"),
+        (&["revoke", &id("admin"), "--yes"][..], 2, "your own id"),
         (
             &["members", "remove", &id("supervisor"), "--yes"],
             2,
@@ -397,7 +397,7 @@ fn tickets_are_listed_and_revoked_and_members_stay() {
     assert_eq!(code, Some(4), "{told}");
     assert!(told.contains("revoked"), "{told}");
 
-    // A worker that is shut out does not come back by its ticket, and this machine gets another one.
+    // A worker that is revoked does not come back by its ticket, and this machine gets another one.
     let file = here.folder.join("state/hedgerow/supervisor/worker.ticket");
     let before = fs::read_to_string(&file).unwrap();
     let worker = here.ask(&["workers"])[0]["peer"]

@@ -64,30 +64,30 @@ fn a_busy_worker_is_heard_as_often_as_was_set() {
     let place = &grid.place;
     let job = submit(&grid, folder.path(), 1);
     let worker = || place.workers().into_iter().next();
-    let beats = |view: &Value| view["beats"].as_u64().unwrap_or(0);
-    for (mode, prefix) in [("beats", ""), ("asks", "asks ")] {
+    let heartbeats = |view: &Value| view["heartbeats"].as_u64().unwrap_or(0);
+    for (mode, prefix) in [("heartbeats", ""), ("poll", "poll ")] {
         for (every, ms) in [("1s", 1000_u32), ("100ms", 100), ("10ms", 10), ("1ms", 1)] {
             let way = format!("{prefix}{every}");
             place.ask(&["config", "set", "watch_assigned", &way]);
             // Heartbeats take a twentieth of the link at most: where a busy machine measured a slow one, there are
             // fewer, and the worker's view says so.
-            let shown = |view: &Value| view["beat_interval_ms"].as_f64().unwrap_or(0.0);
+            let shown = |view: &Value| view["heartbeat_interval_ms"].as_f64().unwrap_or(0.0);
             let set = until("the worker to be watched like this", || {
                 worker().filter(|view| {
                     let longer = shown(view) / f64::from(ms);
-                    (1.0..10.0).contains(&longer) && view["beat_mode"] == mode
+                    (1.0..10.0).contains(&longer) && view["heartbeat_mode"] == mode
                 })
             });
             // More than at twice the interval, or, where a slow machine may not manage that, than at the one before. Where
             // the machine is busy with other things, the next look counts.
             let least = (500.0 / shown(&set)).min(110.0);
             let span = Duration::from_millis(u64::from(3 * ms).max(300));
-            let mut since = (Instant::now(), beats(&set));
+            let mut since = (Instant::now(), heartbeats(&set));
             until("heartbeats as often as was set", || {
                 let took = since.0.elapsed();
                 let view = worker().filter(|_| took >= span)?;
-                let came = beats(&view).saturating_sub(since.1);
-                since = (Instant::now(), beats(&view));
+                let came = heartbeats(&view).saturating_sub(since.1);
+                since = (Instant::now(), heartbeats(&view));
                 (f64::from(came as u32) > took.as_secs_f64() * least).then_some(())
             });
         }
@@ -95,6 +95,6 @@ fn a_busy_worker_is_heard_as_often_as_was_set() {
     fs::write(folder.path().join("go"), "").unwrap();
     assert_eq!(place.wait(&job)["state"], "done");
     until("it to be watched less when its task is over", || {
-        worker().filter(|view| view["beat_interval_ms"] == 500.0)
+        worker().filter(|view| view["heartbeat_interval_ms"] == 500.0)
     });
 }

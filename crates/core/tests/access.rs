@@ -12,7 +12,7 @@ use std::time::Duration;
 use support::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asker {
+enum Origin {
     Owner,
     OtherClient,
     Admin,
@@ -24,29 +24,29 @@ enum Asker {
     OwnProcessAsClient,
 }
 
-const ASKERS: [Asker; 9] = [
-    Asker::Owner,
-    Asker::OtherClient,
-    Asker::Admin,
-    Asker::Worker,
-    Asker::Supervisor,
-    Asker::Relay,
-    Asker::Stranger,
-    Asker::OwnProcess,
-    Asker::OwnProcessAsClient,
+const REQUESTERS: [Origin; 9] = [
+    Origin::Owner,
+    Origin::OtherClient,
+    Origin::Admin,
+    Origin::Worker,
+    Origin::Supervisor,
+    Origin::Relay,
+    Origin::Stranger,
+    Origin::OwnProcess,
+    Origin::OwnProcessAsClient,
 ];
 
-impl Asker {
+impl Origin {
     fn peer(self) -> PeerId {
         match self {
-            Asker::Owner => client(5),
-            Asker::OtherClient => client(6),
-            Asker::Admin => client(1),
-            Asker::Worker => worker(1),
-            Asker::Supervisor => worker(8),
-            Asker::Relay => worker(7),
-            Asker::Stranger => client(50),
-            Asker::OwnProcess | Asker::OwnProcessAsClient => worker(9),
+            Origin::Owner => client(5),
+            Origin::OtherClient => client(6),
+            Origin::Admin => client(1),
+            Origin::Worker => worker(1),
+            Origin::Supervisor => worker(8),
+            Origin::Relay => worker(7),
+            Origin::Stranger => client(50),
+            Origin::OwnProcess | Origin::OwnProcessAsClient => worker(9),
         }
     }
 
@@ -54,8 +54,8 @@ impl Asker {
         let peer = self.peer();
         let here = |role| Requester::Here { peer, role };
         match self {
-            Asker::OwnProcess => here(Role::Admin),
-            Asker::OwnProcessAsClient => here(Role::Client),
+            Origin::OwnProcess => here(Role::Admin),
+            Origin::OwnProcessAsClient => here(Role::Client),
             _ => Requester::Peer(peer),
         }
     }
@@ -104,18 +104,20 @@ fn requests() -> Vec<Request> {
 
 /// Who may ask for it beside administrators: nobody, the job's own client, all clients, or relays. A new request must be
 /// added here, and to [`requests`].
-fn those_who_may(request: &Request) -> &'static [Asker] {
+fn those_who_may(request: &Request) -> &'static [Origin] {
     match request {
-        Request::Submit { .. } | Request::Jobs(_) | Request::Workers | Request::Settings => {
-            &[Asker::Owner, Asker::OtherClient, Asker::OwnProcessAsClient]
-        }
+        Request::Submit { .. } | Request::Jobs(_) | Request::Workers | Request::Settings => &[
+            Origin::Owner,
+            Origin::OtherClient,
+            Origin::OwnProcessAsClient,
+        ],
         Request::Job(_)
         | Request::Watch(_)
         | Request::Cancel(_)
         | Request::Results { .. }
         | Request::Logs(..)
         | Request::Explain(..)
-        | Request::Forget(_) => &[Asker::Owner],
+        | Request::Forget(_) => &[Origin::Owner],
         Request::Drain(_)
         | Request::Ticket { .. }
         | Request::Members
@@ -124,7 +126,7 @@ fn those_who_may(request: &Request) -> &'static [Asker] {
         | Request::Upgrade
         | Request::Tickets
         | Request::RevokeTicket(_) => &[],
-        Request::MayRelay { .. } => &[Asker::Relay],
+        Request::MayRelay { .. } => &[Origin::Relay],
     }
 }
 
@@ -171,8 +173,8 @@ fn ticket(rig: &mut Rig, secret: u8, role: Role, valid_for: Option<Duration>, us
     rig.said();
 }
 
-fn asks(rig: &mut Rig, asker: Asker, request: Request) -> Vec<String> {
-    let requester = asker.requester();
+fn asks(rig: &mut Rig, requester: Origin, request: Request) -> Vec<String> {
+    let requester = requester.requester();
     rig.event(match request {
         Request::Submit { key, from, .. } => Event::Submit {
             requester,
@@ -207,17 +209,20 @@ fn every_request_is_allowed_or_refused_by_role() {
         "a request is missing in the table"
     );
     for request in requests() {
-        for asker in ASKERS {
+        for requester in REQUESTERS {
             let mut rig = grid();
-            let said = asks(&mut rig, asker, request.clone());
-            let may = matches!(asker, Asker::Admin | Asker::OwnProcess)
-                || those_who_may(&request).contains(&asker);
+            let said = asks(&mut rig, requester, request.clone());
+            let may = matches!(requester, Origin::Admin | Origin::OwnProcess)
+                || those_who_may(&request).contains(&requester);
             let refused = said.iter().any(|line| line.contains("no, NotAllowed"));
-            assert_eq!(refused, !may, "{asker:?} asks {request:?}: {said:?}");
+            assert_eq!(refused, !may, "{requester:?} asks {request:?}: {said:?}");
             if refused {
-                assert_eq!(said.len(), 1, "{asker:?} changes something: {said:?}");
+                assert_eq!(said.len(), 1, "{requester:?} changes something: {said:?}");
             } else {
-                assert!(!said.is_empty(), "{asker:?} hears nothing of {request:?}");
+                assert!(
+                    !said.is_empty(),
+                    "{requester:?} hears nothing of {request:?}"
+                );
             }
             rig.commit();
             rig.said();
@@ -237,7 +242,7 @@ fn a_relay_serves_members_supervisors_and_holders_of_tickets() {
     );
     let may = |rig: &mut Rig, peer: PeerId, ticket: Option<u8>| {
         let ticket = ticket.map(hash);
-        let said = asks(rig, Asker::Relay, Request::MayRelay { peer, ticket });
+        let said = asks(rig, Origin::Relay, Request::MayRelay { peer, ticket });
         let lines = |end: &str| said.iter().filter(|line| line.ends_with(end)).count();
         let refused = said.iter().filter(|line| line.contains("no, NotAllowed"));
         assert_eq!(lines("Ok") + refused.clone().count(), 1, "{said:?}");
@@ -257,29 +262,29 @@ fn a_relay_serves_members_supervisors_and_holders_of_tickets() {
         "the ticket has expired"
     );
     rig.event(Event::Ask {
-        requester: Asker::Admin.peer().into(),
+        requester: Origin::Admin.peer().into(),
         ask: 3,
         request: Request::Revoke(worker(1).to_string()),
         secret: None,
     });
     rig.commit();
     rig.said();
-    assert!(!may(&mut rig, worker(1), Some(60)), "one that was shut out");
+    assert!(!may(&mut rig, worker(1), Some(60)), "one that was revoked");
 }
 
 #[test]
 fn clients_see_only_their_own_jobs_in_the_list() {
     let mut rig = grid();
-    for (asker, sees) in [
-        (Asker::Owner, true),
-        (Asker::OtherClient, false),
-        (Asker::Admin, true),
+    for (requester, sees) in [
+        (Origin::Owner, true),
+        (Origin::OtherClient, false),
+        (Origin::Admin, true),
     ] {
-        let said = asks(&mut rig, asker, Request::Jobs(None));
+        let said = asks(&mut rig, requester, Request::Jobs(None));
         assert_eq!(
             said[0].contains("id: JobId(1)"),
             sees,
-            "{asker:?}: {said:?}"
+            "{requester:?}: {said:?}"
         );
     }
 }
@@ -519,7 +524,7 @@ fn who_is_shut_out_does_not_come_back_by_the_same_ticket() {
     rig.said();
     assert_eq!(joins(&mut rig, 3), "admit worker 3: Some(Revoked)");
     assert_eq!(joins(&mut rig, 5), "admit worker 5: Some(Expired)");
-    // Whoever is in stays in.
+    // Members stay members.
     assert_eq!(joins(&mut rig, 4), "admit worker 4: None");
 }
 

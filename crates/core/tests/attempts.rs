@@ -208,7 +208,7 @@ fn a_worker_that_fails_what_others_can_do_is_set_aside_and_says_why() {
         "worker 2: assign 2.0/0.1.1",
         "watch worker 2: assigned",
     ]);
-    rig.pass_beating(Duration::from_secs(60), &[1, 2]);
+    rig.pass_with_heartbeats(Duration::from_secs(60), &[1, 2]);
     rig.expect(&[
         "worker 1: body b v1",
         "worker 1: assign 2.1/0.1.1",
@@ -218,7 +218,7 @@ fn a_worker_that_fails_what_others_can_do_is_set_aside_and_says_why() {
 }
 
 #[test]
-fn silence_gives_a_worker_up_and_a_beat_brings_its_attempt_back() {
+fn gap_gives_a_worker_up_and_a_heartbeat_brings_its_attempt_back() {
     let mut rig = Rig::new();
     rig.attach(1, 1);
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
@@ -226,7 +226,7 @@ fn silence_gives_a_worker_up_and_a_beat_brings_its_attempt_back() {
     rig.said();
     rig.from(1, FromWorker::Started(attempt(0, 1)));
     rig.attach(2, 1);
-    rig.pass_beating(Duration::from_secs(2), &[2]);
+    rig.pass_with_heartbeats(Duration::from_secs(2), &[2]);
     rig.commit();
     rig.expect(&[
         "measure worker 2: 131072 bytes",
@@ -237,7 +237,7 @@ fn silence_gives_a_worker_up_and_a_beat_brings_its_attempt_back() {
         "watch worker 1: idle",
         "watch worker 2: assigned",
     ]);
-    rig.pass_beating(Duration::from_millis(200), &[1, 2]);
+    rig.pass_with_heartbeats(Duration::from_millis(200), &[1, 2]);
     rig.expect(&["watch worker 1: assigned"]);
     rig.done(1, attempt(0, 1));
     rig.commit();
@@ -260,7 +260,7 @@ fn silence_gives_a_worker_up_and_a_beat_brings_its_attempt_back() {
 #[test]
 fn a_loser_that_was_given_up_as_silent_is_settled_too() {
     let mut rig = doubled();
-    rig.pass_beating(Duration::from_secs(2), &[2]);
+    rig.pass_with_heartbeats(Duration::from_secs(2), &[2]);
     rig.commit();
     rig.expect(&["append lost 1.0/0.1.1", "watch worker 1: idle"]);
     rig.done(2, attempt(0, 2));
@@ -384,12 +384,12 @@ fn what_an_attempt_printed_outlives_its_worker() {
 }
 
 #[test]
-fn what_a_silent_worker_reports_before_it_beats_again_is_there() {
+fn what_a_silent_worker_reports_before_it_heartbeats_again_is_there() {
     let mut rig = Rig::new();
     rig.attach(1, 1);
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
-    rig.pass_beating(Duration::from_secs(9), &[]);
+    rig.pass_with_heartbeats(Duration::from_secs(9), &[]);
     rig.commit();
     assert!(rig.said().contains(&"append lost 1.0/0.1.1".to_owned()));
     rig.reports(1, attempt(0, 1), Outcome::Done(vec![blob("out", 7)]));

@@ -29,7 +29,7 @@ fn copied_at(state: State, redundancy: Redundancy) -> Option<u64> {
         if copies.iter().any(|(_, attempt)| attempt.number == 2) {
             return Some(second);
         }
-        rig.pass_beating(Duration::from_secs(1), &[1, 2, 3]);
+        rig.pass_with_heartbeats(Duration::from_secs(1), &[1, 2, 3]);
     }
     rig.said();
     None
@@ -62,10 +62,10 @@ fn a_task_that_says_that_it_waits_is_not_copied_until_it_goes_on() {
         says(&mut rig, true);
         (2..=3).for_each(|number| rig.attach(number, 1));
         rig.said();
-        rig.pass_beating(Duration::from_secs(300), &[1, 2, 3]);
+        rig.pass_with_heartbeats(Duration::from_secs(300), &[1, 2, 3]);
         assert_eq!(assigned(&rig.said()), [], "{redundancy:?}");
         says(&mut rig, false);
-        rig.pass_beating(Duration::from_secs(20), &[1, 2, 3]);
+        rig.pass_with_heartbeats(Duration::from_secs(20), &[1, 2, 3]);
         assert!(!assigned(&rig.said()).is_empty(), "{redundancy:?}");
     }
 }
@@ -105,7 +105,7 @@ fn a_task_that_hides_behind_a_longer_one_is_not_copied() {
     let groups = vec![timed("long", 1_000, &[]), timed("short", 50, &[])];
     rig.submit(1, 1, &with(Redundancy::Auto, groups));
     rig.commit();
-    rig.pass_beating(Duration::from_secs(200), &[1, 2, 3]);
+    rig.pass_with_heartbeats(Duration::from_secs(200), &[1, 2, 3]);
     let assigned = assigned(&rig.said());
     assert!(
         assigned
@@ -126,19 +126,19 @@ fn speculate_copies_what_takes_three_times_what_its_siblings_took() {
     );
     rig.commit();
     let mut parts = assigned(&rig.said());
-    rig.pass_beating(Duration::from_secs(10), &[1, 2, 3]);
+    rig.pass_with_heartbeats(Duration::from_secs(10), &[1, 2, 3]);
     let (slow_worker, slow) = parts.pop().expect("a part");
     for (worker, attempt) in parts {
         rig.done_after(worker, attempt, Duration::from_secs(10));
         rig.commit();
     }
-    rig.pass_beating(Duration::from_secs(19), &[1, 2, 3]);
+    rig.pass_with_heartbeats(Duration::from_secs(19), &[1, 2, 3]);
     assert_eq!(
         assigned(&rig.said()),
         [],
         "29 s are less than three times 10"
     );
-    rig.pass_beating(Duration::from_secs(2), &[1, 2, 3]);
+    rig.pass_with_heartbeats(Duration::from_secs(2), &[1, 2, 3]);
     let copies = assigned(&rig.said());
     assert_eq!(copies.len(), 1);
     assert_eq!(copies[0].1.task, slow.task);

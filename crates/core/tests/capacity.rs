@@ -81,7 +81,7 @@ fn a_critical_task_goes_to_the_faster_worker_and_the_others_to_the_rest() {
 fn benchmark_tasks_find_the_faster_worker() {
     let mut rig = Rig::new();
     (1..=4).for_each(|number| rig.attach(number, 1));
-    rig.pass_beating(Duration::from_secs(11), &[1, 2, 3, 4]);
+    rig.pass_with_heartbeats(Duration::from_secs(11), &[1, 2, 3, 4]);
     let said = rig.said();
     for number in 1..=4 {
         let asked = format!("worker {number}: benchmark");
@@ -108,10 +108,10 @@ fn benchmark_tasks_find_the_faster_worker() {
     assert_eq!(rig.core.worker_views()[1].score_from, "benchmarks 100 %");
 }
 
-/// Lets so much time pass, in which a worker beats; says whether it was asked for benchmark tasks.
+/// Lets so much time pass, in which a worker sends heartbeats; says whether it was asked for benchmark tasks.
 fn asked_within(rig: &mut Rig, seconds: u64) -> bool {
     rig.said();
-    rig.pass_beating(Duration::from_secs(seconds), &[1]);
+    rig.pass_with_heartbeats(Duration::from_secs(seconds), &[1]);
     rig.said().contains(&"worker 1: benchmark".to_owned())
 }
 
@@ -242,7 +242,7 @@ fn a_slow_worker_is_given_nothing_that_ends_sooner_on_a_faster_one_that_is_soon_
     for redundancy in POLICIES {
         let mut rig = slow_and_busy(redundancy);
         submit_timed(&mut rig, 2, redundancy, 1);
-        rig.pass_beating(Duration::from_secs(20), &[1, 2]);
+        rig.pass_with_heartbeats(Duration::from_secs(20), &[1, 2]);
         assert!(first_attempts(&mut rig, 2).is_empty(), "{redundancy:?}");
         rig.done_after(2, attempt(0, 1), Duration::from_secs(20));
         rig.commit();
@@ -258,7 +258,7 @@ fn where_the_faster_worker_is_not_free_when_expected_the_slow_one_is_given_the_t
         let mut rig = slow_and_busy(redundancy);
         submit_timed(&mut rig, 2, redundancy, 1);
         rig.said();
-        rig.pass_beating(Duration::from_secs(140), &[1, 2]);
+        rig.pass_with_heartbeats(Duration::from_secs(140), &[1, 2]);
         assert_eq!(first_attempts(&mut rig, 2), [1], "{redundancy:?}");
     }
 }

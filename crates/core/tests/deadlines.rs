@@ -67,14 +67,14 @@ fn the_chance_falls_as_a_task_runs_late() {
     rig.commit();
     rig.said();
     let first = last(&rig, 2).chance;
-    rig.pass_beating(Duration::from_secs(200), &[1, 2]);
+    rig.pass_with_heartbeats(Duration::from_secs(200), &[1, 2]);
     rig.said();
     let late = last(&rig, 2).chance;
     assert!(
         first > Some(0.9) && late.is_some_and(|late| late < 0.5),
         "{first:?} at first, {late:?} when it should long be done"
     );
-    rig.pass_beating(Duration::from_secs(60), &[1, 2]);
+    rig.pass_with_heartbeats(Duration::from_secs(60), &[1, 2]);
     rig.said();
     let view = last(&rig, 2);
     assert_eq!((view.chance, view.missed), (None, true), "{view:?}");

@@ -69,7 +69,7 @@ fn draining_copies_what_runs_hands_content_over_and_ends_with_leave() {
     });
     rig.expect(&["worker 1: leave"]);
     rig.gone(1);
-    rig.pass_beating(Duration::from_secs(4), &[2]);
+    rig.pass_with_heartbeats(Duration::from_secs(4), &[2]);
     rig.expect(&["stop watching worker 1"]);
     rig.reports(2, attempt(1, 2), Outcome::Ended(Ending::Cancelled));
     rig.commit();

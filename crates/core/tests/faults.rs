@@ -59,7 +59,7 @@ fn a_short_machine_loses_its_task_to_another_and_waits() {
     );
     let view = rig.core.job_view(JobId(1)).expect("a job");
     assert_eq!((view.attempts.failed, view.running), (0, 2));
-    rig.pass_beating(Duration::from_millis(100), &[1, 2]);
+    rig.pass_with_heartbeats(Duration::from_millis(100), &[1, 2]);
     assert_eq!(rig.core.worker_views()[0].admission, "admitted");
     rig.said();
 }
@@ -78,7 +78,7 @@ fn the_only_worker_gets_the_task_again_later_and_later_and_the_job_never_fails()
         let since = rig.now;
         rig.said();
         while rig.core.worker_views()[0].admission != "admitted" {
-            rig.pass_beating(Duration::from_millis(100), &[1]);
+            rig.pass_with_heartbeats(Duration::from_millis(100), &[1]);
         }
         waits.push(rig.now.since(since));
         (_, id) = only(&mut rig);
@@ -103,7 +103,7 @@ fn the_only_worker_gets_the_task_again_later_and_later_and_the_job_never_fails()
     rig.reports(1, id, short());
     rig.commit();
     rig.said();
-    rig.pass_beating(Duration::from_millis(100), &[1]);
+    rig.pass_with_heartbeats(Duration::from_millis(100), &[1]);
     assert_eq!(only(&mut rig).0, 1);
     let view = rig.core.job_view(JobId(1)).expect("a job");
     assert_eq!(view.state, JobState::Done);
@@ -122,7 +122,7 @@ fn many_faults_at_once_are_one_exclusion() {
         .for_each(|(_, id)| rig.reports(1, *id, short()));
     rig.commit();
     rig.said();
-    rig.pass_beating(Duration::from_millis(100), &[1]);
+    rig.pass_with_heartbeats(Duration::from_millis(100), &[1]);
     assert_eq!(assigned(&rig.said()).len(), 8);
 }
 
@@ -175,7 +175,7 @@ fn inputs_that_one_worker_cannot_fetch_hold_up_nobody_else() {
     assert_eq!(assigned(&rig.said()), []);
     rig.attach(2, 1);
     assert_eq!(only(&mut rig).0, 2);
-    rig.pass_beating(Duration::from_millis(100), &[1, 2]);
+    rig.pass_with_heartbeats(Duration::from_millis(100), &[1, 2]);
     assert_eq!(only(&mut rig).0, 1);
     assert_eq!(rig.core.worker_views()[0].admission, "admitted");
 }

@@ -245,7 +245,7 @@ fn a_new_leader_gives_workers_time_to_come_before_it_calls_a_job_impossible() {
     let mut next = Rig::with(rig.core.state().clone(), &[]);
     next.attach(2, 1);
     next.expect(&["measure worker 2: 131072 bytes", "watch worker 2: idle"]);
-    next.pass_beating(Duration::from_secs(4), &[2]);
+    next.pass_with_heartbeats(Duration::from_secs(4), &[2]);
     let said = next.said();
     assert!(
         said.iter().any(|line| line.contains("job 1 failed")),
@@ -331,7 +331,7 @@ fn an_input_that_went_with_a_supervisors_disk_meanwhile_is_held_again_before_its
 }
 
 #[test]
-fn whoever_joins_the_group_after_many_others_left_it_holds_content_too() {
+fn a_supervisor_that_joins_after_many_others_left_holds_content_too() {
     let mut rig = Rig::new();
     for number in 20..40 {
         rig.event(linked(number));

@@ -302,7 +302,7 @@ fn workers_that_do_not_come_back_are_waited_for_no_longer_than_their_content() {
     next.done(2, newer);
     next.commit();
     next.said();
-    next.pass_beating(Duration::from_secs(4), &[2]);
+    next.pass_with_heartbeats(Duration::from_secs(4), &[2]);
     let said = next.said();
     assert!(
         said.iter().any(|line| line.contains(": assign 1.0/0.2.1")),

@@ -80,12 +80,12 @@ fn losers_are_charged_up_to_the_decision_and_lost_attempts_up_to_their_last_sign
     rig.commit();
     let places = assigned(&rig.said());
     assert_eq!(places.len(), 3);
-    rig.pass_beating(Duration::from_secs(2), &[1, 2, 3]);
+    rig.pass_with_heartbeats(Duration::from_secs(2), &[1, 2, 3]);
     // The third falls silent, and its connection is closed a while later.
-    rig.pass_beating(Duration::from_millis(500), &[1, 2]);
+    rig.pass_with_heartbeats(Duration::from_millis(500), &[1, 2]);
     rig.gone(3);
     rig.commit();
-    rig.pass_beating(Duration::from_millis(500), &[1, 2]);
+    rig.pass_with_heartbeats(Duration::from_millis(500), &[1, 2]);
     let (winner, first) = places[0];
     rig.done_after(winner, first, Duration::from_secs(3));
     rig.commit();
@@ -103,7 +103,7 @@ fn losers_are_charged_up_to_the_decision_and_lost_attempts_up_to_their_last_sign
     let lost = ended.lost.occupied_ns as f64 / 1e9;
     assert!(
         (1.9..=2.1).contains(&lost),
-        "up to the last sign of life, not {lost} s"
+        "up to the last heartbeat, not {lost} s"
     );
     assert_eq!(
         ended.billed_micro,

@@ -62,7 +62,7 @@ fn only_the_needed_producers_run_again_with_a_new_generation() {
     let mut rig = chain();
     // Worker 2, which alone holds what b left, is gone for good, and c could not fetch it.
     rig.gone(2);
-    rig.pass_beating(GRACE, &[1, 3]);
+    rig.pass_with_heartbeats(GRACE, &[1, 3]);
     rig.commit();
     rig.expect(&[
         "stop watching worker 2",
@@ -101,10 +101,10 @@ fn only_the_needed_producers_run_again_with_a_new_generation() {
 fn loss_goes_back_as_far_as_needed() {
     let mut rig = chain();
     rig.gone(1);
-    rig.pass_beating(GRACE, &[2, 3]);
+    rig.pass_with_heartbeats(GRACE, &[2, 3]);
     rig.expect(&["stop watching worker 1"]); // nobody needs what a left: b is done
     rig.gone(2);
-    rig.pass_beating(GRACE, &[3]);
+    rig.pass_with_heartbeats(GRACE, &[3]);
     rig.commit();
     rig.expect(&[
         "stop watching worker 2",
@@ -119,13 +119,13 @@ fn loss_goes_back_as_far_as_needed() {
 fn a_holder_that_returns_in_time_loses_nothing() {
     let mut rig = chain();
     rig.gone(2);
-    rig.pass_beating(Duration::from_secs(2), &[1, 3]);
+    rig.pass_with_heartbeats(Duration::from_secs(2), &[1, 3]);
     let back = WorkerInfo {
         holds: vec![hash(11)],
         ..info(2, 4)
     };
     rig.attach_with(2, back);
-    rig.pass_beating(GRACE, &[1, 2, 3]);
+    rig.pass_with_heartbeats(GRACE, &[1, 2, 3]);
     rig.expect(&[
         "stop watching worker 2",
         "measure worker 2: 131072 bytes",
@@ -158,7 +158,7 @@ fn a_holder_that_returns_in_time_loses_nothing() {
 #[test]
 fn a_worker_that_returns_without_its_content_is_noticed_at_once() {
     let mut rig = chain();
-    rig.pass_beating(GRACE, &[1, 2, 3]);
+    rig.pass_with_heartbeats(GRACE, &[1, 2, 3]);
     rig.gone(2);
     rig.attach(2, 4);
     rig.commit();
@@ -173,7 +173,7 @@ fn a_worker_that_returns_without_its_content_is_noticed_at_once() {
 }
 
 #[test]
-fn a_doubted_holder_is_tried_before_anything_is_made_again() {
+fn a_suspected_holder_is_tried_before_anything_is_made_again() {
     let mut rig = chain();
     let missing = Outcome::Ended(Ending::Input {
         missing: vec![hash(11)],
@@ -205,7 +205,7 @@ fn a_new_leader_gives_holders_time_to_come() {
     let state = rig.core.state().clone();
     let mut next = Rig::with(state, &[]);
     next.attach(3, 16);
-    next.pass_beating(Duration::from_secs(2), &[3]);
+    next.pass_with_heartbeats(Duration::from_secs(2), &[3]);
     next.expect(&["measure worker 3: 131072 bytes", "watch worker 3: idle"]);
     let back = WorkerInfo {
         holds: vec![hash(11)],

@@ -96,7 +96,7 @@ fn a_worker_that_was_kept_out_is_measured_again_and_let_in_when_its_link_recover
     for _ in 0..3 {
         measured(&mut rig, 1, 500 * KBIT, 500 * KBIT);
         assert!(assigned(&rig.said()).is_empty());
-        rig.pass_beating(Duration::from_secs(21), &[1]);
+        rig.pass_with_heartbeats(Duration::from_secs(21), &[1]);
     }
     measured(&mut rig, 1, 2_000 * KBIT, 2_000 * KBIT);
     assert_eq!(assigned(&rig.said()).len(), 1);
@@ -115,10 +115,10 @@ fn a_link_that_cannot_be_measured_is_not_taken_for_fast() {
     };
     rig.event(Event::LinkMeasured { peer, found });
     // It never says what arrived there.
-    rig.pass_beating(Duration::from_secs(1), &[1]);
+    rig.pass_with_heartbeats(Duration::from_secs(1), &[1]);
     let told = admission(&rig, 1);
     assert!(told.contains("could not be measured"), "{told}");
-    // Whoever asks for no rate takes it all the same.
+    // A monitor that needs no rate takes it all the same.
     set(&mut rig, "min_link", "none");
     measured(&mut rig, 1, 0, 0);
     assert_eq!(admission(&rig, 1), "admitted");
@@ -135,9 +135,9 @@ fn an_idle_workers_link_is_measured_again_when_that_is_old_and_signs_of_life_kee
         [(worker(1), 4 * KBIT)],
         "bytes of the slower direction"
     );
-    rig.pass_beating(Duration::from_secs(599), &[1]);
+    rig.pass_with_heartbeats(Duration::from_secs(599), &[1]);
     assert!(rig.measures.is_empty(), "{:?}", rig.measures);
-    rig.pass_beating(Duration::from_secs(2), &[1]);
+    rig.pass_with_heartbeats(Duration::from_secs(2), &[1]);
     assert_eq!(rig.measures.len(), 1);
     // Benchmark tasks are due by then too.
     rig.said();
@@ -186,7 +186,7 @@ fn showed(rig: &mut Rig, mbit: u64, seconds: u64) -> (Option<u64>, bool) {
     let took = Duration::from_secs(1);
     rig.from(1, FromWorker::Fetched { bytes, took });
     let link = rig.core.worker_views()[0].link;
-    rig.pass_beating(Duration::from_secs(seconds), &[1]);
+    rig.pass_with_heartbeats(Duration::from_secs(seconds), &[1]);
     let down = link.and_then(|link| link.down_bits_per_second);
     (down, !rig.measures.is_empty())
 }
@@ -198,7 +198,7 @@ fn large_transfers_count_as_measurements_but_a_slow_one_alone_keeps_nobody_out()
     set(&mut rig, "min_link", "10 Mbit/s");
     rig.attach(1, 1);
     measured(&mut rig, 1, 40 * MBIT, 50 * MBIT);
-    rig.pass_beating(Duration::from_secs(500), &[1]);
+    rig.pass_with_heartbeats(Duration::from_secs(500), &[1]);
     let faster = showed(&mut rig, 80, 500);
     assert_eq!(
         faster,
@@ -207,7 +207,7 @@ fn large_transfers_count_as_measurements_but_a_slow_one_alone_keeps_nobody_out()
     );
     let somewhat_slower = showed(&mut rig, 30, 20);
     assert_eq!(somewhat_slower, (Some(80 * MBIT), false));
-    rig.pass_beating(Duration::from_secs(100), &[1]);
+    rig.pass_with_heartbeats(Duration::from_secs(100), &[1]);
     measured(&mut rig, 1, 80 * MBIT, 50 * MBIT);
     let much_slower = showed(&mut rig, 5, 61);
     assert_eq!(much_slower, (Some(80 * MBIT), true), "it is looked at");

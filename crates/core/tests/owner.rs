@@ -8,7 +8,7 @@ use hedge_core::worker::owner::Owner;
 use hedge_core::worker::{Action, Event, Worker};
 use hedge_model::msg::{Assignment, Body, FromWorker, Outcome, Report, ToWorker, Usage};
 use hedge_model::owner::{
-    Activity, Cause, Hours, OwnerNote, OwnerRules, OwnerState, Signal, Stand,
+    Activity, Cause, Hours, OwnerNote, OwnerResponse, OwnerRules, OwnerState, Signal,
 };
 use hedge_model::spec::Runtime;
 use hedge_model::{AttemptId, Ending, Epoch, JobId, Resources, TaskId, Time};
@@ -24,9 +24,9 @@ fn at(seconds: u64) -> Time {
 
 fn watched(rules: OwnerRules) -> Owner {
     let mut owner = Owner::new(rules);
-    assert_eq!(owner.stand(), Stand::Pause, "nobody knows yet");
+    assert_eq!(owner.response(), OwnerResponse::Pause, "nobody knows yet");
     owner.signal(at(0), Signal::Watched(true));
-    assert_eq!(owner.stand(), Stand::Work);
+    assert_eq!(owner.response(), OwnerResponse::Work);
     owner
 }
 
@@ -35,14 +35,17 @@ fn each_kind_of_activity_stops_work_at_once_and_quiet_lets_it_go_on() {
     for kind in Activity::ALL {
         let mut owner = watched(OwnerRules::default());
         assert!(owner.signal(at(100), Signal::Seen(kind)));
-        assert_eq!(owner.stand(), Stand::Pause, "{kind}");
+        assert_eq!(owner.response(), OwnerResponse::Pause, "{kind}");
         assert_eq!(owner.state(at(101)).why, [Cause::Activity(kind)]);
         assert_eq!(owner.state(at(101)).away, SECOND);
         assert!(!owner.signal(at(200), Signal::Seen(kind)), "nothing new");
         assert_eq!(owner.next_deadline(), Some(at(380)), "3 min after the last");
         assert!(!owner.update(at(379)));
         assert!(owner.update(at(380)));
-        assert_eq!((owner.stand(), owner.next_deadline()), (Stand::Work, None));
+        assert_eq!(
+            (owner.response(), owner.next_deadline()),
+            (OwnerResponse::Work, None)
+        );
     }
 }
 
@@ -52,14 +55,14 @@ fn what_lasts_holds_until_it_is_over_and_a_long_pause_gives_up() {
     owner.signal(at(0), Signal::Lasting(Activity::Processes, true));
     assert_eq!(owner.next_deadline(), Some(at(600)));
     assert!(owner.update(at(600)));
-    assert_eq!(owner.stand(), Stand::Vacate);
+    assert_eq!(owner.response(), OwnerResponse::Vacate);
     owner.signal(at(700), Signal::Seen(Activity::Mouse));
-    assert_eq!(owner.stand(), Stand::Vacate, "it stays given up");
+    assert_eq!(owner.response(), OwnerResponse::Vacate, "it stays given up");
     owner.signal(at(800), Signal::Lasting(Activity::Processes, false));
     owner.update(at(979));
-    assert_eq!(owner.stand(), Stand::Vacate);
+    assert_eq!(owner.response(), OwnerResponse::Vacate);
     owner.update(at(980));
-    assert_eq!(owner.stand(), Stand::Work);
+    assert_eq!(owner.response(), OwnerResponse::Work);
 }
 
 #[test]
@@ -68,10 +71,14 @@ fn a_lock_or_the_saver_says_that_the_owner_went() {
         let mut owner = watched(OwnerRules::default());
         owner.signal(at(0), Signal::Seen(Activity::Keyboard));
         assert!(owner.signal(at(1), gone));
-        assert_eq!(owner.stand(), Stand::Work);
+        assert_eq!(owner.response(), OwnerResponse::Work);
         owner.signal(at(2), Signal::Lasting(Activity::Processes, true));
         owner.signal(at(3), gone);
-        assert_eq!(owner.stand(), Stand::Pause, "programs still work");
+        assert_eq!(
+            owner.response(),
+            OwnerResponse::Pause,
+            "programs still work"
+        );
     }
     let mut owner = watched(OwnerRules::default());
     owner.signal(at(0), Signal::Saver(true));
@@ -83,10 +90,14 @@ fn a_lock_or_the_saver_says_that_the_owner_went() {
 fn without_a_source_of_input_the_machine_is_in_use() {
     let mut owner = Owner::new(OwnerRules::default());
     owner.signal(at(0), Signal::Watched(false));
-    assert_eq!(owner.stand(), Stand::Pause);
+    assert_eq!(owner.response(), OwnerResponse::Pause);
     assert_eq!(owner.state(at(0)).why, [Cause::Unwatched]);
     let dedicated = Owner::new(OwnerRules::dedicated());
-    assert_eq!(dedicated.stand(), Stand::Work, "unless it has no owner");
+    assert_eq!(
+        dedicated.response(),
+        OwnerResponse::Work,
+        "unless it has no owner"
+    );
 }
 
 #[test]
@@ -97,15 +108,19 @@ fn a_machine_in_use_from_the_start_is_away_since_its_first_event() {
     assert_eq!(owner.state(at(start)).away, Duration::ZERO);
     owner.signal(at(start), Signal::Watched(false));
     assert_eq!(owner.state(at(start + 7)).away, SECOND * 7);
-    assert_eq!(owner.stand(), Stand::Pause, "nothing is given up at once");
+    assert_eq!(
+        owner.response(),
+        OwnerResponse::Pause,
+        "nothing is given up at once"
+    );
     assert_eq!(owner.next_deadline(), Some(at(start + 600)));
 }
 
 #[test]
 fn power_network_and_hours_count_as_the_rules_say() {
     let rules = OwnerRules {
-        battery: Stand::Vacate,
-        metered: Stand::Lower,
+        battery: OwnerResponse::Vacate,
+        metered: OwnerResponse::Lower,
         // Sunday 23:00 to Monday 01:00.
         hours: vec![Hours {
             from: 6 * 1440 + 1380,
@@ -115,20 +130,20 @@ fn power_network_and_hours_count_as_the_rules_say() {
     };
     let mut owner = watched(rules);
     owner.signal(at(0), Signal::Metered(true));
-    assert_eq!(owner.stand(), Stand::Lower);
+    assert_eq!(owner.response(), OwnerResponse::Lower);
     owner.signal(at(0), Signal::Battery(true));
-    assert_eq!(owner.stand(), Stand::Vacate);
+    assert_eq!(owner.response(), OwnerResponse::Vacate);
     owner.signal(at(1), Signal::Battery(false));
     owner.signal(at(1), Signal::Metered(false));
-    assert_eq!(owner.stand(), Stand::Work);
+    assert_eq!(owner.response(), OwnerResponse::Work);
     owner.signal(at(10), Signal::Clock(6 * 1440 + 1379));
     assert_eq!(owner.next_deadline(), Some(at(70)));
     owner.update(at(70));
     assert_eq!(owner.state(at(70)).why, [Cause::Hours]);
     owner.update(at(70 + 119 * 60));
-    assert_ne!(owner.stand(), Stand::Work);
+    assert_ne!(owner.response(), OwnerResponse::Work);
     owner.update(at(70 + 120 * 60));
-    assert_eq!(owner.stand(), Stand::Work);
+    assert_eq!(owner.response(), OwnerResponse::Work);
 }
 
 /// An owner's hour, replayed at speed over many of them: whatever happens, the worker works again once all has
@@ -148,7 +163,7 @@ fn no_pattern_of_an_hour_leaves_a_worker_paused_for_ever() {
         let mut paused = None;
         let mut look = |owner: &Owner, now: Time| {
             let since = *paused.get_or_insert(now);
-            if owner.stand() != Stand::Pause {
+            if owner.response() != OwnerResponse::Pause {
                 paused = None;
             } else {
                 assert!(now.since(since) < vacate, "hour {hour}");
@@ -179,7 +194,7 @@ fn no_pattern_of_an_hour_leaves_a_worker_paused_for_ever() {
         while let Some(due) = owner.next_deadline().filter(|due| *due <= quiet) {
             owner.update(due);
         }
-        assert_eq!(owner.stand(), Stand::Work, "hour {hour}");
+        assert_eq!(owner.response(), OwnerResponse::Work, "hour {hour}");
     }
 }
 
@@ -220,7 +235,7 @@ fn body() -> Arc<Body> {
 /// What a worker does, a line for each.
 fn lines(actions: &[Action]) -> Vec<String> {
     let line = |action: &Action| match action {
-        Action::Tell(FromWorker::Owner(state)) => state.stand.name().to_owned(),
+        Action::Tell(FromWorker::Owner(state)) => state.response.name().to_owned(),
         Action::Tell(FromWorker::Ended(report)) => {
             format!("{:?} {}", report.outcome, report.attempt)
         }
@@ -296,28 +311,28 @@ fn a_worker_first_stops_what_runs_then_tells_and_takes_nothing_new() {
     assert_eq!(lines(&ended), ["Ended(Vacated) 1.1/0.1.1"]);
 }
 
-fn owner(change: u32, stand: Stand) -> FromWorker {
-    let why = match stand {
-        Stand::Work => Vec::new(),
+fn owner(change: u32, response: OwnerResponse) -> FromWorker {
+    let why = match response {
+        OwnerResponse::Work => Vec::new(),
         _ => vec![Cause::Activity(Activity::Keyboard)],
     };
     FromWorker::Owner(OwnerState {
         change,
-        stand,
+        response,
         why,
         away: Duration::ZERO,
     })
 }
 
 #[test]
-fn a_beat_that_comes_before_the_message_tells_the_same_and_nothing_is_done_twice() {
+fn a_heartbeat_that_comes_before_the_message_tells_the_same_and_nothing_is_done_twice() {
     let mut rig = Rig::new();
     rig.attach(1, 1);
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
     rig.said();
     rig.attach(2, 1);
-    let FromWorker::Owner(state) = owner(3, Stand::Pause) else {
+    let FromWorker::Owner(state) = owner(3, OwnerResponse::Pause) else {
         unreachable!()
     };
     let what = Found::Owner(OwnerNote::from(&state));
@@ -343,7 +358,7 @@ fn a_beat_that_comes_before_the_message_tells_the_same_and_nothing_is_done_twice
     rig.from(1, FromWorker::Owner(state));
     rig.event(supervisor::Event::Found(finding));
     rig.expect(&[]);
-    rig.from(1, owner(4, Stand::Work));
+    rig.from(1, owner(4, OwnerResponse::Work));
     rig.event(supervisor::Event::Found(finding));
     assert_eq!(why(&rig), None);
 }
@@ -364,7 +379,7 @@ fn what_an_owner_stopped_is_copied_elsewhere_at_once_and_the_first_to_finish_win
         "watch worker 1: assigned",
     ]);
     rig.attach(2, 1);
-    rig.from(1, owner(1, Stand::Pause));
+    rig.from(1, owner(1, OwnerResponse::Pause));
     rig.expect(&[
         "measure worker 2: 131072 bytes",
         "watch worker 2: idle",
@@ -381,8 +396,8 @@ fn what_an_owner_stopped_is_copied_elsewhere_at_once_and_the_first_to_finish_win
         ("away", &["keyboard".to_owned()][..])
     );
     // The owner goes again; both run, and the one that was stopped finishes first.
-    rig.from(1, owner(2, Stand::Work));
-    rig.from(1, owner(1, Stand::Pause));
+    rig.from(1, owner(2, OwnerResponse::Work));
+    rig.from(1, owner(1, OwnerResponse::Pause));
     assert_eq!(
         rig.core.worker_views()[0].usage,
         "ready",
@@ -405,7 +420,7 @@ fn what_an_owner_stopped_is_copied_elsewhere_at_once_and_the_first_to_finish_win
 fn a_worker_whose_owner_is_there_gets_nothing_new_until_the_owner_goes() {
     let mut rig = Rig::new();
     rig.attach(1, 1);
-    rig.from(1, owner(1, Stand::Pause));
+    rig.from(1, owner(1, OwnerResponse::Pause));
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
     rig.expect(&[
@@ -414,14 +429,14 @@ fn a_worker_whose_owner_is_there_gets_nothing_new_until_the_owner_goes() {
         "append accepted",
         "client 1 #1: accepted 1",
     ]);
-    rig.from(1, owner(2, Stand::Work));
+    rig.from(1, owner(2, OwnerResponse::Work));
     rig.expect(&[
         "worker 1: body a v1",
         "worker 1: assign 1.0/0.1.1",
         "watch worker 1: assigned",
     ]);
     // Given up for the owner, a task waits for another worker; its crash limit knows nothing of that.
-    rig.from(1, owner(3, Stand::Vacate));
+    rig.from(1, owner(3, OwnerResponse::Vacate));
     rig.reports(1, attempt(0, 1), Outcome::Ended(Ending::Vacated));
     rig.commit();
     rig.expect(&[

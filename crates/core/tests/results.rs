@@ -1,4 +1,4 @@
-//! What a job leaves: held before its end, listed in pages, and found by clients at whoever has it.
+//! What a job leaves: held before its end, listed in pages, and found by clients at each holder.
 
 mod support;
 
@@ -110,7 +110,7 @@ fn a_task_runs_again_where_all_that_it_left_is_gone_with_its_worker() {
     report(&mut rig, 1, attempt, Outcome::Done(Vec::new()));
     rig.gone(1);
     rig.attach(2, 1);
-    rig.pass_beating(Duration::from_secs(120), &[2]);
+    rig.pass_with_heartbeats(Duration::from_secs(120), &[2]);
     rig.commit();
     let said = rig.said();
     assert!(
@@ -192,7 +192,7 @@ fn results_of_an_ended_job_are_fetched_when_their_only_holder_is_heard_again() {
         result: Err(PullFailure::Sources("no source gave it".into())),
     });
     // When the transfer is due again, nobody can be asked.
-    rig.pass_beating(Duration::from_secs(1), &[3 - holder]);
+    rig.pass_with_heartbeats(Duration::from_secs(1), &[3 - holder]);
     rig.ask(1, Request::Cancel(JobId(1)));
     rig.commit();
     rig.said();

@@ -278,14 +278,14 @@ fn a_leader_without_a_disk_refuses_jobs_and_says_what_those_that_run_wait_for() 
             hash: hash(50),
             result: Err(why),
         });
-        rig.pass_beating(Duration::from_secs(4), &[1]);
+        rig.pass_with_heartbeats(Duration::from_secs(4), &[1]);
     }
     rig.said();
     assert!(shown(&mut rig).contains("no space left on the disk"));
 }
 
 #[test]
-fn a_follower_without_a_disk_tells_whoever_leads() {
+fn a_follower_without_a_disk_tells_the_leader() {
     let mut rig = Rig::new();
     rig.event(Event::Deposed);
     rig.said();

@@ -3,7 +3,7 @@
 mod support;
 
 use hedge_model::msg::{FromWorker, Outcome, Report, Request, Usage};
-use hedge_model::owner::{Activity, Cause, OwnerState, Stand};
+use hedge_model::owner::{Activity, Cause, OwnerResponse, OwnerState};
 use hedge_model::spec::{Group, Need, Qos, Redundancy};
 use hedge_model::view::{ExplainView, JobState, JobView};
 use hedge_model::{AttemptId, JobId, Resources};
@@ -37,10 +37,10 @@ fn explain(rig: &mut Rig, job: u64) -> ExplainView {
     }
 }
 
-fn owner(change: u32, stand: Stand) -> FromWorker {
+fn owner(change: u32, response: OwnerResponse) -> FromWorker {
     FromWorker::Owner(OwnerState {
         change,
-        stand,
+        response,
         why: vec![Cause::Activity(Activity::Input)],
         away: Duration::ZERO,
     })
@@ -109,7 +109,7 @@ fn why_a_job_waits_is_told_at_every_step() {
 fn a_worker_in_use_by_its_owner_and_one_that_is_busy_are_told_apart() {
     let mut rig = Rig::new();
     attach_in(&mut rig, 2, "12");
-    rig.from(2, owner(1, Stand::Pause));
+    rig.from(2, owner(1, OwnerResponse::Pause));
     for key in [1, 2] {
         rig.submit(1, key, &plain(vec![in_room()]));
     }
@@ -121,7 +121,7 @@ fn a_worker_in_use_by_its_owner_and_one_that_is_busy_are_told_apart() {
             "task there: the one worker that could run it takes no tasks now: 1 is in use by its owner"
         ]
     );
-    rig.from(2, owner(2, Stand::Work));
+    rig.from(2, owner(2, OwnerResponse::Work));
     rig.said();
     assert_eq!(view(&rig, 1).waits, [""; 0]);
     let busy = view(&rig, 2).waits.join("; ");
@@ -244,7 +244,7 @@ fn a_completion_threshold_a_missed_deadline_and_an_exceeded_budget_are_shown() {
     let shown = view(&rig, 1);
     assert_eq!((shown.needed, shown.running, shown.ready), (1, 2, 1));
     assert!(!shown.deadline.expect("a deadline").missed);
-    rig.pass_beating(Duration::from_secs(9), &[1]);
+    rig.pass_with_heartbeats(Duration::from_secs(9), &[1]);
     rig.said();
     let explained = explain(&mut rig, 1);
     let shown = view(&rig, 1);

@@ -1,4 +1,4 @@
-//! What follows from silence and from lack of progress: redundancy hears of it and decides.
+//! What follows from gap and from lack of progress: redundancy hears of it and decides.
 
 mod support;
 
@@ -112,7 +112,7 @@ fn of_two_workers_that_were_only_late_the_first_goes_on_however_young_its_attemp
 #[test]
 fn a_worker_that_was_only_late_goes_on_and_the_copy_that_is_behind_it_ends() {
     let mut rig = running(Redundancy::Critical);
-    rig.pass_beating(Duration::from_millis(500), &[1, 2]);
+    rig.pass_with_heartbeats(Duration::from_millis(500), &[1, 2]);
     found(&mut rig, worker(1), silent(Liveness::Suspect));
     rig.expect(&[
         "worker 2: body a v1",
@@ -125,10 +125,10 @@ fn a_worker_that_was_only_late_goes_on_and_the_copy_that_is_behind_it_ends() {
     rig.reports(2, attempt(0, 2), Outcome::Ended(Ending::Cancelled));
     rig.commit();
     rig.said();
-    // The next silence brings another copy; by the end of a long one it is ahead.
+    // The next gap brings another copy; by the end of a long one it is ahead.
     found(&mut rig, worker(1), silent(Liveness::Suspect));
     rig.expect(&["worker 2: assign 1.0/0.1.3", "watch worker 2: assigned"]);
-    rig.pass_beating(Duration::from_millis(700), &[1, 2]);
+    rig.pass_with_heartbeats(Duration::from_millis(700), &[1, 2]);
     found(&mut rig, worker(1), back(1_400));
     rig.expect(&[]);
     rig.done(2, attempt(0, 3));
@@ -154,7 +154,7 @@ fn without_redundancy_nothing_is_copied_before_the_worker_is_given_up() {
 #[test]
 fn a_stalled_attempt_gets_a_copy_elsewhere() {
     let mut rig = running(Redundancy::Critical);
-    rig.pass_beating(Duration::from_secs(1), &[1, 2]);
+    rig.pass_with_heartbeats(Duration::from_secs(1), &[1, 2]);
     let stalled = Found::Stalled {
         attempt: attempt(0, 1),
         idle: Duration::from_secs(1),
@@ -183,7 +183,7 @@ fn a_lost_connection_is_no_end_and_a_worker_that_comes_back_goes_on() {
     let mut rig = running(Redundancy::Critical);
     lost_connection(&mut rig);
     rig.expect(&["stop watching worker 1"]);
-    rig.pass_beating(Duration::from_secs(4), &[2]);
+    rig.pass_with_heartbeats(Duration::from_secs(4), &[2]);
     rig.commit();
     rig.expect(&[]);
     let info = WorkerInfo {
@@ -193,7 +193,7 @@ fn a_lost_connection_is_no_end_and_a_worker_that_comes_back_goes_on() {
     rig.attach_with(1, info);
     rig.commit();
     rig.said();
-    rig.pass_beating(Duration::from_secs(10), &[1, 2]);
+    rig.pass_with_heartbeats(Duration::from_secs(10), &[1, 2]);
     rig.commit();
     rig.said();
     let seen = explained(&mut rig);
@@ -209,10 +209,10 @@ fn a_lost_connection_is_no_end_and_a_worker_that_comes_back_goes_on() {
 fn a_worker_whose_connection_is_lost_has_ten_seconds_to_come_back() {
     let mut rig = running(Redundancy::None);
     lost_connection(&mut rig);
-    rig.pass_beating(Duration::from_millis(9_900), &[2]);
+    rig.pass_with_heartbeats(Duration::from_millis(9_900), &[2]);
     rig.commit();
     rig.expect(&["stop watching worker 1"]);
-    rig.pass_beating(Duration::from_millis(200), &[2]);
+    rig.pass_with_heartbeats(Duration::from_millis(200), &[2]);
     rig.commit();
     let said = rig.said();
     assert!(

@@ -1,4 +1,4 @@
-//! What an attempt cannot do, as whoever runs the tests and as an ordinary user.
+//! What an attempt cannot do, as the user who runs the tests and as an ordinary user.
 #![allow(missing_docs)]
 
 mod common;

@@ -1,6 +1,6 @@
 //! An X display: raw events of XInput2, by the class of the device that made them.
 //!
-//! Works for whoever may open the display, without further rights. The key of an event is never looked at.
+//! Works for each user who may open the display, without further rights. The key of an event is never looked at.
 //! Under Wayland the X server that comes with it hears of its own windows alone: it is left alone.
 
 use crate::source::{Covers, Ended, Options, Outlet, Source, Trouble};
@@ -56,7 +56,7 @@ pub(crate) fn open(options: &Options) -> Result<Box<dyn Source>, Trouble> {
 
 /// What it means that a display cannot be opened.
 fn cannot(display: &str, error: &ConnectError) -> Trouble {
-    // Whoever is at the display is let in by name, others by its cookie or by the word of that one.
+    // The user at the display is let in by name, others by its cookie or by the word of that one.
     let refused = match error {
         ConnectError::SetupAuthenticate(_) => true,
         ConnectError::SetupFailed(failed) => {
@@ -70,7 +70,7 @@ fn cannot(display: &str, error: &ConnectError) -> Trouble {
     let user = rustix::process::getuid().as_raw();
     Trouble::Denied {
         why: format!("X display {display} does not let this user in"),
-        mend: format!("xhost +si:localuser:#{user} (by whoever is at that display)"),
+        mend: format!("xhost +si:localuser:#{user} (as the user of that display)"),
     }
 }
 

@@ -50,7 +50,7 @@ fn a_foreign_program_is_noticed_within_a_second_and_our_own_never() {
     watched.ready("processes");
     watched.wait_for(Signal::Watched(false));
     // Our own, at the priority of tasks, on every core: children, and one of a child that made itself a daemon
-    // below whoever takes in orphans for us.
+    // below the process that takes in orphans for us.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
     let idle = ["--idle", "0", "sh", "-c"];
     let cores = std::thread::available_parallelism().unwrap().get();

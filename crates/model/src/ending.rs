@@ -164,7 +164,7 @@ impl fmt::Display for Shortage {
 
 /// Who has to answer for an [`Ending`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
+pub enum Fault {
     /// The task: it counts towards its `crash_limit`.
     Task,
     /// The worker or its machine: the task runs elsewhere, and the worker gets nothing for a while.
@@ -182,7 +182,7 @@ impl Ending {
     }
 
     /// Who has to answer for it.
-    pub fn blame(&self) -> Blame {
+    pub fn fault(&self) -> Fault {
         match self {
             Self::Exited { .. }
             | Self::Signalled { .. }
@@ -191,10 +191,10 @@ impl Ending {
             | Self::MemoryLimit { .. }
             | Self::DiskLimit { .. }
             | Self::Output { .. }
-            | Self::Recorded { by_task: true, .. } => Blame::Task,
-            Self::Short { .. } | Self::Worker { .. } => Blame::Worker,
-            Self::Input { .. } | Self::Recorded { by_task: false, .. } => Blame::Input,
-            Self::Cancelled | Self::Vacated | Self::Lost => Blame::Nobody,
+            | Self::Recorded { by_task: true, .. } => Fault::Task,
+            Self::Short { .. } | Self::Worker { .. } => Fault::Worker,
+            Self::Input { .. } | Self::Recorded { by_task: false, .. } => Fault::Input,
+            Self::Cancelled | Self::Vacated | Self::Lost => Fault::Nobody,
         }
     }
 
@@ -361,7 +361,7 @@ fn cut(text: &mut String) {
 /// The form of an [`Ending`] in records: that of formats 1 and 2, which hold a sentence. What a sentence cannot
 /// say stands behind it, so that earlier versions can show the sentence and this one reads the whole.
 pub mod recorded {
-    use super::{Blame, Ending};
+    use super::{Ending, Fault};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     /// Parts the sentence from what stands behind it.
@@ -385,12 +385,12 @@ pub mod recorded {
             Ending::Recorded { why, .. } => why.clone(),
             _ => format!("{ending}{MARK}{}", hex(ending)),
         };
-        let form = match (ending, ending.blame()) {
+        let form = match (ending, ending.fault()) {
             (Ending::Lost, _) => Recorded::Lost,
             (Ending::Vacated, _) => Recorded::Vacated,
-            (_, Blame::Nobody) => Recorded::Cancelled,
-            (_, Blame::Task) => Recorded::Failed(text()),
-            (_, Blame::Worker | Blame::Input) => Recorded::Unstaged(text()),
+            (_, Fault::Nobody) => Recorded::Cancelled,
+            (_, Fault::Task) => Recorded::Failed(text()),
+            (_, Fault::Worker | Fault::Input) => Recorded::Unstaged(text()),
         };
         form.serialize(to)
     }
@@ -409,14 +409,14 @@ pub mod recorded {
         })
     }
 
-    /// An ending that this version does not know is the sentence alone. Its blame is the record's in any case: all
+    /// An ending that this version does not know is the sentence alone. Its fault is the record's in any case: all
     /// versions have to count alike.
     fn read(text: String, by_task: bool) -> Ending {
         let whole = text.rsplit_once(MARK).and_then(|(_, rest)| unhex(rest));
-        let fits = |ending: &Ending| match ending.blame() {
-            Blame::Task => by_task,
-            Blame::Worker | Blame::Input => !by_task,
-            Blame::Nobody => false,
+        let fits = |ending: &Ending| match ending.fault() {
+            Fault::Task => by_task,
+            Fault::Worker | Fault::Input => !by_task,
+            Fault::Nobody => false,
         };
         whole.filter(fits).unwrap_or_else(|| {
             let why = text.split(MARK).next().unwrap_or_default().to_owned();
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn earlier_versions_find_the_sentence_and_the_blame() {
+    fn earlier_versions_find_the_sentence_and_the_fault() {
         for ending in all() {
             let bytes = postcard::to_stdvec(&Held(ending.clone())).unwrap();
             let (text, by_task) = match postcard::from_bytes(&bytes) {
@@ -521,7 +521,7 @@ mod tests {
                 _ => continue,
             };
             assert!(text.starts_with(&ending.to_string()), "{text}");
-            assert_eq!(by_task, ending.blame() == Blame::Task, "{ending:?}");
+            assert_eq!(by_task, ending.fault() == Fault::Task, "{ending:?}");
         }
     }
 

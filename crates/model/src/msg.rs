@@ -66,8 +66,8 @@ impl std::fmt::Display for Role {
 pub struct Welcome {
     /// The leader's epoch. A worker obeys nobody whose epoch is below the highest it has seen.
     pub epoch: Epoch,
-    /// How often a worker beats.
-    pub beat_interval: Duration,
+    /// How often a worker sends heartbeats.
+    pub heartbeat_interval: Duration,
     /// All supervisors of the grid, to keep a connection to each.
     pub supervisors: Vec<PeerAddr>,
     /// The grid's own relays, for peers that cannot be reached directly.
@@ -138,8 +138,8 @@ pub enum ToWorker {
     Drain,
     /// Nothing here is needed any more: go.
     Leave,
-    /// Beat like this from now on.
-    Beat(BeatPlan),
+    /// Heartbeat like this from now on.
+    Heartbeat(HeartbeatPlan),
     /// Open an idle TCP connection to this port of mine and show it this, so that each of us notices at once
     /// when the other's process dies.
     Tripwire {
@@ -245,7 +245,7 @@ pub enum FromWorker {
     Draining,
     /// What the benchmark tasks found.
     Benchmarked(BenchScores),
-    /// Its owner came, or went: said at once, again on each new connection, and in each beat.
+    /// Its owner came, or went: said at once, again on each new connection, and in each heartbeat.
     Owner(OwnerState),
     /// So many bytes a second arrived from the supervisor while the link was measured; 0 where it could not be.
     Probed(u64),
@@ -328,12 +328,12 @@ impl Log {
     }
 }
 
-/// A heartbeat, or the answer to a [`StatusRequest`]; sent as a datagram of at most [`Beat::BYTES_MAX`] bytes.
+/// A heartbeat, or the answer to a [`StatusRequest`]; sent as a datagram of at most [`Heartbeat::BYTES_MAX`] bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Beat {
+pub struct Heartbeat {
     /// Counts from 1 on each connection.
     pub seq: u64,
-    /// The worker's clock when it was sent; compared with its earlier beats only.
+    /// The worker's clock when it was sent; compared with its earlier heartbeats only.
     pub sent_ns: u64,
     /// The plan that it follows; 0 before the first is heard of.
     pub plan: u32,
@@ -342,14 +342,14 @@ pub struct Beat {
     /// Attempts in hand.
     pub in_hand: u32,
     /// Some of them, by turns: those that changed since they were last told of, first.
-    pub attempts: Vec<AttemptBeat>,
+    pub attempts: Vec<AttemptHeartbeat>,
     /// How the worker stands to its owner, once that has changed since it started. Behind all the rest, where earlier
     /// versions neither write nor look.
     #[serde(skip)]
     pub owner: Option<OwnerNote>,
 }
 
-impl Beat {
+impl Heartbeat {
     /// What fits into one packet on any path.
     pub const BYTES_MAX: usize = 1_200;
 
@@ -364,17 +364,17 @@ impl Beat {
 
     /// From what arrived; what a later version may write behind it is not looked at.
     pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
-        let (mut beat, rest): (Self, _) = postcard::take_from_bytes(bytes)?;
+        let (mut heartbeat, rest): (Self, _) = postcard::take_from_bytes(bytes)?;
         if !rest.is_empty() {
-            beat.owner = Some(postcard::from_bytes(rest)?);
+            heartbeat.owner = Some(postcard::from_bytes(rest)?);
         }
-        Ok(beat)
+        Ok(heartbeat)
     }
 }
 
-/// One attempt, in a beat.
+/// One attempt, in a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttemptBeat {
+pub struct AttemptHeartbeat {
     /// Which.
     pub attempt: AttemptId,
     /// Where it is.
@@ -406,16 +406,16 @@ pub enum Phase {
 
 /// How a worker is to send heartbeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BeatPlan {
-    /// Counts from 1 on each connection; beats repeat it. A worker beats at once when it hears of a plan.
+pub struct HeartbeatPlan {
+    /// Counts from 1 on each connection; heartbeats repeat it. A worker sends a heartbeat at once when it hears of a plan.
     pub number: u32,
-    /// How often it beats by itself; none where it is asked instead.
+    /// How often it sends heartbeats by itself; none where it is asked instead.
     pub every: Option<Duration>,
     /// How often it looks at its attempts' progress.
     pub progress_every: Duration,
 }
 
-/// Asks a worker for a [`Beat`] at once; sent as a datagram.
+/// Asks a worker for a [`Heartbeat`] at once; sent as a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusRequest {
     /// Repeated by the answer.

@@ -104,7 +104,7 @@ pub enum Signal {
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
-pub enum Stand {
+pub enum OwnerResponse {
     /// It works as if nobody were there.
     #[default]
     Work,
@@ -116,14 +116,14 @@ pub enum Stand {
     Vacate,
 }
 
-impl Stand {
+impl OwnerResponse {
     /// The word for it.
     pub fn name(self) -> &'static str {
         match self {
-            Stand::Work => "work",
-            Stand::Lower => "lower",
-            Stand::Pause => "pause",
-            Stand::Vacate => "vacate",
+            OwnerResponse::Work => "work",
+            OwnerResponse::Lower => "lower",
+            OwnerResponse::Pause => "pause",
+            OwnerResponse::Vacate => "vacate",
         }
     }
 }
@@ -180,21 +180,21 @@ pub struct OwnerState {
     /// Counts the changes; a lower one is older news.
     pub change: u32,
     /// What the worker does.
-    pub stand: Stand,
+    pub response: OwnerResponse,
     /// Why, at most one of each.
     pub why: Vec<Cause>,
     /// How long it has not worked as if nobody were there, by the worker's clock; zero while it does.
     pub away: Duration,
 }
 
-/// The same in few bytes, as each beat repeats it, so that what a message told of and is held up on its way is known
-/// with the next beat.
+/// The same in few bytes, as each heartbeat repeats it, so that what a message told of and is held up on its way is known
+/// with the next heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerNote {
     /// As in [`OwnerState`].
     pub change: u32,
     /// As in [`OwnerState`].
-    pub stand: Stand,
+    pub response: OwnerResponse,
     /// A bit for each of [`Cause::ALL`].
     pub why: u16,
     /// As in [`OwnerState`] when it changed, in milliseconds.
@@ -207,7 +207,7 @@ impl From<&OwnerState> for OwnerNote {
         let bits = state.why.iter().filter_map(bit);
         Self {
             change: state.change,
-            stand: state.stand,
+            response: state.response,
             why: bits.fold(0, |all, bit| all | 1 << bit),
             away_ms: u32::try_from(state.away.as_millis()).unwrap_or(u32::MAX),
         }
@@ -219,7 +219,7 @@ impl From<OwnerNote> for OwnerState {
         let all = Cause::ALL.into_iter().enumerate();
         Self {
             change: note.change,
-            stand: note.stand,
+            response: note.response,
             why: all
                 .filter(|(bit, _)| note.why & 1 << bit != 0)
                 .map(|(_, cause)| cause)
@@ -256,17 +256,17 @@ impl Hours {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnerRules {
     /// What each kind makes the worker do, in the order of [`Activity::ALL`].
-    pub on: [Stand; Activity::ALL.len()],
+    pub on: [OwnerResponse; Activity::ALL.len()],
     /// What it does where no source of input watches.
-    pub unwatched: Stand,
+    pub unwatched: OwnerResponse,
     /// What it does on battery.
-    pub battery: Stand,
+    pub battery: OwnerResponse,
     /// What it does on a network that is paid for by what is sent.
-    pub metered: Stand,
+    pub metered: OwnerResponse,
     /// Hours in which the owner wants the machine whether or not anything happens.
     pub hours: Vec<Hours>,
     /// What it does in those.
-    pub in_hours: Stand,
+    pub in_hours: OwnerResponse,
     /// How long nothing may happen until the worker goes on.
     pub resume_after: Duration,
     /// How long what runs stays paused until it is given up; never, where there is none.
@@ -279,12 +279,12 @@ impl Default for OwnerRules {
     /// as with BOINC.
     fn default() -> Self {
         Self {
-            on: [Stand::Pause; Activity::ALL.len()],
-            unwatched: Stand::Pause,
-            battery: Stand::Pause,
-            metered: Stand::Pause,
+            on: [OwnerResponse::Pause; Activity::ALL.len()],
+            unwatched: OwnerResponse::Pause,
+            battery: OwnerResponse::Pause,
+            metered: OwnerResponse::Pause,
             hours: Vec::new(),
-            in_hours: Stand::Pause,
+            in_hours: OwnerResponse::Pause,
             resume_after: Duration::from_secs(3 * 60),
             vacate_after: Some(Duration::from_secs(10 * 60)),
         }
@@ -295,19 +295,19 @@ impl OwnerRules {
     /// For a machine that is the grid's alone.
     pub fn dedicated() -> Self {
         Self {
-            on: [Stand::Work; Activity::ALL.len()],
-            unwatched: Stand::Work,
-            battery: Stand::Work,
-            metered: Stand::Work,
+            on: [OwnerResponse::Work; Activity::ALL.len()],
+            unwatched: OwnerResponse::Work,
+            battery: OwnerResponse::Work,
+            metered: OwnerResponse::Work,
             hours: Vec::new(),
-            in_hours: Stand::Work,
+            in_hours: OwnerResponse::Work,
             resume_after: Duration::ZERO,
             vacate_after: None,
         }
     }
 
     /// What an activity of this kind makes the worker do.
-    pub fn of(&self, kind: Activity) -> Stand {
+    pub fn of(&self, kind: Activity) -> OwnerResponse {
         self.on[kind.index()]
     }
 }

@@ -2,6 +2,7 @@
 //! supervisor passes on what it does not know.
 
 mod fields;
+mod stored;
 
 use crate::PeerAddr;
 use crate::ledger::Tariff;
@@ -20,21 +21,21 @@ const UNKNOWN_MAX: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// How workers with nothing in hand are watched.
-    pub watch_idle: Way,
+    pub watch_idle: WatchMode,
     /// How workers with attempts in hand are watched.
-    pub watch_assigned: Way,
+    pub watch_assigned: WatchMode,
     /// How workers with attempts of critical tasks in hand are watched.
-    pub watch_critical: Way,
-    /// Beats and answers a second that the leader takes in from the whole pool; beyond, intervals grow.
-    pub beats_per_second: u32,
-    /// Silent for this many beats a worker can be suspect: the floor of suspicion.
-    pub suspect_beats: u32,
-    /// How unusual a silence must be to be suspicious, in standard deviations; 0 counts missing beats alone.
+    pub watch_critical: WatchMode,
+    /// Heartbeats and answers a second that the leader takes in from the whole pool; beyond, intervals grow.
+    pub heartbeats_per_second: u32,
+    /// Silent for this many heartbeats a worker can be suspect: the floor of suspicion.
+    pub suspect_heartbeats: u32,
+    /// How unusual a gap must be to be suspicious, in standard deviations; 0 counts missing heartbeats alone.
     pub suspect_deviations: u32,
-    /// A silence that is suspicious however irregular a worker is: the ceiling of suspicion.
+    /// A gap that is suspicious however irregular a worker is: the ceiling of suspicion.
     pub suspect_max: Duration,
     /// After this many missed heartbeats a worker can be declared dead; its attempts run elsewhere.
-    pub dead_beats: u32,
+    pub dead_heartbeats: u32,
     /// No worker is declared dead after a shorter gap.
     pub dead_min: Duration,
     /// How often workers look at the progress of their attempts.
@@ -76,22 +77,22 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// Watching: 50 ms × 3 beats notice a frozen worker well within 250 ms; declared dead after a second, which is
+    /// Watching: 50 ms × 3 heartbeats notice a frozen worker well within 250 ms; declared dead after a second, which is
     /// longer than any pause of a healthy process on a busy machine that was measured, and shorter than a
-    /// person's patience; 10,000 beats a second cost the leader about 6 % of a core. Content
+    /// person's patience; 10,000 heartbeats a second cost the leader about 6 % of a core. Content
     /// grace: 3 s, a restart of the process. Keeping: a month, 4 GiB of disk, which leaves room for running jobs on a
     /// disk of 10 GB, and 1 GiB of memory. Promotion: half
     /// a minute, longer than a restart. Limits of clients: far above what a person submits by hand.
     fn default() -> Self {
         Self {
-            watch_idle: Way::beats(Duration::from_millis(500)),
-            watch_assigned: Way::beats(Duration::from_millis(50)),
-            watch_critical: Way::beats(Duration::from_millis(20)),
-            beats_per_second: 10_000,
-            suspect_beats: 3,
+            watch_idle: WatchMode::heartbeats(Duration::from_millis(500)),
+            watch_assigned: WatchMode::heartbeats(Duration::from_millis(50)),
+            watch_critical: WatchMode::heartbeats(Duration::from_millis(20)),
+            heartbeats_per_second: 10_000,
+            suspect_heartbeats: 3,
             suspect_deviations: 8,
             suspect_max: Duration::from_secs(5),
-            dead_beats: 10,
+            dead_heartbeats: 10,
             dead_min: Duration::from_secs(1),
             progress_every: Duration::from_millis(500),
             stall_after: Duration::ZERO,
@@ -117,54 +118,54 @@ impl Default for Settings {
 /// Who speaks first when a worker is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The worker beats by itself.
-    Beats,
+    /// The worker sends heartbeats by itself.
+    Heartbeats,
     /// The supervisor asks, the worker answers.
-    Asks,
+    Poll,
 }
 
 impl Mode {
     /// For programs and people.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Beats => "beats",
-            Self::Asks => "asks",
+            Self::Heartbeats => "heartbeats",
+            Self::Poll => "poll",
         }
     }
 }
 
-/// How to watch a worker. In text `"50ms"` for heartbeats, `"asks 50ms"` for questions and answers.
+/// How to watch a worker. In text `"50ms"` for heartbeats, `"poll 50ms"` for questions and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct WatchMode {
     /// Who speaks first.
     pub mode: Mode,
     /// How often, as long as the budget and the link allow it.
     pub interval: Duration,
 }
 
-impl Way {
+impl WatchMode {
     /// Shortest interval between two heartbeats.
     pub const INTERVAL_MIN: Duration = Duration::from_micros(500);
     /// Longest interval between two heartbeats.
     pub const INTERVAL_MAX: Duration = TEN_MINUTES;
 
     /// By heartbeats, so often.
-    pub const fn beats(interval: Duration) -> Self {
-        let mode = Mode::Beats;
+    pub const fn heartbeats(interval: Duration) -> Self {
+        let mode = Mode::Heartbeats;
         Self { mode, interval }
     }
 
     /// By questions, so often.
-    pub const fn asks(interval: Duration) -> Self {
-        let mode = Mode::Asks;
+    pub const fn poll(interval: Duration) -> Self {
+        let mode = Mode::Poll;
         Self { mode, interval }
     }
 }
 
-impl std::fmt::Display for Way {
+impl std::fmt::Display for WatchMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.mode == Mode::Asks {
-            f.write_str("asks ")?;
+        if self.mode == Mode::Poll {
+            f.write_str("poll ")?;
         }
         f.write_str(&span(self.interval))
     }
@@ -205,8 +206,10 @@ impl Settings {
             why,
         };
         field.kind.set(&mut changed, value).map_err(wrong)?;
-        if changed.suspect_beats >= changed.dead_beats {
-            return Err(wrong("suspect_beats must be less than dead_beats".into()));
+        if changed.suspect_heartbeats >= changed.dead_heartbeats {
+            return Err(wrong(
+                "suspect_heartbeats must be less than dead_heartbeats".into(),
+            ));
         }
         changed.set.insert(field.name.into(), value.into());
         *self = changed;
@@ -216,8 +219,9 @@ impl Settings {
     /// Takes over a committed setting; one that is not known or does not fit here is kept as it is, for
     /// supervisors that know it.
     pub fn apply(&mut self, name: &Arc<str>, value: &Arc<str>) {
-        if self.set(name, value).is_err() && self.set.len() < UNKNOWN_MAX {
-            self.set.insert(name.clone(), value.clone());
+        let (name, value) = stored::current(name, value);
+        if self.set(&name, &value).is_err() && self.set.len() < UNKNOWN_MAX {
+            self.set.insert(name, value);
         }
     }
 
@@ -305,7 +309,7 @@ mod tests {
             assert_eq!(settings.views(), Settings::default().views());
         }
         assert!(matches!(
-            Settings::default().set("beats", "1"),
+            Settings::default().set("heartbeats", "1"),
             Err(SettingError::Unknown(_))
         ));
     }
@@ -325,17 +329,34 @@ mod tests {
     #[test]
     fn settings_survive_a_snapshot_and_unknown_ones_are_passed_on() {
         let mut settings = Settings::default();
-        settings.set("dead_beats", "3000").unwrap();
-        settings.set("suspect_beats", "900").unwrap();
+        settings.set("dead_heartbeats", "3000").unwrap();
+        settings.set("suspect_heartbeats", "900").unwrap();
         settings.apply(&"later".into(), &"7".into());
         let bytes = postcard::to_stdvec(&settings).unwrap();
         assert_eq!(postcard::from_bytes(&bytes), Ok(settings));
     }
 
     #[test]
+    fn a_journal_of_earlier_names_is_read() {
+        let mut settings = Settings::default();
+        settings.apply(&"dead_beats".into(), &"30".into());
+        settings.apply(&"suspect_beats".into(), &"20".into());
+        settings.apply(&"watch_idle".into(), &"asks 40ms".into());
+        assert_eq!(
+            (settings.suspect_heartbeats, settings.dead_heartbeats),
+            (20, 30)
+        );
+        assert_eq!(
+            settings.watch_idle,
+            WatchMode::poll(Duration::from_millis(40))
+        );
+        assert!(settings.changed().contains_key("dead_heartbeats"));
+    }
+
+    #[test]
     fn a_value_that_contradicts_another_changes_nothing() {
         let mut settings = Settings::default();
-        assert!(settings.set("suspect_beats", "10").is_err());
+        assert!(settings.set("suspect_heartbeats", "10").is_err());
         assert_eq!(settings, Settings::default());
     }
 }

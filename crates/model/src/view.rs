@@ -1,7 +1,7 @@
 //! What people and programs see of the grid, computed from the core's state. Field names are stable and carry
 //! their unit; `--json` prints these types.
 
-use crate::ending::Blame;
+use crate::ending::Fault;
 use crate::msg::Log;
 use crate::{AttemptId, Ending, FileEntry, Hash, JobId, PeerId, Resources, Source};
 use serde::{Deserialize, Serialize};
@@ -146,11 +146,11 @@ pub struct AttemptCounts {
 impl AttemptCounts {
     /// Counts an attempt that ended so.
     pub fn ended(&mut self, end: &Ending) {
-        match (end.blame(), end) {
-            (Blame::Task, _) => self.failed += 1,
-            (Blame::Worker | Blame::Input, _) => {}
-            (Blame::Nobody, Ending::Cancelled) => self.cancelled += 1,
-            (Blame::Nobody, _) => self.lost += 1,
+        match (end.fault(), end) {
+            (Fault::Task, _) => self.failed += 1,
+            (Fault::Worker | Fault::Input, _) => {}
+            (Fault::Nobody, Ending::Cancelled) => self.cancelled += 1,
+            (Fault::Nobody, _) => self.lost += 1,
         }
     }
 }
@@ -187,19 +187,19 @@ pub struct WorkerView {
     /// Attempts lost with it.
     pub lost: u64,
     /// Between two heartbeats that it is to show now.
-    pub beat_interval_ms: f64,
-    /// `beats`: it sends them by itself; `asks`: it is asked and answers.
-    pub beat_mode: String,
+    pub heartbeat_interval_ms: f64,
+    /// `heartbeats`: it sends them by itself; `asks`: it is asked and answers.
+    pub heartbeat_mode: String,
     /// Heartbeats on this connection so far.
-    pub beats: u64,
+    pub heartbeats: u64,
     /// How often it was suspect on this connection.
     pub suspicions: u64,
     /// Gaps between its heartbeats that were longer than the interval by more than a tenth.
     pub late_gaps: u64,
     /// Heartbeats that it sent or was asked for, and that did not arrive.
-    pub missed_beats: u64,
+    pub missed_heartbeats: u64,
     /// Heartbeats that were on their way for so long that they were dropped.
-    pub held_up_beats: u64,
+    pub held_up_heartbeats: u64,
     /// Since its last heartbeat.
     pub silent_ms: f64,
     /// `normal` or `higher`.
@@ -225,7 +225,7 @@ pub struct LinkView {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OwnerView {
     /// `lower`, `pause` or `vacate`: what the worker does about it.
-    pub stand: String,
+    pub response: String,
     /// Kinds of activity and other reasons.
     pub why: Vec<String>,
     /// For how long.

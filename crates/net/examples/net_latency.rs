@@ -1,4 +1,4 @@
-//! Measures the transport on this machine: opening, connecting, round trips, frames, beats and content.
+//! Measures the transport on this machine: opening, connecting, round trips, frames, heartbeats and content.
 //!
 //! `cargo run --release -p hedge-net --example net_latency`
 
@@ -47,8 +47,8 @@ async fn main() -> Result<(), Failure> {
         round_trips(&mut a, &mut b).await?,
     );
     report(
-        "round trip of a 64-byte beat",
-        beat_round_trips(&mut a, &mut b).await?,
+        "round trip of a 64-byte heartbeat",
+        heartbeat_round_trips(&mut a, &mut b).await?,
     );
     frames(&mut a, &mut b).await?;
     content().await
@@ -107,15 +107,15 @@ async fn round_trips(a: &mut Link, b: &mut Link) -> Result<Vec<Duration>, Failur
     Ok(tokio::try_join!(echo, ask)?.1)
 }
 
-async fn beat_round_trips(a: &mut Link, b: &mut Link) -> Result<Vec<Duration>, Failure> {
+async fn heartbeat_round_trips(a: &mut Link, b: &mut Link) -> Result<Vec<Duration>, Failure> {
     let mut times = Vec::with_capacity(ROUND_TRIPS);
     let (mut there, mut back) = (vec![Bytes::new(); 8], vec![Bytes::new(); 8]);
     for _ in 0..ROUND_TRIPS {
         let start = Instant::now();
-        a.sender.send_beat(Bytes::from_static(&[7; 64]))?;
-        b.beats.recv(&mut there).await?;
-        b.sender.send_beat(there[0].clone())?;
-        a.beats.recv(&mut back).await?;
+        a.sender.send_heartbeat(Bytes::from_static(&[7; 64]))?;
+        b.heartbeats.recv(&mut there).await?;
+        b.sender.send_heartbeat(there[0].clone())?;
+        a.heartbeats.recv(&mut back).await?;
         times.push(start.elapsed());
     }
     Ok(times)

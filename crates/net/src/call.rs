@@ -20,17 +20,17 @@ pub const CALL_BYTES_MAX: usize = 128 << 20;
 /// Longest note, in bytes; it travels in one frame.
 pub const NOTE_BYTES_MAX: usize = 8 << 20;
 
-/// Questions without an answer, each way; whoever asks beyond waits, and who is asked beyond reads no more.
+/// Questions without an answer, each way; a peer that asks beyond them waits, and one that is asked beyond them reads no more.
 const OPEN_MAX: usize = 64;
 /// Long messages are cut into pieces of this length: 2 ms of a link of 1 Gbit/s.
 const PIECE_BYTES: usize = 256 << 10;
-/// How long an answer may take to be handed to the transport: the asker has given up long before.
+/// How long an answer may take to be handed to the transport: the requester has given up long before.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// One piece of one message.
 #[derive(Serialize, Deserialize)]
 enum Wire {
-    /// A question, by the asker's number; its kind, the length of all of it, and the next piece.
+    /// A question, by the requester's number; its kind, the length of all of it, and the next piece.
     Ask(u64, u8, u64, Piece),
     /// The answer to the question of this number.
     Answer(u64, u8, u64, Piece),
@@ -85,7 +85,7 @@ impl Caller {
         self.0.sender.peer()
     }
 
-    /// Asks and waits for the answer, at most `within`. The kind tells whoever is asked how to read it.
+    /// Asks and waits for the answer, at most `within`. The kind tells the other peer how to read it.
     ///
     /// An error says that no answer came, not that the question was not heard. Dropping the future gives up
     /// the answer and harms nothing else.
@@ -104,7 +104,7 @@ impl Caller {
             let id = self.0.last.fetch_add(1, Ordering::Relaxed) + 1;
             let (answer, answered) = oneshot::channel();
             let _waiting = Waits::new(&self.0, id, answer);
-            // A peer must get all pieces of what it began to get, whoever stops waiting meanwhile.
+            // A peer must get all pieces of what it began to get, even if the caller stops waiting.
             let sender = self.0.sender.clone();
             if request.len() <= PIECE_BYTES {
                 let ask = Wire::Ask(id, kind, request.len() as u64, Piece(request));
@@ -176,10 +176,10 @@ pub enum Heard {
     Note(Bytes),
 }
 
-/// A question that waits for its answer; dropping it leaves the asker without one.
+/// A question that waits for its answer; dropping it leaves the requester without one.
 #[derive(Debug)]
 pub struct Call {
-    /// How to read it; the asker says.
+    /// How to read it; the requester says.
     pub kind: u8,
     /// What is asked.
     pub request: Bytes,
@@ -219,7 +219,7 @@ type Partial = HashMap<u64, (usize, BytesMut)>;
 impl Hearing {
     /// What the peer says next. May be dropped and called again without losing anything.
     ///
-    /// Answers are handed to whoever asked on the way. A peer that breaks the rules is disconnected.
+    /// Answers are handed to their requests on the way. A peer that breaks the rules is disconnected.
     pub async fn next(&mut self) -> Result<Heard, NetError> {
         loop {
             if let Some(heard) = self.ready.pop_front() {
@@ -248,9 +248,9 @@ impl Hearing {
                 let whole = join(&mut self.answers, id, total, piece);
                 whole.map(|whole| {
                     if let Some(bytes) = whole
-                        && let Some(asker) = self.caller.lock().remove(&id)
+                        && let Some(requester) = self.caller.lock().remove(&id)
                     {
-                        _ = asker.send(bytes);
+                        _ = requester.send(bytes);
                     }
                 })
             }
@@ -269,7 +269,7 @@ impl Hearing {
     }
 
     fn asked(&mut self, id: u64, kind: u8, request: Bytes) -> Result<(), CloseReason> {
-        // The asker keeps to the same bound, so that one beyond it breaks the rules.
+        // The requester keeps to the same bound, so that one beyond it breaks the rules.
         let place = self.room.clone().try_acquire_owned();
         let place = place.map_err(|_| CloseReason::Malformed)?;
         self.ready.push_back(Heard::Call(Call {
@@ -303,7 +303,7 @@ pub fn calls(link: Link) -> (Caller, Hearing) {
         caller: caller.clone(),
         asked: HashMap::new(),
         answers: HashMap::new(),
-        // Twice as many: those of which the asker gave up the answer may still be worked on.
+        // Twice as many: those of which the requester gave up the answer may still be worked on.
         room: Arc::new(Semaphore::new(2 * OPEN_MAX)),
         ready: std::collections::VecDeque::new(),
     };

@@ -12,7 +12,7 @@ pub use digest::Digest;
 pub use fetch::{FetchError, Fetcher, SourceFailure, Transfer};
 pub use grant::{GRANT_HASHES_MAX, Grant, Refusal, Trust};
 pub use server::DataServer;
-pub use store::{DataStore, Placement, Way};
+pub use store::{DataStore, PlaceMode, Placement};
 
 use hedge_model::PeerId;
 use std::collections::HashMap;

@@ -35,7 +35,7 @@ pub const ALPN_DATA: &[u8] = b"hedge/data/1";
 /// that lives at one of the addresses now stays silent and leaves the answer to the right one.
 const ALPN_TO_PREFIX: &[u8] = b"hedge/to/";
 
-/// Without a packet for this long a connection is lost. A back-stop for workers, whose beats and tripwires tell
+/// Without a packet for this long a connection is lost. A back-stop for workers, whose heartbeats and tripwires tell
 /// sooner; between supervisors it decides how soon a link to one that died and came back is made anew. A
 /// process that was frozen for longer connects again and goes on with what it has in hand.
 pub const IDLE_TIMEOUT: Duration = Duration::from_millis(IDLE_TIMEOUT_MS as u64);
@@ -45,8 +45,8 @@ const KEEP_ALIVE: Duration = Duration::from_millis(300);
 /// not started again yet, is repeated after three of these, rather than after the second that QUIC's own 333 ms
 /// give; where a round trip takes longer, a packet is sent twice.
 const INITIAL_RTT: Duration = Duration::from_millis(80);
-/// A starved sender must not deliver beats late: two or three wait at most, older ones are dropped.
-const BEAT_QUEUE_BYTES: usize = 4 << 10;
+/// A starved sender must not deliver heartbeats late: two or three wait at most, older ones are dropped.
+const HEARTBEAT_QUEUE_BYTES: usize = 4 << 10;
 /// The transport breaks connections above 2 MiB ("too many gaps in stream buffer").
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const _: () = assert!(STREAM_WINDOW_BYTES <= 2 << 20);
@@ -185,14 +185,14 @@ impl Net {
         })?;
         let (undecided, incoming) = mpsc::channel(UNDECIDED_MAX);
         let connections = Connections::default();
-        let door = Door {
+        let acceptor = Acceptor {
             endpoint: endpoint.clone(),
             connections: connections.clone(),
             versions,
             undecided,
             data,
         };
-        let accepting = tokio::spawn(door.open()).abort_handle();
+        let accepting = tokio::spawn(acceptor.open()).abort_handle();
         let net = Net(Arc::new(Inner {
             endpoint,
             peer,
@@ -376,7 +376,7 @@ fn transport(receive_window: u32) -> QuicTransportConfig {
         .initial_rtt(INITIAL_RTT)
         .keep_alive_interval(KEEP_ALIVE)
         .default_path_keep_alive_interval(KEEP_ALIVE)
-        .datagram_send_buffer_size(BEAT_QUEUE_BYTES)
+        .datagram_send_buffer_size(HEARTBEAT_QUEUE_BYTES)
         .max_concurrent_bidi_streams(STREAMS_MAX.into())
         .max_concurrent_uni_streams(0u32.into())
         .stream_receive_window(STREAM_WINDOW_BYTES.into())
@@ -385,7 +385,7 @@ fn transport(receive_window: u32) -> QuicTransportConfig {
 }
 
 /// The loop behind the port.
-struct Door {
+struct Acceptor {
     endpoint: Endpoint,
     connections: Connections,
     versions: VersionRange,
@@ -393,7 +393,7 @@ struct Door {
     data: Option<(DataServer, Handle)>,
 }
 
-impl Door {
+impl Acceptor {
     async fn open(self) {
         let all_pending = PendingConnections::new(PENDING_MAX, PENDING_PER_SOURCE_MAX);
         let here = Handle::current();

@@ -23,16 +23,16 @@ mod tripwire;
 pub use call::{CALL_BYTES_MAX, Call, Caller, Heard, Hearing, NOTE_BYTES_MAX, calls};
 pub use close::CloseReason;
 pub use data::{
-    DataServer, DataStore, Digest, FetchError, Fetcher, GRANT_HASHES_MAX, Grant, Placement,
-    Refusal, SourceFailure, Transfer, Trust, Way,
+    DataServer, DataStore, Digest, FetchError, Fetcher, GRANT_HASHES_MAX, Grant, PlaceMode,
+    Placement, Refusal, SourceFailure, Transfer, Trust,
 };
 pub use endpoint::{ALPN_CONTROL, ALPN_DATA, IDLE_TIMEOUT, Net, NetConfig};
 pub use error::NetError;
 pub use frame::{FRAME_BYTES_MAX, FRAME_VERSION, decode, encode};
 pub use handshake::{HELLO_BYTES_MAX, Hello, Incoming, PROTOCOL_VERSION, VersionRange};
 pub use identity::{SecretKey, load_or_create_identity, peer_id, public_key};
-pub use link::{BeatReceiver, Link, LinkReceiver, LinkSender, Traffic};
+pub use link::{HeartbeatReceiver, Link, LinkReceiver, LinkSender, Traffic};
 pub use probe::{Probe, Probed};
-pub use relay::{Connected, Gate, RelayServer};
+pub use relay::{AccessCheck, Connected, RelayServer};
 pub use ticket::{Role, Ticket, TicketError, secret_hash};
 pub use tripwire::{Broken, Nonce, Tripwire, Tripwires};

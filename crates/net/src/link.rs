@@ -1,4 +1,4 @@
-//! An open control connection: batches of messages in order, and beats that may be lost.
+//! An open control connection: batches of messages in order, and heartbeats that may be lost.
 
 use crate::frame::HEADER_BYTES;
 use crate::{CloseReason, FRAME_BYTES_MAX, NetError, decode};
@@ -29,8 +29,8 @@ pub struct Link {
     pub sender: LinkSender,
     /// Receives batches of messages.
     pub receiver: LinkReceiver,
-    /// Receives beats.
-    pub beats: BeatReceiver,
+    /// Receives heartbeats.
+    pub heartbeats: HeartbeatReceiver,
 }
 
 impl Link {
@@ -65,7 +65,7 @@ impl Link {
                 recv,
                 buffer: left_over,
             },
-            beats: BeatReceiver { shared },
+            heartbeats: HeartbeatReceiver { shared },
         }
     }
 }
@@ -119,25 +119,25 @@ impl LinkSender {
         Ok(())
     }
 
-    /// Sends a beat: one datagram that may be lost. Where the queue is full the oldest beat is dropped.
+    /// Sends a heartbeat: one datagram that may be lost. Where the queue is full the oldest heartbeat is dropped.
     ///
-    /// Fails where the connection is closed or the beat is over [`LinkSender::beat_bytes_max`].
-    pub fn send_beat(&self, beat: Bytes) -> Result<(), NetError> {
-        let bytes = beat.len();
+    /// Fails where the connection is closed or the heartbeat is over [`LinkSender::heartbeat_bytes_max`].
+    pub fn send_heartbeat(&self, heartbeat: Bytes) -> Result<(), NetError> {
+        let bytes = heartbeat.len();
         self.shared
             .connection
-            .send_datagram(beat)
+            .send_datagram(heartbeat)
             .map_err(|error| match error {
                 iroh::endpoint::SendDatagramError::TooLarge => NetError::TooLarge {
                     bytes,
-                    limit: self.beat_bytes_max(),
+                    limit: self.heartbeat_bytes_max(),
                 },
                 _ => self.shared.closed_error(),
             })
     }
 
-    /// Longest beat in bytes on the current path; never below 1,100.
-    pub fn beat_bytes_max(&self) -> usize {
+    /// Longest heartbeat in bytes on the current path; never below 1,100.
+    pub fn heartbeat_bytes_max(&self) -> usize {
         self.shared.connection.max_datagram_size().unwrap_or(0)
     }
 
@@ -157,7 +157,7 @@ impl LinkSender {
         self.shared.close(reason);
     }
 
-    /// Waits for the end of the connection, whoever ended it.
+    /// Waits for the end of the connection, by either peer.
     pub async fn closed(&self) -> CloseReason {
         self.shared.connection.closed().await;
         self.shared.reason()
@@ -273,16 +273,16 @@ impl LinkReceiver {
     }
 }
 
-/// Receives the beats of a [`Link`]. Beats that are not read in time are dropped, oldest first.
+/// Receives the heartbeats of a [`Link`]. Heartbeats that are not read in time are dropped, oldest first.
 #[derive(Debug)]
-pub struct BeatReceiver {
+pub struct HeartbeatReceiver {
     shared: Arc<Shared>,
 }
 
-impl BeatReceiver {
-    /// Waits for beats and puts all that are there, at most `beats.len()`, into `beats`; returns how many.
-    pub async fn recv(&mut self, beats: &mut [Bytes]) -> Result<usize, NetError> {
-        let read = self.shared.connection.read_many_datagrams(beats).await;
+impl HeartbeatReceiver {
+    /// Waits for heartbeats and puts all that are there, at most `heartbeats.len()`, into `heartbeats`; returns how many.
+    pub async fn recv(&mut self, heartbeats: &mut [Bytes]) -> Result<usize, NetError> {
+        let read = self.shared.connection.read_many_datagrams(heartbeats).await;
         read.map_err(|_| self.shared.closed_error())
     }
 }

@@ -179,7 +179,7 @@ impl Arrivals {
     }
 
     /// Bytes a second in the second half of the time from the first arrival on: by then a link has used up what it
-    /// lets pass at once, and the sender has found its pace.
+    /// lets pass at once, and the sender has found its rate.
     fn steady(&self, end: Duration, limit: Duration) -> u64 {
         let (Some((begun, _)), Some((_, all))) = (self.all.first(), self.all.last()) else {
             return 0;

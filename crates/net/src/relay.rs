@@ -26,7 +26,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// Decides whether a relay serves a peer, proven by its key, which may have shown the hash of a ticket's secret;
 /// an error is a sentence for the peer.
-pub type Gate =
+pub type AccessCheck =
     Arc<dyn Fn(PeerId, Option<Hash>) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 type Open = Arc<Mutex<HashMap<ConnectionId, Connected>>>;
@@ -52,7 +52,11 @@ pub struct Connected {
 
 impl RelayServer {
     /// Starts to listen at `listen`, whose port must not be 0.
-    pub async fn start(key: &SecretKey, listen: SocketAddr, gate: Gate) -> Result<Self, NetError> {
+    pub async fn start(
+        key: &SecretKey,
+        listen: SocketAddr,
+        gate: AccessCheck,
+    ) -> Result<Self, NetError> {
         let failed = |why: String| NetError::Bind { addr: listen, why };
         let tls = trust::server_tls(key).map_err(|error| failed(error.to_string()))?;
         let connected = Open::default();
@@ -60,7 +64,7 @@ impl RelayServer {
         let mut serve = RelayConfig::new((Ipv4Addr::LOCALHOST, 0));
         let cert = CertConfig::Manual { server_config: tls };
         serve.tls = Some(TlsConfig::new(listen, cert));
-        serve.access = Arc::new(Door {
+        serve.access = Arc::new(Acceptor {
             gate,
             connected: Arc::clone(&connected),
         });
@@ -107,18 +111,18 @@ impl RelayServer {
     }
 }
 
-struct Door {
-    gate: Gate,
+struct Acceptor {
+    gate: AccessCheck,
     connected: Open,
 }
 
-impl fmt::Debug for Door {
+impl fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door").finish_non_exhaustive()
+        f.debug_struct("Acceptor").finish_non_exhaustive()
     }
 }
 
-impl AccessControl for Door {
+impl AccessControl for Acceptor {
     async fn on_connect(&self, request: &ClientRequest) -> Access {
         let peer = PeerId(*request.endpoint_id().as_bytes());
         let ticket = request.auth_token().and_then(|text| text.parse().ok());

@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 /// Proves that a TCP connection belongs to a control connection; told over that, valid once.
 pub type Nonce = [u8; 16];
 
-/// How long whoever connects may take to show its nonce, and a nonce waits for whoever shows it.
+/// How long a peer that connects may take to show its nonce, and a nonce waits for its peer.
 const SHOWN_WITHIN: Duration = Duration::from_secs(3);
 /// How long to try one address.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
@@ -256,7 +256,7 @@ mod tests {
         let mut stranger = Tripwire::connect([LOCALHOST], wires.port(), [2; 16])
             .await
             .unwrap();
-        // Whoever shows a wrong nonce is let go.
+        // A peer that shows a wrong nonce is disconnected.
         tokio::time::timeout(Duration::from_secs(10), stranger.broken())
             .await
             .unwrap();

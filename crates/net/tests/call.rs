@@ -86,12 +86,12 @@ async fn a_short_question_does_not_wait_for_a_long_one_and_may_be_given_up() {
     assert_eq!(long.await.unwrap().unwrap(), "yes");
     assert_eq!(short.await.unwrap().unwrap(), "yes");
     // Nobody answers on the other side: it is given up in time, and the next question is not confused.
-    let unheard = b
+    let unanswered = b
         .call(3, Bytes::from_static(b"?"), Duration::from_millis(50))
         .await;
     assert!(
-        matches!(unheard, Err(NetError::NoAnswer { .. })),
-        "{unheard:?}"
+        matches!(unanswered, Err(NetError::NoAnswer { .. })),
+        "{unanswered:?}"
     );
 }
 

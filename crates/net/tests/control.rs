@@ -128,19 +128,19 @@ async fn a_peer_that_does_not_read_fills_a_bounded_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beats_arrive_and_one_that_is_too_long_is_refused() {
+async fn heartbeats_arrive_and_one_that_is_too_long_is_refused() {
     let (supervisor, worker) = (net().await, net().await);
     let (a, mut b) = linked(&worker, &supervisor).await;
-    let mut beats = vec![Bytes::new(); 16];
+    let mut heartbeats = vec![Bytes::new(); 16];
     let mut seen = 0u32;
     within(async {
         for number in 1..=50u32 {
             a.sender
-                .send_beat(Bytes::copy_from_slice(&number.to_le_bytes()))
+                .send_heartbeat(Bytes::copy_from_slice(&number.to_le_bytes()))
                 .unwrap();
-            let count = b.beats.recv(&mut beats).await.unwrap();
-            for beat in &beats[..count] {
-                let number = u32::from_le_bytes(beat[..].try_into().unwrap());
+            let count = b.heartbeats.recv(&mut heartbeats).await.unwrap();
+            for heartbeat in &heartbeats[..count] {
+                let number = u32::from_le_bytes(heartbeat[..].try_into().unwrap());
                 assert!(number > seen);
                 seen = number;
             }
@@ -148,12 +148,12 @@ async fn beats_arrive_and_one_that_is_too_long_is_refused() {
     })
     .await;
     assert_eq!(seen, 50);
-    let long = Bytes::from(vec![0; a.sender.beat_bytes_max() + 1]);
+    let long = Bytes::from(vec![0; a.sender.heartbeat_bytes_max() + 1]);
     assert!(matches!(
-        a.sender.send_beat(long),
+        a.sender.send_heartbeat(long),
         Err(NetError::TooLarge { .. })
     ));
-    assert!(a.sender.beat_bytes_max() >= 1100);
+    assert!(a.sender.heartbeat_bytes_max() >= 1100);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Content between real peers: served under grants alone, fetched from whoever delivers, verified, kept.
+//! Content between real peers: served under grants alone, fetched from any holder, verified, kept.
 
 mod common;
 
@@ -43,7 +43,7 @@ async fn content_of_every_size_passes_from_one_peer_to_the_next() {
         hashes.push(hash);
     }
     for peer in [&reader, &third] {
-        // The third takes it from the second: whoever holds content serves it.
+        // The third takes it from the second: each holder serves content.
         let source = if peer.net.peer() == third.net.peer() {
             &reader
         } else {

@@ -4,7 +4,7 @@ mod common;
 
 use common::{hello, loopback, within};
 use hedge_model::{Hash, PeerAddr, PeerId};
-use hedge_net::{Gate, Net, NetConfig, NetError, RelayServer, SecretKey, peer_id};
+use hedge_net::{AccessCheck, Net, NetConfig, NetError, RelayServer, SecretKey, peer_id};
 use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ fn free_port() -> SocketAddr {
 async fn relay(out: &Out) -> (RelayServer, Asked) {
     let asked = Asked::default();
     let (noted, out) = (asked.clone(), out.clone());
-    let gate: Gate = Arc::new(move |peer, ticket| {
+    let gate: AccessCheck = Arc::new(move |peer, ticket| {
         noted.lock().unwrap().insert(peer, ticket);
         let out = out.lock().unwrap().contains(&peer);
         Box::pin(async move {
@@ -95,7 +95,7 @@ async fn members_meet_through_the_relay_and_strangers_do_not() {
     assert!(asked.lock().unwrap().contains_key(&stranger.peer()));
     let served: Vec<PeerId> = server.connected().iter().map(|one| one.peer).collect();
     assert!(served.contains(&a.peer()) && !served.contains(&stranger.peer()));
-    // One that is shut out later is served no more.
+    // One that is revoked later is served no more.
     out.lock().unwrap().insert(a.peer());
     server.disconnect(a.peer());
     within(async {

@@ -4,7 +4,9 @@ mod common;
 
 use common::peer::*;
 use hedge_model::Hash;
-use hedge_net::{DataStore, Digest, FetchError, Grant, Placement, SecretKey, SourceFailure, Way};
+use hedge_net::{
+    DataStore, Digest, FetchError, Grant, PlaceMode, Placement, SecretKey, SourceFailure,
+};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -40,7 +42,7 @@ fn files(folder: &Path, count: usize) -> Vec<PathBuf> {
     (0..count).map(write).collect()
 }
 
-fn place(hash: Hash, target: PathBuf, executable: bool, way: Way) -> Placement {
+fn place(hash: Hash, target: PathBuf, executable: bool, way: PlaceMode) -> Placement {
     Placement {
         hash,
         target,
@@ -75,7 +77,8 @@ async fn five_thousand_files_take_a_few_requests_and_one_write_to_the_disk() {
     fs::create_dir(&out).unwrap();
     let targets = paths.iter().map(|path| out.join(path.file_name().unwrap()));
     let placements = blobs.iter().zip(targets);
-    let placements = placements.map(|((hash, _), target)| place(*hash, target, false, Way::Copy));
+    let placements =
+        placements.map(|((hash, _), target)| place(*hash, target, false, PlaceMode::Copy));
     reader.store.place(placements.collect()).await.unwrap();
     for path in &paths {
         let copy = out.join(path.file_name().unwrap());
@@ -159,11 +162,11 @@ async fn links_are_files_of_another_user_and_copies_are_ones_own() {
     assert_eq!(store.links(), rustix::process::geteuid().is_root());
     let hash = store.add_bytes(vec![3; 70_000]).await.unwrap();
     for (name, executable, way) in [
-        ("a", false, Way::Link),
-        ("b", true, Way::Link),
-        ("c", true, Way::Link),
-        ("d", false, Way::Copy),
-        ("e", true, Way::Copy),
+        ("a", false, PlaceMode::Link),
+        ("b", true, PlaceMode::Link),
+        ("c", true, PlaceMode::Link),
+        ("d", false, PlaceMode::Copy),
+        ("e", true, PlaceMode::Copy),
     ] {
         let target = dir.path().join(name);
         let placement = place(hash, target.clone(), executable, way);
@@ -171,7 +174,7 @@ async fn links_are_files_of_another_user_and_copies_are_ones_own() {
         let about = fs::metadata(&target).unwrap();
         assert_eq!(fs::read(&target).unwrap(), vec![3; 70_000]);
         assert_eq!(about.mode() & 0o111 != 0, executable);
-        let is_link = way == Way::Link && store.links();
+        let is_link = way == PlaceMode::Link && store.links();
         assert_eq!(about.nlink() > 1, is_link, "{name}");
         assert_eq!(about.permissions().readonly(), is_link, "{name}");
         assert_eq!(about.uid() != rustix::process::geteuid().as_raw(), is_link);
@@ -192,7 +195,7 @@ async fn links_are_files_of_another_user_and_copies_are_ones_own() {
         .set_modified(changed)
         .unwrap();
     let placed = store
-        .place(vec![place(hash, target.clone(), false, Way::Link)])
+        .place(vec![place(hash, target.clone(), false, PlaceMode::Link)])
         .await;
     assert!(matches!(placed, Err(hedge_net::NetError::Damaged(it)) if it == hash));
     assert!(!target.exists() && !store.has(hash));
@@ -206,7 +209,7 @@ async fn a_blob_that_is_moved_out_leaves_the_store_and_replaces_nothing() {
         let hash = store.add_bytes(vec![5; size]).await.unwrap();
         let target = dir.path().join(format!("out-{size}"));
         fs::write(&target, "mine").unwrap();
-        let placement = place(hash, target.clone(), true, Way::Move);
+        let placement = place(hash, target.clone(), true, PlaceMode::Move);
         assert!(store.place(vec![placement.clone()]).await.is_err());
         assert_eq!(fs::read(&target).unwrap(), b"mine");
         assert!(store.has(hash));

@@ -30,9 +30,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
 
-/// Before a watch that was lost is opened again: whoever lost the lead needs a moment to know it.
+/// Before a watch that was lost is opened again: a former leader needs a moment to know that it leads no more.
 const WATCH_AGAIN: Duration = Duration::from_millis(20);
-/// How long a watch waits for the next leader before whoever watches is told.
+/// How long a watch waits for the next leader before its caller is told.
 const QUIET_FOR: Duration = Duration::from_secs(3);
 
 /// A client; cheap to clone. The connection ends with the last clone.

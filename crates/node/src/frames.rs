@@ -104,7 +104,7 @@ mod tests {
     use hedge_model::{AttemptId, Epoch, FileEntry, JobId, TaskId};
 
     #[test]
-    fn whoever_waits_for_a_message_that_does_not_fit_gets_a_short_one() {
+    fn a_message_that_does_not_fit_is_replaced_by_a_short_one() {
         let long = Reply::Ticket("x".repeat(MESSAGE_BYTES_MAX + 100));
         let answer = Answer { id: 7, reply: long };
         assert!(hedge_net::encode(std::slice::from_ref(&answer)).is_err());

@@ -8,7 +8,7 @@ use crate::transport::Threads;
 use crate::{Client, ClientError, Folders, NodeError};
 use hedge_model::msg::{RefusalKind, Reply, Request};
 use hedge_model::{Hash, PeerAddr, PeerId};
-use hedge_net::{Gate, RelayServer, Ticket};
+use hedge_net::{AccessCheck, RelayServer, Ticket};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -109,7 +109,7 @@ struct Members {
 }
 
 impl Members {
-    fn gate(self: Arc<Self>) -> Gate {
+    fn gate(self: Arc<Self>) -> AccessCheck {
         Arc::new(move |peer, ticket| {
             let members = self.clone();
             Box::pin(async move { members.admit(peer, ticket).await })

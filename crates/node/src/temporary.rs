@@ -10,7 +10,7 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub(crate) struct Temporary {
     dir: tempfile::TempDir,
-    /// Held for as long as the process lives; whoever can lock it knows that nobody needs the folder.
+    /// Held for as long as the process lives; a process that can lock it knows that nobody needs the folder.
     _lock: File,
 }
 

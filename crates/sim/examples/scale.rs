@@ -1,6 +1,6 @@
 //! How fast a large virtual grid runs: `cargo run --release -p hedge-sim --example scale -- WORKERS TASKS`.
 
-use hedge_core::monitor::{Settings, Way};
+use hedge_core::monitor::{Settings, WatchMode};
 use hedge_model::JobSpec;
 use hedge_model::spec::{CriticalRule, Draft, Group, Qos};
 use hedge_sim::{Grid, Options, Output, Program, WorkerKind};
@@ -12,7 +12,7 @@ fn main() {
     let tasks = argument(2).unwrap_or(10_000) as u32;
     let mut options = Options::quiet(vec![WorkerKind::cpus(4); workers]);
     options.check = false;
-    options.watch = Settings::uniform(Way::beats(Duration::from_secs(10)));
+    options.watch = Settings::uniform(WatchMode::heartbeats(Duration::from_secs(10)));
     let group = Group {
         array: Some((0, tasks)),
         command: Program::new(Output::Blob, Duration::from_secs(2)).command(),

@@ -2,7 +2,7 @@
 
 use crate::worker::Input;
 use hedge_core::supervisor;
-use hedge_model::msg::{Answer, Beat, BeatPlan, Reply};
+use hedge_model::msg::{Answer, Heartbeat, HeartbeatPlan, Reply};
 use hedge_model::{AttemptId, Epoch, Hash, PeerAddr, PeerId, Source, Time};
 use std::cmp::Ordering;
 
@@ -72,7 +72,7 @@ pub(crate) enum Event {
     /// A message reaches the supervisor at the other end of a connection between two.
     Down(ConnId, supervisor::Event),
     /// A heartbeat reaches the supervisor.
-    BeatUp(ConnId, Beat),
+    HeartbeatArrives(ConnId, Heartbeat),
     /// A message reaches a worker, or something ends there.
     AtWorker(usize, Input),
     /// The same, in one life of the worker's process.
@@ -80,10 +80,10 @@ pub(crate) enum Event {
     /// An answer reaches a client, or something that it did not ask for.
     Answered(ConnId, Answer),
     Told(ConnId, Reply),
-    /// The worker beats again.
-    Beat(usize, ConnId, u64),
-    /// How to beat reaches a worker.
-    Planned(usize, ConnId, BeatPlan),
+    /// The worker sends heartbeats again.
+    Heartbeat(usize, ConnId, u64),
+    /// How to send heartbeats reaches a worker.
+    Planned(usize, ConnId, HeartbeatPlan),
     /// A status request reaches a worker.
     Asked(usize, ConnId, u64),
     /// The deadline of a supervisor's monitor.
@@ -98,7 +98,7 @@ pub(crate) enum Event {
     Commit(u64),
     /// A supervisor, in one life of its process, hears of what is committed, up to so many records.
     Apply(usize, u64, usize),
-    /// Whoever can be elected is, unless the leader of this term is well; or all the same.
+    /// A supervisor that can be elected is, unless the leader of this term is well; or in any case.
     Elect(u64, bool),
     /// A supervisor hears that it leads no more.
     Depose(usize, u64),
@@ -110,7 +110,7 @@ pub(crate) enum Event {
     ThawSupervisor(usize, u64),
     /// A supervisor's process starts again.
     Restart(usize),
-    /// A message of a peer that was shut out reaches a supervisor all the same.
+    /// A message of a peer that was revoked reaches a supervisor all the same.
     Stray(usize, supervisor::Event),
     /// A worker's process runs on, or starts again.
     Thaw(usize),

@@ -15,7 +15,7 @@ pub(crate) struct Client {
     pub present: bool,
     /// One connection to each supervisor, as far as they are there.
     pub conns: Vec<Option<ConnId>>,
-    /// The one to whoever leads with the highest epoch that it has heard of.
+    /// The one to the leader with the highest epoch that it has heard of.
     pub conn: Option<ConnId>,
     epoch: Epoch,
     pub files: BTreeSet<Hash>,

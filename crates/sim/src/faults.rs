@@ -168,7 +168,7 @@ impl Grid {
         }
     }
 
-    /// A worker is shut out, if enough others are left to do everything.
+    /// A worker is revoked, if enough others are left to do everything.
     fn shut_out(&mut self, client: usize) {
         let ix = self.workers.len() - 1;
         if ix >= 3 && self.truth().revoked.is_empty() {

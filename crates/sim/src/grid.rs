@@ -62,7 +62,7 @@ pub struct Faults {
     pub owners: bool,
     /// Supervisors freeze, restart, lose touch with each other or their disks, and the leadership moves.
     pub supervisor: bool,
-    /// Members are shut out.
+    /// Members are revoked.
     pub revoke: bool,
     /// Mean time between two faults; none without.
     pub every: Option<Duration>,
@@ -185,7 +185,7 @@ pub struct Grid {
     pub(crate) workers: Vec<Virtual>,
     pub(crate) clients: Vec<Client>,
     pub(crate) conns: Vec<Conn>,
-    pub(crate) doubted: BTreeSet<Hash>,
+    pub(crate) suspected: BTreeSet<Hash>,
     /// Attempts that were given back; the journal does not know of them.
     pub(crate) returned: BTreeSet<hedge_model::AttemptId>,
     pub(crate) healed: bool,
@@ -212,7 +212,7 @@ impl Grid {
                 .map(|_| Client::new(options.supervisors))
                 .collect(),
             conns: Vec::new(),
-            doubted: BTreeSet::new(),
+            suspected: BTreeSet::new(),
             returned: BTreeSet::new(),
             healed: options.faults.every.is_none(),
             stats: Stats::default(),
@@ -408,7 +408,7 @@ impl Grid {
     fn dispatch(&mut self, event: Event) -> Result<(), Violation> {
         match event {
             Event::Up(conn, event) => self.arrive_up(conn, event),
-            Event::BeatUp(conn, beat) => self.beat_arrives(conn, beat),
+            Event::HeartbeatArrives(conn, heartbeat) => self.heartbeat_arrives(conn, heartbeat),
             Event::Down(conn, event) => self.arrive_down(conn, event),
             Event::AtWorker(ix, Input::Order(conn, order)) => {
                 if self.conns[conn].up {
@@ -427,8 +427,8 @@ impl Grid {
             }
             Event::Answered(conn, answer) => self.answered(conn, answer),
             Event::Told(conn, reply) => self.client_told(conn, &reply),
-            Event::Beat(ix, conn, beating) => {
-                self.beat(ix, conn, beating);
+            Event::Heartbeat(ix, conn, beating) => {
+                self.heartbeat(ix, conn, beating);
                 Ok(())
             }
             Event::Planned(ix, conn, plan) => {

@@ -45,7 +45,7 @@ impl Grid {
                         self.returned.insert(report.attempt);
                     }
                     if let Outcome::Ended(Ending::Input { missing, .. }) = &report.outcome {
-                        self.doubted.extend(missing);
+                        self.suspected.extend(missing);
                     }
                 }
                 _ => {}
@@ -165,7 +165,7 @@ impl Grid {
             Record::TaskDone {
                 attempt, worker, ..
             } if shadow.revoked.contains(worker) => self.violated(format!(
-                "{attempt} of a worker that was shut out is to be committed"
+                "{attempt} of a worker that was revoked is to be committed"
             )),
             Record::JobAccepted { spec, .. } => {
                 let inputs = inputs_of(spec);
@@ -231,7 +231,7 @@ impl Grid {
             && worker.conn == it.conns.get(&done.worker).copied();
         let held = |hash: &Hash| {
             it.store.contains(hash)
-                || (there && worker.disk.contains(hash) && !self.doubted.contains(hash))
+                || (there && worker.disk.contains(hash) && !self.suspected.contains(hash))
         };
         if done.blobs.iter().all(held) {
             return self.violated(format!(
@@ -254,7 +254,7 @@ impl Grid {
                     return self.violated(format!("{id} is assigned and not wanted"));
                 }
                 if it.shadow.revoked.contains(&to) {
-                    return self.violated(format!("{id} goes to a worker that was shut out"));
+                    return self.violated(format!("{id} goes to a worker that was revoked"));
                 }
                 let (from, to) = (first_of(id.task), last_of(id.task));
                 let twice = it.told.range(from..=to).any(|(_, told)| {
@@ -332,7 +332,7 @@ impl Grid {
         views.any(|view| view.peer == name && view.liveness != "dead")
     }
 
-    /// Whoever still works on these tasks has been told to stop.
+    /// The workers of these tasks have been told to stop.
     fn check_ended(
         &self,
         sup: usize,

@@ -1,6 +1,6 @@
 //! What the journal says, worked out apart from the core: jobs, and for each task whether it is done.
 
-use hedge_model::ending::Blame;
+use hedge_model::ending::Fault;
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::{
     AttemptId, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId,
@@ -153,7 +153,7 @@ impl Shadow {
         if let Some(job) = self.jobs.get_mut(&attempt.task.job) {
             let first = *end == Ending::Lost || job.over.insert(attempt);
             let task = &mut job.tasks[attempt.task.number as usize];
-            if first && end.blame() == Blame::Task && task.generation == attempt.generation {
+            if first && end.fault() == Fault::Task && task.generation == attempt.generation {
                 task.failures += 1;
             }
         }

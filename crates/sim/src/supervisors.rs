@@ -324,7 +324,7 @@ impl Grid {
             self.sups[sup].store.insert(hash);
             Ok(())
         } else {
-            self.doubted.insert(hash);
+            self.suspected.insert(hash);
             Err(PullFailure::Sources("no source gave it".to_owned()))
         };
         self.sup_handle(sup, Heard::Pulled { hash, result })

@@ -1,15 +1,15 @@
-//! The monitor beside each virtual supervisor: beats, questions and plans on their way, checks when they are due.
+//! The monitor beside each virtual supervisor: heartbeats, questions and plans on their way, checks when they are due.
 
 use crate::actors::{ConnId, Event, Peer};
 use crate::grid::{Grid, Violation};
 use hedge_core::monitor::{Attention, Monitor, Output, Settings, WatchId};
 use hedge_core::supervisor::Event as Heard;
-use hedge_model::msg::{Beat, BeatPlan};
+use hedge_model::msg::{Heartbeat, HeartbeatPlan};
 use hedge_model::{PeerId, Time};
 use std::collections::BTreeMap;
 
-/// What a beat takes on the wire, about.
-const BEAT_BYTES: usize = 40;
+/// What a heartbeat takes on the wire, about.
+const HEARTBEAT_BYTES: usize = 40;
 
 /// The monitor of one life of the supervisor's process.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub(crate) struct Watching {
     watched: BTreeMap<PeerId, (ConnId, WatchId)>,
     check_at: Option<Time>,
     outputs: Vec<Output>,
-    /// Beats that came while the process was frozen.
-    backlog: Vec<(ConnId, Beat)>,
+    /// Heartbeats that came while the process was frozen.
+    backlog: Vec<(ConnId, Heartbeat)>,
 }
 
 impl Default for Watching {
@@ -77,8 +77,12 @@ impl Grid {
         self.watched(sup)
     }
 
-    /// A beat reaches the supervisor's process.
-    pub(crate) fn beat_arrives(&mut self, conn: ConnId, beat: Beat) -> Result<(), Violation> {
+    /// A heartbeat reaches the supervisor's process.
+    pub(crate) fn heartbeat_arrives(
+        &mut self,
+        conn: ConnId,
+        heartbeat: Heartbeat,
+    ) -> Result<(), Violation> {
         let now = self.now;
         let line = &self.conns[conn];
         let (peer, sup) = (line.peer.id(), line.sup);
@@ -88,14 +92,16 @@ impl Grid {
         let frozen = self.sups[sup].frozen_until > now;
         let watching = &mut self.sups[sup].watching;
         if frozen {
-            watching.backlog.push((conn, beat));
+            watching.backlog.push((conn, heartbeat));
             return Ok(());
         }
         let Some((_, id)) = watching.watched.get(&peer).filter(|(of, _)| *of == conn) else {
             return Ok(());
         };
         let out = &mut watching.outputs;
-        watching.monitor.beat(now, *id, &beat, BEAT_BYTES, out);
+        watching
+            .monitor
+            .heartbeat(now, *id, &heartbeat, HEARTBEAT_BYTES, out);
         self.watched(sup)
     }
 
@@ -122,17 +128,17 @@ impl Grid {
         let backlog = std::mem::take(&mut self.sups[sup].watching.backlog);
         backlog
             .into_iter()
-            .try_for_each(|(conn, beat)| self.beat_arrives(conn, beat))
+            .try_for_each(|(conn, heartbeat)| self.heartbeat_arrives(conn, heartbeat))
     }
 
-    /// A plan reaches a worker: it beats at once.
-    pub(crate) fn planned(&mut self, ix: usize, conn: ConnId, plan: BeatPlan) {
+    /// A plan reaches a worker: it sends a heartbeat at once.
+    pub(crate) fn planned(&mut self, ix: usize, conn: ConnId, plan: HeartbeatPlan) {
         let worker = &mut self.workers[ix];
         if worker.conn == Some(conn) && worker.up && !worker.left {
             worker.plan = Some(plan);
             worker.beating += 1;
             let beating = worker.beating;
-            self.beat(ix, conn, beating);
+            self.heartbeat(ix, conn, beating);
         }
     }
 
@@ -141,7 +147,7 @@ impl Grid {
         let worker = &self.workers[ix];
         let here = worker.conn == Some(conn) && worker.up && !worker.left;
         if here && worker.frozen_until <= self.now {
-            self.send_beat(ix, conn, seq);
+            self.send_heartbeat(ix, conn, seq);
         }
     }
 

@@ -72,7 +72,7 @@ fn what_cannot_be_meant_is_refused() {
 }
 
 #[test]
-fn a_trace_repeats_and_whoever_is_there_at_its_end_goes_on() {
+fn a_trace_repeats_and_workers_present_at_its_end_go_on() {
     let trace = Trace::read(TRACE).unwrap();
     assert_eq!(trace.length(), 100.0);
     let seen: Vec<(f64, f64)> = trace
@@ -168,7 +168,7 @@ fn with_no_luck_at_all_the_core_does_what_the_clairvoyant_does() {
 }
 
 #[test]
-fn comparisons_repeat_and_nothing_beats_the_bound() {
+fn comparisons_repeat_and_nothing_is_better_than_the_bound() {
     let trace = Trace::read(TRACE).unwrap();
     let workflows = [forkjoin()];
     let mut options = Options {

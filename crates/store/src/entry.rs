@@ -95,7 +95,7 @@ pub(crate) struct Head {
     pub count: u32,
 }
 
-/// Records that were proposed together. Whoever has them as values does not decode them, and who never needs
+/// Records that were proposed together. A reader that has them as values does not decode them, and one that never needs
 /// them as bytes does not encode them.
 #[derive(Clone)]
 pub(crate) struct Batch(Arc<Inner>);
@@ -137,7 +137,7 @@ impl Batch {
         Ok(self.0.records.get_or_init(|| records).clone())
     }
 
-    /// The records as bytes. Whoever comes first encodes them; others wait for it.
+    /// The records as bytes. The first caller encodes them; others wait for it.
     pub fn bytes(&self) -> Result<Bytes, RecordError> {
         let encode = || {
             let records = self.0.records.get().map_or(&[][..], |records| records);

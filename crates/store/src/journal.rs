@@ -169,7 +169,7 @@ impl Journal {
         self.0.server.answer(from, request).await
     }
 
-    /// Another member's process has ended, as the node knows by other means than its silence. If it led, this
+    /// Another member's process has ended, as the node knows by other means than its gap. If it led, this
     /// member or another takes its place as soon as the group's agreement allows, which is
     /// [`Timing::election_max`] after its last heartbeat. Where it lives after all, nothing happens.
     pub fn ended(&self, peer: PeerId) {

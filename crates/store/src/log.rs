@@ -457,7 +457,7 @@ impl RaftLogStorage<Types> for Log {
         // Behind the appends that wait: the writer does one thing after the other.
         self.lock().truncate(after);
         let done = self.order(|reply| Command::Truncate(after, reply)).await;
-        // Whoever read while the files were cut looks again.
+        // A reader that read while the files were cut reads again.
         self.lock().cuts += 1;
         done.unwrap_or(Ok(()))
     }

@@ -157,7 +157,7 @@ async fn go_on(raft: &Raft<Types, Machine>, id: NodeId) -> Result<(), StoreError
     {
         return Ok(());
     }
-    // Whoever is alone need not wait for others to lead.
+    // A single supervisor need not wait for others to lead.
     if raft.voter_ids().all(|voter| voter == id) {
         raft.trigger()
             .elect(false)

@@ -1,4 +1,4 @@
-//! How a journal is opened, and what it is given by whoever opens it.
+//! How a journal is opened, and what its caller gives it.
 
 use bytes::Bytes;
 use hedge_model::group::GroupMember;
@@ -24,7 +24,7 @@ pub enum Place {
 pub struct Timing {
     /// How often the leader tells the others that it lives.
     pub heartbeat: Duration,
-    /// The least silence after which another may want to lead.
+    /// The least gap after which another may want to lead.
     pub election_min: Duration,
     /// The most; also how long a leader may count on not being replaced.
     pub election_max: Duration,

@@ -280,7 +280,7 @@ fn keep_member(files: &Files, path: &Path, last: Option<LogId>) -> Result<(), St
     folder::write_member(files, path, id, Some(vote))
 }
 
-/// Who votes, by the last that can be read, also behind damage: whoever joined there holds what is lost here.
+/// Who votes, by the last that can be read, also behind damage: a member that joined there holds what is lost here.
 fn voters(path: &Path) -> Result<Vec<NodeId>, StoreError> {
     let mut voters = Vec::new();
     let mut before = None;

@@ -111,7 +111,7 @@ pub(crate) enum Reply {
     /// The piece is taken; more is awaited.
     Taken(Vote),
     Snapshot(SnapshotResponse<Types>),
-    /// Whoever asks is no member, by the membership at this index.
+    /// The requester is no member, by the membership at this index.
     NotMember {
         index: u64,
     },
@@ -241,7 +241,7 @@ impl Network {
         }
     }
 
-    /// One call, which runs on its own, so that whoever stops waiting leaves it whole.
+    /// One call, which runs on its own, so that a caller that stops waiting leaves it whole.
     async fn call(&self, to: &GroupMember, request: Bytes, limit: Duration) -> io::Result<Reply> {
         let call = self.carry.clone().carry(to.clone(), request, limit);
         let call = tokio::spawn(tokio::time::timeout(limit, call));

@@ -148,7 +148,7 @@ pub fn check(path: &Path) -> Result<Report, StoreError> {
     check_locked(path)
 }
 
-/// The same for whoever holds the folder's lock.
+/// The same for the holder of the folder's lock.
 pub(crate) fn check_locked(path: &Path) -> Result<Report, StoreError> {
     let mut report = Report::default();
     if let Err(error) = folder::read_member(path) {

@@ -34,7 +34,7 @@ pub(crate) enum Command {
 /// Where the writer is told.
 pub(crate) type Writer = mpsc::Sender<Command>;
 
-/// The first thing that went wrong, for whoever reports it.
+/// The first thing that went wrong, to be reported.
 pub(crate) type Failure = Arc<Mutex<Option<StoreError>>>;
 
 /// Keeps the first failure, and gives an error for those who only need one.

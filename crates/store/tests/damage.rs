@@ -146,7 +146,7 @@ async fn every_flipped_byte_is_found_with_its_file_and_place() {
 }
 
 #[tokio::test]
-async fn what_was_never_acknowledged_is_cut_off_in_silence() {
+async fn what_was_never_acknowledged_is_cut_off_in_gap() {
     let (folder, _) = written(500).await;
     let last = named(folder.path(), "log-").pop().unwrap();
     let mut content = fs::read(&last).unwrap();

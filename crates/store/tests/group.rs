@@ -80,7 +80,10 @@ async fn a_leader_that_is_cut_off_commits_nothing() {
     let next = leader(&nodes[1..]).await;
     next.commit(10..11).await;
     let sure = |node: &Node| node.journal.group().borrow().surely_leads(&PATIENT);
-    assert!(!sure(&nodes[0]), "whoever is replaced is not sure any more");
+    assert!(
+        !sure(&nodes[0]),
+        "a replaced supervisor is not sure any more"
+    );
     next.until("certainty", |group| group.surely_leads(&PATIENT))
         .await;
     nodes[0].heard.with(|told| assert_eq!(told.numbers, [0]));

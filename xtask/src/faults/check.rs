@@ -182,7 +182,7 @@ fn figures(all: &[&Known], story: &Story, log: &Log, verdict: &mut Verdict) {
     let mut accepted: Vec<u64> = all.iter().filter_map(|known| known.accepted_ms).collect();
     accepted.sort_unstable();
     let at = |share: usize| accepted.get(accepted.len().saturating_sub(1) * share / 100);
-    let silence = longest_silence(log);
+    let gap = longest_gap(log);
     let unknown = log.lines();
     let unknown = unknown.iter().filter(|line| line.what["is"] == "unknown");
     let tasks: u64 = story
@@ -209,17 +209,17 @@ fn figures(all: &[&Known], story: &Story, log: &Log, verdict: &mut Verdict) {
         ("accepted_ms_max", json!(accepted.last())),
         (
             "longest_without_answer_ms",
-            json!(silence.map(|(from, to)| to - from)),
+            json!(gap.map(|(from, to)| to - from)),
         ),
         (
             "longest_without_answer_from_ms",
-            json!(silence.map(|(from, _)| from)),
+            json!(gap.map(|(from, _)| from)),
         ),
     ]);
 }
 
 /// From when to when no client had an answer, in milliseconds since the start, at the longest.
-fn longest_silence(log: &Log) -> Option<(u64, u64)> {
+fn longest_gap(log: &Log) -> Option<(u64, u64)> {
     let lines = log.lines();
     let answered = lines
         .iter()

@@ -40,7 +40,7 @@ pub struct Story {
     pub late: u64,
     /// What must never be.
     pub wrong: Vec<String>,
-    /// Peers that were shut out.
+    /// Peers that were revoked.
     pub revoked: BTreeSet<String>,
     committed: BTreeSet<Opened>,
 }

@@ -29,7 +29,7 @@ enum Fault {
     FullDisk,
     /// Killed, and started again with a disk that takes its time for each flush.
     SlowDisk,
-    /// Shut out while it is frozen, so that what it has in hand is reported too late; then it joins anew.
+    /// Revoked while it is frozen, so that what it has in hand is reported too late; then it joins anew.
     RevokeWorker,
     RestartAll,
     RestartSupervisors,

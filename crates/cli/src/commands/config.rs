@@ -1,6 +1,6 @@
 //! `hedge config`: the grid's settings.
 
-use super::door::Right;
+use super::access::Right;
 use super::{Context, ask, unexpected};
 use crate::args::{Config, ConfigDo};
 use crate::exit::{Exit, Failure};

@@ -1,6 +1,6 @@
 //! `hedge drain`: a worker finishes and leaves.
 
-use super::door::Right;
+use super::access::Right;
 use super::{Context, ask};
 use crate::args::Drain;
 use crate::exit::{Exit, Failure};

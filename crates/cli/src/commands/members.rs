@@ -1,7 +1,7 @@
 //! `hedge members` and `hedge revoke`: who is in the grid, and who is not any more.
 
+use super::access::Right;
 use super::confirm::irreversible;
-use super::door::Right;
 use super::{Context, ask, unexpected};
 use crate::args::{Members, MembersDo, Revoke};
 use crate::exit::{Exit, Failure};

@@ -3,7 +3,7 @@
 use crate::args::{Cli, Command, Grid};
 use crate::exit::{Exit, Failure};
 use crate::show::Look;
-use door::Right;
+use access::Right;
 use hedge_model::msg::{Reply, Request};
 use hedge_model::{JobId, JobSpec, SubmitKey};
 use hedge_node::Folders;
@@ -11,6 +11,7 @@ use hedge_node::client::Client;
 use std::future::Future;
 use std::time::Duration;
 
+pub mod access;
 mod cancel;
 mod completions;
 mod config;
@@ -18,7 +19,6 @@ mod confirm;
 mod cost;
 mod doctor;
 mod doctor_owner;
-pub mod door;
 mod drain;
 mod explain;
 mod fetch;
@@ -153,7 +153,7 @@ impl Context {
         grid: &Grid,
         work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let ticket = door::ticket(&self.folders, grid, right)?;
+        let ticket = access::ticket(&self.folders, grid, right)?;
         block_on(async {
             let connected = patiently(
                 "no supervisor has answered yet; still trying",

@@ -2,7 +2,7 @@
 
 use super::interrupt::Interrupts;
 use super::worker::{note_options, start_options};
-use super::{Context, block_on, door};
+use super::{Context, access, block_on};
 use crate::args::Relay;
 use crate::exit::{Exit, Failure};
 use crate::show;
@@ -23,7 +23,7 @@ const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIE
 pub fn run(context: &Context, args: &Relay) -> Result<Exit, Failure> {
     show::events::show("warn,hedge_node=info,hedge_net=info");
     block_on(async {
-        let ticket = door::read(&args.join, "--join", &[Role::Relay])?;
+        let ticket = access::read(&args.join, "--join", &[Role::Relay])?;
         let dir = context.folders.relay();
         let given = StartOptions {
             listen: args.listen,

@@ -2,7 +2,7 @@
 
 use super::interrupt::Interrupts;
 use super::worker::{note_options, start_options};
-use super::{Context, block_on, door};
+use super::{Context, access, block_on};
 use crate::args::Supervisor;
 use crate::exit::{Exit, Failure};
 use crate::show;
@@ -45,7 +45,7 @@ fn config(
     }
     config.listen = options.listen.unwrap_or(config.listen);
     if let Some(join) = &args.join {
-        config.join = Some(door::read(join, "--join", &[Role::Supervisor])?);
+        config.join = Some(access::read(join, "--join", &[Role::Supervisor])?);
     }
     config.mdns = options.mdns.unwrap_or_default();
     config.vote = !options.standby.unwrap_or_default();

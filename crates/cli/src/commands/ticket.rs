@@ -1,7 +1,7 @@
 //! `hedge ticket`: what lets peers join.
 
+use super::access::{self, Right};
 use super::confirm::irreversible;
-use super::door::{self, Right};
 use super::{Context, ask, unexpected};
 use crate::args::{Grid, MakeTicket, RevokeTicket, Ticket};
 use crate::exit::{Exit, Failure};
@@ -103,7 +103,7 @@ fn rows(tickets: &[TicketView]) -> String {
 
 fn revoke(context: &Context, args: &RevokeTicket) -> Result<Exit, Failure> {
     let name = match Path::new(&args.ticket).is_file() {
-        true => door::read_any(&args.ticket, "the ticket")?
+        true => access::read_any(&args.ticket, "the ticket")?
             .secret_hash()
             .to_string(),
         false => args.ticket.clone(),

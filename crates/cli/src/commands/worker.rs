@@ -1,7 +1,7 @@
 //! `hedge worker`: runs tasks for the grid.
 
 use super::interrupt::Interrupts;
-use super::{Context, block_on, door};
+use super::{Context, access, block_on};
 use crate::args::{Priority, Worker};
 use crate::exit::{Exit, Failure};
 use crate::owner;
@@ -32,8 +32,8 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
         "warn,hedge_node=info,openraft=error"
     });
     let ticket = match &args.join {
-        None => door::local_worker(&context.folders)?,
-        Some(join) => door::read(join, "--join", &[Role::Worker])?,
+        None => access::local_worker(&context.folders)?,
+        Some(join) => access::read(join, "--join", &[Role::Worker])?,
     };
     let dir = context.folders.worker();
     let given = StartOptions {
@@ -138,7 +138,7 @@ fn owner_config(
 fn stand_by(context: &Context, options: &StartOptions, standby: &str) -> Result<(), Failure> {
     let mut config = SupervisorConfig::new(&context.folders);
     config.dir = context.folders.standby();
-    config.join = Some(door::read(standby, "--standby", &[Role::Supervisor])?);
+    config.join = Some(access::read(standby, "--standby", &[Role::Supervisor])?);
     (config.vote, config.write_tickets) = (false, false);
     config.mdns = options.mdns.unwrap_or_default();
     if let Some(listen) = options.listen {

@@ -30,7 +30,7 @@ pub fn list(workers: &[WorkerView]) -> String {
                 worker.done.to_string(),
                 worker.failed.to_string(),
                 worker.lost.to_string(),
-                beats(worker),
+                heartbeats(worker),
                 link(worker),
                 time(worker.silent_ms),
             ]
@@ -70,9 +70,9 @@ fn score(worker: &WorkerView) -> String {
 }
 
 /// How it sends heartbeats.
-fn beats(worker: &WorkerView) -> String {
-    let interval = format!("{} ms", worker.beat_interval_ms);
-    if worker.beat_mode == "asks" {
+fn heartbeats(worker: &WorkerView) -> String {
+    let interval = format!("{} ms", worker.heartbeat_interval_ms);
+    if worker.heartbeat_mode == "poll" {
         format!("asked, {interval}")
     } else {
         interval

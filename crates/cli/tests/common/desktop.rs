@@ -21,7 +21,7 @@ impl Desktop {
         Desktop::start(folder, "Xvfb", &["-screen", "0", "640x480x24"])
     }
 
-    /// The same, which lets in only whoever can read the cookie in the file that is also returned.
+    /// The same, which lets in only processes that can read the cookie in the file that is also returned.
     pub fn guarded(folder: &Path) -> (Desktop, PathBuf) {
         let cookie = folder.join("cookie");
         fs::write(&cookie, cookie_for_all()).unwrap();

@@ -13,7 +13,7 @@ const PREFIX: &str = "hedge-lab-";
 /// How an address translator gives out ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nat {
-    /// One port outside for each inside, whoever is at the other end.
+    /// One port outside for each inside, for any peer at the other end.
     Cone,
     /// Another port for each other end, at random.
     Symmetric,

@@ -1,27 +1,27 @@
-//! What is usual between two signs of life of one worker, and how unusual a silence is.
+//! What is usual between two heartbeats of one worker, and how unusual a gap is.
 
 use std::time::Duration;
 
 /// Weight of a new gap in the moving mean and variance: about the last 100 gaps count.
 const WEIGHT: f64 = 0.01;
-/// Before much is known, as if this many beats had come in time: a few late ones at the start do not make any silence
+/// Before much is known, as if this many heartbeats had come in time: a few late ones at the start do not make any gap
 /// usual.
 const BEFOREHAND: u32 = 50;
 /// Gaps after which long ones are half forgotten, where nothing like them came again.
 const PEAK_HALF_LIFE: f64 = 1_000.0;
-/// A silence as long as the second longest of late is not unusual; this much longer is.
+/// A gap as long as the second longest of late is not unusual; this much longer is.
 const PEAK_MARGIN: f64 = 1.25;
-/// However long a gap was, it counts as this many times the silence that was suspicious by then: what is usual
+/// However long a gap was, it counts as this many times the gap that was suspicious by then: what is usual
 /// grows by steps, and only where long gaps recur.
 const STEP: u32 = 4;
 
 /// The usual spread of a worker's arrivals.
 ///
-/// An accrual detector after Hayashibara and others ("The φ accrual failure detector", 2004): a silence is
+/// An accrual detector after Hayashibara and others ("The φ accrual failure detector", 2004): a gap is
 /// judged by how unlikely it is, given the mean and the spread of the gaps before. Gaps on a busy machine
 /// have a longer tail than the normal distribution of that paper: a scheduler gives a thread its turn late,
 /// rarely but again and again. So the second longest gap of late counts as usual too; a single long one does
-/// not, as it may well have been a machine that froze. Where one freezes twice within a short time, its silence
+/// not, as it may well have been a machine that froze. Where one freezes twice within a short time, its gap
 /// is not usual either: a gap counts for a few times what was suspicious until then, so that some of them in a
 /// row are learnt from, whatever their length, and two teach little.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,7 +35,7 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Another gap, while beats were due every `interval` and a silence was suspicious after `suspicious`.
+    /// Another gap, while heartbeats were due every `interval` and a gap was suspicious after `suspicious`.
     pub fn add(&mut self, gap: Duration, interval: Duration, suspicious: Duration) {
         let gap = gap.min(suspicious.saturating_mul(STEP));
         let late = (gap.as_secs_f64() - interval.as_secs_f64()).max(0.0);
@@ -55,8 +55,8 @@ impl Arrivals {
         self.peaks = [first, second];
     }
 
-    /// The silence from which on more than `deviations` standard deviations are missing, and that is longer
-    /// than what recurs; beats being due every `interval`.
+    /// The gap from which on more than `deviations` standard deviations are missing, and that is longer
+    /// than what recurs; heartbeats being due every `interval`.
     pub fn patience(&self, deviations: f64, interval: Duration) -> Duration {
         let usual = self.mean + deviations * self.variance.max(0.0).sqrt();
         let late = usual.max(self.peaks[1] * PEAK_MARGIN).max(0.0);
@@ -72,20 +72,20 @@ mod tests {
     const FLOOR: Duration = Duration::from_millis(3);
     const DEVIATIONS: f64 = 8.0;
 
-    /// One that is watched as the monitor does, with the floor that three missing beats are.
+    /// One that is watched as the monitor does, with the floor that three missing heartbeats are.
     struct Heard(Arrivals);
 
     impl Heard {
-        /// Whether the silence before this beat was suspicious.
+        /// Whether the gap before this heartbeat was suspicious.
         fn gap(&mut self, gap: Duration) -> bool {
             let suspicious = self.suspicious();
             self.0.add(gap, INTERVAL, suspicious);
             gap >= suspicious
         }
 
-        fn regular(beats: u32) -> Self {
+        fn regular(heartbeats: u32) -> Self {
             let mut heard = Self(Arrivals::default());
-            (0..beats).for_each(|_| assert!(!heard.gap(INTERVAL)));
+            (0..heartbeats).for_each(|_| assert!(!heard.gap(INTERVAL)));
             heard
         }
 
@@ -107,7 +107,7 @@ mod tests {
                 let after = heard.suspicious();
                 assert!(
                     after <= Duration::from_millis(30),
-                    "{after:?} after two of {freeze_ms} ms, {apart} beats apart"
+                    "{after:?} after two of {freeze_ms} ms, {apart} heartbeats apart"
                 );
             }
         }
@@ -126,14 +126,14 @@ mod tests {
                 assert!(suspicions >= 2, "two of {gap_ms} ms are not usual");
                 assert!(
                     suspicions <= 12,
-                    "{suspicions} of 100 gaps of {gap_ms} ms, {apart} beats apart"
+                    "{suspicions} of 100 gaps of {gap_ms} ms, {apart} heartbeats apart"
                 );
             }
         }
     }
 
     #[test]
-    fn long_gaps_of_one_that_just_came_do_not_make_any_silence_usual() {
+    fn long_gaps_of_one_that_just_came_do_not_make_any_gap_usual() {
         let mut heard = Heard::regular(0);
         for gap_ms in [300, 700, 5_000] {
             heard.gap(Duration::from_millis(gap_ms));

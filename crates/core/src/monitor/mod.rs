@@ -1,11 +1,11 @@
 //! Who is alive: a machine of its own, fed with heartbeats as they arrive and asked when it says so.
 //!
-//! A worker is watched in one of two ways: it beats by itself, or it is asked and answers. Which, and how
-//! often, depends on what it has in hand, on the budget of beats for the whole pool, and on its link. One that
-//! is silent goes from live to late, suspect and dead; a sign of life brings it back. A check that itself
-//! ran late gives every worker that much grace, so that a frozen supervisor blames nobody.
+//! A worker is watched in one of two ways: it sends heartbeats by itself, or it is asked and answers. Which, and how
+//! often, depends on what it has in hand, on the budget of heartbeats for the whole pool, and on its link. One that
+//! is silent goes from live to late, suspect and dead; a heartbeat brings it back. A check that itself
+//! ran late gives every worker that much grace, so that a frozen supervisor suspects nobody.
 //!
-//! The cost of a beat does not grow with the pool: it touches its worker alone, and timers are kept in a wheel.
+//! The cost of a heartbeat does not grow with the pool: it touches its worker alone, and timers are kept in a wheel.
 
 mod arrivals;
 mod progress;
@@ -13,11 +13,11 @@ mod settings;
 mod watched;
 mod wheel;
 
-pub use hedge_model::settings::{Mode, Way};
+pub use hedge_model::settings::{Mode, WatchMode};
 pub use settings::{Attention, Settings};
 pub use watched::Status;
 
-use hedge_model::msg::{Beat, BeatPlan};
+use hedge_model::msg::{Heartbeat, HeartbeatPlan};
 use hedge_model::owner::OwnerNote;
 use hedge_model::{AttemptId, PeerId, Time};
 use std::time::Duration;
@@ -31,12 +31,12 @@ pub struct WatchId {
     life: u32,
 }
 
-/// Whether a worker shows signs of life.
+/// Whether a worker shows heartbeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Liveness {
-    /// Beats arrive.
+    /// Heartbeats arrive.
     Live,
-    /// The last beat is overdue; stops nothing.
+    /// The last heartbeat is overdue; stops nothing.
     Late,
     /// Several are missing, and that is unusual for it.
     Suspect,
@@ -65,7 +65,7 @@ pub struct Finding {
     pub what: Found,
 }
 
-/// What a check or a beat found.
+/// What a check or a heartbeat found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Found {
     /// A worker has been silent for longer than before.
@@ -75,7 +75,7 @@ pub enum Found {
         /// For how long.
         silent: Duration,
     },
-    /// A silent worker gave a sign of life.
+    /// A silent worker gave a heartbeat.
     Back {
         /// What it had been.
         was: Liveness,
@@ -93,7 +93,7 @@ pub enum Found {
     },
     /// A stalled attempt gets on again.
     Moving(AttemptId),
-    /// A beat told of a change in how a worker stands to its owner.
+    /// A heartbeat told of a change in how a worker stands to its owner.
     Owner(OwnerNote),
 }
 
@@ -115,16 +115,16 @@ pub struct Progress {
 pub enum Output {
     /// Hand this to the supervisor's core.
     Found(Finding),
-    /// Tell a worker how to beat.
+    /// Tell a worker how to send heartbeats.
     Plan {
         /// On which connection.
         id: WatchId,
         /// Whom.
         peer: PeerId,
         /// What.
-        plan: BeatPlan,
+        plan: HeartbeatPlan,
     },
-    /// Ask a worker for a sign of life.
+    /// Ask a worker for a heartbeat.
     Ask {
         /// On which connection.
         id: WatchId,
@@ -144,11 +144,11 @@ pub struct Monitor {
     wheel: Wheel,
     counts: [u32; 3],
     stretches: [u32; 3],
-    /// All time by which checks ran late, which is nobody's silence.
+    /// All time by which checks ran late, which is nobody's gap.
     forgiven: Duration,
-    /// No silence counts before this: the supervisor was frozen, and reads what came meanwhile.
+    /// No gap counts before this: the supervisor was frozen, and reads what came meanwhile.
     awake: Time,
-    /// When a sign of life was last taken in, or looked for, and the longest time without either since the last check.
+    /// When a heartbeat was last taken in, or looked for, and the longest time without either since the last check.
     seen: Time,
     unseen: Duration,
     fired: Vec<u32>,
@@ -196,7 +196,7 @@ impl Monitor {
         self.plan_all(now, out);
     }
 
-    /// Starts to watch a worker that was let in; its beats count from 1. It is told how to beat.
+    /// Starts to watch a worker that was let in; its heartbeats count from 1. It is told how to send heartbeats.
     pub fn start(&mut self, now: Time, peer: PeerId, out: &mut Vec<Output>) -> WatchId {
         // Nobody looked at the time while nobody was watched.
         self.wheel.advance(now, &mut self.fired);
@@ -260,13 +260,13 @@ impl Monitor {
         }
     }
 
-    /// A beat, or the answer to a question, of `bytes` arrived at `now`. Stale ones, overtaken by a later one
-    /// or held up for longer than a silence that is suspicious, say nothing.
-    pub fn beat(
+    /// A heartbeat, or the answer to a question, of `bytes` arrived at `now`. Stale ones, overtaken by a later one
+    /// or held up for longer than a gap that is suspicious, say nothing.
+    pub fn heartbeat(
         &mut self,
         now: Time,
         id: WatchId,
-        beat: &Beat,
+        heartbeat: &Heartbeat,
         bytes: usize,
         out: &mut Vec<Output>,
     ) {
@@ -275,33 +275,36 @@ impl Monitor {
         let Some(watched) = self.watched(id) else {
             return;
         };
-        if !watched.hear(now, forgiven, &settings, beat, bytes) {
+        if !watched.hear(now, forgiven, &settings, heartbeat, bytes) {
             return;
         }
         let (peer, was) = (watched.peer, watched.liveness);
-        let silent = watched.last_silence;
+        let silent = watched.last_gap;
         watched.liveness = Liveness::Live;
         let found = |what| Output::Found(Finding { peer, what });
         if was != Liveness::Live {
-            let unheard = silent.saturating_sub(watched.interval);
-            watched.tracks.forgive(now, unheard);
+            let excess = silent.saturating_sub(watched.interval);
+            watched.tracks.forgive(now, excess);
             out.push(found(Found::Back { was, silent }));
         }
-        if let Some(note) = beat.owner.filter(|note| note.change > watched.owner_change) {
+        if let Some(note) = heartbeat
+            .owner
+            .filter(|note| note.change > watched.owner_change)
+        {
             watched.owner_change = note.change;
             out.push(found(Found::Owner(note)));
         }
         watched
             .tracks
-            .hear(now, &settings, beat, |what| out.push(found(what)));
+            .hear(now, &settings, heartbeat, |what| out.push(found(what)));
         if std::mem::take(&mut watched.retime) || was != Liveness::Live {
             self.set_timer(now, id.slot);
         }
     }
 
-    /// Looks at those whose time has come.
+    /// Evaluations at those whose time has come.
     ///
-    /// Where it comes late, the time in which nothing was taken in either is nobody's silence; while others were heard,
+    /// Where it comes late, the time in which nothing was taken in either is nobody's gap; while others were heard,
     /// one who was not was silent.
     pub fn check(&mut self, now: Time, out: &mut Vec<Output>) {
         self.see(now);
@@ -359,7 +362,7 @@ impl Monitor {
             self.settings.way(attention).interval * self.stretches[attention as usize]
         };
         let all = Attention::ALL.into_iter().filter(used).map(interval);
-        all.min().unwrap_or(Way::INTERVAL_MAX)
+        all.min().unwrap_or(WatchMode::INTERVAL_MAX)
     }
 
     fn look(&mut self, now: Time, slot: u32, out: &mut Vec<Output>) {
@@ -444,7 +447,7 @@ impl Monitor {
         }
     }
 
-    /// Tells a worker how to beat, if that is another way than before.
+    /// Tells a worker how to send heartbeats, if that is another way than before.
     fn plan(&mut self, now: Time, slot: u32, out: &mut Vec<Output>) {
         let (settings, stretches) = (self.settings, self.stretches);
         let Some(watched) = self.at(slot) else {
@@ -455,7 +458,7 @@ impl Monitor {
         let interval = way.interval.saturating_mul(stretch);
         let interval = interval
             .max(watched.least_interval(&settings))
-            .min(Way::INTERVAL_MAX);
+            .min(WatchMode::INTERVAL_MAX);
         if let Some(plan) = watched.follow(now, way.mode, interval, settings.progress_every) {
             let (id, peer) = (watched.id, watched.peer);
             out.push(Output::Plan { id, peer, plan });

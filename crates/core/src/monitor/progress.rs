@@ -1,7 +1,7 @@
-//! How far the attempts of one worker are, by what its beats say of them.
+//! How far the attempts of one worker are, by what its heartbeats say of them.
 
 use super::{Found, Progress, Settings};
-use hedge_model::msg::{AttemptBeat, Beat, Phase};
+use hedge_model::msg::{AttemptHeartbeat, Heartbeat, Phase};
 use hedge_model::{AttemptId, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,22 +30,22 @@ struct Track {
 }
 
 impl Tracks {
-    /// Takes what a beat says of attempts; an attempt that says itself that it waits is not stalled.
+    /// Takes what a heartbeat says of attempts; an attempt that says itself that it waits is not stalled.
     pub fn hear(
         &mut self,
         now: Time,
         settings: &Settings,
-        beat: &Beat,
+        heartbeat: &Heartbeat,
         mut found: impl FnMut(Found),
     ) {
-        for said in &beat.attempts {
+        for said in &heartbeat.attempts {
             if said.phase != Phase::Running && said.phase != Phase::Waiting {
                 self.0.remove(&said.attempt);
                 continue;
             }
             self.hear_one(now, settings, said, &mut found);
         }
-        let most = (beat.in_hand as usize).min(TRACKS_MAX);
+        let most = (heartbeat.in_hand as usize).min(TRACKS_MAX);
         while self.0.len() > most {
             let oldest = self.0.iter().min_by_key(|(_, track)| track.heard_at);
             let Some(id) = oldest.map(|(id, _)| *id) else {
@@ -57,16 +57,16 @@ impl Tracks {
 
     /// The attempts could not be heard of for so much longer than usual: that is no lack of progress. What went
     /// before it still counts, or a worker that is often a little late would never have one that stalls.
-    pub fn forgive(&mut self, now: Time, unheard: Duration) {
+    pub fn forgive(&mut self, now: Time, excess: Duration) {
         let tracks = self.0.values_mut();
-        tracks.for_each(|track| track.moved_at = (track.moved_at + unheard).min(now));
+        tracks.for_each(|track| track.moved_at = (track.moved_at + excess).min(now));
     }
 
     fn hear_one(
         &mut self,
         now: Time,
         settings: &Settings,
-        said: &AttemptBeat,
+        said: &AttemptHeartbeat,
         found: &mut impl FnMut(Found),
     ) {
         let id = said.attempt;

@@ -1,11 +1,11 @@
 //! How workers are watched: what the grid's owner may choose, and what the budget makes of it.
 
-use hedge_model::settings::{self, Way};
+use hedge_model::settings::{self, WatchMode};
 use std::time::Duration;
 
 /// A worker that gets its next task sooner than this is watched as closely meanwhile.
 const RELAX_AFTER: Duration = Duration::from_secs(1);
-/// Beats leave nearly all of a link to data.
+/// Heartbeats leave nearly all of a link to data.
 const LINK_SHARE: f64 = 0.05;
 
 /// How closely a worker is to be watched: by what it has in hand.
@@ -28,30 +28,30 @@ impl Attention {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// Workers with nothing in hand.
-    pub idle: Way,
+    pub idle: WatchMode,
     /// Workers with attempts in hand.
-    pub assigned: Way,
+    pub assigned: WatchMode,
     /// Workers with attempts of critical tasks in hand.
-    pub critical: Way,
-    /// Beats and answers a second that the supervisor takes in from the whole pool; beyond, the intervals
+    pub critical: WatchMode,
+    /// Heartbeats and answers a second that the supervisor takes in from the whole pool; beyond, the intervals
     /// grow: those of idle workers most, those of workers with critical tasks least.
     pub budget: u32,
-    /// Missing beats from which on a worker can be suspect: the floor of suspicion.
-    pub suspect_beats: u32,
-    /// How unusual a silence must be to be suspicious, in standard deviations of the worker's gaps; none
-    /// counts missing beats alone.
+    /// Missing heartbeats from which on a worker can be suspect: the floor of suspicion.
+    pub suspect_heartbeats: u32,
+    /// How unusual a gap must be to be suspicious, in standard deviations of the worker's gaps; none
+    /// counts missing heartbeats alone.
     pub suspect_deviations: Option<f64>,
-    /// However irregular a worker is, this silence is suspicious: the ceiling of suspicion.
+    /// However irregular a worker is, this gap is suspicious: the ceiling of suspicion.
     pub suspect_max: Duration,
-    /// Missing beats from which on a worker can be dead.
-    pub dead_beats: u32,
-    /// No silence shorter than this is a death. It trades attempts given up in vain against time lost on a
+    /// Missing heartbeats from which on a worker can be dead.
+    pub dead_heartbeats: u32,
+    /// No gap shorter than this is a death. It trades attempts given up in vain against time lost on a
     /// policy without copies; one second is longer than any pause of a healthy process on a busy machine
     /// that was measured.
     pub dead_min: Duration,
     /// How long a worker must have had less in hand before it is watched less closely.
     pub relax_after: Duration,
-    /// Share of a worker's measured link that beats may take.
+    /// Share of a worker's measured link that heartbeats may take.
     pub link_share: f64,
     /// How often a worker looks at its attempts' progress.
     pub progress_every: Duration,
@@ -74,11 +74,11 @@ impl Settings {
             idle: grid.watch_idle,
             assigned: grid.watch_assigned,
             critical: grid.watch_critical,
-            budget: grid.beats_per_second,
-            suspect_beats: grid.suspect_beats,
+            budget: grid.heartbeats_per_second,
+            suspect_heartbeats: grid.suspect_heartbeats,
             suspect_deviations: Some(f64::from(grid.suspect_deviations)).filter(|of| *of > 0.0),
             suspect_max: grid.suspect_max,
-            dead_beats: grid.dead_beats,
+            dead_heartbeats: grid.dead_heartbeats,
             dead_min: grid.dead_min,
             relax_after: RELAX_AFTER,
             link_share: LINK_SHARE,
@@ -87,14 +87,14 @@ impl Settings {
         }
     }
 
-    /// The silence after which a worker with attempts in hand is given up, where it was regular.
+    /// The gap after which a worker with attempts in hand is given up, where it was regular.
     pub fn dead_after(&self) -> Duration {
-        let silent = self.assigned.interval.saturating_mul(self.dead_beats);
+        let silent = self.assigned.interval.saturating_mul(self.dead_heartbeats);
         silent.max(self.dead_min)
     }
 
     /// The same way and interval for all, whatever they have in hand.
-    pub fn uniform(way: Way) -> Self {
+    pub fn uniform(way: WatchMode) -> Self {
         Self {
             idle: way,
             assigned: way,
@@ -104,7 +104,7 @@ impl Settings {
     }
 
     /// The time without progress from which on an attempt is stalled: what was set, but not before it was looked at
-    /// twice and two signs of life said so.
+    /// twice and two heartbeats said so.
     pub(super) fn stalled_after(&self) -> Option<Duration> {
         let heard = self.way(Attention::Assigned).interval;
         let least = (self.progress_every + heard).saturating_mul(2);
@@ -112,7 +112,7 @@ impl Settings {
     }
 
     /// How to watch at this level. Where attempts are to make progress, what is looked at is heard of as often.
-    pub fn way(&self, attention: Attention) -> Way {
+    pub fn way(&self, attention: Attention) -> WatchMode {
         let way = match attention {
             Attention::Idle => self.idle,
             Attention::Assigned => self.assigned,
@@ -122,8 +122,8 @@ impl Settings {
             Some(_) if attention > Attention::Idle => way.interval.min(self.progress_every),
             _ => way.interval,
         };
-        Way {
-            interval: interval.clamp(Way::INTERVAL_MIN, Way::INTERVAL_MAX),
+        WatchMode {
+            interval: interval.clamp(WatchMode::INTERVAL_MIN, WatchMode::INTERVAL_MAX),
             ..way
         }
     }

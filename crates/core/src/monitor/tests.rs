@@ -1,6 +1,6 @@
 use super::*;
-use hedge_model::msg::{AttemptBeat, Phase};
-use hedge_model::owner::Stand;
+use hedge_model::msg::{AttemptHeartbeat, Phase};
+use hedge_model::owner::OwnerResponse;
 use hedge_model::{Epoch, JobId, TaskId};
 
 mod late;
@@ -23,7 +23,7 @@ fn attempt(number: u32) -> AttemptId {
     }
 }
 
-/// A monitor with workers that follow their plans at once and send beats that arrive after 100 µs.
+/// A monitor with workers that follow their plans at once and send heartbeats that arrive after 100 µs.
 struct Rig {
     now: Time,
     monitor: Monitor,
@@ -36,11 +36,11 @@ struct Rig {
 
 struct Worker {
     id: WatchId,
-    plan: BeatPlan,
-    beat_at: Option<Time>,
+    plan: HeartbeatPlan,
+    heartbeat_at: Option<Time>,
     seq: u64,
     silent: bool,
-    attempts: Vec<AttemptBeat>,
+    attempts: Vec<AttemptHeartbeat>,
     owner: Option<OwnerNote>,
 }
 
@@ -66,12 +66,12 @@ impl Rig {
             let id = rig.monitor.start(rig.now, peer(at), &mut out);
             rig.workers.push(Worker {
                 id,
-                plan: BeatPlan {
+                plan: HeartbeatPlan {
                     number: 0,
                     every: None,
                     progress_every: ms(500),
                 },
-                beat_at: None,
+                heartbeat_at: None,
                 seq: 0,
                 silent: false,
                 attempts: Vec::new(),
@@ -91,7 +91,7 @@ impl Rig {
                     let now = self.now;
                     let worker = self.worker(id);
                     worker.plan = plan;
-                    worker.beat_at = Some(now);
+                    worker.heartbeat_at = Some(now);
                 }
                 Output::Ask { id, seq, .. } => {
                     self.asks += 1;
@@ -101,7 +101,7 @@ impl Rig {
                         .position(|worker| worker.id == id)
                         .unwrap();
                     if !self.workers[at].silent {
-                        self.beat(at, seq);
+                        self.heartbeat(at, seq);
                     }
                 }
             }
@@ -119,10 +119,10 @@ impl Rig {
         &mut self.workers[id.slot as usize]
     }
 
-    fn beat(&mut self, at: usize, answers: u64) {
+    fn heartbeat(&mut self, at: usize, answers: u64) {
         let worker = &mut self.workers[at];
         worker.seq += 1;
-        let beat = Beat {
+        let heartbeat = Heartbeat {
             seq: worker.seq,
             sent_ns: self.now.0,
             plan: worker.plan.number,
@@ -134,49 +134,50 @@ impl Rig {
         let id = worker.id;
         let mut out = Vec::new();
         self.arrived += 1;
-        self.monitor.beat(self.now, id, &beat, 40, &mut out);
+        self.monitor
+            .heartbeat(self.now, id, &heartbeat, 40, &mut out);
         self.carry_out(out);
     }
 
-    /// Lets time pass up to `until` after now, with beats and checks when they are due.
+    /// Lets time pass up to `until` after now, with heartbeats and checks when they are due.
     fn pass(&mut self, span: Duration) {
         let end = self.now + span;
-        let mut beats: std::collections::BTreeSet<(Time, usize)> = self
+        let mut heartbeats: std::collections::BTreeSet<(Time, usize)> = self
             .workers
             .iter()
             .enumerate()
-            .filter_map(|(at, worker)| Some((worker.beat_at?, at)))
+            .filter_map(|(at, worker)| Some((worker.heartbeat_at?, at)))
             .collect();
         loop {
             let check = self.monitor.next_check().filter(|at| *at <= end);
-            let beat = beats.first().copied().filter(|(at, _)| *at <= end);
-            match (check, beat) {
+            let heartbeat = heartbeats.first().copied().filter(|(at, _)| *at <= end);
+            match (check, heartbeat) {
                 (None, None) => break,
-                (Some(at), beat) if beat.is_none_or(|(due, _)| at <= due) => {
+                (Some(at), heartbeat) if heartbeat.is_none_or(|(due, _)| at <= due) => {
                     self.now = self.now.max(at);
                     let mut out = Vec::new();
                     self.monitor.check(self.now, &mut out);
                     let plans = self.plans;
                     self.carry_out(out);
                     if self.plans != plans {
-                        beats.extend(
+                        heartbeats.extend(
                             (self.workers.iter().enumerate())
-                                .filter_map(|(at, worker)| Some((worker.beat_at?, at))),
+                                .filter_map(|(at, worker)| Some((worker.heartbeat_at?, at))),
                         );
                     }
                 }
                 (_, Some((due, at))) => {
-                    beats.pop_first();
-                    if self.workers[at].beat_at != Some(due) {
+                    heartbeats.pop_first();
+                    if self.workers[at].heartbeat_at != Some(due) {
                         continue;
                     }
                     self.now = self.now.max(due);
                     if !self.workers[at].silent {
-                        self.beat(at, 0);
+                        self.heartbeat(at, 0);
                     }
                     let worker = &mut self.workers[at];
-                    worker.beat_at = worker.plan.every.map(|every| due + every);
-                    beats.extend(worker.beat_at.map(|due| (due, at)));
+                    worker.heartbeat_at = worker.plan.every.map(|every| due + every);
+                    heartbeats.extend(worker.heartbeat_at.map(|due| (due, at)));
                 }
                 (Some(_), None) => unreachable!(),
             }
@@ -207,9 +208,9 @@ impl Rig {
 }
 
 #[test]
-fn silence_goes_from_late_to_dead_and_a_beat_brings_back() {
+fn gap_goes_from_late_to_dead_and_a_heartbeat_brings_back() {
     use Liveness::{Dead, Late, Live, Suspect};
-    for way in [Way::beats(ms(100)), Way::asks(ms(100))] {
+    for way in [WatchMode::heartbeats(ms(100)), WatchMode::poll(ms(100))] {
         let mut rig = Rig::new(Settings::uniform(way), 1);
         rig.pass(ms(1_010));
         assert_eq!(rig.ladder(), []);
@@ -221,7 +222,7 @@ fn silence_goes_from_late_to_dead_and_a_beat_brings_back() {
         rig.pass(ms(1_000));
         assert_eq!(rig.ladder(), [Dead]);
         rig.workers[0].silent = false;
-        rig.beat(0, 0);
+        rig.heartbeat(0, 0);
         assert_eq!(rig.ladder(), [Live]);
         rig.pass(ms(1_000));
         assert_eq!(rig.ladder(), []);
@@ -240,7 +241,7 @@ fn each_interval_from_half_a_millisecond_to_ten_minutes_is_kept_and_checked() {
         ms(60_000),
         ms(600_000),
     ] {
-        for way in [Way::beats(interval), Way::asks(interval)] {
+        for way in [WatchMode::heartbeats(interval), WatchMode::poll(interval)] {
             let mut settings = Settings::uniform(way);
             settings.dead_min = Duration::ZERO;
             let mut rig = Rig::new(settings, 1);
@@ -281,7 +282,7 @@ fn a_late_check_gives_everyone_grace() {
 
 #[test]
 fn after_a_freeze_those_that_connect_again_have_time_for_it() {
-    let mut rig = Rig::new(Settings::uniform(Way::beats(ms(50))), 1);
+    let mut rig = Rig::new(Settings::uniform(WatchMode::heartbeats(ms(50))), 1);
     rig.pass(ms(3_000));
     rig.now = rig.now + Duration::from_secs(5);
     rig.pass(ms(1));
@@ -332,7 +333,7 @@ fn a_worker_that_freezes_before_it_hears_of_a_closer_watch_is_noticed_all_the_sa
 
 #[test]
 fn a_worker_that_is_irregular_is_trusted_longer_and_one_that_is_regular_is_not() {
-    let mut settings = Settings::uniform(Way::beats(ms(1)));
+    let mut settings = Settings::uniform(WatchMode::heartbeats(ms(1)));
     settings.dead_min = ms(1_000);
     let mut irregular = |deviations| {
         settings.suspect_deviations = deviations;
@@ -354,33 +355,38 @@ fn a_worker_that_is_irregular_is_trusted_longer_and_one_that_is_regular_is_not()
     rig.pass(ms(40));
     assert!(
         rig.ladder().contains(&Liveness::Suspect),
-        "true silence is still seen"
+        "true gap is still seen"
     );
 }
 
 #[test]
-fn beats_that_are_overtaken_or_held_up_are_no_sign_of_life() {
-    let mut rig = Rig::new(Settings::uniform(Way::beats(ms(100))), 1);
+fn heartbeats_that_are_overtaken_or_held_up_are_no_sign_of_life() {
+    let mut rig = Rig::new(Settings::uniform(WatchMode::heartbeats(ms(100))), 1);
     rig.pass(ms(1_000));
-    let beats = rig.status(0).beats;
+    let heartbeats = rig.status(0).heartbeats;
     let id = rig.workers[0].id;
     let say = |rig: &mut Rig, seq, sent_ns| {
-        let beat = Beat {
+        let heartbeat = Heartbeat {
             seq,
             sent_ns,
             plan: 1,
-            ..Beat::default()
+            ..Heartbeat::default()
         };
-        rig.monitor.beat(rig.now, id, &beat, 40, &mut Vec::new());
+        rig.monitor
+            .heartbeat(rig.now, id, &heartbeat, 40, &mut Vec::new());
     };
     say(&mut rig, 1, 0);
-    assert_eq!(rig.status(0).beats, beats, "overtaken");
+    assert_eq!(rig.status(0).heartbeats, heartbeats, "overtaken");
     rig.workers[0].silent = true;
     rig.pass(ms(700));
     let sent = rig.now - ms(600);
     say(&mut rig, 100, sent.0);
     let status = rig.status(0);
-    assert_eq!((status.beats, status.held_up), (beats, 1), "held up");
+    assert_eq!(
+        (status.heartbeats, status.held_up),
+        (heartbeats, 1),
+        "held up"
+    );
     assert_eq!(rig.status(0).liveness, Liveness::Suspect);
     for seq in 101..120 {
         rig.now = rig.now + ms(100);
@@ -395,8 +401,8 @@ fn beats_that_are_overtaken_or_held_up_are_no_sign_of_life() {
 }
 
 #[test]
-fn beats_keep_to_the_share_of_a_slow_link() {
-    let mut rig = Rig::new(Settings::uniform(Way::beats(ms(1))), 1);
+fn heartbeats_keep_to_the_share_of_a_slow_link() {
+    let mut rig = Rig::new(Settings::uniform(WatchMode::heartbeats(ms(1))), 1);
     rig.pass(ms(100));
     let mut out = Vec::new();
     let id = rig.workers[0].id;
@@ -407,16 +413,16 @@ fn beats_keep_to_the_share_of_a_slow_link() {
     rig.pass(ms(10_000));
     let bytes = (rig.arrived - before) * (40 + 70);
     assert!(bytes <= rate / 20 * 10 + 110, "{bytes} B in 10 s");
-    assert!(rig.arrived - before >= 50, "but it beats");
+    assert!(rig.arrived - before >= 50, "but it sends heartbeats");
     assert_eq!(rig.ladder(), []);
 }
 
 #[test]
 fn an_attempt_without_progress_is_stalled_unless_it_says_that_it_waits() {
-    let mut settings = Settings::uniform(Way::beats(ms(1)));
+    let mut settings = Settings::uniform(WatchMode::heartbeats(ms(1)));
     (settings.progress_every, settings.stall_after) = (ms(1), Some(ms(50)));
     let mut rig = Rig::new(settings, 1);
-    let said = |number, phase| AttemptBeat {
+    let said = |number, phase| AttemptHeartbeat {
         attempt: attempt(number),
         phase,
         cpu_us: 7,
@@ -446,7 +452,10 @@ fn an_attempt_without_progress_is_stalled_unless_it_says_that_it_waits() {
 #[test]
 fn progress_is_checked_at_each_interval_from_a_millisecond_to_ten_minutes() {
     for every in [ms(1), ms(10), ms(100), ms(1_000), ms(10_000), ms(600_000)] {
-        for way in [Way::beats(every * 10), Way::asks(every * 10)] {
+        for way in [
+            WatchMode::heartbeats(every * 10),
+            WatchMode::poll(every * 10),
+        ] {
             let settings = Settings {
                 progress_every: every,
                 stall_after: Some(every * 10),
@@ -456,7 +465,7 @@ fn progress_is_checked_at_each_interval_from_a_millisecond_to_ten_minutes() {
             rig.attend(0, Attention::Assigned);
             let plan = rig.workers[0].plan;
             assert_eq!(plan.progress_every, every, "the worker looks as often");
-            rig.workers[0].attempts = vec![AttemptBeat {
+            rig.workers[0].attempts = vec![AttemptHeartbeat {
                 attempt: attempt(0),
                 phase: Phase::Running,
                 cpu_us: 0,
@@ -510,15 +519,15 @@ fn ten_thousand_workers_stay_within_the_budget_and_a_hundred_deaths_are_found() 
     let (arrived, budget) = (rig.arrived, u64::from(settings.budget));
     rig.pass(ms(10_000));
     let a_second = (rig.arrived - arrived) / 10;
-    assert!(a_second <= budget, "{a_second} beats a second");
-    assert!(a_second >= budget / 8, "{a_second} beats a second");
+    assert!(a_second <= budget, "{a_second} heartbeats a second");
+    assert!(a_second >= budget / 8, "{a_second} heartbeats a second");
     assert_eq!(rig.status(0).interval, settings.critical.interval);
     assert!(rig.found.is_empty(), "{:?}", &rig.found[..1]);
     let dead: Vec<usize> = (0..100).map(|at| at * 99).collect();
     let since = rig.now;
     dead.iter().for_each(|at| rig.workers[*at].silent = true);
     let slowest = rig.status(9_999).interval;
-    rig.pass(slowest * (settings.suspect_beats + 1));
+    rig.pass(slowest * (settings.suspect_heartbeats + 1));
     for at in dead {
         let status = rig.status(at);
         let seen = rig.found.iter().find_map(|(found_us, finding)| {
@@ -526,18 +535,18 @@ fn ten_thousand_workers_stay_within_the_budget_and_a_hundred_deaths_are_found() 
             (finding.peer == peer(at) && suspect).then_some(*found_us)
         });
         let after = Time(seen.expect("it is found") * 1_000).since(since);
-        let limit = status.interval * (settings.suspect_beats + 1);
+        let limit = status.interval * (settings.suspect_heartbeats + 1);
         assert!(after <= limit + ms(1), "{after:?} of {:?}", status.interval);
     }
 }
 
 #[test]
-fn an_owner_who_came_or_went_is_known_with_the_next_beat_and_told_of_once() {
-    let mut rig = Rig::new(Settings::uniform(Way::beats(ms(100))), 1);
+fn an_owner_who_came_or_went_is_known_with_the_next_heartbeat_and_told_of_once() {
+    let mut rig = Rig::new(Settings::uniform(WatchMode::heartbeats(ms(100))), 1);
     rig.pass(ms(1_000));
-    let note = |change, stand| OwnerNote {
+    let note = |change, response| OwnerNote {
         change,
-        stand,
+        response,
         why: 1,
         away_ms: 0,
     };
@@ -552,7 +561,7 @@ fn an_owner_who_came_or_went_is_known_with_the_next_beat_and_told_of_once() {
             .map(|(_, finding)| finding.what)
             .collect::<Vec<_>>()
     };
-    let (came, went) = (note(1, Stand::Pause), note(2, Stand::Work));
+    let (came, went) = (note(1, OwnerResponse::Pause), note(2, OwnerResponse::Work));
     assert_eq!(told(came), [Found::Owner(came)]);
     assert_eq!(told(went), [Found::Owner(went)]);
     assert_eq!(told(came), [], "older news");

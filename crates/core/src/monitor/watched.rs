@@ -2,41 +2,41 @@
 
 use super::arrivals::Arrivals;
 use super::progress::Tracks;
-use super::{Attention, Mode, Settings, Way};
+use super::{Attention, Mode, Settings, WatchMode};
 use super::{Liveness, WatchId};
-use hedge_model::msg::{Beat, BeatPlan};
+use hedge_model::msg::{Heartbeat, HeartbeatPlan};
 use hedge_model::{PeerId, Time};
 use std::time::Duration;
 
 /// How long a worker may take to hear of a new plan and act on it, beyond the plan's own interval.
 const HEARS_WITHIN: Duration = Duration::from_millis(100);
-/// Beats held up in a row after which the link is taken to have become slower, not the beats to be stale.
+/// Heartbeats held up in a row after which the link is taken to have become slower, not the heartbeats to be stale.
 const STALE_MAX: u32 = 8;
 /// Questions that a late check makes up for: answers tell of a worker's attempts by turns.
 const MADE_UP_MAX: u32 = 4;
-/// What the transport adds to each beat: UDP, IP and QUIC headers.
+/// What the transport adds to each heartbeat: UDP, IP and QUIC headers.
 const HEADERS_BYTES: f64 = 70.0;
-/// Two clocks run apart by less than this, so much of the time between two beats is no delay.
+/// Two clocks run apart by less than this, so much of the time between two heartbeats is no delay.
 const DRIFT: f64 = 0.001;
 
 /// A worker as it is watched.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Status {
-    /// Whether it shows signs of life.
+    /// Whether it shows heartbeats.
     pub liveness: Liveness,
-    /// Since its last sign of life.
+    /// Since its last heartbeat.
     pub silent: Duration,
     /// Who speaks first.
     pub mode: Mode,
-    /// Between two signs of life.
+    /// Between two heartbeats.
     pub interval: Duration,
     /// How closely it is watched.
     pub attention: Attention,
     /// Signs of life so far on this connection.
-    pub beats: u64,
+    pub heartbeats: u64,
     /// How often it was suspect so far on this connection.
     pub suspicions: u64,
-    /// Gaps between two signs of life that were longer than the interval by more than a tenth.
+    /// Gaps between two heartbeats that were longer than the interval by more than a tenth.
     pub late_gaps: u64,
     /// Signs of life that it sent or was asked for and that did not arrive, on this connection.
     pub missed: u64,
@@ -62,23 +62,23 @@ pub(super) struct Watched {
     pub link_rate: Option<u64>,
     pub suspicions: u64,
     late_gaps: u64,
-    /// How long the silence was that the last beat ended.
-    pub last_silence: Duration,
+    /// How long the gap was that the last heartbeat ended.
+    pub last_gap: Duration,
     /// The timer may be set too late.
     pub retime: bool,
     pub tracks: Tracks,
-    /// The last change in how it stands to its owner of which a beat told.
+    /// The last change in how it stands to its owner of which a heartbeat told.
     pub owner_change: u32,
     last: Time,
     forgiven: Duration,
     seq: u64,
-    beats: u64,
-    /// Numbers of beats that did not arrive, and questions that were answered.
+    heartbeats: u64,
+    /// Numbers of heartbeats that did not arrive, and questions that were answered.
     skipped: u64,
     answered: u64,
     held_up: u64,
     arrivals: Arrivals,
-    beat_bytes: f64,
+    heartbeat_bytes: f64,
     /// The plan last told, when, and the longer interval that holds until it is followed.
     plan: u32,
     told_at: Time,
@@ -87,13 +87,13 @@ pub(super) struct Watched {
     ask_at: Time,
     asked_at: Time,
     round_trip: Option<Duration>,
-    /// Arrival less sending, by two clocks, of the beat that was held up least; nanoseconds.
+    /// Arrival less sending, by two clocks, of the heartbeat that was held up least; nanoseconds.
     offset: Option<i128>,
     stale: u32,
 }
 
 impl Watched {
-    pub fn new(now: Time, forgiven: Duration, id: WatchId, peer: PeerId, way: Way) -> Self {
+    pub fn new(now: Time, forgiven: Duration, id: WatchId, peer: PeerId, way: WatchMode) -> Self {
         Self {
             id,
             peer,
@@ -107,19 +107,19 @@ impl Watched {
             link_rate: None,
             suspicions: 0,
             late_gaps: 0,
-            last_silence: Duration::ZERO,
+            last_gap: Duration::ZERO,
             retime: false,
             tracks: Tracks::default(),
             owner_change: 0,
             last: now,
             forgiven,
             seq: 0,
-            beats: 0,
+            heartbeats: 0,
             skipped: 0,
             answered: 0,
             held_up: 0,
             arrivals: Arrivals::default(),
-            beat_bytes: 30.0,
+            heartbeat_bytes: 30.0,
             plan: 0,
             told_at: now,
             until_heard: None,
@@ -132,55 +132,64 @@ impl Watched {
         }
     }
 
-    /// Takes a sign of life; says whether it is one.
+    /// Takes a heartbeat; says whether it is one.
     pub fn hear(
         &mut self,
         now: Time,
         forgiven: Duration,
         settings: &Settings,
-        beat: &Beat,
+        heartbeat: &Heartbeat,
         bytes: usize,
     ) -> bool {
-        if beat.seq <= self.seq {
+        if heartbeat.seq <= self.seq {
             return false;
         }
-        match beat.answers {
-            0 if self.beats > 0 => {
-                let skipped = beat.seq - self.seq - 1;
+        match heartbeat.answers {
+            0 if self.heartbeats > 0 => {
+                let skipped = heartbeat.seq - self.seq - 1;
                 self.skipped = self.skipped.saturating_add(skipped);
             }
             0 => {}
             _ => self.answered += 1,
         }
-        self.seq = beat.seq;
-        if self.held_up(now, forgiven, settings, beat) {
+        self.seq = heartbeat.seq;
+        if self.held_up(now, forgiven, settings, heartbeat) {
             self.held_up += 1;
             return false;
         }
-        self.beats += 1;
-        self.beat_bytes += (bytes as f64 - self.beat_bytes) * 0.05;
-        if beat.answers != 0 && beat.answers == self.asked {
+        self.heartbeats += 1;
+        self.heartbeat_bytes += (bytes as f64 - self.heartbeat_bytes) * 0.05;
+        if heartbeat.answers != 0 && heartbeat.answers == self.asked {
             self.round_trip = Some(now.since(self.asked_at));
         }
-        self.last_silence = self.silence(now, forgiven);
-        let follows = beat.plan == self.plan && self.plan != 0;
+        self.last_gap = self.gap(now, forgiven);
+        let follows = heartbeat.plan == self.plan && self.plan != 0;
         if follows && self.until_heard.take().is_some() {
             // The gap up to here belongs to two plans.
             self.retime = true;
-        } else if self.liveness < Liveness::Dead && self.beats > 1 && self.until_heard.is_none() {
+        } else if self.liveness < Liveness::Dead
+            && self.heartbeats > 1
+            && self.until_heard.is_none()
+        {
             let suspicious = self.suspect_after(settings, self.interval);
-            let (silence, interval) = (self.last_silence, self.interval);
-            self.arrivals.add(silence, interval, suspicious);
-            let late = self.last_silence > self.interval + self.interval / 10;
+            let (gap, interval) = (self.last_gap, self.interval);
+            self.arrivals.add(gap, interval, suspicious);
+            let late = self.last_gap > self.interval + self.interval / 10;
             self.late_gaps += u64::from(late);
         }
         (self.last, self.forgiven) = (self.last.max(now), forgiven);
         true
     }
 
-    /// Whether a beat waited on its way for so long that it says nothing about now.
-    fn held_up(&mut self, now: Time, forgiven: Duration, settings: &Settings, beat: &Beat) -> bool {
-        let offset = i128::from(now.0) - i128::from(beat.sent_ns);
+    /// Whether a heartbeat waited on its way for so long that it says nothing about now.
+    fn held_up(
+        &mut self,
+        now: Time,
+        forgiven: Duration,
+        settings: &Settings,
+        heartbeat: &Heartbeat,
+    ) -> bool {
+        let offset = i128::from(now.0) - i128::from(heartbeat.sent_ns);
         let Some(least) = self.offset else {
             self.offset = Some(offset);
             return false;
@@ -203,7 +212,7 @@ impl Watched {
         stale
     }
 
-    /// What the silence so far means.
+    /// What the gap so far means.
     pub fn judge(
         &self,
         now: Time,
@@ -215,10 +224,7 @@ impl Watched {
         let reached =
             |liveness: &Liveness| self.reaches(*liveness, forgiven, awake, settings) <= now;
         let liveness = ladder.into_iter().find(reached);
-        (
-            liveness.unwrap_or(Liveness::Live),
-            self.silence(now, forgiven),
-        )
+        (liveness.unwrap_or(Liveness::Live), self.gap(now, forgiven))
     }
 
     /// When to look at this worker again.
@@ -230,13 +236,13 @@ impl Watched {
             Liveness::Dead => None,
         };
         let worse = worse.map(|liveness| self.reaches(liveness, forgiven, awake, settings));
-        let ask = (self.mode == Mode::Asks).then_some(self.ask_at);
+        let ask = (self.mode == Mode::Poll).then_some(self.ask_at);
         [worse, ask, self.relax_at].into_iter().flatten().min()
     }
 
     /// The number of the question to ask now, if one is due.
     pub fn ask(&mut self, now: Time) -> Option<u64> {
-        if self.mode != Mode::Asks || self.ask_at > now {
+        if self.mode != Mode::Poll || self.ask_at > now {
             return None;
         }
         self.ask_at = self.ask_at + self.interval;
@@ -253,7 +259,7 @@ impl Watched {
         let Some(rate) = self.link_rate else {
             return Duration::ZERO;
         };
-        let bytes = self.beat_bytes + HEADERS_BYTES;
+        let bytes = self.heartbeat_bytes + HEADERS_BYTES;
         let seconds = bytes / (settings.link_share * rate.max(1) as f64).max(1e-9);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
@@ -265,7 +271,7 @@ impl Watched {
         mode: Mode,
         interval: Duration,
         progress: Duration,
-    ) -> Option<BeatPlan> {
+    ) -> Option<HeartbeatPlan> {
         let told = (self.mode, self.interval, self.progress_every);
         if self.plan != 0 && told == (mode, interval, progress) {
             return None;
@@ -277,9 +283,9 @@ impl Watched {
         self.plan = self.plan.wrapping_add(1).max(1);
         self.told_at = now;
         self.ask_at = now;
-        Some(BeatPlan {
+        Some(HeartbeatPlan {
             number: self.plan,
-            every: (mode == Mode::Beats).then_some(interval),
+            every: (mode == Mode::Heartbeats).then_some(interval),
             progress_every: progress,
         })
     }
@@ -287,11 +293,11 @@ impl Watched {
     pub fn status(&self, now: Time, forgiven: Duration) -> Status {
         Status {
             liveness: self.liveness,
-            silent: self.silence(now, forgiven),
+            silent: self.gap(now, forgiven),
             mode: self.mode,
             interval: self.interval,
             attention: self.attention,
-            beats: self.beats,
+            heartbeats: self.heartbeats,
             suspicions: self.suspicions,
             late_gaps: self.late_gaps,
             missed: self
@@ -302,12 +308,12 @@ impl Watched {
         }
     }
 
-    fn silence(&self, now: Time, forgiven: Duration) -> Duration {
+    fn gap(&self, now: Time, forgiven: Duration) -> Duration {
         let since = now.since(self.last);
         since.saturating_sub(forgiven.saturating_sub(self.forgiven))
     }
 
-    /// When a silence that goes on makes the worker this.
+    /// When a gap that goes on makes the worker this.
     fn reaches(
         &self,
         liveness: Liveness,
@@ -345,7 +351,7 @@ impl Watched {
     }
 
     fn suspect_after(&self, settings: &Settings, interval: Duration) -> Duration {
-        let floor = interval.saturating_mul(settings.suspect_beats);
+        let floor = interval.saturating_mul(settings.suspect_heartbeats);
         let usual = settings
             .suspect_deviations
             .map_or(Duration::ZERO, |deviations| {
@@ -355,7 +361,7 @@ impl Watched {
     }
 
     fn dead_after(&self, settings: &Settings, interval: Duration) -> Duration {
-        let silent = interval.saturating_mul(settings.dead_beats);
+        let silent = interval.saturating_mul(settings.dead_heartbeats);
         silent
             .max(settings.dead_min)
             .max(self.suspect_after(settings, interval))

@@ -25,7 +25,7 @@ pub struct Config {
     /// which may have to take over again, still reads.
     pub format_max: u32,
     /// How long a worker that keeps failing is given nothing, at first; doubles each time.
-    pub aside_for: Duration,
+    pub exclude_for: Duration,
 }
 
 impl Config {
@@ -36,7 +36,7 @@ impl Config {
             watch: Watch::default(),
             content_grace: Duration::from_secs(3),
             format_max: FORMAT_MAX,
-            aside_for: Duration::from_secs(60),
+            exclude_for: Duration::from_secs(60),
         }
     }
 }
@@ -213,7 +213,7 @@ pub enum Action {
         /// What it may take.
         most: MeasureMost,
     },
-    /// So many bytes a second a worker's link carries in its slower direction: signs of life keep to their share.
+    /// So many bytes a second a worker's link carries in its slower direction: heartbeats keep to their share.
     LinkRate {
         /// Whose.
         peer: PeerId,
@@ -298,7 +298,7 @@ pub enum NotAdmitted {
     Expired,
     /// Its ticket, or its membership, is for another role.
     WrongRole,
-    /// It was a member and was shut out.
+    /// It was a member and was revoked.
     Revoked,
     /// It is no member yet, and only the leader can say whether it may come in.
     NotLeading,
@@ -341,8 +341,8 @@ pub(crate) enum Pending {
         client: PeerId,
         ask: u64,
     },
-    /// Nothing: whoever asked is gone, and a later connection of the same peer counts its questions anew.
-    Unheard,
+    /// Nothing: the client is gone, and a later connection of the same peer counts its questions anew.
+    Abandoned,
     /// What an attempt left that did not win.
     Unwanted {
         worker: PeerId,

@@ -34,7 +34,7 @@ use peers::Peers;
 /// How the names of settings begin that say how workers are watched.
 const WATCHING: [&str; 6] = [
     "watch_",
-    "beats_",
+    "heartbeats_",
     "suspect_",
     "dead_",
     "progress_",
@@ -116,7 +116,7 @@ impl Supervisor {
             Event::Linked { peer, role } => {
                 self.peers.linked.insert(peer, role);
                 if let Some(mut leadership) = self.leadership(out) {
-                    leadership.tell_that_i_lead(peer, role);
+                    leadership.announce_leadership(peer, role);
                 }
             }
             Event::FromLeader { peer, msg } => self.on_from_leader(peer, msg, out),
@@ -307,10 +307,10 @@ impl Supervisor {
         }
     }
 
-    /// Everything that only a leader has is dropped; whoever waits for an answer asks elsewhere.
+    /// Everything that only a leader has is dropped; clients that wait for an answer ask elsewhere.
     fn step_down(&mut self, out: &mut Vec<Action>) {
         if let Some(mut leadership) = self.leadership(out) {
-            leadership.resign();
+            leadership.step_down();
             self.role = Role::Follower(Follower::default());
         }
     }
@@ -343,7 +343,7 @@ impl Supervisor {
         }
     }
 
-    /// Obeys whoever leads by the highest epoch seen.
+    /// Obeys the leader with the highest epoch seen.
     fn on_from_leader(&mut self, peer: PeerId, msg: FromLeader, out: &mut Vec<Action>) {
         let FromLeader { epoch, what } = msg;
         let known = match &self.role {

@@ -59,7 +59,7 @@ impl Content {
             .extend(outputs.iter().filter_map(|file| file.data.hash()));
     }
 
-    /// The supervisor wants content dropped; what a report names that is not settled stays, for whoever ordered it
+    /// The supervisor wants content dropped; what a report names that is not settled stays, for the leader that ordered it
     /// did not know of it.
     pub fn drop(&mut self, mut hashes: Vec<Hash>, in_hand: &Attempts, out: &mut Vec<Action>) {
         let kept = unsettled(in_hand);

@@ -11,7 +11,7 @@ use hedge_model::capacity::BenchScores;
 use hedge_model::msg::{
     Assignment, Body, FromWorker, HeldAttempt, Outcome, Report, ToWorker, Usage,
 };
-use hedge_model::owner::{OwnerRules, Signal, Stand};
+use hedge_model::owner::{OwnerResponse, OwnerRules, Signal};
 use hedge_model::spec::Runtime;
 use hedge_model::{AttemptId, Ending, Epoch, Hash, JobId, Resources, Time};
 use owner::Owner;
@@ -36,7 +36,7 @@ pub enum Event {
     Waits(AttemptId, Option<JobId>),
     /// The attempt's process is over and its outputs are stored.
     Finished(Box<Report>),
-    /// Whoever runs this worker wants it to stop.
+    /// The process of this worker wants it to stop.
     Drain,
     /// The benchmark kernels ran, or could not.
     Benchmarked(Option<BenchScores>),
@@ -153,7 +153,7 @@ impl Worker {
                 self.connected = true;
                 self.bodies.clear();
                 self.content.attached(&self.in_hand);
-                if self.owner.stand() != Stand::Work {
+                if self.owner.response() != OwnerResponse::Work {
                     out.push(Action::Tell(FromWorker::Owner(self.owner.state(now))));
                 }
                 self.repeat(out);
@@ -172,13 +172,13 @@ impl Worker {
                 out.push(Action::Tell(FromWorker::Draining));
             }
             Event::Owner(signal) => {
-                let before = self.owner.stand();
+                let before = self.owner.response();
                 if self.owner.signal(now, signal) {
                     self.turn(now, before, out);
                 }
             }
             Event::Tick => {
-                let before = self.owner.stand();
+                let before = self.owner.response();
                 if self.owner.update(now) {
                     self.turn(now, before, out);
                 }
@@ -189,7 +189,7 @@ impl Worker {
                 out.extend(scores.map(|scores| Action::Tell(FromWorker::Benchmarked(scores))));
             }
         }
-        let working = self.owner.stand() == Stand::Work;
+        let working = self.owner.response() == OwnerResponse::Work;
         if self.benchmark && working && self.busy() == 0 && self.queue.is_empty() {
             (self.benchmark, self.benchmarking) = (false, true);
             out.push(Action::Benchmark);
@@ -276,7 +276,7 @@ impl Worker {
             ToWorker::Leave => out.push(Action::Leave),
             ToWorker::Benchmark => self.benchmark = true,
             // Signs of life are the shell's: they must not wait for anything that happens here.
-            ToWorker::Beat(_) | ToWorker::Tripwire { .. } | ToWorker::Probe { .. } => {}
+            ToWorker::Heartbeat(_) | ToWorker::Tripwire { .. } | ToWorker::Probe { .. } => {}
             // About connections, which are not this machine's.
             ToWorker::Lead(_)
             | ToWorker::Supervisors(_)
@@ -318,7 +318,7 @@ impl Worker {
         };
         self.in_hand.insert(id, attempt);
         self.queue.push_back(id);
-        if self.draining || self.owner.stand() != Stand::Work {
+        if self.draining || self.owner.response() != OwnerResponse::Work {
             self.end(id, Outcome::Returned, Usage::default(), out);
         }
     }
@@ -520,22 +520,22 @@ impl Worker {
     }
 
     /// The worker stands otherwise to its owner than before: first of all the machine is given back.
-    fn turn(&mut self, now: Time, before: Stand, out: &mut Vec<Action>) {
-        let stand = self.owner.stand();
-        let stopped = |stand| matches!(stand, Stand::Pause | Stand::Vacate);
-        if stopped(stand) != stopped(before) {
-            out.push(Action::Pause(stopped(stand)));
+    fn turn(&mut self, now: Time, before: OwnerResponse, out: &mut Vec<Action>) {
+        let response = self.owner.response();
+        let stopped = |response| matches!(response, OwnerResponse::Pause | OwnerResponse::Vacate);
+        if stopped(response) != stopped(before) {
+            out.push(Action::Pause(stopped(response)));
         }
-        if (stand == Stand::Lower) != (before == Stand::Lower) {
-            out.push(Action::Lower(stand == Stand::Lower));
+        if (response == OwnerResponse::Lower) != (before == OwnerResponse::Lower) {
+            out.push(Action::Lower(response == OwnerResponse::Lower));
         }
         if self.connected {
             out.push(Action::Tell(FromWorker::Owner(self.owner.state(now))));
         }
-        if stand != Stand::Work {
+        if response != OwnerResponse::Work {
             self.return_queued(out);
         }
-        if stand == Stand::Vacate {
+        if response == OwnerResponse::Vacate {
             let busy = self.in_hand.iter_mut();
             let busy = busy.filter(|(_, attempt)| attempt.state.busy() && !attempt.cancelled);
             for (id, attempt) in busy {

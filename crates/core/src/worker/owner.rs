@@ -5,7 +5,9 @@
 //! that nothing is paused for ever.
 
 use hedge_model::Time;
-use hedge_model::owner::{Activity, Cause, OwnerRules, OwnerState, Signal, Stand, WEEK_MIN};
+use hedge_model::owner::{
+    Activity, Cause, OwnerResponse, OwnerRules, OwnerState, Signal, WEEK_MIN,
+};
 use std::time::Duration;
 
 const KINDS: usize = Activity::ALL.len();
@@ -42,7 +44,7 @@ impl Owner {
             state: OwnerState::default(),
             since: None,
         };
-        (owner.state.stand, owner.state.why) = owner.due(Time(0));
+        (owner.state.response, owner.state.why) = owner.due(Time(0));
         owner
     }
 
@@ -75,25 +77,26 @@ impl Owner {
 
     /// Time has passed; whether that changed how the worker stands.
     pub fn update(&mut self, now: Time) -> bool {
-        let (mut stand, why) = self.due(now);
-        let was = self.state.stand;
-        if was == Stand::Work && stand != Stand::Work {
+        let (mut response, why) = self.due(now);
+        let was = self.state.response;
+        if was == OwnerResponse::Work && response != OwnerResponse::Work {
             self.since = Some(now);
         }
         let since = *self.since.get_or_insert(now);
-        let paused = stand == Stand::Pause && matches!(was, Stand::Pause | Stand::Vacate);
+        let paused = response == OwnerResponse::Pause
+            && matches!(was, OwnerResponse::Pause | OwnerResponse::Vacate);
         let long = self
             .rules
             .vacate_after
             .is_some_and(|after| now.since(since) >= after);
-        if paused && (long || was == Stand::Vacate) {
-            stand = Stand::Vacate;
+        if paused && (long || was == OwnerResponse::Vacate) {
+            response = OwnerResponse::Vacate;
         }
-        if (stand, &why) == (was, &self.state.why) {
+        if (response, &why) == (was, &self.state.why) {
             return false;
         }
         self.state.change += 1;
-        (self.state.stand, self.state.why) = (stand, why);
+        (self.state.response, self.state.why) = (response, why);
         true
     }
 
@@ -101,13 +104,13 @@ impl Owner {
     pub fn next_deadline(&self) -> Option<Time> {
         let mut next: Option<Time> = None;
         let mut at = |time: Time| next = Some(next.map_or(time, |known| known.min(time)));
-        for (seen, stand) in self.seen.iter().zip(&self.rules.on) {
-            if let (Some(seen), true) = (seen, *stand != Stand::Work) {
+        for (seen, response) in self.seen.iter().zip(&self.rules.on) {
+            if let (Some(seen), true) = (seen, *response != OwnerResponse::Work) {
                 at(*seen + self.rules.resume_after);
             }
         }
-        if let (Stand::Pause, Some(after), Some(since)) =
-            (self.state.stand, self.rules.vacate_after, self.since)
+        if let (OwnerResponse::Pause, Some(after), Some(since)) =
+            (self.state.response, self.rules.vacate_after, self.since)
         {
             at(since + after);
         }
@@ -118,14 +121,14 @@ impl Owner {
     }
 
     /// How the worker stands.
-    pub fn stand(&self) -> Stand {
-        self.state.stand
+    pub fn response(&self) -> OwnerResponse {
+        self.state.response
     }
 
     /// The same, for the supervisor.
     pub fn state(&self, now: Time) -> OwnerState {
-        let away = match self.state.stand {
-            Stand::Work => Duration::ZERO,
+        let away = match self.state.response {
+            OwnerResponse::Work => Duration::ZERO,
             _ => self.since.map_or(Duration::ZERO, |since| now.since(since)),
         };
         OwnerState {
@@ -142,8 +145,8 @@ impl Owner {
     }
 
     /// What all that is known asks for now, and the reasons of whatever asks for most.
-    fn due(&mut self, now: Time) -> (Stand, Vec<Cause>) {
-        let mut asked: Vec<(Stand, Cause)> = Vec::new();
+    fn due(&mut self, now: Time) -> (OwnerResponse, Vec<Cause>) {
+        let mut asked: Vec<(OwnerResponse, Cause)> = Vec::new();
         for kind in Activity::ALL {
             let ix = kind.index();
             if self.seen[ix].is_some_and(|seen| now.since(seen) >= self.rules.resume_after) {
@@ -171,13 +174,13 @@ impl Owner {
                 asked.push((self.rules.in_hours, Cause::Hours));
             }
         }
-        let stand = asked.iter().map(|(stand, _)| *stand).max();
-        let stand = stand.unwrap_or_default();
+        let response = asked.iter().map(|(response, _)| *response).max();
+        let response = response.unwrap_or_default();
         let why = asked
             .into_iter()
-            .filter(|(asks, _)| *asks != Stand::Work)
+            .filter(|(asks, _)| *asks != OwnerResponse::Work)
             .map(|(_, cause)| cause)
             .collect();
-        (stand, why)
+        (response, why)
     }
 }

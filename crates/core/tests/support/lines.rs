@@ -2,7 +2,7 @@
 
 use hedge_core::monitor::Attention;
 use hedge_core::supervisor::Action;
-use hedge_model::ending::Blame;
+use hedge_model::ending::Fault;
 use hedge_model::msg::{Refusal, Reply, ToWorker};
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::{Ending, Hash, PeerId};
@@ -72,7 +72,7 @@ fn order_line(msg: &ToWorker) -> String {
         ToWorker::Drain => "drain".into(),
         ToWorker::Leave => "leave".into(),
         ToWorker::Benchmark => "benchmark".into(),
-        ToWorker::Beat(plan) => format!("beat by plan {}", plan.number),
+        ToWorker::Heartbeat(plan) => format!("heartbeat by plan {}", plan.number),
         ToWorker::Tripwire { .. } => "tripwire".into(),
         ToWorker::Probe { .. } => "probe".into(),
         ToWorker::Lead(epoch) => format!("lead {}", epoch.0),
@@ -101,13 +101,13 @@ fn record_line(record: &Record) -> String {
         Record::TaskDone {
             attempt, worker, ..
         } => format!("done {attempt} by {}", peer(*worker)),
-        Record::AttemptEnded { attempt, end, .. } => match (end, end.blame()) {
+        Record::AttemptEnded { attempt, end, .. } => match (end, end.fault()) {
             (Ending::Lost, _) => format!("lost {attempt}"),
             (Ending::Vacated, _) => format!("vacated {attempt}"),
-            (_, Blame::Nobody) => format!("cancelled {attempt}"),
-            (_, Blame::Task) => format!("failed {attempt}: {end}"),
-            (_, Blame::Worker) => format!("worker failed {attempt}: {end}"),
-            (_, Blame::Input) => format!("no input {attempt}: {end}"),
+            (_, Fault::Nobody) => format!("cancelled {attempt}"),
+            (_, Fault::Task) => format!("failed {attempt}: {end}"),
+            (_, Fault::Worker) => format!("worker failed {attempt}: {end}"),
+            (_, Fault::Input) => format!("no input {attempt}: {end}"),
         },
         Record::OutputsLost {
             task, generation, ..

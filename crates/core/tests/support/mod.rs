@@ -5,10 +5,10 @@
 
 mod lines;
 
-use hedge_core::monitor::{Monitor, Output, Settings, WatchId, Way};
+use hedge_core::monitor::{Monitor, Output, Settings, WatchId, WatchMode};
 use hedge_core::supervisor::{Action, Config, Event, State, Supervisor};
 use hedge_model::msg::{
-    Beat, FromWorker, HeldAttempt, Outcome, Reply, Report, Request, Role, ToWorker, Usage,
+    FromWorker, Heartbeat, HeldAttempt, Outcome, Reply, Report, Request, Role, ToWorker, Usage,
     WorkerInfo,
 };
 use hedge_model::record::{Record, Ticket};
@@ -77,7 +77,7 @@ impl Rig {
                 at: Time(0),
             });
         }
-        let watch = Settings::uniform(Way::beats(Duration::from_millis(100)));
+        let watch = Settings::uniform(WatchMode::heartbeats(Duration::from_millis(100)));
         let config = Config {
             watch,
             ..Config::new(addr(PeerId([9; 32])))
@@ -192,22 +192,23 @@ impl Rig {
         self.now = end;
     }
 
-    /// Time passes in which these workers beat every 100 ms.
-    pub fn pass_beating(&mut self, span: Duration, workers: &[u8]) {
+    /// Time passes in which these workers send a heartbeat every 100 ms.
+    pub fn pass_with_heartbeats(&mut self, span: Duration, workers: &[u8]) {
         let steps = span.as_millis() / 100;
         for _ in 0..steps {
             for number in workers {
                 let seq = self.now.0;
-                let beat = Beat {
+                let heartbeat = Heartbeat {
                     seq,
                     sent_ns: seq,
                     in_hand: 0,
-                    ..Beat::default()
+                    ..Heartbeat::default()
                 };
                 let mut outputs = Vec::new();
                 if let Some((id, plan)) = self.watched.get(&worker(*number)).copied() {
-                    let beat = Beat { plan, ..beat };
-                    self.monitor.beat(self.now, id, &beat, 40, &mut outputs);
+                    let heartbeat = Heartbeat { plan, ..heartbeat };
+                    self.monitor
+                        .heartbeat(self.now, id, &heartbeat, 40, &mut outputs);
                 }
                 self.monitored(outputs);
             }

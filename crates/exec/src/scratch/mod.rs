@@ -27,7 +27,7 @@ pub(crate) const WORK: &str = "work";
 pub(crate) const TMP: &str = "tmp";
 pub(crate) const STDIN: &str = "stdin";
 
-/// Folders that may wait for being emptied; when more do, whoever gives one back empties it.
+/// Folders that may wait for being emptied; when more do, the caller that gives one back empties it.
 const CLEANING_MAX: usize = 16;
 /// Tries to empty a folder: processes of a spawner that was killed may live for a moment.
 const CLEANING_TRIES: u32 = 20;
@@ -36,7 +36,7 @@ const LOCK_TRIES: u32 = 20;
 /// Most entries that are looked at for a folder's size.
 const SIZE_ENTRIES_MAX: usize = 200_000;
 
-/// Mode of the folder that holds all slots: whoever owns a slot may enter his.
+/// Mode of the folder that holds all slots: the owner of a slot may enter it.
 const BASE_MODE: u32 = 0o711;
 
 /// The name of a slot's folder.

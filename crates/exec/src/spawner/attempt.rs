@@ -256,7 +256,7 @@ pub(crate) fn explain(name: &str, program: &CStr, failure: Failure) -> Ending {
     worker_ending(doing, &io::Error::from_raw_os_error(failure.errno))
 }
 
-/// What is wrong with a program that cannot be executed, for whoever wrote the job; nothing where it may not be the
+/// What is wrong with a program that cannot be executed, for the author of the job; nothing where it may not be the
 /// program's fault.
 fn not_executed(name: &str, program: &CStr, errno: i32) -> Option<String> {
     let path = program.to_string_lossy();

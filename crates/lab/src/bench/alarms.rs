@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::failure::unexpected;
 use crate::output::Output;
 use hedge_model::msg::{Reply, Request};
-use hedge_model::settings::Way;
+use hedge_model::settings::WatchMode;
 use hedge_model::spec::Group;
 use serde::Serialize;
 use std::process::Command;
@@ -21,7 +21,7 @@ const TASK: &str = "timeout 2 sh -c 'while :; do :; done'; true";
 const LOAD: &str = "while :; do :; done";
 
 #[derive(Debug, Serialize)]
-struct Figures {
+struct AlarmsFigures {
     workers: u16,
     busy: u16,
     interval_ms: f64,
@@ -74,7 +74,7 @@ async fn measure(
     interval: Duration,
     minutes: u32,
     load: u16,
-) -> Result<Figures, Failure> {
+) -> Result<AlarmsFigures, Failure> {
     let busy = workers - IDLE;
     let mut loads = Vec::new();
     for _ in 0..load {
@@ -88,7 +88,7 @@ async fn measure(
             ..Plan::new(workers, 1)
         };
         let grid = Grid::start(plan).await?;
-        grid.watch(Way::beats(interval)).await?;
+        grid.watch(WatchMode::heartbeats(interval)).await?;
         if let Some(deviations) = deviations {
             grid.set("suspect_deviations", deviations).await?;
         }
@@ -98,7 +98,7 @@ async fn measure(
     let (Some(without_detector), Some(with_detector)) = (halves.pop(), halves.pop()) else {
         return Err(unexpected());
     };
-    Ok(Figures {
+    Ok(AlarmsFigures {
         workers,
         busy,
         interval_ms: rounded(interval.as_secs_f64() * 1e3),

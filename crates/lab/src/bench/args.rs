@@ -67,7 +67,7 @@ pub enum Bench {
         runs: u32,
     },
     /// Heartbeats of many workers: how many arrive, and what they cost the supervisor
-    Beats {
+    Heartbeats {
         /// How many workers
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
         workers: u16,
@@ -92,7 +92,7 @@ pub enum Bench {
         /// How often each sends a heartbeat
         #[arg(long, default_value = "1ms", value_parser = duration)]
         interval: Duration,
-        /// For how long, with the detector of unusual silences and again without it
+        /// For how long, with the detector of unusual gaps and again without it
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
         minutes: u32,
         /// Processes beside the grid that want all the processor they can get

@@ -3,7 +3,7 @@
 use super::network::{self, Network};
 use crate::failure::{Failure, unexpected};
 use hedge_model::msg::{Reply, Request, Role};
-use hedge_model::settings::Way;
+use hedge_model::settings::WatchMode;
 use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Redundancy, Runtime};
 use hedge_model::view::{JobState, JobView};
 use hedge_model::{JobId, JobSpec};
@@ -282,10 +282,10 @@ impl Grid {
     ///
     /// # Errors
     /// The supervisor refuses.
-    pub async fn watch(&self, way: Way) -> Result<(), Failure> {
+    pub async fn watch(&self, way: WatchMode) -> Result<(), Failure> {
         let text = way_text(way);
         let all = [
-            ("beats_per_second", "10000000"),
+            ("heartbeats_per_second", "10000000"),
             ("watch_idle", &text),
             ("watch_assigned", &text),
             ("watch_critical", &text),
@@ -502,16 +502,16 @@ async fn join_others(
 }
 
 /// How to watch workers.
-pub fn way(interval: Duration, asks: bool) -> Way {
+pub fn way(interval: Duration, asks: bool) -> WatchMode {
     if asks {
-        Way::asks(interval)
+        WatchMode::poll(interval)
     } else {
-        Way::beats(interval)
+        WatchMode::heartbeats(interval)
     }
 }
 
 /// The same as a setting's value.
-pub fn way_text(way: Way) -> String {
+pub fn way_text(way: WatchMode) -> String {
     way.to_string()
 }
 

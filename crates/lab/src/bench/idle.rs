@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const SETTLE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Serialize)]
-struct Figures {
+struct IdleFigures {
     seconds: f64,
     /// Of one core, by the worker's process and all below it.
     cpu_percent: f64,
@@ -45,7 +45,7 @@ pub fn run(output: Output, seconds: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn measure(seconds: u32) -> Result<Figures, Failure> {
+async fn measure(seconds: u32) -> Result<IdleFigures, Failure> {
     let dir = tempfile::tempdir();
     let dir = dir.map_err(|error| failed(&format!("no folder for the owner: {error}")))?;
     let _desktop = Desktop::start(
@@ -71,7 +71,7 @@ async fn measure(seconds: u32) -> Result<Figures, Failure> {
     let cpu = ticks(&all).saturating_sub(before) as f64 / 100.0;
     let mib = |bytes: u64| rounded(bytes as f64 / f64::from(1 << 20));
     let shares = all.iter().map(|pid| pss(*pid)).sum();
-    Ok(Figures {
+    Ok(IdleFigures {
         seconds: rounded(took),
         cpu_percent: rounded(cpu / took * 100.0),
         rss_mib: mib(worker.resident()),

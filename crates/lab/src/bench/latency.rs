@@ -14,7 +14,7 @@ use std::time::Instant;
 const COMMANDS: u32 = 20;
 
 #[derive(Debug, Serialize)]
-struct Figures {
+struct LatencyFigures {
     count: u32,
     process_ms_p50: f64,
     process_ms_p95: f64,
@@ -51,7 +51,7 @@ pub fn run(output: Output, count: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn measure(count: u32) -> Result<Figures, Failure> {
+async fn measure(count: u32) -> Result<LatencyFigures, Failure> {
     let grid = Grid::start(Plan::new(1, 4)).await?;
     let process = Group::program("true", &["/usr/bin/true"]);
     let noop = Group {
@@ -63,7 +63,7 @@ async fn measure(count: u32) -> Result<Figures, Failure> {
     let dir = grid.dir.path().to_string_lossy().into_owned();
     let mut submit = commands(&["submit", "--wait", "--dir", &dir, "--", "true"])?;
     let mut run = commands(&["run", "--", "true"])?;
-    Ok(Figures {
+    Ok(LatencyFigures {
         count,
         process_ms_p50: rounded(quantile(&mut process, 0.5)),
         process_ms_p95: rounded(quantile(&mut process, 0.95)),

@@ -16,7 +16,7 @@ use std::time::Instant;
 const RAW_BYTES: u64 = 256 << 20;
 
 #[derive(Debug, Serialize)]
-struct Figures {
+struct LinkFigures {
     network: &'static str,
     rate: String,
     down_mbit_per_second: f64,
@@ -58,7 +58,7 @@ pub fn run(output: Output, rate: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn measure(rate: &str) -> Result<Figures, Failure> {
+async fn measure(rate: &str) -> Result<LinkFigures, Failure> {
     let plan = Plan {
         args: &["--no-sandbox"],
         ..Plan::new(1, 1)
@@ -81,7 +81,7 @@ async fn measure(rate: &str) -> Result<Figures, Failure> {
     let raw = raw.map_err(|error| Failure::Local(format!("no plain connection: {error}")))?;
     let link = view.link;
     let mbit = |bits: Option<u64>| rounded(bits.unwrap_or(0) as f64 / 1e6);
-    Ok(Figures {
+    Ok(LinkFigures {
         network: "loopback",
         rate: rate.to_owned(),
         down_mbit_per_second: mbit(link.and_then(|link| link.down_bits_per_second)),

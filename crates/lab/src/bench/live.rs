@@ -39,7 +39,7 @@ const FILLED: u16 = 8;
 const K: u32 = 3;
 
 #[derive(Debug, Serialize)]
-struct Figures {
+struct LiveFigures {
     runs: u32,
     none: Side,
     auto: Side,
@@ -71,7 +71,7 @@ pub fn run(output: Output, runs: u32) -> Result<(), Failure> {
         let none = side(runs, Redundancy::None).await?;
         let auto = side(runs, Redundancy::Auto).await?;
         let mut fill = filled(runs).await?;
-        Ok(Figures {
+        Ok(LiveFigures {
             runs,
             p95_ratio: rounded(auto.makespan_ms_p95 / none.makespan_ms_p95),
             extra: rounded(auto.worker_s / none.worker_s - 1.0),

@@ -2,8 +2,8 @@
 
 mod alarms;
 pub mod args;
-mod beats;
 mod grid;
+mod heartbeats;
 mod idle;
 mod latency;
 mod link;
@@ -52,7 +52,7 @@ pub fn run(output: Output, args: &Bench) -> Result<(), Failure> {
             minutes,
             load,
         } => alarms::run(output, *workers, *interval, *minutes, *load),
-        Bench::Beats {
+        Bench::Heartbeats {
             workers,
             interval,
             asks,
@@ -60,7 +60,7 @@ pub fn run(output: Output, args: &Bench) -> Result<(), Failure> {
             processes,
         } => {
             let way = grid::way(*interval, *asks);
-            beats::run(output, *workers, way, *seconds, *processes)
+            heartbeats::run(output, *workers, way, *seconds, *processes)
         }
         Bench::Link { rate } => link::run(output, rate),
         Bench::Idle { seconds } => idle::run(output, *seconds),

@@ -1,6 +1,6 @@
 //! The table of all settings, and the text form of their values.
 
-use super::{Mode, Settings, TEN_MINUTES, Way};
+use super::{Mode, Settings, TEN_MINUTES, WatchMode};
 use crate::PeerAddr;
 use crate::ledger::Tariff;
 use crate::units::{parse_bytes, parse_duration, parse_rate, show_bytes, show_rate};
@@ -21,7 +21,7 @@ type Of<T> = fn(&mut Settings) -> &mut T;
 
 /// What a setting takes, within which bounds, both included.
 pub(super) enum Kind {
-    Way(Of<Way>),
+    WatchMode(Of<WatchMode>),
     Count(Of<u32>, u32, u32),
     Large(Of<u64>, u64, u64),
     Duration(Of<Duration>, Duration, Duration),
@@ -37,7 +37,7 @@ impl Kind {
     /// The value as text.
     pub fn get(&self, settings: &mut Settings) -> String {
         match self {
-            Kind::Way(of) => of(settings).to_string(),
+            Kind::WatchMode(of) => of(settings).to_string(),
             Kind::Count(of, ..) => of(settings).to_string(),
             Kind::Large(of, ..) | Kind::Price(of) => of(settings).to_string(),
             Kind::Duration(of, ..) => span(*of(settings)),
@@ -55,7 +55,7 @@ impl Kind {
     /// Takes the value from text; where it does not fit, the error says what would.
     pub fn set(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
         match self {
-            Kind::Way(of) => way(of(settings), text),
+            Kind::WatchMode(of) => way(of(settings), text),
             Kind::Count(of, min, max) => number(of(settings), text, *min, *max),
             Kind::Large(of, min, max) => number(of(settings), text, *min, *max),
             Kind::Duration(of, min, max) => duration(of(settings), text, *min, *max),
@@ -71,10 +71,10 @@ impl Kind {
     /// What it takes, for the documentation.
     pub fn describe(&self) -> String {
         match self {
-            Kind::Way(_) => format!(
-                "interval, {} to {}, of heartbeats; with `asks ` before it, of status requests",
-                span(Way::INTERVAL_MIN),
-                span(Way::INTERVAL_MAX)
+            Kind::WatchMode(_) => format!(
+                "interval, {} to {}, of heartbeats; with `poll ` before it, of status requests",
+                span(WatchMode::INTERVAL_MIN),
+                span(WatchMode::INTERVAL_MAX)
             ),
             Kind::Count(_, min, u32::MAX) => format!("whole number from {min}"),
             Kind::Count(_, min, max) => format!("whole number, {min} to {max}"),
@@ -95,7 +95,7 @@ impl Kind {
     /// Its unit, for the documentation.
     pub fn unit(&self) -> &'static str {
         match self {
-            Kind::Way(_) => "`us`, `ms`, `s`, `min`",
+            Kind::WatchMode(_) => "`us`, `ms`, `s`, `min`",
             Kind::Duration(..) => "`ms`, `s`, `min`, `h`, `days`",
             Kind::Bytes(_) => "`B`, `KiB`, `MiB`, `GiB`, `TiB`, `kB`, `MB`, `GB`, `TB`",
             Kind::Rate(_) => "`bit/s`, `kbit/s`, `Mbit/s`, `Gbit/s`",
@@ -111,33 +111,33 @@ const TEN_YEARS: Duration = Duration::from_secs(3650 * 24 * 3600);
 pub(super) const FIELDS: &[Field] = &[
     Field {
         name: "watch_idle",
-        what: "how workers with nothing to do are watched: \"500ms\" for heartbeats, \"asks 500ms\" for status requests",
-        example: "asks 500ms",
-        kind: Kind::Way(|s| &mut s.watch_idle),
+        what: "how workers with nothing to do are watched: \"500ms\" for heartbeats, \"poll 500ms\" for status requests",
+        example: "poll 500ms",
+        kind: Kind::WatchMode(|s| &mut s.watch_idle),
     },
     Field {
         name: "watch_assigned",
         what: "how workers with tasks are watched",
         example: "20ms",
-        kind: Kind::Way(|s| &mut s.watch_assigned),
+        kind: Kind::WatchMode(|s| &mut s.watch_assigned),
     },
     Field {
         name: "watch_critical",
         what: "how workers with critical tasks are watched",
         example: "5ms",
-        kind: Kind::Way(|s| &mut s.watch_critical),
+        kind: Kind::WatchMode(|s| &mut s.watch_critical),
     },
     Field {
-        name: "beats_per_second",
+        name: "heartbeats_per_second",
         what: "heartbeats of all workers that the leader takes in; intervals grow beyond that",
         example: "20000",
-        kind: Kind::Count(|s| &mut s.beats_per_second, 1, 10_000_000),
+        kind: Kind::Count(|s| &mut s.heartbeats_per_second, 1, 10_000_000),
     },
     Field {
-        name: "suspect_beats",
+        name: "suspect_heartbeats",
         what: "heartbeats missed until a worker can be suspected",
         example: "5",
-        kind: Kind::Count(|s| &mut s.suspect_beats, 1, 1000),
+        kind: Kind::Count(|s| &mut s.suspect_heartbeats, 1, 1000),
     },
     Field {
         name: "suspect_deviations",
@@ -147,15 +147,15 @@ pub(super) const FIELDS: &[Field] = &[
     },
     Field {
         name: "suspect_max",
-        what: "silence that is suspicious however irregular a worker is",
+        what: "gap that is suspicious however irregular a worker is",
         example: "2s",
         kind: Kind::Duration(|s| &mut s.suspect_max, MILLISECOND, TEN_YEARS),
     },
     Field {
-        name: "dead_beats",
+        name: "dead_heartbeats",
         what: "heartbeats missed until a worker can be declared dead",
         example: "20",
-        kind: Kind::Count(|s| &mut s.dead_beats, 2, 10_000),
+        kind: Kind::Count(|s| &mut s.dead_heartbeats, 2, 10_000),
     },
     Field {
         name: "dead_min",
@@ -327,15 +327,20 @@ fn duration(field: &mut Duration, text: &str, min: Duration, max: Duration) -> R
     Ok(())
 }
 
-fn way(field: &mut Way, text: &str) -> Result<(), String> {
+fn way(field: &mut WatchMode, text: &str) -> Result<(), String> {
     let text = text.trim();
-    let (mode, text) = match text.strip_prefix("asks ") {
-        Some(rest) => (Mode::Asks, rest),
-        None => (Mode::Beats, text),
+    let (mode, text) = match text.strip_prefix("poll ") {
+        Some(rest) => (Mode::Poll, rest),
+        None => (Mode::Heartbeats, text),
     };
     let mut interval = Duration::ZERO;
-    duration(&mut interval, text, Way::INTERVAL_MIN, Way::INTERVAL_MAX)?;
-    *field = Way { mode, interval };
+    duration(
+        &mut interval,
+        text,
+        WatchMode::INTERVAL_MIN,
+        WatchMode::INTERVAL_MAX,
+    )?;
+    *field = WatchMode { mode, interval };
     Ok(())
 }
 

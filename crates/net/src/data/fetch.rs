@@ -159,7 +159,7 @@ impl Fetcher {
     /// then. Asks the sources in their order, shows each the grant, and continues with the next where one breaks off.
     /// Small blobs are asked for many at a time. Ends at once where all are held already.
     ///
-    /// Dropping the future ends the transfers; whoever else waits for the same blobs fetches them.
+    /// Dropping the future ends the transfers; other callers that wait for the same blobs fetch them.
     pub async fn fetch_all(
         &self,
         blobs: &[(Hash, u64)],

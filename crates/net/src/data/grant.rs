@@ -10,7 +10,7 @@ use tokio::sync::watch;
 /// Hashes that one grant may name.
 pub const GRANT_HASHES_MAX: usize = 4096;
 
-/// A supervisor's signed permission for one peer to read some content from whoever holds it.
+/// A supervisor's signed permission for one peer to read some content from any holder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     /// Who may read.

@@ -123,7 +123,7 @@ impl Lines {
         Ok(lines)
     }
 
-    /// Asks whoever leads; over again where that one ends or leads no longer before it has answered.
+    /// Asks the leader; over again where that one ends or leads no longer before it has answered.
     pub async fn ask(&self, request: Request) -> Result<Reply, ClientError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -149,7 +149,7 @@ impl Lines {
         answers.recv().await.ok_or_else(lost)
     }
 
-    /// Asks whoever leads, and gives the way of the answers; they end where the connection or the lead does.
+    /// Asks the leader, and gives the way of the answers; they end where the connection or the lead does.
     pub async fn open(
         &self,
         request: &Request,

@@ -364,7 +364,7 @@ impl Client {
         }
     }
 
-    /// Fetches content. Where nobody named delivers, the grid is asked again: whoever held it may have handed it on, or
+    /// Fetches content. Where nobody named delivers, the grid is asked again: a holder may have handed it on, or
     /// another supervisor leads.
     async fn bring(
         &self,

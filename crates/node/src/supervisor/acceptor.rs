@@ -57,7 +57,7 @@ impl Loop {
         self.feed(Event::Joining { peer, role, ticket });
     }
 
-    /// Another supervisor has dialled this one. One that was shut out while it was being let in is not heard.
+    /// Another supervisor has dialled this one. One that was revoked while it was being let in is not heard.
     pub(super) fn on_peer_supervisor(&mut self, peer: PeerId, caller: Caller) {
         match self.core.state().is_revoked(peer) && !self.trusted.contains(&peer) {
             true => self.setup.links.shut_out(peer),
@@ -150,7 +150,7 @@ impl Loop {
     pub(super) fn welcome(&self) -> Welcome {
         Welcome {
             epoch: self.core.state().epoch(),
-            beat_interval: self.core.watch().idle.interval,
+            heartbeat_interval: self.core.watch().idle.interval,
             supervisors: self.core.supervisors(),
             relays: self.core.state().settings().relays.to_vec(),
         }

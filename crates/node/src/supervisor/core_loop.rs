@@ -44,7 +44,7 @@ const PULLS_MAX: usize = 32;
 const INVITERS_MAX: usize = 32;
 /// How often the leader looks who is gone from the group.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Without a commit for this long, whoever reads the log is told.
+/// Without a commit for this long, the log has a warning.
 const JOURNAL_SLOW: Duration = Duration::from_secs(5);
 /// How long the handing over of the lead may take at the end.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);

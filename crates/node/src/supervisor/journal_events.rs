@@ -131,7 +131,7 @@ impl Loop {
                     }
                     return;
                 }
-                // The journal is about to say so; whoever waits asks the next leader.
+                // The journal is about to say so; clients that wait ask the next leader.
                 Err(_) => self.appended.clear(),
             }
         }
@@ -164,7 +164,7 @@ impl Loop {
             let addrs: Vec<PeerAddr> = all.iter().map(|one| one.addr.clone()).collect();
             let peers = addrs.iter().map(|addr| addr.peer);
             let before = std::mem::replace(&mut self.trusted, peers.clone().collect());
-            // One that was shut out was heard for as long as the group needed it to leave.
+            // One that was revoked was heard for as long as the group needed it to leave.
             let left = before.difference(&self.trusted).copied();
             for peer in left.filter(|peer| self.core.state().is_revoked(*peer)) {
                 self.peer_supervisors.remove(&peer);

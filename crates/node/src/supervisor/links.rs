@@ -39,8 +39,8 @@ const DIAL_WITHIN: Duration = Duration::from_millis(1500);
 enum Note {
     FromLeader(FromLeader),
     ToLeader(ToLeader),
-    /// Whoever dialled this link may hold a tripwire beside it: connect to this TCP port and say this. A link to
-    /// a process that died ends at once then, instead of after a silence, and is made anew as soon as the process
+    /// The peer that dialled this link may hold a tripwire beside it: connect to this TCP port and say this. A link to
+    /// a process that died ends at once then, instead of after a gap, and is made anew as soon as the process
     /// is back.
     Tripwire {
         port: u16,
@@ -167,7 +167,7 @@ impl PeerLinks {
         }
     }
 
-    /// Closes every link that this peer dialled: it was shut out, and is heard no more.
+    /// Closes every link that this peer dialled: it was revoked, and is heard no more.
     pub fn shut_out(&self, peer: PeerId) {
         let mut admitted = self.0.lock_admitted();
         for link in admitted.extract_if(.., |link| link.peer() == peer) {
@@ -280,7 +280,7 @@ fn say(caller: &Caller, note: &Note) {
 }
 
 impl Peer {
-    /// Ends its links and dials no more. Whoever holds a tripwire beside them would keep them open.
+    /// Ends its links and dials no more. A peer that holds a tripwire beside them would keep them open.
     fn let_go(&self) {
         self.keeper.abort();
         let bulk = match &self.bulk {
@@ -340,7 +340,7 @@ impl Shared {
             .map(|(link, _)| link)
     }
 
-    /// Lets whoever dialled a link hold a tripwire beside it.
+    /// Lets the peer that dialled a link hold a tripwire beside it.
     fn offer_tripwire(&self, caller: &Caller) {
         let mut nonce = Nonce::default();
         let Some(tripwires) = self.tripwires.get() else {
@@ -390,7 +390,7 @@ impl Shared {
         }
     }
 
-    /// Hears a link until it ends, whoever dialled it.
+    /// Hears a link until it ends, in either direction.
     async fn hear(self: &Arc<Self>, caller: &Caller, mut hearing: Hearing) {
         let peer = caller.peer();
         while let Ok(heard) = hearing.next().await {
@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_link_to_one_that_is_let_go_ends_whoever_holds_it() {
+    async fn a_link_to_a_dropped_peer_ends_on_both_sides() {
         let (here, gone) = (net().await, net().await);
         let (inputs, mut queue) = mpsc::channel(16);
         let links = PeerLinks::new(here.clone(), Handle::current(), inputs, None);

@@ -130,7 +130,7 @@ impl Supervisor {
         }
     }
 
-    /// A process on this machine that was started as a worker has ended: nobody needs to wait for silence.
+    /// A process on this machine that was started as a worker has ended: nobody needs to wait for gap.
     pub(crate) async fn worker_process_ended(&self, pid: u32) {
         _ = self.inputs.send(Input::WorkerProcessEnded(pid)).await;
     }
@@ -213,7 +213,7 @@ async fn tripwires(
     let at = SocketAddr::new(listen.ip(), port);
     let bound = transport.run(Tripwires::bind(at)).await?;
     let told = |error: &std::io::Error| {
-        tracing::warn!(%error, "no TCP port for tripwires: a worker that dies is noticed by its silence alone");
+        tracing::warn!(%error, "no TCP port for tripwires: a worker that dies is noticed by its gap alone");
     };
     let tripwires = bound.inspect_err(told).ok();
     links.offer(tripwires.clone());

@@ -9,7 +9,7 @@ use hedge_net::{CloseReason, Incoming, Link, LinkReceiver, LinkSender, Net};
 use tokio::sync::mpsc;
 
 /// Hands everybody who says hello to the core, which decides.
-pub(super) async fn open_door(net: Net, inputs: mpsc::Sender<Input>) {
+pub(super) async fn open_acceptor(net: Net, inputs: mpsc::Sender<Input>) {
     while let Some(incoming) = net.accept().await {
         if inputs
             .send(Input::Incoming(Box::new(incoming)))
@@ -69,7 +69,7 @@ pub(super) fn serve(
     let Link {
         sender,
         receiver,
-        beats,
+        heartbeats,
     } = link;
     let peer = sender.peer();
     match role {
@@ -80,7 +80,7 @@ pub(super) fn serve(
                 "directly"
             };
             tracing::info!(peer = %peer.short(), "a worker has joined, {way}");
-            watch.link(peer, conn, sender.clone(), beats);
+            watch.link(peer, conn, sender.clone(), heartbeats);
             tokio::spawn(read::<FromWorker>(
                 receiver,
                 sender.clone(),

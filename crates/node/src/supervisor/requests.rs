@@ -75,7 +75,7 @@ impl Loop {
     }
 
     /// Hands a job to the core once its description is here: at once where it came with the request, else when
-    /// it is fetched from whoever submits it.
+    /// it is fetched from the submitter.
     fn ask_submit(
         &mut self,
         requester: Requester,

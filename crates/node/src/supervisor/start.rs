@@ -81,7 +81,7 @@ impl Supervisor {
         };
         let trusted: HashSet<_> = group.iter().map(|addr| addr.peer).collect();
         tokio::spawn(Loop::new(setup, trusted).run(queue, said));
-        transport.spawn(peers::open_door(net.clone(), inputs.clone()));
+        transport.spawn(peers::open_acceptor(net.clone(), inputs.clone()));
         let supervisor = Self {
             inputs,
             addr: member.peer.clone(),

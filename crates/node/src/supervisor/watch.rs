@@ -1,4 +1,4 @@
-//! The monitor beside the transport: beats are stamped where they arrive, a thread at raised priority checks
+//! The monitor beside the transport: heartbeats are stamped where they arrive, a thread at raised priority checks
 //! who is silent, and what both find joins the core's queue.
 
 use super::core_loop::{ConnId, Input};
@@ -8,18 +8,18 @@ use crate::frames::send;
 use crate::transport::raise_priority;
 use hedge_core::monitor::{Attention, Finding, Found, Monitor, Output, Settings, WatchId};
 use hedge_core::supervisor::{MeasureMost, Measured};
-use hedge_model::msg::{Beat, StatusRequest, ToWorker};
+use hedge_model::msg::{Heartbeat, StatusRequest, ToWorker};
 use hedge_model::view::WorkerView;
 use hedge_model::{PeerId, Time};
-use hedge_net::{BeatReceiver, Broken, CloseReason, LinkSender, Nonce, Tripwires};
+use hedge_net::{Broken, CloseReason, HeartbeatReceiver, LinkSender, Nonce, Tripwires};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
-/// Beats taken from the transport at once.
-const BEATS_AT_ONCE: usize = 64;
+/// Heartbeats taken from the transport at once.
+const HEARTBEATS_AT_ONCE: usize = 64;
 /// Findings that wait for room in the core's queue. Beyond, news of progress and of owners are dropped, the latter
 /// of which come by message too; what remains is bounded by the number of workers.
 const WAITING_MAX: usize = 10_000;
@@ -81,7 +81,7 @@ impl Drop for Ending {
 }
 
 impl Watch {
-    /// Starts the thread that checks; beats are read on `transport`.
+    /// Starts the thread that checks; heartbeats are read on `transport`.
     pub fn start(
         settings: Settings,
         clock: Clock,
@@ -118,8 +118,14 @@ impl Watch {
         Ok(Self(Arc::new(Ending(shared))))
     }
 
-    /// A worker has this connection, instead of any older one, until [`Watch::unlink`]; its beats are read.
-    pub fn link(&self, peer: PeerId, conn: ConnId, sender: LinkSender, beats: BeatReceiver) {
+    /// A worker has this connection, instead of any older one, until [`Watch::unlink`]; its heartbeats are read.
+    pub fn link(
+        &self,
+        peer: PeerId,
+        conn: ConnId,
+        sender: LinkSender,
+        heartbeats: HeartbeatReceiver,
+    ) {
         let shared = &self.0.0;
         let mut state = shared.lock();
         let line = Line {
@@ -140,7 +146,7 @@ impl Watch {
             shared.offer_tripwire(&line.sender, conn);
         }
         drop(state);
-        let reading = read(shared.clone(), at, conn, beats);
+        let reading = read(shared.clone(), at, conn, heartbeats);
         shared.transport.spawn(reading);
     }
 
@@ -241,21 +247,21 @@ impl Watch {
         };
         let ms = |span: Duration| span.as_secs_f64() * 1e3;
         view.liveness = status.liveness.name().to_owned();
-        view.beat_interval_ms = ms(status.interval);
-        view.beat_mode = status.mode.name().to_owned();
+        view.heartbeat_interval_ms = ms(status.interval);
+        view.heartbeat_mode = status.mode.name().to_owned();
         view.silent_ms = ms(status.silent);
-        view.beats = status.beats;
+        view.heartbeats = status.heartbeats;
         view.suspicions = status.suspicions;
         view.late_gaps = status.late_gaps;
-        view.missed_beats = status.missed;
-        view.held_up_beats = status.held_up;
+        view.missed_heartbeats = status.missed;
+        view.held_up_heartbeats = status.held_up;
     }
 }
 
-/// Reads a worker's beats until its connection ends.
-async fn read(shared: Arc<Shared>, at: usize, conn: ConnId, mut beats: BeatReceiver) {
-    let mut batch = vec![bytes::Bytes::new(); BEATS_AT_ONCE];
-    while let Ok(count) = beats.recv(&mut batch).await {
+/// Reads a worker's heartbeats until its connection ends.
+async fn read(shared: Arc<Shared>, at: usize, conn: ConnId, mut heartbeats: HeartbeatReceiver) {
+    let mut batch = vec![bytes::Bytes::new(); HEARTBEATS_AT_ONCE];
+    while let Ok(count) = heartbeats.recv(&mut batch).await {
         let now = shared.clock.now();
         let mut state = shared.lock();
         if state.ended || !state.is(at, conn) {
@@ -271,8 +277,8 @@ async fn read(shared: Arc<Shared>, at: usize, conn: ConnId, mut beats: BeatRecei
             continue;
         };
         for bytes in batch.iter().take(count) {
-            if let Ok(beat) = Beat::decode(bytes) {
-                monitor.beat(now, id, &beat, bytes.len(), outputs);
+            if let Ok(heartbeat) = Heartbeat::decode(bytes) {
+                monitor.heartbeat(now, id, &heartbeat, bytes.len(), outputs);
             }
         }
         shared.carry_out(&mut state);
@@ -392,14 +398,14 @@ impl Shared {
                 }
                 Output::Plan { peer, plan, .. } => {
                     if let Some(line) = state.line(peer) {
-                        send(&line.sender, &[ToWorker::Beat(plan)]);
+                        send(&line.sender, &[ToWorker::Heartbeat(plan)]);
                     }
                 }
                 Output::Ask { peer, seq, .. } => {
                     let ask = postcard::to_stdvec(&StatusRequest { seq });
                     if let (Some(line), Ok(ask)) = (state.line(peer), ask) {
                         // One that cannot be sent is like one that the network lost: the next comes soon.
-                        _ = line.sender.send_beat(ask.into());
+                        _ = line.sender.send_heartbeat(ask.into());
                     }
                 }
             }

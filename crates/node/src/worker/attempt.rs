@@ -1,7 +1,7 @@
 //! One attempt at a worker: inputs fetched and placed, process run, outputs collected and stored.
 
 use super::Input;
-use super::heartbeats::Beats;
+use super::heartbeats::HeartbeatSender;
 use super::staging::stage;
 use hedge_core::worker::Event;
 use hedge_exec::{
@@ -42,7 +42,7 @@ pub(super) struct Tools {
     pub store: DataStore,
     pub fetcher: Fetcher,
     pub inputs: mpsc::Sender<Input>,
-    pub beats: Beats,
+    pub heartbeats: HeartbeatSender,
     /// Outputs of attempts whose reports are not made yet, and what these printed.
     pub stored: Arc<Mutex<Vec<(AttemptId, Hash)>>>,
 }
@@ -278,10 +278,10 @@ async fn run(
 ) -> Report {
     let id = order.attempt;
     let scratch = Arc::new(scratch);
-    let beats = tools.beats.clone();
+    let heartbeats = tools.heartbeats.clone();
     let (inputs, told) = (tools.inputs.clone(), Mutex::new(None));
     let observer = move |to: Advanced| {
-        beats.advanced(id, to);
+        heartbeats.advanced(id, to);
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
         let news = Input::Core(Event::Waits(id, to.waits_for.map(JobId)));
         // Where the queue is full, the next look tells it.

@@ -5,24 +5,24 @@ use crate::NodeError;
 use crate::transport::raise_priority;
 use hedge_exec::Advanced;
 use hedge_model::AttemptId;
-use hedge_model::msg::{AttemptBeat, Beat, BeatPlan, Phase};
+use hedge_model::msg::{AttemptHeartbeat, Heartbeat, HeartbeatPlan, Phase};
 use hedge_model::owner::OwnerNote;
-use hedge_model::settings::Way;
+use hedge_model::settings::WatchMode;
 use hedge_net::LinkSender;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Attempts in one beat: each takes 65 bytes at most, so that all fit into [`Beat::BYTES_MAX`].
+/// Attempts in one heartbeat: each takes 65 bytes at most, so that all fit into [`Heartbeat::BYTES_MAX`].
 const ATTEMPTS_MAX: usize = 16;
-/// Beats that are made up for where this thread had its turn late: attempts are told of by turns, so that each says
+/// Heartbeats that are made up for where this thread had its turn late: attempts are told of by turns, so that each says
 /// something. Those of a machine that slept or froze are not.
 const MADE_UP_MAX: u32 = 8;
 
 /// A worker's heartbeats; clones share them. The thread ends with the last clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Beats(Arc<Ending>);
+pub(crate) struct HeartbeatSender(Arc<Ending>);
 
 #[derive(Debug)]
 struct Ending(Arc<Shared>);
@@ -58,7 +58,7 @@ struct Line {
 
 #[derive(Debug)]
 struct Known {
-    said: AttemptBeat,
+    said: AttemptHeartbeat,
     news: bool,
 }
 
@@ -69,8 +69,8 @@ impl Drop for Ending {
     }
 }
 
-impl Beats {
-    /// Starts the thread; it is silent until there is somebody to beat for.
+impl HeartbeatSender {
+    /// Starts the thread; it is silent until there is somebody to send to.
     pub fn start() -> Result<Self, NodeError> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -78,7 +78,7 @@ impl Beats {
             start: Instant::now(),
         });
         let beating = shared.clone();
-        let thread = std::thread::Builder::new().name("beats".into());
+        let thread = std::thread::Builder::new().name("heartbeats".into());
         let started = thread.spawn(move || {
             raise_priority();
             beating.run();
@@ -89,10 +89,10 @@ impl Beats {
         Ok(Self(Arc::new(Ending(shared))))
     }
 
-    /// Beats go over this connection from now on, every `every` until its peer says otherwise.
+    /// Heartbeats go over this connection from now on, every `every` until its peer says otherwise.
     pub fn connect(&self, conn: u64, sender: LinkSender, every: Duration) {
         let mut state = self.lock();
-        // One that leads again over a connection of which it heard beats before must not take them for old.
+        // One that leads again over a connection of which it heard heartbeats before must not take them for old.
         let before = state.line.as_ref().filter(|line| line.conn == conn);
         let seq = before.map_or(0, |line| line.seq);
         state.line = Some(Line {
@@ -100,7 +100,7 @@ impl Beats {
             sender,
             seq,
             plan: 0,
-            every: Some(every.clamp(Way::INTERVAL_MIN, Way::INTERVAL_MAX)),
+            every: Some(every.clamp(WatchMode::INTERVAL_MIN, WatchMode::INTERVAL_MAX)),
             next: Instant::now(),
         });
         self.0.0.changed.notify_all();
@@ -112,8 +112,8 @@ impl Beats {
         state.line.take_if(|line| line.conn == conn);
     }
 
-    /// Beats as the supervisor wants it, from now on and now.
-    pub fn follow(&self, conn: u64, plan: &BeatPlan) {
+    /// Heartbeats as the supervisor wants it, from now on and now.
+    pub fn follow(&self, conn: u64, plan: &HeartbeatPlan) {
         let mut state = self.lock();
         let Some(line) = state.line.as_mut().filter(|line| line.conn == conn) else {
             return;
@@ -121,10 +121,10 @@ impl Beats {
         line.plan = plan.number;
         line.every = plan
             .every
-            .map(|every| every.clamp(Way::INTERVAL_MIN, Way::INTERVAL_MAX));
+            .map(|every| every.clamp(WatchMode::INTERVAL_MIN, WatchMode::INTERVAL_MAX));
         line.next = Instant::now();
         if line.every.is_none() {
-            self.0.0.beat(&mut state, 0);
+            self.0.0.heartbeat(&mut state, 0);
         }
         self.0.0.changed.notify_all();
     }
@@ -133,7 +133,7 @@ impl Beats {
     pub fn answer(&self, conn: u64, seq: u64) {
         let mut state = self.lock();
         if state.line.as_ref().is_some_and(|line| line.conn == conn) {
-            self.0.0.beat(&mut state, seq);
+            self.0.0.heartbeat(&mut state, seq);
         }
     }
 
@@ -203,14 +203,14 @@ impl Shared {
                     line.next = now + every;
                 }
             }
-            self.beat(&mut state, 0);
+            self.heartbeat(&mut state, 0);
         }
     }
 
-    fn beat(&self, state: &mut State, answers: u64) {
+    fn heartbeat(&self, state: &mut State, answers: u64) {
         let Some(line) = &mut state.line else { return };
         line.seq += 1;
-        let mut beat = Beat {
+        let mut heartbeat = Heartbeat {
             seq: line.seq,
             sent_ns: u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX),
             plan: line.plan,
@@ -219,12 +219,12 @@ impl Shared {
             attempts: Vec::new(),
             owner: state.owner,
         };
-        state.tell(&mut beat.attempts);
-        let Ok(bytes) = beat.encode() else {
+        state.tell(&mut heartbeat.attempts);
+        let Ok(bytes) = heartbeat.encode() else {
             return;
         };
         if let Some(line) = &state.line
-            && line.sender.send_beat(bytes.into()).is_err()
+            && line.sender.send_heartbeat(bytes.into()).is_err()
             && line.sender.is_closed()
         {
             state.line = None;
@@ -233,9 +233,9 @@ impl Shared {
 }
 
 impl State {
-    fn change(&mut self, attempt: AttemptId, change: impl FnOnce(&mut AttemptBeat)) {
+    fn change(&mut self, attempt: AttemptId, change: impl FnOnce(&mut AttemptHeartbeat)) {
         let known = self.attempts.entry(attempt).or_insert(Known {
-            said: AttemptBeat {
+            said: AttemptHeartbeat {
                 attempt,
                 phase: Phase::Queued,
                 cpu_us: 0,
@@ -252,8 +252,8 @@ impl State {
         }
     }
 
-    /// Attempts for the next beat: news first, then the others by turns.
-    fn tell(&mut self, told: &mut Vec<AttemptBeat>) {
+    /// Attempts for the next heartbeat: news first, then the others by turns.
+    fn tell(&mut self, told: &mut Vec<AttemptHeartbeat>) {
         while told.len() < ATTEMPTS_MAX
             && let Some(attempt) = self.news.pop_front()
         {
@@ -281,7 +281,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hedge_model::owner::Stand;
+    use hedge_model::owner::OwnerResponse;
     use hedge_model::{Epoch, JobId, TaskId};
 
     fn attempt(number: u32) -> AttemptId {
@@ -320,11 +320,11 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_beat_fits_into_a_packet() {
+    fn the_longest_heartbeat_fits_into_a_packet() {
         let mut state = State::default();
         for number in 0..100 {
             state.change(attempt(number), |said| {
-                *said = AttemptBeat {
+                *said = AttemptHeartbeat {
                     attempt: said.attempt,
                     phase: Phase::Ended,
                     cpu_us: u64::MAX,
@@ -334,7 +334,7 @@ mod tests {
                 };
             });
         }
-        let mut beat = Beat {
+        let mut heartbeat = Heartbeat {
             seq: u64::MAX,
             sent_ns: u64::MAX,
             plan: u32::MAX,
@@ -343,14 +343,14 @@ mod tests {
             attempts: Vec::new(),
             owner: Some(OwnerNote {
                 change: u32::MAX,
-                stand: Stand::Vacate,
+                response: OwnerResponse::Vacate,
                 why: u16::MAX,
                 away_ms: u32::MAX,
             }),
         };
-        state.tell(&mut beat.attempts);
-        assert_eq!(beat.attempts.len(), ATTEMPTS_MAX);
-        let bytes = beat.encode().unwrap().len();
-        assert!(bytes <= Beat::BYTES_MAX, "{bytes}");
+        state.tell(&mut heartbeat.attempts);
+        assert_eq!(heartbeat.attempts.len(), ATTEMPTS_MAX);
+        let bytes = heartbeat.encode().unwrap().len();
+        assert!(bytes <= Heartbeat::BYTES_MAX, "{bytes}");
     }
 }

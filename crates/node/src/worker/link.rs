@@ -2,14 +2,14 @@
 //! long as the worker lives. It attaches to the one that leads; the others are there for when that ends.
 
 use super::Input;
-use super::heartbeats::Beats;
+use super::heartbeats::HeartbeatSender;
 use crate::frames::send;
 use crate::known::{Known, moved};
 use crate::pause::Pause;
 use hedge_model::msg::{FromWorker, Role, StatusRequest, ToWorker, Welcome};
 use hedge_model::{PeerAddr, PeerId};
 use hedge_net::{
-    BeatReceiver, CloseReason, Hello, Link, LinkSender, Net, NetError, Nonce, Probe, Ticket,
+    CloseReason, HeartbeatReceiver, Hello, Link, LinkSender, Net, NetError, Nonce, Probe, Ticket,
     Tripwire,
 };
 use std::collections::HashMap;
@@ -39,7 +39,7 @@ struct Dialler {
     net: Net,
     hello: Hello,
     inputs: mpsc::Sender<Input>,
-    beats: Beats,
+    heartbeats: HeartbeatSender,
     conns: AtomicU64,
 }
 
@@ -50,7 +50,7 @@ impl Links {
         ticket: &Ticket,
         known: Known,
         inputs: mpsc::Sender<Input>,
-        beats: Beats,
+        heartbeats: HeartbeatSender,
         runtime: Handle,
     ) -> Self {
         let hello = Hello {
@@ -64,7 +64,7 @@ impl Links {
                 net,
                 hello,
                 inputs,
-                beats,
+                heartbeats,
                 conns,
             }),
             runtime,
@@ -204,7 +204,7 @@ impl Dialler {
         let Link {
             sender,
             mut receiver,
-            beats,
+            heartbeats,
         } = link;
         let conn = guard.conn;
         let linked = Input::Linked {
@@ -213,12 +213,12 @@ impl Dialler {
             welcome,
         };
         self.inputs.send(linked).await.map_err(drop)?;
-        let answering = tokio::spawn(answer(self.beats.clone(), conn, beats));
+        let answering = tokio::spawn(answer(self.heartbeats.clone(), conn, heartbeats));
         guard.answering = Some(answering.abort_handle());
         while let Ok(orders) = receiver.recv::<ToWorker>().await {
             for order in &orders {
                 match order {
-                    ToWorker::Beat(plan) => self.beats.follow(conn, plan),
+                    ToWorker::Heartbeat(plan) => self.heartbeats.follow(conn, plan),
                     ToWorker::Probe {
                         port,
                         nonce,
@@ -242,7 +242,7 @@ impl Dialler {
         let reason = sender.closed().await;
         tracing::info!(%reason, "connection closed");
         guard.inputs = None;
-        self.beats.disconnect(conn);
+        self.heartbeats.disconnect(conn);
         self.inputs
             .send(Input::Unlinked { conn })
             .await
@@ -271,12 +271,12 @@ impl Drop for Unlinked {
 }
 
 /// Answers a supervisor's status requests where they arrive.
-async fn answer(beats: Beats, conn: u64, mut questions: BeatReceiver) {
+async fn answer(heartbeats: HeartbeatSender, conn: u64, mut questions: HeartbeatReceiver) {
     let mut batch = vec![bytes::Bytes::new(); QUESTIONS_AT_ONCE];
     while let Ok(count) = questions.recv(&mut batch).await {
         for bytes in batch.iter().take(count) {
             if let Ok(StatusRequest { seq }) = postcard::from_bytes(bytes) {
-                beats.answer(conn, seq);
+                heartbeats.answer(conn, seq);
             }
         }
     }
@@ -309,7 +309,7 @@ async fn hold_tripwire(sender: LinkSender, port: u16, nonce: Nonce) {
             _ = sender.closed() => if sender.fell_silent() { tripwire.let_go().await },
         },
         Err(error) => {
-            tracing::info!(%error, "no tripwire: a supervisor that dies is noticed by its silence alone");
+            tracing::info!(%error, "no tripwire: a supervisor that dies is noticed by its gap alone");
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::known::Known;
 use crate::transport::Threads;
 use crate::{Folders, NodeError};
 use attempt::{Attempts, StageResult, Tools};
-use heartbeats::Beats;
+use heartbeats::HeartbeatSender;
 use hedge_core::worker::{Action, Event};
 use hedge_exec::{Priority, Report, ScratchPool, Spawner, SpawnerConfig};
 use hedge_model::msg::{FromWorker, HASHES_MAX, Phase, ToWorker, Welcome, WorkerInfo};
@@ -166,13 +166,13 @@ pub async fn run(
         None => None,
     };
     let shown = show(&config, &inputs);
-    let beats = Beats::start()?;
+    let heartbeats = HeartbeatSender::start()?;
     let links = Links::start(
         net.clone(),
         &config.ticket,
         known,
         inputs.clone(),
-        beats.clone(),
+        heartbeats.clone(),
         transport.handle(),
     );
     let fetcher = Fetcher::new(net.clone(), store.clone(), content.handle());
@@ -182,7 +182,7 @@ pub async fn run(
         store: store.clone(),
         fetcher,
         inputs,
-        beats: beats.clone(),
+        heartbeats: heartbeats.clone(),
         stored: Arc::default(),
     });
     let result = Loop {
@@ -196,7 +196,7 @@ pub async fn run(
         warm: HashMap::new(),
         link: None,
         attempts: Attempts::default(),
-        beats,
+        heartbeats,
         tools,
         actions: Vec::new(),
         tell: Vec::new(),
@@ -261,7 +261,7 @@ async fn start_spawner(config: &WorkerConfig, scratch: &ScratchPool) -> Result<S
 /// A connection to a supervisor, whether it leads or not.
 struct Warm {
     sender: LinkSender,
-    beat_interval: Duration,
+    heartbeat_interval: Duration,
     /// Who the supervisors are, as this one said last.
     supervisors: Vec<PeerAddr>,
 }
@@ -280,13 +280,13 @@ struct Loop {
     clock: Clock,
     links: Links,
     trust: Trust,
-    /// Connections by number, with what each has to say about beats.
+    /// Connections by number, with what each has to say about heartbeats.
     warm: HashMap<u64, Warm>,
     link: Option<Leader>,
     /// The highest in which a supervisor said that it leads.
     epoch: Epoch,
     attempts: Attempts,
-    beats: Beats,
+    heartbeats: HeartbeatSender,
     tools: Arc<Tools>,
     actions: Vec<Action>,
     tell: Vec<FromWorker>,
@@ -347,12 +347,12 @@ impl Loop {
                 if self.link.is_none() && !welcome.relays.is_empty() {
                     self.links.use_relays(welcome.relays);
                 }
-                let beat_interval = welcome.beat_interval;
+                let heartbeat_interval = welcome.heartbeat_interval;
                 self.warm.insert(
                     conn,
                     Warm {
                         sender,
-                        beat_interval,
+                        heartbeat_interval,
                         supervisors: Vec::new(),
                     },
                 );
@@ -381,7 +381,7 @@ impl Loop {
                 if let Event::Finished(report) = &event {
                     self.shown.ended(report);
                     self.attempts.forget(report.attempt);
-                    self.beats.forget(report.attempt);
+                    self.heartbeats.forget(report.attempt);
                     self.tools.reported(report.attempt);
                 }
                 self.feed(event);
@@ -418,9 +418,11 @@ impl Loop {
             ToWorker::Revoked(peers) if led_here => {
                 peers.into_iter().for_each(|peer| self.trust.revoke(peer));
             }
-            ToWorker::Beat(plan) if led_here => self.tools.spawner.look_every(plan.progress_every),
+            ToWorker::Heartbeat(plan) if led_here => {
+                self.tools.spawner.look_every(plan.progress_every)
+            }
             ToWorker::Relays(all) if led_here || self.link.is_none() => self.links.use_relays(all),
-            ToWorker::Revoked(_) | ToWorker::Beat(_) | ToWorker::Relays(_) => {}
+            ToWorker::Revoked(_) | ToWorker::Heartbeat(_) | ToWorker::Relays(_) => {}
             order => {
                 let link = self.link.as_ref().filter(|link| link.conn == conn);
                 if let Some(epoch) = link.map(|link| link.epoch) {
@@ -441,8 +443,8 @@ impl Loop {
         self.epoch = epoch;
         self.links.keep(&warm.supervisors, warm.sender.peer());
         self.trust.set_supervisors(self.links.supervisors());
-        self.beats
-            .connect(conn, warm.sender.clone(), warm.beat_interval);
+        self.heartbeats
+            .connect(conn, warm.sender.clone(), warm.heartbeat_interval);
         let leader = Leader {
             conn,
             sender: warm.sender.clone(),
@@ -521,22 +523,22 @@ impl Loop {
                 match action {
                     Action::Tell(msg) => {
                         match &msg {
-                            FromWorker::Ended(report) => self.beats.forget(report.attempt),
-                            FromWorker::Owner(state) => self.beats.owner(state.into()),
+                            FromWorker::Ended(report) => self.heartbeats.forget(report.attempt),
+                            FromWorker::Owner(state) => self.heartbeats.owner(state.into()),
                             _ => {}
                         }
                         self.tell.push(msg);
                     }
                     Action::Stage(body, order) => {
                         let id = order.attempt;
-                        self.beats.phase(id, Phase::Staging);
+                        self.heartbeats.phase(id, Phase::Staging);
                         // Most tasks need nothing fetched: no detour through the queue then.
                         if let Some(result) = self.attempts.stage(&self.tools, body, order) {
                             self.feed(Event::Staged(id, result));
                         }
                     }
                     Action::Start(body, order) => {
-                        self.beats.phase(order.attempt, Phase::Running);
+                        self.heartbeats.phase(order.attempt, Phase::Running);
                         self.shown.started(&body, &order);
                         self.attempts.start(&self.tools, &body, &order);
                     }

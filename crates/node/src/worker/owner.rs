@@ -5,7 +5,7 @@ use crate::NodeError;
 use hedge_core::worker::Event;
 use hedge_exec::Spawner;
 use hedge_host::{Options, Watch};
-use hedge_model::owner::{OwnerRules, Signal, Stand};
+use hedge_model::owner::{OwnerResponse, OwnerRules, Signal};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -48,7 +48,7 @@ pub(super) async fn watch(
     inputs: &mpsc::Sender<Input>,
 ) -> Result<Watch, NodeError> {
     let handed = inputs.clone();
-    let needs_input = config.rules.unwatched != Stand::Work;
+    let needs_input = config.rules.unwatched != OwnerResponse::Work;
     // On the sources' own threads, which may wait.
     let hand = move |notice: hedge_host::Notice| {
         if needs_input && notice.signal == Signal::Watched(false) {

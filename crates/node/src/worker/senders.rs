@@ -1,7 +1,7 @@
 //! Workers reduced to their heartbeats, many of them on the same few threads: so that what a supervisor takes in can
 //! be measured where there are not the processors for as many whole workers.
 
-use super::heartbeats::Beats;
+use super::heartbeats::HeartbeatSender;
 use super::link::Links;
 use super::{INPUTS_MAX, Input, inventory, port};
 use crate::NodeError;
@@ -41,24 +41,29 @@ impl Senders {
             let mut info = inventory::info(&config, net.local_addr());
             info.resources = Resources::default();
             let (inputs, queue) = mpsc::channel(INPUTS_MAX);
-            let beats = Beats::start()?;
+            let heartbeats = HeartbeatSender::start()?;
             let links = Links::start(
                 net,
                 &config.ticket,
                 known,
                 inputs,
-                beats.clone(),
+                heartbeats.clone(),
                 transport.handle(),
             );
-            transport.spawn(attach(info, beats, links, queue));
+            transport.spawn(attach(info, heartbeats, links, queue));
         }
         let _transport = transport;
         Ok(Self { _transport })
     }
 }
 
-/// Attaches to whoever leads, over and over; the links do the rest.
-async fn attach(info: WorkerInfo, beats: Beats, links: Links, mut queue: mpsc::Receiver<Input>) {
+/// Attaches to the leader, over and over; the links do the rest.
+async fn attach(
+    info: WorkerInfo,
+    heartbeats: HeartbeatSender,
+    links: Links,
+    mut queue: mpsc::Receiver<Input>,
+) {
     let mut warm: HashMap<u64, (LinkSender, Duration)> = HashMap::new();
     while let Some(input) = queue.recv().await {
         match input {
@@ -66,12 +71,12 @@ async fn attach(info: WorkerInfo, beats: Beats, links: Links, mut queue: mpsc::R
                 sender,
                 conn,
                 welcome,
-            } => drop(warm.insert(conn, (sender, welcome.beat_interval))),
+            } => drop(warm.insert(conn, (sender, welcome.heartbeat_interval))),
             Input::Unlinked { conn } => drop(warm.remove(&conn)),
             Input::Orders { conn, orders } => {
                 let leads = orders.iter().any(|it| matches!(it, ToWorker::Lead(_)));
                 if let Some((sender, every)) = warm.get(&conn).filter(|_| leads) {
-                    beats.connect(conn, sender.clone(), *every);
+                    heartbeats.connect(conn, sender.clone(), *every);
                     let addr = links.local_addr();
                     let info = WorkerInfo {
                         addr,

@@ -11,7 +11,7 @@ use hedge_exec::{ExecError, OutputPatterns, Sandbox, Scratch, Source};
 use hedge_model::msg::{Assignment, Body};
 use hedge_model::spec::placeholders;
 use hedge_model::{Data, Ending, FileEntry, Hash};
-use hedge_net::{FetchError, Placement, Way};
+use hedge_net::{FetchError, PlaceMode, Placement};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ pub(super) async fn stage(tools: &Tools, body: &Arc<Body>, order: &Assignment) -
     let mut scratch = scratch.map_err(|error| error.ending())?;
     // Without a sandbox a task has this worker's own privileges.
     let way = match tools.spawner.report().sandbox {
-        Sandbox::None => Way::Copy,
-        Sandbox::View { .. } | Sandbox::Landlock { .. } => Way::Link,
+        Sandbox::None => PlaceMode::Copy,
+        Sandbox::View { .. } | Sandbox::Landlock { .. } => PlaceMode::Link,
     };
     let (body, order) = (body.clone(), order.clone());
     let prepare = move || {
@@ -67,7 +67,7 @@ fn prepare(
     scratch: &mut Scratch,
     body: &Body,
     order: &Assignment,
-    way: Way,
+    way: PlaceMode,
 ) -> Result<Vec<Placement>, Ending> {
     let not_made = |error: ExecError| error.ending();
     let expand = |output: &Arc<str>| placeholders::expand_index(output, order.index).into_owned();
@@ -89,7 +89,7 @@ fn prepare(
                 target: scratch.make_room(path).map_err(not_made)?,
                 executable: *executable,
                 way: match outputs.cover(path) || is_compressed(path) {
-                    true => Way::Copy,
+                    true => PlaceMode::Copy,
                     false => way,
                 },
             }),

@@ -78,7 +78,7 @@ impl Contender {
         })
     }
 
-    /// Whether it is a rule of others that `auto` is to beat.
+    /// Whether it is a rule of others that `auto` is measured against.
     pub fn rival(self) -> bool {
         matches!(self, Self::Late | Self::Spark | Self::Boinc)
     }

@@ -1,4 +1,4 @@
-//! What a run is measured against: a clairvoyant schedule, and a bound that no schedule can beat.
+//! What a run is measured against: a clairvoyant schedule, and a bound that no schedule can improve on.
 
 use super::model::{Luck, Machine};
 use super::trace::Trace;

@@ -8,7 +8,8 @@ use crate::program::Program;
 use crate::supervisors::Refused;
 use hedge_core::worker::{self, Worker};
 use hedge_model::msg::{
-    Assignment, Beat, BeatPlan, Body, FromWorker, Outcome, Report, ToWorker, Usage, WorkerInfo,
+    Assignment, Body, FromWorker, Heartbeat, HeartbeatPlan, Outcome, Report, ToWorker, Usage,
+    WorkerInfo,
 };
 use hedge_model::owner::{OwnerNote, Signal};
 use hedge_model::{AttemptId, Data, Ending, Epoch, Hash, Resources, Time};
@@ -48,10 +49,10 @@ pub(crate) struct Virtual {
     pub unreachable_until: Time,
     pub backlog: Vec<Input>,
     pub busy: BTreeMap<AttemptId, Busy>,
-    pub beats: u64,
-    /// How it is to beat; none before it is told.
-    pub plan: Option<BeatPlan>,
-    /// Counts the plans: beats of an old one end.
+    pub heartbeats: u64,
+    /// How it is to send heartbeats; none before it is told.
+    pub plan: Option<HeartbeatPlan>,
+    /// Counts the plans: heartbeats of an old one end.
     pub beating: u64,
     token: u64,
     /// Whether its attempts are stopped for its owner.
@@ -95,7 +96,7 @@ impl Virtual {
             unreachable_until: Time(0),
             backlog: Vec::new(),
             busy: BTreeMap::new(),
-            beats: 0,
+            heartbeats: 0,
             plan: None,
             beating: 0,
             token: 0,
@@ -187,8 +188,8 @@ impl Grid {
         Ok(())
     }
 
-    /// Something said by a supervisor: whoever leads with the highest epoch is attached to. Orders go to the
-    /// core whoever sent them; it is the core that obeys none of an older epoch.
+    /// Something said by a supervisor: the worker attaches to the leader with the highest epoch. Orders go to the
+    /// core from any supervisor; it is the core that obeys none of an older epoch.
     fn ordered(&mut self, ix: usize, conn: ConnId, order: ToWorker) -> Result<(), Violation> {
         let worker = &mut self.workers[ix];
         if worker.conns[self.conns[conn].sup] != Some(conn) {
@@ -216,7 +217,7 @@ impl Grid {
     fn attach(&mut self, ix: usize, conn: ConnId, epoch: Epoch) -> Result<(), Violation> {
         let worker = &mut self.workers[ix];
         let before = worker.conn.replace(conn);
-        worker.beats = 0;
+        worker.heartbeats = 0;
         worker.plan = None;
         worker.beating += 1;
         let beating = worker.beating;
@@ -226,7 +227,7 @@ impl Grid {
         let info = self.worker_info(ix);
         self.tell(ix, FromWorker::Attach(Box::new(info)));
         let first = self.options.watch.idle.interval;
-        self.after(first, Event::Beat(ix, conn, beating));
+        self.after(first, Event::Heartbeat(ix, conn, beating));
         self.worker_handle(ix, worker::Event::Connected(epoch))
     }
 
@@ -244,7 +245,7 @@ impl Grid {
         }
     }
 
-    /// What a worker that is shut out may have said just before: that it is there, and that all it has in
+    /// What a worker that is revoked may have said just before: that it is there, and that all it has in
     /// hand is done.
     pub(crate) fn last_words(&self, ix: usize) -> Vec<FromWorker> {
         let worker = &self.workers[ix];
@@ -474,7 +475,7 @@ impl Grid {
         self.worker_handle(ix, worker::Event::Finished(Box::new(report)))
     }
 
-    pub(crate) fn beat(&mut self, ix: usize, conn: ConnId, beating: u64) {
+    pub(crate) fn heartbeat(&mut self, ix: usize, conn: ConnId, beating: u64) {
         let now = self.now;
         let worker = &mut self.workers[ix];
         if worker.conn != Some(conn) || worker.beating != beating || !worker.up || worker.left {
@@ -486,19 +487,19 @@ impl Grid {
         };
         if worker.frozen_until > now {
             let thawed = worker.frozen_until.since(now);
-            return self.after(thawed, Event::Beat(ix, conn, beating));
+            return self.after(thawed, Event::Heartbeat(ix, conn, beating));
         }
-        self.send_beat(ix, conn, 0);
+        self.send_heartbeat(ix, conn, 0);
         if let Some(next) = next {
-            self.after(next, Event::Beat(ix, conn, beating));
+            self.after(next, Event::Heartbeat(ix, conn, beating));
         }
     }
 
-    pub(crate) fn send_beat(&mut self, ix: usize, conn: ConnId, answers: u64) {
+    pub(crate) fn send_heartbeat(&mut self, ix: usize, conn: ConnId, answers: u64) {
         let worker = &mut self.workers[ix];
-        worker.beats += 1;
-        let beat = Beat {
-            seq: worker.beats,
+        worker.heartbeats += 1;
+        let heartbeat = Heartbeat {
+            seq: worker.heartbeats,
             sent_ns: self.now.0,
             plan: worker.plan.map_or(0, |plan| plan.number),
             answers,
@@ -519,7 +520,7 @@ impl Grid {
             } else {
                 self.delay()
             };
-            self.after(late, Event::BeatUp(conn, beat.clone()));
+            self.after(late, Event::HeartbeatArrives(conn, heartbeat.clone()));
         }
     }
 

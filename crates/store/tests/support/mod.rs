@@ -89,7 +89,7 @@ pub fn number(record: &Record) -> u64 {
     }
 }
 
-/// Joins journals of one process. Whoever is cut off neither asks nor answers.
+/// Joins journals of one process. A process that is cut off neither asks nor answers.
 #[derive(Clone, Default)]
 pub struct Hub(Arc<Mutex<Wires>>);
 
@@ -353,7 +353,7 @@ pub async fn join(leader: &Node, node: &Node) {
         .await;
 }
 
-/// The one that leads, whoever it is.
+/// The leader.
 pub async fn leader(nodes: &[Node]) -> &Node {
     within("leader", async {
         loop {

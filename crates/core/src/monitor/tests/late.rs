@@ -1,14 +1,14 @@
-//! Checks that come late, and signs of life that do not come.
+//! Checks that come late, and heartbeats that do not come.
 
 use super::*;
 
 #[test]
 fn a_late_check_forgives_nobody_while_others_are_heard() {
-    let mut rig = Rig::new(Settings::uniform(Way::beats(ms(1))), 2);
+    let mut rig = Rig::new(Settings::uniform(WatchMode::heartbeats(ms(1))), 2);
     rig.pass(ms(1_000));
     for _ in 0..700 {
         rig.now = rig.now + ms(1);
-        rig.beat(1, 0);
+        rig.heartbeat(1, 0);
     }
     let mut out = Vec::new();
     rig.monitor.check(rig.now, &mut out);
@@ -27,7 +27,7 @@ fn a_late_check_forgives_nobody_while_others_are_heard() {
 
 #[test]
 fn a_check_that_ran_a_little_late_makes_up_for_its_questions_and_one_that_froze_does_not() {
-    let mut rig = Rig::new(Settings::uniform(Way::asks(ms(1))), 1);
+    let mut rig = Rig::new(Settings::uniform(WatchMode::poll(ms(1))), 1);
     rig.pass(ms(100));
     let mut asked_after = |late| {
         let before = rig.asks;
@@ -42,14 +42,14 @@ fn a_check_that_ran_a_little_late_makes_up_for_its_questions_and_one_that_froze_
 
 #[test]
 fn signs_of_life_that_did_not_arrive_are_counted() {
-    for way in [Way::beats(ms(10)), Way::asks(ms(10))] {
+    for way in [WatchMode::heartbeats(ms(10)), WatchMode::poll(ms(10))] {
         let mut rig = Rig::new(Settings::uniform(way), 1);
         rig.pass(ms(1_005));
         let before = rig.status(0);
         assert!(before.missed <= 1, "{before:?}");
         match way.mode {
-            Mode::Beats => rig.workers[0].seq += 20,
-            Mode::Asks => {
+            Mode::Heartbeats => rig.workers[0].seq += 20,
+            Mode::Poll => {
                 rig.workers[0].silent = true;
                 rig.pass(ms(200));
                 rig.workers[0].silent = false;
@@ -58,16 +58,16 @@ fn signs_of_life_that_did_not_arrive_are_counted() {
         rig.pass(ms(1_000));
         let after = rig.status(0);
         assert_eq!(after.missed - before.missed, 20, "{way:?}");
-        assert!((99..=101).contains(&(after.beats - before.beats)));
+        assert!((99..=101).contains(&(after.heartbeats - before.heartbeats)));
     }
 }
 
 #[test]
-fn a_silence_is_no_lack_of_progress_and_what_went_before_it_counts() {
-    let mut settings = Settings::uniform(Way::beats(ms(1)));
+fn a_gap_is_no_lack_of_progress_and_what_went_before_it_counts() {
+    let mut settings = Settings::uniform(WatchMode::heartbeats(ms(1)));
     (settings.progress_every, settings.stall_after) = (ms(1), Some(ms(100)));
     let mut rig = Rig::new(settings, 1);
-    rig.workers[0].attempts = vec![AttemptBeat {
+    rig.workers[0].attempts = vec![AttemptHeartbeat {
         attempt: attempt(0),
         phase: Phase::Running,
         cpu_us: 7,
@@ -81,7 +81,7 @@ fn a_silence_is_no_lack_of_progress_and_what_went_before_it_counts() {
             rig.stalled()
         })
     };
-    // Heard for 80 ms, but for a short silence now and then.
+    // Heard for 80 ms, but for a short gap now and then.
     for _ in 0..8 {
         assert_eq!(stalled_within(&mut rig, 8), None);
         rig.workers[0].silent = true;

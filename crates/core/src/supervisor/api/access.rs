@@ -8,7 +8,7 @@ use hedge_model::{JobId, JobSpec, PeerId};
 /// What a request is about, which decides who may ask for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Concern {
-    /// The asker alone.
+    /// The requester alone.
     Own,
     /// A job: its client's, and administrators'.
     Job(JobId),

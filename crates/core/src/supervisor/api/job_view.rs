@@ -4,7 +4,7 @@ use crate::supervisor::api::views::ms;
 use crate::supervisor::durable::ledger::cost_view;
 use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::LeaderView;
-use hedge_model::ending::Blame;
+use hedge_model::ending::Fault;
 use hedge_model::record::JobEnd;
 use hedge_model::view::{BudgetView, JobState, JobView};
 use hedge_model::{JobId, TaskId};
@@ -28,7 +28,7 @@ impl Job {
             _ => None,
         };
         let history = self.history.values();
-        let failed = history.filter(|ended| ended.end.blame() == Blame::Task);
+        let failed = history.filter(|ended| ended.end.fault() == Fault::Task);
         failed
             .map(|ended| ended.attempt.task.number)
             .chain(ended)

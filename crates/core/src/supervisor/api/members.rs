@@ -15,7 +15,7 @@ use hedge_model::{Hash, PeerId};
 type Refused = (RefusalKind, String);
 
 impl Leadership<'_> {
-    pub(crate) fn tell_that_i_lead(&mut self, peer: PeerId, role: Role) {
+    pub(crate) fn announce_leadership(&mut self, peer: PeerId, role: Role) {
         let epoch = self.state.epoch();
         match role {
             Role::Worker => send(peer, ToWorker::Lead(epoch), self.out),
@@ -28,14 +28,14 @@ impl Leadership<'_> {
     }
 
     /// Ends a membership, and first the ticket by which it began.
-    pub(crate) fn revoke(&mut self, asker: PeerId, ask: u64, name: &str) {
-        let record = self.view().revoke_named(asker, name);
+    pub(crate) fn revoke(&mut self, requester: PeerId, ask: u64, name: &str) {
+        let record = self.view().revoke_named(requester, name);
         if let Ok(Record::MemberRevoked { peer, .. }) = &record
             && let Some(ticket) = self.view().revoke_ticket_of(*peer)
         {
             self.append(ticket, None);
         }
-        self.decide(asker, ask, record);
+        self.decide(requester, ask, record);
     }
 
     /// A member was revoked.
@@ -126,7 +126,7 @@ impl LeaderView<'_> {
     }
 
     /// Asks for the end of a membership, named by the beginning of an id or a worker's host.
-    pub(crate) fn revoke_named(&self, asker: PeerId, name: &str) -> Result<Record, Refused> {
+    pub(crate) fn revoke_named(&self, requester: PeerId, name: &str) -> Result<Record, Refused> {
         let host = |peer: PeerId| {
             let leader = self.leader;
             Some(&*leader.worker(peer)?.info.host)
@@ -141,8 +141,8 @@ impl LeaderView<'_> {
         let members = self.state.members.keys().copied().chain(seated);
         let members = members.map(|peer| (peer, peer, host(peer)));
         let peer = name::only(name, "member", "hedge members", members)?;
-        if peer == asker {
-            let why = "this is the id of whoever asks, who could not undo it; nothing was changed: let another \
+        if peer == requester {
+            let why = "this is your own id, and you could not undo it; nothing was changed: let another \
                        administrator do it";
             return Err((RefusalKind::Bad, why.into()));
         }

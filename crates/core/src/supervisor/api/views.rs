@@ -10,7 +10,7 @@ use crate::supervisor::leader::attempts::{ActiveTask, Attempt, Why};
 use crate::supervisor::leader::jobs::critical::reasons;
 use crate::supervisor::leader::jobs::estimate::progress_view;
 use crate::supervisor::leader::pool::worker::Worker;
-use hedge_model::ending::Blame;
+use hedge_model::ending::Fault;
 use hedge_model::msg::RefusalKind;
 use hedge_model::record::JobEnd;
 use hedge_model::view::{AttemptView, CriticalView, ExplainView, OwnerView, TaskView, WorkerView};
@@ -51,7 +51,7 @@ impl LeaderView<'_> {
                 liveness: worker.state().liveness().name().to_owned(),
                 usage: usage(worker).to_owned(),
                 owner: worker.owner.as_ref().map(|(owner, at)| OwnerView {
-                    stand: owner.stand.name().to_owned(),
+                    response: owner.response.name().to_owned(),
                     why: owner.why.iter().map(ToString::to_string).collect(),
                     away_ms: ms(owner.away + self.now.since(*at)),
                 }),
@@ -65,13 +65,13 @@ impl LeaderView<'_> {
                 done: worker.done,
                 failed: worker.failed,
                 lost: worker.lost_count,
-                beat_interval_ms: ms(way.interval),
-                beat_mode: way.mode.name().to_owned(),
-                beats: 0,
+                heartbeat_interval_ms: ms(way.interval),
+                heartbeat_mode: way.mode.name().to_owned(),
+                heartbeats: 0,
                 suspicions: 0,
                 late_gaps: 0,
-                missed_beats: 0,
-                held_up_beats: 0,
+                missed_heartbeats: 0,
+                held_up_heartbeats: 0,
                 silent_ms: ms(silent),
                 class: worker.class.name().to_owned(),
                 score: (worker.speed * 1e3).round() / 1e3,
@@ -192,7 +192,7 @@ impl LeaderView<'_> {
         };
         // Why it does not run already.
         let last = job.ended_attempts(TaskId { job: id, number }).next_back();
-        let moved = |end: &Ending| matches!(end.blame(), Blame::Worker | Blame::Input);
+        let moved = |end: &Ending| matches!(end.fault(), Fault::Worker | Fault::Input);
         match last.filter(|last| moved(&last.end)) {
             Some(last) => {
                 let what = last.end.tell(&self.name(last.worker));
@@ -205,7 +205,7 @@ impl LeaderView<'_> {
     /// The state of a task that was not done when its job ended, and why.
     fn undone_state(&self, id: TaskId, job: &Job, end: &JobEnd) -> (&'static str, String) {
         let failed = job.ended_attempts(id).rev();
-        let mut failed = failed.filter(|ended| ended.end.blame() == Blame::Task);
+        let mut failed = failed.filter(|ended| ended.end.fault() == Fault::Task);
         match (failed.next().map(|ended| ended.end.to_string()), end) {
             (Some(why), _) => ("failed", why),
             (None, JobEnd::Failed { task, why }) if *task == Some(id) => ("failed", why.clone()),
@@ -233,11 +233,11 @@ impl LeaderView<'_> {
                 attempt: ended.attempt.to_string(),
                 worker: self.name(ended.worker),
                 kind: kind(ended.redundant),
-                state: match (ended.end.blame(), &ended.end) {
-                    (Blame::Task, _) => "failed",
-                    (Blame::Worker | Blame::Input, _) => "moved",
-                    (Blame::Nobody, Ending::Cancelled) => "cancelled",
-                    (Blame::Nobody, _) => "lost",
+                state: match (ended.end.fault(), &ended.end) {
+                    (Fault::Task, _) => "failed",
+                    (Fault::Worker | Fault::Input, _) => "moved",
+                    (Fault::Nobody, Ending::Cancelled) => "cancelled",
+                    (Fault::Nobody, _) => "lost",
                 }
                 .to_owned(),
                 why: ended.end.tell(&self.name(ended.worker)),

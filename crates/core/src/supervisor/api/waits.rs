@@ -14,7 +14,7 @@ const REASONS_MAX: usize = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
     /// The leader does not know yet what runs already.
-    Unheard,
+    RecoveryBarrier,
     /// Inputs are out of reach.
     Inputs,
     /// No worker is connected.
@@ -45,7 +45,7 @@ impl Wait {
     /// For people.
     pub fn text(&self) -> String {
         match self {
-            Self::Unheard => {
+            Self::RecoveryBarrier => {
                 "it may run already: workers that have not come back yet are waited for".into()
             }
             Self::Inputs => "some of its inputs are out of reach; their holders may return, or they are made again".into(),
@@ -95,7 +95,7 @@ impl LeaderView<'_> {
                 _ => format!("task {}: {}", job.spec.label(number), wait.text()),
             };
             // All groups share these.
-            let all = matches!(wait, Wait::NoWorker | Wait::Unheard);
+            let all = matches!(wait, Wait::NoWorker | Wait::RecoveryBarrier);
             reasons.push((wait, text));
             if all || reasons.len() >= REASONS_MAX {
                 break;
@@ -119,11 +119,11 @@ impl LeaderView<'_> {
     pub(crate) fn wait_of(&self, id: JobId, job: &Job, number: u32) -> Wait {
         let leader = self.leader;
         let at = job.spec.group_of(number);
-        if leader.starved.contains(&(id, at as u32)) {
+        if leader.without_inputs.contains(&(id, at as u32)) {
             return Wait::Inputs;
         }
-        if self.may_run_unheard(id) {
-            return Wait::Unheard;
+        if self.behind_recovery_barrier(id) {
+            return Wait::RecoveryBarrier;
         }
         let here: Vec<&Worker> = leader
             .pool

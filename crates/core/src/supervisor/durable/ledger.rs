@@ -1,7 +1,7 @@
 //! What attempts are charged for, and what a job's execution costs.
 //!
 //! An attempt is charged once, by the first record that ends or stops it, so that a job's cost is final with the
-//! record of its end and is the same on every supervisor, whoever leads.
+//! record of its end and is the same on every supervisor.
 
 use crate::supervisor::durable::state::{EndedAttempt, Job};
 use hedge_model::ledger::{Charge, MicroUnits, Part, Stopped};

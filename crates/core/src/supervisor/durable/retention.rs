@@ -4,7 +4,7 @@
 
 use crate::supervisor::durable::change::Stale;
 use crate::supervisor::durable::state::{Done, EndedAttempt, Job, State};
-use hedge_model::ending::Blame;
+use hedge_model::ending::Fault;
 use hedge_model::ledger::Stopped;
 use hedge_model::msg::Log;
 use hedge_model::record::JobEnd;
@@ -188,9 +188,9 @@ fn done_footprint(done: &Done) -> Footprint {
 }
 
 fn attempt_footprint(ended: &EndedAttempt) -> Footprint {
-    let why = match ended.end.blame() {
-        Blame::Nobody => 0,
-        Blame::Task | Blame::Worker | Blame::Input => ended.end.to_string().len(),
+    let why = match ended.end.fault() {
+        Fault::Nobody => 0,
+        Fault::Task | Fault::Worker | Fault::Input => ended.end.to_string().len(),
     };
     of_record(ATTEMPT_BYTES + why as u64, ended.log.as_deref())
 }

@@ -8,7 +8,7 @@ use crate::supervisor::durable::ledger::{Account, used};
 use crate::supervisor::durable::retention::Ended;
 use crate::supervisor::durable::submitted::Submitted;
 use hedge_model::capacity::Class;
-use hedge_model::ending::Blame;
+use hedge_model::ending::Fault;
 use hedge_model::ledger::{Charge, Cost, Stopped, Tariff};
 use hedge_model::msg::{Log, Role, Usage};
 use hedge_model::record::{FORMAT_MIN, JobEnd, Record, Ticket};
@@ -312,12 +312,12 @@ impl State {
         self.members.get(&peer).map(|member| member.role)
     }
 
-    /// Whether a peer was a member and was shut out.
+    /// Whether a peer was a member and was revoked.
     pub fn is_revoked(&self, peer: PeerId) -> bool {
         self.revoked.contains_key(&peer)
     }
 
-    /// All peers that were members and were shut out.
+    /// All peers that were members and were revoked.
     pub fn revoked(&self) -> impl Iterator<Item = PeerId> {
         self.revoked.keys().copied()
     }
@@ -340,7 +340,7 @@ impl State {
 
     fn revoke(&mut self, peer: PeerId, at: Time) -> Result<(), Stale> {
         if self.revoked.contains_key(&peer) {
-            return Err("the peer was shut out before");
+            return Err("the peer was revoked before");
         }
         // The supervisor that founded the grid joined nobody.
         self.members.remove(&peer);
@@ -461,7 +461,7 @@ impl State {
 
     fn task_done(&mut self, done: Done, stopped: &[Stopped]) -> Result<(), Stale> {
         if self.revoked.contains_key(&done.worker) {
-            return Err("its worker was shut out");
+            return Err("its worker was revoked");
         }
         let id = done.attempt.task;
         let Some(job) = self.job_mut(id.job) else {
@@ -530,7 +530,7 @@ impl State {
             }
         }
         let counts =
-            ended.end.blame() == Blame::Task && task.generation == ended.attempt.generation;
+            ended.end.fault() == Fault::Task && task.generation == ended.attempt.generation;
         task.failures += u32::from(counts);
         job.counts.ended(&ended.end);
         job.cpu = job.cpu.saturating_add(ended.usage.cpu);

@@ -50,7 +50,7 @@ impl Leadership<'_> {
 
     /// Brings what follows from an event in line with it; `news` says whether policies may decide otherwise now.
     pub fn settle(&mut self, news: bool) {
-        self.leader.looks.changed(news);
+        self.leader.evaluations.changed(news);
         if std::mem::take(&mut self.leader.leaving_due) {
             self.let_leave();
         }
@@ -83,12 +83,12 @@ impl Leadership<'_> {
         }
         let peers = self.peers;
         for (peer, role) in &peers.linked {
-            self.tell_that_i_lead(*peer, *role);
+            self.announce_leadership(*peer, *role);
         }
     }
 
-    /// Ends this leader: whoever waits for an answer asks the next one, and no worker is watched from here.
-    pub fn resign(&mut self) {
+    /// Ends this leader: clients that wait for an answer ask the next one, and no worker is watched from here.
+    pub fn step_down(&mut self) {
         let mut open: Vec<(PeerId, u64)> = Vec::new();
         for pending in std::mem::take(&mut self.leader.pending).into_values() {
             match pending {
@@ -99,7 +99,7 @@ impl Leadership<'_> {
                     peer,
                     refused: Some(NotAdmitted::NotLeading),
                 }),
-                Pending::Unheard | Pending::Unwanted { .. } => {}
+                Pending::Abandoned | Pending::Unwanted { .. } => {}
             }
         }
         let submits = self.leader.submits.iter();
@@ -124,7 +124,7 @@ impl Leadership<'_> {
         self.append(record, Some(Pending::Joined { peer }));
     }
 
-    /// A record is committed: what its change means for jobs, tasks and attempts, and for whoever waits for it.
+    /// A record is committed: what its change means for jobs, tasks and attempts, and for clients that wait for it.
     pub fn on_committed(&mut self, proposal: Option<ProposalId>, change: Change) {
         let pending = proposal.and_then(|id| self.leader.pending.remove(&id));
         let job = match &change {
@@ -202,13 +202,13 @@ impl Leadership<'_> {
                 secret,
             } => answer(client, ask, Reply::Ticket(secret), self.out),
             Pending::Done { client, ask } => answer(client, ask, Reply::Ok, self.out),
-            Pending::Unheard => {}
+            Pending::Abandoned => {}
             Pending::Unwanted { worker, outputs } => self.drop_unwanted(worker, &outputs),
         }
     }
 
     /// A peer's questions are not answered any more.
-    pub fn unhear(&mut self, peer: PeerId) {
+    pub fn abandon_requests_of(&mut self, peer: PeerId) {
         for pending in self.leader.pending.values_mut() {
             match pending {
                 Pending::Accepted { client, .. }
@@ -216,7 +216,7 @@ impl Leadership<'_> {
                 | Pending::Done { client, .. }
                     if *client == peer =>
                 {
-                    *pending = Pending::Unheard;
+                    *pending = Pending::Abandoned;
                 }
                 _ => {}
             }
@@ -237,12 +237,12 @@ impl Leadership<'_> {
                     self.feed_starved();
                 }
                 Timer::Settled => {
-                    self.stop_expecting();
+                    self.lift_recovery_barrier();
                     self.give_up_absent_holders();
                 }
                 // Tasks that wait are offered again after each event.
                 Timer::Later => {}
-                Timer::Look => self.leader.looks.timer_fired(),
+                Timer::Look => self.leader.evaluations.timer_fired(),
                 Timer::Benchmark(ix) => self.benchmark(ix),
                 Timer::Link(ix) => self.link_due(ix),
                 Timer::Expected(ix) => self.give_up_expected(ix),

@@ -15,7 +15,7 @@ pub(crate) mod timers;
 
 use crate::supervisor::contract::Pending;
 use crate::supervisor::durable::state::State;
-use crate::supervisor::leader::redundancy::Looks;
+use crate::supervisor::leader::redundancy::Evaluations;
 use crate::supervisor::peers::Peers;
 use crate::supervisor::{Action, Config, ProposalId};
 use attempts::ActiveTask;
@@ -42,7 +42,7 @@ pub(crate) struct Leader {
     pub jobs: BTreeMap<JobId, ActiveJob>,
     pub ready: Ready,
     /// Groups that could start but for content that is out of reach now.
-    pub starved: BTreeSet<(JobId, u32)>,
+    pub without_inputs: BTreeSet<(JobId, u32)>,
     /// Groups that a worker is not given for a while, because it could not fetch their inputs or failed after others.
     pub barred: BTreeSet<(JobId, u32, WorkerIx)>,
     pub content: BTreeMap<Hash, Content>,
@@ -58,7 +58,7 @@ pub(crate) struct Leader {
     /// When this leader began.
     pub since: Time,
     /// Workers that may have something of older jobs in hand and have not said so yet.
-    pub unheard: BTreeSet<PeerId>,
+    pub recovery_barrier: BTreeSet<PeerId>,
     pub shapes: Shapes,
     /// Shapes that some worker could take, by the version of the pool that was looked at.
     pub possible: BTreeMap<u32, u64>,
@@ -79,7 +79,7 @@ pub(crate) struct Leader {
     /// Jobs about which a policy is asked.
     pub watched_jobs: usize,
     /// When the redundancy policies are asked.
-    pub looks: Looks,
+    pub evaluations: Evaluations,
     /// The other supervisors that there are or were; each keeps its position.
     pub peer_supervisors: Vec<GroupMember>,
     /// How many other supervisors the group has.

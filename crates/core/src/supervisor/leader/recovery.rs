@@ -15,20 +15,20 @@ impl Leadership<'_> {
         let members = self.state.members.iter();
         let workers = members.filter(|(_, member)| member.role == Role::Worker);
         let workers = workers.map(|(peer, _)| *peer).collect();
-        self.leader.unheard = workers;
+        self.leader.recovery_barrier = workers;
     }
 
     /// A worker has said what it has in hand, or never will.
     pub(crate) fn heard_from(&mut self, worker: PeerId) {
         let leader = &mut *self.leader;
-        if leader.unheard.remove(&worker) && leader.unheard.is_empty() {
+        if leader.recovery_barrier.remove(&worker) && leader.recovery_barrier.is_empty() {
             self.offer_all();
         }
     }
 
     /// Workers that have not come by now had their time.
-    pub(crate) fn stop_expecting(&mut self) {
-        if !std::mem::take(&mut self.leader.unheard).is_empty() {
+    pub(crate) fn lift_recovery_barrier(&mut self) {
+        if !std::mem::take(&mut self.leader.recovery_barrier).is_empty() {
             self.offer_all();
         }
     }
@@ -46,8 +46,9 @@ impl Leadership<'_> {
 
 impl LeaderView<'_> {
     /// Whether tasks of a job may run where this leader has not heard of it yet.
-    pub(crate) fn may_run_unheard(&self, id: JobId) -> bool {
+    pub(crate) fn behind_recovery_barrier(&self, id: JobId) -> bool {
         let job = self.state.jobs.get(&id);
-        !self.leader.unheard.is_empty() && job.is_some_and(|job| job.accepted <= self.leader.since)
+        !self.leader.recovery_barrier.is_empty()
+            && job.is_some_and(|job| job.accepted <= self.leader.since)
     }
 }

@@ -265,7 +265,7 @@ impl Engine {
         let prepared =
             attempt::prepare(launch, slot, &setup.env, &setup.read_only, user, programs)?;
         let room = reserve::room(Path::new(&slot.work_path), setup.disk_reserve);
-        // A little more than the limit, so that whoever looks sees that it was passed.
+        // A little more than the limit, so that a sample shows that it was passed.
         let allowed = launch.limits.disk.map(|limit| {
             let above = limit.saturating_add(PAGE as u64);
             room.map_or(above, |room| room.min(above))

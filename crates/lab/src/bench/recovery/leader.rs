@@ -23,7 +23,7 @@ const TASKS_PER_RUN: u32 = 5_000;
 const TASK: &str = "echo \"$HEDGE_ATTEMPT $(date +%s%N)\" >> \"$BENCH_LOG\"; sleep 0.02";
 
 #[derive(Debug, Serialize)]
-struct Figures {
+struct LeaderFigures {
     kind: &'static str,
     runs: u32,
     fast: bool,
@@ -57,7 +57,7 @@ pub fn run(output: Output, runs: u32, fast: bool, apart: bool) -> Result<(), Fai
     Ok(())
 }
 
-async fn measure(runs: u32, fast: bool, apart: bool) -> Result<Figures, Failure> {
+async fn measure(runs: u32, fast: bool, apart: bool) -> Result<LeaderFigures, Failure> {
     let plan = Plan {
         supervisors: SUPERVISORS,
         args: &["--no-sandbox", "--task-priority", "normal"],
@@ -84,7 +84,7 @@ async fn measure(runs: u32, fast: bool, apart: bool) -> Result<Figures, Failure>
         grid.restart_supervisor(leader, plan)?;
     }
     let each = times.iter().copied().map(rounded).collect();
-    Ok(Figures {
+    Ok(LeaderFigures {
         kind: "leader",
         runs,
         fast,
@@ -99,7 +99,7 @@ async fn measure(runs: u32, fast: bool, apart: bool) -> Result<Figures, Failure>
 }
 
 pub(super) fn work(log: &Path, count: u32) -> Result<JobSpec, Failure> {
-    let task = Group::program("beat", &["sh", "-c", TASK]);
+    let task = Group::program("pulse", &["sh", "-c", TASK]);
     let env = vec![("BENCH_LOG".into(), log.to_string_lossy().into())];
     job(Group { env, ..task }, count)
 }

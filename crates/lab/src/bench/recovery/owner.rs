@@ -41,7 +41,7 @@ const STILL_MAX: Duration = Duration::from_secs(20);
 const REPEATS_MAX: u32 = 1_000;
 
 #[derive(Debug, Serialize)]
-struct Figures {
+struct OwnerFigures {
     kind: &'static str,
     runs: u32,
     /// Runs in which a copy was there before the key was pressed.
@@ -77,7 +77,7 @@ pub fn run(output: Output, runs: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn measure(runs: u32) -> Result<Figures, Failure> {
+async fn measure(runs: u32) -> Result<OwnerFigures, Failure> {
     let dir = tempfile::Builder::new().prefix("hedge-owners-").tempdir();
     let dir = dir.map_err(|error| failed(&format!("no folder for the owners: {error}")))?;
     let desktops = (0..WORKERS).map(|number| Desktop::start(dir.path(), number, RULES));
@@ -105,7 +105,7 @@ async fn measure(runs: u32) -> Result<Figures, Failure> {
         }
     }
     let each = again.iter().copied().map(rounded).collect();
-    Ok(Figures {
+    Ok(OwnerFigures {
         kind: "owner",
         runs,
         repeated,

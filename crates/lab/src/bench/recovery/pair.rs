@@ -23,7 +23,7 @@ const TASK: &str = "echo \"$HEDGE_ATTEMPT\" > \"$BENCH_PIPE\"; exec sleep 0.5";
 const SETTLE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Serialize)]
-struct Figures {
+struct PairFigures {
     kind: &'static str,
     pairs: u32,
     workers: u16,
@@ -50,7 +50,7 @@ pub fn run(output: Output, pairs: u32, apart: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn measure(pairs: u32, apart: bool) -> Result<Figures, Failure> {
+async fn measure(pairs: u32, apart: bool) -> Result<PairFigures, Failure> {
     let plan = Plan {
         args: ARGS,
         apart,
@@ -69,7 +69,7 @@ async fn measure(pairs: u32, apart: bool) -> Result<Figures, Failure> {
         hit.push(disturbed);
     }
     let each = delays.iter().copied().map(rounded).collect();
-    Ok(Figures {
+    Ok(PairFigures {
         kind: "pair",
         pairs,
         workers: WORKERS,

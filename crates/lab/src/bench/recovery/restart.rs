@@ -20,7 +20,7 @@ const LEFT: u32 = 20_000;
 const TASKS_PER_RUN: u32 = 5_000;
 
 #[derive(Debug, Serialize)]
-struct Figures {
+struct RestartFigures {
     kind: &'static str,
     runs: u32,
     /// Records that lie in the log and are read again at each start, when it was first killed.
@@ -52,7 +52,7 @@ pub fn run(output: Output, runs: u32, records: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn measure(runs: u32, records: u32) -> Result<Figures, Failure> {
+async fn measure(runs: u32, records: u32) -> Result<RestartFigures, Failure> {
     let plan = Plan {
         args: &["--no-sandbox", "--task-priority", "normal"],
         ..Plan::new(1, 4)
@@ -81,7 +81,7 @@ async fn measure(runs: u32, records: u32) -> Result<Figures, Failure> {
         let span = next.duration_since(start).unwrap_or(Duration::ZERO);
         times.push(span.as_secs_f64() * 1e3);
     }
-    Ok(Figures {
+    Ok(RestartFigures {
         kind: "restart",
         runs,
         records: found.0,

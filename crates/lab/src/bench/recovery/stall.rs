@@ -20,7 +20,7 @@ const TASK: &str = "echo \"start $HEDGE_ATTEMPT\" > \"$BENCH_PIPE\"; mkfifo neve
 const REPEATS_MAX: u32 = 1_000;
 
 #[derive(Debug, Serialize)]
-struct Figures {
+struct StallFigures {
     kind: &'static str,
     runs: u32,
     repeated: u32,
@@ -57,7 +57,11 @@ pub fn run(
     Ok(())
 }
 
-async fn measure(runs: u32, every: Duration, stall_after: Duration) -> Result<Figures, Failure> {
+async fn measure(
+    runs: u32,
+    every: Duration,
+    stall_after: Duration,
+) -> Result<StallFigures, Failure> {
     let plan = Plan {
         args: ARGS,
         ..Plan::new(WORKERS, 1)
@@ -81,7 +85,7 @@ async fn measure(runs: u32, every: Duration, stall_after: Duration) -> Result<Fi
     let allowed = stall_after.as_secs_f64() * 1e3;
     let half = quantile(&mut all, 0.5);
     let most = quantile(&mut all, 1.0);
-    Ok(Figures {
+    Ok(StallFigures {
         kind: "stall",
         runs,
         repeated,

@@ -11,7 +11,7 @@ use crate::bench::{lines, quantile, rounded};
 use crate::failure::Failure;
 use crate::output::Output;
 use hedge_model::JobSpec;
-use hedge_model::settings::Way;
+use hedge_model::settings::WatchMode;
 use hedge_node::client::new_key;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub(super) const SETTLE: Duration = Duration::from_millis(300);
 const SLOW: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Serialize)]
-struct Figures {
+struct WorkerFigures {
     kind: &'static str,
     runs: u32,
     /// Runs in which a copy was there before the worker ended, on a suspicion that was none.
@@ -52,7 +52,7 @@ pub fn run(
     output: Output,
     kind: BenchKind,
     runs: u32,
-    watch: Option<Way>,
+    watch: Option<WatchMode>,
     apart: bool,
 ) -> Result<(), Failure> {
     let figures = block_on(measure(kind, runs, watch, apart))?;
@@ -68,9 +68,9 @@ pub fn run(
 async fn measure(
     kind: BenchKind,
     runs: u32,
-    watch: Option<Way>,
+    watch: Option<WatchMode>,
     apart: bool,
-) -> Result<Figures, Failure> {
+) -> Result<WorkerFigures, Failure> {
     let plan = Plan {
         args: ARGS,
         apart,
@@ -97,7 +97,7 @@ async fn measure(
         }
     }
     let each = all.iter().copied().map(rounded).collect();
-    Ok(Figures {
+    Ok(WorkerFigures {
         kind: match kind {
             BenchKind::Stop => "stop",
             _ => "kill",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// A shorter transfer says more of waiting than of a link.
 const LARGE_BYTES: u64 = 4 << 20;
-/// Transfers kept for whoever asks for them; older ones are dropped.
+/// Transfers kept until they are asked for; older ones are dropped.
 const LARGE_MAX: usize = 16;
 
 /// A transfer from one peer.

@@ -9,7 +9,7 @@ mod part;
 mod place;
 mod retired;
 
-pub use place::{Placement, Way};
+pub use place::{PlaceMode, Placement};
 
 use super::digest::{Digest, GROUP_BYTES, Proof};
 use crate::NetError;
@@ -229,7 +229,7 @@ impl DataStore {
             hash,
             target,
             executable,
-            way: Way::Copy,
+            way: PlaceMode::Copy,
         };
         self.place(vec![placement]).await
     }
@@ -267,7 +267,7 @@ impl DataStore {
             hash,
             target: target.to_owned(),
             executable,
-            way: Way::Move,
+            way: PlaceMode::Move,
         };
         self.place(vec![placement]).await
     }
@@ -335,7 +335,7 @@ impl DataStore {
         self.0.syncs.load(Ordering::Relaxed)
     }
 
-    /// Whether [`Way::Link`] has an effect here: the store's files belong to a user of their own, which takes
+    /// Whether [`PlaceMode::Link`] has an effect here: the store's files belong to a user of their own, which takes
     /// root to set up.
     pub fn links(&self) -> bool {
         self.0.folder.links()

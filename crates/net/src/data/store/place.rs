@@ -19,15 +19,15 @@ pub struct Placement {
     /// Mode 755 instead of 644; of a link 555 instead of 444; of a moved file 777 instead of 666, less the umask.
     pub executable: bool,
     /// Whose the file is.
-    pub way: Way,
+    pub way: PlaceMode,
 }
 
 /// How a file is made of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum PlaceMode {
     /// A copy, or a clone where the file system can do that.
     Copy,
-    /// A hard link to the store's file, because whoever gets it has no privileges over files of other users. It takes
+    /// A hard link to the store's file, because the task that gets it has no privileges over files of other users. It takes
     /// effect where [`DataStore::links`] says so; elsewhere, and where the file system refuses a link, it is a copy.
     Link,
     /// The store's file itself, where it lies on the same file system: the blob leaves the store.
@@ -58,10 +58,10 @@ impl DataStore {
         let sealed = held.outside.is_none();
         let mode = if file.executable { 0o755 } else { 0o644 };
         let done = match file.way {
-            Way::Link if sealed && self.links() => {
+            PlaceMode::Link if sealed && self.links() => {
                 self.0.folder.link(hash, target, file.executable)
             }
-            Way::Move if sealed => self.take_out(hash, target, mode | (mode & 0o444) >> 1),
+            PlaceMode::Move if sealed => self.take_out(hash, target, mode | (mode & 0o444) >> 1),
             _ => Ok(false),
         };
         if done.map_err(failed)? {

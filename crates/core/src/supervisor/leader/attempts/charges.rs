@@ -44,7 +44,7 @@ impl LeaderView<'_> {
             .collect()
     }
 
-    /// When a worker last showed a sign of life.
+    /// When a worker last showed a heartbeat.
     pub(crate) fn last_heard(&self, ix: WorkerIx) -> Time {
         let worker = &self.leader.pool[ix];
         worker.state().last_heard().unwrap_or(self.now)

@@ -5,7 +5,7 @@ use crate::supervisor::leader::pool::worker::Exclusion;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
 use crate::supervisor::send;
-use hedge_model::ending::Blame;
+use hedge_model::ending::Fault;
 use hedge_model::msg::ToWorker;
 use hedge_model::spec::placeholders::{expand_index, literal_prefix};
 use hedge_model::spec::{Group, check_path};
@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A worker that failed this many tasks that others could do is excluded.
-const BLAMED_MAX: u32 = 3;
+const OUTDONE_MAX: u32 = 3;
 /// How often a task's inputs may turn out to be out of reach before the job fails.
 const INPUT_FAULTS_MAX: u8 = 20;
 /// Until a worker is given a group again whose inputs it could not fetch; doubles up to 32 times.
@@ -40,8 +40,8 @@ impl Leadership<'_> {
             return;
         };
         let failures = task.failures;
-        match end.blame() {
-            Blame::Task => {
+        match end.fault() {
+            Fault::Task => {
                 let leader = &mut *self.leader;
                 leader.pool[at].failed += 1;
                 if let Some(known) = leader.tasks.get_mut(&id)
@@ -51,15 +51,15 @@ impl Leadership<'_> {
                 }
                 self.fail_if_hopeless(id, failures, end);
             }
-            Blame::Worker => {
+            Fault::Worker => {
                 let why = match end {
                     Ending::Short { of, .. } => format!("short of {of}"),
                     other => other.to_string(),
                 };
                 self.after_worker_fault(id, at, why);
             }
-            Blame::Input => self.after_input_fault(id, at, end),
-            Blame::Nobody => {}
+            Fault::Input => self.after_input_fault(id, at, end),
+            Fault::Nobody => {}
         }
         self.settle_wants(id);
         self.forget_task_if_over(id);
@@ -99,14 +99,14 @@ impl Leadership<'_> {
         leader.exclude(ix, now, span, why);
     }
 
-    /// The winner did what others failed: they are blamed, and excluded once that happened too often.
-    pub(crate) fn praise_and_blame(&mut self, id: TaskId, winner: Option<WorkerIx>) {
-        let (now, base) = (self.now, self.config.aside_for);
+    /// The winner did what others failed: they are outdone, and excluded once that happened too often.
+    pub(crate) fn count_failures_of_others(&mut self, id: TaskId, winner: Option<WorkerIx>) {
+        let (now, base) = (self.now, self.config.exclude_for);
         let leader = &mut *self.leader;
         if let Some(ix) = winner {
             let worker = &mut leader.pool[ix];
             worker.done += 1;
-            (worker.blamed, worker.faults) = (0, 0);
+            (worker.outdone, worker.faults) = (0, 0);
         }
         let avoid = leader
             .tasks
@@ -116,11 +116,14 @@ impl Leadership<'_> {
         for ix in avoid.into_iter().filter(|ix| Some(*ix) != winner) {
             let others = leader.pool.queues().iter().any(|(_, other)| *other != ix);
             let worker = &mut leader.pool[ix];
-            worker.blamed += 1;
-            if worker.blamed >= BLAMED_MAX && worker.exclusion.is_none() && others {
-                let span = base * 2u32.pow(worker.times_blamed.min(6));
-                let why = format!("failed {} tasks that other workers could do", worker.blamed);
-                (worker.blamed, worker.times_blamed) = (0, worker.times_blamed + 1);
+            worker.outdone += 1;
+            if worker.outdone >= OUTDONE_MAX && worker.exclusion.is_none() && others {
+                let span = base * 2u32.pow(worker.times_outdone.min(6));
+                let why = format!(
+                    "failed {} tasks that other workers could do",
+                    worker.outdone
+                );
+                (worker.outdone, worker.times_outdone) = (0, worker.times_outdone + 1);
                 leader.exclude(ix, now, span, why);
             }
         }
@@ -188,7 +191,7 @@ impl Leadership<'_> {
 
     /// Workers that are there, and that made or named content which they do not give, are excluded like any that
     /// reports what is not so.
-    pub(crate) fn blame_for_missing(&mut self, hash: Hash, holders: &[WorkerIx]) {
+    pub(crate) fn exclude_for_missing(&mut self, hash: Hash, holders: &[WorkerIx]) {
         let leader = &mut *self.leader;
         let producers = leader.content.get(&hash).map(|content| &content.producers);
         let makers: Vec<PeerId> = producers

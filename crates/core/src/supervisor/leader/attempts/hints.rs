@@ -162,7 +162,7 @@ impl Leadership<'_> {
 }
 
 impl LeaderView<'_> {
-    /// Proves to whoever leads later that an attempt was given to a worker.
+    /// Proves to a later leader that an attempt was given to a worker.
     pub(crate) fn seal(&self, worker: PeerId, attempt: AttemptId, redundant: bool) -> Seal {
         let Some(secret) = &self.state.secret else {
             return Seal::default();

@@ -197,7 +197,7 @@ impl Leadership<'_> {
                 }
             });
         if let (false, Some(content)) = (own, leader.content.get_mut(&hash)) {
-            content.doubted = true;
+            content.suspected = true;
             self.lose_if_gone(hash);
             self.pull(hash);
         }

@@ -16,7 +16,7 @@ pub(crate) struct Content {
     pub size: u64,
     pub own: bool,
     /// A worker could not fetch it; whether its holders give it is being tried.
-    pub doubted: bool,
+    pub suspected: bool,
     pub workers: SmallVec<[WorkerIx; 2]>,
     /// Tasks whose output it is.
     pub producers: SmallVec<[TaskId; 1]>,

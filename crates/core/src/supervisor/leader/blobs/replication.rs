@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Until content is offered again to a peer supervisor that could not take it.
 const SPREAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Most supervisors of a group: their places are bits of one byte in each content's entry.
-const COLLEAGUES_MAX: usize = 8;
+const PEER_SUPERVISORS_MAX: usize = 8;
 
 /// Another supervisor of the group, as the leader sees it. Its position in the list names it in [`Content`].
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Leadership<'_> {
                 .position(|old| !member(old.addr.peer));
             match free {
                 Some(at) => leader.peer_supervisors[at] = new,
-                None if leader.peer_supervisors.len() < COLLEAGUES_MAX => {
+                None if leader.peer_supervisors.len() < PEER_SUPERVISORS_MAX => {
                     leader.peer_supervisors.push(new)
                 }
                 None => {}

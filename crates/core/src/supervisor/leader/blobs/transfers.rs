@@ -28,7 +28,7 @@ impl Leadership<'_> {
         content.size = size.unwrap_or(content.size);
         if !content.workers.contains(&ix) {
             content.workers.push(ix);
-            content.doubted = false;
+            content.suspected = false;
         }
         leader.pool[ix].held.insert(hash);
     }
@@ -114,7 +114,7 @@ impl Leadership<'_> {
 
     /// Offers groups again that lacked content, after somebody who may hold it came.
     pub(crate) fn feed_starved(&mut self) {
-        for (job, group) in std::mem::take(&mut self.leader.starved) {
+        for (job, group) in std::mem::take(&mut self.leader.without_inputs) {
             self.refresh_offers(job, group as usize);
         }
     }
@@ -122,7 +122,7 @@ impl Leadership<'_> {
     /// Fetches content into the own store, unless it is there or on its way.
     pub(crate) fn pull(&mut self, hash: Hash) {
         let me = self.config.me.peer;
-        // Whoever submitted last is likeliest to be still there.
+        // The last submitter is likeliest to be still there.
         let submits = self.leader.submits.iter().rev();
         let clients: Vec<Source> = submits
             .filter(|submit| submit.missing.contains(&hash))
@@ -138,10 +138,10 @@ impl Leadership<'_> {
         if sources.is_empty() || content.as_ref().is_some_and(|content| content.own) {
             let own = content.as_ref().is_some_and(|content| content.own);
             if let Some(content) = content {
-                content.doubted = false;
+                content.suspected = false;
             }
             leader.pulls.remove(&hash);
-            // Whoever submits from within this process puts the content into the own store just after.
+            // A client within this process puts the content into the own store just after.
             let local = leader.submits.iter().any(|submit| submit.client == me);
             if !own && !local {
                 self.refuse_submissions(hash, "nobody who holds them is named");
@@ -178,7 +178,7 @@ impl Leadership<'_> {
                 let leader = &mut *self.leader;
                 leader.pulls.remove(&hash);
                 let content = leader.content.entry(hash).or_default();
-                (content.own, content.doubted) = (true, false);
+                (content.own, content.suspected) = (true, false);
                 self.spread(hash);
                 if self.view().secure(hash) {
                     self.content_arrived(hash);
@@ -221,7 +221,7 @@ impl Leadership<'_> {
         let Some(content) = leader.content.get_mut(&hash) else {
             return;
         };
-        content.doubted = false;
+        content.suspected = false;
         let workers = &mut leader.pool;
         let mut there = Vec::new();
         content.workers.retain(|ix| {
@@ -234,10 +234,10 @@ impl Leadership<'_> {
             there.push(*ix);
             false
         });
-        self.blame_for_missing(hash, &there);
+        self.exclude_for_missing(hash, &there);
     }
 
-    /// Fetches what jobs still want of their results, from whoever came.
+    /// Fetches what jobs still want of their results, from workers that came.
     pub(crate) fn pull_wanted(&mut self) {
         let jobs = self.leader.jobs.values();
         let wanted: Vec<Hash> = jobs
@@ -324,7 +324,7 @@ impl LeaderView<'_> {
         let leader = self.leader;
         leader.content.get(&hash).is_some_and(|content| {
             let there = |ix: &WorkerIx| leader.pool[*ix].state().reachable();
-            let workers = !content.doubted && content.workers.iter().any(there);
+            let workers = !content.suspected && content.workers.iter().any(there);
             content.own || workers || self.keepers_of(hash).next().is_some()
         })
     }

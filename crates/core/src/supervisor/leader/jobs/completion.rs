@@ -52,7 +52,7 @@ impl Leadership<'_> {
             return self.settle_wants(id);
         }
         let winner = self.leader.pool.find(worker);
-        self.praise_and_blame(id, winner);
+        self.count_failures_of_others(id, winner);
         self.cancel_attempts(id);
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
@@ -93,7 +93,7 @@ impl Leadership<'_> {
                 active_job.groups[next].waiting -= 1;
                 active_job.groups[next].body = None;
             }
-            self.leader.starved.remove(&(id.job, next as u32));
+            self.leader.without_inputs.remove(&(id.job, next as u32));
             self.refresh_offers(id.job, next);
         }
         self.close_group(id.job, group);
@@ -223,7 +223,7 @@ impl Leadership<'_> {
             }
         }
         for next in spec.waited_by(group) {
-            self.leader.starved.remove(&(id.job, *next));
+            self.leader.without_inputs.remove(&(id.job, *next));
             self.refresh_offers(id.job, *next as usize);
         }
         self.refresh_offers(id.job, group);
@@ -304,7 +304,7 @@ impl Leadership<'_> {
         let (stale, touched) = ended
             .map(|job| (job.stale, job.touched))
             .unwrap_or_default();
-        leader.starved.retain(|(job, _)| *job != id);
+        leader.without_inputs.retain(|(job, _)| *job != id);
         leader.barred.retain(|(job, ..)| *job != id);
         leader.losing.retain(|task| task.job != id);
         for ix in touched {

@@ -22,7 +22,7 @@ const PRINTED_MIN: u64 = 64 << 10;
 
 impl Leadership<'_> {
     /// The body of a group's tasks, built with current holders where it is not at hand. None, and the group
-    /// is set aside as starved, where content is out of reach.
+    /// is set aside as without_inputs, where content is out of reach.
     pub(crate) fn body(&mut self, id: JobId, group: usize) -> Option<Arc<Body>> {
         let leader = &*self.leader;
         if let Some(body) = &leader.jobs.get(&id)?.groups[group].body {
@@ -95,7 +95,7 @@ impl Leadership<'_> {
 
     /// A group that cannot start now because content is out of reach; what is gone for good is made again.
     fn starve(&mut self, id: JobId, group: usize, missing: Vec<Hash>) {
-        self.leader.starved.insert((id, group as u32));
+        self.leader.without_inputs.insert((id, group as u32));
         self.refresh_offers(id, group);
         for hash in missing {
             self.lose_if_gone(hash);

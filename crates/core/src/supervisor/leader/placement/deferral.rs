@@ -61,7 +61,7 @@ impl Wish<'_> {
 }
 
 impl Leadership<'_> {
-    /// Looks again at tasks that wait for faster machines when the first of these is overdue.
+    /// Evaluations again at tasks that wait for faster machines when the first of these is overdue.
     pub(crate) fn look_later(&mut self, promised: &Promised) {
         let now = self.now;
         let leader = &mut *self.leader;
@@ -82,9 +82,9 @@ impl LeaderView<'_> {
         let Some(wish) = self.wish(entry, ix) else {
             return false;
         };
-        let own = leader.pool.pace_of(ix);
-        let faster = leader.pool.pace().iter().take(LOOKED_AT_MAX);
-        let faster = faster.take_while(|(pace, _)| own.is_some_and(|own| *pace < own));
+        let own = leader.pool.speed_class_of(ix);
+        let faster = leader.pool.by_speed_class().iter().take(LOOKED_AT_MAX);
+        let faster = faster.take_while(|(class, _)| own.is_some_and(|own| *class < own));
         // Mostly there is more to do than they could, whatever they run now.
         let most = faster
             .clone()

@@ -248,7 +248,7 @@ impl Leadership<'_> {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };
-        let unheard = self.view().may_run_unheard(id);
+        let barred_by_recovery = self.view().behind_recovery_barrier(id);
         let spec = &job.spec.groups()[group];
         let leader = &mut *self.leader;
         let Some(active_job) = leader.jobs.get_mut(&id) else {
@@ -257,10 +257,10 @@ impl Leadership<'_> {
         let critical = active_job.critical.of_group(group);
         let startable = job.active()
             && !active_job.ending
-            && !unheard
+            && !barred_by_recovery
             && active_job.groups[group].waiting == 0
             && !job.closed(group)
-            && !leader.starved.contains(&(id, group as u32));
+            && !leader.without_inputs.contains(&(id, group as u32));
         let offers = &mut active_job.groups[group];
         let cpus_milli = spec.resources.cpus_milli;
         let lane = |offers: &ActiveGroup, class| Lane {
@@ -341,7 +341,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Looks at what is newly offered, or offered to a pool that has changed: where no worker that is here
+    /// Evaluations at what is newly offered, or offered to a pool that has changed: where no worker that is here
     /// could ever take it, jobs that asked for that fail.
     fn find_unplaceable(&mut self) {
         let leader = &mut *self.leader;

@@ -72,7 +72,7 @@ impl Leadership<'_> {
         self.tell_who_was_revoked(peer);
     }
 
-    /// Whoever was shut out while this worker was elsewhere, or before it started, may hold a grant to read from it.
+    /// A peer that was revoked while this worker was elsewhere, or before it started, may hold a grant to read from it.
     fn tell_who_was_revoked(&mut self, worker: PeerId) {
         let all: Vec<PeerId> = self.state.revoked().collect();
         for part in all.chunks(HASHES_MAX) {

@@ -85,7 +85,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// A message is a sign of life too, and may overtake the beat that says so: what it tells of must not be
+    /// A message is a heartbeat too, and may overtake the heartbeat that says so: what it tells of must not be
     /// taken for lost with its worker.
     pub(crate) fn hear_from(&mut self, ix: WorkerIx) {
         if self.leader.pool[ix].state().dead() {

@@ -16,7 +16,7 @@ const RETURNS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Leadership<'_> {
     pub(crate) fn on_worker(&mut self, peer: PeerId, msg: FromWorker) {
-        // It may have been on its way when the worker was shut out.
+        // It may have been on its way when the worker was revoked.
         if self.state.revoked.contains_key(&peer) {
             return;
         }
@@ -45,7 +45,7 @@ impl Leadership<'_> {
 
     pub(crate) fn on_gone(&mut self, peer: PeerId, silent: bool) {
         self.peer_supervisor_gone(peer);
-        self.unhear(peer);
+        self.abandon_requests_of(peer);
         let leader = &mut *self.leader;
         let its = |submit: &mut Submission| submit.client == peer;
         let gone: Vec<Submission> = leader.submits.extract_if(.., its).collect();

@@ -37,7 +37,7 @@ const BUSY_FOR: f64 = 0.3;
 
 /// A transfer at less than this part of the rate that is known makes a measurement due: the link may have become slower,
 /// or who sent may have been busy.
-const DOUBTFUL_AT: u64 = 4;
+const SUSPECTED_AT: u64 = 4;
 
 /// What is known of a worker's link.
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ pub struct Measured {
 pub struct MeasureMost {
     /// Most bytes each way.
     pub bytes: u64,
-    /// Most bytes on their way at once, so that signs of life do not wait behind them for long; 0 is no limit.
+    /// Most bytes on their way at once, so that heartbeats do not wait behind them for long; 0 is no limit.
     pub window: u32,
 }
 
@@ -246,7 +246,7 @@ impl Leadership<'_> {
             self.out
                 .extend(after.map(|rate| Action::LinkRate { peer, rate }));
             self.look_at_link(ix, now + STALE_AFTER);
-        } else if rate < known / DOUBTFUL_AT {
+        } else if rate < known / SUSPECTED_AT {
             let soon = now + BUSY_AGAIN_AFTER;
             self.leader.timers.set_by(soon, Timer::Link(ix));
         }

@@ -28,8 +28,8 @@ pub(crate) struct Pool {
     room: CapacityIndex,
     /// All workers that may be given work, by how many attempts wait there.
     queues: BTreeSet<(u32, WorkerIx)>,
-    /// The same, the fastest first, by steps of speed.
-    pace: BTreeSet<(i64, WorkerIx)>,
+    /// The same, the fastest first, by speed class.
+    by_speed_class: BTreeSet<(i64, WorkerIx)>,
     /// Where each worker stands in these.
     keys: Vec<Keys>,
     version: u64,
@@ -39,7 +39,7 @@ pub(crate) struct Pool {
 struct Keys {
     room: Option<Rank>,
     queue: Option<(u32, WorkerIx)>,
-    pace: Option<(i64, WorkerIx)>,
+    speed_class: Option<(i64, WorkerIx)>,
 }
 
 impl Pool {
@@ -81,14 +81,14 @@ impl Pool {
         &self.queues
     }
 
-    /// The same, the fastest first, by steps of speed.
-    pub fn pace(&self) -> &BTreeSet<(i64, WorkerIx)> {
-        &self.pace
+    /// The same, the fastest first, by speed class.
+    pub fn by_speed_class(&self) -> &BTreeSet<(i64, WorkerIx)> {
+        &self.by_speed_class
     }
 
     /// Where a worker stands in that order; none where it may not be given work.
-    pub fn pace_of(&self, ix: WorkerIx) -> Option<i64> {
-        self.keys[ix as usize].pace.map(|(pace, _)| pace)
+    pub fn speed_class_of(&self, ix: WorkerIx) -> Option<i64> {
+        self.keys[ix as usize].speed_class.map(|(class, _)| class)
     }
 
     /// Grows when a worker comes, goes or changes what it offers.
@@ -128,12 +128,12 @@ impl Pool {
             }
             self.queues.extend(queue);
         }
-        let pace = usable.then(|| (-step(worker.speed), ix));
-        if keys.pace != pace {
-            if let Some(old) = std::mem::replace(&mut keys.pace, pace) {
-                self.pace.remove(&old);
+        let class = usable.then(|| (-step(worker.speed), ix));
+        if keys.speed_class != class {
+            if let Some(old) = std::mem::replace(&mut keys.speed_class, class) {
+                self.by_speed_class.remove(&old);
             }
-            self.pace.extend(pace);
+            self.by_speed_class.extend(class);
         }
     }
 }

@@ -240,7 +240,7 @@ impl WorkerState {
 }
 
 impl Pulse {
-    /// The pulse of a worker that is silent. Silence only gets worse, until the worker is heard.
+    /// The pulse of a worker that is silent. The gap only grows, until the worker is heard.
     fn silent(self, liveness: Liveness, heard: Time) -> Self {
         match (self, liveness) {
             (Self::Dead { .. }, _) | (Self::Suspected { .. }, Liveness::Late) => self,
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_gets_worse_until_the_worker_is_heard() {
+    fn gap_gets_worse_until_the_worker_is_heard() {
         let (late, heard) = (Liveness::Late, Time(5));
         let dead = LIVE.after(lost(8, Loss::DeclaredDead { heard }));
         assert!(dead.dead() && dead.connected() && !dead.reachable());

@@ -7,7 +7,7 @@ use crate::supervisor::leader::pool::link::LinkState;
 use crate::supervisor::leader::pool::state::{WorkerEvent, WorkerState};
 use hedge_model::capacity::Class;
 use hedge_model::msg::WorkerInfo;
-use hedge_model::owner::{OwnerState, Stand};
+use hedge_model::owner::{OwnerResponse, OwnerState};
 use hedge_model::{Hash, JobId, PeerId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,9 +26,9 @@ pub(crate) struct Worker {
     pub owner_change: u32,
     pub exclusion: Option<Exclusion>,
     /// Times that it failed a task that another could do, since it last did one itself.
-    pub blamed: u32,
+    pub outdone: u32,
     /// Exclusions for that.
-    pub times_blamed: u32,
+    pub times_outdone: u32,
     /// Exclusions for faults of its own or its machine's, since it last did a task.
     pub faults: u32,
     /// Versions of the bodies it was sent.
@@ -73,8 +73,8 @@ impl Worker {
             owner: None,
             owner_change: 0,
             exclusion: None,
-            blamed: 0,
-            times_blamed: 0,
+            outdone: 0,
+            times_outdone: 0,
             faults: 0,
             bodies: BTreeMap::new(),
             staged: BTreeSet::new(),
@@ -126,7 +126,9 @@ impl Worker {
 
     /// Whether what runs there had better be repeated elsewhere: it is to leave, or its owner stopped it.
     pub fn leaving(&self) -> bool {
-        let stopped = |owner: &OwnerState| matches!(owner.stand, Stand::Pause | Stand::Vacate);
+        let stopped = |owner: &OwnerState| {
+            matches!(owner.response, OwnerResponse::Pause | OwnerResponse::Vacate)
+        };
         self.draining || self.owner.as_ref().is_some_and(|(owner, _)| stopped(owner))
     }
 }

@@ -194,7 +194,7 @@ fn coming(view: &View<'_>) -> Vec<Coming> {
         .into_iter()
         .filter(|(worker, after)| {
             let seen = &view.workers[*worker];
-            after.is_finite() && seen.free_milli == 0 && !seen.in_doubt
+            after.is_finite() && seen.free_milli == 0 && !seen.suspected
         })
         .map(|(worker, after)| Coming {
             worker,
@@ -414,7 +414,7 @@ impl<'a> Weigh<'a> {
             Course {
                 nominal: task.work_s / seen.speed,
                 elapsed,
-                loss: if seen.in_doubt {
+                loss: if seen.suspected {
                     1.0 / task.work_s.max(1e-3)
                 } else {
                     seen.loss_per_s

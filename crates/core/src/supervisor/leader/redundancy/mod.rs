@@ -4,8 +4,8 @@
 //! machines are idle that nothing ready can use.
 
 mod auto;
+mod evaluation;
 mod fill;
-mod look;
 mod policy;
 mod speculate;
 mod survival;
@@ -21,7 +21,7 @@ pub use policy::{
 };
 
 pub(crate) use crate::supervisor::durable::beliefs::above;
-pub(crate) use look::{Looks, kinds};
+pub(crate) use evaluation::{Evaluations, kinds};
 pub(crate) use survival::Survival;
 
 use crate::supervisor::CriticalSet;
@@ -156,8 +156,8 @@ impl LeaderView<'_> {
         let one_more = known.is_some_and(|known| {
             known.attempts.iter().any(|attempt| {
                 let worker = &leader.pool[attempt.worker];
-                let doubtful = doubt && (worker.state().suspected() || attempt.stalled.is_some());
-                attempt.state().active() && (worker.leaving() || doubtful)
+                let suspected = doubt && (worker.state().suspected() || attempt.stalled.is_some());
+                attempt.state().active() && (worker.leaving() || suspected)
             })
         });
         copies + usize::from(one_more)

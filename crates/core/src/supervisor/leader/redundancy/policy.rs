@@ -18,7 +18,7 @@ use std::time::Duration;
 /// The same views in the same order must give the same orders: no clock, no randomness of the system, no
 /// iteration in an order that could differ.
 pub trait Policy: fmt::Debug + Send {
-    /// Looks at what runs and adds the copies to start now to `orders`, most wanted first. An order that
+    /// Evaluations at what runs and adds the copies to start now to `orders`, most wanted first. An order that
     /// cannot be carried out (no room, the worker has the task already) is passed over. Returns when to be
     /// asked again even if nothing happens until then; without, only after the next change.
     fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration>;
@@ -180,7 +180,7 @@ pub struct SeenWorker {
     /// How often it is lost, per second.
     pub loss_per_s: f64,
     /// Whether it was told to leave, or is silent: what runs there may be lost.
-    pub in_doubt: bool,
+    pub suspected: bool,
 }
 
 impl View<'_> {
@@ -198,7 +198,7 @@ impl View<'_> {
     /// Workers with room, fastest first.
     pub fn idle(&self) -> Vec<usize> {
         let mut idle: Vec<usize> = (0..self.workers.len())
-            .filter(|at| self.workers[*at].free_milli > 0 && !self.workers[*at].in_doubt)
+            .filter(|at| self.workers[*at].free_milli > 0 && !self.workers[*at].suspected)
             .collect();
         idle.sort_by(|a, b| {
             let speed = |at: &usize| self.workers[*at].speed;

@@ -1,33 +1,33 @@
-//! Beats of this version and of one that says nothing of owners, read by each other.
+//! Heartbeats of this version and of one that says nothing of owners, read by each other.
 
-use hedge_model::msg::Beat;
-use hedge_model::owner::{Activity, Cause, OwnerNote, OwnerState, Stand};
+use hedge_model::msg::Heartbeat;
+use hedge_model::owner::{Activity, Cause, OwnerNote, OwnerResponse, OwnerState};
 use std::time::Duration;
 
 #[test]
-fn what_earlier_versions_read_and_write_is_a_beat_without_an_owner() {
-    let plain = Beat {
+fn what_earlier_versions_read_and_write_is_a_heartbeat_without_an_owner() {
+    let plain = Heartbeat {
         seq: 7,
         in_hand: 2,
-        ..Beat::default()
+        ..Heartbeat::default()
     };
     let state = OwnerState {
         change: 300,
-        stand: Stand::Pause,
+        response: OwnerResponse::Pause,
         why: vec![Cause::Activity(Activity::Mouse), Cause::Battery],
         away: Duration::from_secs(5),
     };
-    let told = Beat {
+    let told = Heartbeat {
         owner: Some(OwnerNote::from(&state)),
         ..plain.clone()
     };
     let (old, new) = (postcard::to_stdvec(&plain).unwrap(), told.encode().unwrap());
     assert_eq!(plain.encode().unwrap(), old);
-    assert_eq!(Beat::decode(&old), Ok(plain.clone()));
+    assert_eq!(Heartbeat::decode(&old), Ok(plain.clone()));
     assert_eq!(postcard::from_bytes(&new), Ok(plain));
-    let read = Beat::decode(&new).unwrap();
+    let read = Heartbeat::decode(&new).unwrap();
     assert_eq!(read.owner.map(OwnerState::from), Some(state));
-    assert!(Beat::decode(&new[..new.len() - 1]).is_err());
+    assert!(Heartbeat::decode(&new[..new.len() - 1]).is_err());
 }
 
 #[test]

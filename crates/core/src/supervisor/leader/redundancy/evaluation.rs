@@ -28,14 +28,14 @@ const GAP_EACH_MAX: Duration = Duration::from_micros(100);
 
 /// When the policies are asked.
 #[derive(Debug, Default)]
-pub(crate) struct Looks {
+pub(crate) struct Evaluations {
     /// Not before.
     next: Time,
     /// Something happened since they were asked.
     due: bool,
 }
 
-impl Looks {
+impl Evaluations {
     /// Something happened, or `changed` says that it changes nothing.
     pub fn changed(&mut self, changed: bool) {
         self.due |= changed;
@@ -52,14 +52,14 @@ impl Leadership<'_> {
     pub(crate) fn look(&mut self) {
         let now = self.now;
         let leader = &mut *self.leader;
-        if !leader.looks.due || leader.pool.room().is_empty() || leader.watched_jobs == 0 {
+        if !leader.evaluations.due || leader.pool.room().is_empty() || leader.watched_jobs == 0 {
             return;
         }
-        if now < leader.looks.next {
-            let at = leader.looks.next;
+        if now < leader.evaluations.next {
+            let at = leader.evaluations.next;
             return leader.look_at(at);
         }
-        leader.looks.due = false;
+        leader.evaluations.due = false;
         let mut again: Option<Duration> = None;
         let mut seen = 0;
         for mut policy in self.policies() {
@@ -86,7 +86,7 @@ impl Leadership<'_> {
         let gap = little.min(GAP_EACH_MAX * seen);
         let gap = gap.max(GAP_EACH * seen).max(GAP_MIN);
         let leader = &mut *self.leader;
-        leader.looks.next = now + gap;
+        leader.evaluations.next = now + gap;
         if let Some(after) = again {
             let at = now + after.max(gap);
             leader.look_at(at);
@@ -330,7 +330,9 @@ impl Seen<'_> {
                 0
             },
             loss_per_s: self.learned.loss_per_s(worker.peer, self.running_s),
-            in_doubt: worker.leaving() || worker.state().suspected() || !worker.state().reachable(),
+            suspected: worker.leaving()
+                || worker.state().suspected()
+                || !worker.state().reachable(),
         });
         self.places.insert(ix, self.workers.len() - 1);
         self.workers.len() - 1

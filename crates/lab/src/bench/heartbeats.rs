@@ -1,4 +1,4 @@
-//! `hedge-lab bench beats`: heartbeats of many workers, and what they cost the supervisor.
+//! `hedge-lab bench heartbeats`: heartbeats of many workers, and what they cost the supervisor.
 
 use super::grid::{Grid, Plan, way_text};
 use super::{lines, rounded};
@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::failure::unexpected;
 use crate::output::Output;
 use hedge_model::msg::{Reply, Request};
-use hedge_model::settings::Way;
+use hedge_model::settings::WatchMode;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 const RAW_SECONDS_MAX: u32 = 10;
 
 #[derive(Debug, Serialize)]
-struct Figures {
+struct BeatsFigures {
     workers: u16,
     /// Where their heartbeats come from: `bench` is this process, `processes` whole workers.
     from: &'static str,
@@ -50,7 +50,7 @@ struct Figures {
 pub fn run(
     output: Output,
     workers: u16,
-    way: Way,
+    way: WatchMode,
     seconds: u32,
     processes: bool,
 ) -> Result<(), Failure> {
@@ -90,10 +90,10 @@ pub fn run(
 
 async fn measure(
     workers: u16,
-    way: Way,
+    way: WatchMode,
     seconds: u32,
     processes: bool,
-) -> Result<Figures, Failure> {
+) -> Result<BeatsFigures, Failure> {
     let plan = Plan {
         args: &["--no-sandbox"],
         ..Plan::new(if processes { workers } else { 0 }, 1)
@@ -112,7 +112,7 @@ async fn measure(
     let (cpu, took) = (grid.supervisor.cpu() - cpu, since.elapsed());
     let expected = took.as_secs_f64() / way.interval.as_secs_f64() * f64::from(workers);
     let held_up = after.held_up - before.held_up;
-    let delivered = after.beats - before.beats + held_up;
+    let delivered = after.heartbeats - before.heartbeats + held_up;
     let sent = delivered + after.missed.saturating_sub(before.missed);
     drop((senders, grid));
     let raw = tokio::task::spawn_blocking(move || {
@@ -121,7 +121,7 @@ async fn measure(
     let raw_udp = raw
         .await
         .map_err(|error| Failure::Local(error.to_string()))??;
-    Ok(Figures {
+    Ok(BeatsFigures {
         workers,
         from: if processes { "processes" } else { "bench" },
         watch: way_text(way),
@@ -142,7 +142,7 @@ async fn measure(
 
 /// What all workers together showed so far.
 struct Counted {
-    beats: u64,
+    heartbeats: u64,
     held_up: u64,
     missed: u64,
     suspicions: u64,
@@ -152,9 +152,9 @@ struct Counted {
 async fn count(grid: &Grid) -> Result<Counted, Failure> {
     match grid.client.ask(Request::Workers).await? {
         Reply::Workers(all) => Ok(Counted {
-            beats: all.iter().map(|worker| worker.beats).sum(),
-            held_up: all.iter().map(|worker| worker.held_up_beats).sum(),
-            missed: all.iter().map(|worker| worker.missed_beats).sum(),
+            heartbeats: all.iter().map(|worker| worker.heartbeats).sum(),
+            held_up: all.iter().map(|worker| worker.held_up_heartbeats).sum(),
+            missed: all.iter().map(|worker| worker.missed_heartbeats).sum(),
             suspicions: all.iter().map(|worker| worker.suspicions).sum(),
             late_gaps: all.iter().map(|worker| worker.late_gaps).sum(),
         }),

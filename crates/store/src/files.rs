@@ -1,19 +1,21 @@
-//! The few things that the journal does with files, in one place, so that trials can make them fail.
+//! The few things that the journal does with files, in one place.
 
-use crate::{Faults, StoreError};
+use crate::StoreError;
+use crate::options::{Disk, SystemDisk};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Writes and flushes, as the trial wants it. Clones share the count of bytes.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Files {
-    faults: Faults,
-    written: Arc<AtomicU64>,
+/// Creates, writes, flushes, renames and removes files. Clones share the disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Files(Arc<dyn Disk>);
+
+impl Default for Files {
+    fn default() -> Self {
+        Self(Arc::new(SystemDisk))
+    }
 }
 
 /// Makes a folder that only its owner may enter, where it is missing: a journal holds the grid's secrets.
@@ -26,11 +28,8 @@ pub(crate) fn create_folder(path: &Path) -> Result<(), StoreError> {
 }
 
 impl Files {
-    pub fn new(faults: Faults) -> Self {
-        Self {
-            faults,
-            written: Arc::default(),
-        }
+    pub fn new(disk: Arc<dyn Disk>) -> Self {
+        Self(disk)
     }
 
     /// A file for reading and writing, empty.
@@ -45,7 +44,7 @@ impl Files {
             .map_err(|source| file_error("create", path, source))
     }
 
-    /// Writes all bytes at a place. No full disk refuses, or leaves a part of, what goes over bytes that are there.
+    /// Writes all bytes at an offset.
     pub fn write_at(
         &self,
         file: &File,
@@ -53,25 +52,14 @@ impl Files {
         bytes: &[u8],
         offset: u64,
     ) -> Result<(), StoreError> {
-        let allowed = match self.needs_room(file, offset + bytes.len() as u64) {
-            true => self.allowed(bytes.len()),
-            false => bytes.len(),
-        };
-        file.write_all_at(&bytes[..allowed], offset)
-            .and_then(|()| match allowed == bytes.len() {
-                true => Ok(()),
-                false => Err(io::ErrorKind::StorageFull.into()),
-            })
-            .map_err(|source| file_error("write", path, source))
+        let written = self.0.write_at(file, bytes, offset);
+        written.map_err(|source| file_error("write", path, source))
     }
 
     /// Makes what was written durable.
     pub fn flush(&self, file: &File, path: &Path) -> Result<(), StoreError> {
-        if !self.faults.slow_flush.is_zero() {
-            std::thread::sleep(self.faults.slow_flush);
-        }
-        file.sync_data()
-            .map_err(|source| file_error("flush", path, source))
+        let flushed = self.0.flush(file);
+        flushed.map_err(|source| file_error("flush", path, source))
     }
 
     /// Makes the names in a folder durable.
@@ -106,29 +94,6 @@ impl Files {
             _ => Ok(()),
         }
     }
-
-    /// Whether a trial may refuse a write that ends there. A full disk takes what a file has room for already.
-    fn needs_room(&self, file: &File, end: u64) -> bool {
-        let limited = self.faults.full_after.or(self.faults.short_write_at);
-        limited.is_some() && file.metadata().map_or(true, |file| end > file.len())
-    }
-
-    /// How many of these bytes the trial lets through.
-    fn allowed(&self, wanted: usize) -> usize {
-        let before = self.written.fetch_add(wanted as u64, Ordering::Relaxed);
-        let until = |limit: u64| {
-            usize::try_from(limit.saturating_sub(before)).map_or(wanted, |left| left.min(wanted))
-        };
-        if let Some(limit) = self.faults.full_after
-            && before + wanted as u64 > limit
-        {
-            return until(limit);
-        }
-        match self.faults.short_write_at {
-            Some(limit) if before < limit && before + wanted as u64 >= limit => until(limit) / 2,
-            _ => wanted,
-        }
-    }
 }
 
 /// What files end with that are not finished. They are removed at start.
@@ -161,7 +126,7 @@ pub(crate) struct Appender<'a> {
     pub file: &'a File,
     pub path: &'a Path,
     pub offset: u64,
-    /// Flush whenever so many bytes have been written, so that one flush of much does not hold up others' on
+    /// Flush each time this many bytes have been written, so that one large flush does not hold up those of others on
     /// the same disk.
     pub flush_every: u64,
     pub unflushed: u64,

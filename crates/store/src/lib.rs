@@ -28,7 +28,7 @@ mod writer;
 pub use error::StoreError;
 pub use event::{Group, JournalEvent, LogSize, SnapshotRequest, WriteState};
 pub use journal::{Journal, NotTaken, Refused};
-pub use options::{Faults, Options, Place, Timing, Transport};
+pub use options::{Disk, Options, Place, SystemDisk, Timing, Transport};
 pub use repair::{Repair, repair};
 pub use tools::{Dump, Line, Report, What, backup, check, dump, recover};
 

@@ -325,7 +325,7 @@ impl Known {
     }
 }
 
-/// As many entries as have so many bytes, or one if there must be one.
+/// As many entries as fit into a number of bytes, or one if there must be one.
 fn limited(entries: Vec<(Entry, Option<u32>)>, limit: u64, at_least_one: bool) -> Vec<Entry> {
     let mut bytes = 0_u64;
     let mut taken = Vec::with_capacity(entries.len());

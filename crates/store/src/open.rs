@@ -201,7 +201,7 @@ async fn store(options: &Options, failure: &Failure) -> Result<Store, StoreError
         }
         Place::Disk(folder) => folder.clone(),
     };
-    let files = Files::new(options.faults.clone());
+    let files = Files::new(options.disk.clone());
     let work = (files.clone(), folder.clone(), failure.clone());
     let segment_bytes = options.segment_bytes.min(u64::from(u32::MAX) / 2);
     let opened = tokio::task::spawn_blocking(move || {

@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use hedge_model::group::GroupMember;
+use std::fs::File;
 use std::future::Future;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where the log lives.
@@ -52,41 +54,33 @@ impl Timing {
     }
 }
 
-/// What is to go wrong with the files, for tests of the journal. Nothing, by default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// Each flush takes this much longer.
-    pub slow_flush: Duration,
-    /// The disk is full once this many bytes have been written.
-    pub full_after: Option<u64>,
-    /// The write that reaches this many bytes stops half-way and fails.
-    pub short_write_at: Option<u64>,
+/// Writes the log's files. [`SystemDisk`] is the machine's; a journal on another is for trials of disks that fail.
+/// Called from the journal's own threads.
+pub trait Disk: std::fmt::Debug + Send + Sync + 'static {
+    /// Writes all bytes at an offset of a file.
+    ///
+    /// # Errors
+    /// Not all of them were written; a part may have been.
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes what was written to a file durable.
+    ///
+    /// # Errors
+    /// It may not be durable.
+    fn flush(&self, file: &File) -> io::Result<()>;
 }
 
-/// `slow_flush=20ms,full_after=1000000,short_write_at=500000`, each part once or not at all.
-impl FromStr for Faults {
-    type Err = String;
+/// The disk of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemDisk;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut faults = Self::default();
-        for part in text.split(',').filter(|part| !part.is_empty()) {
-            let bad = || {
-                format!(
-                    "`{part}` is no fault: say slow_flush=20ms, full_after=BYTES or short_write_at=BYTES"
-                )
-            };
-            let (name, value) = part.split_once('=').ok_or_else(bad)?;
-            match name {
-                "slow_flush" => {
-                    let ms = value.strip_suffix("ms").and_then(|ms| ms.parse().ok());
-                    faults.slow_flush = Duration::from_millis(ms.ok_or_else(bad)?);
-                }
-                "full_after" => faults.full_after = Some(value.parse().map_err(|_| bad())?),
-                "short_write_at" => faults.short_write_at = Some(value.parse().map_err(|_| bad())?),
-                _ => return Err(bad()),
-            }
-        }
-        Ok(faults)
+impl Disk for SystemDisk {
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        file.write_all_at(bytes, offset)
+    }
+
+    fn flush(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
     }
 }
 
@@ -110,8 +104,8 @@ pub struct Options {
     pub events_max: usize,
     /// The log goes on in a new file after this many bytes. Whole files are removed after a snapshot.
     pub segment_bytes: u64,
-    /// What is to go wrong, for trials.
-    pub faults: Faults,
+    /// Writes the files.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Options {
@@ -130,7 +124,7 @@ impl Options {
             open_max: 4096,
             events_max: 1024,
             segment_bytes: 64 << 20,
-            faults: Faults::default(),
+            disk: Arc::new(SystemDisk),
         }
     }
 }

@@ -2,11 +2,11 @@
 
 mod support;
 
-use hedge_store::{Faults, NodeId, Options, StoreError, What};
+use hedge_store::{NodeId, Options, StoreError, What};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use support::{Hub, Node, disk, group, member};
+use support::{Failure, FaultyDisk, Hub, Node, disk, group, member};
 use tempfile::TempDir;
 
 fn options(folder: &Path) -> Options {
@@ -203,8 +203,8 @@ async fn what_was_acknowledged_and_is_missing_is_found() {
 
 #[tokio::test]
 async fn a_full_disk_is_reported_and_nothing_acknowledged_is_lost() {
-    for faults in ["full_after=100000", "short_write_at=100000"] {
-        let acknowledged = until_it_fails(faults).await;
+    for failure in [Failure::FullAfter(100_000), Failure::ShortWriteAt(100_000)] {
+        let acknowledged = until_it_fails(failure).await;
         assert!(acknowledged > 100, "{acknowledged}");
     }
 }
@@ -212,19 +212,19 @@ async fn a_full_disk_is_reported_and_nothing_acknowledged_is_lost() {
 /// Entries, and the marks of how far they are flushed, are hit alike.
 #[tokio::test]
 async fn a_disk_that_is_full_at_any_byte_leaves_what_was_acknowledged() {
-    for fault in ["full_after", "short_write_at"] {
+    for failure in [Failure::FullAfter, Failure::ShortWriteAt] {
         for at in (2_000..2_200).step_by(11) {
-            until_it_fails(&format!("{fault}={at}")).await;
+            until_it_fails(failure(at)).await;
         }
     }
 }
 
 /// Proposes until the disk fails, and opens what is left; gives how many were acknowledged.
-async fn until_it_fails(faults: &str) -> usize {
+async fn until_it_fails(failure: Failure) -> usize {
     let hub = Hub::default();
     let folder = tempfile::tempdir().unwrap();
     let full = Options {
-        faults: faults.parse::<Faults>().unwrap(),
+        disk: FaultyDisk::with(failure),
         ..options(folder.path())
     };
     let node = Node::open_with(&hub, full).await.unwrap();
@@ -256,7 +256,7 @@ async fn until_it_fails(faults: &str) -> usize {
     node.close(&hub).await;
     // There is room again.
     let numbers = opened(folder.path()).await.unwrap();
-    assert!(numbers.starts_with(&acknowledged), "{faults}");
+    assert!(numbers.starts_with(&acknowledged), "{failure:?}");
     acknowledged.len()
 }
 

@@ -3,8 +3,10 @@
 mod support;
 
 use hedge_store::{Place, StoreError};
-use std::time::Instant;
-use support::{Hub, Node, PATIENT, disk, group, join, leader, member, patient};
+use std::time::{Duration, Instant};
+use support::{
+    Failure, FaultyDisk, Hub, Node, PATIENT, disk, group, join, leader, member, patient,
+};
 
 fn memory(count: usize) -> Vec<Place> {
     vec![Place::Memory; count]
@@ -194,7 +196,7 @@ async fn a_slow_disk_of_one_does_not_hold_up_the_others() {
     let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
     let mut nodes = group(&hub, vec![disk(folders[0].path()), disk(folders[1].path())]).await;
     let slow = hedge_store::Options {
-        faults: "slow_flush=1000ms".parse().unwrap(),
+        disk: FaultyDisk::with(Failure::SlowFlush(Duration::from_secs(1))),
         snapshot_records: 100,
         ..patient(disk(folders[2].path()), 3)
     };

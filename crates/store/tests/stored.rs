@@ -1,5 +1,5 @@
 //! Journals that were written in each format there has been are read as what they were. They were made by
-//! `HEDGE_FORMAT_MAX=N hedge supervisor`, one worker and one job of five tasks; what is in `data` never changes.
+//! `hedge-earlier N supervisor` (in `crates/cli`), one worker and one job of five tasks; what is in `data` never changes.
 
 use hedge_model::record::{FORMAT_MAX, FORMAT_MIN, JobEnd, Record};
 use hedge_store::What;

@@ -7,24 +7,9 @@ use crate::args::Supervisor;
 use crate::exit::{Exit, Failure};
 use crate::show;
 use hedge_model::msg::Role;
-use hedge_model::record::{FORMAT_MAX, FORMAT_MIN};
 use hedge_node::supervisor::{self, SupervisorConfig, Timing};
 use hedge_node::{ClientError, StartOptions};
 use serde_json::json;
-
-/// The newest format of records that it reads and writes, to be as an earlier version was. Tests of upgrades set it:
-/// there is no earlier version to run.
-const FORMAT: &str = "HEDGE_FORMAT_MAX";
-
-fn format_max() -> Result<u32, Failure> {
-    let Ok(text) = std::env::var(FORMAT) else {
-        return Ok(FORMAT_MAX);
-    };
-    let level = text.parse().ok();
-    let known = level.filter(|level| (FORMAT_MIN..=FORMAT_MAX).contains(level));
-    let why = || format!("{FORMAT}: a number from {FORMAT_MIN} to {FORMAT_MAX} is wanted");
-    known.ok_or_else(|| Failure::Arguments(why()))
-}
 
 fn config(
     context: &Context,
@@ -54,7 +39,6 @@ fn config(
     if options.fast.unwrap_or_default() {
         config.timing = Timing::fast();
     }
-    config.format_max = format_max()?;
     Ok((config, options))
 }
 

@@ -4,6 +4,7 @@ use super::{Kept, Place, until};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Supervisors of one group, and workers of one CPU each.
 pub struct Group {
@@ -15,25 +16,25 @@ pub struct Group {
     /// A client in a folder of its own, as administrator.
     pub client: Place,
     ticket: String,
-    /// Of supervisors that are started from now on.
-    pub env: Vec<(&'static str, &'static str)>,
+    /// The newest record format of supervisors that are started from now on, where it is not this version's.
+    pub format: Option<&'static str>,
 }
 
 impl Group {
     /// So many supervisors that vote, and so many workers that are live.
     pub fn start(folder: &Path, supervisors: usize, workers: usize) -> Group {
-        Group::start_as(folder, supervisors, workers, &[])
+        Group::start_as(folder, supervisors, workers, None)
     }
 
-    /// The same with this in the supervisors' environment.
+    /// The same with supervisors that know no newer record format than this.
     pub fn start_as(
         folder: &Path,
         supervisors: usize,
         workers: usize,
-        env: &[(&'static str, &'static str)],
+        format: Option<&'static str>,
     ) -> Group {
         let first = Place::here(&folder.join("supervisor-0"));
-        let kept = first.supervisor_as("127.0.0.1:0", env);
+        let kept = first.listening(supervisor(&first, format, &[]));
         let worker_ticket = first.ticket("worker");
         let ticket = first.ticket("admin");
         let mut group = Group {
@@ -44,7 +45,7 @@ impl Group {
             worker_ticket,
             client: Place::here(&folder.join("client")),
             ticket,
-            env: env.to_vec(),
+            format,
         };
         for _ in 1..supervisors {
             group.add_supervisor(&[]);
@@ -63,16 +64,8 @@ impl Group {
         let place = Place::here(&self.folder.join(format!("supervisor-{number}")));
         let invited = self.ask(&["ticket", "supervisor"]);
         let ticket = invited["ticket"].as_str().unwrap();
-        let fixed = [
-            "supervisor",
-            "--listen",
-            "127.0.0.1:0",
-            "--json",
-            "--join",
-            ticket,
-        ];
-        let mut command = place.hedge(&[&fixed[..], args].concat());
-        command.envs(self.env.iter().copied());
+        let args = [&["--join", ticket], args].concat();
+        let command = supervisor(&place, self.format, &args);
         let kept = Kept::start(command, &place.folder);
         self.places.push(place);
         self.supervisors.push(Some(kept));
@@ -104,8 +97,7 @@ impl Group {
     /// Starts a supervisor again in its folder.
     pub fn restart(&mut self, number: usize) {
         let place = &self.places[number];
-        let mut command = place.hedge(&["supervisor", "--listen", "127.0.0.1:0", "--json"]);
-        command.envs(self.env.iter().copied());
+        let command = supervisor(place, self.format, &[]);
         self.supervisors[number] = Some(Kept::start(command, &place.folder));
     }
 
@@ -198,5 +190,15 @@ impl Drop for Group {
         if std::thread::panicking() {
             eprintln!("{}", self.told());
         }
+    }
+}
+
+/// A supervisor with these arguments, which knows no newer record format than this.
+fn supervisor(place: &Place, format: Option<&str>, args: &[&str]) -> Command {
+    let fixed = ["supervisor", "--listen", "127.0.0.1:0", "--json"];
+    let args = [&fixed, args].concat();
+    match format {
+        None => place.hedge(&args),
+        Some(format) => place.earlier(format, &args),
     }
 }

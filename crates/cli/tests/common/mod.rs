@@ -77,6 +77,13 @@ impl Place {
         command
     }
 
+    /// A program with the arguments of `hedge` that is as an earlier version was: it knows no newer record format.
+    pub fn earlier(&self, format: &str, args: &[&str]) -> Command {
+        let mut command = self.program(env!("CARGO_BIN_EXE_hedge-earlier"));
+        command.arg(format).args(args);
+        command
+    }
+
     /// Runs `hedge` to its end.
     pub fn call(&self, args: &[&str]) -> Output {
         let mut command = self.hedge(args);
@@ -106,13 +113,11 @@ impl Place {
 
     /// Starts a supervisor and waits until it listens.
     pub fn supervisor(&self, listen: &str) -> Kept {
-        self.supervisor_as(listen, &[])
+        self.listening(self.hedge(&["supervisor", "--listen", listen, "--json"]))
     }
 
-    /// The same with this in its environment.
-    pub fn supervisor_as(&self, listen: &str, env: &[(&'static str, &'static str)]) -> Kept {
-        let mut command = self.hedge(&["supervisor", "--listen", listen, "--json"]);
-        command.envs(env.iter().copied());
+    /// Starts this supervisor and waits until it listens.
+    pub fn listening(&self, command: Command) -> Kept {
         let mut supervisor = Kept::start(command, &self.folder);
         until("the supervisor to listen", || {
             assert!(supervisor.running(), "{}", supervisor.told());

@@ -21,7 +21,7 @@ const FULL_BYTES: u64 = 64 << 10;
 pub(crate) struct DiskLimit {
     folders: Vec<PathBuf>,
     limit: u64,
-    /// Whether the attempt asked for so much; otherwise it may use what the worker offers.
+    /// Whether the limit is the attempt's own; otherwise it is what the worker offers.
     asked: bool,
     /// What is to stay free, bytes.
     reserve: u64,

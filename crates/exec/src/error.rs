@@ -44,6 +44,16 @@ pub enum ExecError {
         /// The folder that would show it.
         visible: PathBuf,
     },
+    /// A folder cannot be shared with tasks. Nothing was started.
+    #[error(
+        "{path:?} cannot be shared with tasks: {why}. Nothing was started; share another folder"
+    )]
+    Share {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The spawner could not be started, or spoke nonsense. Nothing runs.
     #[error(
         "cannot start the process that runs tasks: {why}. Nothing was started; see `hedge doctor`"

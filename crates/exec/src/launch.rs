@@ -1,5 +1,6 @@
 //! An attempt to run, and how it ended: plain data.
 
+use crate::Permissions;
 use hedge_model::Ending;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -21,8 +22,10 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
     /// Standard input.
     pub stdin: Stdin,
-    /// What it may use.
+    /// How much it may use.
     pub limits: Limits,
+    /// What it may use beyond what every attempt may.
+    pub permissions: Permissions,
     /// How much to keep of the end of each captured stream, bytes; `None` for [`TAIL_BYTES`]. Beyond these it is kept in
     /// a file, see [`crate::Scratch::spilled`].
     pub kept_bytes: Option<u64>,
@@ -90,10 +93,19 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// A success that took nothing.
+    pub(crate) fn success() -> Exit {
+        Exit::with(Ok(()))
+    }
+
     /// An end without a process.
     pub(crate) fn without_process(ending: Ending) -> Exit {
+        Exit::with(Err(ending))
+    }
+
+    fn with(outcome: Result<(), Ending>) -> Exit {
         Exit {
-            outcome: Err(ending),
+            outcome,
             usage: Usage::default(),
             stdout: Tail::default(),
             stderr: Tail::default(),

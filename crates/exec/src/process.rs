@@ -1,7 +1,8 @@
 //! The spawner's process, as the worker sees it: what it is told, how it starts and ends.
 
 use crate::wire::{self, Reply, Setup};
-use crate::{ExecError, Report, SpawnerConfig};
+use crate::{ExecError, Permissions, Report, SpawnerConfig};
+use hedge_model::spec::Network;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,14 @@ pub(crate) fn setup(config: &SpawnerConfig) -> Result<Setup, ExecError> {
             .iter()
             .map(|path| real(path))
             .collect::<Result<Vec<_>, _>>()?;
+        let shares = config.shares.iter().map(|share| &share.path);
+        for (share, hidden) in shares.flat_map(|share| hidden.iter().map(move |one| (share, one))) {
+            if share.starts_with(hidden) || hidden.starts_with(share) {
+                let why = format!("the worker's own files are in {}", hidden.display());
+                let path = share.clone();
+                return Err(ExecError::Share { path, why });
+            }
+        }
         let own = ["/dev", "/proc", "/sys"].map(PathBuf::from);
         let system = crate::spawner::system_folders();
         for hidden in hidden.iter().chain([&scratch]) {
@@ -49,9 +58,11 @@ pub(crate) fn setup(config: &SpawnerConfig) -> Result<Setup, ExecError> {
         processes_max: config.processes_max,
         memory_max: config.memory_max,
         sandbox: config.sandbox,
-        namespaces: config.sandbox && config.namespaces,
-        freezer: config.freezer,
-        network: config.network || !config.sandbox,
+        permissions: Permissions::default(),
+        network: match config.network || !config.sandbox {
+            true => Network::Any,
+            false => Network::Loopback,
+        },
         priority: config.priority,
         read_only,
         env: config.env.clone(),

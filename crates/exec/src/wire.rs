@@ -3,8 +3,9 @@
 //! Both ends are the same program, so there is no version; the limit keeps a mistake from becoming an
 //! allocation.
 
-use crate::{Advanced, Exit, Launch, Priority, Report};
+use crate::{Advanced, Exit, Launch, Permissions, Priority, Report};
 use hedge_model::Ending;
+use hedge_model::spec::Network;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -28,9 +29,10 @@ pub(crate) struct Setup {
     /// What of the disk is to stay free, bytes.
     pub disk_reserve: u64,
     pub sandbox: bool,
-    pub namespaces: bool,
-    pub freezer: bool,
-    pub network: bool,
+    /// What the slot's attempts may use.
+    pub permissions: Permissions,
+    /// The most network that they get.
+    pub network: Network,
     pub priority: Priority,
     pub read_only: Vec<PathBuf>,
     pub env: Vec<(String, String)>,
@@ -38,13 +40,28 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// For the spawner of one slot.
-    pub(crate) fn for_slot(&self, slot: u32) -> Setup {
+    /// For the spawner of one slot, whose attempts have these permissions.
+    pub(crate) fn for_slot(&self, slot: u32, permissions: Permissions) -> Setup {
+        let asked = permissions.network.unwrap_or(self.network);
         Setup {
             folder: self.folder.join(crate::scratch::slot_name(slot)),
             slot,
+            network: asked.min(self.network),
+            permissions,
             ..self.clone()
         }
+    }
+
+    /// Whether attempts may use TCP: that of the machine, or over a loopback interface of their own, `own`, where they
+    /// ask for it.
+    pub(crate) fn has_tcp(&self, own: bool) -> bool {
+        let asked = self.permissions.network >= Some(Network::Loopback);
+        self.shares_network() || own && asked
+    }
+
+    /// Whether attempts share the machine's network.
+    pub(crate) fn shares_network(&self) -> bool {
+        self.network == Network::Any
     }
 }
 

@@ -70,7 +70,7 @@ fn asking(launch: Launch, disk: u64) -> Launch {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_writes_too_much_is_told_the_limit() {
     for namespaces in [true, false] {
-        let grid = grid_with(|config| config.namespaces = namespaces).await;
+        let grid = grid_with(|config| common::allow_namespaces(config, namespaces)).await;
         for (way, script) in WAYS {
             let scratch = grid.scratch();
             let exit = grid

@@ -32,7 +32,7 @@ async fn cancelling_ends_a_tree_with_daemons_within_50_ms() {
     for (sandbox, namespaces) in [(true, true), (true, false), (false, false)] {
         let grid = grid_with(|config| {
             config.sandbox = sandbox;
-            config.namespaces = namespaces;
+            common::allow_namespaces(config, namespaces);
         })
         .await;
         let sleep = odd_sleep();
@@ -259,7 +259,7 @@ fn a_killed_worker_takes_its_attempts_along() {
 async fn a_killed_spawner_is_reported_and_replaced() {
     for namespaces in [true, false] {
         for outer in [true, false] {
-            let grid = grid_with(|config| config.namespaces = namespaces).await;
+            let grid = grid_with(|config| common::allow_namespaces(config, namespaces)).await;
             let sleep = odd_sleep();
             let scratch = grid.scratch();
             let running = grid.spawner.launch(&scratch, sh(&tree(&sleep))).await;

@@ -20,7 +20,7 @@ async fn tasks_that_take_the_spawners_files_away_disable_nothing() {
     let script = "import os, resource\ntry: resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))\n\
                   except OSError: print('refused')\nelse: print('taken')";
     for namespaces in [true, false] {
-        let grid = grid_with(|config| config.namespaces = namespaces).await;
+        let grid = grid_with(|config| common::allow_namespaces(config, namespaces)).await;
         for _ in 0..60 {
             let scratch = grid.scratch();
             let exit = grid.spawner.run(&scratch, python(script)).await;
@@ -52,7 +52,7 @@ const PRINTED: &str = "0\nsame\ncompiled\nmade\nscript\n2001\nc\nkilled\ntrapped
 #[tokio::test(flavor = "multi_thread")]
 async fn ordinary_programs_work_in_both_kinds_of_sandbox() {
     for namespaces in [true, false] {
-        let grid = grid_with(|config| config.namespaces = namespaces).await;
+        let grid = grid_with(|config| common::allow_namespaces(config, namespaces)).await;
         let exit = grid.sh(PROGRAMS).await;
         assert_eq!(
             out(&exit),
@@ -111,7 +111,7 @@ async fn a_task_that_forks_without_end_leaves_processes_for_others() {
     let script = "import os, time\nn = 0\ntry:\n    while os.fork() == 0: n += 1\nexcept OSError: open('limit', 'w').write(str(n))\ntime.sleep(1000)";
     for namespaces in [true, false] {
         let grid = grid_with(|config| {
-            config.namespaces = namespaces;
+            common::allow_namespaces(config, namespaces);
             config.processes_max = 50;
         })
         .await;
@@ -182,7 +182,7 @@ async fn all_tasks_together_use_no_more_memory_than_the_worker_offers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_without_a_name_count_as_disk_space() {
     for namespaces in [true, false] {
-        let grid = grid_with(|config| config.namespaces = namespaces).await;
+        let grid = grid_with(|config| common::allow_namespaces(config, namespaces)).await;
         let limit = 20 << 20;
         let launch = Launch {
             limits: Limits {
@@ -209,7 +209,7 @@ async fn tasks_of_root_run_as_users_who_own_nothing() {
         return eprintln!("this is about workers that are root");
     }
     for namespaces in [true, false] {
-        let grid = grid_with(|config| config.namespaces = namespaces).await;
+        let grid = grid_with(|config| common::allow_namespaces(config, namespaces)).await;
         let mut users = Vec::new();
         let mut all = Vec::new();
         for _ in 0..2 {
@@ -262,7 +262,8 @@ fn the_sessions_keys_stay_with_the_owner() {
     runtime.block_on(async {
         for (sandbox, namespaces) in [(true, true), (true, false), (false, true)] {
             let grid = grid_with(|config| {
-                (config.sandbox, config.namespaces) = (sandbox, namespaces);
+                config.sandbox = sandbox;
+                common::allow_namespaces(config, namespaces);
             })
             .await;
             let scratch = grid.scratch_with_helper();
@@ -297,7 +298,8 @@ while True:
 async fn a_task_that_wakes_itself_is_stopped_again() {
     for namespaces in [true, false] {
         let grid = grid_with(|config| {
-            (config.namespaces, config.freezer) = (namespaces, false);
+            common::allow_namespaces(config, namespaces);
+            common::allow_groups(config, false);
         })
         .await;
         let scratch = grid.scratch();
@@ -329,7 +331,7 @@ async fn no_process_escapes_idle_priority() {
         "(setsid sh -c 'sleep 0.05; chrt -p $$ > early; mv early late' &); \n python3 -c \"{script}\"; while [ ! -e late ]; do sleep 0.01; done; cat late"
     );
     for namespaces in [true, false] {
-        let grid = grid_with(|config| config.namespaces = namespaces).await;
+        let grid = grid_with(|config| common::allow_namespaces(config, namespaces)).await;
         for _ in 0..30 {
             let exit = grid.sh(&script).await;
             let text = out(&exit);
@@ -344,7 +346,7 @@ async fn no_process_escapes_idle_priority() {
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_begin_at_idle_priority() {
     for namespaces in [true, false] {
-        let grid = grid_with(|config| config.namespaces = namespaces).await;
+        let grid = grid_with(|config| common::allow_namespaces(config, namespaces)).await;
         let mut own = rustix::thread::CpuSet::new();
         own.set(rustix::thread::sched_getcpu());
         for pid in common::tree_of(grid.spawner.process()) {
@@ -367,8 +369,8 @@ async fn no_process_escapes_when_priority_is_lowered() {
                   if os.fork() == 0:\n            while not os.path.exists('end'): os.sched_yield()\n            os._exit(0)\n        os._exit(0)\n    os.wait()";
     for (namespaces, freezer) in [(true, true), (true, false), (false, false)] {
         let grid = grid_with(|config| {
-            config.namespaces = namespaces;
-            config.freezer = freezer;
+            common::allow_namespaces(config, namespaces);
+            common::allow_groups(config, freezer);
             config.priority = hedge_exec::Priority::Normal;
             config.processes_max = 200;
         })
@@ -464,7 +466,7 @@ async fn tasks_run_as_root_only_where_that_is_accepted_and_said() {
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(mode)).unwrap();
         let pool = ScratchPool::open(dir.path().join("scratch")).unwrap();
         let mut config = common::config(&pool);
-        config.namespaces = false;
+        common::allow_namespaces(&mut config, false);
         let refused = hedge_exec::Spawner::start(config.clone()).await;
         let why = refused.map(|_| ()).unwrap_err().to_string();
         let says = why.contains("tasks run as root");
@@ -486,7 +488,7 @@ async fn a_weak_sandbox_is_refused_unless_it_is_accepted() {
     let dir = TempDir::new().unwrap();
     let pool = ScratchPool::open(dir.path().join("scratch")).unwrap();
     let mut config = common::config(&pool);
-    config.namespaces = false;
+    common::allow_namespaces(&mut config, false);
     let refused = hedge_exec::Spawner::start(config.clone()).await;
     let why = refused
         .map(|spawner| spawner.report())

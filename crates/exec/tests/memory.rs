@@ -85,7 +85,8 @@ async fn stopped(
 
 async fn memory_is_freed_and_comes_back(namespaces: bool) {
     let asked = |config: &mut SpawnerConfig| {
-        (config.free_memory, config.namespaces) = (true, namespaces);
+        config.free_memory = true;
+        common::allow_namespaces(config, namespaces);
     };
     let freed = |grid: &common::Grid, held: (u64, u64), now: &dyn Fn() -> (u64, u64)| {
         assert_eq!(grid.spawner.may_free_memory(), may_push_out());

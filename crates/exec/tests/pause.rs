@@ -66,12 +66,15 @@ async fn a_whole_tree_stops_and_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_tree_stops_and_goes_on_without_namespaces() {
-    whole_tree_stops_and_goes_on(&grid_with(|config| config.namespaces = false).await).await;
+    whole_tree_stops_and_goes_on(
+        &grid_with(|config| common::allow_namespaces(config, false)).await,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_tree_stops_and_goes_on_by_signals() {
-    let grid = grid_with(|config| config.freezer = false).await;
+    let grid = grid_with(|config| common::allow_groups(config, false)).await;
     assert!(!grid.spawner.report().freezer);
     whole_tree_stops_and_goes_on(&grid).await;
 }
@@ -79,7 +82,8 @@ async fn a_whole_tree_stops_and_goes_on_by_signals() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_tree_stops_and_goes_on_by_signals_without_namespaces() {
     let signals = |config: &mut hedge_exec::SpawnerConfig| {
-        (config.freezer, config.namespaces) = (false, false);
+        common::allow_namespaces(config, false);
+        common::allow_groups(config, false);
     };
     whole_tree_stops_and_goes_on(&grid_with(signals).await).await;
 }

@@ -44,7 +44,10 @@ async fn work_is_seen_in_the_sandbox() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_is_seen_without_namespaces() {
-    work_is_seen_while_it_goes_on(&grid_with(|config| config.namespaces = false).await).await;
+    work_is_seen_while_it_goes_on(
+        &grid_with(|config| common::allow_namespaces(config, false)).await,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

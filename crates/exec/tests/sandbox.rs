@@ -81,7 +81,7 @@ async fn an_attempt_sees_its_folder_and_the_system_alone() {
 
 #[tokio::test]
 async fn without_namespaces_landlock_holds_the_same() {
-    let grid = grid_with(|config| config.namespaces = false).await;
+    let grid = grid_with(|config| common::allow_namespaces(config, false)).await;
     assert!(matches!(
         grid.spawner.report().sandbox,
         Sandbox::Landlock { .. }
@@ -146,7 +146,7 @@ async fn the_network_is_closed_unless_the_owner_opens_it() {
         "bash -c 'echo hi > /dev/tcp/127.0.0.1/{port}' && echo tcp; bash -c 'echo hi > /dev/udp/127.0.0.1/{port}' && echo udp; true"
     );
     for namespaces in [true, false] {
-        let closed = grid_with(|config| config.namespaces = namespaces).await;
+        let closed = grid_with(|config| common::allow_namespaces(config, namespaces)).await;
         assert!(closed.spawner.report().network_cut);
         assert!(
             !out(&closed.sh(&script).await).contains("tcp"),
@@ -154,7 +154,7 @@ async fn the_network_is_closed_unless_the_owner_opens_it() {
         );
         let open = grid_with(|config| {
             config.network = true;
-            config.namespaces = namespaces;
+            common::allow_namespaces(config, namespaces);
         })
         .await;
         assert!(!open.spawner.report().network_cut);
@@ -181,7 +181,7 @@ async fn a_service_on_a_unix_socket_cannot_be_reached() {
     for namespaces in [true, false] {
         for network in [true, false] {
             let grid = grid_with(|config| {
-                config.namespaces = namespaces;
+                common::allow_namespaces(config, namespaces);
                 config.network = network;
             })
             .await;
@@ -199,7 +199,7 @@ async fn a_service_on_a_unix_socket_cannot_be_reached() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_everyone_reaches_the_attempt_alone() {
     for namespaces in [true, false] {
-        let grid = grid_with(|config| config.namespaces = namespaces).await;
+        let grid = grid_with(|config| common::allow_namespaces(config, namespaces)).await;
         let spawner = grid.spawner.process();
         let scratch = grid.scratch();
         let other = grid
@@ -311,7 +311,7 @@ async fn a_linked_file_of_another_user_stays_as_it_is() {
         return;
     }
     for namespaces in [true, false] {
-        let grid = grid_with(|config| config.namespaces = namespaces).await;
+        let grid = grid_with(|config| common::allow_namespaces(config, namespaces)).await;
         let sealed = grid.dir.path().join("sealed");
         fs::write(&sealed, "sound").unwrap();
         std::os::unix::fs::chown(&sealed, Some(0x7fff_0001), None).unwrap();
@@ -382,7 +382,7 @@ print("over")
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_changes_no_process_that_serves_others_and_reads_no_keys() {
     for namespaces in [true, false] {
-        let grid = grid_with(|config| config.namespaces = namespaces).await;
+        let grid = grid_with(|config| common::allow_namespaces(config, namespaces)).await;
         let script =
             format!("cat > reach.py <<'END'\n{REACHES_OUT}\nEND\n/usr/bin/python3 reach.py $PPID");
         let exit = grid.sh(&script).await;

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 mod names;
 mod needs;
+mod network;
 mod outline;
 pub mod placeholders;
 mod qos;
 mod size;
 mod validate;
+pub use network::Network;
 pub use qos::{CriticalPlacement, Need, Qos, Redundancy, Unplaceable};
 pub use size::{COMMAND_BYTES_MAX, SPEC_BYTES_MAX, WORD_BYTES_MAX};
 pub use validate::{Place, SpecError, check_path};

@@ -1,4 +1,4 @@
-//! The worker's side: starts a spawner for each slot, hands it attempts, tells how they ended.
+//! The worker's side: starts a spawner for each slot, hands it attempts, reports how they ended.
 
 mod bounds;
 mod slot;
@@ -8,7 +8,9 @@ use crate::memory;
 use crate::process;
 use crate::scratch::Lease;
 use crate::wire::{self, Request, Setup};
-use crate::{Advanced, ExecError, Exit, Launch, Priority, Report, Scratch};
+use crate::{
+    Advanced, ExecError, Exit, Launch, Permissions, Priority, Report, Scratch, SharedFolder,
+};
 use hedge_model::Ending;
 use slot::SlotSpawner;
 use std::collections::HashMap;
@@ -42,6 +44,8 @@ pub struct SpawnerConfig {
     /// Files and folders that tasks may read and execute, besides the system's. A program among the files
     /// is found by its name.
     pub read_only: Vec<PathBuf>,
+    /// Folders that attempts can be given, see [`crate::Permissions::shares`].
+    pub shares: Vec<SharedFolder>,
     /// Whether attempts are locked in. `false` trusts every job with all that this user may do.
     pub sandbox: bool,
     /// Whether a sandbox is accepted that [`Report::weaknesses`] says something of.
@@ -52,14 +56,11 @@ pub struct SpawnerConfig {
     pub memory_max: Option<u64>,
     /// Most disk space of one attempt, whatever it asks for, bytes.
     pub disk_max: Option<u64>,
-    /// Whether namespaces are tried; `false` leaves Landlock, for tests of that.
-    pub namespaces: bool,
-    /// Whether a control group for attempts is tried; `false` leaves signals to pause them, for tests of that.
-    pub freezer: bool,
     /// Whether the memory of attempts is pushed out while they are stopped: to swap, and what is of files to those.
     /// Needs `CAP_SYS_NICE`; see [`Spawner::may_free_memory`].
     pub free_memory: bool,
-    /// Whether attempts have the network. Without a sandbox they always have.
+    /// Whether attempts get the machine's network; `false` leaves them a loopback interface. Without a sandbox they
+    /// always have it.
     pub network: bool,
     /// How attempts are ranked among the machine's other work.
     pub priority: Priority,
@@ -82,13 +83,12 @@ impl SpawnerConfig {
             scratch: scratch.into(),
             hidden: Vec::new(),
             read_only: Vec::new(),
+            shares: Vec::new(),
             sandbox: true,
             accept_weak: false,
             processes_max: processes_max(),
             memory_max: None,
             disk_max: None,
-            namespaces: true,
-            freezer: true,
             free_memory: false,
             network: false,
             priority: Priority::Idle,
@@ -199,7 +199,7 @@ impl Spawner {
     /// well. Fails where no sandbox can be made and one is asked for.
     pub async fn start(config: SpawnerConfig) -> Result<Spawner, ExecError> {
         let setup = process::setup(&config)?;
-        let first = setup.for_slot(0);
+        let first = setup.for_slot(0, Permissions::default());
         let started = process::start(&config, &first).await?;
         let (gone, _) = watch::channel(());
         let (working, ended) = mpsc::channel(1);
@@ -223,7 +223,7 @@ impl Spawner {
         });
         tokio::spawn(bounds::keep(Arc::downgrade(&shared), gone.subscribe()));
         let alive = Arc::new(Alive { gone, working });
-        slot::keep(&shared, &alive, 0, Some(started));
+        slot::keep(&shared, &alive, 0, Permissions::default(), Some(started));
         Ok(Spawner { shared, alive })
     }
 
@@ -299,8 +299,9 @@ impl Spawner {
             disk: disk.clone().map(bounds::Folders::new),
             uses: Some(bounds::Uses::default()),
         };
-        if !self.shared.lock().slots.contains_key(&slot) {
-            slot::keep(&self.shared, &self.alive, slot, None);
+        let permissions = std::mem::take(&mut launch.permissions);
+        if !self.shared.permit(slot, &permissions) {
+            slot::keep(&self.shared, &self.alive, slot, permissions, None);
         }
         self.shared.submit(id, scratch.is_filled(), launch, in_hand);
         Running {
@@ -379,6 +380,11 @@ impl Running {
 
     /// Waits for the end. Nothing of the attempt runs any more then.
     pub async fn wait(mut self) -> Exit {
+        self.ended().await
+    }
+
+    /// Like [`Running::wait`]; may be given up and called again until it has said how the attempt ended.
+    pub async fn ended(&mut self) -> Exit {
         let exit = (&mut self.exit).await;
         self.over = true;
         let mut exit = exit.unwrap_or_else(|_| Exit::without_process(Ending::worker(ENDING)));
@@ -410,6 +416,21 @@ impl Shared {
     /// A panic elsewhere leaves the state whole: every change is one step.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the slot's spawner started anew where its attempts have other permissions; `false` where there is none.
+    fn permit(&self, slot: u32, permissions: &Permissions) -> bool {
+        let mut state = self.lock();
+        let Some(slot) = state.slots.get_mut(&slot) else {
+            return false;
+        };
+        if slot.permissions != *permissions {
+            slot.permissions = permissions.clone();
+            slot.renew = true;
+            slot.broken = None;
+            slot.wake.notify_one();
+        }
+        true
     }
 
     fn submit(&self, id: u64, filled: bool, launch: Launch, in_hand: InHand) {

@@ -2,10 +2,10 @@
 
 use super::bounds::{self, Uses};
 use super::{Alive, ENDING, PauseAnswer, Shared, State};
-use crate::Exit;
 use crate::memory;
 use crate::process::{self, Started, receive};
 use crate::wire::{self, Reply, Request, Setup};
+use crate::{Exit, Permissions};
 use hedge_model::Ending;
 use std::io;
 use std::sync::{Arc, Weak};
@@ -35,6 +35,10 @@ pub(super) struct SlotSpawner {
     pub process: Option<u32>,
     /// Why nothing can run here now, while that is so.
     pub broken: Option<String>,
+    /// What its attempts may use.
+    pub permissions: Permissions,
+    /// It has to be started anew before it is handed anything, because its permissions have changed.
+    pub renew: bool,
     /// Wait for its word that attempts are stopped or go on.
     pub pausing: Vec<(bool, Arc<PauseAnswer>)>,
 }
@@ -52,17 +56,33 @@ impl SlotSpawner {
     }
 }
 
+/// Why a spawner is served no longer.
+enum Stopped {
+    /// It died, or spoke nonsense.
+    Died(String),
+    /// Its attempts have other permissions now.
+    Renewed,
+    /// The last handle is gone.
+    Left,
+}
+
 /// Keeps a spawner running for a slot until the last handle is gone; `started` is one that runs already.
-pub(super) fn keep(shared: &Arc<Shared>, alive: &Arc<Alive>, slot: u32, started: Option<Started>) {
+pub(super) fn keep(
+    shared: &Arc<Shared>,
+    alive: &Arc<Alive>,
+    slot: u32,
+    permissions: Permissions,
+    started: Option<Started>,
+) {
     let gone = alive.gone.subscribe();
     let working = alive.working.clone();
     let known = SlotSpawner {
         process: started.as_ref().map(|started| started.child.id()),
+        permissions,
         ..SlotSpawner::default()
     };
     shared.lock().slots.insert(slot, known);
     let keeper = Keeper {
-        setup: shared.setup.for_slot(slot),
         shared: Arc::downgrade(shared),
         slot,
     };
@@ -75,7 +95,6 @@ pub(super) fn keep(shared: &Arc<Shared>, alive: &Arc<Alive>, slot: u32, started:
 struct Keeper {
     /// Not held for good: handles and attempts hold it.
     shared: Weak<Shared>,
-    setup: Setup,
     slot: u32,
 }
 
@@ -96,17 +115,22 @@ impl Keeper {
             } = running;
             self.greet(&shared, &child, report);
             let wake = self.wake(&shared);
-            let why = tokio::select! {
-                why = serve(&stream, &shared, self.slot, &wake) => Some(why),
-                _ = gone.changed() => None,
+            let stopped = tokio::select! {
+                stopped = serve(&stream, &shared, self.slot, &wake) => stopped,
+                _ = gone.changed() => Stopped::Left,
             };
-            if let Some(slot) = shared.lock().slots.get_mut(&self.slot) {
+            let pausing = shared.lock().slots.get_mut(&self.slot).map(|slot| {
                 slot.process = None;
-            }
-            drop(stream);
+                std::mem::take(&mut slot.pausing)
+            });
+            drop((pausing, stream));
             // Its attempts are dead once it is, and their folders can be cleaned up.
             process::wait(child).await;
-            let Some(why) = why else { break };
+            let why = match stopped {
+                Stopped::Died(why) => why,
+                Stopped::Renewed => continue,
+                Stopped::Left => break,
+            };
             tracing::warn!(
                 why,
                 "the process that runs tasks has died; starting it again"
@@ -131,23 +155,50 @@ impl Keeper {
             .unwrap_or_default()
     }
 
+    /// What the next process is told.
+    fn next_setup(&self, shared: &Shared) -> (Setup, Arc<Notify>) {
+        let mut state = shared.lock();
+        let slot = state.slots.entry(self.slot).or_default();
+        slot.renew = false;
+        let setup = shared.setup.for_slot(self.slot, slot.permissions.clone());
+        (setup, slot.wake.clone())
+    }
+
+    fn is_renewed(&self, shared: &Shared) -> bool {
+        let state = shared.lock();
+        state.slots.get(&self.slot).is_some_and(|slot| slot.renew)
+    }
+
     /// Starts the process, again and again if need be. Attempts that have waited for some tries are given back.
     async fn start(&self, shared: &Shared) -> Started {
         let mut failed = 0;
         loop {
-            match process::start(&shared.config, &self.setup).await {
+            let (setup, wake) = self.next_setup(shared);
+            let error = match process::start(&shared.config, &setup).await {
                 Ok(started) => return started,
-                Err(error) => tracing::warn!(%error, "cannot start the process that runs tasks"),
-            }
+                Err(error) => error,
+            };
+            tracing::warn!(%error, "cannot start the process that runs tasks");
             failed += 1;
             if failed >= FAILED_STARTS_MAX {
-                let why = "the process that runs tasks cannot be started so far";
+                let why = format!("the process that runs tasks cannot be started so far: {error}");
                 if let Some(slot) = shared.lock().slots.get_mut(&self.slot) {
-                    slot.broken = Some(why.to_owned());
+                    slot.broken = Some(why.clone());
                 }
-                self.lose_all(shared, why);
+                self.lose_all(shared, &why);
             }
-            tokio::time::sleep(BACK_OFF[(failed - 1).min(BACK_OFF.len() - 1)]).await;
+            let back_off = tokio::time::sleep(BACK_OFF[(failed - 1).min(BACK_OFF.len() - 1)]);
+            tokio::pin!(back_off);
+            loop {
+                tokio::select! {
+                    () = &mut back_off => break,
+                    // With other permissions it may start.
+                    () = wake.notified() => if self.is_renewed(shared) {
+                        failed = 0;
+                        break;
+                    },
+                }
+            }
         }
     }
 
@@ -200,20 +251,23 @@ impl Keeper {
 }
 
 /// Moves frames both ways until the spawner is gone; says why.
-async fn serve(stream: &UnixStream, shared: &Arc<Shared>, slot: u32, wake: &Notify) -> String {
+async fn serve(stream: &UnixStream, shared: &Arc<Shared>, slot: u32, wake: &Notify) -> Stopped {
     let mut inbox = Vec::new();
     let mut outgoing = Vec::new();
     loop {
-        if outgoing.is_empty()
-            && let Some(slot) = shared.lock().slots.get_mut(&slot)
-        {
-            std::mem::swap(&mut outgoing, &mut slot.outbox);
+        if let Some(slot) = shared.lock().slots.get_mut(&slot) {
+            if slot.renew {
+                return Stopped::Renewed;
+            }
+            if outgoing.is_empty() {
+                std::mem::swap(&mut outgoing, &mut slot.outbox);
+            }
         }
         if !outgoing.is_empty() {
             match stream.try_write(&outgoing) {
                 Ok(written) => drop(outgoing.drain(..written)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return error.to_string(),
+                Err(error) => return Stopped::Died(error.to_string()),
             }
         }
         let blocked = !outgoing.is_empty();
@@ -225,11 +279,11 @@ async fn serve(stream: &UnixStream, shared: &Arc<Shared>, slot: u32, wake: &Noti
         if readable {
             match receive(stream, &mut inbox) {
                 Ok(true) => {}
-                Ok(false) => return "its socket closed".to_owned(),
-                Err(error) => return error.to_string(),
+                Ok(false) => return Stopped::Died("its socket closed".to_owned()),
+                Err(error) => return Stopped::Died(error.to_string()),
             }
             if let Err(error) = deliver(&mut inbox, shared, slot) {
-                return error.0;
+                return Stopped::Died(error.0);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! How far an attempt is: what its processes have used and written, and what it says itself.
+//! The progress of an attempt: what its processes have used and written, and what it reports itself.
 
 use super::stream::Flow;
 use super::tree;
@@ -17,13 +17,13 @@ pub(crate) struct Advance {
     pub read: OwnedFd,
     pub write: OwnedFd,
     pub flow: Flow,
-    said: Said,
+    lines: ProgressLines,
     told: Advanced,
 }
 
-/// What an attempt has said, line by line.
+/// The lines that an attempt has written about its progress.
 #[derive(Default)]
-struct Said {
+struct ProgressLines {
     line: Vec<u8>,
     permille: Option<u16>,
     waiting: bool,
@@ -39,7 +39,7 @@ impl Advance {
             read,
             write,
             flow: Flow::default(),
-            said: Said::default(),
+            lines: ProgressLines::default(),
             told: Advanced::default(),
         })
     }
@@ -47,7 +47,7 @@ impl Advance {
     /// Takes what is there, a bounded amount.
     pub(crate) fn read_some(&mut self, buffer: &mut [u8]) {
         let read = rustix::io::read(&self.read, &mut *buffer).unwrap_or(0);
-        self.said.take(&buffer[..read]);
+        self.lines.take(&buffer[..read]);
     }
 
     /// Looks at the processes; what there is to tell, if that is news. Figures never shrink: what an orphan had
@@ -56,10 +56,10 @@ impl Advance {
         let now = Advanced {
             cpu: tree::cpu_of_all(pids).max(self.told.cpu),
             written: tree::written_by(pids).max(self.told.written),
-            permille: self.said.permille,
-            notes: self.said.notes,
-            waiting: self.said.waiting || paused,
-            waits_for: self.said.waits_for,
+            permille: self.lines.permille,
+            notes: self.lines.notes,
+            waiting: self.lines.waiting || paused,
+            waits_for: self.lines.waits_for,
         };
         (now != self.told).then(|| {
             self.told = now;
@@ -68,7 +68,7 @@ impl Advance {
     }
 }
 
-impl Said {
+impl ProgressLines {
     fn take(&mut self, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let text = piece.strip_suffix(b"\n");
@@ -102,8 +102,8 @@ impl Said {
 mod tests {
     use super::*;
 
-    fn said(pieces: &[&str]) -> Said {
-        let mut said = Said::default();
+    fn said(pieces: &[&str]) -> ProgressLines {
+        let mut said = ProgressLines::default();
         pieces.iter().for_each(|piece| said.take(piece.as_bytes()));
         said
     }

@@ -2,7 +2,7 @@
 
 use super::advance::Advance;
 use super::child::{Failure, PROGRESS_FD, Step};
-use super::ground::Slot;
+use super::environment::Slot;
 use super::stream::Stream;
 use crate::shortage::worker_ending;
 use crate::user::{TaskUser, give_file};

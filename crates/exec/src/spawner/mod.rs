@@ -8,8 +8,8 @@ mod advance;
 mod attempt;
 mod child;
 mod engine;
+mod environment;
 mod freezer;
-mod ground;
 mod os;
 mod stream;
 mod supervise;
@@ -33,8 +33,8 @@ pub const ARGUMENT: &str = "spawner";
 /// kernel takes more than a moment.
 const DYING_MAX: Duration = Duration::from_secs(5);
 
-/// Runs the spawner on the socket that is its standard input, until the worker closes it or dies. To be
-/// called before anything else is set up: the process must have no other thread.
+/// Runs the spawner on the socket that is its standard input, until the worker closes it or dies. The program calls
+/// this before it sets anything else up: the process must have no other thread.
 ///
 /// Returns only to say that it was not started by a worker.
 pub fn main() -> String {
@@ -61,16 +61,15 @@ fn start() -> Result<Never, String> {
     let _ = std::fs::write("/proc/self/oom_score_adj", "900");
 
     // From here, where control groups are still to be seen.
-    let make = || Freezer::make(setup.processes_max, setup.memory_max);
-    let freezer = setup.freezer.then(make).flatten().map(Rc::new);
+    let freezer = Freezer::make(setup.processes_max, setup.memory_max).map(Rc::new);
     let users = TaskUsers::of_worker(worker).filter(|_| setup.sandbox);
     let mut user = users.map(|users| users.of_slot(setup.slot));
     let mut reduced = None;
-    if setup.namespaces {
+    if setup.sandbox {
         let given = user::give(&setup.folder, user).map_err(|error| error.to_string());
-        match given
-            .and_then(|()| ground::fork_into_namespaces(&setup, &socket, freezer.clone(), user))
-        {
+        match given.and_then(|()| {
+            environment::fork_into_namespaces(&setup, &socket, freezer.clone(), user)
+        }) {
             Ok(pid) => watch(pid, socket, worker, freezer),
             Err(why) => reduced = Some(why),
         }
@@ -82,7 +81,7 @@ fn start() -> Result<Never, String> {
     user = user.filter(|_| closed.is_none());
     let given = user::give(&setup.folder, user).map_err(|error| error.to_string());
     match given.and_then(|()| {
-        ground::fork_plain(&setup, &socket, reduced, freezer.clone(), (user, closed))
+        environment::fork_plain(&setup, &socket, reduced, freezer.clone(), (user, closed))
     }) {
         Ok(pid) => watch(pid, socket, worker, freezer),
         Err(why) => {

@@ -40,7 +40,7 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Counts a read; whether the attempt writes so much that it has to wait a little before more is read.
+    /// Counts a read; whether the attempt writes faster than it is read, and has to wait.
     pub(crate) fn is_busy(&mut self, now: Instant) -> bool {
         if self.last.is_none_or(|last| now - last > QUIET_AFTER) {
             self.reads = 0;
@@ -62,7 +62,7 @@ enum Spill {
 }
 
 impl Stream {
-    /// Keeps so many bytes of the end, by default [`TAIL_BYTES`]; those beyond these in a file at `spill`.
+    /// Keeps `keep` bytes of the end, by default [`TAIL_BYTES`]; what memory does not hold goes to a file at `spill`.
     pub(crate) fn new(keep: Option<u64>, spill: PathBuf) -> io::Result<Stream> {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;

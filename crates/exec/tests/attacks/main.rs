@@ -175,7 +175,7 @@ fn the_table_says_what_is_tried_and_what_stops_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_of_a_worker_that_is_root_are_stopped() {
     for kind in [0, 1] {
-        let grid = grid_with(|config| config.namespaces = kind == 0).await;
+        let grid = grid_with(|config| common::allow_namespaces(config, kind == 0)).await;
         let owner = Owner::new(grid.dir.path());
         let neighbour = grid.scratch();
         let running = grid

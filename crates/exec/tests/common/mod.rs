@@ -33,7 +33,7 @@ pub async fn grid_with(change: impl FnOnce(&mut SpawnerConfig)) -> Grid {
     let mut config = config(&pool);
     config.hidden = vec![dir.path().to_owned()];
     change(&mut config);
-    config.accept_weak = !config.namespaces;
+    config.accept_weak = config.program.1.iter().any(|word| word == "namespaces");
     let spawner = Spawner::start(config).await.unwrap();
     Grid { pool, spawner, dir }
 }
@@ -42,6 +42,22 @@ pub fn config(pool: &ScratchPool) -> SpawnerConfig {
     let mut config = SpawnerConfig::new(pool.base());
     config.program = (HELPER.into(), vec![hedge_exec::spawner::ARGUMENT.into()]);
     config
+}
+
+/// Whether the machine lets workers make namespaces.
+pub fn allow_namespaces(config: &mut SpawnerConfig, on: bool) {
+    allow(config, "namespaces", on);
+}
+
+/// Whether the machine lets workers make control groups.
+pub fn allow_groups(config: &mut SpawnerConfig, on: bool) {
+    allow(config, "groups", on);
+}
+
+fn allow(config: &mut SpawnerConfig, what: &str, on: bool) {
+    if !on {
+        config.program.1.push(what.into());
+    }
 }
 
 impl Grid {

@@ -28,7 +28,7 @@ impl Engine {
     /// process, nothing of it is.
     pub(super) fn reap(&mut self) {
         let mut drained = [0u8; 1024];
-        let _ = rustix::io::read(&self.ground.signals, &mut drained);
+        let _ = rustix::io::read(&self.environment.signals, &mut drained);
         let times = self.attempt.as_ref().map(|attempt| self.times(attempt));
         let none_left = loop {
             let mut status = 0;
@@ -109,7 +109,7 @@ impl Engine {
 
     /// Kills every process below this one; whether one was found that had not been killed before.
     fn kill_all(&mut self) -> bool {
-        if matches!(self.ground.report.sandbox, Sandbox::View { .. }) {
+        if matches!(self.environment.report.sandbox, Sandbox::View { .. }) {
             // SAFETY: this is the first process of a namespace: all others in it are of the attempt. The kernel
             // leaves this one out, and kills those that are just being made with the others.
             unsafe { libc::kill(-1, libc::SIGKILL) };
@@ -180,12 +180,12 @@ impl Engine {
         let (id, limits) = (attempt.id, attempt.limits);
         let pids = tree::below(self.children.list());
         let mut used = tree::memory_of(&pids);
-        if matches!(self.ground.report.sandbox, Sandbox::View { .. }) {
+        if matches!(self.environment.report.sandbox, Sandbox::View { .. }) {
             used += view::shared_memory_used();
         }
         attempt.memory_peak = attempt.memory_peak.max(used);
         let unlinked = match limits.disk {
-            Some(_) => tree::unlinked_of(&pids, &self.ground.slot.work),
+            Some(_) => tree::unlinked_of(&pids, &self.environment.slot.work),
             None => 0,
         };
         let (memory_told, unlinked_told) = attempt.told;
@@ -205,7 +205,7 @@ impl Engine {
 
     /// Removes what the attempt left in the view's shared memory.
     fn clear_shared_memory(&self) {
-        if !matches!(self.ground.report.sandbox, Sandbox::View { .. }) {
+        if !matches!(self.environment.report.sandbox, Sandbox::View { .. }) {
             return;
         }
         if view::shared_memory_is_empty() {

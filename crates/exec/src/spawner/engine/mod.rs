@@ -8,7 +8,7 @@ mod streams;
 
 use super::attempt::{Attempt, Programs, read_available};
 use super::child::Cloner;
-use super::ground::Ground;
+use super::environment::SlotEnvironment;
 use super::os;
 use super::tree::Children;
 use crate::Exit;
@@ -33,8 +33,8 @@ const STDERR: u64 = 4;
 const ADVANCE: u64 = 5;
 
 /// Serves the worker until it closes the socket; returns the exit code.
-pub(crate) fn serve(ground: Ground, socket: UnixStream) -> i32 {
-    match Engine::new(ground, socket) {
+pub(crate) fn serve(environment: SlotEnvironment, socket: UnixStream) -> i32 {
+    match Engine::new(environment, socket) {
         Ok(mut engine) => engine.run(),
         Err(_) => 1,
     }
@@ -42,7 +42,7 @@ pub(crate) fn serve(ground: Ground, socket: UnixStream) -> i32 {
 
 /// One attempt at a time runs here: the slot's folders are its own, and all processes below this one are its.
 struct Engine {
-    ground: Ground,
+    environment: SlotEnvironment,
     socket: UnixStream,
     epoll: OwnedFd,
     null: OwnedFd,
@@ -69,7 +69,7 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(ground: Ground, socket: UnixStream) -> io::Result<Engine> {
+    fn new(environment: SlotEnvironment, socket: UnixStream) -> io::Result<Engine> {
         socket.set_nonblocking(true)?;
         let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)?;
         let mut engine = Engine {
@@ -80,7 +80,7 @@ impl Engine {
                 .into(),
             children: Children::open(),
             files_max: os::raise_files_max(),
-            programs: Programs::new(ground.shown()),
+            programs: Programs::new(environment.shown()),
             cloner: Cloner::new()?,
             starts: start::Starts::default(),
             attempt: None,
@@ -94,14 +94,14 @@ impl Engine {
             inbox: Vec::new(),
             out: Vec::new(),
             buffer: vec![0; 64 << 10],
-            ground,
+            environment,
             socket,
             epoll,
         };
         engine.listen(engine.socket.as_raw_fd(), SOCKET)?;
-        engine.listen(engine.ground.signals.as_raw_fd(), SIGNALS)?;
+        engine.listen(engine.environment.signals.as_raw_fd(), SIGNALS)?;
         engine.listen(engine.look.fd(), LOOK)?;
-        let report = engine.ground.report.clone();
+        let report = engine.environment.report.clone();
         engine.reply(&Reply::Ready(report));
         Ok(engine)
     }

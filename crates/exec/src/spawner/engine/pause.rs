@@ -18,7 +18,7 @@ const CHECK_AFTER: Duration = Duration::from_millis(10);
 const CHECK_AFTER_MAX: Duration = Duration::from_millis(500);
 /// CPU time that stopped processes may be found to have used since the last look: what they did until they stopped.
 const STILL: Duration = Duration::from_millis(1);
-/// An attempt that was found running so often during one pause, although it was stopped, is ended.
+/// Times that a stopped attempt may be found running during one pause; beyond, it is ended.
 const AWAKE_MAX: u32 = 20;
 
 /// Whether attempts are stopped, and for how long they have been in all.
@@ -122,7 +122,7 @@ impl Engine {
     /// rights take idle priority back.
     pub(super) fn lower(&mut self, on: bool) {
         self.lowered = on;
-        if on && !self.ground.report.idle {
+        if on && !self.environment.report.idle {
             // A process that the kernel is just making has its parent's priority from before: while all are frozen
             // none is being made.
             let frozen = !self.pause.on() && !self.pause.outside && self.freeze(true);
@@ -164,7 +164,7 @@ impl Engine {
 
     /// Stops what is in the control group, or lets it go on; whether that could be done.
     fn freeze(&self, on: bool) -> bool {
-        let freezer = self.ground.freezer.as_ref();
+        let freezer = self.environment.freezer.as_ref();
         freezer.is_some_and(|freezer| freezer.freeze(on).is_ok())
     }
 
@@ -183,7 +183,7 @@ impl Engine {
 
     /// Sends a signal to all processes of attempts; says which, where the kernel does not walk over them itself.
     fn signal_all(&self, signal: i32) -> Vec<i32> {
-        if matches!(self.ground.report.sandbox, Sandbox::View { .. }) {
+        if matches!(self.environment.report.sandbox, Sandbox::View { .. }) {
             // SAFETY: this is the first process of a namespace: all others in it are of attempts, and the kernel
             // leaves this one out.
             unsafe { libc::kill(-1, signal) };

@@ -176,7 +176,7 @@ impl Engine {
 
     /// Whether the next attempt gets idle priority.
     fn has_idle_priority(&self) -> bool {
-        self.ground.report.idle || self.lowered
+        self.environment.report.idle || self.lowered
     }
 
     /// Looks for processes that escape idle priority, from now on as long as the attempt runs.
@@ -201,7 +201,9 @@ impl Engine {
 
     /// Gives idle priority to all processes of the attempt.
     pub(super) fn make_idle(&self) {
-        os::as_user(self.ground.user, || tree::make_all_idle(&self.children));
+        os::as_user(self.environment.user, || {
+            tree::make_all_idle(&self.children)
+        });
     }
 
     /// Tells the worker how an attempt ended that has no process.
@@ -214,30 +216,31 @@ impl Engine {
     }
 
     fn try_start(&mut self, next: &Waiting) -> Result<(Attempt, Starting), Ending> {
-        let (launch, user) = (&next.launch, self.ground.user);
+        let (launch, user) = (&next.launch, self.environment.user);
         if let Some(user) = user.filter(|_| next.filled) {
-            let folder = Path::new(&self.ground.slot.work_path);
+            let folder = Path::new(&self.environment.slot.work_path);
             crate::user::give_below(folder, user)
                 .map_err(|error| worker_ending("give a task its inputs", &error))?;
         }
-        let pipes = Pipes::make(launch.kept_bytes, &self.ground.slot, user).and_then(|pipes| {
-            self.listen(pipes.stdout.read.as_raw_fd(), STDOUT)?;
-            self.listen(pipes.stderr.read.as_raw_fd(), STDERR)?;
-            self.listen(pipes.advance.read.as_raw_fd(), ADVANCE)?;
-            let spare = pipes.advance.write.as_raw_fd() + SPARE_FILES;
-            match rustix::io::fcntl_dupfd_cloexec(&self.null, spare) {
-                Ok(_) => Ok(pipes),
-                // No descriptor may have that number.
-                Err(Errno::INVAL) => Err(Errno::MFILE.into()),
-                Err(error) => Err(error.into()),
-            }
-        });
+        let pipes =
+            Pipes::make(launch.kept_bytes, &self.environment.slot, user).and_then(|pipes| {
+                self.listen(pipes.stdout.read.as_raw_fd(), STDOUT)?;
+                self.listen(pipes.stderr.read.as_raw_fd(), STDERR)?;
+                self.listen(pipes.advance.read.as_raw_fd(), ADVANCE)?;
+                let spare = pipes.advance.write.as_raw_fd() + SPARE_FILES;
+                match rustix::io::fcntl_dupfd_cloexec(&self.null, spare) {
+                    Ok(_) => Ok(pipes),
+                    // No descriptor may have that number.
+                    Err(Errno::INVAL) => Err(Errno::MFILE.into()),
+                    Err(error) => Err(error.into()),
+                }
+            });
         let pipes =
             pipes.map_err(|error| worker_ending("make a pipe for a task's output", &error))?;
         let started = Instant::now();
         let (pid, starting) = self.execute(launch, &pipes)?;
         let mut limits = launch.limits;
-        let offered = self.ground.setup.memory_max;
+        let offered = self.environment.setup.memory_max;
         limits.memory = limits.memory.into_iter().chain(offered).min();
         let attempt = Attempt {
             id: next.id,
@@ -260,8 +263,8 @@ impl Engine {
 
     /// Starts the process; its outputs and what it says of its progress go to `pipes`.
     fn execute(&mut self, launch: &Launch, pipes: &Pipes) -> Result<(i32, Starting), Ending> {
-        let (slot, setup) = (&self.ground.slot, &self.ground.setup);
-        let (user, programs) = (self.ground.user, &mut self.programs);
+        let (slot, setup) = (&self.environment.slot, &self.environment.setup);
+        let (user, programs) = (self.environment.user, &mut self.programs);
         let prepared =
             attempt::prepare(launch, slot, &setup.env, &setup.read_only, user, programs)?;
         let room = reserve::room(Path::new(&slot.work_path), setup.disk_reserve);
@@ -283,7 +286,7 @@ impl Engine {
             ruleset: slot.ruleset.as_ref().map(AsRawFd::as_raw_fd),
             file_bytes_max: allowed,
             files_max: self.files_max,
-            group: self.pause.group(self.ground.freezer.as_deref()),
+            group: self.pause.group(self.environment.freezer.as_deref()),
             user,
             idle: self.has_idle_priority(),
         };

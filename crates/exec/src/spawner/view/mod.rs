@@ -67,7 +67,8 @@ const ROOT_SIZE: &str = "mode=755,size=32m,nr_inodes=16k";
 pub(crate) fn readable(setup: &Setup) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
     all.extend(setup.read_only.iter().cloned());
-    if setup.network
+    all.extend(setup.permissions.read_only.iter().cloned());
+    if setup.shares_network()
         && let Ok(real) = std::fs::canonicalize("/etc/resolv.conf")
     {
         all.push(real);
@@ -132,7 +133,7 @@ fn pieces(setup: &Setup) -> Result<Vec<(PathBuf, Piece)>, String> {
     };
     let mut pieces: Vec<(PathBuf, Piece)> = Vec::new();
     for path in readable(setup) {
-        if path.starts_with(etc::FOLDER) {
+        if path.starts_with(etc::FOLDER) || path.starts_with("/proc") {
             continue;
         }
         let piece = match std::fs::read_link(&path) {
@@ -141,10 +142,16 @@ fn pieces(setup: &Setup) -> Result<Vec<(PathBuf, Piece)>, String> {
         };
         pieces.push((path, piece));
     }
-    for path in DEVICES.map(PathBuf::from) {
+    let devices = DEVICES.iter().map(PathBuf::from);
+    for path in devices.chain(setup.permissions.devices.iter().cloned()) {
         // A device can be written to all the same; its mode cannot be changed.
         let piece = tree(&path, ATTR_RDONLY | ATTR_NOSUID)?;
         pieces.push((path, piece));
+    }
+    for share in &setup.permissions.shares {
+        let read_only = if share.writable { 0 } else { ATTR_RDONLY };
+        let piece = tree(&share.path, read_only | ATTR_NOSUID | ATTR_NODEV)?;
+        pieces.push((share.path.clone(), piece));
     }
     for (name, target) in [
         ("fd", "/proc/self/fd"),

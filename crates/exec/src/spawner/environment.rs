@@ -1,4 +1,4 @@
-//! Where attempts run: namespaces or none, privileges given up, Landlock rules prepared.
+//! The environment that a slot's attempts run in: namespaces or none, privileges given up, Landlock rules prepared.
 
 use super::engine;
 use super::freezer::Freezer;
@@ -8,6 +8,7 @@ use crate::seccomp::{self, Rules, Sockets};
 use crate::user::TaskUser;
 use crate::wire::Setup;
 use crate::{Priority, Report, Sandbox, Weakness};
+use hedge_model::spec::Network;
 use rustix::fs::{Mode, OFlags};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -15,20 +16,20 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Whom a worker that is root looks like to its tasks: `nobody` nearly everywhere. As root, programs would try what
+/// The user that tasks of a root worker see themselves as: `nobody` nearly everywhere. As root, programs would try what
 /// only root can do (`tar` gives files away) and fail.
 const NOBODY: u32 = 65534;
 
-/// Everything the engine needs to know about the place it runs in.
-pub(crate) struct Ground {
+/// The environment of a slot: what was set up, and what the engine needs to start attempts in it.
+pub(crate) struct SlotEnvironment {
     pub setup: Setup,
     pub report: Report,
-    /// Where attempts are stopped as a whole, if that can be.
+    /// The control group that stops attempts as a whole, where one can be made.
     pub freezer: Option<Rc<Freezer>>,
     /// Becomes readable when a child ends.
     pub signals: OwnedFd,
     pub slot: Slot,
-    /// Whom attempts run as, in this process's own numbers, if not as this process's user.
+    /// The user that attempts run as, by this process's numbers; none for this process's own.
     pub user: Option<TaskUser>,
 }
 
@@ -88,7 +89,7 @@ fn ruleset(
     work: &OwnedFd,
     tmp: &OwnedFd,
 ) -> std::io::Result<OwnedFd> {
-    let mut ruleset = Ruleset::new(abi, setup.network)?;
+    let mut ruleset = Ruleset::new(abi, setup.has_tcp(matches!(sandbox, Sandbox::View { .. })))?;
     for (path, access) in wanted(setup, sandbox) {
         // Paths that do not exist are left out.
         if let Some((fd, is_folder)) = open_path(&path) {
@@ -102,7 +103,7 @@ fn ruleset(
     Ok(ruleset.into_fd())
 }
 
-impl Ground {
+impl SlotEnvironment {
     /// The folders that attempts may read, links followed, where this process sees more than they do.
     pub(crate) fn shown(&self) -> Option<Vec<PathBuf>> {
         let real = |path: PathBuf| std::fs::canonicalize(path).ok();
@@ -122,7 +123,7 @@ impl Ground {
         freezer: Option<Rc<Freezer>>,
         folder: OwnedFd,
         users: Users,
-    ) -> Result<Ground, String> {
+    ) -> Result<SlotEnvironment, String> {
         let refused = |what: &str, error: std::io::Error| format!("{what}: {error}");
         let confined = sandbox != Sandbox::None;
         let slot = Slot::open(&setup, sandbox, folder)?;
@@ -145,13 +146,13 @@ impl Ground {
             weaknesses: weaknesses(sandbox, &users),
             task_user: users.outside.map(|user| user.uid),
             processes_max: confined.then_some(setup.processes_max),
-            network_cut: !setup.network && confined,
+            network_cut: !setup.shares_network() && confined,
             freezer: freezer.is_some(),
             idle: setup.priority == Priority::Idle,
             autogroup: std::fs::read_to_string("/proc/sys/kernel/sched_autogroup_enabled")
                 .is_ok_and(|text| text.trim() == "1"),
         };
-        Ok(Ground {
+        Ok(SlotEnvironment {
             setup,
             report,
             freezer,
@@ -162,7 +163,7 @@ impl Ground {
     }
 }
 
-/// Whom attempts run as, by the machine's numbers and by those of the spawner's namespace.
+/// The user that attempts run as, by the machine's numbers and by those of the spawner's namespace.
 #[derive(Clone)]
 struct Users {
     outside: Option<TaskUser>,
@@ -179,7 +180,7 @@ fn rules(setup: &Setup, sandbox: Sandbox, freezer: bool, user: Option<TaskUser>)
         Sandbox::Landlock { abi } => (false, abi),
         Sandbox::None => (false, 0),
     };
-    let sockets = match (view, setup.network) {
+    let sockets = match (view, setup.shares_network()) {
         // With the machine's network come its abstract Unix sockets, which only newer kernels keep away.
         (true, true) if abi < landlock::ABI_SCOPES => Sockets::Internet,
         (true, _) => Sockets::All,
@@ -234,15 +235,14 @@ pub(crate) fn fork_into_namespaces(
 ) -> Result<i32, String> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     if uid.is_root() {
-        // SAFETY: an empty list; groups of an administrator are no business of tasks.
-        unsafe { libc::setgroups(0, std::ptr::null()) };
+        set_groups(setup);
     }
     let mut flags = libc::CLONE_NEWUSER
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS;
-    if !setup.network {
+    if !setup.shares_network() {
         flags |= libc::CLONE_NEWNET;
     }
     let inside = user.map(|_| TaskUser {
@@ -269,7 +269,7 @@ pub(crate) fn fork_into_namespaces(
         die_with_parent();
         let folder = open_folder(&setup.folder)?;
         view::enter(setup, uid.is_root() && user.is_none())?;
-        if !setup.network {
+        if setup.network == Network::Loopback {
             view::raise_loopback().map_err(|error| refused("loopback", error))?;
         }
         // Without namespaces of their own tasks reach less of the kernel.
@@ -278,7 +278,7 @@ pub(crate) fn fork_into_namespaces(
         view::seal().map_err(|error| refused("sealing the view", error))?;
         give_up_privileges()?;
         let landlock = landlock::abi();
-        Ground::new(
+        SlotEnvironment::new(
             setup.clone(),
             Sandbox::View { landlock },
             None,
@@ -310,9 +310,9 @@ pub(crate) fn fork_plain(
         };
         if !setup.sandbox {
             let setup = setup.clone();
-            return Ground::new(setup, Sandbox::None, reduced, freezer, folder, users);
+            return SlotEnvironment::new(setup, Sandbox::None, reduced, freezer, folder, users);
         }
-        let why = reduced.unwrap_or_else(|| "namespaces are switched off".to_owned());
+        let why = reduced.unwrap_or_default();
         let abi = landlock::abi();
         if abi < landlock::ABI_MIN {
             return Err(format!(
@@ -321,12 +321,11 @@ pub(crate) fn fork_plain(
             ));
         }
         if rustix::process::geteuid().is_root() {
-            // SAFETY: an empty list.
-            unsafe { libc::setgroups(0, std::ptr::null()) };
+            set_groups(setup);
         }
         give_up_privileges()?;
         let sandbox = Sandbox::Landlock { abi };
-        Ground::new(
+        SlotEnvironment::new(
             setup.clone(),
             sandbox,
             Some(why.clone()),
@@ -344,7 +343,7 @@ fn fork(
     flags: i32,
     socket: &UnixStream,
     maps: Option<([String; 2], bool)>,
-    prepare: impl FnOnce() -> Result<Ground, String>,
+    prepare: impl FnOnce() -> Result<SlotEnvironment, String>,
 ) -> Result<i32, String> {
     let refused = |error: std::io::Error| error.to_string();
     let (mut heard, said) = std::io::pipe().map_err(refused)?;
@@ -365,8 +364,8 @@ fn fork(
         0 => {
             drop((heard, go));
             let mapped = mapped.read_exact(&mut [0]).map_err(refused);
-            let ground = match mapped.and_then(|()| prepare()) {
-                Ok(ground) => ground,
+            let environment = match mapped.and_then(|()| prepare()) {
+                Ok(environment) => environment,
                 Err(why) => {
                     let _ = { said }.write_all(why.as_bytes());
                     std::process::exit(1);
@@ -374,7 +373,7 @@ fn fork(
             };
             drop(said);
             let code = match socket.try_clone() {
-                Ok(socket) => engine::serve(ground, socket),
+                Ok(socket) => engine::serve(environment, socket),
                 Err(_) => 1,
             };
             std::process::exit(code)
@@ -405,7 +404,8 @@ fn fork(
     }
 }
 
-/// Says who is who in the user namespace of a child. From outside, because only there more than one user can be named.
+/// Writes the user and group maps of a child's namespace. From outside, because only there more than one user can be
+/// mapped.
 fn write_maps(pid: libc::c_long, maps: &[String; 2], deny: bool) -> Result<(), String> {
     let deny = deny.then_some(("setgroups", "deny"));
     let maps = [("uid_map", maps[0].as_str()), ("gid_map", &maps[1])];
@@ -416,12 +416,25 @@ fn write_maps(pid: libc::c_long, maps: &[String; 2], deny: bool) -> Result<(), S
     Ok(())
 }
 
+/// Leaves the groups of the administrator, and joins those that the devices of the attempts belong to.
+fn set_groups(setup: &Setup) {
+    use std::os::unix::fs::MetadataExt;
+    let devices = setup.permissions.devices.iter();
+    let abouts = devices.filter_map(|path| std::fs::metadata(path).ok());
+    let groups = abouts.filter(|about| about.mode() & 0o006 != 0o006 && about.gid() != 0);
+    let mut groups: Vec<u32> = groups.map(|about| about.gid()).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    // SAFETY: the list is valid for the call.
+    unsafe { libc::setgroups(groups.len(), groups.as_ptr()) };
+}
+
 fn die_with_parent() {
     // SAFETY: sets a property of this process.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
-/// What this process starts can never gain a privilege. It keeps its own, over its own namespaces.
+/// Keeps everything that this process starts from gaining privileges. The process keeps its own over its namespaces.
 fn give_up_privileges() -> Result<(), String> {
     // SAFETY: sets properties of this process.
     unsafe {
@@ -443,6 +456,13 @@ fn wanted(setup: &Setup, sandbox: Sandbox) -> Vec<(PathBuf, Access)> {
     let mut wanted: Vec<(PathBuf, Access)> = view::readable(setup).into_iter().map(read).collect();
     let devices = view::DEVICES.iter();
     wanted.extend(devices.map(|path| (path.into(), Access::Device)));
+    let devices = setup.permissions.devices.iter();
+    wanted.extend(devices.map(|path| (path.clone(), Access::Device)));
+    let shares = setup.permissions.shares.iter();
+    wanted.extend(shares.map(|share| match share.writable {
+        true => (share.path.clone(), Access::All),
+        false => (share.path.clone(), Access::Read),
+    }));
     if matches!(sandbox, Sandbox::View { .. }) {
         wanted.push(("/proc".into(), Access::Read));
         wanted.push((view::SHARED_MEMORY.into(), Access::All));

@@ -354,7 +354,10 @@ pub struct Worker {
     /// Disk to offer, like '20 GiB' [default: what is free at the start]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub disk: Option<u64>,
-    /// Another resource to offer, like gpus=1
+    /// GPUs to offer, at most: a number, or none [default: all]
+    #[arg(long, value_name = "N", value_parser = gpus)]
+    pub gpus: Option<u64>,
+    /// Another resource to offer, like licence=1
     #[arg(long, value_name = "NAME=N", value_parser = amount)]
     pub resource: Vec<(String, u64)>,
     /// A label that tasks can ask for, like room=12
@@ -467,10 +470,24 @@ fn amount(text: &str) -> Result<(String, u64), String> {
     {
         return Err(format!("what {name:?} means is offered with --{own}"));
     }
+    if name == "gpus" {
+        return Err(
+            "a worker finds its GPUs by itself; --gpus limits how many it offers".to_owned(),
+        );
+    }
     let number = number
         .parse()
-        .map_err(|_| format!("{number:?} is no whole number: write NAME=N, like gpus=1"))?;
+        .map_err(|_| format!("{number:?} is no whole number: write NAME=N, like licence=1"))?;
     Ok((name, number))
+}
+
+fn gpus(text: &str) -> Result<u64, String> {
+    match text {
+        "none" => Ok(0),
+        _ => text
+            .parse()
+            .map_err(|_| format!("{text:?} is no number of GPUs: write 2, or none")),
+    }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -494,8 +511,11 @@ mod tests {
     fn amounts_of_workers_need_their_units() {
         assert_eq!(cpus("0.5"), Ok(500));
         assert!(cpus("-1").is_err() && cpus("many").is_err());
-        assert_eq!(amount("gpus=2"), Ok(("gpus".to_owned(), 2)));
-        assert!(amount("gpus").is_err() && amount("gpus=x").is_err() && label("=x").is_err());
+        assert_eq!(amount("licence=2"), Ok(("licence".to_owned(), 2)));
+        assert!(amount("licence").is_err() && amount("licence=x").is_err() && label("=x").is_err());
+        assert!(amount("gpus=1").unwrap_err().contains("--gpus"));
+        assert_eq!((gpus("2"), gpus("none")), (Ok(2), Ok(0)));
+        assert!(gpus("all").is_err());
         assert!(bytes("4").is_err() && bytes("4 GiB").is_ok());
     }
 }

@@ -11,6 +11,7 @@ pub mod bench;
 mod bus;
 mod clock;
 mod evdev;
+mod gpus;
 mod inventory;
 mod load;
 mod logind;
@@ -28,6 +29,7 @@ mod wayland;
 mod x11;
 
 pub use clock::minute_of_week;
+pub use gpus::{Gpu, GpuVendor, gpus};
 pub use inventory::{hardware, memory};
 pub use source::{Notice, Options, State, Trouble};
 pub use watch::{Found, Watch, covering};

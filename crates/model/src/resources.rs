@@ -53,6 +53,22 @@ impl Resources {
             .chain(self.named.iter().map(|(name, _)| &**name))
     }
 
+    /// The part that a task gives back while it waits for a job of its own, and the part that it keeps: its GPUs, whose
+    /// memory it goes on using.
+    pub fn while_waiting(&self) -> (Resources, Resources) {
+        let named = self.named.iter().cloned();
+        let (kept, given) = named.partition(|(name, _)| &**name == GPUS);
+        let given = Resources {
+            named: given,
+            ..self.clone()
+        };
+        let kept = Resources {
+            named: kept,
+            ..Resources::default()
+        };
+        (given, kept)
+    }
+
     /// Whether `need` fits in here.
     pub fn covers(&self, need: &Resources) -> bool {
         need.cpus_milli <= self.cpus_milli
@@ -89,6 +105,9 @@ impl Resources {
     }
 }
 
+/// The name of the GPUs among the resources of a worker.
+pub const GPUS: &str = "gpus";
+
 /// The resources of every worker.
 pub const OWN: [&str; 3] = ["cpus", "memory", "disk"];
 
@@ -114,7 +133,7 @@ pub fn mistaken_for(name: &str) -> Option<&'static str> {
     let meant = other.map(|(_, meant)| *meant);
     let meant = meant.or_else(|| OWN.into_iter().find(|own| *own == lower));
     meant
-        .or_else(|| nearest(&lower, OWN.into_iter().chain(["gpus"])))
+        .or_else(|| nearest(&lower, OWN.into_iter().chain([GPUS])))
         .filter(|meant| *meant != name && OWN.contains(meant))
 }
 

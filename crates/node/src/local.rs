@@ -35,7 +35,7 @@ pub struct LocalConfig {
     /// How many workers.
     pub workers: usize,
     /// The most that one task asks for of each resource. Each worker offers the CPUs, the first also the memory and
-    /// disk, as far as this machine has them.
+    /// disk, as far as this machine has them, and its GPUs.
     pub largest: Resources,
     /// Takes each line that a worker writes to its standard error.
     pub tell: fn(&str),
@@ -229,7 +229,7 @@ impl Keeper {
 
     /// This worker's part of the machine. CPUs are shared out more than once where there are more workers
     /// than CPUs, memory and disk are not.
-    fn share(&self) -> [String; 6] {
+    fn share(&self) -> Vec<String> {
         let all = crate::worker::offer(&self.dir);
         let largest = &self.config.largest;
         let part = |amount, largest| {
@@ -237,14 +237,19 @@ impl Keeper {
             format!("{part} B")
         };
         let cpus = largest.cpus_milli.clamp(1000, all.cpus_milli.max(1000)) as f64 / 1000.0;
-        [
+        let mut args = vec![
             "--cpus".to_owned(),
             cpus.to_string(),
             "--memory".to_owned(),
             part(all.memory, largest.memory),
             "--disk".to_owned(),
             part(all.disk, largest.disk),
-        ]
+        ];
+        // Each GPU belongs to one worker.
+        if self.number > 0 {
+            args.extend(["--gpus".to_owned(), "none".to_owned()]);
+        }
+        args
     }
 
     fn note(&self, pid: Option<u32>) {

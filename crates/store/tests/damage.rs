@@ -6,7 +6,8 @@ use hedge_store::{NodeId, Options, StoreError, What};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use support::{Failure, FaultyDisk, Hub, Node, disk, group, member};
+use support::faulty_disk::{Failure, FaultyDisk};
+use support::{Hub, Node, disk, group, member};
 use tempfile::TempDir;
 
 fn options(folder: &Path) -> Options {

@@ -4,9 +4,8 @@ mod support;
 
 use hedge_store::{Place, StoreError};
 use std::time::{Duration, Instant};
-use support::{
-    Failure, FaultyDisk, Hub, Node, PATIENT, disk, group, join, leader, member, patient,
-};
+use support::faulty_disk::{Failure, FaultyDisk};
+use support::{Hub, Node, PATIENT, disk, group, join, leader, member, patient};
 
 fn memory(count: usize) -> Vec<Place> {
     vec![Place::Memory; count]

@@ -8,7 +8,7 @@ use crate::show::{sandbox as show_sandbox, time};
 use hedge_exec::{Launch, Report, Sandbox, ScratchPool, Spawner, SpawnerConfig, Weakness};
 use hedge_model::units::show_bytes;
 use rustix::process::{Resource, getrlimit};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Fewest open files for comfort: each attempt and each peer needs a few.
@@ -337,5 +337,43 @@ fn machine(context: &Context) -> Vec<Finding> {
         has.cpus_milli / 1000,
         show_bytes(has.memory)
     );
-    vec![disk, finding("machine", Verdict::Good, cpus, None)]
+    vec![disk, finding("machine", Verdict::Good, cpus, None), gpus()]
+}
+
+/// The GPUs that a worker here would offer. A machine without any is no worse.
+fn gpus() -> Finding {
+    let all = hedge_host::gpus(Path::new("/"));
+    if all.is_empty() {
+        let none = "none with a driver that is loaded (NVIDIA, AMD, Intel)";
+        return finding("GPUs", Verdict::Good, none, None);
+    }
+    let shown: Vec<String> = all
+        .iter()
+        .map(|gpu| {
+            let nodes: Vec<_> = gpu
+                .nodes
+                .iter()
+                .map(|node| node.display().to_string())
+                .collect();
+            format!("{} ({})", gpu.model, nodes.join(", "))
+        })
+        .collect();
+    let found = shown.join("; ");
+    match all.iter().find_map(|gpu| closed_node(&gpu.nodes)) {
+        None => finding("GPUs", Verdict::Good, found, None),
+        Some((node, error)) => {
+            let found = format!("{found}; {} cannot be opened: {error}", node.display());
+            let advice =
+                "let the worker's user open it, as by the group that owns it, often `render`";
+            finding("GPUs", Verdict::Reduced, found, Some(advice))
+        }
+    }
+}
+
+/// The first device node that this user may not open, if there is one.
+fn closed_node(nodes: &[PathBuf]) -> Option<(&PathBuf, std::io::Error)> {
+    nodes.iter().find_map(|node| {
+        let opened = std::fs::File::options().read(true).write(true).open(node);
+        Some((node, opened.err()?))
+    })
 }

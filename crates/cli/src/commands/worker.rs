@@ -92,7 +92,9 @@ fn config(context: &Context, args: Worker, ticket: Ticket, options: &StartOption
     offers.cpus_milli = args.cpus.unwrap_or(offers.cpus_milli);
     offers.memory = args.memory.unwrap_or(offers.memory);
     offers.disk = args.disk.unwrap_or(offers.disk);
-    for (name, amount) in args.resource {
+    let gpus = args.gpus.map(|most| most.min(offers.named("gpus")));
+    let gpus = gpus.map(|most| ("gpus".to_owned(), most));
+    for (name, amount) in args.resource.into_iter().chain(gpus) {
         offers.named.retain(|(known, _)| **known != *name);
         if amount > 0 {
             offers.named.push((name.into(), amount));

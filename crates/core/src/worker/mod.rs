@@ -399,15 +399,15 @@ impl Worker {
         let Some(attempt) = self.in_hand.get_mut(&id) else {
             return;
         };
-        let need = &attempt.body.resources;
+        let (given, _) = attempt.body.resources.while_waiting();
         attempt.state = match (attempt.state, job) {
             (State::Running, Some(job)) => {
-                self.free.give(need);
+                self.free.give(&given);
                 State::Waiting(job)
             }
             (State::Waiting(_), Some(job)) => State::Waiting(job),
-            (State::Waiting(_), None) if self.free.covers(need) => {
-                self.free.take(need);
+            (State::Waiting(_), None) if self.free.covers(&given) => {
+                self.free.take(&given);
                 State::Running
             }
             _ => return,
@@ -470,8 +470,10 @@ impl Worker {
         let Some(attempt) = self.in_hand.get_mut(&id) else {
             return;
         };
-        if matches!(attempt.state, State::Staging | State::Running) {
-            self.free.give(&attempt.body.resources);
+        match attempt.state {
+            State::Staging | State::Running => self.free.give(&attempt.body.resources),
+            State::Waiting(_) => self.free.give(&attempt.body.resources.while_waiting().1),
+            State::Queued | State::Reported => {}
         }
         attempt.state = State::Reported;
         if let Outcome::Done(outputs) = &report.outcome {

@@ -1,11 +1,12 @@
 //! One attempt at a worker: inputs fetched and placed, process run, outputs collected and stored.
 
 use super::Input;
+use super::gpus::{Gpus, HeldGpus};
 use super::heartbeats::HeartbeatSender;
 use super::staging::stage;
 use hedge_core::worker::Event;
 use hedge_exec::{
-    Advanced, Exit, Launch, Limits, OutputFile, Scratch, ScratchPool, Spawner, Stdin, StreamKind,
+    Advanced, Exit, Launch, Limits, OutputFile, Permissions, Runner, Scratch, Stdin, StreamKind,
     Tail, told_shortage,
 };
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
@@ -37,8 +38,8 @@ const ENTRY_BYTES: usize = 48;
 
 /// What attempts are run with.
 pub(super) struct Tools {
-    pub spawner: Spawner,
-    pub scratch: ScratchPool,
+    pub runner: Runner,
+    pub gpus: Arc<Gpus>,
     pub store: DataStore,
     pub fetcher: Fetcher,
     pub inputs: mpsc::Sender<Input>,
@@ -96,7 +97,7 @@ impl Attempts {
     ) -> Option<Result<(), Ending>> {
         let id = order.attempt;
         if body.inputs.is_empty() && order.own_inputs.is_empty() && body.stdin.is_none() {
-            return Some(match tools.scratch.create() {
+            return Some(match tools.runner.scratch() {
                 Ok(scratch) => {
                     self.0.insert(id, Phase::Staged(Box::new(scratch)));
                     Ok(())
@@ -146,12 +147,7 @@ impl Attempts {
         let (tools, body, order) = (tools.clone(), body.clone(), order.clone());
         tokio::spawn(async move {
             let report = guarded(run(&tools, &body, &order, *scratch, stopped)).await;
-            let report = report.unwrap_or_else(|ending| Report {
-                attempt: id,
-                outcome: Outcome::Ended(ending),
-                usage: Usage::default(),
-                log: None,
-            });
+            let report = report.unwrap_or_else(|ending| ended(id, ending));
             _ = tools
                 .inputs
                 .send(Input::Core(Event::Finished(Box::new(report))))
@@ -187,6 +183,16 @@ impl Attempts {
     }
 }
 
+/// The report of an attempt that has used nothing.
+fn ended(id: AttemptId, ending: Ending) -> Report {
+    Report {
+        attempt: id,
+        outcome: Outcome::Ended(ending),
+        usage: Usage::default(),
+        log: None,
+    }
+}
+
 /// Carries out a part of an attempt. Where it panics, as when the system has no thread for it, the worker failed; the
 /// attempt is reported all the same.
 async fn guarded<T>(work: impl Future<Output = T>) -> Result<T, Ending> {
@@ -215,7 +221,7 @@ pub(super) fn failed(error: &impl std::fmt::Display) -> Ending {
     }
 }
 
-fn launch(body: &Body, order: &Assignment) -> Launch {
+fn launch(tools: &Tools, body: &Body, order: &Assignment, gpus: &HeldGpus) -> Launch {
     let id = order.attempt;
     let index = order.index;
     let words: Vec<String> = body
@@ -238,6 +244,9 @@ fn launch(body: &Body, order: &Assignment) -> Launch {
             .iter()
             .map(|(name, value)| (name.to_string(), expand(value, index))),
     );
+    env.extend(gpus.environment(tools.runner.respects_modes()));
+    let mut permissions = Permissions::default();
+    gpus.permit(&mut permissions);
     let some = |amount: u64| (amount > 0).then_some(amount);
     Launch {
         program: words.first().cloned().unwrap_or_default(),
@@ -253,6 +262,7 @@ fn launch(body: &Body, order: &Assignment) -> Launch {
             memory: some(body.resources.memory),
             disk: some(body.resources.disk),
         },
+        permissions,
         kept_bytes: Some(body.printed_max.min(PRINTED_BYTES_MAX)),
     }
 }
@@ -289,21 +299,21 @@ async fn run(
             *told = to.waits_for;
         }
     };
-    let launch = launch(body, order);
-    let running = tools
-        .spawner
-        .launch_observed(&scratch, launch, observer)
-        .await;
-    let number = running.id();
-    let wait = running.wait();
-    tokio::pin!(wait);
+    let gpus = match tools.gpus.take(body.resources.named("gpus")) {
+        Ok(gpus) => gpus,
+        Err(ending) => return ended(id, ending),
+    };
+    let launch = launch(tools, body, order, &gpus);
+    let started = tools.runner.start(body.runtime, &scratch, launch, observer);
+    let mut attempt = started.await;
     let exit = tokio::select! {
-        exit = &mut wait => exit,
+        exit = attempt.ended() => exit,
         Ok(()) = stopped => {
-            tools.spawner.cancel(number);
-            wait.await
+            attempt.end();
+            attempt.ended().await
         }
     };
+    drop(gpus);
     let log = store_log(tools, id, &scratch, &exit).await;
     let ended = match exit.outcome {
         Ok(()) if body.outputs.is_empty() => Ok(Vec::new()),

@@ -1,6 +1,7 @@
 //! What this machine is.
 
 use super::WorkerConfig;
+use hedge_host::Gpu;
 use hedge_model::msg::WorkerInfo;
 use hedge_model::{PeerAddr, Resources};
 use std::path::Path;
@@ -13,13 +14,21 @@ pub fn offer(dir: &Path) -> Resources {
         cpus_milli: cpus * 1000,
         memory: hedge_host::memory(),
         disk: free_disk(dir),
-        named: Vec::new(),
+        named: match hedge_host::gpus(Path::new("/")).len() {
+            0 => Vec::new(),
+            count => vec![("gpus".into(), count as u64)],
+        },
     }
 }
 
 /// What a worker says of itself when it attaches.
-pub(super) fn info(config: &WorkerConfig, addr: PeerAddr) -> WorkerInfo {
+pub(super) fn info(config: &WorkerConfig, gpus: &[Gpu], addr: PeerAddr) -> WorkerInfo {
     let mut labels = labels();
+    let gpus = super::gpus::labels(gpus).into_iter();
+    let gpus = gpus.map(|(name, text)| (Arc::from(name), Arc::from(text)));
+    let new =
+        |(name, _): &(Arc<str>, Arc<str>)| config.labels.iter().all(|(own, _)| **own != **name);
+    labels.extend(gpus.filter(new));
     let given = config.labels.iter();
     labels.extend(given.map(|(name, value)| (Arc::from(&**name), Arc::from(&**value))));
     WorkerInfo {

@@ -1,6 +1,7 @@
 //! The worker's loop: orders in, reports and heartbeats out, around the core; attempts run beside it.
 
 mod attempt;
+mod gpus;
 mod heartbeats;
 mod inventory;
 mod link;
@@ -16,9 +17,10 @@ use crate::known::Known;
 use crate::transport::Threads;
 use crate::{Folders, NodeError};
 use attempt::{Attempts, StageResult, Tools};
+use gpus::Gpus;
 use heartbeats::HeartbeatSender;
 use hedge_core::worker::{Action, Event};
-use hedge_exec::{Priority, Report, ScratchPool, Spawner, SpawnerConfig};
+use hedge_exec::{Priority, Report, Runner, ScratchPool, SpawnerConfig};
 use hedge_model::msg::{FromWorker, HASHES_MAX, Phase, ToWorker, Welcome, WorkerInfo};
 use hedge_model::{AttemptId, Epoch, Hash, PeerAddr, PeerId, Resources};
 use hedge_net::{
@@ -151,7 +153,7 @@ pub async fn run(
     let key = hedge_net::load_or_create_identity(&config.dir)?;
     let (transport, content) = (Threads::transport()?, Threads::content()?);
     let scratch = ScratchPool::open(config.dir.join("scratch"))?;
-    let spawner = start_spawner(&config, &scratch).await?;
+    let runner = start_runner(&config, scratch).await?;
     let store = DataStore::open(&config.dir.join("content")).await?;
     let known = Known::of_ticket(&config.dir, &config.ticket);
     let trust = Trust::new(known.load().iter().map(|addr| addr.peer));
@@ -160,7 +162,7 @@ pub async fn run(
     port.data = Some((server, content.handle()));
     let net = transport.run(Net::bind(port)).await??;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
-    started(Drain(inputs.clone()), &spawner.report());
+    started(Drain(inputs.clone()), &runner.report());
     let _watch = match &config.owner {
         Some(owner) => Some(owner::watch(owner, &inputs).await?),
         None => None,
@@ -177,8 +179,8 @@ pub async fn run(
     );
     let fetcher = Fetcher::new(net.clone(), store.clone(), content.handle());
     let tools = Arc::new(Tools {
-        spawner,
-        scratch,
+        runner,
+        gpus: Gpus::of_machine(config.resources.named("gpus")),
         store: store.clone(),
         fetcher,
         inputs,
@@ -186,7 +188,7 @@ pub async fn run(
         stored: Arc::default(),
     });
     let result = Loop {
-        info: inventory::info(&config, net.local_addr()),
+        info: inventory::info(&config, tools.gpus.all(), net.local_addr()),
         core: new_core(&config),
         shown,
         clock: Clock::start(hedge_model::Time(0)),
@@ -239,7 +241,7 @@ fn new_core(config: &WorkerConfig) -> hedge_core::worker::Worker {
     }
 }
 
-async fn start_spawner(config: &WorkerConfig, scratch: &ScratchPool) -> Result<Spawner, NodeError> {
+async fn start_runner(config: &WorkerConfig, scratch: ScratchPool) -> Result<Runner, NodeError> {
     let mut spawner = SpawnerConfig::new(scratch.base());
     spawner.hidden = vec![config.dir.clone()];
     spawner.read_only = std::env::current_exe().into_iter().collect();
@@ -251,11 +253,11 @@ async fn start_spawner(config: &WorkerConfig, scratch: &ScratchPool) -> Result<S
     spawner.priority = config.priority;
     let owner = config.owner.as_ref();
     spawner.free_memory = owner.is_some_and(|owner| owner.free_memory);
-    let spawner = Spawner::start(spawner).await?;
+    let runner = Runner::start_up(scratch, spawner).await?;
     if let Some(owner) = owner {
-        owner::tell_how(owner, &spawner);
+        owner::tell_how(owner, &runner);
     }
-    Ok(spawner)
+    Ok(runner)
 }
 
 /// A connection to a supervisor, whether it leads or not.
@@ -419,7 +421,7 @@ impl Loop {
                 peers.into_iter().for_each(|peer| self.trust.revoke(peer));
             }
             ToWorker::Heartbeat(plan) if led_here => {
-                self.tools.spawner.look_every(plan.progress_every)
+                self.tools.runner.watch_progress(plan.progress_every);
             }
             ToWorker::Relays(all) if led_here || self.link.is_none() => self.links.use_relays(all),
             ToWorker::Revoked(_) | ToWorker::Heartbeat(_) | ToWorker::Relays(_) => {}
@@ -498,10 +500,8 @@ impl Loop {
 
     /// Runs the benchmark kernels beside the loop.
     fn benchmark(&mut self) {
-        let (inputs, dir) = (
-            self.tools.inputs.clone(),
-            self.tools.scratch.base().to_owned(),
-        );
+        let inputs = self.tools.inputs.clone();
+        let dir = self.tools.runner.scratch_base().to_owned();
         let end = Arc::new(AtomicBool::new(false));
         self.end_benchmark = end.clone();
         tokio::task::spawn_blocking(move || {
@@ -548,8 +548,9 @@ impl Loop {
                         }
                     }
                     Action::Drop(hashes) => drop(tokio::spawn(self.tools.store.forget(hashes))),
-                    Action::Pause(on) => drop(self.tools.spawner.pause(on)),
-                    Action::Lower(on) => self.tools.spawner.lower(on),
+                    Action::Pause(true) => self.tools.runner.suspend(),
+                    Action::Pause(false) => self.tools.runner.resume(),
+                    Action::Lower(on) => self.tools.runner.lower(on),
                     Action::Leave => return true,
                     Action::Benchmark => self.benchmark(),
                     Action::EndBenchmark => self.end_benchmark.store(true, Ordering::Relaxed),

@@ -3,7 +3,7 @@
 use super::Input;
 use crate::NodeError;
 use hedge_core::worker::Event;
-use hedge_exec::Spawner;
+use hedge_exec::Runner;
 use hedge_host::{Options, Watch};
 use hedge_model::owner::{OwnerResponse, OwnerRules, Signal};
 use std::time::Duration;
@@ -24,8 +24,8 @@ pub struct OwnerConfig {
 }
 
 /// Says how what runs will be stopped, which depends on what this machine and this user's rights allow.
-pub(super) fn tell_how(config: &OwnerConfig, spawner: &Spawner) {
-    if spawner.report().freezer {
+pub(super) fn tell_how(config: &OwnerConfig, runner: &Runner) {
+    if runner.report().freezer {
         tracing::info!(
             "while the owner is there the kernel stops tasks, in a control group of their own"
         );
@@ -34,7 +34,7 @@ pub(super) fn tell_how(config: &OwnerConfig, spawner: &Spawner) {
             "while the owner is there tasks are stopped by signals: no control group may be made here"
         );
     }
-    if config.free_memory && !spawner.may_free_memory() {
+    if config.free_memory && !runner.may_free_memory() {
         tracing::warn!(
             "free_memory is set, but the kernel does not let this user push out other processes' memory: tasks keep \
              theirs while they are stopped; give the worker the right (AmbientCapabilities=CAP_SYS_NICE of a service)"

@@ -7,7 +7,7 @@
 
 use super::attempt::{StageResult, Tools, failed};
 use crate::grants::Grants;
-use hedge_exec::{ExecError, OutputPatterns, Sandbox, Scratch, Source};
+use hedge_exec::{ExecError, OutputPatterns, Scratch, Source};
 use hedge_model::msg::{Assignment, Body};
 use hedge_model::spec::placeholders;
 use hedge_model::{Data, Ending, FileEntry, Hash};
@@ -22,12 +22,12 @@ const COMPRESSED: [&str; 10] = [
 
 pub(super) async fn stage(tools: &Tools, body: &Arc<Body>, order: &Assignment) -> StageResult {
     fetch(tools, body, order).await?;
-    let scratch = tools.scratch.create();
+    let scratch = tools.runner.scratch();
     let mut scratch = scratch.map_err(|error| error.ending())?;
     // Without a sandbox a task has this worker's own privileges.
-    let way = match tools.spawner.report().sandbox {
-        Sandbox::None => PlaceMode::Copy,
-        Sandbox::View { .. } | Sandbox::Landlock { .. } => PlaceMode::Link,
+    let way = match tools.runner.respects_modes() {
+        true => PlaceMode::Link,
+        false => PlaceMode::Copy,
     };
     let (body, order) = (body.clone(), order.clone());
     let prepare = move || {

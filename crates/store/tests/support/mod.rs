@@ -2,10 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-mod faulty_disk;
+pub mod faulty_disk;
 
 use bytes::Bytes;
-pub use faulty_disk::{Failure, FaultyDisk};
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::{JobId, PeerAddr, PeerId, TaskId, Time};
 use hedge_store::{

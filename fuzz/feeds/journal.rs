@@ -19,7 +19,8 @@ pub fn journal(data: &[u8]) {
         let mut state = State::default();
         for record in records.iter().chain(&again) {
             let tasks = match record {
-                record::Record::JobAccepted { spec, .. } => spec.task_count(),
+                record::Record::JobAccepted { spec, .. }
+                | record::Record::JobAcceptedNamed { spec, .. } => spec.task_count(),
                 _ => 0,
             };
             // A job of millions of tasks is lawful and slow, which is not looked for here.

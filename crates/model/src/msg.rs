@@ -438,7 +438,7 @@ pub enum Request {
     Submit {
         /// The submission's name.
         key: SubmitKey,
-        /// The job, as postcard of [`JobSpec`]: here, or a blob that the client serves.
+        /// The job, see [`JobSpec::encode`]: here, or a blob that the client serves.
         spec: Data,
         /// Where the client serves its inputs.
         from: PeerAddr,

@@ -41,7 +41,8 @@ pub enum Record {
         key: SubmitKey,
         /// Whose.
         client: PeerId,
-        /// What.
+        /// What; nothing that only a later format has.
+        #[serde(with = "crate::spec::positional")]
         spec: Arc<JobSpec>,
         /// When.
         at: Time,
@@ -146,13 +147,24 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// A job is accepted whose specification names its fields; its number is the next one.
+    JobAcceptedNamed {
+        /// The submission.
+        key: SubmitKey,
+        /// Whose.
+        client: PeerId,
+        /// What.
+        spec: Arc<JobSpec>,
+        /// When.
+        at: Time,
+    },
 }
 
 /// The oldest format of records that is read here.
 pub const FORMAT_MIN: u32 = 1;
 /// The newest format of records that is read and written here. In the second, measurements of machines are
-/// records too; otherwise it is the first.
-pub const FORMAT_MAX: u32 = 2;
+/// records too. In the third, specifications name their fields.
+pub const FORMAT_MAX: u32 = 3;
 
 /// Records that could not be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -175,11 +187,30 @@ pub enum RecordError {
 }
 
 impl Record {
+    /// A job is accepted; in the oldest format that has all that it asks for.
+    pub fn accepted(key: SubmitKey, client: PeerId, spec: Arc<JobSpec>, at: Time) -> Self {
+        if spec.format() < 3 {
+            return Self::JobAccepted {
+                key,
+                client,
+                spec,
+                at,
+            };
+        }
+        Self::JobAcceptedNamed {
+            key,
+            client,
+            spec,
+            at,
+        }
+    }
+
     /// The oldest format that has this record.
     pub fn format(&self) -> u32 {
         match self {
             Record::Benchmarked { .. } => 2,
             Record::JobAccepted { spec, .. } => spec.format(),
+            Record::JobAcceptedNamed { .. } => 3,
             _ => 1,
         }
     }
@@ -188,7 +219,10 @@ impl Record {
     pub fn weight(&self) -> usize {
         const SMALL: usize = 1024;
         match self {
-            Record::JobAccepted { .. } | Record::JobEnded { .. } | Record::AttemptEnded { .. } => {
+            Record::JobAccepted { .. }
+            | Record::JobAcceptedNamed { .. }
+            | Record::JobEnded { .. }
+            | Record::AttemptEnded { .. } => {
                 postcard::experimental::serialized_size(self).unwrap_or(usize::MAX)
             }
             Record::TaskDone { outputs, log, .. } if !outputs.is_empty() || log.is_some() => {

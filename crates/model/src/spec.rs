@@ -13,12 +13,15 @@ mod needs;
 mod network;
 mod outline;
 pub mod placeholders;
+pub mod positional;
 mod qos;
 mod size;
+mod stored;
 mod validate;
 pub use network::Network;
 pub use qos::{CriticalPlacement, Need, Qos, Redundancy, Unplaceable};
 pub use size::{COMMAND_BYTES_MAX, SPEC_BYTES_MAX, WORD_BYTES_MAX};
+use stored::{is_default, packed};
 pub use validate::{Place, SpecError, check_path};
 
 /// Most tasks of one job, arrays unfolded: numbers of tasks are 32 bits and the state of each costs memory.
@@ -32,15 +35,21 @@ pub const CRASH_LIMIT: u32 = 3;
 pub const COPIES_MAX: u32 = 64;
 
 /// A job as asked for, not checked.
+///
+/// A field that is added to it, to [`Group`] or to [`Qos`] has a default, as older jobs lack it; see [`positional`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Draft {
     /// For people; need not be unique.
     pub name: Arc<str>,
     /// How sure the job wants to be of its end.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub qos: Qos,
     /// How critical tasks are found.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub critical: CriticalRule,
     /// Files that the client brings, shared by the groups that name them by position.
+    #[serde(default, skip_serializing_if = "is_default", with = "packed")]
     pub files: Vec<FileEntry>,
     /// The `[[task]]` tables.
     pub groups: Vec<Group>,
@@ -116,44 +125,60 @@ pub enum Top {
 
 /// One `[[task]]` table: one task, or an array of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Group {
     /// Its name, unique in the job.
     pub id: Arc<str>,
     /// First index and the one behind the last, for an array.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub array: Option<(u32, u32)>,
     /// How its tasks are executed.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub runtime: Runtime,
     /// Program and arguments; `${index}` and `${hedge}` are expanded by the worker.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub command: Vec<Arc<str>>,
     /// Environment beyond the standard one.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub env: Vec<(Arc<str>, Arc<str>)>,
     /// What the program reads on its standard input; nothing otherwise.
+    #[serde(default, skip_serializing_if = "is_default", with = "packed")]
     pub stdin: Option<Data>,
     /// Groups that must be done before any of these starts, beside those of `inputs`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub deps: Vec<Arc<str>>,
     /// What lies in each task's folder when it starts.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub inputs: Vec<Input>,
     /// Files, folders and globs that leave the folder; `${index}` is expanded.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub outputs: Vec<Arc<str>>,
     /// What each task takes of a worker while it runs; memory and disk are also limits.
     pub resources: Resources,
     /// Labels that a worker must carry.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub labels: Vec<(Arc<str>, Arc<str>)>,
     /// Higher starts first.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub priority: i32,
     /// How often one task may fail before the job fails; at least 1.
     pub crash_limit: u32,
     /// Longest running time of an attempt.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub time_limit: Option<Duration>,
     /// Marked critical by hand.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub critical: bool,
     /// What a task is likely to need.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub estimate: Estimate,
     /// Tasks of one kind are expected to behave alike, in this job and in others: what earlier ones took is
     /// the estimate for later ones. The id, where it is not given.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub kind: Option<Arc<str>>,
     /// Groups of which less than all must be done before any of these starts; the files of the others are
     /// not there then.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub needs: Vec<(Arc<str>, Need)>,
 }
 
@@ -194,9 +219,10 @@ impl Group {
 }
 
 /// How a task is executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Runtime {
     /// As a process in a folder of its own.
+    #[default]
     Process,
     /// The worker answers at once, without a process: measures the engine itself.
     Noop,
@@ -229,10 +255,11 @@ pub struct Estimate {
 }
 
 /// A checked job, with what follows from it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Draft", into = "Draft")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct JobSpec {
     draft: Draft,
+    /// The oldest format of records that has all that it asks for.
+    format: u32,
     /// Number of each group's first task.
     firsts: Vec<u32>,
     total: u32,
@@ -279,6 +306,11 @@ impl JobSpec {
     /// The files that the client brought.
     pub fn files(&self) -> &[FileEntry] {
         &self.draft.files
+    }
+
+    /// The oldest format of records that has all that the job asks for.
+    pub fn format(&self) -> u32 {
+        self.format
     }
 
     /// Its groups, in the order of the job file.

@@ -244,8 +244,9 @@ impl Client {
                 why: format!("{error}. Nothing was submitted"),
             })
         })?;
-        let bytes =
-            postcard::to_stdvec(spec).map_err(|error| ClientError::Local(error.to_string()))?;
+        let bytes = spec
+            .encode()
+            .map_err(|error| ClientError::Local(error.to_string()))?;
         let inputs =
             std::mem::take(&mut *self.0.inputs.lock().unwrap_or_else(PoisonError::into_inner));
         let inputs: Vec<(PathBuf, Digest)> = inputs.into_values().collect();

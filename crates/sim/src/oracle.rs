@@ -167,7 +167,7 @@ impl Grid {
             } if shadow.revoked.contains(worker) => self.violated(format!(
                 "{attempt} of a worker that was revoked is to be committed"
             )),
-            Record::JobAccepted { spec, .. } => {
+            Record::JobAccepted { spec, .. } | Record::JobAcceptedNamed { spec, .. } => {
                 let inputs = inputs_of(spec);
                 match inputs.iter().find(|hash| !self.held_enough(sup, **hash)) {
                     Some(hash) => self.violated(format!(

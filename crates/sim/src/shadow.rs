@@ -57,6 +57,9 @@ impl Shadow {
         match record {
             Record::JobAccepted {
                 key, client, spec, ..
+            }
+            | Record::JobAcceptedNamed {
+                key, client, spec, ..
             } => self.accepted(*client, *key, spec),
             Record::TaskDone {
                 attempt,

@@ -109,7 +109,7 @@ impl Story {
                     }
                 }
             }
-            "JobAccepted" => self.accepted(what),
+            "JobAccepted" | "JobAcceptedNamed" => self.accepted(what),
             "TaskDone" => self.done(what),
             "AttemptEnded" => self.attempt_ended(what),
             "MemberRevoked" => drop(self.revoked.insert(hex(&what["peer"]))),

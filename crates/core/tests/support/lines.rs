@@ -97,7 +97,7 @@ fn reply_line(reply: &Reply) -> String {
 fn record_line(record: &Record) -> String {
     match record {
         Record::Epoch { epoch, .. } => format!("epoch {}", epoch.0),
-        Record::JobAccepted { .. } => "accepted".into(),
+        Record::JobAccepted { .. } | Record::JobAcceptedNamed { .. } => "accepted".into(),
         Record::TaskDone {
             attempt, worker, ..
         } => format!("done {attempt} by {}", peer(*worker)),

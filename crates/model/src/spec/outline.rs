@@ -1,6 +1,6 @@
 //! What is left of a job's specification once the job has ended.
 
-use super::{Draft, Group, Input, JobSpec};
+use super::{Draft, Group, Input, JobSpec, positional};
 use std::sync::Arc;
 
 /// Longest program name that an outline keeps, in characters.
@@ -19,6 +19,7 @@ impl JobSpec {
             groups: self.draft.groups.iter().map(outlined).collect(),
         };
         Self {
+            format: positional::format(&draft),
             draft,
             firsts: self.firsts.clone(),
             total: self.total,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 /// Quality of service of a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Qos {
     /// Which tasks get redundant attempts.
     pub redundancy: Redundancy,

@@ -1,12 +1,12 @@
 //! Bounds on the size of a submitted job. They apply to submissions alone: an older journal may hold a job that
 //! is larger, and it stays readable.
 
+use super::stored::encoded;
 use super::validate::{Checked, Place, SpecError, job, wrong};
 use super::{Draft, Group, Input, JobSpec, Runtime};
 use crate::msg::{MESSAGE_BYTES_MAX, grant_bytes};
 use crate::units::show_bytes;
 use crate::{Data, FileEntry, Hash};
-use serde::Serialize;
 
 /// Longest job specification in bytes, encoded. It is one record of the journal, which every supervisor writes to
 /// its disk and keeps in memory while the job runs.
@@ -55,16 +55,6 @@ impl JobSpec {
             self.check_order(at, group)?;
         }
         Ok(())
-    }
-
-    /// Length of the job in bytes, as a submission and its record encode it.
-    pub fn encoded_bytes(&self) -> usize {
-        encoded(&self.draft)
-    }
-
-    /// The oldest format of records that has all that the job asks for.
-    pub fn format(&self) -> u32 {
-        self.qos().redundancy.format()
     }
 
     /// The list of files and blobs that a worker is sent with the group's first task.
@@ -164,11 +154,6 @@ fn check_command(at: usize, group: &Group) -> Checked<()> {
 
 fn shortened(name: &str) -> String {
     name.chars().take(40).collect()
-}
-
-/// Length in bytes as postcard encodes it.
-fn encoded<T: Serialize>(value: &T) -> usize {
-    postcard::experimental::serialized_size(value).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

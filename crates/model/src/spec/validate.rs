@@ -1,7 +1,7 @@
 //! The checks that make a [`JobSpec`] of a [`Draft`].
 
 use super::needs::{check_qos, relax};
-use super::{COPIES_MAX, Runtime};
+use super::{COPIES_MAX, Runtime, positional};
 use super::{Draft, GROUPS_MAX, Group, Input, JobSpec, TASKS_MAX, Top};
 use crate::Data;
 use crate::data::INLINE_BYTES_MAX;
@@ -120,6 +120,7 @@ pub(super) fn validate(draft: Draft) -> Checked<JobSpec> {
         }
     }
     Ok(JobSpec {
+        format: positional::format(&draft),
         draft,
         firsts,
         total: total as u32,

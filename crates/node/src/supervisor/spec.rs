@@ -7,7 +7,7 @@ use hedge_net::{DataStore, Fetcher};
 use std::sync::Arc;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Arc<JobSpec>, String> {
-    let spec = postcard::from_bytes::<JobSpec>(bytes)
+    let spec = JobSpec::decode(bytes)
         .map_err(|error| format!("the job cannot be read: {error}; nothing was accepted"))?;
     match spec.check_names() {
         Ok(()) => Ok(Arc::new(spec)),

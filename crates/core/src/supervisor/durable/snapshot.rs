@@ -1,22 +1,79 @@
 //! The durable state as bytes, for the journal's snapshots.
+//!
+//! A group that writes records of format 1 or 2 writes the snapshots of that time too: its members may be older.
 
 use crate::supervisor::durable::bounded;
 use crate::supervisor::durable::learned::Learned;
 use crate::supervisor::durable::retention::Ended;
-use crate::supervisor::durable::state::{Job, Member, State};
+use crate::supervisor::durable::state::{EndedAttempt, Job, Member, State, Task};
 use crate::supervisor::durable::submitted::Submitted;
+use hedge_model::ledger::{Charge, Cost, Tariff};
 use hedge_model::msg::Role;
-use hedge_model::record::{RecordError, Ticket};
-use hedge_model::{Epoch, Hash, JobId, PeerId, Settings, SubmitKey, Time};
-use imbl::OrdMap;
-use serde::Deserialize;
+use hedge_model::record::{JobEnd, RecordError, Ticket};
+use hedge_model::spec::positional;
+use hedge_model::view::AttemptCounts;
+use hedge_model::{AttemptId, Epoch, Hash, JobId, JobSpec, PeerId, Settings, SubmitKey, Time};
+use imbl::{OrdMap, Vector};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The form of a snapshot, which says how the rest is to be read.
-const SNAPSHOT_FORMAT: u32 = 2;
+const SNAPSHOT_FORMAT: u32 = 3;
+/// In the second one specifications do not name their fields.
+const POSITIONAL: u32 = 2;
 /// In the first one members do not say by which ticket they joined, and keys of submissions not for which job.
 const WITHOUT_TICKETS: u32 = 1;
+
+/// [`Job`] in the first and the second form.
+#[derive(Clone, Serialize, Deserialize)]
+struct FormerJob {
+    client: PeerId,
+    key: SubmitKey,
+    #[serde(with = "positional")]
+    spec: Arc<JobSpec>,
+    accepted: Time,
+    #[serde(deserialize_with = "bounded::vector")]
+    tasks: Vector<Task>,
+    #[serde(deserialize_with = "bounded::vector")]
+    open: Vector<u32>,
+    done: u32,
+    ended: Option<(JobEnd, Time)>,
+    #[serde(deserialize_with = "bounded::map")]
+    history: OrdMap<AttemptId, Arc<EndedAttempt>>,
+    counts: AttemptCounts,
+    cpu: Duration,
+    cost: Cost,
+    tariff: Arc<Tariff>,
+    #[serde(deserialize_with = "bounded::map")]
+    stopped: OrdMap<AttemptId, Charge>,
+    #[serde(deserialize_with = "bounded::vector")]
+    remade: Vector<(AttemptId, Charge)>,
+    result_bytes: u64,
+}
+
+/// [`State`] in the second form.
+#[derive(Serialize, Deserialize)]
+struct FormerState {
+    epoch: Epoch,
+    now: Time,
+    secret: Option<[u8; 32]>,
+    format: u32,
+    last_job: u64,
+    #[serde(deserialize_with = "bounded::map")]
+    jobs: OrdMap<JobId, FormerJob>,
+    #[serde(deserialize_with = "bounded::map")]
+    keys: OrdMap<(PeerId, SubmitKey), Submitted>,
+    #[serde(deserialize_with = "bounded::map")]
+    members: OrdMap<PeerId, Member>,
+    #[serde(deserialize_with = "bounded::map")]
+    revoked: OrdMap<PeerId, Time>,
+    #[serde(deserialize_with = "bounded::map")]
+    tickets: OrdMap<Hash, Ticket>,
+    settings: Arc<Settings>,
+    learned: Learned,
+}
 
 /// [`State`] in the first form.
 #[derive(Deserialize)]
@@ -27,7 +84,7 @@ struct StateWithoutTickets {
     format: u32,
     last_job: u64,
     #[serde(deserialize_with = "bounded::map")]
-    jobs: OrdMap<JobId, Arc<Job>>,
+    jobs: OrdMap<JobId, FormerJob>,
     #[serde(deserialize_with = "bounded::map")]
     keys: OrdMap<(PeerId, SubmitKey), JobId>,
     #[serde(deserialize_with = "bounded::map")]
@@ -40,7 +97,96 @@ struct StateWithoutTickets {
     learned: Learned,
 }
 
-impl From<StateWithoutTickets> for State {
+impl From<&Job> for FormerJob {
+    fn from(job: &Job) -> Self {
+        Self {
+            client: job.client,
+            key: job.key,
+            spec: job.spec.clone(),
+            accepted: job.accepted,
+            tasks: job.tasks.clone(),
+            open: job.open.clone(),
+            done: job.done,
+            ended: job.ended.clone(),
+            history: job.history.clone(),
+            counts: job.counts,
+            cpu: job.cpu,
+            cost: job.cost,
+            tariff: job.tariff.clone(),
+            stopped: job.stopped.clone(),
+            remade: job.remade.clone(),
+            result_bytes: job.result_bytes,
+        }
+    }
+}
+
+impl From<FormerJob> for Job {
+    fn from(job: FormerJob) -> Self {
+        Self {
+            client: job.client,
+            key: job.key,
+            spec: job.spec,
+            accepted: job.accepted,
+            tasks: job.tasks,
+            open: job.open,
+            done: job.done,
+            ended: job.ended,
+            history: job.history,
+            counts: job.counts,
+            cpu: job.cpu,
+            cost: job.cost,
+            tariff: job.tariff,
+            stopped: job.stopped,
+            remade: job.remade,
+            result_bytes: job.result_bytes,
+        }
+    }
+}
+
+impl From<&State> for FormerState {
+    fn from(state: &State) -> Self {
+        let jobs = state.jobs.iter();
+        let jobs = jobs.map(|(id, job)| (*id, FormerJob::from(&**job)));
+        Self {
+            epoch: state.epoch,
+            now: state.now,
+            secret: state.secret,
+            format: state.format,
+            last_job: state.last_job,
+            jobs: jobs.collect(),
+            keys: state.keys.clone(),
+            members: state.members.clone(),
+            revoked: state.revoked.clone(),
+            tickets: state.tickets.clone(),
+            settings: state.settings.clone(),
+            learned: state.learned.clone(),
+        }
+    }
+}
+
+impl From<FormerState> for State {
+    fn from(old: FormerState) -> Self {
+        let jobs = old.jobs.into_iter();
+        let jobs = jobs.map(|(id, job)| (id, Arc::new(job.into())));
+        Self {
+            epoch: old.epoch,
+            now: old.now,
+            secret: old.secret,
+            format: old.format,
+            last_job: old.last_job,
+            jobs: jobs.collect(),
+            keys: old.keys,
+            members: old.members,
+            revoked: old.revoked,
+            tickets: old.tickets,
+            settings: old.settings,
+            learned: old.learned,
+            ended: Ended::default(),
+        }
+    }
+}
+
+impl From<StateWithoutTickets> for FormerState {
     fn from(old: StateWithoutTickets) -> Self {
         let member = |(peer, (role, joined))| {
             let ticket = None;
@@ -65,7 +211,6 @@ impl From<StateWithoutTickets> for State {
             tickets: old.tickets,
             settings: old.settings,
             learned: old.learned,
-            ended: Ended::default(),
         }
     }
 }
@@ -84,7 +229,8 @@ impl State {
             .map_err(|error| RecordError::Damaged(error.to_string()))?;
         let mut state: Self = match format {
             SNAPSHOT_FORMAT => read(bytes)?,
-            WITHOUT_TICKETS => read::<StateWithoutTickets>(bytes)?.into(),
+            POSITIONAL => read::<FormerState>(bytes)?.into(),
+            WITHOUT_TICKETS => FormerState::from(read::<StateWithoutTickets>(bytes)?).into(),
             other => return Err(RecordError::Format(other)),
         };
         state.retire_again();
@@ -97,7 +243,13 @@ impl State {
     /// What writing to `out` says.
     pub fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         let failed = |error: postcard::Error| std::io::Error::other(error.to_string());
-        let out = postcard::to_io(&SNAPSHOT_FORMAT, out).map_err(failed)?;
-        postcard::to_io(self, out).map(drop).map_err(failed)
+        let former = self.format() < 3;
+        let form = if former { POSITIONAL } else { SNAPSHOT_FORMAT };
+        let out = postcard::to_io(&form, out).map_err(failed)?;
+        let written = match former {
+            true => postcard::to_io(&FormerState::from(self), out),
+            false => postcard::to_io(self, out),
+        };
+        written.map(drop).map_err(failed)
     }
 }

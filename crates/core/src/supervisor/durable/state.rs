@@ -209,6 +209,12 @@ impl State {
                 client,
                 spec,
                 at,
+            }
+            | Record::JobAcceptedNamed {
+                key,
+                client,
+                spec,
+                at,
             } => Change::Accepted {
                 job: self.accept(*key, *client, spec, *at),
                 spec: spec.clone(),

@@ -2,6 +2,7 @@
 
 use crate::supervisor::durable::state::State;
 use hedge_model::msg::{Refusal, RefusalKind, Reply};
+use hedge_model::spec::positional;
 use hedge_model::{Hash, JobId, JobSpec};
 use serde::{Deserialize, Serialize};
 
@@ -21,9 +22,12 @@ impl Submitted {
     }
 }
 
-/// Tells specifications apart.
+/// Tells specifications apart; of jobs that formats 1 and 2 have, as versions that knew only these did.
 fn digest(spec: &JobSpec) -> Option<Hash> {
-    let bytes = postcard::to_stdvec(spec).ok()?;
+    let bytes = match spec.format() {
+        ..3 => positional::bytes(spec)?,
+        _ => spec.encode().ok()?,
+    };
     Some(Hash(*blake3::hash(&bytes).as_bytes()))
 }
 

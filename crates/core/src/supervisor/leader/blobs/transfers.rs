@@ -280,12 +280,7 @@ impl Leadership<'_> {
                 ask: submit.ask,
                 spec: submit.spec.clone(),
             };
-            let record = Record::JobAccepted {
-                key: submit.key,
-                client: submit.client,
-                spec: submit.spec,
-                at: self.now,
-            };
+            let record = Record::accepted(submit.key, submit.client, submit.spec, self.now);
             return self.append(record, Some(pending));
         }
         let missing = submit.missing.clone();

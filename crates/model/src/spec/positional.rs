@@ -1,0 +1,260 @@
+//! The specification in records of formats 1 and 2: postcard, in which a field is known by its position. What was
+//! stored so stays readable, and a job that asks for nothing newer is still written so.
+//!
+//! These types never change. A field of [`super::Group`] or [`super::Qos`] that they lack has its default in what is
+//! read, and a job in which it has another value is of format 3, see [`format`].
+
+use super::{
+    CriticalPlacement, CriticalRule, Estimate, JobSpec, Need, Redundancy, SpecError, Unplaceable,
+};
+use crate::ledger::MicroUnits;
+use crate::{Data, FileEntry, Resources};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use std::sync::Arc;
+use std::time::Duration;
+
+type Names = Vec<(Arc<str>, Arc<str>)>;
+
+#[derive(Serialize, Deserialize)]
+struct Draft {
+    name: Arc<str>,
+    qos: Qos,
+    critical: CriticalRule,
+    files: Vec<FileEntry>,
+    groups: Vec<Group>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Qos {
+    redundancy: Redundancy,
+    copies: u32,
+    unplaceable: Unplaceable,
+    need: Need,
+    critical_placement: CriticalPlacement,
+    finish_by: Option<Duration>,
+    confidence: f64,
+    budget: Option<MicroUnits>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Group {
+    id: Arc<str>,
+    array: Option<(u32, u32)>,
+    runtime: Runtime,
+    command: Vec<Arc<str>>,
+    env: Names,
+    stdin: Option<Data>,
+    deps: Vec<Arc<str>>,
+    inputs: Vec<Input>,
+    outputs: Vec<Arc<str>>,
+    resources: Resources,
+    labels: Names,
+    priority: i32,
+    crash_limit: u32,
+    time_limit: Option<Duration>,
+    critical: bool,
+    estimate: Estimate,
+    kind: Option<Arc<str>>,
+    needs: Vec<(Arc<str>, Need)>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Runtime {
+    Process,
+    Noop,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Input {
+    File(u32),
+    FileEach(u32),
+    Task(Arc<str>),
+}
+
+/// The oldest format of records that has all that a job asks for.
+pub(super) fn format(draft: &super::Draft) -> u32 {
+    let same = super::Qos::from(Qos::from(&draft.qos)) == draft.qos
+        && draft
+            .groups
+            .iter()
+            .all(|group| super::Group::from(Group::from(group)) == *group);
+    if same {
+        draft.qos.redundancy.format()
+    } else {
+        3
+    }
+}
+
+/// Writes a specification.
+///
+/// # Errors
+/// Those of the serializer, and a job of format 3.
+pub fn serialize<S: Serializer>(spec: &Arc<JobSpec>, to: S) -> Result<S::Ok, S::Error> {
+    if to.is_human_readable() {
+        return spec.serialize(to);
+    }
+    if spec.format >= 3 {
+        return Err(ser::Error::custom("the job needs records of format 3"));
+    }
+    Draft::from(&spec.draft).serialize(to)
+}
+
+/// Reads a specification.
+///
+/// # Errors
+/// Those of the deserializer, and what is wrong with the job.
+pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<JobSpec>, D::Error> {
+    if from.is_human_readable() {
+        return Arc::deserialize(from);
+    }
+    let draft = Draft::deserialize(from)?;
+    let spec: Result<JobSpec, SpecError> = super::Draft::from(draft).try_into();
+    spec.map(Arc::new).map_err(de::Error::custom)
+}
+
+/// The bytes of a specification in this form; none where it cannot be written.
+pub fn bytes(spec: &JobSpec) -> Option<Vec<u8>> {
+    postcard::to_stdvec(&Draft::from(&spec.draft)).ok()
+}
+
+impl From<&super::Draft> for Draft {
+    fn from(draft: &super::Draft) -> Self {
+        Self {
+            name: draft.name.clone(),
+            qos: Qos::from(&draft.qos),
+            critical: draft.critical.clone(),
+            files: draft.files.clone(),
+            groups: draft.groups.iter().map(Group::from).collect(),
+        }
+    }
+}
+
+impl From<Draft> for super::Draft {
+    fn from(draft: Draft) -> Self {
+        Self {
+            name: draft.name,
+            qos: draft.qos.into(),
+            critical: draft.critical,
+            files: draft.files,
+            groups: draft.groups.into_iter().map(super::Group::from).collect(),
+        }
+    }
+}
+
+impl From<&super::Qos> for Qos {
+    fn from(qos: &super::Qos) -> Self {
+        Self {
+            redundancy: qos.redundancy,
+            copies: qos.copies,
+            unplaceable: qos.unplaceable,
+            need: qos.need,
+            critical_placement: qos.critical_placement,
+            finish_by: qos.finish_by,
+            confidence: qos.confidence,
+            budget: qos.budget,
+        }
+    }
+}
+
+impl From<Qos> for super::Qos {
+    fn from(qos: Qos) -> Self {
+        Self {
+            redundancy: qos.redundancy,
+            copies: qos.copies,
+            unplaceable: qos.unplaceable,
+            need: qos.need,
+            critical_placement: qos.critical_placement,
+            finish_by: qos.finish_by,
+            confidence: qos.confidence,
+            budget: qos.budget,
+        }
+    }
+}
+
+impl From<&super::Group> for Group {
+    fn from(group: &super::Group) -> Self {
+        Self {
+            id: group.id.clone(),
+            array: group.array,
+            runtime: group.runtime.into(),
+            command: group.command.clone(),
+            env: group.env.clone(),
+            stdin: group.stdin.clone(),
+            deps: group.deps.clone(),
+            inputs: group.inputs.iter().map(Input::from).collect(),
+            outputs: group.outputs.clone(),
+            resources: group.resources.clone(),
+            labels: group.labels.clone(),
+            priority: group.priority,
+            crash_limit: group.crash_limit,
+            time_limit: group.time_limit,
+            critical: group.critical,
+            estimate: group.estimate,
+            kind: group.kind.clone(),
+            needs: group.needs.clone(),
+        }
+    }
+}
+
+impl From<Group> for super::Group {
+    fn from(group: Group) -> Self {
+        Self {
+            array: group.array,
+            runtime: group.runtime.into(),
+            command: group.command,
+            env: group.env,
+            stdin: group.stdin,
+            deps: group.deps,
+            inputs: group.inputs.into_iter().map(super::Input::from).collect(),
+            outputs: group.outputs,
+            resources: group.resources,
+            labels: group.labels,
+            priority: group.priority,
+            crash_limit: group.crash_limit,
+            time_limit: group.time_limit,
+            critical: group.critical,
+            estimate: group.estimate,
+            kind: group.kind,
+            needs: group.needs,
+            ..Self::program(&group.id, &[])
+        }
+    }
+}
+
+impl From<super::Runtime> for Runtime {
+    fn from(runtime: super::Runtime) -> Self {
+        match runtime {
+            super::Runtime::Process => Self::Process,
+            super::Runtime::Noop => Self::Noop,
+        }
+    }
+}
+
+impl From<Runtime> for super::Runtime {
+    fn from(runtime: Runtime) -> Self {
+        match runtime {
+            Runtime::Process => Self::Process,
+            Runtime::Noop => Self::Noop,
+        }
+    }
+}
+
+impl From<&super::Input> for Input {
+    fn from(input: &super::Input) -> Self {
+        match input {
+            super::Input::File(at) => Self::File(*at),
+            super::Input::FileEach(at) => Self::FileEach(*at),
+            super::Input::Task(id) => Self::Task(id.clone()),
+        }
+    }
+}
+
+impl From<Input> for super::Input {
+    fn from(input: Input) -> Self {
+        match input {
+            Input::File(at) => Self::File(at),
+            Input::FileEach(at) => Self::FileEach(at),
+            Input::Task(id) => Self::Task(id),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! How a job's specification is stored and sent: as MessagePack in which every field has its name.
+//!
+//! A field that is added has a default, and is left out where it has that value. A version that does not know a field
+//! refuses the job.
+
+use super::{Draft, JobSpec};
+use crate::record::RecordError;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use std::io;
+
+/// Whether a field is left out.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl JobSpec {
+    /// The specification as submissions and records from format 3 on hold it.
+    ///
+    /// # Errors
+    /// It holds something that cannot be written.
+    pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
+        rmp_serde::to_vec_named(&self.draft).map_err(damaged)
+    }
+
+    /// The specification in `bytes`, which must be all of them.
+    ///
+    /// # Errors
+    /// The bytes are no specification, a later version wrote them, or the job is not valid.
+    pub fn decode(mut bytes: &[u8]) -> Result<Self, RecordError> {
+        let draft: Draft = rmp_serde::from_read(&mut bytes).map_err(damaged)?;
+        if !bytes.is_empty() {
+            return Err(damaged("bytes follow the specification"));
+        }
+        Self::try_from(draft).map_err(damaged)
+    }
+
+    /// Length of [`JobSpec::encode`] in bytes.
+    pub fn encoded_bytes(&self) -> usize {
+        encoded(&self.draft)
+    }
+}
+
+/// Length of a part of a specification in bytes, encoded.
+pub(super) fn encoded<T: Serialize>(value: &T) -> usize {
+    let mut count = Count(0);
+    let written = rmp_serde::encode::write_named(&mut count, value);
+    written.map_or(usize::MAX, |()| count.0)
+}
+
+struct Count(usize);
+
+impl io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn damaged(why: impl ToString) -> RecordError {
+    RecordError::Damaged(why.to_string())
+}
+
+/// Structured for people, else [`JobSpec::encode`].
+impl Serialize for JobSpec {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() {
+            return self.draft.serialize(to);
+        }
+        let bytes = self.encode().map_err(ser::Error::custom)?;
+        serde_bytes::serialize(&bytes, to)
+    }
+}
+
+impl<'de> Deserialize<'de> for JobSpec {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        if from.is_human_readable() {
+            let draft = Draft::deserialize(from)?;
+            return Self::try_from(draft).map_err(de::Error::custom);
+        }
+        let bytes: serde_bytes::ByteBuf = serde_bytes::deserialize(from)?;
+        Self::decode(&bytes).map_err(de::Error::custom)
+    }
+}
+
+/// The form of fields that hold content or many hashes: postcard, so that a hash takes 32 bytes.
+pub(super) mod packed {
+    use super::{Deserializer, Serialize, Serializer, de, ser};
+    use serde::de::DeserializeOwned;
+
+    pub fn serialize<T: Serialize, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() {
+            return value.serialize(to);
+        }
+        let bytes = postcard::to_stdvec(value).map_err(ser::Error::custom)?;
+        serde_bytes::serialize(&bytes, to)
+    }
+
+    pub fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
+    where
+        T: DeserializeOwned,
+        D: Deserializer<'de>,
+    {
+        if from.is_human_readable() {
+            return T::deserialize(from);
+        }
+        let bytes: serde_bytes::ByteBuf = serde_bytes::deserialize(from)?;
+        let (value, rest) = postcard::take_from_bytes(&bytes).map_err(de::Error::custom)?;
+        match rest {
+            [] => Ok(value),
+            _ => Err(de::Error::custom("bytes follow a list of files")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{CriticalRule, Group, Input, Qos};
+    use crate::{Data, FileEntry, Hash};
+
+    fn spec() -> JobSpec {
+        let file = FileEntry {
+            path: "in".into(),
+            executable: true,
+            data: Data::Blob {
+                hash: Hash([0xff; 32]),
+                size: 300,
+            },
+        };
+        let group = Group {
+            array: Some((0, 3)),
+            stdin: Some(Data::Inline([0xff; 9].into())),
+            inputs: vec![Input::File(0)],
+            ..Group::program("a", &["true"])
+        };
+        JobSpec::new(Draft {
+            name: "t".into(),
+            qos: Qos::default(),
+            critical: CriticalRule::default(),
+            files: vec![file],
+            groups: vec![group],
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_specification_survives_and_its_length_is_known() {
+        let spec = spec();
+        let bytes = spec.encode().unwrap();
+        assert_eq!(JobSpec::decode(&bytes), Ok(spec.clone()));
+        assert_eq!(bytes.len(), spec.encoded_bytes());
+        let within = postcard::to_stdvec(&(&spec, 7)).unwrap();
+        assert_eq!(postcard::from_bytes(&within), Ok((spec.clone(), 7)));
+        let text = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<JobSpec>(&text).unwrap(), spec);
+    }
+
+    #[test]
+    fn a_field_that_is_not_known_or_missing_is_refused() {
+        for text in [
+            r#"{"name": "t", "groups": [], "later": 1}"#,
+            r#"{"name": "t"}"#,
+        ] {
+            let value: serde_json::Value = serde_json::from_str(text).unwrap();
+            let bytes = rmp_serde::to_vec_named(&value).unwrap();
+            let refused = JobSpec::decode(&bytes).unwrap_err().to_string();
+            assert!(refused.contains("field"), "{refused}");
+        }
+        let mut long = spec().encode().unwrap();
+        long.push(0);
+        assert!(JobSpec::decode(&long).is_err());
+        assert!(JobSpec::decode(&long[..9]).is_err());
+    }
+
+    #[test]
+    fn what_has_its_default_takes_no_bytes() {
+        let bytes = spec().encoded_bytes();
+        assert!(bytes < 200, "{bytes}");
+    }
+}

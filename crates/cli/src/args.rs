@@ -4,10 +4,12 @@ pub mod grid;
 
 mod jobs;
 mod relay;
+mod source;
 mod ticket;
 
-pub use jobs::{Cost, Explain, Fetch, Forget, Job, Logs, One, Wait};
+pub use jobs::{Cancel, Cost, Explain, Fetch, Forget, Job, JobName, Jobs, Logs, One, Tasks, Wait};
 pub use relay::Relay;
+pub use source::{Needs, Source};
 pub use ticket::{MakeTicket, RevokeTicket, Ticket};
 
 use clap::builder::NonEmptyStringValueParser;
@@ -63,6 +65,9 @@ Examples:
   hedge run --workers 8 --out pictures job.toml
   hedge run -- ./simulate --seed 7
   hedge run --array 0..100 -- ./simulate --seed '${index}'
+  hedge run --input table.csv --output fit.txt --memory '2 GiB' -- ./fit table.csv
+  sort -u names | hedge run --stdin - -- wc -l
+  generate-job | hedge run -
 
 Results go to --out, where they replace files of the same name, else to a new folder NAME-results
 here (NAME-results-2 and so on: results of an earlier run are never touched). A program behind `--` that lies outside the system's folders is sent
@@ -112,6 +117,7 @@ Examples:
   hedge submit job.toml                      prints the job's number and leaves
   hedge submit --wait --out pictures job.toml
   hedge submit --wait -- hostname
+  hedge submit --input scene.pov --cpus 4 -- povray scene.pov
 
 Results go to --out, where they replace files of the same name, else to a new folder NAME-results.
 Ctrl-C while waiting leaves the job running and says how to come back to it.")]
@@ -119,27 +125,48 @@ Ctrl-C while waiting leaves the job running and says how to come back to it.")]
     /// Say what each level of redundancy would buy a job and cost; nothing runs
     #[command(after_help = crate::commands::plan::HELP)]
     Plan(Box<crate::commands::plan::Args>),
-    /// List all jobs
-    Jobs(Grid),
-    /// Show one job
+    /// List jobs
+    #[command(after_help = "\
+Examples:
+  hedge jobs --running
+  hedge jobs --failed --limit 10")]
+    Jobs(Jobs),
+    /// Show jobs
+    #[command(after_help = "\
+Examples:
+  hedge job 7
+  hedge job last --watch                     the newest job that this client may see")]
     Job(Job),
-    /// Wait until a job has ended
+    /// List the tasks of a job: where they are, and how they ended
+    #[command(after_help = "\
+Examples:
+  hedge tasks last --failed
+  hedge tasks 7 --running
+  hedge tasks 7 --json                       one JSON object a line for each task")]
+    Tasks(Tasks),
+    /// Wait until jobs have ended
     #[command(after_help = "\
 Examples:
   hedge wait 7
+  hedge wait 7 8 last
   hedge wait 7 --out pictures                and bring its results")]
     Wait(Wait),
-    /// End a job
-    Cancel(One),
-    /// Bring a job's results
+    /// End jobs; one that has ended already stays as it is
+    #[command(after_help = "\
+Examples:
+  hedge cancel last
+  hedge cancel 7 8 9")]
+    Cancel(Cancel),
+    /// Bring the results of jobs
     Fetch(Fetch),
     /// List a job's results: their hashes, who made them, and what is missing
     Manifest(One),
-    /// Show what a task printed
+    /// Show what tasks printed
     #[command(after_help = "\
 Examples:
   hedge logs 7 sheet
   hedge logs 7 frame.12                      index 12 of the array `frame`
+  hedge logs last                            all tasks; each line begins with the name of its task
 
 Standard output goes to standard output, standard error to standard error. A pipe or a file gets what
 the task printed unchanged. On a terminal, lines, tabs and colours stay; other control characters are
@@ -193,7 +220,7 @@ Examples:
   hedge config get keep
   hedge config set keep_jobs_for 7d")]
     Config(Config),
-    /// Drop a job that has ended, with its results
+    /// Drop jobs that have ended, with their results
     Forget(Forget),
     /// Look at, check, copy or repair the journal of this machine's supervisor
     #[command(subcommand)]
@@ -238,32 +265,6 @@ pub struct Grid {
     pub join: Option<String>,
 }
 
-/// What to run: a job file or a program.
-#[derive(Args, Clone, Debug)]
-pub struct Source {
-    /// Job file: TOML, or JSON with the ending .json
-    #[arg(
-        value_name = "JOB",
-        required_unless_present = "program",
-        conflicts_with = "program"
-    )]
-    pub job: Option<PathBuf>,
-    /// Run the program once for each index; `${index}` in its arguments and HEDGE_INDEX tell which
-    #[arg(
-        long,
-        value_name = "FROM..TO",
-        requires = "program",
-        conflicts_with = "job"
-    )]
-    pub array: Option<String>,
-    /// The program is critical: it runs more than once, the first to finish wins
-    #[arg(long, requires = "program", conflicts_with = "job")]
-    pub critical: bool,
-    /// Program and arguments instead of a job file
-    #[arg(last = true, value_name = "PROGRAM")]
-    pub program: Vec<String>,
-}
-
 /// How a worker treats tasks.
 #[derive(Args, Clone, Debug)]
 pub struct TaskRules {
@@ -299,9 +300,12 @@ pub struct Run {
     /// How many workers share this machine's CPUs [default: one for each CPU, at least 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
-    /// Folder for a job file's results [default: a new folder NAME-results]
-    #[arg(long, value_name = "DIR", conflicts_with = "program")]
+    /// Folder for the results [default: a new folder NAME-results]
+    #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// End with the exit status of the program, for a job of one task; 128 and the signal's number for a signal
+    #[arg(long)]
+    pub exit_code: bool,
     /// How tasks are treated.
     #[command(flatten)]
     pub rules: TaskRules,
@@ -419,14 +423,12 @@ pub struct Submit {
     /// Wait for the job's end and bring its results
     #[arg(long)]
     pub wait: bool,
-    /// Folder for a job file's results [default: a new folder NAME-results]
-    #[arg(
-        long,
-        value_name = "DIR",
-        requires = "wait",
-        conflicts_with = "program"
-    )]
+    /// Folder for the results [default: a new folder NAME-results]
+    #[arg(long, value_name = "DIR", requires = "wait")]
     pub out: Option<PathBuf>,
+    /// End with the exit status of the program, for a job of one task; 128 and the signal's number for a signal
+    #[arg(long, requires = "wait")]
+    pub exit_code: bool,
     /// Name of this submission, 32 hexadecimal digits: repeating it with the same name is harmless
     #[arg(long, value_name = "KEY")]
     pub key: Option<hedge_model::SubmitKey>,

@@ -7,27 +7,45 @@ use std::process::ExitCode;
 
 /// How a command ended. The numbers are part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Exit {
     /// Done as asked.
-    Done = 0,
+    Done,
     /// The job failed, or its results could not be brought.
-    Failed = 1,
+    Failed,
     /// The arguments or the job file are wrong.
-    Bad = 2,
+    Bad,
     /// The grid cannot be reached.
-    Unreachable = 3,
+    Unreachable,
     /// The grid does not allow it.
-    NotAllowed = 4,
+    NotAllowed,
     /// The job was cancelled.
-    Cancelled = 5,
+    Cancelled,
     /// A bug in `hedge`.
-    Bug = 70,
+    Bug,
+    /// As the only program of a job ended, where the user asked for that: its exit status, or 128 and the number of the
+    /// signal that ended it.
+    Program(u8),
+}
+
+impl Exit {
+    /// The exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Bad => 2,
+            Exit::Unreachable => 3,
+            Exit::NotAllowed => 4,
+            Exit::Cancelled => 5,
+            Exit::Bug => 70,
+            Exit::Program(code) => code,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        ExitCode::from(exit as u8)
+        ExitCode::from(exit.code())
     }
 }
 
@@ -84,6 +102,6 @@ pub fn end_on_bugs() {
              ran, and a backtrace (set RUST_BACKTRACE=1 and run it again).",
             env!("CARGO_PKG_VERSION")
         );
-        std::process::exit(Exit::Bug as i32);
+        std::process::exit(Exit::Bug.code().into());
     }));
 }

@@ -26,6 +26,8 @@ pub type Wrong = (String, String);
 /// Finds files, and holds those that it found.
 pub struct Finder<'a> {
     folder: &'a Path,
+    /// Where relative inputs are, for messages.
+    pub place: &'static str,
     /// What was found.
     pub files: Vec<InputFile>,
     /// What is to be uploaded, each path once.
@@ -84,6 +86,7 @@ impl<'a> Finder<'a> {
     pub fn new(folder: &'a Path) -> Self {
         Self {
             folder,
+            place: "beside the job file",
             files: Vec::new(),
             uploads: Vec::new(),
             known: HashMap::new(),
@@ -209,8 +212,10 @@ impl<'a> Finder<'a> {
         if found.is_empty() {
             return Err((
                 format!("no file matches {pattern:?}"),
-                "inputs are looked for beside the job file; `*` does not cross folders, `**` does"
-                    .to_owned(),
+                format!(
+                    "inputs are looked for {}; `*` does not cross folders, `**` does",
+                    self.place
+                ),
             ));
         }
         Ok(found)
@@ -337,16 +342,16 @@ impl<'a> Finder<'a> {
             return broken(Path::new(name), error);
         }
         let place = if name.starts_with('/') {
-            ""
+            String::new()
         } else {
-            "inputs are looked for beside the job file"
+            format!("inputs are looked for {}", self.place)
         };
         let near = self.nearest(name);
-        let help = match (near, place) {
+        let help = match (near, &*place) {
             (Some(near), "") => format!("did you mean {near:?}?"),
             (Some(near), place) => format!("{place}; did you mean {near:?}?"),
             (None, "") => "check the path".to_owned(),
-            (None, place) => place.to_owned(),
+            (None, _) => place,
         };
         (format!("the input {name:?} does not exist"), help)
     }
@@ -394,7 +399,7 @@ fn normal(pattern: &str) -> Result<&str, Wrong> {
         .any(|part| part == Component::ParentDir)
     {
         return Err((
-            format!("the input {pattern:?} leaves the job file's folder"),
+            format!("the input {pattern:?} leaves the job's folder"),
             "write an absolute path: the file then lies under its own name".to_owned(),
         ));
     }

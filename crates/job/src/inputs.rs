@@ -50,6 +50,11 @@ impl Found {
         &self.tasks
     }
 
+    /// The job with its input files; those that are to be uploaded have a hash of zeros.
+    pub(crate) fn spec(&self) -> &Draft {
+        &self.draft
+    }
+
     /// The files to upload, each once.
     pub fn uploads(&self) -> &[Upload] {
         &self.uploads
@@ -109,21 +114,46 @@ pub fn find(file: &JobFile, folder: &Path) -> Result<Found, BadJobFile> {
     found(finder, draft, slots, file.tasks.clone()).map_err(|error| file.point(&error))
 }
 
-/// Makes the program at `path` an input of every task of the draft's only group, and runs it from there.
-pub fn with_program(mut draft: Draft, folder: &Path, path: &Path) -> Result<Found, String> {
+/// Finds the inputs of the draft's only group, which a command line describes. A `program` becomes an input of every task
+/// and runs from there.
+pub fn find_program(
+    mut draft: Draft,
+    folder: &Path,
+    inputs: &[String],
+    stdin: Option<&str>,
+    program: Option<&Path>,
+) -> Result<Found, String> {
+    let said = |(what, help): (String, String)| format!("{what}; {help}");
     let tasks = JobSpec::for_submission(draft.clone()).map_err(|error| error.to_string())?;
     let mut finder = Finder::new(folder);
-    let added = file_name(path).and_then(|name| finder.add(&folder.join(path), name));
-    let at = added.map_err(|(what, help)| format!("{what}; {help}"))?;
-    draft.groups[0].inputs.push(Input::File(at));
-    draft.groups[0].command[0] = format!("./{}", finder.files[at as usize].path).into();
-    found(finder, draft, Vec::new(), tasks).map_err(|error| error.to_string())
-}
-
-/// A job that needs no file of this machine.
-pub fn without_files(draft: Draft) -> Result<Found, SpecError> {
-    let tasks = JobSpec::for_submission(draft.clone())?;
-    found(Finder::new(Path::new("")), draft, Vec::new(), tasks)
+    finder.place = "in the current folder";
+    let mut slots = Vec::new();
+    let group = &mut draft.groups[0];
+    let wanted = inputs.iter().map(|pattern| WantedInput::Files {
+        pattern: pattern.clone(),
+        span: 0..0,
+    });
+    let wanted: Vec<WantedInput> = wanted.collect();
+    let mut mistakes = Vec::new();
+    group_inputs(&mut finder, group, &wanted, &mut mistakes);
+    if let Some(mistake) = mistakes.first() {
+        return Err(format!("{}; {}", mistake.what, mistake.help));
+    }
+    if let Some(name) = stdin {
+        let content = finder.content(name).map_err(said)?;
+        slots.extend(content.upload().map(|upload| (Slot::Stdin(0), upload)));
+        group.stdin = Some(content.data());
+    }
+    if let Some(path) = program {
+        let name = file_name(path).map_err(said)?;
+        let at = finder.add(&folder.join(path), name).map_err(said)?;
+        // Where it is named as an input too, it lies in its folder already.
+        group.command[0] = format!("./{}", finder.files[at as usize].path).into();
+        if !group.inputs.contains(&Input::File(at)) {
+            group.inputs.push(Input::File(at));
+        }
+    }
+    found(finder, draft, slots, tasks).map_err(|error| error.to_string())
 }
 
 /// Checks the job before anything is hashed: whether it is valid does not depend on the hashes.

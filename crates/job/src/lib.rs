@@ -43,12 +43,14 @@ mod program;
 mod qos;
 mod read;
 mod tree;
+mod unsent;
 mod words;
 
 pub use find::{FILES_MAX, INLINE_TOTAL_MAX, VISITED_MAX};
 pub use inputs::{Found, GROUP_BYTES_MAX, Upload};
 pub use mistake::{BadJobFile, Located, MISTAKES_MAX, Mistake};
-pub use program::program;
+pub use program::{Program, ProgramStdin};
+pub use unsent::UNSENT_MAX;
 
 /// Longest job file, bytes: far beyond what people write, small enough to keep in memory several times over.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -143,18 +145,29 @@ impl JobFile {
             return Err(cannot("it is a folder; name the job file in it".to_owned()));
         }
         if told.len() > FILE_BYTES_MAX {
-            return Err(cannot(format!(
-                "it is longer than {FILE_BYTES_MAX} bytes; use arrays for tasks that differ by an index only"
-            )));
+            return Err(cannot(too_long()));
         }
         let bytes = std::fs::read(path).map_err(|e| cannot(e.to_string()))?;
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let at = e.utf8_error().valid_up_to();
-            cannot(format!(
-                "it is not UTF-8 text: byte {at} is the first wrong one"
-            ))
-        })?;
+        let text = text(bytes).map_err(cannot)?;
         Self::parse(&name, Syntax::of(&name), text)
+    }
+
+    /// Reads a job file from a stream, such as standard input: JSON where the first character is a brace, else TOML.
+    ///
+    /// # Errors
+    /// What is wrong with the text; nothing was changed.
+    pub fn read_from(name: &str, stream: impl std::io::Read) -> Result<Self, BadJobFile> {
+        let cannot = |why: String| BadJobFile::unreadable(name, why);
+        let mut bytes = Vec::new();
+        let mut bounded = std::io::Read::take(stream, FILE_BYTES_MAX + 1);
+        std::io::Read::read_to_end(&mut bounded, &mut bytes).map_err(|e| cannot(e.to_string()))?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(cannot(too_long()));
+        }
+        let text = text(bytes).map_err(cannot)?;
+        let json = text.trim_start().starts_with('{');
+        let syntax = if json { Syntax::Json } else { Syntax::Toml };
+        Self::parse(name, syntax, text)
     }
 
     /// Reads a job file's text. `name` stands in messages, and without its folder and ending it names a job that has
@@ -204,6 +217,19 @@ impl JobFile {
         let mistakes = vec![located(&self.places, error)];
         BadJobFile::new(&self.name, self.text.clone(), mistakes)
     }
+}
+
+fn too_long() -> String {
+    format!(
+        "it is longer than {FILE_BYTES_MAX} bytes; use arrays for tasks that differ by an index only"
+    )
+}
+
+fn text(bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        format!("it is not UTF-8 text: byte {at} is the first wrong one")
+    })
 }
 
 /// The mistake that the job's own check found, at its place in the file.

@@ -1,54 +1,146 @@
 //! A job that is one program on a command line.
 
 use crate::Found;
-use crate::inputs::{with_program, without_files};
+use crate::inputs::find_program;
 use crate::read::parse_array;
+use hedge_model::data::INLINE_BYTES_MAX;
+use hedge_model::spec::placeholders::{Piece, pieces};
 use hedge_model::spec::{CriticalRule, Draft, Group, Qos};
+use hedge_model::{Data, Resources};
 use std::path::Path;
 use std::sync::Arc;
 
 /// System folders: a program there is taken to be on every worker, others travel with the job.
-const SYSTEM: [&str; 7] = [
+pub(crate) const SYSTEM: [&str; 7] = [
     "/usr/", "/bin/", "/sbin/", "/lib", "/opt/", "/nix/", "/etc/",
 ];
 
-/// The job that runs `words`, as an array where `array` is given (`"0..60"`). A program given by its path outside the
-/// system's folders becomes an input; a relative path starts at `folder`.
-///
-/// # Errors
-/// One sentence: an array that is none, or a program that does not exist. Nothing was submitted.
-pub fn program(
-    words: &[String],
-    array: Option<&str>,
-    critical: bool,
-    folder: &Path,
-) -> Result<Found, String> {
-    let first = words.first().map_or("", String::as_str);
-    let mut group = Group::program(&id(first), &[]);
-    group.command = words.iter().map(|word| Arc::from(word.as_str())).collect();
-    group.critical = critical;
-    if let Some(text) = array {
-        let array = parse_array(text)
-            .map_err(|what| format!("{what}; write --array 0..60 for the indexes 0 to 59"))?;
-        group.array = Some(array);
+/// A job of one program, as a command line describes it.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    /// The program and its arguments. A program given by its path outside the system's folders becomes an input.
+    pub words: Vec<String>,
+    /// Name of the job; the program's own, where it is not given.
+    pub name: Option<String>,
+    /// Makes it an array, like `"0..60"`.
+    pub array: Option<String>,
+    /// Marks it critical.
+    pub critical: bool,
+    /// Files, folders and globs to send with the job.
+    pub inputs: Vec<String>,
+    /// Files, folders and globs that it leaves.
+    pub outputs: Vec<String>,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+    /// CPUs in thousandths; one CPU, where it is not given.
+    pub cpus_milli: Option<u64>,
+    /// Bytes of memory, also the limit.
+    pub memory: Option<u64>,
+    /// Pieces of named resources, like `("gpus", 1)`.
+    pub resources: Vec<(String, u64)>,
+    /// What it reads on its standard input.
+    pub stdin: Option<ProgramStdin>,
+}
+
+/// What a program of a command line reads on its standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProgramStdin {
+    /// A file's name.
+    File(String),
+    /// These bytes, at most [`INLINE_BYTES_MAX`] of them.
+    Bytes(Vec<u8>),
+}
+
+impl Program {
+    /// Finds the program's inputs; relative paths start at `folder`.
+    ///
+    /// # Errors
+    /// One sentence: an array that is none, a name that cannot be, or an input that does not exist. Nothing was
+    /// submitted.
+    pub fn find(&self, folder: &Path) -> Result<Found, String> {
+        let first = self.words.first().map_or("", String::as_str);
+        let group = self.group(first)?;
+        let draft = Draft {
+            name: self.name.as_deref().map_or(group.id.clone(), Arc::from),
+            qos: Qos::default(),
+            critical: CriticalRule {
+                by: Vec::new(),
+                ..CriticalRule::default()
+            },
+            files: Vec::new(),
+            groups: vec![group],
+        };
+        let travels = first.contains('/')
+            && !first.starts_with("${")
+            && !SYSTEM.iter().any(|system| first.starts_with(system));
+        let program = travels.then_some(Path::new(first));
+        let stdin = match &self.stdin {
+            Some(ProgramStdin::File(name)) => Some(name.as_str()),
+            _ => None,
+        };
+        find_program(draft, folder, &self.inputs, stdin, program)
     }
-    let draft = Draft {
-        name: group.id.clone(),
-        qos: Qos::default(),
-        critical: CriticalRule {
-            by: Vec::new(),
-            ..CriticalRule::default()
-        },
-        files: Vec::new(),
-        groups: vec![group],
-    };
-    let travels = first.contains('/')
-        && !first.starts_with("${")
-        && !SYSTEM.iter().any(|system| first.starts_with(system));
-    if travels {
-        return with_program(draft, folder, Path::new(first));
+
+    fn group(&self, first: &str) -> Result<Group, String> {
+        let mut group = Group::program(&id(first), &[]);
+        group.command = texts(&self.words);
+        group.critical = self.critical;
+        group.outputs = texts(&self.outputs);
+        let env = self.env.iter();
+        group.env = env
+            .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+            .collect();
+        if let Some(text) = &self.array {
+            let array = parse_array(text)
+                .map_err(|what| format!("{what}; write --array 0..60 for the indexes 0 to 59"))?;
+            group.array = Some(array);
+        }
+        for name in self.inputs.iter().chain(&self.outputs) {
+            check_variables(name, group.array.is_some())?;
+        }
+        group.resources = Resources::cpus(self.cpus_milli.unwrap_or(1000));
+        group.resources.memory = self.memory.unwrap_or(0);
+        let named = self.resources.iter().filter(|(_, amount)| *amount > 0);
+        group.resources.named = named
+            .map(|(name, amount)| (name.as_str().into(), *amount))
+            .collect();
+        group.resources.named.sort();
+        if let Some(ProgramStdin::Bytes(bytes)) = &self.stdin {
+            if bytes.len() > INLINE_BYTES_MAX {
+                return Err(format!(
+                    "{} bytes of standard input do not travel within a job; give them as a file",
+                    bytes.len()
+                ));
+            }
+            group.stdin = Some(Data::Inline(bytes.as_slice().into()));
+        }
+        Ok(group)
     }
-    without_files(draft).map_err(|error| error.to_string())
+}
+
+/// In names of files only `${index}` means something, and only in an array.
+fn check_variables(name: &str, array: bool) -> Result<(), String> {
+    for piece in pieces(name) {
+        match piece {
+            Piece::Name { name: "index", .. } if array => {}
+            Piece::Name { name: "index", .. } => {
+                return Err(format!(
+                    "`${{index}}` has no meaning in {name:?}: add --array 0..60, or write the name without it"
+                ));
+            }
+            Piece::Name { name: other, .. } => {
+                return Err(format!(
+                    "`${{{other}}}` is not known in {name:?}; `${{index}}` is the only variable there"
+                ));
+            }
+            Piece::Text(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn texts(words: &[String]) -> Vec<Arc<str>> {
+    words.iter().map(|word| Arc::from(word.as_str())).collect()
 }
 
 /// A program's file name as a task's id.

@@ -93,6 +93,26 @@ pub enum Ending {
     },
 }
 
+impl Ending {
+    /// The exit status of the program, where it ended by itself.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Exited { status, .. } => Some(*status),
+            // It ended well, and its outputs are what is wrong.
+            Self::Output { .. } => Some(0),
+            _ => None,
+        }
+    }
+
+    /// The signal that ended the program by itself, not for a limit.
+    pub fn signal(&self) -> Option<i32> {
+        match self {
+            Self::Signalled { signal, .. } => Some(*signal),
+            _ => None,
+        }
+    }
+}
+
 /// What is wrong with a declared output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OutputFault {

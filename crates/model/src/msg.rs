@@ -4,7 +4,8 @@ use crate::capacity::{BenchScores, Hardware};
 use crate::owner::{OwnerNote, OwnerState};
 use crate::spec::Runtime;
 use crate::view::{
-    ExplainView, JobView, LogView, MemberView, ResultsView, SettingView, TicketView, WorkerView,
+    ExplainView, JobView, LogView, MemberView, ResultsView, SettingView, TaskFilter, TasksView,
+    TicketView, WorkerView,
 };
 use crate::{
     AttemptId, Data, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources,
@@ -504,6 +505,15 @@ pub enum Request {
     Tickets,
     /// Let nobody in by this ticket any more, named by the beginning of its id.
     RevokeTicket(String),
+    /// Tasks of a job, from this number on.
+    Tasks {
+        /// The job.
+        job: JobId,
+        /// Which.
+        filter: TaskFilter,
+        /// The number of the first: 0, or what the answer before says.
+        from: u32,
+    },
 }
 
 /// Jobs in one answer, at most: with the longest names and reasons, they fit into one message.
@@ -554,6 +564,8 @@ pub enum Reply {
     Relays(Vec<PeerAddr>),
     /// Tickets.
     Tickets(Vec<TicketView>),
+    /// Tasks of a job.
+    Tasks(Box<TasksView>),
 }
 
 /// Why something asked for cannot be done; nothing was changed.

@@ -79,6 +79,10 @@ pub struct JobView {
     pub progress: f64,
     /// The estimated time remaining, while it runs and where what is known supports an estimate.
     pub left_ms: Option<f64>,
+    /// The client that submitted it.
+    pub owner: String,
+    /// From acceptance to now.
+    pub age_ms: f64,
 }
 
 /// How a job's budget stands, in millionths of the currency.
@@ -361,6 +365,66 @@ pub struct LogView {
     pub sources: Vec<Source>,
     /// Signed leave to read them; opaque.
     pub grant: Vec<u8>,
+    /// The attempt.
+    pub attempt: Option<AttemptId>,
+    /// The exit status of its program, where it ended by itself.
+    pub exit_code: Option<i32>,
+    /// The signal that ended its program.
+    pub signal: Option<i32>,
+}
+
+/// Which tasks of a job are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskFilter {
+    /// All of them.
+    All,
+    /// Those that failed at least once and are not done.
+    Failed,
+    /// Those that have an attempt and are not done.
+    Running,
+    /// Those that have no attempt and are not done.
+    Waiting,
+    /// Those that are done.
+    Done,
+}
+
+/// Some tasks of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TasksView {
+    /// The job.
+    pub job: JobId,
+    /// Tasks, by their number; [`TASKS_LISTED_MAX`] at most.
+    pub tasks: Vec<TaskLine>,
+    /// The number of the task at which the list goes on, if it does.
+    pub next: Option<u32>,
+}
+
+/// Tasks in one answer, at most.
+pub const TASKS_LISTED_MAX: usize = 1000;
+
+/// A task in one line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskLine {
+    /// As people name it.
+    pub task: String,
+    /// Its number.
+    pub number: u32,
+    /// As in [`TaskView::state`].
+    pub state: String,
+    /// Why it is in this state.
+    pub why: String,
+    /// How often it failed.
+    pub failures: u32,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// Where its attempt runs, or the last one ran.
+    pub worker: Option<String>,
+    /// For how long that attempt ran.
+    pub running_ms: Option<f64>,
+    /// The exit status of its program, where it ended by itself.
+    pub exit_code: Option<i32>,
+    /// The signal that ended its program.
+    pub signal: Option<i32>,
 }
 
 /// A peer that was let in.

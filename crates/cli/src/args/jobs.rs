@@ -1,16 +1,67 @@
-//! Commands on one job.
+//! Commands on jobs.
 
 use super::Grid;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use std::path::PathBuf;
+use std::str::FromStr;
+
+/// The word for the newest job.
+const LAST: &str = "last";
+
+/// How people name a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobName {
+    /// By its number.
+    Number(u64),
+    /// The newest that this client may see.
+    Last,
+}
+
+impl FromStr for JobName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == LAST {
+            return Ok(Self::Last);
+        }
+        let number = text.parse().map(Self::Number);
+        number.map_err(|_| format!("{text:?} is no job: write its number, or {LAST}"))
+    }
+}
+
+/// Arguments of `jobs`.
+#[derive(Args, Debug)]
+pub struct Jobs {
+    /// Only jobs that have not ended
+    #[arg(long, conflicts_with_all = ["failed", "ended"])]
+    pub running: bool,
+    /// Only jobs that failed
+    #[arg(long, conflicts_with = "ended")]
+    pub failed: bool,
+    /// Only jobs that have ended
+    #[arg(long)]
+    pub ended: bool,
+    /// Only jobs whose name contains this
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    pub name: Option<String>,
+    /// Only jobs of this owner, by the beginning of its id
+    #[arg(long, value_name = "OWNER", value_parser = NonEmptyStringValueParser::new())]
+    pub owner: Option<String>,
+    /// Only the newest jobs, so many
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
 
 /// Arguments of `job`.
 #[derive(Args, Debug)]
 pub struct Job {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
+    /// Number of the job, or last; several are shown one after the other
+    #[arg(value_name = "JOB", required = true)]
+    pub jobs: Vec<JobName>,
     /// Show it each time it changes, until it has ended
     #[arg(long)]
     pub watch: bool,
@@ -22,12 +73,15 @@ pub struct Job {
 /// Arguments of `wait`.
 #[derive(Args, Debug)]
 pub struct Wait {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
+    /// Number of the job, or last; of several, the end of all is waited for
+    #[arg(value_name = "JOB", required = true)]
+    pub jobs: Vec<JobName>,
     /// Bring the results into this folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// End with the exit status of the program, for a job of one task; 128 and the signal's number for a signal
+    #[arg(long)]
+    pub exit_code: bool,
     /// The grid.
     #[command(flatten)]
     pub grid: Grid,
@@ -36,9 +90,20 @@ pub struct Wait {
 /// Arguments of a command on one job.
 #[derive(Args, Debug)]
 pub struct One {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
+    /// Number of the job, or last
+    #[arg(value_name = "JOB")]
+    pub job: JobName,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
+/// Arguments of `cancel`.
+#[derive(Args, Debug)]
+pub struct Cancel {
+    /// Numbers of the jobs, or last
+    #[arg(value_name = "JOB", required = true)]
+    pub jobs: Vec<JobName>,
     /// The grid.
     #[command(flatten)]
     pub grid: Grid,
@@ -47,9 +112,9 @@ pub struct One {
 /// Arguments of `forget`.
 #[derive(Args, Debug)]
 pub struct Forget {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
+    /// Numbers of the jobs, or last
+    #[arg(value_name = "JOB", required = true)]
+    pub jobs: Vec<JobName>,
     /// Do it without asking first
     #[arg(long)]
     pub yes: bool,
@@ -61,9 +126,9 @@ pub struct Forget {
 /// Arguments of `fetch`.
 #[derive(Args, Debug)]
 pub struct Fetch {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
+    /// Number of the job, or last; several go to a folder each
+    #[arg(value_name = "JOB", required = true)]
+    pub jobs: Vec<JobName>,
     /// Folder for the results [default: a new folder NAME-results]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -72,15 +137,38 @@ pub struct Fetch {
     pub grid: Grid,
 }
 
+/// Arguments of `tasks`.
+#[derive(Args, Debug)]
+pub struct Tasks {
+    /// Number of the job, or last
+    #[arg(value_name = "JOB")]
+    pub job: JobName,
+    /// Only tasks that failed at least once and are not done
+    #[arg(long, conflicts_with_all = ["running", "waiting", "done"])]
+    pub failed: bool,
+    /// Only tasks that run
+    #[arg(long, conflicts_with_all = ["waiting", "done"])]
+    pub running: bool,
+    /// Only tasks that are not done and do not run
+    #[arg(long, conflicts_with = "done")]
+    pub waiting: bool,
+    /// Only tasks that are done
+    #[arg(long)]
+    pub done: bool,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
 /// Arguments of `logs`.
 #[derive(Args, Debug)]
 pub struct Logs {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
-    /// The task: its id, and its index behind a dot for an array
+    /// Number of the job, or last
+    #[arg(value_name = "JOB")]
+    pub job: JobName,
+    /// The task: its id, and its index behind a dot for an array [default: all tasks]
     #[arg(value_name = "TASK", value_parser = NonEmptyStringValueParser::new())]
-    pub task: String,
+    pub task: Option<String>,
     /// The grid.
     #[command(flatten)]
     pub grid: Grid,
@@ -89,9 +177,9 @@ pub struct Logs {
 /// Arguments of `explain`.
 #[derive(Args, Debug)]
 pub struct Explain {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
+    /// Number of the job, or last
+    #[arg(value_name = "JOB")]
+    pub job: JobName,
     /// The task: its id, and its index behind a dot for an array
     #[arg(value_name = "TASK", value_parser = NonEmptyStringValueParser::new())]
     pub task: Option<String>,
@@ -103,9 +191,9 @@ pub struct Explain {
 /// Arguments of `cost`.
 #[derive(Args, Debug)]
 pub struct Cost {
-    /// The job's number
-    #[arg(value_name = "ID")]
-    pub id: u64,
+    /// Number of the job, or last
+    #[arg(value_name = "JOB")]
+    pub job: JobName,
     /// Print comma-separated values
     #[arg(long)]
     pub csv: bool,

@@ -1,25 +1,40 @@
-//! `hedge cancel`: the end of a job.
+//! `hedge cancel`: the end of jobs.
 
-use super::{Context, ask};
-use crate::args::One;
+use super::named::{each, numbers};
+use super::{Context, ask, unexpected};
+use crate::args::Cancel;
 use crate::exit::{Exit, Failure};
+use crate::show::job::state;
 use hedge_model::JobId;
-use hedge_model::msg::Request;
+use hedge_model::msg::{Reply, Request};
+use hedge_model::view::JobState;
+use hedge_node::client::Client;
 use serde_json::json;
 
-/// Ends a job.
+/// Ends jobs. A job that has ended already stays as it is, and that is told.
 ///
 /// # Errors
-/// There is no such job, it has ended, or the grid cannot be reached.
-pub fn run(context: &Context, args: &One) -> Result<Exit, Failure> {
-    let job = JobId(args.id);
+/// There is no such job, or the grid cannot be reached.
+pub fn run(context: &Context, args: &Cancel) -> Result<Exit, Failure> {
     context.on_grid(&args.grid, async |client| {
-        ask(client, Request::Cancel(job)).await?;
-        context
-            .look
-            .print(&json!({ "job": job, "cancelled": true }), || {
-                format!("job {job} is cancelled\n")
-            })?;
-        Ok(Exit::Done)
+        let jobs = numbers(client, &args.jobs).await?;
+        each(&jobs, context.look.json, async |job| {
+            cancel(context, client, job).await
+        })
+        .await
     })
+}
+
+async fn cancel(context: &Context, client: &Client, job: JobId) -> Result<Exit, Failure> {
+    ask(client, Request::Cancel(job)).await?;
+    let Reply::Job(view) = ask(client, Request::Job(job)).await? else {
+        return Err(unexpected());
+    };
+    let cancelled = view.state == JobState::Cancelled;
+    let value = json!({ "job": job, "cancelled": cancelled, "state": view.state });
+    context.look.print(&value, || match cancelled {
+        true => format!("job {job} is cancelled\n"),
+        false => format!("job {job} had ended already: {}\n", state(view.state)),
+    })?;
+    Ok(Exit::Done)
 }

@@ -1,10 +1,10 @@
 //! `hedge cost`: what a job costs.
 
+use super::named::number;
 use super::{Context, ask, unexpected};
 use crate::args::Cost;
 use crate::exit::{Exit, Failure};
 use crate::show::cost::{csv, text};
-use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
 
 /// Shows what a job costs, as text, JSON or comma-separated values.
@@ -13,7 +13,8 @@ use hedge_model::msg::{Reply, Request};
 /// There is no such job, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Cost) -> Result<Exit, Failure> {
     context.on_grid(&args.grid, async |client| {
-        let Reply::Job(view) = ask(client, Request::Job(JobId(args.id))).await? else {
+        let job = number(client, args.job).await?;
+        let Reply::Job(view) = ask(client, Request::Job(job)).await? else {
             return Err(unexpected());
         };
         let show = || if args.csv { csv(&view) } else { text(&view) };

@@ -1,10 +1,10 @@
 //! `hedge explain`: why a job or a task is where it is.
 
+use super::named::number;
 use super::{Context, ask, unexpected};
 use crate::args::Explain;
 use crate::exit::{Exit, Failure};
 use crate::show::explain::text;
-use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
 
 /// Explains.
@@ -13,7 +13,8 @@ use hedge_model::msg::{Reply, Request};
 /// There is no such job or task, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Explain) -> Result<Exit, Failure> {
     context.on_grid(&args.grid, async |client| {
-        let request = Request::Explain(JobId(args.id), args.task.clone());
+        let job = number(client, args.job).await?;
+        let request = Request::Explain(job, args.task.clone());
         let Reply::Explain(view) = ask(client, request).await? else {
             return Err(unexpected());
         };

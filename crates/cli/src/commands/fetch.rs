@@ -1,6 +1,7 @@
 //! `hedge fetch`: a job's results.
 
 use super::interrupt::Interrupts;
+use super::named::{check_one_folder, each, numbers};
 use super::place::{bring, check_out};
 use super::{Context, ask, unexpected};
 use crate::args::Fetch;
@@ -8,6 +9,7 @@ use crate::exit::{Exit, Failure};
 use crate::show::{self, escape};
 use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
+use hedge_node::client::Client;
 use serde_json::json;
 
 /// Brings the results of a job that is done.
@@ -15,34 +17,47 @@ use serde_json::json;
 /// # Errors
 /// There is no such job, it has no results yet, or the grid or the disk failed.
 pub fn run(context: &Context, args: &Fetch) -> Result<Exit, Failure> {
+    check_one_folder(args.jobs.len(), args.out.is_some())?;
     check_out(args.out.as_deref(), true)?;
-    let job = JobId(args.id);
     context.on_grid(&args.grid, async |client| {
-        let Reply::Job(view) = ask(client, Request::Job(job)).await? else {
-            return Err(unexpected());
-        };
-        let mut interrupts = Interrupts::new()?;
-        let out = args.out.as_deref();
-        let brought = bring(client, job, &view.name, out, false, &mut interrupts).await?;
-        let results = &brought.paths;
-        if results.is_empty() && brought.trouble.is_none() {
-            show::note(&format!(
-                "job {job} left no files; what its tasks printed: `hedge logs {job} TASK`"
-            ));
-        }
-        let text = || {
-            let lines = results
-                .iter()
-                .map(|path| format!("{}\n", escape::line(&path.display().to_string())));
-            lines.collect()
-        };
-        context.look.print(
-            &json!({ "job": job, "results": results, "manifest": brought.manifest }),
-            text,
-        )?;
-        match brought.trouble {
-            Some(trouble) => Err(Failure::Local(trouble)),
-            None => Ok(Exit::Done),
-        }
+        let jobs = numbers(client, &args.jobs).await?;
+        each(&jobs, context.look.json, async |job| {
+            fetch(context, client, job, args).await
+        })
+        .await
     })
+}
+
+async fn fetch(
+    context: &Context,
+    client: &Client,
+    job: JobId,
+    args: &Fetch,
+) -> Result<Exit, Failure> {
+    let Reply::Job(view) = ask(client, Request::Job(job)).await? else {
+        return Err(unexpected());
+    };
+    let mut interrupts = Interrupts::new()?;
+    let out = args.out.as_deref();
+    let brought = bring(client, job, &view.name, out, false, &mut interrupts).await?;
+    let results = &brought.paths;
+    if results.is_empty() && brought.trouble.is_none() {
+        show::note(&format!(
+            "job {job} left no files; what its tasks printed: `hedge logs {job} TASK`"
+        ));
+    }
+    let text = || {
+        let lines = results
+            .iter()
+            .map(|path| format!("{}\n", escape::line(&path.display().to_string())));
+        lines.collect()
+    };
+    context.look.print(
+        &json!({ "job": job, "results": results, "manifest": brought.manifest }),
+        text,
+    )?;
+    match brought.trouble {
+        Some(trouble) => Err(Failure::Local(trouble)),
+        None => Ok(Exit::Done),
+    }
 }

@@ -8,9 +8,14 @@ use super::results::{print_all, tell_cut, tell_failure};
 use crate::exit::{Exit, Failure};
 use crate::show::{self, manifest::Brought, summary::Ended};
 use hedge_model::JobSpec;
-use hedge_model::view::{JobState, JobView};
+use hedge_model::view::{JobState, JobView, LogView};
 use hedge_node::client::Client;
 use std::path::Path;
+
+/// The number of the only task of a job, as a task is named.
+const ONLY: &str = "0";
+/// What shells add to the number of a signal that ended a program.
+const SIGNALLED: i32 = 128;
 
 /// What the user wants of a job that has ended.
 pub struct Wish<'a> {
@@ -22,6 +27,8 @@ pub struct Wish<'a> {
     pub program: Option<&'a JobSpec>,
     /// The job, if the grid ends with this command: what is not brought now is lost.
     pub last: Option<&'a JobSpec>,
+    /// End as the job's only program did.
+    pub exit_code: bool,
 }
 
 /// Brings the results of a job that has ended and tells how it went.
@@ -35,15 +42,45 @@ pub async fn finish(
     wish: &Wish<'_>,
     interrupts: &mut Interrupts,
 ) -> Result<Exit, Failure> {
-    match wish.program {
-        Some(spec) => finish_program(context, client, view, spec).await,
-        None => finish_files(context, client, view, wish, interrupts).await,
+    let only = match view.tasks {
+        1 => client.log(view.id, ONLY).await.ok(),
+        _ => None,
+    };
+    let mut ended = Ended::new(view.clone());
+    if let Some(only) = &only {
+        (ended.exit_code, ended.signal) = (only.exit_code, only.signal);
+    }
+    let exit = match wish.program {
+        Some(spec) => finish_program(context, client, ended, view, spec, wish, interrupts).await?,
+        None => finish_files(context, client, ended, view, wish, interrupts).await?,
+    };
+    match (wish.exit_code, only) {
+        (false, _) => Ok(exit),
+        (true, Some(only)) => Ok(as_program(exit, &only)),
+        (true, None) => {
+            show::note(
+                "--exit-code has no effect: the job has several tasks, or how its task ended cannot be had",
+            );
+            Ok(exit)
+        }
+    }
+}
+
+/// The exit code of a job's only program. Where the program had none, because the job was cancelled or the program was
+/// ended for a limit, that of the job.
+fn as_program(exit: Exit, only: &LogView) -> Exit {
+    match (only.exit_code, only.signal) {
+        (Some(0), _) => exit,
+        (Some(code), _) => Exit::Program(code.clamp(0, 255) as u8),
+        (None, Some(signal)) => Exit::Program((SIGNALLED + signal).clamp(0, 255) as u8),
+        (None, None) => exit,
     }
 }
 
 async fn finish_files(
     context: &Context,
     client: &Client,
+    mut ended: Ended,
     view: JobView,
     wish: &Wish<'_>,
     interrupts: &mut Interrupts,
@@ -65,7 +102,7 @@ async fn finish_files(
         tell_failure(client, view.id).await;
     }
     let trouble = brought.trouble.take();
-    let ended = Ended::new(view.clone(), brought);
+    ended.add(brought);
     let told = context.look.print(&ended, || ended.text(&view));
     // Where results are matters more than a reader that is gone.
     match (trouble, told) {
@@ -78,11 +115,25 @@ async fn finish_files(
 async fn finish_program(
     context: &Context,
     client: &Client,
+    mut ended: Ended,
     view: JobView,
     spec: &JobSpec,
+    wish: &Wish<'_>,
+    interrupts: &mut Interrupts,
 ) -> Result<Exit, Failure> {
     let done = view.state == JobState::Done;
-    let mut ended = Ended::new(view.clone(), Brought::default());
+    let shown = match context.look.json {
+        true => Ok(true),
+        false => print_all(client, view.id, spec).await,
+    };
+    let leaves = spec.groups().iter().any(|group| !group.outputs.is_empty());
+    let mut brought = Brought::default();
+    if leaves && (done || wish.last.is_some()) {
+        let last = wish.last.is_some();
+        brought = bring(client, view.id, &view.name, wish.out, last, interrupts).await?;
+    }
+    let trouble = brought.trouble.take();
+    ended.add(brought);
     let shown = if context.look.json {
         let shown = match spec.task_count() {
             1 => add_printed(&mut ended, client, &spec.label(0)).await,
@@ -91,18 +142,20 @@ async fn finish_program(
         show::json(&ended)?;
         shown
     } else {
-        let shown = print_all(client, view.id, spec).await;
         if !done {
             show::note(ended.text(&view).trim_end());
+        } else if let Some(results) = ended.results_text() {
+            show::note(&results);
         }
         shown
     };
     let code = exit(view.state);
-    match shown {
-        Ok(false) if done => Ok(Exit::Failed),
-        Ok(_) | Err(Failure::OutputClosed) => Ok(code),
-        Err(failure) if done => Err(failure),
-        Err(failure) => {
+    match (shown, trouble) {
+        (_, Some(trouble)) => Err(Failure::Local(trouble)),
+        (Ok(false), None) if done => Ok(Exit::Failed),
+        (Ok(_) | Err(Failure::OutputClosed), None) => Ok(code),
+        (Err(failure), None) if done => Err(failure),
+        (Err(failure), None) => {
             show::note(&format!("hedge: {failure}"));
             Ok(code)
         }

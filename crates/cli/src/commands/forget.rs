@@ -1,10 +1,10 @@
 //! `hedge forget`: an ended job is dropped.
 
 use super::confirm::irreversible;
+use super::named::{each, numbers};
 use super::{Context, ask};
-use crate::args::Forget;
+use crate::args::{Forget, JobName};
 use crate::exit::{Exit, Failure};
-use hedge_model::JobId;
 use hedge_model::msg::Request;
 use serde_json::json;
 
@@ -13,13 +13,29 @@ use serde_json::json;
 /// # Errors
 /// There is no such job, it has not ended, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Forget) -> Result<Exit, Failure> {
-    let what = format!("job {} is dropped with its results", args.id);
-    irreversible(&what, args.yes)?;
+    irreversible(&what(&args.jobs), args.yes)?;
     context.on_grid(&args.grid, async |client| {
-        ask(client, Request::Forget(JobId(args.id))).await?;
-        let text = || format!("job {} is forgotten\n", args.id);
-        let value = json!({ "job": args.id, "forgotten": true });
-        context.look.print(&value, text)?;
-        Ok(Exit::Done)
+        let jobs = numbers(client, &args.jobs).await?;
+        each(&jobs, context.look.json, async |job| {
+            ask(client, Request::Forget(job)).await?;
+            let value = json!({ "job": job, "forgotten": true });
+            let text = || format!("job {job} is forgotten\n");
+            context.look.print(&value, text)?;
+            Ok(Exit::Done)
+        })
+        .await
     })
+}
+
+/// What is about to happen.
+fn what(jobs: &[JobName]) -> String {
+    let names = jobs.iter().map(|job| match job {
+        JobName::Number(number) => format!("job {number}"),
+        JobName::Last => "the last job".to_owned(),
+    });
+    let names: Vec<String> = names.collect();
+    match names.len() {
+        1 => format!("{} is dropped with its results", names[0]),
+        _ => format!("{} are dropped with their results", names.join(", ")),
+    }
 }

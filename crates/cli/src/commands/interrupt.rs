@@ -67,7 +67,7 @@ impl Interrupts {
     pub fn quit_on_next(mut self, exit: Exit) {
         tokio::spawn(async move {
             self.next().await;
-            std::process::exit(exit as i32);
+            std::process::exit(exit.code().into());
         });
     }
 }

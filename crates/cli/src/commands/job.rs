@@ -1,6 +1,7 @@
 //! `hedge job`: one job.
 
 use super::interrupt::Interrupts;
+use super::named::{each, numbers};
 use super::{Context, ask, unexpected};
 use crate::args::Job;
 use crate::exit::{Exit, Failure};
@@ -9,22 +10,25 @@ use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
 use hedge_node::client::Client;
 
-/// Shows a job, once or each time it changes.
+/// Shows jobs, once or each time they change.
 ///
 /// # Errors
 /// There is no such job, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Job) -> Result<Exit, Failure> {
-    let id = JobId(args.id);
     context.on_grid(&args.grid, async |client| {
-        if args.watch {
-            watch(context, client, id).await?;
-        } else {
-            let Reply::Job(view) = ask(client, Request::Job(id)).await? else {
-                return Err(unexpected());
-            };
-            context.look.print(&view, || detail(&view))?;
-        }
-        Ok(Exit::Done)
+        let jobs = numbers(client, &args.jobs).await?;
+        each(&jobs, context.look.json, async |id| {
+            if args.watch {
+                watch(context, client, id).await?;
+            } else {
+                let Reply::Job(view) = ask(client, Request::Job(id)).await? else {
+                    return Err(unexpected());
+                };
+                context.look.print(&view, || detail(&view))?;
+            }
+            Ok(Exit::Done)
+        })
+        .await
     })
 }
 

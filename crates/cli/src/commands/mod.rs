@@ -33,6 +33,7 @@ mod journal;
 mod logs;
 mod manifest;
 mod members;
+mod named;
 mod nested;
 mod place;
 pub mod plan;
@@ -42,6 +43,7 @@ mod run;
 mod source;
 mod submit;
 mod supervisor;
+mod tasks;
 mod ticket;
 mod wait;
 mod worker;
@@ -77,8 +79,9 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Ticket(args) => ticket::run(&context, args),
         Command::Worker(args) => worker::run(&context, args),
         Command::Submit(args) => submit::run(&context, args),
-        Command::Jobs(grid) => jobs::run(&context, &grid),
+        Command::Jobs(args) => jobs::run(&context, &args),
         Command::Job(args) => job::run(&context, &args),
+        Command::Tasks(args) => tasks::run(&context, &args),
         Command::Wait(args) => wait::run(&context, &args),
         Command::Cancel(args) => cancel::run(&context, &args),
         Command::Fetch(args) => fetch::run(&context, &args),

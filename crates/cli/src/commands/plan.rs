@@ -58,12 +58,11 @@ pub struct Args {
 /// # Errors
 /// A wrong job file or arguments, or a grid that cannot be reached.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
-    let checked = Checked::new(Source {
+    let source = Source {
         job: Some(args.job.clone()),
-        array: None,
-        critical: false,
-        program: Vec::new(),
-    })?;
+        ..Source::default()
+    };
+    let checked = Checked::new(source, false)?;
     let ((speeds, trace), prices) = match args.machines {
         Some(machines) => (assumed(args, machines)?, Vec::new()),
         None => known(context, args, checked.cpus_max())?,

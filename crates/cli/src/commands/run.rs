@@ -4,7 +4,7 @@ use super::finish::{Wish, finish};
 use super::fits::largest;
 use super::follow::{Followed, follow};
 use super::interrupt::Interrupts;
-use super::place::{check_names, check_out};
+use super::place::check_names;
 use super::source::Checked;
 use super::{Context, ask, submit_job};
 use crate::args::{Priority, Run, TaskRules};
@@ -14,7 +14,7 @@ use hedge_model::JobId;
 use hedge_model::msg::Request;
 use hedge_node::client::{Client, new_key};
 use hedge_node::local::{LocalConfig, LocalGrid};
-use std::path::Path;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -27,10 +27,14 @@ const CANCEL_MAX: Duration = Duration::from_secs(5);
 /// A wrong job, or a machine that cannot run it.
 pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
     show::events::show("error,hedge_node=warn");
-    check_out(args.out.as_deref(), args.source.job.is_some())?;
-    let checked = Checked::new(args.source)?;
+    let checked = Checked::new(args.source, !context.look.json)?;
+    checked.check_out(args.out.as_deref(), true)?;
     check_names(args.out.as_deref(), checked.tasks())?;
     let has = hedge_node::worker::offer(&std::env::temp_dir());
+    let wanted = Wanted {
+        out: args.out,
+        exit_code: args.exit_code,
+    };
     let largest = largest(checked.tasks(), &has, &hedge_node::worker::labels())?;
     super::block_on(async {
         // Signals from here on are kept until the job can be cancelled, so that nothing is left half made. The second
@@ -46,7 +50,7 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
         config.tell = show::events::of_worker;
         let grid = LocalGrid::start(config).await?;
         let client = grid.client();
-        let job = on_grid(context, &client, checked, args.out.as_deref(), interrupts);
+        let job = on_grid(context, &client, checked, &wanted, interrupts);
         let outcome = tokio::select! {
             outcome = job => outcome,
             () = grid.hopeless() => Err(Failure::Local(format!(
@@ -62,6 +66,12 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
         }
         outcome
     })
+}
+
+/// What the user wants of the job when it has ended.
+struct Wanted {
+    out: Option<PathBuf>,
+    exit_code: bool,
 }
 
 /// A grid of this machine's workers.
@@ -91,7 +101,7 @@ async fn on_grid(
     context: &Context,
     client: &Client,
     checked: Checked,
-    out: Option<&Path>,
+    wanted: &Wanted,
     mut interrupts: Interrupts,
 ) -> Result<Exit, Failure> {
     let program = checked.is_program();
@@ -125,9 +135,10 @@ async fn on_grid(
     };
     let wish = Wish {
         results: true,
-        out,
+        out: wanted.out.as_deref(),
         program: program.then_some(&spec),
         last: Some(&spec),
+        exit_code: wanted.exit_code,
     };
     finish(context, client, view, &wish, &mut interrupts).await
 }

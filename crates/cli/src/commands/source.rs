@@ -1,11 +1,19 @@
 //! What is to be run: a job file or a program, checked before anything is started or reached.
 
-use crate::args::Source;
+use super::place::check_out;
+use crate::args::{Needs, Source};
 use crate::exit::Failure;
-use hedge_job::{Found, JobFile};
+use crate::show::{escape, note};
+use hedge_job::{Found, JobFile, Program, ProgramStdin};
+use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::{Hash, JobSpec};
 use hedge_node::client::Client;
+use std::io::{self, Read};
+use std::os::fd::IntoRawFd;
 use std::path::Path;
+
+/// The path that stands for standard input.
+const STDIN: &str = "-";
 
 /// A job that is known to be right as far as this machine can tell. Its big input files are still to be hashed.
 pub struct Checked {
@@ -14,22 +22,38 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// Reads and checks the job, its input files included.
+    /// Reads and checks the job, its input files included. Where `hints`, tells people of files that the job's commands
+    /// name and that are not sent.
     ///
     /// # Errors
     /// Mistakes of the job file or the arguments.
-    pub fn new(source: Source) -> Result<Self, Failure> {
+    pub fn new(source: Source, hints: bool) -> Result<Self, Failure> {
         let Some(path) = &source.job else {
-            let (array, here) = (source.array.as_deref(), Path::new(""));
-            let found = hedge_job::program(&source.program, array, source.critical, here);
+            let stdin = stdin(source.needs.stdin.as_deref())?;
+            let here = Path::new("");
+            let found = program(source.needs, source.program, stdin).find(here);
+            let found = found.map_err(Failure::Arguments)?;
+            if hints {
+                hint(&found, here, true);
+            }
             return Ok(Self {
-                found: found.map_err(Failure::Arguments)?,
+                found,
                 program: true,
             });
         };
-        let file = JobFile::read(path)?;
+        let (file, folder) = if path.as_os_str() == STDIN {
+            let file = JobFile::read_from("stdin", io::stdin().lock())?;
+            (file, Path::new(""))
+        } else {
+            let folder = path.parent().unwrap_or(Path::new(""));
+            (JobFile::read(path)?, folder)
+        };
+        let found = file.find(folder)?;
+        if hints {
+            hint(&found, folder, false);
+        }
         Ok(Self {
-            found: file.find(path.parent().unwrap_or(Path::new("")))?,
+            found,
             program: false,
         })
     }
@@ -37,6 +61,28 @@ impl Checked {
     /// Whether it is a program, whose output the user expects to see.
     pub fn is_program(&self) -> bool {
         self.program
+    }
+
+    /// Whether its tasks leave files.
+    pub fn leaves_files(&self) -> bool {
+        let mut groups = self.tasks().groups().iter();
+        groups.any(|group| !group.outputs.is_empty())
+    }
+
+    /// Checks early that the results can go where the user wants them, where they are to be brought at all.
+    ///
+    /// # Errors
+    /// The folder cannot be written, or would stay empty.
+    pub fn check_out(&self, out: Option<&Path>, brought: bool) -> Result<(), Failure> {
+        let files = !self.program || self.leaves_files();
+        if out.is_some() && !files {
+            return Err(Failure::Arguments(
+                "--out has no effect here, as the program leaves no files; nothing was started: name what it leaves \
+                 with --output, or leave --out away"
+                    .to_owned(),
+            ));
+        }
+        check_out(out, brought && files)
     }
 
     /// The most CPUs that one of its tasks asks for, in thousandths.
@@ -81,5 +127,65 @@ impl Checked {
         }
         let job = self.found.job(&content);
         job.map_err(|error| Failure::Arguments(format!("{error}; nothing was submitted")))
+    }
+}
+
+fn program(needs: Needs, words: Vec<String>, stdin: Option<ProgramStdin>) -> Program {
+    let gpus = needs.gpus.map(|gpus| ("gpus".to_owned(), u64::from(gpus)));
+    Program {
+        words,
+        name: needs.name,
+        array: needs.array,
+        critical: needs.critical,
+        inputs: needs.input,
+        outputs: needs.output,
+        env: needs.env,
+        cpus_milli: needs.cpus,
+        memory: needs.memory,
+        resources: gpus.into_iter().collect(),
+        stdin,
+    }
+}
+
+/// What the program is to read.
+fn stdin(name: Option<&str>) -> Result<Option<ProgramStdin>, Failure> {
+    let Some(name) = name else {
+        return Ok(None);
+    };
+    if name != STDIN {
+        return Ok(Some(ProgramStdin::File(name.to_owned())));
+    }
+    let cannot = |error: io::Error| {
+        Failure::Local(format!(
+            "standard input cannot be read: {error}; nothing was submitted"
+        ))
+    };
+    let (mut bytes, mut stream) = (Vec::new(), io::stdin().lock());
+    let mut first = stream.by_ref().take(INLINE_BYTES_MAX as u64 + 1);
+    first.read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() <= INLINE_BYTES_MAX {
+        return Ok(Some(ProgramStdin::Bytes(bytes)));
+    }
+    // The file has no name, so that nothing of it stays wherever this process ends.
+    let mut spool = tempfile::tempfile().map_err(cannot)?;
+    let mut all = bytes.as_slice().chain(stream);
+    io::copy(&mut all, &mut spool).map_err(cannot)?;
+    // It stays open until the process ends, because the grid may fetch its content until then.
+    let path = format!("/proc/{}/fd/{}", std::process::id(), spool.into_raw_fd());
+    Ok(Some(ProgramStdin::File(path)))
+}
+
+/// Tells of files that exist here, are named in a command, and are not sent.
+fn hint(found: &Found, folder: &Path, program: bool) {
+    for (task, name) in found.unsent(folder) {
+        let shown = escape::line(&name);
+        let how = match program {
+            true => format!("`--input {shown}` sends it"),
+            false => format!("inputs = [{shown:?}] sends it"),
+        };
+        let task = escape::line(&task);
+        note(&format!(
+            "hint: {task} names {shown}, which exists here and is not sent with the job: {how}"
+        ));
     }
 }

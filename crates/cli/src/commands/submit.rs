@@ -4,7 +4,7 @@ use super::finish::{Wish, finish};
 use super::follow::{Followed, follow};
 use super::interrupt::Interrupts;
 use super::nested::TaskWaits;
-use super::place::{check_names, check_out};
+use super::place::check_names;
 use super::source::Checked;
 use super::{Context, submit_job};
 use crate::args::Submit;
@@ -20,9 +20,9 @@ use serde_json::json;
 /// # Errors
 /// A wrong job, or a grid that does not take it.
 pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
-    check_out(args.out.as_deref(), args.wait && args.source.job.is_some())?;
     let key = args.key.map_or_else(new_key, Ok)?;
-    let checked = Checked::new(args.source)?;
+    let checked = Checked::new(args.source, !context.look.json)?;
+    checked.check_out(args.out.as_deref(), args.wait)?;
     let program = checked.is_program();
     check_names(args.out.as_deref(), checked.tasks())?;
     context.on_grid(&args.grid, async |client| {
@@ -53,6 +53,7 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
             out: args.out.as_deref(),
             program: program.then_some(&spec),
             last: None,
+            exit_code: args.exit_code,
         };
         finish(context, client, view, &wish, &mut interrupts).await
     })

@@ -4,6 +4,7 @@ use super::Context;
 use super::finish::{Wish, finish};
 use super::follow::{Followed, follow};
 use super::interrupt::Interrupts;
+use super::named::{check_one_folder, each, numbers};
 use super::nested::TaskWaits;
 use super::place::check_out;
 use super::submit::detached;
@@ -11,30 +12,50 @@ use crate::args::Wait;
 use crate::exit::{Exit, Failure};
 use crate::show::progress::Progress;
 use hedge_model::JobId;
+use hedge_node::client::Client;
 
 /// Waits, then tells how it went and brings results where `--out` says so.
 ///
 /// # Errors
 /// There is no such job, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Wait) -> Result<Exit, Failure> {
+    check_one_folder(args.jobs.len(), args.out.is_some())?;
     check_out(args.out.as_deref(), false)?;
-    let job = JobId(args.id);
     context.on_grid(&args.grid, async |client| {
-        let mut interrupts = Interrupts::new()?;
-        let waits = TaskWaits::begin(job);
-        let mut progress = Progress::new(context.look.style(false));
-        let followed = follow(client, job, &mut progress, &mut interrupts).await;
-        drop((progress, waits));
-        let view = match followed? {
-            Followed::Ended(view) => *view,
-            Followed::Interrupted => return Ok(detached(job)),
-        };
-        let wish = Wish {
-            results: args.out.is_some(),
-            out: args.out.as_deref(),
-            program: None,
-            last: None,
-        };
-        finish(context, client, view, &wish, &mut interrupts).await
+        let jobs = numbers(client, &args.jobs).await?;
+        each(&jobs, context.look.json, async |job| {
+            wait(context, client, job, args).await
+        })
+        .await
     })
+}
+
+async fn wait(
+    context: &Context,
+    client: &Client,
+    job: JobId,
+    args: &Wait,
+) -> Result<Exit, Failure> {
+    let mut interrupts = Interrupts::new()?;
+    let waits = TaskWaits::begin(job);
+    let mut progress = Progress::new(context.look.style(false));
+    let followed = follow(client, job, &mut progress, &mut interrupts).await;
+    drop((progress, waits));
+    let view = match followed? {
+        Followed::Ended(view) => *view,
+        Followed::Interrupted if args.jobs.len() > 1 => {
+            return Err(Failure::Interrupted(format!(
+                "the jobs go on without this terminal; job {job} has not ended: `hedge wait {job}` comes back to it"
+            )));
+        }
+        Followed::Interrupted => return Ok(detached(job)),
+    };
+    let wish = Wish {
+        results: args.out.is_some(),
+        out: args.out.as_deref(),
+        program: None,
+        last: None,
+        exit_code: args.exit_code,
+    };
+    finish(context, client, view, &wish, &mut interrupts).await
 }

@@ -18,7 +18,7 @@ pub fn state(state: JobState) -> &'static str {
     }
 }
 
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [Column; 12] = [
     Column::new("JOB#"),
     Column::name("NAME"),
     Column::new("STATE"),
@@ -29,9 +29,25 @@ const COLUMNS: [Column; 10] = [
     Column::drop("ATTEMPTS#", 5),
     Column::drop("LOST#", 4),
     Column::drop("ELAPSED#", 2),
+    Column::drop("AGE#", 7),
+    Column::drop("OWNER", 8),
 ];
 
-/// All jobs, one a line.
+/// Characters of an owner's id that are shown: enough to tell clients apart.
+const OWNER_SHOWN: usize = 10;
+
+/// For how long a job is there, coarsely.
+fn age(age_ms: f64) -> String {
+    let minutes = (age_ms / 60_000.0) as u64;
+    match minutes {
+        0 => format!("{:.0} s", age_ms / 1000.0),
+        1..60 => format!("{minutes} min"),
+        60..2880 => format!("{} h", minutes / 60),
+        _ => format!("{} d", minutes / 1440),
+    }
+}
+
+/// Jobs, one a line.
 pub fn list(jobs: &[JobView]) -> String {
     if jobs.is_empty() {
         return "no jobs yet: `hedge submit JOB.toml` makes one\n".to_owned();
@@ -48,6 +64,8 @@ pub fn list(jobs: &[JobView]) -> String {
             job.attempts.total.to_string(),
             job.attempts.lost.to_string(),
             time(job.elapsed_ms),
+            age(job.age_ms),
+            job.owner.chars().take(OWNER_SHOWN).collect(),
         ]
     };
     let mut text = table(&COLUMNS, jobs.iter().map(row).collect());

@@ -17,6 +17,7 @@ pub mod progress;
 pub mod sandbox;
 pub mod summary;
 pub mod table;
+pub mod tasks;
 pub mod workers;
 
 /// How this call of `hedge` shows things.
@@ -67,6 +68,20 @@ pub fn task_out(bytes: &[u8]) -> Result<(), Failure> {
     } else {
         out_bytes(bytes)
     }
+}
+
+/// Text of a task whose lines begin with the task's name each.
+pub fn named_lines(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut named = Vec::with_capacity(bytes.len() + bytes.len() / 8);
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        named.extend_from_slice(name.as_bytes());
+        named.extend_from_slice(b": ");
+        named.extend_from_slice(line);
+    }
+    if bytes.last().is_some_and(|byte| *byte != b'\n') {
+        named.push(b'\n');
+    }
+    named
 }
 
 /// The same for standard error; bytes that nobody reads are no trouble.
@@ -120,10 +135,10 @@ pub fn failure(failure: &Failure, json: bool) {
     let text = match failure {
         Failure::OutputClosed => return,
         Failure::JobFile(bad) if json => {
-            serde_json::json!({ "error": failure.to_string(), "exit_code": failure.exit() as u8, "mistakes": bad.located() }).to_string()
+            serde_json::json!({ "error": failure.to_string(), "exit_code": failure.exit().code(), "mistakes": bad.located() }).to_string()
         }
         _ if json => {
-            serde_json::json!({ "error": failure.to_string(), "exit_code": failure.exit() as u8 }).to_string()
+            serde_json::json!({ "error": failure.to_string(), "exit_code": failure.exit().code() }).to_string()
         }
         Failure::JobFile(bad) => {
             let report = mistakes::mistakes(bad, colour(), width());

@@ -51,6 +51,12 @@ pub struct Ended {
     /// Where what the tasks printed was written, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logs: Option<PathBuf>,
+    /// The exit status of the program of a job of one task, where it ended by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
     /// What the program printed, for a job of one program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdout: Option<String>,
@@ -63,8 +69,8 @@ pub struct Ended {
 const PATHS_SHOWN_MAX: usize = 10;
 
 impl Ended {
-    /// A job's last view, with the files that were brought.
-    pub fn new(job: JobView, brought: Brought) -> Self {
+    /// A job's last view.
+    pub fn new(job: JobView) -> Self {
         Self {
             state: job.state,
             job: job.id,
@@ -82,12 +88,31 @@ impl Ended {
             cost: job.cost,
             budget: job.budget,
             deadline: job.deadline,
-            results: brought.paths,
-            manifest: brought.manifest,
-            logs: brought.logs,
+            results: Vec::new(),
+            manifest: Manifest::default(),
+            logs: None,
+            exit_code: None,
+            signal: None,
             stdout: None,
             stderr: None,
         }
+    }
+
+    /// Adds the files that were brought.
+    pub fn add(&mut self, brought: Brought) {
+        self.results = brought.paths;
+        self.manifest = brought.manifest;
+        self.logs = brought.logs;
+    }
+
+    /// Where the results are, in one line; none where there are none.
+    pub fn results_text(&self) -> Option<String> {
+        let first = self.results.first()?.display().to_string();
+        let more = match self.results.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Some(format!("results: {}{more}", safe(&first)))
     }
 
     /// For people; `view` is the job's last view.

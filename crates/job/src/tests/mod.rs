@@ -207,7 +207,7 @@ fn inputs_that_cannot_be_are_told() {
     let here = folder.path();
     for (inputs, part) in [
         ("[\"sceen.pov\"]", "did you mean \"scene.pov\"?"),
-        ("[\"../scene.pov\"]", "leaves the job file's folder"),
+        ("[\"../scene.pov\"]", "leaves the job's folder"),
         ("[\"maps/*.jpg\"]", "no file matches"),
         ("[\"maps/[\"]", "is no valid glob"),
         ("[\"part-${index}.txt\"]", "\"part-0.txt\" does not exist"),
@@ -284,9 +284,15 @@ fn a_dependency_says_how_much_of_it_is_needed_with_or_without_its_files() {
 fn a_program_outside_the_systems_folders_travels_with_the_job() {
     let folder = folder();
     let script = folder.path().join("data/run.sh").display().to_string();
-    let run = |words: &[&str], array, critical| {
-        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        program(&words, array, critical, folder.path()).map(|found| found.job(&[]).unwrap())
+    let run = |words: &[&str], array: Option<&str>, critical| {
+        let program = Program {
+            words: words.iter().map(|word| (*word).to_owned()).collect(),
+            array: array.map(str::to_owned),
+            critical,
+            ..Program::default()
+        };
+        let found = program.find(folder.path());
+        found.map(|found| found.job(&[]).unwrap())
     };
     let spec = run(&[&script, "x"], Some("0..4"), true).unwrap();
     let group = &spec.groups()[0];

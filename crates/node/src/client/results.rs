@@ -211,6 +211,14 @@ impl Client {
         lost
     }
 
+    /// How a task's last attempt ended and what is known of what it printed, without longer parts of that.
+    pub async fn log(&self, job: JobId, task: &str) -> Result<LogView, ClientError> {
+        match self.ask(Request::Logs(job, task.to_owned())).await? {
+            Reply::Log(view) => Ok(*view),
+            _ => Err(does_not_fit()),
+        }
+    }
+
     /// What a task printed, as far as it was kept.
     pub async fn printed(&self, job: JobId, task: &str) -> Result<Printed, ClientError> {
         let again = Request::Logs(job, task.to_owned());

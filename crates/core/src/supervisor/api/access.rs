@@ -29,6 +29,7 @@ fn concern(request: &Request) -> Concern {
         | Request::Results { job: id, .. }
         | Request::Logs(id, _)
         | Request::Explain(id, _)
+        | Request::Tasks { job: id, .. }
         | Request::Forget(id) => Concern::Job(*id),
         Request::Workers | Request::Settings => Concern::Grid,
         Request::Drain(_)

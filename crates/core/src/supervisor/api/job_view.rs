@@ -83,6 +83,8 @@ impl LeaderView<'_> {
             deadline: self.deadline_view(id, job, supported),
             progress: self.progress(id, job),
             left_ms: left_s.map(|left| (left * 1e3).round()),
+            owner: job.client.to_string(),
+            age_ms: ms(self.now.since(job.accepted)),
         })
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod job_view;
 mod members;
 mod name;
 pub(crate) mod requests;
+mod tasks;
 mod tickets;
 pub(crate) mod views;
 mod waits;

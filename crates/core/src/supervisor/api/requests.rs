@@ -141,15 +141,8 @@ impl Leadership<'_> {
                 let (kind, why) = no_such_job(id);
                 refuse(peer, ask, kind, why, self.out);
             }
-            Some(job) if !job.active() => {
-                refuse(
-                    peer,
-                    ask,
-                    RefusalKind::Bad,
-                    format!("job {id} has ended already"),
-                    self.out,
-                );
-            }
+            // A repeated request has no further effect.
+            Some(job) if !job.active() => answer(peer, ask, Reply::Ok, self.out),
             Some(_) => {
                 let record = Record::JobEnded {
                     job: id,
@@ -188,6 +181,9 @@ impl LeaderView<'_> {
             Request::Explain(id, task) => self
                 .explain(id, task.as_deref())
                 .map(|view| Reply::Explain(Box::new(view))),
+            Request::Tasks { job, filter, from } => self
+                .tasks_listed(job, filter, from)
+                .map(|view| Reply::Tasks(Box::new(view))),
             Request::Workers => Ok(Reply::Workers(self.worker_views())),
             Request::Submit { .. }
             | Request::Watch(_)
@@ -344,15 +340,22 @@ impl LeaderView<'_> {
             .ended_attempts(TaskId { job: id, number })
             .rev()
             .find(|ended| ended.log.is_some());
-        let (worker, end, log) = match (&state.done, last) {
-            (Some(done), _) => (Some(done.worker), "done".to_owned(), done.log.clone()),
+        let (attempt, worker, end, log) = match (&state.done, last) {
+            (Some(done), _) => (
+                Some(done.attempt),
+                Some(done.worker),
+                "done".to_owned(),
+                done.log.clone(),
+            ),
             (None, Some(ended)) => (
+                Some(ended.attempt),
                 Some(ended.worker),
                 ended.end.tell(&self.name(ended.worker)),
                 ended.log.clone(),
             ),
-            (None, None) => (None, "no attempt has ended yet".to_owned(), None),
+            (None, None) => (None, None, "no attempt has ended yet".to_owned(), None),
         };
+        let (exit_code, signal) = job.exit_of(TaskId { job: id, number });
         let blobs: Vec<Hash> = log.iter().flat_map(|log| log.blobs()).collect();
         let sources = self.sources_for_clients(&blobs);
         let task = job.spec.label(number);
@@ -363,6 +366,9 @@ impl LeaderView<'_> {
             log: log.map(|log| *log),
             sources,
             grant: Vec::new(),
+            attempt,
+            exit_code,
+            signal,
         })
     }
 }

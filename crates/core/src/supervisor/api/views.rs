@@ -151,7 +151,7 @@ impl LeaderView<'_> {
         }
     }
 
-    fn task_state(
+    pub(crate) fn task_state(
         &self,
         id: JobId,
         job: &Job,

@@ -1,0 +1,100 @@
+//! What is to be run: a job file, or a program with what it needs.
+
+use super::{bytes, cpus, label};
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use std::path::PathBuf;
+
+/// What to run: a job file or a program.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Source {
+    /// Job file: TOML, or JSON with the ending .json; - for standard input
+    #[arg(
+        value_name = "JOB",
+        required_unless_present = "program",
+        conflicts_with = "program"
+    )]
+    pub job: Option<PathBuf>,
+    /// What the program needs.
+    #[command(flatten)]
+    pub needs: Needs,
+    /// Program and arguments instead of a job file
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub program: Vec<String>,
+}
+
+/// What a program on the command line needs. A job file says all of it itself.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Options of a program")]
+pub struct Needs {
+    /// Name of the job [default: the program's]
+    #[arg(long, value_name = "NAME", requires = "program", conflicts_with = "job",
+        value_parser = NonEmptyStringValueParser::new())]
+    pub name: Option<String>,
+    /// Run the program once for each index; `${index}` in its arguments and HEDGE_INDEX tell which
+    #[arg(
+        long,
+        value_name = "FROM..TO",
+        requires = "program",
+        conflicts_with = "job"
+    )]
+    pub array: Option<String>,
+    /// Send this file, folder or glob; it lies under the same name beside the program. Repeatable
+    #[arg(long, value_name = "PATH", requires = "program", conflicts_with = "job",
+        value_parser = NonEmptyStringValueParser::new())]
+    pub input: Vec<String>,
+    /// Bring this file, folder (ending in /) or glob that the program leaves. Repeatable
+    #[arg(long, value_name = "PATH", requires = "program", conflicts_with = "job",
+        value_parser = NonEmptyStringValueParser::new())]
+    pub output: Vec<String>,
+    /// Set an environment variable; NAME alone takes its value from here. Repeatable
+    #[arg(long, value_name = "NAME=VALUE", requires = "program", conflicts_with = "job", value_parser = variable)]
+    pub env: Vec<(String, String)>,
+    /// Give the program this file to read on its standard input; - sends the standard input of this command
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "program",
+        conflicts_with = "job"
+    )]
+    pub stdin: Option<String>,
+    /// CPUs that the program takes [default: 1]
+    #[arg(long, value_name = "N", requires = "program", conflicts_with = "job", value_parser = cpus)]
+    pub cpus: Option<u64>,
+    /// Memory that the program takes, like '4 GiB'; it is ended if it uses more
+    #[arg(long, value_name = "BYTES", requires = "program", conflicts_with = "job", value_parser = bytes)]
+    pub memory: Option<u64>,
+    /// GPUs that the program takes
+    #[arg(long, value_name = "N", requires = "program", conflicts_with = "job")]
+    pub gpus: Option<u32>,
+    /// Run the program more than once at the same time; the first to finish wins
+    #[arg(long, requires = "program", conflicts_with = "job")]
+    pub critical: bool,
+}
+
+/// A variable with its value, or with the one that it has here.
+fn variable(text: &str) -> Result<(String, String), String> {
+    if text.contains('=') {
+        return label(text);
+    }
+    match std::env::var(text) {
+        Ok(value) => Ok((text.to_owned(), value)),
+        Err(_) => Err(format!(
+            "the variable {text:?} is not set here: write NAME=VALUE"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_without_a_value_takes_the_one_that_it_has_here() {
+        assert_eq!(variable("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
+        assert_eq!(variable("A="), Ok(("A".to_owned(), String::new())));
+        let path = std::env::var("PATH").unwrap();
+        assert_eq!(variable("PATH"), Ok(("PATH".to_owned(), path)));
+        assert!(variable("=x").is_err() && variable("HEDGE_NO_SUCH_VARIABLE").is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! A job's tasks as a list.
+
+use crate::supervisor::api::requests::no_such_job;
+use crate::supervisor::api::views::ms;
+use crate::supervisor::durable::state::Job;
+use crate::supervisor::leader::LeaderView;
+use crate::supervisor::leader::attempts::state::AttemptState;
+use hedge_model::msg::RefusalKind;
+use hedge_model::view::{TASKS_LISTED_MAX, TaskFilter, TaskLine, TasksView};
+use hedge_model::{JobId, TaskId};
+use std::collections::BTreeSet;
+
+/// Tasks that are looked at for one answer, at most: a request takes a few milliseconds however large the job is.
+const LOOKED_AT_MAX: u32 = 50_000;
+
+impl Job {
+    /// Exit status and signal of the program of the attempt that decided how a task is: the one that won, else the last
+    /// one that ended.
+    pub(crate) fn exit_of(&self, task: TaskId) -> (Option<i32>, Option<i32>) {
+        if self.tasks[task.number as usize].done.is_some() {
+            return (Some(0), None);
+        }
+        let last = self.ended_attempts(task).next_back();
+        last.map_or((None, None), |last| {
+            (last.end.exit_code(), last.end.signal())
+        })
+    }
+}
+
+impl LeaderView<'_> {
+    /// Tasks of a job from the number `from` on.
+    pub(crate) fn tasks_listed(
+        &self,
+        id: JobId,
+        filter: TaskFilter,
+        from: u32,
+    ) -> Result<TasksView, (RefusalKind, String)> {
+        let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
+        let active: BTreeSet<u32> = match filter {
+            TaskFilter::Running | TaskFilter::Waiting => {
+                let active = self.tasks_of(id).filter(|(_, known)| known.active() > 0);
+                active.map(|(task, _)| task.number).collect()
+            }
+            _ => BTreeSet::new(),
+        };
+        let failed = match filter {
+            TaskFilter::Failed => job.failed_tasks(),
+            _ => BTreeSet::new(),
+        };
+        let listed = |number: &u32| {
+            let done = job.tasks[*number as usize].done.is_some();
+            match filter {
+                TaskFilter::All => true,
+                TaskFilter::Failed => failed.contains(number),
+                TaskFilter::Running => !done && active.contains(number),
+                TaskFilter::Waiting => !done && !active.contains(number),
+                TaskFilter::Done => done,
+            }
+        };
+        let count = job.spec.task_count();
+        let until = count.min(from.saturating_add(LOOKED_AT_MAX));
+        let mut found = (from..until).filter(listed);
+        let numbers: Vec<u32> = found.by_ref().take(TASKS_LISTED_MAX).collect();
+        let next = found.next().or(Some(until)).filter(|next| *next < count);
+        let lines = numbers.into_iter();
+        let lines = lines.map(|number| self.task_line(id, job, number));
+        Ok(TasksView {
+            job: id,
+            tasks: lines.collect(),
+            next,
+        })
+    }
+
+    fn task_line(&self, id: JobId, job: &Job, number: u32) -> TaskLine {
+        let task = TaskId { job: id, number };
+        let known = self.leader.tasks.get(&task);
+        let (state, why) = self.task_state(id, job, number, known);
+        let attempts = known.into_iter().flat_map(|known| &known.attempts);
+        let runs = |state: AttemptState| state != AttemptState::Lost;
+        let running = attempts.clone().find(|attempt| runs(attempt.state()));
+        let fresh = attempts.filter(|attempt| !job.history.contains_key(&attempt.id));
+        let state_of = &job.tasks[number as usize];
+        let ended = job.ended_attempts(task).next_back();
+        let (worker, running_ms) = match (&state_of.done, running, ended) {
+            (Some(done), _, _) => (Some(done.worker), Some(ms(done.usage.running))),
+            (None, Some(attempt), _) => {
+                let since = attempt.state().runs().then_some(attempt.since);
+                let worker = self.leader.pool[attempt.worker].peer;
+                (Some(worker), since.map(|since| ms(self.now.since(since))))
+            }
+            (None, None, Some(ended)) => (Some(ended.worker), Some(ms(ended.usage.running))),
+            (None, None, None) => (None, None),
+        };
+        let won = u32::from(state_of.done.is_some());
+        let (exit_code, signal) = job.exit_of(task);
+        TaskLine {
+            task: job.spec.label(number),
+            number,
+            state: state.to_owned(),
+            why,
+            failures: state_of.failures,
+            attempts: won + (job.ended_attempts(task).count() + fresh.count()) as u32,
+            worker: worker.map(|worker| self.name(worker)),
+            running_ms: running_ms.filter(|running| *running > 0.0),
+            exit_code: exit_code.filter(|_| running.is_none()),
+            signal: signal.filter(|_| running.is_none()),
+        }
+    }
+}

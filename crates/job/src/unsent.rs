@@ -1,0 +1,90 @@
+//! Files that a command names, that exist here, and that are not sent with the job.
+
+use crate::Found;
+use crate::program::SYSTEM;
+use hedge_model::spec::{Group, Input};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Most names that are looked for, so that a job of many long commands is checked in a moment.
+const LOOKED_FOR_MAX: usize = 2_000;
+/// Most files that are named.
+pub const UNSENT_MAX: usize = 5;
+
+impl Found {
+    /// Files in `folder` that a task's command names and that neither are its inputs nor its outputs: such a task does
+    /// not see them. Gives the first [`UNSENT_MAX`] of them, each with the id of its task.
+    pub fn unsent(&self, folder: &Path) -> Vec<(String, String)> {
+        let mut found: Vec<(String, String)> = Vec::new();
+        let mut looked_for = 0;
+        for group in self.tasks().groups() {
+            let words = group.command.iter().skip(1);
+            let names: BTreeSet<&str> = words.flat_map(|word| names(word)).collect();
+            for name in names {
+                looked_for += 1;
+                if looked_for > LOOKED_FOR_MAX || found.len() >= UNSENT_MAX {
+                    return found;
+                }
+                if folder.join(name).exists() && !self.has(group, name) {
+                    found.push((group.id.to_string(), name.to_owned()));
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether a task has a file or folder of this name, or makes it.
+    fn has(&self, group: &Group, name: &str) -> bool {
+        let plain = name.trim_start_matches("./").trim_end_matches('/');
+        let within = |path: &str| {
+            path == plain
+                || path
+                    .strip_prefix(plain)
+                    .is_some_and(|rest| rest.starts_with('/'))
+        };
+        let groups = &self.spec().groups;
+        let inputs = groups.iter().find(|other| other.id == group.id);
+        let inputs = inputs.into_iter().flat_map(|group| &group.inputs);
+        let files = &self.spec().files;
+        let sent = inputs.filter_map(|input| match input {
+            Input::File(at) | Input::FileEach(at) => files.get(*at as usize),
+            Input::Task(_) => None,
+        });
+        // What other tasks leave may be of any name, where it is named by a pattern.
+        let from_tasks = group
+            .inputs
+            .iter()
+            .any(|input| matches!(input, Input::Task(_)));
+        let made = group.outputs.iter().any(|output| {
+            let output = output.trim_end_matches('/');
+            within(output) || plain.starts_with(output)
+        });
+        from_tasks || made || sent.into_iter().any(|file| within(&file.path))
+    }
+}
+
+/// What may be names of files in an argument: all of it, its value behind `=`, and the words of a script that look like
+/// names of files.
+fn names(word: &str) -> Vec<&str> {
+    let usable = |name: &&str| {
+        !name.is_empty()
+            && !name.contains("${")
+            && !name.contains('\0')
+            && name.len() <= 4096
+            && name.chars().any(|c| c != '.' && c != '/')
+            && !name.split('/').any(|part| part == "..")
+            && !SYSTEM.iter().any(|system| name.starts_with(system))
+            && !name.starts_with("/dev/")
+            && !name.starts_with("/proc/")
+    };
+    let splits = |c: char| c.is_whitespace() || "\"'`|&;<>()=".contains(c);
+    let mut names: Vec<&str> = Vec::new();
+    if word.contains(splits) {
+        // A word of a script is taken for a file's name where it looks like one.
+        let parts = word.split(splits);
+        names.extend(parts.filter(|part| part.contains(['.', '/'])));
+    } else {
+        names.push(word);
+    }
+    names.into_iter().filter(usable).collect()
+}

@@ -76,7 +76,7 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
                 }
                 drain.start().await;
                 interrupts.next().await;
-                std::process::exit(Exit::Cancelled as i32);
+                std::process::exit(i32::from(Exit::Cancelled.code()));
             });
         };
         worker::run(config, started)
@@ -191,6 +191,6 @@ fn end_with_stdin() {
         let mut rest = [0; 256];
         let mut stdin = std::io::stdin().lock();
         while stdin.read(&mut rest).is_ok_and(|count| count > 0) {}
-        std::process::exit(Exit::Done as i32);
+        std::process::exit(i32::from(Exit::Done.code()));
     });
 }

@@ -74,6 +74,7 @@ struct Rig {
     out: Vec<Action>,
     proposed: VecDeque<(u64, Record)>,
     pulls: VecDeque<Hash>,
+    proofs: VecDeque<(PeerId, Vec<(Hash, u64)>)>,
     /// What each worker was given, with the proofs, and those of workers long gone.
     given: Vec<(PeerId, HeldAttempt)>,
     ask: u64,
@@ -109,6 +110,7 @@ impl Rig {
             out: Vec::new(),
             proposed: VecDeque::new(),
             pulls: VecDeque::new(),
+            proofs: VecDeque::new(),
             given: Vec::new(),
             ask: 0,
         };
@@ -145,6 +147,7 @@ impl Rig {
                 },
                 Action::Append { proposal, record } => self.proposed.push_back((proposal, record)),
                 Action::Pull { hash, .. } => self.pulls.push_back(hash),
+                Action::Prove { holder, blobs } => self.proofs.push_back((holder.peer, blobs)),
                 Action::Send {
                     to,
                     msg: ToWorker::Assign(order),
@@ -360,6 +363,7 @@ impl Rig {
             key: SubmitKey([input.byte(); 16]),
             spec: Arc::new(spec),
             from: addr(peer),
+            held: Vec::new(),
         });
     }
 
@@ -422,14 +426,27 @@ impl Rig {
 
     fn pulled(&mut self, input: &mut Bytes) {
         let Some(hash) = self.pulls.pop_front() else {
-            return;
+            return self.proved(input);
         };
         let result = match input.byte() % 4 {
             0 => Err(PullFailure::Here("the disk is full".into())),
             1 => Err(PullFailure::Sources("nobody has it".into())),
-            _ => Ok(()),
+            2 => Ok(None),
+            _ => Ok(Some(client_id(input.below(4)))),
         };
         self.event(Event::Pulled { hash, result });
+    }
+
+    fn proved(&mut self, input: &mut Bytes) {
+        let Some((holder, blobs)) = self.proofs.pop_front() else {
+            return;
+        };
+        let mut proof = |(hash, _)| match input.byte() % 3 {
+            0 => (hash, Err("it does not hold it".to_owned())),
+            _ => (hash, Ok(())),
+        };
+        let proofs = blobs.into_iter().map(&mut proof).collect();
+        self.event(Event::Proved { holder, proofs });
     }
 
     fn peer_supervisor(&mut self, input: &mut Bytes) {

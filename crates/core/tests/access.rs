@@ -6,7 +6,7 @@ use hedge_core::supervisor::{Action, Config, Event, Requester, Supervisor};
 use hedge_model::msg::{FromWorker, HeldAttempt, Outcome, Request, Role, Seal, WorkerInfo};
 use hedge_model::spec::Group;
 use hedge_model::view::JobState;
-use hedge_model::{AttemptId, Data, JobId, PeerId, SubmitKey};
+use hedge_model::{AttemptId, Data, InputServer, JobId, PeerId, SubmitKey};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use support::*;
@@ -68,7 +68,10 @@ fn requests() -> Vec<Request> {
         Request::Submit {
             key: SubmitKey([7; 16]),
             spec: Data::Inline([][..].into()),
-            from: addr(client(5)),
+            from: InputServer {
+                addr: addr(client(5)),
+                consent: Vec::new(),
+            },
         },
         Request::Jobs(None),
         Request::Job(job),
@@ -77,6 +80,11 @@ fn requests() -> Vec<Request> {
         Request::Results { job, from: 0 },
         Request::Logs(job, "0".into()),
         Request::Explain(job, None),
+        Request::Tasks {
+            job,
+            filter: hedge_model::view::TaskFilter::All,
+            from: 0,
+        },
         Request::Workers,
         Request::Drain("host-1".into()),
         Request::Ticket {
@@ -117,6 +125,7 @@ fn those_who_may(request: &Request) -> &'static [Origin] {
         | Request::Results { .. }
         | Request::Logs(..)
         | Request::Explain(..)
+        | Request::Tasks { .. }
         | Request::Forget(_) => &[Origin::Owner],
         Request::Drain(_)
         | Request::Ticket { .. }
@@ -181,7 +190,8 @@ fn asks(rig: &mut Rig, requester: Origin, request: Request) -> Vec<String> {
             ask: 3,
             key,
             spec: plain(vec![group("b", &[])]),
-            from,
+            from: from.addr,
+            held: Vec::new(),
         },
         request => Event::Ask {
             requester,

@@ -377,7 +377,7 @@ fn what_an_attempt_printed_outlives_its_worker() {
     assert!(!said.iter().any(|line| line.contains("drop")), "{said:?}");
     rig.event(hedge_core::supervisor::Event::Pulled {
         hash: hash(7),
-        result: Ok(()),
+        result: Ok(None),
     });
     let said = rig.said();
     assert!(said.iter().any(|line| line.contains("drop")), "{said:?}");

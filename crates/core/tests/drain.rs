@@ -62,7 +62,7 @@ fn draining_copies_what_runs_hands_content_over_and_ends_with_leave() {
         "pull 10 from worker 1", // nobody else has what a left
         "watch worker 1: idle",
     ]);
-    let result = Ok(());
+    let result = Ok(None);
     rig.event(Event::Pulled {
         hash: hash(10),
         result,

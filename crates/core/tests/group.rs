@@ -263,11 +263,12 @@ fn reads(number: u8) -> Group {
     }
 }
 
+/// An input has come from client 1.
 fn pulled(rig: &mut Rig, number: u8) {
     let hash = hash(number);
     rig.event(Event::Pulled {
         hash,
-        result: Ok(()),
+        result: Ok(Some(client(1))),
     });
 }
 

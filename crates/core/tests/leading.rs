@@ -207,6 +207,7 @@ fn a_submission_whose_inputs_nobody_offers_is_refused_at_once() {
         key: hedge_model::SubmitKey([1; 16]),
         spec: plain(vec![reader]),
         from: addr(hedge_model::PeerId([9; 32])),
+        held: Vec::new(),
     });
     let said = rig.said();
     assert!(

@@ -138,7 +138,7 @@ fn a_holder_that_returns_in_time_loses_nothing() {
         "pull 12 from worker 3",
         "watch worker 3: idle",
     ]);
-    let result = Ok(());
+    let result = Ok(None);
     rig.event(Event::Pulled {
         hash: hash(12),
         result,
@@ -187,7 +187,7 @@ fn a_suspected_holder_is_tried_before_anything_is_made_again() {
         "worker 3: settled 1.2/0.1.1",
         "watch worker 3: idle",
     ]);
-    let result = Ok(());
+    let result = Ok(None);
     rig.event(Event::Pulled {
         hash: hash(11),
         result,

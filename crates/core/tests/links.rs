@@ -171,7 +171,7 @@ fn a_task_with_large_inputs_goes_where_they_arrive_soonest() {
     rig.commit();
     rig.event(Event::Pulled {
         hash: hash(7),
-        result: Ok(()),
+        result: Ok(Some(client(1))),
     });
     rig.commit();
     let given = assigned(&rig.said());

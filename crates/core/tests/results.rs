@@ -37,7 +37,7 @@ fn report(rig: &mut Rig, number: u8, attempt: AttemptId, outcome: Outcome) {
 fn pulled(rig: &mut Rig, number: u8) {
     rig.event(Event::Pulled {
         hash: hash(number),
-        result: Ok(()),
+        result: Ok(None),
     });
 }
 

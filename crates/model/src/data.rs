@@ -64,6 +64,15 @@ pub struct PeerAddr {
     pub addrs: Vec<SocketAddr>,
 }
 
+/// Where a client serves the inputs of its jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputServer {
+    /// The peer that serves them.
+    pub addr: PeerAddr,
+    /// The peer's signature that it serves for this client; empty where it is the client itself.
+    pub consent: Vec<u8>,
+}
+
 /// `ID@ADDRESS`, further addresses behind commas.
 impl std::fmt::Display for PeerAddr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -16,7 +16,7 @@ pub mod spec;
 pub mod units;
 pub mod view;
 
-pub use data::{Data, FileEntry, PeerAddr, Source};
+pub use data::{Data, FileEntry, InputServer, PeerAddr, Source};
 pub use ending::Ending;
 pub use ids::{AttemptId, Epoch, Hash, JobId, PeerId, SubmitKey, TaskId};
 pub use owner::{Activity, Signal};

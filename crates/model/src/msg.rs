@@ -8,8 +8,8 @@ use crate::view::{
     TicketView, WorkerView,
 };
 use crate::{
-    AttemptId, Data, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources,
-    Source, SubmitKey,
+    AttemptId, Data, Ending, Epoch, FileEntry, Hash, InputServer, JobId, JobSpec, PeerAddr, PeerId,
+    Resources, Source, SubmitKey,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -442,7 +442,7 @@ pub enum Request {
         /// The job, see [`JobSpec::encode`]: here, or a blob that the client serves.
         spec: Data,
         /// Where the client serves its inputs.
-        from: PeerAddr,
+        from: InputServer,
     },
     /// The jobs behind this one, by their number; from the first, without. The answer is bounded, see
     /// [`Reply::Jobs`].

@@ -1,15 +1,18 @@
 //! Content by its hash: kept, served under grants, fetched and verified.
 
+mod consent;
 mod digest;
 mod fetch;
 mod grant;
 mod parallel;
+mod possession;
 mod server;
 mod store;
 mod wire;
 
+pub use consent::{serve_for, serves_for};
 pub use digest::Digest;
-pub use fetch::{FetchError, Fetcher, SourceFailure, Transfer};
+pub use fetch::{FetchError, Fetched, Fetcher, SourceFailure, Transfer};
 pub use grant::{GRANT_HASHES_MAX, Grant, Refusal, Trust};
 pub use server::DataServer;
 pub use store::{DataStore, PlaceMode, Placement};

@@ -23,8 +23,8 @@ mod tripwire;
 pub use call::{CALL_BYTES_MAX, Call, Caller, Heard, Hearing, NOTE_BYTES_MAX, calls};
 pub use close::CloseReason;
 pub use data::{
-    DataServer, DataStore, Digest, FetchError, Fetcher, GRANT_HASHES_MAX, Grant, PlaceMode,
-    Placement, Refusal, SourceFailure, Transfer, Trust,
+    DataServer, DataStore, Digest, FetchError, Fetched, Fetcher, GRANT_HASHES_MAX, Grant,
+    PlaceMode, Placement, Refusal, SourceFailure, Transfer, Trust, serve_for, serves_for,
 };
 pub use endpoint::{ALPN_CONTROL, ALPN_DATA, IDLE_TIMEOUT, Net, NetConfig};
 pub use error::NetError;

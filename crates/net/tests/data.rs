@@ -487,3 +487,80 @@ async fn a_peer_that_started_anew_is_found_again_at_its_old_address() {
     assert_eq!(reader.store.read(new_hash, 1 << 20).await.unwrap(), new);
     linked(&reader.net, &second).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_a_blob_proves_it_without_sending_it() {
+    let leader = SecretKey::generate();
+    let id = hedge_net::peer_id(&leader);
+    let supervisor = Peer::with_key(leader, id).await;
+    let (holder, other) = (Peer::new(id).await, Peer::new(id).await);
+    let mut blobs = Vec::new();
+    for size in [1, 100_000, 1 << 20, (3 << 20) + 7] {
+        let bytes = content(size);
+        let hash = holder.store.add_bytes(bytes.clone()).await.unwrap();
+        supervisor.store.add_bytes(bytes).await.unwrap();
+        blobs.push((hash, size as u64));
+    }
+    let failed = within(supervisor.fetcher.prove(&holder.addr(), &blobs)).await;
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(holder.served() < 1000, "{} bytes", holder.served());
+    // One that does not hold them proves nothing.
+    let failed = within(supervisor.fetcher.prove(&other.addr(), &blobs)).await;
+    assert_eq!(failed.len(), blobs.len());
+    for error in failed {
+        assert_eq!(failures(error), [SourceFailure::Refused(Refusal::NotHeld)]);
+    }
+    // Nobody but a supervisor is shown anything.
+    other.store.add_bytes(content(100_000)).await.unwrap();
+    let failed = within(other.fetcher.prove(&holder.addr(), &blobs[1..2])).await;
+    let [error] = &failed[..] else {
+        panic!("{failed:?}");
+    };
+    assert_eq!(
+        failures(error.clone()),
+        [SourceFailure::Refused(Refusal::NotGranted)]
+    );
+    // A wrong length is no proof.
+    let longer = [(blobs[1].0, blobs[1].1 + 1)];
+    let failed = within(supervisor.fetcher.prove(&holder.addr(), &longer)).await;
+    assert_eq!(failed.len(), 1, "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_names_who_sent_the_whole_blob_and_what_was_there_before() {
+    let leader = SecretKey::generate();
+    let id = hedge_net::peer_id(&leader);
+    let (supervisor, holder) = (Peer::with_key(leader, id).await, Peer::new(id).await);
+    let (old, small, large) = (content(20_000), content(50_000), content((2 << 20) + 5));
+    let mut blobs = Vec::new();
+    for bytes in [&old, &small, &large] {
+        let hash = holder.store.add_bytes(bytes.clone()).await.unwrap();
+        blobs.push((hash, bytes.len() as u64));
+    }
+    supervisor.store.add_bytes(old).await.unwrap();
+    let sources = [holder.addr()];
+    let fetched = within(supervisor.fetcher.fetch_from(&blobs, &sources, None)).await;
+    assert!(fetched.failed.is_empty(), "{:?}", fetched.failed);
+    let sender = holder.net.peer();
+    let mut delivered = fetched.delivered;
+    delivered.sort();
+    let mut expected = vec![(blobs[1].0, sender), (blobs[2].0, sender)];
+    expected.sort();
+    assert_eq!(delivered, expected);
+    // What is read without being stored comes from that peer, whatever is held here.
+    for ((hash, size), bytes) in blobs.iter().zip([content(20_000), small, large]) {
+        let read = within(supervisor.fetcher.read(*hash, *size, &holder.addr())).await;
+        assert!(read.unwrap() == bytes);
+    }
+    let none = Peer::new(id).await;
+    let read = within(
+        supervisor
+            .fetcher
+            .read(blobs[0].0, blobs[0].1, &none.addr()),
+    )
+    .await;
+    assert_eq!(
+        failures(read.unwrap_err()),
+        [SourceFailure::Refused(Refusal::NotHeld)]
+    );
+}

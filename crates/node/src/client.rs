@@ -13,7 +13,7 @@ use crate::{ClientError, Folders};
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::msg::{Refusal, RefusalKind, Reply, Request, Role};
 use hedge_model::view::JobView;
-use hedge_model::{Data, Hash, JobId, JobSpec, PeerAddr, SubmitKey};
+use hedge_model::{Data, Hash, InputServer, JobId, JobSpec, PeerAddr, SubmitKey};
 use hedge_net::{
     DataServer, DataStore, Digest, Fetcher, Hello, Net, NetConfig, NetError, SecretKey, Ticket,
     Trust,
@@ -68,7 +68,7 @@ struct Remote {
 struct Content {
     store: DataStore,
     fetcher: Fetcher,
-    addr: PeerAddr,
+    server: InputServer,
     _net: Net,
     _dir: Temporary,
 }
@@ -257,14 +257,22 @@ impl Client {
         let (spec, from) = match &self.0.grid {
             Grid::Here(supervisor, _) => {
                 supervisor.store.add_references(inputs).map_err(local)?;
-                (Data::Inline(bytes.into()), supervisor.addr.clone())
+                let from = InputServer {
+                    addr: supervisor.addr.clone(),
+                    consent: Vec::new(),
+                };
+                (Data::Inline(bytes.into()), from)
             }
             Grid::Remote(remote) => {
                 let small = bytes.len() <= INLINE_BYTES_MAX;
                 if small && inputs.is_empty() {
-                    let from = PeerAddr {
+                    let addr = PeerAddr {
                         peer: hedge_net::peer_id(&remote.key),
                         addrs: Vec::new(),
+                    };
+                    let from = InputServer {
+                        addr,
+                        consent: Vec::new(),
                     };
                     (Data::Inline(bytes.into()), from)
                 } else {
@@ -277,7 +285,7 @@ impl Client {
                         let hash = content.store.add_bytes(bytes).await.map_err(local)?;
                         Data::Blob { hash, size }
                     };
-                    (data, content.addr.clone())
+                    (data, content.server.clone())
                 }
             }
         };
@@ -354,16 +362,18 @@ impl Remote {
             let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
             // An identity of its own: a peer that knows the client from its control connection would dial that
             // port, where no content is served.
-            let mut config = NetConfig::new(SecretKey::generate(), any);
+            let key = SecretKey::generate();
+            let mut config = NetConfig::new(key.clone(), any);
             config.data = Some((server, Handle::current()));
             config.relays = self.net.relays();
             config.ticket = Some(self.ticket);
             let net = Net::bind(config).await.map_err(local)?;
             let fetcher = Fetcher::new(self.net.clone(), store.clone(), Handle::current());
+            let client = hedge_net::peer_id(&self.key);
             Ok(Content {
                 store,
                 fetcher,
-                addr: net.local_addr(),
+                server: hedge_net::serve_for(client, &key, net.local_addr()),
                 _net: net,
                 _dir: dir,
             })

@@ -128,6 +128,7 @@ impl Rate {
             key: SubmitKey([1; 16]),
             spec: Arc::new(spec),
             from: addr(PeerId([9; 32])),
+            held: Vec::new(),
         });
         self.run();
         let view = self.core.job_view(hedge_model::JobId(1));

@@ -104,6 +104,8 @@ pub(crate) enum Event {
     Depose(usize, u64),
     /// A pull of content into a supervisor's store ends.
     Pulled(usize, u64, Hash, Vec<Source>),
+    /// A peer was asked to prove that it holds blobs of a supervisor's store.
+    Proved(usize, u64, PeerId, Vec<Hash>),
     /// A supervisor's deadline.
     Tick(usize, u64),
     /// A supervisor's process runs on.

@@ -2,6 +2,7 @@
 
 use crate::actors::{ConnId, Event, Peer, addr};
 use crate::grid::{Grid, Violation};
+use crate::shadow::inputs_of;
 use hedge_core::supervisor;
 use hedge_model::msg::{Answer, RefusalKind, Reply, Request};
 use hedge_model::view::JobState;
@@ -32,6 +33,17 @@ pub(crate) struct Submission {
     pub cancel: bool,
     /// How the client was told that it ended.
     pub heard: Option<JobState>,
+    /// It names files that the client does not have.
+    stolen: bool,
+    /// It was refused for that.
+    refused: bool,
+}
+
+impl Submission {
+    /// Whether the client waits for nothing more.
+    pub fn over(&self) -> bool {
+        self.heard.is_some() || self.refused
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,19 +67,25 @@ impl Client {
         }
     }
 
+    /// Adds a submission of files that the client has from now on.
     pub fn add(&mut self, key: u64, spec: Arc<JobSpec>) -> usize {
+        self.files.extend(inputs_of(&spec));
+        self.add_as_is(key, spec)
+    }
+
+    /// Adds a submission, whatever files the client has.
+    pub fn add_as_is(&mut self, key: u64, spec: Arc<JobSpec>) -> usize {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&key.to_le_bytes());
-        let stdin = spec.groups().iter().filter_map(|group| group.stdin.clone());
-        let files = spec.files().iter().map(|file| file.data.clone());
-        self.files
-            .extend(files.chain(stdin).filter_map(|data| data.hash()));
+        let stolen = !inputs_of(&spec).is_subset(&self.files);
         self.submissions.push(Submission {
             key: SubmitKey(bytes),
             spec,
             accepted: None,
             cancel: false,
             heard: None,
+            stolen,
+            refused: false,
         });
         self.submissions.len() - 1
     }
@@ -141,6 +159,7 @@ impl Grid {
             let submission = &client.submissions[at];
             let asked = |what| client.asked.values().any(|asked| *asked == (conn, what));
             match submission.accepted {
+                None if submission.refused => {}
                 None if !asked(Asked::Submit(at)) => self.send_submit(ix, conn, at),
                 Some(job) if submission.heard.is_none() && !asked(Asked::Watch(at)) => {
                     if submission.cancel {
@@ -168,6 +187,7 @@ impl Grid {
             key,
             spec,
             from: addr(peer),
+            held: Vec::new(),
         };
         self.send_up(conn, event);
     }
@@ -269,6 +289,13 @@ impl Grid {
         }
         match (what, answer.reply) {
             (Asked::Submit(at), Reply::Accepted(job)) => self.accepted(ix, at, job),
+            (Asked::Submit(at), Reply::No(no))
+                if client.submissions[at].stolen && no.kind == RefusalKind::Busy =>
+            {
+                client.asked.remove(&answer.id);
+                client.submissions[at].refused = true;
+                Ok(())
+            }
             (Asked::Submit(_) | Asked::Watch(_), Reply::No(no))
                 if matches!(no.kind, RefusalKind::Busy | RefusalKind::NotLeading) =>
             {

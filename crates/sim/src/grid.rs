@@ -244,6 +244,14 @@ impl Grid {
         at
     }
 
+    /// The same with a job that may name files which the client does not have.
+    pub(crate) fn submit_as_is(&mut self, client: usize, spec: JobSpec) -> usize {
+        let key = self.dice.any();
+        let at = self.clients[client].add_as_is(key, Arc::new(spec));
+        self.after(Duration::ZERO, Event::Client(client));
+        at
+    }
+
     /// The job that a client's submission became, once it is accepted.
     pub fn job(&self, client: usize, submission: usize) -> Option<JobId> {
         self.clients[client].submissions[submission].accepted
@@ -469,6 +477,7 @@ impl Grid {
             Event::Elect(term, forced) => self.elect(term, forced),
             Event::Depose(sup, life) => self.depose(sup, life),
             Event::Pulled(sup, life, hash, sources) => self.pulled(sup, life, hash, &sources),
+            Event::Proved(sup, life, holder, hashes) => self.proved(sup, life, holder, hashes),
             Event::Tick(sup, life) => self.tick(sup, life),
             Event::Check(sup, life) => self.check(sup, life),
             Event::ThawSupervisor(sup, life) => self.thaw_supervisor(sup, life),

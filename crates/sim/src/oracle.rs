@@ -167,8 +167,16 @@ impl Grid {
             } if shadow.revoked.contains(worker) => self.violated(format!(
                 "{attempt} of a worker that was revoked is to be committed"
             )),
-            Record::JobAccepted { spec, .. } | Record::JobAcceptedNamed { spec, .. } => {
+            Record::JobAccepted { client, spec, .. }
+            | Record::JobAcceptedNamed { client, spec, .. } => {
                 let inputs = inputs_of(spec);
+                if let Some(Peer::Client(ix)) = Peer::of(*client)
+                    && let Some(hash) = inputs.difference(&self.clients[ix].files).next()
+                {
+                    return self.violated(format!(
+                        "a job is to be accepted and its client does not hold its input {hash:?}"
+                    ));
+                }
                 match inputs.iter().find(|hash| !self.held_enough(sup, **hash)) {
                     Some(hash) => self.violated(format!(
                         "a job is to be accepted and too few supervisors hold its input {hash:?}"

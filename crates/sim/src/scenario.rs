@@ -115,11 +115,16 @@ fn play(grid: &mut Grid, dice: &mut Dice, cpus_max: u64) -> Result<(), Violation
             cpus_max,
             doomed: dice.permille(80),
         };
-        let salt = client as u64 * 10 + dice.below(2);
+        let thief = grid.clients.len() > 1 && dice.permille(100);
+        let owner = (client + usize::from(thief)) % grid.clients.len();
+        let salt = owner as u64 * 10 + dice.below(2);
         let Ok(spec) = random_job(dice, shape, salt) else {
             return grid.violated(format!("random job {number} is no job"));
         };
-        let at = grid.submit(client, spec);
+        let at = match thief {
+            true => grid.submit_as_is(client, spec),
+            false => grid.submit(client, spec),
+        };
         if shape.doomed {
             doomed.push((client, at));
         }
@@ -157,8 +162,7 @@ impl Grid {
     fn nobody_waits(&self) -> bool {
         self.clients.iter().all(|client| {
             !client.present
-                || (client.conn.is_some()
-                    && client.submissions.iter().all(|one| one.heard.is_some()))
+                || (client.conn.is_some() && client.submissions.iter().all(|one| one.over()))
         })
     }
 }

@@ -251,6 +251,11 @@ impl Grid {
                 let after = self.dice.millis(1, 60);
                 self.after(after, Event::Pulled(sup, life, hash, sources));
             }
+            Action::Prove { holder, blobs } => {
+                let after = self.dice.millis(1, 60);
+                let hashes = blobs.into_iter().map(|(hash, _)| hash).collect();
+                self.after(after, Event::Proved(sup, life, holder.peer, hashes));
+            }
             Action::Drop(hashes) => {
                 for hash in hashes {
                     self.sups[sup].store.remove(&hash);
@@ -318,16 +323,35 @@ impl Grid {
         if life != self.sups[sup].life || self.sups[sup].core.is_none() {
             return Ok(());
         }
-        let given = self.sups[sup].store.contains(&hash)
-            || sources.iter().any(|source| self.serves(source.peer, hash));
-        let result = if given {
+        let held = self.sups[sup].store.contains(&hash);
+        let gives = |source: &&Source| !held && self.serves(source.peer, hash);
+        let sender = sources.iter().find(gives).map(|source| source.peer);
+        let result = if held || sender.is_some() {
             self.sups[sup].store.insert(hash);
-            Ok(())
+            Ok(sender)
         } else {
             self.suspected.insert(hash);
             Err(PullFailure::Sources("no source gave it".to_owned()))
         };
         self.sup_handle(sup, Heard::Pulled { hash, result })
+    }
+
+    pub(crate) fn proved(
+        &mut self,
+        sup: usize,
+        life: u64,
+        holder: PeerId,
+        hashes: Vec<Hash>,
+    ) -> Result<(), Violation> {
+        if life != self.sups[sup].life || self.sups[sup].core.is_none() {
+            return Ok(());
+        }
+        let proof = |hash| match self.serves(holder, hash) {
+            true => (hash, Ok(())),
+            false => (hash, Err("it does not hold it".to_owned())),
+        };
+        let proofs = hashes.into_iter().map(proof).collect();
+        self.sup_handle(sup, Heard::Proved { holder, proofs })
     }
 
     fn schedule_tick(&mut self, sup: usize) {

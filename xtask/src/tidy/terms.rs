@@ -12,8 +12,12 @@ use super::source::Repository;
 /// Lines of `COUNT PATH`.
 const RATCHET: &str = "xtask/terms.txt";
 
-/// Files that may hold any term: this list, and bytes that fuzzing found.
-const EXEMPT: &[&str] = &["xtask/src/tidy/terms.rs", RATCHET];
+/// Files that may hold any term: this list, and names that stored journals have.
+const EXEMPT: &[&str] = &[
+    "xtask/src/tidy/terms.rs",
+    "crates/model/src/settings/stored.rs",
+    RATCHET,
+];
 
 /// What is not to be written, word by word, and what is.
 const TERMS: &[(&[&str], &str)] = &[

@@ -4,7 +4,7 @@ use crate::supervisor::Supervisor;
 use crate::supervisor::durable::state::State;
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::state::{AttemptState, Share};
-use crate::supervisor::leader::blobs::transfers::result_files;
+use crate::supervisor::leader::blobs::transfers::{input_blobs, result_files};
 use hedge_model::{PeerId, TaskId};
 use std::collections::BTreeMap;
 
@@ -65,6 +65,7 @@ impl LeaderView<'_> {
         self.check_attempts()?;
         self.check_workers()?;
         self.check_jobs()?;
+        self.check_submissions()?;
         self.check_shares()
     }
 
@@ -201,6 +202,34 @@ impl LeaderView<'_> {
                         format!("task {task} is offered for a first attempt and has one")
                     })?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Each submission waits for something that is under way.
+    fn check_submissions(&self) -> Result<(), String> {
+        let leader = self.leader;
+        for submit in &leader.submits {
+            let (client, holder) = (submit.client.short(), submit.new.from.peer);
+            expect(!submit.complete(), || {
+                format!("a submission of {client} waits for nothing")
+            })?;
+            for (hash, _) in input_blobs(&submit.new.spec) {
+                let content = leader.content.get(&hash);
+                expect(content.is_some_and(|content| content.claims > 0), || {
+                    format!("input {hash} of a submission of {client} is not kept for it")
+                })?;
+            }
+            for hash in submit.unproven().keys() {
+                let here = leader.content.get(hash).is_some_and(|content| content.own);
+                let asked = leader.proofs.contains_key(&holder);
+                expect(!here || asked, || {
+                    format!("nobody asks {client} to prove that it holds {hash}")
+                })?;
+                expect(here || submit.lacks(*hash), || {
+                    format!("input {hash} of {client} is neither here nor missing")
+                })?;
             }
         }
         Ok(())

@@ -150,8 +150,10 @@ pub enum Event {
         key: SubmitKey,
         /// The job.
         spec: SharedSpec,
-        /// Where the client serves the inputs.
+        /// Where the client serves the inputs: a peer of which it is known that it serves for this client.
         from: PeerAddr,
+        /// Inputs that are in the own store because a client within this process put them there.
+        held: Vec<Hash>,
     },
     /// A client asks for anything else.
     Ask {
@@ -177,8 +179,15 @@ pub enum Event {
     Pulled {
         /// Which.
         hash: Hash,
-        /// How.
-        result: Result<(), PullFailure>,
+        /// Which peer sent all of it, or how it failed. None where it was here already, or came in parts.
+        result: Result<Option<PeerId>, PullFailure>,
+    },
+    /// A peer was asked to prove that it holds blobs.
+    Proved {
+        /// Who.
+        holder: PeerId,
+        /// For each blob whether the peer has proven that it holds it; else why not, a sentence without a full stop.
+        proofs: Vec<(Hash, Result<(), String>)>,
     },
     /// The deadline of [`super::Supervisor::next_deadline`] is reached.
     Tick,
@@ -256,6 +265,13 @@ pub enum Action {
         size: u64,
         /// Who holds it, likeliest first.
         sources: Vec<Source>,
+    },
+    /// Have a peer prove that it holds blobs of the own store, then say [`Event::Proved`].
+    Prove {
+        /// Who.
+        holder: PeerAddr,
+        /// Which, with their lengths in bytes.
+        blobs: Vec<(Hash, u64)>,
     },
     /// Content that the own store need not keep.
     Drop(Vec<Hash>),

@@ -60,11 +60,16 @@ impl Follower {
 
     /// A pull has ended. Its leader, or the one that has taken over since, is told of every blob that this
     /// supervisor holds.
-    fn on_pulled(&mut self, hash: Hash, result: Result<(), PullFailure>, out: &mut Vec<Action>) {
+    fn on_pulled(
+        &mut self,
+        hash: Hash,
+        result: Result<Option<PeerId>, PullFailure>,
+        out: &mut Vec<Action>,
+    ) {
         let asked = self.fetching.remove(&hash);
         let Some(to) = self.leader else { return };
         let msg = match result {
-            Ok(()) => ToLeader::Held(hash),
+            Ok(_) => ToLeader::Held(hash),
             Err(PullFailure::Here(why) | PullFailure::Sources(why)) if asked => {
                 ToLeader::NotHeld(hash, why)
             }

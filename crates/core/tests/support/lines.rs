@@ -51,6 +51,10 @@ pub fn line(action: &Action) -> String {
             let from: Vec<String> = sources.iter().map(|source| peer(source.peer)).collect();
             format!("pull {} from {}", hash.0[0], from.join(", "))
         }
+        Action::Prove { holder, blobs } => {
+            let blobs: Vec<Hash> = blobs.iter().map(|(hash, _)| *hash).collect();
+            format!("{}: prove {}", peer(holder.peer), hashes(&blobs))
+        }
         Action::Drop(dropped) => format!("drop {}", hashes(dropped)),
         Action::Tell { to, reply } => format!("{}: {}", peer(*to), reply_line(reply)),
         Action::ToSupervisor { to, msg } => format!("{}: {:?}", peer(*to), msg.what),

@@ -301,6 +301,12 @@ impl Rig {
         std::mem::take(&mut self.lines)
     }
 
+    /// Leaves out what was said since the last look, for this reason.
+    pub fn skip(&mut self, why: &str) {
+        assert!(!why.is_empty());
+        self.said();
+    }
+
     #[track_caller]
     pub fn expect(&mut self, expected: &[&str]) {
         assert_eq!(self.said(), expected);
@@ -332,6 +338,11 @@ impl Rig {
         self.event(Event::Gone { peer, silent });
     }
 
+    pub fn gone_client(&mut self, number: u8) {
+        let (peer, silent) = (client(number), false);
+        self.event(Event::Gone { peer, silent });
+    }
+
     /// A client submits a job under this key; its question has the key's number.
     pub fn submit(&mut self, number: u8, key: u8, spec: &Arc<JobSpec>) {
         let peer = client(number);
@@ -341,6 +352,7 @@ impl Rig {
             key: SubmitKey([key; 16]),
             spec: spec.clone(),
             from: addr(peer),
+            held: Vec::new(),
         });
     }
 

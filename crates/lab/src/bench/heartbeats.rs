@@ -17,7 +17,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 const RAW_SECONDS_MAX: u32 = 10;
 
 #[derive(Debug, Serialize)]
-struct BeatsFigures {
+struct HeartbeatsFigures {
     workers: u16,
     /// Where their heartbeats come from: `bench` is this process, `processes` whole workers.
     from: &'static str,
@@ -93,7 +93,7 @@ async fn measure(
     way: WatchMode,
     seconds: u32,
     processes: bool,
-) -> Result<BeatsFigures, Failure> {
+) -> Result<HeartbeatsFigures, Failure> {
     let plan = Plan {
         args: &["--no-sandbox"],
         ..Plan::new(if processes { workers } else { 0 }, 1)
@@ -121,7 +121,7 @@ async fn measure(
     let raw_udp = raw
         .await
         .map_err(|error| Failure::Local(error.to_string()))??;
-    Ok(BeatsFigures {
+    Ok(HeartbeatsFigures {
         workers,
         from: if processes { "processes" } else { "bench" },
         watch: way_text(way),

@@ -21,6 +21,7 @@ use transfer::Incoming;
 mod batch;
 mod claims;
 mod measured;
+mod possession;
 mod transfer;
 use measured::Received;
 pub use measured::Transfer;
@@ -79,6 +80,16 @@ impl FetchError {
             | FetchError::Local { hash, .. } => *hash,
         }
     }
+}
+
+/// What became of blobs that were to be fetched.
+#[derive(Clone, Debug, Default)]
+pub struct Fetched {
+    /// Why the store does not hold some of them.
+    pub failed: Vec<FetchError>,
+    /// Those that one source sent from the first byte to the last, and which source. Others were held before, or came
+    /// in parts.
+    pub delivered: Vec<(Hash, PeerId)>,
 }
 
 /// What went wrong with one source.
@@ -166,6 +177,16 @@ impl Fetcher {
         sources: &[PeerAddr],
         grant: Option<&Grant>,
     ) -> Vec<FetchError> {
+        self.fetch_from(blobs, sources, grant).await.failed
+    }
+
+    /// Like [`Fetcher::fetch_all`]; also tells which blobs one source delivered in whole.
+    pub async fn fetch_from(
+        &self,
+        blobs: &[(Hash, u64)],
+        sources: &[PeerAddr],
+        grant: Option<&Grant>,
+    ) -> Fetched {
         let mut seen = HashSet::new();
         let new = |(hash, _): &&(Hash, u64)| seen.insert(*hash);
         let mut wanted: Vec<(Hash, u64)> = blobs.iter().filter(new).copied().collect();
@@ -173,12 +194,12 @@ impl Fetcher {
             sources: sources.to_vec(),
             grant: grant.cloned(),
         });
-        let mut failed = Vec::new();
+        let mut fetched = Fetched::default();
         loop {
             let store = &self.0.store;
             wanted.retain(|(hash, _)| !store.has(*hash) && !store.revive(*hash));
             if wanted.is_empty() {
-                return failed;
+                return fetched;
             }
             let mut others = Vec::new();
             let mut batches = Vec::new();
@@ -197,10 +218,11 @@ impl Fetcher {
             let mut running =
                 futures_util::stream::iter(started).buffer_unordered(SMALL_MAX + LARGE_MAX);
             while let Some(more) = running.next().await {
-                failed.extend(more);
+                fetched.failed.extend(more.failed);
+                fetched.delivered.extend(more.delivered);
             }
             if others.is_empty() {
-                return failed;
+                return fetched;
             }
             self.0.claims.released(&others).await;
             wanted = others;
@@ -208,29 +230,20 @@ impl Fetcher {
     }
 
     /// Fetches a batch on the runtime for transfers.
-    async fn start(
-        &self,
-        claim: Claim,
-        batch: Vec<(Hash, u64)>,
-        from: Arc<Origin>,
-    ) -> Vec<FetchError> {
+    async fn start(&self, claim: Claim, batch: Vec<(Hash, u64)>, from: Arc<Origin>) -> Fetched {
         let (fetcher, blobs) = (self.clone(), batch.clone());
         let task = self.0.runtime.spawn(async move {
             let _claim = claim;
             fetcher.try_sources(blobs, &from).await
         });
         let mut task = AbortOnDrop(task);
-        (&mut task.0).await.unwrap_or_else(|error| {
-            let why = format!("the transfer ended early: {error}");
-            let failed = batch.iter().map(|(hash, _)| FetchError::Local {
-                hash: *hash,
-                why: why.clone(),
-            });
-            failed.collect()
+        let ended = (&mut task.0).await;
+        ended.unwrap_or_else(|error| {
+            Batch::new(batch).fail_here(&format!("the transfer ended early: {error}"))
         })
     }
 
-    async fn try_sources(&self, blobs: Vec<(Hash, u64)>, from: &Origin) -> Vec<FetchError> {
+    async fn try_sources(&self, blobs: Vec<(Hash, u64)>, from: &Origin) -> Fetched {
         let bytes = blobs
             .iter()
             .map(|(_, size)| *size)
@@ -267,7 +280,7 @@ impl Fetcher {
                 Err(Failure::Local(why)) => return batch.fail_here(&why),
             }
         }
-        batch.into_errors()
+        batch.into_fetched()
     }
 
     /// Nobody has to be asked for the empty blob.
@@ -294,22 +307,43 @@ impl Fetcher {
         source: &PeerAddr,
         grant: Option<&Grant>,
     ) -> Result<(), Failure> {
+        let used = self.open_for(source, batch.bytes()).await?;
+        let first = self.transfer(&used.0, batch, source.peer, grant).await;
+        match self.open_again(source, &used, &first).await? {
+            Some(new) => self.transfer(&new, batch, source.peer, grant).await,
+            None => first,
+        }
+    }
+
+    /// A connection over which about so many bytes are to come, and whether it is from before.
+    async fn open_for(
+        &self,
+        source: &PeerAddr,
+        bytes: u64,
+    ) -> Result<(Arc<Connection>, bool), SourceFailure> {
         let (connection, reused) = self.connection(source).await?;
         if !reused {
-            let way = way_for(&connection, batch.bytes()).await;
+            let way = way_for(&connection, bytes).await;
             tracing::debug!(peer = %source.peer.short(), "content comes {way}");
         }
-        let first = self.transfer(&connection, batch, source.peer, grant).await;
-        match first {
-            // The connection was from before; its other end may have started anew since.
-            Err(Failure::Source(SourceFailure::Broken(_) | SourceFailure::Stalled(_)))
-                if reused =>
-            {
-                self.drop_connection(source.peer, &connection);
+        Ok((connection, reused))
+    }
+
+    /// A new connection, where one from before was of no use: its other end may have started anew since.
+    async fn open_again<T>(
+        &self,
+        source: &PeerAddr,
+        (used, reused): &(Arc<Connection>, bool),
+        result: &Result<T, Failure>,
+    ) -> Result<Option<Arc<Connection>>, SourceFailure> {
+        use SourceFailure::{Broken, Stalled};
+        match result {
+            Err(Failure::Source(Broken(_) | Stalled(_))) if *reused => {
+                self.drop_connection(source.peer, used);
                 let (connection, _) = self.connection(source).await?;
-                self.transfer(&connection, batch, source.peer, grant).await
+                Ok(Some(connection))
             }
-            other => other,
+            _ => Ok(None),
         }
     }
 
@@ -323,7 +357,7 @@ impl Fetcher {
     ) -> Result<(), Failure> {
         while let Some((wanted, sizes)) = batch.next(&self.0.store) {
             let since = Instant::now();
-            let mut incoming = Incoming::open(connection, wanted.clone(), grant).await?;
+            let mut incoming = Incoming::open(connection, wanted.clone(), None, grant).await?;
             let taken = match &wanted {
                 Wanted::Small(hashes) => {
                     self.take_small(hashes, &sizes, peer, batch, &mut incoming)
@@ -336,7 +370,12 @@ impl Fetcher {
             };
             self.0.fetched.add(peer, incoming.bytes, since.elapsed());
             match (taken, wanted) {
-                (Ok(()), Wanted::Large { hash, .. }) => batch.left.retain(|(h, _)| *h != hash),
+                (Ok(()), Wanted::Large { hash, group }) => {
+                    batch.left.retain(|(h, _)| *h != hash);
+                    if group == 0 {
+                        batch.delivered.push((hash, peer));
+                    }
+                }
                 (Err(Failure::Source(failure)), Wanted::Large { hash, .. })
                     if !matches!(
                         failure,
@@ -381,9 +420,10 @@ impl Fetcher {
         let came: HashSet<Hash> = arrived.iter().map(|(hash, _)| *hash).collect();
         let added = self.0.store.add_small(arrived).await;
         let wrong = added.map_err(|error| Failure::Local(error.to_string()))?;
-        batch
-            .left
-            .retain(|(hash, _)| !came.contains(hash) || wrong.contains(hash));
+        let here = |hash: &Hash| came.contains(hash) && !wrong.contains(hash);
+        batch.left.retain(|(hash, _)| !here(hash));
+        let delivered = hashes.iter().filter(|hash| here(hash));
+        batch.delivered.extend(delivered.map(|hash| (*hash, peer)));
         for hash in wrong {
             batch.refuse(hash, peer, SourceFailure::Unverified);
         }
@@ -483,9 +523,9 @@ impl From<SourceFailure> for Failure {
 }
 
 #[derive(Debug)]
-struct AbortOnDrop(JoinHandle<Vec<FetchError>>);
+struct AbortOnDrop<T>(JoinHandle<T>);
 
-impl Drop for AbortOnDrop {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }

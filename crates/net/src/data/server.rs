@@ -1,6 +1,7 @@
-//! Answers data requests: checks the grant, then streams the verified content.
+//! Answers data requests: checks the grant, then streams the verified content, or proves that it is held.
 
 use super::digest::GROUP_BYTES;
+use super::possession::Tagger;
 use super::wire::{ANSWER_DATA, Request, Wanted};
 use super::{DataStore, Refusal, Trust};
 use crate::handshake::HELLO_TIMEOUT;
@@ -145,14 +146,23 @@ impl DataServer {
         let Ok(_place) = self.0.room.acquire().await else {
             return Err(Refusal::NotHeld);
         };
+        let tagger = request
+            .challenge
+            .map(|challenge| Tagger::new(challenge, peer));
         match request.wanted {
-            Wanted::Small(hashes) => self.send_small(peer, send, &hashes, &allowed).await,
+            Wanted::Small(hashes) => {
+                self.send_small(peer, send, &hashes, &allowed, tagger.as_ref())
+                    .await
+            }
             Wanted::Large { hash, group } => {
                 let size = self.0.store.size(hash).ok_or(Refusal::NotHeld);
                 let size = allowed[0].and(size);
-                match size {
-                    Ok(size) => self.send_large(peer, send, hash, size, group).await,
-                    Err(refusal) => self.refuse(send, refusal).await,
+                match (size, tagger) {
+                    (Ok(size), None) => self.send_large(peer, send, hash, size, group).await,
+                    (Ok(size), Some(tagger)) => {
+                        self.send_tags(peer, send, hash, size, &tagger).await
+                    }
+                    (Err(refusal), _) => self.refuse(send, refusal).await,
                 }
             }
         }
@@ -162,6 +172,9 @@ impl DataServer {
         let hashes = request.wanted.hashes();
         if self.0.trust.is_supervisor(peer) {
             return vec![Ok(()); hashes.len()];
+        }
+        if request.challenge.is_some() {
+            return vec![Err(Refusal::NotGranted); hashes.len()];
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now_unix_s = now.map_or(u64::MAX, |now| now.as_secs());
@@ -177,6 +190,7 @@ impl DataServer {
         send: &mut SendStream,
         hashes: &[Hash],
         allowed: &[Result<(), Refusal>],
+        tagger: Option<&Tagger>,
     ) -> Result<(), Refusal> {
         let mut left = hashes.iter().zip(allowed).peekable();
         while left.peek().is_some() {
@@ -202,8 +216,12 @@ impl DataServer {
                 match answer {
                     Ok(content) => {
                         let head = head(content.len() as u64);
-                        bytes += (head.len() + content.len()) as u64;
-                        chunks.extend([head, content]);
+                        let sent = match tagger {
+                            Some(tagger) => Bytes::copy_from_slice(&tagger.tag(0, &content)),
+                            None => content,
+                        };
+                        bytes += (head.len() + sent.len()) as u64;
+                        chunks.extend([head, sent]);
                     }
                     Err(refusal) => chunks.push(Bytes::copy_from_slice(&[refusal.code()])),
                 }
@@ -237,6 +255,35 @@ impl DataServer {
             let bytes = bytes.map_err(|error| refusal_for(&error))?;
             let count = bytes.len() as u64;
             self.send(peer, send, &mut [bytes], count).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the tags of a large blob's groups, each as soon as the group is read.
+    async fn send_tags(
+        &self,
+        peer: PeerId,
+        send: &mut SendStream,
+        hash: Hash,
+        size: u64,
+        tagger: &Tagger,
+    ) -> Result<(), Refusal> {
+        if size <= GROUP_BYTES as u64 {
+            return self.refuse(send, Refusal::Malformed).await;
+        }
+        let proof = match self.0.store.proof(hash).await {
+            Ok(proof) => proof,
+            Err(error) => return self.refuse(send, refusal_for(&error)).await,
+        };
+        let mut start = [head(size)];
+        let bytes = start[0].len() as u64;
+        self.send(peer, send, &mut start, bytes).await?;
+        for group in 0..proof.count() {
+            let bytes = self.0.store.read_group(hash, &proof, group).await;
+            let bytes = bytes.map_err(|error| refusal_for(&error))?;
+            let tag = Bytes::copy_from_slice(&tagger.tag(group, &bytes));
+            let count = tag.len() as u64;
+            self.send(peer, send, &mut [tag], count).await?;
         }
         Ok(())
     }

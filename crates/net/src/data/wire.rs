@@ -2,6 +2,7 @@
 
 use super::Grant;
 use super::grant::GRANT_HASHES_MAX;
+use super::possession::Challenge;
 use hedge_model::Hash;
 use iroh::endpoint::RecvStream;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub(super) const BATCH_HASHES_MAX: usize = 512;
 /// Longest request: a grant with all its hashes, the hashes asked for, and what is around them.
 const REQUEST_BYTES_MAX: usize = (GRANT_HASHES_MAX + BATCH_HASHES_MAX) * 32 + 1024;
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// The byte before data in an answer; any other is a [`super::Refusal`].
 pub(super) const ANSWER_DATA: u8 = 0;
@@ -19,6 +20,8 @@ pub(super) const ANSWER_DATA: u8 = 0;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Request {
     pub wanted: Wanted,
+    /// Where this is given, the answer has the tag of each group in place of the group's bytes, and no proof.
+    pub challenge: Option<Challenge>,
     pub grant: Option<Grant>,
 }
 
@@ -72,6 +75,7 @@ mod tests {
         let grant = Grant::sign(&key, PeerId([255; 32]), hashes, u64::MAX, u64::MAX);
         let request = Request {
             wanted: Wanted::Small(vec![Hash([255; 32]); BATCH_HASHES_MAX]),
+            challenge: Some(Challenge([255; 32])),
             grant: Some(grant),
         };
         assert!(request.encode().is_some());

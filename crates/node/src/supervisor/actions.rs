@@ -6,9 +6,9 @@ use crate::grants::seal;
 use hedge_core::supervisor::{Action, PullFailure};
 use hedge_model::group::{FromLeader, LeaderSays, ToLeader};
 use hedge_model::msg::{Answer, HASHES_MAX, Reply, ToWorker};
-use hedge_model::{Hash, PeerId, Source};
+use hedge_model::{Hash, PeerAddr, PeerId, Source};
 use hedge_net::FetchError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -81,6 +81,7 @@ impl Loop {
                     size,
                     sources,
                 }),
+                Action::Prove { holder, blobs } => self.prove(holder, blobs),
                 Action::Drop(hashes) => drop(tokio::spawn(self.setup.store.forget(hashes))),
             }
         }
@@ -220,9 +221,11 @@ impl Loop {
         tokio::spawn(async move {
             let place = room.acquire_owned().await;
             let blobs: Vec<(Hash, u64)> = pulls.iter().map(|it| (it.hash, it.size)).collect();
-            let failed = fetcher.fetch_all(&blobs, &pulls[0].sources, None).await;
+            let fetched = fetcher.fetch_from(&blobs, &pulls[0].sources, None).await;
             drop(place);
-            let mut failed: BTreeMap<Hash, PullFailure> = failed.into_iter().map(failure).collect();
+            let delivered: BTreeMap<Hash, PeerId> = fetched.delivered.into_iter().collect();
+            let failed = fetched.failed.into_iter().map(failure);
+            let mut failed: BTreeMap<Hash, PullFailure> = failed.collect();
             let hashes = blobs.into_iter().map(|(hash, _)| hash);
             let (gone, here): (Vec<Hash>, Vec<Hash>) =
                 hashes.partition(|hash| failed.contains_key(hash));
@@ -232,12 +235,47 @@ impl Loop {
                 _ => Ok(()),
             };
             let kept = kept.map_err(|error| PullFailure::Here(error.to_string()));
-            let here = here.into_iter().map(|hash| (hash, kept.clone()));
+            let here = here.into_iter().map(|hash| {
+                let sender = delivered.get(&hash).copied();
+                (hash, kept.clone().map(|()| sender))
+            });
             let gone = gone
                 .into_iter()
                 .filter_map(|hash| failed.remove(&hash).map(|failure| (hash, Err(failure))));
             let pulled = here.chain(gone).collect();
             _ = inputs.send(Input::Pulled(pulled)).await;
+        });
+    }
+
+    /// Has a peer prove that it holds blobs of the own store. What the store turns out not to hold is fetched from that
+    /// peer instead, which proves the same.
+    fn prove(&self, holder: PeerAddr, blobs: Vec<(Hash, u64)>) {
+        let (fetcher, store) = (self.setup.fetcher.clone(), self.setup.store.clone());
+        let (inputs, room) = (self.setup.inputs.clone(), self.pulls.clone());
+        tokio::spawn(async move {
+            let place = room.acquire_owned().await;
+            let held = |(hash, _): &(Hash, u64)| store.has(*hash);
+            let (here, gone): (Vec<_>, Vec<_>) = blobs.iter().copied().partition(held);
+            let mut failed = fetcher.prove(&holder, &here).await;
+            let sources = std::slice::from_ref(&holder);
+            let fetched = fetcher.fetch_from(&gone, sources, None).await;
+            drop(place);
+            failed.extend(fetched.failed);
+            let failed = failed
+                .into_iter()
+                .map(|error| (error.hash(), error.to_string()));
+            let failed: BTreeMap<Hash, String> = failed.collect();
+            let sent = fetched.delivered.into_iter().map(|(hash, _)| hash);
+            let shown: BTreeSet<Hash> = here.iter().map(|(hash, _)| *hash).chain(sent).collect();
+            let proof = |(hash, _): (Hash, u64)| match failed.get(&hash) {
+                Some(why) => (hash, Err(why.clone())),
+                None if shown.contains(&hash) => (hash, Ok(())),
+                // Another transfer brought it meanwhile: the next request proves it.
+                None => (hash, Err(format!("{hash} was not there to compare with"))),
+            };
+            let proofs = blobs.into_iter().map(proof).collect();
+            let holder = holder.peer;
+            _ = inputs.send(Input::Proved { holder, proofs }).await;
         });
     }
 }

@@ -8,6 +8,7 @@ use super::links::PeerLinks;
 use super::membership::{self, Changes, GroupAsk, Moved, view};
 use super::peers;
 use super::pending_requests::{PendingRequests, ReplyTo};
+use super::requests::NewJob;
 use super::watch::Watch;
 use crate::NodeError;
 use crate::clock::Clock;
@@ -125,9 +126,15 @@ pub(crate) enum Input {
     Submit {
         requester: Requester,
         ask: u64,
-        result: Result<(Request, Arc<JobSpec>), String>,
+        job: NewJob,
+        result: Result<Arc<JobSpec>, String>,
     },
-    Pulled(Vec<(Hash, Result<(), PullFailure>)>),
+    Pulled(Vec<(Hash, Result<Option<PeerId>, PullFailure>)>),
+    /// A peer was asked to prove that it holds blobs.
+    Proved {
+        holder: PeerId,
+        proofs: Vec<(Hash, Result<(), String>)>,
+    },
     WorkerProcessEnded(u32),
     /// Whether a ticket lets peers of this role in; nothing is the answer of one that does not lead.
     Invites {
@@ -496,13 +503,15 @@ impl Loop {
             Input::Submit {
                 requester,
                 ask,
+                job,
                 result,
-            } => self.on_decoded(requester, ask, result),
+            } => self.on_decoded(requester, ask, job, result),
             Input::Pulled(pulled) => {
                 for (hash, result) in pulled {
                     self.feed(Event::Pulled { hash, result });
                 }
             }
+            Input::Proved { holder, proofs } => self.feed(Event::Proved { holder, proofs }),
             Input::WorkerProcessEnded(pid) => self.on_process_ended(pid),
             Input::Invites {
                 ticket,

@@ -6,8 +6,15 @@ use super::spec::{decode, fetch_spec};
 use super::ticket_text;
 use hedge_core::supervisor::{Action, Event, Requester};
 use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Request, Role};
-use hedge_model::{Data, JobSpec, PeerAddr};
+use hedge_model::{Data, Hash, InputServer, JobSpec, PeerAddr, SubmitKey};
 use std::sync::Arc;
+
+/// What a submission says beside the job's description.
+#[derive(Debug)]
+pub(crate) struct NewJob {
+    key: SubmitKey,
+    from: InputServer,
+}
 
 impl Loop {
     /// A request of this process, under the supervisor's identity and in this role.
@@ -53,11 +60,8 @@ impl Loop {
 
     fn ask_core(&mut self, requester: Requester, ask: u64, request: Request) {
         match request {
-            Request::Submit {
-                ref spec, ref from, ..
-            } => {
-                let (spec, from) = (spec.clone(), from.clone());
-                self.ask_submit(requester, ask, request, spec, from);
+            Request::Submit { key, spec, from } => {
+                self.ask_submit(requester, ask, NewJob { key, from }, spec);
             }
             Request::Ticket {
                 role, valid_for, ..
@@ -76,35 +80,35 @@ impl Loop {
 
     /// Hands a job to the core once its description is here: at once where it came with the request, else when
     /// it is fetched from the submitter.
-    fn ask_submit(
-        &mut self,
-        requester: Requester,
-        ask: u64,
-        request: Request,
-        spec: Data,
-        from: PeerAddr,
-    ) {
-        if let Data::Inline(bytes) = &spec {
-            let result = decode(bytes).map(|spec| (request, spec));
-            return self.on_decoded(requester, ask, result);
+    fn ask_submit(&mut self, requester: Requester, ask: u64, job: NewJob, spec: Data) {
+        if let Requester::Peer(peer) = requester
+            && !hedge_net::serves_for(peer, &job.from)
+        {
+            let why = format!(
+                "{} does not say that it serves inputs for this client; nothing was accepted; submit again \
+                 with this version of hedge",
+                job.from.addr.peer.short()
+            );
+            return self.reply(ask, no(RefusalKind::Bad, &why));
         }
-        let (store, fetcher, inputs, room) = (
-            self.setup.store.clone(),
+        let (hash, size) = match spec {
+            Data::Inline(bytes) => {
+                return self.on_decoded(requester, ask, job, decode(&bytes));
+            }
+            Data::Blob { hash, size } => (hash, size),
+        };
+        let (fetcher, inputs, room) = (
             self.setup.fetcher.clone(),
             self.setup.inputs.clone(),
             self.pulls.clone(),
         );
         tokio::spawn(async move {
             let _place = room.acquire_owned().await;
-            let fetched = fetch_spec(&store, &fetcher, &spec, &from).await;
-            if let Some(hash) = spec.hash() {
-                // The core knows whether anybody else needs this content, and drops it if not.
-                _ = inputs.send(Input::Pulled(vec![(hash, Ok(()))])).await;
-            }
-            let result = fetched.map(|spec| (request, spec));
+            let result = fetch_spec(&fetcher, hash, size, &job.from.addr).await;
             let submit = Input::Submit {
                 requester,
                 ask,
+                job,
                 result,
             };
             _ = inputs.send(submit).await;
@@ -142,43 +146,37 @@ impl Loop {
         &mut self,
         requester: Requester,
         ask: u64,
-        result: Result<(Request, Arc<JobSpec>), String>,
+        job: NewJob,
+        result: Result<Arc<JobSpec>, String>,
     ) {
         match result {
-            Ok((Request::Submit { key, from, .. }, spec)) => {
-                let here = matches!(requester, Requester::Here { .. });
+            Ok(spec) => {
+                let held = match requester {
+                    Requester::Here { .. } => self.held_inputs(&spec),
+                    Requester::Peer(_) => Vec::new(),
+                };
                 self.feed(Event::Submit {
                     requester,
                     ask,
-                    key,
-                    spec: spec.clone(),
-                    from,
+                    key: job.key,
+                    spec,
+                    from: job.from.addr,
+                    held,
                 });
-                if here {
-                    self.notice_local_content(&spec);
-                }
             }
-            Ok(_) => {}
             Err(why) => self.reply(ask, no(RefusalKind::Bad, &why)),
         }
     }
 
-    /// A submission from within this process has its inputs in this store. The core hears of them after the submission:
-    /// before it, the core knows nobody who needs them.
-    fn notice_local_content(&mut self, spec: &JobSpec) {
+    /// Inputs of a job that are in the own store: a client within this process puts all of them there.
+    fn held_inputs(&self, spec: &JobSpec) -> Vec<Hash> {
         let files = spec.files().iter().map(|file| &file.data);
         let stdin = spec
             .groups()
             .iter()
             .filter_map(|group| group.stdin.as_ref());
-        for hash in files.chain(stdin).filter_map(Data::hash) {
-            if self.setup.store.has(hash) {
-                self.feed(Event::Pulled {
-                    hash,
-                    result: Ok(()),
-                });
-            }
-        }
+        let inputs = files.chain(stdin).filter_map(Data::hash);
+        inputs.filter(|hash| self.setup.store.has(*hash)).collect()
     }
 
     /// All supervisors of the grid, this one first.

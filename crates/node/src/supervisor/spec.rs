@@ -2,8 +2,8 @@
 
 use hedge_model::spec::SPEC_BYTES_MAX;
 use hedge_model::units::show_bytes;
-use hedge_model::{Data, JobSpec, PeerAddr};
-use hedge_net::{DataStore, Fetcher};
+use hedge_model::{Hash, JobSpec, PeerAddr};
+use hedge_net::Fetcher;
 use std::sync::Arc;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Arc<JobSpec>, String> {
@@ -15,32 +15,24 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Arc<JobSpec>, String> {
     }
 }
 
+/// Reads a job's description from the peer that serves it. It does not look into the own store: the submitter has to hold
+/// the description.
 pub(super) async fn fetch_spec(
-    store: &DataStore,
     fetcher: &Fetcher,
-    spec: &Data,
+    hash: Hash,
+    size: u64,
     from: &PeerAddr,
 ) -> Result<Arc<JobSpec>, String> {
-    let Data::Blob { hash, size } = spec else {
-        return Err("the job is not there".into());
-    };
-    if *size > SPEC_BYTES_MAX as u64 {
+    if size > SPEC_BYTES_MAX as u64 {
         return Err(format!(
             "the job's description takes {}, at most {} are taken; nothing was accepted; split the job",
-            show_bytes(*size),
+            show_bytes(size),
             show_bytes(SPEC_BYTES_MAX as u64)
         ));
     }
     let unreadable = |error: String| format!("the job's description could not be fetched: {error}");
-    let sources = std::slice::from_ref(from);
-    fetcher
-        .fetch(*hash, *size, sources, None)
-        .await
-        .map_err(|error| unreadable(error.to_string()))?;
-    let bytes = store
-        .read(*hash, SPEC_BYTES_MAX)
-        .await
-        .map_err(|error| unreadable(error.to_string()))?;
+    let bytes = fetcher.read(hash, size, from).await;
+    let bytes = bytes.map_err(|error| unreadable(error.to_string()))?;
     tokio::task::spawn_blocking(move || decode(&bytes))
         .await
         .map_err(|error| unreadable(error.to_string()))?

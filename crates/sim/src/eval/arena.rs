@@ -199,6 +199,7 @@ impl<W: World> Arena<W> {
             key: SubmitKey(key),
             spec,
             from: addr(me()),
+            held: Vec::new(),
         });
     }
 

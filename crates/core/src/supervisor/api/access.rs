@@ -119,7 +119,7 @@ impl LeaderView<'_> {
         over("bytes of inputs", bytes, settings.client_bytes)?;
         let submits = self.leader.submits.iter();
         let submits = submits.filter(|submit| submit.client == client);
-        let coming = submits.map(|submit| submit.spec.encoded_bytes() as u64);
+        let coming = submits.map(|submit| submit.new.spec.encoded_bytes() as u64);
         let spec_bytes = coming.fold(spec_bytes, u64::saturating_add);
         over(
             "bytes of job descriptions",

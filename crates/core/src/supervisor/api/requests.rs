@@ -3,14 +3,14 @@
 use crate::supervisor::api::name;
 use crate::supervisor::api::views::find_task;
 use crate::supervisor::contract::Pending;
-use crate::supervisor::leader::blobs::Submission;
+use crate::supervisor::leader::blobs::submissions::NewSubmission;
 use crate::supervisor::leader::blobs::transfers::result_tasks;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use crate::supervisor::{Action, Requester, answer};
 use hedge_model::msg::{JOBS_MAX, Refusal, RefusalKind, Reply, Request, Role, SharedSpec};
 use hedge_model::record::{JobEnd, Record, Ticket};
 use hedge_model::view::{JobView, LogView, MISSING_MAX, ResultFile, ResultsView};
-use hedge_model::{Data, Hash, JobId, PeerAddr, PeerId, SubmitKey, TaskId};
+use hedge_model::{Data, Hash, JobId, PeerId, TaskId};
 use std::ops::Bound;
 
 /// Submissions whose inputs are on their way at once; a client beyond it is asked to try again.
@@ -22,45 +22,22 @@ const RESULTS_PAGE_BYTES: usize = 4 << 20;
 const RESULT_FILE_BYTES: usize = 200;
 
 impl Leadership<'_> {
-    pub(crate) fn on_submit(
-        &mut self,
-        requester: Requester,
-        ask: u64,
-        key: SubmitKey,
-        spec: SharedSpec,
-        from: PeerAddr,
-    ) {
-        let client = requester.peer();
-        if let Some(known) = self.state.keys.get(&(client, key)) {
-            let reply = self.state.accepted_before(known.job, &spec);
+    pub(crate) fn on_submit(&mut self, requester: Requester, new: NewSubmission, held: &[Hash]) {
+        let (client, ask) = (requester.peer(), new.ask);
+        if let Some(known) = self.state.keys.get(&(client, new.key)) {
+            let reply = self.state.accepted_before(known.job, &new.spec);
             return answer(client, ask, reply, self.out);
         }
-        let allowed = self.view().may_submit(requester, &spec);
+        let allowed = self.view().may_submit(requester, &new.spec);
         if let Err((kind, why)) = allowed {
             return refuse(client, ask, kind, why, self.out);
         }
-        let leader = &mut *self.leader;
-        if leader.submits.len() >= SUBMISSIONS_MAX {
+        if self.leader.submits.len() >= SUBMISSIONS_MAX {
             let why =
                 "too many submissions at once; submit again in a moment, with the same key".into();
             return refuse(client, ask, RefusalKind::Busy, why, self.out);
         }
-        let missing = self.claim_inputs(&spec);
-        for hash in &missing {
-            // What was tried with clients before says nothing about this one.
-            if let Some(pull) = self.leader.pulls.get_mut(hash) {
-                pull.failures = 0;
-            }
-        }
-        let submit = Submission {
-            client,
-            ask,
-            key,
-            spec,
-            from,
-            missing,
-        };
-        self.accept(submit);
+        self.begin_submission(requester, new, held);
     }
 
     pub(crate) fn on_ask(

@@ -4,6 +4,7 @@ use crate::supervisor::contract::Pending;
 use crate::supervisor::durable::change::Change;
 use crate::supervisor::follower::{Follower, Hints};
 use crate::supervisor::leader::Leadership;
+use crate::supervisor::leader::blobs::submissions::NewSubmission;
 use crate::supervisor::leader::jobs::retention::RETENTION_EVERY;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::{Action, Event, NotAdmitted, ProposalId, answer, not_leading};
@@ -25,7 +26,16 @@ impl Leadership<'_> {
                 key,
                 spec,
                 from,
-            } => self.on_submit(requester, ask, key, spec, from),
+                held,
+            } => {
+                let new = NewSubmission {
+                    ask,
+                    key,
+                    spec,
+                    from,
+                };
+                self.on_submit(requester, new, &held);
+            }
             Event::Ask {
                 requester,
                 ask,
@@ -34,6 +44,7 @@ impl Leadership<'_> {
             } => self.on_ask(requester, ask, request, secret),
             Event::Unasked(asks) => self.leader.unwatch(&asks),
             Event::Pulled { hash, result } => self.on_pulled(hash, result),
+            Event::Proved { holder, proofs } => self.on_proved(holder, proofs),
             Event::Tick => self.on_tick(),
             // Every supervisor takes these, whether it leads or not.
             Event::Lead { .. }
@@ -103,7 +114,7 @@ impl Leadership<'_> {
             }
         }
         let submits = self.leader.submits.iter();
-        open.extend(submits.map(|submit| (submit.client, submit.ask)));
+        open.extend(submits.map(|submit| (submit.client, submit.new.ask)));
         let jobs = self.leader.jobs.values();
         open.extend(jobs.flat_map(|job| job.watchers.iter().copied()));
         for (client, ask) in open {
@@ -232,6 +243,7 @@ impl Leadership<'_> {
                 Timer::Tell(job) => self.tell(job),
                 Timer::Rebalance => self.rebalance(),
                 Timer::Pull(hash) => self.pull_again(hash),
+                Timer::Prove(holder) => self.prove_again(holder),
                 Timer::Unbar(job, group, ix) => {
                     self.leader.unbar(job, group, ix);
                     self.feed_starved();

@@ -19,8 +19,10 @@ use crate::supervisor::leader::redundancy::Evaluations;
 use crate::supervisor::peers::Peers;
 use crate::supervisor::{Action, Config, ProposalId};
 use attempts::ActiveTask;
+use blobs::possession::{ProofRequest, ProvenBlobs};
 use blobs::replication::GroupMember;
-use blobs::{Content, Pull, Submission};
+use blobs::submissions::Submission;
+use blobs::{Content, Pull};
 use hedge_model::record::Record;
 use hedge_model::{AttemptId, Hash, JobId, PeerId, TaskId, Time};
 use jobs::ActiveJob;
@@ -48,6 +50,10 @@ pub(crate) struct Leader {
     pub content: BTreeMap<Hash, Content>,
     pub pulls: BTreeMap<Hash, Pull>,
     pub submits: Vec<Submission>,
+    /// What the peers that serve inputs are asked to prove.
+    pub proofs: BTreeMap<PeerId, ProofRequest>,
+    /// Inputs of jobs that have ended.
+    pub proven: ProvenBlobs,
     pub timers: Timers,
     /// Workers that drain and are not told to leave yet.
     pub leaving: BTreeSet<WorkerIx>,

@@ -1,7 +1,7 @@
 //! What the leader waits for: one table with at most one time for each timer.
 
 use crate::supervisor::leader::WorkerIx;
-use hedge_model::{Hash, JobId, Time};
+use hedge_model::{Hash, JobId, PeerId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The timers that are set.
@@ -71,6 +71,8 @@ pub(crate) enum Timer {
     Rebalance,
     /// Try a failed pull again.
     Pull(Hash),
+    /// Ask a client again to prove that it holds its inputs.
+    Prove(PeerId),
     /// A worker may be given a group again that it was not given for a while.
     Unbar(JobId, u32, WorkerIx),
     /// Workers that held content when this leader began have had their time to come.
@@ -102,6 +104,7 @@ impl Timer {
             Timer::Tell(_) => "news for a watching client",
             Timer::Rebalance => "queued attempts",
             Timer::Pull(_) => "a transfer to repeat",
+            Timer::Prove(_) => "a proof of possession to repeat",
             Timer::Unbar(..) => "a worker that could not run a group's tasks",
             Timer::Settled => "holders of content that have not come yet",
             Timer::Expected(_) => "a worker that the last leader gave something",

@@ -3,7 +3,7 @@
 use super::super::digest::GROUP_BYTES;
 use super::super::wire::{BATCH_HASHES_MAX, Wanted};
 use super::super::{DataStore, Grant};
-use super::{FetchError, SourceFailure};
+use super::{FetchError, Fetched, SourceFailure};
 use hedge_model::{Hash, PeerAddr, PeerId};
 use std::collections::{HashMap, HashSet};
 
@@ -23,6 +23,8 @@ pub(super) struct Batch {
     pub left: Vec<(Hash, u64)>,
     /// What the source that is asked now does not deliver.
     pub refused: HashSet<Hash>,
+    /// What one source has sent from its first byte to its last, and which.
+    pub delivered: Vec<(Hash, PeerId)>,
     failures: HashMap<Hash, Vec<(PeerId, SourceFailure)>>,
 }
 
@@ -31,6 +33,7 @@ impl Batch {
         Batch {
             left,
             refused: HashSet::new(),
+            delivered: Vec::new(),
             failures: HashMap::new(),
         }
     }
@@ -74,21 +77,27 @@ impl Batch {
     }
 
     /// This machine cannot keep what is left.
-    pub fn fail_here(self, why: &str) -> Vec<FetchError> {
+    pub fn fail_here(self, why: &str) -> Fetched {
         let failed = self.left.into_iter().map(|(hash, _)| FetchError::Local {
             hash,
             why: why.to_owned(),
         });
-        failed.collect()
+        Fetched {
+            failed: failed.collect(),
+            delivered: self.delivered,
+        }
     }
 
-    pub fn into_errors(mut self) -> Vec<FetchError> {
+    pub fn into_fetched(mut self) -> Fetched {
         let left = std::mem::take(&mut self.left).into_iter();
         let failed = left.map(|(hash, _)| match self.failures.remove(&hash) {
             Some(failures) => FetchError::Sources { hash, failures },
             None => FetchError::NoSource { hash },
         });
-        failed.collect()
+        Fetched {
+            failed: failed.collect(),
+            delivered: self.delivered,
+        }
     }
 }
 

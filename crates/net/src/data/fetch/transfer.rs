@@ -1,6 +1,7 @@
 //! One request to a source, and what comes back.
 
 use super::super::digest::Proof;
+use super::super::possession::{Challenge, TAG_BYTES};
 use super::super::wire::{ANSWER_DATA, Request, Wanted};
 use super::super::{Grant, Refusal};
 use super::{Failure, STALL, SourceFailure, TURN};
@@ -25,10 +26,16 @@ impl Incoming {
     pub async fn open(
         connection: &Connection,
         wanted: Wanted,
+        challenge: Option<Challenge>,
         grant: Option<&Grant>,
     ) -> Result<Incoming, Failure> {
         let grant = grant.cloned();
-        let request = Request { wanted, grant }
+        let request = Request {
+            wanted,
+            challenge,
+            grant,
+        };
+        let request = request
             .encode()
             .ok_or_else(|| Failure::Local("the grant names too many hashes".to_owned()))?;
         let broken = |error: &dyn fmt::Display| SourceFailure::Broken(error.to_string());
@@ -52,6 +59,14 @@ impl Incoming {
 
     /// The next small blob, or why it is refused.
     pub async fn blob(&mut self, size: u64) -> Result<Result<Bytes, Refusal>, SourceFailure> {
+        match self.begin(size).await? {
+            Ok(()) => Ok(Ok(self.bytes(size as usize).await?.into())),
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    /// Takes the head of the next blob's answer, or why the blob is refused.
+    pub async fn begin(&mut self, size: u64) -> Result<Result<(), Refusal>, SourceFailure> {
         let code = match self.first.take() {
             Some(code) => code,
             None => self.bytes(1).await?[0],
@@ -60,7 +75,13 @@ impl Incoming {
             return Ok(Err(Refusal::from_code(code)));
         }
         self.size(size).await?;
-        Ok(Ok(self.bytes(size as usize).await?.into()))
+        Ok(Ok(()))
+    }
+
+    /// The tag of the next group.
+    pub async fn tag(&mut self) -> Result<[u8; TAG_BYTES], SourceFailure> {
+        let bytes = self.bytes(TAG_BYTES).await?;
+        Ok(bytes.first_chunk().copied().unwrap_or_default())
     }
 
     /// The proof with which a large blob begins.

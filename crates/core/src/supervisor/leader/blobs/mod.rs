@@ -1,14 +1,14 @@
 //! Blobs: who holds each, what is fetched and replicated, and what is dropped.
 
+pub(crate) mod possession;
 pub(crate) mod replication;
 pub(crate) mod retention;
+pub(crate) mod submissions;
 pub(crate) mod transfers;
 
 use crate::supervisor::leader::WorkerIx;
-use hedge_model::{Hash, JobId, JobSpec, PeerAddr, PeerId, SubmitKey, TaskId};
+use hedge_model::{JobId, TaskId};
 use smallvec::SmallVec;
-use std::collections::BTreeSet;
-use std::sync::Arc;
 
 /// Where some content is.
 #[derive(Debug, Default)]
@@ -42,17 +42,6 @@ pub(crate) struct Pull {
     pub fault: Option<String>,
     /// Asked for and not answered, or waiting to be asked for again.
     pub under_way: bool,
-}
-
-/// A submission whose inputs are not here yet.
-#[derive(Debug)]
-pub(crate) struct Submission {
-    pub client: PeerId,
-    pub ask: u64,
-    pub key: SubmitKey,
-    pub spec: Arc<JobSpec>,
-    pub from: PeerAddr,
-    pub missing: BTreeSet<Hash>,
 }
 
 impl Content {

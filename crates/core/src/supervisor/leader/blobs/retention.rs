@@ -9,22 +9,6 @@ use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, PeerId};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Leadership<'_> {
-    /// A submission counts on its inputs from here on until it is accepted or refused; gives those that are
-    /// not in the own store.
-    pub(crate) fn claim_inputs(&mut self, spec: &JobSpec) -> BTreeSet<Hash> {
-        let inputs: BTreeMap<Hash, u64> = input_blobs(spec).collect();
-        let mut missing = BTreeSet::new();
-        for (hash, size) in inputs {
-            let content = self.leader.content.entry(hash).or_default();
-            content.size = size;
-            content.claims += 1;
-            if !self.view().secure(hash) {
-                missing.insert(hash);
-            }
-        }
-        missing
-    }
-
     /// A submission is accepted or refused: its job, if there is one, counts on the inputs now.
     pub(crate) fn release_inputs(&mut self, spec: &JobSpec) {
         let inputs: BTreeSet<Hash> = input_blobs(spec).map(|(hash, _)| hash).collect();
@@ -91,7 +75,10 @@ impl Leadership<'_> {
         let done = ended.tasks.iter().filter_map(|task| task.done.as_deref());
         let results: BTreeSet<Hash> = result_hashes(ended);
         let mut hashes = stale;
-        hashes.extend(input_blobs(spec).map(|(hash, _)| hash));
+        for (hash, _) in input_blobs(spec) {
+            self.leader.proven.remember(hash, ended.client);
+            hashes.insert(hash);
+        }
         hashes.extend(done.flat_map(|done| done.left()).map(|(hash, _)| hash));
         let leader = &mut *self.leader;
         for hash in &hashes {

@@ -1,12 +1,11 @@
 //! Where content is, what of it is gone, and what this supervisor fetches for itself.
 
-use crate::supervisor::contract::Pending;
 use crate::supervisor::durable::state::{Done, Job};
-use crate::supervisor::leader::blobs::{Pull, Submission};
+use crate::supervisor::leader::blobs::Pull;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership, WorkerIx};
-use crate::supervisor::{Action, PullFailure, answer, send};
-use hedge_model::msg::{Refusal, RefusalKind, Reply, ToWorker};
+use crate::supervisor::{Action, PullFailure, send};
+use hedge_model::msg::ToWorker;
 use hedge_model::record::Record;
 use hedge_model::spec::Input;
 use hedge_model::{FileEntry, Hash, JobId, JobSpec, PeerId, Source, TaskId};
@@ -14,7 +13,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// After so many failed transfers the holders that were named are not believed any more: 3 s in all.
-const PULL_FAILURES_MAX: u8 = 5;
+pub(super) const PULL_FAILURES_MAX: u8 = 5;
 /// Until a failed transfer is repeated; doubles each time.
 const PULL_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Most peers named as holders of a group's inputs; beyond, the list costs more than the choice is worth.
@@ -125,9 +124,9 @@ impl Leadership<'_> {
         // The last submitter is likeliest to be still there.
         let submits = self.leader.submits.iter().rev();
         let clients: Vec<Source> = submits
-            .filter(|submit| submit.missing.contains(&hash))
+            .filter(|submit| submit.lacks(hash))
             .take(SOURCES_MAX)
-            .map(|submit| submit.from.clone())
+            .map(|submit| submit.new.from.clone())
             .collect();
         let mut sources = self.view().sources(&[hash]);
         sources.extend(clients);
@@ -141,10 +140,10 @@ impl Leadership<'_> {
                 content.suspected = false;
             }
             leader.pulls.remove(&hash);
-            // A client within this process puts the content into the own store just after.
-            let local = leader.submits.iter().any(|submit| submit.client == me);
-            if !own && !local {
-                self.refuse_submissions(hash, "nobody who holds them is named");
+            if !own {
+                self.refuse_submissions("nobody who holds them is named", |submit| {
+                    submit.lacks(hash)
+                });
             }
             return;
         }
@@ -171,15 +170,16 @@ impl Leadership<'_> {
         }
     }
 
-    pub(crate) fn on_pulled(&mut self, hash: Hash, result: Result<(), PullFailure>) {
+    pub(crate) fn on_pulled(&mut self, hash: Hash, result: Result<Option<PeerId>, PullFailure>) {
         let now = self.now;
         match result {
-            Ok(()) => {
+            Ok(sender) => {
                 let leader = &mut *self.leader;
                 leader.pulls.remove(&hash);
                 let content = leader.content.entry(hash).or_default();
                 (content.own, content.suspected) = (true, false);
                 self.spread(hash);
+                self.prove_arrived(hash, sender);
                 if self.view().secure(hash) {
                     self.content_arrived(hash);
                 }
@@ -191,7 +191,7 @@ impl Leadership<'_> {
                     return;
                 };
                 pull.failures = (pull.failures + 1).min(PULL_FAILURES_MAX);
-                let after = PULL_AGAIN_AFTER * 2u32.pow(u32::from(pull.failures) - 1);
+                let after = again_after(pull.failures);
                 if pull.failures < PULL_FAILURES_MAX {
                     return leader.timers.set(now + after, Timer::Pull(hash));
                 }
@@ -199,7 +199,7 @@ impl Leadership<'_> {
                     PullFailure::Here(why) => {
                         pull.fault = Some(why.clone());
                         leader.timers.set(now + after, Timer::Pull(hash));
-                        return self.refuse_submissions(hash, &why);
+                        return self.refuse_submissions(&why, |submit| submit.lacks(hash));
                     }
                     PullFailure::Sources(why) => why,
                 };
@@ -208,7 +208,7 @@ impl Leadership<'_> {
                 self.disbelieve_holders(hash);
                 self.lose_if_gone(hash);
                 self.feed_starved();
-                self.refuse_submissions(hash, &why);
+                self.refuse_submissions(&why, |submit| submit.lacks(hash));
                 self.leader.leaving_due = true;
             }
         }
@@ -248,19 +248,7 @@ impl Leadership<'_> {
 
     /// As many supervisors hold some content as are to.
     pub(crate) fn content_arrived(&mut self, hash: Hash) {
-        let leader = &mut *self.leader;
-        let mut complete = Vec::new();
-        for at in (0..leader.submits.len()).rev() {
-            if leader.submits[at].missing.remove(&hash) && leader.submits[at].missing.is_empty() {
-                complete.push(leader.submits.swap_remove(at));
-            }
-        }
-        for mut submit in complete {
-            // One that was held may have gone with a supervisor's disk meanwhile: it is wanted again.
-            let inputs = input_blobs(&submit.spec).map(|(hash, _)| hash);
-            submit.missing = inputs.filter(|hash| !self.view().secure(*hash)).collect();
-            self.accept(submit);
-        }
+        self.input_arrived(hash);
         let jobs: Vec<JobId> = self
             .leader
             .jobs
@@ -270,46 +258,6 @@ impl Leadership<'_> {
         self.feed_starved();
         jobs.into_iter().for_each(|job| self.finish_if_done(job));
         self.leader.leaving_due = true;
-    }
-
-    /// Accepts a submission of which no input is missing; of another these are fetched, and spread.
-    pub(crate) fn accept(&mut self, submit: Submission) {
-        if submit.missing.is_empty() {
-            let pending = Pending::Accepted {
-                client: submit.client,
-                ask: submit.ask,
-                spec: submit.spec.clone(),
-            };
-            let record = Record::accepted(submit.key, submit.client, submit.spec, self.now);
-            return self.append(record, Some(pending));
-        }
-        let missing = submit.missing.clone();
-        self.leader.submits.push(submit);
-        for hash in missing {
-            self.pull(hash);
-            self.spread(hash);
-        }
-    }
-
-    fn refuse_submissions(&mut self, hash: Hash, why: &str) {
-        let leader = &mut *self.leader;
-        let hopeless = |submit: &mut Submission| submit.missing.contains(&hash);
-        let gone: Vec<Submission> = leader.submits.extract_if(.., hopeless).collect();
-        for submit in gone {
-            self.release_inputs(&submit.spec);
-            let why = format!(
-                "the inputs could not be fetched from the client: {why}; nothing was accepted"
-            );
-            answer(
-                submit.client,
-                submit.ask,
-                Reply::No(Refusal {
-                    kind: RefusalKind::Busy,
-                    why,
-                }),
-                self.out,
-            );
-        }
     }
 }
 
@@ -438,6 +386,11 @@ impl LeaderView<'_> {
                 !job.group_done(next) && reads(next) && unstarted(next)
             })
     }
+}
+
+/// Until what failed so many times is tried again.
+pub(super) fn again_after(failures: u8) -> Duration {
+    PULL_AGAIN_AFTER * 2u32.pow(u32::from(failures.max(1)) - 1)
 }
 
 /// Blobs among a job's inputs, with their sizes.

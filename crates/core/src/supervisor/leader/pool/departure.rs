@@ -1,6 +1,6 @@
 //! Workers come, report, fall silent, return and leave.
 
-use crate::supervisor::leader::blobs::Submission;
+use crate::supervisor::leader::blobs::submissions::Submission;
 use crate::supervisor::leader::pool::state::{Loss, WorkerEvent};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leadership, WorkerIx};
@@ -50,7 +50,7 @@ impl Leadership<'_> {
         let its = |submit: &mut Submission| submit.client == peer;
         let gone: Vec<Submission> = leader.submits.extract_if(.., its).collect();
         for submit in gone {
-            self.release_inputs(&submit.spec);
+            self.release_inputs(&submit.new.spec);
         }
         self.leader
             .jobs

@@ -326,7 +326,7 @@ fn supervisors_are_upgraded_one_after_the_other() {
         (done.status.code() == Some(0)).then_some(())
     });
     group.ask(&["submit", "--wait", "job.toml"]);
-    assert_eq!(formats(&group).last(), Some(&2));
+    assert_eq!(formats(&group).last(), Some(&3));
     // One that cannot read it any more is told what to do.
     group.format = old;
     let late = group.add_supervisor(&[]);

@@ -313,6 +313,37 @@ pub enum JobEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::{CriticalRule, Draft, Group, Qos};
+
+    #[test]
+    fn a_job_is_written_in_the_layout_of_its_record() {
+        let draft = Draft {
+            name: "t".into(),
+            qos: Qos::default(),
+            critical: CriticalRule::default(),
+            files: Vec::new(),
+            groups: vec![Group::program("a", &["true"])],
+        };
+        let spec = Arc::new(JobSpec::new(draft).unwrap());
+        let (key, client, at) = (SubmitKey([1; 16]), PeerId([2; 32]), Time(3));
+        let plain = Record::accepted(key, client, spec.clone(), at);
+        assert!(matches!(plain, Record::JobAccepted { .. }));
+        let named = Record::JobAcceptedNamed {
+            key,
+            client,
+            spec,
+            at,
+        };
+        for level in FORMAT_MIN..=FORMAT_MAX {
+            let bytes = encode(level, std::slice::from_ref(&plain)).unwrap();
+            assert_eq!(decode(level, &bytes).unwrap(), [plain.clone()]);
+        }
+        let new = std::slice::from_ref(&named);
+        assert_eq!(encode(2, new), Err(RecordError::TooNew(2)));
+        let bytes = encode(3, new).unwrap();
+        assert_eq!(decode(3, &bytes).unwrap(), new);
+        assert!(matches!(decode(2, &bytes), Err(RecordError::Damaged(_))));
+    }
 
     #[test]
     fn a_format_has_its_own_records_and_those_of_older_ones() {

@@ -291,11 +291,18 @@ fn a_job_on_the_grid_is_submitted_watched_explained_and_fetched() {
     for args in [
         &["job", "99"][..],
         &["logs", &id, "b"],
-        &["cancel", &id],
         &["drain", "nobody"],
     ] {
         assert_eq!(call(here, args).status.code(), Some(2), "{args:?}");
     }
+    let ended = call(here, &["cancel", &id, "last"]);
+    assert_eq!(ended.status.code(), Some(0), "{}", text(&ended.stderr));
+    assert_eq!(
+        text(&ended.stdout)
+            .matches("had ended already: done")
+            .count(),
+        2
+    );
 }
 
 #[test]

@@ -74,7 +74,7 @@ struct Rig {
     out: Vec<Action>,
     proposed: VecDeque<(u64, Record)>,
     pulls: VecDeque<Hash>,
-    proofs: VecDeque<(PeerId, Vec<(Hash, u64)>)>,
+    proofs: VecDeque<Event>,
     /// What each worker was given, with the proofs, and those of workers long gone.
     given: Vec<(PeerId, HeldAttempt)>,
     ask: u64,
@@ -147,7 +147,10 @@ impl Rig {
                 },
                 Action::Append { proposal, record } => self.proposed.push_back((proposal, record)),
                 Action::Pull { hash, .. } => self.pulls.push_back(hash),
-                Action::Prove { holder, blobs } => self.proofs.push_back((holder.peer, blobs)),
+                Action::Prove { holder, blobs } => self.proofs.push_back(Event::Proved {
+                    holder: holder.peer,
+                    proofs: blobs.into_iter().map(|(hash, _)| (hash, Ok(()))).collect(),
+                }),
                 Action::Send {
                     to,
                     msg: ToWorker::Assign(order),
@@ -195,10 +198,9 @@ impl Rig {
 
     fn commit(&mut self, count: usize) {
         for _ in 0..count.min(100_000) {
-            let Some((proposal, record)) = self.proposed.pop_front() else {
-                return;
-            };
-            let proposal = Some(proposal);
+            let next = self.proposed.pop_front();
+            let Some((id, record)) = next else { return };
+            let proposal = Some(id);
             self.event(Event::Committed { proposal, record });
         }
     }
@@ -233,9 +235,8 @@ impl Rig {
             14 => self.fail_over(input),
             15 => {
                 let peer = worker_id(input.below(4));
-                let held = self.held(input);
-                let started = held.map(|held| FromWorker::Started(held.attempt));
-                if let Some(msg) = started {
+                if let Some(held) = self.held(input) {
+                    let msg = FromWorker::Started(held.attempt);
                     self.event(Event::FromWorker { peer, msg });
                 }
             }
@@ -243,8 +244,7 @@ impl Rig {
             17 => self.heartbeats(),
             18 => {
                 let ids = (0..input.below(4) as u64).map(|back| self.ask.saturating_sub(back));
-                let ids = ids.collect();
-                self.event(Event::Unasked(ids));
+                self.event(Event::Unasked(ids.collect()));
             }
             _ => self.simple_ask(input),
         }
@@ -383,11 +383,10 @@ impl Rig {
     }
 
     fn ask(&mut self, input: &mut Bytes) {
-        if let Some(request) = input.value() {
-            // Submissions are decoded by the node and come as events of their own.
-            if !matches!(request, Request::Submit { .. }) {
-                self.ask_for(input, request);
-            }
+        // Submissions are decoded by the node and come as events of their own.
+        let request = input.value();
+        if let Some(request) = request.filter(|it| !matches!(it, Request::Submit { .. })) {
+            self.ask_for(input, request);
         }
     }
 
@@ -414,20 +413,20 @@ impl Rig {
                 return self.event(Event::Joining { peer, role, ticket });
             }
         };
-        let event = match input.byte() % 4 {
+        let kind = input.byte() % 4;
+        let silent = kind == 3;
+        self.event(match kind {
             0 | 2 => Event::Linked { peer, role },
-            ended => Event::Gone {
-                peer,
-                silent: ended == 3,
-            },
-        };
-        self.event(event);
+            _ => Event::Gone { peer, silent },
+        });
     }
 
     fn pulled(&mut self, input: &mut Bytes) {
-        let Some(hash) = self.pulls.pop_front() else {
-            return self.proved(input);
-        };
+        if let Some(event) = self.proofs.pop_front() {
+            return self.event(event);
+        }
+        let next = self.pulls.pop_front();
+        let Some(hash) = next else { return };
         let result = match input.byte() % 4 {
             0 => Err(PullFailure::Here("the disk is full".into())),
             1 => Err(PullFailure::Sources("nobody has it".into())),
@@ -435,18 +434,6 @@ impl Rig {
             _ => Ok(Some(client_id(input.below(4)))),
         };
         self.event(Event::Pulled { hash, result });
-    }
-
-    fn proved(&mut self, input: &mut Bytes) {
-        let Some((holder, blobs)) = self.proofs.pop_front() else {
-            return;
-        };
-        let mut proof = |(hash, _)| match input.byte() % 3 {
-            0 => (hash, Err("it does not hold it".to_owned())),
-            _ => (hash, Ok(())),
-        };
-        let proofs = blobs.into_iter().map(&mut proof).collect();
-        self.event(Event::Proved { holder, proofs });
     }
 
     fn peer_supervisor(&mut self, input: &mut Bytes) {

@@ -66,11 +66,7 @@ fn standard_input_is_a_programs_or_a_job_file() {
     assert_eq!(json(&output)["done"], 1);
     let output = piped(&["run", "-"], b"[[task]]\nid = 3\n");
     assert_eq!(output.status.code(), Some(2));
-    assert!(
-        text(&output.stderr).contains("stdin:"),
-        "{}",
-        told(&output)
-    );
+    assert!(text(&output.stderr).contains("stdin:"), "{}", told(&output));
 }
 
 #[test]

@@ -274,8 +274,7 @@ impl Loop {
                 None => (hash, Err(format!("{hash} was not there to compare with"))),
             };
             let proofs = blobs.into_iter().map(proof).collect();
-            let holder = holder.peer;
-            _ = inputs.send(Input::Proved { holder, proofs }).await;
+            _ = inputs.send(Input::Proved(holder.peer, proofs)).await;
         });
     }
 }

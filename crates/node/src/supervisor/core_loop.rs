@@ -130,11 +130,8 @@ pub(crate) enum Input {
         result: Result<Arc<JobSpec>, String>,
     },
     Pulled(Vec<(Hash, Result<Option<PeerId>, PullFailure>)>),
-    /// A peer was asked to prove that it holds blobs.
-    Proved {
-        holder: PeerId,
-        proofs: Vec<(Hash, Result<(), String>)>,
-    },
+    /// What a peer has proven of blobs that it was asked about.
+    Proved(PeerId, Vec<(Hash, Result<(), String>)>),
     WorkerProcessEnded(u32),
     /// Whether a ticket lets peers of this role in; nothing is the answer of one that does not lead.
     Invites {
@@ -449,9 +446,6 @@ impl Loop {
             .handle(self.setup.clock.now(), event, &mut self.actions);
         // What is to be durable goes the way of the journal, the rest is done at the end of the batch.
         let append = |action: &mut Action| matches!(action, Action::Append { .. });
-        if !self.actions[before..].iter_mut().any(append) {
-            return;
-        }
         for action in self.actions.extract_if(before.., append) {
             if let Action::Append { proposal, record } = action {
                 self.appended.push_back((proposal, record));
@@ -511,7 +505,7 @@ impl Loop {
                     self.feed(Event::Pulled { hash, result });
                 }
             }
-            Input::Proved { holder, proofs } => self.feed(Event::Proved { holder, proofs }),
+            Input::Proved(holder, proofs) => self.feed(Event::Proved { holder, proofs }),
             Input::WorkerProcessEnded(pid) => self.on_process_ended(pid),
             Input::Invites {
                 ticket,

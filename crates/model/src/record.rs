@@ -336,7 +336,7 @@ mod tests {
         };
         for level in FORMAT_MIN..=FORMAT_MAX {
             let bytes = encode(level, std::slice::from_ref(&plain)).unwrap();
-            assert_eq!(decode(level, &bytes).unwrap(), [plain.clone()]);
+            assert_eq!(decode(level, &bytes).unwrap(), std::slice::from_ref(&plain));
         }
         let new = std::slice::from_ref(&named);
         assert_eq!(encode(2, new), Err(RecordError::TooNew(2)));

@@ -2,7 +2,7 @@
 //! stored so stays readable, and a job that asks for nothing newer is still written so.
 //!
 //! These types never change. A field of [`super::Group`] or [`super::Qos`] that they lack has its default in what is
-//! read, and a job in which it has another value is of format 3, see [`format`].
+//! read, and a job in which it has another value is of format 3, see [`super::JobSpec::format`].
 
 use super::{
     CriticalPlacement, CriticalRule, Estimate, JobSpec, Need, Redundancy, SpecError, Unplaceable,

@@ -240,7 +240,9 @@ impl World {
             let mut absences = std::mem::take(&mut self.processes[it].absences);
             let id = self.processes[it].id;
             let connected = |peer| self.is_available(self.processes[number(peer)].id);
-            let change = absences.observe(self.now, &self.view(id), connected, PROMOTE_AFTER);
+            let (now, view) = (self.now, self.view(id));
+            absences.observe(now, &view, connected);
+            let change = absences.replacement(now, &view, connected, PROMOTE_AFTER);
             self.processes[it].absences = absences;
             if let Some(change) = change {
                 assert_eq!(self.leader, Some(id));

@@ -13,35 +13,39 @@ pub struct Absences {
 }
 
 impl Absences {
-    /// Notes who is `connected` to this member. Where it leads and a voter has been absent for `after`, this returns
-    /// the change that gives its vote to a member that stands by: one that is connected, up to date and without a
-    /// vote. Times are of one monotonic clock.
-    pub fn observe(
-        &mut self,
+    /// Notes who is `connected` to this member. `now` is of one monotonic clock.
+    pub fn observe(&mut self, now: Time, group: &Group<'_>, connected: impl Fn(PeerId) -> bool) {
+        if !group.leading {
+            // What it saw before it leads again says nothing: nobody had to be connected to it.
+            return self.since.clear();
+        }
+        let present = |id| is_present(group, id, &connected);
+        self.since
+            .retain(|id, _| group.seats.contains_key(id) && !present(*id));
+        for id in group.seats.keys().filter(|id| !present(**id)) {
+            self.since.entry(*id).or_insert(now);
+        }
+    }
+
+    /// The change that is due if this member leads and a voter has been absent for `after`: it gives the voter's vote to
+    /// a member that is connected, up to date and without a vote.
+    pub fn replacement(
+        &self,
         now: Time,
         group: &Group<'_>,
         connected: impl Fn(PeerId) -> bool,
         after: Duration,
     ) -> Option<Change> {
         if !group.leading {
-            // What it saw before it leads again says nothing: nobody had to be connected to it.
-            self.since.clear();
             return None;
         }
-        let present = |id: NodeId| {
-            let seat = group.seats.get(&id);
-            id == group.me || seat.is_some_and(|seat| connected(seat.member.peer.peer))
-        };
-        let ids = || group.seats.keys().copied();
-        self.since
-            .retain(|id, _| group.seats.contains_key(id) && !present(*id));
-        for id in ids().filter(|id| !present(*id)) {
-            self.since.entry(id).or_insert(now);
-        }
+        let present = |id| is_present(group, id, &connected);
         let gone = |id: &NodeId| {
             let since = self.since.get(id);
-            group.seats[id].voter && since.is_some_and(|since| now.since(*since) >= after)
+            let long = since.is_some_and(|since| now.since(*since) >= after);
+            group.seats[id].voter && long && !present(*id)
         };
+        let ids = || group.seats.keys().copied();
         let absent = ids().find(gone)?;
         let by = ids().find(|id| {
             let seat = &group.seats[id];
@@ -49,4 +53,9 @@ impl Absences {
         })?;
         Some(Change::Replace { absent, by })
     }
+}
+
+fn is_present(group: &Group<'_>, id: NodeId, connected: impl Fn(PeerId) -> bool) -> bool {
+    let seat = group.seats.get(&id);
+    id == group.me || seat.is_some_and(|seat| connected(seat.member.peer.peer))
 }

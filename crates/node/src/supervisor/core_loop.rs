@@ -5,7 +5,7 @@ use super::audit::Audit;
 use super::disk::Disk;
 use super::invitations::Standard;
 use super::links::PeerLinks;
-use super::membership::{self, Changes, GroupAsk, Moved, view};
+use super::membership::{self, Changes, GroupAsk, Moved};
 use super::peers;
 use super::pending_requests::{PendingRequests, ReplyTo};
 use super::requests::NewJob;
@@ -16,12 +16,12 @@ use crate::folders::FolderLock;
 use crate::known::Known;
 use crate::memory::Trim;
 use hedge_core::commit_batcher::CommitBatcher;
-use hedge_core::group::{Absences, Change, Revocation};
+use hedge_core::group::Absences;
 use hedge_core::monitor::Finding;
 use hedge_core::supervisor::{
     self, Action, Config, Event, Measured, PullFailure, Requester, State,
 };
-use hedge_model::group::{FromLeader, GroupMember, NodeId, PeerSupervisor, ToLeader};
+use hedge_model::group::{FromLeader, GroupMember, PeerSupervisor, ToLeader};
 use hedge_model::msg::{Ask, FromWorker, Request, Role};
 use hedge_model::record::Record;
 use hedge_model::{Hash, JobSpec, PeerAddr, PeerId};
@@ -213,7 +213,7 @@ pub(crate) struct Loop {
     /// The group as the core was told of it.
     pub(super) told_group: Vec<PeerSupervisor>,
     pub(super) changes: Changes,
-    absences: Absences,
+    pub(super) absences: Absences,
     moved: Moved,
     look_at: Instant,
     trim: Trim,
@@ -386,57 +386,6 @@ impl Loop {
             }
             self.journal_slow = slow;
         }
-    }
-
-    /// Gives the vote of a supervisor that has been absent for long to one that stands by.
-    fn replace_absent(&mut self) {
-        let after = self.core.state().settings().promote_after;
-        let group = self.group.borrow();
-        let open = self.setup.links.open();
-        let now = self.setup.clock.uptime();
-        let connected = |peer| open.contains(&peer);
-        let change = self.absences.observe(now, &view(&group), connected, after);
-        let Some(change) = change else { return };
-        tracing::warn!("a supervisor has been absent for long; one that stands by gets its vote");
-        let changes = self.changes.clone();
-        tokio::spawn(async move {
-            if let Err(error) = changes.apply(change).await {
-                tracing::warn!(%error, "a supervisor that is absent was not replaced");
-            }
-        });
-    }
-
-    /// Takes supervisors that were revoked out of the group.
-    fn remove_revoked(&self) {
-        let group = self.group.borrow();
-        let revoked = |peer| self.core.state().is_revoked(peer);
-        for due in view(&group).revocations(revoked, self.fit_to_lead()) {
-            let (changes, journal) = (self.changes.clone(), self.setup.journal.clone());
-            tokio::spawn(async move {
-                let done = match due {
-                    Revocation::HandOver(successor) => journal.transfer_leader(successor).await,
-                    Revocation::Remove(id) => changes.apply(Change::Remove(id)).await,
-                };
-                if let Err(error) = done {
-                    tracing::warn!(%error, "a supervisor that was revoked is still in the group");
-                }
-            });
-        }
-    }
-
-    /// Whether a peer can lead: it is connected, was not revoked, and can store.
-    fn fit_to_lead(&self) -> impl Fn(PeerId) -> bool {
-        let open = self.setup.links.open();
-        move |peer| {
-            let revoked = self.core.state().is_revoked(peer);
-            open.contains(&peer) && !revoked && self.core.has_disk(peer)
-        }
-    }
-
-    /// The voter that leads best after this one.
-    pub(super) fn successor(&self) -> Option<NodeId> {
-        let group = self.group.borrow();
-        view(&group).successor(self.fit_to_lead())
     }
 
     /// Hands an event to the core.

@@ -1,20 +1,20 @@
 //! Carries out what [`hedge_core::group`] decides about the group of supervisors, and sends a member's requests to join
 //! and to vote to the leader.
 
-use super::core_loop::Input;
+use super::core_loop::{Input, Loop};
 use super::invitations;
 use super::links::PeerLinks;
 use crate::pause::Pause;
-use hedge_core::group::{self, Change, Refusal};
+use hedge_core::group::{self, Change, Refusal, Revocation};
 use hedge_model::group::{GroupMember, NodeId};
 use hedge_model::msg::Role;
-use hedge_model::{Hash, PeerAddr};
+use hedge_model::{Hash, PeerAddr, PeerId};
 use hedge_store::{Group, Journal, StoreError};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, watch};
 
 /// How long another supervisor may take to answer about the group.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
@@ -63,6 +63,24 @@ pub(crate) struct Changes {
     one: Arc<Mutex<()>>,
 }
 
+/// The turn of one change: the group does not change before it ends.
+pub(crate) struct Turn {
+    changes: Changes,
+    _one: OwnedMutexGuard<()>,
+}
+
+impl Turn {
+    /// The group as it is.
+    pub fn group(&self) -> Group {
+        self.changes.group()
+    }
+
+    /// Makes a change that was decided in this turn.
+    pub async fn make(&self, change: Change) -> Result<(), StoreError> {
+        self.changes.make(change).await
+    }
+}
+
 impl Changes {
     pub fn new(journal: Journal) -> Self {
         Self {
@@ -81,10 +99,13 @@ impl Changes {
         self.plan(|group| group.vote(id)).await
     }
 
-    /// Makes one change.
-    pub async fn apply(&self, change: Change) -> Result<(), StoreError> {
-        let _one = self.one.lock().await;
-        self.make(change).await
+    /// The turn of a change; none while another change is under way.
+    pub fn turn(&self) -> Option<Turn> {
+        let one = self.one.clone().try_lock_owned().ok()?;
+        Some(Turn {
+            changes: self.clone(),
+            _one: one,
+        })
     }
 
     async fn plan(
@@ -116,6 +137,73 @@ impl Changes {
 
     fn group(&self) -> Group {
         self.journal.group().borrow().clone()
+    }
+}
+
+impl Loop {
+    /// Gives the vote of a supervisor that has been absent for long to one that stands by.
+    pub(super) fn replace_absent(&mut self) {
+        let after = self.core.state().settings().promote_after;
+        let open = self.setup.links.open();
+        let now = self.setup.clock.uptime();
+        let connected = |peer| open.contains(&peer);
+        self.absences
+            .observe(now, &view(&self.group.borrow()), connected);
+        // While another change is under way nothing is decided; this is called again soon.
+        let Some(turn) = self.changes.turn() else {
+            return;
+        };
+        let group = turn.group();
+        let due = self
+            .absences
+            .replacement(now, &view(&group), connected, after);
+        let Some(change) = due else { return };
+        tracing::warn!("a supervisor has been absent for long; one that stands by gets its vote");
+        tokio::spawn(async move {
+            if let Err(error) = turn.make(change).await {
+                tracing::warn!(%error, "a supervisor that is absent was not replaced");
+            }
+        });
+    }
+
+    /// Takes supervisors that were revoked out of the group.
+    pub(super) fn remove_revoked(&self) {
+        let Some(turn) = self.changes.turn() else {
+            return;
+        };
+        let group = turn.group();
+        let revoked = |peer| self.core.state().is_revoked(peer);
+        let due = view(&group).revocations(revoked, self.fit_to_lead());
+        if due.is_empty() {
+            return;
+        }
+        let journal = self.setup.journal.clone();
+        tokio::spawn(async move {
+            for revocation in due {
+                let done = match revocation {
+                    Revocation::HandOver(successor) => journal.transfer_leader(successor).await,
+                    Revocation::Remove(id) => turn.make(Change::Remove(id)).await,
+                };
+                if let Err(error) = done {
+                    tracing::warn!(%error, "a supervisor that was revoked is still in the group");
+                }
+            }
+        });
+    }
+
+    /// Whether a peer can lead: it is connected, was not revoked, and can store.
+    fn fit_to_lead(&self) -> impl Fn(PeerId) -> bool {
+        let open = self.setup.links.open();
+        move |peer| {
+            let revoked = self.core.state().is_revoked(peer);
+            open.contains(&peer) && !revoked && self.core.has_disk(peer)
+        }
+    }
+
+    /// The voter that leads best after this one.
+    pub(super) fn successor(&self) -> Option<NodeId> {
+        let group = self.group.borrow();
+        view(&group).successor(self.fit_to_lead())
     }
 }
 

@@ -31,6 +31,8 @@ const RULES: &[Rule] = &[
         these: &[
             "leader::attempts::load",
             "leader::attempts::state",
+            "leader::blobs::catalog",
+            "leader::blobs::state",
             "leader::jobs::critical",
             "leader::placement::queue",
             "leader::pool::index",

@@ -4,6 +4,7 @@ use crate::supervisor::Supervisor;
 use crate::supervisor::durable::state::State;
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::state::{AttemptState, Share};
+use crate::supervisor::leader::blobs::state::Blob;
 use crate::supervisor::leader::blobs::transfers::{input_blobs, result_files};
 use hedge_model::{PeerId, TaskId};
 use std::collections::BTreeMap;
@@ -65,6 +66,7 @@ impl LeaderView<'_> {
         self.check_attempts()?;
         self.check_workers()?;
         self.check_jobs()?;
+        self.leader.blobs.check()?;
         self.check_submissions()?;
         self.check_shares()
     }
@@ -210,20 +212,20 @@ impl LeaderView<'_> {
     /// Each submission waits for something that is under way.
     fn check_submissions(&self) -> Result<(), String> {
         let leader = self.leader;
-        for submit in &leader.submits {
+        for submit in leader.submissions.iter() {
             let (client, holder) = (submit.client.short(), submit.new.from.peer);
             expect(!submit.complete(), || {
                 format!("a submission of {client} waits for nothing")
             })?;
             for (hash, _) in input_blobs(&submit.new.spec) {
-                let content = leader.content.get(&hash);
-                expect(content.is_some_and(|content| content.claims > 0), || {
+                let blob = leader.blobs.get(hash);
+                expect(blob.is_some_and(Blob::is_claimed), || {
                     format!("input {hash} of a submission of {client} is not kept for it")
                 })?;
             }
             for hash in submit.unproven().keys() {
-                let here = leader.content.get(hash).is_some_and(|content| content.own);
-                let asked = leader.proofs.contains_key(&holder);
+                let here = leader.blobs.is_here(*hash);
+                let asked = leader.possession.is_asked(holder);
                 expect(!here || asked, || {
                     format!("nobody asks {client} to prove that it holds {hash}")
                 })?;

@@ -57,9 +57,8 @@ impl<'a> LeaderView<'a> {
         if peer == self.config.me.peer {
             return self.disk_fault;
         }
-        let mut peer_supervisors = self.leader.peer_supervisors.iter();
-        let known = peer_supervisors.find(|known| known.addr.peer == peer)?;
-        known.disk_fault.as_deref()
+        let mut group = self.leader.group.iter();
+        group.find(|member| member.peer() == peer)?.disk_fault()
     }
 
     /// Refuses a submission that could not be kept.
@@ -79,8 +78,8 @@ impl<'a> LeaderView<'a> {
     pub(crate) fn held_up(&self, id: JobId, job: &ActiveJob) -> Option<String> {
         let leader = self.leader;
         let missing = job.missing_results.iter();
-        let mut pulls = missing.filter_map(|hash| leader.pulls.get(hash)?.fault.as_deref());
-        let fault = pulls.next();
+        let mut faults = missing.filter_map(|hash| leader.blobs.get(*hash)?.fault());
+        let fault = faults.next();
         let fault = fault.or(self.disk_fault.filter(|_| !job.missing_results.is_empty()))?;
         Some(format!(
             "{} of its results cannot be stored yet, and it ends once they are: {fault}; `hedge cancel {id}` gives it up",

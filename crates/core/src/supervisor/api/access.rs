@@ -117,7 +117,7 @@ impl LeaderView<'_> {
         over("jobs", jobs, u64::from(settings.client_jobs))?;
         over("tasks", tasks, settings.client_tasks)?;
         over("bytes of inputs", bytes, settings.client_bytes)?;
-        let submits = self.leader.submits.iter();
+        let submits = self.leader.submissions.iter();
         let submits = submits.filter(|submit| submit.client == client);
         let coming = submits.map(|submit| submit.new.spec.encoded_bytes() as u64);
         let spec_bytes = coming.fold(spec_bytes, u64::saturating_add);

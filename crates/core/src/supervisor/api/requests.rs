@@ -32,7 +32,7 @@ impl Leadership<'_> {
         if let Err((kind, why)) = allowed {
             return refuse(client, ask, kind, why, self.out);
         }
-        if self.leader.submits.len() >= SUBMISSIONS_MAX {
+        if self.leader.submissions.iter().len() >= SUBMISSIONS_MAX {
             let why =
                 "too many submissions at once; submit again in a moment, with the same key".into();
             return refuse(client, ask, RefusalKind::Busy, why, self.out);

@@ -4,6 +4,7 @@ use crate::supervisor::contract::Pending;
 use crate::supervisor::durable::change::Change;
 use crate::supervisor::follower::{Follower, Hints};
 use crate::supervisor::leader::Leadership;
+use crate::supervisor::leader::blobs::state::{BlobEvent, CopyEvent};
 use crate::supervisor::leader::blobs::submissions::NewSubmission;
 use crate::supervisor::leader::jobs::retention::RETENTION_EVERY;
 use crate::supervisor::leader::timers::Timer;
@@ -74,7 +75,8 @@ impl Leadership<'_> {
     /// Begins to lead, with what this supervisor knew as a follower and what its store holds.
     pub fn begin(&mut self, before: &Follower, holds: Vec<Hash>) {
         for hash in &holds {
-            self.leader.content.entry(*hash).or_default().own = true;
+            let arrived = BlobEvent::Own(CopyEvent::Arrived);
+            self.leader.blobs.transition(*hash, arrived);
         }
         let (now, grace) = (self.now, self.config.content_grace);
         self.leader.timers.set(now + grace, Timer::Settled);
@@ -113,7 +115,7 @@ impl Leadership<'_> {
                 Pending::Abandoned | Pending::Unwanted { .. } => {}
             }
         }
-        let submits = self.leader.submits.iter();
+        let submits = self.leader.submissions.iter();
         open.extend(submits.map(|submit| (submit.client, submit.new.ask)));
         let jobs = self.leader.jobs.values();
         open.extend(jobs.flat_map(|job| job.watchers.iter().copied()));

@@ -19,12 +19,12 @@ use crate::supervisor::leader::redundancy::Evaluations;
 use crate::supervisor::peers::Peers;
 use crate::supervisor::{Action, Config, ProposalId};
 use attempts::ActiveTask;
-use blobs::possession::{ProofRequest, ProvenBlobs};
-use blobs::replication::GroupMember;
-use blobs::submissions::Submission;
-use blobs::{Content, Pull};
+use blobs::catalog::BlobCatalog;
+use blobs::possession::Possession;
+use blobs::replication::GroupMembers;
+use blobs::submissions::Submissions;
 use hedge_model::record::Record;
-use hedge_model::{AttemptId, Hash, JobId, PeerId, TaskId, Time};
+use hedge_model::{AttemptId, JobId, PeerId, TaskId, Time};
 use jobs::ActiveJob;
 use placement::queue::{Lane, Ready, Shapes};
 use pool::Pool;
@@ -47,13 +47,9 @@ pub(crate) struct Leader {
     pub without_inputs: BTreeSet<(JobId, u32)>,
     /// Groups that a worker is not given for a while, because it could not fetch their inputs or failed after others.
     pub barred: BTreeSet<(JobId, u32, WorkerIx)>,
-    pub content: BTreeMap<Hash, Content>,
-    pub pulls: BTreeMap<Hash, Pull>,
-    pub submits: Vec<Submission>,
-    /// What the peers that serve inputs are asked to prove.
-    pub proofs: BTreeMap<PeerId, ProofRequest>,
-    /// Inputs of jobs that have ended.
-    pub proven: ProvenBlobs,
+    pub blobs: BlobCatalog,
+    pub submissions: Submissions,
+    pub possession: Possession,
     pub timers: Timers,
     /// Workers that drain and are not told to leave yet.
     pub leaving: BTreeSet<WorkerIx>,
@@ -72,8 +68,6 @@ pub(crate) struct Leader {
     pub impossible: BTreeSet<u32>,
     /// Lanes of which it is not known yet whether any worker could take them.
     pub unchecked: BTreeSet<Lane>,
-    /// Tasks whose loss of outputs is on its way through the journal.
-    pub losing: BTreeSet<TaskId>,
     /// Workers that came, or whose speed changed, since the line between the classes was drawn.
     pub rated: u32,
     /// The slowest step of speed in the higher class; none where all are alike.
@@ -86,10 +80,7 @@ pub(crate) struct Leader {
     pub watched_jobs: usize,
     /// When the redundancy policies are asked.
     pub evaluations: Evaluations,
-    /// The other supervisors that there are or were; each keeps its position.
-    pub peer_supervisors: Vec<GroupMember>,
-    /// How many other supervisors the group has.
-    pub others: u32,
+    pub group: GroupMembers,
     /// The rate by which links were judged last, bits a second.
     pub min_link: u64,
     /// Ended jobs whose removal is on its way through the journal.

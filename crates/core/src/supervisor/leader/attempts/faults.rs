@@ -1,6 +1,7 @@
 //! What follows when an attempt ends without success: whose fault it was, where its task runs next, and which
 //! workers are excluded for a while.
 
+use crate::supervisor::leader::blobs::state::Blob;
 use crate::supervisor::leader::pool::worker::Exclusion;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
@@ -188,29 +189,21 @@ impl Leadership<'_> {
             self.fail_job(id.job, Some(id), why);
         }
     }
-
-    /// Workers that are there, and that made or named content which they do not give, are excluded like any that
-    /// reports what is not so.
-    pub(crate) fn exclude_for_missing(&mut self, hash: Hash, holders: &[WorkerIx]) {
-        let leader = &mut *self.leader;
-        let producers = leader.content.get(&hash).map(|content| &content.producers);
-        let makers: Vec<PeerId> = producers
-            .into_iter()
-            .flatten()
-            .filter_map(|task| Some(self.state.task(*task)?.done.as_ref()?.worker))
-            .collect();
-        let liars: Vec<WorkerIx> = holders
-            .iter()
-            .copied()
-            .filter(|ix| makers.contains(&leader.pool[*ix].peer))
-            .collect();
-        for ix in liars {
-            self.exclude_faulty(ix, "does not give an output that it reported".to_owned());
-        }
-    }
 }
 
 impl LeaderView<'_> {
+    /// Of these workers, those that reported a blob as the output of a task: as they do not give it, they are excluded
+    /// like any that reports what is not so.
+    pub(crate) fn makers_among(&self, hash: Hash, holders: &[WorkerIx]) -> Vec<WorkerIx> {
+        let blob = self.leader.blobs.get(hash);
+        let producers = blob.into_iter().flat_map(Blob::producers);
+        let makers: Vec<PeerId> = producers
+            .filter_map(|task| Some(self.state.task(*task)?.done.as_ref()?.worker))
+            .collect();
+        let made = |ix: &WorkerIx| makers.contains(&self.leader.pool[*ix].peer);
+        holders.iter().copied().filter(made).collect()
+    }
+
     /// The position of a task's group, while the task is not done and its job goes on.
     fn open_group(&self, id: TaskId) -> Option<u32> {
         let job = self.state.jobs.get(&id.job)?;

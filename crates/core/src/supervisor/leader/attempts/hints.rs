@@ -22,12 +22,9 @@ impl Leadership<'_> {
     /// Notes an assignment, or that it is over, and tells the other supervisors.
     pub(crate) fn hint(&mut self, hint: Hint) {
         let epoch = self.state.epoch();
-        for peer_supervisor in self.leader.peer_supervisors.iter() {
-            if !peer_supervisor.linked() {
-                continue;
-            }
+        for member in self.leader.group.iter().filter(|member| member.linked()) {
             self.out.push(Action::ToSupervisor {
-                to: peer_supervisor.addr.peer,
+                to: member.peer(),
                 msg: FromLeader {
                     epoch,
                     what: LeaderSays::Hints(vec![hint]),

@@ -9,7 +9,7 @@ use crate::supervisor::leader::{Leadership, WorkerIx};
 use crate::supervisor::send;
 use hedge_model::msg::{Outcome, Report, ToWorker};
 use hedge_model::record::Record;
-use hedge_model::{AttemptId, Data, Ending, FileEntry, Hash, PeerId};
+use hedge_model::{AttemptId, Data, Ending, FileEntry, PeerId};
 use std::sync::Arc;
 
 impl Leadership<'_> {
@@ -176,30 +176,5 @@ impl Leadership<'_> {
     fn commits(&mut self, id: AttemptId) {
         self.leader.tasks.entry(id.task).or_default().committing = Some(id);
         self.settle_wants(id.task);
-    }
-
-    /// A worker could not fetch this from anybody it was told of: if it is fetched into the own store, all
-    /// is well, else nobody has it.
-    pub(crate) fn distrust(&mut self, hash: Hash) {
-        let leader = &mut *self.leader;
-        let own = leader.content.get(&hash).is_some_and(|content| content.own);
-        leader
-            .jobs
-            .values_mut()
-            .flat_map(|job| &mut job.groups)
-            .for_each(|group| {
-                if group
-                    .body
-                    .as_ref()
-                    .is_some_and(|body| body.blobs.contains(&hash))
-                {
-                    group.body = None;
-                }
-            });
-        if let (false, Some(content)) = (own, leader.content.get_mut(&hash)) {
-            content.suspected = true;
-            self.lose_if_gone(hash);
-            self.pull(hash);
-        }
     }
 }

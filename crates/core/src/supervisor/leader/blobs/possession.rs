@@ -17,24 +17,44 @@ const REMEMBERED_MAX: usize = 50_000;
 
 /// What a client is asked to prove; one request at a time for each peer that serves inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ProofRequest {
+enum ProofRequest {
     /// It is asked.
     Open { failures: u8 },
     /// It has failed, and is asked again after a while.
     Waits { failures: u8 },
 }
 
+/// What the clients' peers are asked to prove, and which clients have proven what.
+#[derive(Debug, Default)]
+pub(crate) struct Possession {
+    requests: BTreeMap<PeerId, ProofRequest>,
+    /// Inputs of jobs that have ended.
+    proven: ProvenBlobs,
+}
+
+impl Possession {
+    /// Whether the peer that serves a client's inputs is asked to prove that it holds some.
+    pub fn is_asked(&self, holder: PeerId) -> bool {
+        self.requests.contains_key(&holder)
+    }
+
+    /// A client named a blob as an input of a job that has ended.
+    pub fn remember(&mut self, hash: Hash, client: PeerId) {
+        self.proven.remember(hash, client);
+    }
+}
+
 /// Which clients named blobs as inputs of jobs that have ended. The store keeps such blobs for a while, and a client that
 /// submits its job again need not prove anew that it holds them.
 #[derive(Debug, Default)]
-pub(crate) struct ProvenBlobs {
+struct ProvenBlobs {
     known: BTreeSet<(Hash, PeerId)>,
     /// The same, oldest first.
     order: VecDeque<(Hash, PeerId)>,
 }
 
 impl ProvenBlobs {
-    pub fn remember(&mut self, hash: Hash, client: PeerId) {
+    fn remember(&mut self, hash: Hash, client: PeerId) {
         if self.known.insert((hash, client)) {
             self.order.push_back((hash, client));
         }
@@ -54,47 +74,46 @@ impl Leadership<'_> {
     /// A blob is in the own store now; `sender` has sent all of it.
     pub(super) fn prove_arrived(&mut self, hash: Hash, sender: Option<PeerId>) {
         let waits = |submit: &&Submission| submit.unproven().contains_key(&hash);
-        let mut waiting = self.leader.submits.iter().filter(waits);
+        let mut waiting = self.leader.submissions.iter().filter(waits);
         let its = |submit: &&Submission| Some(submit.new.from.peer) == sender;
         if let Some(client) = waiting.find(its).map(|submit| submit.client) {
             self.proven(client, &[hash]);
         }
-        let waiting = self.leader.submits.iter().filter(waits);
+        let waiting = self.leader.submissions.iter().filter(waits);
         let holders: BTreeSet<PeerId> = waiting.map(|submit| submit.new.from.peer).collect();
         holders.into_iter().for_each(|holder| self.prove(holder));
     }
 
     /// Has the peer that serves a client's inputs prove that it holds those that are here already.
     pub(super) fn prove(&mut self, holder: PeerId) {
-        if !self.leader.proofs.contains_key(&holder) {
+        if !self.leader.possession.is_asked(holder) {
             self.request_proof(holder, 0);
         }
     }
 
     /// A proof that failed is asked for again.
     pub(crate) fn prove_again(&mut self, holder: PeerId) {
-        if let Some(ProofRequest::Waits { failures }) = self.leader.proofs.get(&holder) {
+        if let Some(ProofRequest::Waits { failures }) = self.leader.possession.requests.get(&holder)
+        {
             self.request_proof(holder, *failures);
         }
     }
 
     fn request_proof(&mut self, holder: PeerId, failures: u8) {
         let leader = &mut *self.leader;
-        let here = |(hash, _): &(&Hash, &u64)| {
-            let content = leader.content.get(hash);
-            content.is_some_and(|content| content.own)
-        };
+        let here = |(hash, _): &(&Hash, &u64)| leader.blobs.is_here(**hash);
         let its = |submit: &&Submission| submit.new.from.peer == holder;
-        let its = || leader.submits.iter().filter(its);
+        let its = || leader.submissions.iter().filter(its);
         let unproven = its().flat_map(Submission::unproven);
         let blobs: BTreeMap<Hash, u64> = unproven.filter(here).map(|(h, s)| (*h, *s)).collect();
         let addr = its().next().map(|submit| submit.new.from.clone());
         let Some(holder_addr) = addr.filter(|_| !blobs.is_empty()) else {
-            leader.proofs.remove(&holder);
+            leader.possession.requests.remove(&holder);
             return;
         };
         leader
-            .proofs
+            .possession
+            .requests
             .insert(holder, ProofRequest::Open { failures });
         self.out.push(Action::Prove {
             holder: holder_addr,
@@ -105,10 +124,12 @@ impl Leadership<'_> {
     /// A peer was asked to prove that it holds blobs.
     pub(crate) fn on_proved(&mut self, holder: PeerId, proofs: Vec<(Hash, Result<(), String>)>) {
         let leader = &mut *self.leader;
-        let Some(ProofRequest::Open { failures }) = leader.proofs.get(&holder).copied() else {
+        let Some(ProofRequest::Open { failures }) =
+            leader.possession.requests.get(&holder).copied()
+        else {
             return;
         };
-        leader.proofs.remove(&holder);
+        leader.possession.requests.remove(&holder);
         let (mut proven, mut failed) = (Vec::new(), BTreeMap::new());
         for (hash, result) in proofs {
             match result {
@@ -116,7 +137,7 @@ impl Leadership<'_> {
                 Err(why) => _ = failed.insert(hash, why),
             }
         }
-        let mut submits = leader.submits.iter();
+        let mut submits = leader.submissions.iter();
         let its = submits.find(|submit| submit.new.from.peer == holder);
         if let Some(client) = its.map(|submit| submit.client) {
             self.proven(client, &proven);
@@ -126,9 +147,9 @@ impl Leadership<'_> {
             let open = |submit: &Submission| {
                 submit.new.from.peer == holder && submit.unproven().contains_key(hash)
             };
-            if failures < PULL_FAILURES_MAX && self.leader.submits.iter().any(open) {
+            if failures < PULL_FAILURES_MAX && self.leader.submissions.iter().any(open) {
                 let waits = ProofRequest::Waits { failures };
-                self.leader.proofs.insert(holder, waits);
+                self.leader.possession.requests.insert(holder, waits);
                 let at = self.now + again_after(failures);
                 return self.leader.timers.set(at, Timer::Prove(holder));
             }
@@ -143,14 +164,9 @@ impl Leadership<'_> {
     /// A client has shown that it holds these blobs: its submissions go on.
     fn proven(&mut self, client: PeerId, hashes: &[Hash]) {
         let leader = &mut *self.leader;
-        let its = leader.submits.iter_mut();
-        for submit in its.filter(|submit| submit.client == client) {
-            for hash in hashes {
-                if let Some(size) = submit.prove(*hash)
-                    && let Some(content) = leader.content.get_mut(hash)
-                {
-                    content.size = size;
-                }
+        for hash in hashes {
+            if let Some(size) = leader.submissions.prove(client, *hash) {
+                leader.blobs.set_size(*hash, size);
             }
         }
         self.accept_complete();
@@ -161,18 +177,16 @@ impl LeaderView<'_> {
     /// Whether a client may name a blob without showing that it holds it: a job of its own named or made it.
     pub(super) fn is_proven(&self, client: PeerId, hash: Hash) -> bool {
         let leader = self.leader;
-        if leader.proven.contains(hash, client) {
+        if leader.possession.proven.contains(hash, client) {
             return true;
         }
-        let Some(content) = leader.content.get(&hash) else {
+        let Some(blob) = leader.blobs.get(hash) else {
             return false;
         };
-        let its = |job: &JobId| {
-            let job = self.state.jobs.get(job);
+        let its = |job: JobId| {
+            let job = self.state.jobs.get(&job);
             job.is_some_and(|job| job.client == client)
         };
-        content.jobs.iter().any(its)
-            || content.producers.iter().any(|task| its(&task.job))
-            || content.kept.iter().any(its)
+        blob.named_by().any(its)
     }
 }

@@ -2,7 +2,7 @@
 //! hold so that no input and no result is on one machine alone.
 
 use crate::supervisor::Action;
-use crate::supervisor::leader::blobs::Content;
+use crate::supervisor::leader::blobs::state::{Blob, BlobEvent, REPLICAS_MAX, Replica};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use hedge_model::group::{FromLeader, LeaderSays, ToLeader};
@@ -12,21 +12,27 @@ use std::time::Duration;
 
 /// Until content is offered again to a peer supervisor that could not take it.
 const SPREAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// Most supervisors of a group: their places are bits of one byte in each content's entry.
-const PEER_SUPERVISORS_MAX: usize = 8;
 
-/// Another supervisor of the group, as the leader sees it. Its position in the list names it in [`Content`].
+/// The other supervisors that there are or were; each keeps its position, which names it in every blob.
+#[derive(Debug, Default)]
+pub(crate) struct GroupMembers {
+    members: Vec<GroupMember>,
+    /// How many of them the group has.
+    others: u32,
+}
+
+/// Another supervisor of the group, as the leader sees it.
 #[derive(Debug)]
 pub(crate) struct GroupMember {
-    pub addr: PeerAddr,
-    pub link: MemberLink,
+    addr: PeerAddr,
+    link: MemberLink,
     /// Why it cannot store anything now.
-    pub disk_fault: Option<String>,
+    disk_fault: Option<String>,
 }
 
 /// Whether a group member is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MemberLink {
+enum MemberLink {
     /// It has no connection, or has left the group.
     Away,
     /// It is connected and has not said yet what it holds.
@@ -39,6 +45,71 @@ impl GroupMember {
     /// Whether it can be talked to.
     pub fn linked(&self) -> bool {
         self.link != MemberLink::Away
+    }
+
+    pub fn peer(&self) -> PeerId {
+        self.addr.peer
+    }
+
+    /// Why it cannot store anything now.
+    pub fn disk_fault(&self) -> Option<&str> {
+        self.disk_fault.as_deref()
+    }
+}
+
+impl GroupMembers {
+    pub fn iter(&self) -> std::slice::Iter<'_, GroupMember> {
+        self.members.iter()
+    }
+
+    /// How many supervisors are to hold a blob of which `wanted` copies are asked for.
+    fn copies(&self, wanted: u32) -> u32 {
+        wanted.min(1 + self.others)
+    }
+
+    fn position(&self, peer: PeerId) -> Option<usize> {
+        self.iter().position(|known| known.addr.peer == peer)
+    }
+
+    /// Brings the members in line with the group; gives those who are new, and the positions of those who have left. A
+    /// position is given to another once nothing that was said of whom it was is counted any more.
+    fn follow(
+        &mut self,
+        others: &[PeerAddr],
+        linked: impl Fn(PeerId) -> bool,
+    ) -> (Vec<PeerId>, Vec<usize>) {
+        let in_group = |peer: PeerId| others.iter().any(|addr| addr.peer == peer);
+        let mut left = Vec::new();
+        for (at, member) in self.members.iter_mut().enumerate() {
+            if !in_group(member.addr.peer) {
+                member.link = MemberLink::Away;
+                left.push(at);
+            }
+        }
+        let mut newcomers = Vec::new();
+        for addr in others {
+            if let Some(at) = self.position(addr.peer) {
+                self.members[at].addr = addr.clone();
+                continue;
+            }
+            let new = GroupMember {
+                addr: addr.clone(),
+                link: match linked(addr.peer) {
+                    true => MemberLink::Linked,
+                    false => MemberLink::Away,
+                },
+                disk_fault: None,
+            };
+            newcomers.push(addr.peer);
+            let free = self.iter().position(|old| !in_group(old.addr.peer));
+            match free {
+                Some(at) => self.members[at] = new,
+                None if self.members.len() < REPLICAS_MAX => self.members.push(new),
+                None => {}
+            }
+        }
+        self.others = u32::try_from(others.len()).unwrap_or(u32::MAX);
+        (newcomers, left)
     }
 }
 
@@ -53,98 +124,51 @@ impl Leadership<'_> {
         self.spread_wanted();
     }
 
-    /// Brings the places of the peer supervisors in line with the group; gives those who are new. A place is given
-    /// to another once nothing that was said of whom it was is counted any more.
+    /// Brings what is known of the other supervisors in line with the group; gives those who are new.
     pub(crate) fn count_peer_supervisors(&mut self) -> Vec<PeerId> {
         let me = self.config.me.peer;
-        let others = self
-            .peers
-            .group
-            .iter()
-            .map(|peer_supervisor| &peer_supervisor.addr);
-        let others: Vec<PeerAddr> = others.filter(|addr| addr.peer != me).cloned().collect();
-        let member = |peer: PeerId| others.iter().any(|addr| addr.peer == peer);
+        let group = self.peers.group.iter().map(|one| &one.addr);
+        let others: Vec<PeerAddr> = group.filter(|addr| addr.peer != me).cloned().collect();
         let linked = &self.peers.linked;
         let leader = &mut *self.leader;
-        let mut left = 0u8;
-        for (at, peer_supervisor) in leader.peer_supervisors.iter_mut().enumerate() {
-            if !member(peer_supervisor.addr.peer) {
-                peer_supervisor.link = MemberLink::Away;
-                left |= 1 << at;
-            }
+        let linked = |peer| linked.contains_key(&peer);
+        let (newcomers, left) = leader.group.follow(&others, linked);
+        let all = [Replica::Offered, Replica::Held, Replica::Refused];
+        for position in left {
+            leader.blobs.forget_replicas(position, &all);
         }
-        if left != 0 {
-            for content in leader.content.values_mut() {
-                content.kept_at &= !left;
-                content.offered_to &= !left;
-                content.refused_by &= !left;
-            }
-        }
-        let mut newcomers = Vec::new();
-        for addr in &others {
-            let mut known = leader.peer_supervisors.iter_mut();
-            if let Some(known) = known.find(|known| known.addr.peer == addr.peer) {
-                known.addr = addr.clone();
-                continue;
-            }
-            let new = GroupMember {
-                addr: addr.clone(),
-                link: match linked.contains_key(&addr.peer) {
-                    true => MemberLink::Linked,
-                    false => MemberLink::Away,
-                },
-                disk_fault: None,
-            };
-            newcomers.push(addr.peer);
-            let free = leader
-                .peer_supervisors
-                .iter()
-                .position(|old| !member(old.addr.peer));
-            match free {
-                Some(at) => leader.peer_supervisors[at] = new,
-                None if leader.peer_supervisors.len() < PEER_SUPERVISORS_MAX => {
-                    leader.peer_supervisors.push(new)
-                }
-                None => {}
-            }
-        }
-        leader.others = u32::try_from(others.len()).unwrap_or(u32::MAX);
         newcomers
     }
 
-    /// Offers content that this supervisor holds to as many others as are to hold it too.
+    /// Offers a blob that this supervisor holds to as many others as are to hold it too.
     pub(crate) fn spread(&mut self, hash: Hash) {
         let (epoch, me) = (self.state.epoch(), self.config.me.clone());
         let keep = self.state.settings().keep;
         let leader = &mut *self.leader;
-        let wanted = keep.min(1 + leader.others);
-        let Some(content) = leader.content.get_mut(&hash) else {
-            return;
-        };
-        if !content.own || !content.to_be_kept() {
-            return;
-        }
-        let count = leader.peer_supervisors.len();
-        // Different content begins at different peer supervisors, so that all have their share.
-        let places = (0..count).map(|at| (at + usize::from(hash.0[0])) % count);
-        for at in places {
-            let (peer_supervisor, bit) = (&leader.peer_supervisors[at], 1 << at);
-            let has = content.kept_at | content.offered_to;
-            if 1 + has.count_ones() >= wanted {
+        let (group, blobs) = (&leader.group, &mut leader.blobs);
+        let wanted = group.copies(keep);
+        let count = group.members.len();
+        // Different blobs begin at different supervisors, so that all have their share.
+        let positions = (0..count).map(|at| (at + usize::from(hash.0[0])) % count);
+        for at in positions {
+            let spread = |blob: &&Blob| blob.is_here() && blob.to_be_kept();
+            let Some(blob) = blobs.get(hash).filter(spread) else {
+                return;
+            };
+            let replicas = blob.replicas();
+            if 1 + replicas.expected_count() >= wanted {
                 break;
             }
-            if peer_supervisor.link == MemberLink::Listed
-                && has & bit == 0
-                && content.refused_by & bit == 0
-            {
-                content.offered_to |= bit;
+            let member = &group.members[at];
+            if member.link == MemberLink::Listed && replicas.at(at) == Replica::None {
                 let what = LeaderSays::Hold {
                     hash,
-                    size: content.size,
+                    size: blob.size(),
                     sources: vec![me.clone()],
                 };
+                blobs.transition(hash, BlobEvent::Replica(at, Replica::Offered));
                 self.out.push(Action::ToSupervisor {
-                    to: peer_supervisor.addr.peer,
+                    to: member.addr.peer,
                     msg: FromLeader { epoch, what },
                 });
             }
@@ -155,14 +179,16 @@ impl Leadership<'_> {
     /// a peer supervisor has come.
     pub(crate) fn spread_wanted(&mut self) {
         let leader = &mut *self.leader;
-        if leader.others == 0 && leader.submits.is_empty() && leader.jobs.is_empty() {
+        if leader.group.others == 0 && leader.submissions.is_empty() && leader.jobs.is_empty() {
             return;
         }
-        let all = leader
-            .content
+        let kept = |(_, blob): &(Hash, &Blob)| blob.is_here() && blob.to_be_kept();
+        let all: Vec<Hash> = leader
+            .blobs
             .iter()
-            .filter(|(_, content)| content.own && content.to_be_kept());
-        let all: Vec<Hash> = all.map(|(hash, _)| *hash).collect();
+            .filter(kept)
+            .map(|(hash, _)| hash)
+            .collect();
         for hash in all {
             self.spread(hash);
             if self.view().secure(hash) {
@@ -174,16 +200,13 @@ impl Leadership<'_> {
     /// Another supervisor, linked to this one which leads, is told so and of all that goes on.
     pub(crate) fn greet_peer_supervisor(&mut self, peer: PeerId) {
         let epoch = self.state.epoch();
-        let leader = &mut *self.leader;
-        if let Some(peer_supervisor) = leader
-            .peer_supervisors
-            .iter_mut()
-            .find(|known| known.addr.peer == peer)
-        {
-            if !peer_supervisor.linked() {
-                peer_supervisor.link = MemberLink::Linked;
+        let group = &mut self.leader.group;
+        if let Some(at) = group.position(peer) {
+            let member = &mut group.members[at];
+            if !member.linked() {
+                member.link = MemberLink::Linked;
             }
-            peer_supervisor.disk_fault = None;
+            member.disk_fault = None;
         }
         self.out.push(Action::ToSupervisor {
             to: peer,
@@ -197,58 +220,46 @@ impl Leadership<'_> {
 
     pub(crate) fn peer_supervisor_gone(&mut self, peer: PeerId) {
         let leader = &mut *self.leader;
-        let found = leader
-            .peer_supervisors
-            .iter()
-            .position(|known| known.addr.peer == peer);
-        let Some(at) = found else { return };
-        leader.peer_supervisors[at].link = MemberLink::Away;
-        for content in leader.content.values_mut() {
-            content.offered_to &= !(1 << at);
-        }
+        let Some(at) = leader.group.position(peer) else {
+            return;
+        };
+        leader.group.members[at].link = MemberLink::Away;
+        leader.blobs.forget_replicas(at, &[Replica::Offered]);
     }
 
     /// A peer supervisor answers to what this leader said.
     pub(crate) fn on_to_leader(&mut self, peer: PeerId, msg: ToLeader) {
         let leader = &mut *self.leader;
-        let found = leader
-            .peer_supervisors
-            .iter()
-            .position(|known| known.addr.peer == peer);
-        let Some(at) = found else { return };
-        let bit = 1 << at;
+        let Some(at) = leader.group.position(peer) else {
+            return;
+        };
+        let member = &mut leader.group.members[at];
         match msg {
             ToLeader::Holds(hashes) => {
-                if leader.peer_supervisors[at].linked() {
-                    leader.peer_supervisors[at].link = MemberLink::Listed;
+                if member.linked() {
+                    member.link = MemberLink::Listed;
                 }
-                for content in leader.content.values_mut() {
-                    content.kept_at &= !bit;
-                    content.offered_to &= !bit;
-                }
+                let before = [Replica::Held, Replica::Offered];
+                leader.blobs.forget_replicas(at, &before);
                 self.take_peer_supervisors_stock(at, hashes);
             }
             ToLeader::HoldsMore(hashes) => self.take_peer_supervisors_stock(at, hashes),
-            ToLeader::Disk(fault) => leader.peer_supervisors[at].disk_fault = fault,
+            ToLeader::Disk(fault) => member.disk_fault = fault,
             ToLeader::Held(hash) => {
-                let Some(content) = leader
-                    .content
-                    .get_mut(&hash)
-                    .filter(|content| content.to_be_kept())
-                else {
+                let blobs = &mut leader.blobs;
+                if !blobs.get(hash).is_some_and(Blob::to_be_kept) {
                     return self.tell_drop(peer, vec![hash]);
-                };
-                content.kept_at |= bit;
-                content.offered_to &= !bit;
-                content.refused_by = 0;
+                }
+                blobs.transition(hash, BlobEvent::Replica(at, Replica::Held));
+                blobs.transition(hash, BlobEvent::OfferedAgain);
                 if self.view().secure(hash) {
                     self.content_arrived(hash);
                 }
             }
             ToLeader::NotHeld(hash, _) => {
-                if let Some(content) = leader.content.get_mut(&hash) {
-                    content.offered_to &= !bit;
-                    content.refused_by |= bit;
+                let blobs = &mut leader.blobs;
+                if blobs.get(hash).is_some() {
+                    blobs.transition(hash, BlobEvent::Replica(at, Replica::Refused));
                     let at = self.now + SPREAD_AGAIN_AFTER;
                     self.leader.timers.set_once(at, Timer::Spread(hash));
                     self.spread(hash);
@@ -257,25 +268,21 @@ impl Leadership<'_> {
         }
     }
 
-    /// Content that others could not take is offered to all of them again.
+    /// A blob that others could not take is offered to all of them again.
     pub(crate) fn spread_again(&mut self, hash: Hash) {
-        if let Some(content) = self.leader.content.get_mut(&hash) {
-            content.refused_by = 0;
-            self.spread(hash);
-        }
+        let blobs = &mut self.leader.blobs;
+        blobs.transition(hash, BlobEvent::OfferedAgain);
+        self.spread(hash);
     }
 
     fn take_peer_supervisors_stock(&mut self, at: usize, hashes: Vec<Hash>) {
         let leader = &mut *self.leader;
-        let (peer, bit) = (leader.peer_supervisors[at].addr.peer, 1 << at);
-        let kept = |content: &Content| content.to_be_kept();
-        let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = hashes
-            .into_iter()
-            .partition(|hash| leader.content.get(hash).is_some_and(kept));
+        let peer = leader.group.members[at].addr.peer;
+        let kept = |hash: &Hash| leader.blobs.get(*hash).is_some_and(Blob::to_be_kept);
+        let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = hashes.into_iter().partition(kept);
         for hash in &wanted {
-            if let Some(content) = leader.content.get_mut(hash) {
-                content.kept_at |= bit;
-            }
+            let held = BlobEvent::Replica(at, Replica::Held);
+            leader.blobs.transition(*hash, held);
         }
         self.tell_drop(peer, unwanted);
         for hash in wanted {
@@ -298,24 +305,22 @@ impl Leadership<'_> {
 }
 
 impl<'a> LeaderView<'a> {
-    /// Whether as many supervisors hold this content as are to.
+    /// Whether as many supervisors hold this blob as are to.
     pub(crate) fn secure(&self, hash: Hash) -> bool {
         let leader = self.leader;
-        let wanted = self.state.settings().keep.min(1 + leader.others);
-        leader
-            .content
-            .get(&hash)
-            .is_some_and(|content| content.own && 1 + content.kept_at.count_ones() >= wanted)
+        let wanted = leader.group.copies(self.state.settings().keep);
+        let held = |blob: &Blob| blob.is_here() && 1 + blob.replicas().held_count() >= wanted;
+        leader.blobs.get(hash).is_some_and(held)
     }
 
-    /// PeerSupervisors that hold this content and are there.
+    /// Other supervisors that hold this blob and are there.
     pub(crate) fn keepers_of(&self, hash: Hash) -> impl Iterator<Item = &'a PeerAddr> + use<'a> {
         let leader = self.leader;
-        let bits = leader.content.get(&hash);
-        let bits = bits.map_or(0, |content| content.kept_at);
-        let peer_supervisors = leader.peer_supervisors.iter().enumerate();
-        peer_supervisors
-            .filter(move |(at, peer_supervisor)| peer_supervisor.linked() && bits & (1 << at) != 0)
-            .map(|(_, peer_supervisor)| &peer_supervisor.addr)
+        let replicas = leader.blobs.get(hash).map(Blob::replicas);
+        let replicas = replicas.unwrap_or_default();
+        let members = leader.group.iter().enumerate();
+        members
+            .filter(move |(at, member)| member.linked() && replicas.at(*at) == Replica::Held)
+            .map(|(_, member)| &member.addr)
     }
 }

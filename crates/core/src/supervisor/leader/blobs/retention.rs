@@ -2,6 +2,7 @@
 //! Whatever nobody needs is dropped everywhere.
 
 use crate::supervisor::durable::state::Job;
+use crate::supervisor::leader::blobs::state::Replica;
 use crate::supervisor::leader::blobs::transfers::{input_blobs, result_content};
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use crate::supervisor::{Action, send_drop};
@@ -13,9 +14,7 @@ impl Leadership<'_> {
     pub(crate) fn release_inputs(&mut self, spec: &JobSpec) {
         let inputs: BTreeSet<Hash> = input_blobs(spec).map(|(hash, _)| hash).collect();
         for hash in &inputs {
-            if let Some(content) = self.leader.content.get_mut(hash) {
-                content.claims = content.claims.saturating_sub(1);
-            }
+            self.leader.blobs.release(*hash);
         }
         self.drop_unused(inputs);
     }
@@ -27,10 +26,8 @@ impl Leadership<'_> {
             return;
         };
         for (hash, size) in printed {
+            self.leader.blobs.keep_for(*hash, *size, job);
             self.held_by(*hash, Some(*size), ix);
-            if let Some(content) = self.leader.content.get_mut(hash) {
-                content.kept.push(job);
-            }
             self.pull(*hash);
             self.drop_unused([*hash]);
         }
@@ -46,9 +43,7 @@ impl Leadership<'_> {
                 kept.extend(result_content(job));
             }
             for (hash, size) in kept {
-                let content = leader.content.entry(hash).or_default();
-                content.size = size;
-                content.kept.push(*id);
+                leader.blobs.keep_for(hash, size, *id);
             }
         }
     }
@@ -59,9 +54,7 @@ impl Leadership<'_> {
         let mut hashes = result_hashes(job);
         hashes.extend(log_hashes(job));
         for hash in &hashes {
-            if let Some(content) = leader.content.get_mut(hash) {
-                content.kept.retain(|other| *other != id);
-            }
+            leader.blobs.keep_no_more_for(*hash, id);
         }
         self.drop_unused(hashes);
     }
@@ -76,19 +69,13 @@ impl Leadership<'_> {
         let results: BTreeSet<Hash> = result_hashes(ended);
         let mut hashes = stale;
         for (hash, _) in input_blobs(spec) {
-            self.leader.proven.remember(hash, ended.client);
+            self.leader.possession.remember(hash, ended.client);
             hashes.insert(hash);
         }
         hashes.extend(done.flat_map(|done| done.left()).map(|(hash, _)| hash));
         let leader = &mut *self.leader;
         for hash in &hashes {
-            if let Some(content) = leader.content.get_mut(hash) {
-                content.producers.retain(|task| task.job != job);
-                content.jobs.retain(|other| *other != job);
-                if results.contains(hash) {
-                    content.kept.push(job);
-                }
-            }
+            leader.blobs.job_ended(*hash, job, results.contains(hash));
         }
         for hash in results {
             self.fetch_kept(hash);
@@ -103,31 +90,20 @@ impl Leadership<'_> {
         let mut elsewhere = BTreeMap::<PeerId, Vec<Hash>>::new();
         let leader = &mut *self.leader;
         for hash in hashes {
-            let Some(content) = leader.content.get_mut(&hash) else {
+            let Some(dropped) = leader.blobs.drop_unused(hash) else {
                 continue;
             };
-            if content.in_use() {
-                continue;
-            }
-            for ix in std::mem::take(&mut content.workers) {
-                leader.pool[ix].held.remove(&hash);
+            for ix in dropped.workers {
                 theirs.entry(ix).or_default().push(hash);
             }
-            if content.own && !content.kept.is_empty() {
-                continue;
-            }
-            if content.own {
+            if dropped.own {
                 own.push(hash);
             }
-            for (at, peer_supervisor) in leader.peer_supervisors.iter().enumerate() {
-                if (content.kept_at | content.offered_to) & (1 << at) != 0 {
-                    elsewhere
-                        .entry(peer_supervisor.addr.peer)
-                        .or_default()
-                        .push(hash);
+            for (at, member) in leader.group.iter().enumerate() {
+                if matches!(dropped.replicas.at(at), Replica::Held | Replica::Offered) {
+                    elsewhere.entry(member.peer()).or_default().push(hash);
                 }
             }
-            leader.content.remove(&hash);
         }
         for (ix, hashes) in theirs {
             send_drop(leader.pool[ix].peer, &hashes, self.out);
@@ -146,12 +122,7 @@ impl Leadership<'_> {
         let Some(ix) = leader.pool.find(worker) else {
             return;
         };
-        let needed = |hash: &Hash| {
-            leader
-                .content
-                .get(hash)
-                .is_some_and(|content| content.in_use())
-        };
+        let needed = |hash: &Hash| leader.blobs.in_use(*hash);
         let hashes = outputs.iter().filter_map(|file| file.data.hash());
         let (same, unknown): (Vec<Hash>, Vec<Hash>) = hashes.partition(needed);
         for hash in same {

@@ -3,6 +3,7 @@
 
 use crate::supervisor::contract::Pending;
 use crate::supervisor::leader::Leadership;
+use crate::supervisor::leader::blobs::state::{BlobEvent, CopyEvent};
 use crate::supervisor::leader::blobs::transfers::input_blobs;
 use crate::supervisor::{Requester, answer};
 use hedge_model::msg::{Refusal, RefusalKind, Reply, SharedSpec};
@@ -42,14 +43,49 @@ impl Submission {
         &self.unproven
     }
 
-    /// The client has shown that it holds a blob; gives the blob's size where it is an input that was not proven.
-    pub fn prove(&mut self, hash: Hash) -> Option<u64> {
-        self.unproven.remove(&hash)
-    }
-
     /// Whether nothing stands in the way of accepting it.
     pub fn complete(&self) -> bool {
         self.missing.is_empty() && self.unproven.is_empty()
+    }
+}
+
+/// The submissions that are not accepted yet, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Submissions(Vec<Submission>);
+
+impl Submissions {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, Submission> {
+        self.0.iter()
+    }
+
+    /// Those with an input that fewer supervisors hold than are to.
+    pub fn lacking(&self, hash: Hash) -> impl DoubleEndedIterator<Item = &Submission> {
+        self.0.iter().filter(move |submit| submit.lacks(hash))
+    }
+
+    /// A client has shown that it holds a blob; gives the blob's size where it is an input that was not proven.
+    pub fn prove(&mut self, client: PeerId, hash: Hash) -> Option<u64> {
+        let its = self.0.iter_mut().filter(|submit| submit.client == client);
+        its.filter_map(|submit| submit.unproven.remove(&hash))
+            .last()
+    }
+
+    /// As many supervisors hold an input as are to; says whether a submission waited for that.
+    fn arrived(&mut self, hash: Hash) -> bool {
+        let mut waited = false;
+        for submit in &mut self.0 {
+            waited |= submit.missing.remove(&hash);
+        }
+        waited
+    }
+
+    /// Takes out those of which `out` holds.
+    pub fn take(&mut self, mut out: impl FnMut(&Submission) -> bool) -> Vec<Submission> {
+        self.0.extract_if(.., |submit| out(submit)).collect()
     }
 }
 
@@ -64,16 +100,12 @@ impl Leadership<'_> {
     ) {
         let client = requester.peer();
         let inputs: BTreeMap<Hash, u64> = input_blobs(&new.spec).collect();
+        let blobs = &mut self.leader.blobs;
         for (hash, size) in &inputs {
-            let content = self.leader.content.entry(*hash).or_default();
-            content.claims += 1;
-            // What another client, or a job, has said of it stands until this client has shown that it holds it.
-            if content.size == 0 {
-                content.size = *size;
-            }
+            blobs.claim(*hash, *size);
         }
         for hash in held.iter().filter(|hash| inputs.contains_key(*hash)) {
-            self.leader.content.entry(*hash).or_default().own = true;
+            blobs.transition(*hash, BlobEvent::Own(CopyEvent::Arrived));
         }
         let view = self.view();
         let missing = inputs.keys().copied().filter(|hash| !view.secure(*hash));
@@ -89,9 +121,8 @@ impl Leadership<'_> {
         };
         for hash in &missing {
             // What was tried with clients before says nothing about this one.
-            if let Some(pull) = self.leader.pulls.get_mut(hash) {
-                pull.failures = 0;
-            }
+            let afresh = BlobEvent::Own(CopyEvent::Afresh);
+            self.leader.blobs.transition(*hash, afresh);
         }
         self.accept(Submission {
             client,
@@ -103,20 +134,14 @@ impl Leadership<'_> {
 
     /// As many supervisors hold an input as are to.
     pub(super) fn input_arrived(&mut self, hash: Hash) {
-        let mut changed = false;
-        for submit in &mut self.leader.submits {
-            changed |= submit.missing.remove(&hash);
-        }
-        if changed {
+        if self.leader.submissions.arrived(hash) {
             self.accept_complete();
         }
     }
 
     /// Accepts the submissions that nothing stands in the way of.
     pub(super) fn accept_complete(&mut self) {
-        let complete = |submit: &mut Submission| submit.complete();
-        let complete: Vec<Submission> = self.leader.submits.extract_if(.., complete).collect();
-        for mut submit in complete {
+        for mut submit in self.leader.submissions.take(Submission::complete) {
             // One that was held may have gone with a supervisor's disk meanwhile: it is wanted again.
             let inputs = input_blobs(&submit.new.spec).map(|(hash, _)| hash);
             submit.missing = inputs.filter(|hash| !self.view().secure(*hash)).collect();
@@ -139,7 +164,7 @@ impl Leadership<'_> {
             return self.append(record, Some(pending));
         }
         let (missing, holder) = (submit.missing.clone(), submit.new.from.peer);
-        self.leader.submits.push(submit);
+        self.leader.submissions.0.push(submit);
         for hash in missing {
             self.pull(hash);
             self.spread(hash);
@@ -151,12 +176,9 @@ impl Leadership<'_> {
     pub(super) fn refuse_submissions(
         &mut self,
         why: &str,
-        mut hopeless: impl FnMut(&Submission) -> bool,
+        hopeless: impl FnMut(&Submission) -> bool,
     ) {
-        let leader = &mut *self.leader;
-        let gone = leader.submits.extract_if(.., |submit| hopeless(submit));
-        let gone: Vec<Submission> = gone.collect();
-        for submit in gone {
+        for submit in self.leader.submissions.take(hopeless) {
             self.release_inputs(&submit.new.spec);
             let why = format!(
                 "the inputs could not be fetched from the client: {why}; nothing was accepted"

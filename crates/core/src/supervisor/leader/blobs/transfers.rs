@@ -1,7 +1,7 @@
 //! Where content is, what of it is gone, and what this supervisor fetches for itself.
 
 use crate::supervisor::durable::state::{Done, Job};
-use crate::supervisor::leader::blobs::Pull;
+use crate::supervisor::leader::blobs::state::{Blob, BlobEvent, CopyEvent};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership, WorkerIx};
 use crate::supervisor::{Action, PullFailure, send};
@@ -20,26 +20,19 @@ const PULL_AGAIN_AFTER: Duration = Duration::from_millis(200);
 const SOURCES_MAX: usize = 32;
 
 impl Leadership<'_> {
-    /// Notes that a worker holds some content.
+    /// Notes that a worker holds a blob.
     pub(crate) fn held_by(&mut self, hash: Hash, size: Option<u64>, ix: WorkerIx) {
-        let leader = &mut *self.leader;
-        let content = leader.content.entry(hash).or_default();
-        content.size = size.unwrap_or(content.size);
-        if !content.workers.contains(&ix) {
-            content.workers.push(ix);
-            content.suspected = false;
+        let blobs = &mut self.leader.blobs;
+        blobs.transition(hash, BlobEvent::HeldBy(ix));
+        if let Some(size) = size {
+            blobs.set_size(hash, size);
         }
-        leader.pool[ix].held.insert(hash);
     }
 
-    /// Notes the content that a task left at a worker.
+    /// Notes the blobs that a task left at a worker.
     pub(crate) fn note_left(&mut self, task: TaskId, left: &[(Hash, u64)], ix: Option<WorkerIx>) {
         for (hash, size) in left {
-            let content = self.leader.content.entry(*hash).or_default();
-            content.size = *size;
-            if !content.producers.contains(&task) {
-                content.producers.push(task);
-            }
+            self.leader.blobs.made_by(*hash, *size, task);
             if let Some(ix) = ix {
                 self.held_by(*hash, Some(*size), ix);
             }
@@ -48,17 +41,16 @@ impl Leadership<'_> {
 
     /// A worker has been gone for longer than its content is counted on.
     pub(crate) fn content_of_gone_worker(&mut self, ix: WorkerIx) {
-        let worker = &self.leader.pool[ix];
-        if worker.state().reachable() {
+        if self.leader.pool[ix].state().reachable() {
             return;
         }
-        let held: Vec<Hash> = worker.held.iter().copied().collect();
+        let held: Vec<Hash> = self.leader.blobs.held_by(ix).collect();
         self.lose_where_gone(held);
     }
 
     /// Holders that did not come since this leader began are not waited for any more.
     pub(crate) fn give_up_absent_holders(&mut self) {
-        let all: Vec<Hash> = self.leader.content.keys().copied().collect();
+        let all: Vec<Hash> = self.leader.blobs.iter().map(|(hash, _)| hash).collect();
         self.lose_where_gone(all);
         self.feed_starved();
         let leader = &mut *self.leader;
@@ -67,8 +59,8 @@ impl Leadership<'_> {
 
     /// A worker holds content that this supervisor wants to keep and has not: it is fetched.
     pub(crate) fn fetch_kept(&mut self, hash: Hash) {
-        let content = self.leader.content.get(&hash);
-        if content.is_some_and(|content| !content.kept.is_empty() && !content.own) {
+        let blob = self.leader.blobs.get(hash);
+        if blob.is_some_and(|blob| blob.is_kept() && !blob.is_here()) {
             self.pull(hash);
         }
     }
@@ -87,18 +79,16 @@ impl Leadership<'_> {
         if !self.view().beyond_recovery(hash) {
             return;
         }
-        let content = self.leader.content.get(&hash);
-        let producers = content
-            .map(|content| content.producers.to_vec())
-            .unwrap_or_default();
-        for task in producers {
+        let blob = self.leader.blobs.get(hash);
+        let producers = blob.map(|blob| blob.producers().to_vec());
+        for task in producers.unwrap_or_default() {
             let Some(known) = self.state.task(task) else {
                 continue;
             };
             let Some(done) = &known.done else { continue };
             let still_its = done.left().any(|(left, _)| left == hash);
             let generation = known.generation;
-            if still_its && self.leader.losing.insert(task) {
+            if still_its && self.leader.blobs.begin_loss(task) {
                 self.append(
                     Record::OutputsLost {
                         task,
@@ -118,42 +108,64 @@ impl Leadership<'_> {
         }
     }
 
-    /// Fetches content into the own store, unless it is there or on its way.
+    /// Fetches a blob into the own store, unless it is there or on its way.
     pub(crate) fn pull(&mut self, hash: Hash) {
+        self.fetch(hash, CopyEvent::Wanted);
+    }
+
+    /// A failed transfer is tried again, if it is still wanted.
+    pub(crate) fn pull_again(&mut self, hash: Hash) {
+        self.fetch(hash, CopyEvent::Due);
+    }
+
+    /// A worker could not fetch this from anybody it was told of: if it is fetched into the own store, all
+    /// is well, else nobody has it.
+    pub(crate) fn distrust(&mut self, hash: Hash) {
+        let leader = &mut *self.leader;
+        leader
+            .jobs
+            .values_mut()
+            .flat_map(|job| &mut job.groups)
+            .for_each(|group| {
+                if group
+                    .body
+                    .as_ref()
+                    .is_some_and(|body| body.blobs.contains(&hash))
+                {
+                    group.body = None;
+                }
+            });
+        if leader.blobs.get(hash).is_some_and(|blob| !blob.is_here()) {
+            self.lose_if_gone(hash);
+            self.fetch(hash, CopyEvent::Suspected);
+        }
+    }
+
+    /// Has a blob that is known and not here asked for, where `event` wants that now and somebody may have it.
+    fn fetch(&mut self, hash: Hash, event: CopyEvent) {
+        let known = self.leader.blobs.get(hash);
+        let Some(blob) = known.filter(|blob| !blob.is_here()) else {
+            return;
+        };
+        let (size, asked) = (blob.size(), blob.is_fetching());
         let me = self.config.me.peer;
         // The last submitter is likeliest to be still there.
-        let submits = self.leader.submits.iter().rev();
-        let clients: Vec<Source> = submits
-            .filter(|submit| submit.lacks(hash))
+        let clients = self.leader.submissions.lacking(hash).rev();
+        let clients = clients
             .take(SOURCES_MAX)
-            .map(|submit| submit.new.from.clone())
-            .collect();
+            .map(|submit| submit.new.from.clone());
         let mut sources = self.view().sources(&[hash]);
         sources.extend(clients);
         sources.retain(|source| source.peer != me);
-        let leader = &mut *self.leader;
-        let size = leader.content.get(&hash).map_or(0, |content| content.size);
-        let content = leader.content.get_mut(&hash);
-        if sources.is_empty() || content.as_ref().is_some_and(|content| content.own) {
-            let own = content.as_ref().is_some_and(|content| content.own);
-            if let Some(content) = content {
-                content.suspected = false;
-            }
-            leader.pulls.remove(&hash);
-            if !own {
-                self.refuse_submissions("nobody who holds them is named", |submit| {
-                    submit.lacks(hash)
-                });
-            }
-            return;
+        if sources.is_empty() {
+            let given_up = BlobEvent::Own(CopyEvent::GivenUp);
+            self.leader.blobs.transition(hash, given_up);
+            let why = "nobody who holds them is named";
+            return self.refuse_submissions(why, |submit| submit.lacks(hash));
         }
-        let pull = leader.pulls.entry(hash).or_insert(Pull {
-            failures: 0,
-            under_way: false,
-            fault: None,
-        });
-        if !pull.under_way {
-            pull.under_way = true;
+        let blobs = &mut self.leader.blobs;
+        blobs.transition(hash, BlobEvent::Own(event));
+        if !asked && blobs.get(hash).is_some_and(Blob::is_fetching) {
             self.out.push(Action::Pull {
                 hash,
                 size,
@@ -162,49 +174,35 @@ impl Leadership<'_> {
         }
     }
 
-    /// A failed transfer is tried again, if it is still wanted.
-    pub(crate) fn pull_again(&mut self, hash: Hash) {
-        if let Some(pull) = self.leader.pulls.get_mut(&hash) {
-            pull.under_way = false;
-            self.pull(hash);
-        }
-    }
-
     pub(crate) fn on_pulled(&mut self, hash: Hash, result: Result<Option<PeerId>, PullFailure>) {
-        let now = self.now;
-        match result {
-            Ok(sender) => {
-                let leader = &mut *self.leader;
-                leader.pulls.remove(&hash);
-                let content = leader.content.entry(hash).or_default();
-                (content.own, content.suspected) = (true, false);
-                self.spread(hash);
-                self.prove_arrived(hash, sender);
-                if self.view().secure(hash) {
-                    self.content_arrived(hash);
-                }
-                self.drop_unused([hash]);
+        let failure = match result {
+            Ok(sender) => return self.on_arrived(hash, sender),
+            Err(failure) => failure,
+        };
+        let blobs = &mut self.leader.blobs;
+        let Some(blob) = blobs.get(hash).filter(|blob| blob.is_fetching()) else {
+            return;
+        };
+        let failures = (blob.failures() + 1).min(PULL_FAILURES_MAX);
+        let again = self.now + again_after(failures);
+        let failed = |fault| BlobEvent::Own(CopyEvent::Failed { fault });
+        if !blob.in_use() {
+            // Nobody wants it any more.
+            blobs.transition(hash, BlobEvent::Own(CopyEvent::GivenUp));
+            return;
+        }
+        if failures < PULL_FAILURES_MAX {
+            blobs.transition(hash, failed(None));
+            return self.leader.timers.set(again, Timer::Pull(hash));
+        }
+        match failure {
+            PullFailure::Here(why) => {
+                blobs.transition(hash, failed(Some(why.clone())));
+                self.leader.timers.set(again, Timer::Pull(hash));
+                self.refuse_submissions(&why, |submit| submit.lacks(hash));
             }
-            Err(failure) => {
-                let leader = &mut *self.leader;
-                let Some(pull) = leader.pulls.get_mut(&hash) else {
-                    return;
-                };
-                pull.failures = (pull.failures + 1).min(PULL_FAILURES_MAX);
-                let after = again_after(pull.failures);
-                if pull.failures < PULL_FAILURES_MAX {
-                    return leader.timers.set(now + after, Timer::Pull(hash));
-                }
-                let why = match failure {
-                    PullFailure::Here(why) => {
-                        pull.fault = Some(why.clone());
-                        leader.timers.set(now + after, Timer::Pull(hash));
-                        return self.refuse_submissions(&why, |submit| submit.lacks(hash));
-                    }
-                    PullFailure::Sources(why) => why,
-                };
-                let leader = &mut *self.leader;
-                leader.pulls.remove(&hash);
+            PullFailure::Sources(why) => {
+                blobs.transition(hash, BlobEvent::Own(CopyEvent::GivenUp));
                 self.disbelieve_holders(hash);
                 self.lose_if_gone(hash);
                 self.feed_starved();
@@ -214,27 +212,35 @@ impl Leadership<'_> {
         }
     }
 
-    /// Nobody gave content that they were thought to hold: those who are there do not hold it. Others may
+    /// A blob is in the own store; `sender` has sent all of it.
+    fn on_arrived(&mut self, hash: Hash, sender: Option<PeerId>) {
+        let arrived = BlobEvent::Own(CopyEvent::Arrived);
+        self.leader.blobs.transition(hash, arrived);
+        self.spread(hash);
+        self.prove_arrived(hash, sender);
+        if self.view().secure(hash) {
+            self.content_arrived(hash);
+        }
+        self.drop_unused([hash]);
+    }
+
+    /// Nobody gave a blob that they were thought to hold: those who are there do not hold it. Others may
     /// still return with it.
     fn disbelieve_holders(&mut self, hash: Hash) {
         let leader = &mut *self.leader;
-        let Some(content) = leader.content.get_mut(&hash) else {
-            return;
-        };
-        content.suspected = false;
-        let workers = &mut leader.pool;
-        let mut there = Vec::new();
-        content.workers.retain(|ix| {
-            let worker = &mut workers[*ix];
-            if !worker.state().reachable() {
-                return true;
-            }
-            worker.held.remove(&hash);
-            send(worker.peer, ToWorker::Drop(vec![hash]), self.out);
-            there.push(*ix);
-            false
-        });
-        self.exclude_for_missing(hash, &there);
+        let holders = leader.blobs.get(hash).map(|blob| blob.workers().to_vec());
+        let mut there = holders.unwrap_or_default();
+        there.retain(|ix| leader.pool[*ix].state().reachable());
+        // Makers are named by the blob, which may be forgotten with its last holder.
+        let liars = self.view().makers_among(hash, &there);
+        for ix in &there {
+            let leader = &mut *self.leader;
+            leader.blobs.transition(hash, BlobEvent::NotHeldBy(*ix));
+            send(leader.pool[*ix].peer, ToWorker::Drop(vec![hash]), self.out);
+        }
+        for ix in liars {
+            self.exclude_faulty(ix, "does not give an output that it reported".to_owned());
+        }
     }
 
     /// Fetches what jobs still want of their results, from workers that came.
@@ -265,10 +271,10 @@ impl LeaderView<'_> {
     /// Whether somebody who is there holds this content.
     pub(crate) fn within_reach(&self, hash: Hash) -> bool {
         let leader = self.leader;
-        leader.content.get(&hash).is_some_and(|content| {
+        leader.blobs.get(hash).is_some_and(|blob| {
             let there = |ix: &WorkerIx| leader.pool[*ix].state().reachable();
-            let workers = !content.suspected && content.workers.iter().any(there);
-            content.own || workers || self.keepers_of(hash).next().is_some()
+            let workers = !blob.is_suspected() && blob.workers().iter().any(there);
+            blob.is_here() || workers || self.keepers_of(hash).next().is_some()
         })
     }
 
@@ -277,9 +283,10 @@ impl LeaderView<'_> {
         let leader = self.leader;
         let grace = self.config.content_grace;
         let settled = self.now.since(leader.since) >= grace;
-        leader.content.get(&hash).is_none_or(|content| {
+        leader.blobs.get(hash).is_none_or(|blob| {
             let back = |ix: &WorkerIx| leader.pool[*ix].state().may_return(self.now, grace);
-            settled && !content.own && content.kept_at == 0 && !content.workers.iter().any(back)
+            let elsewhere = blob.replicas().held_count() > 0;
+            settled && !blob.is_here() && !elsewhere && !blob.workers().iter().any(back)
         })
     }
 
@@ -307,11 +314,10 @@ impl LeaderView<'_> {
         let leader = self.leader;
         let mut workers = BTreeSet::<WorkerIx>::new();
         let mut own = false;
-        for content in blobs.iter().filter_map(|hash| leader.content.get(hash)) {
-            own |= content.own;
+        for blob in blobs.iter().filter_map(|hash| leader.blobs.get(*hash)) {
+            own |= blob.is_here();
             workers.extend(
-                content
-                    .workers
+                blob.workers()
                     .iter()
                     .copied()
                     .filter(|ix| leader.pool[*ix].state().reachable()),
@@ -342,13 +348,11 @@ impl LeaderView<'_> {
 
     /// Whether a job cannot go on without this content.
     fn needed_now(&self, hash: Hash) -> bool {
-        let Some(content) = self.leader.content.get(&hash) else {
+        let Some(blob) = self.leader.blobs.get(hash) else {
             return false;
         };
-        content
-            .producers
-            .iter()
-            .any(|task| self.outputs_needed(*task))
+        let mut producers = blob.producers().iter();
+        producers.any(|task| self.outputs_needed(*task))
     }
 
     /// Whether the outputs of a task are results, or inputs of a task that neither is done nor runs already.

@@ -38,9 +38,7 @@ impl Leadership<'_> {
         }
         leader.jobs.insert(id, active_job);
         for (hash, size) in input_blobs(&spec) {
-            let content = leader.content.entry(hash).or_default();
-            content.size = size;
-            content.jobs.push(id);
+            leader.blobs.read_by(hash, size, id);
         }
         done.into_iter()
             .for_each(|(task, left)| self.note_left(task, &left, None));

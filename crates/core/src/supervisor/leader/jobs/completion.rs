@@ -198,14 +198,12 @@ impl Leadership<'_> {
         let (spec, group) = (job.spec.clone(), job.spec.group_of(id.number));
         let done = job.done_of(group);
         let leader = &mut *self.leader;
-        leader.losing.remove(&id);
+        leader.blobs.end_loss(id);
         leader.tasks.entry(id).or_default();
         for hash in lost {
-            let Some(content) = leader.content.get_mut(hash) else {
+            let Some(made) = leader.blobs.not_made_by(*hash, id) else {
                 continue;
             };
-            content.producers.retain(|task| *task != id);
-            let made = content.producers.iter().any(|task| task.job == id.job);
             if let Some(active_job) = leader.jobs.get_mut(&id.job) {
                 active_job.stale.insert(*hash);
                 if !made {
@@ -306,7 +304,7 @@ impl Leadership<'_> {
             .unwrap_or_default();
         leader.without_inputs.retain(|(job, _)| *job != id);
         leader.barred.retain(|(job, ..)| *job != id);
-        leader.losing.retain(|task| task.job != id);
+        leader.blobs.forget_losses(id);
         for ix in touched {
             let worker = &mut leader.pool[ix];
             worker.bodies.retain(|(job, _), _| *job != id);

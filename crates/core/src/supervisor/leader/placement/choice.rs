@@ -150,8 +150,9 @@ impl Inputs {
     }
 
     /// Seconds until a worker would have what it lacks and be done with it.
-    fn until_done(&self, worker: &Worker) -> f64 {
-        let lacks = |(hash, _): &&(Hash, u64)| !worker.held.contains(hash);
+    fn until_done(&self, leader: &Leader, ix: WorkerIx) -> f64 {
+        let worker = &leader.pool[ix];
+        let lacks = |(hash, _): &&(Hash, u64)| !leader.blobs.holds(ix, *hash);
         let bytes: f64 = self
             .pieces
             .iter()
@@ -196,7 +197,7 @@ fn with_room(
         let fit = roomy.filter(|ix| !avoid.contains(ix) && !taken(leader, want, known, *ix));
         let timed = fit
             .take(ARRIVALS_MAX)
-            .map(|ix| (data.until_done(&leader.pool[ix]), ix));
+            .map(|ix| (data.until_done(leader, ix), ix));
         // Of those that are about equal the first, as without data: measured rates and speeds scatter.
         let clearly = |next: f64, best: f64| next < best * (1.0 - ABOUT_EQUAL);
         let soonest = timed.reduce(|best, next| match clearly(next.0, best.0) {

@@ -2,7 +2,6 @@
 
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::attempts::{NewAttempt, Why, find_attempt};
-use crate::supervisor::leader::blobs::Content;
 use crate::supervisor::leader::pool::capacity::BENCHMARK_AFTER;
 use crate::supervisor::leader::pool::state::{WorkerEvent, WorkerState};
 use crate::supervisor::leader::pool::worker::Worker;
@@ -11,7 +10,7 @@ use crate::supervisor::leader::{Leadership, WorkerIx};
 use crate::supervisor::{send, send_drop};
 use hedge_model::msg::{HASHES_MAX, HeldAttempt, ToWorker, WorkerInfo};
 use hedge_model::{AttemptId, Hash, JobId, PeerId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 impl Leadership<'_> {
     /// A worker's first message on a connection.
@@ -42,8 +41,8 @@ impl Leadership<'_> {
             in_hand: Vec::new(),
             ..info
         };
-        let before = std::mem::take(&mut worker.held);
-        self.take_stock(ix, &before, held);
+        let before = leader.blobs.clear_worker(ix);
+        self.take_stock(ix, held);
         let newest: BTreeMap<_, _> = in_hand
             .iter()
             .map(|held| (held.attempt.task, held.attempt))
@@ -81,16 +80,10 @@ impl Leadership<'_> {
     }
 
     /// Compares what a worker holds with what is wanted of it.
-    fn take_stock(&mut self, ix: WorkerIx, before: &BTreeSet<Hash>, held: Vec<Hash>) {
+    fn take_stock(&mut self, ix: WorkerIx, held: Vec<Hash>) {
         let leader = &mut *self.leader;
-        for hash in before {
-            if let Some(content) = leader.content.get_mut(hash) {
-                content.workers.retain(|other| *other != ix);
-            }
-        }
-        let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = held
-            .into_iter()
-            .partition(|hash| leader.content.get(hash).is_some_and(Content::in_use));
+        let wanted = |hash: &Hash| leader.blobs.in_use(*hash);
+        let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = held.into_iter().partition(wanted);
         let peer = leader.pool[ix].peer;
         for hash in wanted {
             self.held_by(hash, None, ix);
@@ -101,7 +94,7 @@ impl Leadership<'_> {
 
     /// A worker goes on to list what it holds.
     pub(crate) fn on_holds(&mut self, ix: WorkerIx, held: Vec<Hash>) {
-        self.take_stock(ix, &BTreeSet::new(), held);
+        self.take_stock(ix, held);
         self.feed_starved();
         self.pull_wanted();
     }

@@ -5,7 +5,7 @@ use crate::supervisor::Action;
 use crate::supervisor::leader::attempts::{Attempt, Why, find_attempt};
 use crate::supervisor::leader::pool::state::{Loss, WorkerEvent};
 use crate::supervisor::leader::{Leadership, WorkerIx};
-use hedge_model::{AttemptId, TaskId, Time};
+use hedge_model::{AttemptId, Hash, TaskId, Time};
 use std::time::Duration;
 
 /// A copy that has run for less is not ahead of an attempt, however young that is: about what a start takes.
@@ -152,7 +152,7 @@ impl Leadership<'_> {
         let lost = self.leader.pool[ix].load.lost().clone();
         lost.into_iter().for_each(|id| self.take_back_attempt(id));
         // Nobody could be asked for results of ended jobs that only this worker holds.
-        let held = self.leader.pool[ix].held.clone();
+        let held: Vec<Hash> = self.leader.blobs.held_by(ix).collect();
         held.into_iter().for_each(|hash| self.fetch_kept(hash));
         self.leader.pool_changed(ix);
         self.feed_starved();

@@ -1,6 +1,6 @@
 //! Workers come, report, fall silent, return and leave.
 
-use crate::supervisor::leader::blobs::submissions::Submission;
+use crate::supervisor::leader::blobs::state::Blob;
 use crate::supervisor::leader::pool::state::{Loss, WorkerEvent};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leadership, WorkerIx};
@@ -46,10 +46,8 @@ impl Leadership<'_> {
     pub(crate) fn on_gone(&mut self, peer: PeerId, silent: bool) {
         self.peer_supervisor_gone(peer);
         self.abandon_requests_of(peer);
-        let leader = &mut *self.leader;
-        let its = |submit: &mut Submission| submit.client == peer;
-        let gone: Vec<Submission> = leader.submits.extract_if(.., its).collect();
-        for submit in gone {
+        let submissions = &mut self.leader.submissions;
+        for submit in submissions.take(|submit| submit.client == peer) {
             self.release_inputs(&submit.new.spec);
         }
         self.leader
@@ -133,23 +131,17 @@ impl Leadership<'_> {
         let draining: Vec<WorkerIx> = leader.leaving.iter().copied().filter(idle).collect();
         for ix in draining {
             let leader = &mut *self.leader;
-            let only_here = |hash: &&Hash| {
-                leader.content.get(*hash).is_some_and(|content| {
-                    let other = |at: &WorkerIx| {
-                        let worker = &leader.pool[*at];
-                        *at != ix && worker.state().reachable() && !worker.draining
-                    };
-                    !content.own
-                        && (!content.producers.is_empty() || !content.kept.is_empty())
-                        && !content.workers.iter().any(other)
-                })
+            let other = |at: &WorkerIx| {
+                let worker = &leader.pool[*at];
+                *at != ix && worker.state().reachable() && !worker.draining
             };
-            let rescue: Vec<Hash> = leader.pool[ix]
-                .held
-                .iter()
-                .filter(only_here)
-                .copied()
-                .collect();
+            let only_here = |blob: &Blob| {
+                let needed = !blob.producers().is_empty() || blob.is_kept();
+                needed && !blob.is_here() && !blob.workers().iter().any(other)
+            };
+            let held = leader.blobs.held_by(ix);
+            let rescue = held.filter(|hash| leader.blobs.get(*hash).is_some_and(only_here));
+            let rescue: Vec<Hash> = rescue.collect();
             if rescue.is_empty() {
                 self.leader.leaving.remove(&ix);
                 let leader = &mut *self.leader;

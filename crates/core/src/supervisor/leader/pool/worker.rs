@@ -8,7 +8,7 @@ use crate::supervisor::leader::pool::state::{WorkerEvent, WorkerState};
 use hedge_model::capacity::Class;
 use hedge_model::msg::WorkerInfo;
 use hedge_model::owner::{OwnerResponse, OwnerState};
-use hedge_model::{Hash, JobId, PeerId, Time};
+use hedge_model::{JobId, PeerId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -35,7 +35,6 @@ pub(crate) struct Worker {
     pub bodies: BTreeMap<(JobId, u32), u32>,
     /// Bodies whose content it holds.
     pub staged: BTreeSet<(JobId, u32, u32)>,
-    pub held: BTreeSet<Hash>,
     pub done: u64,
     pub failed: u64,
     pub lost_count: u64,
@@ -78,7 +77,6 @@ impl Worker {
             faults: 0,
             bodies: BTreeMap::new(),
             staged: BTreeSet::new(),
-            held: BTreeSet::new(),
             done: 0,
             failed: 0,
             lost_count: 0,

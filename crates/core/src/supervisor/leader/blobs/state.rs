@@ -1,0 +1,437 @@
+//! Where a blob is and what it is kept for: its state, and the only functions that change it.
+
+use crate::supervisor::leader::WorkerIx;
+use hedge_model::{JobId, TaskId};
+use smallvec::SmallVec;
+
+/// Most other supervisors whose replicas are counted: one bit for each in every blob.
+pub(crate) const REPLICAS_MAX: usize = 8;
+
+/// A blob, as the leader knows it.
+#[derive(Debug, Default)]
+pub(crate) struct Blob {
+    size: u64,
+    own: OwnCopy,
+    workers: SmallVec<[WorkerIx; 2]>,
+    replicas: Replicas,
+    /// Tasks whose output it is.
+    producers: SmallVec<[TaskId; 1]>,
+    /// Jobs whose input it is.
+    jobs: SmallVec<[JobId; 1]>,
+    /// Submissions on their way whose input it is.
+    claims: u32,
+    /// Jobs whose result it is once they have ended, or that printed it; one for each time.
+    kept: SmallVec<[JobId; 1]>,
+}
+
+/// What changes where a blob is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum BlobEvent {
+    /// A worker holds it.
+    HeldBy(WorkerIx),
+    /// A worker does not hold it.
+    NotHeldBy(WorkerIx),
+    /// Another supervisor, by its position, stands to it like this.
+    Replica(usize, Replica),
+    /// No supervisor counts as unable to hold it any more.
+    OfferedAgain,
+    /// Something changes this supervisor's own copy.
+    Own(CopyEvent),
+}
+
+/// This supervisor's own copy of a blob.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OwnCopy {
+    /// It is not in the own store and nobody asked for it.
+    #[default]
+    Absent,
+    /// Asked for and not answered.
+    Fetching(Box<Fetch>),
+    /// Fetching it failed; it is asked for again after a while.
+    Waiting(Box<Fetch>),
+    /// It is in the own store.
+    Held,
+}
+
+/// A blob on its way into the own store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fetch {
+    failures: u8,
+    /// A worker could not fetch it: whether its holders give it is being tried.
+    suspected: bool,
+    /// Why this supervisor could not store it when it tried last.
+    fault: Option<String>,
+}
+
+/// What changes this supervisor's own copy of a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CopyEvent {
+    /// It is wanted in the own store.
+    Wanted,
+    /// It is wanted, because a worker could not fetch it.
+    Suspected,
+    /// A worker holds it of which that was not known: its holders are believed again.
+    Believed,
+    /// It is in the own store.
+    Arrived,
+    /// Fetching it failed; `fault` says why this supervisor could not store it.
+    Failed { fault: Option<String> },
+    /// What failed before says nothing any more.
+    Afresh,
+    /// It is time to ask for it again.
+    Due,
+    /// It is not asked for any more.
+    GivenUp,
+}
+
+impl OwnCopy {
+    /// The state after an event; an event that does not apply changes nothing.
+    #[must_use]
+    pub fn after(self, event: CopyEvent) -> Self {
+        match (self, event) {
+            (_, CopyEvent::Arrived) => Self::Held,
+            (Self::Held, _) => Self::Held,
+            (Self::Absent, CopyEvent::Wanted) => Self::Fetching(Box::default()),
+            (Self::Absent, CopyEvent::Suspected) => Self::Fetching(Box::new(Fetch {
+                suspected: true,
+                ..Fetch::default()
+            })),
+            (Self::Absent, _) | (_, CopyEvent::GivenUp) => Self::Absent,
+            (Self::Waiting(fetch), CopyEvent::Due) => Self::Fetching(fetch),
+            (Self::Fetching(mut fetch), CopyEvent::Failed { fault }) => {
+                fetch.failures = fetch.failures.saturating_add(1);
+                fetch.fault = fault.or(fetch.fault);
+                Self::Waiting(fetch)
+            }
+            (Self::Fetching(fetch), event) => Self::Fetching(fetch.noting(&event)),
+            (Self::Waiting(fetch), event) => Self::Waiting(fetch.noting(&event)),
+        }
+    }
+
+    fn fetch(&self) -> Option<&Fetch> {
+        match self {
+            Self::Fetching(fetch) | Self::Waiting(fetch) => Some(fetch),
+            Self::Absent | Self::Held => None,
+        }
+    }
+}
+
+impl Fetch {
+    fn noting(mut self: Box<Self>, event: &CopyEvent) -> Box<Self> {
+        match event {
+            CopyEvent::Suspected => self.suspected = true,
+            CopyEvent::Believed => self.suspected = false,
+            CopyEvent::Afresh => self.failures = 0,
+            _ => {}
+        }
+        self
+    }
+}
+
+/// How another supervisor stands to a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replica {
+    /// It has none, as far as is known.
+    None,
+    /// It was asked to hold it and has not answered.
+    Offered,
+    /// It holds it.
+    Held,
+    /// It could not take it.
+    Refused,
+}
+
+/// How all other supervisors stand to a blob: one bit for the position of each, in at most one of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Replicas {
+    offered: u8,
+    held: u8,
+    refused: u8,
+}
+
+impl Replicas {
+    /// How many hold it.
+    pub fn held_count(self) -> u32 {
+        self.held.count_ones()
+    }
+
+    /// How many hold it or were asked to.
+    pub fn expected_count(self) -> u32 {
+        (self.held | self.offered).count_ones()
+    }
+
+    /// How one of them stands to it.
+    pub fn at(self, position: usize) -> Replica {
+        let bit = 1 << position;
+        match () {
+            () if self.held & bit != 0 => Replica::Held,
+            () if self.offered & bit != 0 => Replica::Offered,
+            () if self.refused & bit != 0 => Replica::Refused,
+            () => Replica::None,
+        }
+    }
+
+    fn set(&mut self, position: usize, replica: Replica) {
+        let bit = 1 << position;
+        self.offered &= !bit;
+        self.held &= !bit;
+        self.refused &= !bit;
+        match replica {
+            Replica::None => {}
+            Replica::Offered => self.offered |= bit,
+            Replica::Held => self.held |= bit,
+            Replica::Refused => self.refused |= bit,
+        }
+    }
+}
+
+impl Blob {
+    /// Its length in bytes; 0 until somebody has said it.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether it is in the own store.
+    pub fn is_here(&self) -> bool {
+        self.own == OwnCopy::Held
+    }
+
+    /// Whether it was asked for and nothing is known of that yet.
+    pub fn is_fetching(&self) -> bool {
+        matches!(self.own, OwnCopy::Fetching(_))
+    }
+
+    /// How often fetching it failed.
+    pub fn failures(&self) -> u8 {
+        self.own.fetch().map_or(0, |fetch| fetch.failures)
+    }
+
+    /// Why this supervisor could not store it.
+    pub fn fault(&self) -> Option<&str> {
+        self.own.fetch()?.fault.as_deref()
+    }
+
+    /// Whether a worker could not fetch it, and whether its holders give it is being tried.
+    pub fn is_suspected(&self) -> bool {
+        self.own.fetch().is_some_and(|fetch| fetch.suspected)
+    }
+
+    /// Workers that hold it.
+    pub fn workers(&self) -> &[WorkerIx] {
+        &self.workers
+    }
+
+    /// What the other supervisors have of it.
+    pub fn replicas(&self) -> Replicas {
+        self.replicas
+    }
+
+    /// Tasks whose output it is.
+    pub fn producers(&self) -> &[TaskId] {
+        &self.producers
+    }
+
+    /// Jobs that have it as an input, an output, a result or as printed text.
+    pub fn named_by(&self) -> impl Iterator<Item = JobId> + '_ {
+        let made = self.producers.iter().map(|task| task.job);
+        self.jobs.iter().chain(&self.kept).copied().chain(made)
+    }
+
+    /// Whether it is a result of an ended job, or was printed.
+    pub fn is_kept(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
+    /// Whether a submission on its way claims it.
+    pub fn is_claimed(&self) -> bool {
+        self.claims > 0
+    }
+
+    /// Whether a job that has not ended, or is about to begin, may need it, or it is to be kept and is not
+    /// here yet.
+    pub fn in_use(&self) -> bool {
+        let wanted = self.is_kept() && !self.is_here();
+        wanted || !self.producers.is_empty() || !self.jobs.is_empty() || self.claims > 0
+    }
+
+    /// Whether more than one supervisor is to hold it, as far as this one has it: all that this one fetches,
+    /// it fetches to keep.
+    pub fn to_be_kept(&self) -> bool {
+        self.is_kept() || self.in_use()
+    }
+
+    /// Whether nobody needs it and it is nowhere, as far as is known.
+    pub(super) fn is_void(&self) -> bool {
+        let nowhere = self.own == OwnCopy::Absent && self.workers.is_empty();
+        nowhere && self.replicas.expected_count() == 0 && !self.to_be_kept()
+    }
+
+    /// What is wrong with it.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        let Replicas {
+            offered,
+            held,
+            refused,
+        } = self.replicas;
+        if offered & held != 0 || (offered | held) & refused != 0 {
+            return Err("is held, offered or refused twice by one supervisor");
+        }
+        if self.is_void() {
+            return Err("is nowhere and needed by nobody");
+        }
+        Ok(())
+    }
+
+    /// The only function that changes where it is; says whether that is new. [`super::catalog::BlobCatalog`] keeps
+    /// what follows from it.
+    pub(super) fn transition(&mut self, event: BlobEvent) -> bool {
+        match event {
+            BlobEvent::HeldBy(ix) => {
+                let new = !self.workers.contains(&ix);
+                if new {
+                    self.workers.push(ix);
+                    self.transition(BlobEvent::Own(CopyEvent::Believed));
+                }
+                new
+            }
+            BlobEvent::NotHeldBy(ix) => {
+                let before = self.workers.len();
+                self.workers.retain(|other| *other != ix);
+                self.workers.len() != before
+            }
+            BlobEvent::Replica(position, replica) => {
+                let before = self.replicas;
+                self.replicas.set(position, replica);
+                self.replicas != before
+            }
+            BlobEvent::OfferedAgain => std::mem::take(&mut self.replicas.refused) != 0,
+            BlobEvent::Own(event) => {
+                let before = std::mem::take(&mut self.own);
+                // What is not on its way has no data that an event could change.
+                let was = std::mem::discriminant(&before);
+                self.own = before.after(event);
+                std::mem::discriminant(&self.own) != was
+            }
+        }
+    }
+
+    pub(super) fn set_size(&mut self, size: u64) {
+        self.size = size;
+    }
+
+    pub(super) fn made_by(&mut self, task: TaskId) {
+        if !self.producers.contains(&task) {
+            self.producers.push(task);
+        }
+    }
+
+    pub(super) fn not_made_by(&mut self, task: TaskId) {
+        self.producers.retain(|other| *other != task);
+    }
+
+    pub(super) fn read_by(&mut self, job: JobId) {
+        self.jobs.push(job);
+    }
+
+    pub(super) fn claim(&mut self) {
+        self.claims += 1;
+    }
+
+    pub(super) fn release(&mut self) {
+        self.claims = self.claims.saturating_sub(1);
+    }
+
+    pub(super) fn keep_for(&mut self, job: JobId) {
+        self.kept.push(job);
+    }
+
+    pub(super) fn keep_no_more_for(&mut self, job: JobId) {
+        self.kept.retain(|other| *other != job);
+    }
+
+    /// A job has ended, which made or read it.
+    pub(super) fn release_from(&mut self, job: JobId) {
+        self.producers.retain(|task| task.job != job);
+        self.jobs.retain(|other| *other != job);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(copy: &OwnCopy, events: &[CopyEvent]) -> OwnCopy {
+        events.iter().cloned().fold(copy.clone(), OwnCopy::after)
+    }
+
+    fn failed() -> CopyEvent {
+        CopyEvent::Failed { fault: None }
+    }
+
+    #[test]
+    fn a_blob_is_asked_for_once_until_it_is_due_again() {
+        let fetching = after(&OwnCopy::Absent, &[CopyEvent::Wanted]);
+        assert!(matches!(fetching, OwnCopy::Fetching(_)));
+        assert_eq!(
+            after(&fetching, &[CopyEvent::Wanted, CopyEvent::Due]),
+            fetching
+        );
+        let waiting = after(&fetching, &[failed()]);
+        assert!(matches!(&waiting, OwnCopy::Waiting(fetch) if fetch.failures == 1));
+        assert_eq!(after(&waiting, &[CopyEvent::Wanted, failed()]), waiting);
+        let again = after(&waiting, &[CopyEvent::Due, failed()]);
+        assert!(matches!(&again, OwnCopy::Waiting(fetch) if fetch.failures == 2));
+        let afresh = after(&again, &[CopyEvent::Afresh]);
+        assert!(matches!(&afresh, OwnCopy::Waiting(fetch) if fetch.failures == 0));
+        assert_eq!(after(&afresh, &[CopyEvent::GivenUp]), OwnCopy::Absent);
+    }
+
+    #[test]
+    fn what_is_here_stays_here_whatever_becomes_of_a_transfer() {
+        let held = after(&OwnCopy::Absent, &[CopyEvent::Arrived]);
+        let late = [failed(), CopyEvent::Due, CopyEvent::GivenUp];
+        assert_eq!(after(&held, &late), OwnCopy::Held);
+    }
+
+    #[test]
+    fn the_last_fault_is_known_until_the_blob_is_here() {
+        let fault = Some("disk full".to_owned());
+        let waiting = after(
+            &OwnCopy::Absent,
+            &[
+                CopyEvent::Wanted,
+                CopyEvent::Failed { fault },
+                CopyEvent::Due,
+                failed(),
+            ],
+        );
+        let known = waiting.fetch().and_then(|fetch| fetch.fault.as_deref());
+        assert_eq!(known, Some("disk full"));
+    }
+
+    #[test]
+    fn holders_are_suspected_until_a_further_one_is_known() {
+        let mut blob = Blob::default();
+        assert!(blob.transition(BlobEvent::HeldBy(1)));
+        blob.transition(BlobEvent::Own(CopyEvent::Suspected));
+        assert!(blob.is_suspected() && !blob.transition(BlobEvent::HeldBy(1)));
+        assert!(blob.is_suspected(), "it was one of them");
+        blob.transition(BlobEvent::HeldBy(2));
+        assert!(!blob.is_suspected() && blob.is_fetching());
+    }
+
+    #[test]
+    fn a_supervisor_stands_in_one_way_to_a_blob() {
+        let mut blob = Blob::default();
+        for replica in [Replica::Offered, Replica::Refused, Replica::Held] {
+            assert!(blob.transition(BlobEvent::Replica(3, replica)));
+            assert_eq!(blob.replicas().at(3), replica);
+            assert_eq!(blob.replicas().at(2), Replica::None);
+        }
+        assert!(!blob.transition(BlobEvent::OfferedAgain));
+        assert_eq!(blob.replicas().held_count(), 1);
+        assert_eq!(blob.check(), Ok(()));
+        blob.transition(BlobEvent::Replica(3, Replica::None));
+        assert!(blob.check().is_err(), "nobody needs it");
+    }
+}

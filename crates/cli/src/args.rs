@@ -65,6 +65,8 @@ Examples:
   hedge run --workers 8 --out pictures job.toml
   hedge run -- ./simulate --seed 7
   hedge run --array 0..100 -- ./simulate --seed '${index}'
+  ls *.csv | hedge run --each - --input '${line}' --output '${line}.sum' -- ./total '${line}'
+  hedge run --set rate=0.01 job.toml
   hedge run --input table.csv --output fit.txt --memory '2 GiB' -- ./fit table.csv
   sort -u names | hedge run --stdin - -- wc -l
   generate-job | hedge run -
@@ -492,7 +494,8 @@ fn gpus(text: &str) -> Result<u64, String> {
     }
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+/// A name and a value.
+pub fn label(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .filter(|(name, _)| !name.is_empty())
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

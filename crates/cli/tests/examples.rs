@@ -73,6 +73,27 @@ fn the_animation_makes_its_frames_and_a_contact_sheet() {
 }
 
 #[test]
+fn the_sweep_finds_the_periods() {
+    need("awk", "mawk");
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::here(folder.path());
+    let ended = run(&place, "sweep", &[], &[("100000", "5000")]);
+    assert_eq!(ended["tasks"], 21);
+    let table = fs::read_to_string(folder.path().join("made/table.txt")).unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .map(|row| row.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        rows[..3],
+        [["5", "2.8", "1"], ["5", "3.2", "2"], ["5", "3.5", "4"]],
+        "{table}"
+    );
+    let chaos = rows[3..].iter().map(|row| row[0].parse::<u32>().unwrap());
+    assert_eq!(chaos.sum::<u32>(), 5, "{table}");
+}
+
+#[test]
 fn the_docking_study_ranks_its_poses() {
     need("vina", "autodock-vina");
     let protein = "/usr/share/doc/autodock-vina/test-data/protein.pdbqt.gz";

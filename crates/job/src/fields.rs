@@ -12,6 +12,8 @@ use std::time::Duration;
 #[derive(Default)]
 pub(super) struct Reader {
     pub mistakes: Vec<Mistake>,
+    /// Names of the job's parameters.
+    pub parameters: Vec<Arc<str>>,
 }
 
 /// A key's meaning where it is known from the design or from elsewhere, but not taken.
@@ -47,7 +49,7 @@ const HINTS: [(&str, &str); 11] = [
     ),
     (
         "entries",
-        "write the values to files and give each index its own: inputs = [\"in-${index}\"]",
+        "write each = { name = [1, 2] }, or the name of a file with one value on each line: each_line = \"values.txt\"",
     ),
     (
         "tasks",
@@ -76,7 +78,7 @@ impl Reader {
     }
 
     /// The entries of the table at `node`, whatever their keys.
-    fn entries<'a>(&mut self, node: &'a Node, what: &str) -> &'a [Entry] {
+    pub fn entries<'a>(&mut self, node: &'a Node, what: &str) -> &'a [Entry] {
         let Value::Table(entries) = &node.value else {
             let kind = node.value.kind();
             self.wrong(
@@ -157,8 +159,8 @@ impl Reader {
 
     /// True or false.
     pub fn flag(&mut self, field: &Field<'_>) -> Option<bool> {
-        if let Value::Bool(value) = field.node.value {
-            return Some(value);
+        if let Value::Bool(value) = field.node.typed() {
+            return Some(*value);
         }
         self.kind(field, "true or false");
         None
@@ -170,8 +172,8 @@ impl Reader {
             Kind::Whole(min, max) => (min, max),
             _ => (i64::MIN, i64::MAX),
         };
-        match field.node.value {
-            Value::Int(number) if (min..=max).contains(&number) => return Some(number),
+        match field.node.typed() {
+            Value::Int(number) if (min..=max).contains(number) => return Some(*number),
             Value::Int(number) => self.wrong(
                 &field.node.span,
                 format!("`{}` is {number}, which is out of range", field.key.name),

@@ -3,8 +3,7 @@
 use crate::Upload;
 use globset::GlobBuilder;
 use hedge_model::data::INLINE_BYTES_MAX;
-use hedge_model::spec::check_path;
-use hedge_model::spec::placeholders::expand_index;
+use hedge_model::spec::{Group, check_path};
 use hedge_model::{Data, Hash};
 use std::collections::HashMap;
 use std::io;
@@ -22,6 +21,9 @@ pub const INLINE_TOTAL_MAX: usize = 128 << 10;
 
 /// What is wrong, what would be right.
 pub type Wrong = (String, String);
+
+/// A file: where it is, and where it lies in a task's scratch directory.
+pub type Match = (PathBuf, String);
 
 /// Finds files, and holds those that it found.
 pub struct Finder<'a> {
@@ -98,6 +100,12 @@ impl<'a> Finder<'a> {
 
     /// The files of one item of `inputs`, by position.
     pub fn find(&mut self, pattern: &str) -> Result<Vec<u32>, Wrong> {
+        let found = self.matches(pattern)?.into_iter();
+        found.map(|(path, lands)| self.add(&path, lands)).collect()
+    }
+
+    /// Where the files of a pattern are, and where they lie in a task's scratch directory.
+    pub fn matches(&mut self, pattern: &str) -> Result<Vec<Match>, Wrong> {
         let pattern = normal(pattern)?;
         let path = self.folder.join(pattern);
         match std::fs::metadata(&path) {
@@ -107,27 +115,37 @@ impl<'a> Finder<'a> {
                 } else {
                     pattern.to_owned()
                 };
-                Ok(vec![self.add(&path, lands)?])
+                Ok(vec![(path, lands)])
             }
             Ok(told) if told.is_dir() => self.walk_folder(pattern, &path),
             Ok(_) => Err(no_file(pattern)),
             Err(_) if pattern.contains(['*', '?', '[', '{']) => self.walk_glob(pattern),
-            Err(error) => Err(self.missing(pattern, &error)),
+            Err(error) => Err(self.missing("input", pattern, &error)),
         }
     }
 
-    /// One file for each index, at consecutive positions; gives the first one's.
-    pub fn each(&mut self, pattern: &str, from: u32, to: u32) -> Result<u32, Wrong> {
+    /// Adds files at consecutive positions; gives the first one's.
+    pub fn add_each<'f>(&mut self, files: impl Iterator<Item = &'f Match>) -> Result<u32, Wrong> {
         let first = self.files.len() as u32;
-        for index in from..to {
-            let own = expand_index(pattern, Some(index));
+        for (path, lands) in files {
+            self.push(path, lands.clone())?;
+        }
+        Ok(first)
+    }
+
+    /// One file for each task of a group, at consecutive positions; gives the first one's.
+    pub fn each(&mut self, pattern: &str, group: &Group) -> Result<u32, Wrong> {
+        let first = self.files.len() as u32;
+        for offset in 0..group.count() {
+            let own = group.with_values(offset, |values| values.expand(pattern).into_owned());
             let own = normal(&own)?;
             let path = self.folder.join(own);
-            let told = std::fs::metadata(&path).map_err(|error| self.missing(own, &error))?;
+            let told =
+                std::fs::metadata(&path).map_err(|error| self.missing("input", own, &error))?;
             if !told.is_file() {
                 return Err((
                     format!("the input {own:?} is no file"),
-                    "an input with `${index}` gives each index one file of its own".to_owned(),
+                    "an input with a placeholder gives each task one file of its own".to_owned(),
                 ));
             }
             let lands = if own.starts_with('/') {
@@ -146,11 +164,16 @@ impl<'a> Finder<'a> {
         match std::fs::metadata(&path) {
             Ok(told) if told.is_file() => self.load(&path, told.len()),
             Ok(_) => Err(no_file(name)),
-            Err(error) => Err(self.missing(name, &error)),
+            Err(error) => Err(self.missing("input", name, &error)),
         }
     }
 
-    fn walk_folder(&mut self, pattern: &str, folder: &Path) -> Result<Vec<u32>, Wrong> {
+    /// Where a name is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn walk_folder(&mut self, pattern: &str, folder: &Path) -> Result<Vec<Match>, Wrong> {
         let prefix = match (pattern, pattern.starts_with('/')) {
             (".", _) => String::new(),
             (_, true) => format!("{}/", file_name(folder)?),
@@ -168,7 +191,7 @@ impl<'a> Finder<'a> {
         Ok(found)
     }
 
-    fn walk_glob(&mut self, pattern: &str) -> Result<Vec<u32>, Wrong> {
+    fn walk_glob(&mut self, pattern: &str) -> Result<Vec<Match>, Wrong> {
         let special = |part: &str| part.contains(['*', '?', '[', '{']);
         let parts: Vec<&str> = pattern.split('/').collect();
         let literal = parts.iter().take_while(|part| !special(part)).count();
@@ -221,14 +244,14 @@ impl<'a> Finder<'a> {
         Ok(found)
     }
 
-    /// Adds the files below `folder` for which `lands` says where they lie in the task's folder.
+    /// The files below `folder` for which `lands` says where they lie in the task's folder.
     fn walk(
         &mut self,
         folder: &Path,
         depth: usize,
         hidden: bool,
         lands: impl Fn(&str) -> Option<String>,
-    ) -> Result<Vec<u32>, Wrong> {
+    ) -> Result<Vec<Match>, Wrong> {
         let mut found = Vec::new();
         let walk = walkdir::WalkDir::new(folder)
             .min_depth(1)
@@ -265,8 +288,8 @@ impl<'a> Finder<'a> {
                 ));
             };
             let Some(lands) = lands(rest) else { continue };
-            let told =
-                std::fs::metadata(entry.path()).map_err(|error| broken(entry.path(), &error))?;
+            let told = std::fs::metadata(entry.path())
+                .map_err(|error| cannot_read(entry.path(), &error))?;
             if told.is_dir() {
                 return Err((
                     format!("{} is a link to a folder", entry.path().display()),
@@ -274,7 +297,7 @@ impl<'a> Finder<'a> {
                         .to_owned(),
                 ));
             }
-            found.push(self.add(entry.path(), lands)?);
+            found.push((entry.into_path(), lands));
         }
         Ok(found)
     }
@@ -303,7 +326,7 @@ impl<'a> Finder<'a> {
                 "rename the file, or leave it out".to_owned(),
             ));
         }
-        let told = std::fs::metadata(path).map_err(|error| broken(path, &error))?;
+        let told = std::fs::metadata(path).map_err(|error| cannot_read(path, &error))?;
         if !told.is_file() {
             return Err(no_file(&path.display().to_string()));
         }
@@ -317,7 +340,7 @@ impl<'a> Finder<'a> {
     }
 
     fn load(&mut self, path: &Path, bytes: u64) -> Result<Content, Wrong> {
-        let cannot = |error: io::Error| broken(path, &error);
+        let cannot = |error: io::Error| cannot_read(path, &error);
         if bytes <= INLINE_BYTES_MAX as u64
             && self.inline_total + bytes as usize <= INLINE_TOTAL_MAX
         {
@@ -337,14 +360,15 @@ impl<'a> Finder<'a> {
         Ok(Content::Upload { upload, bytes })
     }
 
-    fn missing(&self, name: &str, error: &io::Error) -> Wrong {
+    /// Says that there is no file or folder `name`, which is meant to be a `what`.
+    pub fn missing(&self, what: &str, name: &str, error: &io::Error) -> Wrong {
         if error.kind() != io::ErrorKind::NotFound {
-            return broken(Path::new(name), error);
+            return cannot_read(Path::new(name), error);
         }
         let place = if name.starts_with('/') {
             String::new()
         } else {
-            format!("inputs are looked for {}", self.place)
+            format!("{what}s are looked for {}", self.place)
         };
         let near = self.nearest(name);
         let help = match (near, &*place) {
@@ -353,7 +377,7 @@ impl<'a> Finder<'a> {
             (None, "") => "check the path".to_owned(),
             (None, _) => place,
         };
-        (format!("the input {name:?} does not exist"), help)
+        (format!("the {what} {name:?} does not exist"), help)
     }
 
     fn nearest(&self, name: &str) -> Option<String> {
@@ -422,14 +446,14 @@ pub fn file_name(path: &Path) -> Result<String, Wrong> {
     })
 }
 
-fn no_file(name: &str) -> Wrong {
+pub fn no_file(name: &str) -> Wrong {
     (
         format!("{name:?} is neither a file nor a folder"),
         "name regular files; devices, sockets and pipes cannot be sent".to_owned(),
     )
 }
 
-fn broken(path: &Path, error: &io::Error) -> Wrong {
+pub fn cannot_read(path: &Path, error: &io::Error) -> Wrong {
     if error.kind() == io::ErrorKind::NotFound {
         let link = std::fs::symlink_metadata(path).is_ok();
         let what = if link {

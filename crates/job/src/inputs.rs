@@ -1,8 +1,9 @@
 //! From a job file's wishes to a job with its input files: small ones with their content, bigger ones as uploads.
 
+use crate::each::find_each;
 use crate::find::{Content, Finder, InputFile, file_name};
 use crate::{BadJobFile, JobFile, Mistake, WantedInput};
-use hedge_model::spec::placeholders::{expand_index, has_index};
+use hedge_model::spec::placeholders::{Piece, TaskValues, pieces};
 use hedge_model::spec::{Draft, Group, Input, SpecError};
 use hedge_model::{Data, FileEntry, Hash, JobSpec};
 use std::collections::HashSet;
@@ -96,7 +97,19 @@ pub fn find(file: &JobFile, folder: &Path) -> Result<Found, BadJobFile> {
     let mut draft = Draft::from(file.tasks.clone());
     let mut slots = Vec::new();
     let mut mistakes = Vec::new();
-    for (at, (group, wanted)) in draft.groups.iter_mut().zip(&file.wanted).enumerate() {
+    let mut own = Vec::new();
+    for (group, wanted) in draft.groups.iter_mut().zip(&file.wanted) {
+        match find_each(&mut finder, group, &wanted.each) {
+            Ok(files) => own.push(files),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    if !mistakes.is_empty() {
+        return Err(BadJobFile::new(&file.name, file.text.clone(), mistakes));
+    }
+    let tasks = JobSpec::for_submission(draft.clone()).map_err(|error| file.point(&error))?;
+    let groups = draft.groups.iter_mut().zip(&file.wanted);
+    for (at, ((group, wanted), own)) in groups.zip(own).enumerate() {
         if let Some((name, span)) = &wanted.stdin {
             match finder.content(name) {
                 Ok(content) => {
@@ -106,12 +119,12 @@ pub fn find(file: &JobFile, folder: &Path) -> Result<Found, BadJobFile> {
                 Err((what, help)) => mistakes.push(Mistake::new(span.clone(), what, help)),
             }
         }
-        group_inputs(&mut finder, group, &wanted.inputs, &mut mistakes);
+        group_inputs(&mut finder, group, &wanted.inputs, own, &mut mistakes);
     }
     if !mistakes.is_empty() {
         return Err(BadJobFile::new(&file.name, file.text.clone(), mistakes));
     }
-    found(finder, draft, slots, file.tasks.clone()).map_err(|error| file.point(&error))
+    found(finder, draft, slots, tasks).map_err(|error| file.point(&error))
 }
 
 /// Finds the inputs of the draft's only group, which a command line describes. A `program` becomes an input of every task
@@ -135,7 +148,7 @@ pub fn find_program(
     });
     let wanted: Vec<WantedInput> = wanted.collect();
     let mut mistakes = Vec::new();
-    group_inputs(&mut finder, group, &wanted, &mut mistakes);
+    group_inputs(&mut finder, group, &wanted, None, &mut mistakes);
     if let Some(mistake) = mistakes.first() {
         return Err(format!("{}; {}", mistake.what, mistake.help));
     }
@@ -181,10 +194,12 @@ fn found(
     })
 }
 
+/// Finds the inputs of a group. `own` is the first of the files that its parameters name, and where they are named.
 fn group_inputs(
     finder: &mut Finder<'_>,
     group: &mut Group,
     wanted: &[WantedInput],
+    own: Option<(u32, Range<usize>)>,
     mistakes: &mut Vec<Mistake>,
 ) {
     let mut tasks = std::mem::take(&mut group.inputs).into_iter();
@@ -198,14 +213,14 @@ fn group_inputs(
             }
             WantedInput::Files { pattern, span } => (pattern, span),
         };
-        let found = if has_index(pattern) {
-            let (from, to) = group.array.unwrap_or((0, 1));
+        let named = |piece| matches!(piece, Piece::Name { .. });
+        let found = if pieces(pattern).any(named) {
             finder
-                .each(pattern, from, to)
+                .each(pattern, group)
                 .map(|first| vec![Input::FileEach(first)])
         } else {
             finder
-                .find(&expand_index(pattern, None))
+                .find(&TaskValues::default().expand(pattern))
                 .map(|files| files.into_iter().map(Input::File).collect())
         };
         match found {
@@ -215,6 +230,10 @@ fn group_inputs(
             }
             Err((what, help)) => mistakes.push(Mistake::new(span.clone(), what, help)),
         }
+    }
+    if let Some((first, span)) = own {
+        group.inputs.push(Input::FileEach(first));
+        spans.push(span);
     }
     if mistakes.is_empty() {
         drop_repeated(group, &mut spans);

@@ -78,6 +78,10 @@ pub enum Kind {
     Word(fn() -> Vec<&'static str>),
     /// Array indexes as text: the first, and the one behind the last.
     Indexes,
+    /// A table of texts, numbers and flags whose keys are free.
+    ScalarTable,
+    /// A table of lists and ranges whose keys are free.
+    AxisTable,
     /// A list of measures, or a table of measures and their weights.
     Measures,
     /// A list of texts or tables.
@@ -101,6 +105,14 @@ pub static JOB: Table = Table {
             default: Default::Means("the file's name without its ending"),
             example: "\"zoom\"",
             what: "Name of the job, for people. It need not be unique.",
+        },
+        Key {
+            name: "parameters",
+            kind: Kind::ScalarTable,
+            default: Default::Value("{}"),
+            example: "{ rate = 0.1, name = \"fine\" }",
+            what: "Parameters of the job with their defaults, which `--set NAME=VALUE` replaces. `${NAME}` stands for \
+                   the value in every text of the job file.",
         },
         Key {
             name: "qos",
@@ -302,6 +314,10 @@ impl Kind {
                 .collect::<Vec<_>>()
                 .join(", "),
             Kind::Indexes => "`\"FIRST..END\"`, END excluded".to_owned(),
+            Kind::ScalarTable => "table of texts, numbers, `true` and `false`".to_owned(),
+            Kind::AxisTable => {
+                "table of lists, and of ranges `\"FIRST..END\"`, END excluded".to_owned()
+            }
             Kind::Measures => {
                 let known = Measure::ALL.map(|measure| format!("`{}`", measure.name()));
                 format!(

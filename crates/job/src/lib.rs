@@ -27,6 +27,7 @@
 //!
 //! Nothing here prints, reaches a network or ends the process. The keys are one table, [`keys::TABLES`].
 
+use each::WantedEach;
 use hedge_model::JobSpec;
 use hedge_model::spec::SpecError;
 use std::collections::BTreeMap;
@@ -34,11 +35,13 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+mod each;
 mod fields;
 mod find;
 mod inputs;
 pub mod keys;
 mod mistake;
+mod parameters;
 mod program;
 mod qos;
 mod read;
@@ -49,7 +52,8 @@ mod words;
 pub use find::{FILES_MAX, INLINE_TOTAL_MAX, VISITED_MAX};
 pub use inputs::{Found, GROUP_BYTES_MAX, Upload};
 pub use mistake::{BadJobFile, Located, MISTAKES_MAX, Mistake};
-pub use program::{Program, ProgramStdin};
+pub use parameters::Setting;
+pub use program::{Program, ProgramLines, ProgramStdin};
 pub use unsent::UNSENT_MAX;
 
 /// Longest job file, bytes: far beyond what people write, small enough to keep in memory several times over.
@@ -94,6 +98,8 @@ struct Wanted {
     inputs: Vec<WantedInput>,
     /// The file for its standard input, and where it is written.
     stdin: Option<(String, Range<usize>)>,
+    /// Where values of its parameters come from.
+    each: WantedEach,
 }
 
 /// One item of `inputs`.
@@ -132,12 +138,12 @@ struct Spans {
 }
 
 impl JobFile {
-    /// Reads the job file at `path`, without looking for its inputs. They lie beside it: hand the path's parent to
-    /// [`JobFile::find`].
+    /// Reads the job file at `path` with parameters set, without looking for its inputs. They lie beside it: hand the
+    /// path's parent to [`JobFile::find`].
     ///
     /// # Errors
     /// What is wrong with the file; nothing was changed.
-    pub fn read(path: &Path) -> Result<Self, BadJobFile> {
+    pub fn read(path: &Path, set: &[Setting]) -> Result<Self, BadJobFile> {
         let name = path.display().to_string();
         let cannot = |why: String| BadJobFile::unreadable(&name, why);
         let told = std::fs::metadata(path).map_err(|e| cannot(e.to_string()))?;
@@ -149,14 +155,18 @@ impl JobFile {
         }
         let bytes = std::fs::read(path).map_err(|e| cannot(e.to_string()))?;
         let text = text(bytes).map_err(cannot)?;
-        Self::parse(&name, Syntax::of(&name), text)
+        Self::parse_with(&name, Syntax::of(&name), text, set)
     }
 
     /// Reads a job file from a stream, such as standard input: JSON where the first character is a brace, else TOML.
     ///
     /// # Errors
     /// What is wrong with the text; nothing was changed.
-    pub fn read_from(name: &str, stream: impl std::io::Read) -> Result<Self, BadJobFile> {
+    pub fn read_from(
+        name: &str,
+        stream: impl std::io::Read,
+        set: &[Setting],
+    ) -> Result<Self, BadJobFile> {
         let cannot = |why: String| BadJobFile::unreadable(name, why);
         let mut bytes = Vec::new();
         let mut bounded = std::io::Read::take(stream, FILE_BYTES_MAX + 1);
@@ -167,10 +177,10 @@ impl JobFile {
         let text = text(bytes).map_err(cannot)?;
         let json = text.trim_start().starts_with('{');
         let syntax = if json { Syntax::Json } else { Syntax::Toml };
-        Self::parse(name, syntax, text)
+        Self::parse_with(name, syntax, text, set)
     }
 
-    /// Reads a job file's text. `name` stands in messages, and without its folder and ending it names a job that has
+    /// Reads a job file's text, its parameters at their defaults. `name` stands in messages, and without its folder and ending it names a job that has
     /// no name of its own.
     ///
     /// # Errors
@@ -180,6 +190,19 @@ impl JobFile {
         syntax: Syntax,
         text: impl Into<Arc<str>>,
     ) -> Result<Self, BadJobFile> {
+        Self::parse_with(name, syntax, text, &[])
+    }
+
+    /// Reads a job file's text with parameters set.
+    ///
+    /// # Errors
+    /// All mistakes of the text, or else the first of the job.
+    pub fn parse_with(
+        name: &str,
+        syntax: Syntax,
+        text: impl Into<Arc<str>>,
+        set: &[Setting],
+    ) -> Result<Self, BadJobFile> {
         let text = text.into();
         let bad = |mistakes| BadJobFile::new(name, text.clone(), mistakes);
         let root = match syntax {
@@ -187,7 +210,7 @@ impl JobFile {
             Syntax::Json => tree::json(&text),
         };
         let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str());
-        let read = root.and_then(|root| read::read(&root, stem.unwrap_or("job")));
+        let read = root.and_then(|root| read::read(root, stem.unwrap_or("job"), set));
         let (draft, wanted, places) = read.map_err(bad)?;
         let tasks =
             JobSpec::for_submission(draft).map_err(|error| bad(vec![located(&places, &error)]))?;
@@ -200,7 +223,8 @@ impl JobFile {
         })
     }
 
-    /// The job without its files, which is valid by itself.
+    /// The job without its files, which is valid by itself. A parameter whose values are in files has one value: those are
+    /// found with the inputs.
     pub fn tasks(&self) -> &JobSpec {
         &self.tasks
     }

@@ -1,11 +1,13 @@
 //! A job that is one program on a command line.
 
 use crate::Found;
+use crate::each::{self, lines_axis};
+use crate::find::{Finder, Wrong};
 use crate::inputs::find_program;
 use crate::read::parse_array;
 use hedge_model::data::INLINE_BYTES_MAX;
-use hedge_model::spec::placeholders::{Piece, pieces};
-use hedge_model::spec::{CriticalRule, Draft, Group, Qos};
+use hedge_model::spec::placeholders::unknown_in;
+use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Texts};
 use hedge_model::{Data, Resources};
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +26,8 @@ pub struct Program {
     pub name: Option<String>,
     /// Makes it an array, like `"0..60"`.
     pub array: Option<String>,
+    /// Makes one task for each line, which `${line}` stands for.
+    pub each: Option<ProgramLines>,
     /// Marks it critical.
     pub critical: bool,
     /// Files, folders and globs to send with the job.
@@ -51,15 +55,24 @@ pub enum ProgramStdin {
     Bytes(Vec<u8>),
 }
 
+/// The lines for the tasks of a program of a command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProgramLines {
+    /// Those of this file.
+    File(String),
+    /// Those of this text, which standard input brought.
+    Bytes(Vec<u8>),
+}
+
 impl Program {
     /// Finds the program's inputs; relative paths start at `folder`.
     ///
     /// # Errors
-    /// One sentence: an array that is none, a name that cannot be, or an input that does not exist. Nothing was
+    /// One sentence: an array or lines that are none, a name that cannot be, or an input that does not exist. Nothing was
     /// submitted.
     pub fn find(&self, folder: &Path) -> Result<Found, String> {
         let first = self.words.first().map_or("", String::as_str);
-        let group = self.group(first)?;
+        let group = self.group(first, folder)?;
         let draft = Draft {
             name: self.name.as_deref().map_or(group.id.clone(), Arc::from),
             qos: Qos::default(),
@@ -81,7 +94,7 @@ impl Program {
         find_program(draft, folder, &self.inputs, stdin, program)
     }
 
-    fn group(&self, first: &str) -> Result<Group, String> {
+    fn group(&self, first: &str, folder: &Path) -> Result<Group, String> {
         let mut group = Group::program(&id(first), &[]);
         group.command = texts(&self.words);
         group.critical = self.critical;
@@ -95,8 +108,15 @@ impl Program {
                 .map_err(|what| format!("{what}; write --array 0..60 for the indexes 0 to 59"))?;
             group.array = Some(array);
         }
+        if let Some(lines) = &self.each {
+            let lines = self.lines(lines, folder);
+            let lines = lines.map_err(|(what, help)| format!("{what}; {help}"))?;
+            group.array = Some((0, lines.len() as u32));
+            group.axes = vec![lines_axis(lines)];
+        }
+        let known = group.placeholders();
         for name in self.inputs.iter().chain(&self.outputs) {
-            check_variables(name, group.array.is_some())?;
+            check_placeholders(name, &known)?;
         }
         group.resources = Resources::cpus(self.cpus_milli.unwrap_or(1000));
         group.resources.memory = self.memory.unwrap_or(0);
@@ -116,27 +136,36 @@ impl Program {
         }
         Ok(group)
     }
-}
 
-/// In names of files only `${index}` means something, and only in an array.
-fn check_variables(name: &str, array: bool) -> Result<(), String> {
-    for piece in pieces(name) {
-        match piece {
-            Piece::Name { name: "index", .. } if array => {}
-            Piece::Name { name: "index", .. } => {
-                return Err(format!(
-                    "`${{index}}` has no meaning in {name:?}: add --array 0..60, or write the name without it"
-                ));
+    fn lines(&self, lines: &ProgramLines, folder: &Path) -> Result<Texts, Wrong> {
+        match lines {
+            ProgramLines::Bytes(bytes) => each::lines("stdin", bytes),
+            ProgramLines::File(name) => {
+                let mut finder = Finder::new(folder);
+                finder.place = "in the current folder";
+                finder.lines(name)
             }
-            Piece::Name { name: other, .. } => {
-                return Err(format!(
-                    "`${{{other}}}` is not known in {name:?}; `${{index}}` is the only variable there"
-                ));
-            }
-            Piece::Text(_) => {}
         }
     }
-    Ok(())
+}
+
+/// In names of files the placeholders of the task mean something.
+fn check_placeholders(name: &str, known: &[Arc<str>]) -> Result<(), String> {
+    let Some(unknown) = unknown_in(name, known) else {
+        return Ok(());
+    };
+    let how = match (unknown, known.is_empty()) {
+        ("index", _) => "add --array 0..60, or write the name without it".to_owned(),
+        ("line", _) => "add --each FILE, or write the name without it".to_owned(),
+        (_, true) => "no placeholder has a meaning there".to_owned(),
+        (_, false) => {
+            let known: Vec<String> = known.iter().map(|name| format!("`${{{name}}}`")).collect();
+            format!("known are {}", known.join(", "))
+        }
+    };
+    Err(format!(
+        "`${{{unknown}}}` has no meaning in {name:?}: {how}"
+    ))
 }
 
 fn texts(words: &[String]) -> Vec<Arc<str>> {

@@ -69,9 +69,9 @@ fn read_share(field: &Field<'_>) -> Option<f64> {
 
 /// Whole and millionth parts of a currency, in millionths.
 fn read_money(field: &Field<'_>) -> Option<u64> {
-    let amount = match &field.node.value {
+    let amount = match field.node.typed() {
         Value::Int(whole) => *whole as f64,
-        Value::Float(amount) => *amount,
+        Value::Float(amount, _) => *amount,
         _ => return None,
     };
     (0.0..1e12)
@@ -80,8 +80,8 @@ fn read_money(field: &Field<'_>) -> Option<u64> {
 }
 
 fn read_count(field: &Field<'_>) -> Option<u32> {
-    match field.node.value {
-        Value::Int(number) => u32::try_from(number).ok(),
+    match field.node.typed() {
+        Value::Int(number) => u32::try_from(*number).ok(),
         _ => None,
     }
 }
@@ -122,9 +122,9 @@ fn read_measures(reader: &mut Reader, field: &Field<'_>) -> Vec<(Measure, f64)> 
     let mut found: Vec<(Measure, f64)> = Vec::new();
     if let Value::Table(entries) = &field.node.value {
         for entry in entries {
-            let weight = match &entry.node.value {
+            let weight = match entry.node.typed() {
                 Value::Int(weight) => *weight as f64,
-                Value::Float(weight) => *weight,
+                Value::Float(weight, _) => *weight,
                 _ => 0.0,
             };
             match find(&entry.key) {

@@ -1,26 +1,34 @@
 //! From the tree of a job file to a job.
 
+use crate::each::read_each;
 use crate::fields::{Field, Fields, Reader};
 use crate::keys::{DEPENDENCY, ESTIMATE, INPUT, JOB, PIECES_MAX, RESOURCES, STDIN, TASK};
+use crate::parameters::{Setting, substitute};
 use crate::qos::{read_critical, read_need, read_qos};
 use crate::tree::{Entry, Node, Value};
 use crate::{GroupPlaces, Mistake, Places, Spans, Wanted, WantedInput};
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::resources::mistaken_for;
-use hedge_model::spec::placeholders::{Piece, pieces};
+use hedge_model::spec::placeholders::{Unknown, unknown_in};
 use hedge_model::spec::{CriticalRule, Draft, Estimate, Group, Input, Qos};
 use hedge_model::{Data, Resources};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 type Read = (Draft, Vec<Wanted>, Places);
 
-/// Reads the job, or tells every mistake. `stem` names a job that has no name.
-pub fn read(root: &Node, stem: &str) -> Result<Read, Vec<Mistake>> {
+/// Reads the job with parameters set, or tells every mistake. `stem` names a job that has no name.
+pub fn read(mut root: Node, stem: &str, set: &[Setting]) -> Result<Read, Vec<Mistake>> {
     let mut reader = Reader::default();
+    reader.parameters = substitute(&mut root, set, &mut reader);
+    let root = &root;
     let job = reader.table(root, &JOB);
     let mut places = Places::default();
     note(&mut places.job, &job);
+    if let Some(field) = job.get("parameters") {
+        reader.entries(field.node, "[parameters]");
+    }
     let name = job
         .get("name")
         .map_or(Some(stem.into()), |field| reader.text(&field));
@@ -67,6 +75,7 @@ pub fn note(places: &mut BTreeMap<&'static str, Spans>, fields: &Fields<'_>) {
     for field in fields.given() {
         let items = match &field.node.value {
             Value::List(items) => items.iter().map(|item| item.span.clone()).collect(),
+            Value::Table(entries) => entries.iter().map(|it| it.node.span.clone()).collect(),
             _ => Vec::new(),
         };
         let whole = field.node.span.clone();
@@ -97,6 +106,9 @@ fn read_task(reader: &mut Reader, node: &Node) -> (Group, Wanted, GroupPlaces) {
     if let Some(field) = fields.get("array") {
         group.array = read_array(reader, &field);
     }
+    let before = reader.mistakes.len();
+    let mut wanted = Wanted::default();
+    let sound = read_each(reader, &fields, &mut group, &mut wanted);
     if let Some(field) = fields.get("command") {
         group.command = reader.texts(&field);
     }
@@ -105,7 +117,6 @@ fn read_task(reader: &mut Reader, node: &Node) -> (Group, Wanted, GroupPlaces) {
     }
     if let Some(field) = fields.get("outputs") {
         group.outputs = reader.texts(&field);
-        variables(reader, field.node, group.array.is_some());
     }
     if let Some(field) = fields.get("env") {
         group.env = reader.pairs(&field);
@@ -124,7 +135,12 @@ fn read_task(reader: &mut Reader, node: &Node) -> (Group, Wanted, GroupPlaces) {
         group.kind = reader.text(&field);
     }
     read_numbers(reader, &fields, &mut group);
-    let wanted = read_files(reader, &fields, &mut group, &mut place);
+    let known = sound.then(|| group.placeholders());
+    read_files(reader, &fields, &mut group, &mut place, &mut wanted, known);
+    // What else is wrong may be the reason.
+    if reader.mistakes.len() == before {
+        check_placeholders(reader, &group, &place);
+    }
     (group, wanted, place)
 }
 
@@ -161,9 +177,9 @@ fn read_resources(reader: &mut Reader, field: &Field<'_>) -> Resources {
     let mut resources = Resources::cpus(1000);
     let fields = reader.table(field.node, &RESOURCES);
     if let Some(field) = fields.get("cpus") {
-        let cpus = match field.node.value {
-            Value::Int(number) => number as f64,
-            Value::Float(number) => number,
+        let cpus = match field.node.typed() {
+            Value::Int(number) => *number as f64,
+            Value::Float(number, _) => *number,
             _ => -1.0,
         };
         if (0.0..=PIECES_MAX as f64).contains(&cpus) {
@@ -210,10 +226,10 @@ fn read_named(reader: &mut Reader, entry: &Entry, resources: &mut Resources) {
         );
         return;
     }
-    match entry.node.value {
+    match entry.node.typed() {
         Value::Int(0) => {}
-        Value::Int(amount) if (0..=PIECES_MAX).contains(&amount) => {
-            resources.named.push((name.into(), amount as u64));
+        Value::Int(amount) if (0..=PIECES_MAX).contains(amount) => {
+            resources.named.push((name.into(), *amount as u64));
         }
         _ => reader.wrong(
             &entry.node.span,
@@ -248,12 +264,15 @@ fn read_files(
     fields: &Fields<'_>,
     group: &mut Group,
     place: &mut GroupPlaces,
-) -> Wanted {
-    let mut wanted = Wanted::default();
+    wanted: &mut Wanted,
+    known: Option<Vec<Arc<str>>>,
+) {
     if let Some(field) = fields.get("inputs") {
         for (position, item) in reader.list(&field).iter().enumerate() {
             if let Value::Text(pattern) = &item.value {
-                variables_in(reader, pattern, &item.span, group.array.is_some());
+                if let Some(known) = &known {
+                    check_input(reader, pattern, &item.span, known);
+                }
                 wanted.inputs.push(WantedInput::Files {
                     pattern: pattern.clone(),
                     span: item.span.clone(),
@@ -290,7 +309,6 @@ fn read_files(
             _ => group.stdin = read_stdin_text(reader, field.node),
         }
     }
-    wanted
 }
 
 /// Names of tasks, or tables that say how much of one is needed.
@@ -344,35 +362,26 @@ fn read_stdin_text(reader: &mut Reader, node: &Node) -> Option<Data> {
     Some(Data::Inline(content.as_bytes().into()))
 }
 
-fn variables(reader: &mut Reader, node: &Node, array: bool) {
-    let Value::List(items) = &node.value else {
-        return;
-    };
-    for item in items {
-        if let Value::Text(text) = &item.value {
-            variables_in(reader, text, &item.span, array);
-        }
+fn check_placeholders(reader: &mut Reader, group: &Group, place: &GroupPlaces) {
+    for unknown in group.unknown_placeholders() {
+        let spans = place.keys.get(unknown.key);
+        let span = spans.map(|spans| spans.items.get(unknown.item).unwrap_or(&spans.whole));
+        let span = span.unwrap_or(&place.whole).clone();
+        let help = unknown.help(&reader.parameters);
+        reader.wrong(&span, unknown.what(), help);
     }
 }
 
-/// In names of files only `${index}` means something, and only in an array.
-fn variables_in(reader: &mut Reader, text: &str, span: &Range<usize>, array: bool) {
-    for piece in pieces(text) {
-        let Piece::Name { name, .. } = piece else {
-            continue;
+/// In names of input files the placeholders of the task mean something.
+fn check_input(reader: &mut Reader, text: &str, span: &Range<usize>, known: &[Arc<str>]) {
+    if let Some(name) = unknown_in(text, known) {
+        let unknown = Unknown {
+            key: "inputs",
+            item: 0,
+            name: name.to_owned(),
+            known: known.to_vec(),
         };
-        if name != "index" {
-            reader.wrong(
-                span,
-                format!("`${{{name}}}` is not known in a file's name"),
-                "`${index}` is the only variable there; `$${name}` stands for the text itself",
-            );
-        } else if !array {
-            reader.wrong(
-                span,
-                "`${index}` has no meaning here: the task is not an array",
-                "add array = \"0..60\", or write the name without it",
-            );
-        }
+        let help = unknown.help(&reader.parameters);
+        reader.wrong(span, unknown.what(), help);
     }
 }

@@ -10,6 +10,8 @@ pub struct Node {
     pub span: Range<usize>,
     /// What.
     pub value: Value,
+    /// What a parameter of the job stands for by itself, where the text is nothing else.
+    pub typed: Option<Value>,
 }
 
 /// A value of a job file.
@@ -19,8 +21,8 @@ pub enum Value {
     Text(String),
     /// A whole number.
     Int(i64),
-    /// Another number.
-    Float(f64),
+    /// Another number, and how it is written.
+    Float(f64, String),
     /// True or false.
     Bool(bool),
     /// A list.
@@ -42,12 +44,30 @@ pub struct Entry {
     pub node: Node,
 }
 
+impl Node {
+    /// The value for a key that takes no text.
+    pub fn typed(&self) -> &Value {
+        self.typed.as_ref().unwrap_or(&self.value)
+    }
+}
+
 impl Value {
+    /// A single value as text, numbers as they are written.
+    pub fn scalar(&self) -> Option<String> {
+        match self {
+            Value::Text(text) => Some(text.clone()),
+            Value::Int(number) => Some(number.to_string()),
+            Value::Float(_, written) => Some(written.clone()),
+            Value::Bool(value) => Some(value.to_string()),
+            Value::List(_) | Value::Table(_) | Value::Other(_) => None,
+        }
+    }
+
     /// The value's kind with its article, for messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Value::Text(_) => "a text",
-            Value::Int(_) | Value::Float(_) => "a number",
+            Value::Int(_) | Value::Float(..) => "a number",
             Value::Bool(_) => "true or false",
             Value::List(_) => "a list",
             Value::Table(_) => "a table",
@@ -84,6 +104,7 @@ pub fn toml(text: &str) -> Result<Node, Vec<Mistake>> {
     Ok(Node {
         span,
         value: toml_table(table.into_inner()),
+        typed: None,
     })
 }
 
@@ -147,13 +168,19 @@ fn toml_node(value: ::toml::Spanned<::toml::de::DeValue<'_>>) -> Node {
         DeValue::Float(number) => number
             .as_str()
             .parse()
-            .map_or(Value::Other("a number out of range"), Value::Float),
+            .map_or(Value::Other("a number out of range"), |value| {
+                Value::Float(value, number.as_str().to_owned())
+            }),
         DeValue::Boolean(value) => Value::Bool(value),
         DeValue::Datetime(_) => Value::Other("a date"),
         DeValue::Array(items) => Value::List(items.into_iter().map(toml_node).collect()),
         DeValue::Table(table) => toml_table(table),
     };
-    Node { span, value }
+    Node {
+        span,
+        value,
+        typed: None,
+    }
 }
 
 fn json_node(value: jsonc_parser::ast::Value<'_>, mistakes: &mut Vec<Mistake>) -> Node {
@@ -163,7 +190,7 @@ fn json_node(value: jsonc_parser::ast::Value<'_>, mistakes: &mut Vec<Mistake>) -
         Json::NumberLit(number) => {
             let whole = number.value.parse().map(Value::Int);
             let number_value = whole.unwrap_or_else(|_| match number.value.parse::<f64>() {
-                Ok(value) if value.is_finite() => Value::Float(value),
+                Ok(value) if value.is_finite() => Value::Float(value, number.value.to_owned()),
                 _ => Value::Other("a number out of range"),
             });
             (number.range, number_value)
@@ -201,6 +228,7 @@ fn json_node(value: jsonc_parser::ast::Value<'_>, mistakes: &mut Vec<Mistake>) -
     Node {
         span: range.start..range.end,
         value,
+        typed: None,
     }
 }
 

@@ -1,8 +1,9 @@
 //! Messages between peers. Each frame holds a batch of one of these types.
 
 use crate::capacity::{BenchScores, Hardware};
-use crate::owner::{OwnerNote, OwnerState};
+use crate::owner::OwnerState;
 use crate::spec::Runtime;
+use crate::spec::placeholders::TaskValues;
 use crate::view::{
     ExplainView, JobView, LogView, MemberView, ResultsView, SettingView, TaskFilter, TasksView,
     TicketView, WorkerView,
@@ -14,6 +15,9 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
+
+mod heartbeat;
+pub use heartbeat::{AttemptHeartbeat, Heartbeat, HeartbeatPlan, Phase, StatusRequest};
 
 /// Longest message in bytes, encoded. A frame carries at least one message, and 64 bytes are left for its header.
 pub const MESSAGE_BYTES_MAX: usize = (16 << 20) - 64;
@@ -180,7 +184,9 @@ pub struct Body {
     pub id: Arc<str>,
     /// How to execute.
     pub runtime: Runtime,
-    /// Program and arguments, with variables.
+    /// Names of the tasks' parameters.
+    pub parameters: Vec<Arc<str>>,
+    /// Program and arguments, with placeholders.
     pub command: Vec<Arc<str>>,
     /// Environment.
     pub env: Vec<(Arc<str>, Arc<str>)>,
@@ -207,6 +213,15 @@ pub struct Body {
 }
 
 impl Body {
+    /// What the placeholders stand for in one task.
+    pub fn task_values<'a>(&'a self, order: &'a Assignment) -> TaskValues<'a> {
+        TaskValues {
+            index: order.index,
+            names: &self.parameters,
+            values: &order.values,
+        }
+    }
+
     /// Bytes that it takes in a message, its grant included, sealed yet or not.
     pub fn message_bytes(&self) -> usize {
         let bytes = postcard::experimental::serialized_size(self).unwrap_or(usize::MAX);
@@ -225,6 +240,8 @@ pub struct Assignment {
     pub version: u32,
     /// Array index.
     pub index: Option<u32>,
+    /// Values of the parameters that the body names.
+    pub values: Vec<Arc<str>>,
     /// Files for this index alone.
     pub own_inputs: Vec<FileEntry>,
     /// Whether another attempt of the task was meant to run already.
@@ -327,100 +344,6 @@ impl Log {
             .into_iter()
             .flatten()
     }
-}
-
-/// A heartbeat, or the answer to a [`StatusRequest`]; sent as a datagram of at most [`Heartbeat::BYTES_MAX`] bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heartbeat {
-    /// Counts from 1 on each connection.
-    pub seq: u64,
-    /// The worker's clock when it was sent; compared with its earlier heartbeats only.
-    pub sent_ns: u64,
-    /// The plan that it follows; 0 before the first is heard of.
-    pub plan: u32,
-    /// The question that it answers; 0 where nobody asked.
-    pub answers: u64,
-    /// Attempts in hand.
-    pub in_hand: u32,
-    /// Some of them, by turns: those that changed since they were last told of, first.
-    pub attempts: Vec<AttemptHeartbeat>,
-    /// How the worker stands to its owner, once that has changed since it started. Behind all the rest, where earlier
-    /// versions neither write nor look.
-    #[serde(skip)]
-    pub owner: Option<OwnerNote>,
-}
-
-impl Heartbeat {
-    /// What fits into one packet on any path.
-    pub const BYTES_MAX: usize = 1_200;
-
-    /// As it travels.
-    pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
-        let bytes = postcard::to_stdvec(self)?;
-        match &self.owner {
-            Some(note) => postcard::to_extend(note, bytes),
-            None => Ok(bytes),
-        }
-    }
-
-    /// From what arrived; what a later version may write behind it is not looked at.
-    pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
-        let (mut heartbeat, rest): (Self, _) = postcard::take_from_bytes(bytes)?;
-        if !rest.is_empty() {
-            heartbeat.owner = Some(postcard::from_bytes(rest)?);
-        }
-        Ok(heartbeat)
-    }
-}
-
-/// One attempt, in a heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttemptHeartbeat {
-    /// Which.
-    pub attempt: AttemptId,
-    /// Where it is.
-    pub phase: Phase,
-    /// CPU time it has used, in microseconds.
-    pub cpu_us: u64,
-    /// Bytes it has written.
-    pub written: u64,
-    /// Thousandths of its work that are done, where the task says so.
-    pub permille: Option<u16>,
-    /// Counts what the task said about its progress.
-    pub notes: u32,
-}
-
-/// Where an attempt is on its worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Phase {
-    /// Waits for resources.
-    Queued,
-    /// Its inputs are fetched.
-    Staging,
-    /// Its process runs.
-    Running,
-    /// Its process runs and says that it waits for something.
-    Waiting,
-    /// It is over, and the report not settled.
-    Ended,
-}
-
-/// How a worker is to send heartbeats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeartbeatPlan {
-    /// Counts from 1 on each connection; heartbeats repeat it. A worker sends a heartbeat at once when it hears of a plan.
-    pub number: u32,
-    /// How often it sends heartbeats by itself; none where it is asked instead.
-    pub every: Option<Duration>,
-    /// How often it looks at its attempts' progress.
-    pub progress_every: Duration,
-}
-
-/// Asks a worker for a [`Heartbeat`] at once; sent as a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StatusRequest {
-    /// Repeated by the answer.
-    pub seq: u64,
 }
 
 /// A client's question.

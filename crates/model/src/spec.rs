@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod axes;
 mod names;
 mod needs;
 mod network;
@@ -17,7 +18,11 @@ pub mod positional;
 mod qos;
 mod size;
 mod stored;
+mod template;
 mod validate;
+pub use axes::{
+    Axis, COMBINATIONS_MAX, Column, PARAMETER_NAME, PARAMETERS_MAX, Texts, is_parameter_name,
+};
 pub use network::Network;
 pub use qos::{CriticalPlacement, Need, Qos, Redundancy, Unplaceable};
 pub use size::{COMMAND_BYTES_MAX, SPEC_BYTES_MAX, WORD_BYTES_MAX};
@@ -135,7 +140,7 @@ pub struct Group {
     /// How its tasks are executed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub runtime: Runtime,
-    /// Program and arguments; `${index}` and `${hedge}` are expanded by the worker.
+    /// Program and arguments; the worker expands placeholders, see [`placeholders`].
     #[serde(default, skip_serializing_if = "is_default")]
     pub command: Vec<Arc<str>>,
     /// Environment beyond the standard one.
@@ -150,7 +155,7 @@ pub struct Group {
     /// What lies in each task's folder when it starts.
     #[serde(default, skip_serializing_if = "is_default")]
     pub inputs: Vec<Input>,
-    /// Files, folders and globs that leave the folder; `${index}` is expanded.
+    /// Files, folders and globs that leave the folder, with placeholders.
     #[serde(default, skip_serializing_if = "is_default")]
     pub outputs: Vec<Arc<str>>,
     /// What each task takes of a worker while it runs; memory and disk are also limits.
@@ -180,6 +185,9 @@ pub struct Group {
     /// not there then.
     #[serde(default, skip_serializing_if = "is_default")]
     pub needs: Vec<(Arc<str>, Need)>,
+    /// Its parameters: an array from 0 on that has one task for each combination of their values.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub axes: Vec<Axis>,
 }
 
 impl Group {
@@ -204,6 +212,7 @@ impl Group {
             estimate: Estimate::default(),
             kind: None,
             needs: Vec::new(),
+            axes: Vec::new(),
         }
     }
 
@@ -286,6 +295,13 @@ impl JobSpec {
     /// Patterns that cannot be read, and files that would lie in the same place.
     pub fn check_names(&self) -> Result<(), SpecError> {
         names::check(self)
+    }
+
+    /// Whether [`JobSpec::check_names`] may take more than some milliseconds: it compares names with parameters one by
+    /// one.
+    pub fn checks_slowly(&self) -> bool {
+        let many = |group: &Group| !group.axes.is_empty() && group.count() > 10_000;
+        self.groups().iter().any(many)
     }
 
     /// The job's name.

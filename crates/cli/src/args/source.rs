@@ -15,6 +15,9 @@ pub struct Source {
         conflicts_with = "program"
     )]
     pub job: Option<PathBuf>,
+    /// Set a parameter of the job file, in the place of its default there. Repeatable
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with = "program", value_parser = label)]
+    pub set: Vec<(String, String)>,
     /// What the program needs.
     #[command(flatten)]
     pub needs: Needs,
@@ -39,6 +42,15 @@ pub struct Needs {
         conflicts_with = "job"
     )]
     pub array: Option<String>,
+    /// Run the program once for each line of this file, which '${line}' in its arguments stands for; - for standard
+    /// input
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "program",
+        conflicts_with_all = ["job", "array"]
+    )]
+    pub each: Option<String>,
     /// Send this file, folder or glob; it lies under the same name beside the program. Repeatable
     #[arg(long, value_name = "PATH", requires = "program", conflicts_with = "job",
         value_parser = NonEmptyStringValueParser::new())]

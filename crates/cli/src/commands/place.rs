@@ -13,7 +13,6 @@ use rustix::fs::Access;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Most folders tried for results before giving up.
 const FOLDERS_MAX: u32 = 10_000;
@@ -73,10 +72,12 @@ pub fn check_names(out: Option<&Path>, spec: &JobSpec) -> Result<(), Failure> {
     let groups = (0..spec.groups().len()).filter(|group| spec.is_result(*group));
     let names = groups.flat_map(|at| {
         let group = &spec.groups()[at];
-        let indices = group.array.map_or(0..1, |(from, to)| from..to);
-        indices.flat_map(move |index| {
-            let named = move |output: &Arc<str>| output.replace("${index}", &index.to_string());
-            group.outputs.iter().map(named)
+        (0..group.count()).flat_map(move |offset| {
+            group.with_values(offset, |values| {
+                let outputs = group.outputs.iter();
+                let named = outputs.map(|output| values.expand(output).into_owned());
+                named.collect::<Vec<String>>()
+            })
         })
     });
     let mut seen = HashSet::new();

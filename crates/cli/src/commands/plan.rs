@@ -33,6 +33,9 @@ pub struct Args {
     /// Job file: TOML, or JSON with the ending .json
     #[arg(value_name = "JOB")]
     pub job: PathBuf,
+    /// Set a parameter of the job file, in the place of its default there. Repeatable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = crate::args::label)]
+    pub set: Vec<(String, String)>,
     /// So many machines of usual speeds, instead of the grid's workers
     #[arg(long, value_name = "N", conflicts_with = "join")]
     pub machines: Option<usize>,
@@ -60,6 +63,7 @@ pub struct Args {
 pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let source = Source {
         job: Some(args.job.clone()),
+        set: args.set.clone(),
         ..Source::default()
     };
     let checked = Checked::new(source, false)?;

@@ -4,8 +4,9 @@ use super::place::check_out;
 use crate::args::{Needs, Source};
 use crate::exit::Failure;
 use crate::show::{escape, note};
-use hedge_job::{Found, JobFile, Program, ProgramStdin};
+use hedge_job::{Found, JobFile, Program, ProgramLines, ProgramStdin};
 use hedge_model::data::INLINE_BYTES_MAX;
+use hedge_model::spec::SPEC_BYTES_MAX;
 use hedge_model::{Hash, JobSpec};
 use hedge_node::client::Client;
 use std::io::{self, Read};
@@ -29,9 +30,9 @@ impl Checked {
     /// Mistakes of the job file or the arguments.
     pub fn new(source: Source, hints: bool) -> Result<Self, Failure> {
         let Some(path) = &source.job else {
-            let stdin = stdin(source.needs.stdin.as_deref())?;
+            let program = program(source.needs, source.program)?;
             let here = Path::new("");
-            let found = program(source.needs, source.program, stdin).find(here);
+            let found = program.find(here);
             let found = found.map_err(Failure::Arguments)?;
             if hints {
                 hint(&found, here, true);
@@ -42,11 +43,11 @@ impl Checked {
             });
         };
         let (file, folder) = if path.as_os_str() == STDIN {
-            let file = JobFile::read_from("stdin", io::stdin().lock())?;
+            let file = JobFile::read_from("stdin", io::stdin().lock(), &source.set)?;
             (file, Path::new(""))
         } else {
             let folder = path.parent().unwrap_or(Path::new(""));
-            (JobFile::read(path)?, folder)
+            (JobFile::read(path, &source.set)?, folder)
         };
         let found = file.find(folder)?;
         if hints {
@@ -130,12 +131,20 @@ impl Checked {
     }
 }
 
-fn program(needs: Needs, words: Vec<String>, stdin: Option<ProgramStdin>) -> Program {
+fn program(needs: Needs, words: Vec<String>) -> Result<Program, Failure> {
+    if needs.each.as_deref() == Some(STDIN) && needs.stdin.as_deref() == Some(STDIN) {
+        let why = "--each - and --stdin - would both read the standard input; nothing was started: name a file for one \
+                   of them";
+        return Err(Failure::Arguments(why.to_owned()));
+    }
+    let stdin = stdin(needs.stdin.as_deref())?;
+    let each = lines(needs.each)?;
     let gpus = needs.gpus.map(|gpus| ("gpus".to_owned(), u64::from(gpus)));
-    Program {
+    Ok(Program {
         words,
         name: needs.name,
         array: needs.array,
+        each,
         critical: needs.critical,
         inputs: needs.input,
         outputs: needs.output,
@@ -144,7 +153,30 @@ fn program(needs: Needs, words: Vec<String>, stdin: Option<ProgramStdin>) -> Pro
         memory: needs.memory,
         resources: gpus.into_iter().collect(),
         stdin,
+    })
+}
+
+/// The lines that there is a task for.
+fn lines(name: Option<String>) -> Result<Option<ProgramLines>, Failure> {
+    if name.as_deref() != Some(STDIN) {
+        return Ok(name.map(ProgramLines::File));
     }
+    let mut bytes = Vec::new();
+    let mut bounded = io::stdin().lock().take(SPEC_BYTES_MAX as u64 + 1);
+    bounded.read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > SPEC_BYTES_MAX {
+        let why = format!(
+            "standard input is longer than the {SPEC_BYTES_MAX} bytes that a job takes; nothing was started: split the job"
+        );
+        return Err(Failure::Arguments(why));
+    }
+    Ok(Some(ProgramLines::Bytes(bytes)))
+}
+
+fn unreadable(error: io::Error) -> Failure {
+    Failure::Local(format!(
+        "standard input cannot be read: {error}; nothing was submitted"
+    ))
 }
 
 /// What the program is to read.
@@ -155,21 +187,16 @@ fn stdin(name: Option<&str>) -> Result<Option<ProgramStdin>, Failure> {
     if name != STDIN {
         return Ok(Some(ProgramStdin::File(name.to_owned())));
     }
-    let cannot = |error: io::Error| {
-        Failure::Local(format!(
-            "standard input cannot be read: {error}; nothing was submitted"
-        ))
-    };
     let (mut bytes, mut stream) = (Vec::new(), io::stdin().lock());
     let mut first = stream.by_ref().take(INLINE_BYTES_MAX as u64 + 1);
-    first.read_to_end(&mut bytes).map_err(cannot)?;
+    first.read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() <= INLINE_BYTES_MAX {
         return Ok(Some(ProgramStdin::Bytes(bytes)));
     }
     // The file has no name, so that nothing of it stays wherever this process ends.
-    let mut spool = tempfile::tempfile().map_err(cannot)?;
+    let mut spool = tempfile::tempfile().map_err(unreadable)?;
     let mut all = bytes.as_slice().chain(stream);
-    io::copy(&mut all, &mut spool).map_err(cannot)?;
+    io::copy(&mut all, &mut spool).map_err(unreadable)?;
     // It stays open until the process ends, because the grid may fetch its content until then.
     let path = format!("/proc/{}/fd/{}", std::process::id(), spool.into_raw_fd());
     Ok(Some(ProgramStdin::File(path)))

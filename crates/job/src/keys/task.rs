@@ -19,7 +19,32 @@ pub static TASK: Table = Table {
             kind: Kind::Indexes,
             default: Default::Means("one task"),
             example: "\"0..60\"",
-            what: "Makes the table an array: one task for each index, which `${index}` stands for.",
+            what: "Makes the table an array: one task for each index, which `${index}` stands for. Not beside \
+                   parameters.",
+        },
+        Key {
+            name: "each",
+            kind: Kind::AxisTable,
+            default: Default::Means("no parameters"),
+            example: "{ lr = [0.1, 0.01], seed = \"0..5\" }",
+            what: "Parameters of the task: one task for each combination of their values, which `${lr}` and `${seed}` \
+                   stand for. The last parameter varies fastest.",
+        },
+        Key {
+            name: "each_line",
+            kind: Kind::Text,
+            default: Default::Means("no lines"),
+            example: "\"samples.txt\"",
+            what: "One task for each line of a file beside the job file, which `${line}` stands for. Blank lines are \
+                   left out.",
+        },
+        Key {
+            name: "each_file",
+            kind: Kind::Text,
+            default: Default::Means("no files"),
+            example: "\"reads/*.fastq\"",
+            what: "One task for each file that a pattern beside the job file matches. The task gets that file as an \
+                   input: `${file}` is its path, `${stem}` its name without folders and ending.",
         },
         Key {
             name: "command",

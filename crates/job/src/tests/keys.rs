@@ -15,6 +15,9 @@ fn job(section: &str, line: &str) -> String {
     };
     match section {
         "job" if given("task") => line.to_owned(),
+        "job" if given("parameters") && line.contains("rate") => {
+            format!("{line}\n{}", top.replace("true", "${rate}"))
+        }
         "job" => format!("{line}\n{top}"),
         "qos" | "critical" => format!("[{section}]\n{line}\n{top}"),
         "task" => {
@@ -23,7 +26,7 @@ fn job(section: &str, line: &str) -> String {
                 true => "",
                 false => "command = [\"true\"]\n",
             };
-            let array = match line.contains("${index}") {
+            let array = match line.contains("${index}") && !given("each") {
                 true => "array = \"0..3\"\n",
                 false => "",
             };

@@ -1,4 +1,6 @@
+mod each;
 mod keys;
+mod parameters;
 
 use super::*;
 use hedge_model::spec::{Input, Measure, Redundancy, Top, Unplaceable};
@@ -20,7 +22,7 @@ top = "25%"
 [[task]]
 id = "frame"
 array = "2..5"
-command = ["povray", "+K${index}", "${HOME}"]
+command = ["povray", "+K${index}", "$${HOME}"]
 env = { MODE = "fast", A = "1" }
 stdin = { text = "hello\n" }
 inputs = ["scene.pov", "part-${index}.txt", "data", "maps/*.png"]
@@ -69,7 +71,7 @@ fn folder() -> tempfile::TempDir {
 fn job(folder: &Path, text: &str) -> Result<JobSpec, BadJobFile> {
     let path = folder.join("job.toml");
     fs::write(&path, text).unwrap();
-    let found = JobFile::read(&path)?.find(folder)?;
+    let found = JobFile::read(&path, &[])?.find(folder)?;
     let content = |upload: &Upload| (Hash([9; 32]), upload.bytes);
     let content: Vec<_> = found.uploads().iter().map(content).collect();
     Ok(found.job(&content).unwrap())
@@ -96,7 +98,7 @@ fn every_key_arrives_in_the_job() {
     assert_eq!(spec.critical().top, Top::Share(0.25));
     let frame = &spec.groups()[0];
     assert_eq!((&*frame.id, frame.array), ("frame", Some((2, 5))));
-    assert_eq!(&*frame.command[2], "${HOME}");
+    assert_eq!(&*frame.command[2], "$${HOME}");
     assert_eq!(
         frame.env,
         [("MODE".into(), "fast".into()), ("A".into(), "1".into())]

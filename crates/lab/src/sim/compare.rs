@@ -48,7 +48,7 @@ fn workflow(path: &Path) -> Result<Workflow, Failure> {
             return Ok(found.map_err(failed)?.named(&stem));
         }
     }
-    let file = JobFile::read(path).map_err(|bad| Failure::Arguments(bad.to_string()))?;
+    let file = JobFile::read(path, &[]).map_err(|bad| Failure::Arguments(bad.to_string()))?;
     Workflow::from_spec(file.tasks()).map_err(failed)
 }
 

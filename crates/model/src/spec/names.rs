@@ -1,14 +1,18 @@
 //! Checks of the names of a job's files, when it is submitted: patterns that cannot be read, and files that would lie
 //! in the same place. Of patterns nobody knows before the tasks have run what they match.
 
-use super::placeholders::{Piece, expand_index, has_index, is_glob, pieces};
-use super::validate::{Checked, Place, wrong};
+use super::placeholders::is_glob;
+use super::template::Template;
+use super::validate::{Checked, Place, check_path, wrong};
 use super::{Group, Input, JobSpec};
 use globset::GlobBuilder;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hasher};
 
 /// Most digits of an index.
 const INDEX_DIGITS_MAX: usize = 10;
+/// Most names with parameters that are made to check one job: a few seconds' work.
+const EXPANDED_MAX: u64 = 20_000_000;
 
 /// Names of files that will lie in one folder.
 #[derive(Default)]
@@ -16,6 +20,9 @@ struct Names<'a> {
     plain: BTreeMap<String, &'a Group>,
     /// Names with an index, by the text before it and behind it.
     indexed: BTreeMap<(String, String), Vec<Indices<'a>>>,
+    /// Names with parameters, by their hash: the position of the template, and the task's offset.
+    expanded: BTreeMap<u64, (usize, u32)>,
+    templates: Vec<Template<'a>>,
 }
 
 /// The indices of an array.
@@ -27,16 +34,41 @@ struct Indices<'a> {
 }
 
 /// A declared output that names one file for each task.
-enum Name {
+enum Name<'a> {
     Plain(String),
     /// The text before the index, and behind it.
     Indexed(String, String),
+    /// With parameters.
+    Expanded(Template<'a>),
+}
+
+/// How many more names with parameters may be made.
+struct Budget(u64);
+
+impl Budget {
+    fn take(&mut self, place: Place, group: &Group) -> Checked<()> {
+        let Some(left) = self.0.checked_sub(u64::from(group.count())) else {
+            return wrong(
+                place,
+                format!("more than {EXPANDED_MAX} names of files would have to be compared"),
+                "write `${index}` into names instead of parameters: such names are compared at once",
+            );
+        };
+        self.0 = left;
+        Ok(())
+    }
 }
 
 pub(super) fn check(spec: &JobSpec) -> Checked<()> {
+    check_within(spec, Budget(EXPANDED_MAX))
+}
+
+fn check_within(spec: &JobSpec, mut budget: Budget) -> Checked<()> {
     let groups = spec.groups();
     for (at, group) in groups.iter().enumerate() {
+        check_placeholders(at, group)?;
         check_globs(at, group)?;
+        check_values(at, group, &mut budget)?;
     }
     let read: BTreeSet<&str> = groups
         .iter()
@@ -46,30 +78,33 @@ pub(super) fn check(spec: &JobSpec) -> Checked<()> {
             _ => None,
         })
         .collect();
-    let mut results = Names::default();
+    let mut results = Vec::new();
     for (at, group) in groups.iter().enumerate() {
-        if spec.is_result(at) || read.contains(&*group.id) {
+        let result = spec.is_result(at);
+        if result || read.contains(&*group.id) {
             check_array(at, group)?;
         }
-        if spec.is_result(at) {
-            for (item, name) in names(group) {
-                let place = output(at, item);
-                if let Err((name, other)) = results.add(name, group) {
-                    return wrong(
-                        place,
-                        format!(
-                            "the tasks {:?} and {:?} would both leave the result {name:?}",
-                            other.id, group.id
-                        ),
-                        "give each output a name of its own",
-                    );
-                }
-            }
+        if result {
+            let names = names(group);
+            results.extend(names.map(|(item, name)| (output(at, item), name, group)));
         }
+    }
+    let mut there = Names::default();
+    for (place, name, group) in ordered(results) {
+        there
+            .add(place, name, group, &mut budget)?
+            .or_else(|taken| {
+                let Taken { name, by } = taken;
+                wrong(
+                    place,
+                    format!("{} would both leave the result {name:?}", both(by, group)),
+                    tell_apart(group),
+                )
+            })?;
     }
     let by_id: BTreeMap<&str, &Group> = groups.iter().map(|group| (&*group.id, group)).collect();
     for (at, group) in groups.iter().enumerate() {
-        check_inputs(spec, at, group, &by_id)?;
+        check_inputs(spec, at, group, &by_id, &mut budget)?;
     }
     Ok(())
 }
@@ -82,10 +117,45 @@ fn output(at: usize, item: usize) -> Place {
     }
 }
 
+fn both(one: &Group, other: &Group) -> String {
+    match one.id == other.id {
+        true => format!("two tasks of {:?}", one.id),
+        false => format!("the tasks {:?} and {:?}", one.id, other.id),
+    }
+}
+
+fn tell_apart(group: &Group) -> String {
+    let names = group.parameters();
+    let Some(all) = listed(&names) else {
+        return "give each output a name of its own".to_owned();
+    };
+    format!(
+        "give each output a name of its own: write `${{index}}` into it, or all that differs: {all}"
+    )
+}
+
+/// Names of parameters as they are written.
+fn listed(names: &[std::sync::Arc<str>]) -> Option<String> {
+    let written: Vec<String> = names.iter().map(|name| format!("`${{{name}}}`")).collect();
+    (!written.is_empty()).then(|| written.join(", "))
+}
+
+fn check_placeholders(at: usize, group: &Group) -> Checked<()> {
+    let Some(unknown) = group.unknown_placeholders().into_iter().next() else {
+        return Ok(());
+    };
+    let place = Place {
+        group: Some(at),
+        key: unknown.key,
+        item: Some(unknown.item),
+    };
+    wrong(place, unknown.what(), unknown.help(&[]))
+}
+
 fn check_globs(at: usize, group: &Group) -> Checked<()> {
     for (item, pattern) in group.outputs.iter().enumerate() {
         // The braces of `${index}` are none of a pattern.
-        let first = expand_index(pattern, group.array.map(|(first, _)| first));
+        let first = Template::new(group, pattern).expand(0);
         if !is_glob(&first) {
             continue;
         }
@@ -101,6 +171,44 @@ fn check_globs(at: usize, group: &Group) -> Checked<()> {
     Ok(())
 }
 
+/// Values of parameters that make no name of a file, or a pattern of one.
+fn check_values(at: usize, group: &Group, budget: &mut Budget) -> Checked<()> {
+    let mut name = String::new();
+    for (item, pattern) in group.outputs.iter().enumerate() {
+        let template = Template::new(group, pattern);
+        if !template.has_parameter() {
+            continue;
+        }
+        budget.take(output(at, item), group)?;
+        let special = |text: &str| {
+            text.chars()
+                .filter(|c| is_glob(c.encode_utf8(&mut [0; 4])))
+                .count()
+        };
+        let written = special(&template.without_values());
+        for offset in 0..group.count() {
+            template.write(offset, &mut name);
+            if let Err(why) = check_path(name.trim_end_matches('/')) {
+                return wrong(
+                    output(at, item),
+                    format!("the output {pattern:?} would be {name:?} in one task, which {why}"),
+                    "leave the parameter out of the name, or write `${index}` instead",
+                );
+            }
+            if special(&name) > written {
+                return wrong(
+                    output(at, item),
+                    format!(
+                        "the output {pattern:?} would be {name:?} in one task, and a parameter is no part of a pattern"
+                    ),
+                    "leave the parameter out of the name, or write `${index}` instead",
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 /// All tasks of an array would leave the same file.
 fn check_array(at: usize, group: &Group) -> Checked<()> {
     if group.count() < 2 {
@@ -108,14 +216,18 @@ fn check_array(at: usize, group: &Group) -> Checked<()> {
     }
     for (item, name) in names(group) {
         if let Name::Plain(name) = name {
+            let or = listed(&group.parameters());
+            let or = or.map_or_else(String::new, |all| format!(", or all that differs ({all}),"));
             return wrong(
                 output(at, item),
                 format!(
                     "all tasks of the array {:?} would leave the output {name:?}",
                     group.id
                 ),
-                "write `${index}` into its name; or end it with `/` where it is a folder whose files have names of \
-                 their own",
+                format!(
+                    "write `${{index}}`{or} into its name; or end it with `/` where it is a folder whose files have \
+                     names of their own"
+                ),
             );
         }
     }
@@ -127,20 +239,21 @@ fn check_inputs(
     at: usize,
     group: &Group,
     by_id: &BTreeMap<&str, &Group>,
+    budget: &mut Budget,
 ) -> Checked<()> {
     let place = |item| Place {
         group: Some(at),
         key: "inputs",
         item: Some(item),
     };
-    let both = |place, name: &str| {
+    let clash = |place, name: &str| {
         wrong(
             place,
             format!("two inputs of task {:?} would lie at {name:?}", group.id),
             "give the outputs of the tasks before it, and its files, different names",
         )
     };
-    let mut there = Names::default();
+    let mut all = Vec::new();
     let mut seen = BTreeSet::new();
     for (item, input) in group.inputs.iter().enumerate() {
         match input {
@@ -148,39 +261,46 @@ fn check_inputs(
                 let Some(from) = by_id.get(&**id) else {
                     continue;
                 };
-                for (_, name) in names(from) {
-                    if let Err((name, _)) = there.add(name, from) {
-                        return both(place(item), &name);
-                    }
-                }
+                all.extend(names(from).map(|(_, name)| (place(item), name, *from)));
             }
             Input::Task(_) => {}
             Input::File(file) => {
                 let name = Name::Plain(spec.files()[*file as usize].path.to_string());
-                if let Err((name, _)) = there.add(name, group) {
-                    return both(place(item), &name);
-                }
+                all.push((place(item), name, group));
             }
             Input::FileEach(_) => {}
         }
+    }
+    let mut there = Names::default();
+    for (place, name, from) in ordered(all) {
+        let added = there.add(place, name, from, budget)?;
+        added.or_else(|taken| clash(place, &taken.name))?;
     }
     for (item, input) in group.inputs.iter().enumerate() {
         if let Input::FileEach(first) = input {
             let files = &spec.files()[*first as usize..][..group.count() as usize];
             if let Some(file) = files.iter().find(|file| there.holder(&file.path).is_some()) {
-                return both(place(item), &file.path);
+                return clash(place(item), &file.path);
             }
         }
     }
     Ok(())
 }
 
+/// Names with parameters come last: each of them is looked for among the others.
+fn ordered<'a>(
+    mut names: Vec<(Place, Name<'a>, &'a Group)>,
+) -> impl Iterator<Item = (Place, Name<'a>, &'a Group)> {
+    names.sort_by_key(|(_, name, _)| matches!(name, Name::Expanded(_)));
+    names.into_iter()
+}
+
 /// The names of files that each task of a group leaves, with their positions in its outputs; patterns and folders
 /// are left out.
-fn names(group: &Group) -> impl Iterator<Item = (usize, Name)> {
+fn names(group: &Group) -> impl Iterator<Item = (usize, Name<'_>)> {
     let outputs = group.outputs.iter().enumerate();
     outputs.filter_map(|(item, output)| {
-        let first = expand_index(output, group.array.map(|(first, _)| first));
+        let first = Template::new(group, output).expand(0);
         let named = !is_glob(&first) && !output.ends_with('/');
         let fresh = !group.outputs[..item].contains(output);
         (named && fresh)
@@ -191,17 +311,12 @@ fn names(group: &Group) -> impl Iterator<Item = (usize, Name)> {
 }
 
 /// Nothing for a name with more than one index.
-fn name(group: &Group, output: &str) -> Option<Name> {
-    let mut parts = vec![String::new()];
-    let array = group.array.is_some() && has_index(output);
-    for piece in pieces(output) {
-        match piece {
-            Piece::Name { name: "index", .. } if array => parts.push(String::new()),
-            Piece::Text(text) | Piece::Name { written: text, .. } => {
-                parts.last_mut()?.push_str(text);
-            }
-        }
+fn name<'a>(group: &'a Group, output: &'a str) -> Option<Name<'a>> {
+    let template = Template::new(group, output);
+    if template.has_parameter() {
+        return Some(Name::Expanded(template));
     }
+    let mut parts = template.between_indices();
     let last = parts.pop()?;
     match (parts.pop(), parts.pop()) {
         (None, _) => Some(Name::Plain(last)),
@@ -210,38 +325,84 @@ fn name(group: &Group, output: &str) -> Option<Name> {
     }
 }
 
+/// A name that another task has.
+struct Taken<'a> {
+    name: String,
+    by: &'a Group,
+}
+
 impl<'a> Names<'a> {
-    /// Adds a file of a group; gives a name that is taken, and whose it is.
-    fn add(&mut self, name: Name, group: &'a Group) -> Result<(), (String, &'a Group)> {
-        match name {
-            Name::Plain(name) => match self.holder(&name) {
-                Some(other) => return Err((name, other)),
-                None => drop(self.plain.insert(name, group)),
-            },
-            Name::Indexed(before, behind) => {
-                let (from, to) = group.array.unwrap_or((0, 1));
-                let begins = self.plain.range(before.clone()..);
-                for (name, other) in begins.take_while(|(name, _)| name.starts_with(&before)) {
-                    let index = name
-                        .strip_prefix(&*before)
-                        .and_then(|rest| index_in(rest, &behind));
-                    if index.is_some_and(|index| (from..to).contains(&index)) {
-                        return Err((name.clone(), other));
-                    }
-                }
-                let key = (before, behind);
-                let same = self.indexed.get(&key).into_iter().flatten();
-                for other in same {
-                    if from < other.to && other.from < to {
-                        let ((before, behind), both) = (key, from.max(other.from));
-                        return Err((format!("{before}{both}{behind}"), other.group));
-                    }
-                }
-                self.indexed
-                    .entry(key)
-                    .or_default()
-                    .push(Indices { from, to, group });
+    /// Adds a file of a group, unless the name is taken. All names with parameters come after all others.
+    fn add(
+        &mut self,
+        place: Place,
+        name: Name<'a>,
+        group: &'a Group,
+        budget: &mut Budget,
+    ) -> Checked<Result<(), Taken<'a>>> {
+        Ok(match name {
+            Name::Plain(name) => self.add_plain(name, group),
+            Name::Indexed(before, behind) => self.add_indexed(before, behind, group),
+            Name::Expanded(template) => {
+                budget.take(place, group)?;
+                self.add_expanded(template)
             }
+        })
+    }
+
+    fn add_plain(&mut self, name: String, group: &'a Group) -> Result<(), Taken<'a>> {
+        if let Some(by) = self.holder(&name) {
+            return Err(Taken { name, by });
+        }
+        self.plain.insert(name, group);
+        Ok(())
+    }
+
+    fn add_indexed(
+        &mut self,
+        before: String,
+        behind: String,
+        group: &'a Group,
+    ) -> Result<(), Taken<'a>> {
+        let (from, to) = group.array.unwrap_or((0, 1));
+        let begins = self.plain.range(before.clone()..);
+        for (name, by) in begins.take_while(|(name, _)| name.starts_with(&before)) {
+            let index = name
+                .strip_prefix(&*before)
+                .and_then(|rest| index_in(rest, &behind));
+            if index.is_some_and(|index| (from..to).contains(&index)) {
+                let name = name.clone();
+                return Err(Taken { name, by });
+            }
+        }
+        let key = (before, behind);
+        let same = self.indexed.get(&key).into_iter().flatten();
+        for other in same {
+            if from < other.to && other.from < to {
+                let ((before, behind), both) = (key, from.max(other.from));
+                let name = format!("{before}{both}{behind}");
+                let by = other.group;
+                return Err(Taken { name, by });
+            }
+        }
+        self.indexed
+            .entry(key)
+            .or_default()
+            .push(Indices { from, to, group });
+        Ok(())
+    }
+
+    fn add_expanded(&mut self, template: Template<'a>) -> Result<(), Taken<'a>> {
+        let at = self.templates.len();
+        let count = template.group().count();
+        self.templates.push(template);
+        let mut name = String::new();
+        for offset in 0..count {
+            self.templates[at].write(offset, &mut name);
+            if let Some(by) = self.holder(&name) {
+                return Err(Taken { name, by });
+            }
+            self.expanded.insert(hash(&name), (at, offset));
         }
         Ok(())
     }
@@ -250,6 +411,12 @@ impl<'a> Names<'a> {
     fn holder(&self, name: &str) -> Option<&'a Group> {
         if let Some(group) = self.plain.get(name) {
             return Some(group);
+        }
+        if let Some((at, offset)) = self.expanded.get(&hash(name)) {
+            let template = &self.templates[*at];
+            if template.expand(*offset) == name {
+                return Some(template.group());
+            }
         }
         if self.indexed.is_empty() {
             return None;
@@ -276,6 +443,12 @@ impl<'a> Names<'a> {
     }
 }
 
+fn hash(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name.as_bytes());
+    hasher.finish()
+}
+
 /// The index at the beginning of a text that ends with `behind`, as it is written into names.
 fn index_in(text: &str, behind: &str) -> Option<u32> {
     let digits = text.strip_suffix(behind)?;
@@ -284,129 +457,4 @@ fn index_in(text: &str, behind: &str) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{CriticalRule, Draft, Qos, SpecError};
-    use super::*;
-    use crate::{Data, FileEntry};
-
-    fn task(id: &str, array: Option<(u32, u32)>, outputs: &[&str], inputs: &[&str]) -> Group {
-        Group {
-            array,
-            outputs: outputs.iter().map(|name| (*name).into()).collect(),
-            inputs: inputs.iter().map(|id| Input::Task((*id).into())).collect(),
-            ..Group::program(id, &["true"])
-        }
-    }
-
-    fn job(groups: Vec<Group>) -> Draft {
-        Draft {
-            name: "t".into(),
-            qos: Qos::default(),
-            critical: CriticalRule::default(),
-            files: vec![],
-            groups,
-        }
-    }
-
-    fn mistake(groups: Vec<Group>) -> SpecError {
-        JobSpec::new(job(groups)).unwrap_err()
-    }
-
-    fn place(error: &SpecError) -> (Option<usize>, &'static str, Option<usize>) {
-        (error.place.group, error.place.key, error.place.item)
-    }
-
-    #[test]
-    fn patterns_that_cannot_be_read_are_refused() {
-        for pattern in ["a[", "{a", "[z-a]", "x/[!"] {
-            let error = mistake(vec![task("a", None, &["fine", pattern], &[])]);
-            assert_eq!(place(&error), (Some(0), "outputs", Some(1)), "{error}");
-        }
-        JobSpec::new(job(vec![task("a", None, &["[ab]*.{c,d}", "a]"], &[])])).unwrap();
-    }
-
-    #[test]
-    fn results_with_the_same_name_are_refused() {
-        let plain = mistake(vec![
-            task("a", None, &["x"], &[]),
-            task("b", None, &["y", "x"], &[]),
-        ]);
-        assert_eq!(place(&plain), (Some(1), "outputs", Some(1)));
-        assert!(plain.what.contains("\"a\" and \"b\""), "{plain}");
-        let array = mistake(vec![task("a", Some((0, 3)), &["x"], &[])]);
-        assert!(array.help.contains("${index}"), "{array}");
-        for (first, second) in [
-            ("x-${index}", "x-${index}"),
-            ("x-12", "x-${index}"),
-            ("x-${index}", "x-12"),
-        ] {
-            let one = |name: &str| (!name.contains("12")).then_some((5, 20));
-            let groups = vec![
-                task("a", one(first), &[first], &[]),
-                task("b", one(second), &[second], &[]),
-            ];
-            let error = mistake(groups);
-            assert_eq!(place(&error), (Some(1), "outputs", Some(0)), "{error}");
-        }
-    }
-
-    #[test]
-    fn names_that_differ_or_go_different_ways_are_fine() {
-        let fine = |groups| JobSpec::new(job(groups)).map(drop).unwrap();
-        let (low, high) = (Some((0, 10)), Some((10, 20)));
-        fine(vec![
-            task("a", low, &["x-${index}"], &[]),
-            task("b", high, &["x-${index}"], &[]),
-        ]);
-        fine(vec![
-            task("a", low, &["x-${index}"], &[]),
-            task("b", None, &["x-10", "x-01"], &[]),
-        ]);
-        fine(vec![
-            task("a", low, &["out/", "*.png"], &[]),
-            task("b", None, &["out/", "*.png"], &[]),
-        ]);
-        fine(vec![task("a", None, &["x", "x"], &[])]);
-        // Each is read by another task, and neither is a result.
-        fine(vec![
-            task("a", None, &["x"], &[]),
-            task("b", None, &["x"], &[]),
-            task("c", None, &["c"], &["a"]),
-            task("d", None, &["d"], &["b", "b"]),
-        ]);
-    }
-
-    #[test]
-    fn inputs_with_the_same_name_are_refused() {
-        let both = mistake(vec![
-            task("a", None, &["x-3"], &[]),
-            task("b", Some((0, 9)), &["x-${index}"], &[]),
-            task("c", None, &["c"], &["a", "b"]),
-        ]);
-        assert_eq!(place(&both), (Some(2), "inputs", Some(1)), "{both}");
-        assert!(both.what.contains("\"x-3\""), "{both}");
-        for input in [Input::File(0), Input::FileEach(0)] {
-            let file = FileEntry {
-                path: "x".into(),
-                executable: false,
-                data: Data::Inline([0].as_slice().into()),
-            };
-            let mut reader = task("b", None, &[], &["a"]);
-            reader.inputs.push(input);
-            let draft = Draft {
-                files: vec![file],
-                ..job(vec![task("a", None, &["x"], &[]), reader])
-            };
-            let error = JobSpec::new(draft).unwrap_err();
-            assert_eq!(place(&error), (Some(1), "inputs", Some(1)), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_job_that_was_taken_by_an_earlier_version_is_read() {
-        let draft = job(vec![task("a", Some((0, 3)), &["x", "a["], &[])]);
-        let bytes = rmp_serde::to_vec_named(&draft).unwrap();
-        let spec = JobSpec::decode(&bytes).unwrap();
-        assert!(spec.check_names().is_err());
-    }
-}
+mod tests;

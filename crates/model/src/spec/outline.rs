@@ -8,7 +8,8 @@ const PROGRAM_MAX: usize = 64;
 
 impl JobSpec {
     /// The job as the views of an ended job need it: names, arrays, dependencies, resources, estimates, quality of
-    /// service. What only running it needs is left out: files, arguments, environments, patterns of outputs, labels.
+    /// service. What only running it needs is left out: files, arguments, environments, patterns of outputs, labels,
+    /// values of parameters.
     /// Tasks keep their numbers and their labels.
     pub fn outline(&self) -> Self {
         let draft = Draft {
@@ -40,6 +41,7 @@ fn outlined(group: &Group) -> Group {
         inputs: group.inputs.iter().filter(reads).cloned().collect(),
         outputs: Vec::new(),
         labels: Vec::new(),
+        axes: Vec::new(),
         ..group.clone()
     }
 }

@@ -1,12 +1,14 @@
 //! Bounds on the size of a submitted job. They apply to submissions alone: an older journal may hold a job that
 //! is larger, and it stays readable.
 
+use super::placeholders::{Piece, pieces};
 use super::stored::encoded;
 use super::validate::{Checked, Place, SpecError, job, wrong};
 use super::{Draft, Group, Input, JobSpec, Runtime};
 use crate::msg::{MESSAGE_BYTES_MAX, grant_bytes};
 use crate::units::show_bytes;
 use crate::{Data, FileEntry, Hash};
+use std::sync::Arc;
 
 /// Longest job specification in bytes, encoded. It is one record of the journal, which every supervisor writes to
 /// its disk and keeps in memory while the job runs.
@@ -59,7 +61,13 @@ impl JobSpec {
 
     /// The list of files and blobs that a worker is sent with the group's first task.
     fn check_order(&self, at: usize, group: &Group) -> Checked<()> {
-        let mut bytes = encoded(group);
+        // A worker is sent the names of the parameters, and each task's own values with its assignment.
+        let parameters = group.longest_values();
+        let mut bytes = encoded(group).saturating_sub(encoded(&group.axes));
+        bytes = bytes.saturating_add(encoded(&parameters));
+        bytes = parameters
+            .iter()
+            .fold(bytes, |all, (_, longest)| all.saturating_add(*longest));
         let mut blobs: Vec<Hash> = group.stdin.iter().filter_map(Data::hash).collect();
         let files = self.files();
         for input in &group.inputs {
@@ -109,35 +117,35 @@ fn check_command(at: usize, group: &Group) -> Checked<()> {
         item,
     };
     let most = show_bytes(WORD_BYTES_MAX as u64 + 1);
-    let long = |bytes: usize| bytes > WORD_BYTES_MAX;
-    if let Some(item) = group.command.iter().position(|word| long(word.len())) {
+    let parameters = group.longest_values();
+    let longest = |text: &Arc<str>| longest(&parameters, text);
+    let words: Vec<usize> = group.command.iter().map(longest).collect();
+    if let Some(item) = words.iter().position(|bytes| *bytes > WORD_BYTES_MAX) {
         return wrong(
             place("command", Some(item)),
             format!(
                 "this argument is {} bytes long, and Linux gives a program at most {most}",
-                group.command[item].len()
+                words[item]
             ),
             "put the text into a file, or give it as stdin",
         );
     }
-    let variable = |(name, value): &(std::sync::Arc<str>, std::sync::Arc<str>)| {
-        name.len().saturating_add(value.len()) + 1
-    };
-    if let Some(found) = group.env.iter().find(|found| long(variable(found))) {
+    let variable =
+        |(name, value): &(Arc<str>, Arc<str>)| name.len().saturating_add(longest(value)) + 1;
+    let variables: Vec<usize> = group.env.iter().map(variable).collect();
+    if let Some(item) = variables.iter().position(|bytes| *bytes > WORD_BYTES_MAX) {
         return wrong(
-            place("env", None),
+            place("env", Some(item)),
             format!(
                 "the variable {:?} is {} bytes long, and Linux gives a program at most {most}",
-                shortened(&found.0),
-                variable(found)
+                shortened(&group.env[item].0),
+                variables[item]
             ),
             "put the text into a file",
         );
     }
-    let words = group.command.iter().map(|word| word.len() + 1);
-    let all: usize = words
-        .chain(group.env.iter().map(|it| variable(it) + 1))
-        .sum();
+    let all = words.iter().chain(&variables).map(|bytes| bytes + 1);
+    let all = all.fold(0, usize::saturating_add);
     if all > COMMAND_BYTES_MAX {
         return wrong(
             place("command", None),
@@ -150,6 +158,22 @@ fn check_command(at: usize, group: &Group) -> Checked<()> {
         );
     }
     Ok(())
+}
+
+/// The length of a text in bytes where its parameters have their longest values.
+fn longest(parameters: &[(Arc<str>, usize)], text: &str) -> usize {
+    if parameters.is_empty() || !text.contains("${") {
+        return text.len();
+    }
+    let value = |name: &str| {
+        let found = parameters.iter().find(|(other, _)| &**other == name);
+        found.map(|(_, longest)| *longest)
+    };
+    let bytes = pieces(text).map(|piece| match piece {
+        Piece::Text(text) | Piece::Literal { text, .. } => text.len(),
+        Piece::Name { name, written } => value(name).unwrap_or(written.len()),
+    });
+    bytes.fold(0, usize::saturating_add)
 }
 
 fn shortened(name: &str) -> String {

@@ -1,5 +1,6 @@
 //! The checks that make a [`JobSpec`] of a [`Draft`].
 
+use super::axes::check_axes;
 use super::needs::{check_qos, relax};
 use super::{COPIES_MAX, Runtime, positional};
 use super::{Draft, GROUPS_MAX, Group, Input, JobSpec, TASKS_MAX, Top};
@@ -208,6 +209,7 @@ fn check_group(draft: &Draft, at: usize, group: &Group) -> Checked<()> {
             "use letters, digits, '-' and '_', at most 128 of them",
         );
     }
+    check_axes(at, group)?;
     check_array(at, group)?;
     if group.runtime == Runtime::Process && group.command.first().is_none_or(|word| word.is_empty())
     {

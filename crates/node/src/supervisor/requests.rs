@@ -2,7 +2,7 @@
 
 use super::core_loop::{Input, Loop};
 use super::pending_requests::ReplyTo;
-use super::spec::{decode, fetch_spec};
+use super::spec::{check, check_apart, decode, fetch_spec};
 use super::ticket_text;
 use hedge_core::supervisor::{Action, Event, Requester};
 use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Request, Role};
@@ -78,8 +78,8 @@ impl Loop {
         }
     }
 
-    /// Hands a job to the core once its description is here: at once where it came with the request, else when
-    /// it is fetched from the submitter.
+    /// Hands a job to the core once its description is here and checked: at once where it came with the request and the
+    /// check is short.
     fn ask_submit(&mut self, requester: Requester, ask: u64, job: NewJob, spec: Data) {
         if let Requester::Peer(peer) = requester
             && !hedge_net::serves_for(peer, &job.from)
@@ -91,11 +91,12 @@ impl Loop {
             );
             return self.reply(ask, no(RefusalKind::Bad, &why));
         }
-        let (hash, size) = match spec {
-            Data::Inline(bytes) => {
-                return self.on_decoded(requester, ask, job, decode(&bytes));
-            }
-            Data::Blob { hash, size } => (hash, size),
+        let slow = match spec {
+            Data::Inline(bytes) => match decode(&bytes) {
+                Ok(spec) if spec.checks_slowly() => Slow::Check(Box::new(spec)),
+                decoded => return self.on_decoded(requester, ask, job, decoded.and_then(check)),
+            },
+            Data::Blob { hash, size } => Slow::Fetch(hash, size),
         };
         let (fetcher, inputs, room) = (
             self.setup.fetcher.clone(),
@@ -104,7 +105,10 @@ impl Loop {
         );
         tokio::spawn(async move {
             let _place = room.acquire_owned().await;
-            let result = fetch_spec(&fetcher, hash, size, &job.from.addr).await;
+            let result = match slow {
+                Slow::Check(spec) => check_apart(*spec).await,
+                Slow::Fetch(hash, size) => fetch_spec(&fetcher, hash, size, &job.from.addr).await,
+            };
             let submit = Input::Submit {
                 requester,
                 ask,
@@ -194,6 +198,13 @@ impl Loop {
             answer: Answer { id: ask, reply },
         });
     }
+}
+
+/// What takes a while before a job is handed to the core.
+enum Slow {
+    Check(Box<JobSpec>),
+    /// By hash and length.
+    Fetch(Hash, u64),
 }
 
 pub(super) fn no(kind: RefusalKind, why: &str) -> Reply {

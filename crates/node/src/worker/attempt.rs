@@ -14,7 +14,7 @@ use hedge_model::ending::OutputFault;
 use hedge_model::msg::{
     Assignment, Body, FromWorker, Log, MESSAGE_BYTES_MAX, Outcome, Report, Usage,
 };
-use hedge_model::spec::placeholders;
+use hedge_model::spec::placeholders::{self, TaskValues};
 use hedge_model::{AttemptId, Data, Ending, FileEntry, Hash, JobId};
 use hedge_net::{DataStore, Fetcher, Transfer};
 use std::collections::{BTreeSet, HashMap};
@@ -223,11 +223,11 @@ pub(super) fn failed(error: &impl std::fmt::Display) -> Ending {
 
 fn launch(tools: &Tools, body: &Body, order: &Assignment, gpus: &HeldGpus) -> Launch {
     let id = order.attempt;
-    let index = order.index;
+    let (index, values) = (order.index, body.task_values(order));
     let words: Vec<String> = body
         .command
         .iter()
-        .map(|word| expand(word, index))
+        .map(|word| expand(word, &values))
         .collect();
     let label = match index {
         Some(index) => format!("{}.{index}", body.id),
@@ -242,7 +242,7 @@ fn launch(tools: &Tools, body: &Body, order: &Assignment, gpus: &HeldGpus) -> La
     env.extend(
         body.env
             .iter()
-            .map(|(name, value)| (name.to_string(), expand(value, index))),
+            .map(|(name, value)| (name.to_string(), expand(value, &values))),
     );
     env.extend(gpus.environment(tools.runner.respects_modes()));
     let mut permissions = Permissions::default();
@@ -267,14 +267,13 @@ fn launch(tools: &Tools, body: &Body, order: &Assignment, gpus: &HeldGpus) -> La
     }
 }
 
-/// Replaces `${index}` by the array index, in an array, and `${hedge}` by this program.
-fn expand(text: &str, index: Option<u32>) -> String {
+/// Replaces a task's placeholders, and `${hedge}` by this program.
+fn expand(text: &str, values: &TaskValues<'_>) -> String {
     let value = |name: &str| match name {
-        "index" => index.map(|index| index.to_string()),
         "hedge" => std::env::current_exe()
             .ok()
             .map(|hedge| hedge.to_string_lossy().into_owned()),
-        _ => None,
+        name => values.value(name),
     };
     placeholders::expand(text, value).into_owned()
 }
@@ -346,10 +345,11 @@ async fn collect(
     order: &Assignment,
     scratch: &Arc<Scratch>,
 ) -> Result<Vec<FileEntry>, Ending> {
+    let values = body.task_values(order);
     let patterns: Vec<String> = body
         .outputs
         .iter()
-        .map(|output| placeholders::expand_index(output, order.index).into_owned())
+        .map(|output| values.expand(output).into_owned())
         .collect();
     // A large folder takes a while to walk, which must hold nobody up.
     let (folder, wanted) = (scratch.clone(), patterns);

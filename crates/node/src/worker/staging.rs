@@ -9,7 +9,6 @@ use super::attempt::{StageResult, Tools, failed};
 use crate::grants::Grants;
 use hedge_exec::{ExecError, OutputPatterns, Scratch, Source};
 use hedge_model::msg::{Assignment, Body};
-use hedge_model::spec::placeholders;
 use hedge_model::{Data, Ending, FileEntry, Hash};
 use hedge_net::{FetchError, PlaceMode, Placement};
 use std::path::Path;
@@ -70,7 +69,8 @@ fn prepare(
     way: PlaceMode,
 ) -> Result<Vec<Placement>, Ending> {
     let not_made = |error: ExecError| error.ending();
-    let expand = |output: &Arc<str>| placeholders::expand_index(output, order.index).into_owned();
+    let values = body.task_values(order);
+    let expand = |output: &Arc<str>| values.expand(output).into_owned();
     let outputs: Vec<String> = body.outputs.iter().map(expand).collect();
     let outputs = OutputPatterns::new(&outputs);
     let mut placements = Vec::new();

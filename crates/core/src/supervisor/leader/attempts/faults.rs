@@ -8,9 +8,10 @@ use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
 use crate::supervisor::send;
 use hedge_model::ending::Fault;
 use hedge_model::msg::ToWorker;
-use hedge_model::spec::placeholders::{expand_index, literal_prefix};
+use hedge_model::spec::placeholders::literal_prefix;
 use hedge_model::spec::{Group, check_path};
 use hedge_model::{AttemptId, Ending, FileEntry, Hash, JobId, PeerId, TaskId, Time};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -217,12 +218,13 @@ impl LeaderView<'_> {
         if id.task.number >= spec.task_count() {
             return None;
         }
-        let group = &spec.groups()[spec.group_of(id.task.number)];
-        wrong_outputs(group, spec.index_of(id.task.number), outputs)
+        let group = spec.group_of(id.task.number);
+        let offset = id.task.number - spec.first(group);
+        wrong_outputs(&spec.groups()[group], offset, outputs)
     }
 }
 
-fn wrong_outputs(group: &Group, index: Option<u32>, outputs: &[FileEntry]) -> Option<String> {
+fn wrong_outputs(group: &Group, offset: u32, outputs: &[FileEntry]) -> Option<String> {
     let mut paths = BTreeSet::new();
     for file in outputs {
         if let Err(why) = check_path(&file.path) {
@@ -235,27 +237,32 @@ fn wrong_outputs(group: &Group, index: Option<u32>, outputs: &[FileEntry]) -> Op
             return Some(format!("it reported the output {:?} twice", file.path));
         }
     }
-    for pattern in &group.outputs {
-        // A folder that is declared as one may be empty.
-        if pattern.ends_with('/') {
-            continue;
-        }
-        let pattern = expand_index(pattern, index);
-        let begins = literal_prefix(&pattern);
-        let matches = |path: &&str| match path.strip_prefix(begins) {
-            Some(rest) => begins.len() < pattern.len() || rest.is_empty() || rest.starts_with('/'),
-            None => false,
-        };
-        let first = paths
-            .range(begins..)
-            .take_while(|path| path.starts_with(begins));
-        if !first.into_iter().any(matches) {
-            return Some(format!(
-                "it reported success without the output {pattern:?}"
-            ));
-        }
+    if group.outputs.is_empty() {
+        return None;
     }
-    None
+    // A folder that is declared as one may be empty.
+    let needed = group.outputs.iter().filter(|output| !output.ends_with('/'));
+    let missing = group.with_values(offset, |values| {
+        let patterns = needed.map(|pattern| values.expand(pattern));
+        let mut missing = patterns.filter(|pattern| !has_match(&paths, pattern));
+        missing.next().map(Cow::into_owned)
+    })?;
+    Some(format!(
+        "it reported success without the output {missing:?}"
+    ))
+}
+
+/// Whether one of the paths may match a pattern.
+fn has_match(paths: &BTreeSet<&str>, pattern: &str) -> bool {
+    let begins = literal_prefix(pattern);
+    let matches = |path: &&str| match path.strip_prefix(begins) {
+        Some(rest) => begins.len() < pattern.len() || rest.is_empty() || rest.starts_with('/'),
+        None => false,
+    };
+    let mut first = paths
+        .range(begins..)
+        .take_while(|path| path.starts_with(begins));
+    first.any(matches)
 }
 
 /// The wait after a fault: `first` after the first one, and each time twice as long as before.

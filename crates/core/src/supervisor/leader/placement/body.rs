@@ -62,6 +62,7 @@ impl Leadership<'_> {
             version: leader.jobs[&id].groups[group].version + 1,
             id: spec.id.clone(),
             runtime: spec.runtime,
+            parameters: spec.parameters(),
             command: spec.command.clone(),
             env: spec.env.clone(),
             stdin: spec.stdin.clone(),

@@ -157,6 +157,7 @@ impl Leadership<'_> {
             group: entry.group,
             version: body.version,
             index: body_index(spec, group, offset),
+            values: spec.groups()[group].values(offset),
             own_inputs: own_inputs(spec, group, offset),
             redundant,
             seal,

@@ -5,24 +5,24 @@
 //! is silent goes from live to late, suspect and dead; a heartbeat brings it back. A check that itself
 //! ran late gives every worker that much grace, so that a frozen supervisor suspects nobody.
 //!
-//! The cost of a heartbeat does not grow with the pool: it touches its worker alone, and timers are kept in a wheel.
+//! The cost of a heartbeat does not grow with the pool: it touches its worker alone.
 
 mod arrivals;
+mod deadlines;
 mod progress;
 mod settings;
 mod watched;
-mod wheel;
 
 pub use hedge_model::settings::{Mode, WatchMode};
 pub use settings::{Attention, Settings};
 pub use watched::Status;
 
+use deadlines::Deadlines;
 use hedge_model::msg::{Heartbeat, HeartbeatPlan};
 use hedge_model::owner::OwnerNote;
 use hedge_model::{AttemptId, PeerId, Time};
 use std::time::Duration;
 use watched::Watched;
-use wheel::Wheel;
 
 /// Names one connection of a watched worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,7 +141,7 @@ pub struct Monitor {
     settings: Settings,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    wheel: Wheel,
+    deadlines: Deadlines,
     counts: [u32; 3],
     stretches: [u32; 3],
     /// All time by which checks ran late, which is nobody's gap.
@@ -173,7 +173,7 @@ impl Monitor {
             settings,
             slots: Vec::new(),
             free: Vec::new(),
-            wheel: Wheel::new(),
+            deadlines: Deadlines::default(),
             counts: [0; 3],
             stretches: [1; 3],
             forgiven: Duration::ZERO,
@@ -199,7 +199,7 @@ impl Monitor {
     /// Starts to watch a worker that was let in; its heartbeats count from 1. It is told how to send heartbeats.
     pub fn start(&mut self, now: Time, peer: PeerId, out: &mut Vec<Output>) -> WatchId {
         // Nobody looked at the time while nobody was watched.
-        self.wheel.advance(now, &mut self.fired);
+        self.deadlines.advance(now, &mut self.fired);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
                 life: 0,
@@ -229,7 +229,7 @@ impl Monitor {
         };
         let attention = watched.attention;
         self.counts[attention as usize] -= 1;
-        self.wheel.clear(id.slot);
+        self.deadlines.clear(id.slot);
         self.slots[id.slot as usize].watched = None;
         self.free.push(id.slot);
         self.budget(now, out);
@@ -309,7 +309,7 @@ impl Monitor {
     pub fn check(&mut self, now: Time, out: &mut Vec<Output>) {
         self.see(now);
         let unseen = std::mem::take(&mut self.unseen);
-        if let Some(due) = self.wheel.next() {
+        if let Some(due) = self.deadlines.next() {
             let late = now.since(due).min(unseen);
             if late > self.shortest() {
                 self.forgiven += late;
@@ -319,7 +319,7 @@ impl Monitor {
             }
         }
         let mut fired = std::mem::take(&mut self.fired);
-        self.wheel.advance(now, &mut fired);
+        self.deadlines.advance(now, &mut fired);
         for slot in fired.drain(..) {
             self.look(now, slot, out);
         }
@@ -331,7 +331,7 @@ impl Monitor {
         if !self.fired.is_empty() {
             return Some(Time(0));
         }
-        self.wheel.next()
+        self.deadlines.next()
     }
 
     /// A worker as it is watched now.
@@ -398,8 +398,10 @@ impl Monitor {
             return;
         };
         match watched.next(forgiven, awake, &settings) {
-            Some(at) => self.wheel.set(slot, at.max(now + Duration::from_nanos(1))),
-            None => self.wheel.clear(slot),
+            Some(at) => self
+                .deadlines
+                .set(slot, at.max(now + Duration::from_nanos(1))),
+            None => self.deadlines.clear(slot),
         }
     }
 

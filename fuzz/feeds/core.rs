@@ -2,7 +2,7 @@
 //! whatever a supervisor sends into a worker.
 
 use hedge_core::monitor::{Monitor, Output, Settings, WatchId};
-use hedge_core::supervisor::{Action, Config, Event, PullFailure, State, Supervisor};
+use hedge_core::supervisor::{Action, Config, Effects, Event, PullFailure, State, Supervisor};
 use hedge_core::worker::{self, Worker};
 use hedge_model::group::{FromLeader, PeerSupervisor, ToLeader};
 use hedge_model::msg::{
@@ -71,8 +71,7 @@ struct Rig {
     monitor: Monitor,
     watched: BTreeMap<PeerId, WatchId>,
     now: Time,
-    out: Vec<Action>,
-    proposed: VecDeque<(u64, Record)>,
+    out: Effects,
     pulls: VecDeque<Hash>,
     proofs: VecDeque<Event>,
     /// What each worker was given, with the proofs, and those of workers long gone.
@@ -107,8 +106,7 @@ impl Rig {
             monitor: Monitor::new(Settings::default()),
             watched: BTreeMap::new(),
             now: Time(1),
-            out: Vec::new(),
-            proposed: VecDeque::new(),
+            out: Effects::default(),
             pulls: VecDeque::new(),
             proofs: VecDeque::new(),
             given: Vec::new(),
@@ -127,7 +125,7 @@ impl Rig {
     fn event(&mut self, event: Event) {
         self.core.handle(self.now, event, &mut self.out);
         let mut outputs = Vec::new();
-        for action in std::mem::take(&mut self.out) {
+        for action in std::mem::take(&mut self.out.actions) {
             match action {
                 Action::WatchSettings(settings) => {
                     self.monitor.set(self.now, settings, &mut outputs);
@@ -145,7 +143,6 @@ impl Rig {
                         }
                     }
                 },
-                Action::Append { proposal, record } => self.proposed.push_back((proposal, record)),
                 Action::Pull { hash, .. } => self.pulls.push_back(hash),
                 Action::Prove { holder, blobs } => self.proofs.push_back(Event::Proved {
                     holder: holder.peer,
@@ -198,9 +195,9 @@ impl Rig {
 
     fn commit(&mut self, count: usize) {
         for _ in 0..count.min(100_000) {
-            let next = self.proposed.pop_front();
-            let Some((id, record)) = next else { return };
-            let proposal = Some(id);
+            let next = self.out.proposals.pop_front();
+            let Some(next) = next else { return };
+            let (proposal, record) = (Some(next.id), next.record);
             self.event(Event::Committed { proposal, record });
         }
     }
@@ -467,7 +464,7 @@ impl Rig {
         self.event(Event::Deposed);
         let kept = input.below(4);
         self.commit(kept);
-        self.proposed.clear();
+        self.out.proposals.clear();
         if input.byte().is_multiple_of(2) {
             let record = Record::Epoch {
                 epoch: Epoch(self.core.state().epoch().0 + 1),

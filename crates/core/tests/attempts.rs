@@ -120,7 +120,15 @@ fn a_failed_task_runs_again_on_another_worker() {
     rig.attach(1, 1);
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     rig.attach(2, 1);
     rig.fails(1, attempt(0, 1));
     rig.commit();
@@ -156,7 +164,15 @@ fn a_task_that_keeps_failing_fails_its_job_at_the_limit() {
     };
     rig.submit(1, 1, &plain(vec![twice]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     rig.fails(1, attempt(0, 1));
     rig.commit();
     rig.expect(&[
@@ -168,8 +184,8 @@ fn a_task_that_keeps_failing_fails_its_job_at_the_limit() {
     rig.commit();
     rig.expect(&[
         "append failed 1.0/0.1.2: it ended with exit code 1",
-        "worker 1: settled 1.0/0.1.2",
         "append job 1 failed: task a failed 2 times, at last: it ended with exit code 1",
+        "worker 1: settled 1.0/0.1.2",
         "watch worker 1: idle",
         "worker 1: forget 1",
     ]);
@@ -192,7 +208,14 @@ fn a_worker_that_fails_what_others_can_do_is_set_aside_and_says_why() {
         }
         rig.commit();
     }
-    rig.said();
+    rig.expect(&[
+        "append done 1.3/0.1.2 by worker 2",
+        "append job 1 done",
+        "worker 2: settled 1.3/0.1.2",
+        "watch worker 2: idle",
+        "worker 1: forget 1",
+        "worker 2: forget 1",
+    ]);
     let views = rig.core.worker_views();
     assert_eq!(
         views[0].admission,
@@ -223,7 +246,15 @@ fn gap_gives_a_worker_up_and_a_heartbeat_brings_its_attempt_back() {
     rig.attach(1, 1);
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     rig.from(1, FromWorker::Started(attempt(0, 1)));
     rig.attach(2, 1);
     rig.pass_with_heartbeats(Duration::from_secs(2), &[2]);
@@ -337,7 +368,13 @@ fn absurd_figures_of_a_worker_do_no_harm() {
         rig.from(1, hedge_model::msg::FromWorker::Ended(Box::new(report)));
         rig.commit();
     }
-    rig.said();
+    rig.expect(&[
+        "append done 1.1/0.1.1 by worker 1",
+        "append job 1 done",
+        "worker 1: settled 1.1/0.1.1",
+        "watch worker 1: idle",
+        "worker 1: forget 1",
+    ]);
     let view = rig.core.job_view(JobId(1)).expect("the job");
     assert_eq!((view.done, view.why), (2, None));
 }

@@ -31,7 +31,7 @@ fn copied_at(state: State, redundancy: Redundancy) -> Option<u64> {
         }
         rig.pass_with_heartbeats(Duration::from_secs(1), &[1, 2, 3]);
     }
-    rig.said();
+    rig.expect(&[]);
     None
 }
 
@@ -61,7 +61,19 @@ fn a_task_that_says_that_it_waits_is_not_copied_until_it_goes_on() {
         };
         says(&mut rig, true);
         (2..=3).for_each(|number| rig.attach(number, 1));
-        rig.said();
+        rig.expect(&[
+            "measure worker 1: 131072 bytes",
+            "watch worker 1: idle",
+            "append accepted",
+            "client 1 #1: accepted 1",
+            "worker 1: body alone v1",
+            "worker 1: assign 1.0/0.1.1",
+            "watch worker 1: assigned",
+            "measure worker 2: 131072 bytes",
+            "watch worker 2: idle",
+            "measure worker 3: 131072 bytes",
+            "watch worker 3: idle",
+        ]);
         rig.pass_with_heartbeats(Duration::from_secs(300), &[1, 2, 3]);
         assert_eq!(assigned(&rig.said()), [], "{redundancy:?}");
         says(&mut rig, false);

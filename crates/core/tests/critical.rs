@@ -45,7 +45,18 @@ fn k_and_n_are_found_when_a_job_arrives() {
     for number in 1..=5 {
         rig.attach(number, 4);
     }
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: idle",
+        "measure worker 3: 131072 bytes",
+        "watch worker 3: idle",
+        "measure worker 4: 131072 bytes",
+        "watch worker 4: idle",
+        "measure worker 5: 131072 bytes",
+        "watch worker 5: idle",
+    ]);
     // split must be done before any part, and the parts before join: 1 + 6 + 1 tasks.
     let groups = vec![
         group("split", &[]),
@@ -249,7 +260,20 @@ fn a_task_that_is_critical_by_history_is_watched_closely_from_its_start() {
     rig.commit();
     rig.done_after(1, attempt(0, 1), Duration::from_secs(30));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body before v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+        "append done 1.0/0.1.1 by worker 1",
+        "append job 1 done",
+        "worker 1: settled 1.0/0.1.1",
+        "watch worker 1: idle",
+        "worker 1: forget 1",
+    ]);
     rig.submit(1, 2, &by_history(vec![of_kind("a", "long")]));
     rig.commit();
     rig.expect(&[

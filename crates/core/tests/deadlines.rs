@@ -48,7 +48,16 @@ fn whether_a_deadline_will_be_met_is_known_early() {
         seen(&mut rig, &["a", "b"]);
         rig.submit(1, 1, &job(by(seconds), 0, chain()));
         rig.commit();
-        rig.said();
+        rig.expect(&[
+            "append accepted",
+            "client 1 #1: accepted 3",
+            "worker 1: body a v1",
+            "worker 1: assign 3.0/0.1.1",
+            "worker 2: body a v1",
+            "worker 2: assign 3.0/0.1.2",
+            "watch worker 1: assigned",
+            "watch worker 2: assigned",
+        ]);
         let view = last(&rig, 3);
         let chance = view.chance.expect("a chance");
         assert!((low..=high).contains(&chance), "{view:?}");
@@ -65,17 +74,29 @@ fn the_chance_falls_as_a_task_runs_late() {
     qos.redundancy = Redundancy::None;
     rig.submit(1, 1, &job(qos, 0, vec![timed("a", 100, &[])]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #1: accepted 2",
+        "worker 1: body a v1",
+        "worker 1: assign 2.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     let first = last(&rig, 2).chance;
     rig.pass_with_heartbeats(Duration::from_secs(200), &[1, 2]);
-    rig.said();
+    rig.expect(&[
+        "worker 2: benchmark",
+        "worker 2: benchmark",
+        "worker 2: benchmark",
+        "worker 2: benchmark",
+        "worker 2: benchmark",
+    ]);
     let late = last(&rig, 2).chance;
     assert!(
         first > Some(0.9) && late.is_some_and(|late| late < 0.5),
         "{first:?} at first, {late:?} when it should long be done"
     );
     rig.pass_with_heartbeats(Duration::from_secs(60), &[1, 2]);
-    rig.said();
+    rig.expect(&[]);
     let view = last(&rig, 2);
     assert_eq!((view.chance, view.missed), (None, true), "{view:?}");
 }
@@ -101,22 +122,40 @@ fn no_estimate_is_given_without_evidence() {
     assert!(!known(&rig, 1), "what the client says is no evidence");
     rig.done_after(1, given[0].1, Duration::from_secs(100));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append done 1.0/0.1.1 by worker 1",
+        "append job 1 done",
+        "worker 1: settled 1.0/0.1.1",
+        "watch worker 1: idle",
+        "worker 1: forget 1",
+    ]);
     rig.submit(1, 2, &one("a"));
     rig.commit();
     let given = assigned(&rig.said());
     assert!(!known(&rig, 2), "one task of its kind was done");
     rig.done_after(1, given[0].1, Duration::from_secs(100));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append done 2.0/0.1.1 by worker 1",
+        "append job 2 done",
+        "worker 1: settled 2.0/0.1.1",
+        "watch worker 1: idle",
+        "worker 1: forget 2",
+    ]);
     seen(&mut rig, &["a"]);
     rig.submit(1, 3, &one("a"));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #3: accepted 4",
+        "worker 1: body a v1",
+        "worker 1: assign 4.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     assert!(known(&rig, 4), "enough tasks of its kind were done");
     rig.submit(2, 4, &one("a"));
     rig.commit();
-    rig.said();
+    rig.expect(&["append accepted", "client 2 #4: accepted 5"]);
     assert!(!known(&rig, 4), "another job shares the workers");
 }
 

@@ -76,7 +76,7 @@ fn draining_copies_what_runs_hands_content_over_and_ends_with_leave() {
     rig.expect(&[
         "append cancelled 1.1/0.1.2",
         "worker 2: settled 1.1/0.1.2",
-        "worker 2: body c v1",
+        "worker 2: body c v1, may read 10",
         "worker 2: assign 1.2/0.1.1",
     ]);
 }

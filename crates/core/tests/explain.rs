@@ -12,7 +12,7 @@ use support::*;
 /// One line for each task and attempt, and the reasons why tasks are critical.
 fn explain(rig: &mut Rig, task: Option<&str>) -> String {
     let task = task.map(str::to_owned);
-    let mut out = Vec::new();
+    let mut out = hedge_core::supervisor::Effects::default();
     let event = hedge_core::supervisor::Event::Ask {
         requester: client(1).into(),
         ask: 1,
@@ -20,7 +20,7 @@ fn explain(rig: &mut Rig, task: Option<&str>) -> String {
         secret: None,
     };
     rig.core.handle(rig.now, event, &mut out);
-    match &out[..] {
+    match &out.actions[..] {
         [hedge_core::supervisor::Action::Answer { answer, .. }] => match &answer.reply {
             Reply::Explain(view) => text(view),
             other => panic!("{other:?}"),
@@ -63,28 +63,54 @@ fn a_jobs_way_is_told_in_words() {
     ];
     rig.submit(1, 1, &redundant(2, 1, groups));
     rig.commit();
-    rig.said();
+    rig.expect(&["append accepted", "client 1 #1: accepted 1"]);
     insta::assert_snapshot!("no_worker", explain(&mut rig, None));
     rig.attach(1, 1);
     rig.attach(2, 1);
     rig.from(1, FromWorker::Started(attempt(0, 1)));
     rig.fails(1, attempt(0, 1));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "worker 1: body split v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: critical",
+        "measure worker 2: 131072 bytes",
+        "worker 2: body split v1",
+        "worker 2: assign 1.0/0.1.2",
+        "watch worker 2: critical",
+        "append failed 1.0/0.1.1: it ended with exit code 1",
+        "worker 1: settled 1.0/0.1.1",
+        "watch worker 1: idle",
+    ]);
     insta::assert_snapshot!("critical_and_failed", explain(&mut rig, None));
     let outcome = Outcome::Done(vec![blob("out", 7)]);
     rig.reports(2, attempt(0, 2), outcome);
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append done 1.0/0.1.2 by worker 2",
+        "worker 2: settled 1.0/0.1.2",
+        "worker 1: body part v1, may read 7",
+        "worker 1: assign 1.1/0.1.1",
+        "worker 2: body part v1, may read 7",
+        "worker 2: assign 1.2/0.1.1",
+        "watch worker 1: assigned",
+        "watch worker 2: assigned",
+    ]);
     insta::assert_snapshot!("won", explain(&mut rig, Some("split")));
     rig.gone(1);
     rig.commit();
-    rig.said();
+    rig.expect(&["append lost 1.1/0.1.1", "stop watching worker 1"]);
     insta::assert_snapshot!("lost", explain(&mut rig, Some("part.0")));
     rig.gone(2);
     rig.attach(1, 1);
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append lost 1.2/0.1.1",
+        "stop watching worker 2",
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+    ]);
     insta::assert_snapshot!("out_of_reach", explain(&mut rig, Some("part.0")));
 }
 
@@ -108,7 +134,15 @@ fn what_waits_says_for_what() {
     ];
     rig.submit(1, 1, &plain(groups));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body busy v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     insta::assert_snapshot!("turns", explain(&mut rig, None));
     rig.ask(1, Request::Explain(JobId(1), Some("nothing".into())));
     rig.expect(&[

@@ -47,9 +47,22 @@ fn a_short_machine_loses_its_task_to_another_and_waits() {
     rig.attach(1, 1);
     rig.submit(1, 1, &plain(vec![array(2, group("a", &[]))]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     rig.attach(2, 2);
-    rig.said();
+    rig.expect(&[
+        "measure worker 2: 131072 bytes",
+        "worker 2: body a v1",
+        "worker 2: assign 1.1/0.1.1",
+        "watch worker 2: assigned",
+    ]);
     rig.reports(1, attempt(0, 1), short());
     rig.commit();
     rig.expect(&["append worker failed 1.0/0.1.1: its worker was short of processes (EAGAIN) and could not start a process", "worker 1: settled 1.0/0.1.1", "worker 2: assign 1.0/0.1.2", "watch worker 1: idle"]);
@@ -61,7 +74,7 @@ fn a_short_machine_loses_its_task_to_another_and_waits() {
     assert_eq!((view.attempts.failed, view.running), (0, 2));
     rig.pass_with_heartbeats(Duration::from_millis(100), &[1, 2]);
     assert_eq!(rig.core.worker_views()[0].admission, "admitted");
-    rig.said();
+    rig.expect(&[]);
 }
 
 #[test]
@@ -76,7 +89,11 @@ fn the_only_worker_gets_the_task_again_later_and_later_and_the_job_never_fails()
         rig.reports(1, id, short());
         rig.commit();
         let since = rig.now;
-        rig.said();
+        let failed = format!(
+            "append worker failed {id}: its worker was short of processes (EAGAIN) and could not start a process"
+        );
+        let settled = format!("worker 1: settled {id}");
+        rig.expect(&[&failed, &settled, "watch worker 1: idle"]);
         while rig.core.worker_views()[0].admission != "admitted" {
             rig.pass_with_heartbeats(Duration::from_millis(100), &[1]);
         }
@@ -89,8 +106,9 @@ fn the_only_worker_gets_the_task_again_later_and_later_and_the_job_never_fails()
     );
     assert_eq!(waits[39], Duration::from_secs(60));
     rig.ask(1, Request::Explain(JobId(1), Some("a".into())));
-    let said = rig.said().concat();
-    assert!(said.contains("short of processes (EAGAIN)"), "{said}");
+    let explained = format!("{:?}", rig.actions());
+    assert!(explained.contains("short of processes (EAGAIN)"));
+    rig.expect(&["client 1 #99: explains job 1"]);
     // Once it has done a task, all is forgotten.
     rig.done(1, id);
     rig.commit();
@@ -102,7 +120,11 @@ fn the_only_worker_gets_the_task_again_later_and_later_and_the_job_never_fails()
     };
     rig.reports(1, id, short());
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append worker failed 2.0/0.1.1: its worker was short of processes (EAGAIN) and could not start a process",
+        "worker 1: settled 2.0/0.1.1",
+        "watch worker 1: idle",
+    ]);
     rig.pass_with_heartbeats(Duration::from_millis(100), &[1]);
     assert_eq!(only(&mut rig).0, 1);
     let view = rig.core.job_view(JobId(1)).expect("a job");
@@ -121,7 +143,25 @@ fn many_faults_at_once_are_one_exclusion() {
         .iter()
         .for_each(|(_, id)| rig.reports(1, *id, short()));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+"append worker failed 1.0/0.1.1: its worker was short of processes (EAGAIN) and could not start a process",
+"append worker failed 1.1/0.1.1: its worker was short of processes (EAGAIN) and could not start a process",
+"append worker failed 1.2/0.1.1: its worker was short of processes (EAGAIN) and could not start a process",
+"append worker failed 1.3/0.1.1: its worker was short of processes (EAGAIN) and could not start a process",
+"append worker failed 1.4/0.1.1: its worker was short of processes (EAGAIN) and could not start a process",
+"append worker failed 1.5/0.1.1: its worker was short of processes (EAGAIN) and could not start a process",
+"append worker failed 1.6/0.1.1: its worker was short of processes (EAGAIN) and could not start a process",
+"append worker failed 1.7/0.1.1: its worker was short of processes (EAGAIN) and could not start a process",
+"worker 1: settled 1.0/0.1.1",
+"worker 1: settled 1.1/0.1.1",
+"worker 1: settled 1.2/0.1.1",
+"worker 1: settled 1.3/0.1.1",
+"worker 1: settled 1.4/0.1.1",
+"worker 1: settled 1.5/0.1.1",
+"worker 1: settled 1.6/0.1.1",
+"worker 1: settled 1.7/0.1.1",
+"watch worker 1: idle",
+]);
     rig.pass_with_heartbeats(Duration::from_millis(100), &[1]);
     assert_eq!(assigned(&rig.said()).len(), 8);
 }
@@ -143,7 +183,11 @@ fn a_task_that_fails_every_machine_leaves_them_to_others() {
         rig.reports(worker, id, full());
         rig.commit();
     }
-    rig.said();
+    rig.expect(&[
+"append worker failed 1.0/0.1.3: its worker was short of disk space (ENOSPC) and could not keep its files",
+"worker 3: settled 1.0/0.1.3",
+"watch worker 3: idle",
+]);
     let excluded = |view: &WorkerView| view.admission != "admitted";
     let views = rig.core.worker_views();
     assert_eq!(views.iter().filter(|view| excluded(view)).count(), 1);
@@ -162,7 +206,16 @@ fn inputs_that_one_worker_cannot_fetch_hold_up_nobody_else() {
     rig.attach(1, 2);
     rig.submit(1, 1, &plain(vec![array(4, group("a", &[]))]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "worker 1: assign 1.1/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     let unread = || {
         Outcome::Ended(Ending::Input {
             missing: Vec::new(),
@@ -211,7 +264,17 @@ fn success_without_the_declared_outputs_is_the_workers_fault() {
         rig.submit(1, 1, &plain(vec![declares(declared)]));
         rig.commit();
         rig.attach(2, 1);
-        rig.said();
+        rig.expect(&[
+            "measure worker 1: 131072 bytes",
+            "watch worker 1: idle",
+            "append accepted",
+            "client 1 #1: accepted 1",
+            "worker 1: body a v1",
+            "worker 1: assign 1.0/0.1.1",
+            "watch worker 1: assigned",
+            "measure worker 2: 131072 bytes",
+            "watch worker 2: idle",
+        ]);
         let left = left.iter().map(|path| file(path)).collect();
         rig.reports(1, attempt(0, 1), Outcome::Done(left));
         rig.commit();
@@ -234,7 +297,15 @@ fn an_output_that_cannot_be_taken_counts_as_the_tasks_failure() {
     rig.attach(1, 1);
     rig.submit(1, 1, &plain(vec![tried_once()]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     let fault = OutputFault::Odd {
         what: "a socket".into(),
     };
@@ -264,7 +335,15 @@ fn a_worker_cannot_report_what_only_a_supervisor_records() {
         rig.attach(1, 1);
         rig.submit(1, 1, &plain(vec![group("a", &[])]));
         rig.commit();
-        rig.said();
+        rig.expect(&[
+            "measure worker 1: 131072 bytes",
+            "watch worker 1: idle",
+            "append accepted",
+            "client 1 #1: accepted 1",
+            "worker 1: body a v1",
+            "worker 1: assign 1.0/0.1.1",
+            "watch worker 1: assigned",
+        ]);
         rig.reports(1, attempt(0, 1), Outcome::Ended(end));
         rig.commit();
         let said = rig.said();

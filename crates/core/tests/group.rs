@@ -3,7 +3,7 @@
 
 mod support;
 
-use hedge_core::supervisor::{Action, Config, Event, PullFailure, State, Supervisor};
+use hedge_core::supervisor::{Action, Config, Effects, Event, PullFailure, State, Supervisor};
 use hedge_model::group::{FromLeader, LeaderSays, PeerSupervisor, ToLeader};
 use hedge_model::msg::{HeldAttempt, Request, Role, WorkerInfo};
 use hedge_model::record::{FORMAT_MAX, Record};
@@ -61,10 +61,10 @@ impl Follower {
     }
 
     fn handle(&mut self, event: Event) -> Vec<String> {
-        let mut out: Vec<Action> = Vec::new();
+        let mut out = Effects::default();
         self.core.handle(self.now, event, &mut out);
         self.core.check().expect("an invariant is broken");
-        out.iter().map(line).collect()
+        lines(&out)
     }
 
     fn hears(&mut self, epoch: u64, what: LeaderSays) -> Vec<String> {
@@ -83,16 +83,14 @@ impl Follower {
 
     /// It is elected, and the records of that are committed.
     fn leads(&mut self) -> Vec<String> {
-        let mut out = Vec::new();
+        let mut out = Effects::default();
         let (holds, secret) = (Vec::new(), [3; 32]);
         self.core
             .handle(self.now, Event::Lead { holds, secret }, &mut out);
-        let Some(Action::Append { proposal, record }) = out.pop() else {
-            panic!("no epoch")
-        };
+        let epoch = out.proposals.pop_back().expect("an epoch");
         self.handle(Event::Committed {
-            proposal: Some(proposal),
-            record,
+            proposal: Some(epoch.id),
+            record: epoch.record,
         })
     }
 }
@@ -113,14 +111,18 @@ fn hints_to(rig: &mut Rig, to: u8) -> Vec<LeaderSays> {
 fn hinted() -> (Rig, Follower, HeldAttempt) {
     let mut rig = leader(State::default(), &[]);
     let mut follower = Follower::of(&rig);
-    rig.said();
+    rig.expect(&["worker 7: Lead", "worker 8: Lead"]);
     rig.attach(1, 1);
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     let [accepted] = &rig.proposed()[..] else {
         panic!("one record")
     };
     let accepted = accepted.clone();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+    ]);
     rig.committed(accepted.clone());
     let hints = hints_to(&mut rig, 8);
     assert_eq!(hints.len(), 1);
@@ -130,7 +132,14 @@ fn hinted() -> (Rig, Follower, HeldAttempt) {
     }
     follower.applies(accepted.1);
     let held = rig.held([attempt(0, 1)])[0];
-    rig.said();
+    rig.expect(&[
+"client 1 #1: accepted 1",
+"worker 1: body a v1",
+"worker 1: assign 1.0/0.1.1",
+"worker 8: Hints([Hint { attempt: AttemptId { task: TaskId { job: JobId(1), number: 0 }, generation: 0, epoch: Epoch(1), number: 1 }, worker: 0101010101, redundant: false, class: Normal, since: Time(0), over: false }])",
+"worker 7: Hints([Hint { attempt: AttemptId { task: TaskId { job: JobId(1), number: 0 }, generation: 0, epoch: Epoch(1), number: 1 }, worker: 0101010101, redundant: false, class: Normal, since: Time(0), over: false }])",
+"watch worker 1: assigned",
+]);
     (rig, follower, held)
 }
 
@@ -199,7 +208,14 @@ fn hints_of_an_older_leader_and_hints_that_are_over_count_for_nothing() {
     rig.reports(1, attempt(0, 1), hedge_model::msg::Outcome::Returned);
     let over = hints_to(&mut rig, 8);
     assert!(matches!(&over[..], [LeaderSays::Hints(hints), ..] if hints[0].over));
-    rig.said();
+    rig.expect(&[
+"worker 1: settled 1.0/0.1.1",
+"worker 8: Hints([Hint { attempt: AttemptId { task: TaskId { job: JobId(1), number: 0 }, generation: 0, epoch: Epoch(1), number: 1 }, worker: 0101010101, redundant: false, class: Normal, since: Time(0), over: true }])",
+"worker 7: Hints([Hint { attempt: AttemptId { task: TaskId { job: JobId(1), number: 0 }, generation: 0, epoch: Epoch(1), number: 1 }, worker: 0101010101, redundant: false, class: Normal, since: Time(0), over: true }])",
+"worker 1: assign 1.0/0.1.2",
+"worker 8: Hints([Hint { attempt: AttemptId { task: TaskId { job: JobId(1), number: 0 }, generation: 0, epoch: Epoch(1), number: 2 }, worker: 0101010101, redundant: false, class: Normal, since: Time(0), over: false }])",
+"worker 7: Hints([Hint { attempt: AttemptId { task: TaskId { job: JobId(1), number: 0 }, generation: 0, epoch: Epoch(1), number: 2 }, worker: 0101010101, redundant: false, class: Normal, since: Time(0), over: false }])",
+]);
     next.hears(1, over[0].clone());
     let epoch = Epoch(2);
     let (at, secret) = (next.now, [1; 32]);
@@ -241,7 +257,17 @@ fn a_new_leader_gives_workers_time_to_come_before_it_calls_a_job_impossible() {
         },
     );
     rig.commit(); // a second has passed by the journal too
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+        "append set keep = 2",
+        "client 1 #99: Ok",
+    ]);
     let mut next = Rig::with(rig.core.state().clone(), &[]);
     next.attach(2, 1);
     next.expect(&["measure worker 2: 131072 bytes", "watch worker 2: idle"]);
@@ -275,7 +301,7 @@ fn pulled(rig: &mut Rig, number: u8) {
 #[test]
 fn a_job_is_accepted_once_two_supervisors_hold_its_inputs() {
     let mut rig = leader(State::default(), &[]);
-    rig.said();
+    rig.expect(&["worker 7: Lead", "worker 8: Lead"]);
     rig.submit(1, 1, &plain(vec![reads(3)]));
     rig.expect(&["pull 3 from client 1"]);
     pulled(&mut rig, 3);
@@ -307,7 +333,12 @@ fn an_input_that_went_with_a_supervisors_disk_meanwhile_is_held_again_before_its
         ..group("b", &[])
     };
     rig.submit(1, 1, &plain(vec![reads(3), other]));
-    rig.said();
+    rig.expect(&[
+        "worker 7: Lead",
+        "worker 8: Lead",
+        "pull 3 from client 1",
+        "pull 4 from client 1",
+    ]);
     pulled(&mut rig, 3);
     let keeper = if rig.said()[0].starts_with("worker 7") {
         7
@@ -319,7 +350,10 @@ fn an_input_that_went_with_a_supervisors_disk_meanwhile_is_held_again_before_its
     // It comes back with an empty disk.
     rig.event(linked(keeper));
     rig.event(hears(keeper, ToLeader::Holds(Vec::new())));
-    rig.said();
+    rig.expect(&[
+"worker 7: Lead",
+"worker 7: Hold { hash: 0303030303, size: 70000, sources: [PeerAddr { peer: 0909090909, addrs: [] }] }",
+]);
     pulled(&mut rig, 4);
     for keeper in [7, 8] {
         rig.event(hears(keeper, ToLeader::Held(hash(4))));
@@ -338,7 +372,7 @@ fn a_supervisor_that_joins_after_many_others_left_holds_content_too() {
         rig.event(linked(number));
         // Said before it belonged to the group, this counts for nothing.
         rig.event(hears(number, ToLeader::Holds(Vec::new())));
-        rig.said();
+        rig.expect(&[&format!("worker {number}: Lead")]);
         rig.event(group_of(&[9, number]));
         let said = rig.said();
         assert!(said.iter().any(|line| line.contains("Lead")), "{said:?}");
@@ -360,7 +394,7 @@ fn a_supervisor_that_joins_after_many_others_left_holds_content_too() {
 fn a_supervisor_alone_accepts_with_what_it_holds_itself() {
     let mut rig = Rig::new();
     rig.submit(1, 1, &plain(vec![reads(3)]));
-    rig.said();
+    rig.expect(&["pull 3 from client 1"]);
     pulled(&mut rig, 3);
     rig.expect(&["append accepted"]);
 }
@@ -377,7 +411,22 @@ fn a_new_leader_keeps_results_that_only_others_hold() {
     pulled(&mut rig, 5);
     rig.commit();
     let state = rig.core.state().clone();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+        "append done 1.0/0.1.1 by worker 1",
+        "worker 1: settled 1.0/0.1.1",
+        "pull 5 from worker 1",
+        "watch worker 1: idle",
+        "append job 1 done",
+        "worker 1: forget 1",
+        "worker 1: drop 5",
+    ]);
     let mut next = leader(state, &[5, 6]);
     let said = next.said();
     let drops = |number: u8| said.iter().any(|line| dropped(line, hash(number)));
@@ -396,7 +445,7 @@ fn dropped(line: &str, hash: Hash) -> bool {
 #[test]
 fn a_leader_that_hears_of_another_says_nothing_more_in_its_epoch() {
     let mut rig = leader(State::default(), &[]);
-    rig.said();
+    rig.expect(&["worker 7: Lead", "worker 8: Lead"]);
     rig.event(Event::Committed {
         proposal: None,
         record: Record::Epoch {
@@ -407,7 +456,7 @@ fn a_leader_that_hears_of_another_says_nothing_more_in_its_epoch() {
     });
     assert!(!rig.core.is_live(), "the journal says that another leads");
     let mut rig = leader(State::default(), &[]);
-    rig.said();
+    rig.expect(&["worker 7: Lead", "worker 8: Lead"]);
     rig.event(Event::FromLeader {
         peer: worker(7),
         msg: FromLeader {
@@ -423,7 +472,7 @@ fn a_leader_that_hears_of_another_says_nothing_more_in_its_epoch() {
 fn content_that_arrives_after_another_took_over_is_told_to_that_one() {
     let mut rig = leader(State::default(), &[]);
     rig.submit(1, 1, &plain(vec![reads(3)]));
-    rig.said();
+    rig.expect(&["worker 7: Lead", "worker 8: Lead", "pull 3 from client 1"]);
     let peer: PeerId = worker(7);
     let says = |what| Event::FromLeader {
         peer,
@@ -433,7 +482,10 @@ fn content_that_arrives_after_another_took_over_is_told_to_that_one() {
         },
     };
     rig.event(says(LeaderSays::Lead));
-    rig.said();
+    rig.expect(&[
+"client 1 #1: no, NotLeading: this supervisor does not lead; ask the one that does, or again in a moment",
+"worker 7: holdings",
+]);
     pulled(&mut rig, 3);
     rig.expect(&[&format!("worker 7: {:?}", ToLeader::Held(hash(3)))]);
     rig.event(says(LeaderSays::Hold {

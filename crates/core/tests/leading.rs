@@ -15,7 +15,16 @@ fn a_deposed_leader_says_nothing_and_a_new_epoch_takes_up_what_is_durable() {
     rig.attach(1, 2);
     rig.submit(1, 1, &plain(vec![array(2, group("a", &[]))]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "worker 1: assign 1.1/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     rig.done(1, attempt(0, 1));
     let open = rig.proposed();
     rig.expect(&["append done 1.0/0.1.1 by worker 1"]);
@@ -78,7 +87,15 @@ fn a_task_without_a_known_attempt_is_assigned_at_once_and_the_old_one_becomes_a_
     rig.attach(1, 1);
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     let mut next = Rig::with(rig.core.state().clone(), &[]);
     next.attach(2, 1);
     next.expect(&[
@@ -114,7 +131,18 @@ fn a_failure_that_is_reported_to_two_leaders_counts_once() {
     rig.commit();
     rig.fails(1, attempt(0, 1));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+        "append failed 1.0/0.1.1: it ended with exit code 1",
+        "worker 1: settled 1.0/0.1.1",
+        "worker 1: assign 1.0/0.1.2",
+    ]);
     let mut next = Rig::with(rig.core.state().clone(), &[]);
     let back = WorkerInfo {
         in_hand: rig.held([attempt(0, 1)]),
@@ -240,7 +268,15 @@ fn restarted() -> (Rig, Rig) {
     rig.attach(1, 1);
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     let next = Rig::with(rig.core.state().clone(), &[]);
     (rig, next)
 }
@@ -302,7 +338,13 @@ fn workers_that_do_not_come_back_are_waited_for_no_longer_than_their_content() {
     };
     next.done(2, newer);
     next.commit();
-    next.said();
+    next.expect(&[
+        "append done 2.0/0.2.1 by worker 2",
+        "append job 2 done",
+        "worker 2: settled 2.0/0.2.1",
+        "watch worker 2: idle",
+        "worker 2: forget 2",
+    ]);
     next.pass_with_heartbeats(Duration::from_secs(4), &[2]);
     let said = next.said();
     assert!(

@@ -31,11 +31,28 @@ fn a_jobs_cost_is_computed_from_the_times_of_its_attempts() {
     rig.attach(1, 2);
     rig.submit(1, 1, &plain(vec![array(2, group("a", &[]))]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "worker 1: assign 1.1/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     rig.done_after(1, attempt(0, 1), Duration::from_secs(3));
     rig.done_after(1, attempt(1, 1), Duration::from_secs(4));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append done 1.0/0.1.1 by worker 1",
+        "append done 1.1/0.1.1 by worker 1",
+        "worker 1: settled 1.0/0.1.1",
+        "append job 1 done",
+        "worker 1: settled 1.1/0.1.1",
+        "watch worker 1: idle",
+        "worker 1: forget 1",
+    ]);
     let cost = view(&rig).cost;
     assert_eq!(cost.useful.occupied_ns, 7_000_000_000);
     assert_eq!(cost.useful.micro, 70, "10 for each CPU-second");
@@ -60,7 +77,17 @@ fn time_of_faster_workers_costs_more() {
         rig.done_after(*worker, *attempt, span);
     }
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append done 1.0/0.1.1 by worker 4",
+        "append done 1.1/0.1.1 by worker 1",
+        "worker 4: settled 1.0/0.1.1",
+        "watch worker 4: idle",
+        "append job 1 done",
+        "worker 1: settled 1.1/0.1.1",
+        "watch worker 1: idle",
+        "worker 1: forget 1",
+        "worker 4: forget 1",
+    ]);
     let cost = view(&rig).cost;
     let (fast, plain) = (price(Class::Higher, span), price(Class::Normal, span));
     assert!(fast > plain);
@@ -118,7 +145,20 @@ fn losers_are_charged_up_to_the_decision_and_lost_attempts_up_to_their_last_sign
         hedge_model::msg::Outcome::Ended(Ending::Cancelled),
     );
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append lost 1.0/0.1.3",
+        "stop watching worker 3",
+        "append done 1.0/0.1.1 by worker 1",
+        "append job 1 done",
+        "worker 1: settled 1.0/0.1.1",
+        "worker 2: cancel 1.0/0.1.2",
+        "watch worker 1: idle",
+        "worker 1: forget 1",
+        "worker 2: forget 1",
+        "append cancelled 1.0/0.1.2",
+        "worker 2: settled 1.0/0.1.2",
+        "watch worker 2: idle",
+    ]);
     assert_eq!(view(&rig).cost, ended);
 }
 
@@ -128,13 +168,28 @@ fn the_cost_is_told_with_the_jobs_end_and_is_the_same_after_a_fail_over() {
     rig.attach(1, 1);
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     rig.ask(1, Request::Watch(JobId(1)));
-    rig.said();
+    rig.expect(&["client 1 #99: job 1 Running 0/1"]);
     rig.done_after(1, attempt(0, 1), Duration::from_millis(1_500));
     rig.commit();
     let told = rig.told_views();
-    rig.said();
+    rig.expect(&[
+        "append done 1.0/0.1.1 by worker 1",
+        "append job 1 done",
+        "worker 1: settled 1.0/0.1.1",
+        "watch worker 1: idle",
+        "client 1 #99: job 1 Done 1/1",
+        "worker 1: forget 1",
+    ]);
     let last: &CostView = &told.last().expect("the watching client is told").cost;
     assert_eq!((last.total_micro, &*last.currency), (15, "credit"));
     let next = Rig::with(rig.core.state().clone(), &[]);

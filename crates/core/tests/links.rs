@@ -22,10 +22,12 @@ const NAMED: [(&str, u64); 6] = [
 ];
 
 fn set(rig: &mut Rig, name: &str, value: &str) {
+    let record = format!("append set {name} = {value}");
     let (name, value) = (name.to_owned(), value.to_owned());
     rig.ask(1, hedge_model::msg::Request::Set { name, value });
     rig.commit();
-    rig.said();
+    // Links that are known are measured again.
+    rig.expect_without(&["measure worker"], &[&record, "client 1 #99: Ok"]);
 }
 
 /// The measurement under way finds these rates, bits a second down and up.
@@ -92,7 +94,12 @@ fn a_worker_that_was_kept_out_is_measured_again_and_let_in_when_its_link_recover
     rig.attach(1, 1);
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 168572 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+    ]);
     for _ in 0..3 {
         measured(&mut rig, 1, 500 * KBIT, 500 * KBIT);
         assert!(assigned(&rig.said()).is_empty());
@@ -119,6 +126,11 @@ fn a_link_that_cannot_be_measured_is_not_taken_for_fast() {
     let told = admission(&rig, 1);
     assert!(told.contains("could not be measured"), "{told}");
     // A monitor that needs no rate takes it all the same.
+    rig.expect(&[
+        "measure worker 1: 168572 bytes",
+        "watch worker 1: idle",
+        "link worker 1: 1000000",
+    ]);
     set(&mut rig, "min_link", "none");
     measured(&mut rig, 1, 0, 0);
     assert_eq!(admission(&rig, 1), "admitted");
@@ -140,7 +152,18 @@ fn an_idle_workers_link_is_measured_again_when_that_is_old_and_signs_of_life_kee
     rig.pass_with_heartbeats(Duration::from_secs(2), &[1]);
     assert_eq!(rig.measures.len(), 1);
     // Benchmark tasks are due by then too.
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "link worker 1: 4000",
+        "worker 1: benchmark",
+        "worker 1: benchmark",
+        "worker 1: benchmark",
+        "worker 1: benchmark",
+        "worker 1: benchmark",
+        "worker 1: benchmark",
+        "measure worker 1: 131072 bytes",
+    ]);
 }
 
 #[test]
@@ -220,5 +243,22 @@ fn large_transfers_count_as_measurements_but_a_slow_one_alone_keeps_nobody_out()
         "only a measurement lets it in"
     );
     // Benchmark tasks were due too.
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 506072 bytes",
+        "watch worker 1: idle",
+        "link worker 1: 5000000",
+        "worker 1: benchmark",
+        "worker 1: benchmark",
+        "worker 1: benchmark",
+        "worker 1: benchmark",
+        "worker 1: benchmark",
+        "worker 1: benchmark",
+        "link worker 1: 6250000",
+        "worker 1: benchmark",
+        "worker 1: benchmark",
+        "measure worker 1: 506072 bytes",
+        "link worker 1: 6250000",
+        "measure worker 1: 506072 bytes",
+        "link worker 1: 625000",
+    ]);
 }

@@ -146,10 +146,33 @@ fn what_earlier_tasks_took_stands_for_what_later_ones_need() {
         rig.done_after(1, attempt(task, 1), Duration::from_secs(seconds));
         rig.commit();
     }
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body quick v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+        "append done 1.0/0.1.1 by worker 1",
+        "worker 1: settled 1.0/0.1.1",
+        "worker 1: body slow v1",
+        "worker 1: assign 1.1/0.1.1",
+        "append done 1.1/0.1.1 by worker 1",
+        "append job 1 done",
+        "worker 1: settled 1.1/0.1.1",
+        "watch worker 1: idle",
+        "worker 1: forget 1",
+    ]);
     rig.submit(1, 2, &job(groups()));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #2: accepted 2",
+        "worker 1: body slow v1",
+        "worker 1: assign 2.1/0.1.1",
+        "watch worker 1: critical",
+    ]);
     let view = rig.core.job_view(hedge_model::JobId(2)).expect("a job");
     assert_eq!(view.critical, 1);
     let set = rig.core.critical_set(hedge_model::JobId(2)).expect("a job");

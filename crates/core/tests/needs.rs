@@ -3,7 +3,7 @@
 mod support;
 
 use hedge_core::supervisor::Action;
-use hedge_model::msg::{Outcome, Reply, Request};
+use hedge_model::msg::{GrantedReply, Outcome, Request};
 use hedge_model::spec::{Group, Need, Qos, Redundancy};
 use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec};
 use std::sync::Arc;
@@ -28,7 +28,17 @@ fn a_job_is_done_when_enough_of_it_is_and_the_rest_is_cancelled() {
         &needing(Need::Share(0.5), vec![array(4, group("a", &[]))]),
     );
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "worker 1: assign 1.1/0.1.1",
+        "worker 1: assign 1.2/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     rig.done(1, attempt(0, 1));
     rig.commit();
     let said = rig.said();
@@ -62,7 +72,18 @@ fn a_task_starts_when_enough_of_what_it_waits_for_is_done_and_the_rest_is_cancel
         &needing(Need::Share(1.0), vec![array(4, group("part", &[])), sum]),
     );
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body part v1",
+        "worker 1: assign 1.0/0.1.1",
+        "worker 1: assign 1.1/0.1.1",
+        "worker 1: assign 1.2/0.1.1",
+        "worker 1: assign 1.3/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     rig.done(1, attempt(1, 1));
     rig.commit();
     assert!(
@@ -100,7 +121,18 @@ fn the_manifest_says_who_made_each_result_and_what_is_missing() {
     };
     rig.submit(1, 1, &needing(Need::Share(0.5), vec![array(4, part)]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body part v1",
+        "worker 1: assign 1.0/0.1.1",
+        "worker 1: assign 1.1/0.1.1",
+        "worker 1: assign 1.2/0.1.1",
+        "worker 1: assign 1.3/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     for task in [0, 2] {
         let file = FileEntry {
             path: format!("out-{task}").into(),
@@ -111,21 +143,26 @@ fn the_manifest_says_who_made_each_result_and_what_is_missing() {
     }
     rig.commit();
     rig.actions();
-    rig.ask(
-        1,
-        Request::Results {
-            job: JobId(1),
-            from: 0,
-        },
-    );
+    let (job, from) = (JobId(1), 0);
+    rig.ask(1, Request::Results { job, from });
     let results = rig.actions().into_iter().find_map(|action| match action {
-        Action::Answer { answer, .. } => match answer.reply {
-            Reply::Results(results) => Some(results),
-            other => panic!("{other:?}"),
-        },
+        Action::AnswerGranted {
+            reply: GrantedReply::Results(results),
+            ..
+        } => Some(results),
         _ => None,
     });
-    rig.said();
+    rig.expect(&[
+        "append done 1.0/0.1.1 by worker 1",
+        "append done 1.2/0.1.1 by worker 1",
+        "worker 1: settled 1.0/0.1.1",
+        "append job 1 done",
+        "worker 1: settled 1.2/0.1.1",
+        "worker 1: cancel 1.1/0.1.1",
+        "worker 1: cancel 1.3/0.1.1",
+        "worker 1: forget 1",
+        "client 1 #99: 2 results",
+    ]);
     let results = results.expect("an answer");
     let made: Vec<_> = results
         .files

@@ -16,9 +16,16 @@ fn a_worker_that_names_an_attempt_twice_holds_its_resources_once() {
     let [held] = rig.held([attempt(0, 1)])[..] else {
         panic!("one was asked for")
     };
-    rig.said();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "measure worker 1: 131072 bytes",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     rig.gone(1);
-    rig.said();
+    rig.expect(&["append lost 1.0/0.1.1", "stop watching worker 1"]);
     let twice = WorkerInfo {
         in_hand: vec![held, held],
         ..info(1, 1)
@@ -41,7 +48,17 @@ fn an_attempt_whose_end_was_not_settled_does_not_come_back_beside_the_next() {
     rig.fails(1, attempt(0, 1));
     rig.commit();
     let held = rig.held([attempt(0, 1), attempt(0, 2)]);
-    rig.said();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "measure worker 1: 131072 bytes",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+        "append failed 1.0/0.1.1: it ended with exit code 1",
+        "worker 1: settled 1.0/0.1.1",
+        "worker 1: assign 1.0/0.1.2",
+    ]);
     // Another leads, to whom the worker says what it has in hand.
     let state = rig.core.state().clone();
     let mut next = Rig::with(state, &[]);

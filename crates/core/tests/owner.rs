@@ -6,7 +6,9 @@ use hedge_core::monitor::{Finding, Found};
 use hedge_core::supervisor;
 use hedge_core::worker::owner::Owner;
 use hedge_core::worker::{Action, Event, Worker};
-use hedge_model::msg::{Assignment, Body, FromWorker, Outcome, Report, ToWorker, Usage};
+use hedge_model::msg::{
+    Assignment, Body, FromWorker, GrantedBody, Grants, Outcome, Report, ToWorker, Usage,
+};
 use hedge_model::owner::{
     Activity, Cause, Hours, OwnerNote, OwnerResponse, OwnerRules, OwnerState, Signal,
 };
@@ -210,8 +212,8 @@ fn id(task: u32) -> AttemptId {
     }
 }
 
-fn body() -> Arc<Body> {
-    Arc::new(Body {
+fn body() -> Arc<GrantedBody> {
+    let body = Body {
         job: JobId(1),
         group: 0,
         version: 1,
@@ -228,9 +230,9 @@ fn body() -> Arc<Body> {
         resources: Resources::cpus(1000),
         time_limit: None,
         sources: Vec::new(),
-        blobs: Vec::new(),
-        grant: Vec::new(),
-    })
+    };
+    let (body, grants) = (Arc::new(body), Grants::default());
+    Arc::new(GrantedBody { body, grants })
 }
 
 /// What a worker does, a line for each.
@@ -332,7 +334,15 @@ fn a_heartbeat_that_comes_before_the_message_tells_the_same_and_nothing_is_done_
     rig.attach(1, 1);
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     rig.attach(2, 1);
     let FromWorker::Owner(state) = owner(3, OwnerResponse::Pause) else {
         unreachable!()

@@ -123,7 +123,7 @@ fn an_output_is_its_clients_to_name() {
     rig.submit(6, 3, &reads(8));
     rig.expect(&[]);
     pulled(&mut rig, 8, Some(worker(1)));
-    rig.expect(&["client 6: prove 8", "append accepted"]);
+    rig.expect(&["append accepted", "client 6: prove 8"]);
     proved(&mut rig, 6, &[(8, true)]);
     rig.expect(&["append accepted"]);
 }
@@ -137,7 +137,7 @@ fn one_transfer_proves_a_blob_for_all_submissions_of_a_client() {
     rig.submit(6, 3, &reads(3));
     rig.expect(&["pull 3 from client 5"]);
     pulled(&mut rig, 3, Some(client(5)));
-    rig.expect(&["client 6: prove 3", "append accepted", "append accepted"]);
+    rig.expect(&["append accepted", "append accepted", "client 6: prove 3"]);
     rig.gone_client(6);
     rig.expect(&[]);
     proved(&mut rig, 6, &[(3, true)]);

@@ -173,8 +173,9 @@ fn of_an_ended_job_only_the_outline_is_kept() {
     assert!(bytes.len() < 20 * 1000, "{}", bytes.len());
     let mut rig = Rig::with(State::restore(&bytes).unwrap(), &[]);
     rig.ask(1, Request::Explain(JobId(7), Some("next".into())));
-    let said = rig.said();
-    assert!(said[0].contains("task: \"next\""), "{said:?}");
+    let explained = format!("{:?}", rig.actions());
+    assert!(explained.contains("task: \"next\""), "{explained}");
+    rig.expect(&["client 1 #99: explains job 7"]);
 }
 
 #[test]
@@ -194,7 +195,7 @@ fn a_job_too_large_for_messages_and_one_beyond_a_clients_share_of_memory_are_ref
     };
     rig.ask(1, set);
     rig.commit();
-    rig.said();
+    rig.expect(&["append set client_spec_bytes = 1 KiB", "client 1 #99: Ok"]);
     let words = |count: usize| {
         let mut group = group("words", &[]);
         group.command.push("x".repeat(count).into());
@@ -223,7 +224,6 @@ fn all_jobs_are_listed_in_parts_that_fit_into_messages() {
     let mut list = |after: Option<u64>| {
         rig.ask(1, Request::Jobs(after.map(JobId)));
         let actions = rig.actions();
-        rig.said();
         let jobs = actions.into_iter().find_map(|action| match action {
             hedge_core::supervisor::Action::Answer { answer, .. } => match answer.reply {
                 Reply::Jobs(jobs) => Some(jobs),
@@ -232,6 +232,7 @@ fn all_jobs_are_listed_in_parts_that_fit_into_messages() {
             _ => None,
         });
         let jobs = jobs.expect("a list");
+        rig.expect(&[&format!("client 1 #99: {} jobs", jobs.len())]);
         jobs.iter().map(|job| job.id.0).collect::<Vec<_>>()
     };
     assert_eq!(list(None), (1..=JOBS_MAX as u64).collect::<Vec<_>>());
@@ -252,7 +253,19 @@ fn a_leader_without_a_disk_refuses_jobs_and_says_what_those_that_run_wait_for() 
     rig.commit();
     rig.reports(1, attempt(0, 1), Outcome::Done(vec![blob("out", 50)]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+        "append done 1.0/0.1.1 by worker 1",
+        "worker 1: settled 1.0/0.1.1",
+        "pull 50 from worker 1",
+        "watch worker 1: idle",
+    ]);
     rig.event(Event::Disk(Some("the disk has 1 MiB free".into())));
     rig.submit(2, 2, &plain(vec![group("b", &[])]));
     let said = rig.said();
@@ -265,7 +278,7 @@ fn a_leader_without_a_disk_refuses_jobs_and_says_what_those_that_run_wait_for() 
     let shown = |rig: &mut Rig| {
         rig.ask(1, Request::Job(JobId(1)));
         let waits = rig.told_views().pop().unwrap().waits;
-        rig.said();
+        rig.expect(&["client 1 #99: job 1 Waiting 1/1"]);
         waits.concat()
     };
     assert!(shown(&mut rig).contains("1 of its results cannot be stored yet"));
@@ -280,7 +293,15 @@ fn a_leader_without_a_disk_refuses_jobs_and_says_what_those_that_run_wait_for() 
         });
         rig.pass_with_heartbeats(Duration::from_secs(4), &[1]);
     }
-    rig.said();
+    rig.expect(&[
+        "pull 50 from worker 1",
+        "pull 50 from worker 1",
+        "pull 50 from worker 1",
+        "worker 1: benchmark",
+        "pull 50 from worker 1",
+        "pull 50 from worker 1",
+        "worker 1: benchmark",
+    ]);
     assert!(shown(&mut rig).contains("no space left on the disk"));
 }
 
@@ -288,7 +309,7 @@ fn a_leader_without_a_disk_refuses_jobs_and_says_what_those_that_run_wait_for() 
 fn a_follower_without_a_disk_tells_the_leader() {
     let mut rig = Rig::new();
     rig.event(Event::Deposed);
-    rig.said();
+    rig.expect(&[]);
     rig.event(Event::Disk(Some("full".into())));
     rig.expect(&[]);
     let lead = FromLeader {

@@ -36,7 +36,12 @@ fn higher_priority_starts_first_and_older_jobs_before_younger() {
     rig.submit(1, 1, &first);
     rig.submit(1, 2, &second);
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append accepted",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "client 1 #2: accepted 2",
+    ]);
     rig.attach(1, 1);
     assert_eq!(order(&mut rig, 1), [(1, 1), (2, 0), (1, 0), (2, 1), (1, 2)]);
 }
@@ -49,7 +54,14 @@ fn two_clients_share_the_pool_fairly() {
     rig.submit(2, 2, &plain(vec![array(3, group("b", &[]))]));
     rig.submit(2, 3, &plain(vec![array(100, group("c", &[]))]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "append accepted",
+        "append accepted",
+        "client 2 #2: accepted 2",
+        "client 2 #3: accepted 3",
+    ]);
     rig.attach(1, 8);
     let mut share = BTreeMap::<u64, u32>::new();
     for (_, id) in assigned(&rig.said()) {
@@ -67,7 +79,7 @@ fn a_client_that_comes_late_gets_what_becomes_free() {
     let first = assigned(&rig.said());
     rig.submit(2, 2, &plain(vec![array(100, group("b", &[]))]));
     rig.commit();
-    rig.said();
+    rig.expect(&["append accepted", "client 2 #2: accepted 2"]);
     let mut next = Vec::new();
     for (_, id) in first.into_iter().take(3) {
         // Half a second each, so that nothing is sent ahead.
@@ -129,7 +141,13 @@ fn a_job_that_asked_for_it_fails_when_no_worker_could_take_a_task() {
     };
     rig.submit(1, 1, &job(qos, 0, vec![picky]));
     rig.commit();
-    rig.expect(&["measure worker 1: 131072 bytes", "watch worker 1: idle", "append accepted", "client 1 #1: accepted 1", "append job 1 failed: task \"picky\" needs a worker labelled gpu = \"yes\", and none is; no worker has a label \"gpu\""]);
+    rig.expect(&[
+"measure worker 1: 131072 bytes",
+"watch worker 1: idle",
+"append accepted",
+"append job 1 failed: task \"picky\" needs a worker labelled gpu = \"yes\", and none is; no worker has a label \"gpu\"",
+"client 1 #1: accepted 1",
+]);
 }
 
 #[test]
@@ -250,7 +268,7 @@ fn copies_without_a_place_hold_no_other_task_up() {
     groups.push(group("end", &all));
     rig.submit(1, 1, &redundant(2, 40, groups));
     rig.commit();
-    rig.said();
+    rig.expect(&["append accepted", "client 1 #1: accepted 1"]);
     rig.attach(1, 64);
     assert_eq!(assigned(&rig.said()).len(), 40);
 }
@@ -274,7 +292,13 @@ fn a_task_that_would_read_more_files_than_can_be_listed_fails_its_job_and_says_s
     let outputs = (0..150_001).map(file).collect();
     rig.reports(1, attempt, hedge_model::msg::Outcome::Done(outputs));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+"append done 1.0/0.1.1 by worker 1",
+"append job 1 failed: task \"one\" reads 150001 files, and their list of 30.2 MiB does not fit into one message to a worker, which has 16.0 MiB at most: let the tasks before it pack theirs into fewer files, or give these shorter names",
+"worker 1: settled 1.0/0.1.1",
+"watch worker 1: idle",
+"worker 1: forget 1",
+]);
     let why = rig.core.job_view(JobId(1)).and_then(|view| view.why);
     let why = why.expect("the job failed");
     assert!(why.contains("reads 150001 files"), "{why}");
@@ -286,7 +310,11 @@ fn who_stops_watching_is_told_nothing_more() {
     rig.submit(1, 1, &plain(vec![group("a", &[])]));
     rig.commit();
     rig.ask(1, Request::Watch(JobId(1)));
-    rig.said();
+    rig.expect(&[
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "client 1 #99: job 1 Waiting 0/1",
+    ]);
     rig.event(hedge_core::supervisor::Event::Unasked((0..1000).collect()));
     rig.attach(1, 1);
     let attempt = assigned(&rig.said())[0].1;

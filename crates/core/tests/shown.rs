@@ -18,8 +18,8 @@ fn view(rig: &Rig, job: u64) -> JobView {
 }
 
 fn explain(rig: &mut Rig, job: u64) -> ExplainView {
-    use hedge_core::supervisor::{Action, Event};
-    let mut out = Vec::new();
+    use hedge_core::supervisor::{Action, Effects, Event};
+    let mut out = Effects::default();
     let event = Event::Ask {
         requester: client(1).into(),
         ask: 1,
@@ -27,7 +27,7 @@ fn explain(rig: &mut Rig, job: u64) -> ExplainView {
         secret: None,
     };
     rig.core.handle(rig.now, event, &mut out);
-    let answers = out.into_iter().filter_map(|action| match action {
+    let answers = out.actions.into_iter().filter_map(|action| match action {
         Action::Answer { answer, .. } => Some(answer.reply),
         _ => None,
     });
@@ -81,7 +81,7 @@ fn why_a_job_waits_is_told_at_every_step() {
     let mut rig = Rig::new();
     rig.submit(1, 1, &plain(vec![in_room()]));
     rig.commit();
-    rig.said();
+    rig.expect(&["append accepted", "client 1 #1: accepted 1"]);
     let waits = |rig: &Rig| {
         let view = view(rig, 1);
         assert_eq!(view.state, JobState::Waiting, "{view:?}");
@@ -90,13 +90,13 @@ fn why_a_job_waits_is_told_at_every_step() {
     let first = waits(&rig);
     assert!(first.starts_with("no worker is connected"), "{first}");
     rig.attach(1, 4);
-    rig.said();
+    rig.expect(&["measure worker 1: 131072 bytes", "watch worker 1: idle"]);
     assert_eq!(
         waits(&rig),
         "task \"there\" needs a worker labelled room = \"12\", and none is; no worker has a label \"room\""
     );
     attach_in(&mut rig, 3, "13");
-    rig.said();
+    rig.expect(&["measure worker 3: 131072 bytes", "watch worker 3: idle"]);
     let near = waits(&rig);
     assert!(near.ends_with("; did you mean \"13\"?"), "{near}");
     attach_in(&mut rig, 2, "12");
@@ -114,7 +114,14 @@ fn a_worker_in_use_by_its_owner_and_one_that_is_busy_are_told_apart() {
         rig.submit(1, key, &plain(vec![in_room()]));
     }
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: idle",
+        "append accepted",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "client 1 #2: accepted 2",
+    ]);
     assert_eq!(
         view(&rig, 1).waits,
         [
@@ -122,7 +129,11 @@ fn a_worker_in_use_by_its_owner_and_one_that_is_busy_are_told_apart() {
         ]
     );
     rig.from(2, owner(2, OwnerResponse::Work));
-    rig.said();
+    rig.expect(&[
+        "worker 2: body there v1",
+        "worker 2: assign 1.0/0.1.1",
+        "watch worker 2: assigned",
+    ]);
     assert_eq!(view(&rig, 1).waits, [""; 0]);
     let busy = view(&rig, 2).waits.join("; ");
     assert!(
@@ -138,6 +149,7 @@ fn a_resource_that_no_worker_offers_is_named_with_the_nearest_that_one_does() {
     offers.resources.memory = 8 << 30;
     offers.resources.named = vec![("gpus".into(), 1)];
     rig.attach_with(1, offers);
+    rig.expect(&["measure worker 1: 131072 bytes", "watch worker 1: idle"]);
     let wants = |name: &str, amount| Group {
         resources: Resources {
             named: vec![(name.into(), amount)],
@@ -164,7 +176,8 @@ fn a_resource_that_no_worker_offers_is_named_with_the_nearest_that_one_does() {
     ] {
         rig.submit(1, key, &plain(vec![group]));
         rig.commit();
-        rig.said();
+        let accepted = format!("client 1 #{key}: accepted {key}");
+        rig.expect(&["append accepted", &accepted]);
         let waits = view(&rig, u64::from(key)).waits;
         assert_eq!(waits, [format!("task \"t\" {why}")]);
     }
@@ -181,7 +194,12 @@ fn a_resource_that_no_worker_offers_is_named_with_the_nearest_that_one_does() {
     };
     rig.submit(1, 4, &plain(vec![both]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 2: 131072 bytes",
+        "watch worker 2: idle",
+        "append accepted",
+        "client 1 #4: accepted 4",
+    ]);
     assert_eq!(
         view(&rig, 4).waits,
         ["no worker alone has all that task \"t\" asks for: cpus 64, memory 8 GiB"]
@@ -202,10 +220,26 @@ fn a_job_that_failed_says_which_tasks_failed_and_counts_their_cpu_time() {
         &plain(vec![group("good", &[]), bad, group("after", &["bad"])]),
     );
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body bad v1",
+        "worker 1: assign 1.1/0.1.1",
+        "worker 1: body good v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     fails_after(&mut rig, 1, attempt(1, 1), Duration::from_millis(300));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append failed 1.1/0.1.1: it ended with exit code 1",
+        "append job 1 failed: task bad failed 1 times, at last: it ended with exit code 1",
+        "worker 1: settled 1.1/0.1.1",
+        "worker 1: cancel 1.0/0.1.1",
+        "worker 1: forget 1",
+    ]);
     let shown = view(&rig, 1);
     assert_eq!(shown.state, JobState::Failed, "{shown:?}");
     assert_eq!(
@@ -240,19 +274,28 @@ fn a_completion_threshold_a_missed_deadline_and_an_exceeded_budget_are_shown() {
     };
     rig.submit(1, 1, &job(qos, 0, vec![array(3, group("a", &[]))]));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "worker 1: assign 1.1/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     let shown = view(&rig, 1);
     assert_eq!((shown.needed, shown.running, shown.ready), (1, 2, 1));
     assert!(!shown.deadline.expect("a deadline").missed);
     rig.pass_with_heartbeats(Duration::from_secs(9), &[1]);
-    rig.said();
+    rig.expect(&[]);
     let explained = explain(&mut rig, 1);
     let shown = view(&rig, 1);
     assert!(shown.deadline.expect("a deadline").missed, "{shown:?}");
     assert!(shown.budget.expect("a budget").exceeded, "{shown:?}");
     let running = explained.tasks[0].attempts[0].clone();
     rig.from(1, FromWorker::Started(attempt(0, 1)));
-    rig.said();
+    rig.expect(&[]);
     assert_eq!((&*running.state, running.running_ms), ("assigned", None));
     let running = explain(&mut rig, 1).tasks[0].attempts[0].clone();
     assert!(
@@ -262,7 +305,13 @@ fn a_completion_threshold_a_missed_deadline_and_an_exceeded_budget_are_shown() {
     rig.done(1, attempt(0, 1));
     rig.commit();
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append done 1.0/0.1.1 by worker 1",
+        "append job 1 done",
+        "worker 1: settled 1.0/0.1.1",
+        "worker 1: cancel 1.1/0.1.1",
+        "worker 1: forget 1",
+    ]);
     let shown = view(&rig, 1);
     assert_eq!(
         (shown.state, shown.done, shown.skipped),
@@ -283,7 +332,15 @@ fn a_job_that_was_cancelled_waits_for_nothing() {
         &plain(vec![array(3, group("a", &[])), group("b", &["a"])]),
     );
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     let shown = view(&rig, 1);
     assert_eq!(
         (shown.state, shown.running, shown.ready, shown.waiting),
@@ -291,7 +348,12 @@ fn a_job_that_was_cancelled_waits_for_nothing() {
     );
     rig.ask(1, Request::Cancel(JobId(1)));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append job 1 cancelled",
+        "worker 1: cancel 1.0/0.1.1",
+        "worker 1: forget 1",
+        "client 1 #99: Ok",
+    ]);
     let shown = view(&rig, 1);
     assert_eq!(
         (shown.state, shown.running, shown.skipped),

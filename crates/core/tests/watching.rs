@@ -28,10 +28,18 @@ fn running(redundancy: Redundancy) -> Rig {
     });
     rig.submit(1, 1, &std::sync::Arc::new(spec.unwrap()));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "measure worker 1: 131072 bytes",
+        "watch worker 1: idle",
+        "append accepted",
+        "client 1 #1: accepted 1",
+        "worker 1: body a v1",
+        "worker 1: assign 1.0/0.1.1",
+        "watch worker 1: assigned",
+    ]);
     rig.attach(2, 1);
     rig.commit();
-    rig.said();
+    rig.expect(&["measure worker 2: 131072 bytes", "watch worker 2: idle"]);
     rig
 }
 
@@ -57,7 +65,7 @@ fn explained(rig: &mut Rig) -> TaskView {
         },
         _ => None,
     });
-    rig.said();
+    rig.expect(&["client 1 #99: explains job 1"]);
     explained.unwrap().tasks.remove(0)
 }
 
@@ -124,7 +132,11 @@ fn a_worker_that_was_only_late_goes_on_and_the_copy_that_is_behind_it_ends() {
     rig.expect(&["worker 2: cancel 1.0/0.1.2"]);
     rig.reports(2, attempt(0, 2), Outcome::Ended(Ending::Cancelled));
     rig.commit();
-    rig.said();
+    rig.expect(&[
+        "append cancelled 1.0/0.1.2",
+        "worker 2: settled 1.0/0.1.2",
+        "watch worker 2: idle",
+    ]);
     // The next gap brings another copy; by the end of a long one it is ahead.
     found(&mut rig, worker(1), silent(Liveness::Suspect));
     rig.expect(&["worker 2: assign 1.0/0.1.3", "watch worker 2: assigned"]);
@@ -192,10 +204,10 @@ fn a_lost_connection_is_no_end_and_a_worker_that_comes_back_goes_on() {
     };
     rig.attach_with(1, info);
     rig.commit();
-    rig.said();
+    rig.expect(&["measure worker 1: 131072 bytes", "watch worker 1: assigned"]);
     rig.pass_with_heartbeats(Duration::from_secs(10), &[1, 2]);
     rig.commit();
-    rig.said();
+    rig.expect(&["worker 2: benchmark"]);
     let seen = explained(&mut rig);
     assert_eq!(seen.attempts.len(), 1, "{seen:?}");
     assert_eq!(seen.attempts[0].state, "assigned", "{seen:?}");

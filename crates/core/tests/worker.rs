@@ -3,7 +3,8 @@
 use hedge_core::worker::{Action, Event, Worker};
 use hedge_model::capacity::BenchScores;
 use hedge_model::msg::{
-    Assignment, Body, FromWorker, HeldAttempt, Log, Outcome, Report, Seal, ToWorker, Usage,
+    Assignment, Body, FromWorker, GrantedBody, Grants, HeldAttempt, Log, Outcome, Report, Seal,
+    ToWorker, Usage,
 };
 use hedge_model::spec::Runtime;
 use hedge_model::{
@@ -73,7 +74,8 @@ impl Rig {
 
     #[track_caller]
     fn expect(&mut self, expected: &[&str]) {
-        assert_eq!(self.said(), expected);
+        let said = self.said();
+        assert_eq!(said, expected);
     }
 }
 
@@ -138,8 +140,8 @@ fn blob(number: u8) -> FileEntry {
     }
 }
 
-fn body(runtime: Runtime) -> Arc<Body> {
-    Arc::new(Body {
+fn body(runtime: Runtime) -> Arc<GrantedBody> {
+    let body = Body {
         job: JobId(1),
         group: 0,
         version: 1,
@@ -156,9 +158,9 @@ fn body(runtime: Runtime) -> Arc<Body> {
         resources: Resources::cpus(1000),
         time_limit: None,
         sources: Vec::new(),
-        blobs: vec![Hash([1; 32])],
-        grant: Vec::new(),
-    })
+    };
+    let (body, grants) = (Arc::new(body), Grants::default());
+    Arc::new(GrantedBody { body, grants })
 }
 
 #[test]
@@ -199,7 +201,11 @@ fn reports_are_repeated_on_each_connection_until_settled() {
     rig.assign(1, 0);
     rig.staged(id(1, 0));
     rig.event(Event::Disconnected);
-    rig.said();
+    rig.expect(&[
+        "stage 1.0/0.1.1",
+        "start 1.0/0.1.1",
+        "tell started 1.0/0.1.1",
+    ]);
     rig.finished(id(1, 0), Outcome::Ended(exited(1)));
     rig.expect(&[]);
     let held = HeldAttempt {
@@ -214,7 +220,7 @@ fn reports_are_repeated_on_each_connection_until_settled() {
         rig.event(Event::Disconnected);
     }
     rig.event(Event::Connected(Epoch(1)));
-    rig.said();
+    rig.expect(&["tell 1.0/0.1.1: it ended with exit code 1"]);
     rig.order(1, ToWorker::Settled(id(1, 0)));
     rig.event(Event::Connected(Epoch(1)));
     rig.expect(&[]);
@@ -248,7 +254,14 @@ fn a_cancelled_attempt_ends_but_a_success_that_was_faster_is_told() {
     (0..3).for_each(|task| rig.assign(1, task));
     rig.staged(id(1, 0));
     rig.staged(id(1, 1));
-    rig.said();
+    rig.expect(&[
+        "stage 1.0/0.1.1",
+        "stage 1.1/0.1.1",
+        "start 1.0/0.1.1",
+        "tell started 1.0/0.1.1",
+        "start 1.1/0.1.1",
+        "tell started 1.1/0.1.1",
+    ]);
     (0..3).for_each(|task| rig.order(1, ToWorker::Cancel(id(1, task))));
     rig.expect(&[
         "end 1.0/0.1.1",
@@ -271,7 +284,15 @@ fn what_was_fetched_for_a_job_goes_with_it_and_unsettled_outputs_stay() {
     rig.staged(id(1, 0));
     rig.staged(id(1, 1));
     rig.finished(id(1, 0), Outcome::Done(vec![blob(2)]));
-    rig.said();
+    rig.expect(&[
+        "stage 1.0/0.1.1",
+        "stage 1.1/0.1.1",
+        "start 1.0/0.1.1",
+        "tell started 1.0/0.1.1",
+        "start 1.1/0.1.1",
+        "tell started 1.1/0.1.1",
+        "tell done 1.0/0.1.1",
+    ]);
     rig.order(1, ToWorker::Drop(vec![Hash([2; 32]), Hash([9; 32])]));
     rig.expect(&["drop 9"]);
     rig.order(1, ToWorker::Settled(id(1, 0)));
@@ -292,7 +313,11 @@ fn what_an_attempt_printed_stays_until_its_report_is_settled() {
     let mut rig = Rig::new();
     rig.assign(1, 0);
     rig.staged(id(1, 0));
-    rig.said();
+    rig.expect(&[
+        "stage 1.0/0.1.1",
+        "start 1.0/0.1.1",
+        "tell started 1.0/0.1.1",
+    ]);
     let part = |number: u8| Data::Blob {
         hash: Hash([number; 32]),
         size: 5000,
@@ -308,7 +333,7 @@ fn what_an_attempt_printed_stays_until_its_report_is_settled() {
             stderr_total: 5000,
         })),
     })));
-    rig.said();
+    rig.expect(&["tell 1.0/0.1.1: it ended with exit code 1"]);
     // As by the next leader, which has not heard the report yet.
     rig.order(1, ToWorker::Drop([4, 5, 6].map(|n| Hash([n; 32])).to_vec()));
     rig.expect(&["drop 6"]);
@@ -372,7 +397,12 @@ fn what_a_process_holds_that_waits_for_a_job_is_free_for_others() {
     rig.expect(&["stage 1.1/0.1.1", "stage 1.2/0.1.1"]);
     rig.staged(id(1, 1));
     rig.staged(id(1, 2));
-    rig.said();
+    rig.expect(&[
+        "start 1.1/0.1.1",
+        "tell started 1.1/0.1.1",
+        "start 1.2/0.1.1",
+        "tell started 1.2/0.1.1",
+    ]);
     rig.event(Event::Waits(id(1, 1), Some(JobId(7))));
     let waits = "tell Waits(AttemptId { task: TaskId { job: JobId(1), number: 1 }, generation: 0, epoch: Epoch(1), \
                  number: 1 }, Some(JobId(7)))";

@@ -126,7 +126,7 @@ pub enum ToWorker {
     /// These peers are members no more: nothing is given to them or taken from them.
     Revoked(Vec<PeerId>),
     /// What the tasks of one group are; sent before the first of them, and again when their inputs moved.
-    Body(Arc<Body>),
+    Body(Arc<GrantedBody>),
     /// Run this.
     Assign(Assignment),
     /// End this, if it is still in hand.
@@ -206,10 +206,6 @@ pub struct Body {
     pub time_limit: Option<Duration>,
     /// Peers that hold blobs of the inputs, likeliest first.
     pub sources: Vec<Source>,
-    /// Blobs that the tasks may read, those for single indices included.
-    pub blobs: Vec<Hash>,
-    /// Signed leave to read the blobs, sealed by the node; opaque to the core.
-    pub grant: Vec<u8>,
 }
 
 impl Body {
@@ -222,10 +218,49 @@ impl Body {
         }
     }
 
-    /// Bytes that it takes in a message, its grant included, sealed yet or not.
-    pub fn message_bytes(&self) -> usize {
+    /// Bytes that it takes in a message, with the grants for so many blobs.
+    pub fn message_bytes(&self, blobs: usize) -> usize {
         let bytes = postcard::experimental::serialized_size(self).unwrap_or(usize::MAX);
-        bytes.saturating_add(grant_bytes(self.blobs.len()))
+        bytes.saturating_add(grant_bytes(blobs))
+    }
+}
+
+/// A body, with leave to read the blobs of its tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GrantedBody {
+    /// What the tasks have in common.
+    pub body: Arc<Body>,
+    /// Signed leave to read the blobs of its tasks; opaque.
+    pub grants: Grants,
+}
+
+impl std::ops::Deref for GrantedBody {
+    type Target = Body;
+
+    fn deref(&self) -> &Body {
+        &self.body
+    }
+}
+
+/// Signed leave to read blobs, as it travels in messages. Only peers that serve blobs look into it.
+pub type Grants = Vec<u8>;
+
+/// A reply that goes out with leave to read the blobs that it names.
+#[derive(Clone, Debug, PartialEq)]
+pub enum GrantedReply {
+    /// Where results are.
+    Results(Box<ResultsView>),
+    /// What a task printed.
+    Log(Box<LogView>),
+}
+
+impl GrantedReply {
+    /// The reply with these grants.
+    pub fn with(self, grants: Grants) -> Reply {
+        match self {
+            Self::Results(view) => Reply::Results(view, grants),
+            Self::Log(view) => Reply::Log(view, grants),
+        }
     }
 }
 
@@ -462,10 +497,10 @@ pub enum Reply {
     Job(Box<JobView>),
     /// Done as asked.
     Ok,
-    /// Where results are.
-    Results(Box<ResultsView>),
-    /// What a task printed.
-    Log(Box<LogView>),
+    /// Where results are, and leave to read them.
+    Results(Box<ResultsView>, Grants),
+    /// What a task printed, and leave to read it.
+    Log(Box<LogView>, Grants),
     /// Why.
     Explain(Box<ExplainView>),
     /// Workers.

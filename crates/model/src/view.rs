@@ -328,8 +328,6 @@ pub struct ResultsView {
     pub missing_count: u32,
     /// Whom to ask for them, in this order.
     pub sources: Vec<Source>,
-    /// Signed leave to read them; opaque.
-    pub grant: Vec<u8>,
 }
 
 /// Most labels of tasks without results that are listed.
@@ -363,8 +361,6 @@ pub struct LogView {
     pub log: Option<Log>,
     /// Whom to ask for longer parts, in this order.
     pub sources: Vec<Source>,
-    /// Signed leave to read them; opaque.
-    pub grant: Vec<u8>,
     /// The attempt.
     pub attempt: Option<AttemptId>,
     /// The exit status of its program, where it ended by itself.

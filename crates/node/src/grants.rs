@@ -1,21 +1,27 @@
-//! Signed leave to read content, as it travels in messages: as many grants as the hashes need.
+//! Signed leave to read blobs, as it travels in messages.
 
 use crate::clock::unix_seconds;
-use hedge_model::{Epoch, Hash, PeerId, Source};
+use hedge_core::supervisor::GrantRequest;
+use hedge_model::{Hash, Source, msg};
 use hedge_net::{FetchError, Fetcher, GRANT_HASHES_MAX, Grant, SecretKey};
 use std::collections::{BTreeMap, HashMap};
 
 /// How long a grant is valid: longer than most attempts; a later one brings a new grant.
 const VALID_SECONDS: u64 = 24 * 3600;
 
-/// Leave for `reader` to read `hashes`.
-pub(crate) fn seal(key: &SecretKey, reader: PeerId, hashes: &[Hash], epoch: Epoch) -> Vec<u8> {
-    if hashes.is_empty() {
+/// Signs what the core wants a peer to be granted: as many grants as the hashes need.
+pub(crate) fn sign(key: &SecretKey, request: &GrantRequest) -> msg::Grants {
+    let GrantRequest {
+        reader,
+        blobs,
+        epoch,
+    } = request;
+    if blobs.is_empty() {
         return Vec::new();
     }
     let until = unix_seconds() + VALID_SECONDS;
-    let sign = |part: &[Hash]| Grant::sign(key, reader, part.to_vec(), epoch.0, until);
-    let grants: Vec<Grant> = hashes.chunks(GRANT_HASHES_MAX).map(sign).collect();
+    let sign = |part: &[Hash]| Grant::sign(key, *reader, part.to_vec(), epoch.0, until);
+    let grants: Vec<Grant> = blobs.chunks(GRANT_HASHES_MAX).map(sign).collect();
     postcard::to_stdvec(&grants).unwrap_or_default()
 }
 
@@ -27,8 +33,8 @@ pub(crate) struct Grants {
 }
 
 impl Grants {
-    pub fn open(sealed: &[u8]) -> Self {
-        let grants: Vec<Grant> = postcard::from_bytes(sealed).unwrap_or_default();
+    pub fn open(signed: &[u8]) -> Self {
+        let grants: Vec<Grant> = postcard::from_bytes(signed).unwrap_or_default();
         let numbered = grants.iter().enumerate();
         let by_hash = numbered.flat_map(|(at, grant)| grant.hashes.iter().map(move |h| (*h, at)));
         let by_hash = by_hash.collect();

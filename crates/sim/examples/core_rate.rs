@@ -3,9 +3,9 @@
 //! One array on one worker; many groups of one task each; the same on many workers. Each line gives the
 //! supervisor's and the workers' own time for a task, in nanoseconds of this machine.
 
-use hedge_core::supervisor::{self, Config, State, Supervisor};
+use hedge_core::supervisor::{self, Config, Effects, State, Supervisor};
 use hedge_core::worker::{self, Worker};
-use hedge_model::msg::{FromWorker, Role, WorkerInfo};
+use hedge_model::msg::{FromWorker, GrantedBody, Grants, Role, ToWorker, WorkerInfo};
 use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Runtime};
 use hedge_model::{Epoch, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time};
 use std::collections::VecDeque;
@@ -91,26 +91,29 @@ impl Rate {
     }
 
     fn run(&mut self) {
-        let mut out = Vec::new();
+        let mut out = Effects::default();
         while let Some(event) = self.to_core.pop_front() {
             self.now = self.now + Duration::from_micros(1);
             let began = Instant::now();
             self.core.handle(self.now, event, &mut out);
             self.core_time += began.elapsed();
-            for action in std::mem::take(&mut out) {
-                match action {
-                    supervisor::Action::Append { proposal, record } => {
-                        self.to_core.push_back(supervisor::Event::Committed {
-                            proposal: Some(proposal),
-                            record,
-                        });
+            for proposal in out.proposals.drain(..) {
+                self.to_core.push_back(supervisor::Event::Committed {
+                    proposal: Some(proposal.id),
+                    record: proposal.record,
+                });
+            }
+            for action in std::mem::take(&mut out.actions) {
+                let (to, msg) = match action {
+                    supervisor::Action::Send { to, msg } => (to, msg),
+                    supervisor::Action::SendBody { to, body, .. } => {
+                        let grants = Grants::default();
+                        (to, ToWorker::Body(Arc::new(GrantedBody { body, grants })))
                     }
-                    supervisor::Action::Send { to, msg } => {
-                        let ix = usize::from_be_bytes(to.0[..8].try_into().unwrap_or_default());
-                        self.at_worker(ix, worker::Event::Order(Epoch(1), msg));
-                    }
-                    _ => {}
-                }
+                    _ => continue,
+                };
+                let ix = usize::from_be_bytes(to.0[..8].try_into().unwrap_or_default());
+                self.at_worker(ix, worker::Event::Order(Epoch(1), msg));
             }
         }
     }

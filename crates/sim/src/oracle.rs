@@ -4,7 +4,7 @@
 use crate::actors::{Peer, Told};
 use crate::grid::{Grid, Violation};
 use crate::shadow::{Change, inputs_of};
-use hedge_core::supervisor::{Action, Event};
+use hedge_core::supervisor::{Action, Effects, Event};
 use hedge_model::group::ToLeader;
 use hedge_model::msg::{FromWorker, Outcome, ToWorker};
 use hedge_model::record::{JobEnd, Record};
@@ -106,15 +106,17 @@ impl Grid {
         &mut self,
         sup: usize,
         change: Change,
-        out: &[Action],
+        out: &Effects,
     ) -> Result<(), Violation> {
         if !self.options.check {
             return Ok(());
         }
         self.note_life(sup);
-        for action in out {
+        for proposal in &out.proposals {
+            self.check_record(sup, &proposal.record)?;
+        }
+        for action in &out.actions {
             match action {
-                Action::Append { record, .. } => self.check_record(sup, record)?,
                 Action::Send { to, msg } => self.check_order(sup, *to, msg)?,
                 Action::Drop(hashes) => self.check_drop(sup, hashes)?,
                 _ => {}
@@ -124,10 +126,10 @@ impl Grid {
             return Ok(());
         }
         match change {
-            Change::Done(task) => self.check_ended(sup, task, task, out)?,
+            Change::Done(task) => self.check_ended(sup, task, task, &out.actions)?,
             Change::Ended(job) => {
                 let (from, to) = all_of(job);
-                self.check_ended(sup, from, to, out)?;
+                self.check_ended(sup, from, to, &out.actions)?;
             }
             _ => {}
         }

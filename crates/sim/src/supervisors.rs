@@ -6,12 +6,15 @@ use crate::grid::{Grid, Violation};
 use crate::shadow::Shadow;
 use crate::watching::Watching;
 use crate::worker::Input;
-use hedge_core::supervisor::{Action, Config, Event as Heard, PullFailure, Supervisor};
+use hedge_core::supervisor::{
+    Action, Config, Effects, Event as Heard, Proposal, PullFailure, Supervisor,
+};
 use hedge_model::group::{FromLeader, PeerSupervisor, ToLeader};
-use hedge_model::msg::Role;
+use hedge_model::msg::{Answer, GrantedBody, Grants, Reply, Role, ToWorker};
 use hedge_model::record::FORMAT_MAX;
 use hedge_model::{AttemptId, Epoch, Hash, PeerId, Source, Time};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub(crate) struct Sup {
@@ -202,16 +205,20 @@ impl Grid {
             self.note(format_args!("supervisor {sup} <- {event:?}"));
         }
         let change = self.before(sup, &event);
-        let mut out = Vec::new();
+        let mut out = Effects::default();
         core.handle(self.now, event, &mut out);
-        let checked = if self.options.check && (!quiet || !out.is_empty()) {
+        let silent = out.proposals.is_empty() && out.actions.is_empty();
+        let checked = if self.options.check && (!quiet || !silent) {
             core.check()
         } else {
             Ok(())
         };
         self.sups[sup].core = Some(core);
-        for action in &out {
-            if self.tracing() {
+        if self.tracing() {
+            for proposal in &out.proposals {
+                self.note(format_args!("supervisor {sup} -> {proposal:?}"));
+            }
+            for action in &out.actions {
                 self.note(format_args!("supervisor {sup} -> {action:?}"));
             }
         }
@@ -220,7 +227,10 @@ impl Grid {
         }
         self.after_event(sup, change, &out)?;
         let life = self.sups[sup].life;
-        for action in out {
+        for Proposal { id, record } in out.proposals {
+            self.propose(sup, id, record);
+        }
+        for action in out.actions {
             self.carry_out(sup, life, action)?;
         }
         self.schedule_tick(sup);
@@ -229,18 +239,25 @@ impl Grid {
 
     fn carry_out(&mut self, sup: usize, life: u64, action: Action) -> Result<(), Violation> {
         match action {
-            Action::Append { proposal, record } => self.propose(sup, proposal, record),
-            Action::Send { to, msg } => {
-                if let (Some(conn), Some(Peer::Worker(ix))) =
-                    (self.sups[sup].conns.get(&to).copied(), Peer::of(to))
-                {
-                    self.send_down(conn, Event::AtWorker(ix, Input::Order(conn, msg)));
+            Action::Send { to, msg } => self.send_order(sup, to, msg),
+            Action::SendBody { to, body, grant } => {
+                if grant.reader != to {
+                    return self.violated(format!("supervisor {sup}: {grant:?} goes to {to}"));
                 }
+                // Blobs are served without leave here.
+                let grants = Grants::default();
+                let body = Arc::new(GrantedBody { body, grants });
+                self.send_order(sup, to, ToWorker::Body(body));
             }
-            Action::Answer { to, answer } => {
-                if let Some(conn) = self.sups[sup].conns.get(&to).copied() {
-                    self.send_down(conn, Event::Answered(conn, answer));
-                }
+            Action::Answer { to, answer } => self.send_answer(sup, to, answer),
+            Action::AnswerWorkers { to, id, workers } => {
+                let workers = workers.into_iter().map(|(_, view)| view);
+                let reply = Reply::Workers(workers.collect());
+                self.send_answer(sup, to, Answer { id, reply });
+            }
+            Action::AnswerGranted { to, id, reply, .. } => {
+                let reply = reply.with(Grants::default());
+                self.send_answer(sup, to, Answer { id, reply });
             }
             Action::Tell { to, reply } => {
                 if let Some(conn) = self.sups[sup].conns.get(&to).copied() {
@@ -279,6 +296,19 @@ impl Grid {
             Action::Admit { .. } => {}
         }
         Ok(())
+    }
+
+    fn send_order(&mut self, sup: usize, to: PeerId, msg: ToWorker) {
+        let conn = self.sups[sup].conns.get(&to).copied();
+        if let (Some(conn), Some(Peer::Worker(ix))) = (conn, Peer::of(to)) {
+            self.send_down(conn, Event::AtWorker(ix, Input::Order(conn, msg)));
+        }
+    }
+
+    fn send_answer(&mut self, sup: usize, to: PeerId, answer: Answer) {
+        if let Some(conn) = self.sups[sup].conns.get(&to).copied() {
+            self.send_down(conn, Event::Answered(conn, answer));
+        }
     }
 
     fn tell_leader(&mut self, sup: usize, to: PeerId, msg: ToLeader) {

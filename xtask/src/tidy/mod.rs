@@ -3,6 +3,7 @@
 mod crates;
 mod layers;
 mod length;
+mod owners;
 mod promises;
 mod rust;
 mod source;
@@ -66,6 +67,7 @@ fn findings(repository: &Repository, root: &Path) -> Result<Vec<Finding>> {
     let mut findings = repository.broken.clone();
     findings.extend(layers::check(repository));
     findings.extend(length::check(repository));
+    findings.extend(owners::check(repository));
     findings.extend(rust::check(repository));
     findings.extend(words::check(repository));
     findings.extend(terms::check(repository));

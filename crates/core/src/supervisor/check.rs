@@ -73,7 +73,7 @@ impl LeaderView<'_> {
 
     fn check_attempts(&self) -> Result<(), String> {
         let leader = self.leader;
-        for (id, known) in &leader.tasks {
+        for (id, known) in leader.tasks.iter() {
             let job = self
                 .state
                 .jobs
@@ -83,48 +83,52 @@ impl LeaderView<'_> {
             expect(!over || known.active() == 0, || {
                 format!("task {id} is over and has active attempts")
             })?;
-            expect(!over || !known.attempts.is_empty(), || {
+            expect(!over || !known.attempts().is_empty(), || {
                 format!("task {id} is over and still known")
             })?;
-            for (at, attempt) in known.attempts.iter().enumerate() {
-                let worker = &leader.pool[attempt.worker];
+            for (at, attempt) in known.attempts().iter().enumerate() {
+                let worker = &leader.pool[attempt.worker()];
                 let lost = attempt.state() == AttemptState::Lost;
                 let in_hand = attempt.state().in_hand();
                 expect(
-                    worker.load.in_hand().contains(&attempt.id) == in_hand,
+                    worker.load().in_hand().contains(&attempt.id()) == in_hand,
                     || {
                         format!(
                             "attempt {} is {:?}, its worker disagrees",
-                            attempt.id,
+                            attempt.id(),
                             attempt.state()
                         )
                     },
                 )?;
-                expect(worker.load.lost().contains(&attempt.id) == lost, || {
-                    format!("attempt {} is lost, its worker disagrees", attempt.id)
+                expect(worker.load().lost().contains(&attempt.id()) == lost, || {
+                    format!("attempt {} is lost, its worker disagrees", attempt.id())
                 })?;
                 let expected = attempt.state() == AttemptState::Expected;
                 expect(
-                    worker.load.expected().contains(&attempt.id) == expected,
-                    || format!("attempt {} is expected, its worker disagrees", attempt.id),
+                    worker.load().expected().contains(&attempt.id()) == expected,
+                    || format!("attempt {} is expected, its worker disagrees", attempt.id()),
                 )?;
                 let queued = attempt.state().share() == Some(Share::Queued);
-                expect(worker.load.queued().contains(&attempt.id) == queued, || {
-                    format!("attempt {} is queued, its worker disagrees", attempt.id)
-                })?;
+                expect(
+                    worker.load().queued().contains(&attempt.id()) == queued,
+                    || format!("attempt {} is queued, its worker disagrees", attempt.id()),
+                )?;
                 let waits = attempt.state().waits_for().is_some();
                 let released = attempt.state().share() == Some(Share::Released);
                 expect(!waits || released, || {
-                    format!("attempt {} waits and has a part of its worker", attempt.id)
+                    format!(
+                        "attempt {} waits and has a part of its worker",
+                        attempt.id()
+                    )
                 })?;
-                let twice = known.attempts[..at].iter().any(|other| {
-                    other.worker == attempt.worker
+                let twice = known.attempts()[..at].iter().any(|other| {
+                    other.worker() == attempt.worker()
                         && other.state().active()
                         && attempt.state().active()
                 });
                 expect(!twice, || format!("task {id} runs twice on one worker"))?;
-                expect(attempt.id.task == *id, || {
-                    format!("attempt {} is kept with task {id}", attempt.id)
+                expect(attempt.id().task == *id, || {
+                    format!("attempt {} is kept with task {id}", attempt.id())
                 })?;
             }
         }
@@ -134,17 +138,17 @@ impl LeaderView<'_> {
     fn check_workers(&self) -> Result<(), String> {
         let leader = self.leader;
         for (ix, worker) in leader.pool.iter().enumerate() {
-            let name = worker.peer.short();
+            let name = worker.peer().short();
             let may_have = worker.state().reachable() || worker.state().returns_by().is_some();
-            expect(may_have || worker.load.in_hand().is_empty(), || {
+            expect(may_have || worker.load().in_hand().is_empty(), || {
                 format!("worker {name} is gone and has work in hand")
             })?;
-            let mut free = worker.load.free().clone();
-            for id in worker.load.in_hand() {
+            let mut free = worker.load().free().clone();
+            for id in worker.load().in_hand() {
                 let attempt = leader
                     .tasks
                     .get(&id.task)
-                    .and_then(|known| known.attempts.iter().find(|a| a.id == *id));
+                    .and_then(|known| known.attempts().iter().find(|a| a.id() == *id));
                 let attempt =
                     attempt.ok_or_else(|| format!("worker {name} has {id}, which is not known"))?;
                 let spec = &self.state.jobs[&id.task.job].spec;
@@ -153,12 +157,12 @@ impl LeaderView<'_> {
                 }
             }
             if worker.state().reachable() {
-                expect(free == worker.info.resources, || {
+                expect(free == worker.info().resources, || {
                     format!("worker {name} miscounts: {free} with what is in hand")
                 })?;
             }
             let listed = leader.pool.queues().iter().any(|(queued, at)| {
-                *at as usize == ix && *queued as usize == worker.load.queued().len()
+                *at as usize == ix && *queued as usize == worker.load().queued().len()
             });
             expect(listed == worker.usable(), || {
                 format!("worker {name} is usable and not listed, or listed and not usable")
@@ -191,8 +195,8 @@ impl LeaderView<'_> {
                     };
                     let open = job.tasks[task.number as usize].done.is_none();
                     let known = leader.tasks.get(&task);
-                    let carried =
-                        known.is_some_and(|known| known.active() > 0 || known.committing.is_some());
+                    let carried = known
+                        .is_some_and(|known| known.active() > 0 || known.committing().is_some());
                     let offered = offset >= offers.fresh || offers.again.contains(&offset);
                     expect(!open || carried || offered, || {
                         format!("task {task} is open and forgotten")
@@ -240,7 +244,11 @@ impl LeaderView<'_> {
     fn check_shares(&self) -> Result<(), String> {
         let leader = self.leader;
         let mut shares = BTreeMap::<PeerId, u64>::new();
-        for id in leader.pool.iter().flat_map(|worker| worker.load.in_hand()) {
+        for id in leader
+            .pool
+            .iter()
+            .flat_map(|worker| worker.load().in_hand())
+        {
             let job = &self.state.jobs[&id.task.job];
             let need = &job.spec.groups()[job.spec.group_of(id.task.number)].resources;
             *shares.entry(job.client).or_default() += need.cpus_milli.max(1);

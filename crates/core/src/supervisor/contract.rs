@@ -3,9 +3,14 @@
 use super::{MeasureMost, Measured};
 use crate::monitor::{Attention, Finding, Settings as Watch};
 use hedge_model::group::{FromLeader, PeerSupervisor, ToLeader};
-use hedge_model::msg::{Answer, FromWorker, Reply, Request, Role, SharedSpec, ToWorker};
+use hedge_model::msg::{
+    Answer, Body, FromWorker, GrantedReply, Reply, Request, Role, SharedSpec, ToWorker,
+};
 use hedge_model::record::{FORMAT_MAX, Record};
-use hedge_model::{FileEntry, Hash, PeerAddr, PeerId, Source, SubmitKey};
+use hedge_model::view::WorkerView;
+use hedge_model::{Epoch, FileEntry, Hash, PeerAddr, PeerId, Source, SubmitKey};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Names one appended record until it is committed.
@@ -202,6 +207,35 @@ pub enum PullFailure {
     Sources(String),
 }
 
+/// What an event leads to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Effects {
+    /// Records to be made durable in this order; each then comes back as [`Event::Committed`].
+    pub proposals: VecDeque<Proposal>,
+    /// What is to be done, in this order, without waiting for the records.
+    pub actions: Vec<Action>,
+}
+
+/// A record to be made durable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proposal {
+    /// Its name; each is larger by one than the one before it.
+    pub id: ProposalId,
+    /// The record.
+    pub record: Record,
+}
+
+/// Leave for a peer to read blobs, which only the supervisor's key can sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantRequest {
+    /// Who may read.
+    pub reader: PeerId,
+    /// What.
+    pub blobs: Arc<[Hash]>,
+    /// The epoch in which it is given.
+    pub epoch: Epoch,
+}
+
 /// What a supervisor wants done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -229,13 +263,6 @@ pub enum Action {
         /// Bytes a second.
         rate: u64,
     },
-    /// Make this record durable, then hand it back as [`Event::Committed`].
-    Append {
-        /// Its name.
-        proposal: ProposalId,
-        /// The record.
-        record: Record,
-    },
     /// Tell a worker.
     Send {
         /// Whom.
@@ -243,12 +270,42 @@ pub enum Action {
         /// What.
         msg: ToWorker,
     },
+    /// Tell a worker what the tasks of a group have in common, with leave to read their blobs.
+    SendBody {
+        /// Whom.
+        to: PeerId,
+        /// What.
+        body: Arc<Body>,
+        /// What it may read.
+        grant: GrantRequest,
+    },
     /// Answer a client.
     Answer {
         /// Whom.
         to: PeerId,
         /// What.
         answer: Answer,
+    },
+    /// Answer a client, with leave to read the blobs that the answer names.
+    AnswerGranted {
+        /// Whom.
+        to: PeerId,
+        /// The question's id.
+        id: u64,
+        /// What.
+        reply: GrantedReply,
+        /// What it may read.
+        grant: GrantRequest,
+    },
+    /// Answer a client with all workers. The monitor runs beside this core: what it knows of each worker is to go with
+    /// the answer.
+    AnswerWorkers {
+        /// Whom.
+        to: PeerId,
+        /// The question's id.
+        id: u64,
+        /// The workers, as this core knows them.
+        workers: Vec<(PeerId, WorkerView)>,
     },
     /// Let a peer in, or refuse it.
     Admit {

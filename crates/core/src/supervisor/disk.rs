@@ -3,7 +3,7 @@
 use crate::supervisor::follower::Follower;
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::jobs::ActiveJob;
-use crate::supervisor::{Action, Role, Supervisor};
+use crate::supervisor::{Action, Effects, Role, Supervisor};
 use hedge_model::group::ToLeader;
 use hedge_model::msg::RefusalKind;
 use hedge_model::{JobId, PeerId};
@@ -24,7 +24,7 @@ impl Supervisor {
     }
 
     /// The own disk has changed: it takes nothing more, or something again.
-    pub(crate) fn on_disk(&mut self, fault: Option<String>, out: &mut Vec<Action>) {
+    pub(crate) fn on_disk(&mut self, fault: Option<String>, out: &mut Effects) {
         if self.disk_fault == fault {
             return;
         }
@@ -34,7 +34,7 @@ impl Supervisor {
         }) = &self.role
         {
             let (to, msg) = (*to, ToLeader::Disk(fault));
-            out.push(Action::ToLeader { to, msg });
+            out.actions.push(Action::ToLeader { to, msg });
         }
         if let Some(mut leadership) = self.leadership(out) {
             let jobs: Vec<JobId> = leadership.leader.jobs.keys().copied().collect();
@@ -43,10 +43,10 @@ impl Supervisor {
     }
 
     /// Repeats a fault to a leader that may not know of it.
-    pub(crate) fn report_disk_fault(&self, to: PeerId, out: &mut Vec<Action>) {
+    pub(crate) fn report_disk_fault(&self, to: PeerId, out: &mut Effects) {
         if self.disk_fault.is_some() {
             let msg = ToLeader::Disk(self.disk_fault.clone());
-            out.push(Action::ToLeader { to, msg });
+            out.actions.push(Action::ToLeader { to, msg });
         }
     }
 }

@@ -12,7 +12,10 @@ mod follower;
 mod leader;
 mod peers;
 
-pub use contract::{Action, Config, Event, NotAdmitted, ProposalId, PullFailure, Requester};
+pub use contract::{
+    Action, Config, Effects, Event, GrantRequest, NotAdmitted, Proposal, ProposalId, PullFailure,
+    Requester,
+};
 pub use durable::change::{Change, Success};
 pub use durable::learned::Learned;
 pub use durable::state::State;
@@ -77,7 +80,7 @@ impl Supervisor {
             policy: None,
             disk_fault: None,
         };
-        supervisor.follow_settings(&mut Vec::new());
+        supervisor.follow_settings(&mut Effects::default());
         supervisor
     }
 
@@ -89,11 +92,11 @@ impl Supervisor {
         if let Role::Follower(follower) = &mut self.role {
             follower.hints.forget_over(&self.state);
         }
-        self.follow_settings(&mut Vec::new());
+        self.follow_settings(&mut Effects::default());
     }
 
-    /// Takes one event at `now` and adds what is to be done to `out`, in order.
-    pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
+    /// Takes one event at `now` and adds to `out` what it leads to.
+    pub fn handle(&mut self, now: Time, event: Event, out: &mut Effects) {
         self.now = self.now.max(now);
         let news = !matches!(
             event,
@@ -129,7 +132,7 @@ impl Supervisor {
                 }
             }
             event => match &mut self.role {
-                Role::Follower(follower) => follower.on_event(event, out),
+                Role::Follower(follower) => follower.on_event(event, &mut out.actions),
                 Role::Leader(_) => {
                     if let Some(mut leadership) = self.leadership(out) {
                         leadership.on_event(event);
@@ -162,7 +165,7 @@ impl Supervisor {
 
     /// How many records were appended that are not committed yet and promise something.
     pub fn promised(&self) -> usize {
-        self.view().map_or(0, |view| view.leader.pending.len())
+        self.view().map_or(0, |view| view.leader.promises.len())
     }
 
     /// How workers are to be watched.
@@ -187,8 +190,9 @@ impl Supervisor {
 
     /// All workers in figures; none where this supervisor does not lead.
     pub fn worker_views(&self) -> Vec<WorkerView> {
-        self.view()
-            .map_or_else(Vec::new, |view| view.worker_views())
+        let workers = self.view().map(|view| view.worker_views());
+        let workers = workers.into_iter().flatten();
+        workers.map(|(_, view)| view).collect()
     }
 
     /// A job's critical set as it is known now; none where this supervisor does not lead.
@@ -209,7 +213,7 @@ impl Supervisor {
     }
 
     /// What this supervisor can do as the leader; none where it is not.
-    fn leadership<'a>(&'a mut self, out: &'a mut Vec<Action>) -> Option<Leadership<'a>> {
+    fn leadership<'a>(&'a mut self, out: &'a mut Effects) -> Option<Leadership<'a>> {
         match &mut self.role {
             Role::Follower(_) => None,
             Role::Leader(leader) => Some(Leadership {
@@ -221,7 +225,8 @@ impl Supervisor {
                 policy: &mut self.policy,
                 last_proposal: &mut self.last_proposal,
                 leader,
-                out,
+                proposals: &mut out.proposals,
+                out: &mut out.actions,
             }),
         }
     }
@@ -242,11 +247,11 @@ impl Supervisor {
         }
     }
 
-    fn begin_epoch(&mut self, holds: Vec<Hash>, secret: [u8; 32], out: &mut Vec<Action>) {
+    fn begin_epoch(&mut self, holds: Vec<Hash>, secret: [u8; 32], out: &mut Effects) {
         self.last_proposal += 1;
         let proposal = self.last_proposal;
-        out.push(Action::Append {
-            proposal,
+        out.proposals.push_back(Proposal {
+            id: proposal,
             record: Record::Epoch {
                 epoch: Epoch(self.state.epoch().0 + 1),
                 at: self.now,
@@ -262,19 +267,14 @@ impl Supervisor {
         }
     }
 
-    fn on_committed(
-        &mut self,
-        proposal: Option<ProposalId>,
-        record: Record,
-        out: &mut Vec<Action>,
-    ) {
+    fn on_committed(&mut self, proposal: Option<ProposalId>, record: Record, out: &mut Effects) {
         let change = self.state.apply(&record);
         if let Role::Follower(follower) = &mut self.role {
             follower.hints.forget(&change);
         }
         match &change {
             Change::Revoked(peer) => {
-                out.push(Action::Expel(*peer));
+                out.actions.push(Action::Expel(*peer));
                 self.peers.linked.remove(peer);
             }
             Change::Settings => self.follow_settings(out),
@@ -308,14 +308,14 @@ impl Supervisor {
     }
 
     /// Everything that only a leader has is dropped; clients that wait for an answer ask elsewhere.
-    fn step_down(&mut self, out: &mut Vec<Action>) {
+    fn step_down(&mut self, out: &mut Effects) {
         if let Some(mut leadership) = self.leadership(out) {
             leadership.step_down();
             self.role = Role::Follower(Follower::default());
         }
     }
 
-    fn go_live(&mut self, candidacy: Candidacy, out: &mut Vec<Action>) {
+    fn go_live(&mut self, candidacy: Candidacy, out: &mut Effects) {
         let leader = Role::Leader(Box::new(Leader::new(self.now)));
         if let Role::Follower(follower) = std::mem::replace(&mut self.role, leader)
             && let Some(mut leadership) = self.leadership(out)
@@ -325,16 +325,19 @@ impl Supervisor {
     }
 
     /// The supervisors of the group have changed.
-    fn on_group(&mut self, group: Vec<PeerSupervisor>, out: &mut Vec<Action>) {
+    fn on_group(&mut self, group: Vec<PeerSupervisor>, out: &mut Effects) {
         self.peers.group = group;
         let all = self.supervisors();
+        let actions = &mut out.actions;
         for (peer, role) in &self.peers.linked {
             match role {
-                msg::Role::Worker => send(*peer, ToWorker::Supervisors(all.clone()), out),
-                msg::Role::Client | msg::Role::Admin | msg::Role::Relay => out.push(Action::Tell {
-                    to: *peer,
-                    reply: Reply::Supervisors(all.clone()),
-                }),
+                msg::Role::Worker => send(*peer, ToWorker::Supervisors(all.clone()), actions),
+                msg::Role::Client | msg::Role::Admin | msg::Role::Relay => {
+                    actions.push(Action::Tell {
+                        to: *peer,
+                        reply: Reply::Supervisors(all.clone()),
+                    })
+                }
                 msg::Role::Supervisor => {}
             }
         }
@@ -344,7 +347,7 @@ impl Supervisor {
     }
 
     /// Obeys the leader with the highest epoch seen.
-    fn on_from_leader(&mut self, peer: PeerId, msg: FromLeader, out: &mut Vec<Action>) {
+    fn on_from_leader(&mut self, peer: PeerId, msg: FromLeader, out: &mut Effects) {
         let FromLeader { epoch, what } = msg;
         let known = match &self.role {
             Role::Follower(follower) => epoch < follower.led_by || epoch < self.state.epoch(),
@@ -361,7 +364,7 @@ impl Supervisor {
         (follower.led_by, follower.leader) = (epoch, Some(peer));
         match what {
             LeaderSays::Lead => {
-                out.push(Action::TellHoldings { to: peer });
+                out.actions.push(Action::TellHoldings { to: peer });
                 self.report_disk_fault(peer, out);
             }
             LeaderSays::Hints(hints) => follower.hints.take(hints, &self.state),
@@ -369,8 +372,8 @@ impl Supervisor {
                 hash,
                 size,
                 sources,
-            } => follower.fetch(hash, size, sources, out),
-            LeaderSays::Drop(hashes) => out.push(Action::Drop(hashes)),
+            } => follower.fetch(hash, size, sources, &mut out.actions),
+            LeaderSays::Drop(hashes) => out.actions.push(Action::Drop(hashes)),
         }
     }
 
@@ -380,7 +383,7 @@ impl Supervisor {
         peer: PeerId,
         role: msg::Role,
         ticket: Option<Hash>,
-        out: &mut Vec<Action>,
+        out: &mut Effects,
     ) {
         let admission = self.state.admission(self.now, peer, role, ticket);
         let refused = match (admission, self.leadership(out)) {
@@ -393,11 +396,11 @@ impl Supervisor {
             (Err(NotAdmitted::Stranger), None) => Some(NotAdmitted::NotLeading),
             (Err(refused), _) => Some(refused),
         };
-        out.push(Action::Admit { peer, refused });
+        out.actions.push(Action::Admit { peer, refused });
     }
 
     /// Brings what follows from the settings in line with them.
-    fn follow_settings(&mut self, out: &mut Vec<Action>) {
+    fn follow_settings(&mut self, out: &mut Effects) {
         if let Some(mut leadership) = self.leadership(out) {
             leadership.follow_min_link();
         }
@@ -410,7 +413,7 @@ impl Supervisor {
         if changed.keys().any(|name| watching(name)) {
             let watch = Watch::of(settings);
             if std::mem::replace(&mut self.config.watch, watch) != watch {
-                out.push(Action::WatchSettings(watch));
+                out.actions.push(Action::WatchSettings(watch));
             }
         }
     }

@@ -9,7 +9,7 @@ pub mod owner;
 use content::Content;
 use hedge_model::capacity::BenchScores;
 use hedge_model::msg::{
-    Assignment, Body, FromWorker, HeldAttempt, Outcome, Report, ToWorker, Usage,
+    Assignment, FromWorker, GrantedBody, HeldAttempt, Outcome, Report, ToWorker, Usage,
 };
 use hedge_model::owner::{OwnerResponse, OwnerRules, Signal};
 use hedge_model::spec::Runtime;
@@ -50,9 +50,9 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Fetch inputs and make the folder, then say [`Event::Staged`].
-    Stage(Arc<Body>, Assignment),
+    Stage(Arc<GrantedBody>, Assignment),
     /// Start the process, then say [`Event::Finished`] at its end.
-    Start(Arc<Body>, Assignment),
+    Start(Arc<GrantedBody>, Assignment),
     /// End the process, or the staging, and say [`Event::Finished`] or [`Event::Staged`].
     End(AttemptId),
     /// Tell the supervisor, if it is there.
@@ -92,7 +92,7 @@ impl State {
 
 #[derive(Debug)]
 struct InHand {
-    body: Arc<Body>,
+    body: Arc<GrantedBody>,
     order: Assignment,
     state: State,
     since: Time,
@@ -109,7 +109,7 @@ pub struct Worker {
     epoch: Epoch,
     connected: bool,
     free: Resources,
-    bodies: BTreeMap<(JobId, u32), Arc<Body>>,
+    bodies: BTreeMap<(JobId, u32), Arc<GrantedBody>>,
     in_hand: BTreeMap<AttemptId, InHand>,
     queue: VecDeque<AttemptId>,
     draining: bool,

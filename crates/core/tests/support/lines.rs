@@ -1,9 +1,9 @@
 //! What a supervisor does, in short lines to compare.
 
 use hedge_core::monitor::Attention;
-use hedge_core::supervisor::Action;
+use hedge_core::supervisor::{Action, Effects, GrantRequest};
 use hedge_model::ending::Fault;
-use hedge_model::msg::{Refusal, Reply, ToWorker};
+use hedge_model::msg::{GrantedReply, Refusal, Reply, ToWorker};
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::{Ending, Hash, PeerId};
 
@@ -19,18 +19,48 @@ fn hashes(hashes: &[Hash]) -> String {
     names.join(" ")
 }
 
+fn granted(grant: &GrantRequest) -> String {
+    match &grant.blobs[..] {
+        [] => String::new(),
+        blobs => format!(", may read {}", hashes(blobs)),
+    }
+}
+
+/// What an event leads to, in short lines: records, then actions.
+pub fn lines(effects: &Effects) -> Vec<String> {
+    let proposals = effects.proposals.iter();
+    let records = proposals.map(|one| format!("append {}", record_line(&one.record)));
+    records.chain(effects.actions.iter().map(line)).collect()
+}
+
 /// An action in one short line.
 pub fn line(action: &Action) -> String {
     match action {
-        Action::Append { record, .. } => format!("append {}", record_line(record)),
         Action::Send { to, msg } => format!("{}: {}", peer(*to), order_line(msg)),
+        Action::SendBody { to, body, grant } => {
+            assert_eq!(grant.reader, *to, "leave for another peer");
+            let (id, version) = (&body.id, body.version);
+            format!("{}: body {id} v{version}{}", peer(*to), granted(grant))
+        }
         Action::Answer { to, answer } => {
-            format!(
-                "{} #{}: {}",
-                peer(*to),
-                answer.id,
-                reply_line(&answer.reply)
-            )
+            let (id, reply) = (answer.id, &answer.reply);
+            format!("{} #{id}: {}", peer(*to), reply_line(reply))
+        }
+        Action::AnswerWorkers { to, id, workers } => {
+            format!("{} #{id}: {} workers", peer(*to), workers.len())
+        }
+        Action::AnswerGranted {
+            to,
+            id,
+            reply,
+            grant,
+        } => {
+            assert_eq!(grant.reader, *to, "leave for another peer");
+            let reply = match reply {
+                GrantedReply::Results(view) => format!("{} results", view.files.len()),
+                GrantedReply::Log(view) => format!("log of task {}: {}", view.task, view.end),
+            };
+            format!("{} #{id}: {reply}{}", peer(*to), granted(grant))
         }
         Action::Watch {
             peer: who,
@@ -66,7 +96,7 @@ pub fn line(action: &Action) -> String {
 
 fn order_line(msg: &ToWorker) -> String {
     match msg {
-        ToWorker::Body(body) => format!("body {} v{}", body.id, body.version),
+        ToWorker::Body(_) => panic!("the core has bodies sent with leave to read their blobs"),
         ToWorker::Assign(order) => format!("assign {}", order.attempt),
         ToWorker::Cancel(id) => format!("cancel {id}"),
         ToWorker::Return(id) => format!("return {id}"),
@@ -93,6 +123,8 @@ fn reply_line(reply: &Reply) -> String {
             "job {} {:?} {}/{}",
             view.id, view.state, view.done, view.tasks
         ),
+        Reply::Jobs(views) => format!("{} jobs", views.len()),
+        Reply::Explain(view) => format!("explains job {}", view.job.id),
         Reply::No(Refusal { kind, why }) => format!("no, {kind:?}: {why}"),
         other => format!("{other:?}"),
     }

@@ -6,7 +6,7 @@
 mod lines;
 
 use hedge_core::monitor::{Monitor, Output, Settings, WatchId, WatchMode};
-use hedge_core::supervisor::{Action, Config, Event, State, Supervisor};
+use hedge_core::supervisor::{Action, Config, Effects, Event, Proposal, State, Supervisor};
 use hedge_model::msg::{
     FromWorker, Heartbeat, HeldAttempt, Outcome, Reply, Report, Request, Role, ToWorker, Usage,
     WorkerInfo,
@@ -20,7 +20,7 @@ use hedge_model::{
     AttemptId, Data, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerAddr, PeerId, Resources,
     SubmitKey, TaskId, Time,
 };
-pub use lines::line;
+pub use lines::lines;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,8 @@ pub struct Rig {
     pub now: Time,
     pub monitor: Monitor,
     watched: BTreeMap<PeerId, (WatchId, u32)>,
-    out: Vec<Action>,
+    /// What events led to since the last look, not committed yet.
+    out: Effects,
     lines: Vec<String>,
     /// What workers were given, with the proofs.
     pub given: BTreeMap<AttemptId, HeldAttempt>,
@@ -89,7 +90,7 @@ impl Rig {
             watched: BTreeMap::new(),
             measures: Vec::new(),
             rates: Vec::new(),
-            out: Vec::new(),
+            out: Effects::default(),
             lines: Vec::new(),
             given: BTreeMap::new(),
             views: Vec::new(),
@@ -101,26 +102,21 @@ impl Rig {
         });
         rig.commit();
         let epoch = rig.core.state().epoch().0;
-        let said = rig.said();
-        assert_eq!(
-            said[..2],
-            [&format!("append epoch {epoch}"), "watch settings"]
-        );
-        assert!(
-            said[2..]
-                .iter()
-                .all(|line| line.starts_with("append format")),
-            "{said:?}"
-        );
+        let mut said = rig.said();
+        // Where it is the first of its grid.
+        said.retain(|line| !line.starts_with("append format"));
+        assert_eq!(said, [&format!("append epoch {epoch}"), "watch settings"]);
         rig
     }
 
     pub fn event(&mut self, event: Event) {
-        let before = self.out.len();
-        self.core.handle(self.now, event, &mut self.out);
+        let mut effects = Effects::default();
+        self.core.handle(self.now, event, &mut effects);
         self.core.check().expect("an invariant is broken");
+        self.lines.extend(lines(&effects));
         let mut outputs = Vec::new();
-        for action in &self.out[before..] {
+        for action in &effects.actions {
+            self.remember(action);
             match action {
                 Action::WatchSettings(settings) => {
                     self.monitor.set(self.now, *settings, &mut outputs);
@@ -147,6 +143,8 @@ impl Rig {
                 _ => {}
             }
         }
+        self.out.proposals.extend(effects.proposals);
+        self.out.actions.extend(effects.actions);
         self.monitored(outputs);
     }
 
@@ -166,7 +164,6 @@ impl Rig {
 
     /// What a worker says of attempts that it was given by this leader.
     pub fn held<const N: usize>(&mut self, attempts: [AttemptId; N]) -> Vec<HeldAttempt> {
-        self.keep_lines();
         attempts.map(|attempt| self.given[&attempt]).to_vec()
     }
 
@@ -219,36 +216,23 @@ impl Rig {
     /// All records proposed so far become durable, and those that follow from them.
     pub fn commit(&mut self) {
         loop {
-            let records: Vec<_> = self
-                .out
-                .iter()
-                .filter_map(|action| match action {
-                    Action::Append { proposal, record } => Some((*proposal, record.clone())),
-                    _ => None,
-                })
-                .collect();
-            self.keep_lines();
-            if records.is_empty() {
+            let proposals = std::mem::take(&mut self.out).proposals;
+            if proposals.is_empty() {
                 return;
             }
-            for (proposal, record) in records {
-                self.event(Event::Committed {
-                    proposal: Some(proposal),
-                    record,
-                });
+            for Proposal { id, record } in proposals {
+                self.committed((id, record));
             }
         }
     }
 
     /// The oldest records proposed, not committed yet; the others stay to be looked at.
     pub fn proposed(&mut self) -> Vec<(u64, Record)> {
-        let records = self.out.iter().filter_map(|action| match action {
-            Action::Append { proposal, record } => Some((*proposal, record.clone())),
-            _ => None,
-        });
-        let records = records.collect();
-        self.keep_lines();
-        records
+        let proposals = std::mem::take(&mut self.out).proposals;
+        proposals
+            .into_iter()
+            .map(|one| (one.id, one.record))
+            .collect()
     }
 
     pub fn committed(&mut self, (proposal, record): (u64, Record)) {
@@ -258,26 +242,22 @@ impl Rig {
         });
     }
 
-    /// What the last events led to, whole; it stays to be looked at in lines.
+    /// What the last events led to, but for records; it stays to be looked at in lines.
     pub fn actions(&mut self) -> Vec<Action> {
-        let actions = self.out.clone();
-        self.keep_lines();
-        actions
+        std::mem::take(&mut self.out).actions
     }
 
-    fn keep_lines(&mut self) {
-        let actions = std::mem::take(&mut self.out);
-        for action in &actions {
-            if let Action::Answer { answer, .. } = action
-                && let Reply::Job(view) = &answer.reply
-            {
-                self.views.push((**view).clone());
+    fn remember(&mut self, action: &Action) {
+        match action {
+            Action::Answer { answer, .. } => {
+                if let Reply::Job(view) = &answer.reply {
+                    self.views.push((**view).clone());
+                }
             }
-            if let Action::Send {
+            Action::Send {
                 msg: ToWorker::Assign(order),
                 ..
-            } = action
-            {
+            } => {
                 let held = HeldAttempt {
                     attempt: order.attempt,
                     redundant: order.redundant,
@@ -285,19 +265,18 @@ impl Rig {
                 };
                 self.given.insert(order.attempt, held);
             }
+            _ => {}
         }
-        self.lines.extend(actions.iter().map(line));
     }
 
     /// The views of jobs that clients were told since the last look, oldest first.
     pub fn told_views(&mut self) -> Vec<JobView> {
-        self.keep_lines();
         std::mem::take(&mut self.views)
     }
 
     /// Everything said since the last look.
     pub fn said(&mut self) -> Vec<String> {
-        self.keep_lines();
+        self.out = Effects::default();
         std::mem::take(&mut self.lines)
     }
 
@@ -309,7 +288,8 @@ impl Rig {
 
     #[track_caller]
     pub fn expect(&mut self, expected: &[&str]) {
-        assert_eq!(self.said(), expected);
+        let said = self.said();
+        assert_eq!(said, expected);
     }
 
     /// What was said since the last look, but for lines that contain any of `skipped`.
@@ -400,6 +380,40 @@ impl Rig {
     pub fn fails(&mut self, number: u8, attempt: AttemptId) {
         self.reports(number, attempt, Outcome::Ended(exited(1)));
     }
+}
+
+/// A member joins by a ticket of its own.
+pub fn join(rig: &mut Rig, number: u8, role: Role) {
+    ticket(rig, 60 + number, role, None, None);
+    rig.event(Event::Joining {
+        peer: worker(number),
+        role,
+        ticket: Some(hash(60 + number)),
+    });
+    rig.commit();
+    assert!(rig.said().contains(&format!("admit worker {number}: None")));
+}
+
+/// An administrator makes a ticket with this secret.
+pub fn ticket(
+    rig: &mut Rig,
+    secret: u8,
+    role: Role,
+    valid_for: Option<Duration>,
+    uses: Option<u32>,
+) {
+    rig.event(Event::Ask {
+        requester: client(1).into(),
+        ask: 1,
+        request: Request::Ticket {
+            role,
+            valid_for,
+            uses,
+        },
+        secret: Some((hash(secret), "secret".into())),
+    });
+    rig.commit();
+    rig.expect(&["append ticket", "client 1 #1: Ticket(\"secret\")"]);
 }
 
 /// The end of a program with an exit status.

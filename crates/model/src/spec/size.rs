@@ -87,8 +87,7 @@ impl JobSpec {
         }
         blobs.sort_unstable();
         blobs.dedup();
-        let listed = blobs.len().saturating_mul(size_of::<Hash>());
-        bytes = bytes.saturating_add(listed.saturating_add(grant_bytes(blobs.len())));
+        bytes = bytes.saturating_add(grant_bytes(blobs.len()));
         if bytes > MESSAGE_BYTES_MAX {
             return wrong(
                 Place {
@@ -232,7 +231,7 @@ mod tests {
             })
         };
         assert_eq!(files(100_000), None);
-        assert_eq!(files(400_000).unwrap().place.key, "inputs");
+        assert_eq!(files(520_000).unwrap().place.key, "inputs");
     }
 
     #[test]

@@ -143,7 +143,8 @@ impl Client {
         };
         let mut next = Some(0);
         while let Some(from) = next {
-            let Reply::Results(view) = self.ask(Request::Results { job, from }).await? else {
+            let Reply::Results(view, grants) = self.ask(Request::Results { job, from }).await?
+            else {
                 return Err(does_not_fit());
             };
             if from == 0 {
@@ -153,7 +154,7 @@ impl Client {
             results.pages.push(Page {
                 from,
                 files: view.files,
-                access: Arc::new(Access::new(view.sources, &view.grant)),
+                access: Arc::new(Access::new(view.sources, &grants)),
             });
         }
         Ok(results)
@@ -214,7 +215,7 @@ impl Client {
     /// How a task's last attempt ended and what is known of what it printed, without longer parts of that.
     pub async fn log(&self, job: JobId, task: &str) -> Result<LogView, ClientError> {
         match self.ask(Request::Logs(job, task.to_owned())).await? {
-            Reply::Log(view) => Ok(*view),
+            Reply::Log(view, _) => Ok(*view),
             _ => Err(does_not_fit()),
         }
     }
@@ -222,10 +223,10 @@ impl Client {
     /// What a task printed, as far as it was kept.
     pub async fn printed(&self, job: JobId, task: &str) -> Result<Printed, ClientError> {
         let again = Request::Logs(job, task.to_owned());
-        let Reply::Log(view) = self.ask(again.clone()).await? else {
+        let Reply::Log(view, grants) = self.ask(again.clone()).await? else {
             return Err(does_not_fit());
         };
-        let access = Arc::new(Access::new(view.sources.clone(), &view.grant));
+        let access = Arc::new(Access::new(view.sources.clone(), &grants));
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         if let Some(log) = &view.log {
             stdout = self.read(&log.stdout, &access, &again).await?;
@@ -401,8 +402,8 @@ impl Client {
             asked_again = true;
             tokio::time::sleep(ASKED_AGAIN_AFTER).await;
             access = Arc::new(match self.ask(again.clone()).await? {
-                Reply::Results(view) => Access::new(view.sources, &view.grant),
-                Reply::Log(view) => Access::new(view.sources, &view.grant),
+                Reply::Results(view, grants) => Access::new(view.sources, &grants),
+                Reply::Log(view, grants) => Access::new(view.sources, &grants),
                 _ => return Err(does_not_fit()),
             });
         }

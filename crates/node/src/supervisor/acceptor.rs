@@ -170,12 +170,12 @@ impl Loop {
         }
         for to in self.workers.keys() {
             let msg = ToWorker::Relays(all.clone());
-            self.actions.push(Action::Send { to: *to, msg });
+            self.effects.actions.push(Action::Send { to: *to, msg });
         }
         let clients: HashSet<PeerId> = self.clients.values().map(LinkSender::peer).collect();
         for to in clients {
             let reply = Reply::Relays(all.clone());
-            self.actions.push(Action::Tell { to, reply });
+            self.effects.actions.push(Action::Tell { to, reply });
         }
         self.setup.links.use_relays(all);
     }

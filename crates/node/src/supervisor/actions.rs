@@ -2,10 +2,10 @@
 
 use super::core_loop::{ConnId, Input, Loop};
 use crate::frames::send;
-use crate::grants::seal;
-use hedge_core::supervisor::{Action, PullFailure};
+use crate::grants::sign;
+use hedge_core::supervisor::{Action, GrantRequest, PullFailure};
 use hedge_model::group::{FromLeader, LeaderSays, ToLeader};
-use hedge_model::msg::{Answer, HASHES_MAX, Reply, ToWorker};
+use hedge_model::msg::{Answer, GrantedBody, Grants, HASHES_MAX, Reply, ToWorker};
 use hedge_model::{Hash, PeerAddr, PeerId, Source};
 use hedge_net::FetchError;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,36 +37,35 @@ impl Loop {
         let mut orders: BTreeMap<PeerId, Vec<ToWorker>> = BTreeMap::new();
         let mut answers: BTreeMap<ConnId, Vec<Answer>> = BTreeMap::new();
         let mut pulls = Vec::new();
-        for action in std::mem::take(&mut self.actions) {
+        for action in std::mem::take(&mut self.effects.actions) {
             match action {
-                Action::Append { .. } => {} // on its way to the journal
-                Action::Send { to, msg } => {
-                    orders.entry(to).or_default().push(self.sealed(to, msg))
+                Action::Send { to, msg } => orders.entry(to).or_default().push(msg),
+                Action::SendBody { to, body, grant } => {
+                    let grants = self.sign(&grant);
+                    let body = Arc::new(GrantedBody { body, grants });
+                    orders.entry(to).or_default().push(ToWorker::Body(body));
                 }
-                Action::Answer { to, answer } => {
-                    let reply = self.sealed_reply(to, answer.reply);
-                    let over = self.pending.answer(answer.id, reply, &mut answers);
-                    if let Some((asked, reply)) = over {
-                        self.setup.audit.answered(&asked, &reply);
-                    }
+                Action::Answer { to: _, answer } => {
+                    self.answer(answer.id, answer.reply, &mut answers);
+                }
+                Action::AnswerWorkers { to: _, id, workers } => {
+                    let reply = Reply::Workers(self.setup.watch.show(workers));
+                    self.answer(id, reply, &mut answers);
+                }
+                Action::AnswerGranted {
+                    to: _,
+                    id,
+                    reply,
+                    grant,
+                } => {
+                    let grants = self.sign(&grant);
+                    self.answer(id, reply.with(grants), &mut answers);
                 }
                 Action::Watch { peer, attention } => self.setup.watch.watch(peer, attention),
                 Action::WatchSettings(settings) => self.setup.watch.set(settings),
                 Action::MeasureLink { peer, most } => self.setup.watch.measure(peer, most),
                 Action::LinkRate { peer, rate } => self.setup.watch.link_rate(peer, rate),
-                Action::Tell { to, reply } => {
-                    let theirs = self
-                        .clients
-                        .iter()
-                        .filter(|(_, sender)| sender.peer() == to);
-                    for (conn, _) in theirs {
-                        let reply = reply.clone();
-                        answers
-                            .entry(*conn)
-                            .or_default()
-                            .push(Answer { id: 0, reply });
-                    }
-                }
+                Action::Tell { to, reply } => self.tell(to, &reply, &mut answers),
                 Action::ToSupervisor { to, msg } => self.tell_together(to, msg),
                 Action::ToLeader { to, msg } => self.tell_leader(to, msg),
                 Action::TellHoldings { to } => self.tell_holdings(to),
@@ -151,43 +150,25 @@ impl Loop {
         self.setup.links.tell_leader(to, over, msg);
     }
 
-    /// Adds the grant to what needs one.
-    fn sealed(&self, to: PeerId, msg: ToWorker) -> ToWorker {
-        match msg {
-            ToWorker::Body(body) if !body.blobs.is_empty() => {
-                let mut body = (*body).clone();
-                body.grant = seal(&self.setup.key, to, &body.blobs, self.core.state().epoch());
-                ToWorker::Body(Arc::new(body))
-            }
-            other => other,
+    fn answer(&mut self, id: u64, reply: Reply, answers: &mut BTreeMap<ConnId, Vec<Answer>>) {
+        let over = self.pending.answer(id, reply, answers);
+        if let Some((asked, reply)) = over {
+            self.setup.audit.answered(&asked, &reply);
         }
     }
 
-    fn sealed_reply(&self, to: PeerId, reply: Reply) -> Reply {
-        let epoch = self.core.state().epoch();
-        match reply {
-            Reply::Results(mut view) => {
-                let hashes: Vec<Hash> = view
-                    .files
-                    .iter()
-                    .filter_map(|made| made.file.data.hash())
-                    .collect();
-                view.grant = seal(&self.setup.key, to, &hashes, epoch);
-                Reply::Results(view)
-            }
-            Reply::Workers(mut views) => {
-                views
-                    .iter_mut()
-                    .for_each(|view| self.setup.watch.show(view));
-                Reply::Workers(views)
-            }
-            Reply::Log(mut view) => {
-                let hashes: Vec<Hash> = view.log.iter().flat_map(|log| log.blobs()).collect();
-                view.grant = seal(&self.setup.key, to, &hashes, epoch);
-                Reply::Log(view)
-            }
-            other => other,
+    /// Tells a client something that it did not ask for, on all its connections.
+    fn tell(&self, to: PeerId, reply: &Reply, answers: &mut BTreeMap<ConnId, Vec<Answer>>) {
+        let clients = self.clients.iter();
+        for (conn, _) in clients.filter(|(_, sender)| sender.peer() == to) {
+            let reply = reply.clone();
+            let theirs = answers.entry(*conn).or_default();
+            theirs.push(Answer { id: 0, reply });
         }
+    }
+
+    fn sign(&self, grant: &GrantRequest) -> Grants {
+        sign(&self.setup.key, grant)
     }
 
     /// Fetches blobs into the own store: many small ones of the same sources together.

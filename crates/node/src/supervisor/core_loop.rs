@@ -1,4 +1,4 @@
-//! The loop around the core: takes inputs as they come, has the journal make durable what the core appends,
+//! The loop around the core: takes inputs as they come, has the journal make durable what the core proposes,
 //! and carries out its actions, those for one peer in one frame.
 
 use super::audit::Audit;
@@ -19,17 +19,16 @@ use hedge_core::commit_batcher::CommitBatcher;
 use hedge_core::group::Absences;
 use hedge_core::monitor::Finding;
 use hedge_core::supervisor::{
-    self, Action, Config, Event, Measured, PullFailure, Requester, State,
+    self, Config, Effects, Event, Measured, PullFailure, Requester, State,
 };
 use hedge_model::group::{FromLeader, GroupMember, PeerSupervisor, ToLeader};
 use hedge_model::msg::{Ask, FromWorker, Request, Role};
-use hedge_model::record::Record;
 use hedge_model::{Hash, JobSpec, PeerAddr, PeerId};
 use hedge_net::{
     Call, Caller, CloseReason, DataStore, Fetcher, Incoming, Link, LinkSender, SecretKey, Trust,
 };
-use hedge_store::{Group, Journal, JournalEvent, ProposalId, Timing};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use hedge_store::{Group, Journal, JournalEvent, Timing};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -38,7 +37,7 @@ use tokio::time::Instant;
 /// Inputs that are handled before actions are carried out: a batch for the network, a bound for its delay.
 const BATCH: usize = 256;
 /// Records that wait for the journal before nothing more is read from peers: sixteen full entries.
-const APPENDED_MAX: usize = 65_536;
+const PROPOSALS_MAX: usize = 65_536;
 /// Transfers into the own store at once.
 const PULLS_MAX: usize = 32;
 /// Supervisors of a group that one who joins it dials.
@@ -195,9 +194,8 @@ pub(crate) struct Setup {
 pub(crate) struct Loop {
     pub(super) setup: Setup,
     pub(super) core: supervisor::Supervisor,
-    pub(super) actions: Vec<Action>,
-    /// What the core wants to be durable and the journal has not been given yet.
-    pub(super) appended: VecDeque<(ProposalId, Record)>,
+    /// What the core wants durable and the journal was not given yet, and what it wants done at the end of the batch.
+    pub(super) effects: Effects,
     /// Entries that the journal has been given and has not committed.
     pub(super) in_flight: usize,
     pub(super) batcher: CommitBatcher,
@@ -247,8 +245,7 @@ impl Loop {
         let core = supervisor::Supervisor::new(config, state);
         Self {
             core,
-            actions: Vec::new(),
-            appended: VecDeque::new(),
+            effects: Effects::default(),
             in_flight: 0,
             batcher: CommitBatcher::default(),
             told: BTreeMap::new(),
@@ -348,10 +345,10 @@ impl Loop {
         }
     }
 
-    /// Whether more may be asked of the core: what it appends faster than the journal takes it would be kept in
+    /// Whether more may be asked of the core: what it proposes faster than the journal takes it would be kept in
     /// memory. Peers are held back meanwhile.
     fn has_room(&self) -> bool {
-        self.appended.len() < APPENDED_MAX
+        self.effects.proposals.len() < PROPOSALS_MAX
     }
 
     fn wake_at(&self) -> Instant {
@@ -378,7 +375,7 @@ impl Loop {
             self.trim.look();
             let slow = self.in_flight > 0 && self.journal_at.elapsed() > JOURNAL_SLOW;
             if slow && !self.journal_slow {
-                let waiting = self.appended.len();
+                let waiting = self.effects.proposals.len();
                 tracing::warn!(
                     waiting,
                     "the journal has committed nothing for 5 s; nothing is promised meanwhile"
@@ -390,16 +387,8 @@ impl Loop {
 
     /// Hands an event to the core.
     pub(super) fn feed(&mut self, event: Event) {
-        let before = self.actions.len();
-        self.core
-            .handle(self.setup.clock.now(), event, &mut self.actions);
-        // What is to be durable goes the way of the journal, the rest is done at the end of the batch.
-        let append = |action: &mut Action| matches!(action, Action::Append { .. });
-        for action in self.actions.extract_if(before.., append) {
-            if let Action::Append { proposal, record } = action {
-                self.appended.push_back((proposal, record));
-            }
-        }
+        let now = self.setup.clock.now();
+        self.core.handle(now, event, &mut self.effects);
     }
 
     fn take(&mut self, input: Input) -> Result<(), End> {

@@ -3,7 +3,7 @@
 use super::core_loop::{End, Loop, Standing};
 use crate::NodeError;
 use hedge_core::commit_batcher::CommitBatcher;
-use hedge_core::supervisor::{Event, State};
+use hedge_core::supervisor::{Event, Proposal, State};
 use hedge_model::PeerAddr;
 use hedge_model::group::PeerSupervisor;
 use hedge_model::record::Record;
@@ -73,7 +73,7 @@ impl Loop {
             JournalEvent::Deposed { leader } => {
                 let leader = leader.map_or_else(|| "nobody yet".to_owned(), |peer| peer.short());
                 tracing::info!(%leader, "this supervisor leads no longer");
-                self.appended.clear();
+                self.effects.proposals.clear();
                 (self.in_flight, self.batcher) = (0, CommitBatcher::default());
                 self.tell_held();
                 self.feed(Event::Deposed);
@@ -96,22 +96,22 @@ impl Loop {
         }
     }
 
-    /// Gives the journal what the core appended: at once while little is on its way, else together.
+    /// Gives the journal what the core proposed: at once while little is on its way, else together.
     pub(super) fn propose(&mut self) {
         while self.in_flight < IN_FLIGHT_MAX
-            && (self.in_flight == 0 || self.appended.len() >= SECOND_MIN)
-            && let Some((first, _)) = self.appended.front()
+            && (self.in_flight == 0 || self.effects.proposals.len() >= SECOND_MIN)
+            && let Some(first) = self.effects.proposals.front()
         {
-            let first = *first;
+            let first = first.id;
             let now = self.setup.clock.uptime();
-            if self.appended.len() < SECOND_MIN
+            if self.effects.proposals.len() < SECOND_MIN
                 && self.told_group.iter().filter(|one| one.votes).count() > 1
-                && self.batcher.delays(now, self.appended.len())
+                && self.batcher.delays(now, self.effects.proposals.len())
             {
                 return;
             }
             let count = self.next_entry();
-            let records = self.appended.drain(..count).map(|(_, record)| record);
+            let records = self.effects.proposals.drain(..count).map(|one| one.record);
             match self
                 .setup
                 .journal
@@ -127,12 +127,13 @@ impl Loop {
                 Err(not) if not.why == Refused::Full => {
                     let back = not.records.into_iter().enumerate().rev();
                     for (at, record) in back {
-                        self.appended.push_front((first + at as u64, record));
+                        let id = first + at as u64;
+                        self.effects.proposals.push_front(Proposal { id, record });
                     }
                     return;
                 }
                 // The journal is about to say so; clients that wait ask the next leader.
-                Err(_) => self.appended.clear(),
+                Err(_) => self.effects.proposals.clear(),
             }
         }
     }
@@ -140,11 +141,11 @@ impl Loop {
     /// How many of the records that wait go into the next entry.
     fn next_entry(&self) -> usize {
         let mut bytes = 0_usize;
-        let fits = |(_, record): &&(_, Record)| {
-            bytes = bytes.saturating_add(record.weight());
+        let fits = |proposal: &&Proposal| {
+            bytes = bytes.saturating_add(proposal.record.weight());
             bytes <= ENTRY_BYTES_MAX
         };
-        let waiting = self.appended.iter().take(ENTRY_RECORDS_MAX);
+        let waiting = self.effects.proposals.iter().take(ENTRY_RECORDS_MAX);
         waiting.take_while(fits).count().max(1)
     }
 

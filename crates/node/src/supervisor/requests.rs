@@ -193,7 +193,7 @@ impl Loop {
     }
 
     fn reply(&mut self, ask: u64, reply: Reply) {
-        self.actions.push(Action::Answer {
+        self.effects.actions.push(Action::Answer {
             to: self.setup.addr.peer,
             answer: Answer { id: ask, reply },
         });

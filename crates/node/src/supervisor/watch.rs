@@ -6,7 +6,7 @@ use crate::NodeError;
 use crate::clock::Clock;
 use crate::frames::send;
 use crate::transport::raise_priority;
-use hedge_core::monitor::{Attention, Finding, Found, Monitor, Output, Settings, WatchId};
+use hedge_core::monitor::{Attention, Finding, Found, Monitor, Output, Settings, Status, WatchId};
 use hedge_core::supervisor::{MeasureMost, Measured};
 use hedge_model::msg::{Heartbeat, StatusRequest, ToWorker};
 use hedge_model::view::WorkerView;
@@ -236,26 +236,33 @@ impl Watch {
         });
     }
 
-    /// Adds what the monitor knows of a worker now.
-    pub fn show(&self, view: &mut WorkerView) {
-        let shared = &self.0.0;
+    /// Workers, with what the monitor knows of each now.
+    pub fn show(&self, workers: Vec<(PeerId, WorkerView)>) -> Vec<WorkerView> {
+        let (shared, now) = (&self.0.0, self.0.0.clock.now());
         let state = shared.lock();
-        let line = view.peer.parse().ok().and_then(|peer| state.line(peer));
-        let id = line.and_then(|line| line.id);
-        let Some(status) = id.and_then(|id| state.monitor.status(shared.clock.now(), id)) else {
-            return;
-        };
-        let ms = |span: Duration| span.as_secs_f64() * 1e3;
-        view.liveness = status.liveness.name().to_owned();
-        view.heartbeat_interval_ms = ms(status.interval);
-        view.heartbeat_mode = status.mode.name().to_owned();
-        view.silent_ms = ms(status.silent);
-        view.heartbeats = status.heartbeats;
-        view.suspicions = status.suspicions;
-        view.late_gaps = status.late_gaps;
-        view.missed_heartbeats = status.missed;
-        view.held_up_heartbeats = status.held_up;
+        let shown = workers.into_iter().map(|(peer, mut view)| {
+            let id = state.line(peer).and_then(|line| line.id);
+            if let Some(status) = id.and_then(|id| state.monitor.status(now, id)) {
+                show(&mut view, &status);
+            }
+            view
+        });
+        shown.collect()
     }
+}
+
+/// Adds what the monitor knows of a worker.
+fn show(view: &mut WorkerView, status: &Status) {
+    let ms = |span: Duration| span.as_secs_f64() * 1e3;
+    view.liveness = status.liveness.name().to_owned();
+    view.heartbeat_interval_ms = ms(status.interval);
+    view.heartbeat_mode = status.mode.name().to_owned();
+    view.silent_ms = ms(status.silent);
+    view.heartbeats = status.heartbeats;
+    view.suspicions = status.suspicions;
+    view.late_gaps = status.late_gaps;
+    view.missed_heartbeats = status.missed;
+    view.held_up_heartbeats = status.held_up;
 }
 
 /// Reads a worker's heartbeats until its connection ends.

@@ -12,7 +12,7 @@ use hedge_exec::{
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
 use hedge_model::ending::OutputFault;
 use hedge_model::msg::{
-    Assignment, Body, FromWorker, Log, MESSAGE_BYTES_MAX, Outcome, Report, Usage,
+    Assignment, Body, FromWorker, GrantedBody, Log, MESSAGE_BYTES_MAX, Outcome, Report, Usage,
 };
 use hedge_model::spec::placeholders::{self, TaskValues};
 use hedge_model::{AttemptId, Data, Ending, FileEntry, Hash, JobId};
@@ -92,7 +92,7 @@ impl Attempts {
     pub fn stage(
         &mut self,
         tools: &Arc<Tools>,
-        body: Arc<Body>,
+        body: Arc<GrantedBody>,
         order: Assignment,
     ) -> Option<Result<(), Ending>> {
         let id = order.attempt;
@@ -137,7 +137,7 @@ impl Attempts {
     }
 
     /// Starts a staged attempt's process.
-    pub fn start(&mut self, tools: &Arc<Tools>, body: &Arc<Body>, order: &Assignment) {
+    pub fn start(&mut self, tools: &Arc<Tools>, body: &Arc<GrantedBody>, order: &Assignment) {
         let id = order.attempt;
         let Some(Phase::Staged(scratch)) = self.0.remove(&id) else {
             return;

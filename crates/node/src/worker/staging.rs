@@ -8,7 +8,7 @@
 use super::attempt::{StageResult, Tools, failed};
 use crate::grants::Grants;
 use hedge_exec::{ExecError, OutputPatterns, Scratch, Source};
-use hedge_model::msg::{Assignment, Body};
+use hedge_model::msg::{Assignment, Body, GrantedBody};
 use hedge_model::{Data, Ending, FileEntry, Hash};
 use hedge_net::{FetchError, PlaceMode, Placement};
 use std::path::Path;
@@ -19,7 +19,11 @@ const COMPRESSED: [&str; 10] = [
     "gz", "tgz", "Z", "bz2", "tbz2", "xz", "txz", "lzma", "lz", "zst",
 ];
 
-pub(super) async fn stage(tools: &Tools, body: &Arc<Body>, order: &Assignment) -> StageResult {
+pub(super) async fn stage(
+    tools: &Tools,
+    body: &Arc<GrantedBody>,
+    order: &Assignment,
+) -> StageResult {
     fetch(tools, body, order).await?;
     let scratch = tools.runner.scratch();
     let mut scratch = scratch.map_err(|error| error.ending())?;
@@ -40,7 +44,7 @@ pub(super) async fn stage(tools: &Tools, body: &Arc<Body>, order: &Assignment) -
     Ok(scratch)
 }
 
-async fn fetch(tools: &Tools, body: &Body, order: &Assignment) -> Result<(), Ending> {
+async fn fetch(tools: &Tools, body: &GrantedBody, order: &Assignment) -> Result<(), Ending> {
     let files = body.inputs.iter().chain(&order.own_inputs);
     let data = files.map(|file| &file.data).chain(&body.stdin);
     let blobs = data.filter_map(|data| Some((data.hash()?, data.size())));
@@ -48,7 +52,7 @@ async fn fetch(tools: &Tools, body: &Body, order: &Assignment) -> Result<(), End
     if blobs.is_empty() {
         return Ok(());
     }
-    let grants = Grants::open(&body.grant);
+    let grants = Grants::open(&body.grants);
     let lacking = grants.fetch(&tools.fetcher, &blobs, &body.sources).await;
     let here = |error: &&FetchError| matches!(error, FetchError::Local { .. });
     if let Some(error) = lacking.iter().find(here) {

@@ -2,10 +2,12 @@
 //! thousands of runs take seconds. What the network, processes and clients can do to them is for [`crate::Grid`].
 
 use crate::Error;
-use hedge_core::supervisor::{self, Config, State, Supervisor};
+use hedge_core::supervisor::{self, Config, Effects, Proposal, State, Supervisor};
 use hedge_core::worker::{self, Worker};
 use hedge_model::capacity::BenchScores;
-use hedge_model::msg::{FromWorker, Outcome, Reply, Report, Role, ToWorker, Usage, WorkerInfo};
+use hedge_model::msg::{
+    FromWorker, GrantedBody, Grants, Outcome, Reply, Report, Role, ToWorker, Usage, WorkerInfo,
+};
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::{
     AttemptId, Ending, Epoch, JobId, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time,
@@ -82,7 +84,7 @@ pub(crate) struct Arena<W> {
     /// Counts what was made due, so that equal times keep their order.
     count: u64,
     to_core: VecDeque<supervisor::Event>,
-    out: Vec<supervisor::Action>,
+    out: Effects,
     /// Seconds until a loss is noticed.
     detect: f64,
     epoch: Epoch,
@@ -143,7 +145,7 @@ impl<W: World> Arena<W> {
             due: BinaryHeap::new(),
             count: 0,
             to_core: VecDeque::new(),
-            out: Vec::new(),
+            out: Effects::default(),
             detect,
             epoch: Epoch(epoch.0 + 1),
             submitted: 0,
@@ -402,7 +404,10 @@ impl<W: World> Arena<W> {
                 *time += began.elapsed();
             }
             let mut out = std::mem::take(&mut self.out);
-            for action in out.drain(..) {
+            for proposal in out.proposals.drain(..) {
+                self.commit(proposal);
+            }
+            for action in out.actions.drain(..) {
                 self.carry_out(action)?;
             }
             self.out = out;
@@ -410,21 +415,29 @@ impl<W: World> Arena<W> {
         Ok(())
     }
 
+    /// Here every record is durable at once.
+    fn commit(&mut self, proposal: Proposal) {
+        let Proposal { id, record } = proposal;
+        self.world.committed(&record);
+        if let Record::JobEnded { job, end, .. } = &record {
+            self.job = Some(*job);
+            self.end = Some(end.clone());
+        }
+        let proposal = Some(id);
+        self.tell(supervisor::Event::Committed { proposal, record });
+    }
+
+    fn order(&mut self, to: PeerId, msg: ToWorker) {
+        self.at_worker(machine(to), worker::Event::Order(self.epoch, msg));
+    }
+
     fn carry_out(&mut self, action: supervisor::Action) -> Result<(), Error> {
         match action {
-            supervisor::Action::Append { proposal, record } => {
-                self.world.committed(&record);
-                if let Record::JobEnded { job, end, .. } = &record {
-                    self.job = Some(*job);
-                    self.end = Some(end.clone());
-                }
-                let proposal = Some(proposal);
-                self.tell(supervisor::Event::Committed { proposal, record });
-            }
-            supervisor::Action::Send { to, msg } => {
-                let epoch = self.epoch;
-                let order = |msg: ToWorker| worker::Event::Order(epoch, msg);
-                self.at_worker(machine(to), order(msg));
+            supervisor::Action::Send { to, msg } => self.order(to, msg),
+            supervisor::Action::SendBody { to, body, .. } => {
+                let grants = Grants::default();
+                let body = Arc::new(GrantedBody { body, grants });
+                self.order(to, ToWorker::Body(body));
             }
             supervisor::Action::Answer { answer, .. } => {
                 if let Reply::No(refusal) = answer.reply {

@@ -8,8 +8,8 @@ use crate::program::Program;
 use crate::supervisors::Refused;
 use hedge_core::worker::{self, Worker};
 use hedge_model::msg::{
-    Assignment, Body, FromWorker, Heartbeat, HeartbeatPlan, Outcome, Report, ToWorker, Usage,
-    WorkerInfo,
+    Assignment, Body, FromWorker, GrantedBody, Heartbeat, HeartbeatPlan, Outcome, Report, ToWorker,
+    Usage, WorkerInfo,
 };
 use hedge_model::owner::{OwnerNote, Signal};
 use hedge_model::{AttemptId, Data, Ending, Epoch, Hash, Resources, Time};
@@ -69,7 +69,7 @@ pub(crate) struct Busy {
     token: u64,
     running: bool,
     ending: bool,
-    body: Arc<Body>,
+    body: Arc<GrantedBody>,
     order: Assignment,
     since: Time,
     /// When its process will end.
@@ -314,7 +314,12 @@ impl Grid {
         Ok(())
     }
 
-    fn stage(&mut self, ix: usize, body: Arc<Body>, order: Assignment) -> Result<(), Violation> {
+    fn stage(
+        &mut self,
+        ix: usize,
+        body: Arc<GrantedBody>,
+        order: Assignment,
+    ) -> Result<(), Violation> {
         let blobs = own_blobs(&body, &order);
         let disk = &self.workers[ix].disk;
         let fetched = blobs.iter().filter(|hash| !disk.contains(*hash)).count() as u64;
@@ -360,17 +365,13 @@ impl Grid {
         }
         let (body, order, ending) = (busy.body.clone(), busy.order.clone(), busy.ending);
         let blobs = own_blobs(&body, &order);
-        let missing: Vec<Hash> = blobs
-            .iter()
-            .copied()
-            .filter(|hash| {
-                !self.workers[ix].disk.contains(hash)
-                    && !body
-                        .sources
-                        .iter()
-                        .any(|source| self.serves(source.peer, *hash))
-            })
-            .collect();
+        let disk = &self.workers[ix].disk;
+        let served = |hash| {
+            let mut sources = body.sources.iter();
+            sources.any(|source| self.serves(source.peer, hash))
+        };
+        let missing = |hash: &Hash| !disk.contains(hash) && !served(*hash);
+        let missing: Vec<Hash> = blobs.iter().copied().filter(missing).collect();
         let result = if ending {
             Err(Ending::Cancelled)
         } else if missing.is_empty() {

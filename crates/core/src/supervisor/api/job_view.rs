@@ -43,10 +43,10 @@ impl LeaderView<'_> {
         let job = self.state.jobs.get(&id)?;
         let counts = self.counts(id, job);
         let mut attempts = job.counts;
-        for attempt in self.tasks_of(id).flat_map(|(_, known)| &known.attempts) {
-            let counted = job.history.contains_key(&attempt.id);
+        for attempt in self.tasks_of(id).flat_map(|(_, known)| known.attempts()) {
+            let counted = job.history.contains_key(&attempt.id());
             attempts.total += u64::from(!counted);
-            attempts.redundant += u64::from(!counted && attempt.redundant);
+            attempts.redundant += u64::from(!counted && attempt.redundant());
         }
         let waits = self.waits(id, job, counts.running);
         let supported = self.supports_estimate(id, job, &waits);

@@ -129,7 +129,7 @@ impl LeaderView<'_> {
     pub(crate) fn revoke_named(&self, requester: PeerId, name: &str) -> Result<Record, Refused> {
         let host = |peer: PeerId| {
             let leader = self.leader;
-            Some(&*leader.worker(peer)?.info.host)
+            Some(&*leader.worker(peer)?.info().host)
         };
         // The supervisor that founded the grid joined nobody.
         let seated = self

@@ -6,8 +6,10 @@ use crate::supervisor::contract::Pending;
 use crate::supervisor::leader::blobs::submissions::NewSubmission;
 use crate::supervisor::leader::blobs::transfers::result_tasks;
 use crate::supervisor::leader::{LeaderView, Leadership};
-use crate::supervisor::{Action, Requester, answer};
-use hedge_model::msg::{JOBS_MAX, Refusal, RefusalKind, Reply, Request, Role, SharedSpec};
+use crate::supervisor::{Action, GrantRequest, Requester, answer};
+use hedge_model::msg::{
+    GrantedReply, JOBS_MAX, Refusal, RefusalKind, Reply, Request, Role, SharedSpec,
+};
 use hedge_model::record::{JobEnd, Record, Ticket};
 use hedge_model::view::{JobView, LogView, MISSING_MAX, ResultFile, ResultsView};
 use hedge_model::{Data, Hash, JobId, PeerId, TaskId};
@@ -86,6 +88,18 @@ impl Leadership<'_> {
                 view.map(|view| Reply::Job(Box::new(view)))
             }
             Request::Drain(name) => self.drain_named(&name).map(|()| Reply::Ok),
+            Request::Workers => {
+                let (to, id, workers) = (peer, ask, self.view().worker_views());
+                return self.out.push(Action::AnswerWorkers { to, id, workers });
+            }
+            Request::Results { job, from } => {
+                let results = self.view().results(job, from);
+                return self.answer_granted(peer, ask, results);
+            }
+            Request::Logs(id, task) => {
+                let log = self.view().logs(id, &task);
+                return self.answer_granted(peer, ask, log);
+            }
             Request::Submit { .. } => Err((
                 RefusalKind::Bad,
                 "a submission must be decoded first".into(),
@@ -96,6 +110,30 @@ impl Leadership<'_> {
             Ok(reply) => answer(peer, ask, reply, self.out),
             Err((kind, why)) => refuse(peer, ask, kind, why, self.out),
         }
+    }
+
+    /// Answers with what names blobs, and has the client granted leave to read these.
+    fn answer_granted(
+        &mut self,
+        to: PeerId,
+        id: u64,
+        reply: Result<(GrantedReply, Vec<Hash>), (RefusalKind, String)>,
+    ) {
+        let (reply, blobs) = match reply {
+            Ok(granted) => granted,
+            Err((kind, why)) => return refuse(to, id, kind, why, self.out),
+        };
+        let grant = GrantRequest {
+            reader: to,
+            blobs: blobs.into(),
+            epoch: self.state.epoch(),
+        };
+        self.out.push(Action::AnswerGranted {
+            to,
+            id,
+            reply,
+            grant,
+        });
     }
 
     /// Has a client told of a job's changes from now on, as further answers to what it asked.
@@ -136,7 +174,7 @@ impl Leadership<'_> {
         let leader = &mut *self.leader;
         let connected = (0..).zip(leader.pool.iter());
         let connected = connected.filter(|(_, worker)| worker.state().connected());
-        let workers = connected.map(|(ix, worker)| (ix, worker.peer, Some(&*worker.info.host)));
+        let workers = connected.map(|(ix, worker)| (ix, worker.peer(), Some(&*worker.info().host)));
         let ix: u32 = name::only(name, "worker", "hedge workers", workers)?;
         self.drain(ix);
         Ok(())
@@ -153,15 +191,12 @@ impl LeaderView<'_> {
             Request::Tickets => Ok(Reply::Tickets(self.ticket_views())),
             Request::Jobs(after) => Ok(Reply::Jobs(self.jobs_shown_to(requester, after))),
             Request::Job(id) => self.known_view(id).map(|view| Reply::Job(Box::new(view))),
-            Request::Results { job, from } => self.results(job, from),
-            Request::Logs(id, task) => self.logs(id, &task).map(|view| Reply::Log(Box::new(view))),
             Request::Explain(id, task) => self
                 .explain(id, task.as_deref())
                 .map(|view| Reply::Explain(Box::new(view))),
             Request::Tasks { job, filter, from } => self
                 .tasks_listed(job, filter, from)
                 .map(|view| Reply::Tasks(Box::new(view))),
-            Request::Workers => Ok(Reply::Workers(self.worker_views())),
             Request::Submit { .. }
             | Request::Watch(_)
             | Request::Cancel(_)
@@ -171,9 +206,12 @@ impl LeaderView<'_> {
             | Request::Revoke(_)
             | Request::Set { .. }
             | Request::Forget(_)
-            | Request::Upgrade => Err((
+            | Request::Upgrade
+            | Request::Workers
+            | Request::Results { .. }
+            | Request::Logs(..) => Err((
                 RefusalKind::Bad,
-                "this request changes something, and nothing was changed".into(),
+                "this request needs more than a look, and nothing was changed".into(),
             )),
         }
     }
@@ -254,7 +292,11 @@ impl LeaderView<'_> {
     }
 
     /// One page of an ended job's results, from the file with this position on.
-    fn results(&self, id: JobId, from: u64) -> Result<Reply, (RefusalKind, String)> {
+    fn results(
+        &self,
+        id: JobId,
+        from: u64,
+    ) -> Result<(GrantedReply, Vec<Hash>), (RefusalKind, String)> {
         let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
         if job.active() {
             let why = format!("job {id} is still running; `hedge wait {id}` waits for its end");
@@ -298,18 +340,22 @@ impl LeaderView<'_> {
             .iter()
             .filter_map(|made| made.file.data.hash())
             .collect();
-        Ok(Reply::Results(Box::new(ResultsView {
+        let view = ResultsView {
             job: id,
             files,
             next,
             missing,
             missing_count,
             sources: self.sources_for_clients(&blobs),
-            grant: Vec::new(),
-        })))
+        };
+        Ok((GrantedReply::Results(Box::new(view)), blobs))
     }
 
-    fn logs(&self, id: JobId, task: &str) -> Result<LogView, (RefusalKind, String)> {
+    fn logs(
+        &self,
+        id: JobId,
+        task: &str,
+    ) -> Result<(GrantedReply, Vec<Hash>), (RefusalKind, String)> {
         let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
         let number = find_task(job, task)?;
         let state = &job.tasks[number as usize];
@@ -336,17 +382,17 @@ impl LeaderView<'_> {
         let blobs: Vec<Hash> = log.iter().flat_map(|log| log.blobs()).collect();
         let sources = self.sources_for_clients(&blobs);
         let task = job.spec.label(number);
-        Ok(LogView {
+        let view = LogView {
             task,
             worker,
             end,
             log: log.map(|log| *log),
             sources,
-            grant: Vec::new(),
             attempt,
             exit_code,
             signal,
-        })
+        };
+        Ok((GrantedReply::Log(Box::new(view)), blobs))
     }
 }
 

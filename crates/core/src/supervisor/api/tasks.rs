@@ -75,17 +75,17 @@ impl LeaderView<'_> {
         let task = TaskId { job: id, number };
         let known = self.leader.tasks.get(&task);
         let (state, why) = self.task_state(id, job, number, known);
-        let attempts = known.into_iter().flat_map(|known| &known.attempts);
+        let attempts = known.into_iter().flat_map(|known| known.attempts());
         let runs = |state: AttemptState| state != AttemptState::Lost;
         let running = attempts.clone().find(|attempt| runs(attempt.state()));
-        let fresh = attempts.filter(|attempt| !job.history.contains_key(&attempt.id));
+        let fresh = attempts.filter(|attempt| !job.history.contains_key(&attempt.id()));
         let state_of = &job.tasks[number as usize];
         let ended = job.ended_attempts(task).next_back();
         let (worker, running_ms) = match (&state_of.done, running, ended) {
             (Some(done), _, _) => (Some(done.worker), Some(ms(done.usage.running))),
             (None, Some(attempt), _) => {
-                let since = attempt.state().runs().then_some(attempt.since);
-                let worker = self.leader.pool[attempt.worker].peer;
+                let since = attempt.state().runs().then_some(attempt.since());
+                let worker = self.leader.pool[attempt.worker()].peer();
                 (Some(worker), since.map(|since| ms(self.now.since(since))))
             }
             (None, None, Some(ended)) => (Some(ended.worker), Some(ms(ended.usage.running))),

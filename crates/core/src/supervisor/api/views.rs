@@ -5,8 +5,8 @@ use crate::supervisor::api::requests::no_such_job;
 use crate::supervisor::api::waits::Wait;
 use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::LeaderView;
+use crate::supervisor::leader::attempts::active::{ActiveTask, Attempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
-use crate::supervisor::leader::attempts::{ActiveTask, Attempt, Why};
 use crate::supervisor::leader::jobs::critical::reasons;
 use crate::supervisor::leader::jobs::estimate::progress_view;
 use crate::supervisor::leader::pool::worker::Worker;
@@ -33,24 +33,25 @@ impl LeaderView<'_> {
     }
 
     /// All workers in figures.
-    pub fn worker_views(&self) -> Vec<WorkerView> {
+    pub fn worker_views(&self) -> Vec<(PeerId, WorkerView)> {
         let leader = self.leader;
         let view = |worker: &Worker| {
             let way = self.config.watch;
             let way = way.way(worker.state().attention().unwrap_or(Attention::Idle));
             let heard = worker.state().last_heard();
             let silent = heard.map_or(Duration::ZERO, |since| self.now.since(since));
-            let excluded = worker.exclusion.as_ref();
-            let excluded = excluded.map(|exclusion| format!("excluded: {}", exclusion.why));
-            let kept_out = worker.link.kept_out.as_ref();
+            let reliability = worker.reliability();
+            let excluded = reliability.exclusion();
+            let excluded = excluded.map(|exclusion| format!("excluded: {}", exclusion.why()));
+            let kept_out = worker.link().kept_out();
             let kept_out = kept_out.map(|why| format!("quarantined: {why}"));
             WorkerView {
-                peer: worker.peer.to_string(),
-                host: worker.info.host.to_string(),
-                pid: worker.info.pid,
+                peer: worker.peer().to_string(),
+                host: worker.info().host.to_string(),
+                pid: worker.info().pid,
                 liveness: worker.state().liveness().name().to_owned(),
                 usage: usage(worker).to_owned(),
-                owner: worker.owner.as_ref().map(|(owner, at)| OwnerView {
+                owner: worker.owner().response().map(|(owner, at)| OwnerView {
                     response: owner.response.name().to_owned(),
                     why: owner.why.iter().map(ToString::to_string).collect(),
                     away_ms: ms(owner.away + self.now.since(*at)),
@@ -58,13 +59,13 @@ impl LeaderView<'_> {
                 admission: kept_out
                     .or(excluded)
                     .unwrap_or_else(|| "admitted".to_owned()),
-                link: worker.link.view(),
-                total: worker.info.resources.clone(),
-                free: worker.load.free().clone(),
-                in_hand: worker.load.in_hand().len() as u32,
-                done: worker.done,
-                failed: worker.failed,
-                lost: worker.lost_count,
+                link: worker.link().view(),
+                total: worker.info().resources.clone(),
+                free: worker.load().free().clone(),
+                in_hand: worker.load().in_hand().len() as u32,
+                done: reliability.done(),
+                failed: reliability.failed(),
+                lost: reliability.lost(),
                 heartbeat_interval_ms: ms(way.interval),
                 heartbeat_mode: way.mode.name().to_owned(),
                 heartbeats: 0,
@@ -73,12 +74,13 @@ impl LeaderView<'_> {
                 missed_heartbeats: 0,
                 held_up_heartbeats: 0,
                 silent_ms: ms(silent),
-                class: worker.class.name().to_owned(),
-                score: (worker.speed * 1e3).round() / 1e3,
+                class: worker.class().name().to_owned(),
+                score: (worker.speed() * 1e3).round() / 1e3,
                 score_from: self.score_from(worker),
             }
         };
-        leader.pool.iter().map(view).collect()
+        let workers = leader.pool.iter();
+        workers.map(|one| (one.peer(), view(one))).collect()
     }
 
     pub(crate) fn explain(&self, id: JobId, task: Option<&str>) -> Result<ExplainView, Refused> {
@@ -221,10 +223,10 @@ impl LeaderView<'_> {
 
     fn attempt_views(&self, id: TaskId, job: &Job, known: Option<&ActiveTask>) -> Vec<AttemptView> {
         let again = |attempt| {
-            let attempts = known.into_iter().flat_map(|known| &known.attempts);
+            let attempts = known.into_iter().flat_map(|known| known.attempts());
             attempts
                 .filter(|other| other.state() != AttemptState::Lost)
-                .any(|other| other.id == attempt)
+                .any(|other| other.id() == attempt)
         };
         let mut views: Vec<AttemptView> = job
             .ended_attempts(id)
@@ -260,17 +262,17 @@ impl LeaderView<'_> {
                 progress: None,
             });
         }
-        let attempts = known.into_iter().flat_map(|known| &known.attempts);
+        let attempts = known.into_iter().flat_map(|known| known.attempts());
         views.extend(
             attempts
                 .filter(|attempt| attempt.state() != AttemptState::Lost)
                 .map(|attempt| {
-                    let worker = self.leader.pool[attempt.worker].peer;
+                    let worker = self.leader.pool[attempt.worker()].peer();
                     AttemptView {
-                        attempt: attempt.id.to_string(),
+                        attempt: attempt.id().to_string(),
                         worker: self.name(worker),
-                        kind: kind(attempt.redundant),
-                        state: match attempt.stalled {
+                        kind: kind(attempt.redundant()),
+                        state: match attempt.stalled() {
                             Some(_) => "stalled".to_owned(),
                             None => attempt.state().name().to_owned(),
                         },
@@ -278,7 +280,7 @@ impl LeaderView<'_> {
                         running_ms: attempt
                             .state()
                             .runs()
-                            .then(|| ms(self.now.since(attempt.since))),
+                            .then(|| ms(self.now.since(attempt.since()))),
                         progress: progress_view(attempt),
                     }
                 }),
@@ -290,7 +292,7 @@ impl LeaderView<'_> {
     fn attempt_why(&self, attempt: &Attempt) -> String {
         match attempt.state().waits_for() {
             Some(job) => self.waits_text(job),
-            None => why_text(attempt.why).to_owned(),
+            None => why_text(attempt.why()).to_owned(),
         }
     }
 
@@ -309,7 +311,7 @@ impl LeaderView<'_> {
     pub(crate) fn name(&self, peer: PeerId) -> String {
         self.leader.worker(peer).map_or_else(
             || peer.short(),
-            |worker| format!("{} on {}", peer.short(), worker.info.host),
+            |worker| format!("{} on {}", peer.short(), worker.info().host),
         )
     }
 }
@@ -343,8 +345,8 @@ pub(crate) fn find_task(job: &Job, text: &str) -> Result<u32, Refused> {
 
 /// How a worker may be used.
 fn usage(worker: &Worker) -> &'static str {
-    match &worker.owner {
-        _ if worker.draining => "draining",
+    match worker.owner().response() {
+        _ if worker.draining() => "draining",
         Some(_) => "away",
         None => "ready",
     }

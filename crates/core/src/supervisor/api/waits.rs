@@ -119,7 +119,7 @@ impl LeaderView<'_> {
     pub(crate) fn wait_of(&self, id: JobId, job: &Job, number: u32) -> Wait {
         let leader = self.leader;
         let at = job.spec.group_of(number);
-        if leader.without_inputs.contains(&(id, at as u32)) {
+        if leader.blocked.lacks_inputs(id, at as u32) {
             return Wait::Inputs;
         }
         if self.behind_recovery_barrier(id) {
@@ -138,14 +138,14 @@ impl LeaderView<'_> {
         if let Some(why) = unplaceable(leader, shape, &group.id) {
             return Wait::Unfit(why);
         }
-        let fits = |one: &&Worker| shape.fits(&one.info.resources, &one.info.labels);
+        let fits = |one: &&Worker| shape.fits(&one.info().resources, &one.info().labels);
         let able: Vec<&Worker> = here.into_iter().filter(fits).collect();
         if !able.iter().any(|one| one.usable()) {
             return Wait::Unusable(unusable(&able));
         }
         let idle: Vec<&&Worker> = able
             .iter()
-            .filter(|one| one.usable() && one.load.free().covers(&shape.resources))
+            .filter(|one| one.usable() && one.load().free().covers(&shape.resources))
             .collect();
         if idle.is_empty() {
             return Wait::Busy(able.len());
@@ -155,8 +155,8 @@ impl LeaderView<'_> {
         }
         let known = leader.tasks.get(&TaskId { job: id, number });
         let failed_at = |one: &&&Worker| {
-            let avoid = known.map_or(&[][..], |known| &known.avoid);
-            avoid.iter().any(|ix| leader.pool[*ix].peer == one.peer)
+            let avoid = known.map_or(&[][..], |known| known.avoid());
+            avoid.iter().any(|ix| leader.pool[*ix].peer() == one.peer())
         };
         let require = job.spec.qos().critical_placement == CriticalPlacement::Require;
         if idle.iter().all(failed_at) {
@@ -209,9 +209,9 @@ fn unusable(able: &[&Worker]) -> String {
         1 => "the one worker that could run it takes no tasks now".to_owned(),
         count => format!("none of the {count} workers that could run it takes tasks now"),
     };
-    let excluded = able.iter().filter_map(|one| one.exclusion.as_ref());
-    let next = excluded.min_by_key(|exclusion| exclusion.until);
-    let why = next.map_or_else(String::new, |next| format!(" ({})", next.why));
+    let excluded = able.iter().filter_map(|one| one.reliability().exclusion());
+    let next = excluded.min_by_key(|exclusion| exclusion.until());
+    let why = next.map_or_else(String::new, |next| format!(" ({})", next.why()));
     format!("{who}: {}{why}", causes.join(", "))
 }
 
@@ -226,13 +226,13 @@ enum Unusable {
 }
 
 fn why_unusable(worker: &Worker) -> Unusable {
-    if worker.draining {
+    if worker.draining() {
         Unusable::Draining
     } else if worker.state().suspected() {
         Unusable::Suspect
-    } else if worker.owner.is_some() {
+    } else if worker.owner().response().is_some() {
         Unusable::Owner
-    } else if worker.link.kept_out.is_some() {
+    } else if worker.link().kept_out().is_some() {
         Unusable::Link
     } else {
         Unusable::Excluded

@@ -63,9 +63,7 @@ impl Leadership<'_> {
     /// Brings what follows from an event in line with it; `news` says whether policies may decide otherwise now.
     pub fn settle(&mut self, news: bool) {
         self.leader.evaluations.changed(news);
-        if std::mem::take(&mut self.leader.leaving_due) {
-            self.let_leave();
-        }
+        self.let_leave();
         self.classify();
         self.schedule();
         self.look();
@@ -103,7 +101,7 @@ impl Leadership<'_> {
     /// Ends this leader: clients that wait for an answer ask the next one, and no worker is watched from here.
     pub fn step_down(&mut self) {
         let mut open: Vec<(PeerId, u64)> = Vec::new();
-        for pending in std::mem::take(&mut self.leader.pending).into_values() {
+        for pending in self.leader.promises.take_all() {
             match pending {
                 Pending::Accepted { client, ask, .. }
                 | Pending::Ticket { client, ask, .. }
@@ -139,7 +137,7 @@ impl Leadership<'_> {
 
     /// A record is committed: what its change means for jobs, tasks and attempts, and for clients that wait for it.
     pub fn on_committed(&mut self, proposal: Option<ProposalId>, change: Change) {
-        let pending = proposal.and_then(|id| self.leader.pending.remove(&id));
+        let pending = proposal.and_then(|id| self.leader.promises.take(id));
         let job = match &change {
             Change::Accepted { job, .. } => Some(*job),
             _ => None,
@@ -185,7 +183,7 @@ impl Leadership<'_> {
             Change::JobEnded { job, spec } => self.after_job_ended(job, &spec),
             Change::JobNotEnded(job) => self.after_stale_end(job),
             Change::JobForgotten { job, known } => {
-                self.leader.removals.remove(&job);
+                self.leader.removals.end(job);
                 if let Some(known) = known {
                     self.drop_kept(job, &known);
                 }
@@ -217,22 +215,6 @@ impl Leadership<'_> {
             Pending::Done { client, ask } => answer(client, ask, Reply::Ok, self.out),
             Pending::Abandoned => {}
             Pending::Unwanted { worker, outputs } => self.drop_unwanted(worker, &outputs),
-        }
-    }
-
-    /// A peer's questions are not answered any more.
-    pub fn abandon_requests_of(&mut self, peer: PeerId) {
-        for pending in self.leader.pending.values_mut() {
-            match pending {
-                Pending::Accepted { client, .. }
-                | Pending::Ticket { client, .. }
-                | Pending::Done { client, .. }
-                    if *client == peer =>
-                {
-                    *pending = Pending::Abandoned;
-                }
-                _ => {}
-            }
         }
     }
 

@@ -9,84 +9,66 @@ mod events;
 pub(crate) mod jobs;
 pub(crate) mod placement;
 pub(crate) mod pool;
+mod promises;
 mod recovery;
 pub mod redundancy;
 pub(crate) mod timers;
 
 use crate::supervisor::contract::Pending;
 use crate::supervisor::durable::state::State;
-use crate::supervisor::leader::redundancy::Evaluations;
 use crate::supervisor::peers::Peers;
-use crate::supervisor::{Action, Config, ProposalId};
-use attempts::ActiveTask;
+use crate::supervisor::{Action, Config, Proposal, ProposalId};
+use attempts::active::ActiveTasks;
 use blobs::catalog::BlobCatalog;
 use blobs::possession::Possession;
 use blobs::replication::GroupMembers;
 use blobs::submissions::Submissions;
 use hedge_model::record::Record;
-use hedge_model::{AttemptId, JobId, PeerId, TaskId, Time};
+use hedge_model::{JobId, PeerId, Time};
 use jobs::ActiveJob;
-use placement::queue::{Lane, Ready, Shapes};
+use jobs::retention::Removals;
+use placement::blocked::BlockedGroups;
+use placement::fit::ShapeFit;
+use placement::queue::{Ready, Shapes};
 use pool::Pool;
 pub(crate) use pool::WorkerIx;
+use pool::attention::ChangedAttention;
+use pool::capacity::SpeedClasses;
+use pool::departure::Leaving;
+use pool::link::AskedRate;
 use pool::state::WorkerEvent;
 use pool::worker::Worker;
-use redundancy::Policy;
-use std::collections::{BTreeMap, BTreeSet};
+use promises::Promises;
+use recovery::Recovery;
+use redundancy::{Evaluations, Policy, YieldingCopies};
+use std::collections::{BTreeMap, VecDeque};
 use timers::Timers;
 
-/// What exists on the leader alone and is dropped when it is deposed.
+/// What exists on the leader alone and is dropped when it is deposed: its parts, each of which only its own module
+/// changes, by methods that keep what holds of it.
 #[derive(Debug, Default)]
 pub(crate) struct Leader {
     pub pool: Pool,
-    /// Tasks that have or had an attempt and are not done, or are done with attempts left to end.
-    pub tasks: BTreeMap<TaskId, ActiveTask>,
+    pub tasks: ActiveTasks,
     pub jobs: BTreeMap<JobId, ActiveJob>,
     pub ready: Ready,
-    /// Groups that could start but for content that is out of reach now.
-    pub without_inputs: BTreeSet<(JobId, u32)>,
-    /// Groups that a worker is not given for a while, because it could not fetch their inputs or failed after others.
-    pub barred: BTreeSet<(JobId, u32, WorkerIx)>,
+    pub blocked: BlockedGroups,
+    pub shapes: Shapes,
+    pub fit: ShapeFit,
     pub blobs: BlobCatalog,
     pub submissions: Submissions,
     pub possession: Possession,
-    pub timers: Timers,
-    /// Workers that drain and are not told to leave yet.
-    pub leaving: BTreeSet<WorkerIx>,
-    /// Whether one of them may be ready to leave.
-    pub leaving_due: bool,
-    /// Workers that have more or less in hand than the monitor knows.
-    pub attend: BTreeSet<WorkerIx>,
-    /// When this leader began.
-    pub since: Time,
-    /// Workers that may have something of older jobs in hand and have not said so yet.
-    pub recovery_barrier: BTreeSet<PeerId>,
-    pub shapes: Shapes,
-    /// Shapes that some worker could take, by the version of the pool that was looked at.
-    pub possible: BTreeMap<u32, u64>,
-    /// Shapes that no worker that is here could take.
-    pub impossible: BTreeSet<u32>,
-    /// Lanes of which it is not known yet whether any worker could take them.
-    pub unchecked: BTreeSet<Lane>,
-    /// Workers that came, or whose speed changed, since the line between the classes was drawn.
-    pub rated: u32,
-    /// The slowest step of speed in the higher class; none where all are alike.
-    pub higher_line: Option<i64>,
-    /// Copies that are stopped as soon as a first attempt wants their place.
-    pub yielding: BTreeSet<AttemptId>,
-    /// Those of them that were told to stop and have not yet.
-    pub making_room: BTreeSet<AttemptId>,
-    /// Jobs about which a policy is asked.
-    pub watched_jobs: usize,
-    /// When the redundancy policies are asked.
-    pub evaluations: Evaluations,
     pub group: GroupMembers,
-    /// The rate by which links were judged last, bits a second.
-    pub min_link: u64,
-    /// Ended jobs whose removal is on its way through the journal.
-    pub removals: BTreeSet<JobId>,
-    /// What is promised once records are committed.
-    pub pending: BTreeMap<ProposalId, Pending>,
+    pub timers: Timers,
+    pub leaving: Leaving,
+    pub attention: ChangedAttention,
+    pub recovery: Recovery,
+    pub classes: SpeedClasses,
+    pub asked_rate: AskedRate,
+    pub yielding: YieldingCopies,
+    pub evaluations: Evaluations,
+    pub removals: Removals,
+    pub promises: Promises,
 }
 
 /// The leader during one event: its own state, to be changed, and what it reads and writes to beside that.
@@ -101,6 +83,7 @@ pub(crate) struct Leadership<'a> {
     pub policy: &'a mut Option<Box<dyn Policy>>,
     pub last_proposal: &'a mut ProposalId,
     pub leader: &'a mut Leader,
+    pub proposals: &'a mut VecDeque<Proposal>,
     pub out: &'a mut Vec<Action>,
 }
 
@@ -137,11 +120,11 @@ impl Leadership<'_> {
             return;
         }
         *self.last_proposal += 1;
-        let proposal = *self.last_proposal;
+        let id = *self.last_proposal;
         if let Some(pending) = pending {
-            self.leader.pending.insert(proposal, pending);
+            self.leader.promises.make(id, pending);
         }
-        self.out.push(Action::Append { proposal, record });
+        self.proposals.push_back(Proposal { id, record });
     }
 }
 
@@ -149,7 +132,7 @@ impl Leader {
     /// A leader that begins at `now`.
     pub fn new(now: Time) -> Self {
         Self {
-            since: now,
+            recovery: Recovery::new(now),
             ..Self::default()
         }
     }

@@ -1,6 +1,6 @@
 //! What attempts are charged that are stopped.
 
-use crate::supervisor::leader::attempts::Attempt;
+use crate::supervisor::leader::attempts::active::Attempt;
 use crate::supervisor::leader::{LeaderView, WorkerIx};
 use hedge_model::ledger::{Charge, Stopped};
 use hedge_model::{AttemptId, JobId, TaskId, Time};
@@ -10,9 +10,9 @@ impl Attempt {
     /// What it is charged if it is stopped at `now`.
     pub fn charge_until(&self, now: Time) -> Charge {
         Charge {
-            class: self.class,
-            occupied: if self.state.holds() {
-                now.since(self.since)
+            class: self.class(),
+            occupied: if self.state().holds() {
+                now.since(self.since())
             } else {
                 Duration::ZERO
             },
@@ -26,10 +26,10 @@ impl LeaderView<'_> {
     pub(crate) fn stopping(&self, task: TaskId, winner: AttemptId) -> Vec<Stopped> {
         let known = self.leader.tasks.get(&task);
         match known {
-            Some(known) if known.attempts.len() > 1 => known
-                .attempts
+            Some(known) if known.attempts().len() > 1 => known
+                .attempts()
                 .iter()
-                .filter(|attempt| attempt.id != winner)
+                .filter(|attempt| attempt.id() != winner)
                 .filter_map(|attempt| self.stop_of(attempt))
                 .collect(),
             _ => Vec::new(),
@@ -39,7 +39,7 @@ impl LeaderView<'_> {
     /// The attempts of a job that are stopped when it ends now.
     pub(crate) fn stopping_all(&self, job: JobId) -> Vec<Stopped> {
         self.tasks_of(job)
-            .flat_map(|(_, known)| &known.attempts)
+            .flat_map(|(_, known)| known.attempts())
             .filter_map(|attempt| self.stop_of(attempt))
             .collect()
     }
@@ -52,15 +52,15 @@ impl LeaderView<'_> {
 
     fn stop_of(&self, attempt: &Attempt) -> Option<Stopped> {
         let leader = self.leader;
-        if attempt.state.reported() || !attempt.state.in_hand() {
+        if attempt.state().reported() || !attempt.state().in_hand() {
             return None;
         }
         Some(Stopped {
-            attempt: attempt.id,
-            redundant: attempt.redundant,
-            worker: leader.pool[attempt.worker].peer,
+            attempt: attempt.id(),
+            redundant: attempt.redundant(),
+            worker: leader.pool[attempt.worker()].peer(),
             charge: attempt
-                .state
+                .state()
                 .stopped()
                 .unwrap_or_else(|| attempt.charge_until(self.now)),
         })

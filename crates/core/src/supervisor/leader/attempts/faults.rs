@@ -1,8 +1,8 @@
 //! What follows when an attempt ends without success: whose fault it was, where its task runs next, and which
 //! workers are excluded for a while.
 
+use crate::supervisor::leader::attempts::active::ActiveTask;
 use crate::supervisor::leader::blobs::state::Blob;
-use crate::supervisor::leader::pool::worker::Exclusion;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
 use crate::supervisor::send;
@@ -11,12 +11,11 @@ use hedge_model::msg::ToWorker;
 use hedge_model::spec::placeholders::literal_prefix;
 use hedge_model::spec::{Group, check_path};
 use hedge_model::{AttemptId, Ending, FileEntry, Hash, JobId, PeerId, TaskId, Time};
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// A worker that failed this many tasks that others could do is excluded.
-const OUTDONE_MAX: u32 = 3;
 /// How often a task's inputs may turn out to be out of reach before the job fails.
 const INPUT_FAULTS_MAX: u8 = 20;
 /// Until a worker is given a group again whose inputs it could not fetch; doubles up to 32 times.
@@ -45,11 +44,9 @@ impl Leadership<'_> {
         match end.fault() {
             Fault::Task => {
                 let leader = &mut *self.leader;
-                leader.pool[at].failed += 1;
-                if let Some(known) = leader.tasks.get_mut(&id)
-                    && !known.avoid.contains(&at)
-                {
-                    known.avoid.push(at);
+                leader.pool[at].reliability_mut().note_failed();
+                if let Some(known) = leader.tasks.get_mut(&id) {
+                    known.note_failure(at);
                 }
                 self.fail_if_hopeless(id, failures, end);
             }
@@ -74,13 +71,10 @@ impl Leadership<'_> {
         let Some(group) = self.view().open_group(id) else {
             return self.exclude_faulty(at, why);
         };
-        let known = self.leader.tasks.entry(id).or_default();
-        let elsewhere = known.faulted.is_some_and(|first| first != at);
-        known.faulted.get_or_insert(at);
-        known.faults = known.faults.saturating_add(1);
-        let faults = u32::from(known.faults);
+        let (faults, elsewhere) = self.leader.tasks.know(id).note_worker_fault(at);
         if elsewhere {
-            self.bar(id.job, group, at, doubled(FAULT_BACKOFF, faults));
+            let span = doubled(FAULT_BACKOFF, u32::from(faults));
+            self.bar(id.job, group, at, span);
         } else {
             self.exclude_faulty(at, why);
         }
@@ -91,14 +85,9 @@ impl Leadership<'_> {
     pub(crate) fn exclude_faulty(&mut self, ix: WorkerIx, why: String) {
         let now = self.now;
         let leader = &mut *self.leader;
-        let worker = &mut leader.pool[ix];
-        // What else fails for the same reason does not make it longer.
-        if worker.exclusion.is_some() {
-            return;
+        if let Some(faults) = leader.pool[ix].reliability_mut().note_fault() {
+            leader.exclude(ix, now, doubled(FAULT_BACKOFF, faults), why);
         }
-        worker.faults = worker.faults.saturating_add(1);
-        let span = doubled(FAULT_BACKOFF, worker.faults);
-        leader.exclude(ix, now, span, why);
     }
 
     /// The winner did what others failed: they are outdone, and excluded once that happened too often.
@@ -106,26 +95,16 @@ impl Leadership<'_> {
         let (now, base) = (self.now, self.config.exclude_for);
         let leader = &mut *self.leader;
         if let Some(ix) = winner {
-            let worker = &mut leader.pool[ix];
-            worker.done += 1;
-            (worker.outdone, worker.faults) = (0, 0);
+            leader.pool[ix].reliability_mut().note_done();
         }
-        let avoid = leader
-            .tasks
-            .get(&id)
-            .map(|known| known.avoid.clone())
-            .unwrap_or_default();
+        let avoid = leader.tasks.get(&id).map(ActiveTask::avoid);
+        let avoid: SmallVec<[WorkerIx; 2]> = avoid.unwrap_or_default().into();
         for ix in avoid.into_iter().filter(|ix| Some(*ix) != winner) {
             let others = leader.pool.queues().iter().any(|(_, other)| *other != ix);
-            let worker = &mut leader.pool[ix];
-            worker.outdone += 1;
-            if worker.outdone >= OUTDONE_MAX && worker.exclusion.is_none() && others {
-                let span = base * 2u32.pow(worker.times_outdone.min(6));
-                let why = format!(
-                    "failed {} tasks that other workers could do",
-                    worker.outdone
-                );
-                (worker.outdone, worker.times_outdone) = (0, worker.times_outdone + 1);
+            let outdone = leader.pool[ix].reliability_mut().note_outdone(others);
+            if let Some((tasks, times)) = outdone {
+                let span = base * 2u32.pow(times.min(6));
+                let why = format!("failed {tasks} tasks that other workers could do");
                 leader.exclude(ix, now, span, why);
             }
         }
@@ -133,7 +112,7 @@ impl Leadership<'_> {
 
     pub(crate) fn readmit(&mut self, ix: WorkerIx) {
         let leader = &mut *self.leader;
-        leader.pool[ix].exclusion = None;
+        leader.pool[ix].reliability_mut().readmit();
         leader.pool_changed(ix);
     }
 
@@ -142,12 +121,8 @@ impl Leadership<'_> {
         let Some(group) = self.view().open_group(id) else {
             return;
         };
-        let known = self.leader.tasks.entry(id).or_default();
-        known.input_faults += 1;
-        if !known.avoid.contains(&at) {
-            known.avoid.push(at);
-        }
-        if known.input_faults >= INPUT_FAULTS_MAX {
+        let faults = self.leader.tasks.know(id).note_input_fault(at);
+        if faults >= INPUT_FAULTS_MAX {
             let label = self
                 .state
                 .jobs
@@ -157,7 +132,7 @@ impl Leadership<'_> {
             let why = format!("task {label} was given up after {INPUT_FAULTS_MAX} tries: {end}");
             return self.fail_job(id.job, Some(id), why);
         }
-        let faults = u32::from(known.input_faults.min(6));
+        let faults = u32::from(faults.min(6));
         self.bar(id.job, group, at, doubled(INPUT_BACKOFF, faults));
     }
 
@@ -165,7 +140,7 @@ impl Leadership<'_> {
     fn bar(&mut self, job: JobId, group: u32, ix: WorkerIx, span: Duration) {
         let at = self.now + span;
         let leader = &mut *self.leader;
-        if leader.barred.insert((job, group, ix)) {
+        if leader.blocked.bar(job, group, ix) {
             leader.timers.set(at, Timer::Unbar(job, group, ix));
         }
     }
@@ -180,7 +155,7 @@ impl Leadership<'_> {
                 .leader
                 .tasks
                 .get(&id)
-                .is_none_or(|known| known.committing.is_none());
+                .is_none_or(|known| known.committing().is_none());
         let limit = spec.groups()[spec.group_of(id.number)].crash_limit;
         if open && failures >= limit {
             let why = format!(
@@ -201,7 +176,7 @@ impl LeaderView<'_> {
         let makers: Vec<PeerId> = producers
             .filter_map(|task| Some(self.state.task(*task)?.done.as_ref()?.worker))
             .collect();
-        let made = |ix: &WorkerIx| makers.contains(&self.leader.pool[*ix].peer);
+        let made = |ix: &WorkerIx| makers.contains(&self.leader.pool[*ix].peer());
         holders.iter().copied().filter(made).collect()
     }
 
@@ -275,14 +250,14 @@ impl Leader {
     /// Gives a worker nothing for `span`.
     fn exclude(&mut self, ix: WorkerIx, now: Time, span: Duration, why: String) {
         let until = now + span;
-        self.pool[ix].exclusion = Some(Exclusion { why, until });
+        self.pool[ix].reliability_mut().exclude(why, until);
         self.timers.set(until, Timer::Readmit(ix));
         self.pool_changed(ix);
     }
 
     /// A worker may be given a group again whose inputs it could not fetch.
     pub(crate) fn unbar(&mut self, job: JobId, group: u32, ix: WorkerIx) {
-        self.barred.remove(&(job, group, ix));
+        self.blocked.unbar(job, group, ix);
         self.unblock(ix);
     }
 }

@@ -3,8 +3,8 @@
 
 use crate::supervisor::Action;
 use crate::supervisor::follower::Hints;
+use crate::supervisor::leader::attempts::active::{ActiveTask, NewAttempt, Why};
 use crate::supervisor::leader::attempts::state::{AttemptEvent, AttemptState};
-use crate::supervisor::leader::attempts::{NewAttempt, Why, find_attempt};
 use crate::supervisor::leader::pool::state::WorkerState;
 use crate::supervisor::leader::pool::worker::Worker;
 use crate::supervisor::leader::timers::Timer;
@@ -51,14 +51,14 @@ impl Leadership<'_> {
         let epoch = self.state.epoch();
         let leader = &mut *self.leader;
         let mut hints = Vec::new();
-        for attempt in leader.tasks.values().flat_map(|task| &task.attempts) {
+        for attempt in leader.tasks.values().flat_map(ActiveTask::attempts) {
             if attempt.state().active() {
                 hints.push(Hint {
-                    attempt: attempt.id,
-                    worker: leader.pool[attempt.worker].peer,
-                    redundant: attempt.redundant,
-                    class: attempt.class,
-                    since: attempt.since,
+                    attempt: attempt.id(),
+                    worker: leader.pool[attempt.worker()].peer(),
+                    redundant: attempt.redundant(),
+                    class: attempt.class(),
+                    since: attempt.since(),
                     over: false,
                 });
             }
@@ -126,19 +126,19 @@ impl Leadership<'_> {
 
     /// A worker that was expected has not come in time: what it was given starts elsewhere. It may still come.
     pub(crate) fn give_up_expected(&mut self, ix: WorkerIx) {
-        let expected = self.leader.pool[ix].load.expected().clone();
+        let expected = self.leader.pool[ix].load().expected().clone();
         for id in expected {
             let leader = &mut *self.leader;
-            let Some(attempt) = find_attempt(&mut leader.tasks, id) else {
+            let Some(attempt) = leader.tasks.attempt(id) else {
                 continue;
             };
             // Its worker was last heard before this leader began.
             let charge = Charge {
-                class: attempt.class,
-                occupied: leader.since.since(attempt.since),
+                class: attempt.class(),
+                occupied: leader.recovery.since().since(attempt.since()),
                 ..Charge::default()
             };
-            let redundant = attempt.redundant;
+            let redundant = attempt.redundant();
             self.transition(id, AttemptEvent::Lost);
             self.record_loss(id, ix, redundant, charge);
             self.settle_wants(id.task);
@@ -148,7 +148,7 @@ impl Leadership<'_> {
     /// A worker that was expected has come and does not have these: they never reached it.
     pub(crate) fn never_arrived(&mut self, ix: WorkerIx) {
         let worker = &self.leader.pool[ix];
-        let (peer, expected) = (worker.peer, worker.load.expected().clone());
+        let (peer, expected) = (worker.peer(), worker.load().expected().clone());
         for id in expected {
             self.detach(id);
             self.settle_wants(id.task);

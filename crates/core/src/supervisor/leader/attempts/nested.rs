@@ -1,7 +1,6 @@
 //! Attempts that submitted a job and wait for it. The job needs room to run: without the part of a worker that such
 //! an attempt gives back, tasks that wait for jobs could fill all workers and wait for ever.
 
-use crate::supervisor::leader::attempts::find_attempt;
 use crate::supervisor::leader::attempts::state::AttemptEvent;
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use hedge_model::{AttemptId, JobId};
@@ -17,13 +16,13 @@ impl Leadership<'_> {
         let active = |job: &JobId| self.state.jobs.get(job).is_some_and(|job| job.active());
         let job = job.filter(|job| *job != id.task.job && active(job));
         let leader = &mut *self.leader;
-        let Some(attempt) = find_attempt(&mut leader.tasks, id) else {
+        let Some(attempt) = leader.tasks.attempt(id) else {
             return;
         };
-        if attempt.worker != ix || !attempt.state().runs() {
+        if attempt.worker() != ix || !attempt.state().runs() {
             return;
         }
-        let room = leader.pool[ix].load.free().covers(need);
+        let room = leader.pool[ix].load().free().covers(need);
         let event = match job {
             Some(job) => AttemptEvent::Waits(job),
             None => AttemptEvent::GoesOn { room },

@@ -3,8 +3,8 @@
 use crate::supervisor::contract::Pending;
 use crate::supervisor::durable::ledger;
 use crate::supervisor::durable::state::left;
+use crate::supervisor::leader::attempts::active::Attempt;
 use crate::supervisor::leader::attempts::state::AttemptEvent;
-use crate::supervisor::leader::attempts::{Attempt, find_attempt};
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use crate::supervisor::send;
 use hedge_model::msg::{Outcome, Report, ToWorker};
@@ -15,10 +15,10 @@ use std::sync::Arc;
 impl Leadership<'_> {
     pub(crate) fn on_started(&mut self, ix: WorkerIx, id: AttemptId) {
         let leader = &mut *self.leader;
-        let Some(attempt) = find_attempt(&mut leader.tasks, id) else {
+        let Some(attempt) = leader.tasks.attempt(id) else {
             return;
         };
-        if attempt.worker != ix || !attempt.state().active() {
+        if attempt.worker() != ix || !attempt.state().active() {
             return;
         }
         // It may wait for a job, and say again that it started.
@@ -32,12 +32,11 @@ impl Leadership<'_> {
             .jobs
             .get(&id.task.job)
             .and_then(|job| job.groups[group].body.clone());
-        let Some(body) = body else { return };
+        let Some(ready) = body else { return };
+        let body = &ready.body;
         let worker = &mut leader.pool[ix];
-        if worker
-            .staged
-            .insert((id.task.job, body.group, body.version))
-        {
+        let bodies = worker.bodies_mut();
+        if bodies.stage(id.task.job, body.group, body.version) {
             let inputs = body.inputs.iter().map(|file| &file.data).chain(&body.stdin);
             for data in inputs {
                 if let Data::Blob { hash, size } = data {
@@ -57,9 +56,9 @@ impl Leadership<'_> {
         let job = self.state.jobs.get(&id.task.job);
         let age = job.map(|job| self.now.since(job.accepted));
         let usage = ledger::plausible(usage, age.unwrap_or_default());
-        let worker = self.leader.pool[ix].peer;
-        let known = find_attempt(&mut self.leader.tasks, id);
-        let mine = |attempt: &&mut Attempt| attempt.worker == ix && attempt.state().in_hand();
+        let worker = self.leader.pool[ix].peer();
+        let known = self.leader.tasks.attempt(id);
+        let mine = |attempt: &&Attempt| attempt.worker() == ix && attempt.state().in_hand();
         let Some(attempt) = known.filter(mine) else {
             send(worker, ToWorker::Settled(id), self.out);
             if let Outcome::Done(outputs) = &outcome {
@@ -67,7 +66,7 @@ impl Leadership<'_> {
             }
             return;
         };
-        let (redundant, class) = (attempt.redundant, attempt.class);
+        let (redundant, class) = (attempt.redundant(), attempt.class());
         let stopped = attempt.state().stopped();
         if !self.transition(id, AttemptEvent::Reported) {
             return;
@@ -77,7 +76,7 @@ impl Leadership<'_> {
             charge.occupied = charge.occupied.min(stopped.occupied);
         }
         let known = self.leader.tasks.get(&id.task);
-        let committing = known.and_then(|known| known.committing);
+        let committing = known.and_then(|known| known.committing());
         let outcome = self.checked(id, worker, outcome);
         let ended = match outcome {
             Outcome::Done(_) if committing == Some(id) => return,
@@ -174,7 +173,7 @@ impl Leadership<'_> {
 
     /// A success is on its way through the journal: its task wants no other attempt.
     fn commits(&mut self, id: AttemptId) {
-        self.leader.tasks.entry(id.task).or_default().committing = Some(id);
+        self.leader.tasks.know(id.task).commit(id);
         self.settle_wants(id.task);
     }
 }

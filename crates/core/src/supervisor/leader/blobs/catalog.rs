@@ -81,7 +81,9 @@ impl BlobCatalog {
                 false => held.remove(&hash),
             };
         }
-        self.prune(hash);
+        if !comes {
+            self.prune(hash);
+        }
         changed
     }
 

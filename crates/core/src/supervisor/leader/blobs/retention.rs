@@ -106,7 +106,7 @@ impl Leadership<'_> {
             }
         }
         for (ix, hashes) in theirs {
-            send_drop(leader.pool[ix].peer, &hashes, self.out);
+            send_drop(leader.pool[ix].peer(), &hashes, self.out);
         }
         for (peer, hashes) in elsewhere {
             self.tell_drop(peer, hashes);

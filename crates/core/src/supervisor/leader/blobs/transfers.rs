@@ -54,7 +54,7 @@ impl Leadership<'_> {
         self.lose_where_gone(all);
         self.feed_starved();
         let leader = &mut *self.leader;
-        leader.unchecked = leader.ready.lanes();
+        leader.fit.recheck(leader.ready.lanes());
     }
 
     /// A worker holds content that this supervisor wants to keep and has not: it is fetched.
@@ -103,7 +103,7 @@ impl Leadership<'_> {
 
     /// Offers groups again that lacked content, after somebody who may hold it came.
     pub(crate) fn feed_starved(&mut self) {
-        for (job, group) in std::mem::take(&mut self.leader.without_inputs) {
+        for (job, group) in self.leader.blocked.take_without_inputs() {
             self.refresh_offers(job, group as usize);
         }
     }
@@ -130,7 +130,7 @@ impl Leadership<'_> {
                 if group
                     .body
                     .as_ref()
-                    .is_some_and(|body| body.blobs.contains(&hash))
+                    .is_some_and(|ready| ready.blobs.contains(&hash))
                 {
                     group.body = None;
                 }
@@ -207,7 +207,7 @@ impl Leadership<'_> {
                 self.lose_if_gone(hash);
                 self.feed_starved();
                 self.refuse_submissions(&why, |submit| submit.lacks(hash));
-                self.leader.leaving_due = true;
+                self.leader.leaving.look_again();
             }
         }
     }
@@ -236,7 +236,11 @@ impl Leadership<'_> {
         for ix in &there {
             let leader = &mut *self.leader;
             leader.blobs.transition(hash, BlobEvent::NotHeldBy(*ix));
-            send(leader.pool[*ix].peer, ToWorker::Drop(vec![hash]), self.out);
+            send(
+                leader.pool[*ix].peer(),
+                ToWorker::Drop(vec![hash]),
+                self.out,
+            );
         }
         for ix in liars {
             self.exclude_faulty(ix, "does not give an output that it reported".to_owned());
@@ -263,7 +267,7 @@ impl Leadership<'_> {
             .collect();
         self.feed_starved();
         jobs.into_iter().for_each(|job| self.finish_if_done(job));
-        self.leader.leaving_due = true;
+        self.leader.leaving.look_again();
     }
 }
 
@@ -282,7 +286,7 @@ impl LeaderView<'_> {
     fn beyond_recovery(&self, hash: Hash) -> bool {
         let leader = self.leader;
         let grace = self.config.content_grace;
-        let settled = self.now.since(leader.since) >= grace;
+        let settled = self.now.since(leader.recovery.since()) >= grace;
         leader.blobs.get(hash).is_none_or(|blob| {
             let back = |ix: &WorkerIx| leader.pool[*ix].state().may_return(self.now, grace);
             let elsewhere = blob.replicas().held_count() > 0;
@@ -329,7 +333,7 @@ impl LeaderView<'_> {
         let mut sources: Vec<Source> = workers
             .iter()
             .take(SOURCES_MAX)
-            .map(|ix| leader.pool[*ix].info.addr.clone())
+            .map(|ix| leader.pool[*ix].info().addr.clone())
             .collect();
         let keepers = blobs
             .iter()
@@ -380,7 +384,7 @@ impl LeaderView<'_> {
                         job: task.job,
                         number,
                     })
-                    .is_some_and(|known| known.attempts.iter().any(|a| a.state().runs()));
+                    .is_some_and(|known| known.attempts().iter().any(|a| a.state().runs()));
                 job.tasks[number as usize].done.is_none() && !running
             })
         };

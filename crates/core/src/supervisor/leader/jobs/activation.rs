@@ -32,7 +32,9 @@ impl Leadership<'_> {
         let mut active_job = start_job(self.state, job, watched);
         let count = active_job.groups.len();
         let leader = &mut *self.leader;
-        leader.watched_jobs += usize::from(watched);
+        if watched {
+            leader.evaluations.job_begins();
+        }
         for (active_group, group) in active_job.groups.iter_mut().zip(spec.groups()) {
             active_group.shape = leader.shapes.number(&group.resources, &group.labels);
         }

@@ -42,10 +42,8 @@ impl Leadership<'_> {
         let id = attempt.task;
         send(worker, ToWorker::Settled(attempt), self.out);
         self.detach(attempt);
-        if let Some(known) = self.leader.tasks.get_mut(&id)
-            && known.committing == Some(attempt)
-        {
-            known.committing = None;
+        if let Some(known) = self.leader.tasks.get_mut(&id) {
+            known.committed(attempt);
         }
         if !applied {
             self.forget_task_if_over(id);
@@ -93,7 +91,7 @@ impl Leadership<'_> {
                 active_job.groups[next].waiting -= 1;
                 active_job.groups[next].body = None;
             }
-            self.leader.without_inputs.remove(&(id.job, next as u32));
+            self.leader.blocked.unblock(id.job, next as u32);
             self.refresh_offers(id.job, next);
         }
         self.close_group(id.job, group);
@@ -152,9 +150,9 @@ impl Leadership<'_> {
             return;
         };
         let attempts: Vec<_> = known
-            .attempts
+            .attempts()
             .iter()
-            .map(|of| (of.id, of.state()))
+            .map(|of| (of.id(), of.state()))
             .collect();
         for (attempt, state) in &attempts {
             match state {
@@ -199,7 +197,7 @@ impl Leadership<'_> {
         let done = job.done_of(group);
         let leader = &mut *self.leader;
         leader.blobs.end_loss(id);
-        leader.tasks.entry(id).or_default();
+        leader.tasks.know(id);
         for hash in lost {
             let Some(made) = leader.blobs.not_made_by(*hash, id) else {
                 continue;
@@ -221,7 +219,7 @@ impl Leadership<'_> {
             }
         }
         for next in spec.waited_by(group) {
-            self.leader.without_inputs.remove(&(id.job, *next));
+            self.leader.blocked.unblock(id.job, *next);
             self.refresh_offers(id.job, *next as usize);
         }
         self.refresh_offers(id.job, group);
@@ -297,24 +295,23 @@ impl Leadership<'_> {
         self.tell(id);
         let leader = &mut *self.leader;
         let ended = leader.jobs.remove(&id);
-        let watched = ended.as_ref().is_some_and(|job| !job.kind_of.is_empty());
-        leader.watched_jobs -= usize::from(watched);
+        if ended.as_ref().is_some_and(|job| !job.kind_of.is_empty()) {
+            leader.evaluations.job_ends();
+        }
         let (stale, touched) = ended
             .map(|job| (job.stale, job.touched))
             .unwrap_or_default();
-        leader.without_inputs.retain(|(job, _)| *job != id);
-        leader.barred.retain(|(job, ..)| *job != id);
+        leader.blocked.forget(id);
         leader.blobs.forget_losses(id);
         for ix in touched {
             let worker = &mut leader.pool[ix];
-            worker.bodies.retain(|(job, _), _| *job != id);
-            worker.staged.retain(|(job, _, _)| *job != id);
+            worker.bodies_mut().forget(id);
             if worker.state().connected() {
-                send(worker.peer, ToWorker::Forget(id), self.out);
+                send(worker.peer(), ToWorker::Forget(id), self.out);
             }
         }
         self.drop_content(id, spec, stale);
-        self.leader.leaving_due = true;
+        self.leader.leaving.look_again();
         self.remove_old_jobs();
     }
 

@@ -14,9 +14,9 @@ impl LeaderView<'_> {
     pub(crate) fn spent(&self, id: JobId, job: &Job) -> u64 {
         let running = self
             .tasks_of(id)
-            .flat_map(|(_, known)| &known.attempts)
+            .flat_map(|(_, known)| known.attempts())
             .filter(|attempt| attempt.state().alive() && attempt.state().in_hand());
-        let price = running.map(|attempt| job.price(attempt.id, &attempt.charge_until(self.now)));
+        let price = running.map(|attempt| job.price(attempt.id(), &attempt.charge_until(self.now)));
         price.fold(job.cost.total(), u64::saturating_add)
     }
 
@@ -117,7 +117,7 @@ impl Paths<'_> {
         let mut tables = BTreeMap::<u32, Survival>::new();
         let (mut chance, mut work) = (1.0, 0.0);
         for (task, known) in self.leader.tasks.range(id.tasks()) {
-            if known.committing.is_some() || known.alive() == 0 {
+            if known.committing().is_some() || known.alive() == 0 {
                 continue;
             }
             let group = spec.group_of(task.number);
@@ -127,12 +127,13 @@ impl Paths<'_> {
             let time = self.left_s - self.tails[group];
             let mut open = 1.0;
             for attempt in known
-                .attempts
+                .attempts()
                 .iter()
                 .filter(|attempt| attempt.state().alive())
             {
-                let nominal = expected.work_s / self.leader.pool[attempt.worker].speed.max(1e-3);
-                let elapsed = self.now.since(attempt.since).as_secs_f64();
+                let nominal =
+                    expected.work_s / self.leader.pool[attempt.worker()].speed().max(1e-3);
+                let elapsed = self.now.since(attempt.since()).as_secs_f64();
                 let still = table.beyond(elapsed / nominal).max(1e-9);
                 let late = table.beyond((elapsed + time.max(0.0)) / nominal) / still;
                 open *= if time > 0.0 { late.min(1.0) } else { 1.0 };

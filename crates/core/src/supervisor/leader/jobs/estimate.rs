@@ -3,7 +3,7 @@
 use crate::monitor::Progress;
 use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::LeaderView;
-use crate::supervisor::leader::attempts::{ActiveTask, Attempt};
+use crate::supervisor::leader::attempts::active::{ActiveTask, Attempt};
 use crate::supervisor::leader::jobs::critical;
 use hedge_model::view::ProgressView;
 use hedge_model::{JobId, TaskId};
@@ -20,7 +20,7 @@ impl LeaderView<'_> {
     pub(crate) fn progress(&self, id: JobId, job: &Job) -> f64 {
         let running = self.undecided_tasks(id, job);
         let said = running
-            .filter_map(|(_, known)| known.attempts.iter().filter_map(share).reduce(f64::max));
+            .filter_map(|(_, known)| known.attempts().iter().filter_map(share).reduce(f64::max));
         let done = f64::from(job.done) + said.sum::<f64>();
         let share = done / f64::from(job.spec.task_count()).max(1.0);
         (share * 1e3).round() / 1e3
@@ -44,7 +44,7 @@ impl LeaderView<'_> {
         let groups = job.spec.groups();
         let mut told = vec![0_u32; groups.len()];
         for (task, known) in self.undecided_tasks(id, job) {
-            let said = known.attempts.iter().filter_map(share);
+            let said = known.attempts().iter().filter_map(share);
             let far = said
                 .reduce(f64::max)
                 .is_some_and(|share| share >= SHARE_MIN);
@@ -76,13 +76,13 @@ impl LeaderView<'_> {
         for (task, known) in self.undecided_tasks(id, job) {
             let group = job.spec.group_of(task.number);
             let alive = known
-                .attempts
+                .attempts()
                 .iter()
                 .filter(|attempt| attempt.state().alive());
             let left = alive.map(|attempt| {
-                let speed = leader.pool[attempt.worker].speed.max(1e-3);
+                let speed = leader.pool[attempt.worker()].speed().max(1e-3);
                 let nominal = expected(group) / speed;
-                let elapsed = self.now.since(attempt.since).as_secs_f64();
+                let elapsed = self.now.since(attempt.since()).as_secs_f64();
                 match share(attempt) {
                     Some(share) if share > 0.0 => elapsed * (1.0 - share) / share,
                     _ => (nominal - elapsed).max(nominal * OVERDUE),
@@ -115,10 +115,10 @@ impl LeaderView<'_> {
 
     /// How a task with an active attempt stands.
     pub(crate) fn running_text(&self, known: Option<&ActiveTask>) -> String {
-        let attempts = known.into_iter().flat_map(|known| &known.attempts);
+        let attempts = known.into_iter().flat_map(ActiveTask::attempts);
         let stalled = attempts
             .filter(|attempt| attempt.state().active())
-            .filter_map(|attempt| attempt.stalled.map(|since| (attempt, since)))
+            .filter_map(|attempt| attempt.stalled().map(|since| (attempt, since)))
             .next();
         let waits = known.and_then(ActiveTask::waits_for);
         if let (None, Some((id, job))) = (&stalled, waits) {
@@ -129,7 +129,7 @@ impl LeaderView<'_> {
             Some((attempt, since)) => format!(
                 "attempt {} has made no progress for {:.1} s and is taken for stalled; another is wanted elsewhere, \
                  and the first to succeed wins",
-                attempt.id,
+                attempt.id(),
                 self.now.since(since).as_secs_f64()
             ),
         }
@@ -139,14 +139,14 @@ impl LeaderView<'_> {
 /// The share of its work that an attempt says is done.
 fn share(attempt: &Attempt) -> Option<f64> {
     let permille = attempt
-        .progress
+        .progress()
         .permille
         .filter(|_| attempt.state().alive())?;
     Some((f64::from(permille) / 1e3).min(1.0))
 }
 
 pub(crate) fn progress_view(attempt: &Attempt) -> Option<ProgressView> {
-    let heard = attempt.progress;
+    let heard = attempt.progress();
     (heard != Progress::default()).then(|| ProgressView {
         share: share(attempt),
         cpu_ms: heard.cpu.as_secs_f64() * 1e3,

@@ -9,9 +9,9 @@ pub(crate) mod retention;
 
 use crate::supervisor::leader::WorkerIx;
 use crate::supervisor::leader::jobs::critical::CriticalSet;
+use crate::supervisor::leader::placement::body::ReadyBody;
 use crate::supervisor::leader::placement::queue::Class as Turn;
 use crate::supervisor::leader::redundancy::Kind;
-use hedge_model::msg::Body;
 use hedge_model::{Hash, PeerId, Time};
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
@@ -58,7 +58,7 @@ pub(crate) struct ActiveGroup {
     pub again: BTreeSet<u32>,
     /// Offsets of tasks that need one more redundant attempt.
     pub copies: BTreeSet<u32>,
-    pub body: Option<Arc<Body>>,
+    pub body: Option<Arc<ReadyBody>>,
     pub version: u32,
     /// Moving mean of what an attempt takes, seconds.
     pub mean: Option<f64>,

@@ -1,7 +1,9 @@
 //! Which ended jobs are removed, by age and by size.
 
 use crate::supervisor::leader::Leadership;
+use hedge_model::JobId;
 use hedge_model::record::Record;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How often ended jobs are checked for their age.
@@ -10,6 +12,26 @@ pub(crate) const RETENTION_EVERY: Duration = Duration::from_secs(10);
 const REMOVALS_MAX: usize = 1000;
 /// An ended job is not removed for its size sooner than this: its client needs the time to fetch the results.
 const FETCH_TIME: Duration = Duration::from_secs(600);
+
+/// Ended jobs whose removal is on its way through the journal.
+#[derive(Debug, Default)]
+pub(crate) struct Removals(BTreeSet<JobId>);
+
+impl Removals {
+    fn is_full(&self) -> bool {
+        self.0.len() >= REMOVALS_MAX
+    }
+
+    /// A removal is proposed; says whether it was not before.
+    fn begin(&mut self, job: JobId) -> bool {
+        self.0.insert(job)
+    }
+
+    /// A removal is committed.
+    pub fn end(&mut self, job: JobId) {
+        self.0.remove(&job);
+    }
+}
 
 impl Leadership<'_> {
     /// Removes ended jobs beyond what is kept, by age and by size, the oldest first. The job that ended last stays
@@ -27,11 +49,11 @@ impl Leadership<'_> {
                 left.memory > settings.keep_jobs_memory || left.disk > settings.keep_jobs_bytes;
             let by_size = large && age >= FETCH_TIME && !last;
             let by_age = age >= settings.keep_jobs_for;
-            if !(by_age || by_size) || leader.removals.len() >= REMOVALS_MAX {
+            if !(by_age || by_size) || leader.removals.is_full() {
                 break;
             }
             left = left.minus(*size);
-            if leader.removals.insert(*id) {
+            if leader.removals.begin(*id) {
                 old.push(*id);
             }
         }

@@ -20,10 +20,18 @@ const PRINTED_IN_ALL: u64 = 4 << 30;
 /// Bytes that are kept of each stream of a task at least.
 const PRINTED_MIN: u64 = 64 << 10;
 
+/// What the tasks of a group are told to do, and what they may read.
+#[derive(Debug)]
+pub(crate) struct ReadyBody {
+    pub body: Arc<Body>,
+    /// Blobs that the tasks may read, those for single indices included.
+    pub blobs: Arc<[Hash]>,
+}
+
 impl Leadership<'_> {
     /// The body of a group's tasks, built with current holders where it is not at hand. None, and the group
     /// is set aside as without_inputs, where content is out of reach.
-    pub(crate) fn body(&mut self, id: JobId, group: usize) -> Option<Arc<Body>> {
+    pub(crate) fn body(&mut self, id: JobId, group: usize) -> Option<Arc<ReadyBody>> {
         let leader = &*self.leader;
         if let Some(body) = &leader.jobs.get(&id)?.groups[group].body {
             return Some(body.clone());
@@ -73,21 +81,23 @@ impl Leadership<'_> {
             resources: spec.resources.clone(),
             time_limit: spec.time_limit,
             sources: self.view().sources(&blobs),
-            blobs,
-            grant: Vec::new(),
         };
-        if body.message_bytes() > MESSAGE_BYTES_MAX {
-            return self.cannot_start(id, group, too_long(&body));
+        let bytes = body.message_bytes(blobs.len());
+        if bytes > MESSAGE_BYTES_MAX {
+            return self.cannot_start(id, group, too_long(&body, bytes));
         }
-        let body = Arc::new(body);
+        let ready = Arc::new(ReadyBody {
+            body: Arc::new(body),
+            blobs: blobs.into(),
+        });
         let offers = &mut self.leader.jobs.get_mut(&id)?.groups[group];
-        offers.version = body.version;
-        offers.body = Some(body.clone());
-        Some(body)
+        offers.version = ready.body.version;
+        offers.body = Some(ready.clone());
+        Some(ready)
     }
 
     /// A group that can never start fails its job.
-    fn cannot_start(&mut self, id: JobId, group: usize, why: String) -> Option<Arc<Body>> {
+    fn cannot_start(&mut self, id: JobId, group: usize, why: String) -> Option<Arc<ReadyBody>> {
         let number = self.state.jobs.get(&id)?.spec.first(group);
         self.fail_job(id, Some(TaskId { job: id, number }), why);
         self.refresh_offers(id, group);
@@ -96,7 +106,7 @@ impl Leadership<'_> {
 
     /// A group that cannot start now because content is out of reach; what is gone for good is made again.
     fn starve(&mut self, id: JobId, group: usize, missing: Vec<Hash>) {
-        self.leader.without_inputs.insert((id, group as u32));
+        self.leader.blocked.block(id, group as u32);
         self.refresh_offers(id, group);
         for hash in missing {
             self.lose_if_gone(hash);
@@ -193,13 +203,13 @@ fn begins_folder(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with('/')
 }
 
-fn too_long(body: &Body) -> String {
+fn too_long(body: &Body, bytes: usize) -> String {
     format!(
         "task {:?} reads {} files, and their list of {} does not fit into one message to a worker, which has {} at most: \
          let the tasks before it pack theirs into fewer files, or give these shorter names",
         body.id,
         body.inputs.len(),
-        show_bytes(body.message_bytes() as u64),
+        show_bytes(bytes as u64),
         show_bytes(MESSAGE_BYTES_MAX as u64),
     )
 }

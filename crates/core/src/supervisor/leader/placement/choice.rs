@@ -1,8 +1,8 @@
 //! Which worker gets the next attempt of a task.
 
 use crate::supervisor::durable::learned::Learned;
+use crate::supervisor::leader::attempts::active::{ActiveTask, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
-use crate::supervisor::leader::attempts::{ActiveTask, Why};
 use crate::supervisor::leader::placement::queue::{Entry, Lane, Shape, Skip};
 use crate::supervisor::leader::pool::worker::Worker;
 use crate::supervisor::leader::{Leader, WorkerIx};
@@ -58,8 +58,8 @@ impl Leader {
         let room = room.into_iter().flatten();
         idle.chain(room).filter(move |ix| {
             let worker = &self.pool[*ix];
-            worker.load.free().covers(&shape.resources)
-                && shape.fits(&worker.info.resources, &worker.info.labels)
+            worker.load().free().covers(&shape.resources)
+                && shape.fits(&worker.info().resources, &worker.info().labels)
         })
     }
 
@@ -77,8 +77,8 @@ impl Leader {
         let shapes = &self.shapes;
         self.ready.unblock(|lane| {
             let shape = shapes.get(lane.shape);
-            (lane.short || worker.load.free().covers(&shape.resources))
-                && shape.fits(&worker.info.resources, &worker.info.labels)
+            (lane.short || worker.load().free().covers(&shape.resources))
+                && shape.fits(&worker.info().resources, &worker.info().labels)
         });
     }
 
@@ -86,7 +86,7 @@ impl Leader {
     pub fn pool_changed(&mut self, ix: WorkerIx) {
         self.pool.changed(ix);
         self.ready.unblock(|_| true);
-        self.unchecked = self.ready.lanes();
+        self.fit.recheck(self.ready.lanes());
     }
 }
 
@@ -159,8 +159,11 @@ impl Inputs {
             .filter(lacks)
             .map(|(_, size)| *size as f64)
             .sum();
-        let rate = worker.link.down().map_or(RATE_UNKNOWN, |rate| rate as f64);
-        bytes / rate.max(1.0) + self.work_s / worker.speed.max(1e-3)
+        let rate = worker
+            .link()
+            .down()
+            .map_or(RATE_UNKNOWN, |rate| rate as f64);
+        bytes / rate.max(1.0) + self.work_s / worker.speed().max(1e-3)
     }
 }
 
@@ -174,7 +177,7 @@ pub(crate) fn choose(leader: &Leader, want: &Want<'_>) -> Result<(WorkerIx, Why)
         Err(miss) if !want.higher => miss,
         decided => return decided,
     };
-    let found = if known.is_some_and(|known| !known.avoid.is_empty()) {
+    let found = if known.is_some_and(|known| !known.avoid().is_empty()) {
         again_there(leader, want, known)
     } else {
         sent_ahead(leader, want, known)
@@ -189,8 +192,8 @@ fn with_room(
     want: &Want<'_>,
     known: Option<&ActiveTask>,
 ) -> Result<(WorkerIx, Why), Miss> {
-    let avoid = known.map_or(&[][..], |known| &known.avoid);
-    let higher = |ix: &WorkerIx| !want.higher || leader.pool[*ix].class == Class::Higher;
+    let avoid = known.map_or(&[][..], |known| known.avoid());
+    let higher = |ix: &WorkerIx| !want.higher || leader.pool[*ix].class() == Class::Higher;
     let mut miss = if want.higher { Miss::Task } else { Miss::Room };
     if let Some(data) = want.data.filter(|_| !want.copy) {
         let roomy = leader.roomy(want.shape).filter(higher);
@@ -213,7 +216,7 @@ fn with_room(
             continue;
         }
         if !want.copy {
-            let why = match leader.pool[ix].class {
+            let why = match leader.pool[ix].class() {
                 Class::Higher => Why::Faster,
                 Class::Normal => Why::MostRoom,
             };
@@ -239,7 +242,7 @@ fn again_there(
     want: &Want<'_>,
     known: Option<&ActiveTask>,
 ) -> Option<(WorkerIx, Why)> {
-    let avoid = known.map_or(&[][..], |known| &known.avoid);
+    let avoid = known.map_or(&[][..], |known| known.avoid());
     let mut others = leader.pool.queues().iter().map(|(_, ix)| *ix);
     if others.any(|ix| !avoid.contains(&ix) && able(leader, want.shape, ix)) {
         return None;
@@ -258,7 +261,7 @@ fn sent_ahead(
 ) -> Option<(WorkerIx, Why)> {
     let need = want.shape.resources.cpus_milli.max(1);
     let places = |ix: WorkerIx| {
-        let all = leader.pool[ix].info.resources.cpus_milli;
+        let all = leader.pool[ix].info().resources.cpus_milli;
         (all / need).clamp(1, 1024)
     };
     let per_place = (QUEUE_TIME / want.ahead?).clamp(0.0, QUEUE_MAX);
@@ -271,7 +274,7 @@ fn sent_ahead(
             let worker = &leader.pool[*ix];
             f64::from(*queued) < (per_place * places(*ix) as f64).floor()
                 && able(leader, want.shape, *ix)
-                && !worker.load.free().covers(&want.shape.resources)
+                && !worker.load().free().covers(&want.shape.resources)
                 && !taken(leader, want, known, *ix)
         });
     queue.map(|(_, ix)| (*ix, Why::Queued))
@@ -279,31 +282,30 @@ fn sent_ahead(
 
 /// Whether a worker has an attempt of the task already, or could not fetch its inputs a moment ago.
 fn taken(leader: &Leader, want: &Want<'_>, known: Option<&ActiveTask>, ix: WorkerIx) -> bool {
-    let key = (want.task.job, want.group, ix);
-    has_attempt(known, ix) || (!leader.barred.is_empty() && leader.barred.contains(&key))
+    has_attempt(known, ix) || leader.blocked.is_barred(want.task.job, want.group, ix)
 }
 
 /// Whether a worker has an attempt of the task that is not lost.
 fn has_attempt(known: Option<&ActiveTask>, ix: WorkerIx) -> bool {
     known.is_some_and(|known| {
-        let attempts = known.attempts.iter();
+        let attempts = known.attempts().iter();
         attempts
             .filter(|attempt| attempt.state() != AttemptState::Lost)
-            .any(|attempt| attempt.worker == ix)
+            .any(|attempt| attempt.worker() == ix)
     })
 }
 
 /// Whether a worker could run tasks of a shape, were it idle.
 fn able(leader: &Leader, shape: &Shape, ix: WorkerIx) -> bool {
     let worker = &leader.pool[ix];
-    shape.fits(&worker.info.resources, &worker.info.labels)
+    shape.fits(&worker.info().resources, &worker.info().labels)
 }
 
 /// What a worker shares with those that run a task: 2 for a machine, 1 for a failure domain (the label
 /// `domain`), 0 for nothing.
 pub(crate) fn nearness(leader: &Leader, known: &ActiveTask, ix: WorkerIx) -> u32 {
     let domain = |worker: &Worker| {
-        let labels = worker.info.labels.iter();
+        let labels = worker.info().labels.iter();
         labels
             .filter(|(name, _)| &**name == "domain")
             .map(|(_, value)| value.clone())
@@ -312,12 +314,12 @@ pub(crate) fn nearness(leader: &Leader, known: &ActiveTask, ix: WorkerIx) -> u32
     let worker = &leader.pool[ix];
     let mine = domain(worker);
     let attempts = known
-        .attempts
+        .attempts()
         .iter()
         .filter(|attempt| attempt.state().active());
     let near = attempts.map(|attempt| {
-        let other = &leader.pool[attempt.worker];
-        if other.info.host == worker.info.host {
+        let other = &leader.pool[attempt.worker()];
+        if other.info().host == worker.info().host {
             2
         } else {
             u32::from(mine.is_some() && mine == domain(other))
@@ -336,11 +338,11 @@ pub(crate) fn unplaceable(leader: &Leader, shape: &Shape, id: &str) -> Option<St
     if here.is_empty()
         || here
             .iter()
-            .any(|w| shape.fits(&w.info.resources, &w.info.labels))
+            .any(|w| shape.fits(&w.info().resources, &w.info().labels))
     {
         return None;
     }
-    let labels = || here.iter().flat_map(|worker| &worker.info.labels);
+    let labels = || here.iter().flat_map(|worker| &worker.info().labels);
     let unknown = |label: &&(Arc<str>, Arc<str>)| !labels().any(|known| known == *label);
     if let Some((name, value)) = shape.labels.iter().find(unknown) {
         let hint = label_hint(name, value, labels());
@@ -349,7 +351,7 @@ pub(crate) fn unplaceable(leader: &Leader, shape: &Shape, id: &str) -> Option<St
         ));
     }
     let labelled = |worker: &&&Worker| {
-        let labels = &worker.info.labels;
+        let labels = &worker.info().labels;
         shape.labels.iter().all(|label| labels.contains(label))
     };
     let labelled: Vec<_> = here.iter().filter(labelled).collect();
@@ -362,7 +364,7 @@ pub(crate) fn unplaceable(leader: &Leader, shape: &Shape, id: &str) -> Option<St
     let most = |name: &str| {
         let amounts = labelled
             .iter()
-            .map(|worker| worker.info.resources.amount(name));
+            .map(|worker| worker.info().resources.amount(name));
         amounts.max().unwrap_or(0)
     };
     let lacking = wanted.names().find(|name| wanted.amount(name) > most(name));
@@ -384,7 +386,9 @@ pub(crate) fn unplaceable(leader: &Leader, shape: &Shape, id: &str) -> Option<St
             show(have)
         ));
     }
-    let known = here.iter().flat_map(|worker| &worker.info.resources.named);
+    let known = here
+        .iter()
+        .flat_map(|worker| &worker.info().resources.named);
     let known = known.map(|(known, _)| &**known);
     let hint = nearest(name, known.chain(hedge_model::resources::OWN));
     let hint = hint.filter(|known| *known != name);

@@ -54,9 +54,9 @@ struct Wish<'a> {
 impl Wish<'_> {
     /// How many of the tasks a worker would end in time that is free so many seconds from now.
     fn ends(&self, worker: &Worker, after: f64) -> u64 {
-        let rounds = ((self.by_s - after) * worker.speed / self.work_s).max(0.0) as u64;
+        let rounds = ((self.by_s - after) * worker.speed() / self.work_s).max(0.0) as u64;
         let need = self.shape.resources.cpus_milli.max(1);
-        rounds.saturating_mul(worker.info.resources.cpus_milli / need)
+        rounds.saturating_mul(worker.info().resources.cpus_milli / need)
     }
 }
 
@@ -95,7 +95,9 @@ impl LeaderView<'_> {
         let (mut wanted, mut taken, mut again) = (wish.left, Vec::new(), None::<Time>);
         for (_, other) in faster {
             let worker = &leader.pool[*other];
-            let fits = wish.shape.fits(&worker.info.resources, &worker.info.labels);
+            let fits = wish
+                .shape
+                .fits(&worker.info().resources, &worker.info().labels);
             let Some((after, overdue)) = self.free_in(worker).filter(|_| fits) else {
                 continue;
             };
@@ -127,7 +129,7 @@ impl LeaderView<'_> {
         let group = &self.state.jobs.get(&entry.job)?.spec.groups()[at];
         let offers = &leader.jobs.get(&entry.job)?.groups[at];
         let expected = self.state.learned.expect(group);
-        let here_s = expected.work_s / leader.pool[ix].speed.max(1e-3);
+        let here_s = expected.work_s / leader.pool[ix].speed().max(1e-3);
         let waited = |since: Time| self.now.since(since).as_secs_f64();
         let waits = entry.class != Class::Copy
             && known(&expected)
@@ -146,12 +148,11 @@ impl LeaderView<'_> {
     fn free_in(&self, worker: &Worker) -> Option<(f64, Time)> {
         let leader = self.leader;
         let mut free: Option<(f64, Time)> = None;
-        if worker.state().suspected() || !worker.load.queued().is_empty() {
+        if worker.state().suspected() || !worker.load().queued().is_empty() {
             return None;
         }
-        for id in worker.load.in_hand() {
-            let attempts = &leader.tasks.get(&id.task)?.attempts;
-            let attempt = attempts.iter().find(|attempt| attempt.id == *id)?;
+        for id in worker.load().in_hand() {
+            let attempt = leader.tasks.attempt(*id)?;
             if attempt.state().cancelling() || attempt.state().reported() {
                 // About to be off its hands.
                 let soon = self.now + Duration::from_secs_f64(WORTH_WAITING_S);
@@ -162,13 +163,13 @@ impl LeaderView<'_> {
             let spec = &self.state.jobs.get(&id.task.job)?.spec;
             let group = &spec.groups()[spec.group_of(id.task.number)];
             let expected = self.state.learned.expect(group);
-            let nominal = expected.work_s / worker.speed.max(1e-3);
-            let elapsed = self.now.since(attempt.since).as_secs_f64();
+            let nominal = expected.work_s / worker.speed().max(1e-3);
+            let elapsed = self.now.since(attempt.since()).as_secs_f64();
             if !known(&expected) || !attempt.state().alive() {
                 return None;
             }
             let left = left_s(nominal, elapsed)?;
-            let overdue = attempt.since + Duration::from_secs_f64((nominal * OVERDUE).min(1e9));
+            let overdue = attempt.since() + Duration::from_secs_f64((nominal * OVERDUE).min(1e9));
             let (longest, first) = free.unwrap_or((0.0, overdue));
             free = Some((longest.max(left), first.min(overdue)));
         }
@@ -189,6 +190,6 @@ impl LeaderView<'_> {
             let (job, number) = (entry.job, first + offset);
             leader.tasks.get(&TaskId { job, number })
         });
-        known.any(|known| known.avoid.contains(&ix))
+        known.any(|known| known.avoid().contains(&ix))
     }
 }

@@ -3,14 +3,16 @@
 //! An attempt is placed where its resources are free. Only tasks that are known to be short are sent ahead to
 //! busy workers, as many as fill `QUEUE_TIME`, so that a worker never waits for the network between them.
 
+pub(crate) mod blocked;
 pub(crate) mod body;
 pub(crate) mod choice;
 pub(crate) mod deferral;
+pub(crate) mod fit;
 pub(crate) mod queue;
 
 use crate::supervisor::durable::state::Job;
+use crate::supervisor::leader::attempts::active::{NewAttempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
-use crate::supervisor::leader::attempts::{NewAttempt, Why};
 use crate::supervisor::leader::jobs::ActiveGroup;
 use crate::supervisor::leader::placement::body::{body_index, own_inputs};
 use crate::supervisor::leader::placement::choice::{
@@ -20,7 +22,7 @@ use crate::supervisor::leader::placement::deferral::Promised;
 use crate::supervisor::leader::placement::queue::{Class, Entry, Lane, Skip};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leadership, WorkerIx};
-use crate::supervisor::send;
+use crate::supervisor::{Action, GrantRequest, send};
 use hedge_model::group::Hint;
 use hedge_model::msg::{Assignment, ToWorker};
 use hedge_model::spec::{CriticalPlacement, Unplaceable};
@@ -36,7 +38,7 @@ const REBALANCE_AFTER: Duration = Duration::from_millis(10);
 impl Leadership<'_> {
     /// Places what can be placed.
     pub(crate) fn schedule(&mut self) {
-        if !self.leader.unchecked.is_empty() {
+        if self.leader.fit.is_unchecked() {
             self.find_unplaceable();
         }
         let mut missed = Skip::default();
@@ -80,10 +82,10 @@ impl Leadership<'_> {
             None
         } else {
             // Where content is out of reach the group is set aside, and nothing is to be placed.
-            let Some(body) = self.body(entry.job, at) else {
+            let Some(ready) = self.body(entry.job, at) else {
                 return Ok(());
             };
-            Inputs::large(&body, &spec.groups()[at], &self.state.learned)
+            Inputs::large(&ready.body, &spec.groups()[at], &self.state.learned)
         };
         let leader = &mut *self.leader;
         let critical = leader.jobs[&entry.job].critical.of_group(at);
@@ -135,17 +137,27 @@ impl Leadership<'_> {
         worker: WorkerIx,
         why: Why,
     ) {
-        let Some(body) = self.body(entry.job, entry.group as usize) else {
+        let Some(ready) = self.body(entry.job, entry.group as usize) else {
             return;
         };
+        let body = &ready.body;
         let id = self.add_attempt(entry, task, worker, why);
         let redundant = entry.class == Class::Copy;
-        let peer = self.leader.pool[worker].peer;
+        let peer = self.leader.pool[worker].peer();
         let seal = self.view().seal(peer, id, redundant);
         let leader = &mut *self.leader;
         let place = &mut leader.pool[worker];
-        if place.bodies.insert((entry.job, entry.group), body.version) != Some(body.version) {
-            send(place.peer, ToWorker::Body(body.clone()), self.out);
+        let bodies = place.bodies_mut();
+        if bodies.send(entry.job, entry.group, body.version) {
+            self.out.push(Action::SendBody {
+                to: peer,
+                body: body.clone(),
+                grant: GrantRequest {
+                    reader: peer,
+                    blobs: ready.blobs.clone(),
+                    epoch: self.state.epoch(),
+                },
+            });
             if let Some(job) = leader.jobs.get_mut(&entry.job) {
                 job.touched.insert(worker);
             }
@@ -180,7 +192,7 @@ impl Leadership<'_> {
             attempt: id,
             worker: peer,
             redundant,
-            class: self.leader.pool[worker].class,
+            class: self.leader.pool[worker].class(),
             since: self.now,
             over: false,
         };
@@ -191,15 +203,14 @@ impl Leadership<'_> {
     fn add_attempt(&mut self, entry: Entry, task: TaskId, worker: WorkerIx, why: Why) -> AttemptId {
         let job = &self.state.jobs[&entry.job];
         let leader = &mut *self.leader;
-        let known = leader.tasks.entry(task).or_default();
-        known.last_number += 1;
+        let number = leader.tasks.know(task).next_number();
         let id = AttemptId {
             task,
             generation: job.tasks[task.number as usize].generation,
             epoch: self.state.epoch(),
-            number: known.last_number,
+            number,
         };
-        let class = leader.pool[worker].class;
+        let class = leader.pool[worker].class();
         self.begin_attempt(NewAttempt {
             id,
             worker,
@@ -261,7 +272,7 @@ impl Leadership<'_> {
             && !barred_by_recovery
             && active_job.groups[group].waiting == 0
             && !job.closed(group)
-            && !leader.without_inputs.contains(&(id, group as u32));
+            && !leader.blocked.lacks_inputs(id, group as u32);
         let offers = &mut active_job.groups[group];
         let cpus_milli = spec.resources.cpus_milli;
         let lane = |offers: &ActiveGroup, class| Lane {
@@ -302,8 +313,8 @@ impl Leadership<'_> {
                 leader
                     .ready
                     .set(spec.priority, job.client, lane, entry(class), present);
-                if present && leader.possible.get(&lane.shape) != Some(&leader.pool.version()) {
-                    leader.unchecked.insert(lane);
+                if present {
+                    leader.fit.offered(lane, leader.pool.version());
                 }
             }
         }
@@ -322,11 +333,11 @@ impl Leadership<'_> {
         };
         let worker = &leader.pool[ix];
         let movable = |id: &&AttemptId| {
-            let attempts = leader.tasks.get(&id.task).map(|known| &known.attempts);
+            let attempts = leader.tasks.get(&id.task).map(|known| known.attempts());
             let old = attempts
                 .into_iter()
                 .flatten()
-                .any(|a| a.id == **id && now.since(a.since) >= REBALANCE_AFTER);
+                .any(|a| a.id() == **id && now.since(a.since()) >= REBALANCE_AFTER);
             let group = |job: &Job| job.spec.group_of(id.task.number);
             let shape = self
                 .state
@@ -336,9 +347,9 @@ impl Leadership<'_> {
                 .map(|(job, active_job)| leader.shapes.get(active_job.groups[group(job)].shape));
             old && shape.is_some_and(|shape| leader.has_room(shape))
         };
-        let keep = worker.load.queued().len() / (idle + 1);
-        for id in worker.load.queued().iter().skip(keep).filter(movable) {
-            send(worker.peer, ToWorker::Return(*id), self.out);
+        let keep = worker.load().queued().len() / (idle + 1);
+        for id in worker.load().queued().iter().skip(keep).filter(movable) {
+            send(worker.peer(), ToWorker::Return(*id), self.out);
         }
     }
 
@@ -346,15 +357,13 @@ impl Leadership<'_> {
     /// could ever take it, jobs that asked for that fail.
     fn find_unplaceable(&mut self) {
         let leader = &mut *self.leader;
-        for lane in std::mem::take(&mut leader.unchecked) {
+        for lane in leader.fit.take_unchecked() {
             let leader = &mut *self.leader;
             let shape = leader.shapes.get(lane.shape);
             if unplaceable(leader, shape, "").is_none() {
-                leader.impossible.remove(&lane.shape);
-                leader.possible.insert(lane.shape, leader.pool.version());
+                leader.fit.fits(lane.shape, leader.pool.version());
                 continue;
             }
-            leader.impossible.insert(lane.shape);
             let entries: Vec<Entry> = leader.ready.in_lane(lane).collect();
             for Entry { job: id, group, .. } in entries {
                 self.tell_soon(id);
@@ -368,9 +377,9 @@ impl Leadership<'_> {
             return;
         };
         let leader = &*self.leader;
+        let begun = leader.recovery.since();
         // Workers that the last leader had come one by one.
-        let coming =
-            job.accepted < leader.since && self.now.since(leader.since) < self.config.content_grace;
+        let coming = job.accepted < begun && self.now.since(begun) < self.config.content_grace;
         if job.spec.qos().unplaceable != Unplaceable::Fail || coming {
             return;
         }

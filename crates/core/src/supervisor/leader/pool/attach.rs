@@ -1,7 +1,7 @@
 //! A worker connects: what it has in hand and what it holds is compared with what is known and wanted.
 
+use crate::supervisor::leader::attempts::active::{NewAttempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
-use crate::supervisor::leader::attempts::{NewAttempt, Why, find_attempt};
 use crate::supervisor::leader::pool::capacity::BENCHMARK_AFTER;
 use crate::supervisor::leader::pool::state::{WorkerEvent, WorkerState};
 use crate::supervisor::leader::pool::worker::Worker;
@@ -27,20 +27,14 @@ impl Leadership<'_> {
             .find_or_add(peer, || Worker::new(peer, info.clone(), unknown));
         leader.transition(ix, WorkerEvent::Attached);
         let worker = &mut leader.pool[ix];
-        worker.load.offer(info.resources.clone());
-        worker.bodies.clear();
-        worker.staged.clear();
-        worker.draining = false;
-        // If its owner is there, it says so next.
-        (worker.owner, worker.owner_change) = (None, 0);
-        leader.leaving.remove(&ix);
-        leader.attend.insert(ix);
         let (held, in_hand) = (info.holds.clone(), info.in_hand.clone());
-        worker.info = WorkerInfo {
+        worker.attach(WorkerInfo {
             holds: Vec::new(),
             in_hand: Vec::new(),
             ..info
-        };
+        });
+        leader.leaving.end(ix);
+        leader.attention.changed(ix);
         let before = leader.blobs.clear_worker(ix);
         self.take_stock(ix, held);
         let newest: BTreeMap<_, _> = in_hand
@@ -54,11 +48,11 @@ impl Leadership<'_> {
         }
         self.never_arrived(ix);
         self.heard_from(peer);
-        let left = self.leader.pool[ix].load.lost().clone();
+        let left = self.leader.pool[ix].load().lost().clone();
         left.into_iter().for_each(|id| self.detach_lost(id));
         let leader = &mut *self.leader;
-        leader.rated += 1;
-        if !leader.pool[ix].benchmark_waits {
+        leader.classes.changed();
+        if !leader.pool[ix].benchmark().waits() {
             let at = now + BENCHMARK_AFTER;
             leader.timers.set_once(at, Timer::Benchmark(ix));
         }
@@ -84,7 +78,7 @@ impl Leadership<'_> {
         let leader = &mut *self.leader;
         let wanted = |hash: &Hash| leader.blobs.in_use(*hash);
         let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = held.into_iter().partition(wanted);
-        let peer = leader.pool[ix].peer;
+        let peer = leader.pool[ix].peer();
         for hash in wanted {
             self.held_by(hash, None, ix);
             self.fetch_kept(hash);
@@ -103,18 +97,18 @@ impl Leadership<'_> {
     /// One that this leader did not give it needs the proof that another did.
     fn adopt(&mut self, ix: WorkerIx, held: HeldAttempt, newest: bool) {
         let id = held.attempt;
-        let peer = self.leader.pool[ix].peer;
+        let peer = self.leader.pool[ix].peer();
         let given = held.seal == self.view().seal(peer, id, held.redundant);
         let wanted = given && newest && self.state.wants(id);
         let (now, epoch) = (self.now, self.state.epoch());
         let leader = &mut *self.leader;
-        if leader.pool[ix].load.in_hand().contains(&id) {
+        if leader.pool[ix].load().in_hand().contains(&id) {
             // It names the attempt twice.
             return;
         }
-        let class = leader.pool[ix].class;
-        let known = find_attempt(&mut leader.tasks, id);
-        let mine = known.as_ref().is_some_and(|attempt| attempt.worker == ix);
+        let class = leader.pool[ix].class();
+        let known = leader.tasks.attempt(id);
+        let mine = known.as_ref().is_some_and(|attempt| attempt.worker() == ix);
         if !wanted || (!mine && (id.epoch >= epoch || known.is_some())) {
             if mine {
                 self.detach_lost(id);

@@ -2,34 +2,50 @@
 
 use crate::monitor::{Attention, Finding, Found, Liveness, Progress};
 use crate::supervisor::Action;
-use crate::supervisor::leader::attempts::{Attempt, Why, find_attempt};
+use crate::supervisor::leader::attempts::active::{Attempt, Why};
 use crate::supervisor::leader::pool::state::{Loss, WorkerEvent};
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use hedge_model::{AttemptId, Hash, TaskId, Time};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A copy that has run for less is not ahead of an attempt, however young that is: about what a start takes.
 const AHEAD_MIN: Duration = Duration::from_millis(50);
+
+/// Workers that have more or less in hand than the monitor knows.
+#[derive(Debug, Default)]
+pub(crate) struct ChangedAttention(BTreeSet<WorkerIx>);
+
+impl ChangedAttention {
+    /// A worker may have to be watched otherwise.
+    pub fn changed(&mut self, ix: WorkerIx) {
+        self.0.insert(ix);
+    }
+
+    fn next(&mut self) -> Option<WorkerIx> {
+        self.0.pop_first()
+    }
+}
 
 impl Leadership<'_> {
     /// Tells the monitor of workers that have more or less in hand than before.
     pub(crate) fn attend(&mut self) {
         let now = self.now;
         let leader = &mut *self.leader;
-        while let Some(ix) = leader.attend.pop_first() {
+        while let Some(ix) = leader.attention.next() {
             let worker = &mut leader.pool[ix];
             let attention = if !worker.state().connected() {
                 continue;
-            } else if worker.load.in_hand().is_empty() {
+            } else if worker.load().in_hand().is_empty() {
                 Attention::Idle
-            } else if !worker.load.critical() {
+            } else if !worker.load().critical() {
                 Attention::Assigned
             } else {
                 Attention::Critical
             };
             if worker.watch(attention) {
                 self.out.push(Action::Watch {
-                    peer: worker.peer,
+                    peer: worker.peer(),
                     attention: Some(attention),
                 });
             }
@@ -44,7 +60,7 @@ impl Leadership<'_> {
         let worker = &mut self.leader.pool[ix];
         if worker.unwatch() {
             self.out.push(Action::Watch {
-                peer: worker.peer,
+                peer: worker.peer(),
                 attention: None,
             });
         }
@@ -96,7 +112,7 @@ impl Leadership<'_> {
     fn is_back(&mut self, ix: WorkerIx) {
         let dead = self.leader.pool[ix].state().dead();
         self.doubt(ix, WorkerEvent::Heard);
-        let in_hand = self.leader.pool[ix].load.in_hand().clone();
+        let in_hand = self.leader.pool[ix].load().in_hand().clone();
         in_hand.iter().for_each(|id| self.end_surplus(id.task));
         if dead {
             self.take_back(ix);
@@ -112,25 +128,26 @@ impl Leadership<'_> {
         let Some(known) = leader.tasks.get(&task) else {
             return;
         };
-        if known.committing.is_some() || known.active() <= wanted {
+        if known.committing().is_some() || known.active() <= wanted {
             return;
         }
         let reached = |attempt: &Attempt| {
-            let there = leader.pool[attempt.worker].state().connected();
+            let there = leader.pool[attempt.worker()].state().connected();
             there && attempt.state().alive() && attempt.state().in_hand()
         };
-        let alive = known.attempts.iter().filter(|attempt| reached(attempt));
-        let Some((first, since)) = alive.map(|of| (of.id, of.since)).min_by_key(|of| of.1) else {
+        let alive = known.attempts().iter().filter(|attempt| reached(attempt));
+        let Some((first, since)) = alive.map(|of| (of.id(), of.since())).min_by_key(|of| of.1)
+        else {
             return;
         };
         let behind = |copy: &&Attempt| {
-            let ahead = copy.since.since(since).max(AHEAD_MIN);
-            let ends = copy.redundant && reached(copy) && copy.why != Why::Policy;
-            ends && copy.id != first && now.since(copy.since) < ahead
+            let ahead = copy.since().since(since).max(AHEAD_MIN);
+            let ends = copy.redundant() && reached(copy) && copy.why() != Why::Policy;
+            ends && copy.id() != first && now.since(copy.since()) < ahead
         };
-        let copies = known.attempts.iter().filter(behind);
-        if let Some(copy) = copies.max_by_key(|copy| copy.since) {
-            let id = copy.id;
+        let copies = known.attempts().iter().filter(behind);
+        if let Some(copy) = copies.max_by_key(|copy| copy.since()) {
+            let id = copy.id();
             self.cancel_attempt(id);
         }
     }
@@ -142,14 +159,14 @@ impl Leadership<'_> {
         self.leader.transition(ix, event);
         let worker = &self.leader.pool[ix];
         if worker.state().suspected() != suspected {
-            let in_hand = worker.load.in_hand().clone();
+            let in_hand = worker.load().in_hand().clone();
             in_hand.iter().for_each(|id| self.settle_wants(id.task));
         }
     }
 
     /// A worker that was declared dead is heard again, with what it had in hand.
     fn take_back(&mut self, ix: WorkerIx) {
-        let lost = self.leader.pool[ix].load.lost().clone();
+        let lost = self.leader.pool[ix].load().lost().clone();
         lost.into_iter().for_each(|id| self.take_back_attempt(id));
         // Nobody could be asked for results of ended jobs that only this worker holds.
         let held: Vec<Hash> = self.leader.blobs.held_by(ix).collect();
@@ -157,22 +174,22 @@ impl Leadership<'_> {
         self.leader.pool_changed(ix);
         self.feed_starved();
         self.pull_wanted();
-        self.leader.leaving_due = true;
+        self.leader.leaving.look_again();
     }
 
     fn note_progress(&mut self, ix: WorkerIx, id: AttemptId, progress: Progress) {
-        let attempt = find_attempt(&mut self.leader.tasks, id);
-        if let Some(attempt) = attempt.filter(|attempt| attempt.worker == ix) {
-            attempt.progress = progress;
+        let attempt = self.leader.tasks.attempt_mut(id);
+        if let Some(attempt) = attempt.filter(|attempt| attempt.worker() == ix) {
+            attempt.note_progress(progress);
             self.tell_soon(id.task.job);
         }
     }
 
     /// An attempt gets nowhere, or gets on again.
     fn stalled(&mut self, ix: WorkerIx, id: AttemptId, stalled: Option<Time>) {
-        let attempt = find_attempt(&mut self.leader.tasks, id);
-        if let Some(attempt) = attempt.filter(|attempt| attempt.worker == ix) {
-            attempt.stalled = stalled;
+        let attempt = self.leader.tasks.attempt_mut(id);
+        if let Some(attempt) = attempt.filter(|attempt| attempt.worker() == ix) {
+            attempt.note_stalled(stalled);
             self.settle_wants(id.task);
             self.tell_soon(id.task.job);
         }

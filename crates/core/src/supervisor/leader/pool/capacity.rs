@@ -18,20 +18,67 @@ const STALE_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(crate) const BENCHMARK_AFTER: Duration = Duration::from_secs(10);
 /// One that was asked and gave the tasks up, because work came or its owner, is asked again after this, and after twice
 /// as long each time, up to the second; one that is busy then, so long after it has nothing in hand any more.
-pub(crate) const BENCHMARK_AGAIN_AFTER: Duration = Duration::from_secs(10);
+const BENCHMARK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 const BENCHMARK_AGAIN_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// When a worker is asked for benchmark tasks.
+#[derive(Debug)]
+pub(crate) struct BenchmarkState {
+    /// Whether it was asked for them and has not said what they found.
+    asked: bool,
+    /// Whether that is to be looked at once it has nothing in hand.
+    waits: bool,
+    /// When it is to be asked again.
+    again: Duration,
+}
+
+impl Default for BenchmarkState {
+    fn default() -> Self {
+        Self {
+            asked: false,
+            waits: false,
+            again: BENCHMARK_AGAIN_AFTER,
+        }
+    }
+}
+
+impl BenchmarkState {
+    /// Whether it is asked once it has nothing in hand.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+}
+
+/// How the workers are told apart by speed.
+#[derive(Debug, Default)]
+pub(crate) struct SpeedClasses {
+    /// Workers that came, or whose speed changed, since the line between the classes was drawn.
+    changed: u32,
+    /// Whether some are faster than the rest.
+    higher: bool,
+}
+
+impl SpeedClasses {
+    /// A worker came, or its speed changed.
+    pub fn changed(&mut self) {
+        self.changed += 1;
+    }
+}
 
 impl Leadership<'_> {
     /// Takes over what is known of a worker's speed now.
     pub(crate) fn rate(&mut self, ix: WorkerIx) {
         let leader = &mut *self.leader;
         let worker = &mut leader.pool[ix];
-        let known = self.state.learned.speed(worker.peer, &worker.info.hardware);
-        let before = step(worker.speed);
-        worker.speed = known.speed;
+        let known = self
+            .state
+            .learned
+            .speed(worker.peer(), &worker.info().hardware);
+        let before = step(worker.speed());
+        worker.set_speed(known.speed);
         if before != step(known.speed) {
             leader.pool.reindex(ix);
-            leader.rated += 1;
+            leader.classes.changed();
         }
     }
 
@@ -47,15 +94,15 @@ impl Leadership<'_> {
         let share = f64::from(self.state.settings.higher_percent) / 100.0;
         let leader = &mut *self.leader;
         let usable = leader.pool.queues().len();
-        if (leader.rated as usize) * 20 < usable.max(1) || leader.rated == 0 {
+        let changed = leader.classes.changed;
+        if (changed as usize) * 20 < usable.max(1) || changed == 0 {
             return;
         }
-        leader.rated = 0;
         let mut speeds: Vec<i64> = leader
             .pool
             .queues()
             .iter()
-            .map(|(_, ix)| step(leader.pool[*ix].speed))
+            .map(|(_, ix)| step(leader.pool[*ix].speed()))
             .collect();
         speeds.sort_unstable_by(|a, b| b.cmp(a));
         let count = (speeds.len() as f64 * share).ceil() as usize;
@@ -63,10 +110,13 @@ impl Leadership<'_> {
         // Where all are alike nobody is faster.
         let alike = speeds.last().is_none_or(|slowest| *slowest >= line);
         for worker in leader.pool.iter_mut() {
-            let higher = !alike && step(worker.speed) >= line;
-            worker.class = if higher { Class::Higher } else { Class::Normal };
+            let higher = !alike && step(worker.speed()) >= line;
+            worker.set_class(if higher { Class::Higher } else { Class::Normal });
         }
-        leader.higher_line = (!alike).then_some(line);
+        leader.classes = SpeedClasses {
+            changed: 0,
+            higher: !alike,
+        };
         leader.ready.unblock(|_| true);
     }
 
@@ -74,8 +124,8 @@ impl Leadership<'_> {
     pub(crate) fn on_benchmarked(&mut self, ix: WorkerIx, scores: BenchScores) {
         let at = self.now;
         let worker = &mut self.leader.pool[ix];
-        let peer = worker.peer;
-        if std::mem::take(&mut worker.benchmark_asked) {
+        let peer = worker.peer();
+        if std::mem::take(&mut worker.benchmark_mut().asked) {
             self.append(Record::Benchmarked { peer, scores, at }, None);
         }
     }
@@ -84,23 +134,24 @@ impl Leadership<'_> {
     pub(crate) fn benchmark(&mut self, ix: WorkerIx) {
         let (now, leader) = (self.now, &mut *self.leader);
         let worker = &mut leader.pool[ix];
-        let known = self.state.learned.worker(worker.peer);
+        let known = self.state.learned.worker(worker.peer());
         let fresh = known
             .and_then(|known| known.scores)
             .is_some_and(|(_, at)| now.since(at) < STALE_AFTER);
         if !worker.state().reachable() {
             return;
         }
-        let again = worker.benchmark_again;
+        let again = worker.benchmark().again;
         if fresh {
-            worker.benchmark_again = BENCHMARK_AGAIN_AFTER;
+            worker.benchmark_mut().again = BENCHMARK_AGAIN_AFTER;
             leader.timers.set(now + STALE_AFTER, Timer::Benchmark(ix));
-        } else if !worker.load.in_hand().is_empty() {
-            worker.benchmark_waits = true;
+        } else if !worker.load().in_hand().is_empty() {
+            worker.benchmark_mut().waits = true;
         } else if worker.usable() {
-            worker.benchmark_again = (again * 2).min(BENCHMARK_AGAIN_AFTER_MAX);
-            worker.benchmark_asked = true;
-            send(worker.peer, ToWorker::Benchmark, self.out);
+            let benchmark = worker.benchmark_mut();
+            benchmark.again = (again * 2).min(BENCHMARK_AGAIN_AFTER_MAX);
+            benchmark.asked = true;
+            send(worker.peer(), ToWorker::Benchmark, self.out);
             leader.timers.set(now + again, Timer::Benchmark(ix));
         } else {
             leader
@@ -113,8 +164,8 @@ impl Leadership<'_> {
 impl LeaderView<'_> {
     /// By what a worker's score is known, and how much each counts, for people.
     pub(crate) fn score_from(&self, worker: &Worker) -> String {
-        let hardware = &worker.info.hardware;
-        let known = self.state.learned.speed(worker.peer, hardware);
+        let hardware = &worker.info().hardware;
+        let known = self.state.learned.speed(worker.peer(), hardware);
         let sheet = match hardware.clock_mhz {
             0 => "nothing",
             _ => "hardware",
@@ -132,15 +183,15 @@ impl LeaderView<'_> {
 impl Leader {
     /// A worker has nothing in hand any more: benchmark tasks that waited for that are due soon.
     pub fn benchmark_soon(&mut self, now: Time, ix: WorkerIx) {
-        let worker = &mut self.pool[ix];
-        if std::mem::take(&mut worker.benchmark_waits) {
-            let again = worker.benchmark_again;
+        let benchmark = self.pool[ix].benchmark_mut();
+        if std::mem::take(&mut benchmark.waits) {
+            let again = benchmark.again;
             self.timers.set(now + again, Timer::Benchmark(ix));
         }
     }
 
     /// Whether a class of workers is faster than the rest.
     pub fn has_higher(&self) -> bool {
-        self.higher_line.is_some()
+        self.classes.higher
     }
 }

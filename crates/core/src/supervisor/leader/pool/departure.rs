@@ -7,12 +7,37 @@ use crate::supervisor::leader::{Leadership, WorkerIx};
 use crate::supervisor::{Action, send};
 use hedge_model::msg::{FromWorker, ToWorker};
 use hedge_model::{Hash, PeerId};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A worker whose connection was lost, though nobody ended it, goes on with what it has in hand and connects again:
 /// this is five times the longest pause between two tries. Where it was found dead before, it was given up then; so
 /// this is for a supervisor that was frozen itself, and for workers that are seldom heard.
 const RETURNS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Workers that drain and are not told to leave yet.
+#[derive(Debug, Default)]
+pub(crate) struct Leaving {
+    workers: BTreeSet<WorkerIx>,
+    /// Whether one of them may be ready to leave.
+    due: bool,
+}
+
+impl Leaving {
+    fn begin(&mut self, ix: WorkerIx) {
+        self.workers.insert(ix);
+    }
+
+    /// A worker was told to leave, or came back.
+    pub fn end(&mut self, ix: WorkerIx) {
+        self.workers.remove(&ix);
+    }
+
+    /// Something changed that may let one of them go.
+    pub fn look_again(&mut self) {
+        self.due = true;
+    }
+}
 
 impl Leadership<'_> {
     pub(crate) fn on_worker(&mut self, peer: PeerId, msg: FromWorker) {
@@ -45,7 +70,7 @@ impl Leadership<'_> {
 
     pub(crate) fn on_gone(&mut self, peer: PeerId, silent: bool) {
         self.peer_supervisor_gone(peer);
-        self.abandon_requests_of(peer);
+        self.leader.promises.abandon(peer);
         let submissions = &mut self.leader.submissions;
         for submit in submissions.take(|submit| submit.client == peer) {
             self.release_inputs(&submit.new.spec);
@@ -93,12 +118,12 @@ impl Leadership<'_> {
         self.lose_attempts(ix, None);
         let leader = &mut *self.leader;
         leader.timers.set(now + grace, Timer::ContentLost(ix));
-        let peer = leader.pool[ix].peer;
+        let peer = leader.pool[ix].peer();
         for group in leader.jobs.values_mut().flat_map(|job| &mut job.groups) {
             if group
                 .body
                 .as_ref()
-                .is_some_and(|body| body.sources.iter().any(|source| source.peer == peer))
+                .is_some_and(|ready| ready.body.sources.iter().any(|source| source.peer == peer))
             {
                 group.body = None;
             }
@@ -108,32 +133,42 @@ impl Leadership<'_> {
     pub(crate) fn drain(&mut self, ix: WorkerIx) {
         let leader = &mut *self.leader;
         let worker = &mut leader.pool[ix];
-        if std::mem::replace(&mut worker.draining, true) {
+        if !worker.drain() {
             return;
         }
-        let (peer, in_hand) = (worker.peer, worker.load.in_hand().clone());
-        leader.leaving.insert(ix);
+        let (peer, in_hand) = (worker.peer(), worker.load().in_hand().clone());
+        leader.leaving.begin(ix);
         send(peer, ToWorker::Drain, self.out);
         leader.pool_changed(ix);
         for id in in_hand {
             self.settle_wants(id.task);
         }
-        self.leader.leaving_due = true;
+        self.leader.leaving.look_again();
     }
 
-    /// Draining workers that have nothing in hand, and nothing that only they hold, may go.
+    /// Draining workers that have nothing in hand, and nothing that only they hold, may go; looked at where something
+    /// changed that may let one go.
     pub(crate) fn let_leave(&mut self) {
         let leader = &mut *self.leader;
+        if !std::mem::take(&mut leader.leaving.due) {
+            return;
+        }
         let idle = |ix: &WorkerIx| {
             let worker = &leader.pool[*ix];
-            worker.state().reachable() && worker.load.in_hand().is_empty()
+            worker.state().reachable() && worker.load().in_hand().is_empty()
         };
-        let draining: Vec<WorkerIx> = leader.leaving.iter().copied().filter(idle).collect();
+        let draining: Vec<WorkerIx> = leader
+            .leaving
+            .workers
+            .iter()
+            .copied()
+            .filter(idle)
+            .collect();
         for ix in draining {
             let leader = &mut *self.leader;
             let other = |at: &WorkerIx| {
                 let worker = &leader.pool[*at];
-                *at != ix && worker.state().reachable() && !worker.draining
+                *at != ix && worker.state().reachable() && !worker.draining()
             };
             let only_here = |blob: &Blob| {
                 let needed = !blob.producers().is_empty() || blob.is_kept();
@@ -143,9 +178,9 @@ impl Leadership<'_> {
             let rescue = held.filter(|hash| leader.blobs.get(*hash).is_some_and(only_here));
             let rescue: Vec<Hash> = rescue.collect();
             if rescue.is_empty() {
-                self.leader.leaving.remove(&ix);
+                self.leader.leaving.end(ix);
                 let leader = &mut *self.leader;
-                send(leader.pool[ix].peer, ToWorker::Leave, self.out);
+                send(leader.pool[ix].peer(), ToWorker::Leave, self.out);
             }
             rescue.into_iter().for_each(|hash| self.pull(hash));
         }

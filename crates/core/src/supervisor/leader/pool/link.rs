@@ -50,8 +50,7 @@ pub(crate) struct LinkState {
     found: Option<Measured>,
     /// Measurements in a row that kept it out.
     refused: u32,
-    /// Why it is kept out.
-    pub kept_out: Option<String>,
+    kept_out: Option<String>,
 }
 
 /// What a supervisor finds when it measures a worker's link.
@@ -72,7 +71,16 @@ pub struct MeasureMost {
     pub window: u32,
 }
 
+/// The rate by which links were judged last, bits a second.
+#[derive(Debug, Default)]
+pub(crate) struct AskedRate(u64);
+
 impl LinkState {
+    /// Why it is kept out.
+    pub fn kept_out(&self) -> Option<&str> {
+        self.kept_out.as_deref()
+    }
+
     /// Bytes a second in the slower direction.
     pub fn rate(&self) -> Option<u64> {
         self.measured
@@ -99,8 +107,8 @@ impl Leadership<'_> {
     pub(crate) fn link_came(&mut self, ix: WorkerIx) {
         let wanted = self.state.settings.min_link;
         let leader = &mut *self.leader;
-        leader.min_link = wanted;
-        let link = &mut leader.pool[ix].link;
+        leader.asked_rate.0 = wanted;
+        let link = leader.pool[ix].link_mut();
         *link = LinkState::default();
         leader.timers.clear(Timer::Link(ix));
         link.kept_out = (wanted > 0).then(|| "its link is being measured".to_owned());
@@ -113,10 +121,11 @@ impl Leadership<'_> {
         if !worker.state().reachable() {
             return self.look_at_link(ix, again);
         }
-        if std::mem::replace(&mut worker.link.asked, true) {
+        let link = worker.link_mut();
+        if std::mem::replace(&mut link.asked, true) {
             return;
         }
-        (worker.link.said, worker.link.found) = (None, None);
+        (link.said, link.found) = (None, None);
         let busy = (wanted as f64 / 8.0 * BUSY_FOR) as u64;
         let (bytes, window) = match wanted {
             0 => (LIGHT_BYTES, LIGHT_WINDOW),
@@ -127,7 +136,7 @@ impl Leadership<'_> {
         };
         let window = u32::try_from(window).unwrap_or(u32::MAX);
         self.out.push(Action::MeasureLink {
-            peer: worker.peer,
+            peer: worker.peer(),
             most: MeasureMost {
                 bytes,
                 window: if window > WINDOW_MAX { 0 } else { window },
@@ -137,7 +146,7 @@ impl Leadership<'_> {
 
     /// What the worker says of the measurement under way.
     pub(crate) fn link_said(&mut self, ix: WorkerIx, arrived: u64) {
-        let link = &mut self.leader.pool[ix].link;
+        let link = self.leader.pool[ix].link_mut();
         if link.asked {
             link.said = Some(arrived);
             if link.found.is_some() {
@@ -153,7 +162,7 @@ impl Leadership<'_> {
             return;
         };
         let leader = &mut *self.leader;
-        let link = &mut leader.pool[ix].link;
+        let link = leader.pool[ix].link_mut();
         if !link.asked {
             return;
         }
@@ -169,12 +178,12 @@ impl Leadership<'_> {
     /// The worker's word is late, or it is time to measure again.
     pub(crate) fn link_due(&mut self, ix: WorkerIx) {
         let now = self.now;
-        let worker = &mut self.leader.pool[ix];
-        if worker.link.asked {
-            if worker.link.found.is_some() {
+        let worker = &self.leader.pool[ix];
+        if worker.link().asked {
+            if worker.link().found.is_some() {
                 self.link_measured(ix);
             }
-        } else if worker.load.in_hand().is_empty() {
+        } else if worker.load().in_hand().is_empty() {
             self.measure_link(ix);
         } else {
             self.look_at_link(ix, now + BUSY_AGAIN_AFTER);
@@ -191,7 +200,7 @@ impl Leadership<'_> {
         let (now, wanted) = (self.now, self.state.settings.min_link);
         let leader = &mut *self.leader;
         let worker = &mut leader.pool[ix];
-        let link = &mut worker.link;
+        let link = worker.link_mut();
         link.asked = false;
         let found = link.found.take().unwrap_or_default();
         let down = link.said.take();
@@ -212,7 +221,7 @@ impl Leadership<'_> {
             times => (AGAIN_AFTER * 2_u32.pow((times - 1).min(6))).min(AGAIN_AFTER_MAX),
         };
         if let Some(rate) = link.rate().filter(|rate| *rate > 0) {
-            let peer = worker.peer;
+            let peer = worker.peer();
             self.out.push(Action::LinkRate { peer, rate });
         }
         if before != slow {
@@ -226,8 +235,8 @@ impl Leadership<'_> {
     pub(crate) fn link_showed(&mut self, ix: WorkerIx, bytes: u64, took: Duration) {
         let now = self.now;
         let worker = &mut self.leader.pool[ix];
-        let peer = worker.peer;
-        let link = &mut worker.link;
+        let peer = worker.peer();
+        let link = worker.link_mut();
         let nanos = took.as_nanos().max(1);
         let rate = (u128::from(bytes) * 1_000_000_000 / nanos).min(u128::from(u64::MAX / 8)) as u64;
         let before = link.rate();
@@ -256,7 +265,7 @@ impl Leadership<'_> {
     pub(crate) fn follow_min_link(&mut self) {
         let wanted = self.state.settings.min_link;
         let leader = &mut *self.leader;
-        if std::mem::replace(&mut leader.min_link, wanted) == wanted {
+        if std::mem::replace(&mut leader.asked_rate.0, wanted) == wanted {
             return;
         }
         let all = leader.pool.len() as WorkerIx;

@@ -7,6 +7,8 @@ pub(crate) mod departure;
 pub(crate) mod index;
 pub(crate) mod link;
 pub(crate) mod owner;
+pub(crate) mod reliability;
+pub(crate) mod sent;
 pub(crate) mod state;
 pub(crate) mod worker;
 
@@ -100,7 +102,9 @@ impl Pool {
     pub fn throughput(&self) -> f64 {
         let usable = self.workers.iter().filter(|worker| worker.usable());
         usable
-            .map(|worker| worker.speed * (worker.info.resources.cpus_milli as f64 / 1e3).max(1.0))
+            .map(|worker| {
+                worker.speed() * (worker.info().resources.cpus_milli as f64 / 1e3).max(1.0)
+            })
             .sum()
     }
 
@@ -113,10 +117,10 @@ impl Pool {
     /// Puts a worker where its free resources, queue and state say that it belongs.
     pub fn reindex(&mut self, ix: WorkerIx) {
         let (worker, keys) = (&self.workers[ix as usize], &mut self.keys[ix as usize]);
-        let queued = worker.load.queued().len() as u32;
+        let queued = worker.load().queued().len() as u32;
         let usable = worker.usable();
-        let free = worker.load.free().cpus_milli;
-        let room = (usable && free > 0).then(|| rank(worker.speed, free, queued, ix));
+        let free = worker.load().free().cpus_milli;
+        let room = (usable && free > 0).then(|| rank(worker.speed(), free, queued, ix));
         if keys.room != room {
             let old = std::mem::replace(&mut keys.room, room);
             self.room.moved(old, room);
@@ -128,7 +132,7 @@ impl Pool {
             }
             self.queues.extend(queue);
         }
-        let class = usable.then(|| (-step(worker.speed), ix));
+        let class = usable.then(|| (-step(worker.speed()), ix));
         if keys.speed_class != class {
             if let Some(old) = std::mem::replace(&mut keys.speed_class, class) {
                 self.by_speed_class.remove(&old);

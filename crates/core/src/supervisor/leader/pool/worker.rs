@@ -2,62 +2,31 @@
 
 use crate::monitor::Attention;
 use crate::supervisor::leader::attempts::load::Load;
-use crate::supervisor::leader::pool::capacity::BENCHMARK_AGAIN_AFTER;
+use crate::supervisor::leader::pool::capacity::BenchmarkState;
 use crate::supervisor::leader::pool::link::LinkState;
+use crate::supervisor::leader::pool::owner::OwnerStanding;
+use crate::supervisor::leader::pool::reliability::Reliability;
+use crate::supervisor::leader::pool::sent::SentBodies;
 use crate::supervisor::leader::pool::state::{WorkerEvent, WorkerState};
+use hedge_model::PeerId;
 use hedge_model::capacity::Class;
 use hedge_model::msg::WorkerInfo;
-use hedge_model::owner::{OwnerResponse, OwnerState};
-use hedge_model::{JobId, PeerId, Time};
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 /// A worker, as the leader knows it.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub peer: PeerId,
-    pub info: WorkerInfo,
+    peer: PeerId,
+    info: WorkerInfo,
     state: WorkerState,
-    pub load: Load,
-    pub draining: bool,
-    /// How it stands to its owner, and when it said so; none while it works as if nobody were there.
-    pub owner: Option<(OwnerState, Time)>,
-    /// The last change of that which was heard of.
-    pub owner_change: u32,
-    pub exclusion: Option<Exclusion>,
-    /// Times that it failed a task that another could do, since it last did one itself.
-    pub outdone: u32,
-    /// Exclusions for that.
-    pub times_outdone: u32,
-    /// Exclusions for faults of its own or its machine's, since it last did a task.
-    pub faults: u32,
-    /// Versions of the bodies it was sent.
-    pub bodies: BTreeMap<(JobId, u32), u32>,
-    /// Bodies whose content it holds.
-    pub staged: BTreeSet<(JobId, u32, u32)>,
-    pub done: u64,
-    pub failed: u64,
-    pub lost_count: u64,
-    /// Whether it is one of the faster ones.
-    pub class: Class,
-    /// Work that it does in a second, in seconds at standard speed.
-    pub speed: f64,
-    /// Whether it was asked for benchmark tasks and has not said what they found.
-    pub benchmark_asked: bool,
-    /// Whether that is to be looked at once it has nothing in hand.
-    pub benchmark_waits: bool,
-    /// When it is to be asked again.
-    pub benchmark_again: Duration,
-    /// What is known of its link.
-    pub link: LinkState,
-}
-
-/// A worker that is given nothing for a while.
-#[derive(Debug)]
-pub(crate) struct Exclusion {
-    /// What it did, as a clause without a subject.
-    pub why: String,
-    pub until: Time,
+    load: Load,
+    draining: bool,
+    owner: OwnerStanding,
+    reliability: Reliability,
+    bodies: SentBodies,
+    class: Class,
+    speed: f64,
+    benchmark: BenchmarkState,
+    link: LinkState,
 }
 
 impl Worker {
@@ -69,24 +38,110 @@ impl Worker {
             info,
             state,
             draining: false,
-            owner: None,
-            owner_change: 0,
-            exclusion: None,
-            outdone: 0,
-            times_outdone: 0,
-            faults: 0,
-            bodies: BTreeMap::new(),
-            staged: BTreeSet::new(),
-            done: 0,
-            failed: 0,
-            lost_count: 0,
+            owner: OwnerStanding::default(),
+            reliability: Reliability::default(),
+            bodies: SentBodies::default(),
             class: Class::default(),
             speed: 1.0,
-            benchmark_asked: false,
-            benchmark_waits: false,
-            benchmark_again: BENCHMARK_AGAIN_AFTER,
+            benchmark: BenchmarkState::default(),
             link: LinkState::default(),
         }
+    }
+
+    /// It has attached, has nothing in hand and offers this. If its owner is there, it says so next.
+    pub fn attach(&mut self, info: WorkerInfo) {
+        self.load.offer(info.resources.clone());
+        self.bodies = SentBodies::default();
+        self.draining = false;
+        self.owner = OwnerStanding::default();
+        self.info = info;
+    }
+
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// What it said of itself when it attached, without what it held and had in hand then.
+    pub fn info(&self) -> &WorkerInfo {
+        &self.info
+    }
+
+    /// Its attempts, and what of its resources is free.
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+
+    pub fn load_mut(&mut self) -> &mut Load {
+        &mut self.load
+    }
+
+    /// Whether it finishes what it has, and leaves then.
+    pub fn draining(&self) -> bool {
+        self.draining
+    }
+
+    /// It is to finish what it has, and leave; says whether that is new.
+    pub fn drain(&mut self) -> bool {
+        !std::mem::replace(&mut self.draining, true)
+    }
+
+    /// How it stands to its owner.
+    pub fn owner(&self) -> &OwnerStanding {
+        &self.owner
+    }
+
+    pub fn owner_mut(&mut self) -> &mut OwnerStanding {
+        &mut self.owner
+    }
+
+    /// How it has done so far.
+    pub fn reliability(&self) -> &Reliability {
+        &self.reliability
+    }
+
+    pub fn reliability_mut(&mut self) -> &mut Reliability {
+        &mut self.reliability
+    }
+
+    /// The bodies that it was sent.
+    pub fn bodies_mut(&mut self) -> &mut SentBodies {
+        &mut self.bodies
+    }
+
+    /// Whether it is one of the faster ones.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    pub fn set_class(&mut self, class: Class) {
+        self.class = class;
+    }
+
+    /// Work that it does in a second, in seconds at standard speed.
+    pub fn speed(&self) -> f64 {
+        self.speed
+    }
+
+    pub fn set_speed(&mut self, speed: f64) {
+        self.speed = speed;
+    }
+
+    /// When it is asked for benchmark tasks.
+    pub fn benchmark(&self) -> &BenchmarkState {
+        &self.benchmark
+    }
+
+    pub fn benchmark_mut(&mut self) -> &mut BenchmarkState {
+        &mut self.benchmark
+    }
+
+    /// What is known of its link.
+    pub fn link(&self) -> &LinkState {
+        &self.link
+    }
+
+    pub fn link_mut(&mut self) -> &mut LinkState {
+        &mut self.link
     }
 
     /// Changes whether it is there; says whether it may be given work or be talked to otherwise than before.
@@ -117,16 +172,13 @@ impl Worker {
         self.state.reachable()
             && !self.state.suspected()
             && !self.draining
-            && self.owner.is_none()
-            && self.exclusion.is_none()
-            && self.link.kept_out.is_none()
+            && self.owner.response().is_none()
+            && self.reliability.exclusion().is_none()
+            && self.link.kept_out().is_none()
     }
 
     /// Whether what runs there had better be repeated elsewhere: it is to leave, or its owner stopped it.
     pub fn leaving(&self) -> bool {
-        let stopped = |owner: &OwnerState| {
-            matches!(owner.response, OwnerResponse::Pause | OwnerResponse::Vacate)
-        };
-        self.draining || self.owner.as_ref().is_some_and(|(owner, _)| stopped(owner))
+        self.draining || self.owner.stops()
     }
 }

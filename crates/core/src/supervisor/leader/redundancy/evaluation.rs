@@ -5,15 +5,15 @@ use super::{
 };
 use crate::supervisor::durable::learned::Learned;
 use crate::supervisor::durable::state::Job;
+use crate::supervisor::leader::attempts::active::{ActiveTask, Attempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
-use crate::supervisor::leader::attempts::{Attempt, Why};
 use crate::supervisor::leader::jobs::ActiveJob;
 use crate::supervisor::leader::placement::queue::{Class, Entry};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
 use hedge_model::spec::Redundancy;
-use hedge_model::{JobId, JobSpec, Time};
-use std::collections::BTreeMap;
+use hedge_model::{AttemptId, JobId, JobSpec, Time};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Policies are not asked again sooner, however much happens.
@@ -33,12 +33,48 @@ pub(crate) struct Evaluations {
     next: Time,
     /// Something happened since they were asked.
     due: bool,
+    /// Jobs about which a policy is asked.
+    jobs: usize,
+}
+
+/// Copies that are stopped as soon as a first attempt wants their place.
+#[derive(Debug, Default)]
+pub(crate) struct YieldingCopies {
+    copies: BTreeSet<AttemptId>,
+    /// Those of them that were told to stop and have not yet.
+    stopping: BTreeSet<AttemptId>,
+}
+
+impl YieldingCopies {
+    pub fn is_empty(&self) -> bool {
+        self.copies.is_empty()
+    }
+
+    /// An attempt stands otherwise: whether it may still succeed, and whether its worker has it.
+    pub fn follow(&mut self, id: AttemptId, active: bool, in_hand: bool) {
+        if !self.copies.is_empty() && !active {
+            self.copies.remove(&id);
+        }
+        if !self.stopping.is_empty() && !in_hand {
+            self.stopping.remove(&id);
+        }
+    }
 }
 
 impl Evaluations {
     /// Something happened, or `changed` says that it changes nothing.
     pub fn changed(&mut self, changed: bool) {
         self.due |= changed;
+    }
+
+    /// A job begins about which a policy is asked.
+    pub fn job_begins(&mut self) {
+        self.jobs += 1;
+    }
+
+    /// Such a job ends.
+    pub fn job_ends(&mut self) {
+        self.jobs -= 1;
     }
 
     /// The timer that was set is due.
@@ -52,7 +88,8 @@ impl Leadership<'_> {
     pub(crate) fn look(&mut self) {
         let now = self.now;
         let leader = &mut *self.leader;
-        if !leader.evaluations.due || leader.pool.room().is_empty() || leader.watched_jobs == 0 {
+        if !leader.evaluations.due || leader.pool.room().is_empty() || leader.evaluations.jobs == 0
+        {
             return;
         }
         if now < leader.evaluations.next {
@@ -119,17 +156,17 @@ impl Leadership<'_> {
         let shape = leader.shapes.get(active_job.groups[group].shape);
         let worker = &leader.pool[ix];
         let there =
-            |attempt: &Attempt| attempt.worker == ix && attempt.state() != AttemptState::Lost;
+            |attempt: &Attempt| attempt.worker() == ix && attempt.state() != AttemptState::Lost;
         if active_job.ending
-            || known.committing.is_some()
+            || known.committing().is_some()
             || known.active() == 0
             || known.waits_for().is_some()
-            || known.attempts.iter().any(there)
-            || known.avoid.contains(&ix)
-            || leader.barred.contains(&(task.job, group as u32, ix))
+            || known.attempts().iter().any(there)
+            || known.avoid().contains(&ix)
+            || leader.blocked.is_barred(task.job, group as u32, ix)
             || !worker.usable()
-            || !worker.load.free().covers(need)
-            || !shape.fits(&worker.info.resources, &worker.info.labels)
+            || !worker.load().free().covers(need)
+            || !shape.fits(&worker.info().resources, &worker.info().labels)
         {
             return;
         }
@@ -144,9 +181,10 @@ impl Leadership<'_> {
         let last = leader
             .tasks
             .get(&task)
-            .and_then(|known| known.attempts.last());
-        if let Some(copy) = last.filter(|copy| copy.worker == ix && order.yields) {
-            leader.yielding.insert(copy.id);
+            .and_then(|known| known.attempts().last());
+        if let Some(copy) = last.filter(|copy| copy.worker() == ix && order.yields) {
+            let id = copy.id();
+            leader.yielding.copies.insert(id);
         }
     }
 
@@ -163,24 +201,24 @@ impl Leadership<'_> {
         let count = job.spec.groups()[entry.group as usize].count();
         let wanted = (count - offers.fresh) as usize + offers.again.len();
         let shape = offers.shape;
-        for id in leader.yielding.clone() {
-            if self.leader.making_room.len() >= wanted {
+        for id in leader.yielding.copies.clone() {
+            if self.leader.yielding.stopping.len() >= wanted {
                 break;
             }
             let leader = &mut *self.leader;
             let known = leader.tasks.get(&id.task);
             let known = known.filter(|known| known.alive() > 1);
-            let attempt = known.and_then(|known| known.attempts.iter().find(|of| of.id == id));
+            let attempt = known.and_then(|known| known.attempts().iter().find(|of| of.id() == id));
             let Some(attempt) = attempt.filter(|attempt| attempt.state().alive()) else {
                 // Alone by now, it is what its task has.
-                leader.yielding.remove(&id);
+                leader.yielding.copies.remove(&id);
                 continue;
             };
-            let worker = &leader.pool[attempt.worker];
+            let worker = &leader.pool[attempt.worker()];
             let shape = leader.shapes.get(shape);
-            if worker.usable() && shape.fits(&worker.info.resources, &worker.info.labels) {
+            if worker.usable() && shape.fits(&worker.info().resources, &worker.info().labels) {
                 self.cancel_attempt(id);
-                self.leader.making_room.insert(id);
+                self.leader.yielding.stopping.insert(id);
             }
         }
     }
@@ -215,9 +253,9 @@ impl<'a> LeaderView<'a> {
     /// What a policy sees; nothing where it decides for no job that runs.
     fn policy_view(&self, asked: &Asked) -> Option<View<'a>> {
         let leader = self.leader;
-        let attempts = leader.tasks.values().flat_map(|known| &known.attempts);
+        let attempts = leader.tasks.values().flat_map(ActiveTask::attempts);
         let running_s = attempts.filter(|attempt| attempt.state().holds());
-        let running_s = running_s.map(|attempt| self.now.since(attempt.since).as_secs_f64());
+        let running_s = running_s.map(|attempt| self.now.since(attempt.since()).as_secs_f64());
         let mut seen = Seen {
             leader,
             learned: &self.state.learned,
@@ -273,7 +311,7 @@ impl<'a> LeaderView<'a> {
                 .pool
                 .iter()
                 .filter(|worker| worker.usable())
-                .map(|worker| worker.speed)
+                .map(|worker| worker.speed())
                 .sum(),
             beliefs: self.state.learned.beliefs(),
         })
@@ -320,16 +358,16 @@ impl Seen<'_> {
         }
         let worker = &self.leader.pool[ix];
         self.workers.push(SeenWorker {
-            peer: worker.peer,
+            peer: worker.peer(),
             number: ix,
-            speed: worker.speed,
-            in_hand: worker.load.in_hand().len() as u32,
+            speed: worker.speed(),
+            in_hand: worker.load().in_hand().len() as u32,
             free_milli: if worker.usable() {
-                worker.load.free().cpus_milli
+                worker.load().free().cpus_milli
             } else {
                 0
             },
-            loss_per_s: self.learned.loss_per_s(worker.peer, self.running_s),
+            loss_per_s: self.learned.loss_per_s(worker.peer(), self.running_s),
             suspected: worker.leaving()
                 || worker.state().suspected()
                 || !worker.state().reachable(),
@@ -342,28 +380,28 @@ impl Seen<'_> {
         let leader = self.leader;
         let mut running = Vec::new();
         for (task, known) in leader.tasks.range(id.tasks()) {
-            if known.committing.is_some() || known.alive() == 0 {
+            if known.committing().is_some() || known.alive() == 0 {
                 continue;
             }
             let group = job.spec.group_of(task.number);
-            let active = known.attempts.iter().filter(|a| a.state().alive());
+            let active = known.attempts().iter().filter(|a| a.state().alive());
             let attempts = active
                 .map(|attempt| SeenAttempt {
-                    worker: self.place(attempt.worker),
-                    elapsed_s: self.now.since(attempt.since).as_secs_f64(),
-                    redundant: attempt.redundant,
+                    worker: self.place(attempt.worker()),
+                    elapsed_s: self.now.since(attempt.since()).as_secs_f64(),
+                    redundant: attempt.redundant(),
                     queued: attempt.state().queued(),
-                    progress: attempt.progress.permille.map(|of| f64::from(of) / 1000.0),
+                    progress: attempt.progress().permille.map(|of| f64::from(of) / 1000.0),
                 })
                 .collect();
             let expected = self.learned.expect(&job.spec.groups()[group]);
-            let barred = known.avoid.iter().map(|ix| self.place(*ix)).collect();
+            let barred = known.avoid().iter().map(|ix| self.place(*ix)).collect();
             // One that its worker's owner stopped waits for him, and no copy would.
             let waits = |attempt: &Attempt| {
-                attempt.progress.waits && !leader.pool[attempt.worker].leaving()
+                attempt.progress().waits && !leader.pool[attempt.worker()].leaving()
             };
             let waits = known
-                .attempts
+                .attempts()
                 .iter()
                 .any(|attempt| attempt.state().alive() && waits(attempt));
             running.push(SeenTask {

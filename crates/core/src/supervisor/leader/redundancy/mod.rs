@@ -21,12 +21,12 @@ pub use policy::{
 };
 
 pub(crate) use crate::supervisor::durable::beliefs::above;
-pub(crate) use evaluation::{Evaluations, kinds};
+pub(crate) use evaluation::{Evaluations, YieldingCopies, kinds};
 pub(crate) use survival::Survival;
 
 use crate::supervisor::CriticalSet;
 use crate::supervisor::durable::state::Job;
-use crate::supervisor::leader::attempts::ActiveTask;
+use crate::supervisor::leader::attempts::active::ActiveTask;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use hedge_model::spec::Redundancy;
 use hedge_model::{JobId, JobSpec, TaskId};
@@ -94,7 +94,7 @@ impl Leadership<'_> {
         };
         let known = leader.tasks.get(&task);
         let active = known.map_or(0, ActiveTask::active);
-        let committing = known.is_some_and(|known| known.committing.is_some());
+        let committing = known.is_some_and(|known| known.committing().is_some());
         let offers = &mut active_job.groups[group];
         if offset >= offers.fresh {
             return;
@@ -154,9 +154,10 @@ impl LeaderView<'_> {
         let copies = if in_advance { qos.copies as usize } else { 1 };
         let doubt = qos.redundancy != Redundancy::None;
         let one_more = known.is_some_and(|known| {
-            known.attempts.iter().any(|attempt| {
-                let worker = &leader.pool[attempt.worker];
-                let suspected = doubt && (worker.state().suspected() || attempt.stalled.is_some());
+            known.attempts().iter().any(|attempt| {
+                let worker = &leader.pool[attempt.worker()];
+                let suspected =
+                    doubt && (worker.state().suspected() || attempt.stalled().is_some());
                 attempt.state().active() && (worker.leaving() || suspected)
             })
         });

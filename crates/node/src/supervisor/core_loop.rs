@@ -8,6 +8,7 @@ use super::links::PeerLinks;
 use super::membership::{self, Changes, GroupAsk, Moved};
 use super::peers;
 use super::pending_requests::{PendingRequests, ReplyTo};
+use super::recording::Recording;
 use super::requests::NewJob;
 use super::watch::Watch;
 use crate::NodeError;
@@ -187,6 +188,7 @@ pub(crate) struct Setup {
     pub standing: watch::Sender<Standing>,
     /// What tickets say that are made now, for those that are kept in files.
     pub standard: watch::Sender<Standard>,
+    pub recording: Option<Recording>,
     /// Its folder is its own for as long as it runs.
     pub _lock: FolderLock,
 }
@@ -242,6 +244,9 @@ impl Loop {
             format_max: setup.me.format_max,
             ..Config::new(setup.addr.clone())
         };
+        if let Some(recording) = &setup.recording {
+            recording.begin(&config);
+        }
         let core = supervisor::Supervisor::new(config, state);
         Self {
             core,
@@ -388,7 +393,14 @@ impl Loop {
     /// Hands an event to the core.
     pub(super) fn feed(&mut self, event: Event) {
         let now = self.setup.clock.now();
-        self.core.handle(now, event, &mut self.effects);
+        let Some(recording) = &self.setup.recording else {
+            return self.core.handle(now, event, &mut self.effects);
+        };
+        let mut effects = Effects::default();
+        self.core.handle(now, event.clone(), &mut effects);
+        recording.heard(now, event, &effects);
+        self.effects.proposals.extend(effects.proposals);
+        self.effects.actions.extend(effects.actions);
     }
 
     fn take(&mut self, input: Input) -> Result<(), End> {

@@ -28,6 +28,9 @@ impl Loop {
                 let state = State::restore(&state).map_err(|error| {
                     End::Failed(NodeError::Other(format!("the journal's snapshot: {error}")))
                 })?;
+                if let Some(recording) = &self.setup.recording {
+                    recording.restored(&state);
+                }
                 self.core.restore(state);
                 // Those of earlier entries are expelled as their records are said.
                 let revoked: Vec<_> = self.core.state().revoked().collect();

@@ -12,6 +12,7 @@ mod links;
 mod membership;
 mod peers;
 mod pending_requests;
+mod recording;
 mod requests;
 mod spec;
 mod start;
@@ -30,6 +31,7 @@ pub use hedge_store::Timing;
 use invitations::Standard;
 use links::PeerLinks;
 pub(crate) use pending_requests::ReplyTo;
+pub use recording::{Recording, Replayed};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use tokio::sync::watch::Receiver;
@@ -59,6 +61,9 @@ pub struct SupervisorConfig {
     /// The newest format of records that it reads and writes: all that this version knows, or less, to be as an
     /// earlier version was.
     pub format_max: u32,
+    /// Where it is recorded what its core hears and wants, if anywhere: for who looks for the cause of a fault, or
+    /// checks that nothing else decides.
+    pub recording: Option<Recording>,
 }
 
 impl SupervisorConfig {
@@ -75,6 +80,7 @@ impl SupervisorConfig {
             recover: false,
             timing: Timing::default(),
             format_max: FORMAT_MAX,
+            recording: None,
         }
     }
 
@@ -91,6 +97,7 @@ impl SupervisorConfig {
             recover: false,
             timing: Timing::default(),
             format_max: FORMAT_MAX,
+            recording: None,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::transport::Threads;
 use hedge_model::group::GroupMember;
 use hedge_model::{PeerAddr, Time};
 use hedge_net::{
-    DataServer, DataStore, Fetcher, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
+    DataServer, DataStore, Fetcher, Net, NetConfig, NetError, SecretKey, Ticket, Tripwires, Trust,
 };
 use hedge_store::{Journal, JournalEvent, Options, Place, StoreError};
 use std::collections::HashSet;
@@ -67,16 +67,11 @@ impl Supervisor {
             known,
             audit: audit(&config),
             disk: disk(&config),
-            watch: Watch::start(
-                hedge_core::monitor::Settings::default(),
-                clock.clone(),
-                inputs.clone(),
-                transport.handle(),
-                tripwires,
-            )?,
+            watch: start_watch(&clock, &inputs, &transport, tripwires)?,
             clock,
             standing,
             standard,
+            recording: config.recording.clone(),
             _lock: lock,
         };
         let trusted: HashSet<_> = group.iter().map(|addr| addr.peer).collect();
@@ -161,6 +156,17 @@ async fn stay(
         .map_err(|error| error.to_string())?;
     invitations.keep().await;
     Ok(())
+}
+
+fn start_watch(
+    clock: &Clock,
+    inputs: &mpsc::Sender<Input>,
+    transport: &Threads,
+    tripwires: Option<Tripwires>,
+) -> Result<Watch, NodeError> {
+    let settings = hedge_core::monitor::Settings::default();
+    let (clock, inputs) = (clock.clone(), inputs.clone());
+    Watch::start(settings, clock, inputs, transport.handle(), tripwires)
 }
 
 impl SupervisorConfig {

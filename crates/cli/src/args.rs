@@ -169,6 +169,10 @@ Examples:
   hedge logs 7 sheet
   hedge logs 7 frame.12                      index 12 of the array `frame`
   hedge logs last                            all tasks; each line begins with the name of its task
+  hedge logs last -f                         until the job has ended
+
+Of a task that runs, what it has printed so far is shown, and with -f what follows, as it comes. If the task runs
+again, for example because its worker was lost, a line says where the output of the next attempt begins.
 
 Standard output goes to standard output, standard error to standard error. A pipe or a file gets what
 the task printed unchanged. On a terminal, lines, tabs and colours stay; other control characters are

@@ -130,10 +130,12 @@ fn long_output_is_whole_and_what_is_too_long_is_told() {
     );
 
     let line = "echo start; head -c 70000000 /dev/zero | tr '\\0' x; echo; echo end";
-    let output = place.call(&["run", "--", "sh", "-c", line]);
+    let output = place.call(&["run", "--json", "--", "sh", "-c", line]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
-    assert_eq!(output.stdout.len(), KEPT);
-    assert!(output.stdout.ends_with(b"xx\nend\n"));
+    let ended = json(&output);
+    let kept = ended["stdout"].as_str().unwrap();
+    assert_eq!(kept.len(), KEPT);
+    assert!(kept.ends_with("xx\nend\n"));
     let cut = 70_000_011 - KEPT;
     assert!(text(&output.stderr).contains(&format!("the first {cut} bytes were not kept")));
 }

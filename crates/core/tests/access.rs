@@ -84,6 +84,7 @@ fn requests() -> Vec<Request> {
             filter: hedge_model::view::TaskFilter::All,
             from: 0,
         },
+        printed_request(job),
         Request::Workers,
         Request::Drain("host-1".into()),
         Request::Ticket {
@@ -125,6 +126,7 @@ fn those_who_may(request: &Request) -> &'static [Origin] {
         | Request::Logs(..)
         | Request::Explain(..)
         | Request::Tasks { .. }
+        | Request::Printed(_)
         | Request::Forget(_) => &[Origin::Owner],
         Request::Drain(_)
         | Request::Ticket { .. }

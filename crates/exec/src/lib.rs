@@ -50,7 +50,7 @@ pub mod spawner;
 mod user;
 mod wire;
 
-pub use client::{Running, Spawner, SpawnerConfig};
+pub use client::{Output, Running, Spawner, SpawnerConfig};
 pub use error::ExecError;
 pub use launch::{
     Advanced, Exit, Launch, Limits, Priority, Report, Sandbox, Stdin, StreamKind, TAIL_BYTES, Tail,

@@ -5,8 +5,8 @@
 //! the [`Spawner`], so that the sandbox, limits, suspension and accounting hold for it too.
 
 use crate::{
-    Advanced, ExecError, Exit, Launch, Report, Running, Sandbox, Scratch, ScratchPool, Spawner,
-    SpawnerConfig,
+    Advanced, ExecError, Exit, Launch, Output, Report, Running, Sandbox, Scratch, ScratchPool,
+    Spawner, SpawnerConfig,
 };
 use hedge_model::spec::Runtime;
 
@@ -107,6 +107,14 @@ impl Attempt {
     pub fn end(&self) {
         if let Attempt::Process(running) = self {
             running.cancel();
+        }
+    }
+
+    /// Reads what the attempt prints while it runs; none where it prints nothing.
+    pub fn output(&self) -> Option<Output> {
+        match self {
+            Attempt::Process(running) => Some(running.output()),
+            Attempt::Noop => None,
         }
     }
 

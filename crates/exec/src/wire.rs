@@ -5,6 +5,7 @@
 
 use crate::{Advanced, Exit, Launch, Permissions, Priority, Report};
 use hedge_model::Ending;
+use hedge_model::msg::{Offsets, Pieces};
 use hedge_model::spec::Network;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,13 @@ pub(crate) enum Request {
     Lower(bool),
     /// Looks at the progress of attempts this often, and tells of what changed.
     LookEvery(Duration),
+    /// Says what an attempt has printed.
+    Read {
+        id: u64,
+        /// Repeated by the answer.
+        reading: u64,
+        from: Offsets,
+    },
 }
 
 /// From the spawner.
@@ -121,6 +129,11 @@ pub(crate) enum Reply {
     Advanced {
         id: u64,
         to: Advanced,
+    },
+    /// What an attempt has printed; none where it does not run.
+    Printed {
+        reading: u64,
+        pieces: Option<Pieces>,
     },
 }
 

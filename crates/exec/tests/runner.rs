@@ -5,6 +5,7 @@ mod common;
 use common::{config, out, sh};
 use hedge_exec::{Runner, ScratchPool};
 use hedge_model::Ending;
+use hedge_model::msg::Offsets;
 use hedge_model::spec::Runtime;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -45,6 +46,53 @@ async fn attempts_are_started_suspended_resumed_and_ended_whatever_their_runtime
         "{:?}",
         exit.usage
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_attempt_prints_is_read_while_it_runs_and_not_after() {
+    let dir = TempDir::new().unwrap();
+    let runner = runner(&dir).await;
+    let scratch = runner.scratch().unwrap();
+    // More than is kept in memory, then more than is kept at all.
+    let (first, second) = (200_000, 300_000);
+    let script = format!(
+        "head -c {first} /dev/zero; echo err >&2; while ! [ -e go ]; do sleep 0.01; done; head -c {second} /dev/zero; \
+         while :; do sleep 0.01; done"
+    );
+    let launch = hedge_exec::Launch {
+        kept_bytes: Some(first + second / 2),
+        ..sh(&script)
+    };
+    let mut attempt = runner
+        .start(Runtime::Process, &scratch, launch, |_| ())
+        .await;
+    let output = attempt.output().unwrap();
+    let mut at = Offsets::default();
+    let read_until = async |bytes: u64, at: &mut Offsets| {
+        while at.stdout < bytes {
+            // Nothing can be read before the program begins.
+            let Some(pieces) = output.read(*at).await else {
+                continue;
+            };
+            assert!(pieces.stdout.answers(at.stdout) && pieces.stderr.answers(at.stderr));
+            at.stdout = pieces.stdout.from + pieces.stdout.bytes.len() as u64;
+            at.stderr = pieces.stderr.from + pieces.stderr.bytes.len() as u64;
+        }
+    };
+    read_until(first, &mut at).await;
+    let mut err = Default::default();
+    while err != *b"err\n" {
+        let pieces = output.read(Offsets::default()).await.unwrap();
+        err = pieces.stderr.bytes.to_vec();
+        assert!(b"err\n".starts_with(&err));
+    }
+    std::fs::write(scratch.folder().join("go"), "").unwrap();
+    read_until(first + second, &mut at).await;
+    let oldest = output.read(Offsets::default()).await.unwrap().stdout;
+    assert_eq!((oldest.from, oldest.total), (second / 2, first + second));
+    attempt.end();
+    attempt.ended().await;
+    assert_eq!(output.read(at).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

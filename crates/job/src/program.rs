@@ -7,7 +7,7 @@ use crate::inputs::find_program;
 use crate::read::parse_array;
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::spec::placeholders::unknown_in;
-use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Texts};
+use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Redundancy, Texts};
 use hedge_model::{Data, Resources};
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub struct Program {
     pub each: Option<ProgramLines>,
     /// Marks it critical.
     pub critical: bool,
+    /// Runs one attempt at a time, so that what it prints while it runs is its output.
+    pub no_copies: bool,
     /// Files, folders and globs to send with the job.
     pub inputs: Vec<String>,
     /// Files, folders and globs that it leaves.
@@ -75,7 +77,13 @@ impl Program {
         let group = self.group(first, folder)?;
         let draft = Draft {
             name: self.name.as_deref().map_or(group.id.clone(), Arc::from),
-            qos: Qos::default(),
+            qos: match self.no_copies {
+                true => Qos {
+                    redundancy: Redundancy::None,
+                    ..Qos::default()
+                },
+                false => Qos::default(),
+            },
             critical: CriticalRule {
                 by: Vec::new(),
                 ..CriticalRule::default()

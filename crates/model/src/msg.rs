@@ -17,7 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod heartbeat;
+mod printed;
 pub use heartbeat::{AttemptHeartbeat, Heartbeat, HeartbeatPlan, Phase, StatusRequest};
+pub use printed::{
+    Offsets, PIECE_BYTES_MAX, Piece, Pieces, PrintedPart, PrintedRequest, PrintedView, ReadPrinted,
+};
 
 /// Longest message in bytes, encoded. A frame carries at least one message, and 64 bytes are left for its header.
 pub const MESSAGE_BYTES_MAX: usize = (16 << 20) - 64;
@@ -169,6 +173,8 @@ pub enum ToWorker {
         /// Bytes on their way at once at most; 0 leaves it to the system.
         window: u32,
     },
+    /// Say what an attempt has printed.
+    ReadPrinted(ReadPrinted),
 }
 
 /// What the tasks of one group have in common, inputs resolved.
@@ -252,6 +258,13 @@ pub enum GrantedReply {
     Results(Box<ResultsView>),
     /// What a task printed.
     Log(Box<LogView>),
+    /// What an attempt printed that is over.
+    Printed {
+        /// Its output.
+        log: Box<LogView>,
+        /// As in [`PrintedView::Over`].
+        last: bool,
+    },
 }
 
 impl GrantedReply {
@@ -260,6 +273,7 @@ impl GrantedReply {
         match self {
             Self::Results(view) => Reply::Results(view, grants),
             Self::Log(view) => Reply::Log(view, grants),
+            Self::Printed { log, last } => Reply::Printed(PrintedView::Over { log, grants, last }),
         }
     }
 }
@@ -314,6 +328,8 @@ pub enum FromWorker {
     /// The attempt's process says that it waits for a job of this grid, or that it gets on. While it waits, its
     /// worker counts its resources as free.
     Waits(AttemptId, Option<JobId>),
+    /// What an attempt has printed, as it was asked for.
+    Printed(PrintedPart),
 }
 
 /// How an attempt ended.
@@ -472,6 +488,8 @@ pub enum Request {
         /// The number of the first: 0, or what the answer before says.
         from: u32,
     },
+    /// What an attempt of a task has printed so far.
+    Printed(PrintedRequest),
 }
 
 /// Jobs in one answer, at most: with the longest names and reasons, they fit into one message.
@@ -524,6 +542,8 @@ pub enum Reply {
     Tickets(Vec<TicketView>),
     /// Tasks of a job.
     Tasks(Box<TasksView>),
+    /// What an attempt of a task has printed so far.
+    Printed(PrintedView),
 }
 
 /// Why something asked for cannot be done; nothing was changed.

@@ -3,6 +3,8 @@
 mod lines;
 mod parts;
 mod results;
+mod tail;
+mod transcript;
 
 use crate::folders::make_private;
 use crate::known::Known;
@@ -26,9 +28,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+pub use tail::{News, Part, Tail, TailState};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
+pub use transcript::{Differs, Repetition, Transcript};
 
 /// Before a watch that was lost is opened again: a former leader needs a moment to know that it leads no more.
 const WATCH_AGAIN: Duration = Duration::from_millis(20);

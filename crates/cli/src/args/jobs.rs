@@ -169,6 +169,9 @@ pub struct Logs {
     /// The task: its id, and its index behind a dot for an array [default: all tasks]
     #[arg(value_name = "TASK", value_parser = NonEmptyStringValueParser::new())]
     pub task: Option<String>,
+    /// Show output as it comes, until the task or the job has ended
+    #[arg(long, short)]
+    pub follow: bool,
     /// The grid.
     #[command(flatten)]
     pub grid: Grid,

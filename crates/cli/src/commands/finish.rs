@@ -4,11 +4,12 @@ use super::Context;
 use super::follow::exit;
 use super::interrupt::Interrupts;
 use super::place::{bring, keep_logs};
-use super::results::{print_all, tell_cut, tell_failure};
+use super::results::{tell_cut, tell_failure};
+use super::stream::Stream;
 use crate::exit::{Exit, Failure};
 use crate::show::{self, manifest::Brought, summary::Ended};
-use hedge_model::JobSpec;
 use hedge_model::view::{JobState, JobView, LogView};
+use hedge_model::{JobId, JobSpec};
 use hedge_node::client::Client;
 use std::path::Path;
 
@@ -25,6 +26,8 @@ pub struct Wish<'a> {
     pub out: Option<&'a Path>,
     /// The job, if it is a program whose output is what the user wants to see.
     pub program: Option<&'a JobSpec>,
+    /// What shows that output.
+    pub stream: Option<Stream<'a>>,
     /// The job, if the grid ends with this command: what is not brought now is lost.
     pub last: Option<&'a JobSpec>,
     /// End as the job's only program did.
@@ -39,9 +42,11 @@ pub async fn finish(
     context: &Context,
     client: &Client,
     view: JobView,
-    wish: &Wish<'_>,
+    mut wish: Wish<'_>,
     interrupts: &mut Interrupts,
 ) -> Result<Exit, Failure> {
+    let stream = wish.stream.take();
+    let wish = &wish;
     let only = match view.tasks {
         1 => client.log(view.id, ONLY).await.ok(),
         _ => None,
@@ -51,7 +56,22 @@ pub async fn finish(
         (ended.exit_code, ended.signal) = (only.exit_code, only.signal);
     }
     let exit = match wish.program {
-        Some(spec) => finish_program(context, client, ended, view, spec, wish, interrupts).await?,
+        Some(spec) => {
+            let shown = match stream {
+                Some(stream) => rest(stream, view.id, interrupts).await,
+                None => Ok(true),
+            };
+            finish_program(
+                context,
+                client,
+                ended,
+                view,
+                (spec, shown),
+                wish,
+                interrupts,
+            )
+            .await?
+        }
         None => finish_files(context, client, ended, view, wish, interrupts).await?,
     };
     match (wish.exit_code, only) {
@@ -112,20 +132,30 @@ async fn finish_files(
     }
 }
 
+/// Shows the rest of what a program printed; whether all of it was shown, and nothing else.
+async fn rest(
+    stream: Stream<'_>,
+    job: JobId,
+    interrupts: &mut Interrupts,
+) -> Result<bool, Failure> {
+    tokio::select! {
+        shown = stream.finish() => shown,
+        () = interrupts.next() => Err(Failure::Interrupted(format!(
+            "job {job} has ended, and not all of its output was printed; a grid that goes on keeps it: `hedge logs {job}`"
+        ))),
+    }
+}
+
 async fn finish_program(
     context: &Context,
     client: &Client,
     mut ended: Ended,
     view: JobView,
-    spec: &JobSpec,
+    (spec, shown): (&JobSpec, Result<bool, Failure>),
     wish: &Wish<'_>,
     interrupts: &mut Interrupts,
 ) -> Result<Exit, Failure> {
     let done = view.state == JobState::Done;
-    let shown = match context.look.json {
-        true => Ok(true),
-        false => print_all(client, view.id, spec).await,
-    };
     let leaves = spec.groups().iter().any(|group| !group.outputs.is_empty());
     let mut brought = Brought::default();
     if leaves && (done || wish.last.is_some()) {

@@ -1,84 +1,179 @@
-//! `hedge logs`: what tasks printed.
+//! `hedge logs`: what tasks printed, and what they print.
 
+mod follow;
+mod sink;
+
+use super::live::Patience;
 use super::named::number;
-use super::results::{print, tell_cut};
+use super::results::tell_cut;
 use super::{Context, ask, unexpected};
 use crate::args::Logs;
 use crate::exit::{Exit, Failure};
 use crate::show::{self, escape};
 use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
-use hedge_model::view::{TaskFilter, TaskLine};
-use hedge_node::client::{Client, Printed};
+use hedge_model::view::{TaskFilter, TaskLine, TasksView};
+use hedge_node::client::{Client, Printed, TailState};
 use serde_json::json;
+use sink::{Form, Sink};
 
-/// Shows what one task printed, or what each task of a job printed.
+/// Shows what one task printed, or what each task of a job printed; where asked to, until it has ended.
 ///
 /// # Errors
 /// There is no such job or task, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Logs) -> Result<Exit, Failure> {
+    let json = context.look.json;
     context.on_grid(&args.grid, async |client| {
         let job = number(client, args.job).await?;
-        match &args.task {
-            Some(task) => one(context, client, job, task).await,
-            None => all(context, client, job).await,
-        }
+        let whole = match (&args.task, args.follow) {
+            (Some(task), false) => {
+                let form = if json { Form::Json } else { Form::Plain };
+                let seen = one(client, job, task, form).await?;
+                if seen.runs && !json {
+                    note_running(job, Some(&escape::line(task)));
+                }
+                seen.whole
+            }
+            (Some(task), true) => follow::one(client, job, task, json).await?,
+            (None, false) => all(client, job, json).await?,
+            (None, true) => follow::all(client, job, json).await?,
+        };
+        // What was printed and not kept is as good as a file that could not be brought.
+        Ok(if whole { Exit::Done } else { Exit::Failed })
     })
 }
 
-async fn one(context: &Context, client: &Client, job: JobId, task: &str) -> Result<Exit, Failure> {
-    let printed = client.printed(job, task).await?;
-    let view = &printed.view;
-    if context.look.json {
-        show::json(&value(&printed))?;
-        return Ok(exit(tell_cut(&printed)));
-    }
-    if view.log.is_none() {
-        let (task, end) = (escape::line(&view.task), escape::line(&view.end));
-        show::note(&format!("{task}: {end}; nothing was printed"));
-    }
-    Ok(exit(print(&printed)?))
+/// What was shown of a task.
+struct Seen {
+    /// All of it was kept.
+    whole: bool,
+    /// It runs, and may print more.
+    runs: bool,
 }
 
-/// Shows the output of all tasks that have ended, in the order of their numbers; where there are several, each line
-/// begins with the name of its task.
-async fn all(context: &Context, client: &Client, job: JobId) -> Result<Exit, Failure> {
-    let (mut from, mut whole, mut first) = (0, true, true);
+/// Shows what one task printed so far.
+async fn one(client: &Client, job: JobId, task: &str, form: Form) -> Result<Seen, Failure> {
+    let mut tail = client.tail(job, task);
+    let mut sink = Sink::new(task, form);
+    let mut patience = Patience::default();
+    let mut limit = None;
+    let ended = |printed: &Printed| -> Result<Seen, Failure> {
+        let whole = show_ended(printed, form)?;
+        Ok(Seen { whole, runs: false })
+    };
     loop {
-        let filter = TaskFilter::All;
-        let Reply::Tasks(page) = ask(client, Request::Tasks { job, filter, from }).await? else {
-            return Err(unexpected());
-        };
-        let alone = first && page.tasks.len() == 1 && page.next.is_none();
-        for task in page.tasks.iter().filter(|task| has_ended(task)) {
-            let printed = client.printed(job, &task.task).await?;
-            whole &= match (context.look.json, alone) {
-                (true, _) => {
-                    show::json(&value(&printed))?;
-                    tell_cut(&printed)
+        let news = patience.next(&mut tail).await?;
+        match &news.state {
+            TailState::Waits(_) | TailState::Nothing(_) if sink.read() == 0 => {
+                return ended(&client.printed(job, task).await?);
+            }
+            TailState::Over { .. } if sink.read() == 0 => {
+                if let TailState::Over { log, .. } = news.state {
+                    return ended(&Printed {
+                        view: *log,
+                        stdout: news.stdout.bytes,
+                        stderr: news.stderr.bytes,
+                    });
                 }
-                (false, true) => print(&printed)?,
-                (false, false) => print_named(&printed)?,
-            };
+            }
+            // It has ended meanwhile; what it printed until then is not waited for either.
+            TailState::Waits(_) | TailState::Nothing(_) | TailState::Over { .. } => {
+                sink.part(&news).await?;
+                let whole = sink.close().await?;
+                return Ok(Seen { whole, runs: false });
+            }
+            TailState::Runs { left, .. } => {
+                sink.part(&news).await?;
+                let limit = *limit.get_or_insert(sink.read() + left);
+                if *left == 0 || sink.read() >= limit {
+                    let whole = sink.close().await?;
+                    return Ok(Seen { whole, runs: true });
+                }
+            }
+        }
+    }
+}
+
+/// Shows the output of all tasks that have begun, in the order of their numbers; where there are several, each line
+/// begins with the name of its task.
+async fn all(client: &Client, job: JobId, json: bool) -> Result<bool, Failure> {
+    let (mut from, mut first) = (0, true);
+    let mut all = Seen {
+        whole: true,
+        runs: false,
+    };
+    loop {
+        let page = tasks(client, job, TaskFilter::All, from).await?;
+        let alone = first && page.tasks.len() == 1 && page.next.is_none();
+        let form = match (json, alone) {
+            (true, _) => Form::Json,
+            (false, true) => Form::Plain,
+            (false, false) => Form::Named,
+        };
+        for task in page.tasks.iter().filter(|task| has_begun(task)) {
+            let seen = one(client, job, &task.task, form).await?;
+            all.whole &= seen.whole;
+            all.runs |= seen.runs;
         }
         first = false;
         match page.next {
             Some(next) if next > from => from = next,
-            _ => return Ok(exit(whole)),
+            _ => break,
         }
+    }
+    if all.runs && !json {
+        note_running(job, None);
+    }
+    Ok(all.whole)
+}
+
+/// Tells that there may be more.
+fn note_running(job: JobId, task: Option<&str>) {
+    let (what, task) = match task {
+        Some(task) => (format!("{task} runs"), format!(" {task}")),
+        None => ("tasks run".to_owned(), String::new()),
+    };
+    show::note(&format!(
+        "{what}: this is what was printed so far; `hedge logs {job}{task} -f` shows it as it comes"
+    ));
+}
+
+/// A page of a job's tasks.
+async fn tasks(
+    client: &Client,
+    job: JobId,
+    filter: TaskFilter,
+    from: u32,
+) -> Result<TasksView, Failure> {
+    match ask(client, Request::Tasks { job, filter, from }).await? {
+        Reply::Tasks(page) => Ok(*page),
+        _ => Err(unexpected()),
     }
 }
 
-/// Whether an attempt of a task has ended, so that there is something to show.
-fn has_ended(task: &TaskLine) -> bool {
+/// Whether an attempt of a task has begun, so that there may be something to show.
+fn has_begun(task: &TaskLine) -> bool {
     task.state == "done" || task.attempts > 0
 }
 
-/// Prints what one task printed, its name before each line; whether all of it was kept.
-fn print_named(printed: &Printed) -> Result<bool, Failure> {
-    let name = escape::line(&printed.view.task).into_owned();
-    show::task_err(&show::named_lines(&name, &printed.stderr));
-    show::task_out(&show::named_lines(&name, &printed.stdout))?;
+/// Shows what an attempt printed that has ended; whether all of it was kept.
+fn show_ended(printed: &Printed, form: Form) -> Result<bool, Failure> {
+    let view = &printed.view;
+    let (name, end) = (escape::line(&view.task), escape::line(&view.end));
+    match form {
+        Form::Json | Form::Events => show::json(&value(printed))?,
+        Form::Plain if view.log.is_none() => {
+            show::note(&format!("{name}: {end}; nothing was printed"));
+        }
+        Form::Plain => {
+            show::task_err(&printed.stderr);
+            show::task_out(&printed.stdout)?;
+        }
+        Form::Named => {
+            show::task_err(&show::named_lines(&name, &printed.stderr));
+            show::task_out(&show::named_lines(&name, &printed.stdout))?;
+        }
+    }
     Ok(tell_cut(printed))
 }
 
@@ -90,7 +185,9 @@ fn value(printed: &Printed) -> serde_json::Value {
         .map_or((0, 0), |log| (log.stdout_total, log.stderr_total));
     json!({
         "task": view.task,
+        "attempt": view.attempt.map(|attempt| attempt.to_string()),
         "worker": view.worker.map(|worker| worker.to_string()),
+        "running": false,
         "end": view.end,
         "exit_code": view.exit_code,
         "signal": view.signal,
@@ -99,9 +196,4 @@ fn value(printed: &Printed) -> serde_json::Value {
         "stdout_total_bytes": totals.0,
         "stderr_total_bytes": totals.1,
     })
-}
-
-/// What was printed and not kept is as good as a file that could not be brought.
-fn exit(whole: bool) -> Exit {
-    if whole { Exit::Done } else { Exit::Failed }
 }

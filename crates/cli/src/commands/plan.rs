@@ -66,7 +66,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         set: args.set.clone(),
         ..Source::default()
     };
-    let checked = Checked::new(source, false)?;
+    let checked = Checked::new(source, false, false)?;
     let ((speeds, trace), prices) = match args.machines {
         Some(machines) => (assumed(args, machines)?, Vec::new()),
         None => known(context, args, checked.cpus_max())?,

@@ -1,36 +1,12 @@
 //! What a job's tasks printed.
 
-use crate::exit::Failure;
 use crate::show::{self, escape};
+use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
-use hedge_model::{JobId, JobSpec};
 use hedge_node::client::{Client, Printed};
 
 /// Most lines shown of what a failed task wrote to its standard error.
 const TAIL_LINES_MAX: usize = 20;
-
-/// Prints what every task of a program's job printed, in the order of their numbers; whether all of it was kept.
-///
-/// # Errors
-/// The grid failed, or nobody reads any more.
-pub async fn print_all(client: &Client, job: JobId, spec: &JobSpec) -> Result<bool, Failure> {
-    let mut whole = true;
-    for number in 0..spec.task_count() {
-        let printed = client.printed(job, &spec.label(number)).await?;
-        whole &= print(&printed)?;
-    }
-    Ok(whole)
-}
-
-/// Prints what one task printed; whether all of it was kept.
-///
-/// # Errors
-/// Nobody reads any more.
-pub fn print(printed: &Printed) -> Result<bool, Failure> {
-    show::task_err(&printed.stderr);
-    show::task_out(&printed.stdout)?;
-    Ok(tell_cut(printed))
-}
 
 /// Tells what of a task's output was not kept; whether all was.
 pub fn tell_cut(printed: &Printed) -> bool {

@@ -6,6 +6,7 @@ use super::follow::{Followed, follow};
 use super::interrupt::Interrupts;
 use super::place::check_names;
 use super::source::Checked;
+use super::stream::{Closed, Stream, beside};
 use super::{Context, ask, submit_job};
 use crate::args::{Priority, Run, TaskRules};
 use crate::exit::{Exit, Failure};
@@ -27,7 +28,8 @@ const CANCEL_MAX: Duration = Duration::from_secs(5);
 /// A wrong job, or a machine that cannot run it.
 pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
     show::events::show("error,hedge_node=warn");
-    let checked = Checked::new(args.source, !context.look.json)?;
+    let shown = !context.look.json;
+    let checked = Checked::new(args.source, shown, shown)?;
     checked.check_out(args.out.as_deref(), true)?;
     check_names(args.out.as_deref(), checked.tasks())?;
     let has = hedge_node::worker::offer(&std::env::temp_dir());
@@ -104,7 +106,7 @@ async fn on_grid(
     wanted: &Wanted,
     mut interrupts: Interrupts,
 ) -> Result<Exit, Failure> {
-    let program = checked.is_program();
+    let (program, leaves_files) = (checked.is_program(), checked.leaves_files());
     let submitted = async {
         let spec = checked.finish(client).await?;
         let job = submit_job(client, new_key()?, &spec).await?;
@@ -118,10 +120,24 @@ async fn on_grid(
         }
     };
     let mut progress = Progress::new(context.look.style(program)).on_this_machine();
-    let mut followed = follow(client, job, &mut progress, &mut interrupts).await;
+    let shown = program && !context.look.json;
+    let mut stream = shown.then(|| Stream::start(client, job, &spec));
+    let following = follow(client, job, &mut progress, &mut interrupts);
+    let mut followed = match beside(&mut stream, following).await {
+        Ok(followed) => followed,
+        Err(Closed) if leaves_files => follow(client, job, &mut progress, &mut interrupts).await,
+        // Like any program whose output nobody reads.
+        Err(Closed) => {
+            cancel(client, job, &mut progress).await?;
+            return Err(Failure::OutputClosed);
+        }
+    };
     if let Ok(Followed::Interrupted) = followed {
         show::note("cancelling; Ctrl-C again quits at once");
-        followed = cancel(client, job, &mut progress).await;
+        followed = match beside(&mut stream, cancel(client, job, &mut progress)).await {
+            Ok(followed) => followed,
+            Err(Closed) => cancel(client, job, &mut progress).await,
+        };
     }
     drop(progress);
     let view = match followed? {
@@ -137,10 +153,11 @@ async fn on_grid(
         results: true,
         out: wanted.out.as_deref(),
         program: program.then_some(&spec),
+        stream,
         last: Some(&spec),
         exit_code: wanted.exit_code,
     };
-    finish(context, client, view, &wish, &mut interrupts).await
+    finish(context, client, view, wish, &mut interrupts).await
 }
 
 async fn cancel(client: &Client, job: JobId, progress: &mut Progress) -> Result<Followed, Failure> {

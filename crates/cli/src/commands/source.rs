@@ -24,13 +24,15 @@ pub struct Checked {
 
 impl Checked {
     /// Reads and checks the job, its input files included. Where `hints`, tells people of files that the job's commands
-    /// name and that are not sent.
+    /// name and that are not sent. The output of a program may be `shown` while it runs.
     ///
     /// # Errors
     /// Mistakes of the job file or the arguments.
-    pub fn new(source: Source, hints: bool) -> Result<Self, Failure> {
+    pub fn new(source: Source, hints: bool, shown: bool) -> Result<Self, Failure> {
         let Some(path) = &source.job else {
-            let program = program(source.needs, source.program)?;
+            let mut program = program(source.needs, source.program)?;
+            let one = program.array.is_none() && program.each.is_none();
+            program.no_copies = shown && one && !program.critical;
             let here = Path::new("");
             let found = program.find(here);
             let found = found.map_err(Failure::Arguments)?;
@@ -146,6 +148,7 @@ fn program(needs: Needs, words: Vec<String>) -> Result<Program, Failure> {
         array: needs.array,
         each,
         critical: needs.critical,
+        no_copies: false,
         inputs: needs.input,
         outputs: needs.output,
         env: needs.env,

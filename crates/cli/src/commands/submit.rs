@@ -6,6 +6,7 @@ use super::interrupt::Interrupts;
 use super::nested::TaskWaits;
 use super::place::check_names;
 use super::source::Checked;
+use super::stream::{Closed, Stream, beside};
 use super::{Context, submit_job};
 use crate::args::Submit;
 use crate::exit::{Exit, Failure};
@@ -21,9 +22,10 @@ use serde_json::json;
 /// A wrong job, or a grid that does not take it.
 pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
     let key = args.key.map_or_else(new_key, Ok)?;
-    let checked = Checked::new(args.source, !context.look.json)?;
+    let hints = !context.look.json;
+    let checked = Checked::new(args.source, hints, hints && args.wait)?;
     checked.check_out(args.out.as_deref(), args.wait)?;
-    let program = checked.is_program();
+    let (program, leaves_files) = (checked.is_program(), checked.leaves_files());
     check_names(args.out.as_deref(), checked.tasks())?;
     context.on_grid(&args.grid, async |client| {
         let spec = checked.finish(client).await?;
@@ -42,7 +44,19 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
         }
         let waits = TaskWaits::begin(job);
         let mut progress = Progress::new(context.look.style(program));
-        let followed = follow(client, job, &mut progress, &mut interrupts).await;
+        let shown = program && !context.look.json;
+        let mut stream = shown.then(|| Stream::start(client, job, &spec));
+        let following = follow(client, job, &mut progress, &mut interrupts);
+        let followed = match beside(&mut stream, following).await {
+            Ok(followed) => followed,
+            Err(Closed) if leaves_files => {
+                follow(client, job, &mut progress, &mut interrupts).await
+            }
+            Err(Closed) => {
+                detached(job);
+                return Err(Failure::OutputClosed);
+            }
+        };
         drop((progress, waits));
         let view = match followed? {
             Followed::Ended(view) => *view,
@@ -52,10 +66,11 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
             results: true,
             out: args.out.as_deref(),
             program: program.then_some(&spec),
+            stream,
             last: None,
             exit_code: args.exit_code,
         };
-        finish(context, client, view, &wish, &mut interrupts).await
+        finish(context, client, view, wish, &mut interrupts).await
     })
 }
 

@@ -54,8 +54,9 @@ async fn wait(
         results: args.out.is_some(),
         out: args.out.as_deref(),
         program: None,
+        stream: None,
         last: None,
         exit_code: args.exit_code,
     };
-    finish(context, client, view, &wish, &mut interrupts).await
+    finish(context, client, view, wish, &mut interrupts).await
 }

@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod escape;
 pub mod events;
 pub mod explain;
+pub mod hold;
 pub mod job;
 pub mod manifest;
 mod mistakes;

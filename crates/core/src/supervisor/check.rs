@@ -6,6 +6,7 @@ use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::state::{AttemptState, Share};
 use crate::supervisor::leader::blobs::state::Blob;
 use crate::supervisor::leader::blobs::transfers::{input_blobs, result_files};
+use crate::supervisor::leader::timers::Timer;
 use hedge_model::{PeerId, TaskId};
 use std::collections::BTreeMap;
 
@@ -68,6 +69,13 @@ impl LeaderView<'_> {
         self.check_jobs()?;
         self.leader.blobs.check()?;
         self.check_submissions()?;
+        let (readings, timer) = (
+            &self.leader.readings,
+            self.leader.timers.at(Timer::Readings),
+        );
+        expect(readings.check() && readings.next() == timer, || {
+            "the readings of output are too many, out of order or not timed".to_owned()
+        })?;
         self.check_shares()
     }
 

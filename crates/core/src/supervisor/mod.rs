@@ -27,7 +27,9 @@ use crate::monitor::{Finding, Found, Settings as Watch};
 use follower::{Candidacy, Follower};
 use hedge_model::group::{FromLeader, LeaderSays, PeerSupervisor};
 use hedge_model::ledger::Cost;
-use hedge_model::msg::{self, Answer, HASHES_MAX, Refusal, RefusalKind, Reply, ToWorker};
+use hedge_model::msg::{
+    self, Answer, FromWorker, HASHES_MAX, Refusal, RefusalKind, Reply, Request, ToWorker,
+};
 use hedge_model::record::Record;
 use hedge_model::view::{JobView, WorkerView};
 use hedge_model::{Epoch, Hash, JobId, PeerAddr, PeerId, Time};
@@ -103,7 +105,13 @@ impl Supervisor {
             Event::Found(Finding {
                 what: Found::Progress(..),
                 ..
-            })
+            }) | Event::FromWorker {
+                msg: FromWorker::Printed(_),
+                ..
+            } | Event::Ask {
+                request: Request::Printed(_),
+                ..
+            }
         );
         match event {
             Event::Lead { holds, secret } => {

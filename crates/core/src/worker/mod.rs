@@ -277,6 +277,8 @@ impl Worker {
             ToWorker::Benchmark => self.benchmark = true,
             // Signs of life are the shell's: they must not wait for anything that happens here.
             ToWorker::Heartbeat(_) | ToWorker::Tripwire { .. } | ToWorker::Probe { .. } => {}
+            // The core does not see what attempts print.
+            ToWorker::ReadPrinted(_) => {}
             // About connections, which are not this machine's.
             ToWorker::Lead(_)
             | ToWorker::Supervisors(_)

@@ -3,7 +3,7 @@
 use hedge_core::monitor::Attention;
 use hedge_core::supervisor::{Action, Effects, GrantRequest};
 use hedge_model::ending::Fault;
-use hedge_model::msg::{GrantedReply, Refusal, Reply, ToWorker};
+use hedge_model::msg::{GrantedReply, PrintedView, Refusal, Reply, ToWorker};
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::{Ending, Hash, PeerId};
 
@@ -59,6 +59,12 @@ pub fn line(action: &Action) -> String {
             let reply = match reply {
                 GrantedReply::Results(view) => format!("{} results", view.files.len()),
                 GrantedReply::Log(view) => format!("log of task {}: {}", view.task, view.end),
+                GrantedReply::Printed { log, last } => {
+                    let attempt = log.attempt.map_or("none".to_owned(), |id| id.to_string());
+                    let kept = if log.log.is_some() { "a log" } else { "no log" };
+                    let last = if *last { ", the last" } else { "" };
+                    format!("over {attempt}: {}, {kept}{last}", log.end)
+                }
             };
             format!("{} #{id}: {reply}{}", peer(*to), granted(grant))
         }
@@ -109,10 +115,39 @@ fn order_line(msg: &ToWorker) -> String {
         ToWorker::Heartbeat(plan) => format!("heartbeat by plan {}", plan.number),
         ToWorker::Tripwire { .. } => "tripwire".into(),
         ToWorker::Probe { .. } => "probe".into(),
+        ToWorker::ReadPrinted(read) => format!(
+            "read {} from {}/{} #{}",
+            read.attempt, read.from.stdout, read.from.stderr, read.reading
+        ),
         ToWorker::Lead(epoch) => format!("lead {}", epoch.0),
         ToWorker::Supervisors(all) => format!("{} supervisors", all.len()),
         ToWorker::Relays(all) => format!("{} relays", all.len()),
         ToWorker::Revoked(peers) => format!("{} revoked", peers.len()),
+    }
+}
+
+fn printed_line(view: &PrintedView) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match view {
+        PrintedView::Part {
+            attempt, pieces, ..
+        } => {
+            let (out, err) = (&pieces.stdout, &pieces.stderr);
+            format!(
+                "printed by {attempt}: {:?} from {} of {}, {:?} from {} of {}",
+                text(&out.bytes),
+                out.from,
+                out.total,
+                text(&err.bytes),
+                err.from,
+                err.total
+            )
+        }
+        PrintedView::Over { log, .. } => format!("over, not granted: {}", log.end),
+        PrintedView::Nothing { why, last } => {
+            let last = if *last { ", the last" } else { "" };
+            format!("nothing: {why}{last}")
+        }
     }
 }
 
@@ -125,6 +160,7 @@ fn reply_line(reply: &Reply) -> String {
         ),
         Reply::Jobs(views) => format!("{} jobs", views.len()),
         Reply::Explain(view) => format!("explains job {}", view.job.id),
+        Reply::Printed(view) => printed_line(view),
         Reply::No(Refusal { kind, why }) => format!("no, {kind:?}: {why}"),
         other => format!("{other:?}"),
     }

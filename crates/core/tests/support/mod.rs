@@ -8,8 +8,8 @@ mod lines;
 use hedge_core::monitor::{Monitor, Output, Settings, WatchId, WatchMode};
 use hedge_core::supervisor::{Action, Config, Effects, Event, Proposal, State, Supervisor};
 use hedge_model::msg::{
-    FromWorker, Heartbeat, HeldAttempt, Outcome, Reply, Report, Request, Role, ToWorker, Usage,
-    WorkerInfo,
+    FromWorker, Heartbeat, HeldAttempt, Offsets, Outcome, PrintedRequest, Reply, Report, Request,
+    Role, ToWorker, Usage, WorkerInfo,
 };
 use hedge_model::record::{Record, Ticket};
 use hedge_model::spec::{
@@ -414,6 +414,16 @@ pub fn ticket(
     });
     rig.commit();
     rig.expect(&["append ticket", "client 1 #1: Ticket(\"secret\")"]);
+}
+
+/// A question about what the first task of a job prints.
+pub fn printed_request(job: JobId) -> Request {
+    Request::Printed(PrintedRequest {
+        job,
+        task: "0".into(),
+        attempt: None,
+        from: Offsets::default(),
+    })
 }
 
 /// The end of a program with an exit status.

@@ -1,6 +1,7 @@
 //! The worker's side: starts a spawner for each slot, hands it attempts, reports how they ended.
 
 mod bounds;
+mod output;
 mod slot;
 
 use crate::disk::DiskLimit;
@@ -12,6 +13,8 @@ use crate::{
     Advanced, ExecError, Exit, Launch, Permissions, Priority, Report, Scratch, SharedFolder,
 };
 use hedge_model::Ending;
+pub use output::Output;
+use output::Readings;
 use slot::SlotSpawner;
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -162,6 +165,7 @@ struct State {
     lowered: bool,
     /// How often attempts are looked at; likewise.
     look_every: Option<Duration>,
+    readings: Readings,
 }
 
 /// Answers a request to pause when the last spawner has, or is gone.
@@ -212,6 +216,7 @@ impl Spawner {
                 paused: false,
                 lowered: false,
                 look_every: None,
+                readings: Readings::default(),
             }),
             setup,
             ended: tokio::sync::Mutex::new(ended),
@@ -371,6 +376,14 @@ impl Running {
     /// The attempt's number, for [`Spawner::cancel`].
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Reads what the attempt prints.
+    pub fn output(&self) -> Output {
+        Output {
+            id: self.id,
+            shared: Arc::downgrade(&self.shared),
+        }
     }
 
     /// Ends the attempt with all its processes; [`Running::wait`] then tells.

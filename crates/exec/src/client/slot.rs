@@ -240,6 +240,7 @@ impl Keeper {
             .leaving
             .extract_if(|_, (slot, _)| *slot == self.slot)
             .collect();
+        state.readings.lose(self.slot);
         drop(state);
         drop((leaving, pausing));
         for (_, in_hand) in running {
@@ -342,6 +343,7 @@ fn deliver(inbox: &mut Vec<u8>, shared: &Arc<Shared>, slot: u32) -> Result<(), w
                     observer(to);
                 }
             }
+            Reply::Printed { reading, pieces } => state.readings.answered(reading, pieces),
             Reply::Ready(_) | Reply::Refused { .. } => {
                 return Err(wire::BadFrame("it spoke out of turn".to_owned()));
             }

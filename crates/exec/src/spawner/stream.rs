@@ -1,6 +1,7 @@
 //! A captured stream of an attempt: its end in memory, and more of it in a file beside the attempt's folder.
 
 use crate::{TAIL_BYTES, Tail};
+use hedge_model::msg::{PIECE_BYTES_MAX, Piece};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -89,6 +90,43 @@ impl Stream {
         read
     }
 
+    /// The part of the stream that begins at `from`, or the oldest one that is kept.
+    pub(crate) fn piece(&self, from: u64) -> Piece {
+        let total = self.tail.total;
+        let in_memory = total - self.tail.bytes.len() as u64;
+        let oldest = match &self.spill {
+            Spill::Open(..) => total.saturating_sub(self.keep).min(in_memory),
+            Spill::Unused(_) | Spill::Closed => in_memory,
+        };
+        let from = from.max(oldest);
+        let bytes = match &self.spill {
+            _ if from >= in_memory => self.in_memory_from(from),
+            Spill::Open(file, _) => {
+                let wanted = (in_memory - from).min(PIECE_BYTES_MAX as u64) as usize;
+                match read_round(file, from, self.keep, wanted) {
+                    Ok(bytes) => bytes,
+                    Err(_) => {
+                        return Piece {
+                            from: in_memory,
+                            bytes: self.in_memory_from(in_memory).into(),
+                            total,
+                        };
+                    }
+                }
+            }
+            Spill::Unused(_) | Spill::Closed => Vec::new(),
+        };
+        let bytes = bytes.into();
+        Piece { from, bytes, total }
+    }
+
+    fn in_memory_from(&self, from: u64) -> Vec<u8> {
+        let in_memory = self.tail.total - self.tail.bytes.len() as u64;
+        let at = usize::try_from(from - in_memory).unwrap_or(usize::MAX);
+        let rest = self.tail.bytes.get(at..).unwrap_or_default();
+        rest[..rest.len().min(PIECE_BYTES_MAX)].to_vec()
+    }
+
     /// Takes what is left, without waiting.
     pub(crate) fn finish(&mut self, buffer: &mut [u8]) -> Tail {
         let mut drained = 0;
@@ -157,8 +195,20 @@ impl Stream {
     }
 }
 
+/// Reads from a file that is written round every `keep` bytes.
+fn read_round(file: &File, from: u64, keep: u64, wanted: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; wanted];
+    let at = from % keep;
+    let straight = usize::try_from(keep - at).unwrap_or(usize::MAX);
+    let (end, start) = bytes.split_at_mut(straight.min(wanted));
+    file.read_exact_at(end, at)?;
+    file.read_exact_at(start, 0)?;
+    Ok(bytes)
+}
+
 fn create(path: &PathBuf) -> io::Result<File> {
     File::options()
+        .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)
@@ -168,6 +218,63 @@ fn create(path: &PathBuf) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// All that can be read of a stream, piece by piece, and where it begins.
+    fn read_on(stream: &Stream, from: u64) -> (u64, Vec<u8>) {
+        let first = stream.piece(from);
+        let (begin, mut all) = (first.from, first.bytes.to_vec());
+        loop {
+            let piece = stream.piece(begin + all.len() as u64);
+            assert!(piece.answers(begin + all.len() as u64));
+            if piece.bytes.is_empty() {
+                return (begin, all);
+            }
+            assert_eq!(piece.from, begin + all.len() as u64);
+            all.extend_from_slice(&piece.bytes);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_can_be_read_from_anywhere_while_more_is_written() {
+        let folder = std::env::temp_dir().join(format!("hedge-pieces-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let keep = 3 * TAIL_BYTES;
+        let mut stream = Stream::new(Some(keep), folder.join("spill")).unwrap();
+        assert_eq!(
+            stream.piece(7),
+            Piece {
+                from: 7,
+                ..Piece::default()
+            }
+        );
+        let byte = |at: u64| (at % 251) as u8;
+        let mut all = Vec::new();
+        for part in [10, 60_000, 90_000, 50_001, 200_000, 50_001] {
+            let more: Vec<u8> = (all.len()..all.len() + part)
+                .map(|at| byte(at as u64))
+                .collect();
+            stream.take(&more);
+            all.extend(more);
+            let total = all.len() as u64;
+            for from in [
+                0,
+                9,
+                total.saturating_sub(keep),
+                total / 2,
+                total - 1,
+                total,
+            ] {
+                let (begin, read) = read_on(&stream, from);
+                assert_eq!(begin, from.max(total.saturating_sub(keep)));
+                assert!(read == all[begin as usize..], "{total} bytes from {from}");
+            }
+        }
+        // Without a file the end in memory is all there is.
+        stream.spill = Spill::Closed;
+        let (begin, read) = read_on(&stream, 0);
+        assert!(all.ends_with(&read) && begin == (all.len() - read.len()) as u64);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn a_long_stream_is_kept_in_a_file_and_its_end_in_memory() {

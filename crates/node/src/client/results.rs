@@ -5,7 +5,7 @@ use super::{Client, Grid, local};
 use crate::ClientError;
 use crate::grants::Grants;
 use hedge_model::data::PRINTED_BYTES_MAX;
-use hedge_model::msg::{Reply, Request};
+use hedge_model::msg::{PrintedView, Reply, Request};
 use hedge_model::view::{LogView, ResultFile};
 use hedge_model::{Data, Hash, JobId, Source};
 use hedge_net::{DataStore, FetchError, Fetcher};
@@ -53,7 +53,7 @@ struct Page {
 
 /// Whom to ask for content, and the leave to read it.
 #[derive(Debug)]
-struct Access {
+pub(super) struct Access {
     sources: Vec<Source>,
     grants: Grants,
 }
@@ -126,7 +126,7 @@ impl Written {
 }
 
 impl Access {
-    fn new(sources: Vec<Source>, sealed: &[u8]) -> Self {
+    pub(super) fn new(sources: Vec<Source>, sealed: &[u8]) -> Self {
         let grants = Grants::open(sealed);
         Self { sources, grants }
     }
@@ -273,7 +273,7 @@ impl Client {
         written
     }
 
-    async fn read(
+    pub(super) async fn read(
         &self,
         data: &Data,
         access: &Arc<Access>,
@@ -404,6 +404,9 @@ impl Client {
             access = Arc::new(match self.ask(again.clone()).await? {
                 Reply::Results(view, grants) => Access::new(view.sources, &grants),
                 Reply::Log(view, grants) => Access::new(view.sources, &grants),
+                Reply::Printed(PrintedView::Over { log, grants, .. }) => {
+                    Access::new(log.sources, &grants)
+                }
                 _ => return Err(does_not_fit()),
             });
         }
@@ -454,6 +457,6 @@ fn not_tried(contents: impl Iterator<Item = (Hash, u64)>) -> HashMap<Hash, Strin
     contents.map(why).collect()
 }
 
-fn does_not_fit() -> ClientError {
+pub(super) fn does_not_fit() -> ClientError {
     ClientError::Local("the supervisor gave an answer that does not fit".into())
 }

@@ -3,6 +3,7 @@
 use super::Input;
 use super::gpus::{Gpus, HeldGpus};
 use super::heartbeats::HeartbeatSender;
+use super::printed::Outputs;
 use super::staging::stage;
 use hedge_core::worker::Event;
 use hedge_exec::{
@@ -46,6 +47,8 @@ pub(super) struct Tools {
     pub heartbeats: HeartbeatSender,
     /// Outputs of attempts whose reports are not made yet, and what these printed.
     pub stored: Arc<Mutex<Vec<(AttemptId, Hash)>>>,
+    /// What the attempts print that run.
+    pub outputs: Outputs,
 }
 
 impl Tools {
@@ -305,6 +308,7 @@ async fn run(
     let launch = launch(tools, body, order, &gpus);
     let started = tools.runner.start(body.runtime, &scratch, launch, observer);
     let mut attempt = started.await;
+    let readable = attempt.output().map(|output| tools.outputs.add(id, output));
     let exit = tokio::select! {
         exit = attempt.ended() => exit,
         Ok(()) = stopped => {
@@ -312,7 +316,7 @@ async fn run(
             attempt.ended().await
         }
     };
-    drop(gpus);
+    drop((gpus, readable));
     let log = store_log(tools, id, &scratch, &exit).await;
     let ended = match exit.outcome {
         Ok(()) if body.outputs.is_empty() => Ok(Vec::new()),

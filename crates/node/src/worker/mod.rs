@@ -6,6 +6,7 @@ mod heartbeats;
 mod inventory;
 mod link;
 mod owner;
+mod printed;
 mod screensaver;
 mod senders;
 mod staging;
@@ -186,6 +187,7 @@ pub async fn run(
         inputs,
         heartbeats: heartbeats.clone(),
         stored: Arc::default(),
+        outputs: printed::Outputs::default(),
     });
     let result = Loop {
         info: inventory::info(&config, tools.gpus.all(), net.local_addr()),
@@ -424,7 +426,11 @@ impl Loop {
                 self.tools.runner.watch_progress(plan.progress_every);
             }
             ToWorker::Relays(all) if led_here || self.link.is_none() => self.links.use_relays(all),
-            ToWorker::Revoked(_) | ToWorker::Heartbeat(_) | ToWorker::Relays(_) => {}
+            ToWorker::ReadPrinted(read) if led_here => printed::answer(&self.tools, read),
+            ToWorker::Revoked(_)
+            | ToWorker::Heartbeat(_)
+            | ToWorker::Relays(_)
+            | ToWorker::ReadPrinted(_) => {}
             order => {
                 let link = self.link.as_ref().filter(|link| link.conn == conn);
                 if let Some(epoch) = link.map(|link| link.epoch) {

@@ -2,7 +2,7 @@
 
 use crate::supervisor::Requester;
 use crate::supervisor::leader::LeaderView;
-use hedge_model::msg::{RefusalKind, Request, Role};
+use hedge_model::msg::{PrintedRequest, RefusalKind, Request, Role};
 use hedge_model::{JobId, JobSpec, PeerId};
 
 /// What a request is about, which decides who may ask for it.
@@ -30,6 +30,7 @@ fn concern(request: &Request) -> Concern {
         | Request::Logs(id, _)
         | Request::Explain(id, _)
         | Request::Tasks { job: id, .. }
+        | Request::Printed(PrintedRequest { job: id, .. })
         | Request::Forget(id) => Concern::Job(*id),
         Request::Workers | Request::Settings => Concern::Grid,
         Request::Drain(_)

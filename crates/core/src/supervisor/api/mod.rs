@@ -4,6 +4,7 @@ mod access;
 pub(crate) mod job_view;
 mod members;
 mod name;
+mod printed;
 pub(crate) mod requests;
 mod tasks;
 mod tickets;

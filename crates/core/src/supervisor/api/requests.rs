@@ -1,7 +1,6 @@
 //! What clients ask for.
 
 use crate::supervisor::api::name;
-use crate::supervisor::api::views::find_task;
 use crate::supervisor::contract::Pending;
 use crate::supervisor::leader::blobs::submissions::NewSubmission;
 use crate::supervisor::leader::blobs::transfers::result_tasks;
@@ -11,8 +10,8 @@ use hedge_model::msg::{
     GrantedReply, JOBS_MAX, Refusal, RefusalKind, Reply, Request, Role, SharedSpec,
 };
 use hedge_model::record::{JobEnd, Record, Ticket};
-use hedge_model::view::{JobView, LogView, MISSING_MAX, ResultFile, ResultsView};
-use hedge_model::{Data, Hash, JobId, PeerId, TaskId};
+use hedge_model::view::{JobView, MISSING_MAX, ResultFile, ResultsView};
+use hedge_model::{Data, Hash, JobId, PeerId};
 use std::ops::Bound;
 
 /// Submissions whose inputs are on their way at once; a client beyond it is asked to try again.
@@ -64,6 +63,7 @@ impl Leadership<'_> {
             Request::Forget(id) => return self.decide(peer, ask, self.view().forgettable(id)),
             Request::Upgrade => return self.decide(peer, ask, self.view().upgrade()),
             Request::Cancel(id) => return self.cancel(peer, ask, id),
+            Request::Printed(request) => return self.on_printed_request(peer, ask, &request),
             Request::Ticket {
                 role,
                 valid_for,
@@ -113,7 +113,7 @@ impl Leadership<'_> {
     }
 
     /// Answers with what names blobs, and has the client granted leave to read these.
-    fn answer_granted(
+    pub(crate) fn answer_granted(
         &mut self,
         to: PeerId,
         id: u64,
@@ -200,6 +200,7 @@ impl LeaderView<'_> {
             Request::Submit { .. }
             | Request::Watch(_)
             | Request::Cancel(_)
+            | Request::Printed(_)
             | Request::Drain(_)
             | Request::Ticket { .. }
             | Request::RevokeTicket(_)
@@ -349,50 +350,6 @@ impl LeaderView<'_> {
             sources: self.sources_for_clients(&blobs),
         };
         Ok((GrantedReply::Results(Box::new(view)), blobs))
-    }
-
-    fn logs(
-        &self,
-        id: JobId,
-        task: &str,
-    ) -> Result<(GrantedReply, Vec<Hash>), (RefusalKind, String)> {
-        let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
-        let number = find_task(job, task)?;
-        let state = &job.tasks[number as usize];
-        let last = job
-            .ended_attempts(TaskId { job: id, number })
-            .rev()
-            .find(|ended| ended.log.is_some());
-        let (attempt, worker, end, log) = match (&state.done, last) {
-            (Some(done), _) => (
-                Some(done.attempt),
-                Some(done.worker),
-                "done".to_owned(),
-                done.log.clone(),
-            ),
-            (None, Some(ended)) => (
-                Some(ended.attempt),
-                Some(ended.worker),
-                ended.end.tell(&self.name(ended.worker)),
-                ended.log.clone(),
-            ),
-            (None, None) => (None, None, "no attempt has ended yet".to_owned(), None),
-        };
-        let (exit_code, signal) = job.exit_of(TaskId { job: id, number });
-        let blobs: Vec<Hash> = log.iter().flat_map(|log| log.blobs()).collect();
-        let sources = self.sources_for_clients(&blobs);
-        let task = job.spec.label(number);
-        let view = LogView {
-            task,
-            worker,
-            end,
-            log: log.map(|log| *log),
-            sources,
-            attempt,
-            exit_code,
-            signal,
-        };
-        Ok((GrantedReply::Log(Box::new(view)), blobs))
     }
 }
 

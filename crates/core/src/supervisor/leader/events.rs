@@ -43,7 +43,10 @@ impl Leadership<'_> {
                 request,
                 secret,
             } => self.on_ask(requester, ask, request, secret),
-            Event::Unasked(asks) => self.leader.unwatch(&asks),
+            Event::Unasked(asks) => {
+                self.leader.unwatch(&asks);
+                self.forget_readings(&asks);
+            }
             Event::Pulled { hash, result } => self.on_pulled(hash, result),
             Event::Proved { holder, proofs } => self.on_proved(holder, proofs),
             Event::Tick => self.on_tick(),
@@ -113,6 +116,8 @@ impl Leadership<'_> {
                 Pending::Abandoned | Pending::Unwanted { .. } => {}
             }
         }
+        let readings = self.leader.readings.take().into_iter();
+        open.extend(readings.map(|reading| (reading.client, reading.ask)));
         let submits = self.leader.submissions.iter();
         open.extend(submits.map(|submit| (submit.client, submit.new.ask)));
         let jobs = self.leader.jobs.values();
@@ -225,6 +230,7 @@ impl Leadership<'_> {
                 Timer::ContentLost(ix) => self.content_of_gone_worker(ix),
                 Timer::Readmit(ix) => self.readmit(ix),
                 Timer::Tell(job) => self.tell(job),
+                Timer::Readings => self.expire_readings(),
                 Timer::Rebalance => self.rebalance(),
                 Timer::Pull(hash) => self.pull_again(hash),
                 Timer::Prove(holder) => self.prove_again(holder),

@@ -10,6 +10,7 @@ pub(crate) mod jobs;
 pub(crate) mod placement;
 pub(crate) mod pool;
 mod promises;
+pub(crate) mod readings;
 mod recovery;
 pub mod redundancy;
 pub(crate) mod timers;
@@ -39,6 +40,7 @@ use pool::link::AskedRate;
 use pool::state::WorkerEvent;
 use pool::worker::Worker;
 use promises::Promises;
+use readings::Readings;
 use recovery::Recovery;
 use redundancy::{Evaluations, Policy, YieldingCopies};
 use std::collections::{BTreeMap, VecDeque};
@@ -60,6 +62,7 @@ pub(crate) struct Leader {
     pub possession: Possession,
     pub group: GroupMembers,
     pub timers: Timers,
+    pub readings: Readings,
     pub leaving: Leaving,
     pub attention: ChangedAttention,
     pub recovery: Recovery,

@@ -65,6 +65,8 @@ pub(crate) enum Timer {
     ContentLost(WorkerIx),
     /// A worker that was excluded gets another chance.
     Readmit(WorkerIx),
+    /// A worker that was asked what an attempt has printed is late.
+    Readings,
     /// Watchers of a job are due for news.
     Tell(JobId),
     /// Queued attempts may be moved to idle workers.
@@ -101,6 +103,7 @@ impl Timer {
         match self {
             Timer::ContentLost(_) => "content of a lost worker",
             Timer::Readmit(_) => "a worker that is excluded",
+            Timer::Readings => "what an attempt has printed",
             Timer::Tell(_) => "news for a watching client",
             Timer::Rebalance => "queued attempts",
             Timer::Pull(_) => "a transfer to repeat",

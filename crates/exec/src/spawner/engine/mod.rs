@@ -159,6 +159,9 @@ impl Engine {
                 Ok(Some(Request::Pause(on))) => self.pause(on),
                 Ok(Some(Request::Lower(on))) => self.lower(on),
                 Ok(Some(Request::LookEvery(every))) => self.look_every(every),
+                Ok(Some(Request::Read { id, reading, from })) => {
+                    self.read_printed(id, reading, from)
+                }
                 Ok(None) => break,
                 Err(_) => return None,
             }

@@ -1,6 +1,8 @@
 //! What attempts print and say of their progress, taken at a bounded rate.
 
 use super::{ADVANCE, Engine, STDERR, STDOUT};
+use crate::wire::Reply;
+use hedge_model::msg::{Offsets, Pieces};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,17 @@ impl Engine {
         if busy && self.control(libc::EPOLL_CTL_MOD, fd, 0, token).is_ok() {
             self.resume_at.get_or_insert(now + HOLD_BACK);
         }
+    }
+
+    /// Says what an attempt has printed, if it runs.
+    pub(super) fn read_printed(&mut self, id: u64, reading: u64, from: Offsets) {
+        let attempt = self.attempt.as_ref();
+        let attempt = attempt.filter(|attempt| attempt.id == id && !attempt.reported);
+        let pieces = attempt.map(|attempt| Pieces {
+            stdout: attempt.pipes.stdout.piece(from.stdout),
+            stderr: attempt.pipes.stderr.piece(from.stderr),
+        });
+        self.reply(&Reply::Printed { reading, pieces });
     }
 
     /// Reads on where it was held back.

@@ -64,6 +64,7 @@ impl Leadership<'_> {
             FromWorker::Probed(arrived) => self.link_said(ix, arrived),
             FromWorker::Fetched { bytes, took } => self.link_showed(ix, bytes, took),
             FromWorker::Waits(id, job) => self.on_waits(ix, id, job),
+            FromWorker::Printed(part) => self.on_printed(ix, part),
             FromWorker::Benchmarked(scores) => self.on_benchmarked(ix, scores),
         }
     }
@@ -71,6 +72,7 @@ impl Leadership<'_> {
     pub(crate) fn on_gone(&mut self, peer: PeerId, silent: bool) {
         self.peer_supervisor_gone(peer);
         self.leader.promises.abandon(peer);
+        self.forget_readings_of(peer);
         let submissions = &mut self.leader.submissions;
         for submit in submissions.take(|submit| submit.client == peer) {
             self.release_inputs(&submit.new.spec);
@@ -82,6 +84,7 @@ impl Leadership<'_> {
         let Some(ix) = self.leader.pool.find(peer) else {
             return;
         };
+        self.end_readings_of_worker(ix);
         let (now, by) = (self.now, self.now + RETURNS_WITHIN);
         let state = self.leader.pool[ix].state();
         let watched = state.attention().is_some();

@@ -1,0 +1,195 @@
+//! Readings of what attempts print while they run: clients ask, and the attempts' workers answer.
+
+use crate::supervisor::leader::timers::Timer;
+use crate::supervisor::leader::{Leadership, WorkerIx};
+use crate::supervisor::{answer, send};
+use hedge_model::msg::{
+    Offsets, Pieces, PrintedPart, PrintedView, ReadPrinted, RefusalKind, Reply, ToWorker,
+};
+use hedge_model::{AttemptId, PeerId, Time};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Readings that are open at once: with two full pieces each, the answers are 128 MiB.
+const OPEN_MAX: usize = 1024;
+/// Those of one client, so that it leaves room for others.
+const OPEN_OF_CLIENT_MAX: usize = 128;
+/// How long a worker may take to answer before the client is told that it does not: as long as a worker that is alive
+/// needs under load.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
+
+/// The readings that are open, by number.
+#[derive(Debug, Default)]
+pub(crate) struct Readings {
+    last: u64,
+    open: BTreeMap<u64, Reading>,
+}
+
+/// What one client wants of one attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    pub client: PeerId,
+    /// The question's id.
+    pub ask: u64,
+    pub attempt: AttemptId,
+    pub worker: WorkerIx,
+    pub from: Offsets,
+    /// When the client is told that the worker does not answer.
+    by: Time,
+}
+
+impl Reading {
+    pub fn new(
+        client: PeerId,
+        ask: u64,
+        attempt: AttemptId,
+        worker: WorkerIx,
+        from: Offsets,
+    ) -> Self {
+        Self {
+            client,
+            ask,
+            attempt,
+            worker,
+            from,
+            by: Time(0),
+        }
+    }
+
+    /// Whether a worker's answer belongs to this.
+    fn is_answered_by(&self, ix: WorkerIx, part: &PrintedPart) -> bool {
+        let fit = |pieces: &Pieces| {
+            pieces.stdout.answers(self.from.stdout) && pieces.stderr.answers(self.from.stderr)
+        };
+        self.worker == ix
+            && (self.attempt, self.from) == (part.read.attempt, part.read.from)
+            && part.pieces.as_deref().is_none_or(fit)
+    }
+}
+
+impl Readings {
+    /// Takes out those for which this holds.
+    fn extract(&mut self, is: impl Fn(&Reading) -> bool) -> Vec<Reading> {
+        let gone = self.open.extract_if(.., |_, reading| is(reading));
+        gone.map(|(_, reading)| reading).collect()
+    }
+
+    /// Takes out all of them.
+    pub fn take(&mut self) -> Vec<Reading> {
+        self.extract(|_| true)
+    }
+
+    /// When the first is late. All have the same time, so that they are late in the order of their numbers.
+    pub fn next(&self) -> Option<Time> {
+        self.open.values().next().map(|reading| reading.by)
+    }
+
+    /// Whether they are as many as may be.
+    pub fn check(&self) -> bool {
+        let ordered = self.open.values().map(|reading| reading.by).is_sorted();
+        ordered && self.open.len() <= OPEN_MAX
+    }
+}
+
+impl Leadership<'_> {
+    /// Asks a worker what an attempt has printed; the client gets its answer when the worker does, or does not.
+    pub(crate) fn open_reading(&mut self, reading: Reading) -> Result<(), (RefusalKind, String)> {
+        let readings = &mut self.leader.readings;
+        let theirs = readings.open.values();
+        let theirs = theirs
+            .filter(|other| other.client == reading.client)
+            .count();
+        if readings.open.len() >= OPEN_MAX || theirs >= OPEN_OF_CLIENT_MAX {
+            let why = "the output of too many tasks is read at once; nothing was read: ask again in a moment";
+            return Err((RefusalKind::Busy, why.into()));
+        }
+        readings.last += 1;
+        let number = readings.last;
+        let by = self.now + ANSWERED_WITHIN;
+        readings.open.insert(number, Reading { by, ..reading });
+        let order = ReadPrinted {
+            reading: number,
+            attempt: reading.attempt,
+            from: reading.from,
+        };
+        let worker = self.leader.pool[reading.worker].peer();
+        send(worker, ToWorker::ReadPrinted(order), self.out);
+        self.time_readings();
+        Ok(())
+    }
+
+    /// A worker says what an attempt has printed.
+    pub(crate) fn on_printed(&mut self, ix: WorkerIx, part: PrintedPart) {
+        let open = &mut self.leader.readings.open;
+        let known = open.get(&part.read.reading).copied();
+        let Some(reading) = known.filter(|reading| reading.is_answered_by(ix, &part)) else {
+            return;
+        };
+        open.remove(&part.read.reading);
+        let worker = self.leader.pool[ix].peer();
+        let place = self.view().name(worker);
+        let view = match part.pieces {
+            Some(pieces) => PrintedView::Part {
+                attempt: reading.attempt,
+                worker,
+                place,
+                pieces,
+            },
+            None => not_now(match self.leader.tasks.attempt(reading.attempt) {
+                Some(_) => format!("its program does not run at worker {place} now"),
+                None => "its end is being recorded".to_owned(),
+            }),
+        };
+        answer(reading.client, reading.ask, Reply::Printed(view), self.out);
+        self.time_readings();
+    }
+
+    /// Tells the clients whose readings are late.
+    pub(crate) fn expire_readings(&mut self) {
+        let now = self.now;
+        let late = self.leader.readings.extract(|reading| reading.by <= now);
+        self.not_answered(&late);
+    }
+
+    /// A worker answers no more.
+    pub(crate) fn end_readings_of_worker(&mut self, ix: WorkerIx) {
+        let its = self.leader.readings.extract(|reading| reading.worker == ix);
+        self.not_answered(&its);
+    }
+
+    /// A client waits for no answer any more.
+    pub(crate) fn forget_readings_of(&mut self, client: PeerId) {
+        self.leader
+            .readings
+            .extract(|reading| reading.client == client);
+        self.time_readings();
+    }
+
+    /// Nobody waits for these answers any more.
+    pub(crate) fn forget_readings(&mut self, asks: &[u64]) {
+        self.leader
+            .readings
+            .extract(|reading| asks.contains(&reading.ask));
+        self.time_readings();
+    }
+
+    fn not_answered(&mut self, readings: &[Reading]) {
+        for reading in readings {
+            let worker = self.view().name(self.leader.pool[reading.worker].peer());
+            let view = not_now(format!("worker {worker} does not answer"));
+            answer(reading.client, reading.ask, Reply::Printed(view), self.out);
+        }
+        self.time_readings();
+    }
+
+    fn time_readings(&mut self) {
+        match self.leader.readings.next() {
+            Some(by) => self.leader.timers.set(by, Timer::Readings),
+            None => self.leader.timers.clear(Timer::Readings),
+        }
+    }
+}
+
+fn not_now(why: String) -> PrintedView {
+    PrintedView::Nothing { why, last: false }
+}

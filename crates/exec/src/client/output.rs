@@ -1,0 +1,81 @@
+//! What an attempt prints, read while it runs.
+
+use super::Shared;
+use crate::wire::Request;
+use hedge_model::msg::{Offsets, Pieces};
+use std::collections::HashMap;
+use std::sync::Weak;
+use tokio::sync::oneshot;
+
+/// Reads what an attempt prints. Does not keep the attempt alive.
+#[derive(Clone)]
+pub struct Output {
+    pub(super) id: u64,
+    pub(super) shared: Weak<Shared>,
+}
+
+/// Readings that spawners have not answered, by number.
+#[derive(Default)]
+pub(super) struct Readings {
+    last: u64,
+    open: HashMap<u64, Reading>,
+}
+
+struct Reading {
+    slot: u32,
+    answer: oneshot::Sender<Pieces>,
+}
+
+impl Output {
+    /// What the attempt has printed from these positions on, a bounded part; none where it does not run any more.
+    pub async fn read(&self, from: Offsets) -> Option<Pieces> {
+        let answer = {
+            let shared = self.shared.upgrade()?;
+            let mut state = shared.lock();
+            let slot = state.running.get(&self.id)?.slot;
+            let (reading, answer) = state.readings.open(slot);
+            let request = Request::Read {
+                id: self.id,
+                reading,
+                from,
+            };
+            if !state.slots.get_mut(&slot)?.say(&request) {
+                state.readings.take(reading);
+            }
+            answer
+        };
+        answer.await.ok()
+    }
+}
+
+impl Readings {
+    fn open(&mut self, slot: u32) -> (u64, oneshot::Receiver<Pieces>) {
+        // Those that nobody waits for any more.
+        self.open.retain(|_, reading| !reading.answer.is_closed());
+        let (sender, answer) = oneshot::channel();
+        self.last += 1;
+        let reading = Reading {
+            slot,
+            answer: sender,
+        };
+        self.open.insert(self.last, reading);
+        (self.last, answer)
+    }
+
+    /// The spawner has answered; nothing where the attempt does not run.
+    pub fn answered(&mut self, reading: u64, pieces: Option<Pieces>) {
+        if let (Some(answer), Some(pieces)) = (self.take(reading), pieces) {
+            // One who has given up needs no answer.
+            let _ = answer.send(pieces);
+        }
+    }
+
+    /// A slot's spawner is gone with its answers.
+    pub fn lose(&mut self, slot: u32) {
+        self.open.retain(|_, reading| reading.slot != slot);
+    }
+
+    fn take(&mut self, reading: u64) -> Option<oneshot::Sender<Pieces>> {
+        self.open.remove(&reading).map(|reading| reading.answer)
+    }
+}

@@ -1,0 +1,256 @@
+//! What a task prints, read attempt by attempt while it runs.
+
+use super::Client;
+use super::results::{Access, does_not_fit};
+use crate::ClientError;
+use hedge_model::msg::{Offsets, Piece, PrintedRequest, PrintedView, Reply, Request};
+use hedge_model::view::LogView;
+use hedge_model::{AttemptId, Data, JobId, PeerId};
+use std::sync::Arc;
+
+/// Reads what a task prints, a part at a time. Parts of two attempts are never mixed: the next attempt is read once the
+/// one before is over.
+#[derive(Debug)]
+pub struct Tail {
+    client: Client,
+    job: JobId,
+    task: String,
+    /// The attempt that is read, and how far.
+    reads: Option<(AttemptId, Offsets)>,
+}
+
+/// What one look at a task gave.
+#[derive(Debug)]
+pub struct News {
+    /// The attempt whose output this is.
+    pub attempt: Option<AttemptId>,
+    /// Whether it is read from its beginning: it is the first, or the one before is over.
+    pub begins: bool,
+    /// More of its standard output.
+    pub stdout: Part,
+    /// More of its standard error.
+    pub stderr: Part,
+    /// How it goes on.
+    pub state: TailState,
+}
+
+/// A part of a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Bytes before this part that were not kept until they were read.
+    pub cut: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Position behind the last of them in the stream.
+    pub until: u64,
+}
+
+/// How reading a task goes on.
+#[derive(Debug)]
+pub enum TailState {
+    /// The attempt runs.
+    Runs {
+        /// Its worker.
+        worker: PeerId,
+        /// The worker's name, for people.
+        place: String,
+        /// Bytes that it has printed and that are still to be read.
+        left: u64,
+    },
+    /// The attempt is over, and all that was kept of it is read.
+    Over {
+        /// How it ended.
+        log: Box<LogView>,
+        /// Whether its output is the task's, and nothing follows.
+        last: bool,
+    },
+    /// Nothing can be read now; why, a sentence without a full stop.
+    Waits(String),
+    /// Nothing was printed and nothing will be; why.
+    Nothing(String),
+}
+
+impl News {
+    fn nothing(state: TailState) -> Self {
+        Self {
+            attempt: None,
+            begins: false,
+            stdout: Part::default(),
+            stderr: Part::default(),
+            state,
+        }
+    }
+}
+
+impl Client {
+    /// Reads what a task prints, from its first attempt on that can be read.
+    pub fn tail(&self, job: JobId, task: &str) -> Tail {
+        Tail {
+            client: self.clone(),
+            job,
+            task: task.to_owned(),
+            reads: None,
+        }
+    }
+}
+
+impl Tail {
+    /// What there is to read now. To be called again at once while there is more, and after a pause else.
+    ///
+    /// # Errors
+    /// The grid cannot be reached, which may pass, or refuses.
+    pub async fn next(&mut self) -> Result<News, ClientError> {
+        let (attempt, from) = match self.reads {
+            Some((attempt, from)) => (Some(attempt), from),
+            None => (None, Offsets::default()),
+        };
+        let request = Request::Printed(PrintedRequest {
+            job: self.job,
+            task: self.task.clone(),
+            attempt,
+            from,
+        });
+        let Reply::Printed(view) = self.client.ask(request.clone()).await? else {
+            return Err(does_not_fit());
+        };
+        let found = match &view {
+            PrintedView::Part { attempt, .. } => Some(*attempt),
+            PrintedView::Over { log, .. } => log.attempt,
+            PrintedView::Nothing { .. } => None,
+        };
+        if attempt
+            .zip(found)
+            .is_some_and(|(asked, found)| asked != found)
+        {
+            return Err(does_not_fit());
+        }
+        self.take(view, request, attempt.is_none(), from).await
+    }
+
+    /// Forgets what was read: the next attempt is chosen as the first was.
+    pub fn restart(&mut self) {
+        self.reads = None;
+    }
+
+    /// Reads an attempt again from these positions on.
+    pub fn rewind(&mut self, attempt: AttemptId, to: Offsets) {
+        self.reads = Some((attempt, to));
+    }
+
+    async fn take(
+        &mut self,
+        view: PrintedView,
+        request: Request,
+        begins: bool,
+        from: Offsets,
+    ) -> Result<News, ClientError> {
+        let (attempt, stdout, stderr, state) = match view {
+            PrintedView::Nothing { why, last: true } => {
+                return Ok(News::nothing(TailState::Nothing(why)));
+            }
+            PrintedView::Nothing { why, last: false } => {
+                return Ok(News::nothing(TailState::Waits(why)));
+            }
+            PrintedView::Part {
+                attempt,
+                worker,
+                place,
+                pieces,
+            } => {
+                let (out, err) = (&pieces.stdout, &pieces.stderr);
+                if !out.answers(from.stdout) || !err.answers(from.stderr) {
+                    return Err(does_not_fit());
+                }
+                let (stdout, stderr) = (part(out, from.stdout), part(err, from.stderr));
+                let left = |total: u64, part: &Part| total.saturating_sub(part.until);
+                let left = left(out.total, &stdout).saturating_add(left(err.total, &stderr));
+                let state = TailState::Runs {
+                    worker,
+                    place,
+                    left,
+                };
+                (Some(attempt), stdout, stderr, state)
+            }
+            PrintedView::Over { log, grants, last } => {
+                let access = Arc::new(Access::new(log.sources.clone(), &grants));
+                let (stdout, stderr) = self.client.rest(&log, access, &request, from).await?;
+                (log.attempt, stdout, stderr, TailState::Over { log, last })
+            }
+        };
+        let at = Offsets {
+            stdout: stdout.until,
+            stderr: stderr.until,
+        };
+        let runs = matches!(state, TailState::Runs { .. });
+        self.reads = attempt.filter(|_| runs).map(|attempt| (attempt, at));
+        Ok(News {
+            attempt,
+            begins,
+            stdout,
+            stderr,
+            state,
+        })
+    }
+}
+
+impl Client {
+    /// What was kept of the output of an attempt that is over, from these positions on.
+    async fn rest(
+        &self,
+        view: &LogView,
+        access: Arc<Access>,
+        again: &Request,
+        from: Offsets,
+    ) -> Result<(Part, Part), ClientError> {
+        let Some(log) = &view.log else {
+            let none = |until| Part {
+                until,
+                ..Part::default()
+            };
+            return Ok((none(from.stdout), none(from.stderr)));
+        };
+        let mut parts = [Part::default(), Part::default()];
+        let streams = [
+            (&log.stdout, log.stdout_total, from.stdout),
+            (&log.stderr, log.stderr_total, from.stderr),
+        ];
+        for (part, (data, total, from)) in parts.iter_mut().zip(streams) {
+            *part = self.rest_of(data, total, from, &access, again).await?;
+        }
+        let [stdout, stderr] = parts;
+        Ok((stdout, stderr))
+    }
+
+    async fn rest_of(
+        &self,
+        data: &Data,
+        total: u64,
+        from: u64,
+        access: &Arc<Access>,
+        again: &Request,
+    ) -> Result<Part, ClientError> {
+        if from >= total {
+            return Ok(Part {
+                until: from,
+                ..Part::default()
+            });
+        }
+        let mut bytes = self.read(data, access, again).await?;
+        let oldest = total.saturating_sub(bytes.len() as u64);
+        let read = from.saturating_sub(oldest).min(bytes.len() as u64);
+        bytes.drain(..read as usize);
+        Ok(Part {
+            cut: oldest.saturating_sub(from),
+            bytes,
+            until: total,
+        })
+    }
+}
+
+fn part(piece: &Piece, from: u64) -> Part {
+    Part {
+        cut: piece.from - from,
+        bytes: piece.bytes.to_vec(),
+        until: piece.from + piece.bytes.len() as u64,
+    }
+}

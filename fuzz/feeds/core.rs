@@ -535,6 +535,7 @@ fn draft(input: &mut Bytes) -> Draft {
         critical: Default::default(),
         files: files(input),
         groups: Vec::new(),
+        outline: false,
     };
     draft.qos.redundancy = kinds[input.below(5)];
     draft.qos.copies = 1 + input.below(3) as u32;
@@ -543,7 +544,7 @@ fn draft(input: &mut Bytes) -> Draft {
         let mut group = Group::program(&format!("g{number}"), &["true"]);
         let shape = input.byte();
         group.array = (shape % 2 == 1).then(|| (0, u32::from(shape / 32)));
-        group.crash_limit = 1 + u32::from(shape / 2 % 4);
+        group.retries = u32::from(shape / 2 % 4);
         group.critical = shape / 8 % 2 == 1;
         let before = input.byte();
         for earlier in 0..number {

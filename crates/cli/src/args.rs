@@ -7,7 +7,9 @@ mod relay;
 mod source;
 mod ticket;
 
-pub use jobs::{Cancel, Cost, Explain, Fetch, Forget, Job, JobName, Jobs, Logs, One, Tasks, Wait};
+pub use jobs::{
+    Cancel, Cost, Explain, Fetch, Forget, Job, JobName, Jobs, Logs, One, Retry, Tasks, Wait,
+};
 pub use relay::Relay;
 pub use source::{Needs, Source};
 pub use ticket::{MakeTicket, RevokeTicket, Ticket};
@@ -159,6 +161,12 @@ Examples:
   hedge cancel last
   hedge cancel 7 8 9")]
     Cancel(Cancel),
+    /// Let jobs that failed go on: what is not done is tried again, what is done stays
+    #[command(after_help = "\
+Examples:
+  hedge retry last
+  hedge retry 7 && hedge wait 7 --out pictures")]
+    Retry(Retry),
     /// Bring the results of jobs
     Fetch(Fetch),
     /// List a job's results: their hashes, who made them, and what is missing

@@ -67,7 +67,7 @@ fn a_task_that_leaves_more_names_than_a_report_carries_fails_with_a_reason_and_f
     let folder = tempfile::tempdir().unwrap();
     let grid = Grid::start(folder.path(), 1);
     let job = format!(
-        "[[task]]\nid = \"names\"\ncommand = [\"sh\", \"-c\", \"{}\"]\noutputs = [\"out\"]\ncrash_limit = 1\n",
+        "[[task]]\nid = \"names\"\ncommand = [\"sh\", \"-c\", \"{}\"]\noutputs = [\"out\"]\nretries = 0\n",
         long_names("out", 20_000)
     );
     let name = job_file(&grid, "names.toml", &job);

@@ -253,7 +253,7 @@ name = "fail"
 [[task]]
 id = "bad"
 command = ["sh", "-c", "seq 5000; echo short of luck >&2; exit 7"]
-crash_limit = 2
+retries = 1
 "#;
     write(&here.join("failing.toml"), failing);
     let id = grid.place.submit("failing.toml");

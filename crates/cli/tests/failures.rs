@@ -132,8 +132,8 @@ fn a_failing_task_is_tried_again_on_another_worker_up_to_its_limit() {
     let grid = Grid::with(folder.path(), 3, &["--no-sandbox"]);
     let third =
         "[ $(ls $MARKS | grep -c start.lucky@) -ge 3 ] || { : > \"$MARKS/end.$me\"; exit 7; }";
-    let lucky = marks.task("lucky", third, "crash_limit = 3");
-    let unlucky = marks.task("unlucky", "exit 8", "crash_limit = 2");
+    let lucky = marks.task("lucky", third, "retries = 2");
+    let unlucky = marks.task("unlucky", "exit 8", "retries = 1");
     marks.let_go("lucky");
     marks.let_go("unlucky");
     let no_copies = "[qos]\nredundancy = \"none\"\n";
@@ -166,7 +166,7 @@ fn a_task_over_its_time_limit_is_ended_with_all_its_processes() {
     // Children of all kinds, one of them in a session of its own.
     let work = "setsid sh -c 'sleep 1000; :' \"$MARKS\" & (sleep 1000; :) & sleep 1000";
     marks.let_go("t");
-    let job = marks.task("t", work, "time_limit = \"3s\"\ncrash_limit = 1");
+    let job = marks.task("t", work, "time_limit = \"3s\"\nretries = 0");
     let output = submit_and_wait(&grid.place, &job);
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     assert!(
@@ -262,7 +262,7 @@ fn inputs_that_a_full_disk_cannot_hold_are_used_elsewhere() {
     let job = task(
         "t",
         "wc -c < big > size",
-        "crash_limit = 1\ninputs = [\"big\"]\noutputs = [\"size\"]",
+        "retries = 0\ninputs = [\"big\"]\noutputs = [\"size\"]",
     );
     let why = fails_there_only(&grid, &marks, &job, "moved");
     assert!(why.contains("was short of disk space"), "{why}");
@@ -274,7 +274,7 @@ fn a_task_that_fills_the_disk_succeeds_elsewhere_if_it_may_fail_once() {
     let folder = tempfile::tempdir().unwrap();
     let (grid, marks) = cramped(folder.path());
     let script = "head -c 24000000 /dev/zero > out";
-    let job = task("t", script, "crash_limit = 2\noutputs = [\"out\"]");
+    let job = task("t", script, "retries = 1\noutputs = [\"out\"]");
     let why = fails_there_only(&grid, &marks, &job, "failed");
     assert!(
         why.contains("disk limit of ") && why.contains(" exceeded: it used "),
@@ -288,7 +288,7 @@ fn a_disk_that_has_less_than_the_task_asked_for_is_the_machines_fault() {
     let (grid, marks) = cramped(folder.path());
     fs::write(small_disk(&grid).join("fill"), vec![1; 8 << 20]).unwrap();
     let script = "head -c 12000000 /dev/zero > out";
-    let more = "crash_limit = 1\nresources = { disk = \"13 MiB\" }\noutputs = [\"out\"]";
+    let more = "retries = 0\nresources = { disk = \"13 MiB\" }\noutputs = [\"out\"]";
     let why = fails_there_only(&grid, &marks, &task("t", script, more), "moved");
     assert!(why.contains("was short of disk space (ENOSPC)"), "{why}");
 }
@@ -347,17 +347,17 @@ fn await_empty(grid: &Grid) {
 }
 
 #[test]
-fn a_job_of_which_a_task_fails_ends_and_the_rest_of_it_is_ended() {
+fn a_job_that_allows_no_failure_ends_with_the_first_and_the_rest_of_it_is_ended() {
     let folder = tempfile::tempdir().unwrap();
     let marks = Marks::new(folder.path());
     let grid = Grid::with(folder.path(), 2, &["--no-sandbox"]);
     let tasks = [
-        marks.task("bad", "exit 1", "crash_limit = 1"),
+        marks.task("bad", "exit 1", "retries = 0"),
         marks.task("slow", "", ""),
         marks.task("later", "", "deps = [\"bad\"]"),
     ];
-    let no_copies = "[qos]\nredundancy = \"none\"\n";
-    let job = submit(&grid.place, &[no_copies, &tasks.concat()].concat());
+    let strict = "[qos]\nredundancy = \"none\"\nmax_failures = 0\n";
+    let job = submit(&grid.place, &[strict, &tasks.concat()].concat());
     marks.await_starts("slow", 1);
     marks.let_go("bad");
     let output = grid.place.call(&["wait", &job, "--json"]);
@@ -368,4 +368,53 @@ fn a_job_of_which_a_task_fails_ends_and_the_rest_of_it_is_ended() {
     marks.await_no_processes();
     assert_eq!(marks.starts("later"), 0);
     await_clean(&grid);
+}
+
+#[test]
+fn one_failing_task_of_sixty_costs_one_task_and_a_retry_does_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = Grid::with(folder.path(), 2, &["--no-sandbox"]);
+    let broken = folder.path().join("broken");
+    std::fs::write(&broken, "").unwrap();
+    let script = format!(
+        "[ ${{index}} = 7 ] && [ -e {} ] && exit 3; echo ${{index}} > out-${{index}}",
+        broken.display()
+    );
+    let job = format!(
+        "[qos]\nredundancy = \"none\"\n[[task]]\nid = \"part\"\narray = \"0..60\"\nretries = 1\n\
+         command = [\"sh\", \"-c\", {script:?}]\noutputs = [\"out-${{index}}\"]\n\
+         [[task]]\nid = \"sum\"\ncommand = [\"sh\", \"-c\", \"cat out-* | wc -l > sum\"]\n\
+         inputs = [{{ task = \"part\" }}]\noutputs = [\"sum\"]\n"
+    );
+    let job = submit(&grid.place, &job);
+    let output = grid.place.call(&["wait", &job, "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    let view = json(&output);
+    let counts = ["done", "failed", "skipped"].map(|key| view[key].as_u64().unwrap());
+    assert_eq!(
+        (view["state"].as_str(), counts),
+        (Some("failed"), [59, 1, 1]),
+        "{view}"
+    );
+    let why = view["why"].as_str().unwrap();
+    assert!(why.contains("part.7 failed 2 times"), "{why}");
+    let tasks = told(&grid.place.call(&["tasks", &job]));
+    assert!(tasks.contains("too much failed of part"), "{tasks}");
+    // Once its reason is gone.
+    std::fs::remove_file(&broken).unwrap();
+    grid.place.ask(&["retry", &job]);
+    let out = folder.path().join("results");
+    let output = grid
+        .place
+        .call(&["wait", &job, "--json", "--out", out.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert_eq!(json(&output)["done"], 61);
+    let sum = std::fs::read_to_string(out.join("sum")).unwrap();
+    assert_eq!(sum.trim(), "60");
+    // Each other part was made once.
+    let attempts = json(&output)["attempts"]["total"].as_u64().unwrap();
+    assert_eq!(attempts, 59 + 3 + 1, "the other parts, that one, the sum");
+    let again = grid.place.call(&["retry", &job]);
+    assert_ne!(again.status.code(), Some(0));
+    assert!(told(&again).contains("is done"), "{}", told(&again));
 }

@@ -30,7 +30,7 @@ fn a_worker_short_of_descriptors_fails_no_task() {
     ];
     grid.workers.push(place.start(&args));
     grid.place.await_workers(1);
-    let more = "array = \"0..100\"\ncrash_limit = 1\noutputs = [\"out-${index}\"]";
+    let more = "array = \"0..100\"\nretries = 0\noutputs = [\"out-${index}\"]";
     let job = task("t", "sleep 0.2; echo made > out-${index}", more);
     let output = submit_and_wait(&grid.place, &job);
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
@@ -45,7 +45,7 @@ fn a_worker_short_of_descriptors_fails_no_task() {
 fn a_disk_limit_is_named_whether_one_file_or_many_pass_it() {
     let folder = tempfile::tempdir().unwrap();
     let grid = Grid::start(folder.path(), 1);
-    let more = "crash_limit = 1\nresources = { disk = \"10 MiB\" }";
+    let more = "retries = 0\nresources = { disk = \"10 MiB\" }";
     for script in [
         "exec head -c 30000000 /dev/zero > big",
         "for i in 1 2 3 4 5 6 7 8; do head -c 4000000 /dev/zero > $i; done",
@@ -70,7 +70,7 @@ fn outputs_that_cannot_be_taken_say_what_they_are_at_the_first_attempt() {
         ("mkdir out", "is an empty folder"),
         ("true", "without making its output"),
     ] {
-        let job = task("t", script, "crash_limit = 1\noutputs = [\"out\"]");
+        let job = task("t", script, "retries = 0\noutputs = [\"out\"]");
         let output = submit_and_wait(&grid.place, &job);
         assert_eq!(output.status.code(), Some(1), "{}", told(&output));
         let why = json(&output)["why"].as_str().unwrap().to_owned();

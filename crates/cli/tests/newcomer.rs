@@ -41,7 +41,7 @@ command = [\"true\"]
 [[task]]
 id = \"second\"
 deps = [\"good\"]
-crash_limit = 2
+retries = 1
 command = [\"sh\", \"-c\", \"{second}\"]
 outputs = [\"hello.txt\"]
 "

@@ -28,6 +28,7 @@ fn reads(hash: Hash, size: u64) -> JobSpec {
         critical: CriticalRule::default(),
         files: vec![file],
         groups: vec![group],
+        outline: false,
     };
     JobSpec::new(draft).unwrap()
 }

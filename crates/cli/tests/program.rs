@@ -99,7 +99,7 @@ fn how_a_program_ended_is_passed_on() {
 fn tasks_are_listed_and_their_lines_named() {
     let folder = tempfile::tempdir().unwrap();
     let grid = Grid::start(folder.path(), 2);
-    let job = "[qos]\nredundancy = \"none\"\n[[task]]\nid = \"part\"\narray = \"0..3\"\ncrash_limit = 1\n\
+    let job = "[qos]\nredundancy = \"none\"\n[[task]]\nid = \"part\"\narray = \"0..3\"\nretries = 0\n\
                command = [\"sh\", \"-c\", \"echo this is $HEDGE_INDEX; test $HEDGE_INDEX != 2 || { sleep 1; exit 7; }\"]\n";
     fs::write(folder.path().join("job.toml"), job).unwrap();
     let submitted = grid.place.call(&["submit", "--wait", "job.toml"]);

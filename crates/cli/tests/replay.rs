@@ -21,6 +21,7 @@ fn job(name: &str, files: Vec<FileEntry>, groups: Vec<Group>) -> JobSpec {
         critical: CriticalRule::default(),
         files,
         groups,
+        outline: false,
     };
     JobSpec::new(draft).expect("a job")
 }

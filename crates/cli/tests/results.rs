@@ -425,7 +425,7 @@ fn a_failed_run_keeps_what_its_finished_tasks_made() {
     let folder = tempfile::tempdir().unwrap();
     let place = Place::here(folder.path());
     let job = "name = \"half\"\n[[task]]\nid = \"good\"\ncommand = [\"sh\", \"-c\", \"seq 9000 > good; echo hello\"]\noutputs = [\"good\"]\n\
-               [[task]]\nid = \"bad\"\ncommand = [\"sh\", \"-c\", \"sleep 2; seq 5000 >&2; exit 1\"]\ncrash_limit = 1\n";
+               [[task]]\nid = \"bad\"\ncommand = [\"sh\", \"-c\", \"sleep 2; seq 5000 >&2; exit 1\"]\nretries = 0\n";
     write(&folder.path().join("job.toml"), job);
     let output = place.call(&["run", "job.toml", "--json"]);
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));

@@ -32,7 +32,7 @@ fn nothing_that_a_peer_wrote_steers_a_terminal() {
     let script = format!("printf '%s' '{EVIL}' >&2; printf '%s' '{EVIL}'; exit 3");
     let job = json!({
         "name": EVIL,
-        "task": [{ "id": "t", "command": ["sh", "-c", script], "crash_limit": 1 }],
+        "task": [{ "id": "t", "command": ["sh", "-c", script], "retries": 0 }],
     });
     fs::write(place.folder.join("job.json"), job.to_string()).unwrap();
     let job = place.submit("job.json");

@@ -100,6 +100,7 @@ fn requests() -> Vec<Request> {
             value: "3".into(),
         },
         Request::Forget(job),
+        Request::Retry(job),
         Request::Upgrade,
         Request::MayRelay {
             peer: worker(1),
@@ -127,6 +128,7 @@ fn those_who_may(request: &Request) -> &'static [Origin] {
         | Request::Explain(..)
         | Request::Tasks { .. }
         | Request::Printed(_)
+        | Request::Retry(_)
         | Request::Forget(_) => &[Origin::Owner],
         Request::Drain(_)
         | Request::Ticket { .. }

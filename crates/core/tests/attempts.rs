@@ -155,11 +155,11 @@ fn a_failed_task_runs_again_on_another_worker() {
 }
 
 #[test]
-fn a_task_that_keeps_failing_fails_its_job_at_the_limit() {
+fn a_task_that_keeps_failing_is_given_up_when_its_retries_are_used_up() {
     let mut rig = Rig::new();
     rig.attach(1, 1);
     let twice = Group {
-        crash_limit: 2,
+        retries: 1,
         ..group("a", &[])
     };
     rig.submit(1, 1, &plain(vec![twice]));
@@ -184,9 +184,10 @@ fn a_task_that_keeps_failing_fails_its_job_at_the_limit() {
     rig.commit();
     rig.expect(&[
         "append failed 1.0/0.1.2: it ended with exit code 1",
-        "append job 1 failed: task a failed 2 times, at last: it ended with exit code 1",
+        "append task 1.0 failed",
         "worker 1: settled 1.0/0.1.2",
         "watch worker 1: idle",
+        "append job 1 failed: task a failed 2 times, at last: it ended with exit code 1",
         "worker 1: forget 1",
     ]);
 }

@@ -38,6 +38,7 @@ fn one_critical(placement: CriticalPlacement, others: u32) -> Arc<JobSpec> {
                 ..group("vital", &[])
             },
         ],
+        outline: false,
     };
     Arc::new(JobSpec::new(draft).expect("a job"))
 }

@@ -241,6 +241,7 @@ fn by_history(groups: Vec<Group>) -> Arc<JobSpec> {
         },
         files: Vec::new(),
         groups,
+        outline: false,
     };
     Arc::new(JobSpec::new(draft).expect("a job"))
 }

@@ -36,7 +36,7 @@ fn only(rig: &mut Rig) -> (u8, AttemptId) {
 /// A task that fails with its first failure.
 fn tried_once() -> Group {
     Group {
-        crash_limit: 1,
+        retries: 0,
         ..group("a", &[])
     }
 }

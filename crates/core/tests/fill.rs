@@ -23,6 +23,7 @@ fn filled(groups: Vec<Group>) -> Arc<JobSpec> {
         },
         files: Vec::new(),
         groups,
+        outline: false,
     };
     Arc::new(JobSpec::new(draft).expect("a job"))
 }

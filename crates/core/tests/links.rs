@@ -189,6 +189,7 @@ fn a_task_with_large_inputs_goes_where_they_arrive_soonest() {
             inputs: vec![Input::File(0)],
             ..group("a", &[])
         }],
+        outline: false,
     };
     rig.submit(1, 1, &Arc::new(JobSpec::new(draft).unwrap()));
     rig.commit();

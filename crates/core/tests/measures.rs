@@ -52,6 +52,7 @@ fn spec(by: &[(Measure, f64)], top: u32) -> JobSpec {
         },
         files: vec![file("far.dat", 1, 900 * MIB)],
         groups,
+        outline: false,
     };
     JobSpec::new(draft).expect("a job")
 }
@@ -132,6 +133,7 @@ fn what_earlier_tasks_took_stands_for_what_later_ones_need() {
             },
             files: Vec::new(),
             groups,
+            outline: false,
         };
         std::sync::Arc::new(JobSpec::new(draft).expect("a job"))
     };

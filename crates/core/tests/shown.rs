@@ -4,7 +4,7 @@ mod support;
 
 use hedge_model::msg::{FromWorker, Outcome, Report, Request, Usage};
 use hedge_model::owner::{Activity, Cause, OwnerResponse, OwnerState};
-use hedge_model::spec::{Group, Need, Qos, Redundancy};
+use hedge_model::spec::{Group, MaxFailures, Need, Qos, Redundancy};
 use hedge_model::view::{ExplainView, JobState, JobView};
 use hedge_model::{AttemptId, JobId, Resources};
 use std::time::Duration;
@@ -211,13 +211,21 @@ fn a_job_that_failed_says_which_tasks_failed_and_counts_their_cpu_time() {
     let mut rig = Rig::new();
     rig.attach(1, 2);
     let bad = Group {
-        crash_limit: 1,
+        retries: 0,
         ..group("bad", &[])
+    };
+    let strict = Qos {
+        max_failures: Some(MaxFailures::Count(0)),
+        ..plain(vec![group("a", &[])]).qos().clone()
     };
     rig.submit(
         1,
         1,
-        &plain(vec![group("good", &[]), bad, group("after", &["bad"])]),
+        &job(
+            strict,
+            0,
+            vec![group("good", &[]), bad, group("after", &["bad"])],
+        ),
     );
     rig.commit();
     rig.expect(&[
@@ -235,8 +243,9 @@ fn a_job_that_failed_says_which_tasks_failed_and_counts_their_cpu_time() {
     rig.commit();
     rig.expect(&[
         "append failed 1.1/0.1.1: it ended with exit code 1",
-        "append job 1 failed: task bad failed 1 times, at last: it ended with exit code 1",
+        "append task 1.1 failed",
         "worker 1: settled 1.1/0.1.1",
+        "append job 1 failed: task bad failed 1 times, at last: it ended with exit code 1",
         "worker 1: cancel 1.0/0.1.1",
         "worker 1: forget 1",
     ]);

@@ -25,6 +25,7 @@ fn running(redundancy: Redundancy) -> Rig {
         critical: CriticalRule::default(),
         files: Vec::new(),
         groups: vec![group("a", &[])],
+        outline: false,
     });
     rig.submit(1, 1, &std::sync::Arc::new(spec.unwrap()));
     rig.commit();

@@ -17,7 +17,11 @@ pub(super) struct Reader {
 }
 
 /// A key's meaning where it is known from the design or from elsewhere, but not taken.
-const HINTS: [(&str, &str); 11] = [
+const HINTS: [(&str, &str); 12] = [
+    (
+        "crash_limit",
+        "a task that fails is tried `retries` times more",
+    ),
     ("request", "what a task takes is written in `resources`"),
     (
         "cwd",

@@ -169,6 +169,14 @@ pub static QOS: Table = Table {
                    cancelled and the results are put together.",
         },
         Key {
+            name: "max_failures",
+            kind: Kind::ShareOrCount,
+            default: Default::Means("no limit"),
+            example: "\"5%\"",
+            what: "How many tasks may fail, as a share of the job's tasks or a number of them. One more, and the job \
+                   stops. `0` stops it at the first.",
+        },
+        Key {
             name: "unplaceable",
             kind: Kind::Word(|| names(&UNPLACEABLE)),
             default: Default::Value("\"wait\""),

@@ -44,6 +44,8 @@ pub struct Program {
     pub memory: Option<u64>,
     /// Pieces of named resources, like `("gpus", 1)`.
     pub resources: Vec<(String, u64)>,
+    /// Attempts after the first that fails, where it is given.
+    pub retries: Option<u32>,
     /// What it reads on its standard input.
     pub stdin: Option<ProgramStdin>,
 }
@@ -90,6 +92,7 @@ impl Program {
             },
             files: Vec::new(),
             groups: vec![group],
+            outline: false,
         };
         let travels = first.contains('/')
             && !first.starts_with("${")
@@ -106,6 +109,7 @@ impl Program {
         let mut group = Group::program(&id(first), &[]);
         group.command = texts(&self.words);
         group.critical = self.critical;
+        group.retries = self.retries.unwrap_or(group.retries);
         group.outputs = texts(&self.outputs);
         let env = self.env.iter();
         group.env = env

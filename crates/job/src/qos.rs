@@ -6,7 +6,7 @@ use crate::keys::{CRITICAL, QOS};
 use crate::read::note;
 use crate::tree::Value;
 use crate::words::{CRITICAL_PLACEMENT, REDUNDANCY, UNPLACEABLE};
-use hedge_model::spec::{CriticalRule, Measure, Need, Qos, Top};
+use hedge_model::spec::{CriticalRule, MaxFailures, Measure, Need, Qos, Top};
 
 pub fn read_qos(reader: &mut Reader, field: &Field<'_>, places: &mut Places) -> Qos {
     let fields = reader.table(field.node, &QOS);
@@ -22,6 +22,9 @@ pub fn read_qos(reader: &mut Reader, field: &Field<'_>, places: &mut Places) -> 
     }
     if let Some(field) = fields.get("need") {
         qos.need = read_need(reader, &field).unwrap_or(qos.need);
+    }
+    if let Some(field) = fields.get("max_failures") {
+        qos.max_failures = read_max_failures(reader, &field);
     }
     if let Some(field) = fields.get("unplaceable") {
         let wrong = "does not say what becomes of a task that no worker can take";
@@ -99,6 +102,19 @@ pub fn read_need(reader: &mut Reader, field: &Field<'_>) -> Option<Need> {
         );
     }
     need
+}
+
+fn read_max_failures(reader: &mut Reader, field: &Field<'_>) -> Option<MaxFailures> {
+    let share = read_share(field).map(MaxFailures::Share);
+    let max = read_count(field).map(MaxFailures::Count).or(share);
+    if max.is_none() {
+        reader.wrong(
+            &field.node.span,
+            "`max_failures` must be a share of the tasks or a number of them",
+            "write \"0%\" to \"100%\" in quotes, or a number from 0",
+        );
+    }
+    max
 }
 
 pub fn read_critical(reader: &mut Reader, field: &Field<'_>, places: &mut Places) -> CriticalRule {

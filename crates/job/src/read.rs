@@ -59,6 +59,7 @@ pub fn read(mut root: Node, stem: &str, set: &[Setting]) -> Result<Read, Vec<Mis
         critical,
         files: Vec::new(),
         groups,
+        outline: false,
     };
     Ok((draft, wanted, places))
 }
@@ -149,9 +150,12 @@ fn read_numbers(reader: &mut Reader, fields: &Fields<'_>, group: &mut Group) {
         let priority = reader.whole(&field);
         group.priority = priority.map_or(0, |priority| priority as i32);
     }
-    if let Some(field) = fields.get("crash_limit") {
-        let limit = reader.whole(&field);
-        group.crash_limit = limit.map_or(1, |limit| limit as u32);
+    if let Some(field) = fields.get("retries") {
+        let retries = reader.whole(&field);
+        group.retries = retries.map_or(0, |retries| retries as u32);
+    }
+    if let Some(field) = fields.get("retry_delay") {
+        group.retry_delay = reader.duration(&field);
     }
     if let Some(field) = fields.get("time_limit") {
         group.time_limit = reader.duration(&field);

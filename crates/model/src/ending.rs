@@ -185,7 +185,7 @@ impl fmt::Display for Shortage {
 /// Who has to answer for an [`Ending`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The task: it counts towards its `crash_limit`.
+    /// The task: it uses up one of its `retries`.
     Task,
     /// The worker or its machine: the task runs elsewhere, and the worker gets nothing for a while.
     Worker,

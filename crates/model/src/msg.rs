@@ -490,6 +490,8 @@ pub enum Request {
     },
     /// What an attempt of a task has printed so far.
     Printed(PrintedRequest),
+    /// Let a job that failed go on: what of it is not done is tried again.
+    Retry(JobId),
 }
 
 /// Jobs in one answer, at most: with the longest names and reasons, they fit into one message.

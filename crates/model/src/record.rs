@@ -158,12 +158,30 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// A task is given up: its retries are used up, or nobody has its inputs.
+    TaskFailed {
+        /// Which.
+        task: TaskId,
+        /// The generation that failed.
+        generation: u32,
+        /// Its other attempts, which are stopped by this.
+        stopped: Vec<Stopped>,
+        /// When.
+        at: Time,
+    },
+    /// A job that failed goes on: what is not done is tried again.
+    JobRetried {
+        /// Which.
+        job: JobId,
+        /// When.
+        at: Time,
+    },
 }
 
 /// The oldest format of records that is read here.
 pub const FORMAT_MIN: u32 = 1;
 /// The newest format of records that is read and written here. In the second, measurements of machines are
-/// records too. In the third, specifications name their fields.
+/// records too. In the third, specifications name their fields, tasks fail one by one, and jobs are retried.
 pub const FORMAT_MAX: u32 = 3;
 
 /// Records that could not be read or written.
@@ -210,7 +228,9 @@ impl Record {
         match self {
             Record::Benchmarked { .. } => 2,
             Record::JobAccepted { spec, .. } => spec.format(),
-            Record::JobAcceptedNamed { .. } => 3,
+            Record::JobAcceptedNamed { .. }
+            | Record::TaskFailed { .. }
+            | Record::JobRetried { .. } => 3,
             _ => 1,
         }
     }
@@ -323,6 +343,7 @@ mod tests {
             critical: CriticalRule::default(),
             files: Vec::new(),
             groups: vec![Group::program("a", &["true"])],
+            outline: false,
         };
         let spec = Arc::new(JobSpec::new(draft).unwrap());
         let (key, client, at) = (SubmitKey([1; 16]), PeerId([2; 32]), Time(3));

@@ -2,7 +2,7 @@
 //! [`Draft`] by [`JobSpec::new`], also when it is decoded from the wire, and nowhere else is a job checked. A
 //! submission has bounds on its size beside that, see [`JobSpec::check_size`].
 
-use crate::{Data, FileEntry, Resources};
+use crate::{Data, FileEntry, Hash, Resources};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub use axes::{
     Axis, COMBINATIONS_MAX, Column, PARAMETER_NAME, PARAMETERS_MAX, Texts, is_parameter_name,
 };
 pub use network::Network;
-pub use qos::{CriticalPlacement, Need, Qos, Redundancy, Unplaceable};
+pub use qos::{CriticalPlacement, MaxFailures, Need, Qos, Redundancy, Unplaceable};
 pub use size::{COMMAND_BYTES_MAX, SPEC_BYTES_MAX, WORD_BYTES_MAX};
 use stored::{is_default, packed};
 pub use validate::{Place, SpecError, check_path};
@@ -33,9 +33,11 @@ pub use validate::{Place, SpecError, check_path};
 pub const TASKS_MAX: u64 = 10_000_000;
 /// Most `[[task]]` tables of one job.
 pub const GROUPS_MAX: usize = 100_000;
-/// How often a task may fail before the job fails, where the job does not say: one bad machine and one bad
+/// Attempts of a task after the first that fails, where the job does not say: one bad machine and one bad
 /// moment are forgiven, a task that cannot succeed ends soon.
-pub const CRASH_LIMIT: u32 = 3;
+pub const RETRIES: u32 = 2;
+/// Longest wait before a task that failed is tried again.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Most attempts of one critical task.
 pub const COPIES_MAX: u32 = 64;
 
@@ -58,6 +60,9 @@ pub struct Draft {
     pub files: Vec<FileEntry>,
     /// The `[[task]]` tables.
     pub groups: Vec<Group>,
+    /// What is left of a job that has ended, see [`JobSpec::outline`]: it cannot run.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub outline: bool,
 }
 
 /// How critical tasks are found beside those marked by hand.
@@ -166,8 +171,11 @@ pub struct Group {
     /// Higher starts first.
     #[serde(default, skip_serializing_if = "is_default")]
     pub priority: i32,
-    /// How often one task may fail before the job fails; at least 1.
-    pub crash_limit: u32,
+    /// Attempts after the first one that fails by the task's own fault; then the task has failed.
+    pub retries: u32,
+    /// So long after a failure the task is tried again; at once, where it is none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retry_delay: Option<Duration>,
     /// Longest running time of an attempt.
     #[serde(default, skip_serializing_if = "is_default")]
     pub time_limit: Option<Duration>,
@@ -206,7 +214,8 @@ impl Group {
             resources: Resources::cpus(1000),
             labels: Vec::new(),
             priority: 0,
-            crash_limit: CRASH_LIMIT,
+            retries: RETRIES,
+            retry_delay: None,
             time_limit: None,
             critical: false,
             estimate: Estimate::default(),
@@ -319,9 +328,22 @@ impl JobSpec {
         &self.draft.critical
     }
 
+    /// Whether it is what is left of a job that has ended: it cannot run.
+    pub fn is_outline(&self) -> bool {
+        self.draft.outline
+    }
+
     /// The files that the client brought.
     pub fn files(&self) -> &[FileEntry] {
         &self.draft.files
+    }
+
+    /// Blobs among its inputs, by hash, with their sizes in bytes.
+    pub fn input_blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
+        let groups = self.groups().iter();
+        let stdin = groups.filter_map(|group| group.stdin.as_ref());
+        let data = self.files().iter().map(|file| &file.data).chain(stdin);
+        data.filter_map(|data| Some((data.hash()?, data.size())))
     }
 
     /// The oldest format of records that has all that the job asks for.

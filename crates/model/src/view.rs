@@ -54,9 +54,10 @@ pub struct JobView {
     pub ready: u32,
     /// Waiting for others.
     pub waiting: u32,
-    /// Of a job that has ended: failed and not done.
+    /// Given up: their retries are used up, or nobody has their inputs.
     pub failed: u32,
-    /// Not done and not needed any more: enough is done without them, or the job has ended.
+    /// Not done, and never will be: enough is done without them, too much failed of what they wait for, or the job has
+    /// ended.
     pub skipped: u32,
     /// Attempts made so far.
     pub attempts: AttemptCounts,

@@ -159,6 +159,7 @@ fn job(groups: Vec<Group>) -> JobSpec {
         critical: CriticalRule::default(),
         files: Vec::new(),
         groups,
+        outline: false,
     };
     JobSpec::new(draft).expect("a job")
 }

@@ -24,6 +24,7 @@ fn main() {
         critical: CriticalRule::default(),
         files: Vec::new(),
         groups: vec![group],
+        outline: false,
     });
     let began = Instant::now();
     let mut grid = Grid::new(1, options);

@@ -217,7 +217,9 @@ impl Grid {
             return self.send_submit(ix, conn, at);
         };
         let task = self.clients[ix].submissions[at].spec.task_count() - 1;
-        let request = match self.dice.below(9) {
+        let failed = self.clients[ix].submissions[at].heard == Some(JobState::Failed);
+        let request = match self.dice.below(10) {
+            8 if failed => Request::Retry(job),
             0 => Request::Jobs(None),
             1 => Request::Job(job),
             2 => Request::Workers,

@@ -125,6 +125,10 @@ pub struct Stats {
     pub jobs_done: u64,
     /// Jobs failed.
     pub jobs_failed: u64,
+    /// Jobs that failed and were let go on.
+    pub jobs_retried: u64,
+    /// Tasks given up.
+    pub tasks_failed: u64,
     /// Jobs cancelled.
     pub jobs_cancelled: u64,
     /// Faults injected.
@@ -148,6 +152,8 @@ impl std::ops::AddAssign for Stats {
         self.outputs_lost += other.outputs_lost;
         self.jobs_done += other.jobs_done;
         self.jobs_failed += other.jobs_failed;
+        self.jobs_retried += other.jobs_retried;
+        self.tasks_failed += other.tasks_failed;
         self.jobs_cancelled += other.jobs_cancelled;
         self.faults += other.faults;
         self.left += other.left;

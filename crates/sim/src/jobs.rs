@@ -83,6 +83,7 @@ pub fn random_job(dice: &mut Dice, shape: JobShape, salt: u64) -> Result<JobSpec
         critical: CriticalRule { by, top },
         files,
         groups,
+        outline: false,
     })
 }
 
@@ -127,7 +128,8 @@ fn random_group(
             Vec::new()
         },
         priority: dice.below(4) as i32 - 1,
-        crash_limit: dice.between(2, 6) as u32,
+        retries: dice.between(1, 5) as u32,
+        retry_delay: dice.permille(200).then(|| dice.millis(1, 2000)),
         critical: dice.permille(150),
         ..Group::program(&format!("g{at}"), &[])
     }

@@ -351,6 +351,8 @@ impl Grid {
                 None => {}
             },
             Change::Epoch => self.stats.takeovers += 1,
+            Change::Failed(_) => self.stats.tasks_failed += 1,
+            Change::Retried(_) => self.stats.jobs_retried += 1,
             Change::None | Change::Job(_) => {}
         }
     }

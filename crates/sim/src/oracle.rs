@@ -126,7 +126,9 @@ impl Grid {
             return Ok(());
         }
         match change {
-            Change::Done(task) => self.check_ended(sup, task, task, &out.actions)?,
+            Change::Done(task) | Change::Failed(task) => {
+                self.check_ended(sup, task, task, &out.actions)?;
+            }
             Change::Ended(job) => {
                 let (from, to) = all_of(job);
                 self.check_ended(sup, from, to, &out.actions)?;
@@ -134,8 +136,12 @@ impl Grid {
             _ => {}
         }
         match change {
-            Change::Job(job) | Change::Ended(job) => self.check_view(sup, job),
-            Change::Done(task) | Change::Lost(task) => self.check_view(sup, task.job),
+            Change::Job(job) | Change::Ended(job) | Change::Retried(job) => {
+                self.check_view(sup, job)
+            }
+            Change::Done(task) | Change::Lost(task) | Change::Failed(task) => {
+                self.check_view(sup, task.job)
+            }
             Change::None | Change::Epoch => Ok(()),
         }
     }
@@ -435,9 +441,8 @@ impl Grid {
     }
 
     fn check_stores(&self) -> Result<(), Violation> {
-        let done = |job: &&crate::shadow::ShadowJob| job.ended == Some(JobEnd::Done);
         let jobs = self.truth().jobs.values();
-        let needed: BTreeSet<Hash> = jobs.clone().flat_map(|job| job.results()).collect();
+        let needed: BTreeSet<Hash> = jobs.clone().flat_map(|job| job.kept()).collect();
         for (ix, it) in self.sups.iter().enumerate() {
             if let Some(hash) = it.store.iter().find(|hash| !needed.contains(*hash)) {
                 return self.violated(format!(
@@ -445,11 +450,13 @@ impl Grid {
                 ));
             }
         }
-        for hash in jobs.filter(done).flat_map(|job| job.results()) {
+        for hash in jobs.flat_map(|job| job.promised()) {
             let holders = self.sups.iter().filter(|it| it.store.contains(&hash));
             let holders = holders.count();
             if holders < self.keep(0) {
-                return self.violated(format!("{holders} supervisors hold the result {hash:?}"));
+                return self.violated(format!(
+                    "{holders} supervisors hold {hash:?}, a result or what a retry needs"
+                ));
             }
         }
         Ok(())

@@ -177,10 +177,7 @@ fn check_ends(grid: &Grid, doomed: &[(usize, usize)]) -> Result<(), Violation> {
             let Some(job) = grid.truth().jobs.get(&id) else {
                 return grid.violated(format!("accepted job {id} was never written down"));
             };
-            let exhausted = job.tasks.iter().enumerate().any(|(number, task)| {
-                let group = job.spec.group_of(number as u32);
-                task.failures >= job.spec.groups()[group].crash_limit
-            });
+            let exhausted = job.tasks.iter().any(|task| task.failed);
             let picky = job.spec.qos().unplaceable == Unplaceable::Fail;
             let fine = match &job.ended {
                 Some(JobEnd::Done) => !doomed.contains(&(ix, at)),

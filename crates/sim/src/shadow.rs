@@ -32,6 +32,7 @@ pub(crate) struct ShadowTask {
     pub generation: u32,
     pub done: Option<ShadowDone>,
     pub failures: u32,
+    pub failed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub(crate) enum Change {
     Done(TaskId),
     Lost(TaskId),
     Ended(JobId),
+    Failed(TaskId),
+    Retried(JobId),
     /// Another leader, beyond the first.
     Epoch,
 }
@@ -74,6 +77,10 @@ impl Shadow {
                 ..
             } => self.outputs_lost(*id, *generation),
             Record::JobEnded { job: id, end, .. } => self.job_ended(*id, end),
+            Record::TaskFailed {
+                task, generation, ..
+            } => self.task_failed(*task, *generation),
+            Record::JobRetried { job, .. } => self.job_retried(*job),
             Record::MemberRevoked { peer, .. } => {
                 self.revoked.insert(*peer);
                 Change::None
@@ -139,11 +146,39 @@ impl Shadow {
         Change::Ended(id)
     }
 
+    /// A task that is open is given up.
+    fn task_failed(&mut self, id: TaskId, generation: u32) -> Change {
+        match self.open_task(id) {
+            Some((_, task)) if task.open() && task.generation == generation => {
+                task.failed = true;
+                Change::Failed(id)
+            }
+            _ => Change::None,
+        }
+    }
+
+    /// What a job that failed has not done is open again.
+    fn job_retried(&mut self, id: JobId) -> Change {
+        let failed = |job: &&mut ShadowJob| matches!(job.ended, Some(JobEnd::Failed { .. }));
+        let Some(job) = self.jobs.get_mut(&id).filter(failed) else {
+            return Change::None;
+        };
+        job.ended = None;
+        for task in job.tasks.iter_mut().filter(|task| task.done.is_none()) {
+            *task = ShadowTask {
+                generation: task.generation + 1,
+                ..ShadowTask::default()
+            };
+        }
+        self.open += 1;
+        Change::Retried(id)
+    }
+
     fn done(&mut self, attempt: AttemptId, worker: PeerId, outputs: &[FileEntry]) -> Change {
         let Some((done, task)) = self.open_task(attempt.task) else {
             return Change::None;
         };
-        if task.done.is_some() || task.generation != attempt.generation {
+        if !task.open() || task.generation != attempt.generation {
             return Change::None;
         }
         let blobs = outputs.iter().filter_map(|file| file.data.hash()).collect();
@@ -173,7 +208,7 @@ impl Shadow {
         job.is_some_and(|job| job.ended.is_none() && !job.over.contains(&attempt))
             && self
                 .task(attempt.task)
-                .is_some_and(|task| task.done.is_none() && task.generation == attempt.generation)
+                .is_some_and(|task| task.open() && task.generation == attempt.generation)
     }
 
     fn open_task(&mut self, id: TaskId) -> Option<(&mut u32, &mut ShadowTask)> {
@@ -186,14 +221,31 @@ impl Shadow {
     }
 }
 
+impl ShadowTask {
+    fn open(&self) -> bool {
+        self.done.is_none() && !self.failed
+    }
+}
+
 impl ShadowJob {
-    /// Blobs that supervisors promised to hold: inputs until the job ends, results once it is done.
+    /// Blobs that supervisors promised to hold: inputs until the job is done or cancelled, results once it is done.
     pub fn promised(&self) -> BTreeSet<Hash> {
         match self.ended {
-            None => self.inputs(),
+            None | Some(JobEnd::Failed { .. }) => self.inputs(),
             Some(JobEnd::Done) => self.results(),
-            Some(_) => BTreeSet::new(),
+            Some(JobEnd::Cancelled) => BTreeSet::new(),
         }
+    }
+
+    /// Blobs that supervisors may hold once the job has ended: its results, and what it may need to be retried.
+    pub fn kept(&self) -> BTreeSet<Hash> {
+        if !matches!(self.ended, Some(JobEnd::Failed { .. })) {
+            return self.results();
+        }
+        let done = self.tasks.iter().filter_map(|task| task.done.as_ref());
+        let mut kept = self.inputs();
+        kept.extend(done.flat_map(|done| done.blobs.iter().copied()));
+        kept
     }
 
     /// Blobs that the job takes in.

@@ -32,6 +32,7 @@ fn job() -> JobSpec {
             command: Program::new(Output::Inline, TASK_MEAN).command(),
             ..Group::program("part", &[])
         }],
+        outline: false,
     };
     JobSpec::new(draft).expect("a job")
 }

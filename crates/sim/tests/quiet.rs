@@ -38,6 +38,7 @@ fn job(copies: u32, groups: Vec<Group>) -> JobSpec {
         },
         files: Vec::new(),
         groups,
+        outline: false,
     };
     JobSpec::new(draft).expect("a job")
 }

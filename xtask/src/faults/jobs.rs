@@ -71,9 +71,7 @@ fn job(shape: &'static str, text: String, expected: Expected) -> Job {
 }
 
 fn task(id: &str, script: &str, more: &str) -> String {
-    format!(
-        "[[task]]\nid = {id:?}\ncommand = [\"sh\", \"-c\", {script:?}]\ncrash_limit = 5\n{more}\n"
-    )
+    format!("[[task]]\nid = {id:?}\ncommand = [\"sh\", \"-c\", {script:?}]\nretries = 4\n{more}\n")
 }
 
 fn qos(dice: &mut Dice) -> String {
@@ -174,7 +172,7 @@ fn winners() -> Job {
 
 fn failing() -> Job {
     let text = task("good", "true", "")
-        + "[[task]]\nid = \"bad\"\ncommand = [\"sh\", \"-c\", \"exit 3\"]\ndeps = [\"good\"]\ncrash_limit = 2\n";
+        + "[[task]]\nid = \"bad\"\ncommand = [\"sh\", \"-c\", \"exit 3\"]\ndeps = [\"good\"]\nretries = 1\n";
     job("failing", text, Expected::Failed)
 }
 

@@ -109,6 +109,17 @@ pub struct Cancel {
     pub grid: Grid,
 }
 
+/// Arguments of `retry`.
+#[derive(Args, Debug)]
+pub struct Retry {
+    /// Numbers of the jobs, or last
+    #[arg(value_name = "JOB", required = true)]
+    pub jobs: Vec<JobName>,
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
+
 /// Arguments of `forget`.
 #[derive(Args, Debug)]
 pub struct Forget {

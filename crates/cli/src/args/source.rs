@@ -79,6 +79,9 @@ pub struct Needs {
     /// GPUs that the program takes
     #[arg(long, value_name = "N", requires = "program", conflicts_with = "job")]
     pub gpus: Option<u32>,
+    /// Attempts after the first that fails by the program's own fault [default: 2]
+    #[arg(long, value_name = "N", requires = "program", conflicts_with = "job")]
+    pub retries: Option<u32>,
     /// Run the program more than once at the same time; the first to finish wins
     #[arg(long, requires = "program", conflicts_with = "job")]
     pub critical: bool,

@@ -164,8 +164,10 @@ fn job_of(record: &Record) -> Option<JobId> {
         Record::TaskDone { attempt, .. } | Record::AttemptEnded { attempt, .. } => {
             Some(attempt.task.job)
         }
-        Record::OutputsLost { task, .. } => Some(task.job),
-        Record::JobEnded { job, .. } | Record::JobForgotten { job, .. } => Some(*job),
+        Record::OutputsLost { task, .. } | Record::TaskFailed { task, .. } => Some(task.job),
+        Record::JobEnded { job, .. }
+        | Record::JobRetried { job, .. }
+        | Record::JobForgotten { job, .. } => Some(*job),
         _ => None,
     }
 }

@@ -40,6 +40,7 @@ mod place;
 pub mod plan;
 mod relay;
 mod results;
+mod retry;
 mod run;
 mod source;
 mod stream;
@@ -86,6 +87,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Tasks(args) => tasks::run(&context, &args),
         Command::Wait(args) => wait::run(&context, &args),
         Command::Cancel(args) => cancel::run(&context, &args),
+        Command::Retry(args) => retry::run(&context, &args),
         Command::Fetch(args) => fetch::run(&context, &args),
         Command::Logs(args) => logs::run(&context, &args),
         Command::Explain(args) => explain::run(&context, &args),

@@ -149,6 +149,7 @@ fn program(needs: Needs, words: Vec<String>) -> Result<Program, Failure> {
         each,
         critical: needs.critical,
         no_copies: false,
+        retries: needs.retries,
         inputs: needs.input,
         outputs: needs.output,
         env: needs.env,

@@ -59,7 +59,7 @@ pub fn list(jobs: &[JobView]) -> String {
             state(job.state).to_owned(),
             format!("{}/{}", job.done, job.tasks),
             job.running.to_string(),
-            job.attempts.failed.to_string(),
+            job.failed.to_string(),
             job.critical.to_string(),
             job.attempts.total.to_string(),
             job.attempts.lost.to_string(),
@@ -126,6 +126,7 @@ pub fn tasks(job: &JobView) -> String {
             ("running", job.running),
             ("ready", job.ready),
             ("waiting", job.waiting),
+            ("failed", job.failed),
             ("skipped", job.skipped),
         ]
     };

@@ -195,7 +195,7 @@ fn message(view: &JobView) -> String {
     for (name, number) in [
         ("redundant", view.attempts.redundant),
         ("lost", view.attempts.lost),
-        ("failed", view.attempts.failed),
+        ("failed", u64::from(view.failed)),
     ] {
         if number > 0 {
             text.push_str(&format!(", {number} {name}"));

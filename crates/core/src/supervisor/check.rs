@@ -1,11 +1,12 @@
 //! Every invariant of the supervisor, in one place; run after each event in tests and simulation.
 
 use crate::supervisor::Supervisor;
+use crate::supervisor::durable::job::Job;
 use crate::supervisor::durable::state::State;
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::state::{AttemptState, Share};
 use crate::supervisor::leader::blobs::state::Blob;
-use crate::supervisor::leader::blobs::transfers::{input_blobs, result_files};
+use crate::supervisor::leader::blobs::transfers::result_files;
 use crate::supervisor::leader::timers::Timer;
 use hedge_model::{PeerId, TaskId};
 use std::collections::BTreeMap;
@@ -21,7 +22,11 @@ impl Supervisor {
 impl State {
     fn check(&self) -> Result<(), String> {
         for (id, job) in &self.jobs {
-            let done = job.tasks.iter().filter(|task| task.done.is_some()).count();
+            let done = job
+                .tasks
+                .iter()
+                .filter(|task| task.done().is_some())
+                .count();
             expect(done == job.done as usize, || {
                 format!("job {id}: {done} tasks are done, {} counted", job.done)
             })?;
@@ -39,17 +44,22 @@ impl State {
                     job.cost_by_attempts()
                 )
             })?;
+            let mut again = Job::clone(job);
+            again.find_failures();
+            expect(again.failures == job.failures, || {
+                format!("job {id} miscounts what has failed")
+            })?;
             for group in 0..job.spec.groups().len() {
                 let open = job
                     .tasks_of(group)
-                    .filter(|task| task.done.is_none())
+                    .filter(|task| task.done().is_none())
                     .count();
                 expect(open == job.open[group] as usize, || {
                     format!("job {id}: group {group} miscounts its open tasks")
                 })?;
             }
             for (number, task) in job.tasks.iter().enumerate() {
-                let Some(done) = &task.done else { continue };
+                let Some(done) = task.done() else { continue };
                 expect(done.attempt.generation == task.generation, || {
                     format!("task {id}.{number} is done by an attempt of another generation")
                 })?;
@@ -87,7 +97,7 @@ impl LeaderView<'_> {
                 .jobs
                 .get(&id.job)
                 .ok_or_else(|| format!("task {id} has no job"))?;
-            let over = !job.active() || job.tasks[id.number as usize].done.is_some();
+            let over = !job.active() || !job.tasks[id.number as usize].is_open();
             expect(!over || known.active() == 0, || {
                 format!("task {id} is over and has active attempts")
             })?;
@@ -201,16 +211,17 @@ impl LeaderView<'_> {
                         job: *id,
                         number: job.spec.first(group) + offset,
                     };
-                    let open = job.tasks[task.number as usize].done.is_none();
+                    let open = job.tasks[task.number as usize].is_open();
                     let known = leader.tasks.get(&task);
                     let carried = known
                         .is_some_and(|known| known.active() > 0 || known.committing().is_some());
+                    let delayed = known.is_some_and(|known| known.retried_at().is_some());
                     let offered = offset >= offers.fresh || offers.again.contains(&offset);
-                    expect(!open || carried || offered, || {
+                    expect(!open || carried || offered || delayed, || {
                         format!("task {task} is open and forgotten")
                     })?;
                     expect(open || !offered, || {
-                        format!("task {task} is done and offered")
+                        format!("task {task} is decided and offered")
                     })?;
                     expect(!(carried && offered), || {
                         format!("task {task} is offered for a first attempt and has one")
@@ -226,10 +237,10 @@ impl LeaderView<'_> {
         let leader = self.leader;
         for submit in leader.submissions.iter() {
             let (client, holder) = (submit.client.short(), submit.new.from.peer);
-            expect(!submit.complete(), || {
+            expect(!submit.complete(self.state.format()), || {
                 format!("a submission of {client} waits for nothing")
             })?;
-            for (hash, _) in input_blobs(&submit.new.spec) {
+            for (hash, _) in submit.new.spec.input_blobs() {
                 let blob = leader.blobs.get(hash);
                 expect(blob.is_some_and(Blob::is_claimed), || {
                     format!("input {hash} of a submission of {client} is not kept for it")

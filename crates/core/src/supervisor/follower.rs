@@ -146,7 +146,7 @@ impl State {
         };
         let settled = job.tasks.get(number as usize).is_none_or(|task| {
             let now = task.generation == attempt.generation;
-            task.generation > attempt.generation || (now && task.done.is_some())
+            task.generation > attempt.generation || (now && !task.is_open())
         });
         settled || !job.active() || job.history.contains_key(&attempt)
     }

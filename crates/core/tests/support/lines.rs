@@ -196,5 +196,7 @@ fn record_line(record: &Record) -> String {
         Record::Set { name, value, .. } => format!("set {name} = {value}"),
         Record::JobForgotten { job, .. } => format!("job {job} forgotten"),
         Record::Format { level, .. } => format!("format {level}"),
+        Record::TaskFailed { task, .. } => format!("task {task} failed"),
+        Record::JobRetried { job, .. } => format!("job {job} retried"),
     }
 }

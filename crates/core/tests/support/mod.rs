@@ -582,6 +582,7 @@ pub fn job(qos: Qos, top: u32, groups: Vec<Group>) -> Arc<JobSpec> {
         },
         files: Vec::new(),
         groups,
+        outline: false,
     };
     Arc::new(JobSpec::new(draft).expect("a job"))
 }

@@ -112,11 +112,19 @@ pub static TASK: Table = Table {
             what: "Ready tasks of a higher priority start first.",
         },
         Key {
-            name: "crash_limit",
-            kind: Kind::Whole(1, u32::MAX as i64),
-            default: Default::Value("3"),
+            name: "retries",
+            kind: Kind::Whole(0, u32::MAX as i64),
+            default: Default::Value("2"),
             example: "5",
-            what: "How many attempts of one task may fail before the job fails. Faults of the machine do not count.",
+            what: "Attempts after the first that fails by the task's own fault: its exit status, a signal, a limit, a \
+                   missing output. After them the task has failed. Faults of a worker or its machine do not count.",
+        },
+        Key {
+            name: "retry_delay",
+            kind: Kind::Duration,
+            default: Default::Means("at once"),
+            example: "\"30s\"",
+            what: "Time from a failure to the next attempt.",
         },
         Key {
             name: "time_limit",

@@ -30,7 +30,7 @@ outputs = ["frame-${index}.png"]
 resources = { cpus = 0.5, memory = "1 GiB", disk = "2 MB", gpus = 2, licence = 1 }
 labels = { os = "linux", arch = "x86_64" }
 priority = -4
-crash_limit = 7
+retries = 7
 time_limit = "1h 30m"
 estimate = { cpu_time = "1s", memory = "32 MiB", disk = "1 MiB" }
 [[task]]
@@ -111,7 +111,7 @@ fn every_key_arrives_in_the_job() {
     );
     assert_eq!(needs.named, [("gpus".into(), 2), ("licence".into(), 1)]);
     assert_eq!(frame.labels[0], ("arch".into(), "x86_64".into()));
-    assert_eq!((frame.priority, frame.crash_limit), (-4, 7));
+    assert_eq!((frame.priority, frame.retries), (-4, 7));
     assert_eq!(frame.time_limit, Some(Duration::from_secs(5400)));
     assert_eq!(frame.estimate.cpu_time, Some(Duration::from_secs(1)));
     assert_eq!(

@@ -540,6 +540,7 @@ pub fn job(group: Group, count: u32) -> Result<JobSpec, Failure> {
             array: (count > 1).then_some((0, count)),
             ..group
         }],
+        outline: false,
     };
     JobSpec::new(draft).map_err(|error| Failure::Local(error.to_string()))
 }

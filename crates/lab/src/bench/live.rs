@@ -246,6 +246,7 @@ fn job(name: &str, redundancy: Redundancy, groups: Vec<Group>) -> Result<JobSpec
         critical: CriticalRule::default(),
         files: Vec::new(),
         groups,
+        outline: false,
     };
     JobSpec::new(draft).map_err(|error| failed(&error.to_string()))
 }

@@ -358,6 +358,7 @@ mod tests {
             critical: CriticalRule::default(),
             files: vec![],
             groups: vec![group],
+            outline: false,
         })
     }
 

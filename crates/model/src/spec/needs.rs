@@ -1,7 +1,7 @@
 //! Checks of what a job says about how much of it is needed, by when and for how much.
 
 use super::validate::{Checked, Place, job, wrong};
-use super::{Draft, Need};
+use super::{Draft, MaxFailures, Need};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -67,6 +67,15 @@ pub(super) fn check_qos(draft: &Draft) -> Checked<()> {
             job("finish_by"),
             "no job is done in no time",
             "write the time from its acceptance, like \"2h\"",
+        );
+    }
+    if let Some(MaxFailures::Share(share)) = qos.max_failures
+        && !(0.0..=1.0).contains(&share)
+    {
+        return wrong(
+            job("max_failures"),
+            "this is no share of the tasks",
+            "write \"0%\" to \"100%\", or a number of tasks",
         );
     }
     let weight_ok = |weight: f64| weight.is_finite() && weight > 0.0;

@@ -18,6 +18,7 @@ impl JobSpec {
             critical: self.draft.critical.clone(),
             files: Vec::new(),
             groups: self.draft.groups.iter().map(outlined).collect(),
+            outline: true,
         };
         Self {
             format: positional::format(&draft),
@@ -76,10 +77,12 @@ mod tests {
             critical: CriticalRule::default(),
             files: vec![file],
             groups: vec![first, second],
+            outline: false,
         });
         let spec = spec.unwrap();
         let outline = spec.outline();
         assert_eq!(JobSpec::new(outline.draft.clone()), Ok(outline.clone()));
+        assert!(outline.is_outline() && !spec.is_outline());
         assert_eq!(outline.task_count(), spec.task_count());
         let labels = |spec: &JobSpec| (0..5).map(|at| spec.label(at)).collect::<Vec<_>>();
         assert_eq!(labels(&outline), labels(&spec));

@@ -137,6 +137,7 @@ impl From<Draft> for super::Draft {
             critical: draft.critical,
             files: draft.files,
             groups: draft.groups.into_iter().map(super::Group::from).collect(),
+            outline: false,
         }
     }
 }
@@ -167,6 +168,7 @@ impl From<Qos> for super::Qos {
             finish_by: qos.finish_by,
             confidence: qos.confidence,
             budget: qos.budget,
+            ..Self::default()
         }
     }
 }
@@ -186,7 +188,7 @@ impl From<&super::Group> for Group {
             resources: group.resources.clone(),
             labels: group.labels.clone(),
             priority: group.priority,
-            crash_limit: group.crash_limit,
+            crash_limit: group.retries.saturating_add(1),
             time_limit: group.time_limit,
             critical: group.critical,
             estimate: group.estimate,
@@ -210,7 +212,7 @@ impl From<Group> for super::Group {
             resources: group.resources,
             labels: group.labels,
             priority: group.priority,
-            crash_limit: group.crash_limit,
+            retries: group.crash_limit.saturating_sub(1),
             time_limit: group.time_limit,
             critical: group.critical,
             estimate: group.estimate,

@@ -25,6 +25,9 @@ pub struct Qos {
     /// What the job is to cost at most, in micro-units. Redundancy ends where it would be exceeded; first
     /// attempts never do.
     pub budget: Option<MicroUnits>,
+    /// How many tasks may fail before the whole job is stopped; any number, where it is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_failures: Option<MaxFailures>,
 }
 
 impl Default for Qos {
@@ -38,6 +41,26 @@ impl Default for Qos {
             finish_by: None,
             confidence: 0.95,
             budget: None,
+            max_failures: None,
+        }
+    }
+}
+
+/// How many tasks may fail before a job is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum MaxFailures {
+    /// This share of the job's tasks, `0.0..=1.0`, rounded down.
+    Share(f64),
+    /// This many.
+    Count(u32),
+}
+
+impl MaxFailures {
+    /// How many of `all`.
+    pub fn of(self, all: u32) -> u32 {
+        match self {
+            MaxFailures::Share(share) => (f64::from(all) * share + 1e-9).floor() as u32,
+            MaxFailures::Count(count) => count,
         }
     }
 }
@@ -132,6 +155,14 @@ mod tests {
         assert_eq!(Need::Share(0.0).of(5), 1);
         assert_eq!(Need::Count(9).of(5), 5);
         assert_eq!(Need::Count(2).of(0), 0);
+    }
+
+    #[test]
+    fn a_share_of_failures_is_rounded_down() {
+        assert_eq!(MaxFailures::Share(0.05).of(60), 3);
+        assert_eq!(MaxFailures::Share(0.05).of(59), 2);
+        assert_eq!(MaxFailures::Share(0.0).of(59), 0);
+        assert_eq!(MaxFailures::Count(4).of(2), 4);
     }
 
     #[test]

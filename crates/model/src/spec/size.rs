@@ -191,6 +191,7 @@ mod tests {
             critical: CriticalRule::default(),
             files: vec![],
             groups: vec![Group::program("a", &["true"])],
+            outline: false,
         };
         change(&mut draft);
         let spec = JobSpec::new(draft).expect("readable whatever its size");

@@ -143,6 +143,7 @@ mod tests {
             critical: CriticalRule::default(),
             files: vec![file],
             groups: vec![group],
+            outline: false,
         })
         .unwrap()
     }

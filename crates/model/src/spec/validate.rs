@@ -2,7 +2,7 @@
 
 use super::axes::check_axes;
 use super::needs::{check_qos, relax};
-use super::{COPIES_MAX, Runtime, positional};
+use super::{COPIES_MAX, RETRY_DELAY_MAX, Runtime, positional};
 use super::{Draft, GROUPS_MAX, Group, Input, JobSpec, TASKS_MAX, Top};
 use crate::Data;
 use crate::data::INLINE_BYTES_MAX;
@@ -219,11 +219,14 @@ fn check_group(draft: &Draft, at: usize, group: &Group) -> Checked<()> {
             "write the program and its arguments as a list",
         );
     }
-    if group.crash_limit == 0 {
+    if group
+        .retry_delay
+        .is_some_and(|delay| delay > RETRY_DELAY_MAX)
+    {
         return wrong(
-            place("crash_limit", None),
-            "crash_limit = 0 would fail every task",
-            "write at least 1",
+            place("retry_delay", None),
+            "a task that failed would wait for more than a week",
+            "write at most \"7days\"",
         );
     }
     if group.time_limit.is_some_and(|limit| limit.is_zero()) {
@@ -463,6 +466,7 @@ mod tests {
             critical: CriticalRule::default(),
             files: vec![],
             groups,
+            outline: false,
         }
     }
 

@@ -80,6 +80,7 @@ impl Audit {
             Request::Revoke(name) => format!("revoke {name}"),
             Request::Set { name, value } => format!("set {name} = {value}"),
             Request::RevokeTicket(name) => format!("revoke ticket {name}"),
+            Request::Retry(job) => format!("retry job {job}"),
             Request::Forget(job) => format!("forget job {job}"),
             Request::Upgrade => "upgrade the format".to_owned(),
             _ => return None,

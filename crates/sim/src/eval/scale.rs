@@ -67,6 +67,7 @@ pub fn scale(tasks: u32, workers: u32, qos: Qos) -> Result<Scale, Error> {
         critical: CriticalRule::default(),
         files: Vec::new(),
         groups: vec![group],
+        outline: false,
     };
     let spec = JobSpec::new(draft).map_err(|error| Error::Option(error.to_string()))?;
     let began = Instant::now();

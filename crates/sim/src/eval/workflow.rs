@@ -199,6 +199,7 @@ impl Workflow {
             critical: self.rule.clone(),
             files: Vec::new(),
             groups: groups.collect(),
+            outline: false,
         };
         JobSpec::new(draft).map_err(|error| Error::Workflow(error.to_string()))
     }

@@ -31,6 +31,7 @@ fn concern(request: &Request) -> Concern {
         | Request::Explain(id, _)
         | Request::Tasks { job: id, .. }
         | Request::Printed(PrintedRequest { job: id, .. })
+        | Request::Retry(id)
         | Request::Forget(id) => Concern::Job(*id),
         Request::Workers | Request::Settings => Concern::Grid,
         Request::Drain(_)

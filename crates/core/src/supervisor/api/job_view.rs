@@ -1,8 +1,8 @@
 //! A job in figures, computed from the state when it is asked for.
 
 use crate::supervisor::api::views::ms;
+use crate::supervisor::durable::job::Job;
 use crate::supervisor::durable::ledger::cost_view;
-use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::LeaderView;
 use hedge_model::ending::Fault;
 use hedge_model::record::JobEnd;
@@ -32,7 +32,7 @@ impl Job {
         failed
             .map(|ended| ended.attempt.task.number)
             .chain(ended)
-            .filter(|number| self.tasks[*number as usize].done.is_none())
+            .filter(|number| self.tasks[*number as usize].done().is_none())
             .collect()
     }
 }
@@ -90,11 +90,13 @@ impl LeaderView<'_> {
 
     fn counts(&self, id: JobId, job: &Job) -> Counts {
         let open = job.spec.task_count() - job.done;
+        let failed = job.failures.total();
         if !job.active() {
-            let failed = if open > 0 {
-                job.failed_tasks().len() as u32
-            } else {
-                0
+            let failed = match open {
+                0 => 0,
+                // None was given up for good, or this was not recorded yet when the job failed.
+                _ if failed == 0 => job.failed_tasks().len() as u32,
+                _ => failed,
             };
             return Counts {
                 failed,
@@ -102,7 +104,7 @@ impl LeaderView<'_> {
                 ..Counts::default()
             };
         }
-        let undone = |task: &TaskId| job.tasks[task.number as usize].done.is_none();
+        let undone = |task: &TaskId| job.tasks[task.number as usize].is_open();
         let running = self.tasks_of(id);
         let running = running.filter(|(task, known)| known.active() > 0 && undone(task));
         let running = running.count() as u32;
@@ -110,17 +112,18 @@ impl LeaderView<'_> {
         let groups = 0..job.spec.groups().len();
         let (mut startable, mut skipped) = (0, 0);
         for group in groups {
-            if job.closed(group) {
-                skipped += job.open[group];
+            let left = job.open[group] - job.failed_of(group);
+            if job.left_of(group) == 0 {
+                skipped += left;
             } else if leader.is_some_and(|leader| leader.groups[group].waiting == 0) {
-                startable += job.open[group];
+                startable += left;
             }
         }
         Counts {
             running,
             ready: startable.saturating_sub(running),
-            waiting: open.saturating_sub(skipped + startable.max(running)),
-            failed: 0,
+            waiting: open.saturating_sub(failed + skipped + startable.max(running)),
+            failed,
             skipped,
         }
     }

@@ -3,7 +3,7 @@
 use crate::supervisor::answer;
 use crate::supervisor::api::requests::{no_such_job, refuse};
 use crate::supervisor::api::views::find_task;
-use crate::supervisor::durable::state::{Done, EndedAttempt, Job};
+use crate::supervisor::durable::job::{Done, EndedAttempt, Job};
 use crate::supervisor::leader::attempts::active::Attempt;
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::readings::Reading;
@@ -80,10 +80,8 @@ impl LeaderView<'_> {
 
     /// The attempt of a task that is not done to be read: of those that run, the primary one, or that which runs longest.
     fn running(&self, task: TaskId) -> Option<AttemptId> {
-        let done = self.state.jobs.get(&task.job)?.tasks[task.number as usize]
-            .done
-            .is_some();
-        let known = self.leader.tasks.get(&task).filter(|_| !done)?;
+        let open = self.state.task(task)?.is_open();
+        let known = self.leader.tasks.get(&task).filter(|_| open)?;
         let running = known
             .attempts()
             .iter()
@@ -101,7 +99,7 @@ impl LeaderView<'_> {
     fn output_of(&self, job: &Job, id: AttemptId) -> Output {
         let number = id.task.number;
         let known = self.leader.tasks.attempt(id);
-        let done = job.tasks[number as usize].done.as_deref();
+        let done = job.tasks[number as usize].done();
         let last = deciding(job, id.task) == Some(id);
         if let Some(done) = done.filter(|done| done.attempt == id) {
             return Output::Over(Box::new(self.log_of_done(job, number, done)), last);
@@ -157,7 +155,7 @@ impl LeaderView<'_> {
         let task = TaskId { job: id, number };
         let mut ended = job.ended_attempts(task).rev();
         let last = ended.find(|ended| ended.log.is_some());
-        let view = match (&job.tasks[number as usize].done, last) {
+        let view = match (job.tasks[number as usize].done(), last) {
             (Some(done), _) => self.log_of_done(job, number, done),
             (None, Some(ended)) => self.log_of_ended(job, number, ended),
             (None, None) => self.no_log(job, number, "no attempt has ended yet".to_owned()),
@@ -218,13 +216,14 @@ impl LeaderView<'_> {
     }
 }
 
-/// The attempt whose output is the task's: the one that won, or, where the job ended without one, the last that printed
-/// anything.
+/// The attempt whose output is the task's: the one that won, or, where the task failed or the job ended without one, the
+/// last that printed anything.
 fn deciding(job: &Job, task: TaskId) -> Option<AttemptId> {
-    if let Some(done) = &job.tasks[task.number as usize].done {
+    let known = &job.tasks[task.number as usize];
+    if let Some(done) = known.done() {
         return Some(done.attempt);
     }
-    if job.active() {
+    if job.active() && !known.has_failed() {
         return None;
     }
     let ended = || job.ended_attempts(task).rev();

@@ -22,6 +22,8 @@ const RESULTS_PAGE_BYTES: usize = 4 << 20;
 /// a grant.
 const RESULT_FILE_BYTES: usize = 200;
 
+const NO_SECRET: &str = "no secret was drawn for the ticket";
+
 impl Leadership<'_> {
     pub(crate) fn on_submit(&mut self, requester: Requester, new: NewSubmission, held: &[Hash]) {
         let (client, ask) = (requester.peer(), new.ask);
@@ -61,6 +63,7 @@ impl Leadership<'_> {
                 return self.decide(peer, ask, self.view().setting(&name, &value));
             }
             Request::Forget(id) => return self.decide(peer, ask, self.view().forgettable(id)),
+            Request::Retry(id) => return self.decide(peer, ask, self.view().retriable(id)),
             Request::Upgrade => return self.decide(peer, ask, self.view().upgrade()),
             Request::Cancel(id) => return self.cancel(peer, ask, id),
             Request::Printed(request) => return self.on_printed_request(peer, ask, &request),
@@ -78,10 +81,7 @@ impl Leadership<'_> {
                     };
                     return self.make_ticket(peer, ask, ticket, secret);
                 }
-                None => Err((
-                    RefusalKind::Bad,
-                    "no secret was drawn for the ticket".into(),
-                )),
+                None => Err((RefusalKind::Bad, NO_SECRET.into())),
             },
             Request::Watch(id) => {
                 let view = self.tell_of(peer, ask, id);
@@ -207,6 +207,7 @@ impl LeaderView<'_> {
             | Request::Revoke(_)
             | Request::Set { .. }
             | Request::Forget(_)
+            | Request::Retry(_)
             | Request::Upgrade
             | Request::Workers
             | Request::Results { .. }
@@ -262,7 +263,8 @@ impl LeaderView<'_> {
     /// Whether all supervisors of the group could read a job's record; else why not.
     fn can_record(&self, spec: &SharedSpec) -> Result<(), (RefusalKind, String)> {
         let (needed, written) = (spec.format(), self.state.format());
-        if needed <= written {
+        let coming = self.state.begins() && needed <= self.config.format_max;
+        if needed <= written || coming {
             return Ok(());
         }
         let why = format!(
@@ -290,6 +292,30 @@ impl LeaderView<'_> {
                 at: self.now,
             }),
         }
+    }
+
+    /// Whether what failed of a job can run again; else why not.
+    fn retriable(&self, id: JobId) -> Result<Record, (RefusalKind, String)> {
+        let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
+        let why = match &job.ended {
+            None => format!("job {id} has not ended, and tries again by itself what fails"),
+            Some((JobEnd::Done, _)) => format!("job {id} is done; submit it again to run it again"),
+            Some((JobEnd::Cancelled, _)) => format!(
+                "job {id} was cancelled, and only failed jobs are kept whole; submit it again"
+            ),
+            Some(_) if !job.can_be_retried() => {
+                format!("job {id} failed when this grid kept no failed jobs whole; submit it again")
+            }
+            Some(_) => {
+                self.within_limits(job.client, &job.spec)?;
+                self.can_store()?;
+                return Ok(Record::JobRetried {
+                    job: id,
+                    at: self.now,
+                });
+            }
+        };
+        Err((RefusalKind::Bad, why))
     }
 
     /// One page of an ended job's results, from the file with this position on.

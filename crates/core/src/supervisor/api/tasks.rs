@@ -2,7 +2,7 @@
 
 use crate::supervisor::api::requests::no_such_job;
 use crate::supervisor::api::views::ms;
-use crate::supervisor::durable::state::Job;
+use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::state::AttemptState;
 use hedge_model::msg::RefusalKind;
@@ -17,7 +17,7 @@ impl Job {
     /// Exit status and signal of the program of the attempt that decided how a task is: the one that won, else the last
     /// one that ended.
     pub(crate) fn exit_of(&self, task: TaskId) -> (Option<i32>, Option<i32>) {
-        if self.tasks[task.number as usize].done.is_some() {
+        if self.tasks[task.number as usize].done().is_some() {
             return (Some(0), None);
         }
         let last = self.ended_attempts(task).next_back();
@@ -48,7 +48,7 @@ impl LeaderView<'_> {
             _ => BTreeSet::new(),
         };
         let listed = |number: &u32| {
-            let done = job.tasks[*number as usize].done.is_some();
+            let done = job.tasks[*number as usize].done().is_some();
             match filter {
                 TaskFilter::All => true,
                 TaskFilter::Failed => failed.contains(number),
@@ -81,7 +81,7 @@ impl LeaderView<'_> {
         let fresh = attempts.filter(|attempt| !job.history.contains_key(&attempt.id()));
         let state_of = &job.tasks[number as usize];
         let ended = job.ended_attempts(task).next_back();
-        let (worker, running_ms) = match (&state_of.done, running, ended) {
+        let (worker, running_ms) = match (state_of.done(), running, ended) {
             (Some(done), _, _) => (Some(done.worker), Some(ms(done.usage.running))),
             (None, Some(attempt), _) => {
                 let since = attempt.state().runs().then_some(attempt.since());
@@ -91,14 +91,14 @@ impl LeaderView<'_> {
             (None, None, Some(ended)) => (Some(ended.worker), Some(ms(ended.usage.running))),
             (None, None, None) => (None, None),
         };
-        let won = u32::from(state_of.done.is_some());
+        let won = u32::from(state_of.done().is_some());
         let (exit_code, signal) = job.exit_of(task);
         TaskLine {
             task: job.spec.label(number),
             number,
             state: state.to_owned(),
             why,
-            failures: state_of.failures,
+            failures: state_of.failures(),
             attempts: won + (job.ended_attempts(task).count() + fresh.count()) as u32,
             worker: worker.map(|worker| self.name(worker)),
             running_ms: running_ms.filter(|running| *running > 0.0),

@@ -3,7 +3,7 @@
 use crate::monitor::Attention;
 use crate::supervisor::api::requests::no_such_job;
 use crate::supervisor::api::waits::Wait;
-use crate::supervisor::durable::state::Job;
+use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::active::{ActiveTask, Attempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
@@ -117,7 +117,7 @@ impl LeaderView<'_> {
 
     /// Tasks that hold a job up, or that were not done when it ended: those with failures or attempts first.
     fn undone(&self, id: JobId, job: &Job) -> Vec<u32> {
-        let open = |number: &u32| job.tasks[*number as usize].done.is_none();
+        let open = |number: &u32| job.tasks[*number as usize].done().is_none();
         let failed = job.failed_tasks().into_iter();
         let tried = self.tasks_of(id).filter(|(_, known)| known.active() > 0);
         let tried = tried.map(|(task, _)| task.number).filter(|_| job.active());
@@ -136,7 +136,7 @@ impl LeaderView<'_> {
         let task = &job.tasks[number as usize];
         let known = self.leader.tasks.get(&TaskId { job: id, number });
         let (state, why) = self.task_state(id, job, number, known);
-        let done = task.done.as_deref();
+        let done = task.done();
         TaskView {
             task: job.spec.label(number),
             number,
@@ -144,7 +144,7 @@ impl LeaderView<'_> {
             why,
             critical: self.critical(id, job).contains(&job.spec, number),
             generation: task.generation,
-            failures: task.failures,
+            failures: task.failures(),
             attempts: self.attempt_views(TaskId { job: id, number }, job, known),
             outputs: done.map_or(Vec::new(), |done| {
                 let paths = done.outputs.iter().map(|f| f.path.to_string());
@@ -160,19 +160,27 @@ impl LeaderView<'_> {
         number: u32,
         known: Option<&ActiveTask>,
     ) -> (&'static str, String) {
-        if let Some(done) = &job.tasks[number as usize].done {
+        if let Some(done) = job.tasks[number as usize].done() {
             return (
                 "done",
                 format!("worker {} was first to succeed", self.name(done.worker)),
             );
         }
-        if let Some((end, _)) = &job.ended {
-            return self.undone_state(TaskId { job: id, number }, job, end);
-        }
-        if false {
-            return ("waiting", "this supervisor does not lead".into());
+        let task = TaskId { job: id, number };
+        if job.tasks[number as usize].has_failed() {
+            return ("failed", job.why_task_failed(task));
         }
         let group = job.spec.group_of(number);
+        if let Some(other) = job.waits_in_vain_for(group).filter(|_| job.cut_off(group)) {
+            let failed = &job.spec.groups()[other].id;
+            return (
+                "skipped",
+                format!("too much failed of {failed}, for which it waits"),
+            );
+        }
+        if let Some((end, _)) = &job.ended {
+            return self.undone_state(task, job, end);
+        }
         if known.is_some_and(|known| known.active() > 0) {
             return ("running", self.running_text(known));
         }
@@ -193,7 +201,7 @@ impl LeaderView<'_> {
             "ready"
         };
         // Why it does not run already.
-        let last = job.ended_attempts(TaskId { job: id, number }).next_back();
+        let last = job.ended_attempts(task).next_back();
         let moved = |end: &Ending| matches!(end.fault(), Fault::Worker | Fault::Input);
         match last.filter(|last| moved(&last.end)) {
             Some(last) => {
@@ -251,7 +259,7 @@ impl LeaderView<'_> {
                 progress: None,
             })
             .collect();
-        if let Some(done) = &job.tasks[id.number as usize].done {
+        if let Some(done) = job.tasks[id.number as usize].done() {
             views.push(AttemptView {
                 attempt: done.attempt.to_string(),
                 worker: self.name(done.worker),

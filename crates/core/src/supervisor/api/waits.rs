@@ -1,11 +1,12 @@
 //! Why tasks that could start do not run.
 
-use crate::supervisor::durable::state::Job;
+use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::placement::choice::unplaceable;
 use crate::supervisor::leader::pool::worker::Worker;
 use hedge_model::spec::CriticalPlacement;
 use hedge_model::{JobId, TaskId};
+use std::time::Duration;
 
 /// Reasons that are given for one job.
 const REASONS_MAX: usize = 5;
@@ -23,6 +24,8 @@ pub(crate) enum Wait {
     Unfit(String),
     /// Workers could take it, but are given nothing now.
     Unusable(String),
+    /// It failed, and is tried again after a while.
+    Retry(Duration),
     /// It failed on the workers that are free.
     Failed,
     /// A faster worker will have done it sooner.
@@ -53,6 +56,7 @@ impl Wait {
                 "no worker is connected; `hedge ticket worker` prints what `hedge worker --join` needs".into()
             }
             Self::Unfit(why) | Self::Unusable(why) => why.clone(),
+            Self::Retry(left) => format!("it failed, and is tried again in {:.1} s", left.as_secs_f64()),
             Self::Failed => "it failed on the workers that are free, and waits for another one".into(),
             Self::Deferred => "it ends sooner on a faster worker, which is soon free".into(),
             Self::Class => "it is critical, and waits for a worker of the higher class".into(),
@@ -107,18 +111,32 @@ impl LeaderView<'_> {
     /// The first task of a group that could start and has no attempt.
     fn next_task(&self, id: JobId, job: &Job, group: usize) -> Option<u32> {
         let offers = &self.leader.jobs.get(&id)?.groups[group];
-        if offers.waiting > 0 || job.open[group] == 0 || job.closed(group) {
+        if offers.waiting > 0 || job.left_of(group) == 0 {
             return None;
         }
         let fresh = (offers.fresh < job.spec.groups()[group].count()).then_some(offers.fresh);
-        let offset = offers.again.first().copied().or(fresh)?;
-        Some(job.spec.first(group) + offset)
+        let first = job.spec.first(group);
+        let offered = offers.again.first().copied().or(fresh);
+        offered.map(|offset| first + offset).or_else(|| {
+            let numbers = job.spec.numbers(group);
+            let task = |number| TaskId { job: id, number };
+            let mut known = self
+                .leader
+                .tasks
+                .range(task(numbers.start)..task(numbers.end));
+            let delayed = known.find(|(_, known)| known.retried_at().is_some());
+            delayed.map(|(task, _)| task.number)
+        })
     }
 
     /// Why a task that waits for no other has no attempt.
     pub(crate) fn wait_of(&self, id: JobId, job: &Job, number: u32) -> Wait {
         let leader = self.leader;
         let at = job.spec.group_of(number);
+        let known = leader.tasks.get(&TaskId { job: id, number });
+        if let Some(at) = known.and_then(|known| known.retried_at()) {
+            return Wait::Retry(at.since(self.now));
+        }
         if leader.blocked.lacks_inputs(id, at as u32) {
             return Wait::Inputs;
         }
@@ -153,7 +171,6 @@ impl LeaderView<'_> {
         if offers.held.is_some() {
             return Wait::Deferred;
         }
-        let known = leader.tasks.get(&TaskId { job: id, number });
         let failed_at = |one: &&&Worker| {
             let avoid = known.map_or(&[][..], |known| known.avoid());
             avoid.iter().any(|ix| leader.pool[*ix].peer() == one.peer())

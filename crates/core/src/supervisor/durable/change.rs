@@ -1,6 +1,6 @@
 //! What a committed record did, for the role that follows it.
 
-use crate::supervisor::durable::state::Job;
+use crate::supervisor::durable::job::Job;
 use hedge_model::msg::Log;
 use hedge_model::{AttemptId, Data, Ending, FileEntry, Hash, JobId, JobSpec, PeerId, TaskId};
 use std::sync::Arc;
@@ -15,8 +15,10 @@ pub enum Change {
     Stale(&'static str),
     /// A new epoch has begun.
     Epoch,
-    /// A peer was let in, a ticket was made or changed, or records have another format.
+    /// A peer was let in, or a ticket was made or changed.
     Noted,
+    /// Records have another format.
+    Format,
     /// A member was revoked.
     Revoked(PeerId),
     /// A setting was changed.
@@ -48,6 +50,10 @@ pub enum Change {
         /// Blobs that it had left.
         left: Vec<Hash>,
     },
+    /// A task was given up.
+    TaskFailed(TaskId),
+    /// A job that had failed goes on.
+    JobRetried(JobId),
     /// A job has ended.
     JobEnded {
         /// Which.

@@ -3,7 +3,7 @@
 //! An attempt is charged once, by the first record that ends or stops it, so that a job's cost is final with the
 //! record of its end and is the same on every supervisor.
 
-use crate::supervisor::durable::state::{EndedAttempt, Job};
+use crate::supervisor::durable::job::{EndedAttempt, Job, Task};
 use hedge_model::ledger::{Charge, MicroUnits, Part, Stopped};
 use hedge_model::msg::Usage;
 use hedge_model::view::CostView;
@@ -96,7 +96,7 @@ impl Job {
             let won = self
                 .tasks
                 .get(id.task.number as usize)
-                .is_none_or(|task| task.done.as_ref().is_some_and(|done| done.attempt == id));
+                .is_none_or(|task| task.done().is_some_and(|done| done.attempt == id));
             if won || self.history.contains_key(&id) || self.stopped.contains_key(&id) {
                 continue;
             }
@@ -135,7 +135,7 @@ impl Job {
                 Account::Lost => cost.lost.add(charge, price),
             }
         };
-        for done in self.tasks.iter().filter_map(|task| task.done.as_ref()) {
+        for done in self.tasks.iter().filter_map(Task::done) {
             add(Account::Useful, done.attempt, &done.charge());
         }
         for ended in self.history.values() {

@@ -3,6 +3,8 @@
 pub(crate) mod beliefs;
 mod bounded;
 pub(crate) mod change;
+pub(crate) mod failures;
+pub(crate) mod job;
 pub(crate) mod learned;
 pub(crate) mod ledger;
 mod need;

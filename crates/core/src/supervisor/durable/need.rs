@@ -1,6 +1,6 @@
 //! When enough is done: of a group for those that wait for it, and of a job for its results to be compiled.
 
-use crate::supervisor::durable::state::Job;
+use crate::supervisor::durable::job::Job;
 
 impl Job {
     /// How many tasks of a group are done.

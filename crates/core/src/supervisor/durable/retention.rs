@@ -3,7 +3,8 @@
 //! A job's age is counted on the recorded time, and only as far as leaders saw it pass: see [`State::observe_gap`].
 
 use crate::supervisor::durable::change::Stale;
-use crate::supervisor::durable::state::{Done, EndedAttempt, Job, State};
+use crate::supervisor::durable::job::{Done, EndedAttempt, Job, Task};
+use crate::supervisor::durable::state::State;
 use hedge_model::ending::Fault;
 use hedge_model::ledger::Stopped;
 use hedge_model::msg::Log;
@@ -75,7 +76,8 @@ impl Ended {
 }
 
 impl State {
-    /// Applies the end of a job; gives its whole specification, of which only the outline stays.
+    /// Applies the end of a job; gives its whole specification, of which only the outline stays unless it may be
+    /// retried.
     pub(crate) fn job_ended(
         &mut self,
         id: JobId,
@@ -109,10 +111,25 @@ impl State {
         Some(job)
     }
 
-    /// A job has ended: only its outline stays.
+    /// A job that failed goes on.
+    pub(crate) fn retry(&mut self, id: JobId, at: Time) -> Result<(), Stale> {
+        let job = self.job_mut(id).ok_or("no such job")?;
+        let ended = job.ended.as_ref().map(|(_, at)| *at);
+        job.retry()?;
+        if let Some(ended) = ended {
+            self.ended.remove(ended, id);
+        }
+        self.now = self.now.max(at);
+        Ok(())
+    }
+
+    /// A job has ended: only its outline stays, and all of it where it failed and may be retried.
     fn retire(&mut self, id: JobId) {
+        let retried = self.format() >= 3;
         let Some(job) = self.job_mut(id) else { return };
-        job.spec = Arc::new(job.spec.outline());
+        if !retried || !matches!(job.ended, Some((JobEnd::Failed { .. }, _))) {
+            job.spec = Arc::new(job.spec.outline());
+        }
         let Some((_, at)) = job.ended else { return };
         let size = footprint(job);
         self.ended.add(at, id, size);
@@ -134,7 +151,17 @@ impl State {
     }
 
     /// Finds again what follows from the jobs of a snapshot. An earlier version left the whole specification there.
-    pub(crate) fn retire_again(&mut self) {
+    pub(crate) fn find_derived(&mut self) {
+        let failed = |job: &Job| job.tasks.iter().any(Task::has_failed);
+        let failed: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| failed(job))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in failed {
+            self.job_mut(id).into_iter().for_each(Job::find_failures);
+        }
         self.ended = Ended::default();
         let ended = self.jobs.iter().filter(|(_, job)| !job.active());
         for id in ended.map(|(id, _)| *id).collect::<Vec<_>>() {
@@ -165,13 +192,17 @@ impl State {
 }
 
 fn footprint(job: &Job) -> Footprint {
-    let done = job.tasks.iter().filter_map(|task| task.done.as_deref());
+    let done = job.tasks.iter().filter_map(Task::done);
     let memory = JOB_BYTES + spec_bytes(&job.spec) + TASK_BYTES * job.tasks.len() as u64;
     let base = Footprint {
         memory,
         disk: memory.saturating_add(job.result_bytes),
     };
-    let done = done.map(done_footprint);
+    let needed = job.kept_to_retry().map(|(_, size)| Footprint {
+        memory: BLOB_BYTES,
+        disk: size.saturating_add(BLOB_BYTES),
+    });
+    let done = done.map(done_footprint).chain(needed);
     let attempts = job.history.values().map(|ended| attempt_footprint(ended));
     done.chain(attempts).fold(base, Footprint::plus)
 }

@@ -3,9 +3,11 @@
 //! A group that writes records of format 1 or 2 writes the snapshots of that time too: its members may be older.
 
 use crate::supervisor::durable::bounded;
+use crate::supervisor::durable::failures::Failures;
+use crate::supervisor::durable::job::{EndedAttempt, Job, Task};
 use crate::supervisor::durable::learned::Learned;
 use crate::supervisor::durable::retention::Ended;
-use crate::supervisor::durable::state::{EndedAttempt, Job, Member, State, Task};
+use crate::supervisor::durable::state::{Member, State};
 use crate::supervisor::durable::submitted::Submitted;
 use hedge_model::ledger::{Charge, Cost, Tariff};
 use hedge_model::msg::Role;
@@ -139,6 +141,7 @@ impl From<FormerJob> for Job {
             stopped: job.stopped,
             remade: job.remade,
             result_bytes: job.result_bytes,
+            failures: Failures::default(),
         }
     }
 }
@@ -233,7 +236,7 @@ impl State {
             WITHOUT_TICKETS => FormerState::from(read::<StateWithoutTickets>(bytes)?).into(),
             other => return Err(RecordError::Format(other)),
         };
-        state.retire_again();
+        state.find_derived();
         Ok(state)
     }
 

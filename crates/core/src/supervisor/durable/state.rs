@@ -3,24 +3,19 @@
 
 use crate::supervisor::durable::bounded;
 use crate::supervisor::durable::change::{Change, Stale, Success, printed};
+use crate::supervisor::durable::job::{Done, EndedAttempt, Job, Task};
 use crate::supervisor::durable::learned::Learned;
-use crate::supervisor::durable::ledger::{Account, used};
 use crate::supervisor::durable::retention::Ended;
 use crate::supervisor::durable::submitted::Submitted;
-use hedge_model::capacity::Class;
-use hedge_model::ending::Fault;
-use hedge_model::ledger::{Charge, Cost, Stopped, Tariff};
-use hedge_model::msg::{Log, Role, Usage};
-use hedge_model::record::{FORMAT_MIN, JobEnd, Record, Ticket};
-use hedge_model::view::AttemptCounts;
+use hedge_model::ledger::Stopped;
+use hedge_model::msg::Role;
+use hedge_model::record::{FORMAT_MIN, Record, Ticket};
 use hedge_model::{
-    AttemptId, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, Settings, SubmitKey, TaskId,
-    Time,
+    AttemptId, Ending, Epoch, Hash, JobId, JobSpec, PeerId, Settings, SubmitKey, TaskId, Time,
 };
-use imbl::{OrdMap, Vector};
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The durable state of a grid. A clone is cheap, whatever it holds: the copy shares all that does not change
 /// after, so that a snapshot can be written while the supervisor works on.
@@ -59,146 +54,6 @@ pub struct Member {
     pub ticket: Option<Hash>,
 }
 
-/// A job, as far as it is durable.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Job {
-    pub(crate) client: PeerId,
-    pub(crate) key: SubmitKey,
-    pub(crate) spec: Arc<JobSpec>,
-    pub(crate) accepted: Time,
-    #[serde(deserialize_with = "bounded::vector")]
-    pub(crate) tasks: Vector<Task>,
-    /// For each group how many of its tasks are not done.
-    #[serde(deserialize_with = "bounded::vector")]
-    pub(crate) open: Vector<u32>,
-    pub(crate) done: u32,
-    pub(crate) ended: Option<(JobEnd, Time)>,
-    /// Attempts that ended without deciding their task. One that was given up may still come back and win,
-    /// or end otherwise; any other end is final.
-    #[serde(deserialize_with = "bounded::map")]
-    pub(crate) history: OrdMap<AttemptId, Arc<EndedAttempt>>,
-    pub(crate) counts: AttemptCounts,
-    /// CPU time of attempts whose end was reported.
-    pub(crate) cpu: Duration,
-    /// What it costs, and by which tariff.
-    pub(crate) cost: Cost,
-    pub(crate) tariff: Arc<Tariff>,
-    /// Attempts that were stopped and charged, and whose end is not heard of yet.
-    #[serde(deserialize_with = "bounded::map")]
-    pub(crate) stopped: OrdMap<AttemptId, Charge>,
-    /// Winners whose outputs were lost.
-    #[serde(deserialize_with = "bounded::vector")]
-    pub(crate) remade: Vector<(AttemptId, Charge)>,
-    /// Bytes that the tasks left which are done and which no other waits for.
-    pub(crate) result_bytes: u64,
-}
-
-/// A task, as far as it is durable. Small: a job may have millions.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Task {
-    pub(crate) generation: u32,
-    pub(crate) failures: u32,
-    pub(crate) done: Option<Arc<Done>>,
-}
-
-/// How a task was done.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Done {
-    pub(crate) attempt: AttemptId,
-    pub(crate) redundant: bool,
-    pub(crate) worker: PeerId,
-    pub(crate) outputs: Arc<[FileEntry]>,
-    pub(crate) usage: Usage,
-    pub(crate) class: Class,
-    pub(crate) log: Option<Box<Log>>,
-}
-
-/// An attempt that ended without deciding its task.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct EndedAttempt {
-    pub(crate) attempt: AttemptId,
-    pub(crate) redundant: bool,
-    pub(crate) worker: PeerId,
-    #[serde(with = "hedge_model::ending::recorded")]
-    pub(crate) end: Ending,
-    pub(crate) usage: Usage,
-    pub(crate) log: Option<Box<Log>>,
-    pub(crate) charge: Charge,
-    /// The part of the cost that it is in; none where it ended after its job.
-    pub(crate) account: Option<Account>,
-}
-
-impl Done {
-    /// What the winner is charged.
-    pub fn charge(&self) -> Charge {
-        used(self.class, &self.usage)
-    }
-
-    /// Content that the task left, by hash, with sizes in bytes.
-    pub(crate) fn left(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
-        left(&self.outputs, self.log.as_deref())
-    }
-
-    fn bytes(&self) -> u64 {
-        self.outputs
-            .iter()
-            .fold(0, |sum, file| sum.saturating_add(file.data.size()))
-    }
-}
-
-/// Content that a task leaves with these outputs and this log, by hash, with sizes in bytes: its files, or what it
-/// printed where it has none.
-pub(crate) fn left<'a>(
-    outputs: &'a [FileEntry],
-    log: Option<&'a Log>,
-) -> impl Iterator<Item = (Hash, u64)> + 'a {
-    let printed = log.filter(|_| outputs.is_empty());
-    let printed = printed
-        .into_iter()
-        .flat_map(|log| [&log.stdout, &log.stderr]);
-    let files = outputs.iter().map(|file| &file.data);
-    files
-        .chain(printed)
-        .filter_map(|data| Some((data.hash()?, data.size())))
-}
-
-impl Job {
-    /// Whether all tasks of `group` are done.
-    pub fn group_done(&self, group: usize) -> bool {
-        self.open[group] == 0
-    }
-
-    /// The tasks of a group.
-    pub(crate) fn tasks_of(&self, group: usize) -> impl ExactSizeIterator<Item = &Task> {
-        let numbers = self.spec.numbers(group);
-        let tasks = self
-            .tasks
-            .focus()
-            .narrow(numbers.start as usize..numbers.end as usize);
-        tasks.into_iter()
-    }
-
-    /// Attempts of one task that ended without deciding it, oldest first.
-    pub(crate) fn ended_attempts(
-        &self,
-        task: TaskId,
-    ) -> impl DoubleEndedIterator<Item = &EndedAttempt> {
-        let attempt = |generation, epoch, number| AttemptId {
-            task,
-            generation,
-            epoch: Epoch(epoch),
-            number,
-        };
-        let all = attempt(0, 0, 0)..=attempt(u32::MAX, u64::MAX, u32::MAX);
-        self.history.range(all).map(|(_, ended)| &**ended)
-    }
-
-    /// Whether the job is neither done, failed nor cancelled.
-    pub fn active(&self) -> bool {
-        self.ended.is_none()
-    }
-}
-
 impl State {
     /// Applies one committed record. The same records in the same order give the same state everywhere.
     pub fn apply(&mut self, record: &Record) -> Change {
@@ -219,27 +74,13 @@ impl State {
                 job: self.accept(*key, *client, spec, *at),
                 spec: spec.clone(),
             },
-            Record::OutputsLost {
-                task,
-                generation,
-                at,
-            } => match self.outputs_lost(*task, *generation, *at) {
-                Ok(left) => Change::OutputsLost { task: *task, left },
-                Err(stale) => Change::Stale(stale),
-            },
-            Record::JobEnded {
-                job,
-                end,
-                stopped,
-                at,
-            } => match self.job_ended(*job, end, stopped, *at) {
-                Ok(spec) => Change::JobEnded { job: *job, spec },
-                Err(_) => Change::JobNotEnded(*job),
-            },
-            Record::JobForgotten { job, at } => Change::JobForgotten {
-                job: *job,
-                known: self.forget(*job, *at),
-            },
+            Record::OutputsLost { .. }
+            | Record::TaskFailed { .. }
+            | Record::JobEnded { .. }
+            | Record::JobRetried { .. }
+            | Record::JobForgotten { .. } => {
+                self.apply_to_job(record).unwrap_or_else(Change::Stale)
+            }
             Record::Benchmarked { peer, scores, at } => {
                 self.learned.benchmarked(*peer, *scores, *at);
                 Change::Benchmarked(*peer)
@@ -287,10 +128,15 @@ impl State {
                 }
                 self.now = self.now.max(*at);
                 self.format = *level;
-                Ok(Change::Noted)
+                Ok(Change::Format)
             }
             _ => Err("not a record of the grid itself"),
         }
+    }
+
+    /// Whether the grid's first leader leads, which has the newest format written that it knows.
+    pub(crate) fn begins(&self) -> bool {
+        self.epoch == Epoch(1)
     }
 
     /// The format in which records are to be written.
@@ -341,7 +187,7 @@ impl State {
         self.jobs.get(&attempt.task.job).is_some_and(open)
             && self
                 .task(attempt.task)
-                .is_some_and(|task| task.done.is_none() && task.generation == attempt.generation)
+                .is_some_and(|task| task.is_open() && task.generation == attempt.generation)
     }
 
     fn revoke(&mut self, peer: PeerId, at: Time) -> Result<(), Stale> {
@@ -366,28 +212,7 @@ impl State {
         self.now = self.now.max(at);
         self.last_job += 1;
         let id = JobId(self.last_job);
-        let job = Job {
-            client,
-            key,
-            accepted: at,
-            tasks: std::iter::repeat_n(Task::default(), spec.task_count() as usize).collect(),
-            open: spec
-                .groups()
-                .iter()
-                .map(hedge_model::spec::Group::count)
-                .collect(),
-            done: 0,
-            ended: None,
-            history: OrdMap::new(),
-            counts: AttemptCounts::default(),
-            cpu: Duration::ZERO,
-            cost: Cost::default(),
-            tariff: self.settings.tariff.clone(),
-            stopped: OrdMap::new(),
-            remade: Vector::new(),
-            result_bytes: 0,
-            spec: spec.clone(),
-        };
+        let job = Job::new(client, key, spec.clone(), at, self.settings.tariff.clone());
         self.keys.insert((client, key), Submitted::new(id, spec));
         self.jobs.insert(id, Arc::new(job));
         id
@@ -469,111 +294,62 @@ impl State {
         if self.revoked.contains_key(&done.worker) {
             return Err("its worker was revoked");
         }
-        let id = done.attempt.task;
-        let Some(job) = self.job_mut(id.job) else {
-            return Err("no such job");
-        };
-        if !job.active() {
-            return Err("the job has ended");
-        }
-        let Some(task) = job.tasks.get_mut(id.number as usize) else {
-            return Err("no such task");
-        };
-        if task.done.is_some() {
-            return Err("another attempt won");
-        }
-        if task.generation != done.attempt.generation {
-            return Err("the attempt is of an earlier generation");
-        }
-        let known = job.history.get(&done.attempt);
-        if known.is_some_and(|ended| ended.end != Ending::Lost) {
-            return Err("the attempt has ended");
-        }
-        match job.history.remove(&done.attempt) {
-            Some(back) => {
-                if let Some(account) = back.account {
-                    job.uncharge(account, back.attempt, &back.charge);
-                }
-            }
-            None => {
-                job.counts.total += 1;
-                job.counts.redundant += u64::from(done.redundant);
-            }
-        }
-        job.charge(Account::Useful, done.attempt, &done.charge());
-        job.cpu = job.cpu.saturating_add(done.usage.cpu);
-        let group = job.spec.group_of(id.number);
-        if job.spec.is_result(group) {
-            job.result_bytes += done.bytes();
-        }
-        job.tasks[id.number as usize].done = Some(Arc::new(done));
-        job.done += 1;
-        job.open[group] -= 1;
-        job.stop(stopped);
+        self.known_job(done.attempt.task.job)?
+            .succeed(done, stopped)
+    }
+
+    fn attempt_ended(&mut self, ended: EndedAttempt) -> Result<(), Stale> {
+        let id = ended.attempt.task.job;
+        let ended = self.known_job(id)?.end_attempt(ended)?;
+        self.retire_late(id, &ended);
         Ok(())
     }
 
-    fn attempt_ended(&mut self, mut ended: EndedAttempt) -> Result<(), Stale> {
-        let id = ended.attempt.task;
-        let Some(job) = self.job_mut(id.job) else {
-            return Err("no such job");
-        };
-        let Some(task) = job.tasks.get_mut(id.number as usize) else {
-            return Err("no such task");
-        };
-        let won = |done: &Done| done.attempt == ended.attempt;
-        if task.done.as_deref().is_some_and(won) {
-            return Err("the attempt won");
-        }
-        match job.history.get(&ended.attempt) {
-            Some(before) if before.end != Ending::Lost || ended.end == Ending::Lost => {
-                return Err("the attempt's end is known");
-            }
-            Some(_) => {}
-            None => {
-                job.counts.total += 1;
-                job.counts.redundant += u64::from(ended.redundant);
-            }
-        }
-        let counts =
-            ended.end.fault() == Fault::Task && task.generation == ended.attempt.generation;
-        task.failures += u32::from(counts);
-        job.counts.ended(&ended.end);
-        job.cpu = job.cpu.saturating_add(ended.usage.cpu);
-        (ended.charge, ended.account) = job.charge_ended(&ended);
-        let ended = Arc::new(ended);
-        job.history.insert(ended.attempt, ended.clone());
-        self.retire_late(id.job, &ended);
-        Ok(())
+    fn known_job(&mut self, id: JobId) -> Result<&mut Job, Stale> {
+        self.job_mut(id).ok_or("no such job")
     }
 
-    fn outputs_lost(&mut self, id: TaskId, generation: u32, at: Time) -> Result<Vec<Hash>, Stale> {
-        let Some(job) = self.job_mut(id.job) else {
-            return Err("no such job");
-        };
-        if !job.active() {
-            return Err("the job has ended");
+    /// What a record about one task or one whole job does.
+    fn apply_to_job(&mut self, record: &Record) -> Result<Change, Stale> {
+        match record {
+            Record::OutputsLost {
+                task,
+                generation,
+                at,
+            } => {
+                let left = self.known_job(task.job)?.lose_outputs(*task, *generation)?;
+                self.now = self.now.max(*at);
+                Ok(Change::OutputsLost { task: *task, left })
+            }
+            Record::TaskFailed {
+                task,
+                generation,
+                stopped,
+                at,
+            } => {
+                let job = self.known_job(task.job)?;
+                job.fail(*task, *generation, stopped)?;
+                self.now = self.now.max(*at);
+                Ok(Change::TaskFailed(*task))
+            }
+            Record::JobEnded {
+                job,
+                end,
+                stopped,
+                at,
+            } => Ok(match self.job_ended(*job, end, stopped, *at) {
+                Ok(spec) => Change::JobEnded { job: *job, spec },
+                Err(_) => Change::JobNotEnded(*job),
+            }),
+            Record::JobRetried { job, at } => {
+                self.retry(*job, *at)?;
+                Ok(Change::JobRetried(*job))
+            }
+            Record::JobForgotten { job, at } => Ok(Change::JobForgotten {
+                job: *job,
+                known: self.forget(*job, *at),
+            }),
+            _ => Err("not a record of a job"),
         }
-        let Some(task) = job.tasks.get_mut(id.number as usize) else {
-            return Err("no such task");
-        };
-        let current = task.generation == generation;
-        let Some(done) = task.done.take_if(|_| current) else {
-            return Err("the task runs again already");
-        };
-        let group = job.spec.group_of(id.number);
-        if job.spec.is_result(group) {
-            job.result_bytes -= done.bytes();
-        }
-        task.generation += 1;
-        let (winner, charge) = (done.attempt, done.charge());
-        job.uncharge(Account::Useful, winner, &charge);
-        job.charge(Account::Lost, winner, &charge);
-        job.remade.push_back((winner, charge));
-        job.done -= 1;
-        job.open[group] += 1;
-        job.counts.outputs_lost += 1;
-        self.now = self.now.max(at);
-        Ok(done.left().map(|(hash, _)| hash).collect())
     }
 }

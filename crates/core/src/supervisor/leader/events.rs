@@ -11,7 +11,7 @@ use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::{Action, Event, NotAdmitted, ProposalId, answer, not_leading};
 use hedge_model::msg::{Reply, Role};
 use hedge_model::record::Record;
-use hedge_model::{Epoch, Hash, JobId, PeerId};
+use hedge_model::{Hash, JobId, PeerId};
 
 impl Leadership<'_> {
     /// Takes an event that only concerns a leader.
@@ -91,7 +91,7 @@ impl Leadership<'_> {
             self.activate(*id, &before.hints);
         }
         self.drop_unused(holds);
-        if state.epoch() == Epoch(1) {
+        if state.begins() {
             let (level, at) = (self.config.format_max, now);
             self.append(Record::Format { level, at }, None);
         }
@@ -158,6 +158,7 @@ impl Leadership<'_> {
     fn follow(&mut self, change: Change, asked: bool) {
         match change {
             Change::Stale(_) | Change::Epoch | Change::Noted | Change::Settings => {}
+            Change::Format => self.accept_complete(),
             Change::Revoked(peer) => self.after_revoked(peer),
             Change::Accepted { job, spec } => {
                 self.activate(job, &Hints::default());
@@ -185,6 +186,8 @@ impl Leadership<'_> {
                 self.after_attempt_ended(attempt, worker, &end);
             }
             Change::OutputsLost { task, left } => self.after_outputs_lost(task, &left),
+            Change::TaskFailed(task) => self.after_task_failed(task),
+            Change::JobRetried(job) => self.after_job_retried(job),
             Change::JobEnded { job, spec } => self.after_job_ended(job, &spec),
             Change::JobNotEnded(job) => self.after_stale_end(job),
             Change::JobForgotten { job, known } => {
@@ -231,6 +234,7 @@ impl Leadership<'_> {
                 Timer::Readmit(ix) => self.readmit(ix),
                 Timer::Tell(job) => self.tell(job),
                 Timer::Readings => self.expire_readings(),
+                Timer::Retry(task) => self.retry_task(task),
                 Timer::Rebalance => self.rebalance(),
                 Timer::Pull(hash) => self.pull_again(hash),
                 Timer::Prove(holder) => self.prove_again(holder),

@@ -1,7 +1,7 @@
 //! What the leader waits for: one table with at most one time for each timer.
 
 use crate::supervisor::leader::WorkerIx;
-use hedge_model::{Hash, JobId, PeerId, Time};
+use hedge_model::{Hash, JobId, PeerId, TaskId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The timers that are set.
@@ -69,6 +69,8 @@ pub(crate) enum Timer {
     Readings,
     /// Watchers of a job are due for news.
     Tell(JobId),
+    /// A task that failed is tried again.
+    Retry(TaskId),
     /// Queued attempts may be moved to idle workers.
     Rebalance,
     /// Try a failed pull again.
@@ -105,6 +107,7 @@ impl Timer {
             Timer::Readmit(_) => "a worker that is excluded",
             Timer::Readings => "what an attempt has printed",
             Timer::Tell(_) => "news for a watching client",
+            Timer::Retry(_) => "a task to be tried again",
             Timer::Rebalance => "queued attempts",
             Timer::Pull(_) => "a transfer to repeat",
             Timer::Prove(_) => "a proof of possession to repeat",

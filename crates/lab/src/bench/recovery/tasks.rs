@@ -122,6 +122,7 @@ pub fn critical_task(pipe: &Path, script: &str, copies: u32) -> Result<JobSpec, 
         critical: CriticalRule::default(),
         files: Vec::new(),
         groups: vec![group],
+        outline: false,
     };
     JobSpec::new(draft).map_err(|error| failed(&error.to_string()))
 }

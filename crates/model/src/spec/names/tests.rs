@@ -18,6 +18,7 @@ fn job(groups: Vec<Group>) -> Draft {
         critical: CriticalRule::default(),
         files: vec![],
         groups,
+        outline: false,
     }
 }
 

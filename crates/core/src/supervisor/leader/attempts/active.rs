@@ -119,8 +119,19 @@ pub(crate) struct ActiveTask {
     /// Times that a worker or its machine failed it, and the first of these workers.
     faults: u8,
     faulted: Option<WorkerIx>,
-    /// The attempt whose success is on its way through the journal.
-    committing: Option<AttemptId>,
+    /// What decides it, while that is on its way through the journal.
+    committing: Option<Verdict>,
+    /// When it is tried again after a failure, where that is not at once.
+    retried_at: Option<Time>,
+}
+
+/// What decides a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// This attempt succeeded.
+    Done(AttemptId),
+    /// It is given up.
+    Failed,
 }
 
 impl ActiveTask {
@@ -134,9 +145,19 @@ impl ActiveTask {
         &self.avoid
     }
 
-    /// The attempt whose success is on its way through the journal.
-    pub fn committing(&self) -> Option<AttemptId> {
+    /// What decides it, while that is on its way through the journal.
+    pub fn committing(&self) -> Option<Verdict> {
         self.committing
+    }
+
+    /// When it is tried again after a failure, where that is not at once.
+    pub fn retried_at(&self) -> Option<Time> {
+        self.retried_at
+    }
+
+    /// It is not tried again before this time; none: at once.
+    pub fn retry_at(&mut self, at: Option<Time>) {
+        self.retried_at = at;
     }
 
     /// Attempts that may still succeed.
@@ -184,14 +205,14 @@ impl ActiveTask {
         (self.faults, elsewhere)
     }
 
-    /// An attempt's success is on its way through the journal.
-    pub fn commit(&mut self, id: AttemptId) {
-        self.committing = Some(id);
+    /// What decides it is on its way through the journal.
+    pub fn commit(&mut self, verdict: Verdict) {
+        self.committing = Some(verdict);
     }
 
-    /// The success of an attempt is committed, or turned out to be stale.
-    pub fn committed(&mut self, id: AttemptId) {
-        self.committing.take_if(|committing| *committing == id);
+    /// This is committed, or turned out to be stale.
+    pub fn committed(&mut self, verdict: Verdict) {
+        self.committing.take_if(|committing| *committing == verdict);
     }
 }
 

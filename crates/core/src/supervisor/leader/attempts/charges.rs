@@ -22,18 +22,14 @@ impl Attempt {
 }
 
 impl LeaderView<'_> {
-    /// The attempts of a task that are stopped when `winner` wins.
-    pub(crate) fn stopping(&self, task: TaskId, winner: AttemptId) -> Vec<Stopped> {
-        let known = self.leader.tasks.get(&task);
-        match known {
-            Some(known) if known.attempts().len() > 1 => known
-                .attempts()
-                .iter()
-                .filter(|attempt| attempt.id() != winner)
-                .filter_map(|attempt| self.stop_of(attempt))
-                .collect(),
-            _ => Vec::new(),
-        }
+    /// The attempts of a task that are stopped when it is decided, by `winner` or as failed.
+    pub(crate) fn stopping(&self, task: TaskId, winner: Option<AttemptId>) -> Vec<Stopped> {
+        let known = self.leader.tasks.get(&task).into_iter();
+        known
+            .flat_map(|known| known.attempts())
+            .filter(|attempt| Some(attempt.id()) != winner)
+            .filter_map(|attempt| self.stop_of(attempt))
+            .collect()
     }
 
     /// The attempts of a job that are stopped when it ends now.

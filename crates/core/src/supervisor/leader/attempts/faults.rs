@@ -40,7 +40,7 @@ impl Leadership<'_> {
         let Some(task) = self.state.task(id) else {
             return;
         };
-        let failures = task.failures;
+        let failures = task.failures();
         match end.fault() {
             Fault::Task => {
                 let leader = &mut *self.leader;
@@ -48,7 +48,7 @@ impl Leadership<'_> {
                 if let Some(known) = leader.tasks.get_mut(&id) {
                     known.note_failure(at);
                 }
-                self.fail_if_hopeless(id, failures, end);
+                self.after_failure(id, failures, end);
             }
             Fault::Worker => {
                 let why = match end {
@@ -130,7 +130,7 @@ impl Leadership<'_> {
                 .map(|job| job.spec.label(id.number));
             let label = label.unwrap_or_default();
             let why = format!("task {label} was given up after {INPUT_FAULTS_MAX} tries: {end}");
-            return self.fail_job(id.job, Some(id), why);
+            return self.give_up(id, why);
         }
         let faults = u32::from(faults.min(6));
         self.bar(id.job, group, at, doubled(INPUT_BACKOFF, faults));
@@ -144,27 +144,6 @@ impl Leadership<'_> {
             leader.timers.set(at, Timer::Unbar(job, group, ix));
         }
     }
-
-    fn fail_if_hopeless(&mut self, id: TaskId, failures: u32, end: &Ending) {
-        let Some(job) = self.state.jobs.get(&id.job) else {
-            return;
-        };
-        let spec = job.spec.clone();
-        let open = job.tasks[id.number as usize].done.is_none()
-            && self
-                .leader
-                .tasks
-                .get(&id)
-                .is_none_or(|known| known.committing().is_none());
-        let limit = spec.groups()[spec.group_of(id.number)].crash_limit;
-        if open && failures >= limit {
-            let why = format!(
-                "task {} failed {failures} times, at last: {end}",
-                spec.label(id.number)
-            );
-            self.fail_job(id.job, Some(id), why);
-        }
-    }
 }
 
 impl LeaderView<'_> {
@@ -174,7 +153,7 @@ impl LeaderView<'_> {
         let blob = self.leader.blobs.get(hash);
         let producers = blob.into_iter().flat_map(Blob::producers);
         let makers: Vec<PeerId> = producers
-            .filter_map(|task| Some(self.state.task(*task)?.done.as_ref()?.worker))
+            .filter_map(|task| Some(self.state.task(*task)?.done()?.worker))
             .collect();
         let made = |ix: &WorkerIx| makers.contains(&self.leader.pool[*ix].peer());
         holders.iter().copied().filter(made).collect()
@@ -183,7 +162,7 @@ impl LeaderView<'_> {
     /// The position of a task's group, while the task is not done and its job goes on.
     fn open_group(&self, id: TaskId) -> Option<u32> {
         let job = self.state.jobs.get(&id.job)?;
-        let open = job.active() && job.tasks.get(id.number as usize)?.done.is_none();
+        let open = job.active() && job.tasks.get(id.number as usize)?.is_open();
         open.then(|| job.spec.group_of(id.number) as u32)
     }
 

@@ -225,7 +225,7 @@ impl Leadership<'_> {
             .state
             .jobs
             .get(&id.job)
-            .is_none_or(|job| !job.active() || job.tasks[id.number as usize].done.is_some());
+            .is_none_or(|job| !job.active() || !job.tasks[id.number as usize].is_open());
         if over {
             self.leader.tasks.forget_idle(id);
         }

@@ -1,9 +1,9 @@
 //! What workers report of attempts.
 
 use crate::supervisor::contract::Pending;
+use crate::supervisor::durable::job::left;
 use crate::supervisor::durable::ledger;
-use crate::supervisor::durable::state::left;
-use crate::supervisor::leader::attempts::active::Attempt;
+use crate::supervisor::leader::attempts::active::{Attempt, Verdict};
 use crate::supervisor::leader::attempts::state::AttemptEvent;
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use crate::supervisor::send;
@@ -79,9 +79,9 @@ impl Leadership<'_> {
         let committing = known.and_then(|known| known.committing());
         let outcome = self.checked(id, worker, outcome);
         let ended = match outcome {
-            Outcome::Done(_) if committing == Some(id) => return,
+            Outcome::Done(_) if committing == Some(Verdict::Done(id)) => return,
             Outcome::Done(outputs) if committing.is_none() && self.state.wants(id) => {
-                let stopped = self.view().stopping(id.task, id);
+                let stopped = self.view().stopping(id.task, Some(id));
                 let outputs: Arc<[FileEntry]> = outputs.into();
                 self.commits(id);
                 let left: Vec<_> = left(&outputs, log.as_deref()).collect();
@@ -173,7 +173,8 @@ impl Leadership<'_> {
 
     /// A success is on its way through the journal: its task wants no other attempt.
     fn commits(&mut self, id: AttemptId) {
-        self.leader.tasks.know(id.task).commit(id);
+        let verdict = Verdict::Done(id);
+        self.leader.tasks.know(id.task).commit(verdict);
         self.settle_wants(id.task);
     }
 }

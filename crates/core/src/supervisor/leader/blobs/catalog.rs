@@ -166,6 +166,14 @@ impl BlobCatalog {
         self.prune(hash);
     }
 
+    /// One of the reasons is gone for which it was kept for a job.
+    pub fn keep_once_less_for(&mut self, hash: Hash, job: JobId) {
+        if let Some(blob) = self.blobs.get_mut(&hash) {
+            blob.keep_once_less_for(job);
+        }
+        self.prune(hash);
+    }
+
     /// A job has ended that made or read it; it is kept as a result or not.
     pub fn job_ended(&mut self, hash: Hash, job: JobId, result: bool) {
         if let Some(blob) = self.blobs.get_mut(&hash) {

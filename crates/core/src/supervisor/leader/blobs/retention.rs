@@ -1,9 +1,9 @@
 //! What content is kept for: jobs that have not ended, submissions on their way, results of ended jobs.
 //! Whatever nobody needs is dropped everywhere.
 
-use crate::supervisor::durable::state::Job;
+use crate::supervisor::durable::job::{Job, Task};
 use crate::supervisor::leader::blobs::state::Replica;
-use crate::supervisor::leader::blobs::transfers::{input_blobs, result_content};
+use crate::supervisor::leader::blobs::transfers::result_content;
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use crate::supervisor::{Action, send_drop};
 use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, PeerId};
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 impl Leadership<'_> {
     /// A submission is accepted or refused: its job, if there is one, counts on the inputs now.
     pub(crate) fn release_inputs(&mut self, spec: &JobSpec) {
-        let inputs: BTreeSet<Hash> = input_blobs(spec).map(|(hash, _)| hash).collect();
+        let inputs: BTreeSet<Hash> = spec.input_blobs().map(|(hash, _)| hash).collect();
         for hash in &inputs {
             self.leader.blobs.release(*hash);
         }
@@ -38,11 +38,12 @@ impl Leadership<'_> {
     pub(crate) fn keep_results(&mut self) {
         let leader = &mut *self.leader;
         for (id, job) in &self.state.jobs {
-            let mut kept: BTreeMap<Hash, u64> = log_blobs(job).collect();
-            if !job.active() {
-                kept.extend(result_content(job));
-            }
-            for (hash, size) in kept {
+            let printed: BTreeMap<Hash, u64> = log_blobs(job).collect();
+            let kept = match job.active() {
+                true => BTreeMap::new(),
+                false => sized_content(job).collect(),
+            };
+            for (hash, size) in printed.into_iter().chain(kept) {
                 leader.blobs.keep_for(hash, size, *id);
             }
         }
@@ -51,33 +52,33 @@ impl Leadership<'_> {
     /// An ended job is forgotten: nothing is kept for it any more.
     pub(crate) fn drop_kept(&mut self, id: JobId, job: &Job) {
         let leader = &mut *self.leader;
-        let mut hashes = result_hashes(job);
-        hashes.extend(log_hashes(job));
+        let mut hashes: BTreeSet<Hash> = kept_content(job).collect();
+        hashes.extend(log_blobs(job).map(|(hash, _)| hash));
         for hash in &hashes {
             leader.blobs.keep_no_more_for(*hash, id);
         }
         self.drop_unused(hashes);
     }
 
-    /// A job has ended: what it alone needed is dropped, its results excepted. Those that are not in the own store yet,
-    /// because it failed or was cancelled, are fetched. `spec` is its whole specification, `stale` what it made in vain.
+    /// A job has ended: what it alone needed is dropped, its results excepted, and what a job that failed needs to be
+    /// retried. What of that is not in the own store yet is fetched. `spec` is its whole specification, `stale` what it made in vain.
     pub(crate) fn drop_content(&mut self, job: JobId, spec: &JobSpec, stale: BTreeSet<Hash>) {
         let Some(ended) = self.state.jobs.get(&job) else {
             return;
         };
-        let done = ended.tasks.iter().filter_map(|task| task.done.as_deref());
-        let results: BTreeSet<Hash> = result_hashes(ended);
+        let done = ended.tasks.iter().filter_map(Task::done);
+        let kept: BTreeSet<Hash> = kept_content(ended).collect();
         let mut hashes = stale;
-        for (hash, _) in input_blobs(spec) {
+        for (hash, _) in spec.input_blobs() {
             self.leader.possession.remember(hash, ended.client);
             hashes.insert(hash);
         }
         hashes.extend(done.flat_map(|done| done.left()).map(|(hash, _)| hash));
         let leader = &mut *self.leader;
         for hash in &hashes {
-            leader.blobs.job_ended(*hash, job, results.contains(hash));
+            leader.blobs.job_ended(*hash, job, kept.contains(hash));
         }
-        for hash in results {
+        for hash in kept {
             self.fetch_kept(hash);
         }
         self.drop_unused(hashes);
@@ -137,7 +138,7 @@ fn log_blobs(job: &Job) -> impl Iterator<Item = (Hash, u64)> {
     let done = job
         .tasks
         .iter()
-        .filter_map(|task| task.done.as_deref()?.log.as_deref());
+        .filter_map(|task| task.done()?.log.as_deref());
     let ended = job
         .history
         .values()
@@ -151,10 +152,12 @@ fn sized(data: &Data) -> Option<(Hash, u64)> {
     Some((data.hash()?, data.size()))
 }
 
-fn log_hashes(job: &Job) -> impl Iterator<Item = Hash> {
-    log_blobs(job).map(|(hash, _)| hash)
+/// The content that is kept of an ended job beside what it printed.
+pub(crate) fn kept_content(job: &Job) -> impl Iterator<Item = Hash> {
+    let kept: BTreeSet<Hash> = sized_content(job).map(|(hash, _)| hash).collect();
+    kept.into_iter()
 }
 
-fn result_hashes(job: &Job) -> BTreeSet<Hash> {
-    result_content(job).map(|(hash, _)| hash).collect()
+fn sized_content(job: &Job) -> impl Iterator<Item = (Hash, u64)> {
+    result_content(job).chain(job.kept_to_retry())
 }

@@ -349,6 +349,12 @@ impl Blob {
         self.kept.retain(|other| *other != job);
     }
 
+    pub(super) fn keep_once_less_for(&mut self, job: JobId) {
+        if let Some(at) = self.kept.iter().position(|other| *other == job) {
+            self.kept.remove(at);
+        }
+    }
+
     /// A job has ended, which made or read it.
     pub(super) fn release_from(&mut self, job: JobId) {
         self.producers.retain(|task| task.job != job);

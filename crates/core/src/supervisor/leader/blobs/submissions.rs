@@ -4,7 +4,6 @@
 use crate::supervisor::contract::Pending;
 use crate::supervisor::leader::Leadership;
 use crate::supervisor::leader::blobs::state::{BlobEvent, CopyEvent};
-use crate::supervisor::leader::blobs::transfers::input_blobs;
 use crate::supervisor::{Requester, answer};
 use hedge_model::msg::{Refusal, RefusalKind, Reply, SharedSpec};
 use hedge_model::record::Record;
@@ -43,9 +42,9 @@ impl Submission {
         &self.unproven
     }
 
-    /// Whether nothing stands in the way of accepting it.
-    pub fn complete(&self) -> bool {
-        self.missing.is_empty() && self.unproven.is_empty()
+    /// Whether nothing stands in the way of accepting it in a group that writes this format.
+    pub fn complete(&self, format: u32) -> bool {
+        self.missing.is_empty() && self.unproven.is_empty() && self.new.spec.format() <= format
     }
 }
 
@@ -99,7 +98,7 @@ impl Leadership<'_> {
         held: &[Hash],
     ) {
         let client = requester.peer();
-        let inputs: BTreeMap<Hash, u64> = input_blobs(&new.spec).collect();
+        let inputs: BTreeMap<Hash, u64> = new.spec.input_blobs().collect();
         let blobs = &mut self.leader.blobs;
         for (hash, size) in &inputs {
             blobs.claim(*hash, *size);
@@ -140,10 +139,12 @@ impl Leadership<'_> {
     }
 
     /// Accepts the submissions that nothing stands in the way of.
-    pub(super) fn accept_complete(&mut self) {
-        for mut submit in self.leader.submissions.take(Submission::complete) {
+    pub(crate) fn accept_complete(&mut self) {
+        let format = self.state.format();
+        let complete = |submit: &Submission| submit.complete(format);
+        for mut submit in self.leader.submissions.take(complete) {
             // One that was held may have gone with a supervisor's disk meanwhile: it is wanted again.
-            let inputs = input_blobs(&submit.new.spec).map(|(hash, _)| hash);
+            let inputs = submit.new.spec.input_blobs().map(|(hash, _)| hash);
             submit.missing = inputs.filter(|hash| !self.view().secure(*hash)).collect();
             self.accept(submit);
         }
@@ -152,7 +153,7 @@ impl Leadership<'_> {
     /// Accepts a submission that nothing stands in the way of. Of another the inputs are fetched and spread, and the
     /// client is to show that it holds them.
     fn accept(&mut self, submit: Submission) {
-        if submit.complete() {
+        if submit.complete(self.state.format()) {
             let NewSubmission { ask, key, spec, .. } = submit.new;
             let client = submit.client;
             let pending = Pending::Accepted {

@@ -1,6 +1,6 @@
 //! Where content is, what of it is gone, and what this supervisor fetches for itself.
 
-use crate::supervisor::durable::state::{Done, Job};
+use crate::supervisor::durable::job::{Done, Job};
 use crate::supervisor::leader::blobs::state::{Blob, BlobEvent, CopyEvent};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership, WorkerIx};
@@ -8,7 +8,7 @@ use crate::supervisor::{Action, PullFailure, send};
 use hedge_model::msg::ToWorker;
 use hedge_model::record::Record;
 use hedge_model::spec::Input;
-use hedge_model::{FileEntry, Hash, JobId, JobSpec, PeerId, Source, TaskId};
+use hedge_model::{FileEntry, Hash, JobId, PeerId, Source, TaskId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ impl Leadership<'_> {
             let Some(known) = self.state.task(task) else {
                 continue;
             };
-            let Some(done) = &known.done else { continue };
+            let Some(done) = known.done() else { continue };
             let still_its = done.left().any(|(left, _)| left == hash);
             let generation = known.generation;
             if still_its && self.leader.blobs.begin_loss(task) {
@@ -385,13 +385,13 @@ impl LeaderView<'_> {
                         number,
                     })
                     .is_some_and(|known| known.attempts().iter().any(|a| a.state().runs()));
-                job.tasks[number as usize].done.is_none() && !running
+                job.tasks[number as usize].is_open() && !running
             })
         };
         job.spec.is_result(group)
             || job.spec.waited_by(group).iter().any(|next| {
                 let next = *next as usize;
-                !job.group_done(next) && reads(next) && unstarted(next)
+                job.left_of(next) > 0 && reads(next) && unstarted(next)
             })
     }
 }
@@ -401,25 +401,12 @@ pub(super) fn again_after(failures: u8) -> Duration {
     PULL_AGAIN_AFTER * 2u32.pow(u32::from(failures.max(1)) - 1)
 }
 
-/// Blobs among a job's inputs, with their sizes.
-pub(crate) fn input_blobs(spec: &JobSpec) -> impl Iterator<Item = (Hash, u64)> + '_ {
-    let stdin = spec
-        .groups()
-        .iter()
-        .filter_map(|group| group.stdin.as_ref());
-    spec.files()
-        .iter()
-        .map(|file| &file.data)
-        .chain(stdin)
-        .filter_map(|data| data.hash().map(|hash| (hash, data.size())))
-}
-
 /// The tasks that no other waits for, with their numbers.
 pub(crate) fn result_tasks(job: &Job) -> impl Iterator<Item = (u32, Option<&Done>)> {
     let groups = (0..job.spec.groups().len()).filter(|group| job.spec.is_result(*group));
     groups
         .flat_map(|group| job.spec.numbers(group).zip(job.tasks_of(group)))
-        .map(|(number, task)| (number, task.done.as_deref()))
+        .map(|(number, task)| (number, task.done()))
 }
 
 /// The content that those tasks left, by hash, with sizes in bytes.

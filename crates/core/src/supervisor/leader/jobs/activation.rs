@@ -1,8 +1,8 @@
 //! A job that is accepted becomes part of what a leader works on.
 
-use crate::supervisor::durable::state::{Job, State, Task};
+use crate::supervisor::durable::job::{Job, Task};
+use crate::supervisor::durable::state::State;
 use crate::supervisor::follower::Hints;
-use crate::supervisor::leader::blobs::transfers::input_blobs;
 use crate::supervisor::leader::jobs::completion::refind_at;
 use crate::supervisor::leader::jobs::{ActiveGroup, ActiveJob, critical};
 use crate::supervisor::leader::{Leadership, redundancy};
@@ -22,10 +22,7 @@ impl Leadership<'_> {
         let done: Vec<(TaskId, Vec<_>)> = (0..)
             .zip(&job.tasks)
             .filter_map(|(number, task)| {
-                Some((
-                    TaskId { job: id, number },
-                    task.done.as_ref()?.left().collect(),
-                ))
+                Some((TaskId { job: id, number }, task.done()?.left().collect()))
             })
             .collect();
         let watched = self.view().watches(&spec);
@@ -39,7 +36,7 @@ impl Leadership<'_> {
             active_group.shape = leader.shapes.number(&group.resources, &group.labels);
         }
         leader.jobs.insert(id, active_job);
-        for (hash, size) in input_blobs(&spec) {
+        for (hash, size) in spec.input_blobs() {
             leader.blobs.read_by(hash, size, id);
         }
         done.into_iter()
@@ -90,13 +87,13 @@ fn start_job(state: &State, job: &Job, watched: bool) -> ActiveJob {
 /// A group's tasks that are still to be done, and how many groups it waits for.
 fn start_group(job: &Job, group: usize) -> ActiveGroup {
     let tasks: Vec<&Task> = job.tasks_of(group).collect();
-    let untouched = |task: &Task| task.done.is_none() && task.generation == 0 && task.failures == 0;
+    let untouched = |task: &Task| task.is_open() && task.generation == 0 && task.failures() == 0;
     let fresh = tasks
         .iter()
         .rposition(|task| !untouched(task))
         .map_or(0, |at| at as u32 + 1);
     let again = (0..fresh)
-        .filter(|offset| tasks[*offset as usize].done.is_none())
+        .filter(|offset| tasks[*offset as usize].is_open())
         .collect();
     let waiting = job
         .spec

@@ -1,6 +1,7 @@
 //! A job's way: its groups becoming startable, its tasks done or failed, its end.
 
 use crate::supervisor::leader::Leadership;
+use crate::supervisor::leader::attempts::active::Verdict;
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::blobs::transfers::result_content;
 use crate::supervisor::leader::jobs::ActiveJob;
@@ -43,7 +44,7 @@ impl Leadership<'_> {
         send(worker, ToWorker::Settled(attempt), self.out);
         self.detach(attempt);
         if let Some(known) = self.leader.tasks.get_mut(&id) {
-            known.committed(attempt);
+            known.committed(Verdict::Done(attempt));
         }
         if !applied {
             self.forget_task_if_over(id);
@@ -56,7 +57,7 @@ impl Leadership<'_> {
             return;
         };
         let (spec, group) = (job.spec.clone(), job.spec.group_of(id.number));
-        let Some(done) = job.tasks[id.number as usize].done.as_deref() else {
+        let Some(done) = job.tasks[id.number as usize].done() else {
             return;
         };
         let (left, usage) = (done.left().collect::<Vec<_>>(), done.usage);
@@ -252,12 +253,15 @@ impl Leadership<'_> {
         }
     }
 
-    /// Ends a job of which enough is done, `coming` tasks included that are about to be.
+    /// Ends a job of which enough is done, `coming` tasks included that are about to be, or nothing more can be done.
     fn finish_with(&mut self, id: JobId, coming: u32) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };
         let all = job.active() && job.enough_with(coming);
+        if !all && self.view().stuck(id) {
+            return self.fail_for_tasks(id);
+        }
         let ready = |job: &ActiveJob| all && !job.ending && job.missing_results.is_empty();
         if !self.leader.jobs.get(&id).is_some_and(ready) {
             return;
@@ -360,7 +364,7 @@ impl Leadership<'_> {
             .tasks
             .range(task(numbers.start)..task(numbers.end));
         let known = known.map(|(task, _)| *task);
-        let open = known.filter(|task| job.tasks[task.number as usize].done.is_none());
+        let open = known.filter(|task| job.tasks[task.number as usize].is_open());
         for task in open.collect::<Vec<_>>() {
             self.cancel_attempts(task);
             self.settle_wants(task);

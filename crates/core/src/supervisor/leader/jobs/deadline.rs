@@ -1,7 +1,7 @@
 //! Budgets and deadlines: whether a job may spend more on redundancy, and how likely it ends in time.
 
+use crate::supervisor::durable::job::Job;
 use crate::supervisor::durable::learned::Learned;
-use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::jobs::{ActiveJob, critical};
 use crate::supervisor::leader::redundancy::{Beliefs, Survival, above};
 use crate::supervisor::leader::{Leader, LeaderView};
@@ -34,7 +34,7 @@ impl LeaderView<'_> {
     fn still_to_come(&self, job: &Job) -> u64 {
         let groups = job.spec.groups().iter().enumerate();
         let costs = groups
-            .filter(|(at, _)| job.open[*at] > 0)
+            .filter(|(at, _)| job.left_of(*at) > 0)
             .map(|(at, group)| {
                 let expected = self.state.learned.expect(group);
                 let charge = hedge_model::ledger::Charge {
@@ -42,7 +42,7 @@ impl LeaderView<'_> {
                     ..Default::default()
                 };
                 let each = job.tariff.price(&charge, &group.resources);
-                each.saturating_mul(u64::from(job.open[at]))
+                each.saturating_mul(u64::from(job.left_of(at)))
             });
         costs.fold(0, u64::saturating_add)
     }
@@ -142,7 +142,7 @@ impl Paths<'_> {
         }
         for (at, group) in self.active_job.groups.iter().enumerate() {
             let tasks = spec.groups()[at].count() - group.fresh + group.again.len() as u32;
-            if tasks == 0 {
+            if tasks == 0 || self.job.left_of(at) == 0 {
                 continue;
             }
             let expected = self.learned.expect(&spec.groups()[at]);

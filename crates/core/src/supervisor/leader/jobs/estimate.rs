@@ -1,7 +1,7 @@
 //! How far jobs are, and how long they are likely to take still.
 
 use crate::monitor::Progress;
-use crate::supervisor::durable::state::Job;
+use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::active::{ActiveTask, Attempt};
 use crate::supervisor::leader::jobs::critical;
@@ -51,8 +51,7 @@ impl LeaderView<'_> {
             told[job.spec.group_of(task.number)] += u32::from(far);
         }
         groups.iter().enumerate().all(|(at, group)| {
-            let open = if job.closed(at) { 0 } else { job.open[at] };
-            told[at] >= open || self.state.learned.has_seen(group, DONE_MIN)
+            told[at] >= job.left_of(at) || self.state.learned.has_seen(group, DONE_MIN)
         })
     }
 
@@ -95,8 +94,8 @@ impl LeaderView<'_> {
             }
         }
         for (group, begun) in begun.into_iter().enumerate() {
-            let waiting = job.open[group].saturating_sub(begun);
-            if waiting > 0 && !job.closed(group) {
+            let waiting = job.left_of(group).saturating_sub(begun);
+            if waiting > 0 {
                 way = way.max(expected(group) + tails[group]);
                 work += f64::from(waiting) * expected(group);
             }
@@ -109,7 +108,7 @@ impl LeaderView<'_> {
         id: JobId,
         job: &'a Job,
     ) -> impl Iterator<Item = (&'a TaskId, &'a ActiveTask)> {
-        let open = |task: &TaskId| job.active() && job.tasks[task.number as usize].done.is_none();
+        let open = |task: &TaskId| job.active() && job.tasks[task.number as usize].is_open();
         self.tasks_of(id).filter(move |(task, _)| open(task))
     }
 

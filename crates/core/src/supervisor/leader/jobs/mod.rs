@@ -5,6 +5,7 @@ pub(crate) mod completion;
 pub(crate) mod critical;
 pub(crate) mod deadline;
 pub(crate) mod estimate;
+pub(crate) mod failure;
 pub(crate) mod retention;
 
 use crate::supervisor::leader::WorkerIx;

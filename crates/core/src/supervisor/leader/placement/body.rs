@@ -1,6 +1,6 @@
 //! What the tasks of a group are told to do: built once for a group, again when its inputs moved.
 
-use crate::supervisor::durable::state::Job;
+use crate::supervisor::durable::job::{Job, Task};
 use crate::supervisor::leader::Leadership;
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
 use hedge_model::msg::{Body, MESSAGE_BYTES_MAX};
@@ -129,7 +129,7 @@ fn shared_inputs(job: &Job, group: &Group) -> Vec<FileEntry> {
                 };
                 files.extend(
                     job.tasks_of(from)
-                        .filter_map(|task| task.done.as_ref())
+                        .filter_map(Task::done)
                         .flat_map(|done| done.outputs.iter().cloned()),
                 );
             }
@@ -180,7 +180,7 @@ fn two_at_one_place(job: &Job, group: &Group, path: &str) -> String {
         .filter(|at| read(*at))
         .flat_map(|at| job.spec.numbers(at));
     let left = |number: &u32| {
-        let done = job.tasks[*number as usize].done.as_ref();
+        let done = job.tasks[*number as usize].done();
         let outputs = done.into_iter().flat_map(|done| done.outputs.iter());
         outputs
             .into_iter()

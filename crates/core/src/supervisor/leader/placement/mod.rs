@@ -10,7 +10,7 @@ pub(crate) mod deferral;
 pub(crate) mod fit;
 pub(crate) mod queue;
 
-use crate::supervisor::durable::state::Job;
+use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::attempts::active::{NewAttempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::jobs::ActiveGroup;

@@ -3,8 +3,8 @@
 use super::{
     CopyOrder, Kind, Policy, SHIPPED, SeenAttempt, SeenJob, SeenTask, SeenWorker, Shipped, View,
 };
+use crate::supervisor::durable::job::Job;
 use crate::supervisor::durable::learned::Learned;
-use crate::supervisor::durable::state::Job;
 use crate::supervisor::leader::attempts::active::{ActiveTask, Attempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::jobs::ActiveJob;

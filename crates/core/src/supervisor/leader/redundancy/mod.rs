@@ -25,7 +25,7 @@ pub(crate) use evaluation::{Evaluations, YieldingCopies, kinds};
 pub(crate) use survival::Survival;
 
 use crate::supervisor::CriticalSet;
-use crate::supervisor::durable::state::Job;
+use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::attempts::active::ActiveTask;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use hedge_model::spec::Redundancy;
@@ -86,7 +86,7 @@ impl Leadership<'_> {
         let spec = job.spec.clone();
         let group = spec.group_of(task.number);
         let offset = task.number - spec.first(group);
-        let over = !job.active() || job.tasks[task.number as usize].done.is_some();
+        let over = !job.active() || !job.tasks[task.number as usize].is_open();
         let wanted = self.view().attempts_wanted(task);
         let leader = &mut *self.leader;
         let Some(active_job) = leader.jobs.get_mut(&task.job) else {
@@ -95,12 +95,13 @@ impl Leadership<'_> {
         let known = leader.tasks.get(&task);
         let active = known.map_or(0, ActiveTask::active);
         let committing = known.is_some_and(|known| known.committing().is_some());
+        let delayed = known.is_some_and(|known| known.retried_at().is_some());
         let offers = &mut active_job.groups[group];
         if offset >= offers.fresh {
             return;
         }
         let open = !over && !committing;
-        let first = set(&mut offers.again, offset, open && active == 0);
+        let first = set(&mut offers.again, offset, open && active == 0 && !delayed);
         let copy = set(
             &mut offers.copies,
             offset,

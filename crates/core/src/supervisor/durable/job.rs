@@ -1,0 +1,431 @@
+//! A job as far as it is durable, and the only functions that change it: one for each thing that records say of it.
+
+use crate::supervisor::durable::bounded;
+use crate::supervisor::durable::change::Stale;
+use crate::supervisor::durable::failures::Failures;
+use crate::supervisor::durable::ledger::{Account, used};
+use hedge_model::capacity::Class;
+use hedge_model::ending::Fault;
+use hedge_model::ledger::{Charge, Cost, Stopped, Tariff};
+use hedge_model::msg::{Log, Usage};
+use hedge_model::record::JobEnd;
+use hedge_model::view::AttemptCounts;
+use hedge_model::{
+    AttemptId, Ending, Epoch, FileEntry, Hash, JobSpec, PeerId, SubmitKey, TaskId, Time,
+};
+use imbl::{OrdMap, Vector};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A job, as far as it is durable.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    pub(crate) client: PeerId,
+    pub(crate) key: SubmitKey,
+    pub(crate) spec: Arc<JobSpec>,
+    pub(crate) accepted: Time,
+    #[serde(deserialize_with = "bounded::vector")]
+    pub(crate) tasks: Vector<Task>,
+    /// For each group how many of its tasks are not done.
+    #[serde(deserialize_with = "bounded::vector")]
+    pub(crate) open: Vector<u32>,
+    pub(crate) done: u32,
+    pub(crate) ended: Option<(JobEnd, Time)>,
+    /// Attempts that ended without deciding their task. One that was given up may still come back and win,
+    /// or end otherwise; any other end is final.
+    #[serde(deserialize_with = "bounded::map")]
+    pub(crate) history: OrdMap<AttemptId, Arc<EndedAttempt>>,
+    pub(crate) counts: AttemptCounts,
+    /// CPU time of attempts whose end was reported.
+    pub(crate) cpu: Duration,
+    /// What it costs, and by which tariff.
+    pub(crate) cost: Cost,
+    pub(crate) tariff: Arc<Tariff>,
+    /// Attempts that were stopped and charged, and whose end is not heard of yet.
+    #[serde(deserialize_with = "bounded::map")]
+    pub(crate) stopped: OrdMap<AttemptId, Charge>,
+    /// Winners whose outputs were lost.
+    #[serde(deserialize_with = "bounded::vector")]
+    pub(crate) remade: Vector<(AttemptId, Charge)>,
+    /// Bytes that the tasks left which are done and which no other waits for.
+    pub(crate) result_bytes: u64,
+    /// What cannot be done any more. Found again from the tasks after a snapshot.
+    #[serde(skip)]
+    pub(crate) failures: Failures,
+}
+
+/// A task, as far as it is durable. Small: a job may have millions.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "StoredTask", into = "StoredTask")]
+pub struct Task {
+    pub(crate) generation: u32,
+    /// Attempts of this generation that failed by the task's own fault; and [`GIVEN_UP`], where it is not done.
+    failures: u32,
+    done: Option<Arc<Done>>,
+}
+
+/// The task is given up.
+const GIVEN_UP: u32 = 1 << 31;
+
+/// [`Task`] in snapshots.
+#[derive(Serialize, Deserialize)]
+struct StoredTask {
+    generation: u32,
+    failures: u32,
+    state: StoredState,
+}
+
+#[derive(Serialize, Deserialize)]
+enum StoredState {
+    Open,
+    Done(Arc<Done>),
+    Failed,
+}
+
+impl From<StoredTask> for Task {
+    fn from(stored: StoredTask) -> Self {
+        let failures = stored.failures & !GIVEN_UP;
+        let (failures, done) = match stored.state {
+            StoredState::Open => (failures, None),
+            StoredState::Done(done) => (failures, Some(done)),
+            StoredState::Failed => (failures | GIVEN_UP, None),
+        };
+        Self {
+            generation: stored.generation,
+            failures,
+            done,
+        }
+    }
+}
+
+impl From<Task> for StoredTask {
+    fn from(task: Task) -> Self {
+        Self {
+            generation: task.generation,
+            failures: task.failures(),
+            state: match task.done {
+                Some(done) => StoredState::Done(done),
+                None if task.failures & GIVEN_UP != 0 => StoredState::Failed,
+                None => StoredState::Open,
+            },
+        }
+    }
+}
+
+/// How a task was done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Done {
+    pub(crate) attempt: AttemptId,
+    pub(crate) redundant: bool,
+    pub(crate) worker: PeerId,
+    pub(crate) outputs: Arc<[FileEntry]>,
+    pub(crate) usage: Usage,
+    pub(crate) class: Class,
+    pub(crate) log: Option<Box<Log>>,
+}
+
+/// An attempt that ended without deciding its task.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EndedAttempt {
+    pub(crate) attempt: AttemptId,
+    pub(crate) redundant: bool,
+    pub(crate) worker: PeerId,
+    #[serde(with = "hedge_model::ending::recorded")]
+    pub(crate) end: Ending,
+    pub(crate) usage: Usage,
+    pub(crate) log: Option<Box<Log>>,
+    pub(crate) charge: Charge,
+    /// The part of the cost that it is in; none where it ended after its job.
+    pub(crate) account: Option<Account>,
+}
+
+impl Task {
+    /// How it was done, if it is.
+    pub fn done(&self) -> Option<&Done> {
+        self.done.as_deref()
+    }
+
+    /// How many of its attempts failed by its own fault since it was last opened.
+    pub fn failures(&self) -> u32 {
+        self.failures & !GIVEN_UP
+    }
+
+    /// Whether it is given up.
+    pub fn has_failed(&self) -> bool {
+        self.failures & GIVEN_UP != 0
+    }
+
+    /// Whether it is neither done nor given up.
+    pub fn is_open(&self) -> bool {
+        self.done.is_none() && !self.has_failed()
+    }
+}
+
+impl Done {
+    /// What the winner is charged.
+    pub fn charge(&self) -> Charge {
+        used(self.class, &self.usage)
+    }
+
+    /// Content that the task left, by hash, with sizes in bytes.
+    pub(crate) fn left(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
+        left(&self.outputs, self.log.as_deref())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.outputs
+            .iter()
+            .fold(0, |sum, file| sum.saturating_add(file.data.size()))
+    }
+}
+
+/// Content that a task leaves with these outputs and this log, by hash, with sizes in bytes: its files, or what it
+/// printed where it has none.
+pub(crate) fn left<'a>(
+    outputs: &'a [FileEntry],
+    log: Option<&'a Log>,
+) -> impl Iterator<Item = (Hash, u64)> + 'a {
+    let printed = log.filter(|_| outputs.is_empty());
+    let printed = printed
+        .into_iter()
+        .flat_map(|log| [&log.stdout, &log.stderr]);
+    let files = outputs.iter().map(|file| &file.data);
+    files
+        .chain(printed)
+        .filter_map(|data| Some((data.hash()?, data.size())))
+}
+
+impl Job {
+    pub(crate) fn new(
+        client: PeerId,
+        key: SubmitKey,
+        spec: Arc<JobSpec>,
+        accepted: Time,
+        tariff: Arc<Tariff>,
+    ) -> Self {
+        let groups = spec.groups().iter();
+        Self {
+            client,
+            key,
+            accepted,
+            tasks: std::iter::repeat_n(Task::default(), spec.task_count() as usize).collect(),
+            open: groups.map(hedge_model::spec::Group::count).collect(),
+            done: 0,
+            ended: None,
+            history: OrdMap::new(),
+            counts: AttemptCounts::default(),
+            cpu: Duration::ZERO,
+            cost: Cost::default(),
+            tariff,
+            stopped: OrdMap::new(),
+            remade: Vector::new(),
+            result_bytes: 0,
+            failures: Failures::default(),
+            spec,
+        }
+    }
+
+    /// Whether all tasks of `group` are done.
+    pub fn group_done(&self, group: usize) -> bool {
+        self.open[group] == 0
+    }
+
+    /// The tasks of a group.
+    pub(crate) fn tasks_of(&self, group: usize) -> impl ExactSizeIterator<Item = &Task> {
+        let numbers = self.spec.numbers(group);
+        let tasks = self
+            .tasks
+            .focus()
+            .narrow(numbers.start as usize..numbers.end as usize);
+        tasks.into_iter()
+    }
+
+    /// Attempts of one task that ended without deciding it, oldest first.
+    pub(crate) fn ended_attempts(
+        &self,
+        task: TaskId,
+    ) -> impl DoubleEndedIterator<Item = &EndedAttempt> {
+        let attempt = |generation, epoch, number| AttemptId {
+            task,
+            generation,
+            epoch: Epoch(epoch),
+            number,
+        };
+        let all = attempt(0, 0, 0)..=attempt(u32::MAX, u64::MAX, u32::MAX);
+        self.history.range(all).map(|(_, ended)| &**ended)
+    }
+
+    /// Whether the job failed and is kept so that it can be retried.
+    pub(crate) fn can_be_retried(&self) -> bool {
+        matches!(self.ended, Some((JobEnd::Failed { .. }, _))) && !self.spec.is_outline()
+    }
+
+    /// What a job that failed needs beside its results to be retried: its inputs, and what its tasks left that tasks
+    /// read which are not done. By hash, with sizes in bytes.
+    pub(crate) fn kept_to_retry(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
+        let read = |group: usize| {
+            let mut readers = self.spec.waited_by(group).iter();
+            readers.any(|next| !self.group_done(*next as usize))
+        };
+        let groups = 0..self.spec.groups().len();
+        let groups = groups.filter(move |group| read(*group));
+        let left = groups
+            .flat_map(|group| self.tasks_of(group))
+            .filter_map(Task::done)
+            .flat_map(|done| done.left());
+        let all = self
+            .can_be_retried()
+            .then(|| self.spec.input_blobs().chain(left));
+        all.into_iter().flatten()
+    }
+
+    /// Whether the job is neither done, failed nor cancelled.
+    pub fn active(&self) -> bool {
+        self.ended.is_none()
+    }
+
+    /// A task that the job has, while the job goes on.
+    fn active_task(&mut self, id: TaskId) -> Result<&mut Task, Stale> {
+        if !self.active() {
+            return Err("the job has ended");
+        }
+        let task = self.tasks.get_mut(id.number as usize);
+        task.ok_or("no such task")
+    }
+
+    /// An attempt is the first of its task to succeed.
+    pub(crate) fn succeed(&mut self, done: Done, stopped: &[Stopped]) -> Result<(), Stale> {
+        let id = done.attempt.task;
+        let task = self.active_task(id)?;
+        if task.done.is_some() {
+            return Err("another attempt won");
+        }
+        if task.has_failed() {
+            return Err("the task was given up");
+        }
+        if task.generation != done.attempt.generation {
+            return Err("the attempt is of an earlier generation");
+        }
+        let known = self.history.get(&done.attempt);
+        if known.is_some_and(|ended| ended.end != Ending::Lost) {
+            return Err("the attempt has ended");
+        }
+        match self.history.remove(&done.attempt) {
+            Some(back) => {
+                if let Some(account) = back.account {
+                    self.uncharge(account, back.attempt, &back.charge);
+                }
+            }
+            None => {
+                self.counts.total += 1;
+                self.counts.redundant += u64::from(done.redundant);
+            }
+        }
+        self.charge(Account::Useful, done.attempt, &done.charge());
+        self.cpu = self.cpu.saturating_add(done.usage.cpu);
+        let group = self.spec.group_of(id.number);
+        if self.spec.is_result(group) {
+            self.result_bytes += done.bytes();
+        }
+        self.tasks[id.number as usize].done = Some(Arc::new(done));
+        self.done += 1;
+        self.open[group] -= 1;
+        self.stop(stopped);
+        self.note_more_done(group);
+        Ok(())
+    }
+
+    /// An attempt ended without deciding its task.
+    pub(crate) fn end_attempt(
+        &mut self,
+        mut ended: EndedAttempt,
+    ) -> Result<Arc<EndedAttempt>, Stale> {
+        let Some(task) = self.tasks.get_mut(ended.attempt.task.number as usize) else {
+            return Err("no such task");
+        };
+        let won = |done: &Done| done.attempt == ended.attempt;
+        if task.done().is_some_and(won) {
+            return Err("the attempt won");
+        }
+        match self.history.get(&ended.attempt) {
+            Some(before) if before.end != Ending::Lost || ended.end == Ending::Lost => {
+                return Err("the attempt's end is known");
+            }
+            Some(_) => {}
+            None => {
+                self.counts.total += 1;
+                self.counts.redundant += u64::from(ended.redundant);
+            }
+        }
+        let counts =
+            ended.end.fault() == Fault::Task && task.generation == ended.attempt.generation;
+        task.failures += u32::from(counts);
+        self.counts.ended(&ended.end);
+        self.cpu = self.cpu.saturating_add(ended.usage.cpu);
+        (ended.charge, ended.account) = self.charge_ended(&ended);
+        let ended = Arc::new(ended);
+        self.history.insert(ended.attempt, ended.clone());
+        Ok(ended)
+    }
+
+    /// All holders of a task's outputs are gone: its next generation opens. Gives the content that is lost.
+    pub(crate) fn lose_outputs(&mut self, id: TaskId, generation: u32) -> Result<Vec<Hash>, Stale> {
+        let task = self.active_task(id)?;
+        let current = task.generation == generation;
+        let Some(done) = task.done.take_if(|_| current) else {
+            return Err("the task runs again already");
+        };
+        task.generation += 1;
+        let group = self.spec.group_of(id.number);
+        if self.spec.is_result(group) {
+            self.result_bytes -= done.bytes();
+        }
+        let (winner, charge) = (done.attempt, done.charge());
+        self.uncharge(Account::Useful, winner, &charge);
+        self.charge(Account::Lost, winner, &charge);
+        self.remade.push_back((winner, charge));
+        self.done -= 1;
+        self.open[group] += 1;
+        self.counts.outputs_lost += 1;
+        self.note_less_possible(group);
+        Ok(done.left().map(|(hash, _)| hash).collect())
+    }
+
+    /// A task is given up.
+    pub(crate) fn fail(
+        &mut self,
+        id: TaskId,
+        generation: u32,
+        stopped: &[Stopped],
+    ) -> Result<(), Stale> {
+        let task = self.active_task(id)?;
+        if task.generation != generation || !task.is_open() {
+            return Err("the task is not open any more");
+        }
+        task.failures |= GIVEN_UP;
+        self.stop(stopped);
+        let group = self.spec.group_of(id.number);
+        self.failures.count(group);
+        self.note_less_possible(group);
+        Ok(())
+    }
+
+    /// What is not done is tried again, as if nothing of it had been tried before.
+    pub(crate) fn retry(&mut self) -> Result<(), Stale> {
+        if !self.can_be_retried() {
+            return Err("the job cannot be retried");
+        }
+        self.ended = None;
+        for task in &mut self.tasks {
+            if task.done().is_none() {
+                *task = Task {
+                    generation: task.generation + 1,
+                    ..Task::default()
+                };
+            }
+        }
+        self.failures = Failures::default();
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! Tasks that fail: when one is tried again, when it is given up, what that means for its job, and how a job that
+//! failed goes on.
+
+use crate::supervisor::durable::job::Job;
+use crate::supervisor::follower::Hints;
+use crate::supervisor::leader::attempts::active::Verdict;
+use crate::supervisor::leader::blobs::retention::kept_content;
+use crate::supervisor::leader::timers::Timer;
+use crate::supervisor::leader::{LeaderView, Leadership};
+use hedge_model::ending::Fault;
+use hedge_model::record::Record;
+use hedge_model::{Ending, Hash, JobId, TaskId};
+
+/// From this format of records on tasks fail one by one; before, the first that fails ends its job.
+const TASKS_FAIL_SINCE: u32 = 3;
+
+impl Leadership<'_> {
+    /// A task failed for the `failures`th time by its own fault: it is tried again, perhaps later, or given up.
+    pub(crate) fn after_failure(&mut self, id: TaskId, failures: u32, end: &Ending) {
+        let Some(job) = self.state.jobs.get(&id.job) else {
+            return;
+        };
+        let group = &job.spec.groups()[job.spec.group_of(id.number)];
+        let (retries, delay) = (group.retries, group.retry_delay);
+        let known = self.leader.tasks.get(&id);
+        let decided = known.is_some_and(|known| known.committing().is_some());
+        if decided || !job.active() || !job.tasks[id.number as usize].is_open() {
+            return;
+        }
+        if failures > retries {
+            let label = job.spec.label(id.number);
+            let why = format!("task {label} failed {failures} times, at last: {end}");
+            return self.give_up(id, why);
+        }
+        if let Some(delay) = delay {
+            let at = self.now + delay;
+            self.leader.tasks.know(id).retry_at(Some(at));
+            self.leader.timers.set(at, Timer::Retry(id));
+        }
+    }
+
+    /// A task that failed has waited for long enough.
+    pub(crate) fn retry_task(&mut self, id: TaskId) {
+        if let Some(known) = self.leader.tasks.get_mut(&id) {
+            known.retry_at(None);
+        }
+        self.settle_wants(id);
+    }
+
+    /// Gives up a task. `why` is what the job failed for where the group's format knows no failed tasks.
+    pub(crate) fn give_up(&mut self, id: TaskId, why: String) {
+        if self.state.format() < TASKS_FAIL_SINCE {
+            return self.fail_job(id.job, Some(id), why);
+        }
+        let Some(task) = self.state.task(id) else {
+            return;
+        };
+        let record = Record::TaskFailed {
+            task: id,
+            generation: task.generation,
+            stopped: self.view().stopping(id, None),
+            at: self.now,
+        };
+        self.leader.tasks.know(id).commit(Verdict::Failed);
+        self.append(record, None);
+    }
+
+    pub(crate) fn after_task_failed(&mut self, id: TaskId) {
+        if let Some(known) = self.leader.tasks.get_mut(&id) {
+            known.committed(Verdict::Failed);
+            known.retry_at(None);
+        }
+        self.leader.timers.clear(Timer::Retry(id));
+        self.cancel_attempts(id);
+        self.settle_wants(id);
+        self.forget_task_if_over(id);
+        self.tell_soon(id.job);
+        let Some(job) = self.state.jobs.get(&id.job) else {
+            return;
+        };
+        let max = job.spec.qos().max_failures;
+        let max = max.map(|max| max.of(job.spec.task_count()));
+        if max.is_some_and(|max| job.failures.total() > max) {
+            return self.fail_for_tasks(id.job);
+        }
+        self.finish_if_done(id.job);
+    }
+
+    /// Ends a job because of the tasks that failed.
+    pub(crate) fn fail_for_tasks(&mut self, id: JobId) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        let mut failed = (0..).zip(&job.tasks).filter(|(_, task)| task.has_failed());
+        let first = failed.next().map(|(number, _)| TaskId { job: id, number });
+        let why = first.map_or_else(String::new, |first| job.why_failed(first));
+        self.fail_job(id, first, why);
+    }
+
+    /// A job that had failed goes on: what was kept for it is in use again.
+    pub(crate) fn after_job_retried(&mut self, id: JobId) {
+        let kept: Vec<Hash> = match self.state.jobs.get(&id) {
+            Some(job) => kept_content(job).collect(),
+            None => return,
+        };
+        self.activate(id, &Hints::default());
+        for hash in &kept {
+            self.leader.blobs.keep_once_less_for(*hash, id);
+        }
+        self.drop_unused(kept);
+    }
+}
+
+impl LeaderView<'_> {
+    /// Whether nothing of a job that has not ended is done any more, whatever happens.
+    pub(crate) fn stuck(&self, id: JobId) -> bool {
+        let job = self.state.jobs.get(&id);
+        job.is_some_and(|job| job.active() && job.failures.total() > 0 && job.exhausted())
+            && !self
+                .tasks_of(id)
+                .any(|(_, known)| known.active() > 0 || known.committing().is_some())
+    }
+}
+
+impl Job {
+    /// Why a job failed whose first failed task this is, in a sentence.
+    fn why_failed(&self, first: TaskId) -> String {
+        let label = self.spec.label(first.number);
+        let failures = self.tasks[first.number as usize].failures();
+        let last = self.why_task_failed(first);
+        let count = self.failures.total();
+        let max = self.spec.qos().max_failures;
+        let max = max.map(|max| max.of(self.spec.task_count()));
+        let max = max.filter(|max| count > *max && *max > 0);
+        let limit = max.map_or_else(String::new, |max| {
+            format!(", more than the {max} that it allows")
+        });
+        if count == 1 {
+            return format!("task {label} failed {failures} times, at last: {last}");
+        }
+        let all = self.spec.task_count();
+        format!("{count} of its {all} tasks failed{limit}, the first of them {label}: {last}")
+    }
+
+    /// How the last attempt of a failed task ended that nobody stopped.
+    pub(crate) fn why_task_failed(&self, id: TaskId) -> String {
+        let ended = self.ended_attempts(id).rev();
+        let mut ended = ended.filter(|ended| ended.end.fault() != Fault::Nobody);
+        ended.next().map_or_else(
+            || "it was given up".to_owned(),
+            |ended| ended.end.to_string(),
+        )
+    }
+}

@@ -70,7 +70,7 @@ fn one_failing_task_of_three_costs_what_waits_for_it_and_not_the_job() {
     rig.commit();
     rig.expect(&[
         "append done 1.0/0.1.1 by worker 1",
-        "append job 1 failed: task bad failed 1 times, at last: it ended with exit code 1",
+        "append job 1 failed: task bad failed: it ended with exit code 1",
         "worker 1: settled 1.0/0.1.1",
         "watch worker 1: idle",
         "worker 1: forget 1",
@@ -192,7 +192,7 @@ fn a_copy_is_stopped_when_its_task_is_given_up() {
         "append task 1.0 failed",
         "worker 1: settled 1.0/0.1.1",
         "watch worker 1: idle",
-        "append job 1 failed: task a failed 1 times, at last: it ended with exit code 1",
+        "append job 1 failed: task a failed: it ended with exit code 1",
         "worker 2: cancel 1.0/0.1.2",
         "worker 1: forget 1",
         "worker 2: forget 1",
@@ -335,7 +335,7 @@ fn the_first_failure_ends_a_job_where_supervisors_are_older() {
     rig.commit();
     rig.expect(&[
         "append failed 1.0/0.2.1: it ended with exit code 1",
-        "append job 1 failed: task a.0 failed 1 times, at last: it ended with exit code 1",
+        "append job 1 failed: task a.0 failed: it ended with exit code 1",
         "worker 1: settled 1.0/0.2.1",
         "worker 1: cancel 1.1/0.2.1",
         "worker 1: forget 1",

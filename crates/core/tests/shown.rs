@@ -245,7 +245,7 @@ fn a_job_that_failed_says_which_tasks_failed_and_counts_their_cpu_time() {
         "append failed 1.1/0.1.1: it ended with exit code 1",
         "append task 1.1 failed",
         "worker 1: settled 1.1/0.1.1",
-        "append job 1 failed: task bad failed 1 times, at last: it ended with exit code 1",
+        "append job 1 failed: task bad failed: it ended with exit code 1",
         "worker 1: cancel 1.0/0.1.1",
         "worker 1: forget 1",
     ]);

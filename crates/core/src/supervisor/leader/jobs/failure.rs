@@ -29,7 +29,7 @@ impl Leadership<'_> {
         }
         if failures > retries {
             let label = job.spec.label(id.number);
-            let why = format!("task {label} failed {failures} times, at last: {end}");
+            let why = given_up(&label, failures, &end.to_string());
             return self.give_up(id, why);
         }
         if let Some(delay) = delay {
@@ -136,7 +136,7 @@ impl Job {
             format!(", more than the {max} that it allows")
         });
         if count == 1 {
-            return format!("task {label} failed {failures} times, at last: {last}");
+            return given_up(&label, failures, &last);
         }
         let all = self.spec.task_count();
         format!("{count} of its {all} tasks failed{limit}, the first of them {label}: {last}")
@@ -150,5 +150,14 @@ impl Job {
             || "it was given up".to_owned(),
             |ended| ended.end.to_string(),
         )
+    }
+}
+
+/// Why a job failed of which one task failed, after so many failures.
+fn given_up(label: &str, failures: u32, last: &str) -> String {
+    match failures {
+        0 => format!("task {label} was given up: {last}"),
+        1 => format!("task {label} failed: {last}"),
+        _ => format!("task {label} failed {failures} times, at last: {last}"),
     }
 }

@@ -4,7 +4,9 @@ mod support;
 
 use hedge_core::supervisor::CriticalSet;
 use hedge_model::msg::{Request, WorkerInfo};
-use hedge_model::spec::{CriticalRule, Draft, Estimate, Group, Measure, Qos, Redundancy, Top};
+use hedge_model::spec::{
+    CriticalRule, Draft, Estimate, Group, Input, Measure, Qos, Redundancy, Top,
+};
 use hedge_model::view::JobView;
 use hedge_model::{AttemptId, JobId, JobSpec, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +39,31 @@ fn places(said: &[String]) -> BTreeMap<u32, Vec<String>> {
 
 fn view(rig: &Rig) -> JobView {
     rig.core.job_view(hedge_model::JobId(1)).expect("a job")
+}
+
+#[test]
+fn a_task_that_one_other_reads_supplies_less_than_one_that_all_read() {
+    let reads = |id: &str, count, input: Input| Group {
+        inputs: vec![input],
+        ..array(count, group(id, &[]))
+    };
+    let spec = JobSpec::new(Draft {
+        name: "test".into(),
+        qos: Qos::default(),
+        critical: CriticalRule {
+            by: vec![(Measure::Data, 1.0)],
+            top: Top::Count(1),
+        },
+        outline: false,
+        files: Vec::new(),
+        groups: vec![
+            array(50, group("by-place", &[])),
+            array(50, group("whole", &[])),
+            reads("next", 50, Input::TaskEach("by-place".into())),
+            reads("last", 2, Input::Task("whole".into())),
+        ],
+    });
+    assert_eq!(critical(&spec.unwrap()), ["whole.0"]);
 }
 
 #[test]

@@ -256,6 +256,7 @@ fn assign(task: u32) -> Event {
         index: None,
         values: Vec::new(),
         own_inputs: Vec::new(),
+        own_blobs: None,
         redundant: false,
         seal: Default::default(),
     };

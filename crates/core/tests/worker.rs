@@ -124,6 +124,7 @@ fn order(attempt: AttemptId) -> Assignment {
         index: None,
         values: Vec::new(),
         own_inputs: Vec::new(),
+        own_blobs: None,
         redundant: false,
         seal: Seal([3; 16]),
     }

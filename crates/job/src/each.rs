@@ -6,9 +6,10 @@ use crate::find::{Finder, Wrong, cannot_read, no_file};
 use crate::mistake::Mistake;
 use crate::read::parse_array;
 use crate::tree::{Entry, Node, Value};
+use hedge_model::JobSpec;
 use hedge_model::spec::{
-    Axis, COMBINATIONS_MAX, Column, Group, PARAMETER_NAME, SPEC_BYTES_MAX, Texts, WORD_BYTES_MAX,
-    is_parameter_name,
+    Axis, COMBINATIONS_MAX, Column, Draft, Group, Input, PARAMETER_NAME, SPEC_BYTES_MAX, SpecError,
+    Texts, WORD_BYTES_MAX, is_parameter_name,
 };
 use std::ops::Range;
 use std::path::Path;
@@ -21,6 +22,30 @@ pub struct WantedEach {
     lines: Option<(String, Range<usize>)>,
     /// The pattern of the files that are values, and where it is written.
     files: Option<(String, Range<usize>)>,
+}
+
+impl WantedEach {
+    /// Whether there are values that are in files.
+    pub fn is_later(&self) -> bool {
+        self.lines.is_some() || self.files.is_some()
+    }
+}
+
+/// A job of which it is not known yet how many tasks there are: only what does not follow from that is checked.
+pub fn unchecked(mut draft: Draft) -> Result<JobSpec, SpecError> {
+    for group in &mut draft.groups {
+        for input in &mut group.inputs {
+            if let Input::TaskEach(id) = input {
+                *input = Input::Task(id.clone());
+            }
+        }
+        group
+            .deps
+            .extend(Vec::from(std::mem::take(&mut group.deps_each)));
+    }
+    let spec = JobSpec::try_from(draft)?;
+    spec.check_size()?;
+    Ok(spec)
 }
 
 /// Reads `each`, `each_line` and `each_file`, which make an array of the task; false where they are wrong. The parameters
@@ -73,7 +98,7 @@ pub fn read_each(
             reader.wrong(&span, what, help);
         }
     }
-    group.axes = axes;
+    group.axes = axes.into();
     reader.mistakes.len() == before
 }
 
@@ -170,11 +195,12 @@ pub fn find_each(
 ) -> Result<Option<(u32, Range<usize>)>, Mistake> {
     let WantedEach { lines, files } = wanted;
     let later = usize::from(lines.is_some()) + usize::from(files.is_some());
-    group.axes.truncate(group.axes.len() - later);
+    let mut axes = Vec::from(std::mem::take(&mut group.axes));
+    axes.truncate(axes.len() - later);
     let mut matched = None;
     if let Some((name, span)) = lines {
         let values = finder.lines(name).map_err(|wrong| at(span, wrong))?;
-        group.axes.push(lines_axis(values));
+        axes.push(lines_axis(values));
     }
     if let Some((pattern, span)) = files {
         let found = finder.matches(pattern).map_err(|wrong| at(span, wrong))?;
@@ -182,20 +208,21 @@ pub fn find_each(
             name: name.into(),
             values: found.iter().map(|(_, lands)| value(lands)).collect(),
         };
-        group.axes.push(Axis::Table(vec![
+        axes.push(Axis::Table(vec![
             column("file", |path| path),
             column("stem", stem),
         ]));
         matched = Some((found, span));
     }
     let fits = |count: &u32| *count <= COMBINATIONS_MAX;
-    let Some(count) = Group::combinations(&group.axes).filter(fits) else {
+    let Some(count) = Group::combinations(&axes).filter(fits) else {
         let span = files.as_ref().or(lines.as_ref()).map(|(_, span)| span);
         return Err(at(span.unwrap_or(&(0..0)), too_many()));
     };
-    if !group.axes.is_empty() {
+    if !axes.is_empty() {
         group.array = Some((0, count));
     }
+    group.axes = axes.into();
     let Some((found, span)) = matched else {
         return Ok(None);
     };

@@ -94,7 +94,7 @@ impl Found {
 /// Finds the inputs of a job file in `folder`.
 pub fn find(file: &JobFile, folder: &Path) -> Result<Found, BadJobFile> {
     let mut finder = Finder::new(folder);
-    let mut draft = Draft::from(file.tasks.clone());
+    let mut draft = file.draft.clone();
     let mut slots = Vec::new();
     let mut mistakes = Vec::new();
     let mut own = Vec::new();

@@ -29,7 +29,7 @@
 
 use each::WantedEach;
 use hedge_model::JobSpec;
-use hedge_model::spec::SpecError;
+use hedge_model::spec::{Draft, SpecError};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -84,7 +84,9 @@ impl Syntax {
 pub struct JobFile {
     name: String,
     text: Arc<str>,
-    /// The job without its files.
+    /// The job without its files, and without the values that are in files.
+    draft: Draft,
+    /// The same, valid by itself.
     tasks: JobSpec,
     /// For each group the files that it wants.
     wanted: Vec<Wanted>,
@@ -129,6 +131,8 @@ struct GroupPlaces {
     keys: BTreeMap<&'static str, Spans>,
     /// For each of the job's inputs its position in the file's list.
     input_items: Vec<usize>,
+    /// For each of the job's dependencies its position in the file's list, those by place last.
+    dep_items: Vec<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -212,11 +216,16 @@ impl JobFile {
         let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str());
         let read = root.and_then(|root| read::read(root, stem.unwrap_or("job"), set));
         let (draft, wanted, places) = read.map_err(bad)?;
-        let tasks =
-            JobSpec::for_submission(draft).map_err(|error| bad(vec![located(&places, &error)]))?;
+        let later = wanted.iter().any(|wanted| wanted.each.is_later());
+        let tasks = match later {
+            true => each::unchecked(draft.clone()),
+            false => JobSpec::for_submission(draft.clone()),
+        };
+        let tasks = tasks.map_err(|error| bad(vec![located(&places, &error)]))?;
         Ok(Self {
             name: name.to_owned(),
             text: text.clone(),
+            draft,
             tasks,
             wanted,
             places,
@@ -265,6 +274,9 @@ fn located(places: &Places, error: &SpecError) -> Mistake {
         (Some(group), "inputs") => place
             .item
             .map(|item| group.input_items.get(item).copied().unwrap_or(item)),
+        (Some(group), "deps") => place
+            .item
+            .map(|item| group.dep_items.get(item).copied().unwrap_or(item)),
         _ => place.item,
     };
     // Dependencies follow from inputs too.

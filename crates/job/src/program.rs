@@ -124,7 +124,7 @@ impl Program {
             let lines = self.lines(lines, folder);
             let lines = lines.map_err(|(what, help)| format!("{what}; {help}"))?;
             group.array = Some((0, lines.len() as u32));
-            group.axes = vec![lines_axis(lines)];
+            group.axes = vec![lines_axis(lines)].into();
         }
         let known = group.placeholders();
         for name in self.inputs.iter().chain(&self.outputs) {

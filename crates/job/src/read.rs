@@ -114,7 +114,7 @@ fn read_task(reader: &mut Reader, node: &Node) -> (Group, Wanted, GroupPlaces) {
         group.command = reader.texts(&field);
     }
     if let Some(field) = fields.get("deps") {
-        read_deps(reader, &field, &mut group);
+        read_deps(reader, &field, &mut group, &mut place);
     }
     if let Some(field) = fields.get("outputs") {
         group.outputs = reader.texts(&field);
@@ -284,18 +284,16 @@ fn read_files(
                 continue;
             }
             let fields = reader.table(item, &INPUT);
-            if let Some(task) = fields.get("task") {
-                if let Some(task) = reader.text(&task) {
-                    let need = fields.get("need");
-                    let need = need.and_then(|field| read_need(reader, &field));
-                    group.needs.extend(need.map(|need| (task.clone(), need)));
-                    group.inputs.push(Input::Task(task));
+            if fields.get("task").is_some() {
+                if let Some((task, each)) = read_other(reader, &fields, group) {
+                    group.inputs.push(match each {
+                        true => Input::TaskEach(task),
+                        false => Input::Task(task),
+                    });
                     place.input_items.push(position);
                     wanted.inputs.push(WantedInput::Task);
                 }
-            } else if fields.entries.iter().all(|entry| entry.key == "need")
-                && matches!(item.value, Value::Table(_))
-            {
+            } else if names_nothing(&fields) && matches!(item.value, Value::Table(_)) {
                 reader.wrong(
                     &item.span,
                     "this input names nothing",
@@ -316,27 +314,56 @@ fn read_files(
 }
 
 /// Names of tasks, or tables that say how much of one is needed.
-fn read_deps(reader: &mut Reader, field: &Field<'_>, group: &mut Group) {
-    for item in reader.list(field) {
+fn read_deps(reader: &mut Reader, field: &Field<'_>, group: &mut Group, place: &mut GroupPlaces) {
+    let (mut each, mut each_items) = (Vec::new(), Vec::new());
+    for (position, item) in reader.list(field).iter().enumerate() {
         if !matches!(item.value, Value::Table(_)) {
             group.deps.extend(reader.text(&field.of(item)));
+            place.dep_items.push(position);
             continue;
         }
         let fields = reader.table(item, &DEPENDENCY);
-        let Some(task) = fields.get("task") else {
-            if fields.entries.iter().all(|entry| entry.key == "need") {
+        if fields.get("task").is_none() {
+            if names_nothing(&fields) {
                 let help = format!("write another task's name: {}", field.key.written());
                 reader.wrong(&item.span, "this dependency names nothing", help);
             }
             continue;
-        };
-        if let Some(task) = reader.text(&task) {
-            let need = fields.get("need");
-            let need = need.and_then(|field| read_need(reader, &field));
-            group.needs.extend(need.map(|need| (task.clone(), need)));
-            group.deps.push(task);
+        }
+        match read_other(reader, &fields, group) {
+            Some((task, true)) => {
+                each.push(task);
+                each_items.push(position);
+            }
+            Some((task, false)) => {
+                group.deps.push(task);
+                place.dep_items.push(position);
+            }
+            None => {}
         }
     }
+    group.deps_each = each.into();
+    place.dep_items.extend(each_items);
+}
+
+/// Another task that a table names, and whether each task waits for the one at its own place there.
+fn read_other(
+    reader: &mut Reader,
+    fields: &Fields<'_>,
+    group: &mut Group,
+) -> Option<(Arc<str>, bool)> {
+    let task = reader.text(&fields.get("task")?)?;
+    let need = fields.get("need");
+    let need = need.and_then(|field| read_need(reader, &field));
+    group.needs.extend(need.map(|need| (task.clone(), need)));
+    let each = fields.get("each").and_then(|field| reader.flag(&field));
+    Some((task, each.unwrap_or(false)))
+}
+
+/// Whether a table has nothing but what belongs to the name of a task.
+fn names_nothing(fields: &Fields<'_>) -> bool {
+    let known = |key: &str| key == "need" || key == "each";
+    fields.entries.iter().all(|entry| known(&entry.key))
 }
 
 fn read_stdin_text(reader: &mut Reader, node: &Node) -> Option<Data> {

@@ -48,13 +48,10 @@ impl Found {
         let files = &self.spec().files;
         let sent = inputs.filter_map(|input| match input {
             Input::File(at) | Input::FileEach(at) => files.get(*at as usize),
-            Input::Task(_) => None,
+            Input::Task(_) | Input::TaskEach(_) => None,
         });
         // What other tasks leave may be of any name, where it is named by a pattern.
-        let from_tasks = group
-            .inputs
-            .iter()
-            .any(|input| matches!(input, Input::Task(_)));
+        let from_tasks = group.inputs.iter().any(|input| input.task().is_some());
         let made = group.outputs.iter().any(|output| {
             let output = output.trim_end_matches('/');
             within(output) || plain.starts_with(output)

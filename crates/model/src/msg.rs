@@ -293,10 +293,23 @@ pub struct Assignment {
     pub values: Vec<Arc<str>>,
     /// Files for this index alone.
     pub own_inputs: Vec<FileEntry>,
+    /// Blobs among them that the body does not name; none where there is none.
+    pub own_blobs: Option<Box<GrantedBlobs>>,
     /// Whether another attempt of the task was meant to run already.
     pub redundant: bool,
     /// Proof that the worker was given this attempt.
     pub seal: Seal,
+}
+
+/// Blobs that one task alone reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantedBlobs {
+    /// Their names.
+    pub blobs: Arc<[Hash]>,
+    /// Peers that hold some of them, likeliest first.
+    pub sources: Vec<Source>,
+    /// Signed leave to read them; opaque.
+    pub grants: Grants,
 }
 
 /// From a worker to the supervisor.

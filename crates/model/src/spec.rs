@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod axes;
+mod each;
+mod few;
 mod names;
 mod needs;
 mod network;
@@ -23,6 +25,7 @@ mod validate;
 pub use axes::{
     Axis, COMBINATIONS_MAX, Column, PARAMETER_NAME, PARAMETERS_MAX, Texts, is_parameter_name,
 };
+pub use few::Few;
 pub use network::Network;
 pub use qos::{CriticalPlacement, MaxFailures, Need, Qos, Redundancy, Unplaceable};
 pub use size::{COMMAND_BYTES_MAX, SPEC_BYTES_MAX, WORD_BYTES_MAX};
@@ -195,7 +198,10 @@ pub struct Group {
     pub needs: Vec<(Arc<str>, Need)>,
     /// Its parameters: an array from 0 on that has one task for each combination of their values.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub axes: Vec<Axis>,
+    pub axes: Few<Axis>,
+    /// Groups of as many tasks, of which each task waits for the one at its own place, beside those of `inputs`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub deps_each: Few<Arc<str>>,
 }
 
 impl Group {
@@ -221,7 +227,8 @@ impl Group {
             estimate: Estimate::default(),
             kind: None,
             needs: Vec::new(),
-            axes: Vec::new(),
+            axes: Few::default(),
+            deps_each: Few::default(),
         }
     }
 
@@ -255,6 +262,18 @@ pub enum Input {
     FileEach(u32),
     /// All outputs of this group, which must be done before.
     Task(Arc<str>),
+    /// For each task the outputs of the task at its own place in this group, which has as many.
+    TaskEach(Arc<str>),
+}
+
+impl Input {
+    /// The group whose outputs it is.
+    pub fn task(&self) -> Option<&Arc<str>> {
+        match self {
+            Input::Task(id) | Input::TaskEach(id) => Some(id),
+            Input::File(_) | Input::FileEach(_) => None,
+        }
+    }
 }
 
 /// What a task is likely to need; used for ordering, never as a limit.
@@ -287,6 +306,8 @@ pub struct JobSpec {
     waited_by: Vec<Vec<u32>>,
     /// How many tasks of the second group the first waits for, where not for all.
     relaxed: BTreeMap<(u32, u32), u32>,
+    /// The groups of which each task of a group waits for the one at its own place, ascending, where there are some.
+    each: BTreeMap<u32, Vec<u32>>,
 }
 
 impl JobSpec {
@@ -309,7 +330,12 @@ impl JobSpec {
     /// Whether [`JobSpec::check_names`] may take more than some milliseconds: it compares names with parameters one by
     /// one.
     pub fn checks_slowly(&self) -> bool {
-        let many = |group: &Group| !group.axes.is_empty() && group.count() > 10_000;
+        let each = |group: &Group| {
+            let mut inputs = group.inputs.iter();
+            inputs.any(|input| matches!(input, Input::TaskEach(_)))
+        };
+        let many =
+            |group: &Group| (!group.axes.is_empty() || each(group)) && group.count() > 10_000;
         self.groups().iter().any(many)
     }
 

@@ -1,6 +1,6 @@
 //! What one task costs the cores, without any network: `cargo run --release -p hedge-sim --example core_rate`.
 //!
-//! One array on one worker; many groups of one task each; the same on many workers. Each line gives the
+//! A pipeline of three arrays; one array on one worker; many groups of one task each; the same on many workers. Each line gives the
 //! supervisor's and the workers' own time for a task, in nanoseconds of this machine.
 
 use hedge_core::supervisor::{self, Config, Effects, State, Supervisor};
@@ -170,6 +170,15 @@ fn main() {
         ..noop("a")
     };
     let single = |count: usize| (0..count).map(|at| noop(&format!("t{at}"))).collect();
+    // Each task of a stage waits for the one at its place in the stage before.
+    let pipeline = |count| {
+        let stage = |id: &str, before: &[&str]| Group {
+            array: Some((0, count)),
+            deps_each: before.iter().map(|id| Arc::from(*id)).collect(),
+            ..noop(id)
+        };
+        vec![stage("a", &[]), stage("b", &["a"]), stage("c", &["b"])]
+    };
     let only = std::env::args().nth(1).unwrap_or_default();
     for workers in [1, 1000] {
         let measure = |name: &str, groups: Vec<Group>| {
@@ -178,6 +187,8 @@ fn main() {
                 Rate::new(workers, 2).measure(&name, job(groups));
             }
         };
+        measure("pipeline of 10000", pipeline(10_000));
+        measure("pipeline of 1000000", pipeline(1_000_000));
         measure("one array", vec![array(200_000)]);
         measure("1000 groups", single(1000));
         measure("10000 groups", single(10_000));

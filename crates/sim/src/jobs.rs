@@ -3,7 +3,7 @@
 use crate::dice::Dice;
 use crate::program::{Output, Program, blob};
 use hedge_model::spec::{
-    CriticalRule, Draft, Group, Input, Measure, Qos, Redundancy, Runtime, SpecError, Top,
+    Axis, CriticalRule, Draft, Group, Input, Measure, Qos, Redundancy, Runtime, SpecError, Top,
     Unplaceable,
 };
 use hedge_model::{Data, JobSpec, Resources};
@@ -97,14 +97,28 @@ fn random_group(
 ) -> Group {
     let array = dice.permille(500).then(|| {
         let from = dice.below(5) as u32;
-        (from, from + dice.between(1, shape.array_max) as u32)
+        let same = before.last().filter(|_| dice.permille(500));
+        let count = dice.between(1, shape.array_max) as u32;
+        (from, from + same.map_or(count, Group::count))
     });
+    let axes = array
+        .filter(|_| dice.permille(200))
+        .map(|(from, to)| Axis::Range {
+            name: "seed".into(),
+            from,
+            to,
+        });
+    let array = match &axes {
+        Some(axis) => Some((0, axis.len() as u32)),
+        None => array,
+    };
     let size = array.map_or(1, |(from, to)| to - from);
-    let (inputs, deps) = random_inputs(dice, before, files, size, salt);
+    let (inputs, deps, deps_each) = random_inputs(dice, before, files, size, salt);
     let program = random_program(dice);
     let noop = dice.permille(100);
     Group {
         array,
+        axes: axes.into_iter().collect(),
         runtime: if noop {
             Runtime::Noop
         } else {
@@ -116,6 +130,7 @@ fn random_group(
             .then(|| blob("stdin", &[5, salt]).data)
             .filter(|data| matches!(data, Data::Blob { .. })),
         deps,
+        deps_each: deps_each.into(),
         inputs,
         resources: Resources {
             cpus_milli: dice.between(0, shape.cpus_max * 2) * 500,
@@ -135,14 +150,14 @@ fn random_group(
     }
 }
 
-/// Input files of a group's own, and groups that it reads or waits for.
+/// Input files of a group's own, groups that it reads or waits for, and those of which each task waits for one.
 fn random_inputs(
     dice: &mut Dice,
     before: &[Group],
     files: &mut Vec<hedge_model::FileEntry>,
     size: u32,
     salt: u64,
-) -> (Vec<Input>, Vec<Arc<str>>) {
+) -> (Vec<Input>, Vec<Arc<str>>, Vec<Arc<str>>) {
     let mut new_file = |path: String, at: u64| {
         files.push(blob(&path, &[4, salt, at]));
         files.len() as u32 - 1
@@ -159,14 +174,20 @@ fn random_inputs(
         inputs.push(Input::FileEach(first));
     }
     let mut deps: Vec<Arc<str>> = Vec::new();
+    let mut deps_each: Vec<Arc<str>> = Vec::new();
     for other in before {
-        if dice.permille(350) {
+        let alike = other.count() == size;
+        if alike && dice.permille(350) {
+            inputs.push(Input::TaskEach(other.id.clone()));
+        } else if alike && dice.permille(150) {
+            deps_each.push(other.id.clone());
+        } else if dice.permille(350) {
             inputs.push(Input::Task(other.id.clone()));
         } else if dice.permille(150) {
             deps.push(other.id.clone());
         }
     }
-    (inputs, deps)
+    (inputs, deps, deps_each)
 }
 
 fn random_program(dice: &mut Dice) -> Program {

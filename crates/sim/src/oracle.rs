@@ -6,7 +6,7 @@ use crate::grid::{Grid, Violation};
 use crate::shadow::{Change, inputs_of};
 use hedge_core::supervisor::{Action, Effects, Event};
 use hedge_model::group::ToLeader;
-use hedge_model::msg::{FromWorker, Outcome, ToWorker};
+use hedge_model::msg::{Assignment, FromWorker, Outcome, ToWorker};
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::view::JobState;
 use hedge_model::{AttemptId, Ending, Hash, JobId, PeerId, TaskId};
@@ -118,6 +118,9 @@ impl Grid {
         for action in &out.actions {
             match action {
                 Action::Send { to, msg } => self.check_order(sup, *to, msg)?,
+                Action::SendAssignment { to, order } => {
+                    self.check_order(sup, *to, &ToWorker::Assign(order.order.clone()))?;
+                }
                 Action::Drop(hashes) => self.check_drop(sup, hashes)?,
                 _ => {}
             }
@@ -282,6 +285,7 @@ impl Grid {
                 if !order.redundant {
                     self.check_needed(sup, id)?;
                 }
+                self.check_place(sup, order)?;
                 let told = Told {
                     attempt: id,
                     conn,
@@ -305,6 +309,39 @@ impl Grid {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// The tasks at its own place that a task waits for are done, and it gets all that those left which it reads.
+    fn check_place(&self, sup: usize, order: &Assignment) -> Result<(), Violation> {
+        let id = order.attempt;
+        let job = &self.sups[sup].shadow.jobs[&id.task.job];
+        let (spec, group) = (&job.spec, order.group as usize);
+        let offset = id.task.number - spec.first(group);
+        if order.values != spec.groups()[group].values(offset) {
+            return self.violated(format!("{id} is given wrong values: {:?}", order.values));
+        }
+        let at_place = |other: usize| &job.tasks[(spec.first(other) + offset) as usize].done;
+        for other in spec.each(group) {
+            if at_place(*other as usize).is_none() {
+                return self.violated(format!(
+                    "{id} is assigned before group {other} at its place"
+                ));
+            }
+        }
+        let read = spec
+            .reads_each(group)
+            .filter_map(|other| at_place(other).as_ref());
+        let given: BTreeSet<Hash> = order
+            .own_inputs
+            .iter()
+            .filter_map(|file| file.data.hash())
+            .collect();
+        for hash in read.flat_map(|done| &done.blobs) {
+            if !given.contains(hash) {
+                return self.violated(format!("{id} does not get its input {hash:?}"));
+            }
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use crate::grid::{Grid, Violation};
 use crate::shadow::Shadow;
 use crate::watching::Watching;
 use crate::worker::Input;
+use crate::worker::blobs::leave;
 use hedge_core::supervisor::{
     Action, Config, Effects, Event as Heard, Proposal, PullFailure, Supervisor,
 };
@@ -244,10 +245,16 @@ impl Grid {
                 if grant.reader != to {
                     return self.violated(format!("supervisor {sup}: {grant:?} goes to {to}"));
                 }
-                // Blobs are served without leave here.
-                let grants = Grants::default();
+                let grants = leave(&grant.blobs);
                 let body = Arc::new(GrantedBody { body, grants });
                 self.send_order(sup, to, ToWorker::Body(body));
+            }
+            Action::SendAssignment { to, order } => {
+                if order.grant.reader != to {
+                    return self.violated(format!("supervisor {sup}: {order:?} goes to {to}"));
+                }
+                let grants = leave(&order.grant.blobs);
+                self.send_order(sup, to, ToWorker::Assign(order.with(grants)));
             }
             Action::Answer { to, answer } => self.send_answer(sup, to, answer),
             Action::AnswerWorkers { to, id, workers } => {

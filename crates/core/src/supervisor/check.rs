@@ -194,13 +194,8 @@ impl LeaderView<'_> {
         for (id, active_job) in &leader.jobs {
             let job = &self.state.jobs[id];
             for (group, offers) in active_job.groups.iter().enumerate() {
-                let waiting = job
-                    .spec
-                    .waits_for(group)
-                    .iter()
-                    .filter(|other| !job.satisfied(group, **other as usize))
-                    .count();
-                expect(waiting == offers.waiting as usize, || {
+                let waiting = job.waiting_groups(group);
+                expect(waiting == offers.waiting, || {
                     format!(
                         "job {id}: group {group} waits for {waiting}, counted {}",
                         offers.waiting
@@ -217,8 +212,12 @@ impl LeaderView<'_> {
                         .is_some_and(|known| known.active() > 0 || known.committing().is_some());
                     let delayed = known.is_some_and(|known| known.retried_at().is_some());
                     let offered = offset >= offers.fresh || offers.again.contains(&offset);
-                    expect(!open || carried || offered || delayed, || {
+                    let waits = !self.may_start_at_place(task, job, group);
+                    expect(!open || carried || offered || delayed || waits, || {
                         format!("task {task} is open and forgotten")
+                    })?;
+                    expect(!(offered && waits), || {
+                        format!("task {task} waits for one at its place and is offered")
                     })?;
                     expect(open || !offered, || {
                         format!("task {task} is decided and offered")

@@ -4,7 +4,8 @@ use super::{MeasureMost, Measured};
 use crate::monitor::{Attention, Finding, Settings as Watch};
 use hedge_model::group::{FromLeader, PeerSupervisor, ToLeader};
 use hedge_model::msg::{
-    Answer, Body, FromWorker, GrantedReply, Reply, Request, Role, SharedSpec, ToWorker,
+    Answer, Assignment, Body, FromWorker, GrantedBlobs, GrantedReply, Grants, Reply, Request, Role,
+    SharedSpec, ToWorker,
 };
 use hedge_model::record::{FORMAT_MAX, Record};
 use hedge_model::view::WorkerView;
@@ -236,6 +237,32 @@ pub struct GrantRequest {
     pub epoch: Epoch,
 }
 
+/// An assignment whose worker is to have leave to read the blobs that its body does not name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UngrantedAssignment {
+    /// The assignment.
+    pub order: Assignment,
+    /// Peers that hold some of the blobs, likeliest first.
+    pub sources: Vec<Source>,
+    /// What the worker may read.
+    pub grant: GrantRequest,
+}
+
+impl UngrantedAssignment {
+    /// The assignment with these grants.
+    pub fn with(self, grants: Grants) -> Assignment {
+        let own = GrantedBlobs {
+            blobs: self.grant.blobs,
+            sources: self.sources,
+            grants,
+        };
+        Assignment {
+            own_blobs: Some(Box::new(own)),
+            ..self.order
+        }
+    }
+}
+
 /// What a supervisor wants done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -278,6 +305,13 @@ pub enum Action {
         body: Arc<Body>,
         /// What it may read.
         grant: GrantRequest,
+    },
+    /// Give a worker an attempt, with leave to read the blobs that its body does not name.
+    SendAssignment {
+        /// Whom.
+        to: PeerId,
+        /// What, and what it may read.
+        order: UngrantedAssignment,
     },
     /// Answer a client.
     Answer {

@@ -14,7 +14,7 @@ mod peers;
 
 pub use contract::{
     Action, Config, Effects, Event, GrantRequest, NotAdmitted, Proposal, ProposalId, PullFailure,
-    Requester,
+    Requester, UngrantedAssignment,
 };
 pub use durable::change::{Change, Success};
 pub use durable::learned::Learned;

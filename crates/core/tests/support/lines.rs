@@ -42,6 +42,11 @@ pub fn line(action: &Action) -> String {
             let (id, version) = (&body.id, body.version);
             format!("{}: body {id} v{version}{}", peer(*to), granted(grant))
         }
+        Action::SendAssignment { to, order } => {
+            let (id, grant) = (order.order.attempt, &order.grant);
+            assert_eq!(grant.reader, *to, "leave for another peer");
+            format!("{}: assign {id}{}", peer(*to), granted(grant))
+        }
         Action::Answer { to, answer } => {
             let (id, reply) = (answer.id, &answer.reply);
             format!("{} #{id}: {}", peer(*to), reply_line(reply))

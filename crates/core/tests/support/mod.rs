@@ -8,8 +8,8 @@ mod lines;
 use hedge_core::monitor::{Monitor, Output, Settings, WatchId, WatchMode};
 use hedge_core::supervisor::{Action, Config, Effects, Event, Proposal, State, Supervisor};
 use hedge_model::msg::{
-    FromWorker, Heartbeat, HeldAttempt, Offsets, Outcome, PrintedRequest, Reply, Report, Request,
-    Role, ToWorker, Usage, WorkerInfo,
+    Assignment, FromWorker, Heartbeat, HeldAttempt, Offsets, Outcome, PrintedRequest, Reply,
+    Report, Request, Role, ToWorker, Usage, WorkerInfo,
 };
 use hedge_model::record::{Record, Ticket};
 use hedge_model::spec::{
@@ -257,16 +257,19 @@ impl Rig {
             Action::Send {
                 msg: ToWorker::Assign(order),
                 ..
-            } => {
-                let held = HeldAttempt {
-                    attempt: order.attempt,
-                    redundant: order.redundant,
-                    seal: order.seal,
-                };
-                self.given.insert(order.attempt, held);
-            }
+            } => self.remember_order(order),
+            Action::SendAssignment { order, .. } => self.remember_order(&order.order),
             _ => {}
         }
+    }
+
+    fn remember_order(&mut self, order: &Assignment) {
+        let held = HeldAttempt {
+            attempt: order.attempt,
+            redundant: order.redundant,
+            seal: order.seal,
+        };
+        self.given.insert(order.attempt, held);
     }
 
     /// The views of jobs that clients were told since the last look, oldest first.
@@ -470,7 +473,7 @@ pub fn assigned(said: &[String]) -> Vec<(u8, AttemptId)> {
             .collect()
     };
     said.iter()
-        .filter_map(|line| line.split_once(": assign "))
+        .filter_map(|line| line.split(", may").next()?.split_once(": assign "))
         .map(|(place, id)| match numbers(id)[..] {
             [job, number, generation, epoch, count] => (
                 numbers(place)[0] as u8,

@@ -169,6 +169,7 @@ pub static INPUT: Table = Table {
             example: "\"frame\"",
             what: "The task whose outputs become inputs.",
         },
+        EACH,
         NEED,
     ],
 };
@@ -185,8 +186,18 @@ pub static DEPENDENCY: Table = Table {
             example: "\"frame\"",
             what: "The task to wait for.",
         },
+        EACH,
         NEED,
     ],
+};
+
+const EACH: Key = Key {
+    name: "each",
+    kind: Kind::Flag,
+    default: Default::Value("false"),
+    example: "true",
+    what: "Whether each task waits only for the task at its own place in that array, which must have as many, and gets \
+           only the outputs of that one.",
 };
 
 const NEED: Key = Key {

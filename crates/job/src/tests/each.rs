@@ -193,6 +193,64 @@ fn names_that_collide_are_told_with_their_line_before_anything_runs() {
 }
 
 #[test]
+fn each_task_may_wait_for_the_one_at_its_own_place() {
+    let folder = folder();
+    fs::write(folder.path().join("three.txt"), "a\nb\nc\n").unwrap();
+    let job = |waits: &str| {
+        let text = format!(
+            "[[task]]\nid = \"cut\"\neach_line = \"three.txt\"\ncommand = [\"true\"]\noutputs = [\"out\"]\n\
+             [[task]]\nid = \"one\"\ncommand = [\"true\"]\n\
+             [[task]]\nid = \"fold\"\narray = \"5..8\"\ncommand = [\"true\"]\n{waits}\n"
+        );
+        job(folder.path(), &text)
+    };
+    let spec =
+        job("inputs = [\"scene.pov\", { task = \"cut\", each = true }]\ndeps = [\"one\"]").unwrap();
+    assert_eq!(
+        spec.groups()[2].inputs,
+        [Input::File(0), Input::TaskEach("cut".into())]
+    );
+    assert_eq!((spec.each(2), spec.waits_for(2)), (&[0][..], &[0, 1][..]));
+    let spec = job(
+        "deps = [{ task = \"cut\", each = true }, \"one\"]\ninputs = [{ task = \"one\", each = false }]",
+    );
+    let spec = spec.unwrap();
+    assert_eq!((spec.each(2), spec.waits_for(2)), (&[0][..], &[0, 1][..]));
+    for (waits, said) in [
+        (
+            "inputs = [{ task = \"one\", each = true }]",
+            "has 3 tasks and \"one\" has 1",
+        ),
+        (
+            "deps = [\"one\",\n{ task = \"one\", each = true }]",
+            "has 3 tasks and \"one\" has 1",
+        ),
+        (
+            "deps = [\"cut\",\n{ task = \"cut\", each = true }]",
+            "waits for all of \"cut\" and for each of it",
+        ),
+        (
+            "inputs = [{ task = \"cut\", each = true, need = 2 }]",
+            "leave `need` or `each` out",
+        ),
+        (
+            "inputs = [{ task = \"cut\", each = 3 }]",
+            "`each` is a number here",
+        ),
+        ("deps = [{ each = true }]", "this dependency names nothing"),
+        (
+            "inputs = [{ task = \"cut\", each = true }, \"out\"]",
+            "\"out\" does not exist",
+        ),
+    ] {
+        let bad = job(waits).unwrap_err();
+        let (line, told) = (bad.located()[0].line, bad.to_string());
+        assert!(told.contains(said), "{waits}: {told}");
+        assert_eq!(line, 13 + waits.matches('\n').count(), "{waits}: {told}");
+    }
+}
+
+#[test]
 fn placeholders_are_checked_by_name() {
     let folder = folder();
     for (command, line, said) in [

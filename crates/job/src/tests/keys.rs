@@ -36,7 +36,11 @@ fn job(section: &str, line: &str) -> String {
         }
         "inputs" | "deps" => {
             let table = within("task", "task = \"frame\", ");
-            format!("{top}{last}{section} = [{table}]\n")
+            let array = match line {
+                "each = true" => "array = \"0..9\"\n",
+                _ => "",
+            };
+            format!("{top}{last}{array}{section} = [{table}]\n")
         }
         "stdin" | "resources" | "estimate" => format!("{top}{section} = {{ {line} }}\n"),
         other => panic!("no job for the section {other}"),

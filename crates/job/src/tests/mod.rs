@@ -134,7 +134,7 @@ fn inputs_are_files_folders_globs_and_one_for_each_index() {
         .flat_map(|input| match input {
             Input::File(at) => vec![*at],
             Input::FileEach(first) => (*first..*first + 3).collect(),
-            Input::Task(_) => vec![],
+            Input::Task(_) | Input::TaskEach(_) => vec![],
         })
         .map(|at| {
             let file = &spec.files()[at as usize];

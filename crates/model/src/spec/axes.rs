@@ -258,7 +258,7 @@ pub(super) fn check_axes(at: usize, group: &Group) -> Checked<()> {
         let what = format!("the task has {} parameters", names.len());
         return wrong(place, what, format!("at most {PARAMETERS_MAX} are taken"));
     }
-    for axis in &group.axes {
+    for axis in group.axes.iter() {
         check_axis(place, axis)?;
     }
     let most = |count: &u32| *count <= COMBINATIONS_MAX;
@@ -346,7 +346,7 @@ mod tests {
     fn group(axes: Vec<Axis>) -> Group {
         Group {
             array: Some((0, Group::combinations(&axes).unwrap_or(0))),
-            axes,
+            axes: axes.into(),
             ..Group::program("a", &["true"])
         }
     }

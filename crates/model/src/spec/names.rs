@@ -263,7 +263,7 @@ fn check_inputs(
                 };
                 all.extend(names(from).map(|(_, name)| (place(item), name, *from)));
             }
-            Input::Task(_) => {}
+            Input::Task(_) | Input::TaskEach(_) => {}
             Input::File(file) => {
                 let name = Name::Plain(spec.files()[*file as usize].path.to_string());
                 all.push((place(item), name, group));
@@ -284,7 +284,60 @@ fn check_inputs(
             }
         }
     }
+    if let Some((item, name)) = clash_of_each(spec, at, by_id, &there, budget)? {
+        return clash(place(item), &name);
+    }
     Ok(())
+}
+
+/// Two files at one path in one of the tasks, where each reads what the tasks at its own place left: the position of the
+/// input, and the path. `there` is what all tasks read.
+fn clash_of_each(
+    spec: &JobSpec,
+    at: usize,
+    by_id: &BTreeMap<&str, &Group>,
+    there: &Names<'_>,
+    budget: &mut Budget,
+) -> Checked<Option<(usize, String)>> {
+    let group = &spec.groups()[at];
+    let mut templates = Vec::new();
+    let mut files = Vec::new();
+    for (item, input) in group.inputs.iter().enumerate() {
+        match input {
+            Input::TaskEach(id) if !group.inputs[..item].contains(input) => {
+                let from = by_id.get(&**id).into_iter();
+                let outputs = from.flat_map(|from| {
+                    let named = names(from).map(|(output, _)| &*from.outputs[output]);
+                    named.map(|output| Template::new(from, output))
+                });
+                templates.extend(outputs.map(|template| (item, template)));
+            }
+            Input::FileEach(first) => files.push(*first),
+            _ => {}
+        }
+    }
+    if templates.is_empty() || (templates.len() == 1 && files.is_empty() && there.is_empty()) {
+        return Ok(None);
+    }
+    let mut own: Vec<String> = Vec::new();
+    for (item, template) in &templates {
+        budget.take(output(at, *item), template.group())?;
+    }
+    for offset in 0..group.count() {
+        own.clear();
+        let paths = files
+            .iter()
+            .map(|first| &spec.files()[(first + offset) as usize].path);
+        own.extend(paths.map(|path| path.to_string()));
+        for (item, template) in &templates {
+            let name = template.expand(offset);
+            if own.contains(&name) || there.holder(&name).is_some() {
+                return Ok(Some((*item, name)));
+            }
+            own.push(name);
+        }
+    }
+    Ok(None)
 }
 
 /// Names with parameters come last: each of them is looked for among the others.
@@ -332,6 +385,10 @@ struct Taken<'a> {
 }
 
 impl<'a> Names<'a> {
+    fn is_empty(&self) -> bool {
+        self.plain.is_empty() && self.indexed.is_empty() && self.expanded.is_empty()
+    }
+
     /// Adds a file of a group, unless the name is taken. All names with parameters come after all others.
     fn add(
         &mut self,

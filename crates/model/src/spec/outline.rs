@@ -1,6 +1,6 @@
 //! What is left of a job's specification once the job has ended.
 
-use super::{Draft, Group, Input, JobSpec, positional};
+use super::{Draft, Few, Group, Input, JobSpec, positional};
 use std::sync::Arc;
 
 /// Longest program name that an outline keeps, in characters.
@@ -28,13 +28,14 @@ impl JobSpec {
             waits_for: self.waits_for.clone(),
             waited_by: self.waited_by.clone(),
             relaxed: self.relaxed.clone(),
+            each: self.each.clone(),
         }
     }
 }
 
 fn outlined(group: &Group) -> Group {
     let program = |word: &Arc<str>| word.chars().take(PROGRAM_MAX).collect::<String>().into();
-    let reads = |input: &&Input| matches!(input, Input::Task(_));
+    let reads = |input: &&Input| input.task().is_some();
     Group {
         command: group.command.iter().take(1).map(program).collect(),
         env: Vec::new(),
@@ -42,7 +43,7 @@ fn outlined(group: &Group) -> Group {
         inputs: group.inputs.iter().filter(reads).cloned().collect(),
         outputs: Vec::new(),
         labels: Vec::new(),
-        axes: Vec::new(),
+        axes: Few::default(),
         ..group.clone()
     }
 }

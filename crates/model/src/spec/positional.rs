@@ -246,7 +246,7 @@ impl From<&super::Input> for Input {
         match input {
             super::Input::File(at) => Self::File(*at),
             super::Input::FileEach(at) => Self::FileEach(*at),
-            super::Input::Task(id) => Self::Task(id.clone()),
+            super::Input::Task(id) | super::Input::TaskEach(id) => Self::Task(id.clone()),
         }
     }
 }

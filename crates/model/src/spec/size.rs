@@ -80,7 +80,7 @@ impl JobSpec {
                     bytes = bytes.saturating_add(longest);
                     continue;
                 }
-                Input::Task(_) => continue,
+                Input::Task(_) | Input::TaskEach(_) => continue,
             };
             blobs.extend(listed.iter().filter_map(|file| file.data.hash()));
             bytes = bytes.saturating_add(listed.iter().map(encoded).sum());

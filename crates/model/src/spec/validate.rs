@@ -1,6 +1,7 @@
 //! The checks that make a [`JobSpec`] of a [`Draft`].
 
 use super::axes::check_axes;
+use super::each::links;
 use super::needs::{check_qos, relax};
 use super::{COPIES_MAX, RETRY_DELAY_MAX, Runtime, positional};
 use super::{Draft, GROUPS_MAX, Group, Input, JobSpec, TASKS_MAX, Top};
@@ -114,6 +115,7 @@ pub(super) fn validate(draft: Draft) -> Checked<JobSpec> {
     let waits_for = resolve_all(&draft, &names)?;
     check_cycles(&draft, &waits_for)?;
     let relaxed = relax(&draft, &names, &waits_for)?;
+    let each = links(&draft, &names)?;
     let mut waited_by = vec![Vec::new(); draft.groups.len()];
     for (at, others) in waits_for.iter().enumerate() {
         for other in others {
@@ -128,6 +130,7 @@ pub(super) fn validate(draft: Draft) -> Checked<JobSpec> {
         waits_for,
         waited_by,
         relaxed,
+        each,
     })
 }
 
@@ -249,7 +252,7 @@ fn check_group(draft: &Draft, at: usize, group: &Group) -> Checked<()> {
         let (first, count) = match input {
             Input::File(first) => (*first, 1),
             Input::FileEach(first) => (*first, group.count()),
-            Input::Task(_) => continue,
+            Input::Task(_) | Input::TaskEach(_) => continue,
         };
         if u64::from(first) + u64::from(count) > draft.files.len() as u64 {
             return wrong(
@@ -347,16 +350,14 @@ fn resolve_all(draft: &Draft, names: &BTreeMap<Arc<str>, usize>) -> Checked<Vec<
         let deps = group
             .deps
             .iter()
+            .chain(group.deps_each.iter())
             .enumerate()
             .map(|(item, name)| ("deps", item, name));
         let inputs = group
             .inputs
             .iter()
             .enumerate()
-            .filter_map(|(item, input)| match input {
-                Input::Task(name) => Some(("inputs", item, name)),
-                _ => None,
-            });
+            .filter_map(|(item, input)| Some(("inputs", item, input.task()?)));
         let mut others = Vec::new();
         for (key, item, name) in deps.chain(inputs) {
             let Some(other) = names.get(name) else {

@@ -45,6 +45,11 @@ impl Loop {
                     let body = Arc::new(GrantedBody { body, grants });
                     orders.entry(to).or_default().push(ToWorker::Body(body));
                 }
+                Action::SendAssignment { to, order } => {
+                    let grants = self.sign(&order.grant);
+                    let order = ToWorker::Assign(order.with(grants));
+                    orders.entry(to).or_default().push(order);
+                }
                 Action::Answer { to: _, answer } => {
                     self.answer(answer.id, answer.reply, &mut answers);
                 }

@@ -48,12 +48,19 @@ async fn fetch(tools: &Tools, body: &GrantedBody, order: &Assignment) -> Result<
     let files = body.inputs.iter().chain(&order.own_inputs);
     let data = files.map(|file| &file.data).chain(&body.stdin);
     let blobs = data.filter_map(|data| Some((data.hash()?, data.size())));
-    let blobs: Vec<(Hash, u64)> = blobs.filter(|(hash, _)| !tools.store.has(*hash)).collect();
-    if blobs.is_empty() {
-        return Ok(());
+    let blobs = blobs.filter(|(hash, _)| !tools.store.has(*hash));
+    let own_blobs = order.own_blobs.as_deref();
+    let of_task = |hash: &Hash| own_blobs.is_some_and(|own| own.blobs.contains(hash));
+    let (own, shared): (Vec<_>, Vec<_>) = blobs.partition(|(hash, _)| of_task(hash));
+    let mut lacking = Vec::new();
+    if !shared.is_empty() {
+        let grants = Grants::open(&body.grants);
+        lacking = grants.fetch(&tools.fetcher, &shared, &body.sources).await;
     }
-    let grants = Grants::open(&body.grants);
-    let lacking = grants.fetch(&tools.fetcher, &blobs, &body.sources).await;
+    if let Some(from) = own_blobs.filter(|_| !own.is_empty()) {
+        let grants = Grants::open(&from.grants);
+        lacking.extend(grants.fetch(&tools.fetcher, &own, &from.sources).await);
+    }
     let here = |error: &&FetchError| matches!(error, FetchError::Local { .. });
     if let Some(error) = lacking.iter().find(here) {
         return Err(failed(error));

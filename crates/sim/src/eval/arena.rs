@@ -439,6 +439,10 @@ impl<W: World> Arena<W> {
                 let body = Arc::new(GrantedBody { body, grants });
                 self.order(to, ToWorker::Body(body));
             }
+            supervisor::Action::SendAssignment { to, order } => {
+                let order = order.with(Grants::default());
+                self.order(to, ToWorker::Assign(order));
+            }
             supervisor::Action::Answer { answer, .. } => {
                 if let Reply::No(refusal) = answer.reply {
                     return Err(Error::Run(format!("the job is refused: {}", refusal.why)));

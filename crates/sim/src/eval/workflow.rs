@@ -68,8 +68,12 @@ impl Workflow {
     pub fn from_spec(spec: &JobSpec) -> Result<Self, Error> {
         let count = |at: usize| u64::from(spec.groups()[at].count());
         let edges = (0..spec.groups().len()).map(|at| {
-            let before = spec.waits_for(at).iter();
-            before.map(|other| count(*other as usize)).sum::<u64>() * count(at)
+            let before = spec.waits_for(at).iter().map(|other| *other as usize);
+            let each = |other: usize| match spec.is_each(at, other) {
+                true => count(at),
+                false => count(other) * count(at),
+            };
+            before.map(each).sum::<u64>()
         });
         let edges: u64 = edges.sum();
         if spec.task_count() > TASKS_MAX || edges > EDGES_MAX {
@@ -81,16 +85,25 @@ impl Workflow {
         let mut tasks = Vec::new();
         for (at, group) in spec.groups().iter().enumerate() {
             let work = group.estimate.cpu_time.map(|time| time.as_secs_f64());
-            let before = spec.waits_for(at).iter();
-            let parents: Vec<u32> = before
-                .flat_map(|other| spec.numbers(*other as usize))
+            let before = spec.waits_for(at).iter().map(|other| *other as usize);
+            let (each, whole): (Vec<usize>, Vec<usize>) =
+                before.partition(|other| spec.is_each(at, *other));
+            let whole: Vec<u32> = whole
+                .into_iter()
+                .flat_map(|other| spec.numbers(other))
                 .collect();
             for number in spec.numbers(at) {
+                let offset = number - spec.first(at);
+                let mut parents: Vec<u32> = each
+                    .iter()
+                    .map(|other| spec.first(*other) + offset)
+                    .collect();
+                parents.extend(&whole);
                 tasks.push(Task {
                     id: spec.label(number).into(),
                     kind: group.kind().clone(),
                     work: work.unwrap_or(WORK_UNKNOWN),
-                    parents: parents.clone(),
+                    parents,
                     children: Vec::new(),
                     input_bytes: 0,
                     output_bytes: group.estimate.disk.unwrap_or(0),

@@ -1,7 +1,9 @@
 //! A virtual worker: the real state machine with a made-up disk, network and processes.
 
+pub(crate) mod blobs;
 mod owner;
 
+use self::blobs::{may_read, own_blobs, sources};
 use crate::actors::{ConnId, Event, Peer, addr};
 use crate::grid::{Grid, Violation, WorkerKind};
 use crate::program::Program;
@@ -12,7 +14,7 @@ use hedge_model::msg::{
     Usage, WorkerInfo,
 };
 use hedge_model::owner::{OwnerNote, Signal};
-use hedge_model::{AttemptId, Data, Ending, Epoch, Hash, Resources, Time};
+use hedge_model::{AttemptId, Ending, Epoch, Hash, Resources, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -365,9 +367,12 @@ impl Grid {
         }
         let (body, order, ending) = (busy.body.clone(), busy.order.clone(), busy.ending);
         let blobs = own_blobs(&body, &order);
+        if let Some(hash) = blobs.iter().find(|hash| !may_read(&body, &order, **hash)) {
+            return self.violated(format!("{id} reads {hash:?} and has no leave to"));
+        }
         let disk = &self.workers[ix].disk;
         let served = |hash| {
-            let mut sources = body.sources.iter();
+            let mut sources = sources(&body, &order, hash).iter();
             sources.any(|source| self.serves(source.peer, hash))
         };
         let missing = |hash: &Hash| !disk.contains(hash) && !served(*hash);
@@ -584,14 +589,4 @@ fn new_core(kind: &WorkerKind) -> Worker {
         None => core,
         Some(rules) => core.with_owner(rules.clone()),
     }
-}
-
-/// Blobs that one attempt needs.
-fn own_blobs(body: &Body, order: &Assignment) -> BTreeSet<Hash> {
-    let shared = body.inputs.iter().chain(&order.own_inputs);
-    shared
-        .map(|file| &file.data)
-        .chain(&body.stdin)
-        .filter_map(Data::hash)
-        .collect()
 }

@@ -116,7 +116,7 @@ impl LeaderView<'_> {
             if job.left_of(group) == 0 {
                 skipped += left;
             } else if leader.is_some_and(|leader| leader.groups[group].waiting == 0) {
-                startable += left;
+                startable += left.saturating_sub(job.waiting_at_place(group));
             }
         }
         Counts {

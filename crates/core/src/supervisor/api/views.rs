@@ -184,7 +184,7 @@ impl LeaderView<'_> {
         if known.is_some_and(|known| known.active() > 0) {
             return ("running", self.running_text(known));
         }
-        let unfinished = unfinished(job, group);
+        let unfinished = unfinished(job, group, number);
         if !unfinished.is_empty() {
             return ("waiting", format!("waits for {}", unfinished.join(", ")));
         }
@@ -324,13 +324,21 @@ impl LeaderView<'_> {
     }
 }
 
-/// The groups that a group still waits for, and how much of each is left.
-fn unfinished(job: &Job, group: usize) -> Vec<String> {
+/// The groups that a task still waits for, and how much of each is left; and the tasks at its own place.
+fn unfinished(job: &Job, group: usize, number: u32) -> Vec<String> {
     let waits_for = job.spec.waits_for(group).iter();
+    let offset = number - job.spec.first(group);
+    let each = |other: usize| job.spec.is_each(group, other);
     waits_for
         .map(|other| *other as usize)
-        .filter(|other| !job.satisfied(group, *other))
+        .filter(|other| match each(*other) {
+            true => job.at_place(*other, offset).done().is_none(),
+            false => !job.satisfied(group, *other),
+        })
         .map(|other| {
+            if each(other) {
+                return job.spec.label(job.spec.first(other) + offset);
+            }
             let (left, group) = (job.open[other], &job.spec.groups()[other]);
             format!("{} ({left} of {} left)", group.id, group.count())
         })

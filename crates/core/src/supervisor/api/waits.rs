@@ -133,11 +133,12 @@ impl LeaderView<'_> {
     pub(crate) fn wait_of(&self, id: JobId, job: &Job, number: u32) -> Wait {
         let leader = self.leader;
         let at = job.spec.group_of(number);
-        let known = leader.tasks.get(&TaskId { job: id, number });
+        let task = TaskId { job: id, number };
+        let known = leader.tasks.get(&task);
         if let Some(at) = known.and_then(|known| known.retried_at()) {
             return Wait::Retry(at.since(self.now));
         }
-        if leader.blocked.lacks_inputs(id, at as u32) {
+        if leader.blocked.lacks_inputs(id, at as u32) || leader.blocked.lacks_own_inputs(task) {
             return Wait::Inputs;
         }
         if self.behind_recovery_barrier(id) {

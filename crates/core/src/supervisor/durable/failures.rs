@@ -43,7 +43,18 @@ impl Job {
         if self.cut_off(group) || self.closed(group) {
             return 0;
         }
-        self.open[group] - self.failed_of(group)
+        let lost = self.failed_of(group) + self.blocked_of(group);
+        self.open[group].saturating_sub(lost)
+    }
+
+    /// How many tasks of a group wait at their own place for one that cannot be done any more.
+    fn blocked_of(&self, group: usize) -> u32 {
+        if self.failures.total == 0 {
+            return 0;
+        }
+        let others = self.spec.each(group).iter().map(|other| *other as usize);
+        let lost = others.map(|other| self.spec.groups()[other].count() - self.possible_of(other));
+        lost.max().unwrap_or(0)
     }
 
     /// Whether nothing of the job that is not done can be done any more.
@@ -55,7 +66,8 @@ impl Job {
     /// The group that a group waits for in vain, where it does.
     pub(crate) fn waits_in_vain_for(&self, group: usize) -> Option<usize> {
         let others = self.spec.waits_for(group).iter();
-        let mut others = others.map(|other| *other as usize);
+        let whole = |other: &usize| !self.spec.is_each(group, *other);
+        let mut others = others.map(|other| *other as usize).filter(whole);
         others.find(|other| self.possible_of(*other) < self.spec.needed(group, *other))
     }
 
@@ -64,7 +76,8 @@ impl Job {
         if self.cut_off(group) {
             return self.done_of(group);
         }
-        self.spec.groups()[group].count() - self.failed_of(group)
+        let lost = self.failed_of(group) + self.blocked_of(group);
+        self.spec.groups()[group].count().saturating_sub(lost)
     }
 
     /// Less of a group can be done than before: those that wait for it in vain now are cut off.
@@ -75,6 +88,10 @@ impl Job {
         let mut lessened = vec![group];
         while let Some(at) = lessened.pop() {
             for next in self.spec.clone().waited_by(at) {
+                if self.spec.is_each(*next as usize, at) {
+                    lessened.push(*next as usize);
+                    continue;
+                }
                 let vain = self.possible_of(at) < self.spec.needed(*next as usize, at);
                 if vain && self.failures.cut_off.insert(*next).is_none() {
                     lessened.push(*next as usize);

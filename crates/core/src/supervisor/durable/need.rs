@@ -1,8 +1,39 @@
 //! When enough is done: of a group for those that wait for it, and of a job for its results to be compiled.
 
-use crate::supervisor::durable::job::Job;
+use crate::supervisor::durable::job::{Job, Task};
 
 impl Job {
+    /// The task at `offset` of a group, which is below its count.
+    pub(crate) fn at_place(&self, group: usize, offset: u32) -> &Task {
+        &self.tasks[(self.spec.first(group) + offset) as usize]
+    }
+
+    /// Whether the tasks are done that the task at `offset` of a group waits for at its own place.
+    pub(crate) fn place_ready(&self, group: usize, offset: u32) -> bool {
+        let mut others = self.spec.each(group).iter();
+        others.all(|other| self.at_place(*other as usize, offset).done().is_some())
+    }
+
+    /// How many tasks of a group at least wait for one at their own place.
+    pub(crate) fn waiting_at_place(&self, group: usize) -> u32 {
+        let others = self.spec.each(group).iter();
+        let open = others.map(|other| self.open[*other as usize]);
+        open.max().unwrap_or(0).min(self.open[group])
+    }
+
+    /// Whether all have read what the task at `offset` of a group left, some of them at that place alone.
+    pub(crate) fn released(&self, group: usize, offset: u32) -> bool {
+        let spec = &self.spec;
+        let next = spec.waited_by(group).iter().map(|next| *next as usize);
+        let mut readers = next.filter(|next| spec.reads(*next, group));
+        let read = |next: usize| match spec.is_each(next, group) {
+            true => self.at_place(next, offset).done().is_some(),
+            false => self.group_done(next),
+        };
+        let some = readers.clone().any(|next| spec.is_each(next, group));
+        some && readers.all(read)
+    }
+
     /// How many tasks of a group are done.
     pub(crate) fn done_of(&self, group: usize) -> u32 {
         self.spec.groups()[group].count() - self.open[group]
@@ -11,6 +42,19 @@ impl Job {
     /// Whether so much of `other` is done that tasks of `group`, which wait for it, may start.
     pub(crate) fn satisfied(&self, group: usize, other: usize) -> bool {
         self.open[other] == 0 || self.done_of(other) >= self.spec.needed(group, other)
+    }
+
+    /// How many groups a group waits for as a whole.
+    pub(crate) fn waiting_groups(&self, group: usize) -> u32 {
+        let others = self
+            .spec
+            .waits_for(group)
+            .iter()
+            .map(|other| *other as usize);
+        let waiting = others
+            .filter(|other| !self.spec.is_each(group, *other))
+            .filter(|other| !self.satisfied(group, *other));
+        waiting.count() as u32
     }
 
     /// Whether the tasks of a group that are not done need not be: all that wait for it have enough of it.

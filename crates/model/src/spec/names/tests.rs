@@ -135,7 +135,7 @@ fn sweep(id: &str, outputs: &[&str]) -> Group {
         to: 20,
     };
     Group {
-        axes: vec![file, seed],
+        axes: vec![file, seed].into(),
         ..task(id, Some((0, 60)), outputs, &[])
     }
 }
@@ -198,7 +198,7 @@ fn values_that_make_no_name_are_refused() {
             values: ["fine", value].iter().collect(),
         }]);
         let group = |output: &str| Group {
-            axes: vec![axis.clone()],
+            axes: vec![axis.clone()].into(),
             ..task("a", Some((0, 2)), &[output], &[])
         };
         let error = mistake(vec![group("${name}")]);
@@ -229,5 +229,58 @@ fn placeholders_that_mean_nothing_are_refused() {
     ] {
         let error = mistake(vec![group]);
         assert_eq!(place(&error), (Some(0), key, Some(item)), "{error}");
+    }
+}
+
+#[test]
+fn inputs_by_place_are_compared_within_each_task() {
+    let reads = |others: &[&str], file: bool| {
+        let each = others.iter().map(|id| Input::TaskEach((*id).into()));
+        let file = file.then_some(Input::File(0));
+        Group {
+            inputs: file.into_iter().chain(each).collect(),
+            ..task("last", Some((5, 65)), &["y-${index}"], &[])
+        }
+    };
+    let draft = |groups| Draft {
+        files: vec![FileEntry {
+            path: "x".into(),
+            executable: false,
+            data: Data::Inline([0].as_slice().into()),
+        }],
+        ..job(groups)
+    };
+    let fine = |groups| JobSpec::new(draft(groups)).map(drop).unwrap();
+    let plain = |id, array| task(id, Some(array), &["x"], &[]);
+    // No other task reads these, so that all of them may have one name.
+    fine(vec![plain("a", (0, 60)), reads(&["a", "a"], false)]);
+    fine(vec![sweep("a", &["${file}"]), reads(&["a"], true)]);
+    fine(vec![
+        task("a", Some((0, 60)), &["x-${index}"], &[]),
+        task("b", Some((1, 61)), &["x-${index}"], &[]),
+        reads(&["a", "b"], false),
+    ]);
+    for (groups, name) in [
+        (vec![plain("a", (0, 60)), reads(&["a"], true)], "x"),
+        (
+            vec![
+                plain("a", (0, 60)),
+                plain("b", (1, 61)),
+                reads(&["a", "b"], false),
+            ],
+            "x",
+        ),
+        (
+            vec![
+                sweep("a", &["n-${seed}"]),
+                task("b", Some((0, 60)), &["n-${index}"], &[]),
+                reads(&["a", "b"], false),
+            ],
+            "n-0",
+        ),
+    ] {
+        let error = JobSpec::new(draft(groups)).unwrap_err();
+        assert_eq!(error.place.key, "inputs", "{error}");
+        assert!(error.what.contains(&format!("{name:?}")), "{error}");
     }
 }

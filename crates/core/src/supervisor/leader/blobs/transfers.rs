@@ -7,7 +7,6 @@ use crate::supervisor::leader::{LeaderView, Leadership, WorkerIx};
 use crate::supervisor::{Action, PullFailure, send};
 use hedge_model::msg::ToWorker;
 use hedge_model::record::Record;
-use hedge_model::spec::Input;
 use hedge_model::{FileEntry, Hash, JobId, PeerId, Source, TaskId};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -82,22 +81,35 @@ impl Leadership<'_> {
         let blob = self.leader.blobs.get(hash);
         let producers = blob.map(|blob| blob.producers().to_vec());
         for task in producers.unwrap_or_default() {
-            let Some(known) = self.state.task(task) else {
-                continue;
-            };
-            let Some(done) = known.done() else { continue };
-            let still_its = done.left().any(|(left, _)| left == hash);
-            let generation = known.generation;
-            if still_its && self.leader.blobs.begin_loss(task) {
-                self.append(
-                    Record::OutputsLost {
-                        task,
-                        generation,
-                        at: self.now,
-                    },
-                    None,
-                );
+            let done = self.state.task(task).and_then(|known| known.done());
+            if done.is_some_and(|done| done.left().any(|(left, _)| left == hash)) {
+                self.lose_outputs(task);
             }
+        }
+    }
+
+    /// Where a part of what a task left is gone for good, it must run again.
+    pub(crate) fn lose_outputs_if_gone(&mut self, task: TaskId) {
+        let done = self.state.task(task).and_then(|known| known.done());
+        let mut left = done.into_iter().flat_map(|done| done.left());
+        if left.any(|(hash, _)| self.view().beyond_recovery(hash)) {
+            self.lose_outputs(task);
+        }
+    }
+
+    fn lose_outputs(&mut self, task: TaskId) {
+        let Some(generation) = self.state.task(task).map(|known| known.generation) else {
+            return;
+        };
+        if self.leader.blobs.begin_loss(task) {
+            self.append(
+                Record::OutputsLost {
+                    task,
+                    generation,
+                    at: self.now,
+                },
+                None,
+            );
         }
     }
 
@@ -106,6 +118,7 @@ impl Leadership<'_> {
         for (job, group) in self.leader.blocked.take_without_inputs() {
             self.refresh_offers(job, group as usize);
         }
+        self.feed_starved_tasks();
     }
 
     /// Fetches a blob into the own store, unless it is there or on its way.
@@ -369,15 +382,15 @@ impl LeaderView<'_> {
         if !job.active() {
             return false;
         }
-        let id = &job.spec.groups()[group].id;
-        let reads = |next: usize| {
-            job.spec.groups()[next]
-                .inputs
-                .iter()
-                .any(|input| matches!(input, Input::Task(name) if name == id))
-        };
+        let offset = task.number - job.spec.first(group);
         let unstarted = |next: usize| {
-            job.spec.numbers(next).any(|number| {
+            let all = job.spec.numbers(next);
+            let at_place = all.start + offset..all.start + offset + 1;
+            let mut readers = match job.spec.is_each(next, group) {
+                true => at_place,
+                false => all,
+            };
+            readers.any(|number| {
                 let running = leader
                     .tasks
                     .get(&TaskId {
@@ -391,7 +404,7 @@ impl LeaderView<'_> {
         job.spec.is_result(group)
             || job.spec.waited_by(group).iter().any(|next| {
                 let next = *next as usize;
-                job.left_of(next) > 0 && reads(next) && unstarted(next)
+                job.left_of(next) > 0 && job.spec.reads(next, group) && unstarted(next)
             })
     }
 }

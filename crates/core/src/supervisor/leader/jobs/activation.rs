@@ -21,6 +21,7 @@ impl Leadership<'_> {
         let spec = job.spec.clone();
         let done: Vec<(TaskId, Vec<_>)> = (0..)
             .zip(&job.tasks)
+            .filter(|(number, _)| !released(job, *number))
             .filter_map(|(number, task)| {
                 Some((TaskId { job: id, number }, task.done()?.left().collect()))
             })
@@ -84,23 +85,26 @@ fn start_job(state: &State, job: &Job, watched: bool) -> ActiveJob {
     }
 }
 
+/// Whether nobody is to read any more what a task left.
+fn released(job: &Job, number: u32) -> bool {
+    let group = job.spec.group_of(number);
+    job.released(group, number - job.spec.first(group))
+}
+
 /// A group's tasks that are still to be done, and how many groups it waits for.
 fn start_group(job: &Job, group: usize) -> ActiveGroup {
     let tasks: Vec<&Task> = job.tasks_of(group).collect();
     let untouched = |task: &Task| task.is_open() && task.generation == 0 && task.failures() == 0;
-    let fresh = tasks
-        .iter()
-        .rposition(|task| !untouched(task))
-        .map_or(0, |at| at as u32 + 1);
+    let touched = tasks.iter().rposition(|task| !untouched(task));
+    let fresh = match job.spec.each(group).is_empty() {
+        true => touched.map_or(0, |at| at as u32 + 1),
+        false => tasks.len() as u32,
+    };
     let again = (0..fresh)
         .filter(|offset| tasks[*offset as usize].is_open())
+        .filter(|offset| job.place_ready(group, *offset))
         .collect();
-    let waiting = job
-        .spec
-        .waits_for(group)
-        .iter()
-        .filter(|other| !job.satisfied(group, **other as usize))
-        .count() as u32;
+    let waiting = job.waiting_groups(group);
     ActiveGroup {
         waiting,
         fresh,

@@ -85,7 +85,7 @@ impl Leadership<'_> {
         self.refresh_offers(id.job, group);
         for next in spec.waited_by(group) {
             let next = *next as usize;
-            if spec.needed(next, group) != done {
+            if spec.is_each(next, group) || spec.needed(next, group) != done {
                 continue;
             }
             if let Some(active_job) = self.leader.jobs.get_mut(&id.job) {
@@ -95,6 +95,8 @@ impl Leadership<'_> {
             self.leader.blocked.unblock(id.job, next as u32);
             self.refresh_offers(id.job, next);
         }
+        self.settle_places(id);
+        self.release_read(id);
         self.close_group(id.job, group);
         self.refind(id.job);
         self.tell_soon(id.job);
@@ -211,7 +213,8 @@ impl Leadership<'_> {
             }
         }
         if let Some(active_job) = leader.jobs.get_mut(&id.job) {
-            for next in spec.waited_by(group) {
+            let whole = |next: &&u32| !spec.is_each(**next as usize, group);
+            for next in spec.waited_by(group).iter().filter(whole) {
                 // One less than enough is done: it waits again.
                 let again = done + 1 == spec.needed(*next as usize, group);
                 let next = &mut active_job.groups[*next as usize];
@@ -224,6 +227,8 @@ impl Leadership<'_> {
             self.refresh_offers(id.job, *next as usize);
         }
         self.refresh_offers(id.job, group);
+        self.reclaim_read(id);
+        self.settle_places(id);
         self.settle_wants(id);
         self.tell_soon(id.job);
     }

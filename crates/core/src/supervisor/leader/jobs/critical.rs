@@ -192,17 +192,19 @@ fn tasks(count: u64) -> String {
 
 /// How many tasks read what a task of a group leaves.
 fn supplied(spec: &JobSpec, at: usize) -> f64 {
-    let id = &spec.groups()[at].id;
-    let reads = |next: &&u32| {
-        let inputs = &spec.groups()[**next as usize].inputs;
-        inputs
-            .iter()
-            .any(|input| matches!(input, Input::Task(name) if name == id))
-    };
+    let reads = |next: &&u32| spec.reads(**next as usize, at);
     let readers = spec.waited_by(at).iter().filter(reads);
     readers
-        .map(|next| f64::from(spec.groups()[*next as usize].count()))
+        .map(|next| followers(spec, at, *next as usize) as f64)
         .sum()
+}
+
+/// How many tasks of `next` wait for one task of a group.
+fn followers(spec: &JobSpec, group: usize, next: usize) -> u64 {
+    match spec.is_each(next, group) {
+        true => 1,
+        false => u64::from(spec.groups()[next].count()),
+    }
 }
 
 fn left_bytes(group: &Group, learned: &Learned) -> f64 {
@@ -236,11 +238,13 @@ fn network(spec: &JobSpec, at: usize, learned: &Learned, left: &[f64]) -> f64 {
     };
     let inputs = group.inputs.iter().map(|input| match input {
         Input::File(at) | Input::FileEach(at) => file(*at),
-        Input::Task(name) => {
+        Input::Task(name) | Input::TaskEach(name) => {
             let from = spec.waits_for(at).iter().map(|from| *from as usize);
             let mut from = from.filter(|from| spec.groups()[*from].id == *name);
             from.next().map_or(0.0, |from| {
-                left[from] * f64::from(spec.groups()[from].count())
+                let each = matches!(input, Input::TaskEach(_));
+                let count = if each { 1 } else { spec.groups()[from].count() };
+                left[from] * f64::from(count)
             })
         }
     });
@@ -258,7 +262,7 @@ fn network(spec: &JobSpec, at: usize, learned: &Learned, left: &[f64]) -> f64 {
 fn waiting_tasks(spec: &JobSpec, group: usize) -> u64 {
     spec.waited_by(group)
         .iter()
-        .map(|next| u64::from(spec.groups()[*next as usize].count()))
+        .map(|next| followers(spec, group, *next as usize))
         .sum()
 }
 

@@ -141,7 +141,8 @@ impl Paths<'_> {
             chance *= 1.0 - open;
         }
         for (at, group) in self.active_job.groups.iter().enumerate() {
-            let tasks = spec.groups()[at].count() - group.fresh + group.again.len() as u32;
+            let ready = spec.groups()[at].count() - group.fresh + group.again.len() as u32;
+            let tasks = ready + self.job.waiting_at_place(at);
             if tasks == 0 || self.job.left_of(at) == 0 {
                 continue;
             }
@@ -150,7 +151,7 @@ impl Paths<'_> {
             let table = table_of(&mut tables, expected.spread, &beliefs);
             if group.waiting == 0 {
                 let late = table.beyond((self.left_s - self.tails[at]) / expected.work_s);
-                chance *= (1.0 - late).powi(tasks.min(10_000) as i32);
+                chance *= (1.0 - late).powi(ready.min(10_000) as i32);
             }
         }
         // The pool's throughput: sure below what it does in the time left, hopeless far above.

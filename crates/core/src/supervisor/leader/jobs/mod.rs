@@ -6,6 +6,7 @@ pub(crate) mod critical;
 pub(crate) mod deadline;
 pub(crate) mod estimate;
 pub(crate) mod failure;
+pub(crate) mod places;
 pub(crate) mod retention;
 
 use crate::supervisor::leader::WorkerIx;
@@ -51,11 +52,12 @@ pub(crate) struct ActiveJob {
 
 #[derive(Debug, Default)]
 pub(crate) struct ActiveGroup {
-    /// Groups it waits for that are not done.
+    /// Groups it waits for as a whole that are not done.
     pub waiting: u32,
-    /// Offset of the first task that never had an attempt; all behind it are fresh too.
+    /// Offset of the first task that never had an attempt; all behind it are fresh too. Their count, where each task
+    /// waits for one at its own place.
     pub fresh: u32,
-    /// Offsets of tasks that need a first attempt again.
+    /// Offsets of tasks that need a first attempt again, or for the first time where those at their own place are done.
     pub again: BTreeSet<u32>,
     /// Offsets of tasks that need one more redundant attempt.
     pub copies: BTreeSet<u32>,

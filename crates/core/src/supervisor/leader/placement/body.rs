@@ -120,6 +120,7 @@ fn shared_inputs(job: &Job, group: &Group) -> Vec<FileEntry> {
         match input {
             // Named twice.
             Input::Task(_) if group.inputs[..at].contains(input) => {}
+            Input::TaskEach(_) => {}
             Input::File(at) => files.push(job.spec.files()[*at as usize].clone()),
             Input::FileEach(_) => {}
             Input::Task(name) => {
@@ -136,16 +137,6 @@ fn shared_inputs(job: &Job, group: &Group) -> Vec<FileEntry> {
         }
     }
     files
-}
-
-pub(crate) fn own_inputs(spec: &hedge_model::JobSpec, group: usize, offset: u32) -> Vec<FileEntry> {
-    let inputs = spec.groups()[group].inputs.iter();
-    inputs
-        .filter_map(|input| match input {
-            Input::FileEach(first) => Some(spec.files()[(first + offset) as usize].clone()),
-            _ => None,
-        })
-        .collect()
 }
 
 pub(crate) fn body_index(spec: &hedge_model::JobSpec, group: usize, offset: u32) -> Option<u32> {

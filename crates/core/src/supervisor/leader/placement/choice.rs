@@ -10,7 +10,7 @@ use hedge_model::capacity::Class;
 use hedge_model::msg::Body;
 use hedge_model::resources::nearest;
 use hedge_model::spec::Group;
-use hedge_model::{Data, Hash, TaskId};
+use hedge_model::{Data, FileEntry, Hash, TaskId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -125,9 +125,10 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// What all tasks of a group read, where that is much.
-    pub fn large(body: &Body, group: &Group, learned: &Learned) -> Option<Self> {
-        let data = body.inputs.iter().map(|file| &file.data).chain(&body.stdin);
+    /// What a task reads, `own` for itself alone, where that is much.
+    pub fn large(body: &Body, own: &[FileEntry], group: &Group, learned: &Learned) -> Option<Self> {
+        let files = body.inputs.iter().chain(own);
+        let data = files.map(|file| &file.data).chain(&body.stdin);
         // Asked for each attempt, and most read little.
         if data.clone().map(Data::size).fold(0, u64::saturating_add) < LARGE_BYTES {
             return None;

@@ -8,17 +8,19 @@ pub(crate) mod body;
 pub(crate) mod choice;
 pub(crate) mod deferral;
 pub(crate) mod fit;
+pub(crate) mod own;
 pub(crate) mod queue;
 
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::attempts::active::{NewAttempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::jobs::ActiveGroup;
-use crate::supervisor::leader::placement::body::{body_index, own_inputs};
+use crate::supervisor::leader::placement::body::{ReadyBody, body_index};
 use crate::supervisor::leader::placement::choice::{
     Inputs, Miss, QUEUE_TIME, Want, choose, unplaceable,
 };
 use crate::supervisor::leader::placement::deferral::Promised;
+use crate::supervisor::leader::placement::own::OwnInputs;
 use crate::supervisor::leader::placement::queue::{Class, Entry, Lane, Skip};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leadership, WorkerIx};
@@ -26,7 +28,7 @@ use crate::supervisor::{Action, GrantRequest, send};
 use hedge_model::group::Hint;
 use hedge_model::msg::{Assignment, ToWorker};
 use hedge_model::spec::{CriticalPlacement, Unplaceable};
-use hedge_model::{AttemptId, JobId, TaskId};
+use hedge_model::{AttemptId, FileEntry, JobId, TaskId};
 use std::time::Duration;
 
 /// Tasks whose attempts take at most so many seconds may be sent ahead: those of which a worker with 64
@@ -78,15 +80,21 @@ impl Leadership<'_> {
             return Err(Miss::Task);
         };
         let (spec, at) = (job.spec.clone(), entry.group as usize);
-        let data = if spec.groups()[at].inputs.is_empty() {
+        let ready = if spec.groups()[at].inputs.is_empty() {
             None
         } else {
             // Where content is out of reach the group is set aside, and nothing is to be placed.
             let Some(ready) = self.body(entry.job, at) else {
                 return Ok(());
             };
-            Inputs::large(&ready.body, &spec.groups()[at], &self.state.learned)
+            Some(ready)
         };
+        let learned = &self.state.learned;
+        let data = |own: &[FileEntry]| {
+            Inputs::large(&ready.as_ref()?.body, own, &spec.groups()[at], learned)
+        };
+        let shared = data(&[]);
+        let each = spec.reads_each(at).next().is_some();
         let leader = &mut *self.leader;
         let critical = leader.jobs[&entry.job].critical.of_group(at);
         let offers = &leader.jobs[&entry.job].groups[at];
@@ -100,6 +108,9 @@ impl Leadership<'_> {
                 job: entry.job,
                 number: spec.first(at) + offset,
             };
+            let own = each
+                .then(|| data(&OwnInputs::of(job, at, offset).files))
+                .flatten();
             let want = Want {
                 shape,
                 task,
@@ -107,7 +118,7 @@ impl Leadership<'_> {
                 copy: entry.class == Class::Copy,
                 higher: entry.class == Class::Critical && require && leader.has_higher(),
                 ahead,
-                data: data.as_ref(),
+                data: own.as_ref().or(shared.as_ref()),
             };
             match choose(leader, &want) {
                 Ok((worker, why)) => {
@@ -141,27 +152,14 @@ impl Leadership<'_> {
             return;
         };
         let body = &ready.body;
+        let Some(own) = self.own_inputs(task, body) else {
+            return;
+        };
         let id = self.add_attempt(entry, task, worker, why);
         let redundant = entry.class == Class::Copy;
         let peer = self.leader.pool[worker].peer();
         let seal = self.view().seal(peer, id, redundant);
-        let leader = &mut *self.leader;
-        let place = &mut leader.pool[worker];
-        let bodies = place.bodies_mut();
-        if bodies.send(entry.job, entry.group, body.version) {
-            self.out.push(Action::SendBody {
-                to: peer,
-                body: body.clone(),
-                grant: GrantRequest {
-                    reader: peer,
-                    blobs: ready.blobs.clone(),
-                    epoch: self.state.epoch(),
-                },
-            });
-            if let Some(job) = leader.jobs.get_mut(&entry.job) {
-                job.touched.insert(worker);
-            }
-        }
+        self.send_body(worker, &ready);
         let spec = &self.state.jobs[&entry.job].spec;
         let group = entry.group as usize;
         let order = Assignment {
@@ -170,11 +168,13 @@ impl Leadership<'_> {
             version: body.version,
             index: body_index(spec, group, offset),
             values: spec.groups()[group].values(offset),
-            own_inputs: own_inputs(spec, group, offset),
+            own_inputs: own.files,
+            own_blobs: None,
             redundant,
             seal,
         };
-        send(peer, ToWorker::Assign(order), self.out);
+        self.send_assignment(peer, order, own.blobs);
+        let leader = &mut *self.leader;
         leader.pool.reindex(worker);
         if let Some(job) = leader.jobs.get_mut(&entry.job) {
             let offers = &mut job.groups[entry.group as usize];
@@ -197,6 +197,28 @@ impl Leadership<'_> {
             over: false,
         };
         self.hint(hint);
+    }
+
+    /// Tells a worker what a group's tasks have in common, where it does not know that yet.
+    fn send_body(&mut self, ix: WorkerIx, ready: &ReadyBody) {
+        let (job, group, version) = (ready.body.job, ready.body.group, ready.body.version);
+        let worker = &mut self.leader.pool[ix];
+        if !worker.bodies_mut().send(job, group, version) {
+            return;
+        }
+        let to = worker.peer();
+        self.out.push(Action::SendBody {
+            to,
+            body: ready.body.clone(),
+            grant: GrantRequest {
+                reader: to,
+                blobs: ready.blobs.clone(),
+                epoch: self.state.epoch(),
+            },
+        });
+        if let Some(job) = self.leader.jobs.get_mut(&job) {
+            job.touched.insert(ix);
+        }
     }
 
     /// Names an attempt, notes it with its task and takes its part of the worker and the pool.

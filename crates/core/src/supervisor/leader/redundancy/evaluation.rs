@@ -291,7 +291,7 @@ impl<'a> LeaderView<'a> {
                 ready: ready(&job.spec, active_job),
                 open: job.spec.task_count() - job.done,
                 path_s: longest_path(&self.state.learned, &job.spec, active_job),
-                unstarted_s: unstarted(&self.state.learned, &job.spec, active_job),
+                unstarted_s: unstarted(&self.state.learned, job, active_job),
                 running,
                 won_s: active_job.won_s,
                 kinds: &active_job.kinds,
@@ -429,11 +429,13 @@ fn ready(spec: &JobSpec, active_job: &ActiveJob) -> u32 {
         .sum()
 }
 
-fn unstarted(learned: &Learned, spec: &JobSpec, active_job: &ActiveJob) -> f64 {
+fn unstarted(learned: &Learned, job: &Job, active_job: &ActiveJob) -> f64 {
+    let spec = &job.spec;
     let groups = active_job.groups.iter().enumerate();
     groups
         .map(|(at, group)| {
             let left = spec.groups()[at].count() - group.fresh + group.again.len() as u32;
+            let left = left + job.waiting_at_place(at);
             if left == 0 {
                 return 0.0;
             }

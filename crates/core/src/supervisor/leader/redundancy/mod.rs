@@ -88,6 +88,7 @@ impl Leadership<'_> {
         let offset = task.number - spec.first(group);
         let over = !job.active() || !job.tasks[task.number as usize].is_open();
         let wanted = self.view().attempts_wanted(task);
+        let may_start = self.view().may_start_at_place(task, job, group);
         let leader = &mut *self.leader;
         let Some(active_job) = leader.jobs.get_mut(&task.job) else {
             return;
@@ -100,7 +101,7 @@ impl Leadership<'_> {
         if offset >= offers.fresh {
             return;
         }
-        let open = !over && !committing;
+        let open = !over && !committing && may_start;
         let first = set(&mut offers.again, offset, open && active == 0 && !delayed);
         let copy = set(
             &mut offers.copies,

@@ -1,0 +1,175 @@
+//! What one task of a group is given beside what all of its tasks read: its own files, and the outputs of the tasks at
+//! its own place in other groups.
+
+use crate::supervisor::durable::job::Job;
+use crate::supervisor::leader::{LeaderView, Leadership};
+use crate::supervisor::{Action, GrantRequest, UngrantedAssignment, send};
+use hedge_model::msg::{Assignment, Body, MESSAGE_BYTES_MAX, ToWorker, grant_bytes};
+use hedge_model::spec::Input;
+use hedge_model::units::show_bytes;
+use hedge_model::{FileEntry, Hash, PeerId, TaskId};
+use std::collections::BTreeSet;
+
+/// Bytes that a file's entry takes beside its path and its content, at most.
+const ENTRY_BYTES: u64 = 64;
+
+/// Files of one task alone.
+#[derive(Debug, Default)]
+pub(crate) struct OwnInputs {
+    pub files: Vec<FileEntry>,
+    /// Blobs among them that other tasks left.
+    pub blobs: Vec<Hash>,
+}
+
+impl OwnInputs {
+    /// Those of the task at `offset` of a group, as far as the tasks are done that leave them.
+    pub fn of(job: &Job, group: usize, offset: u32) -> Self {
+        let spec = &job.spec;
+        let mut own = Self::default();
+        let mut others = spec.reads_each(group);
+        for (at, input) in spec.groups()[group].inputs.iter().enumerate() {
+            match input {
+                Input::FileEach(first) => {
+                    own.files
+                        .push(spec.files()[(first + offset) as usize].clone());
+                }
+                Input::TaskEach(_) => {
+                    let from = others.next();
+                    // Named twice.
+                    if spec.groups()[group].inputs[..at].contains(input) {
+                        continue;
+                    }
+                    let done = from.and_then(|from| job.at_place(from, offset).done());
+                    let outputs = done.map_or(&[][..], |done| &done.outputs);
+                    let blobs = outputs.iter().filter_map(|file| file.data.hash());
+                    own.blobs.extend(blobs);
+                    own.files.extend(outputs.iter().cloned());
+                }
+                Input::File(_) | Input::Task(_) => {}
+            }
+        }
+        own
+    }
+
+    /// Why a task with these and with what its group reads cannot start.
+    fn wrong(&self, job: &Job, number: u32, body: &Body) -> Option<String> {
+        let label = || job.spec.label(number);
+        let mut paths = BTreeSet::new();
+        let own = self.files.iter().find(|file| !paths.insert(&*file.path));
+        let shared = body.inputs.iter().find(|file| paths.contains(&*file.path));
+        if let Some(file) = own.or(shared) {
+            return Some(format!(
+                "task {} would read two files at {:?}: let the tasks before it leave files of different names",
+                label(),
+                file.path
+            ));
+        }
+        let bytes = self.files.iter().map(|file| {
+            let inline = file.data.hash().map_or(file.data.size(), |_| 0);
+            file.path.len() as u64 + inline + ENTRY_BYTES
+        });
+        let bytes = bytes.sum::<u64>() + grant_bytes(self.blobs.len()) as u64;
+        (bytes > MESSAGE_BYTES_MAX as u64).then(|| {
+            format!(
+                "task {} reads {} files of its own, and their list does not fit into one message to a worker, which has \
+                 {} at most: let the tasks before it pack theirs into fewer files, or give these shorter names",
+                label(),
+                self.files.len(),
+                show_bytes(MESSAGE_BYTES_MAX as u64)
+            )
+        })
+    }
+}
+
+impl Leadership<'_> {
+    /// What a task is given for itself. None where it cannot start: with content out of reach it is blocked until that
+    /// is there or made again.
+    pub(crate) fn own_inputs(&mut self, task: TaskId, body: &Body) -> Option<OwnInputs> {
+        let job = self.state.jobs.get(&task.job)?;
+        let group = body.group as usize;
+        let own = OwnInputs::of(job, group, task.number - job.spec.first(group));
+        if job.spec.each(group).is_empty() {
+            return Some(own);
+        }
+        if let Some(why) = own.wrong(job, task.number, body) {
+            self.fail_job(task.job, Some(task), why);
+            return None;
+        }
+        if own.blobs.iter().all(|hash| self.view().within_reach(*hash)) {
+            return Some(own);
+        }
+        self.leader.blocked.block_task(task);
+        self.settle_wants(task);
+        for producer in producers(job, group, task) {
+            self.lose_outputs_if_gone(producer);
+        }
+        None
+    }
+
+    /// Tells a worker of an attempt, with leave to read the blobs that its body does not name.
+    pub(crate) fn send_assignment(&mut self, to: PeerId, order: Assignment, blobs: Vec<Hash>) {
+        if blobs.is_empty() {
+            return send(to, ToWorker::Assign(order), self.out);
+        }
+        let sources = self.view().sources(&blobs);
+        let grant = GrantRequest {
+            reader: to,
+            blobs: blobs.into(),
+            epoch: self.state.epoch(),
+        };
+        let order = UngrantedAssignment {
+            order,
+            sources,
+            grant,
+        };
+        self.out.push(Action::SendAssignment { to, order });
+    }
+
+    /// Tasks that lacked content of their own are offered again where it is within reach now.
+    pub(crate) fn feed_starved_tasks(&mut self) {
+        let view = self.view();
+        let fed = view.leader.blocked.without_own_inputs().filter(|task| {
+            let Some(job) = view.state.jobs.get(&task.job) else {
+                return true;
+            };
+            let group = job.spec.group_of(task.number);
+            let own = OwnInputs::of(job, group, task.number - job.spec.first(group));
+            own.blobs.iter().all(|hash| view.within_reach(*hash))
+        });
+        let fed: Vec<TaskId> = fed.collect();
+        fed.into_iter()
+            .for_each(|task| self.feed_starved_task(task));
+    }
+
+    /// A task may have what it lacked.
+    pub(crate) fn feed_starved_task(&mut self, task: TaskId) {
+        if self.leader.blocked.unblock_task(task) {
+            self.settle_wants(task);
+        }
+    }
+}
+
+impl LeaderView<'_> {
+    /// Whether the tasks that a task waits for at its own place are done, and what it reads of them is within reach as far
+    /// as is known.
+    pub(crate) fn may_start_at_place(&self, task: TaskId, job: &Job, group: usize) -> bool {
+        if job.spec.each(group).is_empty() {
+            return true;
+        }
+        let offset = task.number - job.spec.first(group);
+        job.place_ready(group, offset) && !self.leader.blocked.lacks_own_inputs(task)
+    }
+}
+
+/// The tasks that leave what a task reads for itself.
+fn producers(job: &Job, group: usize, task: TaskId) -> Vec<TaskId> {
+    let offset = task.number - job.spec.first(group);
+    let others = job.spec.reads_each(group);
+    let number = |other| job.spec.first(other) + offset;
+    others
+        .map(|other| TaskId {
+            job: task.job,
+            number: number(other),
+        })
+        .collect()
+}

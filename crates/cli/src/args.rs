@@ -168,6 +168,10 @@ Examples:
   hedge retry 7 && hedge wait 7 --out pictures")]
     Retry(Retry),
     /// Bring the results of jobs
+    #[command(after_help = "\
+Examples:
+  hedge fetch last --out pictures
+  hedge fetch 7 --task frame.12 --task sheet  what two tasks left, also while the job runs")]
     Fetch(Fetch),
     /// List a job's results: their hashes, who made them, and what is missing
     Manifest(One),

@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::tasks::Marks;
 use common::{Grid, Kept, Place, ended, json, signal, text, told, until};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -477,4 +478,66 @@ fn a_fetch_that_is_cut_short_leaves_no_part_under_a_results_name() {
         fs::metadata(here.join("out/big.bin")).unwrap().len(),
         300_000_000
     );
+}
+
+#[test]
+fn what_single_tasks_left_is_fetched_while_the_job_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let marks = Marks::new(here);
+    let grid = Grid::with(here, 1, &["--no-sandbox"]);
+    // Too long to travel within messages.
+    let tasks = [
+        marks.task("dropped", "seq 20000 > a", "outputs = [\"a\"]"),
+        marks.task("kept", "seq 20001 > b", "outputs = [\"b\"]\nkeep = true"),
+        marks.task(
+            "reader",
+            "true",
+            "inputs = [{ task = \"dropped\" }, { task = \"kept\" }]",
+        ),
+        marks.task(
+            "last",
+            "echo end > c",
+            "deps = [\"reader\"]\noutputs = [\"c\"]",
+        ),
+    ];
+    let job = format!(
+        "name = \"parts\"\n[qos]\nredundancy = \"none\"\n{}",
+        tasks.concat()
+    );
+    write(&here.join("job.toml"), &job);
+    let id = grid.place.submit("job.toml");
+    let fetch = |tasks: &[&str], out: &str| {
+        let tasks: Vec<&str> = tasks.iter().flat_map(|task| ["--task", task]).collect();
+        let args = ["fetch", &id, "--out", out];
+        grid.place.call(&[&args[..], &tasks].concat())
+    };
+    marks.let_go("dropped");
+    marks.let_go("kept");
+    marks.await_starts("reader", 1);
+    let both = fetch(&["dropped", "kept"], "both");
+    assert_eq!(both.status.code(), Some(0), "{}", told(&both));
+    assert_eq!(files(&here.join("both")), ["a", "b"]);
+    let early = fetch(&["kept", "last"], "early");
+    assert_eq!(early.status.code(), Some(1), "{}", told(&early));
+    assert_eq!(files(&here.join("early")), ["b"]);
+    assert!(
+        text(&early.stderr).contains("not fetched: last;"),
+        "{}",
+        told(&early)
+    );
+    marks.let_go("reader");
+    marks.let_go("last");
+    assert_eq!(grid.place.wait(&id)["state"], "done");
+    let gone = until("the outputs that nobody reads to be dropped", || {
+        let output = fetch(&["dropped"], "gone");
+        (output.status.code() == Some(2)).then_some(output)
+    });
+    assert!(
+        text(&gone.stderr).contains("keep = true"),
+        "{}",
+        told(&gone)
+    );
+    grid.place.ask(&["fetch", &id, "--out", "all"]);
+    assert_eq!(files(&here.join("all")), ["b", "c"]);
 }

@@ -85,6 +85,11 @@ fn requests() -> Vec<Request> {
             from: 0,
         },
         printed_request(job),
+        Request::Outputs {
+            job,
+            tasks: vec!["0".into()],
+            from: 0,
+        },
         Request::Workers,
         Request::Drain("host-1".into()),
         Request::Ticket {
@@ -129,6 +134,7 @@ fn those_who_may(request: &Request) -> &'static [Origin] {
         | Request::Tasks { .. }
         | Request::Printed(_)
         | Request::Retry(_)
+        | Request::Outputs { .. }
         | Request::Forget(_) => &[Origin::Owner],
         Request::Drain(_)
         | Request::Ticket { .. }

@@ -189,7 +189,11 @@ fn a_dependency_by_place_without_files_is_followed_through_three_stages() {
         rig.done(1, id);
         rig.commit();
     }
-    assert_eq!(order, [0, 1, 2, 3, 4, 5], "the longest way comes first");
+    assert_eq!(
+        order,
+        [0, 1, 2, 3, 4, 5],
+        "what the critical path needs comes first"
+    );
     assert!(rig.said().contains(&"append job 1 done".to_owned()));
 }
 

@@ -163,6 +163,9 @@ fn read_numbers(reader: &mut Reader, fields: &Fields<'_>, group: &mut Group) {
     if let Some(field) = fields.get("critical") {
         group.critical = reader.flag(&field).unwrap_or(false);
     }
+    if let Some(field) = fields.get("keep") {
+        group.keep = reader.flag(&field).unwrap_or(false);
+    }
 }
 
 fn read_array(reader: &mut Reader, field: &Field<'_>) -> Option<(u32, u32)> {

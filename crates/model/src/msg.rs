@@ -5,12 +5,12 @@ use crate::owner::OwnerState;
 use crate::spec::Runtime;
 use crate::spec::placeholders::TaskValues;
 use crate::view::{
-    ExplainView, JobView, LogView, MemberView, ResultsView, SettingView, TaskFilter, TasksView,
-    TicketView, WorkerView,
+    ExplainView, JobView, LogView, MemberView, ResultsView, SettingView, TasksView, TicketView,
+    WorkerView,
 };
 use crate::{
     AttemptId, Data, Ending, Epoch, FileEntry, Hash, InputServer, JobId, JobSpec, PeerAddr, PeerId,
-    Resources, Source, SubmitKey,
+    Resources, Source,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -18,10 +18,12 @@ use std::time::Duration;
 
 mod heartbeat;
 mod printed;
+mod request;
 pub use heartbeat::{AttemptHeartbeat, Heartbeat, HeartbeatPlan, Phase, StatusRequest};
 pub use printed::{
     Offsets, PIECE_BYTES_MAX, Piece, Pieces, PrintedPart, PrintedRequest, PrintedView, ReadPrinted,
 };
+pub use request::{OUTPUT_TASKS_MAX, Request};
 
 /// Longest message in bytes, encoded. A frame carries at least one message, and 64 bytes are left for its header.
 pub const MESSAGE_BYTES_MAX: usize = (16 << 20) - 64;
@@ -417,94 +419,6 @@ pub struct Ask {
     pub id: u64,
     /// What it wants.
     pub request: Request,
-}
-
-/// What a client can ask for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Request {
-    /// Take this job. Harmless to repeat with the same key.
-    Submit {
-        /// The submission's name.
-        key: SubmitKey,
-        /// The job, see [`JobSpec::encode`]: here, or a blob that the client serves.
-        spec: Data,
-        /// Where the client serves its inputs.
-        from: InputServer,
-    },
-    /// The jobs behind this one, by their number; from the first, without. The answer is bounded, see
-    /// [`Reply::Jobs`].
-    Jobs(Option<JobId>),
-    /// One job, now.
-    Job(JobId),
-    /// One job, each time it changes, until it has ended.
-    Watch(JobId),
-    /// End a job.
-    Cancel(JobId),
-    /// An ended job's results, a page of them.
-    Results {
-        /// The job.
-        job: JobId,
-        /// Position of the page's first file: 0, or what the page before says.
-        from: u64,
-    },
-    /// What a task printed; the task by number or label.
-    Logs(JobId, String),
-    /// Why a job or task is where it is.
-    Explain(JobId, Option<String>),
-    /// All workers.
-    Workers,
-    /// Let a worker finish and leave; by the beginning of its id, or its host name.
-    Drain(String),
-    /// Make a ticket.
-    Ticket {
-        /// For whom.
-        role: Role,
-        /// How long it lets peers in.
-        valid_for: Option<Duration>,
-        /// How many peers it lets in.
-        uses: Option<u32>,
-    },
-    /// All peers that were let in.
-    Members,
-    /// Shut a member out for good, by the beginning of its id, or a worker's host name.
-    Revoke(String),
-    /// All settings of the grid.
-    Settings,
-    /// Change a setting of the grid.
-    Set {
-        /// Its name.
-        name: String,
-        /// Its value, as text.
-        value: String,
-    },
-    /// Drop an ended job: its record, its results and what it printed.
-    Forget(JobId),
-    /// Let the whole group use the newest format that all its members speak.
-    Upgrade,
-    /// Whether a relay may carry packets of a peer: a member, a supervisor, or one that holds a ticket.
-    MayRelay {
-        /// The peer, proven by its key.
-        peer: PeerId,
-        /// The hash of its ticket's secret, where it showed one.
-        ticket: Option<Hash>,
-    },
-    /// All tickets.
-    Tickets,
-    /// Let nobody in by this ticket any more, named by the beginning of its id.
-    RevokeTicket(String),
-    /// Tasks of a job, from this number on.
-    Tasks {
-        /// The job.
-        job: JobId,
-        /// Which.
-        filter: TaskFilter,
-        /// The number of the first: 0, or what the answer before says.
-        from: u32,
-    },
-    /// What an attempt of a task has printed so far.
-    Printed(PrintedRequest),
-    /// Let a job that failed go on: what of it is not done is tried again.
-    Retry(JobId),
 }
 
 /// Jobs in one answer, at most: with the longest names and reasons, they fit into one message.

@@ -202,6 +202,9 @@ pub struct Group {
     /// Groups of as many tasks, of which each task waits for the one at its own place, beside those of `inputs`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub deps_each: Few<Arc<str>>,
+    /// Its outputs are results of the job, although other tasks wait for it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keep: bool,
 }
 
 impl Group {
@@ -229,6 +232,7 @@ impl Group {
             needs: Vec::new(),
             axes: Few::default(),
             deps_each: Few::default(),
+            keep: false,
         }
     }
 
@@ -441,9 +445,9 @@ impl JobSpec {
         self.qos().need.of(self.total)
     }
 
-    /// Whether the outputs of `group` are results of the job: no other task waits for it.
+    /// Whether the outputs of `group` are results of the job: no other task waits for it, or it says so.
     pub fn is_result(&self, group: usize) -> bool {
-        self.waited_by[group].is_empty()
+        self.waited_by[group].is_empty() || self.draft.groups[group].keep
     }
 
     /// A task as people name it: `frame.7`, or `sheet`.

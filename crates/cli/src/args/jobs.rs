@@ -140,6 +140,9 @@ pub struct Fetch {
     /// Number of the job, or last; several go to a folder each
     #[arg(value_name = "JOB", required = true)]
     pub jobs: Vec<JobName>,
+    /// Only what this task left, also while the job runs; an array's task by its id and index, like frame.12. Repeatable
+    #[arg(long, value_name = "TASK", value_parser = NonEmptyStringValueParser::new())]
+    pub task: Vec<String>,
     /// Folder for the results [default: a new folder NAME-results]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

@@ -2,7 +2,7 @@
 
 use super::interrupt::Interrupts;
 use super::named::{check_one_folder, each, numbers};
-use super::place::{bring, check_out};
+use super::place::{bring_these, check_out};
 use super::{Context, ask, unexpected};
 use crate::args::Fetch;
 use crate::exit::{Exit, Failure};
@@ -19,6 +19,11 @@ use serde_json::json;
 pub fn run(context: &Context, args: &Fetch) -> Result<Exit, Failure> {
     check_one_folder(args.jobs.len(), args.out.is_some())?;
     check_out(args.out.as_deref(), true)?;
+    if args.jobs.len() > 1 && !args.task.is_empty() {
+        return Err(Failure::Arguments(
+            "--task names tasks of one job, and several jobs are named; nothing was brought: name one".to_owned(),
+        ));
+    }
     context.on_grid(&args.grid, async |client| {
         let jobs = numbers(client, &args.jobs).await?;
         each(&jobs, context.look.json, async |job| {
@@ -39,9 +44,17 @@ async fn fetch(
     };
     let mut interrupts = Interrupts::new()?;
     let out = args.out.as_deref();
-    let brought = bring(client, job, &view.name, out, false, &mut interrupts).await?;
+    let listed = client.outputs(job, &args.task).await?;
+    let brought = bring_these(client, &listed, &view.name, out, false, &mut interrupts).await?;
+    let waiting = !args.task.is_empty() && !listed.missing.is_empty();
     let results = &brought.paths;
-    if results.is_empty() && brought.trouble.is_none() {
+    if waiting {
+        let tasks = listed.missing.join(", ");
+        show::note(&format!(
+            "not done, and so not fetched: {}; `hedge explain {job} TASK` says why",
+            escape::line(&tasks)
+        ));
+    } else if results.is_empty() && brought.trouble.is_none() {
         show::note(&format!(
             "job {job} left no files; what its tasks printed: `hedge logs {job} TASK`"
         ));
@@ -58,6 +71,7 @@ async fn fetch(
     )?;
     match brought.trouble {
         Some(trouble) => Err(Failure::Local(trouble)),
+        None if waiting => Ok(Exit::Failed),
         None => Ok(Exit::Done),
     }
 }

@@ -134,8 +134,24 @@ pub async fn bring(
     interrupts: &mut Interrupts,
 ) -> Result<Brought, Failure> {
     let results = client.results(job).await?;
+    bring_these(client, &results, name, out, last, interrupts).await
+}
+
+/// The same for results that are listed already.
+///
+/// # Errors
+/// As for [`bring`].
+pub async fn bring_these(
+    client: &Client,
+    results: &Results,
+    name: &str,
+    out: Option<&Path>,
+    last: bool,
+    interrupts: &mut Interrupts,
+) -> Result<Brought, Failure> {
+    let job = results.job();
     let mut brought = Brought {
-        manifest: Manifest::of(&results),
+        manifest: Manifest::of(results),
         ..Brought::default()
     };
     if results.files().next().is_none() {
@@ -152,7 +168,7 @@ pub async fn bring(
         Ok(folder) => {
             let places: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
             let written = tokio::select! {
-                written = client.write(&results, &places) => written,
+                written = client.write(results, &places) => written,
                 () = interrupted(last, interrupts) => return Err(given_up(job, &folder)),
             };
             (brought.paths, brought.folder) = (written.paths, Some(folder));
@@ -178,7 +194,7 @@ pub async fn bring(
             others(failed.len())
         );
         brought.trouble = Some(if last {
-            format!("{what}. {}", rescue(client, &results, failed, &names).await)
+            format!("{what}. {}", rescue(client, results, failed, &names).await)
         } else {
             let folder = brought.folder.as_deref().unwrap_or(Path::new("DIR"));
             format!(

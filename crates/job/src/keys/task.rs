@@ -141,6 +141,14 @@ pub static TASK: Table = Table {
             what: "Marks the task critical, whatever `[critical]` finds.",
         },
         Key {
+            name: "keep",
+            kind: Kind::Flag,
+            default: Default::Value("false"),
+            example: "true",
+            what: "Makes its outputs results of the job, although other tasks wait for it. Otherwise they are dropped when \
+                   the job has ended.",
+        },
+        Key {
             name: "estimate",
             kind: Kind::Table(&ESTIMATE),
             default: Default::Means("what earlier tasks of its kind took"),

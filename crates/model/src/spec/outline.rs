@@ -55,6 +55,34 @@ mod tests {
     use crate::{Data, FileEntry};
 
     #[test]
+    fn outputs_that_others_read_can_be_results_too() {
+        let job = |keep| {
+            let made = Group {
+                keep,
+                ..Group::program("made", &["true"])
+            };
+            let reader = Group {
+                inputs: vec![Input::Task("made".into())],
+                ..Group::program("reader", &["true"])
+            };
+            let draft = Draft {
+                name: "kept".into(),
+                qos: Qos::default(),
+                critical: CriticalRule::default(),
+                files: Vec::new(),
+                groups: vec![made, reader],
+                outline: false,
+            };
+            JobSpec::new(draft).unwrap()
+        };
+        let (kept, dropped) = (job(true), job(false));
+        assert!(kept.is_result(0) && kept.is_result(1) && !dropped.is_result(0));
+        assert!(kept.outline().is_result(0), "also when the job has ended");
+        assert_eq!(kept.format(), 3, "an earlier version would drop them");
+        assert_eq!(JobSpec::decode(&kept.encode().unwrap()), Ok(kept));
+    }
+
+    #[test]
     fn an_outline_is_a_valid_job_with_the_same_tasks_and_little_else() {
         let file = FileEntry {
             path: "in".into(),

@@ -36,6 +36,8 @@ const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Results {
     job: JobId,
+    /// The tasks that were asked for; all, where none is named.
+    tasks: Vec<String>,
     pages: Vec<Page>,
     /// Labels of tasks that would have left results and did not, the first
     /// [`MISSING_MAX`](hedge_model::view::MISSING_MAX) of them.
@@ -95,6 +97,19 @@ impl Results {
         self.job
     }
 
+    /// The request for the page that begins at this position.
+    fn request(&self, from: u64) -> Request {
+        let job = self.job;
+        match self.tasks.is_empty() {
+            true => Request::Results { job, from },
+            false => Request::Outputs {
+                job,
+                tasks: self.tasks.clone(),
+                from,
+            },
+        }
+    }
+
     /// Its files, in the order of their tasks.
     pub fn files(&self) -> impl Iterator<Item = &ResultFile> {
         self.pages.iter().flat_map(|page| &page.files)
@@ -135,16 +150,21 @@ impl Access {
 impl Client {
     /// Lists what an ended job left.
     pub async fn results(&self, job: JobId) -> Result<Results, ClientError> {
+        self.outputs(job, &[]).await
+    }
+
+    /// Lists what single tasks of a job left, also while it runs; without tasks, what the ended job left.
+    pub async fn outputs(&self, job: JobId, tasks: &[String]) -> Result<Results, ClientError> {
         let mut results = Results {
             job,
+            tasks: tasks.to_vec(),
             pages: Vec::new(),
             missing: Vec::new(),
             missing_count: 0,
         };
         let mut next = Some(0);
         while let Some(from) = next {
-            let Reply::Results(view, grants) = self.ask(Request::Results { job, from }).await?
-            else {
+            let Reply::Results(view, grants) = self.ask(results.request(from)).await? else {
                 return Err(does_not_fit());
             };
             if from == 0 {
@@ -168,10 +188,7 @@ impl Client {
         let mut folders = Folders::default();
         let (mut at, mut unfetched) = (0, 0);
         for page in &results.pages {
-            let again = Request::Results {
-                job: results.job,
-                from: page.from,
-            };
+            let again = results.request(page.from);
             for fetched in page.files.chunks(FETCHED_TOGETHER) {
                 let contents = fetched.iter().filter_map(|made| blob(&made.file.data));
                 let lacking = match unfetched < UNFETCHED_MAX {

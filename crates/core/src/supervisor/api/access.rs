@@ -27,6 +27,7 @@ fn concern(request: &Request) -> Concern {
         | Request::Watch(id)
         | Request::Cancel(id)
         | Request::Results { job: id, .. }
+        | Request::Outputs { job: id, .. }
         | Request::Logs(id, _)
         | Request::Explain(id, _)
         | Request::Tasks { job: id, .. }

@@ -6,6 +6,7 @@ mod members;
 mod name;
 mod printed;
 pub(crate) mod requests;
+mod results;
 mod tasks;
 mod tickets;
 pub(crate) mod views;

@@ -3,24 +3,18 @@
 use crate::supervisor::api::name;
 use crate::supervisor::contract::Pending;
 use crate::supervisor::leader::blobs::submissions::NewSubmission;
-use crate::supervisor::leader::blobs::transfers::result_tasks;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use crate::supervisor::{Action, GrantRequest, Requester, answer};
 use hedge_model::msg::{
     GrantedReply, JOBS_MAX, Refusal, RefusalKind, Reply, Request, Role, SharedSpec,
 };
 use hedge_model::record::{JobEnd, Record, Ticket};
-use hedge_model::view::{JobView, MISSING_MAX, ResultFile, ResultsView};
-use hedge_model::{Data, Hash, JobId, PeerId};
+use hedge_model::view::JobView;
+use hedge_model::{Hash, JobId, PeerId};
 use std::ops::Bound;
 
 /// Submissions whose inputs are on their way at once; a client beyond it is asked to try again.
 const SUBMISSIONS_MAX: usize = 256;
-/// Bytes of one page of results, about: a quarter of a frame, so that answers to other questions fit beside it.
-const RESULTS_PAGE_BYTES: usize = 4 << 20;
-/// Bytes of a listed file beside its path, its task's label and inline content, at most: ids, hash, and its place in
-/// a grant.
-const RESULT_FILE_BYTES: usize = 200;
 
 const NO_SECRET: &str = "no secret was drawn for the ticket";
 
@@ -92,13 +86,9 @@ impl Leadership<'_> {
                 let (to, id, workers) = (peer, ask, self.view().worker_views());
                 return self.out.push(Action::AnswerWorkers { to, id, workers });
             }
-            Request::Results { job, from } => {
-                let results = self.view().results(job, from);
-                return self.answer_granted(peer, ask, results);
-            }
-            Request::Logs(id, task) => {
-                let log = self.view().logs(id, &task);
-                return self.answer_granted(peer, ask, log);
+            granted @ (Request::Results { .. } | Request::Outputs { .. } | Request::Logs(..)) => {
+                let reply = self.view().granted(granted);
+                return self.answer_granted(peer, ask, reply);
             }
             Request::Submit { .. } => Err((
                 RefusalKind::Bad,
@@ -211,6 +201,7 @@ impl LeaderView<'_> {
             | Request::Upgrade
             | Request::Workers
             | Request::Results { .. }
+            | Request::Outputs { .. }
             | Request::Logs(..) => Err((
                 RefusalKind::Bad,
                 "this request needs more than a look, and nothing was changed".into(),
@@ -317,66 +308,6 @@ impl LeaderView<'_> {
         };
         Err((RefusalKind::Bad, why))
     }
-
-    /// One page of an ended job's results, from the file with this position on.
-    fn results(
-        &self,
-        id: JobId,
-        from: u64,
-    ) -> Result<(GrantedReply, Vec<Hash>), (RefusalKind, String)> {
-        let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
-        if job.active() {
-            let why = format!("job {id} is still running; `hedge wait {id}` waits for its end");
-            return Err((RefusalKind::Busy, why));
-        }
-        let (mut missing, mut missing_count) = (Vec::new(), 0);
-        if from == 0 {
-            for (number, _) in result_tasks(job).filter(|(_, done)| done.is_none()) {
-                missing_count += 1;
-                if missing.len() < MISSING_MAX {
-                    missing.push(job.spec.label(number));
-                }
-            }
-        }
-        let made = result_tasks(job)
-            .filter_map(|(number, done)| Some((number, done?)))
-            .flat_map(|(number, done)| done.outputs.iter().map(move |file| (number, done, file)));
-        let mut made = made
-            .skip(usize::try_from(from).unwrap_or(usize::MAX))
-            .peekable();
-        let (mut files, mut bytes) = (Vec::new(), 0);
-        while bytes < RESULTS_PAGE_BYTES
-            && let Some((number, done, file)) = made.next()
-        {
-            let listed = ResultFile {
-                task: job.spec.label(number),
-                attempt: done.attempt,
-                worker: done.worker,
-                hash: content_hash(&file.data),
-                file: file.clone(),
-            };
-            let inline = match &file.data {
-                Data::Inline(inline) => inline.len(),
-                Data::Blob { .. } => 0,
-            };
-            bytes += RESULT_FILE_BYTES + file.path.len() + listed.task.len() + inline;
-            files.push(listed);
-        }
-        let next = made.peek().map(|_| from + files.len() as u64);
-        let blobs: Vec<Hash> = files
-            .iter()
-            .filter_map(|made| made.file.data.hash())
-            .collect();
-        let view = ResultsView {
-            job: id,
-            files,
-            next,
-            missing,
-            missing_count,
-            sources: self.sources_for_clients(&blobs),
-        };
-        Ok((GrantedReply::Results(Box::new(view)), blobs))
-    }
 }
 
 pub(crate) fn no_such_job(id: JobId) -> (RefusalKind, String) {
@@ -388,11 +319,4 @@ pub(crate) fn no_such_job(id: JobId) -> (RefusalKind, String) {
 
 pub(crate) fn refuse(to: PeerId, id: u64, kind: RefusalKind, why: String, out: &mut Vec<Action>) {
     answer(to, id, Reply::No(Refusal { kind, why }), out);
-}
-
-fn content_hash(data: &Data) -> Hash {
-    match data {
-        Data::Inline(bytes) => Hash(*blake3::hash(bytes).as_bytes()),
-        Data::Blob { hash, .. } => *hash,
-    }
 }

@@ -345,3 +345,44 @@ fn the_first_failure_ends_a_job_where_supervisors_are_older() {
         "client 1 #99: no, Bad: job 1 failed when this grid kept no failed jobs whole; submit it again",
     ]);
 }
+
+#[test]
+fn a_task_that_failed_blocks_those_that_wait_for_it_at_their_own_place() {
+    let mut rig = Rig::new();
+    rig.attach(1, 9);
+    let each = |id: &str, deps: &[&str]| Group {
+        deps_each: deps.iter().map(|dep| (*dep).into()).collect(),
+        ..array(3, once(group(id, &[])))
+    };
+    let groups = vec![
+        each("a", &[]),
+        each("b", &[]),
+        each("both", &["a", "b"]),
+        each("then", &["both"]),
+        group("all", &["then"]),
+    ];
+    rig.submit(1, 1, &plain(groups));
+    rig.commit();
+    rig.skip("all of the first two groups are assigned");
+    // Another place in each.
+    rig.fails(1, attempt(0, 1));
+    rig.commit();
+    rig.fails(1, attempt(4, 1));
+    rig.commit();
+    rig.skip("two tasks are given up");
+    assert_eq!(counted(&rig), (JobState::Running, 0, 2, 5));
+    for task in [1, 2, 3, 5] {
+        rig.done(1, attempt(task, 1));
+        rig.commit();
+        rig.skip("it is done");
+    }
+    assert_eq!((view(&rig).running, view(&rig).waiting), (1, 1));
+    for task in [8, 11] {
+        rig.done(1, attempt(task, 1));
+        rig.commit();
+    }
+    let said = rig.said();
+    let end = "append job 1 failed: 2 of its 13 tasks failed, the first of them a.0: it ended with exit code 1";
+    assert!(said.contains(&end.to_owned()), "{said:?}");
+    assert_eq!(counted(&rig), (JobState::Failed, 6, 2, 5));
+}

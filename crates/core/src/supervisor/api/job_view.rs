@@ -112,11 +112,10 @@ impl LeaderView<'_> {
         let groups = 0..job.spec.groups().len();
         let (mut startable, mut skipped) = (0, 0);
         for group in groups {
-            let left = job.open[group] - job.failed_of(group);
-            if job.left_of(group) == 0 {
-                skipped += left;
-            } else if leader.is_some_and(|leader| leader.groups[group].waiting == 0) {
-                startable += left.saturating_sub(job.waiting_at_place(group));
+            let (undecided, left) = (job.open[group] - job.failed_of(group), job.left_of(group));
+            skipped += undecided - left;
+            if left > 0 && leader.is_some_and(|leader| leader.groups[group].waiting == 0) {
+                startable += left.min(undecided.saturating_sub(job.waiting_at_place(group)));
             }
         }
         Counts {

@@ -178,6 +178,14 @@ impl LeaderView<'_> {
                 format!("too much failed of {failed}, for which it waits"),
             );
         }
+        if job.blocked(number) {
+            let place = number - job.spec.first(group);
+            let lost = unfinished_at_place(job, group, place).join(", ");
+            return (
+                "skipped",
+                format!("{lost}, for which it waits, cannot be done"),
+            );
+        }
         if let Some((end, _)) = &job.ended {
             return self.undone_state(task, job, end);
         }
@@ -322,6 +330,15 @@ impl LeaderView<'_> {
             |worker| format!("{} on {}", peer.short(), worker.info().host),
         )
     }
+}
+
+/// The tasks that the task at `offset` of a group waits for at its own place and that will never be done.
+fn unfinished_at_place(job: &Job, group: usize, offset: u32) -> Vec<String> {
+    let others = job.spec.each(group).iter().map(|other| *other as usize);
+    let numbers = others.map(|other| job.spec.first(other) + offset);
+    let lost = |number: &u32| job.tasks[*number as usize].has_failed() || job.blocked(*number);
+    let lost = numbers.filter(lost);
+    lost.map(|number| job.spec.label(number)).collect()
 }
 
 /// The groups that a task still waits for, and how much of each is left; and the tasks at its own place.

@@ -1,22 +1,24 @@
-//! What of a job cannot be done any more: tasks that were given up, and groups that wait for more of such a group than
-//! it can still give.
+//! What of a job cannot be done any more: tasks that were given up, tasks that wait for such a one at their own place, and
+//! groups that wait for more of a group than it can still give.
 
 use crate::supervisor::durable::job::Job;
 use imbl::{OrdMap, OrdSet};
 
-/// How many tasks of a job were given up, and what that cuts off.
+/// How many tasks of a job were given up, and what can never start because of that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Failures {
     /// Tasks that were given up, by group.
     of: OrdMap<u32, u32>,
     total: u32,
+    /// Open tasks that wait at their own place for one that will never be done, and how many each group has.
+    blocked: OrdSet<u32>,
+    blocked_of: OrdMap<u32, u32>,
     /// Groups that will never have enough of what they wait for.
     cut_off: OrdSet<u32>,
 }
 
 impl Failures {
-    /// Notes that a task of a group was given up.
-    pub fn count(&mut self, group: usize) {
+    fn count(&mut self, group: usize) {
         *self.of.entry(group as u32).or_default() += 1;
         self.total += 1;
     }
@@ -38,23 +40,22 @@ impl Job {
         self.failures.cut_off.contains(&(group as u32))
     }
 
+    /// Whether an open task waits at its own place for one that will never be done.
+    pub(crate) fn blocked(&self, number: u32) -> bool {
+        self.failures.blocked.contains(&number)
+    }
+
     /// How many tasks of a group are not done and still may be.
     pub(crate) fn left_of(&self, group: usize) -> u32 {
         if self.cut_off(group) || self.closed(group) {
             return 0;
         }
-        let lost = self.failed_of(group) + self.blocked_of(group);
-        self.open[group].saturating_sub(lost)
+        self.open[group] - self.failed_of(group) - self.blocked_of(group)
     }
 
-    /// How many tasks of a group wait at their own place for one that cannot be done any more.
     fn blocked_of(&self, group: usize) -> u32 {
-        if self.failures.total == 0 {
-            return 0;
-        }
-        let others = self.spec.each(group).iter().map(|other| *other as usize);
-        let lost = others.map(|other| self.spec.groups()[other].count() - self.possible_of(other));
-        lost.max().unwrap_or(0)
+        let of = &self.failures.blocked_of;
+        of.get(&(group as u32)).copied().unwrap_or(0)
     }
 
     /// Whether nothing of the job that is not done can be done any more.
@@ -66,9 +67,11 @@ impl Job {
     /// The group that a group waits for in vain, where it does.
     pub(crate) fn waits_in_vain_for(&self, group: usize) -> Option<usize> {
         let others = self.spec.waits_for(group).iter();
-        let whole = |other: &usize| !self.spec.is_each(group, *other);
-        let mut others = others.map(|other| *other as usize).filter(whole);
-        others.find(|other| self.possible_of(*other) < self.spec.needed(group, *other))
+        let mut others = others.map(|other| *other as usize);
+        others.find(|other| match self.spec.is_each(group, *other) {
+            true => self.cut_off(*other),
+            false => self.possible_of(*other) < self.spec.needed(group, *other),
+        })
     }
 
     /// How many tasks of a group are done or still may be.
@@ -76,51 +79,88 @@ impl Job {
         if self.cut_off(group) {
             return self.done_of(group);
         }
-        let lost = self.failed_of(group) + self.blocked_of(group);
-        self.spec.groups()[group].count().saturating_sub(lost)
+        self.spec.groups()[group].count() - self.failed_of(group) - self.blocked_of(group)
     }
 
-    /// Less of a group can be done than before: those that wait for it in vain now are cut off.
-    pub(crate) fn note_less_possible(&mut self, group: usize) {
-        if self.failures.total == 0 {
-            return;
+    /// A task was given up.
+    pub(crate) fn note_failed(&mut self, number: u32) {
+        if self.blocked(number) {
+            return self.find_failures();
         }
-        let mut lessened = vec![group];
-        while let Some(at) = lessened.pop() {
-            for next in self.spec.clone().waited_by(at) {
-                if self.spec.is_each(*next as usize, at) {
-                    lessened.push(*next as usize);
-                    continue;
-                }
-                let vain = self.possible_of(at) < self.spec.needed(*next as usize, at);
-                if vain && self.failures.cut_off.insert(*next).is_none() {
-                    lessened.push(*next as usize);
-                }
-            }
+        let group = self.spec.group_of(number);
+        self.failures.count(group);
+        let mut lessened = self.block_behind(group, number - self.spec.first(group));
+        lessened.push(group);
+        self.cut_off_behind(lessened);
+    }
+
+    /// A task is done. One that never was to start can give more now than was thought.
+    pub(crate) fn note_done(&mut self, number: u32) {
+        if self.blocked(number) || self.cut_off(self.spec.group_of(number)) {
+            self.find_failures();
         }
     }
 
-    /// A task of a group is done. One that was cut off can give more now than was thought.
-    pub(crate) fn note_more_done(&mut self, group: usize) {
-        if self.cut_off(group) {
-            self.find_cut_off();
+    /// A task that was done is open again.
+    pub(crate) fn note_open_again(&mut self) {
+        if self.failures.total > 0 {
+            self.find_failures();
         }
     }
 
     /// What cannot be done any more, found from the tasks alone.
     pub(crate) fn find_failures(&mut self) {
         self.failures = Failures::default();
-        for group in 0..self.spec.groups().len() {
-            let failed = self.tasks_of(group).filter(|task| task.has_failed());
-            (0..failed.count()).for_each(|_| self.failures.count(group));
+        let failed = (0..).zip(&self.tasks).filter(|(_, task)| task.has_failed());
+        let failed: Vec<u32> = failed.map(|(number, _)| number).collect();
+        for number in failed {
+            let group = self.spec.group_of(number);
+            self.failures.count(group);
+            self.block_behind(group, number - self.spec.first(group));
         }
-        self.find_cut_off();
+        let groups = self
+            .failures
+            .of
+            .keys()
+            .chain(self.failures.blocked_of.keys());
+        let lessened = groups.map(|group| *group as usize).collect();
+        self.cut_off_behind(lessened);
     }
 
-    fn find_cut_off(&mut self) {
-        self.failures.cut_off = OrdSet::new();
-        let groups = self.failures.of.clone();
-        let groups = groups.keys().map(|group| *group as usize);
-        groups.for_each(|group| self.note_less_possible(group));
+    /// Tasks that wait for the one at `offset` of a group at their own place will never start, nor will those that wait
+    /// for these. Gives their groups.
+    fn block_behind(&mut self, group: usize, offset: u32) -> Vec<usize> {
+        let spec = self.spec.clone();
+        let (mut lost, mut blocked) = (vec![group], Vec::new());
+        while let Some(at) = lost.pop() {
+            for next in spec.waited_by(at).iter().map(|next| *next as usize) {
+                if !spec.is_each(next, at) || !self.at_place(next, offset).is_open() {
+                    continue;
+                }
+                let number = spec.first(next) + offset;
+                if self.failures.blocked.insert(number).is_none() {
+                    *self.failures.blocked_of.entry(next as u32).or_default() += 1;
+                    lost.push(next);
+                    blocked.push(next);
+                }
+            }
+        }
+        blocked
+    }
+
+    /// Less of these groups can be done than before: those that wait for one of them in vain now are cut off.
+    fn cut_off_behind(&mut self, mut lessened: Vec<usize>) {
+        let spec = self.spec.clone();
+        while let Some(at) = lessened.pop() {
+            for next in spec.waited_by(at).iter().map(|next| *next as usize) {
+                let vain = match spec.is_each(next, at) {
+                    true => self.cut_off(at),
+                    false => self.possible_of(at) < spec.needed(next, at),
+                };
+                if vain && self.failures.cut_off.insert(next as u32).is_none() {
+                    lessened.push(next);
+                }
+            }
+        }
     }
 }

@@ -332,7 +332,7 @@ impl Job {
         self.done += 1;
         self.open[group] -= 1;
         self.stop(stopped);
-        self.note_more_done(group);
+        self.note_done(id.number);
         Ok(())
     }
 
@@ -388,7 +388,7 @@ impl Job {
         self.done -= 1;
         self.open[group] += 1;
         self.counts.outputs_lost += 1;
-        self.note_less_possible(group);
+        self.note_open_again();
         Ok(done.left().map(|(hash, _)| hash).collect())
     }
 
@@ -405,9 +405,7 @@ impl Job {
         }
         task.failures |= GIVEN_UP;
         self.stop(stopped);
-        let group = self.spec.group_of(id.number);
-        self.failures.count(group);
-        self.note_less_possible(group);
+        self.note_failed(id.number);
         Ok(())
     }
 

@@ -23,6 +23,8 @@ pub struct Job {
     pub bill: Bill,
     generations: BTreeMap<u64, u64>,
     ended_attempts: BTreeSet<String>,
+    /// Tasks that were given up.
+    failed: BTreeSet<u64>,
 }
 
 /// All that the records of one journal say.
@@ -114,7 +116,9 @@ impl Story {
             "AttemptEnded" => self.attempt_ended(what),
             "MemberRevoked" => drop(self.revoked.insert(hex(&what["peer"]))),
             "OutputsLost" => self.lost(what),
+            "TaskFailed" => self.task_failed(what),
             "JobEnded" => self.ended(what),
+            "JobRetried" => self.retried(what),
             _ => {}
         }
     }
@@ -158,6 +162,7 @@ impl Story {
         let worker = hex(&what["worker"]);
         let late = job.end.is_some()
             || job.winners.contains_key(&number)
+            || job.failed.contains(&number)
             || current != generation
             || job.ended_attempts.contains(&name)
             || self.revoked.contains(&worker);
@@ -205,6 +210,37 @@ impl Story {
         };
         *current += 1;
         job.bill.remade(&winner);
+    }
+
+    fn task_failed(&mut self, what: &Value) {
+        let number = u64_of(&what["task"]["number"]);
+        let Some(job) = self.jobs.get_mut(&u64_of(&what["task"]["job"])) else {
+            return;
+        };
+        let current = job.generations.get(&number).copied().unwrap_or_default();
+        let open = job.end.is_none() && !job.winners.contains_key(&number);
+        let now = current == u64_of(&what["generation"]);
+        if !open || !now || !job.failed.insert(number) {
+            self.late += 1;
+            return;
+        }
+        job.stop(&what["stopped"]);
+    }
+
+    fn retried(&mut self, what: &Value) {
+        let Some(job) = self.jobs.get_mut(&u64_of(&what["job"])) else {
+            return;
+        };
+        if job.end.take_if(|end| end == "Failed").is_none() {
+            self.late += 1;
+            return;
+        }
+        job.failed.clear();
+        for number in 0..job.tasks {
+            if !job.winners.contains_key(&number) {
+                *job.generations.entry(number).or_default() += 1;
+            }
+        }
     }
 
     fn ended(&mut self, what: &Value) {
@@ -325,6 +361,30 @@ mod tests {
         ]);
         assert!(told.jobs[&1].winners.is_empty());
         assert_eq!(told.late, 1);
+    }
+
+    #[test]
+    fn a_task_that_failed_is_not_done_until_its_job_is_retried() {
+        let task = json!({ "job": 1, "number": 0 });
+        let failed = json!({ "TaskFailed": { "task": task, "generation": 0, "stopped": [] } });
+        let mut records = vec![
+            json!({ "Epoch": { "epoch": 1 } }),
+            json!({ "JobAccepted": { "key": [1], "spec": { "groups": [{}] } } }),
+            failed,
+            json!({ "TaskDone": { "attempt": attempt(1) } }),
+            json!({ "JobEnded": { "job": 1, "end": { "Failed": {} } } }),
+        ];
+        let told = story(records.clone());
+        assert!(told.jobs[&1].winners.is_empty());
+        assert_eq!(told.late, 1);
+        let mut again = attempt(2);
+        again["generation"] = json!(1);
+        records.push(json!({ "JobRetried": { "job": 1 } }));
+        records.push(json!({ "TaskDone": { "attempt": attempt(2) } }));
+        records.push(json!({ "TaskDone": { "attempt": again } }));
+        let told = story(records);
+        assert_eq!((told.jobs[&1].winners.len(), told.late), (1, 2));
+        assert_eq!(told.jobs[&1].end, None);
     }
 
     #[test]

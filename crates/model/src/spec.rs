@@ -368,11 +368,16 @@ impl JobSpec {
         &self.draft.files
     }
 
-    /// Blobs among its inputs, by hash, with their sizes in bytes.
-    pub fn input_blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
+    /// What the client brings: its files, and what programs read on their standard input.
+    pub fn input_data(&self) -> impl Iterator<Item = &Data> {
         let groups = self.groups().iter();
         let stdin = groups.filter_map(|group| group.stdin.as_ref());
-        let data = self.files().iter().map(|file| &file.data).chain(stdin);
+        self.files().iter().map(|file| &file.data).chain(stdin)
+    }
+
+    /// Blobs among [`JobSpec::input_data`], by hash, with their sizes in bytes.
+    pub fn input_blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
+        let data = self.input_data();
         data.filter_map(|data| Some((data.hash()?, data.size())))
     }
 

@@ -269,8 +269,5 @@ impl ShadowJob {
 
 /// Blobs that a job takes in.
 pub(crate) fn inputs_of(spec: &JobSpec) -> BTreeSet<Hash> {
-    let groups = spec.groups().iter();
-    let stdin = groups.filter_map(|group| group.stdin.as_ref());
-    let files = spec.files().iter().map(|file| &file.data);
-    files.chain(stdin).filter_map(|data| data.hash()).collect()
+    spec.input_blobs().map(|(hash, _)| hash).collect()
 }

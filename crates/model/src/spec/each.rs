@@ -6,6 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl JobSpec {
+    /// Whether some task waits for the one at its own place in another group.
+    pub fn has_each(&self) -> bool {
+        !self.each.is_empty()
+    }
+
     /// Groups of which each task of `group` waits for the one at its own place only, ascending.
     pub fn each(&self, group: usize) -> &[u32] {
         self.each.get(&(group as u32)).map_or(&[], Vec::as_slice)

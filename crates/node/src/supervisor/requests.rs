@@ -174,12 +174,7 @@ impl Loop {
 
     /// Inputs of a job that are in the own store: a client within this process puts all of them there.
     fn held_inputs(&self, spec: &JobSpec) -> Vec<Hash> {
-        let files = spec.files().iter().map(|file| &file.data);
-        let stdin = spec
-            .groups()
-            .iter()
-            .filter_map(|group| group.stdin.as_ref());
-        let inputs = files.chain(stdin).filter_map(Data::hash);
+        let inputs = spec.input_blobs().map(|(hash, _)| hash);
         inputs.filter(|hash| self.setup.store.has(*hash)).collect()
     }
 

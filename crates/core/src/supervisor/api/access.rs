@@ -133,11 +133,6 @@ impl LeaderView<'_> {
 }
 
 fn input_bytes(spec: &JobSpec) -> u64 {
-    let stdin = spec
-        .groups()
-        .iter()
-        .filter_map(|group| group.stdin.as_ref());
-    let files = spec.files().iter().map(|file| &file.data);
-    let sizes = files.chain(stdin).map(hedge_model::Data::size);
+    let sizes = spec.input_data().map(hedge_model::Data::size);
     sizes.fold(0, u64::saturating_add)
 }

@@ -180,7 +180,7 @@ impl LeaderView<'_> {
         }
         if job.blocked(number) {
             let place = number - job.spec.first(group);
-            let lost = unfinished_at_place(job, group, place).join(", ");
+            let lost = lost_at_place(job, group, place).join(", ");
             return (
                 "skipped",
                 format!("{lost}, for which it waits, cannot be done"),
@@ -333,7 +333,7 @@ impl LeaderView<'_> {
 }
 
 /// The tasks that the task at `offset` of a group waits for at its own place and that will never be done.
-fn unfinished_at_place(job: &Job, group: usize, offset: u32) -> Vec<String> {
+fn lost_at_place(job: &Job, group: usize, offset: u32) -> Vec<String> {
     let others = job.spec.each(group).iter().map(|other| *other as usize);
     let numbers = others.map(|other| job.spec.first(other) + offset);
     let lost = |number: &u32| job.tasks[*number as usize].has_failed() || job.blocked(*number);

@@ -58,10 +58,21 @@ impl Job {
         of.get(&(group as u32)).copied().unwrap_or(0)
     }
 
+    /// Whether more tasks were given up than the job allows.
+    pub(crate) fn failed_too_often(&self) -> bool {
+        let allowed = self.failures_allowed();
+        allowed.is_some_and(|allowed| self.failures.total > allowed)
+    }
+
+    /// How many tasks may be given up before the job is stopped, where that is limited.
+    pub(crate) fn failures_allowed(&self) -> Option<u32> {
+        let max = self.spec.qos().max_failures?;
+        Some(max.of(self.spec.task_count()))
+    }
+
     /// Whether nothing of the job that is not done can be done any more.
     pub(crate) fn exhausted(&self) -> bool {
-        self.failures.total > 0
-            && (0..self.spec.groups().len()).all(|group| self.left_of(group) == 0)
+        (0..self.spec.groups().len()).all(|group| self.left_of(group) == 0)
     }
 
     /// The group that a group waits for in vain, where it does.
@@ -96,7 +107,8 @@ impl Job {
 
     /// A task is done. One that never was to start can give more now than was thought.
     pub(crate) fn note_done(&mut self, number: u32) {
-        if self.blocked(number) || self.cut_off(self.spec.group_of(number)) {
+        let lost = || self.blocked(number) || self.cut_off(self.spec.group_of(number));
+        if self.failures.total > 0 && lost() {
             self.find_failures();
         }
     }

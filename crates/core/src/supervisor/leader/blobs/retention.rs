@@ -61,7 +61,8 @@ impl Leadership<'_> {
     }
 
     /// A job has ended: what it alone needed is dropped, its results excepted, and what a job that failed needs to be
-    /// retried. What of that is not in the own store yet is fetched. `spec` is its whole specification, `stale` what it made in vain.
+    /// retried. What of that is not in the own store yet is fetched. `spec` is its whole specification, `stale` what it
+    /// made in vain.
     pub(crate) fn drop_content(&mut self, job: JobId, spec: &JobSpec, stale: BTreeSet<Hash>) {
         let Some(ended) = self.state.jobs.get(&job) else {
             return;

@@ -21,10 +21,9 @@ impl Leadership<'_> {
         let spec = job.spec.clone();
         let done: Vec<(TaskId, Vec<_>)> = (0..)
             .zip(&job.tasks)
+            .filter_map(|(number, task)| Some((number, task.done()?)))
             .filter(|(number, _)| !released(job, *number))
-            .filter_map(|(number, task)| {
-                Some((TaskId { job: id, number }, task.done()?.left().collect()))
-            })
+            .map(|(number, done)| (TaskId { job: id, number }, done.left().collect()))
             .collect();
         let watched = self.view().watches(&spec);
         let mut active_job = start_job(self.state, job, watched);
@@ -87,6 +86,9 @@ fn start_job(state: &State, job: &Job, watched: bool) -> ActiveJob {
 
 /// Whether nobody is to read any more what a task left.
 fn released(job: &Job, number: u32) -> bool {
+    if !job.spec.has_each() {
+        return false;
+    }
     let group = job.spec.group_of(number);
     job.released(group, number - job.spec.first(group))
 }

@@ -95,8 +95,10 @@ impl Leadership<'_> {
             self.leader.blocked.unblock(id.job, next as u32);
             self.refresh_offers(id.job, next);
         }
-        self.settle_places(id);
-        self.release_read(id);
+        if spec.has_each() {
+            self.settle_places(id);
+            self.release_read(id);
+        }
         self.close_group(id.job, group);
         self.refind(id.job);
         self.tell_soon(id.job);

@@ -78,9 +78,7 @@ impl Leadership<'_> {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
         };
-        let max = job.spec.qos().max_failures;
-        let max = max.map(|max| max.of(job.spec.task_count()));
-        if max.is_some_and(|max| job.failures.total() > max) {
+        if job.failed_too_often() {
             return self.fail_for_tasks(id.job);
         }
         self.finish_if_done(id.job);
@@ -114,11 +112,13 @@ impl Leadership<'_> {
 impl LeaderView<'_> {
     /// Whether nothing of a job that has not ended is done any more, whatever happens.
     pub(crate) fn stuck(&self, id: JobId) -> bool {
-        let job = self.state.jobs.get(&id);
-        job.is_some_and(|job| job.active() && job.failures.total() > 0 && job.exhausted())
-            && !self
-                .tasks_of(id)
-                .any(|(_, known)| known.active() > 0 || known.committing().is_some())
+        let Some(job) = self.state.jobs.get(&id) else {
+            return false;
+        };
+        let mut known = self.tasks_of(id).map(|(_, known)| known);
+        let mut runs = || known.any(|one| one.active() > 0 || one.committing().is_some());
+        // What runs is mostly the first that is known; all groups are looked at last.
+        job.active() && job.failures.total() > 0 && !runs() && job.exhausted()
     }
 }
 
@@ -129,15 +129,14 @@ impl Job {
         let failures = self.tasks[first.number as usize].failures();
         let last = self.why_task_failed(first);
         let count = self.failures.total();
-        let max = self.spec.qos().max_failures;
-        let max = max.map(|max| max.of(self.spec.task_count()));
-        let max = max.filter(|max| count > *max && *max > 0);
-        let limit = max.map_or_else(String::new, |max| {
-            format!(", more than the {max} that it allows")
-        });
         if count == 1 {
             return given_up(&label, failures, &last);
         }
+        let allowed = self.failures_allowed();
+        let exceeded = allowed.filter(|allowed| count > *allowed && *allowed > 0);
+        let limit = exceeded.map_or_else(String::new, |allowed| {
+            format!(", more than the {allowed} that it allows")
+        });
         let all = self.spec.task_count();
         format!("{count} of its {all} tasks failed{limit}, the first of them {label}: {last}")
     }

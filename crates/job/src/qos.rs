@@ -105,16 +105,26 @@ pub fn read_need(reader: &mut Reader, field: &Field<'_>) -> Option<Need> {
 }
 
 fn read_max_failures(reader: &mut Reader, field: &Field<'_>) -> Option<MaxFailures> {
-    let share = read_share(field).map(MaxFailures::Share);
-    let max = read_count(field).map(MaxFailures::Count).or(share);
-    if max.is_none() {
-        reader.wrong(
-            &field.node.span,
-            "`max_failures` must be a share of the tasks or a number of them",
-            "write \"0%\" to \"100%\" in quotes, or a number from 0",
-        );
+    let help = "write \"0%\" to \"100%\" in quotes, or a number from 0";
+    read_part(reader, field, MaxFailures::Share, MaxFailures::Count, help)
+}
+
+/// A share of the tasks, nothing and all included, or a number of them.
+fn read_part<T>(
+    reader: &mut Reader,
+    field: &Field<'_>,
+    of_share: fn(f64) -> T,
+    of_count: fn(u32) -> T,
+    help: &str,
+) -> Option<T> {
+    let share = read_share(field).map(of_share);
+    let part = read_count(field).map(of_count).or(share);
+    if part.is_none() {
+        let key = field.key.name;
+        let what = format!("`{key}` must be a share of the tasks or a number of them");
+        reader.wrong(&field.node.span, what, help);
     }
-    max
+    part
 }
 
 pub fn read_critical(reader: &mut Reader, field: &Field<'_>, places: &mut Places) -> CriticalRule {
@@ -175,14 +185,6 @@ fn read_measures(reader: &mut Reader, field: &Field<'_>) -> Vec<(Measure, f64)> 
 }
 
 fn read_top(reader: &mut Reader, field: &Field<'_>) -> Option<Top> {
-    let share = read_share(field).map(Top::Share);
-    let top = read_count(field).map(Top::Count).or(share);
-    if top.is_none() {
-        reader.wrong(
-            &field.node.span,
-            "`top` must be a share of the tasks or a number of them",
-            "write \"0%\" to \"100%\" in quotes, or a number",
-        );
-    }
-    top
+    let help = "write \"0%\" to \"100%\" in quotes, or a number";
+    read_part(reader, field, Top::Share, Top::Count, help)
 }

@@ -165,18 +165,9 @@ impl<'ast> Visit<'ast> for Used<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tidy::source::SourceFile;
 
     fn found(path: &str, text: &str) -> Vec<String> {
-        let repository = Repository {
-            files: vec![SourceFile {
-                path: format!("{ROOT}{path}"),
-                text: text.to_owned(),
-                rust: syn::parse_file(text).ok(),
-            }],
-            broken: Vec::new(),
-        };
-        let found = check(&repository).into_iter();
+        let found = check(&Repository::of_one(format!("{ROOT}{path}"), text)).into_iter();
         found.map(|finding| finding.what).collect()
     }
 

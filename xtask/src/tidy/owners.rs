@@ -83,18 +83,9 @@ fn has_visible_field(fields: &Fields) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tidy::source::SourceFile;
 
     fn found(text: &str) -> Vec<String> {
-        let repository = Repository {
-            files: vec![SourceFile {
-                path: format!("{LEADER}mod.rs"),
-                text: text.to_owned(),
-                rust: syn::parse_file(text).ok(),
-            }],
-            broken: Vec::new(),
-        };
-        let found = check(&repository).into_iter();
+        let found = check(&Repository::of_one(format!("{LEADER}mod.rs"), text)).into_iter();
         found.map(|finding| finding.what).collect()
     }
 

@@ -26,6 +26,20 @@ pub struct Repository {
 }
 
 impl Repository {
+    /// One file of this path and text.
+    #[cfg(test)]
+    pub fn of_one(path: String, text: &str) -> Self {
+        let file = SourceFile {
+            path,
+            text: text.to_owned(),
+            rust: syn::parse_file(text).ok(),
+        };
+        Self {
+            files: vec![file],
+            broken: Vec::new(),
+        }
+    }
+
     /// Reads the files that are committed or could be.
     ///
     /// # Errors

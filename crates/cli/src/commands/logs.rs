@@ -14,8 +14,7 @@ use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
 use hedge_model::view::{TaskFilter, TaskLine, TasksView};
 use hedge_node::client::{Client, Printed, TailState};
-use serde_json::json;
-use sink::{Form, Sink};
+use sink::{Form, Sink, record};
 
 /// Shows what one task printed, or what each task of a job printed; where asked to, until it has ended.
 ///
@@ -161,7 +160,13 @@ fn show_ended(printed: &Printed, form: Form) -> Result<bool, Failure> {
     let view = &printed.view;
     let (name, end) = (escape::line(&view.task), escape::line(&view.end));
     match form {
-        Form::Json | Form::Events => show::json(&value(printed))?,
+        Form::Json | Form::Events => {
+            let log = view.log.as_ref();
+            let totals = log.map_or([0, 0], |log| [log.stdout_total, log.stderr_total]);
+            let made = (view.attempt, view.worker);
+            let streams = [&*printed.stdout, &*printed.stderr];
+            show::json(&record(&view.task, made, Some(view), streams, totals))?;
+        }
         Form::Plain if view.log.is_none() => {
             show::note(&format!("{name}: {end}; nothing was printed"));
         }
@@ -175,25 +180,4 @@ fn show_ended(printed: &Printed, form: Form) -> Result<bool, Failure> {
         }
     }
     Ok(tell_cut(printed))
-}
-
-fn value(printed: &Printed) -> serde_json::Value {
-    let view = &printed.view;
-    let totals = view
-        .log
-        .as_ref()
-        .map_or((0, 0), |log| (log.stdout_total, log.stderr_total));
-    json!({
-        "task": view.task,
-        "attempt": view.attempt.map(|attempt| attempt.to_string()),
-        "worker": view.worker.map(|worker| worker.to_string()),
-        "running": false,
-        "end": view.end,
-        "exit_code": view.exit_code,
-        "signal": view.signal,
-        "stdout": String::from_utf8_lossy(&printed.stdout),
-        "stderr": String::from_utf8_lossy(&printed.stderr),
-        "stdout_total_bytes": totals.0,
-        "stderr_total_bytes": totals.1,
-    })
 }

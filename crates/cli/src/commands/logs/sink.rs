@@ -7,7 +7,7 @@ use crate::show::{self, escape};
 use hedge_model::view::LogView;
 use hedge_model::{AttemptId, PeerId};
 use hedge_node::client::{News, TailState};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A line without an end that is longer than this is shown in parts, bytes.
 const LINE_BYTES_MAX: usize = 64 << 10;
@@ -129,20 +129,10 @@ impl Sink {
         self.rest().await?;
         if self.form == Form::Json {
             let [out, err] = &self.waiting;
-            let total = |stream: usize| self.read[stream] + self.cut[stream];
-            show::json(&json!({
-                "task": self.task,
-                "attempt": self.attempt.map(|(attempt, _)| attempt.to_string()),
-                "worker": self.attempt.and_then(|(_, worker)| worker).map(|worker| worker.to_string()),
-                "running": true,
-                "end": null,
-                "exit_code": null,
-                "signal": null,
-                "stdout": String::from_utf8_lossy(out),
-                "stderr": String::from_utf8_lossy(err),
-                "stdout_total_bytes": total(0),
-                "stderr_total_bytes": total(1),
-            }))?;
+            let totals = [0, 1].map(|stream| self.read[stream] + self.cut[stream]);
+            let attempt = self.attempt.map(|(attempt, _)| attempt);
+            let made = (attempt, self.attempt.and_then(|(_, worker)| worker));
+            show::json(&record(&self.task, made, None, [out, err], totals))?;
         }
         Ok(self.cut == [0; 2])
     }
@@ -202,4 +192,28 @@ impl Sink {
             "stderr_missing_bytes": cut[1],
         }))
     }
+}
+
+/// What a task printed, as one JSON object: with its end, or so far. `made` is the attempt and its worker; `totals` are the
+/// bytes that were printed, kept or not.
+pub fn record(
+    task: &str,
+    made: (Option<AttemptId>, Option<PeerId>),
+    end: Option<&LogView>,
+    [out, err]: [&[u8]; 2],
+    totals: [u64; 2],
+) -> Value {
+    json!({
+        "task": task,
+        "attempt": made.0.map(|attempt| attempt.to_string()),
+        "worker": made.1.map(|worker| worker.to_string()),
+        "running": end.is_none(),
+        "end": end.map(|view| &view.end),
+        "exit_code": end.and_then(|view| view.exit_code),
+        "signal": end.and_then(|view| view.signal),
+        "stdout": String::from_utf8_lossy(out),
+        "stderr": String::from_utf8_lossy(err),
+        "stdout_total_bytes": totals[0],
+        "stderr_total_bytes": totals[1],
+    })
 }

@@ -191,19 +191,19 @@ impl LeaderView<'_> {
 
     fn check_jobs(&self) -> Result<(), String> {
         let leader = self.leader;
-        for (id, active_job) in &leader.jobs {
-            let job = &self.state.jobs[id];
-            for (group, offers) in active_job.groups.iter().enumerate() {
+        for (id, active_job) in leader.jobs.iter() {
+            let job = &self.state.jobs[&id];
+            for (group, offers) in active_job.groups().iter().enumerate() {
                 let waiting = job.waiting_groups(group);
-                expect(waiting == offers.waiting, || {
+                expect(waiting == offers.waiting(), || {
                     format!(
                         "job {id}: group {group} waits for {waiting}, counted {}",
-                        offers.waiting
+                        offers.waiting()
                     )
                 })?;
                 for offset in 0..job.spec.groups()[group].count() {
                     let task = TaskId {
-                        job: *id,
+                        job: id,
                         number: job.spec.first(group) + offset,
                     };
                     let open = job.tasks[task.number as usize].is_open();
@@ -211,7 +211,7 @@ impl LeaderView<'_> {
                     let carried = known
                         .is_some_and(|known| known.active() > 0 || known.committing().is_some());
                     let delayed = known.is_some_and(|known| known.retried_at().is_some());
-                    let offered = offset >= offers.fresh || offers.again.contains(&offset);
+                    let offered = offers.offers(offset);
                     let waits = !self.may_start_at_place(task, job, group);
                     expect(!open || carried || offered || delayed || waits, || {
                         format!("task {task} is open and forgotten")

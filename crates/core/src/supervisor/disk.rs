@@ -2,7 +2,7 @@
 
 use crate::supervisor::follower::Follower;
 use crate::supervisor::leader::LeaderView;
-use crate::supervisor::leader::jobs::ActiveJob;
+use crate::supervisor::leader::jobs::active::ActiveJob;
 use crate::supervisor::{Action, Effects, Role, Supervisor};
 use hedge_model::group::ToLeader;
 use hedge_model::msg::RefusalKind;
@@ -37,7 +37,7 @@ impl Supervisor {
             out.actions.push(Action::ToLeader { to, msg });
         }
         if let Some(mut leadership) = self.leadership(out) {
-            let jobs: Vec<JobId> = leadership.leader.jobs.keys().copied().collect();
+            let jobs: Vec<JobId> = leadership.leader.jobs.iter().map(|(id, _)| id).collect();
             jobs.into_iter().for_each(|job| leadership.tell_soon(job));
         }
     }
@@ -77,13 +77,15 @@ impl<'a> LeaderView<'a> {
     /// What a job waits for beside workers: results that this supervisor has no room for.
     pub(crate) fn held_up(&self, id: JobId, job: &ActiveJob) -> Option<String> {
         let leader = self.leader;
-        let missing = job.missing_results.iter();
+        let missing = job.missing_results().iter();
         let mut faults = missing.filter_map(|hash| leader.blobs.get(*hash)?.fault());
         let fault = faults.next();
-        let fault = fault.or(self.disk_fault.filter(|_| !job.missing_results.is_empty()))?;
+        let fault = fault.or(self
+            .disk_fault
+            .filter(|_| !job.missing_results().is_empty()))?;
         Some(format!(
             "{} of its results cannot be stored yet, and it ends once they are: {fault}; `hedge cancel {id}` gives it up",
-            job.missing_results.len()
+            job.missing_results().len()
         ))
     }
 }

@@ -96,12 +96,12 @@ impl LeaderView<'_> {
         let mut spec_bytes = spec.encoded_bytes() as u64;
         let active = self.leader.jobs.iter();
         for (id, active_job) in active {
-            let Some(job) = self.state.jobs.get(id) else {
+            let Some(job) = self.state.jobs.get(&id) else {
                 continue;
             };
             if job.active() && self.state.share_limits(client, job.client) {
                 jobs += 1;
-                spec_bytes = spec_bytes.saturating_add(active_job.spec_bytes);
+                spec_bytes = spec_bytes.saturating_add(active_job.spec_bytes());
                 tasks += u64::from(job.spec.task_count());
                 bytes = input_bytes(&job.spec).saturating_add(bytes);
             }

@@ -108,13 +108,13 @@ impl LeaderView<'_> {
         let running = self.tasks_of(id);
         let running = running.filter(|(task, known)| known.active() > 0 && undone(task));
         let running = running.count() as u32;
-        let leader = self.leader.jobs.get(&id);
+        let active_job = self.leader.jobs.get(id);
         let groups = 0..job.spec.groups().len();
         let (mut startable, mut skipped) = (0, 0);
         for group in groups {
             let (undecided, left) = (job.open[group] - job.failed_of(group), job.left_of(group));
             skipped += undecided - left;
-            if left > 0 && leader.is_some_and(|leader| leader.groups[group].waiting == 0) {
+            if left > 0 && active_job.is_some_and(|job| job.group(group).waiting() == 0) {
                 startable += left.min(undecided.saturating_sub(job.waiting_at_place(group)));
             }
         }

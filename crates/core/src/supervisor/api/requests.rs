@@ -134,8 +134,8 @@ impl Leadership<'_> {
         id: JobId,
     ) -> Result<JobView, (RefusalKind, String)> {
         let view = self.view().known_view(id)?;
-        if let Some(job) = self.leader.jobs.get_mut(&id) {
-            job.watchers.push((peer, ask));
+        if let Some(job) = self.leader.jobs.get_mut(id) {
+            job.watch(peer, ask);
         }
         Ok(view)
     }

@@ -74,18 +74,18 @@ impl LeaderView<'_> {
     /// Why tasks of a job that could start do not run: distinct reasons, at most five. While other tasks of it run,
     /// only those that do not end by themselves.
     pub(crate) fn waits(&self, id: JobId, job: &Job, running: u32) -> Vec<String> {
-        let Some(active_job) = self.leader.jobs.get(&id) else {
+        let Some(active_job) = self.leader.jobs.get(id) else {
             return Vec::new();
         };
-        if active_job.ending {
+        if active_job.is_ending() {
             return Vec::new();
         }
-        if !active_job.missing_results.is_empty() && job.enough() {
+        if !active_job.missing_results().is_empty() && job.enough() {
             let held_up = self.held_up(id, active_job);
             return vec![held_up.unwrap_or("supervisors fetch its results".to_owned())];
         }
         let mut reasons: Vec<(Wait, String)> = Vec::new();
-        for group in 0..active_job.groups.len() {
+        for group in 0..active_job.groups().len() {
             let Some(number) = self.next_task(id, job, group) else {
                 continue;
             };
@@ -110,13 +110,12 @@ impl LeaderView<'_> {
 
     /// The first task of a group that could start and has no attempt.
     fn next_task(&self, id: JobId, job: &Job, group: usize) -> Option<u32> {
-        let offers = &self.leader.jobs.get(&id)?.groups[group];
-        if offers.waiting > 0 || job.left_of(group) == 0 {
+        let offers = self.leader.jobs.group(id, group)?;
+        if offers.waiting() > 0 || job.left_of(group) == 0 {
             return None;
         }
-        let fresh = (offers.fresh < job.spec.groups()[group].count()).then_some(offers.fresh);
         let first = job.spec.first(group);
-        let offered = offers.again.first().copied().or(fresh);
+        let offered = offers.next(job.spec.groups()[group].count());
         offered.map(|offset| first + offset).or_else(|| {
             let numbers = job.spec.numbers(group);
             let task = |number| TaskId { job: id, number };
@@ -152,8 +151,8 @@ impl LeaderView<'_> {
         if here.is_empty() {
             return Wait::NoWorker;
         }
-        let (group, offers) = (&job.spec.groups()[at], &leader.jobs[&id].groups[at]);
-        let shape = leader.shapes.get(offers.shape);
+        let (group, active_job) = (&job.spec.groups()[at], &leader.jobs[id]);
+        let shape = leader.shapes.get(active_job.group(at).shape());
         if let Some(why) = unplaceable(leader, shape, &group.id) {
             return Wait::Unfit(why);
         }
@@ -169,7 +168,7 @@ impl LeaderView<'_> {
         if idle.is_empty() {
             return Wait::Busy(able.len());
         }
-        if offers.held.is_some() {
+        if active_job.group(at).held().is_some() {
             return Wait::Deferred;
         }
         let failed_at = |one: &&&Worker| {
@@ -179,7 +178,7 @@ impl LeaderView<'_> {
         let require = job.spec.qos().critical_placement == CriticalPlacement::Require;
         if idle.iter().all(failed_at) {
             Wait::Failed
-        } else if require && leader.jobs[&id].critical.contains(&job.spec, number) {
+        } else if require && active_job.critical().contains(&job.spec, number) {
             Wait::Class
         } else {
             Wait::Busy(able.len())

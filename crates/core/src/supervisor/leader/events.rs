@@ -44,7 +44,7 @@ impl Leadership<'_> {
                 secret,
             } => self.on_ask(requester, ask, request, secret),
             Event::Unasked(asks) => {
-                self.leader.unwatch(&asks);
+                self.leader.jobs.unwatch(|_, ask| asks.contains(&ask));
                 self.forget_readings(&asks);
             }
             Event::Pulled { hash, result } => self.on_pulled(hash, result),
@@ -120,8 +120,8 @@ impl Leadership<'_> {
         open.extend(readings.map(|reading| (reading.client, reading.ask)));
         let submits = self.leader.submissions.iter();
         open.extend(submits.map(|submit| (submit.client, submit.new.ask)));
-        let jobs = self.leader.jobs.values();
-        open.extend(jobs.flat_map(|job| job.watchers.iter().copied()));
+        let jobs = self.leader.jobs.iter();
+        open.extend(jobs.flat_map(|(_, job)| job.watchers().iter().copied()));
         for (client, ask) in open {
             answer(client, ask, Reply::No(not_leading()), self.out);
         }

@@ -25,8 +25,8 @@ use blobs::possession::Possession;
 use blobs::replication::GroupMembers;
 use blobs::submissions::Submissions;
 use hedge_model::record::Record;
-use hedge_model::{JobId, PeerId, Time};
-use jobs::ActiveJob;
+use hedge_model::{PeerId, Time};
+use jobs::active::ActiveJobs;
 use jobs::retention::Removals;
 use placement::blocked::BlockedGroups;
 use placement::fit::ShapeFit;
@@ -43,7 +43,7 @@ use promises::Promises;
 use readings::Readings;
 use recovery::Recovery;
 use redundancy::{Evaluations, Policy, YieldingCopies};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use timers::Timers;
 
 /// What exists on the leader alone and is dropped when it is deposed: its parts, each of which only its own module
@@ -52,7 +52,7 @@ use timers::Timers;
 pub(crate) struct Leader {
     pub pool: Pool,
     pub tasks: ActiveTasks,
-    pub jobs: BTreeMap<JobId, ActiveJob>,
+    pub jobs: ActiveJobs,
     pub ready: Ready,
     pub blocked: BlockedGroups,
     pub shapes: Shapes,
@@ -148,13 +148,6 @@ impl Leader {
     pub fn transition(&mut self, ix: WorkerIx, event: WorkerEvent) {
         if self.pool[ix].transition(event) {
             self.pool_changed(ix);
-        }
-    }
-
-    /// Nobody waits for these answers any more.
-    pub fn unwatch(&mut self, asks: &[u64]) {
-        for job in self.jobs.values_mut() {
-            job.watchers.retain(|(_, ask)| !asks.contains(ask));
         }
     }
 }

@@ -58,7 +58,7 @@ impl Leadership<'_> {
     fn offer_all(&mut self) {
         let jobs = self.leader.jobs.iter();
         let groups: Vec<_> = jobs
-            .flat_map(|(id, job)| (0..job.groups.len()).map(|group| (*id, group)))
+            .flat_map(|(id, job)| (0..job.groups().len()).map(move |group| (id, group)))
             .collect();
         for (id, group) in groups {
             self.refresh_offers(id, group);

@@ -114,12 +114,8 @@ impl Leadership<'_> {
         let group = job.spec.group_of(task.number);
         let first = job.spec.first(group);
         let leader = &mut *self.leader;
-        if let Some(active_job) = leader.jobs.get_mut(&task.job) {
-            let offers = &mut active_job.groups[group];
-            while offers.fresh <= task.number - first {
-                offers.again.insert(offers.fresh);
-                offers.fresh += 1;
-            }
+        if let Some(offers) = leader.jobs.group_mut(task.job, group) {
+            offers.pass(task.number - first);
         }
         self.settle_wants(task);
     }

@@ -55,8 +55,8 @@ impl Leadership<'_> {
         };
         let need = &job.spec.groups()[job.spec.group_of(id.task.number)].resources;
         let leader = &mut *self.leader;
-        let critical = leader.jobs.get(&id.task.job);
-        let critical = critical.is_some_and(|of| of.critical.contains(&job.spec, id.task.number));
+        let critical = leader.jobs.get(id.task.job);
+        let critical = critical.is_some_and(|of| of.critical().contains(&job.spec, id.task.number));
         let load = leader.pool[ix].load_mut();
         load.follow(id, old, new, need, critical);
         let (before, after) = (
@@ -202,12 +202,12 @@ impl Leadership<'_> {
     pub(crate) fn follow_critical(&mut self, id: JobId) -> Vec<TaskId> {
         let leader = &mut *self.leader;
         let job = self.state.jobs.get(&id);
-        let (Some(job), Some(active_job)) = (job, leader.jobs.get(&id)) else {
+        let (Some(job), Some(active_job)) = (job, leader.jobs.get(id)) else {
             return Vec::new();
         };
         let mut tasks = Vec::new();
         for (task, known) in leader.tasks.range(id.tasks()) {
-            let critical = active_job.critical.contains(&job.spec, task.number);
+            let critical = active_job.critical().contains(&job.spec, task.number);
             for attempt in known.attempts().iter().filter(|of| of.state().in_hand()) {
                 let load = leader.pool[attempt.worker()].load_mut();
                 if load.set_critical(attempt.id(), critical) {

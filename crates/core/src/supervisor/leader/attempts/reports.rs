@@ -28,11 +28,10 @@ impl Leadership<'_> {
             return;
         };
         let group = job.spec.group_of(id.task.number);
-        let body = leader
-            .jobs
-            .get(&id.task.job)
-            .and_then(|job| job.groups[group].body.clone());
-        let Some(ready) = body else { return };
+        let offers = leader.jobs.group(id.task.job, group);
+        let Some(ready) = offers.and_then(|offers| offers.body().cloned()) else {
+            return;
+        };
         let body = &ready.body;
         let worker = &mut leader.pool[ix];
         let bodies = worker.bodies_mut();

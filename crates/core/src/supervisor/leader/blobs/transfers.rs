@@ -7,7 +7,7 @@ use crate::supervisor::leader::{LeaderView, Leadership, WorkerIx};
 use crate::supervisor::{Action, PullFailure, send};
 use hedge_model::msg::ToWorker;
 use hedge_model::record::Record;
-use hedge_model::{FileEntry, Hash, JobId, PeerId, Source, TaskId};
+use hedge_model::{FileEntry, Hash, PeerId, Source, TaskId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -135,19 +135,7 @@ impl Leadership<'_> {
     /// is well, else nobody has it.
     pub(crate) fn distrust(&mut self, hash: Hash) {
         let leader = &mut *self.leader;
-        leader
-            .jobs
-            .values_mut()
-            .flat_map(|job| &mut job.groups)
-            .for_each(|group| {
-                if group
-                    .body
-                    .as_ref()
-                    .is_some_and(|ready| ready.blobs.contains(&hash))
-                {
-                    group.body = None;
-                }
-            });
+        leader.jobs.drop_bodies(|ready| ready.blobs.contains(&hash));
         if leader.blobs.get(hash).is_some_and(|blob| !blob.is_here()) {
             self.lose_if_gone(hash);
             self.fetch(hash, CopyEvent::Suspected);
@@ -262,9 +250,9 @@ impl Leadership<'_> {
 
     /// Fetches what jobs still want of their results, from workers that came.
     pub(crate) fn pull_wanted(&mut self) {
-        let jobs = self.leader.jobs.values();
+        let jobs = self.leader.jobs.iter();
         let wanted: Vec<Hash> = jobs
-            .flat_map(|job| job.missing_results.iter().copied())
+            .flat_map(|(_, job)| job.missing_results().iter().copied())
             .collect();
         wanted.into_iter().for_each(|hash| self.pull(hash));
     }
@@ -272,12 +260,7 @@ impl Leadership<'_> {
     /// As many supervisors hold some content as are to.
     pub(crate) fn content_arrived(&mut self, hash: Hash) {
         self.input_arrived(hash);
-        let jobs: Vec<JobId> = self
-            .leader
-            .jobs
-            .iter_mut()
-            .filter_map(|(id, job)| job.missing_results.remove(&hash).then_some(*id))
-            .collect();
+        let jobs = self.leader.jobs.result_held(hash);
         self.feed_starved();
         jobs.into_iter().for_each(|job| self.finish_if_done(job));
         self.leader.leaving.look_again();

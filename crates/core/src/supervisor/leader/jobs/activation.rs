@@ -3,11 +3,11 @@
 use crate::supervisor::durable::job::{Job, Task};
 use crate::supervisor::durable::state::State;
 use crate::supervisor::follower::Hints;
-use crate::supervisor::leader::jobs::completion::refind_at;
-use crate::supervisor::leader::jobs::{ActiveGroup, ActiveJob, critical};
+use crate::supervisor::leader::jobs::active::{ActiveJob, PolicyInputs, refind_at};
+use crate::supervisor::leader::jobs::critical;
+use crate::supervisor::leader::jobs::group::ActiveGroup;
 use crate::supervisor::leader::{Leadership, redundancy};
-use hedge_model::{JobId, TaskId, Time};
-use std::collections::BTreeSet;
+use hedge_model::{JobId, TaskId};
 
 impl Leadership<'_> {
     /// Makes a job that is accepted and not ended part of what this leader works on.
@@ -15,7 +15,7 @@ impl Leadership<'_> {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };
-        if !job.active() || self.leader.jobs.contains_key(&id) {
+        if !job.active() || self.leader.jobs.contains(id) {
             return;
         }
         let spec = job.spec.clone();
@@ -27,15 +27,15 @@ impl Leadership<'_> {
             .collect();
         let watched = self.view().watches(&spec);
         let mut active_job = start_job(self.state, job, watched);
-        let count = active_job.groups.len();
+        let count = active_job.groups().len();
         let leader = &mut *self.leader;
         if watched {
             leader.evaluations.job_begins();
         }
-        for (active_group, group) in active_job.groups.iter_mut().zip(spec.groups()) {
-            active_group.shape = leader.shapes.number(&group.resources, &group.labels);
+        for (active_group, group) in active_job.groups_mut().iter_mut().zip(spec.groups()) {
+            active_group.set_shape(leader.shapes.number(&group.resources, &group.labels));
         }
-        leader.jobs.insert(id, active_job);
+        leader.jobs.begin(id, active_job);
         for (hash, size) in spec.input_blobs() {
             leader.blobs.read_by(hash, size, id);
         }
@@ -55,33 +55,23 @@ fn start_job(state: &State, job: &Job, watched: bool) -> ActiveJob {
     let mut groups: Vec<ActiveGroup> = (0..spec.groups().len())
         .map(|group| start_group(job, group))
         .collect();
-    let mut tails = critical::tails(spec, |at| learned.expect(&spec.groups()[at]).work_s);
+    let tails = critical::tails(spec, |at| learned.expect(&spec.groups()[at]).work_s);
     let turns = critical::by_level(learned, spec, &tails);
     for (rank, at) in turns.into_iter().enumerate() {
-        groups[at].rank = rank as u32;
+        groups[at].set_rank(rank as u32);
     }
-    let (kinds, kind_of) = if watched {
-        redundancy::kinds(spec)
-    } else {
-        tails = Vec::new();
-        Default::default()
-    };
-    ActiveJob {
-        groups,
-        critical: critical::CriticalSet::find_with(spec, learned),
-        refind_at: refind_at(job.done, spec.task_count()),
-        kinds,
-        kind_of,
-        tails,
-        won_s: 0.0,
-        spec_bytes: spec.encoded_bytes() as u64,
-        watchers: Vec::new(),
-        told: Time(0),
-        ending: false,
-        missing_results: BTreeSet::new(),
-        stale: BTreeSet::new(),
-        touched: BTreeSet::new(),
-    }
+    let policy_inputs = watched.then(|| {
+        let (kinds, kind_of) = redundancy::kinds(spec);
+        PolicyInputs {
+            kinds,
+            kind_of,
+            tails,
+        }
+    });
+    let critical = critical::CriticalSet::find_with(spec, learned);
+    let refind_at = refind_at(job.done, spec.task_count());
+    let spec_bytes = spec.encoded_bytes() as u64;
+    ActiveJob::new(groups, critical, refind_at, policy_inputs, spec_bytes)
 }
 
 /// Whether nobody is to read any more what a task left.
@@ -106,11 +96,5 @@ fn start_group(job: &Job, group: usize) -> ActiveGroup {
         .filter(|offset| tasks[*offset as usize].is_open())
         .filter(|offset| job.place_ready(group, *offset))
         .collect();
-    let waiting = job.waiting_groups(group);
-    ActiveGroup {
-        waiting,
-        fresh,
-        again,
-        ..ActiveGroup::default()
-    }
+    ActiveGroup::new(job.waiting_groups(group), fresh, again)
 }

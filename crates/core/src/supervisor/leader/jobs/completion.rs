@@ -4,7 +4,7 @@ use crate::supervisor::leader::Leadership;
 use crate::supervisor::leader::attempts::active::Verdict;
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::blobs::transfers::result_content;
-use crate::supervisor::leader::jobs::ActiveJob;
+use crate::supervisor::leader::jobs::active::ActiveJob;
 use crate::supervisor::leader::jobs::critical::{self, CriticalSet};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::{answer, send};
@@ -32,8 +32,8 @@ impl Leadership<'_> {
         if self.view().secure(hash) {
             return;
         }
-        if let Some(job) = self.leader.jobs.get_mut(&id) {
-            job.missing_results.insert(hash);
+        if let Some(job) = self.leader.jobs.get_mut(id) {
+            job.miss_result(hash);
             self.pull(hash);
             self.spread(hash);
         }
@@ -63,18 +63,10 @@ impl Leadership<'_> {
         let (left, usage) = (done.left().collect::<Vec<_>>(), done.usage);
         let done = job.done_of(group);
         self.note_left(id, &left, winner);
-        if let Some(active_job) = self.leader.jobs.get_mut(&id.job) {
-            let took = usage
-                .staging
-                .saturating_add(usage.running)
-                .as_secs_f64()
-                .max(1e-6);
-            let mean = &mut active_job.groups[group].mean;
-            *mean = Some(mean.map_or(took, |mean| mean * 0.8 + took * 0.2));
-            active_job.won_s += took;
-            if let Some(kind) = active_job.kind_of.get(group) {
-                active_job.kinds[*kind as usize].note(usage.running.as_secs_f64());
-            }
+        if let Some(active_job) = self.leader.jobs.get_mut(id.job) {
+            let took = usage.staging.saturating_add(usage.running);
+            let took_s = took.as_secs_f64().max(1e-6);
+            active_job.note_won(group, took_s, usage.running.as_secs_f64());
         }
         if spec.is_result(group) {
             for (hash, _) in left {
@@ -88,9 +80,8 @@ impl Leadership<'_> {
             if spec.is_each(next, group) || spec.needed(next, group) != done {
                 continue;
             }
-            if let Some(active_job) = self.leader.jobs.get_mut(&id.job) {
-                active_job.groups[next].waiting -= 1;
-                active_job.groups[next].body = None;
+            if let Some(next) = self.leader.jobs.group_mut(id.job, next) {
+                next.stop_waiting();
             }
             self.leader.blocked.unblock(id.job, next as u32);
             self.refresh_offers(id.job, next);
@@ -108,42 +99,37 @@ impl Leadership<'_> {
     /// Real times have replaced estimates: the critical set and the tasks' turns are found again.
     fn refind(&mut self, id: JobId) {
         let job = self.state.jobs.get(&id);
-        let (Some(job), Some(active_job)) = (job, self.leader.jobs.get_mut(&id)) else {
+        let (Some(job), Some(active_job)) = (job, self.leader.jobs.get_mut(id)) else {
             return;
         };
-        if job.done < active_job.refind_at || !job.active() {
+        if !job.active() || !active_job.refind_due(job.done, job.spec.task_count()) {
             return;
         }
         let (spec, learned) = (job.spec.clone(), &self.state.learned);
-        active_job.refind_at = refind_at(job.done, spec.task_count());
         if spec.groups().len() == 1 {
             return;
         }
         let found = CriticalSet::find_with(&spec, learned);
         let tails = critical::tails(&spec, |at| learned.expect(&spec.groups()[at]).work_s);
         let turns = critical::by_level(learned, &spec, &tails);
-        if !active_job.tails.is_empty() {
-            active_job.tails = tails;
-        }
-        let changed = found != active_job.critical;
-        active_job.critical = found;
+        let changed = active_job.found_critical(found, tails);
         if changed {
             let tasks = self.follow_critical(id);
             tasks.into_iter().for_each(|task| self.settle_wants(task));
         }
-        let Some(active_job) = self.leader.jobs.get(&id) else {
+        let Some(active_job) = self.leader.jobs.get(id) else {
             return;
         };
         let mut moved = Vec::new();
         for (rank, at) in turns.into_iter().enumerate() {
-            if changed || active_job.groups[at].rank != rank as u32 {
+            if changed || active_job.group(at).rank() != rank as u32 {
                 moved.push((at, rank as u32));
             }
         }
         for (at, rank) in moved {
             self.withdraw_offers(id, at);
-            if let Some(job) = self.leader.jobs.get_mut(&id) {
-                job.groups[at].rank = rank;
+            if let Some(group) = self.leader.jobs.group_mut(id, at) {
+                group.set_rank(rank);
             }
             self.refresh_offers(id, at);
         }
@@ -172,11 +158,11 @@ impl Leadership<'_> {
     }
 
     pub(crate) fn fail_job(&mut self, id: JobId, task: Option<TaskId>, why: String) {
-        let Some(job) = self.leader.jobs.get_mut(&id) else {
+        let Some(job) = self.leader.jobs.get_mut(id) else {
             return;
         };
-        if !job.ending {
-            job.ending = true;
+        let groups = job.groups().len();
+        if job.begin_end() {
             let end = JobEnd::Failed { task, why };
             let stopped = self.view().stopping_all(id);
             self.append(
@@ -188,7 +174,6 @@ impl Leadership<'_> {
                 },
                 None,
             );
-            let groups = self.leader.jobs.get(&id).map_or(0, |job| job.groups.len());
             (0..groups).for_each(|group| self.refresh_offers(id, group));
         }
     }
@@ -207,21 +192,16 @@ impl Leadership<'_> {
             let Some(made) = leader.blobs.not_made_by(*hash, id) else {
                 continue;
             };
-            if let Some(active_job) = leader.jobs.get_mut(&id.job) {
-                active_job.stale.insert(*hash);
-                if !made {
-                    active_job.missing_results.remove(hash);
-                }
+            if let Some(active_job) = leader.jobs.get_mut(id.job) {
+                active_job.note_stale(*hash, made);
             }
         }
-        if let Some(active_job) = leader.jobs.get_mut(&id.job) {
+        if let Some(active_job) = leader.jobs.get_mut(id.job) {
             let whole = |next: &&u32| !spec.is_each(**next as usize, group);
             for next in spec.waited_by(group).iter().filter(whole) {
                 // One less than enough is done: it waits again.
                 let again = done + 1 == spec.needed(*next as usize, group);
-                let next = &mut active_job.groups[*next as usize];
-                next.waiting += u32::from(again);
-                next.body = None;
+                active_job.group_mut(*next as usize).inputs_lost(again);
             }
         }
         for next in spec.waited_by(group) {
@@ -237,11 +217,11 @@ impl Leadership<'_> {
 
     /// The end that was proposed for a job came too late to be true: it goes on.
     pub(crate) fn after_stale_end(&mut self, id: JobId) {
-        let Some(active_job) = self.leader.jobs.get_mut(&id) else {
+        let Some(active_job) = self.leader.jobs.get_mut(id) else {
             return;
         };
-        active_job.ending = false;
-        let groups = active_job.groups.len();
+        active_job.take_back_end();
+        let groups = active_job.groups().len();
         (0..groups).for_each(|group| self.refresh_offers(id, group));
         self.finish_if_done(id);
     }
@@ -269,14 +249,14 @@ impl Leadership<'_> {
         if !all && self.view().stuck(id) {
             return self.fail_for_tasks(id);
         }
-        let ready = |job: &ActiveJob| all && !job.ending && job.missing_results.is_empty();
-        if !self.leader.jobs.get(&id).is_some_and(ready) {
+        let ready = |job: &ActiveJob| all && !job.is_ending() && job.missing_results().is_empty();
+        if !self.leader.jobs.get(id).is_some_and(ready) {
             return;
         }
         // What was held once may have gone with a supervisor's disk.
         self.want_results(id);
-        if let Some(active_job) = self.leader.jobs.get_mut(&id).filter(|job| ready(job)) {
-            active_job.ending = true;
+        if let Some(active_job) = self.leader.jobs.get_mut(id).filter(|job| ready(job)) {
+            active_job.begin_end();
             let stopped = self.view().stopping_all(id);
             self.append(
                 Record::JobEnded {
@@ -298,15 +278,15 @@ impl Leadership<'_> {
             self.settle_wants(task);
         }
         let leader = &mut *self.leader;
-        if let Some(job) = leader.jobs.get_mut(&id) {
-            job.ending = true;
-            let groups = job.groups.len();
+        if let Some(job) = leader.jobs.get_mut(id) {
+            job.begin_end();
+            let groups = job.groups().len();
             (0..groups).for_each(|group| self.refresh_offers(id, group));
         }
         self.tell(id);
         let leader = &mut *self.leader;
-        let ended = leader.jobs.remove(&id);
-        if ended.as_ref().is_some_and(|job| !job.kind_of.is_empty()) {
+        let ended = leader.jobs.end(id);
+        if ended.as_ref().is_some_and(|job| job.watched) {
             leader.evaluations.job_ends();
         }
         let (stale, touched) = ended
@@ -329,24 +309,24 @@ impl Leadership<'_> {
     /// Watchers of a job hear of a change, soon but not too often.
     pub(crate) fn tell_soon(&mut self, id: JobId) {
         let leader = &mut *self.leader;
-        let Some(job) = leader.jobs.get_mut(&id) else {
+        let Some(job) = leader.jobs.get(id) else {
             return;
         };
-        if job.watchers.is_empty() {
+        if job.watchers().is_empty() {
             return;
         }
-        let at = job.told + TELL_EVERY;
+        let at = job.told() + TELL_EVERY;
         leader.timers.set_once(at, Timer::Tell(id));
     }
 
     pub(crate) fn tell(&mut self, id: JobId) {
         let (now, view) = (self.now, self.view().job_view(id));
         self.leader.timers.clear(Timer::Tell(id));
-        let (Some(view), Some(job)) = (view, self.leader.jobs.get_mut(&id)) else {
+        let (Some(view), Some(job)) = (view, self.leader.jobs.get_mut(id)) else {
             return;
         };
-        job.told = now;
-        for (peer, ask) in job.watchers.clone() {
+        job.note_told(now);
+        for &(peer, ask) in job.watchers() {
             answer(
                 peer,
                 ask,
@@ -378,10 +358,4 @@ impl Leadership<'_> {
         }
         self.refresh_offers(id, group);
     }
-}
-
-/// When the critical set is found again: at each twentieth of the job, so that it costs little beside what the
-/// tasks themselves do.
-pub(crate) fn refind_at(done: u32, all: u32) -> u32 {
-    done + (all / 20).max(1)
 }

@@ -2,7 +2,8 @@
 
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::durable::learned::Learned;
-use crate::supervisor::leader::jobs::{ActiveJob, critical};
+use crate::supervisor::leader::jobs::active::ActiveJob;
+use crate::supervisor::leader::jobs::critical;
 use crate::supervisor::leader::redundancy::{Beliefs, Survival, above};
 use crate::supervisor::leader::{Leader, LeaderView};
 use hedge_model::view::DeadlineView;
@@ -75,7 +76,7 @@ impl LeaderView<'_> {
     /// after a running task only the expected length counts, so it is an estimate, better the nearer the end.
     pub(crate) fn chance(&self, id: JobId, job: &Job, left_s: f64) -> f64 {
         let (leader, learned) = (self.leader, &self.state.learned);
-        let Some(active_job) = leader.jobs.get(&id) else {
+        let Some(active_job) = leader.jobs.get(id) else {
             return 0.0;
         };
         if left_s <= 0.0 {
@@ -140,8 +141,8 @@ impl Paths<'_> {
             }
             chance *= 1.0 - open;
         }
-        for (at, group) in self.active_job.groups.iter().enumerate() {
-            let ready = spec.groups()[at].count() - group.fresh + group.again.len() as u32;
+        for (at, group) in self.active_job.groups().iter().enumerate() {
+            let ready = group.left(spec.groups()[at].count());
             let tasks = ready + self.job.waiting_at_place(at);
             if tasks == 0 || self.job.left_of(at) == 0 {
                 continue;
@@ -149,7 +150,7 @@ impl Paths<'_> {
             let expected = self.learned.expect(&spec.groups()[at]);
             work += f64::from(tasks) * expected.work_s;
             let table = table_of(&mut tables, expected.spread, &beliefs);
-            if group.waiting == 0 {
+            if group.waiting() == 0 {
                 let late = table.beyond((self.left_s - self.tails[at]) / expected.work_s);
                 chance *= (1.0 - late).powi(ready.min(10_000) as i32);
             }

@@ -37,7 +37,7 @@ impl LeaderView<'_> {
             .leader
             .jobs
             .iter()
-            .any(|(other, active_job)| *other != id && !active_job.ending);
+            .any(|(other, active_job)| other != id && !active_job.is_ending());
         if shared || !waits.is_empty() {
             return false;
         }

@@ -33,7 +33,7 @@ impl Leadership<'_> {
     /// is set aside as without_inputs, where content is out of reach.
     pub(crate) fn body(&mut self, id: JobId, group: usize) -> Option<Arc<ReadyBody>> {
         let leader = &*self.leader;
-        if let Some(body) = &leader.jobs.get(&id)?.groups[group].body {
+        if let Some(body) = leader.jobs.group(id, group)?.body() {
             return Some(body.clone());
         }
         let job = self.state.jobs.get(&id)?;
@@ -67,7 +67,7 @@ impl Leadership<'_> {
         let body = Body {
             job: id,
             group: group as u32,
-            version: leader.jobs[&id].groups[group].version + 1,
+            version: leader.jobs.group(id, group)?.next_version(),
             id: spec.id.clone(),
             runtime: spec.runtime,
             parameters: spec.parameters(),
@@ -90,9 +90,8 @@ impl Leadership<'_> {
             body: Arc::new(body),
             blobs: blobs.into(),
         });
-        let offers = &mut self.leader.jobs.get_mut(&id)?.groups[group];
-        offers.version = ready.body.version;
-        offers.body = Some(ready.clone());
+        let offers = self.leader.jobs.group_mut(id, group)?;
+        offers.set_body(ready.clone());
         Some(ready)
     }
 

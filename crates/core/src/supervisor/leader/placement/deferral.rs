@@ -1,6 +1,7 @@
 //! Slow machines are given no task that would end sooner on a faster one that is soon free.
 
 use crate::supervisor::durable::learned::{Expected, UNKNOWN};
+use crate::supervisor::leader::jobs::group::ActiveGroup;
 use crate::supervisor::leader::placement::queue::{Class, Entry, Shape};
 use crate::supervisor::leader::pool::worker::Worker;
 use crate::supervisor::leader::timers::Timer;
@@ -127,17 +128,17 @@ impl LeaderView<'_> {
         let leader = self.leader;
         let at = entry.group as usize;
         let group = &self.state.jobs.get(&entry.job)?.spec.groups()[at];
-        let offers = &leader.jobs.get(&entry.job)?.groups[at];
+        let offers = leader.jobs.group(entry.job, at)?;
         let expected = self.state.learned.expect(group);
         let here_s = expected.work_s / leader.pool[ix].speed().max(1e-3);
         let waited = |since: Time| self.now.since(since).as_secs_f64();
         let waits = entry.class != Class::Copy
             && known(&expected)
             && here_s >= WORTH_WAITING_S
-            && offers.held.is_none_or(|since| waited(since) <= here_s);
+            && offers.held().is_none_or(|since| waited(since) <= here_s);
         waits.then(|| Wish {
-            shape: leader.shapes.get(offers.shape),
-            left: u64::from(group.count() - offers.fresh) + offers.again.len() as u64,
+            shape: leader.shapes.get(offers.shape()),
+            left: u64::from(offers.left(group.count())),
             work_s: expected.work_s,
             by_s: here_s * (1.0 - SOONER),
         })
@@ -183,9 +184,9 @@ impl LeaderView<'_> {
         };
         let leader = self.leader;
         let first = job.spec.first(entry.group as usize);
-        let again = leader.jobs.get(&entry.job);
-        let again = again.map(|job| &job.groups[entry.group as usize].again);
-        let tasks = again.into_iter().flatten().take(LOOKED_AT_MAX);
+        let offers = leader.jobs.group(entry.job, entry.group as usize);
+        let again = offers.into_iter().flat_map(ActiveGroup::again);
+        let tasks = again.take(LOOKED_AT_MAX);
         let mut known = tasks.filter_map(|offset| {
             let (job, number) = (entry.job, first + offset);
             leader.tasks.get(&TaskId { job, number })

@@ -14,14 +14,14 @@ pub(crate) mod queue;
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::attempts::active::{NewAttempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
-use crate::supervisor::leader::jobs::ActiveGroup;
+use crate::supervisor::leader::jobs::group::{OfferChange, OfferTerms};
 use crate::supervisor::leader::placement::body::{ReadyBody, body_index};
 use crate::supervisor::leader::placement::choice::{
     Inputs, Miss, QUEUE_TIME, Want, choose, unplaceable,
 };
 use crate::supervisor::leader::placement::deferral::Promised;
 use crate::supervisor::leader::placement::own::OwnInputs;
-use crate::supervisor::leader::placement::queue::{Class, Entry, Lane, Skip};
+use crate::supervisor::leader::placement::queue::{Class, Entry, Skip};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use crate::supervisor::{Action, GrantRequest, send};
@@ -96,12 +96,13 @@ impl Leadership<'_> {
         let shared = data(&[]);
         let each = spec.reads_each(at).next().is_some();
         let leader = &mut *self.leader;
-        let critical = leader.jobs[&entry.job].critical.of_group(at);
-        let offers = &leader.jobs[&entry.job].groups[at];
-        let shape = leader.shapes.get(offers.shape);
+        let active_job = &leader.jobs[entry.job];
+        let critical = active_job.critical().of_group(at);
+        let offers = active_job.group(at);
+        let shape = leader.shapes.get(offers.shape());
         let require = spec.qos().critical_placement == CriticalPlacement::Require;
         let ahead = (entry.class == Class::Normal)
-            .then_some(offers.mean)
+            .then(|| offers.mean_s())
             .flatten();
         for offset in offers.candidates(entry.class, critical, spec.groups()[at].count()) {
             let task = TaskId {
@@ -124,10 +125,9 @@ impl Leadership<'_> {
                 Ok((worker, why)) => {
                     let free = matches!(why, Why::Faster | Why::MostRoom);
                     if free && self.view().better_later(entry, worker, promised) {
-                        let now = self.now;
-                        let active_job = self.leader.jobs.get_mut(&entry.job);
-                        let offers = active_job.map(|job| &mut job.groups[at]);
-                        offers.map(|offers| offers.held.get_or_insert(now));
+                        if let Some(offers) = self.leader.jobs.group_mut(entry.job, at) {
+                            offers.hold(self.now);
+                        }
                         return Err(Miss::Later);
                     }
                     self.assign(entry, task, offset, worker, why);
@@ -176,17 +176,11 @@ impl Leadership<'_> {
         self.send_assignment(peer, order, own.blobs);
         let leader = &mut *self.leader;
         leader.pool.reindex(worker);
-        if let Some(job) = leader.jobs.get_mut(&entry.job) {
-            let offers = &mut job.groups[entry.group as usize];
-            if offset == offers.fresh {
-                offers.fresh += 1;
-            }
-            if !redundant {
-                offers.held = None;
-            }
+        if let Some(offers) = leader.jobs.group_mut(entry.job, group) {
+            offers.assigned(offset, redundant);
         }
         self.settle_wants(task);
-        self.refresh_offers(entry.job, entry.group as usize);
+        self.refresh_offers(entry.job, group);
         self.tell_soon(entry.job);
         let hint = Hint {
             attempt: id,
@@ -216,8 +210,8 @@ impl Leadership<'_> {
                 epoch: self.state.epoch(),
             },
         });
-        if let Some(job) = self.leader.jobs.get_mut(&job) {
-            job.touched.insert(ix);
+        if let Some(job) = self.leader.jobs.get_mut(job) {
+            job.touch(ix);
         }
     }
 
@@ -250,31 +244,11 @@ impl Leadership<'_> {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };
-        let leader = &mut *self.leader;
-        let Some(offers) = leader.jobs.get_mut(&id).map(|job| &mut job.groups[group]) else {
+        let Some(offers) = self.leader.jobs.group_mut(id, group) else {
             return;
         };
-        let spec = &job.spec.groups()[group];
-        for class in [Class::Copy, Class::Critical, Class::Normal] {
-            if offers.offered & (1 << class as u8) == 0 {
-                continue;
-            }
-            let lane = Lane {
-                short: class == Class::Normal && offers.short,
-                cpus_milli: spec.resources.cpus_milli,
-                shape: offers.shape,
-            };
-            let entry = Entry {
-                class,
-                job: id,
-                rank: offers.rank,
-                group: group as u32,
-            };
-            leader
-                .ready
-                .set(spec.priority, job.client, lane, entry, false);
-        }
-        offers.offered = 0;
+        let changes = offers.withdraw_offers(&job.spec.groups()[group]);
+        self.change_offers(id, job, group, &changes);
     }
 
     /// Brings a group's offers in line with what it has to offer.
@@ -283,61 +257,43 @@ impl Leadership<'_> {
             return;
         };
         let barred_by_recovery = self.view().behind_recovery_barrier(id);
-        let spec = &job.spec.groups()[group];
         let leader = &mut *self.leader;
-        let Some(active_job) = leader.jobs.get_mut(&id) else {
+        let Some(active_job) = leader.jobs.get_mut(id) else {
             return;
         };
-        let critical = active_job.critical.of_group(group);
         let startable = job.active()
-            && !active_job.ending
+            && !active_job.is_ending()
             && !barred_by_recovery
-            && active_job.groups[group].waiting == 0
+            && active_job.group(group).waiting() == 0
             && !job.closed(group)
             && !leader.blocked.lacks_inputs(id, group as u32);
-        let offers = &mut active_job.groups[group];
-        let cpus_milli = spec.resources.cpus_milli;
-        let lane = |offers: &ActiveGroup, class| Lane {
-            short: class == Class::Normal && offers.short,
-            cpus_milli,
-            shape: offers.shape,
+        let critical = active_job.critical().of_group(group);
+        let changes = active_job.group_mut(group).refresh_offers(&OfferTerms {
+            spec: &job.spec.groups()[group],
+            startable,
+            critical,
+            short_max_s: SHORT,
+        });
+        self.change_offers(id, job, group, &changes);
+    }
+
+    /// Enters or removes offers of a group.
+    fn change_offers(&mut self, id: JobId, job: &Job, at: usize, changes: &[OfferChange]) {
+        let leader = &mut *self.leader;
+        let Some(rank) = leader.jobs.group(id, at).map(|group| group.rank()) else {
+            return;
         };
-        let rank = offers.rank;
-        let entry = |class| Entry {
-            class,
-            job: id,
-            rank,
-            group: group as u32,
-        };
-        let short = offers.mean.is_some_and(|mean| mean <= SHORT);
-        if short != offers.short {
-            let normal = (lane(offers, Class::Normal), entry(Class::Normal));
-            leader
-                .ready
-                .set(spec.priority, job.client, normal.0, normal.1, false);
-            offers.offered &= !(1 << Class::Normal as u8);
-            offers.short = short;
-        }
-        let critical_left =
-            offers.again.range(..critical).next().is_some() || offers.fresh < critical;
-        let normal_left = offers.again.range(critical..).next().is_some()
-            || (offers.fresh >= critical && offers.fresh < spec.count());
-        for (class, present) in [
-            (Class::Critical, critical_left),
-            (Class::Copy, !offers.copies.is_empty()),
-            (Class::Normal, normal_left),
-        ] {
-            let present = present && startable;
-            let bit = 1 << class as u8;
-            if (offers.offered & bit != 0) != present {
-                offers.offered ^= bit;
-                let lane = lane(offers, class);
-                leader
-                    .ready
-                    .set(spec.priority, job.client, lane, entry(class), present);
-                if present {
-                    leader.fit.offered(lane, leader.pool.version());
-                }
+        let priority = job.spec.groups()[at].priority;
+        for &(class, lane, present) in changes {
+            let entry = Entry {
+                class,
+                job: id,
+                rank,
+                group: at as u32,
+            };
+            leader.ready.set(priority, job.client, lane, entry, present);
+            if present {
+                leader.fit.offered(lane, leader.pool.version());
             }
         }
     }
@@ -365,8 +321,8 @@ impl Leadership<'_> {
                 .state
                 .jobs
                 .get(&id.task.job)
-                .zip(leader.jobs.get(&id.task.job))
-                .map(|(job, active_job)| leader.shapes.get(active_job.groups[group(job)].shape));
+                .and_then(|job| leader.jobs.group(id.task.job, group(job)))
+                .map(|offers| leader.shapes.get(offers.shape()));
             old && shape.is_some_and(|shape| leader.has_room(shape))
         };
         let keep = worker.load().queued().len() / (idle + 1);
@@ -406,7 +362,7 @@ impl Leadership<'_> {
             return;
         }
         let number = job.spec.first(group);
-        let shape = leader.shapes.get(leader.jobs[&id].groups[group].shape);
+        let shape = leader.shapes.get(leader.jobs[id].group(group).shape());
         if let Some(why) = unplaceable(leader, shape, &job.spec.groups()[group].id) {
             self.fail_job(id, Some(TaskId { job: id, number }), why);
         }

@@ -133,10 +133,8 @@ impl Leadership<'_> {
 
     /// A worker has something of a job, and is to hear of the job's end: then, or now.
     fn touched(&mut self, ix: WorkerIx, peer: PeerId, job: JobId) {
-        match self.leader.jobs.get_mut(&job) {
-            Some(job) => {
-                job.touched.insert(ix);
-            }
+        match self.leader.jobs.get_mut(job) {
+            Some(job) => job.touch(ix),
             None => send(peer, ToWorker::Forget(job), self.out),
         }
     }

@@ -1,6 +1,7 @@
 //! Workers come, report, fall silent, return and leave.
 
 use crate::supervisor::leader::blobs::state::Blob;
+use crate::supervisor::leader::placement::body::ReadyBody;
 use crate::supervisor::leader::pool::state::{Loss, WorkerEvent};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leadership, WorkerIx};
@@ -77,10 +78,7 @@ impl Leadership<'_> {
         for submit in submissions.take(|submit| submit.client == peer) {
             self.release_inputs(&submit.new.spec);
         }
-        self.leader
-            .jobs
-            .values_mut()
-            .for_each(|job| job.watchers.retain(|(watcher, _)| *watcher != peer));
+        self.leader.jobs.unwatch(|watcher, _| watcher == peer);
         let Some(ix) = self.leader.pool.find(peer) else {
             return;
         };
@@ -122,15 +120,8 @@ impl Leadership<'_> {
         let leader = &mut *self.leader;
         leader.timers.set(now + grace, Timer::ContentLost(ix));
         let peer = leader.pool[ix].peer();
-        for group in leader.jobs.values_mut().flat_map(|job| &mut job.groups) {
-            if group
-                .body
-                .as_ref()
-                .is_some_and(|ready| ready.body.sources.iter().any(|source| source.peer == peer))
-            {
-                group.body = None;
-            }
-        }
+        let named = |ready: &ReadyBody| ready.body.sources.iter().any(|one| one.peer == peer);
+        leader.jobs.drop_bodies(named);
     }
 
     pub(crate) fn drain(&mut self, ix: WorkerIx) {

@@ -7,7 +7,7 @@ use crate::supervisor::durable::job::Job;
 use crate::supervisor::durable::learned::Learned;
 use crate::supervisor::leader::attempts::active::{ActiveTask, Attempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
-use crate::supervisor::leader::jobs::ActiveJob;
+use crate::supervisor::leader::jobs::active::{ActiveJob, PolicyInputs};
 use crate::supervisor::leader::placement::queue::{Class, Entry};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
@@ -149,15 +149,15 @@ impl Leadership<'_> {
             return;
         }
         let leader = &*self.leader;
-        let (Some(known), Some(active_job)) = (leader.tasks.get(&task), leader.jobs.get(&task.job))
+        let (Some(known), Some(active_job)) = (leader.tasks.get(&task), leader.jobs.get(task.job))
         else {
             return;
         };
-        let shape = leader.shapes.get(active_job.groups[group].shape);
+        let shape = leader.shapes.get(active_job.group(group).shape());
         let worker = &leader.pool[ix];
         let there =
             |attempt: &Attempt| attempt.worker() == ix && attempt.state() != AttemptState::Lost;
-        if active_job.ending
+        if active_job.is_ending()
             || known.committing().is_some()
             || known.active() == 0
             || known.waits_for().is_some()
@@ -173,7 +173,7 @@ impl Leadership<'_> {
         let entry = Entry {
             class: Class::Copy,
             job: task.job,
-            rank: active_job.groups[group].rank,
+            rank: active_job.group(group).rank(),
             group: group as u32,
         };
         self.assign(entry, task, offset, ix, Why::Policy);
@@ -197,10 +197,10 @@ impl Leadership<'_> {
         let Some(job) = self.state.jobs.get(&entry.job) else {
             return;
         };
-        let offers = &leader.jobs[&entry.job].groups[entry.group as usize];
-        let count = job.spec.groups()[entry.group as usize].count();
-        let wanted = (count - offers.fresh) as usize + offers.again.len();
-        let shape = offers.shape;
+        let at = entry.group as usize;
+        let offers = leader.jobs[entry.job].group(at);
+        let wanted = offers.left(job.spec.groups()[at].count()) as usize;
+        let shape = offers.shape();
         for id in leader.yielding.copies.clone() {
             if self.leader.yielding.stopping.len() >= wanted {
                 break;
@@ -227,8 +227,8 @@ impl Leadership<'_> {
         if let Some(policy) = self.policy.take() {
             return vec![Asked { only: None, policy }];
         }
-        let active = self.leader.jobs.iter().filter(|(_, job)| !job.ending);
-        let active = active.filter_map(|(id, _)| self.state.jobs.get(id));
+        let active = self.leader.jobs.iter().filter(|(_, job)| !job.is_ending());
+        let active = active.filter_map(|(id, _)| self.state.jobs.get(&id));
         let wanted: Vec<Redundancy> = active.map(|job| job.spec.qos().redundancy).collect();
         let asked = |shipped: &Shipped| {
             let policy = shipped
@@ -265,36 +265,36 @@ impl<'a> LeaderView<'a> {
             workers: Vec::new(),
         };
         let mut jobs = Vec::new();
-        for (id, active_job) in &leader.jobs {
-            let Some(job) = self.state.jobs.get(id).filter(|job| job.active()) else {
+        for (id, active_job) in leader.jobs.iter() {
+            let Some(job) = self.state.jobs.get(&id).filter(|job| job.active()) else {
                 continue;
             };
             let kind = job.spec.qos().redundancy;
-            if active_job.ending
-                || active_job.kind_of.is_empty()
-                || asked.only.is_some_and(|only| only != kind)
-            {
+            let Some(inputs) = active_job.policy_inputs() else {
+                continue;
+            };
+            if active_job.is_ending() || asked.only.is_some_and(|only| only != kind) {
                 continue;
             }
-            if self.over_budget(*id, job) {
+            if self.over_budget(id, job) {
                 continue;
             }
-            let urgency = self.urgency(*id, job);
-            let running = seen.running(*id, active_job, job);
+            let urgency = self.urgency(id, job);
+            let running = seen.running(id, active_job, inputs, job);
             jobs.push(SeenJob {
-                id: *id,
+                id,
                 spec: &job.spec,
                 redundancy: kind,
                 urgency,
-                critical: &active_job.critical,
+                critical: active_job.critical(),
                 elapsed_s: self.now.since(job.accepted).as_secs_f64(),
                 ready: ready(&job.spec, active_job),
                 open: job.spec.task_count() - job.done,
-                path_s: longest_path(&self.state.learned, &job.spec, active_job),
+                path_s: longest_path(&self.state.learned, &job.spec, inputs),
                 unstarted_s: unstarted(&self.state.learned, job, active_job),
                 running,
-                won_s: active_job.won_s,
-                kinds: &active_job.kinds,
+                won_s: active_job.won_s(),
+                kinds: &inputs.kinds,
             });
         }
         if jobs.iter().all(|job| job.running.is_empty()) {
@@ -376,7 +376,13 @@ impl Seen<'_> {
         self.workers.len() - 1
     }
 
-    fn running(&mut self, id: JobId, active_job: &ActiveJob, job: &Job) -> Vec<SeenTask> {
+    fn running(
+        &mut self,
+        id: JobId,
+        active_job: &ActiveJob,
+        inputs: &PolicyInputs,
+        job: &Job,
+    ) -> Vec<SeenTask> {
         let leader = self.leader;
         let mut running = Vec::new();
         for (task, known) in leader.tasks.range(id.tasks()) {
@@ -407,11 +413,11 @@ impl Seen<'_> {
             running.push(SeenTask {
                 id: *task,
                 group,
-                kind: active_job.kind_of[group] as usize,
-                critical: active_job.critical.contains(&job.spec, task.number),
+                kind: inputs.kind_of[group] as usize,
+                critical: active_job.critical().contains(&job.spec, task.number),
                 work_s: expected.work_s,
                 spread: expected.spread,
-                tail_s: active_job.tails[group],
+                tail_s: inputs.tails[group],
                 attempts,
                 barred,
                 waits,
@@ -422,20 +428,19 @@ impl Seen<'_> {
 }
 
 fn ready(spec: &JobSpec, active_job: &ActiveJob) -> u32 {
-    let groups = active_job.groups.iter().enumerate();
+    let groups = active_job.groups().iter().zip(spec.groups());
     groups
-        .filter(|(_, group)| group.waiting == 0)
-        .map(|(at, group)| spec.groups()[at].count() - group.fresh + group.again.len() as u32)
+        .filter(|(group, _)| group.waiting() == 0)
+        .map(|(group, spec)| group.left(spec.count()))
         .sum()
 }
 
 fn unstarted(learned: &Learned, job: &Job, active_job: &ActiveJob) -> f64 {
     let spec = &job.spec;
-    let groups = active_job.groups.iter().enumerate();
+    let groups = active_job.groups().iter().enumerate();
     groups
         .map(|(at, group)| {
-            let left = spec.groups()[at].count() - group.fresh + group.again.len() as u32;
-            let left = left + job.waiting_at_place(at);
+            let left = group.left(spec.groups()[at].count()) + job.waiting_at_place(at);
             if left == 0 {
                 return 0.0;
             }
@@ -444,8 +449,8 @@ fn unstarted(learned: &Learned, job: &Job, active_job: &ActiveJob) -> f64 {
         .sum()
 }
 
-fn longest_path(learned: &Learned, spec: &JobSpec, active_job: &ActiveJob) -> f64 {
-    let tails = active_job.tails.iter().zip(spec.groups());
+fn longest_path(learned: &Learned, spec: &JobSpec, inputs: &PolicyInputs) -> f64 {
+    let tails = inputs.tails.iter().zip(spec.groups());
     let paths = tails.map(|(tail, group)| tail + learned.expect(group).work_s);
     paths.fold(0.0, f64::max)
 }

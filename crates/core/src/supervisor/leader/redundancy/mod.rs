@@ -31,7 +31,6 @@ use crate::supervisor::leader::{LeaderView, Leadership};
 use hedge_model::spec::Redundancy;
 use hedge_model::{JobId, JobSpec, TaskId};
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 /// How one kind of redundancy is decided.
 struct Shipped {
@@ -90,25 +89,15 @@ impl Leadership<'_> {
         let wanted = self.view().attempts_wanted(task);
         let may_start = self.view().may_start_at_place(task, job, group);
         let leader = &mut *self.leader;
-        let Some(active_job) = leader.jobs.get_mut(&task.job) else {
-            return;
-        };
         let known = leader.tasks.get(&task);
         let active = known.map_or(0, ActiveTask::active);
         let committing = known.is_some_and(|known| known.committing().is_some());
         let delayed = known.is_some_and(|known| known.retried_at().is_some());
-        let offers = &mut active_job.groups[group];
-        if offset >= offers.fresh {
-            return;
-        }
         let open = !over && !committing && may_start;
-        let first = set(&mut offers.again, offset, open && active == 0 && !delayed);
-        let copy = set(
-            &mut offers.copies,
-            offset,
-            open && active > 0 && active < wanted,
-        );
-        if first || copy {
+        let first = open && active == 0 && !delayed;
+        let copy = open && active > 0 && active < wanted;
+        let offers = leader.jobs.group_mut(task.job, group);
+        if offers.is_some_and(|offers| offers.settle(offset, first, copy)) {
             self.refresh_offers(task.job, group);
         }
     }
@@ -117,8 +106,8 @@ impl Leadership<'_> {
 impl LeaderView<'_> {
     /// A job's critical set as it is known now; that of an ended job is found when it is asked for.
     pub(crate) fn critical(&self, id: JobId, job: &Job) -> Cow<'_, CriticalSet> {
-        match self.leader.jobs.get(&id) {
-            Some(active_job) => Cow::Borrowed(&active_job.critical),
+        match self.leader.jobs.get(id) {
+            Some(active_job) => Cow::Borrowed(active_job.critical()),
             None => Cow::Owned(CriticalSet::find_with(&job.spec, &self.state.learned)),
         }
     }
@@ -138,7 +127,7 @@ impl LeaderView<'_> {
         let qos = job.spec.qos();
         let group = job.spec.group_of(task.number);
         let leader = self.leader;
-        let Some(active_job) = leader.jobs.get(&task.job) else {
+        let Some(active_job) = leader.jobs.get(task.job) else {
             return 0;
         };
         let known = leader.tasks.get(&task);
@@ -146,7 +135,7 @@ impl LeaderView<'_> {
         if known.is_some_and(|known| known.waits_for().is_some()) {
             return 1;
         }
-        let critical = active_job.critical.contains(&job.spec, task.number);
+        let critical = active_job.critical().contains(&job.spec, task.number);
         let in_advance = critical
             && !self.over_budget(task.job, job)
             && match self.policy {
@@ -164,15 +153,6 @@ impl LeaderView<'_> {
             })
         });
         copies + usize::from(one_more)
-    }
-}
-
-/// Puts an offset into a set, or takes it out; says whether that changed anything.
-fn set(offsets: &mut BTreeSet<u32>, offset: u32, present: bool) -> bool {
-    if present {
-        offsets.insert(offset)
-    } else {
-        offsets.remove(&offset)
     }
 }
 

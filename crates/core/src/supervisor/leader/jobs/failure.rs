@@ -10,6 +10,7 @@ use crate::supervisor::leader::{LeaderView, Leadership};
 use hedge_model::ending::Fault;
 use hedge_model::record::Record;
 use hedge_model::{Ending, Hash, JobId, TaskId};
+use std::sync::Arc;
 
 /// From this format of records on tasks fail one by one; before, the first that fails ends its job.
 const TASKS_FAIL_SINCE: u32 = 3;
@@ -112,13 +113,15 @@ impl Leadership<'_> {
 impl LeaderView<'_> {
     /// Whether nothing of a job that has not ended is done any more, whatever happens.
     pub(crate) fn stuck(&self, id: JobId) -> bool {
-        let Some(job) = self.state.jobs.get(&id) else {
+        let job = self.state.jobs.get(&id);
+        let failing = |job: &&Arc<Job>| job.active() && job.failures.total() > 0;
+        let Some(job) = job.filter(failing) else {
             return false;
         };
         let mut known = self.tasks_of(id).map(|(_, known)| known);
         let mut runs = || known.any(|one| one.active() > 0 || one.committing().is_some());
         // What runs is mostly the first that is known; all groups are looked at last.
-        job.active() && job.failures.total() > 0 && !runs() && job.exhausted()
+        !runs() && job.exhausted()
     }
 }
 

@@ -522,13 +522,7 @@ fn worker(input: &mut Bytes) {
 }
 
 fn draft(input: &mut Bytes) -> Draft {
-    let kinds = [
-        Redundancy::None,
-        Redundancy::Critical,
-        Redundancy::Fill,
-        Redundancy::Speculate,
-        Redundancy::Auto,
-    ];
+    let kinds = Redundancy::WORDS;
     let mut draft = Draft {
         name: "fuzz".into(),
         qos: Default::default(),
@@ -537,7 +531,7 @@ fn draft(input: &mut Bytes) -> Draft {
         groups: Vec::new(),
         outline: false,
     };
-    draft.qos.redundancy = kinds[input.below(5)];
+    draft.qos.redundancy = kinds[input.below(kinds.len())].1;
     draft.qos.copies = 1 + input.below(3) as u32;
     draft.qos.need = Need::Share(f64::from(input.byte() % 5) / 4.0);
     for number in 0..1 + input.below(4) {

@@ -239,15 +239,15 @@ impl Reader {
         &mut self,
         field: &Field<'_>,
         wrong: &str,
-        words: &[(&str, T)],
+        words: &[(&str, T, &str)],
     ) -> Option<T> {
         let text = self.text(field)?;
-        let found = words.iter().find(|(word, _)| *word == &*text);
+        let found = words.iter().find(|(word, ..)| *word == &*text);
         if found.is_none() {
             let name = field.key.name;
             let known: Vec<String> = words
                 .iter()
-                .map(|(word, _)| format!("{name} = {word:?}"))
+                .map(|(word, ..)| format!("{name} = {word:?}"))
                 .collect();
             self.wrong(
                 &field.node.span,
@@ -255,7 +255,7 @@ impl Reader {
                 format!("write {}", known.join(" or ")),
             );
         }
-        found.map(|(_, meaning)| *meaning)
+        found.map(|(_, value, _)| *value)
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod task;
 
-use crate::words::{CRITICAL_PLACEMENT, REDUNDANCY, UNPLACEABLE, names};
+use crate::words::{CRITICAL_PLACEMENT, REDUNDANCY, UNPLACEABLE, meanings};
 use hedge_model::spec::{COPIES_MAX, Measure};
 use std::fmt::Write;
 
@@ -74,8 +74,8 @@ pub enum Kind {
     Share,
     /// A share as text in percent, or a whole number.
     ShareOrCount,
-    /// One of these words.
-    Word(fn() -> Vec<&'static str>),
+    /// One of these words, each with what it means.
+    Word(fn() -> Vec<(&'static str, &'static str)>),
     /// Array indexes as text: the first, and the one behind the last.
     Indexes,
     /// A table of texts, numbers and flags whose keys are free.
@@ -145,13 +145,10 @@ pub static QOS: Table = Table {
     keys: &[
         Key {
             name: "redundancy",
-            kind: Kind::Word(|| names(&REDUNDANCY)),
+            kind: Kind::Word(|| meanings(&REDUNDANCY)),
             default: Default::Value("\"auto\""),
             example: "\"critical\"",
-            what: "Which tasks get redundant attempts. `none`: no task. `critical`: critical tasks, in advance. \
-                   `fill`: any task, as long as workers are idle. `speculate`: tasks that take much longer than \
-                   others of their kind. `auto`: marked tasks in advance, and others while the job runs where a \
-                   copy is expected to be worth its cost.",
+            what: "Which tasks get redundant attempts.",
         },
         Key {
             name: "copies",
@@ -178,19 +175,17 @@ pub static QOS: Table = Table {
         },
         Key {
             name: "unplaceable",
-            kind: Kind::Word(|| names(&UNPLACEABLE)),
+            kind: Kind::Word(|| meanings(&UNPLACEABLE)),
             default: Default::Value("\"wait\""),
             example: "\"fail\"",
-            what: "What happens to a task that asks for more than any worker has: it waits for such a worker, or \
-                   the job fails at once.",
+            what: "What happens to a task that asks for more than any worker has.",
         },
         Key {
             name: "critical_placement",
-            kind: Kind::Word(|| names(&CRITICAL_PLACEMENT)),
+            kind: Kind::Word(|| meanings(&CRITICAL_PLACEMENT)),
             default: Default::Value("\"prefer\""),
             example: "\"require\"",
-            what: "Whether critical tasks run on a worker of the higher speed class where one is free, or wait for \
-                   one.",
+            what: "Whether critical tasks wait for a worker of the higher speed class.",
         },
         Key {
             name: "finish_by",
@@ -287,7 +282,7 @@ impl Table {
                 key.kind.describe(),
                 key.kind.unit(),
                 key.written(),
-                key.what,
+                key.meaning(),
             );
         }
         text
@@ -298,6 +293,16 @@ impl Key {
     /// The key with its example as a job file has it: `copies = 3`.
     pub fn written(&self) -> String {
         format!("{} = {}", self.name, self.example)
+    }
+
+    /// What it is for, and what each of its words means.
+    fn meaning(&self) -> String {
+        let mut text = self.what.to_owned();
+        if let Kind::Word(words) = self.kind {
+            let words = words().into_iter();
+            text.extend(words.map(|(word, what)| format!(" `{word}`: {what}.")));
+        }
+        text
     }
 }
 
@@ -318,7 +323,7 @@ impl Kind {
             Kind::ShareOrCount => "share as text, or whole number".to_owned(),
             Kind::Word(words) => words()
                 .iter()
-                .map(|word| format!("`\"{word}\"`"))
+                .map(|(word, _)| format!("`\"{word}\"`"))
                 .collect::<Vec<_>>()
                 .join(", "),
             Kind::Indexes => "`\"FIRST..END\"`, END excluded".to_owned(),

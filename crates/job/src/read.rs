@@ -6,6 +6,7 @@ use crate::keys::{DEPENDENCY, ESTIMATE, INPUT, JOB, PIECES_MAX, RESOURCES, STDIN
 use crate::parameters::{Setting, substitute};
 use crate::qos::{read_critical, read_need, read_qos};
 use crate::tree::{Entry, Node, Value};
+use crate::words::RUNTIME;
 use crate::{GroupPlaces, Mistake, Places, Spans, Wanted, WantedInput};
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::resources::mistaken_for;
@@ -92,7 +93,12 @@ fn read_task(reader: &mut Reader, node: &Node) -> (Group, Wanted, GroupPlaces) {
     };
     note(&mut place.keys, &fields);
     let mut group = Group::program("", &[]);
-    for name in ["id", "command"] {
+    if let Some(field) = fields.get("runtime") {
+        let word = reader.word(&field, "is no runtime", &RUNTIME);
+        group.runtime = word.unwrap_or_default();
+    }
+    let needed = ["id", "command"].into_iter();
+    for name in needed.take(1 + usize::from(group.runtime.runs_command())) {
         if let (None, Some(key)) = (fields.get(name), TASK.find(name)) {
             reader.wrong(
                 &node.span,

@@ -1,21 +1,33 @@
 //! The words of a job file that stand for a choice.
 
-use hedge_model::spec::{CriticalPlacement, Redundancy, Unplaceable};
+use hedge_model::spec::{CriticalPlacement, Redundancy, Runtime, Unplaceable};
 
-/// Words and what each stands for.
-pub type Words<T, const N: usize> = [(&'static str, T); N];
+/// Words, what each stands for, and what that means.
+pub type Words<T, const N: usize> = [(&'static str, T, &'static str); N];
 
 pub const REDUNDANCY: Words<Redundancy, { Redundancy::WORDS.len() }> = Redundancy::WORDS;
 
-pub const UNPLACEABLE: Words<Unplaceable, 2> =
-    [("wait", Unplaceable::Wait), ("fail", Unplaceable::Fail)];
+pub const RUNTIME: Words<Runtime, { Runtime::WORDS.len() }> = Runtime::WORDS;
 
-pub const CRITICAL_PLACEMENT: Words<CriticalPlacement, 2> = [
-    ("prefer", CriticalPlacement::Prefer),
-    ("require", CriticalPlacement::Require),
+pub const UNPLACEABLE: Words<Unplaceable, 2> = [
+    (
+        "wait",
+        Unplaceable::Wait,
+        "the task waits for such a worker",
+    ),
+    ("fail", Unplaceable::Fail, "the job fails at once"),
 ];
 
-/// The words alone.
-pub fn names<T, const N: usize>(words: &Words<T, N>) -> Vec<&'static str> {
-    words.iter().map(|(word, _)| *word).collect()
+pub const CRITICAL_PLACEMENT: Words<CriticalPlacement, 2> = [
+    (
+        "prefer",
+        CriticalPlacement::Prefer,
+        "they run there where one is free",
+    ),
+    ("require", CriticalPlacement::Require, "they wait for one"),
+];
+
+/// The words with what they mean.
+pub fn meanings<T, const N: usize>(words: &Words<T, N>) -> Vec<(&'static str, &'static str)> {
+    words.iter().map(|(word, _, what)| (*word, *what)).collect()
 }

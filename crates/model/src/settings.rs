@@ -3,14 +3,17 @@
 
 mod fields;
 mod stored;
+mod watch_mode;
 
 use crate::PeerAddr;
 use crate::ledger::Tariff;
 use crate::view::SettingView;
-use fields::{FIELDS, Field, span};
+use fields::{FIELDS, Field};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use watch_mode::{Mode, WatchMode};
 
 /// Longest interval of anything that is done again and again.
 const TEN_MINUTES: Duration = Duration::from_secs(600);
@@ -112,62 +115,6 @@ impl Default for Settings {
             relays: Arc::default(),
             set: BTreeMap::new(),
         }
-    }
-}
-
-/// Who speaks first when a worker is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The worker sends heartbeats by itself.
-    Heartbeats,
-    /// The supervisor asks, the worker answers.
-    Poll,
-}
-
-impl Mode {
-    /// For programs and people.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Heartbeats => "heartbeats",
-            Self::Poll => "poll",
-        }
-    }
-}
-
-/// How to watch a worker. In text `"50ms"` for heartbeats, `"poll 50ms"` for questions and answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WatchMode {
-    /// Who speaks first.
-    pub mode: Mode,
-    /// How often, as long as the budget and the link allow it.
-    pub interval: Duration,
-}
-
-impl WatchMode {
-    /// Shortest interval between two heartbeats.
-    pub const INTERVAL_MIN: Duration = Duration::from_micros(500);
-    /// Longest interval between two heartbeats.
-    pub const INTERVAL_MAX: Duration = TEN_MINUTES;
-
-    /// By heartbeats, so often.
-    pub const fn heartbeats(interval: Duration) -> Self {
-        let mode = Mode::Heartbeats;
-        Self { mode, interval }
-    }
-
-    /// By questions, so often.
-    pub const fn poll(interval: Duration) -> Self {
-        let mode = Mode::Poll;
-        Self { mode, interval }
-    }
-}
-
-impl std::fmt::Display for WatchMode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.mode == Mode::Poll {
-            f.write_str("poll ")?;
-        }
-        f.write_str(&span(self.interval))
     }
 }
 

@@ -257,6 +257,30 @@ pub enum Runtime {
     Noop,
 }
 
+impl Runtime {
+    /// What each is called in job files, and what it means.
+    pub const WORDS: [(&'static str, Runtime, &'static str); 2] = [
+        (
+            "process",
+            Runtime::Process,
+            "the command runs as a process in a scratch directory",
+        ),
+        (
+            "noop",
+            Runtime::Noop,
+            "nothing runs, and the worker reports success at once, to measure the grid itself",
+        ),
+    ];
+
+    /// Whether it executes the task's command.
+    pub fn runs_command(self) -> bool {
+        match self {
+            Self::Process => true,
+            Self::Noop => false,
+        }
+    }
+}
+
 /// One source of a task's input files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {

@@ -193,7 +193,7 @@ pub struct WorkerView {
     pub lost: u64,
     /// Between two heartbeats that it is to show now.
     pub heartbeat_interval_ms: f64,
-    /// `heartbeats`: it sends them by itself; `asks`: it is asked and answers.
+    /// `heartbeats`: it sends them by itself; `poll`: it acknowledges status requests.
     pub heartbeat_mode: String,
     /// Heartbeats on this connection so far.
     pub heartbeats: u64,

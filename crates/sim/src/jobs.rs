@@ -50,12 +50,10 @@ pub fn random_job(dice: &mut Dice, shape: JobShape, salt: u64) -> Result<JobSpec
         };
         groups[at].command = program.command();
     }
+    let words = Redundancy::WORDS;
     let redundancy = match dice.below(10) {
-        0..4 => Redundancy::Critical,
-        4..6 => Redundancy::Auto,
-        6..8 => Redundancy::Fill,
-        8 => Redundancy::Speculate,
-        _ => Redundancy::None,
+        0..3 => Redundancy::Critical,
+        _ => words[dice.below(words.len() as u64) as usize].1,
     };
     let unplaceable = if dice.permille(100) {
         Unplaceable::Fail

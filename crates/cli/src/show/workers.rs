@@ -72,10 +72,9 @@ fn score(worker: &WorkerView) -> String {
 /// How it sends heartbeats.
 fn heartbeats(worker: &WorkerView) -> String {
     let interval = format!("{} ms", worker.heartbeat_interval_ms);
-    if worker.heartbeat_mode == "poll" {
-        format!("asked, {interval}")
-    } else {
-        interval
+    match &*worker.heartbeat_mode {
+        "heartbeats" => interval,
+        mode => format!("{mode}, {interval}"),
     }
 }
 

@@ -236,13 +236,13 @@ impl Watched {
             Liveness::Dead => None,
         };
         let worse = worse.map(|liveness| self.reaches(liveness, forgiven, awake, settings));
-        let ask = (self.mode == Mode::Poll).then_some(self.ask_at);
+        let ask = self.mode.asks().then_some(self.ask_at);
         [worse, ask, self.relax_at].into_iter().flatten().min()
     }
 
     /// The number of the question to ask now, if one is due.
     pub fn ask(&mut self, now: Time) -> Option<u64> {
-        if self.mode != Mode::Poll || self.ask_at > now {
+        if !self.mode.asks() || self.ask_at > now {
             return None;
         }
         self.ask_at = self.ask_at + self.interval;
@@ -285,7 +285,7 @@ impl Watched {
         self.ask_at = now;
         Some(HeartbeatPlan {
             number: self.plan,
-            every: (mode == Mode::Heartbeats).then_some(interval),
+            every: mode.sends().then_some(interval),
             progress_every: progress,
         })
     }

@@ -1,6 +1,7 @@
 //! The keys of `[[task]]` and of the tables in it.
 
 use super::{Default, Key, Kind, PIECES_MAX, Table};
+use crate::words::{RUNTIME, meanings};
 
 /// `[[task]]`.
 pub static TASK: Table = Table {
@@ -52,6 +53,13 @@ pub static TASK: Table = Table {
             default: Default::Required,
             example: "[\"sh\", \"-c\", \"…\"]",
             what: "The program and its arguments. No shell is involved unless it is named here.",
+        },
+        Key {
+            name: "runtime",
+            kind: Kind::Word(|| meanings(&RUNTIME)),
+            default: Default::Value("\"process\""),
+            example: "\"noop\"",
+            what: "How the task is executed.",
         },
         Key {
             name: "env",

@@ -145,7 +145,7 @@ fn every_table_that_a_key_takes_is_listed() {
 fn words_that_are_listed_are_taken() {
     for (section, _, key) in all() {
         if let Kind::Word(words) = key.kind {
-            for word in words() {
+            for (word, _) in words() {
                 parsed(section, &format!("{} = {word:?}", key.name));
             }
         }

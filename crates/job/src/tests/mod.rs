@@ -3,7 +3,7 @@ mod keys;
 mod parameters;
 
 use super::*;
-use hedge_model::spec::{Input, Measure, Redundancy, Top, Unplaceable};
+use hedge_model::spec::{Input, Measure, Redundancy, Runtime, Top, Unplaceable};
 use hedge_model::{Data, Hash, JobSpec};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -366,4 +366,27 @@ fn each_file_is_uploaded_once_and_its_content_comes_where_it_is_used() {
     assert_eq!(spec.groups()[0].stdin, Some(Data::Blob { hash, size }));
     let told = file.find(folder.path()).unwrap().job(&[]).unwrap_err();
     assert!(told.what.contains("big is missing"), "{told}");
+}
+
+#[test]
+fn only_a_runtime_that_executes_a_command_needs_one() {
+    let folder = folder();
+    let task = |lines: &str| format!("[[task]]\nid = \"a\"\n{lines}\n");
+    let spec = job(folder.path(), &task("runtime = \"noop\"")).unwrap();
+    assert_eq!(spec.groups()[0].runtime, Runtime::Noop);
+    for lines in ["", "runtime = \"process\""] {
+        let told = job(folder.path(), &task(lines)).unwrap_err().to_string();
+        assert!(told.contains("this task has no `command`"), "{told}");
+    }
+    let told = job(
+        folder.path(),
+        &task("runtime = \"wasm\"\ncommand = [\"true\"]"),
+    )
+    .unwrap_err();
+    let told = told.to_string();
+    assert!(told.contains("\"wasm\" is no runtime"), "{told}");
+    assert!(
+        told.contains("runtime = \"process\" or runtime = \"noop\""),
+        "{told}"
+    );
 }

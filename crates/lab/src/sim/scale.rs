@@ -17,8 +17,8 @@ const WORKERS_MAX: u32 = 1_000_000;
 /// Wrong arguments, or a chart that cannot be written.
 pub fn run(output: Output, args: &Args) -> Result<(), Failure> {
     let mut words = Redundancy::WORDS.iter();
-    let Some((_, redundancy)) = words.find(|(word, _)| *word == args.redundancy) else {
-        let words = Redundancy::WORDS.map(|(word, _)| word).join(", ");
+    let Some((_, redundancy, _)) = words.find(|(word, ..)| *word == args.redundancy) else {
+        let words = Redundancy::WORDS.map(|(word, ..)| word).join(", ");
         return Err(Failure::Arguments(format!(
             "{:?} is no redundancy; there are {words}; nothing was run",
             args.redundancy

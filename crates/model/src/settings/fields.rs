@@ -1,6 +1,6 @@
 //! The table of all settings, and the text form of their values.
 
-use super::{Mode, Settings, TEN_MINUTES, WatchMode};
+use super::{Settings, TEN_MINUTES, WatchMode};
 use crate::PeerAddr;
 use crate::ledger::Tariff;
 use crate::units::{parse_bytes, parse_duration, parse_rate, show_bytes, show_rate};
@@ -55,7 +55,7 @@ impl Kind {
     /// Takes the value from text; where it does not fit, the error says what would.
     pub fn set(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
         match self {
-            Kind::WatchMode(of) => way(of(settings), text),
+            Kind::WatchMode(of) => text.parse().map(|way| *of(settings) = way),
             Kind::Count(of, min, max) => number(of(settings), text, *min, *max),
             Kind::Large(of, min, max) => number(of(settings), text, *min, *max),
             Kind::Duration(of, min, max) => duration(of(settings), text, *min, *max),
@@ -71,11 +71,7 @@ impl Kind {
     /// What it takes, for the documentation.
     pub fn describe(&self) -> String {
         match self {
-            Kind::WatchMode(_) => format!(
-                "interval, {} to {}, of heartbeats; with `poll ` before it, of status requests",
-                span(WatchMode::INTERVAL_MIN),
-                span(WatchMode::INTERVAL_MAX)
-            ),
+            Kind::WatchMode(_) => WatchMode::describe(),
             Kind::Count(_, min, u32::MAX) => format!("whole number from {min}"),
             Kind::Count(_, min, max) => format!("whole number, {min} to {max}"),
             Kind::Large(_, min, u64::MAX) => format!("whole number from {min}"),
@@ -111,7 +107,7 @@ const TEN_YEARS: Duration = Duration::from_secs(3650 * 24 * 3600);
 pub(super) const FIELDS: &[Field] = &[
     Field {
         name: "watch_idle",
-        what: "how workers with nothing to do are watched: \"500ms\" for heartbeats, \"poll 500ms\" for status requests",
+        what: "how workers with nothing to do are watched",
         example: "poll 500ms",
         kind: Kind::WatchMode(|s| &mut s.watch_idle),
     },
@@ -324,23 +320,6 @@ fn duration(field: &mut Duration, text: &str, min: Duration, max: Duration) -> R
         return Err(format!("it must be from {} to {}", span(min), span(max)));
     }
     *field = value;
-    Ok(())
-}
-
-fn way(field: &mut WatchMode, text: &str) -> Result<(), String> {
-    let text = text.trim();
-    let (mode, text) = match text.strip_prefix("poll ") {
-        Some(rest) => (Mode::Poll, rest),
-        None => (Mode::Heartbeats, text),
-    };
-    let mut interval = Duration::ZERO;
-    duration(
-        &mut interval,
-        text,
-        WatchMode::INTERVAL_MIN,
-        WatchMode::INTERVAL_MAX,
-    )?;
-    *field = WatchMode { mode, interval };
     Ok(())
 }
 

@@ -226,8 +226,8 @@ impl From<Group> for super::Group {
 impl From<super::Runtime> for Runtime {
     fn from(runtime: super::Runtime) -> Self {
         match runtime {
-            super::Runtime::Process => Self::Process,
             super::Runtime::Noop => Self::Noop,
+            _ => Self::Process,
         }
     }
 }

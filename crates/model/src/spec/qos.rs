@@ -83,13 +83,29 @@ pub enum Redundancy {
 }
 
 impl Redundancy {
-    /// What each is called in job files, on the command line and in reports.
-    pub const WORDS: [(&'static str, Redundancy); 5] = [
-        ("none", Redundancy::None),
-        ("critical", Redundancy::Critical),
-        ("fill", Redundancy::Fill),
-        ("speculate", Redundancy::Speculate),
-        ("auto", Redundancy::Auto),
+    /// What each is called in job files, on the command line and in reports, and which tasks it means.
+    pub const WORDS: [(&'static str, Redundancy, &'static str); 5] = [
+        ("none", Redundancy::None, "no task"),
+        (
+            "critical",
+            Redundancy::Critical,
+            "critical tasks, in advance",
+        ),
+        (
+            "fill",
+            Redundancy::Fill,
+            "any task, as long as workers are idle",
+        ),
+        (
+            "speculate",
+            Redundancy::Speculate,
+            "tasks that take much longer than others of their kind",
+        ),
+        (
+            "auto",
+            Redundancy::Auto,
+            "marked tasks in advance, and others while the job runs where a copy is expected to be worth its cost",
+        ),
     ];
 
     /// The oldest format of records in which a job may ask for it: supervisors that know only older formats
@@ -168,7 +184,7 @@ mod tests {
     #[test]
     fn every_policy_that_can_be_read_has_a_word_and_keeps_its_number() {
         let read = (0..=u8::MAX).map_while(|number| postcard::from_bytes(&[number]).ok());
-        let words = Redundancy::WORDS.map(|(_, redundancy)| redundancy);
+        let words = Redundancy::WORDS.map(|(_, redundancy, _)| redundancy);
         assert_eq!(read.collect::<Vec<Redundancy>>(), words);
     }
 }

@@ -4,7 +4,7 @@
 use super::placeholders::{Piece, pieces};
 use super::stored::encoded;
 use super::validate::{Checked, Place, SpecError, job, wrong};
-use super::{Draft, Group, Input, JobSpec, Runtime};
+use super::{Draft, Group, Input, JobSpec};
 use crate::msg::{MESSAGE_BYTES_MAX, grant_bytes};
 use crate::units::show_bytes;
 use crate::{Data, FileEntry, Hash};
@@ -37,7 +37,7 @@ impl JobSpec {
     pub fn check_size(&self) -> Result<(), SpecError> {
         let groups = self.groups().iter().enumerate();
         for (at, group) in groups.clone() {
-            if group.runtime == Runtime::Process {
+            if group.runtime.runs_command() {
                 check_command(at, group)?;
             }
         }

@@ -3,7 +3,7 @@
 use super::axes::check_axes;
 use super::each::links;
 use super::needs::{check_qos, relax};
-use super::{COPIES_MAX, RETRY_DELAY_MAX, Runtime, positional};
+use super::{COPIES_MAX, RETRY_DELAY_MAX, positional};
 use super::{Draft, GROUPS_MAX, Group, Input, JobSpec, TASKS_MAX, Top};
 use crate::Data;
 use crate::data::INLINE_BYTES_MAX;
@@ -214,8 +214,7 @@ fn check_group(draft: &Draft, at: usize, group: &Group) -> Checked<()> {
     }
     check_axes(at, group)?;
     check_array(at, group)?;
-    if group.runtime == Runtime::Process && group.command.first().is_none_or(|word| word.is_empty())
-    {
+    if group.runtime.runs_command() && group.command.first().is_none_or(|word| word.is_empty()) {
         return wrong(
             place("command", None),
             "the command is empty",

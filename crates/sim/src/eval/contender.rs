@@ -48,7 +48,7 @@ impl Contender {
     fn named() -> impl Iterator<Item = (&'static str, Contender)> {
         let own = || {
             let words = Redundancy::WORDS.into_iter();
-            words.map(|(word, redundancy)| (word, Contender::Own(redundancy)))
+            words.map(|(word, redundancy, _)| (word, Contender::Own(redundancy)))
         };
         let is_none = |(_, contender): &(&str, Contender)| *contender == Self::NONE;
         own()

@@ -94,7 +94,7 @@ pub fn plan(
             trace,
             mix(options.seed ^ mix(nth.into())),
         );
-        let outcomes = Redundancy::WORDS.iter().map(|(_, redundancy)| {
+        let outcomes = Redundancy::WORDS.iter().map(|(_, redundancy, _)| {
             let qos = Qos {
                 redundancy: *redundancy,
                 ..spec.qos().clone()
@@ -138,10 +138,10 @@ fn levels(samples: &[Vec<Outcome>], by: Option<f64>) -> Vec<Level> {
             .sum::<f64>()
             / runs
     };
-    let none = |(_, redundancy): &(&str, Redundancy)| *redundancy == Redundancy::None;
+    let none = |(_, redundancy, _): &(&str, Redundancy, &str)| *redundancy == Redundancy::None;
     let none = Redundancy::WORDS.iter().position(none).unwrap_or(0);
     let plain = mean(none, |outcome| outcome.held).max(1e-9);
-    let level = |(at, (word, _)): (usize, (&'static str, Redundancy))| {
+    let level = |(at, (word, ..)): (usize, (&'static str, Redundancy, &str))| {
         let each = samples.iter().map(|outcomes| outcomes[at].makespan);
         let mut makespans: Vec<f64> = each.collect();
         makespans.sort_by(f64::total_cmp);

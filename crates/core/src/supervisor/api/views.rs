@@ -4,15 +4,16 @@ use crate::monitor::Attention;
 use crate::supervisor::api::requests::no_such_job;
 use crate::supervisor::api::waits::Wait;
 use crate::supervisor::durable::job::Job;
-use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::active::{ActiveTask, Attempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::jobs::critical::reasons;
 use crate::supervisor::leader::jobs::estimate::progress_view;
 use crate::supervisor::leader::pool::worker::Worker;
+use crate::supervisor::leader::{LeaderView, redundancy};
 use hedge_model::ending::Fault;
 use hedge_model::msg::RefusalKind;
 use hedge_model::record::JobEnd;
+use hedge_model::spec::Redundancy;
 use hedge_model::view::{AttemptView, CriticalView, ExplainView, OwnerView, TaskView, WorkerView};
 use hedge_model::{Ending, JobId, PeerId, TaskId};
 use std::collections::BTreeSet;
@@ -292,7 +293,7 @@ impl LeaderView<'_> {
                             Some(_) => "stalled".to_owned(),
                             None => attempt.state().name().to_owned(),
                         },
-                        why: self.attempt_why(attempt),
+                        why: self.attempt_why(job, attempt),
                         running_ms: attempt
                             .state()
                             .runs()
@@ -305,10 +306,10 @@ impl LeaderView<'_> {
     }
 
     /// Why an attempt is where it is.
-    fn attempt_why(&self, attempt: &Attempt) -> String {
+    fn attempt_why(&self, job: &Job, attempt: &Attempt) -> String {
         match attempt.state().waits_for() {
-            Some(job) => self.waits_text(job),
-            None => why_text(attempt.why()).to_owned(),
+            Some(other) => self.waits_text(other),
+            None => why_text(attempt.why(), job.spec.qos().redundancy),
         }
     }
 
@@ -389,8 +390,8 @@ fn kind(redundant: bool) -> String {
     if redundant { "redundant" } else { "primary" }.to_owned()
 }
 
-fn why_text(why: Why) -> &'static str {
-    match why {
+fn why_text(why: Why, redundancy: Redundancy) -> String {
+    let text = match why {
         Why::MostRoom => "the fastest worker with room for it, and of equals the one with most",
         Why::Faster => "of the higher class, and the fastest with room for it",
         Why::Data => "its inputs are large, and it would have them and be done soonest",
@@ -398,10 +399,9 @@ fn why_text(why: Why) -> &'static str {
         Why::Elsewhere => "a copy, on a worker that has no other attempt of it",
         Why::AgainThere => "it failed there before, but there is no other worker for it",
         Why::Adopted => "it was running there already",
-        Why::Policy => {
-            "a copy: it is expected to bring the job's end nearer for less than it costs"
-        }
-    }
+        Why::Policy => return format!("a copy: {}", redundancy::why(redundancy)),
+    };
+    text.to_owned()
 }
 
 pub(crate) fn ms(span: Duration) -> f64 {

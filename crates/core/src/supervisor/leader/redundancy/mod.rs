@@ -3,16 +3,12 @@
 //! Copies in advance are offered to workers before first attempts. Beyond them a [`Policy`] is asked whenever
 //! machines are idle that nothing ready can use.
 
-mod auto;
 mod evaluation;
-mod fill;
+mod policies;
 mod policy;
-mod speculate;
 mod survival;
 
-pub use auto::{Auto, AutoSettings};
-pub use fill::Fill;
-pub use speculate::Speculate;
+pub use policies::{Auto, AutoSettings, Fill, Speculate};
 
 pub use crate::supervisor::durable::beliefs::Beliefs;
 
@@ -24,6 +20,8 @@ pub(crate) use crate::supervisor::durable::beliefs::above;
 pub(crate) use evaluation::{Evaluations, YieldingCopies, kinds};
 pub(crate) use survival::Survival;
 
+use policies::{SHIPPED, Shipped, shipped};
+
 use crate::supervisor::CriticalSet;
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::attempts::active::ActiveTask;
@@ -31,50 +29,6 @@ use crate::supervisor::leader::{LeaderView, Leadership};
 use hedge_model::spec::Redundancy;
 use hedge_model::{JobId, JobSpec, TaskId};
 use std::borrow::Cow;
-
-/// How one kind of redundancy is decided.
-struct Shipped {
-    redundancy: Redundancy,
-    /// Whether critical tasks of a group get their copies before any task is slow.
-    in_advance: fn(&JobSpec, usize) -> bool,
-    /// Makes the policy that is asked while a job runs; none where nothing more is decided then.
-    asked: Option<fn() -> Box<dyn Policy>>,
-}
-
-/// Every kind of redundancy, in the order in which the policies are asked: what fills the rest comes last.
-const SHIPPED: [Shipped; Redundancy::WORDS.len()] = [
-    Shipped {
-        redundancy: Redundancy::None,
-        in_advance: |_, _| false,
-        asked: None,
-    },
-    Shipped {
-        redundancy: Redundancy::Critical,
-        in_advance: |_, _| true,
-        asked: None,
-    },
-    Shipped {
-        redundancy: Redundancy::Auto,
-        in_advance: |job, group| Auto::default().in_advance(job, group),
-        asked: Some(|| Box::new(Auto::default())),
-    },
-    Shipped {
-        redundancy: Redundancy::Speculate,
-        in_advance: |_, _| false,
-        asked: Some(|| Box::new(Speculate)),
-    },
-    Shipped {
-        redundancy: Redundancy::Fill,
-        in_advance: |_, _| false,
-        asked: Some(|| Box::new(Fill)),
-    },
-];
-
-/// How this kind of redundancy is decided.
-fn shipped(redundancy: Redundancy) -> &'static Shipped {
-    let found = SHIPPED.iter().find(|one| one.redundancy == redundancy);
-    found.unwrap_or(&SHIPPED[0])
-}
 
 impl Leadership<'_> {
     /// Brings the offers for a task that had an attempt in line with what it has and what it wants.
@@ -101,6 +55,11 @@ impl Leadership<'_> {
             self.refresh_offers(task.job, group);
         }
     }
+}
+
+/// Why the policy of a kind of redundancy wants a copy, for people.
+pub(crate) fn why(redundancy: Redundancy) -> &'static str {
+    shipped(redundancy).why
 }
 
 impl LeaderView<'_> {
@@ -153,17 +112,5 @@ impl LeaderView<'_> {
             })
         });
         copies + usize::from(one_more)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_of_redundancy_is_shipped() {
-        for (word, redundancy) in Redundancy::WORDS {
-            assert_eq!(shipped(redundancy).redundancy, redundancy, "{word}");
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! `speculate`: a task that takes much longer than its siblings took gets one copy, by the rule of Apache
 //! Spark 4 (`spark.speculation`). It never copies a task without siblings.
 
-use super::{CopyOrder, Policy, View};
+use crate::supervisor::leader::redundancy::{CopyOrder, Policy, View};
 use std::time::Duration;
 
 /// The share of a kind that must be done: Spark 4's `spark.speculation.quantile`.

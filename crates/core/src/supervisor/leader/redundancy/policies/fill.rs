@@ -1,7 +1,7 @@
 //! `fill`: idle machines are given copies until all of them have an attempt, most critical tasks first. Such
 //! copies end the instant a first attempt wants their place, so they cost other work nothing.
 
-use super::{CopyOrder, Policy, View};
+use crate::supervisor::leader::redundancy::{CopyOrder, Policy, View};
 use std::time::Duration;
 
 /// Attempts of one task at once.

@@ -14,10 +14,11 @@
 //! takes long everywhere is not helped by another machine. So both integrals are taken for several values of
 //! the shared part, each as likely as what has been seen so far makes it.
 
-use super::survival::Survival;
-use super::{Beliefs, CopyOrder, Policy, SeenJob, View};
 use crate::supervisor::durable::learned::UNKNOWN;
 use crate::supervisor::leader::placement::deferral::left_s;
+use crate::supervisor::leader::redundancy::{
+    Beliefs, CopyOrder, Policy, SeenAttempt, SeenJob, Survival, View,
+};
 use hedge_model::JobSpec;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -240,7 +241,7 @@ impl Paths {
         let mut left = job.unstarted_s;
         let mut nominal = Vec::with_capacity(job.running.len());
         for task in &job.running {
-            let remains = |attempt: &super::SeenAttempt| {
+            let remains = |attempt: &SeenAttempt| {
                 let speed = view.workers[attempt.worker].speed;
                 (task.work_s / speed - attempt.elapsed_s).max(0.0)
             };

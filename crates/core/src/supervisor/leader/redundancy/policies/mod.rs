@@ -1,0 +1,76 @@
+//! The policies that job files can name, in one table.
+
+mod auto;
+mod fill;
+mod speculate;
+
+pub use auto::{Auto, AutoSettings};
+pub use fill::Fill;
+pub use speculate::Speculate;
+
+use crate::supervisor::leader::redundancy::Policy;
+use hedge_model::JobSpec;
+use hedge_model::spec::Redundancy;
+
+/// How one kind of redundancy is decided.
+pub(crate) struct Shipped {
+    pub redundancy: Redundancy,
+    /// Whether critical tasks of a group get their copies before any task is slow.
+    pub in_advance: fn(&JobSpec, usize) -> bool,
+    /// Makes the policy that is asked while a job runs; none where nothing more is decided then.
+    pub asked: Option<fn() -> Box<dyn Policy>>,
+    /// Why that policy wants a copy, for people.
+    pub why: &'static str,
+}
+
+/// Every kind of redundancy, in the order in which the policies are asked: what fills the rest comes last.
+pub(crate) const SHIPPED: [Shipped; Redundancy::WORDS.len()] = [
+    Shipped {
+        redundancy: Redundancy::None,
+        in_advance: |_, _| false,
+        asked: None,
+        why: "",
+    },
+    Shipped {
+        redundancy: Redundancy::Critical,
+        in_advance: |_, _| true,
+        asked: None,
+        why: "",
+    },
+    Shipped {
+        redundancy: Redundancy::Auto,
+        in_advance: |job, group| Auto::default().in_advance(job, group),
+        asked: Some(|| Box::new(Auto::default())),
+        why: "it is expected to bring the job's end nearer for less than it costs",
+    },
+    Shipped {
+        redundancy: Redundancy::Speculate,
+        in_advance: |_, _| false,
+        asked: Some(|| Box::new(Speculate)),
+        why: "the first attempt takes much longer than others of its kind did",
+    },
+    Shipped {
+        redundancy: Redundancy::Fill,
+        in_advance: |_, _| false,
+        asked: Some(|| Box::new(Fill)),
+        why: "the worker was idle, and nothing else was ready",
+    },
+];
+
+/// How this kind of redundancy is decided.
+pub(crate) fn shipped(redundancy: Redundancy) -> &'static Shipped {
+    let found = SHIPPED.iter().find(|one| one.redundancy == redundancy);
+    found.unwrap_or(&SHIPPED[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_redundancy_is_shipped() {
+        for (word, redundancy, _) in Redundancy::WORDS {
+            assert_eq!(shipped(redundancy).redundancy, redundancy, "{word}");
+        }
+    }
+}

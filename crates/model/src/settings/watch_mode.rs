@@ -1,0 +1,127 @@
+//! How workers are watched.
+
+use super::TEN_MINUTES;
+use super::fields::span;
+use crate::units::parse_duration;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Who speaks first when a worker is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The worker sends heartbeats by itself.
+    Heartbeats,
+    /// The supervisor sends status requests, and the worker acknowledges them.
+    Poll,
+}
+
+impl Mode {
+    /// Every mode with its word, which settings write before the interval, and what comes at that interval. The first
+    /// is meant where there is no word.
+    pub const WORDS: [(&'static str, Mode, &'static str); 2] = [
+        ("heartbeats", Mode::Heartbeats, "heartbeats"),
+        ("poll", Mode::Poll, "status requests"),
+    ];
+
+    /// Its word.
+    pub fn name(self) -> &'static str {
+        let own = Self::WORDS.iter().find(|(_, mode, _)| *mode == self);
+        own.map_or("", |(word, ..)| word)
+    }
+
+    /// Whether the worker sends heartbeats by itself.
+    pub fn sends(self) -> bool {
+        match self {
+            Self::Heartbeats => true,
+            Self::Poll => false,
+        }
+    }
+
+    /// Whether the supervisor sends status requests.
+    pub fn asks(self) -> bool {
+        match self {
+            Self::Heartbeats => false,
+            Self::Poll => true,
+        }
+    }
+}
+
+/// How to watch a worker. In text `"50ms"` for heartbeats, `"poll 50ms"` for status requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchMode {
+    /// Who speaks first.
+    pub mode: Mode,
+    /// How often, as long as the budget and the link allow it.
+    pub interval: Duration,
+}
+
+impl WatchMode {
+    /// Shortest interval between two heartbeats.
+    pub const INTERVAL_MIN: Duration = Duration::from_micros(500);
+    /// Longest interval between two heartbeats.
+    pub const INTERVAL_MAX: Duration = TEN_MINUTES;
+
+    /// By heartbeats, so often.
+    pub const fn heartbeats(interval: Duration) -> Self {
+        let mode = Mode::Heartbeats;
+        Self { mode, interval }
+    }
+
+    /// By status requests, so often.
+    pub const fn poll(interval: Duration) -> Self {
+        let mode = Mode::Poll;
+        Self { mode, interval }
+    }
+
+    /// What its text may be, for the documentation.
+    pub fn describe() -> String {
+        let (min, max) = (span(Self::INTERVAL_MIN), span(Self::INTERVAL_MAX));
+        let [(_, _, usual), others @ ..] = Mode::WORDS;
+        let mut text = format!("interval, {min} to {max}, of {usual}");
+        text.extend(others.map(|(word, _, what)| format!("; with `{word} ` before it, of {what}")));
+        text
+    }
+}
+
+impl std::fmt::Display for WatchMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.mode != Mode::WORDS[0].1 {
+            write!(f, "{} ", self.mode.name())?;
+        }
+        f.write_str(&span(self.interval))
+    }
+}
+
+impl FromStr for WatchMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let named = Mode::WORDS.into_iter().find_map(|(word, mode, _)| {
+            let rest = text.strip_prefix(word)?.strip_prefix(' ')?;
+            Some((mode, rest))
+        });
+        let (mode, text) = named.unwrap_or((Mode::WORDS[0].1, text));
+        let interval = parse_duration(text).map_err(|error| error.to_string())?;
+        let (min, max) = (Self::INTERVAL_MIN, Self::INTERVAL_MAX);
+        if !(min..=max).contains(&interval) {
+            return Err(format!("it must be from {} to {}", span(min), span(max)));
+        }
+        Ok(Self { mode, interval })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mode_is_read_as_it_is_written() {
+        for (word, mode, _) in Mode::WORDS {
+            let interval = Duration::from_millis(20);
+            let way = WatchMode { mode, interval };
+            assert_eq!(way.to_string().parse(), Ok(way), "{word}");
+            assert_eq!(format!("{word} 20ms").parse(), Ok(way), "{word}");
+        }
+    }
+}

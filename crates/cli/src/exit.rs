@@ -1,28 +1,28 @@
-//! How `hedge` ends: one table of exit codes.
+//! Exit codes and failures of the command.
 
 use hedge_job::BadJobFile;
 use hedge_model::msg::RefusalKind;
 use hedge_node::ClientError;
 use std::process::ExitCode;
 
-/// How a command ended. The numbers are part of the interface.
+/// The kinds of exit codes. The numbers are part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Done as asked.
     Done,
-    /// The job failed, or its results could not be brought.
+    /// The job failed, its results are incomplete, or something on this machine failed.
     Failed,
-    /// The arguments or the job file are wrong.
+    /// The arguments or the job file are wrong, or name something that does not exist.
     Bad,
-    /// The grid cannot be reached.
+    /// The grid cannot be reached or serve the request now, or another process uses the folder.
     Unreachable,
-    /// The grid does not allow it.
+    /// The grid refuses this peer, its ticket or its request.
     NotAllowed,
-    /// The job was cancelled.
+    /// The job was cancelled, or the user interrupted or declined.
     Cancelled,
     /// A bug in `hedge`.
     Bug,
-    /// As the only program of a job ended, where the user asked for that: its exit status, or 128 and the number of the
+    /// As the only program of a job ended, where the user asked for that: its exit status, or 128 plus the number of the
     /// signal that ended it.
     Program(u8),
 }
@@ -49,7 +49,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command did not do what was asked; each kind has its exit code.
+/// Why a command failed; each kind has its exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// A job file with mistakes. Nothing was submitted.
@@ -61,13 +61,13 @@ pub enum Failure {
     /// Something on this machine failed; the sentence says what was kept.
     #[error("{0}")]
     Local(String),
-    /// The grid did not answer as hoped.
+    /// The request failed.
     #[error("{0}")]
     Grid(#[from] ClientError),
-    /// The user wants no more; the sentence says what was kept.
+    /// The user interrupted the command or declined; the sentence says what was kept.
     #[error("{0}")]
     Interrupted(String),
-    /// Nobody reads what is printed any more.
+    /// The reader of standard output closed it, as `head` does once it has enough.
     #[error("the output was closed")]
     OutputClosed,
 }
@@ -91,14 +91,14 @@ impl Failure {
     }
 }
 
-/// From now on a panic, which is always a bug, ends the process with its own code and says how to report it.
-/// A supervisor or worker with one dead thread would be worse than one that is restarted.
-pub fn end_on_bugs() {
+/// Makes a panic, which is always a bug, exit with code 70 and say how to report it: a supervisor or worker that is
+/// restarted is safer than one that continues with a dead thread.
+pub fn install_panic_hook() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         report(info);
         eprintln!(
-            "hedge {} met a bug and has to end. Please report it with the text above, the command you \
+            "hedge {} hit a bug and exits. Please report it with the text above, the command you \
              ran, and a backtrace (set RUST_BACKTRACE=1 and run it again).",
             env!("CARGO_PKG_VERSION")
         );

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         }
         return exit::Exit::Bad.into();
     }
-    exit::end_on_bugs();
+    exit::install_panic_hook();
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

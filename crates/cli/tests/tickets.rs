@@ -196,7 +196,7 @@ fn a_ticket_in_the_environment_does_not_lock_its_machine_out() {
     let path = path.to_str().unwrap();
     expect(&with_ticket(&other, path, &["members"]), 0, "supervisor");
     let again = here.call(&["ticket", "admin", "--out", "admin.ticket"]);
-    expect(&again, 1, "admits nobody");
+    expect(&again, 1, "no ticket was made");
     // Elsewhere there is no other door.
     let refused = with_ticket(&other, &client, &["members"]);
     expect(&refused, 4, "only an administrator");
@@ -289,7 +289,7 @@ fn nobody_locks_the_grid_by_a_slip() {
     expect(
         &here.call(&["revoke", &id("worker"), "--yes"]),
         0,
-        "no more",
+        "no longer a member",
     );
 }
 
@@ -383,7 +383,7 @@ fn tickets_are_listed_and_revoked_and_members_stay() {
     expect(
         &here.call(&["ticket", "revoke", "client.ticket", "--yes"]),
         0,
-        "admits nobody",
+        "is revoked",
     );
     expect(
         &here.call(&["ticket", "revoke", &id[..6], "--yes"]),
@@ -404,7 +404,11 @@ fn tickets_are_listed_and_revoked_and_members_stay() {
         .as_str()
         .unwrap()
         .to_owned();
-    expect(&here.call(&["revoke", &worker, "--yes"]), 0, "no more");
+    expect(
+        &here.call(&["revoke", &worker, "--yes"]),
+        0,
+        "no longer a member",
+    );
     let fresh = until("another ticket", || {
         let now = fs::read_to_string(&file).unwrap();
         (now.trim().parse::<Ticket>().unwrap().secret_hash()

@@ -214,7 +214,7 @@ fn keep(source: &'static str, open: Open, options: &Options, board: &Board, stop
     }
 }
 
-/// Which sources cover a kind, and which would.
+/// The sources that notice a kind of activity.
 pub fn covering(found: &[Found], kind: Activity) -> Vec<&'static str> {
     let covers = |found: &&Found| match &found.state {
         Some(State::Watching { kinds, .. }) => kinds.contains(&kind),

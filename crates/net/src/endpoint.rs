@@ -31,42 +31,44 @@ pub const ALPN_CONTROL: &[u8] = b"hedge/ctl/1";
 /// The name of the data protocol in the TLS handshake.
 pub const ALPN_DATA: &[u8] = b"hedge/data/1";
 
-/// A dialler adds this and the start of the id it wants as one more protocol name, so that another peer
-/// that lives at one of the addresses now stays silent and leaves the answer to the right one.
+/// A dialler adds this and the start of the id it wants as one more protocol name, so that another peer at that
+/// address ignores the packet.
 const ALPN_TO_PREFIX: &[u8] = b"hedge/to/";
 
-/// Without a packet for this long a connection is lost. A back-stop for workers, whose heartbeats and tripwires tell
-/// sooner; between supervisors it decides how soon a link to one that died and came back is made anew. A
-/// process that was frozen for longer connects again and goes on with what it has in hand.
+/// Idle timeout of a connection. For workers it is a back-stop, because missed heartbeats and tripwires are noticed
+/// sooner; between supervisors it decides how soon a connection to one that restarted is re-established. A process
+/// that was frozen for longer connects again and keeps its running attempts.
 pub const IDLE_TIMEOUT: Duration = Duration::from_millis(IDLE_TIMEOUT_MS as u64);
 const IDLE_TIMEOUT_MS: u32 = 2_000;
 const KEEP_ALIVE: Duration = Duration::from_millis(300);
-/// What a round trip is taken for before one was measured. A first packet that is lost, as to a process that has
-/// not started again yet, is repeated after three of these, rather than after the second that QUIC's own 333 ms
-/// give; where a round trip takes longer, a packet is sent twice.
+/// Assumed round trip before the first sample. A lost first packet, as to a process that has not started again yet, is
+/// resent after three of these (240 ms) and not after 1 s as with QUIC's default of 333 ms. On paths with a longer round
+/// trip a packet is sent twice.
 const INITIAL_RTT: Duration = Duration::from_millis(80);
-/// A starved sender must not deliver heartbeats late: two or three wait at most, older ones are dropped.
+/// Limits queued heartbeats to two or three; older ones are dropped, because a starved sender must not deliver them late.
 const HEARTBEAT_QUEUE_BYTES: usize = 4 << 10;
 /// The transport breaks connections above 2 MiB ("too many gaps in stream buffer").
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const _: () = assert!(STREAM_WINDOW_BYTES <= 2 << 20);
-/// What a stranger can make us buffer before it is known.
+/// Receive window of a peer that has not authenticated yet.
 const STRANGER_WINDOW_BYTES: u32 = 128 << 10;
-/// What a peer that we dialled can make us buffer.
+/// Receive window of a peer that this one dialled.
 const DIALLED_WINDOW_BYTES: u32 = 8 << 20;
-/// Streams that a peer may have open: one for control, the others for data requests.
+/// Concurrent streams of a connection. A control connection uses one; a data connection uses one for each request.
 const STREAMS_MAX: u32 = 16;
 /// Connections that have not authenticated yet.
 const PENDING_MAX: usize = 256;
-/// Those of one source: as many peers of a site behind one address as may connect within a few round trips.
+/// Unauthenticated connections of one source: as many peers of a site behind one address as may connect within a few
+/// round trips.
 const PENDING_PER_SOURCE_MAX: usize = 128;
-/// Peers that wait for the application's decision.
+/// Authenticated peers whose admission the application has not decided yet.
 const UNDECIDED_MAX: usize = 64;
-/// Under this name peers announce themselves on the local network.
+/// Name of the mDNS service by which peers announce themselves on the local network.
 const MDNS_SERVICE: &str = "hedgerow1";
 /// Relays of one grid.
 const RELAYS_MAX: usize = 4;
-/// Addresses of a peer that are dialled: it says itself where it is, and must not have others flooded with packets.
+/// Addresses of a peer that are dialled. A peer chooses what it advertises; the limit keeps it from having others
+/// flooded with packets.
 const DIALLED_ADDRS_MAX: usize = 32;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -137,7 +139,7 @@ impl Drop for Inner {
 }
 
 impl Net {
-    /// Opens the port and starts to listen. Nothing is sent to anyone by this.
+    /// Opens the port and starts the accept loop. Without relays and mDNS this sends nothing.
     pub async fn bind(config: NetConfig) -> Result<Net, NetError> {
         let NetConfig {
             listen,
@@ -192,7 +194,7 @@ impl Net {
             undecided,
             data,
         };
-        let accepting = tokio::spawn(acceptor.open()).abort_handle();
+        let accepting = tokio::spawn(acceptor.run()).abort_handle();
         let net = Net(Arc::new(Inner {
             endpoint,
             peer,
@@ -209,8 +211,8 @@ impl Net {
         Ok(net)
     }
 
-    /// From now on the grid's relays are these. Peers that cannot be reached directly are reached through the
-    /// nearest of them, and through it two peers behind address translators find a direct way where there is one.
+    /// Replaces the relays: the first `RELAYS_MAX` that have an address are used. Peers that cannot be reached directly
+    /// are reached through the nearest of them, which also lets two peers behind NAT punch holes where that is possible.
     pub async fn set_relays(&self, relays: &[PeerAddr]) {
         let new: Vec<Relay> = relays
             .iter()
@@ -246,7 +248,7 @@ impl Net {
         }
     }
 
-    /// The relays that were set last.
+    /// The relays in use: at most `RELAYS_MAX`, each with an address.
     pub fn relays(&self) -> Vec<PeerAddr> {
         let known = self.0.relays.read().unwrap_or_else(PoisonError::into_inner);
         known.iter().map(|relay| relay.at.clone()).collect()
@@ -384,7 +386,7 @@ fn transport(receive_window: u32) -> QuicTransportConfig {
         .build()
 }
 
-/// The loop behind the port.
+/// Accepts connections until the port is closed.
 struct Acceptor {
     endpoint: Endpoint,
     connections: Connections,
@@ -394,7 +396,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn open(self) {
+    async fn run(self) {
         let all_pending = PendingConnections::new(PENDING_MAX, PENDING_PER_SOURCE_MAX);
         let here = Handle::current();
         let to_me = alpn_to(PeerId(*self.endpoint.id().as_bytes()));
@@ -406,7 +408,7 @@ impl Acceptor {
                 incoming.ignore();
                 continue;
             }
-            // Under pressure a source address has to be proven before it costs a place.
+            // Under pressure a source address has to be proven before it takes a pending slot.
             if all_pending.is_crowded() && !incoming.remote_addr_validated() {
                 _ = incoming.retry();
                 continue;
@@ -435,7 +437,7 @@ impl Acceptor {
     }
 }
 
-/// The party that a connection's packets come from; none where that cannot be told.
+/// The source to which a pending connection is charged; none if it is unknown.
 fn source(addr: IncomingAddr) -> Option<Source> {
     match addr {
         IncomingAddr::Ip(addr) => Some(addr.ip().into()),
@@ -452,13 +454,13 @@ async fn receive(
     data: Option<DataServer>,
     mut pending: Pending,
 ) -> Result<(), NetError> {
-    let late = || NetError::Closed(CloseReason::HandshakeTimeout);
+    let timed_out = || NetError::Closed(CloseReason::HandshakeTimeout);
     let lost = || NetError::Closed(CloseReason::Lost);
     let crowded = || NetError::Closed(CloseReason::TooManyPeers);
     let accepting = incoming.accept().map_err(|_| lost())?;
     let connected = tokio::select! {
         () = pending.evicted() => return Err(crowded()),
-        connected = tokio::time::timeout(HELLO_TIMEOUT, accepting) => connected.map_err(|_| late())?,
+        connected = tokio::time::timeout(HELLO_TIMEOUT, accepting) => connected.map_err(|_| timed_out())?,
     };
     let connection = connected.map_err(|_| lost())?;
     connections.add(&connection);
@@ -474,7 +476,7 @@ async fn receive(
         }
         heard = tokio::time::timeout(HELLO_TIMEOUT, hello) => heard.map_err(|_| {
             CloseReason::HandshakeTimeout.close(&connection);
-            late()
+            timed_out()
         })??,
     };
     // The place is kept while the application has not taken those before, so that the queue stays bounded.

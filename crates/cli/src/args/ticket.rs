@@ -28,7 +28,7 @@ pub enum Ticket {
 /// Arguments of `ticket revoke`.
 #[derive(Args, Debug)]
 pub struct RevokeTicket {
-    /// Beginning of the ticket's id, as `hedge ticket list` shows it, or a file that holds the ticket
+    /// Beginning of the ticket's id, as `hedge ticket list` shows it, or the ticket: a file, `-` for standard input, or its text
     #[arg(value_name = "ID|FILE", value_parser = NonEmptyStringValueParser::new())]
     pub ticket: String,
     /// Do it without asking first

@@ -13,10 +13,10 @@ use serde_json::json;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Notices that wait to be shown.
+/// Notices that wait to be shown; further ones are dropped.
 const NOTICES_MAX: usize = 1024;
 
-/// What the owner's file says, as for a worker.
+/// Reads the owner's file, as a worker does.
 pub fn config(args: &Doctor) -> Result<OwnerConfig, Failure> {
     match &args.owner {
         None => Ok(OwnerConfig::default()),
@@ -28,13 +28,15 @@ fn cannot(error: std::io::Error) -> Failure {
     Failure::Local(format!("the owner's activity cannot be watched: {error}"))
 }
 
-/// Opens every source, and says of each kind of activity what covers it, and else what would.
+/// Starts every source and reports which kinds of activity are noticed, and how access to input is granted if it is
+/// denied.
 pub fn findings(sources: Options) -> Result<Vec<Finding>, Failure> {
     let watch = Watch::start(sources, |_| {}).map_err(cannot)?;
     Ok(of(&watch.found()))
 }
 
 fn of(found: &[Found]) -> Vec<Finding> {
+    // Only sources of input need access that can be denied.
     let denied = found.iter().find_map(|one| match &one.state {
         Some(State::Denied { mend, .. }) => Some(mend.as_str()),
         _ => None,
@@ -51,7 +53,8 @@ fn of(found: &[Found]) -> Vec<Finding> {
         findings.push(finding(
             "owner's input",
             Verdict::Reduced,
-            "no source of input: a worker here takes the machine to be in use, and runs nothing",
+            "no source of input: unless the owner's file says `unwatched = \"work\"`, a worker here takes the machine to be in \
+             use, and runs nothing",
             Some(
                 denied.unwrap_or("start the worker with --dedicated, if nobody uses this machine"),
             ),

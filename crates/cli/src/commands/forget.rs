@@ -1,6 +1,6 @@
 //! `hedge forget`: an ended job is dropped.
 
-use super::confirm::irreversible;
+use super::confirm::confirm_irreversible;
 use super::named::{each, numbers};
 use super::{Context, ask};
 use crate::args::{Forget, JobName};
@@ -13,7 +13,7 @@ use serde_json::json;
 /// # Errors
 /// There is no such job, it has not ended, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Forget) -> Result<Exit, Failure> {
-    irreversible(&what(&args.jobs), args.yes)?;
+    confirm_irreversible(&what(&args.jobs), args.yes)?;
     context.on_grid(&args.grid, async |client| {
         let jobs = numbers(client, &args.jobs).await?;
         each(&jobs, context.look.json, async |job| {
@@ -35,7 +35,7 @@ fn what(jobs: &[JobName]) -> String {
     });
     let names: Vec<String> = names.collect();
     match names.len() {
-        1 => format!("{} is dropped with its results", names[0]),
-        _ => format!("{} are dropped with their results", names.join(", ")),
+        1 => format!("{} will be dropped with its results", names[0]),
+        _ => format!("{} will be dropped with their results", names.join(", ")),
     }
 }

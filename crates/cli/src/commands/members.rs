@@ -1,7 +1,7 @@
 //! `hedge members` and `hedge revoke`: who is in the grid, and who is not any more.
 
 use super::access::Right;
-use super::confirm::irreversible;
+use super::confirm::confirm_irreversible;
 use super::{Context, ask, unexpected};
 use crate::args::{Members, MembersDo, Revoke};
 use crate::exit::{Exit, Failure};
@@ -29,8 +29,8 @@ pub fn run(context: &Context, args: Members) -> Result<Exit, Failure> {
         return revoke(context, &member);
     }
     if args.upgrade {
-        let what = "supervisors that run an older release can no longer take part";
-        irreversible(what, args.yes)?;
+        let what = "supervisors that run an older release will no longer be able to take part";
+        confirm_irreversible(what, args.yes)?;
     }
     context.on_grid_as(Right::Admin, &args.grid, async |client| {
         if args.upgrade {
@@ -52,12 +52,12 @@ pub fn run(context: &Context, args: Members) -> Result<Exit, Failure> {
 /// # Errors
 /// There is no such member or several are meant, the grid cannot be reached, or does not allow it.
 pub fn revoke(context: &Context, args: &Revoke) -> Result<Exit, Failure> {
-    let what = format!("the member {} is revoked for good", args.peer);
-    irreversible(&what, args.yes)?;
+    let what = format!("the member {} will be revoked for good", args.peer);
+    confirm_irreversible(&what, args.yes)?;
     context.on_grid_as(Right::Admin, &args.grid, async |client| {
         ask(client, Request::Revoke(args.peer.clone())).await?;
         let value = json!({ "peer": args.peer, "revoked": true });
-        let text = || format!("{} is a member no more\n", args.peer);
+        let text = || format!("{} is no longer a member\n", args.peer);
         context.look.print(&value, text)?;
         Ok(Exit::Done)
     })

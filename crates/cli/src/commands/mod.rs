@@ -1,4 +1,4 @@
-//! What each command does; one module each.
+//! Runs the commands and holds what they share. Each command has a module; the others are helpers of several.
 
 use crate::args::{Cli, Command, Grid};
 use crate::exit::{Exit, Failure};
@@ -52,26 +52,26 @@ mod wait;
 mod worker;
 mod workers;
 
-/// What takes longer than this is spoken of.
-const PATIENCE: Duration = Duration::from_millis(1500);
-/// How long the end of a connection may take.
+/// Delay before a wait is reported to the user.
+const NOTICE_DELAY: Duration = Duration::from_millis(1500);
+/// Maximum time to close a connection.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
 
-/// What every command is told.
+/// What commands share, except `completions`, which needs none of it.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// How to show things.
     pub look: Look,
-    /// Where this user's peers on this machine keep what they have.
+    /// State folders of this user's peers on this machine.
     pub folders: Folders,
 }
 
-/// Does what the command line asks for.
+/// Runs the command.
 ///
 /// # Errors
-/// Why it was not done; the kind of failure gives the exit code.
+/// Why it failed; the kind of failure gives the exit code.
 pub fn run(cli: Cli) -> Result<Exit, Failure> {
-    refuse_unused(&cli)?;
+    reject_unused_options(&cli)?;
     let context = Context {
         look: Look { json: cli.json },
         folders: Folders::new(cli.dir).map_err(|error| Failure::Arguments(error.to_string()))?,
@@ -106,23 +106,22 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Plan(args) => plan::run(&context, &args),
         Command::Completions { shell } => completions::run(shell),
         Command::Spawner => Err(Failure::Arguments(
-            "`hedge spawner` is started by workers alone".to_owned(),
+            "only workers start `hedge spawner`; nothing was done: start `hedge worker`".to_owned(),
         )),
     }
 }
 
-/// Refuses the options for every command where this one would not heed them.
-fn refuse_unused(cli: &Cli) -> Result<(), Failure> {
+/// Rejects `--dir` and `--json` for commands that ignore them.
+fn reject_unused_options(cli: &Cli) -> Result<(), Failure> {
     let own_grid = "makes a grid of its own in a temporary folder";
-    let (dir, json) = match &cli.command {
+    let (why_no_dir, why_no_json) = match &cli.command {
         Command::Run(_) => (Some(own_grid), None),
         Command::Plan(args) if args.machines.is_some() => (Some("asks no grid"), None),
         Command::Worker(_) => (None, Some("prints nothing to standard output")),
-        Command::Screensaver(_) => (None, Some("draws")),
+        Command::Screensaver(_) => (None, Some("draws on the screen")),
         Command::Cost(args) if args.csv => (None, Some("prints comma-separated values")),
-        Command::Completions { .. } | Command::Spawner => {
-            (Some("keeps nothing"), Some("prints what a shell reads"))
-        }
+        Command::Completions { .. } => (Some("keeps nothing"), Some("prints what a shell reads")),
+        Command::Spawner => (Some("keeps nothing"), Some("prints nothing")),
         _ => (None, None),
     };
     let unused = |option: &str, why: &str| {
@@ -130,7 +129,7 @@ fn refuse_unused(cli: &Cli) -> Result<(), Failure> {
             "{option} has no effect here, as this command {why}; nothing was done: leave it out"
         )))
     };
-    match (dir, json) {
+    match (why_no_dir, why_no_json) {
         (Some(why), _) if cli.dir.is_some() => unused("--dir", why),
         (_, Some(why)) if cli.json => unused("--json", why),
         _ => Ok(()),
@@ -195,7 +194,7 @@ async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     tokio::select! {
         done = &mut work => return done,
-        () = tokio::time::sleep(PATIENCE) => crate::show::note(what),
+        () = tokio::time::sleep(NOTICE_DELAY) => crate::show::note(what),
     }
     work.await
 }

@@ -19,13 +19,13 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-/// How long a cancelled job may take to end before the grid is stopped under it.
+/// How long a cancelled job may take to end before the local grid is stopped anyway.
 const CANCEL_MAX: Duration = Duration::from_secs(5);
 
-/// Runs a job from start to end on workers of its own.
+/// Runs a job from start to end on a grid in this process, with workers as child processes.
 ///
 /// # Errors
-/// A wrong job, or a machine that cannot run it.
+/// An invalid job, a machine that cannot run it, no worker that works, an interruption, or a failure of the grid.
 pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
     show::events::show("error,hedge_node=warn");
     let shown = !context.look.json;
@@ -39,13 +39,13 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
     };
     let largest = largest(checked.tasks(), &has, &hedge_node::worker::labels())?;
     super::block_on(async {
-        // Signals from here on are kept until the job can be cancelled, so that nothing is left half made. The second
-        // one quits at once, wherever the command is: what it drops removes its files.
+        // Signals from here on are queued until the job can be cancelled, so that nothing is left half made. Each
+        // `Interrupts` sees every signal; the second signal exits at once, and dropping the grid deletes its files.
         let interrupts = Interrupts::new()?;
-        let mut counted = Interrupts::new()?;
-        let mut twice = pin!(async move {
-            counted.next().await;
-            counted.next().await;
+        let mut signals = Interrupts::new()?;
+        let mut second_signal = pin!(async move {
+            signals.next().await;
+            signals.next().await;
         });
         let mut config = config(args.workers, &args.rules)?;
         config.largest = largest;
@@ -56,15 +56,15 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
         let outcome = tokio::select! {
             outcome = job => outcome,
             () = grid.hopeless() => Err(Failure::Local(format!(
-                "no worker can work here, for the reason above. The job was given up and nothing of it is kept; \
-                 workers keep what they have in {}, which TMPDIR decides",
+                "no worker can work here, for the reason above. The job was given up and nothing of it is kept. \
+                 Workers use the folder {}; TMPDIR selects another one",
                 grid.dir().display()
             ))),
-            () = &mut twice => return Ok(Exit::Cancelled),
+            () = &mut second_signal => return Ok(Exit::Cancelled),
         };
         tokio::select! {
             () = grid.stop() => {}
-            () = &mut twice => {}
+            () = &mut second_signal => {}
         }
         outcome
     })
@@ -76,11 +76,11 @@ struct Wanted {
     exit_code: bool,
 }
 
-/// A grid of this machine's workers.
+/// The configuration of a grid with workers on this machine.
 ///
 /// # Errors
-/// This program cannot be found again.
-pub fn config(workers: Option<u16>, rules: &TaskRules) -> Result<LocalConfig, Failure> {
+/// The path of this executable is unknown.
+fn config(workers: Option<u16>, rules: &TaskRules) -> Result<LocalConfig, Failure> {
     let mut config = LocalConfig::new()?;
     if let Some(workers) = workers {
         config.workers = workers.into();
@@ -126,7 +126,7 @@ async fn on_grid(
     let mut followed = match beside(&mut stream, following).await {
         Ok(followed) => followed,
         Err(Closed) if leaves_files => follow(client, job, &mut progress, &mut interrupts).await,
-        // Like any program whose output nobody reads.
+        // Like a program that stops when nobody reads its output.
         Err(Closed) => {
             cancel(client, job, &mut progress).await?;
             return Err(Failure::OutputClosed);

@@ -1,7 +1,7 @@
-//! `hedge ticket`: what lets peers join.
+//! `hedge ticket`: makes, lists and revokes tickets.
 
 use super::access::{self, Right};
-use super::confirm::irreversible;
+use super::confirm::confirm_irreversible;
 use super::{Context, ask, unexpected};
 use crate::args::{Grid, MakeTicket, RevokeTicket, Ticket};
 use crate::exit::{Exit, Failure};
@@ -12,18 +12,19 @@ use crate::show::{
 use hedge_model::msg::{Reply, Request, Role};
 use hedge_model::view::TicketView;
 use serde_json::json;
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How much of a ticket's id is shown; enough to name it.
+/// Characters of a ticket's id that are shown; enough to name it.
 const ID_SHOWN: usize = 10;
 
 /// Makes, lists or revokes tickets.
 ///
 /// # Errors
-/// The grid cannot be reached, or this peer may not make tickets.
+/// The grid cannot be reached, this peer may not make tickets, the file cannot be written, or the user declines.
 pub fn run(context: &Context, what: Ticket) -> Result<Exit, Failure> {
     match what {
         Ticket::Worker(args) => make(context, Role::Worker, &args),
@@ -37,6 +38,10 @@ pub fn run(context: &Context, what: Ticket) -> Result<Exit, Failure> {
 }
 
 fn make(context: &Context, role: Role, args: &MakeTicket) -> Result<Exit, Failure> {
+    let file = match &args.out {
+        Some(path) => Some((path, create(path)?)),
+        None => None,
+    };
     context.on_grid_as(Right::Admin, &args.grid, async |client| {
         let request = Request::Ticket {
             role,
@@ -46,8 +51,8 @@ fn make(context: &Context, role: Role, args: &MakeTicket) -> Result<Exit, Failur
         let Reply::Ticket(ticket) = ask(client, request).await? else {
             return Err(unexpected());
         };
-        if let Some(path) = &args.out {
-            write(path, &ticket)?;
+        if let Some((path, mut file)) = file {
+            writeln!(file, "{ticket}").map_err(|error| not_written(path, &error))?;
             let text = || format!("the ticket is in {}\n", path.display());
             let shown = json!({ "file": path, "role": role });
             context.look.print(&shown, text)?;
@@ -64,12 +69,12 @@ fn list(context: &Context, grid: &Grid) -> Result<Exit, Failure> {
         let Reply::Tickets(tickets) = ask(client, Request::Tickets).await? else {
             return Err(unexpected());
         };
-        context.look.print(&tickets, || rows(&tickets))?;
+        context.look.print(&tickets, || listing(&tickets))?;
         Ok(Exit::Done)
     })
 }
 
-fn rows(tickets: &[TicketView]) -> String {
+fn listing(tickets: &[TicketView]) -> String {
     let row = |ticket: &TicketView| {
         let expires = ticket.expires_unix_s.filter(|_| ticket.state != "revoked");
         let expires = expires.map(|end| {
@@ -102,43 +107,48 @@ fn rows(tickets: &[TicketView]) -> String {
 }
 
 fn revoke(context: &Context, args: &RevokeTicket) -> Result<Exit, Failure> {
-    let name = match Path::new(&args.ticket).is_file() {
-        true => access::read_any(&args.ticket, "the ticket")?
-            .secret_hash()
-            .to_string(),
-        false => args.ticket.clone(),
+    let is_id = args.ticket.chars().all(|c| c.is_ascii_hexdigit());
+    let name = if is_id && !Path::new(&args.ticket).is_file() {
+        args.ticket.clone()
+    } else {
+        // Its id alone leaves this machine, never the secret.
+        let ticket = access::read_any(&args.ticket, "the ticket")?;
+        ticket.secret_hash().to_string()
     };
     let shown: String = name.chars().take(ID_SHOWN).collect();
-    irreversible(
-        &format!("the ticket {shown} admits nobody any more"),
+    confirm_irreversible(
+        &format!("nobody will be able to join with the ticket {shown}"),
         args.yes,
     )?;
     context.on_grid_as(Right::Admin, &args.grid, async |client| {
         ask(client, Request::RevokeTicket(name.clone())).await?;
         let value = json!({ "ticket": name, "revoked": true });
-        let text = || {
-            format!(
-                "the ticket {shown} admits nobody any more; peers that joined by it stay members\n"
-            )
-        };
+        let text =
+            || format!("the ticket {shown} is revoked; peers that joined by it stay members\n");
         context.look.print(&value, text)?;
         Ok(Exit::Done)
     })
 }
 
-/// Writes a new file: one that is there may be open to others.
-fn write(path: &Path, ticket: &str) -> Result<(), Failure> {
-    let opened = std::fs::OpenOptions::new()
+/// Makes the file for a ticket with mode 0600. It must not exist: others may be able to read it.
+fn create(path: &Path) -> Result<File, Failure> {
+    let opened = File::options()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path);
-    let written = opened.and_then(|mut file| writeln!(file, "{ticket}"));
-    written.map_err(|error| {
+    opened.map_err(|error| {
         Failure::Local(format!(
-            "the ticket cannot be written to {}: {error}; it is lost and admits nobody: make another one with a \
-             path that can be written and does not exist",
+            "no ticket was made: {} cannot be created: {error}. Give a path that can be written and does not exist",
             path.display()
         ))
     })
+}
+
+fn not_written(path: &Path, error: &io::Error) -> Failure {
+    Failure::Local(format!(
+        "the ticket cannot be written to {}: {error}. It is valid and was not shown: revoke it, `hedge ticket list` has \
+         its id",
+        path.display()
+    ))
 }

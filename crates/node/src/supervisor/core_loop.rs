@@ -15,7 +15,7 @@ use crate::NodeError;
 use crate::clock::Clock;
 use crate::folders::FolderLock;
 use crate::known::Known;
-use crate::memory::Trim;
+use crate::memory::HeapTrimmer;
 use hedge_core::commit_batcher::CommitBatcher;
 use hedge_core::group::Absences;
 use hedge_core::monitor::Finding;
@@ -216,7 +216,7 @@ pub(crate) struct Loop {
     pub(super) absences: Absences,
     moved: Moved,
     look_at: Instant,
-    trim: Trim,
+    trimmer: HeapTrimmer,
     pub(super) undecided: HashMap<PeerId, Vec<Incoming>>,
     pub(super) workers: HashMap<PeerId, Worker>,
     pub(super) clients: HashMap<ConnId, LinkSender>,
@@ -264,7 +264,7 @@ impl Loop {
             absences: Absences::default(),
             moved: Moved::default(),
             look_at: Instant::now() + LOOK_EVERY,
-            trim: Trim::new(),
+            trimmer: HeapTrimmer::new(),
             undecided: HashMap::new(),
             workers: HashMap::new(),
             clients: HashMap::new(),
@@ -377,7 +377,7 @@ impl Loop {
                 .look(&self.changes, &self.setup.links, format_max);
             self.remove_revoked();
             self.follow_relays();
-            self.trim.look();
+            self.trimmer.trim_if_due();
             let slow = self.in_flight > 0 && self.journal_at.elapsed() > JOURNAL_SLOW;
             if slow && !self.journal_slow {
                 let waiting = self.effects.proposals.len();

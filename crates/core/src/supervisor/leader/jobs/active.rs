@@ -40,7 +40,7 @@ pub(crate) struct PolicyInputs {
     pub kinds: Vec<Kind>,
     /// For each group the place of its kind.
     pub kind_of: Vec<u32>,
-    /// For each group the longest way from a task's end to the job's end, seconds at standard speed.
+    /// For each group the bottom level behind its tasks, seconds at standard speed.
     pub tails: Vec<f64>,
 }
 

@@ -190,7 +190,7 @@ impl ActiveGroup {
         self.mean = Some(mean.map_or(took_s, moved));
     }
 
-    /// Its turn within the job: those with the longest way to the job's end come first.
+    /// Its turn within the job: those of the highest bottom level come first.
     pub fn rank(&self) -> u32 {
         self.rank
     }

@@ -2,8 +2,8 @@
 //!
 //! For a running task with the chance S(t) that it is not done t seconds from now, and a copy with the chance
 //! F(t) to be done by then:
-//! - gain = ∫ from c of S(t)·F(t) dt, where c is the moment up to which other work ends anyway, less the way
-//!   that remains behind this task: time saved before it saves nothing. A second counts the more the later the
+//! - gain = ∫ from c of S(t)·F(t) dt, where c is the moment up to which other work ends anyway, less the
+//!   bottom level behind this task: time saved before it saves nothing. A second counts the more the later the
 //!   job would end, in multiples of what it takes where nothing goes wrong;
 //! - cost = ∫ S(t)·R(t) dt, where R(t) is the chance that the copy still runs at t, lost copies not counted.
 //!

@@ -13,7 +13,7 @@ pub struct Fill;
 
 impl Policy for Fill {
     fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
-        // Tasks by how many attempts they have, then critical ones, then those with the longest way behind them.
+        // Tasks by how many attempts they have, then critical ones, then those of the highest bottom level.
         let mut turns: Vec<(usize, bool, f64, usize, usize)> = Vec::new();
         for (at, job) in view.jobs.iter().enumerate() {
             for (number, task) in job.running.iter().enumerate() {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 const PACKAGES: &[&str] = &[
     "autodock-vina",
     "busybox-static",
+    "chromium",
     "dbus-daemon",
     "espeak-ng",
     "imagemagick",

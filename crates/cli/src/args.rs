@@ -2,11 +2,13 @@
 
 pub mod grid;
 
+mod gateway;
 mod jobs;
 mod relay;
 mod source;
 mod ticket;
 
+pub use gateway::{Gateway, Ui};
 pub use jobs::{
     Cancel, Cost, Explain, Fetch, Forget, Job, JobName, Jobs, Logs, One, Retry, Tasks, Wait,
 };
@@ -200,6 +202,25 @@ Examples:
     Cost(Cost),
     /// List all workers
     Workers(Grid),
+    /// Serve the grid over HTTP to programs on this machine
+    #[command(after_help = "\
+Examples:
+  hedge gateway                              at a socket that this user alone may open
+  curl --unix-socket ~/.local/state/hedgerow/gateway/gateway.sock http://localhost/v1/jobs
+  hedge gateway --listen 127.0.0.1:7780      over TCP; prints the file with the token that requests show
+
+It has the rights of its ticket: with a client's it shows that client's jobs. docs/gateway.md describes the
+interface, and GET /v1/openapi.json every path of it.")]
+    Gateway(Gateway),
+    /// Show the grid in a browser: jobs, machines, what tasks print
+    #[command(after_help = "\
+Examples:
+  hedge ui                                   opens a browser, or prints the address where there is none
+  hedge ui --listen 127.0.0.1:7780           at a fixed port, for `ssh -L 7780:127.0.0.1:7780`
+
+The address holds a token that is valid until the command ends. Who has it can do what this grid's ticket
+allows.")]
+    Ui(Ui),
     /// Start a relay: it carries packets for members that cannot reach each other directly
     #[command(after_help = "\
 Examples:

@@ -48,6 +48,8 @@ fn every_command_has_help() {
         "logs",
         "explain",
         "workers",
+        "gateway",
+        "ui",
         "drain",
         "doctor",
         "screensaver",

@@ -78,6 +78,19 @@ fn job_files() {
 }
 
 #[test]
+fn interface() {
+    let (name, right) = ("openapi.json", hedge_gateway::document());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path(name), &right).unwrap();
+    }
+    let differs = "docs/openapi.json is not the interface; UPDATE_DOCS=1 writes it";
+    assert!(
+        std::fs::read_to_string(path(name)).is_ok_and(|text| text == right),
+        "{differs}"
+    );
+}
+
+#[test]
 fn settings() {
     section("settings.md", "<!-- settings -->", &Settings::markdown());
 }

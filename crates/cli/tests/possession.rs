@@ -6,7 +6,7 @@ use common::*;
 use hedge_model::spec::{CriticalRule, Draft, Group, Input, Qos};
 use hedge_model::{Data, FileEntry, Hash, JobSpec};
 use hedge_net::{DataStore, Ticket};
-use hedge_node::client::{Client, new_key};
+use hedge_node::client::{Client, InputFiles, new_key};
 use hedge_node::{ClientError, Folders};
 use std::fs;
 use std::path::Path;
@@ -43,9 +43,9 @@ async fn named(folder: &Path, file: &Path) -> (Hash, u64) {
 async fn refusal(client: &Client, folder: &Path, (hash, size): (Hash, u64)) -> String {
     let other = folder.join("mine");
     fs::write(&other, vec![7; 100_000]).unwrap();
-    client.add_file(&other).unwrap();
-    let submitted = client.submit(new_key().unwrap(), &reads(hash, size)).await;
-    match submitted {
+    let (files, _) = InputFiles::read(vec![other]);
+    let job = reads(hash, size);
+    match client.submit_with(new_key().unwrap(), &job, &files).await {
         Err(ClientError::Refused(refusal)) => refusal.why,
         other => panic!("expected a refusal, got {other:?}"),
     }
@@ -94,10 +94,10 @@ inputs = ["secret"]
         }
         assert!(client.jobs().await.unwrap().is_empty());
         // Who holds the file gets its job accepted, and names it from then on without serving it.
-        client.add_file(&here.join("secret")).unwrap();
+        let (files, _) = InputFiles::read(vec![here.join("secret")]);
         let (hash, size) = input;
-        let first = client.submit(new_key().unwrap(), &reads(hash, size)).await;
-        first.unwrap();
+        let (key, job) = (new_key().unwrap(), reads(hash, size));
+        client.submit_with(key, &job, &files).await.unwrap();
         let again = client.submit(new_key().unwrap(), &reads(hash, size)).await;
         again.unwrap();
         client.close().await;

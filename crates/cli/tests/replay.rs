@@ -7,7 +7,7 @@ use hedge_model::msg::{Reply, Request, Role};
 use hedge_model::spec::{CriticalRule, Draft, Group, Input, Qos, Runtime};
 use hedge_model::view::{JobState, JobView};
 use hedge_model::{Data, FileEntry, JobId, JobSpec};
-use hedge_node::client::new_key;
+use hedge_node::client::{InputFiles, new_key};
 use hedge_node::supervisor::{Recording, Supervisor, SupervisorConfig};
 use hedge_node::{Client, Folders};
 use std::path::Path;
@@ -27,10 +27,11 @@ fn job(name: &str, files: Vec<FileEntry>, groups: Vec<Group>) -> JobSpec {
 }
 
 /// Two tasks that read a file, and one that reads what they make of it.
-fn copies(client: &Client, dir: &Path) -> JobSpec {
+fn copies(dir: &Path) -> (JobSpec, InputFiles) {
     let path = dir.join("input");
     std::fs::write(&path, vec![7; 2 << 20]).expect("an input");
-    let (hash, size) = client.add_file(&path).expect("its hash");
+    let (files, mut read) = InputFiles::read(vec![path]);
+    let (hash, size) = read.remove(0).1.expect("its hash");
     let file = FileEntry {
         path: "in".into(),
         executable: false,
@@ -47,7 +48,7 @@ fn copies(client: &Client, dir: &Path) -> JobSpec {
         outputs: vec!["bytes".into()],
         ..Group::program("count", &["sh", "-c", "cat out.* | wc -c > bytes"])
     };
-    job("copies", vec![file], vec![copy, count])
+    (job("copies", vec![file], vec![copy, count]), files)
 }
 
 /// Many tasks that take no time.
@@ -124,7 +125,9 @@ async fn a_run_repeats_from_what_its_supervisor_heard() {
         "2",
         "--dedicated",
     ]);
-    let copies = submit(&client, &copies(&client, dir.path())).await;
+    let (copies, files) = copies(dir.path());
+    let submitted = client.submit_with(new_key().expect("a key"), &copies, &files);
+    let copies = submitted.await.expect("accepted");
     for job in [waiting, copies] {
         let view = end(client.watch(job).await.expect("views")).await;
         assert_eq!(view.state, JobState::Done, "{view:?}");

@@ -84,6 +84,12 @@ fn requests() -> Vec<Request> {
             filter: hedge_model::view::TaskFilter::All,
             from: 0,
         },
+        Request::Groups { job, from: 0 },
+        Request::Attempts {
+            job,
+            from: 0,
+            since: std::time::Duration::ZERO,
+        },
         printed_request(job),
         Request::Outputs {
             job,
@@ -132,6 +138,8 @@ fn those_who_may(request: &Request) -> &'static [Origin] {
         | Request::Logs(..)
         | Request::Explain(..)
         | Request::Tasks { .. }
+        | Request::Groups { .. }
+        | Request::Attempts { .. }
         | Request::Printed(_)
         | Request::Retry(_)
         | Request::Outputs { .. }

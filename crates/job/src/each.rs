@@ -251,7 +251,7 @@ fn stem(path: &str) -> &str {
 impl Finder<'_> {
     /// The lines of a file.
     pub fn lines(&self, name: &str) -> Result<Texts, Wrong> {
-        let path = self.path(name);
+        let path = self.path(name)?;
         let told = std::fs::metadata(&path).map_err(|error| self.missing("file", name, &error))?;
         if !told.is_file() {
             return Err(no_file(name));

@@ -30,6 +30,8 @@ pub struct Finder<'a> {
     folder: &'a Path,
     /// Where relative inputs are, for messages.
     pub place: &'static str,
+    /// Whether files outside of the folder are refused.
+    confined: bool,
     /// What was found.
     pub files: Vec<InputFile>,
     /// What is to be uploaded, each path once.
@@ -89,6 +91,7 @@ impl<'a> Finder<'a> {
         Self {
             folder,
             place: "beside the job file",
+            confined: false,
             files: Vec::new(),
             uploads: Vec::new(),
             known: HashMap::new(),
@@ -96,6 +99,27 @@ impl<'a> Finder<'a> {
             visited: 0,
             inline_total: 0,
         }
+    }
+
+    /// Finds files in a folder that was made for one submission, and nowhere else.
+    pub fn within(folder: &'a Path) -> Self {
+        Self {
+            place: "among the files of the submission",
+            confined: true,
+            ..Self::new(folder)
+        }
+    }
+
+    /// Refuses a name that leads out of the folder, where that is not allowed.
+    fn check_inside(&self, name: &str) -> Result<(), Wrong> {
+        let outside = |part| !matches!(part, Component::Normal(_) | Component::CurDir);
+        if self.confined && Path::new(name).components().any(outside) {
+            return Err((
+                format!("the file {name:?} is outside of the submission"),
+                "send it with the submission, and name it by a relative path".to_owned(),
+            ));
+        }
+        Ok(())
     }
 
     /// The files of one item of `inputs`, by position.
@@ -107,6 +131,7 @@ impl<'a> Finder<'a> {
     /// Where the files of a pattern are, and where they lie in a task's scratch directory.
     pub fn matches(&mut self, pattern: &str) -> Result<Vec<Match>, Wrong> {
         let pattern = normal(pattern)?;
+        self.check_inside(pattern)?;
         let path = self.folder.join(pattern);
         match std::fs::metadata(&path) {
             Ok(told) if told.is_file() => {
@@ -139,6 +164,7 @@ impl<'a> Finder<'a> {
         for offset in 0..group.count() {
             let own = group.with_values(offset, |values| values.expand(pattern).into_owned());
             let own = normal(&own)?;
+            self.check_inside(own)?;
             let path = self.folder.join(own);
             let told =
                 std::fs::metadata(&path).map_err(|error| self.missing("input", own, &error))?;
@@ -160,7 +186,7 @@ impl<'a> Finder<'a> {
 
     /// The content of a file, for a standard input.
     pub fn content(&mut self, name: &str) -> Result<Content, Wrong> {
-        let path = self.folder.join(name);
+        let path = self.path(name)?;
         match std::fs::metadata(&path) {
             Ok(told) if told.is_file() => self.load(&path, told.len()),
             Ok(_) => Err(no_file(name)),
@@ -169,8 +195,9 @@ impl<'a> Finder<'a> {
     }
 
     /// Where a name is.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+    pub fn path(&self, name: &str) -> Result<PathBuf, Wrong> {
+        self.check_inside(name)?;
+        Ok(self.folder.join(name))
     }
 
     fn walk_folder(&mut self, pattern: &str, folder: &Path) -> Result<Vec<Match>, Wrong> {

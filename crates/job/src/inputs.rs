@@ -91,9 +91,8 @@ impl Found {
     }
 }
 
-/// Finds the inputs of a job file in `folder`.
-pub fn find(file: &JobFile, folder: &Path) -> Result<Found, BadJobFile> {
-    let mut finder = Finder::new(folder);
+/// Finds the inputs of a job file.
+pub fn find(file: &JobFile, mut finder: Finder<'_>) -> Result<Found, BadJobFile> {
     let mut draft = file.draft.clone();
     let mut slots = Vec::new();
     let mut mistakes = Vec::new();

@@ -28,6 +28,7 @@
 //! Nothing here prints, reaches a network or ends the process. The keys are one table, [`keys::TABLES`].
 
 use each::WantedEach;
+use find::Finder;
 use hedge_model::JobSpec;
 use hedge_model::spec::{Draft, SpecError};
 use std::collections::BTreeMap;
@@ -243,7 +244,16 @@ impl JobFile {
     /// # Errors
     /// Inputs that do not exist, are no files, leave the folder or are too many.
     pub fn find(&self, folder: &Path) -> Result<Found, BadJobFile> {
-        inputs::find(self, folder)
+        inputs::find(self, Finder::new(folder))
+    }
+
+    /// The same in a folder that holds the files of one submission; files elsewhere are refused. Its links lead to
+    /// whatever the caller lets them lead to.
+    ///
+    /// # Errors
+    /// As for [`JobFile::find`], and names that lead out of the folder.
+    pub fn find_within(&self, folder: &Path) -> Result<Found, BadJobFile> {
+        inputs::find(self, Finder::within(folder))
     }
 
     fn point(&self, error: &SpecError) -> BadJobFile {

@@ -35,6 +35,7 @@ impl Mistake {
 
 /// A mistake as programs read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Located {
     /// The job file's name.
     pub file: String,

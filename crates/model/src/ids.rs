@@ -70,6 +70,7 @@ pub struct ParseIdError;
 
 /// A job's number in its grid, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobId(pub u64);
 
 impl fmt::Display for JobId {

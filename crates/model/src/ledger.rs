@@ -130,6 +130,8 @@ pub struct Cost {
 
 /// One part of a cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", schema(as = CostPart))]
 pub struct Part {
     /// Attempts.
     pub attempts: u64,

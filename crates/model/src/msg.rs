@@ -5,8 +5,8 @@ use crate::owner::OwnerState;
 use crate::spec::Runtime;
 use crate::spec::placeholders::TaskValues;
 use crate::view::{
-    ExplainView, JobView, LogView, MemberView, ResultsView, SettingView, TasksView, TicketView,
-    WorkerView,
+    AttemptsView, ExplainView, GroupsView, JobView, LogView, MemberView, ResultsView, SettingView,
+    TasksView, TicketView, WorkerView,
 };
 use crate::{
     AttemptId, Data, Ending, Epoch, FileEntry, Hash, InputServer, JobId, JobSpec, PeerAddr, PeerId,
@@ -40,6 +40,7 @@ pub fn grant_bytes(blobs: usize) -> usize {
 /// What a peer is in the grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Role {
     /// Runs tasks.
     Worker,
@@ -473,6 +474,10 @@ pub enum Reply {
     Tasks(Box<TasksView>),
     /// What an attempt of a task has printed so far.
     Printed(PrintedView),
+    /// Groups of a job.
+    Groups(Box<GroupsView>),
+    /// Attempts of a job's tasks.
+    Attempts(Box<AttemptsView>),
 }
 
 /// Why something asked for cannot be done; nothing was changed.

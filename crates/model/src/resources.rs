@@ -9,6 +9,7 @@ pub type Amount = u64;
 
 /// A short vector of named amounts. CPUs are counted in thousandths, memory and disk in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Resources {
     /// Thousandths of a CPU.
     pub cpus_milli: Amount,
@@ -17,6 +18,7 @@ pub struct Resources {
     /// Bytes of scratch disk.
     pub disk: Amount,
     /// Others by name (`gpus`, own names), sorted by name, without zeros.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<(String, u64)>))]
     pub named: Vec<(Arc<str>, Amount)>,
 }
 

@@ -6,9 +6,13 @@ use crate::msg::Log;
 use crate::{AttemptId, Ending, FileEntry, Hash, JobId, PeerId, Resources, Source};
 use serde::{Deserialize, Serialize};
 
+mod output;
+pub use output::{FileLine, OutputEnd, OutputPart, OutputView};
+
 /// A job's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum JobState {
     /// Accepted, not ended, and none of its tasks has an attempt.
     Waiting,
@@ -31,6 +35,7 @@ impl JobState {
 
 /// A job in figures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobView {
     /// Its number.
     pub id: JobId,
@@ -88,6 +93,7 @@ pub struct JobView {
 
 /// How a job's budget stands, in millionths of the currency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct BudgetView {
     /// What the job is to cost at most.
     pub limit_micro: u64,
@@ -99,6 +105,7 @@ pub struct BudgetView {
 
 /// How a job's deadline stands.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DeadlineView {
     /// The time that it was given, from its acceptance.
     pub finish_by_ms: f64,
@@ -116,6 +123,7 @@ pub struct DeadlineView {
 
 /// What a job costs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CostView {
     /// The name of the currency.
     pub currency: String,
@@ -133,6 +141,7 @@ pub struct CostView {
 
 /// Attempts of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AttemptCounts {
     /// Assigned in all.
     pub total: u64,
@@ -162,6 +171,7 @@ impl AttemptCounts {
 
 /// A worker in figures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct WorkerView {
     /// Who.
     pub peer: String,
@@ -217,6 +227,7 @@ pub struct WorkerView {
 
 /// What was measured of a worker's link.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct LinkView {
     /// From the supervisor to the worker, where the worker said in time what arrived.
     pub down_bits_per_second: Option<u64>,
@@ -228,6 +239,7 @@ pub struct LinkView {
 
 /// A worker whose owner is back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct OwnerView {
     /// `lower`, `pause` or `vacate`: what the worker does about it.
     pub response: String,
@@ -239,6 +251,7 @@ pub struct OwnerView {
 
 /// Why a job or task is where it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ExplainView {
     /// The job.
     pub job: JobView,
@@ -250,6 +263,7 @@ pub struct ExplainView {
 
 /// A critical task and why it is one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CriticalView {
     /// The task.
     pub task: String,
@@ -259,6 +273,7 @@ pub struct CriticalView {
 
 /// One task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TaskView {
     /// As people name it.
     pub task: String,
@@ -282,6 +297,7 @@ pub struct TaskView {
 
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AttemptView {
     /// Its name.
     pub attempt: String,
@@ -303,6 +319,7 @@ pub struct AttemptView {
 
 /// How far an attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ProgressView {
     /// The share of its work that is done, where it says so.
     pub share: Option<f64>,
@@ -371,9 +388,12 @@ pub struct LogView {
 }
 
 /// Which tasks of a job are listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum TaskFilter {
     /// All of them.
+    #[default]
     All,
     /// Those that failed at least once and are not done.
     Failed,
@@ -387,6 +407,7 @@ pub enum TaskFilter {
 
 /// Some tasks of a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TasksView {
     /// The job.
     pub job: JobId,
@@ -401,6 +422,7 @@ pub const TASKS_LISTED_MAX: usize = 1000;
 
 /// A task in one line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TaskLine {
     /// As people name it.
     pub task: String,
@@ -424,8 +446,93 @@ pub struct TaskLine {
     pub signal: Option<i32>,
 }
 
+/// Some attempts of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct AttemptsView {
+    /// The job.
+    pub job: JobId,
+    /// Attempts, by the numbers of their tasks; about [`ATTEMPTS_LISTED_MAX`] at most.
+    pub attempts: Vec<AttemptLine>,
+    /// The number of the task at which the list goes on, if it does.
+    pub next: Option<u32>,
+    /// From the job's acceptance to now, or to its end.
+    pub now_ms: f64,
+}
+
+/// Attempts in one answer, at most, but for those of the last task.
+pub const ATTEMPTS_LISTED_MAX: usize = 5000;
+
+/// An attempt in one line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct AttemptLine {
+    /// The label of its task.
+    pub task: String,
+    /// Its name.
+    pub attempt: String,
+    /// The beginning of its worker's id.
+    pub worker: String,
+    /// Whether another attempt of the task was meant to run already.
+    pub redundant: bool,
+    /// As in [`AttemptView::state`].
+    pub state: String,
+    /// When it began, from the job's acceptance; not known of what ended before a supervisor restarted.
+    pub start_ms: Option<f64>,
+    /// When it ended, if it has.
+    pub end_ms: Option<f64>,
+}
+
+/// Some groups of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct GroupsView {
+    /// The job.
+    pub job: JobId,
+    /// Groups, in the order of the job file; [`GROUPS_LISTED_MAX`] at most.
+    pub groups: Vec<GroupLine>,
+    /// The position at which the list goes on, if it does.
+    pub next: Option<u32>,
+}
+
+/// Groups in one answer, at most.
+pub const GROUPS_LISTED_MAX: usize = 1000;
+
+/// A group of tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct GroupLine {
+    /// Its position in the job.
+    pub group: u32,
+    /// Its id in the job file.
+    pub id: String,
+    /// The number of its first task.
+    pub first: u32,
+    /// Its tasks.
+    pub tasks: u32,
+    /// Done.
+    pub done: u32,
+    /// Having an attempt, not done.
+    pub running: u32,
+    /// Given up.
+    pub failed: u32,
+    /// Redundant attempts that may still succeed.
+    pub copies: u32,
+    /// Critical tasks: its first ones.
+    pub critical: u32,
+    /// Positions of the groups that it waits for.
+    pub waits_for: Vec<u32>,
+    /// Positions of those of them whose task at the same place each of its tasks waits for.
+    pub each: Vec<u32>,
+    /// What a task is expected to take, seconds at standard speed.
+    pub expected_s: f64,
+    /// The longest path from the end of one of its tasks to the job's end, seconds at standard speed.
+    pub tail_s: f64,
+}
+
 /// A peer that was let in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct MemberView {
     /// Who.
     pub peer: String,
@@ -445,6 +552,7 @@ pub struct MemberView {
 
 /// A ticket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TicketView {
     /// Its id, the hash of its secret, which lets nobody in.
     pub ticket: String,
@@ -462,6 +570,7 @@ pub struct TicketView {
 
 /// A setting of the grid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct SettingView {
     /// Its name.
     pub name: String,

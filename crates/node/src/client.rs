@@ -1,6 +1,8 @@
 //! A client of a grid: asks, submits, watches, and brings results home.
 
+mod inputs;
 mod lines;
+mod open;
 mod parts;
 mod results;
 mod tail;
@@ -17,18 +19,18 @@ use hedge_model::msg::{Refusal, RefusalKind, Reply, Request, Role};
 use hedge_model::view::JobView;
 use hedge_model::{Data, Hash, InputServer, JobId, JobSpec, PeerAddr, SubmitKey};
 use hedge_net::{
-    DataServer, DataStore, Digest, Fetcher, Hello, Net, NetConfig, NetError, SecretKey, Ticket,
-    Trust,
+    DataServer, DataStore, Fetcher, Hello, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
 };
+pub use inputs::{HashedFile, InputFiles};
+use inputs::{InUse, Uses};
 use lines::{Line, Lines, NEWS_MAX};
+pub use open::OpenFile;
 pub use results::{Printed, Results, Unwritten, Written};
-use std::collections::HashMap;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
-pub use tail::{News, Part, Tail, TailState};
+pub use tail::{News, Part, Patience, PollDelay, Tail, TailState};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
@@ -46,8 +48,6 @@ pub struct Client(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     grid: Grid,
-    /// Files to be served as inputs, by their hash.
-    inputs: Mutex<HashMap<Hash, (PathBuf, Digest)>>,
 }
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ struct Remote {
     /// The hash of its ticket's secret.
     ticket: Hash,
     lines: Lines,
-    data: OnceCell<Content>,
+    data: OnceCell<Arc<Content>>,
 }
 
 /// Content on its way from or to this client, in a folder that ends with it.
@@ -73,6 +73,7 @@ struct Content {
     store: DataStore,
     fetcher: Fetcher,
     server: InputServer,
+    uses: Uses,
     _net: Net,
     _dir: Temporary,
 }
@@ -90,18 +91,14 @@ impl Client {
         let key = hedge_net::load_or_create_identity(dir).map_err(crate::NodeError::from)?;
         let known = Known::of_ticket(dir, ticket);
         let remote = Remote::connect(key, ticket, known).await?;
-        Ok(Self(Arc::new(Inner {
-            grid: Grid::Remote(Box::new(remote)),
-            inputs: Mutex::default(),
-        })))
+        let grid = Grid::Remote(Box::new(remote));
+        Ok(Self(Arc::new(Inner { grid })))
     }
 
     /// A client of the supervisor in this process, in this role.
     pub(crate) fn here(supervisor: Supervisor, role: Role) -> Self {
-        Self(Arc::new(Inner {
-            grid: Grid::Here(supervisor, role),
-            inputs: Mutex::default(),
-        }))
+        let grid = Grid::Here(supervisor, role);
+        Self(Arc::new(Inner { grid }))
     }
 
     /// Asks for one answer.
@@ -214,34 +211,19 @@ impl Client {
         }
     }
 
-    /// Hashes a file so that it can be an input; it is read again when the grid fetches it. Blocks.
-    pub fn add_file(&self, path: &Path) -> io::Result<(Hash, u64)> {
-        let mut added = self.add_files(vec![path.to_owned()]);
-        added
-            .pop()
-            .map_or_else(|| Err(io::ErrorKind::NotFound.into()), |(_, added)| added)
-    }
-
-    /// The same for many files, on all processors.
-    pub fn add_files(&self, paths: Vec<PathBuf>) -> Vec<(PathBuf, io::Result<(Hash, u64)>)> {
-        let digests = Digest::of_files(&paths);
-        let mut inputs = self.0.inputs.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut add = |path: &Path, digest: Digest| {
-            let absolute = std::path::absolute(path)?;
-            let added = (digest.hash, digest.size);
-            inputs.insert(digest.hash, (absolute, digest));
-            Ok(added)
-        };
-        let each = paths.into_iter().zip(digests).map(|(path, digest)| {
-            let added = digest.and_then(|digest| add(&path, digest));
-            (path, added)
-        });
-        each.collect()
+    /// Submits a job without input files; see [`Client::submit_with`].
+    pub async fn submit(&self, key: SubmitKey, spec: &JobSpec) -> Result<JobId, ClientError> {
+        self.submit_with(key, spec, &InputFiles::default()).await
     }
 
     /// Submits a job; returns once it is accepted and the grid holds its inputs. Harmless to repeat with
     /// the same key.
-    pub async fn submit(&self, key: SubmitKey, spec: &JobSpec) -> Result<JobId, ClientError> {
+    pub async fn submit_with(
+        &self,
+        key: SubmitKey,
+        spec: &JobSpec,
+        inputs: &InputFiles,
+    ) -> Result<JobId, ClientError> {
         spec.check_size().map_err(|error| {
             ClientError::Refused(Refusal {
                 kind: RefusalKind::Bad,
@@ -251,52 +233,33 @@ impl Client {
         let bytes = spec
             .encode()
             .map_err(|error| ClientError::Local(error.to_string()))?;
-        let inputs =
-            std::mem::take(&mut *self.0.inputs.lock().unwrap_or_else(PoisonError::into_inner));
-        let inputs: Vec<(PathBuf, Digest)> = inputs.into_values().collect();
-        let names: Vec<(Hash, PathBuf)> = inputs
-            .iter()
-            .map(|(path, digest)| (digest.hash, path.clone()))
-            .collect();
+        // Until the answer is there.
+        let mut in_use = None;
         let (spec, from) = match &self.0.grid {
             Grid::Here(supervisor, _) => {
-                supervisor.store.add_references(inputs).map_err(local)?;
+                let references = inputs.references();
+                supervisor.store.add_references(references).map_err(local)?;
                 let from = InputServer {
                     addr: supervisor.addr.clone(),
                     consent: Vec::new(),
                 };
                 (Data::Inline(bytes.into()), from)
             }
+            Grid::Remote(remote) if bytes.len() <= INLINE_BYTES_MAX && inputs.is_empty() => {
+                (Data::Inline(bytes.into()), remote.serves_nothing())
+            }
             Grid::Remote(remote) => {
-                let small = bytes.len() <= INLINE_BYTES_MAX;
-                if small && inputs.is_empty() {
-                    let addr = PeerAddr {
-                        peer: hedge_net::peer_id(&remote.key),
-                        addrs: Vec::new(),
-                    };
-                    let from = InputServer {
-                        addr,
-                        consent: Vec::new(),
-                    };
-                    (Data::Inline(bytes.into()), from)
-                } else {
-                    let content = remote.content().await?;
-                    content.store.add_references(inputs).map_err(local)?;
-                    let data = if small {
-                        Data::Inline(bytes.into())
-                    } else {
-                        let size = bytes.len() as u64;
-                        let hash = content.store.add_bytes(bytes).await.map_err(local)?;
-                        Data::Blob { hash, size }
-                    };
-                    (data, content.server.clone())
-                }
+                let content = remote.content().await?;
+                let (data, used) = content.serve(bytes, inputs).await?;
+                in_use = Some(used);
+                (data, content.server.clone())
             }
         };
         let answer = self.ask(Request::Submit { key, spec, from }).await;
         if answer.is_err() {
-            self.check_unchanged(&names)?;
+            self.check_unchanged(inputs)?;
         }
+        drop(in_use);
         match answer? {
             Reply::Accepted(job) => Ok(job),
             _ => Err(ClientError::Local(
@@ -306,7 +269,7 @@ impl Client {
     }
 
     /// After a refusal: names the file whose content was another one when the grid read it.
-    fn check_unchanged(&self, inputs: &[(Hash, PathBuf)]) -> Result<(), ClientError> {
+    fn check_unchanged(&self, inputs: &InputFiles) -> Result<(), ClientError> {
         let store = match &self.0.grid {
             Grid::Here(supervisor, _) => &supervisor.store,
             Grid::Remote(remote) => match remote.data.get() {
@@ -314,9 +277,9 @@ impl Client {
                 None => return Ok(()),
             },
         };
-        match inputs.iter().find(|(hash, _)| !store.has(*hash)) {
+        match inputs.changed(|hash| store.has(hash)) {
             None => Ok(()),
-            Some((_, path)) => Err(ClientError::Local(format!(
+            Some(path) => Err(ClientError::Local(format!(
                 "{} changed while it was being submitted; nothing was accepted; submit again",
                 path.display()
             ))),
@@ -354,8 +317,20 @@ impl Remote {
         })
     }
 
+    /// The place of inputs where there are none.
+    fn serves_nothing(&self) -> InputServer {
+        let addr = PeerAddr {
+            peer: hedge_net::peer_id(&self.key),
+            addrs: Vec::new(),
+        };
+        InputServer {
+            addr,
+            consent: Vec::new(),
+        }
+    }
+
     /// The store for content on its way; a port of its own, opened when it is first needed.
-    async fn content(&self) -> Result<&Content, ClientError> {
+    async fn content(&self) -> Result<&Arc<Content>, ClientError> {
         let open = || async {
             let dir = Temporary::new("hedge-client-");
             let dir =
@@ -374,15 +349,40 @@ impl Remote {
             let net = Net::bind(config).await.map_err(local)?;
             let fetcher = Fetcher::new(self.net.clone(), store.clone(), Handle::current());
             let client = hedge_net::peer_id(&self.key);
-            Ok(Content {
+            Ok(Arc::new(Content {
                 store,
                 fetcher,
                 server: hedge_net::serve_for(client, &key, net.local_addr()),
+                uses: Uses::default(),
                 _net: net,
                 _dir: dir,
-            })
+            }))
         };
         self.data.get_or_try_init(open).await
+    }
+}
+
+impl Content {
+    /// Serves a job's description, where it is long, and its input files; gives the description as a submission has it.
+    async fn serve(
+        self: &Arc<Self>,
+        spec: Vec<u8>,
+        inputs: &InputFiles,
+    ) -> Result<(Data, InUse), ClientError> {
+        let mut hashes = inputs.hashes();
+        let small = spec.len() <= INLINE_BYTES_MAX;
+        if !small {
+            hashes.push(Hash(*blake3::hash(&spec).as_bytes()));
+        }
+        let in_use = InUse::new(self, hashes);
+        let references = inputs.references();
+        self.store.add_references(references).map_err(local)?;
+        if small {
+            return Ok((Data::Inline(spec.into()), in_use));
+        }
+        let size = spec.len() as u64;
+        let hash = self.store.add_bytes(spec).await.map_err(local)?;
+        Ok((Data::Blob { hash, size }, in_use))
     }
 }
 

@@ -49,6 +49,11 @@ impl Folders {
         self.root.join("relay")
     }
 
+    /// The gateway's.
+    pub fn gateway(&self) -> PathBuf {
+        self.root.join("gateway")
+    }
+
     /// That of a client which asks in this role: one that is an administrator is a member of its own, so that a
     /// ticket for clients gives it no more and no less than the rights of a client.
     pub fn client(&self, role: Role) -> PathBuf {

@@ -22,4 +22,5 @@ pub use client::Client;
 pub use error::{ClientError, NodeError};
 pub use folders::Folders;
 pub use start_options::StartOptions;
+pub use temporary::Temporary;
 pub use transport::priority_can_be_raised;

@@ -8,7 +8,7 @@ const LOCK: &str = "lock";
 
 /// A folder in the system's folder for temporary files, removed when dropped.
 #[derive(Debug)]
-pub(crate) struct Temporary {
+pub struct Temporary {
     dir: tempfile::TempDir,
     /// Held for as long as the process lives; a process that can lock it knows that nobody needs the folder.
     _lock: File,
@@ -16,6 +16,9 @@ pub(crate) struct Temporary {
 
 impl Temporary {
     /// A new folder whose name begins with `prefix`; those that killed processes left are removed.
+    ///
+    /// # Errors
+    /// Nothing can be written there.
     pub fn new(prefix: &str) -> io::Result<Self> {
         sweep(prefix);
         let dir = tempfile::Builder::new().prefix(prefix).tempdir()?;
@@ -26,6 +29,7 @@ impl Temporary {
         Ok(Self { dir, _lock: lock })
     }
 
+    /// Where it is.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }

@@ -75,6 +75,7 @@ const RULES: &[Rule] = &[
             "deepzoom",
             "hedge-core",
             "hedge-exec",
+            "hedge-gateway",
             "hedge-host",
             "hedge-job",
             "hedge-model",
@@ -83,6 +84,11 @@ const RULES: &[Rule] = &[
             "hedge-sim",
             "hedge-store",
         ],
+        tests_use: &[],
+    },
+    Rule {
+        name: "hedge-gateway",
+        uses: &["hedge-job", "hedge-model", "hedge-node", "hedge-sim"],
         tests_use: &[],
     },
     Rule {
@@ -131,6 +137,7 @@ const PURE: &[&str] = &[
     "smallvec",
     "strsim",
     "thiserror",
+    "utoipa",
 ];
 
 /// The crates that use nothing but [`PURE`] ones and each other.

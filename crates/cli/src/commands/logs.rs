@@ -3,7 +3,6 @@
 mod follow;
 mod sink;
 
-use super::live::Patience;
 use super::named::number;
 use super::results::tell_cut;
 use super::{Context, ask, unexpected};
@@ -12,9 +11,9 @@ use crate::exit::{Exit, Failure};
 use crate::show::{self, escape};
 use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
-use hedge_model::view::{TaskFilter, TaskLine, TasksView};
-use hedge_node::client::{Client, Printed, TailState};
-use sink::{Form, Sink, record};
+use hedge_model::view::{OutputView, TaskFilter, TaskLine, TasksView};
+use hedge_node::client::{Client, Patience, Printed, TailState};
+use sink::{Form, Sink};
 
 /// Shows what one task printed, or what each task of a job printed; where asked to, until it has ended.
 ///
@@ -165,7 +164,8 @@ fn show_ended(printed: &Printed, form: Form) -> Result<bool, Failure> {
             let totals = log.map_or([0, 0], |log| [log.stdout_total, log.stderr_total]);
             let made = (view.attempt, view.worker);
             let streams = [&*printed.stdout, &*printed.stderr];
-            show::json(&record(&view.task, made, Some(view), streams, totals))?;
+            let record = OutputView::new(&view.task, made, Some(view), streams, totals);
+            show::json(&record)?;
         }
         Form::Plain if view.log.is_none() => {
             show::note(&format!("{name}: {end}; nothing was printed"));

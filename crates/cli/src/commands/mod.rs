@@ -7,7 +7,7 @@ use access::Right;
 use hedge_model::msg::{Reply, Request};
 use hedge_model::{JobId, JobSpec, SubmitKey};
 use hedge_node::Folders;
-use hedge_node::client::Client;
+use hedge_node::client::{Client, InputFiles};
 use std::future::Future;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ mod finish;
 mod fits;
 mod follow;
 mod forget;
+mod gateway;
 mod interrupt;
 mod job;
 mod jobs;
@@ -48,6 +49,7 @@ mod submit;
 mod supervisor;
 mod tasks;
 mod ticket;
+mod ui;
 mod wait;
 mod worker;
 mod workers;
@@ -94,6 +96,8 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Cost(args) => cost::run(&context, &args),
         Command::Manifest(args) => manifest::run(&context, &args),
         Command::Workers(grid) => workers::run(&context, &grid),
+        Command::Gateway(args) => gateway::run(&context, &args),
+        Command::Ui(args) => ui::run(&context, &args),
         Command::Relay(args) => relay::run(&context, &args),
         Command::Drain(args) => drain::run(&context, &args),
         Command::Members(args) => members::run(&context, args),
@@ -203,9 +207,14 @@ async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> T {
 ///
 /// # Errors
 /// The inputs cannot be read, or the grid does not take the job.
-async fn submit_job(client: &Client, key: SubmitKey, spec: &JobSpec) -> Result<JobId, Failure> {
+async fn submit_job(
+    client: &Client,
+    key: SubmitKey,
+    spec: &JobSpec,
+    files: &InputFiles,
+) -> Result<JobId, Failure> {
     let what = "the grid has not accepted the job yet: it fetches the job's input files first";
-    Ok(patiently(what, client.submit(key, spec)).await?)
+    Ok(patiently(what, client.submit_with(key, spec, files)).await?)
 }
 
 /// Asks the grid; a refusal is a failure.

@@ -9,14 +9,11 @@ use crate::show::{
     cost::money,
     table::{Column, table},
 };
+use hedge_model::JobSpec;
 use hedge_model::msg::{Reply, Request};
-use hedge_model::view::WorkerView;
-use hedge_sim::eval::{Options, Plan, Trace, plan};
+use hedge_sim::eval::{MACHINES_MAX, Options, Plan, Trace, machines, plan, prices};
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// Machines that are simulated at most.
-const MACHINES_MAX: usize = 100_000;
 
 /// What stands below the help of `plan`.
 pub const HELP: &str = "\
@@ -69,7 +66,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let checked = Checked::new(source, false, false)?;
     let ((speeds, trace), prices) = match args.machines {
         Some(machines) => (assumed(args, machines)?, Vec::new()),
-        None => known(context, args, checked.cpus_max())?,
+        None => known(context, args, checked.tasks())?,
     };
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
     let mut options = Options {
@@ -111,7 +108,7 @@ type Settings = Vec<(Arc<str>, Arc<str>)>;
 fn known(
     context: &Context,
     args: &Args,
-    cpus_milli: u64,
+    spec: &JobSpec,
 ) -> Result<((Vec<f64>, Trace), Settings), Failure> {
     let (workers, settings) = context.on_grid(&args.grid, async |client| {
         let Reply::Workers(workers) = ask(client, Request::Workers).await? else {
@@ -122,17 +119,7 @@ fn known(
             _ => Err(unexpected()),
         }
     })?;
-    let prices = settings.into_iter().filter(|setting| {
-        let name = &setting.name;
-        name == "currency" || name.starts_with("price_") || name.starts_with("bill_")
-    });
-    let prices = prices.map(|setting| (setting.name.into(), setting.value.into()));
-    let ready = |worker: &&WorkerView| worker.usage == "ready" && worker.liveness != "dead";
-    let places = workers.iter().filter(ready).flat_map(|worker| {
-        let places = worker.total.cpus_milli / cpus_milli.max(1);
-        std::iter::repeat_n(worker.score.clamp(0.01, 100.0), places as usize)
-    });
-    let speeds: Vec<f64> = places.take(MACHINES_MAX).collect();
+    let speeds = machines(spec, &workers);
     if speeds.is_empty() {
         return Err(Failure::Arguments(
             "the grid has no worker that could run this job now; `--machines N` plans for others"
@@ -140,7 +127,7 @@ fn known(
         ));
     }
     let trace = Trace::steady(speeds.len());
-    Ok(((speeds, trace), prices.collect()))
+    Ok(((speeds, trace), prices(settings)))
 }
 
 fn failed(error: hedge_sim::Error) -> Failure {

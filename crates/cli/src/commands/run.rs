@@ -108,8 +108,8 @@ async fn on_grid(
 ) -> Result<Exit, Failure> {
     let (program, leaves_files) = (checked.is_program(), checked.leaves_files());
     let submitted = async {
-        let spec = checked.finish(client).await?;
-        let job = submit_job(client, new_key()?, &spec).await?;
+        let (spec, files) = checked.finish().await?;
+        let job = submit_job(client, new_key()?, &spec, &files).await?;
         Ok::<_, Failure>((spec, job))
     };
     let (spec, job) = tokio::select! {

@@ -8,7 +8,7 @@ use hedge_job::{Found, JobFile, Program, ProgramLines, ProgramStdin};
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::spec::SPEC_BYTES_MAX;
 use hedge_model::{Hash, JobSpec};
-use hedge_node::client::Client;
+use hedge_node::client::InputFiles;
 use std::io::{self, Read};
 use std::os::fd::IntoRawFd;
 use std::path::Path;
@@ -88,37 +88,30 @@ impl Checked {
         check_out(out, brought && files)
     }
 
-    /// The most CPUs that one of its tasks asks for, in thousandths.
-    pub fn cpus_max(&self) -> u64 {
-        let groups = self.tasks().groups().iter();
-        let cpus = groups.map(|group| group.resources.cpus_milli);
-        cpus.max().unwrap_or(0)
-    }
-
     /// The job without its input files.
     pub fn tasks(&self) -> &JobSpec {
         self.found.tasks()
     }
 
-    /// The job, its big input files served by `client`.
+    /// The job, and its big input files, which are submitted with it.
     ///
     /// # Errors
     /// Files that were lost or changed their kind meanwhile.
-    pub async fn finish(self, client: &Client) -> Result<JobSpec, Failure> {
+    pub async fn finish(self) -> Result<(JobSpec, InputFiles), Failure> {
         let uploads = self.found.uploads().iter();
         let paths: Vec<_> = uploads.map(|upload| upload.path.clone()).collect();
-        let mut content = Vec::new();
+        let (mut files, mut content) = (InputFiles::default(), Vec::new());
         if !paths.is_empty() {
-            let client = client.clone();
             // Hashing takes long where files are big, and the connection must live meanwhile.
-            let hashing = tokio::task::spawn_blocking(move || client.add_files(paths));
+            let hashing = tokio::task::spawn_blocking(move || InputFiles::read(paths));
             let hashed = super::patiently("reading the job's input files", hashing).await;
-            let hashed = hashed.map_err(|error| {
+            let read;
+            (files, read) = hashed.map_err(|error| {
                 Failure::Local(format!(
                     "the inputs could not be read: {error}; nothing was submitted"
                 ))
             })?;
-            let read = hashed.into_iter().map(|(path, added)| {
+            let read = read.into_iter().map(|(path, added)| {
                 added.map_err(|error| {
                     Failure::Arguments(format!(
                         "the input {} cannot be read: {error}; nothing was submitted: make it readable, or leave it out",
@@ -128,7 +121,7 @@ impl Checked {
             });
             content = read.collect::<Result<Vec<(Hash, u64)>, Failure>>()?;
         }
-        let job = self.found.job(&content);
+        let job = self.found.job(&content).map(|job| (job, files));
         job.map_err(|error| Failure::Arguments(format!("{error}; nothing was submitted")))
     }
 }

@@ -1,12 +1,14 @@
 //! What a program prints, shown as it comes.
 
-use super::live::{Patience, PollDelay, Printer, note_missing};
+use super::live::{Printer, note_missing};
 use crate::exit::Failure;
 use crate::show::{escape, note};
 use hedge_model::msg::Offsets;
 use hedge_model::spec::Redundancy;
 use hedge_model::{AttemptId, JobId, JobSpec};
-use hedge_node::client::{Client, News, Part, Repetition, Tail, TailState, Transcript};
+use hedge_node::client::{
+    Client, News, Part, Patience, PollDelay, Repetition, Tail, TailState, Transcript,
+};
 use std::io::{self, IsTerminal};
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};

@@ -28,10 +28,10 @@ pub fn run(context: &Context, args: Submit) -> Result<Exit, Failure> {
     let (program, leaves_files) = (checked.is_program(), checked.leaves_files());
     check_names(args.out.as_deref(), checked.tasks())?;
     context.on_grid(&args.grid, async |client| {
-        let spec = checked.finish(client).await?;
+        let (spec, files) = checked.finish().await?;
         let mut interrupts = Interrupts::new()?;
         let job = tokio::select! {
-            job = submit_job(client, key, &spec) => job?,
+            job = submit_job(client, key, &spec, &files) => job?,
             () = interrupts.next() => {
                 show::note(&format!(
                     "whether the grid has taken the job is not known; submitting it again with `--key {key}` is harmless"

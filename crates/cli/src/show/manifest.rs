@@ -2,6 +2,7 @@
 
 use super::escape;
 use super::table::{Column, table};
+use hedge_model::view::FileLine;
 use hedge_node::client::Results;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -24,34 +25,16 @@ pub struct Brought {
 /// The files of a job's results, and the tasks that left none.
 #[derive(Debug, Default, Serialize)]
 pub struct Manifest {
-    files: Vec<Line>,
+    files: Vec<FileLine>,
     missing: Vec<String>,
     missing_count: u32,
-}
-
-#[derive(Debug, Serialize)]
-struct Line {
-    path: String,
-    bytes: u64,
-    blake3: String,
-    task: String,
-    attempt: String,
-    worker: String,
 }
 
 impl Manifest {
     /// Of what the supervisor says that there is.
     pub fn of(results: &Results) -> Self {
-        let line = |made: &hedge_model::view::ResultFile| Line {
-            path: made.file.path.to_string(),
-            bytes: made.file.data.size(),
-            blake3: made.hash.to_string(),
-            task: made.task.clone(),
-            attempt: made.attempt.to_string(),
-            worker: made.worker.to_string(),
-        };
         Self {
-            files: results.files().map(line).collect(),
+            files: results.files().map(FileLine::from).collect(),
             missing: results.missing.clone(),
             missing_count: results.missing_count,
         }
@@ -64,7 +47,7 @@ impl Manifest {
 
     /// For people. The hashes are whole, so that `b3sum` can be held against them.
     pub fn text(&self) -> String {
-        let row = |line: &Line| {
+        let row = |line: &FileLine| {
             vec![
                 line.path.clone(),
                 line.bytes.to_string(),

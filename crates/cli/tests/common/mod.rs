@@ -2,9 +2,11 @@
 #![allow(dead_code)]
 
 pub mod again;
+pub mod browser;
 pub mod buses;
 pub mod desktop;
 pub mod group;
+pub mod http;
 pub mod lab;
 pub mod pty;
 pub mod scene;

@@ -390,3 +390,39 @@ fn only_a_runtime_that_executes_a_command_needs_one() {
         "{told}"
     );
 }
+
+#[test]
+fn a_submission_reads_no_file_outside_of_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = folder.path().join("inside");
+    fs::create_dir(&inside).unwrap();
+    fs::write(inside.join("in"), "1").unwrap();
+    fs::write(folder.path().join("secret"), "2").unwrap();
+    let find = |lines: &str| {
+        let word = if lines.contains("each") {
+            "${line}"
+        } else {
+            "x"
+        };
+        let text = format!("[[task]]\nid = \"a\"\ncommand = [\"true\", {word:?}]\n{lines}\n");
+        let file = JobFile::parse("job.toml", Syntax::Toml, text).unwrap();
+        let found = file.find_within(&inside);
+        found
+            .map(|found| found.tasks().groups().len())
+            .map_err(|bad| bad.to_string())
+    };
+    assert_eq!(find("inputs = [\"in\"]\nstdin = \"in\""), Ok(1));
+    assert_eq!(find("each_line = \"in\""), Ok(1));
+    let absolute = folder.path().join("secret").display().to_string();
+    for way in [
+        format!("inputs = [{absolute:?}]"),
+        format!("inputs = [\"{}/*\"]", folder.path().display()),
+        format!("stdin = {absolute:?}"),
+        "stdin = \"../secret\"".to_owned(),
+        "each_line = \"../secret\"".to_owned(),
+        format!("each_line = {absolute:?}"),
+    ] {
+        let told = find(&way).unwrap_err();
+        assert!(told.contains("outside of the submission"), "{way}: {told}");
+    }
+}

@@ -104,4 +104,20 @@ pub enum Request {
         /// Position of the page's first file: 0, or what the page before says.
         from: u64,
     },
+    /// Groups of a job, from this position on.
+    Groups {
+        /// The job.
+        job: JobId,
+        /// Position of the first: 0, or what the answer before says.
+        from: u32,
+    },
+    /// Attempts of a job's tasks: those that may still succeed, and those that ended lately.
+    Attempts {
+        /// The job.
+        job: JobId,
+        /// The number of the first task: 0, or what the answer before says.
+        from: u32,
+        /// Of attempts that ended, only those that did so later than this behind the job's acceptance.
+        since: Duration,
+    },
 }

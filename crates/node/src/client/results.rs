@@ -116,6 +116,16 @@ impl Results {
     }
 }
 
+impl Results {
+    /// The first file with this hash, with what fetching it takes.
+    pub(super) fn find(&self, hash: Hash) -> Option<(&ResultFile, Arc<Access>, Request)> {
+        self.pages.iter().find_map(|page| {
+            let file = page.files.iter().find(|file| file.hash == hash)?;
+            Some((file, page.access.clone(), self.request(page.from)))
+        })
+    }
+}
+
 impl Printed {
     /// Bytes of standard output and standard error that were written and not kept.
     pub fn cut(&self) -> (u64, u64) {
@@ -155,6 +165,22 @@ impl Client {
 
     /// Lists what single tasks of a job left, also while it runs; without tasks, what the ended job left.
     pub async fn outputs(&self, job: JobId, tasks: &[String]) -> Result<Results, ClientError> {
+        let (mut results, mut next) = self.outputs_page(job, tasks, 0).await?;
+        while let Some(from) = next {
+            let more;
+            (more, next) = self.outputs_page(job, tasks, from).await?;
+            results.pages.extend(more.pages);
+        }
+        Ok(results)
+    }
+
+    /// A page of that, and where the next one begins. The first begins at 0.
+    pub async fn outputs_page(
+        &self,
+        job: JobId,
+        tasks: &[String],
+        from: u64,
+    ) -> Result<(Results, Option<u64>), ClientError> {
         let mut results = Results {
             job,
             tasks: tasks.to_vec(),
@@ -162,22 +188,17 @@ impl Client {
             missing: Vec::new(),
             missing_count: 0,
         };
-        let mut next = Some(0);
-        while let Some(from) = next {
-            let Reply::Results(view, grants) = self.ask(results.request(from)).await? else {
-                return Err(does_not_fit());
-            };
-            if from == 0 {
-                (results.missing, results.missing_count) = (view.missing, view.missing_count);
-            }
-            next = view.next.filter(|next| *next > from);
-            results.pages.push(Page {
-                from,
-                files: view.files,
-                access: Arc::new(Access::new(view.sources, &grants)),
-            });
-        }
-        Ok(results)
+        let Reply::Results(view, grants) = self.ask(results.request(from)).await? else {
+            return Err(does_not_fit());
+        };
+        let access = Arc::new(Access::new(view.sources, &grants));
+        (results.missing, results.missing_count) = (view.missing, view.missing_count);
+        results.pages.push(Page {
+            from,
+            files: view.files,
+            access,
+        });
+        Ok((results, view.next.filter(|next| *next > from)))
     }
 
     /// Writes each file of the results to its place, of which there are as many; folders are made where they are
@@ -300,6 +321,7 @@ impl Client {
             Data::Inline(bytes) => return Ok(bytes.to_vec()),
             Data::Blob { hash, size } => (*hash, *size),
         };
+        let _in_use = self.use_blob(hash).await?;
         self.bring(hash, size, access.clone(), again.clone())
             .await?;
         let (store, _) = self.content_tools().await?;
@@ -392,7 +414,7 @@ impl Client {
 
     /// Fetches content. Where nobody named delivers, the grid is asked again: a holder may have handed it on, or
     /// another supervisor leads.
-    async fn bring(
+    pub(super) async fn bring(
         &self,
         hash: Hash,
         size: u64,
@@ -442,7 +464,7 @@ impl Client {
     }
 
     /// Where content arrives, and what fetches it.
-    async fn content_tools(&self) -> Result<(&DataStore, &Fetcher), ClientError> {
+    pub(super) async fn content_tools(&self) -> Result<(&DataStore, &Fetcher), ClientError> {
         match &self.0.grid {
             Grid::Here(supervisor, _) => Ok((&supervisor.store, &supervisor.fetcher)),
             Grid::Remote(remote) => {

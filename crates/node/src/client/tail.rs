@@ -6,7 +6,11 @@ use crate::ClientError;
 use hedge_model::msg::{Offsets, Piece, PrintedRequest, PrintedView, Reply, Request};
 use hedge_model::view::LogView;
 use hedge_model::{AttemptId, Data, JobId, PeerId};
+use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Reads what a task prints, a part at a time. Parts of two attempts are never mixed: the next attempt is read once the
 /// one before is over.
@@ -252,5 +256,77 @@ fn part(piece: &Piece, from: u64) -> Part {
         cut: piece.from - from,
         bytes: piece.bytes.to_vec(),
         until: piece.from + piece.bytes.len() as u64,
+    }
+}
+
+/// How long no supervisor may answer before reading ends: long enough for one to restart.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(15);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Pauses between two looks at a task: short after it has printed, so that its output is seen as it comes, and longer
+/// while it prints nothing.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// Reads tasks, also while no supervisor answers for a moment.
+#[derive(Debug, Default)]
+pub struct Patience {
+    lost_at: Option<Instant>,
+}
+
+impl Patience {
+    /// What there is to read now.
+    ///
+    /// # Errors
+    /// The grid refuses, or has not answered for long.
+    pub async fn next(&mut self, tail: &mut Tail) -> Result<News, ClientError> {
+        loop {
+            let error = match tail.next().await {
+                Ok(news) => {
+                    self.lost_at = None;
+                    return Ok(news);
+                }
+                Err(error @ (ClientError::Unreachable(_) | ClientError::Busy(_))) => error,
+                Err(error) => return Err(error),
+            };
+            let lost_at = *self.lost_at.get_or_insert_with(Instant::now);
+            if lost_at.elapsed() >= GIVE_UP_AFTER {
+                return Err(error);
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+}
+
+/// How long to wait between two looks.
+#[derive(Debug)]
+pub struct PollDelay(Duration);
+
+impl Default for PollDelay {
+    fn default() -> Self {
+        Self(PAUSE_MIN)
+    }
+}
+
+impl PollDelay {
+    /// Something was printed.
+    pub fn shorten(&mut self) {
+        self.0 = PAUSE_MIN;
+    }
+
+    /// Waits until the next look. Once the job has ended, that is soon.
+    pub async fn wait(&mut self, ended: &mut watch::Receiver<bool>) {
+        let over = *ended.borrow();
+        let pause = if over { PAUSE_MIN } else { self.0 };
+        self.0 = (self.0 * 3 / 2).min(PAUSE_MAX);
+        let end = async {
+            // Nobody says it any more, or it was said before.
+            if over || ended.changed().await.is_err() {
+                pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = end => {}
+        }
     }
 }

@@ -25,7 +25,7 @@ pub use compare::{
 };
 pub use contender::Contender;
 pub use model::{Luck, Machine, Model};
-pub use plan::{Level, Plan, plan};
+pub use plan::{Level, MACHINES_MAX, Plan, machines, plan, prices};
 pub use plot::{Line, boxes, gantt, growth};
 pub use reference::Reference;
 pub use run::{Bar, Outcome, Setting, run};

@@ -10,12 +10,39 @@ use crate::Error;
 use hedge_core::supervisor::State;
 use hedge_model::record::Record;
 use hedge_model::spec::{Qos, Redundancy};
+use hedge_model::view::{SettingView, WorkerView};
 use hedge_model::{JobSpec, Time};
 use serde::Serialize;
 use std::sync::Arc;
 
 /// Most runs of a plan.
 const RUNS_MAX: u32 = 100_000;
+
+/// Machines that are simulated at most.
+pub const MACHINES_MAX: usize = 100_000;
+
+/// Speeds of the machines that a grid's workers are to a job: each worker that is ready counts as many times as it can run
+/// of the job's largest tasks at once.
+pub fn machines(spec: &JobSpec, workers: &[WorkerView]) -> Vec<f64> {
+    let cpus = spec.groups().iter().map(|group| group.resources.cpus_milli);
+    let cpus_milli = cpus.max().unwrap_or(0).max(1);
+    let ready = |worker: &&WorkerView| worker.usage == "ready" && worker.liveness != "dead";
+    let places = workers.iter().filter(ready).flat_map(|worker| {
+        let places = worker.total.cpus_milli / cpus_milli;
+        std::iter::repeat_n(worker.score.clamp(0.01, 100.0), places as usize)
+    });
+    places.take(MACHINES_MAX).collect()
+}
+
+/// The settings of a grid that say what execution costs, by name and value.
+pub fn prices(settings: Vec<SettingView>) -> Vec<(Arc<str>, Arc<str>)> {
+    let prices = settings.into_iter().filter(|setting| {
+        let name = &setting.name;
+        name == "currency" || name.starts_with("price_") || name.starts_with("bill_")
+    });
+    let pair = |setting: SettingView| (setting.name.into(), setting.value.into());
+    prices.map(pair).collect()
+}
 
 /// What one level of redundancy is expected to do for a job.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -2,14 +2,13 @@
 
 use super::sink::{Form, Sink};
 use super::{Seen, has_begun, show_ended, tasks};
-use crate::commands::live::{Patience, PollDelay};
 use crate::commands::{ask, unexpected};
 use crate::exit::Failure;
 use crate::show::{escape, note};
 use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
 use hedge_model::view::TaskFilter;
-use hedge_node::client::{Client, Tail, TailState};
+use hedge_node::client::{Client, Patience, PollDelay, Tail, TailState};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 

@@ -4,10 +4,9 @@ use crate::commands::live::{Printer, note_missing, write};
 use crate::exit::Failure;
 use crate::show::hold::Hold;
 use crate::show::{self, escape};
-use hedge_model::view::LogView;
+use hedge_model::view::{LogView, OutputEnd, OutputPart, OutputView};
 use hedge_model::{AttemptId, PeerId};
 use hedge_node::client::{News, TailState};
-use serde_json::{Value, json};
 
 /// A line without an end that is longer than this is shown in parts, bytes.
 const LINE_BYTES_MAX: usize = 64 << 10;
@@ -108,15 +107,7 @@ impl Sink {
     pub async fn end(&mut self, log: &LogView, last: bool) -> Result<(), Failure> {
         self.rest().await?;
         if self.form == Form::Events {
-            show::json(&json!({
-                "task": self.task,
-                "attempt": log.attempt.map(|attempt| attempt.to_string()),
-                "worker": log.worker.map(|worker| worker.to_string()),
-                "end": log.end,
-                "exit_code": log.exit_code,
-                "signal": log.signal,
-                "last": last,
-            }))?;
+            show::json(&OutputEnd::new(&self.task, log, last))?;
         }
         Ok(())
     }
@@ -132,7 +123,7 @@ impl Sink {
             let totals = [0, 1].map(|stream| self.read[stream] + self.cut[stream]);
             let attempt = self.attempt.map(|(attempt, _)| attempt);
             let made = (attempt, self.attempt.and_then(|(_, worker)| worker));
-            show::json(&record(&self.task, made, None, [out, err], totals))?;
+            show::json(&OutputView::new(&self.task, made, None, [out, err], totals))?;
         }
         Ok(self.cut == [0; 2])
     }
@@ -182,38 +173,17 @@ impl Sink {
         if out.is_empty() && err.is_empty() && cut == [0; 2] {
             return Ok(());
         }
-        show::json(&json!({
-            "task": self.task,
-            "attempt": self.attempt.map(|(attempt, _)| attempt.to_string()),
-            "worker": self.attempt.and_then(|(_, worker)| worker).map(|worker| worker.to_string()),
-            "stdout": String::from_utf8_lossy(&out),
-            "stderr": String::from_utf8_lossy(&err),
-            "stdout_missing_bytes": cut[0],
-            "stderr_missing_bytes": cut[1],
-        }))
+        show::json(&OutputPart {
+            task: self.task.clone(),
+            attempt: self.attempt.map(|(attempt, _)| attempt.to_string()),
+            worker: self
+                .attempt
+                .and_then(|(_, worker)| worker)
+                .map(|worker| worker.to_string()),
+            stdout: String::from_utf8_lossy(&out).into_owned(),
+            stderr: String::from_utf8_lossy(&err).into_owned(),
+            stdout_missing_bytes: cut[0],
+            stderr_missing_bytes: cut[1],
+        })
     }
-}
-
-/// What a task printed, as one JSON object: with its end, or so far. `made` is the attempt and its worker; `totals` are the
-/// bytes that were printed, kept or not.
-pub fn record(
-    task: &str,
-    made: (Option<AttemptId>, Option<PeerId>),
-    end: Option<&LogView>,
-    [out, err]: [&[u8]; 2],
-    totals: [u64; 2],
-) -> Value {
-    json!({
-        "task": task,
-        "attempt": made.0.map(|attempt| attempt.to_string()),
-        "worker": made.1.map(|worker| worker.to_string()),
-        "running": end.is_none(),
-        "end": end.map(|view| &view.end),
-        "exit_code": end.and_then(|view| view.exit_code),
-        "signal": end.and_then(|view| view.signal),
-        "stdout": String::from_utf8_lossy(out),
-        "stderr": String::from_utf8_lossy(err),
-        "stdout_total_bytes": totals[0],
-        "stderr_total_bytes": totals[1],
-    })
 }

@@ -31,6 +31,8 @@ fn concern(request: &Request) -> Concern {
         | Request::Logs(id, _)
         | Request::Explain(id, _)
         | Request::Tasks { job: id, .. }
+        | Request::Groups { job: id, .. }
+        | Request::Attempts { job: id, .. }
         | Request::Printed(PrintedRequest { job: id, .. })
         | Request::Retry(id)
         | Request::Forget(id) => Concern::Job(*id),

@@ -1,6 +1,8 @@
 //! What clients and administrators ask for, and what they are shown.
 
 mod access;
+mod attempts;
+mod groups;
 pub(crate) mod job_view;
 mod members;
 mod name;

@@ -187,6 +187,12 @@ impl LeaderView<'_> {
             Request::Tasks { job, filter, from } => self
                 .tasks_listed(job, filter, from)
                 .map(|view| Reply::Tasks(Box::new(view))),
+            Request::Groups { job, from } => self
+                .groups_listed(job, from)
+                .map(|view| Reply::Groups(Box::new(view))),
+            Request::Attempts { job, from, since } => self
+                .attempts_listed(job, from, since)
+                .map(|view| Reply::Attempts(Box::new(view))),
             Request::Submit { .. }
             | Request::Watch(_)
             | Request::Cancel(_)

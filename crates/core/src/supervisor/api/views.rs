@@ -252,13 +252,7 @@ impl LeaderView<'_> {
                 attempt: ended.attempt.to_string(),
                 worker: self.name(ended.worker),
                 kind: kind(ended.redundant),
-                state: match (ended.end.fault(), &ended.end) {
-                    (Fault::Task, _) => "failed",
-                    (Fault::Worker | Fault::Input, _) => "moved",
-                    (Fault::Nobody, Ending::Cancelled) => "cancelled",
-                    (Fault::Nobody, _) => "lost",
-                }
-                .to_owned(),
+                state: end_name(&ended.end).to_owned(),
                 why: ended.end.tell(&self.name(ended.worker)),
                 running_ms: match ended.end {
                     Ending::Lost | Ending::Vacated => Some(ms(ended.charge.occupied)),
@@ -375,6 +369,16 @@ pub(crate) fn find_task(job: &Job, text: &str) -> Result<u32, Refused> {
             format!("the job has no task {text:?}; its tasks are called like {example:?}"),
         )
     })
+}
+
+/// How an attempt ended without success, in a word.
+pub(crate) fn end_name(end: &Ending) -> &'static str {
+    match (end.fault(), end) {
+        (Fault::Task, _) => "failed",
+        (Fault::Worker | Fault::Input, _) => "moved",
+        (Fault::Nobody, Ending::Cancelled) => "cancelled",
+        (Fault::Nobody, _) => "lost",
+    }
 }
 
 /// How a worker may be used.

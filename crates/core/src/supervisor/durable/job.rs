@@ -123,6 +123,9 @@ pub struct Done {
     pub(crate) usage: Usage,
     pub(crate) class: Class,
     pub(crate) log: Option<Box<Log>>,
+    /// When that was decided. Only views show it, and snapshots do not have it: it is unknown after one.
+    #[serde(skip)]
+    pub(crate) at: Option<Time>,
 }
 
 /// An attempt that ended without deciding its task.
@@ -138,6 +141,9 @@ pub struct EndedAttempt {
     pub(crate) charge: Charge,
     /// The part of the cost that it is in; none where it ended after its job.
     pub(crate) account: Option<Account>,
+    /// As in [`Done`].
+    #[serde(skip)]
+    pub(crate) at: Option<Time>,
 }
 
 impl Task {

@@ -241,19 +241,9 @@ impl State {
                     outputs: outputs.clone(),
                     usage: *usage,
                     log: log.clone(),
+                    at: Some(*at),
                 };
-                let won = self.task_done(done, stopped).is_ok();
-                if won {
-                    self.learn_success(record);
-                }
-                Change::Succeeded(Success {
-                    attempt: *attempt,
-                    worker: *worker,
-                    won,
-                    timed: !usage.running.is_zero(),
-                    outputs: outputs.clone(),
-                    printed: printed(log.as_deref()),
-                })
+                self.apply_success(done, stopped, record)
             }
             Record::AttemptEnded {
                 attempt,
@@ -275,6 +265,7 @@ impl State {
                     log: log.clone(),
                     charge: *charge,
                     account: None,
+                    at: Some(*at),
                 });
                 if known.is_ok() && *end == Ending::Lost {
                     self.learned.lost(*worker, charge.occupied.as_secs_f64());
@@ -288,6 +279,22 @@ impl State {
             }
             _ => Change::Stale("not the end of an attempt"),
         }
+    }
+
+    fn apply_success(&mut self, done: Done, stopped: &[Stopped], record: &Record) -> Change {
+        let success = Success {
+            attempt: done.attempt,
+            worker: done.worker,
+            won: false,
+            timed: !done.usage.running.is_zero(),
+            outputs: done.outputs.clone(),
+            printed: printed(done.log.as_deref()),
+        };
+        let won = self.task_done(done, stopped).is_ok();
+        if won {
+            self.learn_success(record);
+        }
+        Change::Succeeded(Success { won, ..success })
     }
 
     fn task_done(&mut self, done: Done, stopped: &[Stopped]) -> Result<(), Stale> {

@@ -215,6 +215,24 @@ impl DataStore {
             .unwrap_or_else(|error| Err(self.failed("read", error)))
     }
 
+    /// The content from a position on to the end of the group that holds it, verified: at most 1 MiB, and nothing behind
+    /// the end.
+    pub async fn read_from(&self, hash: Hash, from: u64) -> Result<Bytes, NetError> {
+        let size = self.size(hash).ok_or(NetError::NotHeld(hash))?;
+        if from >= size {
+            return Ok(Bytes::new());
+        }
+        let group = from / GROUP_BYTES as u64;
+        let bytes = if size <= GROUP_BYTES as u64 {
+            self.read(hash, GROUP_BYTES).await?
+        } else {
+            let proof = self.proof(hash).await?;
+            self.read_group(hash, &proof, group).await?
+        };
+        let skipped = (from - group * GROUP_BYTES as u64) as usize;
+        Ok(bytes.slice(skipped.min(bytes.len())..))
+    }
+
     /// Writes the content to a new file, with mode 755 or 644. It is a copy (or a clone where the file system can do
     /// that), so that changing the file changes nothing here. A file that exists already is an error and stays as it
     /// is.

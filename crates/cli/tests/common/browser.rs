@@ -1,0 +1,158 @@
+//! A real browser without a screen, told what to do over two pipes.
+
+use super::{PATIENCE, until};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+
+/// Messages of the browser that wait to be read; it is held up beyond that.
+const WAITING_MAX: usize = 10_000;
+/// The browser's program.
+const PROGRAM: &str = "chromium";
+
+/// A page of a browser that ends with the test.
+pub struct Page {
+    child: Child,
+    to: ChildStdin,
+    from: Receiver<Value>,
+    session: String,
+    last: u64,
+    /// What the page reported as an error.
+    pub errors: Vec<String>,
+}
+
+impl Page {
+    /// Opens a page; `folder` is for what the browser keeps.
+    pub fn open(folder: &Path, url: &str) -> Page {
+        // The browser takes commands from descriptor 3 and answers on 4.
+        let script = format!(
+            "exec {PROGRAM} --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run \
+             --remote-debugging-pipe --user-data-dir=\"$1\" about:blank 3<&0 4>&1 >/dev/null 2>&1 </dev/null"
+        );
+        let mut child = Command::new("sh")
+            .args(["-c", &script, "sh"])
+            .arg(folder.join("browser"))
+            .env("HOME", folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let to = child.stdin.take().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let (sender, from) = sync_channel(WAITING_MAX);
+        std::thread::spawn(move || {
+            loop {
+                let mut message = Vec::new();
+                match out.read_until(0, &mut message) {
+                    Ok(length) if length > 0 => {}
+                    _ => return,
+                }
+                message.pop();
+                let message = serde_json::from_slice(&message).unwrap();
+                if sender.send(message).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut page = Page {
+            child,
+            to,
+            from,
+            session: String::new(),
+            last: 0,
+            errors: Vec::new(),
+        };
+        let target = page.tell("Target.createTarget", json!({ "url": "about:blank" }));
+        let attach = json!({ "targetId": target["targetId"], "flatten": true });
+        let attached = page.tell("Target.attachToTarget", attach);
+        page.session = attached["sessionId"].as_str().unwrap().to_owned();
+        for domain in ["Page", "Runtime", "Log"] {
+            page.tell(&format!("{domain}.enable"), json!({}));
+        }
+        page.tell("Page.navigate", json!({ "url": url }));
+        page
+    }
+
+    /// Sends a command and gives its result.
+    pub fn tell(&mut self, method: &str, params: Value) -> Value {
+        self.last += 1;
+        let mut message = json!({ "id": self.last, "method": method, "params": params });
+        if !self.session.is_empty() {
+            message["sessionId"] = self.session.clone().into();
+        }
+        self.to.write_all(message.to_string().as_bytes()).unwrap();
+        self.to.write_all(&[0]).unwrap();
+        loop {
+            let answer = self.from.recv_timeout(PATIENCE);
+            let answer =
+                answer.unwrap_or_else(|_| panic!("{PROGRAM} does not answer; is it there?"));
+            self.note(&answer);
+            if answer["id"] == self.last {
+                assert!(answer["error"].is_null(), "{method}: {answer}");
+                return answer["result"].clone();
+            }
+        }
+    }
+
+    fn note(&mut self, message: &Value) {
+        let params = &message["params"];
+        let bad = match message["method"].as_str() {
+            Some("Runtime.exceptionThrown") => true,
+            Some("Log.entryAdded") => params["entry"]["level"] == "error",
+            Some("Runtime.consoleAPICalled") => params["type"] == "error",
+            _ => false,
+        };
+        if bad {
+            self.errors.push(params.to_string());
+        }
+    }
+
+    /// The value of an expression.
+    pub fn value(&mut self, expression: &str) -> Value {
+        let params =
+            json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
+        let found = self.tell("Runtime.evaluate", params);
+        assert!(found["exceptionDetails"].is_null(), "{expression}: {found}");
+        found["result"]["value"].clone()
+    }
+
+    /// Waits until the page shows a text.
+    pub fn await_text(&mut self, text: &str) {
+        until(&format!("the page to show {text:?}"), || {
+            let shown = self.value("document.body ? document.body.innerText : ''");
+            shown
+                .as_str()
+                .unwrap_or_default()
+                .contains(text)
+                .then_some(())
+        });
+    }
+
+    /// Goes to another view.
+    pub fn go(&mut self, hash: &str) {
+        self.value(&format!("location.hash = {hash:?}"));
+    }
+
+    /// Makes the window so wide, dark or light.
+    pub fn look(&mut self, width: u32, dark: bool) {
+        let size =
+            json!({ "width": width, "height": 800, "deviceScaleFactor": 1, "mobile": false });
+        self.tell("Emulation.setDeviceMetricsOverride", size);
+        let scheme = if dark { "dark" } else { "light" };
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        self.tell(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": features }),
+        );
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // Its other processes end with the first.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,199 @@
+//! What changes in the grid, as one stream of numbered events for all clients of the gateway. The gateway asks the grid
+//! while anybody follows, however many do.
+
+mod log;
+mod picture;
+
+pub use picture::{Change, GridState};
+
+use crate::sse;
+use hedge_model::JobId;
+use hedge_model::msg::{JOBS_MAX, Reply, Request};
+use hedge_model::view::JobView;
+use hedge_node::{Client, ClientError};
+use log::{Cursor, EventLog};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Clients that follow at a time: each is sent every event.
+pub const FOLLOWERS_MAX: usize = 64;
+/// Between two looks at the grid.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Between two looks at jobs that have ended, which may be retried or dropped by others.
+const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(10);
+/// A grid that has not answered for so long is called unreachable, until it does.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(1000);
+/// How long a client that begins waits for the first look at the grid.
+const FIRST_LOOK_WITHIN: Duration = Duration::from_secs(2);
+
+/// The stream of events; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Feed(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    log: Mutex<EventLog>,
+    /// How often anything was published, and how often the grid was looked at.
+    published: watch::Sender<u64>,
+    looks: watch::Sender<u64>,
+    followers: watch::Sender<usize>,
+}
+
+impl Feed {
+    /// Goes on with the events in a file. Must be called within a runtime.
+    pub fn open(client: Client, path: &Path, stream: String) -> Self {
+        let feed = Self(Arc::new(Shared {
+            log: Mutex::new(EventLog::open(path, stream)),
+            published: watch::Sender::new(0),
+            looks: watch::Sender::new(0),
+            followers: watch::Sender::new(0),
+        }));
+        tokio::spawn(look(client, feed.clone()));
+        feed
+    }
+
+    /// A client that goes on behind the event with this id, or begins; none where there are too many.
+    pub fn follow(&self, last_id: Option<&str>) -> Option<Follower> {
+        let mut room = false;
+        self.0.followers.send_if_modified(|count| {
+            room = *count < FOLLOWERS_MAX;
+            *count += usize::from(room);
+            room
+        });
+        if !room {
+            return None;
+        }
+        let cursor = last_id.map_or(Cursor::Start, |id| self.lock().cursor(id));
+        Some(Follower {
+            published: self.0.published.subscribe(),
+            looks: self.0.looks.subscribe(),
+            feed: self.clone(),
+            cursor,
+            looked: false,
+        })
+    }
+
+    fn publish(&self, changes: Vec<Change>) {
+        if !changes.is_empty() {
+            self.lock().publish(Instant::now(), changes);
+            self.0.published.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn set_reachable(&self, why: Option<String>) {
+        let state = GridState {
+            reachable: why.is_none(),
+            why,
+        };
+        let change = self.lock().picture().grid(state);
+        self.publish(change.into_iter().collect());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, EventLog> {
+        self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A client that follows.
+#[derive(Debug)]
+pub struct Follower {
+    feed: Feed,
+    published: watch::Receiver<u64>,
+    looks: watch::Receiver<u64>,
+    cursor: Cursor,
+    /// Whether the grid was looked at since it began.
+    looked: bool,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.feed.0.followers.send_modify(|count| *count -= 1);
+    }
+}
+
+impl sse::Source for Follower {
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        if !self.looked {
+            // A picture of long ago would only be corrected at once. The sender is in `feed`.
+            _ = timeout(FIRST_LOOK_WITHIN, self.looks.changed()).await;
+            self.looked = true;
+        }
+        loop {
+            self.published.mark_unchanged();
+            let bytes = self.feed.lock().next(&mut self.cursor);
+            if bytes.is_some() {
+                return bytes;
+            }
+            self.published.changed().await.ok()?;
+        }
+    }
+}
+
+/// Looks at the grid while anybody follows.
+async fn look(client: Client, feed: Feed) {
+    let mut followers = feed.0.followers.subscribe();
+    let mut all_at = None;
+    while followers.wait_for(|count| *count > 0).await.is_ok() {
+        let all = all_at.is_none_or(|at: Instant| at.elapsed() >= LOOK_AT_ALL_EVERY);
+        let mut looking = std::pin::pin!(look_once(&client, &feed, all));
+        let looked = match timeout(ANSWERS_WITHIN, &mut looking).await {
+            Ok(looked) => looked,
+            Err(_) => {
+                let why = "no supervisor has answered for a second; what was accepted is kept";
+                feed.set_reachable(Some(why.to_owned()));
+                looking.await
+            }
+        };
+        match looked {
+            Ok(()) => {
+                feed.set_reachable(None);
+                if all {
+                    all_at = Some(Instant::now());
+                }
+            }
+            Err(error) => feed.set_reachable(Some(error.to_string())),
+        }
+        feed.0.looks.send_modify(|count| *count += 1);
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn look_once(client: &Client, feed: &Feed, all: bool) -> Result<(), ClientError> {
+    let Reply::Workers(workers) = client.ask(Request::Workers).await? else {
+        return Err(does_not_fit());
+    };
+    let changes = feed.lock().picture().workers(Instant::now(), workers);
+    feed.publish(changes);
+    let after = match all {
+        true => None,
+        false => feed.lock().picture().changing_after(),
+    };
+    let jobs = jobs(client, after).await?;
+    let changes = feed.lock().picture().jobs(Instant::now(), after, jobs);
+    feed.publish(changes);
+    Ok(())
+}
+
+/// The jobs behind this one.
+async fn jobs(client: &Client, after: Option<JobId>) -> Result<Vec<JobView>, ClientError> {
+    let (mut all, mut after) = (Vec::new(), after);
+    loop {
+        let Reply::Jobs(page) = client.ask(Request::Jobs(after)).await? else {
+            return Err(does_not_fit());
+        };
+        let last = page.last().map(|job| job.id);
+        let more = page.len() >= JOBS_MAX && last > after;
+        all.extend(page);
+        if !more {
+            return Ok(all);
+        }
+        after = last;
+    }
+}
+
+fn does_not_fit() -> ClientError {
+    ClientError::Local("the supervisor gave an answer that does not fit".into())
+}

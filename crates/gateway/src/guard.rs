@@ -1,0 +1,223 @@
+//! Who may ask: checks of host, origin and token before a request is looked at, and headers that every response has.
+
+use crate::problem::{Kind, Problem};
+use crate::token::Token;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Method, StatusCode, Uri};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Bearer tokens stand behind this word.
+const BEARER: &str = "bearer ";
+
+/// Headers that every response has: nothing is loaded from elsewhere, framed, guessed, or told to others.
+const HEADERS: [(HeaderName, &str); 6] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+];
+
+/// Whose requests are answered.
+#[derive(Clone, Debug)]
+pub enum Guard {
+    /// Of everybody who may open the socket, which is its owner alone.
+    Socket,
+    /// Of everybody who shows the token, at one of these hosts.
+    Token(Arc<(Token, Hosts)>),
+}
+
+/// Names by which a browser on this machine may reach the gateway. Any other name may be of a page elsewhere whose name was
+/// made to point to this machine.
+#[derive(Debug)]
+pub struct Hosts(Vec<String>);
+
+impl Hosts {
+    /// The names of an address on the loopback interface.
+    pub fn of(address: SocketAddr) -> Self {
+        let port = address.port();
+        Self(vec![address.to_string(), format!("localhost:{port}")])
+    }
+
+    fn has(&self, host: &str) -> bool {
+        self.0.iter().any(|known| known.eq_ignore_ascii_case(host))
+    }
+}
+
+impl Guard {
+    /// Of those who show the token, at this address.
+    pub fn token(token: Token, address: SocketAddr) -> Self {
+        Self::Token(Arc::new((token, Hosts::of(address))))
+    }
+
+    fn check(&self, uri: &Uri, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+        let forbidden = |why: &str| Problem::new(StatusCode::FORBIDDEN, Kind::NotAllowed, why);
+        let shown = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        let Self::Token(known) = self else {
+            return match shown(header::ORIGIN) {
+                None => Ok(()),
+                Some(_) => Err(forbidden(
+                    "pages of browsers may not use this socket; nothing was done",
+                )),
+            };
+        };
+        let (token, hosts) = &**known;
+        let authority = uri.authority().map(|authority| authority.as_str());
+        let host = authority.or(shown(header::HOST)).unwrap_or_default();
+        if !hosts.has(host) || shown(header::HOST).is_some_and(|host| !hosts.has(host)) {
+            return Err(Problem::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                Kind::NotAllowed,
+                "the gateway does not answer to this host name; nothing was done: use the address that it printed",
+            ));
+        }
+        let own = |origin: &str| {
+            origin
+                .strip_prefix("http://")
+                .is_some_and(|host| hosts.has(host))
+        };
+        let foreign = shown(header::ORIGIN).is_some_and(|origin| !own(origin));
+        let site = shown(HeaderName::from_static("sec-fetch-site"));
+        // The page itself may be opened from a link.
+        let opened = is_page(uri, method);
+        let crossing = site.is_some_and(|site| !matches!(site, "same-origin" | "none"));
+        if foreign || (crossing && !opened) {
+            return Err(forbidden(
+                "pages of another origin may not use the gateway; nothing was done",
+            ));
+        }
+        if opened {
+            return Ok(());
+        }
+        let right = |shown: &str| {
+            let (word, rest) = shown.split_at_checked(BEARER.len()).unwrap_or_default();
+            word.eq_ignore_ascii_case(BEARER) && token.is(rest.trim().as_bytes())
+        };
+        if shown(header::AUTHORIZATION).is_some_and(right) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            Kind::NotAllowed,
+            "the request shows no token, or a wrong one; nothing was done: send the header `Authorization: Bearer \
+             TOKEN` with the token of this gateway's file",
+        ))
+    }
+}
+
+/// Whether this asks for a file of the dashboard. These are the same for everybody and need no token.
+fn is_page(uri: &Uri, method: &Method) -> bool {
+    let read = matches!(*method, Method::GET | Method::HEAD);
+    read && (uri.path() == "/" || uri.path().starts_with("/ui/"))
+}
+
+/// Answers a request, or refuses it before anything of it is read.
+pub async fn guarded(guard: Guard, request: Request, next: Next) -> Response {
+    let allowed = guard.check(request.uri(), request.method(), request.headers());
+    let mut response = match allowed {
+        Ok(()) => next.run(request).await,
+        Err(problem) => {
+            let mut response = problem.into_response();
+            // Whatever follows on the connection is not worth reading.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+            response
+        }
+    };
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PORT: &str = "127.0.0.1:7780";
+
+    fn check(guard: &Guard, path: &str, headers: &[(&'static str, &str)]) -> Result<(), u16> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().unwrap());
+        }
+        let uri = path.parse().unwrap();
+        let checked = guard.check(&uri, &Method::GET, &map);
+        checked.map_err(|problem| problem.status)
+    }
+
+    #[test]
+    fn only_the_owner_and_the_gateways_own_page_get_in() {
+        let token = Token::draw().unwrap();
+        let bearer = format!("Bearer {}", token.text());
+        let guard = Guard::token(token, PORT.parse().unwrap());
+        let ok = [("host", PORT), ("authorization", &*bearer)];
+        assert_eq!(check(&guard, "/v1/jobs", &ok), Ok(()));
+        let with = |name, value| {
+            let mut headers = ok.to_vec();
+            headers.retain(|(known, _)| *known != name);
+            headers.push((name, value));
+            check(&guard, "/v1/jobs", &headers)
+        };
+        assert_eq!(with("host", "LOCALHOST:7780"), Ok(()));
+        for host in ["example.org:7780", "127.0.0.1", "127.0.0.1:7781", ""] {
+            assert_eq!(with("host", host), Err(421), "{host}");
+        }
+        assert_eq!(check(&guard, "/v1/jobs", &ok[1..]), Err(421));
+        assert_eq!(with("origin", "http://127.0.0.1:7780"), Ok(()));
+        for origin in ["http://example.org", "https://127.0.0.1:7780", "null", ""] {
+            assert_eq!(with("origin", origin), Err(403), "{origin}");
+        }
+        assert_eq!(with("sec-fetch-site", "same-origin"), Ok(()));
+        assert_eq!(with("sec-fetch-site", "cross-site"), Err(403));
+        for shown in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Basic x",
+            &bearer[..bearer.len() - 1],
+        ] {
+            assert_eq!(with("authorization", shown), Err(401), "{shown}");
+        }
+        // The page needs no token, and no other page may read it.
+        assert_eq!(
+            check(
+                &guard,
+                "/",
+                &[("host", PORT), ("sec-fetch-site", "cross-site")]
+            ),
+            Ok(())
+        );
+        assert_eq!(check(&guard, "/ui/x.js", &[("host", PORT)]), Ok(()));
+        assert_eq!(check(&guard, "/", &[("host", "example.org")]), Err(421));
+        assert_eq!(check(&guard, "/metrics", &[("host", PORT)]), Err(401));
+    }
+
+    #[test]
+    fn no_page_uses_the_socket() {
+        let guard = Guard::Socket;
+        assert_eq!(check(&guard, "/v1/jobs", &[("host", "anything")]), Ok(()));
+        assert_eq!(
+            check(&guard, "/v1/jobs", &[("origin", "http://localhost")]),
+            Err(403)
+        );
+    }
+}

@@ -1,0 +1,55 @@
+//! Server-sent events: their form, and responses that are streams of them.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use hyper::HeaderMap;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
+use std::convert::Infallible;
+use std::future::Future;
+use std::time::Duration;
+
+/// While nothing happens a comment is sent this often, so that both ends notice a dead connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Appends an event. `id` is what the client shows to go on behind it.
+pub fn event(to: &mut Vec<u8>, name: &str, id: Option<&str>, data: &impl Serialize) {
+    // These are our own types, with text and numbers alone. JSON has no line breaks of its own.
+    let data = serde_json::to_string(data).unwrap_or_default();
+    raw_event(to, name, id, &data);
+}
+
+/// Appends an event whose data is one line of JSON.
+pub fn raw_event(to: &mut Vec<u8>, name: &str, id: Option<&str>, data: &str) {
+    let id = id.map_or(String::new(), |id| format!("id: {id}\n"));
+    let text = format!("event: {name}\n{id}data: {data}\n\n");
+    to.extend_from_slice(text.as_bytes());
+}
+
+/// What a client showed to go on.
+pub fn last_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get("last-event-id")?.to_str().ok()
+}
+
+/// A source of events.
+pub trait Source: Send + 'static {
+    /// The next events as bytes; none at the end. It may be dropped and called again while it waits.
+    fn next(&mut self) -> impl Future<Output = Option<Vec<u8>>> + Send;
+}
+
+/// A response that sends events as they come. Nothing is asked for that the client has not read.
+pub fn respond(source: impl Source) -> Response {
+    let stream = stream::unfold(source, |mut source| async move {
+        let bytes = match tokio::time::timeout(KEEP_ALIVE, source.next()).await {
+            Ok(bytes) => bytes?,
+            Err(_) => b":\n\n".to_vec(),
+        };
+        Some((Ok::<_, Infallible>(Bytes::from(bytes)), source))
+    });
+    let mut response = Body::from_stream(stream).into_response();
+    let form = HeaderValue::from_static("text/event-stream");
+    response.headers_mut().insert(CONTENT_TYPE, form);
+    response
+}

@@ -1,0 +1,228 @@
+//! Files that were uploaded for jobs to come: kept by their hash until they have not been used for a while.
+
+use crate::parts::Frames;
+use crate::problem::{Kind, Problem};
+use hedge_model::Hash;
+use hedge_model::units::show_bytes;
+use hedge_node::Temporary;
+use hyper::StatusCode;
+use std::collections::HashMap;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Longest file, bytes: what a disk of a usual machine has free.
+pub const FILE_BYTES_MAX: u64 = 256 << 30;
+/// Files that are kept at a time: each costs an entry in memory and one on the disk.
+const FILES_MAX: usize = 100_000;
+/// A file that no submission used for so long is removed.
+const KEPT_FOR: Duration = Duration::from_hours(1);
+/// Space that stays free on the disk.
+const ROOM_KEPT_BYTES: u64 = 1 << 30;
+/// Bytes of a file that are read at once.
+const PART_BYTES: u64 = 1 << 20;
+
+/// Uploaded files.
+#[derive(Debug)]
+pub struct Uploads {
+    folder: Temporary,
+    known: Mutex<HashMap<Hash, Upload>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Upload {
+    bytes: u64,
+    used: Instant,
+}
+
+/// A file of a submission: under which name it lies beside the job file.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// Relative path.
+    pub path: String,
+    /// Its content.
+    pub hash: Hash,
+    /// Whether it may be run.
+    pub executable: bool,
+}
+
+impl Uploads {
+    /// Keeps files in a folder for temporary files.
+    ///
+    /// # Errors
+    /// Nothing can be written there.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self {
+            folder: Temporary::new("hedge-gateway-")?,
+            known: Mutex::default(),
+        })
+    }
+
+    /// Length of a file in bytes, if it is here.
+    pub fn size(&self, hash: Hash) -> Option<u64> {
+        let mut known = self.lock();
+        let upload = known.get_mut(&hash)?;
+        upload.used = Instant::now();
+        Some(upload.bytes)
+    }
+
+    /// Takes a file in; gives its length, and whether it is new.
+    ///
+    /// # Errors
+    /// The content has another hash, is too long or breaks off, or the disk is full. Nothing is kept then.
+    pub async fn add(&self, hash: Hash, mut frames: Frames) -> Result<(u64, bool), Problem> {
+        if let Some(bytes) = self.size(hash) {
+            return Ok((bytes, false));
+        }
+        self.remove_old();
+        if self.lock().len() >= FILES_MAX {
+            let why = format!(
+                "{FILES_MAX} uploaded files are kept at most; nothing was kept: submit what uses them first"
+            );
+            return Err(Problem::busy(why));
+        }
+        let broken = |error: io::Error| {
+            Problem::local(format!(
+                "the file cannot be written: {error}; nothing was kept"
+            ))
+        };
+        let file = tempfile::NamedTempFile::new_in(self.folder.path()).map_err(broken)?;
+        let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
+        while let Some(part) = frames.next().await? {
+            self.check_room(part.len() as u64)?;
+            hasher.update(&part);
+            // A copy into the page cache; the disk is not waited for.
+            file.as_file().write_all(&part).map_err(broken)?;
+            bytes += part.len() as u64;
+        }
+        let found = hasher.finalize();
+        if *found.as_bytes() != hash.0 {
+            let why = format!(
+                "the content has the BLAKE3 hash {found}, and not {hash}; nothing was kept"
+            );
+            return Err(Problem::bad(why));
+        }
+        file.persist(self.path(hash))
+            .map_err(|error| broken(error.error))?;
+        let used = Instant::now();
+        self.lock().insert(hash, Upload { bytes, used });
+        Ok((bytes, true))
+    }
+
+    /// A part of a file, from a position on.
+    ///
+    /// # Errors
+    /// It is not here any more, or the disk fails.
+    pub fn read(&self, hash: Hash, from: u64) -> io::Result<Vec<u8>> {
+        let file = File::open(self.path(hash))?;
+        let left = file.metadata()?.len().saturating_sub(from);
+        let mut bytes = vec![0; left.min(PART_BYTES) as usize];
+        file.read_exact_at(&mut bytes, from)?;
+        Ok(bytes)
+    }
+
+    /// A folder in which these files lie under their names.
+    ///
+    /// # Errors
+    /// One of them was not uploaded, or a name is wrong.
+    pub fn folder(&self, files: &[Named]) -> Result<TempDir, Problem> {
+        let failed = |error: io::Error| {
+            Problem::local(format!(
+                "the files of the submission cannot be put together: {error}; nothing was submitted"
+            ))
+        };
+        let folder = tempfile::Builder::new()
+            .prefix("job-")
+            .tempdir_in(self.folder.path())
+            .map_err(failed)?;
+        for file in files {
+            hedge_model::spec::check_path(&file.path).map_err(|why| {
+                Problem::bad(format!(
+                    "the file name {:?} {why}; nothing was submitted",
+                    file.path
+                ))
+            })?;
+            if self.size(file.hash).is_none() {
+                return Err(Problem::new(
+                    StatusCode::CONFLICT,
+                    Kind::Unknown,
+                    format!(
+                        "the content {} of {:?} is not here; nothing was submitted: upload it with PUT \
+                         /v1/blobs/{} first, and submit again",
+                        file.hash, file.path, file.hash
+                    ),
+                ));
+            }
+            let target = folder.path().join(&file.path);
+            self.put(file, &target)
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                        Problem::bad(format!(
+                            "two files of the submission lie at {:?}; nothing was submitted",
+                            file.path
+                        ))
+                    }
+                    _ => failed(error),
+                })?;
+        }
+        Ok(folder)
+    }
+
+    fn put(&self, file: &Named, target: &Path) -> io::Result<()> {
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let source = self.path(file.hash);
+        if !file.executable {
+            return fs::hard_link(source, target);
+        }
+        // Its mode is its own.
+        let mut copy = File::create_new(target)?;
+        io::copy(&mut File::open(source)?, &mut copy)?;
+        copy.set_permissions(Permissions::from_mode(0o700))
+    }
+
+    fn check_room(&self, bytes: u64) -> Result<(), Problem> {
+        // Where the system does not say, writing will.
+        let Ok(disk) = rustix::fs::statvfs(self.folder.path()) else {
+            return Ok(());
+        };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free >= bytes.saturating_add(ROOM_KEPT_BYTES) {
+            return Ok(());
+        }
+        let why = format!(
+            "the disk of {}, which TMPDIR decides, has {} free, of which {} stay free; nothing was kept",
+            self.folder.path().display(),
+            show_bytes(free),
+            show_bytes(ROOM_KEPT_BYTES)
+        );
+        Err(Problem::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            Kind::Local,
+            why,
+        ))
+    }
+
+    fn remove_old(&self) {
+        let now = Instant::now();
+        let mut known = self.lock();
+        let old = known.extract_if(|_, upload| now.duration_since(upload.used) >= KEPT_FOR);
+        for (hash, _) in old {
+            // A file that stays is removed with the folder.
+            _ = fs::remove_file(self.path(hash));
+        }
+    }
+
+    fn path(&self, hash: Hash) -> PathBuf {
+        self.folder.path().join(hash.to_string())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Hash, Upload>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,107 @@
+//! Input files of a submission, and which blobs of a client's store are in use.
+
+use super::Content;
+use hedge_model::Hash;
+use hedge_net::Digest;
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A file with the hash and the length in bytes of its content.
+pub type HashedFile = (PathBuf, io::Result<(Hash, u64)>);
+
+/// Files that are inputs of a job, with their hashes; they are read again when the grid fetches them.
+#[derive(Debug, Default)]
+pub struct InputFiles(HashMap<Hash, (PathBuf, Digest)>);
+
+impl InputFiles {
+    /// Hashes files on all processors; gives what was found of each, in their order. Blocks.
+    pub fn read(paths: Vec<PathBuf>) -> (Self, Vec<HashedFile>) {
+        let digests = Digest::of_files(&paths);
+        let mut files = Self::default();
+        let each = paths.into_iter().zip(digests).map(|(path, digest)| {
+            let added = digest.and_then(|digest| files.add(&path, digest));
+            (path, added)
+        });
+        let read = each.collect();
+        (files, read)
+    }
+
+    fn add(&mut self, path: &Path, digest: Digest) -> io::Result<(Hash, u64)> {
+        let absolute = std::path::absolute(path)?;
+        let added = (digest.hash, digest.size);
+        self.0.insert(digest.hash, (absolute, digest));
+        Ok(added)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn hashes(&self) -> Vec<Hash> {
+        self.0.keys().copied().collect()
+    }
+
+    /// The files, for a store that serves them.
+    pub(super) fn references(&self) -> Vec<(PathBuf, Digest)> {
+        self.0.values().cloned().collect()
+    }
+
+    /// The first file that a store gave up, because its content was another one when it was read.
+    pub(super) fn changed(&self, is_held: impl Fn(Hash) -> bool) -> Option<&Path> {
+        let gone = self.0.iter().find(|(hash, _)| !is_held(**hash));
+        gone.map(|(_, (path, _))| path.as_path())
+    }
+}
+
+/// How many requests use each blob of a client's store.
+#[derive(Debug, Default)]
+pub(super) struct Uses(Mutex<HashMap<Hash, usize>>);
+
+/// Blobs that a request uses. A blob that no request uses any more leaves the store.
+#[derive(Debug)]
+pub(super) struct InUse {
+    content: Arc<Content>,
+    hashes: Vec<Hash>,
+}
+
+impl InUse {
+    pub fn new(content: &Arc<Content>, hashes: Vec<Hash>) -> Self {
+        let mut uses = lock(&content.uses);
+        for hash in &hashes {
+            *uses.entry(*hash).or_default() += 1;
+        }
+        drop(uses);
+        let content = content.clone();
+        Self { content, hashes }
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let mut uses = lock(&self.content.uses);
+        let mut unused = Vec::new();
+        for hash in self.hashes.drain(..) {
+            let Some(count) = uses.get_mut(&hash) else {
+                continue;
+            };
+            *count -= 1;
+            if *count == 0 {
+                uses.remove(&hash);
+                unused.push(hash);
+            }
+        }
+        // They leave the list before another request can count on them.
+        let forget = self.content.store.forget(unused);
+        drop(uses);
+        // Without a runtime the process ends, and the store's folder with it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(forget);
+        }
+    }
+}
+
+fn lock(uses: &Uses) -> std::sync::MutexGuard<'_, HashMap<Hash, usize>> {
+    uses.0.lock().unwrap_or_else(PoisonError::into_inner)
+}

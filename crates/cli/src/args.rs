@@ -10,7 +10,8 @@ mod ticket;
 
 pub use gateway::{Gateway, Ui};
 pub use jobs::{
-    Cancel, Cost, Explain, Fetch, Forget, Job, JobName, Jobs, Logs, One, Retry, Tasks, Wait,
+    Cancel, Close, Cost, Explain, Extend, Fetch, Forget, Job, JobName, Jobs, Logs, One, Open,
+    OpenJob, Release, Retry, Tasks, Wait,
 };
 pub use relay::Relay;
 pub use source::{Needs, Source};
@@ -141,7 +142,14 @@ Examples:
     #[command(after_help = "\
 Examples:
   hedge job 7
-  hedge job last --watch                     the newest job that this client may see")]
+  hedge job last --watch                     the newest job that this client may see
+  hedge job open --name sweep                a job that tasks can be added to
+  hedge job extend last more.toml            tasks that may wait for those that it has
+  hedge job release last frame               what the array `frame` left is not needed any more
+  hedge job close last && hedge wait last
+
+An open job keeps what its tasks leave until it is released or the job is closed. It closes itself
+once its client has been gone for an hour, or for as long as `open_timeout` in its job file says.")]
     Job(Job),
     /// List the tasks of a job: where they are, and how they ended
     #[command(after_help = "\

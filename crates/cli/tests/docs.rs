@@ -1,7 +1,7 @@
 //! The documentation agrees with the program: each table of keys, settings and options lists what there is, and each
 //! example is taken.
 
-use hedge_job::{JobFile, Syntax, keys};
+use hedge_job::{JobFile, Purpose, Syntax, keys};
 use hedge_model::Settings;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -72,6 +72,14 @@ fn job_files() {
     let all = all.map(|text| (Syntax::Toml, text));
     for (syntax, text) in all.chain(json.into_iter().map(|text| (Syntax::Json, text))) {
         if let Err(bad) = JobFile::parse("example", syntax, text) {
+            panic!("{bad}\n{text}");
+        }
+    }
+    let extensions = blocks(&text, "toml extension");
+    assert_eq!(extensions.len(), 1);
+    for text in extensions {
+        if let Err(bad) = JobFile::parse_as(Purpose::Extension, "example", Syntax::Toml, text, &[])
+        {
             panic!("{bad}\n{text}");
         }
     }

@@ -4,9 +4,11 @@ mod support;
 
 use hedge_core::supervisor::{Config, Effects, Event, Requester, Supervisor};
 use hedge_model::msg::{FromWorker, HeldAttempt, Outcome, Request, Role, Seal, WorkerInfo};
+use hedge_model::spec::Extension;
 use hedge_model::view::JobState;
 use hedge_model::{AttemptId, Data, InputServer, JobId, PeerId, SubmitKey};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 use support::*;
 
@@ -63,7 +65,7 @@ impl Origin {
 /// Everything that can be asked for, about job 1, which is the owner's.
 fn requests() -> Vec<Request> {
     let job = JobId(1);
-    vec![
+    let mut all = vec![
         Request::Submit {
             key: SubmitKey([7; 16]),
             spec: Data::Inline([][..].into()),
@@ -119,6 +121,27 @@ fn requests() -> Vec<Request> {
         },
         Request::Tickets,
         Request::RevokeTicket(hash(61).to_string()),
+    ];
+    all.extend(requests_on_open_jobs(job));
+    all
+}
+
+fn requests_on_open_jobs(job: JobId) -> Vec<Request> {
+    vec![
+        Request::Extend {
+            job,
+            key: SubmitKey([9; 16]),
+            extension: Data::Inline([].into()),
+            from: InputServer {
+                addr: addr(client(5)),
+                consent: Vec::new(),
+            },
+        },
+        Request::Close(job),
+        Request::Release {
+            job,
+            tasks: Vec::new(),
+        },
     ]
 }
 
@@ -143,6 +166,9 @@ fn those_who_may(request: &Request) -> &'static [Origin] {
         | Request::Printed(_)
         | Request::Retry(_)
         | Request::Outputs { .. }
+        | Request::Extend { .. }
+        | Request::Close(_)
+        | Request::Release { .. }
         | Request::Forget(_) => &[Origin::Owner],
         Request::Drain(_)
         | Request::Ticket { .. }
@@ -189,6 +215,15 @@ fn asks(rig: &mut Rig, requester: Origin, request: Request) -> Vec<String> {
             ask: 3,
             key,
             spec: plain(vec![group("b", &[])]),
+            from: from.addr,
+            held: Vec::new(),
+        },
+        Request::Extend { job, key, from, .. } => Event::Extend {
+            requester,
+            ask: 3,
+            job,
+            key,
+            extension: Arc::new(Extension::default()),
             from: from.addr,
             held: Vec::new(),
         },

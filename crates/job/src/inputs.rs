@@ -2,7 +2,7 @@
 
 use crate::each::find_each;
 use crate::find::{Content, Finder, InputFile, file_name};
-use crate::{BadJobFile, JobFile, Mistake, WantedInput};
+use crate::{BadJobFile, JobFile, Mistake, Purpose, WantedInput};
 use hedge_model::spec::placeholders::{Piece, TaskValues, pieces};
 use hedge_model::spec::{Draft, Group, Input, SpecError};
 use hedge_model::{Data, FileEntry, Hash, JobSpec};
@@ -65,7 +65,12 @@ impl Found {
     ///
     /// # Errors
     /// The content of a file is missing, or a file has grown so much that the job is not valid any more.
-    pub fn job(mut self, content: &[(Hash, u64)]) -> Result<JobSpec, SpecError> {
+    pub fn job(self, content: &[(Hash, u64)]) -> Result<JobSpec, SpecError> {
+        JobSpec::for_submission(self.with_content(content)?)
+    }
+
+    /// The draft with the hashes of its uploads.
+    pub(crate) fn with_content(mut self, content: &[(Hash, u64)]) -> Result<Draft, SpecError> {
         for (slot, upload) in self.slots {
             let Some((hash, size)) = content.get(upload).copied() else {
                 return Err(SpecError {
@@ -87,7 +92,7 @@ impl Found {
                 Slot::Stdin(group) => self.draft.groups[group].stdin = Some(data),
             }
         }
-        JobSpec::for_submission(self.draft)
+        Ok(self.draft)
     }
 }
 
@@ -106,7 +111,8 @@ pub fn find(file: &JobFile, mut finder: Finder<'_>) -> Result<Found, BadJobFile>
     if !mistakes.is_empty() {
         return Err(BadJobFile::new(&file.name, file.text.clone(), mistakes));
     }
-    let tasks = JobSpec::for_submission(draft.clone()).map_err(|error| file.point(&error))?;
+    let tasks = JobSpec::for_submission(file.purpose.checkable(&draft));
+    let tasks = tasks.map_err(|error| file.point(&error))?;
     let groups = draft.groups.iter_mut().zip(&file.wanted);
     for (at, ((group, wanted), own)) in groups.zip(own).enumerate() {
         if let Some((name, span)) = &wanted.stdin {
@@ -123,7 +129,7 @@ pub fn find(file: &JobFile, mut finder: Finder<'_>) -> Result<Found, BadJobFile>
     if !mistakes.is_empty() {
         return Err(BadJobFile::new(&file.name, file.text.clone(), mistakes));
     }
-    found(finder, draft, slots, tasks).map_err(|error| file.point(&error))
+    found(finder, draft, slots, tasks, file.purpose).map_err(|error| file.point(&error))
 }
 
 /// Finds the inputs of the draft's only group, which a command line describes. A `program` becomes an input of every task
@@ -165,7 +171,7 @@ pub fn find_program(
             group.inputs.push(Input::File(at));
         }
     }
-    found(finder, draft, slots, tasks).map_err(|error| error.to_string())
+    found(finder, draft, slots, tasks, Purpose::Job).map_err(|error| error.to_string())
 }
 
 /// Checks the job before anything is hashed: whether it is valid does not depend on the hashes.
@@ -174,6 +180,7 @@ fn found(
     mut draft: Draft,
     mut slots: Vec<(Slot, usize)>,
     tasks: JobSpec,
+    purpose: Purpose,
 ) -> Result<Found, SpecError> {
     for (at, file) in finder.files.into_iter().enumerate() {
         let upload = file.content.upload();
@@ -184,7 +191,7 @@ fn found(
             data: file.content.data(),
         });
     }
-    let draft = JobSpec::for_submission(draft)?.into();
+    JobSpec::for_submission(purpose.checkable(&draft))?;
     Ok(Found {
         tasks,
         draft,

@@ -209,6 +209,14 @@ pub static QOS: Table = Table {
             what: "What the job is to cost at most. Where more would be spent no further redundant attempts \
                    start; first attempts always run.",
         },
+        Key {
+            name: "open_timeout",
+            kind: Kind::Duration,
+            default: Default::Means("`1h` with `hedge job open`; any other job is not open"),
+            example: "\"30min\"",
+            what: "The job is open: `hedge job extend` adds tasks to it until `hedge job close`. It closes itself once its \
+                   client has been gone for so long. 1 second to 30 days.",
+        },
     ],
 };
 

@@ -37,6 +37,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 mod each;
+mod extension;
 mod fields;
 mod find;
 mod inputs;
@@ -50,6 +51,7 @@ mod tree;
 mod unsent;
 mod words;
 
+pub use extension::Purpose;
 pub use find::{FILES_MAX, INLINE_TOTAL_MAX, VISITED_MAX};
 pub use inputs::{Found, GROUP_BYTES_MAX, Upload};
 pub use mistake::{BadJobFile, Located, MISTAKES_MAX, Mistake};
@@ -85,6 +87,7 @@ impl Syntax {
 pub struct JobFile {
     name: String,
     text: Arc<str>,
+    purpose: Purpose,
     /// The job without its files, and without the values that are in files.
     draft: Draft,
     /// The same, valid by itself.
@@ -149,6 +152,14 @@ impl JobFile {
     /// # Errors
     /// What is wrong with the file; nothing was changed.
     pub fn read(path: &Path, set: &[Setting]) -> Result<Self, BadJobFile> {
+        Self::read_as(Purpose::Job, path, set)
+    }
+
+    /// The same for a file that is for something else than a job.
+    ///
+    /// # Errors
+    /// What is wrong with the file; nothing was changed.
+    pub fn read_as(purpose: Purpose, path: &Path, set: &[Setting]) -> Result<Self, BadJobFile> {
         let name = path.display().to_string();
         let cannot = |why: String| BadJobFile::unreadable(&name, why);
         let told = std::fs::metadata(path).map_err(|e| cannot(e.to_string()))?;
@@ -160,7 +171,7 @@ impl JobFile {
         }
         let bytes = std::fs::read(path).map_err(|e| cannot(e.to_string()))?;
         let text = text(bytes).map_err(cannot)?;
-        Self::parse_with(&name, Syntax::of(&name), text, set)
+        Self::parse_as(purpose, &name, Syntax::of(&name), text, set)
     }
 
     /// Reads a job file from a stream, such as standard input: JSON where the first character is a brace, else TOML.
@@ -168,6 +179,7 @@ impl JobFile {
     /// # Errors
     /// What is wrong with the text; nothing was changed.
     pub fn read_from(
+        purpose: Purpose,
         name: &str,
         stream: impl std::io::Read,
         set: &[Setting],
@@ -182,7 +194,7 @@ impl JobFile {
         let text = text(bytes).map_err(cannot)?;
         let json = text.trim_start().starts_with('{');
         let syntax = if json { Syntax::Json } else { Syntax::Toml };
-        Self::parse_with(name, syntax, text, set)
+        Self::parse_as(purpose, name, syntax, text, set)
     }
 
     /// Reads a job file's text, its parameters at their defaults. `name` stands in messages, and without its folder and ending it names a job that has
@@ -208,6 +220,20 @@ impl JobFile {
         text: impl Into<Arc<str>>,
         set: &[Setting],
     ) -> Result<Self, BadJobFile> {
+        Self::parse_as(Purpose::Job, name, syntax, text, set)
+    }
+
+    /// Reads the text of a file that is for this, with parameters set.
+    ///
+    /// # Errors
+    /// All mistakes of the text, or else the first of the job.
+    pub fn parse_as(
+        purpose: Purpose,
+        name: &str,
+        syntax: Syntax,
+        text: impl Into<Arc<str>>,
+        set: &[Setting],
+    ) -> Result<Self, BadJobFile> {
         let text = text.into();
         let bad = |mistakes| BadJobFile::new(name, text.clone(), mistakes);
         let root = match syntax {
@@ -216,16 +242,18 @@ impl JobFile {
         };
         let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str());
         let read = root.and_then(|root| read::read(root, stem.unwrap_or("job"), set));
-        let (draft, wanted, places) = read.map_err(bad)?;
+        let (mut draft, wanted, places) = read.map_err(bad)?;
+        purpose.apply(&mut draft, &places).map_err(bad)?;
         let later = wanted.iter().any(|wanted| wanted.each.is_later());
         let tasks = match later {
-            true => each::unchecked(draft.clone()),
-            false => JobSpec::for_submission(draft.clone()),
+            true => each::unchecked(purpose.checkable(&draft)),
+            false => JobSpec::for_submission(purpose.checkable(&draft)),
         };
         let tasks = tasks.map_err(|error| bad(vec![located(&places, &error)]))?;
         Ok(Self {
             name: name.to_owned(),
             text: text.clone(),
+            purpose,
             draft,
             tasks,
             wanted,

@@ -49,6 +49,9 @@ pub fn read_qos(reader: &mut Reader, field: &Field<'_>, places: &mut Places) -> 
             ),
         }
     }
+    if let Some(field) = fields.get("open_timeout") {
+        qos.open_timeout = reader.duration(&field);
+    }
     if let Some(field) = fields.get("budget") {
         match read_money(&field) {
             Some(micro) => qos.budget = Some(micro),

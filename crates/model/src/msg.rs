@@ -2,8 +2,8 @@
 
 use crate::capacity::{BenchScores, Hardware};
 use crate::owner::OwnerState;
-use crate::spec::Runtime;
 use crate::spec::placeholders::TaskValues;
+use crate::spec::{Extension, Runtime};
 use crate::view::{
     AttemptsView, ExplainView, GroupsView, JobView, LogView, MemberView, ResultsView, SettingView,
     TasksView, TicketView, WorkerView,
@@ -23,7 +23,7 @@ pub use heartbeat::{AttemptHeartbeat, Heartbeat, HeartbeatPlan, Phase, StatusReq
 pub use printed::{
     Offsets, PIECE_BYTES_MAX, Piece, Pieces, PrintedPart, PrintedRequest, PrintedView, ReadPrinted,
 };
-pub use request::{OUTPUT_TASKS_MAX, Request};
+pub use request::{OUTPUT_TASKS_MAX, RELEASES_MAX, Request};
 
 /// Longest message in bytes, encoded. A frame carries at least one message, and 64 bytes are left for its header.
 pub const MESSAGE_BYTES_MAX: usize = (16 << 20) - 64;
@@ -478,6 +478,19 @@ pub enum Reply {
     Groups(Box<GroupsView>),
     /// Attempts of a job's tasks.
     Attempts(Box<AttemptsView>),
+    /// Groups are part of an open job, and the grid holds their inputs.
+    Extended(Extended),
+}
+
+/// The tasks that an extension brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extended {
+    /// The job.
+    pub job: JobId,
+    /// The number of the first.
+    pub first: u32,
+    /// How many they are; those of each group follow each other.
+    pub tasks: u32,
 }
 
 /// Why something asked for cannot be done; nothing was changed.
@@ -507,3 +520,6 @@ pub enum RefusalKind {
 
 /// A job decoded from [`Request::Submit`].
 pub type SharedSpec = Arc<JobSpec>;
+
+/// Groups decoded from [`Request::Extend`].
+pub type SharedExtension = Arc<Extension>;

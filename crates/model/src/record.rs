@@ -3,6 +3,7 @@
 use crate::capacity::{BenchScores, Class};
 use crate::ledger::{Charge, Stopped};
 use crate::msg::{Log, Role, Usage};
+use crate::spec::Extension;
 use crate::{
     AttemptId, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId, Time,
 };
@@ -176,12 +177,58 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// Groups are added to an open job.
+    GroupsAdded {
+        /// Which.
+        job: JobId,
+        /// The extension.
+        key: SubmitKey,
+        /// What.
+        #[serde(with = "crate::spec::stored::named")]
+        extension: Arc<Extension>,
+        /// When.
+        at: Time,
+    },
+    /// The client of an open job was there: the job stays open.
+    ClientSeen {
+        /// Which.
+        job: JobId,
+        /// When.
+        at: Time,
+    },
+    /// What tasks of an open job leave is kept for nobody who may come.
+    OutputsReleased {
+        /// Which.
+        job: JobId,
+        /// Numbers of the tasks: the first of a range, and the one behind its last.
+        tasks: Vec<(u32, u32)>,
+        /// When.
+        at: Time,
+    },
+    /// Nothing more is added to an open job.
+    JobClosed {
+        /// Which.
+        job: JobId,
+        /// Why.
+        by: ClosedBy,
+        /// When.
+        at: Time,
+    },
+}
+
+/// Why a job is open no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClosedBy {
+    /// Somebody asked for it.
+    Request,
+    /// Its client was gone for too long.
+    Timeout,
 }
 
 /// The oldest format of records that is read here.
 pub const FORMAT_MIN: u32 = 1;
 /// The newest format of records that is read and written here. In the second, measurements of machines are
-/// records too. In the third, specifications name their fields, tasks fail one by one, and jobs are retried.
+/// records too. In the third, specifications name their fields, tasks fail one by one, and jobs are retried or open.
 pub const FORMAT_MAX: u32 = 3;
 
 /// Records that could not be read or written.
@@ -230,7 +277,11 @@ impl Record {
             Record::JobAccepted { spec, .. } => spec.format(),
             Record::JobAcceptedNamed { .. }
             | Record::TaskFailed { .. }
-            | Record::JobRetried { .. } => 3,
+            | Record::JobRetried { .. }
+            | Record::GroupsAdded { .. }
+            | Record::ClientSeen { .. }
+            | Record::OutputsReleased { .. }
+            | Record::JobClosed { .. } => 3,
             _ => 1,
         }
     }
@@ -241,6 +292,8 @@ impl Record {
         match self {
             Record::JobAccepted { .. }
             | Record::JobAcceptedNamed { .. }
+            | Record::GroupsAdded { .. }
+            | Record::OutputsReleased { .. }
             | Record::JobEnded { .. }
             | Record::AttemptEnded { .. } => {
                 postcard::experimental::serialized_size(self).unwrap_or(usize::MAX)

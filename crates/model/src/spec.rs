@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod addition;
 mod axes;
 mod each;
+mod extension;
 mod few;
 mod names;
 mod needs;
@@ -19,15 +21,17 @@ pub mod placeholders;
 pub mod positional;
 mod qos;
 mod size;
-mod stored;
+pub(crate) mod stored;
 mod template;
 mod validate;
 pub use axes::{
     Axis, COMBINATIONS_MAX, Column, PARAMETER_NAME, PARAMETERS_MAX, Texts, is_parameter_name,
 };
+pub use extension::{Extension, OPEN_GROUPS_MAX};
 pub use few::Few;
 pub use network::Network;
 pub use qos::{CriticalPlacement, MaxFailures, Need, Qos, Redundancy, Unplaceable};
+pub use qos::{OPEN_TIMEOUT, OPEN_TIMEOUT_MAX, OPEN_TIMEOUT_MIN};
 pub use size::{COMMAND_BYTES_MAX, SPEC_BYTES_MAX, WORD_BYTES_MAX};
 use stored::{is_default, packed};
 pub use validate::{Place, SpecError, check_path};
@@ -241,6 +245,13 @@ impl Group {
         self.kind.as_ref().unwrap_or(&self.id)
     }
 
+    /// Whether its names are compared one by one, and there are many.
+    fn is_checked_slowly(&self) -> bool {
+        let mut inputs = self.inputs.iter();
+        let each = inputs.any(|input| matches!(input, Input::TaskEach(_)));
+        (!self.axes.is_empty() || each) && self.count() > 10_000
+    }
+
     /// How many tasks it holds.
     pub fn count(&self) -> u32 {
         self.array.map_or(1, |(from, to)| to.saturating_sub(from))
@@ -302,6 +313,11 @@ impl Input {
             Input::File(_) | Input::FileEach(_) => None,
         }
     }
+
+    /// Whether it is what the task at its own place in the group of this id left.
+    pub fn is_each_of(&self, id: &str) -> bool {
+        matches!(self, Input::TaskEach(other) if &**other == id)
+    }
 }
 
 /// What a task is likely to need; used for ordering, never as a limit.
@@ -336,6 +352,8 @@ pub struct JobSpec {
     relaxed: BTreeMap<(u32, u32), u32>,
     /// The groups of which each task of a group waits for the one at its own place, ascending, where there are some.
     each: BTreeMap<u32, Vec<u32>>,
+    /// The position of each group, by id; only of an open job, which is extended by what waits for them.
+    names: BTreeMap<Arc<str>, u32>,
 }
 
 impl JobSpec {
@@ -352,19 +370,13 @@ impl JobSpec {
     /// # Errors
     /// Patterns that cannot be read, and files that would lie in the same place.
     pub fn check_names(&self) -> Result<(), SpecError> {
-        names::check(self)
+        names::check(&addition::Addition::all_of(self))
     }
 
     /// Whether [`JobSpec::check_names`] may take more than some milliseconds: it compares names with parameters one by
     /// one.
     pub fn checks_slowly(&self) -> bool {
-        let each = |group: &Group| {
-            let mut inputs = group.inputs.iter();
-            inputs.any(|input| matches!(input, Input::TaskEach(_)))
-        };
-        let many =
-            |group: &Group| (!group.axes.is_empty() || each(group)) && group.count() > 10_000;
-        self.groups().iter().any(many)
+        self.groups().iter().any(Group::is_checked_slowly)
     }
 
     /// The job's name.
@@ -486,9 +498,17 @@ impl JobSpec {
             .map_or_else(|| id.to_string(), |index| format!("{id}.{index}"))
     }
 
+    /// The position of the group with this id.
+    pub fn position(&self, id: &str) -> Option<usize> {
+        if self.is_open() {
+            return self.names.get(id).map(|at| *at as usize);
+        }
+        self.draft.groups.iter().position(|group| &*group.id == id)
+    }
+
     /// The task that people name `label`, see [`JobSpec::label`].
     pub fn find(&self, label: &str) -> Option<u32> {
-        let position = |id: &str| self.draft.groups.iter().position(|group| &*group.id == id);
+        let position = |id| self.position(id);
         if let Some(group) = position(label) {
             return (self.draft.groups[group].array.is_none()).then(|| self.firsts[group]);
         }

@@ -6,6 +6,9 @@ use crate::msg::Log;
 use crate::{AttemptId, Ending, FileEntry, Hash, JobId, PeerId, Resources, Source};
 use serde::{Deserialize, Serialize};
 
+mod open;
+pub use open::OpenView;
+
 mod output;
 pub use output::{FileLine, OutputEnd, OutputPart, OutputView};
 
@@ -89,6 +92,8 @@ pub struct JobView {
     pub owner: String,
     /// From acceptance to now.
     pub age_ms: f64,
+    /// How it stands as an open job; nothing for one that has all its tasks from the start.
+    pub open: Option<OpenView>,
 }
 
 /// How a job's budget stands, in millionths of the currency.

@@ -15,7 +15,9 @@ use crate::supervisor::{Input, ReplyTo};
 use crate::temporary::Temporary;
 use crate::{ClientError, Folders};
 use hedge_model::data::INLINE_BYTES_MAX;
-use hedge_model::msg::{Refusal, RefusalKind, Reply, Request, Role};
+use hedge_model::msg::{Extended, RELEASES_MAX, Refusal, RefusalKind, Reply, Request, Role};
+use hedge_model::record::RecordError;
+use hedge_model::spec::Extension;
 use hedge_model::view::JobView;
 use hedge_model::{Data, Hash, InputServer, JobId, JobSpec, PeerAddr, SubmitKey};
 use hedge_net::{
@@ -25,6 +27,7 @@ pub use inputs::{HashedFile, InputFiles};
 use inputs::{InUse, Uses};
 use lines::{Line, Lines, NEWS_MAX};
 pub use open::OpenFile;
+use results::does_not_fit;
 pub use results::{Printed, Results, Unwritten, Written};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -123,9 +126,7 @@ impl Client {
         loop {
             let after = all.last().map(|job| job.id);
             let Reply::Jobs(more) = self.ask(Request::Jobs(after)).await? else {
-                return Err(ClientError::Local(
-                    "the supervisor gave an answer that does not fit".into(),
-                ));
+                return Err(does_not_fit());
             };
             // One that repeats itself would be asked for ever.
             let next = more.first().map(|job| job.id);
@@ -230,12 +231,60 @@ impl Client {
                 why: format!("{error}. Nothing was submitted"),
             })
         })?;
-        let bytes = spec
-            .encode()
-            .map_err(|error| ClientError::Local(error.to_string()))?;
+        let ask = |spec, from| Request::Submit { key, spec, from };
+        match self.offer(spec.encode(), inputs, ask).await? {
+            Reply::Accepted(job) => Ok(job),
+            _ => Err(does_not_fit()),
+        }
+    }
+
+    /// Adds groups to an open job; returns once they are part of it and the grid holds their inputs. Many groups in one
+    /// extension cost little more than one. Harmless to repeat with the same key.
+    pub async fn extend(
+        &self,
+        job: JobId,
+        key: SubmitKey,
+        extension: &Extension,
+        inputs: &InputFiles,
+    ) -> Result<Extended, ClientError> {
+        let ask = |extension, from| Request::Extend {
+            job,
+            key,
+            extension,
+            from,
+        };
+        match self.offer(extension.encode(), inputs, ask).await? {
+            Reply::Extended(extended) => Ok(extended),
+            _ => Err(does_not_fit()),
+        }
+    }
+
+    /// Closes an open job: it ends once its tasks have.
+    pub async fn close_job(&self, job: JobId) -> Result<(), ClientError> {
+        self.ask(Request::Close(job)).await.map(drop)
+    }
+
+    /// Has the grid keep no longer what tasks of an open job leave: tasks by number or label, or arrays by their id.
+    pub async fn release(&self, job: JobId, tasks: &[String]) -> Result<(), ClientError> {
+        for part in tasks.chunks(RELEASES_MAX) {
+            let tasks = part.to_vec();
+            self.ask(Request::Release { job, tasks }).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a request with a description that is encoded, and serves that, where it is long, and the input
+    /// files.
+    async fn offer(
+        &self,
+        bytes: Result<Vec<u8>, RecordError>,
+        inputs: &InputFiles,
+        request: impl FnOnce(Data, InputServer) -> Request,
+    ) -> Result<Reply, ClientError> {
+        let bytes = bytes.map_err(|error| ClientError::Local(error.to_string()))?;
         // Until the answer is there.
         let mut in_use = None;
-        let (spec, from) = match &self.0.grid {
+        let (data, from) = match &self.0.grid {
             Grid::Here(supervisor, _) => {
                 let references = inputs.references();
                 supervisor.store.add_references(references).map_err(local)?;
@@ -255,17 +304,12 @@ impl Client {
                 (data, content.server.clone())
             }
         };
-        let answer = self.ask(Request::Submit { key, spec, from }).await;
+        let answer = self.ask(request(data, from)).await;
         if answer.is_err() {
             self.check_unchanged(inputs)?;
         }
         drop(in_use);
-        match answer? {
-            Reply::Accepted(job) => Ok(job),
-            _ => Err(ClientError::Local(
-                "the supervisor gave an answer that does not fit".into(),
-            )),
-        }
+        answer
     }
 
     /// After a refusal: names the file whose content was another one when the grid read it.

@@ -1,12 +1,13 @@
 //! What one task costs the cores, without any network: `cargo run --release -p hedge-sim --example core_rate`.
 //!
-//! A pipeline of three arrays; one array on one worker; many groups of one task each; the same on many workers. Each line gives the
+//! A pipeline of three arrays; one array on one worker; many groups of one task each, submitted at
+//! once or added to an open job; the same on many workers. Each line gives the
 //! supervisor's and the workers' own time for a task, in nanoseconds of this machine.
 
 use hedge_core::supervisor::{self, Config, Effects, State, Supervisor};
 use hedge_core::worker::{self, Worker};
 use hedge_model::msg::{FromWorker, GrantedBody, Grants, Role, ToWorker, WorkerInfo};
-use hedge_model::spec::{CriticalRule, Draft, Group, Qos, Runtime};
+use hedge_model::spec::{CriticalRule, Draft, Extension, Group, Qos, Redundancy, Runtime};
 use hedge_model::{Epoch, JobSpec, PeerAddr, PeerId, Resources, SubmitKey, Time};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -120,13 +121,51 @@ impl Rate {
 
     fn measure(mut self, name: &str, spec: JobSpec) {
         let tasks = spec.task_count();
+        self.submit(spec);
+        self.report(name, tasks);
+    }
+
+    /// The same for an open job that gets these groups one after the other, so many with each extension. Decoding is
+    /// part of it, as it is of a submission.
+    fn measure_open(mut self, name: &str, groups: Vec<Group>, batch: usize) {
+        let tasks = groups.len() as u32;
+        self.submit(job(Vec::new(), Kind::Open));
+        for (at, part) in groups.chunks(batch).enumerate() {
+            let extension = Extension {
+                files: Vec::new(),
+                groups: part.to_vec(),
+            };
+            let bytes = extension.encode().expect("an extension");
+            let began = Instant::now();
+            let extension = Extension::decode(&bytes).expect("an extension");
+            self.core_time += began.elapsed();
+            let mut key = [2; 16];
+            key[..8].copy_from_slice(&(at as u64).to_be_bytes());
+            self.to_core.push_back(supervisor::Event::Extend {
+                requester: here(),
+                ask: 1,
+                job: hedge_model::JobId(1),
+                key: SubmitKey(key),
+                extension: Arc::new(extension),
+                from: addr(PeerId([9; 32])),
+                held: Vec::new(),
+            });
+            // Ten thousand tasks a second are added.
+            self.now = self.now + Duration::from_micros(100) * part.len() as u32;
+            self.run();
+        }
+        self.report(name, tasks);
+    }
+
+    fn submit(&mut self, spec: JobSpec) {
         self.core_time = Duration::ZERO;
         self.worker_time = Duration::ZERO;
+        let bytes = spec.encode().expect("a job");
+        let began = Instant::now();
+        let spec = JobSpec::decode(&bytes).expect("a job");
+        self.core_time += began.elapsed();
         self.to_core.push_back(supervisor::Event::Submit {
-            requester: supervisor::Requester::Here {
-                peer: PeerId([9; 32]),
-                role: Role::Client,
-            },
+            requester: here(),
             ask: 1,
             key: SubmitKey([1; 16]),
             spec: Arc::new(spec),
@@ -134,6 +173,9 @@ impl Rate {
             held: Vec::new(),
         });
         self.run();
+    }
+
+    fn report(&self, name: &str, tasks: u32) {
         let view = self.core.job_view(hedge_model::JobId(1));
         assert_eq!(view.map(|view| view.done), Some(tasks), "the job is done");
         let each = |time: Duration| time.as_nanos() / u128::from(tasks);
@@ -145,6 +187,13 @@ impl Rate {
     }
 }
 
+fn here() -> supervisor::Requester {
+    supervisor::Requester::Here {
+        peer: PeerId([9; 32]),
+        role: Role::Client,
+    }
+}
+
 fn noop(id: &str) -> Group {
     Group {
         runtime: Runtime::Noop,
@@ -152,10 +201,28 @@ fn noop(id: &str) -> Group {
     }
 }
 
-fn job(groups: Vec<Group>) -> JobSpec {
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Usual,
+    /// No policy is asked for copies: it looks at all groups at intervals of time, whether a job grows or not.
+    NoCopies,
+    /// The same, open.
+    Open,
+}
+
+fn job(groups: Vec<Group>, kind: Kind) -> JobSpec {
+    let usual = Qos::default();
+    let qos = Qos {
+        open_timeout: (kind == Kind::Open).then_some(Duration::from_secs(3600)),
+        redundancy: match kind {
+            Kind::Usual => usual.redundancy,
+            Kind::NoCopies | Kind::Open => Redundancy::None,
+        },
+        ..usual
+    };
     let draft = Draft {
         name: "rate".into(),
-        qos: Qos::default(),
+        qos,
         critical: CriticalRule::default(),
         files: Vec::new(),
         groups,
@@ -181,10 +248,17 @@ fn main() {
     };
     let only = std::env::args().nth(1).unwrap_or_default();
     for workers in [1, 1000] {
-        let measure = |name: &str, groups: Vec<Group>| {
+        let measure_as = |name: &str, groups: Vec<Group>, kind: Kind| {
             let name = format!("{name} on {workers} workers");
             if name.starts_with(&only) {
-                Rate::new(workers, 2).measure(&name, job(groups));
+                Rate::new(workers, 2).measure(&name, job(groups, kind));
+            }
+        };
+        let measure = |name: &str, groups| measure_as(name, groups, Kind::Usual);
+        let measure_open = |name: &str, groups: Vec<Group>, batch: usize| {
+            let name = format!("{name} on {workers} workers");
+            if name.starts_with(&only) {
+                Rate::new(workers, 2).measure_open(&name, groups, batch);
             }
         };
         measure("pipeline of 10000", pipeline(10_000));
@@ -193,5 +267,12 @@ fn main() {
         measure("1000 groups", single(1000));
         measure("10000 groups", single(10_000));
         measure("100000 groups", single(100_000));
+        measure_as("100000 groups, no copies", single(100_000), Kind::NoCopies);
+        measure_open("100000 groups, no copies, one by one", single(100_000), 1);
+        measure_open(
+            "100000 groups, no copies, in extensions of 1000",
+            single(100_000),
+            1000,
+        );
     }
 }

@@ -5,6 +5,7 @@ use crate::grid::{Grid, Violation};
 use crate::shadow::inputs_of;
 use hedge_core::supervisor;
 use hedge_model::msg::{Answer, RefusalKind, Reply, Request};
+use hedge_model::spec::Extension;
 use hedge_model::view::JobState;
 use hedge_model::{Epoch, Hash, JobId, JobSpec, SubmitKey};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,17 @@ pub(crate) struct Submission {
     stolen: bool,
     /// It was refused for that.
     refused: bool,
+    /// What is still to be done with it where it is open, the next step last.
+    steps: Vec<Step>,
+}
+
+/// What a client does with an open job.
+#[derive(Clone, Debug)]
+enum Step {
+    Extend(SubmitKey, Arc<Extension>),
+    /// What tasks left up to this number is released.
+    Release(u32),
+    Close,
 }
 
 impl Submission {
@@ -50,6 +62,8 @@ impl Submission {
 enum Asked {
     Submit(usize),
     Watch(usize),
+    /// The next step with an open job.
+    Step(usize),
     Other,
 }
 
@@ -86,8 +100,29 @@ impl Client {
             heard: None,
             stolen,
             refused: false,
+            steps: Vec::new(),
         });
         self.submissions.len() - 1
+    }
+
+    /// An open submission is extended by these, and closed then.
+    pub fn extend_later(&mut self, at: usize, extensions: Vec<Extension>) {
+        let mut steps = vec![Step::Close];
+        let mut tasks = self.submissions[at].spec.task_count();
+        let mut planned = Vec::new();
+        for (number, extension) in (1u8..).zip(extensions) {
+            self.files
+                .extend(extension.input_blobs().map(|(hash, _)| hash));
+            let mut key = self.submissions[at].key;
+            key.0[15] = number;
+            if number % 3 == 0 {
+                planned.push(Step::Release(tasks / 2));
+            }
+            tasks += extension.task_count();
+            planned.push(Step::Extend(key, Arc::new(extension)));
+        }
+        steps.extend(planned.into_iter().rev());
+        self.submissions[at].steps = steps;
     }
 
     fn ask(&mut self, conn: ConnId, what: Asked) -> u64 {
@@ -169,7 +204,70 @@ impl Grid {
                 }
                 _ => {}
             }
+            self.send_step(ix, conn, at);
         }
+        Ok(())
+    }
+
+    /// Takes the next step with an open job, unless it is being taken.
+    fn send_step(&mut self, ix: usize, conn: ConnId, at: usize) {
+        let client = &mut self.clients[ix];
+        let submission = &client.submissions[at];
+        let what = Asked::Step(at);
+        let taken = client.asked.values().any(|asked| *asked == (conn, what));
+        let Some((job, step)) = submission.accepted.zip(submission.steps.last().cloned()) else {
+            return;
+        };
+        if taken {
+            return;
+        }
+        let request = match step {
+            Step::Extend(key, extension) => {
+                let ask = client.ask(conn, what);
+                let peer = Peer::Client(ix).id();
+                let event = supervisor::Event::Extend {
+                    requester: peer.into(),
+                    ask,
+                    job,
+                    key,
+                    extension,
+                    from: addr(peer),
+                    held: Vec::new(),
+                };
+                return self.send_up(conn, event);
+            }
+            Step::Release(to) => Request::Release {
+                job,
+                tasks: (0..to).map(|number| number.to_string()).collect(),
+            },
+            Step::Close => Request::Close(job),
+        };
+        self.ask(ix, conn, what, request);
+    }
+
+    /// A step with an open job was taken, or cannot be: the next follows, some time later.
+    fn step_taken(
+        &mut self,
+        ix: usize,
+        at: usize,
+        id: u64,
+        reply: &Reply,
+    ) -> Result<(), Violation> {
+        let client = &mut self.clients[ix];
+        client.asked.remove(&id);
+        let later = match reply {
+            Reply::No(no) if matches!(no.kind, RefusalKind::Busy | RefusalKind::NotLeading) => true,
+            Reply::Ok | Reply::Extended(_) | Reply::No(_) => {
+                client.submissions[at].steps.pop();
+                false
+            }
+            other => return self.violated(format!("an open job was answered {other:?}")),
+        };
+        let after = match later {
+            true => Duration::from_millis(500),
+            false => self.dice.millis(0, 1500),
+        };
+        self.after(after, Event::Client(ix));
         Ok(())
     }
 
@@ -216,7 +314,10 @@ impl Grid {
         let Some(job) = self.clients[ix].submissions[at].accepted else {
             return self.send_submit(ix, conn, at);
         };
-        let task = self.clients[ix].submissions[at].spec.task_count() - 1;
+        let task = self.clients[ix].submissions[at]
+            .spec
+            .task_count()
+            .saturating_sub(1);
         let failed = self.clients[ix].submissions[at].heard == Some(JobState::Failed);
         let request = match self.dice.below(10) {
             8 if failed => Request::Retry(job),
@@ -308,6 +409,7 @@ impl Grid {
             (Asked::Submit(_), reply) => {
                 self.violated(format!("a submission was answered {reply:?}"))
             }
+            (Asked::Step(at), reply) => self.step_taken(ix, at, answer.id, &reply),
             (Asked::Watch(at), Reply::Job(view)) => {
                 if view.state.ended() {
                     client.submissions[at].heard = Some(view.state);

@@ -10,6 +10,7 @@ use crate::worker::{Input, Virtual};
 use hedge_core::monitor::Settings as Watch;
 use hedge_core::supervisor::{self, Supervisor};
 use hedge_model::owner::OwnerRules;
+use hedge_model::spec::Extension;
 use hedge_model::{Hash, JobId, JobSpec, PeerId, Resources, Time};
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::fmt::Write;
@@ -129,6 +130,10 @@ pub struct Stats {
     pub jobs_retried: u64,
     /// Tasks given up.
     pub tasks_failed: u64,
+    /// Extensions that were added to open jobs.
+    pub extensions: u64,
+    /// Open jobs that were closed, or closed themselves.
+    pub jobs_closed: u64,
     /// Jobs cancelled.
     pub jobs_cancelled: u64,
     /// Faults injected.
@@ -154,6 +159,8 @@ impl std::ops::AddAssign for Stats {
         self.jobs_failed += other.jobs_failed;
         self.jobs_retried += other.jobs_retried;
         self.tasks_failed += other.tasks_failed;
+        self.extensions += other.extensions;
+        self.jobs_closed += other.jobs_closed;
         self.jobs_cancelled += other.jobs_cancelled;
         self.faults += other.faults;
         self.left += other.left;
@@ -247,6 +254,18 @@ impl Grid {
         let key = self.dice.any();
         let at = self.clients[client].add(key, Arc::new(spec));
         self.after(Duration::ZERO, Event::Client(client));
+        at
+    }
+
+    /// A client opens a job, adds these to it one after the other, and closes it.
+    pub fn submit_open(
+        &mut self,
+        client: usize,
+        spec: JobSpec,
+        extensions: Vec<Extension>,
+    ) -> usize {
+        let at = self.submit(client, spec);
+        self.clients[client].extend_later(at, extensions);
         at
     }
 

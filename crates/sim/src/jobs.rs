@@ -3,10 +3,10 @@
 use crate::dice::Dice;
 use crate::program::{Output, Program, blob};
 use hedge_model::spec::{
-    Axis, CriticalRule, Draft, Group, Input, Measure, Qos, Redundancy, Runtime, SpecError, Top,
-    Unplaceable,
+    Axis, CriticalRule, Draft, Extension, Group, Input, Measure, Qos, Redundancy, Runtime,
+    SpecError, Top, Unplaceable,
 };
-use hedge_model::{Data, JobSpec, Resources};
+use hedge_model::{Data, FileEntry, JobSpec, Resources};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +83,51 @@ pub fn random_job(dice: &mut Dice, shape: JobShape, salt: u64) -> Result<JobSpec
         groups,
         outline: false,
     })
+}
+
+/// An open job of the first groups of a random one, and the rest of them as extensions.
+pub fn random_open_job(
+    dice: &mut Dice,
+    shape: JobShape,
+    salt: u64,
+) -> Result<(JobSpec, Vec<Extension>), SpecError> {
+    let mut whole = Draft::from(random_job(dice, shape, salt)?);
+    // A client that vanishes leaves its job to this.
+    whole.qos.open_timeout = Some(dice.millis(1000, 20_000));
+    let mut extensions = Vec::new();
+    let mut left = whole
+        .groups
+        .split_off(dice.below(whole.groups.len() as u64 + 1) as usize);
+    while !left.is_empty() {
+        let count = dice.between(1, left.len() as u64) as usize;
+        let later = left.split_off(count);
+        extensions.push(extension(left, &whole.files));
+        left = later;
+    }
+    Ok((JobSpec::new(whole)?, extensions))
+}
+
+/// These groups with the files that they name, as an extension.
+fn extension(groups: Vec<Group>, all: &[FileEntry]) -> Extension {
+    let mut extension = Extension::default();
+    for mut group in groups {
+        let count = group.count();
+        for input in &mut group.inputs {
+            let (Input::File(at) | Input::FileEach(at)) = input else {
+                continue;
+            };
+            let files = &mut extension.files;
+            let from = std::mem::replace(at, files.len() as u32) as usize;
+            let count = if matches!(input, Input::File(_)) {
+                1
+            } else {
+                count
+            };
+            files.extend_from_slice(&all[from..from + count as usize]);
+        }
+        extension.groups.push(group);
+    }
+    extension
 }
 
 fn random_group(

@@ -353,7 +353,9 @@ impl Grid {
             Change::Epoch => self.stats.takeovers += 1,
             Change::Failed(_) => self.stats.tasks_failed += 1,
             Change::Retried(_) => self.stats.jobs_retried += 1,
-            Change::None | Change::Job(_) => {}
+            Change::Grew(_) => self.stats.extensions += 1,
+            Change::Closed(_) => self.stats.jobs_closed += 1,
+            Change::None | Change::Job(_) | Change::Released(_) => {}
         }
     }
 }

@@ -24,6 +24,6 @@ mod worker;
 pub use dice::Dice;
 pub use error::Error;
 pub use grid::{Faults, Grid, Options, Stats, Violation, WorkerKind};
-pub use jobs::{JobShape, random_job};
+pub use jobs::{JobShape, random_job, random_open_job};
 pub use program::{Output, Program};
 pub use scenario::{RandomRun, random_group_run, random_run};

@@ -139,9 +139,12 @@ impl Grid {
             _ => {}
         }
         match change {
-            Change::Job(job) | Change::Ended(job) | Change::Retried(job) => {
-                self.check_view(sup, job)
-            }
+            Change::Job(job)
+            | Change::Ended(job)
+            | Change::Retried(job)
+            | Change::Grew(job)
+            | Change::Released(job)
+            | Change::Closed(job) => self.check_view(sup, job),
             Change::Done(task) | Change::Lost(task) | Change::Failed(task) => {
                 self.check_view(sup, task.job)
             }
@@ -180,19 +183,20 @@ impl Grid {
             )),
             Record::JobAccepted { client, spec, .. }
             | Record::JobAcceptedNamed { client, spec, .. } => {
-                let inputs = inputs_of(spec);
-                if let Some(Peer::Client(ix)) = Peer::of(*client)
-                    && let Some(hash) = inputs.difference(&self.clients[ix].files).next()
-                {
-                    return self.violated(format!(
-                        "a job is to be accepted and its client does not hold its input {hash:?}"
-                    ));
-                }
-                match inputs.iter().find(|hash| !self.held_enough(sup, **hash)) {
-                    Some(hash) => self.violated(format!(
-                        "a job is to be accepted and too few supervisors hold its input {hash:?}"
-                    )),
-                    None => Ok(()),
+                self.check_inputs(sup, *client, &inputs_of(spec))
+            }
+            Record::GroupsAdded { job, extension, .. } => {
+                let inputs = extension.input_blobs().map(|(hash, _)| hash).collect();
+                let client = self.clients.iter().zip(0..).find_map(|(client, ix)| {
+                    let its = client
+                        .submissions
+                        .iter()
+                        .any(|it| it.accepted == Some(*job));
+                    its.then(|| Peer::Client(ix).id())
+                });
+                match client {
+                    Some(client) => self.check_inputs(sup, client, &inputs),
+                    None => self.violated(format!("job {job} grows and nobody asked for that")),
                 }
             }
             Record::JobEnded {
@@ -209,6 +213,28 @@ impl Grid {
                 }
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What is to be accepted of a client is held by it, and by as many supervisors as are to.
+    fn check_inputs(
+        &self,
+        sup: usize,
+        client: PeerId,
+        inputs: &BTreeSet<Hash>,
+    ) -> Result<(), Violation> {
+        if let Some(Peer::Client(ix)) = Peer::of(client)
+            && let Some(hash) = inputs.difference(&self.clients[ix].files).next()
+        {
+            return self.violated(format!(
+                "what a client submits is to be accepted and it does not hold its input {hash:?}"
+            ));
+        }
+        match inputs.iter().find(|hash| !self.held_enough(sup, **hash)) {
+            Some(hash) => self.violated(format!(
+                "what a client submits is to be accepted and too few supervisors hold its input {hash:?}"
+            )),
+            None => Ok(()),
         }
     }
 

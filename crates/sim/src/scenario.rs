@@ -3,7 +3,7 @@
 
 use crate::dice::Dice;
 use crate::grid::{Faults, Grid, Options, Stats, Violation, WorkerKind};
-use crate::jobs::{JobShape, random_job};
+use crate::jobs::{JobShape, random_job, random_open_job};
 use hedge_core::monitor::Settings as Watch;
 use hedge_model::owner::OwnerRules;
 use hedge_model::record::JobEnd;
@@ -118,14 +118,21 @@ fn play(grid: &mut Grid, dice: &mut Dice, cpus_max: u64) -> Result<(), Violation
         let thief = grid.clients.len() > 1 && dice.permille(100);
         let owner = (client + usize::from(thief)) % grid.clients.len();
         let salt = owner as u64 * 10 + dice.below(2);
-        let Ok(spec) = random_job(dice, shape, salt) else {
-            return grid.violated(format!("random job {number} is no job"));
+        let no_job = |_| format!("random job {number} is no job");
+        let open = dice.permille(250) && !thief;
+        let at = if open {
+            match random_open_job(dice, shape, salt).map_err(no_job) {
+                Ok((spec, extensions)) => grid.submit_open(client, spec, extensions),
+                Err(what) => return grid.violated(what),
+            }
+        } else {
+            match random_job(dice, shape, salt).map_err(no_job) {
+                Ok(spec) if thief => grid.submit_as_is(client, spec),
+                Ok(spec) => grid.submit(client, spec),
+                Err(what) => return grid.violated(what),
+            }
         };
-        let at = match thief {
-            true => grid.submit_as_is(client, spec),
-            false => grid.submit(client, spec),
-        };
-        if shape.doomed {
+        if shape.doomed && !open {
             doomed.push((client, at));
         }
         let pause = dice.millis(0, 4000);

@@ -2,6 +2,7 @@
 
 use hedge_model::ending::Fault;
 use hedge_model::record::{JobEnd, Record};
+use hedge_model::spec::Extension;
 use hedge_model::{
     AttemptId, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId,
 };
@@ -23,6 +24,9 @@ pub(crate) struct ShadowJob {
     pub tasks: Vec<ShadowTask>,
     pub done: u32,
     pub ended: Option<JobEnd>,
+    /// Groups can be added.
+    pub open: bool,
+    extensions: BTreeSet<SubmitKey>,
     /// Attempts of which the journal says how they ended.
     pub over: BTreeSet<AttemptId>,
 }
@@ -33,6 +37,7 @@ pub(crate) struct ShadowTask {
     pub done: Option<ShadowDone>,
     pub failures: u32,
     pub failed: bool,
+    pub released: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +56,9 @@ pub(crate) enum Change {
     Ended(JobId),
     Failed(TaskId),
     Retried(JobId),
+    Grew(JobId),
+    Released(JobId),
+    Closed(JobId),
     /// Another leader, beyond the first.
     Epoch,
 }
@@ -81,6 +89,14 @@ impl Shadow {
                 task, generation, ..
             } => self.task_failed(*task, *generation),
             Record::JobRetried { job, .. } => self.job_retried(*job),
+            Record::GroupsAdded {
+                job,
+                key,
+                extension,
+                ..
+            } => self.groups_added(*job, *key, extension),
+            Record::OutputsReleased { job, tasks, .. } => self.released(*job, tasks),
+            Record::JobClosed { job, .. } => self.closed(*job),
             Record::MemberRevoked { peer, .. } => {
                 self.revoked.insert(*peer);
                 Change::None
@@ -91,6 +107,7 @@ impl Shadow {
                 if later { Change::Epoch } else { Change::None }
             }
             Record::Set { .. }
+            | Record::ClientSeen { .. }
             | Record::JobForgotten { .. }
             | Record::Format { .. }
             | Record::TicketMade(_)
@@ -111,11 +128,61 @@ impl Shadow {
             tasks: vec![ShadowTask::default(); spec.task_count() as usize],
             done: 0,
             ended: None,
+            open: spec.is_open(),
+            extensions: BTreeSet::new(),
             over: BTreeSet::new(),
         };
         self.jobs.insert(id, job);
         self.open += 1;
         Change::Job(id)
+    }
+
+    /// An open job gets groups, once under one key, unless they read what was released.
+    fn groups_added(&mut self, id: JobId, key: SubmitKey, extension: &Extension) -> Change {
+        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.open) else {
+            return Change::None;
+        };
+        let inputs = extension.groups.iter().flat_map(|group| &group.inputs);
+        let mut read = inputs.filter_map(|input| job.spec.position(input.task()?));
+        let released = |group: usize| {
+            let mut tasks = job.spec.numbers(group);
+            tasks.any(|number| job.tasks[number as usize].released)
+        };
+        if job.extensions.contains(&key) || read.any(released) {
+            return Change::None;
+        }
+        let spec = Arc::make_mut(&mut job.spec);
+        if spec.extend(extension).is_err() {
+            return Change::None;
+        }
+        job.tasks
+            .resize(spec.task_count() as usize, ShadowTask::default());
+        job.extensions.insert(key);
+        Change::Grew(id)
+    }
+
+    fn released(&mut self, id: JobId, ranges: &[(u32, u32)]) -> Change {
+        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.open) else {
+            return Change::None;
+        };
+        for (from, to) in ranges {
+            let tasks = job.tasks.get_mut(*from as usize..*to as usize);
+            tasks
+                .into_iter()
+                .flatten()
+                .for_each(|task| task.released = true);
+        }
+        Change::Released(id)
+    }
+
+    fn closed(&mut self, id: JobId) -> Change {
+        match self.jobs.get_mut(&id).filter(|job| job.open) {
+            Some(job) => {
+                job.open = false;
+                Change::Closed(id)
+            }
+            None => Change::None,
+        }
     }
 
     /// A task is to be done again, in the next generation.
@@ -138,9 +205,10 @@ impl Shadow {
             return Change::None;
         };
         let all = job.done == job.spec.task_count();
-        if job.ended.is_some() || (*end == JobEnd::Done && !all) {
+        if job.ended.is_some() || (*end == JobEnd::Done && (!all || job.open)) {
             return Change::None;
         }
+        job.open = false;
         job.ended = Some(end.clone());
         self.open -= 1;
         Change::Ended(id)
@@ -167,6 +235,7 @@ impl Shadow {
         for task in job.tasks.iter_mut().filter(|task| task.done.is_none()) {
             *task = ShadowTask {
                 generation: task.generation + 1,
+                released: task.released,
                 ..ShadowTask::default()
             };
         }
@@ -228,9 +297,11 @@ impl ShadowTask {
 }
 
 impl ShadowJob {
-    /// Blobs that supervisors promised to hold: inputs until the job is done or cancelled, results once it is done.
+    /// Blobs that supervisors promised to hold: inputs until the job is done or cancelled, results once it is done, and
+    /// those of an open job until they are released.
     pub fn promised(&self) -> BTreeSet<Hash> {
         match self.ended {
+            None if self.open => &self.inputs() | &self.results(),
             None | Some(JobEnd::Failed { .. }) => self.inputs(),
             Some(JobEnd::Done) => self.results(),
             Some(JobEnd::Cancelled) => BTreeSet::new(),
@@ -253,14 +324,16 @@ impl ShadowJob {
         inputs_of(&self.spec)
     }
 
-    /// Blobs that are results of the job.
+    /// Blobs that are results of the job; of an open one all that its tasks left and that is not released.
     pub fn results(&self) -> BTreeSet<Hash> {
-        let groups = (0..self.spec.groups().len()).filter(|group| self.spec.is_result(*group));
+        let result = |group: &usize| self.open || self.spec.is_result(*group);
+        let groups = (0..self.spec.groups().len()).filter(result);
         groups
             .flat_map(|group| {
                 let first = self.spec.first(group) as usize;
                 &self.tasks[first..first + self.spec.groups()[group].count() as usize]
             })
+            .filter(|task| !task.released)
             .filter_map(|task| task.done.as_ref())
             .flat_map(|done| done.blobs.iter().copied())
             .collect()

@@ -23,6 +23,14 @@ pub struct Job {
     pub bill: Bill,
     generations: BTreeMap<u64, u64>,
     ended_attempts: BTreeSet<String>,
+    /// Groups can be added.
+    open: bool,
+    /// The keys of those that were.
+    extensions: BTreeSet<String>,
+    /// The number of each group's first task and the one behind its last, by id.
+    groups: BTreeMap<String, (u64, u64)>,
+    /// Tasks whose outputs are released.
+    released: BTreeSet<u64>,
     /// Tasks that were given up.
     failed: BTreeSet<u64>,
 }
@@ -119,6 +127,9 @@ impl Story {
             "TaskFailed" => self.task_failed(what),
             "JobEnded" => self.ended(what),
             "JobRetried" => self.retried(what),
+            "GroupsAdded" => self.added(what),
+            "OutputsReleased" => self.released(what),
+            "JobClosed" => self.closed(what),
             _ => {}
         }
     }
@@ -129,18 +140,51 @@ impl Story {
             self.late += 1;
             return;
         }
-        let groups = what["spec"]["groups"].as_array();
-        let count = |group: &Value| match (group["array"][0].as_u64(), group["array"][1].as_u64()) {
-            (Some(from), Some(to)) => to.saturating_sub(from),
-            _ => 1,
-        };
-        let job = Job {
+        let mut job = Job {
             key,
-            tasks: groups.map_or(0, |groups| groups.iter().map(count).sum()),
-            bill: Bill::new(groups.into_iter().flatten().map(|one| (count(one), one))),
+            open: !what["spec"]["qos"]["open_timeout"].is_null(),
             ..Job::default()
         };
+        job.grow(&what["spec"]["groups"]);
         self.jobs.insert(self.jobs.len() as u64 + 1, job);
+    }
+
+    /// The job that a record is about, while it is open.
+    fn open_job(&mut self, what: &Value) -> Option<&mut Job> {
+        let job = self.jobs.get_mut(&u64_of(&what["job"]));
+        let job = job.filter(|job| job.open);
+        self.late += u64::from(job.is_none());
+        job
+    }
+
+    fn added(&mut self, what: &Value) {
+        let Some(job) = self.open_job(what) else {
+            return;
+        };
+        let key = hex(&what["key"]);
+        let groups = &what["extension"]["groups"];
+        if job.extensions.contains(&key) || !job.takes(groups) {
+            self.late += 1;
+            return;
+        }
+        job.extensions.insert(key);
+        job.grow(groups);
+    }
+
+    fn released(&mut self, what: &Value) {
+        let Some(job) = self.open_job(what) else {
+            return;
+        };
+        for range in what["tasks"].as_array().into_iter().flatten() {
+            let to = u64_of(&range[1]).min(job.tasks);
+            job.released.extend(u64_of(&range[0])..to);
+        }
+    }
+
+    fn closed(&mut self, what: &Value) {
+        if let Some(job) = self.open_job(what) {
+            job.open = false;
+        }
     }
 
     fn done(&mut self, what: &Value) {
@@ -256,16 +300,68 @@ impl Story {
             _ => String::new(),
         };
         // A job whose outputs were lost meanwhile is not done; its end is void then.
-        if job.end.is_some() || (end == "Done" && !all) {
+        if job.end.is_some() || (end == "Done" && (!all || job.open)) {
             self.late += 1;
             return;
         }
+        job.open = false;
         job.end = Some(end);
         job.stop(&what["stopped"]);
     }
 }
 
 impl Job {
+    /// Takes up groups.
+    fn grow(&mut self, groups: &Value) {
+        for group in groups.as_array().into_iter().flatten() {
+            let array = &group["array"];
+            let count = match (array[0].as_u64(), array[1].as_u64()) {
+                (Some(from), Some(to)) => to.saturating_sub(from),
+                _ => 1,
+            };
+            let id = group["id"].as_str().unwrap_or_default().to_owned();
+            self.groups.insert(id, (self.tasks, self.tasks + count));
+            self.tasks += count;
+            self.bill.add_group(count, group);
+        }
+    }
+
+    /// Whether groups can be added: their ids are new, what they wait for is there, and nothing that they read is
+    /// released.
+    fn takes(&self, groups: &Value) -> bool {
+        let groups = || groups.as_array().into_iter().flatten();
+        let texts = |list: &Value| -> Vec<String> {
+            let texts = list.as_array().into_iter().flatten();
+            texts
+                .filter_map(|it| it.as_str().map(str::to_owned))
+                .collect()
+        };
+        let new: BTreeSet<&str> = groups().filter_map(|group| group["id"].as_str()).collect();
+        let released = |id: &String| {
+            let tasks = self.groups.get(id).copied();
+            tasks.is_some_and(|(from, to)| self.released.range(from..to).next().is_some())
+        };
+        groups().all(|group| {
+            let inputs = group["inputs"].as_array().into_iter().flatten();
+            let read = inputs.filter_map(|input| {
+                let of = input["Task"]
+                    .as_str()
+                    .or_else(|| input["TaskEach"].as_str());
+                of.map(str::to_owned)
+            });
+            let read: Vec<String> = read.collect();
+            let waits = [
+                texts(&group["deps"]),
+                texts(&group["deps_each"]),
+                read.clone(),
+            ]
+            .concat();
+            let known = |id: &String| self.groups.contains_key(id) || new.contains(id.as_str());
+            let own = group["id"].as_str().unwrap_or_default();
+            !self.groups.contains_key(own) && waits.iter().all(known) && !read.iter().any(released)
+        })
+    }
+
     /// Attempts that a record stops, other than winners.
     fn stop(&mut self, stopped: &Value) {
         for stop in stopped.as_array().into_iter().flatten() {
@@ -361,6 +457,38 @@ mod tests {
         ]);
         assert!(told.jobs[&1].winners.is_empty());
         assert_eq!(told.late, 1);
+    }
+
+    #[test]
+    fn an_open_job_grows_once_under_one_key_and_is_done_when_it_is_closed() {
+        let added = |key: u8, id: &str, reads: &str| {
+            let group = json!({ "id": id, "inputs": [{ "Task": reads }] });
+            json!({ "GroupsAdded": { "job": 1, "key": [key], "extension": { "groups": [group] } } })
+        };
+        let qos = json!({ "open_timeout": { "secs": 1, "nanos": 0 } });
+        let done = json!({ "JobEnded": { "job": 1, "end": "Done" } });
+        let told = story(vec![
+            json!({ "Epoch": { "epoch": 1 } }),
+            json!({ "JobAcceptedNamed": { "key": [1], "spec": { "qos": qos, "groups": [{ "id": "a" }] } } }),
+            added(1, "b", "a"),
+            added(1, "b", "a"),
+            added(2, "b", "a"),
+            added(3, "c", "nobody"),
+            json!({ "OutputsReleased": { "job": 1, "tasks": [[0, 1]] } }),
+            added(4, "d", "a"),
+            json!({ "TaskDone": { "attempt": attempt(1) } }),
+            done.clone(),
+            json!({ "JobClosed": { "job": 1, "by": "Request" } }),
+            added(5, "e", "b"),
+            done,
+        ]);
+        assert_eq!(told.jobs[&1].tasks, 2);
+        assert_eq!(
+            told.late, 7,
+            "four extensions, two ends and one extension of a closed job"
+        );
+        assert_eq!(told.jobs[&1].end, None, "one of two is done");
+        assert_eq!(told.wrong, Vec::<String>::new());
     }
 
     #[test]

@@ -48,17 +48,13 @@ pub struct Bill {
 }
 
 impl Bill {
-    /// Of a job whose groups have so many tasks.
-    pub fn new<'a>(groups: impl Iterator<Item = (u64, &'a Value)>) -> Bill {
-        let held = |(tasks, group): (u64, &Value)| Held {
+    /// The job has a group of so many tasks.
+    pub fn add_group(&mut self, tasks: u64, group: &Value) {
+        self.groups.push(Held {
             tasks,
             cpus_milli: u64_of(&group["resources"]["cpus_milli"]).into(),
             memory: u64_of(&group["resources"]["memory"]).into(),
-        };
-        Bill {
-            groups: groups.map(held).collect(),
-            ..Bill::default()
-        }
+        });
     }
 
     /// An attempt won its task.
@@ -182,7 +178,9 @@ mod tests {
 
     fn bill() -> Bill {
         let group = json!({ "resources": { "cpus_milli": 1000, "memory": 1 << 30 } });
-        Bill::new([(1, &group)].into_iter())
+        let mut bill = Bill::default();
+        bill.add_group(1, &group);
+        bill
     }
 
     fn seconds(secs: u64) -> Value {

@@ -1,4 +1,4 @@
-//! `hedge job`: one job.
+//! `hedge job`: one job, and those that are open.
 
 use super::interrupt::Interrupts;
 use super::named::{each, numbers};
@@ -15,6 +15,9 @@ use hedge_node::client::Client;
 /// # Errors
 /// There is no such job, or the grid cannot be reached.
 pub fn run(context: &Context, args: &Job) -> Result<Exit, Failure> {
+    if let Some(what) = &args.open {
+        return super::open::run(context, what);
+    }
     context.on_grid(&args.grid, async |client| {
         let jobs = numbers(client, &args.jobs).await?;
         each(&jobs, context.look.json, async |id| {

@@ -167,6 +167,10 @@ fn job_of(record: &Record) -> Option<JobId> {
         Record::OutputsLost { task, .. } | Record::TaskFailed { task, .. } => Some(task.job),
         Record::JobEnded { job, .. }
         | Record::JobRetried { job, .. }
+        | Record::GroupsAdded { job, .. }
+        | Record::ClientSeen { job, .. }
+        | Record::OutputsReleased { job, .. }
+        | Record::JobClosed { job, .. }
         | Record::JobForgotten { job, .. } => Some(*job),
         _ => None,
     }

@@ -37,6 +37,7 @@ mod manifest;
 mod members;
 mod named;
 mod nested;
+mod open;
 mod place;
 pub mod plan;
 mod relay;

@@ -30,6 +30,13 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
     show::events::show("error,hedge_node=warn");
     let shown = !context.look.json;
     let checked = Checked::new(args.source, shown, shown)?;
+    if checked.tasks().is_open() {
+        return Err(Failure::Arguments(
+            "the job is open and would not end, as nobody can close it here; nothing was started: leave open_timeout out, \
+             or give the job to a grid with `hedge job open`"
+                .to_owned(),
+        ));
+    }
     checked.check_out(args.out.as_deref(), true)?;
     check_names(args.out.as_deref(), checked.tasks())?;
     let has = hedge_node::worker::offer(&std::env::temp_dir());

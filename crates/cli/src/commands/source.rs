@@ -4,9 +4,9 @@ use super::place::check_out;
 use crate::args::{Needs, Source};
 use crate::exit::Failure;
 use crate::show::{escape, note};
-use hedge_job::{Found, JobFile, Program, ProgramLines, ProgramStdin};
+use hedge_job::{Found, JobFile, Program, ProgramLines, ProgramStdin, Purpose};
 use hedge_model::data::INLINE_BYTES_MAX;
-use hedge_model::spec::SPEC_BYTES_MAX;
+use hedge_model::spec::{Extension, SPEC_BYTES_MAX, SpecError};
 use hedge_model::{Hash, JobSpec};
 use hedge_node::client::InputFiles;
 use std::io::{self, Read};
@@ -44,12 +44,25 @@ impl Checked {
                 program: true,
             });
         };
+        Self::of_file(Purpose::Job, path, &source.set, hints)
+    }
+
+    /// Reads and checks a job file that is for this; - is standard input.
+    ///
+    /// # Errors
+    /// Mistakes of the job file.
+    pub fn of_file(
+        purpose: Purpose,
+        path: &Path,
+        set: &[(String, String)],
+        hints: bool,
+    ) -> Result<Self, Failure> {
         let (file, folder) = if path.as_os_str() == STDIN {
-            let file = JobFile::read_from("stdin", io::stdin().lock(), &source.set)?;
+            let file = JobFile::read_from(purpose, "stdin", io::stdin().lock(), set)?;
             (file, Path::new(""))
         } else {
             let folder = path.parent().unwrap_or(Path::new(""));
-            (JobFile::read(path, &source.set)?, folder)
+            (JobFile::read_as(purpose, path, set)?, folder)
         };
         let found = file.find(folder)?;
         if hints {
@@ -98,6 +111,23 @@ impl Checked {
     /// # Errors
     /// Files that were lost or changed their kind meanwhile.
     pub async fn finish(self) -> Result<(JobSpec, InputFiles), Failure> {
+        let (files, content) = self.read().await?;
+        let job = self.found.job(&content);
+        Ok((job.map_err(|error| not_submitted(&error))?, files))
+    }
+
+    /// The tasks that are added to an open job, and their big input files.
+    ///
+    /// # Errors
+    /// As for [`Checked::finish`].
+    pub async fn finish_extension(self) -> Result<(Extension, InputFiles), Failure> {
+        let (files, content) = self.read().await?;
+        let extension = self.found.extension(&content);
+        Ok((extension.map_err(|error| not_submitted(&error))?, files))
+    }
+
+    /// Reads the big input files; gives their hashes and lengths, too.
+    async fn read(&self) -> Result<(InputFiles, Vec<(Hash, u64)>), Failure> {
         let uploads = self.found.uploads().iter();
         let paths: Vec<_> = uploads.map(|upload| upload.path.clone()).collect();
         let (mut files, mut content) = (InputFiles::default(), Vec::new());
@@ -121,9 +151,12 @@ impl Checked {
             });
             content = read.collect::<Result<Vec<(Hash, u64)>, Failure>>()?;
         }
-        let job = self.found.job(&content).map(|job| (job, files));
-        job.map_err(|error| Failure::Arguments(format!("{error}; nothing was submitted")))
+        Ok((files, content))
     }
+}
+
+fn not_submitted(error: &SpecError) -> Failure {
+    Failure::Arguments(format!("{error}; nothing was submitted"))
 }
 
 fn program(needs: Needs, words: Vec<String>) -> Result<Program, Failure> {

@@ -5,7 +5,7 @@ use super::escape::line as safe;
 use super::table::{Column, table};
 use super::{count, time};
 use hedge_model::units::show_bytes;
-use hedge_model::view::{BudgetView, DeadlineView, JobState, JobView};
+use hedge_model::view::{BudgetView, DeadlineView, JobState, JobView, OpenView};
 
 /// A job's state in a word.
 pub fn state(state: JobState) -> &'static str {
@@ -47,6 +47,19 @@ fn age(age_ms: f64) -> String {
     }
 }
 
+/// A job's state in a list: one that waits for further tasks alone is open.
+fn listed_state(job: &JobView) -> &'static str {
+    match job.open {
+        Some(OpenView::Open { .. })
+            if job.state == JobState::Waiting
+                && job.done + job.failed + job.skipped == job.tasks =>
+        {
+            "open"
+        }
+        _ => state(job.state),
+    }
+}
+
 /// Jobs, one a line.
 pub fn list(jobs: &[JobView]) -> String {
     if jobs.is_empty() {
@@ -56,7 +69,7 @@ pub fn list(jobs: &[JobView]) -> String {
         vec![
             job.id.to_string(),
             job.name.clone(),
-            state(job.state).to_owned(),
+            listed_state(job).to_owned(),
             format!("{}/{}", job.done, job.tasks),
             job.running.to_string(),
             job.failed.to_string(),
@@ -98,6 +111,9 @@ pub fn detail(job: &JobView) -> String {
     if !job.state.ended() {
         text.push_str(&format!("  progress   {}\n", progress(job)));
     }
+    if let Some(open) = &job.open {
+        text.push_str(&format!("  open       {}\n", open_line(job, open)));
+    }
     text.push_str(&figures(job));
     for why in &job.waits {
         text.push_str(&format!("  waits      {}\n", safe(why)));
@@ -110,6 +126,20 @@ pub fn detail(job: &JobView) -> String {
         ));
     }
     text
+}
+
+/// How a job stands to which tasks can be added, or could.
+fn open_line(job: &JobView, open: &OpenView) -> String {
+    match open {
+        OpenView::Open { closes_in_ms } => format!(
+            "`hedge job extend {id} FILE` adds tasks, `hedge job close {id}` lets it end; it closes itself in {} unless its \
+             client asks about it",
+            time(*closes_in_ms),
+            id = job.id
+        ),
+        OpenView::Closed => "closed: no tasks can be added any more".to_owned(),
+        OpenView::TimedOut => "closed itself, because its client was gone for too long".to_owned(),
+    }
 }
 
 /// How many tasks are in which state.

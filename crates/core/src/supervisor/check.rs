@@ -46,9 +46,17 @@ impl State {
             })?;
             let mut again = Job::clone(job);
             again.find_failures();
+            again.find_released();
             expect(again.failures == job.failures, || {
                 format!("job {id} miscounts what has failed")
             })?;
+            expect(again.released_of == job.released_of, || {
+                format!("job {id} miscounts what is released")
+            })?;
+            expect(
+                !job.is_open() || (job.active() && job.spec.is_open()),
+                || format!("job {id} is open and has ended, or never was open"),
+            )?;
             for group in 0..job.spec.groups().len() {
                 let open = job
                     .tasks_of(group)
@@ -193,6 +201,13 @@ impl LeaderView<'_> {
         let leader = self.leader;
         for (id, active_job) in leader.jobs.iter() {
             let job = &self.state.jobs[&id];
+            expect(active_job.groups().len() == job.spec.groups().len(), || {
+                format!("job {id} has other groups than are worked on")
+            })?;
+            let looked_for = leader.timers.at(Timer::Client(id)).is_some();
+            expect(job.is_open() == looked_for, || {
+                format!("job {id} is open and nobody looks for its client, or the other way round")
+            })?;
             for (group, offers) in active_job.groups().iter().enumerate() {
                 let waiting = job.waiting_groups(group);
                 expect(waiting == offers.waiting(), || {
@@ -239,7 +254,7 @@ impl LeaderView<'_> {
             expect(!submit.complete(self.state.format()), || {
                 format!("a submission of {client} waits for nothing")
             })?;
-            for (hash, _) in submit.new.spec.input_blobs() {
+            for (hash, _) in submit.new.offer.input_blobs() {
                 let blob = leader.blobs.get(hash);
                 expect(blob.is_some_and(Blob::is_claimed), || {
                     format!("input {hash} of a submission of {client} is not kept for it")

@@ -5,11 +5,11 @@ use crate::monitor::{Attention, Finding, Settings as Watch};
 use hedge_model::group::{FromLeader, PeerSupervisor, ToLeader};
 use hedge_model::msg::{
     Answer, Assignment, Body, FromWorker, GrantedBlobs, GrantedReply, Grants, Reply, Request, Role,
-    SharedSpec, ToWorker,
+    SharedExtension, SharedSpec, ToWorker,
 };
 use hedge_model::record::{FORMAT_MAX, Record};
 use hedge_model::view::WorkerView;
-use hedge_model::{Epoch, FileEntry, Hash, PeerAddr, PeerId, Source, SubmitKey};
+use hedge_model::{Epoch, FileEntry, Hash, JobId, PeerAddr, PeerId, Source, SubmitKey};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -159,6 +159,23 @@ pub enum Event {
         /// Where the client serves the inputs: a peer of which it is known that it serves for this client.
         from: PeerAddr,
         /// Inputs that are in the own store because a client within this process put them there.
+        held: Vec<Hash>,
+    },
+    /// A client wants groups added to an open job; they are decoded.
+    Extend {
+        /// Who.
+        requester: Requester,
+        /// The question's id.
+        ask: u64,
+        /// The job.
+        job: JobId,
+        /// The extension.
+        key: SubmitKey,
+        /// The groups.
+        extension: SharedExtension,
+        /// As in [`Event::Submit`].
+        from: PeerAddr,
+        /// As in [`Event::Submit`].
         held: Vec<Hash>,
     },
     /// A client asks for anything else.
@@ -434,6 +451,14 @@ pub(crate) enum Pending {
         client: PeerId,
         ask: u64,
         spec: SharedSpec,
+    },
+    /// Groups for an open job.
+    Extended {
+        client: PeerId,
+        ask: u64,
+        job: JobId,
+        key: SubmitKey,
+        extension: SharedExtension,
     },
     Joined {
         peer: PeerId,

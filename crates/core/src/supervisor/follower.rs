@@ -40,7 +40,9 @@ impl Follower {
     /// Takes an event that only concerns a leader, apart from blobs that a leader wanted replicated here.
     pub fn on_event(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
-            Event::Submit { requester, ask, .. } | Event::Ask { requester, ask, .. } => {
+            Event::Submit { requester, ask, .. }
+            | Event::Extend { requester, ask, .. }
+            | Event::Ask { requester, ask, .. } => {
                 answer(requester.peer(), ask, Reply::No(not_leading()), out);
             }
             Event::Pulled { hash, result } => self.on_pulled(hash, result, out),
@@ -138,16 +140,19 @@ impl Hints {
 
 impl State {
     /// Whether the journal says that an attempt cannot decide its task any more. Hints come faster than
-    /// records: an attempt of a job that is not known yet is not over.
+    /// records: an attempt of a job that is not known yet, or of groups that an open job does not have yet, is not over.
     pub(crate) fn is_over(&self, attempt: AttemptId) -> bool {
         let TaskId { job, number } = attempt.task;
         let Some(job) = self.jobs.get(&job) else {
             return job.0 <= self.last_job;
         };
-        let settled = job.tasks.get(number as usize).is_none_or(|task| {
-            let now = task.generation == attempt.generation;
-            task.generation > attempt.generation || (now && !task.is_open())
-        });
+        let settled = match job.tasks.get(number as usize) {
+            Some(task) => {
+                let now = task.generation == attempt.generation;
+                task.generation > attempt.generation || (now && !task.is_open())
+            }
+            None => !job.is_open(),
+        };
         settled || !job.active() || job.history.contains_key(&attempt)
     }
 }

@@ -203,5 +203,9 @@ fn record_line(record: &Record) -> String {
         Record::Format { level, .. } => format!("format {level}"),
         Record::TaskFailed { task, .. } => format!("task {task} failed"),
         Record::JobRetried { job, .. } => format!("job {job} retried"),
+        Record::GroupsAdded { job, .. } => format!("groups added to {job}"),
+        Record::ClientSeen { job, .. } => format!("client of {job} seen"),
+        Record::OutputsReleased { job, tasks, .. } => format!("released in {job}: {tasks:?}"),
+        Record::JobClosed { job, by, .. } => format!("job {job} closed: {by:?}"),
     }
 }

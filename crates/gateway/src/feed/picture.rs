@@ -206,6 +206,7 @@ fn settled(view: &JobView) -> JobView {
     JobView {
         elapsed_ms: 0.0,
         age_ms: 0.0,
+        open: None,
         cost: Default::default(),
         progress: 0.0,
         left_ms: None,

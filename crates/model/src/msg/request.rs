@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// Tasks whose outputs are asked for in one request, at most: each is named in it, and looked up.
 pub const OUTPUT_TASKS_MAX: usize = 1000;
+/// Names of tasks whose outputs are released in one request, at most: each is looked up.
+pub const RELEASES_MAX: usize = 10_000;
 
 /// What a client can ask for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,5 +121,25 @@ pub enum Request {
         from: u32,
         /// Of attempts that ended, only those that did so later than this behind the job's acceptance.
         since: Duration,
+    },
+    /// Add groups to an open job. Harmless to repeat with the same key.
+    Extend {
+        /// The job.
+        job: JobId,
+        /// The extension's name.
+        key: SubmitKey,
+        /// The groups, see [`crate::spec::Extension::encode`]: here, or a blob that the client serves.
+        extension: Data,
+        /// Where the client serves the inputs of the groups.
+        from: InputServer,
+    },
+    /// Add nothing more to an open job: it ends once its tasks have.
+    Close(JobId),
+    /// Keep no longer what tasks of an open job leave, once the tasks that it has have read it.
+    Release {
+        /// The job.
+        job: JobId,
+        /// Tasks by number or label, or arrays by their id; [`RELEASES_MAX`] at most.
+        tasks: Vec<String>,
     },
 }

@@ -1,9 +1,9 @@
 //! Dependencies between the tasks of two groups at the same place.
 
+use super::addition::Addition;
 use super::validate::{Checked, Place, wrong};
-use super::{Draft, Group, Input, JobSpec};
+use super::{Group, Input, JobSpec};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 impl JobSpec {
     /// Whether some task waits for the one at its own place in another group.
@@ -41,26 +41,18 @@ impl JobSpec {
 }
 
 /// The groups that groups wait for by the place of their tasks.
-pub(super) fn links(
-    draft: &Draft,
-    names: &BTreeMap<Arc<str>, usize>,
-) -> Checked<BTreeMap<u32, Vec<u32>>> {
+pub(super) fn links(addition: &Addition<'_>) -> Checked<BTreeMap<u32, Vec<u32>>> {
     let mut links = BTreeMap::new();
-    for (at, group) in draft.groups.iter().enumerate() {
-        let each = of_group(draft, names, at, group)?;
+    for (at, group) in addition.groups.iter().enumerate() {
+        let each = of_group(addition, at, group)?;
         if !each.is_empty() {
-            links.insert(at as u32, each);
+            links.insert((addition.before() + at) as u32, each);
         }
     }
     Ok(links)
 }
 
-fn of_group(
-    draft: &Draft,
-    names: &BTreeMap<Arc<str>, usize>,
-    at: usize,
-    group: &Group,
-) -> Checked<Vec<u32>> {
+fn of_group(addition: &Addition<'_>, at: usize, group: &Group) -> Checked<Vec<u32>> {
     let inputs = group.inputs.iter().enumerate();
     let inputs = inputs.filter_map(|(item, input)| match input {
         Input::TaskEach(id) => Some(("inputs", item, id)),
@@ -75,10 +67,10 @@ fn of_group(
             key,
             item: Some(item),
         };
-        let Some(other) = names.get(id).copied() else {
+        let Some(other) = addition.position(id) else {
             continue;
         };
-        let (own, theirs) = (group.count(), draft.groups[other].count());
+        let (own, theirs) = (group.count(), addition.group(other).count());
         if own != theirs {
             return wrong(
                 place,
@@ -110,7 +102,7 @@ fn of_group(
                 "leave `need` or `each` out",
             );
         }
-        each.push(other as u32);
+        each.push(other);
     }
     each.sort_unstable();
     each.dedup();
@@ -119,7 +111,7 @@ fn of_group(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CriticalRule, Need, Qos, SpecError};
+    use super::super::{CriticalRule, Draft, Need, Qos, SpecError};
     use super::*;
 
     fn array(id: &str, range: (u32, u32)) -> Group {

@@ -1,10 +1,11 @@
 //! Checks of the names of a job's files, when it is submitted: patterns that cannot be read, and files that would lie
 //! in the same place. Of patterns nobody knows before the tasks have run what they match.
 
+use super::addition::Addition;
 use super::placeholders::is_glob;
 use super::template::Template;
 use super::validate::{Checked, Place, check_path, wrong};
-use super::{Group, Input, JobSpec};
+use super::{Group, Input};
 use globset::GlobBuilder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
@@ -13,6 +14,8 @@ use std::hash::{DefaultHasher, Hasher};
 const INDEX_DIGITS_MAX: usize = 10;
 /// Most names with parameters that are made to check one job: a few seconds' work.
 const EXPANDED_MAX: u64 = 20_000_000;
+/// The same for an extension of an open job, which is checked where all requests are: a tenth of a second's work.
+const ADDED_EXPANDED_MAX: u64 = 400_000;
 
 /// Names of files that will lie in one folder.
 #[derive(Default)]
@@ -43,33 +46,48 @@ enum Name<'a> {
 }
 
 /// How many more names with parameters may be made.
-struct Budget(u64);
+struct Budget {
+    left: u64,
+    all: u64,
+}
 
 impl Budget {
+    fn new(all: u64) -> Self {
+        Self { left: all, all }
+    }
+
     fn take(&mut self, place: Place, group: &Group) -> Checked<()> {
-        let Some(left) = self.0.checked_sub(u64::from(group.count())) else {
+        let Some(left) = self.left.checked_sub(u64::from(group.count())) else {
             return wrong(
                 place,
-                format!("more than {EXPANDED_MAX} names of files would have to be compared"),
+                format!(
+                    "more than {} names of files would have to be compared",
+                    self.all
+                ),
                 "write `${index}` into names instead of parameters: such names are compared at once",
             );
         };
-        self.0 = left;
+        self.left = left;
         Ok(())
     }
 }
 
-pub(super) fn check(spec: &JobSpec) -> Checked<()> {
-    check_within(spec, Budget(EXPANDED_MAX))
+pub(super) fn check(addition: &Addition<'_>) -> Checked<()> {
+    let most = match addition.extends() {
+        true => ADDED_EXPANDED_MAX,
+        false => EXPANDED_MAX,
+    };
+    check_within(addition, Budget::new(most))
 }
 
-fn check_within(spec: &JobSpec, mut budget: Budget) -> Checked<()> {
-    let groups = spec.groups();
+fn check_within(addition: &Addition<'_>, mut budget: Budget) -> Checked<()> {
+    let groups = addition.groups;
     for (at, group) in groups.iter().enumerate() {
         check_placeholders(at, group)?;
         check_globs(at, group)?;
         check_values(at, group, &mut budget)?;
     }
+    let waited_for: BTreeSet<&str> = groups.iter().flat_map(waits_for).collect();
     let read: BTreeSet<&str> = groups
         .iter()
         .flat_map(|group| &group.inputs)
@@ -80,11 +98,12 @@ fn check_within(spec: &JobSpec, mut budget: Budget) -> Checked<()> {
         .collect();
     let mut results = Vec::new();
     for (at, group) in groups.iter().enumerate() {
-        let result = spec.is_result(at);
+        // Of an open job nobody knows yet which tasks others will wait for. What it leaves is told apart by its task.
+        let result = group.keep || addition.open || !waited_for.contains(&*group.id);
         if result || read.contains(&*group.id) {
             check_array(at, group)?;
         }
-        if result {
+        if result && !addition.open {
             let names = names(group);
             results.extend(names.map(|(item, name)| (output(at, item), name, group)));
         }
@@ -102,11 +121,17 @@ fn check_within(spec: &JobSpec, mut budget: Budget) -> Checked<()> {
                 )
             })?;
     }
-    let by_id: BTreeMap<&str, &Group> = groups.iter().map(|group| (&*group.id, group)).collect();
     for (at, group) in groups.iter().enumerate() {
-        check_inputs(spec, at, group, &by_id, &mut budget)?;
+        check_inputs(addition, at, group, &mut budget)?;
     }
     Ok(())
+}
+
+/// The groups that a group waits for.
+fn waits_for(group: &Group) -> impl Iterator<Item = &str> {
+    let inputs = group.inputs.iter().filter_map(Input::task);
+    let deps = group.deps.iter().chain(group.deps_each.iter());
+    deps.chain(inputs).map(|id| &**id)
 }
 
 fn output(at: usize, item: usize) -> Place {
@@ -235,10 +260,9 @@ fn check_array(at: usize, group: &Group) -> Checked<()> {
 }
 
 fn check_inputs(
-    spec: &JobSpec,
+    addition: &Addition<'_>,
     at: usize,
     group: &Group,
-    by_id: &BTreeMap<&str, &Group>,
     budget: &mut Budget,
 ) -> Checked<()> {
     let place = |item| Place {
@@ -258,14 +282,14 @@ fn check_inputs(
     for (item, input) in group.inputs.iter().enumerate() {
         match input {
             Input::Task(id) if seen.insert(&**id) => {
-                let Some(from) = by_id.get(&**id) else {
+                let Some(from) = named(addition, id) else {
                     continue;
                 };
-                all.extend(names(from).map(|(_, name)| (place(item), name, *from)));
+                all.extend(names(from).map(|(_, name)| (place(item), name, from)));
             }
             Input::Task(_) | Input::TaskEach(_) => {}
             Input::File(file) => {
-                let name = Name::Plain(spec.files()[*file as usize].path.to_string());
+                let name = Name::Plain(addition.files[*file as usize].path.to_string());
                 all.push((place(item), name, group));
             }
             Input::FileEach(_) => {}
@@ -278,34 +302,37 @@ fn check_inputs(
     }
     for (item, input) in group.inputs.iter().enumerate() {
         if let Input::FileEach(first) = input {
-            let files = &spec.files()[*first as usize..][..group.count() as usize];
+            let files = &addition.files[*first as usize..][..group.count() as usize];
             if let Some(file) = files.iter().find(|file| there.holder(&file.path).is_some()) {
                 return clash(place(item), &file.path);
             }
         }
     }
-    if let Some((item, name)) = clash_of_each(spec, at, by_id, &there, budget)? {
+    if let Some((item, name)) = clash_of_each(addition, at, &there, budget)? {
         return clash(place(item), &name);
     }
     Ok(())
 }
 
+fn named<'a>(addition: &Addition<'a>, id: &str) -> Option<&'a Group> {
+    addition.position(id).map(|at| addition.group(at))
+}
+
 /// Two files at one path in one of the tasks, where each reads what the tasks at its own place left: the position of the
 /// input, and the path. `there` is what all tasks read.
 fn clash_of_each(
-    spec: &JobSpec,
+    addition: &Addition<'_>,
     at: usize,
-    by_id: &BTreeMap<&str, &Group>,
     there: &Names<'_>,
     budget: &mut Budget,
 ) -> Checked<Option<(usize, String)>> {
-    let group = &spec.groups()[at];
+    let group = &addition.groups[at];
     let mut templates = Vec::new();
     let mut files = Vec::new();
     for (item, input) in group.inputs.iter().enumerate() {
         match input {
             Input::TaskEach(id) if !group.inputs[..item].contains(input) => {
-                let from = by_id.get(&**id).into_iter();
+                let from = named(addition, id).into_iter();
                 let outputs = from.flat_map(|from| {
                     let named = names(from).map(|(output, _)| &*from.outputs[output]);
                     named.map(|output| Template::new(from, output))
@@ -327,7 +354,7 @@ fn clash_of_each(
         own.clear();
         let paths = files
             .iter()
-            .map(|first| &spec.files()[(first + offset) as usize].path);
+            .map(|first| &addition.files[(first + offset) as usize].path);
         own.extend(paths.map(|path| path.to_string()));
         for (item, template) in &templates {
             let name = template.expand(offset);

@@ -1,18 +1,17 @@
 //! Checks of what a job says about how much of it is needed, by when and for how much.
 
+use super::addition::Addition;
 use super::validate::{Checked, Place, job, wrong};
-use super::{Draft, MaxFailures, Need};
+use super::{Draft, MaxFailures, Need, OPEN_TIMEOUT_MAX, OPEN_TIMEOUT_MIN};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// The dependencies that want less than all of another group.
 pub(super) fn relax(
-    draft: &Draft,
-    names: &BTreeMap<Arc<str>, usize>,
+    addition: &Addition<'_>,
     waits_for: &[Vec<u32>],
 ) -> Checked<BTreeMap<(u32, u32), u32>> {
     let mut relaxed = BTreeMap::new();
-    for (at, group) in draft.groups.iter().enumerate() {
+    for (at, group) in addition.groups.iter().enumerate() {
         for (item, (name, need)) in group.needs.iter().enumerate() {
             let place = Place {
                 group: Some(at),
@@ -20,7 +19,7 @@ pub(super) fn relax(
                 item: Some(item),
             };
             check_need(place, *need)?;
-            let other = names.get(name).map(|other| *other as u32);
+            let other = addition.position(name);
             let Some(other) = other.filter(|other| waits_for[at].contains(other)) else {
                 return wrong(
                     place,
@@ -28,9 +27,10 @@ pub(super) fn relax(
                     "say `need` of a task that is among its `inputs` or `deps`",
                 );
             };
-            let all = draft.groups[other as usize].count();
+            let all = addition.group(other).count();
             if need.of(all) < all {
-                relaxed.insert((at as u32, other), need.of(all));
+                let at = (addition.before() + at) as u32;
+                relaxed.insert((at, other), need.of(all));
             }
         }
     }
@@ -67,6 +67,15 @@ pub(super) fn check_qos(draft: &Draft) -> Checked<()> {
             job("finish_by"),
             "no job is done in no time",
             "write the time from its acceptance, like \"2h\"",
+        );
+    }
+    if let Some(timeout) = qos.open_timeout
+        && !(OPEN_TIMEOUT_MIN..=OPEN_TIMEOUT_MAX).contains(&timeout)
+    {
+        return wrong(
+            job("open_timeout"),
+            "an open job cannot wait for its client for so short or so long a time",
+            "write \"1s\" to \"30d\"",
         );
     }
     if let Some(MaxFailures::Share(share)) = qos.max_failures

@@ -29,6 +29,7 @@ impl JobSpec {
             waited_by: self.waited_by.clone(),
             relaxed: self.relaxed.clone(),
             each: self.each.clone(),
+            names: self.names.clone(),
         }
     }
 }

@@ -28,7 +28,18 @@ pub struct Qos {
     /// How many tasks may fail before the whole job is stopped; any number, where it is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_failures: Option<MaxFailures>,
+    /// The job is open: groups can be added to it until it is closed, and it closes itself once its client has been gone
+    /// for so long. Tasks can be added to no other job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_timeout: Option<Duration>,
 }
+
+/// How long an open job waits for its client, where the job does not say.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The shortest such time: a client needs a moment to find the next leader.
+pub const OPEN_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// The longest such time: an open job keeps all that its tasks left.
+pub const OPEN_TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Default for Qos {
     fn default() -> Self {
@@ -42,6 +53,7 @@ impl Default for Qos {
             confidence: 0.95,
             budget: None,
             max_failures: None,
+            open_timeout: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Bounds on the size of a submitted job. They apply to submissions alone: an older journal may hold a job that
 //! is larger, and it stays readable.
 
+use super::addition::Addition;
 use super::placeholders::{Piece, pieces};
 use super::stored::encoded;
 use super::validate::{Checked, Place, SpecError, job, wrong};
@@ -35,12 +36,6 @@ impl JobSpec {
     /// # Errors
     /// What is too large, and where.
     pub fn check_size(&self) -> Result<(), SpecError> {
-        let groups = self.groups().iter().enumerate();
-        for (at, group) in groups.clone() {
-            if group.runtime.runs_command() {
-                check_command(at, group)?;
-            }
-        }
         let bytes = self.encoded_bytes();
         if bytes > SPEC_BYTES_MAX {
             return wrong(
@@ -53,60 +48,67 @@ impl JobSpec {
                 "split the job, use arrays for tasks that differ by an index only, and put long texts into files",
             );
         }
-        for (at, group) in groups {
-            self.check_order(at, group)?;
-        }
-        Ok(())
+        check(&Addition::all_of(self))
     }
+}
 
-    /// The list of files and blobs that a worker is sent with the group's first task.
-    fn check_order(&self, at: usize, group: &Group) -> Checked<()> {
-        // A worker is sent the names of the parameters, and each task's own values with its assignment.
-        let parameters = group.longest_values();
-        let mut bytes = encoded(group).saturating_sub(encoded(&group.axes));
-        bytes = bytes.saturating_add(encoded(&parameters));
-        bytes = parameters
-            .iter()
-            .fold(bytes, |all, (_, longest)| all.saturating_add(*longest));
-        let mut blobs: Vec<Hash> = group.stdin.iter().filter_map(Data::hash).collect();
-        let files = self.files();
-        for input in &group.inputs {
-            let listed: &[FileEntry] = match input {
-                Input::File(first) => &files[*first as usize..][..1],
-                Input::FileEach(first) => {
-                    let each = &files[*first as usize..][..group.count() as usize];
-                    blobs.extend(each.iter().filter_map(|file| file.data.hash()));
-                    let longest = each.iter().map(encoded).max().unwrap_or(0);
-                    bytes = bytes.saturating_add(longest);
-                    continue;
-                }
-                Input::Task(_) | Input::TaskEach(_) => continue,
-            };
-            blobs.extend(listed.iter().filter_map(|file| file.data.hash()));
-            bytes = bytes.saturating_add(listed.iter().map(encoded).sum());
+/// Checks each group: no program is given more than Linux takes, and each task's order fits into one message.
+pub(super) fn check(addition: &Addition<'_>) -> Checked<()> {
+    for (at, group) in addition.groups.iter().enumerate() {
+        if group.runtime.runs_command() {
+            check_command(at, group)?;
         }
-        blobs.sort_unstable();
-        blobs.dedup();
-        bytes = bytes.saturating_add(grant_bytes(blobs.len()));
-        if bytes > MESSAGE_BYTES_MAX {
-            return wrong(
-                Place {
-                    group: Some(at),
-                    key: "inputs",
-                    item: None,
-                },
-                format!(
-                    "what a worker is told of this task takes {}, with its {} input files, and at most {} fit into one \
-                     message",
-                    show_bytes(bytes as u64),
-                    blobs.len(),
-                    show_bytes(MESSAGE_BYTES_MAX as u64)
-                ),
-                "pack the files into fewer, or split the task",
-            );
-        }
-        Ok(())
+        check_order(addition.files, at, group)?;
     }
+    Ok(())
+}
+
+/// The list of files and blobs that a worker is sent with the group's first task.
+fn check_order(files: &[FileEntry], at: usize, group: &Group) -> Checked<()> {
+    // A worker is sent the names of the parameters, and each task's own values with its assignment.
+    let parameters = group.longest_values();
+    let mut bytes = encoded(group).saturating_sub(encoded(&group.axes));
+    bytes = bytes.saturating_add(encoded(&parameters));
+    bytes = parameters
+        .iter()
+        .fold(bytes, |all, (_, longest)| all.saturating_add(*longest));
+    let mut blobs: Vec<Hash> = group.stdin.iter().filter_map(Data::hash).collect();
+    for input in &group.inputs {
+        let listed: &[FileEntry] = match input {
+            Input::File(first) => &files[*first as usize..][..1],
+            Input::FileEach(first) => {
+                let each = &files[*first as usize..][..group.count() as usize];
+                blobs.extend(each.iter().filter_map(|file| file.data.hash()));
+                let longest = each.iter().map(encoded).max().unwrap_or(0);
+                bytes = bytes.saturating_add(longest);
+                continue;
+            }
+            Input::Task(_) | Input::TaskEach(_) => continue,
+        };
+        blobs.extend(listed.iter().filter_map(|file| file.data.hash()));
+        bytes = bytes.saturating_add(listed.iter().map(encoded).sum());
+    }
+    blobs.sort_unstable();
+    blobs.dedup();
+    bytes = bytes.saturating_add(grant_bytes(blobs.len()));
+    if bytes > MESSAGE_BYTES_MAX {
+        return wrong(
+            Place {
+                group: Some(at),
+                key: "inputs",
+                item: None,
+            },
+            format!(
+                "what a worker is told of this task takes {}, with its {} input files, and at most {} fit into one \
+                 message",
+                show_bytes(bytes as u64),
+                blobs.len(),
+                show_bytes(MESSAGE_BYTES_MAX as u64)
+            ),
+            "pack the files into fewer, or split the task",
+        );
+    }
+    Ok(())
 }
 
 fn check_command(at: usize, group: &Group) -> Checked<()> {

@@ -3,8 +3,9 @@
 //! A field that is added has a default, and is left out where it has that value. A version that does not know a field
 //! refuses the job.
 
-use super::{Draft, JobSpec};
+use super::{Draft, Extension, JobSpec};
 use crate::record::RecordError;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use std::io;
 
@@ -26,17 +27,45 @@ impl JobSpec {
     ///
     /// # Errors
     /// The bytes are no specification, a later version wrote them, or the job is not valid.
-    pub fn decode(mut bytes: &[u8]) -> Result<Self, RecordError> {
-        let draft: Draft = rmp_serde::from_read(&mut bytes).map_err(damaged)?;
-        if !bytes.is_empty() {
-            return Err(damaged("bytes follow the specification"));
-        }
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let draft: Draft = unpacked(bytes)?;
         Self::try_from(draft).map_err(damaged)
     }
 
     /// Length of [`JobSpec::encode`] in bytes.
     pub fn encoded_bytes(&self) -> usize {
         encoded(&self.draft)
+    }
+}
+
+impl Extension {
+    /// The extension as requests hold it: like a specification.
+    ///
+    /// # Errors
+    /// It holds something that cannot be written.
+    pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
+        rmp_serde::to_vec_named(self).map_err(damaged)
+    }
+
+    /// The extension in `bytes`, which must be all of them.
+    ///
+    /// # Errors
+    /// The bytes are no extension, or a later version wrote them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        unpacked(bytes)
+    }
+
+    /// Length of [`Extension::encode`] in bytes.
+    pub fn encoded_bytes(&self) -> usize {
+        encoded(self)
+    }
+}
+
+fn unpacked<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, RecordError> {
+    let value = rmp_serde::from_read(&mut bytes).map_err(damaged)?;
+    match bytes {
+        [] => Ok(value),
+        _ => Err(damaged("bytes follow the specification")),
     }
 }
 
@@ -83,6 +112,32 @@ impl<'de> Deserialize<'de> for JobSpec {
         }
         let bytes: serde_bytes::ByteBuf = serde_bytes::deserialize(from)?;
         Self::decode(&bytes).map_err(de::Error::custom)
+    }
+}
+
+/// The form of a record's field whose own fields are known by their names: MessagePack.
+pub(crate) mod named {
+    use super::{Deserializer, Serialize, Serializer, de, ser};
+    use serde::de::DeserializeOwned;
+
+    pub fn serialize<T: Serialize, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() {
+            return value.serialize(to);
+        }
+        let bytes = rmp_serde::to_vec_named(value).map_err(ser::Error::custom)?;
+        serde_bytes::serialize(&bytes, to)
+    }
+
+    pub fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
+    where
+        T: DeserializeOwned,
+        D: Deserializer<'de>,
+    {
+        if from.is_human_readable() {
+            return T::deserialize(from);
+        }
+        let bytes: serde_bytes::ByteBuf = serde_bytes::deserialize(from)?;
+        super::unpacked(&bytes).map_err(de::Error::custom)
     }
 }
 

@@ -1,14 +1,14 @@
 //! The checks that make a [`JobSpec`] of a [`Draft`].
 
+use super::addition::{Addition, named};
 use super::axes::check_axes;
-use super::each::links;
-use super::needs::{check_qos, relax};
+use super::needs::check_qos;
 use super::{COPIES_MAX, RETRY_DELAY_MAX, positional};
-use super::{Draft, GROUPS_MAX, Group, Input, JobSpec, TASKS_MAX, Top};
-use crate::Data;
+use super::{Draft, Group, Input, JobSpec, TASKS_MAX, Top};
 use crate::data::INLINE_BYTES_MAX;
+use crate::{Data, FileEntry};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Most resources that one task can name beside CPUs, memory and disk: each placement looks at all of them.
 const RESOURCES_MAX: usize = 64;
@@ -77,81 +77,25 @@ pub(super) fn job(key: &'static str) -> Place {
 
 pub(super) fn validate(draft: Draft) -> Checked<JobSpec> {
     check_job(&draft)?;
-    let mut names = BTreeMap::new();
-    let mut firsts = Vec::with_capacity(draft.groups.len());
-    let mut total = 0u64;
-    for (at, group) in draft.groups.iter().enumerate() {
-        check_group(&draft, at, group)?;
-        check_content(at, group)?;
-        if let Some(first) = names.insert(group.id.clone(), at) {
-            return wrong(
-                Place {
-                    group: Some(at),
-                    key: "id",
-                    item: None,
-                },
-                format!(
-                    "the id {:?} is used twice, first by task {}",
-                    group.id,
-                    first + 1
-                ),
-                "give each task an id of its own, or make one task with an array",
-            );
-        }
-        firsts.push(total as u32);
-        total += u64::from(group.count());
-        if total > TASKS_MAX {
-            return wrong(
-                Place {
-                    group: Some(at),
-                    key: "array",
-                    item: None,
-                },
-                format!("the job has more than {TASKS_MAX} tasks"),
-                "split it into several jobs",
-            );
-        }
-    }
-    let waits_for = resolve_all(&draft, &names)?;
-    check_cycles(&draft, &waits_for)?;
-    let relaxed = relax(&draft, &names, &waits_for)?;
-    let each = links(&draft, &names)?;
-    let mut waited_by = vec![Vec::new(); draft.groups.len()];
-    for (at, others) in waits_for.iter().enumerate() {
-        for other in others {
-            waited_by[*other as usize].push(at as u32);
-        }
-    }
-    Ok(JobSpec {
+    let names = Cow::Owned(named(&draft.groups, 0));
+    let addition = Addition::of(&draft, names);
+    let (growth, names) = (addition.check()?, addition.into_names());
+    let mut spec = JobSpec {
         format: positional::format(&draft),
         draft,
-        firsts,
-        total: total as u32,
-        waits_for,
-        waited_by,
-        relaxed,
-        each,
-    })
+        firsts: Vec::new(),
+        total: 0,
+        waits_for: Vec::new(),
+        waited_by: Vec::new(),
+        relaxed: BTreeMap::new(),
+        each: BTreeMap::new(),
+        names: BTreeMap::new(),
+    };
+    spec.grow(growth, names);
+    Ok(spec)
 }
 
 fn check_job(draft: &Draft) -> Checked<()> {
-    if draft.groups.is_empty() {
-        return wrong(
-            job("task"),
-            "the job has no task",
-            "add at least one [[task]] table",
-        );
-    }
-    if draft.groups.len() > GROUPS_MAX {
-        return wrong(
-            job("task"),
-            format!(
-                "the job has {} task tables, at most {GROUPS_MAX} are taken",
-                draft.groups.len()
-            ),
-            "use arrays for tasks that differ by an index only",
-        );
-    }
     if draft.name.len() > 256 {
         return wrong(
             job("name"),
@@ -176,7 +120,12 @@ fn check_job(draft: &Draft) -> Checked<()> {
         );
     }
     check_qos(draft)?;
-    for file in &draft.files {
+    Ok(())
+}
+
+/// What a client brings can travel within a job, and lies in the tasks' folders.
+pub(super) fn check_files(files: &[FileEntry]) -> Checked<()> {
+    for file in files {
         if file.data.hash().is_none() && file.data.size() > INLINE_BYTES_MAX as u64 {
             return wrong(
                 job("inputs"),
@@ -198,7 +147,7 @@ fn check_job(draft: &Draft) -> Checked<()> {
     Ok(())
 }
 
-fn check_group(draft: &Draft, at: usize, group: &Group) -> Checked<()> {
+pub(super) fn check_group(files: &[FileEntry], at: usize, group: &Group) -> Checked<()> {
     let place = |key, item| Place {
         group: Some(at),
         key,
@@ -253,7 +202,7 @@ fn check_group(draft: &Draft, at: usize, group: &Group) -> Checked<()> {
             Input::FileEach(first) => (*first, group.count()),
             Input::Task(_) | Input::TaskEach(_) => continue,
         };
-        if u64::from(first) + u64::from(count) > draft.files.len() as u64 {
+        if u64::from(first) + u64::from(count) > files.len() as u64 {
             return wrong(
                 place("inputs", Some(item)),
                 "the input's file is not among the job's files",
@@ -290,7 +239,7 @@ fn check_array(at: usize, group: &Group) -> Checked<()> {
 }
 
 /// What a group's values hold: things that no program could be given, or that would make messages too long.
-fn check_content(at: usize, group: &Group) -> Checked<()> {
+pub(super) fn check_content(at: usize, group: &Group) -> Checked<()> {
     let place = |key, item| Place {
         group: Some(at),
         key,
@@ -343,121 +292,11 @@ fn check_content(at: usize, group: &Group) -> Checked<()> {
     Ok(())
 }
 
-fn resolve_all(draft: &Draft, names: &BTreeMap<Arc<str>, usize>) -> Checked<Vec<Vec<u32>>> {
-    let mut waits_for = Vec::with_capacity(draft.groups.len());
-    for (at, group) in draft.groups.iter().enumerate() {
-        let deps = group
-            .deps
-            .iter()
-            .chain(group.deps_each.iter())
-            .enumerate()
-            .map(|(item, name)| ("deps", item, name));
-        let inputs = group
-            .inputs
-            .iter()
-            .enumerate()
-            .filter_map(|(item, input)| Some(("inputs", item, input.task()?)));
-        let mut others = Vec::new();
-        for (key, item, name) in deps.chain(inputs) {
-            let Some(other) = names.get(name) else {
-                return wrong(
-                    Place {
-                        group: Some(at),
-                        key,
-                        item: Some(item),
-                    },
-                    format!(
-                        "task {:?} waits for {name:?}, which is no task of this job",
-                        group.id
-                    ),
-                    nearest(name, names.keys()),
-                );
-            };
-            others.push(*other as u32);
-        }
-        others.sort_unstable();
-        others.dedup();
-        waits_for.push(others);
-    }
-    Ok(waits_for)
-}
-
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a Arc<str>>) -> String {
-    let common = |other: &str| {
-        name.bytes()
-            .zip(other.bytes())
-            .take_while(|(a, b)| a == b)
-            .count()
-    };
-    known
-        .map(|other| (common(other), other))
-        .max_by_key(|(common, _)| *common)
-        .filter(|(common, _)| *common > 0)
-        .map_or_else(
-            || "name a task's id".to_owned(),
-            |(_, other)| format!("did you mean {other:?}?"),
-        )
-}
-
-fn check_cycles(draft: &Draft, waits_for: &[Vec<u32>]) -> Checked<()> {
-    let mut open: Vec<usize> = waits_for.iter().map(Vec::len).collect();
-    let mut waited_by = vec![Vec::new(); open.len()];
-    for (at, others) in waits_for.iter().enumerate() {
-        others
-            .iter()
-            .for_each(|other| waited_by[*other as usize].push(at));
-    }
-    let mut free: Vec<usize> = (0..open.len()).filter(|at| open[*at] == 0).collect();
-    while let Some(at) = free.pop() {
-        for next in &waited_by[at] {
-            open[*next] -= 1;
-            if open[*next] == 0 {
-                free.push(*next);
-            }
-        }
-    }
-    let Some(start) = open.iter().position(|count| *count > 0) else {
-        return Ok(());
-    };
-    let path = walk_cycle(waits_for, &open, start);
-    let names: Vec<&str> = path.iter().map(|at| &*draft.groups[*at].id).collect();
-    wrong(
-        Place {
-            group: Some(path[0]),
-            key: "deps",
-            item: None,
-        },
-        format!(
-            "tasks wait for each other in a circle: {}",
-            names.join(" → ")
-        ),
-        "remove one of these dependencies",
-    )
-}
-
-/// Follows dependencies that never end from `start` until a task repeats; gives the circle, closed.
-fn walk_cycle(waits_for: &[Vec<u32>], open: &[usize], start: usize) -> Vec<usize> {
-    let mut path = vec![start];
-    loop {
-        let at = path[path.len() - 1];
-        let next = waits_for[at]
-            .iter()
-            .map(|other| *other as usize)
-            .find(|other| open[*other] > 0);
-        let Some(next) = next else { return path };
-        if let Some(from) = path.iter().position(|seen| *seen == next) {
-            let mut circle = path.split_off(from);
-            circle.push(next);
-            return circle;
-        }
-        path.push(next);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::spec::{CriticalRule, Qos};
+    use std::sync::Arc;
 
     fn draft(groups: Vec<Group>) -> Draft {
         Draft {

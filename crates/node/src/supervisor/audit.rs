@@ -81,6 +81,11 @@ impl Audit {
             Request::Set { name, value } => format!("set {name} = {value}"),
             Request::RevokeTicket(name) => format!("revoke ticket {name}"),
             Request::Retry(job) => format!("retry job {job}"),
+            Request::Extend { job, key, .. } => format!("extend job {job} key {key}"),
+            Request::Close(job) => format!("close job {job}"),
+            Request::Release { job, tasks } => {
+                format!("release outputs of job {job}, {} names", tasks.len())
+            }
             Request::Forget(job) => format!("forget job {job}"),
             Request::Upgrade => "upgrade the format".to_owned(),
             _ => return None,
@@ -93,6 +98,7 @@ impl Audit {
         let outcome = match reply {
             Reply::No(refusal) => format!("refused: {}", refusal.why),
             Reply::Accepted(job) => format!("job {job}"),
+            Reply::Extended(added) => format!("{} tasks from {} on", added.tasks, added.first),
             _ => "done".to_owned(),
         };
         self.note(asked.peer, asked.role, &asked.what, &outcome);

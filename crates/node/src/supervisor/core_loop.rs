@@ -9,7 +9,7 @@ use super::membership::{self, Changes, GroupAsk, Moved};
 use super::peers;
 use super::pending_requests::{PendingRequests, ReplyTo};
 use super::recording::Recording;
-use super::requests::NewJob;
+use super::requests::{NewJob, Submitted};
 use super::watch::Watch;
 use crate::NodeError;
 use crate::clock::Clock;
@@ -24,7 +24,7 @@ use hedge_core::supervisor::{
 };
 use hedge_model::group::{FromLeader, GroupMember, PeerSupervisor, ToLeader};
 use hedge_model::msg::{Ask, FromWorker, Request, Role};
-use hedge_model::{Hash, JobSpec, PeerAddr, PeerId};
+use hedge_model::{Hash, PeerAddr, PeerId};
 use hedge_net::{
     Call, Caller, CloseReason, DataStore, Fetcher, Incoming, Link, LinkSender, SecretKey, Trust,
 };
@@ -127,7 +127,7 @@ pub(crate) enum Input {
         requester: Requester,
         ask: u64,
         job: NewJob,
-        result: Result<Arc<JobSpec>, String>,
+        result: Result<Submitted, String>,
     },
     Pulled(Vec<(Hash, Result<Option<PeerId>, PullFailure>)>),
     /// What a peer has proven of blobs that it was asked about.

@@ -2,18 +2,27 @@
 
 use super::core_loop::{Input, Loop};
 use super::pending_requests::ReplyTo;
-use super::spec::{check, check_apart, decode, fetch_spec};
+use super::spec::{check, check_apart, decode, decode_checked, decode_groups, fetch_spec};
 use super::ticket_text;
 use hedge_core::supervisor::{Action, Event, Requester};
-use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Request, Role};
-use hedge_model::{Data, Hash, InputServer, JobSpec, PeerAddr, SubmitKey};
+use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Request, Role, SharedExtension};
+use hedge_model::{Data, Hash, InputServer, JobId, JobSpec, PeerAddr, SubmitKey};
 use std::sync::Arc;
 
-/// What a submission says beside the job's description.
+/// What a submission says beside its content.
 #[derive(Debug)]
 pub(crate) struct NewJob {
     key: SubmitKey,
     from: InputServer,
+    /// The open job that it extends; none for one that is a job.
+    extends: Option<JobId>,
+}
+
+/// What is submitted.
+#[derive(Debug)]
+pub(crate) enum Submitted {
+    Job(Arc<JobSpec>),
+    Groups(SharedExtension),
 }
 
 impl Loop {
@@ -61,7 +70,18 @@ impl Loop {
     fn ask_core(&mut self, requester: Requester, ask: u64, request: Request) {
         match request {
             Request::Submit { key, spec, from } => {
-                self.ask_submit(requester, ask, NewJob { key, from }, spec);
+                let extends = None;
+                self.ask_submit(requester, ask, NewJob { key, from, extends }, spec);
+            }
+            Request::Extend {
+                job,
+                key,
+                extension,
+                from,
+            } => {
+                let extends = Some(job);
+                let job = NewJob { key, from, extends };
+                self.ask_submit(requester, ask, job, extension);
             }
             Request::Ticket {
                 role, valid_for, ..
@@ -92,9 +112,16 @@ impl Loop {
             return self.reply(ask, no(RefusalKind::Bad, &why));
         }
         let slow = match spec {
+            Data::Inline(bytes) if job.extends.is_some() => {
+                let decoded = decode_groups(&bytes);
+                return self.on_decoded(requester, ask, job, decoded);
+            }
             Data::Inline(bytes) => match decode(&bytes) {
                 Ok(spec) if spec.checks_slowly() => Slow::Check(Box::new(spec)),
-                decoded => return self.on_decoded(requester, ask, job, decoded.and_then(check)),
+                decoded => {
+                    let checked = decoded.and_then(check).map(Submitted::Job);
+                    return self.on_decoded(requester, ask, job, checked);
+                }
             },
             Data::Blob { hash, size } => Slow::Fetch(hash, size),
         };
@@ -106,8 +133,14 @@ impl Loop {
         tokio::spawn(async move {
             let _place = room.acquire_owned().await;
             let result = match slow {
-                Slow::Check(spec) => check_apart(*spec).await,
-                Slow::Fetch(hash, size) => fetch_spec(&fetcher, hash, size, &job.from.addr).await,
+                Slow::Check(spec) => check_apart(*spec).await.map(Submitted::Job),
+                Slow::Fetch(hash, size) => {
+                    let read = match job.extends {
+                        Some(_) => decode_groups,
+                        None => decode_checked,
+                    };
+                    fetch_spec(&fetcher, hash, size, &job.from.addr, read).await
+                }
             };
             let submit = Input::Submit {
                 requester,
@@ -151,31 +184,52 @@ impl Loop {
         requester: Requester,
         ask: u64,
         job: NewJob,
-        result: Result<Arc<JobSpec>, String>,
+        result: Result<Submitted, String>,
     ) {
-        match result {
-            Ok(spec) => {
-                let held = match requester {
-                    Requester::Here { .. } => self.held_inputs(&spec),
-                    Requester::Peer(_) => Vec::new(),
-                };
+        let NewJob { key, from, extends } = job;
+        let from = from.addr;
+        match (result, extends) {
+            (Ok(Submitted::Job(spec)), _) => {
+                let held = self.held_inputs(requester, spec.input_blobs());
                 self.feed(Event::Submit {
                     requester,
                     ask,
-                    key: job.key,
+                    key,
                     spec,
-                    from: job.from.addr,
+                    from,
                     held,
                 });
             }
-            Err(why) => self.reply(ask, no(RefusalKind::Bad, &why)),
+            (Ok(Submitted::Groups(extension)), Some(job)) => {
+                let held = self.held_inputs(requester, extension.input_blobs());
+                self.feed(Event::Extend {
+                    requester,
+                    ask,
+                    job,
+                    key,
+                    extension,
+                    from,
+                    held,
+                });
+            }
+            (Ok(Submitted::Groups(_)), None) => {
+                self.reply(ask, no(RefusalKind::Bad, "groups are no job"));
+            }
+            (Err(why), _) => self.reply(ask, no(RefusalKind::Bad, &why)),
         }
     }
 
-    /// Inputs of a job that are in the own store: a client within this process puts all of them there.
-    fn held_inputs(&self, spec: &JobSpec) -> Vec<Hash> {
-        let inputs = spec.input_blobs().map(|(hash, _)| hash);
-        inputs.filter(|hash| self.setup.store.has(*hash)).collect()
+    /// Inputs that are in the own store: a client within this process puts all of them there.
+    fn held_inputs(
+        &self,
+        requester: Requester,
+        inputs: impl Iterator<Item = (Hash, u64)>,
+    ) -> Vec<Hash> {
+        let held = |hash: &Hash| self.setup.store.has(*hash);
+        match requester {
+            Requester::Here { .. } => inputs.map(|(hash, _)| hash).filter(held).collect(),
+            Requester::Peer(_) => Vec::new(),
+        }
     }
 
     /// All supervisors of the grid, this one first.

@@ -1,6 +1,7 @@
 //! Job specifications as they arrive: decoded, and fetched from the client first where they are long.
 
-use hedge_model::spec::SPEC_BYTES_MAX;
+use super::requests::Submitted;
+use hedge_model::spec::{Extension, SPEC_BYTES_MAX};
 use hedge_model::units::show_bytes;
 use hedge_model::{Hash, JobSpec, PeerAddr};
 use hedge_net::Fetcher;
@@ -10,6 +11,17 @@ use std::sync::Arc;
 pub(super) fn decode(bytes: &[u8]) -> Result<JobSpec, String> {
     JobSpec::decode(bytes)
         .map_err(|error| format!("the job cannot be read: {error}; nothing was accepted"))
+}
+
+/// Groups for an open job, which are checked against that.
+pub(super) fn decode_groups(bytes: &[u8]) -> Result<Submitted, String> {
+    let decoded = Extension::decode(bytes);
+    let groups = decoded.map(|extension| Submitted::Groups(Arc::new(extension)));
+    groups.map_err(|error| format!("the groups cannot be read: {error}; nothing was added"))
+}
+
+pub(super) fn decode_checked(bytes: &[u8]) -> Result<Submitted, String> {
+    decode(bytes).and_then(check).map(Submitted::Job)
 }
 
 pub(super) fn check(spec: JobSpec) -> Result<Arc<JobSpec>, String> {
@@ -26,14 +38,15 @@ pub(super) async fn check_apart(spec: JobSpec) -> Result<Arc<JobSpec>, String> {
         .map_err(|error| format!("the job could not be checked: {error}; nothing was accepted"))?
 }
 
-/// Reads a job's description from the peer that serves it. It does not look into the own store: the submitter has to hold
+/// Fetches a job's description, or that of groups, from the peer that serves it. It does not look into the own store: the submitter has to hold
 /// the description.
 pub(super) async fn fetch_spec(
     fetcher: &Fetcher,
     hash: Hash,
     size: u64,
     from: &PeerAddr,
-) -> Result<Arc<JobSpec>, String> {
+    read: fn(&[u8]) -> Result<Submitted, String>,
+) -> Result<Submitted, String> {
     if size > SPEC_BYTES_MAX as u64 {
         return Err(format!(
             "the job's description takes {}, at most {} are taken; nothing was accepted; split the job",
@@ -44,7 +57,7 @@ pub(super) async fn fetch_spec(
     let unreadable = |error: String| format!("the job's description could not be fetched: {error}");
     let bytes = fetcher.read(hash, size, from).await;
     let bytes = bytes.map_err(|error| unreadable(error.to_string()))?;
-    tokio::task::spawn_blocking(move || check(decode(&bytes)?))
+    tokio::task::spawn_blocking(move || read(&bytes))
         .await
         .map_err(|error| unreadable(error.to_string()))?
 }

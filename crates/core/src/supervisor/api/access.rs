@@ -2,6 +2,7 @@
 
 use crate::supervisor::Requester;
 use crate::supervisor::leader::LeaderView;
+use crate::supervisor::leader::jobs::size::Size;
 use hedge_model::msg::{PrintedRequest, RefusalKind, Request, Role};
 use hedge_model::{JobId, JobSpec, PeerId};
 
@@ -35,7 +36,10 @@ fn concern(request: &Request) -> Concern {
         | Request::Attempts { job: id, .. }
         | Request::Printed(PrintedRequest { job: id, .. })
         | Request::Retry(id)
-        | Request::Forget(id) => Concern::Job(*id),
+        | Request::Forget(id)
+        | Request::Close(id)
+        | Request::Extend { job: id, .. }
+        | Request::Release { job: id, .. } => Concern::Job(*id),
         Request::Workers | Request::Settings => Concern::Grid,
         Request::Drain(_)
         | Request::Ticket { .. }
@@ -46,6 +50,37 @@ fn concern(request: &Request) -> Concern {
         | Request::Tickets
         | Request::RevokeTicket(_) => Concern::Rule,
         Request::MayRelay { .. } => Concern::Relay,
+    }
+}
+
+/// The job that a request is about, if it is about one.
+pub(crate) fn job_of(request: &Request) -> Option<JobId> {
+    match concern(request) {
+        Concern::Job(id) => Some(id),
+        _ => None,
+    }
+}
+
+/// What a client asks of the grid in addition to what it has, as far as that is limited.
+pub(crate) struct Demand {
+    pub jobs: u64,
+    pub tasks: u64,
+    /// Of its inputs.
+    pub bytes: u64,
+    /// Of its descriptions of jobs.
+    pub spec_bytes: u64,
+}
+
+impl Demand {
+    /// What a job takes.
+    pub fn of(spec: &JobSpec) -> Self {
+        let size = Size::of(spec);
+        Self {
+            jobs: 1,
+            tasks: u64::from(spec.task_count()),
+            bytes: size.inputs,
+            spec_bytes: size.spec,
+        }
     }
 }
 
@@ -87,15 +122,19 @@ impl LeaderView<'_> {
         }
     }
 
-    /// Whether a client may have one more job, by the grid's limits for all clients of one ticket.
+    /// Whether a client may have so much more, by the grid's limits for all clients of one ticket.
     pub(crate) fn within_limits(
         &self,
         client: PeerId,
-        spec: &JobSpec,
+        demand: Demand,
     ) -> Result<(), (RefusalKind, String)> {
         let settings = self.state.settings();
-        let (mut jobs, mut tasks, mut bytes) = (1, u64::from(spec.task_count()), input_bytes(spec));
-        let mut spec_bytes = spec.encoded_bytes() as u64;
+        let Demand {
+            mut jobs,
+            mut tasks,
+            mut bytes,
+            mut spec_bytes,
+        } = demand;
         let active = self.leader.jobs.iter();
         for (id, active_job) in active {
             let Some(job) = self.state.jobs.get(&id) else {
@@ -103,14 +142,14 @@ impl LeaderView<'_> {
             };
             if job.active() && self.state.share_limits(client, job.client) {
                 jobs += 1;
-                spec_bytes = spec_bytes.saturating_add(active_job.spec_bytes());
+                spec_bytes = spec_bytes.saturating_add(active_job.size().spec);
                 tasks += u64::from(job.spec.task_count());
-                bytes = input_bytes(&job.spec).saturating_add(bytes);
+                bytes = bytes.saturating_add(active_job.size().inputs);
             }
         }
         let over = |what: &str, has: u64, max: u64| {
             let why = format!(
-                "with this job the clients of your ticket would have {has} {what} at once, and this grid allows {max}; \
+                "with this the clients of your ticket would have {has} {what} at once, and this grid allows {max}; \
                  nothing was accepted: wait for others to end, cancel some, or let an administrator raise the limit with `hedge config set`"
             );
             if has > max {
@@ -124,7 +163,7 @@ impl LeaderView<'_> {
         over("bytes of inputs", bytes, settings.client_bytes)?;
         let submits = self.leader.submissions.iter();
         let submits = submits.filter(|submit| submit.client == client);
-        let coming = submits.map(|submit| submit.new.spec.encoded_bytes() as u64);
+        let coming = submits.map(|submit| submit.new.offer.encoded_bytes() as u64);
         let spec_bytes = coming.fold(spec_bytes, u64::saturating_add);
         over(
             "bytes of job descriptions",
@@ -132,9 +171,4 @@ impl LeaderView<'_> {
             settings.client_spec_bytes,
         )
     }
-}
-
-fn input_bytes(spec: &JobSpec) -> u64 {
-    let sizes = spec.input_data().map(hedge_model::Data::size);
-    sizes.fold(0, u64::saturating_add)
 }

@@ -3,10 +3,11 @@
 use crate::supervisor::api::views::ms;
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::durable::ledger::cost_view;
+use crate::supervisor::durable::open::Growth;
 use crate::supervisor::leader::LeaderView;
 use hedge_model::ending::Fault;
-use hedge_model::record::JobEnd;
-use hedge_model::view::{BudgetView, JobState, JobView};
+use hedge_model::record::{ClosedBy, JobEnd};
+use hedge_model::view::{BudgetView, JobState, JobView, OpenView};
 use hedge_model::{JobId, TaskId};
 use std::collections::BTreeSet;
 
@@ -85,6 +86,7 @@ impl LeaderView<'_> {
             left_ms: left_s.map(|left| (left * 1e3).round()),
             owner: job.client.to_string(),
             age_ms: ms(self.now.since(job.accepted)),
+            open: self.open_view(id, job),
         })
     }
 
@@ -125,6 +127,25 @@ impl LeaderView<'_> {
             failed,
             skipped,
         }
+    }
+
+    fn open_view(&self, id: JobId, job: &Job) -> Option<OpenView> {
+        let by = match &job.growth {
+            Growth::None => return None,
+            Growth::Closed { by, .. } => *by,
+            Growth::Open { .. } => {
+                let seen = self.leader.jobs.get(id)?.client_seen();
+                let timeout = job.spec.qos().open_timeout?;
+                let left = timeout.saturating_sub(self.now.since(seen));
+                return Some(OpenView::Open {
+                    closes_in_ms: ms(left),
+                });
+            }
+        };
+        Some(match by {
+            Some(ClosedBy::Timeout) => OpenView::TimedOut,
+            Some(ClosedBy::Request) | None => OpenView::Closed,
+        })
     }
 
     fn budget_view(&self, id: JobId, job: &Job) -> Option<BudgetView> {

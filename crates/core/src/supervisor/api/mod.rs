@@ -2,6 +2,7 @@
 
 mod access;
 mod attempts;
+mod extensions;
 mod groups;
 pub(crate) mod job_view;
 mod members;

@@ -1,8 +1,9 @@
 //! What clients ask for.
 
+use crate::supervisor::api::access::{Demand, job_of};
 use crate::supervisor::api::name;
 use crate::supervisor::contract::Pending;
-use crate::supervisor::leader::blobs::submissions::NewSubmission;
+use crate::supervisor::leader::blobs::submissions::{NewSubmission, Offer, Submissions};
 use crate::supervisor::leader::{LeaderView, Leadership};
 use crate::supervisor::{Action, GrantRequest, Requester, answer};
 use hedge_model::msg::{
@@ -21,18 +22,16 @@ const NO_SECRET: &str = "no secret was drawn for the ticket";
 impl Leadership<'_> {
     pub(crate) fn on_submit(&mut self, requester: Requester, new: NewSubmission, held: &[Hash]) {
         let (client, ask) = (requester.peer(), new.ask);
+        let Offer::Job(spec) = &new.offer else {
+            return self.on_extend(requester, new, held);
+        };
         if let Some(known) = self.state.keys.get(&(client, new.key)) {
-            let reply = self.state.accepted_before(known.job, &new.spec);
+            let reply = self.state.accepted_before(known.job, spec);
             return answer(client, ask, reply, self.out);
         }
-        let allowed = self.view().may_submit(requester, &new.spec);
-        if let Err((kind, why)) = allowed {
+        let allowed = self.view().may_submit(requester, spec);
+        if let Err((kind, why)) = allowed.and_then(|()| too_many(&self.leader.submissions)) {
             return refuse(client, ask, kind, why, self.out);
-        }
-        if self.leader.submissions.iter().len() >= SUBMISSIONS_MAX {
-            let why =
-                "too many submissions at once; submit again in a moment, with the same key".into();
-            return refuse(client, ask, RefusalKind::Busy, why, self.out);
         }
         self.begin_submission(requester, new, held);
     }
@@ -48,6 +47,9 @@ impl Leadership<'_> {
         if let Err((kind, why)) = self.view().may(requester, &request) {
             return refuse(peer, ask, kind, why, self.out);
         }
+        if let Some(job) = job_of(&request) {
+            self.note_client(job, peer);
+        }
         let reply = match request {
             Request::Revoke(name) => return self.revoke(peer, ask, &name),
             Request::RevokeTicket(name) => {
@@ -60,6 +62,8 @@ impl Leadership<'_> {
             Request::Retry(id) => return self.decide(peer, ask, self.view().retriable(id)),
             Request::Upgrade => return self.decide(peer, ask, self.view().upgrade()),
             Request::Cancel(id) => return self.cancel(peer, ask, id),
+            Request::Close(id) => return self.on_close(peer, ask, id),
+            Request::Release { job, tasks } => return self.on_release(peer, ask, job, &tasks),
             Request::Printed(request) => return self.on_printed_request(peer, ask, &request),
             Request::Ticket {
                 role,
@@ -90,7 +94,7 @@ impl Leadership<'_> {
                 let reply = self.view().granted(granted);
                 return self.answer_granted(peer, ask, reply);
             }
-            Request::Submit { .. } => Err((
+            Request::Submit { .. } | Request::Extend { .. } => Err((
                 RefusalKind::Bad,
                 "a submission must be decoded first".into(),
             )),
@@ -194,6 +198,9 @@ impl LeaderView<'_> {
                 .attempts_listed(job, from, since)
                 .map(|view| Reply::Attempts(Box::new(view))),
             Request::Submit { .. }
+            | Request::Extend { .. }
+            | Request::Close(_)
+            | Request::Release { .. }
             | Request::Watch(_)
             | Request::Cancel(_)
             | Request::Printed(_)
@@ -242,7 +249,7 @@ impl LeaderView<'_> {
                     (RefusalKind::Bad, why)
                 })?;
                 self.can_record(spec)?;
-                self.within_limits(requester.peer(), spec)?;
+                self.within_limits(requester.peer(), Demand::of(spec))?;
                 self.can_store()
             }
             Some(role) => Err((
@@ -304,7 +311,7 @@ impl LeaderView<'_> {
                 format!("job {id} failed when this grid kept no failed jobs whole; submit it again")
             }
             Some(_) => {
-                self.within_limits(job.client, &job.spec)?;
+                self.within_limits(job.client, Demand::of(&job.spec))?;
                 self.can_store()?;
                 return Ok(Record::JobRetried {
                     job: id,
@@ -314,6 +321,15 @@ impl LeaderView<'_> {
         };
         Err((RefusalKind::Bad, why))
     }
+}
+
+/// Whether one more submission can be on its way.
+pub(crate) fn too_many(submissions: &Submissions) -> Result<(), (RefusalKind, String)> {
+    if submissions.iter().len() < SUBMISSIONS_MAX {
+        return Ok(());
+    }
+    let why = "too many submissions at once; submit again in a moment, with the same key";
+    Err((RefusalKind::Busy, why.into()))
 }
 
 pub(crate) fn no_such_job(id: JobId) -> (RefusalKind, String) {

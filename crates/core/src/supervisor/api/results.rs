@@ -64,9 +64,12 @@ impl LeaderView<'_> {
         };
         for (number, done) in named().filter_map(|(number, done)| Some((number, done?))) {
             if self.are_gone(job, number, done) {
+                let hint = match job.tasks[number as usize].is_released() {
+                    true => "they were released",
+                    false => "`keep = true` in the job file keeps them with the results",
+                };
                 let why = format!(
-                    "the outputs of {} are not kept any more, because no task needs them; nothing was fetched: \
-                     `keep = true` in the job file keeps them with the results",
+                    "the outputs of {} are not kept any more, because no task needs them; nothing was fetched: {hint}",
                     job.spec.label(number)
                 );
                 return Err((RefusalKind::Unknown, why));
@@ -85,7 +88,7 @@ impl LeaderView<'_> {
             })
         };
         let mut blobs = done.outputs.iter().filter_map(|file| file.data.hash());
-        !job.spec.is_result(job.spec.group_of(number)) && blobs.any(|hash| !has_holder(hash))
+        !job.keeps(number) && blobs.any(|hash| !has_holder(hash))
     }
 
     fn page<'a, T>(

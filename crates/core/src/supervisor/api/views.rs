@@ -363,11 +363,12 @@ pub(crate) fn find_task(job: &Job, text: &str) -> Result<u32, Refused> {
         .ok()
         .filter(|number| *number < job.spec.task_count());
     job.spec.find(text).or(number).ok_or_else(|| {
-        let example = job.spec.label(0);
-        (
-            RefusalKind::Unknown,
-            format!("the job has no task {text:?}; its tasks are called like {example:?}"),
-        )
+        let called = match job.spec.task_count() {
+            0 => "none was added to it yet".to_owned(),
+            _ => format!("its tasks are called like {:?}", job.spec.label(0)),
+        };
+        let why = format!("the job has no task {text:?}; {called}");
+        (RefusalKind::Unknown, why)
     })
 }
 

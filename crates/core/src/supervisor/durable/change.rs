@@ -1,7 +1,7 @@
 //! What a committed record did, for the role that follows it.
 
 use crate::supervisor::durable::job::Job;
-use hedge_model::msg::Log;
+use hedge_model::msg::{Log, SharedExtension};
 use hedge_model::{AttemptId, Data, Ending, FileEntry, Hash, JobId, JobSpec, PeerId, TaskId};
 use std::sync::Arc;
 
@@ -54,6 +54,24 @@ pub enum Change {
     TaskFailed(TaskId),
     /// A job that had failed goes on.
     JobRetried(JobId),
+    /// Groups were to be added to an open job.
+    Extended {
+        /// Which.
+        job: JobId,
+        /// What.
+        extension: SharedExtension,
+        /// The position of the first group; none where nothing was added.
+        from: Option<usize>,
+    },
+    /// Nobody who may come is to read what these tasks of an open job leave.
+    Released {
+        /// Which.
+        job: JobId,
+        /// The numbers of the tasks.
+        tasks: Vec<u32>,
+    },
+    /// Nothing more is added to a job.
+    JobClosed(JobId),
     /// A job has ended.
     JobEnded {
         /// Which.

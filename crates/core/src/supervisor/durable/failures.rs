@@ -86,7 +86,7 @@ impl Job {
     }
 
     /// How many tasks of a group are done or still may be.
-    fn possible_of(&self, group: usize) -> u32 {
+    pub(crate) fn possible_of(&self, group: usize) -> u32 {
         if self.cut_off(group) {
             return self.done_of(group);
         }
@@ -118,6 +118,34 @@ impl Job {
         if self.failures.total > 0 {
             self.find_failures();
         }
+    }
+
+    /// Groups were added, from this position on: those that wait for what cannot be done any more will never start.
+    pub(crate) fn note_added(&mut self, from: usize) {
+        if self.failures.total == 0 {
+            return;
+        }
+        let spec = self.spec.clone();
+        let added = from..spec.groups().len();
+        let mut lessened: Vec<usize> = Vec::new();
+        for group in added {
+            let others = spec.waits_for(group).iter().map(|other| *other as usize);
+            for other in others.filter(|other| *other < from) {
+                if spec.is_each(group, other) {
+                    for offset in 0..spec.groups()[other].count() {
+                        let number = spec.first(other) + offset;
+                        let lost = self.blocked(number) || self.tasks[number as usize].has_failed();
+                        if lost {
+                            lessened.extend(self.block_behind(other, offset));
+                        }
+                    }
+                }
+                if self.cut_off(other) || self.possible_of(other) < spec.groups()[other].count() {
+                    lessened.push(other);
+                }
+            }
+        }
+        self.cut_off_behind(lessened);
     }
 
     /// What cannot be done any more, found from the tasks alone.

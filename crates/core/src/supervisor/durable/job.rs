@@ -4,6 +4,7 @@ use crate::supervisor::durable::bounded;
 use crate::supervisor::durable::change::Stale;
 use crate::supervisor::durable::failures::Failures;
 use crate::supervisor::durable::ledger::{Account, used};
+use crate::supervisor::durable::open::Growth;
 use hedge_model::capacity::Class;
 use hedge_model::ending::Fault;
 use hedge_model::ledger::{Charge, Cost, Stopped, Tariff};
@@ -48,8 +49,13 @@ pub struct Job {
     /// Winners whose outputs were lost.
     #[serde(deserialize_with = "bounded::vector")]
     pub(crate) remade: Vector<(AttemptId, Charge)>,
-    /// Bytes that the tasks left which are done and which no other waits for.
+    /// Bytes that the tasks left which are done and whose outputs are results, see [`Job::keeps`].
     pub(crate) result_bytes: u64,
+    pub(crate) growth: Growth,
+    /// For each group how many of its tasks are released, where there are some. Found again from the tasks after a
+    /// snapshot.
+    #[serde(skip)]
+    pub(crate) released_of: OrdMap<u32, u32>,
     /// What cannot be done any more. Found again from the tasks after a snapshot.
     #[serde(skip)]
     pub(crate) failures: Failures,
@@ -60,13 +66,18 @@ pub struct Job {
 #[serde(from = "StoredTask", into = "StoredTask")]
 pub struct Task {
     pub(crate) generation: u32,
-    /// Attempts of this generation that failed by the task's own fault; and [`GIVEN_UP`], where it is not done.
+    /// Attempts of this generation that failed by the task's own fault; and [`GIVEN_UP`], where it is not done; and
+    /// [`RELEASED`].
     failures: u32,
     done: Option<Arc<Done>>,
 }
 
 /// The task is given up.
 const GIVEN_UP: u32 = 1 << 31;
+/// What the task leaves is kept for nobody who may come.
+const RELEASED: u32 = 1 << 30;
+/// What is no count of failures.
+const MARKS: u32 = GIVEN_UP | RELEASED;
 
 /// [`Task`] in snapshots.
 #[derive(Serialize, Deserialize)]
@@ -81,19 +92,25 @@ enum StoredState {
     Open,
     Done(Arc<Done>),
     Failed,
+    /// The same three of tasks that are released.
+    ReleasedOpen,
+    ReleasedDone(Arc<Done>),
+    ReleasedFailed,
 }
 
 impl From<StoredTask> for Task {
     fn from(stored: StoredTask) -> Self {
-        let failures = stored.failures & !GIVEN_UP;
-        let (failures, done) = match stored.state {
-            StoredState::Open => (failures, None),
-            StoredState::Done(done) => (failures, Some(done)),
-            StoredState::Failed => (failures | GIVEN_UP, None),
+        let (marks, done) = match stored.state {
+            StoredState::Open => (0, None),
+            StoredState::Done(done) => (0, Some(done)),
+            StoredState::Failed => (GIVEN_UP, None),
+            StoredState::ReleasedOpen => (RELEASED, None),
+            StoredState::ReleasedDone(done) => (RELEASED, Some(done)),
+            StoredState::ReleasedFailed => (RELEASED | GIVEN_UP, None),
         };
         Self {
             generation: stored.generation,
-            failures,
+            failures: (stored.failures & !MARKS) | marks,
             done,
         }
     }
@@ -104,10 +121,13 @@ impl From<Task> for StoredTask {
         Self {
             generation: task.generation,
             failures: task.failures(),
-            state: match task.done {
-                Some(done) => StoredState::Done(done),
-                None if task.failures & GIVEN_UP != 0 => StoredState::Failed,
-                None => StoredState::Open,
+            state: match (task.is_released(), task.has_failed(), task.done) {
+                (false, _, Some(done)) => StoredState::Done(done),
+                (false, true, None) => StoredState::Failed,
+                (false, false, None) => StoredState::Open,
+                (true, _, Some(done)) => StoredState::ReleasedDone(done),
+                (true, true, None) => StoredState::ReleasedFailed,
+                (true, false, None) => StoredState::ReleasedOpen,
             },
         }
     }
@@ -154,7 +174,16 @@ impl Task {
 
     /// How many of its attempts failed by its own fault since it was last opened.
     pub fn failures(&self) -> u32 {
-        self.failures & !GIVEN_UP
+        self.failures & !MARKS
+    }
+
+    /// Whether what it leaves is kept for nobody who may come.
+    pub fn is_released(&self) -> bool {
+        self.failures & RELEASED != 0
+    }
+
+    pub(crate) fn release(&mut self) {
+        self.failures |= RELEASED;
     }
 
     /// Whether it is given up.
@@ -179,7 +208,7 @@ impl Done {
         left(&self.outputs, self.log.as_deref())
     }
 
-    fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.outputs
             .iter()
             .fold(0, |sum, file| sum.saturating_add(file.data.size()))
@@ -227,6 +256,8 @@ impl Job {
             stopped: OrdMap::new(),
             remade: Vector::new(),
             result_bytes: 0,
+            growth: Growth::begin(spec.is_open(), accepted),
+            released_of: OrdMap::new(),
             failures: Failures::default(),
             spec,
         }
@@ -267,9 +298,15 @@ impl Job {
         matches!(self.ended, Some((JobEnd::Failed { .. }, _))) && !self.spec.is_outline()
     }
 
-    /// What a job that failed needs beside its results to be retried: its inputs, and what its tasks left that tasks
-    /// read which are not done. By hash, with sizes in bytes.
+    /// What a job that failed is kept with beside its results: what it needs to be retried.
     pub(crate) fn kept_to_retry(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
+        let kept = self.can_be_retried().then(|| self.needed_to_go_on());
+        kept.into_iter().flatten()
+    }
+
+    /// What a job needs beside its results to go on: its inputs, and what its tasks left that tasks read which are not
+    /// done. By hash, with sizes in bytes.
+    pub(crate) fn needed_to_go_on(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
         let read = |group: usize| {
             let mut readers = self.spec.waited_by(group).iter();
             readers.any(|next| !self.group_done(*next as usize))
@@ -280,10 +317,7 @@ impl Job {
             .flat_map(|group| self.tasks_of(group))
             .filter_map(Task::done)
             .flat_map(|done| done.left());
-        let all = self
-            .can_be_retried()
-            .then(|| self.spec.input_blobs().chain(left));
-        all.into_iter().flatten()
+        self.spec.input_blobs().chain(left)
     }
 
     /// Whether the job is neither done, failed nor cancelled.
@@ -331,7 +365,7 @@ impl Job {
         self.charge(Account::Useful, done.attempt, &done.charge());
         self.cpu = self.cpu.saturating_add(done.usage.cpu);
         let group = self.spec.group_of(id.number);
-        if self.spec.is_result(group) {
+        if self.keeps(id.number) {
             self.result_bytes += done.bytes();
         }
         self.tasks[id.number as usize].done = Some(Arc::new(done));
@@ -384,7 +418,7 @@ impl Job {
         };
         task.generation += 1;
         let group = self.spec.group_of(id.number);
-        if self.spec.is_result(group) {
+        if self.keeps(id.number) {
             self.result_bytes -= done.bytes();
         }
         let (winner, charge) = (done.attempt, done.charge());
@@ -425,7 +459,8 @@ impl Job {
             if task.done().is_none() {
                 *task = Task {
                     generation: task.generation + 1,
-                    ..Task::default()
+                    failures: task.failures & RELEASED,
+                    done: None,
                 };
             }
         }

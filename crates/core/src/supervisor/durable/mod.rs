@@ -8,6 +8,7 @@ pub(crate) mod job;
 pub(crate) mod learned;
 pub(crate) mod ledger;
 mod need;
+pub(crate) mod open;
 pub(crate) mod retention;
 mod snapshot;
 pub(crate) mod state;

@@ -21,9 +21,13 @@ impl Job {
         open.max().unwrap_or(0).min(self.open[group])
     }
 
-    /// Whether all have read what the task at `offset` of a group left, some of them at that place alone.
+    /// Whether nobody is to read any more what the task at `offset` of a group leaves: it is no result, all that read it
+    /// have, and some of them at that place alone, or it is released.
     pub(crate) fn released(&self, group: usize, offset: u32) -> bool {
         let spec = &self.spec;
+        if self.keeps(spec.first(group) + offset) {
+            return false;
+        }
         let next = spec.waited_by(group).iter().map(|next| *next as usize);
         let mut readers = next.filter(|next| spec.reads(*next, group));
         let read = |next: usize| match spec.is_each(next, group) {
@@ -31,7 +35,7 @@ impl Job {
             false => self.group_done(next),
         };
         let some = readers.clone().any(|next| spec.is_each(next, group));
-        some && readers.all(read)
+        (some || self.at_place(group, offset).is_released()) && readers.all(read)
     }
 
     /// How many tasks of a group are done.
@@ -61,6 +65,7 @@ impl Job {
     pub(crate) fn closed(&self, group: usize) -> bool {
         let waiting = self.spec.waited_by(group);
         self.spec.is_relaxed()
+            && !self.is_open()
             && self.open[group] > 0
             && !waiting.is_empty()
             && waiting
@@ -80,13 +85,13 @@ impl Job {
         self.spec.qos().need.of(all - skipped)
     }
 
-    /// Whether enough is done for the results to be compiled.
+    /// Whether enough is done for the results to be compiled. Of an open job nobody knows how much that is.
     pub(crate) fn enough(&self) -> bool {
         self.enough_with(0)
     }
 
     /// The same once so many more tasks are done.
     pub(crate) fn enough_with(&self, coming: u32) -> bool {
-        self.done + coming >= self.needed()
+        !self.is_open() && self.done + coming >= self.needed()
     }
 }

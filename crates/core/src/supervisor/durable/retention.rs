@@ -90,6 +90,7 @@ impl State {
         if *end == JobEnd::Done && !job.enough() {
             return Err("not enough of its tasks are done any more");
         }
+        _ = job.close(None);
         job.stop(stopped);
         job.ended = Some((end.clone(), at));
         let spec = job.spec.clone();
@@ -152,7 +153,10 @@ impl State {
 
     /// Finds again what follows from the jobs of a snapshot. An earlier version left the whole specification there.
     pub(crate) fn find_derived(&mut self) {
-        let failed = |job: &Job| job.tasks.iter().any(Task::has_failed);
+        let failed = |job: &Job| {
+            let mut tasks = job.tasks.iter();
+            tasks.any(|task| task.has_failed() || task.is_released())
+        };
         let failed: Vec<JobId> = self
             .jobs
             .iter()
@@ -160,7 +164,11 @@ impl State {
             .map(|(id, _)| *id)
             .collect();
         for id in failed {
-            self.job_mut(id).into_iter().for_each(Job::find_failures);
+            let job = self.job_mut(id).into_iter();
+            job.for_each(|job| {
+                job.find_failures();
+                job.find_released();
+            });
         }
         self.ended = Ended::default();
         let ended = self.jobs.iter().filter(|(_, job)| !job.active());
@@ -170,11 +178,17 @@ impl State {
     }
 
     /// The next leader begins at `at`. As far as the time since the last record is longer than a restart, nobody saw
-    /// it pass: the grid was down, or a clock is wrong. Ended jobs do not age by it.
+    /// it pass: the grid was down, or a clock is wrong. Ended jobs do not age by it, and no client was gone for it.
     pub(crate) fn observe_gap(&mut self, at: Time) {
         let unseen = at.since(self.now).saturating_sub(GAP_MAX);
-        if unseen.is_zero() || self.ended.order.is_empty() {
+        if unseen.is_zero() {
             return;
+        }
+        let open = self.jobs.iter().filter(|(_, job)| job.is_open());
+        for id in open.map(|(id, _)| *id).collect::<Vec<_>>() {
+            if let Some(job) = self.job_mut(id) {
+                job.move_seen(unseen);
+            }
         }
         for (_, id) in self.ended.order.keys().copied().collect::<Vec<_>>() {
             if let Some(job) = self.job_mut(id)
@@ -193,7 +207,10 @@ impl State {
 
 fn footprint(job: &Job) -> Footprint {
     let done = job.tasks.iter().filter_map(Task::done);
-    let memory = JOB_BYTES + spec_bytes(&job.spec) + TASK_BYTES * job.tasks.len() as u64;
+    let memory = JOB_BYTES
+        + job.growth.bytes()
+        + spec_bytes(&job.spec)
+        + TASK_BYTES * job.tasks.len() as u64;
     let base = Footprint {
         memory,
         disk: memory.saturating_add(job.result_bytes),

@@ -6,6 +6,7 @@ use crate::supervisor::durable::bounded;
 use crate::supervisor::durable::failures::Failures;
 use crate::supervisor::durable::job::{EndedAttempt, Job, Task};
 use crate::supervisor::durable::learned::Learned;
+use crate::supervisor::durable::open::Growth;
 use crate::supervisor::durable::retention::Ended;
 use crate::supervisor::durable::state::{Member, State};
 use crate::supervisor::durable::submitted::Submitted;
@@ -141,6 +142,8 @@ impl From<FormerJob> for Job {
             stopped: job.stopped,
             remade: job.remade,
             result_bytes: job.result_bytes,
+            growth: Growth::None,
+            released_of: OrdMap::new(),
             failures: Failures::default(),
         }
     }

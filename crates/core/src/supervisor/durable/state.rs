@@ -81,6 +81,10 @@ impl State {
             | Record::JobForgotten { .. } => {
                 self.apply_to_job(record).unwrap_or_else(Change::Stale)
             }
+            Record::GroupsAdded { .. }
+            | Record::ClientSeen { .. }
+            | Record::OutputsReleased { .. }
+            | Record::JobClosed { .. } => self.apply_to_open(record),
             Record::Benchmarked { peer, scores, at } => {
                 self.learned.benchmarked(*peer, *scores, *at);
                 Change::Benchmarked(*peer)

@@ -5,11 +5,11 @@ use crate::supervisor::durable::change::Change;
 use crate::supervisor::follower::{Follower, Hints};
 use crate::supervisor::leader::Leadership;
 use crate::supervisor::leader::blobs::state::{BlobEvent, CopyEvent};
-use crate::supervisor::leader::blobs::submissions::NewSubmission;
+use crate::supervisor::leader::blobs::submissions::{NewSubmission, Offer};
 use crate::supervisor::leader::jobs::retention::RETENTION_EVERY;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::{Action, Event, NotAdmitted, ProposalId, answer, not_leading};
-use hedge_model::msg::{Reply, Role};
+use hedge_model::msg::{Refusal, Reply, Role};
 use hedge_model::record::Record;
 use hedge_model::{Hash, JobId, PeerId};
 
@@ -32,7 +32,24 @@ impl Leadership<'_> {
                 let new = NewSubmission {
                     ask,
                     key,
-                    spec,
+                    offer: Offer::Job(spec),
+                    from,
+                };
+                self.on_submit(requester, new, &held);
+            }
+            Event::Extend {
+                requester,
+                ask,
+                job,
+                key,
+                extension,
+                from,
+                held,
+            } => {
+                let new = NewSubmission {
+                    ask,
+                    key,
+                    offer: Offer::Groups(job, extension),
                     from,
                 };
                 self.on_submit(requester, new, &held);
@@ -107,6 +124,7 @@ impl Leadership<'_> {
         for pending in self.leader.promises.take_all() {
             match pending {
                 Pending::Accepted { client, ask, .. }
+                | Pending::Extended { client, ask, .. }
                 | Pending::Ticket { client, ask, .. }
                 | Pending::Done { client, ask } => open.push((client, ask)),
                 Pending::Joined { peer } => self.out.push(Action::Admit {
@@ -163,7 +181,7 @@ impl Leadership<'_> {
             Change::Accepted { job, spec } => {
                 self.activate(job, &Hints::default());
                 if asked {
-                    self.release_inputs(&spec);
+                    self.release_inputs(spec.input_blobs());
                 }
             }
             Change::Succeeded(it) => {
@@ -188,6 +206,18 @@ impl Leadership<'_> {
             Change::OutputsLost { task, left } => self.after_outputs_lost(task, &left),
             Change::TaskFailed(task) => self.after_task_failed(task),
             Change::JobRetried(job) => self.after_job_retried(job),
+            Change::Extended {
+                job,
+                extension,
+                from,
+            } => {
+                self.after_extended(job, &extension, from);
+                if asked {
+                    self.release_inputs(extension.input_blobs());
+                }
+            }
+            Change::Released { job, tasks } => self.after_released(job, &tasks),
+            Change::JobClosed(job) => self.after_job_closed(job),
             Change::JobEnded { job, spec } => self.after_job_ended(job, &spec),
             Change::JobNotEnded(job) => self.after_stale_end(job),
             Change::JobForgotten { job, known } => {
@@ -209,6 +239,19 @@ impl Leadership<'_> {
                     let reply = self.state.accepted_before(job, &spec);
                     answer(client, ask, reply, self.out);
                 }
+            }
+            Pending::Extended {
+                client,
+                ask,
+                job,
+                key,
+                extension,
+            } => {
+                let reply = match self.state.extended(job, key, &extension) {
+                    Ok(extended) => Reply::Extended(extended),
+                    Err((kind, why)) => Reply::No(Refusal { kind, why }),
+                };
+                answer(client, ask, reply, self.out);
             }
             Pending::Joined { peer } => {
                 let late = stale && self.state.member(peer).is_none();
@@ -235,6 +278,8 @@ impl Leadership<'_> {
                 Timer::Tell(job) => self.tell(job),
                 Timer::Readings => self.expire_readings(),
                 Timer::Retry(task) => self.retry_task(task),
+                Timer::Refind(job) => self.find_again(job),
+                Timer::Client(job) => self.look_for_client(job),
                 Timer::Rebalance => self.rebalance(),
                 Timer::Pull(hash) => self.pull_again(hash),
                 Timer::Prove(holder) => self.prove_again(holder),

@@ -33,6 +33,7 @@ impl Promises {
         for pending in self.0.values_mut() {
             match pending {
                 Pending::Accepted { client, .. }
+                | Pending::Extended { client, .. }
                 | Pending::Ticket { client, .. }
                 | Pending::Done { client, .. }
                     if *client == peer =>

@@ -71,6 +71,10 @@ pub(crate) enum Timer {
     Tell(JobId),
     /// A task that failed is tried again.
     Retry(TaskId),
+    /// The critical set and the order of a job that grew are found again.
+    Refind(JobId),
+    /// The client of an open job is looked for.
+    Client(JobId),
     /// Queued attempts may be moved to idle workers.
     Rebalance,
     /// Try a failed pull again.
@@ -108,6 +112,8 @@ impl Timer {
             Timer::Readings => "what an attempt has printed",
             Timer::Tell(_) => "news for a watching client",
             Timer::Retry(_) => "a task to be tried again",
+            Timer::Refind(_) => "the critical tasks of a job that grew",
+            Timer::Client(_) => "the client of an open job",
             Timer::Rebalance => "queued attempts",
             Timer::Pull(_) => "a transfer to repeat",
             Timer::Prove(_) => "a proof of possession to repeat",

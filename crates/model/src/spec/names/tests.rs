@@ -1,5 +1,6 @@
 use super::super::{Axis, Column, CriticalRule, Draft, Qos, SpecError};
 use super::*;
+use crate::JobSpec;
 use crate::{Data, FileEntry};
 
 fn task(id: &str, array: Option<(u32, u32)>, outputs: &[&str], inputs: &[&str]) -> Group {
@@ -212,12 +213,18 @@ fn values_that_make_no_name_are_refused() {
 fn what_would_take_long_to_compare_is_refused() {
     let spec = JobSpec::new(job(vec![sweep("a", &["${file}-${seed}"])])).unwrap();
     // Each name is made once to look at it and once to compare it.
-    assert_eq!(check_within(&spec, Budget(120)), Ok(()));
-    let error = check_within(&spec, Budget(119)).unwrap_err();
+    assert_eq!(
+        check_within(&Addition::all_of(&spec), Budget::new(120)),
+        Ok(())
+    );
+    let error = check_within(&Addition::all_of(&spec), Budget::new(119)).unwrap_err();
     assert_eq!(place(&error), (Some(0), "outputs", Some(0)));
     assert!(error.what.contains("would have to be compared"), "{error}");
     let indexed = JobSpec::new(job(vec![sweep("a", &["x-${index}"])])).unwrap();
-    assert_eq!(check_within(&indexed, Budget(0)), Ok(()));
+    assert_eq!(
+        check_within(&Addition::all_of(&indexed), Budget::new(0)),
+        Ok(())
+    );
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 impl Leadership<'_> {
     /// A submission is accepted or refused: its job, if there is one, counts on the inputs now.
-    pub(crate) fn release_inputs(&mut self, spec: &JobSpec) {
-        let inputs: BTreeSet<Hash> = spec.input_blobs().map(|(hash, _)| hash).collect();
+    pub(crate) fn release_inputs(&mut self, blobs: impl Iterator<Item = (Hash, u64)>) {
+        let inputs: BTreeSet<Hash> = blobs.map(|(hash, _)| hash).collect();
         for hash in &inputs {
             self.leader.blobs.release(*hash);
         }
@@ -154,8 +154,15 @@ fn sized(data: &Data) -> Option<(Hash, u64)> {
 }
 
 /// The content that is kept of an ended job beside what it printed.
-pub(crate) fn kept_content(job: &Job) -> impl Iterator<Item = Hash> {
+fn kept_content(job: &Job) -> impl Iterator<Item = Hash> {
     let kept: BTreeSet<Hash> = sized_content(job).map(|(hash, _)| hash).collect();
+    kept.into_iter()
+}
+
+/// What was kept of a job that had failed and goes on now, beside what it printed.
+pub(crate) fn kept_while_failed(job: &Job) -> impl Iterator<Item = Hash> {
+    let kept = result_content(job).chain(job.needed_to_go_on());
+    let kept: BTreeSet<Hash> = kept.map(|(hash, _)| hash).collect();
     kept.into_iter()
 }
 

@@ -1,21 +1,57 @@
-//! Submissions on their way: each is accepted once as many supervisors hold its inputs as are to, and the client has shown
+//! Submissions on their way, of jobs and of groups for open ones: each is accepted once as many supervisors hold its inputs as are to, and the client has shown
 //! that it holds them.
 
 use crate::supervisor::contract::Pending;
 use crate::supervisor::leader::Leadership;
 use crate::supervisor::leader::blobs::state::{BlobEvent, CopyEvent};
 use crate::supervisor::{Requester, answer};
-use hedge_model::msg::{Refusal, RefusalKind, Reply, SharedSpec};
+use hedge_model::msg::{Refusal, RefusalKind, Reply, SharedExtension, SharedSpec};
 use hedge_model::record::Record;
-use hedge_model::{Hash, PeerAddr, PeerId, SubmitKey};
+use hedge_model::{Hash, JobId, PeerAddr, PeerId, SubmitKey};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// What a client wants to be run.
+#[derive(Debug)]
+pub(crate) enum Offer {
+    Job(SharedSpec),
+    /// Groups for an open job.
+    Groups(JobId, SharedExtension),
+}
+
+impl Offer {
+    /// Blobs among the inputs, by hash, with their sizes in bytes.
+    pub fn input_blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
+        let (job, groups) = match self {
+            Self::Job(spec) => (Some(spec.input_blobs()), None),
+            Self::Groups(_, extension) => (None, Some(extension.input_blobs())),
+        };
+        job.into_iter()
+            .flatten()
+            .chain(groups.into_iter().flatten())
+    }
+
+    /// Its length in bytes, encoded.
+    pub fn encoded_bytes(&self) -> usize {
+        match self {
+            Self::Job(spec) => spec.encoded_bytes(),
+            Self::Groups(_, extension) => extension.encoded_bytes(),
+        }
+    }
+
+    fn format(&self) -> u32 {
+        match self {
+            Self::Job(spec) => spec.format(),
+            Self::Groups(..) => 3,
+        }
+    }
+}
 
 /// What a client submits.
 #[derive(Debug)]
 pub(crate) struct NewSubmission {
     pub ask: u64,
     pub key: SubmitKey,
-    pub spec: SharedSpec,
+    pub offer: Offer,
     /// Where the client serves the inputs.
     pub from: PeerAddr,
 }
@@ -44,7 +80,7 @@ impl Submission {
 
     /// Whether nothing stands in the way of accepting it in a group that writes this format.
     pub fn complete(&self, format: u32) -> bool {
-        self.missing.is_empty() && self.unproven.is_empty() && self.new.spec.format() <= format
+        self.missing.is_empty() && self.unproven.is_empty() && self.new.offer.format() <= format
     }
 }
 
@@ -98,7 +134,7 @@ impl Leadership<'_> {
         held: &[Hash],
     ) {
         let client = requester.peer();
-        let inputs: BTreeMap<Hash, u64> = new.spec.input_blobs().collect();
+        let inputs: BTreeMap<Hash, u64> = new.offer.input_blobs().collect();
         let blobs = &mut self.leader.blobs;
         for (hash, size) in &inputs {
             blobs.claim(*hash, *size);
@@ -144,7 +180,7 @@ impl Leadership<'_> {
         let complete = |submit: &Submission| submit.complete(format);
         for mut submit in self.leader.submissions.take(complete) {
             // One that was held may have gone with a supervisor's disk meanwhile: it is wanted again.
-            let inputs = submit.new.spec.input_blobs().map(|(hash, _)| hash);
+            let inputs = submit.new.offer.input_blobs().map(|(hash, _)| hash);
             submit.missing = inputs.filter(|hash| !self.view().secure(*hash)).collect();
             self.accept(submit);
         }
@@ -154,14 +190,32 @@ impl Leadership<'_> {
     /// client is to show that it holds them.
     fn accept(&mut self, submit: Submission) {
         if submit.complete(self.state.format()) {
-            let NewSubmission { ask, key, spec, .. } = submit.new;
-            let client = submit.client;
-            let pending = Pending::Accepted {
-                client,
-                ask,
-                spec: spec.clone(),
+            let NewSubmission {
+                ask, key, offer, ..
+            } = submit.new;
+            let (client, at) = (submit.client, self.now);
+            let (record, pending) = match offer {
+                Offer::Job(spec) => {
+                    let record = Record::accepted(key, client, spec.clone(), at);
+                    (record, Pending::Accepted { client, ask, spec })
+                }
+                Offer::Groups(job, extension) => {
+                    let record = Record::GroupsAdded {
+                        job,
+                        key,
+                        extension: extension.clone(),
+                        at,
+                    };
+                    let pending = Pending::Extended {
+                        client,
+                        ask,
+                        job,
+                        key,
+                        extension,
+                    };
+                    (record, pending)
+                }
             };
-            let record = Record::accepted(key, client, spec, self.now);
             return self.append(record, Some(pending));
         }
         let (missing, holder) = (submit.missing.clone(), submit.new.from.peer);
@@ -180,7 +234,7 @@ impl Leadership<'_> {
         hopeless: impl FnMut(&Submission) -> bool,
     ) {
         for submit in self.leader.submissions.take(hopeless) {
-            self.release_inputs(&submit.new.spec);
+            self.release_inputs(submit.new.offer.input_blobs());
             let why = format!(
                 "the inputs could not be fetched from the client: {why}; nothing was accepted"
             );

@@ -384,7 +384,7 @@ impl LeaderView<'_> {
                 job.tasks[number as usize].is_open() && !running
             })
         };
-        job.spec.is_result(group)
+        job.keeps(task.number)
             || job.spec.waited_by(group).iter().any(|next| {
                 let next = *next as usize;
                 job.left_of(next) > 0 && job.spec.reads(next, group) && unstarted(next)
@@ -397,11 +397,12 @@ pub(super) fn again_after(failures: u8) -> Duration {
     PULL_AGAIN_AFTER * 2u32.pow(u32::from(failures.max(1)) - 1)
 }
 
-/// The tasks that no other waits for, with their numbers.
+/// The tasks whose outputs are results of the job, with their numbers, see [`Job::keeps`].
 pub(crate) fn result_tasks(job: &Job) -> impl Iterator<Item = (u32, Option<&Done>)> {
-    let groups = (0..job.spec.groups().len()).filter(|group| job.spec.is_result(*group));
+    let groups = (0..job.spec.groups().len()).filter(|group| job.is_result(*group));
     groups
         .flat_map(|group| job.spec.numbers(group).zip(job.tasks_of(group)))
+        .filter(|(_, task)| !task.is_released())
         .map(|(number, task)| (number, task.done()))
 }
 

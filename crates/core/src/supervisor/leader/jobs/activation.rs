@@ -3,10 +3,11 @@
 use crate::supervisor::durable::job::{Job, Task};
 use crate::supervisor::durable::state::State;
 use crate::supervisor::follower::Hints;
+use crate::supervisor::leader::Leadership;
 use crate::supervisor::leader::jobs::active::{ActiveJob, PolicyInputs, refind_at};
 use crate::supervisor::leader::jobs::critical;
 use crate::supervisor::leader::jobs::group::ActiveGroup;
-use crate::supervisor::leader::{Leadership, redundancy};
+use crate::supervisor::leader::jobs::size::Size;
 use hedge_model::{JobId, TaskId};
 
 impl Leadership<'_> {
@@ -25,6 +26,12 @@ impl Leadership<'_> {
             .filter(|(number, _)| !released(job, *number))
             .map(|(number, done)| (TaskId { job: id, number }, done.left().collect()))
             .collect();
+        let unread = (0..).zip(&job.tasks).filter(|(_, task)| task.is_released());
+        let unread = unread.map(|(number, _)| number);
+        let unread: Vec<u32> = match job.released_of.is_empty() {
+            true => Vec::new(),
+            false => unread.filter(|number| !released(job, *number)).collect(),
+        };
         let watched = self.view().watches(&spec);
         let mut active_job = start_job(self.state, job, watched);
         let count = active_job.groups().len();
@@ -35,12 +42,17 @@ impl Leadership<'_> {
         for (active_group, group) in active_job.groups_mut().iter_mut().zip(spec.groups()) {
             active_group.set_shape(leader.shapes.number(&group.resources, &group.labels));
         }
+        for number in unread {
+            let releases = active_job.releases_mut();
+            releases.insert(spec.group_of(number), number);
+        }
         leader.jobs.begin(id, active_job);
         for (hash, size) in spec.input_blobs() {
             leader.blobs.read_by(hash, size, id);
         }
         done.into_iter()
             .for_each(|(task, left)| self.note_left(task, &left, None));
+        self.begin_looks(id);
         self.want_results(id);
         self.expect_hinted(id, hints);
         (0..count).for_each(|group| self.refresh_offers(id, group));
@@ -56,27 +68,19 @@ fn start_job(state: &State, job: &Job, watched: bool) -> ActiveJob {
         .map(|group| start_group(job, group))
         .collect();
     let tails = critical::tails(spec, |at| learned.expect(&spec.groups()[at]).work_s);
-    let turns = critical::by_level(learned, spec, &tails);
-    for (rank, at) in turns.into_iter().enumerate() {
-        groups[at].set_rank(rank as u32);
+    let ranks = critical::ranks(learned, spec, &tails);
+    for (group, rank) in groups.iter_mut().zip(ranks) {
+        group.set_rank(rank);
     }
-    let policy_inputs = watched.then(|| {
-        let (kinds, kind_of) = redundancy::kinds(spec);
-        PolicyInputs {
-            kinds,
-            kind_of,
-            tails,
-        }
-    });
+    let policy_inputs = watched.then(|| PolicyInputs::new(spec, tails));
     let critical = critical::CriticalSet::find_with(spec, learned);
     let refind_at = refind_at(job.done, spec.task_count());
-    let spec_bytes = spec.encoded_bytes() as u64;
-    ActiveJob::new(groups, critical, refind_at, policy_inputs, spec_bytes)
+    ActiveJob::new(groups, critical, refind_at, policy_inputs, Size::of(spec))
 }
 
 /// Whether nobody is to read any more what a task left.
 fn released(job: &Job, number: u32) -> bool {
-    if !job.spec.has_each() {
+    if !job.spec.has_each() && job.released_of.is_empty() {
         return false;
     }
     let group = job.spec.group_of(number);
@@ -84,7 +88,7 @@ fn released(job: &Job, number: u32) -> bool {
 }
 
 /// A group's tasks that are still to be done, and how many groups it waits for.
-fn start_group(job: &Job, group: usize) -> ActiveGroup {
+pub(crate) fn start_group(job: &Job, group: usize) -> ActiveGroup {
     let tasks: Vec<&Task> = job.tasks_of(group).collect();
     let untouched = |task: &Task| task.is_open() && task.generation == 0 && task.failures() == 0;
     let touched = tasks.iter().rposition(|task| !untouched(task));

@@ -3,11 +3,15 @@
 use crate::supervisor::leader::WorkerIx;
 use crate::supervisor::leader::jobs::critical::CriticalSet;
 use crate::supervisor::leader::jobs::group::ActiveGroup;
+use crate::supervisor::leader::jobs::open::Releases;
+use crate::supervisor::leader::jobs::size::Size;
 use crate::supervisor::leader::placement::body::ReadyBody;
 use crate::supervisor::leader::redundancy::Kind;
-use hedge_model::{Hash, JobId, PeerId, Time};
+use hedge_model::spec::{Extension, Group};
+use hedge_model::{Hash, JobId, JobSpec, PeerId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Index;
+use std::sync::Arc;
 
 /// The jobs that have not ended.
 #[derive(Debug, Default)]
@@ -30,11 +34,13 @@ pub(crate) struct ActiveJob {
     refind_at: u32,
     policy_inputs: Option<PolicyInputs>,
     won_s: f64,
-    spec_bytes: u64,
+    size: Size,
+    client_seen: Time,
+    releases: Releases,
 }
 
 /// What a policy on redundancy asks about a job.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct PolicyInputs {
     /// Kinds of its tasks.
     pub kinds: Vec<Kind>,
@@ -42,6 +48,27 @@ pub(crate) struct PolicyInputs {
     pub kind_of: Vec<u32>,
     /// For each group the bottom level behind its tasks, seconds at standard speed.
     pub tails: Vec<f64>,
+    places: BTreeMap<Arc<str>, u32>,
+}
+
+impl PolicyInputs {
+    pub fn new(spec: &JobSpec, tails: Vec<f64>) -> Self {
+        let mut inputs = Self::default();
+        spec.groups().iter().for_each(|group| inputs.add(group));
+        Self { tails, ..inputs }
+    }
+
+    /// The job has one more group, of which the bottom level is not known yet.
+    fn add(&mut self, group: &Group) {
+        let kinds = &mut self.kinds;
+        let place = *self.places.entry(group.kind().clone()).or_insert_with(|| {
+            kinds.push(Kind::default());
+            kinds.len() as u32 - 1
+        });
+        kinds[place as usize].total += group.count();
+        self.kind_of.push(place);
+        self.tails.push(0.0);
+    }
 }
 
 /// What a job leaves behind that has ended.
@@ -137,14 +164,16 @@ impl ActiveJob {
         critical: CriticalSet,
         refind_at: u32,
         policy_inputs: Option<PolicyInputs>,
-        spec_bytes: u64,
+        size: Size,
     ) -> Self {
         Self {
             groups,
             critical,
             refind_at,
             policy_inputs,
-            spec_bytes,
+            size,
+            client_seen: Time(0),
+            releases: Releases::default(),
             watchers: Vec::new(),
             told: Time(0),
             ending: false,
@@ -216,9 +245,44 @@ impl ActiveJob {
         self.won_s
     }
 
-    /// Length of its specification, encoded.
-    pub fn spec_bytes(&self) -> u64 {
-        self.spec_bytes
+    /// What of it counts towards the limits of its client.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    /// Groups are added, which `extension` brought. The critical set and the bottom levels are not found again by that.
+    pub fn grow(&mut self, added: Vec<ActiveGroup>, extension: &Extension) {
+        for group in &extension.groups {
+            self.critical.add(group);
+            if let Some(inputs) = &mut self.policy_inputs {
+                inputs.add(group);
+            }
+        }
+        self.groups.extend(added);
+        self.size.add(extension);
+    }
+
+    /// When the client of an open job was last there.
+    pub fn client_seen(&self) -> Time {
+        self.client_seen
+    }
+
+    pub fn see_client(&mut self, at: Time) {
+        self.client_seen = at;
+    }
+
+    /// Released tasks whose outputs are still read.
+    pub fn releases(&self) -> &Releases {
+        &self.releases
+    }
+
+    pub fn releases_mut(&mut self) -> &mut Releases {
+        &mut self.releases
+    }
+
+    /// These results are not missed any more.
+    pub fn miss_no_more(&mut self, forget: impl Fn(Hash) -> bool) {
+        self.missing_results.retain(|hash| !forget(*hash));
     }
 
     /// Whether its end is proposed.

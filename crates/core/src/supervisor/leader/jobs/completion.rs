@@ -61,14 +61,14 @@ impl Leadership<'_> {
             return;
         };
         let (left, usage) = (done.left().collect::<Vec<_>>(), done.usage);
-        let done = job.done_of(group);
+        let (done, keeps) = (job.done_of(group), job.keeps(id.number));
         self.note_left(id, &left, winner);
         if let Some(active_job) = self.leader.jobs.get_mut(id.job) {
             let took = usage.staging.saturating_add(usage.running);
             let took_s = took.as_secs_f64().max(1e-6);
             active_job.note_won(group, took_s, usage.running.as_secs_f64());
         }
-        if spec.is_result(group) {
+        if keeps {
             for (hash, _) in left {
                 self.want_result(id.job, hash);
             }
@@ -90,6 +90,7 @@ impl Leadership<'_> {
             self.settle_places(id);
             self.release_read(id);
         }
+        self.release_behind(id);
         self.close_group(id.job, group);
         self.refind(id.job);
         self.tell_soon(id.job);
@@ -105,13 +106,24 @@ impl Leadership<'_> {
         if !job.active() || !active_job.refind_due(job.done, job.spec.task_count()) {
             return;
         }
-        let (spec, learned) = (job.spec.clone(), &self.state.learned);
-        if spec.groups().len() == 1 {
+        if job.spec.groups().len() > 1 {
+            self.find_again(id);
+        }
+    }
+
+    /// The critical set and the tasks' turns are found again.
+    pub(crate) fn find_again(&mut self, id: JobId) {
+        let job = self.state.jobs.get(&id);
+        let (Some(job), Some(active_job)) = (job, self.leader.jobs.get_mut(id)) else {
+            return;
+        };
+        if !job.active() {
             return;
         }
+        let (spec, learned) = (job.spec.clone(), &self.state.learned);
         let found = CriticalSet::find_with(&spec, learned);
         let tails = critical::tails(&spec, |at| learned.expect(&spec.groups()[at]).work_s);
-        let turns = critical::by_level(learned, &spec, &tails);
+        let ranks = critical::ranks(learned, &spec, &tails);
         let changed = active_job.found_critical(found, tails);
         if changed {
             let tasks = self.follow_critical(id);
@@ -120,12 +132,9 @@ impl Leadership<'_> {
         let Some(active_job) = self.leader.jobs.get(id) else {
             return;
         };
-        let mut moved = Vec::new();
-        for (rank, at) in turns.into_iter().enumerate() {
-            if changed || active_job.group(at).rank() != rank as u32 {
-                moved.push((at, rank as u32));
-            }
-        }
+        let groups = active_job.groups().iter().zip(ranks).enumerate();
+        let moved = groups.filter(|(_, (group, rank))| changed || group.rank() != *rank);
+        let moved: Vec<(usize, u32)> = moved.map(|(at, (_, rank))| (at, rank)).collect();
         for (at, rank) in moved {
             self.withdraw_offers(id, at);
             if let Some(group) = self.leader.jobs.group_mut(id, at) {
@@ -210,6 +219,7 @@ impl Leadership<'_> {
         }
         self.refresh_offers(id.job, group);
         self.reclaim_read(id);
+        self.reclaim_released(id);
         self.settle_places(id);
         self.settle_wants(id);
         self.tell_soon(id.job);
@@ -286,6 +296,8 @@ impl Leadership<'_> {
         self.tell(id);
         let leader = &mut *self.leader;
         let ended = leader.jobs.end(id);
+        leader.timers.clear(Timer::Client(id));
+        leader.timers.clear(Timer::Refind(id));
         if ended.as_ref().is_some_and(|job| job.watched) {
             leader.evaluations.job_ends();
         }

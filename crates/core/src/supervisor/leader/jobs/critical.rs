@@ -57,6 +57,13 @@ impl CriticalSet {
         Self { counts, total }
     }
 
+    /// Counts a group that is added to the job: until the set is found again, only marked tasks of it are critical.
+    pub(crate) fn add(&mut self, group: &Group) {
+        let count = if group.critical { group.count() } else { 0 };
+        self.counts.push(count);
+        self.total += count;
+    }
+
     /// N.
     pub fn total(&self) -> u32 {
         self.total
@@ -287,10 +294,27 @@ pub(crate) fn tails(spec: &JobSpec, took: impl Fn(usize) -> f64) -> Vec<f64> {
     tails
 }
 
-/// Groups by the way from the start of one of their tasks to the job's end, longest first.
-pub(crate) fn by_level(learned: &Learned, spec: &JobSpec, tails: &[f64]) -> Vec<usize> {
-    let level = |at: usize| tails[at] + learned.expect(&spec.groups()[at]).work_s;
-    let mut order: Vec<(f64, usize)> = (0..tails.len()).map(|at| (level(at), at)).collect();
+/// For each group its turn within the job: its place among all groups by their bottom level; in an open job see
+/// [`rank`].
+pub(crate) fn ranks(learned: &Learned, spec: &JobSpec, tails: &[f64]) -> Vec<u32> {
+    let levels = tails.iter().zip(spec.groups());
+    let levels = levels.map(|(tail, group)| tail + learned.expect(group).work_s);
+    if spec.is_open() {
+        return levels.map(rank).collect();
+    }
+    let mut order: Vec<(f64, usize)> = levels.zip(0..).collect();
     order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    order.into_iter().map(|(_, at)| at).collect()
+    let mut ranks = vec![0; order.len()];
+    for (rank, (_, at)) in (0..).zip(order) {
+        ranks[at] = rank;
+    }
+    ranks
+}
+
+/// The turn of tasks of an open job with so many seconds from their start to the job's end: those with more come first,
+/// in steps of a hundredth, so that few turns change as times are learned. It depends on no other task, so that groups
+/// can be added without a look at those that are there.
+pub(crate) fn rank(level_s: f64) -> u32 {
+    // Floats that are not negative have the order of their bits, 7 of which are left behind the exponent.
+    u32::MAX - ((level_s.max(0.0) as f32).to_bits() >> 16)
 }

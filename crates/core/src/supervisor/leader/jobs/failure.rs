@@ -4,7 +4,7 @@
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::follower::Hints;
 use crate::supervisor::leader::attempts::active::Verdict;
-use crate::supervisor::leader::blobs::retention::kept_content;
+use crate::supervisor::leader::blobs::retention::kept_while_failed;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use hedge_model::ending::Fault;
@@ -99,7 +99,7 @@ impl Leadership<'_> {
     /// A job that had failed goes on: what was kept for it is in use again.
     pub(crate) fn after_job_retried(&mut self, id: JobId) {
         let kept: Vec<Hash> = match self.state.jobs.get(&id) {
-            Some(job) => kept_content(job).collect(),
+            Some(job) => kept_while_failed(job).collect(),
             None => return,
         };
         self.activate(id, &Hints::default());
@@ -121,7 +121,7 @@ impl LeaderView<'_> {
         let mut known = self.tasks_of(id).map(|(_, known)| known);
         let mut runs = || known.any(|one| one.active() > 0 || one.committing().is_some());
         // What runs is mostly the first that is known; all groups are looked at last.
-        !runs() && job.exhausted()
+        !job.is_open() && !runs() && job.exhausted()
     }
 }
 

@@ -8,5 +8,7 @@ pub(crate) mod deadline;
 pub(crate) mod estimate;
 pub(crate) mod failure;
 pub(crate) mod group;
+pub(crate) mod open;
 pub(crate) mod places;
 pub(crate) mod retention;
+pub(crate) mod size;

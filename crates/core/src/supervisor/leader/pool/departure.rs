@@ -76,7 +76,7 @@ impl Leadership<'_> {
         self.forget_readings_of(peer);
         let submissions = &mut self.leader.submissions;
         for submit in submissions.take(|submit| submit.client == peer) {
-            self.release_inputs(&submit.new.spec);
+            self.release_inputs(submit.new.offer.input_blobs());
         }
         self.leader.jobs.unwatch(|watcher, _| watcher == peer);
         let Some(ix) = self.leader.pool.find(peer) else {

@@ -1,7 +1,7 @@
 //! Asks the policies: when, with what view, and what becomes of their orders.
 
 use super::{
-    CopyOrder, Kind, Policy, SHIPPED, SeenAttempt, SeenJob, SeenTask, SeenWorker, Shipped, View,
+    CopyOrder, Policy, SHIPPED, SeenAttempt, SeenJob, SeenTask, SeenWorker, Shipped, View,
 };
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::durable::learned::Learned;
@@ -453,22 +453,6 @@ fn longest_path(learned: &Learned, spec: &JobSpec, inputs: &PolicyInputs) -> f64
     let tails = inputs.tails.iter().zip(spec.groups());
     let paths = tails.map(|(tail, group)| tail + learned.expect(group).work_s);
     paths.fold(0.0, f64::max)
-}
-
-/// The kinds of a job's groups.
-pub(crate) fn kinds(spec: &JobSpec) -> (Vec<Kind>, Vec<u32>) {
-    let mut kinds: Vec<Kind> = Vec::new();
-    let mut numbers = BTreeMap::new();
-    let kind_of = spec.groups().iter().map(|group| {
-        let number = *numbers.entry(group.kind()).or_insert_with(|| {
-            kinds.push(Kind::default());
-            kinds.len() as u32 - 1
-        });
-        kinds[number as usize].total += group.count();
-        number
-    });
-    let kind_of = kind_of.collect();
-    (kinds, kind_of)
 }
 
 impl Leader {

@@ -17,7 +17,7 @@ pub use policy::{
 };
 
 pub(crate) use crate::supervisor::durable::beliefs::above;
-pub(crate) use evaluation::{Evaluations, YieldingCopies, kinds};
+pub(crate) use evaluation::{Evaluations, YieldingCopies};
 pub(crate) use survival::Survival;
 
 use policies::{SHIPPED, Shipped, shipped};

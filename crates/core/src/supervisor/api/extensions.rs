@@ -1,0 +1,134 @@
+//! What clients ask of open jobs.
+
+use crate::supervisor::Requester;
+use crate::supervisor::answer;
+use crate::supervisor::api::access::Demand;
+use crate::supervisor::api::requests::{no_such_job, refuse, too_many};
+use crate::supervisor::api::views::find_task;
+use crate::supervisor::durable::job::Job;
+use crate::supervisor::durable::open::Growth;
+use crate::supervisor::leader::blobs::submissions::{NewSubmission, Offer};
+use crate::supervisor::leader::jobs::size::Size;
+use crate::supervisor::leader::{LeaderView, Leadership};
+use hedge_model::msg::{RELEASES_MAX, RefusalKind, Reply, Request, SharedExtension};
+use hedge_model::record::{ClosedBy, Record};
+use hedge_model::{Hash, JobId, PeerId};
+
+type Refused = (RefusalKind, String);
+
+impl Leadership<'_> {
+    /// Takes up an extension of an open job.
+    pub(crate) fn on_extend(&mut self, requester: Requester, new: NewSubmission, held: &[Hash]) {
+        let (client, ask) = (requester.peer(), new.ask);
+        let Offer::Groups(id, extension) = &new.offer else {
+            return;
+        };
+        let request = Request::Close(*id);
+        if let Err((kind, why)) = self.view().may(requester, &request) {
+            return refuse(client, ask, kind, why, self.out);
+        }
+        self.note_client(*id, client);
+        let job = self.state.jobs.get(id);
+        if let Some(known) = job.and_then(|job| job.extended(*id, new.key, extension)) {
+            return match known {
+                Ok(extended) => answer(client, ask, Reply::Extended(extended), self.out),
+                Err((kind, why)) => refuse(client, ask, kind, why, self.out),
+            };
+        }
+        let allowed = self.view().may_extend(*id, extension);
+        if let Err((kind, why)) = allowed.and_then(|()| too_many(&self.leader.submissions)) {
+            return refuse(client, ask, kind, why, self.out);
+        }
+        self.begin_submission(requester, new, held);
+    }
+
+    /// Closes an open job; one that is closed stays so.
+    pub(crate) fn on_close(&mut self, to: PeerId, ask: u64, id: JobId) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            let (kind, why) = no_such_job(id);
+            return refuse(to, ask, kind, why, self.out);
+        };
+        match job.growth {
+            Growth::Closed { .. } => answer(to, ask, Reply::Ok, self.out),
+            Growth::Open { .. } => {
+                let (job, by, at) = (id, ClosedBy::Request, self.now);
+                self.decide(to, ask, Ok(Record::JobClosed { job, by, at }));
+            }
+            Growth::None => {
+                let why = format!(
+                    "job {id} has all its tasks from the start, and ends by itself; nothing was changed"
+                );
+                refuse(to, ask, RefusalKind::Bad, why, self.out);
+            }
+        }
+    }
+
+    /// Releases what tasks of an open job leave.
+    pub(crate) fn on_release(&mut self, to: PeerId, ask: u64, id: JobId, tasks: &[String]) {
+        let record = self.view().releasable(id, tasks);
+        self.decide(to, ask, record);
+    }
+}
+
+impl LeaderView<'_> {
+    fn may_extend(&self, id: JobId, extension: &SharedExtension) -> Result<(), Refused> {
+        let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
+        job.extensible(id, extension)?;
+        let mut groups = extension.groups.iter();
+        if let Some(why) = groups.find_map(|group| job.waits_for_failed(id, group)) {
+            return Err((RefusalKind::Bad, format!("{why}; nothing was added")));
+        }
+        let fits = job.spec.check_extension(extension);
+        fits.map_err(|error| (RefusalKind::Bad, format!("{error}. Nothing was added")))?;
+        let size = Size::of_extension(extension);
+        let demand = Demand {
+            jobs: 0,
+            tasks: u64::from(extension.task_count()),
+            bytes: size.inputs,
+            spec_bytes: size.spec,
+        };
+        self.within_limits(job.client, demand)?;
+        self.can_store()
+    }
+
+    /// The record that releases what these tasks leave; else why they cannot be released.
+    fn releasable(&self, id: JobId, tasks: &[String]) -> Result<Record, Refused> {
+        let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
+        let bad = |why| Err((RefusalKind::Bad, why));
+        if !job.is_open() {
+            return bad(format!(
+                "job {id} is not open, so that it keeps no more than its results; nothing was released"
+            ));
+        }
+        if tasks.len() > RELEASES_MAX {
+            return bad(format!(
+                "{} tasks are named, and {RELEASES_MAX} may be; nothing was released",
+                tasks.len()
+            ));
+        }
+        let ranges = tasks.iter().map(|task| named(job, task));
+        let mut ranges = ranges.collect::<Result<Vec<(u32, u32)>, Refused>>()?;
+        ranges.sort_unstable();
+        let mut joined: Vec<(u32, u32)> = Vec::new();
+        for (from, to) in ranges {
+            match joined.last_mut() {
+                Some(last) if from <= last.1 => last.1 = last.1.max(to),
+                _ => joined.push((from, to)),
+            }
+        }
+        Ok(Record::OutputsReleased {
+            job: id,
+            tasks: joined,
+            at: self.now,
+        })
+    }
+}
+
+/// The numbers of the tasks that are called so: all tasks of an array, or one.
+fn named(job: &Job, text: &str) -> Result<(u32, u32), Refused> {
+    if let Some(group) = job.spec.position(text) {
+        let numbers = job.spec.numbers(group);
+        return Ok((numbers.start, numbers.end));
+    }
+    find_task(job, text).map(|number| (number, number + 1))
+}

@@ -1,0 +1,390 @@
+//! Open jobs: groups are added, outputs released, and the job is closed.
+
+use crate::supervisor::durable::bounded;
+use crate::supervisor::durable::change::{Change, Stale};
+use crate::supervisor::durable::job::{Done, Job, Task};
+use crate::supervisor::durable::state::State;
+use hedge_model::msg::{Extended, RefusalKind, SharedExtension};
+use hedge_model::record::{ClosedBy, Record};
+use hedge_model::spec::{Extension, Group, Input, Need};
+use hedge_model::{Hash, JobId, SubmitKey, Time};
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Whether a job is one that grows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) enum Growth {
+    /// It has had all its tasks from the start.
+    #[default]
+    None,
+    /// It is open.
+    Open {
+        /// When its client was last there, as far as that was recorded.
+        seen: Time,
+        extensions: Extensions,
+    },
+    /// It was open; it ended before anything closed it, where nothing did.
+    Closed {
+        by: Option<ClosedBy>,
+        extensions: Extensions,
+    },
+}
+
+/// What was added to a job, so that nothing is added twice.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Extensions(#[serde(deserialize_with = "bounded::map")] OrdMap<SubmitKey, Added>);
+
+/// An extension that was applied.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Added {
+    first: u32,
+    tasks: u32,
+    digest: Hash,
+}
+
+/// Memory of one extension, beside its groups, in bytes.
+const EXTENSION_BYTES: u64 = 160;
+
+type Refused = (RefusalKind, String);
+
+impl Growth {
+    /// That of a job that has just been accepted.
+    pub fn begin(open: bool, at: Time) -> Self {
+        let extensions = Extensions::default();
+        match open {
+            true => Self::Open {
+                seen: at,
+                extensions,
+            },
+            false => Self::None,
+        }
+    }
+
+    fn extensions(&self) -> Option<&Extensions> {
+        match self {
+            Self::None => None,
+            Self::Open { extensions, .. } | Self::Closed { extensions, .. } => Some(extensions),
+        }
+    }
+
+    /// Memory of what was added, beside the groups, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let count = self.extensions().map_or(0, |added| added.0.len());
+        EXTENSION_BYTES * count as u64
+    }
+}
+
+/// Tells extensions apart.
+fn digest(extension: &Extension) -> Hash {
+    // What cannot be written cannot have been read.
+    let bytes = extension.encode().unwrap_or_default();
+    Hash(*blake3::hash(&bytes).as_bytes())
+}
+
+impl Job {
+    /// Whether groups can be added.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.growth, Growth::Open { .. })
+    }
+
+    /// When the client of an open job was last there, as far as that was recorded.
+    pub(crate) fn client_seen(&self) -> Option<Time> {
+        match self.growth {
+            Growth::Open { seen, .. } => Some(seen),
+            _ => None,
+        }
+    }
+
+    /// Whether what the tasks of a group leave are results of the job. Of an open job nobody knows yet what tasks that
+    /// are to come will read, so that all of it is kept.
+    pub(crate) fn is_result(&self, group: usize) -> bool {
+        self.is_open() || self.spec.is_result(group)
+    }
+
+    /// Whether what a task leaves is a result of the job, and not released.
+    pub(crate) fn keeps(&self, number: u32) -> bool {
+        self.is_result(self.spec.group_of(number)) && !self.tasks[number as usize].is_released()
+    }
+
+    /// What an extension under this key has brought; none where there was none, or another.
+    pub(crate) fn extended(
+        &self,
+        id: JobId,
+        key: SubmitKey,
+        extension: &Extension,
+    ) -> Option<Result<Extended, Refused>> {
+        let added = self.growth.extensions()?.0.get(&key)?;
+        if added.digest == digest(extension) {
+            let (job, first, tasks) = (id, added.first, added.tasks);
+            return Some(Ok(Extended { job, first, tasks }));
+        }
+        let why = format!(
+            "the key of this extension belongs to another extension of job {id}; nothing was added: extend without \
+             --key, or with a new one"
+        );
+        Some(Err((RefusalKind::Bad, why)))
+    }
+
+    /// Whether an extension can be added now; else why not.
+    pub(crate) fn extensible(&self, id: JobId, extension: &Extension) -> Result<(), Refused> {
+        let bad = |why| Err((RefusalKind::Bad, why));
+        match &self.growth {
+            _ if !self.active() => {
+                return bad(format!(
+                    "job {id} has ended; nothing was added: open another job"
+                ));
+            }
+            Growth::None => {
+                return bad(format!(
+                    "job {id} has all its tasks from the start; nothing was added: `hedge job open` makes a job that \
+                     can be extended"
+                ));
+            }
+            Growth::Closed { by, .. } => {
+                let by = match by {
+                    Some(ClosedBy::Request) | None => "was closed",
+                    Some(ClosedBy::Timeout) => {
+                        "closed itself, because its client was gone for too long"
+                    }
+                };
+                return bad(format!(
+                    "job {id} {by}; nothing was added: open another job"
+                ));
+            }
+            Growth::Open { .. } => {}
+        }
+        for group in &extension.groups {
+            let mut read = group.inputs.iter().filter_map(Input::task);
+            let released = |name: &&Arc<str>| {
+                let other = self.spec.position(name);
+                other.is_some_and(|other| self.released_of(other) > 0)
+            };
+            if let Some(name) = read.find(released) {
+                return bad(format!(
+                    "task {:?} reads the outputs of {name:?}, which were released; nothing was added",
+                    group.id
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a new group waits for what has failed; then in which words. It could be added, and would never start.
+    pub(crate) fn waits_for_failed(&self, id: JobId, group: &Group) -> Option<String> {
+        let reads = group.inputs.iter().filter_map(Input::task);
+        for name in reads.chain(&group.deps).chain(group.deps_each.iter()) {
+            let Some(other) = self.spec.position(name) else {
+                continue;
+            };
+            let count = self.spec.groups()[other].count();
+            let need = group.needs.iter().find(|(of, _)| of == name);
+            let need = need.map_or(Need::Count(count), |(_, need)| *need).of(count);
+            let places = group.deps_each.iter().any(|of| of == name)
+                || group.inputs.iter().any(|input| input.is_each_of(name));
+            let vain = match places {
+                true => self.cut_off(other) || self.failed_of(other) == count,
+                false => self.possible_of(other) < need,
+            };
+            if vain {
+                return Some(format!(
+                    "task {:?} waits for {name:?}, which failed: `hedge tasks {id} --failed` shows why",
+                    group.id
+                ));
+            }
+        }
+        None
+    }
+
+    /// Adds groups; gives the position of the first.
+    fn extend(
+        &mut self,
+        id: JobId,
+        key: SubmitKey,
+        extension: &Extension,
+        at: Time,
+    ) -> Result<usize, Stale> {
+        let known = self.growth.extensions();
+        if known.is_some_and(|known| known.0.contains_key(&key)) {
+            return Err("it was added before");
+        }
+        if self.extensible(id, extension).is_err() {
+            return Err("it cannot be added any more");
+        }
+        let Growth::Open { seen, extensions } = &mut self.growth else {
+            return Err("the job is not open");
+        };
+        let (from, first) = (self.spec.groups().len(), self.spec.task_count());
+        if Arc::make_mut(&mut self.spec).extend(extension).is_err() {
+            return Err("it does not fit to the job any more");
+        }
+        let tasks = extension.task_count();
+        let digest = digest(extension);
+        extensions.0.insert(
+            key,
+            Added {
+                first,
+                tasks,
+                digest,
+            },
+        );
+        *seen = (*seen).max(at);
+        let fresh = std::iter::repeat_n(Task::default(), tasks as usize);
+        self.tasks.append(fresh.collect());
+        self.open.extend(extension.groups.iter().map(Group::count));
+        self.note_added(from);
+        Ok(from)
+    }
+
+    /// The client is there.
+    fn see_client(&mut self, at: Time) -> Result<(), Stale> {
+        match &mut self.growth {
+            Growth::Open { seen, .. } => {
+                *seen = (*seen).max(at);
+                Ok(())
+            }
+            _ => Err("the job is not open"),
+        }
+    }
+
+    /// Nothing more is added, by its end where nothing else closed it. What tasks read of each other is no result any more.
+    pub(crate) fn close(&mut self, by: Option<ClosedBy>) -> Result<(), Stale> {
+        if !self.is_open() {
+            return Err("the job is not open");
+        }
+        if let Growth::Open { extensions, .. } = std::mem::take(&mut self.growth) {
+            self.growth = Growth::Closed { by, extensions };
+        }
+        let kept = (0..).zip(&self.tasks).filter_map(|(number, task)| {
+            let done = task.done()?;
+            self.keeps(number).then(|| done.bytes())
+        });
+        self.result_bytes = kept.fold(0, u64::saturating_add);
+        Ok(())
+    }
+
+    /// What these tasks leave is kept for nobody who may come. Gives the tasks of which that is new.
+    fn release(&mut self, ranges: &[(u32, u32)]) -> Result<Vec<u32>, Stale> {
+        if !self.is_open() {
+            return Err("the job is not open");
+        }
+        let mut released = Vec::new();
+        for (from, to) in ranges {
+            for number in *from..(*to).min(self.spec.task_count()) {
+                let task = &mut self.tasks[number as usize];
+                if task.is_released() {
+                    continue;
+                }
+                task.release();
+                self.result_bytes -= task.done().map_or(0, Done::bytes);
+                self.count_released(number);
+                released.push(number);
+            }
+        }
+        Ok(released)
+    }
+
+    fn count_released(&mut self, number: u32) {
+        let group = self.spec.group_of(number) as u32;
+        *self.released_of.entry(group).or_default() += 1;
+    }
+
+    /// How many tasks of a group are released.
+    pub(crate) fn released_of(&self, group: usize) -> u32 {
+        self.released_of.get(&(group as u32)).copied().unwrap_or(0)
+    }
+
+    /// Counts again what is released, from the tasks alone.
+    pub(crate) fn find_released(&mut self) {
+        self.released_of = OrdMap::new();
+        let released = (0..)
+            .zip(&self.tasks)
+            .filter(|(_, task)| task.is_released());
+        let released: Vec<u32> = released.map(|(number, _)| number).collect();
+        released
+            .into_iter()
+            .for_each(|number| self.count_released(number));
+    }
+
+    /// Time that nobody saw pass does not count against an open job's client.
+    pub(crate) fn move_seen(&mut self, unseen: Duration) {
+        if let Growth::Open { seen, .. } = &mut self.growth {
+            *seen = *seen + unseen;
+        }
+    }
+}
+
+impl State {
+    /// What a record about an open job does.
+    pub(crate) fn apply_to_open(&mut self, record: &Record) -> Change {
+        let (job, at) = match record {
+            Record::GroupsAdded { job, at, .. }
+            | Record::ClientSeen { job, at }
+            | Record::OutputsReleased { job, at, .. }
+            | Record::JobClosed { job, at, .. } => (*job, *at),
+            _ => return Change::Stale("not a record of an open job"),
+        };
+        let now = self.now.max(at);
+        let change = match (self.job_mut(job), record) {
+            (known, Record::GroupsAdded { key, extension, .. }) => {
+                let from = known.and_then(|known| known.extend(job, *key, extension, at).ok());
+                let extension = extension.clone();
+                return self.at(
+                    now,
+                    from.is_some(),
+                    Change::Extended {
+                        job,
+                        extension,
+                        from,
+                    },
+                );
+            }
+            (None, _) => Err("no such job"),
+            (Some(known), Record::ClientSeen { .. }) => {
+                known.see_client(at).map(|()| Change::Noted)
+            }
+            (Some(known), Record::OutputsReleased { tasks, .. }) => {
+                let tasks = known.release(tasks);
+                tasks.map(|tasks| Change::Released { job, tasks })
+            }
+            (Some(known), Record::JobClosed { by, .. }) => {
+                known.close(Some(*by)).map(|()| Change::JobClosed(job))
+            }
+            (Some(_), _) => Err("not a record of an open job"),
+        };
+        match change {
+            Ok(change) => self.at(now, true, change),
+            Err(stale) => Change::Stale(stale),
+        }
+    }
+
+    /// A change, and the time of its record where it changed something.
+    fn at(&mut self, now: Time, changed: bool, change: Change) -> Change {
+        if changed {
+            self.now = now;
+        }
+        change
+    }
+
+    /// What is answered to an extension whose record is committed.
+    pub(crate) fn extended(
+        &self,
+        id: JobId,
+        key: SubmitKey,
+        extension: &SharedExtension,
+    ) -> Result<Extended, Refused> {
+        let gone = || {
+            let why = format!("job {id} was removed; nothing was added");
+            (RefusalKind::Unknown, why)
+        };
+        let job = self.jobs.get(&id).ok_or_else(gone)?;
+        if let Some(known) = job.extended(id, key, extension) {
+            return known;
+        }
+        job.extensible(id, extension)?;
+        let mistake = job.spec.check_extension(extension).err();
+        let why = mistake.map_or_else(String::new, |mistake| mistake.to_string());
+        Err((RefusalKind::Bad, format!("{why}; nothing was added")))
+    }
+}

@@ -1,0 +1,262 @@
+//! Open jobs on the leader: groups that are added, outputs that are released, and clients that are gone.
+
+use crate::supervisor::leader::Leadership;
+use crate::supervisor::leader::jobs::activation::start_group;
+use crate::supervisor::leader::jobs::critical::rank;
+use crate::supervisor::leader::timers::Timer;
+use hedge_model::msg::SharedExtension;
+use hedge_model::record::{ClosedBy, Record};
+use hedge_model::{Hash, JobId, PeerId, TaskId, Time};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// The critical set and the order of a job that grew are found again after this time for each of its groups: finding
+/// takes a hundredth of it.
+const REFIND_AFTER: Duration = Duration::from_micros(50);
+/// An open job looks for its client so many times within its `open_timeout`.
+const LOOKS: u32 = 10;
+/// For so long at least a new leader waits for the clients of open jobs to find it.
+const RETURN_TIME: Duration = Duration::from_secs(60);
+
+/// Tasks that are released, and whose outputs tasks that are there still read; by group.
+#[derive(Debug, Default)]
+pub(crate) struct Releases(BTreeMap<u32, BTreeSet<u32>>);
+
+impl Releases {
+    pub fn insert(&mut self, group: usize, number: u32) {
+        self.0.entry(group as u32).or_default().insert(number);
+    }
+
+    fn remove(&mut self, group: usize, number: u32) {
+        let group = group as u32;
+        if let Some(of) = self.0.get_mut(&group) {
+            of.remove(&number);
+            if of.is_empty() {
+                self.0.remove(&group);
+            }
+        }
+    }
+
+    fn of(&self, group: usize) -> impl Iterator<Item = u32> + '_ {
+        let of = self.0.get(&(group as u32));
+        of.into_iter().flatten().copied()
+    }
+}
+
+/// When the client of an open job was last there, as far as a leader that begins now can know.
+fn first_seen(seen: Time, timeout: Duration, now: Time) -> Time {
+    // The last leader may have seen it later than it recorded.
+    let late = seen + timeout / LOOKS;
+    late.max(now - timeout.saturating_sub(RETURN_TIME)).min(now)
+}
+
+impl Leadership<'_> {
+    /// Begins to look for the client of a job that is open.
+    pub(crate) fn begin_looks(&mut self, id: JobId) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        let timeout = job.spec.qos().open_timeout;
+        let (Some(seen), Some(timeout)) = (job.client_seen(), timeout) else {
+            return;
+        };
+        let leader = &mut *self.leader;
+        if let Some(active_job) = leader.jobs.get_mut(id) {
+            active_job.see_client(first_seen(seen, timeout, self.now));
+            let at = self.now + timeout / LOOKS;
+            leader.timers.set(at, Timer::Client(id));
+        }
+    }
+
+    /// An extension was to be added; `from` is its first group where it was.
+    pub(crate) fn after_extended(
+        &mut self,
+        id: JobId,
+        extension: &SharedExtension,
+        from: Option<usize>,
+    ) {
+        let Some((job, from)) = self.state.jobs.get(&id).zip(from) else {
+            return;
+        };
+        let (spec, learned) = (job.spec.clone(), &self.state.learned);
+        let leader = &mut *self.leader;
+        let Some(active_job) = leader.jobs.get_mut(id) else {
+            return;
+        };
+        let mut added = Vec::with_capacity(extension.groups.len());
+        for (at, group) in spec.groups().iter().enumerate().skip(from) {
+            let mut active_group = start_group(job, at);
+            active_group.set_shape(leader.shapes.number(&group.resources, &group.labels));
+            active_group.set_rank(rank(learned.expect(group).work_s));
+            added.push(active_group);
+        }
+        active_job.grow(added, extension);
+        for (hash, size) in extension.input_blobs() {
+            leader.blobs.read_by(hash, size, id);
+        }
+        let groups = spec.groups().len();
+        let at = self.now + REFIND_AFTER * groups as u32;
+        leader.timers.set_once(at, Timer::Refind(id));
+        (from..groups).for_each(|group| self.refresh_offers(id, group));
+        self.tell_soon(id);
+    }
+
+    /// Nothing more is added to a job: what is no result any more is not waited for, and it ends once its tasks have.
+    pub(crate) fn after_job_closed(&mut self, id: JobId) {
+        self.leader.timers.clear(Timer::Client(id));
+        let Some(active_job) = self.leader.jobs.get_mut(id) else {
+            return;
+        };
+        active_job.miss_no_more(|_| true);
+        let groups = active_job.groups().len();
+        self.want_results(id);
+        (0..groups).for_each(|group| self.close_group(id, group));
+        self.tell_soon(id);
+        self.finish_if_done(id);
+    }
+
+    /// These tasks were released.
+    pub(crate) fn after_released(&mut self, id: JobId, tasks: &[u32]) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        if let Some(active_job) = self.leader.jobs.get_mut(id) {
+            let mut released = BTreeSet::new();
+            for number in tasks {
+                let group = job.spec.group_of(*number);
+                active_job.releases_mut().insert(group, *number);
+                let left = job.tasks[*number as usize].done().into_iter();
+                released.extend(left.flat_map(|done| done.left()).map(|(hash, _)| hash));
+            }
+            active_job.miss_no_more(|hash| released.contains(&hash));
+        }
+        self.drop_released(id, tasks.to_vec());
+    }
+
+    /// A task is done: what it read and what it leaves is dropped, as far as it is released and nobody is to read it.
+    pub(crate) fn release_behind(&mut self, id: TaskId) {
+        let Some(job) = self.state.jobs.get(&id.job) else {
+            return;
+        };
+        let Some(active_job) = self.leader.jobs.get(id.job) else {
+            return;
+        };
+        let releases = active_job.releases();
+        if releases.0.is_empty() {
+            return;
+        }
+        let group = job.spec.group_of(id.number);
+        let read = job.spec.waits_for(group).iter().map(|at| *at as usize);
+        let read = read.filter(|at| job.group_done(group) || job.spec.is_each(group, *at));
+        let all = read.chain([group]);
+        let tasks = all.flat_map(|at| releases.of(at)).collect();
+        self.drop_released(id.job, tasks);
+    }
+
+    /// Drops what those of these released tasks left that nobody is to read any more.
+    fn drop_released(&mut self, id: JobId, tasks: Vec<u32>) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        let mut dropped = Vec::new();
+        for number in tasks {
+            let group = job.spec.group_of(number);
+            let Some(done) = job.tasks[number as usize].done() else {
+                continue;
+            };
+            if !job.released(group, number - job.spec.first(group)) {
+                continue;
+            }
+            if let Some(active_job) = self.leader.jobs.get_mut(id) {
+                active_job.releases_mut().remove(group, number);
+            }
+            for (hash, _) in done.left() {
+                let producer = TaskId { job: id, number };
+                self.leader.blobs.not_made_by(hash, producer);
+                dropped.push(hash);
+            }
+        }
+        if !dropped.is_empty() {
+            self.drop_unused(dropped);
+        }
+    }
+
+    /// A task runs again: what it leaves is dropped again where it is released, and what released tasks left that it
+    /// reads is needed again, and may still be somewhere.
+    pub(crate) fn reclaim_released(&mut self, id: TaskId) {
+        let Some(job) = self.state.jobs.get(&id.job) else {
+            return;
+        };
+        let spec = &job.spec;
+        let group = spec.group_of(id.number);
+        if job.tasks[id.number as usize].is_released()
+            && let Some(active_job) = self.leader.jobs.get_mut(id.job)
+        {
+            active_job.releases_mut().insert(group, id.number);
+        }
+        let read = spec.waits_for(group).iter().map(|at| *at as usize);
+        let read = read.filter(|at| job.released_of(*at) > 0 && spec.reads(group, *at));
+        let mut again: Vec<(TaskId, Vec<(Hash, u64)>)> = Vec::new();
+        for (at, number) in read.flat_map(|at| spec.numbers(at).map(move |number| (at, number))) {
+            let task = &job.tasks[number as usize];
+            if let (true, Some(done)) = (task.is_released(), task.done()) {
+                let producer = TaskId {
+                    job: id.job,
+                    number,
+                };
+                again.push((producer, done.left().collect()));
+                if let Some(active_job) = self.leader.jobs.get_mut(id.job) {
+                    active_job.releases_mut().insert(at, number);
+                }
+            }
+        }
+        for (producer, left) in again {
+            self.note_left(producer, &left, None);
+        }
+    }
+
+    /// Somebody asked about a job: where it is its client, that one is there.
+    pub(crate) fn note_client(&mut self, id: JobId, peer: PeerId) {
+        let its = self
+            .state
+            .jobs
+            .get(&id)
+            .is_some_and(|job| job.client == peer);
+        if let Some(active_job) = self.leader.jobs.get_mut(id).filter(|_| its) {
+            active_job.see_client(self.now);
+        }
+    }
+
+    /// Looks whether the client of an open job is there: that is recorded, and a job whose client has been gone for too
+    /// long is closed.
+    pub(crate) fn look_for_client(&mut self, id: JobId) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        let Some(active_job) = self.leader.jobs.get_mut(id) else {
+            return;
+        };
+        let (Some(recorded), Some(timeout)) = (job.client_seen(), job.spec.qos().open_timeout)
+        else {
+            return;
+        };
+        if active_job
+            .watchers()
+            .iter()
+            .any(|(peer, _)| *peer == job.client)
+        {
+            active_job.see_client(self.now);
+        }
+        let seen = active_job.client_seen();
+        self.leader
+            .timers
+            .set(self.now + timeout / LOOKS, Timer::Client(id));
+        let (job, at) = (id, self.now);
+        if self.now.since(seen) >= timeout {
+            let by = ClosedBy::Timeout;
+            self.append(Record::JobClosed { job, by, at }, None);
+        } else if seen > recorded {
+            self.append(Record::ClientSeen { job, at: seen }, None);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What of a job counts towards the limits of its client.
+
+use hedge_model::spec::Extension;
+use hedge_model::{Data, JobSpec};
+
+/// What counts towards the limits of a job's client, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    /// Of its specification, encoded.
+    pub spec: u64,
+    /// Of its inputs.
+    pub inputs: u64,
+}
+
+impl Size {
+    pub fn of(spec: &JobSpec) -> Self {
+        Self {
+            spec: spec.encoded_bytes() as u64,
+            inputs: bytes(spec.input_data()),
+        }
+    }
+
+    pub fn of_extension(extension: &Extension) -> Self {
+        Self {
+            spec: extension.encoded_bytes() as u64,
+            inputs: bytes(extension.input_data()),
+        }
+    }
+
+    /// The job has grown.
+    pub fn add(&mut self, extension: &Extension) {
+        let more = Self::of_extension(extension);
+        self.spec = self.spec.saturating_add(more.spec);
+        self.inputs = self.inputs.saturating_add(more.inputs);
+    }
+}
+
+fn bytes<'a>(data: impl Iterator<Item = &'a Data>) -> u64 {
+    data.map(Data::size).fold(0, u64::saturating_add)
+}

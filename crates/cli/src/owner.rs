@@ -52,6 +52,7 @@ struct On {
 struct When {
     resume_after: Option<String>,
     vacate_after: Option<String>,
+    checkpoint_grace: Option<String>,
     foreign_cores: Option<f64>,
     owner_hours: Vec<String>,
 }
@@ -116,6 +117,9 @@ fn when(when: When, config: &mut OwnerConfig) -> Result<(), String> {
         None => {}
         Some("never") => rules.vacate_after = None,
         Some(text) => rules.vacate_after = Some(duration(text)?),
+    }
+    if let Some(text) = when.checkpoint_grace {
+        rules.checkpoint_grace = duration(&text)?;
     }
     if let Some(cores) = when.foreign_cores {
         if !(0.05..=4096.0).contains(&cores) {

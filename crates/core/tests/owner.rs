@@ -12,7 +12,7 @@ use hedge_model::msg::{
 use hedge_model::owner::{
     Activity, Cause, Hours, OwnerNote, OwnerResponse, OwnerRules, OwnerState, Signal,
 };
-use hedge_model::spec::Runtime;
+use hedge_model::spec::{CheckpointRule, Runtime};
 use hedge_model::{AttemptId, Ending, Epoch, JobId, Resources, TaskId, Time};
 use std::sync::Arc;
 use std::time::Duration;
@@ -229,6 +229,7 @@ fn body() -> Arc<GrantedBody> {
         printed_max: 0,
         resources: Resources::cpus(1000),
         time_limit: None,
+        checkpoint: None,
         sources: Vec::new(),
     };
     let (body, grants) = (Arc::new(body), Grants::default());
@@ -256,6 +257,7 @@ fn assign(task: u32) -> Event {
         index: None,
         values: Vec::new(),
         own_inputs: Vec::new(),
+        checkpoint: Vec::new(),
         own_blobs: None,
         redundant: false,
         seal: Default::default(),
@@ -464,4 +466,76 @@ fn a_worker_whose_owner_is_there_gets_nothing_new_until_the_owner_goes() {
         "worker 2: assign 1.0/0.1.2",
         "watch worker 2: assigned",
     ]);
+}
+
+#[test]
+fn what_can_save_how_far_it_is_goes_on_for_a_while_when_the_owner_wants_the_machine() {
+    let saving = |grace: u64| {
+        let rule = CheckpointRule {
+            grace: SECOND * 20,
+            ..CheckpointRule::of(&["state"])
+        };
+        let body = Body {
+            checkpoint: Some(Arc::new(rule)),
+            ..(*body().body).clone()
+        };
+        let mut rules = OwnerRules {
+            checkpoint_grace: SECOND * grace as u32,
+            ..OwnerRules::default()
+        };
+        rules.on[Activity::Keyboard.index()] = OwnerResponse::Vacate;
+        let (body, grants) = (Arc::new(body), Grants::default());
+        let mut worker = Worker::new(Resources::cpus(2000)).with_owner(rules);
+        let mut out = Vec::new();
+        for event in [
+            Event::Owner(Signal::Watched(true)),
+            Event::Connected(Epoch(1)),
+            Event::Order(
+                Epoch(1),
+                ToWorker::Body(Arc::new(GrantedBody { body, grants })),
+            ),
+            assign(0),
+            Event::Staged(id(0), Ok(())),
+            assign(1),
+        ] {
+            worker.handle(at(1), event, &mut out);
+        }
+        worker
+    };
+    let key = Event::Owner(Signal::Seen(Activity::Keyboard));
+    let report = |task| {
+        let report = Report {
+            attempt: id(task),
+            outcome: Outcome::Ended(Ending::Vacated),
+            usage: Usage::default(),
+            log: None,
+        };
+        Event::Finished(Box::new(report))
+    };
+    let mut worker = saving(5);
+    let mut say = |event: Event| {
+        let mut out = Vec::new();
+        worker.handle(at(2), event, &mut out);
+        lines(&out)
+    };
+    let (stop, end) = (
+        format!("Stop({:?}, 5s)", id(0)),
+        format!("End({:?})", id(1)),
+    );
+    // What was only being staged has nothing to save.
+    assert_eq!(say(key.clone()), ["Lower(true)", "vacate", &stop, &end]);
+    assert_eq!(
+        say(Event::Staged(id(1), Err(Ending::Cancelled))),
+        ["Ended(Vacated) 1.1/0.1.1"]
+    );
+    assert_eq!(
+        say(report(0)),
+        ["Pause(true)", "Lower(false)", "Ended(Vacated) 1.0/0.1.1"]
+    );
+    // An owner may allow no time at all.
+    let mut worker = saving(0);
+    let mut out = Vec::new();
+    worker.handle(at(2), key, &mut out);
+    let end = [format!("End({:?})", id(0)), format!("End({:?})", id(1))];
+    assert_eq!(lines(&out), ["Pause(true)", "vacate", &end[0], &end[1]]);
 }

@@ -6,9 +6,10 @@ use hedge_model::msg::{
     Assignment, Body, FromWorker, GrantedBody, Grants, HeldAttempt, Log, Outcome, Report, Seal,
     ToWorker, Usage,
 };
-use hedge_model::spec::Runtime;
+use hedge_model::spec::{CheckpointRule, Runtime};
 use hedge_model::{
-    AttemptId, Data, Ending, Epoch, FileEntry, Hash, JobId, Resources, TaskId, Time,
+    AttemptId, Checkpoint, CheckpointId, Data, Ending, Epoch, FileEntry, Hash, JobId, Resources,
+    TaskId, Time,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +73,10 @@ impl Rig {
         self.out.drain(..).map(line).collect()
     }
 
+    fn skip_told(&mut self) {
+        self.out.retain(|action| !matches!(action, Action::Tell(_)));
+    }
+
     #[track_caller]
     fn expect(&mut self, expected: &[&str]) {
         let said = self.said();
@@ -88,6 +93,7 @@ fn line(action: Action) -> String {
         Action::Stage(_, order) => format!("stage {}", order.attempt),
         Action::Start(_, order) => format!("start {}", order.attempt),
         Action::End(id) => format!("end {id}"),
+        Action::Stop(id, grace) => format!("stop {id} within {grace:?}"),
         Action::Pause(on) => format!("pause {on}"),
         Action::Lower(on) => format!("lower {on}"),
         Action::Tell(FromWorker::Started(id)) => format!("tell started {id}"),
@@ -96,6 +102,10 @@ fn line(action: Action) -> String {
             Outcome::Ended(end) => format!("tell {}: {end}", report.attempt),
             other => format!("tell {} {other:?}", report.attempt),
         },
+        Action::Tell(FromWorker::Checkpoint(report)) => {
+            let id = report.id;
+            format!("tell checkpoint {} of {}", id.number, id.attempt)
+        }
         Action::Tell(other) => format!("tell {other:?}"),
         Action::Drop(dropped) => format!("drop {}", hashes(&dropped)),
         Action::Benchmark => "benchmark".into(),
@@ -124,6 +134,7 @@ fn order(attempt: AttemptId) -> Assignment {
         index: None,
         values: Vec::new(),
         own_inputs: Vec::new(),
+        checkpoint: Vec::new(),
         own_blobs: None,
         redundant: false,
         seal: Seal([3; 16]),
@@ -158,6 +169,7 @@ fn body(runtime: Runtime) -> Arc<GrantedBody> {
         printed_max: 0,
         resources: Resources::cpus(1000),
         time_limit: None,
+        checkpoint: None,
         sources: Vec::new(),
     };
     let (body, grants) = (Arc::new(body), Grants::default());
@@ -426,4 +438,87 @@ fn exited(status: i32) -> Ending {
         status,
         said: String::new(),
     }
+}
+
+fn saving() -> Arc<GrantedBody> {
+    let body = Body {
+        checkpoint: Some(Arc::new(CheckpointRule::of(&["state"]))),
+        ..(*body(Runtime::Process).body).clone()
+    };
+    let (body, grants) = (Arc::new(body), Grants::default());
+    Arc::new(GrantedBody { body, grants })
+}
+
+fn saved(attempt: AttemptId, number: u32, content: u8) -> Event {
+    let id = CheckpointId { attempt, number };
+    let files = vec![blob(content)];
+    let saved = Checkpoint {
+        id,
+        files,
+        permille: None,
+    };
+    let saved = Ok(Arc::new(saved));
+    Event::Checkpoint { id, saved }
+}
+
+fn runs_saving() -> Rig {
+    let mut rig = Rig::new();
+    rig.order(1, ToWorker::Body(saving()));
+    rig.assign(1, 0);
+    rig.staged(id(1, 0));
+    rig.expect(&[
+        "stage 1.0/0.1.1",
+        "start 1.0/0.1.1",
+        "tell started 1.0/0.1.1",
+    ]);
+    rig
+}
+
+#[test]
+fn the_newest_checkpoint_is_told_again_and_one_that_nobody_heard_of_is_dropped() {
+    let mut rig = runs_saving();
+    rig.event(saved(id(1, 0), 1, 10));
+    rig.expect(&["tell checkpoint 1 of 1.0/0.1.1"]);
+    rig.event(Event::Disconnected);
+    // The supervisor knows the first, and says itself when it is to go.
+    rig.event(saved(id(1, 0), 2, 11));
+    rig.event(saved(id(1, 0), 3, 12));
+    rig.expect(&["drop 11"]);
+    assert_eq!(rig.core.checkpoint_blobs().count(), 1);
+    rig.event(Event::Connected(Epoch(1)));
+    rig.expect(&["tell checkpoint 3 of 1.0/0.1.1", "tell started 1.0/0.1.1"]);
+    rig.order(1, ToWorker::Drop(vec![Hash([12; 32])]));
+    rig.expect(&["drop 12"]);
+    rig.event(Event::Connected(Epoch(2)));
+    rig.expect(&["tell started 1.0/0.1.1"]);
+    rig.event(saved(id(1, 0), 4, 13));
+    rig.finished(id(1, 0), Outcome::Ended(Ending::Lost));
+    rig.skip_told();
+    // Until the end is settled a new leader hears of the last one first.
+    rig.event(Event::Connected(Epoch(3)));
+    let said = rig.said();
+    assert_eq!(said[0], "tell checkpoint 4 of 1.0/0.1.1");
+    rig.event(saved(id(1, 0), 5, 14));
+    rig.expect(&["drop 14"]);
+}
+
+#[test]
+fn a_worker_that_drains_has_what_has_checkpoints_save_and_go() {
+    let mut rig = runs_saving();
+    rig.assign(1, 1);
+    rig.order(1, ToWorker::Drain);
+    rig.expect(&[
+        "stage 1.1/0.1.1",
+        "stop 1.0/0.1.1 within 10s",
+        "end 1.1/0.1.1",
+    ]);
+    rig.order(1, ToWorker::Drain);
+    rig.event(saved(id(1, 0), 1, 10));
+    rig.finished(id(1, 0), Outcome::Ended(Ending::Vacated));
+    rig.event(Event::Staged(id(1, 1), Err(Ending::Cancelled)));
+    rig.expect(&[
+        "tell checkpoint 1 of 1.0/0.1.1",
+        "tell 1.0/0.1.1: its worker gave it up, for its owner or to drain",
+        "tell 1.1/0.1.1: its worker gave it up, for its owner or to drain",
+    ]);
 }

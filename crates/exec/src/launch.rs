@@ -133,8 +133,8 @@ pub struct Usage {
 ///
 /// A program may say so itself, line by line, on the descriptor whose number is in `HEDGE_PROGRESS_FD`: a number
 /// from 0 to 1 is the share of its work that is done; a line that begins with the word `waiting` says that it waits
-/// for a good reason until its next line, and `waiting for job 7` that it waits for that job of its own grid; any
-/// other line says that it gets on.
+/// for a good reason until its next line, and `waiting for job 7` that it waits for that job of its own grid; `checkpoint`
+/// says that its checkpoint is to be saved now; any other line says that it gets on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advanced {
     /// User and system time of its processes, and of those of their children that have ended.
@@ -149,6 +149,8 @@ pub struct Advanced {
     pub waiting: bool,
     /// The number of the job that it says it waits for.
     pub waits_for: Option<u64>,
+    /// How often it said that its checkpoint is to be saved.
+    pub checkpoints: u32,
 }
 
 /// One of an attempt's captured streams.

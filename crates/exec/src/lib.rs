@@ -23,6 +23,8 @@
 //! - Every process below a spawner belongs to its attempt, so daemons of the attempt are ended too.
 //! - The progress of an attempt is the CPU time and the bytes written of its processes, and what it reports on the
 //!   descriptor that `HEDGE_PROGRESS_FD` names; see [`Advanced`].
+//! - An attempt that is stopped gets SIGTERM and a grace period, in which it may save how far it is; [`RenameWatch`] tells
+//!   which files it renamed into place.
 //! - While the machine's owner is present, the kernel stops all attempts at once, in control groups that they are
 //!   started in. Where no control group can be made, each process gets a signal. If the owner asks for it, their memory
 //!   is then pushed out to swap.
@@ -58,7 +60,7 @@ pub use launch::{
 };
 pub use permissions::{Permissions, SharedFolder};
 pub use runner::{Attempt, Runner};
-pub use scratch::{OutputFile, OutputPatterns, Scratch, ScratchPool, Source};
+pub use scratch::{OutputFile, OutputPatterns, RenameWatch, Scratch, ScratchPool, Source};
 pub use shortage::{shortage, told_shortage};
 pub use spawner::is_stopped;
 

@@ -110,6 +110,13 @@ impl Attempt {
         }
     }
 
+    /// Sends the attempt's processes SIGTERM, and ends those that are left after `grace`; [`Attempt::ended`] then tells.
+    pub fn stop(&self, grace: std::time::Duration) {
+        if let Attempt::Process(running) = self {
+            running.stop(grace);
+        }
+    }
+
     /// Reads what the attempt prints while it runs; none where it prints nothing.
     pub fn output(&self) -> Option<Output> {
         match self {

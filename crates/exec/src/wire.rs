@@ -77,6 +77,9 @@ pub(crate) enum Request {
     },
     /// Ends the attempt; its report then says this ending, unless it had ended before.
     End { id: u64, ending: Ending },
+    /// Has the attempt end by itself: it gets SIGTERM, and is ended when the grace period is over. Its report then says
+    /// [`Ending::Vacated`], whatever its exit status.
+    Stop { id: u64, grace: Duration },
     /// Stops all attempts where they are, or lets them go on.
     Pause(bool),
     /// Gives all attempts idle priority, or, from the next on, that of the setup again.

@@ -2,7 +2,9 @@
 
 use crate::each::read_each;
 use crate::fields::{Field, Fields, Reader};
-use crate::keys::{DEPENDENCY, ESTIMATE, INPUT, JOB, PIECES_MAX, RESOURCES, STDIN, TASK};
+use crate::keys::{
+    CHECKPOINT, DEPENDENCY, ESTIMATE, INPUT, JOB, PIECES_MAX, RESOURCES, STDIN, TASK,
+};
 use crate::parameters::{Setting, substitute};
 use crate::qos::{read_critical, read_need, read_qos};
 use crate::tree::{Entry, Node, Value};
@@ -11,7 +13,7 @@ use crate::{GroupPlaces, Mistake, Places, Spans, Wanted, WantedInput};
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::resources::mistaken_for;
 use hedge_model::spec::placeholders::{Unknown, unknown_in};
-use hedge_model::spec::{CriticalRule, Draft, Estimate, Group, Input, Qos};
+use hedge_model::spec::{CheckpointRule, CriticalRule, Draft, Estimate, Group, Input, Qos};
 use hedge_model::{Data, Resources};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -137,6 +139,9 @@ fn read_task(reader: &mut Reader, node: &Node) -> (Group, Wanted, GroupPlaces) {
     }
     if let Some(field) = fields.get("estimate") {
         group.estimate = read_estimate(reader, &field);
+    }
+    if let Some(field) = fields.get("checkpoint") {
+        group.checkpoint = read_checkpoint(reader, &field).map(Arc::new);
     }
     if let Some(field) = fields.get("kind") {
         group.kind = reader.text(&field);
@@ -270,6 +275,28 @@ fn read_estimate(reader: &mut Reader, field: &Field<'_>) -> Estimate {
         network,
         output,
     }
+}
+
+fn read_checkpoint(reader: &mut Reader, field: &Field<'_>) -> Option<CheckpointRule> {
+    let fields = reader.table(field.node, &CHECKPOINT);
+    let Some(files) = fields.get("files") else {
+        if matches!(field.node.value, Value::Table(_)) {
+            let help = format!("write {}", field.key.written());
+            reader.wrong(&field.node.span, "this checkpoint has no `files`", help);
+        }
+        return None;
+    };
+    let mut rule = CheckpointRule::of(&[]);
+    rule.files = reader.texts(&files);
+    let mut duration = |name| fields.get(name).and_then(|field| reader.duration(&field));
+    let (every, grace) = (duration("every"), duration("grace"));
+    rule.every = every.unwrap_or(rule.every);
+    rule.grace = grace.unwrap_or(rule.grace);
+    let most = fields
+        .get("size_limit")
+        .and_then(|field| reader.bytes(&field));
+    rule.bytes_max = most.unwrap_or(rule.bytes_max);
+    Some(rule)
 }
 
 fn read_files(

@@ -1,6 +1,6 @@
 //! Content and where it is found.
 
-use crate::{Hash, PeerId};
+use crate::{CheckpointId, Hash, PeerId};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,6 +53,31 @@ pub struct FileEntry {
     pub executable: bool,
     /// Its content.
     pub data: Data,
+}
+
+/// What an attempt saved of how far it is: enough for another attempt of its task to go on from there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Its name.
+    pub id: CheckpointId,
+    /// Its files.
+    pub files: Vec<FileEntry>,
+    /// Thousandths of the task's work that were done, where the attempt says so.
+    pub permille: Option<u16>,
+}
+
+impl Checkpoint {
+    /// Blobs among its files, by hash, with their sizes in bytes.
+    pub fn blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
+        let data = self.files.iter().map(|file| &file.data);
+        data.filter_map(|data| Some((data.hash()?, data.size())))
+    }
+
+    /// Length of its files together, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let sizes = self.files.iter().map(|file| file.data.size());
+        sizes.fold(0, u64::saturating_add)
+    }
 }
 
 /// A peer and where to dial it.

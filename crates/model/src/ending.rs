@@ -80,7 +80,7 @@ pub enum Ending {
     },
     /// It was cancelled: another attempt won, or the job ended.
     Cancelled,
-    /// The worker gave it up because its owner wants the machine.
+    /// The worker gave it up because its owner wants the machine, or to drain.
     Vacated,
     /// Its worker was declared dead or left.
     Lost,
@@ -334,7 +334,7 @@ impl fmt::Display for Ending {
             }
             Self::Worker { why } => write!(f, "its worker failed: {why}"),
             Self::Cancelled => f.write_str("another attempt won, or the job ended"),
-            Self::Vacated => f.write_str("its worker's owner took the machine back"),
+            Self::Vacated => f.write_str("its worker gave it up, for its owner or to drain"),
             Self::Lost => f.write_str("its worker was declared dead or left"),
         }
     }

@@ -134,6 +134,15 @@ impl fmt::Display for AttemptId {
     }
 }
 
+/// One of the checkpoints of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CheckpointId {
+    /// The attempt that made it.
+    pub attempt: AttemptId,
+    /// Counts the attempt's checkpoints, from 1.
+    pub number: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

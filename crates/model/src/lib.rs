@@ -16,9 +16,9 @@ pub mod spec;
 pub mod units;
 pub mod view;
 
-pub use data::{Data, FileEntry, InputServer, PeerAddr, Source};
+pub use data::{Checkpoint, Data, FileEntry, InputServer, PeerAddr, Source};
 pub use ending::Ending;
-pub use ids::{AttemptId, Epoch, Hash, JobId, PeerId, SubmitKey, TaskId};
+pub use ids::{AttemptId, CheckpointId, Epoch, Hash, JobId, PeerId, SubmitKey, TaskId};
 pub use owner::{Activity, Signal};
 pub use resources::{Amount, Resources};
 pub use settings::Settings;

@@ -3,14 +3,14 @@
 use crate::capacity::{BenchScores, Hardware};
 use crate::owner::OwnerState;
 use crate::spec::placeholders::TaskValues;
-use crate::spec::{Extension, Runtime};
+use crate::spec::{CheckpointRule, Extension, Runtime};
 use crate::view::{
     AttemptsView, ExplainView, GroupsView, JobView, LogView, MemberView, ResultsView, SettingView,
     TasksView, TicketView, WorkerView,
 };
 use crate::{
-    AttemptId, Data, Ending, Epoch, FileEntry, Hash, InputServer, JobId, JobSpec, PeerAddr, PeerId,
-    Resources, Source,
+    AttemptId, Checkpoint, CheckpointId, Data, Ending, Epoch, FileEntry, Hash, InputServer, JobId,
+    JobSpec, PeerAddr, PeerId, Resources, Source,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -213,6 +213,8 @@ pub struct Body {
     pub resources: Resources,
     /// Longest running time.
     pub time_limit: Option<Duration>,
+    /// How each task saves how far it is.
+    pub checkpoint: Option<Arc<CheckpointRule>>,
     /// Peers that hold blobs of the inputs, likeliest first.
     pub sources: Vec<Source>,
 }
@@ -296,7 +298,9 @@ pub struct Assignment {
     pub values: Vec<Arc<str>>,
     /// Files for this index alone.
     pub own_inputs: Vec<FileEntry>,
-    /// Blobs among them that the body does not name; none where there is none.
+    /// Files of the checkpoint that the attempt goes on from; they take the place of inputs of the same names.
+    pub checkpoint: Vec<FileEntry>,
+    /// Blobs among its own files and the checkpoint's that the body does not name; none where there is none.
     pub own_blobs: Option<Box<GrantedBlobs>>,
     /// Whether another attempt of the task was meant to run already.
     pub redundant: bool,
@@ -346,6 +350,20 @@ pub enum FromWorker {
     Waits(AttemptId, Option<JobId>),
     /// What an attempt has printed, as it was asked for.
     Printed(PrintedPart),
+    /// An attempt's newest checkpoint, or why there is none; said again on each new connection, and before the
+    /// attempt's end.
+    Checkpoint(Box<CheckpointReport>),
+}
+
+/// What a worker says of an attempt's newest checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointReport {
+    /// Its name.
+    pub id: CheckpointId,
+    /// What it holds; else why it was not saved, a clause.
+    pub saved: Result<Arc<Checkpoint>, String>,
+    /// How old it is, by the worker's clock.
+    pub age: Duration,
 }
 
 /// How an attempt ended.

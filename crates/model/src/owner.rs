@@ -1,6 +1,7 @@
 //! What a machine's owner is doing, as far as anybody needs to know: the kind of an activity and nothing of its
 //! content. Key codes, sound, titles and names have no place in these types, so that they cannot travel.
 
+use crate::spec::CHECKPOINT_GRACE_MAX;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -271,6 +272,8 @@ pub struct OwnerRules {
     pub resume_after: Duration,
     /// How long what runs stays paused until it is given up; never, where there is none.
     pub vacate_after: Option<Duration>,
+    /// How long what is given up may go on at the lowest priority to write a last checkpoint, at most.
+    pub checkpoint_grace: Duration,
 }
 
 impl Default for OwnerRules {
@@ -287,6 +290,7 @@ impl Default for OwnerRules {
             in_hours: OwnerResponse::Pause,
             resume_after: Duration::from_secs(3 * 60),
             vacate_after: Some(Duration::from_secs(10 * 60)),
+            checkpoint_grace: Duration::from_secs(10),
         }
     }
 }
@@ -303,6 +307,7 @@ impl OwnerRules {
             in_hours: OwnerResponse::Work,
             resume_after: Duration::ZERO,
             vacate_after: None,
+            checkpoint_grace: CHECKPOINT_GRACE_MAX,
         }
     }
 

@@ -5,7 +5,8 @@ use crate::ledger::{Charge, Stopped};
 use crate::msg::{Log, Role, Usage};
 use crate::spec::Extension;
 use crate::{
-    AttemptId, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId, Time,
+    AttemptId, Checkpoint, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey,
+    TaskId, Time,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -214,6 +215,17 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// A task has a newer checkpoint, which as many supervisors hold as are to. It replaces the one before.
+    Checkpointed {
+        /// What.
+        checkpoint: Arc<Checkpoint>,
+        /// Where it was made.
+        worker: PeerId,
+        /// When it was made, by the leader's clock.
+        made: Time,
+        /// When.
+        at: Time,
+    },
 }
 
 /// Why a job is open no more.
@@ -228,7 +240,8 @@ pub enum ClosedBy {
 /// The oldest format of records that is read here.
 pub const FORMAT_MIN: u32 = 1;
 /// The newest format of records that is read and written here. In the second, measurements of machines are
-/// records too. In the third, specifications name their fields, tasks fail one by one, and jobs are retried or open.
+/// records too. In the third, specifications name their fields, tasks fail one by one and have checkpoints, and jobs are
+/// retried or open.
 pub const FORMAT_MAX: u32 = 3;
 
 /// Records that could not be read or written.
@@ -281,7 +294,8 @@ impl Record {
             | Record::GroupsAdded { .. }
             | Record::ClientSeen { .. }
             | Record::OutputsReleased { .. }
-            | Record::JobClosed { .. } => 3,
+            | Record::JobClosed { .. }
+            | Record::Checkpointed { .. } => 3,
             _ => 1,
         }
     }
@@ -295,7 +309,8 @@ impl Record {
             | Record::GroupsAdded { .. }
             | Record::OutputsReleased { .. }
             | Record::JobEnded { .. }
-            | Record::AttemptEnded { .. } => {
+            | Record::AttemptEnded { .. }
+            | Record::Checkpointed { .. } => {
                 postcard::experimental::serialized_size(self).unwrap_or(usize::MAX)
             }
             Record::TaskDone { outputs, log, .. } if !outputs.is_empty() || log.is_some() => {

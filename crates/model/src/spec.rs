@@ -10,6 +10,7 @@ use std::time::Duration;
 
 mod addition;
 mod axes;
+mod checkpoint;
 mod each;
 mod extension;
 mod few;
@@ -26,6 +27,10 @@ mod template;
 mod validate;
 pub use axes::{
     Axis, COMBINATIONS_MAX, Column, PARAMETER_NAME, PARAMETERS_MAX, Texts, is_parameter_name,
+};
+pub use checkpoint::{
+    CHECKPOINT_BYTES, CHECKPOINT_EVERY, CHECKPOINT_EVERY_MIN, CHECKPOINT_FILES_MAX,
+    CHECKPOINT_GRACE, CHECKPOINT_GRACE_MAX, CheckpointRule,
 };
 pub use extension::{Extension, OPEN_GROUPS_MAX};
 pub use few::Few;
@@ -209,6 +214,9 @@ pub struct Group {
     /// Its outputs are results of the job, although other tasks wait for it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub keep: bool,
+    /// How its tasks save how far they are; not at all, where it does not say.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub checkpoint: Option<Arc<CheckpointRule>>,
 }
 
 impl Group {
@@ -237,6 +245,7 @@ impl Group {
             axes: Few::default(),
             deps_each: Few::default(),
             keep: false,
+            checkpoint: None,
         }
     }
 

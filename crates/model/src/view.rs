@@ -6,10 +6,11 @@ use crate::msg::Log;
 use crate::{AttemptId, Ending, FileEntry, Hash, JobId, PeerId, Resources, Source};
 use serde::{Deserialize, Serialize};
 
+mod checkpoint;
 mod open;
-pub use open::OpenView;
-
 mod output;
+pub use checkpoint::CheckpointView;
+pub use open::OpenView;
 pub use output::{FileLine, OutputEnd, OutputPart, OutputView};
 
 /// A job's state.
@@ -298,6 +299,10 @@ pub struct TaskView {
     pub attempts: Vec<AttemptView>,
     /// What it left, once done: the paths of the first 1,000 files.
     pub outputs: Vec<String>,
+    /// The checkpoint that its next attempt goes on from.
+    pub checkpoint: Option<CheckpointView>,
+    /// Why its last checkpoint was not saved, a clause.
+    pub checkpoint_fault: Option<String>,
 }
 
 /// One attempt.

@@ -11,8 +11,8 @@ use hedge_core::monitor::Settings as Watch;
 use hedge_core::supervisor::{self, Supervisor};
 use hedge_model::owner::OwnerRules;
 use hedge_model::spec::Extension;
-use hedge_model::{Hash, JobId, JobSpec, PeerId, Resources, Time};
-use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use hedge_model::{Hash, JobId, JobSpec, PeerId, Resources, TaskId, Time};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,6 +134,10 @@ pub struct Stats {
     pub extensions: u64,
     /// Open jobs that were closed, or closed themselves.
     pub jobs_closed: u64,
+    /// Checkpoints recorded.
+    pub checkpoints: u64,
+    /// Attempts that went on from one.
+    pub resumed: u64,
     /// Jobs cancelled.
     pub jobs_cancelled: u64,
     /// Faults injected.
@@ -161,6 +165,8 @@ impl std::ops::AddAssign for Stats {
         self.tasks_failed += other.tasks_failed;
         self.extensions += other.extensions;
         self.jobs_closed += other.jobs_closed;
+        self.checkpoints += other.checkpoints;
+        self.resumed += other.resumed;
         self.jobs_cancelled += other.jobs_cancelled;
         self.faults += other.faults;
         self.left += other.left;
@@ -199,6 +205,8 @@ pub struct Grid {
     pub(crate) clients: Vec<Client>,
     pub(crate) conns: Vec<Conn>,
     pub(crate) suspected: BTreeSet<Hash>,
+    /// Blobs of checkpoints: whose they are, and how far their task was, in thousandths.
+    pub(crate) saved: BTreeMap<Hash, (TaskId, u16)>,
     /// Attempts that were given back; the journal does not know of them.
     pub(crate) returned: BTreeSet<hedge_model::AttemptId>,
     pub(crate) healed: bool,
@@ -226,6 +234,7 @@ impl Grid {
                 .collect(),
             conns: Vec::new(),
             suspected: BTreeSet::new(),
+            saved: BTreeMap::new(),
             returned: BTreeSet::new(),
             healed: options.faults.every.is_none(),
             stats: Stats::default(),

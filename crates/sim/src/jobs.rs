@@ -3,8 +3,8 @@
 use crate::dice::Dice;
 use crate::program::{Output, Program, blob};
 use hedge_model::spec::{
-    Axis, CriticalRule, Draft, Extension, Group, Input, Measure, Qos, Redundancy, Runtime,
-    SpecError, Top, Unplaceable,
+    Axis, CheckpointRule, CriticalRule, Draft, Extension, Group, Input, Measure, Qos, Redundancy,
+    Runtime, SpecError, Top, Unplaceable,
 };
 use hedge_model::{Data, FileEntry, JobSpec, Resources};
 use std::sync::Arc;
@@ -189,6 +189,14 @@ fn random_group(
         retries: dice.between(1, 5) as u32,
         retry_delay: dice.permille(200).then(|| dice.millis(1, 2000)),
         critical: dice.permille(150),
+        checkpoint: dice.permille(300).then(|| {
+            let rule = CheckpointRule {
+                every: dice.millis(100, 600),
+                grace: dice.millis(0, 300),
+                ..CheckpointRule::of(&["state"])
+            };
+            Arc::new(rule)
+        }),
         ..Group::program(&format!("g{at}"), &[])
     }
 }

@@ -355,6 +355,7 @@ impl Grid {
             Change::Retried(_) => self.stats.jobs_retried += 1,
             Change::Grew(_) => self.stats.extensions += 1,
             Change::Closed(_) => self.stats.jobs_closed += 1,
+            Change::Checkpoint => self.stats.checkpoints += 1,
             Change::None | Change::Job(_) | Change::Released(_) => {}
         }
     }

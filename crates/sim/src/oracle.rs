@@ -148,7 +148,7 @@ impl Grid {
             Change::Done(task) | Change::Lost(task) | Change::Failed(task) => {
                 self.check_view(sup, task.job)
             }
-            Change::None | Change::Epoch => Ok(()),
+            Change::None | Change::Epoch | Change::Checkpoint => Ok(()),
         }
     }
 
@@ -181,6 +181,15 @@ impl Grid {
             } if shadow.revoked.contains(worker) => self.violated(format!(
                 "{attempt} of a worker that was revoked is to be committed"
             )),
+            Record::Checkpointed { checkpoint, .. } => {
+                let mut blobs = checkpoint.blobs();
+                match blobs.find(|(hash, _)| !self.held_enough(sup, *hash)) {
+                    Some((hash, _)) => self.violated(format!(
+                        "a checkpoint is to be recorded and too few supervisors hold {hash:?} of it"
+                    )),
+                    None => Ok(()),
+                }
+            }
             Record::JobAccepted { client, spec, .. }
             | Record::JobAcceptedNamed { client, spec, .. } => {
                 self.check_inputs(sup, *client, &inputs_of(spec))
@@ -312,6 +321,8 @@ impl Grid {
                     self.check_needed(sup, id)?;
                 }
                 self.check_place(sup, order)?;
+                self.check_checkpoint(sup, order)?;
+                self.stats.resumed += u64::from(!order.checkpoint.is_empty());
                 let told = Told {
                     attempt: id,
                     conn,
@@ -370,6 +381,28 @@ impl Grid {
             }
         }
         Ok(())
+    }
+
+    /// An attempt goes on from the newest checkpoint of its task that is recorded, or from none.
+    fn check_checkpoint(&self, sup: usize, order: &Assignment) -> Result<(), Violation> {
+        let id = order.attempt;
+        let given = order.checkpoint.iter();
+        let given: Vec<Hash> = given.filter_map(|file| file.data.hash()).collect();
+        let task = self.sups[sup].shadow.task(id.task);
+        let known = task.and_then(|task| task.checkpoint.as_ref());
+        let newest = known.is_some_and(|known| known.blobs == given);
+        if !given.is_empty() && !newest {
+            return self.violated(format!("{id} goes on from {given:?}, not from {known:?}"));
+        }
+        let other = |hash: &&Hash| {
+            self.saved
+                .get(hash)
+                .is_none_or(|(task, _)| *task != id.task)
+        };
+        match given.iter().find(other) {
+            Some(hash) => self.violated(format!("{id} goes on from another task's {hash:?}")),
+            None => Ok(()),
+        }
     }
 
     /// A first attempt is made only while none is known to run: none that the last leader hinted at and whose

@@ -87,6 +87,7 @@ fn random_options(dice: &mut Dice, trace: bool) -> Options {
             worker.owner = dice.permille(700).then(|| OwnerRules {
                 resume_after: dice.millis(50, 3000),
                 vacate_after: dice.permille(700).then(|| dice.millis(100, 5000)),
+                checkpoint_grace: dice.millis(0, 300),
                 ..OwnerRules::default()
             });
         }

@@ -4,7 +4,8 @@ use hedge_model::ending::Fault;
 use hedge_model::record::{JobEnd, Record};
 use hedge_model::spec::Extension;
 use hedge_model::{
-    AttemptId, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId, SubmitKey, TaskId,
+    AttemptId, Checkpoint, CheckpointId, Ending, Epoch, FileEntry, Hash, JobId, JobSpec, PeerId,
+    SubmitKey, TaskId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,6 +39,13 @@ pub(crate) struct ShadowTask {
     pub failures: u32,
     pub failed: bool,
     pub released: bool,
+    pub checkpoint: Option<ShadowCheckpoint>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ShadowCheckpoint {
+    pub id: CheckpointId,
+    pub blobs: Vec<Hash>,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +63,7 @@ pub(crate) enum Change {
     Lost(TaskId),
     Ended(JobId),
     Failed(TaskId),
+    Checkpoint,
     Retried(JobId),
     Grew(JobId),
     Released(JobId),
@@ -97,6 +106,9 @@ impl Shadow {
             } => self.groups_added(*job, *key, extension),
             Record::OutputsReleased { job, tasks, .. } => self.released(*job, tasks),
             Record::JobClosed { job, .. } => self.closed(*job),
+            Record::Checkpointed {
+                checkpoint, worker, ..
+            } => self.checkpointed(checkpoint, *worker),
             Record::MemberRevoked { peer, .. } => {
                 self.revoked.insert(*peer);
                 Change::None
@@ -210,6 +222,10 @@ impl Shadow {
         }
         job.open = false;
         job.ended = Some(end.clone());
+        if !matches!(end, JobEnd::Failed { .. }) {
+            let tasks = job.tasks.iter_mut();
+            tasks.for_each(|task| task.checkpoint = None);
+        }
         self.open -= 1;
         Change::Ended(id)
     }
@@ -236,6 +252,7 @@ impl Shadow {
             *task = ShadowTask {
                 generation: task.generation + 1,
                 released: task.released,
+                checkpoint: task.checkpoint.take(),
                 ..ShadowTask::default()
             };
         }
@@ -252,6 +269,7 @@ impl Shadow {
         }
         let blobs = outputs.iter().filter_map(|file| file.data.hash()).collect();
         task.done = Some(ShadowDone { worker, blobs });
+        task.checkpoint = None;
         *done += 1;
         Change::Done(attempt.task)
     }
@@ -262,9 +280,30 @@ impl Shadow {
             let task = &mut job.tasks[attempt.task.number as usize];
             if first && end.fault() == Fault::Task && task.generation == attempt.generation {
                 task.failures += 1;
+                // It went on from that in vain.
+                let earlier = |known: &mut ShadowCheckpoint| known.id.attempt < attempt;
+                if job.ended.is_none() {
+                    task.checkpoint.take_if(earlier);
+                }
             }
         }
         Change::None
+    }
+
+    /// A task that is open has a newer checkpoint.
+    fn checkpointed(&mut self, checkpoint: &Checkpoint, worker: PeerId) -> Change {
+        let id = checkpoint.id;
+        if self.revoked.contains(&worker) {
+            return Change::None;
+        }
+        match self.open_task(id.attempt.task) {
+            Some((_, task)) if task.open() && task.generation == id.attempt.generation => {
+                let blobs = checkpoint.blobs().map(|(hash, _)| hash).collect();
+                task.checkpoint = Some(ShadowCheckpoint { id, blobs });
+                Change::Checkpoint
+            }
+            _ => Change::None,
+        }
     }
 
     pub fn task(&self, id: TaskId) -> Option<&ShadowTask> {
@@ -297,12 +336,17 @@ impl ShadowTask {
 }
 
 impl ShadowJob {
-    /// Blobs that supervisors promised to hold: inputs until the job is done or cancelled, results once it is done, and
-    /// those of an open job until they are released.
+    /// Blobs that supervisors promised to hold: inputs and checkpoints until the job is done or cancelled, results once it is
+    /// done, and those of an open job until they are released.
     pub fn promised(&self) -> BTreeSet<Hash> {
+        let needed = || {
+            let mut needed = self.inputs();
+            needed.extend(self.checkpoints());
+            needed
+        };
         match self.ended {
-            None if self.open => &self.inputs() | &self.results(),
-            None | Some(JobEnd::Failed { .. }) => self.inputs(),
+            None if self.open => &needed() | &self.results(),
+            None | Some(JobEnd::Failed { .. }) => needed(),
             Some(JobEnd::Done) => self.results(),
             Some(JobEnd::Cancelled) => BTreeSet::new(),
         }
@@ -315,8 +359,18 @@ impl ShadowJob {
         }
         let done = self.tasks.iter().filter_map(|task| task.done.as_ref());
         let mut kept = self.inputs();
+        kept.extend(self.checkpoints());
         kept.extend(done.flat_map(|done| done.blobs.iter().copied()));
         kept
+    }
+
+    /// Blobs of its newest checkpoints.
+    fn checkpoints(&self) -> impl Iterator<Item = Hash> + '_ {
+        let checkpoints = self
+            .tasks
+            .iter()
+            .filter_map(|task| task.checkpoint.as_ref());
+        checkpoints.flat_map(|checkpoint| checkpoint.blobs.iter().copied())
     }
 
     /// Blobs that the job takes in.

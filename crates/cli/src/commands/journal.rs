@@ -165,6 +165,7 @@ fn job_of(record: &Record) -> Option<JobId> {
             Some(attempt.task.job)
         }
         Record::OutputsLost { task, .. } | Record::TaskFailed { task, .. } => Some(task.job),
+        Record::Checkpointed { checkpoint, .. } => Some(checkpoint.id.attempt.task.job),
         Record::JobEnded { job, .. }
         | Record::JobRetried { job, .. }
         | Record::GroupsAdded { job, .. }

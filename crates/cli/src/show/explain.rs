@@ -63,6 +63,21 @@ fn task(task: &TaskView, text: &mut String) {
             task.generation
         ));
     }
+    if let Some(checkpoint) = &task.checkpoint {
+        let share = checkpoint.share.map_or_else(String::new, |share| {
+            format!(", {:.1} % of its work", share * 100.0)
+        });
+        text.push_str(&format!(
+            "  checkpoint {} old, {}{share}, by {} on {}\n",
+            time(checkpoint.age_ms),
+            show_bytes(checkpoint.bytes),
+            safe(&checkpoint.attempt),
+            safe(&checkpoint.worker),
+        ));
+    }
+    if let Some(why) = &task.checkpoint_fault {
+        text.push_str(&format!("  checkpoint not saved: {}\n", safe(why)));
+    }
     if !task.outputs.is_empty() {
         text.push_str(&format!(
             "  outputs    {}\n",

@@ -57,6 +57,8 @@ impl State {
                 !job.is_open() || (job.active() && job.spec.is_open()),
                 || format!("job {id} is open and has ended, or never was open"),
             )?;
+            job.check_checkpoints()
+                .map_err(|what| format!("job {id}: {what}"))?;
             for group in 0..job.spec.groups().len() {
                 let open = job
                     .tasks_of(group)
@@ -85,6 +87,7 @@ impl LeaderView<'_> {
         self.check_attempts()?;
         self.check_workers()?;
         self.check_jobs()?;
+        self.check_checkpoints()?;
         self.leader.blobs.check()?;
         self.check_submissions()?;
         let (readings, timer) = (

@@ -40,7 +40,7 @@ impl Content {
         let job = body.job;
         let shared = self.bodies.insert((job, body.group, body.version));
         let inputs = shared.then_some(&body.inputs).into_iter().flatten();
-        let own = order.own_inputs.iter();
+        let own = order.own_inputs.iter().chain(&order.checkpoint);
         let stdin = body.stdin.iter().filter(|_| shared);
         let all = inputs.chain(own).map(|file| &file.data).chain(stdin);
         for data in all {
@@ -71,6 +71,17 @@ impl Content {
         if !hashes.is_empty() {
             out.push(Action::Drop(hashes));
         }
+    }
+
+    /// Drops content that no supervisor knows to be here, unless it is here for another reason too.
+    pub fn drop_unknown(
+        &mut self,
+        mut hashes: Vec<Hash>,
+        in_hand: &Attempts,
+        out: &mut Vec<Action>,
+    ) {
+        hashes.retain(|hash| !self.made.contains(hash) && !self.fetched.contains_key(hash));
+        self.drop(hashes, in_hand, out);
     }
 
     /// A job is over: what was fetched for it alone goes, once no attempt of it is left.

@@ -3,9 +3,11 @@
 //! A worker obeys only the highest epoch it has seen, so that a leader that was frozen and wakes commands
 //! nothing. It keeps every report until it is told that the report is settled, over any number of connections.
 
+mod checkpoints;
 mod content;
 pub mod owner;
 
+use checkpoints::{Leaving, Saved};
 use content::Content;
 use hedge_model::capacity::BenchScores;
 use hedge_model::msg::{
@@ -13,10 +15,13 @@ use hedge_model::msg::{
 };
 use hedge_model::owner::{OwnerResponse, OwnerRules, Signal};
 use hedge_model::spec::Runtime;
-use hedge_model::{AttemptId, Ending, Epoch, Hash, JobId, Resources, Time};
+use hedge_model::{
+    AttemptId, Checkpoint, CheckpointId, Ending, Epoch, Hash, JobId, Resources, Time,
+};
 use owner::Owner;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Attempts in hand at once; orders beyond are refused. The supervisor sends ahead far fewer.
 const IN_HAND_MAX: usize = 100_000;
@@ -34,6 +39,13 @@ pub enum Event {
     Staged(AttemptId, Result<(), Ending>),
     /// The attempt's process says that it waits for a job of its grid, or that it gets on.
     Waits(AttemptId, Option<JobId>),
+    /// A checkpoint of the attempt is stored, or could not be, with the reason.
+    Checkpoint {
+        /// Which.
+        id: CheckpointId,
+        /// What was stored.
+        saved: Result<Arc<Checkpoint>, String>,
+    },
     /// The attempt's process is over and its outputs are stored.
     Finished(Box<Report>),
     /// The process of this worker wants it to stop.
@@ -55,6 +67,8 @@ pub enum Action {
     Start(Arc<GrantedBody>, Assignment),
     /// End the process, or the staging, and say [`Event::Finished`] or [`Event::Staged`].
     End(AttemptId),
+    /// Have the process end by itself within this time, so that it can save how far it is, and say [`Event::Finished`].
+    Stop(AttemptId, Duration),
     /// Tell the supervisor, if it is there.
     Tell(FromWorker),
     /// This content is not needed any more.
@@ -98,8 +112,9 @@ struct InHand {
     since: Time,
     usage: Usage,
     cancelled: bool,
-    /// Given up for the owner.
-    vacated: bool,
+    leaving: Leaving,
+    /// Its newest checkpoint.
+    checkpoint: Option<Saved>,
     report: Option<Box<Report>>,
 }
 
@@ -147,6 +162,7 @@ impl Worker {
 
     /// Takes one event at `now` and adds what is to be done to `out`, in order.
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
+        let (before, first) = (self.stance(), out.len());
         match event {
             Event::Connected(epoch) => {
                 self.epoch = self.epoch.max(epoch);
@@ -156,7 +172,7 @@ impl Worker {
                 if self.owner.response() != OwnerResponse::Work {
                     out.push(Action::Tell(FromWorker::Owner(self.owner.state(now))));
                 }
-                self.repeat(out);
+                self.repeat(now, out);
             }
             Event::Disconnected => self.connected = false,
             Event::Order(epoch, _) if epoch < self.epoch => {}
@@ -166,21 +182,20 @@ impl Worker {
             }
             Event::Staged(id, result) => self.on_staged(now, id, result, out),
             Event::Waits(id, job) => self.on_waits(id, job, out),
+            Event::Checkpoint { id, saved } => self.on_checkpoint(now, id, saved, out),
             Event::Finished(report) => self.on_finished(*report, out),
             Event::Drain => {
                 self.start_draining(out);
                 out.push(Action::Tell(FromWorker::Draining));
             }
             Event::Owner(signal) => {
-                let before = self.owner.response();
                 if self.owner.signal(now, signal) {
-                    self.turn(now, before, out);
+                    self.turn(now, out);
                 }
             }
             Event::Tick => {
-                let before = self.owner.response();
                 if self.owner.update(now) {
-                    self.turn(now, before, out);
+                    self.turn(now, out);
                 }
             }
             Event::Benchmarked(scores) => {
@@ -188,6 +203,14 @@ impl Worker {
                 let scores = scores.filter(|_| std::mem::take(&mut self.benchmarking));
                 out.extend(scores.map(|scores| Action::Tell(FromWorker::Benchmarked(scores))));
             }
+        }
+        let after = self.stance();
+        // First of all the machine is given back.
+        if before.lowered != after.lowered {
+            out.insert(first, Action::Lower(after.lowered));
+        }
+        if before.paused != after.paused {
+            out.insert(first, Action::Pause(after.paused));
         }
         let working = self.owner.response() == OwnerResponse::Work;
         if self.benchmark && working && self.busy() == 0 && self.queue.is_empty() {
@@ -271,7 +294,10 @@ impl Worker {
                 self.bodies.retain(|(of, _), _| *of != job);
                 self.content.forget(job, &self.in_hand, out);
             }
-            ToWorker::Drop(hashes) => self.content.drop(hashes, &self.in_hand, out),
+            ToWorker::Drop(hashes) => {
+                self.forget_checkpoints(&hashes);
+                self.content.drop(hashes, &self.in_hand, out);
+            }
             ToWorker::Drain => self.start_draining(out),
             ToWorker::Leave => out.push(Action::Leave),
             ToWorker::Benchmark => self.benchmark = true,
@@ -315,7 +341,8 @@ impl Worker {
             since: now,
             usage: Usage::default(),
             cancelled: false,
-            vacated: false,
+            leaving: Leaving::Stays,
+            checkpoint: None,
             report: None,
         };
         self.in_hand.insert(id, attempt);
@@ -385,7 +412,7 @@ impl Worker {
         let usage = attempt.usage;
         let outcome = match result {
             _ if attempt.cancelled => Outcome::Ended(Ending::Cancelled),
-            _ if attempt.vacated => Outcome::Ended(Ending::Vacated),
+            _ if attempt.leaving != Leaving::Stays => Outcome::Ended(Ending::Vacated),
             Err(ending) => Outcome::Ended(ending),
             Ok(()) => {
                 attempt.state = State::Running;
@@ -437,7 +464,7 @@ impl Worker {
         let done = matches!(report.outcome, Outcome::Done(_));
         let outcome = if attempt.cancelled && !done {
             Outcome::Ended(Ending::Cancelled)
-        } else if attempt.vacated && !done {
+        } else if attempt.leaving != Leaving::Stays && !done {
             Outcome::Ended(Ending::Vacated)
         } else {
             report.outcome
@@ -481,18 +508,24 @@ impl Worker {
         if let Outcome::Done(outputs) = &report.outcome {
             self.content.made(outputs);
         }
+        let checkpoint = match report.outcome {
+            Outcome::Done(_) => attempt.checkpoint.take(),
+            _ => None,
+        };
         let job = attempt.body.job;
         let report = Box::new(report);
         attempt.report = Some(report.clone());
         if self.connected {
             out.push(Action::Tell(FromWorker::Ended(report)));
         }
+        self.drop_untold(checkpoint, out);
         self.content.ended(job, &self.in_hand, out);
     }
 
     /// Says again what is not settled, on a new connection.
-    fn repeat(&mut self, out: &mut Vec<Action>) {
-        for attempt in self.in_hand.values() {
+    fn repeat(&mut self, now: Time, out: &mut Vec<Action>) {
+        for attempt in self.in_hand.values_mut() {
+            out.extend(attempt.checkpoint.as_mut().map(|saved| saved.tell(now)));
             match (&attempt.report, attempt.state) {
                 (Some(report), _) => out.push(Action::Tell(FromWorker::Ended(report.clone()))),
                 (None, State::Running) => {
@@ -511,9 +544,11 @@ impl Worker {
         }
     }
 
+    /// Takes no more. What has checkpoints goes on elsewhere; the rest runs to its end.
     fn start_draining(&mut self, out: &mut Vec<Action>) {
         self.draining = true;
         self.return_queued(out);
+        self.vacate_saving(out);
     }
 
     /// Gives back what has not started, for others.
@@ -523,16 +558,9 @@ impl Worker {
         }
     }
 
-    /// The worker stands otherwise to its owner than before: first of all the machine is given back.
-    fn turn(&mut self, now: Time, before: OwnerResponse, out: &mut Vec<Action>) {
+    /// The worker stands otherwise to its owner than before.
+    fn turn(&mut self, now: Time, out: &mut Vec<Action>) {
         let response = self.owner.response();
-        let stopped = |response| matches!(response, OwnerResponse::Pause | OwnerResponse::Vacate);
-        if stopped(response) != stopped(before) {
-            out.push(Action::Pause(stopped(response)));
-        }
-        if (response == OwnerResponse::Lower) != (before == OwnerResponse::Lower) {
-            out.push(Action::Lower(response == OwnerResponse::Lower));
-        }
         if self.connected {
             out.push(Action::Tell(FromWorker::Owner(self.owner.state(now))));
         }
@@ -540,12 +568,7 @@ impl Worker {
             self.return_queued(out);
         }
         if response == OwnerResponse::Vacate {
-            let busy = self.in_hand.iter_mut();
-            let busy = busy.filter(|(_, attempt)| attempt.state.busy() && !attempt.cancelled);
-            for (id, attempt) in busy {
-                attempt.vacated = true;
-                out.push(Action::End(*id));
-            }
+            self.vacate_all(out);
         }
     }
 }

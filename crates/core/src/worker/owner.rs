@@ -125,6 +125,11 @@ impl Owner {
         self.state.response
     }
 
+    /// How long an attempt that is given up may go on to save how far it is.
+    pub fn checkpoint_grace(&self) -> Duration {
+        self.rules.checkpoint_grace
+    }
+
     /// The same, for the supervisor.
     pub fn state(&self, now: Time) -> OwnerState {
         let away = match self.state.response {

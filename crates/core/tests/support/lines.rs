@@ -202,6 +202,10 @@ fn record_line(record: &Record) -> String {
         Record::JobForgotten { job, .. } => format!("job {job} forgotten"),
         Record::Format { level, .. } => format!("format {level}"),
         Record::TaskFailed { task, .. } => format!("task {task} failed"),
+        Record::Checkpointed { checkpoint, .. } => {
+            let id = checkpoint.id;
+            format!("checkpoint {} of {}", id.number, id.attempt)
+        }
         Record::JobRetried { job, .. } => format!("job {job} retried"),
         Record::GroupsAdded { job, .. } => format!("groups added to {job}"),
         Record::ClientSeen { job, .. } => format!("client of {job} seen"),

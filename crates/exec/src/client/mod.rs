@@ -391,6 +391,12 @@ impl Running {
         self.shared.end(self.id, Ending::Cancelled);
     }
 
+    /// Sends the attempt's processes SIGTERM, and ends those that are left after `grace`; [`Running::wait`] then tells.
+    pub fn stop(&self, grace: Duration) {
+        self.shared
+            .say(self.id, &Request::Stop { id: self.id, grace });
+    }
+
     /// Waits for the end. Nothing of the attempt runs any more then.
     pub async fn wait(mut self) -> Exit {
         self.ended().await
@@ -473,13 +479,18 @@ impl Shared {
     }
 
     fn end(&self, id: u64, ending: Ending) {
+        self.say(id, &Request::End { id, ending });
+    }
+
+    /// Says something to the spawner of an attempt that has not ended.
+    fn say(&self, id: u64, request: &Request) {
         let mut state = self.lock();
         let State { running, slots, .. } = &mut *state;
         let slot = running
             .get(&id)
             .and_then(|in_hand| slots.get_mut(&in_hand.slot));
         if let Some(slot) = slot {
-            slot.say(&Request::End { id, ending });
+            slot.say(request);
         }
     }
 }

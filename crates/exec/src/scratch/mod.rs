@@ -7,9 +7,11 @@
 
 mod collect;
 mod remove;
+mod renames;
 
 pub use collect::{OUTPUTS_MAX, OutputFile, OutputPatterns};
 pub(crate) use remove::remove_tree;
+pub use renames::RenameWatch;
 
 use crate::{ExecError, StreamKind, Tail};
 use hedge_model::Ending;

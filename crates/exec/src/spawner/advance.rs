@@ -10,6 +10,8 @@ use std::os::fd::OwnedFd;
 const LINE_BYTES_MAX: usize = 256;
 /// The word that says that the next line may take long.
 const WAITING: &str = "waiting";
+/// The line that says that the checkpoint is to be saved.
+const CHECKPOINT: &str = "checkpoint";
 
 /// What is known of an attempt's progress, and the pipe on which it may say more. As with its output, the writing
 /// end stays open here: the pipe never reports an end.
@@ -29,6 +31,7 @@ struct ProgressLines {
     waiting: bool,
     waits_for: Option<u64>,
     notes: u32,
+    checkpoints: u32,
 }
 
 impl Advance {
@@ -60,6 +63,7 @@ impl Advance {
             notes: self.lines.notes,
             waiting: self.lines.waiting || paused,
             waits_for: self.lines.waits_for,
+            checkpoints: self.lines.checkpoints,
         };
         (now != self.told).then(|| {
             self.told = now;
@@ -84,6 +88,7 @@ impl ProgressLines {
 
     fn understand(&mut self, line: &str) {
         self.notes = self.notes.wrapping_add(1);
+        self.checkpoints = self.checkpoints.wrapping_add(u32::from(line == CHECKPOINT));
         let words: Vec<&str> = line.split_whitespace().take(5).collect();
         self.waiting = words.first() == Some(&WAITING);
         self.waits_for = match words[..] {
@@ -134,6 +139,15 @@ mod tests {
             let said = said(&["waiting for job 12\n", other]);
             assert_eq!(said.waits_for, None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_checkpoint_is_asked_for_by_a_line_of_its_own() {
+        let all = said(&[
+            "checkpoint\n0.5\n",
+            " checkpoint \ncheckpoints\ncheckpoint 2\n",
+        ]);
+        assert_eq!((all.checkpoints, all.notes), (2, 5));
     }
 
     #[test]

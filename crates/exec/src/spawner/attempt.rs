@@ -33,6 +33,8 @@ pub(crate) struct Attempt {
     pub pipes: Pipes,
     /// Why it is being ended, if it is.
     pub verdict: Option<Ending>,
+    /// When it is ended that was asked to end by itself.
+    pub stop_at: Option<Instant>,
     /// Its main process's end, once noticed.
     pub ended: Option<Ended>,
     /// Since when all its processes, or those that it left, are being ended.

@@ -157,6 +157,13 @@ pub static TASK: Table = Table {
                    the job has ended.",
         },
         Key {
+            name: "checkpoint",
+            kind: Kind::Table(&CHECKPOINT),
+            default: Default::Means("an attempt begins anew"),
+            example: "{ files = [\"state.ckpt\"], every = \"60s\" }",
+            what: "Files in which the task saves how far it is. Its next attempt begins with them.",
+        },
+        Key {
             name: "estimate",
             kind: Kind::Table(&ESTIMATE),
             default: Default::Means("what earlier tasks of its kind took"),
@@ -270,6 +277,44 @@ pub static RESOURCES: Table = Table {
         example: "1",
         what: "Pieces of a resource that workers offer under this name, see `hedge worker --help`.",
     }),
+};
+
+/// `checkpoint`.
+pub static CHECKPOINT: Table = Table {
+    name: "`checkpoint`",
+    others: None,
+    keys: &[
+        Key {
+            name: "files",
+            kind: Kind::Texts,
+            default: Default::Required,
+            example: "[\"state.ckpt\"]",
+            what: "Files in the scratch directory, at most 16, which the task renames into place. Globs and placeholders \
+                   have no meaning here.",
+        },
+        Key {
+            name: "every",
+            kind: Kind::Duration,
+            default: Default::Value("\"60s\""),
+            example: "\"5min\"",
+            what: "Time between two checkpoints of an attempt, at least 100 ms. The task may rename its files more often.",
+        },
+        Key {
+            name: "grace",
+            kind: Kind::Duration,
+            default: Default::Value("\"10s\""),
+            example: "\"30s\"",
+            what: "How long an attempt that has to leave its worker gets after SIGTERM, at most 5 min. `\"0s\"` ends it at \
+                   once.",
+        },
+        Key {
+            name: "size_limit",
+            kind: Kind::Bytes,
+            default: Default::Value("\"1 GiB\""),
+            example: "\"64 MiB\"",
+            what: "What the files take together at most. A larger checkpoint is not saved.",
+        },
+    ],
 };
 
 /// `estimate`.

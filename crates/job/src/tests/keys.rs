@@ -42,6 +42,10 @@ fn job(section: &str, line: &str) -> String {
             };
             format!("{top}{last}{array}{section} = [{table}]\n")
         }
+        "checkpoint" => {
+            let table = within("files", "files = [\"state\"], ");
+            format!("{top}checkpoint = {table}\n")
+        }
         "stdin" | "resources" | "estimate" => format!("{top}{section} = {{ {line} }}\n"),
         other => panic!("no job for the section {other}"),
     }

@@ -45,6 +45,7 @@ fn outlined(group: &Group) -> Group {
         outputs: Vec::new(),
         labels: Vec::new(),
         axes: Few::default(),
+        checkpoint: None,
         ..group.clone()
     }
 }

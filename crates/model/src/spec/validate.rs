@@ -2,6 +2,7 @@
 
 use super::addition::{Addition, named};
 use super::axes::check_axes;
+use super::checkpoint::check_checkpoint;
 use super::needs::check_qos;
 use super::{COPIES_MAX, RETRY_DELAY_MAX, positional};
 use super::{Draft, Group, Input, JobSpec, TASKS_MAX, Top};
@@ -187,6 +188,7 @@ pub(super) fn check_group(files: &[FileEntry], at: usize, group: &Group) -> Chec
             "write at least \"1ms\"",
         );
     }
+    check_checkpoint(at, group)?;
     for (item, output) in group.outputs.iter().enumerate() {
         if let Err(why) = check_path(output.trim_end_matches('/')) {
             return wrong(

@@ -1,6 +1,7 @@
 //! One attempt at a worker: inputs fetched and placed, process run, outputs collected and stored.
 
 use super::Input;
+use super::checkpoints::Saver;
 use super::gpus::{Gpus, HeldGpus};
 use super::heartbeats::HeartbeatSender;
 use super::printed::Outputs;
@@ -16,7 +17,7 @@ use hedge_model::msg::{
     Assignment, Body, FromWorker, GrantedBody, Log, MESSAGE_BYTES_MAX, Outcome, Report, Usage,
 };
 use hedge_model::spec::placeholders::{self, TaskValues};
-use hedge_model::{AttemptId, Data, Ending, FileEntry, Hash, JobId};
+use hedge_model::{AttemptId, Checkpoint, Data, Ending, FileEntry, Hash, JobId};
 use hedge_net::{DataStore, Fetcher, Transfer};
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsRawFd;
@@ -24,7 +25,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use tokio::sync::{mpsc, oneshot};
+use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// Printed text up to this length travels inside the report.
 const LOG_INLINE_MAX: usize = 2 << 10;
@@ -58,6 +60,14 @@ impl Tools {
         self.lock_stored().iter().map(|(_, hash)| *hash).collect()
     }
 
+    /// A supervisor is told of these by themselves.
+    pub fn announced(&self, checkpoint: &Checkpoint) {
+        let named = |hash| checkpoint.blobs().any(|(other, _)| other == hash);
+        let id = checkpoint.id.attempt;
+        self.lock_stored()
+            .retain(|(of, hash)| *of != id || !named(*hash));
+    }
+
     /// The attempt's report is made.
     pub fn reported(&self, id: AttemptId) {
         self.lock_stored().retain(|(of, _)| *of != id);
@@ -72,7 +82,7 @@ impl Tools {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -83,9 +93,19 @@ pub(super) struct Attempts(HashMap<AttemptId, Phase>);
 enum Phase {
     Staging(tokio::task::AbortHandle),
     Staged(Box<Scratch>),
-    /// Sending ends it.
-    Running(Option<oneshot::Sender<()>>),
+    Running(mpsc::Sender<Halt>),
 }
+
+/// How a running attempt is ended.
+enum Halt {
+    /// At once.
+    End,
+    /// It gets SIGTERM and so long to save how far it is.
+    Stop(Duration),
+}
+
+/// Most orders to end an attempt that wait for it: one to stop, one to end at once, and repetitions.
+const HALTS_MAX: usize = 4;
 
 /// A staged folder on its way back to the loop, or why there is none.
 pub(super) type StageResult = Result<Scratch, Ending>;
@@ -99,7 +119,8 @@ impl Attempts {
         order: Assignment,
     ) -> Option<Result<(), Ending>> {
         let id = order.attempt;
-        if body.inputs.is_empty() && order.own_inputs.is_empty() && body.stdin.is_none() {
+        let own = order.own_inputs.is_empty() && order.checkpoint.is_empty();
+        if own && body.inputs.is_empty() && body.stdin.is_none() {
             return Some(match tools.runner.scratch() {
                 Ok(scratch) => {
                     self.0.insert(id, Phase::Staged(Box::new(scratch)));
@@ -145,11 +166,11 @@ impl Attempts {
         let Some(Phase::Staged(scratch)) = self.0.remove(&id) else {
             return;
         };
-        let (stop, stopped) = oneshot::channel();
-        self.0.insert(id, Phase::Running(Some(stop)));
+        let (halt, halts) = mpsc::channel(HALTS_MAX);
+        self.0.insert(id, Phase::Running(halt));
         let (tools, body, order) = (tools.clone(), body.clone(), order.clone());
         tokio::spawn(async move {
-            let report = guarded(run(&tools, &body, &order, *scratch, stopped)).await;
+            let report = guarded(run(&tools, &body, &order, *scratch, halts)).await;
             let report = report.unwrap_or_else(|ending| ended(id, ending));
             _ = tools
                 .inputs
@@ -160,11 +181,9 @@ impl Attempts {
 
     /// Ends an attempt; what was only being staged is over at once.
     pub fn end(&mut self, id: AttemptId) -> Option<Event> {
-        match self.0.get_mut(&id)? {
-            Phase::Running(stop) => {
-                if let Some(stop) = stop.take() {
-                    _ = stop.send(());
-                }
+        match self.0.get(&id)? {
+            Phase::Running(halt) => {
+                _ = halt.try_send(Halt::End);
                 None
             }
             Phase::Staging(task) => {
@@ -177,6 +196,13 @@ impl Attempts {
                 self.0.remove(&id);
                 None
             }
+        }
+    }
+
+    /// Has a running attempt end by itself within this time.
+    pub fn stop(&self, id: AttemptId, grace: Duration) {
+        if let Some(Phase::Running(halt)) = self.0.get(&id) {
+            _ = halt.try_send(Halt::Stop(grace));
         }
     }
 
@@ -242,6 +268,7 @@ fn launch(tools: &Tools, body: &Body, order: &Assignment, gpus: &HeldGpus) -> La
         ("HEDGE_ATTEMPT".into(), id.to_string()),
     ];
     env.extend(index.map(|index| ("HEDGE_INDEX".into(), index.to_string())));
+    env.extend((!order.checkpoint.is_empty()).then(|| ("HEDGE_CHECKPOINT".into(), "1".into())));
     env.extend(
         body.env
             .iter()
@@ -285,15 +312,17 @@ async fn run(
     tools: &Tools,
     body: &Body,
     order: &Assignment,
-    scratch: Scratch,
-    stopped: oneshot::Receiver<()>,
+    mut scratch: Scratch,
+    mut halts: mpsc::Receiver<Halt>,
 ) -> Report {
     let id = order.attempt;
+    let (mut saver, saver_told) = Saver::begin(tools, body, order, &mut scratch);
     let scratch = Arc::new(scratch);
     let heartbeats = tools.heartbeats.clone();
     let (inputs, told) = (tools.inputs.clone(), Mutex::new(None));
     let observer = move |to: Advanced| {
         heartbeats.advanced(id, to);
+        saver_told.hear(&to);
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
         let news = Input::Core(Event::Waits(id, to.waits_for.map(JobId)));
         // Where the queue is full, the next look tells it.
@@ -309,14 +338,21 @@ async fn run(
     let started = tools.runner.start(body.runtime, &scratch, launch, observer);
     let mut attempt = started.await;
     let readable = attempt.output().map(|output| tools.outputs.add(id, output));
-    let exit = tokio::select! {
-        exit = attempt.ended() => exit,
-        Ok(()) = stopped => {
-            attempt.end();
-            attempt.ended().await
+    let exit = loop {
+        tokio::select! {
+            exit = attempt.ended() => break exit,
+            Some(halt) = halts.recv() => match halt {
+                Halt::End => attempt.end(),
+                Halt::Stop(grace) => attempt.stop(grace),
+            },
+            () = saver.save_due(tools) => {}
         }
     };
     drop((gpus, readable));
+    // Nobody goes on from where one was that was cancelled.
+    if !matches!(exit.outcome, Ok(()) | Err(Ending::Cancelled)) {
+        saver.save_last(tools).await;
+    }
     let log = store_log(tools, id, &scratch, &exit).await;
     let ended = match exit.outcome {
         Ok(()) if body.outputs.is_empty() => Ok(Vec::new()),

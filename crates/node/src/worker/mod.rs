@@ -1,6 +1,7 @@
 //! The worker's loop: orders in, reports and heartbeats out, around the core; attempts run beside it.
 
 mod attempt;
+mod checkpoints;
 mod gpus;
 mod heartbeats;
 mod inventory;
@@ -388,6 +389,12 @@ impl Loop {
                     self.heartbeats.forget(report.attempt);
                     self.tools.reported(report.attempt);
                 }
+                if let Event::Checkpoint {
+                    saved: Ok(saved), ..
+                } = &event
+                {
+                    self.tools.announced(saved);
+                }
                 self.feed(event);
             }
             Input::Folder(id, result) => {
@@ -462,7 +469,8 @@ impl Loop {
         if self.link.replace(leader).is_some() {
             self.feed(Event::Disconnected);
         }
-        let fresh = self.tools.fresh();
+        let mut fresh = self.tools.fresh();
+        fresh.extend(self.core.checkpoint_blobs());
         let holds = self.tools.store.list().into_iter();
         let holds = holds.map(|(hash, _)| hash);
         let mut holds: Vec<Hash> = holds.filter(|hash| !fresh.contains(hash)).collect();
@@ -553,6 +561,7 @@ impl Loop {
                             self.feed(event);
                         }
                     }
+                    Action::Stop(id, grace) => self.attempts.stop(id, grace),
                     Action::Drop(hashes) => drop(tokio::spawn(self.tools.store.forget(hashes))),
                     Action::Pause(true) => self.tools.runner.suspend(),
                     Action::Pause(false) => self.tools.runner.resume(),

@@ -45,7 +45,11 @@ pub(super) async fn stage(
 }
 
 async fn fetch(tools: &Tools, body: &GrantedBody, order: &Assignment) -> Result<(), Ending> {
-    let files = body.inputs.iter().chain(&order.own_inputs);
+    let files = body
+        .inputs
+        .iter()
+        .chain(&order.own_inputs)
+        .chain(&order.checkpoint);
     let data = files.map(|file| &file.data).chain(&body.stdin);
     let blobs = data.filter_map(|data| Some((data.hash()?, data.size())));
     let blobs = blobs.filter(|(hash, _)| !tools.store.has(*hash));
@@ -85,11 +89,14 @@ fn prepare(
     let outputs: Vec<String> = body.outputs.iter().map(expand).collect();
     let outputs = OutputPatterns::new(&outputs);
     let mut placements = Vec::new();
+    let saved = |file: &FileEntry| order.checkpoint.iter().any(|other| other.path == file.path);
+    let inputs = body.inputs.iter().chain(&order.own_inputs);
+    let inputs = inputs.filter(|file| !saved(file));
     for FileEntry {
         path,
         executable,
         data,
-    } in body.inputs.iter().chain(&order.own_inputs)
+    } in inputs.chain(&order.checkpoint)
     {
         match data {
             Data::Inline(bytes) => scratch
@@ -99,7 +106,7 @@ fn prepare(
                 hash: *hash,
                 target: scratch.make_room(path).map_err(not_made)?,
                 executable: *executable,
-                way: match outputs.cover(path) || is_compressed(path) {
+                way: match outputs.cover(path) || rewrites(body, path) || is_compressed(path) {
                     true => PlaceMode::Copy,
                     false => way,
                 },
@@ -119,6 +126,12 @@ fn prepare(
         }),
     }
     Ok(placements)
+}
+
+/// Whether a file is one of the checkpoint, to which the task may write.
+fn rewrites(body: &Body, path: &str) -> bool {
+    let rule = body.checkpoint.as_deref();
+    rule.is_some_and(|rule| rule.files.iter().any(|file| &**file == path))
 }
 
 fn is_compressed(path: &str) -> bool {

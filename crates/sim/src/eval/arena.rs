@@ -355,7 +355,7 @@ impl<W: World> Arena<W> {
                     }
                     self.at(staged + seconds(running), Due::Finished(number as u32, id));
                 }
-                worker::Action::End(id) => self.stop(number, id),
+                worker::Action::End(id) | worker::Action::Stop(id, _) => self.stop(number, id),
                 worker::Action::Tell(msg) => {
                     let peer = peer(self.epoch, number);
                     self.tell(supervisor::Event::FromWorker { peer, msg });

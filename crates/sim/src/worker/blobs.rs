@@ -29,8 +29,10 @@ pub(super) fn sources<'a>(
 
 /// Blobs that one attempt needs.
 pub(super) fn own_blobs(body: &GrantedBody, order: &Assignment) -> BTreeSet<Hash> {
-    let shared = body.inputs.iter().chain(&order.own_inputs);
-    shared
+    let own = order.own_inputs.iter().chain(&order.checkpoint);
+    body.inputs
+        .iter()
+        .chain(own)
         .map(|file| &file.data)
         .chain(&body.stdin)
         .filter_map(Data::hash)

@@ -1,6 +1,8 @@
 //! A virtual worker: the real state machine with a made-up disk, network and processes.
 
 pub(crate) mod blobs;
+mod checkpoints;
+mod heartbeats;
 mod owner;
 
 use self::blobs::{may_read, own_blobs, sources};
@@ -10,10 +12,10 @@ use crate::program::Program;
 use crate::supervisors::Refused;
 use hedge_core::worker::{self, Worker};
 use hedge_model::msg::{
-    Assignment, Body, FromWorker, GrantedBody, Heartbeat, HeartbeatPlan, Outcome, Report, ToWorker,
-    Usage, WorkerInfo,
+    Assignment, Body, FromWorker, GrantedBody, HeartbeatPlan, Outcome, Report, ToWorker, Usage,
+    WorkerInfo,
 };
-use hedge_model::owner::{OwnerNote, Signal};
+use hedge_model::owner::Signal;
 use hedge_model::{AttemptId, Ending, Epoch, Hash, Resources, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +29,7 @@ pub(crate) enum Input {
     Connect(usize),
     Staged(AttemptId, u64),
     Ended(AttemptId, u64),
+    Saves(AttemptId),
     Drain,
     Owner(Signal),
     Tick,
@@ -71,6 +74,11 @@ pub(crate) struct Busy {
     token: u64,
     running: bool,
     ending: bool,
+    /// Whether it saves how far it is once more before it ends.
+    saves_last: bool,
+    /// Thousandths of its task's work that were done when it began, and how often it saved how far it is.
+    begun_at: u16,
+    saved: u32,
     body: Arc<GrantedBody>,
     order: Assignment,
     since: Time,
@@ -162,6 +170,7 @@ impl Grid {
             Input::Connect(sup) => self.connect_worker(ix, sup),
             Input::Staged(id, token) => self.staged(ix, id, token),
             Input::Ended(id, token) => self.ended(ix, id, token),
+            Input::Saves(id) => self.saves(ix, id),
             Input::Drain => self.worker_handle(ix, worker::Event::Drain),
             Input::Owner(signal) => self.worker_handle(ix, worker::Event::Owner(signal)),
             Input::Tick => {
@@ -242,7 +251,12 @@ impl Grid {
             labels: worker.kind.labels.clone(),
             addr: addr(Peer::Worker(ix).id()),
             hardware: Default::default(),
-            holds: worker.disk.iter().copied().collect(),
+            holds: worker
+                .disk
+                .iter()
+                .copied()
+                .filter(|hash| worker.core.checkpoint_blobs().all(|other| other != *hash))
+                .collect(),
             in_hand: worker.core.in_hand(),
         }
     }
@@ -297,6 +311,7 @@ impl Grid {
                 worker::Action::Stage(body, order) => self.stage(ix, body, order)?,
                 worker::Action::Start(body, order) => self.start(ix, &body, &order)?,
                 worker::Action::End(id) => self.end(ix, id),
+                worker::Action::Stop(id, grace) => self.stop(ix, id, grace),
                 worker::Action::Tell(msg) => self.tell(ix, msg),
                 worker::Action::Drop(hashes) => {
                     let disk = &mut self.workers[ix].disk;
@@ -333,6 +348,9 @@ impl Grid {
             token,
             running: false,
             ending: false,
+            saves_last: false,
+            begun_at: 0,
+            saved: 0,
             body,
             order,
             since: self.now,
@@ -397,6 +415,11 @@ impl Grid {
         let mean = Program::of(&body.command).mean.as_micros() as u64;
         let slow = if self.dice.permille(20) { 4 } else { 1 };
         let took = self.dice.between(mean / 2, mean + mean / 2) * slow;
+        let begun_at = self.share_of(&order.checkpoint);
+        let took = match &body.checkpoint {
+            Some(_) => checkpoints::with_cost(took) * (1000 - u64::from(begun_at)) / 1000,
+            None => took,
+        };
         let (now, paused) = (self.now, self.workers[ix].paused);
         let Some(busy) = self.workers[ix].busy.get_mut(&order.attempt) else {
             return self.violated(format!("worker {ix} starts {} unstaged", order.attempt));
@@ -404,10 +427,16 @@ impl Grid {
         if busy.running {
             return self.violated(format!("worker {ix} starts {} twice", order.attempt));
         }
-        (busy.running, busy.since) = (true, now);
+        (busy.running, busy.since, busy.begun_at) = (true, now, begun_at);
         let token = busy.token;
         let took = Duration::from_micros(took);
         busy.due = now + took;
+        if let Some(rule) = &body.checkpoint {
+            self.in_worker_life(ix, rule.every, Input::Saves(order.attempt));
+        }
+        let Some(busy) = self.workers[ix].busy.get_mut(&order.attempt) else {
+            return Ok(());
+        };
         if paused {
             (busy.left, busy.paused_at) = (Some(took), now);
             return Ok(());
@@ -437,6 +466,7 @@ impl Grid {
 
     fn ended(&mut self, ix: usize, id: AttemptId, token: u64) -> Result<(), Violation> {
         let same = |busy: &&mut Busy| busy.token == token;
+        self.save_last(ix, id, token)?;
         let worker = &mut self.workers[ix];
         if worker.busy.get_mut(&id).filter(same).is_none() {
             return Ok(());
@@ -479,55 +509,6 @@ impl Grid {
             log: None,
         };
         self.worker_handle(ix, worker::Event::Finished(Box::new(report)))
-    }
-
-    pub(crate) fn heartbeat(&mut self, ix: usize, conn: ConnId, beating: u64) {
-        let now = self.now;
-        let worker = &mut self.workers[ix];
-        if worker.conn != Some(conn) || worker.beating != beating || !worker.up || worker.left {
-            return;
-        }
-        let next = match worker.plan {
-            Some(plan) => plan.every,
-            None => Some(self.options.watch.idle.interval),
-        };
-        if worker.frozen_until > now {
-            let thawed = worker.frozen_until.since(now);
-            return self.after(thawed, Event::Heartbeat(ix, conn, beating));
-        }
-        self.send_heartbeat(ix, conn, 0);
-        if let Some(next) = next {
-            self.after(next, Event::Heartbeat(ix, conn, beating));
-        }
-    }
-
-    pub(crate) fn send_heartbeat(&mut self, ix: usize, conn: ConnId, answers: u64) {
-        let worker = &mut self.workers[ix];
-        worker.heartbeats += 1;
-        let heartbeat = Heartbeat {
-            seq: worker.heartbeats,
-            sent_ns: self.now.0,
-            plan: worker.plan.map_or(0, |plan| plan.number),
-            answers,
-            in_hand: worker.busy.len() as u32,
-            attempts: Vec::new(),
-            owner: Some(OwnerNote::from(&worker.core.owner().state(self.now)))
-                .filter(|note| note.change > 0),
-        };
-        let copies = match self.dice.below(100) {
-            _ if !self.options.faults.network || self.healed => 1,
-            0..5 => 0,
-            5..8 => 2,
-            _ => 1,
-        };
-        for _ in 0..copies {
-            let late = if self.options.faults.network && self.dice.permille(20) {
-                self.dice.millis(50, 1200)
-            } else {
-                self.delay()
-            };
-            self.after(late, Event::HeartbeatArrives(conn, heartbeat.clone()));
-        }
     }
 
     fn leave(&mut self, ix: usize) {

@@ -41,6 +41,9 @@ impl Leadership<'_> {
     /// A member was revoked.
     pub(crate) fn after_revoked(&mut self, peer: PeerId) {
         self.on_gone(peer, false);
+        if let Some(ix) = self.leader.pool.find(peer) {
+            self.lose_checkpoints(ix);
+        }
         self.heard_from(peer);
         let linked = self.peers.linked.iter();
         let workers = linked.filter(|(other, role)| **role == Role::Worker && **other != peer);

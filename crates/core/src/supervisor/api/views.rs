@@ -3,6 +3,7 @@
 use crate::monitor::Attention;
 use crate::supervisor::api::requests::no_such_job;
 use crate::supervisor::api::waits::Wait;
+use crate::supervisor::durable::checkpoints::RecordedCheckpoint;
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::attempts::active::{ActiveTask, Attempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
@@ -14,7 +15,9 @@ use hedge_model::ending::Fault;
 use hedge_model::msg::RefusalKind;
 use hedge_model::record::JobEnd;
 use hedge_model::spec::Redundancy;
-use hedge_model::view::{AttemptView, CriticalView, ExplainView, OwnerView, TaskView, WorkerView};
+use hedge_model::view::{
+    AttemptView, CheckpointView, CriticalView, ExplainView, OwnerView, TaskView, WorkerView,
+};
 use hedge_model::{Ending, JobId, PeerId, TaskId};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -151,6 +154,27 @@ impl LeaderView<'_> {
                 let paths = done.outputs.iter().map(|f| f.path.to_string());
                 paths.take(OUTPUTS_SHOWN_MAX).collect()
             }),
+            checkpoint: job
+                .checkpoint_of(number)
+                .map(|recorded| self.checkpoint_view(recorded)),
+            checkpoint_fault: self
+                .leader
+                .checkpoints
+                .fault(TaskId { job: id, number })
+                .map(str::to_owned),
+        }
+    }
+
+    fn checkpoint_view(&self, recorded: &RecordedCheckpoint) -> CheckpointView {
+        let checkpoint = &recorded.checkpoint;
+        CheckpointView {
+            attempt: checkpoint.id.attempt.to_string(),
+            worker: self.name(recorded.worker),
+            age_ms: ms(self.now.since(recorded.made)),
+            bytes: checkpoint.bytes(),
+            share: checkpoint
+                .permille
+                .map(|permille| f64::from(permille) / 1e3),
         }
     }
 

@@ -42,6 +42,8 @@ pub enum Change {
         end: Ending,
         /// Blobs that it printed.
         printed: Vec<(Hash, u64)>,
+        /// Blobs of the task's checkpoint, if that is not used any more.
+        checkpoint: Vec<Hash>,
     },
     /// A task whose outputs are lost runs again.
     OutputsLost {
@@ -52,6 +54,13 @@ pub enum Change {
     },
     /// A task was given up.
     TaskFailed(TaskId),
+    /// A task has a newer checkpoint.
+    Checkpointed {
+        /// Which.
+        task: TaskId,
+        /// Blobs of the one before that this one does not need.
+        dropped: Vec<Hash>,
+    },
     /// A job that had failed goes on.
     JobRetried(JobId),
     /// Groups were to be added to an open job.
@@ -78,6 +87,8 @@ pub enum Change {
         job: JobId,
         /// Its whole specification, of which the state keeps an outline.
         spec: Arc<JobSpec>,
+        /// Blobs of the checkpoints that it had.
+        checkpoints: Vec<Hash>,
     },
     /// The end of a job came too late: it goes on, or had ended before.
     JobNotEnded(JobId),
@@ -107,6 +118,8 @@ pub struct Success {
     pub outputs: Arc<[FileEntry]>,
     /// Blobs that it printed.
     pub printed: Vec<(Hash, u64)>,
+    /// Blobs of the task's checkpoint.
+    pub checkpoint: Vec<Hash>,
 }
 
 /// The blobs of a log, with their sizes in bytes.

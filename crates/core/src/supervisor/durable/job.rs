@@ -2,6 +2,7 @@
 
 use crate::supervisor::durable::bounded;
 use crate::supervisor::durable::change::Stale;
+use crate::supervisor::durable::checkpoints::RecordedCheckpoint;
 use crate::supervisor::durable::failures::Failures;
 use crate::supervisor::durable::ledger::{Account, used};
 use crate::supervisor::durable::open::Growth;
@@ -56,6 +57,9 @@ pub struct Job {
     /// snapshot.
     #[serde(skip)]
     pub(crate) released_of: OrdMap<u32, u32>,
+    /// The newest checkpoint of each task that has one.
+    #[serde(deserialize_with = "bounded::map")]
+    pub(crate) checkpoints: OrdMap<u32, Arc<RecordedCheckpoint>>,
     /// What cannot be done any more. Found again from the tasks after a snapshot.
     #[serde(skip)]
     pub(crate) failures: Failures,
@@ -258,6 +262,7 @@ impl Job {
             result_bytes: 0,
             growth: Growth::begin(spec.is_open(), accepted),
             released_of: OrdMap::new(),
+            checkpoints: OrdMap::new(),
             failures: Failures::default(),
             spec,
         }
@@ -298,7 +303,7 @@ impl Job {
         matches!(self.ended, Some((JobEnd::Failed { .. }, _))) && !self.spec.is_outline()
     }
 
-    /// What a job that failed is kept with beside its results: what it needs to be retried.
+    /// What a job that failed is kept with beside its results: what it needs to be retried, its checkpoints among that.
     pub(crate) fn kept_to_retry(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
         let kept = self.can_be_retried().then(|| self.needed_to_go_on());
         kept.into_iter().flatten()
@@ -317,7 +322,10 @@ impl Job {
             .flat_map(|group| self.tasks_of(group))
             .filter_map(Task::done)
             .flat_map(|done| done.left());
-        self.spec.input_blobs().chain(left)
+        self.spec
+            .input_blobs()
+            .chain(self.checkpoint_blobs())
+            .chain(left)
     }
 
     /// Whether the job is neither done, failed nor cancelled.
@@ -326,7 +334,7 @@ impl Job {
     }
 
     /// A task that the job has, while the job goes on.
-    fn active_task(&mut self, id: TaskId) -> Result<&mut Task, Stale> {
+    pub(crate) fn active_task(&mut self, id: TaskId) -> Result<&mut Task, Stale> {
         if !self.active() {
             return Err("the job has ended");
         }
@@ -334,8 +342,8 @@ impl Job {
         task.ok_or("no such task")
     }
 
-    /// An attempt is the first of its task to succeed.
-    pub(crate) fn succeed(&mut self, done: Done, stopped: &[Stopped]) -> Result<(), Stale> {
+    /// An attempt is the first of its task to succeed. Gives the blobs of the task's checkpoint.
+    pub(crate) fn succeed(&mut self, done: Done, stopped: &[Stopped]) -> Result<Vec<Hash>, Stale> {
         let id = done.attempt.task;
         let task = self.active_task(id)?;
         if task.done.is_some() {
@@ -373,7 +381,7 @@ impl Job {
         self.open[group] -= 1;
         self.stop(stopped);
         self.note_done(id.number);
-        Ok(())
+        Ok(self.drop_checkpoint(id.number))
     }
 
     /// An attempt ended without deciding its task.

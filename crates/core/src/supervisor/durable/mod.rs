@@ -3,6 +3,7 @@
 pub(crate) mod beliefs;
 mod bounded;
 pub(crate) mod change;
+pub(crate) mod checkpoints;
 pub(crate) mod failures;
 pub(crate) mod job;
 pub(crate) mod learned;

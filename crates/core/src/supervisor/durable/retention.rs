@@ -9,7 +9,7 @@ use hedge_model::ending::Fault;
 use hedge_model::ledger::Stopped;
 use hedge_model::msg::Log;
 use hedge_model::record::JobEnd;
-use hedge_model::{Data, FileEntry, JobId, JobSpec, Time};
+use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, Time};
 use imbl::OrdMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,8 @@ const TASK_BYTES: u64 = 24;
 const DONE_BYTES: u64 = 320;
 const ATTEMPT_BYTES: u64 = 400;
 const FILE_BYTES: u64 = 80;
+/// Memory of a checkpoint beside its files.
+const CHECKPOINT_BYTES: u64 = 200;
 /// Memory of a blob on the leader, which knows who holds it, and in the index of the blob store.
 const BLOB_BYTES: u64 = 320;
 
@@ -77,14 +79,14 @@ impl Ended {
 
 impl State {
     /// Applies the end of a job; gives its whole specification, of which only the outline stays unless it may be
-    /// retried.
+    /// retried, and the blobs of the checkpoints that it had.
     pub(crate) fn job_ended(
         &mut self,
         id: JobId,
         end: &JobEnd,
         stopped: &[Stopped],
         at: Time,
-    ) -> Result<Arc<JobSpec>, Stale> {
+    ) -> Result<(Arc<JobSpec>, Vec<Hash>), Stale> {
         let job = self.job_mut(id).filter(|job| job.active());
         let job = job.ok_or("the job has ended")?;
         if *end == JobEnd::Done && !job.enough() {
@@ -93,13 +95,13 @@ impl State {
         _ = job.close(None);
         job.stop(stopped);
         job.ended = Some((end.clone(), at));
-        let spec = job.spec.clone();
+        let (spec, checkpoints) = (job.spec.clone(), job.retire_checkpoints());
         self.now = self.now.max(at);
         self.retire(id);
         if let Some(outline) = self.jobs.get(&id).map(|job| job.spec.clone()) {
             self.learned.stopped(&outline, stopped);
         }
-        Ok(spec)
+        Ok((spec, checkpoints))
     }
 
     /// Removes an ended job; gives what was known of it.
@@ -221,7 +223,14 @@ fn footprint(job: &Job) -> Footprint {
     });
     let done = done.map(done_footprint).chain(needed);
     let attempts = job.history.values().map(|ended| attempt_footprint(ended));
-    done.chain(attempts).fold(base, Footprint::plus)
+    let checkpoints = job.checkpoints.values().map(|recorded| {
+        let files = recorded.checkpoint.files.iter().map(file_bytes);
+        let memory = files.fold(CHECKPOINT_BYTES, u64::saturating_add);
+        of_record(memory, None)
+    });
+    done.chain(attempts)
+        .chain(checkpoints)
+        .fold(base, Footprint::plus)
 }
 
 fn spec_bytes(spec: &JobSpec) -> u64 {

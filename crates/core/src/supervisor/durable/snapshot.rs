@@ -144,6 +144,7 @@ impl From<FormerJob> for Job {
             result_bytes: job.result_bytes,
             growth: Growth::None,
             released_of: OrdMap::new(),
+            checkpoints: OrdMap::new(),
             failures: Failures::default(),
         }
     }

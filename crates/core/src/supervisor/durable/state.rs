@@ -3,6 +3,7 @@
 
 use crate::supervisor::durable::bounded;
 use crate::supervisor::durable::change::{Change, Stale, Success, printed};
+use crate::supervisor::durable::checkpoints::RecordedCheckpoint;
 use crate::supervisor::durable::job::{Done, EndedAttempt, Job, Task};
 use crate::supervisor::durable::learned::Learned;
 use crate::supervisor::durable::retention::Ended;
@@ -76,6 +77,7 @@ impl State {
             },
             Record::OutputsLost { .. }
             | Record::TaskFailed { .. }
+            | Record::Checkpointed { .. }
             | Record::JobEnded { .. }
             | Record::JobRetried { .. }
             | Record::JobForgotten { .. } => {
@@ -279,6 +281,7 @@ impl State {
                     worker: *worker,
                     end: end.clone(),
                     printed: printed(log.as_deref()),
+                    checkpoint: known.unwrap_or_default(),
                 }
             }
             _ => Change::Stale("not the end of an attempt"),
@@ -293,15 +296,20 @@ impl State {
             timed: !done.usage.running.is_zero(),
             outputs: done.outputs.clone(),
             printed: printed(done.log.as_deref()),
+            checkpoint: Vec::new(),
         };
-        let won = self.task_done(done, stopped).is_ok();
-        if won {
-            self.learn_success(record);
-        }
-        Change::Succeeded(Success { won, ..success })
+        let Ok(checkpoint) = self.task_done(done, stopped) else {
+            return Change::Succeeded(success);
+        };
+        self.learn_success(record);
+        Change::Succeeded(Success {
+            won: true,
+            checkpoint,
+            ..success
+        })
     }
 
-    fn task_done(&mut self, done: Done, stopped: &[Stopped]) -> Result<(), Stale> {
+    fn task_done(&mut self, done: Done, stopped: &[Stopped]) -> Result<Vec<Hash>, Stale> {
         if self.revoked.contains_key(&done.worker) {
             return Err("its worker was revoked");
         }
@@ -309,11 +317,14 @@ impl State {
             .succeed(done, stopped)
     }
 
-    fn attempt_ended(&mut self, ended: EndedAttempt) -> Result<(), Stale> {
+    /// Gives the blobs of a checkpoint that is not used any more because of that.
+    fn attempt_ended(&mut self, ended: EndedAttempt) -> Result<Vec<Hash>, Stale> {
         let id = ended.attempt.task.job;
-        let ended = self.known_job(id)?.end_attempt(ended)?;
+        let job = self.known_job(id)?;
+        let ended = job.end_attempt(ended)?;
+        let dropped = job.distrust_checkpoint(&ended);
         self.retire_late(id, &ended);
-        Ok(())
+        Ok(dropped)
     }
 
     fn known_job(&mut self, id: JobId) -> Result<&mut Job, Stale> {
@@ -343,13 +354,37 @@ impl State {
                 self.now = self.now.max(*at);
                 Ok(Change::TaskFailed(*task))
             }
+            Record::Checkpointed {
+                checkpoint,
+                worker,
+                made,
+                at,
+            } => {
+                if self.revoked.contains_key(worker) {
+                    return Err("its worker was revoked");
+                }
+                let task = checkpoint.id.attempt.task;
+                let dropped = self
+                    .known_job(task.job)?
+                    .note_checkpoint(RecordedCheckpoint {
+                        checkpoint: checkpoint.clone(),
+                        worker: *worker,
+                        made: *made,
+                    })?;
+                self.now = self.now.max(*at);
+                Ok(Change::Checkpointed { task, dropped })
+            }
             Record::JobEnded {
                 job,
                 end,
                 stopped,
                 at,
             } => Ok(match self.job_ended(*job, end, stopped, *at) {
-                Ok(spec) => Change::JobEnded { job: *job, spec },
+                Ok((spec, checkpoints)) => Change::JobEnded {
+                    job: *job,
+                    spec,
+                    checkpoints,
+                },
                 Err(_) => Change::JobNotEnded(*job),
             }),
             Record::JobRetried { job, at } => {

@@ -189,6 +189,9 @@ impl Leadership<'_> {
                     self.rate_peer(it.worker);
                 }
                 self.keep_log(it.attempt.task.job, &it.printed, it.worker);
+                if it.won {
+                    self.end_checkpoints(it.attempt.task, it.checkpoint);
+                }
                 self.after_task_done(it.attempt, it.worker, it.won);
                 if !it.won {
                     self.drop_unwanted(it.worker, &it.outputs);
@@ -199,8 +202,10 @@ impl Leadership<'_> {
                 worker,
                 end,
                 printed,
+                checkpoint,
             } => {
                 self.keep_log(attempt.task.job, &printed, worker);
+                self.release_checkpoint(attempt.task, checkpoint);
                 self.after_attempt_ended(attempt, worker, &end);
             }
             Change::OutputsLost { task, left } => self.after_outputs_lost(task, &left),
@@ -218,7 +223,12 @@ impl Leadership<'_> {
             }
             Change::Released { job, tasks } => self.after_released(job, &tasks),
             Change::JobClosed(job) => self.after_job_closed(job),
-            Change::JobEnded { job, spec } => self.after_job_ended(job, &spec),
+            Change::Checkpointed { task, dropped } => self.after_checkpointed(task, dropped),
+            Change::JobEnded {
+                job,
+                spec,
+                checkpoints,
+            } => self.after_job_ended(job, &spec, checkpoints),
             Change::JobNotEnded(job) => self.after_stale_end(job),
             Change::JobForgotten { job, known } => {
                 self.leader.removals.end(job);
@@ -280,6 +290,7 @@ impl Leadership<'_> {
                 Timer::Retry(task) => self.retry_task(task),
                 Timer::Refind(job) => self.find_again(job),
                 Timer::Client(job) => self.look_for_client(job),
+                Timer::Checkpoint(task) => self.report_overdue(task),
                 Timer::Rebalance => self.rebalance(),
                 Timer::Pull(hash) => self.pull_again(hash),
                 Timer::Prove(holder) => self.prove_again(holder),

@@ -20,6 +20,7 @@ use crate::supervisor::durable::state::State;
 use crate::supervisor::peers::Peers;
 use crate::supervisor::{Action, Config, Proposal, ProposalId};
 use attempts::active::ActiveTasks;
+use attempts::checkpoints::Checkpoints;
 use blobs::catalog::BlobCatalog;
 use blobs::possession::Possession;
 use blobs::replication::GroupMembers;
@@ -52,6 +53,7 @@ use timers::Timers;
 pub(crate) struct Leader {
     pub pool: Pool,
     pub tasks: ActiveTasks,
+    pub checkpoints: Checkpoints,
     pub jobs: ActiveJobs,
     pub ready: Ready,
     pub blocked: BlockedGroups,

@@ -75,6 +75,8 @@ pub(crate) enum Timer {
     Refind(JobId),
     /// The client of an open job is looked for.
     Client(JobId),
+    /// The end of an attempt waits for its last checkpoint.
+    Checkpoint(TaskId),
     /// Queued attempts may be moved to idle workers.
     Rebalance,
     /// Try a failed pull again.
@@ -114,6 +116,7 @@ impl Timer {
             Timer::Retry(_) => "a task to be tried again",
             Timer::Refind(_) => "the critical tasks of a job that grew",
             Timer::Client(_) => "the client of an open job",
+            Timer::Checkpoint(_) => "the last checkpoint of an attempt",
             Timer::Rebalance => "queued attempts",
             Timer::Pull(_) => "a transfer to repeat",
             Timer::Prove(_) => "a proof of possession to repeat",

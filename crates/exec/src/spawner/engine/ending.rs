@@ -62,9 +62,36 @@ impl Engine {
             if !self.did_not_begin() {
                 self.finish();
             }
-        } else if attempt.dying_since.is_none() {
+        } else if attempt.dying_since.is_none() && attempt.stop_at.is_none() {
             attempt.dying_since = Some(Instant::now());
             self.press_at = Some(Instant::now());
+        }
+    }
+
+    /// Asks an attempt to end by itself, unless it has ended or is being ended. A shell may end at once while what it
+    /// started is still saving its work, so all its processes have the whole time.
+    pub(super) fn stop(&mut self, id: u64, grace: Duration) {
+        let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.id == id) else {
+            return;
+        };
+        if attempt.dying_since.is_some() || attempt.stop_at.is_some() {
+            return;
+        }
+        attempt.stop_at = Some(Instant::now() + grace);
+        self.signal_all(libc::SIGTERM);
+    }
+
+    /// When the attempt is ended that was asked to end by itself.
+    pub(super) fn stop_at(&self) -> Option<Instant> {
+        let attempt = self.attempt.as_ref()?;
+        attempt.stop_at.filter(|_| attempt.dying_since.is_none())
+    }
+
+    /// Ends what is left of an attempt whose grace period is over.
+    pub(super) fn end_stopped(&mut self) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.dying_since = Some(Instant::now());
+            self.press();
         }
     }
 
@@ -74,6 +101,9 @@ impl Engine {
             return;
         };
         if attempt.ended.is_some() || attempt.verdict.is_some() {
+            if self.stop_at().is_some() {
+                self.end_stopped();
+            }
             return;
         }
         attempt.verdict = Some(verdict);
@@ -155,7 +185,12 @@ impl Engine {
             memory_peak: 0,
         });
         let exit = Exit {
-            outcome: attempt.verdict.clone().map_or(ended.outcome, Err),
+            outcome: match (attempt.verdict.clone(), attempt.stop_at) {
+                (Some(verdict), _) => Err(verdict),
+                // It may have ended well because it was asked to end.
+                (None, Some(_)) => Err(Ending::Vacated),
+                (None, None) => ended.outcome,
+            },
             usage: Usage {
                 elapsed: ended.elapsed,
                 paused: ended.paused,

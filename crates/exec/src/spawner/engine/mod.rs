@@ -156,6 +156,7 @@ impl Engine {
                     self.starts.add(id, filled, launch);
                 }
                 Ok(Some(Request::End { id, ending })) => self.order_end(id, ending),
+                Ok(Some(Request::Stop { id, grace })) => self.order_stop(id, grace),
                 Ok(Some(Request::Pause(on))) => self.pause(on),
                 Ok(Some(Request::Lower(on))) => self.lower(on),
                 Ok(Some(Request::LookEvery(every))) => self.look_every(every),
@@ -178,6 +179,14 @@ impl Engine {
         }
     }
 
+    fn order_stop(&mut self, id: u64, grace: Duration) {
+        if self.starts.remove(id) {
+            self.not_started(id, Ending::Vacated);
+        } else {
+            self.stop(id, grace);
+        }
+    }
+
     /// Carries out what is due by now.
     fn watch_time(&mut self) {
         let now = Instant::now();
@@ -185,6 +194,9 @@ impl Engine {
             && left.is_zero()
         {
             self.end(id, Ending::TimeLimit { limit });
+        }
+        if self.stop_at().is_some_and(|at| now >= at) {
+            self.end_stopped();
         }
         if self.samples() && now >= self.next_sample {
             self.next_sample = now + SAMPLE_EVERY;
@@ -243,6 +255,7 @@ impl Engine {
             start,
             self.resume_at,
             self.press_at,
+            self.stop_at(),
             check,
             self.idle_check.as_ref().map(|check| check.at),
         ];

@@ -182,7 +182,7 @@ impl Engine {
     }
 
     /// Sends a signal to all processes of attempts; says which, where the kernel does not walk over them itself.
-    fn signal_all(&self, signal: i32) -> Vec<i32> {
+    pub(super) fn signal_all(&self, signal: i32) -> Vec<i32> {
         if matches!(self.environment.report.sandbox, Sandbox::View { .. }) {
             // SAFETY: this is the first process of a namespace: all others in it are of attempts, and the kernel
             // leaves this one out.

@@ -250,6 +250,7 @@ impl Engine {
             paused_before: self.pause.total(),
             pipes,
             verdict: None,
+            stop_at: None,
             ended: None,
             dying_since: None,
             killed: HashSet::new(),

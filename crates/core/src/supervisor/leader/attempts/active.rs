@@ -4,10 +4,11 @@ use super::state::{AttemptEvent, AttemptState};
 use crate::monitor::Progress;
 use crate::supervisor::leader::WorkerIx;
 use hedge_model::capacity::Class;
-use hedge_model::{AttemptId, JobId, TaskId, Time};
+use hedge_model::{AttemptId, Checkpoint, JobId, TaskId, Time};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, btree_map};
 use std::ops::RangeBounds;
+use std::sync::Arc;
 
 /// Tasks that have or had an attempt and are not done, or are done with attempts left to end.
 #[derive(Debug, Default)]
@@ -69,6 +70,7 @@ impl ActiveTasks {
             since,
             why,
             class,
+            from,
         } = new;
         self.know(id.task).attempts.push(Attempt {
             id,
@@ -78,6 +80,7 @@ impl ActiveTasks {
             since,
             why,
             class,
+            from,
             progress: Progress::default(),
             stalled: None,
         });
@@ -226,6 +229,7 @@ pub(crate) struct Attempt {
     since: Time,
     why: Why,
     class: Class,
+    from: Option<Arc<Checkpoint>>,
     progress: Progress,
     stalled: Option<Time>,
 }
@@ -264,6 +268,11 @@ impl Attempt {
         self.class
     }
 
+    /// The checkpoint that it goes on from, where this leader gave it one.
+    pub fn from(&self) -> Option<&Arc<Checkpoint>> {
+        self.from.as_ref()
+    }
+
     /// How far it is, as far as it was told of.
     pub fn progress(&self) -> Progress {
         self.progress
@@ -284,7 +293,7 @@ impl Attempt {
 }
 
 /// An attempt that a worker is given, has, or is expected to have.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct NewAttempt {
     pub id: AttemptId,
     pub worker: WorkerIx,
@@ -293,6 +302,7 @@ pub(crate) struct NewAttempt {
     pub since: Time,
     pub why: Why,
     pub class: Class,
+    pub from: Option<Arc<Checkpoint>>,
 }
 
 /// Why an attempt was given to its worker.

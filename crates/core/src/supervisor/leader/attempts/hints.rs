@@ -102,6 +102,7 @@ impl Leadership<'_> {
             since: hint.since,
             why: Why::Adopted,
             class: hint.class,
+            from: None,
         });
         self.pass_fresh(hint.attempt.task);
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod active;
 pub(crate) mod charges;
+pub(crate) mod checkpoints;
 pub(crate) mod faults;
 pub(crate) mod hints;
 pub(crate) mod load;

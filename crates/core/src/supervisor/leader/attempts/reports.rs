@@ -21,8 +21,12 @@ impl Leadership<'_> {
         if attempt.worker() != ix || !attempt.state().active() {
             return;
         }
+        let from = attempt.from().cloned();
         // It may wait for a job, and say again that it started.
         self.transition(id, AttemptEvent::Started);
+        if let Some(from) = from {
+            self.checkpoint_staged(ix, &from);
+        }
         let leader = &mut *self.leader;
         let Some(job) = self.state.jobs.get(&id.task.job) else {
             return;
@@ -45,7 +49,15 @@ impl Leadership<'_> {
         }
     }
 
+    /// A worker says how an attempt ended. What it saved last is recorded before that.
     pub(crate) fn on_report(&mut self, ix: WorkerIx, report: Report) {
+        if !self.awaits_checkpoint(ix, &report) {
+            self.record_report(ix, report);
+        }
+    }
+
+    /// Records how an attempt ended.
+    pub(crate) fn record_report(&mut self, ix: WorkerIx, report: Report) {
         let Report {
             attempt: id,
             outcome,

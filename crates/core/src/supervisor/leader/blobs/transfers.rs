@@ -161,6 +161,7 @@ impl Leadership<'_> {
         if sources.is_empty() {
             let given_up = BlobEvent::Own(CopyEvent::GivenUp);
             self.leader.blobs.transition(hash, given_up);
+            self.checkpoint_lost(hash);
             let why = "nobody who holds them is named";
             return self.refuse_submissions(why, |submit| submit.lacks(hash));
         }
@@ -206,6 +207,7 @@ impl Leadership<'_> {
                 blobs.transition(hash, BlobEvent::Own(CopyEvent::GivenUp));
                 self.disbelieve_holders(hash);
                 self.lose_if_gone(hash);
+                self.checkpoint_lost(hash);
                 self.feed_starved();
                 self.refuse_submissions(&why, |submit| submit.lacks(hash));
                 self.leader.leaving.look_again();
@@ -255,11 +257,13 @@ impl Leadership<'_> {
             .flat_map(|(_, job)| job.missing_results().iter().copied())
             .collect();
         wanted.into_iter().for_each(|hash| self.pull(hash));
+        self.pull_checkpoints();
     }
 
     /// As many supervisors hold some content as are to.
     pub(crate) fn content_arrived(&mut self, hash: Hash) {
         self.input_arrived(hash);
+        self.checkpoint_arrived(hash);
         let jobs = self.leader.jobs.result_held(hash);
         self.feed_starved();
         jobs.into_iter().for_each(|job| self.finish_if_done(job));

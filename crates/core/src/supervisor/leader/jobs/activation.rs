@@ -53,6 +53,7 @@ impl Leadership<'_> {
         done.into_iter()
             .for_each(|(task, left)| self.note_left(task, &left, None));
         self.begin_looks(id);
+        self.expect_checkpoints(id);
         self.want_results(id);
         self.expect_hinted(id, hints);
         (0..count).for_each(|group| self.refresh_offers(id, group));

@@ -280,8 +280,10 @@ impl Leadership<'_> {
         }
     }
 
-    /// A job has ended; `spec` is its specification before only the outline stayed.
-    pub(crate) fn after_job_ended(&mut self, id: JobId, spec: &JobSpec) {
+    /// A job has ended; `spec` is its specification before only the outline stayed, `checkpoints` the blobs of those that
+    /// it had.
+    pub(crate) fn after_job_ended(&mut self, id: JobId, spec: &JobSpec, checkpoints: Vec<Hash>) {
+        self.end_checkpoints_of(id);
         let tasks: Vec<TaskId> = self.view().tasks_of(id).map(|(task, _)| *task).collect();
         for task in tasks {
             self.cancel_attempts(task);
@@ -301,7 +303,7 @@ impl Leadership<'_> {
         if ended.as_ref().is_some_and(|job| job.watched) {
             leader.evaluations.job_ends();
         }
-        let (stale, touched) = ended
+        let (mut stale, touched) = ended
             .map(|job| (job.stale, job.touched))
             .unwrap_or_default();
         leader.blocked.forget(id);
@@ -313,6 +315,7 @@ impl Leadership<'_> {
                 send(worker.peer(), ToWorker::Forget(id), self.out);
             }
         }
+        stale.extend(checkpoints);
         self.drop_content(id, spec, stale);
         self.leader.leaving.look_again();
         self.remove_old_jobs();

@@ -80,10 +80,11 @@ impl LeaderView<'_> {
                 .filter(|attempt| attempt.state().alive());
             let left = alive.map(|attempt| {
                 let speed = leader.pool[attempt.worker()].speed().max(1e-3);
-                let nominal = expected(group) / speed;
+                let begun_at = begun_at(attempt);
+                let nominal = expected(group) * (1.0 - begun_at) / speed;
                 let elapsed = self.now.since(attempt.since()).as_secs_f64();
                 match share(attempt) {
-                    Some(share) if share > 0.0 => elapsed * (1.0 - share) / share,
+                    Some(share) if share > begun_at => elapsed * (1.0 - share) / (share - begun_at),
                     _ => (nominal - elapsed).max(nominal * OVERDUE),
                 }
             });
@@ -142,6 +143,12 @@ fn share(attempt: &Attempt) -> Option<f64> {
         .permille
         .filter(|_| attempt.state().alive())?;
     Some((f64::from(permille) / 1e3).min(1.0))
+}
+
+/// The share of its task's work that was done in the checkpoint that an attempt went on from.
+fn begun_at(attempt: &Attempt) -> f64 {
+    let permille = attempt.from().and_then(|from| from.permille);
+    (f64::from(permille.unwrap_or(0)) / 1e3).min(1.0)
 }
 
 pub(crate) fn progress_view(attempt: &Attempt) -> Option<ProgressView> {

@@ -72,6 +72,7 @@ impl Leadership<'_> {
             known.retry_at(None);
         }
         self.leader.timers.clear(Timer::Retry(id));
+        self.end_checkpoints(id, Vec::new());
         self.cancel_attempts(id);
         self.settle_wants(id);
         self.forget_task_if_over(id);

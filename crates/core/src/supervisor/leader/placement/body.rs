@@ -80,6 +80,7 @@ impl Leadership<'_> {
             printed_max: printed_max(&job.spec),
             resources: spec.resources.clone(),
             time_limit: spec.time_limit,
+            checkpoint: spec.checkpoint.clone(),
             sources: self.view().sources(&blobs),
         };
         let bytes = body.message_bytes(blobs.len());

@@ -28,7 +28,8 @@ use crate::supervisor::{Action, GrantRequest, send};
 use hedge_model::group::Hint;
 use hedge_model::msg::{Assignment, ToWorker};
 use hedge_model::spec::{CriticalPlacement, Unplaceable};
-use hedge_model::{AttemptId, FileEntry, JobId, TaskId};
+use hedge_model::{AttemptId, Checkpoint, FileEntry, JobId, TaskId};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Tasks whose attempts take at most so many seconds may be sent ahead: those of which a worker with 64
@@ -155,7 +156,8 @@ impl Leadership<'_> {
         let Some(own) = self.own_inputs(task, body) else {
             return;
         };
-        let id = self.add_attempt(entry, task, worker, why);
+        let from = own.checkpoint.clone();
+        let id = self.add_attempt(entry, task, worker, why, from);
         let redundant = entry.class == Class::Copy;
         let peer = self.leader.pool[worker].peer();
         let seal = self.view().seal(peer, id, redundant);
@@ -169,6 +171,9 @@ impl Leadership<'_> {
             index: body_index(spec, group, offset),
             values: spec.groups()[group].values(offset),
             own_inputs: own.files,
+            checkpoint: own
+                .checkpoint
+                .map_or_else(Vec::new, |from| from.files.clone()),
             own_blobs: None,
             redundant,
             seal,
@@ -216,7 +221,14 @@ impl Leadership<'_> {
     }
 
     /// Names an attempt, notes it with its task and takes its part of the worker and the pool.
-    fn add_attempt(&mut self, entry: Entry, task: TaskId, worker: WorkerIx, why: Why) -> AttemptId {
+    fn add_attempt(
+        &mut self,
+        entry: Entry,
+        task: TaskId,
+        worker: WorkerIx,
+        why: Why,
+        from: Option<Arc<Checkpoint>>,
+    ) -> AttemptId {
         let job = &self.state.jobs[&entry.job];
         let leader = &mut *self.leader;
         let number = leader.tasks.know(task).next_number();
@@ -235,6 +247,7 @@ impl Leadership<'_> {
             since: self.now,
             why,
             class,
+            from,
         });
         id
     }

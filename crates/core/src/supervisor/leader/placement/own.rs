@@ -1,5 +1,5 @@
-//! What one task of a group is given beside what all of its tasks read: its own files, and the outputs of the tasks at
-//! its own place in other groups.
+//! What one task of a group is given beside what all of its tasks read: its own files, the outputs of the tasks at its own
+//! place in other groups, and its checkpoint.
 
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::{LeaderView, Leadership};
@@ -7,8 +7,9 @@ use crate::supervisor::{Action, GrantRequest, UngrantedAssignment, send};
 use hedge_model::msg::{Assignment, Body, MESSAGE_BYTES_MAX, ToWorker, grant_bytes};
 use hedge_model::spec::Input;
 use hedge_model::units::show_bytes;
-use hedge_model::{FileEntry, Hash, PeerId, TaskId};
+use hedge_model::{Checkpoint, FileEntry, Hash, PeerId, TaskId};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Bytes that a file's entry takes beside its path and its content, at most.
 const ENTRY_BYTES: u64 = 64;
@@ -17,7 +18,9 @@ const ENTRY_BYTES: u64 = 64;
 #[derive(Debug, Default)]
 pub(crate) struct OwnInputs {
     pub files: Vec<FileEntry>,
-    /// Blobs among them that other tasks left.
+    /// What it saved of how far it was.
+    pub checkpoint: Option<Arc<Checkpoint>>,
+    /// Blobs among all these that the group's body does not name.
     pub blobs: Vec<Hash>,
 }
 
@@ -89,14 +92,14 @@ impl Leadership<'_> {
         let group = body.group as usize;
         let own = OwnInputs::of(job, group, task.number - job.spec.first(group));
         if job.spec.each(group).is_empty() {
-            return Some(own);
+            return Some(self.view().with_checkpoint(task, own));
         }
         if let Some(why) = own.wrong(job, task.number, body) {
             self.fail_job(task.job, Some(task), why);
             return None;
         }
         if own.blobs.iter().all(|hash| self.view().within_reach(*hash)) {
-            return Some(own);
+            return Some(self.view().with_checkpoint(task, own));
         }
         self.leader.blocked.block_task(task);
         self.settle_wants(task);
@@ -150,6 +153,14 @@ impl Leadership<'_> {
 }
 
 impl LeaderView<'_> {
+    fn with_checkpoint(&self, task: TaskId, mut own: OwnInputs) -> OwnInputs {
+        own.checkpoint = self.usable_checkpoint(task).cloned();
+        let checkpoint = own.checkpoint.iter();
+        let blobs = checkpoint.flat_map(|checkpoint| checkpoint.blobs());
+        own.blobs.extend(blobs.map(|(hash, _)| hash));
+        own
+    }
+
     /// Whether the tasks that a task waits for at its own place are done, and what it reads of them is within reach as far
     /// as is known.
     pub(crate) fn may_start_at_place(&self, task: TaskId, job: &Job, group: usize) -> bool {

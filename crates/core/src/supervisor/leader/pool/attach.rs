@@ -125,6 +125,7 @@ impl Leadership<'_> {
                 since: now,
                 why: Why::Adopted,
                 class,
+                from: None,
             });
         }
         self.take_back_attempt(id);

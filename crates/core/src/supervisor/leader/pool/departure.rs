@@ -65,6 +65,7 @@ impl Leadership<'_> {
             FromWorker::Probed(arrived) => self.link_said(ix, arrived),
             FromWorker::Fetched { bytes, took } => self.link_showed(ix, bytes, took),
             FromWorker::Waits(id, job) => self.on_waits(ix, id, job),
+            FromWorker::Checkpoint(report) => self.on_checkpoint(ix, *report),
             FromWorker::Printed(part) => self.on_printed(ix, part),
             FromWorker::Benchmarked(scores) => self.on_benchmarked(ix, scores),
         }
@@ -116,6 +117,7 @@ impl Leadership<'_> {
         if *self.leader.pool[ix].state() == before {
             return;
         }
+        self.lose_checkpoints(ix);
         self.lose_attempts(ix, None);
         let leader = &mut *self.leader;
         leader.timers.set(now + grace, Timer::ContentLost(ix));

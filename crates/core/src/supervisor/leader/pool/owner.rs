@@ -19,6 +19,12 @@ impl OwnerStanding {
         self.response.as_ref()
     }
 
+    /// Whether it gives up what it runs for its owner.
+    pub fn vacates(&self) -> bool {
+        let response = self.response().map(|(owner, _)| owner.response);
+        response == Some(OwnerResponse::Vacate)
+    }
+
     /// Whether its owner keeps what it runs from running.
     pub fn stops(&self) -> bool {
         let stops = |owner: &OwnerState| {

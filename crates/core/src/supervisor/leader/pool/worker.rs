@@ -177,6 +177,11 @@ impl Worker {
             && self.link.kept_out().is_none()
     }
 
+    /// Whether it gives up what it runs and can save how far it is.
+    pub fn gives_up(&self) -> bool {
+        self.owner.vacates() || (self.draining && !self.owner.stops())
+    }
+
     /// Whether what runs there had better be repeated elsewhere: it is to leave, or its owner stopped it.
     pub fn leaving(&self) -> bool {
         self.draining || self.owner.stops()

@@ -103,12 +103,15 @@ impl LeaderView<'_> {
             };
         let copies = if in_advance { qos.copies as usize } else { 1 };
         let doubt = qos.redundancy != Redundancy::None;
+        // One that has to leave saves how far it is, and goes on elsewhere from there.
+        let saves = job.spec.groups()[group].checkpoint.is_some();
         let one_more = known.is_some_and(|known| {
             known.attempts().iter().any(|attempt| {
                 let worker = &leader.pool[attempt.worker()];
                 let suspected =
                     doubt && (worker.state().suspected() || attempt.stalled().is_some());
-                attempt.state().active() && (worker.leaving() || suspected)
+                let leaving = worker.leaving() && !(saves && worker.gives_up());
+                attempt.state().active() && (leaving || suspected)
             })
         });
         copies + usize::from(one_more)

@@ -36,20 +36,19 @@ impl Leadership<'_> {
         let Some(job) = self.state.jobs.get(&task.job) else {
             return;
         };
-        let spec = job.spec.clone();
-        let group = spec.group_of(task.number);
-        let offset = task.number - spec.first(group);
-        let over = !job.active() || !job.tasks[task.number as usize].is_open();
-        let wanted = self.view().attempts_wanted(task);
-        let may_start = self.view().may_start_at_place(task, job, group);
-        let leader = &mut *self.leader;
-        let known = leader.tasks.get(&task);
+        let group = job.spec.group_of(task.number);
+        let offset = task.number - job.spec.first(group);
+        let known = self.leader.tasks.get(&task);
         let active = known.map_or(0, ActiveTask::active);
         let committing = known.is_some_and(|known| known.committing().is_some());
         let delayed = known.is_some_and(|known| known.retried_at().is_some());
-        let open = !over && !committing && may_start;
+        let open = job.active()
+            && !committing
+            && job.tasks[task.number as usize].is_open()
+            && self.view().may_start_at_place(task, job, group);
         let first = open && active == 0 && !delayed;
-        let copy = open && active > 0 && active < wanted;
+        let copy = open && active > 0 && active < self.view().attempts_wanted(task);
+        let leader = &mut *self.leader;
         let offers = leader.jobs.group_mut(task.job, group);
         if offers.is_some_and(|offers| offers.settle(offset, first, copy)) {
             self.refresh_offers(task.job, group);

@@ -108,12 +108,20 @@ impl Kind {
     /// Notes that one more is done.
     pub fn note(&mut self, running_s: f64) {
         self.done += 1;
-        if self.times_s.len() >= TIMES_MAX {
-            let out = self.done as usize * 7919 % TIMES_MAX;
-            self.times_s.remove(out);
-        }
         let at = self.times_s.partition_point(|other| *other < running_s);
-        self.times_s.insert(at, running_s);
+        if self.times_s.len() < TIMES_MAX {
+            return self.times_s.insert(at, running_s);
+        }
+        // It takes the place of another one: only those between the two move.
+        let out = self.done as usize * 7919 % TIMES_MAX;
+        let at = if at > out {
+            self.times_s.copy_within(out + 1..at, out);
+            at - 1
+        } else {
+            self.times_s.copy_within(at..out, at + 1);
+            at
+        };
+        self.times_s[at] = running_s;
     }
 
     /// The running time that this share of the done ones did not exceed; none are known where nothing is done.
@@ -212,5 +220,32 @@ impl View<'_> {
         let speeds = self.workers.iter().map(|worker| worker.speed);
         let fastest = speeds.fold(0.0, f64::max);
         if fastest > 0.0 { fastest } else { 1.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_sample_stays_ordered_and_gives_one_up_for_each() {
+        let mut kind = Kind::default();
+        let mut seed = 1_u64;
+        for _ in 0..3 * TIMES_MAX {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let time = (seed >> 40) as f64;
+            let (before, at) = (
+                kind.times_s.clone(),
+                (kind.done as usize + 1) * 7919 % TIMES_MAX,
+            );
+            kind.note(time);
+            let mut expected = before;
+            if expected.len() >= TIMES_MAX {
+                expected.remove(at);
+            }
+            let place = expected.partition_point(|other| *other < time);
+            expected.insert(place, time);
+            assert_eq!(kind.times_s, expected);
+        }
     }
 }

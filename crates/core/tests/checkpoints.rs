@@ -68,7 +68,7 @@ fn given(rig: &mut Rig) -> Vec<(AttemptId, Vec<Hash>)> {
     });
     let blobs = |files: &[FileEntry]| files.iter().filter_map(|file| file.data.hash()).collect();
     orders
-        .map(|order| (order.attempt, blobs(&order.checkpoint)))
+        .map(|order| (order.attempt, blobs(order.checkpoint())))
         .collect()
 }
 

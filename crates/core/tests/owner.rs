@@ -255,10 +255,7 @@ fn assign(task: u32) -> Event {
         group: 0,
         version: 1,
         index: None,
-        values: Vec::new(),
-        own_inputs: Vec::new(),
-        checkpoint: Vec::new(),
-        own_blobs: None,
+        own: None,
         redundant: false,
         seal: Default::default(),
     };

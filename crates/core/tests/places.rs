@@ -68,7 +68,7 @@ fn each_task_starts_when_the_one_at_its_place_is_done_and_gets_its_outputs_alone
     let record = rig.proposed().remove(0);
     rig.committed(record);
     let (order, sources) = given(&mut rig);
-    assert_eq!(order.own_inputs, [blob("out", 11)]);
+    assert_eq!(order.own_inputs(), [blob("out", 11)]);
     assert_eq!(sources, [addr(worker(1))]);
     rig.expect(&[
         "append done 1.1/0.1.1 by worker 1",

@@ -39,7 +39,7 @@ fn part(reading: u64, attempt: AttemptId, from: Offsets, pieces: Option<Pieces>)
         from,
     };
     let pieces = pieces.map(Box::new);
-    FromWorker::Printed(PrintedPart { read, pieces })
+    FromWorker::Printed(Box::new(PrintedPart { read, pieces }))
 }
 
 /// A job of one task, whose first attempt runs at worker 1.

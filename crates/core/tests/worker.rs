@@ -132,10 +132,7 @@ fn order(attempt: AttemptId) -> Assignment {
         group: 0,
         version: 1,
         index: None,
-        values: Vec::new(),
-        own_inputs: Vec::new(),
-        checkpoint: Vec::new(),
-        own_blobs: None,
+        own: None,
         redundant: false,
         seal: Seal([3; 16]),
     }

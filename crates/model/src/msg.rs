@@ -225,7 +225,7 @@ impl Body {
         TaskValues {
             index: order.index,
             names: &self.parameters,
-            values: &order.values,
+            values: order.values(),
         }
     }
 
@@ -294,18 +294,48 @@ pub struct Assignment {
     pub version: u32,
     /// Array index.
     pub index: Option<u32>,
-    /// Values of the parameters that the body names.
-    pub values: Vec<Arc<str>>,
-    /// Files for this index alone.
-    pub own_inputs: Vec<FileEntry>,
-    /// Files of the checkpoint that the attempt goes on from; they take the place of inputs of the same names.
-    pub checkpoint: Vec<FileEntry>,
-    /// Blobs among its own files and the checkpoint's that the body does not name; none where there is none.
-    pub own_blobs: Option<Box<GrantedBlobs>>,
+    /// What it is given beside the body; none where that is nothing.
+    pub own: Option<Box<OwnWork>>,
     /// Whether another attempt of the task was meant to run already.
     pub redundant: bool,
     /// Proof that the worker was given this attempt.
     pub seal: Seal,
+}
+
+/// What one attempt is given beside what its task has in common with others. Kept apart because most tasks have nothing
+/// of it, and assignments are moved often.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnWork {
+    /// Values of the parameters that the body names.
+    pub values: Vec<Arc<str>>,
+    /// Files for this index alone.
+    pub inputs: Vec<FileEntry>,
+    /// Files of the checkpoint that the attempt goes on from; they take the place of inputs of the same names.
+    pub checkpoint: Vec<FileEntry>,
+    /// Blobs among its own files and the checkpoint's that the body does not name; none where there is none.
+    pub blobs: Option<GrantedBlobs>,
+}
+
+impl Assignment {
+    /// See [`OwnWork::values`].
+    pub fn values(&self) -> &[Arc<str>] {
+        self.own.as_ref().map_or(&[], |own| &own.values)
+    }
+
+    /// See [`OwnWork::inputs`].
+    pub fn own_inputs(&self) -> &[FileEntry] {
+        self.own.as_ref().map_or(&[], |own| &own.inputs)
+    }
+
+    /// See [`OwnWork::checkpoint`].
+    pub fn checkpoint(&self) -> &[FileEntry] {
+        self.own.as_ref().map_or(&[], |own| &own.checkpoint)
+    }
+
+    /// See [`OwnWork::blobs`].
+    pub fn own_blobs(&self) -> Option<&GrantedBlobs> {
+        self.own.as_ref()?.blobs.as_ref()
+    }
 }
 
 /// Blobs that one task alone reads.
@@ -349,7 +379,7 @@ pub enum FromWorker {
     /// worker counts its resources as free.
     Waits(AttemptId, Option<JobId>),
     /// What an attempt has printed, as it was asked for.
-    Printed(PrintedPart),
+    Printed(Box<PrintedPart>),
     /// An attempt's newest checkpoint, or why there is none; said again on each new connection, and before the
     /// attempt's end.
     Checkpoint(Box<CheckpointReport>),

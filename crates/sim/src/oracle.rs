@@ -322,7 +322,7 @@ impl Grid {
                 }
                 self.check_place(sup, order)?;
                 self.check_checkpoint(sup, order)?;
-                self.stats.resumed += u64::from(!order.checkpoint.is_empty());
+                self.stats.resumed += u64::from(!order.checkpoint().is_empty());
                 let told = Told {
                     attempt: id,
                     conn,
@@ -356,8 +356,8 @@ impl Grid {
         let job = &self.sups[sup].shadow.jobs[&id.task.job];
         let (spec, group) = (&job.spec, order.group as usize);
         let offset = id.task.number - spec.first(group);
-        if order.values != spec.groups()[group].values(offset) {
-            return self.violated(format!("{id} is given wrong values: {:?}", order.values));
+        if order.values() != spec.groups()[group].values(offset) {
+            return self.violated(format!("{id} is given wrong values: {:?}", order.values()));
         }
         let at_place = |other: usize| &job.tasks[(spec.first(other) + offset) as usize].done;
         for other in spec.each(group) {
@@ -371,7 +371,7 @@ impl Grid {
             .reads_each(group)
             .filter_map(|other| at_place(other).as_ref());
         let given: BTreeSet<Hash> = order
-            .own_inputs
+            .own_inputs()
             .iter()
             .filter_map(|file| file.data.hash())
             .collect();
@@ -386,7 +386,7 @@ impl Grid {
     /// An attempt goes on from the newest checkpoint of its task that is recorded, or from none.
     fn check_checkpoint(&self, sup: usize, order: &Assignment) -> Result<(), Violation> {
         let id = order.attempt;
-        let given = order.checkpoint.iter();
+        let given = order.checkpoint().iter();
         let given: Vec<Hash> = given.filter_map(|file| file.data.hash()).collect();
         let task = self.sups[sup].shadow.task(id.task);
         let known = task.and_then(|task| task.checkpoint.as_ref());

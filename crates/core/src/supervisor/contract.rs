@@ -267,16 +267,14 @@ pub struct UngrantedAssignment {
 
 impl UngrantedAssignment {
     /// The assignment with these grants.
-    pub fn with(self, grants: Grants) -> Assignment {
-        let own = GrantedBlobs {
+    pub fn with(mut self, grants: Grants) -> Assignment {
+        let blobs = GrantedBlobs {
             blobs: self.grant.blobs,
             sources: self.sources,
             grants,
         };
-        Assignment {
-            own_blobs: Some(Box::new(own)),
-            ..self.order
-        }
+        self.order.own.get_or_insert_default().blobs = Some(blobs);
+        self.order
     }
 }
 

@@ -40,7 +40,7 @@ impl Content {
         let job = body.job;
         let shared = self.bodies.insert((job, body.group, body.version));
         let inputs = shared.then_some(&body.inputs).into_iter().flatten();
-        let own = order.own_inputs.iter().chain(&order.checkpoint);
+        let own = order.own_inputs().iter().chain(order.checkpoint());
         let stdin = body.stdin.iter().filter(|_| shared);
         let all = inputs.chain(own).map(|file| &file.data).chain(stdin);
         for data in all {

@@ -119,7 +119,7 @@ impl Attempts {
         order: Assignment,
     ) -> Option<Result<(), Ending>> {
         let id = order.attempt;
-        let own = order.own_inputs.is_empty() && order.checkpoint.is_empty();
+        let own = order.own_inputs().is_empty() && order.checkpoint().is_empty();
         if own && body.inputs.is_empty() && body.stdin.is_none() {
             return Some(match tools.runner.scratch() {
                 Ok(scratch) => {
@@ -268,7 +268,7 @@ fn launch(tools: &Tools, body: &Body, order: &Assignment, gpus: &HeldGpus) -> La
         ("HEDGE_ATTEMPT".into(), id.to_string()),
     ];
     env.extend(index.map(|index| ("HEDGE_INDEX".into(), index.to_string())));
-    env.extend((!order.checkpoint.is_empty()).then(|| ("HEDGE_CHECKPOINT".into(), "1".into())));
+    env.extend((!order.checkpoint().is_empty()).then(|| ("HEDGE_CHECKPOINT".into(), "1".into())));
     env.extend(
         body.env
             .iter()

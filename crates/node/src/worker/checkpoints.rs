@@ -97,7 +97,7 @@ impl Saver {
                 return (Self(None), told);
             }
         };
-        let staged = |file: &Arc<str>| order.checkpoint.iter().any(|one| one.path == *file);
+        let staged = |file: &Arc<str>| order.checkpoint().iter().any(|one| one.path == *file);
         let saving = Saving {
             attempt,
             whole: rule.files.iter().map(staged).collect(),

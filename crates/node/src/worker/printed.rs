@@ -53,7 +53,7 @@ pub(super) fn answer(tools: &Arc<Tools>, read: ReadPrinted) {
             None => Ok(None),
         };
         let pieces = pieces.ok().flatten().map(Box::new);
-        let part = PrintedPart { read, pieces };
+        let part = Box::new(PrintedPart { read, pieces });
         _ = inputs.send(Input::Told(FromWorker::Printed(part))).await;
     });
 }

@@ -48,12 +48,12 @@ async fn fetch(tools: &Tools, body: &GrantedBody, order: &Assignment) -> Result<
     let files = body
         .inputs
         .iter()
-        .chain(&order.own_inputs)
-        .chain(&order.checkpoint);
+        .chain(order.own_inputs())
+        .chain(order.checkpoint());
     let data = files.map(|file| &file.data).chain(&body.stdin);
     let blobs = data.filter_map(|data| Some((data.hash()?, data.size())));
     let blobs = blobs.filter(|(hash, _)| !tools.store.has(*hash));
-    let own_blobs = order.own_blobs.as_deref();
+    let own_blobs = order.own_blobs();
     let of_task = |hash: &Hash| own_blobs.is_some_and(|own| own.blobs.contains(hash));
     let (own, shared): (Vec<_>, Vec<_>) = blobs.partition(|(hash, _)| of_task(hash));
     let mut lacking = Vec::new();
@@ -89,14 +89,19 @@ fn prepare(
     let outputs: Vec<String> = body.outputs.iter().map(expand).collect();
     let outputs = OutputPatterns::new(&outputs);
     let mut placements = Vec::new();
-    let saved = |file: &FileEntry| order.checkpoint.iter().any(|other| other.path == file.path);
-    let inputs = body.inputs.iter().chain(&order.own_inputs);
+    let saved = |file: &FileEntry| {
+        order
+            .checkpoint()
+            .iter()
+            .any(|other| other.path == file.path)
+    };
+    let inputs = body.inputs.iter().chain(order.own_inputs());
     let inputs = inputs.filter(|file| !saved(file));
     for FileEntry {
         path,
         executable,
         data,
-    } in inputs.chain(&order.checkpoint)
+    } in inputs.chain(order.checkpoint())
     {
         match data {
             Data::Inline(bytes) => scratch

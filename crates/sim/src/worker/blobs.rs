@@ -11,7 +11,7 @@ pub(crate) fn leave(blobs: &[Hash]) -> Grants {
 
 /// Whether an attempt has leave to read a blob.
 pub(super) fn may_read(body: &GrantedBody, order: &Assignment, hash: Hash) -> bool {
-    let own = order.own_blobs.iter().map(|own| &own.grants);
+    let own = order.own_blobs().into_iter().map(|own| &own.grants);
     let mut grants = own.chain([&body.grants]);
     grants.any(|grants| grants.chunks(hash.0.len()).any(|named| named == hash.0))
 }
@@ -22,14 +22,14 @@ pub(super) fn sources<'a>(
     order: &'a Assignment,
     hash: Hash,
 ) -> &'a [Source] {
-    let own = order.own_blobs.as_deref();
+    let own = order.own_blobs();
     let own = own.filter(|own: &&GrantedBlobs| own.blobs.contains(&hash));
     own.map_or(&body.sources, |own| &own.sources)
 }
 
 /// Blobs that one attempt needs.
 pub(super) fn own_blobs(body: &GrantedBody, order: &Assignment) -> BTreeSet<Hash> {
-    let own = order.own_inputs.iter().chain(&order.checkpoint);
+    let own = order.own_inputs().iter().chain(order.checkpoint());
     body.inputs
         .iter()
         .chain(own)

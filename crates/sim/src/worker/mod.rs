@@ -415,7 +415,7 @@ impl Grid {
         let mean = Program::of(&body.command).mean.as_micros() as u64;
         let slow = if self.dice.permille(20) { 4 } else { 1 };
         let took = self.dice.between(mean / 2, mean + mean / 2) * slow;
-        let begun_at = self.share_of(&order.checkpoint);
+        let begun_at = self.share_of(order.checkpoint());
         let took = match &body.checkpoint {
             Some(_) => checkpoints::with_cost(took) * (1000 - u64::from(begun_at)) / 1000,
             None => took,

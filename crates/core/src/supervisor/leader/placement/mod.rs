@@ -26,7 +26,7 @@ use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use crate::supervisor::{Action, GrantRequest, send};
 use hedge_model::group::Hint;
-use hedge_model::msg::{Assignment, ToWorker};
+use hedge_model::msg::{Assignment, OwnWork, ToWorker};
 use hedge_model::spec::{CriticalPlacement, Unplaceable};
 use hedge_model::{AttemptId, Checkpoint, FileEntry, JobId, TaskId};
 use std::sync::Arc;
@@ -164,17 +164,20 @@ impl Leadership<'_> {
         self.send_body(worker, &ready);
         let spec = &self.state.jobs[&entry.job].spec;
         let group = entry.group as usize;
+        let given = OwnWork {
+            values: spec.groups()[group].values(offset),
+            inputs: own.files,
+            checkpoint: own
+                .checkpoint
+                .map_or_else(Vec::new, |from| from.files.clone()),
+            blobs: None,
+        };
         let order = Assignment {
             attempt: id,
             group: entry.group,
             version: body.version,
             index: body_index(spec, group, offset),
-            values: spec.groups()[group].values(offset),
-            own_inputs: own.files,
-            checkpoint: own
-                .checkpoint
-                .map_or_else(Vec::new, |from| from.files.clone()),
-            own_blobs: None,
+            own: (given != OwnWork::default()).then(|| Box::new(given)),
             redundant,
             seal,
         };

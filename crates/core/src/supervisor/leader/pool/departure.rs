@@ -66,7 +66,7 @@ impl Leadership<'_> {
             FromWorker::Fetched { bytes, took } => self.link_showed(ix, bytes, took),
             FromWorker::Waits(id, job) => self.on_waits(ix, id, job),
             FromWorker::Checkpoint(report) => self.on_checkpoint(ix, *report),
-            FromWorker::Printed(part) => self.on_printed(ix, part),
+            FromWorker::Printed(part) => self.on_printed(ix, *part),
             FromWorker::Benchmarked(scores) => self.on_benchmarked(ix, scores),
         }
     }

@@ -68,7 +68,9 @@ fn job_files() {
     let (toml, json) = (blocks(&text, "toml"), blocks(&text, "json"));
     assert!(toml.len() > 1 && json.len() == 1);
     let readme = std::fs::read_to_string(path("../README.md")).unwrap();
-    let all = toml.into_iter().chain(blocks(&readme, "toml"));
+    let hyperqueue = page("hyperqueue.md");
+    let others = [&readme, &hyperqueue].map(|text| blocks(text, "toml"));
+    let all = toml.into_iter().chain(others.into_iter().flatten());
     let all = all.map(|text| (Syntax::Toml, text));
     for (syntax, text) in all.chain(json.into_iter().map(|text| (Syntax::Json, text))) {
         if let Err(bad) = JobFile::parse("example", syntax, text) {

@@ -56,7 +56,7 @@ impl Skip {
 pub(crate) struct Entry {
     pub class: Class,
     pub job: JobId,
-    /// Of its group, see [`crate::supervisor::leader::jobs::ActiveGroup::rank`].
+    /// Of its group, see [`crate::supervisor::leader::jobs::group::ActiveGroup::rank`].
     pub rank: u32,
     pub group: u32,
 }

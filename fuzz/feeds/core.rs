@@ -2,7 +2,9 @@
 //! whatever a supervisor sends into a worker.
 
 use hedge_core::monitor::{Monitor, Output, Settings, WatchId};
-use hedge_core::supervisor::{Action, Config, Effects, Event, PullFailure, State, Supervisor};
+use hedge_core::supervisor::{
+    Action, Config, Effects, Event, Offer, PullFailure, State, Supervisor,
+};
 use hedge_core::worker::{self, Worker};
 use hedge_model::group::{FromLeader, PeerSupervisor, ToLeader};
 use hedge_model::msg::{
@@ -358,7 +360,7 @@ impl Rig {
             requester: peer.into(),
             ask: self.ask,
             key: SubmitKey([input.byte(); 16]),
-            spec: Arc::new(spec),
+            offer: Offer::Job(Arc::new(spec)),
             from: addr(peer),
             held: Vec::new(),
         });

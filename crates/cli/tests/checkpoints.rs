@@ -40,7 +40,7 @@ fn write(place: &Place, job: &str) {
     fs::write(place.folder.join("job.toml"), job).unwrap();
 }
 
-/// What is told of the task.
+/// The view of the task.
 fn explained(ask: impl Fn(&[&str]) -> Value, id: &str) -> Value {
     ask(&["explain", id, "count"])["tasks"][0].clone()
 }

@@ -42,7 +42,7 @@ fn events_are_numbered_on_after_the_end_of_a_gateway() {
     run();
     let done = job_is(&mut events, 1, "done");
     assert!(number(&done) > number(&begin));
-    // Another client that saw less is told of it too.
+    // A client that saw less gets the same event.
     let mut late = gateway.at.follow("/v1/events", Some(&begin));
     assert_eq!(job_is(&mut late, 1, "done"), done);
     gateway.process.signal("-9");

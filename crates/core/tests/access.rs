@@ -2,7 +2,7 @@
 
 mod support;
 
-use hedge_core::supervisor::{Config, Effects, Event, Requester, Supervisor};
+use hedge_core::supervisor::{Config, Effects, Event, Offer, Requester, Supervisor};
 use hedge_model::msg::{FromWorker, HeldAttempt, Outcome, Request, Role, Seal, WorkerInfo};
 use hedge_model::spec::Extension;
 use hedge_model::view::JobState;
@@ -214,16 +214,15 @@ fn asks(rig: &mut Rig, requester: Origin, request: Request) -> Vec<String> {
             requester,
             ask: 3,
             key,
-            spec: plain(vec![group("b", &[])]),
+            offer: Offer::Job(plain(vec![group("b", &[])])),
             from: from.addr,
             held: Vec::new(),
         },
-        Request::Extend { job, key, from, .. } => Event::Extend {
+        Request::Extend { job, key, from, .. } => Event::Submit {
             requester,
             ask: 3,
-            job,
             key,
-            extension: Arc::new(Extension::default()),
+            offer: Offer::Groups(job, Arc::new(Extension::default())),
             from: from.addr,
             held: Vec::new(),
         },

@@ -233,7 +233,7 @@ fn a_submission_whose_inputs_nobody_offers_is_refused_at_once() {
         requester: client(1).into(),
         ask: 1,
         key: hedge_model::SubmitKey([1; 16]),
-        spec: plain(vec![reader]),
+        offer: hedge_core::supervisor::Offer::Job(plain(vec![reader])),
         from: addr(hedge_model::PeerId([9; 32])),
         held: Vec::new(),
     });

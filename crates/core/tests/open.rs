@@ -3,7 +3,7 @@
 
 mod support;
 
-use hedge_core::supervisor::{Event, State};
+use hedge_core::supervisor::{Event, Offer, State};
 use hedge_model::msg::{Outcome, Request};
 use hedge_model::record::{ClosedBy, JobEnd, Record};
 use hedge_model::spec::{Draft, Extension, Group, Input, MaxFailures, Qos};
@@ -43,12 +43,11 @@ fn extend(rig: &mut Rig, key: u8, groups: Vec<Group>) {
 
 fn extend_with(rig: &mut Rig, key: u8, files: Vec<FileEntry>, groups: Vec<Group>) {
     let peer = client(1);
-    rig.event(Event::Extend {
+    rig.event(Event::Submit {
         requester: peer.into(),
         ask: u64::from(key),
-        job: JobId(1),
         key: SubmitKey([key; 16]),
-        extension: Arc::new(Extension { files, groups }),
+        offer: Offer::Groups(JobId(1), Arc::new(Extension { files, groups })),
         from: addr(peer),
         held: Vec::new(),
     });
@@ -160,12 +159,11 @@ fn an_extension_that_does_not_fit_is_refused_before_or_after_it_is_recorded() {
     rig.commit();
     rig.skip("a job that is not open");
     let (job, peer) = (JobId(2), client(1));
-    rig.event(Event::Extend {
+    rig.event(Event::Submit {
         requester: peer.into(),
         ask: 5,
-        job,
         key: SubmitKey([5; 16]),
-        extension: Arc::new(Extension::default()),
+        offer: Offer::Groups(job, Arc::new(Extension::default())),
         from: addr(peer),
         held: Vec::new(),
     });

@@ -3,7 +3,7 @@
 mod support;
 
 use hedge_core::supervisor::{
-    Action, Config, Effects, Event, PullFailure, Requester, State, Supervisor,
+    Action, Config, Effects, Event, Offer, PullFailure, Requester, State, Supervisor,
 };
 use hedge_model::msg::{Assignment, Outcome, Reply, Request, Role, WorkerInfo};
 use hedge_model::spec::{Group, Input};
@@ -250,7 +250,7 @@ fn a_new_grid_takes_such_a_job_as_soon_as_its_records_can_hold_it() {
         },
         ask: 1,
         key: SubmitKey([1; 16]),
-        spec,
+        offer: Offer::Job(spec),
         from: addr(client(1)),
         held: Vec::new(),
     };

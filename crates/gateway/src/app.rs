@@ -9,6 +9,7 @@ use crate::token::Token;
 use crate::uploads::Uploads;
 use hedge_model::msg::{Reply, Request, Role};
 use hedge_node::Client;
+use hyper::StatusCode;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -113,13 +114,13 @@ impl App {
         Ok(self.0.client.ask(request).await?)
     }
 
-    /// Asks the grid for something that has no answer but that it is done.
+    /// Asks the grid for something that has no answer but that it is done, and gives the status that says so.
     ///
     /// # Errors
     /// The grid cannot be reached, or refuses.
-    pub async fn tell(&self, request: Request) -> Result<(), Problem> {
+    pub async fn tell(&self, request: Request) -> Result<StatusCode, Problem> {
         match self.ask(request).await? {
-            Reply::Ok => Ok(()),
+            Reply::Ok => Ok(StatusCode::NO_CONTENT),
             _ => Err(Problem::unexpected()),
         }
     }

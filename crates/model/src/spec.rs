@@ -267,6 +267,19 @@ impl Group {
     }
 }
 
+/// What the client brings: these files, and what these groups' programs read on their standard input.
+fn input_data<'a>(files: &'a [FileEntry], groups: &'a [Group]) -> impl Iterator<Item = &'a Data> {
+    let stdin = groups.iter().filter_map(|group| group.stdin.as_ref());
+    files.iter().map(|file| &file.data).chain(stdin)
+}
+
+/// The blobs among these, by hash, with their sizes in bytes.
+fn blobs_among<'a>(
+    data: impl Iterator<Item = &'a Data> + 'a,
+) -> impl Iterator<Item = (Hash, u64)> + 'a {
+    data.filter_map(|data| Some((data.hash()?, data.size())))
+}
+
 /// How a task is executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Runtime {
@@ -415,15 +428,12 @@ impl JobSpec {
 
     /// What the client brings: its files, and what programs read on their standard input.
     pub fn input_data(&self) -> impl Iterator<Item = &Data> {
-        let groups = self.groups().iter();
-        let stdin = groups.filter_map(|group| group.stdin.as_ref());
-        self.files().iter().map(|file| &file.data).chain(stdin)
+        input_data(self.files(), self.groups())
     }
 
     /// Blobs among [`JobSpec::input_data`], by hash, with their sizes in bytes.
     pub fn input_blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
-        let data = self.input_data();
-        data.filter_map(|data| Some((data.hash()?, data.size())))
+        blobs_among(self.input_data())
     }
 
     /// The oldest format of records that has all that the job asks for.

@@ -15,7 +15,9 @@ use crate::supervisor::{Input, ReplyTo};
 use crate::temporary::Temporary;
 use crate::{ClientError, Folders};
 use hedge_model::data::INLINE_BYTES_MAX;
-use hedge_model::msg::{Extended, RELEASES_MAX, Refusal, RefusalKind, Reply, Request, Role};
+use hedge_model::msg::{
+    Extended, JOBS_MAX, RELEASES_MAX, Refusal, RefusalKind, Reply, Request, Role,
+};
 use hedge_model::record::RecordError;
 use hedge_model::spec::Extension;
 use hedge_model::view::JobView;
@@ -122,9 +124,13 @@ impl Client {
 
     /// All jobs that this client may see, by their number; asked for in parts, each of which fits into a message.
     pub async fn jobs(&self) -> Result<Vec<JobView>, ClientError> {
-        let mut all: Vec<JobView> = Vec::new();
+        self.jobs_after(None).await
+    }
+
+    /// Those of [`Client::jobs`] behind this one.
+    pub async fn jobs_after(&self, after: Option<JobId>) -> Result<Vec<JobView>, ClientError> {
+        let (mut all, mut after) = (Vec::new(), after);
         loop {
-            let after = all.last().map(|job| job.id);
             let Reply::Jobs(more) = self.ask(Request::Jobs(after)).await? else {
                 return Err(does_not_fit());
             };
@@ -133,7 +139,12 @@ impl Client {
             if next.is_none() || next <= after {
                 return Ok(all);
             }
+            let full = more.len() >= JOBS_MAX;
+            after = more.last().map(|job| job.id);
             all.extend(more);
+            if !full {
+                return Ok(all);
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! once or added to an open job; the same on many workers. Each line gives the
 //! supervisor's and the workers' own time for a task, in nanoseconds of this machine.
 
-use hedge_core::supervisor::{self, Config, Effects, State, Supervisor};
+use hedge_core::supervisor::{self, Config, Effects, Offer, State, Supervisor};
 use hedge_core::worker::{self, Worker};
 use hedge_model::msg::{FromWorker, GrantedBody, Grants, Role, ToWorker, WorkerInfo};
 use hedge_model::spec::{CriticalRule, Draft, Extension, Group, Qos, Redundancy, Runtime};
@@ -141,12 +141,11 @@ impl Rate {
             self.core_time += began.elapsed();
             let mut key = [2; 16];
             key[..8].copy_from_slice(&(at as u64).to_be_bytes());
-            self.to_core.push_back(supervisor::Event::Extend {
+            self.to_core.push_back(supervisor::Event::Submit {
                 requester: here(),
                 ask: 1,
-                job: hedge_model::JobId(1),
                 key: SubmitKey(key),
-                extension: Arc::new(extension),
+                offer: Offer::Groups(hedge_model::JobId(1), Arc::new(extension)),
                 from: addr(PeerId([9; 32])),
                 held: Vec::new(),
             });
@@ -168,7 +167,7 @@ impl Rate {
             requester: here(),
             ask: 1,
             key: SubmitKey([1; 16]),
-            spec: Arc::new(spec),
+            offer: Offer::Job(Arc::new(spec)),
             from: addr(PeerId([9; 32])),
             held: Vec::new(),
         });

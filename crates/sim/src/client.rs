@@ -3,7 +3,7 @@
 use crate::actors::{ConnId, Event, Peer, addr};
 use crate::grid::{Grid, Violation};
 use crate::shadow::inputs_of;
-use hedge_core::supervisor;
+use hedge_core::supervisor::{self, Offer};
 use hedge_model::msg::{Answer, RefusalKind, Reply, Request};
 use hedge_model::spec::Extension;
 use hedge_model::view::JobState;
@@ -225,12 +225,11 @@ impl Grid {
             Step::Extend(key, extension) => {
                 let ask = client.ask(conn, what);
                 let peer = Peer::Client(ix).id();
-                let event = supervisor::Event::Extend {
+                let event = supervisor::Event::Submit {
                     requester: peer.into(),
                     ask,
-                    job,
                     key,
-                    extension,
+                    offer: Offer::Groups(job, extension),
                     from: addr(peer),
                     held: Vec::new(),
                 };
@@ -283,7 +282,7 @@ impl Grid {
             requester: peer.into(),
             ask,
             key,
-            spec,
+            offer: Offer::Job(spec),
             from: addr(peer),
             held: Vec::new(),
         };

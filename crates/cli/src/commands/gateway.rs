@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Runs until it is told to end.
 ///
 /// # Errors
-/// It cannot listen, or the grid cannot be reached or does not let it in.
+/// It cannot listen, or the grid cannot be reached or refuses this peer.
 pub fn run(context: &Context, args: &Gateway) -> Result<Exit, Failure> {
     let folder = context.folders.gateway();
     let Some(address) = args.listen else {
@@ -52,7 +52,7 @@ pub fn draw_token(folder: &Path) -> Result<Token, Failure> {
 /// Serves a grid until the process is told to end; `started` is told where.
 ///
 /// # Errors
-/// It cannot listen, or the grid cannot be reached or does not let it in.
+/// It cannot listen, or the grid cannot be reached or refuses this peer.
 pub fn serve(
     context: &Context,
     grid: &Grid,

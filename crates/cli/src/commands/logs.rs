@@ -11,7 +11,7 @@ use crate::exit::{Exit, Failure};
 use crate::show::{self, escape};
 use hedge_model::JobId;
 use hedge_model::msg::{Reply, Request};
-use hedge_model::view::{OutputView, TaskFilter, TaskLine, TasksView};
+use hedge_model::view::{TaskFilter, TaskLine, TasksView};
 use hedge_node::client::{Client, Patience, Printed, TailState};
 use sink::{Form, Sink};
 
@@ -160,12 +160,7 @@ fn show_ended(printed: &Printed, form: Form) -> Result<bool, Failure> {
     let (name, end) = (escape::line(&view.task), escape::line(&view.end));
     match form {
         Form::Json | Form::Events => {
-            let log = view.log.as_ref();
-            let totals = log.map_or([0, 0], |log| [log.stdout_total, log.stderr_total]);
-            let made = (view.attempt, view.worker);
-            let streams = [&*printed.stdout, &*printed.stderr];
-            let record = OutputView::new(&view.task, made, Some(view), streams, totals);
-            show::json(&record)?;
+            show::json(&printed.output())?;
         }
         Form::Plain if view.log.is_none() => {
             show::note(&format!("{name}: {end}; nothing was printed"));

@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 /// Runs until it is told to end.
 ///
 /// # Errors
-/// It cannot listen, or the grid cannot be reached or does not let it in.
+/// It cannot listen, or the grid cannot be reached or refuses this peer.
 pub fn run(context: &Context, args: &Ui) -> Result<Exit, Failure> {
     let folder = context.folders.gateway();
     let token = draw_token(&folder)?;

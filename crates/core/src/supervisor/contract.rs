@@ -76,6 +76,43 @@ impl From<PeerId> for Requester {
     }
 }
 
+/// What a client wants to be run.
+#[derive(Clone, Debug)]
+pub enum Offer {
+    /// A job.
+    Job(SharedSpec),
+    /// Groups for an open job.
+    Groups(JobId, SharedExtension),
+}
+
+impl Offer {
+    /// Blobs among the inputs, by hash, with their sizes in bytes.
+    pub fn input_blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
+        let (job, groups) = match self {
+            Self::Job(spec) => (Some(spec.input_blobs()), None),
+            Self::Groups(_, extension) => (None, Some(extension.input_blobs())),
+        };
+        job.into_iter()
+            .flatten()
+            .chain(groups.into_iter().flatten())
+    }
+
+    /// Its length in bytes, encoded.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        match self {
+            Self::Job(spec) => spec.encoded_bytes(),
+            Self::Groups(_, extension) => extension.encoded_bytes(),
+        }
+    }
+
+    pub(crate) fn format(&self) -> u32 {
+        match self {
+            Self::Job(spec) => spec.format(),
+            Self::Groups(..) => 3,
+        }
+    }
+}
+
 /// What happens to a supervisor.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -146,7 +183,7 @@ pub enum Event {
         /// What was found.
         found: Measured,
     },
-    /// A client wants a job done; its specification is decoded.
+    /// A client wants a job done, or groups added to an open one; what it submits is decoded.
     Submit {
         /// Who.
         requester: Requester,
@@ -154,28 +191,11 @@ pub enum Event {
         ask: u64,
         /// The submission.
         key: SubmitKey,
-        /// The job.
-        spec: SharedSpec,
+        /// What.
+        offer: Offer,
         /// Where the client serves the inputs: a peer of which it is known that it serves for this client.
         from: PeerAddr,
         /// Inputs that are in the own store because a client within this process put them there.
-        held: Vec<Hash>,
-    },
-    /// A client wants groups added to an open job; they are decoded.
-    Extend {
-        /// Who.
-        requester: Requester,
-        /// The question's id.
-        ask: u64,
-        /// The job.
-        job: JobId,
-        /// The extension.
-        key: SubmitKey,
-        /// The groups.
-        extension: SharedExtension,
-        /// As in [`Event::Submit`].
-        from: PeerAddr,
-        /// As in [`Event::Submit`].
         held: Vec<Hash>,
     },
     /// A client asks for anything else.

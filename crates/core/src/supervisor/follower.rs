@@ -40,9 +40,7 @@ impl Follower {
     /// Takes an event that only concerns a leader, apart from blobs that a leader wanted replicated here.
     pub fn on_event(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
-            Event::Submit { requester, ask, .. }
-            | Event::Extend { requester, ask, .. }
-            | Event::Ask { requester, ask, .. } => {
+            Event::Submit { requester, ask, .. } | Event::Ask { requester, ask, .. } => {
                 answer(requester.peer(), ask, Reply::No(not_leading()), out);
             }
             Event::Pulled { hash, result } => self.on_pulled(hash, result, out),

@@ -13,8 +13,8 @@ mod leader;
 mod peers;
 
 pub use contract::{
-    Action, Config, Effects, Event, GrantRequest, NotAdmitted, Proposal, ProposalId, PullFailure,
-    Requester, UngrantedAssignment,
+    Action, Config, Effects, Event, GrantRequest, NotAdmitted, Offer, Proposal, ProposalId,
+    PullFailure, Requester, UngrantedAssignment,
 };
 pub use durable::change::{Change, Success};
 pub use durable::learned::Learned;

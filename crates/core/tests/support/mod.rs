@@ -6,7 +6,7 @@
 mod lines;
 
 use hedge_core::monitor::{Monitor, Output, Settings, WatchId, WatchMode};
-use hedge_core::supervisor::{Action, Config, Effects, Event, Proposal, State, Supervisor};
+use hedge_core::supervisor::{Action, Config, Effects, Event, Offer, Proposal, State, Supervisor};
 use hedge_model::msg::{
     Assignment, FromWorker, Heartbeat, HeldAttempt, Offsets, Outcome, PrintedRequest, Reply,
     Report, Request, Role, ToWorker, Usage, WorkerInfo,
@@ -333,7 +333,7 @@ impl Rig {
             requester: peer.into(),
             ask: u64::from(key),
             key: SubmitKey([key; 16]),
-            spec: spec.clone(),
+            offer: Offer::Job(spec.clone()),
             from: addr(peer),
             held: Vec::new(),
         });

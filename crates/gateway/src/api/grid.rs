@@ -42,8 +42,7 @@ pub async fn list_workers(State(app): State<App>) -> Result<Json<Vec<WorkerView>
 )]
 pub async fn drain_worker(State(app): State<App>, path: PathParams) -> Result<StatusCode, Problem> {
     app.tell(Request::Drain(path.text("worker").to_owned()))
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+        .await
 }
 
 /// List all members
@@ -79,8 +78,7 @@ pub async fn revoke_member(
     path: PathParams,
 ) -> Result<StatusCode, Problem> {
     app.tell(Request::Revoke(path.text("member").to_owned()))
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+        .await
 }
 
 /// Let the supervisors use the newest format that all of them speak
@@ -96,8 +94,7 @@ pub async fn revoke_member(
     ),
 )]
 pub async fn upgrade_members(State(app): State<App>) -> Result<StatusCode, Problem> {
-    app.tell(Request::Upgrade).await?;
-    Ok(StatusCode::NO_CONTENT)
+    app.tell(Request::Upgrade).await
 }
 
 /// A ticket to make.
@@ -181,8 +178,7 @@ pub async fn revoke_ticket(
     path: PathParams,
 ) -> Result<StatusCode, Problem> {
     let ticket = path.text("ticket").to_owned();
-    app.tell(Request::RevokeTicket(ticket)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    app.tell(Request::RevokeTicket(ticket)).await
 }
 
 /// A value for a setting.
@@ -233,6 +229,5 @@ pub async fn change_setting(
         name: path.text("setting").to_owned(),
         value: new.value,
     };
-    app.tell(request).await?;
-    Ok(StatusCode::NO_CONTENT)
+    app.tell(request).await
 }

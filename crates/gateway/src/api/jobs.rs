@@ -94,8 +94,7 @@ pub async fn show_job(State(app): State<App>, path: PathParams) -> Result<Json<J
     ),
 )]
 pub async fn forget_job(State(app): State<App>, path: PathParams) -> Result<StatusCode, Problem> {
-    app.tell(Request::Forget(job_of(&path)?)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    app.tell(Request::Forget(job_of(&path)?)).await
 }
 
 /// End a job
@@ -112,8 +111,7 @@ pub async fn forget_job(State(app): State<App>, path: PathParams) -> Result<Stat
     ),
 )]
 pub async fn cancel_job(State(app): State<App>, path: PathParams) -> Result<StatusCode, Problem> {
-    app.tell(Request::Cancel(job_of(&path)?)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    app.tell(Request::Cancel(job_of(&path)?)).await
 }
 
 /// Let a job that failed go on
@@ -130,8 +128,7 @@ pub async fn cancel_job(State(app): State<App>, path: PathParams) -> Result<Stat
     ),
 )]
 pub async fn retry_job(State(app): State<App>, path: PathParams) -> Result<StatusCode, Problem> {
-    app.tell(Request::Retry(job_of(&path)?)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    app.tell(Request::Retry(job_of(&path)?)).await
 }
 
 /// Say what a job costs, and for what

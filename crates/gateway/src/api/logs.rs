@@ -69,18 +69,7 @@ pub async fn show_log(
         }
     }
     let printed = app.client().printed(job, task).await?;
-    let view = &printed.view;
-    let totals = view.log.as_ref();
-    let totals = totals.map_or([0, 0], |log| [log.stdout_total, log.stderr_total]);
-    let made = (view.attempt, view.worker);
-    let streams = [&*printed.stdout, &*printed.stderr];
-    Ok(Json(OutputView::new(
-        &view.task,
-        made,
-        Some(view),
-        streams,
-        totals,
-    )))
+    Ok(Json(printed.output()))
 }
 
 /// Follow what a task prints
@@ -126,7 +115,7 @@ pub async fn follow_log(
         job_end,
         first: Some(news),
         held: Default::default(),
-        attempt: None,
+        made: (None, None),
         waits: None,
         over: false,
     }))
@@ -149,7 +138,8 @@ struct Following {
     first: Option<News>,
     /// The beginnings of characters whose rest has not been read, of both streams.
     held: [Vec<u8>; 2],
-    attempt: Option<(AttemptId, Option<PeerId>)>,
+    /// The attempt that is read, and its worker.
+    made: (Option<AttemptId>, Option<PeerId>),
     /// What was last said of why nothing can be read.
     waits: Option<String>,
     over: bool,
@@ -181,13 +171,8 @@ impl sse::Source for Following {
 
 impl Following {
     fn take(&mut self, news: News, events: &mut Vec<u8>) {
-        let worker = match &news.state {
-            TailState::Runs { worker, .. } => Some(*worker),
-            TailState::Over { log, .. } => log.worker,
-            TailState::Waits(_) | TailState::Nothing(_) => None,
-        };
         if let Some(attempt) = news.attempt {
-            self.attempt = Some((attempt, worker));
+            self.made = (Some(attempt), news.worker());
         }
         if news.begins {
             self.held = Default::default();
@@ -230,19 +215,8 @@ impl Following {
         }
         self.delay.shorten();
         let read = [0, 1].map(|at| parts[at].until - self.held[at].len() as u64);
-        let id = self.attempt.map(|(attempt, _)| id_of(attempt, read));
-        let part = OutputPart {
-            task: self.task.clone(),
-            attempt: self.attempt.map(|(attempt, _)| attempt.to_string()),
-            worker: self
-                .attempt
-                .and_then(|(_, worker)| worker)
-                .map(|worker| worker.to_string()),
-            stdout,
-            stderr,
-            stdout_missing_bytes: missing[0],
-            stderr_missing_bytes: missing[1],
-        };
+        let id = self.made.0.map(|attempt| id_of(attempt, read));
+        let part = OutputPart::new(&self.task, self.made, [stdout, stderr], missing);
         sse::event(events, "output", id.as_deref(), &part);
     }
 }

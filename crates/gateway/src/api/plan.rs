@@ -1,12 +1,12 @@
 //! What each level of redundancy would buy a job and cost.
 
-use super::submit::setting;
+use super::submit::{settings, syntax};
 use crate::app::App;
-use crate::parts::{Json, Query, media_type, read, unsupported};
+use crate::parts::{Json, Query, read};
 use crate::problem::Problem;
 use axum::body::Body;
 use axum::extract::State;
-use hedge_job::{JobFile, Syntax};
+use hedge_job::JobFile;
 use hedge_model::JobSpec;
 use hedge_model::msg::{Reply, Request};
 use hedge_sim::eval::{MACHINES_MAX, Options, Plan, Trace, machines, plan, prices};
@@ -51,22 +51,14 @@ pub async fn plan_job(
     body: Body,
 ) -> Result<Json<Plan>, Problem> {
     let query = query.only(&["machines", "runs", "seed", "set"])?;
-    let syntax = match media_type(&headers) {
-        "application/toml" => Syntax::Toml,
-        "application/json" => Syntax::Json,
-        _ => return Err(unsupported("application/toml or application/json")),
-    };
+    let syntax = syntax(&headers)?;
     let assumed: Option<usize> = query.one("machines")?;
     let options = Options {
         runs: query.one("runs")?.unwrap_or(RUNS).min(RUNS_MAX),
         seed: query.one("seed")?.unwrap_or(1),
         ..Options::default()
     };
-    let set = query
-        .all("set")
-        .iter()
-        .map(|set| setting(set))
-        .collect::<Result<Vec<_>, _>>()?;
+    let set = settings(&query)?;
     let bytes = read(body, JOB_BYTES_MAX).await?;
     let text = String::from_utf8(bytes.into())
         .map_err(|_| Problem::bad("the job file is not UTF-8 text; nothing was run"))?;

@@ -122,17 +122,9 @@ pub async fn submit_job(
     body: Body,
 ) -> Result<Response, Problem> {
     let query = query.only(&["key", "set"])?;
-    let syntax = match media_type(&headers) {
-        "application/toml" => Syntax::Toml,
-        "application/json" => Syntax::Json,
-        _ => return Err(unsupported("application/toml or application/json")),
-    };
+    let syntax = syntax(&headers)?;
     let key = key(query.one::<String>("key")?.as_deref())?;
-    let set = query
-        .all("set")
-        .iter()
-        .map(|set| setting(set))
-        .collect::<Result<Vec<_>, _>>()?;
+    let set = settings(&query)?;
     let _long = long(&app, &headers).await?;
     let bytes = read(body, FILE_BYTES_MAX).await?;
     let text = String::from_utf8(bytes.into())
@@ -302,11 +294,23 @@ fn key(text: Option<&str>) -> Result<SubmitKey, Problem> {
     })
 }
 
-/// A parameter with its value.
-pub fn setting(text: &str) -> Result<Setting, Problem> {
-    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
-    let pair = pair.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    pair.ok_or_else(|| Problem::bad(format!("{text:?} is no pair: write NAME=VALUE")))
+/// The syntax of a job file, by the media type of its request.
+pub fn syntax(headers: &HeaderMap) -> Result<Syntax, Problem> {
+    match media_type(headers) {
+        "application/toml" => Ok(Syntax::Toml),
+        "application/json" => Ok(Syntax::Json),
+        _ => Err(unsupported("application/toml or application/json")),
+    }
+}
+
+/// The job file's parameters that a query sets.
+pub fn settings(query: &Query) -> Result<Vec<Setting>, Problem> {
+    let set = query.all("set").into_iter().map(|text| {
+        let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+        let pair = pair.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        pair.ok_or_else(|| Problem::bad(format!("{text:?} is no pair: write NAME=VALUE")))
+    });
+    set.collect()
 }
 
 /// Waits with a body that takes much memory.

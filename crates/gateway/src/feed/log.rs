@@ -13,7 +13,7 @@ use tokio::time::Instant;
 const EVENTS_MAX: usize = 16_384;
 /// Their length together, at most, bytes.
 const BYTES_MAX: usize = 32 << 20;
-/// The file is written anew once it has grown by so much, bytes.
+/// Bytes by which the file may grow before it is rewritten.
 const FILE_GROWTH_MAX: u64 = 32 << 20;
 /// Longest file that is read, bytes: twice of what is written.
 const FILE_BYTES_MAX: u64 = 256 << 20;

@@ -7,9 +7,7 @@ mod picture;
 pub use picture::{Change, GridState};
 
 use crate::sse;
-use hedge_model::JobId;
-use hedge_model::msg::{JOBS_MAX, Reply, Request};
-use hedge_model::view::JobView;
+use hedge_model::msg::{Reply, Request};
 use hedge_node::{Client, ClientError};
 use log::{Cursor, EventLog};
 use std::path::Path;
@@ -171,27 +169,10 @@ async fn look_once(client: &Client, feed: &Feed, all: bool) -> Result<(), Client
         true => None,
         false => feed.lock().picture().changing_after(),
     };
-    let jobs = jobs(client, after).await?;
+    let jobs = client.jobs_after(after).await?;
     let changes = feed.lock().picture().jobs(Instant::now(), after, jobs);
     feed.publish(changes);
     Ok(())
-}
-
-/// The jobs behind this one.
-async fn jobs(client: &Client, after: Option<JobId>) -> Result<Vec<JobView>, ClientError> {
-    let (mut all, mut after) = (Vec::new(), after);
-    loop {
-        let Reply::Jobs(page) = client.ask(Request::Jobs(after)).await? else {
-            return Err(does_not_fit());
-        };
-        let last = page.last().map(|job| job.id);
-        let more = page.len() >= JOBS_MAX && last > after;
-        all.extend(page);
-        if !more {
-            return Ok(all);
-        }
-        after = last;
-    }
 }
 
 fn does_not_fit() -> ClientError {

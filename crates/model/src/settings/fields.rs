@@ -314,7 +314,12 @@ pub(super) fn span(value: Duration) -> String {
     humantime::format_duration(value).to_string()
 }
 
-fn duration(field: &mut Duration, text: &str, min: Duration, max: Duration) -> Result<(), String> {
+pub(super) fn duration(
+    field: &mut Duration,
+    text: &str,
+    min: Duration,
+    max: Duration,
+) -> Result<(), String> {
     let value = parse_duration(text).map_err(|error| error.to_string())?;
     if !(min..=max).contains(&value) {
         return Err(format!("it must be from {} to {}", span(min), span(max)));

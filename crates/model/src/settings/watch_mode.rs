@@ -1,8 +1,7 @@
 //! How workers are watched.
 
 use super::TEN_MINUTES;
-use super::fields::span;
-use crate::units::parse_duration;
+use super::fields::{duration, span};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -102,11 +101,8 @@ impl FromStr for WatchMode {
             Some((mode, rest))
         });
         let (mode, text) = named.unwrap_or((Mode::WORDS[0].1, text));
-        let interval = parse_duration(text).map_err(|error| error.to_string())?;
-        let (min, max) = (Self::INTERVAL_MIN, Self::INTERVAL_MAX);
-        if !(min..=max).contains(&interval) {
-            return Err(format!("it must be from {} to {}", span(min), span(max)));
-        }
+        let mut interval = Duration::ZERO;
+        duration(&mut interval, text, Self::INTERVAL_MIN, Self::INTERVAL_MAX)?;
         Ok(Self { mode, interval })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::addition::{Addition, Growth};
 use super::stored::packed;
-use super::{Group, Input, JobSpec, SpecError, is_default, names, size};
+use super::{Group, Input, JobSpec, SpecError, blobs_among, input_data, is_default, names, size};
 use crate::{Data, FileEntry, Hash};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,14 +25,12 @@ pub struct Extension {
 impl Extension {
     /// What the client brings: files, and what programs read on their standard input.
     pub fn input_data(&self) -> impl Iterator<Item = &Data> {
-        let stdin = self.groups.iter().filter_map(|group| group.stdin.as_ref());
-        self.files.iter().map(|file| &file.data).chain(stdin)
+        input_data(&self.files, &self.groups)
     }
 
     /// Blobs among [`Extension::input_data`], by hash, with their sizes in bytes.
     pub fn input_blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
-        let data = self.input_data();
-        data.filter_map(|data| Some((data.hash()?, data.size())))
+        blobs_among(self.input_data())
     }
 
     /// How many tasks it has; a sum that is too large for a job is cut off.

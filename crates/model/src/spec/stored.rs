@@ -115,59 +115,64 @@ impl<'de> Deserialize<'de> for JobSpec {
     }
 }
 
+/// Writes a value as bytes in another form, where records are written.
+fn write<T: Serialize, S: Serializer, E: std::fmt::Display>(
+    value: &T,
+    to: S,
+    encode: impl FnOnce(&T) -> Result<Vec<u8>, E>,
+) -> Result<S::Ok, S::Error> {
+    if to.is_human_readable() {
+        return value.serialize(to);
+    }
+    let bytes = encode(value).map_err(ser::Error::custom)?;
+    serde_bytes::serialize(&bytes, to)
+}
+
+/// Reads what [`write()`] wrote.
+fn read<'de, T: Deserialize<'de>, D: Deserializer<'de>, E: std::fmt::Display>(
+    from: D,
+    decode: impl FnOnce(&[u8]) -> Result<T, E>,
+) -> Result<T, D::Error> {
+    if from.is_human_readable() {
+        return T::deserialize(from);
+    }
+    let bytes: serde_bytes::ByteBuf = serde_bytes::deserialize(from)?;
+    decode(&bytes).map_err(de::Error::custom)
+}
+
 /// The form of a record's field whose own fields are known by their names: MessagePack.
 pub(crate) mod named {
-    use super::{Deserializer, Serialize, Serializer, de, ser};
+    use super::{Deserializer, Serialize, Serializer, read, unpacked, write};
     use serde::de::DeserializeOwned;
 
     pub fn serialize<T: Serialize, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
-        if to.is_human_readable() {
-            return value.serialize(to);
-        }
-        let bytes = rmp_serde::to_vec_named(value).map_err(ser::Error::custom)?;
-        serde_bytes::serialize(&bytes, to)
+        write(value, to, rmp_serde::to_vec_named)
     }
 
-    pub fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
-    where
-        T: DeserializeOwned,
-        D: Deserializer<'de>,
-    {
-        if from.is_human_readable() {
-            return T::deserialize(from);
-        }
-        let bytes: serde_bytes::ByteBuf = serde_bytes::deserialize(from)?;
-        super::unpacked(&bytes).map_err(de::Error::custom)
+    pub fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<T, D::Error> {
+        read(from, unpacked)
     }
 }
 
 /// The form of fields that hold content or many hashes: postcard, so that a hash takes 32 bytes.
 pub(super) mod packed {
-    use super::{Deserializer, Serialize, Serializer, de, ser};
+    use super::{Deserializer, Serialize, Serializer, read, write};
     use serde::de::DeserializeOwned;
 
     pub fn serialize<T: Serialize, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
-        if to.is_human_readable() {
-            return value.serialize(to);
-        }
-        let bytes = postcard::to_stdvec(value).map_err(ser::Error::custom)?;
-        serde_bytes::serialize(&bytes, to)
+        write(value, to, postcard::to_stdvec)
     }
 
-    pub fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
-    where
-        T: DeserializeOwned,
-        D: Deserializer<'de>,
-    {
-        if from.is_human_readable() {
-            return T::deserialize(from);
-        }
-        let bytes: serde_bytes::ByteBuf = serde_bytes::deserialize(from)?;
-        let (value, rest) = postcard::take_from_bytes(&bytes).map_err(de::Error::custom)?;
-        match rest {
-            [] => Ok(value),
-            _ => Err(de::Error::custom("bytes follow a list of files")),
-        }
+    pub fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<T, D::Error> {
+        read(from, |bytes| match postcard::take_from_bytes(bytes) {
+            Ok((value, [])) => Ok(value),
+            Ok(_) => Err("bytes follow a list of files".to_owned()),
+            Err(error) => Err(error.to_string()),
+        })
     }
 }
 

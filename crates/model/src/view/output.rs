@@ -109,6 +109,26 @@ pub struct OutputPart {
     pub stderr_missing_bytes: u64,
 }
 
+impl OutputPart {
+    /// Of an attempt at a worker. `missing` are the bytes before it that were not kept.
+    pub fn new(
+        task: &str,
+        made: (Option<AttemptId>, Option<PeerId>),
+        [stdout, stderr]: [String; 2],
+        missing: [u64; 2],
+    ) -> Self {
+        Self {
+            task: task.to_owned(),
+            attempt: made.0.map(|attempt| attempt.to_string()),
+            worker: made.1.map(|worker| worker.to_string()),
+            stdout,
+            stderr,
+            stdout_missing_bytes: missing[0],
+            stderr_missing_bytes: missing[1],
+        }
+    }
+}
+
 /// The end of an attempt whose output was read part by part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]

@@ -6,7 +6,7 @@ use crate::ClientError;
 use crate::grants::Grants;
 use hedge_model::data::PRINTED_BYTES_MAX;
 use hedge_model::msg::{PrintedView, Reply, Request};
-use hedge_model::view::{LogView, ResultFile};
+use hedge_model::view::{LogView, OutputView, ResultFile};
 use hedge_model::{Data, Hash, JobId, Source};
 use hedge_net::{DataStore, FetchError, Fetcher};
 use std::collections::HashMap;
@@ -89,6 +89,18 @@ pub struct Printed {
     pub stdout: Vec<u8>,
     /// What was kept of the standard error.
     pub stderr: Vec<u8>,
+}
+
+impl Printed {
+    /// The same for programs.
+    pub fn output(&self) -> OutputView {
+        let view = &self.view;
+        let log = view.log.as_ref();
+        let totals = log.map_or([0, 0], |log| [log.stdout_total, log.stderr_total]);
+        let made = (view.attempt, view.worker);
+        let streams = [&*self.stdout, &*self.stderr];
+        OutputView::new(&view.task, made, Some(view), streams, totals)
+    }
 }
 
 impl Results {

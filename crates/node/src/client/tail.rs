@@ -75,6 +75,15 @@ pub enum TailState {
 }
 
 impl News {
+    /// The worker of the attempt, where it is known.
+    pub fn worker(&self) -> Option<PeerId> {
+        match &self.state {
+            TailState::Runs { worker, .. } => Some(*worker),
+            TailState::Over { log, .. } => log.worker,
+            TailState::Waits(_) | TailState::Nothing(_) => None,
+        }
+    }
+
     fn nothing(state: TailState) -> Self {
         Self {
             attempt: None,

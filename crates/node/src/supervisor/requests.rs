@@ -4,7 +4,7 @@ use super::core_loop::{Input, Loop};
 use super::pending_requests::ReplyTo;
 use super::spec::{check, check_apart, decode, decode_checked, decode_groups, fetch_spec};
 use super::ticket_text;
-use hedge_core::supervisor::{Action, Event, Requester};
+use hedge_core::supervisor::{Action, Event, Offer, Requester};
 use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Request, Role, SharedExtension};
 use hedge_model::{Data, Hash, InputServer, JobId, JobSpec, PeerAddr, SubmitKey};
 use std::sync::Arc;
@@ -188,46 +188,33 @@ impl Loop {
     ) {
         let NewJob { key, from, extends } = job;
         let from = from.addr;
-        match (result, extends) {
-            (Ok(Submitted::Job(spec)), _) => {
-                let held = self.held_inputs(requester, spec.input_blobs());
-                self.feed(Event::Submit {
-                    requester,
-                    ask,
-                    key,
-                    spec,
-                    from,
-                    held,
-                });
-            }
-            (Ok(Submitted::Groups(extension)), Some(job)) => {
-                let held = self.held_inputs(requester, extension.input_blobs());
-                self.feed(Event::Extend {
-                    requester,
-                    ask,
-                    job,
-                    key,
-                    extension,
-                    from,
-                    held,
-                });
-            }
+        let offer = match (result, extends) {
+            (Ok(Submitted::Job(spec)), _) => Offer::Job(spec),
+            (Ok(Submitted::Groups(extension)), Some(job)) => Offer::Groups(job, extension),
             (Ok(Submitted::Groups(_)), None) => {
-                self.reply(ask, no(RefusalKind::Bad, "groups are no job"));
+                return self.reply(ask, no(RefusalKind::Bad, "groups are no job"));
             }
-            (Err(why), _) => self.reply(ask, no(RefusalKind::Bad, &why)),
-        }
+            (Err(why), _) => return self.reply(ask, no(RefusalKind::Bad, &why)),
+        };
+        let held = self.held_inputs(requester, &offer);
+        self.feed(Event::Submit {
+            requester,
+            ask,
+            key,
+            offer,
+            from,
+            held,
+        });
     }
 
     /// Inputs that are in the own store: a client within this process puts all of them there.
-    fn held_inputs(
-        &self,
-        requester: Requester,
-        inputs: impl Iterator<Item = (Hash, u64)>,
-    ) -> Vec<Hash> {
+    fn held_inputs(&self, requester: Requester, offer: &Offer) -> Vec<Hash> {
         let held = |hash: &Hash| self.setup.store.has(*hash);
         match requester {
-            Requester::Here { .. } => inputs.map(|(hash, _)| hash).filter(held).collect(),
+            Requester::Here { .. } => {
+                let inputs = offer.input_blobs().map(|(hash, _)| hash);
+                inputs.filter(held).collect()
+            }
             Requester::Peer(_) => Vec::new(),
         }
     }

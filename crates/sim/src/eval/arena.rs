@@ -199,7 +199,7 @@ impl<W: World> Arena<W> {
             },
             ask: self.submitted,
             key: SubmitKey(key),
-            spec,
+            offer: supervisor::Offer::Job(spec),
             from: addr(me()),
             held: Vec::new(),
         });

@@ -6,7 +6,7 @@ use crate::show::hold::Hold;
 use crate::show::{self, escape};
 use hedge_model::view::{LogView, OutputEnd, OutputPart, OutputView};
 use hedge_model::{AttemptId, PeerId};
-use hedge_node::client::{News, TailState};
+use hedge_node::client::News;
 
 /// A line without an end that is longer than this is shown in parts, bytes.
 const LINE_BYTES_MAX: usize = 64 << 10;
@@ -29,7 +29,7 @@ pub struct Sink {
     task: String,
     form: Form,
     /// The attempt that is shown, and its worker.
-    attempt: Option<(AttemptId, Option<PeerId>)>,
+    made: (Option<AttemptId>, Option<PeerId>),
     printer: Printer,
     held: [Hold; 2],
     /// Standard output and standard error, as far as they wait to be shown.
@@ -46,7 +46,7 @@ impl Sink {
         Self {
             task: task.to_owned(),
             form,
-            attempt: None,
+            made: (None, None),
             printer: Printer::default(),
             held: Default::default(),
             waiting: Default::default(),
@@ -65,13 +65,8 @@ impl Sink {
     /// # Errors
     /// Nobody reads any more.
     pub async fn part(&mut self, news: &News) -> Result<(), Failure> {
-        let worker = match &news.state {
-            TailState::Runs { worker, .. } => Some(*worker),
-            TailState::Over { log, .. } => log.worker,
-            TailState::Waits(_) | TailState::Nothing(_) => None,
-        };
         if let Some(attempt) = news.attempt {
-            self.attempt = Some((attempt, worker));
+            self.made = (Some(attempt), news.worker());
         }
         let parts = [(&news.stdout, "output"), (&news.stderr, "error")];
         for (stream, (part, name)) in parts.into_iter().enumerate() {
@@ -121,9 +116,8 @@ impl Sink {
         if self.form == Form::Json {
             let [out, err] = &self.waiting;
             let totals = [0, 1].map(|stream| self.read[stream] + self.cut[stream]);
-            let attempt = self.attempt.map(|(attempt, _)| attempt);
-            let made = (attempt, self.attempt.and_then(|(_, worker)| worker));
-            show::json(&OutputView::new(&self.task, made, None, [out, err], totals))?;
+            let view = OutputView::new(&self.task, self.made, None, [out, err], totals);
+            show::json(&view)?;
         }
         Ok(self.cut == [0; 2])
     }
@@ -173,17 +167,7 @@ impl Sink {
         if out.is_empty() && err.is_empty() && cut == [0; 2] {
             return Ok(());
         }
-        show::json(&OutputPart {
-            task: self.task.clone(),
-            attempt: self.attempt.map(|(attempt, _)| attempt.to_string()),
-            worker: self
-                .attempt
-                .and_then(|(_, worker)| worker)
-                .map(|worker| worker.to_string()),
-            stdout: String::from_utf8_lossy(&out).into_owned(),
-            stderr: String::from_utf8_lossy(&err).into_owned(),
-            stdout_missing_bytes: cut[0],
-            stderr_missing_bytes: cut[1],
-        })
+        let texts = [out, err].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        show::json(&OutputPart::new(&self.task, self.made, texts, cut))
     }
 }

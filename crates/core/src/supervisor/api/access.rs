@@ -122,7 +122,7 @@ impl LeaderView<'_> {
         }
     }
 
-    /// Whether a client may have so much more, by the grid's limits for all clients of one ticket.
+    /// Whether a client may have this in addition, by the grid's limits for all clients of one ticket.
     pub(crate) fn within_limits(
         &self,
         client: PeerId,

@@ -1,7 +1,7 @@
 //! A job's attempts as a list, for a drawing of them over time.
 
 use crate::supervisor::api::requests::no_such_job;
-use crate::supervisor::api::views::{end_name, ms};
+use crate::supervisor::api::views::{end_name, ms, state_name};
 use crate::supervisor::durable::job::{Done, EndedAttempt, Job};
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::active::Attempt;
@@ -57,16 +57,12 @@ impl LeaderView<'_> {
     }
 
     fn active_line(&self, job: &Job, attempt: &Attempt) -> AttemptLine {
-        let name = match attempt.stalled() {
-            Some(_) => "stalled",
-            None => attempt.state().name(),
-        };
         AttemptLine {
             task: job.spec.label(attempt.id().task.number),
             attempt: attempt.id().to_string(),
             worker: self.leader.pool[attempt.worker()].peer().short(),
             redundant: attempt.redundant(),
-            state: name.to_owned(),
+            state: state_name(attempt).to_owned(),
             start_ms: Some(ms(attempt.since().since(job.accepted))),
             end_ms: None,
         }

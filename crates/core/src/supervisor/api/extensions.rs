@@ -1,15 +1,14 @@
 //! What clients ask of open jobs.
 
-use crate::supervisor::Requester;
-use crate::supervisor::answer;
 use crate::supervisor::api::access::Demand;
 use crate::supervisor::api::requests::{no_such_job, refuse, too_many};
 use crate::supervisor::api::views::find_task;
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::durable::open::Growth;
-use crate::supervisor::leader::blobs::submissions::{NewSubmission, Offer};
+use crate::supervisor::leader::blobs::submissions::NewSubmission;
 use crate::supervisor::leader::jobs::size::Size;
 use crate::supervisor::leader::{LeaderView, Leadership};
+use crate::supervisor::{Offer, Requester, answer};
 use hedge_model::msg::{RELEASES_MAX, RefusalKind, Reply, Request, SharedExtension};
 use hedge_model::record::{ClosedBy, Record};
 use hedge_model::{Hash, JobId, PeerId};

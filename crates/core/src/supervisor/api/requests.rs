@@ -3,9 +3,9 @@
 use crate::supervisor::api::access::{Demand, job_of};
 use crate::supervisor::api::name;
 use crate::supervisor::contract::Pending;
-use crate::supervisor::leader::blobs::submissions::{NewSubmission, Offer, Submissions};
+use crate::supervisor::leader::blobs::submissions::{NewSubmission, Submissions};
 use crate::supervisor::leader::{LeaderView, Leadership};
-use crate::supervisor::{Action, GrantRequest, Requester, answer};
+use crate::supervisor::{Action, GrantRequest, Offer, Requester, answer};
 use hedge_model::msg::{
     GrantedReply, JOBS_MAX, Refusal, RefusalKind, Reply, Request, Role, SharedSpec,
 };

@@ -307,10 +307,7 @@ impl LeaderView<'_> {
                         attempt: attempt.id().to_string(),
                         worker: self.name(worker),
                         kind: kind(attempt.redundant()),
-                        state: match attempt.stalled() {
-                            Some(_) => "stalled".to_owned(),
-                            None => attempt.state().name().to_owned(),
-                        },
+                        state: state_name(attempt).to_owned(),
                         why: self.attempt_why(job, attempt),
                         running_ms: attempt
                             .state()
@@ -394,6 +391,14 @@ pub(crate) fn find_task(job: &Job, text: &str) -> Result<u32, Refused> {
         let why = format!("the job has no task {text:?}; {called}");
         (RefusalKind::Unknown, why)
     })
+}
+
+/// How an attempt that has not ended stands, in a word.
+pub(crate) fn state_name(attempt: &Attempt) -> &'static str {
+    match attempt.stalled() {
+        Some(_) => "stalled",
+        None => attempt.state().name(),
+    }
 }
 
 /// How an attempt ended without success, in a word.

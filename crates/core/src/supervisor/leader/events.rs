@@ -5,7 +5,7 @@ use crate::supervisor::durable::change::Change;
 use crate::supervisor::follower::{Follower, Hints};
 use crate::supervisor::leader::Leadership;
 use crate::supervisor::leader::blobs::state::{BlobEvent, CopyEvent};
-use crate::supervisor::leader::blobs::submissions::{NewSubmission, Offer};
+use crate::supervisor::leader::blobs::submissions::NewSubmission;
 use crate::supervisor::leader::jobs::retention::RETENTION_EVERY;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::{Action, Event, NotAdmitted, ProposalId, answer, not_leading};
@@ -25,31 +25,14 @@ impl Leadership<'_> {
                 requester,
                 ask,
                 key,
-                spec,
+                offer,
                 from,
                 held,
             } => {
                 let new = NewSubmission {
                     ask,
                     key,
-                    offer: Offer::Job(spec),
-                    from,
-                };
-                self.on_submit(requester, new, &held);
-            }
-            Event::Extend {
-                requester,
-                ask,
-                job,
-                key,
-                extension,
-                from,
-                held,
-            } => {
-                let new = NewSubmission {
-                    ask,
-                    key,
-                    offer: Offer::Groups(job, extension),
+                    offer,
                     from,
                 };
                 self.on_submit(requester, new, &held);

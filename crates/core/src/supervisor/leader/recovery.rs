@@ -56,13 +56,9 @@ impl Leadership<'_> {
     }
 
     fn offer_all(&mut self) {
-        let jobs = self.leader.jobs.iter();
-        let groups: Vec<_> = jobs
-            .flat_map(|(id, job)| (0..job.groups().len()).map(move |group| (id, group)))
-            .collect();
-        for (id, group) in groups {
-            self.refresh_offers(id, group);
-        }
+        let jobs: Vec<JobId> = self.leader.jobs.iter().map(|(id, _)| id).collect();
+        jobs.into_iter()
+            .for_each(|job| self.refresh_all_offers(job));
     }
 }
 

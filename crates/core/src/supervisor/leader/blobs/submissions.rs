@@ -1,50 +1,14 @@
-//! Submissions on their way, of jobs and of groups for open ones: each is accepted once as many supervisors hold its inputs as are to, and the client has shown
-//! that it holds them.
+//! Submissions on their way, of jobs and of groups for open ones: each is accepted once as many supervisors hold its
+//! inputs as are to, and the client has shown that it holds them.
 
 use crate::supervisor::contract::Pending;
 use crate::supervisor::leader::Leadership;
 use crate::supervisor::leader::blobs::state::{BlobEvent, CopyEvent};
-use crate::supervisor::{Requester, answer};
-use hedge_model::msg::{Refusal, RefusalKind, Reply, SharedExtension, SharedSpec};
+use crate::supervisor::{Offer, Requester, answer};
+use hedge_model::msg::{Refusal, RefusalKind, Reply};
 use hedge_model::record::Record;
-use hedge_model::{Hash, JobId, PeerAddr, PeerId, SubmitKey};
+use hedge_model::{Hash, PeerAddr, PeerId, SubmitKey};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// What a client wants to be run.
-#[derive(Debug)]
-pub(crate) enum Offer {
-    Job(SharedSpec),
-    /// Groups for an open job.
-    Groups(JobId, SharedExtension),
-}
-
-impl Offer {
-    /// Blobs among the inputs, by hash, with their sizes in bytes.
-    pub fn input_blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
-        let (job, groups) = match self {
-            Self::Job(spec) => (Some(spec.input_blobs()), None),
-            Self::Groups(_, extension) => (None, Some(extension.input_blobs())),
-        };
-        job.into_iter()
-            .flatten()
-            .chain(groups.into_iter().flatten())
-    }
-
-    /// Its length in bytes, encoded.
-    pub fn encoded_bytes(&self) -> usize {
-        match self {
-            Self::Job(spec) => spec.encoded_bytes(),
-            Self::Groups(_, extension) => extension.encoded_bytes(),
-        }
-    }
-
-    fn format(&self) -> u32 {
-        match self {
-            Self::Job(spec) => spec.format(),
-            Self::Groups(..) => 3,
-        }
-    }
-}
 
 /// What a client submits.
 #[derive(Debug)]

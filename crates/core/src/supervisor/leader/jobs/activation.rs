@@ -34,7 +34,6 @@ impl Leadership<'_> {
         };
         let watched = self.view().watches(&spec);
         let mut active_job = start_job(self.state, job, watched);
-        let count = active_job.groups().len();
         let leader = &mut *self.leader;
         if watched {
             leader.evaluations.job_begins();
@@ -56,7 +55,7 @@ impl Leadership<'_> {
         self.expect_checkpoints(id);
         self.want_results(id);
         self.expect_hinted(id, hints);
-        (0..count).for_each(|group| self.refresh_offers(id, group));
+        self.refresh_all_offers(id);
         self.finish_if_done(id);
     }
 }

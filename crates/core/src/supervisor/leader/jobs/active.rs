@@ -324,7 +324,7 @@ impl ActiveJob {
         self.touched.insert(ix);
     }
 
-    /// Who is told of its changes, and by which request.
+    /// The clients that watch it, each with the number of its request.
     pub fn watchers(&self) -> &[(PeerId, u64)] {
         &self.watchers
     }

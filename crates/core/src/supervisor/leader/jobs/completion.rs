@@ -167,24 +167,21 @@ impl Leadership<'_> {
     }
 
     pub(crate) fn fail_job(&mut self, id: JobId, task: Option<TaskId>, why: String) {
-        let Some(job) = self.leader.jobs.get_mut(id) else {
-            return;
-        };
-        let groups = job.groups().len();
-        if job.begin_end() {
-            let end = JobEnd::Failed { task, why };
-            let stopped = self.view().stopping_all(id);
-            self.append(
-                Record::JobEnded {
-                    job: id,
-                    end,
-                    stopped,
-                    at: self.now,
-                },
-                None,
-            );
-            (0..groups).for_each(|group| self.refresh_offers(id, group));
+        let job = self.leader.jobs.get_mut(id);
+        if job.is_some_and(ActiveJob::begin_end) {
+            self.append_end(id, JobEnd::Failed { task, why });
+            self.refresh_all_offers(id);
         }
+    }
+
+    fn append_end(&mut self, job: JobId, end: JobEnd) {
+        let record = Record::JobEnded {
+            job,
+            end,
+            stopped: self.view().stopping_all(job),
+            at: self.now,
+        };
+        self.append(record, None);
     }
 
     /// A task runs again; `lost` is what it left before.
@@ -231,8 +228,7 @@ impl Leadership<'_> {
             return;
         };
         active_job.take_back_end();
-        let groups = active_job.groups().len();
-        (0..groups).for_each(|group| self.refresh_offers(id, group));
+        self.refresh_all_offers(id);
         self.finish_if_done(id);
     }
 
@@ -267,16 +263,7 @@ impl Leadership<'_> {
         self.want_results(id);
         if let Some(active_job) = self.leader.jobs.get_mut(id).filter(|job| ready(job)) {
             active_job.begin_end();
-            let stopped = self.view().stopping_all(id);
-            self.append(
-                Record::JobEnded {
-                    job: id,
-                    end: JobEnd::Done,
-                    stopped,
-                    at: self.now,
-                },
-                None,
-            );
+            self.append_end(id, JobEnd::Done);
         }
     }
 
@@ -289,11 +276,9 @@ impl Leadership<'_> {
             self.cancel_attempts(task);
             self.settle_wants(task);
         }
-        let leader = &mut *self.leader;
-        if let Some(job) = leader.jobs.get_mut(id) {
+        if let Some(job) = self.leader.jobs.get_mut(id) {
             job.begin_end();
-            let groups = job.groups().len();
-            (0..groups).for_each(|group| self.refresh_offers(id, group));
+            self.refresh_all_offers(id);
         }
         self.tell(id);
         let leader = &mut *self.leader;

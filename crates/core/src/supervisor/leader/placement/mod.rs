@@ -267,6 +267,12 @@ impl Leadership<'_> {
         self.change_offers(id, job, group, &changes);
     }
 
+    /// Brings the offers of all groups of a job in line with what they have to offer.
+    pub(crate) fn refresh_all_offers(&mut self, id: JobId) {
+        let groups = self.leader.jobs.get(id).map_or(0, |job| job.groups().len());
+        (0..groups).for_each(|group| self.refresh_offers(id, group));
+    }
+
     /// Brings a group's offers in line with what it has to offer.
     pub(crate) fn refresh_offers(&mut self, id: JobId, group: usize) {
         let Some(job) = self.state.jobs.get(&id) else {

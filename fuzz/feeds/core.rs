@@ -3,7 +3,7 @@
 
 use hedge_core::monitor::{Monitor, Output, Settings, WatchId};
 use hedge_core::supervisor::{
-    Action, Config, Effects, Event, Offer, PullFailure, State, Supervisor,
+    Action, Config, Effects, Event, FetchFailure, Offer, State, Supervisor,
 };
 use hedge_core::worker::{self, Worker};
 use hedge_model::group::{FromLeader, PeerSupervisor, ToLeader};
@@ -78,7 +78,7 @@ struct Rig {
     proofs: VecDeque<Event>,
     /// What each worker was given, with the proofs, and those of workers long gone.
     given: Vec<(PeerId, HeldAttempt)>,
-    ask: u64,
+    request_id: u64,
 }
 
 impl Rig {
@@ -112,7 +112,7 @@ impl Rig {
             pulls: VecDeque::new(),
             proofs: VecDeque::new(),
             given: Vec::new(),
-            ask: 0,
+            request_id: 0,
         };
         rig.lead();
         rig.commit(usize::MAX);
@@ -145,7 +145,7 @@ impl Rig {
                         }
                     }
                 },
-                Action::Pull { hash, .. } => self.pulls.push_back(hash),
+                Action::Fetch { hash, .. } => self.pulls.push_back(hash),
                 Action::Prove { holder, blobs } => self.proofs.push_back(Event::Proved {
                     holder: holder.peer,
                     proofs: blobs.into_iter().map(|(hash, _)| (hash, Ok(()))).collect(),
@@ -242,8 +242,9 @@ impl Rig {
             16 => self.submit_as_decoded(input),
             17 => self.heartbeats(),
             18 => {
-                let ids = (0..input.below(4) as u64).map(|back| self.ask.saturating_sub(back));
-                self.event(Event::Unasked(ids.collect()));
+                let ids =
+                    (0..input.below(4) as u64).map(|back| self.request_id.saturating_sub(back));
+                self.event(Event::RequestsAbandoned(ids.collect()));
             }
             _ => self.simple_ask(input),
         }
@@ -354,11 +355,11 @@ impl Rig {
     }
 
     fn submit_spec(&mut self, input: &mut Bytes, spec: JobSpec) {
-        self.ask += 1;
+        self.request_id += 1;
         let peer = client_id(input.below(4));
         self.event(Event::Submit {
             requester: peer.into(),
-            ask: self.ask,
+            request_id: self.request_id,
             key: SubmitKey([input.byte(); 16]),
             offer: Offer::Job(Arc::new(spec)),
             from: addr(peer),
@@ -390,11 +391,11 @@ impl Rig {
     }
 
     fn ask_for(&mut self, input: &mut Bytes, request: Request) {
-        self.ask += 1;
+        self.request_id += 1;
         let secret = matches!(request, Request::Ticket { .. });
-        self.event(Event::Ask {
+        self.event(Event::Request {
             requester: client_id(input.below(4)).into(),
-            ask: self.ask,
+            request_id: self.request_id,
             request,
             secret: secret.then(|| (Hash([input.byte(); 32]), "secret".into())),
         });
@@ -427,12 +428,12 @@ impl Rig {
         let next = self.pulls.pop_front();
         let Some(hash) = next else { return };
         let result = match input.byte() % 4 {
-            0 => Err(PullFailure::Here("the disk is full".into())),
-            1 => Err(PullFailure::Sources("nobody has it".into())),
+            0 => Err(FetchFailure::Here("the disk is full".into())),
+            1 => Err(FetchFailure::Sources("nobody has it".into())),
             2 => Ok(None),
             _ => Ok(Some(client_id(input.below(4)))),
         };
-        self.event(Event::Pulled { hash, result });
+        self.event(Event::Fetched { hash, result });
     }
 
     fn peer_supervisor(&mut self, input: &mut Bytes) {

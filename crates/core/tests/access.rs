@@ -212,7 +212,7 @@ fn asks(rig: &mut Rig, requester: Origin, request: Request) -> Vec<String> {
     rig.event(match request {
         Request::Submit { key, from, .. } => Event::Submit {
             requester,
-            ask: 3,
+            request_id: 3,
             key,
             offer: Offer::Job(plain(vec![group("b", &[])])),
             from: from.addr,
@@ -220,15 +220,15 @@ fn asks(rig: &mut Rig, requester: Origin, request: Request) -> Vec<String> {
         },
         Request::Extend { job, key, from, .. } => Event::Submit {
             requester,
-            ask: 3,
+            request_id: 3,
             key,
             offer: Offer::Groups(job, Arc::new(Extension::default())),
             from: from.addr,
             held: Vec::new(),
         },
-        request => Event::Ask {
+        request => Event::Request {
             requester,
-            ask: 3,
+            request_id: 3,
             request,
             secret: Some((hash(77), "secret".into())),
         },
@@ -304,9 +304,9 @@ fn a_relay_serves_members_supervisors_and_holders_of_tickets() {
         !may(&mut rig, client(50), Some(70)),
         "the ticket has expired"
     );
-    rig.event(Event::Ask {
+    rig.event(Event::Request {
         requester: Origin::Admin.peer().into(),
-        ask: 3,
+        request_id: 3,
         request: Request::Revoke(worker(1).to_string()),
         secret: None,
     });

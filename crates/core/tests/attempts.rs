@@ -413,7 +413,7 @@ fn what_an_attempt_printed_outlives_its_worker() {
     rig.attach_with(1, back);
     let said = rig.said();
     assert!(!said.iter().any(|line| line.contains("drop")), "{said:?}");
-    rig.event(hedge_core::supervisor::Event::Pulled {
+    rig.event(hedge_core::supervisor::Event::Fetched {
         hash: hash(7),
         result: Ok(None),
     });

@@ -2,7 +2,7 @@
 
 mod support;
 
-use hedge_core::supervisor::{Action, Event, PullFailure, State};
+use hedge_core::supervisor::{Action, Event, FetchFailure, State};
 use hedge_model::msg::{CheckpointReport, FromWorker, Outcome, Request, ToWorker};
 use hedge_model::owner::{Activity, Cause, OwnerResponse, OwnerState};
 use hedge_model::spec::{CheckpointRule, Group};
@@ -53,7 +53,7 @@ fn saves(rig: &mut Rig, worker: u8, attempt: AttemptId, number: u32, content_of:
 
 fn arrives(rig: &mut Rig, number: u8) {
     let (hash, result) = (hash(number), Ok(None));
-    rig.event(Event::Pulled { hash, result });
+    rig.event(Event::Fetched { hash, result });
 }
 
 /// Attempts that were given to workers since the last look, with the blobs of the checkpoint that each goes on from.
@@ -189,9 +189,9 @@ fn an_end_does_not_wait_for_a_checkpoint_that_nobody_gives() {
     rig.reports(1, attempt(0, 1), Outcome::Ended(Ending::Vacated));
     rig.expect(&["pull 50 from worker 1"]);
     for _ in 0..5 {
-        let result = Err(PullFailure::Sources("nobody gave it".into()));
+        let result = Err(FetchFailure::Sources("nobody gave it".into()));
         let hash = hash(50);
-        rig.event(Event::Pulled { hash, result });
+        rig.event(Event::Fetched { hash, result });
         rig.pass_with_heartbeats(Duration::from_secs(4), &[1, 2]);
     }
     rig.commit();

@@ -63,7 +63,7 @@ fn draining_copies_what_runs_hands_content_over_and_ends_with_leave() {
         "watch worker 1: idle",
     ]);
     let result = Ok(None);
-    rig.event(Event::Pulled {
+    rig.event(Event::Fetched {
         hash: hash(10),
         result,
     });

@@ -13,9 +13,9 @@ use support::*;
 fn explain(rig: &mut Rig, task: Option<&str>) -> String {
     let task = task.map(str::to_owned);
     let mut out = hedge_core::supervisor::Effects::default();
-    let event = hedge_core::supervisor::Event::Ask {
+    let event = hedge_core::supervisor::Event::Request {
         requester: client(1).into(),
-        ask: 1,
+        request_id: 1,
         request: Request::Explain(JobId(1), task),
         secret: None,
     };

@@ -234,7 +234,7 @@ fn a_job_that_failed_keeps_what_it_needs_and_goes_on_when_it_is_retried() {
         said.iter().any(|line| line.to_lowercase().contains("pull")),
         "{fetched} is not among {said:?}"
     );
-    rig.event(hedge_core::supervisor::Event::Pulled {
+    rig.event(hedge_core::supervisor::Event::Fetched {
         hash,
         result: Ok(None),
     });

@@ -3,7 +3,7 @@
 
 mod support;
 
-use hedge_core::supervisor::{Action, Config, Effects, Event, PullFailure, State, Supervisor};
+use hedge_core::supervisor::{Action, Config, Effects, Event, FetchFailure, State, Supervisor};
 use hedge_model::group::{FromLeader, LeaderSays, PeerSupervisor, ToLeader};
 use hedge_model::msg::{HeldAttempt, Request, Role, WorkerInfo};
 use hedge_model::record::{FORMAT_MAX, Record};
@@ -290,9 +290,9 @@ fn reads(number: u8) -> Group {
 }
 
 /// An input has come from client 1.
-fn pulled(rig: &mut Rig, number: u8) {
+fn fetched(rig: &mut Rig, number: u8) {
     let hash = hash(number);
-    rig.event(Event::Pulled {
+    rig.event(Event::Fetched {
         hash,
         result: Ok(Some(client(1))),
     });
@@ -304,7 +304,7 @@ fn a_job_is_accepted_once_two_supervisors_hold_its_inputs() {
     rig.expect(&["worker 7: Lead", "worker 8: Lead"]);
     rig.submit(1, 1, &plain(vec![reads(3)]));
     rig.expect(&["pull 3 from client 1"]);
-    pulled(&mut rig, 3);
+    fetched(&mut rig, 3);
     let said = rig.said();
     assert!(
         matches!(&said[..], [line] if line.contains("Hold {")),
@@ -339,7 +339,7 @@ fn an_input_that_went_with_a_supervisors_disk_meanwhile_is_held_again_before_its
         "pull 3 from client 1",
         "pull 4 from client 1",
     ]);
-    pulled(&mut rig, 3);
+    fetched(&mut rig, 3);
     let keeper = if rig.said()[0].starts_with("worker 7") {
         7
     } else {
@@ -354,7 +354,7 @@ fn an_input_that_went_with_a_supervisors_disk_meanwhile_is_held_again_before_its
 "worker 7: Lead",
 "worker 7: Hold { hash: 0303030303, size: 70000, sources: [PeerAddr { peer: 0909090909, addrs: [] }] }",
 ]);
-    pulled(&mut rig, 4);
+    fetched(&mut rig, 4);
     for keeper in [7, 8] {
         rig.event(hears(keeper, ToLeader::Held(hash(4))));
     }
@@ -380,7 +380,7 @@ fn a_supervisor_that_joins_after_many_others_left_holds_content_too() {
     }
     rig.submit(1, 1, &plain(vec![reads(3)]));
     rig.expect(&["pull 3 from client 1"]);
-    pulled(&mut rig, 3);
+    fetched(&mut rig, 3);
     let said = rig.said();
     assert!(
         matches!(&said[..], [line] if line.starts_with("worker 39: Hold {")),
@@ -395,7 +395,7 @@ fn a_supervisor_alone_accepts_with_what_it_holds_itself() {
     let mut rig = Rig::new();
     rig.submit(1, 1, &plain(vec![reads(3)]));
     rig.expect(&["pull 3 from client 1"]);
-    pulled(&mut rig, 3);
+    fetched(&mut rig, 3);
     rig.expect(&["append accepted"]);
 }
 
@@ -408,7 +408,7 @@ fn a_new_leader_keeps_results_that_only_others_hold() {
     let outputs = vec![blob("out", 5)];
     rig.reports(1, attempt(0, 1), hedge_model::msg::Outcome::Done(outputs));
     rig.commit();
-    pulled(&mut rig, 5);
+    fetched(&mut rig, 5);
     rig.commit();
     let state = rig.core.state().clone();
     rig.expect(&[
@@ -486,7 +486,7 @@ fn content_that_arrives_after_another_took_over_is_told_to_that_one() {
 "client 1 #1: no, NotLeading: this supervisor does not lead; ask the one that does, or again in a moment",
 "worker 7: holdings",
 ]);
-    pulled(&mut rig, 3);
+    fetched(&mut rig, 3);
     rig.expect(&[&format!("worker 7: {:?}", ToLeader::Held(hash(3)))]);
     rig.event(says(LeaderSays::Hold {
         hash: hash(4),
@@ -495,9 +495,9 @@ fn content_that_arrives_after_another_took_over_is_told_to_that_one() {
     }));
     rig.expect(&["pull 4 from worker 7"]);
     let why = "disk full".to_owned();
-    rig.event(Event::Pulled {
+    rig.event(Event::Fetched {
         hash: hash(4),
-        result: Err(PullFailure::Here(why.clone())),
+        result: Err(FetchFailure::Here(why.clone())),
     });
     rig.expect(&[&format!("worker 7: {:?}", ToLeader::NotHeld(hash(4), why))]);
     rig.pass(Duration::from_secs(1));

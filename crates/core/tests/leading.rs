@@ -178,9 +178,9 @@ fn tickets_let_in_so_many_peers_of_their_role_until_they_expire() {
         });
         rig.commit();
     };
-    rig.event(Event::Ask {
+    rig.event(Event::Request {
         requester: client(1).into(),
-        ask: 1,
+        request_id: 1,
         request: Request::Ticket {
             role: Role::Worker,
             valid_for: Some(Duration::from_secs(60)),
@@ -231,7 +231,7 @@ fn a_submission_whose_inputs_nobody_offers_is_refused_at_once() {
     };
     rig.event(hedge_core::supervisor::Event::Submit {
         requester: client(1).into(),
-        ask: 1,
+        request_id: 1,
         key: hedge_model::SubmitKey([1; 16]),
         offer: hedge_core::supervisor::Offer::Job(plain(vec![reader])),
         from: addr(hedge_model::PeerId([9; 32])),

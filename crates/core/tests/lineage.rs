@@ -147,7 +147,7 @@ fn a_holder_that_returns_in_time_loses_nothing() {
         "watch worker 3: idle",
     ]);
     let result = Ok(None);
-    rig.event(Event::Pulled {
+    rig.event(Event::Fetched {
         hash: hash(12),
         result,
     });
@@ -196,7 +196,7 @@ fn a_suspected_holder_is_tried_before_anything_is_made_again() {
         "watch worker 3: idle",
     ]);
     let result = Ok(None);
-    rig.event(Event::Pulled {
+    rig.event(Event::Fetched {
         hash: hash(11),
         result,
     });

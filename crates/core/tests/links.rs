@@ -193,7 +193,7 @@ fn a_task_with_large_inputs_goes_where_they_arrive_soonest() {
     };
     rig.submit(1, 1, &Arc::new(JobSpec::new(draft).unwrap()));
     rig.commit();
-    rig.event(Event::Pulled {
+    rig.event(Event::Fetched {
         hash: hash(7),
         result: Ok(Some(client(1))),
     });

@@ -45,7 +45,7 @@ fn extend_with(rig: &mut Rig, key: u8, files: Vec<FileEntry>, groups: Vec<Group>
     let peer = client(1);
     rig.event(Event::Submit {
         requester: peer.into(),
-        ask: u64::from(key),
+        request_id: u64::from(key),
         key: SubmitKey([key; 16]),
         offer: Offer::Groups(JobId(1), Arc::new(Extension { files, groups })),
         from: addr(peer),
@@ -161,7 +161,7 @@ fn an_extension_that_does_not_fit_is_refused_before_or_after_it_is_recorded() {
     let (job, peer) = (JobId(2), client(1));
     rig.event(Event::Submit {
         requester: peer.into(),
-        ask: 5,
+        request_id: 5,
         key: SubmitKey([5; 16]),
         offer: Offer::Groups(job, Arc::new(Extension::default())),
         from: addr(peer),
@@ -184,7 +184,7 @@ fn inputs_of_an_extension_are_held_before_it_is_added() {
     let said = rig.said();
     assert!(said.iter().any(|line| line.contains("pull 21")), "{said:?}");
     assert!(rig.proposed().is_empty());
-    rig.event(Event::Pulled {
+    rig.event(Event::Fetched {
         hash: hash(21),
         result: Ok(Some(client(1))),
     });

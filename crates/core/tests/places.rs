@@ -3,7 +3,7 @@
 mod support;
 
 use hedge_core::supervisor::{
-    Action, Config, Effects, Event, Offer, PullFailure, Requester, State, Supervisor,
+    Action, Config, Effects, Event, FetchFailure, Offer, Requester, State, Supervisor,
 };
 use hedge_model::msg::{Assignment, Outcome, Reply, Request, Role, WorkerInfo};
 use hedge_model::spec::{Group, Input};
@@ -142,10 +142,10 @@ fn a_result_that_is_lost_is_made_again_from_the_beginning() {
     let other = if reader == 1 { 2 } else { 1 };
     rig.gone(reader);
     rig.pass_with_heartbeats(GRACE, &[other]);
-    let failure = PullFailure::Sources("it is gone".into());
+    let failure = FetchFailure::Sources("it is gone".into());
     for _ in 0..10 {
         let result = Err(failure.clone());
-        rig.event(Event::Pulled {
+        rig.event(Event::Fetched {
             hash: hash(20),
             result,
         });
@@ -248,7 +248,7 @@ fn a_new_grid_takes_such_a_job_as_soon_as_its_records_can_hold_it() {
             peer: client(1),
             role: Role::Client,
         },
-        ask: 1,
+        request_id: 1,
         key: SubmitKey([1; 16]),
         offer: Offer::Job(spec),
         from: addr(client(1)),

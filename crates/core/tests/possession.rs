@@ -22,8 +22,8 @@ fn reads(number: u8) -> Arc<JobSpec> {
     }])
 }
 
-fn pulled(rig: &mut Rig, number: u8, sender: Option<PeerId>) {
-    rig.event(Event::Pulled {
+fn fetched(rig: &mut Rig, number: u8, sender: Option<PeerId>) {
+    rig.event(Event::Fetched {
         hash: hash(number),
         result: Ok(sender),
     });
@@ -45,7 +45,7 @@ fn with_input() -> Rig {
     let mut rig = Rig::new();
     rig.submit(5, 1, &reads(3));
     rig.expect(&["pull 3 from client 5"]);
-    pulled(&mut rig, 3, Some(client(5)));
+    fetched(&mut rig, 3, Some(client(5)));
     rig.commit();
     rig.expect(&["append accepted", "client 5 #1: accepted 1"]);
     rig
@@ -99,7 +99,7 @@ fn a_client_names_the_input_of_its_ended_job_again_and_another_proves_it() {
     rig.expect(&["append job 1 cancelled", "drop 3", "client 5 #99: Ok"]);
     rig.submit(6, 2, &reads(3));
     rig.expect(&["pull 3 from client 6"]);
-    pulled(&mut rig, 3, None);
+    fetched(&mut rig, 3, None);
     rig.expect(&["client 6: prove 3"]);
     rig.submit(5, 3, &reads(3));
     rig.commit();
@@ -122,7 +122,7 @@ fn an_output_is_its_clients_to_name() {
     rig.expect(&["pull 8 from worker 1, client 5"]);
     rig.submit(6, 3, &reads(8));
     rig.expect(&[]);
-    pulled(&mut rig, 8, Some(worker(1)));
+    fetched(&mut rig, 8, Some(worker(1)));
     rig.expect(&["append accepted", "client 6: prove 8"]);
     proved(&mut rig, 6, &[(8, true)]);
     rig.expect(&["append accepted"]);
@@ -136,7 +136,7 @@ fn one_transfer_proves_a_blob_for_all_submissions_of_a_client() {
     }
     rig.submit(6, 3, &reads(3));
     rig.expect(&["pull 3 from client 5"]);
-    pulled(&mut rig, 3, Some(client(5)));
+    fetched(&mut rig, 3, Some(client(5)));
     rig.expect(&["append accepted", "append accepted", "client 6: prove 3"]);
     rig.gone_client(6);
     rig.expect(&[]);

@@ -154,7 +154,7 @@ fn who_waits_no_more_is_not_answered_and_the_next_leader_is_asked() {
     rig.ask(1, request(None, at(0, 0)));
     rig.gone_client(1);
     rig.ask(2, request(None, at(0, 0)));
-    rig.event(Event::Unasked(vec![99]));
+    rig.event(Event::RequestsAbandoned(vec![99]));
     rig.ask(3, request(None, at(0, 0)));
     rig.event(Event::Deposed);
     let said = rig.said();
@@ -242,11 +242,11 @@ fn what_is_asked_for_must_be_there_and_not_too_much() {
     };
     rig.ask(1, request(Some(other), at(0, 0)));
     rig.expect(&["client 1 #99: no, Bad: attempt 1.1/0.1.1 is none of task a; nothing was read"]);
-    let asks = |rig: &mut Rig, client: PeerId, count: u64| -> usize {
-        for ask in 0..count {
-            rig.event(Event::Ask {
+    let refused = |rig: &mut Rig, client: PeerId, count: u64| -> usize {
+        for request_id in 0..count {
+            rig.event(Event::Request {
                 requester: client.into(),
-                ask: 1000 + ask,
+                request_id: 1000 + request_id,
                 request: request(None, at(0, 0)),
                 secret: None,
             });
@@ -254,13 +254,13 @@ fn what_is_asked_for_must_be_there_and_not_too_much() {
         let said = rig.said();
         said.iter().filter(|line| line.contains("no, Busy")).count()
     };
-    assert_eq!(asks(&mut rig, client(1), 130), 2);
+    assert_eq!(refused(&mut rig, client(1), 130), 2);
     let others: usize = (0..5)
         .filter(|n| *n != 1)
-        .map(|n| asks(&mut rig, client(n), 128))
+        .map(|n| refused(&mut rig, client(n), 128))
         .sum();
     assert_eq!(others, 0, "there is room for others");
     rig.pass_with_heartbeats(Duration::from_secs(4), &[1]);
     rig.skip("all are told that the worker does not answer");
-    assert_eq!(asks(&mut rig, client(1), 128), 0);
+    assert_eq!(refused(&mut rig, client(1), 128), 0);
 }

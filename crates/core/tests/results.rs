@@ -3,7 +3,7 @@
 mod support;
 
 use hedge_core::monitor::{Finding, Found, Liveness};
-use hedge_core::supervisor::{Action, Event, PullFailure};
+use hedge_core::supervisor::{Action, Event, FetchFailure};
 use hedge_model::data::Data;
 use hedge_model::msg::{FromWorker, GrantedReply, Log, Outcome, Report, Request, Usage};
 use hedge_model::view::{LogView, ResultsView};
@@ -34,8 +34,8 @@ fn report(rig: &mut Rig, number: u8, attempt: AttemptId, outcome: Outcome) {
     rig.commit();
 }
 
-fn pulled(rig: &mut Rig, number: u8) {
-    rig.event(Event::Pulled {
+fn fetched(rig: &mut Rig, number: u8) {
+    rig.event(Event::Fetched {
         hash: hash(number),
         result: Ok(None),
     });
@@ -101,7 +101,7 @@ fn a_job_without_files_ends_once_what_it_printed_is_held() {
         !said.iter().any(|line| line.contains("job 1 done")),
         "{said:?}"
     );
-    pulled(&mut rig, 7);
+    fetched(&mut rig, 7);
     rig.commit();
     let said = rig.said();
     assert!(said.contains(&"append job 1 done".into()), "{said:?}");
@@ -129,7 +129,7 @@ fn a_task_runs_again_where_all_that_it_left_is_gone_with_its_worker() {
         again.last().unwrap().1,
         Outcome::Done(Vec::new()),
     );
-    pulled(&mut rig, 7);
+    fetched(&mut rig, 7);
     rig.commit();
     let said = rig.said();
     assert!(said.contains(&"append job 1 done".into()), "{said:?}");
@@ -140,7 +140,7 @@ fn clients_ask_supervisors_first_and_workers_too_while_a_transfer_is_under_way()
     let (mut rig, attempt) = one_attempt();
     report(&mut rig, 1, attempt, Outcome::Ended(exited(1)));
     assert_eq!(peers(&logs(&mut rig).sources), [ME, worker(1)]);
-    pulled(&mut rig, 7);
+    fetched(&mut rig, 7);
     assert_eq!(peers(&logs(&mut rig).sources), [ME]);
 }
 
@@ -162,7 +162,7 @@ fn what_the_finished_tasks_of_a_failed_job_left_is_fetched_and_kept() {
     let view = results(&mut rig, 0);
     assert_eq!(view.files.len(), 1);
     assert_eq!(peers(&view.sources), [ME, worker(holder)]);
-    pulled(&mut rig, 8);
+    fetched(&mut rig, 8);
     rig.commit();
     let said = rig.said();
     assert!(
@@ -191,9 +191,9 @@ fn results_of_an_ended_job_are_fetched_when_their_only_holder_is_heard_again() {
             silent,
         },
     );
-    rig.event(Event::Pulled {
+    rig.event(Event::Fetched {
         hash: hash(8),
-        result: Err(PullFailure::Sources("no source gave it".into())),
+        result: Err(FetchFailure::Sources("no source gave it".into())),
     });
     // When the transfer is due again, nobody can be asked.
     rig.pass_with_heartbeats(Duration::from_secs(1), &[3 - holder]);

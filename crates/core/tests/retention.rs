@@ -2,7 +2,7 @@
 
 mod support;
 
-use hedge_core::supervisor::{Event, PullFailure, State};
+use hedge_core::supervisor::{Event, FetchFailure, State};
 use hedge_model::capacity::Class;
 use hedge_model::group::{FromLeader, LeaderSays};
 use hedge_model::msg::{JOBS_MAX, Outcome, Reply, Request, Usage};
@@ -286,8 +286,8 @@ fn a_leader_without_a_disk_refuses_jobs_and_says_what_those_that_run_wait_for() 
     assert_eq!(shown(&mut rig), "supervisors fetch its results");
     // A disk that refuses the content itself is told of, too.
     for _ in 0..5 {
-        let why = PullFailure::Here("no space left on the disk".into());
-        rig.event(Event::Pulled {
+        let why = FetchFailure::Here("no space left on the disk".into());
+        rig.event(Event::Fetched {
             hash: hash(50),
             result: Err(why),
         });

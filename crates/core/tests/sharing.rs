@@ -315,7 +315,9 @@ fn who_stops_watching_is_told_nothing_more() {
         "client 1 #1: accepted 1",
         "client 1 #99: job 1 Waiting 0/1",
     ]);
-    rig.event(hedge_core::supervisor::Event::Unasked((0..1000).collect()));
+    rig.event(hedge_core::supervisor::Event::RequestsAbandoned(
+        (0..1000).collect(),
+    ));
     rig.attach(1, 1);
     let attempt = assigned(&rig.said())[0].1;
     rig.done(1, attempt);

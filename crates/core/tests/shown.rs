@@ -20,9 +20,9 @@ fn view(rig: &Rig, job: u64) -> JobView {
 fn explain(rig: &mut Rig, job: u64) -> ExplainView {
     use hedge_core::supervisor::{Action, Effects, Event};
     let mut out = Effects::default();
-    let event = Event::Ask {
+    let event = Event::Request {
         requester: client(1).into(),
-        ask: 1,
+        request_id: 1,
         request: Request::Explain(JobId(job), None),
         secret: None,
     };

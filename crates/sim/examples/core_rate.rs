@@ -143,7 +143,7 @@ impl Rate {
             key[..8].copy_from_slice(&(at as u64).to_be_bytes());
             self.to_core.push_back(supervisor::Event::Submit {
                 requester: here(),
-                ask: 1,
+                request_id: 1,
                 key: SubmitKey(key),
                 offer: Offer::Groups(hedge_model::JobId(1), Arc::new(extension)),
                 from: addr(PeerId([9; 32])),
@@ -165,7 +165,7 @@ impl Rate {
         self.core_time += began.elapsed();
         self.to_core.push_back(supervisor::Event::Submit {
             requester: here(),
-            ask: 1,
+            request_id: 1,
             key: SubmitKey([1; 16]),
             offer: Offer::Job(Arc::new(spec)),
             from: addr(PeerId([9; 32])),

@@ -291,7 +291,7 @@ impl Grid {
 
     fn ask(&mut self, ix: usize, conn: ConnId, what: Asked, request: Request) {
         let ask = self.clients[ix].ask(conn, what);
-        let event = supervisor::Event::Ask {
+        let event = supervisor::Event::Request {
             requester: Peer::Client(ix).id().into(),
             ask,
             request,

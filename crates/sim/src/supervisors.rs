@@ -8,7 +8,7 @@ use crate::watching::Watching;
 use crate::worker::Input;
 use crate::worker::blobs::leave;
 use hedge_core::supervisor::{
-    Action, Config, Effects, Event as Heard, Proposal, PullFailure, Supervisor,
+    Action, Config, Effects, Event as Heard, FetchFailure, Proposal, Supervisor,
 };
 use hedge_model::group::{FromLeader, PeerSupervisor, ToLeader};
 use hedge_model::msg::{Answer, GrantedBody, Grants, Reply, Role, ToWorker};
@@ -271,9 +271,9 @@ impl Grid {
                     self.send_down(conn, Event::Told(conn, reply));
                 }
             }
-            Action::Pull { hash, sources, .. } => {
+            Action::Fetch { hash, sources, .. } => {
                 let after = self.dice.millis(1, 60);
-                self.after(after, Event::Pulled(sup, life, hash, sources));
+                self.after(after, Event::Fetched(sup, life, hash, sources));
             }
             Action::Prove { holder, blobs } => {
                 let after = self.dice.millis(1, 60);
@@ -368,7 +368,7 @@ impl Grid {
             Ok(sender)
         } else {
             self.suspected.insert(hash);
-            Err(PullFailure::Sources("no source gave it".to_owned()))
+            Err(FetchFailure::Sources("no source gave it".to_owned()))
         };
         self.sup_handle(sup, Heard::Pulled { hash, result })
     }

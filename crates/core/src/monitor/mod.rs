@@ -270,7 +270,7 @@ impl Monitor {
         bytes: usize,
         out: &mut Vec<Output>,
     ) {
-        self.see(now);
+        self.note_time(now);
         let (settings, forgiven) = (self.settings, self.forgiven);
         let Some(watched) = self.watched(id) else {
             return;
@@ -307,7 +307,7 @@ impl Monitor {
     /// Where it comes late, the time in which nothing was taken in either is nobody's gap; while others were heard,
     /// one who was not was silent.
     pub fn check(&mut self, now: Time, out: &mut Vec<Output>) {
-        self.see(now);
+        self.note_time(now);
         let unseen = std::mem::take(&mut self.unseen);
         if let Some(due) = self.deadlines.next() {
             let late = now.since(due).min(unseen);
@@ -321,7 +321,7 @@ impl Monitor {
         let mut fired = std::mem::take(&mut self.fired);
         self.deadlines.advance(now, &mut fired);
         for slot in fired.drain(..) {
-            self.look(now, slot, out);
+            self.check_one(now, slot, out);
         }
         self.fired = fired;
     }
@@ -341,7 +341,7 @@ impl Monitor {
         Some(watched.status(now, self.forgiven))
     }
 
-    fn see(&mut self, now: Time) {
+    fn note_time(&mut self, now: Time) {
         self.unseen = self.unseen.max(now.since(self.seen));
         self.seen = self.seen.max(now);
     }
@@ -365,7 +365,7 @@ impl Monitor {
         all.min().unwrap_or(WatchMode::INTERVAL_MAX)
     }
 
-    fn look(&mut self, now: Time, slot: u32, out: &mut Vec<Output>) {
+    fn check_one(&mut self, now: Time, slot: u32, out: &mut Vec<Output>) {
         let (settings, forgiven, awake) = (self.settings, self.forgiven, self.awake);
         let Some(watched) = self.at(slot) else {
             return;
@@ -379,7 +379,7 @@ impl Monitor {
             return;
         };
         let (id, peer) = (watched.id, watched.peer);
-        if let Some(seq) = watched.ask(now) {
+        if let Some(seq) = watched.status_request(now) {
             out.push(Output::Ask { id, peer, seq });
         }
         let (liveness, silent) = watched.judge(now, forgiven, awake, &settings);

@@ -84,7 +84,7 @@ pub(super) struct Watched {
     told_at: Time,
     until_heard: Option<Duration>,
     asked: u64,
-    ask_at: Time,
+    request_at: Time,
     asked_at: Time,
     round_trip: Option<Duration>,
     /// Arrival less sending, by two clocks, of the heartbeat that was held up least; nanoseconds.
@@ -124,7 +124,7 @@ impl Watched {
             told_at: now,
             until_heard: None,
             asked: 0,
-            ask_at: now,
+            request_at: now,
             asked_at: now,
             round_trip: None,
             offset: None,
@@ -236,18 +236,18 @@ impl Watched {
             Liveness::Dead => None,
         };
         let worse = worse.map(|liveness| self.reaches(liveness, forgiven, awake, settings));
-        let ask = self.mode.asks().then_some(self.ask_at);
+        let ask = self.mode.asks().then_some(self.request_at);
         [worse, ask, self.relax_at].into_iter().flatten().min()
     }
 
     /// The number of the question to ask now, if one is due.
-    pub fn ask(&mut self, now: Time) -> Option<u64> {
-        if !self.mode.asks() || self.ask_at > now {
+    pub fn status_request(&mut self, now: Time) -> Option<u64> {
+        if !self.mode.asks() || self.request_at > now {
             return None;
         }
-        self.ask_at = self.ask_at + self.interval;
-        if self.ask_at + self.interval * MADE_UP_MAX <= now {
-            self.ask_at = now + self.interval;
+        self.request_at = self.request_at + self.interval;
+        if self.request_at + self.interval * MADE_UP_MAX <= now {
+            self.request_at = now + self.interval;
         }
         self.asked += 1;
         self.asked_at = now;
@@ -282,7 +282,7 @@ impl Watched {
         (self.mode, self.interval) = (mode, interval);
         self.plan = self.plan.wrapping_add(1).max(1);
         self.told_at = now;
-        self.ask_at = now;
+        self.request_at = now;
         Some(HeartbeatPlan {
             number: self.plan,
             every: mode.sends().then_some(interval),

@@ -45,8 +45,8 @@ impl State {
                 )
             })?;
             let mut again = Job::clone(job);
-            again.find_failures();
-            again.find_released();
+            again.recount_failures();
+            again.recount_released();
             expect(again.failures == job.failures, || {
                 format!("job {id} miscounts what has failed")
             })?;
@@ -230,7 +230,7 @@ impl LeaderView<'_> {
                         .is_some_and(|known| known.active() > 0 || known.committing().is_some());
                     let delayed = known.is_some_and(|known| known.retried_at().is_some());
                     let offered = offers.offers(offset);
-                    let waits = !self.may_start_at_place(task, job, group);
+                    let waits = !self.element_may_start(task, job, group);
                     expect(!open || carried || offered || delayed || waits, || {
                         format!("task {task} is open and forgotten")
                     })?;

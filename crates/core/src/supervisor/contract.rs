@@ -188,7 +188,7 @@ pub enum Event {
         /// Who.
         requester: Requester,
         /// The question's id.
-        ask: u64,
+        request_id: u64,
         /// The submission.
         key: SubmitKey,
         /// What.
@@ -199,11 +199,11 @@ pub enum Event {
         held: Vec<Hash>,
     },
     /// A client asks for anything else.
-    Ask {
+    Request {
         /// Who.
         requester: Requester,
         /// The question's id.
-        ask: u64,
+        request_id: u64,
         /// The question.
         request: Request,
         /// A fresh random secret for a new ticket, where the question is for one.
@@ -217,13 +217,13 @@ pub enum Event {
         silent: bool,
     },
     /// Nobody waits for the answers to these questions any more.
-    Unasked(Vec<u64>),
+    RequestsAbandoned(Vec<u64>),
     /// A pull of content into the own store ended.
-    Pulled {
+    Fetched {
         /// Which.
         hash: Hash,
         /// Which peer sent all of it, or how it failed. None where it was here already, or came in parts.
-        result: Result<Option<PeerId>, PullFailure>,
+        result: Result<Option<PeerId>, FetchFailure>,
     },
     /// A peer was asked to prove that it holds blobs.
     Proved {
@@ -238,7 +238,7 @@ pub enum Event {
 
 /// Why content could not be pulled, a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PullFailure {
+pub enum FetchFailure {
     /// This machine cannot keep it, like a full disk: says nothing of those who hold it.
     Here(String),
     /// Nobody who was named gave it.
@@ -383,8 +383,8 @@ pub enum Action {
         /// Nothing, or why not.
         refused: Option<NotAdmitted>,
     },
-    /// Fetch content into the own store, then say [`Event::Pulled`].
-    Pull {
+    /// Fetch content into the own store, then say [`Event::Fetched`].
+    Fetch {
         /// Which.
         hash: Hash,
         /// Its length in bytes.
@@ -467,13 +467,13 @@ impl NotAdmitted {
 pub(crate) enum Pending {
     Accepted {
         client: PeerId,
-        ask: u64,
+        request_id: u64,
         spec: SharedSpec,
     },
     /// Groups for an open job.
     Extended {
         client: PeerId,
-        ask: u64,
+        request_id: u64,
         job: JobId,
         key: SubmitKey,
         extension: SharedExtension,
@@ -483,13 +483,13 @@ pub(crate) enum Pending {
     },
     Ticket {
         client: PeerId,
-        ask: u64,
+        request_id: u64,
         secret: String,
     },
     /// Anything that is answered with "done".
     Done {
         client: PeerId,
-        ask: u64,
+        request_id: u64,
     },
     /// Nothing: the client is gone, and a later connection of the same peer counts its questions anew.
     Abandoned,

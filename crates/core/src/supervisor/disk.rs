@@ -38,7 +38,8 @@ impl Supervisor {
         }
         if let Some(mut leadership) = self.leadership(out) {
             let jobs: Vec<JobId> = leadership.leader.jobs.iter().map(|(id, _)| id).collect();
-            jobs.into_iter().for_each(|job| leadership.tell_soon(job));
+            jobs.into_iter()
+                .for_each(|job| leadership.notify_watchers_soon(job));
         }
     }
 
@@ -77,15 +78,15 @@ impl<'a> LeaderView<'a> {
     /// What a job waits for beside workers: results that this supervisor has no room for.
     pub(crate) fn held_up(&self, id: JobId, job: &ActiveJob) -> Option<String> {
         let leader = self.leader;
-        let missing = job.missing_results().iter();
+        let missing = job.awaited_results().iter();
         let mut faults = missing.filter_map(|hash| leader.blobs.get(*hash)?.fault());
         let fault = faults.next();
         let fault = fault.or(self
             .disk_fault
-            .filter(|_| !job.missing_results().is_empty()))?;
+            .filter(|_| !job.awaited_results().is_empty()))?;
         Some(format!(
             "{} of its results cannot be stored yet, and it ends once they are: {fault}; `hedge cancel {id}` gives it up",
-            job.missing_results().len()
+            job.awaited_results().len()
         ))
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::supervisor::durable::change::Change;
 use crate::supervisor::durable::state::State;
-use crate::supervisor::{Action, Event, ProposalId, PullFailure, answer, not_leading};
+use crate::supervisor::{Action, Event, FetchFailure, ProposalId, answer, not_leading};
 use hedge_model::group::{Hint, ToLeader};
 use hedge_model::msg::Reply;
 use hedge_model::{AttemptId, Epoch, Hash, JobId, PeerId, Source, TaskId};
@@ -40,10 +40,19 @@ impl Follower {
     /// Takes an event that only concerns a leader, apart from blobs that a leader wanted replicated here.
     pub fn on_event(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
-            Event::Submit { requester, ask, .. } | Event::Ask { requester, ask, .. } => {
-                answer(requester.peer(), ask, Reply::No(not_leading()), out);
+            Event::Submit {
+                requester,
+                request_id,
+                ..
             }
-            Event::Pulled { hash, result } => self.on_pulled(hash, result, out),
+            | Event::Request {
+                requester,
+                request_id,
+                ..
+            } => {
+                answer(requester.peer(), request_id, Reply::No(not_leading()), out);
+            }
+            Event::Fetched { hash, result } => self.on_fetched(hash, result, out),
             _ => {}
         }
     }
@@ -51,7 +60,7 @@ impl Follower {
     /// Fetches a blob, because a leader wants it replicated here.
     pub fn fetch(&mut self, hash: Hash, size: u64, sources: Vec<Source>, out: &mut Vec<Action>) {
         self.fetching.insert(hash);
-        out.push(Action::Pull {
+        out.push(Action::Fetch {
             hash,
             size,
             sources,
@@ -60,17 +69,17 @@ impl Follower {
 
     /// A pull has ended. Its leader, or the one that has taken over since, is told of every blob that this
     /// supervisor holds.
-    fn on_pulled(
+    fn on_fetched(
         &mut self,
         hash: Hash,
-        result: Result<Option<PeerId>, PullFailure>,
+        result: Result<Option<PeerId>, FetchFailure>,
         out: &mut Vec<Action>,
     ) {
         let asked = self.fetching.remove(&hash);
         let Some(to) = self.leader else { return };
         let msg = match result {
             Ok(_) => ToLeader::Held(hash),
-            Err(PullFailure::Here(why) | PullFailure::Sources(why)) if asked => {
+            Err(FetchFailure::Here(why) | FetchFailure::Sources(why)) if asked => {
                 ToLeader::NotHeld(hash, why)
             }
             Err(_) => return,

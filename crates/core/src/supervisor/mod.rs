@@ -13,8 +13,8 @@ mod leader;
 mod peers;
 
 pub use contract::{
-    Action, Config, Effects, Event, GrantRequest, NotAdmitted, Offer, Proposal, ProposalId,
-    PullFailure, Requester, UngrantedAssignment,
+    Action, Config, Effects, Event, FetchFailure, GrantRequest, NotAdmitted, Offer, Proposal,
+    ProposalId, Requester, UngrantedAssignment,
 };
 pub use durable::change::{Change, Success};
 pub use durable::learned::Learned;
@@ -108,7 +108,7 @@ impl Supervisor {
             }) | Event::FromWorker {
                 msg: FromWorker::Printed(_),
                 ..
-            } | Event::Ask {
+            } | Event::Request {
                 request: Request::Printed(_),
                 ..
             }
@@ -149,7 +149,7 @@ impl Supervisor {
             },
         }
         if let Some(mut leadership) = self.leadership(out) {
-            leadership.settle(news);
+            leadership.update_after_event(news);
         }
     }
 
@@ -173,7 +173,8 @@ impl Supervisor {
 
     /// How many records were appended that are not committed yet and promise something.
     pub fn promised(&self) -> usize {
-        self.view().map_or(0, |view| view.leader.promises.len())
+        self.view()
+            .map_or(0, |view| view.leader.pending_proposals.len())
     }
 
     /// How workers are to be watched.
@@ -396,7 +397,7 @@ impl Supervisor {
         let admission = self.state.admission(self.now, peer, role, ticket);
         let refused = match (admission, self.leadership(out)) {
             (Ok(Some(ticket)), Some(mut leadership)) => {
-                return leadership.let_join(peer, role, ticket);
+                return leadership.admit(peer, role, ticket);
             }
             (Ok(Some(_)), None) => Some(NotAdmitted::Redirected),
             (Ok(None), _) => None,

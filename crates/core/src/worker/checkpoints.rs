@@ -103,17 +103,17 @@ impl Worker {
         };
         let attempt = self.in_hand.get_mut(&id.attempt);
         let Some(attempt) = attempt.filter(|attempt| attempt.state.busy()) else {
-            return self.drop_untold(Some(news), out);
+            return self.drop_unreported(Some(news), out);
         };
         if self.connected {
             out.push(news.tell(now));
         }
         let before = attempt.checkpoint.replace(news);
-        self.drop_untold(before, out);
+        self.drop_unreported(before, out);
     }
 
     /// Drops a checkpoint that no supervisor has heard of, and that is not wanted any more.
-    pub(super) fn drop_untold(&mut self, saved: Option<Saved>, out: &mut Vec<Action>) {
+    pub(super) fn drop_unreported(&mut self, saved: Option<Saved>, out: &mut Vec<Action>) {
         let Some(saved) = saved.filter(|saved| !saved.told) else {
             return;
         };

@@ -172,13 +172,13 @@ impl Worker {
                 if self.owner.response() != OwnerResponse::Work {
                     out.push(Action::Tell(FromWorker::Owner(self.owner.state(now))));
                 }
-                self.repeat(now, out);
+                self.resend_unsettled(now, out);
             }
             Event::Disconnected => self.connected = false,
             Event::Order(epoch, _) if epoch < self.epoch => {}
             Event::Order(epoch, order) => {
                 self.epoch = epoch;
-                self.obey(now, order, out);
+                self.on_message(now, order, out);
             }
             Event::Staged(id, result) => self.on_staged(now, id, result, out),
             Event::Waits(id, job) => self.on_waits(id, job, out),
@@ -190,12 +190,12 @@ impl Worker {
             }
             Event::Owner(signal) => {
                 if self.owner.signal(now, signal) {
-                    self.turn(now, out);
+                    self.follow_owner(now, out);
                 }
             }
             Event::Tick => {
                 if self.owner.update(now) {
-                    self.turn(now, out);
+                    self.follow_owner(now, out);
                 }
             }
             Event::Benchmarked(scores) => {
@@ -265,12 +265,12 @@ impl Worker {
             .count()
     }
 
-    fn obey(&mut self, now: Time, order: ToWorker, out: &mut Vec<Action>) {
+    fn on_message(&mut self, now: Time, order: ToWorker, out: &mut Vec<Action>) {
         match order {
             ToWorker::Body(body) => {
                 self.bodies.insert((body.job, body.group), body);
             }
-            ToWorker::Assign(order) => self.take(now, order, out),
+            ToWorker::Assign(order) => self.accept(now, order, out),
             ToWorker::Cancel(id) => self.cancel(id, out),
             ToWorker::Return(id) => {
                 if self
@@ -313,7 +313,7 @@ impl Worker {
         }
     }
 
-    fn take(&mut self, now: Time, order: Assignment, out: &mut Vec<Action>) {
+    fn accept(&mut self, now: Time, order: Assignment, out: &mut Vec<Action>) {
         let id = order.attempt;
         if self.in_hand.contains_key(&id) {
             return;
@@ -329,10 +329,10 @@ impl Worker {
             log: None,
         };
         let Some(body) = body else {
-            return out.push(tell_end(refuse("it does not know what to run")));
+            return out.push(report_end(refuse("it does not know what to run")));
         };
         if self.in_hand.len() >= IN_HAND_MAX {
-            return out.push(tell_end(refuse("it has too many attempts in hand")));
+            return out.push(report_end(refuse("it has too many attempts in hand")));
         }
         let attempt = InHand {
             body: body.clone(),
@@ -518,12 +518,12 @@ impl Worker {
         if self.connected {
             out.push(Action::Tell(FromWorker::Ended(report)));
         }
-        self.drop_untold(checkpoint, out);
+        self.drop_unreported(checkpoint, out);
         self.content.ended(job, &self.in_hand, out);
     }
 
     /// Says again what is not settled, on a new connection.
-    fn repeat(&mut self, now: Time, out: &mut Vec<Action>) {
+    fn resend_unsettled(&mut self, now: Time, out: &mut Vec<Action>) {
         for attempt in self.in_hand.values_mut() {
             out.extend(attempt.checkpoint.as_mut().map(|saved| saved.tell(now)));
             match (&attempt.report, attempt.state) {
@@ -559,7 +559,7 @@ impl Worker {
     }
 
     /// The worker stands otherwise to its owner than before.
-    fn turn(&mut self, now: Time, out: &mut Vec<Action>) {
+    fn follow_owner(&mut self, now: Time, out: &mut Vec<Action>) {
         let response = self.owner.response();
         if self.connected {
             out.push(Action::Tell(FromWorker::Owner(self.owner.state(now))));
@@ -573,6 +573,6 @@ impl Worker {
     }
 }
 
-fn tell_end(report: Report) -> Action {
+fn report_end(report: Report) -> Action {
     Action::Tell(FromWorker::Ended(Box::new(report)))
 }

@@ -88,7 +88,7 @@ pub fn line(action: &Action) -> String {
         }
         Action::LinkRate { peer: who, rate } => format!("link {}: {rate}", peer(*who)),
         Action::Admit { peer: who, refused } => format!("admit {}: {refused:?}", peer(*who)),
-        Action::Pull { hash, sources, .. } => {
+        Action::Fetch { hash, sources, .. } => {
             let from: Vec<String> = sources.iter().map(|source| peer(source.peer)).collect();
             format!("pull {} from {}", hash.0[0], from.join(", "))
         }

@@ -331,7 +331,7 @@ impl Rig {
         let peer = client(number);
         self.event(Event::Submit {
             requester: peer.into(),
-            ask: u64::from(key),
+            request_id: u64::from(key),
             key: SubmitKey([key; 16]),
             offer: Offer::Job(spec.clone()),
             from: addr(peer),
@@ -340,9 +340,9 @@ impl Rig {
     }
 
     pub fn ask(&mut self, number: u8, request: Request) {
-        self.event(Event::Ask {
+        self.event(Event::Request {
             requester: client(number).into(),
-            ask: 99,
+            request_id: 99,
             request,
             secret: None,
         });
@@ -405,9 +405,9 @@ pub fn ticket(
     valid_for: Option<Duration>,
     uses: Option<u32>,
 ) {
-    rig.event(Event::Ask {
+    rig.event(Event::Request {
         requester: client(1).into(),
-        ask: 1,
+        request_id: 1,
         request: Request::Ticket {
             role,
             valid_for,

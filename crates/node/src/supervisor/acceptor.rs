@@ -111,7 +111,7 @@ impl Loop {
         }
         if self.clients.remove(&conn).is_some() {
             let asks = self.pending.forget(conn);
-            self.feed(Event::Unasked(asks));
+            self.feed(Event::RequestsAbandoned(asks));
             // One peer may have several connections; only with the last is nobody there who waits.
             let here = self.clients.values().any(|other| other.peer() == peer);
             if !here && !self.workers.contains_key(&peer) {
@@ -192,7 +192,7 @@ impl Loop {
         for (conn, sender) in gone {
             sender.close(CloseReason::Revoked);
             let asks = self.pending.forget(conn);
-            self.feed(Event::Unasked(asks));
+            self.feed(Event::RequestsAbandoned(asks));
         }
         self.peer_supervisors.remove(&peer);
         self.setup.links.shut_out(peer);

@@ -3,7 +3,7 @@
 use super::core_loop::{ConnId, Input, Loop};
 use crate::frames::send;
 use crate::grants::sign;
-use hedge_core::supervisor::{Action, GrantRequest, PullFailure};
+use hedge_core::supervisor::{Action, FetchFailure, GrantRequest};
 use hedge_model::group::{FromLeader, LeaderSays, ToLeader};
 use hedge_model::msg::{Answer, GrantedBody, Grants, HASHES_MAX, Reply, ToWorker};
 use hedge_model::{Hash, PeerAddr, PeerId, Source};
@@ -76,7 +76,7 @@ impl Loop {
                 Action::TellHoldings { to } => self.tell_holdings(to),
                 Action::Expel(peer) => self.expel(peer),
                 Action::Admit { peer, refused } => self.admit(peer, refused),
-                Action::Pull {
+                Action::Fetch {
                     hash,
                     size,
                     sources,
@@ -211,7 +211,7 @@ impl Loop {
             drop(place);
             let delivered: BTreeMap<Hash, PeerId> = fetched.delivered.into_iter().collect();
             let failed = fetched.failed.into_iter().map(failure);
-            let mut failed: BTreeMap<Hash, PullFailure> = failed.collect();
+            let mut failed: BTreeMap<Hash, FetchFailure> = failed.collect();
             let hashes = blobs.into_iter().map(|(hash, _)| hash);
             let (gone, here): (Vec<Hash>, Vec<Hash>) =
                 hashes.partition(|hash| failed.contains_key(hash));
@@ -220,7 +220,7 @@ impl Loop {
                 Some(store) if !here.is_empty() => store.persist(here.clone()).await,
                 _ => Ok(()),
             };
-            let kept = kept.map_err(|error| PullFailure::Here(error.to_string()));
+            let kept = kept.map_err(|error| FetchFailure::Here(error.to_string()));
             let here = here.into_iter().map(|hash| {
                 let sender = delivered.get(&hash).copied();
                 (hash, kept.clone().map(|()| sender))
@@ -265,12 +265,12 @@ impl Loop {
     }
 }
 
-fn failure(error: FetchError) -> (Hash, PullFailure) {
+fn failure(error: FetchError) -> (Hash, FetchFailure) {
     let why = error.to_string();
     match error {
-        FetchError::Local { hash, .. } => (hash, PullFailure::Here(why)),
+        FetchError::Local { hash, .. } => (hash, FetchFailure::Here(why)),
         FetchError::Sources { hash, .. } | FetchError::NoSource { hash } => {
-            (hash, PullFailure::Sources(why))
+            (hash, FetchFailure::Sources(why))
         }
     }
 }

@@ -20,7 +20,7 @@ use hedge_core::commit_batcher::CommitBatcher;
 use hedge_core::group::Absences;
 use hedge_core::monitor::Finding;
 use hedge_core::supervisor::{
-    self, Config, Effects, Event, Measured, PullFailure, Requester, State,
+    self, Config, Effects, Event, FetchFailure, Measured, Requester, State,
 };
 use hedge_model::group::{FromLeader, GroupMember, PeerSupervisor, ToLeader};
 use hedge_model::msg::{Ask, FromWorker, Request, Role};
@@ -114,7 +114,7 @@ pub(crate) enum Input {
     },
     GroupAsk {
         peer: PeerId,
-        ask: GroupAsk,
+        request_id: GroupAsk,
         call: Call,
     },
     /// From within this process, in this role.
@@ -125,11 +125,11 @@ pub(crate) enum Input {
     },
     Submit {
         requester: Requester,
-        ask: u64,
+        request_id: u64,
         job: NewJob,
         result: Result<Submitted, String>,
     },
-    Pulled(Vec<(Hash, Result<Option<PeerId>, PullFailure>)>),
+    Pulled(Vec<(Hash, Result<Option<PeerId>, FetchFailure>)>),
     /// What a peer has proven of blobs that it was asked about.
     Proved(PeerId, Vec<(Hash, Result<(), String>)>),
     WorkerProcessEnded(u32),
@@ -438,7 +438,11 @@ impl Loop {
                 self.feed(Event::ToLeader { peer, msg });
             }
             Input::FromLeader { .. } | Input::ToLeader { .. } => {}
-            Input::GroupAsk { peer, ask, call } => self.on_group_ask(peer, ask, call),
+            Input::GroupAsk {
+                peer,
+                request_id,
+                call,
+            } => self.on_group_ask(peer, request_id, call),
             Input::Local {
                 role,
                 request,
@@ -446,13 +450,13 @@ impl Loop {
             } => self.ask_here(role, request, reply_to),
             Input::Submit {
                 requester,
-                ask,
+                request_id,
                 job,
                 result,
-            } => self.on_decoded(requester, ask, job, result),
+            } => self.on_decoded(requester, request_id, job, result),
             Input::Pulled(pulled) => {
                 for (hash, result) in pulled {
-                    self.feed(Event::Pulled { hash, result });
+                    self.feed(Event::Fetched { hash, result });
                 }
             }
             Input::Proved(holder, proofs) => self.feed(Event::Proved { holder, proofs }),
@@ -494,19 +498,20 @@ impl Loop {
         Err(End::Failed(NodeError::NotAllowed(why)))
     }
 
-    fn on_group_ask(&mut self, peer: PeerId, ask: GroupAsk, call: Call) {
-        let honest = match &ask {
+    fn on_group_ask(&mut self, peer: PeerId, request_id: GroupAsk, call: Call) {
+        let honest = match &request_id {
             GroupAsk::Join { member, .. } => member.peer.peer == peer,
             _ => self.trusted.contains(&peer) || self.core.state().member(peer).is_some(),
         };
         if !honest {
             return call_off(call);
         }
-        if let GroupAsk::Join { .. } = &ask {
+        if let GroupAsk::Join { .. } = &request_id {
             let role = Some(Role::Supervisor);
             self.setup.audit.note(peer, role, "join the group", "asked");
         }
-        let answer = membership::answer(ask, self.changes.clone(), self.setup.inputs.clone());
+        let answer =
+            membership::answer(request_id, self.changes.clone(), self.setup.inputs.clone());
         tokio::spawn(async move {
             let reply = postcard::to_stdvec(&answer.await).unwrap_or_default();
             _ = call.answer(reply.into()).await;

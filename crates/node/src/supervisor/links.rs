@@ -220,10 +220,15 @@ impl PeerLinks {
     }
 
     /// Asks another supervisor about the group.
-    pub async fn ask(&self, to: PeerId, ask: &GroupAsk, within: Duration) -> io::Result<Bytes> {
+    pub async fn ask(
+        &self,
+        to: PeerId,
+        request_id: &GroupAsk,
+        within: Duration,
+    ) -> io::Result<Bytes> {
         let caller = self.0.lock().get(&to).and_then(|peer| peer.caller.clone());
         let caller = caller.ok_or(io::ErrorKind::NotConnected)?;
-        let request = postcard::to_stdvec(ask).map_err(io::Error::other)?;
+        let request = postcard::to_stdvec(request_id).map_err(io::Error::other)?;
         let answer = caller.call(KIND_GROUP, request.into(), within).await;
         answer.map_err(io::Error::other)
     }
@@ -405,7 +410,11 @@ impl Shared {
                     continue;
                 }
                 Heard::Call(call) => match postcard::from_bytes(&call.request) {
-                    Ok(ask) if call.kind == KIND_GROUP => Input::GroupAsk { peer, ask, call },
+                    Ok(request_id) if call.kind == KIND_GROUP => Input::GroupAsk {
+                        peer,
+                        request_id,
+                        call,
+                    },
                     _ => continue,
                 },
                 Heard::Note(note) => match postcard::from_bytes(&note) {

@@ -241,11 +241,11 @@ fn refused(error: StoreError) -> GroupReply {
 
 /// Answers a question about the group.
 pub(crate) async fn answer(
-    ask: GroupAsk,
+    request_id: GroupAsk,
     changes: Changes,
     inputs: mpsc::Sender<Input>,
 ) -> GroupReply {
-    match ask {
+    match request_id {
         GroupAsk::Join { id, member } => changes.join(id, &member).await,
         GroupAsk::Vote(id) => changes.vote(id).await,
         GroupAsk::Ticket { role, have } => invitations::invite(&inputs, role, have).await,
@@ -261,9 +261,9 @@ pub(crate) async fn join(
     let mut group = changes.journal.group();
     let id = changes.journal.id();
     let mut pause = Pause::new();
-    let ask = ask_to_join(id, me);
+    let request_id = ask_to_join(id, me);
     while !group.borrow_and_update().seats.contains_key(&id) {
-        if ask_leader(links, &ask).await? {
+        if ask_leader(links, &request_id).await? {
             // The leader sends the log next.
             _ = tokio::time::timeout(ASK_WITHIN, group.changed()).await;
         } else {
@@ -338,8 +338,8 @@ impl Moved {
             let told = if leading {
                 matches!(changes.join(id, &member).await, GroupReply::Ok)
             } else {
-                let ask = GroupAsk::Join { id, member };
-                ask_leader(&links, &ask).await.unwrap_or_default()
+                let request_id = GroupAsk::Join { id, member };
+                ask_leader(&links, &request_id).await.unwrap_or_default()
             };
             if told {
                 tracing::info!("the group knows where this supervisor is now");
@@ -350,9 +350,9 @@ impl Moved {
 }
 
 /// Asks all in turn until the one that leads has done it.
-async fn ask_leader(links: &PeerLinks, ask: &GroupAsk) -> Result<bool, String> {
+async fn ask_leader(links: &PeerLinks, request_id: &GroupAsk) -> Result<bool, String> {
     for peer in links.open() {
-        let answer = links.ask(peer, ask, ASK_WITHIN).await;
+        let answer = links.ask(peer, request_id, ASK_WITHIN).await;
         let answer = answer
             .ok()
             .and_then(|bytes| postcard::from_bytes(&bytes).ok());
@@ -367,9 +367,9 @@ async fn ask_leader(links: &PeerLinks, ask: &GroupAsk) -> Result<bool, String> {
 
 /// A ticket from the one that leads, in place of one that is not valid.
 pub(crate) async fn ticket(links: &PeerLinks, role: Role, have: Option<Hash>) -> GroupReply {
-    let ask = GroupAsk::Ticket { role, have };
+    let request_id = GroupAsk::Ticket { role, have };
     for peer in links.open() {
-        let answer = links.ask(peer, &ask, ASK_WITHIN).await;
+        let answer = links.ask(peer, &request_id, ASK_WITHIN).await;
         let answer = answer
             .ok()
             .and_then(|bytes| postcard::from_bytes(&bytes).ok());

@@ -14,7 +14,11 @@ const ASKED_MAX: usize = 65_536;
 /// Where the replies to a request go.
 #[derive(Debug)]
 pub(crate) enum ReplyTo {
-    Remote { conn: ConnId, ask: u64, watch: bool },
+    Remote {
+        conn: ConnId,
+        request_id: u64,
+        watch: bool,
+    },
     Once(Option<oneshot::Sender<Reply>>),
     Watch(mpsc::Sender<Reply>),
 }
@@ -50,8 +54,8 @@ impl PendingRequests {
     }
 
     /// Keeps a request until it is certain who leads.
-    pub fn hold(&mut self, requester: Requester, ask: u64, request: Request) {
-        self.held.push_back((requester, ask, request));
+    pub fn hold(&mut self, requester: Requester, request_id: u64, request: Request) {
+        self.held.push_back((requester, request_id, request));
     }
 
     /// Whether any request is kept.
@@ -67,8 +71,13 @@ impl PendingRequests {
     /// Removes the requests of a closed connection, and returns their numbers.
     pub fn forget(&mut self, conn: ConnId) -> Vec<u64> {
         let here = |_: &u64, open: &mut (ReplyTo, Option<Asked>)| matches!(&open.0, ReplyTo::Remote { conn: at, .. } if *at == conn);
-        let gone: HashSet<u64> = self.open.extract_if(here).map(|(ask, _)| ask).collect();
-        self.held.retain(|(_, ask, _)| !gone.contains(ask));
+        let gone: HashSet<u64> = self
+            .open
+            .extract_if(here)
+            .map(|(request_id, _)| request_id)
+            .collect();
+        self.held
+            .retain(|(_, request_id, _)| !gone.contains(request_id));
         gone.into_iter().collect()
     }
 
@@ -84,8 +93,15 @@ impl PendingRequests {
         let (reply_to, asked) = self.open.get_mut(&id)?;
         let noted = asked.take().map(|asked| (asked, reply.clone()));
         let over = match reply_to {
-            ReplyTo::Remote { conn, ask, watch } => {
-                let answer = Answer { id: *ask, reply };
+            ReplyTo::Remote {
+                conn,
+                request_id,
+                watch,
+            } => {
+                let answer = Answer {
+                    id: *request_id,
+                    reply,
+                };
                 remote.entry(*conn).or_default().push(answer);
                 over || !*watch
             }
@@ -128,17 +144,20 @@ mod tests {
         for conn in [1, 2, 1] {
             let reply_to = ReplyTo::Remote {
                 conn,
-                ask: 7,
+                request_id: 7,
                 watch: true,
             };
-            let (ask, full) = pending.add(reply_to, None);
+            let (request_id, full) = pending.add(reply_to, None);
             assert!(!full);
-            pending.hold(peer, ask, Request::Watch(JobId(1)));
+            pending.hold(peer, request_id, Request::Watch(JobId(1)));
         }
         let mut gone = pending.forget(1);
         gone.sort_unstable();
         assert_eq!(gone, [1, 3]);
-        assert_eq!(pending.next_held().map(|(_, ask, _)| ask), Some(2));
+        assert_eq!(
+            pending.next_held().map(|(_, request_id, _)| request_id),
+            Some(2)
+        );
         assert!(!pending.holds_any());
     }
 }

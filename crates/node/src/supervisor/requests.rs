@@ -38,15 +38,15 @@ impl Loop {
             Requester::Here { role, .. } => Some(role),
         };
         let asked = self.setup.audit.asked(requester.peer(), role, &request);
-        let (ask, too_many) = self.pending.add(reply_to, asked);
+        let (request_id, too_many) = self.pending.add(reply_to, asked);
         if too_many {
             let why = "the supervisor has too many questions open; ask again later";
-            return self.reply(ask, no(RefusalKind::Busy, why));
+            return self.reply(request_id, no(RefusalKind::Busy, why));
         }
         if self.may_be_replaced() {
-            self.pending.hold(requester, ask, request);
+            self.pending.hold(requester, request_id, request);
         } else {
-            self.ask_core(requester, ask, request);
+            self.ask_core(requester, request_id, request);
         }
     }
 
@@ -61,17 +61,17 @@ impl Loop {
     /// Goes on with the questions that were held back, once it leads surely or surely not.
     pub(super) fn ask_held(&mut self) {
         while self.pending.holds_any() && !self.may_be_replaced() {
-            if let Some((requester, ask, request)) = self.pending.next_held() {
-                self.ask_core(requester, ask, request);
+            if let Some((requester, request_id, request)) = self.pending.next_held() {
+                self.ask_core(requester, request_id, request);
             }
         }
     }
 
-    fn ask_core(&mut self, requester: Requester, ask: u64, request: Request) {
+    fn ask_core(&mut self, requester: Requester, request_id: u64, request: Request) {
         match request {
             Request::Submit { key, spec, from } => {
                 let extends = None;
-                self.ask_submit(requester, ask, NewJob { key, from, extends }, spec);
+                self.ask_submit(requester, request_id, NewJob { key, from, extends }, spec);
             }
             Request::Extend {
                 job,
@@ -81,17 +81,17 @@ impl Loop {
             } => {
                 let extends = Some(job);
                 let job = NewJob { key, from, extends };
-                self.ask_submit(requester, ask, job, extension);
+                self.ask_submit(requester, request_id, job, extension);
             }
             Request::Ticket {
                 role, valid_for, ..
             } => {
                 let valid_s = valid_for.map(|span| span.as_secs());
-                self.ask_ticket(requester, ask, request, role, valid_s);
+                self.ask_ticket(requester, request_id, request, role, valid_s);
             }
-            request => self.feed(Event::Ask {
+            request => self.feed(Event::Request {
                 requester,
-                ask,
+                request_id,
                 request,
                 secret: None,
             }),
@@ -100,7 +100,7 @@ impl Loop {
 
     /// Hands a job to the core once its description is here and checked: at once where it came with the request and the
     /// check is short.
-    fn ask_submit(&mut self, requester: Requester, ask: u64, job: NewJob, spec: Data) {
+    fn ask_submit(&mut self, requester: Requester, request_id: u64, job: NewJob, spec: Data) {
         if let Requester::Peer(peer) = requester
             && !hedge_net::serves_for(peer, &job.from)
         {
@@ -109,18 +109,18 @@ impl Loop {
                  with this version of hedge",
                 job.from.addr.peer.short()
             );
-            return self.reply(ask, no(RefusalKind::Bad, &why));
+            return self.reply(request_id, no(RefusalKind::Bad, &why));
         }
         let slow = match spec {
             Data::Inline(bytes) if job.extends.is_some() => {
                 let decoded = decode_groups(&bytes);
-                return self.on_decoded(requester, ask, job, decoded);
+                return self.on_decoded(requester, request_id, job, decoded);
             }
             Data::Inline(bytes) => match decode(&bytes) {
                 Ok(spec) if spec.checks_slowly() => Slow::Check(Box::new(spec)),
                 decoded => {
                     let checked = decoded.and_then(check).map(Submitted::Job);
-                    return self.on_decoded(requester, ask, job, checked);
+                    return self.on_decoded(requester, request_id, job, checked);
                 }
             },
             Data::Blob { hash, size } => Slow::Fetch(hash, size),
@@ -144,7 +144,7 @@ impl Loop {
             };
             let submit = Input::Submit {
                 requester,
-                ask,
+                request_id,
                 job,
                 result,
             };
@@ -157,7 +157,7 @@ impl Loop {
     fn ask_ticket(
         &mut self,
         requester: Requester,
-        ask: u64,
+        request_id: u64,
         request: Request,
         role: Role,
         valid_s: Option<u64>,
@@ -165,15 +165,15 @@ impl Loop {
         let mut secret = [0; 16];
         if getrandom::fill(&mut secret).is_err() {
             return self.reply(
-                ask,
+                request_id,
                 no(RefusalKind::Busy, "the system gives no random bytes"),
             );
         }
         let text = ticket_text(role, self.standard(), secret, valid_s);
         let secret = Some((hedge_net::secret_hash(&secret), text));
-        self.feed(Event::Ask {
+        self.feed(Event::Request {
             requester,
-            ask,
+            request_id,
             request,
             secret,
         });
@@ -182,7 +182,7 @@ impl Loop {
     pub(super) fn on_decoded(
         &mut self,
         requester: Requester,
-        ask: u64,
+        request_id: u64,
         job: NewJob,
         result: Result<Submitted, String>,
     ) {
@@ -192,14 +192,14 @@ impl Loop {
             (Ok(Submitted::Job(spec)), _) => Offer::Job(spec),
             (Ok(Submitted::Groups(extension)), Some(job)) => Offer::Groups(job, extension),
             (Ok(Submitted::Groups(_)), None) => {
-                return self.reply(ask, no(RefusalKind::Bad, "groups are no job"));
+                return self.reply(request_id, no(RefusalKind::Bad, "groups are no job"));
             }
-            (Err(why), _) => return self.reply(ask, no(RefusalKind::Bad, &why)),
+            (Err(why), _) => return self.reply(request_id, no(RefusalKind::Bad, &why)),
         };
         let held = self.held_inputs(requester, &offer);
         self.feed(Event::Submit {
             requester,
-            ask,
+            request_id,
             key,
             offer,
             from,
@@ -228,10 +228,13 @@ impl Loop {
         all
     }
 
-    fn reply(&mut self, ask: u64, reply: Reply) {
+    fn reply(&mut self, request_id: u64, reply: Reply) {
         self.effects.actions.push(Action::Answer {
             to: self.setup.addr.peer,
-            answer: Answer { id: ask, reply },
+            answer: Answer {
+                id: request_id,
+                reply,
+            },
         });
     }
 }

@@ -409,10 +409,10 @@ impl Shared {
                     }
                 }
                 Output::Ask { peer, seq, .. } => {
-                    let ask = postcard::to_stdvec(&StatusRequest { seq });
-                    if let (Some(line), Ok(ask)) = (state.line(peer), ask) {
+                    let request_id = postcard::to_stdvec(&StatusRequest { seq });
+                    if let (Some(line), Ok(request_id)) = (state.line(peer), request_id) {
                         // One that cannot be sent is like one that the network lost: the next comes soon.
-                        _ = line.sender.send_heartbeat(ask.into());
+                        _ = line.sender.send_heartbeat(request_id.into());
                     }
                 }
             }

@@ -18,54 +18,54 @@ type Refused = (RefusalKind, String);
 impl Leadership<'_> {
     /// Takes up an extension of an open job.
     pub(crate) fn on_extend(&mut self, requester: Requester, new: NewSubmission, held: &[Hash]) {
-        let (client, ask) = (requester.peer(), new.ask);
+        let (client, request_id) = (requester.peer(), new.request_id);
         let Offer::Groups(id, extension) = &new.offer else {
             return;
         };
         let request = Request::Close(*id);
         if let Err((kind, why)) = self.view().may(requester, &request) {
-            return refuse(client, ask, kind, why, self.out);
+            return refuse(client, request_id, kind, why, self.out);
         }
         self.note_client(*id, client);
         let job = self.state.jobs.get(id);
         if let Some(known) = job.and_then(|job| job.extended(*id, new.key, extension)) {
             return match known {
-                Ok(extended) => answer(client, ask, Reply::Extended(extended), self.out),
-                Err((kind, why)) => refuse(client, ask, kind, why, self.out),
+                Ok(extended) => answer(client, request_id, Reply::Extended(extended), self.out),
+                Err((kind, why)) => refuse(client, request_id, kind, why, self.out),
             };
         }
         let allowed = self.view().may_extend(*id, extension);
         if let Err((kind, why)) = allowed.and_then(|()| too_many(&self.leader.submissions)) {
-            return refuse(client, ask, kind, why, self.out);
+            return refuse(client, request_id, kind, why, self.out);
         }
         self.begin_submission(requester, new, held);
     }
 
     /// Closes an open job; one that is closed stays so.
-    pub(crate) fn on_close(&mut self, to: PeerId, ask: u64, id: JobId) {
+    pub(crate) fn on_close(&mut self, to: PeerId, request_id: u64, id: JobId) {
         let Some(job) = self.state.jobs.get(&id) else {
             let (kind, why) = no_such_job(id);
-            return refuse(to, ask, kind, why, self.out);
+            return refuse(to, request_id, kind, why, self.out);
         };
         match job.growth {
-            Growth::Closed { .. } => answer(to, ask, Reply::Ok, self.out),
+            Growth::Closed { .. } => answer(to, request_id, Reply::Ok, self.out),
             Growth::Open { .. } => {
                 let (job, by, at) = (id, ClosedBy::Request, self.now);
-                self.decide(to, ask, Ok(Record::JobClosed { job, by, at }));
+                self.decide(to, request_id, Ok(Record::JobClosed { job, by, at }));
             }
             Growth::None => {
                 let why = format!(
                     "job {id} has all its tasks from the start, and ends by itself; nothing was changed"
                 );
-                refuse(to, ask, RefusalKind::Bad, why, self.out);
+                refuse(to, request_id, RefusalKind::Bad, why, self.out);
             }
         }
     }
 
     /// Releases what tasks of an open job leave.
-    pub(crate) fn on_release(&mut self, to: PeerId, ask: u64, id: JobId, tasks: &[String]) {
+    pub(crate) fn on_release(&mut self, to: PeerId, request_id: u64, id: JobId, tasks: &[String]) {
         let record = self.view().releasable(id, tasks);
-        self.decide(to, ask, record);
+        self.decide(to, request_id, record);
     }
 }
 

@@ -114,10 +114,13 @@ impl LeaderView<'_> {
         let groups = 0..job.spec.groups().len();
         let (mut startable, mut skipped) = (0, 0);
         for group in groups {
-            let (undecided, left) = (job.open[group] - job.failed_of(group), job.left_of(group));
+            let (undecided, left) = (
+                job.open[group] - job.failed_of(group),
+                job.remaining_of(group),
+            );
             skipped += undecided - left;
             if left > 0 && active_job.is_some_and(|job| job.group(group).waiting() == 0) {
-                startable += left.min(undecided.saturating_sub(job.waiting_at_place(group)));
+                startable += left.min(undecided.saturating_sub(job.waiting_elements(group)));
             }
         }
         Counts {

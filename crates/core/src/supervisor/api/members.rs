@@ -23,19 +23,19 @@ impl Leadership<'_> {
                 to: peer,
                 reply: Reply::Lead(epoch),
             }),
-            Role::Supervisor => self.greet_peer_supervisor(peer),
+            Role::Supervisor => self.introduce_to(peer),
         }
     }
 
     /// Ends a membership, and first the ticket by which it began.
-    pub(crate) fn revoke(&mut self, requester: PeerId, ask: u64, name: &str) {
+    pub(crate) fn revoke(&mut self, requester: PeerId, request_id: u64, name: &str) {
         let record = self.view().revoke_named(requester, name);
         if let Ok(Record::MemberRevoked { peer, .. }) = &record
             && let Some(ticket) = self.view().revoke_ticket_of(*peer)
         {
             self.append(ticket, None);
         }
-        self.decide(requester, ask, record);
+        self.decide(requester, request_id, record);
     }
 
     /// A member was revoked.
@@ -44,7 +44,7 @@ impl Leadership<'_> {
         if let Some(ix) = self.leader.pool.find(peer) {
             self.lose_checkpoints(ix);
         }
-        self.heard_from(peer);
+        self.note_reported(peer);
         let linked = self.peers.linked.iter();
         let workers = linked.filter(|(other, role)| **role == Role::Worker && **other != peer);
         for (worker, _) in workers {
@@ -53,10 +53,15 @@ impl Leadership<'_> {
     }
 
     /// Appends what was asked for, or says why not.
-    pub(crate) fn decide(&mut self, client: PeerId, ask: u64, record: Result<Record, Refused>) {
+    pub(crate) fn decide(
+        &mut self,
+        client: PeerId,
+        request_id: u64,
+        record: Result<Record, Refused>,
+    ) {
         match record {
-            Ok(record) => self.append(record, Some(Pending::Done { client, ask })),
-            Err((kind, why)) => refuse(client, ask, kind, why, self.out),
+            Ok(record) => self.append(record, Some(Pending::Done { client, request_id })),
+            Err((kind, why)) => refuse(client, request_id, kind, why, self.out),
         }
     }
 }

@@ -29,27 +29,27 @@ impl Leadership<'_> {
     pub(crate) fn on_printed_request(
         &mut self,
         client: PeerId,
-        ask: u64,
+        request_id: u64,
         request: &PrintedRequest,
     ) {
         let refused = match self.view().output(request) {
             Ok(Output::At(worker, attempt)) => {
-                let reading = Reading::new(client, ask, attempt, worker, request.from);
+                let reading = Reading::new(client, request_id, attempt, worker, request.from);
                 self.open_reading(reading).err()
             }
             Ok(Output::Over(log, last)) => {
                 let blobs = log.log.iter().flat_map(Log::blobs).collect();
                 let reply = GrantedReply::Printed { log, last };
-                return self.answer_granted(client, ask, Ok((reply, blobs)));
+                return self.answer_granted(client, request_id, Ok((reply, blobs)));
             }
             Ok(Output::Nowhere(why, last)) => {
                 let view = PrintedView::Nothing { why, last };
-                return answer(client, ask, Reply::Printed(view), self.out);
+                return answer(client, request_id, Reply::Printed(view), self.out);
             }
             Err(refused) => Some(refused),
         };
         if let Some((kind, why)) = refused {
-            refuse(client, ask, kind, why, self.out);
+            refuse(client, request_id, kind, why, self.out);
         }
     }
 }

@@ -21,50 +21,56 @@ const NO_SECRET: &str = "no secret was drawn for the ticket";
 
 impl Leadership<'_> {
     pub(crate) fn on_submit(&mut self, requester: Requester, new: NewSubmission, held: &[Hash]) {
-        let (client, ask) = (requester.peer(), new.ask);
+        let (client, request_id) = (requester.peer(), new.request_id);
         let Offer::Job(spec) = &new.offer else {
             return self.on_extend(requester, new, held);
         };
         if let Some(known) = self.state.keys.get(&(client, new.key)) {
             let reply = self.state.accepted_before(known.job, spec);
-            return answer(client, ask, reply, self.out);
+            return answer(client, request_id, reply, self.out);
         }
         let allowed = self.view().may_submit(requester, spec);
         if let Err((kind, why)) = allowed.and_then(|()| too_many(&self.leader.submissions)) {
-            return refuse(client, ask, kind, why, self.out);
+            return refuse(client, request_id, kind, why, self.out);
         }
         self.begin_submission(requester, new, held);
     }
 
-    pub(crate) fn on_ask(
+    pub(crate) fn on_request(
         &mut self,
         requester: Requester,
-        ask: u64,
+        request_id: u64,
         request: Request,
         secret: Option<(Hash, String)>,
     ) {
         let peer = requester.peer();
         if let Err((kind, why)) = self.view().may(requester, &request) {
-            return refuse(peer, ask, kind, why, self.out);
+            return refuse(peer, request_id, kind, why, self.out);
         }
         if let Some(job) = job_of(&request) {
             self.note_client(job, peer);
         }
         let reply = match request {
-            Request::Revoke(name) => return self.revoke(peer, ask, &name),
+            Request::Revoke(name) => return self.revoke(peer, request_id, &name),
             Request::RevokeTicket(name) => {
-                return self.decide(peer, ask, self.view().revoke_ticket_named(&name));
+                return self.decide(peer, request_id, self.view().revoke_ticket_named(&name));
             }
             Request::Set { name, value } => {
-                return self.decide(peer, ask, self.view().setting(&name, &value));
+                return self.decide(peer, request_id, self.view().setting(&name, &value));
             }
-            Request::Forget(id) => return self.decide(peer, ask, self.view().forgettable(id)),
-            Request::Retry(id) => return self.decide(peer, ask, self.view().retriable(id)),
-            Request::Upgrade => return self.decide(peer, ask, self.view().upgrade()),
-            Request::Cancel(id) => return self.cancel(peer, ask, id),
-            Request::Close(id) => return self.on_close(peer, ask, id),
-            Request::Release { job, tasks } => return self.on_release(peer, ask, job, &tasks),
-            Request::Printed(request) => return self.on_printed_request(peer, ask, &request),
+            Request::Forget(id) => {
+                return self.decide(peer, request_id, self.view().forgettable(id));
+            }
+            Request::Retry(id) => return self.decide(peer, request_id, self.view().retriable(id)),
+            Request::Upgrade => return self.decide(peer, request_id, self.view().upgrade()),
+            Request::Cancel(id) => return self.cancel(peer, request_id, id),
+            Request::Close(id) => return self.on_close(peer, request_id, id),
+            Request::Release { job, tasks } => {
+                return self.on_release(peer, request_id, job, &tasks);
+            }
+            Request::Printed(request) => {
+                return self.on_printed_request(peer, request_id, &request);
+            }
             Request::Ticket {
                 role,
                 valid_for,
@@ -77,22 +83,22 @@ impl Leadership<'_> {
                         expires: valid_for.map(|span| self.now + span),
                         uses,
                     };
-                    return self.make_ticket(peer, ask, ticket, secret);
+                    return self.make_ticket(peer, request_id, ticket, secret);
                 }
                 None => Err((RefusalKind::Bad, NO_SECRET.into())),
             },
             Request::Watch(id) => {
-                let view = self.tell_of(peer, ask, id);
+                let view = self.watch_job(peer, request_id, id);
                 view.map(|view| Reply::Job(Box::new(view)))
             }
             Request::Drain(name) => self.drain_named(&name).map(|()| Reply::Ok),
             Request::Workers => {
-                let (to, id, workers) = (peer, ask, self.view().worker_views());
+                let (to, id, workers) = (peer, request_id, self.view().worker_views());
                 return self.out.push(Action::AnswerWorkers { to, id, workers });
             }
             granted @ (Request::Results { .. } | Request::Outputs { .. } | Request::Logs(..)) => {
                 let reply = self.view().granted(granted);
-                return self.answer_granted(peer, ask, reply);
+                return self.answer_granted(peer, request_id, reply);
             }
             Request::Submit { .. } | Request::Extend { .. } => Err((
                 RefusalKind::Bad,
@@ -101,8 +107,8 @@ impl Leadership<'_> {
             shown => self.view().show(requester, shown),
         };
         match reply {
-            Ok(reply) => answer(peer, ask, reply, self.out),
-            Err((kind, why)) => refuse(peer, ask, kind, why, self.out),
+            Ok(reply) => answer(peer, request_id, reply, self.out),
+            Err((kind, why)) => refuse(peer, request_id, kind, why, self.out),
         }
     }
 
@@ -131,35 +137,41 @@ impl Leadership<'_> {
     }
 
     /// Has a client told of a job's changes from now on, as further answers to what it asked.
-    fn tell_of(
+    fn watch_job(
         &mut self,
         peer: PeerId,
-        ask: u64,
+        request_id: u64,
         id: JobId,
     ) -> Result<JobView, (RefusalKind, String)> {
         let view = self.view().known_view(id)?;
         if let Some(job) = self.leader.jobs.get_mut(id) {
-            job.watch(peer, ask);
+            job.watch(peer, request_id);
         }
         Ok(view)
     }
 
-    fn cancel(&mut self, peer: PeerId, ask: u64, id: JobId) {
+    fn cancel(&mut self, peer: PeerId, request_id: u64, id: JobId) {
         match self.state.jobs.get(&id) {
             None => {
                 let (kind, why) = no_such_job(id);
-                refuse(peer, ask, kind, why, self.out);
+                refuse(peer, request_id, kind, why, self.out);
             }
             // A repeated request has no further effect.
-            Some(job) if !job.active() => answer(peer, ask, Reply::Ok, self.out),
+            Some(job) if !job.active() => answer(peer, request_id, Reply::Ok, self.out),
             Some(_) => {
                 let record = Record::JobEnded {
                     job: id,
                     end: JobEnd::Cancelled,
-                    stopped: self.view().stopping_all(id),
+                    stopped: self.view().stopped_of_job(id),
                     at: self.now,
                 };
-                self.append(record, Some(Pending::Done { client: peer, ask }));
+                self.append(
+                    record,
+                    Some(Pending::Done {
+                        client: peer,
+                        request_id,
+                    }),
+                );
             }
         }
     }

@@ -10,10 +10,16 @@ use hedge_model::view::TicketView;
 
 impl Leadership<'_> {
     /// Appends a new ticket; the requester gets `text` once it is committed.
-    pub(crate) fn make_ticket(&mut self, client: PeerId, ask: u64, ticket: Ticket, text: String) {
+    pub(crate) fn make_ticket(
+        &mut self,
+        client: PeerId,
+        request_id: u64,
+        ticket: Ticket,
+        text: String,
+    ) {
         let pending = Pending::Ticket {
             client,
-            ask,
+            request_id,
             secret: text,
         };
         self.append(Record::TicketMade(ticket), Some(pending));

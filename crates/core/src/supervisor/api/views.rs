@@ -196,7 +196,10 @@ impl LeaderView<'_> {
             return ("failed", job.why_task_failed(task));
         }
         let group = job.spec.group_of(number);
-        if let Some(other) = job.waits_in_vain_for(group).filter(|_| job.cut_off(group)) {
+        if let Some(other) = job
+            .unsatisfiable_dependency(group)
+            .filter(|_| job.cut_off(group))
+        {
             let failed = &job.spec.groups()[other].id;
             return (
                 "skipped",
@@ -205,7 +208,7 @@ impl LeaderView<'_> {
         }
         if job.blocked(number) {
             let place = number - job.spec.first(group);
-            let lost = lost_at_place(job, group, place).join(", ");
+            let lost = lost_element_inputs(job, group, place).join(", ");
             return (
                 "skipped",
                 format!("{lost}, for which it waits, cannot be done"),
@@ -349,7 +352,7 @@ impl LeaderView<'_> {
 }
 
 /// The tasks that the task at `offset` of a group waits for at its own place and that will never be done.
-fn lost_at_place(job: &Job, group: usize, offset: u32) -> Vec<String> {
+fn lost_element_inputs(job: &Job, group: usize, offset: u32) -> Vec<String> {
     let others = job.spec.each(group).iter().map(|other| *other as usize);
     let numbers = others.map(|other| job.spec.first(other) + offset);
     let lost = |number: &u32| job.tasks[*number as usize].has_failed() || job.blocked(*number);
@@ -365,7 +368,7 @@ fn unfinished(job: &Job, group: usize, number: u32) -> Vec<String> {
     waits_for
         .map(|other| *other as usize)
         .filter(|other| match each(*other) {
-            true => job.at_place(*other, offset).done().is_none(),
+            true => job.element(*other, offset).done().is_none(),
             false => !job.satisfied(group, *other),
         })
         .map(|other| {

@@ -80,7 +80,7 @@ impl LeaderView<'_> {
         if active_job.is_ending() {
             return Vec::new();
         }
-        if !active_job.missing_results().is_empty() && job.enough() {
+        if !active_job.awaited_results().is_empty() && job.threshold_met() {
             let held_up = self.held_up(id, active_job);
             return vec![held_up.unwrap_or("supervisors fetch its results".to_owned())];
         }
@@ -111,7 +111,7 @@ impl LeaderView<'_> {
     /// The first task of a group that could start and has no attempt.
     fn next_task(&self, id: JobId, job: &Job, group: usize) -> Option<u32> {
         let offers = self.leader.jobs.group(id, group)?;
-        if offers.waiting() > 0 || job.left_of(group) == 0 {
+        if offers.waiting() > 0 || job.remaining_of(group) == 0 {
             return None;
         }
         let first = job.spec.first(group);
@@ -168,7 +168,7 @@ impl LeaderView<'_> {
         if idle.is_empty() {
             return Wait::Busy(able.len());
         }
-        if active_job.group(at).held().is_some() {
+        if active_job.group(at).deferred_since().is_some() {
             return Wait::Deferred;
         }
         let failed_at = |one: &&&Worker| {

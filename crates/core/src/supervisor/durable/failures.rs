@@ -46,7 +46,7 @@ impl Job {
     }
 
     /// How many tasks of a group are not done and still may be.
-    pub(crate) fn left_of(&self, group: usize) -> u32 {
+    pub(crate) fn remaining_of(&self, group: usize) -> u32 {
         if self.cut_off(group) || self.closed(group) {
             return 0;
         }
@@ -72,11 +72,11 @@ impl Job {
 
     /// Whether nothing of the job that is not done can be done any more.
     pub(crate) fn exhausted(&self) -> bool {
-        (0..self.spec.groups().len()).all(|group| self.left_of(group) == 0)
+        (0..self.spec.groups().len()).all(|group| self.remaining_of(group) == 0)
     }
 
     /// The group that a group waits for in vain, where it does.
-    pub(crate) fn waits_in_vain_for(&self, group: usize) -> Option<usize> {
+    pub(crate) fn unsatisfiable_dependency(&self, group: usize) -> Option<usize> {
         let others = self.spec.waits_for(group).iter();
         let mut others = others.map(|other| *other as usize);
         others.find(|other| match self.spec.is_each(group, *other) {
@@ -96,27 +96,27 @@ impl Job {
     /// A task was given up.
     pub(crate) fn note_failed(&mut self, number: u32) {
         if self.blocked(number) {
-            return self.find_failures();
+            return self.recount_failures();
         }
         let group = self.spec.group_of(number);
         self.failures.count(group);
-        let mut lessened = self.block_behind(group, number - self.spec.first(group));
+        let mut lessened = self.block_dependents(group, number - self.spec.first(group));
         lessened.push(group);
-        self.cut_off_behind(lessened);
+        self.cut_off_dependents(lessened);
     }
 
     /// A task is done. One that never was to start can give more now than was thought.
     pub(crate) fn note_done(&mut self, number: u32) {
         let lost = || self.blocked(number) || self.cut_off(self.spec.group_of(number));
         if self.failures.total > 0 && lost() {
-            self.find_failures();
+            self.recount_failures();
         }
     }
 
     /// A task that was done is open again.
     pub(crate) fn note_open_again(&mut self) {
         if self.failures.total > 0 {
-            self.find_failures();
+            self.recount_failures();
         }
     }
 
@@ -136,7 +136,7 @@ impl Job {
                         let number = spec.first(other) + offset;
                         let lost = self.blocked(number) || self.tasks[number as usize].has_failed();
                         if lost {
-                            lessened.extend(self.block_behind(other, offset));
+                            lessened.extend(self.block_dependents(other, offset));
                         }
                     }
                 }
@@ -145,18 +145,18 @@ impl Job {
                 }
             }
         }
-        self.cut_off_behind(lessened);
+        self.cut_off_dependents(lessened);
     }
 
     /// What cannot be done any more, found from the tasks alone.
-    pub(crate) fn find_failures(&mut self) {
+    pub(crate) fn recount_failures(&mut self) {
         self.failures = Failures::default();
         let failed = (0..).zip(&self.tasks).filter(|(_, task)| task.has_failed());
         let failed: Vec<u32> = failed.map(|(number, _)| number).collect();
         for number in failed {
             let group = self.spec.group_of(number);
             self.failures.count(group);
-            self.block_behind(group, number - self.spec.first(group));
+            self.block_dependents(group, number - self.spec.first(group));
         }
         let groups = self
             .failures
@@ -164,17 +164,17 @@ impl Job {
             .keys()
             .chain(self.failures.blocked_of.keys());
         let lessened = groups.map(|group| *group as usize).collect();
-        self.cut_off_behind(lessened);
+        self.cut_off_dependents(lessened);
     }
 
     /// Tasks that wait for the one at `offset` of a group at their own place will never start, nor will those that wait
     /// for these. Gives their groups.
-    fn block_behind(&mut self, group: usize, offset: u32) -> Vec<usize> {
+    fn block_dependents(&mut self, group: usize, offset: u32) -> Vec<usize> {
         let spec = self.spec.clone();
         let (mut lost, mut blocked) = (vec![group], Vec::new());
         while let Some(at) = lost.pop() {
             for next in spec.waited_by(at).iter().map(|next| *next as usize) {
-                if !spec.is_each(next, at) || !self.at_place(next, offset).is_open() {
+                if !spec.is_each(next, at) || !self.element(next, offset).is_open() {
                     continue;
                 }
                 let number = spec.first(next) + offset;
@@ -189,7 +189,7 @@ impl Job {
     }
 
     /// Less of these groups can be done than before: those that wait for one of them in vain now are cut off.
-    fn cut_off_behind(&mut self, mut lessened: Vec<usize>) {
+    fn cut_off_dependents(&mut self, mut lessened: Vec<usize>) {
         let spec = self.spec.clone();
         while let Some(at) = lessened.pop() {
             for next in spec.waited_by(at).iter().map(|next| *next as usize) {

@@ -208,7 +208,7 @@ impl Done {
     }
 
     /// Content that the task left, by hash, with sizes in bytes.
-    pub(crate) fn left(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
         left(&self.outputs, self.log.as_deref())
     }
 
@@ -321,7 +321,7 @@ impl Job {
         let left = groups
             .flat_map(|group| self.tasks_of(group))
             .filter_map(Task::done)
-            .flat_map(|done| done.left());
+            .flat_map(|done| done.blobs());
         self.spec
             .input_blobs()
             .chain(self.checkpoint_blobs())
@@ -437,7 +437,7 @@ impl Job {
         self.open[group] += 1;
         self.counts.outputs_lost += 1;
         self.note_open_again();
-        Ok(done.left().map(|(hash, _)| hash).collect())
+        Ok(done.blobs().map(|(hash, _)| hash).collect())
     }
 
     /// A task is given up.

@@ -45,14 +45,14 @@ const LOSS_WEIGHT: f64 = 0.005;
 
 /// A mean and variance of logarithms that fade.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Spread {
+pub struct Replicate {
     count: f64,
     mean: f64,
     /// Sum of squared distances from the mean.
     squares: f64,
 }
 
-impl Spread {
+impl Replicate {
     fn add(&mut self, value: f64, weight: f64, memory: f64) {
         if self.count > memory {
             let fade = memory / self.count;
@@ -80,9 +80,9 @@ impl Spread {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KindHistory {
     /// Logarithms of seconds at standard speed.
-    took: Spread,
+    took: Replicate,
     /// Logarithms of what was taken over the job's own estimate.
-    off: Spread,
+    off: Replicate,
     /// Most memory seen, fading.
     pub(crate) memory: f64,
     /// CPU seconds at standard speed, fading mean.
@@ -99,7 +99,7 @@ pub struct KindHistory {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerHistory {
     /// Logarithms of speed by executions.
-    pub(crate) speed: Spread,
+    pub(crate) speed: Replicate,
     /// What benchmark tasks found, and when.
     pub(crate) scores: Option<(BenchScores, Time)>,
     /// Attempts lost with it.

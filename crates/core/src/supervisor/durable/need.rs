@@ -4,18 +4,18 @@ use crate::supervisor::durable::job::{Job, Task};
 
 impl Job {
     /// The task at `offset` of a group, which is below its count.
-    pub(crate) fn at_place(&self, group: usize, offset: u32) -> &Task {
+    pub(crate) fn element(&self, group: usize, offset: u32) -> &Task {
         &self.tasks[(self.spec.first(group) + offset) as usize]
     }
 
     /// Whether the tasks are done that the task at `offset` of a group waits for at its own place.
-    pub(crate) fn place_ready(&self, group: usize, offset: u32) -> bool {
+    pub(crate) fn element_ready(&self, group: usize, offset: u32) -> bool {
         let mut others = self.spec.each(group).iter();
-        others.all(|other| self.at_place(*other as usize, offset).done().is_some())
+        others.all(|other| self.element(*other as usize, offset).done().is_some())
     }
 
     /// How many tasks of a group at least wait for one at their own place.
-    pub(crate) fn waiting_at_place(&self, group: usize) -> u32 {
+    pub(crate) fn waiting_elements(&self, group: usize) -> u32 {
         let others = self.spec.each(group).iter();
         let open = others.map(|other| self.open[*other as usize]);
         open.max().unwrap_or(0).min(self.open[group])
@@ -31,11 +31,11 @@ impl Job {
         let next = spec.waited_by(group).iter().map(|next| *next as usize);
         let mut readers = next.filter(|next| spec.reads(*next, group));
         let read = |next: usize| match spec.is_each(next, group) {
-            true => self.at_place(next, offset).done().is_some(),
+            true => self.element(next, offset).done().is_some(),
             false => self.group_done(next),
         };
         let some = readers.clone().any(|next| spec.is_each(next, group));
-        (some || self.at_place(group, offset).is_released()) && readers.all(read)
+        (some || self.element(group, offset).is_released()) && readers.all(read)
     }
 
     /// How many tasks of a group are done.
@@ -86,12 +86,12 @@ impl Job {
     }
 
     /// Whether enough is done for the results to be compiled. Of an open job nobody knows how much that is.
-    pub(crate) fn enough(&self) -> bool {
-        self.enough_with(0)
+    pub(crate) fn threshold_met(&self) -> bool {
+        self.threshold_met_with(0)
     }
 
     /// The same once so many more tasks are done.
-    pub(crate) fn enough_with(&self, coming: u32) -> bool {
+    pub(crate) fn threshold_met_with(&self, coming: u32) -> bool {
         !self.is_open() && self.done + coming >= self.needed()
     }
 }

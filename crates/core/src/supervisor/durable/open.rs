@@ -296,7 +296,7 @@ impl Job {
     }
 
     /// Counts again what is released, from the tasks alone.
-    pub(crate) fn find_released(&mut self) {
+    pub(crate) fn recount_released(&mut self) {
         self.released_of = OrdMap::new();
         let released = (0..)
             .zip(&self.tasks)
@@ -308,7 +308,7 @@ impl Job {
     }
 
     /// Time that nobody saw pass does not count against an open job's client.
-    pub(crate) fn move_seen(&mut self, unseen: Duration) {
+    pub(crate) fn extend_client_seen(&mut self, unseen: Duration) {
         if let Growth::Open { seen, .. } = &mut self.growth {
             *seen = *seen + unseen;
         }

@@ -89,7 +89,7 @@ impl State {
     ) -> Result<(Arc<JobSpec>, Vec<Hash>), Stale> {
         let job = self.job_mut(id).filter(|job| job.active());
         let job = job.ok_or("the job has ended")?;
-        if *end == JobEnd::Done && !job.enough() {
+        if *end == JobEnd::Done && !job.threshold_met() {
             return Err("not enough of its tasks are done any more");
         }
         _ = job.close(None);
@@ -154,7 +154,7 @@ impl State {
     }
 
     /// Finds again what follows from the jobs of a snapshot. An earlier version left the whole specification there.
-    pub(crate) fn find_derived(&mut self) {
+    pub(crate) fn rebuild_derived(&mut self) {
         let failed = |job: &Job| {
             let mut tasks = job.tasks.iter();
             tasks.any(|task| task.has_failed() || task.is_released())
@@ -168,8 +168,8 @@ impl State {
         for id in failed {
             let job = self.job_mut(id).into_iter();
             job.for_each(|job| {
-                job.find_failures();
-                job.find_released();
+                job.recount_failures();
+                job.recount_released();
             });
         }
         self.ended = Ended::default();
@@ -189,7 +189,7 @@ impl State {
         let open = self.jobs.iter().filter(|(_, job)| job.is_open());
         for id in open.map(|(id, _)| *id).collect::<Vec<_>>() {
             if let Some(job) = self.job_mut(id) {
-                job.move_seen(unseen);
+                job.extend_client_seen(unseen);
             }
         }
         for (_, id) in self.ended.order.keys().copied().collect::<Vec<_>>() {

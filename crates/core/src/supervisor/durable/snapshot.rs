@@ -240,7 +240,7 @@ impl State {
             WITHOUT_TICKETS => FormerState::from(read::<StateWithoutTickets>(bytes)?).into(),
             other => return Err(RecordError::Format(other)),
         };
-        state.find_derived();
+        state.rebuild_derived();
         Ok(state)
     }
 

@@ -20,34 +20,36 @@ impl Leadership<'_> {
             Event::ToLeader { peer, msg } => self.on_to_leader(peer, msg),
             Event::FromWorker { peer, msg } => self.on_worker(peer, msg),
             Event::Found(finding) => self.on_found(finding),
-            Event::LinkMeasured { peer, found } => self.link_found(peer, found),
+            Event::LinkMeasured { peer, found } => self.on_link_measured(peer, found),
             Event::Submit {
                 requester,
-                ask,
+                request_id,
                 key,
                 offer,
                 from,
                 held,
             } => {
                 let new = NewSubmission {
-                    ask,
+                    request_id,
                     key,
                     offer,
                     from,
                 };
                 self.on_submit(requester, new, &held);
             }
-            Event::Ask {
+            Event::Request {
                 requester,
-                ask,
+                request_id,
                 request,
                 secret,
-            } => self.on_ask(requester, ask, request, secret),
-            Event::Unasked(asks) => {
-                self.leader.jobs.unwatch(|_, ask| asks.contains(&ask));
-                self.forget_readings(&asks);
+            } => self.on_request(requester, request_id, request, secret),
+            Event::RequestsAbandoned(request_ids) => {
+                self.leader
+                    .jobs
+                    .unwatch(|_, request_id| request_ids.contains(&request_id));
+                self.forget_readings(&request_ids);
             }
-            Event::Pulled { hash, result } => self.on_pulled(hash, result),
+            Event::Fetched { hash, result } => self.on_fetched(hash, result),
             Event::Proved { holder, proofs } => self.on_proved(holder, proofs),
             Event::Tick => self.on_tick(),
             // Every supervisor takes these, whether it leads or not.
@@ -64,12 +66,12 @@ impl Leadership<'_> {
     }
 
     /// Brings what follows from an event in line with it; `news` says whether policies may decide otherwise now.
-    pub fn settle(&mut self, news: bool) {
+    pub fn update_after_event(&mut self, news: bool) {
         self.leader.evaluations.changed(news);
-        self.let_leave();
+        self.release_leaving();
         self.classify();
         self.schedule();
-        self.look();
+        self.evaluate_policies();
         self.attend();
     }
 
@@ -80,12 +82,12 @@ impl Leadership<'_> {
             self.leader.blobs.transition(*hash, arrived);
         }
         let (now, grace) = (self.now, self.config.content_grace);
-        self.leader.timers.set(now + grace, Timer::Settled);
+        self.leader.timers.set(now + grace, Timer::RecoveryOver);
         self.leader.timers.set(now, Timer::Retention);
         self.out.push(Action::WatchSettings(self.config.watch));
         self.count_peer_supervisors();
         self.keep_results();
-        self.expect_all(before.led_by);
+        self.await_workers(before.led_by);
         let state = self.state;
         for (id, _) in state.jobs.iter().filter(|(_, job)| job.active()) {
             self.activate(*id, &before.hints);
@@ -104,12 +106,18 @@ impl Leadership<'_> {
     /// Ends this leader: clients that wait for an answer ask the next one, and no worker is watched from here.
     pub fn step_down(&mut self) {
         let mut open: Vec<(PeerId, u64)> = Vec::new();
-        for pending in self.leader.promises.take_all() {
+        for pending in self.leader.pending_proposals.take_all() {
             match pending {
-                Pending::Accepted { client, ask, .. }
-                | Pending::Extended { client, ask, .. }
-                | Pending::Ticket { client, ask, .. }
-                | Pending::Done { client, ask } => open.push((client, ask)),
+                Pending::Accepted {
+                    client, request_id, ..
+                }
+                | Pending::Extended {
+                    client, request_id, ..
+                }
+                | Pending::Ticket {
+                    client, request_id, ..
+                }
+                | Pending::Done { client, request_id } => open.push((client, request_id)),
                 Pending::Joined { peer } => self.out.push(Action::Admit {
                     peer,
                     refused: Some(NotAdmitted::NotLeading),
@@ -118,19 +126,19 @@ impl Leadership<'_> {
             }
         }
         let readings = self.leader.readings.take().into_iter();
-        open.extend(readings.map(|reading| (reading.client, reading.ask)));
+        open.extend(readings.map(|reading| (reading.client, reading.request_id)));
         let submits = self.leader.submissions.iter();
-        open.extend(submits.map(|submit| (submit.client, submit.new.ask)));
+        open.extend(submits.map(|submit| (submit.client, submit.new.request_id)));
         let jobs = self.leader.jobs.iter();
         open.extend(jobs.flat_map(|(_, job)| job.watchers().iter().copied()));
-        for (client, ask) in open {
-            answer(client, ask, Reply::No(not_leading()), self.out);
+        for (client, request_id) in open {
+            answer(client, request_id, Reply::No(not_leading()), self.out);
         }
         self.unwatch_all();
     }
 
     /// A peer with a valid ticket wants in.
-    pub fn let_join(&mut self, peer: PeerId, role: Role, ticket: Hash) {
+    pub fn admit(&mut self, peer: PeerId, role: Role, ticket: Hash) {
         let at = self.now;
         let record = Record::MemberJoined {
             peer,
@@ -143,7 +151,7 @@ impl Leadership<'_> {
 
     /// A record is committed: what its change means for jobs, tasks and attempts, and for clients that wait for it.
     pub fn on_committed(&mut self, proposal: Option<ProposalId>, change: Change) {
-        let pending = proposal.and_then(|id| self.leader.promises.take(id));
+        let pending = proposal.and_then(|id| self.leader.pending_proposals.take(id));
         let job = match &change {
             Change::Accepted { job, .. } => Some(*job),
             _ => None,
@@ -151,7 +159,7 @@ impl Leadership<'_> {
         let stale = matches!(change, Change::Stale(_));
         self.follow(change, pending.is_some());
         if let Some(pending) = pending {
-            self.fulfil(pending, job, stale);
+            self.complete_pending(pending, job, stale);
         }
     }
 
@@ -225,17 +233,21 @@ impl Leadership<'_> {
     }
 
     /// Keeps a promise. `job` is that of a submission; `stale` says whether the record came too late.
-    fn fulfil(&mut self, pending: Pending, job: Option<JobId>, stale: bool) {
+    fn complete_pending(&mut self, pending: Pending, job: Option<JobId>, stale: bool) {
         match pending {
-            Pending::Accepted { client, ask, spec } => {
+            Pending::Accepted {
+                client,
+                request_id,
+                spec,
+            } => {
                 if let Some(job) = job {
                     let reply = self.state.accepted_before(job, &spec);
-                    answer(client, ask, reply, self.out);
+                    answer(client, request_id, reply, self.out);
                 }
             }
             Pending::Extended {
                 client,
-                ask,
+                request_id,
                 job,
                 key,
                 extension,
@@ -244,7 +256,7 @@ impl Leadership<'_> {
                     Ok(extended) => Reply::Extended(extended),
                     Err((kind, why)) => Reply::No(Refusal { kind, why }),
                 };
-                answer(client, ask, reply, self.out);
+                answer(client, request_id, reply, self.out);
             }
             Pending::Joined { peer } => {
                 let late = stale && self.state.member(peer).is_none();
@@ -253,10 +265,10 @@ impl Leadership<'_> {
             }
             Pending::Ticket {
                 client,
-                ask,
+                request_id,
                 secret,
-            } => answer(client, ask, Reply::Ticket(secret), self.out),
-            Pending::Done { client, ask } => answer(client, ask, Reply::Ok, self.out),
+            } => answer(client, request_id, Reply::Ticket(secret), self.out),
+            Pending::Done { client, request_id } => answer(client, request_id, Reply::Ok, self.out),
             Pending::Abandoned => {}
             Pending::Unwanted { worker, outputs } => self.drop_unwanted(worker, &outputs),
         }
@@ -266,33 +278,33 @@ impl Leadership<'_> {
         let now = self.now;
         while let Some(timer) = self.leader.timers.take_due(now) {
             match timer {
-                Timer::ContentLost(ix) => self.content_of_gone_worker(ix),
+                Timer::ContentLost(ix) => self.forget_gone_holder(ix),
                 Timer::Readmit(ix) => self.readmit(ix),
-                Timer::Tell(job) => self.tell(job),
+                Timer::NotifyWatchers(job) => self.notify_watchers(job),
                 Timer::Readings => self.expire_readings(),
                 Timer::Retry(task) => self.retry_task(task),
-                Timer::Refind(job) => self.find_again(job),
-                Timer::Client(job) => self.look_for_client(job),
+                Timer::Recompute(job) => self.recompute_critical_set(job),
+                Timer::Client(job) => self.check_client(job),
                 Timer::Checkpoint(task) => self.report_overdue(task),
                 Timer::Rebalance => self.rebalance(),
-                Timer::Pull(hash) => self.pull_again(hash),
+                Timer::Fetch(hash) => self.retry_fetch(hash),
                 Timer::Prove(holder) => self.prove_again(holder),
                 Timer::Unbar(job, group, ix) => {
                     self.leader.unbar(job, group, ix);
-                    self.feed_starved();
+                    self.retry_blocked_groups();
                 }
-                Timer::Settled => {
+                Timer::RecoveryOver => {
                     self.lift_recovery_barrier();
-                    self.give_up_absent_holders();
+                    self.forget_absent_holders();
                 }
                 // Tasks that wait are offered again after each event.
-                Timer::Later => {}
-                Timer::Look => self.leader.evaluations.timer_fired(),
+                Timer::Deferred => {}
+                Timer::Evaluate => self.leader.evaluations.timer_fired(),
                 Timer::Benchmark(ix) => self.benchmark(ix),
-                Timer::Link(ix) => self.link_due(ix),
-                Timer::Expected(ix) => self.give_up_expected(ix),
+                Timer::Link(ix) => self.on_link_timer(ix),
+                Timer::Expected(ix) => self.forget_expected(ix),
                 Timer::Returns(ix) => self.give_up_returning(ix),
-                Timer::Spread(hash) => self.spread_again(hash),
+                Timer::Replicate(hash) => self.replicate_again(hash),
                 Timer::Retention => {
                     self.remove_old_jobs();
                     self.leader

@@ -7,9 +7,9 @@ pub(crate) mod attempts;
 pub(crate) mod blobs;
 mod events;
 pub(crate) mod jobs;
+mod pending_proposals;
 pub(crate) mod placement;
 pub(crate) mod pool;
-mod promises;
 pub(crate) mod readings;
 mod recovery;
 pub mod redundancy;
@@ -29,6 +29,7 @@ use hedge_model::record::Record;
 use hedge_model::{PeerId, Time};
 use jobs::active::ActiveJobs;
 use jobs::retention::Removals;
+use pending_proposals::PendingProposals;
 use placement::blocked::BlockedGroups;
 use placement::fit::ShapeFit;
 use placement::queue::{Ready, Shapes};
@@ -37,10 +38,9 @@ pub(crate) use pool::WorkerIx;
 use pool::attention::ChangedAttention;
 use pool::capacity::SpeedClasses;
 use pool::departure::Leaving;
-use pool::link::AskedRate;
+use pool::link::RequestedRate;
 use pool::state::WorkerEvent;
 use pool::worker::Worker;
-use promises::Promises;
 use readings::Readings;
 use recovery::Recovery;
 use redundancy::{Evaluations, Policy, YieldingCopies};
@@ -69,11 +69,11 @@ pub(crate) struct Leader {
     pub attention: ChangedAttention,
     pub recovery: Recovery,
     pub classes: SpeedClasses,
-    pub asked_rate: AskedRate,
+    pub asked_rate: RequestedRate,
     pub yielding: YieldingCopies,
     pub evaluations: Evaluations,
     pub removals: Removals,
-    pub promises: Promises,
+    pub pending_proposals: PendingProposals,
 }
 
 /// The leader during one event: its own state, to be changed, and what it reads and writes to beside that.
@@ -127,7 +127,7 @@ impl Leadership<'_> {
         *self.last_proposal += 1;
         let id = *self.last_proposal;
         if let Some(pending) = pending {
-            self.leader.promises.make(id, pending);
+            self.leader.pending_proposals.make(id, pending);
         }
         self.proposals.push_back(Proposal { id, record });
     }

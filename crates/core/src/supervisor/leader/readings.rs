@@ -30,7 +30,7 @@ pub(crate) struct Readings {
 pub(crate) struct Reading {
     pub client: PeerId,
     /// The question's id.
-    pub ask: u64,
+    pub request_id: u64,
     pub attempt: AttemptId,
     pub worker: WorkerIx,
     pub from: Offsets,
@@ -41,14 +41,14 @@ pub(crate) struct Reading {
 impl Reading {
     pub fn new(
         client: PeerId,
-        ask: u64,
+        request_id: u64,
         attempt: AttemptId,
         worker: WorkerIx,
         from: Offsets,
     ) -> Self {
         Self {
             client,
-            ask,
+            request_id,
             attempt,
             worker,
             from,
@@ -140,7 +140,12 @@ impl Leadership<'_> {
                 None => "its end is being recorded".to_owned(),
             }),
         };
-        answer(reading.client, reading.ask, Reply::Printed(view), self.out);
+        answer(
+            reading.client,
+            reading.request_id,
+            Reply::Printed(view),
+            self.out,
+        );
         self.time_readings();
     }
 
@@ -166,10 +171,10 @@ impl Leadership<'_> {
     }
 
     /// Nobody waits for these answers any more.
-    pub(crate) fn forget_readings(&mut self, asks: &[u64]) {
+    pub(crate) fn forget_readings(&mut self, request_ids: &[u64]) {
         self.leader
             .readings
-            .extract(|reading| asks.contains(&reading.ask));
+            .extract(|reading| request_ids.contains(&reading.request_id));
         self.time_readings();
     }
 
@@ -177,7 +182,12 @@ impl Leadership<'_> {
         for reading in readings {
             let worker = self.view().name(self.leader.pool[reading.worker].peer());
             let view = not_now(format!("worker {worker} does not answer"));
-            answer(reading.client, reading.ask, Reply::Printed(view), self.out);
+            answer(
+                reading.client,
+                reading.request_id,
+                Reply::Printed(view),
+                self.out,
+            );
         }
         self.time_readings();
     }

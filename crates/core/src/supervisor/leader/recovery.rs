@@ -29,7 +29,7 @@ impl Recovery {
 
 impl Leadership<'_> {
     /// Begins to wait for the workers that the journal knows, if nobody told this leader what they were given.
-    pub(crate) fn expect_all(&mut self, led_by: Epoch) {
+    pub(crate) fn await_workers(&mut self, led_by: Epoch) {
         let epoch = self.state.epoch();
         if epoch == Epoch(1) || led_by.0 + 1 >= epoch.0 {
             return;
@@ -41,7 +41,7 @@ impl Leadership<'_> {
     }
 
     /// A worker has said what it has in hand, or never will.
-    pub(crate) fn heard_from(&mut self, worker: PeerId) {
+    pub(crate) fn note_reported(&mut self, worker: PeerId) {
         let barrier = &mut self.leader.recovery.barrier;
         if barrier.remove(&worker) && barrier.is_empty() {
             self.offer_all();

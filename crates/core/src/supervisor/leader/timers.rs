@@ -68,11 +68,11 @@ pub(crate) enum Timer {
     /// A worker that was asked what an attempt has printed is late.
     Readings,
     /// Watchers of a job are due for news.
-    Tell(JobId),
+    NotifyWatchers(JobId),
     /// A task that failed is tried again.
     Retry(TaskId),
     /// The critical set and the order of a job that grew are found again.
-    Refind(JobId),
+    Recompute(JobId),
     /// The client of an open job is looked for.
     Client(JobId),
     /// The end of an attempt waits for its last checkpoint.
@@ -80,25 +80,25 @@ pub(crate) enum Timer {
     /// Queued attempts may be moved to idle workers.
     Rebalance,
     /// Try a failed pull again.
-    Pull(Hash),
+    Fetch(Hash),
     /// Ask a client again to prove that it holds its inputs.
     Prove(PeerId),
     /// A worker may be given a group again that it was not given for a while.
     Unbar(JobId, u32, WorkerIx),
     /// Workers that held content when this leader began have had their time to come.
-    Settled,
+    RecoveryOver,
     /// A worker that an earlier leader gave something has had its time to come.
     Expected(WorkerIx),
     /// A worker whose connection was lost has had its time to come back.
     Returns(WorkerIx),
     /// Offer content to peer supervisors again.
-    Spread(Hash),
+    Replicate(Hash),
     /// Look for ended jobs that are not to be kept any longer.
     Retention,
     /// The redundancy policies are asked again.
-    Look,
+    Evaluate,
     /// Tasks that wait for faster workers are looked at again.
-    Later,
+    Deferred,
     /// A worker may be asked for benchmark tasks.
     Benchmark(WorkerIx),
     /// A worker's link is to be measured again, or its word on a measurement is late.
@@ -112,22 +112,22 @@ impl Timer {
             Timer::ContentLost(_) => "content of a lost worker",
             Timer::Readmit(_) => "a worker that is excluded",
             Timer::Readings => "what an attempt has printed",
-            Timer::Tell(_) => "news for a watching client",
+            Timer::NotifyWatchers(_) => "news for a watching client",
             Timer::Retry(_) => "a task to be tried again",
-            Timer::Refind(_) => "the critical tasks of a job that grew",
+            Timer::Recompute(_) => "the critical tasks of a job that grew",
             Timer::Client(_) => "the client of an open job",
             Timer::Checkpoint(_) => "the last checkpoint of an attempt",
             Timer::Rebalance => "queued attempts",
-            Timer::Pull(_) => "a transfer to repeat",
+            Timer::Fetch(_) => "a transfer to repeat",
             Timer::Prove(_) => "a proof of possession to repeat",
             Timer::Unbar(..) => "a worker that could not run a group's tasks",
-            Timer::Settled => "holders of content that have not come yet",
+            Timer::RecoveryOver => "holders of content that have not come yet",
             Timer::Expected(_) => "a worker that the last leader gave something",
             Timer::Returns(_) => "a worker whose connection was lost",
-            Timer::Spread(_) => "content that other supervisors are to hold",
+            Timer::Replicate(_) => "content that other supervisors are to hold",
             Timer::Retention => "ended jobs that are kept long enough",
-            Timer::Later => "faster workers that tasks wait for",
-            Timer::Look => "copies that may pay",
+            Timer::Deferred => "faster workers that tasks wait for",
+            Timer::Evaluate => "copies that may pay",
             Timer::Benchmark(_) => "benchmark tasks",
             Timer::Link(_) => "a link to be measured",
         }
@@ -141,18 +141,18 @@ mod tests {
     #[test]
     fn each_timer_has_one_time() {
         let mut timers = Timers::default();
-        timers.set(Time(5), Timer::Look);
-        timers.set_once(Time(3), Timer::Look);
-        timers.set_by(Time(7), Timer::Look);
-        assert_eq!(timers.next(), Some((Time(5), Timer::Look)));
-        timers.set_by(Time(4), Timer::Look);
-        timers.set(Time(4), Timer::Later);
-        assert_eq!(timers.at(Timer::Look), Some(Time(4)));
+        timers.set(Time(5), Timer::Evaluate);
+        timers.set_once(Time(3), Timer::Evaluate);
+        timers.set_by(Time(7), Timer::Evaluate);
+        assert_eq!(timers.next(), Some((Time(5), Timer::Evaluate)));
+        timers.set_by(Time(4), Timer::Evaluate);
+        timers.set(Time(4), Timer::Deferred);
+        assert_eq!(timers.at(Timer::Evaluate), Some(Time(4)));
         assert_eq!(timers.take_due(Time(3)), None);
-        timers.set(Time(9), Timer::Later);
-        assert_eq!(timers.take_due(Time(4)), Some(Timer::Look));
+        timers.set(Time(9), Timer::Deferred);
+        assert_eq!(timers.take_due(Time(4)), Some(Timer::Evaluate));
         assert_eq!(timers.take_due(Time(8)), None);
-        timers.clear(Timer::Later);
-        assert_eq!((timers.next(), timers.at(Timer::Look)), (None, None));
+        timers.clear(Timer::Deferred);
+        assert_eq!((timers.next(), timers.at(Timer::Evaluate)), (None, None));
     }
 }

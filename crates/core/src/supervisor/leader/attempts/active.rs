@@ -24,7 +24,7 @@ impl ActiveTasks {
     }
 
     /// A task, which is known from now on.
-    pub fn know(&mut self, id: TaskId) -> &mut ActiveTask {
+    pub fn get_or_insert(&mut self, id: TaskId) -> &mut ActiveTask {
         self.0.entry(id).or_default()
     }
 
@@ -72,7 +72,7 @@ impl ActiveTasks {
             class,
             from,
         } = new;
-        self.know(id.task).attempts.push(Attempt {
+        self.get_or_insert(id.task).attempts.push(Attempt {
             id,
             worker,
             redundant,

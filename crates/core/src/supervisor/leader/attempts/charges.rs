@@ -23,7 +23,7 @@ impl Attempt {
 
 impl LeaderView<'_> {
     /// The attempts of a task that are stopped when it is decided, by `winner` or as failed.
-    pub(crate) fn stopping(&self, task: TaskId, winner: Option<AttemptId>) -> Vec<Stopped> {
+    pub(crate) fn stopped_of_task(&self, task: TaskId, winner: Option<AttemptId>) -> Vec<Stopped> {
         let known = self.leader.tasks.get(&task).into_iter();
         known
             .flat_map(|known| known.attempts())
@@ -33,7 +33,7 @@ impl LeaderView<'_> {
     }
 
     /// The attempts of a job that are stopped when it ends now.
-    pub(crate) fn stopping_all(&self, job: JobId) -> Vec<Stopped> {
+    pub(crate) fn stopped_of_job(&self, job: JobId) -> Vec<Stopped> {
         self.tasks_of(job)
             .flat_map(|(_, known)| known.attempts())
             .filter_map(|attempt| self.stop_of(attempt))

@@ -126,8 +126,8 @@ impl Leadership<'_> {
         }
         if same {
             for (hash, size) in offered.checkpoint.blobs() {
-                self.held_by(hash, Some(size), ix);
-                self.pull(hash);
+                self.note_holder(hash, Some(size), ix);
+                self.fetch(hash);
             }
         }
         same
@@ -137,9 +137,11 @@ impl Leadership<'_> {
     fn take_checkpoint(&mut self, offered: Offered, report: Option<(WorkerIx, Report)>) {
         let task = offered.checkpoint.id.attempt.task;
         let blobs: Vec<(Hash, u64)> = offered.checkpoint.blobs().collect();
-        self.note_left(task, &blobs, Some(offered.worker));
+        self.note_outputs(task, &blobs, Some(offered.worker));
         let all = blobs.into_iter().map(|(hash, _)| hash);
-        let missing: BTreeSet<Hash> = all.filter(|hash| !self.view().secure(*hash)).collect();
+        let missing: BTreeSet<Hash> = all
+            .filter(|hash| !self.view().is_replicated(*hash))
+            .collect();
         let coming = Coming {
             offered,
             missing: missing.clone(),
@@ -151,8 +153,8 @@ impl Leadership<'_> {
             return self.record_checkpoint(task);
         }
         for hash in missing {
-            self.pull(hash);
-            self.spread(hash);
+            self.fetch(hash);
+            self.replicate(hash);
         }
     }
 
@@ -231,7 +233,7 @@ impl Leadership<'_> {
         if let Some(coming) = coming.flatten() {
             self.go_on(task, coming.next, coming.report);
         }
-        self.tell_soon(task.job);
+        self.notify_watchers_soon(task.job);
     }
 
     /// No checkpoint of a task is on its way now: takes the next one, or records the end that waited for it.
@@ -312,7 +314,7 @@ impl Leadership<'_> {
         let in_use = |(hash, _): &(Hash, u64)| self.leader.blobs.in_use(*hash);
         let (needed, unneeded): (Vec<_>, Vec<_>) = from.blobs().partition(in_use);
         for (hash, size) in needed {
-            self.held_by(hash, Some(size), ix);
+            self.note_holder(hash, Some(size), ix);
         }
         let unneeded: Vec<Hash> = unneeded.into_iter().map(|(hash, _)| hash).collect();
         send_drop(self.leader.pool[ix].peer(), &unneeded, self.out);
@@ -332,7 +334,7 @@ impl Leadership<'_> {
         let needed = self.view().needed_of(task);
         blobs.retain(|hash| !needed.contains(hash));
         for hash in &blobs {
-            self.leader.blobs.not_made_by(*hash, task);
+            self.leader.blobs.remove_producer(*hash, task);
         }
         self.drop_unused(blobs);
     }
@@ -341,7 +343,7 @@ impl Leadership<'_> {
         let end = why.floor_char_boundary(TEXT_BYTES_MAX);
         why.truncate(end);
         self.leader.checkpoints.faults.insert(task, why);
-        self.tell_soon(task.job);
+        self.notify_watchers_soon(task.job);
     }
 
     /// A new leader needs what is recorded of a job.
@@ -351,16 +353,16 @@ impl Leadership<'_> {
         for recorded in recorded.cloned().collect::<Vec<_>>() {
             let task = recorded.checkpoint.id.attempt.task;
             let blobs: Vec<(Hash, u64)> = recorded.checkpoint.blobs().collect();
-            self.note_left(task, &blobs, None);
+            self.note_outputs(task, &blobs, None);
             for (hash, _) in blobs {
-                self.pull(hash);
-                self.spread(hash);
+                self.fetch(hash);
+                self.replicate(hash);
             }
         }
     }
 
     /// Fetches recorded checkpoints that are not here, from peers that came.
-    pub(crate) fn pull_checkpoints(&mut self) {
+    pub(crate) fn fetch_checkpoints(&mut self) {
         let jobs = self.leader.jobs.iter();
         let jobs = jobs.filter_map(|(job, _)| self.state.jobs.get(&job));
         let blobs = jobs.flat_map(|job| job.checkpoint_blobs());
@@ -368,7 +370,7 @@ impl Leadership<'_> {
             .map(|(hash, _)| hash)
             .filter(|hash| !self.leader.blobs.is_here(*hash))
             .collect();
-        missing.into_iter().for_each(|hash| self.pull(hash));
+        missing.into_iter().for_each(|hash| self.fetch(hash));
     }
 }
 
@@ -433,7 +435,7 @@ impl<'a> LeaderView<'a> {
         let recorded = self.recorded_checkpoint(task).into_iter();
         needed.extend(recorded.flat_map(|known| known.checkpoint.blobs().map(|(hash, _)| hash)));
         let done = self.state.task(task).and_then(|task| task.done());
-        let left = done.into_iter().flat_map(|done| done.left());
+        let left = done.into_iter().flat_map(|done| done.blobs());
         needed.extend(left.map(|(hash, _)| hash));
         needed
     }

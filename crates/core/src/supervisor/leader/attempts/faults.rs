@@ -60,9 +60,9 @@ impl Leadership<'_> {
             Fault::Input => self.after_input_fault(id, at, end),
             Fault::Nobody => {}
         }
-        self.settle_wants(id);
+        self.update_task_offers(id);
         self.forget_task_if_over(id);
-        self.tell_soon(id.job);
+        self.notify_watchers_soon(id.job);
     }
 
     /// A worker or its machine failed a task. Where another one did before, the task may be the reason, as one whose
@@ -71,7 +71,7 @@ impl Leadership<'_> {
         let Some(group) = self.view().open_group(id) else {
             return self.exclude_faulty(at, why);
         };
-        let (faults, elsewhere) = self.leader.tasks.know(id).note_worker_fault(at);
+        let (faults, elsewhere) = self.leader.tasks.get_or_insert(id).note_worker_fault(at);
         if elsewhere {
             let span = doubled(FAULT_BACKOFF, u32::from(faults));
             self.bar(id.job, group, at, span);
@@ -121,7 +121,7 @@ impl Leadership<'_> {
         let Some(group) = self.view().open_group(id) else {
             return;
         };
-        let faults = self.leader.tasks.know(id).note_input_fault(at);
+        let faults = self.leader.tasks.get_or_insert(id).note_input_fault(at);
         if faults >= INPUT_FAULTS_MAX {
             let label = self
                 .state

@@ -34,7 +34,7 @@ impl Leadership<'_> {
     }
 
     /// Tells the others that a worker does not have an attempt any more, nothing of which is recorded.
-    pub(crate) fn hint_over(&mut self, attempt: AttemptId, worker: PeerId) {
+    pub(crate) fn hint_end(&mut self, attempt: AttemptId, worker: PeerId) {
         let over = Hint {
             attempt,
             worker,
@@ -74,7 +74,7 @@ impl Leadership<'_> {
 
     /// A new leader expects the workers that were given something of this job to come and say whether they
     /// have it.
-    pub(crate) fn expect_hinted(&mut self, job: JobId, hints: &Hints) {
+    pub(crate) fn restore_hinted(&mut self, job: JobId, hints: &Hints) {
         for hint in hints.of_job(job) {
             if self.state.wants(hint.attempt) {
                 self.expect(*hint);
@@ -104,11 +104,11 @@ impl Leadership<'_> {
             class: hint.class,
             from: None,
         });
-        self.pass_fresh(hint.attempt.task);
+        self.requeue_passed(hint.attempt.task);
     }
 
     /// All tasks of a group up to this one have had their turn; those without an attempt are due again.
-    pub(crate) fn pass_fresh(&mut self, task: TaskId) {
+    pub(crate) fn requeue_passed(&mut self, task: TaskId) {
         let Some(job) = self.state.jobs.get(&task.job) else {
             return;
         };
@@ -118,11 +118,11 @@ impl Leadership<'_> {
         if let Some(offers) = leader.jobs.group_mut(task.job, group) {
             offers.pass(task.number - first);
         }
-        self.settle_wants(task);
+        self.update_task_offers(task);
     }
 
     /// A worker that was expected has not come in time: what it was given starts elsewhere. It may still come.
-    pub(crate) fn give_up_expected(&mut self, ix: WorkerIx) {
+    pub(crate) fn forget_expected(&mut self, ix: WorkerIx) {
         let expected = self.leader.pool[ix].load().expected().clone();
         for id in expected {
             let leader = &mut *self.leader;
@@ -138,19 +138,19 @@ impl Leadership<'_> {
             let redundant = attempt.redundant();
             self.transition(id, AttemptEvent::Lost);
             self.record_loss(id, ix, redundant, charge);
-            self.settle_wants(id.task);
+            self.update_task_offers(id.task);
         }
     }
 
     /// A worker that was expected has come and does not have these: they never reached it.
-    pub(crate) fn never_arrived(&mut self, ix: WorkerIx) {
+    pub(crate) fn drop_undelivered(&mut self, ix: WorkerIx) {
         let worker = &self.leader.pool[ix];
         let (peer, expected) = (worker.peer(), worker.load().expected().clone());
         for id in expected {
             self.detach(id);
-            self.settle_wants(id.task);
+            self.update_task_offers(id.task);
             self.forget_task_if_over(id.task);
-            self.hint_over(id, peer);
+            self.hint_end(id, peer);
         }
     }
 }

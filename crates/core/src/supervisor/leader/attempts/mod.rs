@@ -25,7 +25,7 @@ impl Leadership<'_> {
     pub(crate) fn begin_attempt(&mut self, new: NewAttempt) {
         let (id, worker, state) = (new.id, new.worker, new.state);
         self.leader.tasks.begin(new);
-        self.follow_attempt(id, worker, None, Some(state));
+        self.update_indexes(id, worker, None, Some(state));
     }
 
     /// The only place that changes where an attempt stands; brings all that follows from that in line. Says whether
@@ -37,14 +37,14 @@ impl Leadership<'_> {
         };
         let matters = |state: AttemptState| (state.in_hand(), state.share(), state.active());
         if matters(old) != matters(new) {
-            self.follow_attempt(id, ix, Some(old), Some(new));
+            self.update_indexes(id, ix, Some(old), Some(new));
         }
         old != new
     }
 
     /// Brings what follows from an attempt's state in line with it: its worker's load, its client's share, whom the
     /// monitor watches how closely, and which copies give way.
-    fn follow_attempt(
+    fn update_indexes(
         &mut self,
         id: AttemptId,
         ix: WorkerIx,
@@ -65,8 +65,8 @@ impl Leadership<'_> {
             new.is_some_and(AttemptState::in_hand),
         );
         match (before, after) {
-            (false, true) => leader.ready.took(job.client, need.cpus_milli),
-            (true, false) => leader.ready.gave(job.client, need.cpus_milli),
+            (false, true) => leader.ready.charge(job.client, need.cpus_milli),
+            (true, false) => leader.ready.refund(job.client, need.cpus_milli),
             _ => {}
         }
         if before != after {
@@ -77,7 +77,7 @@ impl Leadership<'_> {
     }
 
     /// An attempt that may have been lost is there. It takes its part of the worker if that is free.
-    pub(crate) fn take_back_attempt(&mut self, id: AttemptId) {
+    pub(crate) fn recover_attempt(&mut self, id: AttemptId) {
         let Some(job) = self.state.jobs.get(&id.task.job) else {
             return;
         };
@@ -89,7 +89,7 @@ impl Leadership<'_> {
         };
         let room = leader.pool[attempt.worker()].load().free().covers(need);
         self.transition(id, AttemptEvent::Found { room });
-        self.pass_fresh(id.task);
+        self.requeue_passed(id.task);
         self.refresh_offers(id.task.job, group);
     }
 
@@ -101,11 +101,11 @@ impl Leadership<'_> {
         };
         let charge = attempt.charge_until(now);
         self.transition(id, AttemptEvent::Cancelled(charge));
-        self.tell_cancelled(id);
+        self.send_cancel(id);
     }
 
     /// Tells the worker of an attempt, if it is there, to stop it.
-    pub(crate) fn tell_cancelled(&mut self, id: AttemptId) {
+    pub(crate) fn send_cancel(&mut self, id: AttemptId) {
         let attempt = self.leader.tasks.attempt(id);
         let Some(ix) = attempt.map(|attempt| attempt.worker()) else {
             return;
@@ -133,8 +133,8 @@ impl Leadership<'_> {
             } else if kept.is_none_or(|kept| !kept.contains(&id)) {
                 self.record_loss(id, ix, redundant, charge);
             }
-            self.settle_wants(id.task);
-            self.tell_soon(id.task.job);
+            self.update_task_offers(id.task);
+            self.notify_watchers_soon(id.task.job);
         }
     }
 
@@ -167,13 +167,13 @@ impl Leadership<'_> {
             return;
         };
         let (ix, state) = (attempt.worker(), attempt.state());
-        self.follow_attempt(id, ix, Some(state), None);
+        self.update_indexes(id, ix, Some(state), None);
         if state.in_hand() {
             let leader = &mut *self.leader;
             if leader.pool[ix].draining() {
-                leader.leaving.look_again();
+                leader.leaving.recheck();
             }
-            self.move_up(ix);
+            self.start_queued(ix);
             let leader = &mut *self.leader;
             leader.pool.reindex(ix);
             leader.unblock(ix);
@@ -186,7 +186,7 @@ impl Leadership<'_> {
     }
 
     /// Queued attempts take the resources that became free, in their order, as the worker itself does.
-    pub(crate) fn move_up(&mut self, ix: WorkerIx) {
+    pub(crate) fn start_queued(&mut self, ix: WorkerIx) {
         let mut next = || {
             let load = self.leader.pool[ix].load();
             let id = load.queued().front().copied()?;
@@ -200,7 +200,7 @@ impl Leadership<'_> {
 
     /// A job's critical set has changed: notes which attempts in hand are of it now, and gives the tasks of those for
     /// which that is new.
-    pub(crate) fn follow_critical(&mut self, id: JobId) -> Vec<TaskId> {
+    pub(crate) fn mark_critical(&mut self, id: JobId) -> Vec<TaskId> {
         let leader = &mut *self.leader;
         let job = self.state.jobs.get(&id);
         let (Some(job), Some(active_job)) = (job, leader.jobs.get(id)) else {

@@ -28,11 +28,11 @@ impl Leadership<'_> {
             None => AttemptEvent::GoesOn { room },
         };
         self.transition(id, event);
-        self.move_up(ix);
+        self.start_queued(ix);
         let leader = &mut *self.leader;
         leader.pool.reindex(ix);
         leader.unblock(ix);
-        self.settle_wants(id.task);
-        self.tell_soon(id.task.job);
+        self.update_task_offers(id.task);
+        self.notify_watchers_soon(id.task.job);
     }
 }

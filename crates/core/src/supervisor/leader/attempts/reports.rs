@@ -43,7 +43,7 @@ impl Leadership<'_> {
             let inputs = body.inputs.iter().map(|file| &file.data).chain(&body.stdin);
             for data in inputs {
                 if let Data::Blob { hash, size } = data {
-                    self.held_by(*hash, Some(*size), ix);
+                    self.note_holder(*hash, Some(*size), ix);
                 }
             }
         }
@@ -92,7 +92,7 @@ impl Leadership<'_> {
         let ended = match outcome {
             Outcome::Done(_) if committing == Some(Verdict::Done(id)) => return,
             Outcome::Done(outputs) if committing.is_none() && self.state.wants(id) => {
-                let stopped = self.view().stopping(id.task, Some(id));
+                let stopped = self.view().stopped_of_task(id.task, Some(id));
                 let outputs: Arc<[FileEntry]> = outputs.into();
                 self.commits(id);
                 let left: Vec<_> = left(&outputs, log.as_deref()).collect();
@@ -108,7 +108,7 @@ impl Leadership<'_> {
                     at: self.now,
                 };
                 self.append(record, None);
-                return self.finish_after(id.task, &left);
+                return self.finish_with_success(id.task, &left);
             }
             other => self.undecided(id, worker, other),
         };
@@ -176,16 +176,16 @@ impl Leadership<'_> {
     /// An attempt had not started: its task waits again, and nothing of it is recorded.
     fn given_back(&mut self, id: AttemptId, worker: PeerId) {
         send(worker, ToWorker::Settled(id), self.out);
-        self.hint_over(id, worker);
+        self.hint_end(id, worker);
         self.detach(id);
-        self.settle_wants(id.task);
+        self.update_task_offers(id.task);
         self.forget_task_if_over(id.task);
     }
 
     /// A success is on its way through the journal: its task wants no other attempt.
     fn commits(&mut self, id: AttemptId) {
         let verdict = Verdict::Done(id);
-        self.leader.tasks.know(id.task).commit(verdict);
-        self.settle_wants(id.task);
+        self.leader.tasks.get_or_insert(id.task).commit(verdict);
+        self.update_task_offers(id.task);
     }
 }

@@ -93,7 +93,7 @@ impl BlobCatalog {
             if of.contains(&blob.replicas().at(position)) {
                 blob.transition(BlobEvent::Replica(position, Replica::None));
             }
-            !blob.is_void()
+            !blob.is_unused()
         });
     }
 
@@ -117,22 +117,22 @@ impl BlobCatalog {
     }
 
     /// A task left it.
-    pub fn made_by(&mut self, hash: Hash, size: u64, task: TaskId) {
-        self.sized(hash, size).made_by(task);
+    pub fn add_producer(&mut self, hash: Hash, size: u64, task: TaskId) {
+        self.sized(hash, size).add_producer(task);
     }
 
     /// What a task left is lost. Says whether another task of its job left the same; none where the blob is not known.
-    pub fn not_made_by(&mut self, hash: Hash, task: TaskId) -> Option<bool> {
+    pub fn remove_producer(&mut self, hash: Hash, task: TaskId) -> Option<bool> {
         let blob = self.blobs.get_mut(&hash)?;
-        blob.not_made_by(task);
+        blob.remove_producer(task);
         let again = blob.producers().iter().any(|other| other.job == task.job);
         self.prune(hash);
         Some(again)
     }
 
     /// It is an input of a job.
-    pub fn read_by(&mut self, hash: Hash, size: u64, job: JobId) {
-        self.sized(hash, size).read_by(job);
+    pub fn add_reader(&mut self, hash: Hash, size: u64, job: JobId) {
+        self.sized(hash, size).add_reader(job);
     }
 
     /// It is an input of a submission on its way. What another client, or a job, has said of its size stands until
@@ -154,22 +154,22 @@ impl BlobCatalog {
     }
 
     /// It is a result of an ended job, or a job printed it.
-    pub fn keep_for(&mut self, hash: Hash, size: u64, job: JobId) {
-        self.sized(hash, size).keep_for(job);
+    pub fn retain_for(&mut self, hash: Hash, size: u64, job: JobId) {
+        self.sized(hash, size).retain_for(job);
     }
 
     /// A job is forgotten for which it was kept.
-    pub fn keep_no_more_for(&mut self, hash: Hash, job: JobId) {
+    pub fn end_retention(&mut self, hash: Hash, job: JobId) {
         if let Some(blob) = self.blobs.get_mut(&hash) {
-            blob.keep_no_more_for(job);
+            blob.end_retention(job);
         }
         self.prune(hash);
     }
 
     /// One of the reasons is gone for which it was kept for a job.
-    pub fn keep_once_less_for(&mut self, hash: Hash, job: JobId) {
+    pub fn release_retention(&mut self, hash: Hash, job: JobId) {
         if let Some(blob) = self.blobs.get_mut(&hash) {
-            blob.keep_once_less_for(job);
+            blob.release_retention(job);
         }
         self.prune(hash);
     }
@@ -179,7 +179,7 @@ impl BlobCatalog {
         if let Some(blob) = self.blobs.get_mut(&hash) {
             blob.release_from(job);
             if result {
-                blob.keep_for(job);
+                blob.retain_for(job);
             }
         }
         self.prune(hash);
@@ -255,7 +255,7 @@ impl BlobCatalog {
     }
 
     fn prune(&mut self, hash: Hash) {
-        if self.blobs.get(&hash).is_some_and(Blob::is_void) {
+        if self.blobs.get(&hash).is_some_and(Blob::is_unused) {
             self.blobs.remove(&hash);
         }
     }

@@ -118,10 +118,10 @@ impl Leadership<'_> {
     pub(crate) fn on_group(&mut self) {
         for peer in self.count_peer_supervisors() {
             if self.peers.linked.contains_key(&peer) {
-                self.greet_peer_supervisor(peer);
+                self.introduce_to(peer);
             }
         }
-        self.spread_wanted();
+        self.replicate_wanted();
     }
 
     /// Brings what is known of the other supervisors in line with the group; gives those who are new.
@@ -141,7 +141,7 @@ impl Leadership<'_> {
     }
 
     /// Offers a blob that this supervisor holds to as many others as are to hold it too.
-    pub(crate) fn spread(&mut self, hash: Hash) {
+    pub(crate) fn replicate(&mut self, hash: Hash) {
         let (epoch, me) = (self.state.epoch(), self.config.me.clone());
         let keep = self.state.settings().keep;
         let leader = &mut *self.leader;
@@ -151,7 +151,7 @@ impl Leadership<'_> {
         // Different blobs begin at different supervisors, so that all have their share.
         let positions = (0..count).map(|at| (at + usize::from(hash.0[0])) % count);
         for at in positions {
-            let spread = |blob: &&Blob| blob.is_here() && blob.to_be_kept();
+            let spread = |blob: &&Blob| blob.is_here() && blob.needs_replicas();
             let Some(blob) = blobs.get(hash).filter(spread) else {
                 return;
             };
@@ -177,12 +177,12 @@ impl Leadership<'_> {
 
     /// Offers again whatever is to be kept by more supervisors than have it, after the group has changed or
     /// a peer supervisor has come.
-    pub(crate) fn spread_wanted(&mut self) {
+    pub(crate) fn replicate_wanted(&mut self) {
         let leader = &mut *self.leader;
         if leader.group.others == 0 && leader.submissions.is_empty() && leader.jobs.is_empty() {
             return;
         }
-        let kept = |(_, blob): &(Hash, &Blob)| blob.is_here() && blob.to_be_kept();
+        let kept = |(_, blob): &(Hash, &Blob)| blob.is_here() && blob.needs_replicas();
         let all: Vec<Hash> = leader
             .blobs
             .iter()
@@ -190,15 +190,15 @@ impl Leadership<'_> {
             .map(|(hash, _)| hash)
             .collect();
         for hash in all {
-            self.spread(hash);
-            if self.view().secure(hash) {
-                self.content_arrived(hash);
+            self.replicate(hash);
+            if self.view().is_replicated(hash) {
+                self.on_blob_available(hash);
             }
         }
     }
 
     /// Another supervisor, linked to this one which leads, is told so and of all that goes on.
-    pub(crate) fn greet_peer_supervisor(&mut self, peer: PeerId) {
+    pub(crate) fn introduce_to(&mut self, peer: PeerId) {
         let epoch = self.state.epoch();
         let group = &mut self.leader.group;
         if let Some(at) = group.position(peer) {
@@ -241,19 +241,19 @@ impl Leadership<'_> {
                 }
                 let before = [Replica::Held, Replica::Offered];
                 leader.blobs.forget_replicas(at, &before);
-                self.take_peer_supervisors_stock(at, hashes);
+                self.compare_peer_supervisor(at, hashes);
             }
-            ToLeader::HoldsMore(hashes) => self.take_peer_supervisors_stock(at, hashes),
+            ToLeader::HoldsMore(hashes) => self.compare_peer_supervisor(at, hashes),
             ToLeader::Disk(fault) => member.disk_fault = fault,
             ToLeader::Held(hash) => {
                 let blobs = &mut leader.blobs;
-                if !blobs.get(hash).is_some_and(Blob::to_be_kept) {
-                    return self.tell_drop(peer, vec![hash]);
+                if !blobs.get(hash).is_some_and(Blob::needs_replicas) {
+                    return self.send_drop_to(peer, vec![hash]);
                 }
                 blobs.transition(hash, BlobEvent::Replica(at, Replica::Held));
                 blobs.transition(hash, BlobEvent::OfferedAgain);
-                if self.view().secure(hash) {
-                    self.content_arrived(hash);
+                if self.view().is_replicated(hash) {
+                    self.on_blob_available(hash);
                 }
             }
             ToLeader::NotHeld(hash, _) => {
@@ -261,38 +261,38 @@ impl Leadership<'_> {
                 if blobs.get(hash).is_some() {
                     blobs.transition(hash, BlobEvent::Replica(at, Replica::Refused));
                     let at = self.now + SPREAD_AGAIN_AFTER;
-                    self.leader.timers.set_once(at, Timer::Spread(hash));
-                    self.spread(hash);
+                    self.leader.timers.set_once(at, Timer::Replicate(hash));
+                    self.replicate(hash);
                 }
             }
         }
     }
 
     /// A blob that others could not take is offered to all of them again.
-    pub(crate) fn spread_again(&mut self, hash: Hash) {
+    pub(crate) fn replicate_again(&mut self, hash: Hash) {
         let blobs = &mut self.leader.blobs;
         blobs.transition(hash, BlobEvent::OfferedAgain);
-        self.spread(hash);
+        self.replicate(hash);
     }
 
-    fn take_peer_supervisors_stock(&mut self, at: usize, hashes: Vec<Hash>) {
+    fn compare_peer_supervisor(&mut self, at: usize, hashes: Vec<Hash>) {
         let leader = &mut *self.leader;
         let peer = leader.group.members[at].addr.peer;
-        let kept = |hash: &Hash| leader.blobs.get(*hash).is_some_and(Blob::to_be_kept);
+        let kept = |hash: &Hash| leader.blobs.get(*hash).is_some_and(Blob::needs_replicas);
         let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = hashes.into_iter().partition(kept);
         for hash in &wanted {
             let held = BlobEvent::Replica(at, Replica::Held);
             leader.blobs.transition(*hash, held);
         }
-        self.tell_drop(peer, unwanted);
+        self.send_drop_to(peer, unwanted);
         for hash in wanted {
-            self.pull(hash);
+            self.fetch(hash);
         }
-        self.spread_wanted();
-        self.feed_starved();
+        self.replicate_wanted();
+        self.retry_blocked_groups();
     }
 
-    pub(crate) fn tell_drop(&mut self, to: PeerId, hashes: Vec<Hash>) {
+    pub(crate) fn send_drop_to(&mut self, to: PeerId, hashes: Vec<Hash>) {
         let epoch = self.state.epoch();
         for part in hashes.chunks(HASHES_MAX) {
             let what = LeaderSays::Drop(part.to_vec());
@@ -306,7 +306,7 @@ impl Leadership<'_> {
 
 impl<'a> LeaderView<'a> {
     /// Whether as many supervisors hold this blob as are to.
-    pub(crate) fn secure(&self, hash: Hash) -> bool {
+    pub(crate) fn is_replicated(&self, hash: Hash) -> bool {
         let leader = self.leader;
         let wanted = leader.group.copies(self.state.settings().keep);
         let held = |blob: &Blob| blob.is_here() && 1 + blob.replicas().held_count() >= wanted;
@@ -314,7 +314,10 @@ impl<'a> LeaderView<'a> {
     }
 
     /// Other supervisors that hold this blob and are there.
-    pub(crate) fn keepers_of(&self, hash: Hash) -> impl Iterator<Item = &'a PeerAddr> + use<'a> {
+    pub(crate) fn replica_holders(
+        &self,
+        hash: Hash,
+    ) -> impl Iterator<Item = &'a PeerAddr> + use<'a> {
         let leader = self.leader;
         let replicas = leader.blobs.get(hash).map(Blob::replicas);
         let replicas = replicas.unwrap_or_default();

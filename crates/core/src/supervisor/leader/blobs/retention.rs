@@ -26,9 +26,9 @@ impl Leadership<'_> {
             return;
         };
         for (hash, size) in printed {
-            self.leader.blobs.keep_for(*hash, *size, job);
-            self.held_by(*hash, Some(*size), ix);
-            self.pull(*hash);
+            self.leader.blobs.retain_for(*hash, *size, job);
+            self.note_holder(*hash, Some(*size), ix);
+            self.fetch(*hash);
             self.drop_unused([*hash]);
         }
     }
@@ -44,7 +44,7 @@ impl Leadership<'_> {
                 false => sized_content(job).collect(),
             };
             for (hash, size) in printed.into_iter().chain(kept) {
-                leader.blobs.keep_for(hash, size, *id);
+                leader.blobs.retain_for(hash, size, *id);
             }
         }
     }
@@ -55,7 +55,7 @@ impl Leadership<'_> {
         let mut hashes: BTreeSet<Hash> = kept_content(job).collect();
         hashes.extend(log_blobs(job).map(|(hash, _)| hash));
         for hash in &hashes {
-            leader.blobs.keep_no_more_for(*hash, id);
+            leader.blobs.end_retention(*hash, id);
         }
         self.drop_unused(hashes);
     }
@@ -74,7 +74,7 @@ impl Leadership<'_> {
             self.leader.possession.remember(hash, ended.client);
             hashes.insert(hash);
         }
-        hashes.extend(done.flat_map(|done| done.left()).map(|(hash, _)| hash));
+        hashes.extend(done.flat_map(|done| done.blobs()).map(|(hash, _)| hash));
         let leader = &mut *self.leader;
         for hash in &hashes {
             leader.blobs.job_ended(*hash, job, kept.contains(hash));
@@ -111,7 +111,7 @@ impl Leadership<'_> {
             send_drop(leader.pool[ix].peer(), &hashes, self.out);
         }
         for (peer, hashes) in elsewhere {
-            self.tell_drop(peer, hashes);
+            self.send_drop_to(peer, hashes);
         }
         if !own.is_empty() {
             self.out.push(Action::Drop(own));
@@ -128,7 +128,7 @@ impl Leadership<'_> {
         let hashes = outputs.iter().filter_map(|file| file.data.hash());
         let (same, unknown): (Vec<Hash>, Vec<Hash>) = hashes.partition(needed);
         for hash in same {
-            self.held_by(hash, None, ix);
+            self.note_holder(hash, None, ix);
             self.fetch_kept(hash);
         }
         send_drop(worker, &unknown, self.out);

@@ -103,8 +103,8 @@ impl OwnCopy {
                 fetch.fault = fault.or(fetch.fault);
                 Self::Waiting(fetch)
             }
-            (Self::Fetching(fetch), event) => Self::Fetching(fetch.noting(&event)),
-            (Self::Waiting(fetch), event) => Self::Waiting(fetch.noting(&event)),
+            (Self::Fetching(fetch), event) => Self::Fetching(fetch.with_fault(&event)),
+            (Self::Waiting(fetch), event) => Self::Waiting(fetch.with_fault(&event)),
         }
     }
 
@@ -117,7 +117,7 @@ impl OwnCopy {
 }
 
 impl Fetch {
-    fn noting(mut self: Box<Self>, event: &CopyEvent) -> Box<Self> {
+    fn with_fault(mut self: Box<Self>, event: &CopyEvent) -> Box<Self> {
         match event {
             CopyEvent::Suspected => self.suspected = true,
             CopyEvent::Believed => self.suspected = false,
@@ -256,14 +256,14 @@ impl Blob {
 
     /// Whether more than one supervisor is to hold it, as far as this one has it: all that this one fetches,
     /// it fetches to keep.
-    pub fn to_be_kept(&self) -> bool {
+    pub fn needs_replicas(&self) -> bool {
         self.is_kept() || self.in_use()
     }
 
     /// Whether nobody needs it and it is nowhere, as far as is known.
-    pub(super) fn is_void(&self) -> bool {
+    pub(super) fn is_unused(&self) -> bool {
         let nowhere = self.own == OwnCopy::Absent && self.workers.is_empty();
-        nowhere && self.replicas.expected_count() == 0 && !self.to_be_kept()
+        nowhere && self.replicas.expected_count() == 0 && !self.needs_replicas()
     }
 
     /// What is wrong with it.
@@ -276,7 +276,7 @@ impl Blob {
         if offered & held != 0 || (offered | held) & refused != 0 {
             return Err("is held, offered or refused twice by one supervisor");
         }
-        if self.is_void() {
+        if self.is_unused() {
             return Err("is nowhere and needed by nobody");
         }
         Ok(())
@@ -319,17 +319,17 @@ impl Blob {
         self.size = size;
     }
 
-    pub(super) fn made_by(&mut self, task: TaskId) {
+    pub(super) fn add_producer(&mut self, task: TaskId) {
         if !self.producers.contains(&task) {
             self.producers.push(task);
         }
     }
 
-    pub(super) fn not_made_by(&mut self, task: TaskId) {
+    pub(super) fn remove_producer(&mut self, task: TaskId) {
         self.producers.retain(|other| *other != task);
     }
 
-    pub(super) fn read_by(&mut self, job: JobId) {
+    pub(super) fn add_reader(&mut self, job: JobId) {
         self.jobs.push(job);
     }
 
@@ -341,15 +341,15 @@ impl Blob {
         self.claims = self.claims.saturating_sub(1);
     }
 
-    pub(super) fn keep_for(&mut self, job: JobId) {
+    pub(super) fn retain_for(&mut self, job: JobId) {
         self.kept.push(job);
     }
 
-    pub(super) fn keep_no_more_for(&mut self, job: JobId) {
+    pub(super) fn end_retention(&mut self, job: JobId) {
         self.kept.retain(|other| *other != job);
     }
 
-    pub(super) fn keep_once_less_for(&mut self, job: JobId) {
+    pub(super) fn release_retention(&mut self, job: JobId) {
         if let Some(at) = self.kept.iter().position(|other| *other == job) {
             self.kept.remove(at);
         }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What a client submits.
 #[derive(Debug)]
 pub(crate) struct NewSubmission {
-    pub ask: u64,
+    pub request_id: u64,
     pub key: SubmitKey,
     pub offer: Offer,
     /// Where the client serves the inputs.
@@ -107,7 +107,10 @@ impl Leadership<'_> {
             blobs.transition(*hash, BlobEvent::Own(CopyEvent::Arrived));
         }
         let view = self.view();
-        let missing = inputs.keys().copied().filter(|hash| !view.secure(*hash));
+        let missing = inputs
+            .keys()
+            .copied()
+            .filter(|hash| !view.is_replicated(*hash));
         let missing: BTreeSet<Hash> = missing.collect();
         let unproven = match requester {
             Requester::Here { .. } => BTreeMap::new(),
@@ -145,7 +148,9 @@ impl Leadership<'_> {
         for mut submit in self.leader.submissions.take(complete) {
             // One that was held may have gone with a supervisor's disk meanwhile: it is wanted again.
             let inputs = submit.new.offer.input_blobs().map(|(hash, _)| hash);
-            submit.missing = inputs.filter(|hash| !self.view().secure(*hash)).collect();
+            submit.missing = inputs
+                .filter(|hash| !self.view().is_replicated(*hash))
+                .collect();
             self.accept(submit);
         }
     }
@@ -155,13 +160,23 @@ impl Leadership<'_> {
     fn accept(&mut self, submit: Submission) {
         if submit.complete(self.state.format()) {
             let NewSubmission {
-                ask, key, offer, ..
+                request_id,
+                key,
+                offer,
+                ..
             } = submit.new;
             let (client, at) = (submit.client, self.now);
             let (record, pending) = match offer {
                 Offer::Job(spec) => {
                     let record = Record::accepted(key, client, spec.clone(), at);
-                    (record, Pending::Accepted { client, ask, spec })
+                    (
+                        record,
+                        Pending::Accepted {
+                            client,
+                            request_id,
+                            spec,
+                        },
+                    )
                 }
                 Offer::Groups(job, extension) => {
                     let record = Record::GroupsAdded {
@@ -172,7 +187,7 @@ impl Leadership<'_> {
                     };
                     let pending = Pending::Extended {
                         client,
-                        ask,
+                        request_id,
                         job,
                         key,
                         extension,
@@ -185,8 +200,8 @@ impl Leadership<'_> {
         let (missing, holder) = (submit.missing.clone(), submit.new.from.peer);
         self.leader.submissions.0.push(submit);
         for hash in missing {
-            self.pull(hash);
-            self.spread(hash);
+            self.fetch(hash);
+            self.replicate(hash);
         }
         self.prove(holder);
     }
@@ -204,7 +219,7 @@ impl Leadership<'_> {
             );
             let kind = RefusalKind::Busy;
             let reply = Reply::No(Refusal { kind, why });
-            answer(submit.client, submit.new.ask, reply, self.out);
+            answer(submit.client, submit.new.request_id, reply, self.out);
         }
     }
 }

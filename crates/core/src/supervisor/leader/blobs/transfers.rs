@@ -4,7 +4,7 @@ use crate::supervisor::durable::job::{Done, Job};
 use crate::supervisor::leader::blobs::state::{Blob, BlobEvent, CopyEvent};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership, WorkerIx};
-use crate::supervisor::{Action, PullFailure, send};
+use crate::supervisor::{Action, FetchFailure, send};
 use hedge_model::msg::ToWorker;
 use hedge_model::record::Record;
 use hedge_model::{FileEntry, Hash, PeerId, Source, TaskId};
@@ -20,7 +20,7 @@ const SOURCES_MAX: usize = 32;
 
 impl Leadership<'_> {
     /// Notes that a worker holds a blob.
-    pub(crate) fn held_by(&mut self, hash: Hash, size: Option<u64>, ix: WorkerIx) {
+    pub(crate) fn note_holder(&mut self, hash: Hash, size: Option<u64>, ix: WorkerIx) {
         let blobs = &mut self.leader.blobs;
         blobs.transition(hash, BlobEvent::HeldBy(ix));
         if let Some(size) = size {
@@ -29,29 +29,34 @@ impl Leadership<'_> {
     }
 
     /// Notes the blobs that a task left at a worker.
-    pub(crate) fn note_left(&mut self, task: TaskId, left: &[(Hash, u64)], ix: Option<WorkerIx>) {
+    pub(crate) fn note_outputs(
+        &mut self,
+        task: TaskId,
+        left: &[(Hash, u64)],
+        ix: Option<WorkerIx>,
+    ) {
         for (hash, size) in left {
-            self.leader.blobs.made_by(*hash, *size, task);
+            self.leader.blobs.add_producer(*hash, *size, task);
             if let Some(ix) = ix {
-                self.held_by(*hash, Some(*size), ix);
+                self.note_holder(*hash, Some(*size), ix);
             }
         }
     }
 
     /// A worker has been gone for longer than its content is counted on.
-    pub(crate) fn content_of_gone_worker(&mut self, ix: WorkerIx) {
+    pub(crate) fn forget_gone_holder(&mut self, ix: WorkerIx) {
         if self.leader.pool[ix].state().reachable() {
             return;
         }
         let held: Vec<Hash> = self.leader.blobs.held_by(ix).collect();
-        self.lose_where_gone(held);
+        self.rerun_where_lost(held);
     }
 
     /// Holders that did not come since this leader began are not waited for any more.
-    pub(crate) fn give_up_absent_holders(&mut self) {
+    pub(crate) fn forget_absent_holders(&mut self) {
         let all: Vec<Hash> = self.leader.blobs.iter().map(|(hash, _)| hash).collect();
-        self.lose_where_gone(all);
-        self.feed_starved();
+        self.rerun_where_lost(all);
+        self.retry_blocked_groups();
         let leader = &mut *self.leader;
         leader.fit.recheck(leader.ready.lanes());
     }
@@ -60,21 +65,21 @@ impl Leadership<'_> {
     pub(crate) fn fetch_kept(&mut self, hash: Hash) {
         let blob = self.leader.blobs.get(hash);
         if blob.is_some_and(|blob| blob.is_kept() && !blob.is_here()) {
-            self.pull(hash);
+            self.fetch(hash);
         }
     }
 
     /// Of these contents, those that a job needs and nobody has are made again.
-    pub(crate) fn lose_where_gone(&mut self, hashes: impl IntoIterator<Item = Hash>) {
+    pub(crate) fn rerun_where_lost(&mut self, hashes: impl IntoIterator<Item = Hash>) {
         for hash in hashes {
             if self.view().needed_now(hash) {
-                self.lose_if_gone(hash);
+                self.rerun_if_lost(hash);
             }
         }
     }
 
     /// Where content is gone for good, the tasks that made it must run again.
-    pub(crate) fn lose_if_gone(&mut self, hash: Hash) {
+    pub(crate) fn rerun_if_lost(&mut self, hash: Hash) {
         if !self.view().beyond_recovery(hash) {
             return;
         }
@@ -82,16 +87,16 @@ impl Leadership<'_> {
         let producers = blob.map(|blob| blob.producers().to_vec());
         for task in producers.unwrap_or_default() {
             let done = self.state.task(task).and_then(|known| known.done());
-            if done.is_some_and(|done| done.left().any(|(left, _)| left == hash)) {
+            if done.is_some_and(|done| done.blobs().any(|(left, _)| left == hash)) {
                 self.lose_outputs(task);
             }
         }
     }
 
     /// Where a part of what a task left is gone for good, it must run again.
-    pub(crate) fn lose_outputs_if_gone(&mut self, task: TaskId) {
+    pub(crate) fn rerun_if_outputs_lost(&mut self, task: TaskId) {
         let done = self.state.task(task).and_then(|known| known.done());
-        let mut left = done.into_iter().flat_map(|done| done.left());
+        let mut left = done.into_iter().flat_map(|done| done.blobs());
         if left.any(|(hash, _)| self.view().beyond_recovery(hash)) {
             self.lose_outputs(task);
         }
@@ -114,21 +119,21 @@ impl Leadership<'_> {
     }
 
     /// Offers groups again that lacked content, after somebody who may hold it came.
-    pub(crate) fn feed_starved(&mut self) {
+    pub(crate) fn retry_blocked_groups(&mut self) {
         for (job, group) in self.leader.blocked.take_without_inputs() {
             self.refresh_offers(job, group as usize);
         }
-        self.feed_starved_tasks();
+        self.retry_blocked_tasks();
     }
 
     /// Fetches a blob into the own store, unless it is there or on its way.
-    pub(crate) fn pull(&mut self, hash: Hash) {
-        self.fetch(hash, CopyEvent::Wanted);
+    pub(crate) fn fetch(&mut self, hash: Hash) {
+        self.request_fetch(hash, CopyEvent::Wanted);
     }
 
     /// A failed transfer is tried again, if it is still wanted.
-    pub(crate) fn pull_again(&mut self, hash: Hash) {
-        self.fetch(hash, CopyEvent::Due);
+    pub(crate) fn retry_fetch(&mut self, hash: Hash) {
+        self.request_fetch(hash, CopyEvent::Due);
     }
 
     /// A worker could not fetch this from anybody it was told of: if it is fetched into the own store, all
@@ -137,13 +142,13 @@ impl Leadership<'_> {
         let leader = &mut *self.leader;
         leader.jobs.drop_bodies(|ready| ready.blobs.contains(&hash));
         if leader.blobs.get(hash).is_some_and(|blob| !blob.is_here()) {
-            self.lose_if_gone(hash);
-            self.fetch(hash, CopyEvent::Suspected);
+            self.rerun_if_lost(hash);
+            self.request_fetch(hash, CopyEvent::Suspected);
         }
     }
 
     /// Has a blob that is known and not here asked for, where `event` wants that now and somebody may have it.
-    fn fetch(&mut self, hash: Hash, event: CopyEvent) {
+    fn request_fetch(&mut self, hash: Hash, event: CopyEvent) {
         let known = self.leader.blobs.get(hash);
         let Some(blob) = known.filter(|blob| !blob.is_here()) else {
             return;
@@ -168,7 +173,7 @@ impl Leadership<'_> {
         let blobs = &mut self.leader.blobs;
         blobs.transition(hash, BlobEvent::Own(event));
         if !asked && blobs.get(hash).is_some_and(Blob::is_fetching) {
-            self.out.push(Action::Pull {
+            self.out.push(Action::Fetch {
                 hash,
                 size,
                 sources,
@@ -176,7 +181,7 @@ impl Leadership<'_> {
         }
     }
 
-    pub(crate) fn on_pulled(&mut self, hash: Hash, result: Result<Option<PeerId>, PullFailure>) {
+    pub(crate) fn on_fetched(&mut self, hash: Hash, result: Result<Option<PeerId>, FetchFailure>) {
         let failure = match result {
             Ok(sender) => return self.on_arrived(hash, sender),
             Err(failure) => failure,
@@ -195,22 +200,22 @@ impl Leadership<'_> {
         }
         if failures < PULL_FAILURES_MAX {
             blobs.transition(hash, failed(None));
-            return self.leader.timers.set(again, Timer::Pull(hash));
+            return self.leader.timers.set(again, Timer::Fetch(hash));
         }
         match failure {
-            PullFailure::Here(why) => {
+            FetchFailure::Here(why) => {
                 blobs.transition(hash, failed(Some(why.clone())));
-                self.leader.timers.set(again, Timer::Pull(hash));
+                self.leader.timers.set(again, Timer::Fetch(hash));
                 self.refuse_submissions(&why, |submit| submit.lacks(hash));
             }
-            PullFailure::Sources(why) => {
+            FetchFailure::Sources(why) => {
                 blobs.transition(hash, BlobEvent::Own(CopyEvent::GivenUp));
-                self.disbelieve_holders(hash);
-                self.lose_if_gone(hash);
+                self.distrust_holders(hash);
+                self.rerun_if_lost(hash);
                 self.checkpoint_lost(hash);
-                self.feed_starved();
+                self.retry_blocked_groups();
                 self.refuse_submissions(&why, |submit| submit.lacks(hash));
-                self.leader.leaving.look_again();
+                self.leader.leaving.recheck();
             }
         }
     }
@@ -219,17 +224,17 @@ impl Leadership<'_> {
     fn on_arrived(&mut self, hash: Hash, sender: Option<PeerId>) {
         let arrived = BlobEvent::Own(CopyEvent::Arrived);
         self.leader.blobs.transition(hash, arrived);
-        self.spread(hash);
+        self.replicate(hash);
         self.prove_arrived(hash, sender);
-        if self.view().secure(hash) {
-            self.content_arrived(hash);
+        if self.view().is_replicated(hash) {
+            self.on_blob_available(hash);
         }
         self.drop_unused([hash]);
     }
 
     /// Nobody gave a blob that they were thought to hold: those who are there do not hold it. Others may
     /// still return with it.
-    fn disbelieve_holders(&mut self, hash: Hash) {
+    fn distrust_holders(&mut self, hash: Hash) {
         let leader = &mut *self.leader;
         let holders = leader.blobs.get(hash).map(|blob| blob.workers().to_vec());
         let mut there = holders.unwrap_or_default();
@@ -251,23 +256,23 @@ impl Leadership<'_> {
     }
 
     /// Fetches what jobs still want of their results, from workers that came.
-    pub(crate) fn pull_wanted(&mut self) {
+    pub(crate) fn fetch_wanted(&mut self) {
         let jobs = self.leader.jobs.iter();
         let wanted: Vec<Hash> = jobs
-            .flat_map(|(_, job)| job.missing_results().iter().copied())
+            .flat_map(|(_, job)| job.awaited_results().iter().copied())
             .collect();
-        wanted.into_iter().for_each(|hash| self.pull(hash));
-        self.pull_checkpoints();
+        wanted.into_iter().for_each(|hash| self.fetch(hash));
+        self.fetch_checkpoints();
     }
 
     /// As many supervisors hold some content as are to.
-    pub(crate) fn content_arrived(&mut self, hash: Hash) {
+    pub(crate) fn on_blob_available(&mut self, hash: Hash) {
         self.input_arrived(hash);
         self.checkpoint_arrived(hash);
-        let jobs = self.leader.jobs.result_held(hash);
-        self.feed_starved();
+        let jobs = self.leader.jobs.note_replicated(hash);
+        self.retry_blocked_groups();
         jobs.into_iter().for_each(|job| self.finish_if_done(job));
-        self.leader.leaving.look_again();
+        self.leader.leaving.recheck();
     }
 }
 
@@ -278,7 +283,7 @@ impl LeaderView<'_> {
         leader.blobs.get(hash).is_some_and(|blob| {
             let there = |ix: &WorkerIx| leader.pool[*ix].state().reachable();
             let workers = !blob.is_suspected() && blob.workers().iter().any(there);
-            blob.is_here() || workers || self.keepers_of(hash).next().is_some()
+            blob.is_here() || workers || self.replica_holders(hash).next().is_some()
         })
     }
 
@@ -338,7 +343,7 @@ impl LeaderView<'_> {
         let keepers = blobs
             .iter()
             .take(SOURCES_MAX)
-            .flat_map(|hash| self.keepers_of(*hash));
+            .flat_map(|hash| self.replica_holders(*hash));
         for keeper in keepers {
             if sources.iter().all(|source| source.peer != keeper.peer) {
                 sources.push(keeper.clone());
@@ -372,9 +377,9 @@ impl LeaderView<'_> {
         let offset = task.number - job.spec.first(group);
         let unstarted = |next: usize| {
             let all = job.spec.numbers(next);
-            let at_place = all.start + offset..all.start + offset + 1;
+            let element = all.start + offset..all.start + offset + 1;
             let mut readers = match job.spec.is_each(next, group) {
-                true => at_place,
+                true => element,
                 false => all,
             };
             readers.any(|number| {
@@ -391,7 +396,7 @@ impl LeaderView<'_> {
         job.keeps(task.number)
             || job.spec.waited_by(group).iter().any(|next| {
                 let next = *next as usize;
-                job.left_of(next) > 0 && job.spec.reads(next, group) && unstarted(next)
+                job.remaining_of(next) > 0 && job.spec.reads(next, group) && unstarted(next)
             })
     }
 }
@@ -414,7 +419,7 @@ pub(crate) fn result_tasks(job: &Job) -> impl Iterator<Item = (u32, Option<&Done
 pub(crate) fn result_content(job: &Job) -> impl Iterator<Item = (Hash, u64)> + '_ {
     result_tasks(job)
         .filter_map(|(_, done)| done)
-        .flat_map(Done::left)
+        .flat_map(Done::blobs)
 }
 
 /// The files of those tasks.

@@ -4,7 +4,7 @@ use crate::supervisor::durable::job::{Job, Task};
 use crate::supervisor::durable::state::State;
 use crate::supervisor::follower::Hints;
 use crate::supervisor::leader::Leadership;
-use crate::supervisor::leader::jobs::active::{ActiveJob, PolicyInputs, refind_at};
+use crate::supervisor::leader::jobs::active::{ActiveJob, PolicyInputs, next_recompute};
 use crate::supervisor::leader::jobs::critical;
 use crate::supervisor::leader::jobs::group::ActiveGroup;
 use crate::supervisor::leader::jobs::size::Size;
@@ -24,7 +24,7 @@ impl Leadership<'_> {
             .zip(&job.tasks)
             .filter_map(|(number, task)| Some((number, task.done()?)))
             .filter(|(number, _)| !released(job, *number))
-            .map(|(number, done)| (TaskId { job: id, number }, done.left().collect()))
+            .map(|(number, done)| (TaskId { job: id, number }, done.blobs().collect()))
             .collect();
         let unread = (0..).zip(&job.tasks).filter(|(_, task)| task.is_released());
         let unread = unread.map(|(number, _)| number);
@@ -47,14 +47,14 @@ impl Leadership<'_> {
         }
         leader.jobs.begin(id, active_job);
         for (hash, size) in spec.input_blobs() {
-            leader.blobs.read_by(hash, size, id);
+            leader.blobs.add_reader(hash, size, id);
         }
         done.into_iter()
-            .for_each(|(task, left)| self.note_left(task, &left, None));
-        self.begin_looks(id);
+            .for_each(|(task, left)| self.note_outputs(task, &left, None));
+        self.watch_client(id);
         self.expect_checkpoints(id);
-        self.want_results(id);
-        self.expect_hinted(id, hints);
+        self.replicate_results(id);
+        self.restore_hinted(id, hints);
         self.refresh_all_offers(id);
         self.finish_if_done(id);
     }
@@ -74,8 +74,14 @@ fn start_job(state: &State, job: &Job, watched: bool) -> ActiveJob {
     }
     let policy_inputs = watched.then(|| PolicyInputs::new(spec, tails));
     let critical = critical::CriticalSet::find_with(spec, learned);
-    let refind_at = refind_at(job.done, spec.task_count());
-    ActiveJob::new(groups, critical, refind_at, policy_inputs, Size::of(spec))
+    let next_recompute = next_recompute(job.done, spec.task_count());
+    ActiveJob::new(
+        groups,
+        critical,
+        next_recompute,
+        policy_inputs,
+        Size::of(spec),
+    )
 }
 
 /// Whether nobody is to read any more what a task left.
@@ -98,7 +104,7 @@ pub(crate) fn start_group(job: &Job, group: usize) -> ActiveGroup {
     };
     let again = (0..fresh)
         .filter(|offset| tasks[*offset as usize].is_open())
-        .filter(|offset| job.place_ready(group, *offset))
+        .filter(|offset| job.element_ready(group, *offset))
         .collect();
     ActiveGroup::new(job.waiting_groups(group), fresh, again)
 }

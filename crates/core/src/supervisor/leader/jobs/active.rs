@@ -24,16 +24,16 @@ pub(crate) struct ActiveJobs {
 pub(crate) struct ActiveJob {
     groups: Vec<ActiveGroup>,
     watchers: Vec<(PeerId, u64)>,
-    told: Time,
+    notified_at: Time,
     ending: bool,
-    missing_results: BTreeSet<Hash>,
+    awaited_results: BTreeSet<Hash>,
     stale: BTreeSet<Hash>,
     touched: BTreeSet<WorkerIx>,
     critical: CriticalSet,
     /// The critical set is found again when so many tasks are done.
-    refind_at: u32,
+    next_recompute: u32,
     policy_inputs: Option<PolicyInputs>,
-    won_s: f64,
+    success_s: f64,
     size: Size,
     client_seen: Time,
     releases: Releases,
@@ -134,16 +134,17 @@ impl ActiveJobs {
     }
 
     /// A result is held by as many supervisors as are to hold it; returns the jobs that missed it.
-    pub fn result_held(&mut self, hash: Hash) -> Vec<JobId> {
+    pub fn note_replicated(&mut self, hash: Hash) -> Vec<JobId> {
         let missed =
-            |(id, job): (&JobId, &mut ActiveJob)| job.missing_results.remove(&hash).then_some(*id);
+            |(id, job): (&JobId, &mut ActiveJob)| job.awaited_results.remove(&hash).then_some(*id);
         self.jobs.iter_mut().filter_map(missed).collect()
     }
 
     /// Those of whom `gone` holds wait for no answers any more.
     pub fn unwatch(&mut self, gone: impl Fn(PeerId, u64) -> bool) {
         for job in self.jobs.values_mut() {
-            job.watchers.retain(|(peer, ask)| !gone(*peer, *ask));
+            job.watchers
+                .retain(|(peer, request_id)| !gone(*peer, *request_id));
         }
     }
 }
@@ -158,29 +159,29 @@ impl Index<JobId> for ActiveJobs {
 }
 
 impl ActiveJob {
-    /// A job of which nobody has been told; the critical set is found again when `refind_at` tasks are done.
+    /// A job of which nobody has been told; the critical set is found again when `next_recompute` tasks are done.
     pub fn new(
         groups: Vec<ActiveGroup>,
         critical: CriticalSet,
-        refind_at: u32,
+        next_recompute: u32,
         policy_inputs: Option<PolicyInputs>,
         size: Size,
     ) -> Self {
         Self {
             groups,
             critical,
-            refind_at,
+            next_recompute,
             policy_inputs,
             size,
             client_seen: Time(0),
             releases: Releases::default(),
             watchers: Vec::new(),
-            told: Time(0),
+            notified_at: Time(0),
             ending: false,
-            missing_results: BTreeSet::new(),
+            awaited_results: BTreeSet::new(),
             stale: BTreeSet::new(),
             touched: BTreeSet::new(),
-            won_s: 0.0,
+            success_s: 0.0,
         }
     }
 
@@ -207,16 +208,16 @@ impl ActiveJob {
 
     /// Whether the critical set is to be found again now that `done` of `all` tasks are done; it then is not again
     /// before the next twentieth of them, so that it costs little beside what the tasks do.
-    pub fn refind_due(&mut self, done: u32, all: u32) -> bool {
-        let due = done >= self.refind_at;
+    pub fn recompute_due(&mut self, done: u32, all: u32) -> bool {
+        let due = done >= self.next_recompute;
         if due {
-            self.refind_at = refind_at(done, all);
+            self.next_recompute = next_recompute(done, all);
         }
         due
     }
 
     /// The critical set and the longest ways to the end were found again; says whether the set is another.
-    pub fn found_critical(&mut self, critical: CriticalSet, tails: Vec<f64>) -> bool {
+    pub fn set_critical(&mut self, critical: CriticalSet, tails: Vec<f64>) -> bool {
         if let Some(inputs) = &mut self.policy_inputs {
             inputs.tails = tails;
         }
@@ -231,9 +232,9 @@ impl ActiveJob {
     }
 
     /// An attempt of a group has won after so many seconds, `running_s` of which its program ran.
-    pub fn note_won(&mut self, group: usize, took_s: f64, running_s: f64) {
+    pub fn note_success(&mut self, group: usize, took_s: f64, running_s: f64) {
         self.groups[group].note_time(took_s);
-        self.won_s += took_s;
+        self.success_s += took_s;
         if let Some(inputs) = &mut self.policy_inputs {
             let kind = inputs.kind_of[group];
             inputs.kinds[kind as usize].note(running_s);
@@ -241,8 +242,8 @@ impl ActiveJob {
     }
 
     /// Worker time of attempts that won, seconds.
-    pub fn won_s(&self) -> f64 {
-        self.won_s
+    pub fn success_s(&self) -> f64 {
+        self.success_s
     }
 
     /// What of it counts towards the limits of its client.
@@ -281,8 +282,8 @@ impl ActiveJob {
     }
 
     /// These results are not missed any more.
-    pub fn miss_no_more(&mut self, forget: impl Fn(Hash) -> bool) {
-        self.missing_results.retain(|hash| !forget(*hash));
+    pub fn stop_awaiting(&mut self, forget: impl Fn(Hash) -> bool) {
+        self.awaited_results.retain(|hash| !forget(*hash));
     }
 
     /// Whether its end is proposed.
@@ -296,18 +297,18 @@ impl ActiveJob {
     }
 
     /// The end that was proposed came too late to be true.
-    pub fn take_back_end(&mut self) {
+    pub fn withdraw_end(&mut self) {
         self.ending = false;
     }
 
     /// Results that too few supervisors hold.
-    pub fn missing_results(&self) -> &BTreeSet<Hash> {
-        &self.missing_results
+    pub fn awaited_results(&self) -> &BTreeSet<Hash> {
+        &self.awaited_results
     }
 
     /// Too few supervisors hold a result.
-    pub fn miss_result(&mut self, hash: Hash) {
-        self.missing_results.insert(hash);
+    pub fn await_result(&mut self, hash: Hash) {
+        self.awaited_results.insert(hash);
     }
 
     /// An output of a generation that was lost: attempts that run may still read what is left of it. `wanted` says that
@@ -315,7 +316,7 @@ impl ActiveJob {
     pub fn note_stale(&mut self, hash: Hash, wanted: bool) {
         self.stale.insert(hash);
         if !wanted {
-            self.missing_results.remove(&hash);
+            self.awaited_results.remove(&hash);
         }
     }
 
@@ -329,21 +330,21 @@ impl ActiveJob {
         &self.watchers
     }
 
-    pub fn watch(&mut self, peer: PeerId, ask: u64) {
-        self.watchers.push((peer, ask));
+    pub fn watch(&mut self, peer: PeerId, request_id: u64) {
+        self.watchers.push((peer, request_id));
     }
 
     /// When its watchers were told last.
-    pub fn told(&self) -> Time {
-        self.told
+    pub fn notified_at(&self) -> Time {
+        self.notified_at
     }
 
-    pub fn note_told(&mut self, now: Time) {
-        self.told = now;
+    pub fn note_notified(&mut self, now: Time) {
+        self.notified_at = now;
     }
 }
 
 /// When the critical set of a job is found again of which `done` of `all` tasks are done.
-pub(crate) fn refind_at(done: u32, all: u32) -> u32 {
+pub(crate) fn next_recompute(done: u32, all: u32) -> u32 {
     done + (all / 20).max(1)
 }

@@ -14,28 +14,28 @@ use hedge_model::{AttemptId, Hash, JobId, JobSpec, PeerId, TaskId};
 use std::time::Duration;
 
 /// Watchers are told of changes this often at most.
-const TELL_EVERY: Duration = Duration::from_millis(100);
+const NOTIFY_EVERY: Duration = Duration::from_millis(100);
 
 impl Leadership<'_> {
     /// Has all results of a job's tasks that are done held by as many supervisors as are to hold them.
-    pub(crate) fn want_results(&mut self, id: JobId) {
+    pub(crate) fn replicate_results(&mut self, id: JobId) {
         let job = self.state.jobs.get(&id).into_iter();
         let results = job
             .flat_map(|job| result_content(job))
             .map(|(hash, _)| hash);
         for hash in results.collect::<Vec<_>>() {
-            self.want_result(id, hash);
+            self.replicate_result(id, hash);
         }
     }
 
-    fn want_result(&mut self, id: JobId, hash: Hash) {
-        if self.view().secure(hash) {
+    fn replicate_result(&mut self, id: JobId, hash: Hash) {
+        if self.view().is_replicated(hash) {
             return;
         }
         if let Some(job) = self.leader.jobs.get_mut(id) {
-            job.miss_result(hash);
-            self.pull(hash);
-            self.spread(hash);
+            job.await_result(hash);
+            self.fetch(hash);
+            self.replicate(hash);
         }
     }
 
@@ -48,7 +48,7 @@ impl Leadership<'_> {
         }
         if !applied {
             self.forget_task_if_over(id);
-            return self.settle_wants(id);
+            return self.update_task_offers(id);
         }
         let winner = self.leader.pool.find(worker);
         self.count_failures_of_others(id, winner);
@@ -60,20 +60,20 @@ impl Leadership<'_> {
         let Some(done) = job.tasks[id.number as usize].done() else {
             return;
         };
-        let (left, usage) = (done.left().collect::<Vec<_>>(), done.usage);
+        let (left, usage) = (done.blobs().collect::<Vec<_>>(), done.usage);
         let (done, keeps) = (job.done_of(group), job.keeps(id.number));
-        self.note_left(id, &left, winner);
+        self.note_outputs(id, &left, winner);
         if let Some(active_job) = self.leader.jobs.get_mut(id.job) {
             let took = usage.staging.saturating_add(usage.running);
             let took_s = took.as_secs_f64().max(1e-6);
-            active_job.note_won(group, took_s, usage.running.as_secs_f64());
+            active_job.note_success(group, took_s, usage.running.as_secs_f64());
         }
         if keeps {
             for (hash, _) in left {
-                self.want_result(id.job, hash);
+                self.replicate_result(id.job, hash);
             }
         }
-        self.settle_wants(id);
+        self.update_task_offers(id);
         self.refresh_offers(id.job, group);
         for next in spec.waited_by(group) {
             let next = *next as usize;
@@ -87,32 +87,32 @@ impl Leadership<'_> {
             self.refresh_offers(id.job, next);
         }
         if spec.has_each() {
-            self.settle_places(id);
-            self.release_read(id);
+            self.update_element_readers(id);
+            self.release_consumed(id);
         }
         self.release_behind(id);
         self.close_group(id.job, group);
-        self.refind(id.job);
-        self.tell_soon(id.job);
+        self.recompute_if_due(id.job);
+        self.notify_watchers_soon(id.job);
         self.finish_if_done(id.job);
     }
 
     /// Real times have replaced estimates: the critical set and the tasks' turns are found again.
-    fn refind(&mut self, id: JobId) {
+    fn recompute_if_due(&mut self, id: JobId) {
         let job = self.state.jobs.get(&id);
         let (Some(job), Some(active_job)) = (job, self.leader.jobs.get_mut(id)) else {
             return;
         };
-        if !job.active() || !active_job.refind_due(job.done, job.spec.task_count()) {
+        if !job.active() || !active_job.recompute_due(job.done, job.spec.task_count()) {
             return;
         }
         if job.spec.groups().len() > 1 {
-            self.find_again(id);
+            self.recompute_critical_set(id);
         }
     }
 
     /// The critical set and the tasks' turns are found again.
-    pub(crate) fn find_again(&mut self, id: JobId) {
+    pub(crate) fn recompute_critical_set(&mut self, id: JobId) {
         let job = self.state.jobs.get(&id);
         let (Some(job), Some(active_job)) = (job, self.leader.jobs.get_mut(id)) else {
             return;
@@ -124,10 +124,12 @@ impl Leadership<'_> {
         let found = CriticalSet::find_with(&spec, learned);
         let tails = critical::tails(&spec, |at| learned.expect(&spec.groups()[at]).work_s);
         let ranks = critical::ranks(learned, &spec, &tails);
-        let changed = active_job.found_critical(found, tails);
+        let changed = active_job.set_critical(found, tails);
         if changed {
-            let tasks = self.follow_critical(id);
-            tasks.into_iter().for_each(|task| self.settle_wants(task));
+            let tasks = self.mark_critical(id);
+            tasks
+                .into_iter()
+                .for_each(|task| self.update_task_offers(task));
         }
         let Some(active_job) = self.leader.jobs.get(id) else {
             return;
@@ -158,7 +160,7 @@ impl Leadership<'_> {
             match state {
                 AttemptState::InHand { .. } if state.active() => self.cancel_attempt(*attempt),
                 AttemptState::InHand { .. } => {}
-                AttemptState::Expected | AttemptState::Lost => self.tell_cancelled(*attempt),
+                AttemptState::Expected | AttemptState::Lost => self.send_cancel(*attempt),
             }
         }
         let dropped = attempts.iter().filter(|(_, state)| !state.in_hand());
@@ -178,7 +180,7 @@ impl Leadership<'_> {
         let record = Record::JobEnded {
             job,
             end,
-            stopped: self.view().stopping_all(job),
+            stopped: self.view().stopped_of_job(job),
             at: self.now,
         };
         self.append(record, None);
@@ -193,9 +195,9 @@ impl Leadership<'_> {
         let done = job.done_of(group);
         let leader = &mut *self.leader;
         leader.blobs.end_loss(id);
-        leader.tasks.know(id);
+        leader.tasks.get_or_insert(id);
         for hash in lost {
-            let Some(made) = leader.blobs.not_made_by(*hash, id) else {
+            let Some(made) = leader.blobs.remove_producer(*hash, id) else {
                 continue;
             };
             if let Some(active_job) = leader.jobs.get_mut(id.job) {
@@ -215,11 +217,11 @@ impl Leadership<'_> {
             self.refresh_offers(id.job, *next as usize);
         }
         self.refresh_offers(id.job, group);
-        self.reclaim_read(id);
+        self.reclaim_consumed(id);
         self.reclaim_released(id);
-        self.settle_places(id);
-        self.settle_wants(id);
-        self.tell_soon(id.job);
+        self.update_element_readers(id);
+        self.update_task_offers(id);
+        self.notify_watchers_soon(id.job);
     }
 
     /// The end that was proposed for a job came too late to be true: it goes on.
@@ -227,40 +229,43 @@ impl Leadership<'_> {
         let Some(active_job) = self.leader.jobs.get_mut(id) else {
             return;
         };
-        active_job.take_back_end();
+        active_job.withdraw_end();
         self.refresh_all_offers(id);
         self.finish_if_done(id);
     }
 
     /// Enough tasks done and all their results here: the job is done.
     pub(crate) fn finish_if_done(&mut self, id: JobId) {
-        self.finish_with(id, 0);
+        self.finish_counting(id, 0);
     }
 
     /// A task's success is on its way through the journal. Where it is the last that its job needs, and what it
     /// left is held already, the job's end goes with it, not after it; should the success turn out to be stale,
     /// then so is the end.
-    pub(crate) fn finish_after(&mut self, last: TaskId, left: &[(Hash, u64)]) {
-        if left.iter().all(|(hash, _)| self.view().secure(*hash)) {
-            self.finish_with(last.job, 1);
+    pub(crate) fn finish_with_success(&mut self, last: TaskId, left: &[(Hash, u64)]) {
+        if left
+            .iter()
+            .all(|(hash, _)| self.view().is_replicated(*hash))
+        {
+            self.finish_counting(last.job, 1);
         }
     }
 
     /// Ends a job of which enough is done, `coming` tasks included that are about to be, or nothing more can be done.
-    fn finish_with(&mut self, id: JobId, coming: u32) {
+    fn finish_counting(&mut self, id: JobId, coming: u32) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };
-        let all = job.active() && job.enough_with(coming);
-        if !all && self.view().stuck(id) {
+        let all = job.active() && job.threshold_met_with(coming);
+        if !all && self.view().is_stuck(id) {
             return self.fail_for_tasks(id);
         }
-        let ready = |job: &ActiveJob| all && !job.is_ending() && job.missing_results().is_empty();
+        let ready = |job: &ActiveJob| all && !job.is_ending() && job.awaited_results().is_empty();
         if !self.leader.jobs.get(id).is_some_and(ready) {
             return;
         }
         // What was held once may have gone with a supervisor's disk.
-        self.want_results(id);
+        self.replicate_results(id);
         if let Some(active_job) = self.leader.jobs.get_mut(id).filter(|job| ready(job)) {
             active_job.begin_end();
             self.append_end(id, JobEnd::Done);
@@ -274,17 +279,17 @@ impl Leadership<'_> {
         let tasks: Vec<TaskId> = self.view().tasks_of(id).map(|(task, _)| *task).collect();
         for task in tasks {
             self.cancel_attempts(task);
-            self.settle_wants(task);
+            self.update_task_offers(task);
         }
         if let Some(job) = self.leader.jobs.get_mut(id) {
             job.begin_end();
             self.refresh_all_offers(id);
         }
-        self.tell(id);
+        self.notify_watchers(id);
         let leader = &mut *self.leader;
         let ended = leader.jobs.end(id);
         leader.timers.clear(Timer::Client(id));
-        leader.timers.clear(Timer::Refind(id));
+        leader.timers.clear(Timer::Recompute(id));
         if ended.as_ref().is_some_and(|job| job.watched) {
             leader.evaluations.job_ends();
         }
@@ -302,12 +307,12 @@ impl Leadership<'_> {
         }
         stale.extend(checkpoints);
         self.drop_content(id, spec, stale);
-        self.leader.leaving.look_again();
+        self.leader.leaving.recheck();
         self.remove_old_jobs();
     }
 
     /// Watchers of a job hear of a change, soon but not too often.
-    pub(crate) fn tell_soon(&mut self, id: JobId) {
+    pub(crate) fn notify_watchers_soon(&mut self, id: JobId) {
         let leader = &mut *self.leader;
         let Some(job) = leader.jobs.get(id) else {
             return;
@@ -315,21 +320,21 @@ impl Leadership<'_> {
         if job.watchers().is_empty() {
             return;
         }
-        let at = job.told() + TELL_EVERY;
-        leader.timers.set_once(at, Timer::Tell(id));
+        let at = job.notified_at() + NOTIFY_EVERY;
+        leader.timers.set_once(at, Timer::NotifyWatchers(id));
     }
 
-    pub(crate) fn tell(&mut self, id: JobId) {
+    pub(crate) fn notify_watchers(&mut self, id: JobId) {
         let (now, view) = (self.now, self.view().job_view(id));
-        self.leader.timers.clear(Timer::Tell(id));
+        self.leader.timers.clear(Timer::NotifyWatchers(id));
         let (Some(view), Some(job)) = (view, self.leader.jobs.get_mut(id)) else {
             return;
         };
-        job.note_told(now);
-        for &(peer, ask) in job.watchers() {
+        job.note_notified(now);
+        for &(peer, request_id) in job.watchers() {
             answer(
                 peer,
-                ask,
+                request_id,
                 hedge_model::msg::Reply::Job(Box::new(view.clone())),
                 self.out,
             );
@@ -354,7 +359,7 @@ impl Leadership<'_> {
         let open = known.filter(|task| job.tasks[task.number as usize].is_open());
         for task in open.collect::<Vec<_>>() {
             self.cancel_attempts(task);
-            self.settle_wants(task);
+            self.update_task_offers(task);
         }
         self.refresh_offers(id, group);
     }

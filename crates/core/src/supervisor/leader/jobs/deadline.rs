@@ -35,7 +35,7 @@ impl LeaderView<'_> {
     fn still_to_come(&self, job: &Job) -> u64 {
         let groups = job.spec.groups().iter().enumerate();
         let costs = groups
-            .filter(|(at, _)| job.left_of(*at) > 0)
+            .filter(|(at, _)| job.remaining_of(*at) > 0)
             .map(|(at, group)| {
                 let expected = self.state.learned.expect(group);
                 let charge = hedge_model::ledger::Charge {
@@ -43,7 +43,7 @@ impl LeaderView<'_> {
                     ..Default::default()
                 };
                 let each = job.tariff.price(&charge, &group.resources);
-                each.saturating_mul(u64::from(job.left_of(at)))
+                each.saturating_mul(u64::from(job.remaining_of(at)))
             });
         costs.fold(0, u64::saturating_add)
     }
@@ -143,8 +143,8 @@ impl Paths<'_> {
         }
         for (at, group) in self.active_job.groups().iter().enumerate() {
             let ready = group.left(spec.groups()[at].count());
-            let tasks = ready + self.job.waiting_at_place(at);
-            if tasks == 0 || self.job.left_of(at) == 0 {
+            let tasks = ready + self.job.waiting_elements(at);
+            if tasks == 0 || self.job.remaining_of(at) == 0 {
                 continue;
             }
             let expected = self.learned.expect(&spec.groups()[at]);

@@ -51,7 +51,7 @@ impl LeaderView<'_> {
             told[job.spec.group_of(task.number)] += u32::from(far);
         }
         groups.iter().enumerate().all(|(at, group)| {
-            told[at] >= job.left_of(at) || self.state.learned.has_seen(group, DONE_MIN)
+            told[at] >= job.remaining_of(at) || self.state.learned.has_seen(group, DONE_MIN)
         })
     }
 
@@ -95,7 +95,7 @@ impl LeaderView<'_> {
             }
         }
         for (group, begun) in begun.into_iter().enumerate() {
-            let waiting = job.left_of(group).saturating_sub(begun);
+            let waiting = job.remaining_of(group).saturating_sub(begun);
             if waiting > 0 {
                 way = way.max(expected(group) + tails[group]);
                 work += f64::from(waiting) * expected(group);

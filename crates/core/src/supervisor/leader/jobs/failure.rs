@@ -35,7 +35,7 @@ impl Leadership<'_> {
         }
         if let Some(delay) = delay {
             let at = self.now + delay;
-            self.leader.tasks.know(id).retry_at(Some(at));
+            self.leader.tasks.get_or_insert(id).retry_at(Some(at));
             self.leader.timers.set(at, Timer::Retry(id));
         }
     }
@@ -45,7 +45,7 @@ impl Leadership<'_> {
         if let Some(known) = self.leader.tasks.get_mut(&id) {
             known.retry_at(None);
         }
-        self.settle_wants(id);
+        self.update_task_offers(id);
     }
 
     /// Gives up a task. `why` is what the job failed for where the group's format knows no failed tasks.
@@ -59,10 +59,10 @@ impl Leadership<'_> {
         let record = Record::TaskFailed {
             task: id,
             generation: task.generation,
-            stopped: self.view().stopping(id, None),
+            stopped: self.view().stopped_of_task(id, None),
             at: self.now,
         };
-        self.leader.tasks.know(id).commit(Verdict::Failed);
+        self.leader.tasks.get_or_insert(id).commit(Verdict::Failed);
         self.append(record, None);
     }
 
@@ -74,9 +74,9 @@ impl Leadership<'_> {
         self.leader.timers.clear(Timer::Retry(id));
         self.end_checkpoints(id, Vec::new());
         self.cancel_attempts(id);
-        self.settle_wants(id);
+        self.update_task_offers(id);
         self.forget_task_if_over(id);
-        self.tell_soon(id.job);
+        self.notify_watchers_soon(id.job);
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
         };
@@ -105,7 +105,7 @@ impl Leadership<'_> {
         };
         self.activate(id, &Hints::default());
         for hash in &kept {
-            self.leader.blobs.keep_once_less_for(*hash, id);
+            self.leader.blobs.release_retention(*hash, id);
         }
         self.drop_unused(kept);
     }
@@ -113,7 +113,7 @@ impl Leadership<'_> {
 
 impl LeaderView<'_> {
     /// Whether nothing of a job that has not ended is done any more, whatever happens.
-    pub(crate) fn stuck(&self, id: JobId) -> bool {
+    pub(crate) fn is_stuck(&self, id: JobId) -> bool {
         let job = self.state.jobs.get(&id);
         let failing = |job: &&Arc<Job>| job.active() && job.failures.total() > 0;
         let Some(job) = job.filter(failing) else {

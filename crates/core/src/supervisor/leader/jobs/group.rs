@@ -35,7 +35,7 @@ pub(crate) struct ActiveGroup {
     /// Whether its tasks are offered to be sent ahead.
     short: bool,
     /// Since when its next task waits for a faster worker, where it does.
-    held: Option<Time>,
+    deferred_since: Option<Time>,
     /// Which classes it offers now, one bit each.
     offered: u8,
 }
@@ -131,13 +131,13 @@ impl ActiveGroup {
             self.fresh += 1;
         }
         if !redundant {
-            self.held = None;
+            self.deferred_since = None;
         }
     }
 
     /// Notes whether the task at an offset needs a first attempt, or one more. Says whether that changed anything; of
     /// a fresh task nothing does.
-    pub fn settle(&mut self, offset: u32, first: bool, copy: bool) -> bool {
+    pub fn update_after_event(&mut self, offset: u32, first: bool, copy: bool) -> bool {
         if offset >= self.fresh {
             return false;
         }
@@ -147,13 +147,13 @@ impl ActiveGroup {
     }
 
     /// Since when its next task waits for a faster worker, where it does.
-    pub fn held(&self) -> Option<Time> {
-        self.held
+    pub fn deferred_since(&self) -> Option<Time> {
+        self.deferred_since
     }
 
     /// Its next task waits for a faster worker.
-    pub fn hold(&mut self, now: Time) {
-        self.held.get_or_insert(now);
+    pub fn note_deferred(&mut self, now: Time) {
+        self.deferred_since.get_or_insert(now);
     }
 
     /// What its tasks are told to do, where it is at hand.

@@ -52,7 +52,7 @@ fn first_seen(seen: Time, timeout: Duration, now: Time) -> Time {
 
 impl Leadership<'_> {
     /// Begins to look for the client of a job that is open.
-    pub(crate) fn begin_looks(&mut self, id: JobId) {
+    pub(crate) fn watch_client(&mut self, id: JobId) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };
@@ -92,13 +92,13 @@ impl Leadership<'_> {
         }
         active_job.grow(added, extension);
         for (hash, size) in extension.input_blobs() {
-            leader.blobs.read_by(hash, size, id);
+            leader.blobs.add_reader(hash, size, id);
         }
         let groups = spec.groups().len();
         let at = self.now + REFIND_AFTER * groups as u32;
-        leader.timers.set_once(at, Timer::Refind(id));
+        leader.timers.set_once(at, Timer::Recompute(id));
         (from..groups).for_each(|group| self.refresh_offers(id, group));
-        self.tell_soon(id);
+        self.notify_watchers_soon(id);
     }
 
     /// Nothing more is added to a job: what is no result any more is not waited for, and it ends once its tasks have.
@@ -107,11 +107,11 @@ impl Leadership<'_> {
         let Some(active_job) = self.leader.jobs.get_mut(id) else {
             return;
         };
-        active_job.miss_no_more(|_| true);
+        active_job.stop_awaiting(|_| true);
         let groups = active_job.groups().len();
-        self.want_results(id);
+        self.replicate_results(id);
         (0..groups).for_each(|group| self.close_group(id, group));
-        self.tell_soon(id);
+        self.notify_watchers_soon(id);
         self.finish_if_done(id);
     }
 
@@ -126,9 +126,9 @@ impl Leadership<'_> {
                 let group = job.spec.group_of(*number);
                 active_job.releases_mut().insert(group, *number);
                 let left = job.tasks[*number as usize].done().into_iter();
-                released.extend(left.flat_map(|done| done.left()).map(|(hash, _)| hash));
+                released.extend(left.flat_map(|done| done.blobs()).map(|(hash, _)| hash));
             }
-            active_job.miss_no_more(|hash| released.contains(&hash));
+            active_job.stop_awaiting(|hash| released.contains(&hash));
         }
         self.drop_released(id, tasks.to_vec());
     }
@@ -170,9 +170,9 @@ impl Leadership<'_> {
             if let Some(active_job) = self.leader.jobs.get_mut(id) {
                 active_job.releases_mut().remove(group, number);
             }
-            for (hash, _) in done.left() {
+            for (hash, _) in done.blobs() {
                 let producer = TaskId { job: id, number };
-                self.leader.blobs.not_made_by(hash, producer);
+                self.leader.blobs.remove_producer(hash, producer);
                 dropped.push(hash);
             }
         }
@@ -204,14 +204,14 @@ impl Leadership<'_> {
                     job: id.job,
                     number,
                 };
-                again.push((producer, done.left().collect()));
+                again.push((producer, done.blobs().collect()));
                 if let Some(active_job) = self.leader.jobs.get_mut(id.job) {
                     active_job.releases_mut().insert(at, number);
                 }
             }
         }
         for (producer, left) in again {
-            self.note_left(producer, &left, None);
+            self.note_outputs(producer, &left, None);
         }
     }
 
@@ -229,7 +229,7 @@ impl Leadership<'_> {
 
     /// Looks whether the client of an open job is there: that is recorded, and a job whose client has been gone for too
     /// long is closed.
-    pub(crate) fn look_for_client(&mut self, id: JobId) {
+    pub(crate) fn check_client(&mut self, id: JobId) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };

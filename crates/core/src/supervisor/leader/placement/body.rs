@@ -55,13 +55,13 @@ impl Leadership<'_> {
         blobs.sort_unstable();
         blobs.dedup();
         if let Some(path) = clash(&inputs) {
-            let why = two_at_one_place(job, spec, path);
+            let why = path_clash(job, spec, path);
             return self.cannot_start(id, group, why);
         }
         let out_of_reach = |hash: &Hash| !self.view().within_reach(*hash);
         let missing: Vec<Hash> = blobs.iter().copied().filter(out_of_reach).collect();
         if !missing.is_empty() {
-            self.starve(id, group, missing);
+            self.block_on_inputs(id, group, missing);
             return None;
         }
         let body = Body {
@@ -105,11 +105,11 @@ impl Leadership<'_> {
     }
 
     /// A group that cannot start now because content is out of reach; what is gone for good is made again.
-    fn starve(&mut self, id: JobId, group: usize, missing: Vec<Hash>) {
+    fn block_on_inputs(&mut self, id: JobId, group: usize, missing: Vec<Hash>) {
         self.leader.blocked.block(id, group as u32);
         self.refresh_offers(id, group);
         for hash in missing {
-            self.lose_if_gone(hash);
+            self.rerun_if_lost(hash);
         }
     }
 }
@@ -159,7 +159,7 @@ fn clash(inputs: &[FileEntry]) -> Option<&str> {
 }
 
 /// Why a group cannot start: patterns of the tasks before it matched files of the same name.
-fn two_at_one_place(job: &Job, group: &Group, path: &str) -> String {
+fn path_clash(job: &Job, group: &Group, path: &str) -> String {
     let read = |at: usize| {
         let name = &job.spec.groups()[at].id;
         group

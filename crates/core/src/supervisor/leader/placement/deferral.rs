@@ -23,7 +23,7 @@ const LEFT_MIN: f64 = 0.15;
 
 /// What faster machines will do for tasks that wait for them, in one pass over the offers.
 #[derive(Debug, Default)]
-pub(crate) struct Promised {
+pub(crate) struct ReservedWorkers {
     /// Tasks that each is waited for by.
     by: BTreeMap<WorkerIx, u64>,
     /// When to look again: the first of them is overdue then.
@@ -63,14 +63,14 @@ impl Wish<'_> {
 
 impl Leadership<'_> {
     /// Evaluations again at tasks that wait for faster machines when the first of these is overdue.
-    pub(crate) fn look_later(&mut self, promised: &Promised) {
+    pub(crate) fn recheck_deferred(&mut self, promised: &ReservedWorkers) {
         let now = self.now;
         let leader = &mut *self.leader;
         let Some(at) = promised.again else { return };
         let at = at.max(now) + Duration::from_millis(1);
-        let set = leader.timers.at(Timer::Later);
+        let set = leader.timers.at(Timer::Deferred);
         if set.is_none_or(|set| set > at || set <= now) {
-            leader.timers.set(at, Timer::Later);
+            leader.timers.set(at, Timer::Deferred);
         }
     }
 }
@@ -78,7 +78,12 @@ impl Leadership<'_> {
 impl LeaderView<'_> {
     /// Whether all that a group has left of a turn would end sooner on faster machines that are soon free than a task
     /// of it on this one; they are promised then. Nobody waits for longer than the task takes here.
-    pub(crate) fn better_later(&self, entry: Entry, ix: WorkerIx, promised: &mut Promised) -> bool {
+    pub(crate) fn worth_deferring(
+        &self,
+        entry: Entry,
+        ix: WorkerIx,
+        promised: &mut ReservedWorkers,
+    ) -> bool {
         let leader = self.leader;
         let Some(wish) = self.wish(entry, ix) else {
             return false;
@@ -135,7 +140,9 @@ impl LeaderView<'_> {
         let waits = entry.class != Class::Copy
             && known(&expected)
             && here_s >= WORTH_WAITING_S
-            && offers.held().is_none_or(|since| waited(since) <= here_s);
+            && offers
+                .deferred_since()
+                .is_none_or(|since| waited(since) <= here_s);
         waits.then(|| Wish {
             shape: leader.shapes.get(offers.shape()),
             left: u64::from(offers.left(group.count())),

@@ -19,7 +19,7 @@ use crate::supervisor::leader::placement::body::{ReadyBody, body_index};
 use crate::supervisor::leader::placement::choice::{
     Inputs, Miss, QUEUE_TIME, Want, choose, unplaceable,
 };
-use crate::supervisor::leader::placement::deferral::Promised;
+use crate::supervisor::leader::placement::deferral::ReservedWorkers;
 use crate::supervisor::leader::placement::own::OwnInputs;
 use crate::supervisor::leader::placement::queue::{Class, Entry, Skip};
 use crate::supervisor::leader::timers::Timer;
@@ -45,8 +45,8 @@ impl Leadership<'_> {
             self.find_unplaceable();
         }
         let mut missed = Skip::default();
-        let mut promised = Promised::default();
-        self.leader.reconsider_yielding();
+        let mut promised = ReservedWorkers::default();
+        self.leader.unblock_yielding();
         while !missed.is_full() {
             let leader = &mut *self.leader;
             let Some((lane, entry)) = leader.next_offer(&missed) else {
@@ -65,7 +65,7 @@ impl Leadership<'_> {
                 }
             }
         }
-        self.look_later(&promised);
+        self.recheck_deferred(&promised);
         let leader = &mut *self.leader;
         let idle = !leader.pool.room().is_empty();
         let queued = leader.pool.queues().last();
@@ -76,7 +76,7 @@ impl Leadership<'_> {
     }
 
     /// Places one attempt of an offer.
-    fn place(&mut self, entry: Entry, promised: &mut Promised) -> Result<(), Miss> {
+    fn place(&mut self, entry: Entry, promised: &mut ReservedWorkers) -> Result<(), Miss> {
         let Some(job) = self.state.jobs.get(&entry.job) else {
             return Err(Miss::Task);
         };
@@ -125,9 +125,9 @@ impl Leadership<'_> {
             match choose(leader, &want) {
                 Ok((worker, why)) => {
                     let free = matches!(why, Why::Faster | Why::MostRoom);
-                    if free && self.view().better_later(entry, worker, promised) {
+                    if free && self.view().worth_deferring(entry, worker, promised) {
                         if let Some(offers) = self.leader.jobs.group_mut(entry.job, at) {
-                            offers.hold(self.now);
+                            offers.note_deferred(self.now);
                         }
                         return Err(Miss::Later);
                     }
@@ -187,9 +187,9 @@ impl Leadership<'_> {
         if let Some(offers) = leader.jobs.group_mut(entry.job, group) {
             offers.assigned(offset, redundant);
         }
-        self.settle_wants(task);
+        self.update_task_offers(task);
         self.refresh_offers(entry.job, group);
-        self.tell_soon(entry.job);
+        self.notify_watchers_soon(entry.job);
         let hint = Hint {
             attempt: id,
             worker: peer,
@@ -234,7 +234,7 @@ impl Leadership<'_> {
     ) -> AttemptId {
         let job = &self.state.jobs[&entry.job];
         let leader = &mut *self.leader;
-        let number = leader.tasks.know(task).next_number();
+        let number = leader.tasks.get_or_insert(task).next_number();
         let id = AttemptId {
             task,
             generation: job.tasks[task.number as usize].generation,
@@ -366,7 +366,7 @@ impl Leadership<'_> {
             }
             let entries: Vec<Entry> = leader.ready.in_lane(lane).collect();
             for Entry { job: id, group, .. } in entries {
-                self.tell_soon(id);
+                self.notify_watchers_soon(id);
                 self.fail_if_unplaceable(id, group as usize);
             }
         }

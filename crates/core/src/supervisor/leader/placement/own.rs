@@ -42,7 +42,7 @@ impl OwnInputs {
                     if spec.groups()[group].inputs[..at].contains(input) {
                         continue;
                     }
-                    let done = from.and_then(|from| job.at_place(from, offset).done());
+                    let done = from.and_then(|from| job.element(from, offset).done());
                     let outputs = done.map_or(&[][..], |done| &done.outputs);
                     let blobs = outputs.iter().filter_map(|file| file.data.hash());
                     own.blobs.extend(blobs);
@@ -102,9 +102,9 @@ impl Leadership<'_> {
             return Some(self.view().with_checkpoint(task, own));
         }
         self.leader.blocked.block_task(task);
-        self.settle_wants(task);
+        self.update_task_offers(task);
         for producer in producers(job, group, task) {
-            self.lose_outputs_if_gone(producer);
+            self.rerun_if_outputs_lost(producer);
         }
         None
     }
@@ -129,7 +129,7 @@ impl Leadership<'_> {
     }
 
     /// Tasks that lacked content of their own are offered again where it is within reach now.
-    pub(crate) fn feed_starved_tasks(&mut self) {
+    pub(crate) fn retry_blocked_tasks(&mut self) {
         let view = self.view();
         let fed = view.leader.blocked.without_own_inputs().filter(|task| {
             let Some(job) = view.state.jobs.get(&task.job) else {
@@ -141,13 +141,13 @@ impl Leadership<'_> {
         });
         let fed: Vec<TaskId> = fed.collect();
         fed.into_iter()
-            .for_each(|task| self.feed_starved_task(task));
+            .for_each(|task| self.retry_blocked_task(task));
     }
 
     /// A task may have what it lacked.
-    pub(crate) fn feed_starved_task(&mut self, task: TaskId) {
+    pub(crate) fn retry_blocked_task(&mut self, task: TaskId) {
         if self.leader.blocked.unblock_task(task) {
-            self.settle_wants(task);
+            self.update_task_offers(task);
         }
     }
 }
@@ -163,12 +163,12 @@ impl LeaderView<'_> {
 
     /// Whether the tasks that a task waits for at its own place are done, and what it reads of them is within reach as far
     /// as is known.
-    pub(crate) fn may_start_at_place(&self, task: TaskId, job: &Job, group: usize) -> bool {
+    pub(crate) fn element_may_start(&self, task: TaskId, job: &Job, group: usize) -> bool {
         if job.spec.each(group).is_empty() {
             return true;
         }
         let offset = task.number - job.spec.first(group);
-        job.place_ready(group, offset) && !self.leader.blocked.lacks_own_inputs(task)
+        job.element_ready(group, offset) && !self.leader.blocked.lacks_own_inputs(task)
     }
 }
 

@@ -218,12 +218,12 @@ impl Ready {
     }
 
     /// A client's attempt took part of the pool.
-    pub fn took(&mut self, client: PeerId, cpus_milli: u64) {
+    pub fn charge(&mut self, client: PeerId, cpus_milli: u64) {
         *self.share.entry(client).or_default() += cpus_milli.max(1);
     }
 
     /// A client's attempt gave its part back.
-    pub fn gave(&mut self, client: PeerId, cpus_milli: u64) {
+    pub fn refund(&mut self, client: PeerId, cpus_milli: u64) {
         if let Some(share) = self.share.get_mut(&client) {
             *share = share.saturating_sub(cpus_milli.max(1));
             if *share == 0 {

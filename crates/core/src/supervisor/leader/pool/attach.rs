@@ -36,7 +36,7 @@ impl Leadership<'_> {
         leader.leaving.end(ix);
         leader.attention.changed(ix);
         let before = leader.blobs.clear_worker(ix);
-        self.take_stock(ix, held);
+        self.compare_holdings(ix, held);
         let newest: BTreeMap<_, _> = in_hand
             .iter()
             .map(|held| (held.attempt.task, held.attempt))
@@ -46,8 +46,8 @@ impl Leadership<'_> {
             let newest = newest.get(&held.attempt.task) == Some(&held.attempt);
             self.adopt(ix, held, newest);
         }
-        self.never_arrived(ix);
-        self.heard_from(peer);
+        self.drop_undelivered(ix);
+        self.note_reported(peer);
         let left = self.leader.pool[ix].load().lost().clone();
         left.into_iter().for_each(|id| self.detach_lost(id));
         let leader = &mut *self.leader;
@@ -57,16 +57,16 @@ impl Leadership<'_> {
             leader.timers.set_once(at, Timer::Benchmark(ix));
         }
         self.rate(ix);
-        self.link_came(ix);
+        self.on_link_up(ix);
         self.leader.pool_changed(ix);
-        self.feed_starved();
-        self.lose_where_gone(before);
-        self.pull_wanted();
-        self.tell_who_was_revoked(peer);
+        self.retry_blocked_groups();
+        self.rerun_where_lost(before);
+        self.fetch_wanted();
+        self.send_revocations(peer);
     }
 
     /// A peer that was revoked while this worker was elsewhere, or before it started, may hold a grant to read from it.
-    fn tell_who_was_revoked(&mut self, worker: PeerId) {
+    fn send_revocations(&mut self, worker: PeerId) {
         let all: Vec<PeerId> = self.state.revoked().collect();
         for part in all.chunks(HASHES_MAX) {
             send(worker, ToWorker::Revoked(part.to_vec()), self.out);
@@ -74,13 +74,13 @@ impl Leadership<'_> {
     }
 
     /// Compares what a worker holds with what is wanted of it.
-    fn take_stock(&mut self, ix: WorkerIx, held: Vec<Hash>) {
+    fn compare_holdings(&mut self, ix: WorkerIx, held: Vec<Hash>) {
         let leader = &mut *self.leader;
         let wanted = |hash: &Hash| leader.blobs.in_use(*hash);
         let (wanted, unwanted): (Vec<Hash>, Vec<Hash>) = held.into_iter().partition(wanted);
         let peer = leader.pool[ix].peer();
         for hash in wanted {
-            self.held_by(hash, None, ix);
+            self.note_holder(hash, None, ix);
             self.fetch_kept(hash);
         }
         send_drop(peer, &unwanted, self.out);
@@ -88,9 +88,9 @@ impl Leadership<'_> {
 
     /// A worker goes on to list what it holds.
     pub(crate) fn on_holds(&mut self, ix: WorkerIx, held: Vec<Hash>) {
-        self.take_stock(ix, held);
-        self.feed_starved();
-        self.pull_wanted();
+        self.compare_holdings(ix, held);
+        self.retry_blocked_groups();
+        self.fetch_wanted();
     }
 
     /// An attempt that a worker has in hand goes on, if its task still wants it.
@@ -128,7 +128,7 @@ impl Leadership<'_> {
                 from: None,
             });
         }
-        self.take_back_attempt(id);
+        self.recover_attempt(id);
         self.touched(ix, peer, id.task.job);
     }
 

@@ -85,12 +85,12 @@ impl Leadership<'_> {
                 let heard = self.now - silent;
                 match liveness {
                     Liveness::Live | Liveness::Late | Liveness::Suspect => {
-                        self.doubt(ix, WorkerEvent::Silent { liveness, heard });
+                        self.on_liveness(ix, WorkerEvent::Silent { liveness, heard });
                     }
                     Liveness::Dead => self.lose_worker(ix, Loss::DeclaredDead { heard }),
                 }
             }
-            Found::Back { .. } => self.is_back(ix),
+            Found::Back { .. } => self.on_rejoined(ix),
             Found::Progress(id, progress) => self.note_progress(ix, id, progress),
             Found::Stalled { attempt, idle } => {
                 let since = self.now - idle;
@@ -103,25 +103,27 @@ impl Leadership<'_> {
 
     /// A message is a heartbeat too, and may overtake the heartbeat that says so: what it tells of must not be
     /// taken for lost with its worker.
-    pub(crate) fn hear_from(&mut self, ix: WorkerIx) {
+    pub(crate) fn note_heard(&mut self, ix: WorkerIx) {
         if self.leader.pool[ix].state().dead() {
-            self.is_back(ix);
+            self.on_rejoined(ix);
         }
     }
 
-    fn is_back(&mut self, ix: WorkerIx) {
+    fn on_rejoined(&mut self, ix: WorkerIx) {
         let dead = self.leader.pool[ix].state().dead();
-        self.doubt(ix, WorkerEvent::Heard);
+        self.on_liveness(ix, WorkerEvent::Heard);
         let in_hand = self.leader.pool[ix].load().in_hand().clone();
-        in_hand.iter().for_each(|id| self.end_surplus(id.task));
+        in_hand
+            .iter()
+            .for_each(|id| self.cancel_surplus_copies(id.task));
         if dead {
-            self.take_back(ix);
+            self.recover_attempts(ix);
         }
     }
 
     /// A worker that has the task was only late: the copy that this brought about ends, but where it has run longer
     /// by now than the first attempt had before it, as after a long freeze.
-    fn end_surplus(&mut self, task: TaskId) {
+    fn cancel_surplus_copies(&mut self, task: TaskId) {
         let now = self.now;
         let wanted = self.view().attempts_wanted(task);
         let leader = &mut *self.leader;
@@ -154,34 +156,36 @@ impl Leadership<'_> {
 
     /// A worker is silent, or is heard again. One that is silent may be lost: redundancy hears of it and decides;
     /// nothing is stopped.
-    fn doubt(&mut self, ix: WorkerIx, event: WorkerEvent) {
+    fn on_liveness(&mut self, ix: WorkerIx, event: WorkerEvent) {
         let suspected = self.leader.pool[ix].state().suspected();
         self.leader.transition(ix, event);
         let worker = &self.leader.pool[ix];
         if worker.state().suspected() != suspected {
             let in_hand = worker.load().in_hand().clone();
-            in_hand.iter().for_each(|id| self.settle_wants(id.task));
+            in_hand
+                .iter()
+                .for_each(|id| self.update_task_offers(id.task));
         }
     }
 
     /// A worker that was declared dead is heard again, with what it had in hand.
-    fn take_back(&mut self, ix: WorkerIx) {
+    fn recover_attempts(&mut self, ix: WorkerIx) {
         let lost = self.leader.pool[ix].load().lost().clone();
-        lost.into_iter().for_each(|id| self.take_back_attempt(id));
+        lost.into_iter().for_each(|id| self.recover_attempt(id));
         // Nobody could be asked for results of ended jobs that only this worker holds.
         let held: Vec<Hash> = self.leader.blobs.held_by(ix).collect();
         held.into_iter().for_each(|hash| self.fetch_kept(hash));
         self.leader.pool_changed(ix);
-        self.feed_starved();
-        self.pull_wanted();
-        self.leader.leaving.look_again();
+        self.retry_blocked_groups();
+        self.fetch_wanted();
+        self.leader.leaving.recheck();
     }
 
     fn note_progress(&mut self, ix: WorkerIx, id: AttemptId, progress: Progress) {
         let attempt = self.leader.tasks.attempt_mut(id);
         if let Some(attempt) = attempt.filter(|attempt| attempt.worker() == ix) {
             attempt.note_progress(progress);
-            self.tell_soon(id.task.job);
+            self.notify_watchers_soon(id.task.job);
         }
     }
 
@@ -190,8 +194,8 @@ impl Leadership<'_> {
         let attempt = self.leader.tasks.attempt_mut(id);
         if let Some(attempt) = attempt.filter(|attempt| attempt.worker() == ix) {
             attempt.note_stalled(stalled);
-            self.settle_wants(id.task);
-            self.tell_soon(id.task.job);
+            self.update_task_offers(id.task);
+            self.notify_watchers_soon(id.task.job);
         }
     }
 }

@@ -35,7 +35,7 @@ impl Leaving {
     }
 
     /// Something changed that may let one of them go.
-    pub fn look_again(&mut self) {
+    pub fn recheck(&mut self) {
         self.due = true;
     }
 }
@@ -54,7 +54,7 @@ impl Leadership<'_> {
         let Some(ix) = known.filter(|ix| leader.pool[*ix].state().connected()) else {
             return;
         };
-        self.hear_from(ix);
+        self.note_heard(ix);
         match msg {
             FromWorker::Attach(_) => {}
             FromWorker::Holds(held) => self.on_holds(ix, held),
@@ -62,8 +62,8 @@ impl Leadership<'_> {
             FromWorker::Ended(report) => self.on_report(ix, *report),
             FromWorker::Draining => self.drain(ix),
             FromWorker::Owner(state) => self.on_owner(ix, state),
-            FromWorker::Probed(arrived) => self.link_said(ix, arrived),
-            FromWorker::Fetched { bytes, took } => self.link_showed(ix, bytes, took),
+            FromWorker::Probed(arrived) => self.on_link_acknowledged(ix, arrived),
+            FromWorker::Fetched { bytes, took } => self.note_transfer_rate(ix, bytes, took),
             FromWorker::Waits(id, job) => self.on_waits(ix, id, job),
             FromWorker::Checkpoint(report) => self.on_checkpoint(ix, *report),
             FromWorker::Printed(part) => self.on_printed(ix, *part),
@@ -73,7 +73,7 @@ impl Leadership<'_> {
 
     pub(crate) fn on_gone(&mut self, peer: PeerId, silent: bool) {
         self.peer_supervisor_gone(peer);
-        self.leader.promises.abandon(peer);
+        self.leader.pending_proposals.abandon(peer);
         self.forget_readings_of(peer);
         let submissions = &mut self.leader.submissions;
         for submit in submissions.take(|submit| submit.client == peer) {
@@ -137,14 +137,14 @@ impl Leadership<'_> {
         send(peer, ToWorker::Drain, self.out);
         leader.pool_changed(ix);
         for id in in_hand {
-            self.settle_wants(id.task);
+            self.update_task_offers(id.task);
         }
-        self.leader.leaving.look_again();
+        self.leader.leaving.recheck();
     }
 
     /// Draining workers that have nothing in hand, and nothing that only they hold, may go; looked at where something
     /// changed that may let one go.
-    pub(crate) fn let_leave(&mut self) {
+    pub(crate) fn release_leaving(&mut self) {
         let leader = &mut *self.leader;
         if !std::mem::take(&mut leader.leaving.due) {
             return;
@@ -178,7 +178,7 @@ impl Leadership<'_> {
                 let leader = &mut *self.leader;
                 send(leader.pool[ix].peer(), ToWorker::Leave, self.out);
             }
-            rescue.into_iter().for_each(|hash| self.pull(hash));
+            rescue.into_iter().for_each(|hash| self.fetch(hash));
         }
     }
 }

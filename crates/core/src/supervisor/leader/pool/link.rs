@@ -73,7 +73,7 @@ pub struct MeasureMost {
 
 /// The rate by which links were judged last, bits a second.
 #[derive(Debug, Default)]
-pub(crate) struct AskedRate(u64);
+pub(crate) struct RequestedRate(u64);
 
 impl LinkState {
     /// Why it is kept out.
@@ -104,7 +104,7 @@ impl LinkState {
 
 impl Leadership<'_> {
     /// A worker came: where a rate is asked for it waits outside until its link is measured.
-    pub(crate) fn link_came(&mut self, ix: WorkerIx) {
+    pub(crate) fn on_link_up(&mut self, ix: WorkerIx) {
         let wanted = self.state.settings.min_link;
         let leader = &mut *self.leader;
         leader.asked_rate.0 = wanted;
@@ -119,7 +119,7 @@ impl Leadership<'_> {
         let (wanted, again) = (self.state.settings.min_link, self.now + AGAIN_AFTER);
         let worker = &mut self.leader.pool[ix];
         if !worker.state().reachable() {
-            return self.look_at_link(ix, again);
+            return self.probe_link_at(ix, again);
         }
         let link = worker.link_mut();
         if std::mem::replace(&mut link.asked, true) {
@@ -145,7 +145,7 @@ impl Leadership<'_> {
     }
 
     /// What the worker says of the measurement under way.
-    pub(crate) fn link_said(&mut self, ix: WorkerIx, arrived: u64) {
+    pub(crate) fn on_link_acknowledged(&mut self, ix: WorkerIx, arrived: u64) {
         let link = self.leader.pool[ix].link_mut();
         if link.asked {
             link.said = Some(arrived);
@@ -156,7 +156,7 @@ impl Leadership<'_> {
     }
 
     /// What was found here.
-    pub(crate) fn link_found(&mut self, peer: PeerId, found: Measured) {
+    pub(crate) fn on_link_measured(&mut self, peer: PeerId, found: Measured) {
         let (now, wanted) = (self.now, self.state.settings.min_link);
         let Some(ix) = self.leader.pool.find(peer) else {
             return;
@@ -171,12 +171,12 @@ impl Leadership<'_> {
         if link.said.is_some() || is_slow(found.up, wanted) {
             self.link_measured(ix);
         } else {
-            self.look_at_link(ix, now + REPORT_WITHIN);
+            self.probe_link_at(ix, now + REPORT_WITHIN);
         }
     }
 
     /// The worker's word is late, or it is time to measure again.
-    pub(crate) fn link_due(&mut self, ix: WorkerIx) {
+    pub(crate) fn on_link_timer(&mut self, ix: WorkerIx) {
         let now = self.now;
         let worker = &self.leader.pool[ix];
         if worker.link().asked {
@@ -186,11 +186,11 @@ impl Leadership<'_> {
         } else if worker.load().in_hand().is_empty() {
             self.measure_link(ix);
         } else {
-            self.look_at_link(ix, now + BUSY_AGAIN_AFTER);
+            self.probe_link_at(ix, now + BUSY_AGAIN_AFTER);
         }
     }
 
-    fn look_at_link(&mut self, ix: WorkerIx, at: Time) {
+    fn probe_link_at(&mut self, ix: WorkerIx, at: Time) {
         let leader = &mut *self.leader;
         leader.timers.set(at, Timer::Link(ix));
     }
@@ -227,12 +227,12 @@ impl Leadership<'_> {
         if before != slow {
             leader.pool_changed(ix);
         }
-        self.look_at_link(ix, now + again);
+        self.probe_link_at(ix, now + again);
     }
 
     /// A large transfer reached a worker, which shows what its link carries at least: more than is known is taken over, as
     /// much is as good as a measurement, and much less makes one due, as there are other reasons for it than the link.
-    pub(crate) fn link_showed(&mut self, ix: WorkerIx, bytes: u64, took: Duration) {
+    pub(crate) fn note_transfer_rate(&mut self, ix: WorkerIx, bytes: u64, took: Duration) {
         let now = self.now;
         let worker = &mut self.leader.pool[ix];
         let peer = worker.peer();
@@ -254,7 +254,7 @@ impl Leadership<'_> {
                 .filter(|rate| before != Some(*rate) && *rate > 0);
             self.out
                 .extend(after.map(|rate| Action::LinkRate { peer, rate }));
-            self.look_at_link(ix, now + STALE_AFTER);
+            self.probe_link_at(ix, now + STALE_AFTER);
         } else if rate < known / SUSPECTED_AT {
             let soon = now + BUSY_AGAIN_AFTER;
             self.leader.timers.set_by(soon, Timer::Link(ix));

@@ -58,8 +58,8 @@ impl Leadership<'_> {
         let in_hand = worker.load().in_hand().clone();
         leader.pool_changed(ix);
         for id in in_hand {
-            self.settle_wants(id.task);
-            self.tell_soon(id.task.job);
+            self.update_task_offers(id.task);
+            self.notify_watchers_soon(id.task.job);
         }
     }
 }

@@ -85,7 +85,7 @@ impl Evaluations {
 
 impl Leadership<'_> {
     /// Asks the policies for copies, if anything changed and machines are idle.
-    pub(crate) fn look(&mut self) {
+    pub(crate) fn evaluate_policies(&mut self) {
         let now = self.now;
         let leader = &mut *self.leader;
         if !leader.evaluations.due || leader.pool.room().is_empty() || leader.evaluations.jobs == 0
@@ -94,14 +94,14 @@ impl Leadership<'_> {
         }
         if now < leader.evaluations.next {
             let at = leader.evaluations.next;
-            return leader.look_at(at);
+            return leader.evaluate_at(at);
         }
         leader.evaluations.due = false;
         let mut again: Option<Duration> = None;
         let mut seen = 0;
         for mut policy in self.policies() {
             let Some(view) = self.view().policy_view(&policy) else {
-                self.put_back(policy);
+                self.return_policy(policy);
                 continue;
             };
             let attempts: usize = view.jobs.iter().map(|job| job.running.len()).sum();
@@ -109,7 +109,7 @@ impl Leadership<'_> {
             let mut orders = Vec::new();
             let next = policy.policy.decide(&view, &mut orders);
             let workers: Vec<WorkerIx> = view.workers.iter().map(|worker| worker.number).collect();
-            self.put_back(policy);
+            self.return_policy(policy);
             for order in orders {
                 self.start_copy(&workers, order);
             }
@@ -126,7 +126,7 @@ impl Leadership<'_> {
         leader.evaluations.next = now + gap;
         if let Some(after) = again {
             let at = now + after.max(gap);
-            leader.look_at(at);
+            leader.evaluate_at(at);
         }
     }
 
@@ -223,9 +223,9 @@ impl Leadership<'_> {
         }
     }
 
-    fn policies(&mut self) -> Vec<Asked> {
+    fn policies(&mut self) -> Vec<BorrowedPolicy> {
         if let Some(policy) = self.policy.take() {
-            return vec![Asked { only: None, policy }];
+            return vec![BorrowedPolicy { only: None, policy }];
         }
         let active = self.leader.jobs.iter().filter(|(_, job)| !job.is_ending());
         let active = active.filter_map(|(id, _)| self.state.jobs.get(&id));
@@ -234,7 +234,7 @@ impl Leadership<'_> {
             let policy = shipped
                 .asked
                 .filter(|_| wanted.contains(&shipped.redundancy))?;
-            Some(Asked {
+            Some(BorrowedPolicy {
                 only: Some(shipped.redundancy),
                 policy: policy(),
             })
@@ -242,7 +242,7 @@ impl Leadership<'_> {
         SHIPPED.iter().filter_map(asked).collect()
     }
 
-    fn put_back(&mut self, asked: Asked) {
+    fn return_policy(&mut self, asked: BorrowedPolicy) {
         if asked.only.is_none() {
             *self.policy = Some(asked.policy);
         }
@@ -251,7 +251,7 @@ impl Leadership<'_> {
 
 impl<'a> LeaderView<'a> {
     /// What a policy sees; nothing where it decides for no job that runs.
-    fn policy_view(&self, asked: &Asked) -> Option<View<'a>> {
+    fn policy_view(&self, asked: &BorrowedPolicy) -> Option<View<'a>> {
         let leader = self.leader;
         let attempts = leader.tasks.values().flat_map(ActiveTask::attempts);
         let running_s = attempts.filter(|attempt| attempt.state().holds());
@@ -293,7 +293,7 @@ impl<'a> LeaderView<'a> {
                 path_s: longest_path(&self.state.learned, &job.spec, inputs),
                 unstarted_s: unstarted(&self.state.learned, job, active_job),
                 running,
-                won_s: active_job.won_s(),
+                success_s: active_job.success_s(),
                 kinds: &inputs.kinds,
             });
         }
@@ -335,7 +335,7 @@ impl<'a> LeaderView<'a> {
 }
 
 /// A policy, and the jobs that it is asked for: all, or those that want this redundancy.
-struct Asked {
+struct BorrowedPolicy {
     only: Option<Redundancy>,
     policy: Box<dyn Policy>,
 }
@@ -440,7 +440,7 @@ fn unstarted(learned: &Learned, job: &Job, active_job: &ActiveJob) -> f64 {
     let groups = active_job.groups().iter().enumerate();
     groups
         .map(|(at, group)| {
-            let left = group.left(spec.groups()[at].count()) + job.waiting_at_place(at);
+            let left = group.left(spec.groups()[at].count()) + job.waiting_elements(at);
             if left == 0 {
                 return 0.0;
             }
@@ -457,14 +457,14 @@ fn longest_path(learned: &Learned, spec: &JobSpec, inputs: &PolicyInputs) -> f64
 
 impl Leader {
     /// Lanes that are blocked may have room where copies yield.
-    pub fn reconsider_yielding(&mut self) {
+    pub fn unblock_yielding(&mut self) {
         if !self.yielding.is_empty() {
             self.ready.unblock(|_| true);
         }
     }
 
     /// The policies are asked at `at`, or earlier.
-    fn look_at(&mut self, at: Time) {
-        self.timers.set_by(at, Timer::Look);
+    fn evaluate_at(&mut self, at: Time) {
+        self.timers.set_by(at, Timer::Evaluate);
     }
 }

@@ -32,7 +32,7 @@ use std::borrow::Cow;
 
 impl Leadership<'_> {
     /// Brings the offers for a task that had an attempt in line with what it has and what it wants.
-    pub(crate) fn settle_wants(&mut self, task: TaskId) {
+    pub(crate) fn update_task_offers(&mut self, task: TaskId) {
         let Some(job) = self.state.jobs.get(&task.job) else {
             return;
         };
@@ -45,12 +45,12 @@ impl Leadership<'_> {
         let open = job.active()
             && !committing
             && job.tasks[task.number as usize].is_open()
-            && self.view().may_start_at_place(task, job, group);
+            && self.view().element_may_start(task, job, group);
         let first = open && active == 0 && !delayed;
         let copy = open && active > 0 && active < self.view().attempts_wanted(task);
         let leader = &mut *self.leader;
         let offers = leader.jobs.group_mut(task.job, group);
-        if offers.is_some_and(|offers| offers.settle(offset, first, copy)) {
+        if offers.is_some_and(|offers| offers.update_after_event(offset, first, copy)) {
             self.refresh_offers(task.job, group);
         }
     }
@@ -101,14 +101,14 @@ impl LeaderView<'_> {
                 None => (shipped(qos.redundancy).in_advance)(&job.spec, group),
             };
         let copies = if in_advance { qos.copies as usize } else { 1 };
-        let doubt = qos.redundancy != Redundancy::None;
+        let on_liveness = qos.redundancy != Redundancy::None;
         // One that has to leave saves how far it is, and goes on elsewhere from there.
         let saves = job.spec.groups()[group].checkpoint.is_some();
         let one_more = known.is_some_and(|known| {
             known.attempts().iter().any(|attempt| {
                 let worker = &leader.pool[attempt.worker()];
                 let suspected =
-                    doubt && (worker.state().suspected() || attempt.stalled().is_some());
+                    on_liveness && (worker.state().suspected() || attempt.stalled().is_some());
                 let leaving = worker.leaving() && !(saves && worker.gives_up());
                 attempt.state().active() && (leaving || suspected)
             })

@@ -85,7 +85,7 @@ pub struct SeenJob<'a> {
     /// Its tasks that have an attempt which may still succeed, by number.
     pub running: Vec<SeenTask>,
     /// Worker time of its attempts that ended and won, in seconds.
-    pub won_s: f64,
+    pub success_s: f64,
     /// Its kinds of tasks: for rules that compare siblings.
     pub kinds: &'a [Kind],
 }

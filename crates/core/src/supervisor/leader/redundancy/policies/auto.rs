@@ -269,7 +269,7 @@ impl Paths {
             longest,
             second,
             work: left / view.pool_speed.max(1e-9),
-            usual: (job.path_s / fast).max((left + job.won_s) / view.pool_speed.max(1e-9)),
+            usual: (job.path_s / fast).max((left + job.success_s) / view.pool_speed.max(1e-9)),
         }
     }
 

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 /// The promises that are open, by the proposals that they wait for.
 #[derive(Debug, Default)]
-pub(crate) struct Promises(BTreeMap<ProposalId, Pending>);
+pub(crate) struct PendingProposals(BTreeMap<ProposalId, Pending>);
 
-impl Promises {
+impl PendingProposals {
     pub fn make(&mut self, proposal: ProposalId, pending: Pending) {
         self.0.insert(proposal, pending);
     }

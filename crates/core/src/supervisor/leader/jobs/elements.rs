@@ -7,26 +7,26 @@ use hedge_model::{Hash, TaskId};
 
 impl Leadership<'_> {
     /// A task is done, or has lost its outputs: those that wait for it at their own place may start, or may not any more.
-    pub(crate) fn settle_places(&mut self, id: TaskId) {
+    pub(crate) fn update_element_readers(&mut self, id: TaskId) {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
         };
-        let waiting = waiting_at_place(job, id);
+        let waiting = element_readers(job, id);
         for task in waiting {
             self.leader.blocked.unblock_task(task);
-            self.settle_wants(task);
+            self.update_task_offers(task);
         }
     }
 
     /// A task is done: what it read of the tasks at its own place is dropped, where nobody else is to read it.
-    pub(crate) fn release_read(&mut self, id: TaskId) {
+    pub(crate) fn release_consumed(&mut self, id: TaskId) {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
         };
         let mut hashes = Vec::new();
-        for read in read_at_place(job, id).filter(|read| read.released) {
+        for read in element_inputs(job, id).filter(|read| read.released) {
             for (hash, _) in read.left {
-                self.leader.blobs.not_made_by(hash, read.producer);
+                self.leader.blobs.remove_producer(hash, read.producer);
                 hashes.push(hash);
             }
         }
@@ -36,43 +36,43 @@ impl Leadership<'_> {
     }
 
     /// A task runs again: what it read is needed again, and may still be somewhere.
-    pub(crate) fn reclaim_read(&mut self, id: TaskId) {
+    pub(crate) fn reclaim_consumed(&mut self, id: TaskId) {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
         };
-        for read in read_at_place(job, id) {
-            self.note_left(read.producer, &read.left, None);
+        for read in element_inputs(job, id) {
+            self.note_outputs(read.producer, &read.left, None);
         }
     }
 }
 
 /// What a task reads of the task at its own place in another group.
-struct ReadAtPlace {
+struct ElementInput {
     producer: TaskId,
     left: Vec<(Hash, u64)>,
     /// Whether nobody is to read it any more.
     released: bool,
 }
 
-fn read_at_place(job: &Job, id: TaskId) -> impl Iterator<Item = ReadAtPlace> + '_ {
+fn element_inputs(job: &Job, id: TaskId) -> impl Iterator<Item = ElementInput> + '_ {
     let spec = &job.spec;
     let group = spec.group_of(id.number);
     let offset = id.number - spec.first(group);
     spec.reads_each(group).map(move |other| {
-        let done = job.at_place(other, offset).done();
-        ReadAtPlace {
+        let done = job.element(other, offset).done();
+        ElementInput {
             producer: TaskId {
                 job: id.job,
                 number: spec.first(other) + offset,
             },
-            left: done.into_iter().flat_map(|done| done.left()).collect(),
+            left: done.into_iter().flat_map(|done| done.blobs()).collect(),
             released: job.released(other, offset),
         }
     })
 }
 
 /// The tasks that wait for a task at their own place.
-fn waiting_at_place(job: &Job, id: TaskId) -> Vec<TaskId> {
+fn element_readers(job: &Job, id: TaskId) -> Vec<TaskId> {
     let spec = &job.spec;
     let group = spec.group_of(id.number);
     let offset = id.number - spec.first(group);

@@ -137,7 +137,7 @@ impl Rig {
                         let (monitor, now) = (&mut self.monitor, self.now);
                         let start = || monitor.start(now, peer, &mut outputs);
                         let id = *self.watched.entry(peer).or_insert_with(start);
-                        monitor.attend(now, id, attention, &mut outputs);
+                        monitor.set_attention(now, id, attention, &mut outputs);
                     }
                     None => {
                         if let Some(id) = self.watched.remove(&peer) {

@@ -102,8 +102,8 @@ pub(crate) enum Event {
     Elect(u64, bool),
     /// A supervisor hears that it leads no more.
     Depose(usize, u64),
-    /// A pull of content into a supervisor's store ends.
-    Pulled(usize, u64, Hash, Vec<Source>),
+    /// A fetch of a blob into a supervisor's store ends.
+    Fetched(usize, u64, Hash, Vec<Source>),
     /// A peer was asked to prove that it holds blobs of a supervisor's store.
     Proved(usize, u64, PeerId, Vec<Hash>),
     /// A supervisor's deadline.

@@ -510,7 +510,7 @@ impl Grid {
             Event::Apply(sup, life, upto) => self.apply(sup, life, upto),
             Event::Elect(term, forced) => self.elect(term, forced),
             Event::Depose(sup, life) => self.depose(sup, life),
-            Event::Fetched(sup, life, hash, sources) => self.pulled(sup, life, hash, &sources),
+            Event::Fetched(sup, life, hash, sources) => self.on_fetched(sup, life, hash, &sources),
             Event::Proved(sup, life, holder, hashes) => self.proved(sup, life, holder, hashes),
             Event::Tick(sup, life) => self.tick(sup, life),
             Event::Check(sup, life) => self.check(sup, life),

@@ -350,7 +350,7 @@ impl Grid {
         }
     }
 
-    pub(crate) fn pulled(
+    pub(crate) fn on_fetched(
         &mut self,
         sup: usize,
         life: u64,
@@ -370,7 +370,7 @@ impl Grid {
             self.suspected.insert(hash);
             Err(FetchFailure::Sources("no source gave it".to_owned()))
         };
-        self.sup_handle(sup, Heard::Pulled { hash, result })
+        self.sup_handle(sup, Heard::Fetched { hash, result })
     }
 
     pub(crate) fn proved(

@@ -54,7 +54,7 @@ impl Grid {
                 };
                 watching.watched.insert(peer, (conn, id));
                 let out = &mut watching.outputs;
-                watching.monitor.attend(now, id, attention, out);
+                watching.monitor.set_attention(now, id, attention, out);
             }
             (_, Some((_, id)), _) => {
                 watching.watched.remove(&peer);

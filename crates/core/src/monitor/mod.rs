@@ -145,7 +145,7 @@ pub struct Monitor {
     counts: [u32; 3],
     stretches: [u32; 3],
     /// All time by which checks ran late, which is nobody's gap.
-    forgiven: Duration,
+    discounted: Duration,
     /// No gap counts before this: the supervisor was frozen, and reads what came meanwhile.
     awake: Time,
     /// When a heartbeat was last taken in, or looked for, and the longest time without either since the last check.
@@ -176,7 +176,7 @@ impl Monitor {
             deadlines: Deadlines::default(),
             counts: [0; 3],
             stretches: [1; 3],
-            forgiven: Duration::ZERO,
+            discounted: Duration::ZERO,
             awake: Time(0),
             seen: Time(0),
             unseen: Duration::ZERO,
@@ -193,7 +193,7 @@ impl Monitor {
     pub fn set(&mut self, now: Time, settings: Settings, out: &mut Vec<Output>) {
         self.settings = settings;
         self.stretches = settings.stretches(self.counts);
-        self.plan_all(now, out);
+        self.send_modes(now, out);
     }
 
     /// Starts to watch a worker that was let in; its heartbeats count from 1. It is told how to send heartbeats.
@@ -214,10 +214,10 @@ impl Monitor {
             life: place.life,
         };
         let way = self.settings.way(Attention::Idle);
-        place.watched = Some(Box::new(Watched::new(now, self.forgiven, id, peer, way)));
+        place.watched = Some(Box::new(Watched::new(now, self.discounted, id, peer, way)));
         self.counts[Attention::Idle as usize] += 1;
-        self.budget(now, out);
-        self.plan(now, slot, out);
+        self.apply_budget(now, out);
+        self.send_mode(now, slot, out);
         self.set_timer(now, slot);
         id
     }
@@ -232,11 +232,11 @@ impl Monitor {
         self.deadlines.clear(id.slot);
         self.slots[id.slot as usize].watched = None;
         self.free.push(id.slot);
-        self.budget(now, out);
+        self.apply_budget(now, out);
     }
 
     /// What a worker has in hand changed: it is watched more closely at once, or less after a while.
-    pub fn attend(&mut self, now: Time, id: WatchId, to: Attention, out: &mut Vec<Output>) {
+    pub fn set_attention(&mut self, now: Time, id: WatchId, to: Attention, out: &mut Vec<Output>) {
         let relax = self.settings.relax_after;
         let Some(watched) = self.watched(id) else {
             return;
@@ -255,7 +255,7 @@ impl Monitor {
     pub fn measured(&mut self, now: Time, id: WatchId, rate: u64, out: &mut Vec<Output>) {
         if let Some(watched) = self.watched(id) {
             watched.link_rate = Some(rate);
-            self.plan(now, id.slot, out);
+            self.send_mode(now, id.slot, out);
             self.set_timer(now, id.slot);
         }
     }
@@ -271,11 +271,11 @@ impl Monitor {
         out: &mut Vec<Output>,
     ) {
         self.note_time(now);
-        let (settings, forgiven) = (self.settings, self.forgiven);
+        let (settings, discounted) = (self.settings, self.discounted);
         let Some(watched) = self.watched(id) else {
             return;
         };
-        if !watched.hear(now, forgiven, &settings, heartbeat, bytes) {
+        if !watched.on_heartbeat(now, discounted, &settings, heartbeat, bytes) {
             return;
         }
         let (peer, was) = (watched.peer, watched.liveness);
@@ -284,7 +284,7 @@ impl Monitor {
         let found = |what| Output::Found(Finding { peer, what });
         if was != Liveness::Live {
             let excess = silent.saturating_sub(watched.interval);
-            watched.tracks.forgive(now, excess);
+            watched.tracks.discount_gap(now, excess);
             out.push(found(Found::Back { was, silent }));
         }
         if let Some(note) = heartbeat
@@ -296,7 +296,7 @@ impl Monitor {
         }
         watched
             .tracks
-            .hear(now, &settings, heartbeat, |what| out.push(found(what)));
+            .on_heartbeat(now, &settings, heartbeat, |what| out.push(found(what)));
         if std::mem::take(&mut watched.retime) || was != Liveness::Live {
             self.set_timer(now, id.slot);
         }
@@ -312,7 +312,7 @@ impl Monitor {
         if let Some(due) = self.deadlines.next() {
             let late = now.since(due).min(unseen);
             if late > self.shortest() {
-                self.forgiven += late;
+                self.discounted += late;
             }
             if late >= FROZEN {
                 self.awake = now + CATCH_UP;
@@ -338,7 +338,7 @@ impl Monitor {
     pub fn status(&self, now: Time, id: WatchId) -> Option<Status> {
         let place = self.slots.get(id.slot as usize)?;
         let watched = place.watched.as_ref().filter(|_| place.life == id.life)?;
-        Some(watched.status(now, self.forgiven))
+        Some(watched.status(now, self.discounted))
     }
 
     fn note_time(&mut self, now: Time) {
@@ -366,7 +366,7 @@ impl Monitor {
     }
 
     fn check_one(&mut self, now: Time, slot: u32, out: &mut Vec<Output>) {
-        let (settings, forgiven, awake) = (self.settings, self.forgiven, self.awake);
+        let (settings, discounted, awake) = (self.settings, self.discounted, self.awake);
         let Some(watched) = self.at(slot) else {
             return;
         };
@@ -382,7 +382,7 @@ impl Monitor {
         if let Some(seq) = watched.status_request(now) {
             out.push(Output::Ask { id, peer, seq });
         }
-        let (liveness, silent) = watched.judge(now, forgiven, awake, &settings);
+        let (liveness, silent) = watched.liveness_after_gap(now, discounted, awake, &settings);
         if liveness > watched.liveness {
             watched.liveness = liveness;
             watched.suspicions += u64::from(liveness == Liveness::Suspect);
@@ -393,11 +393,11 @@ impl Monitor {
     }
 
     fn set_timer(&mut self, now: Time, slot: u32) {
-        let (settings, forgiven, awake) = (self.settings, self.forgiven, self.awake);
+        let (settings, discounted, awake) = (self.settings, self.discounted, self.awake);
         let Some(watched) = self.at(slot) else {
             return;
         };
-        match watched.next(forgiven, awake, &settings) {
+        match watched.next(discounted, awake, &settings) {
             Some(at) => self
                 .deadlines
                 .set(slot, at.max(now + Duration::from_nanos(1))),
@@ -415,13 +415,13 @@ impl Monitor {
         }
         self.counts[old as usize] -= 1;
         self.counts[attention as usize] += 1;
-        self.budget(now, out);
-        self.plan(now, slot, out);
+        self.apply_budget(now, out);
+        self.send_mode(now, slot, out);
         self.set_timer(now, slot);
     }
 
     /// Brings the intervals in line with the budget.
-    fn budget(&mut self, now: Time, out: &mut Vec<Output>) {
+    fn apply_budget(&mut self, now: Time, out: &mut Vec<Output>) {
         let wanted = self.settings.stretches(self.counts);
         // Intervals shrink again only where they would stay so with a quarter more workers.
         let more = self.counts.map(|count| count + count / 4);
@@ -438,19 +438,19 @@ impl Monitor {
             self.stretches[level] = next;
         }
         if changed {
-            self.plan_all(now, out);
+            self.send_modes(now, out);
         }
     }
 
-    fn plan_all(&mut self, now: Time, out: &mut Vec<Output>) {
+    fn send_modes(&mut self, now: Time, out: &mut Vec<Output>) {
         for slot in 0..self.slots.len() as u32 {
-            self.plan(now, slot, out);
+            self.send_mode(now, slot, out);
             self.set_timer(now, slot);
         }
     }
 
     /// Tells a worker how to send heartbeats, if that is another way than before.
-    fn plan(&mut self, now: Time, slot: u32, out: &mut Vec<Output>) {
+    fn send_mode(&mut self, now: Time, slot: u32, out: &mut Vec<Output>) {
         let (settings, stretches) = (self.settings, self.stretches);
         let Some(watched) = self.at(slot) else {
             return;
@@ -461,7 +461,7 @@ impl Monitor {
         let interval = interval
             .max(watched.least_interval(&settings))
             .min(WatchMode::INTERVAL_MAX);
-        if let Some(plan) = watched.follow(now, way.mode, interval, settings.progress_every) {
+        if let Some(plan) = watched.set_mode(now, way.mode, interval, settings.progress_every) {
             let (id, peer) = (watched.id, watched.peer);
             out.push(Output::Plan { id, peer, plan });
         }

@@ -31,7 +31,7 @@ struct Track {
 
 impl Tracks {
     /// Takes what a heartbeat says of attempts; an attempt that says itself that it waits is not stalled.
-    pub fn hear(
+    pub fn on_heartbeat(
         &mut self,
         now: Time,
         settings: &Settings,
@@ -43,7 +43,7 @@ impl Tracks {
                 self.0.remove(&said.attempt);
                 continue;
             }
-            self.hear_one(now, settings, said, &mut found);
+            self.on_progress(now, settings, said, &mut found);
         }
         let most = (heartbeat.in_hand as usize).min(TRACKS_MAX);
         while self.0.len() > most {
@@ -57,12 +57,12 @@ impl Tracks {
 
     /// The attempts could not be heard of for so much longer than usual: that is no lack of progress. What went
     /// before it still counts, or a worker that is often a little late would never have one that stalls.
-    pub fn forgive(&mut self, now: Time, excess: Duration) {
+    pub fn discount_gap(&mut self, now: Time, excess: Duration) {
         let tracks = self.0.values_mut();
         tracks.for_each(|track| track.moved_at = (track.moved_at + excess).min(now));
     }
 
-    fn hear_one(
+    fn on_progress(
         &mut self,
         now: Time,
         settings: &Settings,

@@ -185,10 +185,11 @@ impl Rig {
         self.now = end;
     }
 
-    fn attend(&mut self, at: usize, attention: Attention) {
+    fn set_attention(&mut self, at: usize, attention: Attention) {
         let mut out = Vec::new();
         let id = self.workers[at].id;
-        self.monitor.attend(self.now, id, attention, &mut out);
+        self.monitor
+            .set_attention(self.now, id, attention, &mut out);
         self.carry_out(out);
     }
 
@@ -308,14 +309,14 @@ fn the_more_a_worker_has_in_hand_the_closer_it_is_watched() {
     let mut rig = Rig::new(Settings::default(), 1);
     let interval = |rig: &Rig| rig.status(0).interval;
     assert_eq!(interval(&rig), ms(500));
-    rig.attend(0, Attention::Assigned);
+    rig.set_attention(0, Attention::Assigned);
     assert_eq!(interval(&rig), ms(50));
-    rig.attend(0, Attention::Critical);
+    rig.set_attention(0, Attention::Critical);
     assert_eq!(interval(&rig), ms(20));
-    rig.attend(0, Attention::Idle);
+    rig.set_attention(0, Attention::Idle);
     rig.pass(ms(900));
     assert_eq!(interval(&rig), ms(20), "it may have more at once");
-    rig.attend(0, Attention::Assigned);
+    rig.set_attention(0, Attention::Assigned);
     rig.pass(ms(200));
     assert_eq!(interval(&rig), ms(50));
     assert_eq!(rig.ladder(), []);
@@ -326,7 +327,7 @@ fn a_worker_that_freezes_before_it_hears_of_a_closer_watch_is_noticed_all_the_sa
     let mut rig = Rig::new(Settings::default(), 1);
     rig.pass(ms(5_100));
     rig.workers[0].silent = true;
-    rig.attend(0, Attention::Critical);
+    rig.set_attention(0, Attention::Critical);
     rig.pass(ms(200));
     assert_eq!(rig.ladder(), [Liveness::Late, Liveness::Suspect]);
 }
@@ -383,7 +384,7 @@ fn heartbeats_that_are_overtaken_or_held_up_are_no_sign_of_life() {
     say(&mut rig, 100, sent.0);
     let status = rig.status(0);
     assert_eq!(
-        (status.heartbeats, status.held_up),
+        (status.heartbeats, status.was_delayed),
         (heartbeats, 1),
         "held up"
     );
@@ -462,7 +463,7 @@ fn progress_is_checked_at_each_interval_from_a_millisecond_to_ten_minutes() {
                 ..Settings::uniform(way)
             };
             let mut rig = Rig::new(settings, 1);
-            rig.attend(0, Attention::Assigned);
+            rig.set_attention(0, Attention::Assigned);
             let plan = rig.workers[0].plan;
             assert_eq!(plan.progress_every, every, "the worker looks as often");
             rig.workers[0].attempts = vec![AttemptHeartbeat {
@@ -509,10 +510,10 @@ fn ten_thousand_workers_stay_within_the_budget_and_a_hundred_deaths_are_found() 
     };
     let mut rig = Rig::new(settings, 10_000);
     for at in 0..2_000 {
-        rig.attend(at, Attention::Assigned);
+        rig.set_attention(at, Attention::Assigned);
     }
     for at in 0..50 {
-        rig.attend(at, Attention::Critical);
+        rig.set_attention(at, Attention::Critical);
     }
     rig.pass(ms(30_000));
     rig.found.clear();

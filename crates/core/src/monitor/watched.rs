@@ -41,7 +41,7 @@ pub struct Status {
     /// Signs of life that it sent or was asked for and that did not arrive, on this connection.
     pub missed: u64,
     /// Signs of life that were on their way for so long that they were dropped, on this connection.
-    pub held_up: u64,
+    pub was_delayed: u64,
     /// Time between the last question and its answer.
     pub round_trip: Option<Duration>,
 }
@@ -70,13 +70,13 @@ pub(super) struct Watched {
     /// The last change in how it stands to its owner of which a heartbeat told.
     pub owner_change: u32,
     last: Time,
-    forgiven: Duration,
+    discounted: Duration,
     seq: u64,
     heartbeats: u64,
     /// Numbers of heartbeats that did not arrive, and questions that were answered.
     skipped: u64,
     answered: u64,
-    held_up: u64,
+    was_delayed: u64,
     arrivals: Arrivals,
     heartbeat_bytes: f64,
     /// The plan last told, when, and the longer interval that holds until it is followed.
@@ -93,7 +93,7 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub fn new(now: Time, forgiven: Duration, id: WatchId, peer: PeerId, way: WatchMode) -> Self {
+    pub fn new(now: Time, discounted: Duration, id: WatchId, peer: PeerId, way: WatchMode) -> Self {
         Self {
             id,
             peer,
@@ -112,12 +112,12 @@ impl Watched {
             tracks: Tracks::default(),
             owner_change: 0,
             last: now,
-            forgiven,
+            discounted,
             seq: 0,
             heartbeats: 0,
             skipped: 0,
             answered: 0,
-            held_up: 0,
+            was_delayed: 0,
             arrivals: Arrivals::default(),
             heartbeat_bytes: 30.0,
             plan: 0,
@@ -133,10 +133,10 @@ impl Watched {
     }
 
     /// Takes a heartbeat; says whether it is one.
-    pub fn hear(
+    pub fn on_heartbeat(
         &mut self,
         now: Time,
-        forgiven: Duration,
+        discounted: Duration,
         settings: &Settings,
         heartbeat: &Heartbeat,
         bytes: usize,
@@ -153,8 +153,8 @@ impl Watched {
             _ => self.answered += 1,
         }
         self.seq = heartbeat.seq;
-        if self.held_up(now, forgiven, settings, heartbeat) {
-            self.held_up += 1;
+        if self.was_delayed(now, discounted, settings, heartbeat) {
+            self.was_delayed += 1;
             return false;
         }
         self.heartbeats += 1;
@@ -162,7 +162,7 @@ impl Watched {
         if heartbeat.answers != 0 && heartbeat.answers == self.asked {
             self.round_trip = Some(now.since(self.asked_at));
         }
-        self.last_gap = self.gap(now, forgiven);
+        self.last_gap = self.gap(now, discounted);
         let follows = heartbeat.plan == self.plan && self.plan != 0;
         if follows && self.until_heard.take().is_some() {
             // The gap up to here belongs to two plans.
@@ -177,15 +177,15 @@ impl Watched {
             let late = self.last_gap > self.interval + self.interval / 10;
             self.late_gaps += u64::from(late);
         }
-        (self.last, self.forgiven) = (self.last.max(now), forgiven);
+        (self.last, self.discounted) = (self.last.max(now), discounted);
         true
     }
 
     /// Whether a heartbeat waited on its way for so long that it says nothing about now.
-    fn held_up(
+    fn was_delayed(
         &mut self,
         now: Time,
-        forgiven: Duration,
+        discounted: Duration,
         settings: &Settings,
         heartbeat: &Heartbeat,
     ) -> bool {
@@ -202,7 +202,7 @@ impl Watched {
             return false;
         }
         let held = Duration::from_nanos(u64::try_from(held).unwrap_or(u64::MAX));
-        let own = forgiven.saturating_sub(self.forgiven);
+        let own = discounted.saturating_sub(self.discounted);
         let stale = held.saturating_sub(own) >= self.suspect_after(settings, self.interval);
         self.stale = if stale { self.stale + 1 } else { 0 };
         if self.stale > STALE_MAX {
@@ -213,29 +213,32 @@ impl Watched {
     }
 
     /// What the gap so far means.
-    pub fn judge(
+    pub fn liveness_after_gap(
         &self,
         now: Time,
-        forgiven: Duration,
+        discounted: Duration,
         awake: Time,
         settings: &Settings,
     ) -> (Liveness, Duration) {
         let ladder = [Liveness::Dead, Liveness::Suspect, Liveness::Late];
         let reached =
-            |liveness: &Liveness| self.reaches(*liveness, forgiven, awake, settings) <= now;
+            |liveness: &Liveness| self.escalates_at(*liveness, discounted, awake, settings) <= now;
         let liveness = ladder.into_iter().find(reached);
-        (liveness.unwrap_or(Liveness::Live), self.gap(now, forgiven))
+        (
+            liveness.unwrap_or(Liveness::Live),
+            self.gap(now, discounted),
+        )
     }
 
     /// When to look at this worker again.
-    pub fn next(&self, forgiven: Duration, awake: Time, settings: &Settings) -> Option<Time> {
+    pub fn next(&self, discounted: Duration, awake: Time, settings: &Settings) -> Option<Time> {
         let worse = match self.liveness {
             Liveness::Live => Some(Liveness::Late),
             Liveness::Late => Some(Liveness::Suspect),
             Liveness::Suspect => Some(Liveness::Dead),
             Liveness::Dead => None,
         };
-        let worse = worse.map(|liveness| self.reaches(liveness, forgiven, awake, settings));
+        let worse = worse.map(|liveness| self.escalates_at(liveness, discounted, awake, settings));
         let ask = self.mode.asks().then_some(self.request_at);
         [worse, ask, self.relax_at].into_iter().flatten().min()
     }
@@ -265,7 +268,7 @@ impl Watched {
     }
 
     /// Takes a way to be watched; the plan to tell the worker, if it is another.
-    pub fn follow(
+    pub fn set_mode(
         &mut self,
         now: Time,
         mode: Mode,
@@ -290,10 +293,10 @@ impl Watched {
         })
     }
 
-    pub fn status(&self, now: Time, forgiven: Duration) -> Status {
+    pub fn status(&self, now: Time, discounted: Duration) -> Status {
         Status {
             liveness: self.liveness,
-            silent: self.gap(now, forgiven),
+            silent: self.gap(now, discounted),
             mode: self.mode,
             interval: self.interval,
             attention: self.attention,
@@ -303,25 +306,25 @@ impl Watched {
             missed: self
                 .skipped
                 .saturating_add(self.asked.saturating_sub(self.answered)),
-            held_up: self.held_up,
+            was_delayed: self.was_delayed,
             round_trip: self.round_trip,
         }
     }
 
-    fn gap(&self, now: Time, forgiven: Duration) -> Duration {
+    fn gap(&self, now: Time, discounted: Duration) -> Duration {
         let since = now.since(self.last);
-        since.saturating_sub(forgiven.saturating_sub(self.forgiven))
+        since.saturating_sub(discounted.saturating_sub(self.discounted))
     }
 
     /// When a gap that goes on makes the worker this.
-    fn reaches(
+    fn escalates_at(
         &self,
         liveness: Liveness,
-        forgiven: Duration,
+        discounted: Duration,
         awake: Time,
         settings: &Settings,
     ) -> Time {
-        let grace = forgiven.saturating_sub(self.forgiven);
+        let grace = discounted.saturating_sub(self.discounted);
         let after = |interval| match liveness {
             Liveness::Live => Duration::ZERO,
             Liveness::Late => self.late_after(settings, interval),

@@ -229,7 +229,7 @@ impl LeaderView<'_> {
                     let carried = known
                         .is_some_and(|known| known.active() > 0 || known.committing().is_some());
                     let delayed = known.is_some_and(|known| known.retried_at().is_some());
-                    let offered = offers.offers(offset);
+                    let offered = offers.needs_first(offset);
                     let waits = !self.element_may_start(task, job, group);
                     expect(!open || carried || offered || delayed || waits, || {
                         format!("task {task} is open and forgotten")

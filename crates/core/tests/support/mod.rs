@@ -128,7 +128,7 @@ impl Rig {
                     let (monitor, now) = (&mut self.monitor, self.now);
                     let start = || (monitor.start(now, *peer, &mut outputs), 0);
                     let (id, _) = *self.watched.entry(*peer).or_insert_with(start);
-                    monitor.attend(now, id, *attention, &mut outputs);
+                    monitor.set_attention(now, id, *attention, &mut outputs);
                 }
                 Action::Watch {
                     peer,

@@ -25,7 +25,7 @@ const SMALL_BYTES_MAX: u64 = 1 << 20;
 const PULLED_TOGETHER_MAX: usize = 2048;
 
 /// A blob that the core wants in the own store.
-struct Pull {
+struct BlobFetch {
     hash: Hash,
     size: u64,
     sources: Vec<Source>,
@@ -36,7 +36,7 @@ impl Loop {
     pub(super) fn carry_out(&mut self) {
         let mut orders: BTreeMap<PeerId, Vec<ToWorker>> = BTreeMap::new();
         let mut answers: BTreeMap<ConnId, Vec<Answer>> = BTreeMap::new();
-        let mut pulls = Vec::new();
+        let mut fetches = Vec::new();
         for action in std::mem::take(&mut self.effects.actions) {
             match action {
                 Action::Send { to, msg } => orders.entry(to).or_default().push(msg),
@@ -80,7 +80,7 @@ impl Loop {
                     hash,
                     size,
                     sources,
-                } => pulls.push(Pull {
+                } => fetches.push(BlobFetch {
                     hash,
                     size,
                     sources,
@@ -89,7 +89,7 @@ impl Loop {
                 Action::Drop(hashes) => drop(tokio::spawn(self.setup.store.forget(hashes))),
             }
         }
-        self.pull(pulls);
+        self.start_fetches(fetches);
         self.tell_hints();
         for (peer, batch) in orders {
             if let Some(worker) = self.workers.get(&peer) {
@@ -177,13 +177,13 @@ impl Loop {
     }
 
     /// Fetches blobs into the own store: many small ones of the same sources together.
-    fn pull(&self, pulls: Vec<Pull>) {
-        let (large, small): (Vec<Pull>, Vec<Pull>) = pulls
+    fn start_fetches(&self, fetches: Vec<BlobFetch>) {
+        let (large, small): (Vec<BlobFetch>, Vec<BlobFetch>) = fetches
             .into_iter()
-            .partition(|pull| pull.size > SMALL_BYTES_MAX);
+            .partition(|fetch| fetch.size > SMALL_BYTES_MAX);
         large
             .into_iter()
-            .for_each(|pull| self.pull_together(vec![pull]));
+            .for_each(|fetch| self.fetch_together(vec![fetch]));
         let mut rest = small.into_iter().peekable();
         while let Some(first) = rest.next() {
             let mut together = vec![first];
@@ -192,25 +192,25 @@ impl Loop {
             }) {
                 together.push(next);
             }
-            self.pull_together(together);
+            self.fetch_together(together);
         }
     }
 
-    fn pull_together(&self, pulls: Vec<Pull>) {
+    fn fetch_together(&self, fetches: Vec<BlobFetch>) {
         let (fetcher, inputs, room) = (
             self.setup.fetcher.clone(),
             self.setup.inputs.clone(),
-            self.pulls.clone(),
+            self.fetches.clone(),
         );
         // One whose journal ends with its process has nobody to keep content for beyond that.
         let kept = self.setup.known.is_some().then(|| self.setup.store.clone());
         tokio::spawn(async move {
             let place = room.acquire_owned().await;
-            let blobs: Vec<(Hash, u64)> = pulls.iter().map(|it| (it.hash, it.size)).collect();
-            let fetched = fetcher.fetch_from(&blobs, &pulls[0].sources, None).await;
+            let blobs: Vec<(Hash, u64)> = fetches.iter().map(|it| (it.hash, it.size)).collect();
+            let outcome = fetcher.fetch_from(&blobs, &fetches[0].sources, None).await;
             drop(place);
-            let delivered: BTreeMap<Hash, PeerId> = fetched.delivered.into_iter().collect();
-            let failed = fetched.failed.into_iter().map(failure);
+            let delivered: BTreeMap<Hash, PeerId> = outcome.delivered.into_iter().collect();
+            let failed = outcome.failed.into_iter().map(failure);
             let mut failed: BTreeMap<Hash, FetchFailure> = failed.collect();
             let hashes = blobs.into_iter().map(|(hash, _)| hash);
             let (gone, here): (Vec<Hash>, Vec<Hash>) =
@@ -228,8 +228,8 @@ impl Loop {
             let gone = gone
                 .into_iter()
                 .filter_map(|hash| failed.remove(&hash).map(|failure| (hash, Err(failure))));
-            let pulled = here.chain(gone).collect();
-            _ = inputs.send(Input::Pulled(pulled)).await;
+            let results = here.chain(gone).collect();
+            _ = inputs.send(Input::Fetched(results)).await;
         });
     }
 
@@ -237,7 +237,7 @@ impl Loop {
     /// peer instead, which proves the same.
     fn prove(&self, holder: PeerAddr, blobs: Vec<(Hash, u64)>) {
         let (fetcher, store) = (self.setup.fetcher.clone(), self.setup.store.clone());
-        let (inputs, room) = (self.setup.inputs.clone(), self.pulls.clone());
+        let (inputs, room) = (self.setup.inputs.clone(), self.fetches.clone());
         tokio::spawn(async move {
             let place = room.acquire_owned().await;
             let held = |(hash, _): &(Hash, u64)| store.has(*hash);

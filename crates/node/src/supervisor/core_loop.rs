@@ -40,7 +40,7 @@ const BATCH: usize = 256;
 /// Records that wait for the journal before nothing more is read from peers: sixteen full entries.
 const PROPOSALS_MAX: usize = 65_536;
 /// Transfers into the own store at once.
-const PULLS_MAX: usize = 32;
+const FETCHES_MAX: usize = 32;
 /// Supervisors of a group that one who joins it dials.
 const INVITERS_MAX: usize = 32;
 /// How often the leader looks who is gone from the group.
@@ -129,7 +129,7 @@ pub(crate) enum Input {
         job: NewJob,
         result: Result<Submitted, String>,
     },
-    Pulled(Vec<(Hash, Result<Option<PeerId>, FetchFailure>)>),
+    Fetched(Vec<(Hash, Result<Option<PeerId>, FetchFailure>)>),
     /// What a peer has proven of blobs that it was asked about.
     Proved(PeerId, Vec<(Hash, Result<(), String>)>),
     WorkerProcessEnded(u32),
@@ -226,7 +226,7 @@ pub(crate) struct Loop {
     pub(super) trusted: HashSet<PeerId>,
     pub(super) pending: PendingRequests,
     pub(super) last_conn: ConnId,
-    pub(super) pulls: Arc<Semaphore>,
+    pub(super) fetches: Arc<Semaphore>,
     /// The setting, as it was followed last.
     pub(super) relays: Arc<[PeerAddr]>,
 }
@@ -272,7 +272,7 @@ impl Loop {
             trusted,
             pending: PendingRequests::default(),
             last_conn: 0,
-            pulls: Arc::new(Semaphore::new(PULLS_MAX)),
+            fetches: Arc::new(Semaphore::new(FETCHES_MAX)),
             relays: Arc::default(),
             setup,
         }
@@ -454,8 +454,8 @@ impl Loop {
                 job,
                 result,
             } => self.on_decoded(requester, request_id, job, result),
-            Input::Pulled(pulled) => {
-                for (hash, result) in pulled {
+            Input::Fetched(fetched) => {
+                for (hash, result) in fetched {
                     self.feed(Event::Fetched { hash, result });
                 }
             }

@@ -185,7 +185,7 @@ impl Watch {
             (Some(attention), known) => {
                 let id = known.unwrap_or_else(|| monitor.start(now, peer, outputs));
                 line.id = Some(id);
-                monitor.attend(now, id, attention, outputs);
+                monitor.set_attention(now, id, attention, outputs);
             }
             (None, known) => {
                 line.id = None;

@@ -2,7 +2,7 @@
 
 use crate::supervisor::api::requests::no_such_job;
 use crate::supervisor::leader::LeaderView;
-use crate::supervisor::leader::jobs::critical::tails;
+use crate::supervisor::leader::jobs::critical::b_levels;
 use hedge_model::JobId;
 use hedge_model::msg::RefusalKind;
 use hedge_model::view::{GROUPS_LISTED_MAX, GroupLine, GroupsView};
@@ -32,7 +32,7 @@ impl LeaderView<'_> {
             group.copies += running.saturating_sub(1);
         }
         let expected = |at: usize| learned.expect(&spec.groups()[at]).work_s;
-        let (tails, critical) = (tails(spec, expected), self.critical(id, job));
+        let (b_levels, critical) = (b_levels(spec, expected), self.critical(id, job));
         let from = (from as usize).min(count);
         let until = count.min(from.saturating_add(GROUPS_LISTED_MAX));
         let line = |at: usize| {
@@ -50,7 +50,7 @@ impl LeaderView<'_> {
                 waits_for: spec.waits_for(at).to_vec(),
                 each: spec.each(at).to_vec(),
                 expected_s: expected(at),
-                tail_s: tails[at],
+                tail_s: b_levels[at],
             }
         };
         Ok(GroupsView {

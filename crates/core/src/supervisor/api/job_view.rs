@@ -51,7 +51,7 @@ impl LeaderView<'_> {
         }
         let waits = self.waits(id, job, counts.running);
         let supported = self.supports_estimate(id, job, &waits);
-        let left_s = supported.then(|| self.left_s(id, job)).flatten();
+        let remaining_s = supported.then(|| self.remaining_s(id, job)).flatten();
         let (state, why) = match &job.ended {
             None if counts.running == 0 => (JobState::Waiting, None),
             None => (JobState::Running, None),
@@ -83,7 +83,7 @@ impl LeaderView<'_> {
             budget: self.budget_view(id, job),
             deadline: self.deadline_view(id, job, supported),
             progress: self.progress(id, job),
-            left_ms: left_s.map(|left| (left * 1e3).round()),
+            left_ms: remaining_s.map(|left| (left * 1e3).round()),
             owner: job.client.to_string(),
             age_ms: ms(self.now.since(job.accepted)),
             open: self.open_view(id, job),

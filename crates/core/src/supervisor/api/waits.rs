@@ -115,7 +115,7 @@ impl LeaderView<'_> {
             return None;
         }
         let first = job.spec.first(group);
-        let offered = offers.next(job.spec.groups()[group].count());
+        let offered = offers.next_unassigned(job.spec.groups()[group].count());
         offered.map(|offset| first + offset).or_else(|| {
             let numbers = job.spec.numbers(group);
             let task = |number| TaskId { job: id, number };

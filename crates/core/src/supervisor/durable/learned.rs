@@ -168,18 +168,18 @@ impl State {
             return;
         };
         let group = &spec.groups()[spec.group_of(attempt.task.number)];
-        self.learned.executed(*worker, group, usage, true);
-        self.learned.stopped(&spec, stopped);
+        self.learned.note_execution(*worker, group, usage, true);
+        self.learned.note_stopped(&spec, stopped);
         let bytes = outputs
             .iter()
             .fold(0, |sum: u64, file| sum.saturating_add(file.data.size()));
-        self.learned.left(group, bytes);
+        self.learned.note_output_bytes(group, bytes);
     }
 }
 
 impl Learned {
     /// Attempts were stopped: how long they had run says something of straggling.
-    pub(crate) fn stopped(&mut self, spec: &JobSpec, stopped: &[Stopped]) {
+    pub(crate) fn note_stopped(&mut self, spec: &JobSpec, stopped: &[Stopped]) {
         for stop in stopped {
             let number = stop.attempt.task.number;
             if number < spec.task_count() {
@@ -188,7 +188,7 @@ impl Learned {
                     ..Usage::default()
                 };
                 let group = &spec.groups()[spec.group_of(number)];
-                self.executed(stop.worker, group, &usage, false);
+                self.note_execution(stop.worker, group, &usage, false);
             }
         }
     }
@@ -313,7 +313,7 @@ impl Learned {
     }
 
     /// An execution ended, by success or because it was stopped.
-    fn executed(&mut self, peer: PeerId, group: &Group, usage: &Usage, done: bool) {
+    fn note_execution(&mut self, peer: PeerId, group: &Group, usage: &Usage, done: bool) {
         let running_s = usage.running.saturating_sub(usage.paused).as_secs_f64();
         if !(TIME_MIN..1e9).contains(&running_s) {
             return;
@@ -377,7 +377,7 @@ impl Learned {
     }
 
     /// What a task left.
-    fn left(&mut self, group: &Group, bytes: u64) {
+    fn note_output_bytes(&mut self, group: &Group, bytes: u64) {
         if let Some(kind) = self.kinds.get_mut(group.kind()) {
             kind.left = if kind.left == 0.0 {
                 bytes as f64

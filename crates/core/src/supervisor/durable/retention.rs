@@ -99,7 +99,7 @@ impl State {
         self.now = self.now.max(at);
         self.retire(id);
         if let Some(outline) = self.jobs.get(&id).map(|job| job.spec.clone()) {
-            self.learned.stopped(&outline, stopped);
+            self.learned.note_stopped(&outline, stopped);
         }
         Ok((spec, checkpoints))
     }

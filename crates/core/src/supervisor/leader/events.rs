@@ -19,7 +19,7 @@ impl Leadership<'_> {
         match event {
             Event::ToLeader { peer, msg } => self.on_to_leader(peer, msg),
             Event::FromWorker { peer, msg } => self.on_worker(peer, msg),
-            Event::Found(finding) => self.on_found(finding),
+            Event::Found(finding) => self.on_finding(finding),
             Event::LinkMeasured { peer, found } => self.on_link_measured(peer, found),
             Event::Submit {
                 requester,
@@ -69,10 +69,10 @@ impl Leadership<'_> {
     pub fn update_after_event(&mut self, news: bool) {
         self.leader.evaluations.changed(news);
         self.release_leaving();
-        self.classify();
+        self.update_speed_classes();
         self.schedule();
         self.evaluate_policies();
-        self.attend();
+        self.update_attention();
     }
 
     /// Begins to lead, with what this supervisor knew as a follower and what its store holds.
@@ -177,7 +177,7 @@ impl Leadership<'_> {
             }
             Change::Succeeded(it) => {
                 if it.won && it.timed {
-                    self.rate_peer(it.worker);
+                    self.update_speed_of(it.worker);
                 }
                 self.keep_log(it.attempt.task.job, &it.printed, it.worker);
                 if it.won {
@@ -228,7 +228,7 @@ impl Leadership<'_> {
                 }
                 self.remove_old_jobs();
             }
-            Change::Benchmarked(peer) => self.rate_peer(peer),
+            Change::Benchmarked(peer) => self.update_speed_of(peer),
         }
     }
 

@@ -31,7 +31,7 @@ pub(crate) struct Checkpoints {
 
 /// A checkpoint that a worker has.
 #[derive(Clone, Debug)]
-struct Offered {
+struct ReportedCheckpoint {
     worker: WorkerIx,
     checkpoint: Arc<Checkpoint>,
     made: Time,
@@ -40,11 +40,11 @@ struct Offered {
 /// A task's checkpoint on its way.
 #[derive(Debug)]
 struct Coming {
-    offered: Offered,
+    offered: ReportedCheckpoint,
     /// Blobs that fewer supervisors hold than are to; none are left while it is on its way through the journal.
     missing: BTreeSet<Hash>,
     /// A newer one.
-    next: Option<Offered>,
+    next: Option<ReportedCheckpoint>,
     /// The end of the attempt that made the last of them, from this worker: it is recorded after that.
     report: Option<(WorkerIx, Report)>,
 }
@@ -63,7 +63,7 @@ impl Checkpoints {
     }
 
     /// Whether a checkpoint of an attempt is on its way.
-    fn has_of(&self, id: AttemptId) -> bool {
+    fn has_pending(&self, id: AttemptId) -> bool {
         let Some(coming) = self.coming.get(&id.task) else {
             return false;
         };
@@ -89,7 +89,7 @@ impl Leadership<'_> {
             self.drop_unwanted(self.leader.pool[ix].peer(), &checkpoint.files);
             return self.checkpoint_fault(task, why);
         }
-        let offered = Offered {
+        let offered = ReportedCheckpoint {
             worker: ix,
             made: self.now - report.age,
             checkpoint,
@@ -108,7 +108,7 @@ impl Leadership<'_> {
     }
 
     /// Whether it is recorded or on its way: then its worker says it again. Its worker holds the files.
-    fn is_known(&mut self, offered: &Offered) -> bool {
+    fn is_known(&mut self, offered: &ReportedCheckpoint) -> bool {
         let (id, ix) = (offered.checkpoint.id, offered.worker);
         let recorded = self.view().recorded_checkpoint(id.attempt.task);
         let recorded = recorded.is_some_and(|recorded| recorded.checkpoint.id == id);
@@ -134,7 +134,7 @@ impl Leadership<'_> {
     }
 
     /// Fetches a checkpoint and has as many supervisors hold it as are to; `report` is recorded after it.
-    fn take_checkpoint(&mut self, offered: Offered, report: Option<(WorkerIx, Report)>) {
+    fn take_checkpoint(&mut self, offered: ReportedCheckpoint, report: Option<(WorkerIx, Report)>) {
         let task = offered.checkpoint.id.attempt.task;
         let blobs: Vec<(Hash, u64)> = offered.checkpoint.blobs().collect();
         self.note_outputs(task, &blobs, Some(offered.worker));
@@ -176,7 +176,7 @@ impl Leadership<'_> {
         if self.leader.checkpoints.coming.is_empty() {
             return;
         }
-        for task in self.view().makers_of(hash) {
+        for task in self.view().producers_of(hash) {
             let coming = self.leader.checkpoints.coming.get_mut(&task);
             if coming
                 .is_some_and(|coming| coming.missing.remove(&hash) && coming.missing.is_empty())
@@ -188,7 +188,7 @@ impl Leadership<'_> {
 
     /// Nobody gives a blob: a checkpoint that lacks it is given up.
     pub(crate) fn checkpoint_lost(&mut self, hash: Hash) {
-        for task in self.view().makers_of(hash) {
+        for task in self.view().producers_of(hash) {
             let coming = self.leader.checkpoints.coming.get(&task);
             if coming.is_some_and(|coming| coming.missing.contains(&hash)) {
                 self.give_up_checkpoint(task);
@@ -217,7 +217,7 @@ impl Leadership<'_> {
         if let Some(coming) = self.leader.checkpoints.coming.remove(&task) {
             let blobs = coming.offered.checkpoint.blobs().map(|(hash, _)| hash);
             self.release_checkpoint(task, blobs.collect());
-            self.go_on(task, coming.next, coming.report);
+            self.advance_checkpoints(task, coming.next, coming.report);
         }
     }
 
@@ -231,14 +231,19 @@ impl Leadership<'_> {
         let coming = this.then(|| self.leader.checkpoints.coming.remove(&task));
         self.release_checkpoint(task, dropped);
         if let Some(coming) = coming.flatten() {
-            self.go_on(task, coming.next, coming.report);
+            self.advance_checkpoints(task, coming.next, coming.report);
         }
         self.notify_watchers_soon(task.job);
     }
 
     /// No checkpoint of a task is on its way now: takes the next one, or records the end that waited for it.
-    fn go_on(&mut self, task: TaskId, next: Option<Offered>, report: Option<(WorkerIx, Report)>) {
-        let wanted = |next: &Offered| {
+    fn advance_checkpoints(
+        &mut self,
+        task: TaskId,
+        next: Option<ReportedCheckpoint>,
+        report: Option<(WorkerIx, Report)>,
+    ) {
+        let wanted = |next: &ReportedCheckpoint| {
             let id = next.checkpoint.id;
             self.view().wants_checkpoint(next.worker, id)
         };
@@ -289,7 +294,7 @@ impl Leadership<'_> {
     pub(crate) fn awaits_checkpoint(&mut self, ix: WorkerIx, report: &Report) -> bool {
         let id = report.attempt;
         let done = matches!(report.outcome, Outcome::Done(_) | Outcome::Returned);
-        if done || !self.leader.checkpoints.has_of(id) || !self.state.wants(id) {
+        if done || !self.leader.checkpoints.has_pending(id) || !self.state.wants(id) {
             return false;
         }
         let at = self.now + REPORT_WAITS;
@@ -321,7 +326,7 @@ impl Leadership<'_> {
     }
 
     /// A worker is to drop a checkpoint that is not taken.
-    fn refuse(&mut self, offered: &Offered) {
+    fn refuse(&mut self, offered: &ReportedCheckpoint) {
         let peer = self.leader.pool[offered.worker].peer();
         self.drop_unwanted(peer, &offered.checkpoint.files);
     }
@@ -331,7 +336,7 @@ impl Leadership<'_> {
         if blobs.is_empty() {
             return;
         }
-        let needed = self.view().needed_of(task);
+        let needed = self.view().blobs_needed(task);
         blobs.retain(|hash| !needed.contains(hash));
         for hash in &blobs {
             self.leader.blobs.remove_producer(*hash, task);
@@ -423,14 +428,14 @@ impl<'a> LeaderView<'a> {
     }
 
     /// The tasks that made a blob.
-    fn makers_of(&self, hash: Hash) -> Vec<TaskId> {
+    fn producers_of(&self, hash: Hash) -> Vec<TaskId> {
         let blob = self.leader.blobs.get(hash);
         blob.map(|blob| blob.producers().to_vec())
             .unwrap_or_default()
     }
 
     /// The blobs that are kept as made by a task.
-    fn needed_of(&self, task: TaskId) -> BTreeSet<Hash> {
+    fn blobs_needed(&self, task: TaskId) -> BTreeSet<Hash> {
         let mut needed: BTreeSet<Hash> = self.leader.checkpoints.blobs_of(task).collect();
         let recorded = self.recorded_checkpoint(task).into_iter();
         needed.extend(recorded.flat_map(|known| known.checkpoint.blobs().map(|(hash, _)| hash)));
@@ -462,7 +467,7 @@ impl<'a> LeaderView<'a> {
                     number: *number,
                 };
                 for (hash, _) in recorded.checkpoint.blobs() {
-                    if !self.makers_of(hash).contains(&task) {
+                    if !self.producers_of(hash).contains(&task) {
                         return Err(format!("{hash} of the checkpoint of {task} is not kept"));
                     }
                 }

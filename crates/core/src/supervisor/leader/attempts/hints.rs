@@ -116,7 +116,7 @@ impl Leadership<'_> {
         let first = job.spec.first(group);
         let leader = &mut *self.leader;
         if let Some(offers) = leader.jobs.group_mut(task.job, group) {
-            offers.pass(task.number - first);
+            offers.requeue_until(task.number - first);
         }
         self.update_task_offers(task);
     }

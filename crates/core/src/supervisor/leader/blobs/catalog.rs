@@ -190,7 +190,7 @@ impl BlobCatalog {
     pub fn drop_unused(&mut self, hash: Hash) -> Option<Dropped> {
         let blob = self.blobs.get(&hash).filter(|blob| !blob.in_use())?;
         let workers = blob.workers().to_vec();
-        let stays = blob.is_here() && blob.is_kept();
+        let stays = blob.is_here() && blob.is_retained();
         let dropped = Dropped {
             own: blob.is_here() && !stays,
             replicas: match stays {

@@ -133,7 +133,7 @@ impl Leadership<'_> {
         let leader = &mut *self.leader;
         let linked = |peer| linked.contains_key(&peer);
         let (newcomers, left) = leader.group.follow(&others, linked);
-        let all = [Replica::Offered, Replica::Held, Replica::Refused];
+        let all = [Replica::ReportedCheckpoint, Replica::Held, Replica::Refused];
         for position in left {
             leader.blobs.forget_replicas(position, &all);
         }
@@ -166,7 +166,7 @@ impl Leadership<'_> {
                     size: blob.size(),
                     sources: vec![me.clone()],
                 };
-                blobs.transition(hash, BlobEvent::Replica(at, Replica::Offered));
+                blobs.transition(hash, BlobEvent::Replica(at, Replica::ReportedCheckpoint));
                 self.out.push(Action::ToSupervisor {
                     to: member.addr.peer,
                     msg: FromLeader { epoch, what },
@@ -224,7 +224,9 @@ impl Leadership<'_> {
             return;
         };
         leader.group.members[at].link = MemberLink::Away;
-        leader.blobs.forget_replicas(at, &[Replica::Offered]);
+        leader
+            .blobs
+            .forget_replicas(at, &[Replica::ReportedCheckpoint]);
     }
 
     /// A peer supervisor answers to what this leader said.
@@ -239,7 +241,7 @@ impl Leadership<'_> {
                 if member.linked() {
                     member.link = MemberLink::Listed;
                 }
-                let before = [Replica::Held, Replica::Offered];
+                let before = [Replica::Held, Replica::ReportedCheckpoint];
                 leader.blobs.forget_replicas(at, &before);
                 self.compare_peer_supervisor(at, hashes);
             }

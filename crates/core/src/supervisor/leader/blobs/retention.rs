@@ -102,7 +102,10 @@ impl Leadership<'_> {
                 own.push(hash);
             }
             for (at, member) in leader.group.iter().enumerate() {
-                if matches!(dropped.replicas.at(at), Replica::Held | Replica::Offered) {
+                if matches!(
+                    dropped.replicas.at(at),
+                    Replica::Held | Replica::ReportedCheckpoint
+                ) {
                     elsewhere.entry(member.peer()).or_default().push(hash);
                 }
             }

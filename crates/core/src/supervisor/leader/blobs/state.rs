@@ -21,7 +21,7 @@ pub(crate) struct Blob {
     /// Submissions on their way whose input it is.
     claims: u32,
     /// Jobs whose result it is once they have ended, or that printed it; one for each time.
-    kept: SmallVec<[JobId; 1]>,
+    retained: SmallVec<[JobId; 1]>,
 }
 
 /// What changes where a blob is.
@@ -134,7 +134,7 @@ pub(crate) enum Replica {
     /// It has none, as far as is known.
     None,
     /// It was asked to hold it and has not answered.
-    Offered,
+    ReportedCheckpoint,
     /// It holds it.
     Held,
     /// It could not take it.
@@ -165,7 +165,7 @@ impl Replicas {
         let bit = 1 << position;
         match () {
             () if self.held & bit != 0 => Replica::Held,
-            () if self.offered & bit != 0 => Replica::Offered,
+            () if self.offered & bit != 0 => Replica::ReportedCheckpoint,
             () if self.refused & bit != 0 => Replica::Refused,
             () => Replica::None,
         }
@@ -178,7 +178,7 @@ impl Replicas {
         self.refused &= !bit;
         match replica {
             Replica::None => {}
-            Replica::Offered => self.offered |= bit,
+            Replica::ReportedCheckpoint => self.offered |= bit,
             Replica::Held => self.held |= bit,
             Replica::Refused => self.refused |= bit,
         }
@@ -234,12 +234,12 @@ impl Blob {
     /// Jobs that have it as an input, an output, a result or as printed text.
     pub fn named_by(&self) -> impl Iterator<Item = JobId> + '_ {
         let made = self.producers.iter().map(|task| task.job);
-        self.jobs.iter().chain(&self.kept).copied().chain(made)
+        self.jobs.iter().chain(&self.retained).copied().chain(made)
     }
 
     /// Whether it is a result of an ended job, or was printed.
-    pub fn is_kept(&self) -> bool {
-        !self.kept.is_empty()
+    pub fn is_retained(&self) -> bool {
+        !self.retained.is_empty()
     }
 
     /// Whether a submission on its way claims it.
@@ -250,14 +250,14 @@ impl Blob {
     /// Whether a job that has not ended, or is about to begin, may need it, or it is to be kept and is not
     /// here yet.
     pub fn in_use(&self) -> bool {
-        let wanted = self.is_kept() && !self.is_here();
+        let wanted = self.is_retained() && !self.is_here();
         wanted || !self.producers.is_empty() || !self.jobs.is_empty() || self.claims > 0
     }
 
     /// Whether more than one supervisor is to hold it, as far as this one has it: all that this one fetches,
     /// it fetches to keep.
     pub fn needs_replicas(&self) -> bool {
-        self.is_kept() || self.in_use()
+        self.is_retained() || self.in_use()
     }
 
     /// Whether nobody needs it and it is nowhere, as far as is known.
@@ -342,16 +342,16 @@ impl Blob {
     }
 
     pub(super) fn retain_for(&mut self, job: JobId) {
-        self.kept.push(job);
+        self.retained.push(job);
     }
 
     pub(super) fn end_retention(&mut self, job: JobId) {
-        self.kept.retain(|other| *other != job);
+        self.retained.retain(|other| *other != job);
     }
 
     pub(super) fn release_retention(&mut self, job: JobId) {
-        if let Some(at) = self.kept.iter().position(|other| *other == job) {
-            self.kept.remove(at);
+        if let Some(at) = self.retained.iter().position(|other| *other == job) {
+            self.retained.remove(at);
         }
     }
 
@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn a_supervisor_stands_in_one_way_to_a_blob() {
         let mut blob = Blob::default();
-        for replica in [Replica::Offered, Replica::Refused, Replica::Held] {
+        for replica in [Replica::ReportedCheckpoint, Replica::Refused, Replica::Held] {
             assert!(blob.transition(BlobEvent::Replica(3, replica)));
             assert_eq!(blob.replicas().at(3), replica);
             assert_eq!(blob.replicas().at(2), Replica::None);

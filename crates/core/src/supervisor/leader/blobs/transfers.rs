@@ -64,7 +64,7 @@ impl Leadership<'_> {
     /// A worker holds content that this supervisor wants to keep and has not: it is fetched.
     pub(crate) fn fetch_kept(&mut self, hash: Hash) {
         let blob = self.leader.blobs.get(hash);
-        if blob.is_some_and(|blob| blob.is_kept() && !blob.is_here()) {
+        if blob.is_some_and(|blob| blob.is_retained() && !blob.is_here()) {
             self.fetch(hash);
         }
     }

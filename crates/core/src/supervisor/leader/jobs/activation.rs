@@ -67,12 +67,12 @@ fn start_job(state: &State, job: &Job, watched: bool) -> ActiveJob {
     let mut groups: Vec<ActiveGroup> = (0..spec.groups().len())
         .map(|group| start_group(job, group))
         .collect();
-    let tails = critical::tails(spec, |at| learned.expect(&spec.groups()[at]).work_s);
-    let ranks = critical::ranks(learned, spec, &tails);
+    let b_levels = critical::b_levels(spec, |at| learned.expect(&spec.groups()[at]).work_s);
+    let ranks = critical::ranks(learned, spec, &b_levels);
     for (group, rank) in groups.iter_mut().zip(ranks) {
         group.set_rank(rank);
     }
-    let policy_inputs = watched.then(|| PolicyInputs::new(spec, tails));
+    let policy_inputs = watched.then(|| PolicyInputs::new(spec, b_levels));
     let critical = critical::CriticalSet::find_with(spec, learned);
     let next_recompute = next_recompute(job.done, spec.task_count());
     ActiveJob::new(
@@ -97,9 +97,9 @@ fn released(job: &Job, number: u32) -> bool {
 pub(crate) fn start_group(job: &Job, group: usize) -> ActiveGroup {
     let tasks: Vec<&Task> = job.tasks_of(group).collect();
     let untouched = |task: &Task| task.is_open() && task.generation == 0 && task.failures() == 0;
-    let touched = tasks.iter().rposition(|task| !untouched(task));
+    let involved = tasks.iter().rposition(|task| !untouched(task));
     let fresh = match job.spec.each(group).is_empty() {
-        true => touched.map_or(0, |at| at as u32 + 1),
+        true => involved.map_or(0, |at| at as u32 + 1),
         false => tasks.len() as u32,
     };
     let again = (0..fresh)

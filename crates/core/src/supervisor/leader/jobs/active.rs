@@ -28,7 +28,7 @@ pub(crate) struct ActiveJob {
     ending: bool,
     awaited_results: BTreeSet<Hash>,
     stale: BTreeSet<Hash>,
-    touched: BTreeSet<WorkerIx>,
+    involved: BTreeSet<WorkerIx>,
     critical: CriticalSet,
     /// The critical set is found again when so many tasks are done.
     next_recompute: u32,
@@ -47,15 +47,15 @@ pub(crate) struct PolicyInputs {
     /// For each group the place of its kind.
     pub kind_of: Vec<u32>,
     /// For each group the bottom level behind its tasks, seconds at standard speed.
-    pub tails: Vec<f64>,
+    pub b_levels: Vec<f64>,
     places: BTreeMap<Arc<str>, u32>,
 }
 
 impl PolicyInputs {
-    pub fn new(spec: &JobSpec, tails: Vec<f64>) -> Self {
+    pub fn new(spec: &JobSpec, b_levels: Vec<f64>) -> Self {
         let mut inputs = Self::default();
         spec.groups().iter().for_each(|group| inputs.add(group));
-        Self { tails, ..inputs }
+        Self { b_levels, ..inputs }
     }
 
     /// The job has one more group, of which the bottom level is not known yet.
@@ -67,7 +67,7 @@ impl PolicyInputs {
         });
         kinds[place as usize].total += group.count();
         self.kind_of.push(place);
-        self.tails.push(0.0);
+        self.b_levels.push(0.0);
     }
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct EndedJob {
     /// Outputs of generations that were lost.
     pub stale: BTreeSet<Hash>,
     /// Workers that have or had something of it.
-    pub touched: BTreeSet<WorkerIx>,
+    pub involved: BTreeSet<WorkerIx>,
     /// Whether a policy was asked about it.
     pub watched: bool,
 }
@@ -128,7 +128,7 @@ impl ActiveJobs {
     pub fn end(&mut self, id: JobId) -> Option<EndedJob> {
         self.jobs.remove(&id).map(|job| EndedJob {
             stale: job.stale,
-            touched: job.touched,
+            involved: job.involved,
             watched: job.policy_inputs.is_some(),
         })
     }
@@ -180,7 +180,7 @@ impl ActiveJob {
             ending: false,
             awaited_results: BTreeSet::new(),
             stale: BTreeSet::new(),
-            touched: BTreeSet::new(),
+            involved: BTreeSet::new(),
             success_s: 0.0,
         }
     }
@@ -217,9 +217,9 @@ impl ActiveJob {
     }
 
     /// The critical set and the longest ways to the end were found again; says whether the set is another.
-    pub fn set_critical(&mut self, critical: CriticalSet, tails: Vec<f64>) -> bool {
+    pub fn set_critical(&mut self, critical: CriticalSet, b_levels: Vec<f64>) -> bool {
         if let Some(inputs) = &mut self.policy_inputs {
-            inputs.tails = tails;
+            inputs.b_levels = b_levels;
         }
         let changed = critical != self.critical;
         self.critical = critical;
@@ -321,8 +321,8 @@ impl ActiveJob {
     }
 
     /// A worker has something of it.
-    pub fn touch(&mut self, ix: WorkerIx) {
-        self.touched.insert(ix);
+    pub fn note_involved(&mut self, ix: WorkerIx) {
+        self.involved.insert(ix);
     }
 
     /// The clients that watch it, each with the number of its request.

@@ -81,7 +81,7 @@ impl Leadership<'_> {
                 continue;
             }
             if let Some(next) = self.leader.jobs.group_mut(id.job, next) {
-                next.stop_waiting();
+                next.dependency_met();
             }
             self.leader.blocked.unblock(id.job, next as u32);
             self.refresh_offers(id.job, next);
@@ -122,9 +122,9 @@ impl Leadership<'_> {
         }
         let (spec, learned) = (job.spec.clone(), &self.state.learned);
         let found = CriticalSet::find_with(&spec, learned);
-        let tails = critical::tails(&spec, |at| learned.expect(&spec.groups()[at]).work_s);
-        let ranks = critical::ranks(learned, &spec, &tails);
-        let changed = active_job.set_critical(found, tails);
+        let b_levels = critical::b_levels(&spec, |at| learned.expect(&spec.groups()[at]).work_s);
+        let ranks = critical::ranks(learned, &spec, &b_levels);
+        let changed = active_job.set_critical(found, b_levels);
         if changed {
             let tasks = self.mark_critical(id);
             tasks
@@ -209,7 +209,7 @@ impl Leadership<'_> {
             for next in spec.waited_by(group).iter().filter(whole) {
                 // One less than enough is done: it waits again.
                 let again = done + 1 == spec.needed(*next as usize, group);
-                active_job.group_mut(*next as usize).inputs_lost(again);
+                active_job.group_mut(*next as usize).dependency_lost(again);
             }
         }
         for next in spec.waited_by(group) {
@@ -293,12 +293,12 @@ impl Leadership<'_> {
         if ended.as_ref().is_some_and(|job| job.watched) {
             leader.evaluations.job_ends();
         }
-        let (mut stale, touched) = ended
-            .map(|job| (job.stale, job.touched))
+        let (mut stale, involved) = ended
+            .map(|job| (job.stale, job.involved))
             .unwrap_or_default();
         leader.blocked.forget(id);
         leader.blobs.forget_losses(id);
-        for ix in touched {
+        for ix in involved {
             let worker = &mut leader.pool[ix];
             worker.bodies_mut().forget(id);
             if worker.state().connected() {

@@ -124,13 +124,13 @@ impl Amounts {
                 .iter()
                 .all(|group| learned.expect(group).known),
         };
-        let tails = tails(spec, |at| learned.expect(&spec.groups()[at]).work_s);
+        let b_levels = b_levels(spec, |at| learned.expect(&spec.groups()[at]).work_s);
         for (measure, _) in &spec.critical().by {
             let amount = |at: usize| {
                 let group = &spec.groups()[at];
                 match measure {
                     Measure::Precedence if spec.waited_by(at).is_empty() => 0.0,
-                    Measure::Precedence => tails[at] + learned.expect(group).work_s,
+                    Measure::Precedence => b_levels[at] + learned.expect(group).work_s,
                     Measure::Data => supplied(spec, at) * (1.0 + found.left[at]),
                     Measure::Memory => memory(group, learned),
                     Measure::Disk => disk(group),
@@ -275,29 +275,29 @@ fn waiting_tasks(spec: &JobSpec, group: usize) -> u64 {
 
 /// For each group the longest way from the end of one of its tasks to the job's end, in seconds at standard
 /// speed, where a task of a group takes so many.
-pub(crate) fn tails(spec: &JobSpec, took: impl Fn(usize) -> f64) -> Vec<f64> {
+pub(crate) fn b_levels(spec: &JobSpec, took: impl Fn(usize) -> f64) -> Vec<f64> {
     let count = spec.groups().len();
     let mut open: Vec<usize> = (0..count).map(|at| spec.waited_by(at).len()).collect();
-    let mut tails = vec![0.0_f64; count];
+    let mut b_levels = vec![0.0_f64; count];
     let mut free: Vec<usize> = (0..count).filter(|at| open[*at] == 0).collect();
     while let Some(at) = free.pop() {
-        let level = tails[at] + took(at);
+        let level = b_levels[at] + took(at);
         for before in spec.waits_for(at) {
             let before = *before as usize;
-            tails[before] = tails[before].max(level);
+            b_levels[before] = b_levels[before].max(level);
             open[before] -= 1;
             if open[before] == 0 {
                 free.push(before);
             }
         }
     }
-    tails
+    b_levels
 }
 
 /// For each group its turn within the job: its place among all groups by their bottom level; in an open job see
 /// [`rank`].
-pub(crate) fn ranks(learned: &Learned, spec: &JobSpec, tails: &[f64]) -> Vec<u32> {
-    let levels = tails.iter().zip(spec.groups());
+pub(crate) fn ranks(learned: &Learned, spec: &JobSpec, b_levels: &[f64]) -> Vec<u32> {
+    let levels = b_levels.iter().zip(spec.groups());
     let levels = levels.map(|(tail, group)| tail + learned.expect(group).work_s);
     if spec.is_open() {
         return levels.map(rank).collect();

@@ -58,12 +58,12 @@ impl LeaderView<'_> {
     ) -> Option<DeadlineView> {
         let by = job.spec.qos().finish_by?;
         let ends = job.accepted + by;
-        let left_s = ends.since(self.now).as_secs_f64();
+        let remaining_s = ends.since(self.now).as_secs_f64();
         let missed = job.ended.as_ref().map_or(self.now, |(_, at)| *at) > ends;
-        let chance = (supported && !missed).then(|| self.chance(id, job, left_s));
+        let chance = (supported && !missed).then(|| self.chance(id, job, remaining_s));
         Some(DeadlineView {
             finish_by_ms: by.as_secs_f64() * 1e3,
-            left_ms: left_s * 1e3,
+            left_ms: remaining_s * 1e3,
             chance: chance.map(|chance| (chance * 1e3).round() / 1e3),
             confidence: job.spec.qos().confidence,
             at_risk: chance.is_some_and(|chance| chance < job.spec.qos().confidence),
@@ -71,15 +71,15 @@ impl LeaderView<'_> {
         })
     }
 
-    /// The chance that a job ends within `left_s` seconds: that each running task leaves time for what comes
+    /// The chance that a job ends within `remaining_s` seconds: that each running task leaves time for what comes
     /// after it, and that the pool can do what has not begun. Paths count as independent, and of what comes
     /// after a running task only the expected length counts, so it is an estimate, better the nearer the end.
-    pub(crate) fn chance(&self, id: JobId, job: &Job, left_s: f64) -> f64 {
+    pub(crate) fn chance(&self, id: JobId, job: &Job, remaining_s: f64) -> f64 {
         let (leader, learned) = (self.leader, &self.state.learned);
         let Some(active_job) = leader.jobs.get(id) else {
             return 0.0;
         };
-        if left_s <= 0.0 {
+        if remaining_s <= 0.0 {
             return 0.0;
         }
         let pool = leader.pool.throughput();
@@ -88,13 +88,13 @@ impl LeaderView<'_> {
         }
         let groups = job.spec.groups();
         let paths = Paths {
-            tails: critical::tails(&job.spec, |at| learned.expect(&groups[at]).work_s),
+            b_levels: critical::b_levels(&job.spec, |at| learned.expect(&groups[at]).work_s),
             leader,
             active_job,
             learned,
             job,
             now: self.now,
-            left_s,
+            remaining_s,
         };
         paths.chance(id, pool)
     }
@@ -107,8 +107,8 @@ struct Paths<'a> {
     learned: &'a Learned,
     job: &'a Job,
     now: Time,
-    tails: Vec<f64>,
-    left_s: f64,
+    b_levels: Vec<f64>,
+    remaining_s: f64,
 }
 
 impl Paths<'_> {
@@ -125,7 +125,7 @@ impl Paths<'_> {
             let expected = self.learned.expect(&spec.groups()[group]);
             work += expected.work_s * 0.5;
             let table = table_of(&mut tables, expected.spread, &beliefs);
-            let time = self.left_s - self.tails[group];
+            let time = self.remaining_s - self.b_levels[group];
             let mut open = 1.0;
             for attempt in known
                 .attempts()
@@ -142,7 +142,7 @@ impl Paths<'_> {
             chance *= 1.0 - open;
         }
         for (at, group) in self.active_job.groups().iter().enumerate() {
-            let ready = group.left(spec.groups()[at].count());
+            let ready = group.remaining(spec.groups()[at].count());
             let tasks = ready + self.job.waiting_elements(at);
             if tasks == 0 || self.job.remaining_of(at) == 0 {
                 continue;
@@ -151,12 +151,12 @@ impl Paths<'_> {
             work += f64::from(tasks) * expected.work_s;
             let table = table_of(&mut tables, expected.spread, &beliefs);
             if group.waiting() == 0 {
-                let late = table.beyond((self.left_s - self.tails[at]) / expected.work_s);
+                let late = table.beyond((self.remaining_s - self.b_levels[at]) / expected.work_s);
                 chance *= (1.0 - late).powi(ready.min(10_000) as i32);
             }
         }
         // The pool's throughput: sure below what it does in the time left, hopeless far above.
-        let load = work / (pool * self.left_s);
+        let load = work / (pool * self.remaining_s);
         chance * (1.0 - above((1.0 - load) / 0.1))
     }
 }

@@ -58,14 +58,14 @@ impl LeaderView<'_> {
     /// Seconds that a running job is expected to take still: the longest way to its end from what runs and what
     /// waits, or the work that is left spread over the workers here, whichever is more. An attempt that says how
     /// far it is is taken at its word, another by what tasks of its kind have taken.
-    pub(crate) fn left_s(&self, id: JobId, job: &Job) -> Option<f64> {
+    pub(crate) fn remaining_s(&self, id: JobId, job: &Job) -> Option<f64> {
         if !job.active() {
             return None;
         }
         let leader = self.leader;
         let groups = job.spec.groups();
         let expected = |group: usize| self.state.learned.expect(&groups[group]).work_s;
-        let tails = critical::tails(&job.spec, expected);
+        let b_levels = critical::b_levels(&job.spec, expected);
         let pool = leader.pool.throughput();
         if pool <= 0.0 {
             return None;
@@ -89,7 +89,7 @@ impl LeaderView<'_> {
                 }
             });
             if let Some(left) = left.reduce(f64::min) {
-                way = way.max(left + tails[group]);
+                way = way.max(left + b_levels[group]);
                 work += left;
                 begun[group] += 1;
             }
@@ -97,7 +97,7 @@ impl LeaderView<'_> {
         for (group, begun) in begun.into_iter().enumerate() {
             let waiting = job.remaining_of(group).saturating_sub(begun);
             if waiting > 0 {
-                way = way.max(expected(group) + tails[group]);
+                way = way.max(expected(group) + b_levels[group]);
                 work += f64::from(waiting) * expected(group);
             }
         }

@@ -23,7 +23,7 @@ pub(crate) struct ActiveGroup {
     /// waits for one at its own place.
     fresh: u32,
     /// Offsets of tasks that need a first attempt again, or for the first time where those at their own place are done.
-    again: BTreeSet<u32>,
+    to_rerun: BTreeSet<u32>,
     /// Offsets of tasks that need one more redundant attempt.
     copies: BTreeSet<u32>,
     body: Option<Arc<ReadyBody>>,
@@ -57,11 +57,11 @@ pub(crate) type OfferChange = (Class, Lane, bool);
 impl ActiveGroup {
     /// A group that waits for `waiting` others, of which the tasks before `fresh` had their turn, those of `again`
     /// excepted.
-    pub fn new(waiting: u32, fresh: u32, again: BTreeSet<u32>) -> Self {
+    pub fn new(waiting: u32, fresh: u32, to_rerun: BTreeSet<u32>) -> Self {
         Self {
             waiting,
             fresh,
-            again,
+            to_rerun,
             ..Self::default()
         }
     }
@@ -72,44 +72,44 @@ impl ActiveGroup {
     }
 
     /// Enough of a group it waits for is done.
-    pub fn stop_waiting(&mut self) {
+    pub fn dependency_met(&mut self) {
         self.waiting -= 1;
         self.body = None;
     }
 
     /// A group it waits for has lost outputs; `again` says that it is not done enough any more.
-    pub fn inputs_lost(&mut self, again: bool) {
+    pub fn dependency_lost(&mut self, again: bool) {
         self.waiting += u32::from(again);
         self.body = None;
     }
 
     /// Tasks that need a first attempt: of `count` those that never had one, and those that need one again.
-    pub fn left(&self, count: u32) -> u32 {
-        count - self.fresh + self.again.len() as u32
+    pub fn remaining(&self, count: u32) -> u32 {
+        count - self.fresh + self.to_rerun.len() as u32
     }
 
     /// Whether the task at an offset needs a first attempt.
-    pub fn offers(&self, offset: u32) -> bool {
-        offset >= self.fresh || self.again.contains(&offset)
+    pub fn needs_first(&self, offset: u32) -> bool {
+        offset >= self.fresh || self.to_rerun.contains(&offset)
     }
 
     /// The offset of the next of `count` tasks that needs a first attempt.
-    pub fn next(&self, count: u32) -> Option<u32> {
+    pub fn next_unassigned(&self, count: u32) -> Option<u32> {
         let fresh = (self.fresh < count).then_some(self.fresh);
-        self.again.first().copied().or(fresh)
+        self.to_rerun.first().copied().or(fresh)
     }
 
     /// Offsets of tasks that need a first attempt again.
-    pub fn again(&self) -> impl Iterator<Item = u32> + '_ {
-        self.again.iter().copied()
+    pub fn to_rerun(&self) -> impl Iterator<Item = u32> + '_ {
+        self.to_rerun.iter().copied()
     }
 
     /// Offsets of tasks that are to be tried next for an offer: a few, in order.
     pub fn candidates(&self, class: Class, critical: u32, count: u32) -> SmallVec<[u32; 8]> {
         let again = match class {
             Class::Copy => self.copies.range(..),
-            Class::Critical => self.again.range(..critical),
-            Class::Normal => self.again.range(critical..),
+            Class::Critical => self.to_rerun.range(..critical),
+            Class::Normal => self.to_rerun.range(critical..),
         };
         let fresh = match class {
             Class::Copy => None,
@@ -120,8 +120,8 @@ impl ActiveGroup {
     }
 
     /// All tasks up to an offset had their turn; those without an attempt are due again.
-    pub fn pass(&mut self, offset: u32) {
-        self.again.extend(self.fresh..=offset);
+    pub fn requeue_until(&mut self, offset: u32) {
+        self.to_rerun.extend(self.fresh..=offset);
         self.fresh = self.fresh.max(offset + 1);
     }
 
@@ -137,11 +137,11 @@ impl ActiveGroup {
 
     /// Notes whether the task at an offset needs a first attempt, or one more. Says whether that changed anything; of
     /// a fresh task nothing does.
-    pub fn update_after_event(&mut self, offset: u32, first: bool, copy: bool) -> bool {
+    pub fn set_wanted(&mut self, offset: u32, first: bool, copy: bool) -> bool {
         if offset >= self.fresh {
             return false;
         }
-        let first = set(&mut self.again, offset, first);
+        let first = set(&mut self.to_rerun, offset, first);
         let copy = set(&mut self.copies, offset, copy);
         first || copy
     }
@@ -219,8 +219,9 @@ impl ActiveGroup {
         }
         let count = terms.spec.count();
         let critical = terms.critical;
-        let critical_left = self.again.range(..critical).next().is_some() || self.fresh < critical;
-        let normal_left = self.again.range(critical..).next().is_some()
+        let critical_left =
+            self.to_rerun.range(..critical).next().is_some() || self.fresh < critical;
+        let normal_left = self.to_rerun.range(critical..).next().is_some()
             || (self.fresh >= critical && self.fresh < count);
         for (class, present) in [
             (Class::Critical, critical_left),

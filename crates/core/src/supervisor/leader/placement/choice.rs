@@ -25,7 +25,7 @@ const QUEUES_TRIED_MAX: usize = 4;
 
 /// Why an attempt has no place now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Miss {
+pub(crate) enum NoPlacement {
     /// No worker has room for any task of its shape.
     Room,
     /// Those that have may not run this task.
@@ -42,7 +42,7 @@ impl Leader {
         }
         // Where copies would give way, offers count for which nobody has room now.
         let free_max = if self.yielding.is_empty() {
-            self.pool.room().free_max()
+            self.pool.capacity_index().free_max()
         } else {
             u64::MAX
         };
@@ -50,11 +50,11 @@ impl Leader {
     }
 
     /// Workers with enough free CPUs for a shape, best first.
-    fn roomy<'a>(&'a self, shape: &'a Shape) -> impl Iterator<Item = WorkerIx> + 'a {
+    fn with_free_slots<'a>(&'a self, shape: &'a Shape) -> impl Iterator<Item = WorkerIx> + 'a {
         let need = shape.resources.cpus_milli;
         let idle = (need == 0).then(|| self.pool.queues().iter().map(|(_, ix)| *ix));
         let idle = idle.into_iter().flatten();
-        let room = (need > 0).then(|| self.pool.room().with(need));
+        let room = (need > 0).then(|| self.pool.capacity_index().with(need));
         let room = room.into_iter().flatten();
         idle.chain(room).filter(move |ix| {
             let worker = &self.pool[*ix];
@@ -64,8 +64,8 @@ impl Leader {
     }
 
     /// Whether a worker has room for a shape now.
-    pub fn has_room(&self, shape: &Shape) -> bool {
-        self.roomy(shape).next().is_some()
+    pub fn has_free_slot(&self, shape: &Shape) -> bool {
+        self.with_free_slots(shape).next().is_some()
     }
 
     /// A worker has more room than before, or takes part again: lanes that were blocked may go on.
@@ -172,33 +172,38 @@ impl Inputs {
 const DOMAINS_TRIED_MAX: usize = 64;
 
 /// The worker for the next attempt of a task, and why it.
-pub(crate) fn choose(leader: &Leader, want: &Want<'_>) -> Result<(WorkerIx, Why), Miss> {
+pub(crate) fn choose(leader: &Leader, want: &Want<'_>) -> Result<(WorkerIx, Why), NoPlacement> {
     let known = leader.tasks.get(&want.task);
-    let miss = match with_room(leader, want, known) {
+    let miss = match free_worker(leader, want, known) {
         Err(miss) if !want.higher => miss,
         decided => return decided,
     };
     let found = if known.is_some_and(|known| !known.avoid().is_empty()) {
-        again_there(leader, want, known)
+        avoided_worker(leader, want, known)
     } else {
-        sent_ahead(leader, want, known)
+        busy_worker(leader, want, known)
     };
     found.ok_or(miss)
 }
 
 /// A worker with room for it now that is not to be avoided: the best, or for a copy the first that shares
 /// least with those that run the task.
-fn with_room(
+fn free_worker(
     leader: &Leader,
     want: &Want<'_>,
     known: Option<&ActiveTask>,
-) -> Result<(WorkerIx, Why), Miss> {
+) -> Result<(WorkerIx, Why), NoPlacement> {
     let avoid = known.map_or(&[][..], |known| known.avoid());
     let higher = |ix: &WorkerIx| !want.higher || leader.pool[*ix].class() == Class::Higher;
-    let mut miss = if want.higher { Miss::Task } else { Miss::Room };
+    let mut miss = if want.higher {
+        NoPlacement::Task
+    } else {
+        NoPlacement::Room
+    };
     if let Some(data) = want.data.filter(|_| !want.copy) {
-        let roomy = leader.roomy(want.shape).filter(higher);
-        let fit = roomy.filter(|ix| !avoid.contains(ix) && !taken(leader, want, known, *ix));
+        let with_free_slots = leader.with_free_slots(want.shape).filter(higher);
+        let fit =
+            with_free_slots.filter(|ix| !avoid.contains(ix) && !taken(leader, want, known, *ix));
         let timed = fit
             .take(ARRIVALS_MAX)
             .map(|ix| (data.until_done(leader, ix), ix));
@@ -211,9 +216,13 @@ fn with_room(
         return soonest.map(|(_, ix)| (ix, Why::Data)).ok_or(miss);
     }
     let mut second = None;
-    for (tried, ix) in leader.roomy(want.shape).filter(higher).enumerate() {
+    for (tried, ix) in leader
+        .with_free_slots(want.shape)
+        .filter(higher)
+        .enumerate()
+    {
         if avoid.contains(&ix) || taken(leader, want, known, ix) {
-            miss = Miss::Task;
+            miss = NoPlacement::Task;
             continue;
         }
         if !want.copy {
@@ -223,7 +232,7 @@ fn with_room(
             };
             return Ok((ix, why));
         }
-        let near = known.map_or(0, |known| nearness(leader, known, ix));
+        let near = known.map_or(0, |known| shared_failure_domains(leader, known, ix));
         if near == 0 {
             return Ok((ix, Why::Elsewhere));
         }
@@ -238,24 +247,24 @@ fn with_room(
 }
 
 /// A worker to be avoided, where no other could ever run the task.
-fn again_there(
+fn avoided_worker(
     leader: &Leader,
     want: &Want<'_>,
     known: Option<&ActiveTask>,
 ) -> Option<(WorkerIx, Why)> {
     let avoid = known.map_or(&[][..], |known| known.avoid());
     let mut others = leader.pool.queues().iter().map(|(_, ix)| *ix);
-    if others.any(|ix| !avoid.contains(&ix) && able(leader, want.shape, ix)) {
+    if others.any(|ix| !avoid.contains(&ix) && is_able(leader, want.shape, ix)) {
         return None;
     }
     let again = leader
-        .roomy(want.shape)
+        .with_free_slots(want.shape)
         .find(|ix| !taken(leader, want, known, *ix));
     again.map(|ix| (ix, Why::AgainThere))
 }
 
 /// A busy worker whose queue is short enough for what the task usually takes.
-fn sent_ahead(
+fn busy_worker(
     leader: &Leader,
     want: &Want<'_>,
     known: Option<&ActiveTask>,
@@ -274,7 +283,7 @@ fn sent_ahead(
         .find(|(queued, ix)| {
             let worker = &leader.pool[*ix];
             f64::from(*queued) < (per_place * places(*ix) as f64).floor()
-                && able(leader, want.shape, *ix)
+                && is_able(leader, want.shape, *ix)
                 && !worker.load().free().covers(&want.shape.resources)
                 && !taken(leader, want, known, *ix)
         });
@@ -297,14 +306,14 @@ fn has_attempt(known: Option<&ActiveTask>, ix: WorkerIx) -> bool {
 }
 
 /// Whether a worker could run tasks of a shape, were it idle.
-fn able(leader: &Leader, shape: &Shape, ix: WorkerIx) -> bool {
+fn is_able(leader: &Leader, shape: &Shape, ix: WorkerIx) -> bool {
     let worker = &leader.pool[ix];
     shape.fits(&worker.info().resources, &worker.info().labels)
 }
 
 /// What a worker shares with those that run a task: 2 for a machine, 1 for a failure domain (the label
 /// `domain`), 0 for nothing.
-pub(crate) fn nearness(leader: &Leader, known: &ActiveTask, ix: WorkerIx) -> u32 {
+pub(crate) fn shared_failure_domains(leader: &Leader, known: &ActiveTask, ix: WorkerIx) -> u32 {
     let domain = |worker: &Worker| {
         let labels = worker.info().labels.iter();
         labels

@@ -32,7 +32,7 @@ pub(crate) struct ReservedWorkers {
 
 /// In how many seconds a task ends that has run for so long on a machine that takes `nominal_s` for it, as far as
 /// anybody can say.
-pub(crate) fn left_s(nominal_s: f64, elapsed_s: f64) -> Option<f64> {
+pub(crate) fn remaining_s(nominal_s: f64, elapsed_s: f64) -> Option<f64> {
     let overdue = elapsed_s > nominal_s * OVERDUE;
     (!overdue).then(|| (nominal_s - elapsed_s).max(nominal_s * LEFT_MIN))
 }
@@ -145,7 +145,7 @@ impl LeaderView<'_> {
                 .is_none_or(|since| waited(since) <= here_s);
         waits.then(|| Wish {
             shape: leader.shapes.get(offers.shape()),
-            left: u64::from(offers.left(group.count())),
+            left: u64::from(offers.remaining(group.count())),
             work_s: expected.work_s,
             by_s: here_s * (1.0 - SOONER),
         })
@@ -176,7 +176,7 @@ impl LeaderView<'_> {
             if !known(&expected) || !attempt.state().alive() {
                 return None;
             }
-            let left = left_s(nominal, elapsed)?;
+            let left = remaining_s(nominal, elapsed)?;
             let overdue = attempt.since() + Duration::from_secs_f64((nominal * OVERDUE).min(1e9));
             let (longest, first) = free.unwrap_or((0.0, overdue));
             free = Some((longest.max(left), first.min(overdue)));
@@ -192,7 +192,7 @@ impl LeaderView<'_> {
         let leader = self.leader;
         let first = job.spec.first(entry.group as usize);
         let offers = leader.jobs.group(entry.job, entry.group as usize);
-        let again = offers.into_iter().flat_map(ActiveGroup::again);
+        let again = offers.into_iter().flat_map(ActiveGroup::to_rerun);
         let tasks = again.take(LOOKED_AT_MAX);
         let mut known = tasks.filter_map(|offset| {
             let (job, number) = (entry.job, first + offset);

@@ -17,7 +17,7 @@ use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::jobs::group::{OfferChange, OfferTerms};
 use crate::supervisor::leader::placement::body::{ReadyBody, body_index};
 use crate::supervisor::leader::placement::choice::{
-    Inputs, Miss, QUEUE_TIME, Want, choose, unplaceable,
+    Inputs, NoPlacement, QUEUE_TIME, Want, choose, unplaceable,
 };
 use crate::supervisor::leader::placement::deferral::ReservedWorkers;
 use crate::supervisor::leader::placement::own::OwnInputs;
@@ -54,20 +54,20 @@ impl Leadership<'_> {
             };
             match self.place(entry, &mut promised) {
                 Ok(()) => {}
-                Err(Miss::Later) => missed.add(entry),
-                Err(Miss::Task) => {
-                    self.make_room(entry);
+                Err(NoPlacement::Later) => missed.add(entry),
+                Err(NoPlacement::Task) => {
+                    self.stop_yielding_copies(entry);
                     missed.add(entry);
                 }
-                Err(Miss::Room) => {
-                    self.make_room(entry);
+                Err(NoPlacement::Room) => {
+                    self.stop_yielding_copies(entry);
                     self.leader.ready.block(lane);
                 }
             }
         }
         self.recheck_deferred(&promised);
         let leader = &mut *self.leader;
-        let idle = !leader.pool.room().is_empty();
+        let idle = !leader.pool.capacity_index().is_empty();
         let queued = leader.pool.queues().last();
         if idle && queued.is_some_and(|(queued, _)| *queued > 0) {
             let at = self.now + REBALANCE_AFTER;
@@ -76,9 +76,9 @@ impl Leadership<'_> {
     }
 
     /// Places one attempt of an offer.
-    fn place(&mut self, entry: Entry, promised: &mut ReservedWorkers) -> Result<(), Miss> {
+    fn place(&mut self, entry: Entry, promised: &mut ReservedWorkers) -> Result<(), NoPlacement> {
         let Some(job) = self.state.jobs.get(&entry.job) else {
-            return Err(Miss::Task);
+            return Err(NoPlacement::Task);
         };
         let (spec, at) = (job.spec.clone(), entry.group as usize);
         let ready = if spec.groups()[at].inputs.is_empty() {
@@ -129,16 +129,16 @@ impl Leadership<'_> {
                         if let Some(offers) = self.leader.jobs.group_mut(entry.job, at) {
                             offers.note_deferred(self.now);
                         }
-                        return Err(Miss::Later);
+                        return Err(NoPlacement::Later);
                     }
                     self.assign(entry, task, offset, worker, why);
                     return Ok(());
                 }
-                Err(Miss::Room) => return Err(Miss::Room),
-                Err(Miss::Task | Miss::Later) => {}
+                Err(NoPlacement::Room) => return Err(NoPlacement::Room),
+                Err(NoPlacement::Task | NoPlacement::Later) => {}
             }
         }
-        Err(Miss::Task)
+        Err(NoPlacement::Task)
     }
 
     pub(crate) fn assign(
@@ -219,7 +219,7 @@ impl Leadership<'_> {
             },
         });
         if let Some(job) = self.leader.jobs.get_mut(job) {
-            job.touch(ix);
+            job.note_involved(ix);
         }
     }
 
@@ -327,7 +327,7 @@ impl Leadership<'_> {
         if leader.next_offer(&Skip::default()).is_some() {
             return;
         }
-        let idle = leader.pool.room().len();
+        let idle = leader.pool.capacity_index().len();
         let Some((_, ix)) = leader.pool.queues().last().copied() else {
             return;
         };
@@ -345,7 +345,7 @@ impl Leadership<'_> {
                 .get(&id.task.job)
                 .and_then(|job| leader.jobs.group(id.task.job, group(job)))
                 .map(|offers| leader.shapes.get(offers.shape()));
-            old && shape.is_some_and(|shape| leader.has_room(shape))
+            old && shape.is_some_and(|shape| leader.has_free_slot(shape))
         };
         let keep = worker.load().queued().len() / (idle + 1);
         for id in worker.load().queued().iter().skip(keep).filter(movable) {

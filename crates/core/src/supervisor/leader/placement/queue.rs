@@ -178,9 +178,9 @@ impl Ready {
             cpus_milli,
             shape,
         };
-        let roomy = lanes.range(lane(false, 0, 0)..=lane(false, free_max, u32::MAX));
+        let with_free_slots = lanes.range(lane(false, 0, 0)..=lane(false, free_max, u32::MAX));
         let ahead = lanes.range(lane(true, 0, 0)..);
-        roomy
+        with_free_slots
             .chain(ahead)
             .filter(|(lane, _)| !self.blocked.contains(*lane))
             .filter_map(|(lane, entries)| {

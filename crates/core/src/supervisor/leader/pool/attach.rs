@@ -56,7 +56,7 @@ impl Leadership<'_> {
             let at = now + BENCHMARK_AFTER;
             leader.timers.set_once(at, Timer::Benchmark(ix));
         }
-        self.rate(ix);
+        self.update_speed(ix);
         self.on_link_up(ix);
         self.leader.pool_changed(ix);
         self.retry_blocked_groups();
@@ -114,7 +114,7 @@ impl Leadership<'_> {
                 self.detach_lost(id);
             }
             send(peer, ToWorker::Cancel(id), self.out);
-            return self.touched(ix, peer, id.task.job);
+            return self.involved(ix, peer, id.task.job);
         }
         if !mine {
             self.begin_attempt(NewAttempt {
@@ -129,13 +129,13 @@ impl Leadership<'_> {
             });
         }
         self.recover_attempt(id);
-        self.touched(ix, peer, id.task.job);
+        self.involved(ix, peer, id.task.job);
     }
 
     /// A worker has something of a job, and is to hear of the job's end: then, or now.
-    fn touched(&mut self, ix: WorkerIx, peer: PeerId, job: JobId) {
+    fn involved(&mut self, ix: WorkerIx, peer: PeerId, job: JobId) {
         match self.leader.jobs.get_mut(job) {
-            Some(job) => job.touch(ix),
+            Some(job) => job.note_involved(ix),
             None => send(peer, ToWorker::Forget(job), self.out),
         }
     }

@@ -29,7 +29,7 @@ impl ChangedAttention {
 
 impl Leadership<'_> {
     /// Tells the monitor of workers that have more or less in hand than before.
-    pub(crate) fn attend(&mut self) {
+    pub(crate) fn update_attention(&mut self) {
         let now = self.now;
         let leader = &mut *self.leader;
         while let Some(ix) = leader.attention.next() {
@@ -72,7 +72,7 @@ impl Leadership<'_> {
         (0..workers as WorkerIx).for_each(|ix| self.unwatch(ix));
     }
 
-    pub(crate) fn on_found(&mut self, finding: Finding) {
+    pub(crate) fn on_finding(&mut self, finding: Finding) {
         let Some(ix) = self.leader.pool.find(finding.peer) else {
             return;
         };

@@ -67,7 +67,7 @@ impl SpeedClasses {
 
 impl Leadership<'_> {
     /// Takes over what is known of a worker's speed now.
-    pub(crate) fn rate(&mut self, ix: WorkerIx) {
+    pub(crate) fn update_speed(&mut self, ix: WorkerIx) {
         let leader = &mut *self.leader;
         let worker = &mut leader.pool[ix];
         let known = self
@@ -83,14 +83,14 @@ impl Leadership<'_> {
     }
 
     /// Takes over what a committed record taught of a worker.
-    pub(crate) fn rate_peer(&mut self, peer: PeerId) {
+    pub(crate) fn update_speed_of(&mut self, peer: PeerId) {
         if let Some(ix) = self.leader.pool.find(peer) {
-            self.rate(ix);
+            self.update_speed(ix);
         }
     }
 
     /// Draws the line between the classes again, once enough workers came or changed.
-    pub(crate) fn classify(&mut self) {
+    pub(crate) fn update_speed_classes(&mut self) {
         let share = f64::from(self.state.settings.higher_percent) / 100.0;
         let leader = &mut *self.leader;
         let usable = leader.pool.queues().len();

@@ -167,7 +167,7 @@ impl Leadership<'_> {
                 *at != ix && worker.state().reachable() && !worker.draining()
             };
             let only_here = |blob: &Blob| {
-                let needed = !blob.producers().is_empty() || blob.is_kept();
+                let needed = !blob.producers().is_empty() || blob.is_retained();
                 needed && !blob.is_here() && !blob.workers().iter().any(other)
             };
             let held = leader.blobs.held_by(ix);

@@ -44,7 +44,7 @@ pub(crate) struct CapacityIndex {
 
 impl CapacityIndex {
     /// Moves a worker from where it stood to where it stands now.
-    pub fn moved(&mut self, from: Option<Rank>, to: Option<Rank>) {
+    pub fn update(&mut self, from: Option<Rank>, to: Option<Rank>) {
         if let Some(rank) = from {
             self.ranks.remove(&rank);
             if let Some(count) = self.free.get_mut(&free(&rank)) {
@@ -112,15 +112,15 @@ mod tests {
             (2.0, 1000, 2),
             (0.5, 8000, 3),
         ] {
-            room.moved(None, Some(rank(speed, free, ix)));
+            room.update(None, Some(rank(speed, free, ix)));
         }
         assert_eq!(room.iter().collect::<Vec<_>>(), [2, 1, 0, 3]);
         assert_eq!(room.with(2000).collect::<Vec<_>>(), [1, 0, 3]);
         assert_eq!(room.with(8000).collect::<Vec<_>>(), [1, 3]);
         assert_eq!(room.with(8001).count(), 0);
         assert_eq!(room.free_max(), 8000);
-        room.moved(Some(rank(1.02, 8000, 1)), Some(rank(1.02, 500, 1)));
-        room.moved(Some(rank(0.5, 8000, 3)), None);
+        room.update(Some(rank(1.02, 8000, 1)), Some(rank(1.02, 500, 1)));
+        room.update(Some(rank(0.5, 8000, 3)), None);
         assert_eq!(room.iter().collect::<Vec<_>>(), [2, 0, 1]);
         assert_eq!((room.free_max(), room.len()), (4000, 3));
     }

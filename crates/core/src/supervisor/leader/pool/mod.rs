@@ -74,7 +74,7 @@ impl Pool {
     }
 
     /// Workers that may be given work and have CPUs free.
-    pub fn room(&self) -> &CapacityIndex {
+    pub fn capacity_index(&self) -> &CapacityIndex {
         &self.room
     }
 
@@ -123,7 +123,7 @@ impl Pool {
         let room = (usable && free > 0).then(|| rank(worker.speed(), free, queued, ix));
         if keys.room != room {
             let old = std::mem::replace(&mut keys.room, room);
-            self.room.moved(old, room);
+            self.room.update(old, room);
         }
         let queue = usable.then_some((queued, ix));
         if keys.queue != queue {

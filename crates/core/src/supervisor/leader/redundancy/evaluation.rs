@@ -88,7 +88,9 @@ impl Leadership<'_> {
     pub(crate) fn evaluate_policies(&mut self) {
         let now = self.now;
         let leader = &mut *self.leader;
-        if !leader.evaluations.due || leader.pool.room().is_empty() || leader.evaluations.jobs == 0
+        if !leader.evaluations.due
+            || leader.pool.capacity_index().is_empty()
+            || leader.evaluations.jobs == 0
         {
             return;
         }
@@ -189,7 +191,7 @@ impl Leadership<'_> {
     }
 
     /// Attempts of an offer found no place: copies that yield are stopped, as many as it needs.
-    pub(crate) fn make_room(&mut self, entry: Entry) {
+    pub(crate) fn stop_yielding_copies(&mut self, entry: Entry) {
         let leader = &mut *self.leader;
         if leader.yielding.is_empty() || entry.class == Class::Copy {
             return;
@@ -199,7 +201,7 @@ impl Leadership<'_> {
         };
         let at = entry.group as usize;
         let offers = leader.jobs[entry.job].group(at);
-        let wanted = offers.left(job.spec.groups()[at].count()) as usize;
+        let wanted = offers.remaining(job.spec.groups()[at].count()) as usize;
         let shape = offers.shape();
         for id in leader.yielding.copies.clone() {
             if self.leader.yielding.stopping.len() >= wanted {
@@ -300,7 +302,7 @@ impl<'a> LeaderView<'a> {
         if jobs.iter().all(|job| job.running.is_empty()) {
             return None;
         }
-        for ix in leader.pool.room().iter() {
+        for ix in leader.pool.capacity_index().iter() {
             seen.place(ix);
         }
         Some(View {
@@ -324,8 +326,8 @@ impl<'a> LeaderView<'a> {
         let Some(by) = qos.finish_by else {
             return 1.0;
         };
-        let left_s = (job.accepted + by).since(self.now).as_secs_f64();
-        let chance = self.chance(id, job, left_s);
+        let remaining_s = (job.accepted + by).since(self.now).as_secs_f64();
+        let chance = self.chance(id, job, remaining_s);
         // Where it cannot be met any more, more copies buy nothing that was asked for.
         if chance >= qos.confidence || chance < 1e-3 {
             return 1.0;
@@ -417,7 +419,7 @@ impl Seen<'_> {
                 critical: active_job.critical().contains(&job.spec, task.number),
                 work_s: expected.work_s,
                 spread: expected.spread,
-                tail_s: inputs.tails[group],
+                tail_s: inputs.b_levels[group],
                 attempts,
                 barred,
                 waits,
@@ -431,7 +433,7 @@ fn ready(spec: &JobSpec, active_job: &ActiveJob) -> u32 {
     let groups = active_job.groups().iter().zip(spec.groups());
     groups
         .filter(|(group, _)| group.waiting() == 0)
-        .map(|(group, spec)| group.left(spec.count()))
+        .map(|(group, spec)| group.remaining(spec.count()))
         .sum()
 }
 
@@ -440,7 +442,7 @@ fn unstarted(learned: &Learned, job: &Job, active_job: &ActiveJob) -> f64 {
     let groups = active_job.groups().iter().enumerate();
     groups
         .map(|(at, group)| {
-            let left = group.left(spec.groups()[at].count()) + job.waiting_elements(at);
+            let left = group.remaining(spec.groups()[at].count()) + job.waiting_elements(at);
             if left == 0 {
                 return 0.0;
             }
@@ -450,8 +452,8 @@ fn unstarted(learned: &Learned, job: &Job, active_job: &ActiveJob) -> f64 {
 }
 
 fn longest_path(learned: &Learned, spec: &JobSpec, inputs: &PolicyInputs) -> f64 {
-    let tails = inputs.tails.iter().zip(spec.groups());
-    let paths = tails.map(|(tail, group)| tail + learned.expect(group).work_s);
+    let b_levels = inputs.b_levels.iter().zip(spec.groups());
+    let paths = b_levels.map(|(tail, group)| tail + learned.expect(group).work_s);
     paths.fold(0.0, f64::max)
 }
 

@@ -50,7 +50,7 @@ impl Leadership<'_> {
         let copy = open && active > 0 && active < self.view().attempts_wanted(task);
         let leader = &mut *self.leader;
         let offers = leader.jobs.group_mut(task.job, group);
-        if offers.is_some_and(|offers| offers.update_after_event(offset, first, copy)) {
+        if offers.is_some_and(|offers| offers.set_wanted(offset, first, copy)) {
             self.refresh_offers(task.job, group);
         }
     }

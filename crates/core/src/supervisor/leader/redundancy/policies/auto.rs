@@ -15,7 +15,7 @@
 //! the shared part, each as likely as what has been seen so far makes it.
 
 use crate::supervisor::durable::learned::UNKNOWN;
-use crate::supervisor::leader::placement::deferral::left_s;
+use crate::supervisor::leader::placement::deferral::remaining_s;
 use crate::supervisor::leader::redundancy::{
     Beliefs, CopyOrder, Policy, SeenAttempt, SeenJob, Survival, View,
 };
@@ -186,7 +186,7 @@ fn coming(view: &View<'_>) -> Vec<Coming> {
     for task in view.jobs.iter().flat_map(|job| &job.running) {
         for attempt in &task.attempts {
             let nominal = task.work_s / view.workers[attempt.worker].speed;
-            let left = left_s(nominal, attempt.elapsed_s).unwrap_or(f64::INFINITY);
+            let left = remaining_s(nominal, attempt.elapsed_s).unwrap_or(f64::INFINITY);
             let known = free.entry(attempt.worker).or_insert(0.0);
             *known = known.max(left);
         }

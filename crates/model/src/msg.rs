@@ -23,7 +23,7 @@ pub use heartbeat::{AttemptHeartbeat, Heartbeat, HeartbeatPlan, Phase, StatusReq
 pub use printed::{
     Offsets, PIECE_BYTES_MAX, Piece, Pieces, PrintedPart, PrintedRequest, PrintedView, ReadPrinted,
 };
-pub use request::{OUTPUT_TASKS_MAX, RELEASES_MAX, Request};
+pub use request::{Concern, OUTPUT_TASKS_MAX, RELEASES_MAX, Request};
 
 /// Longest message in bytes, encoded. A frame carries at least one message, and 64 bytes are left for its header.
 pub const MESSAGE_BYTES_MAX: usize = (16 << 20) - 64;

@@ -1,4 +1,6 @@
-//! What clients ask for.
+//! The requests of clients: what each asks for, what it is about, and what it changes.
+//!
+//! A new request is a variant here and an arm in the supervisor's `api/requests.rs`.
 
 use super::{InputServer, PrintedRequest, Role};
 use crate::view::TaskFilter;
@@ -142,4 +144,101 @@ pub enum Request {
         /// Tasks by number or label, or arrays by their id; [`RELEASES_MAX`] at most.
         tasks: Vec<String>,
     },
+}
+
+/// What a request is about, which decides who may make it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concern {
+    /// The requester's own submissions: any client may make it.
+    Requester,
+    /// A job: the client that submitted it may make it, and administrators.
+    Job(JobId),
+    /// What every member of the grid may know.
+    Grid,
+    /// The administration of the grid: only administrators may make it.
+    Administration,
+    /// Which peers a relay may serve: only relays and administrators may make it.
+    Relay,
+}
+
+impl Request {
+    /// Returns what the request is about.
+    pub fn concern(&self) -> Concern {
+        match self {
+            Self::Submit { .. } | Self::Jobs(_) => Concern::Requester,
+            Self::Job(id)
+            | Self::Watch(id)
+            | Self::Cancel(id)
+            | Self::Results { job: id, .. }
+            | Self::Outputs { job: id, .. }
+            | Self::Logs(id, _)
+            | Self::Explain(id, _)
+            | Self::Tasks { job: id, .. }
+            | Self::Groups { job: id, .. }
+            | Self::Attempts { job: id, .. }
+            | Self::Printed(PrintedRequest { job: id, .. })
+            | Self::Retry(id)
+            | Self::Forget(id)
+            | Self::Close(id)
+            | Self::Extend { job: id, .. }
+            | Self::Release { job: id, .. } => Concern::Job(*id),
+            Self::Workers | Self::Settings => Concern::Grid,
+            Self::Drain(_)
+            | Self::Ticket { .. }
+            | Self::Members
+            | Self::Revoke(_)
+            | Self::Set { .. }
+            | Self::Upgrade
+            | Self::Tickets
+            | Self::RevokeTicket(_) => Concern::Administration,
+            Self::MayRelay { .. } => Concern::Relay,
+        }
+    }
+
+    /// Describes the change that the request asks for, for the audit log. Returns nothing for a request that changes
+    /// nothing. The text holds no secret.
+    pub fn change(&self) -> Option<String> {
+        Some(match self {
+            Self::Submit { key, .. } => format!("submit key {key}"),
+            Self::Extend { job, key, .. } => format!("extend job {job} key {key}"),
+            Self::Close(job) => format!("close job {job}"),
+            Self::Release { job, tasks } => {
+                format!("release outputs of job {job}, {} names", tasks.len())
+            }
+            Self::Cancel(job) => format!("cancel job {job}"),
+            Self::Retry(job) => format!("retry job {job}"),
+            Self::Forget(job) => format!("forget job {job}"),
+            Self::Drain(worker) => format!("drain {worker}"),
+            Self::Ticket {
+                role,
+                valid_for,
+                uses,
+            } => {
+                let valid = valid_for.map(|span| format!(" valid for {} s", span.as_secs()));
+                let uses = uses.map(|uses| format!(" for {uses} peers"));
+                let (valid, uses) = (valid.unwrap_or_default(), uses.unwrap_or_default());
+                format!("ticket {role}{valid}{uses}")
+            }
+            Self::RevokeTicket(name) => format!("revoke ticket {name}"),
+            Self::Revoke(name) => format!("revoke {name}"),
+            Self::Set { name, value } => format!("set {name} = {value}"),
+            Self::Upgrade => "upgrade the format".to_owned(),
+            Self::Jobs(_)
+            | Self::Job(_)
+            | Self::Watch(_)
+            | Self::Results { .. }
+            | Self::Outputs { .. }
+            | Self::Logs(..)
+            | Self::Printed(_)
+            | Self::Explain(..)
+            | Self::Tasks { .. }
+            | Self::Groups { .. }
+            | Self::Attempts { .. }
+            | Self::Workers
+            | Self::Members
+            | Self::Settings
+            | Self::Tickets
+            | Self::MayRelay { .. } => return None,
+        })
+    }
 }

@@ -5,7 +5,6 @@ use crate::folders::private_file;
 use hedge_model::PeerId;
 use hedge_model::msg::{Reply, Request, Role};
 use serde::Serialize;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -59,37 +58,7 @@ impl Audit {
     /// What is to be noted of a request once it is answered; nothing for one that changes nothing.
     pub fn asked(&self, peer: PeerId, role: Option<Role>, request: &Request) -> Option<Asked> {
         self.lines.as_ref()?;
-        let what = match request {
-            Request::Submit { key, .. } => format!("submit key {key}"),
-            Request::Cancel(job) => format!("cancel job {job}"),
-            Request::Drain(worker) => format!("drain {worker}"),
-            Request::Ticket {
-                role,
-                valid_for,
-                uses,
-            } => {
-                let mut what = format!("ticket {role}");
-                if let Some(span) = valid_for {
-                    _ = write!(what, " valid for {} s", span.as_secs());
-                }
-                if let Some(uses) = uses {
-                    _ = write!(what, " for {uses} peers");
-                }
-                what
-            }
-            Request::Revoke(name) => format!("revoke {name}"),
-            Request::Set { name, value } => format!("set {name} = {value}"),
-            Request::RevokeTicket(name) => format!("revoke ticket {name}"),
-            Request::Retry(job) => format!("retry job {job}"),
-            Request::Extend { job, key, .. } => format!("extend job {job} key {key}"),
-            Request::Close(job) => format!("close job {job}"),
-            Request::Release { job, tasks } => {
-                format!("release outputs of job {job}, {} names", tasks.len())
-            }
-            Request::Forget(job) => format!("forget job {job}"),
-            Request::Upgrade => "upgrade the format".to_owned(),
-            _ => return None,
-        };
+        let what = request.change()?;
         Some(Asked { peer, role, what })
     }
 

@@ -1,65 +1,10 @@
-//! Who may ask for what.
+//! Access control: which role may make which requests, and how much a client may submit.
 
 use crate::supervisor::Requester;
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::jobs::size::Size;
-use hedge_model::msg::{PrintedRequest, RefusalKind, Request, Role};
-use hedge_model::{JobId, JobSpec, PeerId};
-
-/// What a request is about, which decides who may ask for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Concern {
-    /// The requester alone.
-    Own,
-    /// A job: its client's, and administrators'.
-    Job(JobId),
-    /// What everybody in the grid may know.
-    Grid,
-    /// The grid itself: administrators'.
-    Rule,
-    /// Whom a relay may serve: relays'.
-    Relay,
-}
-
-fn concern(request: &Request) -> Concern {
-    match request {
-        Request::Submit { .. } | Request::Jobs(_) => Concern::Own,
-        Request::Job(id)
-        | Request::Watch(id)
-        | Request::Cancel(id)
-        | Request::Results { job: id, .. }
-        | Request::Outputs { job: id, .. }
-        | Request::Logs(id, _)
-        | Request::Explain(id, _)
-        | Request::Tasks { job: id, .. }
-        | Request::Groups { job: id, .. }
-        | Request::Attempts { job: id, .. }
-        | Request::Printed(PrintedRequest { job: id, .. })
-        | Request::Retry(id)
-        | Request::Forget(id)
-        | Request::Close(id)
-        | Request::Extend { job: id, .. }
-        | Request::Release { job: id, .. } => Concern::Job(*id),
-        Request::Workers | Request::Settings => Concern::Grid,
-        Request::Drain(_)
-        | Request::Ticket { .. }
-        | Request::Members
-        | Request::Revoke(_)
-        | Request::Set { .. }
-        | Request::Upgrade
-        | Request::Tickets
-        | Request::RevokeTicket(_) => Concern::Rule,
-        Request::MayRelay { .. } => Concern::Relay,
-    }
-}
-
-/// The job that a request is about, if it is about one.
-pub(crate) fn job_of(request: &Request) -> Option<JobId> {
-    match concern(request) {
-        Concern::Job(id) => Some(id),
-        _ => None,
-    }
-}
+use hedge_model::msg::{Concern, RefusalKind, Role};
+use hedge_model::{JobSpec, PeerId};
 
 /// What a client asks of the grid in addition to what it has, as far as that is limited.
 pub(crate) struct Demand {
@@ -93,16 +38,18 @@ impl LeaderView<'_> {
         }
     }
 
-    /// Whether somebody may make this request; else why not.
+    /// Checks that a requester may make requests about this; otherwise returns why not.
     pub(crate) fn may(
         &self,
         requester: Requester,
-        request: &Request,
+        concern: Concern,
     ) -> Result<(), (RefusalKind, String)> {
         let (peer, role) = (requester.peer(), self.role_of(requester));
         let denied = |why: String| Err((RefusalKind::NotAllowed, why));
-        match (role, concern(request)) {
-            (Some(Role::Admin), _) | (Some(Role::Client), Concern::Own | Concern::Grid) => Ok(()),
+        match (role, concern) {
+            (Some(Role::Admin), _) | (Some(Role::Client), Concern::Requester | Concern::Grid) => {
+                Ok(())
+            }
             (Some(Role::Relay), Concern::Relay) => Ok(()),
             (Some(Role::Client), Concern::Job(id)) => match self.state.jobs.get(&id) {
                 Some(job) if job.client != peer => denied(format!(
@@ -110,7 +57,7 @@ impl LeaderView<'_> {
                 )),
                 _ => Ok(()),
             },
-            (Some(Role::Client), Concern::Rule | Concern::Relay) => denied(
+            (Some(Role::Client), Concern::Administration | Concern::Relay) => denied(
                 "only an administrator may do this: use a ticket that `hedge ticket admin` made, \
                  or ask on the supervisor's own machine"
                     .into(),

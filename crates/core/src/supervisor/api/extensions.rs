@@ -9,7 +9,7 @@ use crate::supervisor::leader::blobs::submissions::NewSubmission;
 use crate::supervisor::leader::jobs::size::Size;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use crate::supervisor::{Offer, Requester, answer};
-use hedge_model::msg::{RELEASES_MAX, RefusalKind, Reply, Request, SharedExtension};
+use hedge_model::msg::{Concern, RELEASES_MAX, RefusalKind, Reply, SharedExtension};
 use hedge_model::record::{ClosedBy, Record};
 use hedge_model::{Hash, JobId, PeerId};
 
@@ -22,8 +22,7 @@ impl Leadership<'_> {
         let Offer::Groups(id, extension) = &new.offer else {
             return;
         };
-        let request = Request::Close(*id);
-        if let Err((kind, why)) = self.view().may(requester, &request) {
+        if let Err((kind, why)) = self.view().may(requester, Concern::Job(*id)) {
             return refuse(client, request_id, kind, why, self.out);
         }
         self.note_client(*id, client);

@@ -1,13 +1,13 @@
 //! What clients ask for.
 
-use crate::supervisor::api::access::{Demand, job_of};
+use crate::supervisor::api::access::Demand;
 use crate::supervisor::api::name;
 use crate::supervisor::contract::Pending;
 use crate::supervisor::leader::blobs::submissions::{NewSubmission, Submissions};
 use crate::supervisor::leader::{LeaderView, Leadership};
 use crate::supervisor::{Action, GrantRequest, Offer, Requester, answer};
 use hedge_model::msg::{
-    GrantedReply, JOBS_MAX, Refusal, RefusalKind, Reply, Request, Role, SharedSpec,
+    Concern, GrantedReply, JOBS_MAX, Refusal, RefusalKind, Reply, Request, Role, SharedSpec,
 };
 use hedge_model::record::{JobEnd, Record, Ticket};
 use hedge_model::view::JobView;
@@ -44,10 +44,11 @@ impl Leadership<'_> {
         secret: Option<(Hash, String)>,
     ) {
         let peer = requester.peer();
-        if let Err((kind, why)) = self.view().may(requester, &request) {
+        let concern = request.concern();
+        if let Err((kind, why)) = self.view().may(requester, concern) {
             return refuse(peer, request_id, kind, why, self.out);
         }
-        if let Some(job) = job_of(&request) {
+        if let Concern::Job(job) = concern {
             self.note_client(job, peer);
         }
         let reply = match request {

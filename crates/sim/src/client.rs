@@ -223,11 +223,11 @@ impl Grid {
         }
         let request = match step {
             Step::Extend(key, extension) => {
-                let ask = client.ask(conn, what);
+                let request_id = client.ask(conn, what);
                 let peer = Peer::Client(ix).id();
                 let event = supervisor::Event::Submit {
                     requester: peer.into(),
-                    ask,
+                    request_id,
                     key,
                     offer: Offer::Groups(job, extension),
                     from: addr(peer),
@@ -272,7 +272,7 @@ impl Grid {
 
     fn send_submit(&mut self, ix: usize, conn: ConnId, at: usize) {
         let client = &mut self.clients[ix];
-        let ask = client.ask(conn, Asked::Submit(at));
+        let request_id = client.ask(conn, Asked::Submit(at));
         let peer = Peer::Client(ix).id();
         let (key, spec) = (
             client.submissions[at].key,
@@ -280,7 +280,7 @@ impl Grid {
         );
         let event = supervisor::Event::Submit {
             requester: peer.into(),
-            ask,
+            request_id,
             key,
             offer: Offer::Job(spec),
             from: addr(peer),
@@ -290,10 +290,10 @@ impl Grid {
     }
 
     fn ask(&mut self, ix: usize, conn: ConnId, what: Asked, request: Request) {
-        let ask = self.clients[ix].ask(conn, what);
+        let request_id = self.clients[ix].ask(conn, what);
         let event = supervisor::Event::Request {
             requester: Peer::Client(ix).id().into(),
-            ask,
+            request_id,
             request,
             secret: None,
         };

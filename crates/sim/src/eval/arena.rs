@@ -197,7 +197,7 @@ impl<W: World> Arena<W> {
                 peer: me(),
                 role: Role::Client,
             },
-            ask: self.submitted,
+            request_id: self.submitted,
             key: SubmitKey(key),
             offer: supervisor::Offer::Job(spec),
             from: addr(me()),

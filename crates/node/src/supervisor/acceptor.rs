@@ -24,7 +24,7 @@ impl Loop {
                     let watch = matches!(ask.request, Request::Watch(_));
                     let reply_to = ReplyTo::Remote {
                         conn,
-                        ask: ask.id,
+                        request_id: ask.id,
                         watch,
                     };
                     self.ask(peer.into(), ask.request, reply_to);

@@ -128,7 +128,7 @@ impl Loop {
         let (fetcher, inputs, room) = (
             self.setup.fetcher.clone(),
             self.setup.inputs.clone(),
-            self.pulls.clone(),
+            self.fetches.clone(),
         );
         tokio::spawn(async move {
             let _place = room.acquire_owned().await;

@@ -262,7 +262,7 @@ fn show(view: &mut WorkerView, status: &Status) {
     view.suspicions = status.suspicions;
     view.late_gaps = status.late_gaps;
     view.missed_heartbeats = status.missed;
-    view.held_up_heartbeats = status.held_up;
+    view.held_up_heartbeats = status.was_delayed;
 }
 
 /// Reads a worker's heartbeats until its connection ends.

@@ -5,7 +5,7 @@ use super::audit::Audit;
 use super::disk::Disk;
 use super::invitations::Standard;
 use super::links::PeerLinks;
-use super::membership::{self, Changes, GroupAsk, Moved};
+use super::membership::{self, Changes, GroupRequest, Moved};
 use super::peers;
 use super::pending_requests::{PendingRequests, ReplyTo};
 use super::recording::Recording;
@@ -112,11 +112,7 @@ pub(crate) enum Input {
         peer: PeerId,
         msg: ToLeader,
     },
-    GroupAsk {
-        peer: PeerId,
-        request_id: GroupAsk,
-        call: Call,
-    },
+    GroupRequest(PeerId, GroupRequest, Call),
     /// From within this process, in this role.
     Local {
         role: Role,
@@ -438,11 +434,7 @@ impl Loop {
                 self.feed(Event::ToLeader { peer, msg });
             }
             Input::FromLeader { .. } | Input::ToLeader { .. } => {}
-            Input::GroupAsk {
-                peer,
-                request_id,
-                call,
-            } => self.on_group_ask(peer, request_id, call),
+            Input::GroupRequest(peer, request, call) => self.on_group_request(peer, request, call),
             Input::Local {
                 role,
                 request,
@@ -498,20 +490,19 @@ impl Loop {
         Err(End::Failed(NodeError::NotAllowed(why)))
     }
 
-    fn on_group_ask(&mut self, peer: PeerId, request_id: GroupAsk, call: Call) {
-        let honest = match &request_id {
-            GroupAsk::Join { member, .. } => member.peer.peer == peer,
+    fn on_group_request(&mut self, peer: PeerId, request: GroupRequest, call: Call) {
+        let honest = match &request {
+            GroupRequest::Join { member, .. } => member.peer.peer == peer,
             _ => self.trusted.contains(&peer) || self.core.state().member(peer).is_some(),
         };
         if !honest {
             return call_off(call);
         }
-        if let GroupAsk::Join { .. } = &request_id {
+        if let GroupRequest::Join { .. } = &request {
             let role = Some(Role::Supervisor);
             self.setup.audit.note(peer, role, "join the group", "asked");
         }
-        let answer =
-            membership::answer(request_id, self.changes.clone(), self.setup.inputs.clone());
+        let answer = membership::answer(request, self.changes.clone(), self.setup.inputs.clone());
         tokio::spawn(async move {
             let reply = postcard::to_stdvec(&answer.await).unwrap_or_default();
             _ = call.answer(reply.into()).await;

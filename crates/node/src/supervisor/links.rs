@@ -2,7 +2,7 @@
 //! that it dialled; what they ask and tell comes over those that they dialled.
 
 use super::core_loop::Input;
-use super::membership::GroupAsk;
+use super::membership::GroupRequest;
 use crate::pause::Pause;
 use bytes::Bytes;
 use hedge_model::group::GroupMember;
@@ -223,12 +223,12 @@ impl PeerLinks {
     pub async fn ask(
         &self,
         to: PeerId,
-        request_id: &GroupAsk,
+        request: &GroupRequest,
         within: Duration,
     ) -> io::Result<Bytes> {
         let caller = self.0.lock().get(&to).and_then(|peer| peer.caller.clone());
         let caller = caller.ok_or(io::ErrorKind::NotConnected)?;
-        let request = postcard::to_stdvec(request_id).map_err(io::Error::other)?;
+        let request = postcard::to_stdvec(request).map_err(io::Error::other)?;
         let answer = caller.call(KIND_GROUP, request.into(), within).await;
         answer.map_err(io::Error::other)
     }
@@ -410,11 +410,9 @@ impl Shared {
                     continue;
                 }
                 Heard::Call(call) => match postcard::from_bytes(&call.request) {
-                    Ok(request_id) if call.kind == KIND_GROUP => Input::GroupAsk {
-                        peer,
-                        request_id,
-                        call,
-                    },
+                    Ok(request) if call.kind == KIND_GROUP => {
+                        Input::GroupRequest(peer, request, call)
+                    }
                     _ => continue,
                 },
                 Heard::Note(note) => match postcard::from_bytes(&note) {

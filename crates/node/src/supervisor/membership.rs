@@ -22,7 +22,7 @@ const ASK_WITHIN: Duration = Duration::from_secs(10);
 const VOTE_AGAIN: Duration = Duration::from_millis(100);
 /// A question of one supervisor to another about the group.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum GroupAsk {
+pub(crate) enum GroupRequest {
     /// Let this member follow.
     Join {
         /// Its name in the group.
@@ -241,14 +241,14 @@ fn refused(error: StoreError) -> GroupReply {
 
 /// Answers a question about the group.
 pub(crate) async fn answer(
-    request_id: GroupAsk,
+    request: GroupRequest,
     changes: Changes,
     inputs: mpsc::Sender<Input>,
 ) -> GroupReply {
-    match request_id {
-        GroupAsk::Join { id, member } => changes.join(id, &member).await,
-        GroupAsk::Vote(id) => changes.vote(id).await,
-        GroupAsk::Ticket { role, have } => invitations::invite(&inputs, role, have).await,
+    match request {
+        GroupRequest::Join { id, member } => changes.join(id, &member).await,
+        GroupRequest::Vote(id) => changes.vote(id).await,
+        GroupRequest::Ticket { role, have } => invitations::invite(&inputs, role, have).await,
     }
 }
 
@@ -261,9 +261,9 @@ pub(crate) async fn join(
     let mut group = changes.journal.group();
     let id = changes.journal.id();
     let mut pause = Pause::new();
-    let request_id = ask_to_join(id, me);
+    let request = ask_to_join(id, me);
     while !group.borrow_and_update().seats.contains_key(&id) {
-        if ask_leader(links, &request_id).await? {
+        if ask_leader(links, &request).await? {
             // The leader sends the log next.
             _ = tokio::time::timeout(ASK_WITHIN, group.changed()).await;
         } else {
@@ -275,9 +275,9 @@ pub(crate) async fn join(
     Ok(seats.map(|seat| seat.member.peer.clone()).collect())
 }
 
-fn ask_to_join(id: NodeId, me: &GroupMember) -> GroupAsk {
+fn ask_to_join(id: NodeId, me: &GroupMember) -> GroupRequest {
     let member = me.clone();
-    GroupAsk::Join { id, member }
+    GroupRequest::Join { id, member }
 }
 
 /// Asks for a vote, until it has it and nothing of its earlier lives is left in the group.
@@ -290,7 +290,7 @@ pub(crate) async fn get_vote(
     let id = changes.journal.id();
     while !settled(&group) {
         let here = matches!(changes.vote(id).await, GroupReply::Ok);
-        if !here && !ask_leader(links, &GroupAsk::Vote(id)).await? && !votes(&group) {
+        if !here && !ask_leader(links, &GroupRequest::Vote(id)).await? && !votes(&group) {
             // The seat that is known here may be one that no leader knows of.
             ask_leader(links, &ask_to_join(id, me)).await?;
         }
@@ -338,8 +338,8 @@ impl Moved {
             let told = if leading {
                 matches!(changes.join(id, &member).await, GroupReply::Ok)
             } else {
-                let request_id = GroupAsk::Join { id, member };
-                ask_leader(&links, &request_id).await.unwrap_or_default()
+                let request = GroupRequest::Join { id, member };
+                ask_leader(&links, &request).await.unwrap_or_default()
             };
             if told {
                 tracing::info!("the group knows where this supervisor is now");
@@ -350,9 +350,9 @@ impl Moved {
 }
 
 /// Asks all in turn until the one that leads has done it.
-async fn ask_leader(links: &PeerLinks, request_id: &GroupAsk) -> Result<bool, String> {
+async fn ask_leader(links: &PeerLinks, request: &GroupRequest) -> Result<bool, String> {
     for peer in links.open() {
-        let answer = links.ask(peer, request_id, ASK_WITHIN).await;
+        let answer = links.ask(peer, request, ASK_WITHIN).await;
         let answer = answer
             .ok()
             .and_then(|bytes| postcard::from_bytes(&bytes).ok());
@@ -367,9 +367,9 @@ async fn ask_leader(links: &PeerLinks, request_id: &GroupAsk) -> Result<bool, St
 
 /// A ticket from the one that leads, in place of one that is not valid.
 pub(crate) async fn ticket(links: &PeerLinks, role: Role, have: Option<Hash>) -> GroupReply {
-    let request_id = GroupAsk::Ticket { role, have };
+    let request = GroupRequest::Ticket { role, have };
     for peer in links.open() {
-        let answer = links.ask(peer, &request_id, ASK_WITHIN).await;
+        let answer = links.ask(peer, &request, ASK_WITHIN).await;
         let answer = answer
             .ok()
             .and_then(|bytes| postcard::from_bytes(&bytes).ok());

@@ -51,19 +51,11 @@ impl Leadership<'_> {
         if let Concern::Job(job) = concern {
             self.note_client(job, peer);
         }
+        if let Some(record) = self.view().record_of(&request) {
+            return self.decide(peer, request_id, record);
+        }
         let reply = match request {
             Request::Revoke(name) => return self.revoke(peer, request_id, &name),
-            Request::RevokeTicket(name) => {
-                return self.decide(peer, request_id, self.view().revoke_ticket_named(&name));
-            }
-            Request::Set { name, value } => {
-                return self.decide(peer, request_id, self.view().setting(&name, &value));
-            }
-            Request::Forget(id) => {
-                return self.decide(peer, request_id, self.view().forgettable(id));
-            }
-            Request::Retry(id) => return self.decide(peer, request_id, self.view().retriable(id)),
-            Request::Upgrade => return self.decide(peer, request_id, self.view().upgrade()),
             Request::Cancel(id) => return self.cancel(peer, request_id, id),
             Request::Close(id) => return self.on_close(peer, request_id, id),
             Request::Release { job, tasks } => {
@@ -189,6 +181,19 @@ impl Leadership<'_> {
 }
 
 impl LeaderView<'_> {
+    /// Returns the record that carries out a request, or why it cannot be carried out. Returns none for a request that
+    /// takes more than one record.
+    fn record_of(&self, request: &Request) -> Option<Result<Record, (RefusalKind, String)>> {
+        Some(match request {
+            Request::RevokeTicket(name) => self.revoke_ticket_named(name),
+            Request::Set { name, value } => self.setting(name, value),
+            Request::Forget(id) => self.forgettable(*id),
+            Request::Retry(id) => self.retriable(*id),
+            Request::Upgrade => self.upgrade(),
+            _ => return None,
+        })
+    }
+
     /// Answers a request that changes nothing.
     fn show(&self, requester: Requester, request: Request) -> Result<Reply, (RefusalKind, String)> {
         match request {

@@ -1,9 +1,9 @@
-//! The state machines that decide everything in Hedgerow: [`supervisor`] and [`worker`], the [`group`] of supervisors
-//! and the [`monitor`] of workers.
+//! Pure state machines that make every decision in Hedgerow: the [`supervisor`], the [`worker`], the [`group`] of
+//! supervisors and the failure detector ([`monitor`]).
 //!
-//! All are pure: the time is a parameter, what happens comes in as events, what is to be done goes out as
-//! actions. No clock, no socket, no file, no thread, no randomness of the system; the same events give the
-//! same actions, always. The live grid and the simulator run this same code.
+//! Time is a parameter, input arrives as events, and output is a list of actions. They use no clock, socket, file,
+//! thread or system randomness, so the same events always give the same actions. The live grid and the simulator run
+//! this same code.
 
 pub mod commit_batcher;
 pub mod group;

@@ -1,4 +1,4 @@
-//! Who is absent from the group, as its leader sees it, and for how long.
+//! Tracks which members of the group are absent, as its leader sees it, and proposes who replaces an absent voter.
 
 use super::{Change, Group};
 use hedge_model::group::NodeId;
@@ -13,10 +13,10 @@ pub struct Absences {
 }
 
 impl Absences {
-    /// Notes who is `connected` to this member. `now` is of one monotonic clock.
+    /// Records which members are `connected` to this one. `now` must come from one monotonic clock.
     pub fn observe(&mut self, now: Time, group: &Group<'_>, connected: impl Fn(PeerId) -> bool) {
         if !group.leading {
-            // What it saw before it leads again says nothing: nobody had to be connected to it.
+            // What an earlier leadership observed is no longer valid: members need not connect to a follower.
             return self.since.clear();
         }
         let present = |id| is_present(group, id, &connected);
@@ -27,8 +27,8 @@ impl Absences {
         }
     }
 
-    /// The change that is due if this member leads and a voter has been absent for `after`: it gives the voter's vote to
-    /// a member that is connected, up to date and without a vote.
+    /// Returns the replacement of a voter that has been absent for `after`, if this member leads. The vote goes to a
+    /// member without a vote that is connected and up to date.
     pub fn replacement(
         &self,
         now: Time,

@@ -1,5 +1,5 @@
-//! Decides about the group of supervisors: who joins it, who gets a vote, who replaces an absent voter, and who leads
-//! next. The journal makes each [`Change`] by consensus; nothing here decides about jobs.
+//! Manages the group of supervisors: who joins it, who gets a vote, who replaces an absent voter, and who leads next.
+//! The journal makes each [`Change`] by consensus; nothing here decides about jobs.
 
 mod absence;
 
@@ -9,14 +9,14 @@ use hedge_model::PeerId;
 use hedge_model::group::{GroupMember, NodeId, Seat};
 use std::collections::BTreeMap;
 
-/// A member whose log ends so many entries before the leader's counts as up to date: it receives the rest before the
-/// group agrees on its vote.
+/// A member is up to date if its log ends at most this many entries before the leader's. It receives the rest before
+/// the group agrees on its vote.
 pub const LAG_ENTRIES_MAX: u64 = 200;
 
-/// One change of the group, which the leader's journal makes as a whole.
+/// A change of the group. The leader's journal makes it atomically.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Add a member that follows without a vote.
+    /// Add a member without a vote.
     Add(NodeId, GroupMember),
     /// Record a member's new address or format. It keeps its id and its vote.
     Update(NodeId, GroupMember),
@@ -26,41 +26,41 @@ pub enum Change {
     Remove(NodeId),
     /// Give the vote of `absent` to `by`, and remove `absent`.
     Replace {
-        /// The voter that is gone.
+        /// The voter to remove.
         absent: NodeId,
-        /// A member without a vote.
+        /// The member without a vote that gets it.
         by: NodeId,
     },
 }
 
-/// Why a request is not carried out.
+/// Why a request of a member is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// This supervisor does not lead: the member asks another one.
+    /// This supervisor does not lead. The member must ask another one.
     NotLeading,
-    /// The member asks again: it joins first, or its log is not up to date.
+    /// The member has not joined, or its log is not up to date. It must ask again later.
     NotYet,
-    /// The seat belongs to another peer.
+    /// The id belongs to another peer.
     SeatTaken,
 }
 
-/// What the supervisors do about a peer of theirs that was revoked.
+/// How the supervisors remove a revoked member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Revocation {
     /// The leader removes it.
     Remove(NodeId),
-    /// It leads, and a leader cannot remove itself: it hands over leadership to this member, which removes it.
+    /// The revoked member leads and cannot remove itself. It hands leadership over to this member, which removes it.
     HandOver(NodeId),
 }
 
-/// The group as one member knows it.
+/// The group as one member sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Group<'a> {
-    /// The member that looks.
+    /// The member whose view this is.
     pub me: NodeId,
     /// Whether it leads.
     pub leading: bool,
-    /// The last entry of its log.
+    /// The index of the last entry of its log.
     pub last: u64,
     /// The seats of the group; empty until it is founded or joined.
     pub seats: &'a BTreeMap<NodeId, Seat>,
@@ -95,7 +95,7 @@ impl Group<'_> {
     /// Not the leader, or the member has not joined or is not up to date.
     pub fn vote(&self, id: NodeId) -> Result<Vec<Change>, Refusal> {
         self.must_lead()?;
-        // Where it is unknown, its joining was lost with the leader that it had asked.
+        // If it is unknown, its joining was lost together with the leader that it had asked.
         let seat = self.seats.get(&id).ok_or(Refusal::NotYet)?;
         if !seat.voter && !self.is_up_to_date(seat) {
             return Err(Refusal::NotYet);
@@ -107,7 +107,8 @@ impl Group<'_> {
         Ok(promote.into_iter().chain(remove).collect())
     }
 
-    /// The voter that leads best after this member: of those that are `fit` to lead, the one whose log is longest.
+    /// Returns the best voter to lead after this member: the one with the longest log of those that are `fit` to
+    /// lead.
     pub fn successor(&self, fit: impl Fn(PeerId) -> bool) -> Option<NodeId> {
         let others = self
             .seats
@@ -117,7 +118,7 @@ impl Group<'_> {
         best.map(|(id, _)| *id)
     }
 
-    /// What the leader does about the members whose peers are `revoked`.
+    /// Returns how the leader removes the members whose peers are `revoked`.
     pub fn revocations(
         &self,
         revoked: impl Fn(PeerId) -> bool,
@@ -131,17 +132,17 @@ impl Group<'_> {
         let revoked_seats = seats.filter(|(_, seat)| revoked(seat.member.peer.peer));
         let due = revoked_seats.filter_map(|(id, seat)| {
             if *id == self.me {
-                // A leader that nobody can follow goes on: a group without a leader helps nobody.
+                // A leader without a successor continues: a group without a leader helps nobody.
                 let successor = self.successor(|other| fit(other) && !revoked(other));
                 return successor.map(Revocation::HandOver);
             }
-            // A former id of the leader goes with the leadership.
+            // The leader's former ids are removed after it has handed over.
             (Some(seat.member.peer.peer) != mine).then_some(Revocation::Remove(*id))
         });
         due.collect()
     }
 
-    /// Whether a member has its vote, and its peer no other seat.
+    /// Returns whether a member has its vote and its peer has no other seat.
     pub fn is_settled(&self, id: NodeId) -> bool {
         let seat = self.seats.get(&id).filter(|seat| seat.voter);
         seat.is_some_and(|seat| self.seats_of(seat.member.peer.peer).count() == 1)

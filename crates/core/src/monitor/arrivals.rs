@@ -1,41 +1,40 @@
-//! What is usual between two heartbeats of one worker, and how unusual a gap is.
+//! Statistics of the gaps between one worker's heartbeats: which gap is unusually long for it.
 
 use std::time::Duration;
 
-/// Weight of a new gap in the moving mean and variance: about the last 100 gaps count.
+/// Weight of a new gap in the moving mean and variance, so that about the last 100 gaps count.
 const WEIGHT: f64 = 0.01;
-/// Before much is known, as if this many heartbeats had come in time: a few late ones at the start do not make any gap
-/// usual.
+/// A new worker starts as if this many heartbeats had arrived on time, so that a few late ones at the start do not
+/// make long gaps look normal.
 const BEFOREHAND: u32 = 50;
-/// Gaps after which long ones are half forgotten, where nothing like them came again.
+/// After this many gaps the weight of an earlier long gap has halved.
 const PEAK_HALF_LIFE: f64 = 1_000.0;
-/// A gap as long as the second longest of late is not unusual; this much longer is.
+/// A gap is unusual if it exceeds the second longest recent gap by this factor.
 const PEAK_MARGIN: f64 = 1.25;
-/// However long a gap was, it counts as this many times the gap that was suspicious by then: what is usual
-/// grows by steps, and only where long gaps recur.
+/// A gap counts for at most this multiple of the limit that was suspicious when it occurred. The limit thus grows by
+/// steps, and only if long gaps recur.
 const STEP: u32 = 4;
 
-/// The usual spread of a worker's arrivals.
+/// The distribution of a worker's inter-arrival times.
 ///
-/// An accrual detector after Hayashibara and others ("The φ accrual failure detector", 2004): a gap is
-/// judged by how unlikely it is, given the mean and the spread of the gaps before. Gaps on a busy machine
-/// have a longer tail than the normal distribution of that paper: a scheduler gives a thread its turn late,
-/// rarely but again and again. So the second longest gap of late counts as usual too; a single long one does
-/// not, as it may well have been a machine that froze. Where one freezes twice within a short time, its gap
-/// is not usual either: a gap counts for a few times what was suspicious until then, so that some of them in a
-/// row are learnt from, whatever their length, and two teach little.
+/// An accrual detector after Hayashibara and others ("The φ accrual failure detector", 2004): it judges a gap by how
+/// unlikely it is, given mean and variance of earlier gaps. Gaps on a busy machine have a longer tail than the normal
+/// distribution of that paper, because its scheduler rarely, but repeatedly, runs a thread late. So gaps up to the
+/// second longest recent one count as normal too. The longest one does not count: the machine may have frozen once.
+/// Two freezes within a short time must not count either, so a gap is limited to a few times the suspicious limit:
+/// several in a row raise the limit, whatever their length, and two hardly do.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Arrivals {
-    /// Of what gaps were longer than the interval, seconds.
+    /// Mean and variance of the time by which gaps exceeded the interval, in seconds.
     mean: f64,
     variance: f64,
-    /// The longest of late, and the second longest.
+    /// The longest and second longest such time, fading, in seconds.
     peaks: [f64; 2],
     count: u32,
 }
 
 impl Arrivals {
-    /// Another gap, while heartbeats were due every `interval` and a gap was suspicious after `suspicious`.
+    /// Adds a gap. Heartbeats were due every `interval`, and a gap was suspicious after `suspicious`.
     pub fn add(&mut self, gap: Duration, interval: Duration, suspicious: Duration) {
         let gap = gap.min(suspicious.saturating_mul(STEP));
         let late = (gap.as_secs_f64() - interval.as_secs_f64()).max(0.0);
@@ -55,8 +54,8 @@ impl Arrivals {
         self.peaks = [first, second];
     }
 
-    /// The gap from which on more than `deviations` standard deviations are missing, and that is longer
-    /// than what recurs; heartbeats being due every `interval`.
+    /// Returns the gap from which on a heartbeat is unusually late: longer than the mean by `deviations` standard
+    /// deviations, and than gaps that recur. Heartbeats are due every `interval`.
     pub fn patience(&self, deviations: f64, interval: Duration) -> Duration {
         let usual = self.mean + deviations * self.variance.max(0.0).sqrt();
         let late = usual.max(self.peaks[1] * PEAK_MARGIN).max(0.0);
@@ -72,11 +71,11 @@ mod tests {
     const FLOOR: Duration = Duration::from_millis(3);
     const DEVIATIONS: f64 = 8.0;
 
-    /// One that is watched as the monitor does, with the floor that three missing heartbeats are.
+    /// A worker watched as the monitor does, with three missed heartbeats as the floor.
     struct Heard(Arrivals);
 
     impl Heard {
-        /// Whether the gap before this heartbeat was suspicious.
+        /// Adds a gap and returns whether it was suspicious.
         fn gap(&mut self, gap: Duration) -> bool {
             let suspicious = self.suspicious();
             self.0.add(gap, INTERVAL, suspicious);

@@ -1,22 +1,22 @@
-//! When each watched worker is to be looked at next.
+//! Deadlines: when to check each watched worker next.
 
 use hedge_model::Time;
 use std::collections::BTreeSet;
 
-/// Deadlines count by 2^16 ns, about 66 µs, an eighth of the shortest interval: those that are closer than that fire
+/// Deadlines are rounded to 2^16 ns, about 66 µs, an eighth of the shortest interval. Deadlines that are closer fire
 /// together.
 const TICK_BITS: u32 = 16;
 
-/// One deadline at most for each number; numbers are small and used again.
+/// At most one deadline for each number. Numbers are small and reused.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Deadlines {
     due: BTreeSet<(u64, u32)>,
-    /// The tick of each number, where it has one.
+    /// The tick of each number, if it has a deadline.
     set: Vec<Option<u64>>,
 }
 
 impl Deadlines {
-    /// Sets the deadline of `number`, which fires at the first tick that is not before `at`.
+    /// Sets the deadline of `number`. It fires at the first tick that is not before `at`.
     pub fn set(&mut self, number: u32, at: Time) {
         if self.set.len() <= number as usize {
             self.set.resize(number as usize + 1, None);
@@ -29,18 +29,18 @@ impl Deadlines {
         }
     }
 
-    /// The deadline of `number` does not fire any more.
+    /// Removes the deadline of `number`.
     pub fn clear(&mut self, number: u32) {
         let old = self.set.get_mut(number as usize).and_then(Option::take);
         self.forget(old, number);
     }
 
-    /// When the first deadline fires.
+    /// Returns when the first deadline fires.
     pub fn next(&self) -> Option<Time> {
         self.due.first().map(|(tick, _)| Time(tick << TICK_BITS))
     }
 
-    /// Adds all numbers whose deadlines are due to `fired`, in their order, and forgets those deadlines.
+    /// Appends the numbers whose deadlines have passed to `fired`, in order, and removes these deadlines.
     pub fn advance(&mut self, now: Time, fired: &mut Vec<u32>) {
         let now = now.0 >> TICK_BITS;
         while let Some((tick, number)) = self.due.first().copied()

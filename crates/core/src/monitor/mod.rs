@@ -1,11 +1,11 @@
-//! Who is alive: a machine of its own, fed with heartbeats as they arrive and asked when it says so.
+//! The failure detector: a state machine that takes heartbeats as they arrive and is checked when it says so.
 //!
-//! A worker is watched in one of two ways: it sends heartbeats by itself, or it is asked and answers. Which, and how
-//! often, depends on what it has in hand, on the budget of heartbeats for the whole pool, and on its link. One that
-//! is silent goes from live to late, suspect and dead; a heartbeat brings it back. A check that itself
-//! ran late gives every worker that much grace, so that a frozen supervisor suspects nobody.
+//! A worker either sends heartbeats by itself or answers status requests (poll mode). The interval depends on what
+//! the worker has in hand, on the budget of heartbeats for the whole pool, and on its link. A worker that is not
+//! heard becomes late, suspect and dead; a heartbeat makes it live again. If a check itself runs late, every worker
+//! gets that much grace, so that a frozen supervisor suspects nobody.
 //!
-//! The cost of a heartbeat does not grow with the pool: it touches its worker alone.
+//! The cost of a heartbeat does not grow with the pool: it touches one worker.
 
 mod arrivals;
 mod deadlines;
@@ -24,28 +24,28 @@ use hedge_model::{AttemptId, PeerId, Time};
 use std::time::Duration;
 use watched::Watched;
 
-/// Names one connection of a watched worker.
+/// Identifies a watched worker's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WatchId {
     slot: u32,
     life: u32,
 }
 
-/// Whether a worker shows heartbeats.
+/// How recently a worker was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Liveness {
     /// Heartbeats arrive.
     Live,
-    /// The last heartbeat is overdue; stops nothing.
+    /// The last heartbeat is overdue. This has no effect on its tasks.
     Late,
-    /// Several are missing, and that is unusual for it.
+    /// Several heartbeats are missing, and that is unusual for this worker.
     Suspect,
-    /// Given up.
+    /// Declared dead.
     Dead,
 }
 
 impl Liveness {
-    /// For programs and people.
+    /// Returns the name for programs and people.
     pub fn name(self) -> &'static str {
         match self {
             Self::Live => "live",
@@ -56,86 +56,86 @@ impl Liveness {
     }
 }
 
-/// What was found out about a worker.
+/// A finding about a worker.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Finding {
-    /// Whom it concerns.
+    /// The worker.
     pub peer: PeerId,
-    /// What.
+    /// The finding.
     pub what: Found,
 }
 
-/// What a check or a heartbeat found.
+/// What a check or a heartbeat showed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Found {
-    /// A worker has been silent for longer than before.
+    /// A worker's gap has reached the next level.
     Silent {
-        /// Its state from now on: late, suspect or dead.
+        /// Its new state: late, suspect or dead.
         liveness: Liveness,
-        /// For how long.
+        /// The length of the gap so far.
         silent: Duration,
     },
-    /// A silent worker gave a heartbeat.
+    /// A worker that was not live was heard again.
     Back {
-        /// What it had been.
+        /// Its state before.
         was: Liveness,
-        /// For how long it was silent.
+        /// The length of the gap.
         silent: Duration,
     },
-    /// How far an attempt is, now and then.
+    /// The progress of an attempt, reported at intervals.
     Progress(AttemptId, Progress),
-    /// An attempt runs and gets nowhere.
+    /// A running attempt makes no progress.
     Stalled {
-        /// Which.
+        /// The attempt.
         attempt: AttemptId,
-        /// Since its last progress.
+        /// Time since its last progress.
         idle: Duration,
     },
-    /// A stalled attempt gets on again.
+    /// A stalled attempt makes progress again.
     Moving(AttemptId),
-    /// A heartbeat told of a change in how a worker stands to its owner.
+    /// A heartbeat reported a change of the worker's response to its owner.
     Owner(OwnerNote),
 }
 
-/// How far an attempt is.
+/// The progress of an attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// CPU time used so far.
     pub cpu: Duration,
     /// Bytes written so far.
     pub written: u64,
-    /// Thousandths of its work that are done, where the task says so.
+    /// Thousandths of its work that are done, if the task reports them.
     pub permille: Option<u16>,
-    /// It waits for something and says so, or is paused.
+    /// It reports that it waits for something, or it is paused.
     pub waits: bool,
 }
 
-/// What a monitor wants done.
+/// An output of the monitor for its shell.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// Hand this to the supervisor's core.
+    /// Pass this to the supervisor's core.
     Found(Finding),
-    /// Tell a worker how to send heartbeats.
+    /// Send a worker its heartbeat plan.
     Plan {
-        /// On which connection.
+        /// The connection.
         id: WatchId,
-        /// Whom.
+        /// The worker.
         peer: PeerId,
-        /// What.
+        /// The plan.
         plan: HeartbeatPlan,
     },
-    /// Ask a worker for a heartbeat.
+    /// Send a worker a status request.
     Ask {
-        /// On which connection.
+        /// The connection.
         id: WatchId,
-        /// Whom.
+        /// The worker.
         peer: PeerId,
-        /// The question's number, which the answer repeats.
+        /// The number of the request, which the heartbeat that answers it repeats.
         seq: u64,
     },
 }
 
-/// The monitor of one supervisor.
+/// The failure detector of one supervisor.
 #[derive(Clone, Debug)]
 pub struct Monitor {
     settings: Settings,
@@ -144,20 +144,20 @@ pub struct Monitor {
     deadlines: Deadlines,
     counts: [u32; 3],
     stretches: [u32; 3],
-    /// All time by which checks ran late, which is nobody's gap.
+    /// The total time by which checks ran late. It counts as nobody's gap.
     discounted: Duration,
-    /// No gap counts before this: the supervisor was frozen, and reads what came meanwhile.
+    /// Gaps before this time do not count: the supervisor was frozen and still reads what arrived meanwhile.
     awake: Time,
-    /// When a heartbeat was last taken in, or looked for, and the longest time without either since the last check.
+    /// When a heartbeat was last taken in or a check ran, and the longest time without either since the last check.
     seen: Time,
     unseen: Duration,
     fired: Vec<u32>,
 }
 
-/// A check that was late by this much follows a wake-up ...
+/// A check that is late by at least this much follows a freeze of the supervisor.
 const FROZEN: Duration = Duration::from_millis(500);
-/// ... after which it takes so long, on a busy machine, until everything that came meanwhile is read, and workers that
-/// had heard nothing are connected again.
+/// After a freeze gaps begin to count only after this time. On a busy machine it takes that long to read everything
+/// that arrived meanwhile, and until disconnected workers are connected again.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
@@ -167,7 +167,7 @@ struct Slot {
 }
 
 impl Monitor {
-    /// Watches nobody yet.
+    /// Creates a monitor that watches no worker yet.
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
@@ -184,21 +184,21 @@ impl Monitor {
         }
     }
 
-    /// How workers are watched.
+    /// Returns the settings in use.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Workers are watched like this from now on.
+    /// Applies new settings to all workers.
     pub fn set(&mut self, now: Time, settings: Settings, out: &mut Vec<Output>) {
         self.settings = settings;
         self.stretches = settings.stretches(self.counts);
         self.send_modes(now, out);
     }
 
-    /// Starts to watch a worker that was let in; its heartbeats count from 1. It is told how to send heartbeats.
+    /// Starts to watch an admitted worker, whose heartbeats count from 1, and sends it a heartbeat plan.
     pub fn start(&mut self, now: Time, peer: PeerId, out: &mut Vec<Output>) -> WatchId {
-        // Nobody looked at the time while nobody was watched.
+        // No check ran while nobody was watched.
         self.deadlines.advance(now, &mut self.fired);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
@@ -222,7 +222,7 @@ impl Monitor {
         id
     }
 
-    /// Stops to watch a worker whose connection is closed.
+    /// Stops watching a worker whose connection has closed.
     pub fn stop(&mut self, now: Time, id: WatchId, out: &mut Vec<Output>) {
         let Some(watched) = self.watched(id) else {
             return;
@@ -235,7 +235,8 @@ impl Monitor {
         self.apply_budget(now, out);
     }
 
-    /// What a worker has in hand changed: it is watched more closely at once, or less after a while.
+    /// Adapts to a change of what a worker has in hand: it is watched more closely at once, or less closely after a
+    /// while.
     pub fn set_attention(&mut self, now: Time, id: WatchId, to: Attention, out: &mut Vec<Output>) {
         let relax = self.settings.relax_after;
         let Some(watched) = self.watched(id) else {
@@ -251,7 +252,7 @@ impl Monitor {
         }
     }
 
-    /// What was measured of a worker's link: bytes a second in the slower direction.
+    /// Records the measured rate of a worker's link in its slower direction, in bytes per second.
     pub fn measured(&mut self, now: Time, id: WatchId, rate: u64, out: &mut Vec<Output>) {
         if let Some(watched) = self.watched(id) {
             watched.link_rate = Some(rate);
@@ -260,8 +261,8 @@ impl Monitor {
         }
     }
 
-    /// A heartbeat, or the answer to a question, of `bytes` arrived at `now`. Stale ones, overtaken by a later one
-    /// or held up for longer than a gap that is suspicious, say nothing.
+    /// Handles a heartbeat of `bytes`, sent by itself or as an answer, that arrived at `now`. A heartbeat is ignored
+    /// if a later one overtook it, or if it was delayed by more than a suspicious gap.
     pub fn heartbeat(
         &mut self,
         now: Time,
@@ -302,10 +303,10 @@ impl Monitor {
         }
     }
 
-    /// Evaluations at those whose time has come.
+    /// Checks the workers whose deadlines have passed.
     ///
-    /// Where it comes late, the time in which nothing was taken in either is nobody's gap; while others were heard,
-    /// one who was not was silent.
+    /// If the check runs late, the time in which the monitor took in nothing counts as nobody's gap. Time in which
+    /// other workers were heard does count.
     pub fn check(&mut self, now: Time, out: &mut Vec<Output>) {
         self.note_time(now);
         let unseen = std::mem::take(&mut self.unseen);
@@ -326,7 +327,7 @@ impl Monitor {
         self.fired = fired;
     }
 
-    /// When the next check is due.
+    /// Returns when the next check is due.
     pub fn next_check(&self) -> Option<Time> {
         if !self.fired.is_empty() {
             return Some(Time(0));
@@ -334,7 +335,7 @@ impl Monitor {
         self.deadlines.next()
     }
 
-    /// A worker as it is watched now.
+    /// Returns how a worker is watched now.
     pub fn status(&self, now: Time, id: WatchId) -> Option<Status> {
         let place = self.slots.get(id.slot as usize)?;
         let watched = place.watched.as_ref().filter(|_| place.life == id.life)?;
@@ -355,7 +356,7 @@ impl Monitor {
         self.slots.get_mut(slot as usize)?.watched.as_deref_mut()
     }
 
-    /// The shortest interval at which anybody is watched.
+    /// Returns the shortest interval in use.
     fn shortest(&self) -> Duration {
         let used = |attention: &Attention| self.counts[*attention as usize] > 0;
         let interval = |attention: Attention| {
@@ -420,10 +421,10 @@ impl Monitor {
         self.set_timer(now, slot);
     }
 
-    /// Brings the intervals in line with the budget.
+    /// Adapts the intervals to the budget.
     fn apply_budget(&mut self, now: Time, out: &mut Vec<Output>) {
         let wanted = self.settings.stretches(self.counts);
-        // Intervals shrink again only where they would stay so with a quarter more workers.
+        // Shrink intervals only if they would stay within the budget with a quarter more workers.
         let more = self.counts.map(|count| count + count / 4);
         let safe = self.settings.stretches(more);
         let mut changed = false;
@@ -449,7 +450,7 @@ impl Monitor {
         }
     }
 
-    /// Tells a worker how to send heartbeats, if that is another way than before.
+    /// Sends a worker its heartbeat plan, if that has changed.
     fn send_mode(&mut self, now: Time, slot: u32, out: &mut Vec<Output>) {
         let (settings, stretches) = (self.settings, self.stretches);
         let Some(watched) = self.at(slot) else {

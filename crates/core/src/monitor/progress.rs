@@ -1,4 +1,4 @@
-//! How far the attempts of one worker are, by what its heartbeats say of them.
+//! The progress of one worker's attempts, as reported in its heartbeats.
 
 use super::{Found, Progress, Settings};
 use hedge_model::msg::{AttemptHeartbeat, Heartbeat, Phase};
@@ -6,12 +6,12 @@ use hedge_model::{AttemptId, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Attempts of one worker that are followed; beyond, those heard of longest ago are forgotten.
+/// The most attempts tracked for one worker. Beyond it, those heard of longest ago are forgotten.
 const TRACKS_MAX: usize = 4_096;
-/// A task's own figure is passed on when it grew by so many thousandths and the last one is so old ...
+/// A change of a task's own figure by at least this many thousandths is reported once the last report is this old.
 const STEP_PERMILLE: u16 = 10;
 const STEP_EVERY: Duration = Duration::from_millis(100);
-/// ... and whatever changed at least this often.
+/// Any change is reported once the last report is this old.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// The attempts of one worker.
@@ -30,7 +30,7 @@ struct Track {
 }
 
 impl Tracks {
-    /// Takes what a heartbeat says of attempts; an attempt that says itself that it waits is not stalled.
+    /// Takes in the progress in a heartbeat. An attempt that reports that it waits is not stalled.
     pub fn on_heartbeat(
         &mut self,
         now: Time,
@@ -55,8 +55,9 @@ impl Tracks {
         }
     }
 
-    /// The attempts could not be heard of for so much longer than usual: that is no lack of progress. What went
-    /// before it still counts, or a worker that is often a little late would never have one that stalls.
+    /// Excludes the unusual part of a gap from the time without progress, because nothing could be heard in it. The
+    /// time before the gap still counts; otherwise no attempt of a worker that is often a little late would ever
+    /// count as stalled.
     pub fn discount_gap(&mut self, now: Time, excess: Duration) {
         let tracks = self.0.values_mut();
         tracks.for_each(|track| track.moved_at = (track.moved_at + excess).min(now));

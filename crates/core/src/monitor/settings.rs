@@ -1,4 +1,4 @@
-//! How workers are watched: what the grid's owner may choose, and what the budget makes of it.
+//! Settings of the failure detector, and how the budget stretches the intervals.
 
 use hedge_model::settings::{self, WatchMode};
 use std::time::Duration;
@@ -8,66 +8,66 @@ const RELAX_AFTER: Duration = Duration::from_secs(1);
 /// Heartbeats leave nearly all of a link to data.
 const LINK_SHARE: f64 = 0.05;
 
-/// How closely a worker is to be watched: by what it has in hand.
+/// How closely a worker is watched, depending on what it has in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attention {
-    /// Nothing.
+    /// It has nothing in hand.
     Idle,
-    /// Attempts.
+    /// It has attempts in hand.
     Assigned,
-    /// Attempts of critical tasks among them.
+    /// It has attempts of critical tasks in hand.
     Critical,
 }
 
 impl Attention {
-    /// All of them, least first.
+    /// All levels, least first.
     pub const ALL: [Attention; 3] = [Self::Idle, Self::Assigned, Self::Critical];
 }
 
-/// All choices about watching.
+/// The settings of the failure detector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// Workers with nothing in hand.
+    /// For workers with nothing in hand.
     pub idle: WatchMode,
-    /// Workers with attempts in hand.
+    /// For workers with attempts in hand.
     pub assigned: WatchMode,
-    /// Workers with attempts of critical tasks in hand.
+    /// For workers with attempts of critical tasks in hand.
     pub critical: WatchMode,
-    /// Heartbeats and answers a second that the supervisor takes in from the whole pool; beyond, the intervals
-    /// grow: those of idle workers most, those of workers with critical tasks least.
+    /// Heartbeats and answers per second that the supervisor accepts from the whole pool. Beyond it the intervals
+    /// grow, most for idle workers and least for workers with critical tasks.
     pub budget: u32,
-    /// Missing heartbeats from which on a worker can be suspect: the floor of suspicion.
+    /// A worker can be suspect only after this many missed heartbeats: the floor of suspicion.
     pub suspect_heartbeats: u32,
-    /// How unusual a gap must be to be suspicious, in standard deviations of the worker's gaps; none
-    /// counts missing heartbeats alone.
+    /// A gap is suspicious if it exceeds the mean of the worker's gaps by this many standard deviations. None counts
+    /// missed heartbeats alone.
     pub suspect_deviations: Option<f64>,
-    /// However irregular a worker is, this gap is suspicious: the ceiling of suspicion.
+    /// A gap of this length is suspicious however irregular the worker is: the ceiling of suspicion.
     pub suspect_max: Duration,
-    /// Missing heartbeats from which on a worker can be dead.
+    /// A worker can be dead only after this many missed heartbeats.
     pub dead_heartbeats: u32,
-    /// No gap shorter than this is a death. It trades attempts given up in vain against time lost on a
-    /// policy without copies; one second is longer than any pause of a healthy process on a busy machine
-    /// that was measured.
+    /// No worker is declared dead after a shorter gap. A lower value gives up more attempts in vain; a higher one
+    /// loses more time under a policy without redundant attempts. One second is longer than any measured pause of a
+    /// healthy process on a busy machine.
     pub dead_min: Duration,
-    /// How long a worker must have had less in hand before it is watched less closely.
+    /// How long a worker must have less in hand before it is watched less closely.
     pub relax_after: Duration,
-    /// Share of a worker's measured link that heartbeats may take.
+    /// The share of a worker's measured link that heartbeats may take.
     pub link_share: f64,
-    /// How often a worker looks at its attempts' progress.
+    /// How often a worker samples its attempts' progress.
     pub progress_every: Duration,
-    /// An attempt without progress for so long is stalled; none never looks.
+    /// An attempt without progress for this long is stalled; none disables this.
     pub stall_after: Option<Duration>,
 }
 
 impl Default for Settings {
-    /// Those of a grid where nobody set anything.
+    /// The settings of a grid with all defaults.
     fn default() -> Self {
         Self::of(&settings::Settings::default())
     }
 }
 
 impl Settings {
-    /// Those that a grid's settings ask for.
+    /// Derives the settings from those of the grid.
     pub fn of(grid: &settings::Settings) -> Self {
         let some = |span: Duration| (!span.is_zero()).then_some(span);
         Self {
@@ -87,13 +87,13 @@ impl Settings {
         }
     }
 
-    /// The gap after which a worker with attempts in hand is given up, where it was regular.
+    /// Returns the gap after which a regular worker with attempts in hand is declared dead.
     pub fn dead_after(&self) -> Duration {
         let silent = self.assigned.interval.saturating_mul(self.dead_heartbeats);
         silent.max(self.dead_min)
     }
 
-    /// The same way and interval for all, whatever they have in hand.
+    /// The same mode and interval for all workers, whatever they have in hand.
     pub fn uniform(way: WatchMode) -> Self {
         Self {
             idle: way,
@@ -103,15 +103,16 @@ impl Settings {
         }
     }
 
-    /// The time without progress from which on an attempt is stalled: what was set, but not before it was looked at
-    /// twice and two heartbeats said so.
+    /// Returns the time without progress after which an attempt is stalled: the setting, but at least two samples and
+    /// two heartbeats.
     pub(super) fn stalled_after(&self) -> Option<Duration> {
         let heard = self.way(Attention::Assigned).interval;
         let least = (self.progress_every + heard).saturating_mul(2);
         self.stall_after.map(|limit| limit.max(least))
     }
 
-    /// How to watch at this level. Where attempts are to make progress, what is looked at is heard of as often.
+    /// Returns mode and interval for this level. If stalls are detected, workers with attempts send heartbeats at
+    /// least as often as they sample progress.
     pub fn way(&self, attention: Attention) -> WatchMode {
         let way = match attention {
             Attention::Idle => self.idle,
@@ -128,8 +129,8 @@ impl Settings {
         }
     }
 
-    /// By how much the intervals of each level are to grow, so that so many workers at each stay within the
-    /// budget. Powers of two, so that a worker that comes or goes seldom changes anybody's interval.
+    /// Returns the factors by which each level's interval must grow so that this many workers per level stay within
+    /// the budget. They are powers of two, so that a worker that joins or leaves seldom changes an interval.
     pub(super) fn stretches(&self, counts: [u32; 3]) -> [u32; 3] {
         let wanted = |attention: Attention| {
             let interval = self.way(attention).interval.as_secs_f64();
@@ -137,7 +138,7 @@ impl Settings {
         };
         let mut left = f64::from(self.budget.max(1));
         let mut stretches = [1; 3];
-        // Each level leaves something to those below it.
+        // Each level leaves some of the budget to the levels below it.
         for (attention, share) in [
             (Attention::Critical, 0.75),
             (Attention::Assigned, 0.75),

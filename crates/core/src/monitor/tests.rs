@@ -139,7 +139,7 @@ impl Rig {
         self.carry_out(out);
     }
 
-    /// Lets time pass up to `until` after now, with heartbeats and checks when they are due.
+    /// Advances time by `span`, with heartbeats and checks when they are due.
     fn pass(&mut self, span: Duration) {
         let end = self.now + span;
         let mut heartbeats: std::collections::BTreeSet<(Time, usize)> = self

@@ -1,4 +1,4 @@
-//! One worker as the monitor sees it.
+//! The state of one watched worker: its last heartbeat, its plan, and when it becomes late, suspect and dead.
 
 use super::arrivals::Arrivals;
 use super::progress::Tracks;
@@ -8,41 +8,42 @@ use hedge_model::msg::{Heartbeat, HeartbeatPlan};
 use hedge_model::{PeerId, Time};
 use std::time::Duration;
 
-/// How long a worker may take to hear of a new plan and act on it, beyond the plan's own interval.
+/// How long a worker may take to receive a new plan and act on it, beyond the plan's own interval.
 const HEARS_WITHIN: Duration = Duration::from_millis(100);
-/// Heartbeats held up in a row after which the link is taken to have become slower, not the heartbeats to be stale.
+/// After this many delayed heartbeats in a row, the link counts as slower and the heartbeats as current.
 const STALE_MAX: u32 = 8;
-/// Questions that a late check makes up for: answers tell of a worker's attempts by turns.
+/// The most status requests that a late check catches up on. Each answer covers only some of a worker's attempts in
+/// turn, so that skipped requests would delay news of the others.
 const MADE_UP_MAX: u32 = 4;
-/// What the transport adds to each heartbeat: UDP, IP and QUIC headers.
+/// Bytes that the transport adds to each heartbeat: UDP, IP and QUIC headers.
 const HEADERS_BYTES: f64 = 70.0;
-/// Two clocks run apart by less than this, so much of the time between two heartbeats is no delay.
+/// Two clocks drift apart by less than this. That share of the time since the last heartbeat does not count as delay.
 const DRIFT: f64 = 0.001;
 
-/// A worker as it is watched.
+/// How a worker is watched.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Status {
-    /// Whether it shows heartbeats.
+    /// How recently it was heard.
     pub liveness: Liveness,
-    /// Since its last heartbeat.
+    /// Time since its last heartbeat.
     pub silent: Duration,
-    /// Who speaks first.
+    /// Whether it sends heartbeats by itself or answers status requests.
     pub mode: Mode,
-    /// Between two heartbeats.
+    /// The interval between two heartbeats.
     pub interval: Duration,
     /// How closely it is watched.
     pub attention: Attention,
-    /// Signs of life so far on this connection.
+    /// Heartbeats so far on this connection.
     pub heartbeats: u64,
     /// How often it was suspect so far on this connection.
     pub suspicions: u64,
-    /// Gaps between two heartbeats that were longer than the interval by more than a tenth.
+    /// Gaps that exceeded the interval by more than a tenth.
     pub late_gaps: u64,
-    /// Signs of life that it sent or was asked for and that did not arrive, on this connection.
+    /// Heartbeats that it sent or that were requested, and that did not arrive, on this connection.
     pub missed: u64,
-    /// Signs of life that were on their way for so long that they were dropped, on this connection.
+    /// Heartbeats that were dropped because they were delayed for too long, on this connection.
     pub was_delayed: u64,
-    /// Time between the last question and its answer.
+    /// Time between the last status request and its answer.
     pub round_trip: Option<Duration>,
 }
 
@@ -52,34 +53,35 @@ pub(super) struct Watched {
     pub peer: PeerId,
     pub liveness: Liveness,
     pub attention: Attention,
-    /// What it is to become once `relax_at` has come.
+    /// The level that applies from `relax_at` on.
     pub wanted: Attention,
     pub relax_at: Option<Time>,
     pub mode: Mode,
     pub interval: Duration,
-    /// How often it is to look at its attempts, as it was told last.
+    /// How often the worker samples its attempts' progress, by its last plan.
     progress_every: Duration,
     pub link_rate: Option<u64>,
     pub suspicions: u64,
     late_gaps: u64,
-    /// How long the gap was that the last heartbeat ended.
+    /// The length of the gap that the last heartbeat ended.
     pub last_gap: Duration,
-    /// The timer may be set too late.
+    /// Whether the deadline may be set too late.
     pub retime: bool,
     pub tracks: Tracks,
-    /// The last change in how it stands to its owner of which a heartbeat told.
+    /// The number of the last change of its response to its owner that a heartbeat reported.
     pub owner_change: u32,
     last: Time,
     discounted: Duration,
     seq: u64,
     heartbeats: u64,
-    /// Numbers of heartbeats that did not arrive, and questions that were answered.
+    /// Heartbeats that did not arrive, and status requests that were answered.
     skipped: u64,
     answered: u64,
     was_delayed: u64,
     arrivals: Arrivals,
     heartbeat_bytes: f64,
-    /// The plan last told, when, and the longer interval that holds until it is followed.
+    /// The last plan, when it was sent, and the longer of its and the previous interval, which applies until the
+    /// worker follows it.
     plan: u32,
     told_at: Time,
     until_heard: Option<Duration>,
@@ -87,7 +89,7 @@ pub(super) struct Watched {
     request_at: Time,
     asked_at: Time,
     round_trip: Option<Duration>,
-    /// Arrival less sending, by two clocks, of the heartbeat that was held up least; nanoseconds.
+    /// Arrival minus sending time, by two clocks, of the least delayed heartbeat; nanoseconds.
     offset: Option<i128>,
     stale: u32,
 }
@@ -132,7 +134,7 @@ impl Watched {
         }
     }
 
-    /// Takes a heartbeat; says whether it is one.
+    /// Takes in a heartbeat. Returns whether it counts.
     pub fn on_heartbeat(
         &mut self,
         now: Time,
@@ -165,7 +167,7 @@ impl Watched {
         self.last_gap = self.gap(now, discounted);
         let follows = heartbeat.plan == self.plan && self.plan != 0;
         if follows && self.until_heard.take().is_some() {
-            // The gap up to here belongs to two plans.
+            // The gap that ends here belongs to two plans.
             self.retime = true;
         } else if self.liveness < Liveness::Dead
             && self.heartbeats > 1
@@ -181,7 +183,7 @@ impl Watched {
         true
     }
 
-    /// Whether a heartbeat waited on its way for so long that it says nothing about now.
+    /// Returns whether a heartbeat was delayed for so long that it says nothing about the present.
     fn was_delayed(
         &mut self,
         now: Time,
@@ -212,7 +214,7 @@ impl Watched {
         stale
     }
 
-    /// What the gap so far means.
+    /// Returns the liveness that the present gap implies, and the gap.
     pub fn liveness_after_gap(
         &self,
         now: Time,
@@ -230,7 +232,7 @@ impl Watched {
         )
     }
 
-    /// When to look at this worker again.
+    /// Returns when to check this worker again.
     pub fn next(&self, discounted: Duration, awake: Time, settings: &Settings) -> Option<Time> {
         let worse = match self.liveness {
             Liveness::Live => Some(Liveness::Late),
@@ -243,7 +245,7 @@ impl Watched {
         [worse, ask, self.relax_at].into_iter().flatten().min()
     }
 
-    /// The number of the question to ask now, if one is due.
+    /// Returns the number of the status request to send now, if one is due.
     pub fn status_request(&mut self, now: Time) -> Option<u64> {
         if !self.mode.asks() || self.request_at > now {
             return None;
@@ -257,7 +259,7 @@ impl Watched {
         Some(self.asked)
     }
 
-    /// The shortest interval that its link can bear.
+    /// Returns the shortest interval that its link can carry.
     pub fn least_interval(&self, settings: &Settings) -> Duration {
         let Some(rate) = self.link_rate else {
             return Duration::ZERO;
@@ -267,7 +269,7 @@ impl Watched {
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
-    /// Takes a way to be watched; the plan to tell the worker, if it is another.
+    /// Sets mode and intervals. Returns the plan to send to the worker, if it has changed.
     pub fn set_mode(
         &mut self,
         now: Time,
@@ -316,7 +318,7 @@ impl Watched {
         since.saturating_sub(discounted.saturating_sub(self.discounted))
     }
 
-    /// When a gap that goes on makes the worker this.
+    /// Returns when an ongoing gap makes the worker late, suspect or dead.
     fn escalates_at(
         &self,
         liveness: Liveness,

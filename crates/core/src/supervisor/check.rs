@@ -1,4 +1,4 @@
-//! Every invariant of the supervisor, in one place; run after each event in tests and simulation.
+//! Checks every invariant of the supervisor. Tests and the simulation run these checks after each event.
 
 use crate::supervisor::Supervisor;
 use crate::supervisor::durable::job::Job;
@@ -12,7 +12,7 @@ use hedge_model::{PeerId, TaskId};
 use std::collections::BTreeMap;
 
 impl Supervisor {
-    /// Whether all invariants hold; the first that does not, in words.
+    /// Checks all invariants. The error describes the first one that is broken.
     pub fn check(&self) -> Result<(), String> {
         self.state.check()?;
         self.view().map_or(Ok(()), |view| view.check())
@@ -249,7 +249,7 @@ impl LeaderView<'_> {
         Ok(())
     }
 
-    /// Each submission waits for something that is under way.
+    /// Checks that each submission waits for something that is in progress.
     fn check_submissions(&self) -> Result<(), String> {
         let leader = self.leader;
         for submit in leader.submissions.iter() {

@@ -1,4 +1,4 @@
-//! What a supervisor is told and what it wants done: the whole contract between the core and what runs it.
+//! The contract between the supervisor's core and the shell that runs it: events in, proposals and actions out.
 
 use super::{MeasureMost, Measured};
 use crate::monitor::{Attention, Finding, Settings as Watch};
@@ -14,28 +14,28 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Names one appended record until it is committed.
+/// Identifies a proposed record until it is committed.
 pub type ProposalId = u64;
 
-/// What a supervisor is and how it behaves.
+/// A supervisor's identity and configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Itself, and where others reach it.
+    /// This supervisor's id and the addresses at which others reach it.
     pub me: PeerAddr,
-    /// How workers are watched.
+    /// The settings of the failure detector for workers.
     pub watch: Watch,
-    /// How long content of a worker that is gone is still counted on. It trades needless repetition of
-    /// tasks against waiting for a machine that does not come back; 3 s is a restart of the process.
+    /// How long the leader counts on the blobs and attempts of a worker that is gone. A longer time waits for
+    /// machines that do not return, a shorter one repeats tasks needlessly. 3 s covers a restart of the process.
     pub content_grace: Duration,
-    /// The newest format of records that it may write: [`FORMAT_MAX`], or an older one that another version,
+    /// The newest record format that this supervisor may write: [`FORMAT_MAX`], or an older one that another version,
     /// which may have to take over again, still reads.
     pub format_max: u32,
-    /// How long a worker that keeps failing is given nothing, at first; doubles each time.
+    /// How long a failing worker is excluded at first; each further fault doubles it.
     pub exclude_for: Duration,
 }
 
 impl Config {
-    /// The defaults for a supervisor reached at `me`.
+    /// Returns the default configuration of a supervisor that is reached at `me`.
     pub fn new(me: PeerAddr) -> Self {
         Self {
             me,
@@ -47,22 +47,23 @@ impl Config {
     }
 }
 
-/// Who makes a request, and as what.
+/// The sender of a request, with its role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requester {
-    /// A peer over its connection. The member's role decides what it may do; a peer that is no member may do nothing.
+    /// A peer, over its connection. Its role as a member decides what it may do; a peer that is no member may do
+    /// nothing.
     Peer(PeerId),
     /// A part of the supervisor's own process.
     Here {
-        /// As whom: its jobs are this peer's.
+        /// The peer that owns the jobs which this part submits.
         peer: PeerId,
-        /// In which role.
+        /// The role in which it makes requests.
         role: Role,
     },
 }
 
 impl Requester {
-    /// Whose jobs it may see, and who gets the reply.
+    /// Returns the peer that owns the requester's jobs and receives the reply.
     pub fn peer(self) -> PeerId {
         match self {
             Self::Peer(peer) | Self::Here { peer, .. } => peer,
@@ -76,17 +77,17 @@ impl From<PeerId> for Requester {
     }
 }
 
-/// What a client wants to be run.
+/// A submission: a new job, or groups for an open job.
 #[derive(Clone, Debug)]
 pub enum Offer {
-    /// A job.
+    /// A new job.
     Job(SharedSpec),
     /// Groups for an open job.
     Groups(JobId, SharedExtension),
 }
 
 impl Offer {
-    /// Blobs among the inputs, by hash, with their sizes in bytes.
+    /// The blobs among the inputs, by hash, with their sizes in bytes.
     pub fn input_blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
         let (job, groups) = match self {
             Self::Job(spec) => (Some(spec.input_blobs()), None),
@@ -97,7 +98,7 @@ impl Offer {
             .chain(groups.into_iter().flatten())
     }
 
-    /// Its length in bytes, encoded.
+    /// The length of the encoded submission in bytes.
     pub(crate) fn encoded_bytes(&self) -> usize {
         match self {
             Self::Job(spec) => spec.encoded_bytes(),
@@ -113,180 +114,183 @@ impl Offer {
     }
 }
 
-/// What happens to a supervisor.
+/// An input of the supervisor's state machine.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// This core is to lead: it begins an epoch and leads once that is committed.
+    /// The journal elected this supervisor. The core proposes an epoch and leads once that epoch is committed.
     Lead {
-        /// Content in its own store.
+        /// The blobs in this supervisor's own store.
         holds: Vec<Hash>,
-        /// Fresh random bytes: the secret that supervisors share, where the grid has none yet.
+        /// Fresh random bytes. They become the secret that the supervisors share, if the grid has none yet.
         secret: [u8; 32],
     },
-    /// Another leads, or nobody known; everything that only a leader has is dropped.
+    /// Another supervisor leads, or no leader is known. The core drops everything that only a leader has.
     Deposed,
-    /// The supervisors of the group are these, this one among them.
+    /// The group now consists of these supervisors, this one among them.
     Group(Vec<PeerSupervisor>),
-    /// Why nothing can be stored on this supervisor's disk from now on, a sentence without a full stop; none where it
-    /// can be.
+    /// The state of this supervisor's disk has changed: why nothing can be stored on it, as a sentence without a full
+    /// stop; none if it can store again.
     Disk(Option<String>),
-    /// A peer that was let in has a connection.
+    /// An admitted peer has connected.
     Linked {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// As what.
+        /// Its role.
         role: Role,
     },
-    /// A supervisor that leads, or believes so, says something.
+    /// A message from a supervisor that leads, or believes that it does.
     FromLeader {
-        /// Who.
+        /// The sender.
         peer: PeerId,
-        /// What.
+        /// The message.
         msg: FromLeader,
     },
-    /// Another supervisor answers to what this one said as the leader.
+    /// Another supervisor replies to this one as its leader.
     ToLeader {
-        /// Who.
+        /// The sender.
         peer: PeerId,
-        /// What.
+        /// The message.
         msg: ToLeader,
     },
-    /// A record is committed; proposed here, or by another leader.
+    /// A record is committed, proposed by this core or by another leader.
     Committed {
-        /// The proposal, if it was made by this core.
+        /// The proposal, if this core made it.
         proposal: Option<ProposalId>,
         /// The record.
         record: Record,
     },
-    /// A peer that is no member yet shows a ticket's secret, by its hash. A member is let in without.
+    /// A peer that is not a member yet asks to join and shows the hash of a ticket's secret. Members need no ticket.
     Joining {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// As what.
+        /// The role in which it wants to join.
         role: Role,
-        /// The hash of the secret it showed.
+        /// The hash of the ticket's secret.
         ticket: Option<Hash>,
     },
-    /// A worker's message.
+    /// A message from a worker.
     FromWorker {
-        /// Whose.
+        /// The worker.
         peer: PeerId,
-        /// What.
+        /// The message.
         msg: FromWorker,
     },
-    /// What the monitor found out.
+    /// A finding of the monitor about a worker.
     Found(Finding),
-    /// A worker's link was measured, or could not be.
+    /// A measurement of a worker's link ended, with or without success.
     LinkMeasured {
-        /// Whose.
+        /// The worker.
         peer: PeerId,
-        /// What was found.
+        /// The result.
         found: Measured,
     },
-    /// A client wants a job done, or groups added to an open one; what it submits is decoded.
+    /// A client submits a job, or groups for an open job. The shell has decoded the submission.
     Submit {
-        /// Who.
+        /// The sender of the request.
         requester: Requester,
-        /// The question's id.
+        /// The request id.
         request_id: u64,
-        /// The submission.
+        /// The submission key, which makes a repeated submission harmless.
         key: SubmitKey,
-        /// What.
+        /// The submission.
         offer: Offer,
-        /// Where the client serves the inputs: a peer of which it is known that it serves for this client.
+        /// The peer that serves the inputs for the client. The shell has verified that it serves for this client.
         from: PeerAddr,
-        /// Inputs that are in the own store because a client within this process put them there.
+        /// Inputs that a client within this process has already put into this supervisor's store.
         held: Vec<Hash>,
     },
-    /// A client asks for anything else.
+    /// Any other request of a client.
     Request {
-        /// Who.
+        /// The sender of the request.
         requester: Requester,
-        /// The question's id.
+        /// The request id.
         request_id: u64,
-        /// The question.
+        /// The request.
         request: Request,
-        /// A fresh random secret for a new ticket, where the question is for one.
+        /// A fresh random secret, with its hash, if the request asks for a new ticket.
         secret: Option<(Hash, String)>,
     },
-    /// A peer's connection is closed.
+    /// A peer's connection has closed.
     Gone {
-        /// Whose.
+        /// The peer.
         peer: PeerId,
-        /// Nobody ended it: the process at its other end may live, and connect again.
+        /// Whether neither end closed it deliberately: the peer's process may live, and may reconnect.
         silent: bool,
     },
-    /// Nobody waits for the answers to these questions any more.
+    /// The requests with these ids have no recipient any more.
     RequestsAbandoned(Vec<u64>),
-    /// A pull of content into the own store ended.
+    /// A fetch of a blob into this supervisor's store ended.
     Fetched {
-        /// Which.
+        /// The blob.
         hash: Hash,
-        /// Which peer sent all of it, or how it failed. None where it was here already, or came in parts.
+        /// The peer that sent the whole blob, or why the fetch failed. None if the store already had the blob, or if
+        /// it came in parts from several peers.
         result: Result<Option<PeerId>, FetchFailure>,
     },
     /// A peer was asked to prove that it holds blobs.
     Proved {
-        /// Who.
+        /// The peer.
         holder: PeerId,
-        /// For each blob whether the peer has proven that it holds it; else why not, a sentence without a full stop.
+        /// For each blob whether the peer proved that it holds it; otherwise why not, as a sentence without a full
+        /// stop.
         proofs: Vec<(Hash, Result<(), String>)>,
     },
-    /// The deadline of [`super::Supervisor::next_deadline`] is reached.
+    /// The deadline that [`super::Supervisor::next_deadline`] returned has passed.
     Tick,
 }
 
-/// Why content could not be pulled, a sentence.
+/// Why a blob could not be fetched, as a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FetchFailure {
-    /// This machine cannot keep it, like a full disk: says nothing of those who hold it.
+    /// This machine cannot store it, for example because its disk is full. It says nothing about the sources.
     Here(String),
-    /// Nobody who was named gave it.
+    /// None of the given sources delivered it.
     Sources(String),
 }
 
-/// What an event leads to.
+/// The output of the state machine for one event.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Effects {
-    /// Records to be made durable in this order; each then comes back as [`Event::Committed`].
+    /// Records to propose to the journal, in this order. Each comes back as [`Event::Committed`].
     pub proposals: VecDeque<Proposal>,
-    /// What is to be done, in this order, without waiting for the records.
+    /// Actions to carry out, in this order, without waiting for the proposals.
     pub actions: Vec<Action>,
 }
 
-/// A record to be made durable.
+/// A record to append to the journal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proposal {
-    /// Its name; each is larger by one than the one before it.
+    /// Its id, one higher than that of the previous proposal.
     pub id: ProposalId,
     /// The record.
     pub record: Record,
 }
 
-/// Leave for a peer to read blobs, which only the supervisor's key can sign.
+/// Asks the shell to sign a grant, which lets a peer read blobs. Only the shell has the supervisor's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantRequest {
-    /// Who may read.
+    /// The peer that may read.
     pub reader: PeerId,
-    /// What.
+    /// The blobs.
     pub blobs: Arc<[Hash]>,
-    /// The epoch in which it is given.
+    /// The epoch in which the grant is issued.
     pub epoch: Epoch,
 }
 
-/// An assignment whose worker is to have leave to read the blobs that its body does not name.
+/// An assignment without its grant. The grant covers the blobs that the assignment names and the group's body does
+/// not.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UngrantedAssignment {
     /// The assignment.
     pub order: Assignment,
-    /// Peers that hold some of the blobs, likeliest first.
+    /// Peers that hold some of the blobs, most likely source first.
     pub sources: Vec<Source>,
-    /// What the worker may read.
+    /// The grant to sign.
     pub grant: GrantRequest,
 }
 
 impl UngrantedAssignment {
-    /// The assignment with these grants.
+    /// Returns the assignment with the signed grants.
     pub fn with(mut self, grants: Grants) -> Assignment {
         let blobs = GrantedBlobs {
             blobs: self.grant.blobs,
@@ -298,159 +302,159 @@ impl UngrantedAssignment {
     }
 }
 
-/// What a supervisor wants done.
+/// An action for the shell.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Watch a worker, on the connection over which it attached, this closely; or no more.
+    /// Watch a worker this closely, on the connection over which it attached, or stop watching it.
     Watch {
-        /// Whom.
+        /// The worker.
         peer: PeerId,
-        /// How closely; none ends it.
+        /// How closely; none stops the watch.
         attention: Option<Attention>,
     },
-    /// Watch workers like this from now on.
+    /// Use these settings to watch workers from now on.
     WatchSettings(Watch),
-    /// Measure the link of a worker, sending so many bytes each way at most, then say [`Event::LinkMeasured`], also
-    /// where it cannot be measured.
+    /// Measure a worker's link, then report [`Event::LinkMeasured`], also if the measurement fails.
     MeasureLink {
-        /// Whose.
+        /// The worker.
         peer: PeerId,
-        /// What it may take.
+        /// The most bytes to send in each direction, in total and in flight.
         most: MeasureMost,
     },
-    /// So many bytes a second a worker's link carries in its slower direction: heartbeats keep to their share.
+    /// A worker's link carries this many bytes per second in its slower direction. Heartbeats stay within their share
+    /// of it.
     LinkRate {
-        /// Whose.
+        /// The worker.
         peer: PeerId,
-        /// Bytes a second.
+        /// Bytes per second.
         rate: u64,
     },
-    /// Tell a worker.
+    /// Send a message to a worker.
     Send {
-        /// Whom.
+        /// The worker.
         to: PeerId,
-        /// What.
+        /// The message.
         msg: ToWorker,
     },
-    /// Tell a worker what the tasks of a group have in common, with leave to read their blobs.
+    /// Send a worker what the tasks of a group have in common, with a grant for the blobs in it.
     SendBody {
-        /// Whom.
+        /// The worker.
         to: PeerId,
-        /// What.
+        /// The common part of the group's tasks.
         body: Arc<Body>,
-        /// What it may read.
+        /// The grant to sign.
         grant: GrantRequest,
     },
-    /// Give a worker an attempt, with leave to read the blobs that its body does not name.
+    /// Send a worker an assignment, with a grant for the blobs that the group's body does not name.
     SendAssignment {
-        /// Whom.
+        /// The worker.
         to: PeerId,
-        /// What, and what it may read.
+        /// The assignment and the grant to sign.
         order: UngrantedAssignment,
     },
-    /// Answer a client.
+    /// Reply to a client.
     Answer {
-        /// Whom.
+        /// The client.
         to: PeerId,
-        /// What.
+        /// The reply and its request id.
         answer: Answer,
     },
-    /// Answer a client, with leave to read the blobs that the answer names.
+    /// Reply to a client, with a grant for the blobs that the reply names.
     AnswerGranted {
-        /// Whom.
+        /// The client.
         to: PeerId,
-        /// The question's id.
+        /// The request id.
         id: u64,
-        /// What.
+        /// The reply.
         reply: GrantedReply,
-        /// What it may read.
+        /// The grant to sign.
         grant: GrantRequest,
     },
-    /// Answer a client with all workers. The monitor runs beside this core: what it knows of each worker is to go with
-    /// the answer.
+    /// Reply to a client with all workers. The shell adds what the monitor, which runs outside this core, knows of
+    /// each.
     AnswerWorkers {
-        /// Whom.
+        /// The client.
         to: PeerId,
-        /// The question's id.
+        /// The request id.
         id: u64,
         /// The workers, as this core knows them.
         workers: Vec<(PeerId, WorkerView)>,
     },
-    /// Let a peer in, or refuse it.
+    /// Admit a peer, or refuse it.
     Admit {
-        /// Whom.
+        /// The peer.
         peer: PeerId,
-        /// Nothing, or why not.
+        /// Why it is refused; none admits it.
         refused: Option<NotAdmitted>,
     },
-    /// Fetch content into the own store, then say [`Event::Fetched`].
+    /// Fetch a blob into this supervisor's store, then report [`Event::Fetched`].
     Fetch {
-        /// Which.
+        /// The blob.
         hash: Hash,
         /// Its length in bytes.
         size: u64,
-        /// Who holds it, likeliest first.
+        /// Peers that hold it, most likely source first.
         sources: Vec<Source>,
     },
-    /// Have a peer prove that it holds blobs of the own store, then say [`Event::Proved`].
+    /// Have a peer prove that it holds blobs of this supervisor's store, then report [`Event::Proved`].
     Prove {
-        /// Who.
+        /// The peer.
         holder: PeerAddr,
-        /// Which, with their lengths in bytes.
+        /// The blobs, with their lengths in bytes.
         blobs: Vec<(Hash, u64)>,
     },
-    /// Content that the own store need not keep.
+    /// These blobs need not stay in this supervisor's store.
     Drop(Vec<Hash>),
-    /// Tell a client something that it did not ask for.
+    /// Send a client a message that it did not request.
     Tell {
-        /// Whom, on all its connections.
+        /// The client, on all its connections.
         to: PeerId,
-        /// What.
+        /// The message.
         reply: Reply,
     },
-    /// Tell another supervisor something, as its leader.
+    /// Send another supervisor a message as its leader.
     ToSupervisor {
-        /// Whom.
+        /// The supervisor.
         to: PeerId,
-        /// What.
+        /// The message.
         msg: FromLeader,
     },
-    /// Answer the leader.
+    /// Send the leader a message.
     ToLeader {
-        /// Whom.
+        /// The leader.
         to: PeerId,
-        /// What.
+        /// The message.
         msg: ToLeader,
     },
-    /// Tell the leader what content the own store holds, as [`ToLeader::Holds`].
+    /// Tell the leader which blobs this supervisor's store holds, as [`ToLeader::Holds`].
     TellHoldings {
-        /// Whom.
+        /// The leader.
         to: PeerId,
     },
-    /// End all connections of a peer that is a member no more, and serve it nothing.
+    /// Close all connections of a revoked member, and serve it nothing.
     Expel(PeerId),
 }
 
-/// Why a peer is not let in.
+/// Why a peer is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAdmitted {
-    /// It is no member and showed no valid ticket.
+    /// It is not a member and showed no valid ticket.
     Stranger,
-    /// Its ticket was valid once.
+    /// Its ticket has expired, is used up or was revoked.
     Expired,
     /// Its ticket, or its membership, is for another role.
     WrongRole,
     /// It was a member and was revoked.
     Revoked,
-    /// It is no member yet, and only the leader can say whether it may come in.
+    /// It is not a member yet, and only the leader knows whether it may join.
     NotLeading,
-    /// It is no member yet and its ticket is valid, but only the leader can let it in: it is told who the
-    /// supervisors are.
+    /// It is not a member yet and its ticket is valid, but only the leader can admit it. The shell sends it the
+    /// addresses of all supervisors.
     Redirected,
 }
 
 impl NotAdmitted {
-    /// For people.
+    /// Returns the reason as a clause for people.
     pub fn text(self) -> &'static str {
         match self {
             Self::Stranger => "it is no member and showed no valid ticket",
@@ -462,7 +466,7 @@ impl NotAdmitted {
     }
 }
 
-/// What is to be said once a proposal is committed.
+/// What to do once a proposal is committed, mostly which reply to send.
 #[derive(Clone, Debug)]
 pub(crate) enum Pending {
     Accepted {
@@ -486,14 +490,14 @@ pub(crate) enum Pending {
         request_id: u64,
         secret: String,
     },
-    /// Anything that is answered with "done".
+    /// A request that is answered with "done".
     Done {
         client: PeerId,
         request_id: u64,
     },
-    /// Nothing: the client is gone, and a later connection of the same peer counts its questions anew.
+    /// Do nothing: the client is gone, and a later connection of the same peer starts its request ids anew.
     Abandoned,
-    /// What an attempt left that did not win.
+    /// The outputs of a successful attempt, to drop if another attempt won.
     Unwanted {
         worker: PeerId,
         outputs: Vec<FileEntry>,

@@ -1,4 +1,4 @@
-//! Supervisors that cannot store anything: they report it, and one that leads is given no more jobs.
+//! Disk faults of supervisors: a supervisor reports one to its leader, and a leader that has one accepts no jobs.
 
 use crate::supervisor::follower::Follower;
 use crate::supervisor::leader::LeaderView;
@@ -9,12 +9,12 @@ use hedge_model::msg::RefusalKind;
 use hedge_model::{JobId, PeerId};
 
 impl Supervisor {
-    /// Why this supervisor cannot store anything now; none where it can.
+    /// Returns why this supervisor cannot store anything now; none if it can.
     pub fn disk_fault(&self) -> Option<&str> {
         self.disk_fault.as_deref()
     }
 
-    /// Whether another supervisor can store what a leader has to, as far as this one, which leads, knows.
+    /// Returns whether another supervisor can store what a leader must store, as far as this leader knows.
     pub fn has_disk(&self, peer: PeerId) -> bool {
         if peer == self.config.me.peer {
             return self.disk_fault.is_none();
@@ -23,7 +23,7 @@ impl Supervisor {
             .is_none_or(|view| view.disk_fault_of(peer).is_none())
     }
 
-    /// The own disk has changed: it takes nothing more, or something again.
+    /// Records a change of this supervisor's own disk: a fault, or none any more.
     pub(crate) fn on_disk(&mut self, fault: Option<String>, out: &mut Effects) {
         if self.disk_fault == fault {
             return;
@@ -43,7 +43,7 @@ impl Supervisor {
         }
     }
 
-    /// Repeats a fault to a leader that may not know of it.
+    /// Repeats a disk fault to a leader that may not know of it.
     pub(crate) fn report_disk_fault(&self, to: PeerId, out: &mut Effects) {
         if self.disk_fault.is_some() {
             let msg = ToLeader::Disk(self.disk_fault.clone());
@@ -53,7 +53,7 @@ impl Supervisor {
 }
 
 impl<'a> LeaderView<'a> {
-    /// Why a supervisor of the group cannot store anything.
+    /// Returns why a supervisor of the group cannot store anything.
     pub(crate) fn disk_fault_of(&self, peer: PeerId) -> Option<&'a str> {
         if peer == self.config.me.peer {
             return self.disk_fault;
@@ -62,7 +62,7 @@ impl<'a> LeaderView<'a> {
         group.find(|member| member.peer() == peer)?.disk_fault()
     }
 
-    /// Refuses a submission that could not be kept.
+    /// Refuses a submission if this leader could not store it.
     pub(crate) fn can_store(&self) -> Result<(), (RefusalKind, String)> {
         match self.disk_fault {
             None => Ok(()),
@@ -75,7 +75,7 @@ impl<'a> LeaderView<'a> {
         }
     }
 
-    /// What a job waits for beside workers: results that this supervisor has no room for.
+    /// Returns why a job cannot end although its tasks are done: this supervisor cannot store some of its results.
     pub(crate) fn held_up(&self, id: JobId, job: &ActiveJob) -> Option<String> {
         let leader = self.leader;
         let missing = job.awaited_results().iter();

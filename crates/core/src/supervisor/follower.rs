@@ -1,5 +1,5 @@
-//! What a supervisor knows and does while it does not lead: it remembers the leader's assignment hints and
-//! replicates the blobs that the leader names.
+//! The role of a supervisor that does not lead: it remembers the leader's assignment hints and replicates the blobs
+//! that the leader names.
 
 use crate::supervisor::durable::change::Change;
 use crate::supervisor::durable::state::State;
@@ -10,34 +10,35 @@ use hedge_model::{AttemptId, Epoch, Hash, JobId, PeerId, Source, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-/// Hints remembered; beyond, those of the newest assignments are not, and their tasks may start again.
+/// The maximum number of hints. Further hints are dropped, so that a new leader may start their tasks again.
 const HINTS_MAX: usize = 4_000_000;
 
 /// The state of a supervisor that does not lead.
 #[derive(Debug, Default)]
 pub(crate) struct Follower {
-    /// The highest epoch of a leader that this core has heard of, and whose it is.
+    /// The highest epoch that this core has heard a leader claim, and that leader.
     pub led_by: Epoch,
     pub leader: Option<PeerId>,
     pub hints: Hints,
-    /// Blobs that are on their way into the own store for a leader.
+    /// Blobs that this supervisor is fetching for a leader.
     fetching: BTreeSet<Hash>,
-    /// The epoch that this core proposed in order to lead.
+    /// The epoch that this core has proposed, if it is about to lead.
     pub candidacy: Option<Candidacy>,
 }
 
-/// A proposed epoch, with whose commit this core leads.
+/// A proposed epoch. Once it is committed, this core leads.
 #[derive(Debug)]
 pub(crate) struct Candidacy {
     pub proposal: ProposalId,
-    /// The blobs in the own store.
+    /// The blobs in this supervisor's store.
     pub holds: Vec<Hash>,
-    /// The secret that supervisors share, where the grid has none yet.
+    /// The secret that the supervisors share, if the grid has none yet.
     pub secret: [u8; 32],
 }
 
 impl Follower {
-    /// Takes an event that only concerns a leader, apart from blobs that a leader wanted replicated here.
+    /// Handles an event that concerns only a leader: refuses requests, and reports the end of a fetch that a leader
+    /// asked for.
     pub fn on_event(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
             Event::Submit {
@@ -57,7 +58,7 @@ impl Follower {
         }
     }
 
-    /// Fetches a blob, because a leader wants it replicated here.
+    /// Fetches a blob that a leader wants replicated here.
     pub fn fetch(&mut self, hash: Hash, size: u64, sources: Vec<Source>, out: &mut Vec<Action>) {
         self.fetching.insert(hash);
         out.push(Action::Fetch {
@@ -67,8 +68,8 @@ impl Follower {
         });
     }
 
-    /// A pull has ended. Its leader, or the one that has taken over since, is told of every blob that this
-    /// supervisor holds.
+    /// Tells the leader that a fetch has ended. The present leader hears of every blob that this supervisor holds,
+    /// even if an earlier leader asked for it.
     fn on_fetched(
         &mut self,
         hash: Hash,
@@ -88,12 +89,12 @@ impl Follower {
     }
 }
 
-/// Assignments that are active, as the leader told of them; they are not durable.
+/// The leader's hints about active assignments. They are not durable.
 #[derive(Debug, Default)]
 pub(crate) struct Hints(BTreeMap<AttemptId, Hint>);
 
 impl Hints {
-    /// Takes over what the leader tells of its assignments.
+    /// Stores the leader's hints, and drops those of attempts that are over.
     pub fn take(&mut self, hints: Vec<Hint>, state: &State) {
         for hint in hints {
             if hint.over || state.is_over(hint.attempt) {
@@ -105,7 +106,8 @@ impl Hints {
         }
     }
 
-    /// A worker is given a task again only by a leader that knows it to have no earlier attempt of it.
+    /// Drops hints about earlier attempts of a task at the same worker: the leader assigns a task to a worker again
+    /// only if it knows that the worker has no earlier attempt of it.
     fn supersede(&mut self, hint: &Hint) {
         let task = hint.attempt.task;
         let known = self.0.range(attempts_of(task..=task));
@@ -117,7 +119,7 @@ impl Hints {
         }
     }
 
-    /// Drops hints that a change made pointless.
+    /// Drops the hints that a change made obsolete.
     pub fn forget(&mut self, change: &Change) {
         if self.0.is_empty() {
             return;
@@ -134,20 +136,20 @@ impl Hints {
         }
     }
 
-    /// Drops hints that are pointless in a state that was restored.
+    /// Drops the hints that a restored state made obsolete.
     pub fn forget_over(&mut self, state: &State) {
         self.0.retain(|attempt, _| !state.is_over(*attempt));
     }
 
-    /// The hints on tasks of one job.
+    /// The hints about tasks of one job.
     pub fn of_job(&self, job: JobId) -> impl Iterator<Item = &Hint> {
         self.0.range(attempts_of(job.tasks())).map(|(_, hint)| hint)
     }
 }
 
 impl State {
-    /// Whether the journal says that an attempt cannot decide its task any more. Hints come faster than
-    /// records: an attempt of a job that is not known yet, or of groups that an open job does not have yet, is not over.
+    /// Returns whether an attempt can no longer decide its task, as far as the journal says. Hints arrive before
+    /// records, so an attempt of an unknown job, or of groups that an open job does not have yet, is not over.
     pub(crate) fn is_over(&self, attempt: AttemptId) -> bool {
         let TaskId { job, number } = attempt.task;
         let Some(job) = self.jobs.get(&job) else {

@@ -1,7 +1,7 @@
-//! The supervisor's state machine: jobs, workers and attempts in; assignments, records and answers out.
+//! The supervisor's state machine: jobs, workers and attempts in; assignments, records and replies out.
 //!
-//! Durable is what [`State`] holds; it changes by committed records alone. Everything else belongs to the
-//! role in which this supervisor is, and is dropped when the role changes.
+//! [`State`] is durable and changes only by committed records. Everything else belongs to the supervisor's [`Role`]
+//! and is dropped when the role changes. This file dispatches events; what only a leader does belongs into `leader`.
 
 mod api;
 mod check;
@@ -36,7 +36,7 @@ use hedge_model::{Epoch, Hash, JobId, PeerAddr, PeerId, Time};
 use leader::{Leader, LeaderView, Leadership};
 use peers::Peers;
 
-/// How the names of settings begin that say how workers are watched.
+/// Prefixes of the names of settings that configure the failure detector.
 const WATCHING: [&str; 6] = [
     "watch_",
     "heartbeats_",
@@ -46,7 +46,7 @@ const WATCHING: [&str; 6] = [
     "stall_",
 ];
 
-/// A supervisor.
+/// A supervisor: its durable state and its role.
 #[derive(Debug)]
 pub struct Supervisor {
     config: Config,
@@ -55,13 +55,13 @@ pub struct Supervisor {
     peers: Peers,
     now: Time,
     last_proposal: ProposalId,
-    /// Decides on redundancy in the place of what jobs ask for.
+    /// A redundancy policy that replaces the ones that jobs ask for.
     policy: Option<Box<dyn redundancy::Policy>>,
-    /// Why nothing can be stored here now; none where it can.
+    /// Why this supervisor cannot store anything now; none if it can.
     disk_fault: Option<String>,
 }
 
-/// What a supervisor is at the moment. Only a leader has workers, attempts and blobs to decide on.
+/// The role of a supervisor. Only a leader decides on workers, attempts and blobs.
 #[derive(Debug)]
 enum Role {
     Follower(Follower),
@@ -69,7 +69,7 @@ enum Role {
 }
 
 impl Supervisor {
-    /// A supervisor with this durable state, which does not lead yet.
+    /// Creates a supervisor with this durable state. It does not lead yet.
     pub fn new(config: Config, state: State) -> Self {
         let now = state.recorded_time();
         let mut supervisor = Self {
@@ -86,8 +86,8 @@ impl Supervisor {
         supervisor
     }
 
-    /// Takes over the durable state of a snapshot, which is ahead of all that was committed here. Not for a
-    /// core that leads.
+    /// Replaces the durable state by that of a snapshot, which must be newer than everything that was committed here.
+    /// Must not be called on a leader.
     pub fn restore(&mut self, state: State) {
         self.now = self.now.max(state.recorded_time());
         self.state = state;
@@ -97,7 +97,7 @@ impl Supervisor {
         self.follow_settings(&mut Effects::default());
     }
 
-    /// Takes one event at `now` and adds to `out` what it leads to.
+    /// Handles one event at `now` and adds the resulting proposals and actions to `out`.
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Effects) {
         self.now = self.now.max(now);
         let news = !matches!(
@@ -153,7 +153,7 @@ impl Supervisor {
         }
     }
 
-    /// When [`Event::Tick`] is due, and why.
+    /// Returns when [`Event::Tick`] is due, and why.
     pub fn next_deadline(&self) -> Option<(Time, &'static str)> {
         match &self.role {
             Role::Follower(_) => None,
@@ -161,67 +161,67 @@ impl Supervisor {
         }
     }
 
-    /// The durable state.
+    /// Returns the durable state.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// Whether this core leads.
+    /// Returns whether this supervisor leads.
     pub fn is_live(&self) -> bool {
         matches!(self.role, Role::Leader(_))
     }
 
-    /// How many records were appended that are not committed yet and promise something.
+    /// Returns how many proposals that a reply or another effect waits for are not committed yet.
     pub fn promised(&self) -> usize {
         self.view()
             .map_or(0, |view| view.leader.pending_proposals.len())
     }
 
-    /// How workers are to be watched.
+    /// Returns the settings of the failure detector.
     pub fn watch(&self) -> Watch {
         self.config.watch
     }
 
-    /// Whether a ticket lets peers of this role in, by the hash of its secret.
+    /// Returns whether the ticket whose secret has this hash admits peers of this role.
     pub fn invites(&self, ticket: Hash, role: msg::Role) -> bool {
         self.state.invitation(self.now, ticket, role).is_ok()
     }
 
-    /// All supervisors of the grid, for others to connect to.
+    /// Returns the addresses of all supervisors of the grid.
     pub fn supervisors(&self) -> Vec<PeerAddr> {
         self.peers.supervisors(&self.config.me)
     }
 
-    /// A job in figures; none where it is not known, or this supervisor does not lead.
+    /// Returns a view of a job; none if it is unknown or this supervisor does not lead.
     pub fn job_view(&self, id: JobId) -> Option<JobView> {
         self.view()?.job_view(id)
     }
 
-    /// All workers in figures; none where this supervisor does not lead.
+    /// Returns views of all workers; none if this supervisor does not lead.
     pub fn worker_views(&self) -> Vec<WorkerView> {
         let workers = self.view().map(|view| view.worker_views());
         let workers = workers.into_iter().flatten();
         workers.map(|(_, view)| view).collect()
     }
 
-    /// A job's critical set as it is known now; none where this supervisor does not lead.
+    /// Returns a job's critical set as known now; none if this supervisor does not lead.
     pub fn critical_set(&self, id: JobId) -> Option<CriticalSet> {
         let job = self.state.jobs.get(&id)?;
         Some(self.view()?.critical(id, job).into_owned())
     }
 
-    /// What a job cost so far; final once it has ended.
+    /// Returns what a job has cost so far. The cost is final once the job has ended.
     pub fn cost(&self, job: JobId) -> Option<Cost> {
         self.state.jobs.get(&job).map(|job| job.cost)
     }
 
-    /// Lets `policy` decide on redundancy for all jobs, whatever they ask for: how baselines are compared.
-    /// To be set before this supervisor leads.
+    /// Makes `policy` decide on redundancy for all jobs, whatever they ask for. Comparisons of baselines use it. Must
+    /// be called before this supervisor leads.
     pub fn set_policy(&mut self, policy: Box<dyn redundancy::Policy>) {
         self.policy = Some(policy);
     }
 
-    /// What this supervisor can do as the leader; none where it is not.
+    /// The leader's procedures; none if this supervisor does not lead.
     fn leadership<'a>(&'a mut self, out: &'a mut Effects) -> Option<Leadership<'a>> {
         match &mut self.role {
             Role::Follower(_) => None,
@@ -240,7 +240,7 @@ impl Supervisor {
         }
     }
 
-    /// What this supervisor knows as the leader; none where it is not.
+    /// Read access to the leader's state; none if this supervisor does not lead.
     fn view(&self) -> Option<LeaderView<'_>> {
         match &self.role {
             Role::Follower(_) => None,
@@ -289,12 +289,12 @@ impl Supervisor {
             Change::Settings => self.follow_settings(out),
             Change::Epoch => match self.candidacy(proposal) {
                 Some(candidacy) => self.go_live(candidacy, out),
-                // Another leads, and this core had not heard of it: what it says must not bear that epoch.
+                // Another supervisor leads, and this core did not know. It must not send messages with that epoch.
                 None => self.step_down(out),
             },
             Change::Stale(_) => {
                 if let Some(candidacy) = self.candidacy(proposal) {
-                    // Another's epoch was on its way through the journal.
+                    // Another supervisor's epoch was committed first: propose a higher one.
                     self.begin_epoch(candidacy.holds, candidacy.secret, out);
                 }
             }
@@ -305,7 +305,7 @@ impl Supervisor {
         }
     }
 
-    /// The candidacy of this core that this proposal decides.
+    /// Takes this core's candidacy, if `proposal` decides it.
     fn candidacy(&mut self, proposal: Option<ProposalId>) -> Option<Candidacy> {
         match &mut self.role {
             Role::Follower(follower) => {
@@ -316,7 +316,7 @@ impl Supervisor {
         }
     }
 
-    /// Everything that only a leader has is dropped; clients that wait for an answer ask elsewhere.
+    /// Drops everything that only a leader has. Clients with pending requests must ask another supervisor.
     fn step_down(&mut self, out: &mut Effects) {
         if let Some(mut leadership) = self.leadership(out) {
             leadership.step_down();
@@ -333,7 +333,7 @@ impl Supervisor {
         }
     }
 
-    /// The supervisors of the group have changed.
+    /// Records that the group's supervisors have changed, and tells all connected peers.
     fn on_group(&mut self, group: Vec<PeerSupervisor>, out: &mut Effects) {
         self.peers.group = group;
         let all = self.supervisors();
@@ -355,7 +355,7 @@ impl Supervisor {
         }
     }
 
-    /// Obeys the leader with the highest epoch seen.
+    /// Obeys the leader with the highest epoch seen, and ignores any other.
     fn on_from_leader(&mut self, peer: PeerId, msg: FromLeader, out: &mut Effects) {
         let FromLeader { epoch, what } = msg;
         let known = match &self.role {
@@ -365,7 +365,7 @@ impl Supervisor {
         if known {
             return;
         }
-        // If this core leads, another does by now, and it had not heard of it.
+        // If this core leads, another supervisor has taken over without its knowledge.
         self.step_down(out);
         let Role::Follower(follower) = &mut self.role else {
             return;
@@ -386,7 +386,7 @@ impl Supervisor {
         }
     }
 
-    /// A peer that is not connected yet wants in.
+    /// Decides whether a peer that asks to connect is admitted.
     fn on_joining(
         &mut self,
         peer: PeerId,
@@ -401,14 +401,14 @@ impl Supervisor {
             }
             (Ok(Some(_)), None) => Some(NotAdmitted::Redirected),
             (Ok(None), _) => None,
-            // What a ticket is worth the leader knows first.
+            // Only the leader is sure to know the newest tickets.
             (Err(NotAdmitted::Stranger), None) => Some(NotAdmitted::NotLeading),
             (Err(refused), _) => Some(refused),
         };
         out.actions.push(Action::Admit { peer, refused });
     }
 
-    /// Brings what follows from the settings in line with them.
+    /// Applies the grid's settings to everything that derives from them.
     fn follow_settings(&mut self, out: &mut Effects) {
         if let Some(mut leadership) = self.leadership(out) {
             leadership.follow_min_link();
@@ -446,7 +446,7 @@ pub(crate) fn send(to: PeerId, msg: ToWorker, out: &mut Vec<Action>) {
     out.push(Action::Send { to, msg });
 }
 
-/// Has a worker drop content, in messages of a bounded length.
+/// Tells a worker to drop blobs, in messages of bounded length.
 pub(crate) fn send_drop(to: PeerId, hashes: &[Hash], out: &mut Vec<Action>) {
     for part in hashes.chunks(HASHES_MAX) {
         send(to, ToWorker::Drop(part.to_vec()), out);

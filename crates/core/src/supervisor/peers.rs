@@ -1,11 +1,11 @@
-//! Who belongs to the group and who is connected, as every supervisor knows it.
+//! The group's supervisors and the connected peers, known to every supervisor.
 
 use hedge_model::group::PeerSupervisor;
 use hedge_model::msg::Role;
 use hedge_model::{PeerAddr, PeerId};
 use std::collections::BTreeMap;
 
-/// The group of supervisors, and the peers that have a connection.
+/// The group of supervisors, and the peers that are connected.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     pub group: Vec<PeerSupervisor>,
@@ -13,7 +13,8 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// All supervisors of the grid, for others to connect to. Where this one is it knows before its group does.
+    /// Returns the addresses of all supervisors. For this supervisor it returns `me`, which is newer than what the
+    /// group knows.
     pub fn supervisors(&self, me: &PeerAddr) -> Vec<PeerAddr> {
         if self.group.is_empty() {
             return vec![me.clone()];

@@ -1,4 +1,4 @@
-//! Checkpoints of the attempts in hand, and attempts that have to leave: these save how far they are before they end.
+//! Checkpoints of the attempts in hand, and vacating attempts, which save a last checkpoint before they end.
 
 use super::{Action, InHand, State, Worker};
 use hedge_model::msg::{CheckpointReport, FromWorker};
@@ -7,8 +7,8 @@ use hedge_model::{AttemptId, Checkpoint, CheckpointId, Hash, Time};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longest grace period of an attempt whose worker drains: what it saves must reach a supervisor before the worker leaves,
-/// a minute after it began to drain.
+/// The longest grace period of an attempt while its worker drains. Its checkpoint must reach a supervisor before the
+/// worker leaves, one minute after it began to drain.
 const DRAIN_GRACE_MAX: Duration = Duration::from_secs(30);
 
 /// The newest checkpoint of an attempt, or why it was not saved.
@@ -17,12 +17,12 @@ pub(super) struct Saved {
     id: CheckpointId,
     saved: Result<Arc<Checkpoint>, String>,
     at: Time,
-    /// Whether a supervisor was told of it: then it says when it is to be dropped.
+    /// Whether it was reported to a supervisor, which then decides when to drop it.
     told: bool,
 }
 
 impl Saved {
-    /// Says it to the supervisor.
+    /// Returns the report to the supervisor.
     pub fn tell(&mut self, now: Time) -> Action {
         self.told = true;
         Action::Tell(FromWorker::Checkpoint(Box::new(CheckpointReport {
@@ -38,16 +38,16 @@ impl Saved {
     }
 }
 
-/// Whether an attempt is given up, for the owner or to drain.
+/// Whether an attempt must leave, because the owner returned or the worker drains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leaving {
     Stays,
     AtOnce,
-    /// It goes on for a while, to save how far it is.
+    /// It continues for a grace period to save a last checkpoint.
     Saves,
 }
 
-/// How processes of attempts run, by what the machine's owner is due.
+/// How the processes of attempts run, as the response to the owner demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stance {
     pub paused: bool,
@@ -55,7 +55,7 @@ pub(super) struct Stance {
 }
 
 impl InHand {
-    /// How long it may go on to save how far it is, where it has to leave.
+    /// Returns the grace period for a last checkpoint; none if the attempt cannot save one.
     fn grace(&self, most: Duration) -> Option<Duration> {
         let rule = self.body.checkpoint.as_deref()?;
         let grace = rule.grace.min(most);
@@ -69,14 +69,14 @@ impl InHand {
 }
 
 impl Worker {
-    /// Blobs of checkpoints of which the worker tells by themselves. They are not told as content held: a supervisor
-    /// would have them dropped before it hears what they are.
+    /// Blobs of checkpoints. They are reported separately and not as held blobs: a supervisor would have them dropped
+    /// before it learns what they are.
     pub fn checkpoint_blobs(&self) -> impl Iterator<Item = Hash> + '_ {
         let saved = self.in_hand.values().filter_map(|a| a.checkpoint.as_ref());
         saved.flat_map(Saved::blobs)
     }
 
-    /// How processes of attempts run now. While one that is given up saves how far it is, none is paused.
+    /// Returns how processes of attempts run now. While a vacated attempt saves its checkpoint, none is paused.
     pub(super) fn stance(&self) -> Stance {
         let response = self.owner.response();
         let vacates = response == OwnerResponse::Vacate;
@@ -87,7 +87,7 @@ impl Worker {
         }
     }
 
-    /// An attempt made a checkpoint, or could not.
+    /// Handles a new checkpoint of an attempt, or the failure to make one.
     pub(super) fn on_checkpoint(
         &mut self,
         now: Time,
@@ -112,7 +112,7 @@ impl Worker {
         self.drop_unreported(before, out);
     }
 
-    /// Drops a checkpoint that no supervisor has heard of, and that is not wanted any more.
+    /// Drops a checkpoint that is not needed and that no supervisor knows of.
     pub(super) fn drop_unreported(&mut self, saved: Option<Saved>, out: &mut Vec<Action>) {
         let Some(saved) = saved.filter(|saved| !saved.told) else {
             return;
@@ -122,7 +122,7 @@ impl Worker {
         self.content.drop_unknown(blobs, &self.in_hand, out);
     }
 
-    /// A supervisor has content dropped: checkpoints that need it are not told of again.
+    /// Forgets checkpoints with blobs that a supervisor had dropped, so that they are not reported again.
     pub(super) fn forget_checkpoints(&mut self, dropped: &[Hash]) {
         let gone = |saved: &mut Saved| saved.blobs().any(|hash| dropped.contains(&hash));
         for attempt in self.in_hand.values_mut() {
@@ -130,18 +130,18 @@ impl Worker {
         }
     }
 
-    /// The worker drains: what has checkpoints goes on elsewhere.
+    /// Vacates the attempts that have checkpoints, because the worker drains.
     pub(super) fn vacate_saving(&mut self, out: &mut Vec<Action>) {
         let saving = |attempt: &InHand| attempt.body.checkpoint.is_some();
         self.vacate(DRAIN_GRACE_MAX, saving, out);
     }
 
-    /// The owner wants the machine.
+    /// Vacates all attempts, because the owner returned.
     pub(super) fn vacate_all(&mut self, out: &mut Vec<Action>) {
         self.vacate(self.owner.checkpoint_grace(), |_| true, out);
     }
 
-    /// Gives up attempts that are staging or running; those that have checkpoints may save how far they are.
+    /// Vacates attempts that are staging or running. Those that make checkpoints get time to save one.
     fn vacate(&mut self, most: Duration, which: impl Fn(&InHand) -> bool, out: &mut Vec<Action>) {
         let leave = |(id, attempt): (&AttemptId, &mut InHand)| {
             let stays = attempt.leaving == Leaving::Stays && !attempt.cancelled;

@@ -1,7 +1,7 @@
-//! What a worker keeps on its disk and why, so that nothing stays that nobody needs.
+//! Tracks why a worker holds each blob, so that unneeded ones are dropped.
 //!
-//! The supervisor knows what a worker held when it attached and what it made since; what the worker fetched
-//! for a job it drops by itself when the job is over.
+//! The supervisor knows what a worker held when it attached and which outputs it made since. Blobs that the worker
+//! fetched for a job it drops by itself when the job is over.
 
 use super::{Action, InHand, State};
 use hedge_model::msg::{Assignment, Body, Outcome, Report};
@@ -10,20 +10,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
 pub(super) struct Content {
-    /// What was fetched since the worker attached, and for which jobs.
+    /// Blobs fetched since the worker attached, with the jobs that need them.
     fetched: BTreeMap<Hash, BTreeSet<JobId>>,
-    /// Bodies whose shared inputs are among it.
+    /// Groups (job, group, version) whose shared inputs were fetched.
     bodies: BTreeSet<(JobId, u32, u32)>,
     /// Outputs made since the worker attached.
     made: BTreeSet<Hash>,
-    /// Jobs that are over while attempts of theirs are still ending.
+    /// Jobs that are over and whose last attempts are still ending.
     over: BTreeSet<JobId>,
 }
 
 type Attempts = BTreeMap<AttemptId, InHand>;
 
 impl Content {
-    /// The worker attaches and says what it holds: from now on that is the supervisor's to drop.
+    /// Starts anew when the worker attaches and reports what it holds: from now on the supervisor drops these blobs.
     pub fn attached(&mut self, in_hand: &Attempts) {
         *self = Self {
             over: std::mem::take(&mut self.over),
@@ -34,7 +34,7 @@ impl Content {
         }
     }
 
-    /// An attempt's inputs are about to be fetched; gives the bytes of those that are new here.
+    /// Notes that an attempt's inputs are about to be fetched. Returns the bytes of those that are not here yet.
     pub fn fetch(&mut self, body: &Body, order: &Assignment) -> u64 {
         let mut moved = 0u64;
         let job = body.job;
@@ -53,14 +53,14 @@ impl Content {
         moved
     }
 
-    /// An attempt left these.
+    /// Notes an attempt's outputs.
     pub fn made(&mut self, outputs: &[FileEntry]) {
         self.made
             .extend(outputs.iter().filter_map(|file| file.data.hash()));
     }
 
-    /// The supervisor wants content dropped; what a report names that is not settled stays, for the leader that ordered it
-    /// did not know of it.
+    /// Drops blobs as the supervisor demands, except those that unsettled reports name: the leader did not know of
+    /// them when it sent the order.
     pub fn drop(&mut self, mut hashes: Vec<Hash>, in_hand: &Attempts, out: &mut Vec<Action>) {
         let kept = unsettled(in_hand);
         hashes.retain(|hash| !kept.contains(hash));
@@ -73,7 +73,7 @@ impl Content {
         }
     }
 
-    /// Drops content that no supervisor knows to be here, unless it is here for another reason too.
+    /// Drops blobs that no supervisor knows of, unless they are here for another reason too.
     pub fn drop_unknown(
         &mut self,
         mut hashes: Vec<Hash>,
@@ -84,7 +84,7 @@ impl Content {
         self.drop(hashes, in_hand, out);
     }
 
-    /// A job is over: what was fetched for it alone goes, once no attempt of it is left.
+    /// Drops the blobs that were fetched only for this job, which is over, once its last attempt has ended.
     pub fn forget(&mut self, job: JobId, in_hand: &Attempts, out: &mut Vec<Action>) {
         let busy = |attempt: &InHand| attempt.body.job == job && attempt.state.busy();
         if in_hand.values().any(busy) {
@@ -106,7 +106,7 @@ impl Content {
         }
     }
 
-    /// An attempt of a job has ended.
+    /// Notes that an attempt of a job has ended.
     pub fn ended(&mut self, job: JobId, in_hand: &Attempts, out: &mut Vec<Action>) {
         if self.over.contains(&job) {
             self.forget(job, in_hand, out);
@@ -114,7 +114,7 @@ impl Content {
     }
 }
 
-/// What reports name that are not settled: outputs, and what was printed.
+/// Returns the blobs that unsettled reports name: outputs and printed output.
 fn unsettled(in_hand: &Attempts) -> BTreeSet<Hash> {
     let mut named = BTreeSet::new();
     let reports = in_hand.values().filter_map(|a| a.report.as_deref());

@@ -1,7 +1,7 @@
-//! The worker's state machine: orders in; what to stage, start, end and report out.
+//! The worker's state machine: orders in; staging, starts, ends and reports out.
 //!
-//! A worker obeys only the highest epoch it has seen, so that a leader that was frozen and wakes commands
-//! nothing. It keeps every report until it is told that the report is settled, over any number of connections.
+//! A worker obeys only the highest epoch that it has seen, so that a leader that was frozen has no effect when it
+//! resumes. It repeats every report on each new connection until the supervisor confirms that the report is settled.
 
 mod checkpoints;
 mod content;
@@ -23,65 +23,65 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Attempts in hand at once; orders beyond are refused. The supervisor sends ahead far fewer.
+/// The most attempts in hand. Further assignments are refused. The supervisor sends far fewer ahead.
 const IN_HAND_MAX: usize = 100_000;
 
-/// What happens to a worker.
+/// An input of the worker's state machine.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A supervisor of this epoch accepted the connection.
+    /// A supervisor with this epoch accepted the connection.
     Connected(Epoch),
-    /// The connection is closed; work goes on.
+    /// The connection has closed. Attempts continue.
     Disconnected,
-    /// An order, over a connection of this epoch.
+    /// A message from a supervisor, over a connection of this epoch.
     Order(Epoch, ToWorker),
-    /// Staging ended: the attempt can start, or not.
+    /// Staging ended: the attempt can start, or failed with this ending.
     Staged(AttemptId, Result<(), Ending>),
-    /// The attempt's process says that it waits for a job of its grid, or that it gets on.
+    /// The attempt's process reports that it waits for a job of its grid, or that it continues.
     Waits(AttemptId, Option<JobId>),
-    /// A checkpoint of the attempt is stored, or could not be, with the reason.
+    /// A checkpoint of the attempt was stored, or failed for this reason.
     Checkpoint {
-        /// Which.
+        /// The checkpoint.
         id: CheckpointId,
-        /// What was stored.
+        /// The stored checkpoint.
         saved: Result<Arc<Checkpoint>, String>,
     },
-    /// The attempt's process is over and its outputs are stored.
+    /// The attempt's process has ended and its outputs are stored.
     Finished(Box<Report>),
-    /// The process of this worker wants it to stop.
+    /// The process of this worker was asked to stop.
     Drain,
-    /// The benchmark kernels ran, or could not.
+    /// The benchmark kernels ended; none if they failed.
     Benchmarked(Option<BenchScores>),
-    /// A source of activity says something about the owner.
+    /// A source of activity reports about the owner.
     Owner(Signal),
     /// A deadline has passed.
     Tick,
 }
 
-/// What a worker wants done.
+/// An action for the shell.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Fetch inputs and make the folder, then say [`Event::Staged`].
+    /// Fetch inputs and make the scratch directory, then report [`Event::Staged`].
     Stage(Arc<GrantedBody>, Assignment),
-    /// Start the process, then say [`Event::Finished`] at its end.
+    /// Start the process, then report [`Event::Finished`] when it ends.
     Start(Arc<GrantedBody>, Assignment),
-    /// End the process, or the staging, and say [`Event::Finished`] or [`Event::Staged`].
+    /// End the process or the staging, and report [`Event::Finished`] or [`Event::Staged`].
     End(AttemptId),
-    /// Have the process end by itself within this time, so that it can save how far it is, and say [`Event::Finished`].
+    /// Ask the process to end within this time, so that it can save a checkpoint, and report [`Event::Finished`].
     Stop(AttemptId, Duration),
-    /// Tell the supervisor, if it is there.
+    /// Send this to the supervisor, if connected.
     Tell(FromWorker),
-    /// This content is not needed any more.
+    /// These blobs are not needed any more.
     Drop(Vec<Hash>),
     /// Exit: nothing is left to do here.
     Leave,
-    /// Run the benchmark kernels, then say [`Event::Benchmarked`].
+    /// Run the benchmark kernels, then report [`Event::Benchmarked`].
     Benchmark,
-    /// Give the benchmark kernels up: what they would say is not wanted any more.
+    /// Stop the benchmark kernels; their result is not wanted any more.
     EndBenchmark,
-    /// Stop all processes of attempts where they are and start none, or let them go on; before anything else.
+    /// Suspend all processes of attempts and start none, or resume them, before any other action.
     Pause(bool),
-    /// Give all processes of attempts the lowest priority, or that which they had.
+    /// Give all processes of attempts the lowest priority, or their former one.
     Lower(bool),
 }
 
@@ -90,15 +90,15 @@ enum State {
     Queued,
     Staging,
     Running,
-    /// Runs and waits for this job; what it holds is free for others until it gets on, or until its end where others
-    /// have taken it by then.
+    /// Runs and waits for this job. The resources that it releases meanwhile are free for others until it continues.
+    /// If others hold them by then, they stay released until it ends.
     Waiting(JobId),
-    /// Ended, the report not settled.
+    /// Ended, and the report is not settled.
     Reported,
 }
 
 impl State {
-    /// Whether a process of it runs or is about to.
+    /// Returns whether it is staging or has a process.
     fn busy(self) -> bool {
         matches!(self, Self::Staging | Self::Running | Self::Waiting(_))
     }
@@ -129,15 +129,15 @@ pub struct Worker {
     queue: VecDeque<AttemptId>,
     draining: bool,
     content: Content,
-    /// Asked to run the benchmark kernels, and not doing so yet.
+    /// Whether the benchmark kernels are requested and have not started.
     benchmark: bool,
-    /// The kernels run, until there is work or the owner is back.
+    /// Whether the kernels run. Work or a returning owner stops them.
     benchmarking: bool,
     owner: Owner,
 }
 
 impl Worker {
-    /// A worker that offers `resources`.
+    /// Creates a worker that offers `resources` and has no owner to yield to.
     pub fn new(resources: Resources) -> Self {
         Self {
             epoch: Epoch(0),
@@ -154,13 +154,13 @@ impl Worker {
         }
     }
 
-    /// The same worker on a machine that is somebody's.
+    /// Makes the worker yield to its machine's owner by these rules.
     pub fn with_owner(mut self, rules: OwnerRules) -> Self {
         self.owner = Owner::new(rules);
         self
     }
 
-    /// Takes one event at `now` and adds what is to be done to `out`, in order.
+    /// Handles one event at `now` and appends the resulting actions to `out`, in order.
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
         let (before, first) = (self.stance(), out.len());
         match event {
@@ -199,13 +199,13 @@ impl Worker {
                 }
             }
             Event::Benchmarked(scores) => {
-                // Kernels that were given up may have run beside a task.
+                // Kernels that were stopped may have run beside a task.
                 let scores = scores.filter(|_| std::mem::take(&mut self.benchmarking));
                 out.extend(scores.map(|scores| Action::Tell(FromWorker::Benchmarked(scores))));
             }
         }
         let after = self.stance();
-        // First of all the machine is given back.
+        // Yielding the machine to its owner comes before all other actions.
         if before.lowered != after.lowered {
             out.insert(first, Action::Lower(after.lowered));
         }
@@ -217,7 +217,7 @@ impl Worker {
             (self.benchmark, self.benchmarking) = (false, true);
             out.push(Action::Benchmark);
         }
-        // Neither work nor an owner waits for kernels; the supervisor asks for them again.
+        // Neither work nor an owner waits for the kernels. The supervisor requests them again.
         if self.benchmarking && !(working && self.queue.is_empty()) {
             self.benchmarking = false;
             out.push(Action::EndBenchmark);
@@ -227,7 +227,7 @@ impl Worker {
         }
     }
 
-    /// Attempts in hand, those included whose report is not settled.
+    /// Returns the attempts in hand, including those with unsettled reports.
     pub fn in_hand(&self) -> Vec<HeldAttempt> {
         let held = |(id, attempt): (&AttemptId, &InHand)| HeldAttempt {
             attempt: *id,
@@ -237,27 +237,27 @@ impl Worker {
         self.in_hand.iter().map(held).collect()
     }
 
-    /// How the worker stands to its owner.
+    /// Returns the state of the response to the machine's owner.
     pub fn owner(&self) -> &Owner {
         &self.owner
     }
 
-    /// When a [`Event::Tick`] is due.
+    /// Returns when an [`Event::Tick`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
         self.owner.next_deadline()
     }
 
-    /// How many attempts are staging or running.
+    /// Returns how many attempts are staging or running.
     pub fn busy(&self) -> usize {
         self.in_hand.values().filter(|a| a.state.busy()).count()
     }
 
-    /// Attempts that wait here for resources.
+    /// Returns how many attempts wait here for resources.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
 
-    /// Reports that are not settled.
+    /// Returns how many reports are not settled.
     pub fn unsettled(&self) -> usize {
         self.in_hand
             .values()
@@ -301,11 +301,11 @@ impl Worker {
             ToWorker::Drain => self.start_draining(out),
             ToWorker::Leave => out.push(Action::Leave),
             ToWorker::Benchmark => self.benchmark = true,
-            // Signs of life are the shell's: they must not wait for anything that happens here.
+            // The shell handles heartbeats and probes, so that they never wait for anything here.
             ToWorker::Heartbeat(_) | ToWorker::Tripwire { .. } | ToWorker::Probe { .. } => {}
             // The core does not see what attempts print.
             ToWorker::ReadPrinted(_) => {}
-            // About connections, which are not this machine's.
+            // These concern connections, which the shell handles.
             ToWorker::Lead(_)
             | ToWorker::Supervisors(_)
             | ToWorker::Revoked(_)
@@ -364,7 +364,7 @@ impl Worker {
         }
     }
 
-    /// Starts what is queued, in order, as far as resources go.
+    /// Starts queued attempts in order, as far as resources suffice.
     fn start_queued(&mut self, now: Time, out: &mut Vec<Action>) {
         while let Some(id) = self.queue.front().copied() {
             let Some(attempt) = self
@@ -423,7 +423,7 @@ impl Worker {
         self.end(id, outcome, usage, out);
     }
 
-    /// A process waits for a job, which needs room to run, or gets on.
+    /// Handles a process that begins to wait for a job, and so releases resources, or that continues.
     fn on_waits(&mut self, id: AttemptId, job: Option<JobId>, out: &mut Vec<Action>) {
         let Some(attempt) = self.in_hand.get_mut(&id) else {
             return;
@@ -522,7 +522,7 @@ impl Worker {
         self.content.ended(job, &self.in_hand, out);
     }
 
-    /// Says again what is not settled, on a new connection.
+    /// Repeats unsettled reports, starts and checkpoints on a new connection.
     fn resend_unsettled(&mut self, now: Time, out: &mut Vec<Action>) {
         for attempt in self.in_hand.values_mut() {
             out.extend(attempt.checkpoint.as_mut().map(|saved| saved.tell(now)));
@@ -544,21 +544,21 @@ impl Worker {
         }
     }
 
-    /// Takes no more. What has checkpoints goes on elsewhere; the rest runs to its end.
+    /// Stops taking attempts. Attempts with checkpoints move to other workers; the rest run to their end.
     fn start_draining(&mut self, out: &mut Vec<Action>) {
         self.draining = true;
         self.return_queued(out);
         self.vacate_saving(out);
     }
 
-    /// Gives back what has not started, for others.
+    /// Returns attempts that have not started to the supervisor.
     fn return_queued(&mut self, out: &mut Vec<Action>) {
         for id in std::mem::take(&mut self.queue) {
             self.end(id, Outcome::Returned, Usage::default(), out);
         }
     }
 
-    /// The worker stands otherwise to its owner than before.
+    /// Applies a changed response to the owner.
     fn follow_owner(&mut self, now: Time, out: &mut Vec<Action>) {
         let response = self.owner.response();
         if self.connected {

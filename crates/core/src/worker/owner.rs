@@ -1,8 +1,8 @@
-//! When a worker gets out of its owner's way, and when it comes back: a machine of its own.
+//! Decides when a worker yields to the owner of its machine, and when it resumes.
 //!
-//! It yields the moment anything counts, and goes on when nothing has counted for a while. What lasts (another
-//! program at work, the battery) holds it for as long as it lasts. Paused for long, it gives up what it has, so
-//! that nothing is paused for ever.
+//! It yields as soon as anything counts as activity, and resumes once nothing has for a while. Lasting conditions
+//! (another busy program, battery power) apply for as long as they last. A worker that was paused for long vacates
+//! its attempts, so that nothing stays paused forever.
 
 use hedge_model::Time;
 use hedge_model::owner::{
@@ -13,25 +13,26 @@ use std::time::Duration;
 const KINDS: usize = Activity::ALL.len();
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How a worker stands to its owner.
+/// What is known of the owner's activity, and the worker's response to it.
 #[derive(Clone, Debug)]
 pub struct Owner {
     rules: OwnerRules,
     seen: [Option<Time>; KINDS],
-    /// How many sources say of each kind that it lasts.
+    /// For each kind of activity, how many sources report that it lasts.
     lasting: [u8; KINDS],
     watched: Option<bool>,
     battery: bool,
     metered: bool,
-    /// A minute of the week, and when it was that.
+    /// A minute of the week, and when it began.
     clock: Option<(Time, u32)>,
     state: OwnerState,
-    /// Since when it has not worked as if nobody were there; none before the first event.
+    /// When it last began to yield; none before the first event.
     since: Option<Time>,
 }
 
 impl Owner {
-    /// Nothing is known yet: where input counts, the machine is taken to be in use until a source says otherwise.
+    /// Starts without information. If input counts, the machine is assumed to be in use until a source says
+    /// otherwise.
     pub fn new(rules: OwnerRules) -> Self {
         let mut owner = Self {
             rules,
@@ -48,7 +49,7 @@ impl Owner {
         owner
     }
 
-    /// Takes what a source says; whether that changed how the worker stands.
+    /// Handles a source's signal. Returns whether the worker's response or its causes changed.
     pub fn signal(&mut self, now: Time, signal: Signal) -> bool {
         match signal {
             Signal::Seen(kind) => self.seen[kind.index()] = Some(now),
@@ -59,11 +60,11 @@ impl Owner {
             Signal::Lasting(kind, false) => {
                 let count = &mut self.lasting[kind.index()];
                 *count = count.saturating_sub(1);
-                // It was there until now.
+                // It lasted until now.
                 self.seen[kind.index()] = Some(now);
             }
             Signal::Locked(true) | Signal::Saver(true) => self.left(),
-            // Somebody opened the session, or ended the screensaver.
+            // Somebody unlocked the session or ended the screensaver.
             Signal::Locked(false) | Signal::Saver(false) => {
                 self.seen[Activity::Input.index()] = Some(now);
             }
@@ -75,7 +76,7 @@ impl Owner {
         self.update(now)
     }
 
-    /// Time has passed; whether that changed how the worker stands.
+    /// Updates the response after time has passed. Returns whether the response or its causes changed.
     pub fn update(&mut self, now: Time) -> bool {
         let (mut response, why) = self.due(now);
         let was = self.state.response;
@@ -100,7 +101,7 @@ impl Owner {
         true
     }
 
-    /// When [`Owner::update`] is due next.
+    /// Returns when [`Owner::update`] is due next.
     pub fn next_deadline(&self) -> Option<Time> {
         let mut next: Option<Time> = None;
         let mut at = |time: Time| next = Some(next.map_or(time, |known| known.min(time)));
@@ -120,17 +121,17 @@ impl Owner {
         next
     }
 
-    /// How the worker stands.
+    /// Returns the worker's response to its owner.
     pub fn response(&self) -> OwnerResponse {
         self.state.response
     }
 
-    /// How long an attempt that is given up may go on to save how far it is.
+    /// Returns how long a vacated attempt may continue to save a checkpoint.
     pub fn checkpoint_grace(&self) -> Duration {
         self.rules.checkpoint_grace
     }
 
-    /// The same, for the supervisor.
+    /// Returns the state to report to the supervisor.
     pub fn state(&self, now: Time) -> OwnerState {
         let away = match self.state.response {
             OwnerResponse::Work => Duration::ZERO,
@@ -142,14 +143,14 @@ impl Owner {
         }
     }
 
-    /// The owner is known to have gone: what hands did before counts no more.
+    /// Forgets earlier input, because the owner is known to have left.
     fn left(&mut self) {
         for kind in Activity::ALL.into_iter().filter(|kind| kind.is_input()) {
             self.seen[kind.index()] = None;
         }
     }
 
-    /// What all that is known asks for now, and the reasons of whatever asks for most.
+    /// Returns the strongest response that the current conditions demand, and all conditions that demand one.
     fn due(&mut self, now: Time) -> (OwnerResponse, Vec<Cause>) {
         let mut asked: Vec<(OwnerResponse, Cause)> = Vec::new();
         for kind in Activity::ALL {

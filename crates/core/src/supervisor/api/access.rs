@@ -6,18 +6,18 @@ use crate::supervisor::leader::jobs::size::Size;
 use hedge_model::msg::{Concern, RefusalKind, Role};
 use hedge_model::{JobSpec, PeerId};
 
-/// What a client asks of the grid in addition to what it has, as far as that is limited.
+/// What a submission adds to a client's use of its quotas.
 pub(crate) struct Demand {
     pub jobs: u64,
     pub tasks: u64,
-    /// Of its inputs.
+    /// Total size of its inputs.
     pub bytes: u64,
-    /// Of its descriptions of jobs.
+    /// Size of its encoded specifications.
     pub spec_bytes: u64,
 }
 
 impl Demand {
-    /// What a job takes.
+    /// The demand of a job.
     pub fn of(spec: &JobSpec) -> Self {
         let size = Size::of(spec);
         Self {
@@ -30,7 +30,7 @@ impl Demand {
 }
 
 impl LeaderView<'_> {
-    /// The role in which somebody makes requests; none for a peer that is no member.
+    /// Returns the role of a requester; none for a peer that is not a member.
     pub(crate) fn role_of(&self, requester: Requester) -> Option<Role> {
         match requester {
             Requester::Peer(peer) => self.state.member(peer),
@@ -69,7 +69,7 @@ impl LeaderView<'_> {
         }
     }
 
-    /// Whether a client may have this in addition, by the grid's limits for all clients of one ticket.
+    /// Returns whether this demand fits into the quotas, which all clients of one ticket share.
     pub(crate) fn within_limits(
         &self,
         client: PeerId,

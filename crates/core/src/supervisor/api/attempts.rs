@@ -1,4 +1,4 @@
-//! A job's attempts as a list, for a drawing of them over time.
+//! Lists a job's attempts, for a timeline.
 
 use crate::supervisor::api::requests::no_such_job;
 use crate::supervisor::api::views::{end_name, ms, state_name};
@@ -11,12 +11,12 @@ use hedge_model::{AttemptId, Epoch, JobId, TaskId, Time};
 use std::ops::Range;
 use std::time::Duration;
 
-/// Tasks that are looked at for one answer, at most: a request takes a few milliseconds however large the job is.
+/// The most tasks examined for one reply, so that a request takes a few milliseconds whatever the size of the job.
 const LOOKED_AT_MAX: u32 = 100_000;
 
 impl LeaderView<'_> {
-    /// Attempts of a job's tasks from the number `from` on: those that may still succeed, and those that ended later than
-    /// `since` behind the job's acceptance, or at a time that is not known.
+    /// Lists attempts of a job's tasks from number `from` on: active ones, and those that ended at least `since`
+    /// after the job was accepted or at an unknown time.
     pub(crate) fn attempts_listed(
         &self,
         id: JobId,
@@ -28,7 +28,7 @@ impl LeaderView<'_> {
         let count = job.spec.task_count();
         let from = from.min(count);
         let mut attempts = Vec::new();
-        // A million tasks may be done, so that what is done decides how much fits into an answer.
+        // A million tasks may be done, so this loop over the done tasks decides where the page ends.
         let mut until = from;
         let tasks = job.tasks.focus();
         let tasks = tasks.narrow(from as usize..count as usize).into_iter();
@@ -69,7 +69,7 @@ impl LeaderView<'_> {
     }
 }
 
-/// Attempts of these tasks that ended without deciding them.
+/// The attempts of these tasks that ended without deciding them.
 fn ended_of(job: &Job, id: JobId, numbers: Range<u32>) -> impl Iterator<Item = &EndedAttempt> {
     let first = |number| AttemptId {
         task: TaskId { job: id, number },
@@ -108,7 +108,8 @@ fn over(job: &Job, ended: &EndedAttempt) -> AttemptLine {
     }
 }
 
-/// From when until when something was, in milliseconds behind the job's acceptance, that took so long before it ended.
+/// Returns start and end, in milliseconds after the job was accepted, of something that ended at `at` and took
+/// `took`.
 fn span(job: &Job, at: Option<Time>, took: Duration) -> (Option<f64>, Option<f64>) {
     let end = at.map(|at| at.since(job.accepted));
     let start = end.map(|end| end.saturating_sub(took));

@@ -1,4 +1,4 @@
-//! What clients ask of open jobs.
+//! Requests about open jobs: extend, close, release outputs.
 
 use crate::supervisor::api::access::Demand;
 use crate::supervisor::api::requests::{no_such_job, refuse, too_many};
@@ -16,7 +16,7 @@ use hedge_model::{Hash, JobId, PeerId};
 type Refused = (RefusalKind, String);
 
 impl Leadership<'_> {
-    /// Takes up an extension of an open job.
+    /// Begins to add an extension to an open job. A repeated extension is answered with the result of the first.
     pub(crate) fn on_extend(&mut self, requester: Requester, new: NewSubmission, held: &[Hash]) {
         let (client, request_id) = (requester.peer(), new.request_id);
         let Offer::Groups(id, extension) = &new.offer else {
@@ -40,7 +40,7 @@ impl Leadership<'_> {
         self.begin_submission(requester, new, held);
     }
 
-    /// Closes an open job; one that is closed stays so.
+    /// Closes an open job. Closing a closed job has no effect.
     pub(crate) fn on_close(&mut self, to: PeerId, request_id: u64, id: JobId) {
         let Some(job) = self.state.jobs.get(&id) else {
             let (kind, why) = no_such_job(id);
@@ -61,7 +61,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Releases what tasks of an open job leave.
+    /// Releases the outputs of tasks of an open job.
     pub(crate) fn on_release(&mut self, to: PeerId, request_id: u64, id: JobId, tasks: &[String]) {
         let record = self.view().releasable(id, tasks);
         self.decide(to, request_id, record);
@@ -89,7 +89,7 @@ impl LeaderView<'_> {
         self.can_store()
     }
 
-    /// The record that releases what these tasks leave; else why they cannot be released.
+    /// Returns the record that releases the outputs of these tasks; the error says why they cannot be released.
     fn releasable(&self, id: JobId, tasks: &[String]) -> Result<Record, Refused> {
         let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
         let bad = |why| Err((RefusalKind::Bad, why));
@@ -122,7 +122,7 @@ impl LeaderView<'_> {
     }
 }
 
-/// The numbers of the tasks that are called so: all tasks of an array, or one.
+/// Returns the range of task numbers with this name: all tasks of an array, or one task.
 fn named(job: &Job, text: &str) -> Result<(u32, u32), Refused> {
     if let Some(group) = job.spec.position(text) {
         let numbers = job.spec.numbers(group);

@@ -1,4 +1,4 @@
-//! A job's groups: how they depend on each other, and how far each is.
+//! Lists a job's groups: their dependencies and their progress.
 
 use crate::supervisor::api::requests::no_such_job;
 use crate::supervisor::leader::LeaderView;
@@ -7,7 +7,7 @@ use hedge_model::JobId;
 use hedge_model::msg::RefusalKind;
 use hedge_model::view::{GROUPS_LISTED_MAX, GroupLine, GroupsView};
 
-/// Attempts of a group that may still succeed.
+/// How many tasks of a group have active attempts, and how many further attempts of these tasks are active.
 #[derive(Clone, Copy, Debug, Default)]
 struct Active {
     tasks: u32,
@@ -15,7 +15,7 @@ struct Active {
 }
 
 impl LeaderView<'_> {
-    /// Groups of a job from the position `from` on.
+    /// Lists groups of a job from position `from` on.
     pub(crate) fn groups_listed(
         &self,
         id: JobId,

@@ -1,4 +1,4 @@
-//! A job in figures, computed from the state when it is asked for.
+//! The view of a job, computed from the state on request.
 
 use crate::supervisor::api::views::ms;
 use crate::supervisor::durable::job::Job;
@@ -11,7 +11,7 @@ use hedge_model::view::{BudgetView, JobState, JobView, OpenView};
 use hedge_model::{JobId, TaskId};
 use std::collections::BTreeSet;
 
-/// How many tasks of a job are in which state; with those done they are all.
+/// How many tasks of a job are in which state. With the done ones they add up to all tasks.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     running: u32,
@@ -22,7 +22,7 @@ struct Counts {
 }
 
 impl Job {
-    /// Tasks that failed and are not done.
+    /// The tasks that failed and are not done.
     pub(crate) fn failed_tasks(&self) -> BTreeSet<u32> {
         let ended = match &self.ended {
             Some((JobEnd::Failed { task, .. }, _)) => task.map(|task| task.number),
@@ -39,7 +39,7 @@ impl Job {
 }
 
 impl LeaderView<'_> {
-    /// A job in figures.
+    /// Returns the view of a job.
     pub fn job_view(&self, id: JobId) -> Option<JobView> {
         let job = self.state.jobs.get(&id)?;
         let counts = self.counts(id, job);
@@ -96,7 +96,7 @@ impl LeaderView<'_> {
         if !job.active() {
             let failed = match open {
                 0 => 0,
-                // None was given up for good, or this was not recorded yet when the job failed.
+                // The job failed without giving up a task for good, or before the failure of the task was recorded.
                 _ if failed == 0 => job.failed_tasks().len() as u32,
                 _ => failed,
             };

@@ -1,4 +1,4 @@
-//! Admits, lists and revokes peers, and changes the grid's settings.
+//! Admission, listing and revocation of members, and changes of the grid's settings.
 
 use crate::supervisor::api::name;
 use crate::supervisor::api::requests::refuse;
@@ -27,7 +27,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Ends a membership, and first the ticket by which it began.
+    /// Revokes a member, and first the ticket with which it joined.
     pub(crate) fn revoke(&mut self, requester: PeerId, request_id: u64, name: &str) {
         let record = self.view().revoke_named(requester, name);
         if let Ok(Record::MemberRevoked { peer, .. }) = &record
@@ -38,7 +38,7 @@ impl Leadership<'_> {
         self.decide(requester, request_id, record);
     }
 
-    /// A member was revoked.
+    /// Handles the committed revocation of a member: the leader loses it as a worker, and tells all other workers.
     pub(crate) fn after_revoked(&mut self, peer: PeerId) {
         self.on_gone(peer, false);
         if let Some(ix) = self.leader.pool.find(peer) {
@@ -52,7 +52,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Appends what was asked for, or says why not.
+    /// Appends the requested record, or refuses the request.
     pub(crate) fn decide(
         &mut self,
         client: PeerId,
@@ -67,8 +67,8 @@ impl Leadership<'_> {
 }
 
 impl LeaderView<'_> {
-    /// Whether a relay may carry a peer's packets. One that holds a ticket may be on its way to join, or serve a
-    /// client's files under a key of their own; that the ticket has let in all its peers is no reason against.
+    /// Returns whether a relay may carry a peer's packets. A peer that holds a ticket may be about to join, or may
+    /// serve a client's files under a separate key. It is allowed even if the ticket is used up.
     pub(crate) fn may_relay(&self, peer: PeerId, ticket: Option<Hash>) -> Result<Reply, Refused> {
         let supervisors = || {
             self.peers
@@ -99,7 +99,7 @@ impl LeaderView<'_> {
             ticket: member.ticket.map(|ticket| ticket.to_string()),
         };
         let mut views: Vec<MemberView> = self.state.members.iter().map(view).collect();
-        // The founder of a grid joined nobody.
+        // The founder of a grid joined without a ticket and is not in the list of members.
         let founders = self
             .peers
             .group
@@ -133,13 +133,13 @@ impl LeaderView<'_> {
         Some(place.to_owned())
     }
 
-    /// Asks for the end of a membership, named by the beginning of an id or a worker's host.
+    /// Returns the record that revokes a member. `name` is the beginning of its id, or a worker's host.
     pub(crate) fn revoke_named(&self, requester: PeerId, name: &str) -> Result<Record, Refused> {
         let host = |peer: PeerId| {
             let leader = self.leader;
             Some(&*leader.worker(peer)?.info().host)
         };
-        // The supervisor that founded the grid joined nobody.
+        // The supervisor that founded the grid is not in the list of members.
         let seated = self
             .peers
             .group
@@ -168,7 +168,7 @@ impl LeaderView<'_> {
         Ok(Record::MemberRevoked { peer, at: self.now })
     }
 
-    /// Checks a setting, and asks for the record that makes it.
+    /// Checks a setting and returns the record that changes it.
     pub(crate) fn setting(&self, name: &str, value: &str) -> Result<Record, Refused> {
         let mut changed = (**self.state.settings()).clone();
         match changed.set(name, value) {
@@ -181,7 +181,7 @@ impl LeaderView<'_> {
         }
     }
 
-    /// Asks for the newest format that all supervisors speak.
+    /// Returns the record that switches the group to the newest format that all supervisors speak.
     pub(crate) fn upgrade(&self) -> Result<Record, Refused> {
         let spoken = self
             .peers

@@ -1,4 +1,4 @@
-//! What clients and administrators ask for, and what they are shown.
+//! Requests of clients and administrators: access control, changes, and views.
 
 mod access;
 mod attempts;

@@ -1,13 +1,13 @@
-//! Which peer a person means.
+//! Finds the peer or ticket that a person named.
 
 use hedge_model::msg::RefusalKind;
 use std::fmt::Display;
 
-/// Fewest characters of an id that name something: fewer may be a slip, and fit one of few by chance.
+/// Shortest beginning of an id that identifies something. A shorter one may be a slip that matches by chance.
 const ID_CHARS_MIN: usize = 4;
 
-/// The one of `all` whose id begins with `name`, or whose other name it is. `what` says what they are, `list` which
-/// command lists them.
+/// Returns the one item of `all` whose id begins with `name` or whose second name it is. `what` names the kind of
+/// item and `list` the command that lists them.
 pub(crate) fn only<'a, T>(
     name: &str,
     what: &str,

@@ -1,4 +1,4 @@
-//! What tasks print: of attempts that are over from the durable state, of those that run from their workers.
+//! What tasks print: output of ended attempts from the durable state, output of running attempts from their workers.
 
 use crate::supervisor::answer;
 use crate::supervisor::api::requests::{no_such_job, refuse};
@@ -14,18 +14,18 @@ use hedge_model::{AttemptId, Ending, Hash, JobId, PeerId, TaskId};
 
 type Refused = (RefusalKind, String);
 
-/// Where the output of an attempt is.
+/// Where the output of an attempt can be read.
 enum Output {
-    /// At the worker where it runs.
+    /// At the worker that runs it.
     At(WorkerIx, AttemptId),
-    /// It is over, and this is what is known of its output; whether it is the task's.
+    /// In the log of the ended attempt; and whether that is the task's final output.
     Over(Box<LogView>, bool),
-    /// Nowhere, for this reason; whether that stays so.
+    /// Nowhere, for this reason; and whether that is final.
     Nowhere(String, bool),
 }
 
 impl Leadership<'_> {
-    /// A client wants to know what an attempt has printed so far.
+    /// Handles a client's request for what an attempt has printed so far.
     pub(crate) fn on_printed_request(
         &mut self,
         client: PeerId,
@@ -78,7 +78,8 @@ impl LeaderView<'_> {
         }
     }
 
-    /// The attempt of a task that is not done to be read: of those that run, the primary one, or that which runs longest.
+    /// Returns the attempt of an open task to read: the primary one if it runs, otherwise the one that has run
+    /// longest.
     fn running(&self, task: TaskId) -> Option<AttemptId> {
         let open = self.state.task(task)?.is_open();
         let known = self.leader.tasks.get(&task).filter(|_| open)?;
@@ -129,13 +130,13 @@ impl LeaderView<'_> {
         }
     }
 
-    /// Whether an earlier leader may have assigned the attempt, and its worker may still come with it.
+    /// Returns whether an earlier leader may have assigned the attempt and its worker may still report it.
     fn may_be_reported(&self, id: AttemptId) -> bool {
         let led_for = self.now.since(self.leader.recovery.since());
         id.epoch < self.state.epoch() && led_for < self.config.content_grace
     }
 
-    /// Why the output of an attempt that is not over cannot be read.
+    /// Returns why the output of an active attempt cannot be read.
     fn unreadable(&self, attempt: &Attempt) -> String {
         let worker = &self.leader.pool[attempt.worker()];
         let name = self.name(worker.peer());
@@ -148,7 +149,7 @@ impl LeaderView<'_> {
         }
     }
 
-    /// What the last attempt of a task that ended printed, or the one that won.
+    /// Returns the output of the attempt that won, or else of the last attempt that ended with a log.
     pub(crate) fn logs(&self, id: JobId, task: &str) -> Result<(GrantedReply, Vec<Hash>), Refused> {
         let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
         let number = find_task(job, task)?;
@@ -216,8 +217,8 @@ impl LeaderView<'_> {
     }
 }
 
-/// The attempt whose output is the task's: the one that won, or, where the task failed or the job ended without one, the
-/// last that printed anything.
+/// Returns the attempt whose output counts as the task's: the winner. If the task failed or the job ended without
+/// one, the last attempt with a log.
 fn deciding(job: &Job, task: TaskId) -> Option<AttemptId> {
     let known = &job.tasks[task.number as usize];
     if let Some(done) = known.done() {

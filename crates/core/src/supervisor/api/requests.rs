@@ -1,4 +1,4 @@
-//! What clients ask for.
+//! Handles client requests: dispatch, submissions, and requests about one job.
 
 use crate::supervisor::api::access::Demand;
 use crate::supervisor::api::name;
@@ -14,7 +14,7 @@ use hedge_model::view::JobView;
 use hedge_model::{Hash, JobId, PeerId};
 use std::ops::Bound;
 
-/// Submissions whose inputs are on their way at once; a client beyond it is asked to try again.
+/// The most submissions with inputs in transfer. Further clients are asked to try again.
 const SUBMISSIONS_MAX: usize = 256;
 
 const NO_SECRET: &str = "no secret was drawn for the ticket";
@@ -105,7 +105,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Answers with what names blobs, and has the client granted leave to read these.
+    /// Replies with something that names blobs, and asks for a grant that lets the client read them.
     pub(crate) fn answer_granted(
         &mut self,
         to: PeerId,
@@ -129,7 +129,7 @@ impl Leadership<'_> {
         });
     }
 
-    /// Has a client told of a job's changes from now on, as further answers to what it asked.
+    /// Subscribes a client to a job's changes, which are sent as further replies to its request.
     fn watch_job(
         &mut self,
         peer: PeerId,
@@ -240,7 +240,8 @@ impl LeaderView<'_> {
         }
     }
 
-    /// The jobs behind `after` that a peer may see: its own, an administrator all; as many as fit into one answer.
+    /// Returns the jobs after `after` that the requester may see, as many as fit into one reply. Administrators see
+    /// all jobs, others their own.
     fn jobs_shown_to(&self, requester: Requester, after: Option<JobId>) -> Vec<JobView> {
         let peer = requester.peer();
         let all = self.role_of(requester) == Some(Role::Admin);
@@ -282,7 +283,7 @@ impl LeaderView<'_> {
         }
     }
 
-    /// Whether all supervisors of the group could read a job's record; else why not.
+    /// Returns whether all supervisors of the group can read the record of this job; the error says why not.
     fn can_record(&self, spec: &SharedSpec) -> Result<(), (RefusalKind, String)> {
         let (needed, written) = (spec.format(), self.state.format());
         let coming = self.state.begins() && needed <= self.config.format_max;
@@ -301,7 +302,7 @@ impl LeaderView<'_> {
         self.job_view(id).ok_or_else(|| no_such_job(id))
     }
 
-    /// Whether a job can be removed on request; else why not.
+    /// Returns the record that removes a job; the error says why it cannot be removed.
     fn forgettable(&self, id: JobId) -> Result<Record, (RefusalKind, String)> {
         match self.state.jobs.get(&id) {
             None => Err(no_such_job(id)),
@@ -316,7 +317,7 @@ impl LeaderView<'_> {
         }
     }
 
-    /// Whether what failed of a job can run again; else why not.
+    /// Returns the record that retries a failed job; the error says why it cannot be retried.
     fn retriable(&self, id: JobId) -> Result<Record, (RefusalKind, String)> {
         let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
         let why = match &job.ended {
@@ -341,7 +342,7 @@ impl LeaderView<'_> {
     }
 }
 
-/// Whether one more submission can be on its way.
+/// Returns whether one more submission may begin.
 pub(crate) fn too_many(submissions: &Submissions) -> Result<(), (RefusalKind, String)> {
     if submissions.iter().len() < SUBMISSIONS_MAX {
         return Ok(());

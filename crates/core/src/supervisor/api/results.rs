@@ -1,4 +1,4 @@
-//! What tasks left: of ended jobs all results, and of any job those of single tasks.
+//! Output files of tasks: the results of an ended job, or the outputs of single tasks of any job.
 
 use crate::supervisor::api::requests::no_such_job;
 use crate::supervisor::api::views::find_task;
@@ -11,14 +11,14 @@ use hedge_model::{Data, Hash, JobId};
 
 type Refused = (RefusalKind, String);
 
-/// Bytes of one page of results, about: a quarter of a frame, so that answers to other questions fit beside it.
+/// Approximate size of a page of results in bytes: a quarter of a frame, which leaves room for other replies.
 const RESULTS_PAGE_BYTES: usize = 4 << 20;
-/// Bytes of a listed file beside its path, its task's label and inline content, at most: ids, hash, and its place in
-/// a grant.
+/// The most bytes that a listed file takes besides its path, its task's label and its inline content: ids, hash, and
+/// its place in a grant.
 const RESULT_FILE_BYTES: usize = 200;
 
 impl LeaderView<'_> {
-    /// Answers a request for what names blobs.
+    /// Answers a request whose reply names blobs.
     pub(crate) fn granted(&self, request: Request) -> Result<(GrantedReply, Vec<Hash>), Refused> {
         match request {
             Request::Results { job, from } => self.results(job, from),
@@ -31,7 +31,7 @@ impl LeaderView<'_> {
         }
     }
 
-    /// One page of an ended job's results, from the file with this position on.
+    /// Returns one page of an ended job's results, from the file at position `from` on.
     fn results(&self, id: JobId, from: u64) -> Result<(GrantedReply, Vec<Hash>), Refused> {
         let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
         if job.active() {
@@ -41,7 +41,7 @@ impl LeaderView<'_> {
         Ok(self.page(id, job, from, || result_tasks(job)))
     }
 
-    /// One page of what these tasks left, whether the job has ended or not.
+    /// Returns one page of the outputs of these tasks, whether the job has ended or not.
     fn outputs(
         &self,
         id: JobId,
@@ -78,7 +78,7 @@ impl LeaderView<'_> {
         Ok(self.page(id, job, from, named))
     }
 
-    /// Whether outputs of a task are no results, and nobody has them any more.
+    /// Returns whether a task has outputs that are not results and that no reachable peer holds any more.
     fn are_gone(&self, job: &Job, number: u32, done: &Done) -> bool {
         let has_holder = |hash: Hash| {
             let blob = self.leader.blobs.get(hash);

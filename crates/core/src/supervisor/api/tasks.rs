@@ -1,4 +1,4 @@
-//! A job's tasks as a list.
+//! Lists a job's tasks.
 
 use crate::supervisor::api::requests::no_such_job;
 use crate::supervisor::api::views::ms;
@@ -10,12 +10,12 @@ use hedge_model::view::{TASKS_LISTED_MAX, TaskFilter, TaskLine, TasksView};
 use hedge_model::{JobId, TaskId};
 use std::collections::BTreeSet;
 
-/// Tasks that are looked at for one answer, at most: a request takes a few milliseconds however large the job is.
+/// The most tasks examined for one reply, so that a request takes a few milliseconds whatever the size of the job.
 const LOOKED_AT_MAX: u32 = 50_000;
 
 impl Job {
-    /// Exit status and signal of the program of the attempt that decided how a task is: the one that won, else the last
-    /// one that ended.
+    /// Returns exit status and signal of the attempt that decided the task: the winner, or else the last one that
+    /// ended.
     pub(crate) fn exit_of(&self, task: TaskId) -> (Option<i32>, Option<i32>) {
         if self.tasks[task.number as usize].done().is_some() {
             return (Some(0), None);
@@ -28,7 +28,7 @@ impl Job {
 }
 
 impl LeaderView<'_> {
-    /// Tasks of a job from the number `from` on.
+    /// Lists tasks of a job from number `from` on.
     pub(crate) fn tasks_listed(
         &self,
         id: JobId,

@@ -1,4 +1,4 @@
-//! What administrators ask of tickets.
+//! Requests of administrators about tickets.
 
 use crate::supervisor::api::name;
 use crate::supervisor::contract::Pending;
@@ -9,7 +9,7 @@ use hedge_model::record::{Record, Ticket};
 use hedge_model::view::TicketView;
 
 impl Leadership<'_> {
-    /// Appends a new ticket; the requester gets `text` once it is committed.
+    /// Appends a new ticket. The requester gets `text` once the record is committed.
     pub(crate) fn make_ticket(
         &mut self,
         client: PeerId,
@@ -52,7 +52,7 @@ impl LeaderView<'_> {
         }
     }
 
-    /// Asks for the end of a ticket, named by the beginning of its id.
+    /// Returns the record that revokes a ticket. `name` is the beginning of its id.
     pub(crate) fn revoke_ticket_named(&self, name: &str) -> Result<Record, (RefusalKind, String)> {
         let tickets = self.state.tickets.values();
         let tickets = tickets.map(|ticket| (ticket, ticket.hash, None));
@@ -64,7 +64,8 @@ impl LeaderView<'_> {
         Ok(Record::TicketMade(ticket.revoked()))
     }
 
-    /// The end of the ticket by which a member joined: a revoked member would come back by it under another key.
+    /// Returns the record that revokes the ticket with which a member joined. Otherwise a revoked member could join
+    /// again under another key.
     pub(crate) fn revoke_ticket_of(&self, peer: PeerId) -> Option<Record> {
         let ticket = self.state.tickets.get(&self.state.joined_by(peer)?)?;
         (!ticket.is_revoked()).then(|| Record::TicketMade(ticket.revoked()))

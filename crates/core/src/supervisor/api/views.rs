@@ -1,4 +1,4 @@
-//! What people and programs see, computed from the state when it is asked for.
+//! Views for people and programs, computed from the state on request.
 
 use crate::monitor::Attention;
 use crate::supervisor::api::requests::no_such_job;
@@ -22,21 +22,21 @@ use hedge_model::{Ending, JobId, PeerId, TaskId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Tasks that `explain` shows of a job by itself.
+/// The most tasks that `explain` shows of a job.
 const EXPLAIN_TASKS_MAX: usize = 20;
 const CRITICAL_SHOWN_MAX: usize = 1_000;
-/// Outputs that `explain` lists of a task: with the longest paths they fit into one answer.
+/// The most outputs that `explain` lists of a task. Even with the longest paths they fit into one reply.
 const OUTPUTS_SHOWN_MAX: usize = 1_000;
 
 type Refused = (RefusalKind, String);
 
 impl LeaderView<'_> {
-    /// Tasks of a job that have or had an attempt.
+    /// The tasks of a job that have attempts known to this leader, or had some.
     pub(crate) fn tasks_of(&self, job: JobId) -> impl Iterator<Item = (&TaskId, &ActiveTask)> {
         self.leader.tasks.range(job.tasks())
     }
 
-    /// All workers in figures.
+    /// Returns views of all workers.
     pub fn worker_views(&self) -> Vec<(PeerId, WorkerView)> {
         let leader = self.leader;
         let view = |worker: &Worker| {
@@ -119,7 +119,8 @@ impl LeaderView<'_> {
         })
     }
 
-    /// Tasks that hold a job up, or that were not done when it ended: those with failures or attempts first.
+    /// Returns tasks that hold the job up, or that were not done when it ended: first those with failures or active
+    /// attempts.
     fn undone(&self, id: JobId, job: &Job) -> Vec<u32> {
         let open = |number: &u32| job.tasks[*number as usize].done().is_none();
         let failed = job.failed_tasks().into_iter();
@@ -236,7 +237,7 @@ impl LeaderView<'_> {
         } else {
             "ready"
         };
-        // Why it does not run already.
+        // If its last attempt moved away from a worker, say why.
         let last = job.ended_attempts(task).next_back();
         let moved = |end: &Ending| matches!(end.fault(), Fault::Worker | Fault::Input);
         match last.filter(|last| moved(&last.end)) {
@@ -248,7 +249,7 @@ impl LeaderView<'_> {
         }
     }
 
-    /// The state of a task that was not done when its job ended, and why.
+    /// Returns the state of a task that was not done when its job ended, and why.
     fn undone_state(&self, id: TaskId, job: &Job, end: &JobEnd) -> (&'static str, String) {
         let failed = job.ended_attempts(id).rev();
         let mut failed = failed.filter(|ended| ended.end.fault() == Fault::Task);
@@ -323,7 +324,7 @@ impl LeaderView<'_> {
         views
     }
 
-    /// Why an attempt is where it is.
+    /// Returns why the attempt is at this worker, or which job it waits for.
     fn attempt_why(&self, job: &Job, attempt: &Attempt) -> String {
         match attempt.state().waits_for() {
             Some(other) => self.waits_text(other),
@@ -331,7 +332,7 @@ impl LeaderView<'_> {
         }
     }
 
-    /// What is said of an attempt that waits for a job.
+    /// Returns the text for an attempt that waits for a job.
     pub(crate) fn waits_text(&self, job: JobId) -> String {
         let over = self.state.jobs.get(&job).is_none_or(|job| !job.active());
         if over {
@@ -351,7 +352,7 @@ impl LeaderView<'_> {
     }
 }
 
-/// The tasks that the task at `offset` of a group waits for at its own place and that will never be done.
+/// Returns the element-wise dependencies of the task at `offset` of a group that will never be done.
 fn lost_element_inputs(job: &Job, group: usize, offset: u32) -> Vec<String> {
     let others = job.spec.each(group).iter().map(|other| *other as usize);
     let numbers = others.map(|other| job.spec.first(other) + offset);
@@ -360,7 +361,8 @@ fn lost_element_inputs(job: &Job, group: usize, offset: u32) -> Vec<String> {
     lost.map(|number| job.spec.label(number)).collect()
 }
 
-/// The groups that a task still waits for, and how much of each is left; and the tasks at its own place.
+/// Returns what a task still waits for: groups with the number of tasks left, and its unfinished element-wise
+/// dependencies.
 fn unfinished(job: &Job, group: usize, number: u32) -> Vec<String> {
     let waits_for = job.spec.waits_for(group).iter();
     let offset = number - job.spec.first(group);
@@ -396,7 +398,7 @@ pub(crate) fn find_task(job: &Job, text: &str) -> Result<u32, Refused> {
     })
 }
 
-/// How an attempt that has not ended stands, in a word.
+/// Returns the state of an active attempt as one word.
 pub(crate) fn state_name(attempt: &Attempt) -> &'static str {
     match attempt.stalled() {
         Some(_) => "stalled",
@@ -404,7 +406,7 @@ pub(crate) fn state_name(attempt: &Attempt) -> &'static str {
     }
 }
 
-/// How an attempt ended without success, in a word.
+/// Returns how an unsuccessful attempt ended as one word.
 pub(crate) fn end_name(end: &Ending) -> &'static str {
     match (end.fault(), end) {
         (Fault::Task, _) => "failed",
@@ -414,7 +416,7 @@ pub(crate) fn end_name(end: &Ending) -> &'static str {
     }
 }
 
-/// How a worker may be used.
+/// Returns whether a worker takes tasks, as one word.
 fn usage(worker: &Worker) -> &'static str {
     match worker.owner().response() {
         _ if worker.draining() => "draining",

@@ -1,4 +1,4 @@
-//! Why tasks that could start do not run.
+//! Explains why tasks that could start do not run.
 
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::LeaderView;
@@ -8,36 +8,37 @@ use hedge_model::spec::CriticalPlacement;
 use hedge_model::{JobId, TaskId};
 use std::time::Duration;
 
-/// Reasons that are given for one job.
+/// The most reasons given for one job.
 const REASONS_MAX: usize = 5;
 
 /// Why the next task of a group does not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// The leader does not know yet what runs already.
+    /// The leader is at the recovery barrier: the task may run already.
     RecoveryBarrier,
-    /// Inputs are out of reach.
+    /// Inputs cannot be reached.
     Inputs,
     /// No worker is connected.
     NoWorker,
-    /// No worker that is connected could ever take it.
+    /// No connected worker could ever run it.
     Unfit(String),
-    /// Workers could take it, but are given nothing now.
+    /// Workers could run it, but none of them takes tasks now.
     Unusable(String),
-    /// It failed, and is tried again after a while.
+    /// It failed and is retried after this time.
     Retry(Duration),
-    /// It failed on the workers that are free.
+    /// It failed on all workers with free slots.
     Failed,
-    /// A faster worker will have done it sooner.
+    /// It is deferred: it will be done sooner on a faster worker.
     Deferred,
-    /// It is critical, and waits for a worker of the higher class.
+    /// It is critical and waits for a worker of the higher class.
     Class,
-    /// All workers that could take it have no room; how many there are.
+    /// All workers that could run it are busy; their number.
     Busy(usize),
 }
 
 impl Wait {
-    /// Whether it also counts where other tasks of the job run: it does not end by itself.
+    /// Returns whether the reason does not go away by itself. Such a reason is shown even while other tasks of the
+    /// job run.
     fn lasts(&self) -> bool {
         matches!(
             self,
@@ -45,7 +46,7 @@ impl Wait {
         )
     }
 
-    /// For people.
+    /// Returns the reason as text for people.
     pub fn text(&self) -> String {
         match self {
             Self::RecoveryBarrier => {
@@ -71,8 +72,8 @@ impl Wait {
 }
 
 impl LeaderView<'_> {
-    /// Why tasks of a job that could start do not run: distinct reasons, at most five. While other tasks of it run,
-    /// only those that do not end by themselves.
+    /// Returns why tasks of a job that could start do not run: up to five distinct reasons. While other tasks of the
+    /// job run, only reasons that do not go away by themselves.
     pub(crate) fn waits(&self, id: JobId, job: &Job, running: u32) -> Vec<String> {
         let Some(active_job) = self.leader.jobs.get(id) else {
             return Vec::new();
@@ -98,7 +99,7 @@ impl LeaderView<'_> {
                 Wait::NoWorker | Wait::Unfit(_) => wait.text(),
                 _ => format!("task {}: {}", job.spec.label(number), wait.text()),
             };
-            // All groups share these.
+            // These hold for all groups.
             let all = matches!(wait, Wait::NoWorker | Wait::RecoveryBarrier);
             reasons.push((wait, text));
             if all || reasons.len() >= REASONS_MAX {
@@ -108,7 +109,7 @@ impl LeaderView<'_> {
         reasons.into_iter().map(|(_, text)| text).collect()
     }
 
-    /// The first task of a group that could start and has no attempt.
+    /// Returns the first task of a group that could start and has no attempt.
     fn next_task(&self, id: JobId, job: &Job, group: usize) -> Option<u32> {
         let offers = self.leader.jobs.group(id, group)?;
         if offers.waiting() > 0 || job.remaining_of(group) == 0 {
@@ -128,7 +129,7 @@ impl LeaderView<'_> {
         })
     }
 
-    /// Why a task that waits for no other has no attempt.
+    /// Returns why a task whose dependencies are done has no attempt.
     pub(crate) fn wait_of(&self, id: JobId, job: &Job, number: u32) -> Wait {
         let leader = self.leader;
         let at = job.spec.group_of(number);
@@ -186,7 +187,7 @@ impl LeaderView<'_> {
     }
 }
 
-/// Why none of these workers is given tasks, in a sentence.
+/// Returns a sentence that says why none of these workers takes tasks.
 fn unusable(able: &[&Worker]) -> String {
     let causes = [
         (
@@ -232,7 +233,7 @@ fn unusable(able: &[&Worker]) -> String {
     format!("{who}: {}{why}", causes.join(", "))
 }
 
-/// What keeps a worker from being given tasks, the cause that ends last.
+/// Why a worker takes no tasks. If several causes apply, the one that lasts longest.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Unusable {
     Draining,

@@ -1,26 +1,26 @@
-//! What is believed of how executions go, straggling included.
+//! The model of execution times in this grid, with stragglers.
 
-/// Factors by which stragglers are represented.
+/// How many factors represent the distribution of stragglers.
 const FACTORS: usize = 6;
 
-/// How executions go in this grid.
+/// A model of execution times.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Beliefs {
-    /// Standard deviation of the logarithm of an execution's time around what was expected, straggling apart.
+    /// Standard deviation of the logarithm of actual over expected time, for executions that do not straggle.
     pub noise: f64,
     /// The share of executions that straggle.
     pub straggling: f64,
-    /// A straggler takes at least this many times as long.
+    /// A straggler takes at least this many times the expected time.
     pub straggle_min: f64,
-    /// And at most this many times.
+    /// A straggler takes at most this many times the expected time.
     pub straggle_max: f64,
-    /// The shape of the straggling factor's Pareto distribution between these.
+    /// The shape of the Pareto distribution, truncated to these bounds, of a straggler's factor.
     pub straggle_shape: f64,
 }
 
 impl Default for Beliefs {
-    /// What a calibration on real workflows was made with: 5 % of executions take 3 to 10 times as long, by a
-    /// truncated Pareto distribution of shape 1.5; others scatter by 0.2.
+    /// The values of a calibration on real workflows: 5 % of executions take 3 to 10 times as long, by a truncated
+    /// Pareto distribution of shape 1.5; the others scatter by 0.2.
     fn default() -> Self {
         Self {
             noise: 0.2,
@@ -33,20 +33,20 @@ impl Default for Beliefs {
 }
 
 impl Beliefs {
-    /// Stragglers' factors with their chances, which sum to 1.
+    /// Returns factors that represent stragglers, with their probabilities, which sum to 1.
     pub fn factors(&self) -> [(f64, f64); FACTORS] {
         let (low, high, shape) = (self.straggle_min, self.straggle_max, self.straggle_shape);
         let share = 1.0 - (low / high).powf(shape);
         std::array::from_fn(|at| {
-            // The middle of each of equally likely parts.
+            // The middle of each of `FACTORS` equally likely parts.
             let part = (at as f64 + 0.5) / FACTORS as f64;
             let factor = low * (1.0 - part * share).powf(-1.0 / shape);
             (factor, 1.0 / FACTORS as f64)
         })
     }
 
-    /// How likely an execution straggled whose time was off from what was expected by this logarithm; one that
-    /// did not end by itself took at least that long.
+    /// Returns the probability that an execution straggled. `off` is the logarithm of its actual over its expected
+    /// time. One that was stopped (`done` is false) would have taken at least that long.
     pub fn straggled(&self, off: f64, spread: f64, done: bool) -> f64 {
         let spread = spread.max(0.05);
         let like = |mean: f64| {
@@ -62,7 +62,8 @@ impl Beliefs {
             self.straggling * straggling,
             (1.0 - self.straggling) * like(0.0),
         );
-        // Far above all that is known it straggled; far below it did not.
+        // If both likelihoods underflow, an execution far above the expected time straggled, and one far below did
+        // not.
         if yes + no > 1e-290 {
             yes / (yes + no)
         } else if off > 0.0 {
@@ -73,7 +74,8 @@ impl Beliefs {
     }
 }
 
-/// The chance that a standard normal variable exceeds `x`: Abramowitz and Stegun 7.1.26, right to 1e-7.
+/// Returns the probability that a standard normal variable exceeds `x` (Abramowitz and Stegun 7.1.26, accurate to
+/// 1e-7).
 pub(crate) fn above(x: f64) -> f64 {
     let z = x.abs() / std::f64::consts::SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * z);

@@ -1,5 +1,5 @@
-//! Reads persistent maps and lists without believing the length that they claim: their own readers make room for
-//! all of it first, and a damaged snapshot would end the process.
+//! Deserialises persistent maps and lists without trusting their claimed length. Their own deserialisers allocate for
+//! all of it first, so that a damaged snapshot would end the process.
 
 use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Deserializer};

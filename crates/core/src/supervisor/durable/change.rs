@@ -1,29 +1,29 @@
-//! What a committed record did, for the role that follows it.
+//! What a committed record changed, for the role that reacts to it.
 
 use crate::supervisor::durable::job::Job;
 use hedge_model::msg::{Log, SharedExtension};
 use hedge_model::{AttemptId, Data, Ending, FileEntry, Hash, JobId, JobSpec, PeerId, TaskId};
 use std::sync::Arc;
 
-/// Why a record changed nothing: it came too late.
+/// Why a record changed nothing.
 pub(crate) type Stale = &'static str;
 
 /// What a committed record did to the state.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Nothing: it came too late.
+    /// Nothing: it came too late, for this reason.
     Stale(&'static str),
     /// A new epoch has begun.
     Epoch,
-    /// A peer was let in, or a ticket was made or changed.
+    /// A member joined, a ticket was made or changed, or the client of an open job was seen.
     Noted,
-    /// Records have another format.
+    /// Records have a new format from now on.
     Format,
     /// A member was revoked.
     Revoked(PeerId),
     /// A setting was changed.
     Settings,
-    /// A submission has this job, new or from an earlier record of the same key.
+    /// A submission belongs to this job, which is new or was accepted under the same key before.
     Accepted {
         /// The job.
         job: JobId,
@@ -32,93 +32,93 @@ pub enum Change {
     },
     /// An attempt succeeded.
     Succeeded(Success),
-    /// An attempt ended without deciding its task, or is known to have.
+    /// An attempt ended without deciding its task. Also returned if that was known before.
     Ended {
-        /// Which.
+        /// The attempt.
         attempt: AttemptId,
         /// Its worker.
         worker: PeerId,
-        /// How.
+        /// How it ended.
         end: Ending,
-        /// Blobs that it printed.
+        /// Blobs of its printed output.
         printed: Vec<(Hash, u64)>,
-        /// Blobs of the task's checkpoint, if that is not used any more.
+        /// Blobs of the task's checkpoint, if the task no longer uses it.
         checkpoint: Vec<Hash>,
     },
-    /// A task whose outputs are lost runs again.
+    /// A task's outputs are lost and it runs again.
     OutputsLost {
-        /// Which.
+        /// The task.
         task: TaskId,
-        /// Blobs that it had left.
+        /// Blobs of its lost outputs.
         left: Vec<Hash>,
     },
-    /// A task was given up.
+    /// A task has failed for good.
     TaskFailed(TaskId),
     /// A task has a newer checkpoint.
     Checkpointed {
-        /// Which.
+        /// The task.
         task: TaskId,
-        /// Blobs of the one before that this one does not need.
+        /// Blobs of the checkpoint before it that this one does not use.
         dropped: Vec<Hash>,
     },
-    /// A job that had failed goes on.
+    /// A failed job runs again.
     JobRetried(JobId),
-    /// Groups were to be added to an open job.
+    /// An extension of an open job was decided.
     Extended {
-        /// Which.
+        /// The job.
         job: JobId,
-        /// What.
+        /// The extension.
         extension: SharedExtension,
-        /// The position of the first group; none where nothing was added.
+        /// The position of its first group; none if nothing was added.
         from: Option<usize>,
     },
-    /// Nobody who may come is to read what these tasks of an open job leave.
+    /// The client released the outputs of these tasks: groups added later do not read them.
     Released {
-        /// Which.
+        /// The job.
         job: JobId,
         /// The numbers of the tasks.
         tasks: Vec<u32>,
     },
-    /// Nothing more is added to a job.
+    /// An open job was closed.
     JobClosed(JobId),
     /// A job has ended.
     JobEnded {
-        /// Which.
+        /// The job.
         job: JobId,
-        /// Its whole specification, of which the state keeps an outline.
+        /// Its whole specification. The state may keep only an outline of it.
         spec: Arc<JobSpec>,
         /// Blobs of the checkpoints that it had.
         checkpoints: Vec<Hash>,
     },
-    /// The end of a job came too late: it goes on, or had ended before.
+    /// The end of a job changed nothing: not enough tasks are done any more, or the job had ended before.
     JobNotEnded(JobId),
-    /// An ended job is removed.
+    /// An ended job was removed.
     JobForgotten {
-        /// Which.
+        /// The job.
         job: JobId,
-        /// What was known of it; none where it was removed before or has not ended.
+        /// The removed job; none if it was removed before or has not ended.
         known: Option<Arc<Job>>,
     },
     /// Benchmark tasks measured a worker.
     Benchmarked(PeerId),
 }
 
-/// An attempt that succeeded.
+/// A successful attempt.
 #[derive(Clone, Debug)]
 pub struct Success {
-    /// Which.
+    /// The attempt.
     pub attempt: AttemptId,
     /// Its worker.
     pub worker: PeerId,
-    /// Whether it is the first of its task: otherwise it changed nothing.
+    /// Whether it is the first of its task to succeed. Otherwise it changed nothing.
     pub won: bool,
-    /// Whether it says how long it ran.
+    /// Whether its running time is known.
     pub timed: bool,
-    /// What it left.
+    /// Its outputs.
     pub outputs: Arc<[FileEntry]>,
-    /// Blobs that it printed.
+    /// Blobs of its printed output.
     pub printed: Vec<(Hash, u64)>,
-    /// Blobs of the task's checkpoint.
+    /// Blobs of the task's checkpoint, which is dropped.
     pub checkpoint: Vec<Hash>,
 }
 

@@ -1,5 +1,5 @@
-//! The newest checkpoint of each task that has one: at most one for each task that is not done. Supervisors hold it, as they
-//! hold results.
+//! The newest checkpoint of each task, at most one for each task that is not done. Supervisors replicate checkpoints
+//! like results.
 
 use crate::supervisor::durable::change::Stale;
 use crate::supervisor::durable::job::{EndedAttempt, Job};
@@ -10,28 +10,28 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// A checkpoint that is recorded.
+/// A recorded checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RecordedCheckpoint {
     pub(crate) checkpoint: Arc<Checkpoint>,
     pub(crate) worker: PeerId,
-    /// When it was made.
+    /// When the attempt made it.
     pub(crate) made: Time,
 }
 
 impl Job {
-    /// The newest checkpoint of a task.
+    /// Returns the newest checkpoint of a task.
     pub(crate) fn checkpoint_of(&self, number: u32) -> Option<&RecordedCheckpoint> {
         self.checkpoints.get(&number).map(|recorded| &**recorded)
     }
 
-    /// The blobs of all checkpoints, by hash, with sizes in bytes.
+    /// The blobs of all checkpoints, with sizes in bytes.
     pub(crate) fn checkpoint_blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
         let all = self.checkpoints.values();
         all.flat_map(|recorded| recorded.checkpoint.blobs())
     }
 
-    /// A task has a newer checkpoint. Gives the blobs that it does not need any more.
+    /// Records a newer checkpoint of a task. Returns the blobs of the previous one that it does not share.
     pub(crate) fn note_checkpoint(
         &mut self,
         recorded: RecordedCheckpoint,
@@ -52,14 +52,14 @@ impl Job {
         Ok(old.map_or_else(Vec::new, |old| without(&old, needed)))
     }
 
-    /// A task needs its checkpoint no more. Gives the blobs of it.
+    /// Drops a task's checkpoint. Returns its blobs.
     pub(crate) fn drop_checkpoint(&mut self, number: u32) -> Vec<Hash> {
         let old = self.checkpoints.remove(&number);
         old.map_or_else(Vec::new, |old| without(&old, |_| false))
     }
 
-    /// An attempt ended. Where it failed by its task's own fault after an earlier attempt made the checkpoint, it went on
-    /// from it, in vain: the next one does not. Gives the blobs that are not needed for that any more.
+    /// Drops a task's checkpoint if it did not help: the ended attempt failed by its task's own fault, and an earlier
+    /// attempt made the checkpoint. Retries start without it. Returns the blobs of a dropped checkpoint.
     pub(crate) fn distrust_checkpoint(&mut self, ended: &EndedAttempt) -> Vec<Hash> {
         let id = ended.attempt;
         let known = self.checkpoint_of(id.task.number);
@@ -72,7 +72,8 @@ impl Job {
         Vec::new()
     }
 
-    /// The job has ended: only one that failed keeps its checkpoints, to be retried. Gives the blobs of all that it had.
+    /// Drops the checkpoints of an ended job; a failed job keeps them for a retry. Returns the blobs of all that it
+    /// had.
     pub(crate) fn retire_checkpoints(&mut self) -> Vec<Hash> {
         let blobs = self.checkpoint_blobs().map(|(hash, _)| hash).collect();
         if !matches!(self.ended, Some((JobEnd::Failed { .. }, _))) {
@@ -81,7 +82,7 @@ impl Job {
         blobs
     }
 
-    /// What is wrong with the checkpoints, if anything is.
+    /// Checks the invariants of the checkpoints. The error describes a broken one.
     pub(crate) fn check_checkpoints(&self) -> Result<(), String> {
         for (number, recorded) in &self.checkpoints {
             let id = recorded.checkpoint.id.attempt;

@@ -1,19 +1,20 @@
-//! What of a job cannot be done any more: tasks that were given up, tasks that wait for such a one at their own place, and
-//! groups that wait for more of a group than it can still give.
+//! Derives what can no longer be done in a job: failed tasks, tasks with a failed element-wise dependency, and groups
+//! that need more of a dependency than can still be done. All of it follows from the tasks, so snapshots do not hold
+//! it.
 
 use crate::supervisor::durable::job::Job;
 use imbl::{OrdMap, OrdSet};
 
-/// How many tasks of a job were given up, and what can never start because of that.
+/// How many tasks of a job have failed for good, and what can never start because of that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Failures {
-    /// Tasks that were given up, by group.
+    /// Failed tasks, by group.
     of: OrdMap<u32, u32>,
     total: u32,
-    /// Open tasks that wait at their own place for one that will never be done, and how many each group has.
+    /// Open tasks with an element-wise dependency that will never be done, and their number by group.
     blocked: OrdSet<u32>,
     blocked_of: OrdMap<u32, u32>,
-    /// Groups that will never have enough of what they wait for.
+    /// Groups of which a dependency can never be satisfied.
     cut_off: OrdSet<u32>,
 }
 
@@ -23,29 +24,29 @@ impl Failures {
         self.total += 1;
     }
 
-    /// How many tasks were given up.
+    /// Returns how many tasks have failed.
     pub fn total(&self) -> u32 {
         self.total
     }
 }
 
 impl Job {
-    /// How many tasks of a group were given up.
+    /// Returns how many tasks of a group have failed.
     pub(crate) fn failed_of(&self, group: usize) -> u32 {
         self.failures.of.get(&(group as u32)).copied().unwrap_or(0)
     }
 
-    /// Whether a group waits for more of another than that can still give, so that its tasks will never start.
+    /// Returns whether a group can never start, because too few tasks of a dependency can still be done.
     pub(crate) fn cut_off(&self, group: usize) -> bool {
         self.failures.cut_off.contains(&(group as u32))
     }
 
-    /// Whether an open task waits at its own place for one that will never be done.
+    /// Returns whether an open task has an element-wise dependency that will never be done.
     pub(crate) fn blocked(&self, number: u32) -> bool {
         self.failures.blocked.contains(&number)
     }
 
-    /// How many tasks of a group are not done and still may be.
+    /// Returns how many tasks of a group are not done and still may be.
     pub(crate) fn remaining_of(&self, group: usize) -> u32 {
         if self.cut_off(group) || self.closed(group) {
             return 0;
@@ -58,24 +59,24 @@ impl Job {
         of.get(&(group as u32)).copied().unwrap_or(0)
     }
 
-    /// Whether more tasks were given up than the job allows.
+    /// Returns whether more tasks have failed than the job allows.
     pub(crate) fn failed_too_often(&self) -> bool {
         let allowed = self.failures_allowed();
         allowed.is_some_and(|allowed| self.failures.total > allowed)
     }
 
-    /// How many tasks may be given up before the job is stopped, where that is limited.
+    /// Returns how many tasks may fail before the job is stopped; none means no limit.
     pub(crate) fn failures_allowed(&self) -> Option<u32> {
         let max = self.spec.qos().max_failures?;
         Some(max.of(self.spec.task_count()))
     }
 
-    /// Whether nothing of the job that is not done can be done any more.
+    /// Returns whether nothing that is not done can still be done.
     pub(crate) fn exhausted(&self) -> bool {
         (0..self.spec.groups().len()).all(|group| self.remaining_of(group) == 0)
     }
 
-    /// The group that a group waits for in vain, where it does.
+    /// Returns a dependency of the group that can never be satisfied, if there is one.
     pub(crate) fn unsatisfiable_dependency(&self, group: usize) -> Option<usize> {
         let others = self.spec.waits_for(group).iter();
         let mut others = others.map(|other| *other as usize);
@@ -85,7 +86,7 @@ impl Job {
         })
     }
 
-    /// How many tasks of a group are done or still may be.
+    /// Returns how many tasks of a group are done or still may be.
     pub(crate) fn possible_of(&self, group: usize) -> u32 {
         if self.cut_off(group) {
             return self.done_of(group);
@@ -93,7 +94,7 @@ impl Job {
         self.spec.groups()[group].count() - self.failed_of(group) - self.blocked_of(group)
     }
 
-    /// A task was given up.
+    /// Accounts for a task that has failed.
     pub(crate) fn note_failed(&mut self, number: u32) {
         if self.blocked(number) {
             return self.recount_failures();
@@ -105,7 +106,7 @@ impl Job {
         self.cut_off_dependents(lessened);
     }
 
-    /// A task is done. One that never was to start can give more now than was thought.
+    /// Accounts for a task that is done. If it was thought to be unable to start, its dependents may start after all.
     pub(crate) fn note_done(&mut self, number: u32) {
         let lost = || self.blocked(number) || self.cut_off(self.spec.group_of(number));
         if self.failures.total > 0 && lost() {
@@ -113,14 +114,15 @@ impl Job {
         }
     }
 
-    /// A task that was done is open again.
+    /// Accounts for a done task that is open again.
     pub(crate) fn note_open_again(&mut self) {
         if self.failures.total > 0 {
             self.recount_failures();
         }
     }
 
-    /// Groups were added, from this position on: those that wait for what cannot be done any more will never start.
+    /// Accounts for groups added from this position on: those with a dependency that can never be satisfied will
+    /// never start.
     pub(crate) fn note_added(&mut self, from: usize) {
         if self.failures.total == 0 {
             return;
@@ -148,7 +150,7 @@ impl Job {
         self.cut_off_dependents(lessened);
     }
 
-    /// What cannot be done any more, found from the tasks alone.
+    /// Derives all failures anew from the tasks.
     pub(crate) fn recount_failures(&mut self) {
         self.failures = Failures::default();
         let failed = (0..).zip(&self.tasks).filter(|(_, task)| task.has_failed());
@@ -167,8 +169,8 @@ impl Job {
         self.cut_off_dependents(lessened);
     }
 
-    /// Tasks that wait for the one at `offset` of a group at their own place will never start, nor will those that wait
-    /// for these. Gives their groups.
+    /// Marks the tasks that depend element-wise on the one at `offset` of a group, directly or not, as never able to
+    /// start. Returns their groups.
     fn block_dependents(&mut self, group: usize, offset: u32) -> Vec<usize> {
         let spec = self.spec.clone();
         let (mut lost, mut blocked) = (vec![group], Vec::new());
@@ -188,7 +190,8 @@ impl Job {
         blocked
     }
 
-    /// Less of these groups can be done than before: those that wait for one of them in vain now are cut off.
+    /// Cuts off groups of which a dependency among `lessened` can no longer be satisfied, and in turn their
+    /// dependents.
     fn cut_off_dependents(&mut self, mut lessened: Vec<usize>) {
         let spec = self.spec.clone();
         while let Some(at) = lessened.pop() {

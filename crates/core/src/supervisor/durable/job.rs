@@ -1,4 +1,5 @@
-//! A job as far as it is durable, and the only functions that change it: one for each thing that records say of it.
+//! The durable part of a job and its tasks. Only the functions of this module change them, one for each kind of
+//! record.
 
 use crate::supervisor::durable::bounded;
 use crate::supervisor::durable::change::Stale;
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A job, as far as it is durable.
+/// The durable part of a job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     pub(crate) client: PeerId,
@@ -29,61 +30,60 @@ pub struct Job {
     pub(crate) accepted: Time,
     #[serde(deserialize_with = "bounded::vector")]
     pub(crate) tasks: Vector<Task>,
-    /// For each group how many of its tasks are not done.
+    /// For each group, how many of its tasks are not done.
     #[serde(deserialize_with = "bounded::vector")]
     pub(crate) open: Vector<u32>,
     pub(crate) done: u32,
     pub(crate) ended: Option<(JobEnd, Time)>,
-    /// Attempts that ended without deciding their task. One that was given up may still come back and win,
-    /// or end otherwise; any other end is final.
+    /// Attempts that ended without deciding their task. A lost attempt may still come back and win, or end otherwise;
+    /// any other ending is final.
     #[serde(deserialize_with = "bounded::map")]
     pub(crate) history: OrdMap<AttemptId, Arc<EndedAttempt>>,
     pub(crate) counts: AttemptCounts,
-    /// CPU time of attempts whose end was reported.
+    /// CPU time of the attempts with a reported end.
     pub(crate) cpu: Duration,
-    /// What it costs, and by which tariff.
+    /// The cost so far, and the tariff that it is priced by.
     pub(crate) cost: Cost,
     pub(crate) tariff: Arc<Tariff>,
-    /// Attempts that were stopped and charged, and whose end is not heard of yet.
+    /// Attempts that were stopped and charged, and have not reported their end yet.
     #[serde(deserialize_with = "bounded::map")]
     pub(crate) stopped: OrdMap<AttemptId, Charge>,
-    /// Winners whose outputs were lost.
+    /// Winning attempts whose outputs were lost.
     #[serde(deserialize_with = "bounded::vector")]
     pub(crate) remade: Vector<(AttemptId, Charge)>,
-    /// Bytes that the tasks left which are done and whose outputs are results, see [`Job::keeps`].
+    /// Total size in bytes of the outputs of done tasks that are results, see [`Job::keeps`].
     pub(crate) result_bytes: u64,
     pub(crate) growth: Growth,
-    /// For each group how many of its tasks are released, where there are some. Found again from the tasks after a
-    /// snapshot.
+    /// For each group with released tasks, how many there are. Derived from the tasks after a snapshot.
     #[serde(skip)]
     pub(crate) released_of: OrdMap<u32, u32>,
     /// The newest checkpoint of each task that has one.
     #[serde(deserialize_with = "bounded::map")]
     pub(crate) checkpoints: OrdMap<u32, Arc<RecordedCheckpoint>>,
-    /// What cannot be done any more. Found again from the tasks after a snapshot.
+    /// What can no longer be done. Derived from the tasks after a snapshot.
     #[serde(skip)]
     pub(crate) failures: Failures,
 }
 
-/// A task, as far as it is durable. Small: a job may have millions.
+/// The durable part of a task. It is small, because a job may have millions of tasks.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "StoredTask", into = "StoredTask")]
 pub struct Task {
     pub(crate) generation: u32,
-    /// Attempts of this generation that failed by the task's own fault; and [`GIVEN_UP`], where it is not done; and
+    /// How many attempts of this generation failed by the task's own fault, together with the marks [`GIVEN_UP`] and
     /// [`RELEASED`].
     failures: u32,
     done: Option<Arc<Done>>,
 }
 
-/// The task is given up.
+/// Mark: the task has failed for good.
 const GIVEN_UP: u32 = 1 << 31;
-/// What the task leaves is kept for nobody who may come.
+/// Mark: the client released the task's outputs, so groups added later do not read them.
 const RELEASED: u32 = 1 << 30;
-/// What is no count of failures.
+/// The bits that are not part of the count of failures.
 const MARKS: u32 = GIVEN_UP | RELEASED;
 
-/// [`Task`] in snapshots.
+/// The form of a [`Task`] in snapshots.
 #[derive(Serialize, Deserialize)]
 struct StoredTask {
     generation: u32,
@@ -96,7 +96,7 @@ enum StoredState {
     Open,
     Done(Arc<Done>),
     Failed,
-    /// The same three of tasks that are released.
+    /// The same three states of released tasks.
     ReleasedOpen,
     ReleasedDone(Arc<Done>),
     ReleasedFailed,
@@ -137,7 +137,7 @@ impl From<Task> for StoredTask {
     }
 }
 
-/// How a task was done.
+/// How a task was done: the winning attempt and what it left.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Done {
     pub(crate) attempt: AttemptId,
@@ -147,7 +147,7 @@ pub struct Done {
     pub(crate) usage: Usage,
     pub(crate) class: Class,
     pub(crate) log: Option<Box<Log>>,
-    /// When that was decided. Only views show it, and snapshots do not have it: it is unknown after one.
+    /// When the record was made. Only views show it. Snapshots do not hold it, so it is unknown after one.
     #[serde(skip)]
     pub(crate) at: Option<Time>,
 }
@@ -163,7 +163,7 @@ pub struct EndedAttempt {
     pub(crate) usage: Usage,
     pub(crate) log: Option<Box<Log>>,
     pub(crate) charge: Charge,
-    /// The part of the cost that it is in; none where it ended after its job.
+    /// The account that it was charged to; none if it ended after its job.
     pub(crate) account: Option<Account>,
     /// As in [`Done`].
     #[serde(skip)]
@@ -171,17 +171,17 @@ pub struct EndedAttempt {
 }
 
 impl Task {
-    /// How it was done, if it is.
+    /// Returns how the task was done; none if it is not.
     pub fn done(&self) -> Option<&Done> {
         self.done.as_deref()
     }
 
-    /// How many of its attempts failed by its own fault since it was last opened.
+    /// Returns how many of its attempts failed by its own fault since it was last opened.
     pub fn failures(&self) -> u32 {
         self.failures & !MARKS
     }
 
-    /// Whether what it leaves is kept for nobody who may come.
+    /// Returns whether its outputs are released: groups added later do not read them.
     pub fn is_released(&self) -> bool {
         self.failures & RELEASED != 0
     }
@@ -190,24 +190,24 @@ impl Task {
         self.failures |= RELEASED;
     }
 
-    /// Whether it is given up.
+    /// Returns whether it has failed for good.
     pub fn has_failed(&self) -> bool {
         self.failures & GIVEN_UP != 0
     }
 
-    /// Whether it is neither done nor given up.
+    /// Returns whether it is neither done nor failed.
     pub fn is_open(&self) -> bool {
         self.done.is_none() && !self.has_failed()
     }
 }
 
 impl Done {
-    /// What the winner is charged.
+    /// Returns what the winner is charged.
     pub fn charge(&self) -> Charge {
         used(self.class, &self.usage)
     }
 
-    /// Content that the task left, by hash, with sizes in bytes.
+    /// The blobs that the task left, with sizes in bytes.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
         left(&self.outputs, self.log.as_deref())
     }
@@ -219,8 +219,8 @@ impl Done {
     }
 }
 
-/// Content that a task leaves with these outputs and this log, by hash, with sizes in bytes: its files, or what it
-/// printed where it has none.
+/// The blobs that a task leaves with these outputs and this log, with sizes in bytes: its files, or its printed
+/// output if it has no files.
 pub(crate) fn left<'a>(
     outputs: &'a [FileEntry],
     log: Option<&'a Log>,
@@ -268,7 +268,7 @@ impl Job {
         }
     }
 
-    /// Whether all tasks of `group` are done.
+    /// Returns whether all tasks of `group` are done.
     pub fn group_done(&self, group: usize) -> bool {
         self.open[group] == 0
     }
@@ -298,19 +298,20 @@ impl Job {
         self.history.range(all).map(|(_, ended)| &**ended)
     }
 
-    /// Whether the job failed and is kept so that it can be retried.
+    /// Returns whether the job failed and is kept whole, so that it can be retried.
     pub(crate) fn can_be_retried(&self) -> bool {
         matches!(self.ended, Some((JobEnd::Failed { .. }, _))) && !self.spec.is_outline()
     }
 
-    /// What a job that failed is kept with beside its results: what it needs to be retried, its checkpoints among that.
+    /// The blobs that a failed job keeps for a retry in addition to its results, checkpoints included; with sizes in
+    /// bytes.
     pub(crate) fn kept_to_retry(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
         let kept = self.can_be_retried().then(|| self.needed_to_go_on());
         kept.into_iter().flatten()
     }
 
-    /// What a job needs beside its results to go on: its inputs, and what its tasks left that tasks read which are not
-    /// done. By hash, with sizes in bytes.
+    /// The blobs that the job needs in addition to its results to go on, with sizes in bytes: inputs, checkpoints,
+    /// and outputs that unfinished groups read.
     pub(crate) fn needed_to_go_on(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
         let read = |group: usize| {
             let mut readers = self.spec.waited_by(group).iter();
@@ -328,12 +329,12 @@ impl Job {
             .chain(left)
     }
 
-    /// Whether the job is neither done, failed nor cancelled.
+    /// Returns whether the job is neither done, failed nor cancelled.
     pub fn active(&self) -> bool {
         self.ended.is_none()
     }
 
-    /// A task that the job has, while the job goes on.
+    /// Returns a task of the job; an error if the job has ended or has no such task.
     pub(crate) fn active_task(&mut self, id: TaskId) -> Result<&mut Task, Stale> {
         if !self.active() {
             return Err("the job has ended");
@@ -342,7 +343,7 @@ impl Job {
         task.ok_or("no such task")
     }
 
-    /// An attempt is the first of its task to succeed. Gives the blobs of the task's checkpoint.
+    /// Records that an attempt won its task. Returns the blobs of the task's checkpoint, which is dropped.
     pub(crate) fn succeed(&mut self, done: Done, stopped: &[Stopped]) -> Result<Vec<Hash>, Stale> {
         let id = done.attempt.task;
         let task = self.active_task(id)?;
@@ -384,7 +385,7 @@ impl Job {
         Ok(self.drop_checkpoint(id.number))
     }
 
-    /// An attempt ended without deciding its task.
+    /// Records that an attempt ended without deciding its task.
     pub(crate) fn end_attempt(
         &mut self,
         mut ended: EndedAttempt,
@@ -417,7 +418,7 @@ impl Job {
         Ok(ended)
     }
 
-    /// All holders of a task's outputs are gone: its next generation opens. Gives the content that is lost.
+    /// Opens the next generation of a task because all holders of its outputs are gone. Returns the lost blobs.
     pub(crate) fn lose_outputs(&mut self, id: TaskId, generation: u32) -> Result<Vec<Hash>, Stale> {
         let task = self.active_task(id)?;
         let current = task.generation == generation;
@@ -440,7 +441,7 @@ impl Job {
         Ok(done.blobs().map(|(hash, _)| hash).collect())
     }
 
-    /// A task is given up.
+    /// Records that a task has failed for good.
     pub(crate) fn fail(
         &mut self,
         id: TaskId,
@@ -457,7 +458,7 @@ impl Job {
         Ok(())
     }
 
-    /// What is not done is tried again, as if nothing of it had been tried before.
+    /// Opens the next generation of every task that is not done, with no failures counted.
     pub(crate) fn retry(&mut self) -> Result<(), Stale> {
         if !self.can_be_retried() {
             return Err("the job cannot be retried");

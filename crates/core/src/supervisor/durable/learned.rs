@@ -1,9 +1,9 @@
-//! What is learned from attempts that ended: how long tasks of a kind take, how fast workers are, how often
-//! executions straggle and machines are lost. Durable: it changes with committed records alone.
+//! Statistics of ended attempts: how long tasks of a kind take, how fast workers are, how often executions straggle
+//! and machines are lost. Durable: only committed records change them.
 //!
-//! Times are looked at as logarithms of what was taken over what was expected. Each execution is weighed by
-//! how likely it did not straggle (one step of expectation maximisation for a mixture), so that stragglers
-//! count as straggling and not as slow workers or long tasks.
+//! Times are compared as logarithms of actual over expected time. Each execution is weighted by the probability that
+//! it did not straggle (one step of expectation maximisation for a mixture). Stragglers thus do not make a worker
+//! look slow or a kind of task long.
 
 use crate::supervisor::durable::beliefs::Beliefs;
 use crate::supervisor::durable::state::State;
@@ -17,42 +17,41 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Executions shorter than this teach nothing: what they take is mostly start-up.
+/// Shorter executions are ignored: their time is mostly start-up. Seconds.
 const TIME_MIN: f64 = 1e-3;
-/// Kinds of tasks that are remembered; beyond, the one that was used least lately is forgotten.
+/// The most kinds of tasks to remember. Beyond it, the least recently used kind is forgotten.
 const KINDS_MAX: usize = 10_000;
-/// Workers that are remembered.
+/// The most workers to remember.
 const WORKERS_MAX: usize = 200_000;
-/// So many executions count; older ones fade, so that what changed is learned again.
+/// The weight of a kind's history, in executions. Older executions fade, so that changes are learned.
 const MEMORY: f64 = 300.0;
-/// The same for a worker: machines change when their owners do.
+/// The same for a worker, shorter because machines change with what their owners do.
 const WORKER_MEMORY: f64 = 50.0;
-/// What is believed before anything was seen counts like so many executions.
+/// The weight of prior beliefs, in executions.
 const PRIOR: f64 = 30.0;
-/// Of tasks that are known no better than this (standard deviation of the logarithm) nobody can say when they end.
+/// If the standard deviation of the logarithm of a task's time is above this, its end cannot be predicted.
 pub(crate) const UNKNOWN: f64 = 0.7;
 /// Variance of the logarithm of the time of a task of unknown kind without an estimate.
 const UNKNOWN_VARIANCE: f64 = 1.0;
-/// Variance of a kind's times around its mean or the estimates given: 0.2 for what estimates are off
-/// by, and 0.15 for speeds, about as the calibration had it.
+/// Variance of the logarithm of a kind's times around its mean or the given estimates, about as in the calibration:
+/// 0.2 for the error of estimates and 0.15 for speeds (standard deviations).
 const KIND_VARIANCE: f64 = 0.06;
-/// Variances of what a worker's speed is known by: nothing, its hardware, benchmark tasks.
+/// Variance of the logarithm of a worker's speed, if known from nothing, from its hardware, from benchmark tasks.
 const SPEED_VARIANCE: [f64; 3] = [0.12, 0.09, 0.0225];
-/// Before any loss is seen a machine is expected to be lost once in so many seconds (a day), and that counts
-/// like so many losses.
+/// Prior for losses: one in this many seconds (a day), with the weight of this many losses.
 const LOSS_EVERY: f64 = 86_400.0;
 const LOSS_WEIGHT: f64 = 0.005;
 
-/// A mean and variance of logarithms that fade.
+/// A fading mean and variance of logarithms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Replicate {
+pub struct FadingStats {
     count: f64,
     mean: f64,
     /// Sum of squared distances from the mean.
     squares: f64,
 }
 
-impl Replicate {
+impl FadingStats {
     fn add(&mut self, value: f64, weight: f64, memory: f64) {
         if self.count > memory {
             let fade = memory / self.count;
@@ -65,42 +64,42 @@ impl Replicate {
         self.squares += weight * distance * (value - self.mean);
     }
 
-    /// Mean, drawn towards 0 like by `prior` values of 0.
+    /// The mean, drawn towards 0 as if by `prior` values of 0.
     fn mean(&self, prior: f64) -> f64 {
         self.mean * self.count / (self.count + prior)
     }
 
-    /// Variance, drawn towards `expected` like by `prior` values.
+    /// The variance, drawn towards `expected` as if by `prior` values.
     fn variance(&self, expected: f64, prior: f64) -> f64 {
         (self.squares + expected * prior) / (self.count + prior)
     }
 }
 
-/// What is known of tasks of one kind.
+/// Statistics of one kind of tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KindHistory {
     /// Logarithms of seconds at standard speed.
-    took: Replicate,
-    /// Logarithms of what was taken over the job's own estimate.
-    off: Replicate,
-    /// Most memory seen, fading.
+    took: FadingStats,
+    /// Logarithms of actual time over the job's own estimate.
+    off: FadingStats,
+    /// Peak memory in bytes, fading.
     pub(crate) memory: f64,
-    /// CPU seconds at standard speed, fading mean.
+    /// Fading mean of CPU seconds.
     pub(crate) cpu: f64,
-    /// Bytes fetched, fading mean.
+    /// Fading mean of bytes fetched.
     pub(crate) moved: f64,
-    /// Bytes left, fading mean.
+    /// Fading mean of bytes of outputs.
     pub(crate) left: f64,
-    /// Counts up with each use of any kind.
+    /// The value of [`Learned::uses`] at its last use.
     used: u64,
 }
 
-/// What is known of one worker.
+/// Statistics of one worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerHistory {
-    /// Logarithms of speed by executions.
-    pub(crate) speed: Replicate,
-    /// What benchmark tasks found, and when.
+    /// Logarithms of its speed, from executions.
+    pub(crate) speed: FadingStats,
+    /// The scores of benchmark tasks, and their time.
     pub(crate) scores: Option<(BenchScores, Time)>,
     /// Attempts lost with it.
     pub(crate) lost: u64,
@@ -109,14 +108,14 @@ pub struct WorkerHistory {
     used: u64,
 }
 
-/// Everything that is learned.
+/// All statistics.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Learned {
     #[serde(deserialize_with = "crate::supervisor::durable::bounded::map")]
     kinds: OrdMap<Arc<str>, KindHistory>,
     #[serde(deserialize_with = "crate::supervisor::durable::bounded::map")]
     workers: OrdMap<PeerId, WorkerHistory>,
-    /// Weights of executions that straggled, and of all.
+    /// The total weight of executions that straggled, and of all.
     straggled: f64,
     executions: f64,
     /// Attempts lost and seconds that attempts ran, in the whole pool.
@@ -125,33 +124,33 @@ pub struct Learned {
     uses: u64,
 }
 
-/// What a task is expected to take at standard speed.
+/// The expected time of a task at standard speed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Expected {
     /// Seconds.
     pub work_s: f64,
     /// Standard deviation of the logarithm.
     pub spread: f64,
-    /// Whether it is more than a guess.
+    /// Whether it comes from an estimate or from history, and is not a guess.
     pub known: bool,
 }
 
-/// Where a worker's speed is known from.
+/// A worker's expected speed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Speed {
     /// Relative to the standard machine.
     pub speed: f64,
-    /// Parts of the weight by hardware (or nothing), benchmark tasks and history; they sum to 1.
+    /// The shares of hardware (or nothing), benchmark tasks and history in it; they sum to 1.
     pub weights: [f64; 3],
 }
 
 impl State {
-    /// How executions go in this grid, by all that was seen.
+    /// Returns the model of execution times in this grid, from all statistics.
     pub fn beliefs(&self) -> Beliefs {
         self.learned.beliefs()
     }
 
-    /// Learns from an attempt that won.
+    /// Learns from an attempt that won, and from those that it stopped.
     pub(crate) fn learn_success(&mut self, record: &Record) {
         let Record::TaskDone {
             attempt,
@@ -178,7 +177,7 @@ impl State {
 }
 
 impl Learned {
-    /// Attempts were stopped: how long they had run says something of straggling.
+    /// Learns from attempts that were stopped: how long they had run says something about straggling.
     pub(crate) fn note_stopped(&mut self, spec: &JobSpec, stopped: &[Stopped]) {
         for stop in stopped {
             let number = stop.attempt.task.number;
@@ -193,7 +192,7 @@ impl Learned {
         }
     }
 
-    /// What a task of a group is expected to take.
+    /// Returns the expected time of a group's tasks.
     pub(crate) fn expect(&self, group: &Group) -> Expected {
         let kind = self.kinds.get(group.kind());
         let given = group
@@ -224,23 +223,23 @@ impl Learned {
         }
     }
 
-    /// Whether at least so many tasks of a group's kind were done, and took similar times.
+    /// Returns whether at least this many tasks of the group's kind were done, in similar times.
     pub(crate) fn has_seen(&self, group: &Group, done: f64) -> bool {
         let kind = self.kinds.get(group.kind());
         kind.is_some_and(|kind| kind.took.count >= done) && self.expect(group).spread < UNKNOWN
     }
 
-    /// What is known of a kind.
+    /// Returns the statistics of a group's kind.
     pub(crate) fn kind(&self, group: &Group) -> Option<&KindHistory> {
         self.kinds.get(group.kind())
     }
 
-    /// What is known of a worker.
+    /// Returns the statistics of a worker.
     pub(crate) fn worker(&self, peer: PeerId) -> Option<&WorkerHistory> {
         self.workers.get(&peer)
     }
 
-    /// How executions go.
+    /// Returns the model of execution times.
     pub fn beliefs(&self) -> Beliefs {
         let shipped = Beliefs::default();
         Beliefs {
@@ -249,11 +248,12 @@ impl Learned {
         }
     }
 
-    /// How fast a worker is expected to be: each source counts by the inverse of its variance, so that history
-    /// replaces benchmarks, and these the data sheet, as evidence comes.
+    /// Returns the expected speed of a worker. Each source counts by the inverse of its variance, so that with more
+    /// evidence history outweighs benchmarks, and benchmarks outweigh the hardware data.
     pub(crate) fn speed(&self, peer: PeerId, hardware: &Hardware) -> Speed {
         let (sum, evidence) = self.evidence(peer, hardware);
-        // Who looks fastest of many is likely to be overrated: that machines are alike is evidence as well.
+        // The worker that looks fastest of many is probably overrated. That machines are alike therefore counts as
+        // evidence too.
         let usual = 1.0 / SPEED_VARIANCE[0];
         let all: f64 = evidence.iter().sum();
         Speed {
@@ -262,15 +262,15 @@ impl Learned {
         }
     }
 
-    /// How fast a worker was found to be, without regard to what is usual: executions are compared by this, or
-    /// what is learned of tasks would drift as fast workers get more of them.
+    /// Returns the speed that was measured for a worker, not drawn towards that of a typical machine. Statistics of
+    /// tasks use it: otherwise they would drift as fast workers get more of the tasks.
     fn found_speed(&self, peer: PeerId) -> f64 {
         let (sum, evidence) = self.evidence(peer, &Hardware::default());
         let all: f64 = evidence.iter().sum();
         (sum / all).exp().clamp(0.01, 100.0)
     }
 
-    /// What is known of a worker's speed: the sum of logarithms by their weights, and the weights of hardware or
+    /// Returns the evidence for a worker's speed: the weighted sum of logarithms, and the weights of hardware or
     /// nothing, benchmark tasks and history.
     fn evidence(&self, peer: PeerId, hardware: &Hardware) -> (f64, [f64; 3]) {
         let known = self.workers.get(&peer);
@@ -296,23 +296,23 @@ impl Learned {
         (sum, [sheet.1, bench.1, history.1])
     }
 
-    /// How often a worker is lost while it runs something, per second; `running_s` is what runs now and did not
-    /// end yet, in the whole pool.
+    /// Returns the rate at which a worker is lost while it runs something, per second. `running_s` is the total time
+    /// of the attempts that run now, in the whole pool.
     pub(crate) fn loss_per_s(&self, peer: PeerId, running_s: f64) -> f64 {
         let pool = (self.lost + LOSS_WEIGHT) / (self.busy_s + running_s + LOSS_WEIGHT * LOSS_EVERY);
         let Some(own) = self.workers.get(&peer) else {
             return pool;
         };
-        // Its own record counts beside two losses' worth of the pool's.
+        // The pool's rate counts like two losses beside the worker's own record.
         (own.lost as f64 + 2.0) / (own.busy_s + 2.0 / pool)
     }
 
-    /// Benchmark tasks found this.
+    /// Stores the scores of benchmark tasks.
     pub(crate) fn benchmarked(&mut self, peer: PeerId, scores: BenchScores, at: Time) {
         self.worker_mut(peer).scores = Some((scores, at));
     }
 
-    /// An execution ended, by success or because it was stopped.
+    /// Learns from an execution that succeeded (`done`) or was stopped.
     fn note_execution(&mut self, peer: PeerId, group: &Group, usage: &Usage, done: bool) {
         let running_s = usage.running.saturating_sub(usage.paused).as_secs_f64();
         if !(TIME_MIN..1e9).contains(&running_s) {
@@ -376,7 +376,7 @@ impl Learned {
         fade(&mut kind.moved, usage.moved as f64);
     }
 
-    /// What a task left.
+    /// Learns the size of a task's outputs.
     fn note_output_bytes(&mut self, group: &Group, bytes: u64) {
         if let Some(kind) = self.kinds.get_mut(group.kind()) {
             kind.left = if kind.left == 0.0 {
@@ -387,7 +387,7 @@ impl Learned {
         }
     }
 
-    /// An attempt was lost with its worker after `running_s`.
+    /// Records that an attempt was lost with its worker after `running_s`.
     pub(crate) fn lost(&mut self, peer: PeerId, running_s: f64) {
         self.lost += 1.0;
         self.busy_s += running_s;

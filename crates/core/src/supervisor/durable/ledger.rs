@@ -1,7 +1,7 @@
-//! What attempts are charged for, and what a job's execution costs.
+//! Charges of attempts, and the cost of a job.
 //!
-//! An attempt is charged once, by the first record that ends or stops it, so that a job's cost is final with the
-//! record of its end and is the same on every supervisor.
+//! The first record that ends or stops an attempt charges it, once. A job's cost is therefore final with the record
+//! of its end, and the same on every supervisor.
 
 use crate::supervisor::durable::job::{EndedAttempt, Job, Task};
 use hedge_model::ledger::{Charge, MicroUnits, Part, Stopped};
@@ -10,7 +10,7 @@ use hedge_model::view::CostView;
 use hedge_model::{AttemptId, Ending};
 use std::time::Duration;
 
-/// Which part of a cost an attempt belongs to.
+/// The part of a job's cost that an attempt belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Account {
     Useful,
@@ -19,7 +19,7 @@ pub(crate) enum Account {
 }
 
 impl Account {
-    /// Where an attempt belongs that did not win.
+    /// Returns the account of an attempt that did not win.
     pub fn of(end: &Ending) -> Self {
         match end {
             Ending::Cancelled => Account::Redundant,
@@ -28,14 +28,14 @@ impl Account {
     }
 }
 
-/// What leaders' clocks may lack of a job's age when they take over from one another.
+/// How much the clocks of successive leaders may understate a job's age.
 const AGE_SLACK: Duration = Duration::from_secs(3600);
-/// Most processors whose time one attempt can have used.
+/// The most processors that one attempt can use.
 const PROCESSORS_MAX: u32 = 4096;
-/// Most bytes that are believed to have been moved for one attempt: a pebibyte.
+/// The most bytes that one attempt can have moved: a pebibyte.
 const MOVED_MAX: u64 = 1 << 50;
 
-/// What a worker says that an attempt took, cut to what is possible in a job of this age: sums of it stay exact.
+/// Limits a worker's report of an attempt's usage to what is possible in a job of this age, so that sums stay exact.
 pub(crate) fn plausible(usage: Usage, age: Duration) -> Usage {
     let most = age.saturating_add(AGE_SLACK);
     Usage {
@@ -49,7 +49,7 @@ pub(crate) fn plausible(usage: Usage, age: Duration) -> Usage {
     }
 }
 
-/// What an attempt is charged that ended by itself.
+/// Returns the charge of an attempt that ended by itself.
 pub(crate) fn used(class: hedge_model::capacity::Class, usage: &Usage) -> Charge {
     Charge {
         class,
@@ -62,7 +62,7 @@ pub(crate) fn used(class: hedge_model::capacity::Class, usage: &Usage) -> Charge
 }
 
 impl Job {
-    /// The price of a charge for one of the job's attempts.
+    /// Returns the price of a charge for one of the job's attempts.
     pub(crate) fn price(&self, attempt: AttemptId, charge: &Charge) -> MicroUnits {
         let group = self.spec.group_of(attempt.task.number);
         self.tariff
@@ -83,13 +83,13 @@ impl Job {
         self.part(account).add(charge, price);
     }
 
-    /// Takes an attempt's charge off the cost again.
+    /// Removes an attempt's charge from the cost.
     pub(crate) fn uncharge(&mut self, account: Account, attempt: AttemptId, charge: &Charge) {
         let price = self.price(attempt, charge);
         self.part(account).take(charge, price);
     }
 
-    /// Charges attempts that a record stops, unless they are charged already.
+    /// Charges the attempts that a record stops, unless they are charged already.
     pub(crate) fn stop(&mut self, stopped: &[Stopped]) {
         for stop in stopped {
             let id = stop.attempt;
@@ -105,8 +105,7 @@ impl Job {
         }
     }
 
-    /// Charges an attempt that ended, unless it is charged already or the job is over; gives what it was
-    /// charged, and to which account.
+    /// Charges an ended attempt, unless it is charged already or the job has ended. Returns its charge and account.
     pub(crate) fn charge_ended(&mut self, ended: &EndedAttempt) -> (Charge, Option<Account>) {
         let id = ended.attempt;
         if let Some(charge) = self.stopped.remove(&id) {
@@ -124,7 +123,7 @@ impl Job {
         (ended.charge, Some(account))
     }
 
-    /// The cost as the attempts say, for checks.
+    /// Computes the cost from the attempts, for checks.
     pub(crate) fn cost_by_attempts(&self) -> hedge_model::ledger::Cost {
         let mut cost = hedge_model::ledger::Cost::default();
         let mut add = |account, id: AttemptId, charge: &Charge| {
@@ -153,7 +152,7 @@ impl Job {
     }
 }
 
-/// A job's cost for those who ask.
+/// Returns the view of a job's cost.
 pub(crate) fn cost_view(job: &Job) -> CostView {
     CostView {
         currency: job.tariff.currency.to_string(),

@@ -1,4 +1,4 @@
-//! What survives: state that changes only when a record is committed, on every supervisor alike.
+//! The durable state. It changes only when a record is committed, in the same way on every supervisor.
 
 pub(crate) mod beliefs;
 mod bounded;

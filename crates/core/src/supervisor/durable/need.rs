@@ -1,28 +1,29 @@
-//! When enough is done: of a group for those that wait for it, and of a job for its results to be compiled.
+//! Completion thresholds: when enough of a group is done for its dependents, and enough of a job to end it. Also
+//! element-wise dependencies.
 
 use crate::supervisor::durable::job::{Job, Task};
 
 impl Job {
-    /// The task at `offset` of a group, which is below its count.
+    /// Returns the task at `offset` of a group; `offset` must be below the group's count.
     pub(crate) fn element(&self, group: usize, offset: u32) -> &Task {
         &self.tasks[(self.spec.first(group) + offset) as usize]
     }
 
-    /// Whether the tasks are done that the task at `offset` of a group waits for at its own place.
+    /// Returns whether all element-wise dependencies of the task at `offset` of a group are done.
     pub(crate) fn element_ready(&self, group: usize, offset: u32) -> bool {
         let mut others = self.spec.each(group).iter();
         others.all(|other| self.element(*other as usize, offset).done().is_some())
     }
 
-    /// How many tasks of a group at least wait for one at their own place.
+    /// Returns a lower bound for the number of tasks of a group that wait for an element-wise dependency.
     pub(crate) fn waiting_elements(&self, group: usize) -> u32 {
         let others = self.spec.each(group).iter();
         let open = others.map(|other| self.open[*other as usize]);
         open.max().unwrap_or(0).min(self.open[group])
     }
 
-    /// Whether nobody is to read any more what the task at `offset` of a group leaves: it is no result, all that read it
-    /// have, and some of them at that place alone, or it is released.
+    /// Returns whether no task will read the outputs of the task at `offset` of a group any more: they are not
+    /// results, all readers are done, and a reader depends element-wise on it or the client released it.
     pub(crate) fn released(&self, group: usize, offset: u32) -> bool {
         let spec = &self.spec;
         if self.keeps(spec.first(group) + offset) {
@@ -38,17 +39,17 @@ impl Job {
         (some || self.element(group, offset).is_released()) && readers.all(read)
     }
 
-    /// How many tasks of a group are done.
+    /// Returns how many tasks of a group are done.
     pub(crate) fn done_of(&self, group: usize) -> u32 {
         self.spec.groups()[group].count() - self.open[group]
     }
 
-    /// Whether so much of `other` is done that tasks of `group`, which wait for it, may start.
+    /// Returns whether enough of `other` is done for the tasks of `group`, which depends on it.
     pub(crate) fn satisfied(&self, group: usize, other: usize) -> bool {
         self.open[other] == 0 || self.done_of(other) >= self.spec.needed(group, other)
     }
 
-    /// How many groups a group waits for as a whole.
+    /// Returns how many dependencies of a group on whole groups are not satisfied.
     pub(crate) fn waiting_groups(&self, group: usize) -> u32 {
         let others = self
             .spec
@@ -61,7 +62,7 @@ impl Job {
         waiting.count() as u32
     }
 
-    /// Whether the tasks of a group that are not done need not be: all that wait for it have enough of it.
+    /// Returns whether the remaining tasks of a group are not needed, because all its dependents are satisfied.
     pub(crate) fn closed(&self, group: usize) -> bool {
         let waiting = self.spec.waited_by(group);
         self.spec.is_relaxed()
@@ -73,7 +74,7 @@ impl Job {
                 .all(|next| self.satisfied(*next as usize, group))
     }
 
-    /// How many of the job's tasks must be done before its results are compiled.
+    /// Returns how many of the job's tasks must be done before the job can end.
     pub(crate) fn needed(&self) -> u32 {
         let all = self.spec.task_count();
         if !self.spec.is_relaxed() {
@@ -85,12 +86,13 @@ impl Job {
         self.spec.qos().need.of(all - skipped)
     }
 
-    /// Whether enough is done for the results to be compiled. Of an open job nobody knows how much that is.
+    /// Returns whether the job's completion threshold is met. It never is while the job is open, because more tasks
+    /// may be added.
     pub(crate) fn threshold_met(&self) -> bool {
         self.threshold_met_with(0)
     }
 
-    /// The same once so many more tasks are done.
+    /// Returns whether the threshold would be met if `coming` more tasks were done.
     pub(crate) fn threshold_met_with(&self, coming: u32) -> bool {
         !self.is_open() && self.done + coming >= self.needed()
     }

@@ -1,4 +1,4 @@
-//! Open jobs: groups are added, outputs released, and the job is closed.
+//! Open jobs: adding groups, releasing outputs, and closing.
 
 use crate::supervisor::durable::bounded;
 use crate::supervisor::durable::change::{Change, Stale};
@@ -13,30 +13,30 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Whether a job is one that grows.
+/// Whether a job is or was open.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) enum Growth {
-    /// It has had all its tasks from the start.
+    /// The job has had all its tasks from the start.
     #[default]
     None,
-    /// It is open.
+    /// The job is open.
     Open {
-        /// When its client was last there, as far as that was recorded.
+        /// When its client was last seen, as far as recorded.
         seen: Time,
         extensions: Extensions,
     },
-    /// It was open; it ended before anything closed it, where nothing did.
+    /// The job was open and is closed, by a record (`by`) or by the end of the job (none).
     Closed {
         by: Option<ClosedBy>,
         extensions: Extensions,
     },
 }
 
-/// What was added to a job, so that nothing is added twice.
+/// The extensions of a job by their keys, so that none is applied twice.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Extensions(#[serde(deserialize_with = "bounded::map")] OrdMap<SubmitKey, Added>);
 
-/// An extension that was applied.
+/// An extension that was applied: its first task, its number of tasks, and its digest.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Added {
     first: u32,
@@ -44,13 +44,13 @@ struct Added {
     digest: Hash,
 }
 
-/// Memory of one extension, beside its groups, in bytes.
+/// Memory of one extension without its groups, in bytes.
 const EXTENSION_BYTES: u64 = 160;
 
 type Refused = (RefusalKind, String);
 
 impl Growth {
-    /// That of a job that has just been accepted.
+    /// The state of a job that was just accepted.
     pub fn begin(open: bool, at: Time) -> Self {
         let extensions = Extensions::default();
         match open {
@@ -69,27 +69,27 @@ impl Growth {
         }
     }
 
-    /// Memory of what was added, beside the groups, in bytes.
+    /// Memory of the extensions without their groups, in bytes.
     pub fn bytes(&self) -> u64 {
         let count = self.extensions().map_or(0, |added| added.0.len());
         EXTENSION_BYTES * count as u64
     }
 }
 
-/// Tells extensions apart.
+/// Returns a hash that tells extensions apart.
 fn digest(extension: &Extension) -> Hash {
-    // What cannot be written cannot have been read.
+    // An extension that cannot be encoded cannot have been decoded.
     let bytes = extension.encode().unwrap_or_default();
     Hash(*blake3::hash(&bytes).as_bytes())
 }
 
 impl Job {
-    /// Whether groups can be added.
+    /// Returns whether groups can be added.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.growth, Growth::Open { .. })
     }
 
-    /// When the client of an open job was last there, as far as that was recorded.
+    /// Returns when the client of an open job was last seen, as far as recorded.
     pub(crate) fn client_seen(&self) -> Option<Time> {
         match self.growth {
             Growth::Open { seen, .. } => Some(seen),
@@ -97,18 +97,19 @@ impl Job {
         }
     }
 
-    /// Whether what the tasks of a group leave are results of the job. Of an open job nobody knows yet what tasks that
-    /// are to come will read, so that all of it is kept.
+    /// Returns whether a group's outputs are results of the job. In an open job all outputs are, because groups added
+    /// later may read them.
     pub(crate) fn is_result(&self, group: usize) -> bool {
         self.is_open() || self.spec.is_result(group)
     }
 
-    /// Whether what a task leaves is a result of the job, and not released.
+    /// Returns whether a task's outputs are results of the job and are not released.
     pub(crate) fn keeps(&self, number: u32) -> bool {
         self.is_result(self.spec.group_of(number)) && !self.tasks[number as usize].is_released()
     }
 
-    /// What an extension under this key has brought; none where there was none, or another.
+    /// Returns what the extension under this key added; none if the key is new, an error if it belongs to another
+    /// extension.
     pub(crate) fn extended(
         &self,
         id: JobId,
@@ -127,7 +128,7 @@ impl Job {
         Some(Err((RefusalKind::Bad, why)))
     }
 
-    /// Whether an extension can be added now; else why not.
+    /// Returns whether an extension can be added now; the error says why not.
     pub(crate) fn extensible(&self, id: JobId, extension: &Extension) -> Result<(), Refused> {
         let bad = |why| Err((RefusalKind::Bad, why));
         match &self.growth {
@@ -171,7 +172,7 @@ impl Job {
         Ok(())
     }
 
-    /// Whether a new group waits for what has failed; then in which words. It could be added, and would never start.
+    /// Returns why a new group could never start, if it depends on something that has failed.
     pub(crate) fn waits_for_failed(&self, id: JobId, group: &Group) -> Option<String> {
         let reads = group.inputs.iter().filter_map(Input::task);
         for name in reads.chain(&group.deps).chain(group.deps_each.iter()) {
@@ -197,7 +198,7 @@ impl Job {
         None
     }
 
-    /// Adds groups; gives the position of the first.
+    /// Adds groups. Returns the position of the first.
     fn extend(
         &mut self,
         id: JobId,
@@ -237,7 +238,7 @@ impl Job {
         Ok(from)
     }
 
-    /// The client is there.
+    /// Records that the client was seen.
     fn see_client(&mut self, at: Time) -> Result<(), Stale> {
         match &mut self.growth {
             Growth::Open { seen, .. } => {
@@ -248,7 +249,7 @@ impl Job {
         }
     }
 
-    /// Nothing more is added, by its end where nothing else closed it. What tasks read of each other is no result any more.
+    /// Closes the job, by a record or by its end. Outputs that only tasks read are no longer results.
     pub(crate) fn close(&mut self, by: Option<ClosedBy>) -> Result<(), Stale> {
         if !self.is_open() {
             return Err("the job is not open");
@@ -264,7 +265,7 @@ impl Job {
         Ok(())
     }
 
-    /// What these tasks leave is kept for nobody who may come. Gives the tasks of which that is new.
+    /// Releases the outputs of these tasks. Returns the tasks that were not released before.
     fn release(&mut self, ranges: &[(u32, u32)]) -> Result<Vec<u32>, Stale> {
         if !self.is_open() {
             return Err("the job is not open");
@@ -290,12 +291,12 @@ impl Job {
         *self.released_of.entry(group).or_default() += 1;
     }
 
-    /// How many tasks of a group are released.
+    /// Returns how many tasks of a group are released.
     pub(crate) fn released_of(&self, group: usize) -> u32 {
         self.released_of.get(&(group as u32)).copied().unwrap_or(0)
     }
 
-    /// Counts again what is released, from the tasks alone.
+    /// Counts the released tasks anew.
     pub(crate) fn recount_released(&mut self) {
         self.released_of = OrdMap::new();
         let released = (0..)
@@ -307,7 +308,7 @@ impl Job {
             .for_each(|number| self.count_released(number));
     }
 
-    /// Time that nobody saw pass does not count against an open job's client.
+    /// Extends the time for which the client of an open job may be gone, by time that no leader observed.
     pub(crate) fn extend_client_seen(&mut self, unseen: Duration) {
         if let Growth::Open { seen, .. } = &mut self.growth {
             *seen = *seen + unseen;
@@ -316,7 +317,7 @@ impl Job {
 }
 
 impl State {
-    /// What a record about an open job does.
+    /// Applies a record about an open job.
     pub(crate) fn apply_to_open(&mut self, record: &Record) -> Change {
         let (job, at) = match record {
             Record::GroupsAdded { job, at, .. }
@@ -359,7 +360,7 @@ impl State {
         }
     }
 
-    /// A change, and the time of its record where it changed something.
+    /// Returns the change, and advances the recorded time if something changed.
     fn at(&mut self, now: Time, changed: bool, change: Change) -> Change {
         if changed {
             self.now = now;
@@ -367,7 +368,7 @@ impl State {
         change
     }
 
-    /// What is answered to an extension whose record is committed.
+    /// Returns the reply to an extension whose record is committed.
     pub(crate) fn extended(
         &self,
         id: JobId,

@@ -1,6 +1,6 @@
-//! Retention of ended jobs: what each costs, and which are removed.
+//! Retention of ended jobs: how much memory and disk each takes, and the order in which they ended.
 //!
-//! A job's age is counted on the recorded time, and only as far as leaders saw it pass: see [`State::observe_gap`].
+//! A job's age is counted in recorded time, and only as far as leaders observed it: see [`State::observe_gap`].
 
 use crate::supervisor::durable::change::Stale;
 use crate::supervisor::durable::job::{Done, EndedAttempt, Job, Task};
@@ -14,24 +14,24 @@ use imbl::OrdMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time between the last record of one leader and the first of the next that counts as seen. A restart takes less;
-/// after a jump of the clock, a job ages by this much at most.
+/// The longest time between the last record of one leader and the first of the next that counts as observed. A
+/// restart takes less. After a jump of the clock, a job ages by at most this much.
 const GAP_MAX: Duration = Duration::from_secs(3600);
 
-/// Memory of an ended job with one task, beside what is counted below: maps and vectors allocate whole nodes.
+/// Memory of an ended job with one task, without what is counted below: maps and vectors allocate whole nodes.
 const JOB_BYTES: u64 = 3 << 10;
-/// Memory of a group, of a task that is done, of an attempt that ended otherwise, and of a file, beside their texts.
+/// Memory of a group, a task, a done task, an attempt that ended otherwise, and a file, without their texts.
 const GROUP_BYTES: u64 = 640;
 const TASK_BYTES: u64 = 24;
 const DONE_BYTES: u64 = 320;
 const ATTEMPT_BYTES: u64 = 400;
 const FILE_BYTES: u64 = 80;
-/// Memory of a checkpoint beside its files.
+/// Memory of a checkpoint without its files.
 const CHECKPOINT_BYTES: u64 = 200;
-/// Memory of a blob on the leader, which knows who holds it, and in the index of the blob store.
+/// Memory of a blob on the leader, which knows its holders, and in the index of the blob store.
 const BLOB_BYTES: u64 = 320;
 
-/// What an ended job takes at each supervisor that has all of it, in bytes, about.
+/// The approximate size of an ended job, in bytes, at each supervisor that holds all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Footprint {
     pub memory: u64,
@@ -55,8 +55,7 @@ impl Footprint {
     }
 }
 
-/// All ended jobs in the order of their end, and what they take. It follows from the jobs, so that no snapshot
-/// holds it.
+/// All ended jobs in the order of their end, with their sizes. Derived from the jobs, so snapshots do not hold it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ended {
     pub order: OrdMap<(Time, JobId), Footprint>,
@@ -78,8 +77,8 @@ impl Ended {
 }
 
 impl State {
-    /// Applies the end of a job; gives its whole specification, of which only the outline stays unless it may be
-    /// retried, and the blobs of the checkpoints that it had.
+    /// Applies the end of a job. Returns its whole specification, of which the state keeps an outline unless the job
+    /// may be retried, and the blobs of its checkpoints.
     pub(crate) fn job_ended(
         &mut self,
         id: JobId,
@@ -104,7 +103,7 @@ impl State {
         Ok((spec, checkpoints))
     }
 
-    /// Removes an ended job; gives what was known of it.
+    /// Removes an ended job and returns it.
     pub(crate) fn forget(&mut self, id: JobId, at: Time) -> Option<Arc<Job>> {
         self.jobs.get(&id).filter(|job| !job.active())?;
         self.now = self.now.max(at);
@@ -114,7 +113,7 @@ impl State {
         Some(job)
     }
 
-    /// A job that failed goes on.
+    /// Opens a failed job again.
     pub(crate) fn retry(&mut self, id: JobId, at: Time) -> Result<(), Stale> {
         let job = self.job_mut(id).ok_or("no such job")?;
         let ended = job.ended.as_ref().map(|(_, at)| *at);
@@ -126,7 +125,8 @@ impl State {
         Ok(())
     }
 
-    /// A job has ended: only its outline stays, and all of it where it failed and may be retried.
+    /// Adds an ended job to the retention index, and reduces its specification to an outline unless it may be
+    /// retried.
     fn retire(&mut self, id: JobId) {
         let retried = self.format() >= 3;
         let Some(job) = self.job_mut(id) else { return };
@@ -138,7 +138,7 @@ impl State {
         self.ended.add(at, id, size);
     }
 
-    /// An attempt of a job that has ended before is recorded.
+    /// Adds an attempt that is recorded after the end of its job to the job's size.
     pub(crate) fn retire_late(&mut self, id: JobId, attempt: &EndedAttempt) {
         let ended = self.jobs.get(&id).and_then(|job| job.ended.as_ref());
         if let Some((_, at)) = ended {
@@ -146,14 +146,15 @@ impl State {
         }
     }
 
-    /// An ended job is removed.
+    /// Removes an ended job from the retention index.
     fn released(&mut self, id: JobId, job: &Job) {
         if let Some((_, at)) = job.ended {
             self.ended.remove(at, id);
         }
     }
 
-    /// Finds again what follows from the jobs of a snapshot. An earlier version left the whole specification there.
+    /// Derives what snapshots do not hold. Snapshots of an earlier version hold whole specifications of ended jobs;
+    /// this reduces them to outlines.
     pub(crate) fn rebuild_derived(&mut self) {
         let failed = |job: &Job| {
             let mut tasks = job.tasks.iter();
@@ -179,8 +180,8 @@ impl State {
         }
     }
 
-    /// The next leader begins at `at`. As far as the time since the last record is longer than a restart, nobody saw
-    /// it pass: the grid was down, or a clock is wrong. Ended jobs do not age by it, and no client was gone for it.
+    /// Handles the begin of a new leader at `at`. Time since the last record beyond `GAP_MAX` was not observed: the
+    /// grid was down, or a clock is wrong. It neither ages ended jobs nor counts as absence of a client.
     pub(crate) fn observe_gap(&mut self, at: Time) {
         let unseen = at.since(self.now).saturating_sub(GAP_MAX);
         if unseen.is_zero() {

@@ -1,6 +1,7 @@
-//! The durable state as bytes, for the journal's snapshots.
+//! Encodes the durable state for the journal's snapshots and decodes it.
 //!
-//! A group that writes records of format 1 or 2 writes the snapshots of that time too: its members may be older.
+//! A group that writes records of format 1 or 2 also writes the snapshots of that time, because its members may be
+//! older.
 
 use crate::supervisor::durable::bounded;
 use crate::supervisor::durable::failures::Failures;
@@ -22,14 +23,14 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The form of a snapshot, which says how the rest is to be read.
+/// The current snapshot format. Its number begins a snapshot.
 const SNAPSHOT_FORMAT: u32 = 3;
-/// In the second one specifications do not name their fields.
+/// The second format: specifications do not name their fields.
 const POSITIONAL: u32 = 2;
-/// In the first one members do not say by which ticket they joined, and keys of submissions not for which job.
+/// The first format: members do not name their tickets, and submission keys have no digest of their job.
 const WITHOUT_TICKETS: u32 = 1;
 
-/// [`Job`] in the first and the second form.
+/// [`Job`] in the first and second format.
 #[derive(Clone, Serialize, Deserialize)]
 struct FormerJob {
     client: PeerId,
@@ -56,7 +57,7 @@ struct FormerJob {
     result_bytes: u64,
 }
 
-/// [`State`] in the second form.
+/// [`State`] in the second format.
 #[derive(Serialize, Deserialize)]
 struct FormerState {
     epoch: Epoch,
@@ -78,7 +79,7 @@ struct FormerState {
     learned: Learned,
 }
 
-/// [`State`] in the first form.
+/// [`State`] in the first format.
 #[derive(Deserialize)]
 struct StateWithoutTickets {
     epoch: Epoch,
@@ -227,7 +228,7 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
 }
 
 impl State {
-    /// The state in a snapshot.
+    /// Decodes the state from a snapshot.
     ///
     /// # Errors
     /// Another version wrote it, or it is damaged.
@@ -247,7 +248,7 @@ impl State {
     /// Writes a snapshot.
     ///
     /// # Errors
-    /// What writing to `out` says.
+    /// Writing to `out` failed.
     pub fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         let failed = |error: postcard::Error| std::io::Error::other(error.to_string());
         let former = self.format() < 3;

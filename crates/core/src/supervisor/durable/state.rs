@@ -1,5 +1,5 @@
-//! What survives: the state that changes only when a record is committed, in log order, on every supervisor
-//! alike. [`State::apply`] is first-wins: a late record changes nothing, and the [`Change`] says so.
+//! The durable state. It changes only when a record is committed, in log order, in the same way on every supervisor.
+//! In [`State::apply`] the first record wins: a late one changes nothing, and the returned [`Change`] says so.
 
 use crate::supervisor::durable::bounded;
 use crate::supervisor::durable::change::{Change, Stale, Success, printed};
@@ -18,8 +18,8 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// The durable state of a grid. A clone is cheap, whatever it holds: the copy shares all that does not change
-/// after, so that a snapshot can be written while the supervisor works on.
+/// The durable state of a grid. A clone is cheap, whatever its size: it shares all data that does not change later,
+/// so that a snapshot can be written while the supervisor continues.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
     pub(crate) epoch: Epoch,
@@ -39,19 +39,19 @@ pub struct State {
     pub(crate) tickets: OrdMap<Hash, Ticket>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) learned: Learned,
-    /// Found again from the jobs after a snapshot.
+    /// Derived from the jobs after a snapshot.
     #[serde(skip)]
     pub(crate) ended: Ended,
 }
 
-/// A peer that was let in.
+/// A peer that has joined.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Member {
-    /// As what.
+    /// Its role.
     pub role: Role,
-    /// When.
+    /// When it joined.
     pub joined: Time,
-    /// By which ticket; nothing where a format of snapshots was read that does not say so.
+    /// The ticket with which it joined; none if a snapshot of the first format was read.
     pub ticket: Option<Hash>,
 }
 
@@ -95,7 +95,7 @@ impl State {
         }
     }
 
-    /// Applies a record that is about the grid itself: who leads, who is in, and how it is set.
+    /// Applies a record about the grid itself: epochs, tickets, members, settings, formats.
     fn apply_to_grid(&mut self, record: &Record) -> Result<Change, Stale> {
         match record {
             Record::Epoch { epoch, at, secret } => {
@@ -140,42 +140,42 @@ impl State {
         }
     }
 
-    /// Whether the grid's first leader leads, which has the newest format written that it knows.
+    /// Returns whether the grid's first leader leads. It makes the group write the newest format that it knows.
     pub(crate) fn begins(&self) -> bool {
         self.epoch == Epoch(1)
     }
 
-    /// The format in which records are to be written.
+    /// Returns the format in which records are written.
     pub fn format(&self) -> u32 {
         self.format.max(FORMAT_MIN)
     }
 
-    /// The grid's settings.
+    /// Returns the grid's settings.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
 
-    /// The current epoch.
+    /// Returns the current epoch.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// The last recorded time.
+    /// Returns the last recorded time.
     pub fn recorded_time(&self) -> Time {
         self.now
     }
 
-    /// A member's role.
+    /// Returns a member's role; none if the peer is not a member.
     pub fn member(&self, peer: PeerId) -> Option<Role> {
         self.members.get(&peer).map(|member| member.role)
     }
 
-    /// Whether a peer was a member and was revoked.
+    /// Returns whether a peer was a member and was revoked.
     pub fn is_revoked(&self, peer: PeerId) -> bool {
         self.revoked.contains_key(&peer)
     }
 
-    /// All peers that were members and were revoked.
+    /// All revoked peers.
     pub fn revoked(&self) -> impl Iterator<Item = PeerId> {
         self.revoked.keys().copied()
     }
@@ -184,7 +184,7 @@ impl State {
         self.jobs.get(&task.job)?.tasks.get(task.number as usize)
     }
 
-    /// Whether an attempt may still decide its task.
+    /// Returns whether an attempt may still decide its task.
     pub(crate) fn wants(&self, attempt: AttemptId) -> bool {
         let open = |job: &Arc<Job>| {
             let ended = job.history.get(&attempt);
@@ -200,7 +200,7 @@ impl State {
         if self.revoked.contains_key(&peer) {
             return Err("the peer was revoked before");
         }
-        // The supervisor that founded the grid joined nobody.
+        // The supervisor that founded the grid is not in `members`, but can be revoked.
         self.members.remove(&peer);
         self.now = self.now.max(at);
         self.revoked.insert(peer, at);
@@ -224,7 +224,7 @@ impl State {
         id
     }
 
-    /// An attempt ended, deciding its task or not.
+    /// Applies the end of an attempt.
     fn apply_end(&mut self, record: &Record) -> Change {
         match record {
             Record::TaskDone {
@@ -317,7 +317,7 @@ impl State {
             .succeed(done, stopped)
     }
 
-    /// Gives the blobs of a checkpoint that is not used any more because of that.
+    /// Returns the blobs of a checkpoint that is dropped because of it.
     fn attempt_ended(&mut self, ended: EndedAttempt) -> Result<Vec<Hash>, Stale> {
         let id = ended.attempt.task.job;
         let job = self.known_job(id)?;
@@ -331,7 +331,7 @@ impl State {
         self.job_mut(id).ok_or("no such job")
     }
 
-    /// What a record about one task or one whole job does.
+    /// Applies a record about one task or one whole job.
     fn apply_to_job(&mut self, record: &Record) -> Result<Change, Stale> {
         match record {
             Record::OutputsLost {

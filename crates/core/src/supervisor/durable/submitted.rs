@@ -1,4 +1,4 @@
-//! Which job has the key of a submission: a key that is used again gives the same job, and no other one.
+//! Submission keys: a key that is used again returns the same job and never accepts another one.
 
 use crate::supervisor::durable::state::State;
 use hedge_model::msg::{Refusal, RefusalKind, Reply};
@@ -6,12 +6,12 @@ use hedge_model::spec::positional;
 use hedge_model::{Hash, JobId, JobSpec};
 use serde::{Deserialize, Serialize};
 
-/// The job of a key.
+/// The job that a submission key belongs to.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Submitted {
     pub(crate) job: JobId,
-    /// Of its specification, of which an ended job keeps only the outline. Nothing where a snapshot was read that does
-    /// not say so.
+    /// The hash of its specification, of which an ended job keeps only an outline. None if a snapshot of the first
+    /// format was read.
     pub(crate) digest: Option<Hash>,
 }
 
@@ -22,7 +22,8 @@ impl Submitted {
     }
 }
 
-/// Tells specifications apart; of jobs that formats 1 and 2 have, as versions that knew only these did.
+/// Returns a hash that tells specifications apart. Jobs of formats 1 and 2 are hashed in the layout of these formats,
+/// as older versions do.
 fn digest(spec: &JobSpec) -> Option<Hash> {
     let bytes = match spec.format() {
         ..3 => positional::bytes(spec)?,
@@ -32,7 +33,8 @@ fn digest(spec: &JobSpec) -> Option<Hash> {
 }
 
 impl State {
-    /// What is said to a submission whose key has this job: the job where it is the same one.
+    /// Returns the reply to a submission whose key belongs to job `id`: acceptance if it is the same job, otherwise a
+    /// refusal.
     pub(crate) fn accepted_before(&self, id: JobId, spec: &JobSpec) -> Reply {
         let job = self.jobs.get(&id);
         let known = job.and_then(|job| self.keys.get(&(job.client, job.key)));

@@ -1,4 +1,4 @@
-//! Tickets: they let peers in, are listed and revoked, and say whose limits a client's jobs count towards.
+//! Tickets: admission of peers, and which clients share quotas.
 
 use crate::supervisor::NotAdmitted;
 use crate::supervisor::durable::change::Stale;
@@ -7,16 +7,16 @@ use hedge_model::msg::Role;
 use hedge_model::record::Ticket;
 use hedge_model::{Hash, PeerId, Time};
 
-/// Tickets from which on those that are spent are forgotten.
+/// From this many tickets on, spent tickets are forgotten.
 const SPENT_TICKETS_MAX: usize = 1000;
 
 impl State {
-    /// The ticket by which a member joined, as far as it is known.
+    /// Returns the ticket with which a member joined, if known.
     pub(crate) fn joined_by(&self, peer: PeerId) -> Option<Hash> {
         self.members.get(&peer)?.ticket
     }
 
-    /// A ticket was made, or changed.
+    /// Stores a new or changed ticket.
     pub(crate) fn note_ticket(&mut self, ticket: &Ticket) {
         self.forget_spent_tickets();
         self.tickets.insert(ticket.hash, ticket.clone());
@@ -51,7 +51,7 @@ impl State {
         Ok(())
     }
 
-    /// Whether a peer may come in, and with which ticket where it is no member yet.
+    /// Returns whether a peer is admitted: with the ticket to use if it is not a member yet, without one if it is.
     pub(crate) fn admission(
         &self,
         now: Time,
@@ -90,7 +90,8 @@ impl State {
         }
     }
 
-    /// Tickets that let nobody in any more are kept only as long as they are few, to say so when shown.
+    /// Forgets tickets that admit nobody any more. While there are few tickets they are kept, so that lists show
+    /// them.
     fn forget_spent_tickets(&mut self) {
         if self.tickets.len() < SPENT_TICKETS_MAX {
             return;
@@ -101,7 +102,8 @@ impl State {
         self.tickets = left.map(|(hash, ticket)| (*hash, ticket.clone())).collect();
     }
 
-    /// Whether the jobs of two clients count towards the same limits: a ticket gives as many keys as its holder wants.
+    /// Returns whether two clients share quotas. Clients with the same ticket do, because the holder of a ticket can
+    /// make any number of keys.
     pub(crate) fn share_limits(&self, one: PeerId, other: PeerId) -> bool {
         let ticket = self.joined_by(one);
         one == other || ticket.is_some() && ticket == self.joined_by(other)

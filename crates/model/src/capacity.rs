@@ -1,38 +1,38 @@
-//! How fast machines are: what they say of themselves, what benchmark tasks found, and the two classes.
+//! Speed of machines: hardware data, benchmark scores, and the two classes of workers.
 
 use serde::{Deserialize, Serialize};
 
-/// What a machine is made of, as far as it can tell.
+/// A machine's hardware, as far as it can tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hardware {
     /// Logical processors.
     pub cores: u32,
-    /// Highest clock rate in MHz; 0 where unknown.
+    /// Highest clock rate in MHz; 0 if unknown.
     pub clock_mhz: u32,
     /// Bytes of memory.
     pub memory: u64,
-    /// Bytes of the last cache before memory, of one socket; 0 where unknown.
+    /// Bytes of the last-level cache of one socket; 0 if unknown.
     pub cache: u64,
-    /// What the scratch folder lies on.
+    /// The disk of the scratch directory.
     pub disk: DiskKind,
 }
 
-/// What kind of disk a folder lies on.
+/// The kind of disk that a directory is on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DiskKind {
-    /// Not known.
+    /// Unknown.
     #[default]
     Unknown,
-    /// A disk that turns.
+    /// A rotating disk.
     Rotating,
-    /// Flash.
+    /// Flash memory.
     Solid,
-    /// Memory.
+    /// Main memory.
     Memory,
 }
 
-/// What one benchmark run found, all on one core and each in well under a second.
+/// Scores of one benchmark run. Each kernel uses one core and takes well under a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BenchScores {
     /// Integer work: millions of rounds of the kernel per second.
@@ -41,11 +41,11 @@ pub struct BenchScores {
     pub float: u64,
     /// Memory: MiB copied per second.
     pub memory: u64,
-    /// Disk: MiB written and forced down per second.
+    /// Disk: MiB written and synced per second.
     pub disk: u64,
 }
 
-/// The standard machine, whose speed is 1: a plain 3 GHz desktop core. Only ratios to it matter.
+/// The standard machine, which has speed 1: a plain 3 GHz desktop core. Only ratios to it matter.
 pub const STANDARD: BenchScores = BenchScores {
     integer: 600,
     float: 2_000,
@@ -53,7 +53,7 @@ pub const STANDARD: BenchScores = BenchScores {
     disk: 300,
 };
 
-/// Which of the two classes of workers something ran in.
+/// The class of a worker.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -67,7 +67,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// The word for it.
+    /// Returns the name of the class.
     pub fn name(self) -> &'static str {
         match self {
             Class::Normal => "normal",
@@ -77,9 +77,9 @@ impl Class {
 }
 
 impl Hardware {
-    /// The speed that these parts let expect, relative to the standard machine; nothing where no clock rate is
-    /// known. The clock rate counts fully; a larger cache, and flash, a little: ranking by clock rate alone
-    /// is known to be surprisingly good (Kondo, Chien and Casanova 2007).
+    /// Returns the speed expected from this hardware, relative to the standard machine; none if the clock rate is
+    /// unknown. The clock rate counts fully, a larger cache and flash memory a little. Ranking by clock rate alone is
+    /// known to work surprisingly well (Kondo, Chien and Casanova 2007).
     pub fn speed(&self) -> Option<f64> {
         if self.clock_mhz == 0 {
             return None;
@@ -100,8 +100,8 @@ impl Hardware {
 }
 
 impl BenchScores {
-    /// The speed that these scores let expect, relative to [`STANDARD`]: a geometric mean in which computing
-    /// counts most. Parts that were not measured are left out; nothing where none was.
+    /// Returns the speed expected from these scores, relative to [`STANDARD`]: a geometric mean in which computing
+    /// counts most. Unmeasured parts are left out; none if nothing was measured.
     pub fn speed(&self) -> Option<f64> {
         let parts = [
             (self.integer, STANDARD.integer, 0.4),

@@ -1,25 +1,25 @@
-//! Content and where it is found.
+//! Content: inline bytes and blobs, files, checkpoints, and the addresses of peers that hold blobs.
 
 use crate::{CheckpointId, Hash, PeerId};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Content up to this many bytes travels inside messages; larger content is fetched by its hash.
-/// 16 KiB is a handful of packets: below it, a separate fetch costs more than the bytes.
+/// Content up to this many bytes is sent inside messages; larger content is fetched by its hash. 16 KiB is a handful
+/// of packets: below it, a separate fetch costs more than the bytes.
 pub const INLINE_BYTES_MAX: usize = 16 << 10;
 
-/// Bytes that are kept at most of each stream that an attempt prints: its end. A client holds as much in memory.
+/// The most bytes kept of each stream that an attempt prints; they are its end. A client holds as much in memory.
 pub const PRINTED_BYTES_MAX: u64 = 64 << 20;
 
-/// Some content: itself if it is small, else its name.
+/// Some content: inline if it is small, otherwise a reference to a blob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Data {
-    /// At most [`INLINE_BYTES_MAX`] bytes, here.
+    /// The content itself, at most [`INLINE_BYTES_MAX`] bytes.
     Inline(Arc<[u8]>),
-    /// To be fetched from a peer that holds it.
+    /// A blob, to be fetched from a peer that holds it.
     Blob {
-        /// BLAKE3 of the content.
+        /// BLAKE3 hash of the content.
         hash: Hash,
         /// Length in bytes.
         size: u64,
@@ -27,7 +27,7 @@ pub enum Data {
 }
 
 impl Data {
-    /// Length of the content in bytes.
+    /// Returns the length of the content in bytes.
     pub fn size(&self) -> u64 {
         match self {
             Data::Inline(bytes) => bytes.len() as u64,
@@ -35,7 +35,7 @@ impl Data {
         }
     }
 
-    /// The content's name, where it has to be fetched.
+    /// Returns the hash of the blob; none for inline content.
     pub fn hash(&self) -> Option<Hash> {
         match self {
             Data::Inline(_) => None,
@@ -47,7 +47,7 @@ impl Data {
 /// One file of a task's inputs or outputs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
-    /// Where it lies in the task's folder: relative, `/`-separated, without `.` or `..`.
+    /// Its path in the task's scratch directory: relative, `/`-separated, without `.` or `..`.
     pub path: Arc<str>,
     /// Whether it may be executed.
     pub executable: bool,
@@ -55,50 +55,50 @@ pub struct FileEntry {
     pub data: Data,
 }
 
-/// What an attempt saved of how far it is: enough for another attempt of its task to go on from there.
+/// A checkpoint: files from which another attempt of the task can continue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Its name.
+    /// Its id.
     pub id: CheckpointId,
     /// Its files.
     pub files: Vec<FileEntry>,
-    /// Thousandths of the task's work that were done, where the attempt says so.
+    /// Thousandths of the task's work that were done, if the attempt reports them.
     pub permille: Option<u16>,
 }
 
 impl Checkpoint {
-    /// Blobs among its files, by hash, with their sizes in bytes.
+    /// The blobs among its files, with their sizes in bytes.
     pub fn blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
         let data = self.files.iter().map(|file| &file.data);
         data.filter_map(|data| Some((data.hash()?, data.size())))
     }
 
-    /// Length of its files together, in bytes.
+    /// Returns the total length of its files in bytes.
     pub fn bytes(&self) -> u64 {
         let sizes = self.files.iter().map(|file| file.data.size());
         sizes.fold(0, u64::saturating_add)
     }
 }
 
-/// A peer and where to dial it.
+/// A peer and its network addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerAddr {
-    /// Whom to expect there.
+    /// The peer's id.
     pub peer: PeerId,
-    /// UDP addresses of its endpoint, any of which may work.
+    /// UDP addresses of its endpoint. Any of them may work.
     pub addrs: Vec<SocketAddr>,
 }
 
-/// Where a client serves the inputs of its jobs.
+/// The peer that serves the inputs of a client's jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputServer {
     /// The peer that serves them.
     pub addr: PeerAddr,
-    /// The peer's signature that it serves for this client; empty where it is the client itself.
+    /// The peer's signed statement that it serves for this client; empty if it is the client itself.
     pub consent: Vec<u8>,
 }
 
-/// `ID@ADDRESS`, further addresses behind commas.
+/// `ID@ADDRESS`, with further addresses after commas.
 impl std::fmt::Display for PeerAddr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let addrs: Vec<String> = self.addrs.iter().map(SocketAddr::to_string).collect();
@@ -121,5 +121,5 @@ impl std::str::FromStr for PeerAddr {
     }
 }
 
-/// A peer that holds some content.
+/// A peer that holds some blob.
 pub type Source = PeerAddr;

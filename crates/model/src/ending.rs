@@ -1,4 +1,4 @@
-//! How an attempt ended that did not succeed: one type from the process to what people see.
+//! How an attempt ended without success: one type from the process to what people see.
 
 use crate::Hash;
 use crate::units::show_bytes;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
-/// Most bytes of each text in an [`Ending`]: it is kept with the job for as long as the job is.
+/// The most bytes of each text in an [`Ending`], which is kept as long as the job is.
 pub const TEXT_BYTES_MAX: usize = 1_000;
 
 /// Why an attempt ended without success.
@@ -30,7 +30,7 @@ pub enum Ending {
     },
     /// Its program cannot be started: it does not exist, is no program, or its arguments are too long.
     NotStarted {
-        /// A sentence.
+        /// A sentence that says why.
         why: String,
     },
     /// It ran longer than its time limit.
@@ -40,51 +40,51 @@ pub enum Ending {
     },
     /// It used more memory than its limit.
     MemoryLimit {
-        /// The limit, bytes.
+        /// The limit in bytes.
         limit: u64,
-        /// What it used, bytes.
+        /// What it used, in bytes.
         used: u64,
     },
-    /// It wrote more to its folders than its limit.
+    /// It wrote more to its directories than its limit.
     DiskLimit {
-        /// The limit, bytes.
+        /// The limit in bytes.
         limit: u64,
-        /// What it used, bytes.
+        /// What it wrote, in bytes.
         used: u64,
     },
-    /// It ended with exit status 0, but a declared output cannot be taken.
+    /// It ended with exit status 0, but a declared output cannot be collected.
     Output {
         /// The output's path or pattern.
         path: String,
         /// What is wrong with it.
         fault: OutputFault,
     },
-    /// The worker could not fetch an input from any of the sources that it was told of.
+    /// The worker could not fetch an input from any of the given sources.
     Input {
-        /// The content; empty once the supervisor has dealt with it.
+        /// The missing blobs; empty once the supervisor has handled them.
         missing: Vec<Hash>,
-        /// A sentence.
+        /// A sentence that says why.
         why: String,
     },
-    /// The worker's machine was short of something.
+    /// The worker's machine lacked a resource.
     Short {
-        /// Of what.
+        /// The resource.
         of: Shortage,
         /// What the worker was doing, for example `start a process`.
         doing: String,
     },
-    /// The worker failed: its spawner, its staging, its store, or its report was wrong.
+    /// The worker failed: its spawner, its staging or its blob store did, or its report was invalid.
     Worker {
-        /// A sentence.
+        /// A sentence that says why.
         why: String,
     },
     /// It was cancelled: another attempt won, or the job ended.
     Cancelled,
-    /// The worker gave it up because its owner wants the machine, or to drain.
+    /// The worker vacated it, because its owner returned or to drain.
     Vacated,
     /// Its worker was declared dead or left.
     Lost,
-    /// An earlier version recorded this sentence and nothing more.
+    /// An earlier version recorded only this sentence.
     Recorded {
         /// Whether it was the task's own fault.
         by_task: bool,
@@ -94,17 +94,17 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// The exit status of the program, where it ended by itself.
+    /// Returns the exit status of the program, if it ended by itself.
     pub fn exit_code(&self) -> Option<i32> {
         match self {
             Self::Exited { status, .. } => Some(*status),
-            // It ended well, and its outputs are what is wrong.
+            // The program succeeded; its outputs are wrong.
             Self::Output { .. } => Some(0),
             _ => None,
         }
     }
 
-    /// The signal that ended the program by itself, not for a limit.
+    /// Returns the signal that ended the program, unless the worker ended it because of a limit.
     pub fn signal(&self) -> Option<i32> {
         match self {
             Self::Signalled { signal, .. } => Some(*signal),
@@ -118,12 +118,12 @@ impl Ending {
 pub enum OutputFault {
     /// Nothing matches it.
     Missing,
-    /// It exists and cannot be read.
+    /// It exists but cannot be read.
     Unreadable {
-        /// What the system said.
+        /// The system's error.
         why: String,
     },
-    /// It is something other than a regular file or a folder that holds some.
+    /// It is neither a regular file nor a directory that contains some.
     Odd {
         /// What it is, for example `a socket`.
         what: String,
@@ -133,32 +133,32 @@ pub enum OutputFault {
         /// What is wrong with the path.
         why: String,
     },
-    /// The list of its files is longer than one report carries.
+    /// The list of its files is longer than a report can carry.
     LongList {
-        /// How many files.
+        /// The number of files.
         files: u64,
-        /// Their list, bytes.
+        /// The length of their list in bytes.
         bytes: u64,
-        /// The longest list, bytes.
+        /// The maximum length in bytes.
         limit: u64,
     },
     /// There are more files than one task may leave.
     TooMany {
-        /// The most that are taken.
+        /// The maximum number.
         limit: u64,
     },
 }
 
-/// Of what a machine was short.
+/// A resource that a machine can lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Shortage {
-    /// The worker has as many files open as it may (`EMFILE`).
+    /// The worker has the maximum number of files open (`EMFILE`).
     Files,
-    /// The machine has as many files open as it can (`ENFILE`).
+    /// The machine has the maximum number of files open (`ENFILE`).
     MachineFiles,
-    /// No further process is allowed (`EAGAIN`).
+    /// No further process can be created (`EAGAIN`).
     Processes,
-    /// No further namespace is allowed (`ENOSPC` from `clone`).
+    /// No further namespace can be created (`ENOSPC` from `clone`).
     Namespaces,
     /// The kernel has no memory for it (`ENOMEM`).
     Memory,
@@ -182,26 +182,26 @@ impl fmt::Display for Shortage {
     }
 }
 
-/// Who has to answer for an [`Ending`].
+/// What an [`Ending`] is attributed to. It decides what follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The task: it uses up one of its `retries`.
     Task,
-    /// The worker or its machine: the task runs elsewhere, and the worker gets nothing for a while.
+    /// The worker or its machine: the task moves to another worker, and this one is excluded for a while.
     Worker,
-    /// The input, or the worker's way to it: the task is tried elsewhere, and on this worker later.
+    /// The input, or the worker's way to it: the task is tried on another worker, and later on this one.
     Input,
-    /// Nobody.
+    /// Nothing that has consequences.
     Nobody,
 }
 
 impl Ending {
-    /// A fault of the worker, told in one sentence.
+    /// Returns a fault of the worker, described in a sentence.
     pub fn worker(why: impl Into<String>) -> Self {
         Self::Worker { why: why.into() }
     }
 
-    /// Who has to answer for it.
+    /// Returns what the ending is attributed to.
     pub fn fault(&self) -> Fault {
         match self {
             Self::Exited { .. }
@@ -218,8 +218,8 @@ impl Ending {
         }
     }
 
-    /// Cuts its texts to [`TEXT_BYTES_MAX`] and forgets which content is missing, so that it can be recorded;
-    /// gives that content.
+    /// Shortens the texts to [`TEXT_BYTES_MAX`] and removes the missing blobs, so that it can be recorded. Returns
+    /// these blobs.
     pub fn trim(&mut self) -> Vec<Hash> {
         let mut missing = Vec::new();
         match self {
@@ -252,7 +252,7 @@ impl Ending {
         missing
     }
 
-    /// What happened to the attempt, for people; `worker` is the name of its worker.
+    /// Describes the ending for people; `worker` is the name of the worker.
     pub fn tell(&self, worker: &str) -> String {
         match self {
             Self::Short { of, doing } => {
@@ -347,7 +347,7 @@ fn fmt_said(f: &mut fmt::Formatter<'_>, said: &str) -> fmt::Result {
     write!(f, "; it said: {said}")
 }
 
-/// Names of the signals that end programs, by their numbers on Linux.
+/// Returns the name of a signal that ends programs, by its number on Linux.
 fn signal_name(signal: i32) -> Option<&'static str> {
     Some(match signal {
         1 => "SIGHUP",
@@ -378,13 +378,13 @@ fn cut(text: &mut String) {
     }
 }
 
-/// The form of an [`Ending`] in records: that of formats 1 and 2, which hold a sentence. What a sentence cannot
-/// say stands behind it, so that earlier versions can show the sentence and this one reads the whole.
+/// Serialises an [`Ending`] for records in the form of formats 1 and 2, which have only a sentence. Further data
+/// follows the sentence: earlier versions show the sentence, and this one reads everything.
 pub mod recorded {
     use super::{Ending, Fault};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    /// Parts the sentence from what stands behind it.
+    /// Separates the sentence from the data.
     const MARK: char = '\u{1f}';
 
     #[derive(Serialize, Deserialize)]
@@ -429,8 +429,8 @@ pub mod recorded {
         })
     }
 
-    /// An ending that this version does not know is the sentence alone. Its fault is the record's in any case: all
-    /// versions have to count alike.
+    /// An unknown ending of a later version is reduced to its sentence. Its fault always comes from the record, so
+    /// that all versions count it alike.
     fn read(text: String, by_task: bool) -> Ending {
         let whole = text.rsplit_once(MARK).and_then(|(_, rest)| unhex(rest));
         let fits = |ending: &Ending| match ending.fault() {
@@ -465,7 +465,7 @@ mod tests {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Held(#[serde(with = "recorded")] Ending);
 
-    /// The form in which formats 1 and 2 were first written.
+    /// The layout that formats 1 and 2 had first.
     #[derive(Serialize, Deserialize)]
     enum First {
         Failed(String),
@@ -550,7 +550,7 @@ mod tests {
         for (first, by_task) in [
             (First::Failed("it ended with exit code 3".into()), true),
             (First::Unstaged("nobody gave it\u{1f}zz".into()), false),
-            // One that a later version knows.
+            // An ending that only a later version knows.
             (First::Failed("sand in it\u{1f}ff00".into()), true),
         ] {
             let bytes = postcard::to_stdvec(&first).unwrap();

@@ -1,104 +1,105 @@
-//! What supervisors of one group tell each other beside the journal.
+//! Messages between supervisors of one group besides the journal, and the members of the group.
 
 use crate::capacity::Class;
 use crate::{AttemptId, Epoch, Hash, PeerAddr, PeerId, Source, Time};
 use serde::{Deserialize, Serialize};
 
-/// A supervisor of the group, as the others see it.
+/// A peer supervisor of the group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerSupervisor {
-    /// Who, and where it is reached.
+    /// Its id and addresses.
     pub addr: PeerAddr,
-    /// Whether it has a vote; one without is catching up or standing by.
+    /// Whether it has a vote. A member without one is catching up or on standby.
     pub votes: bool,
-    /// The newest format of records that it speaks.
+    /// The newest record format that it supports.
     pub format_max: u32,
 }
 
-/// Names one life of a supervisor in its group. It is random and new whenever a peer joins with an empty log, so it is
-/// not the peer's identity: a supervisor that lost its log and came back under its old name could undo what the group
-/// has agreed on.
+/// Identifies a member of the Raft group. A peer gets a new random id whenever it joins with an empty log. It is not
+/// the peer's id: a supervisor that lost its log and returned under its old id could undo what the group has agreed
+/// on.
 pub type NodeId = u64;
 
-/// A member of a group of supervisors, as every member knows it.
+/// A member of the Raft group, as every member knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupMember {
-    /// Its identity, and where it is reached.
+    /// Its id and addresses.
     pub peer: PeerAddr,
-    /// The newest format of records that it reads.
+    /// The newest record format that it reads.
     pub format_max: u32,
 }
 
-/// One member's seat in its group.
+/// The state of one member in its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seat {
-    /// Who has it.
+    /// The member.
     pub member: GroupMember,
-    /// Whether its vote and its copy of the log count; if not, it only follows.
+    /// Whether it votes and its copy of the log counts. If not, it only follows.
     pub voter: bool,
-    /// The last entry up to which its log is known to agree with the leader's. Only the leader knows it.
+    /// The last log entry up to which its log is known to agree with the leader's. Only the leader knows it.
     pub matched: Option<u64>,
 }
 
-/// An assignment that the leader made. It is not durable: it only lets a new leader wait for an attempt that
-/// is likely to be running rather than start it again.
+/// An assignment hint: the leader's news of an assignment. It is not durable. With it, a new leader waits for an
+/// attempt that is probably running instead of starting the task again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hint {
-    /// Which.
+    /// The attempt.
     pub attempt: AttemptId,
-    /// To whom it was given.
+    /// The worker that it was assigned to.
     pub worker: PeerId,
-    /// Whether it is a redundant one.
+    /// Whether it is redundant.
     pub redundant: bool,
-    /// The class of its worker when it was given.
+    /// The class of the worker when it was assigned.
     pub class: Class,
-    /// When it was given.
+    /// When it was assigned.
     pub since: Time,
-    /// Whether the worker has it no more without having ended it, as when it gave it back.
+    /// Whether the worker no longer has the attempt although it did not end, for example because the worker returned
+    /// it.
     pub over: bool,
 }
 
-/// From the leader to the others, with its epoch: they obey only the highest that they have seen.
+/// A message from the leader to a follower. Followers obey only the highest epoch that they have seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FromLeader {
     /// The leader's epoch.
     pub epoch: Epoch,
-    /// What it says.
+    /// The message.
     pub what: LeaderSays,
 }
 
-/// What a leader says to another supervisor.
+/// What a leader tells another supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LeaderSays {
-    /// Say what content you hold.
+    /// This supervisor leads: report which blobs you hold.
     Lead,
-    /// Assignments that were made.
+    /// Assignment hints.
     Hints(Vec<Hint>),
-    /// Hold this content too.
+    /// Replicate this blob.
     Hold {
-        /// Which.
+        /// The blob.
         hash: Hash,
         /// Its length in bytes.
         size: u64,
-        /// Who holds it, likeliest first.
+        /// Peers that hold it, most likely source first.
         sources: Vec<Source>,
     },
-    /// This content need not be held any more.
+    /// You need not hold these blobs any more.
     Drop(Vec<Hash>),
 }
 
-/// From another supervisor to the leader.
+/// A message from another supervisor to the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToLeader {
-    /// All content that it holds, or the first part of it: it replaces what was said before.
+    /// All blobs that it holds, or the first part of them. It replaces earlier lists.
     Holds(Vec<Hash>),
-    /// More content that it holds.
+    /// Further blobs that it holds.
     HoldsMore(Vec<Hash>),
-    /// It holds this now.
+    /// It now holds this blob.
     Held(Hash),
-    /// It could not get this; a sentence.
+    /// It could not get this blob, for the reason in the sentence.
     NotHeld(Hash, String),
-    /// Why it cannot store anything from now on; none where it can again. A leader that has not heard of it takes it
+    /// Why it cannot store anything from now on; none if it can again. A leader that has received nothing assumes
     /// that it can.
     Disk(Option<String>),
 }

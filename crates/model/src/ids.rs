@@ -1,4 +1,4 @@
-//! Names of things: peers, jobs, tasks, attempts and content.
+//! Ids of peers, jobs, tasks, attempts, checkpoints and content.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -11,7 +11,7 @@ macro_rules! hex_id {
         pub struct $name(pub [u8; $len]);
 
         impl $name {
-            /// The first hexadecimal digits, for tables and logs.
+            /// Returns the first hexadecimal digits, for tables and logs.
             pub fn short(&self) -> String {
                 self.to_string()[..$short].to_owned()
             }
@@ -54,16 +54,16 @@ hex_id! {
 }
 
 hex_id! {
-    /// The BLAKE3 hash of some content, which is also its name.
+    /// The BLAKE3 hash of some content, which identifies it.
     Hash, 32, 10
 }
 
 hex_id! {
-    /// Chosen at random by a client for one submission, so that repeating the submission is harmless.
+    /// A random key that a client chooses for a submission, so that a repeated submission has no further effect.
     SubmitKey, 16, 10
 }
 
-/// Text that is not the hexadecimal form of an id.
+/// A text is not the hexadecimal form of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an id: wrong length or not hexadecimal; nothing was changed")]
 pub struct ParseIdError;
@@ -80,25 +80,25 @@ impl fmt::Display for JobId {
 }
 
 impl JobId {
-    /// All tasks that the job may have, as a range of ordered maps.
+    /// Returns all tasks that the job may have, as a range for ordered maps.
     pub fn tasks(self) -> std::ops::RangeInclusive<TaskId> {
         let task = |number| TaskId { job: self, number };
         task(0)..=task(u32::MAX)
     }
 }
 
-/// One life of a leading core; grows at every fail-over and every restart.
+/// The term of one leader. It increases at every failover and every restart.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Epoch(pub u64);
 
-/// One of a job's K tasks: `number` counts through the job file's tasks with arrays unfolded, from 0.
+/// Identifies a task of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskId {
     /// The job the task belongs to.
     pub job: JobId,
-    /// Position among the job's K tasks, `0..K`.
+    /// Its number in the job, from 0. It counts through the tasks of the job file with arrays unfolded.
     pub number: u32,
 }
 
@@ -108,17 +108,17 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// One execution of one task on one worker.
+/// Identifies an attempt: one execution of one task on one worker.
 ///
-/// The epoch fences off a leader that was frozen and wakes; the generation fences off results of a task
-/// whose committed output was lost and that must run again.
+/// The epoch excludes orders of a leader that was frozen and resumes. The generation excludes results of earlier
+/// executions of a task that must run again because its committed output was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AttemptId {
-    /// The task that is executed.
+    /// The executed task.
     pub task: TaskId,
-    /// Grows when a committed output of the task was lost.
+    /// Increases when a committed output of the task is lost.
     pub generation: u32,
-    /// The life of the leader that assigned this attempt.
+    /// The epoch of the leader that assigned the attempt.
     pub epoch: Epoch,
     /// Counts the attempts of this task within the epoch, from 1.
     pub number: u32,
@@ -134,7 +134,7 @@ impl fmt::Display for AttemptId {
     }
 }
 
-/// One of the checkpoints of an attempt.
+/// Identifies a checkpoint of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CheckpointId {
     /// The attempt that made it.

@@ -1,4 +1,4 @@
-//! What execution costs: occupied time, tariffs, and a job's bill. All money is in whole micro-units of a named
+//! Cost of execution: occupied time, tariffs, and a job's bill. All money is in whole micro-units of a named
 //! currency, so that sums are exact.
 
 use crate::capacity::Class;
@@ -10,43 +10,44 @@ use std::time::Duration;
 /// Millionths of a unit of the tariff's currency.
 pub type MicroUnits = u64;
 
-/// What one attempt is charged for. Durations are the worker's where it told them, else the leader's.
+/// What one attempt is charged for. Durations are measured by the worker if it reported them, otherwise by the
+/// leader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
     /// The class of its worker when it was assigned.
     pub class: Class,
-    /// How long it held its resources, pauses taken off: up to its end; for one that was cancelled up to the
-    /// decision, for one that was lost up to the last heartbeat.
+    /// How long it held its resources, without pauses: until its end, until the decision if it was cancelled, or
+    /// until the last heartbeat if it was lost.
     pub occupied: Duration,
-    /// Bytes moved for it, as far as known.
+    /// Bytes transferred for it, as far as known.
     pub moved: u64,
 }
 
-/// An attempt that is stopped by the record that says so, and what it is charged.
+/// An attempt that a record stops, with its charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopped {
-    /// Which.
+    /// The attempt.
     pub attempt: AttemptId,
-    /// Whether it was a redundant one.
+    /// Whether it is redundant.
     pub redundant: bool,
-    /// Where it ran.
+    /// The worker that ran it.
     pub worker: PeerId,
-    /// For what.
+    /// Its charge.
     pub charge: Charge,
 }
 
-/// What one class costs.
+/// The prices of one class of workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rates {
-    /// For each second in which one CPU is held.
+    /// For each second that one CPU is held.
     pub cpu_second: MicroUnits,
-    /// For each second in which one GiB of memory is held.
+    /// For each second that one GiB of memory is held.
     pub gib_second: MicroUnits,
-    /// For each GiB moved.
+    /// For each GiB transferred.
     pub gib_moved: MicroUnits,
 }
 
-/// What time and data cost, and who pays for what.
+/// The prices of time and data, and what the client is billed for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tariff {
     /// The name of the currency.
@@ -55,16 +56,16 @@ pub struct Tariff {
     pub normal: Rates,
     /// Rates of the higher class.
     pub higher: Rates,
-    /// Whether the client pays for copies that did not win; the grid does otherwise.
+    /// Whether the client pays for redundant attempts that did not win. Otherwise the grid does.
     pub bill_redundant: bool,
-    /// Whether the client pays for what was lost or failed; the grid does otherwise.
+    /// Whether the client pays for attempts that were lost or failed. Otherwise the grid does.
     pub bill_lost: bool,
 }
 
 impl Default for Tariff {
     /// 10 micro-units for a CPU-second and 1 for a GiB-second, twice that in the higher class, nothing for data:
-    /// near what an hour of a small cloud machine costs in dollars. Clients pay for the redundancy that they
-    /// asked for, not for machines that the grid lost.
+    /// about the price in dollars of an hour of a small cloud machine. Clients pay for the redundancy that they
+    /// requested, not for machines that the grid lost.
     fn default() -> Self {
         Self {
             currency: "credit".into(),
@@ -85,7 +86,7 @@ impl Default for Tariff {
 }
 
 impl Tariff {
-    /// The price of one attempt that held `resources`; each part is rounded up to a whole micro-unit.
+    /// Returns the price of one attempt that held `resources`. Each part is rounded up to a whole micro-unit.
     pub fn price(&self, charge: &Charge, resources: &Resources) -> MicroUnits {
         let rates = match charge.class {
             Class::Normal => &self.normal,
@@ -117,12 +118,12 @@ fn part(ns: u128, amount: u128, rate: MicroUnits, unit: u128) -> MicroUnits {
     u64::try_from(all.div_ceil(unit)).unwrap_or(u64::MAX)
 }
 
-/// What a job cost so far; final once it has ended.
+/// What a job has cost so far. It is final once the job has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     /// Attempts that won.
     pub useful: Part,
-    /// Attempts that were stopped or too late because another won or enough was done.
+    /// Attempts that were stopped or succeeded too late, because another won or enough was done.
     pub redundant: Part,
     /// Attempts that failed or were lost with their worker, and winners whose outputs were lost.
     pub lost: Part,
@@ -155,7 +156,7 @@ impl Part {
         self.micro = self.micro.saturating_add(price);
     }
 
-    /// Takes one attempt away that was added before.
+    /// Removes one attempt that was added before.
     pub fn take(&mut self, charge: &Charge, price: MicroUnits) {
         let ns = nanos(charge);
         self.attempts = self.attempts.saturating_sub(1);
@@ -172,7 +173,7 @@ fn nanos(charge: &Charge) -> u64 {
 }
 
 impl Cost {
-    /// All of it, in micro-units.
+    /// Returns the total in micro-units.
     pub fn total(&self) -> MicroUnits {
         self.useful
             .micro
@@ -180,7 +181,7 @@ impl Cost {
             .saturating_add(self.lost.micro)
     }
 
-    /// What the client pays.
+    /// Returns what the client pays, in micro-units.
     pub fn billed(&self, tariff: &Tariff) -> MicroUnits {
         let share = |part: &Part, billed: bool| if billed { part.micro } else { 0 };
         self.useful

@@ -1,5 +1,5 @@
-//! Plain data of Hedgerow: ids, units, the job specification (valid by construction), messages
-//! between peers, journal records and `Time`. Nothing here does anything; every other crate depends on it.
+//! Plain data of Hedgerow: ids, units, the job specification (valid by construction), messages between peers, journal
+//! records and views. This crate performs no I/O and makes no decisions; every other crate depends on it.
 
 pub mod capacity;
 pub mod data;

@@ -25,14 +25,14 @@ pub use printed::{
 };
 pub use request::{Concern, OUTPUT_TASKS_MAX, RELEASES_MAX, Request};
 
-/// Longest message in bytes, encoded. A frame carries at least one message, and 64 bytes are left for its header.
+/// The longest encoded message in bytes. A frame carries at least one message; 64 bytes remain for its header.
 pub const MESSAGE_BYTES_MAX: usize = (16 << 20) - 64;
 
-/// Hashes in one message, at most: 8 MB of them.
+/// The most hashes in one message: 8 MB of them.
 pub const HASHES_MAX: usize = 250_000;
 
-/// Bytes that signed leave to read so many blobs takes in a message, at most: each blob once, and for each 4,096 of
-/// them a signature with its keys.
+/// Returns an upper bound for the bytes that grants for this many blobs take in a message: each blob once, and for
+/// each 4,096 of them a signature with its keys.
 pub fn grant_bytes(blobs: usize) -> usize {
     blobs.saturating_mul(33) + (blobs / 4096 + 1) * 256
 }
@@ -55,7 +55,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The word for it.
+    /// Returns the name of the role.
     pub fn name(self) -> &'static str {
         match self {
             Role::Worker => "worker",
@@ -73,154 +73,155 @@ impl std::fmt::Display for Role {
     }
 }
 
-/// What the supervisor answers to a peer that it lets in.
+/// The supervisor's reply to a peer that it admits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
-    /// The leader's epoch. A worker obeys nobody whose epoch is below the highest it has seen.
+    /// The leader's epoch. A worker obeys no supervisor with a lower epoch than the highest it has seen.
     pub epoch: Epoch,
     /// How often a worker sends heartbeats.
     pub heartbeat_interval: Duration,
-    /// All supervisors of the grid, to keep a connection to each.
+    /// All supervisors of the grid. The peer keeps a connection to each.
     pub supervisors: Vec<PeerAddr>,
     /// The grid's own relays, for peers that cannot be reached directly.
     pub relays: Vec<PeerAddr>,
 }
 
-/// What a worker says of itself when it attaches, first of all messages.
+/// What a worker reports about itself in its first message, when it attaches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerInfo {
     /// Host name.
     pub host: Arc<str>,
-    /// Process id, for people who look at the machine.
+    /// Process id, for people who inspect the machine.
     pub pid: u32,
-    /// What it offers.
+    /// The resources that it offers.
     pub resources: Resources,
     /// Labels by name, `arch` and `os` among them.
     pub labels: Vec<(Arc<str>, Arc<str>)>,
-    /// Where other peers reach it.
+    /// Its id and the addresses at which other peers reach it.
     pub addr: PeerAddr,
-    /// What its machine is made of.
+    /// Its machine's hardware.
     pub hardware: Hardware,
-    /// Content that it holds, or the first part of it; [`FromWorker::Holds`] brings the rest.
+    /// Blobs that it holds, or the first part of them; [`FromWorker::Holds`] brings the rest.
     pub holds: Vec<Hash>,
-    /// Attempts that it has in hand, those included whose report is not settled.
+    /// Attempts in hand, including those with unsettled reports.
     pub in_hand: Vec<HeldAttempt>,
 }
 
-/// An attempt that a worker has in hand, and the proof that it was given it.
+/// An attempt that a worker has in hand, with the proof that it was assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldAttempt {
-    /// Which.
+    /// The attempt.
     pub attempt: AttemptId,
-    /// Whether it is a redundant one.
+    /// Whether it is redundant.
     pub redundant: bool,
     /// As in its [`Assignment`].
     pub seal: Seal,
 }
 
-/// Proves to every supervisor of the grid that one of them gave an attempt to a worker: the first bytes of a
-/// BLAKE3 hash, keyed with a secret that the supervisors share, of both their names.
+/// Proves to every supervisor of the grid that one of them assigned an attempt to a worker: the first bytes of a
+/// BLAKE3 hash of the ids of both, keyed with a secret that the supervisors share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seal(pub [u8; 16]);
 
-/// From the supervisor to a worker.
+/// A message from a supervisor to a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// This supervisor leads, in this epoch: attach here. The highest epoch counts.
+    /// This supervisor leads in this epoch: attach here. The highest epoch counts.
     Lead(Epoch),
-    /// All supervisors of the grid; replaces what was said before.
+    /// All supervisors of the grid. Replaces earlier lists.
     Supervisors(Vec<PeerAddr>),
-    /// These peers are members no more: nothing is given to them or taken from them.
+    /// These peers were revoked: send them nothing and accept nothing from them.
     Revoked(Vec<PeerId>),
-    /// What the tasks of one group are; sent before the first of them, and again when their inputs moved.
+    /// What the tasks of one group have in common. Sent before the first of them, and again when the sources of their
+    /// inputs changed.
     Body(Arc<GrantedBody>),
-    /// Run this.
+    /// Run this attempt.
     Assign(Assignment),
-    /// End this, if it is still in hand.
+    /// End this attempt, if it is still in hand.
     Cancel(AttemptId),
-    /// Give this back if it has not started.
+    /// Return this attempt if it has not started.
     Return(AttemptId),
-    /// The report on this attempt is dealt with: drop it.
+    /// The report on this attempt is settled: drop it.
     Settled(AttemptId),
     /// The job is over: drop its bodies.
     Forget(JobId),
-    /// This content is not needed any more.
+    /// These blobs are not needed any more.
     Drop(Vec<Hash>),
-    /// Take no more, give back what has not started, finish what is running.
+    /// Take no more attempts, return those that have not started, finish the running ones.
     Drain,
-    /// Nothing here is needed any more: go.
+    /// Nothing here is needed any more: exit.
     Leave,
-    /// Heartbeat like this from now on.
+    /// Send heartbeats by this plan from now on.
     Heartbeat(HeartbeatPlan),
-    /// Open an idle TCP connection to this port of mine and show it this, so that each of us notices at once
-    /// when the other's process dies.
+    /// Open an idle TCP connection to this port and show this nonce, so that each side notices at once when the
+    /// other's process dies.
     Tripwire {
-        /// The port, at whatever address this connection goes to.
+        /// The port, at the address that this connection uses.
         port: u16,
         /// Valid once.
         nonce: [u8; 16],
     },
-    /// Run the benchmark tasks once nothing else runs, and say what they found.
+    /// Run the benchmark kernels once nothing else runs, and report the scores.
     Benchmark,
-    /// The grid's relays; replaces what was said before.
+    /// The grid's relays. Replaces earlier lists.
     Relays(Vec<PeerAddr>),
-    /// Open a TCP connection to this port of mine, show it this, and send as fast as the link carries, so much at
-    /// most; what arrived meanwhile is told as [`FromWorker::Probed`].
+    /// Measure the link: open a TCP connection to this port, show this nonce, and send up to this many bytes as fast
+    /// as possible. Report what arrived meanwhile as [`FromWorker::Probed`].
     Probe {
-        /// The port, at whatever address this connection goes to.
+        /// The port, at the address that this connection uses.
         port: u16,
         /// Valid once.
         nonce: [u8; 16],
-        /// Bytes to send at most.
+        /// The most bytes to send.
         bytes: u64,
-        /// Bytes on their way at once at most; 0 leaves it to the system.
+        /// The most bytes in flight; 0 leaves it to the system.
         window: u32,
     },
-    /// Say what an attempt has printed.
+    /// Report what an attempt has printed.
     ReadPrinted(ReadPrinted),
 }
 
-/// What the tasks of one group have in common, inputs resolved.
+/// What the tasks of one group have in common, with resolved inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Body {
     /// The job.
     pub job: JobId,
-    /// Position of the group in the job.
+    /// The group's position in the job.
     pub group: u32,
-    /// Grows when the inputs changed.
+    /// Increases when the inputs or their sources change.
     pub version: u32,
     /// The group's id, for the task's environment.
     pub id: Arc<str>,
-    /// How to execute.
+    /// How the tasks are executed.
     pub runtime: Runtime,
-    /// Names of the tasks' parameters.
+    /// Names of the parameters.
     pub parameters: Vec<Arc<str>>,
     /// Program and arguments, with placeholders.
     pub command: Vec<Arc<str>>,
-    /// Environment.
+    /// Environment variables.
     pub env: Vec<(Arc<str>, Arc<str>)>,
     /// Standard input.
     pub stdin: Option<Data>,
-    /// Files that each task finds in its folder.
+    /// Files that each task finds in its scratch directory.
     pub inputs: Vec<FileEntry>,
-    /// Patterns of what leaves the folder.
+    /// Patterns of the outputs.
     pub outputs: Vec<Arc<str>>,
-    /// Bytes of outputs that may travel inside one report; the rest goes by its hash.
+    /// The most bytes of outputs sent inside one report. Further outputs are blobs.
     pub inline_max: u32,
-    /// Bytes that are kept of the end of each stream that a task prints.
+    /// Bytes kept of the end of each stream that a task prints.
     pub printed_max: u64,
-    /// What a task takes.
+    /// The resources of one task.
     pub resources: Resources,
     /// Longest running time.
     pub time_limit: Option<Duration>,
-    /// How each task saves how far it is.
+    /// How the tasks make checkpoints.
     pub checkpoint: Option<Arc<CheckpointRule>>,
-    /// Peers that hold blobs of the inputs, likeliest first.
+    /// Peers that hold blobs of the inputs, most likely source first.
     pub sources: Vec<Source>,
 }
 
 impl Body {
-    /// What the placeholders stand for in one task.
+    /// Returns what the placeholders stand for in one task.
     pub fn task_values<'a>(&'a self, order: &'a Assignment) -> TaskValues<'a> {
         TaskValues {
             index: order.index,
@@ -229,19 +230,19 @@ impl Body {
         }
     }
 
-    /// Bytes that it takes in a message, with the grants for so many blobs.
+    /// Returns an upper bound for the bytes that it takes in a message, with grants for this many blobs.
     pub fn message_bytes(&self, blobs: usize) -> usize {
         let bytes = postcard::experimental::serialized_size(self).unwrap_or(usize::MAX);
         bytes.saturating_add(grant_bytes(blobs))
     }
 }
 
-/// A body, with leave to read the blobs of its tasks.
+/// A body, with grants for the blobs of its tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GrantedBody {
     /// What the tasks have in common.
     pub body: Arc<Body>,
-    /// Signed leave to read the blobs of its tasks; opaque.
+    /// Signed grants for the blobs of its tasks; opaque.
     pub grants: Grants,
 }
 
@@ -253,17 +254,17 @@ impl std::ops::Deref for GrantedBody {
     }
 }
 
-/// Signed leave to read blobs, as it travels in messages. Only peers that serve blobs look into it.
+/// Encoded signed grants to read blobs. Only peers that serve blobs decode them.
 pub type Grants = Vec<u8>;
 
-/// A reply that goes out with leave to read the blobs that it names.
+/// A reply that is sent with grants for the blobs that it names.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GrantedReply {
-    /// Where results are.
+    /// Result files.
     Results(Box<ResultsView>),
-    /// What a task printed.
+    /// The printed output of a task.
     Log(Box<LogView>),
-    /// What an attempt printed that is over.
+    /// The printed output of an attempt that is over.
     Printed {
         /// Its output.
         log: Box<LogView>,
@@ -273,7 +274,7 @@ pub enum GrantedReply {
 }
 
 impl GrantedReply {
-    /// The reply with these grants.
+    /// Returns the reply with these grants.
     pub fn with(self, grants: Grants) -> Reply {
         match self {
             Self::Results(view) => Reply::Results(view, grants),
@@ -283,10 +284,10 @@ impl GrantedReply {
     }
 }
 
-/// One attempt to run.
+/// An attempt to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
-    /// Its name.
+    /// Its id.
     pub attempt: AttemptId,
     /// Position of the task's group.
     pub group: u32,
@@ -294,25 +295,25 @@ pub struct Assignment {
     pub version: u32,
     /// Array index.
     pub index: Option<u32>,
-    /// What it is given beside the body; none where that is nothing.
+    /// What it needs besides the body; none if nothing.
     pub own: Option<Box<OwnWork>>,
-    /// Whether another attempt of the task was meant to run already.
+    /// Whether another attempt of the task was active when it was assigned.
     pub redundant: bool,
-    /// Proof that the worker was given this attempt.
+    /// Proof that this attempt was assigned to the worker.
     pub seal: Seal,
 }
 
-/// What one attempt is given beside what its task has in common with others. Kept apart because most tasks have nothing
-/// of it, and assignments are moved often.
+/// What one attempt needs besides what all tasks of its group have in common. It is separate because most tasks need
+/// none of it and assignments are moved often.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnWork {
     /// Values of the parameters that the body names.
     pub values: Vec<Arc<str>>,
-    /// Files for this index alone.
+    /// Input files of this index alone.
     pub inputs: Vec<FileEntry>,
-    /// Files of the checkpoint that the attempt goes on from; they take the place of inputs of the same names.
+    /// Files of the checkpoint from which the attempt continues. They replace inputs with the same names.
     pub checkpoint: Vec<FileEntry>,
-    /// Blobs among its own files and the checkpoint's that the body does not name; none where there is none.
+    /// The blobs among its own inputs and the checkpoint that the body does not name; none if there are none.
     pub blobs: Option<GrantedBlobs>,
 }
 
@@ -338,108 +339,109 @@ impl Assignment {
     }
 }
 
-/// Blobs that one task alone reads.
+/// Blobs that only one task reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantedBlobs {
-    /// Their names.
+    /// Their hashes.
     pub blobs: Arc<[Hash]>,
-    /// Peers that hold some of them, likeliest first.
+    /// Peers that hold some of them, most likely source first.
     pub sources: Vec<Source>,
-    /// Signed leave to read them; opaque.
+    /// Signed grants to read them; opaque.
     pub grants: Grants,
 }
 
-/// From a worker to the supervisor.
+/// A message from a worker to a supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromWorker {
-    /// First message on each connection.
+    /// The first message on each connection.
     Attach(Box<WorkerInfo>),
     /// The attempt's process runs.
     Started(AttemptId),
-    /// The attempt is over; repeated on each new connection until settled.
+    /// The attempt is over. Repeated on each new connection until settled.
     Ended(Box<Report>),
-    /// Its owner or its machine wants it to stop: no new tasks.
+    /// The worker drains, because its machine or its owner asked it to: no new tasks.
     Draining,
-    /// What the benchmark tasks found.
+    /// The scores of the benchmark kernels.
     Benchmarked(BenchScores),
-    /// Its owner came, or went: said at once, again on each new connection, and in each heartbeat.
+    /// The worker's response to its owner. Sent at once when it changes, and again on each new connection; each
+    /// heartbeat repeats it in short.
     Owner(OwnerState),
-    /// So many bytes a second arrived from the supervisor while the link was measured; 0 where it could not be.
+    /// This many bytes per second arrived from the supervisor during a link measurement; 0 if it failed.
     Probed(u64),
-    /// A large transfer came from some peer: its link carries as much at least.
+    /// A large transfer from some peer: the worker's link carries at least this rate.
     Fetched {
-        /// Received.
+        /// Bytes received.
         bytes: u64,
-        /// In this time.
+        /// The duration.
         took: Duration,
     },
-    /// More content that it holds, after [`FromWorker::Attach`].
+    /// Further blobs that it holds, after [`FromWorker::Attach`].
     Holds(Vec<Hash>),
-    /// The attempt's process says that it waits for a job of this grid, or that it gets on. While it waits, its
-    /// worker counts its resources as free.
+    /// The attempt's process waits for a job of this grid, or continues. While it waits, its worker counts its
+    /// resources as free.
     Waits(AttemptId, Option<JobId>),
-    /// What an attempt has printed, as it was asked for.
+    /// What an attempt has printed, as requested.
     Printed(Box<PrintedPart>),
-    /// An attempt's newest checkpoint, or why there is none; said again on each new connection, and before the
+    /// An attempt's newest checkpoint, or why there is none. Repeated on each new connection, and before the
     /// attempt's end.
     Checkpoint(Box<CheckpointReport>),
 }
 
-/// What a worker says of an attempt's newest checkpoint.
+/// A worker's report of an attempt's newest checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointReport {
-    /// Its name.
+    /// Its id.
     pub id: CheckpointId,
-    /// What it holds; else why it was not saved, a clause.
+    /// The checkpoint, or why it was not saved, as a clause.
     pub saved: Result<Arc<Checkpoint>, String>,
-    /// How old it is, by the worker's clock.
+    /// Its age, by the worker's clock.
     pub age: Duration,
 }
 
-/// How an attempt ended.
+/// A worker's report of the end of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Which.
+    /// The attempt.
     pub attempt: AttemptId,
-    /// How.
+    /// The outcome.
     pub outcome: Outcome,
-    /// What it took.
+    /// What it used.
     pub usage: Usage,
     /// What it printed, if anything.
     pub log: Option<Box<Log>>,
 }
 
-/// What became of an attempt, in the worker's report.
+/// The outcome of an attempt, as its worker reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It succeeded and left these files.
     Done(Vec<FileEntry>),
     /// It ended without success.
     Ended(Ending),
-    /// It had not started and is given back.
+    /// It had not started, and the worker returns it.
     Returned,
 }
 
-/// What an attempt took. Durations are measured by the worker.
+/// What an attempt used. The worker measures the durations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// In the worker's queue.
+    /// Time in the worker's queue.
     pub queued: Duration,
-    /// Fetching inputs and making the folder.
+    /// Time to fetch inputs and make the scratch directory.
     pub staging: Duration,
-    /// From the process's start to its end.
+    /// Time from the process's start to its end.
     pub running: Duration,
     /// CPU time of the process and its children.
     pub cpu: Duration,
-    /// Most memory in use, bytes.
+    /// Peak memory in bytes.
     pub memory_peak: u64,
-    /// Of `running`, the time for which it was paused.
+    /// The part of `running` for which it was paused.
     pub paused: Duration,
     /// Bytes fetched for it from other peers.
     pub moved: u64,
 }
 
-/// What an attempt printed: the tails, and how much it was in all.
+/// The printed output of an attempt: the end of each stream, and how long each was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Log {
     /// End of the standard output.
@@ -453,7 +455,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// The parts that are to be fetched by their hash.
+    /// The hashes of the parts that must be fetched.
     pub fn blobs(&self) -> impl Iterator<Item = Hash> + use<> {
         [self.stdout.hash(), self.stderr.hash()]
             .into_iter()
@@ -461,60 +463,59 @@ impl Log {
     }
 }
 
-/// A client's question.
+/// A client's request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ask {
-    /// Chosen by the client; the answer repeats it.
+    /// Chosen by the client; the reply repeats it.
     pub id: u64,
-    /// What it wants.
+    /// The request.
     pub request: Request,
 }
 
-/// Jobs in one answer, at most: with the longest names and reasons, they fit into one message.
+/// The most jobs in one reply. Even with the longest names and reasons, they fit into one message.
 pub const JOBS_MAX: usize = 1000;
 
-/// The answer to an [`Ask`].
+/// The reply to an [`Ask`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// The question's id.
+    /// The request id.
     pub id: u64,
-    /// The answer.
+    /// The reply.
     pub reply: Reply,
 }
 
-/// What a client is told.
+/// A reply or notice to a client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
-    /// The job is accepted and the grid holds its inputs.
+    /// The job is accepted, and the grid holds its inputs.
     Accepted(JobId),
-    /// Jobs, by their number; [`JOBS_MAX`] at most. Empty behind the last.
+    /// Jobs in the order of their ids, at most [`JOBS_MAX`]. Empty after the last.
     Jobs(Vec<JobView>),
-    /// One job; the last of a watch has ended.
+    /// One job. A watch sends one for each change; the last one has ended.
     Job(Box<JobView>),
-    /// Done as asked.
+    /// The request was carried out.
     Ok,
-    /// Where results are, and leave to read them.
+    /// Result files, with grants to read them.
     Results(Box<ResultsView>, Grants),
-    /// What a task printed, and leave to read it.
+    /// The printed output of a task, with grants to read it.
     Log(Box<LogView>, Grants),
-    /// Why.
+    /// Why a job and its tasks are in their states.
     Explain(Box<ExplainView>),
     /// Workers.
     Workers(Vec<WorkerView>),
-    /// A ticket's secret, for the client's node to wrap.
+    /// A ticket's secret, from which the client's node makes the ticket.
     Ticket(String),
     /// Members.
     Members(Vec<MemberView>),
     /// Settings.
     Settings(Vec<SettingView>),
-    /// Unasked, with the id 0: this supervisor leads, in this epoch. Questions that are open elsewhere are
-    /// to be asked here again.
+    /// Unrequested, with id 0: this supervisor leads in this epoch. Send it the requests that are pending elsewhere.
     Lead(Epoch),
-    /// Unasked, with the id 0: all supervisors of the grid.
+    /// Unrequested, with id 0: all supervisors of the grid.
     Supervisors(Vec<PeerAddr>),
-    /// It cannot be done.
+    /// The request is refused.
     No(Refusal),
-    /// Unasked, with the id 0: the grid's relays.
+    /// Unrequested, with id 0: the grid's relays.
     Relays(Vec<PeerAddr>),
     /// Tickets.
     Tickets(Vec<TicketView>),
@@ -526,43 +527,43 @@ pub enum Reply {
     Groups(Box<GroupsView>),
     /// Attempts of a job's tasks.
     Attempts(Box<AttemptsView>),
-    /// Groups are part of an open job, and the grid holds their inputs.
+    /// The groups were added to the open job, and the grid holds their inputs.
     Extended(Extended),
 }
 
-/// The tasks that an extension brought.
+/// The tasks that an extension added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extended {
     /// The job.
     pub job: JobId,
-    /// The number of the first.
+    /// The number of the first task.
     pub first: u32,
-    /// How many they are; those of each group follow each other.
+    /// How many tasks. Those of each group are consecutive.
     pub tasks: u32,
 }
 
-/// Why something asked for cannot be done; nothing was changed.
+/// Why a request is refused. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{why}")]
 pub struct Refusal {
-    /// What kind, which decides the exit code.
+    /// The kind, which decides the exit code.
     pub kind: RefusalKind,
-    /// A sentence: what happened and what to do.
+    /// A sentence that says what happened and what to do.
     pub why: String,
 }
 
 /// Kinds of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefusalKind {
-    /// The request is wrong in itself.
+    /// The request itself is wrong.
     Bad,
-    /// There is no such thing.
+    /// The named thing does not exist.
     Unknown,
-    /// This peer may not.
+    /// The requester may not do this.
     NotAllowed,
-    /// Not now; try again.
+    /// Not possible now; try again later.
     Busy,
-    /// Another supervisor leads: ask there.
+    /// Another supervisor leads: ask it.
     NotLeading,
 }
 

@@ -1,12 +1,12 @@
-//! What a machine's owner is doing, as far as anybody needs to know: the kind of an activity and nothing of its
-//! content. Key codes, sound, titles and names have no place in these types, so that they cannot travel.
+//! Activity of a machine's owner: its kind and nothing of its content. These types have no place for key codes,
+//! sound, titles or names, so that none can leave the machine.
 
 use crate::spec::CHECKPOINT_GRACE_MAX;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
-/// A kind of activity that is not the grid's.
+/// A kind of activity that does not come from the grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activity {
@@ -18,13 +18,13 @@ pub enum Activity {
     Pointer,
     /// A touchscreen.
     Touchscreen,
-    /// Speech: the microphone in use by another program or, where the owner asked for it, a voice heard.
+    /// Speech: another program uses the microphone or, if the owner allowed it, a voice was heard.
     Voice,
-    /// Other programs at work beyond a threshold.
+    /// Other programs that use more than a threshold.
     Processes,
-    /// Somebody logged in from elsewhere, or typing there.
+    /// Somebody is logged in from elsewhere, or types there.
     Remote,
-    /// Input of which only that it happened is known.
+    /// Input of an unknown kind.
     Input,
 }
 
@@ -41,7 +41,7 @@ impl Activity {
         Activity::Input,
     ];
 
-    /// The word for it.
+    /// Returns the name of the kind.
     pub fn name(self) -> &'static str {
         match self {
             Activity::Keyboard => "keyboard",
@@ -55,7 +55,7 @@ impl Activity {
         }
     }
 
-    /// Whether a hand does it, at this machine.
+    /// Returns whether it is input by hand at this machine.
     pub fn is_input(self) -> bool {
         matches!(
             self,
@@ -67,7 +67,7 @@ impl Activity {
         )
     }
 
-    /// Its place in [`Activity::ALL`].
+    /// Returns its position in [`Activity::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
@@ -79,46 +79,46 @@ impl fmt::Display for Activity {
     }
 }
 
-/// What a machine's sources of activity say. Each is a fact about now.
+/// A report of a source of activity. It is true at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Signal {
-    /// It happened just now.
+    /// This activity happened just now.
     Seen(Activity),
-    /// It lasts from now on, or is over.
+    /// This activity lasts from now on, or is over.
     Lasting(Activity, bool),
-    /// The session is locked, or open again.
+    /// The session was locked, or unlocked.
     Locked(bool),
-    /// Our own screensaver is shown, or is not any more.
+    /// Our own screensaver appeared, or disappeared.
     Saver(bool),
-    /// The machine runs on its battery, or on mains power.
+    /// The machine runs on battery, or on mains power.
     Battery(bool),
-    /// The network is paid for by what is sent, or is not.
+    /// The network is metered, or is not.
     Metered(bool),
-    /// Whether any source of input is watched. Without one nobody knows whether the owner is there.
+    /// Whether any source of input is watched. Without one the owner's presence is unknown.
     Watched(bool),
     /// Minutes since Monday 00:00 of the machine's local time.
     Clock(u32),
 }
 
-/// What a worker does about its owner, from nothing to most.
+/// A worker's response to its owner, from the weakest to the strongest.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum OwnerResponse {
-    /// It works as if nobody were there.
+    /// Run without restriction.
     #[default]
     Work,
-    /// What runs goes on at the lowest priority; nothing new is taken.
+    /// Run present attempts at the lowest priority and take no new ones.
     Lower,
-    /// What runs is stopped where it is; nothing new is taken.
+    /// Suspend present attempts and take no new ones.
     Pause,
-    /// What runs is given up; nothing new is taken.
+    /// Vacate present attempts and take no new ones.
     Vacate,
 }
 
 impl OwnerResponse {
-    /// The word for it.
+    /// Returns the name of the response.
     pub fn name(self) -> &'static str {
         match self {
             OwnerResponse::Work => "work",
@@ -129,19 +129,19 @@ impl OwnerResponse {
     }
 }
 
-/// Why a worker does not work as if nobody were there.
+/// Why a worker does not run without restriction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cause {
     /// An activity of its owner.
     Activity(Activity),
-    /// No source of input: whether the owner is there cannot be known.
+    /// No source of input is watched, so that the owner's presence is unknown.
     Unwatched,
-    /// The machine runs on its battery.
+    /// The machine runs on battery.
     Battery,
-    /// The network is paid for by what is sent.
+    /// The network is metered.
     Metered,
-    /// The owner wants the machine at this time of the day.
+    /// The owner reserves the machine at this time.
     Hours,
 }
 
@@ -158,7 +158,7 @@ impl fmt::Display for Cause {
 }
 
 impl Cause {
-    /// All causes, in the order in which they are told.
+    /// All causes, in the order in which they are shown.
     pub const ALL: [Cause; 12] = [
         Cause::Activity(Activity::Keyboard),
         Cause::Activity(Activity::Mouse),
@@ -175,21 +175,21 @@ impl Cause {
     ];
 }
 
-/// How a worker stands to its owner, for the supervisor.
+/// A worker's response to its owner, as reported to the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerState {
-    /// Counts the changes; a lower one is older news.
+    /// Counts the changes. A lower count is older.
     pub change: u32,
-    /// What the worker does.
+    /// The response.
     pub response: OwnerResponse,
-    /// Why, at most one of each.
+    /// Its causes, each at most once.
     pub why: Vec<Cause>,
-    /// How long it has not worked as if nobody were there, by the worker's clock; zero while it does.
+    /// How long the worker has been restricted, by its own clock; zero if it runs without restriction.
     pub away: Duration,
 }
 
-/// The same in few bytes, as each heartbeat repeats it, so that what a message told of and is held up on its way is known
-/// with the next heartbeat.
+/// A short form of [`OwnerState`] that each heartbeat repeats. If the message about a change is delayed, the next
+/// heartbeat reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerNote {
     /// As in [`OwnerState`].
@@ -198,7 +198,7 @@ pub struct OwnerNote {
     pub response: OwnerResponse,
     /// A bit for each of [`Cause::ALL`].
     pub why: u16,
-    /// As in [`OwnerState`] when it changed, in milliseconds.
+    /// The value of [`OwnerState::away`] at the change, in milliseconds.
     pub away_ms: u32,
 }
 
@@ -230,12 +230,12 @@ impl From<OwnerNote> for OwnerState {
     }
 }
 
-/// Hours of the week, in minutes since Monday 00:00; may wrap around the week's end.
+/// A part of the week, in minutes since Monday 00:00. It may wrap around the week's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hours {
     /// The first minute.
     pub from: u32,
-    /// The minute behind the last.
+    /// The minute after the last.
     pub to: u32,
 }
 
@@ -243,7 +243,7 @@ pub struct Hours {
 pub const WEEK_MIN: u32 = 7 * 24 * 60;
 
 impl Hours {
-    /// Whether a minute of the week lies within.
+    /// Returns whether a minute of the week lies within.
     pub fn contain(&self, minute: u32) -> bool {
         if self.from <= self.to {
             (self.from..self.to).contains(&minute)
@@ -253,33 +253,33 @@ impl Hours {
     }
 }
 
-/// What a worker does about which activity, and how soon.
+/// The owner's rules: which activity leads to which response, and how soon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnerRules {
-    /// What each kind makes the worker do, in the order of [`Activity::ALL`].
+    /// The response to each kind, in the order of [`Activity::ALL`].
     pub on: [OwnerResponse; Activity::ALL.len()],
-    /// What it does where no source of input watches.
+    /// The response if no source of input is watched.
     pub unwatched: OwnerResponse,
-    /// What it does on battery.
+    /// The response on battery.
     pub battery: OwnerResponse,
-    /// What it does on a network that is paid for by what is sent.
+    /// The response on a metered network.
     pub metered: OwnerResponse,
-    /// Hours in which the owner wants the machine whether or not anything happens.
+    /// Hours in which the owner reserves the machine, whether or not it is in use.
     pub hours: Vec<Hours>,
-    /// What it does in those.
+    /// The response in these hours.
     pub in_hours: OwnerResponse,
-    /// How long nothing may happen until the worker goes on.
+    /// How long there must be no activity before the worker resumes.
     pub resume_after: Duration,
-    /// How long what runs stays paused until it is given up; never, where there is none.
+    /// How long attempts stay paused before they are vacated; none means forever.
     pub vacate_after: Option<Duration>,
-    /// How long what is given up may go on at the lowest priority to write a last checkpoint, at most.
+    /// How long a vacated attempt may continue, at the lowest priority, to write a last checkpoint.
     pub checkpoint_grace: Duration,
 }
 
 impl Default for OwnerRules {
-    /// At once out of the way of any activity; going on after 3 min of quiet (BOINC's default; HTCondor's is
-    /// 5), giving up after 10 min of pause (HTCondor's; BOINC keeps what it has for ever). Nothing on battery,
-    /// as with BOINC.
+    /// Yields at once to any activity, on battery (as BOINC) and on metered networks. Resumes after 3 min without
+    /// activity (BOINC's default; HTCondor's is 5), and vacates after 10 min of pause (HTCondor's default; BOINC
+    /// keeps paused tasks forever).
     fn default() -> Self {
         Self {
             on: [OwnerResponse::Pause; Activity::ALL.len()],
@@ -296,7 +296,7 @@ impl Default for OwnerRules {
 }
 
 impl OwnerRules {
-    /// For a machine that is the grid's alone.
+    /// Returns the rules of a machine that only the grid uses.
     pub fn dedicated() -> Self {
         Self {
             on: [OwnerResponse::Work; Activity::ALL.len()],
@@ -311,7 +311,7 @@ impl OwnerRules {
         }
     }
 
-    /// What an activity of this kind makes the worker do.
+    /// Returns the response to an activity of this kind.
     pub fn of(&self, kind: Activity) -> OwnerResponse {
         self.on[kind.index()]
     }

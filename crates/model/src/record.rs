@@ -1,4 +1,4 @@
-//! Journal records: the only things that change what is durable.
+//! Journal records: the only things that change the durable state.
 
 use crate::capacity::{BenchScores, Class};
 use crate::ledger::{Charge, Stopped};
@@ -11,261 +11,261 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// One change of the durable state. Applied in log order, first wins: a late record changes nothing.
+/// A change of the durable state. Records are applied in log order, and the first one wins: a late record changes
+/// nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Record {
-    /// A core goes live.
+    /// A leader begins its epoch.
     Epoch {
-        /// Its epoch, one more than the last.
+        /// The epoch, one more than the last.
         epoch: Epoch,
-        /// When.
+        /// When it began.
         at: Time,
-        /// Drawn at random; the first that is ever committed is the secret that the supervisors share, with
-        /// which they seal what they assign.
+        /// Random bytes. Those of the first committed epoch become the secret that the supervisors share, which seals
+        /// assignments.
         secret: [u8; 32],
     },
-    /// Peers may join with a secret of this hash; where the ticket is known, it changes.
+    /// Peers may join with a secret that has this hash. If the ticket is known, it is replaced.
     TicketMade(Ticket),
     /// A peer joined the grid.
     MemberJoined {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// As what.
+        /// Its role.
         role: Role,
-        /// With which ticket, by the hash of its secret.
+        /// The hash of its ticket's secret.
         ticket: Hash,
-        /// When.
+        /// When it joined.
         at: Time,
     },
-    /// A job is accepted; its number is the next one.
+    /// A job is accepted. It gets the next job id.
     JobAccepted {
-        /// The submission.
+        /// The submission key.
         key: SubmitKey,
-        /// Whose.
+        /// The client.
         client: PeerId,
-        /// What; nothing that only a later format has.
+        /// The job; nothing that only a later format has.
         #[serde(with = "crate::spec::positional")]
         spec: Arc<JobSpec>,
-        /// When.
+        /// When it was accepted.
         at: Time,
     },
     /// A task is done.
     TaskDone {
-        /// The winner.
+        /// The winning attempt.
         attempt: AttemptId,
-        /// Whether it was a redundant one.
+        /// Whether it was redundant.
         redundant: bool,
-        /// Where it ran.
+        /// The worker that ran it.
         worker: PeerId,
-        /// What it left.
+        /// Its outputs.
         outputs: Arc<[FileEntry]>,
-        /// What it took.
+        /// What it used.
         usage: Usage,
         /// The class of its worker, which decides what its time costs.
         class: Class,
-        /// Its siblings, which are stopped by this.
+        /// The task's other attempts, which this record stops.
         stopped: Vec<Stopped>,
-        /// What it printed.
+        /// Its printed output.
         log: Option<Box<Log>>,
-        /// When the supervisor heard of it.
+        /// When the supervisor received the report.
         at: Time,
     },
     /// An attempt ended without deciding its task.
     AttemptEnded {
-        /// Which.
+        /// The attempt.
         attempt: AttemptId,
-        /// Whether it was a redundant one.
+        /// Whether it was redundant.
         redundant: bool,
-        /// Where it ran.
+        /// The worker that ran it.
         worker: PeerId,
-        /// How.
+        /// How it ended.
         #[serde(with = "crate::ending::recorded")]
         end: Ending,
-        /// What it took, as far as known.
+        /// What it used, as far as known.
         usage: Usage,
-        /// What it is charged for, unless an earlier record stopped it.
+        /// Its charge, unless an earlier record stopped and charged it.
         charge: Charge,
-        /// What it printed.
+        /// Its printed output.
         log: Option<Box<Log>>,
-        /// When.
+        /// When the supervisor learned of it.
         at: Time,
     },
     /// All holders of a needed output are gone: the task's next generation opens.
     OutputsLost {
-        /// Which.
+        /// The task.
         task: TaskId,
         /// The generation whose outputs were lost.
         generation: u32,
-        /// When.
+        /// When this was decided.
         at: Time,
     },
-    /// A job is over.
+    /// A job has ended.
     JobEnded {
-        /// Which.
+        /// The job.
         job: JobId,
-        /// How.
+        /// How it ended.
         end: JobEnd,
-        /// Attempts that are stopped by this.
+        /// Its active attempts, which this record stops.
         stopped: Vec<Stopped>,
-        /// When.
+        /// When it ended.
         at: Time,
     },
-    /// What benchmark tasks found on a worker.
+    /// Benchmark kernels measured a worker.
     Benchmarked {
-        /// Which.
+        /// The worker.
         peer: PeerId,
-        /// What.
+        /// The scores.
         scores: BenchScores,
-        /// When.
+        /// When they were reported.
         at: Time,
     },
-    /// A peer is a member no more, and never again.
+    /// A peer's membership was revoked, for good.
     MemberRevoked {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// When.
+        /// When it was revoked.
         at: Time,
     },
-    /// A setting of the grid is changed; see [`crate::Settings`].
+    /// A setting of the grid was changed; see [`crate::Settings`].
     Set {
         /// Its name.
         name: Arc<str>,
         /// Its value, as text.
         value: Arc<str>,
-        /// When.
+        /// When it was changed.
         at: Time,
     },
-    /// An ended job is dropped.
+    /// An ended job is removed.
     JobForgotten {
-        /// Which.
+        /// The job.
         job: JobId,
-        /// When.
+        /// When it was removed.
         at: Time,
     },
-    /// From here on records are written in this format.
+    /// From here on, records have this format.
     Format {
-        /// Its level.
+        /// The format.
         level: u32,
-        /// When.
+        /// When the group switched to it.
         at: Time,
     },
-    /// A job is accepted whose specification names its fields; its number is the next one.
+    /// A job is accepted, with a specification that names its fields. It gets the next job id.
     JobAcceptedNamed {
-        /// The submission.
+        /// The submission key.
         key: SubmitKey,
-        /// Whose.
+        /// The client.
         client: PeerId,
-        /// What.
+        /// The job.
         spec: Arc<JobSpec>,
-        /// When.
+        /// When it was accepted.
         at: Time,
     },
-    /// A task is given up: its retries are used up, or nobody has its inputs.
+    /// A task has failed for good: its retries are used up, or no peer has its inputs.
     TaskFailed {
-        /// Which.
+        /// The task.
         task: TaskId,
         /// The generation that failed.
         generation: u32,
-        /// Its other attempts, which are stopped by this.
+        /// Its active attempts, which this record stops.
         stopped: Vec<Stopped>,
-        /// When.
+        /// When this was decided.
         at: Time,
     },
-    /// A job that failed goes on: what is not done is tried again.
+    /// A failed job runs again: tasks that are not done are retried.
     JobRetried {
-        /// Which.
+        /// The job.
         job: JobId,
-        /// When.
+        /// When it was retried.
         at: Time,
     },
     /// Groups are added to an open job.
     GroupsAdded {
-        /// Which.
+        /// The job.
         job: JobId,
-        /// The extension.
+        /// The key of the extension.
         key: SubmitKey,
-        /// What.
+        /// The groups, with their files.
         #[serde(with = "crate::spec::stored::named")]
         extension: Arc<Extension>,
-        /// When.
+        /// When they were added.
         at: Time,
     },
-    /// The client of an open job was there: the job stays open.
+    /// The client of an open job was seen, so that the job stays open.
     ClientSeen {
-        /// Which.
+        /// The job.
         job: JobId,
-        /// When.
+        /// When it was seen.
         at: Time,
     },
-    /// What tasks of an open job leave is kept for nobody who may come.
+    /// The client released outputs of tasks of an open job: groups added later do not read them.
     OutputsReleased {
-        /// Which.
+        /// The job.
         job: JobId,
-        /// Numbers of the tasks: the first of a range, and the one behind its last.
+        /// Ranges of task numbers: the first, and the one after the last.
         tasks: Vec<(u32, u32)>,
-        /// When.
+        /// When they were released.
         at: Time,
     },
-    /// Nothing more is added to an open job.
+    /// An open job was closed.
     JobClosed {
-        /// Which.
+        /// The job.
         job: JobId,
         /// Why.
         by: ClosedBy,
-        /// When.
+        /// When it was closed.
         at: Time,
     },
-    /// A task has a newer checkpoint, which as many supervisors hold as are to. It replaces the one before.
+    /// A task has a newer checkpoint, which enough supervisors hold. It replaces the previous one.
     Checkpointed {
-        /// What.
+        /// The checkpoint.
         checkpoint: Arc<Checkpoint>,
-        /// Where it was made.
+        /// The worker that made it.
         worker: PeerId,
         /// When it was made, by the leader's clock.
         made: Time,
-        /// When.
+        /// When enough supervisors held it.
         at: Time,
     },
 }
 
-/// Why a job is open no more.
+/// Why an open job was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClosedBy {
-    /// Somebody asked for it.
+    /// A client or administrator asked for it.
     Request,
     /// Its client was gone for too long.
     Timeout,
 }
 
-/// The oldest format of records that is read here.
+/// The oldest record format that this version reads.
 pub const FORMAT_MIN: u32 = 1;
-/// The newest format of records that is read and written here. In the second, measurements of machines are
-/// records too. In the third, specifications name their fields, tasks fail one by one and have checkpoints, and jobs are
-/// retried or open.
+/// The newest record format that this version reads and writes. Format 2 adds measurements of machines. Format 3 adds
+/// specifications with named fields, tasks that fail one by one, checkpoints, and jobs that are retried or open.
 pub const FORMAT_MAX: u32 = 3;
 
-/// Records that could not be read or written.
+/// Records could not be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// Another version wrote them.
+    /// Another version wrote the records.
     #[error(
         "the records are in format {0}; this version reads {FORMAT_MIN} to {FORMAT_MAX}: nothing was changed; \
          use a version of hedge that knows format {0}"
     )]
     Format(u32),
-    /// A record that this format has not.
+    /// The format does not have this record.
     #[error(
         "a record cannot be written in format {0}; nothing was changed; once all supervisors are new enough, \
          `hedge members --upgrade` lets the group use a newer one"
     )]
     TooNew(u32),
-    /// They are not what they are said to be.
+    /// The bytes are damaged.
     #[error("the records are damaged ({0}); nothing was changed")]
     Damaged(String),
 }
 
 impl Record {
-    /// A job is accepted; in the oldest format that has all that it asks for.
+    /// Returns the record of an accepted job, in the oldest format that can express the job.
     pub fn accepted(key: SubmitKey, client: PeerId, spec: Arc<JobSpec>, at: Time) -> Self {
         if spec.format() < 3 {
             return Self::JobAccepted {
@@ -283,7 +283,7 @@ impl Record {
         }
     }
 
-    /// The oldest format that has this record.
+    /// Returns the oldest format that has this record.
     pub fn format(&self) -> u32 {
         match self {
             Record::Benchmarked { .. } => 2,
@@ -300,7 +300,8 @@ impl Record {
         }
     }
 
-    /// About how many bytes the record takes, cheaply: those that are always small are not measured.
+    /// Returns the record's approximate size in bytes. To be cheap, it does not measure records that are always
+    /// small.
     pub fn weight(&self) -> usize {
         const SMALL: usize = 1024;
         match self {
@@ -321,10 +322,10 @@ impl Record {
     }
 }
 
-/// The bytes of some records, in the format `level`.
+/// Encodes records in the format `level`.
 ///
 /// # Errors
-/// The level is none that is written here.
+/// This version does not write that format, or the format does not have one of the records.
 pub fn encode(level: u32, records: &[Record]) -> Result<Vec<u8>, RecordError> {
     let needed = records.iter().map(Record::format).max();
     match level {
@@ -336,10 +337,10 @@ pub fn encode(level: u32, records: &[Record]) -> Result<Vec<u8>, RecordError> {
     }
 }
 
-/// The records in `bytes`, of the format `level`.
+/// Decodes records of the format `level`.
 ///
 /// # Errors
-/// The level is none that is read here, or the bytes are damaged.
+/// This version does not read that format, or the bytes are damaged.
 pub fn decode(level: u32, bytes: &[u8]) -> Result<Vec<Record>, RecordError> {
     if !(FORMAT_MIN..=FORMAT_MAX).contains(&level) {
         return Err(RecordError::Format(level));
@@ -353,21 +354,21 @@ pub fn decode(level: u32, bytes: &[u8]) -> Result<Vec<Record>, RecordError> {
     Ok(records)
 }
 
-/// What lets peers in.
+/// A ticket, which admits peers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
     /// BLAKE3 of the secret.
     pub hash: Hash,
-    /// What the peers become.
+    /// The role of these peers.
     pub role: Role,
-    /// Until when.
+    /// When it expires.
     pub expires: Option<Time>,
-    /// How many more peers.
+    /// How many more peers it admits.
     pub uses: Option<u32>,
 }
 
 impl Ticket {
-    /// The ticket as it is once it was revoked: it ended before all time.
+    /// Returns the ticket in revoked form: with an expiry before all time.
     pub fn revoked(&self) -> Self {
         Self {
             expires: Some(Time(0)),
@@ -376,7 +377,7 @@ impl Ticket {
         }
     }
 
-    /// Whether it was revoked.
+    /// Returns whether it was revoked.
     pub fn is_revoked(&self) -> bool {
         self.expires == Some(Time(0))
     }
@@ -385,16 +386,16 @@ impl Ticket {
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobEnd {
-    /// All its tasks are done and the results are held.
+    /// Enough of its tasks are done, and the supervisors hold its results.
     Done,
-    /// A sentence, and the task that caused it.
+    /// It failed.
     Failed {
-        /// The task.
+        /// The task that caused it, if one did.
         task: Option<TaskId>,
-        /// Why.
+        /// Why, as a sentence.
         why: String,
     },
-    /// By its client.
+    /// Somebody cancelled it.
     Cancelled,
 }
 

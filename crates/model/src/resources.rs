@@ -1,10 +1,10 @@
-//! Amounts of what tasks need and workers have.
+//! Amounts of resources that tasks need and workers have.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
-/// An amount of a resource: CPUs in thousandths, memory and disk in bytes, others in whole pieces.
+/// An amount of a resource: CPUs in thousandths, memory and disk in bytes, others in whole units.
 pub type Amount = u64;
 
 /// A short vector of named amounts. CPUs are counted in thousandths, memory and disk in bytes.
@@ -23,7 +23,7 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Nothing but `cpus_milli` thousandths of a CPU.
+    /// Returns only `cpus_milli` thousandths of a CPU.
     pub fn cpus(cpus_milli: Amount) -> Self {
         Self {
             cpus_milli,
@@ -31,7 +31,7 @@ impl Resources {
         }
     }
 
-    /// How much there is of a resource that is neither CPUs, memory nor disk.
+    /// Returns the amount of a resource other than CPUs, memory and disk.
     pub fn named(&self, name: &str) -> Amount {
         self.named
             .iter()
@@ -39,7 +39,7 @@ impl Resources {
             .map_or(0, |(_, amount)| *amount)
     }
 
-    /// How much there is of any resource.
+    /// Returns the amount of any resource.
     pub fn amount(&self, name: &str) -> Amount {
         match name {
             "cpus" => self.cpus_milli,
@@ -49,14 +49,14 @@ impl Resources {
         }
     }
 
-    /// The names of all resources of which an amount is kept.
+    /// The names of all resources with an amount.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         OWN.into_iter()
             .chain(self.named.iter().map(|(name, _)| &**name))
     }
 
-    /// The part that a task gives back while it waits for a job of its own, and the part that it keeps: its GPUs, whose
-    /// memory it goes on using.
+    /// Returns the part that a task gives back while it waits for a job of its own, and the part that it keeps: its
+    /// GPUs, because it still uses their memory.
     pub fn while_waiting(&self) -> (Resources, Resources) {
         let named = self.named.iter().cloned();
         let (kept, given) = named.partition(|(name, _)| &**name == GPUS);
@@ -71,7 +71,7 @@ impl Resources {
         (given, kept)
     }
 
-    /// Whether `need` fits in here.
+    /// Returns whether `need` fits in.
     pub fn covers(&self, need: &Resources) -> bool {
         need.cpus_milli <= self.cpus_milli
             && need.memory <= self.memory
@@ -82,7 +82,7 @@ impl Resources {
                 .all(|(name, amount)| *amount <= self.named(name))
     }
 
-    /// Takes `part` away; amounts stop at zero.
+    /// Subtracts `part`; amounts do not fall below zero.
     pub fn take(&mut self, part: &Resources) {
         self.cpus_milli = self.cpus_milli.saturating_sub(part.cpus_milli);
         self.memory = self.memory.saturating_sub(part.memory);
@@ -94,7 +94,7 @@ impl Resources {
         }
     }
 
-    /// Gives `part` back, which was taken before.
+    /// Adds `part`, which was subtracted before.
     pub fn give(&mut self, part: &Resources) {
         self.cpus_milli += part.cpus_milli;
         self.memory += part.memory;
@@ -107,13 +107,13 @@ impl Resources {
     }
 }
 
-/// The name of the GPUs among the resources of a worker.
+/// The name of the resource that stands for GPUs.
 pub const GPUS: &str = "gpus";
 
-/// The resources of every worker.
+/// The resources that every worker has.
 pub const OWN: [&str; 3] = ["cpus", "memory", "disk"];
 
-/// Other words for the resources that every worker has.
+/// Synonyms for the resources that every worker has.
 const OTHER_WORDS: [(&str, &str); 11] = [
     ("core", "cpus"),
     ("cores", "cpus"),
@@ -128,7 +128,7 @@ const OTHER_WORDS: [(&str, &str); 11] = [
     ("storage", "disk"),
 ];
 
-/// The resource of every worker that somebody means who names another one like this: `cpu` means `cpus`.
+/// Returns the resource of every worker that is probably meant by another name: `cpu` means `cpus`.
 pub fn mistaken_for(name: &str) -> Option<&'static str> {
     let lower = name.to_ascii_lowercase();
     let other = OTHER_WORDS.iter().find(|(word, _)| *word == lower);
@@ -139,7 +139,7 @@ pub fn mistaken_for(name: &str) -> Option<&'static str> {
         .filter(|meant| *meant != name && OWN.contains(meant))
 }
 
-/// The known name that `name` is most likely a misspelling of.
+/// Returns the known name that `name` most likely misspells.
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|known| (strsim::osa_distance(name, known), known))
@@ -148,7 +148,7 @@ pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         .map(|(_, known)| known)
 }
 
-/// Shows an amount of the resource `name` for people: `2.5`, `32 MiB`, `4`.
+/// Formats an amount of the resource `name` for people: `2.5`, `32 MiB`, `4`.
 pub fn show_amount(name: &str, amount: Amount) -> String {
     match name {
         "cpus" => format!("{}", amount as f64 / 1000.0),

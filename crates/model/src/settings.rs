@@ -1,5 +1,5 @@
-//! Settings of a grid: records, so that they do not change with the leader; text in the records, so that a
-//! supervisor passes on what it does not know.
+//! The settings of a grid. They are records, so that they do not change with the leader. Their values are stored as
+//! text, so that a supervisor passes on settings that it does not know.
 
 mod fields;
 mod stored;
@@ -15,12 +15,12 @@ use std::time::Duration;
 
 pub use watch_mode::{Mode, WatchMode};
 
-/// Longest interval of anything that is done again and again.
+/// The longest interval of periodic actions.
 const TEN_MINUTES: Duration = Duration::from_secs(600);
-/// Settings that are not known here and are kept for those who know them.
+/// The most unknown settings that are kept for supervisors that know them.
 const UNKNOWN_MAX: usize = 256;
 
-/// All settings of a grid, each with its default until somebody sets it.
+/// All settings of a grid. Each has its default until it is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// How workers with nothing in hand are watched.
@@ -29,63 +29,64 @@ pub struct Settings {
     pub watch_assigned: WatchMode,
     /// How workers with attempts of critical tasks in hand are watched.
     pub watch_critical: WatchMode,
-    /// Heartbeats and answers a second that the leader takes in from the whole pool; beyond, intervals grow.
+    /// Heartbeats and answers per second that the leader accepts from the whole pool. Beyond it, the intervals grow.
     pub heartbeats_per_second: u32,
-    /// Silent for this many heartbeats a worker can be suspect: the floor of suspicion.
+    /// A worker can be suspect only after this many missed heartbeats: the floor of suspicion.
     pub suspect_heartbeats: u32,
-    /// How unusual a gap must be to be suspicious, in standard deviations; 0 counts missing heartbeats alone.
+    /// A gap is suspicious if it exceeds a worker's mean gap by this many standard deviations. 0 counts missed
+    /// heartbeats alone.
     pub suspect_deviations: u32,
-    /// A gap that is suspicious however irregular a worker is: the ceiling of suspicion.
+    /// A gap of this length is suspicious however irregular a worker is: the ceiling of suspicion.
     pub suspect_max: Duration,
-    /// After this many missed heartbeats a worker can be declared dead; its attempts run elsewhere.
+    /// A worker can be declared dead only after this many missed heartbeats. Its attempts then run elsewhere.
     pub dead_heartbeats: u32,
     /// No worker is declared dead after a shorter gap.
     pub dead_min: Duration,
-    /// How often workers look at the progress of their attempts.
+    /// How often workers sample the progress of their attempts.
     pub progress_every: Duration,
-    /// An attempt without progress for so long is stalled and gets a copy; zero never looks.
+    /// An attempt without progress for this long is stalled and gets a redundant attempt. Zero disables this.
     pub stall_after: Duration,
-    /// Bits a second that a worker's link must carry in both directions, else it is given nothing; 0 takes all.
+    /// Bits per second that a worker's link must carry in both directions to get tasks; 0 accepts any link.
     pub min_link: u64,
-    /// How long content of a worker that is gone is still counted on, before what made it runs again.
+    /// How long the leader counts on the blobs of a worker that is gone before it repeats the tasks that made them.
     pub content_grace: Duration,
-    /// How many supervisors hold a job's inputs before it is accepted, and its results before it is done; all
-    /// of them, where the group has fewer.
+    /// Replication factor: how many supervisors hold a job's inputs before it is accepted, and its results before it
+    /// is done. All of them, if the group is smaller.
     pub keep: u32,
-    /// How long a job that has ended is kept. Its age grows while a supervisor leads: a jump of the clock between two
-    /// leaders counts for an hour at most.
+    /// How long ended jobs are kept. Their age grows only while a supervisor leads: a jump of the clock between two
+    /// leaders counts for at most an hour.
     pub keep_jobs_for: Duration,
-    /// Bytes that ended jobs take on a supervisor's disk: results, what tasks printed, and records. Beyond, the oldest
-    /// are forgotten.
+    /// Bytes on a supervisor's disk for ended jobs: results, printed output and records. Beyond it, the oldest jobs
+    /// are removed.
     pub keep_jobs_bytes: u64,
-    /// Bytes that ended jobs take in a supervisor's memory, about. Beyond, the oldest are forgotten.
+    /// Approximate bytes of a supervisor's memory for ended jobs. Beyond it, the oldest jobs are removed.
     pub keep_jobs_memory: u64,
-    /// Silent for this long a voting supervisor is replaced by one that stands by.
+    /// After this absence, a supervisor with a vote is replaced by one on standby.
     pub promote_after: Duration,
-    /// Jobs of one client that have not ended.
+    /// Quota: jobs of one client that have not ended.
     pub client_jobs: u32,
-    /// Tasks of one client's jobs that have not ended.
+    /// Quota: tasks in jobs of one client that have not ended.
     pub client_tasks: u64,
-    /// Bytes of inputs of one client's jobs that have not ended.
+    /// Quota: bytes of inputs of one client's jobs that have not ended.
     pub client_bytes: u64,
-    /// Bytes of the descriptions of one client's jobs that have not ended; they are in each supervisor's memory.
+    /// Quota: bytes of encoded specifications of one client's jobs that have not ended. Each supervisor keeps them in
+    /// memory.
     pub client_spec_bytes: u64,
-    /// The share of the pool, in percent, that makes the higher class of workers.
+    /// The share of the pool, in percent, that forms the higher class of workers.
     pub higher_percent: u32,
-    /// What time and data cost in jobs that are accepted from now on.
+    /// The prices of time and data for jobs accepted from now on.
     pub tariff: Arc<Tariff>,
-    /// The grid's own relays: who and where. Without any, peers reach each other directly or not at all.
+    /// The grid's own relays. Without any, peers reach each other directly or not at all.
     pub relays: Arc<[PeerAddr]>,
     set: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 impl Default for Settings {
-    /// Watching: 50 ms × 3 heartbeats notice a frozen worker well within 250 ms; declared dead after a second, which is
-    /// longer than any pause of a healthy process on a busy machine that was measured, and shorter than a
-    /// person's patience; 10,000 heartbeats a second cost the leader about 6 % of a core. Content
-    /// grace: 3 s, a restart of the process. Keeping: a month, 4 GiB of disk, which leaves room for running jobs on a
-    /// disk of 10 GB, and 1 GiB of memory. Promotion: half
-    /// a minute, longer than a restart. Limits of clients: far above what a person submits by hand.
+    /// Failure detection: 3 missed heartbeats of 50 ms each notice a frozen worker well within 250 ms. A worker is
+    /// declared dead after a second, which is longer than any measured pause of a healthy process on a busy machine.
+    /// 10,000 heartbeats per second cost the leader about 6 % of a core. Content grace: 3 s, a restart of the
+    /// process. Retention: a month, 1 GiB of memory, and 4 GiB of disk, which leaves space for running jobs on a disk
+    /// of 10 GB. Promotion: half a minute, longer than a restart. Quotas: far above what a person submits by hand.
     fn default() -> Self {
         Self {
             watch_idle: WatchMode::heartbeats(Duration::from_millis(500)),
@@ -121,10 +122,10 @@ impl Default for Settings {
 /// Why a setting was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
-    /// No such name.
+    /// The name is unknown.
     #[error("there is no setting {0:?}; `hedge config get` lists them all; nothing was changed")]
     Unknown(String),
-    /// The value does not fit.
+    /// The value is not valid.
     #[error("{name} cannot be {value:?}: {why}; nothing was changed")]
     Value {
         /// The setting.
@@ -137,10 +138,10 @@ pub enum SettingError {
 }
 
 impl Settings {
-    /// Changes one setting; `value` is text like in a job file (`"500ms"`, `"10 GiB"`, `"3"`).
+    /// Changes one setting. `value` is text as in a job file (`"500ms"`, `"10 GiB"`, `"3"`).
     ///
     /// # Errors
-    /// The name is not known, or the value does not fit; nothing is changed then.
+    /// The name is unknown or the value is not valid. Nothing was changed.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
         let field = FIELDS
             .iter()
@@ -163,8 +164,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Takes over a committed setting; one that is not known or does not fit here is kept as it is, for
-    /// supervisors that know it.
+    /// Applies a committed setting. One that is unknown or not valid here is kept unchanged for supervisors that know
+    /// it.
     pub fn apply(&mut self, name: &Arc<str>, value: &Arc<str>) {
         let (name, value) = stored::current(name, value);
         if self.set(&name, &value).is_err() && self.set.len() < UNKNOWN_MAX {
@@ -172,12 +173,12 @@ impl Settings {
         }
     }
 
-    /// What was set, by name.
+    /// Returns the settings that were changed, by name.
     pub fn changed(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
         &self.set
     }
 
-    /// All settings, for people.
+    /// Returns all settings, for people.
     pub fn views(&self) -> Vec<SettingView> {
         let (mut own, mut default) = (self.clone(), Settings::default());
         let view = |field: &Field| SettingView {
@@ -189,7 +190,7 @@ impl Settings {
         FIELDS.iter().map(view).collect()
     }
 
-    /// What each setting takes, as documentation in Markdown.
+    /// Returns the documentation of all settings as a Markdown table.
     pub fn markdown() -> String {
         let mut default = Settings::default();
         let code = |text: &str| match text {
@@ -225,7 +226,7 @@ impl<'de> serde::Deserialize<'de> for Settings {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let set = BTreeMap::<Arc<str>, Arc<str>>::deserialize(deserializer)?;
         let mut settings = Settings::default();
-        // Twice: one value may only fit beside another that comes later.
+        // Twice, because one value may only be valid together with another that comes later.
         for _ in 0..2 {
             set.iter()
                 .for_each(|(name, value)| settings.apply(name, value));

@@ -1,6 +1,6 @@
-//! The job specification: what a client asks for. [`JobSpec`] is valid by construction: it is made from a
-//! [`Draft`] by [`JobSpec::new`], also when it is decoded from the wire, and nowhere else is a job checked. A
-//! submission has bounds on its size beside that, see [`JobSpec::check_size`].
+//! The job specification: what a client submits. [`JobSpec`] is valid by construction: [`JobSpec::new`] makes it from
+//! a [`Draft`], also when it is decoded, and no other code checks a job. Submissions have additional bounds on their
+//! size, see [`JobSpec::check_size`].
 
 use crate::{Data, FileEntry, Hash, Resources};
 use serde::{Deserialize, Serialize};
@@ -41,48 +41,49 @@ pub use size::{COMMAND_BYTES_MAX, SPEC_BYTES_MAX, WORD_BYTES_MAX};
 use stored::{is_default, packed};
 pub use validate::{Place, SpecError, check_path};
 
-/// Most tasks of one job, arrays unfolded: numbers of tasks are 32 bits and the state of each costs memory.
+/// The most tasks of one job, arrays unfolded. Task numbers have 32 bits, and the state of each task costs memory.
 pub const TASKS_MAX: u64 = 10_000_000;
-/// Most `[[task]]` tables of one job.
+/// The most `[[task]]` tables of one job.
 pub const GROUPS_MAX: usize = 100_000;
-/// Attempts of a task after the first that fails, where the job does not say: one bad machine and one bad
-/// moment are forgiven, a task that cannot succeed ends soon.
+/// Default for the attempts of a task after the first one that fails. One bad machine and one bad moment do not fail
+/// it; a task that cannot succeed fails soon.
 pub const RETRIES: u32 = 2;
-/// Longest wait before a task that failed is tried again.
+/// The longest delay before a failed task is retried.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Most attempts of one critical task.
+/// The most attempts of one critical task.
 pub const COPIES_MAX: u32 = 64;
 
-/// A job as asked for, not checked.
+/// A submitted job before it is checked.
 ///
-/// A field that is added to it, to [`Group`] or to [`Qos`] has a default, as older jobs lack it; see [`positional`].
+/// A field that is added to it, to [`Group`] or to [`Qos`] needs a default, because older jobs do not have it; see
+/// [`positional`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
-    /// For people; need not be unique.
+    /// A name for people; it need not be unique.
     pub name: Arc<str>,
-    /// How sure the job wants to be of its end.
+    /// Its quality of service.
     #[serde(default, skip_serializing_if = "is_default")]
     pub qos: Qos,
-    /// How critical tasks are found.
+    /// How its critical tasks are determined.
     #[serde(default, skip_serializing_if = "is_default")]
     pub critical: CriticalRule,
-    /// Files that the client brings, shared by the groups that name them by position.
+    /// Files that the client provides. Inputs of groups refer to them by position.
     #[serde(default, skip_serializing_if = "is_default", with = "packed")]
     pub files: Vec<FileEntry>,
     /// The `[[task]]` tables.
     pub groups: Vec<Group>,
-    /// What is left of a job that has ended, see [`JobSpec::outline`]: it cannot run.
+    /// Whether this is the outline of an ended job, which cannot run; see [`JobSpec::outline`].
     #[serde(default, skip_serializing_if = "is_default")]
     pub outline: bool,
 }
 
-/// How critical tasks are found beside those marked by hand.
+/// How critical tasks are determined in addition to those marked by hand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CriticalRule {
-    /// By what, and how much each counts beside the others; none of it means marks alone.
+    /// The measures with their weights. If it is empty, only marks count.
     pub by: Vec<(Measure, f64)>,
-    /// How many at most.
+    /// The most tasks that become critical.
     pub top: Top,
 }
 
@@ -95,25 +96,25 @@ impl Default for CriticalRule {
     }
 }
 
-/// What makes a task critical.
+/// A property that makes a task critical.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Measure {
-    /// Others cannot start without it.
+    /// Other tasks cannot start before it is done.
     Precedence,
-    /// It supplies data to others, by their number and its bytes.
+    /// It supplies data to other tasks, by their number and its bytes.
     Data,
-    /// It is likely to need the most memory.
+    /// It probably needs much memory.
     Memory,
-    /// It is likely to need the most disk.
+    /// It probably needs much disk.
     Disk,
-    /// It is likely to need the most processor time.
+    /// It probably needs much processor time.
     Cpu,
-    /// It is likely to move the most data over the network.
+    /// It probably moves much data over the network.
     Network,
 }
 
 impl Measure {
-    /// All of them.
+    /// All measures.
     pub const ALL: [Measure; 6] = [
         Measure::Precedence,
         Measure::Data,
@@ -123,7 +124,7 @@ impl Measure {
         Measure::Network,
     ];
 
-    /// The word for it in job files.
+    /// Returns its name in job files.
     pub fn name(self) -> &'static str {
         match self {
             Measure::Precedence => "precedence",
@@ -136,7 +137,7 @@ impl Measure {
     }
 }
 
-/// How many tasks are critical at most.
+/// The most tasks that become critical.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Top {
     /// This share of the job's tasks, `0.0..=1.0`, rounded up.
@@ -149,78 +150,79 @@ pub enum Top {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
-    /// Its name, unique in the job.
+    /// Its id, unique in the job.
     pub id: Arc<str>,
-    /// First index and the one behind the last, for an array.
+    /// First index and the one after the last, for an array.
     #[serde(default, skip_serializing_if = "is_default")]
     pub array: Option<(u32, u32)>,
     /// How its tasks are executed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub runtime: Runtime,
-    /// Program and arguments; the worker expands placeholders, see [`placeholders`].
+    /// Program and arguments. The worker expands placeholders, see [`placeholders`].
     #[serde(default, skip_serializing_if = "is_default")]
     pub command: Vec<Arc<str>>,
-    /// Environment beyond the standard one.
+    /// Environment variables in addition to the standard ones.
     #[serde(default, skip_serializing_if = "is_default")]
     pub env: Vec<(Arc<str>, Arc<str>)>,
-    /// What the program reads on its standard input; nothing otherwise.
+    /// The program's standard input; empty if there is none.
     #[serde(default, skip_serializing_if = "is_default", with = "packed")]
     pub stdin: Option<Data>,
-    /// Groups that must be done before any of these starts, beside those of `inputs`.
+    /// Groups that must be done before any of these tasks starts, in addition to those of `inputs`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub deps: Vec<Arc<str>>,
-    /// What lies in each task's folder when it starts.
+    /// Files in each task's scratch directory when it starts.
     #[serde(default, skip_serializing_if = "is_default")]
     pub inputs: Vec<Input>,
-    /// Files, folders and globs that leave the folder, with placeholders.
+    /// Output files, directories and globs, with placeholders.
     #[serde(default, skip_serializing_if = "is_default")]
     pub outputs: Vec<Arc<str>>,
-    /// What each task takes of a worker while it runs; memory and disk are also limits.
+    /// The resources that each task holds while it runs. Memory and disk are also limits.
     pub resources: Resources,
-    /// Labels that a worker must carry.
+    /// Labels that a worker must have.
     #[serde(default, skip_serializing_if = "is_default")]
     pub labels: Vec<(Arc<str>, Arc<str>)>,
-    /// Higher starts first.
+    /// Tasks with a higher priority start first.
     #[serde(default, skip_serializing_if = "is_default")]
     pub priority: i32,
-    /// Attempts after the first one that fails by the task's own fault; then the task has failed.
+    /// Attempts after the first one that fails by the task's own fault. After that the task has failed.
     pub retries: u32,
-    /// So long after a failure the task is tried again; at once, where it is none.
+    /// The delay before a failed task is retried; none retries it at once.
     #[serde(default, skip_serializing_if = "is_default")]
     pub retry_delay: Option<Duration>,
-    /// Longest running time of an attempt.
+    /// The longest running time of an attempt.
     #[serde(default, skip_serializing_if = "is_default")]
     pub time_limit: Option<Duration>,
-    /// Marked critical by hand.
+    /// Whether it is marked critical by hand.
     #[serde(default, skip_serializing_if = "is_default")]
     pub critical: bool,
-    /// What a task is likely to need.
+    /// What each task probably needs.
     #[serde(default, skip_serializing_if = "is_default")]
     pub estimate: Estimate,
-    /// Tasks of one kind are expected to behave alike, in this job and in others: what earlier ones took is
-    /// the estimate for later ones. The id, where it is not given.
+    /// The kind; if none, the id. Tasks of one kind are expected to behave alike, in this job and in others, so that
+    /// the history of earlier ones is the estimate for later ones.
     #[serde(default, skip_serializing_if = "is_default")]
     pub kind: Option<Arc<str>>,
-    /// Groups of which less than all must be done before any of these starts; the files of the others are
-    /// not there then.
+    /// Dependencies with a completion threshold: groups of which only a part must be done before any of these tasks
+    /// starts. Files of their unfinished tasks are then missing.
     #[serde(default, skip_serializing_if = "is_default")]
     pub needs: Vec<(Arc<str>, Need)>,
-    /// Its parameters: an array from 0 on that has one task for each combination of their values.
+    /// Its parameters. The group is then an array from 0 on with one task for each combination of their values.
     #[serde(default, skip_serializing_if = "is_default")]
     pub axes: Few<Axis>,
-    /// Groups of as many tasks, of which each task waits for the one at its own place, beside those of `inputs`.
+    /// Element-wise dependencies in addition to those of `inputs`: groups with as many tasks, of which each task
+    /// waits for the one at its own position.
     #[serde(default, skip_serializing_if = "is_default")]
     pub deps_each: Few<Arc<str>>,
-    /// Its outputs are results of the job, although other tasks wait for it.
+    /// Whether its outputs are results of the job even if other tasks depend on it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub keep: bool,
-    /// How its tasks save how far they are; not at all, where it does not say.
+    /// How its tasks make checkpoints; none if they do not.
     #[serde(default, skip_serializing_if = "is_default")]
     pub checkpoint: Option<Arc<CheckpointRule>>,
 }
 
 impl Group {
-    /// A single task that runs `command` on one CPU, with every default.
+    /// Returns a single task that runs `command` on one CPU, with every default.
     pub fn program(id: &str, command: &[&str]) -> Self {
         Self {
             id: id.into(),
@@ -249,31 +251,31 @@ impl Group {
         }
     }
 
-    /// Its kind's name.
+    /// Returns the name of its kind.
     pub fn kind(&self) -> &Arc<str> {
         self.kind.as_ref().unwrap_or(&self.id)
     }
 
-    /// Whether its names are compared one by one, and there are many.
+    /// Returns whether its file names must be compared one by one and there are many of them.
     fn is_checked_slowly(&self) -> bool {
         let mut inputs = self.inputs.iter();
         let each = inputs.any(|input| matches!(input, Input::TaskEach(_)));
         (!self.axes.is_empty() || each) && self.count() > 10_000
     }
 
-    /// How many tasks it holds.
+    /// Returns its number of tasks.
     pub fn count(&self) -> u32 {
         self.array.map_or(1, |(from, to)| to.saturating_sub(from))
     }
 }
 
-/// What the client brings: these files, and what these groups' programs read on their standard input.
+/// The content that the client provides: these files, and the standard input of these groups.
 fn input_data<'a>(files: &'a [FileEntry], groups: &'a [Group]) -> impl Iterator<Item = &'a Data> {
     let stdin = groups.iter().filter_map(|group| group.stdin.as_ref());
     files.iter().map(|file| &file.data).chain(stdin)
 }
 
-/// The blobs among these, by hash, with their sizes in bytes.
+/// The blobs among this content, with their sizes in bytes.
 fn blobs_among<'a>(
     data: impl Iterator<Item = &'a Data> + 'a,
 ) -> impl Iterator<Item = (Hash, u64)> + 'a {
@@ -283,15 +285,15 @@ fn blobs_among<'a>(
 /// How a task is executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Runtime {
-    /// As a process in a folder of its own.
+    /// As a process in a scratch directory.
     #[default]
     Process,
-    /// The worker answers at once, without a process: measures the engine itself.
+    /// The worker reports success at once, without a process, to measure the engine itself.
     Noop,
 }
 
 impl Runtime {
-    /// What each is called in job files, and what it means.
+    /// Each runtime's name in job files, and its description.
     pub const WORDS: [(&'static str, Runtime, &'static str); 2] = [
         (
             "process",
@@ -305,7 +307,7 @@ impl Runtime {
         ),
     ];
 
-    /// Whether it executes the task's command.
+    /// Returns whether it executes the task's command.
     pub fn runs_command(self) -> bool {
         match self {
             Self::Process => true,
@@ -314,21 +316,21 @@ impl Runtime {
     }
 }
 
-/// One source of a task's input files.
+/// A source of a task's input files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
-    /// The job's file at this position, the same for each task.
+    /// The job's file at this position, for every task.
     File(u32),
-    /// One of the job's files for each index: the first index gets the file at this position.
+    /// One of the job's files for each task: the first task gets the file at this position.
     FileEach(u32),
     /// All outputs of this group, which must be done before.
     Task(Arc<str>),
-    /// For each task the outputs of the task at its own place in this group, which has as many.
+    /// For each task the outputs of the task at the same position in this group, which has as many tasks.
     TaskEach(Arc<str>),
 }
 
 impl Input {
-    /// The group whose outputs it is.
+    /// Returns the group whose outputs it is, if any.
     pub fn task(&self) -> Option<&Arc<str>> {
         match self {
             Input::Task(id) | Input::TaskEach(id) => Some(id),
@@ -336,13 +338,13 @@ impl Input {
         }
     }
 
-    /// Whether it is what the task at its own place in the group of this id left.
+    /// Returns whether it is an element-wise input from the group with this id.
     pub fn is_each_of(&self, id: &str) -> bool {
         matches!(self, Input::TaskEach(other) if &**other == id)
     }
 }
 
-/// What a task is likely to need; used for ordering, never as a limit.
+/// What a task probably needs. It is used for ordering, never as a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Estimate {
     /// CPU time.
@@ -351,123 +353,123 @@ pub struct Estimate {
     pub memory: Option<u64>,
     /// Bytes of disk.
     pub disk: Option<u64>,
-    /// Bytes that it moves over the network, beside its inputs.
+    /// Bytes that it moves over the network in addition to its inputs.
     pub network: Option<u64>,
-    /// Bytes that it leaves for others.
+    /// Bytes of its outputs.
     pub output: Option<u64>,
 }
 
-/// A checked job, with what follows from it.
+/// A checked job, with data derived from it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobSpec {
     draft: Draft,
-    /// The oldest format of records that has all that it asks for.
+    /// The oldest record format that can express it.
     format: u32,
     /// Number of each group's first task.
     firsts: Vec<u32>,
     total: u32,
-    /// For each group those that it waits for, ascending, without repetition.
+    /// For each group its dependencies, ascending and distinct.
     waits_for: Vec<Vec<u32>>,
-    /// For each group those that wait for it, ascending.
+    /// For each group its dependents, ascending.
     waited_by: Vec<Vec<u32>>,
-    /// How many tasks of the second group the first waits for, where not for all.
+    /// How many tasks of the second group must be done for the first, if not all.
     relaxed: BTreeMap<(u32, u32), u32>,
-    /// The groups of which each task of a group waits for the one at its own place, ascending, where there are some.
+    /// For each group with element-wise dependencies these dependencies, ascending.
     each: BTreeMap<u32, Vec<u32>>,
-    /// The position of each group, by id; only of an open job, which is extended by what waits for them.
+    /// The position of each group by id. Only an open job has them, because extensions refer to groups by id.
     names: BTreeMap<Arc<str>, u32>,
 }
 
 impl JobSpec {
-    /// Checks a draft that is to be submitted; the one place where a job is checked, but for the size of a submission.
+    /// Checks a draft for submission. Only the size of a submission is checked elsewhere.
     pub fn new(draft: Draft) -> Result<Self, SpecError> {
         let spec = validate::validate(draft)?;
         spec.check_names()?;
         Ok(spec)
     }
 
-    /// Checks the names of its files, once more where it comes from somebody else. Decoding leaves this out: a
-    /// journal may hold jobs that were submitted before these checks were made.
+    /// Checks the names of its files. Must be called again for a job that came from a peer. Decoding leaves it out,
+    /// because a journal may hold jobs that were submitted before these checks existed.
     ///
     /// # Errors
-    /// Patterns that cannot be read, and files that would lie in the same place.
+    /// A pattern is not valid, or files would have the same path.
     pub fn check_names(&self) -> Result<(), SpecError> {
         names::check(&addition::Addition::all_of(self))
     }
 
-    /// Whether [`JobSpec::check_names`] may take more than some milliseconds: it compares names with parameters one by
-    /// one.
+    /// Returns whether [`JobSpec::check_names`] may take more than some milliseconds, because it compares names with
+    /// parameters one by one.
     pub fn checks_slowly(&self) -> bool {
         self.groups().iter().any(Group::is_checked_slowly)
     }
 
-    /// The job's name.
+    /// Returns the job's name.
     pub fn name(&self) -> &str {
         &self.draft.name
     }
 
-    /// Its quality of service.
+    /// Returns its quality of service.
     pub fn qos(&self) -> &Qos {
         &self.draft.qos
     }
 
-    /// How its critical tasks are found.
+    /// Returns how its critical tasks are determined.
     pub fn critical(&self) -> &CriticalRule {
         &self.draft.critical
     }
 
-    /// Whether it is what is left of a job that has ended: it cannot run.
+    /// Returns whether this is the outline of an ended job, which cannot run.
     pub fn is_outline(&self) -> bool {
         self.draft.outline
     }
 
-    /// The files that the client brought.
+    /// Returns the files that the client provided.
     pub fn files(&self) -> &[FileEntry] {
         &self.draft.files
     }
 
-    /// What the client brings: its files, and what programs read on their standard input.
+    /// The content that the client provides: its files, and the standard input of its groups.
     pub fn input_data(&self) -> impl Iterator<Item = &Data> {
         input_data(self.files(), self.groups())
     }
 
-    /// Blobs among [`JobSpec::input_data`], by hash, with their sizes in bytes.
+    /// The blobs among [`JobSpec::input_data`], with their sizes in bytes.
     pub fn input_blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
         blobs_among(self.input_data())
     }
 
-    /// The oldest format of records that has all that the job asks for.
+    /// Returns the oldest record format that can express the job.
     pub fn format(&self) -> u32 {
         self.format
     }
 
-    /// Its groups, in the order of the job file.
+    /// Returns its groups, in the order of the job file.
     pub fn groups(&self) -> &[Group] {
         &self.draft.groups
     }
 
-    /// K: how many tasks it has.
+    /// Returns K, its number of tasks.
     pub fn task_count(&self) -> u32 {
         self.total
     }
 
-    /// Number of the first task of a group.
+    /// Returns the number of a group's first task.
     pub fn first(&self, group: usize) -> u32 {
         self.firsts[group]
     }
 
-    /// Numbers of the tasks of a group.
+    /// Returns the numbers of a group's tasks.
     pub fn numbers(&self, group: usize) -> std::ops::Range<u32> {
         let first = self.firsts[group];
         first..first + self.draft.groups[group].count()
     }
 
-    /// The group of a task; `number` is below [`JobSpec::task_count`].
+    /// Returns the group of a task; `number` must be below [`JobSpec::task_count`].
     pub fn group_of(&self, number: u32) -> usize {
         self.firsts.partition_point(|first| *first <= number) - 1
     }
 
-    /// A task's array index, for an array.
+    /// Returns a task's array index; none if it is not in an array.
     pub fn index_of(&self, number: u32) -> Option<u32> {
         let group = self.group_of(number);
         self.draft.groups[group]
@@ -475,17 +477,17 @@ impl JobSpec {
             .map(|(from, _)| from + (number - self.firsts[group]))
     }
 
-    /// Positions of the groups that `group` waits for.
+    /// Returns the positions of the groups that `group` depends on.
     pub fn waits_for(&self, group: usize) -> &[u32] {
         &self.waits_for[group]
     }
 
-    /// Positions of the groups that wait for `group`.
+    /// Returns the positions of the groups that depend on `group`.
     pub fn waited_by(&self, group: usize) -> &[u32] {
         &self.waited_by[group]
     }
 
-    /// How many tasks of `other`, which `group` waits for, must be done before those of `group` start.
+    /// Returns how many tasks of `other` must be done before tasks of `group`, which depends on it, start.
     pub fn needed(&self, group: usize, other: usize) -> u32 {
         let all = self.draft.groups[other].count();
         if self.relaxed.is_empty() {
@@ -495,29 +497,30 @@ impl JobSpec {
         self.relaxed.get(&key).copied().unwrap_or(all)
     }
 
-    /// Whether some group starts before all tasks of another that it waits for are done.
+    /// Returns whether some dependency has a completion threshold below all tasks.
     pub fn is_relaxed(&self) -> bool {
         !self.relaxed.is_empty()
     }
 
-    /// How many tasks must be done before the results are compiled.
+    /// Returns how many tasks must be done before the job can end.
     pub fn needed_in_all(&self) -> u32 {
         self.qos().need.of(self.total)
     }
 
-    /// Whether the outputs of `group` are results of the job: no other task waits for it, or it says so.
+    /// Returns whether the outputs of `group` are results of the job: no group depends on it, or it is marked to be
+    /// kept.
     pub fn is_result(&self, group: usize) -> bool {
         self.waited_by[group].is_empty() || self.draft.groups[group].keep
     }
 
-    /// A task as people name it: `frame.7`, or `sheet`.
+    /// Returns a task's label for people: `frame.7`, or `sheet`.
     pub fn label(&self, number: u32) -> String {
         let id = &self.draft.groups[self.group_of(number)].id;
         self.index_of(number)
             .map_or_else(|| id.to_string(), |index| format!("{id}.{index}"))
     }
 
-    /// The position of the group with this id.
+    /// Returns the position of the group with this id.
     pub fn position(&self, id: &str) -> Option<usize> {
         if self.is_open() {
             return self.names.get(id).map(|at| *at as usize);
@@ -525,7 +528,7 @@ impl JobSpec {
         self.draft.groups.iter().position(|group| &*group.id == id)
     }
 
-    /// The task that people name `label`, see [`JobSpec::label`].
+    /// Returns the task with this label, see [`JobSpec::label`].
     pub fn find(&self, label: &str) -> Option<u32> {
         let position = |id| self.position(id);
         if let Some(group) = position(label) {

@@ -1,19 +1,18 @@
-//! Units: instants, durations and amounts of bytes, and their text forms.
+//! Instants, durations and amounts of bytes, and their text forms.
 
 use serde::{Deserialize, Serialize};
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// An instant in nanoseconds, monotonic within one epoch, handed to the state machines as a parameter.
-/// At the start of an epoch it is near the wall clock's nanoseconds since 1970. Instants of two machines
-/// are never compared.
+/// An instant in nanoseconds, monotonic within one epoch, and a parameter of the state machines. At the start of an
+/// epoch it is close to wall-clock nanoseconds since 1970. Instants of two machines are never compared.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Time(pub u64);
 
 impl Time {
-    /// The time from `earlier` to here; zero where `earlier` is later.
+    /// Returns the time from `earlier` to this instant; zero if `earlier` is later.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -41,19 +40,19 @@ impl Sub<Duration> for Time {
     }
 }
 
-/// Text that is not an amount of the unit asked for; says what would be right.
+/// A text is not an amount of the required unit. The message says what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {what}: write {example}")]
 pub struct UnitError {
-    /// What was given.
+    /// The given text.
     pub text: String,
-    /// What it should have been.
+    /// What was required.
     pub what: &'static str,
-    /// What would be right.
+    /// An example of what would be right.
     pub example: &'static str,
 }
 
-/// Reads a duration such as `"1s"`, `"500ms"` or `"1h 30m"`.
+/// Parses a duration such as `"1s"`, `"500ms"` or `"1h 30m"`.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     humantime::parse_duration(text).map_err(|_| UnitError {
         text: text.to_owned(),
@@ -69,7 +68,7 @@ const RATE_UNITS: [(&str, u64); 4] = [
     ("bit/s", 1),
 ];
 
-/// Reads a data rate in bits a second such as `"100 kbit/s"` or `"1.5 Gbit/s"`; the unit is required.
+/// Parses a data rate in bits per second such as `"100 kbit/s"` or `"1.5 Gbit/s"`. The unit is required.
 pub fn parse_rate(text: &str) -> Result<u64, UnitError> {
     let wrong = || UnitError {
         text: text.to_owned(),
@@ -89,7 +88,7 @@ pub fn parse_rate(text: &str) -> Result<u64, UnitError> {
     Ok(rate.round() as u64)
 }
 
-/// Writes a data rate for people, like `48.3 kbit/s`.
+/// Formats a data rate for people, like `48.3 kbit/s`.
 pub fn show_rate(bits_per_second: u64) -> String {
     let unit = RATE_UNITS
         .iter()
@@ -115,7 +114,7 @@ const BYTE_UNITS: [(&str, u64); 9] = [
     ("tb", 1_000_000_000_000),
 ];
 
-/// Reads an amount of bytes such as `"32 MiB"`, `"1.5 GB"` or `"100 B"`; the unit is required.
+/// Parses an amount of bytes such as `"32 MiB"`, `"1.5 GB"` or `"100 B"`. The unit is required.
 pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
     let wrong = || UnitError {
         text: text.to_owned(),
@@ -140,7 +139,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
     Ok(bytes.round() as u64)
 }
 
-/// Writes an amount of bytes for people, like `1.5 MiB`.
+/// Formats an amount of bytes for people, like `1.5 MiB`.
 pub fn show_bytes(bytes: u64) -> String {
     let (name, factor) = [
         ("TiB", 1u64 << 40),

@@ -1,5 +1,5 @@
-//! What people and programs see of the grid, computed from the core's state. Field names are stable and carry
-//! their unit; `--json` prints these types.
+//! Views of the grid for people and programs, computed from the core's state. Field names are stable and carry their
+//! unit; `--json` prints these types.
 
 use crate::ending::Fault;
 use crate::msg::Log;
@@ -31,7 +31,7 @@ pub enum JobState {
 }
 
 impl JobState {
-    /// Whether the job is done, failed or cancelled.
+    /// Returns whether the job is done, failed or cancelled.
     pub fn ended(self) -> bool {
         matches!(self, Self::Done | Self::Failed | Self::Cancelled)
     }
@@ -164,7 +164,7 @@ pub struct AttemptCounts {
 }
 
 impl AttemptCounts {
-    /// Counts an attempt that ended so.
+    /// Counts an attempt that ended without success.
     pub fn ended(&mut self, end: &Ending) {
         match (end.fault(), end) {
             (Fault::Task, _) => self.failed += 1,
@@ -341,7 +341,7 @@ pub struct ProgressView {
     pub waits: bool,
 }
 
-/// One page of a job's results, and where they are.
+/// One page of a job's results, with the peers that hold them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResultsView {
     /// The job.
@@ -350,18 +350,18 @@ pub struct ResultsView {
     pub files: Vec<ResultFile>,
     /// Where the next page begins, if there is one.
     pub next: Option<u64>,
-    /// On the first page: labels of tasks that would have left results and did not, the first [`MISSING_MAX`] of them.
+    /// On the first page: labels of tasks that should have left results and did not, at most [`MISSING_MAX`].
     pub missing: Vec<String>,
-    /// On the first page: how many there are.
+    /// On the first page: how many such tasks there are.
     pub missing_count: u32,
-    /// Whom to ask for them, in this order.
+    /// Peers that hold the results, most likely source first.
     pub sources: Vec<Source>,
 }
 
-/// Most labels of tasks without results that are listed.
+/// The most labels of tasks without results that are listed.
 pub const MISSING_MAX: usize = 1000;
 
-/// One file of a job's results, and where it comes from.
+/// One file of a job's results, with its origin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResultFile {
     /// The label of its task.
@@ -370,28 +370,28 @@ pub struct ResultFile {
     pub attempt: AttemptId,
     /// The worker that ran the attempt.
     pub worker: PeerId,
-    /// BLAKE3 of its content.
+    /// BLAKE3 hash of its content.
     pub hash: Hash,
     /// Its path and content.
     pub file: FileEntry,
 }
 
-/// What a task printed.
+/// The printed output of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogView {
     /// The task.
     pub task: String,
-    /// Where the attempt ran.
+    /// The worker that ran the attempt.
     pub worker: Option<PeerId>,
-    /// How it ended.
+    /// How it ended, as a clause.
     pub end: String,
-    /// What it printed.
+    /// The output.
     pub log: Option<Log>,
-    /// Whom to ask for longer parts, in this order.
+    /// Peers that hold its blobs, most likely source first.
     pub sources: Vec<Source>,
     /// The attempt.
     pub attempt: Option<AttemptId>,
-    /// The exit status of its program, where it ended by itself.
+    /// The exit status of its program, if it ended by itself.
     pub exit_code: Option<i32>,
     /// The signal that ended its program.
     pub signal: Option<i32>,
@@ -427,7 +427,7 @@ pub struct TasksView {
     pub next: Option<u32>,
 }
 
-/// Tasks in one answer, at most.
+/// The most tasks in one reply.
 pub const TASKS_LISTED_MAX: usize = 1000;
 
 /// A task in one line.
@@ -470,7 +470,7 @@ pub struct AttemptsView {
     pub now_ms: f64,
 }
 
-/// Attempts in one answer, at most, but for those of the last task.
+/// The most attempts in one reply, except that all attempts of the last task are included.
 pub const ATTEMPTS_LISTED_MAX: usize = 5000;
 
 /// An attempt in one line.
@@ -505,7 +505,7 @@ pub struct GroupsView {
     pub next: Option<u32>,
 }
 
-/// Groups in one answer, at most.
+/// The most groups in one reply.
 pub const GROUPS_LISTED_MAX: usize = 1000;
 
 /// A group of tasks.

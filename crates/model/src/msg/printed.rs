@@ -1,4 +1,4 @@
-//! What attempts have printed so far.
+//! Messages to read what attempts have printed so far.
 
 use super::Grants;
 use crate::view::LogView;
@@ -6,25 +6,25 @@ use crate::{AttemptId, JobId, PeerId};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Bytes of one stream in one answer, at most: several answers fit into one frame, and a stream of some MB/s needs
-/// some hundred of them each second.
+/// The most bytes of one stream in one reply. Several replies fit into one frame. To follow a stream of some MB/s
+/// takes some hundred of them per second.
 pub const PIECE_BYTES_MAX: usize = 64 << 10;
 
-/// Asks for what an attempt of a task has printed so far.
+/// Requests what an attempt of a task has printed so far.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrintedRequest {
     /// The job.
     pub job: JobId,
     /// The task, by number or label.
     pub task: String,
-    /// The attempt whose output is wanted. Without one, the supervisor chooses: the attempt that won, else one that
-    /// runs, else, once the job has ended, the last one.
+    /// The attempt to read. If none is given, the supervisor chooses the winner, otherwise a running attempt,
+    /// otherwise, once the job has ended, the last one.
     pub attempt: Option<AttemptId>,
-    /// The first byte that is wanted of each stream.
+    /// The first byte wanted of each stream.
     pub from: Offsets,
 }
 
-/// Positions in the two streams of an attempt, bytes.
+/// Positions in the two output streams of an attempt, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offsets {
     /// In its standard output.
@@ -33,10 +33,10 @@ pub struct Offsets {
     pub stderr: u64,
 }
 
-/// A part of a stream of an attempt that runs.
+/// A part of an output stream of a running attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
-    /// Position of the first byte: the one that was asked for, or a later one where that is not kept any more.
+    /// Position of its first byte: the requested one, or a later one if that is no longer kept.
     pub from: u64,
     /// At most [`PIECE_BYTES_MAX`] bytes.
     pub bytes: Arc<[u8]>,
@@ -45,7 +45,7 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// Whether it can be an answer to a request for the bytes from `asked` on.
+    /// Returns whether this can be a reply to a request for the bytes from `asked` on.
     pub fn answers(&self, asked: u64) -> bool {
         let until = self.from.checked_add(self.bytes.len() as u64);
         let until = until.is_some_and(|until| until <= self.total.max(asked));
@@ -62,30 +62,30 @@ pub struct Pieces {
     pub stderr: Piece,
 }
 
-/// From the supervisor to a worker: asks for output of an attempt that it has.
+/// From the supervisor to a worker: requests output of an attempt in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadPrinted {
-    /// Repeated by the answer.
+    /// Identifies the request; the reply repeats it.
     pub reading: u64,
     /// The attempt.
     pub attempt: AttemptId,
-    /// The first byte that is wanted of each stream.
+    /// The first byte wanted of each stream.
     pub from: Offsets,
 }
 
-/// The answer to [`ReadPrinted`].
+/// The reply to [`ReadPrinted`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrintedPart {
-    /// What was asked for, so that an answer to an earlier leader is told from one to this.
+    /// The request, which tells replies to an earlier leader apart from replies to this one.
     pub read: ReadPrinted,
-    /// What the attempt has printed; none where its program does not run here: not yet, or not any more.
+    /// The output; none if the attempt's program does not run here, not yet or not any more.
     pub pieces: Option<Box<Pieces>>,
 }
 
-/// The answer to a [`PrintedRequest`].
+/// The reply to a [`PrintedRequest`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum PrintedView {
-    /// Some of what a running attempt has printed.
+    /// A part of what a running attempt has printed.
     Part {
         /// The attempt.
         attempt: AttemptId,
@@ -93,23 +93,23 @@ pub enum PrintedView {
         worker: PeerId,
         /// The worker's name, for people.
         place: String,
-        /// What it has printed.
+        /// The output.
         pieces: Box<Pieces>,
     },
     /// The attempt is over, and this is what was kept of its output.
     Over {
-        /// As the answer to [`super::Request::Logs`].
+        /// The output, as in the reply to [`super::Request::Logs`].
         log: Box<LogView>,
-        /// Leave to read longer parts of it.
+        /// Grants to read its blobs.
         grants: Grants,
-        /// No other attempt of the task decides what the task's output is.
+        /// Whether this is the task's final output, which no other attempt replaces.
         last: bool,
     },
     /// Nothing can be read now.
     Nothing {
         /// Why, a sentence without a full stop.
         why: String,
-        /// Whether that stays so.
+        /// Whether that is final.
         last: bool,
     },
 }

@@ -8,61 +8,61 @@ use crate::{Data, Hash, JobId, PeerId, SubmitKey};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Tasks whose outputs are asked for in one request, at most: each is named in it, and looked up.
+/// The most tasks whose outputs one request names. Each is looked up.
 pub const OUTPUT_TASKS_MAX: usize = 1000;
-/// Names of tasks whose outputs are released in one request, at most: each is looked up.
+/// The most names of tasks whose outputs one request releases. Each is looked up.
 pub const RELEASES_MAX: usize = 10_000;
 
-/// What a client can ask for.
+/// A request of a client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
-    /// Take this job. Harmless to repeat with the same key.
+    /// Submit a job. Repeating it with the same key has no further effect.
     Submit {
-        /// The submission's name.
+        /// The submission key.
         key: SubmitKey,
-        /// The job, see [`crate::JobSpec::encode`]: here, or a blob that the client serves.
+        /// The encoded job, see [`crate::JobSpec::encode`]: inline, or a blob that the client serves.
         spec: Data,
-        /// Where the client serves its inputs.
+        /// The peer that serves the job's inputs.
         from: InputServer,
     },
-    /// The jobs behind this one, by their number; from the first, without. The answer is bounded, see
+    /// List jobs after this one by their ids; from the first if none. The reply is bounded, see
     /// [`super::Reply::Jobs`].
     Jobs(Option<JobId>),
-    /// One job, now.
+    /// Return one job.
     Job(JobId),
-    /// One job, each time it changes, until it has ended.
+    /// Return one job, and again each time it changes, until it has ended.
     Watch(JobId),
-    /// End a job.
+    /// Cancel a job.
     Cancel(JobId),
-    /// An ended job's results, a page of them.
+    /// Return a page of an ended job's results.
     Results {
         /// The job.
         job: JobId,
-        /// Position of the page's first file: 0, or what the page before says.
+        /// Position of the page's first file: 0, or `next` of the page before.
         from: u64,
     },
-    /// What a task printed; the task by number or label.
+    /// Return what a task printed. The task is given by number or label.
     Logs(JobId, String),
-    /// Why a job or task is where it is.
+    /// Explain the state of a job or task.
     Explain(JobId, Option<String>),
-    /// All workers.
+    /// List all workers.
     Workers,
-    /// Let a worker finish and leave; by the beginning of its id, or its host name.
+    /// Drain a worker, given by the beginning of its id or by its host name.
     Drain(String),
     /// Make a ticket.
     Ticket {
-        /// For whom.
+        /// The role of the peers that it admits.
         role: Role,
-        /// How long it lets peers in.
+        /// How long it admits peers.
         valid_for: Option<Duration>,
-        /// How many peers it lets in.
+        /// How many peers it admits.
         uses: Option<u32>,
     },
-    /// All peers that were let in.
+    /// List all members.
     Members,
-    /// Shut a member out for good, by the beginning of its id, or a worker's host name.
+    /// Revoke a member for good, given by the beginning of its id or by a worker's host name.
     Revoke(String),
-    /// All settings of the grid.
+    /// List all settings of the grid.
     Settings,
     /// Change a setting of the grid.
     Set {
@@ -71,77 +71,77 @@ pub enum Request {
         /// Its value, as text.
         value: String,
     },
-    /// Drop an ended job: its record, its results and what it printed.
+    /// Remove an ended job: its record, its results and its printed output.
     Forget(JobId),
-    /// Let the whole group use the newest format that all its members speak.
+    /// Switch the group to the newest record format that all its members support.
     Upgrade,
-    /// Whether a relay may carry packets of a peer: a member, a supervisor, or one that holds a ticket.
+    /// Ask whether a relay may carry packets of a peer: a member, a supervisor, or a holder of a ticket.
     MayRelay {
-        /// The peer, proven by its key.
+        /// The peer, which has proven its key.
         peer: PeerId,
-        /// The hash of its ticket's secret, where it showed one.
+        /// The hash of its ticket's secret, if it showed one.
         ticket: Option<Hash>,
     },
-    /// All tickets.
+    /// List all tickets.
     Tickets,
-    /// Let nobody in by this ticket any more, named by the beginning of its id.
+    /// Revoke a ticket, given by the beginning of its id.
     RevokeTicket(String),
-    /// Tasks of a job, from this number on.
+    /// List tasks of a job from this number on.
     Tasks {
         /// The job.
         job: JobId,
-        /// Which.
+        /// The tasks to list.
         filter: TaskFilter,
-        /// The number of the first: 0, or what the answer before says.
+        /// Number of the first task: 0, or `next` of the reply before.
         from: u32,
     },
-    /// What an attempt of a task has printed so far.
+    /// Return what an attempt of a task has printed so far.
     Printed(PrintedRequest),
-    /// Let a job that failed go on: what of it is not done is tried again.
+    /// Run a failed job again. Tasks that are not done are retried.
     Retry(JobId),
-    /// What tasks left that are done, a page of it, like [`Request::Results`]; also while the job runs.
+    /// Return a page of the outputs of done tasks, like [`Request::Results`], also while the job runs.
     Outputs {
         /// The job.
         job: JobId,
-        /// The tasks by number or label, [`OUTPUT_TASKS_MAX`] at most.
+        /// The tasks by number or label, at most [`OUTPUT_TASKS_MAX`].
         tasks: Vec<String>,
-        /// Position of the page's first file: 0, or what the page before says.
+        /// Position of the page's first file: 0, or `next` of the page before.
         from: u64,
     },
-    /// Groups of a job, from this position on.
+    /// List groups of a job from this position on.
     Groups {
         /// The job.
         job: JobId,
-        /// Position of the first: 0, or what the answer before says.
+        /// Position of the first group: 0, or `next` of the reply before.
         from: u32,
     },
-    /// Attempts of a job's tasks: those that may still succeed, and those that ended lately.
+    /// List attempts of a job's tasks: active ones, and those that ended recently.
     Attempts {
         /// The job.
         job: JobId,
-        /// The number of the first task: 0, or what the answer before says.
+        /// Number of the first task: 0, or `next` of the reply before.
         from: u32,
-        /// Of attempts that ended, only those that did so later than this behind the job's acceptance.
+        /// Leave out attempts that ended earlier than this after the job was accepted.
         since: Duration,
     },
-    /// Add groups to an open job. Harmless to repeat with the same key.
+    /// Add groups to an open job. Repeating it with the same key has no further effect.
     Extend {
         /// The job.
         job: JobId,
-        /// The extension's name.
+        /// The key of the extension.
         key: SubmitKey,
-        /// The groups, see [`crate::spec::Extension::encode`]: here, or a blob that the client serves.
+        /// The encoded groups, see [`crate::spec::Extension::encode`]: inline, or a blob that the client serves.
         extension: Data,
-        /// Where the client serves the inputs of the groups.
+        /// The peer that serves the groups' inputs.
         from: InputServer,
     },
-    /// Add nothing more to an open job: it ends once its tasks have.
+    /// Close an open job: it ends once its tasks have.
     Close(JobId),
-    /// Keep no longer what tasks of an open job leave, once the tasks that it has have read it.
+    /// Release outputs of tasks of an open job: drop them once the present tasks of the job have read them.
     Release {
         /// The job.
         job: JobId,
-        /// Tasks by number or label, or arrays by their id; [`RELEASES_MAX`] at most.
+        /// Tasks by number or label, or arrays by their id; at most [`RELEASES_MAX`].
         tasks: Vec<String>,
     },
 }

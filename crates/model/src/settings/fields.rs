@@ -7,7 +7,7 @@ use crate::units::{parse_bytes, parse_duration, parse_rate, show_bytes, show_rat
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One setting: its name, what it is for, and what it takes.
+/// One setting: its name, its meaning, and its type.
 pub(super) struct Field {
     pub name: &'static str,
     pub what: &'static str,
@@ -16,10 +16,10 @@ pub(super) struct Field {
     pub kind: Kind,
 }
 
-/// Where a value of this type is in the settings.
+/// Returns the setting's value within the settings.
 type Of<T> = fn(&mut Settings) -> &mut T;
 
-/// What a setting takes, within which bounds, both included.
+/// The type of a setting, with bounds, both included.
 pub(super) enum Kind {
     WatchMode(Of<WatchMode>),
     Count(Of<u32>, u32, u32),
@@ -34,7 +34,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The value as text.
+    /// Returns the value as text.
     pub fn get(&self, settings: &mut Settings) -> String {
         match self {
             Kind::WatchMode(of) => of(settings).to_string(),
@@ -52,7 +52,7 @@ impl Kind {
         }
     }
 
-    /// Takes the value from text; where it does not fit, the error says what would.
+    /// Sets the value from text. The error says which values are valid.
     pub fn set(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
         match self {
             Kind::WatchMode(of) => text.parse().map(|way| *of(settings) = way),
@@ -68,7 +68,7 @@ impl Kind {
         }
     }
 
-    /// What it takes, for the documentation.
+    /// Describes the valid values, for the documentation.
     pub fn describe(&self) -> String {
         match self {
             Kind::WatchMode(_) => WatchMode::describe(),
@@ -88,7 +88,7 @@ impl Kind {
         }
     }
 
-    /// Its unit, for the documentation.
+    /// Returns the unit, for the documentation.
     pub fn unit(&self) -> &'static str {
         match self {
             Kind::WatchMode(_) => "`us`, `ms`, `s`, `min`",
@@ -343,7 +343,7 @@ where
     Ok(())
 }
 
-/// A peer uses one relay at a time; more than these are no use to it.
+/// The most relays. A peer uses one at a time; more would not help it.
 const RELAYS_MAX: usize = 4;
 
 fn relays(field: &mut Arc<[PeerAddr]>, text: &str) -> Result<(), String> {
@@ -373,7 +373,7 @@ fn tariff(settings: &mut Settings) -> &mut Tariff {
     Arc::make_mut(&mut settings.tariff)
 }
 
-/// More than any machine costs: a thousand units of the currency a second.
+/// A limit above what any machine costs: a thousand units of the currency per second.
 const PRICE_MAX: u64 = 1_000_000_000;
 
 fn currency(field: &mut Arc<str>, text: &str) -> Result<(), String> {

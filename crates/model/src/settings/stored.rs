@@ -1,8 +1,8 @@
-//! Settings as journals of earlier versions hold them.
+//! Translates settings in journals of earlier versions.
 
 use std::sync::Arc;
 
-/// The name and value that a stored setting has today.
+/// Returns the present name and value of a stored setting.
 pub(super) fn current(name: &Arc<str>, value: &Arc<str>) -> (Arc<str>, Arc<str>) {
     let name = match &**name {
         "beats_per_second" => "heartbeats_per_second".into(),

@@ -1,11 +1,11 @@
-//! How workers are watched.
+//! How workers are watched: heartbeats or status requests, and how often.
 
 use super::TEN_MINUTES;
 use super::fields::{duration, span};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Who speaks first when a worker is watched.
+/// Who initiates the exchange when a worker is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// The worker sends heartbeats by itself.
@@ -15,20 +15,20 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Every mode with its word, which settings write before the interval, and what comes at that interval. The first
-    /// is meant where there is no word.
+    /// Every mode with its name, which settings write before the interval, and what happens at that interval. Without
+    /// a name, the first mode is meant.
     pub const WORDS: [(&'static str, Mode, &'static str); 2] = [
         ("heartbeats", Mode::Heartbeats, "heartbeats"),
         ("poll", Mode::Poll, "status requests"),
     ];
 
-    /// Its word.
+    /// Returns the name.
     pub fn name(self) -> &'static str {
         let own = Self::WORDS.iter().find(|(_, mode, _)| *mode == self);
         own.map_or("", |(word, ..)| word)
     }
 
-    /// Whether the worker sends heartbeats by itself.
+    /// Returns whether the worker sends heartbeats by itself.
     pub fn sends(self) -> bool {
         match self {
             Self::Heartbeats => true,
@@ -36,7 +36,7 @@ impl Mode {
         }
     }
 
-    /// Whether the supervisor sends status requests.
+    /// Returns whether the supervisor sends status requests.
     pub fn asks(self) -> bool {
         match self {
             Self::Heartbeats => false,
@@ -48,31 +48,31 @@ impl Mode {
 /// How to watch a worker. In text `"50ms"` for heartbeats, `"poll 50ms"` for status requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchMode {
-    /// Who speaks first.
+    /// Heartbeats or status requests.
     pub mode: Mode,
-    /// How often, as long as the budget and the link allow it.
+    /// The interval, as far as the budget and the link allow it.
     pub interval: Duration,
 }
 
 impl WatchMode {
-    /// Shortest interval between two heartbeats.
+    /// The shortest interval between two heartbeats.
     pub const INTERVAL_MIN: Duration = Duration::from_micros(500);
-    /// Longest interval between two heartbeats.
+    /// The longest interval between two heartbeats.
     pub const INTERVAL_MAX: Duration = TEN_MINUTES;
 
-    /// By heartbeats, so often.
+    /// Heartbeats at this interval.
     pub const fn heartbeats(interval: Duration) -> Self {
         let mode = Mode::Heartbeats;
         Self { mode, interval }
     }
 
-    /// By status requests, so often.
+    /// Status requests at this interval.
     pub const fn poll(interval: Duration) -> Self {
         let mode = Mode::Poll;
         Self { mode, interval }
     }
 
-    /// What its text may be, for the documentation.
+    /// Describes the text form, for the documentation.
     pub fn describe() -> String {
         let (min, max) = (span(Self::INTERVAL_MIN), span(Self::INTERVAL_MAX));
         let [(_, _, usual), others @ ..] = Mode::WORDS;

@@ -1,4 +1,4 @@
-//! Groups that become part of a job, and what follows from them: those of a new job, and those that an open job gets.
+//! Checks groups that become part of a job, those of a new job or of an extension, and derives data from them.
 
 use super::each::links;
 use super::needs::relax;
@@ -9,12 +9,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Groups that are to be checked: all those of a job, or those that an open job is to get.
+/// Groups to check: all those of a job, or those of an extension of an open job.
 pub(super) struct Addition<'a> {
-    /// The job that gets them; none for a new one.
+    /// The job that is extended; none for a new one.
     job: Option<&'a JobSpec>,
     pub groups: &'a [Group],
-    /// The files that their inputs name by position.
+    /// The files that their inputs refer to by position.
     pub files: &'a [FileEntry],
     /// Whether the job is open.
     pub open: bool,
@@ -22,10 +22,10 @@ pub(super) struct Addition<'a> {
     names: Cow<'a, BTreeMap<Arc<str>, u32>>,
 }
 
-/// What follows from groups that were checked.
+/// Data derived from checked groups.
 pub(super) struct Growth {
     pub firsts: Vec<u32>,
-    /// Tasks of the whole job.
+    /// The number of tasks of the whole job.
     pub total: u32,
     pub waits_for: Vec<Vec<u32>>,
     pub relaxed: BTreeMap<(u32, u32), u32>,
@@ -63,23 +63,23 @@ impl<'a> Addition<'a> {
         }
     }
 
-    /// Whether they are added to a job that is there.
+    /// Returns whether they extend an existing job.
     pub fn extends(&self) -> bool {
         self.job.is_some()
     }
 
-    /// How many groups the job has already.
+    /// Returns how many groups the job has already.
     pub fn before(&self) -> usize {
         self.job.map_or(0, |job| job.groups().len())
     }
 
-    /// The position of a group in the job.
+    /// Returns the position of a group in the job.
     pub fn position(&self, id: &str) -> Option<u32> {
         let old = || self.job?.names.get(id);
         self.names.get(id).or_else(old).copied()
     }
 
-    /// The group at a position of the job.
+    /// Returns the group at a position of the job.
     pub fn group(&self, at: u32) -> &'a Group {
         let (at, before) = (at as usize, self.before());
         match self.job {
@@ -88,7 +88,7 @@ impl<'a> Addition<'a> {
         }
     }
 
-    /// The positions of its groups in the job, by id, as an open job keeps them.
+    /// Returns the positions of its groups in the job by id, as an open job stores them.
     pub fn into_names(self) -> BTreeMap<Arc<str>, u32> {
         match self.open {
             true => self.names.into_owned(),
@@ -101,7 +101,7 @@ impl<'a> Addition<'a> {
         self.names.keys().chain(old)
     }
 
-    /// Checks the groups: the one place where tasks are checked, whether a job is new or grows.
+    /// Checks the groups. Tasks are checked nowhere else, whether a job is new or extended.
     pub fn check(&self) -> Checked<Growth> {
         self.check_count()?;
         check_files(self.files)?;
@@ -168,7 +168,7 @@ impl<'a> Addition<'a> {
         Ok(())
     }
 
-    /// Each id is used once.
+    /// Checks that the id is not used by another group.
     fn check_id(&self, at: usize, group: &Group) -> Checked<()> {
         let place = Place {
             group: Some(at),
@@ -193,7 +193,7 @@ impl<'a> Addition<'a> {
         wrong(place, what, help)
     }
 
-    /// The first of the added groups that has this id.
+    /// Returns the first of the added groups with this id.
     fn first_of(&self, id: &str) -> Option<usize> {
         let at = *self.names.get(id)? as usize;
         at.checked_sub(self.before())
@@ -239,7 +239,7 @@ impl<'a> Addition<'a> {
     }
 }
 
-/// The positions of groups by id, of the first group where several have one id.
+/// Returns the positions of groups by id; of the first group if several have the same id.
 pub(super) fn named(groups: &[Group], before: usize) -> BTreeMap<Arc<str>, u32> {
     let all = groups.iter().enumerate().rev();
     all.map(|(at, group)| (group.id.clone(), (before + at) as u32))
@@ -263,7 +263,7 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a Arc<str>>) -> String 
         )
 }
 
-/// Groups that are added can wait for each other in a circle; none of those before waits for them.
+/// Checks that the added groups do not depend on each other in a cycle. Existing groups do not depend on them.
 fn check_cycles(groups: &[Group], before: u32, waits_for: &[Vec<u32>]) -> Checked<()> {
     let own = |others: &[u32]| -> Vec<usize> {
         let own = others.iter().filter_map(|other| other.checked_sub(before));
@@ -303,7 +303,8 @@ fn check_cycles(groups: &[Group], before: u32, waits_for: &[Vec<u32>]) -> Checke
     )
 }
 
-/// Follows dependencies that never end from `start` until a task repeats; gives the circle, closed.
+/// Follows dependencies in a cycle from `start` until a group repeats. Returns the cycle, with the first group
+/// repeated at the end.
 fn walk_cycle(waits_for: &[Vec<usize>], open: &[usize], start: usize) -> Vec<usize> {
     let mut path = vec![start];
     loop {

@@ -1,5 +1,5 @@
-//! Parameters of a group: axes of values, and one task for each combination of them. The last axis varies fastest, as
-//! the innermost of nested loops does.
+//! Parameters of a group: axes of values, and one task for each combination of them. The last axis varies fastest,
+//! like the innermost of nested loops.
 
 use super::validate::{Checked, Place, wrong};
 use super::{Group, WORD_BYTES_MAX};
@@ -9,13 +9,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-/// Most tasks of one group with parameters: the names of the files that they leave are compared one by one.
+/// The most tasks of one group with parameters, because the names of their output files are compared one by one.
 pub const COMBINATIONS_MAX: u32 = 1_000_000;
-/// Most parameters of one group: each assignment carries all their values.
+/// The most parameters of one group, because each assignment carries all their values.
 pub const PARAMETERS_MAX: usize = 32;
-/// Longest name of a parameter, in bytes.
+/// The longest name of a parameter, in bytes.
 const NAME_BYTES_MAX: usize = 64;
-/// Names that have a meaning of their own.
+/// Names with a special meaning.
 const RESERVED: [&str; 2] = ["index", "hedge"];
 
 /// Parameters that change together.
@@ -27,10 +27,10 @@ pub enum Axis {
         name: Arc<str>,
         /// The first number.
         from: u32,
-        /// The one behind the last.
+        /// The number after the last.
         to: u32,
     },
-    /// Parameters with their values in columns, all of the same length.
+    /// Parameters with their values in columns of equal length.
     Table(Vec<Column>),
 }
 
@@ -43,37 +43,37 @@ pub struct Column {
     pub values: Texts,
 }
 
-/// A list of texts in one piece of memory: a list of a million lines costs little more than the lines.
+/// A list of texts in one allocation, so that a million lines cost little more memory than their characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Texts {
     all: String,
-    /// Where each ends.
+    /// The end of each text.
     ends: Vec<u32>,
 }
 
 impl Texts {
-    /// How many there are.
+    /// Returns the number of texts.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no texts.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The text at a position below [`Texts::len`].
+    /// Returns the text at a position below [`Texts::len`].
     pub fn get(&self, at: usize) -> &str {
         let from = at.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.all[from as usize..self.ends[at] as usize]
     }
 
-    /// All of them, in order.
+    /// All texts, in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         (0..self.len()).map(|at| self.get(at))
     }
 
-    /// Adds a text; false, and nothing is added, where all of them would have more than 4 GiB.
+    /// Appends a text. Returns false, and appends nothing, if the total would exceed 4 GiB.
     pub fn push(&mut self, text: &str) -> bool {
         let Ok(end) = u32::try_from(self.all.len().saturating_add(text.len())) else {
             return false;
@@ -127,7 +127,7 @@ impl<'de> Deserialize<'de> for Texts {
 }
 
 impl Axis {
-    /// How many values it has; 0 for one that is not valid.
+    /// Returns the number of its values; 0 if it is not valid.
     pub fn len(&self) -> usize {
         match self {
             Axis::Range { from, to, .. } => to.saturating_sub(*from) as usize,
@@ -135,7 +135,7 @@ impl Axis {
         }
     }
 
-    /// Whether it has no value.
+    /// Returns whether it has no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -149,7 +149,7 @@ impl Axis {
         range.into_iter().chain(columns.iter().map(|it| &it.name))
     }
 
-    /// Appends the value that a parameter of the axis, by its position, has at `at`.
+    /// Appends to `text` the value at `at` of the axis's parameter number `column`.
     fn write(&self, column: usize, at: usize, text: &mut String) {
         use fmt::Write;
         // Writing into a String does not fail.
@@ -159,7 +159,7 @@ impl Axis {
         };
     }
 
-    /// The length of the longest value of a parameter, in bytes.
+    /// Returns the length of a parameter's longest value, in bytes.
     fn longest(&self, column: usize) -> usize {
         match self {
             Axis::Range { to, .. } => to.to_string().len(),
@@ -172,18 +172,18 @@ impl Axis {
 }
 
 impl Group {
-    /// How many tasks its axes make, if not more than `u32` counts.
+    /// Returns how many tasks these axes produce; none if `u32` cannot count them.
     pub fn combinations(axes: &[Axis]) -> Option<u32> {
         let mut counts = axes.iter().map(|axis| u32::try_from(axis.len()).ok());
         counts.try_fold(1u32, |all, count| all.checked_mul(count?))
     }
 
-    /// The names of its parameters, in the order of its axes.
+    /// Returns the names of its parameters, in the order of its axes.
     pub fn parameters(&self) -> Vec<Arc<str>> {
         self.axes.iter().flat_map(Axis::names).cloned().collect()
     }
 
-    /// The values of its parameters in the task at `offset`, which is below [`Group::count`].
+    /// Returns the values of its parameters in the task at `offset`, which must be below [`Group::count`].
     pub fn values(&self, offset: u32) -> Vec<Arc<str>> {
         let all = self.axes.iter().enumerate();
         let columns = all.flat_map(|(at, axis)| (0..axis.names().count()).map(move |it| (at, it)));
@@ -195,7 +195,8 @@ impl Group {
         columns.map(value).collect()
     }
 
-    /// Appends the value of a parameter, by the positions of its axis and within it, in the task at `offset`.
+    /// Appends a parameter's value in the task at `offset`. The parameter is given by the position of its axis and
+    /// its position within it.
     pub(super) fn write_value(&self, offset: u32, axis: usize, column: usize, text: &mut String) {
         let behind = self.axes[axis + 1..].iter();
         let stride: usize = behind.map(Axis::len).product();
@@ -203,7 +204,7 @@ impl Group {
         it.write(column, offset as usize / stride % it.len(), text);
     }
 
-    /// Positions of a parameter: of its axis, and within it.
+    /// Returns the position of a parameter's axis and its position within it.
     pub(super) fn parameter(&self, name: &str) -> Option<(usize, usize)> {
         self.axes.iter().enumerate().find_map(|(at, axis)| {
             let column = axis.names().position(|other| &**other == name)?;
@@ -211,7 +212,7 @@ impl Group {
         })
     }
 
-    /// Its parameters, each with the length of its longest value in bytes.
+    /// Returns its parameters, each with the length of its longest value in bytes.
     pub(super) fn longest_values(&self) -> Vec<(Arc<str>, usize)> {
         let of_axis = |axis: &Axis| -> Vec<_> {
             let names = axis.names().cloned().enumerate();
@@ -221,7 +222,7 @@ impl Group {
     }
 }
 
-/// Whether a text can be the name of a parameter: letters, digits and `_`, no digit first.
+/// Returns whether a text can be a parameter's name: letters, digits and `_`, not starting with a digit.
 pub fn is_parameter_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
     (1..=NAME_BYTES_MAX).contains(&name.len())
@@ -230,7 +231,7 @@ pub fn is_parameter_name(name: &str) -> bool {
         && !RESERVED.contains(&name)
 }
 
-/// What a name of a parameter has to be, for messages.
+/// The rule for names of parameters, for messages.
 pub const PARAMETER_NAME: &str =
     "use letters, digits and '_', no digit first, at most 64 of them, and not `index` or `hedge`";
 
@@ -362,7 +363,7 @@ mod tests {
         })
     }
 
-    /// Numbers that follow from the one before.
+    /// A pseudorandom sequence.
     fn next(state: &mut u64, below: u64) -> u64 {
         *state = state
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -370,7 +371,7 @@ mod tests {
         (*state >> 33) % below
     }
 
-    /// All combinations, by nested loops.
+    /// Returns all combinations, by nested loops.
     fn all(axes: &[Axis]) -> Vec<Vec<String>> {
         let Some((first, rest)) = axes.split_first() else {
             return vec![Vec::new()];

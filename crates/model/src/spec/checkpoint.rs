@@ -1,4 +1,4 @@
-//! How a task saves how far it is, so that its next attempt need not begin anew.
+//! How a task makes checkpoints, so that its next attempt can continue.
 
 use super::Group;
 use super::placeholders::is_glob;
@@ -7,35 +7,35 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Most files of one checkpoint: all of them are in one record of the journal.
+/// The most files of one checkpoint, because one journal record lists them all.
 pub const CHECKPOINT_FILES_MAX: usize = 16;
-/// Shortest time between two checkpoints of an attempt: each is a record of the journal.
+/// The shortest time between two checkpoints of an attempt, because each is a journal record.
 pub const CHECKPOINT_EVERY_MIN: Duration = Duration::from_millis(100);
-/// Time between two checkpoints, where the job does not say.
+/// Default time between two checkpoints.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
-/// Longest time for a last checkpoint, and the time where the job does not say.
+/// The longest grace period for a last checkpoint.
 pub const CHECKPOINT_GRACE_MAX: Duration = Duration::from_secs(300);
-/// Time for a last checkpoint, where the job does not say.
+/// Default grace period for a last checkpoint.
 pub const CHECKPOINT_GRACE: Duration = Duration::from_secs(10);
-/// Bytes that a checkpoint's files have together at most, where the job does not say.
+/// Default limit for the total size of a checkpoint's files, in bytes.
 pub const CHECKPOINT_BYTES: u64 = 1 << 30;
 
-/// Which files of a task are its checkpoint, and how often they are saved.
+/// Which files of a task form its checkpoint, and how often they are saved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointRule {
-    /// Files in the scratch directory. It is the task's own, so that their names need no placeholders.
+    /// Files in the scratch directory. Each task has its own directory, so the names need no placeholders.
     pub files: Vec<Arc<str>>,
-    /// Time between two checkpoints of an attempt at least.
+    /// The shortest time between two checkpoints of an attempt.
     pub every: Duration,
-    /// How long an attempt that has to leave its worker gets to write a last one.
+    /// How long a vacated attempt gets to write a last checkpoint.
     pub grace: Duration,
-    /// Bytes that the files have together at most.
+    /// The largest total size of the files, in bytes.
     pub bytes_max: u64,
 }
 
 impl CheckpointRule {
-    /// These files, with every default.
+    /// Returns a rule for these files with every default.
     pub fn of(files: &[&str]) -> Self {
         Self {
             files: files.iter().map(|file| Arc::from(*file)).collect(),
@@ -46,7 +46,7 @@ impl CheckpointRule {
     }
 }
 
-/// Checks a group's rule, if it has one.
+/// Checks a group's checkpoint rule, if it has one.
 pub(super) fn check_checkpoint(at: usize, group: &Group) -> Checked<()> {
     let Some(rule) = group.checkpoint.as_deref() else {
         return Ok(());

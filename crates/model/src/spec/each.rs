@@ -1,4 +1,4 @@
-//! Dependencies between the tasks of two groups at the same place.
+//! Element-wise dependencies: task i of one group depends only on task i of another.
 
 use super::addition::Addition;
 use super::validate::{Checked, Place, wrong};
@@ -6,22 +6,23 @@ use super::{Group, Input, JobSpec};
 use std::collections::BTreeMap;
 
 impl JobSpec {
-    /// Whether some task waits for the one at its own place in another group.
+    /// Returns whether the job has element-wise dependencies.
     pub fn has_each(&self) -> bool {
         !self.each.is_empty()
     }
 
-    /// Groups of which each task of `group` waits for the one at its own place only, ascending.
+    /// Returns the element-wise dependencies of `group`, ascending.
     pub fn each(&self, group: usize) -> &[u32] {
         self.each.get(&(group as u32)).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether each task of `group` waits only for the task of `other` at its own place.
+    /// Returns whether `group` depends element-wise on `other`.
     pub fn is_each(&self, group: usize, other: usize) -> bool {
         self.each(group).contains(&(other as u32))
     }
 
-    /// Groups of which each task of `group` reads the outputs of the one at its own place, in the order of its inputs.
+    /// The groups of which each task of `group` reads the outputs of the one at its own position, in the order of its
+    /// inputs.
     pub fn reads_each(&self, group: usize) -> impl Iterator<Item = usize> + '_ {
         let inputs = self.groups()[group].inputs.iter();
         let names = inputs.filter_map(|input| match input {
@@ -32,7 +33,7 @@ impl JobSpec {
         names.filter_map(move |id| others.clone().find(|other| self.groups()[*other].id == *id))
     }
 
-    /// Whether `group` reads the outputs of `other`.
+    /// Returns whether `group` reads the outputs of `other`.
     pub fn reads(&self, group: usize, other: usize) -> bool {
         let id = &self.groups()[other].id;
         let mut inputs = self.groups()[group].inputs.iter();
@@ -40,7 +41,7 @@ impl JobSpec {
     }
 }
 
-/// The groups that groups wait for by the place of their tasks.
+/// Checks the element-wise dependencies and returns them by group.
 pub(super) fn links(addition: &Addition<'_>) -> Checked<BTreeMap<u32, Vec<u32>>> {
     let mut links = BTreeMap::new();
     for (at, group) in addition.groups.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Groups that are added to an open job.
+//! Extensions: groups that are added to an open job.
 
 use super::addition::{Addition, Growth};
 use super::stored::packed;
@@ -8,32 +8,32 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Most `[[task]]` tables that an open job has in all: the state of each costs memory until the job is closed.
+/// The most `[[task]]` tables of an open job in total. The state of each costs memory until the job is closed.
 pub const OPEN_GROUPS_MAX: usize = 1_000_000;
 
-/// Groups that are added to an open job, not checked. All of them are added, or none.
+/// Groups to add to an open job, not checked. Either all of them are added or none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extension {
-    /// Files that the client brings, which the inputs of these groups name by position.
+    /// Files that the client provides. Inputs of these groups refer to them by position.
     #[serde(default, skip_serializing_if = "is_default", with = "packed")]
     pub files: Vec<FileEntry>,
-    /// The groups. They may wait for each other, and for groups that the job has.
+    /// The groups. They may depend on each other and on groups of the job.
     pub groups: Vec<Group>,
 }
 
 impl Extension {
-    /// What the client brings: files, and what programs read on their standard input.
+    /// The content that the client provides: files, and standard input of the groups.
     pub fn input_data(&self) -> impl Iterator<Item = &Data> {
         input_data(&self.files, &self.groups)
     }
 
-    /// Blobs among [`Extension::input_data`], by hash, with their sizes in bytes.
+    /// The blobs among [`Extension::input_data`], with their sizes in bytes.
     pub fn input_blobs(&self) -> impl Iterator<Item = (Hash, u64)> + '_ {
         blobs_among(self.input_data())
     }
 
-    /// How many tasks it has; a sum that is too large for a job is cut off.
+    /// Returns its number of tasks, saturating.
     pub fn task_count(&self) -> u32 {
         let counts = self.groups.iter().map(Group::count);
         counts.fold(0, u32::saturating_add)
@@ -41,7 +41,7 @@ impl Extension {
 }
 
 impl JobSpec {
-    /// Whether groups may be added to it, until it is closed.
+    /// Returns whether it is an open job, to which groups may be added until it is closed.
     pub fn is_open(&self) -> bool {
         self.qos().open_timeout.is_some()
     }
@@ -57,10 +57,10 @@ impl JobSpec {
         size::check(&addition)
     }
 
-    /// Adds the groups of an extension behind those that the job has.
+    /// Appends the groups of an extension to the job's groups.
     ///
     /// # Errors
-    /// The job would not be valid. It is as it was.
+    /// The job would not be valid. It was not changed.
     pub fn extend(&mut self, extension: &Extension) -> Result<(), SpecError> {
         let addition = Addition::to(self, extension);
         let (growth, names) = (addition.check()?, addition.into_names());
@@ -80,7 +80,7 @@ impl JobSpec {
         Ok(())
     }
 
-    /// Takes up what was found of groups that are added.
+    /// Takes over the data derived from added groups.
     pub(super) fn grow(&mut self, growth: Growth, names: BTreeMap<Arc<str>, u32>) {
         let before = self.waits_for.len();
         self.waited_by

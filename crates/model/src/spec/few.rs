@@ -1,9 +1,10 @@
-//! Lists that most groups do not have: a job may have a hundred thousand groups, and each byte counts as often.
+//! A small representation of lists that most groups do not have. A job may have a hundred thousand groups, so each
+//! byte counts.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::ops::Deref;
 
-/// A list that takes one word where it is empty.
+/// A list that takes one word if it is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Few<T>(Option<Box<Items<T>>>);
 

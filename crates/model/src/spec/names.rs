@@ -1,5 +1,5 @@
-//! Checks of the names of a job's files, when it is submitted: patterns that cannot be read, and files that would lie
-//! in the same place. Of patterns nobody knows before the tasks have run what they match.
+//! Checks the names of a job's files at submission: patterns that are not valid, and files that would have the same
+//! path. What a pattern matches is known only after the tasks have run, so patterns are not compared.
 
 use super::addition::Addition;
 use super::placeholders::is_glob;
@@ -10,28 +10,29 @@ use globset::GlobBuilder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 
-/// Most digits of an index.
+/// The most digits of an index.
 const INDEX_DIGITS_MAX: usize = 10;
-/// Most names with parameters that are made to check one job: a few seconds' work.
+/// The most names with parameters that are expanded to check one job: work for a few seconds.
 const EXPANDED_MAX: u64 = 20_000_000;
-/// The same for an extension of an open job, which is checked where all requests are: a tenth of a second's work.
+/// The same for an extension of an open job, which is checked on the thread that handles all requests: a tenth of a
+/// second.
 const ADDED_EXPANDED_MAX: u64 = 400_000;
 
-/// Names of files that will lie in one folder.
+/// Names of files that will be in one directory.
 #[derive(Default)]
 struct Names<'a> {
     plain: BTreeMap<String, &'a Group>,
-    /// Names with an index, by the text before it and behind it.
+    /// Names with an index, by the text before and after it.
     indexed: BTreeMap<(String, String), Vec<Indices<'a>>>,
-    /// Names with parameters, by their hash: the position of the template, and the task's offset.
+    /// Names with parameters by their hash: the position of the template, and the task's offset.
     expanded: BTreeMap<u64, (usize, u32)>,
     templates: Vec<Template<'a>>,
 }
 
-/// The indices of an array.
+/// The index range of an array.
 struct Indices<'a> {
     from: u32,
-    /// The one behind the last.
+    /// The index after the last.
     to: u32,
     group: &'a Group,
 }
@@ -39,13 +40,13 @@ struct Indices<'a> {
 /// A declared output that names one file for each task.
 enum Name<'a> {
     Plain(String),
-    /// The text before the index, and behind it.
+    /// The text before the index and after it.
     Indexed(String, String),
-    /// With parameters.
+    /// A name with parameters.
     Expanded(Template<'a>),
 }
 
-/// How many more names with parameters may be made.
+/// How many more names with parameters may be expanded.
 struct Budget {
     left: u64,
     all: u64,
@@ -98,7 +99,7 @@ fn check_within(addition: &Addition<'_>, mut budget: Budget) -> Checked<()> {
         .collect();
     let mut results = Vec::new();
     for (at, group) in groups.iter().enumerate() {
-        // Of an open job nobody knows yet which tasks others will wait for. What it leaves is told apart by its task.
+        // In an open job, later groups may depend on any task. Its outputs are distinguished by their task.
         let result = group.keep || addition.open || !waited_for.contains(&*group.id);
         if result || read.contains(&*group.id) {
             check_array(at, group)?;
@@ -127,7 +128,7 @@ fn check_within(addition: &Addition<'_>, mut budget: Budget) -> Checked<()> {
     Ok(())
 }
 
-/// The groups that a group waits for.
+/// The groups that a group depends on.
 fn waits_for(group: &Group) -> impl Iterator<Item = &str> {
     let inputs = group.inputs.iter().filter_map(Input::task);
     let deps = group.deps.iter().chain(group.deps_each.iter());
@@ -159,7 +160,7 @@ fn tell_apart(group: &Group) -> String {
     )
 }
 
-/// Names of parameters as they are written.
+/// Returns names of parameters as they are written in texts.
 fn listed(names: &[std::sync::Arc<str>]) -> Option<String> {
     let written: Vec<String> = names.iter().map(|name| format!("`${{{name}}}`")).collect();
     (!written.is_empty()).then(|| written.join(", "))
@@ -179,7 +180,7 @@ fn check_placeholders(at: usize, group: &Group) -> Checked<()> {
 
 fn check_globs(at: usize, group: &Group) -> Checked<()> {
     for (item, pattern) in group.outputs.iter().enumerate() {
-        // The braces of `${index}` are none of a pattern.
+        // The braces of `${index}` are not part of a pattern.
         let first = Template::new(group, pattern).expand(0);
         if !is_glob(&first) {
             continue;
@@ -196,7 +197,7 @@ fn check_globs(at: usize, group: &Group) -> Checked<()> {
     Ok(())
 }
 
-/// Values of parameters that make no name of a file, or a pattern of one.
+/// Checks that no value of a parameter makes an output's name invalid or a pattern.
 fn check_values(at: usize, group: &Group, budget: &mut Budget) -> Checked<()> {
     let mut name = String::new();
     for (item, pattern) in group.outputs.iter().enumerate() {
@@ -234,7 +235,7 @@ fn check_values(at: usize, group: &Group, budget: &mut Budget) -> Checked<()> {
     Ok(())
 }
 
-/// All tasks of an array would leave the same file.
+/// Checks that the tasks of an array do not all leave the same file.
 fn check_array(at: usize, group: &Group) -> Checked<()> {
     if group.count() < 2 {
         return Ok(());
@@ -318,8 +319,8 @@ fn named<'a>(addition: &Addition<'a>, id: &str) -> Option<&'a Group> {
     addition.position(id).map(|at| addition.group(at))
 }
 
-/// Two files at one path in one of the tasks, where each reads what the tasks at its own place left: the position of the
-/// input, and the path. `there` is what all tasks read.
+/// Finds a task in which two files have the same path because it has element-wise inputs. Returns the position of the
+/// input, and the path. `there` holds the files that all tasks read.
 fn clash_of_each(
     addition: &Addition<'_>,
     at: usize,
@@ -367,7 +368,7 @@ fn clash_of_each(
     Ok(None)
 }
 
-/// Names with parameters come last: each of them is looked for among the others.
+/// Moves names with parameters to the end, because each of them is looked up among the others.
 fn ordered<'a>(
     mut names: Vec<(Place, Name<'a>, &'a Group)>,
 ) -> impl Iterator<Item = (Place, Name<'a>, &'a Group)> {
@@ -375,8 +376,8 @@ fn ordered<'a>(
     names.into_iter()
 }
 
-/// The names of files that each task of a group leaves, with their positions in its outputs; patterns and folders
-/// are left out.
+/// The names of the files that each task of a group leaves, with their positions in its outputs, without patterns and
+/// directories.
 fn names(group: &Group) -> impl Iterator<Item = (usize, Name<'_>)> {
     let outputs = group.outputs.iter().enumerate();
     outputs.filter_map(|(item, output)| {
@@ -390,7 +391,7 @@ fn names(group: &Group) -> impl Iterator<Item = (usize, Name<'_>)> {
     })
 }
 
-/// Nothing for a name with more than one index.
+/// Returns none for a name with more than one index.
 fn name<'a>(group: &'a Group, output: &'a str) -> Option<Name<'a>> {
     let template = Template::new(group, output);
     if template.has_parameter() {
@@ -405,7 +406,7 @@ fn name<'a>(group: &'a Group, output: &'a str) -> Option<Name<'a>> {
     }
 }
 
-/// A name that another task has.
+/// A name that another task uses.
 struct Taken<'a> {
     name: String,
     by: &'a Group,
@@ -416,7 +417,7 @@ impl<'a> Names<'a> {
         self.plain.is_empty() && self.indexed.is_empty() && self.expanded.is_empty()
     }
 
-    /// Adds a file of a group, unless the name is taken. All names with parameters come after all others.
+    /// Adds a file of a group, unless its name is in use. All names with parameters must be added after the others.
     fn add(
         &mut self,
         place: Place,
@@ -491,7 +492,7 @@ impl<'a> Names<'a> {
         Ok(())
     }
 
-    /// Whose a name is.
+    /// Returns the group that uses a name.
     fn holder(&self, name: &str) -> Option<&'a Group> {
         if let Some(group) = self.plain.get(name) {
             return Some(group);
@@ -533,7 +534,7 @@ fn hash(name: &str) -> u64 {
     hasher.finish()
 }
 
-/// The index at the beginning of a text that ends with `behind`, as it is written into names.
+/// Returns the index at the beginning of a text that ends with `behind`, if it is written as in names.
 fn index_in(text: &str, behind: &str) -> Option<u32> {
     let digits = text.strip_suffix(behind)?;
     let index: u32 = digits.parse().ok()?;

@@ -1,11 +1,11 @@
-//! Checks of what a job says about how much of it is needed, by when and for how much.
+//! Checks completion thresholds and the quality of service of a job.
 
 use super::addition::Addition;
 use super::validate::{Checked, Place, job, wrong};
 use super::{Draft, MaxFailures, Need, OPEN_TIMEOUT_MAX, OPEN_TIMEOUT_MIN};
 use std::collections::BTreeMap;
 
-/// The dependencies that want less than all of another group.
+/// Returns the dependencies with a completion threshold below all tasks.
 pub(super) fn relax(
     addition: &Addition<'_>,
     waits_for: &[Vec<u32>],

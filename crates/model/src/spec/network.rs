@@ -1,23 +1,23 @@
-//! What a task may reach over the network.
+//! Network access of tasks.
 
 use serde::{Deserialize, Serialize};
 
-/// What a task may reach over the network, least first.
+/// The network access of a task, from the least to the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Network {
-    /// Nothing.
+    /// None.
     None,
-    /// Itself, over a loopback interface of its own.
+    /// A loopback interface of its own.
     Loopback,
-    /// Whatever the machine reaches.
+    /// Everything that the machine reaches.
     Any,
 }
 
 impl Network {
-    /// All of them, least first.
+    /// All kinds, from the least to the most.
     pub const ALL: [Network; 3] = [Network::None, Network::Loopback, Network::Any];
 
-    /// The word for it in job files.
+    /// Returns its name in job files.
     pub fn name(self) -> &'static str {
         match self {
             Network::None => "none",

@@ -1,16 +1,15 @@
-//! What is left of a job's specification once the job has ended.
+//! Outlines: reduced specifications of ended jobs.
 
 use super::{Draft, Few, Group, Input, JobSpec, positional};
 use std::sync::Arc;
 
-/// Longest program name that an outline keeps, in characters.
+/// The longest program name that an outline keeps, in characters.
 const PROGRAM_MAX: usize = 64;
 
 impl JobSpec {
-    /// The job as the views of an ended job need it: names, arrays, dependencies, resources, estimates, quality of
-    /// service. What only running it needs is left out: files, arguments, environments, patterns of outputs, labels,
-    /// values of parameters.
-    /// Tasks keep their numbers and their labels.
+    /// Returns what views of an ended job need: names, arrays, dependencies, resources, estimates, quality of
+    /// service. It leaves out what only execution needs: files, arguments, environments, output patterns, labels,
+    /// values of parameters. Tasks keep their numbers and labels.
     pub fn outline(&self) -> Self {
         let draft = Draft {
             name: self.draft.name.clone(),

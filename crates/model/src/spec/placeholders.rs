@@ -1,38 +1,38 @@
-//! Placeholders in commands, environment and names of files: `${index}` in an array, `${hedge}` in any command, and a
+//! Placeholders in commands, environment and file names: `${index}` in an array, `${hedge}` in any command, and a
 //! task's parameters. `$${x}` stands for the text `${x}`.
 //!
-//! Only names that a task defines are placeholders. A submission that has another one is refused, except in what a shell
-//! reads: from the first word of a command that names a shell on, all others are the shell's own.
+//! Only names that a task defines are placeholders. A submission with another one is refused, except in scripts: from
+//! the first word of a command that names a shell on, all other names belong to the shell.
 
 use super::Group;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Programs whose arguments may hold variables of their own.
+/// Programs whose arguments may contain their own variables.
 const SHELLS: [&str; 11] = [
     "sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "fish", "csh", "tcsh", "busybox",
 ];
 
-/// What can be a pattern instead of a name of a file.
+/// Characters that make a file name a pattern.
 pub const GLOB_CHARACTERS: [char; 4] = ['*', '?', '[', '{'];
 
 /// A piece of a text with placeholders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// Text as it is.
+    /// Plain text.
     Text(&'a str),
     /// `$${name}`, which stands for the text `${name}`.
     Literal {
-        /// What it stands for.
+        /// The text that it stands for.
         text: &'a str,
-        /// As it is written.
+        /// The whole piece as written.
         written: &'a str,
     },
-    /// `${name}`, with the text as it is written.
+    /// A placeholder `${name}`.
     Name {
-        /// What is between the braces.
+        /// The name between the braces.
         name: &'a str,
-        /// All of it.
+        /// The whole piece as written.
         written: &'a str,
     },
 }
@@ -50,14 +50,14 @@ pub fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     })
 }
 
-/// The first piece of a text that is not empty, and how many bytes it takes.
+/// Returns the first piece of a non-empty text, and its length in bytes.
 fn first(text: &str) -> (Piece<'_>, usize) {
     let Some(at) = text.find("${") else {
         return (Piece::Text(text), text.len());
     };
     let end = text[at..].find('}').map(|end| at + end + 1);
     match (at, end) {
-        // `$${x}`: the first dollar goes.
+        // `$${x}`: drop the first dollar.
         (_, Some(end)) if text[..at].ends_with('$') => match at {
             1 => {
                 let (text, written) = (&text[1..end], &text[..end]);
@@ -74,7 +74,7 @@ fn first(text: &str) -> (Piece<'_>, usize) {
     }
 }
 
-/// Replaces the placeholders for which `value` gives something; leaves all other text as it is.
+/// Replaces the placeholders that have a `value`, and leaves all other text unchanged.
 pub fn expand<'a>(text: &'a str, value: impl Fn(&str) -> Option<String>) -> Cow<'a, str> {
     if !text.contains("${") {
         return Cow::Borrowed(text);
@@ -92,10 +92,10 @@ pub fn expand<'a>(text: &'a str, value: impl Fn(&str) -> Option<String>) -> Cow<
     Cow::Owned(expanded)
 }
 
-/// What the placeholders of one task stand for.
+/// The values of one task's placeholders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskValues<'a> {
-    /// The index, in an array.
+    /// The index, if the task is in an array.
     pub index: Option<u32>,
     /// Names of the parameters.
     pub names: &'a [Arc<str>],
@@ -104,12 +104,12 @@ pub struct TaskValues<'a> {
 }
 
 impl TaskValues<'_> {
-    /// Replaces the placeholders of a text; `${hedge}` is none of them.
+    /// Replaces the placeholders of a text, except `${hedge}`.
     pub fn expand<'a>(&self, text: &'a str) -> Cow<'a, str> {
         expand(text, |name| self.value(name))
     }
 
-    /// What a name stands for.
+    /// Returns the value of a name.
     pub fn value(&self, name: &str) -> Option<String> {
         if name == "index" {
             return self.index.map(|index| index.to_string());
@@ -120,7 +120,7 @@ impl TaskValues<'_> {
 }
 
 impl Group {
-    /// Calls `with` with what the placeholders stand for in the task at `offset`, which is below [`Group::count`].
+    /// Calls `with` with the placeholder values of the task at `offset`, which must be below [`Group::count`].
     pub fn with_values<T>(&self, offset: u32, with: impl FnOnce(TaskValues<'_>) -> T) -> T {
         let (names, values) = (self.parameters(), self.values(offset));
         with(TaskValues {
@@ -131,21 +131,21 @@ impl Group {
     }
 }
 
-/// A placeholder that means nothing where it stands.
+/// A placeholder that is not defined where it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unknown {
-    /// The key of the group that holds the text.
+    /// The key of the group that contains the text.
     pub key: &'static str,
     /// The position of the text within the key's list.
     pub item: usize,
     /// The name between the braces.
     pub name: String,
-    /// The names that mean something there.
+    /// The names that are defined there.
     pub known: Vec<Arc<str>>,
 }
 
 impl Unknown {
-    /// What is wrong.
+    /// Describes the mistake.
     pub fn what(&self) -> String {
         match &*self.name {
             "index" => "`${index}` has no meaning here: the task is not an array".to_owned(),
@@ -153,7 +153,7 @@ impl Unknown {
         }
     }
 
-    /// What would be right, where the names `more` mean something too.
+    /// Describes the correction, if the names `more` are defined too.
     pub fn help(&self, more: &[Arc<str>]) -> String {
         let shell = match self.key {
             "command" => "; `$index` is a variable of the shell",
@@ -172,7 +172,7 @@ impl Unknown {
     }
 }
 
-/// The first name in a text that is none of `known`.
+/// Returns the first name in a text that is not in `known`.
 pub fn unknown_in<'a>(text: &'a str, known: &[Arc<str>]) -> Option<&'a str> {
     pieces(text).find_map(|piece| match piece {
         Piece::Name { name, .. } if !known.iter().any(|other| &**other == name) => Some(name),
@@ -181,13 +181,13 @@ pub fn unknown_in<'a>(text: &'a str, known: &[Arc<str>]) -> Option<&'a str> {
 }
 
 impl Group {
-    /// The names that mean something in names of its files.
+    /// Returns the names that are defined in its file names.
     pub fn placeholders(&self) -> Vec<Arc<str>> {
         let index = self.array.map(|_| Arc::from("index"));
         index.into_iter().chain(self.parameters()).collect()
     }
 
-    /// Its placeholders that mean nothing where they stand, one for each text.
+    /// Returns its undefined placeholders, one for each text.
     pub fn unknown_placeholders(&self) -> Vec<Unknown> {
         let files = self.placeholders();
         let mut all = files.clone();
@@ -223,7 +223,8 @@ impl Group {
         found
     }
 
-    /// `index` outside of an array, where no shell could know it: a variable that nobody has set is empty.
+    /// Returns `index` if a script uses it outside an array and does not set it: the shell would expand it to
+    /// nothing.
     fn index_in_shell(&self, word: &str) -> Option<&'static str> {
         let set = || self.command.iter().any(|word| sets_index(word));
         let given = || self.env.iter().any(|(name, _)| &**name == "index");
@@ -232,13 +233,14 @@ impl Group {
     }
 }
 
-/// Whether a word of a command names a shell.
+/// Returns whether a word of a command names a shell.
 fn is_shell(word: &str) -> bool {
     let name = word.rsplit('/').next().unwrap_or(word);
     SHELLS.contains(&name)
 }
 
-/// Whether a script may set a variable `index`: it holds the word by itself, as behind `for` and `read`, or before `=`.
+/// Returns whether a script may set a variable `index`: it contains the word by itself, as after `for` and `read`, or
+/// before `=`.
 fn sets_index(script: &str) -> bool {
     let breaks = |c: char| c.is_whitespace() || ";|&(){}\"'`".contains(c);
     let sets = |word: &str| {
@@ -252,18 +254,18 @@ fn sets_index(script: &str) -> bool {
     })
 }
 
-/// Whether a text holds the placeholder `${index}`.
+/// Returns whether a text contains the placeholder `${index}`.
 pub fn has_index(text: &str) -> bool {
     text.contains("${index}")
         && pieces(text).any(|piece| matches!(piece, Piece::Name { name: "index", .. }))
 }
 
-/// Whether a name of files is a pattern.
+/// Returns whether a file name is a pattern.
 pub fn is_glob(text: &str) -> bool {
     text.contains(GLOB_CHARACTERS)
 }
 
-/// The beginning that all names have in common that match a pattern; the whole of a plain name.
+/// Returns the prefix that all matches of a pattern share; the whole name if it is not a pattern.
 pub fn literal_prefix(pattern: &str) -> &str {
     if !is_glob(pattern) {
         return pattern;

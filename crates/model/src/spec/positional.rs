@@ -1,8 +1,8 @@
-//! The specification in records of formats 1 and 2: postcard, in which a field is known by its position. What was
-//! stored so stays readable, and a job that asks for nothing newer is still written so.
+//! The specification in records of formats 1 and 2: postcard, which identifies fields by position. Old journals stay
+//! readable, and a job that needs nothing newer is still written in this layout.
 //!
-//! These types never change. A field of [`super::Group`] or [`super::Qos`] that they lack has its default in what is
-//! read, and a job in which it has another value is of format 3, see [`super::JobSpec::format`].
+//! These types never change. A field of [`super::Group`] or [`super::Qos`] that they lack is read as its default. A
+//! job in which it has another value has format 3, see [`super::JobSpec::format`].
 
 use super::{
     CriticalPlacement, CriticalRule, Estimate, JobSpec, Need, Redundancy, SpecError, Unplaceable,
@@ -71,7 +71,7 @@ enum Input {
     Task(Arc<str>),
 }
 
-/// The oldest format of records that has all that a job asks for.
+/// Returns the oldest record format that can express a job.
 pub(super) fn format(draft: &super::Draft) -> u32 {
     let same = super::Qos::from(Qos::from(&draft.qos)) == draft.qos
         && draft
@@ -88,7 +88,7 @@ pub(super) fn format(draft: &super::Draft) -> u32 {
 /// Writes a specification.
 ///
 /// # Errors
-/// Those of the serializer, and a job of format 3.
+/// The serializer failed, or the job has format 3.
 pub fn serialize<S: Serializer>(spec: &Arc<JobSpec>, to: S) -> Result<S::Ok, S::Error> {
     if to.is_human_readable() {
         return spec.serialize(to);
@@ -102,7 +102,7 @@ pub fn serialize<S: Serializer>(spec: &Arc<JobSpec>, to: S) -> Result<S::Ok, S::
 /// Reads a specification.
 ///
 /// # Errors
-/// Those of the deserializer, and what is wrong with the job.
+/// The deserializer failed, or the job is not valid.
 pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<JobSpec>, D::Error> {
     if from.is_human_readable() {
         return Arc::deserialize(from);
@@ -112,7 +112,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<JobSpec>, D
     spec.map(Arc::new).map_err(de::Error::custom)
 }
 
-/// The bytes of a specification in this form; none where it cannot be written.
+/// Returns the bytes of a specification in this layout; none if it cannot be written.
 pub fn bytes(spec: &JobSpec) -> Option<Vec<u8>> {
     postcard::to_stdvec(&Draft::from(&spec.draft)).ok()
 }

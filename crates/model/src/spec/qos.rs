@@ -1,4 +1,4 @@
-//! How sure a job wants to be of its end, and what that may cost.
+//! Quality of service: redundancy, completion thresholds, deadline, budget, and tolerated failures.
 
 use crate::ledger::MicroUnits;
 use serde::{Deserialize, Serialize};
@@ -8,37 +8,37 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Qos {
-    /// Which tasks get redundant attempts.
+    /// The redundancy policy: which tasks get redundant attempts.
     pub redundancy: Redundancy,
-    /// Attempts of a critical task in all, each on another worker; `1..=COPIES_MAX`.
+    /// Total attempts of a critical task, each on another worker; `1..=COPIES_MAX`.
     pub copies: u32,
-    /// What becomes of a task that asks for more than any worker has.
+    /// What happens to a task that needs more than any worker has.
     pub unplaceable: Unplaceable,
-    /// How much of the job must be done before its results are compiled; the rest is cancelled then.
+    /// Completion threshold: how much must be done before the job can end. The rest is then cancelled.
     pub need: Need,
     /// Whether critical tasks wait for a worker of the higher class.
     pub critical_placement: CriticalPlacement,
-    /// The job is to be done so long after it was accepted.
+    /// Deadline: time after acceptance by which the job should be done.
     pub finish_by: Option<Duration>,
-    /// With this chance, `0.0..1.0`.
+    /// The probability with which the deadline should be met, `0.0..1.0`.
     pub confidence: f64,
-    /// What the job is to cost at most, in micro-units. Redundancy ends where it would be exceeded; first
-    /// attempts never do.
+    /// The most that the job should cost, in micro-units. No redundant attempt that would exceed it is started; first
+    /// attempts always are.
     pub budget: Option<MicroUnits>,
-    /// How many tasks may fail before the whole job is stopped; any number, where it is none.
+    /// How many tasks may fail before the whole job is stopped; none means any number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_failures: Option<MaxFailures>,
-    /// The job is open: groups can be added to it until it is closed, and it closes itself once its client has been gone
-    /// for so long. Tasks can be added to no other job.
+    /// If set, the job is open: groups can be added until it is closed, and it closes itself once its client has been
+    /// gone for this long. Groups cannot be added to any other job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub open_timeout: Option<Duration>,
 }
 
-/// How long an open job waits for its client, where the job does not say.
+/// Default for how long an open job waits for its client.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(3600);
-/// The shortest such time: a client needs a moment to find the next leader.
+/// The shortest such time. A client needs a moment to find the next leader.
 pub const OPEN_TIMEOUT_MIN: Duration = Duration::from_secs(1);
-/// The longest such time: an open job keeps all that its tasks left.
+/// The longest such time. An open job keeps all outputs of its tasks.
 pub const OPEN_TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Default for Qos {
@@ -68,7 +68,7 @@ pub enum MaxFailures {
 }
 
 impl MaxFailures {
-    /// How many of `all`.
+    /// Returns how many of `all`.
     pub fn of(self, all: u32) -> u32 {
         match self {
             MaxFailures::Share(share) => (f64::from(all) * share + 1e-9).floor() as u32,
@@ -77,25 +77,25 @@ impl MaxFailures {
     }
 }
 
-/// Which tasks get redundant attempts.
+/// The redundancy policy of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Redundancy {
-    /// None; a task runs again only when its attempt failed or was lost.
+    /// No redundant attempts. A task runs again only after its attempt failed or was lost.
     None,
-    /// Critical tasks, in advance.
+    /// Redundant attempts of critical tasks, in advance.
     Critical,
-    /// Any, critical ones first, until all workers have an attempt; such copies end the instant real work is
-    /// ready.
+    /// Redundant attempts of any task, critical ones first, until all workers have an attempt. They end at once when
+    /// first attempts are ready.
     Fill,
-    /// Tasks that take much longer than others of their kind did.
+    /// Speculative copies of tasks that take much longer than others of their kind did.
     Speculate,
-    /// Tasks marked critical in advance, and while the job runs those whose copy is expected to bring the
-    /// job's end nearer for less than it costs.
+    /// Redundant attempts in advance for tasks marked critical, and while the job runs for tasks where a copy is
+    /// expected to shorten the job by more than it costs.
     Auto,
 }
 
 impl Redundancy {
-    /// What each is called in job files, on the command line and in reports, and which tasks it means.
+    /// Each policy's name in job files, on the command line and in reports, with the tasks that it applies to.
     pub const WORDS: [(&'static str, Redundancy, &'static str); 5] = [
         ("none", Redundancy::None, "no task"),
         (
@@ -120,8 +120,8 @@ impl Redundancy {
         ),
     ];
 
-    /// The oldest format of records in which a job may ask for it: supervisors that know only older formats
-    /// cannot read such a job. A new policy comes with a new format.
+    /// Returns the oldest record format in which a job may ask for it. Supervisors that know only older formats
+    /// cannot read such a job, so a new policy needs a new format.
     pub fn format(self) -> u32 {
         match self {
             Self::None | Self::Critical | Self::Fill | Self::Speculate | Self::Auto => 1,
@@ -129,17 +129,17 @@ impl Redundancy {
     }
 }
 
-/// How much of something must be done.
+/// A completion threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Need {
     /// This share, `0.0..=1.0`, rounded up.
     Share(f64),
-    /// This many; all, where there are fewer.
+    /// This many; all, if there are fewer.
     Count(u32),
 }
 
 impl Need {
-    /// How many of `all`; at least one.
+    /// Returns how many of `all` are needed; at least one.
     pub fn of(self, all: u32) -> u32 {
         match self {
             Need::Share(share) => (f64::from(all) * share - 1e-9).ceil() as u32,
@@ -152,18 +152,18 @@ impl Need {
 /// Where critical tasks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CriticalPlacement {
-    /// On a worker of the higher class where one is free, else on another.
+    /// On a worker of the higher class if one is free, otherwise on another.
     Prefer,
-    /// On a worker of the higher class, or they wait for one.
+    /// Only on a worker of the higher class.
     Require,
 }
 
-/// What becomes of a task that asks for more than any worker has.
+/// What happens to a task that needs more than any worker has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unplaceable {
-    /// It waits, visibly, for a worker that has enough.
+    /// It waits, and views show why, for a worker that has enough.
     Wait,
-    /// The job fails at once and says why.
+    /// The job fails at once, with the reason.
     Fail,
 }
 

@@ -1,5 +1,5 @@
-//! Bounds on the size of a submitted job. They apply to submissions alone: an older journal may hold a job that
-//! is larger, and it stays readable.
+//! Bounds on the size of a submission. They do not apply when a journal is read, because it may hold a larger job of
+//! an older version.
 
 use super::addition::Addition;
 use super::placeholders::{Piece, pieces};
@@ -11,16 +11,17 @@ use crate::units::show_bytes;
 use crate::{Data, FileEntry, Hash};
 use std::sync::Arc;
 
-/// Longest job specification in bytes, encoded. It is one record of the journal, which every supervisor writes to
-/// its disk and keeps in memory while the job runs.
+/// The longest encoded specification in bytes. It is one journal record, which every supervisor writes to disk and
+/// keeps in memory while the job runs.
 pub const SPEC_BYTES_MAX: usize = 64 << 20;
-/// Longest argument or variable of a program, in bytes. Linux takes 128 KiB, the NUL at the end included.
+/// The longest argument or environment variable of a program, in bytes. Linux allows 128 KiB, including the NUL at
+/// the end.
 pub const WORD_BYTES_MAX: usize = (128 << 10) - 1;
-/// Longest command and environment together, in bytes. Linux takes at most 6 MiB, and usually 2 MiB.
+/// The longest command and environment together, in bytes. Linux allows at most 6 MiB, and usually 2 MiB.
 pub const COMMAND_BYTES_MAX: usize = 6 << 20;
 
 impl JobSpec {
-    /// Checks a draft that is to be submitted, its size included.
+    /// Checks a draft for submission, including its size.
     ///
     /// # Errors
     /// What is wrong, and where.
@@ -30,8 +31,8 @@ impl JobSpec {
         Ok(spec)
     }
 
-    /// Checks that the job is small enough to be submitted: no program is given more than Linux takes, each task's
-    /// order fits into one message to a worker, and the whole job fits into one record.
+    /// Checks that the job is small enough to be submitted: programs get no more than Linux allows, each group's body
+    /// and assignment fit into one message, and the job fits into one record.
     ///
     /// # Errors
     /// What is too large, and where.
@@ -52,7 +53,8 @@ impl JobSpec {
     }
 }
 
-/// Checks each group: no program is given more than Linux takes, and each task's order fits into one message.
+/// Checks for each group that programs get no more than Linux allows, and that its body and assignments fit into one
+/// message.
 pub(super) fn check(addition: &Addition<'_>) -> Checked<()> {
     for (at, group) in addition.groups.iter().enumerate() {
         if group.runtime.runs_command() {
@@ -63,9 +65,9 @@ pub(super) fn check(addition: &Addition<'_>) -> Checked<()> {
     Ok(())
 }
 
-/// The list of files and blobs that a worker is sent with the group's first task.
+/// Checks the length of what a worker is sent for the group's first task, with grants for its files and blobs.
 fn check_order(files: &[FileEntry], at: usize, group: &Group) -> Checked<()> {
-    // A worker is sent the names of the parameters, and each task's own values with its assignment.
+    // A worker is sent the names of the parameters with the body, and each task's own values with its assignment.
     let parameters = group.longest_values();
     let mut bytes = encoded(group).saturating_sub(encoded(&group.axes));
     bytes = bytes.saturating_add(encoded(&parameters));
@@ -161,7 +163,7 @@ fn check_command(at: usize, group: &Group) -> Checked<()> {
     Ok(())
 }
 
-/// The length of a text in bytes where its parameters have their longest values.
+/// Returns the length of a text in bytes when its parameters have their longest values.
 fn longest(parameters: &[(Arc<str>, usize)], text: &str) -> usize {
     if parameters.is_empty() || !text.contains("${") {
         return text.len();

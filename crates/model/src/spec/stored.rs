@@ -1,7 +1,7 @@
-//! How a job's specification is stored and sent: as MessagePack in which every field has its name.
+//! Encodes a job's specification for storage and transfer, as MessagePack with named fields.
 //!
-//! A field that is added has a default, and is left out where it has that value. A version that does not know a field
-//! refuses the job.
+//! An added field needs a default and is left out if it has that value. A version that does not know a field refuses
+//! the job.
 
 use super::{Draft, Extension, JobSpec};
 use crate::record::RecordError;
@@ -9,53 +9,53 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use std::io;
 
-/// Whether a field is left out.
+/// Returns whether a field is left out.
 pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
 impl JobSpec {
-    /// The specification as submissions and records from format 3 on hold it.
+    /// Encodes the specification for submissions and for records from format 3 on.
     ///
     /// # Errors
-    /// It holds something that cannot be written.
+    /// It contains something that cannot be written.
     pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
         rmp_serde::to_vec_named(&self.draft).map_err(damaged)
     }
 
-    /// The specification in `bytes`, which must be all of them.
+    /// Decodes a specification from `bytes`, which must contain nothing else.
     ///
     /// # Errors
-    /// The bytes are no specification, a later version wrote them, or the job is not valid.
+    /// The bytes are not a specification, a later version wrote them, or the job is not valid.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let draft: Draft = unpacked(bytes)?;
         Self::try_from(draft).map_err(damaged)
     }
 
-    /// Length of [`JobSpec::encode`] in bytes.
+    /// Returns the length of [`JobSpec::encode`] in bytes.
     pub fn encoded_bytes(&self) -> usize {
         encoded(&self.draft)
     }
 }
 
 impl Extension {
-    /// The extension as requests hold it: like a specification.
+    /// Encodes the extension for requests, like a specification.
     ///
     /// # Errors
-    /// It holds something that cannot be written.
+    /// It contains something that cannot be written.
     pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
         rmp_serde::to_vec_named(self).map_err(damaged)
     }
 
-    /// The extension in `bytes`, which must be all of them.
+    /// Decodes an extension from `bytes`, which must contain nothing else.
     ///
     /// # Errors
-    /// The bytes are no extension, or a later version wrote them.
+    /// The bytes are not an extension, or a later version wrote them.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         unpacked(bytes)
     }
 
-    /// Length of [`Extension::encode`] in bytes.
+    /// Returns the length of [`Extension::encode`] in bytes.
     pub fn encoded_bytes(&self) -> usize {
         encoded(self)
     }
@@ -69,7 +69,7 @@ fn unpacked<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, RecordError> {
     }
 }
 
-/// Length of a part of a specification in bytes, encoded.
+/// Returns the encoded length of a part of a specification in bytes.
 pub(super) fn encoded<T: Serialize>(value: &T) -> usize {
     let mut count = Count(0);
     let written = rmp_serde::encode::write_named(&mut count, value);
@@ -93,7 +93,7 @@ fn damaged(why: impl ToString) -> RecordError {
     RecordError::Damaged(why.to_string())
 }
 
-/// Structured for people, else [`JobSpec::encode`].
+/// Structured in human-readable formats, otherwise [`JobSpec::encode`].
 impl Serialize for JobSpec {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         if to.is_human_readable() {
@@ -115,7 +115,7 @@ impl<'de> Deserialize<'de> for JobSpec {
     }
 }
 
-/// Writes a value as bytes in another form, where records are written.
+/// Writes a value as bytes of another encoding, in formats that are not human-readable.
 fn write<T: Serialize, S: Serializer, E: std::fmt::Display>(
     value: &T,
     to: S,
@@ -140,7 +140,7 @@ fn read<'de, T: Deserialize<'de>, D: Deserializer<'de>, E: std::fmt::Display>(
     decode(&bytes).map_err(de::Error::custom)
 }
 
-/// The form of a record's field whose own fields are known by their names: MessagePack.
+/// Encodes a field of a record as MessagePack with named fields.
 pub(crate) mod named {
     use super::{Deserializer, Serialize, Serializer, read, unpacked, write};
     use serde::de::DeserializeOwned;
@@ -156,7 +156,7 @@ pub(crate) mod named {
     }
 }
 
-/// The form of fields that hold content or many hashes: postcard, so that a hash takes 32 bytes.
+/// Encodes fields with content or many hashes as postcard, so that a hash takes 32 bytes.
 pub(super) mod packed {
     use super::{Deserializer, Serialize, Serializer, read, write};
     use serde::de::DeserializeOwned;

@@ -3,7 +3,7 @@
 use super::Group;
 use super::placeholders::{Piece, pieces};
 
-/// A text of a group with the placeholders that the group defines.
+/// A text of a group, split at the placeholders that the group defines.
 pub(super) struct Template<'a> {
     group: &'a Group,
     parts: Vec<Part<'a>>,
@@ -12,7 +12,7 @@ pub(super) struct Template<'a> {
 enum Part<'a> {
     Text(&'a str),
     Index,
-    /// A parameter, by the positions of its axis and within it.
+    /// A parameter, by the position of its axis and its position within it.
     Value(usize, usize),
 }
 
@@ -34,13 +34,13 @@ impl<'a> Template<'a> {
         self.group
     }
 
-    /// Whether it has a parameter.
+    /// Returns whether it contains a parameter.
     pub fn has_parameter(&self) -> bool {
         let value = |part: &Part<'_>| matches!(part, Part::Value(..));
         self.parts.iter().any(value)
     }
 
-    /// Its text without any placeholder.
+    /// Returns its text without placeholders.
     pub fn without_values(&self) -> String {
         let text = |part: &Part<'a>| match part {
             Part::Text(text) => Some(*text),
@@ -49,7 +49,7 @@ impl<'a> Template<'a> {
         self.parts.iter().filter_map(text).collect()
     }
 
-    /// The texts between indices, where there is no other placeholder.
+    /// Returns the texts between indices. Must only be used if there is no other placeholder.
     pub fn between_indices(&self) -> Vec<String> {
         let mut texts = vec![String::new()];
         for part in &self.parts {
@@ -62,7 +62,7 @@ impl<'a> Template<'a> {
         texts
     }
 
-    /// The text in the task at `offset`, in the place of what `text` holds.
+    /// Replaces the content of `text` by the text of the task at `offset`.
     pub fn write(&self, offset: u32, text: &mut String) {
         use std::fmt::Write;
         text.clear();
@@ -79,7 +79,7 @@ impl<'a> Template<'a> {
         }
     }
 
-    /// The text in the task at `offset`.
+    /// Returns the text of the task at `offset`.
     pub fn expand(&self, offset: u32) -> String {
         let mut text = String::new();
         self.write(offset, &mut text);

@@ -1,4 +1,4 @@
-//! The checks that make a [`JobSpec`] of a [`Draft`].
+//! The checks that make a [`JobSpec`] from a [`Draft`].
 
 use super::addition::{Addition, named};
 use super::axes::check_axes;
@@ -11,25 +11,25 @@ use crate::{Data, FileEntry};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// Most resources that one task can name beside CPUs, memory and disk: each placement looks at all of them.
+/// The most resources that one task can name besides CPUs, memory and disk. Each placement compares all of them.
 const RESOURCES_MAX: usize = 64;
 
-/// Where in a job a mistake is, so that a reader of job files can point at it.
+/// The place of a mistake in a job, so that a reader of job files can point at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The `[[task]]` table, counted from 0; none for the job itself.
     pub group: Option<usize>,
     /// The key.
     pub key: &'static str,
-    /// The position within the key's list.
+    /// The position within the key's list, if it concerns one entry.
     pub item: Option<usize>,
 }
 
-/// A job that cannot be run as asked: where, what is wrong, what would be right. Nothing was submitted.
+/// A job is not valid: where, what is wrong, and what would be right. Nothing was submitted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}; {help}")]
 pub struct SpecError {
-    /// Where.
+    /// The place.
     pub place: Place,
     /// What is wrong.
     pub what: String,
@@ -37,7 +37,8 @@ pub struct SpecError {
     pub help: String,
 }
 
-/// Whether a path stays within a task's folder: relative, `/`-separated, no `.`, `..` or empty part, no NUL.
+/// Checks that a path stays within a task's scratch directory: relative, `/`-separated, without `.`, `..`, empty
+/// parts and NUL.
 pub fn check_path(path: &str) -> Result<(), &'static str> {
     if path.starts_with('/') {
         Err("is absolute")
@@ -124,7 +125,7 @@ fn check_job(draft: &Draft) -> Checked<()> {
     Ok(())
 }
 
-/// What a client brings can travel within a job, and lies in the tasks' folders.
+/// Checks that the client's files may be inline and have valid paths.
 pub(super) fn check_files(files: &[FileEntry]) -> Checked<()> {
     for file in files {
         if file.data.hash().is_none() && file.data.size() > INLINE_BYTES_MAX as u64 {
@@ -240,7 +241,7 @@ fn check_array(at: usize, group: &Group) -> Checked<()> {
     Ok(())
 }
 
-/// What a group's values hold: things that no program could be given, or that would make messages too long.
+/// Checks a group's values for content that no program can be given, or that would make messages too long.
 pub(super) fn check_content(at: usize, group: &Group) -> Checked<()> {
     let place = |key, item| Place {
         group: Some(at),

@@ -1,4 +1,4 @@
-//! What is shown of checkpoints.
+//! The view of a checkpoint.
 
 use serde::{Deserialize, Serialize};
 

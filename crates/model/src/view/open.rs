@@ -1,4 +1,4 @@
-//! Open jobs in views.
+//! The view of an open job.
 
 use serde::{Deserialize, Serialize};
 

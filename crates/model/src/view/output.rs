@@ -1,4 +1,4 @@
-//! What tasks left and printed, in the form in which programs read it: as JSON, with ids as text.
+//! Outputs and printed output of tasks in the form that programs read: JSON, with ids as text.
 
 use super::{LogView, ResultFile};
 use crate::{AttemptId, PeerId};
@@ -64,7 +64,7 @@ pub struct OutputView {
 }
 
 impl OutputView {
-    /// Of an attempt at a worker, with its end where that is known. `totals` are the bytes that were printed, kept or
+    /// Creates the view of an attempt at a worker, with its end if known. `totals` are the bytes printed, kept or
     /// not.
     pub fn new(
         task: &str,
@@ -110,7 +110,7 @@ pub struct OutputPart {
 }
 
 impl OutputPart {
-    /// Of an attempt at a worker. `missing` are the bytes before it that were not kept.
+    /// Creates a part of the output of an attempt at a worker. `missing` are the bytes before it that were not kept.
     pub fn new(
         task: &str,
         made: (Option<AttemptId>, Option<PeerId>),
@@ -150,7 +150,7 @@ pub struct OutputEnd {
 }
 
 impl OutputEnd {
-    /// Of the attempt that a log is of.
+    /// Creates the end of the attempt that the log belongs to.
     pub fn new(task: &str, log: &LogView, last: bool) -> Self {
         Self {
             task: task.to_owned(),

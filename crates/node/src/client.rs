@@ -1,4 +1,4 @@
-//! A client of a grid: asks, submits, watches, and brings results home.
+//! A client of a grid: sends requests, submits and watches jobs, and fetches results.
 
 mod inputs;
 mod lines;
@@ -41,12 +41,12 @@ use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
 pub use transcript::{Differs, Repetition, Transcript};
 
-/// Before a watch that was lost is opened again: a former leader needs a moment to know that it leads no more.
+/// The delay before a lost watch is opened again. A former leader needs a moment to notice that it no longer leads.
 const WATCH_AGAIN: Duration = Duration::from_millis(20);
-/// How long a watch waits for the next leader before its caller is told.
+/// How long a watch waits for the next leader before it ends.
 const QUIET_FOR: Duration = Duration::from_secs(3);
 
-/// A client; cheap to clone. The connection ends with the last clone.
+/// A client; cheap to clone. The connections close with the last clone.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Inner>);
 
@@ -57,7 +57,7 @@ struct Inner {
 
 #[derive(Debug)]
 enum Grid {
-    /// The supervisor is in this process; requests go to it in this role.
+    /// The supervisor is in this process. Requests go to it in this role.
     Here(Supervisor, Role),
     Remote(Box<Remote>),
 }
@@ -66,13 +66,13 @@ enum Grid {
 struct Remote {
     net: Net,
     key: SecretKey,
-    /// The hash of its ticket's secret.
+    /// The hash of the ticket's secret.
     ticket: Hash,
     lines: Lines,
     data: OnceCell<Arc<Content>>,
 }
 
-/// Content on its way from or to this client, in a folder that ends with it.
+/// The client's own blob store, with what serves and fetches blobs. Its directory is removed with it.
 #[derive(Debug)]
 struct Content {
     store: DataStore,
@@ -86,11 +86,11 @@ struct Content {
 impl Client {
     /// Connects to a grid in the ticket's role, as this user's client or administrator on this machine.
     pub async fn connect(folders: &Folders, ticket: &Ticket) -> Result<Self, ClientError> {
-        // Whether the ticket is still valid is the grid's to say: who is a member needs none.
+        // The grid decides whether the ticket is still valid: a member needs none.
         Self::join(&folders.client(ticket.role), ticket).await
     }
 
-    /// Connects in the ticket's role, as the peer whose folder this is.
+    /// Connects in the ticket's role, as the peer whose directory this is.
     pub(crate) async fn join(dir: &Path, ticket: &Ticket) -> Result<Self, ClientError> {
         make_private(dir)?;
         let key = hedge_net::load_or_create_identity(dir).map_err(crate::NodeError::from)?;
@@ -100,13 +100,13 @@ impl Client {
         Ok(Self(Arc::new(Inner { grid })))
     }
 
-    /// A client of the supervisor in this process, in this role.
+    /// Returns a client of the supervisor in this process, in this role.
     pub(crate) fn here(supervisor: Supervisor, role: Role) -> Self {
         let grid = Grid::Here(supervisor, role);
         Self(Arc::new(Inner { grid }))
     }
 
-    /// Asks for one answer.
+    /// Sends a request and returns the reply.
     pub async fn ask(&self, request: Request) -> Result<Reply, ClientError> {
         let reply = match &self.0.grid {
             Grid::Here(supervisor, role) => {
@@ -122,19 +122,19 @@ impl Client {
         }
     }
 
-    /// All jobs that this client may see, by their number; asked for in parts, each of which fits into a message.
+    /// Returns all jobs that this client may see, by id. It requests them in pages that fit into a message.
     pub async fn jobs(&self) -> Result<Vec<JobView>, ClientError> {
         self.jobs_after(None).await
     }
 
-    /// Those of [`Client::jobs`] behind this one.
+    /// Returns those of [`Client::jobs`] after this one.
     pub async fn jobs_after(&self, after: Option<JobId>) -> Result<Vec<JobView>, ClientError> {
         let (mut all, mut after) = (Vec::new(), after);
         loop {
             let Reply::Jobs(more) = self.ask(Request::Jobs(after)).await? else {
                 return Err(does_not_fit());
             };
-            // One that repeats itself would be asked for ever.
+            // Stop if the supervisor repeats itself, or the loop would not end.
             let next = more.first().map(|job| job.id);
             if next.is_none() || next <= after {
                 return Ok(all);
@@ -148,8 +148,8 @@ impl Client {
         }
     }
 
-    /// News of a job as it changes; the last has ended. Where another supervisor takes over, they continue
-    /// there; they end without an end where none does.
+    /// Watches a job: receives a view at each change, until the job has ended. If another supervisor takes over, the
+    /// watch continues there. If none does, the channel closes before the job has ended.
     pub async fn watch(&self, job: JobId) -> Result<mpsc::Receiver<JobView>, ClientError> {
         let deadline = Lines::patience();
         let (first, mut line, mut replies) = loop {
@@ -171,7 +171,7 @@ impl Client {
             while open && !over {
                 let view = match replies.recv().await {
                     Some(Reply::Job(view)) => view,
-                    // Another leads, or soon will.
+                    // Another supervisor leads, or soon will.
                     None | Some(Reply::No(_)) => {
                         client.not_led(line.take()).await;
                         let deadline = Instant::now() + QUIET_FOR;
@@ -191,7 +191,7 @@ impl Client {
         Ok(watched)
     }
 
-    /// A supervisor that was asked leads no longer, or has gone.
+    /// Handles that a supervisor leads no longer or is gone, and waits a moment.
     async fn not_led(&self, line: Option<Line>) {
         if let (Grid::Remote(remote), Some(line)) = (&self.0.grid, line) {
             remote.lines.leads_no_longer(&line);
@@ -228,8 +228,8 @@ impl Client {
         self.submit_with(key, spec, &InputFiles::default()).await
     }
 
-    /// Submits a job; returns once it is accepted and the grid holds its inputs. Harmless to repeat with
-    /// the same key.
+    /// Submits a job. Returns once the job is accepted and the grid holds its inputs. Repeating it with the same key
+    /// has no further effect.
     pub async fn submit_with(
         &self,
         key: SubmitKey,
@@ -249,8 +249,8 @@ impl Client {
         }
     }
 
-    /// Adds groups to an open job; returns once they are part of it and the grid holds their inputs. Many groups in one
-    /// extension cost little more than one. Harmless to repeat with the same key.
+    /// Adds groups to an open job. Returns once they are added and the grid holds their inputs. Many groups in one
+    /// extension cost little more than one. Repeating it with the same key has no further effect.
     pub async fn extend(
         &self,
         job: JobId,
@@ -275,7 +275,7 @@ impl Client {
         self.ask(Request::Close(job)).await.map(drop)
     }
 
-    /// Has the grid keep no longer what tasks of an open job leave: tasks by number or label, or arrays by their id.
+    /// Releases outputs of tasks of an open job. Tasks are given by number or label, arrays by their id.
     pub async fn release(&self, job: JobId, tasks: &[String]) -> Result<(), ClientError> {
         for part in tasks.chunks(RELEASES_MAX) {
             let tasks = part.to_vec();
@@ -284,8 +284,8 @@ impl Client {
         Ok(())
     }
 
-    /// Makes a request with a description that is encoded, and serves that, where it is long, and the input
-    /// files.
+    /// Sends a request with an encoded specification, and serves its input files and, if it is long, the
+    /// specification itself.
     async fn offer(
         &self,
         bytes: Result<Vec<u8>, RecordError>,
@@ -293,7 +293,7 @@ impl Client {
         request: impl FnOnce(Data, InputServer) -> Request,
     ) -> Result<Reply, ClientError> {
         let bytes = bytes.map_err(|error| ClientError::Local(error.to_string()))?;
-        // Until the answer is there.
+        // Served until the reply arrives.
         let mut in_use = None;
         let (data, from) = match &self.0.grid {
             Grid::Here(supervisor, _) => {
@@ -323,7 +323,7 @@ impl Client {
         answer
     }
 
-    /// After a refusal: names the file whose content was another one when the grid read it.
+    /// After a refusal: returns an error that names the file whose content changed before the grid read it.
     fn check_unchanged(&self, inputs: &InputFiles) -> Result<(), ClientError> {
         let store = match &self.0.grid {
             Grid::Here(supervisor, _) => &supervisor.store,
@@ -341,7 +341,7 @@ impl Client {
         }
     }
 
-    /// Ends the connection in order.
+    /// Closes the connections gracefully.
     pub async fn close(self) {
         if let Grid::Remote(remote) = &self.0.grid {
             remote.lines.close();
@@ -372,7 +372,7 @@ impl Remote {
         })
     }
 
-    /// The place of inputs where there are none.
+    /// Returns the input server of a submission without inputs.
     fn serves_nothing(&self) -> InputServer {
         let addr = PeerAddr {
             peer: hedge_net::peer_id(&self.key),
@@ -384,7 +384,7 @@ impl Remote {
         }
     }
 
-    /// The store for content on its way; a port of its own, opened when it is first needed.
+    /// Returns the client's blob store. It is created, with its own port, when first needed.
     async fn content(&self) -> Result<&Arc<Content>, ClientError> {
         let open = || async {
             let dir = Temporary::new("hedge-client-");
@@ -394,8 +394,8 @@ impl Remote {
             let trust = Trust::new(self.lines.supervisors());
             let server = DataServer::new(store.clone(), trust);
             let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-            // An identity of its own: a peer that knows the client from its control connection would dial that
-            // port, where no content is served.
+            // A separate identity: a peer that knows the client from its control connection would dial that port,
+            // where no blobs are served.
             let key = SecretKey::generate();
             let mut config = NetConfig::new(key.clone(), any);
             config.data = Some((server, Handle::current()));
@@ -418,7 +418,8 @@ impl Remote {
 }
 
 impl Content {
-    /// Serves a job's description, where it is long, and its input files; gives the description as a submission has it.
+    /// Serves the input files and, if it is long, the specification. Returns the specification as a submission
+    /// contains it.
     async fn serve(
         self: &Arc<Self>,
         spec: Vec<u8>,
@@ -449,7 +450,7 @@ fn ended() -> ClientError {
     ClientError::Unreachable("the supervisor has stopped".into())
 }
 
-/// A name for a new submission.
+/// Returns a new random submission key.
 pub fn new_key() -> Result<SubmitKey, ClientError> {
     let mut key = [0; 16];
     getrandom::fill(&mut key)

@@ -1,11 +1,11 @@
-//! The only clock: the wall clock's time at the start, and from then on what the monotonic clock adds.
+//! The only clock: the wall clock's time at the start plus the monotonic time since then.
 
 use hedge_model::Time;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Gives instants that never go back; clones are the same clock.
+/// A clock that never goes back. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Clock {
     start: Instant,
@@ -13,7 +13,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Starts at the wall clock's time, or at `recorded` where that is later.
+    /// Starts at the wall clock's time, or at `recorded` if that is later.
     pub fn start(recorded: Time) -> Self {
         Self {
             start: Instant::now(),
@@ -21,7 +21,7 @@ impl Clock {
         }
     }
 
-    /// Goes on from `recorded` where that is later than what it shows.
+    /// Advances to `recorded` if that is later than its time.
     pub fn raise(&self, recorded: Time) {
         let at_start = Time(
             recorded
@@ -39,12 +39,13 @@ impl Clock {
         self.at_start() + self.start.elapsed()
     }
 
-    /// The time since this clock started, which [`Clock::raise`] does not change: for spans within one process.
+    /// Returns the time since this clock started, which [`Clock::raise`] does not change. For durations within one
+    /// process.
     pub fn uptime(&self) -> Time {
         Time(0) + self.start.elapsed()
     }
 
-    /// The instant of the monotonic clock at which this clock shows `time`.
+    /// Returns the monotonic instant at which this clock shows `time`.
     pub fn instant(&self, time: Time) -> Instant {
         self.start + time.since(self.at_start())
     }
@@ -57,12 +58,12 @@ fn wall() -> Time {
     Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Seconds since 1970 by the wall clock, for the validity of tickets and grants.
+/// Returns wall-clock seconds since 1970, for the validity of tickets and grants.
 pub fn unix_seconds() -> u64 {
     wall().0 / 1_000_000_000
 }
 
-/// Milliseconds since 1970 by the wall clock, for people who read logs.
+/// Returns wall-clock milliseconds since 1970, for people who read logs.
 pub fn unix_millis() -> u64 {
     wall().0 / 1_000_000
 }

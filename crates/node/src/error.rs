@@ -1,18 +1,18 @@
-//! What can go wrong, for the user.
+//! Errors of peers and clients, worded for users.
 
 use hedge_model::msg::Refusal;
 use hedge_store::StoreError;
 
-/// Why a supervisor or a worker ended, or could not start.
+/// Why a supervisor or worker ended or could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// Of the network or the content store.
+    /// The network or the blob store failed.
     #[error(transparent)]
     Net(#[from] hedge_net::NetError),
-    /// Of the way tasks are run.
+    /// Running tasks failed.
     #[error(transparent)]
     Exec(#[from] hedge_exec::ExecError),
-    /// Of the journal.
+    /// The journal failed.
     #[error(transparent)]
     Store(#[from] hedge_store::StoreError),
     /// It had to end while it was running.
@@ -21,30 +21,30 @@ pub enum NodeError {
     /// A ticket cannot be read.
     #[error(transparent)]
     Ticket(#[from] hedge_net::TicketError),
-    /// A file or folder of its own.
+    /// A file or directory of the peer failed.
     #[error("cannot {what} {path}: {source}; nothing was changed")]
     Io {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// With what.
+        /// The path.
         path: std::path::PathBuf,
-        /// Why not.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Another process has the folder.
+    /// Another process uses the directory.
     #[error(
         "{} is in use by {by}; nothing was changed: end that process, or give this one another --dir", dir.display()
     )]
     InUse {
-        /// The folder.
+        /// The directory.
         dir: std::path::PathBuf,
-        /// Who has it.
+        /// That process.
         by: String,
     },
-    /// The grid does not let this peer in; trying again would not help.
+    /// The grid does not admit this peer; trying again would not help.
     #[error("{0}")]
     NotAllowed(String),
-    /// Anything else, in a sentence.
+    /// Any other error, as a sentence.
     #[error("{0}")]
     Other(String),
 }
@@ -59,22 +59,22 @@ impl NodeError {
     }
 }
 
-/// Why a client did not get what it asked for.
+/// Why a client's request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No supervisor answers.
     #[error("{0}")]
     Unreachable(String),
-    /// Another process has what is needed.
+    /// Another process uses something that is needed.
     #[error("{0}")]
     Busy(String),
     /// The supervisor refused this request.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The grid does not let this peer in.
+    /// The grid does not admit this peer.
     #[error("{0}")]
     NotAllowed(String),
-    /// Something on this machine.
+    /// Something on this machine failed.
     #[error("{0}")]
     Local(String),
 }

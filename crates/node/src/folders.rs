@@ -1,18 +1,18 @@
-//! Where a peer keeps what it has: one folder for each role below the state folder.
+//! Directories of peers: one for each role below the state directory.
 
 use crate::NodeError;
 use hedge_model::msg::Role;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// The folders of one user's peers on this machine.
+/// The directories of one user's peers on this machine.
 #[derive(Clone, Debug)]
 pub struct Folders {
     root: PathBuf,
 }
 
 impl Folders {
-    /// Below `dir`, or the XDG state folder (`~/.local/state/hedgerow`).
+    /// Uses `dir`, or the XDG state directory (`~/.local/state/hedgerow`).
     pub fn new(dir: Option<PathBuf>) -> Result<Self, NodeError> {
         let state = || {
             let home =
@@ -29,33 +29,33 @@ impl Folders {
         Ok(Self { root })
     }
 
-    /// The supervisor's.
+    /// The supervisor's directory.
     pub fn supervisor(&self) -> PathBuf {
         self.root.join("supervisor")
     }
 
-    /// That of a supervisor which stands by in a worker's process.
+    /// The directory of a standby supervisor in a worker's process.
     pub fn standby(&self) -> PathBuf {
         self.root.join("standby")
     }
 
-    /// The worker's.
+    /// The worker's directory.
     pub fn worker(&self) -> PathBuf {
         self.root.join("worker")
     }
 
-    /// The relay's.
+    /// The relay's directory.
     pub fn relay(&self) -> PathBuf {
         self.root.join("relay")
     }
 
-    /// The gateway's.
+    /// The gateway's directory.
     pub fn gateway(&self) -> PathBuf {
         self.root.join("gateway")
     }
 
-    /// That of a client which asks in this role: one that is an administrator is a member of its own, so that a
-    /// ticket for clients gives it no more and no less than the rights of a client.
+    /// The directory of a client in this role. An administrator is a separate member, so that a ticket for clients
+    /// gives its holder exactly the rights of a client.
     pub fn client(&self, role: Role) -> PathBuf {
         self.root.join(match role {
             Role::Admin => "admin",
@@ -74,7 +74,7 @@ impl Folders {
     }
 }
 
-/// Makes a folder that only its owner may enter.
+/// Creates a directory that only its owner may enter.
 pub(crate) fn make_private(path: &Path) -> Result<(), NodeError> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new()
@@ -84,13 +84,13 @@ pub(crate) fn make_private(path: &Path) -> Result<(), NodeError> {
     made.map_err(|source| NodeError::io("make the folder", path, source))
 }
 
-/// Keeps other processes out of a peer's folder for as long as it lives.
+/// Keeps other processes out of a peer's directory until it is dropped.
 #[derive(Debug)]
 pub(crate) struct FolderLock(
     #[expect(dead_code, reason = "the system ends the lock with it")] File,
 );
 
-/// Makes a folder that only its owner may enter, and takes it for this process alone.
+/// Creates a directory that only its owner may enter, and locks it for this process.
 pub(crate) fn occupy(dir: &Path) -> Result<FolderLock, NodeError> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
@@ -125,7 +125,7 @@ pub(crate) fn occupy(dir: &Path) -> Result<FolderLock, NodeError> {
     Ok(FolderLock(file))
 }
 
-/// Writes a file that only its owner may read, whole or not at all.
+/// Writes a file that only its owner may read, atomically.
 pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), NodeError> {
     use std::io::Write;
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -137,7 +137,7 @@ pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), NodeError> {
         .map_err(|source| NodeError::io("write", path, source))
 }
 
-/// Opens a file that only its owner may read, to write at its end.
+/// Opens a file that only its owner may read, for appending.
 pub(crate) fn private_file(path: &Path) -> std::io::Result<std::fs::File> {
     use std::os::unix::fs::OpenOptionsExt;
     std::fs::OpenOptions::new()

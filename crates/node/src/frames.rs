@@ -1,4 +1,4 @@
-//! Messages to one peer, in as few frames as they fit.
+//! Sends messages to one peer in as few frames as possible.
 
 use hedge_model::Ending;
 use hedge_model::ending::OutputFault;
@@ -11,8 +11,8 @@ use serde::Serialize;
 
 /// A message between two peers.
 pub(crate) trait Message: Serialize + Sized {
-    /// What goes out in the place of this message where it is longer than a frame, so that its receiver does not wait
-    /// in vain. None where nobody waits.
+    /// Returns the message to send instead if this one is longer than a frame, so that its receiver does not wait in
+    /// vain. None if no receiver waits.
     fn in_place(&self) -> Option<Self>;
 }
 
@@ -58,21 +58,21 @@ impl Message for FromWorker {
 }
 
 impl Message for ToWorker {
-    /// The core bounds what a worker is told: lists go in parts, and a task that cannot be described in one message
-    /// fails before it is assigned.
+    /// The core bounds messages to workers: it splits lists, and fails a task that does not fit into one message
+    /// before it is assigned.
     fn in_place(&self) -> Option<Self> {
         None
     }
 }
 
-/// Sends a batch in one frame, or in as many as it needs. A peer that does not keep up is disconnected: on
-/// its next connection each side says again what the other has not settled.
+/// Sends a batch in one frame, or in as many as it needs. A peer that does not keep up is disconnected. On the next
+/// connection each side repeats what the other has not settled.
 pub(crate) fn send<T: Message>(sender: &LinkSender, batch: &[T]) {
     match hedge_net::encode(batch) {
         Ok(frame) => {
             match sender.try_send(frame) {
                 Ok(()) => {}
-                // A client that left before its last message is nobody's concern.
+                // A client may leave before its last message.
                 Err(NetError::Closed(reason)) => {
                     tracing::debug!(peer = %sender.peer().short(), %reason, "a message to a peer that has left");
                 }

@@ -1,4 +1,4 @@
-//! Signed leave to read blobs, as it travels in messages.
+//! Signs grants and reads the grants in messages.
 
 use crate::clock::unix_seconds;
 use hedge_core::supervisor::GrantRequest;
@@ -6,10 +6,10 @@ use hedge_model::{Hash, Source, msg};
 use hedge_net::{FetchError, Fetcher, GRANT_HASHES_MAX, Grant, SecretKey};
 use std::collections::{BTreeMap, HashMap};
 
-/// How long a grant is valid: longer than most attempts; a later one brings a new grant.
+/// How long a grant is valid: longer than most attempts. A later attempt gets a new grant.
 const VALID_SECONDS: u64 = 24 * 3600;
 
-/// Signs what the core wants a peer to be granted: as many grants as the hashes need.
+/// Signs a grant that the core requests, as several grants if there are many hashes.
 pub(crate) fn sign(key: &SecretKey, request: &GrantRequest) -> msg::Grants {
     let GrantRequest {
         reader,
@@ -25,7 +25,7 @@ pub(crate) fn sign(key: &SecretKey, request: &GrantRequest) -> msg::Grants {
     postcard::to_stdvec(&grants).unwrap_or_default()
 }
 
-/// The grants of a message.
+/// The grants in a message.
 #[derive(Debug)]
 pub(crate) struct Grants {
     grants: Vec<Grant>,
@@ -41,7 +41,7 @@ impl Grants {
         Self { grants, by_hash }
     }
 
-    /// Fetches blobs under these grants; see [`Fetcher::fetch_all`].
+    /// Fetches blobs with these grants; see [`Fetcher::fetch_all`].
     pub async fn fetch(
         &self,
         fetcher: &Fetcher,

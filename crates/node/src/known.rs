@@ -1,4 +1,4 @@
-//! What a peer remembers between two lives: the supervisors and relays of its grid, and its own port.
+//! What a peer remembers across restarts: the supervisors and relays of its grid, and its own port.
 
 use crate::NodeError;
 use crate::folders::write_private;
@@ -7,14 +7,15 @@ use hedge_net::Ticket;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// Peers of a kind that are remembered, and addresses of each; a group has three or five supervisors.
+/// The most peers of a kind that are remembered, and the most addresses of each. A group has three or five
+/// supervisors.
 const PEERS_MAX: usize = 32;
 const ADDRS_MAX: usize = 32;
-/// Longest file that is read.
+/// The longest file that is read, in bytes.
 const BYTES_MAX: u64 = 256 << 10;
 
-/// The files with the supervisors and relays of one grid, so that a peer finds them when those of its ticket are
-/// gone.
+/// The files with the supervisors and relays of one grid. With them a peer finds the grid when those in its ticket
+/// are gone.
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
     path: PathBuf,
@@ -24,7 +25,7 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// In the folder of a peer that joined with this ticket.
+    /// The files of a peer that joined with this ticket.
     pub fn of_ticket(dir: &Path, ticket: &Ticket) -> Self {
         let grid = ticket.secret_hash().to_string();
         let grid = grid.get(..16).unwrap_or(&grid);
@@ -36,7 +37,7 @@ impl Known {
         }
     }
 
-    /// In the folder of a supervisor, which is in one grid.
+    /// The files of a supervisor, which belongs to one grid.
     pub fn of_group(dir: &Path) -> Self {
         Self {
             path: dir.join("supervisors"),
@@ -46,7 +47,7 @@ impl Known {
         }
     }
 
-    /// The relays that were told last, else those of the ticket.
+    /// Returns the relays that were saved last, otherwise those of the ticket.
     pub fn load_relays(&self) -> Vec<PeerAddr> {
         match self.relays_path.exists() {
             true => read(&self.relays_path),
@@ -54,25 +55,26 @@ impl Known {
         }
     }
 
-    /// Remembers these relays.
+    /// Saves these relays.
     pub fn save_relays(&self, relays: &[PeerAddr]) {
         write(&self.relays_path, relays);
     }
 
-    /// Those that were told last, then those of the ticket; of a peer in both, the addresses of both.
+    /// Returns the supervisors that were saved last, then those of the ticket. A peer in both has the addresses of
+    /// both.
     pub fn load(&self) -> Vec<PeerAddr> {
         let mut all = read(&self.path);
         add(&mut all, &self.from_ticket);
         all
     }
 
-    /// Remembers these. What cannot be written is no reason to stop: the ticket still names some.
+    /// Saves these supervisors. A failure is only logged, because the ticket still names some.
     pub fn save(&self, supervisors: &[PeerAddr]) {
         write(&self.path, supervisors);
     }
 }
 
-/// Adds peers to those that are known, and addresses to those of each; those that are known come first.
+/// Adds peers, and new addresses of known peers. Known ones come first.
 pub(crate) fn add(known: &mut Vec<PeerAddr>, told: &[PeerAddr]) {
     for addr in told {
         match known.iter().position(|known| known.peer == addr.peer) {
@@ -83,7 +85,7 @@ pub(crate) fn add(known: &mut Vec<PeerAddr>, told: &[PeerAddr]) {
     }
 }
 
-/// All addresses of one peer, those of `first` first.
+/// Returns all addresses of a peer, those of `first` first.
 fn joined(first: &PeerAddr, second: &PeerAddr) -> PeerAddr {
     let mut all = first.clone();
     let more = second.addrs.iter().filter(|at| !first.addrs.contains(at));
@@ -92,8 +94,8 @@ fn joined(first: &PeerAddr, second: &PeerAddr) -> PeerAddr {
     all
 }
 
-/// Where to dial a peer that was dialled at `known` and is said to be at `told`: nothing where that says nothing
-/// new, so that a connection that is open stays.
+/// Returns where to dial a peer that was dialled at `known` and now is said to be at `told`. None if that adds no
+/// address, so that an open connection stays.
 pub(crate) fn moved(known: &PeerAddr, told: &PeerAddr) -> Option<PeerAddr> {
     let new = told.addrs.iter().any(|at| !known.addrs.contains(at));
     new.then(|| joined(told, known))
@@ -136,13 +138,13 @@ fn read(path: &Path) -> Vec<PeerAddr> {
     text.lines().filter_map(line).take(PEERS_MAX).collect()
 }
 
-/// The port at which this peer listened last; others look for it there.
+/// Returns the port at which this peer listened last, where others look for it.
 pub(crate) fn last_port(dir: &Path) -> Option<u16> {
     let text = std::fs::read_to_string(dir.join("port")).ok()?;
     text.trim().parse().ok().filter(|port| *port != 0)
 }
 
-/// Notes the port.
+/// Saves the port.
 pub(crate) fn note_port(dir: &Path, addrs: &[SocketAddr]) -> Result<(), NodeError> {
     let Some(addr) = addrs.first() else {
         return Ok(());

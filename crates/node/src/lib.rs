@@ -1,5 +1,5 @@
-//! Thin loops around the state machines, one for each role: they feed events, carry out actions, and sleep
-//! until the next deadline. Nothing is decided here.
+//! The shell: thin loops around the state machines of `hedge-core`, one for each role. They feed events, carry out
+//! actions, and sleep until the next deadline. They make no decisions about jobs, workers or votes.
 
 pub mod client;
 mod clock;

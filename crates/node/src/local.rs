@@ -1,5 +1,5 @@
-//! A grid on one machine, for one job: the supervisor in this process, workers as child processes, so that
-//! one that crashes takes nothing else with it.
+//! A grid on one machine for one job. The supervisor runs in this process; workers are child processes, so that a
+//! crash of one affects nothing else.
 
 use crate::supervisor::{Supervisor, SupervisorConfig};
 use crate::temporary::Temporary;
@@ -15,38 +15,38 @@ use tokio::process::{Child, ChildStderr, ChildStdin, Command};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// A worker that dies is started again after this time, doubled each time it dies soon.
+/// The delay before a dead worker is restarted. It doubles each time the worker dies soon.
 const RESTART_AFTER: Duration = Duration::from_millis(50);
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(5);
-/// A worker that lived this long is started again after the shortest time.
+/// After this lifetime, a worker is restarted with the shortest delay.
 const LIVED_WELL: Duration = Duration::from_secs(10);
-/// A worker that gave up by itself this many times in a row, each time soon after its start, cannot work here.
+/// A worker that exits by itself this many times in a row, each time soon after its start, cannot work here.
 const GIVEN_UP_MAX: u32 = 3;
-/// What a worker wrote before its end is read for this long at most: what it started may hold its pipe open.
+/// How long to read a worker's last output after its end. A process that it started may hold the pipe open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// Longest line of a worker that is passed on whole, bytes.
+/// The longest line of a worker that is passed on whole, in bytes.
 const LINE_MAX: u64 = 16 << 10;
-/// Workers that are told to stop get this long.
+/// How long workers get to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
-/// How to make a grid on this machine.
+/// The configuration of a grid on this machine.
 #[derive(Clone, Debug)]
 pub struct LocalConfig {
-    /// How many workers.
+    /// The number of workers.
     pub workers: usize,
-    /// The most that one task asks for of each resource. Each worker offers the CPUs, the first also the memory and
-    /// disk, as far as this machine has them, and its GPUs.
+    /// The largest request of one task for each resource. Each worker offers that many CPUs; the first one also that
+    /// much memory and disk, as far as this machine has them, and the GPUs.
     pub largest: Resources,
-    /// Takes each line that a worker writes to its standard error.
+    /// Called with each line that a worker writes to its standard error.
     pub tell: fn(&str),
-    /// Further arguments of `hedge worker` for each, like `--no-sandbox`.
+    /// Further arguments of `hedge worker`, like `--no-sandbox`.
     pub worker_args: Vec<String>,
-    /// The program to start as workers; this program by default.
+    /// The program to start as a worker; by default this program.
     pub program: PathBuf,
 }
 
 impl LocalConfig {
-    /// At least four workers, one for each CPU.
+    /// Uses one worker for each CPU, at least four.
     pub fn new() -> Result<Self, ClientError> {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let program = std::env::current_exe()
@@ -68,16 +68,16 @@ pub struct LocalGrid {
     pids: Arc<Mutex<Vec<Option<u32>>>>,
     keepers: JoinSet<()>,
     stopping: watch::Sender<bool>,
-    /// Workers that have not given up.
+    /// The number of workers that have not given up.
     hopeful: watch::Receiver<usize>,
     dir: Temporary,
 }
 
 impl LocalGrid {
-    /// Starts the supervisor and its workers; does not wait for these.
+    /// Starts the supervisor and its workers, and does not wait for the workers.
     ///
     /// # Errors
-    /// This machine has no loopback interface that is up, or nowhere to write.
+    /// This machine has no loopback interface that is up, or no writable directory.
     pub async fn start(config: LocalConfig) -> Result<Self, ClientError> {
         loopback().map_err(|error| {
             ClientError::Local(format!(
@@ -119,18 +119,18 @@ impl LocalGrid {
         })
     }
 
-    /// A client of this grid, which is its administrator's.
+    /// Returns an administrator's client of this grid.
     pub fn client(&self) -> Client {
         Client::here(self.supervisor.clone(), Role::Admin)
     }
 
-    /// Where supervisor and workers keep what they have; removed at the end.
+    /// The directory of the supervisor and workers. It is removed at the end.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Returns once no worker can work here: each gave up by itself soon after its start, several times in a row,
-    /// and said why on standard error. One that was killed did not give up.
+    /// Returns once no worker can work here: each exited by itself soon after its start, several times in a row, and
+    /// wrote the reason to standard error. A worker that was killed does not count.
     pub async fn hopeless(&self) {
         let mut hopeful = self.hopeful.clone();
         if hopeful.wait_for(|left| *left == 0).await.is_err() {
@@ -138,7 +138,7 @@ impl LocalGrid {
         }
     }
 
-    /// Process ids of the workers that run now.
+    /// Returns the process ids of the running workers.
     pub fn worker_pids(&self) -> Vec<u32> {
         self.pids
             .lock()
@@ -149,7 +149,7 @@ impl LocalGrid {
             .collect()
     }
 
-    /// Stops workers and supervisor and removes what they had.
+    /// Stops workers and supervisor and removes their directories.
     pub async fn stop(mut self) {
         _ = self.stopping.send(true);
         let all = async { while self.keepers.join_next().await.is_some() {} };
@@ -227,8 +227,8 @@ impl Keeper {
         }
     }
 
-    /// This worker's part of the machine. CPUs are shared out more than once where there are more workers
-    /// than CPUs, memory and disk are not.
+    /// Returns the arguments for this worker's share of the machine. If there are more workers than CPUs they share
+    /// CPUs, but never memory and disk.
     fn share(&self) -> Vec<String> {
         let all = crate::worker::offer(&self.dir);
         let largest = &self.config.largest;
@@ -256,8 +256,8 @@ impl Keeper {
         self.pids.lock().unwrap_or_else(PoisonError::into_inner)[self.number] = pid;
     }
 
-    /// Starts the process. It reads its ticket from standard input, which no other user can see, and ends
-    /// when that closes: however this process ends, so do its workers.
+    /// Starts the process. It reads its ticket from standard input, which no other user can see, and exits when that
+    /// closes. However this process ends, its workers end too.
     async fn start(&self) -> Result<(Child, ChildStdin, JoinHandle<()>), NodeError> {
         let spawned = Command::new(&self.config.program)
             .arg("worker")
@@ -273,7 +273,7 @@ impl Keeper {
             .spawn();
         let mut child =
             spawned.map_err(|source| NodeError::io("start", &self.config.program, source))?;
-        // Taken out, because waiting for the child would close it.
+        // Taken out of `child`, because waiting for the child would close it.
         let (Some(mut leash), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
             return Err(NodeError::Other(
                 "a worker was started without standard input or error".into(),
@@ -281,7 +281,7 @@ impl Keeper {
         };
         let said = tokio::spawn(pass_on(stderr, self.config.tell));
         let line = format!("{}\n", self.ticket);
-        // A worker that does not read has ended; its exit status says why.
+        // A worker that does not read has exited; its exit status says why.
         _ = leash.write_all(line.as_bytes()).await;
         Ok((child, leash, said))
     }
@@ -294,7 +294,7 @@ fn loopback() -> std::io::Result<()> {
     Ok(())
 }
 
-/// The part of an amount that one of several workers offers: equal parts, but the first at least `largest`.
+/// Returns one worker's share of an amount: equal shares, but the first at least `largest`.
 fn part_of(all: u64, largest: u64, number: usize, workers: usize) -> u64 {
     let equal = all / workers.max(1) as u64;
     let first = equal.max(largest.min(all));
@@ -305,7 +305,7 @@ fn part_of(all: u64, largest: u64, number: usize, workers: usize) -> u64 {
     }
 }
 
-/// Passes on what a worker writes, line by line.
+/// Passes on a worker's output line by line.
 async fn pass_on(stderr: ChildStderr, tell: fn(&str)) {
     let mut stderr = BufReader::new(stderr);
     let mut line = Vec::new();

@@ -1,5 +1,5 @@
-//! A relay of the grid: carries packets for members, and for those who hold a ticket, and asks the supervisors who
-//! they are.
+//! A relay of the grid. It carries packets for members and holders of tickets, and asks the supervisors about each
+//! peer.
 
 use crate::folders::occupy;
 use crate::known::Known;
@@ -16,28 +16,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
-/// How long the supervisors may take to answer; a peer waits meanwhile.
+/// How long the supervisors may take to reply. The peer waits meanwhile.
 const ASK_WITHIN: Duration = Duration::from_secs(4);
-/// Questions about peers at once.
+/// The most requests about peers at the same time.
 const ASKED_MAX: usize = 64;
-/// How often the supervisors are asked again about those who are connected.
+/// How often the supervisors are asked again about connected peers.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Peers that are remembered, for while no supervisor answers; beyond, all are asked about anew.
+/// The most peers that are remembered for times when no supervisor answers. Beyond it, all are asked about anew.
 const SERVED_MAX: usize = 65_536;
 
-/// How to run a relay.
+/// The configuration of a relay.
 #[derive(Clone, Debug)]
 pub struct RelayConfig {
-    /// Its folder: identity, what it knows of the grid.
+    /// Its directory: identity, and known supervisors.
     pub dir: PathBuf,
-    /// The grid that it serves.
+    /// A ticket of the grid that it serves.
     pub ticket: Ticket,
-    /// Where it listens, TCP and UDP; the port is not 0.
+    /// Where it listens, TCP and UDP. The port must not be 0.
     pub listen: SocketAddr,
 }
 
 impl RelayConfig {
-    /// In these folders.
+    /// Returns the configuration with the relay's directory in `folders`.
     pub fn new(folders: &Folders, ticket: Ticket, listen: SocketAddr) -> Self {
         let dir = folders.relay();
         Self {
@@ -48,11 +48,11 @@ impl RelayConfig {
     }
 }
 
-/// Runs a relay until `stop` resolves or the grid shuts it out; `started` is called with who and where it is once
-/// it listens. While no supervisor answers it serves those that it has served before, and the supervisors.
+/// Runs a relay until `stop` resolves or the grid revokes it. Calls `started` with its id and addresses once it
+/// listens. While no supervisor answers, it serves the supervisors and the peers that it has served before.
 ///
 /// # Errors
-/// It cannot listen, or the grid does not let it in.
+/// It cannot listen, or the grid does not admit it.
 pub async fn run(
     config: RelayConfig,
     started: impl FnOnce(&PeerAddr),
@@ -77,7 +77,7 @@ pub async fn run(
     let addr = server.addr();
     started(&addr);
     let mut ticket = config.ticket;
-    // Supervisors that can be reached in no other way use this relay.
+    // Supervisors that cannot be reached in any other way use this relay.
     ticket.relays = own_first(&addr, known.load_relays());
     known.save_relays(&ticket.relays);
     let ended = tokio::select! {
@@ -98,7 +98,7 @@ fn own_first(own: &PeerAddr, others: Vec<PeerAddr>) -> Vec<PeerAddr> {
     [own.clone()].into_iter().chain(others).collect()
 }
 
-/// Whom to serve.
+/// Decides which peers to serve.
 struct Members {
     me: PeerId,
     known: Known,
@@ -143,7 +143,7 @@ impl Members {
     }
 
     async fn ask(&self, peer: PeerId, ticket: Option<Hash>) -> Result<(), ClientError> {
-        // They are asked through this relay themselves, where there is no other way to them.
+        // Supervisors are served without a request, which may have to go through this relay itself.
         let ours = |addr: &PeerAddr| addr.peer == peer;
         if peer == self.me || self.known.load().iter().any(ours) {
             return Ok(());
@@ -162,8 +162,8 @@ impl Members {
         }
     }
 
-    /// Keeps a connection to the grid, and ends what it has with those who are members no more. Ends where the
-    /// grid does not let this relay in.
+    /// Keeps a connection to the grid, and disconnects peers that may no longer be served. Returns if the grid does
+    /// not admit this relay.
     async fn keep_asking(
         &self,
         dir: &std::path::Path,

@@ -1,5 +1,5 @@
-//! Options of a peer's last start that hold for the next one too. Without them a peer that was told to listen at one
-//! address would listen at all of them after a start that does not say so again.
+//! Options of a peer's last start, which also apply to the next. Without them, a peer that was told to listen at one
+//! address would listen at all addresses after a start that does not repeat the option.
 
 use crate::NodeError;
 use crate::folders::write_private;
@@ -11,25 +11,25 @@ use std::path::Path;
 
 const FILE: &str = "options.json";
 
-/// What may be left out at the next start; nothing where it was never said.
+/// Options that may be left out at the next start; none if they were never given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StartOptions {
     /// Where it listens.
     pub listen: Option<SocketAddr>,
-    /// Whether it finds peers on the local network, and is found there.
+    /// Whether it uses mDNS to find peers on the local network and to be found there.
     pub mdns: Option<bool>,
-    /// Whether it notices the end of a leader in half the time.
+    /// Whether it notices the failure of a leader in half the time.
     pub fast: Option<bool>,
     /// Whether it takes part without a vote.
     pub standby: Option<bool>,
 }
 
 impl StartOptions {
-    /// Those of the last start in this folder.
+    /// Loads the options of the last start from this directory.
     ///
     /// # Errors
-    /// The file cannot be read, or holds something else.
+    /// The file cannot be read, or contains something else.
     pub fn load(dir: &Path) -> Result<Self, NodeError> {
         let path = dir.join(FILE);
         let text = match std::fs::read_to_string(&path) {
@@ -46,7 +46,7 @@ impl StartOptions {
         })
     }
 
-    /// These, and of what they leave open what `last` says.
+    /// Returns these options, with those of `last` where they are not given.
     pub fn or(self, last: &Self) -> Self {
         Self {
             listen: self.listen.or(last.listen),
@@ -56,7 +56,7 @@ impl StartOptions {
         }
     }
 
-    /// Keeps them for the next start in this folder.
+    /// Saves the options for the next start from this directory.
     ///
     /// # Errors
     /// The file cannot be written.

@@ -1,4 +1,5 @@
-//! Folders that end with their process, also where that was killed: the next of its kind clears up.
+//! Temporary directories that are removed with their process. Leftovers of a killed process are removed by the next
+//! one with the same prefix.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -6,16 +7,16 @@ use std::path::Path;
 
 const LOCK: &str = "lock";
 
-/// A folder in the system's folder for temporary files, removed when dropped.
+/// A directory below the system's temporary directory. It is removed when dropped.
 #[derive(Debug)]
 pub struct Temporary {
     dir: tempfile::TempDir,
-    /// Held for as long as the process lives; a process that can lock it knows that nobody needs the folder.
+    /// Locked while the process lives. A process that can lock it knows that the directory is a leftover.
     _lock: File,
 }
 
 impl Temporary {
-    /// A new folder whose name begins with `prefix`; those that killed processes left are removed.
+    /// Creates a directory whose name begins with `prefix`, and removes leftovers of killed processes.
     ///
     /// # Errors
     /// Nothing can be written there.
@@ -24,12 +25,12 @@ impl Temporary {
         let dir = tempfile::Builder::new().prefix(prefix).tempdir()?;
         let mut lock = File::create_new(dir.path().join(LOCK))?;
         lock.lock()?;
-        // Only now may others take an unlocked file for that of a dead process.
+        // Other processes treat an unlocked lock file as a leftover only once it has content.
         write!(lock, "{}", std::process::id())?;
         Ok(Self { dir, _lock: lock })
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -43,7 +44,7 @@ fn sweep(prefix: &str) {
         if !entry.file_name().to_string_lossy().starts_with(prefix) {
             continue;
         }
-        // Folders of other users cannot be opened for writing and stay.
+        // Directories of other users cannot be opened for writing, and stay.
         let lock = File::options().write(true).open(entry.path().join(LOCK));
         if let Ok(lock) = lock
             && lock.metadata().is_ok_and(|data| data.len() > 0)

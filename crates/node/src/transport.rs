@@ -1,17 +1,17 @@
-//! Threads of their own: for the transport, which does nothing but the network's work, at raised priority
-//! where that is allowed, so that heartbeats wait neither for the core nor for content or tasks; and for
-//! content, whose hashing and encryption would hold up everything else.
+//! Separate threads for the transport and for blobs. The transport's thread has a raised priority if that is allowed,
+//! so that heartbeats wait neither for the core nor for blobs or tasks. Hashing and encryption of blobs would delay
+//! everything else.
 
 use crate::NodeError;
 use std::sync::Arc;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Niceness of the transport's threads, where this user may set it.
+/// Niceness of the transport's threads, if this user may set it.
 const NICE: i32 = -10;
-/// Transfers are bound by encryption; more threads than this take the cores from tasks.
+/// Transfers are bound by encryption. More threads would take cores from tasks.
 const CONTENT_THREADS: usize = 2;
 
-/// A runtime with its own threads; clones share it, and it ends with the last of them, from wherever.
+/// A runtime with its own threads. Clones share it. It ends with the last clone, from any thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Threads(Arc<Ending>);
 
@@ -27,7 +27,7 @@ impl Drop for Ending {
 }
 
 impl Threads {
-    /// One thread for the transport.
+    /// Starts one thread for the transport.
     pub fn transport() -> Result<Self, NodeError> {
         Self::start(
             Builder::new_multi_thread()
@@ -37,7 +37,7 @@ impl Threads {
         )
     }
 
-    /// For content.
+    /// Starts the threads for blobs.
     pub fn content() -> Result<Self, NodeError> {
         Self::start(
             Builder::new_multi_thread().worker_threads(CONTENT_THREADS),
@@ -56,7 +56,7 @@ impl Threads {
         Ok(Self(Arc::new(Ending(Some(runtime)))))
     }
 
-    /// For those who start tasks there themselves.
+    /// Returns a handle to spawn tasks there.
     pub fn handle(&self) -> Handle {
         let runtime = self.0.0.as_ref().map(|runtime| runtime.handle().clone());
         runtime.unwrap_or_else(|| unreachable!("the runtime is taken at drop only"))
@@ -73,7 +73,7 @@ impl Threads {
         runtime.spawn(future).await.map_err(|_| stopped())
     }
 
-    /// Starts a task on these threads.
+    /// Spawns a task on these threads.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         if let Some(runtime) = &self.0.0 {
             runtime.spawn(future);
@@ -85,7 +85,7 @@ fn stopped() -> NodeError {
     NodeError::Other("the transport has stopped".into())
 }
 
-/// Whether this process may raise a thread's priority; tried on a thread that ends at once.
+/// Returns whether this process may raise a thread's priority. It tries on a thread that exits at once.
 pub fn priority_can_be_raised() -> bool {
     std::thread::spawn(|| {
         raise_priority();
@@ -96,10 +96,10 @@ pub fn priority_can_be_raised() -> bool {
     .unwrap_or(false)
 }
 
-/// Ranks the calling thread above others, where that is allowed, and has its sleeps end on time.
+/// Raises the calling thread's priority, if that is allowed, and makes its sleeps end on time.
 pub(crate) fn raise_priority() {
-    // SAFETY: a plain system call without pointers; on Linux it concerns the calling thread alone, and
-    // being refused changes nothing.
+    // SAFETY: a plain system call without pointers. On Linux it affects only the calling thread, and a refusal
+    // changes nothing.
     unsafe {
         libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
         libc::prctl(libc::PR_SET_TIMERSLACK, 1_usize);

@@ -8,15 +8,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A file with the hash and the length in bytes of its content.
+/// A file with the hash and length in bytes of its content.
 pub type HashedFile = (PathBuf, io::Result<(Hash, u64)>);
 
-/// Files that are inputs of a job, with their hashes; they are read again when the grid fetches them.
+/// Input files of a job with their hashes. They are read again when the grid fetches them.
 #[derive(Debug, Default)]
 pub struct InputFiles(HashMap<Hash, (PathBuf, Digest)>);
 
 impl InputFiles {
-    /// Hashes files on all processors; gives what was found of each, in their order. Blocks.
+    /// Hashes files on all processors. Returns the hash or error of each, in order. Blocks.
     pub fn read(paths: Vec<PathBuf>) -> (Self, Vec<HashedFile>) {
         let digests = Digest::of_files(&paths);
         let mut files = Self::default();
@@ -43,12 +43,12 @@ impl InputFiles {
         self.0.keys().copied().collect()
     }
 
-    /// The files, for a store that serves them.
+    /// Returns the files for a store that serves them.
     pub(super) fn references(&self) -> Vec<(PathBuf, Digest)> {
         self.0.values().cloned().collect()
     }
 
-    /// The first file that a store gave up, because its content was another one when it was read.
+    /// Returns the first file that the store dropped because its content had changed when it was read.
     pub(super) fn changed(&self, is_held: impl Fn(Hash) -> bool) -> Option<&Path> {
         let gone = self.0.iter().find(|(hash, _)| !is_held(**hash));
         gone.map(|(_, (path, _))| path.as_path())
@@ -59,7 +59,7 @@ impl InputFiles {
 #[derive(Debug, Default)]
 pub(super) struct Uses(Mutex<HashMap<Hash, usize>>);
 
-/// Blobs that a request uses. A blob that no request uses any more leaves the store.
+/// The blobs that a request uses. A blob that no request uses any more is removed from the store.
 #[derive(Debug)]
 pub(super) struct InUse {
     content: Arc<Content>,
@@ -92,10 +92,10 @@ impl Drop for InUse {
                 unused.push(hash);
             }
         }
-        // They leave the list before another request can count on them.
+        // Remove them from the list before another request can count on them.
         let forget = self.content.store.forget(unused);
         drop(uses);
-        // Without a runtime the process ends, and the store's folder with it.
+        // Without a runtime the process is ending, and the store's directory with it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(forget);
         }

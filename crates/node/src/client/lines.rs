@@ -1,5 +1,5 @@
-//! A client's connections: one to every supervisor of the grid. It asks the one that leads, and asks the next
-//! one again what the last has not answered.
+//! A client's connections to all supervisors of the grid. Requests go to the leader. A request that was not answered
+//! is repeated to the next leader.
 
 use crate::ClientError;
 use crate::known::{Known, moved};
@@ -14,17 +14,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-/// News of one job that a slow watcher may leave unread; the end is never lost.
+/// Watch updates of one job that a slow watcher may leave unread. Further ones are dropped, but never the last.
 pub(super) const NEWS_MAX: usize = 64;
-/// Supervisors that are dialled.
+/// The most supervisors that are dialled.
 const SUPERVISORS_MAX: usize = 32;
-/// How long a question, or a peer that wants in, waits for a supervisor that leads: longer than an election, as long
-/// as a restart.
+/// How long a request or a connecting client waits for a leader: longer than an election, as long as a restart.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// Between two attempts to ask; what has changed meanwhile ends it early.
+/// The longest delay before a request is tried again. A change of the connections ends it early.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Connections to all supervisors; they end with it.
+/// Connections to all supervisors. They close when this is dropped.
 #[derive(Debug)]
 pub(super) struct Lines(Arc<Shared>);
 
@@ -42,18 +41,18 @@ struct State {
     keepers: HashMap<PeerId, (PeerAddr, AbortHandle)>,
     open: HashMap<PeerId, Line>,
     leader: Option<PeerId>,
-    /// The highest in which a supervisor said that it leads.
+    /// The highest epoch in which a supervisor claimed to lead.
     epoch: Epoch,
-    /// Why the last attempt to reach each came to nothing.
+    /// Why the last attempt to reach each supervisor failed.
     failed: HashMap<PeerId, Failed>,
-    /// Why the last connection ended.
+    /// Why the last connection closed.
     ended: Option<CloseReason>,
 }
 
 #[derive(Clone, Debug)]
 enum Failed {
     Rejected(CloseReason),
-    /// It answers and cannot let this client in, because it does not lead.
+    /// It answers but cannot admit this client, because it does not lead.
     Follows,
     Unreachable(String),
 }
@@ -63,11 +62,11 @@ enum Failed {
 pub(super) struct Line {
     sender: LinkSender,
     answers: Arc<Mutex<Waiting>>,
-    /// Who the supervisors are, as it said last.
+    /// The list of supervisors that it sent last.
     supervisors: Arc<Mutex<Vec<PeerAddr>>>,
 }
 
-/// Who waits for which answers.
+/// The pending requests of a connection.
 #[derive(Debug, Default)]
 struct Waiting {
     last: u64,
@@ -86,8 +85,8 @@ impl Drop for Lines {
 }
 
 impl Lines {
-    /// Dials all supervisors that are known, and those that they name; returns when the first lets this client in,
-    /// or none does.
+    /// Dials all known supervisors and those that they name. Returns once the first admits this client, or if none
+    /// does.
     pub async fn connect(net: Net, hello: Hello, known: Known) -> Result<Self, ClientError> {
         let supervisors = known.load();
         let lines = Self(Arc::new(Shared {
@@ -123,7 +122,8 @@ impl Lines {
         Ok(lines)
     }
 
-    /// Asks the leader; over again where that one ends or leads no longer before it has answered.
+    /// Sends a request to the leader and returns the reply. Repeats the request if the leader fails or stops leading
+    /// before it replies.
     pub async fn ask(&self, request: Request) -> Result<Reply, ClientError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -135,7 +135,7 @@ impl Lines {
                 Some(reply) => return Ok(reply),
                 None => {}
             }
-            // An answer may take as long as it likes; only then is there a limit again.
+            // A reply may take any time. Only after that does the limit apply again.
             if Instant::now() >= deadline {
                 return self.ask_once_more(request).await;
             }
@@ -149,7 +149,8 @@ impl Lines {
         answers.recv().await.ok_or_else(lost)
     }
 
-    /// Asks the leader, and gives the way of the answers; they end where the connection or the lead does.
+    /// Sends a request to the leader and returns the channel of its replies. The channel closes with the connection
+    /// or the leadership.
     pub async fn open(
         &self,
         request: &Request,
@@ -179,12 +180,12 @@ impl Lines {
         }
     }
 
-    /// When a question that is asked now stops waiting for a leader.
+    /// Returns when a request that is sent now stops waiting for a leader.
     pub fn patience() -> Instant {
         Instant::now() + PATIENCE
     }
 
-    /// A supervisor that was asked says so.
+    /// Records that a supervisor said that it no longer leads.
     pub fn leads_no_longer(&self, line: &Line) {
         let mut state = self.0.lock();
         let peer = line.sender.peer();
@@ -196,12 +197,12 @@ impl Lines {
         self.0.tell();
     }
 
-    /// Supervisors that were told last.
+    /// Returns the supervisors that are dialled.
     pub fn supervisors(&self) -> Vec<PeerId> {
         self.0.lock().keepers.keys().copied().collect()
     }
 
-    /// Ends all connections in order.
+    /// Closes all connections gracefully.
     pub fn close(&self) {
         let state = self.0.lock();
         state
@@ -220,19 +221,20 @@ impl State {
         (!line.sender.is_closed()).then(|| line.clone())
     }
 
-    /// Whether each supervisor was tried without success.
+    /// Returns whether every supervisor was tried without success.
     fn all_failed(&self) -> bool {
         let mut all = self.keepers.keys();
         all.all(|peer| self.failed.contains_key(peer))
     }
 
-    /// How many supervisors answer.
+    /// Returns how many supervisors answer.
     fn answering(&self) -> usize {
         let follow = |failed: &&Failed| matches!(failed, Failed::Follows);
         self.open.len() + self.failed.values().filter(follow).count()
     }
 
-    /// Why no supervisor can be reached, once each of them was tried. While one follows, another may lead soon.
+    /// Returns why no supervisor can be reached, once each was tried. None while a follower answers, because another
+    /// supervisor may lead soon.
     fn hopeless(&self) -> Option<ClientError> {
         if !self.all_failed() {
             return None;
@@ -278,8 +280,8 @@ impl Shared {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// The supervisors are these, as the one that leads says: others are let go, but for that one itself, which may
-    /// be on its way out of the group.
+    /// Keeps connections to exactly these supervisors, as the leader says, and to the leader itself, which may be
+    /// about to leave the group.
     fn keep(self: &Arc<Self>, supervisors: &[PeerAddr], leader: PeerId) {
         if supervisors.is_empty() {
             return;
@@ -305,14 +307,14 @@ impl Shared {
         self.learn_from(leader, supervisors);
     }
 
-    /// What one that is connected says of the others; at which address it answers is known.
+    /// Learns of further supervisors from a connected one, whose own address is known already.
     fn learn_from(self: &Arc<Self>, peer: PeerId, supervisors: &[PeerAddr]) {
         let others = supervisors.iter().filter(|addr| addr.peer != peer);
         let others: Vec<PeerAddr> = others.cloned().collect();
         self.learn(&others);
     }
 
-    /// These are supervisors too: those that are new are dialled, and all at addresses that are new.
+    /// Adds supervisors: dials new ones, and known ones at new addresses.
     fn learn(self: &Arc<Self>, supervisors: &[PeerAddr]) {
         let mut state = self.lock();
         for addr in supervisors {
@@ -369,7 +371,7 @@ impl Shared {
         self.tell();
     }
 
-    /// Hands out answers until the connection ends.
+    /// Distributes replies until the connection closes.
     async fn serve(self: &Arc<Self>, link: Link, welcome: &[u8]) {
         let peer = link.sender.peer();
         let line = Line {
@@ -394,7 +396,7 @@ impl Shared {
         {
             let mut state = self.lock();
             state.ended = Some(reason);
-            // Nothing more is to be expected from one that shut this client out.
+            // A supervisor that rejects this client will not admit it later.
             if !reason.may_retry() {
                 state.failed.insert(peer, Failed::Rejected(reason));
             }
@@ -425,7 +427,7 @@ impl Shared {
         }
     }
 
-    /// A supervisor says that it leads: what is open elsewhere is to be asked there.
+    /// Handles a supervisor's claim to lead: requests that are pending elsewhere are repeated there.
     fn led_by(self: &Arc<Self>, line: &Line, epoch: Epoch) {
         let peer = line.sender.peer();
         {
@@ -453,8 +455,8 @@ impl Shared {
         }
     }
 
-    /// The one that leads is right about who the supervisors are. Another may be wrong about who is none any more,
-    /// and what it says is added.
+    /// The leader's list of supervisors replaces the known one. While no leader is known, other lists are added,
+    /// because they may lack removals.
     fn heard_of(self: &Arc<Self>, line: &Line, supervisors: Vec<PeerAddr>) {
         let peer = line.sender.peer();
         line.said_supervisors().clone_from(&supervisors);
@@ -468,7 +470,7 @@ impl Shared {
 }
 
 impl Line {
-    /// Sends a question; nothing where the connection has ended.
+    /// Sends a request. Returns none if the connection has closed.
     async fn ask(&self, request: &Request) -> Result<Option<mpsc::Receiver<Reply>>, ClientError> {
         let (sender, replies) = mpsc::channel(NEWS_MAX);
         let id = {
@@ -496,7 +498,7 @@ impl Line {
         let over = !matches!(&reply, Reply::Job(view) if !view.state.ended());
         let reply_to = self.lock().asked.get(&id).cloned();
         let Some(reply_to) = reply_to else { return };
-        // News may be missed by one who is behind; the end may not.
+        // A slow watcher may miss updates, but never the last.
         let sent = if over {
             reply_to.send(reply).await.is_ok()
         } else {

@@ -1,4 +1,4 @@
-//! Reading single files of a job's results part by part, without writing them to a place of the user's.
+//! Reads single result files part by part, without writing them to a place of the user's.
 
 use super::inputs::InUse;
 use super::results::Results;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hedge_model::{Data, Hash};
 use hedge_net::DataStore;
 
-/// A file of a job's results whose content is on this machine.
+/// A result file whose content is on this machine.
 #[derive(Debug)]
 pub struct OpenFile {
     content: OpenContent,
@@ -27,12 +27,12 @@ enum OpenContent {
 }
 
 impl OpenFile {
-    /// Length in bytes.
+    /// Returns the length in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The content from a position on, verified: at least a byte unless the position is at the end, at most 1 MiB.
+    /// Returns verified content from a position on: at least a byte unless the position is at the end, at most 1 MiB.
     ///
     /// # Errors
     /// The disk failed or changed the content.
@@ -50,10 +50,10 @@ impl OpenFile {
 }
 
 impl Client {
-    /// Fetches the content of the first file with this hash among results; none where no file has it.
+    /// Fetches the content of the first result file with this hash; none if no file has it.
     ///
     /// # Errors
-    /// Nobody delivers the content, or it cannot be kept.
+    /// No source delivers the content, or it cannot be stored.
     pub async fn open_file(
         &self,
         results: &Results,
@@ -79,8 +79,8 @@ impl Client {
         Ok(Some(OpenFile { content, size }))
     }
 
-    /// Keeps a blob in this client's own store from now on; the store of a supervisor in this process keeps what it
-    /// needs by itself.
+    /// Keeps a blob in this client's store from now on. The store of a supervisor in this process keeps what it needs
+    /// by itself.
     pub(super) async fn use_blob(&self, hash: Hash) -> Result<Option<InUse>, ClientError> {
         match &self.0.grid {
             Grid::Here(..) => Ok(None),

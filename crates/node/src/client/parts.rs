@@ -1,4 +1,4 @@
-//! Files on their way to their place: written under a temporary name beside it, and renamed once they are whole.
+//! Writes files atomically: under a temporary name in the same directory, and renamed once they are complete.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, Permissions};
@@ -7,28 +7,28 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// How the names of unfinished files begin.
+/// The prefix of the names of incomplete files.
 const PREFIX: &str = ".hedge-part-";
-/// Files that are flushed one by one: of more, all have to wait for the disk.
+/// Up to this many files are synced one by one; for more, one sync of the file system is cheaper.
 const FLUSHED_ONE_BY_ONE_MAX: usize = 8;
-/// Tries to make a part: another process that cleans up may take a new one for a leftover.
+/// How often to try to create a part. Another process that cleans up may take a new one for a leftover.
 const TRIES: u32 = 5;
 
-/// A file that is not whole yet. Dropping it removes it.
+/// An incomplete file. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// Locked for as long as the process lives: one that can be locked is a leftover.
+    /// Locked while the process lives. A part that can be locked is a leftover.
     file: NamedTempFile,
     place: PathBuf,
 }
 
-/// The folders that parts were made in.
+/// The directories in which parts were created.
 #[derive(Debug, Default)]
 pub(super) struct Folders(HashSet<PathBuf>);
 
 impl Folders {
-    /// A part of the file that is to be at `place`, in a folder that is made where it is missing. The first part in a
-    /// folder removes what killed processes left there.
+    /// Creates a part of the file at `place`, and the directory if it is missing. The first part in a directory
+    /// removes leftovers of killed processes there.
     pub fn part(&mut self, place: &Path, executable: bool) -> io::Result<Part> {
         let folder = place.parent().unwrap_or(Path::new("."));
         if self.0.insert(folder.to_owned()) {
@@ -41,7 +41,7 @@ impl Folders {
                 .prefix(PREFIX)
                 .permissions(Permissions::from_mode(mode))
                 .tempfile_in(folder)?;
-            // Some file systems know no locks; there, leftovers stay.
+            // Some file systems do not support locks. Leftovers stay there.
             _ = file.as_file().try_lock();
             if file.as_file().metadata()?.nlink() > 0 {
                 let place = place.to_owned();
@@ -63,9 +63,9 @@ impl Write for Part {
 }
 
 impl Part {
-    /// Fails at once where the disk has no room for so many bytes.
+    /// Fails at once if the disk has too little space for this many bytes.
     pub fn check_room(&self, bytes: u64) -> io::Result<()> {
-        // Where the system does not say, writing will.
+        // If the system does not tell, writing will fail.
         let Ok(disk) = rustix::fs::fstatvfs(self.file.as_file()) else {
             return Ok(());
         };
@@ -76,8 +76,8 @@ impl Part {
     }
 }
 
-/// Makes parts durable and gives them their names, where each replaces a file of that name; says of each where it is,
-/// or why not.
+/// Syncs parts and renames them to their final names, replacing files of these names. Returns for each its path or
+/// the error.
 pub(super) async fn finish<T>(parts: Vec<(T, Part)>) -> Vec<(T, io::Result<PathBuf>)> {
     let files: Vec<io::Result<File>> = parts
         .iter()
@@ -86,7 +86,7 @@ pub(super) async fn finish<T>(parts: Vec<(T, Part)>) -> Vec<(T, io::Result<PathB
     let synced = blocking(move || sync(files)).await;
     let mut folders = HashSet::new();
     let mut finished = Vec::with_capacity(parts.len());
-    // Renamed here, and not on a thread that the end of the process would cut short.
+    // Rename here, not on a thread that is cut short when the process ends.
     for ((what, part), synced) in parts.into_iter().zip(synced) {
         let Part { file, place } = part;
         let named = synced.and_then(|()| match file.persist(&place) {
@@ -97,7 +97,7 @@ pub(super) async fn finish<T>(parts: Vec<(T, Part)>) -> Vec<(T, io::Result<PathB
         finished.push((what, named));
     }
     blocking(move || {
-        // A name that is lost with the power is brought again.
+        // A name that is lost in a power failure is fetched again.
         let sync = |folder: PathBuf| File::open(folder).and_then(|folder| folder.sync_all());
         folders.into_iter().for_each(|folder| _ = sync(folder));
     })
@@ -105,7 +105,7 @@ pub(super) async fn finish<T>(parts: Vec<(T, Part)>) -> Vec<(T, io::Result<PathB
     finished
 }
 
-/// Makes files durable. One flush of a whole file system serves many.
+/// Syncs files. If there are many, one sync of their file system replaces one for each file.
 fn sync(files: Vec<io::Result<File>>) -> Vec<io::Result<()>> {
     let many = files.len() > FLUSHED_ONE_BY_ONE_MAX;
     let mut flushed = HashSet::new();
@@ -127,7 +127,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-/// Removes the parts that killed processes left in a folder.
+/// Removes the parts that killed processes left in a directory.
 fn sweep(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return;

@@ -1,4 +1,4 @@
-//! What a job left and printed: listing it, fetching it, writing it to its place.
+//! Results and printed output of jobs: lists them, fetches them, and writes them to files.
 
 use super::parts::{self, Folders, Part};
 use super::{Client, Grid, local};
@@ -17,32 +17,32 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Files that become durable together, at most: one flush of the disk serves many small ones. All of them are open, twice
-/// while they are flushed.
+/// The most files that are synced together. One sync serves many small files. All of them are open, twice while they
+/// are synced.
 const TOGETHER_MAX: usize = 512;
-/// Descriptors left for everything else.
+/// File descriptors left for everything else.
 const DESCRIPTORS_KEPT: usize = 64;
-/// Contents that are fetched before the first of their files is written.
+/// The most blobs that are fetched before the first of their files is written.
 const FETCHED_TOGETHER: usize = 2048;
-/// Contents that are asked for again at once.
+/// The most blobs that are requested again at the same time.
 const FETCHES_MAX: usize = 16;
-/// After so many contents that nobody delivers, the others are not tried.
+/// After this many blobs that no source delivers, the others are not tried.
 const UNFETCHED_MAX: usize = 8;
-/// How long the grid is asked again who holds some content: longer than a failover takes.
+/// How long the grid is asked for new holders of a blob: longer than a failover takes.
 const ASKED_AGAIN_FOR: Duration = Duration::from_secs(5);
 const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// What an ended job left: the list of its files, and how to get them.
+/// The results of an ended job, or outputs of single tasks: the list of files, and how to fetch them.
 #[derive(Debug)]
 pub struct Results {
     job: JobId,
-    /// The tasks that were asked for; all, where none is named.
+    /// The requested tasks; empty means all results.
     tasks: Vec<String>,
     pages: Vec<Page>,
-    /// Labels of tasks that would have left results and did not, the first
-    /// [`MISSING_MAX`](hedge_model::view::MISSING_MAX) of them.
+    /// Labels of tasks that should have left results and did not, at most
+    /// [`MISSING_MAX`](hedge_model::view::MISSING_MAX).
     pub missing: Vec<String>,
-    /// How many there are.
+    /// How many such tasks there are.
     pub missing_count: u32,
 }
 
@@ -53,17 +53,17 @@ struct Page {
     access: Arc<Access>,
 }
 
-/// Whom to ask for content, and the leave to read it.
+/// The sources of blobs, and the grants to read them.
 #[derive(Debug)]
 pub(super) struct Access {
     sources: Vec<Source>,
     grants: Grants,
 }
 
-/// What became of files that were to be written.
+/// The outcome of writing files.
 #[derive(Debug, Default)]
 pub struct Written {
-    /// Those that are whole, in order.
+    /// The complete files, in order.
     pub paths: Vec<PathBuf>,
     /// The others.
     pub failed: Vec<Unwritten>,
@@ -74,16 +74,16 @@ pub struct Written {
 pub struct Unwritten {
     /// Its position among the results.
     pub at: usize,
-    /// Where it was to be.
+    /// The path that it should have.
     pub place: PathBuf,
-    /// Why it is not there.
+    /// Why it was not written.
     pub why: String,
 }
 
-/// What a task printed.
+/// The printed output of a task.
 #[derive(Debug)]
 pub struct Printed {
-    /// Who printed it and how it ended.
+    /// Which attempt printed it, and how that ended.
     pub view: LogView,
     /// What was kept of the standard output.
     pub stdout: Vec<u8>,
@@ -92,7 +92,7 @@ pub struct Printed {
 }
 
 impl Printed {
-    /// The same for programs.
+    /// Returns the same for programs.
     pub fn output(&self) -> OutputView {
         let view = &self.view;
         let log = view.log.as_ref();
@@ -109,7 +109,7 @@ impl Results {
         self.job
     }
 
-    /// The request for the page that begins at this position.
+    /// Returns the request for the page that begins at this position.
     fn request(&self, from: u64) -> Request {
         let job = self.job;
         match self.tasks.is_empty() {
@@ -122,14 +122,14 @@ impl Results {
         }
     }
 
-    /// Its files, in the order of their tasks.
+    /// The files, in the order of their tasks.
     pub fn files(&self) -> impl Iterator<Item = &ResultFile> {
         self.pages.iter().flat_map(|page| &page.files)
     }
 }
 
 impl Results {
-    /// The first file with this hash, with what fetching it takes.
+    /// Returns the first file with this hash, with what is needed to fetch it.
     pub(super) fn find(&self, hash: Hash) -> Option<(&ResultFile, Arc<Access>, Request)> {
         self.pages.iter().find_map(|page| {
             let file = page.files.iter().find(|file| file.hash == hash)?;
@@ -139,7 +139,7 @@ impl Results {
 }
 
 impl Printed {
-    /// Bytes of standard output and standard error that were written and not kept.
+    /// Returns how many bytes of standard output and standard error were written and not kept.
     pub fn cut(&self) -> (u64, u64) {
         let log = self.view.log.as_ref();
         let (out, err) = log.map_or((0, 0), |log| (log.stdout_total, log.stderr_total));
@@ -151,7 +151,7 @@ impl Printed {
 }
 
 impl Written {
-    /// Adds this to what became of the files before; they are this many.
+    /// Adds this outcome to that of the `before` files before.
     fn add_to(self, all: &mut Written, before: usize) {
         all.paths.extend(self.paths);
         let failed = self.failed.into_iter();
@@ -170,12 +170,13 @@ impl Access {
 }
 
 impl Client {
-    /// Lists what an ended job left.
+    /// Lists the results of an ended job.
     pub async fn results(&self, job: JobId) -> Result<Results, ClientError> {
         self.outputs(job, &[]).await
     }
 
-    /// Lists what single tasks of a job left, also while it runs; without tasks, what the ended job left.
+    /// Lists the outputs of single tasks of a job, also while it runs. Without tasks, lists the results of the ended
+    /// job.
     pub async fn outputs(&self, job: JobId, tasks: &[String]) -> Result<Results, ClientError> {
         let (mut results, mut next) = self.outputs_page(job, tasks, 0).await?;
         while let Some(from) = next {
@@ -186,7 +187,7 @@ impl Client {
         Ok(results)
     }
 
-    /// A page of that, and where the next one begins. The first begins at 0.
+    /// Returns a page of that list, and where the next one begins. The first begins at 0.
     pub async fn outputs_page(
         &self,
         job: JobId,
@@ -213,9 +214,9 @@ impl Client {
         Ok((results, view.next.filter(|next| *next > from)))
     }
 
-    /// Writes each file of the results to its place, of which there are as many; folders are made where they are
-    /// missing, and files of the same name are replaced. A file appears under its name once it is whole; where this is
-    /// dropped, nothing unfinished stays.
+    /// Writes each file of the results to its place; there must be as many places as files. It creates missing
+    /// directories and replaces files of the same name. A file appears under its name once it is complete. If this
+    /// future is dropped, no incomplete file stays.
     pub async fn write(&self, results: &Results, places: &[PathBuf]) -> Written {
         let mut written = Written::default();
         let mut folders = Folders::default();
@@ -241,8 +242,8 @@ impl Client {
         written
     }
 
-    /// Moves files that could not be written out of the store of the supervisor in this process, which is about to end,
-    /// to `folder` under these names; gives what could not be moved.
+    /// Moves files that could not be written out of the store of the supervisor in this process, which is about to
+    /// end, into `folder` under these names. Returns those that could not be moved.
     pub async fn rescue(
         &self,
         results: &Results,
@@ -262,7 +263,7 @@ impl Client {
         lost
     }
 
-    /// How a task's last attempt ended and what is known of what it printed, without longer parts of that.
+    /// Returns how a task's last attempt ended and the inline part of its printed output.
     pub async fn log(&self, job: JobId, task: &str) -> Result<LogView, ClientError> {
         match self.ask(Request::Logs(job, task.to_owned())).await? {
             Reply::Log(view, _) => Ok(*view),
@@ -270,7 +271,7 @@ impl Client {
         }
     }
 
-    /// What a task printed, as far as it was kept.
+    /// Returns a task's printed output, as far as it was kept.
     pub async fn printed(&self, job: JobId, task: &str) -> Result<Printed, ClientError> {
         let again = Request::Logs(job, task.to_owned());
         let Reply::Log(view, grants) = self.ask(again.clone()).await? else {
@@ -289,7 +290,7 @@ impl Client {
         })
     }
 
-    /// Writes files that become durable together.
+    /// Writes files that are synced together.
     async fn write_together(
         &self,
         files: &[ResultFile],
@@ -382,7 +383,7 @@ impl Client {
         moved.map_err(|error| error.to_string())
     }
 
-    /// Fetches contents, many in one request; says why of those that cannot be had.
+    /// Fetches blobs, many with one request. Returns the reasons for those that could not be fetched.
     async fn bring_all(
         &self,
         contents: impl Iterator<Item = (Hash, u64)>,
@@ -392,7 +393,7 @@ impl Client {
         let contents: Vec<(Hash, u64)> = contents.collect();
         let store = match self.content_tools().await {
             Ok((store, fetcher)) => {
-                // What fails is said of each below.
+                // The errors are reported for each blob below.
                 let sources = &access.sources;
                 drop(access.grants.fetch(fetcher, &contents, sources).await);
                 Some(store)
@@ -424,8 +425,8 @@ impl Client {
         }
     }
 
-    /// Fetches content. Where nobody named delivers, the grid is asked again: a holder may have handed it on, or
-    /// another supervisor leads.
+    /// Fetches a blob. If no source delivers it, the grid is asked for new sources: a holder may have handed it on,
+    /// or another supervisor leads.
     pub(super) async fn bring(
         &self,
         hash: Hash,
@@ -463,7 +464,8 @@ impl Client {
         }
     }
 
-    /// Why content cannot be kept on its way: what a client fetches passes through a folder for temporary files.
+    /// Returns the error for a blob that cannot be stored here. What a client fetches passes through a temporary
+    /// directory.
     fn cannot_keep(&self, error: &FetchError) -> ClientError {
         let way = match self.0.grid {
             Grid::Here(..) => String::new(),
@@ -475,7 +477,7 @@ impl Client {
         ClientError::Local(format!("{error}{way}"))
     }
 
-    /// Where content arrives, and what fetches it.
+    /// Returns the store that blobs are fetched into, and the fetcher.
     pub(super) async fn content_tools(&self) -> Result<(&DataStore, &Fetcher), ClientError> {
         match &self.0.grid {
             Grid::Here(supervisor, _) => Ok((&supervisor.store, &supervisor.fetcher)),
@@ -487,7 +489,7 @@ impl Client {
     }
 }
 
-/// How many files may be open until they are flushed.
+/// Returns how many files may be open until they are synced.
 fn together() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.map_or(usize::MAX, |limit| limit as usize);

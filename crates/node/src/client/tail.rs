@@ -1,4 +1,4 @@
-//! What a task prints, read attempt by attempt while it runs.
+//! Reads what a task prints while it runs, attempt by attempt.
 
 use super::Client;
 use super::results::{Access, does_not_fit};
@@ -12,44 +12,44 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Reads what a task prints, a part at a time. Parts of two attempts are never mixed: the next attempt is read once the
-/// one before is over.
+/// Reads what a task prints, a part at a time. Parts of two attempts are never mixed: the next attempt is read once
+/// the one before is over.
 #[derive(Debug)]
 pub struct Tail {
     client: Client,
     job: JobId,
     task: String,
-    /// The attempt that is read, and how far.
+    /// The attempt that is read, and the position in it.
     reads: Option<(AttemptId, Offsets)>,
 }
 
-/// What one look at a task gave.
+/// The result of one read.
 #[derive(Debug)]
 pub struct News {
-    /// The attempt whose output this is.
+    /// The attempt that printed it.
     pub attempt: Option<AttemptId>,
-    /// Whether it is read from its beginning: it is the first, or the one before is over.
+    /// Whether this is the beginning of its output: it is the first attempt read, or the one before is over.
     pub begins: bool,
     /// More of its standard output.
     pub stdout: Part,
     /// More of its standard error.
     pub stderr: Part,
-    /// How it goes on.
+    /// How reading continues.
     pub state: TailState,
 }
 
-/// A part of a stream.
+/// A part of an output stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
-    /// Bytes before this part that were not kept until they were read.
+    /// How many bytes before this part were lost before they were read.
     pub cut: u64,
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// Position behind the last of them in the stream.
+    /// The position after the last of them in the stream.
     pub until: u64,
 }
 
-/// How reading a task goes on.
+/// How reading a task continues.
 #[derive(Debug)]
 pub enum TailState {
     /// The attempt runs.
@@ -58,24 +58,24 @@ pub enum TailState {
         worker: PeerId,
         /// The worker's name, for people.
         place: String,
-        /// Bytes that it has printed and that are still to be read.
+        /// Bytes that it has printed and that are not read yet.
         left: u64,
     },
-    /// The attempt is over, and all that was kept of it is read.
+    /// The attempt is over, and everything kept of its output is read.
     Over {
         /// How it ended.
         log: Box<LogView>,
-        /// Whether its output is the task's, and nothing follows.
+        /// Whether this is the task's final output.
         last: bool,
     },
-    /// Nothing can be read now; why, a sentence without a full stop.
+    /// Nothing can be read now, for this reason: a sentence without a full stop.
     Waits(String),
-    /// Nothing was printed and nothing will be; why.
+    /// Nothing was printed and nothing will be, for this reason.
     Nothing(String),
 }
 
 impl News {
-    /// The worker of the attempt, where it is known.
+    /// Returns the attempt's worker, if known.
     pub fn worker(&self) -> Option<PeerId> {
         match &self.state {
             TailState::Runs { worker, .. } => Some(*worker),
@@ -96,7 +96,7 @@ impl News {
 }
 
 impl Client {
-    /// Reads what a task prints, from its first attempt on that can be read.
+    /// Reads what a task prints, beginning with the first attempt that can be read.
     pub fn tail(&self, job: JobId, task: &str) -> Tail {
         Tail {
             client: self.clone(),
@@ -108,10 +108,10 @@ impl Client {
 }
 
 impl Tail {
-    /// What there is to read now. To be called again at once while there is more, and after a pause else.
+    /// Reads what is available now. Call it again at once while there is more, otherwise after a pause.
     ///
     /// # Errors
-    /// The grid cannot be reached, which may pass, or refuses.
+    /// The grid cannot be reached, which may pass, or it refuses.
     pub async fn next(&mut self) -> Result<News, ClientError> {
         let (attempt, from) = match self.reads {
             Some((attempt, from)) => (Some(attempt), from),
@@ -140,7 +140,7 @@ impl Tail {
         self.take(view, request, attempt.is_none(), from).await
     }
 
-    /// Forgets what was read: the next attempt is chosen as the first was.
+    /// Forgets what was read. The next attempt is chosen like the first.
     pub fn restart(&mut self) {
         self.reads = None;
     }
@@ -207,7 +207,7 @@ impl Tail {
 }
 
 impl Client {
-    /// What was kept of the output of an attempt that is over, from these positions on.
+    /// Returns what was kept of the output of an ended attempt, from these positions on.
     async fn rest(
         &self,
         view: &LogView,
@@ -268,22 +268,22 @@ fn part(piece: &Piece, from: u64) -> Part {
     }
 }
 
-/// How long no supervisor may answer before reading ends: long enough for one to restart.
+/// How long supervisors may fail to answer before reading ends: long enough for a restart.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(15);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// Pauses between two looks at a task: short after it has printed, so that its output is seen as it comes, and longer
-/// while it prints nothing.
+/// The delay between two reads: short after the task has printed, so that output appears soon, and longer while it
+/// prints nothing.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// Reads tasks, also while no supervisor answers for a moment.
+/// Reads tasks, and retries while no supervisor answers for a moment.
 #[derive(Debug, Default)]
 pub struct Patience {
     lost_at: Option<Instant>,
 }
 
 impl Patience {
-    /// What there is to read now.
+    /// Reads what is available now.
     ///
     /// # Errors
     /// The grid refuses, or has not answered for long.
@@ -306,7 +306,7 @@ impl Patience {
     }
 }
 
-/// How long to wait between two looks.
+/// The delay between two reads.
 #[derive(Debug)]
 pub struct PollDelay(Duration);
 
@@ -317,18 +317,18 @@ impl Default for PollDelay {
 }
 
 impl PollDelay {
-    /// Something was printed.
+    /// Shortens the delay after something was printed.
     pub fn shorten(&mut self) {
         self.0 = PAUSE_MIN;
     }
 
-    /// Waits until the next look. Once the job has ended, that is soon.
+    /// Waits until the next read is due. Once the job has ended, that is soon.
     pub async fn wait(&mut self, ended: &mut watch::Receiver<bool>) {
         let over = *ended.borrow();
         let pause = if over { PAUSE_MIN } else { self.0 };
         self.0 = (self.0 * 3 / 2).min(PAUSE_MAX);
         let end = async {
-            // Nobody says it any more, or it was said before.
+            // The sender is gone, or the end was seen before.
             if over || ended.changed().await.is_err() {
                 pending::<()>().await;
             }

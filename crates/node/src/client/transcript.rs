@@ -1,26 +1,26 @@
-//! What was shown of a task's stream, so that another attempt that prints the same is not shown twice.
+//! Remembers what was shown of a task's output stream, so that another attempt with the same output is not shown
+//! twice.
 
-/// Bytes that are compared by one hash.
+/// Bytes that one hash covers.
 const BLOCK: usize = 64 << 10;
-/// Blocks that are remembered, at most: 4 GiB of output in 2 MiB of memory. Of more it cannot be said whether another
-/// attempt printed the same.
+/// The most blocks remembered: 4 GiB of output in 2 MiB of memory. Beyond it, outputs of attempts cannot be compared.
 const BLOCKS_MAX: usize = 64 << 10;
 
 /// What was shown of a stream.
 #[derive(Debug, Default)]
 pub struct Transcript {
     blocks: Vec<blake3::Hash>,
-    /// What follows the blocks, less than one.
+    /// The bytes after the blocks, less than one block.
     rest: Vec<u8>,
-    /// There was more than can be remembered, or a part of it was not kept.
+    /// Whether output was too long to remember, or a part of it was not kept.
     partial: bool,
 }
 
-/// Another attempt's stream beside a [`Transcript`].
+/// Compares another attempt's stream with a [`Transcript`].
 #[derive(Debug, Default)]
 pub struct Repetition {
     at: u64,
-    /// What was read of the block that is compared.
+    /// The bytes read of the present block.
     block: Vec<u8>,
 }
 
@@ -29,12 +29,12 @@ pub struct Repetition {
 pub struct Differs;
 
 impl Transcript {
-    /// Whether nothing was shown.
+    /// Returns whether nothing was shown.
     pub fn is_empty(&self) -> bool {
         self.blocks.is_empty() && self.rest.is_empty() && !self.partial
     }
 
-    /// These bytes are shown; `cut` bytes before them were not kept.
+    /// Records that these bytes were shown; `cut` bytes before them were not kept.
     pub fn add(&mut self, cut: u64, bytes: &[u8]) {
         self.partial |= cut > 0;
         for part in bytes.chunks(BLOCK) {
@@ -56,10 +56,10 @@ impl Transcript {
 }
 
 impl Repetition {
-    /// Takes the next bytes of the other attempt: says how many of them were shown before.
+    /// Compares the next bytes of the other attempt. Returns how many of them were shown before.
     ///
     /// # Errors
-    /// They are others than were shown. Up to a block of them may have been taken for the same before.
+    /// They differ from what was shown. Up to a block of differing bytes may have counted as equal before.
     pub fn take(&mut self, shown: &Transcript, bytes: &[u8]) -> Result<usize, Differs> {
         if shown.partial {
             return Err(Differs);
@@ -93,7 +93,7 @@ impl Repetition {
         Ok(before)
     }
 
-    /// Whether the other attempt has printed all that was shown.
+    /// Returns whether the other attempt has printed everything that was shown.
     pub fn is_whole(&self, shown: &Transcript) -> bool {
         !shown.partial && self.at >= shown.total()
     }

@@ -10,7 +10,7 @@ use hedge_net::{Caller, CloseReason, Incoming, Link, LinkSender};
 use std::collections::HashSet;
 
 impl Loop {
-    /// Whether this is the worker's present connection.
+    /// Returns whether this is the worker's present connection.
     pub(super) fn is_worker_on(&self, peer: PeerId, conn: ConnId) -> bool {
         let worker = self.workers.get(&peer);
         worker.is_some_and(|worker| worker.conn == conn)
@@ -47,7 +47,7 @@ impl Loop {
 
     pub(super) fn on_incoming(&mut self, incoming: Incoming) {
         let (peer, role) = (incoming.peer, incoming.hello.role);
-        // The journal says who the supervisors are; the first of them joined nobody.
+        // The journal knows the supervisors. The first of them did not join with a ticket.
         if role == Role::Supervisor && self.trusted.contains(&peer) {
             return core_loop::decide(self, incoming, None);
         }
@@ -57,7 +57,7 @@ impl Loop {
         self.feed(Event::Joining { peer, role, ticket });
     }
 
-    /// Another supervisor has dialled this one. One that was revoked while it was being let in is not heard.
+    /// Handles a connection that another supervisor dialled. If it was revoked during the handshake, it is not heard.
     pub(super) fn on_peer_supervisor(&mut self, peer: PeerId, caller: Caller) {
         match self.core.state().is_revoked(peer) && !self.trusted.contains(&peer) {
             true => self.setup.links.shut_out(peer),
@@ -66,7 +66,7 @@ impl Loop {
     }
 
     pub(super) fn on_linked(&mut self, peer: PeerId, role: Role, link: Link) {
-        // While it was being let in.
+        // It was revoked during the handshake.
         if self.core.state().is_revoked(peer) {
             return link.sender.close(CloseReason::Revoked);
         }
@@ -89,7 +89,7 @@ impl Loop {
                 if let Some(old) = self.workers.insert(peer, worker) {
                     old.sender.close(CloseReason::Replaced);
                     self.setup.watch.unlink(old.conn);
-                    // What it has in hand it says next.
+                    // It reports what it has in hand next.
                     self.feed(Event::Gone { peer, silent: true });
                 }
             }
@@ -112,7 +112,7 @@ impl Loop {
         if self.clients.remove(&conn).is_some() {
             let asks = self.pending.forget(conn);
             self.feed(Event::RequestsAbandoned(asks));
-            // One peer may have several connections; only with the last is nobody there who waits.
+            // A peer may have several connections. Only with the last one is it gone.
             let here = self.clients.values().any(|other| other.peer() == peer);
             if !here && !self.workers.contains_key(&peer) {
                 self.feed(Event::Gone { peer, silent });
@@ -156,7 +156,7 @@ impl Loop {
         }
     }
 
-    /// Follows the setting: here, and at every peer that is connected.
+    /// Applies the relay setting here, and tells every connected peer.
     pub(super) fn follow_relays(&mut self) {
         let relays = &self.core.state().settings().relays;
         if *relays == self.relays {
@@ -180,7 +180,7 @@ impl Loop {
         self.setup.links.use_relays(all);
     }
 
-    /// A peer is a member no more: nothing is served to it, from now on.
+    /// Handles a revoked member: from now on it is served nothing.
     pub(super) fn expel(&mut self, peer: PeerId) {
         self.setup.trust.revoke(peer);
         if let Some(worker) = self.workers.remove(&peer) {

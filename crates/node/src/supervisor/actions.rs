@@ -13,18 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Hints that travel in one message to another supervisor, at most.
+/// The most assignment hints in one message to another supervisor.
 const HINTS_MAX: usize = 10_000;
-/// Between two messages with hints alone: where this supervisor ends meanwhile, what was assigned in that time may be
-/// started again.
+/// The interval of messages that contain only hints. If this supervisor fails meanwhile, tasks that it assigned in
+/// that time may be started again.
 const HINTS_EVERY: Duration = Duration::from_millis(10);
 
-/// A blob up to this length is fetched together with others.
+/// Blobs up to this length are fetched together with others.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
-/// Blobs that are fetched, and made durable, together.
+/// The most blobs that are fetched and persisted together.
 const PULLED_TOGETHER_MAX: usize = 2048;
 
-/// A blob that the core wants in the own store.
+/// A blob that the core wants in this supervisor's store.
 struct BlobFetch {
     hash: Hash,
     size: u64,
@@ -32,7 +32,7 @@ struct BlobFetch {
 }
 
 impl Loop {
-    /// Carries out what the core wants, in its order, with one frame for each peer.
+    /// Carries out the core's actions in order, with one frame for each peer.
     pub(super) fn carry_out(&mut self) {
         let mut orders: BTreeMap<PeerId, Vec<ToWorker>> = BTreeMap::new();
         let mut answers: BTreeMap<ConnId, Vec<Answer>> = BTreeMap::new();
@@ -103,8 +103,8 @@ impl Loop {
         }
     }
 
-    /// Holds hints back for those that follow, in their order: each assignment makes some, and a message for each
-    /// would cost more than the assignment.
+    /// Queues hints to send them together, in order: each assignment makes some, and a message for each would cost
+    /// more than the assignment.
     fn tell_together(&mut self, to: PeerId, msg: FromLeader) {
         let before = self.told.get_mut(&to).filter(|one| one.epoch == msg.epoch);
         let before = before.and_then(|one| match &mut one.what {
@@ -121,7 +121,7 @@ impl Loop {
         }
     }
 
-    /// Sends what is held back, unless it is hints alone and the last went out just now.
+    /// Sends queued messages, unless there are only hints and the last ones were sent just now.
     fn tell_hints(&mut self) {
         let now = Instant::now();
         let hints = |msg: &FromLeader| matches!(msg.what, LeaderSays::Hints(_));
@@ -132,7 +132,7 @@ impl Loop {
         self.tell_held();
     }
 
-    /// Sends what is held back for other supervisors.
+    /// Sends the queued messages to other supervisors.
     pub(super) fn tell_held(&mut self) {
         for (peer, msg) in std::mem::take(&mut self.told) {
             self.setup.links.tell(peer, msg);
@@ -162,7 +162,7 @@ impl Loop {
         }
     }
 
-    /// Tells a client something that it did not ask for, on all its connections.
+    /// Sends a client a message that it did not request, on all its connections.
     fn tell(&self, to: PeerId, reply: &Reply, answers: &mut BTreeMap<ConnId, Vec<Answer>>) {
         let clients = self.clients.iter();
         for (conn, _) in clients.filter(|(_, sender)| sender.peer() == to) {
@@ -176,7 +176,7 @@ impl Loop {
         sign(&self.setup.key, grant)
     }
 
-    /// Fetches blobs into the own store: many small ones of the same sources together.
+    /// Fetches blobs into this supervisor's store, many small ones of the same sources together.
     fn start_fetches(&self, fetches: Vec<BlobFetch>) {
         let (large, small): (Vec<BlobFetch>, Vec<BlobFetch>) = fetches
             .into_iter()
@@ -202,7 +202,7 @@ impl Loop {
             self.setup.inputs.clone(),
             self.fetches.clone(),
         );
-        // One whose journal ends with its process has nobody to keep content for beyond that.
+        // A supervisor with a journal in memory does not persist blobs either.
         let kept = self.setup.known.is_some().then(|| self.setup.store.clone());
         tokio::spawn(async move {
             let place = room.acquire_owned().await;
@@ -215,7 +215,7 @@ impl Loop {
             let hashes = blobs.into_iter().map(|(hash, _)| hash);
             let (gone, here): (Vec<Hash>, Vec<Hash>) =
                 hashes.partition(|hash| failed.contains_key(hash));
-            // What is promised once it is here has to be here after a loss of power, too.
+            // The core makes promises once a blob is here, so it must survive a power failure.
             let kept = match kept {
                 Some(store) if !here.is_empty() => store.persist(here.clone()).await,
                 _ => Ok(()),
@@ -233,8 +233,8 @@ impl Loop {
         });
     }
 
-    /// Has a peer prove that it holds blobs of the own store. What the store turns out not to hold is fetched from that
-    /// peer instead, which proves the same.
+    /// Has a peer prove that it holds blobs of this supervisor's store. Blobs that the store no longer holds are
+    /// fetched from that peer instead, which proves the same.
     fn prove(&self, holder: PeerAddr, blobs: Vec<(Hash, u64)>) {
         let (fetcher, store) = (self.setup.fetcher.clone(), self.setup.store.clone());
         let (inputs, room) = (self.setup.inputs.clone(), self.fetches.clone());
@@ -256,7 +256,7 @@ impl Loop {
             let proof = |(hash, _): (Hash, u64)| match failed.get(&hash) {
                 Some(why) => (hash, Err(why.clone())),
                 None if shown.contains(&hash) => (hash, Ok(())),
-                // Another transfer brought it meanwhile: the next request proves it.
+                // Another transfer has brought the blob meanwhile: the next request proves it.
                 None => (hash, Err(format!("{hash} was not there to compare with"))),
             };
             let proofs = blobs.into_iter().map(proof).collect();

@@ -1,4 +1,4 @@
-//! The audit log: one line of JSON for each change that somebody asked for.
+//! The audit log: one line of JSON for each change that somebody requested.
 
 use crate::clock::unix_millis;
 use crate::folders::private_file;
@@ -10,22 +10,21 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// Lines that wait for the disk; those beyond are counted, not kept, and a line says how many.
+/// The most lines that wait for the disk. Further ones are dropped and counted, and a later line says how many.
 const LINES_MAX: usize = 10_000;
-/// A file longer than this is put aside as `audit.jsonl.1`, and the one before as `audit.jsonl.2`; older
-/// ones are dropped.
+/// A longer file is renamed to `audit.jsonl.1`, and the one before to `audit.jsonl.2`; older ones are dropped.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 const OLD_FILES: u32 = 2;
-/// Longest text from outside in one line.
+/// The longest text from outside in one line, in characters.
 const TEXT_MAX: usize = 200;
 
-/// Notes who did what; the file is written by a thread of its own.
+/// Writes the audit log. A separate thread writes the file.
 pub(crate) struct Audit {
     lines: Option<SyncSender<String>>,
     lost: u64,
 }
 
-/// A change that somebody asked for, until its outcome is known.
+/// A requested change whose outcome is not known yet.
 #[derive(Debug)]
 pub(crate) struct Asked {
     peer: PeerId,
@@ -34,7 +33,7 @@ pub(crate) struct Asked {
 }
 
 impl Audit {
-    /// Nothing is noted.
+    /// Creates an audit log that writes nothing.
     pub fn off() -> Self {
         Self {
             lines: None,
@@ -42,7 +41,7 @@ impl Audit {
         }
     }
 
-    /// To `audit.jsonl` in this folder.
+    /// Writes to `audit.jsonl` in this directory.
     pub fn start(dir: &Path) -> Self {
         let (lines, queue) = sync_channel(LINES_MAX);
         let path = dir.join("audit.jsonl");
@@ -55,14 +54,14 @@ impl Audit {
         }
     }
 
-    /// What is to be noted of a request once it is answered; nothing for one that changes nothing.
+    /// Returns what to log about a request once it is answered; none if the request changes nothing.
     pub fn asked(&self, peer: PeerId, role: Option<Role>, request: &Request) -> Option<Asked> {
         self.lines.as_ref()?;
         let what = request.change()?;
         Some(Asked { peer, role, what })
     }
 
-    /// The outcome is known.
+    /// Logs a change with its outcome.
     pub fn answered(&mut self, asked: &Asked, reply: &Reply) {
         let outcome = match reply {
             Reply::No(refusal) => format!("refused: {}", refusal.why),
@@ -73,7 +72,7 @@ impl Audit {
         self.note(asked.peer, asked.role, &asked.what, &outcome);
     }
 
-    /// Notes a line.
+    /// Writes a line.
     pub fn note(&mut self, peer: PeerId, role: Option<Role>, what: &str, outcome: &str) {
         let Some(lines) = &self.lines else { return };
         if self.lost > 0 {

@@ -1,5 +1,5 @@
-//! The loop around the core: takes inputs as they come, has the journal make durable what the core proposes,
-//! and carries out its actions, those for one peer in one frame.
+//! The loop around the core: takes inputs, has the journal make the core's proposals durable, and carries out its
+//! actions, those for one peer in one frame.
 
 use super::audit::Audit;
 use super::disk::Disk;
@@ -35,25 +35,25 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-/// Inputs that are handled before actions are carried out: a batch for the network, a bound for its delay.
+/// The most inputs handled before actions are carried out: a batch for the network, and a bound for its delay.
 const BATCH: usize = 256;
-/// Records that wait for the journal before nothing more is read from peers: sixteen full entries.
+/// The most proposals that wait for the journal before no more is read from peers: sixteen full entries.
 const PROPOSALS_MAX: usize = 65_536;
-/// Transfers into the own store at once.
+/// The most concurrent transfers into this supervisor's store.
 const FETCHES_MAX: usize = 32;
-/// Supervisors of a group that one who joins it dials.
+/// The most supervisors of a group that a joining supervisor dials.
 const INVITERS_MAX: usize = 32;
-/// How often the leader looks who is gone from the group.
+/// How often the leader checks for absent members of the group.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Without a commit for this long, the log has a warning.
+/// After this long without a commit, the loop logs a warning.
 const JOURNAL_SLOW: Duration = Duration::from_secs(5);
-/// How long the handing over of the lead may take at the end.
+/// How long the handover of leadership may take when the supervisor stops.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
-/// Tells connections apart, also those of one peer.
+/// Identifies a connection, also among those of one peer.
 pub(crate) type ConnId = u64;
 
-/// What reaches the loop.
+/// An input of the loop.
 #[derive(Debug)]
 pub(crate) enum Input {
     Incoming(Box<Incoming>),
@@ -67,12 +67,12 @@ pub(crate) enum Input {
         conn: ConnId,
         from: From,
     },
-    /// The monitor found something out about the worker at this connection.
+    /// A finding of the monitor about the worker at this connection.
     Found {
         conn: ConnId,
         finding: Finding,
     },
-    /// The link to the worker at this connection was measured, or could not be.
+    /// The measurement of the link to the worker at this connection ended, with or without success.
     LinkMeasured {
         peer: PeerId,
         conn: ConnId,
@@ -81,20 +81,20 @@ pub(crate) enum Input {
     Gone {
         peer: PeerId,
         conn: ConnId,
-        /// Nobody ended the connection, and the process at its other end may live.
+        /// Whether neither end closed it deliberately, so that the peer's process may live.
         silent: bool,
     },
-    /// This supervisor has a link to another.
+    /// This supervisor has connected to another.
     Dialled {
         peer: PeerId,
     },
-    /// That link has ended.
+    /// That connection has closed.
     Undialled {
         peer: PeerId,
     },
-    /// Another supervisor cannot let this one in, and names others.
+    /// Another supervisor cannot admit this one, and names others.
     Redirected(Vec<PeerAddr>),
-    /// Another supervisor does not let this one in; trying again would not help.
+    /// Another supervisor does not admit this one; trying again would not help.
     Rejected {
         by: PeerId,
         reason: CloseReason,
@@ -126,16 +126,16 @@ pub(crate) enum Input {
         result: Result<Submitted, String>,
     },
     Fetched(Vec<(Hash, Result<Option<PeerId>, FetchFailure>)>),
-    /// What a peer has proven of blobs that it was asked about.
+    /// The proofs of a peer that it holds blobs.
     Proved(PeerId, Vec<(Hash, Result<(), String>)>),
     WorkerProcessEnded(u32),
-    /// Whether a ticket lets peers of this role in; nothing is the answer of one that does not lead.
+    /// Asks whether a ticket admits peers of this role. The reply is none if this supervisor does not lead.
     Invites {
         ticket: Hash,
         role: Role,
         reply: oneshot::Sender<Option<bool>>,
     },
-    /// It cannot go on; a sentence.
+    /// The supervisor cannot continue, for the reason in the sentence.
     Failed(String),
     Stop(oneshot::Sender<()>),
 }
@@ -154,16 +154,16 @@ pub(super) struct Worker {
     pub pid: u32,
 }
 
-/// Where a supervisor stands, for those who wait for it.
+/// The state of a supervisor, for tasks that wait for it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Standing {
-    /// Whether its core leads and is live.
+    /// Whether its core leads.
     pub live: bool,
     /// Why it has ended.
     pub ended: Option<Arc<NodeError>>,
 }
 
-/// What the loop is given.
+/// Everything that the loop needs.
 pub(crate) struct Setup {
     pub key: SecretKey,
     pub addr: PeerAddr,
@@ -173,7 +173,7 @@ pub(crate) struct Setup {
     pub inputs: mpsc::Sender<Input>,
     pub journal: Journal,
     pub timing: Timing,
-    /// This supervisor, as its group is to know it.
+    /// This supervisor as a member of its group.
     pub me: GroupMember,
     pub links: PeerLinks,
     pub known: Option<Known>,
@@ -182,31 +182,31 @@ pub(crate) struct Setup {
     pub watch: Watch,
     pub disk: Disk,
     pub standing: watch::Sender<Standing>,
-    /// What tickets say that are made now, for those that are kept in files.
+    /// The content of tickets made now, for the tickets in files.
     pub standard: watch::Sender<Standard>,
     pub recording: Option<Recording>,
-    /// Its folder is its own for as long as it runs.
+    /// Locks the supervisor's directory while the loop runs.
     pub _lock: FolderLock,
 }
 
 pub(crate) struct Loop {
     pub(super) setup: Setup,
     pub(super) core: supervisor::Supervisor,
-    /// What the core wants durable and the journal was not given yet, and what it wants done at the end of the batch.
+    /// Proposals that the journal has not received yet, and actions for the end of the batch.
     pub(super) effects: Effects,
-    /// Entries that the journal has been given and has not committed.
+    /// Entries that the journal has received and not committed.
     pub(super) in_flight: usize,
     pub(super) batcher: CommitBatcher,
-    /// What other supervisors are to be told, and before when hints alone are not.
+    /// Messages to other supervisors, and the time before which those with only hints wait.
     pub(super) told: BTreeMap<PeerId, FromLeader>,
     pub(super) hints_at: Instant,
-    /// In which the core leads, or led last.
+    /// The term in which the core leads or led last.
     pub(super) term: u64,
-    /// When it last gave or took something.
+    /// When the journal last received or committed something.
     pub(super) journal_at: Instant,
     journal_slow: bool,
     pub(super) group: watch::Receiver<Group>,
-    /// The group as the core was told of it.
+    /// The group as the core knows it.
     pub(super) told_group: Vec<PeerSupervisor>,
     pub(super) changes: Changes,
     pub(super) absences: Absences,
@@ -216,14 +216,14 @@ pub(crate) struct Loop {
     pub(super) undecided: HashMap<PeerId, Vec<Incoming>>,
     pub(super) workers: HashMap<PeerId, Worker>,
     pub(super) clients: HashMap<ConnId, LinkSender>,
-    /// Links that other supervisors dialled, the last of each.
+    /// The last connection that each other supervisor dialled.
     pub(super) peer_supervisors: HashMap<PeerId, Caller>,
     /// Supervisors of the group, and those that this one was told to join.
     pub(super) trusted: HashSet<PeerId>,
     pub(super) pending: PendingRequests,
     pub(super) last_conn: ConnId,
     pub(super) fetches: Arc<Semaphore>,
-    /// The setting, as it was followed last.
+    /// The relay setting that was applied last.
     pub(super) relays: Arc<[PeerAddr]>,
 }
 
@@ -330,7 +330,7 @@ impl Loop {
             for input in batch.drain(..) {
                 self.take(input)?;
             }
-            // Where there is always something to take, the change is not waited for above.
+            // If the queue is never empty, `select!` above may never check for this change.
             if self.group.has_changed().unwrap_or(false) {
                 self.on_group();
             }
@@ -346,8 +346,8 @@ impl Loop {
         }
     }
 
-    /// Whether more may be asked of the core: what it proposes faster than the journal takes it would be kept in
-    /// memory. Peers are held back meanwhile.
+    /// Returns whether the core may take further inputs. Proposals that the journal does not take fast enough stay in
+    /// memory, so peers get back-pressure.
     fn has_room(&self) -> bool {
         self.effects.proposals.len() < PROPOSALS_MAX
     }
@@ -386,7 +386,7 @@ impl Loop {
         }
     }
 
-    /// Hands an event to the core.
+    /// Passes an event to the core.
     pub(super) fn feed(&mut self, event: Event) {
         let now = self.setup.clock.now();
         let Some(recording) = &self.setup.recording else {
@@ -405,7 +405,7 @@ impl Loop {
             Input::Linked { peer, role, link } => self.on_linked(peer, role, *link),
             Input::From { peer, conn, from } => self.on_messages(peer, conn, from),
             Input::Found { conn, finding } => {
-                // A later connection is another matter.
+                // Ignore findings about an earlier connection.
                 if self.is_worker_on(finding.peer, conn) {
                     self.feed(Event::Found(finding));
                 }
@@ -467,7 +467,7 @@ impl Loop {
         Ok(())
     }
 
-    /// One that is in no group yet is told who may let it in. The one that leads will dial it.
+    /// If this supervisor is in no group yet, dials the named supervisors. The leader will dial it.
     fn on_redirected(&mut self, supervisors: &[PeerAddr]) {
         if !self.told_group.is_empty() {
             return;
@@ -479,7 +479,7 @@ impl Loop {
         }
     }
 
-    /// Not being let in is the end of one that is in no group; another may be wrong about one that is.
+    /// A rejection ends a supervisor that is in no group. If it is in one, the other supervisor may be wrong.
     fn on_rejected(&mut self, by: PeerId, reason: CloseReason) -> Result<(), End> {
         let group = self.group.borrow();
         if group.seats.contains_key(&group.me) && reason != CloseReason::Revoked {
@@ -509,7 +509,7 @@ impl Loop {
         });
     }
 
-    /// Gives the lead to another before the end, where there is one.
+    /// Hands leadership to another supervisor before the end, if there is one.
     async fn hand_over(&mut self) {
         if !self.group.borrow().leading {
             return;
@@ -530,7 +530,7 @@ async fn sleep_until(at: Instant) {
     tokio::time::sleep_until(at).await;
 }
 
-/// Carries out the core's decision on a peer, on the threads where its messages are to be read.
+/// Carries out the core's decision on a peer, on the runtime that reads its messages.
 pub(super) fn decide(here: &Loop, incoming: Incoming, refused: Option<supervisor::NotAdmitted>) {
     let welcome = here.welcome();
     let deciding = peers::decide(

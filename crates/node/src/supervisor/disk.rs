@@ -1,4 +1,4 @@
-//! The supervisor's disk: whether there is room, and whether its folder is still there.
+//! Watches the supervisor's disk: whether it has free space, and whether the supervisor's directory still exists.
 
 use super::core_loop::{End, Loop};
 use crate::NodeError;
@@ -9,41 +9,41 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Below this much free space, the supervisor is given nothing more to keep: the content store refuses what would
-/// leave less than half of it, and the journal, which ends with the first write that fails, needs the rest.
+/// Below this much free space, the supervisor accepts nothing more to store. The blob store refuses what would leave
+/// less than half of it, and the journal, which fails with the first failed write, needs the rest.
 const FREE_MIN: u64 = 8 << 20;
-/// From this much free space on it is given something again.
+/// From this much free space on, the supervisor accepts data again.
 const FREE_ENOUGH: u64 = 12 << 20;
 /// How often the disk is checked.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// Checks in a row that must not find the folders: one alone may meet a file system that does not answer for a moment.
+/// The directories must be missing in this many checks in a row. A file system may not answer for a moment.
 const MISSED_MIN: u32 = 2;
-/// Between two tries to hand over leadership: the members have a new leader long before.
+/// The delay between two attempts to hand over leadership. The group has a new leader long before.
 const HAND_OVER_EVERY: Duration = Duration::from_secs(5);
 
-/// What is wrong with a disk.
+/// A fault of the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fault {
-    /// It is full; a sentence.
+    /// It is full, as a sentence.
     Full(String),
-    /// The folder is gone or another: what is written reaches no file that a restart would find.
+    /// The directory is gone or was replaced, so that a restart would find nothing that is written now.
     Gone(String),
 }
 
-/// Watches the disk that a supervisor's folder is on.
+/// Watches the disk of a supervisor's directory.
 #[derive(Debug)]
 pub(crate) struct Disk {
-    /// The folder and those in it that must stay, with their devices and inodes when they were opened.
+    /// The directory and those in it that must exist, with device and inode at the start.
     folders: Vec<(PathBuf, (u64, u64))>,
     fault: Option<Fault>,
-    /// Checks in a row that did not find the folders.
+    /// How many checks in a row did not find the directories.
     missed: u32,
     check_at: Instant,
     hand_over_at: Instant,
 }
 
 impl Disk {
-    /// Watches `dir`, the folder of a supervisor that has opened its journal and its content.
+    /// Watches `dir`, the directory of a supervisor that has opened its journal and its blob store.
     pub fn watch(dir: &Path) -> Self {
         let folders = [dir.to_owned(), dir.join("journal"), dir.join("content")];
         let known = |path: PathBuf| Some((path.clone(), identity(&path)?));
@@ -65,7 +65,7 @@ impl Disk {
         }
     }
 
-    /// Looks again; says whether anything has changed.
+    /// Checks the disk. Returns whether the kind of fault has changed.
     fn check(&mut self) -> bool {
         let before = self.fault.clone();
         self.fault = self.find();
@@ -104,8 +104,8 @@ impl Disk {
 }
 
 impl Loop {
-    /// Checks the disk where that is due. A leader that cannot store anything hands over leadership to a member that
-    /// can. A follower whose folder is gone ends: it would vote and acknowledge records that it does not have.
+    /// Checks the disk if that is due. A leader with a fault hands leadership to a member without one. A follower
+    /// whose directory is gone ends, because it would vote and acknowledge records that it does not have.
     pub(super) fn check_disk(&mut self) -> Result<(), End> {
         let now = Instant::now();
         if now < self.setup.disk.check_at || self.setup.disk.folders.is_empty() {
@@ -153,7 +153,7 @@ impl Loop {
     }
 }
 
-/// Device and inode of a folder that is there.
+/// Returns device and inode of a directory, if it exists.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let found = std::fs::metadata(path).ok()?;
     Some((found.dev(), found.ino()))
@@ -176,7 +176,7 @@ mod tests {
         assert!(!disk.check());
         assert!(disk.check());
         assert!(matches!(&disk.fault, Some(Fault::Gone(why)) if why.contains("journal")));
-        // Another folder of the same name is not the same.
+        // Another directory of the same name is not the same.
         std::fs::create_dir(dir.join("journal")).unwrap();
         assert!(!disk.check());
         assert!(matches!(disk.fault, Some(Fault::Gone(_))));

@@ -1,5 +1,5 @@
-//! The tickets that a supervisor leaves in its folder for peers on its machine. They name all supervisors of the
-//! group as it is now.
+//! The ticket files that a supervisor leaves in its directory for peers on its machine. They are kept up to date with
+//! the group's supervisors.
 
 use super::core_loop::Loop;
 use super::links::PeerLinks;
@@ -14,23 +14,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Between two questions for a ticket, while nobody leads.
+/// The delay between two requests for a ticket while no supervisor leads.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Who may join by them, and their names.
+/// The roles that the tickets are for, and the file names.
 const FILES: [(Role, &str); 2] = [
     (Role::Admin, "client.ticket"),
     (Role::Worker, "worker.ticket"),
 ];
 
-/// What a ticket that is made now says.
+/// The content of a ticket made now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Standard {
     pub supervisors: Vec<PeerAddr>,
     pub relays: Vec<PeerAddr>,
 }
 
-/// The files, for as long as the supervisor runs.
+/// Keeps the ticket files up to date while the supervisor runs.
 pub(super) struct Invitations {
     dir: PathBuf,
     supervisor: Supervisor,
@@ -39,7 +39,7 @@ pub(super) struct Invitations {
 }
 
 impl Invitations {
-    /// Nothing is written yet; none where the supervisor leaves no tickets.
+    /// Returns none if the supervisor leaves no tickets. Writes nothing yet.
     pub fn wanted(
         config: &SupervisorConfig,
         supervisor: &Supervisor,
@@ -54,8 +54,8 @@ impl Invitations {
         })
     }
 
-    /// Brings the files in line with the group and with the tickets that are valid; waits for a leader where a new
-    /// ticket has to be made.
+    /// Updates the files to the group's present supervisors and to valid tickets. Waits for a leader if a new ticket
+    /// must be made.
     pub async fn write(&mut self) -> Result<(), NodeError> {
         let standard = self.standard.borrow_and_update().clone();
         for (role, file) in FILES {
@@ -75,7 +75,7 @@ impl Invitations {
         Ok(())
     }
 
-    /// Writes them again at each change, until the supervisor ends.
+    /// Updates the files at each change, until the supervisor ends.
     pub async fn keep(mut self) {
         while self.standard.changed().await.is_ok() {
             if let Err(error) = self.write().await {
@@ -84,7 +84,7 @@ impl Invitations {
         }
     }
 
-    /// A new ticket, where the one that is there is not valid.
+    /// Returns a new ticket if the present one is not valid.
     async fn replacement(
         &self,
         role: Role,
@@ -109,7 +109,7 @@ impl Invitations {
     }
 }
 
-/// The same ticket with the supervisors and relays of now.
+/// Returns the same ticket with the present supervisors and relays.
 fn renewed(ticket: &Ticket, standard: &Standard) -> String {
     let mut ticket = ticket.clone();
     if !standard.supervisors.is_empty() {
@@ -119,7 +119,7 @@ fn renewed(ticket: &Ticket, standard: &Standard) -> String {
     ticket.to_string()
 }
 
-/// Asks this supervisor, as the leader, for a ticket in place of one that is not valid.
+/// Asks this supervisor, as the leader, for a ticket to replace one that is not valid.
 pub(super) async fn invite(
     inputs: &mpsc::Sender<Input>,
     role: Role,
@@ -157,7 +157,7 @@ pub(super) async fn invite(
 }
 
 impl Loop {
-    /// What tickets say that are made now: this supervisor first.
+    /// Returns the content of tickets made now, with this supervisor first.
     pub(super) fn standard(&self) -> Standard {
         Standard {
             supervisors: self.supervisors_here_first(),
@@ -165,7 +165,7 @@ impl Loop {
         }
     }
 
-    /// The group or its relays may have changed.
+    /// Notifies the ticket files if the group or its relays have changed.
     pub(super) fn note_standard(&self) {
         let now = self.standard();
         self.setup.standard.send_if_modified(|told| {
@@ -175,12 +175,12 @@ impl Loop {
         });
     }
 
-    /// A ticket was revoked, perhaps one of those in files.
+    /// Rewrites the ticket files after a ticket was revoked, which may be one of them.
     pub(super) fn replace_revoked(&self) {
         self.setup.standard.send_modify(|_| {});
     }
 
-    /// Whether a ticket is valid; nothing where this supervisor does not lead.
+    /// Returns whether a ticket is valid; none if this supervisor does not lead.
     pub(super) fn invites(&self, ticket: Hash, role: Role) -> Option<bool> {
         let leads = self.core.is_live();
         leads.then(|| self.core.invites(ticket, role))

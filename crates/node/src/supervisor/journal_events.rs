@@ -10,15 +10,15 @@ use hedge_model::record::Record;
 use hedge_store::{JournalEvent, Refused};
 use tokio::time::Instant;
 
-/// Entries that are on their way at once: what comes meanwhile travels together in the next.
+/// The most entries in flight. Records that arrive meanwhile go together into the next entry.
 const IN_FLIGHT_MAX: usize = 2;
-/// Records without which another does not set out beside one that is on its way: each entry costs every supervisor
-/// a flush and some messages, whatever is in it.
+/// A second entry is proposed beside one in flight only if this many records wait. Each entry costs every supervisor
+/// a sync and some messages, whatever its size.
 const SECOND_MIN: usize = 128;
-/// Records in one entry.
+/// The most records in one entry.
 const ENTRY_RECORDS_MAX: usize = 4096;
-/// Bytes of records in one entry, unless one alone has more: an entry above 255 MiB would end the journal, and a
-/// follower takes in a long one slowly.
+/// The most bytes of records in one entry, unless a single record is larger. An entry above 255 MiB would end the
+/// journal, and a follower handles a long one slowly.
 const ENTRY_BYTES_MAX: usize = 16 << 20;
 
 impl Loop {
@@ -32,7 +32,7 @@ impl Loop {
                     recording.restored(&state);
                 }
                 self.core.restore(state);
-                // Those of earlier entries are expelled as their records are said.
+                // Peers that later entries revoke are expelled when these are committed.
                 let revoked: Vec<_> = self.core.state().revoked().collect();
                 revoked.into_iter().for_each(|peer| self.expel(peer));
                 self.setup.journal.use_format(self.core.state().format());
@@ -99,7 +99,7 @@ impl Loop {
         }
     }
 
-    /// Gives the journal what the core proposed: at once while little is on its way, else together.
+    /// Passes the core's proposals to the journal: at once while few entries are in flight, otherwise batched.
     pub(super) fn propose(&mut self) {
         while self.in_flight < IN_FLIGHT_MAX
             && (self.in_flight == 0 || self.effects.proposals.len() >= SECOND_MIN)
@@ -135,13 +135,13 @@ impl Loop {
                     }
                     return;
                 }
-                // The journal is about to say so; clients that wait ask the next leader.
+                // The journal is about to report this. Clients with pending requests ask the next leader.
                 Err(_) => self.effects.proposals.clear(),
             }
         }
     }
 
-    /// How many of the records that wait go into the next entry.
+    /// Returns how many of the waiting records go into the next entry.
     fn next_entry(&self) -> usize {
         let mut bytes = 0_usize;
         let fits = |proposal: &&Proposal| {
@@ -152,7 +152,7 @@ impl Loop {
         waiting.take_while(fits).count().max(1)
     }
 
-    /// The group of supervisors has changed, or who leads it.
+    /// Handles a change of the group or its leader.
     pub(super) fn on_group(&mut self) {
         let group = self.group.borrow_and_update().clone();
         if group.seats.is_empty() {
@@ -168,7 +168,7 @@ impl Loop {
             let addrs: Vec<PeerAddr> = all.iter().map(|one| one.addr.clone()).collect();
             let peers = addrs.iter().map(|addr| addr.peer);
             let before = std::mem::replace(&mut self.trusted, peers.clone().collect());
-            // One that was revoked was heard for as long as the group needed it to leave.
+            // A revoked supervisor was heard until now, because the group needed it in order to remove it.
             let left = before.difference(&self.trusted).copied();
             for peer in left.filter(|peer| self.core.state().is_revoked(*peer)) {
                 self.peer_supervisors.remove(&peer);

@@ -1,5 +1,5 @@
-//! Links to the other supervisors of the group: this one dials each of them, and asks and tells over the link
-//! that it dialled; what they ask and tell comes over those that they dialled.
+//! Connections to the other supervisors of the group. This supervisor dials each of them and sends requests and
+//! messages over the connection that it dialled. Theirs arrive over the connections that they dialled.
 
 use super::core_loop::Input;
 use super::membership::GroupRequest;
@@ -24,31 +24,31 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::AbortHandle;
 
-/// A question of the journal.
+/// A request of the journal.
 const KIND_JOURNAL: u8 = 0;
-/// A question about the group.
+/// A request about the group.
 const KIND_GROUP: u8 = 1;
-/// Longer requests go over a link of their own, so that no heartbeat waits behind a snapshot.
+/// Longer requests use a separate connection, so that no heartbeat waits behind a snapshot.
 const BULK_BYTES: usize = 64 << 10;
-/// How long an attempt to connect may take: one that is alive answers at once, and one that has just started
-/// again is to be found soon.
+/// The time limit for an attempt to connect. A running supervisor answers at once, and one that has just restarted
+/// must be found soon.
 const DIAL_WITHIN: Duration = Duration::from_millis(1500);
 
-/// Something that supervisors say to each other without waiting for an answer.
+/// A message between supervisors without a reply.
 #[derive(Serialize, Deserialize)]
 enum Note {
     FromLeader(FromLeader),
     ToLeader(ToLeader),
-    /// The peer that dialled this link may hold a tripwire beside it: connect to this TCP port and say this. A link to
-    /// a process that died ends at once then, instead of after a gap, and is made anew as soon as the process
-    /// is back.
+    /// Offers a tripwire to the peer that dialled this connection: it may connect to this TCP port and show this
+    /// nonce. The connection then closes at once when a process dies, without waiting for a gap, and is opened again
+    /// as soon as the process is back.
     Tripwire {
         port: u16,
         nonce: Nonce,
     },
 }
 
-/// Links to other supervisors; clones share them.
+/// Connections to other supervisors; clones share them.
 #[derive(Clone)]
 pub(crate) struct PeerLinks(Arc<Shared>);
 
@@ -57,12 +57,12 @@ struct Shared {
     me: PeerId,
     runtime: Handle,
     inputs: mpsc::Sender<Input>,
-    /// The secret of the ticket with which this one joins.
+    /// The secret of the ticket with which this supervisor joins.
     proof: Option<[u8; 16]>,
     journal: OnceLock<Journal>,
     tripwires: OnceLock<Tripwires>,
     peers: Mutex<HashMap<PeerId, Peer>>,
-    /// Links that others dialled and that were open when the last came: each supervisor dials two.
+    /// Connections that others dialled and that were open when the last one arrived. Each supervisor dials two.
     admitted: Mutex<Vec<LinkSender>>,
 }
 
@@ -87,7 +87,7 @@ impl Drop for Shared {
 }
 
 impl PeerLinks {
-    /// No links yet; their tasks will run on `runtime`.
+    /// Creates the table without connections. Their tasks will run on `runtime`.
     pub fn new(
         net: Net,
         runtime: Handle,
@@ -107,19 +107,19 @@ impl PeerLinks {
         }))
     }
 
-    /// What answers the journals of others.
+    /// Sets the journal that answers the journals of others.
     pub fn serve(&self, journal: Journal) {
         _ = self.0.journal.set(journal);
     }
 
-    /// Where the others may hold tripwires.
+    /// Sets where the others may connect their tripwires.
     pub fn offer(&self, tripwires: Option<Tripwires>) {
         if let Some(tripwires) = tripwires {
             _ = self.0.tripwires.set(tripwires);
         }
     }
 
-    /// Keeps links to exactly these.
+    /// Keeps connections to exactly these supervisors.
     pub fn keep(&self, supervisors: &[PeerAddr]) {
         let mut gone = Vec::new();
         self.0.lock().retain(|peer, link| {
@@ -134,7 +134,7 @@ impl PeerLinks {
             self.ensure(addr);
         }
         for peer in gone {
-            // The loop itself may be what calls, so that it cannot wait for its queue.
+            // The loop itself may be the caller, so this must not wait for the loop's queue.
             if let Err(TrySendError::Full(gone)) = self.0.inputs.try_send(Input::Undialled { peer })
             {
                 let inputs = self.0.inputs.clone();
@@ -143,7 +143,7 @@ impl PeerLinks {
         }
     }
 
-    /// Keeps a link to this one too.
+    /// Keeps a connection to this supervisor too.
     pub fn ensure(&self, addr: &PeerAddr) {
         if addr.peer == self.0.me {
             return;
@@ -167,7 +167,7 @@ impl PeerLinks {
         }
     }
 
-    /// Closes every link that this peer dialled: it was revoked, and is heard no more.
+    /// Closes every connection that a revoked peer dialled.
     pub fn shut_out(&self, peer: PeerId) {
         let mut admitted = self.0.lock_admitted();
         for link in admitted.extract_if(.., |link| link.peer() == peer) {
@@ -180,31 +180,31 @@ impl PeerLinks {
         self.0.net.hang_up(worker);
     }
 
-    /// Where others can dial this supervisor now.
+    /// Returns the addresses at which others can dial this supervisor now.
     pub fn local_addr(&self) -> PeerAddr {
         self.0.net.local_addr()
     }
 
-    /// The grid's relays are these now.
+    /// Uses these relays from now on.
     pub fn use_relays(&self, relays: Vec<PeerAddr>) {
         let net = self.0.net.clone();
         let setting = async move { net.set_relays(&relays).await };
         self.0.runtime.spawn(setting);
     }
 
-    /// Those to which a link is open.
+    /// Returns the supervisors that this one is connected to.
     pub fn open(&self) -> Vec<PeerId> {
         let peers = self.0.lock();
         let open = peers.iter().filter(|(_, peer)| peer.caller.is_some());
         open.map(|(peer, _)| *peer).collect()
     }
 
-    /// Tells another supervisor something as its leader.
+    /// Sends another supervisor a message as its leader.
     pub fn tell(&self, to: PeerId, msg: FromLeader) {
         self.note(to, Note::FromLeader(msg));
     }
 
-    /// Answers the leader, over the link that it dialled where that is known, else over the own one.
+    /// Sends the leader a message, over the connection that it dialled if that is known, otherwise over the own one.
     pub fn tell_leader(&self, to: PeerId, over: Option<&Caller>, msg: ToLeader) {
         match over {
             Some(caller) => say(caller, &Note::ToLeader(msg)),
@@ -219,7 +219,7 @@ impl PeerLinks {
         }
     }
 
-    /// Asks another supervisor about the group.
+    /// Sends another supervisor a request about the group and returns the reply.
     pub async fn ask(
         &self,
         to: PeerId,
@@ -233,10 +233,10 @@ impl PeerLinks {
         answer.map_err(io::Error::other)
     }
 
-    /// Lets in a supervisor that dialled this one, and serves it until the link ends.
+    /// Admits a supervisor that dialled this one, and serves its connection until it closes.
     pub fn admit(&self, incoming: Incoming, welcome: Vec<u8>) {
         let shared = self.0.clone();
-        // Where the transport is: the journal's heartbeats wait for nothing else.
+        // On the transport's thread, so that the journal's heartbeats wait for nothing else.
         self.0.runtime.spawn(async move {
             let peer = incoming.peer;
             let Ok(link) = incoming.accept(&welcome).await else {
@@ -259,7 +259,7 @@ impl Transport for PeerLinks {
     async fn call(&self, to: &GroupMember, request: Bytes, limit: Duration) -> io::Result<Bytes> {
         let caller = self.0.caller(&to.peer, request.len() > BULK_BYTES);
         let Some(caller) = caller else {
-            // Where it is dialled already, that may be a newer address than the one given here.
+            // If it is dialled already, the known address may be newer than this one.
             if !self.0.lock().contains_key(&to.peer.peer) {
                 self.ensure(&to.peer);
             }
@@ -278,14 +278,14 @@ fn say(caller: &Caller, note: &Note) {
         .map_err(|error| error.to_string())
         .and_then(|note| caller.note(note.into()).map_err(|error| error.to_string()));
     if let Err(error) = sent {
-        // On its next link each side says again what the other has to know.
+        // On the next connection each side repeats what the other has to know.
         tracing::warn!(peer = %caller.peer().short(), %error, "a supervisor does not keep up; disconnected");
         caller.link().close(CloseReason::Lost);
     }
 }
 
 impl Peer {
-    /// Ends its links and dials no more. A peer that holds a tripwire beside them would keep them open.
+    /// Closes the connections and stops dialling. The peer's tripwire beside them would keep them open.
     fn let_go(&self) {
         self.keeper.abort();
         let bulk = match &self.bulk {
@@ -345,7 +345,7 @@ impl Shared {
             .map(|(link, _)| link)
     }
 
-    /// Lets the peer that dialled a link hold a tripwire beside it.
+    /// Lets the peer that dialled a connection connect a tripwire beside it.
     fn offer_tripwire(&self, caller: &Caller) {
         let mut nonce = Nonce::default();
         let Some(tripwires) = self.tripwires.get() else {
@@ -368,7 +368,7 @@ impl Shared {
         });
     }
 
-    /// Holds a tripwire beside a link; when it breaks, the process at its other end is gone.
+    /// Connects a tripwire beside a connection. When it breaks, the process at the other end is gone.
     async fn hold_tripwire(self: Arc<Self>, caller: Caller, port: u16, nonce: Nonce) {
         let link = caller.link();
         let ips = link.remote_addrs().into_iter().map(|addr| addr.ip());
@@ -381,7 +381,7 @@ impl Shared {
         }
     }
 
-    /// The process of another supervisor has ended.
+    /// Handles the end of another supervisor's process.
     fn ended(&self, caller: &Caller) {
         let peer = caller.peer();
         caller.link().close(CloseReason::Lost);
@@ -395,7 +395,7 @@ impl Shared {
         }
     }
 
-    /// Hears a link until it ends, in either direction.
+    /// Receives messages on a connection, whichever side dialled it, until it closes.
     async fn hear(self: &Arc<Self>, caller: &Caller, mut hearing: Hearing) {
         let peer = caller.peer();
         while let Ok(heard) = hearing.next().await {
@@ -444,7 +444,7 @@ async fn dial_bulk(shared: Arc<Shared>, addr: PeerAddr) {
     };
     match shared.lock().get_mut(&addr.peer) {
         Some(peer) => peer.bulk = bulk,
-        // It was let go meanwhile.
+        // The supervisor was dropped meanwhile.
         None => return,
     }
     if let Some((caller, hearing)) = hearing {
@@ -452,7 +452,7 @@ async fn dial_bulk(shared: Arc<Shared>, addr: PeerAddr) {
     }
 }
 
-/// Dials a supervisor again and again for as long as the links live and this task does.
+/// Dials a supervisor again and again until the table or this task ends.
 async fn keep_connected(shared: std::sync::Weak<Shared>, addr: PeerAddr) {
     let mut pause = Pause::new();
     loop {
@@ -517,7 +517,7 @@ mod tests {
         Net::bind(config).await.unwrap()
     }
 
-    /// Dials, and is let in.
+    /// Dials, and is admitted.
     async fn link(from: &Net, to: &Net, links: &PeerLinks) -> Link {
         let hello = Hello {
             role: Role::Supervisor,

@@ -1,5 +1,5 @@
-//! Carries out what [`hedge_core::group`] decides about the group of supervisors, and sends a member's requests to join
-//! and to vote to the leader.
+//! Carries out what [`hedge_core::group`] decides about the group of supervisors, and sends this supervisor's
+//! requests to join and to vote to the leader.
 
 use super::core_loop::{Input, Loop};
 use super::invitations;
@@ -16,66 +16,66 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, watch};
 
-/// How long another supervisor may take to answer about the group.
+/// How long another supervisor may take to reply about the group.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
-/// Between two questions of one that waits for its vote.
+/// The delay between two requests for a vote.
 const VOTE_AGAIN: Duration = Duration::from_millis(100);
-/// A question of one supervisor to another about the group.
+/// A request of one supervisor to another about the group.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum GroupRequest {
     /// Let this member follow.
     Join {
-        /// Its name in the group.
+        /// Its id in the group.
         id: NodeId,
-        /// Who it is.
+        /// The member.
         member: GroupMember,
     },
     /// Give this member a vote as soon as it is up to date.
     Vote(NodeId),
-    /// A ticket for peers of this role, in place of one that is not valid.
+    /// Make a ticket for peers of this role, to replace one that is not valid.
     Ticket {
-        /// Who joins by it.
+        /// The role of its holders.
         role: Role,
-        /// The one that there is.
+        /// The present ticket.
         have: Option<Hash>,
     },
 }
 
-/// The answer.
+/// The reply to a [`GroupAsk`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum GroupReply {
     /// Done.
     Ok,
     /// Not yet; ask again.
     Later,
-    /// Another leads: ask there.
+    /// Another supervisor leads: ask it.
     NotLeading,
-    /// It cannot be; a sentence.
+    /// Refused, with the reason as a sentence.
     No(String),
-    /// A ticket's text.
+    /// The text of a ticket.
     Ticket(String),
 }
 
-/// Changes to the group, one at a time, on whichever supervisor leads.
+/// Makes changes to the group one at a time. They have an effect only on the leader.
 #[derive(Clone)]
 pub(crate) struct Changes {
     journal: Journal,
     one: Arc<Mutex<()>>,
 }
 
-/// The turn of one change: the group does not change before it ends.
+/// The lock for one change. The group does not change otherwise until it is dropped.
 pub(crate) struct Turn {
     changes: Changes,
     _one: OwnedMutexGuard<()>,
 }
 
 impl Turn {
-    /// The group as it is.
+    /// Returns the present group.
     pub fn group(&self) -> Group {
         self.changes.group()
     }
 
-    /// Makes a change that was decided in this turn.
+    /// Makes a change that was decided while this lock was held.
     pub async fn make(&self, change: Change) -> Result<(), StoreError> {
         self.changes.make(change).await
     }
@@ -89,7 +89,7 @@ impl Changes {
         }
     }
 
-    /// Lets a member follow, or records its new address or format.
+    /// Adds a member without a vote, or records its new address or format.
     pub async fn join(&self, id: NodeId, member: &GroupMember) -> GroupReply {
         self.plan(|group| group.join(id, member)).await
     }
@@ -99,7 +99,7 @@ impl Changes {
         self.plan(|group| group.vote(id)).await
     }
 
-    /// The turn of a change; none while another change is under way.
+    /// Takes the lock for a change; none while another change is in progress.
     pub fn turn(&self) -> Option<Turn> {
         let one = self.one.clone().try_lock_owned().ok()?;
         Some(Turn {
@@ -141,7 +141,7 @@ impl Changes {
 }
 
 impl Loop {
-    /// Gives the vote of a supervisor that has been absent for long to one that stands by.
+    /// Gives the vote of a supervisor that has been absent for long to one on standby.
     pub(super) fn replace_absent(&mut self) {
         let after = self.core.state().settings().promote_after;
         let open = self.setup.links.open();
@@ -149,7 +149,7 @@ impl Loop {
         let connected = |peer| open.contains(&peer);
         self.absences
             .observe(now, &view(&self.group.borrow()), connected);
-        // While another change is under way nothing is decided; this is called again soon.
+        // Another change is in progress. This is called again soon.
         let Some(turn) = self.changes.turn() else {
             return;
         };
@@ -166,7 +166,7 @@ impl Loop {
         });
     }
 
-    /// Takes supervisors that were revoked out of the group.
+    /// Removes revoked supervisors from the group.
     pub(super) fn remove_revoked(&self) {
         let Some(turn) = self.changes.turn() else {
             return;
@@ -191,7 +191,7 @@ impl Loop {
         });
     }
 
-    /// Whether a peer can lead: it is connected, was not revoked, and can store.
+    /// Returns whether a peer can lead: it is connected, was not revoked, and can store.
     fn fit_to_lead(&self) -> impl Fn(PeerId) -> bool {
         let open = self.setup.links.open();
         move |peer| {
@@ -200,14 +200,14 @@ impl Loop {
         }
     }
 
-    /// The voter that leads best after this one.
+    /// Returns the best voter to lead after this one.
     pub(super) fn successor(&self) -> Option<NodeId> {
         let group = self.group.borrow();
         view(&group).successor(self.fit_to_lead())
     }
 }
 
-/// The group as the core looks at it.
+/// Converts the group for the core.
 pub(super) fn view(group: &Group) -> group::Group<'_> {
     group::Group {
         me: group.me,
@@ -230,7 +230,7 @@ impl From<Refusal> for GroupReply {
 fn refused(error: StoreError) -> GroupReply {
     match error {
         StoreError::NotLeading { .. } => GroupReply::NotLeading,
-        // The only one that another leader, or the next moment, does not change.
+        // The only error that neither another leader nor time will resolve.
         error @ StoreError::TooOld { .. } => GroupReply::No(error.to_string()),
         error => {
             tracing::info!(%error, "the group was not changed yet");
@@ -239,7 +239,7 @@ fn refused(error: StoreError) -> GroupReply {
     }
 }
 
-/// Answers a question about the group.
+/// Answers a request about the group.
 pub(crate) async fn answer(
     request: GroupRequest,
     changes: Changes,
@@ -252,7 +252,7 @@ pub(crate) async fn answer(
     }
 }
 
-/// Joins a group. Goes on until this member is in it; an error says that it never will be.
+/// Joins a group: repeats the request until this member is in the group. An error means that it never will be.
 pub(crate) async fn join(
     changes: &Changes,
     links: &PeerLinks,
@@ -280,7 +280,7 @@ fn ask_to_join(id: NodeId, me: &GroupMember) -> GroupRequest {
     GroupRequest::Join { id, member }
 }
 
-/// Asks for a vote, until it has it and nothing of its earlier lives is left in the group.
+/// Requests a vote until this member has it and its former ids are removed from the group.
 pub(crate) async fn get_vote(
     changes: &Changes,
     links: &PeerLinks,
@@ -311,15 +311,15 @@ fn settled(group: &watch::Receiver<Group>) -> bool {
     view(&group).is_settled(group.me)
 }
 
-/// Tells the group where this member is now, where the journal says something else: it has started again at
-/// another port, or its machine has other addresses.
+/// Tells the group this supervisor's address if it differs from the one in the journal: after a restart at another
+/// port, or when its machine has other addresses.
 #[derive(Clone, Default)]
 pub(crate) struct Moved {
     telling: Arc<AtomicBool>,
 }
 
 impl Moved {
-    /// Looks again; what there is to tell is told beside the caller.
+    /// Compares the addresses, and reports a difference in a separate task.
     pub fn look(&self, changes: &Changes, links: &PeerLinks, format_max: u32) {
         let group = changes.group();
         let Some(seat) = group.seats.get(&group.me) else {
@@ -365,7 +365,7 @@ async fn ask_leader(links: &PeerLinks, request: &GroupRequest) -> Result<bool, S
     Ok(false)
 }
 
-/// A ticket from the one that leads, in place of one that is not valid.
+/// Requests a ticket from the leader, to replace one that is not valid.
 pub(crate) async fn ticket(links: &PeerLinks, role: Role, have: Option<Hash>) -> GroupReply {
     let request = GroupRequest::Ticket { role, have };
     for peer in links.open() {

@@ -1,5 +1,5 @@
-//! The supervisor's loop: messages and heartbeats in, assignments and answers out, around the core; and its
-//! place in the group of supervisors, which the journal keeps.
+//! The supervisor's shell: messages and heartbeats in, assignments and replies out, around the core; and its
+//! membership in the group of supervisors, which the journal replicates.
 
 mod acceptor;
 mod actions;
@@ -37,37 +37,37 @@ use std::path::PathBuf;
 use tokio::sync::watch::Receiver;
 use tokio::sync::{mpsc, oneshot};
 
-/// How to run a supervisor.
+/// The configuration of a supervisor.
 #[derive(Clone, Debug)]
 pub struct SupervisorConfig {
-    /// Its folder: identity, journal, content, tickets.
+    /// Its directory: identity, journal, blobs, tickets.
     pub dir: PathBuf,
-    /// Where it listens; at port 0 it takes the port that it had before, where that is free.
+    /// Where it listens. At port 0 it uses its former port, if that is free.
     pub listen: SocketAddr,
-    /// Whether it can be found on the local network without an address, and looks for others there.
+    /// Whether it uses mDNS to find other supervisors on the local network and to be found there.
     pub mdns: bool,
-    /// Whether its journal lives on disk, in its folder; if not, the grid ends with the process.
+    /// Whether its journal is on disk. If not, the grid ends with the process.
     pub durable: bool,
-    /// Whether it leaves tickets in its folder for peers on this machine.
+    /// Whether it leaves tickets in its directory for peers on this machine.
     pub write_tickets: bool,
-    /// The group to join; a grid of its own is founded without.
+    /// A ticket of the group to join; none founds a grid.
     pub join: Option<Ticket>,
-    /// Whether it asks for a vote in its group; one that only stands by gets one when another is gone.
+    /// Whether it requests a vote in its group. A standby supervisor gets one only when another is absent.
     pub vote: bool,
-    /// Whether it makes itself the only one of its group first, with what it has.
+    /// Whether it first makes itself the only member of its group, with the data that it has.
     pub recover: bool,
-    /// How fast the end of a leader is noticed.
+    /// How soon it notices the failure of a leader.
     pub timing: Timing,
-    /// The newest format of records that it reads and writes: all that this version knows, or less, to be as an
-    /// earlier version was.
+    /// The newest record format that it reads and writes: the newest of this version, or less to act like an earlier
+    /// version.
     pub format_max: u32,
-    /// Where it is recorded what its core hears and wants, if anywhere: for who looks for the cause of a fault, or
-    /// checks that nothing else decides.
+    /// Records the events and effects of its core, to find the cause of a fault or to check that only the core
+    /// decides.
     pub recording: Option<Recording>,
 }
 
 impl SupervisorConfig {
-    /// In these folders, at any free port of every address, with a journal on disk.
+    /// Returns a configuration with these directories, any free port of every address, and a journal on disk.
     pub fn new(folders: &Folders) -> Self {
         Self {
             dir: folders.supervisor(),
@@ -84,7 +84,7 @@ impl SupervisorConfig {
         }
     }
 
-    /// For a grid of one process on this machine, which ends with it.
+    /// Returns a configuration for a grid of one process on this machine, which ends with it.
     pub fn temporary(dir: PathBuf) -> Self {
         Self {
             dir,
@@ -102,7 +102,7 @@ impl SupervisorConfig {
     }
 }
 
-/// A running supervisor; cheap to clone. It ends when [`Supervisor::stop`] is called, or cannot go on.
+/// A running supervisor; cheap to clone. It ends when [`Supervisor::stop`] is called or when it cannot continue.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
     pub(crate) inputs: mpsc::Sender<Input>,
@@ -116,12 +116,12 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Who and where it is.
+    /// Returns its id and addresses.
     pub fn addr(&self) -> &PeerAddr {
         &self.addr
     }
 
-    /// A ticket without end for peers of this role; only the supervisor that leads makes them.
+    /// Makes a ticket for peers of this role that does not expire. Only the leader can make tickets.
     pub async fn ticket(&self, role: Role) -> Result<Ticket, NodeError> {
         let request = Request::Ticket {
             role,
@@ -137,12 +137,12 @@ impl Supervisor {
         }
     }
 
-    /// A process on this machine that was started as a worker has ended: nobody needs to wait for gap.
+    /// Reports that a process on this machine which was a worker has ended, so that it is lost at once.
     pub(crate) async fn worker_process_ended(&self, pid: u32) {
         _ = self.inputs.send(Input::WorkerProcessEnded(pid)).await;
     }
 
-    /// Waits until it leads and is at work.
+    /// Waits until it leads.
     async fn live(&self) -> Result<(), NodeError> {
         let mut standing = self.standing.clone();
         let standing = standing.wait_for(|now| now.live || now.ended.is_some());
@@ -153,7 +153,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until it has ended by itself; says why.
+    /// Waits until it has ended by itself. Returns why.
     pub async fn ended(&self) -> NodeError {
         let mut standing = self.standing.clone();
         match standing.wait_for(|now| now.ended.is_some()).await {
@@ -162,7 +162,7 @@ impl Supervisor {
         }
     }
 
-    /// Closes all connections and ends; hands over the lead first, where there are others.
+    /// Stops: hands over leadership if there are other supervisors, and closes all connections.
     pub async fn stop(self) {
         let (done, stopped) = oneshot::channel();
         if self.inputs.send(Input::Stop(done)).await.is_ok() {
@@ -188,7 +188,7 @@ fn ended(standing: &Standing) -> NodeError {
     }
 }
 
-/// Runs a supervisor until `stop` resolves; `started` is called once it accepts peers.
+/// Runs a supervisor until `stop` resolves. Calls `started` once it accepts peers.
 pub async fn run(
     config: SupervisorConfig,
     started: impl FnOnce(&Supervisor),
@@ -208,8 +208,8 @@ pub async fn run(
     }
 }
 
-/// Where workers and other supervisors connect their tripwires: at the port that has a UDP port's number, if that is
-/// free.
+/// Opens the TCP port for the tripwires of workers and other supervisors: the one with the number of a UDP port, if
+/// that is free.
 async fn tripwires(
     transport: &Threads,
     listen: SocketAddr,
@@ -227,7 +227,7 @@ async fn tripwires(
     Ok(tripwires)
 }
 
-/// The text form of a ticket with this secret.
+/// Returns the text form of a ticket with this secret.
 pub(crate) fn ticket_text(
     role: Role,
     standard: Standard,

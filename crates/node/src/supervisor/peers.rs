@@ -1,4 +1,4 @@
-//! One task for each connection: frames in, to the core's queue.
+//! One task for each connection, which reads frames into the core's queue.
 
 use super::core_loop::{ConnId, From, Input};
 use super::links::PeerLinks;
@@ -8,7 +8,7 @@ use hedge_model::msg::{Ask, FromWorker, Role, Welcome};
 use hedge_net::{CloseReason, Incoming, Link, LinkReceiver, LinkSender, Net};
 use tokio::sync::mpsc;
 
-/// Hands everybody who says hello to the core, which decides.
+/// Passes every peer that connects to the core, which decides whether to admit it.
 pub(super) async fn open_acceptor(net: Net, inputs: mpsc::Sender<Input>) {
     while let Some(incoming) = net.accept().await {
         if inputs
@@ -58,7 +58,7 @@ pub(super) async fn decide(
     incoming.refuse(reason);
 }
 
-/// Reads a connection until it ends.
+/// Starts to read a connection, until it closes.
 pub(super) fn serve(
     link: Link,
     role: Role,

@@ -8,7 +8,7 @@ use hedge_model::msg::{Answer, Reply, Request, Role};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 
-/// Pending requests of all clients, watches among them.
+/// The most pending requests of all clients, including watches.
 const ASKED_MAX: usize = 65_536;
 
 /// Where the replies to a request go.
@@ -24,7 +24,7 @@ pub(crate) enum ReplyTo {
 }
 
 impl Input {
-    /// A request from within this process, in this role, and where its one reply arrives.
+    /// Returns a request from within this process in this role, and the receiver of its one reply.
     pub fn ask(role: Role, request: Request) -> (Self, oneshot::Receiver<Reply>) {
         let (reply, answer) = oneshot::channel();
         let local = Self::Local {
@@ -40,7 +40,7 @@ impl Input {
 pub(super) struct PendingRequests {
     last: u64,
     open: HashMap<u64, (ReplyTo, Option<Asked>)>,
-    /// Requests that wait until it is certain who leads.
+    /// Requests that are kept until it is certain who leads.
     held: VecDeque<(Requester, u64, Request)>,
 }
 
@@ -58,12 +58,12 @@ impl PendingRequests {
         self.held.push_back((requester, request_id, request));
     }
 
-    /// Whether any request is kept.
+    /// Returns whether any request is kept.
     pub fn holds_any(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// The request that was kept for longest.
+    /// Removes and returns the request that was kept for longest.
     pub fn next_held(&mut self) -> Option<(Requester, u64, Request)> {
         self.held.pop_front()
     }
@@ -127,7 +127,7 @@ impl PendingRequests {
     }
 }
 
-/// Whether a watch ends with this.
+/// Returns whether a watch ends with this reply.
 fn is_last(reply: &Reply) -> bool {
     !matches!(reply, Reply::Job(view) if !view.state.ended())
 }

@@ -1,13 +1,13 @@
-//! A recording of a running supervisor: all that its core heard, and what that led to.
+//! A recording of a running supervisor: the events of its core and their effects.
 
 use hedge_core::supervisor::{Config, Effects, Event, State, Supervisor};
 use hedge_model::Time;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Steps that are kept; nothing is recorded beyond them.
+/// The most steps. Nothing is recorded beyond them.
 const STEPS_MAX: usize = 1_000_000;
 
-/// Records one supervisor, from its start on; cheap to clone.
+/// Records one supervisor from its start on; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Recording(Arc<Mutex<Recorded>>);
 
@@ -15,18 +15,18 @@ pub struct Recording(Arc<Mutex<Recorded>>);
 struct Recorded {
     config: Option<Config>,
     steps: Vec<Step>,
-    /// Steps beyond those that are kept.
+    /// How many steps were not recorded.
     left_out: u64,
 }
 
 #[derive(Debug)]
 enum Step {
-    /// The core took over this state.
+    /// The core restored this state.
     Restored(Box<State>),
     Heard(Box<Heard>),
 }
 
-/// What the core heard, and what that led to.
+/// An event and its effects.
 #[derive(Debug)]
 struct Heard {
     now: Time,
@@ -34,14 +34,14 @@ struct Heard {
     effects: Effects,
 }
 
-/// What a recording is made of.
+/// The size of a replayed recording.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
-    /// Events that the core heard.
+    /// Events that the core handled.
     pub events: usize,
     /// Records that it proposed.
     pub proposals: usize,
-    /// Actions that it wanted.
+    /// Actions that it requested.
     pub actions: usize,
 }
 
@@ -69,8 +69,8 @@ impl Recording {
         });
     }
 
-    /// Has a core of its own hear the same again, and compares what that leads to. Where it differs, the supervisor used
-    /// something that it did not hear as an event.
+    /// Replays the events in a new core and compares their effects. If they differ, the supervisor used something
+    /// that was not an event.
     ///
     /// # Errors
     /// The first difference, or why nothing can be compared.

@@ -9,16 +9,16 @@ use hedge_model::msg::{Answer, Refusal, RefusalKind, Reply, Request, Role, Share
 use hedge_model::{Data, Hash, InputServer, JobId, JobSpec, PeerAddr, SubmitKey};
 use std::sync::Arc;
 
-/// What a submission says beside its content.
+/// A submission without its content.
 #[derive(Debug)]
 pub(crate) struct NewJob {
     key: SubmitKey,
     from: InputServer,
-    /// The open job that it extends; none for one that is a job.
+    /// The open job to extend; none for a new job.
     extends: Option<JobId>,
 }
 
-/// What is submitted.
+/// The content of a submission.
 #[derive(Debug)]
 pub(crate) enum Submitted {
     Job(Arc<JobSpec>),
@@ -26,7 +26,7 @@ pub(crate) enum Submitted {
 }
 
 impl Loop {
-    /// A request of this process, under the supervisor's identity and in this role.
+    /// Handles a request of this process, with the supervisor's identity and in this role.
     pub(super) fn ask_here(&mut self, role: Role, request: Request, reply_to: ReplyTo) {
         let peer = self.setup.addr.peer;
         self.ask(Requester::Here { peer, role }, request, reply_to);
@@ -50,15 +50,15 @@ impl Loop {
         }
     }
 
-    /// Whether another may lead meanwhile: no majority was heard for as long as a lead lasts. What this one knows
-    /// may be old then, and nothing is answered from it.
+    /// Returns whether another supervisor may lead meanwhile, because no majority was heard for the duration of a
+    /// lease. What this one knows may then be outdated, so it answers no requests from it.
     fn may_be_replaced(&self) -> bool {
         let group = self.group.borrow();
         let led = self.core.is_live() && group.leading && group.quorum_at.is_some();
         led && !group.surely_leads(&self.setup.timing)
     }
 
-    /// Goes on with the questions that were held back, once it leads surely or surely not.
+    /// Continues with the kept requests once this supervisor surely leads or surely does not.
     pub(super) fn ask_held(&mut self) {
         while self.pending.holds_any() && !self.may_be_replaced() {
             if let Some((requester, request_id, request)) = self.pending.next_held() {
@@ -98,8 +98,8 @@ impl Loop {
         }
     }
 
-    /// Hands a job to the core once its description is here and checked: at once where it came with the request and the
-    /// check is short.
+    /// Passes a job to the core once its specification is here and checked: at once if it came with the request and
+    /// the check is short.
     fn ask_submit(&mut self, requester: Requester, request_id: u64, job: NewJob, spec: Data) {
         if let Requester::Peer(peer) = requester
             && !hedge_net::serves_for(peer, &job.from)
@@ -152,8 +152,7 @@ impl Loop {
         });
     }
 
-    /// Draws a ticket's secret and asks the core for the ticket: it gets the secret's hash, and the text to answer
-    /// with.
+    /// Draws a ticket's secret and passes the request to the core, with the secret's hash and the text to reply with.
     fn ask_ticket(
         &mut self,
         requester: Requester,
@@ -207,7 +206,7 @@ impl Loop {
         });
     }
 
-    /// Inputs that are in the own store: a client within this process puts all of them there.
+    /// Returns inputs that are in this supervisor's store. A client within this process has put all of them there.
     fn held_inputs(&self, requester: Requester, offer: &Offer) -> Vec<Hash> {
         let held = |hash: &Hash| self.setup.store.has(*hash);
         match requester {
@@ -219,7 +218,7 @@ impl Loop {
         }
     }
 
-    /// All supervisors of the grid, this one first.
+    /// Returns all supervisors of the grid, this one first.
     pub(super) fn supervisors_here_first(&self) -> Vec<PeerAddr> {
         let me = &self.setup.addr;
         let mut all = self.core.supervisors();
@@ -239,10 +238,10 @@ impl Loop {
     }
 }
 
-/// What takes a while before a job is handed to the core.
+/// Work that takes a while before a job is passed to the core.
 enum Slow {
     Check(Box<JobSpec>),
-    /// By hash and length.
+    /// A fetch, by hash and length.
     Fetch(Hash, u64),
 }
 

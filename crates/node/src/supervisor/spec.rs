@@ -1,4 +1,4 @@
-//! Job specifications as they arrive: decoded, and fetched from the client first where they are long.
+//! Decodes and checks submitted specifications, and fetches long ones from the client first.
 
 use super::requests::Submitted;
 use hedge_model::spec::{Extension, SPEC_BYTES_MAX};
@@ -7,13 +7,13 @@ use hedge_model::{Hash, JobSpec, PeerAddr};
 use hedge_net::Fetcher;
 use std::sync::Arc;
 
-/// A job whose names are not checked yet.
+/// Decodes a job. Its names are not checked yet.
 pub(super) fn decode(bytes: &[u8]) -> Result<JobSpec, String> {
     JobSpec::decode(bytes)
         .map_err(|error| format!("the job cannot be read: {error}; nothing was accepted"))
 }
 
-/// Groups for an open job, which are checked against that.
+/// Decodes groups for an open job. The core checks them against the job.
 pub(super) fn decode_groups(bytes: &[u8]) -> Result<Submitted, String> {
     let decoded = Extension::decode(bytes);
     let groups = decoded.map(|extension| Submitted::Groups(Arc::new(extension)));
@@ -31,15 +31,15 @@ pub(super) fn check(spec: JobSpec) -> Result<Arc<JobSpec>, String> {
     }
 }
 
-/// Checks a job without holding others up.
+/// Checks a job on a blocking thread.
 pub(super) async fn check_apart(spec: JobSpec) -> Result<Arc<JobSpec>, String> {
     let checked = tokio::task::spawn_blocking(move || check(spec)).await;
     checked
         .map_err(|error| format!("the job could not be checked: {error}; nothing was accepted"))?
 }
 
-/// Fetches a job's description, or that of groups, from the peer that serves it. It does not look into the own store: the submitter has to hold
-/// the description.
+/// Fetches a specification from the peer that serves it. It does not use this supervisor's own store, because the
+/// submitter must hold the specification.
 pub(super) async fn fetch_spec(
     fetcher: &Fetcher,
     hash: Hash,

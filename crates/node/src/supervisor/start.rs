@@ -1,4 +1,4 @@
-//! How a supervisor starts: its port, its journal, its group.
+//! Starts a supervisor: its port, its journal, and its place in the group.
 
 use super::core_loop::{Loop, Setup, Standing};
 use super::disk::Disk;
@@ -23,13 +23,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, watch};
 
-/// Batches of messages that wait for the core; senders beyond wait, and the network holds their peers back.
+/// The most batches of messages that wait for the core. Further senders wait, and their peers get back-pressure.
 const INPUTS_MAX: usize = 4096;
-/// Folders of damaged journals that are kept.
+/// The most directories of damaged journals that are kept.
 const PUT_ASIDE_MAX: u32 = 100;
 impl Supervisor {
-    /// Opens the port and the journal. A supervisor that is alone leads when this returns; one of a group
-    /// follows or leads as the group decides.
+    /// Opens the port and the journal. A supervisor that is alone in its group leads when this returns. In a larger
+    /// group it follows or leads as the group decides.
     pub async fn start(config: SupervisorConfig) -> Result<Self, NodeError> {
         let lock = occupy(&config.dir)?;
         let key = hedge_net::load_or_create_identity(&config.dir)?;
@@ -96,7 +96,7 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    /// Waits until it leads alone, and leaves tickets.
+    /// Waits until it leads alone, and writes ticket files.
     async fn lead(&self, invitations: Option<Invitations>) -> Result<(), NodeError> {
         self.live().await?;
         if let Some(mut invitations) = invitations {
@@ -106,7 +106,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Becomes what it is to be in its group, which goes on when this returns.
+    /// Joins its group and gets its vote, in a task that continues after this returns.
     fn take_part(
         &self,
         config: SupervisorConfig,
@@ -129,7 +129,7 @@ impl Supervisor {
     }
 }
 
-/// Becomes what it is to be in its group, and leaves tickets; an error is its end.
+/// Joins its group, gets its vote, and keeps ticket files up to date. An error ends the supervisor.
 async fn stay(
     config: SupervisorConfig,
     journal: Journal,
@@ -140,7 +140,7 @@ async fn stay(
     let changes = Changes::new(journal);
     let group = membership::join(&changes, &links, &member).await?;
     if config.durable {
-        // Before it counts: from now on it finds its group again, also where its journal is lost.
+        // Saved before it votes, so that it finds its group again even if its journal is lost.
         Known::of_group(&config.dir).save(&group);
     }
     if config.vote {
@@ -170,7 +170,7 @@ fn start_watch(
 }
 
 impl SupervisorConfig {
-    /// The supervisor as its group is to know it.
+    /// Returns this supervisor as a member of its group.
     fn member(&self, peer: PeerAddr) -> GroupMember {
         let format_max = self.format_max;
         GroupMember { peer, format_max }
@@ -191,7 +191,7 @@ fn audit(config: &SupervisorConfig) -> Audit {
     }
 }
 
-/// The other supervisors, as far as this one knows before its journal says.
+/// Returns the other supervisors that are known before the journal is open.
 fn known_group(
     config: &SupervisorConfig,
     known: Option<&Known>,
@@ -205,7 +205,7 @@ fn known_group(
     group
 }
 
-/// Opens the journal. One that is damaged is put aside where there is a group to have it from again.
+/// Opens the journal. A damaged one is renamed and kept if there is a group to get the log from again.
 async fn open_journal(
     config: &SupervisorConfig,
     member: &GroupMember,
@@ -254,8 +254,8 @@ fn put_aside(folder: &Path) -> Result<PathBuf, NodeError> {
     Ok(aside)
 }
 
-/// Founds a grid where there is nothing to go on with and nobody to join. Says whether this supervisor is
-/// alone in its group.
+/// Founds a grid if there is neither a journal nor a group to join. Returns whether this supervisor is alone in its
+/// group.
 async fn begin(
     config: &SupervisorConfig,
     journal: &Journal,
@@ -275,7 +275,7 @@ async fn begin(
     Ok(false)
 }
 
-/// Opens the port: the one it had before, where none is asked for, so that others find it there.
+/// Opens the port. If none is given, it uses the former one, where others look for it.
 async fn bind(
     transport: &Threads,
     content: &Threads,

@@ -1,5 +1,5 @@
-//! The monitor beside the transport: heartbeats are stamped where they arrive, a thread at raised priority checks
-//! who is silent, and what both find joins the core's queue.
+//! Runs the monitor beside the transport. Heartbeats get their time of arrival where they arrive, a thread with
+//! raised priority checks for missing ones, and findings of both go into the core's queue.
 
 use super::core_loop::{ConnId, Input};
 use crate::NodeError;
@@ -18,16 +18,16 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
-/// Heartbeats taken from the transport at once.
+/// The most heartbeats taken from the transport at once.
 const HEARTBEATS_AT_ONCE: usize = 64;
-/// Findings that wait for room in the core's queue. Beyond, news of progress and of owners are dropped, the latter
-/// of which come by message too; what remains is bounded by the number of workers.
+/// The most findings that wait for the core's queue. Beyond it, progress and changes of owners are dropped; the
+/// latter also arrive as messages. The other findings are bounded by the number of workers.
 const WAITING_MAX: usize = 10_000;
-/// How long to wait before the core's queue is tried again.
+/// The delay before the core's queue is tried again.
 const RETRY: Duration = Duration::from_millis(1);
-/// How long the measurement of one link may take, from the order to the figure.
+/// The time limit for the measurement of one link, from order to result.
 const JUDGED_WITHIN: Duration = Duration::from_millis(1_500);
-/// Links that are measured at the same time.
+/// The most links measured at the same time.
 const PROBES_MAX: usize = 4;
 
 /// Watches workers; clones share the monitor. Its thread ends with the last clone.
@@ -40,13 +40,13 @@ struct Ending(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// A check is due earlier than before.
+    /// Signals that a check is due earlier than before.
     earlier: Condvar,
     clock: Clock,
     inputs: mpsc::Sender<Input>,
     transport: Handle,
     tripwires: Option<Tripwires>,
-    /// Measurements of links at once: more would measure each other.
+    /// Limits concurrent measurements, which would distort each other.
     probes: Arc<Semaphore>,
 }
 
@@ -54,12 +54,12 @@ struct Shared {
 struct State {
     ended: bool,
     monitor: Monitor,
-    /// Connections of workers; places are used again.
+    /// Connections of workers; slots are reused.
     lines: Vec<Option<Line>>,
     by_conn: BTreeMap<ConnId, usize>,
     by_peer: BTreeMap<PeerId, usize>,
     waiting: VecDeque<(ConnId, Finding)>,
-    /// When the thread that checks is to wake by itself, while it sleeps.
+    /// When the checking thread will wake by itself, while it sleeps.
     sleeps_until: Option<Time>,
     outputs: Vec<Output>,
 }
@@ -69,7 +69,7 @@ struct Line {
     peer: PeerId,
     conn: ConnId,
     sender: LinkSender,
-    /// As the monitor knows it, while it watches.
+    /// The worker's id in the monitor while it is watched.
     id: Option<WatchId>,
 }
 
@@ -81,7 +81,7 @@ impl Drop for Ending {
 }
 
 impl Watch {
-    /// Starts the thread that checks; heartbeats are read on `transport`.
+    /// Starts the checking thread. Heartbeats are read on `transport`.
     pub fn start(
         settings: Settings,
         clock: Clock,
@@ -118,7 +118,7 @@ impl Watch {
         Ok(Self(Arc::new(Ending(shared))))
     }
 
-    /// A worker has this connection, instead of any older one, until [`Watch::unlink`]; its heartbeats are read.
+    /// Sets a worker's connection, which replaces an older one, and reads its heartbeats until [`Watch::unlink`].
     pub fn link(
         &self,
         peer: PeerId,
@@ -150,7 +150,7 @@ impl Watch {
         shared.transport.spawn(reading);
     }
 
-    /// The connection is closed.
+    /// Removes a closed connection.
     pub fn unlink(&self, conn: ConnId) {
         let shared = &self.0.0;
         let mut state = shared.lock();
@@ -167,7 +167,7 @@ impl Watch {
         shared.carry_out(&mut state);
     }
 
-    /// How closely a worker is to be watched; none ends it.
+    /// Sets how closely a worker is watched; none stops it.
     pub fn watch(&self, peer: PeerId, attention: Option<Attention>) {
         let shared = &self.0.0;
         let now = shared.clock.now();
@@ -195,7 +195,7 @@ impl Watch {
         shared.carry_out(&mut state);
     }
 
-    /// Workers are watched like this from now on.
+    /// Applies new settings to all workers.
     pub fn set(&self, settings: Settings) {
         let shared = &self.0.0;
         let mut state = shared.lock();
@@ -207,7 +207,7 @@ impl Watch {
         shared.carry_out(&mut state);
     }
 
-    /// What a worker's link carries is known.
+    /// Sets the measured rate of a worker's link, in bytes per second.
     pub fn link_rate(&self, peer: PeerId, rate: u64) {
         let shared = &self.0.0;
         let now = shared.clock.now();
@@ -221,8 +221,8 @@ impl Watch {
         }
     }
 
-    /// Measures the link to a worker beside its connection, and says what was found: zero where there is no way to.
-    /// To be called where tasks may be started, which are not to be the transport's.
+    /// Measures the link to a worker beside its connection, and reports the result; zero if that is not possible.
+    /// Must be called on a runtime other than the transport's.
     pub fn measure(&self, peer: PeerId, most: MeasureMost) {
         let shared = self.0.0.clone();
         let line = shared.lock();
@@ -236,7 +236,7 @@ impl Watch {
         });
     }
 
-    /// Workers, with what the monitor knows of each now.
+    /// Adds what the monitor knows to the views of workers.
     pub fn show(&self, workers: Vec<(PeerId, WorkerView)>) -> Vec<WorkerView> {
         let (shared, now) = (&self.0.0, self.0.0.clock.now());
         let state = shared.lock();
@@ -251,7 +251,7 @@ impl Watch {
     }
 }
 
-/// Adds what the monitor knows of a worker.
+/// Adds what the monitor knows to the view of a worker.
 fn show(view: &mut WorkerView, status: &Status) {
     let ms = |span: Duration| span.as_secs_f64() * 1e3;
     view.liveness = status.liveness.name().to_owned();
@@ -265,7 +265,7 @@ fn show(view: &mut WorkerView, status: &Status) {
     view.held_up_heartbeats = status.was_delayed;
 }
 
-/// Reads a worker's heartbeats until its connection ends.
+/// Reads a worker's heartbeats until its connection closes.
 async fn read(shared: Arc<Shared>, at: usize, conn: ConnId, mut heartbeats: HeartbeatReceiver) {
     let mut batch = vec![bytes::Bytes::new(); HEARTBEATS_AT_ONCE];
     while let Ok(count) = heartbeats.recv(&mut batch).await {
@@ -324,7 +324,7 @@ impl Shared {
         })
     }
 
-    /// Lets a worker connect its tripwire, if it can; its connection is closed when its process dies.
+    /// Lets a worker connect its tripwire, if it can. When its process dies, its connection is closed.
     fn offer_tripwire(&self, sender: &LinkSender, conn: ConnId) {
         let Some(tripwires) = &self.tripwires else {
             return;
@@ -347,7 +347,8 @@ impl Shared {
                 _ = sender.closed() => return,
             };
             if broken == Broken::LetGo {
-                // It heard nothing from here for the idle timeout: this process was frozen, or the network was.
+                // The worker heard nothing from here for the idle timeout: this process was frozen, or the network
+                // failed.
                 let (peer, silent) = (sender.peer(), true);
                 _ = inputs.send(Input::Gone { peer, conn, silent }).await;
             }
@@ -411,7 +412,7 @@ impl Shared {
                 Output::Ask { peer, seq, .. } => {
                     let request_id = postcard::to_stdvec(&StatusRequest { seq });
                     if let (Some(line), Ok(request_id)) = (state.line(peer), request_id) {
-                        // One that cannot be sent is like one that the network lost: the next comes soon.
+                        // A lost status request is harmless: the next one follows soon.
                         _ = line.sender.send_heartbeat(request_id.into());
                     }
                 }
@@ -427,7 +428,7 @@ impl Shared {
         }
     }
 
-    /// Hands what was found to the core, as far as there is room.
+    /// Passes findings to the core, as far as its queue has space.
     fn hand_on(&self, state: &mut State) {
         while let Some((conn, finding)) = state.waiting.front().copied() {
             if self
@@ -443,7 +444,7 @@ impl Shared {
 }
 
 impl State {
-    /// Whether the connection at this place is still this one.
+    /// Returns whether the slot still holds this connection.
     fn is(&self, at: usize, conn: ConnId) -> bool {
         self.by_conn.get(&conn) == Some(&at)
     }

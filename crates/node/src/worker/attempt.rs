@@ -1,4 +1,4 @@
-//! One attempt at a worker: inputs fetched and placed, process run, outputs collected and stored.
+//! Carries out one attempt at a worker: stages inputs, runs the process, collects and stores the outputs.
 
 use super::Input;
 use super::checkpoints::Saver;
@@ -28,18 +28,18 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Printed text up to this length travels inside the report.
+/// Printed output up to this many bytes is sent inside the report.
 const LOG_INLINE_MAX: usize = 2 << 10;
-/// Most that is told of a line that a task printed, characters.
+/// The most characters reported of a line that a task printed.
 const LINE_CHARS_MAX: usize = 200;
 
-/// Longest list of a task's outputs: it travels in one message, beside the content of small files and what the task
-/// printed.
+/// The longest list of a task's outputs in bytes. It must fit into one message together with the content of small
+/// files and printed output.
 const LIST_BYTES_MAX: usize = MESSAGE_BYTES_MAX - (1 << 20);
-/// Bytes that a file takes in the list beside its path: hash, length and flags.
+/// Bytes that a file takes in the list without its path: hash, length and flags.
 const ENTRY_BYTES: usize = 48;
 
-/// What attempts are run with.
+/// What attempts need to run.
 pub(super) struct Tools {
     pub runner: Runner,
     pub gpus: Arc<Gpus>,
@@ -47,20 +47,20 @@ pub(super) struct Tools {
     pub fetcher: Fetcher,
     pub inputs: mpsc::Sender<Input>,
     pub heartbeats: HeartbeatSender,
-    /// Outputs of attempts whose reports are not made yet, and what these printed.
+    /// Outputs, printed output and checkpoints of attempts that are not reported yet.
     pub stored: Arc<Mutex<Vec<(AttemptId, Hash)>>>,
-    /// What the attempts print that run.
+    /// The readable outputs of running attempts.
     pub outputs: Outputs,
 }
 
 impl Tools {
-    /// Outputs that nobody has heard of yet. They are not told to a supervisor as content held: it would
-    /// have them dropped before the report that names them arrives.
+    /// Returns blobs that no supervisor knows of yet. They are not reported as held blobs: a supervisor would have
+    /// them dropped before the report that names them arrives.
     pub fn fresh(&self) -> BTreeSet<Hash> {
         self.lock_stored().iter().map(|(_, hash)| *hash).collect()
     }
 
-    /// A supervisor is told of these by themselves.
+    /// Removes the blobs of a checkpoint, which is reported separately.
     pub fn announced(&self, checkpoint: &Checkpoint) {
         let named = |hash| checkpoint.blobs().any(|(other, _)| other == hash);
         let id = checkpoint.id.attempt;
@@ -68,7 +68,7 @@ impl Tools {
             .retain(|(of, hash)| *of != id || !named(*hash));
     }
 
-    /// The attempt's report is made.
+    /// Removes the blobs of an attempt whose report is made.
     pub fn reported(&self, id: AttemptId) {
         self.lock_stored().retain(|(of, _)| *of != id);
     }
@@ -86,7 +86,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Attempts that are staging or running here.
+/// The attempts that are staging or running here.
 #[derive(Default)]
 pub(super) struct Attempts(HashMap<AttemptId, Phase>);
 
@@ -96,22 +96,23 @@ enum Phase {
     Running(mpsc::Sender<Halt>),
 }
 
-/// How a running attempt is ended.
+/// How to end a running attempt.
 enum Halt {
-    /// At once.
+    /// End it at once.
     End,
-    /// It gets SIGTERM and so long to save how far it is.
+    /// Send SIGTERM and give it this long to save a checkpoint.
     Stop(Duration),
 }
 
-/// Most orders to end an attempt that wait for it: one to stop, one to end at once, and repetitions.
+/// The most pending orders to end an attempt: one to stop, one to end at once, and repetitions.
 const HALTS_MAX: usize = 4;
 
-/// A staged folder on its way back to the loop, or why there is none.
+/// A staged scratch directory for the loop, or why there is none.
 pub(super) type StageResult = Result<Scratch, Ending>;
 
 impl Attempts {
-    /// Makes an attempt's folder. What needs no input is ready at once; else the event comes later.
+    /// Stages an attempt. One without inputs is ready at once; for others the result comes later as an input of the
+    /// loop.
     pub fn stage(
         &mut self,
         tools: &Arc<Tools>,
@@ -142,7 +143,7 @@ impl Attempts {
         None
     }
 
-    /// Takes the folder of an attempt whose staging ended; gives the event for the core.
+    /// Records the end of an attempt's staging. Returns the event for the core.
     pub fn staged(&mut self, id: AttemptId, result: StageResult) -> Option<Event> {
         if !matches!(self.0.get(&id), Some(Phase::Staging(_))) {
             return None;
@@ -179,7 +180,7 @@ impl Attempts {
         });
     }
 
-    /// Ends an attempt; what was only being staged is over at once.
+    /// Ends an attempt. One that is staging is over at once.
     pub fn end(&mut self, id: AttemptId) -> Option<Event> {
         match self.0.get(&id)? {
             Phase::Running(halt) => {
@@ -199,20 +200,20 @@ impl Attempts {
         }
     }
 
-    /// Has a running attempt end by itself within this time.
+    /// Asks a running attempt to end within this time.
     pub fn stop(&self, id: AttemptId, grace: Duration) {
         if let Some(Phase::Running(halt)) = self.0.get(&id) {
             _ = halt.try_send(Halt::Stop(grace));
         }
     }
 
-    /// An attempt is over.
+    /// Removes an attempt that is over.
     pub fn forget(&mut self, id: AttemptId) {
         self.0.remove(&id);
     }
 }
 
-/// The report of an attempt that has used nothing.
+/// Returns the report of an attempt that has used nothing.
 fn ended(id: AttemptId, ending: Ending) -> Report {
     Report {
         attempt: id,
@@ -222,8 +223,8 @@ fn ended(id: AttemptId, ending: Ending) -> Report {
     }
 }
 
-/// Carries out a part of an attempt. Where it panics, as when the system has no thread for it, the worker failed; the
-/// attempt is reported all the same.
+/// Runs a part of an attempt. If it panics, for example because the system has no thread for it, the attempt is
+/// reported with a fault of the worker.
 async fn guarded<T>(work: impl Future<Output = T>) -> Result<T, Ending> {
     let mut work = std::pin::pin!(work);
     std::future::poll_fn(|context| {
@@ -238,7 +239,7 @@ async fn guarded<T>(work: impl Future<Output = T>) -> Result<T, Ending> {
     .await
 }
 
-/// How an attempt ended for which this worker's own store failed.
+/// Returns the ending of an attempt if this worker's own store failed.
 pub(super) fn failed(error: &impl std::fmt::Display) -> Ending {
     let why = error.to_string();
     match told_shortage(&why) {
@@ -297,7 +298,7 @@ fn launch(tools: &Tools, body: &Body, order: &Assignment, gpus: &HeldGpus) -> La
     }
 }
 
-/// Replaces a task's placeholders, and `${hedge}` by this program.
+/// Replaces a task's placeholders, and `${hedge}` by the path of this program.
 fn expand(text: &str, values: &TaskValues<'_>) -> String {
     let value = |name: &str| match name {
         "hedge" => std::env::current_exe()
@@ -325,7 +326,7 @@ async fn run(
         saver_told.hear(&to);
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
         let news = Input::Core(Event::Waits(id, to.waits_for.map(JobId)));
-        // Where the queue is full, the next look tells it.
+        // If the queue is full, a later progress report repeats it.
         if *told != to.waits_for && inputs.try_send(news).is_ok() {
             *told = to.waits_for;
         }
@@ -349,7 +350,7 @@ async fn run(
         }
     };
     drop((gpus, readable));
-    // Nobody goes on from where one was that was cancelled.
+    // A cancelled attempt is not continued, so it needs no checkpoint.
     if !matches!(exit.outcome, Ok(()) | Err(Ending::Cancelled)) {
         saver.save_last(tools).await;
     }
@@ -378,7 +379,7 @@ async fn run(
     }
 }
 
-/// Finds, reads and keeps what the task was to leave.
+/// Finds, reads and stores the task's declared outputs.
 async fn collect(
     tools: &Tools,
     body: &Body,
@@ -391,7 +392,7 @@ async fn collect(
         .iter()
         .map(|output| values.expand(output).into_owned())
         .collect();
-    // A large folder takes a while to walk, which must hold nobody up.
+    // Walking a large directory takes a while and must not block the loop.
     let (folder, wanted) = (scratch.clone(), patterns);
     let found = tokio::task::spawn_blocking(move || folder.collect(&wanted)).await;
     let not_looked = |error| Ending::worker(format!("it could not look for the outputs: {error}"));
@@ -400,7 +401,7 @@ async fn collect(
     keep(tools, body, order, files).await
 }
 
-/// Takes small outputs into the report, as far as there is room, and the others into the store.
+/// Puts small outputs into the report, as far as its limit allows, and the others into the store.
 async fn keep(
     tools: &Tools,
     body: &Body,
@@ -445,7 +446,7 @@ async fn keep(
     Ok(entries)
 }
 
-/// Outputs whose list does not fit into a message cannot be reported.
+/// Checks that the list of outputs fits into a message.
 fn check_list(files: &[OutputFile]) -> Result<(), Ending> {
     let list = files.iter().map(|file| file.path.len() + ENTRY_BYTES);
     let bytes = list.fold(0, usize::saturating_add);
@@ -479,7 +480,7 @@ async fn store_log(
     }))
 }
 
-/// Stores what was kept of a stream; where that fails, its end has to do.
+/// Stores what was kept of a stream. If that fails, returns only its end.
 async fn store_printed(
     tools: &Tools,
     id: AttemptId,
@@ -515,7 +516,7 @@ async fn store_spilled(
     let (scratch, tail) = (scratch.clone(), tail.clone());
     let opened = tokio::task::spawn_blocking(move || scratch.spilled(kind, &tail));
     let stored = match opened.await.ok()? {
-        // By its descriptor: nothing can be put in the place of a file that is open.
+        // By descriptor, because no other file can take the place of an open one.
         Ok(Some(file)) => {
             let path = format!("/proc/self/fd/{}", file.as_raw_fd());
             let added = tools.store.add_file(Path::new(&path)).await;
@@ -528,7 +529,7 @@ async fn store_spilled(
     stored.map_err(told).ok()
 }
 
-/// The last line of the standard error is often the reason.
+/// Adds the last line of the standard error, which is often the reason.
 fn with_last_line(mut ending: Ending, stderr: &Tail) -> Ending {
     if let Ending::Exited { said, .. } | Ending::Signalled { said, .. } = &mut ending {
         let text = String::from_utf8_lossy(&stderr.bytes);

@@ -1,7 +1,7 @@
-//! Checkpoints of an attempt that runs: the worker copies the files that the attempt renames into place.
+//! Makes checkpoints of a running attempt: copies the files that the attempt renames into place.
 //!
-//! A file that is renamed into place is whole, and stays so if its task keeps to the rule not to write to it any more. So
-//! nothing else is ever taken, neither while the attempt runs nor after its end.
+//! A file that is renamed into place is complete, and stays so if the task keeps the rule not to write to it any
+//! more. Nothing else is ever copied, neither while the attempt runs nor after its end.
 
 use super::Input;
 use super::attempt::{Tools, lock};
@@ -22,12 +22,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// A checkpoint up to this length travels inside messages and its record: the journal keeps it, and each costs as much.
+/// A checkpoint up to this many bytes is sent inside messages and its record. The journal keeps it, so it must be
+/// small.
 const INLINE_MAX: u64 = 4 << 10;
-/// In [`Told`]: the attempt did not say how far it is.
+/// In [`Told`]: the attempt has not reported its progress.
 const NO_SHARE: u32 = u32::MAX;
 
-/// What an attempt says of itself that matters for its checkpoints.
+/// An attempt's reports that matter for its checkpoints.
 #[derive(Debug)]
 pub(super) struct Told {
     permille: AtomicU32,
@@ -36,7 +37,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// The attempt is this far.
+    /// Records a progress report of the attempt.
     pub fn hear(&self, to: &Advanced) {
         let permille = to.permille.map_or(NO_SHARE, u32::from);
         self.permille.store(permille, Ordering::Relaxed);
@@ -58,19 +59,19 @@ struct Saving {
     rule: Arc<CheckpointRule>,
     watch: RenameWatch,
     told: Arc<Told>,
-    /// For each file whether it is whole, because it was renamed into place or staged.
+    /// For each file whether it is complete, because it was renamed into place or staged.
     whole: Vec<bool>,
-    /// Whether one was renamed into place since the last checkpoint.
+    /// Whether a file was renamed into place since the last checkpoint.
     changed: bool,
-    /// Whether the attempt said that it is to be saved now.
+    /// Whether the attempt asked for a checkpoint now.
     asked: bool,
-    /// How many checkpoints were tried, and when the last was.
+    /// How many checkpoints were tried, and when the last one was.
     number: u32,
     last: Option<Instant>,
 }
 
 impl Saver {
-    /// Watches the files of an attempt that is about to start.
+    /// Begins to watch the files of an attempt that is about to start.
     pub fn begin(
         tools: &Tools,
         body: &Body,
@@ -112,7 +113,7 @@ impl Saver {
         (Self(Some(saving)), told)
     }
 
-    /// Waits until a checkpoint is due, and saves it. May be given up and called again.
+    /// Waits until a checkpoint is due, and saves it. Cancel-safe.
     pub async fn save_due(&mut self, tools: &Tools) {
         match &mut self.0 {
             Some(saving) => {
@@ -123,7 +124,7 @@ impl Saver {
         }
     }
 
-    /// Saves what was renamed into place before the attempt ended.
+    /// Saves the files that were renamed into place before the attempt ended.
     pub async fn save_last(&mut self, tools: &Tools) {
         if let Some(saving) = &mut self.0 {
             saving.look();
@@ -135,7 +136,7 @@ impl Saver {
 }
 
 impl Saving {
-    /// Takes notice of what was renamed into place.
+    /// Records which files were renamed into place.
     fn look(&mut self) {
         for place in self.watch.renamed() {
             self.whole[place] = true;
@@ -206,7 +207,7 @@ impl Saving {
         let contents = match bytes <= INLINE_MAX {
             true => read(&open)?,
             false => {
-                // By their descriptors: nothing can be put in the place of a file that is open.
+                // By descriptor, because no other file can take the place of an open one.
                 let path = |(_, file): &(_, File)| format!("/proc/self/fd/{}", file.as_raw_fd());
                 let paths: Vec<PathBuf> = open.iter().map(|one| path(one).into()).collect();
                 let (stored, attempt) = (tools.stored.clone(), self.attempt);
@@ -261,7 +262,7 @@ impl Saving {
 fn read(open: &[(std::fs::Metadata, File)]) -> Result<Vec<Data>, String> {
     let read = |(_, file): &(_, File)| {
         let mut bytes = Vec::new();
-        // One that grows meanwhile was not whole, and is found to be too large.
+        // A file that grows meanwhile was not complete, and is then found to be too large.
         let read = file.take(INLINE_MAX + 1).read_to_end(&mut bytes);
         read.map_err(|error| format!("it cannot be read: {error}"))?;
         Ok(Data::Inline(bytes.into()))
@@ -269,7 +270,7 @@ fn read(open: &[(std::fs::Metadata, File)]) -> Result<Vec<Data>, String> {
     open.iter().map(read).collect()
 }
 
-/// Why a checkpoint was not saved.
+/// Returns the input for a checkpoint that was not saved.
 fn unsaved(id: CheckpointId, why: String) -> Input {
     tracing::warn!(attempt = %id.attempt, why, "a checkpoint was not saved");
     Input::Core(Event::Checkpoint {

@@ -1,4 +1,4 @@
-//! Which attempt has which of the machine's GPUs.
+//! Assigns the machine's GPUs to attempts.
 
 use hedge_exec::Permissions;
 use hedge_host::{Gpu, GpuVendor};
@@ -9,18 +9,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The GPUs that a worker offers.
 pub(super) struct Gpus {
     all: Vec<Gpu>,
-    /// Which are free, by their places in `all`.
+    /// Whether each is free, by position in `all`.
     free: Mutex<Vec<bool>>,
 }
 
-/// The GPUs of one attempt, which are free again when this is dropped.
+/// The GPUs of one attempt. They are free again when this is dropped.
 pub(super) struct HeldGpus {
     of: Arc<Gpus>,
     places: Vec<usize>,
 }
 
 impl Gpus {
-    /// The first `count` of the machine's GPUs.
+    /// Offers the first `count` of the machine's GPUs.
     pub fn of_machine(count: u64) -> Arc<Self> {
         let mut all = hedge_host::gpus(Path::new("/"));
         all.truncate(usize::try_from(count).unwrap_or(usize::MAX));
@@ -30,12 +30,12 @@ impl Gpus {
         })
     }
 
-    /// All of them.
+    /// Returns all of them.
     pub fn all(&self) -> &[Gpu] {
         &self.all
     }
 
-    /// Takes `count` GPUs that no other attempt has, or says how the attempt ends without them.
+    /// Takes `count` free GPUs. The error is the attempt's ending if there are too few.
     pub fn take(self: &Arc<Self>, count: u64) -> Result<HeldGpus, Ending> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let count = usize::try_from(count).unwrap_or(usize::MAX);
@@ -55,7 +55,7 @@ impl HeldGpus {
         self.places.iter().map(|at| &self.of.all[*at])
     }
 
-    /// Lets an attempt open their device nodes.
+    /// Permits an attempt to open their device nodes.
     pub fn permit(&self, permissions: &mut Permissions) {
         for gpu in self.gpus() {
             for node in gpu.nodes.iter().chain(&gpu.common_nodes) {
@@ -71,8 +71,8 @@ impl HeldGpus {
         }
     }
 
-    /// The environment that names them to programs; of vendors of which there is none here the variable is empty.
-    /// `alone` says that a program sees no other GPUs, so that it counts these from 0.
+    /// Returns the environment variables that name them to programs. A vendor without GPUs here gets an empty
+    /// variable. `alone` says that a program sees no other GPUs and therefore counts these from 0.
     pub fn environment(&self, alone: bool) -> Vec<(String, String)> {
         let vendors = GpuVendor::ALL.into_iter();
         vendors
@@ -80,7 +80,7 @@ impl HeldGpus {
                 let own: Vec<&Gpu> = self.gpus().filter(|gpu| gpu.vendor == vendor).collect();
                 let uuids: Option<Vec<String>> = own.iter().map(|gpu| gpu.uuid.clone()).collect();
                 let place = |(at, gpu): (usize, &&Gpu)| if alone { at } else { gpu.index };
-                // Programs take either kind of name, not both at once.
+                // Programs accept either kind of name, but not both at once.
                 let names = uuids.unwrap_or_else(|| {
                     let places = own.iter().enumerate().map(place);
                     places.map(|place| place.to_string()).collect()
@@ -99,7 +99,7 @@ impl Drop for HeldGpus {
     }
 }
 
-/// The labels that say which GPUs there are: whose they are, and their model where all are of one.
+/// Returns the labels for a machine's GPUs: vendor and model, or `mixed`.
 pub(super) fn labels(gpus: &[Gpu]) -> Vec<(&'static str, String)> {
     let same = |of: &dyn Fn(&Gpu) -> String| {
         let first = gpus.first().map(of)?;

@@ -1,5 +1,5 @@
-//! Sends heartbeats from a thread of its own at raised priority, at the absolute times of the supervisor's plan, so that
-//! none waits for the worker's loop or its tasks. Status requests are acknowledged where they arrive.
+//! Sends heartbeats from a separate thread with raised priority, at the absolute times of the supervisor's plan, so
+//! that they wait neither for the worker's loop nor for its tasks. Status requests are answered where they arrive.
 
 use crate::NodeError;
 use crate::transport::raise_priority;
@@ -14,10 +14,10 @@ use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Attempts in one heartbeat: each takes 65 bytes at most, so that all fit into [`Heartbeat::BYTES_MAX`].
+/// The most attempts in one heartbeat. Each takes at most 65 bytes, so that all fit into [`Heartbeat::BYTES_MAX`].
 const ATTEMPTS_MAX: usize = 16;
-/// Heartbeats that are made up for where this thread had its turn late: attempts are told of by turns, so that each says
-/// something. Those of a machine that slept or froze are not.
+/// The most missed heartbeats that are sent later if this thread ran late. They are worth sending because attempts
+/// are included in turn. After a longer delay, as when the machine slept or froze, none are.
 const MADE_UP_MAX: u32 = 8;
 
 /// A worker's heartbeats; clones share them. The thread ends with the last clone.
@@ -39,9 +39,9 @@ struct State {
     ended: bool,
     line: Option<Line>,
     attempts: BTreeMap<AttemptId, Known>,
-    /// Attempts that changed since they were last told of.
+    /// Attempts that changed since they were last included.
     news: VecDeque<AttemptId>,
-    /// The attempt told of last, by turns.
+    /// The attempt that was last included in turn.
     turn: Option<AttemptId>,
     owner: Option<OwnerNote>,
 }
@@ -70,7 +70,7 @@ impl Drop for Ending {
 }
 
 impl HeartbeatSender {
-    /// Starts the thread; it is silent until there is somebody to send to.
+    /// Starts the thread. It sends nothing until it is connected.
     pub fn start() -> Result<Self, NodeError> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -89,10 +89,10 @@ impl HeartbeatSender {
         Ok(Self(Arc::new(Ending(shared))))
     }
 
-    /// Heartbeats go over this connection from now on, every `every` until its peer says otherwise.
+    /// Sends heartbeats over this connection from now on, every `every` until its peer sends a plan.
     pub fn connect(&self, conn: u64, sender: LinkSender, every: Duration) {
         let mut state = self.lock();
-        // One that leads again over a connection of which it heard heartbeats before must not take them for old.
+        // Continue the sequence of this connection: a supervisor that leads again would ignore lower numbers.
         let before = state.line.as_ref().filter(|line| line.conn == conn);
         let seq = before.map_or(0, |line| line.seq);
         state.line = Some(Line {
@@ -106,13 +106,13 @@ impl HeartbeatSender {
         self.0.0.changed.notify_all();
     }
 
-    /// This connection is closed.
+    /// Stops sending over this connection, which has closed.
     pub fn disconnect(&self, conn: u64) {
         let mut state = self.lock();
         state.line.take_if(|line| line.conn == conn);
     }
 
-    /// Heartbeats as the supervisor wants it, from now on and now.
+    /// Follows the supervisor's plan from now on, and sends a heartbeat at once.
     pub fn follow(&self, conn: u64, plan: &HeartbeatPlan) {
         let mut state = self.lock();
         let Some(line) = state.line.as_mut().filter(|line| line.conn == conn) else {
@@ -129,7 +129,7 @@ impl HeartbeatSender {
         self.0.0.changed.notify_all();
     }
 
-    /// Answers a question at once.
+    /// Answers a status request at once.
     pub fn answer(&self, conn: u64, seq: u64) {
         let mut state = self.lock();
         if state.line.as_ref().is_some_and(|line| line.conn == conn) {
@@ -137,18 +137,18 @@ impl HeartbeatSender {
         }
     }
 
-    /// The worker stands like this to its owner from now on.
+    /// Sets the worker's response to its owner.
     pub fn owner(&self, note: OwnerNote) {
-        // Before the first change there is nothing that a message could have told and the network lost.
+        // Before the first change, no message about it can have been lost.
         self.lock().owner = Some(note).filter(|note| note.change > 0);
     }
 
-    /// An attempt is in this phase from now on.
+    /// Sets the phase of an attempt.
     pub fn phase(&self, attempt: AttemptId, phase: Phase) {
         self.lock().change(attempt, |said| said.phase = phase);
     }
 
-    /// An attempt's process is so far; of one that is not in hand any more nobody wants to know.
+    /// Sets the progress of an attempt. Ignored if it is not in hand any more.
     pub fn advanced(&self, attempt: AttemptId, to: Advanced) {
         let mut state = self.lock();
         if !state.attempts.contains_key(&attempt) {
@@ -165,7 +165,7 @@ impl HeartbeatSender {
         });
     }
 
-    /// An attempt is not in hand any more.
+    /// Removes an attempt that is not in hand any more.
     pub fn forget(&self, attempt: AttemptId) {
         self.lock().attempts.remove(&attempt);
     }
@@ -252,7 +252,7 @@ impl State {
         }
     }
 
-    /// Attempts for the next heartbeat: news first, then the others by turns.
+    /// Chooses attempts for the next heartbeat: first those that changed, then the others in turn.
     fn tell(&mut self, told: &mut Vec<AttemptHeartbeat>) {
         while told.len() < ATTEMPTS_MAX
             && let Some(attempt) = self.news.pop_front()

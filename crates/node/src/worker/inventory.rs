@@ -1,4 +1,4 @@
-//! What this machine is.
+//! What this machine offers: resources and labels.
 
 use super::WorkerConfig;
 use hedge_host::Gpu;
@@ -7,7 +7,7 @@ use hedge_model::{PeerAddr, Resources};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Everything that this machine has: CPUs, memory, and disk where `dir` is (or will be).
+/// Returns everything that this machine has: CPUs, memory, disk where `dir` is or will be, and GPUs.
 pub fn offer(dir: &Path) -> Resources {
     let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     Resources {
@@ -21,7 +21,7 @@ pub fn offer(dir: &Path) -> Resources {
     }
 }
 
-/// What a worker says of itself when it attaches.
+/// Returns what a worker reports about itself when it attaches.
 pub(super) fn info(config: &WorkerConfig, gpus: &[Gpu], addr: PeerAddr) -> WorkerInfo {
     let mut labels = labels();
     let gpus = super::gpus::labels(gpus).into_iter();
@@ -43,7 +43,7 @@ pub(super) fn info(config: &WorkerConfig, gpus: &[Gpu], addr: PeerAddr) -> Worke
     }
 }
 
-/// The labels that every worker on this machine has.
+/// Returns the labels that every worker on this machine has.
 pub fn labels() -> Vec<(Arc<str>, Arc<str>)> {
     let label = |name: &str, value: &str| (Arc::from(name), Arc::from(value));
     vec![
@@ -63,7 +63,7 @@ fn host() -> String {
     }
 }
 
-/// Bytes that may still be written where `path` is or will be.
+/// Returns how many bytes may still be written where `path` is or will be.
 pub(crate) fn free_disk(path: &Path) -> u64 {
     let there = path.ancestors().find(|ancestor| ancestor.exists());
     let found = there.and_then(|path| rustix::fs::statvfs(path).ok());

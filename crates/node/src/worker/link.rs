@@ -1,5 +1,5 @@
-//! The worker's connections: one to every supervisor of the grid, dialled again with jittered back-off for as
-//! long as the worker lives. It attaches to the one that leads; the others are there for when that ends.
+//! The worker's connections: one to every supervisor of the grid, dialled again with jittered backoff while the
+//! worker lives. The worker attaches to the leader; the other connections are ready for when the leader fails.
 
 use super::Input;
 use super::heartbeats::HeartbeatSender;
@@ -20,14 +20,14 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-/// Longest measurement of a link.
+/// The longest measurement of a link.
 const PROBE_WITHIN: Duration = Duration::from_secs(1);
-/// Supervisors that are dialled.
+/// The most supervisors that are dialled.
 const SUPERVISORS_MAX: usize = 32;
-/// Status requests taken from the transport at once.
+/// The most status requests taken from the transport at once.
 const QUESTIONS_AT_ONCE: usize = 8;
 
-/// Keeps a connection to every supervisor. The connections end with it.
+/// Keeps a connection to every supervisor. The connections close when this is dropped.
 pub(super) struct Links {
     dialler: Arc<Dialler>,
     runtime: Handle,
@@ -44,7 +44,7 @@ struct Dialler {
 }
 
 impl Links {
-    /// Starts to dial all supervisors that are known; the tasks run on `runtime`.
+    /// Starts to dial all known supervisors. The tasks run on `runtime`.
     pub fn start(
         net: Net,
         ticket: &Ticket,
@@ -76,8 +76,8 @@ impl Links {
         links
     }
 
-    /// The supervisors are these, as `leader` says: others are let go, but for that one itself, which may be on its
-    /// way out of the group.
+    /// Keeps connections to exactly these supervisors, as `leader` says, and to the leader itself, which may be about
+    /// to leave the group.
     pub fn keep(&mut self, supervisors: &[PeerAddr], leader: PeerId) {
         if supervisors.is_empty() {
             return;
@@ -93,14 +93,14 @@ impl Links {
         self.learn_from(leader, supervisors);
     }
 
-    /// What one that is connected says of the others; at which address it answers is known.
+    /// Learns of further supervisors from a connected one, whose own address is known already.
     pub fn learn_from(&mut self, peer: PeerId, supervisors: &[PeerAddr]) {
         let others = supervisors.iter().filter(|addr| addr.peer != peer);
         let others: Vec<PeerAddr> = others.cloned().collect();
         self.learn(&others);
     }
 
-    /// These are supervisors too: those that are new are dialled, and all at addresses that are new.
+    /// Adds supervisors: dials new ones, and known ones at new addresses.
     pub fn learn(&mut self, supervisors: &[PeerAddr]) {
         for addr in supervisors {
             let addr = match self.keepers.get(&addr.peer) {
@@ -124,12 +124,12 @@ impl Links {
         self.keepers.keys().copied()
     }
 
-    /// Where others can dial this worker now.
+    /// Returns the addresses at which others can dial this worker now.
     pub fn local_addr(&self) -> PeerAddr {
         self.dialler.net.local_addr()
     }
 
-    /// The grid's relays are these now.
+    /// Uses these relays from now on.
     pub fn use_relays(&self, relays: Vec<PeerAddr>) {
         self.known.save_relays(&relays);
         let net = self.dialler.net.clone();
@@ -199,7 +199,7 @@ impl Dialler {
         }
     }
 
-    /// Reads orders until the connection ends; an error when the worker has ended.
+    /// Reads messages until the connection closes. Returns an error when the worker has ended.
     async fn serve(&self, mut guard: Unlinked, link: Link, welcome: Welcome) -> Result<(), ()> {
         let Link {
             sender,
@@ -250,7 +250,7 @@ impl Dialler {
     }
 }
 
-/// Says that a connection is gone, also where its task was ended.
+/// Reports that a connection is gone, even if its task was aborted.
 struct Unlinked {
     conn: u64,
     inputs: Option<mpsc::Sender<Input>>,
@@ -264,7 +264,7 @@ impl Drop for Unlinked {
         }
         if let Some(inputs) = self.inputs.take() {
             let conn = self.conn;
-            // Only where the list of supervisors has changed, which the loop itself said.
+            // The task was aborted by the loop itself after the list of supervisors had changed.
             _ = inputs.try_send(Input::Unlinked { conn });
         }
     }
@@ -282,7 +282,7 @@ async fn answer(heartbeats: HeartbeatSender, conn: u64, mut questions: Heartbeat
     }
 }
 
-/// Measures the link to a supervisor together with it, and says what arrived here.
+/// Measures the link together with the supervisor, and reports what arrived here.
 async fn measure(sender: LinkSender, port: u16, nonce: Nonce, (bytes, window): (u64, u32)) {
     let ips = sender.remote_addrs().into_iter().map(|addr| addr.ip());
     let arrived = match Probe::connect(ips, port, nonce).await {
@@ -299,13 +299,13 @@ async fn measure(sender: LinkSender, port: u16, nonce: Nonce, (bytes, window): (
     send(&sender, &[FromWorker::Probed(arrived.unwrap_or(0))]);
 }
 
-/// Holds a tripwire to the supervisor's process: when that dies, the connection to it is closed at once.
+/// Connects a tripwire to the supervisor's process. When that dies, the connection is closed at once.
 async fn hold_tripwire(sender: LinkSender, port: u16, nonce: Nonce) {
     let ips = sender.remote_addrs().into_iter().map(|addr| addr.ip());
     match Tripwire::connect(ips, port, nonce).await {
         Ok(mut tripwire) => tokio::select! {
             _ = tripwire.broken() => sender.close(CloseReason::Lost),
-            // A supervisor that was frozen would take this worker for dead.
+            // Otherwise a supervisor that was frozen would declare this worker dead.
             _ = sender.closed() => if sender.fell_silent() { tripwire.let_go().await },
         },
         Err(error) => {

@@ -1,4 +1,4 @@
-//! The worker's loop: orders in, reports and heartbeats out, around the core; attempts run beside it.
+//! The worker's shell: orders in, reports and heartbeats out, around the core. Attempts run beside the loop.
 
 mod attempt;
 mod checkpoints;
@@ -44,50 +44,50 @@ pub use owner::OwnerConfig;
 pub use screensaver::{SaverView, saver_socket};
 pub use senders::Senders;
 
-/// Batches of orders and ends of attempts that wait for the loop.
+/// The most inputs that wait for the loop.
 const INPUTS_MAX: usize = 4096;
 const BATCH: usize = 256;
-/// How long the end of connections may take: a call to a supervisor that is not there takes longer to end.
+/// How long closing the connections may take. A call to a supervisor that is gone would take longer.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
-/// While attempts wait here to be started, nobody waits for this worker's reports: they are sent together,
-/// at most this late, which saves both sides most of what short tasks cost them.
+/// While attempts wait here to be started, no task waits for this worker's reports. They are then sent together, at
+/// most this late, which saves both sides most of the cost of short tasks.
 const REPORT_TOGETHER: Duration = Duration::from_millis(5);
-/// How long a draining worker waits for what is running before it leaves anyway.
+/// How long a draining worker waits for running attempts before it leaves anyway.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
-/// How long the last reports of a leaving worker may take to be read.
+/// How long a leaving worker waits until its last reports are read.
 const LEAVE_WITHIN: Duration = Duration::from_millis(500);
-/// Messages that are sent without waiting for more.
+/// From this many messages on, they are sent without waiting for more.
 const TOGETHER_MAX: usize = 64;
 
-/// How to run a worker.
+/// The configuration of a worker.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
-    /// Its folder: identity, content, scratch folders.
+    /// Its directory: identity, blobs, scratch directories.
     pub dir: PathBuf,
-    /// The grid to join.
+    /// A ticket of the grid to join.
     pub ticket: Ticket,
-    /// What it offers.
+    /// The resources that it offers.
     pub resources: Resources,
-    /// Labels beyond `arch`, `os` and `host`.
+    /// Labels in addition to `arch`, `os` and `host`.
     pub labels: Vec<(String, String)>,
     /// Where it listens.
     pub listen: SocketAddr,
-    /// Whether it looks for its supervisors on the local network too.
+    /// Whether it also uses mDNS to find its supervisors on the local network.
     pub mdns: bool,
-    /// Whether attempts are locked in.
+    /// Whether attempts run in a sandbox.
     pub sandbox: bool,
-    /// Whether a sandbox is accepted that does not keep everything from them.
+    /// Whether a sandbox with incomplete isolation is accepted.
     pub accept_weak_sandbox: bool,
-    /// Whether attempts have the network.
+    /// Whether attempts have network access.
     pub network: bool,
-    /// How attempts are ranked among the machine's other work.
+    /// The priority of attempts among the machine's other work.
     pub priority: Priority,
-    /// Whose machine it is; none where it is the grid's alone.
+    /// The owner's rules; none for a dedicated machine.
     pub owner: Option<OwnerConfig>,
 }
 
 impl WorkerConfig {
-    /// In these folders, with all that this machine has, at any free port of every address.
+    /// Returns the defaults: the worker's directory in `folders`, all that this machine has, any free port.
     pub fn new(folders: &Folders, ticket: Ticket) -> Self {
         let dir = folders.worker();
         Self {
@@ -106,7 +106,7 @@ impl WorkerConfig {
     }
 }
 
-/// What reaches the loop.
+/// An input of the loop.
 enum Input {
     Linked {
         sender: LinkSender,
@@ -120,21 +120,21 @@ enum Input {
     Unlinked {
         conn: u64,
     },
-    /// A supervisor cannot let this worker in, and names others.
+    /// A supervisor cannot admit this worker, and names others.
     Redirected(Vec<PeerAddr>),
-    /// A supervisor does not let this worker in; trying again would not help.
+    /// A supervisor does not admit this worker; trying again would not help.
     Rejected {
         by: PeerId,
         why: String,
     },
     Core(Event),
     Folder(AttemptId, StageResult),
-    /// The supervisor is to hear this.
+    /// A message for the supervisor.
     Told(FromWorker),
     Drain,
 }
 
-/// Tells a running worker to drain: no new tasks, finish what runs, leave.
+/// Makes a running worker drain: take no new tasks, finish the running ones, leave.
 #[derive(Clone, Debug)]
 pub struct Drain(mpsc::Sender<Input>);
 
@@ -145,8 +145,8 @@ impl Drain {
     }
 }
 
-/// Runs a worker until it is drained, told to leave, or not let in. `started` gets the handle to drain it
-/// with, and what its sandbox is, once the worker is set up.
+/// Runs a worker until it is drained, told to leave, or not admitted. Once the worker is set up, calls `started` with
+/// the handle to drain it and a description of its sandbox.
 pub async fn run(
     config: WorkerConfig,
     started: impl FnOnce(Drain, &Report),
@@ -217,7 +217,7 @@ pub async fn run(
     result
 }
 
-/// Tells screensavers what runs here, where the machine has an owner.
+/// Serves screensavers with what runs here, if the machine has an owner.
 fn show(config: &WorkerConfig, inputs: &mpsc::Sender<Input>) -> screensaver::Shown {
     let (shown, view) = screensaver::Shown::new();
     if config.owner.is_some()
@@ -267,11 +267,11 @@ async fn start_runner(config: &WorkerConfig, scratch: ScratchPool) -> Result<Run
 struct Warm {
     sender: LinkSender,
     heartbeat_interval: Duration,
-    /// Who the supervisors are, as this one said last.
+    /// The list of supervisors that this one sent last.
     supervisors: Vec<PeerAddr>,
 }
 
-/// The connection to the supervisor that leads.
+/// The connection to the leader.
 struct Leader {
     conn: u64,
     sender: LinkSender,
@@ -285,10 +285,10 @@ struct Loop {
     clock: Clock,
     links: Links,
     trust: Trust,
-    /// Connections by number, with what each has to say about heartbeats.
+    /// Connections to supervisors by number.
     warm: HashMap<u64, Warm>,
     link: Option<Leader>,
-    /// The highest in which a supervisor said that it leads.
+    /// The highest epoch in which a supervisor claimed to lead.
     epoch: Epoch,
     attempts: Attempts,
     heartbeats: HeartbeatSender,
@@ -297,7 +297,7 @@ struct Loop {
     tell: Vec<FromWorker>,
     tell_by: Option<Instant>,
     leave_by: Option<Instant>,
-    /// Ends the benchmark kernels that run.
+    /// Stops the running benchmark kernels.
     end_benchmark: Arc<AtomicBool>,
 }
 
@@ -315,7 +315,7 @@ impl Loop {
             }
             for input in batch.drain(..) {
                 match input {
-                    // The one that leads is right where another does not know this worker.
+                    // The leader is right if another supervisor does not know this worker.
                     Input::Rejected { by, .. } if self.led_by_other_than(by) => {}
                     Input::Rejected { why, .. } => return Err(NodeError::NotAllowed(why)),
                     Input::Drain
@@ -348,7 +348,7 @@ impl Loop {
                 conn,
                 welcome,
             } => {
-                // One that has just started may not know them yet.
+                // A supervisor that has just started may not know the relays yet.
                 if self.link.is_none() && !welcome.relays.is_empty() {
                     self.links.use_relays(welcome.relays);
                 }
@@ -420,7 +420,7 @@ impl Loop {
         link.is_some_and(|link| link.sender.peer() != peer && !link.sender.is_closed())
     }
 
-    /// What concerns connections is done here; the rest is the core's, from the one that leads alone.
+    /// Handles messages about connections here, and passes the leader's other messages to the core.
     fn on_order(&mut self, conn: u64, order: ToWorker) {
         let led_here = self.is_led_over(conn);
         match order {
@@ -447,7 +447,7 @@ impl Loop {
         }
     }
 
-    /// A supervisor says that it leads: the highest epoch is right, and of one epoch the newest connection.
+    /// Handles a supervisor's claim to lead. The highest epoch wins, and within an epoch the newest connection.
     fn attach(&mut self, conn: u64, epoch: Epoch) {
         let Some(warm) = self.warm.get(&conn) else {
             return;
@@ -489,8 +489,8 @@ impl Loop {
         self.feed(Event::Connected(epoch));
     }
 
-    /// The supervisor at this connection says who the supervisors are. The one that leads is right; what another says
-    /// is added while none leads.
+    /// Handles a supervisor's list of supervisors. The leader's list replaces the known one; while no leader is
+    /// known, other lists are added.
     fn heard_of(&mut self, conn: u64, supervisors: Vec<PeerAddr>) {
         let led_here = self.is_led_over(conn);
         let Some(warm) = self.warm.get_mut(&conn) else {
@@ -512,7 +512,7 @@ impl Loop {
         self.core.handle(self.clock.now(), event, &mut self.actions);
     }
 
-    /// Runs the benchmark kernels beside the loop.
+    /// Runs the benchmark kernels on a blocking thread.
     fn benchmark(&mut self) {
         let inputs = self.tools.inputs.clone();
         let dir = self.tools.runner.scratch_base().to_owned();
@@ -524,13 +524,13 @@ impl Loop {
         });
     }
 
-    /// When the core is to hear that time has passed.
+    /// Returns when the core's next tick is due.
     fn tick_by(&self) -> Option<Instant> {
         let at = self.core.next_deadline()?;
         Some(Instant::now() + at.since(self.clock.now()))
     }
 
-    /// Carries out what the core wants; says whether the worker is to leave.
+    /// Carries out the core's actions. Returns whether the worker must leave.
     fn carry_out(&mut self) -> bool {
         while !self.actions.is_empty() {
             for action in std::mem::take(&mut self.actions) {
@@ -546,7 +546,7 @@ impl Loop {
                     Action::Stage(body, order) => {
                         let id = order.attempt;
                         self.heartbeats.phase(id, Phase::Staging);
-                        // Most tasks need nothing fetched: no detour through the queue then.
+                        // Most tasks need nothing fetched, so that the queue can be bypassed.
                         if let Some(result) = self.attempts.stage(&self.tools, body, order) {
                             self.feed(Event::Staged(id, result));
                         }

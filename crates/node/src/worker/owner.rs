@@ -1,4 +1,4 @@
-//! The worker's eyes on its owner: what the machine's sources notice becomes events of the core.
+//! Turns the activity that the machine's sources notice into events of the worker's core.
 
 use super::Input;
 use crate::NodeError;
@@ -9,21 +9,21 @@ use hedge_model::owner::{OwnerResponse, OwnerRules, Signal};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Between two looks at the local time, which may jump by an hour.
+/// How often the local time is read, which may jump by an hour.
 const CLOCK_EVERY: Duration = Duration::from_secs(600);
 
-/// What a worker does about its owner, and how it notices.
+/// A worker's rules for its owner, and its sources of activity.
 #[derive(Clone, Debug, Default)]
 pub struct OwnerConfig {
-    /// What counts, how much, and how soon.
+    /// The responses to activity, and how soon they apply.
     pub rules: OwnerRules,
-    /// How the sources of activity are set.
+    /// The settings of the sources of activity.
     pub sources: Options,
-    /// Whether the memory of what runs is pushed out to swap while it is stopped.
+    /// Whether the memory of suspended attempts is moved to swap.
     pub free_memory: bool,
 }
 
-/// Says how what runs will be stopped, which depends on what this machine and this user's rights allow.
+/// Logs how attempts will be suspended, which depends on this machine and this user's rights.
 pub(super) fn tell_how(config: &OwnerConfig, runner: &Runner) {
     if runner.report().freezer {
         tracing::info!(
@@ -42,14 +42,14 @@ pub(super) fn tell_how(config: &OwnerConfig, runner: &Runner) {
     }
 }
 
-/// Starts everything that notices the owner; it ends with what is returned.
+/// Starts all sources of activity. They stop when the returned value is dropped.
 pub(super) async fn watch(
     config: &OwnerConfig,
     inputs: &mpsc::Sender<Input>,
 ) -> Result<Watch, NodeError> {
     let handed = inputs.clone();
     let needs_input = config.rules.unwatched != OwnerResponse::Work;
-    // On the sources' own threads, which may wait.
+    // Runs on the sources' own threads, which may block.
     let hand = move |notice: hedge_host::Notice| {
         if needs_input && notice.signal == Signal::Watched(false) {
             tracing::warn!(
@@ -62,7 +62,7 @@ pub(super) async fn watch(
         _ = handed.blocking_send(Input::Core(Event::Owner(notice.signal)));
     };
     let sources = config.sources.clone();
-    // What is known at once is handed on from where it starts, which may wait too.
+    // The first notices are sent by the starting thread, which may block too.
     let watch = tokio::task::spawn_blocking(move || Watch::start(sources, hand)).await;
     let watch = watch.map_err(std::io::Error::other).flatten();
     let watch = watch.map_err(|error| {

@@ -1,4 +1,4 @@
-//! What attempts print, read for clients while they run.
+//! Reads what running attempts print, for clients.
 
 use super::Input;
 use super::attempt::Tools;
@@ -9,21 +9,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a spawner may take to answer: less than the leader waits for this worker.
+/// How long a spawner may take to answer. It must be less than the leader waits for this worker.
 const READ_WITHIN: Duration = Duration::from_secs(2);
 
-/// The outputs of attempts that run here.
+/// The readable outputs of running attempts.
 #[derive(Clone, Default)]
 pub(super) struct Outputs(Arc<Mutex<HashMap<AttemptId, Output>>>);
 
-/// Keeps an attempt's output among those that can be read.
+/// Keeps an attempt's output readable until it is dropped.
 pub(super) struct Readable {
     outputs: Outputs,
     attempt: AttemptId,
 }
 
 impl Outputs {
-    /// The attempt can be read as long as the result is kept.
+    /// Makes the attempt readable until the result is dropped.
     pub fn add(&self, attempt: AttemptId, output: Output) -> Readable {
         self.lock().insert(attempt, output);
         Readable {
@@ -43,7 +43,8 @@ impl Drop for Readable {
     }
 }
 
-/// Reads what the leader asked for, beside the loop, and has it told. The leader bounds how many readings are open.
+/// Reads what the leader requested in a separate task, and sends the result. The leader bounds how many readings are
+/// open.
 pub(super) fn answer(tools: &Arc<Tools>, read: ReadPrinted) {
     let output = tools.outputs.lock().get(&read.attempt).cloned();
     let inputs = tools.inputs.clone();

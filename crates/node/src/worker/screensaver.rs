@@ -1,5 +1,5 @@
-//! Serves the screensaver over a socket in the worker's folder. While a screensaver is connected, the owner is away; it
-//! draws the figures that the worker sends.
+//! Serves screensavers over a socket in the worker's directory. While one is connected, the owner is away. It draws
+//! the figures that the worker sends.
 
 use super::Input;
 use crate::NodeError;
@@ -15,14 +15,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
-/// Screensavers that are told at the same time: one for each screen.
+/// The most screensavers served at the same time: one for each screen.
 const SAVERS_MAX: usize = 16;
-/// Between two words, at least.
+/// The shortest interval between two lines.
 const TELL_EVERY: Duration = Duration::from_millis(250);
-/// Tasks that are named.
+/// The most tasks that are named.
 const NAMED_MAX: usize = 32;
 
-/// What a screensaver is told, as one line of JSON each time.
+/// What a screensaver is sent, each time as one line of JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SaverView {
     /// Whether the worker is connected to a grid.
@@ -31,35 +31,35 @@ pub struct SaverView {
     pub running: Vec<String>,
     /// Tasks done since the worker started.
     pub done: u64,
-    /// CPU time given to them, milliseconds.
+    /// CPU time that they used, in milliseconds.
     pub cpu_ms: u64,
 }
 
-/// Where a worker in this folder listens for screensavers.
+/// Returns the socket at which a worker with this directory listens for screensavers.
 pub fn saver_socket(dir: &Path) -> PathBuf {
     dir.join("screensaver.sock")
 }
 
-/// What runs here, kept for screensavers.
+/// What runs here, for screensavers.
 pub(super) struct Shown {
     view: watch::Sender<SaverView>,
     running: BTreeMap<AttemptId, String>,
 }
 
 impl Shown {
-    /// Nothing yet.
+    /// Creates an empty view, and its receiver.
     pub fn new() -> (Shown, watch::Receiver<SaverView>) {
         let (view, seen) = watch::channel(SaverView::default());
         let running = BTreeMap::new();
         (Shown { view, running }, seen)
     }
 
-    /// The worker is connected to a grid, or not.
+    /// Sets whether the worker is connected to a grid.
     pub fn connected(&self, connected: bool) {
         self.view.send_modify(|view| view.connected = connected);
     }
 
-    /// An attempt's process starts.
+    /// Adds an attempt whose process starts.
     pub fn started(&mut self, body: &Body, order: &Assignment) {
         if self.view.receiver_count() == 0 || self.running.len() >= NAMED_MAX {
             return;
@@ -72,7 +72,7 @@ impl Shown {
         self.tell(|_| {});
     }
 
-    /// An attempt is over.
+    /// Removes an attempt that is over, and counts it.
     pub fn ended(&mut self, report: &Report) {
         if self.view.receiver_count() == 0 {
             return;
@@ -94,14 +94,14 @@ impl Shown {
     }
 }
 
-/// Listens for screensavers; the folder lets nobody in but the worker's user.
+/// Listens for screensavers. Only the worker's user can enter the directory.
 pub(super) fn listen(
     dir: &Path,
     inputs: mpsc::Sender<Input>,
     view: watch::Receiver<SaverView>,
 ) -> Result<(), NodeError> {
     let path = saver_socket(dir);
-    // Left by a worker that was killed.
+    // Left by a killed worker.
     _ = std::fs::remove_file(&path);
     let listener =
         UnixListener::bind(&path).map_err(|error| NodeError::io("listen at", &path, error))?;
@@ -128,7 +128,7 @@ pub(super) fn listen(
     Ok(())
 }
 
-/// Tells one screensaver until it is gone.
+/// Serves one screensaver until it is gone.
 async fn tell(mut stream: UnixStream, mut view: watch::Receiver<SaverView>) {
     let (mut from, mut to) = stream.split();
     let mut nothing = [0; 64];
@@ -139,7 +139,7 @@ async fn tell(mut stream: UnixStream, mut view: watch::Receiver<SaverView>) {
             return;
         }
         tokio::select! {
-            // It has nothing to say: this is its end.
+            // A screensaver sends nothing: a read means that it is gone.
             read = from.read(&mut nothing) => if !matches!(read, Ok(1..)) { return },
             changed = view.changed() => {
                 if changed.is_err() {

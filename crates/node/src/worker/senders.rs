@@ -1,5 +1,5 @@
-//! Workers reduced to their heartbeats, many of them on the same few threads: so that what a supervisor takes in can
-//! be measured where there are not the processors for as many whole workers.
+//! Workers reduced to their heartbeats, many on the same few threads. They measure how many heartbeats a supervisor
+//! can take where there are too few processors for as many whole workers.
 
 use super::heartbeats::HeartbeatSender;
 use super::link::Links;
@@ -17,18 +17,18 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Heartbeats of some workers: each has an identity, a port, connections and a thread of heartbeats of its own, as a
-/// worker has, and takes no tasks. They end with this.
+/// The heartbeats of some workers. Each has its own identity, port, connections and heartbeat thread, like a worker,
+/// and takes no tasks. They stop when this is dropped.
 #[derive(Debug)]
 pub struct Senders {
     _transport: Threads,
 }
 
 impl Senders {
-    /// Starts one for each of these; what they offer, their labels and their owners are left aside.
+    /// Starts one for each configuration; resources, labels and owners are ignored.
     ///
     /// # Errors
-    /// A folder cannot be made, or a port cannot be opened.
+    /// A directory cannot be created, or a port cannot be opened.
     pub async fn start(all: Vec<WorkerConfig>) -> Result<Self, NodeError> {
         let transport = Threads::transport()?;
         for config in all {
@@ -57,7 +57,7 @@ impl Senders {
     }
 }
 
-/// Attaches to the leader, over and over; the links do the rest.
+/// Attaches to each new leader. The links keep the connections.
 async fn attach(
     info: WorkerInfo,
     heartbeats: HeartbeatSender,

@@ -1,9 +1,9 @@
 //! Staging: the scratch directory of an attempt with its inputs.
 //!
-//! The worker fetches the blobs that it does not hold, then makes the files. Where tasks run without privileges and
-//! the store's files are another user's, an input is a hard link to the store's file, which the task can read but not
-//! change. Elsewhere, for compressed files, and where the task declares the same path as an output, it is a copy (a clone
-//! where the file system can do that).
+//! The worker fetches the blobs that it does not hold, then creates the files. If tasks run without privileges and
+//! the store's files belong to another user, an input is a hard link to the store's file, which the task can read but
+//! not change. Otherwise, for compressed files, and if the task declares the same path as an output or checkpoint, it
+//! is a copy (a clone if the file system can do that).
 
 use super::attempt::{StageResult, Tools, failed};
 use crate::grants::Grants;
@@ -76,7 +76,7 @@ async fn fetch(tools: &Tools, body: &GrantedBody, order: &Assignment) -> Result<
     Err(Ending::Input { missing, why })
 }
 
-/// Makes the folders and the files that came with the assignment; gives the files to be made of blobs.
+/// Creates the directories and the files that came with the assignment. Returns the files to create from blobs.
 fn prepare(
     scratch: &mut Scratch,
     body: &Body,
@@ -133,7 +133,7 @@ fn prepare(
     Ok(placements)
 }
 
-/// Whether a file is one of the checkpoint, to which the task may write.
+/// Returns whether a file belongs to the checkpoint, so that the task may write to it.
 fn rewrites(body: &Body, path: &str) -> bool {
     let rule = body.checkpoint.as_deref();
     rule.is_some_and(|rule| rule.files.iter().any(|file| &**file == path))

@@ -12,7 +12,7 @@ const TRACKS_MAX: usize = 4_096;
 const STEP_PERMILLE: u16 = 10;
 const STEP_EVERY: Duration = Duration::from_millis(100);
 /// Any change is reported once the last report is this old.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// The attempts of one worker.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +24,8 @@ struct Track {
     notes: u32,
     moved_at: Time,
     heard_at: Time,
-    told_at: Time,
-    told: Progress,
+    reported_at: Time,
+    reported: Progress,
     stalled: bool,
 }
 
@@ -82,8 +82,8 @@ impl Tracks {
             notes: said.notes,
             moved_at: now,
             heard_at: now,
-            told_at: now,
-            told: Progress::default(),
+            reported_at: now,
+            reported: Progress::default(),
             stalled: false,
         });
         track.heard_at = now;
@@ -100,11 +100,11 @@ impl Tracks {
             track.stalled = true;
             found(Found::Stalled { attempt: id, idle });
         }
-        let old = now.since(track.told_at);
+        let old = now.since(track.reported_at);
         let share = |progress: &Progress| progress.permille.unwrap_or(0);
-        let stepped = share(&progress).abs_diff(share(&track.told)) >= STEP_PERMILLE;
-        if (stepped && old >= STEP_EVERY) || (progress != track.told && old >= TELL_EVERY) {
-            (track.told, track.told_at) = (progress, now);
+        let stepped = share(&progress).abs_diff(share(&track.reported)) >= STEP_PERMILLE;
+        if (stepped && old >= STEP_EVERY) || (progress != track.reported && old >= REPORT_EVERY) {
+            (track.reported, track.reported_at) = (progress, now);
             found(Found::Progress(id, progress));
         }
     }

@@ -95,7 +95,7 @@ pub(crate) struct Hints(BTreeMap<AttemptId, Hint>);
 
 impl Hints {
     /// Stores the leader's hints, and drops those of attempts that are over.
-    pub fn take(&mut self, hints: Vec<Hint>, state: &State) {
+    pub fn add(&mut self, hints: Vec<Hint>, state: &State) {
         for hint in hints {
             if hint.over || state.is_over(hint.attempt) {
                 self.0.remove(&hint.attempt);

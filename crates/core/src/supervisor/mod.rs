@@ -1,7 +1,7 @@
 //! The supervisor's state machine: jobs, workers and attempts in; assignments, records and replies out.
 //!
-//! [`State`] is durable and changes only by committed records. Everything else belongs to the supervisor's [`Role`]
-//! and is dropped when the role changes. This file dispatches events; what only a leader does belongs into `leader`.
+//! [`State`] is durable and changes only by committed records. Everything else belongs to the supervisor's role and
+//! is dropped when the role changes. This file dispatches events; what only a leader does belongs into `leader`.
 
 mod api;
 mod check;
@@ -82,7 +82,7 @@ impl Supervisor {
             policy: None,
             disk_fault: None,
         };
-        supervisor.follow_settings(&mut Effects::default());
+        supervisor.apply_settings(&mut Effects::default());
         supervisor
     }
 
@@ -94,7 +94,7 @@ impl Supervisor {
         if let Role::Follower(follower) = &mut self.role {
             follower.hints.forget_over(&self.state);
         }
-        self.follow_settings(&mut Effects::default());
+        self.apply_settings(&mut Effects::default());
     }
 
     /// Handles one event at `now` and adds the resulting proposals and actions to `out`.
@@ -286,7 +286,7 @@ impl Supervisor {
                 out.actions.push(Action::Expel(*peer));
                 self.peers.linked.remove(peer);
             }
-            Change::Settings => self.follow_settings(out),
+            Change::Settings => self.apply_settings(out),
             Change::Epoch => match self.candidacy(proposal) {
                 Some(candidacy) => self.go_live(candidacy, out),
                 // Another supervisor leads, and this core did not know. It must not send messages with that epoch.
@@ -358,11 +358,11 @@ impl Supervisor {
     /// Obeys the leader with the highest epoch seen, and ignores any other.
     fn on_from_leader(&mut self, peer: PeerId, msg: FromLeader, out: &mut Effects) {
         let FromLeader { epoch, what } = msg;
-        let known = match &self.role {
+        let outdated = match &self.role {
             Role::Follower(follower) => epoch < follower.led_by || epoch < self.state.epoch(),
             Role::Leader(_) => epoch <= self.state.epoch(),
         };
-        if known {
+        if outdated {
             return;
         }
         // If this core leads, another supervisor has taken over without its knowledge.
@@ -376,7 +376,7 @@ impl Supervisor {
                 out.actions.push(Action::TellHoldings { to: peer });
                 self.report_disk_fault(peer, out);
             }
-            LeaderSays::Hints(hints) => follower.hints.take(hints, &self.state),
+            LeaderSays::Hints(hints) => follower.hints.add(hints, &self.state),
             LeaderSays::Hold {
                 hash,
                 size,
@@ -409,7 +409,7 @@ impl Supervisor {
     }
 
     /// Applies the grid's settings to everything that derives from them.
-    fn follow_settings(&mut self, out: &mut Effects) {
+    fn apply_settings(&mut self, out: &mut Effects) {
         if let Some(mut leadership) = self.leadership(out) {
             leadership.follow_min_link();
         }

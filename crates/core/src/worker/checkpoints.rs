@@ -18,13 +18,13 @@ pub(super) struct Saved {
     saved: Result<Arc<Checkpoint>, String>,
     at: Time,
     /// Whether it was reported to a supervisor, which then decides when to drop it.
-    told: bool,
+    reported: bool,
 }
 
 impl Saved {
     /// Returns the report to the supervisor.
-    pub fn tell(&mut self, now: Time) -> Action {
-        self.told = true;
+    pub fn report(&mut self, now: Time) -> Action {
+        self.reported = true;
         Action::Tell(FromWorker::Checkpoint(Box::new(CheckpointReport {
             id: self.id,
             saved: self.saved.clone(),
@@ -99,14 +99,14 @@ impl Worker {
             id,
             saved,
             at: now,
-            told: false,
+            reported: false,
         };
         let attempt = self.in_hand.get_mut(&id.attempt);
         let Some(attempt) = attempt.filter(|attempt| attempt.state.busy()) else {
             return self.drop_unreported(Some(news), out);
         };
         if self.connected {
-            out.push(news.tell(now));
+            out.push(news.report(now));
         }
         let before = attempt.checkpoint.replace(news);
         self.drop_unreported(before, out);
@@ -114,7 +114,7 @@ impl Worker {
 
     /// Drops a checkpoint that is not needed and that no supervisor knows of.
     pub(super) fn drop_unreported(&mut self, saved: Option<Saved>, out: &mut Vec<Action>) {
-        let Some(saved) = saved.filter(|saved| !saved.told) else {
+        let Some(saved) = saved.filter(|saved| !saved.reported) else {
             return;
         };
         let mut blobs: Vec<Hash> = saved.blobs().collect();

@@ -39,11 +39,11 @@ pub enum Event {
     Staged(AttemptId, Result<(), Ending>),
     /// The attempt's process reports that it waits for a job of its grid, or that it continues.
     Waits(AttemptId, Option<JobId>),
-    /// A checkpoint of the attempt was stored, or failed for this reason.
+    /// An attempt's checkpoint was stored, or could not be.
     Checkpoint {
         /// The checkpoint.
         id: CheckpointId,
-        /// The stored checkpoint.
+        /// The stored checkpoint, or why it was not stored.
         saved: Result<Arc<Checkpoint>, String>,
     },
     /// The attempt's process has ended and its outputs are stored.
@@ -118,7 +118,7 @@ struct InHand {
     report: Option<Box<Report>>,
 }
 
-/// A worker.
+/// The state of a worker: its attempts in hand, its free resources, and its response to the owner.
 #[derive(Debug)]
 pub struct Worker {
     epoch: Epoch,
@@ -190,12 +190,12 @@ impl Worker {
             }
             Event::Owner(signal) => {
                 if self.owner.signal(now, signal) {
-                    self.follow_owner(now, out);
+                    self.apply_owner_response(now, out);
                 }
             }
             Event::Tick => {
                 if self.owner.update(now) {
-                    self.follow_owner(now, out);
+                    self.apply_owner_response(now, out);
                 }
             }
             Event::Benchmarked(scores) => {
@@ -525,7 +525,7 @@ impl Worker {
     /// Repeats unsettled reports, starts and checkpoints on a new connection.
     fn resend_unsettled(&mut self, now: Time, out: &mut Vec<Action>) {
         for attempt in self.in_hand.values_mut() {
-            out.extend(attempt.checkpoint.as_mut().map(|saved| saved.tell(now)));
+            out.extend(attempt.checkpoint.as_mut().map(|saved| saved.report(now)));
             match (&attempt.report, attempt.state) {
                 (Some(report), _) => out.push(Action::Tell(FromWorker::Ended(report.clone()))),
                 (None, State::Running) => {
@@ -559,7 +559,7 @@ impl Worker {
     }
 
     /// Applies a changed response to the owner.
-    fn follow_owner(&mut self, now: Time, out: &mut Vec<Action>) {
+    fn apply_owner_response(&mut self, now: Time, out: &mut Vec<Action>) {
         let response = self.owner.response();
         if self.connected {
             out.push(Action::Tell(FromWorker::Owner(self.owner.state(now))));

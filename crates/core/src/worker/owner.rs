@@ -45,7 +45,7 @@ impl Owner {
             state: OwnerState::default(),
             since: None,
         };
-        (owner.state.response, owner.state.why) = owner.due(Time(0));
+        (owner.state.response, owner.state.why) = owner.demanded_response(Time(0));
         owner
     }
 
@@ -63,7 +63,7 @@ impl Owner {
                 // It lasted until now.
                 self.seen[kind.index()] = Some(now);
             }
-            Signal::Locked(true) | Signal::Saver(true) => self.left(),
+            Signal::Locked(true) | Signal::Saver(true) => self.forget_input(),
             // Somebody unlocked the session or ended the screensaver.
             Signal::Locked(false) | Signal::Saver(false) => {
                 self.seen[Activity::Input.index()] = Some(now);
@@ -78,7 +78,7 @@ impl Owner {
 
     /// Updates the response after time has passed. Returns whether the response or its causes changed.
     pub fn update(&mut self, now: Time) -> bool {
-        let (mut response, why) = self.due(now);
+        let (mut response, why) = self.demanded_response(now);
         let was = self.state.response;
         if was == OwnerResponse::Work && response != OwnerResponse::Work {
             self.since = Some(now);
@@ -144,14 +144,14 @@ impl Owner {
     }
 
     /// Forgets earlier input, because the owner is known to have left.
-    fn left(&mut self) {
+    fn forget_input(&mut self) {
         for kind in Activity::ALL.into_iter().filter(|kind| kind.is_input()) {
             self.seen[kind.index()] = None;
         }
     }
 
     /// Returns the strongest response that the current conditions demand, and all conditions that demand one.
-    fn due(&mut self, now: Time) -> (OwnerResponse, Vec<Cause>) {
+    fn demanded_response(&mut self, now: Time) -> (OwnerResponse, Vec<Cause>) {
         let mut asked: Vec<(OwnerResponse, Cause)> = Vec::new();
         for kind in Activity::ALL {
             let ix = kind.index();

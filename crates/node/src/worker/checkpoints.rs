@@ -151,7 +151,7 @@ impl Saving {
     async fn due(&mut self) {
         loop {
             self.look();
-            // It renamed the files before it asked.
+            // A task renames its files before it asks, so a request without renamed files is void.
             self.asked &= self.ready();
             let wait = match self.asked {
                 true => CHECKPOINT_EVERY_MIN,

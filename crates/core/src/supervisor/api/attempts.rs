@@ -38,10 +38,14 @@ impl LeaderView<'_> {
             }
             until += 1;
             let done = task.done().filter(|done| fresh(done.at));
-            attempts.extend(done.map(|done| won(job, done)));
+            attempts.extend(done.map(|done| won_line(job, done)));
         }
         let ended = ended_of(job, id, from..until);
-        attempts.extend(ended.filter(|one| fresh(one.at)).map(|one| over(job, one)));
+        attempts.extend(
+            ended
+                .filter(|one| fresh(one.at))
+                .map(|one| ended_line(job, one)),
+        );
         let task = |number| TaskId { job: id, number };
         let active = self.leader.tasks.range(task(from)..task(until));
         let active = active.flat_map(|(_, known)| known.attempts());
@@ -81,7 +85,7 @@ fn ended_of(job: &Job, id: JobId, numbers: Range<u32>) -> impl Iterator<Item = &
     ended.map(|(_, ended)| &**ended)
 }
 
-fn won(job: &Job, done: &Done) -> AttemptLine {
+fn won_line(job: &Job, done: &Done) -> AttemptLine {
     let (start_ms, end_ms) = span(job, done.at, done.usage.running);
     AttemptLine {
         task: job.spec.label(done.attempt.task.number),
@@ -94,7 +98,7 @@ fn won(job: &Job, done: &Done) -> AttemptLine {
     }
 }
 
-fn over(job: &Job, ended: &EndedAttempt) -> AttemptLine {
+fn ended_line(job: &Job, ended: &EndedAttempt) -> AttemptLine {
     let took = ended.usage.running.max(ended.charge.occupied);
     let (start_ms, end_ms) = span(job, ended.at, took);
     AttemptLine {

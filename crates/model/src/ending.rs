@@ -399,7 +399,7 @@ pub mod recorded {
     /// Writes the form of formats 1 and 2.
     ///
     /// # Errors
-    /// Those of the serializer.
+    /// The serializer failed.
     pub fn serialize<S: Serializer>(ending: &Ending, to: S) -> Result<S::Ok, S::Error> {
         let text = || match ending {
             Ending::Recorded { why, .. } => why.clone(),
@@ -418,7 +418,7 @@ pub mod recorded {
     /// Reads the form of formats 1 and 2.
     ///
     /// # Errors
-    /// Those of the deserializer.
+    /// The deserializer failed.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Ending, D::Error> {
         Ok(match Recorded::deserialize(from)? {
             Recorded::Failed(text) => read(text, true),

@@ -40,7 +40,7 @@ pub struct Seat {
     pub matched: Option<u64>,
 }
 
-/// An assignment hint: the leader's news of an assignment. It is not durable. With it, a new leader waits for an
+/// An assignment hint: the leader's message about an assignment that it made. It is not durable. With it, a new leader waits for an
 /// attempt that is probably running instead of starting the task again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hint {

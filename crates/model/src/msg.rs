@@ -114,7 +114,7 @@ pub struct HeldAttempt {
     pub attempt: AttemptId,
     /// Whether it is redundant.
     pub redundant: bool,
-    /// As in its [`Assignment`].
+    /// The seal of its [`Assignment`].
     pub seal: Seal,
 }
 
@@ -268,7 +268,7 @@ pub enum GrantedReply {
     Printed {
         /// Its output.
         log: Box<LogView>,
-        /// As in [`PrintedView::Over`].
+        /// Whether this is the task's final output, as in [`PrintedView::Over`].
         last: bool,
     },
 }

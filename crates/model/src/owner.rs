@@ -192,9 +192,9 @@ pub struct OwnerState {
 /// heartbeat reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerNote {
-    /// As in [`OwnerState`].
+    /// The value of [`OwnerState::change`].
     pub change: u32,
-    /// As in [`OwnerState`].
+    /// The value of [`OwnerState::response`].
     pub response: OwnerResponse,
     /// A bit for each of [`Cause::ALL`].
     pub why: u16,

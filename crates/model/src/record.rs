@@ -21,7 +21,7 @@ pub enum Record {
         epoch: Epoch,
         /// When it began.
         at: Time,
-        /// Random bytes. Those of the first committed epoch become the secret that the supervisors share, which seals
+        /// Random bytes. Those of the first committed epoch become the secret with which the supervisors seal
         /// assignments.
         secret: [u8; 32],
     },

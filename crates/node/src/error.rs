@@ -38,7 +38,7 @@ pub enum NodeError {
     InUse {
         /// The directory.
         dir: std::path::PathBuf,
-        /// That process.
+        /// The other process.
         by: String,
     },
     /// The grid does not admit this peer; trying again would not help.

@@ -67,12 +67,12 @@ pub struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// The changes that let a member follow, in order; none where it is in the group as it is. A peer that starts with
-    /// an empty log joins under a new id: its former ids without a vote are removed. One with a vote stays until the
-    /// new id has its vote, so that the number of votes does not fall.
+    /// Returns the changes that add a member, in order; none if it is in the group already, unchanged. A peer that
+    /// starts with an empty log joins under a new id, and its former ids without a vote are removed. A former id with
+    /// a vote stays until the new id has its vote, so that the number of votes does not fall.
     ///
     /// # Errors
-    /// Not the leader, or another peer has this id.
+    /// This member does not lead, or the id belongs to another peer.
     pub fn join(&self, id: NodeId, member: &GroupMember) -> Result<Vec<Change>, Refusal> {
         self.must_lead()?;
         let peer = member.peer.peer;
@@ -89,10 +89,10 @@ impl Group<'_> {
         Ok(changes)
     }
 
-    /// The changes that give a member a vote and remove its former ids, in order.
+    /// Returns the changes that give a member a vote and remove its former ids, in order.
     ///
     /// # Errors
-    /// Not the leader, or the member has not joined or is not up to date.
+    /// This member does not lead, or the member has not joined or is not up to date.
     pub fn vote(&self, id: NodeId) -> Result<Vec<Change>, Refusal> {
         self.must_lead()?;
         // If it is unknown, its joining was lost together with the leader that it had asked.

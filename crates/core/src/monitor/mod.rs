@@ -1,9 +1,9 @@
-//! The failure detector: a state machine that takes heartbeats as they arrive and is checked when it says so.
+//! The failure detector: a state machine that takes heartbeats as they arrive and is checked at deadlines that it sets.
 //!
 //! A worker either sends heartbeats by itself or answers status requests (poll mode). The interval depends on what
 //! the worker has in hand, on the budget of heartbeats for the whole pool, and on its link. A worker that is not
 //! heard becomes late, suspect and dead; a heartbeat makes it live again. If a check itself runs late, every worker
-//! gets that much grace, so that a frozen supervisor suspects nobody.
+//! gets that much grace, so that a frozen supervisor suspects no worker.
 //!
 //! The cost of a heartbeat does not grow with the pool: it touches one worker.
 
@@ -144,7 +144,7 @@ pub struct Monitor {
     deadlines: Deadlines,
     counts: [u32; 3],
     stretches: [u32; 3],
-    /// The total time by which checks ran late. It counts as nobody's gap.
+    /// The total time by which checks ran late. It does not count as a gap of any worker.
     discounted: Duration,
     /// Gaps before this time do not count: the supervisor was frozen and still reads what arrived meanwhile.
     awake: Time,
@@ -198,7 +198,7 @@ impl Monitor {
 
     /// Starts to watch an admitted worker, whose heartbeats count from 1, and sends it a heartbeat plan.
     pub fn start(&mut self, now: Time, peer: PeerId, out: &mut Vec<Output>) -> WatchId {
-        // No check ran while nobody was watched.
+        // No check ran while no worker was watched.
         self.deadlines.advance(now, &mut self.fired);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
@@ -305,7 +305,7 @@ impl Monitor {
 
     /// Checks the workers whose deadlines have passed.
     ///
-    /// If the check runs late, the time in which the monitor took in nothing counts as nobody's gap. Time in which
+    /// If the check runs late, the time in which the monitor took in nothing does not count as a gap of any worker. Time in which
     /// other workers were heard does count.
     pub fn check(&mut self, now: Time, out: &mut Vec<Output>) {
         self.note_time(now);

@@ -27,9 +27,9 @@ pub struct PrintedRequest {
 /// Positions in the two output streams of an attempt, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offsets {
-    /// In its standard output.
+    /// Position in its standard output.
     pub stdout: u64,
-    /// In its standard error.
+    /// Position in its standard error.
     pub stderr: u64,
 }
 
@@ -56,9 +56,9 @@ impl Piece {
 /// Pieces of both streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pieces {
-    /// Of the standard output.
+    /// A piece of the standard output.
     pub stdout: Piece,
-    /// Of the standard error.
+    /// A piece of the standard error.
     pub stderr: Piece,
 }
 

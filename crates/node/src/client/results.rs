@@ -151,7 +151,7 @@ impl Printed {
 }
 
 impl Written {
-    /// Adds this outcome to that of the `before` files before.
+    /// Adds this outcome to that of the `before` preceding files.
     fn add_to(self, all: &mut Written, before: usize) {
         all.paths.extend(self.paths);
         let failed = self.failed.into_iter();

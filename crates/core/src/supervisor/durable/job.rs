@@ -165,7 +165,7 @@ pub struct EndedAttempt {
     pub(crate) charge: Charge,
     /// The account that it was charged to; none if it ended after its job.
     pub(crate) account: Option<Account>,
-    /// As in [`Done`].
+    /// When the record was made; unknown after a snapshot, as in [`Done`].
     #[serde(skip)]
     pub(crate) at: Option<Time>,
 }

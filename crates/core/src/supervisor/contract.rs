@@ -24,8 +24,9 @@ pub struct Config {
     pub me: PeerAddr,
     /// The settings of the failure detector for workers.
     pub watch: Watch,
-    /// How long the leader counts on the blobs and attempts of a worker that is gone. A longer time waits for
-    /// machines that do not return, a shorter one repeats tasks needlessly. 3 s covers a restart of the process.
+    /// How long the leader counts on the blobs of a worker that is gone, and the longest duration of a new leader's
+    /// recovery barrier. A longer time waits for machines that do not return, a shorter one repeats tasks needlessly.
+    /// 3 s covers a restart of the process.
     pub content_grace: Duration,
     /// The newest record format that this supervisor may write: [`FORMAT_MAX`], or an older one that another version,
     /// which may have to take over again, still reads.

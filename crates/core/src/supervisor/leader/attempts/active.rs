@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, btree_map};
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
-/// Tasks that have or had an attempt and are not done, or are done with attempts left to end.
+/// Tasks that have or had an attempt and are not done, or that are done but have attempts which have not ended.
 #[derive(Debug, Default)]
 pub(crate) struct ActiveTasks(BTreeMap<TaskId, ActiveTask>);
 
@@ -23,7 +23,7 @@ impl ActiveTasks {
         self.0.get_mut(id)
     }
 
-    /// A task, which is known from now on.
+    /// Returns a task, which it adds if necessary.
     pub fn get_or_insert(&mut self, id: TaskId) -> &mut ActiveTask {
         self.0.entry(id).or_default()
     }
@@ -53,14 +53,14 @@ impl ActiveTasks {
         attempts.find(|attempt| attempt.id == id)
     }
 
-    /// Forgets a task that has no attempts left.
+    /// Removes a task that has no attempts left.
     pub fn forget_idle(&mut self, id: TaskId) {
         if self.get(&id).is_some_and(|known| known.attempts.is_empty()) {
             self.0.remove(&id);
         }
     }
 
-    /// An attempt begins.
+    /// Adds an attempt.
     pub(super) fn begin(&mut self, new: NewAttempt) {
         let NewAttempt {
             id,
@@ -86,7 +86,7 @@ impl ActiveTasks {
         });
     }
 
-    /// Changes where an attempt stands; gives its worker, and where it stood and stands.
+    /// Changes the state of an attempt. Returns its worker, the old state and the new one.
     pub(super) fn transition(
         &mut self,
         now: Time,
@@ -102,7 +102,7 @@ impl ActiveTasks {
         Some((attempt.worker, old, attempt.state))
     }
 
-    /// Takes out an attempt that is over.
+    /// Removes an attempt that is over.
     pub(super) fn end(&mut self, id: AttemptId) -> Option<Attempt> {
         let attempts = &mut self.get_mut(&id.task)?.attempts;
         let at = attempts.iter().position(|attempt| attempt.id == id)?;
@@ -115,25 +115,25 @@ impl ActiveTasks {
 pub(crate) struct ActiveTask {
     attempts: SmallVec<[Attempt; 2]>,
     last_number: u32,
-    /// Where it failed.
+    /// Workers where it failed.
     avoid: SmallVec<[WorkerIx; 2]>,
-    /// Times that a worker could not fetch its inputs.
+    /// How often a worker could not fetch its inputs.
     input_faults: u8,
-    /// Times that a worker or its machine failed it, and the first of these workers.
+    /// How often it failed by the fault of a worker or a machine, and the first of these workers.
     faults: u8,
     faulted: Option<WorkerIx>,
-    /// What decides it, while that is on its way through the journal.
+    /// The proposed record that decides it, until that is committed.
     committing: Option<Verdict>,
-    /// When it is tried again after a failure, where that is not at once.
+    /// When it is retried after a failure; none if at once.
     retried_at: Option<Time>,
 }
 
-/// What decides a task.
+/// How a task is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// This attempt succeeded.
     Done(AttemptId),
-    /// It is given up.
+    /// The task failed for good.
     Failed,
 }
 
@@ -148,72 +148,73 @@ impl ActiveTask {
         &self.avoid
     }
 
-    /// What decides it, while that is on its way through the journal.
+    /// How the proposed record decides it, until that is committed.
     pub fn committing(&self) -> Option<Verdict> {
         self.committing
     }
 
-    /// When it is tried again after a failure, where that is not at once.
+    /// When it is retried after a failure; none if at once.
     pub fn retried_at(&self) -> Option<Time> {
         self.retried_at
     }
 
-    /// It is not tried again before this time; none: at once.
+    /// Delays its retry until `at`; none means at once.
     pub fn retry_at(&mut self, at: Option<Time>) {
         self.retried_at = at;
     }
 
-    /// Attempts that may still succeed.
+    /// The number of its attempts that may still succeed.
     pub fn active(&self) -> usize {
         let active = |attempt: &&Attempt| attempt.state.active();
         self.attempts.iter().filter(active).count()
     }
 
-    /// Attempts whose end is not heard of.
+    /// The number of its attempts that may still succeed and have not reported their end.
     pub fn alive(&self) -> usize {
         let alive = |attempt: &&Attempt| attempt.state.alive();
         self.attempts.iter().filter(alive).count()
     }
 
-    /// The job that an attempt which may still succeed waits for.
+    /// Returns an attempt that waits for a nested job, and that job.
     pub fn waits_for(&self) -> Option<(AttemptId, JobId)> {
         let waits = |attempt: &Attempt| Some((attempt.id, attempt.state.waits_for()?));
         self.attempts.iter().find_map(waits)
     }
 
-    /// The number of its next attempt.
+    /// Returns the number for its next attempt.
     pub fn next_number(&mut self) -> u32 {
         self.last_number += 1;
         self.last_number
     }
 
-    /// It failed on a worker by its own fault.
+    /// Records that it failed on a worker by its own fault.
     pub fn note_failure(&mut self, ix: WorkerIx) {
         if !self.avoid.contains(&ix) {
             self.avoid.push(ix);
         }
     }
 
-    /// A worker could not fetch its inputs; gives how often that has happened.
+    /// Records that a worker could not fetch its inputs. Returns how often that has happened.
     pub fn note_input_fault(&mut self, ix: WorkerIx) -> u8 {
         self.note_failure(ix);
         self.input_faults = self.input_faults.saturating_add(1);
         self.input_faults
     }
 
-    /// A worker or its machine failed it; gives how often that has happened, and whether another worker did before.
+    /// Records a failure by the fault of a worker or its machine. Returns how often that has happened, and whether
+    /// the first such worker was another one.
     pub fn note_worker_fault(&mut self, ix: WorkerIx) -> (u8, bool) {
         let elsewhere = *self.faulted.get_or_insert(ix) != ix;
         self.faults = self.faults.saturating_add(1);
         (self.faults, elsewhere)
     }
 
-    /// What decides it is on its way through the journal.
+    /// Records that its deciding record is proposed.
     pub fn commit(&mut self, verdict: Verdict) {
         self.committing = Some(verdict);
     }
 
-    /// This is committed, or turned out to be stale.
+    /// Records that its deciding record is committed, or stale.
     pub fn committed(&mut self, verdict: Verdict) {
         self.committing.take_if(|committing| *committing == verdict);
     }
@@ -243,42 +244,41 @@ impl Attempt {
         self.worker
     }
 
-    /// Whether its task was meant to have another when it was given to its worker.
+    /// Whether it was started as a redundant attempt.
     pub fn redundant(&self) -> bool {
         self.redundant
     }
 
-    /// Where it stands.
     pub fn state(&self) -> AttemptState {
         self.state
     }
 
-    /// When it was given to its worker, or took its part of it.
+    /// When it was assigned, or when it left the worker's queue.
     pub fn since(&self) -> Time {
         self.since
     }
 
-    /// Why it was given to its worker.
+    /// Why this worker was chosen.
     pub fn why(&self) -> Why {
         self.why
     }
 
-    /// The class of its worker when it was given.
+    /// The speed class of its worker when it was assigned.
     pub fn class(&self) -> Class {
         self.class
     }
 
-    /// The checkpoint that it goes on from, where this leader gave it one.
+    /// The checkpoint from which it resumes, if this leader sent one.
     pub fn from(&self) -> Option<&Arc<Checkpoint>> {
         self.from.as_ref()
     }
 
-    /// How far it is, as far as it was told of.
+    /// Its progress, as last reported.
     pub fn progress(&self) -> Progress {
         self.progress
     }
 
-    /// Since when it has run and got nowhere, where that is too long.
+    /// Since when it has made no progress, if that is long enough to count as stalled.
     pub fn stalled(&self) -> Option<Time> {
         self.stalled
     }
@@ -305,16 +305,23 @@ pub(crate) struct NewAttempt {
     pub from: Option<Arc<Checkpoint>>,
 }
 
-/// Why an attempt was given to its worker.
+/// Why an attempt was assigned to its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
+    /// Of the workers with free slots it ranks first.
     MostRoom,
+    /// The same, and it is of the higher speed class.
     Faster,
-    /// Its inputs are there soonest.
+    /// Its inputs arrive there soonest.
     Data,
+    /// It is busy, and the attempt is short.
     Queued,
+    /// It is for a redundant attempt, away from the others.
     Elsewhere,
+    /// The task failed there before, but no other worker could run it.
     AgainThere,
+    /// An earlier leader assigned it.
     Adopted,
+    /// A redundancy policy ordered it.
     Policy,
 }

@@ -1,4 +1,4 @@
-//! What attempts are charged that are stopped.
+//! What attempts are charged when they are stopped.
 
 use crate::supervisor::leader::attempts::active::Attempt;
 use crate::supervisor::leader::{LeaderView, WorkerIx};
@@ -7,7 +7,7 @@ use hedge_model::{AttemptId, JobId, TaskId, Time};
 use std::time::Duration;
 
 impl Attempt {
-    /// What it is charged if it is stopped at `now`.
+    /// Returns the charge if it is stopped at `now`.
     pub fn charge_until(&self, now: Time) -> Charge {
         Charge {
             class: self.class(),
@@ -22,7 +22,7 @@ impl Attempt {
 }
 
 impl LeaderView<'_> {
-    /// The attempts of a task that are stopped when it is decided, by `winner` or as failed.
+    /// Returns the attempts of a task that are stopped when it is decided, by `winner` or as failed.
     pub(crate) fn stopped_of_task(&self, task: TaskId, winner: Option<AttemptId>) -> Vec<Stopped> {
         let known = self.leader.tasks.get(&task).into_iter();
         known
@@ -32,7 +32,7 @@ impl LeaderView<'_> {
             .collect()
     }
 
-    /// The attempts of a job that are stopped when it ends now.
+    /// Returns the attempts of a job that are stopped if it ends now.
     pub(crate) fn stopped_of_job(&self, job: JobId) -> Vec<Stopped> {
         self.tasks_of(job)
             .flat_map(|(_, known)| known.attempts())
@@ -40,7 +40,7 @@ impl LeaderView<'_> {
             .collect()
     }
 
-    /// When a worker last showed a heartbeat.
+    /// Returns when a worker was last heard; now if its heartbeats are on time.
     pub(crate) fn last_heard(&self, ix: WorkerIx) -> Time {
         let worker = &self.leader.pool[ix];
         worker.state().last_heard().unwrap_or(self.now)

@@ -1,6 +1,6 @@
-//! Checkpoints on their way from workers to the journal. One is recorded once as many supervisors hold its files as are to
-//! hold results, so that what is recorded survives the loss of a machine. One at a time is on its way for each task; of
-//! those that come meanwhile the newest waits.
+//! Checkpoints on their way from workers to the journal. A checkpoint is recorded once as many supervisors hold its
+//! files as the replication factor says, so that a recorded checkpoint survives the loss of a machine. Each task has
+//! at most one pending checkpoint; of those that arrive meanwhile, the newest waits.
 
 use crate::supervisor::durable::checkpoints::RecordedCheckpoint;
 use crate::supervisor::leader::attempts::active::ActiveTask;
@@ -18,18 +18,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the end of an attempt waits for its last checkpoint, at most: beyond, doing again what that one has saved is
-/// likely to cost less.
+/// How long the end of an attempt may wait for its last checkpoint. After that, repeating the work since the previous
+/// checkpoint is likely to cost less.
 const REPORT_WAITS: Duration = Duration::from_secs(60);
 
-/// The checkpoints that are not recorded yet, and why others were not saved.
+/// Tracks checkpoints that are not recorded yet, and why others were not saved.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
     coming: BTreeMap<TaskId, Coming>,
     faults: BTreeMap<TaskId, String>,
 }
 
-/// A checkpoint that a worker has.
+/// A checkpoint that a worker reported.
 #[derive(Clone, Debug)]
 struct ReportedCheckpoint {
     worker: WorkerIx,
@@ -37,32 +37,32 @@ struct ReportedCheckpoint {
     made: Time,
 }
 
-/// A task's checkpoint on its way.
+/// A task's pending checkpoint.
 #[derive(Debug)]
 struct Coming {
     offered: ReportedCheckpoint,
-    /// Blobs that fewer supervisors hold than are to; none are left while it is on its way through the journal.
+    /// Blobs that too few supervisors hold; empty once the record is proposed.
     missing: BTreeSet<Hash>,
-    /// A newer one.
+    /// A newer checkpoint, which is handled after this one.
     next: Option<ReportedCheckpoint>,
-    /// The end of the attempt that made the last of them, from this worker: it is recorded after that.
+    /// The end of the attempt, as this worker reported it. It is recorded after the checkpoints.
     report: Option<(WorkerIx, Report)>,
 }
 
 impl Checkpoints {
-    /// Why a task's last checkpoint was not saved.
+    /// Why the last checkpoint of a task was not saved.
     pub fn fault(&self, task: TaskId) -> Option<&str> {
         self.faults.get(&task).map(String::as_str)
     }
 
-    /// Blobs of a task's checkpoint that is on its way.
+    /// The blobs of a task's pending checkpoint.
     fn blobs_of(&self, task: TaskId) -> impl Iterator<Item = Hash> + '_ {
         let coming = self.coming.get(&task).into_iter();
         let blobs = coming.flat_map(|coming| coming.offered.checkpoint.blobs());
         blobs.map(|(hash, _)| hash)
     }
 
-    /// Whether a checkpoint of an attempt is on its way.
+    /// Returns whether a checkpoint of an attempt is pending.
     fn has_pending(&self, id: AttemptId) -> bool {
         let Some(coming) = self.coming.get(&id.task) else {
             return false;
@@ -73,7 +73,7 @@ impl Checkpoints {
 }
 
 impl Leadership<'_> {
-    /// A worker has a checkpoint of an attempt, or says why not.
+    /// Handles a worker's report of a checkpoint, or of why it could not save one.
     pub(crate) fn on_checkpoint(&mut self, ix: WorkerIx, report: CheckpointReport) {
         let (id, task) = (report.id, report.id.attempt.task);
         let wanted = self.view().wants_checkpoint(ix, id);
@@ -107,7 +107,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Whether it is recorded or on its way: then its worker says it again. Its worker holds the files.
+    /// Returns whether a reported checkpoint is recorded or pending already, because the worker repeats its report.
+    /// Records that the worker holds its files.
     fn is_known(&mut self, offered: &ReportedCheckpoint) -> bool {
         let (id, ix) = (offered.checkpoint.id, offered.worker);
         let recorded = self.view().recorded_checkpoint(id.attempt.task);
@@ -133,7 +134,7 @@ impl Leadership<'_> {
         same
     }
 
-    /// Fetches a checkpoint and has as many supervisors hold it as are to; `report` is recorded after it.
+    /// Fetches and replicates a checkpoint. `report` is recorded after it.
     fn take_checkpoint(&mut self, offered: ReportedCheckpoint, report: Option<(WorkerIx, Report)>) {
         let task = offered.checkpoint.id.attempt.task;
         let blobs: Vec<(Hash, u64)> = offered.checkpoint.blobs().collect();
@@ -171,7 +172,7 @@ impl Leadership<'_> {
         self.append(record, None);
     }
 
-    /// As many supervisors hold a blob as are to.
+    /// Records the checkpoints for which `hash` was the last blob that too few supervisors held.
     pub(crate) fn checkpoint_arrived(&mut self, hash: Hash) {
         if self.leader.checkpoints.coming.is_empty() {
             return;
@@ -186,7 +187,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Nobody gives a blob: a checkpoint that lacks it is given up.
+    /// Gives up the pending checkpoints that need a blob which no peer provides.
     pub(crate) fn checkpoint_lost(&mut self, hash: Hash) {
         for task in self.view().producers_of(hash) {
             let coming = self.leader.checkpoints.coming.get(&task);
@@ -196,8 +197,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// The checkpoints of a worker that is lost are given up, as far as they are not here; those of one that was revoked in
-    /// any case.
+    /// Gives up the pending checkpoints of a lost worker, unless this supervisor holds all their blobs. Gives up all
+    /// of them if the worker was revoked.
     pub(crate) fn lose_checkpoints(&mut self, ix: WorkerIx) {
         let revoked = self.state.is_revoked(self.leader.pool[ix].peer());
         let coming = self.leader.checkpoints.coming.iter();
@@ -212,7 +213,7 @@ impl Leadership<'_> {
             .for_each(|task| self.give_up_checkpoint(task));
     }
 
-    /// The checkpoint on its way does not come.
+    /// Gives up a task's pending checkpoint.
     fn give_up_checkpoint(&mut self, task: TaskId) {
         if let Some(coming) = self.leader.checkpoints.coming.remove(&task) {
             let blobs = coming.offered.checkpoint.blobs().map(|(hash, _)| hash);
@@ -221,7 +222,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// A checkpoint is recorded; `dropped` are the blobs of the one before that it does not need.
+    /// Handles a committed checkpoint. `dropped` are the blobs of the previous one that it does not need.
     pub(crate) fn after_checkpointed(&mut self, task: TaskId, dropped: Vec<Hash>) {
         self.leader.checkpoints.faults.remove(&task);
         let recorded = self.view().recorded_checkpoint(task);
@@ -236,7 +237,8 @@ impl Leadership<'_> {
         self.notify_watchers_soon(task.job);
     }
 
-    /// No checkpoint of a task is on its way now: takes the next one, or records the end that waited for it.
+    /// Takes a task's next checkpoint, or records the end of the attempt that waited, after its pending checkpoint
+    /// was recorded or given up.
     fn advance_checkpoints(
         &mut self,
         task: TaskId,
@@ -259,8 +261,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// A task is decided, or its job has ended: it needs no checkpoint but one that is recorded. `dropped` are blobs of one
-    /// that was.
+    /// Drops the pending checkpoint of a task that is decided or whose job has ended, and records the end of the
+    /// attempt that waited for it. `dropped` are blobs of a recorded checkpoint that is no longer needed.
     pub(crate) fn end_checkpoints(&mut self, task: TaskId, dropped: Vec<Hash>) {
         self.leader.checkpoints.faults.remove(&task);
         self.release_checkpoint(task, dropped);
@@ -276,7 +278,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// The same for all tasks of a job.
+    /// Calls [`Self::end_checkpoints`] for all tasks of a job.
     pub(crate) fn end_checkpoints_of(&mut self, job: JobId) {
         let known = &self.leader.checkpoints;
         let tasks: BTreeSet<TaskId> = known
@@ -290,7 +292,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Whether the end of an attempt has to wait until its last checkpoint is recorded: then it is kept until then.
+    /// Returns whether the end of an attempt has to wait for its last checkpoint. If so, keeps the report until then.
     pub(crate) fn awaits_checkpoint(&mut self, ix: WorkerIx, report: &Report) -> bool {
         let id = report.attempt;
         let done = matches!(report.outcome, Outcome::Done(_) | Outcome::Returned);
@@ -306,7 +308,8 @@ impl Leadership<'_> {
         true
     }
 
-    /// The end of an attempt has waited long enough for its last checkpoint, which may still come.
+    /// Records the end of an attempt that has waited too long for its last checkpoint. The checkpoint may still
+    /// arrive.
     pub(crate) fn report_overdue(&mut self, task: TaskId) {
         let coming = self.leader.checkpoints.coming.get_mut(&task);
         if let Some((ix, report)) = coming.and_then(|coming| coming.report.take()) {
@@ -314,7 +317,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// A worker has fetched a checkpoint for an attempt. It drops what nobody needs by now.
+    /// Records that a worker fetched a checkpoint for an attempt. The worker drops the blobs that nothing needs any
+    /// more.
     pub(crate) fn checkpoint_staged(&mut self, ix: WorkerIx, from: &Checkpoint) {
         let in_use = |(hash, _): &(Hash, u64)| self.leader.blobs.in_use(*hash);
         let (needed, unneeded): (Vec<_>, Vec<_>) = from.blobs().partition(in_use);
@@ -325,13 +329,13 @@ impl Leadership<'_> {
         send_drop(self.leader.pool[ix].peer(), &unneeded, self.out);
     }
 
-    /// A worker is to drop a checkpoint that is not taken.
+    /// Tells a worker to drop a checkpoint that will not be recorded.
     fn refuse(&mut self, offered: &ReportedCheckpoint) {
         let peer = self.leader.pool[offered.worker].peer();
         self.drop_unwanted(peer, &offered.checkpoint.files);
     }
 
-    /// A task does not need these blobs for a checkpoint any more.
+    /// Releases those of these blobs that a task no longer needs.
     pub(crate) fn release_checkpoint(&mut self, task: TaskId, mut blobs: Vec<Hash>) {
         if blobs.is_empty() {
             return;
@@ -351,7 +355,7 @@ impl Leadership<'_> {
         self.notify_watchers_soon(task.job);
     }
 
-    /// A new leader needs what is recorded of a job.
+    /// Registers, fetches and replicates the recorded checkpoints of a job on a new leader.
     pub(crate) fn expect_checkpoints(&mut self, job: JobId) {
         let known = self.state.jobs.get(&job).into_iter();
         let recorded = known.flat_map(|known| known.checkpoints.values());
@@ -366,7 +370,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Fetches recorded checkpoints that are not here, from peers that came.
+    /// Fetches recorded checkpoints that this supervisor lacks, after peers have connected.
     pub(crate) fn fetch_checkpoints(&mut self) {
         let jobs = self.leader.jobs.iter();
         let jobs = jobs.filter_map(|(job, _)| self.state.jobs.get(&job));
@@ -380,12 +384,12 @@ impl Leadership<'_> {
 }
 
 impl<'a> LeaderView<'a> {
-    /// A task's newest checkpoint.
+    /// A task's newest recorded checkpoint.
     pub(crate) fn recorded_checkpoint(&self, task: TaskId) -> Option<&'a RecordedCheckpoint> {
         self.state.jobs.get(&task.job)?.checkpoint_of(task.number)
     }
 
-    /// The checkpoint that a task's next attempt goes on from, where it is within reach.
+    /// Returns the checkpoint from which a task's next attempt resumes, if all its blobs are reachable.
     pub(crate) fn usable_checkpoint(&self, task: TaskId) -> Option<&'a Arc<Checkpoint>> {
         let checkpoint = &self.recorded_checkpoint(task)?.checkpoint;
         let mut blobs = checkpoint.blobs();
@@ -393,7 +397,7 @@ impl<'a> LeaderView<'a> {
         there.then_some(checkpoint)
     }
 
-    /// Whether a checkpoint of an attempt of this worker would be newer than what is known, and of use.
+    /// Returns whether a checkpoint from this worker would be useful and not older than the recorded one.
     fn wants_checkpoint(&self, ix: WorkerIx, id: CheckpointId) -> bool {
         let leader = self.leader;
         let task = id.attempt.task;
@@ -412,12 +416,12 @@ impl<'a> LeaderView<'a> {
         if known.attempt == id.attempt {
             return known.number <= id.number;
         }
-        // Of several attempts the one that has supplied checkpoints goes on to.
+        // While the attempt whose checkpoint is recorded is alive, only its checkpoints count.
         let supplier = leader.tasks.attempt(known.attempt);
         !supplier.is_some_and(|attempt| attempt.state().alive())
     }
 
-    /// What is wrong with a checkpoint that a worker reports.
+    /// Returns what is wrong with a reported checkpoint.
     fn wrong_checkpoint(&self, id: CheckpointId, checkpoint: &Checkpoint) -> Option<String> {
         let job = self.state.jobs.get(&id.attempt.task.job)?;
         let group = &job.spec.groups()[job.spec.group_of(id.attempt.task.number)];
@@ -427,14 +431,14 @@ impl<'a> LeaderView<'a> {
         wrong(rule, id, checkpoint)
     }
 
-    /// The tasks that made a blob.
+    /// Returns the tasks that produced a blob, as an output or in a checkpoint.
     fn producers_of(&self, hash: Hash) -> Vec<TaskId> {
         let blob = self.leader.blobs.get(hash);
         blob.map(|blob| blob.producers().to_vec())
             .unwrap_or_default()
     }
 
-    /// The blobs that are kept as made by a task.
+    /// Returns the blobs that are kept as outputs or checkpoints of a task.
     fn blobs_needed(&self, task: TaskId) -> BTreeSet<Hash> {
         let mut needed: BTreeSet<Hash> = self.leader.checkpoints.blobs_of(task).collect();
         let recorded = self.recorded_checkpoint(task).into_iter();
@@ -445,7 +449,7 @@ impl<'a> LeaderView<'a> {
         needed
     }
 
-    /// What must hold of checkpoints.
+    /// Checks the invariants of checkpoints.
     pub(crate) fn check_checkpoints(&self) -> Result<(), String> {
         let known = &self.leader.checkpoints;
         for (task, coming) in &known.coming {

@@ -1,5 +1,5 @@
-//! What follows when an attempt ends without success: whose fault it was, where its task runs next, and which
-//! workers are excluded for a while.
+//! Handles attempts that end without success: whose fault it was, where the task runs next, and which workers are
+//! excluded for a while.
 
 use crate::supervisor::leader::attempts::active::ActiveTask;
 use crate::supervisor::leader::blobs::state::Blob;
@@ -16,17 +16,19 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How often a task's inputs may turn out to be out of reach before the job fails.
+/// How often a task's inputs may be unreachable before the task fails.
 const INPUT_FAULTS_MAX: u8 = 20;
-/// Until a worker is given a group again whose inputs it could not fetch; doubles up to 32 times.
+/// How long a group is kept from a worker that could not fetch its inputs. Doubles with each fault of the task, up to
+/// 32 times this.
 const INPUT_BACKOFF: Duration = Duration::from_millis(100);
 /// Exclusion of a worker after its first fault: a shortage is often over with the attempts that cause it. Doubles
 /// with each further fault until the worker succeeds.
 const FAULT_BACKOFF: Duration = Duration::from_millis(100);
-/// Longest wait after a fault: a machine that has been repaired is used again within a minute.
+/// Longest exclusion after a fault: a repaired machine is used again within a minute.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 impl Leadership<'_> {
+    /// Handles the committed end of an attempt without success, according to its fault.
     pub(crate) fn after_attempt_ended(&mut self, attempt: AttemptId, worker: PeerId, end: &Ending) {
         if *end == Ending::Lost {
             return;
@@ -65,8 +67,9 @@ impl Leadership<'_> {
         self.notify_watchers_soon(id.job);
     }
 
-    /// A worker or its machine failed a task. Where another one did before, the task may be the reason, as one whose
-    /// inputs fill every disk: then this worker is only not given its group for a while.
+    /// Handles a failure by the fault of a worker or its machine. If the task failed this way on another worker
+    /// before, the task itself may be the cause, for example because its inputs fill every disk. Then only the task's
+    /// group is kept from this worker for a while.
     fn after_worker_fault(&mut self, id: TaskId, at: WorkerIx, why: String) {
         let Some(group) = self.view().open_group(id) else {
             return self.exclude_faulty(at, why);
@@ -80,8 +83,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// A worker or its machine failed: it gets nothing for a while, also where it is the only one. What it runs
-    /// goes on.
+    /// Excludes a worker for a while after it or its machine failed, even if it is the only one. Its running attempts
+    /// continue.
     pub(crate) fn exclude_faulty(&mut self, ix: WorkerIx, why: String) {
         let now = self.now;
         let leader = &mut *self.leader;
@@ -90,7 +93,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// The winner did what others failed: they are outdone, and excluded once that happened too often.
+    /// Counts a task's success against the workers that failed it before. A worker is excluded when this has happened
+    /// too often.
     pub(crate) fn count_failures_of_others(&mut self, id: TaskId, winner: Option<WorkerIx>) {
         let (now, base) = (self.now, self.config.exclude_for);
         let leader = &mut *self.leader;
@@ -110,13 +114,15 @@ impl Leadership<'_> {
         }
     }
 
+    /// Ends the exclusion of a worker.
     pub(crate) fn readmit(&mut self, ix: WorkerIx) {
         let leader = &mut *self.leader;
         leader.pool[ix].reliability_mut().readmit();
         leader.pool_changed(ix);
     }
 
-    /// A worker could not fetch a task's inputs: the group is tried elsewhere, and there again after a while.
+    /// Handles a worker that could not fetch a task's inputs: the group runs elsewhere, and on this worker again
+    /// after a backoff.
     fn after_input_fault(&mut self, id: TaskId, at: WorkerIx, end: &Ending) {
         let Some(group) = self.view().open_group(id) else {
             return;
@@ -136,7 +142,7 @@ impl Leadership<'_> {
         self.bar(id.job, group, at, doubled(INPUT_BACKOFF, faults));
     }
 
-    /// A worker is not given a group for `span`.
+    /// Keeps a group from a worker for `span`.
     fn bar(&mut self, job: JobId, group: u32, ix: WorkerIx, span: Duration) {
         let at = self.now + span;
         let leader = &mut *self.leader;
@@ -147,8 +153,8 @@ impl Leadership<'_> {
 }
 
 impl LeaderView<'_> {
-    /// Of these workers, those that reported a blob as the output of a task: as they do not give it, they are excluded
-    /// like any that reports what is not so.
+    /// Returns those of `holders` that reported a blob as the output of a task. As they do not provide it, they are
+    /// excluded like other workers with false reports.
     pub(crate) fn makers_among(&self, hash: Hash, holders: &[WorkerIx]) -> Vec<WorkerIx> {
         let blob = self.leader.blobs.get(hash);
         let producers = blob.into_iter().flat_map(Blob::producers);
@@ -159,14 +165,15 @@ impl LeaderView<'_> {
         holders.iter().copied().filter(made).collect()
     }
 
-    /// The position of a task's group, while the task is not done and its job goes on.
+    /// Returns the index of a task's group if the task is undecided and its job is active.
     fn open_group(&self, id: TaskId) -> Option<u32> {
         let job = self.state.jobs.get(&id.job)?;
         let open = job.active() && job.tasks.get(id.number as usize)?.is_open();
         open.then(|| job.spec.group_of(id.number) as u32)
     }
 
-    /// What is wrong with the outputs of an attempt that its worker calls a success; nothing if they may be right.
+    /// Returns what is wrong with the outputs of an attempt that its worker reports as a success; none if they may be
+    /// correct.
     pub(crate) fn wrong_outputs(&self, id: AttemptId, outputs: &[FileEntry]) -> Option<String> {
         let spec = &self.state.jobs.get(&id.task.job)?.spec;
         if id.task.number >= spec.task_count() {
@@ -194,7 +201,7 @@ fn wrong_outputs(group: &Group, offset: u32, outputs: &[FileEntry]) -> Option<St
     if group.outputs.is_empty() {
         return None;
     }
-    // A folder that is declared as one may be empty.
+    // A declared folder may be empty.
     let needed = group.outputs.iter().filter(|output| !output.ends_with('/'));
     let missing = group.with_values(offset, |values| {
         let patterns = needed.map(|pattern| values.expand(pattern));
@@ -206,7 +213,7 @@ fn wrong_outputs(group: &Group, offset: u32, outputs: &[FileEntry]) -> Option<St
     ))
 }
 
-/// Whether one of the paths may match a pattern.
+/// Returns whether one of the paths may match a pattern.
 fn has_match(paths: &BTreeSet<&str>, pattern: &str) -> bool {
     let begins = literal_prefix(pattern);
     let matches = |path: &&str| match path.strip_prefix(begins) {
@@ -219,14 +226,14 @@ fn has_match(paths: &BTreeSet<&str>, pattern: &str) -> bool {
     first.any(matches)
 }
 
-/// The wait after a fault: `first` after the first one, and each time twice as long as before.
+/// Returns the backoff after a number of faults: `first`, doubled with each further fault, up to [`BACKOFF_MAX`].
 fn doubled(first: Duration, faults: u32) -> Duration {
     let times = 2u32.pow(faults.saturating_sub(1).min(16));
     first.saturating_mul(times).min(BACKOFF_MAX)
 }
 
 impl Leader {
-    /// Gives a worker nothing for `span`.
+    /// Excludes a worker for `span`.
     fn exclude(&mut self, ix: WorkerIx, now: Time, span: Duration, why: String) {
         let until = now + span;
         self.pool[ix].reliability_mut().exclude(why, until);
@@ -234,7 +241,7 @@ impl Leader {
         self.pool_changed(ix);
     }
 
-    /// A worker may be given a group again whose inputs it could not fetch.
+    /// Allows a worker a group again that was kept from it.
     pub(crate) fn unbar(&mut self, job: JobId, group: u32, ix: WorkerIx) {
         self.blocked.unbar(job, group, ix);
         self.unblock(ix);

@@ -1,5 +1,5 @@
-//! What a new leader knows of its predecessor's assignments: hints, which are not durable. A task that was
-//! assigned waits for its worker to report rather than being started again.
+//! Assignment hints: what a new leader knows of the assignments of earlier leaders. Hints are not durable. A new
+//! leader does not start an assigned task again until the worker had time to report.
 
 use crate::supervisor::Action;
 use crate::supervisor::follower::Hints;
@@ -19,7 +19,7 @@ use hedge_model::{AttemptId, JobId, PeerAddr, PeerId, Resources, TaskId};
 const HINTS_AT_ONCE: usize = 10_000;
 
 impl Leadership<'_> {
-    /// Notes an assignment, or that it is over, and tells the other supervisors.
+    /// Sends a hint about an assignment, or its end, to all connected peer supervisors.
     pub(crate) fn hint(&mut self, hint: Hint) {
         let epoch = self.state.epoch();
         for member in self.leader.group.iter().filter(|member| member.linked()) {
@@ -33,7 +33,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Tells the others that a worker does not have an attempt any more, nothing of which is recorded.
+    /// Tells the peer supervisors that a worker no longer has an attempt whose end is not recorded.
     pub(crate) fn hint_end(&mut self, attempt: AttemptId, worker: PeerId) {
         let over = Hint {
             attempt,
@@ -46,7 +46,7 @@ impl Leadership<'_> {
         self.hint(over);
     }
 
-    /// All assignments that are active, for a peer supervisor that has come.
+    /// Sends hints for all active assignments to a peer supervisor that has connected.
     pub(crate) fn hint_all(&mut self, to: PeerId) {
         let epoch = self.state.epoch();
         let leader = &mut *self.leader;
@@ -72,8 +72,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// A new leader expects the workers that were given something of this job to come and say whether they
-    /// have it.
+    /// Restores a job's attempts from hints on a new leader, which expects their workers to connect and report them.
     pub(crate) fn restore_hinted(&mut self, job: JobId, hints: &Hints) {
         for hint in hints.of_job(job) {
             if self.state.wants(hint.attempt) {
@@ -107,7 +106,7 @@ impl Leadership<'_> {
         self.requeue_passed(hint.attempt.task);
     }
 
-    /// All tasks of a group up to this one have had their turn; those without an attempt are due again.
+    /// Marks all tasks of a group up to this one as no longer fresh. Those without an attempt are offered one by one.
     pub(crate) fn requeue_passed(&mut self, task: TaskId) {
         let Some(job) = self.state.jobs.get(&task.job) else {
             return;
@@ -121,7 +120,8 @@ impl Leadership<'_> {
         self.update_task_offers(task);
     }
 
-    /// A worker that was expected has not come in time: what it was given starts elsewhere. It may still come.
+    /// Gives up the attempts of an expected worker that did not connect in time, so that they start elsewhere. The
+    /// worker may still connect.
     pub(crate) fn forget_expected(&mut self, ix: WorkerIx) {
         let expected = self.leader.pool[ix].load().expected().clone();
         for id in expected {
@@ -129,7 +129,7 @@ impl Leadership<'_> {
             let Some(attempt) = leader.tasks.attempt(id) else {
                 continue;
             };
-            // Its worker was last heard before this leader began.
+            // The charge ends with the previous leader: this one has not heard from the worker.
             let charge = Charge {
                 class: attempt.class(),
                 occupied: leader.recovery.since().since(attempt.since()),
@@ -142,7 +142,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// A worker that was expected has come and does not have these: they never reached it.
+    /// Removes attempts that a worker which connected does not have: their assignments never reached it.
     pub(crate) fn drop_undelivered(&mut self, ix: WorkerIx) {
         let worker = &self.leader.pool[ix];
         let (peer, expected) = (worker.peer(), worker.load().expected().clone());
@@ -156,12 +156,12 @@ impl Leadership<'_> {
 }
 
 impl LeaderView<'_> {
-    /// Proves to a later leader that an attempt was given to a worker.
+    /// Returns the proof, for a later leader, that this attempt was assigned to this worker.
     pub(crate) fn seal(&self, worker: PeerId, attempt: AttemptId, redundant: bool) -> Seal {
         let Some(secret) = &self.state.secret else {
             return Seal::default();
         };
-        // All of it fits into one block of the hash, which has 64 bytes.
+        // The text fits into one 64-byte block of the hash.
         let mut text = [0; 61];
         text[..32].copy_from_slice(&worker.0);
         text[32..40].copy_from_slice(&attempt.task.job.0.to_le_bytes());

@@ -1,27 +1,26 @@
-//! What a worker has of the attempts that it was given; it follows from their states.
+//! The attempts of one worker by state, and its free resources. Both are derived from the states of the attempts.
 
 use super::state::{AttemptState, Share};
 use hedge_model::{AttemptId, Resources};
 use std::collections::{BTreeSet, VecDeque};
 
-/// The attempts of one worker by how they stand, and what of its resources is free. Only a change of an attempt's
-/// state changes it.
+/// Tracks the attempts of one worker by state, and its free resources. Only changes of attempt states update it.
 #[derive(Debug)]
 pub(crate) struct Load {
     free: Resources,
     in_hand: BTreeSet<AttemptId>,
-    /// Those of critical tasks among them.
+    /// The attempts in hand whose tasks are critical.
     critical: BTreeSet<AttemptId>,
-    /// Those that take their resources once these are free, in the order in which they will.
+    /// Attempts that wait for resources, in the order in which they will get them.
     queued: VecDeque<AttemptId>,
-    /// Attempts given up when the worker was lost; they may still come back with it.
+    /// Attempts given up when the worker was lost; the worker may still return with them.
     lost: BTreeSet<AttemptId>,
-    /// Attempts that an earlier leader gave it, and of which it has not spoken yet.
+    /// Attempts that an earlier leader assigned and that the worker has not reported yet.
     expected: BTreeSet<AttemptId>,
 }
 
 impl Load {
-    /// Of a worker that offers this and has nothing.
+    /// Creates the load of a worker that offers these resources and has no attempts.
     pub fn new(offered: Resources) -> Self {
         Self {
             free: offered,
@@ -41,7 +40,7 @@ impl Load {
         &self.in_hand
     }
 
-    /// Whether it has an attempt of a critical task in hand.
+    /// Returns whether it has an attempt of a critical task in hand.
     pub fn critical(&self) -> bool {
         !self.critical.is_empty()
     }
@@ -58,13 +57,13 @@ impl Load {
         &self.expected
     }
 
-    /// The worker offers this from now on; it has nothing in hand.
+    /// Sets the resources of a worker that has nothing in hand.
     pub fn offer(&mut self, offered: Resources) {
         self.free = offered;
     }
 
-    /// An attempt of a task that is critical or not, and that needs this, stood as `old` says and stands as `new`
-    /// says.
+    /// Applies a change of an attempt from state `old` to `new`; none means that it does not exist. `need` are the
+    /// resources of its task, `critical` says whether the task is critical.
     pub(super) fn follow(
         &mut self,
         id: AttemptId,
@@ -108,7 +107,7 @@ impl Load {
         }
     }
 
-    /// Notes whether the task of an attempt in hand is critical; says whether that is new.
+    /// Records whether the task of an attempt in hand is critical. Returns whether that changed.
     pub(super) fn set_critical(&mut self, id: AttemptId, critical: bool) -> bool {
         match critical {
             true => self.critical.insert(id),

@@ -1,4 +1,4 @@
-//! Attempts of tasks that are not over: where each runs and how far it is.
+//! Attempts that are not over: where each one runs, its state and its progress.
 
 pub(crate) mod active;
 pub(crate) mod charges;
@@ -21,15 +21,15 @@ use hedge_model::{AttemptId, JobId, TaskId};
 use state::{AttemptEvent, AttemptState};
 
 impl Leadership<'_> {
-    /// Notes an attempt with its task, its worker and its client's share of the pool.
+    /// Adds an attempt to its task, its worker's load and its client's share of the pool.
     pub(crate) fn begin_attempt(&mut self, new: NewAttempt) {
         let (id, worker, state) = (new.id, new.worker, new.state);
         self.leader.tasks.begin(new);
         self.update_indexes(id, worker, None, Some(state));
     }
 
-    /// The only place that changes where an attempt stands; brings all that follows from that in line. Says whether
-    /// the event changed anything.
+    /// Changes the state of an attempt and everything derived from it. No other procedure does. Returns whether the
+    /// state changed.
     pub(crate) fn transition(&mut self, id: AttemptId, event: AttemptEvent) -> bool {
         let changed = self.leader.tasks.transition(self.now, id, event);
         let Some((ix, old, new)) = changed else {
@@ -42,8 +42,8 @@ impl Leadership<'_> {
         old != new
     }
 
-    /// Brings what follows from an attempt's state in line with it: its worker's load, its client's share, whom the
-    /// monitor watches how closely, and which copies give way.
+    /// Updates everything that is derived from an attempt's state: its worker's load, its client's share, the
+    /// attention that the monitor gives to the worker, and the copies that yield.
     fn update_indexes(
         &mut self,
         id: AttemptId,
@@ -76,7 +76,8 @@ impl Leadership<'_> {
         leader.yielding.follow(id, active, after);
     }
 
-    /// An attempt that may have been lost is there. It takes its part of the worker if that is free.
+    /// Restores an attempt that its worker reports, although it may have been lost. It holds its resources again if
+    /// they are free; otherwise it is queued.
     pub(crate) fn recover_attempt(&mut self, id: AttemptId) {
         let Some(job) = self.state.jobs.get(&id.task.job) else {
             return;
@@ -93,7 +94,7 @@ impl Leadership<'_> {
         self.refresh_offers(id.task.job, group);
     }
 
-    /// An attempt is told to stop: nothing later is charged.
+    /// Tells a worker to stop an attempt, and fixes its charge.
     pub(crate) fn cancel_attempt(&mut self, id: AttemptId) {
         let now = self.now;
         let Some(attempt) = self.leader.tasks.attempt(id) else {
@@ -104,7 +105,7 @@ impl Leadership<'_> {
         self.send_cancel(id);
     }
 
-    /// Tells the worker of an attempt, if it is there, to stop it.
+    /// Sends a cancellation to the worker of an attempt, if it is connected.
     pub(crate) fn send_cancel(&mut self, id: AttemptId) {
         let attempt = self.leader.tasks.attempt(id);
         let Some(ix) = attempt.map(|attempt| attempt.worker()) else {
@@ -116,7 +117,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Gives up all attempts of a worker but those in `kept`.
+    /// Marks the attempts of a worker as lost and proposes records of their loss. Those in `kept` are not recorded:
+    /// their worker still has them.
     pub(crate) fn lose_attempts(&mut self, ix: WorkerIx, kept: Option<&[AttemptId]>) {
         let heard = self.view().last_heard(ix);
         let in_hand = self.leader.pool[ix].load().in_hand().clone();
@@ -138,7 +140,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Proposes the record of an attempt that is lost with its worker.
+    /// Proposes the record of an attempt that was lost with its worker.
     pub(crate) fn record_loss(
         &mut self,
         attempt: AttemptId,
@@ -161,7 +163,7 @@ impl Leadership<'_> {
         self.append(record, None);
     }
 
-    /// An attempt is over: it gives back what it took, and those queued behind it move up.
+    /// Removes an attempt that is over: frees its resources and starts attempts that are queued at the worker.
     pub(crate) fn detach(&mut self, id: AttemptId) {
         let Some(attempt) = self.leader.tasks.end(id) else {
             return;
@@ -185,7 +187,7 @@ impl Leadership<'_> {
         self.forget_task_if_over(id.task);
     }
 
-    /// Queued attempts take the resources that became free, in their order, as the worker itself does.
+    /// Gives free resources to queued attempts in their order, as the worker itself does.
     pub(crate) fn start_queued(&mut self, ix: WorkerIx) {
         let mut next = || {
             let load = self.leader.pool[ix].load();
@@ -198,8 +200,8 @@ impl Leadership<'_> {
         while next().is_some() {}
     }
 
-    /// A job's critical set has changed: notes which attempts in hand are of it now, and gives the tasks of those for
-    /// which that is new.
+    /// Updates which attempts in hand are critical after a job's critical set has changed. Returns the tasks for
+    /// which that changed.
     pub(crate) fn mark_critical(&mut self, id: JobId) -> Vec<TaskId> {
         let leader = &mut *self.leader;
         let job = self.state.jobs.get(&id);
@@ -220,7 +222,7 @@ impl Leadership<'_> {
         tasks
     }
 
-    /// A task that is done or whose job has ended needs no state at the leader once its last attempt is over.
+    /// Removes the leader's state of a task that is decided or whose job has ended, once its last attempt is over.
     pub(crate) fn forget_task_if_over(&mut self, id: TaskId) {
         let over = self
             .state

@@ -1,18 +1,19 @@
-//! Attempts that submitted a job and wait for it. The job needs room to run: without the part of a worker that such
-//! an attempt gives back, tasks that wait for jobs could fill all workers and wait for ever.
+//! Attempts that submitted a job and wait for it. Such an attempt releases its resources. Otherwise attempts that
+//! wait for jobs could fill all workers, and their jobs would never run.
 
 use crate::supervisor::leader::attempts::state::AttemptEvent;
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use hedge_model::{AttemptId, JobId};
 
 impl Leadership<'_> {
-    /// An attempt waits for a job, or gets on. It takes its part of the worker again only where that is free.
+    /// Handles an attempt that starts or stops waiting for a job. An attempt that stops waiting holds its resources
+    /// again only if they are free.
     pub(crate) fn on_waits(&mut self, ix: WorkerIx, id: AttemptId, job: Option<JobId>) {
         let Some(of) = self.state.jobs.get(&id.task.job) else {
             return;
         };
         let need = &of.spec.groups()[of.spec.group_of(id.task.number)].resources;
-        // A task that waits for its own job waits for ever.
+        // A task must not wait for its own job, which would never end.
         let active = |job: &JobId| self.state.jobs.get(job).is_some_and(|job| job.active());
         let job = job.filter(|job| *job != id.task.job && active(job));
         let leader = &mut *self.leader;

@@ -1,4 +1,4 @@
-//! What workers report of attempts.
+//! Handles what workers report of attempts.
 
 use crate::supervisor::contract::Pending;
 use crate::supervisor::durable::job::left;
@@ -13,6 +13,7 @@ use hedge_model::{AttemptId, Data, Ending, FileEntry, PeerId};
 use std::sync::Arc;
 
 impl Leadership<'_> {
+    /// Handles a worker's report that an attempt has started. The worker then holds the inputs of the group.
     pub(crate) fn on_started(&mut self, ix: WorkerIx, id: AttemptId) {
         let leader = &mut *self.leader;
         let Some(attempt) = leader.tasks.attempt(id) else {
@@ -22,7 +23,7 @@ impl Leadership<'_> {
             return;
         }
         let from = attempt.from().cloned();
-        // It may wait for a job, and say again that it started.
+        // An attempt that waits for a job may report its start again.
         self.transition(id, AttemptEvent::Started);
         if let Some(from) = from {
             self.checkpoint_staged(ix, &from);
@@ -49,14 +50,14 @@ impl Leadership<'_> {
         }
     }
 
-    /// A worker says how an attempt ended. What it saved last is recorded before that.
+    /// Handles a worker's report of how an attempt ended. A pending checkpoint of the attempt is recorded first.
     pub(crate) fn on_report(&mut self, ix: WorkerIx, report: Report) {
         if !self.awaits_checkpoint(ix, &report) {
             self.record_report(ix, report);
         }
     }
 
-    /// Records how an attempt ended.
+    /// Proposes the record of how an attempt ended.
     pub(crate) fn record_report(&mut self, ix: WorkerIx, report: Report) {
         let Report {
             attempt: id,
@@ -128,8 +129,8 @@ impl Leadership<'_> {
         self.append(record, pending);
     }
 
-    /// What a worker reports, unless it calls a success what lacks declared outputs: then it failed, and may drop
-    /// what it made.
+    /// Returns the reported outcome. If the worker reports success with wrong or missing outputs, the attempt failed
+    /// instead, and the worker drops its outputs.
     fn checked(&mut self, id: AttemptId, worker: PeerId, outcome: Outcome) -> Outcome {
         let Outcome::Done(outputs) = &outcome else {
             return outcome;
@@ -141,8 +142,8 @@ impl Leadership<'_> {
         Outcome::Ended(Ending::worker(why))
     }
 
-    /// How an attempt ended that does not decide its task, and what is to be done once that is recorded;
-    /// nothing where there is no end to record, as it was given back.
+    /// Returns the ending of an attempt that does not decide its task, and what to do once that is recorded. Returns
+    /// none if the worker returned the attempt unstarted, because then nothing is recorded.
     fn undecided(
         &mut self,
         id: AttemptId,
@@ -156,7 +157,7 @@ impl Leadership<'_> {
                     Some(Pending::Unwanted { worker, outputs }),
                 ));
             }
-            // What a worker that is heard cannot report.
+            // A worker that is connected cannot report these.
             Outcome::Ended(Ending::Lost | Ending::Recorded { .. }) => {
                 Ending::worker("it reported an end that only a supervisor can record")
             }
@@ -173,7 +174,7 @@ impl Leadership<'_> {
         Some((end, None))
     }
 
-    /// An attempt had not started: its task waits again, and nothing of it is recorded.
+    /// Handles an attempt that its worker returned unstarted: the task is offered again, and nothing is recorded.
     fn given_back(&mut self, id: AttemptId, worker: PeerId) {
         send(worker, ToWorker::Settled(id), self.out);
         self.hint_end(id, worker);
@@ -182,7 +183,7 @@ impl Leadership<'_> {
         self.forget_task_if_over(id.task);
     }
 
-    /// A success is on its way through the journal: its task wants no other attempt.
+    /// Marks the success of an attempt as proposed: its task gets no further attempts.
     fn commits(&mut self, id: AttemptId) {
         let verdict = Verdict::Done(id);
         self.leader.tasks.get_or_insert(id.task).commit(verdict);

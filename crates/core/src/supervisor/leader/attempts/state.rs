@@ -1,69 +1,70 @@
-//! Where an attempt stands: one state, and the only function that changes it.
+//! The state of an attempt, and the only function that changes it.
 
 use hedge_model::JobId;
 use hedge_model::ledger::Charge;
 
-/// Where an attempt stands, with what is known only there.
+/// The state of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AttemptState {
-    /// Given to its worker by an earlier leader; the worker has not spoken of it yet.
+    /// An earlier leader assigned it; the worker has not reported it yet.
     Expected,
     /// Its worker is known to have it.
     InHand {
         phase: Phase,
         share: Share,
-        /// Its end is on its way through the journal.
+        /// Its end is proposed and not committed.
         reported: bool,
     },
-    /// Given up with its worker.
+    /// It was given up with its worker.
     Lost,
 }
 
-/// What an attempt does at its worker.
+/// What an attempt in hand does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Sent, not known to run.
+    /// Assigned, not known to run.
     Assigned,
     Running,
-    /// Runs and waits for this job; its part of its worker is given back.
+    /// Runs and waits for this job; its resources are released.
     Waiting(JobId),
-    /// Told to stop, not yet stopped; charged this.
+    /// Told to stop, but its end is not reported yet. It costs this charge.
     Cancelling(Charge),
 }
 
-/// An attempt's part of the resources of its worker.
+/// Whether an attempt holds resources of its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Share {
     Held,
-    /// It takes its part once that is free; it was sent ahead, or the worker has more in hand than it offers.
+    /// It gets its resources once they are free, because it was queued at a busy worker, or because the worker has
+    /// more in hand than it offers.
     Queued,
-    /// Given back while it waits.
+    /// Released while it waits for a job.
     Released,
 }
 
-/// What changes the state of an attempt.
+/// An event that changes the state of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AttemptEvent {
-    /// A worker that may have lost it has it; `room` says whether its part of the worker is free.
+    /// A worker reports it, although it may have been lost. `room` says whether its resources are free.
     Found { room: bool },
-    /// It runs.
+    /// Its program started.
     Started,
     /// It waits for this job.
     Waits(JobId),
-    /// It waits no longer; `room` says whether its part of the worker is free.
+    /// It no longer waits; `room` says whether its resources are free.
     GoesOn { room: bool },
-    /// Its part of the worker is free, and it was the next in the queue.
+    /// It was next in the worker's queue, and its resources are free.
     MovedUp,
-    /// Its worker says how it ended.
+    /// Its worker reported its end.
     Reported,
-    /// Its worker is told to stop it; nothing later is charged.
+    /// Its worker was told to stop it. The charge is final.
     Cancelled(Charge),
-    /// It is given up with its worker.
+    /// Its worker is lost.
     Lost,
 }
 
 impl AttemptState {
-    /// The state of an attempt that is sent to its worker, ahead of its turn or not.
+    /// Returns the state of an attempt that was just sent. `ahead` says whether it was queued at a busy worker.
     pub fn sent(ahead: bool) -> Self {
         Self::InHand {
             phase: Phase::Assigned,
@@ -72,7 +73,7 @@ impl AttemptState {
         }
     }
 
-    /// The state after an event; an event that does not apply changes nothing.
+    /// Returns the state after an event; an event that does not apply changes nothing.
     #[must_use]
     pub fn after(self, event: AttemptEvent) -> Self {
         let (phase, share, reported) = match (self, event) {
@@ -115,7 +116,7 @@ impl AttemptState {
         }
     }
 
-    /// Whether the attempt may still succeed and nobody gave it up.
+    /// Returns whether it may still succeed and was not given up.
     pub fn active(self) -> bool {
         match self {
             Self::Expected => true,
@@ -124,33 +125,33 @@ impl AttemptState {
         }
     }
 
-    /// Whether it may still succeed and its end is not heard of.
+    /// Returns whether it may still succeed and has not reported its end.
     pub fn alive(self) -> bool {
         self.active() && !self.reported()
     }
 
-    /// Whether its end is on its way through the journal.
+    /// Returns whether its end is proposed.
     pub fn reported(self) -> bool {
         matches!(self, Self::InHand { reported: true, .. })
     }
 
-    /// Whether its process runs.
+    /// Returns whether its process runs.
     pub fn runs(self) -> bool {
         let runs = |phase| matches!(phase, Phase::Running | Phase::Waiting(_));
         matches!(self, Self::InHand { phase, .. } if runs(phase))
     }
 
-    /// Whether its worker is known to have it.
+    /// Returns whether its worker is known to have it.
     pub fn in_hand(self) -> bool {
         matches!(self, Self::InHand { .. })
     }
 
-    /// Whether it was told to stop.
+    /// Returns whether it was told to stop.
     pub fn cancelling(self) -> bool {
         self.stopped().is_some()
     }
 
-    /// What it is charged, once it was told to stop.
+    /// Its charge, once it was told to stop.
     pub fn stopped(self) -> Option<Charge> {
         match self {
             Self::InHand {
@@ -172,7 +173,7 @@ impl AttemptState {
         }
     }
 
-    /// Its part of its worker; none where the worker is not known to have it.
+    /// Whether it holds resources; none if its worker is not known to have it.
     pub fn share(self) -> Option<Share> {
         match self {
             Self::InHand { share, .. } => Some(share),
@@ -180,18 +181,18 @@ impl AttemptState {
         }
     }
 
-    /// Whether it takes resources of its worker.
+    /// Returns whether it holds resources of its worker.
     pub fn holds(self) -> bool {
         self.share() == Some(Share::Held)
     }
 
-    /// Whether it is sent ahead, and waits for its turn as far as is known.
+    /// Returns whether it is queued at its worker and not known to run.
     pub fn queued(self) -> bool {
         let queued = |phase, share| phase == Phase::Assigned && share == Share::Queued;
         matches!(self, Self::InHand { phase, share, .. } if queued(phase, share))
     }
 
-    /// In a word.
+    /// Its state in one word.
     pub fn name(self) -> &'static str {
         match self {
             Self::Expected => "expected",

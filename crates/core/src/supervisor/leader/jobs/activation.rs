@@ -1,4 +1,4 @@
-//! A job that is accepted becomes part of what a leader works on.
+//! Adds an accepted job to the jobs that the leader works on.
 
 use crate::supervisor::durable::job::{Job, Task};
 use crate::supervisor::durable::state::State;
@@ -11,7 +11,7 @@ use crate::supervisor::leader::jobs::size::Size;
 use hedge_model::{JobId, TaskId};
 
 impl Leadership<'_> {
-    /// Makes a job that is accepted and not ended part of what this leader works on.
+    /// Starts work on a job that has not ended. `hints` are its running attempts that the previous leader announced.
     pub(crate) fn activate(&mut self, id: JobId, hints: &Hints) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
@@ -60,8 +60,8 @@ impl Leadership<'_> {
     }
 }
 
-/// What a leader knows of a job when it begins to work on it, from what is durable and what was learned of
-/// its like. `watched` jobs also have what a policy on redundancy asks about.
+/// Builds the leader's state of a job from its durable state and from statistics of earlier tasks. If `watched`, it
+/// includes the inputs of the redundancy policy.
 fn start_job(state: &State, job: &Job, watched: bool) -> ActiveJob {
     let (spec, learned) = (&job.spec, &state.learned);
     let mut groups: Vec<ActiveGroup> = (0..spec.groups().len())
@@ -84,7 +84,7 @@ fn start_job(state: &State, job: &Job, watched: bool) -> ActiveJob {
     )
 }
 
-/// Whether nobody is to read any more what a task left.
+/// Returns whether no task or client will read a task's outputs any more.
 fn released(job: &Job, number: u32) -> bool {
     if !job.spec.has_each() && job.released_of.is_empty() {
         return false;
@@ -93,7 +93,7 @@ fn released(job: &Job, number: u32) -> bool {
     job.released(group, number - job.spec.first(group))
 }
 
-/// A group's tasks that are still to be done, and how many groups it waits for.
+/// Builds a group's state: which of its tasks still have to run, and how many groups it waits for as a whole.
 pub(crate) fn start_group(job: &Job, group: usize) -> ActiveGroup {
     let tasks: Vec<&Task> = job.tasks_of(group).collect();
     let untouched = |task: &Task| task.is_open() && task.generation == 0 && task.failures() == 0;

@@ -1,4 +1,4 @@
-//! The jobs that have not ended, as the leader works on them.
+//! The leader's state of the jobs that have not ended. Every change of it goes through the methods here.
 
 use crate::supervisor::leader::WorkerIx;
 use crate::supervisor::leader::jobs::critical::CriticalSet;
@@ -13,13 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Index;
 use std::sync::Arc;
 
-/// The jobs that have not ended.
+/// The jobs that have not ended, by id.
 #[derive(Debug, Default)]
 pub(crate) struct ActiveJobs {
     jobs: BTreeMap<JobId, ActiveJob>,
 }
 
-/// A job that has not ended, as the leader works on it.
+/// The leader's state of one job that has not ended.
 #[derive(Debug)]
 pub(crate) struct ActiveJob {
     groups: Vec<ActiveGroup>,
@@ -30,7 +30,7 @@ pub(crate) struct ActiveJob {
     stale: BTreeSet<Hash>,
     involved: BTreeSet<WorkerIx>,
     critical: CriticalSet,
-    /// The critical set is found again when so many tasks are done.
+    /// Recompute the critical set when this many tasks are done.
     next_recompute: u32,
     policy_inputs: Option<PolicyInputs>,
     success_s: f64,
@@ -39,14 +39,14 @@ pub(crate) struct ActiveJob {
     releases: Releases,
 }
 
-/// What a policy on redundancy asks about a job.
+/// What the redundancy policy needs to know about a job.
 #[derive(Debug, Default)]
 pub(crate) struct PolicyInputs {
-    /// Kinds of its tasks.
+    /// The kinds of its tasks.
     pub kinds: Vec<Kind>,
-    /// For each group the place of its kind.
+    /// For each group, the index of its kind in `kinds`.
     pub kind_of: Vec<u32>,
-    /// For each group the bottom level behind its tasks, seconds at standard speed.
+    /// For each group, the bottom level behind its tasks, in seconds at standard speed.
     pub b_levels: Vec<f64>,
     places: BTreeMap<Arc<str>, u32>,
 }
@@ -58,7 +58,7 @@ impl PolicyInputs {
         Self { b_levels, ..inputs }
     }
 
-    /// The job has one more group, of which the bottom level is not known yet.
+    /// Adds a group. Its bottom level stays 0 until the levels are recomputed.
     fn add(&mut self, group: &Group) {
         let kinds = &mut self.kinds;
         let place = *self.places.entry(group.kind().clone()).or_insert_with(|| {
@@ -71,13 +71,13 @@ impl PolicyInputs {
     }
 }
 
-/// What a job leaves behind that has ended.
+/// What remains to be cleaned up after a job has ended.
 pub(crate) struct EndedJob {
-    /// Outputs of generations that were lost.
+    /// Outputs of lost generations.
     pub stale: BTreeSet<Hash>,
-    /// Workers that have or had something of it.
+    /// Workers that hold or held something of the job.
     pub involved: BTreeSet<WorkerIx>,
-    /// Whether a policy was asked about it.
+    /// Whether a policy evaluated the job.
     pub watched: bool,
 }
 
@@ -90,12 +90,12 @@ impl ActiveJobs {
         self.jobs.get_mut(&id)
     }
 
-    /// A group of a job, where the job has not ended.
+    /// Returns a group of a job; none if the job has ended.
     pub fn group(&self, id: JobId, group: usize) -> Option<&ActiveGroup> {
         Some(self.jobs.get(&id)?.group(group))
     }
 
-    /// A group of a job, to be changed, where the job has not ended.
+    /// Returns a group of a job for changes; none if the job has ended.
     pub fn group_mut(&mut self, id: JobId, group: usize) -> Option<&mut ActiveGroup> {
         Some(self.jobs.get_mut(&id)?.group_mut(group))
     }
@@ -112,19 +112,19 @@ impl ActiveJobs {
         self.jobs.iter().map(|(id, job)| (*id, job))
     }
 
-    /// Bodies of which `stale` holds are built again.
+    /// Drops the cached task bodies that `stale` selects. They are built again when needed.
     pub fn drop_bodies(&mut self, stale: impl Fn(&ReadyBody) -> bool) {
         for group in self.jobs.values_mut().flat_map(|job| &mut job.groups) {
             group.drop_body_if(&stale);
         }
     }
 
-    /// A job begins.
+    /// Adds a job.
     pub fn begin(&mut self, id: JobId, job: ActiveJob) {
         self.jobs.insert(id, job);
     }
 
-    /// A job has ended.
+    /// Removes a job that has ended.
     pub fn end(&mut self, id: JobId) -> Option<EndedJob> {
         self.jobs.remove(&id).map(|job| EndedJob {
             stale: job.stale,
@@ -133,14 +133,14 @@ impl ActiveJobs {
         })
     }
 
-    /// A result is held by as many supervisors as are to hold it; returns the jobs that missed it.
+    /// Records that enough supervisors hold a result. Returns the jobs that awaited it.
     pub fn note_replicated(&mut self, hash: Hash) -> Vec<JobId> {
         let missed =
             |(id, job): (&JobId, &mut ActiveJob)| job.awaited_results.remove(&hash).then_some(*id);
         self.jobs.iter_mut().filter_map(missed).collect()
     }
 
-    /// Those of whom `gone` holds wait for no answers any more.
+    /// Removes the watchers that `gone` selects by peer and request number.
     pub fn unwatch(&mut self, gone: impl Fn(PeerId, u64) -> bool) {
         for job in self.jobs.values_mut() {
             job.watchers
@@ -149,7 +149,7 @@ impl ActiveJobs {
     }
 }
 
-/// A job that is known not to have ended.
+/// Indexing panics for a job that has ended.
 impl Index<JobId> for ActiveJobs {
     type Output = ActiveJob;
 
@@ -159,7 +159,7 @@ impl Index<JobId> for ActiveJobs {
 }
 
 impl ActiveJob {
-    /// A job of which nobody has been told; the critical set is found again when `next_recompute` tasks are done.
+    /// Creates a job without watchers. The critical set is recomputed when `next_recompute` tasks are done.
     pub fn new(
         groups: Vec<ActiveGroup>,
         critical: CriticalSet,
@@ -201,13 +201,13 @@ impl ActiveJob {
         &mut self.groups[at]
     }
 
-    /// Its critical set, as it is known now.
+    /// Returns the current critical set.
     pub fn critical(&self) -> &CriticalSet {
         &self.critical
     }
 
-    /// Whether the critical set is to be found again now that `done` of `all` tasks are done; it then is not again
-    /// before the next twentieth of them, so that it costs little beside what the tasks do.
+    /// Returns whether to recompute the critical set now that `done` of `all` tasks are done. The next time is after
+    /// a further twentieth of the tasks, so that the cost stays small beside the tasks themselves.
     pub fn recompute_due(&mut self, done: u32, all: u32) -> bool {
         let due = done >= self.next_recompute;
         if due {
@@ -216,7 +216,7 @@ impl ActiveJob {
         due
     }
 
-    /// The critical set and the longest ways to the end were found again; says whether the set is another.
+    /// Stores the recomputed critical set and bottom levels. Returns whether the set changed.
     pub fn set_critical(&mut self, critical: CriticalSet, b_levels: Vec<f64>) -> bool {
         if let Some(inputs) = &mut self.policy_inputs {
             inputs.b_levels = b_levels;
@@ -226,12 +226,13 @@ impl ActiveJob {
         changed
     }
 
-    /// What a policy asks about it, where one is asked.
+    /// Returns the inputs of the redundancy policy, if a policy evaluates this job.
     pub fn policy_inputs(&self) -> Option<&PolicyInputs> {
         self.policy_inputs.as_ref()
     }
 
-    /// An attempt of a group has won after so many seconds, `running_s` of which its program ran.
+    /// Records that an attempt of a group won after `took_s` seconds of staging and running; its program ran for
+    /// `running_s` of them.
     pub fn note_success(&mut self, group: usize, took_s: f64, running_s: f64) {
         self.groups[group].note_time(took_s);
         self.success_s += took_s;
@@ -241,17 +242,17 @@ impl ActiveJob {
         }
     }
 
-    /// Worker time of attempts that won, seconds.
+    /// Worker time of the attempts that won, in seconds.
     pub fn success_s(&self) -> f64 {
         self.success_s
     }
 
-    /// What of it counts towards the limits of its client.
+    /// What the job counts towards its client's quota.
     pub fn size(&self) -> Size {
         self.size
     }
 
-    /// Groups are added, which `extension` brought. The critical set and the bottom levels are not found again by that.
+    /// Appends the groups that `extension` added. Does not recompute the critical set and the bottom levels.
     pub fn grow(&mut self, added: Vec<ActiveGroup>, extension: &Extension) {
         for group in &extension.groups {
             self.critical.add(group);
@@ -263,7 +264,7 @@ impl ActiveJob {
         self.size.add(extension);
     }
 
-    /// When the client of an open job was last there.
+    /// When the leader last heard from the client of an open job.
     pub fn client_seen(&self) -> Time {
         self.client_seen
     }
@@ -272,7 +273,7 @@ impl ActiveJob {
         self.client_seen = at;
     }
 
-    /// Released tasks whose outputs are still read.
+    /// Released tasks whose outputs are not dropped yet.
     pub fn releases(&self) -> &Releases {
         &self.releases
     }
@@ -281,22 +282,22 @@ impl ActiveJob {
         &mut self.releases
     }
 
-    /// These results are not missed any more.
+    /// Removes the results that `forget` selects from those that are awaited.
     pub fn stop_awaiting(&mut self, forget: impl Fn(Hash) -> bool) {
         self.awaited_results.retain(|hash| !forget(*hash));
     }
 
-    /// Whether its end is proposed.
+    /// Returns whether the end of the job has been proposed.
     pub fn is_ending(&self) -> bool {
         self.ending
     }
 
-    /// Its end is proposed; false where it was already.
+    /// Marks the end of the job as proposed. Returns false if it was already.
     pub fn begin_end(&mut self) -> bool {
         !std::mem::replace(&mut self.ending, true)
     }
 
-    /// The end that was proposed came too late to be true.
+    /// Clears the mark of [`Self::begin_end`], because the proposed end was stale when it was committed.
     pub fn withdraw_end(&mut self) {
         self.ending = false;
     }
@@ -306,13 +307,13 @@ impl ActiveJob {
         &self.awaited_results
     }
 
-    /// Too few supervisors hold a result.
+    /// Records that too few supervisors hold a result.
     pub fn await_result(&mut self, hash: Hash) {
         self.awaited_results.insert(hash);
     }
 
-    /// An output of a generation that was lost: attempts that run may still read what is left of it. `wanted` says that
-    /// another task left the same.
+    /// Records an output of a lost generation: running attempts may still read the copies that remain. `wanted` says
+    /// that another task produced the same blob.
     pub fn note_stale(&mut self, hash: Hash, wanted: bool) {
         self.stale.insert(hash);
         if !wanted {
@@ -320,12 +321,12 @@ impl ActiveJob {
         }
     }
 
-    /// A worker has something of it.
+    /// Records that a worker holds something of the job.
     pub fn note_involved(&mut self, ix: WorkerIx) {
         self.involved.insert(ix);
     }
 
-    /// The clients that watch it, each with the number of its request.
+    /// The clients that watch the job, each with the number of its request.
     pub fn watchers(&self) -> &[(PeerId, u64)] {
         &self.watchers
     }
@@ -334,7 +335,7 @@ impl ActiveJob {
         self.watchers.push((peer, request_id));
     }
 
-    /// When its watchers were told last.
+    /// When the watchers were last notified.
     pub fn notified_at(&self) -> Time {
         self.notified_at
     }
@@ -344,7 +345,7 @@ impl ActiveJob {
     }
 }
 
-/// When the critical set of a job is found again of which `done` of `all` tasks are done.
+/// Returns how many tasks must be done before the critical set is recomputed, given that `done` of `all` are.
 pub(crate) fn next_recompute(done: u32, all: u32) -> u32 {
     done + (all / 20).max(1)
 }

@@ -1,4 +1,5 @@
-//! A job's way: its groups becoming startable, its tasks done or failed, its end.
+//! How a job progresses: a task's success makes dependent groups startable, a lost output runs a task again, and
+//! enough successes end the job. Watchers of the job are notified here too.
 
 use crate::supervisor::leader::Leadership;
 use crate::supervisor::leader::attempts::active::Verdict;
@@ -13,11 +14,11 @@ use hedge_model::record::{JobEnd, Record};
 use hedge_model::{AttemptId, Hash, JobId, JobSpec, PeerId, TaskId};
 use std::time::Duration;
 
-/// Watchers are told of changes this often at most.
+/// Minimum interval between two notifications of a job's watchers.
 const NOTIFY_EVERY: Duration = Duration::from_millis(100);
 
 impl Leadership<'_> {
-    /// Has all results of a job's tasks that are done held by as many supervisors as are to hold them.
+    /// Replicates the results of all tasks of a job that are done.
     pub(crate) fn replicate_results(&mut self, id: JobId) {
         let job = self.state.jobs.get(&id).into_iter();
         let results = job
@@ -39,6 +40,8 @@ impl Leadership<'_> {
         }
     }
 
+    /// Handles a committed success: ends the attempt, cancels its siblings, records the outputs, and makes dependents
+    /// startable. `applied` is false if the record was stale, as another attempt had decided the task.
     pub(crate) fn after_task_done(&mut self, attempt: AttemptId, worker: PeerId, applied: bool) {
         let id = attempt.task;
         send(worker, ToWorker::Settled(attempt), self.out);
@@ -97,7 +100,8 @@ impl Leadership<'_> {
         self.finish_if_done(id.job);
     }
 
-    /// Real times have replaced estimates: the critical set and the tasks' turns are found again.
+    /// Recomputes the critical set and the ranks of a job once enough tasks are done since the last time: measured
+    /// times have replaced estimates.
     fn recompute_if_due(&mut self, id: JobId) {
         let job = self.state.jobs.get(&id);
         let (Some(job), Some(active_job)) = (job, self.leader.jobs.get_mut(id)) else {
@@ -111,7 +115,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// The critical set and the tasks' turns are found again.
+    /// Recomputes the critical set and the ranks of a job's groups, and reorders their offers.
     pub(crate) fn recompute_critical_set(&mut self, id: JobId) {
         let job = self.state.jobs.get(&id);
         let (Some(job), Some(active_job)) = (job, self.leader.jobs.get_mut(id)) else {
@@ -146,7 +150,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Ends all attempts of a task, wherever they are.
+    /// Cancels all attempts of a task, on whichever worker they are.
     pub(crate) fn cancel_attempts(&mut self, id: TaskId) {
         let Some(known) = self.leader.tasks.get(&id) else {
             return;
@@ -168,6 +172,7 @@ impl Leadership<'_> {
         self.forget_task_if_over(id);
     }
 
+    /// Proposes the end of a job as failed, unless its end is proposed already.
     pub(crate) fn fail_job(&mut self, id: JobId, task: Option<TaskId>, why: String) {
         let job = self.leader.jobs.get_mut(id);
         if job.is_some_and(ActiveJob::begin_end) {
@@ -186,7 +191,8 @@ impl Leadership<'_> {
         self.append(record, None);
     }
 
-    /// A task runs again; `lost` is what it left before.
+    /// Runs a task again after its committed outputs `lost` were lost. Groups that depend on it wait again if too few
+    /// tasks are done now.
     pub(crate) fn after_outputs_lost(&mut self, id: TaskId, lost: &[Hash]) {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
@@ -207,7 +213,7 @@ impl Leadership<'_> {
         if let Some(active_job) = leader.jobs.get_mut(id.job) {
             let whole = |next: &&u32| !spec.is_each(**next as usize, group);
             for next in spec.waited_by(group).iter().filter(whole) {
-                // One less than enough is done: it waits again.
+                // One task fewer than needed is done, so the dependent group waits again.
                 let again = done + 1 == spec.needed(*next as usize, group);
                 active_job.group_mut(*next as usize).dependency_lost(again);
             }
@@ -224,7 +230,7 @@ impl Leadership<'_> {
         self.notify_watchers_soon(id.job);
     }
 
-    /// The end that was proposed for a job came too late to be true: it goes on.
+    /// Continues a job whose proposed end was stale when it was committed.
     pub(crate) fn after_stale_end(&mut self, id: JobId) {
         let Some(active_job) = self.leader.jobs.get_mut(id) else {
             return;
@@ -234,14 +240,14 @@ impl Leadership<'_> {
         self.finish_if_done(id);
     }
 
-    /// Enough tasks done and all their results here: the job is done.
+    /// Ends a job if enough tasks are done and enough supervisors hold all results.
     pub(crate) fn finish_if_done(&mut self, id: JobId) {
         self.finish_counting(id, 0);
     }
 
-    /// A task's success is on its way through the journal. Where it is the last that its job needs, and what it
-    /// left is held already, the job's end goes with it, not after it; should the success turn out to be stale,
-    /// then so is the end.
+    /// Ends a job together with the success that was just proposed for task `last`, if no other task is missing and
+    /// the blobs that it `left` are already replicated. Both records are then in one flush. If the success turns out
+    /// to be stale, the end is void too.
     pub(crate) fn finish_with_success(&mut self, last: TaskId, left: &[(Hash, u64)]) {
         if left
             .iter()
@@ -251,7 +257,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Ends a job of which enough is done, `coming` tasks included that are about to be, or nothing more can be done.
+    /// Ends a job if enough tasks are done, including `coming` successes that are proposed but not committed, or if
+    /// no task can make progress any more.
     fn finish_counting(&mut self, id: JobId, coming: u32) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
@@ -264,7 +271,7 @@ impl Leadership<'_> {
         if !self.leader.jobs.get(id).is_some_and(ready) {
             return;
         }
-        // What was held once may have gone with a supervisor's disk.
+        // A supervisor may have lost its disk since the results were replicated.
         self.replicate_results(id);
         if let Some(active_job) = self.leader.jobs.get_mut(id).filter(|job| ready(job)) {
             active_job.begin_end();
@@ -272,8 +279,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// A job has ended; `spec` is its specification before only the outline stayed, `checkpoints` the blobs of those that
-    /// it had.
+    /// Cleans up after a job that has ended. `spec` is the full specification, of which the durable state may keep
+    /// only an outline; `checkpoints` are the blobs of its checkpoints.
     pub(crate) fn after_job_ended(&mut self, id: JobId, spec: &JobSpec, checkpoints: Vec<Hash>) {
         self.end_checkpoints_of(id);
         let tasks: Vec<TaskId> = self.view().tasks_of(id).map(|(task, _)| *task).collect();
@@ -311,7 +318,7 @@ impl Leadership<'_> {
         self.remove_old_jobs();
     }
 
-    /// Watchers of a job hear of a change, soon but not too often.
+    /// Schedules a notification of a job's watchers, at most one per [`NOTIFY_EVERY`].
     pub(crate) fn notify_watchers_soon(&mut self, id: JobId) {
         let leader = &mut *self.leader;
         let Some(job) = leader.jobs.get(id) else {
@@ -341,7 +348,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// What is not needed any more of a group that may just have been closed is given up.
+    /// Cancels the unfinished tasks of a group if all groups that wait for it have enough.
     pub(crate) fn close_group(&mut self, id: JobId, group: usize) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;

@@ -1,14 +1,14 @@
-//! Which N of a job's K tasks are critical: those whose completion matters most to the job's.
+//! Selects the critical set: the N of a job's K tasks whose completion matters most to the job's completion time.
 //!
-//! Found when a job arrives, by what it says of its tasks and by the history of tasks of the same kind, and
-//! found again while it runs, as real times replace estimates.
+//! The set is computed when a job arrives, from its specification and the history of tasks of the same kind, and
+//! recomputed while the job runs, as measured times replace estimates.
 
 use crate::supervisor::durable::learned::Learned;
 use hedge_model::spec::{Group, Input, Measure, Top};
 use hedge_model::units::show_bytes;
 use hedge_model::{Data, JobSpec};
 
-/// The critical tasks of a job: in each group the first so many.
+/// The critical tasks of a job: a number of leading tasks of each group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CriticalSet {
     counts: Vec<u32>,
@@ -16,14 +16,14 @@ pub struct CriticalSet {
 }
 
 impl CriticalSet {
-    /// Finds the critical tasks of a job by what it says itself.
+    /// Finds the critical tasks of a job from its specification alone.
     pub fn find(spec: &JobSpec) -> Self {
         Self::find_with(spec, &Learned::default())
     }
 
-    /// Finds the critical tasks of a job: those marked, and up to `top` of those with the highest scores by
-    /// the job's measures. Each measure gives a group's tasks a score of up to 1, as a part of the largest in
-    /// the job; several add up by their weights.
+    /// Finds the critical tasks of a job: those marked critical, and up to `top` of those with the highest scores by
+    /// the job's measures. Each measure gives a group's tasks a score of up to 1, relative to the largest value in
+    /// the job; the scores of several measures are added by weight.
     pub fn find_with(spec: &JobSpec, learned: &Learned) -> Self {
         let groups = spec.groups();
         let mut counts: Vec<u32> = groups
@@ -57,31 +57,32 @@ impl CriticalSet {
         Self { counts, total }
     }
 
-    /// Counts a group that is added to the job: until the set is found again, only marked tasks of it are critical.
+    /// Adds a group to the job. Until the set is recomputed, only the group's marked tasks are critical.
     pub(crate) fn add(&mut self, group: &Group) {
         let count = if group.critical { group.count() } else { 0 };
         self.counts.push(count);
         self.total += count;
     }
 
-    /// N.
+    /// The number of critical tasks, N.
     pub fn total(&self) -> u32 {
         self.total
     }
 
-    /// How many tasks of `group` are critical: its first ones.
+    /// How many leading tasks of `group` are critical.
     pub fn of_group(&self, group: usize) -> u32 {
         self.counts[group]
     }
 
-    /// Whether a task is critical.
+    /// Returns whether a task is critical.
     pub fn contains(&self, spec: &JobSpec, number: u32) -> bool {
         let group = spec.group_of(number);
         number - spec.first(group) < self.counts[group]
     }
 }
 
-/// Why the critical tasks of each group are so; asked for rarely, found at once for all.
+/// Says for each group why its critical tasks are critical. Called rarely, so it computes the text for all groups at
+/// once.
 pub(crate) fn reasons(spec: &JobSpec, learned: &Learned) -> Vec<String> {
     let amounts = Amounts::new(spec, learned);
     let reason = |at: usize| {
@@ -100,17 +101,17 @@ pub(crate) fn reasons(spec: &JobSpec, learned: &Learned) -> Vec<String> {
     (0..spec.groups().len()).map(reason).collect()
 }
 
-/// What the tasks of each group are likely to need, by measure; 0 where a measure says nothing.
+/// The expected resource needs of the tasks of each group, by measure; 0 where a measure is not used or unknown.
 struct Amounts {
     amounts: [Vec<f64>; Measure::ALL.len()],
-    /// Bytes that each task leaves for others.
+    /// Expected output of one task of each group, in bytes.
     left: Vec<f64>,
-    /// Whether the times of all tasks are more than a guess.
+    /// Whether the times of all tasks are known from evidence, not guessed.
     known: bool,
 }
 
 impl Amounts {
-    /// Only measures that the job asks for are looked at.
+    /// Computes only the measures that the job uses.
     fn new(spec: &JobSpec, learned: &Learned) -> Self {
         let mut found = Self {
             amounts: Default::default(),
@@ -191,13 +192,12 @@ impl Amounts {
     }
 }
 
-/// So many tasks, in words.
 fn tasks(count: u64) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} task{plural}")
 }
 
-/// How many tasks read what a task of a group leaves.
+/// Returns how many tasks read the outputs of one task of a group.
 fn supplied(spec: &JobSpec, at: usize) -> f64 {
     let reads = |next: &&u32| spec.reads(**next as usize, at);
     let readers = spec.waited_by(at).iter().filter(reads);
@@ -206,7 +206,7 @@ fn supplied(spec: &JobSpec, at: usize) -> f64 {
         .sum()
 }
 
-/// How many tasks of `next` wait for one task of a group.
+/// Returns how many tasks of `next` wait for one task of `group`.
 fn followers(spec: &JobSpec, group: usize, next: usize) -> u64 {
     match spec.is_each(next, group) {
         true => 1,
@@ -236,7 +236,7 @@ fn cpu(group: &Group, learned: &Learned) -> f64 {
     said.or(seen).unwrap_or(0.0)
 }
 
-/// Bytes that a task fetches, and those that it says it moves beside.
+/// Bytes that a task fetches, plus those that its estimate says it transfers itself.
 fn network(spec: &JobSpec, at: usize, learned: &Learned, left: &[f64]) -> f64 {
     let group = &spec.groups()[at];
     let file = |at: u32| {
@@ -265,7 +265,7 @@ fn network(spec: &JobSpec, at: usize, learned: &Learned, left: &[f64]) -> f64 {
     fetched.max(seen) + said
 }
 
-/// How many tasks wait for one of a group.
+/// Returns how many tasks wait for one task of a group.
 fn waiting_tasks(spec: &JobSpec, group: usize) -> u64 {
     spec.waited_by(group)
         .iter()
@@ -273,8 +273,8 @@ fn waiting_tasks(spec: &JobSpec, group: usize) -> u64 {
         .sum()
 }
 
-/// For each group the longest way from the end of one of its tasks to the job's end, in seconds at standard
-/// speed, where a task of a group takes so many.
+/// Returns the bottom level of each group: the length of the critical path from the end of one of its tasks to the
+/// job's end, in seconds at standard speed. `took` gives the time of one task of a group.
 pub(crate) fn b_levels(spec: &JobSpec, took: impl Fn(usize) -> f64) -> Vec<f64> {
     let count = spec.groups().len();
     let mut open: Vec<usize> = (0..count).map(|at| spec.waited_by(at).len()).collect();
@@ -294,7 +294,7 @@ pub(crate) fn b_levels(spec: &JobSpec, took: impl Fn(usize) -> f64) -> Vec<f64> 
     b_levels
 }
 
-/// For each group its turn within the job: its place among all groups by their bottom level; in an open job see
+/// Returns the rank of each group: its position in descending order of bottom level plus its own time. Open jobs use
 /// [`rank`].
 pub(crate) fn ranks(learned: &Learned, spec: &JobSpec, b_levels: &[f64]) -> Vec<u32> {
     let levels = b_levels.iter().zip(spec.groups());
@@ -311,10 +311,10 @@ pub(crate) fn ranks(learned: &Learned, spec: &JobSpec, b_levels: &[f64]) -> Vec<
     ranks
 }
 
-/// The turn of tasks of an open job with so many seconds from their start to the job's end: those with more come first,
-/// in steps of a hundredth, so that few turns change as times are learned. It depends on no other task, so that groups
-/// can be added without a look at those that are there.
+/// Returns the rank in an open job of tasks that have `level_s` seconds from their start to the job's end. A longer
+/// time gives a lower rank, which starts first. Ranks differ by steps of about 1%, so that few of them change as
+/// times are learned. A rank depends on no other task, so an extension leaves existing ranks as they are.
 pub(crate) fn rank(level_s: f64) -> u32 {
-    // Floats that are not negative have the order of their bits, 7 of which are left behind the exponent.
+    // Non-negative floats are ordered like their bits. The shift keeps 7 bits of the mantissa.
     u32::MAX - ((level_s.max(0.0) as f32).to_bits() >> 16)
 }

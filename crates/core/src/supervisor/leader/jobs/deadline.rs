@@ -11,7 +11,7 @@ use hedge_model::{JobId, Time};
 use std::collections::BTreeMap;
 
 impl LeaderView<'_> {
-    /// What a job has cost so far, running attempts up to now included, in micro-units.
+    /// Returns the cost of a job so far, in micro-units, including running attempts up to now.
     pub(crate) fn spent(&self, id: JobId, job: &Job) -> u64 {
         let running = self
             .tasks_of(id)
@@ -21,8 +21,8 @@ impl LeaderView<'_> {
         price.fold(job.cost.total(), u64::saturating_add)
     }
 
-    /// Whether a job's budget leaves nothing for redundancy: what is spent and what first attempts are still
-    /// expected to cost reaches it.
+    /// Returns whether a job's budget leaves nothing for redundancy: its cost so far plus the expected cost of its
+    /// remaining first attempts reaches the budget.
     pub(crate) fn over_budget(&self, id: JobId, job: &Job) -> bool {
         let Some(budget) = job.spec.qos().budget else {
             return false;
@@ -31,7 +31,8 @@ impl LeaderView<'_> {
         spent >= budget || spent.saturating_add(self.still_to_come(job)) >= budget
     }
 
-    /// What the tasks that are not done are expected to cost with one attempt each, at the normal rate.
+    /// Returns the expected cost of the tasks that are not done, with one attempt each at the normal rate, in
+    /// micro-units.
     fn still_to_come(&self, job: &Job) -> u64 {
         let groups = job.spec.groups().iter().enumerate();
         let costs = groups
@@ -48,8 +49,8 @@ impl LeaderView<'_> {
         costs.fold(0, u64::saturating_add)
     }
 
-    /// How the deadline of a job with `finish_by` stands; `supported` says whether what is known supports an
-    /// estimate.
+    /// Returns the state of a job's deadline, if it has `finish_by`. `supported` says whether there is enough
+    /// evidence for an estimate; without it the view has no chance.
     pub(crate) fn deadline_view(
         &self,
         id: JobId,
@@ -71,9 +72,10 @@ impl LeaderView<'_> {
         })
     }
 
-    /// The chance that a job ends within `remaining_s` seconds: that each running task leaves time for what comes
-    /// after it, and that the pool can do what has not begun. Paths count as independent, and of what comes
-    /// after a running task only the expected length counts, so it is an estimate, better the nearer the end.
+    /// Returns the probability that a job ends within `remaining_s` seconds: that each running task leaves enough
+    /// time for its bottom level, and that the pool has the throughput for the work that has not begun. It is an
+    /// approximation, better near the end: paths count as independent, and the part after a running task counts with
+    /// its expected length only.
     pub(crate) fn chance(&self, id: JobId, job: &Job, remaining_s: f64) -> f64 {
         let (leader, learned) = (self.leader, &self.state.learned);
         let Some(active_job) = leader.jobs.get(id) else {
@@ -100,7 +102,7 @@ impl LeaderView<'_> {
     }
 }
 
-/// What the chance is computed from.
+/// The inputs of [`LeaderView::chance`].
 struct Paths<'a> {
     leader: &'a Leader,
     active_job: &'a ActiveJob,
@@ -155,13 +157,13 @@ impl Paths<'_> {
                 chance *= (1.0 - late).powi(ready.min(10_000) as i32);
             }
         }
-        // The pool's throughput: sure below what it does in the time left, hopeless far above.
+        // Throughput of the pool: near certain if the work fits into the remaining time, near 0 if it is far more.
         let load = work / (pool * self.remaining_s);
         chance * (1.0 - above((1.0 - load) / 0.1))
     }
 }
 
-/// The chances of a spread, which is told apart by fiftieths.
+/// Returns the survival table for a spread, rounded to fiftieths so that few tables are built.
 fn table_of<'a>(
     tables: &'a mut BTreeMap<u32, Survival>,
     spread: f64,

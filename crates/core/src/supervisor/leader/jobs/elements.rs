@@ -1,12 +1,12 @@
-//! Tasks that wait for the task at their own place in another group. Each is offered again when that one is done: what
-//! waits costs nothing, and what is done costs the same however many tasks there are.
+//! Element-wise dependencies: task i of a group waits for task i of another group. When a task is done, only its own
+//! dependents are offered again, so the cost of a completion does not depend on the size of the groups.
 
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::Leadership;
 use hedge_model::{Hash, TaskId};
 
 impl Leadership<'_> {
-    /// A task is done, or has lost its outputs: those that wait for it at their own place may start, or may not any more.
+    /// Updates the offers of the element-wise dependents of a task that is done or has lost its outputs.
     pub(crate) fn update_element_readers(&mut self, id: TaskId) {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
@@ -18,7 +18,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// A task is done: what it read of the tasks at its own place is dropped, where nobody else is to read it.
+    /// Drops the element-wise inputs of a task that is done, unless another task or a client will read them.
     pub(crate) fn release_consumed(&mut self, id: TaskId) {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
@@ -35,7 +35,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// A task runs again: what it read is needed again, and may still be somewhere.
+    /// Records again where the element-wise inputs of a task that runs again are: it needs them, and they may still
+    /// exist.
     pub(crate) fn reclaim_consumed(&mut self, id: TaskId) {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
@@ -46,11 +47,11 @@ impl Leadership<'_> {
     }
 }
 
-/// What a task reads of the task at its own place in another group.
+/// What a task reads from the task with the same index in another group.
 struct ElementInput {
     producer: TaskId,
     left: Vec<(Hash, u64)>,
-    /// Whether nobody is to read it any more.
+    /// Whether no task or client will read it any more.
     released: bool,
 }
 
@@ -71,7 +72,7 @@ fn element_inputs(job: &Job, id: TaskId) -> impl Iterator<Item = ElementInput> +
     })
 }
 
-/// The tasks that wait for a task at their own place.
+/// Returns the tasks that wait for the task `id` by element-wise dependencies.
 fn element_readers(job: &Job, id: TaskId) -> Vec<TaskId> {
     let spec = &job.spec;
     let group = spec.group_of(id.number);

@@ -1,4 +1,4 @@
-//! How far jobs are, and how long they are likely to take still.
+//! The progress of jobs and their estimated time remaining.
 
 use crate::monitor::Progress;
 use crate::supervisor::durable::job::Job;
@@ -8,15 +8,15 @@ use crate::supervisor::leader::jobs::critical;
 use hedge_model::view::ProgressView;
 use hedge_model::{JobId, TaskId};
 
-/// Tasks of a kind that must have been done before its times support an estimate.
+/// Completed tasks of a kind from which on its times support an estimate.
 const DONE_MIN: f64 = 4.0;
-/// The share of its work from which on what an attempt says of itself supports an estimate.
+/// Fraction of its work that an attempt must report as done before its report supports an estimate.
 const SHARE_MIN: f64 = 0.05;
-/// What is left at least of an attempt that has run for longer than was expected, as a part of that.
+/// Minimum time remaining of an attempt that is overdue, as a fraction of its expected time.
 const OVERDUE: f64 = 0.1;
 
 impl LeaderView<'_> {
-    /// The share of a job's tasks that is done; those that run count by what they say of themselves.
+    /// Returns the fraction of a job's tasks that is done. Running tasks count with the progress that they report.
     pub(crate) fn progress(&self, id: JobId, job: &Job) -> f64 {
         let running = self.undecided_tasks(id, job);
         let said = running
@@ -26,9 +26,10 @@ impl LeaderView<'_> {
         (share * 1e3).round() / 1e3
     }
 
-    /// Whether what is known supports an estimate of a job's end. It does where no task waits for a worker (`waits`),
-    /// no other job shares the workers, and of each kind of task that is left enough were done, with similar times,
-    /// or every one runs and says how far it is. An estimate that the client gave is not evidence by itself.
+    /// Returns whether there is enough evidence to estimate a job's end. This requires that no task waits for a
+    /// worker (`waits` is empty), that no other job shares the workers, and for each group: enough tasks of its kind
+    /// were done in similar times, or all its remaining tasks run and report progress. A client's estimate alone is
+    /// not evidence.
     pub(crate) fn supports_estimate(&self, id: JobId, job: &Job, waits: &[String]) -> bool {
         if !job.active() {
             return false;
@@ -55,9 +56,9 @@ impl LeaderView<'_> {
         })
     }
 
-    /// Seconds that a running job is expected to take still: the longest way to its end from what runs and what
-    /// waits, or the work that is left spread over the workers here, whichever is more. An attempt that says how
-    /// far it is is taken at its word, another by what tasks of its kind have taken.
+    /// Returns the estimated time remaining of a running job, in seconds; none if the pool has no capacity. It is the
+    /// larger of the critical path from running and waiting tasks, and the remaining work divided by the pool's
+    /// throughput. Reported progress takes precedence over the times of earlier tasks of the same kind.
     pub(crate) fn remaining_s(&self, id: JobId, job: &Job) -> Option<f64> {
         if !job.active() {
             return None;
@@ -113,7 +114,7 @@ impl LeaderView<'_> {
         self.tasks_of(id).filter(move |(task, _)| open(task))
     }
 
-    /// How a task with an active attempt stands.
+    /// Describes the state of a task that has an active attempt.
     pub(crate) fn running_text(&self, known: Option<&ActiveTask>) -> String {
         let attempts = known.into_iter().flat_map(ActiveTask::attempts);
         let stalled = attempts
@@ -136,7 +137,7 @@ impl LeaderView<'_> {
     }
 }
 
-/// The share of its work that an attempt says is done.
+/// Returns the fraction of its work that a live attempt reports as done.
 fn share(attempt: &Attempt) -> Option<f64> {
     let permille = attempt
         .progress()
@@ -145,7 +146,7 @@ fn share(attempt: &Attempt) -> Option<f64> {
     Some((f64::from(permille) / 1e3).min(1.0))
 }
 
-/// The share of its task's work that was done in the checkpoint that an attempt went on from.
+/// Returns the fraction of the task's work that was done in the checkpoint from which an attempt resumed.
 fn begun_at(attempt: &Attempt) -> f64 {
     let permille = attempt.from().and_then(|from| from.permille);
     (f64::from(permille.unwrap_or(0)) / 1e3).min(1.0)

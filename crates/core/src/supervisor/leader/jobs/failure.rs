@@ -1,5 +1,5 @@
-//! Tasks that fail: when one is tried again, when it is given up, what that means for its job, and how a job that
-//! failed goes on.
+//! Task failures: when a task is retried or fails for good, what its failure means for its job, and how a failed job
+//! is retried.
 
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::follower::Hints;
@@ -12,11 +12,12 @@ use hedge_model::record::Record;
 use hedge_model::{Ending, Hash, JobId, TaskId};
 use std::sync::Arc;
 
-/// From this format of records on tasks fail one by one; before, the first that fails ends its job.
+/// From this record format on, a task can fail without ending its job. Before, the first failed task ends it.
 const TASKS_FAIL_SINCE: u32 = 3;
 
 impl Leadership<'_> {
-    /// A task failed for the `failures`th time by its own fault: it is tried again, perhaps later, or given up.
+    /// Retries a task or fails it for good, after its attempts failed for the `failures`th time by its own fault. A
+    /// retry may wait for the group's `retry_delay`.
     pub(crate) fn after_failure(&mut self, id: TaskId, failures: u32, end: &Ending) {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
@@ -40,7 +41,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// A task that failed has waited for long enough.
+    /// Makes a task that waited for its retry delay available again.
     pub(crate) fn retry_task(&mut self, id: TaskId) {
         if let Some(known) = self.leader.tasks.get_mut(&id) {
             known.retry_at(None);
@@ -48,7 +49,8 @@ impl Leadership<'_> {
         self.update_task_offers(id);
     }
 
-    /// Gives up a task. `why` is what the job failed for where the group's format knows no failed tasks.
+    /// Fails a task for good. `why` becomes the reason of the job's failure if the group's record format has no
+    /// failed tasks.
     pub(crate) fn give_up(&mut self, id: TaskId, why: String) {
         if self.state.format() < TASKS_FAIL_SINCE {
             return self.fail_job(id.job, Some(id), why);
@@ -66,6 +68,8 @@ impl Leadership<'_> {
         self.append(record, None);
     }
 
+    /// Handles a committed failure of a task: cancels its attempts, and ends the job if too many tasks have failed or
+    /// no other can run.
     pub(crate) fn after_task_failed(&mut self, id: TaskId) {
         if let Some(known) = self.leader.tasks.get_mut(&id) {
             known.committed(Verdict::Failed);
@@ -86,7 +90,7 @@ impl Leadership<'_> {
         self.finish_if_done(id.job);
     }
 
-    /// Ends a job because of the tasks that failed.
+    /// Ends a job because of its failed tasks.
     pub(crate) fn fail_for_tasks(&mut self, id: JobId) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
@@ -97,7 +101,7 @@ impl Leadership<'_> {
         self.fail_job(id, first, why);
     }
 
-    /// A job that had failed goes on: what was kept for it is in use again.
+    /// Resumes a failed job that a client retries. The blobs that were retained for it are in use again.
     pub(crate) fn after_job_retried(&mut self, id: JobId) {
         let kept: Vec<Hash> = match self.state.jobs.get(&id) {
             Some(job) => kept_while_failed(job).collect(),
@@ -112,7 +116,8 @@ impl Leadership<'_> {
 }
 
 impl LeaderView<'_> {
-    /// Whether nothing of a job that has not ended is done any more, whatever happens.
+    /// Returns whether a job with failed tasks can make no more progress: none of its attempts is active, and no task
+    /// that is left can run.
     pub(crate) fn is_stuck(&self, id: JobId) -> bool {
         let job = self.state.jobs.get(&id);
         let failing = |job: &&Arc<Job>| job.active() && job.failures.total() > 0;
@@ -121,13 +126,13 @@ impl LeaderView<'_> {
         };
         let mut known = self.tasks_of(id).map(|(_, known)| known);
         let mut runs = || known.any(|one| one.active() > 0 || one.committing().is_some());
-        // What runs is mostly the first that is known; all groups are looked at last.
+        // The first task usually runs already; the test of all groups is the costly one and comes last.
         !job.is_open() && !runs() && job.exhausted()
     }
 }
 
 impl Job {
-    /// Why a job failed whose first failed task this is, in a sentence.
+    /// Returns in a sentence why a job failed whose first failed task is `first`.
     fn why_failed(&self, first: TaskId) -> String {
         let label = self.spec.label(first.number);
         let failures = self.tasks[first.number as usize].failures();
@@ -145,7 +150,7 @@ impl Job {
         format!("{count} of its {all} tasks failed{limit}, the first of them {label}: {last}")
     }
 
-    /// How the last attempt of a failed task ended that nobody stopped.
+    /// Returns how a failed task's last attempt ended, not counting attempts that were stopped.
     pub(crate) fn why_task_failed(&self, id: TaskId) -> String {
         let ended = self.ended_attempts(id).rev();
         let mut ended = ended.filter(|ended| ended.end.fault() != Fault::Nobody);
@@ -156,7 +161,7 @@ impl Job {
     }
 }
 
-/// Why a job failed of which one task failed, after so many failures.
+/// Returns why a job failed in which only one task failed, after this many failures.
 fn given_up(label: &str, failures: u32, last: &str) -> String {
     match failures {
         0 => format!("task {label} was given up: {last}"),

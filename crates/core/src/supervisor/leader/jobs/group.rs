@@ -1,4 +1,5 @@
-//! A group of a job's tasks, as the leader works on it: what of it can start, and what it offers to workers.
+//! The leader's state of one group of a job: which tasks can start, and which offers to workers are in the ready
+//! queues.
 
 use crate::supervisor::leader::placement::body::ReadyBody;
 use crate::supervisor::leader::placement::queue::{Class, Lane};
@@ -8,55 +9,55 @@ use smallvec::SmallVec;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Tasks of one group that are tried for a worker before the next group's turn.
+/// Tasks of one group to try for a worker before the next group is tried.
 const TRIES_MAX: usize = 4;
 
-/// The weight of the newest attempt in the moving mean of what attempts take.
+/// Weight of the newest attempt in the moving mean of attempt times.
 const MEAN_WEIGHT: f64 = 0.2;
 
 /// A group of a job that has not ended.
 #[derive(Debug, Default)]
 pub(crate) struct ActiveGroup {
-    /// Groups it waits for as a whole that are not done.
+    /// Groups that it waits for as a whole and that are not done enough.
     waiting: u32,
-    /// Offset of the first task that never had an attempt; all behind it are fresh too. Their count, where each task
-    /// waits for one at its own place.
+    /// Offset of the first task that never had an attempt; all later ones had none either. In a group with
+    /// element-wise dependencies it is the number of tasks: there `to_rerun` holds the tasks that can start.
     fresh: u32,
-    /// Offsets of tasks that need a first attempt again, or for the first time where those at their own place are done.
+    /// Offsets of tasks that need a first attempt again, or, with element-wise dependencies, whose inputs are done.
     to_rerun: BTreeSet<u32>,
     /// Offsets of tasks that need one more redundant attempt.
     copies: BTreeSet<u32>,
     body: Option<Arc<ReadyBody>>,
     version: u32,
-    /// Moving mean of what an attempt takes, seconds.
+    /// Moving mean of attempt times, in seconds.
     mean: Option<f64>,
     rank: u32,
     shape: u32,
-    /// Whether its tasks are offered to be sent ahead.
+    /// Whether its tasks are offered as short ones, which are also queued at busy workers.
     short: bool,
-    /// Since when its next task waits for a faster worker, where it does.
+    /// Since when its next task has been deferred to wait for a faster worker.
     deferred_since: Option<Time>,
-    /// Which classes it offers now, one bit each.
+    /// The classes that it offers now, one bit each.
     offered: u8,
 }
 
-/// What decides on a group's offers beside the group itself.
+/// What a group's offers depend on besides the group itself.
 pub(crate) struct OfferTerms<'a> {
     pub spec: &'a Group,
-    /// Whether its tasks may start at all.
+    /// Whether its tasks may start.
     pub startable: bool,
-    /// How many of its tasks are critical: the first so many.
+    /// How many of its leading tasks are critical.
     pub critical: u32,
-    /// Tasks whose attempts take at most so many seconds may be sent ahead.
+    /// Tasks whose attempts take at most this many seconds on average may be queued at busy workers.
     pub short_max_s: f64,
 }
 
-/// An offer that is made (`true`) or withdrawn.
+/// An offer that is made (`true`) or withdrawn (`false`).
 pub(crate) type OfferChange = (Class, Lane, bool);
 
 impl ActiveGroup {
-    /// A group that waits for `waiting` others, of which the tasks before `fresh` had their turn, those of `again`
-    /// excepted.
+    /// Creates a group that waits for `waiting` others. Its tasks before offset `fresh` need no first attempt, except
+    /// those in `to_rerun`.
     pub fn new(waiting: u32, fresh: u32, to_rerun: BTreeSet<u32>) -> Self {
         Self {
             waiting,
@@ -71,29 +72,30 @@ impl ActiveGroup {
         self.waiting
     }
 
-    /// Enough of a group it waits for is done.
+    /// Records that enough tasks of a group it waits for are done.
     pub fn dependency_met(&mut self) {
         self.waiting -= 1;
         self.body = None;
     }
 
-    /// A group it waits for has lost outputs; `again` says that it is not done enough any more.
+    /// Records that a group it waits for has lost outputs. `again` says that too few of that group's tasks are done
+    /// now.
     pub fn dependency_lost(&mut self, again: bool) {
         self.waiting += u32::from(again);
         self.body = None;
     }
 
-    /// Tasks that need a first attempt: of `count` those that never had one, and those that need one again.
+    /// Returns how many of its `count` tasks need a first attempt: those that never had one, and those in `to_rerun`.
     pub fn remaining(&self, count: u32) -> u32 {
         count - self.fresh + self.to_rerun.len() as u32
     }
 
-    /// Whether the task at an offset needs a first attempt.
+    /// Returns whether the task at an offset needs a first attempt.
     pub fn needs_first(&self, offset: u32) -> bool {
         offset >= self.fresh || self.to_rerun.contains(&offset)
     }
 
-    /// The offset of the next of `count` tasks that needs a first attempt.
+    /// Returns the offset of the next of `count` tasks that needs a first attempt.
     pub fn next_unassigned(&self, count: u32) -> Option<u32> {
         let fresh = (self.fresh < count).then_some(self.fresh);
         self.to_rerun.first().copied().or(fresh)
@@ -104,7 +106,7 @@ impl ActiveGroup {
         self.to_rerun.iter().copied()
     }
 
-    /// Offsets of tasks that are to be tried next for an offer: a few, in order.
+    /// Returns the offsets of the next tasks to try for an offer, in order: at most [`TRIES_MAX`] and one fresh task.
     pub fn candidates(&self, class: Class, critical: u32, count: u32) -> SmallVec<[u32; 8]> {
         let again = match class {
             Class::Copy => self.copies.range(..),
@@ -119,13 +121,13 @@ impl ActiveGroup {
         again.copied().take(TRIES_MAX).chain(fresh).collect()
     }
 
-    /// All tasks up to an offset had their turn; those without an attempt are due again.
+    /// Moves all fresh tasks up to `offset` to `to_rerun`, so that each can be handled on its own.
     pub fn requeue_until(&mut self, offset: u32) {
         self.to_rerun.extend(self.fresh..=offset);
         self.fresh = self.fresh.max(offset + 1);
     }
 
-    /// The task at an offset was assigned.
+    /// Records that the task at an offset was assigned.
     pub fn assigned(&mut self, offset: u32, redundant: bool) {
         if offset == self.fresh {
             self.fresh += 1;
@@ -135,8 +137,8 @@ impl ActiveGroup {
         }
     }
 
-    /// Notes whether the task at an offset needs a first attempt, or one more. Says whether that changed anything; of
-    /// a fresh task nothing does.
+    /// Records whether the task at an offset needs a first attempt or one more redundant attempt. Returns whether
+    /// that changed anything; it never does for a fresh task.
     pub fn set_wanted(&mut self, offset: u32, first: bool, copy: bool) -> bool {
         if offset >= self.fresh {
             return false;
@@ -146,22 +148,22 @@ impl ActiveGroup {
         first || copy
     }
 
-    /// Since when its next task waits for a faster worker, where it does.
+    /// Since when its next task has been deferred to wait for a faster worker.
     pub fn deferred_since(&self) -> Option<Time> {
         self.deferred_since
     }
 
-    /// Its next task waits for a faster worker.
+    /// Records that its next task is deferred to wait for a faster worker.
     pub fn note_deferred(&mut self, now: Time) {
         self.deferred_since.get_or_insert(now);
     }
 
-    /// What its tasks are told to do, where it is at hand.
+    /// The cached task body, which tells workers what to run.
     pub fn body(&self) -> Option<&Arc<ReadyBody>> {
         self.body.as_ref()
     }
 
-    /// The version of the next body.
+    /// The version that the next body gets.
     pub fn next_version(&self) -> u32 {
         self.version + 1
     }
@@ -171,36 +173,36 @@ impl ActiveGroup {
         self.body = Some(ready);
     }
 
-    /// The body is built again where `stale` holds of it.
+    /// Drops the cached body if `stale` holds for it; it is built again when needed.
     pub fn drop_body_if(&mut self, stale: impl FnOnce(&ReadyBody) -> bool) {
         if self.body.as_ref().is_some_and(|ready| stale(ready)) {
             self.body = None;
         }
     }
 
-    /// Moving mean of what an attempt takes, seconds.
+    /// Moving mean of attempt times, in seconds.
     pub fn mean_s(&self) -> Option<f64> {
         self.mean
     }
 
-    /// An attempt took so many seconds.
+    /// Adds the time of one attempt, in seconds, to the moving mean.
     pub fn note_time(&mut self, took_s: f64) {
         let mean = self.mean;
         let moved = |mean: f64| mean * (1.0 - MEAN_WEIGHT) + took_s * MEAN_WEIGHT;
         self.mean = Some(mean.map_or(took_s, moved));
     }
 
-    /// Its turn within the job: those of the highest bottom level come first.
+    /// Its rank within the job: groups with a higher bottom level have a lower rank and start first.
     pub fn rank(&self) -> u32 {
         self.rank
     }
 
-    /// Gives it another turn. It must offer nothing.
+    /// Sets the rank. The group must have no offers.
     pub fn set_rank(&mut self, rank: u32) {
         self.rank = rank;
     }
 
-    /// What its tasks need, by number in [`crate::supervisor::leader::Leader::shapes`].
+    /// The number of its tasks' resource shape in [`crate::supervisor::leader::Leader::shapes`].
     pub fn shape(&self) -> u32 {
         self.shape
     }
@@ -209,7 +211,7 @@ impl ActiveGroup {
         self.shape = shape;
     }
 
-    /// Brings what it offers in line with what it has; returns what changed.
+    /// Updates the offers from the tasks that can start; returns what changed.
     pub fn refresh_offers(&mut self, terms: &OfferTerms<'_>) -> SmallVec<[OfferChange; 4]> {
         let mut changes = SmallVec::new();
         let short = self.mean.is_some_and(|mean| mean <= terms.short_max_s);
@@ -262,7 +264,7 @@ impl ActiveGroup {
     }
 }
 
-/// Puts an offset into a set, or takes it out; says whether that changed anything.
+/// Adds an offset to a set or removes it. Returns whether that changed anything.
 fn set(offsets: &mut BTreeSet<u32>, offset: u32, present: bool) -> bool {
     if present {
         offsets.insert(offset)

@@ -1,4 +1,4 @@
-//! Jobs that have not ended: what of them can start, what is critical, and when they are done.
+//! Jobs that have not ended: which of their tasks can start, which are critical, and when a job is done.
 
 pub(crate) mod activation;
 pub(crate) mod active;

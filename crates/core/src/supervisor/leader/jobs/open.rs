@@ -1,4 +1,4 @@
-//! Open jobs on the leader: groups that are added, outputs that are released, and clients that are gone.
+//! Open jobs on the leader: extensions, released outputs, and clients that disappear.
 
 use crate::supervisor::leader::Leadership;
 use crate::supervisor::leader::jobs::activation::start_group;
@@ -10,15 +10,15 @@ use hedge_model::{Hash, JobId, PeerId, TaskId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// The critical set and the order of a job that grew are found again after this time for each of its groups: finding
-/// takes a hundredth of it.
+/// Delay per group of the job before the critical set and the ranks are recomputed after an extension. Recomputing
+/// takes about a hundredth of it.
 const REFIND_AFTER: Duration = Duration::from_micros(50);
-/// An open job looks for its client so many times within its `open_timeout`.
+/// How often the leader checks for the client of an open job within its `open_timeout`.
 const LOOKS: u32 = 10;
-/// For so long at least a new leader waits for the clients of open jobs to find it.
+/// A new leader gives the clients of open jobs at least this long to connect, or `open_timeout` if that is shorter.
 const RETURN_TIME: Duration = Duration::from_secs(60);
 
-/// Tasks that are released, and whose outputs tasks that are there still read; by group.
+/// Released tasks whose outputs are not dropped yet, because tasks of the job may still read them; by group.
 #[derive(Debug, Default)]
 pub(crate) struct Releases(BTreeMap<u32, BTreeSet<u32>>);
 
@@ -43,15 +43,15 @@ impl Releases {
     }
 }
 
-/// When the client of an open job was last there, as far as a leader that begins now can know.
+/// Returns when the client of an open job was last present, as far as a new leader can know.
 fn first_seen(seen: Time, timeout: Duration, now: Time) -> Time {
-    // The last leader may have seen it later than it recorded.
+    // The previous leader may have heard from the client later than it recorded.
     let late = seen + timeout / LOOKS;
     late.max(now - timeout.saturating_sub(RETURN_TIME)).min(now)
 }
 
 impl Leadership<'_> {
-    /// Begins to look for the client of a job that is open.
+    /// Starts the checks for the client of an open job.
     pub(crate) fn watch_client(&mut self, id: JobId) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
@@ -68,7 +68,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// An extension was to be added; `from` is its first group where it was.
+    /// Adds the groups of a committed extension. `from` is the first of them; none if the extension was not applied.
     pub(crate) fn after_extended(
         &mut self,
         id: JobId,
@@ -101,7 +101,8 @@ impl Leadership<'_> {
         self.notify_watchers_soon(id);
     }
 
-    /// Nothing more is added to a job: what is no result any more is not waited for, and it ends once its tasks have.
+    /// Completes the closing of a job: outputs that are no longer results are not awaited, and the job ends once its
+    /// tasks have.
     pub(crate) fn after_job_closed(&mut self, id: JobId) {
         self.leader.timers.clear(Timer::Client(id));
         let Some(active_job) = self.leader.jobs.get_mut(id) else {
@@ -115,7 +116,7 @@ impl Leadership<'_> {
         self.finish_if_done(id);
     }
 
-    /// These tasks were released.
+    /// Stops awaiting the outputs of tasks that were released, and drops those that no task reads.
     pub(crate) fn after_released(&mut self, id: JobId, tasks: &[u32]) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
@@ -133,7 +134,7 @@ impl Leadership<'_> {
         self.drop_released(id, tasks.to_vec());
     }
 
-    /// A task is done: what it read and what it leaves is dropped, as far as it is released and nobody is to read it.
+    /// Drops released inputs and outputs of a task that is done, unless another task will read them.
     pub(crate) fn release_behind(&mut self, id: TaskId) {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
@@ -153,7 +154,7 @@ impl Leadership<'_> {
         self.drop_released(id.job, tasks);
     }
 
-    /// Drops what those of these released tasks left that nobody is to read any more.
+    /// Drops the outputs of those of these released tasks that no task will read any more.
     fn drop_released(&mut self, id: JobId, tasks: Vec<u32>) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
@@ -181,8 +182,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// A task runs again: what it leaves is dropped again where it is released, and what released tasks left that it
-    /// reads is needed again, and may still be somewhere.
+    /// Prepares a released task or a reader of released outputs to run again. Its own outputs must be dropped again
+    /// later. Those that it reads are needed again, and may still exist.
     pub(crate) fn reclaim_released(&mut self, id: TaskId) {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
@@ -215,7 +216,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Somebody asked about a job: where it is its client, that one is there.
+    /// Records that the client of a job is present, if `peer` is that client.
     pub(crate) fn note_client(&mut self, id: JobId, peer: PeerId) {
         let its = self
             .state
@@ -227,8 +228,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Looks whether the client of an open job is there: that is recorded, and a job whose client has been gone for too
-    /// long is closed.
+    /// Records whether the client of an open job is present, and closes the job if the client has been gone for its
+    /// `open_timeout`.
     pub(crate) fn check_client(&mut self, id: JobId) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;

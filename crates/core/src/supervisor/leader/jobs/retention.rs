@@ -1,4 +1,4 @@
-//! Which ended jobs are removed, by age and by size.
+//! Removes ended jobs by age and by size.
 
 use crate::supervisor::leader::Leadership;
 use hedge_model::JobId;
@@ -6,14 +6,14 @@ use hedge_model::record::Record;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How often ended jobs are checked for their age.
+/// Interval between checks of the age of ended jobs.
 pub(crate) const RETENTION_EVERY: Duration = Duration::from_secs(10);
-/// Removals on their way through the journal at once; further ones follow when these are committed.
+/// Removals in the journal at once. Further ones follow when these are committed.
 const REMOVALS_MAX: usize = 1000;
-/// An ended job is not removed for its size sooner than this: its client needs the time to fetch the results.
+/// Minimum age of an ended job before it is removed for its size: its client needs time to fetch the results.
 const FETCH_TIME: Duration = Duration::from_secs(600);
 
-/// Ended jobs whose removal is on its way through the journal.
+/// Ended jobs whose removal is proposed but not committed.
 #[derive(Debug, Default)]
 pub(crate) struct Removals(BTreeSet<JobId>);
 
@@ -22,20 +22,20 @@ impl Removals {
         self.0.len() >= REMOVALS_MAX
     }
 
-    /// A removal is proposed; says whether it was not before.
+    /// Records a proposed removal. Returns false if it was recorded before.
     fn begin(&mut self, job: JobId) -> bool {
         self.0.insert(job)
     }
 
-    /// A removal is committed.
+    /// Records that a removal is committed.
     pub fn end(&mut self, job: JobId) {
         self.0.remove(&job);
     }
 }
 
 impl Leadership<'_> {
-    /// Removes ended jobs beyond what is kept, by age and by size, the oldest first. The job that ended last stays
-    /// whatever its size.
+    /// Removes the oldest ended jobs that exceed the retention limits for age or size. The job that ended last is
+    /// never removed for its size.
     pub(crate) fn remove_old_jobs(&mut self) {
         let settings = self.state.settings();
         let ended = &self.state.ended;

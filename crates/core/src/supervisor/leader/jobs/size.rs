@@ -1,14 +1,14 @@
-//! What of a job counts towards the limits of its client.
+//! What a job counts towards its client's quota.
 
 use hedge_model::spec::Extension;
 use hedge_model::{Data, JobSpec};
 
-/// What counts towards the limits of a job's client, in bytes.
+/// What a job counts towards its client's quota, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
-    /// Of its specification, encoded.
+    /// Encoded size of its specification.
     pub spec: u64,
-    /// Of its inputs.
+    /// Total size of its inputs.
     pub inputs: u64,
 }
 
@@ -27,7 +27,7 @@ impl Size {
         }
     }
 
-    /// The job has grown.
+    /// Adds an extension of the job.
     pub fn add(&mut self, extension: &Extension) {
         let more = Self::of_extension(extension);
         self.spec = self.spec.saturating_add(more.spec);

@@ -1,4 +1,5 @@
-//! What the tasks of a group are told to do: built once for a group, again when its inputs moved.
+//! Builds the body of a group: what workers need to run its tasks. It is built once per group, and again when the
+//! holders of its inputs change.
 
 use crate::supervisor::durable::job::{Job, Task};
 use crate::supervisor::leader::Leadership;
@@ -10,27 +11,27 @@ use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, TaskId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Bytes that all tasks of a job together report inline: half a frame.
+/// Limit of the inline outputs that all tasks of a job report together, in bytes: half a frame.
 const INLINE_IN_ALL: u32 = 8 << 20;
 
-/// Bytes that are kept of what all tasks of a job print to one stream, where each has its share: the supervisors keep
-/// them for as long as the job.
+/// Limit of what all tasks of a job may print to one stream, in bytes. Each task has an equal share. The supervisors
+/// keep it as long as the job.
 const PRINTED_IN_ALL: u64 = 4 << 30;
 
-/// Bytes that are kept of each stream of a task at least.
+/// Minimum share of a task, for each stream, in bytes.
 const PRINTED_MIN: u64 = 64 << 10;
 
-/// What the tasks of a group are told to do, and what they may read.
+/// A built body, and the blobs that its tasks may read.
 #[derive(Debug)]
 pub(crate) struct ReadyBody {
     pub body: Arc<Body>,
-    /// Blobs that the tasks may read, those for single indices included.
+    /// Blobs that the tasks may read, including those for single indices.
     pub blobs: Arc<[Hash]>,
 }
 
 impl Leadership<'_> {
-    /// The body of a group's tasks, built with current holders where it is not at hand. None, and the group
-    /// is set aside as without_inputs, where content is out of reach.
+    /// Returns the body of a group's tasks. If none is cached, builds one that names the current holders of the
+    /// inputs. Returns none and blocks the group if an input is unreachable.
     pub(crate) fn body(&mut self, id: JobId, group: usize) -> Option<Arc<ReadyBody>> {
         let leader = &*self.leader;
         if let Some(body) = leader.jobs.group(id, group)?.body() {
@@ -96,7 +97,7 @@ impl Leadership<'_> {
         Some(ready)
     }
 
-    /// A group that can never start fails its job.
+    /// Fails the job of a group that can never start.
     fn cannot_start(&mut self, id: JobId, group: usize, why: String) -> Option<Arc<ReadyBody>> {
         let number = self.state.jobs.get(&id)?.spec.first(group);
         self.fail_job(id, Some(TaskId { job: id, number }), why);
@@ -104,7 +105,7 @@ impl Leadership<'_> {
         None
     }
 
-    /// A group that cannot start now because content is out of reach; what is gone for good is made again.
+    /// Blocks a group whose inputs are unreachable. Tasks whose outputs are lost for good run again.
     fn block_on_inputs(&mut self, id: JobId, group: usize, missing: Vec<Hash>) {
         self.leader.blocked.block(id, group as u32);
         self.refresh_offers(id, group);
@@ -118,7 +119,7 @@ fn shared_inputs(job: &Job, group: &Group) -> Vec<FileEntry> {
     let mut files = Vec::new();
     for (at, input) in group.inputs.iter().enumerate() {
         match input {
-            // Named twice.
+            // The group names it twice.
             Input::Task(_) if group.inputs[..at].contains(input) => {}
             Input::TaskEach(_) => {}
             Input::File(at) => files.push(job.spec.files()[*at as usize].clone()),
@@ -143,7 +144,7 @@ pub(crate) fn body_index(spec: &hedge_model::JobSpec, group: usize, offset: u32)
     spec.groups()[group].array.map(|(from, _)| from + offset)
 }
 
-/// A path that two inputs want, or that is a file for one and a folder for another.
+/// Returns a path that two inputs have, or that is a file for one input and a folder for another.
 fn clash(inputs: &[FileEntry]) -> Option<&str> {
     let mut paths = BTreeSet::new();
     for file in inputs {
@@ -158,7 +159,7 @@ fn clash(inputs: &[FileEntry]) -> Option<&str> {
     parents.into_iter().find(|parent| paths.contains(parent))
 }
 
-/// Why a group cannot start: patterns of the tasks before it matched files of the same name.
+/// Returns why a group cannot start: output patterns of its dependencies matched files of the same name.
 fn path_clash(job: &Job, group: &Group, path: &str) -> String {
     let read = |at: usize| {
         let name = &job.spec.groups()[at].id;
@@ -189,7 +190,7 @@ fn path_clash(job: &Job, group: &Group, path: &str) -> String {
     )
 }
 
-/// Whether what stands behind a path makes it the path itself or one below it.
+/// Returns whether the rest of a path, after a prefix, means that the prefix is the path itself or a folder above it.
 fn begins_folder(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with('/')
 }
@@ -205,13 +206,13 @@ fn too_long(body: &Body, bytes: usize) -> String {
     )
 }
 
-/// How much each task of a job may report inline, so that all of them together fit into one message to
-/// those who read them.
+/// Returns how many bytes each task of a job may report inline, so that the outputs of all tasks fit into one message
+/// to their readers.
 fn inline_max(spec: &JobSpec) -> u32 {
     (INLINE_IN_ALL / spec.task_count()).min(INLINE_BYTES_MAX as u32)
 }
 
-/// How much is kept of each stream that a task of a job prints.
+/// Returns how many bytes of each stream of a task are kept.
 fn printed_max(spec: &JobSpec) -> u64 {
     (PRINTED_IN_ALL / u64::from(spec.task_count().max(1))).clamp(PRINTED_MIN, PRINTED_BYTES_MAX)
 }

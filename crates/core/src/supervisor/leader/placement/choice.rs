@@ -1,4 +1,4 @@
-//! Which worker gets the next attempt of a task.
+//! Chooses the worker for the next attempt of a task.
 
 use crate::supervisor::durable::learned::Learned;
 use crate::supervisor::leader::attempts::active::{ActiveTask, Why};
@@ -14,33 +14,33 @@ use hedge_model::{Data, FileEntry, Hash, TaskId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Work sent ahead to a busy worker, per place that it has, in seconds: many round trips of a local network.
+/// Work queued at a busy worker per slot, in seconds: many round trips of a local network.
 pub(crate) const QUEUE_TIME: f64 = 0.02;
-/// Most attempts sent ahead per place.
+/// Maximum number of attempts queued at a worker per slot.
 const QUEUE_MAX: f64 = 256.0;
-/// Values of a label that are named where none fits.
+/// Values of a label that an error message lists if none of them fits.
 const VALUES_SHOWN_MAX: usize = 3;
-/// Workers whose queues are looked at before an attempt is not sent ahead.
+/// Workers whose queues are tried before an attempt is not queued anywhere.
 const QUEUES_TRIED_MAX: usize = 4;
 
-/// Why an attempt has no place now.
+/// Why an attempt cannot be placed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoPlacement {
-    /// No worker has room for any task of its shape.
+    /// No worker has free slots for any task of its shape.
     Room,
-    /// Those that have may not run this task.
+    /// The workers with free slots may not run this task.
     Task,
-    /// It ends sooner on a faster worker that is soon free.
+    /// It would end sooner on a faster worker that will soon be free.
     Later,
 }
 
 impl Leader {
-    /// The first offer in order that may have a place.
+    /// Returns the first offer, in order, that may be placed.
     pub fn next_offer(&self, skip: &Skip) -> Option<(Lane, Entry)> {
         if self.pool.queues().is_empty() {
             return None;
         }
-        // Where copies would give way, offers count for which nobody has room now.
+        // If there are copies that yield, offers that need their slots count too.
         let free_max = if self.yielding.is_empty() {
             self.pool.capacity_index().free_max()
         } else {
@@ -49,7 +49,7 @@ impl Leader {
         self.ready.first(free_max, skip)
     }
 
-    /// Workers with enough free CPUs for a shape, best first.
+    /// Workers with enough free resources for a shape, best first.
     fn with_free_slots<'a>(&'a self, shape: &'a Shape) -> impl Iterator<Item = WorkerIx> + 'a {
         let need = shape.resources.cpus_milli;
         let idle = (need == 0).then(|| self.pool.queues().iter().map(|(_, ix)| *ix));
@@ -63,12 +63,12 @@ impl Leader {
         })
     }
 
-    /// Whether a worker has room for a shape now.
+    /// Returns whether a worker has a free slot for a shape.
     pub fn has_free_slot(&self, shape: &Shape) -> bool {
         self.with_free_slots(shape).next().is_some()
     }
 
-    /// A worker has more room than before, or takes part again: lanes that were blocked may go on.
+    /// Unblocks the lanes that a worker can serve now that it has more free resources or is usable again.
     pub fn unblock(&mut self, ix: WorkerIx) {
         let worker = &self.pool[ix];
         if !worker.usable() {
@@ -82,7 +82,8 @@ impl Leader {
         });
     }
 
-    /// A worker came, went, or takes work again or no more.
+    /// Updates the pool's indexes and unblocks all lanes after a worker connected, left, or became usable or
+    /// unusable.
     pub fn pool_changed(&mut self, ix: WorkerIx) {
         self.pool.changed(ix);
         self.ready.unblock(|_| true);
@@ -90,46 +91,46 @@ impl Leader {
     }
 }
 
-/// What is wanted of a worker for the next attempt of a task.
+/// What the next attempt of a task needs from a worker.
 pub(crate) struct Want<'a> {
     pub shape: &'a Shape,
     pub task: TaskId,
-    /// Position of its group.
+    /// Index of its group.
     pub group: u32,
     /// Whether the task has an attempt already.
     pub copy: bool,
-    /// Whether only the higher class will do.
+    /// Whether only a worker of the higher speed class will do.
     pub higher: bool,
-    /// The usual time of its tasks in seconds, where it may also wait in a queue.
+    /// The mean time of its tasks in seconds, if it may be queued at a busy worker.
     pub ahead: Option<f64>,
-    /// What it reads, where that is so much that it matters where it arrives first.
+    /// What it reads, if that is large enough to matter for the choice.
     pub data: Option<&'a Inputs>,
 }
 
-/// Inputs from so many bytes on decide where a task runs: less arrives at once nearly everywhere.
+/// Inputs of at least this size influence the choice: smaller ones arrive at once nearly everywhere.
 const LARGE_BYTES: u64 = 4 << 20;
-/// Of how many pieces it is looked at who holds them.
+/// Largest blobs of the inputs for which holders are looked up.
 const PIECES_MAX: usize = 64;
-/// What a link is taken to carry that was not measured yet, bytes a second: a usual local network.
+/// Assumed rate of a link that was not measured, in bytes per second: a usual local network.
 const RATE_UNKNOWN: f64 = 1e9 / 8.0;
-/// Workers compared by when a task's inputs would be there.
+/// Workers that are compared by the arrival of a task's inputs.
 const ARRIVALS_MAX: usize = 64;
 
-/// Times that differ by less than this part count as equal, like speeds.
+/// Relative difference below which two times, like two speeds, count as equal.
 const ABOUT_EQUAL: f64 = 0.1;
 
-/// What a task reads, and how long it then takes, seconds at standard speed.
+/// The large inputs of a task, and its expected time in seconds at standard speed.
 pub(crate) struct Inputs {
     pieces: Vec<(Hash, u64)>,
     work_s: f64,
 }
 
 impl Inputs {
-    /// What a task reads, `own` for itself alone, where that is much.
+    /// Returns what a task reads, including its `own` files, if that is large.
     pub fn large(body: &Body, own: &[FileEntry], group: &Group, learned: &Learned) -> Option<Self> {
         let files = body.inputs.iter().chain(own);
         let data = files.map(|file| &file.data).chain(&body.stdin);
-        // Asked for each attempt, and most read little.
+        // Called for each attempt, and most tasks read little.
         if data.clone().map(Data::size).fold(0, u64::saturating_add) < LARGE_BYTES {
             return None;
         }
@@ -150,7 +151,7 @@ impl Inputs {
         })
     }
 
-    /// Seconds until a worker would have what it lacks and be done with it.
+    /// Returns the seconds until a worker has fetched what it lacks and completed the task.
     fn until_done(&self, leader: &Leader, ix: WorkerIx) -> f64 {
         let worker = &leader.pool[ix];
         let lacks = |(hash, _): &&(Hash, u64)| !leader.blobs.holds(ix, *hash);
@@ -168,10 +169,10 @@ impl Inputs {
     }
 }
 
-/// Workers looked at for one that shares no machine and no failure domain with the task's other attempts.
+/// Workers that are tried to find one that shares no machine and no failure domain with the task's other attempts.
 const DOMAINS_TRIED_MAX: usize = 64;
 
-/// The worker for the next attempt of a task, and why it.
+/// Chooses the worker for the next attempt of a task, and says why.
 pub(crate) fn choose(leader: &Leader, want: &Want<'_>) -> Result<(WorkerIx, Why), NoPlacement> {
     let known = leader.tasks.get(&want.task);
     let miss = match free_worker(leader, want, known) {
@@ -186,8 +187,8 @@ pub(crate) fn choose(leader: &Leader, want: &Want<'_>) -> Result<(WorkerIx, Why)
     found.ok_or(miss)
 }
 
-/// A worker with room for it now that is not to be avoided: the best, or for a copy the first that shares
-/// least with those that run the task.
+/// Finds a worker with free slots where the task has not failed. For a first attempt that is the best one; for a
+/// redundant attempt it is the one that shares least with the workers of the other attempts.
 fn free_worker(
     leader: &Leader,
     want: &Want<'_>,
@@ -207,7 +208,7 @@ fn free_worker(
         let timed = fit
             .take(ARRIVALS_MAX)
             .map(|ix| (data.until_done(leader, ix), ix));
-        // Of those that are about equal the first, as without data: measured rates and speeds scatter.
+        // Of about equal ones the first is taken, as without inputs: measured rates and speeds vary.
         let clearly = |next: f64, best: f64| next < best * (1.0 - ABOUT_EQUAL);
         let soonest = timed.reduce(|best, next| match clearly(next.0, best.0) {
             true => next,
@@ -246,7 +247,7 @@ fn free_worker(
     second.map(|(_, ix)| (ix, Why::Elsewhere)).ok_or(miss)
 }
 
-/// A worker to be avoided, where no other could ever run the task.
+/// Returns a worker where the task failed, if no other worker could ever run it.
 fn avoided_worker(
     leader: &Leader,
     want: &Want<'_>,
@@ -263,7 +264,7 @@ fn avoided_worker(
     again.map(|ix| (ix, Why::AgainThere))
 }
 
-/// A busy worker whose queue is short enough for what the task usually takes.
+/// Finds a busy worker whose queue is short for the mean time of the task.
 fn busy_worker(
     leader: &Leader,
     want: &Want<'_>,
@@ -290,12 +291,12 @@ fn busy_worker(
     queue.map(|(_, ix)| (*ix, Why::Queued))
 }
 
-/// Whether a worker has an attempt of the task already, or could not fetch its inputs a moment ago.
+/// Returns whether a worker has an attempt of the task, or does not get its group for a while.
 fn taken(leader: &Leader, want: &Want<'_>, known: Option<&ActiveTask>, ix: WorkerIx) -> bool {
     has_attempt(known, ix) || leader.blocked.is_barred(want.task.job, want.group, ix)
 }
 
-/// Whether a worker has an attempt of the task that is not lost.
+/// Returns whether a worker has an attempt of the task that is not lost.
 fn has_attempt(known: Option<&ActiveTask>, ix: WorkerIx) -> bool {
     known.is_some_and(|known| {
         let attempts = known.attempts().iter();
@@ -305,14 +306,14 @@ fn has_attempt(known: Option<&ActiveTask>, ix: WorkerIx) -> bool {
     })
 }
 
-/// Whether a worker could run tasks of a shape, were it idle.
+/// Returns whether a worker could run tasks of a shape if it were idle.
 fn is_able(leader: &Leader, shape: &Shape, ix: WorkerIx) -> bool {
     let worker = &leader.pool[ix];
     shape.fits(&worker.info().resources, &worker.info().labels)
 }
 
-/// What a worker shares with those that run a task: 2 for a machine, 1 for a failure domain (the label
-/// `domain`), 0 for nothing.
+/// Returns what a worker shares with the active attempts of a task: 2 for a machine, 1 for a failure domain (the
+/// label `domain`), 0 for nothing.
 pub(crate) fn shared_failure_domains(leader: &Leader, known: &ActiveTask, ix: WorkerIx) -> u32 {
     let domain = |worker: &Worker| {
         let labels = worker.info().labels.iter();
@@ -338,7 +339,8 @@ pub(crate) fn shared_failure_domains(leader: &Leader, known: &ActiveTask, ix: Wo
     near.max().unwrap_or(0)
 }
 
-/// Why no worker that is here could ever run a task `id` of this shape; nothing where one could.
+/// Returns why no connected worker could ever run a task `id` of this shape; none if one could, or if none is
+/// connected.
 pub(crate) fn unplaceable(leader: &Leader, shape: &Shape, id: &str) -> Option<String> {
     let here: Vec<_> = leader
         .pool
@@ -408,7 +410,7 @@ pub(crate) fn unplaceable(leader: &Leader, shape: &Shape, id: &str) -> Option<St
     ))
 }
 
-/// What somebody may have meant who asks for a label that no worker has.
+/// Suggests a similar label or value for one that no worker has.
 fn label_hint<'a>(
     name: &str,
     value: &str,

@@ -1,4 +1,4 @@
-//! Slow machines are given no task that would end sooner on a faster one that is soon free.
+//! Deferral: a slow worker does not get a task that would end sooner on a faster worker which will soon be free.
 
 use crate::supervisor::durable::learned::{Expected, UNKNOWN};
 use crate::supervisor::leader::jobs::group::ActiveGroup;
@@ -10,28 +10,28 @@ use hedge_model::{TaskId, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Faster machines looked at for one task: bounds what a pass over the offers costs.
-const LOOKED_AT_MAX: usize = 16;
-/// Tasks whose end on the slow machine is nearer than this, in seconds, do not wait: little is to be won.
+/// Faster workers considered per task: bounds the cost of a pass over the offers.
+const CONSIDERED_MAX: usize = 16;
+/// Tasks that take less than this on the slow worker, in seconds, are not deferred: there is little to gain.
 const WORTH_WAITING_S: f64 = 0.1;
-/// A task waits for an end that is sooner by at least this share of what it would take at once.
+/// A task is deferred only if it then ends sooner by at least this fraction of its time on the slow worker.
 const SOONER: f64 = 0.1;
-/// A task that has run for so many times what is expected says nothing of when its machine is free.
+/// After this multiple of its expected time, a running task says nothing about when its worker is free.
 const OVERDUE: f64 = 1.3;
-/// One that runs is expected to run on for at least this share of what it takes.
+/// Minimum estimated time remaining of a running task, as a fraction of its expected time.
 const LEFT_MIN: f64 = 0.15;
 
-/// What faster machines will do for tasks that wait for them, in one pass over the offers.
+/// Faster workers that are reserved for deferred tasks in one pass over the offers.
 #[derive(Debug, Default)]
 pub(crate) struct ReservedWorkers {
-    /// Tasks that each is waited for by.
-    by: BTreeMap<WorkerIx, u64>,
-    /// When to look again: the first of them is overdue then.
+    /// How many deferred tasks each worker is reserved for.
+    tasks: BTreeMap<WorkerIx, u64>,
+    /// When to check again: then the first of the running tasks is overdue.
     pub again: Option<Time>,
 }
 
-/// In how many seconds a task ends that has run for so long on a machine that takes `nominal_s` for it, as far as
-/// anybody can say.
+/// Returns the estimated time remaining, in seconds, of a task that needs `nominal_s` on its worker and has run for
+/// `elapsed_s`; none if it is overdue.
 pub(crate) fn remaining_s(nominal_s: f64, elapsed_s: f64) -> Option<f64> {
     let overdue = elapsed_s > nominal_s * OVERDUE;
     (!overdue).then(|| (nominal_s - elapsed_s).max(nominal_s * LEFT_MIN))
@@ -41,20 +41,20 @@ fn known(expected: &Expected) -> bool {
     expected.known && expected.spread < UNKNOWN
 }
 
-/// What a group wants of faster machines.
-struct Wish<'a> {
+/// What a group's unassigned tasks need from faster workers.
+struct Demand<'a> {
     shape: &'a Shape,
-    /// Tasks that have no attempt.
+    /// Tasks without an attempt.
     left: u64,
-    /// Seconds that each takes at standard speed.
+    /// Time of each task, in seconds at standard speed.
     work_s: f64,
-    /// When it is to be done, seconds from now.
+    /// When they must be done, in seconds from now.
     by_s: f64,
 }
 
-impl Wish<'_> {
-    /// How many of the tasks a worker would end in time that is free so many seconds from now.
-    fn ends(&self, worker: &Worker, after: f64) -> u64 {
+impl Demand<'_> {
+    /// Returns how many of the tasks a worker can complete in time if it is free in `after` seconds.
+    fn completes(&self, worker: &Worker, after: f64) -> u64 {
         let rounds = ((self.by_s - after) * worker.speed() / self.work_s).max(0.0) as u64;
         let need = self.shape.resources.cpus_milli.max(1);
         rounds.saturating_mul(worker.info().resources.cpus_milli / need)
@@ -62,11 +62,11 @@ impl Wish<'_> {
 }
 
 impl Leadership<'_> {
-    /// Evaluations again at tasks that wait for faster machines when the first of these is overdue.
-    pub(crate) fn recheck_deferred(&mut self, promised: &ReservedWorkers) {
+    /// Sets a timer to check deferred tasks again when the first of the faster workers is overdue.
+    pub(crate) fn recheck_deferred(&mut self, reserved: &ReservedWorkers) {
         let now = self.now;
         let leader = &mut *self.leader;
-        let Some(at) = promised.again else { return };
+        let Some(at) = reserved.again else { return };
         let at = at.max(now) + Duration::from_millis(1);
         let set = leader.timers.at(Timer::Deferred);
         if set.is_none_or(|set| set > at || set <= now) {
@@ -76,39 +76,43 @@ impl Leadership<'_> {
 }
 
 impl LeaderView<'_> {
-    /// Whether all that a group has left of a turn would end sooner on faster machines that are soon free than a task
-    /// of it on this one; they are promised then. Nobody waits for longer than the task takes here.
+    /// Returns whether to defer an offer instead of running a task of it on worker `ix`: all remaining tasks of the
+    /// group would end sooner on faster workers that will soon be free. Reserves these workers. A task is deferred
+    /// for no longer than it takes on `ix`.
     pub(crate) fn worth_deferring(
         &self,
         entry: Entry,
         ix: WorkerIx,
-        promised: &mut ReservedWorkers,
+        reserved: &mut ReservedWorkers,
     ) -> bool {
         let leader = self.leader;
-        let Some(wish) = self.wish(entry, ix) else {
+        let Some(demand) = self.demand(entry, ix) else {
             return false;
         };
         let own = leader.pool.speed_class_of(ix);
-        let faster = leader.pool.by_speed_class().iter().take(LOOKED_AT_MAX);
+        let faster = leader.pool.by_speed_class().iter().take(CONSIDERED_MAX);
         let faster = faster.take_while(|(class, _)| own.is_some_and(|own| *class < own));
-        // Mostly there is more to do than they could, whatever they run now.
+        // Usually the faster workers could not do all of it in time even if they were idle.
         let most = faster
             .clone()
-            .map(|(_, other)| wish.ends(&leader.pool[*other], 0.0));
-        if most.fold(0, u64::saturating_add) < wish.left {
+            .map(|(_, other)| demand.completes(&leader.pool[*other], 0.0));
+        if most.fold(0, u64::saturating_add) < demand.left {
             return false;
         }
-        let (mut wanted, mut taken, mut again) = (wish.left, Vec::new(), None::<Time>);
+        let (mut wanted, mut taken, mut again) = (demand.left, Vec::new(), None::<Time>);
         for (_, other) in faster {
             let worker = &leader.pool[*other];
-            let fits = wish
+            let fits = demand
                 .shape
                 .fits(&worker.info().resources, &worker.info().labels);
             let Some((after, overdue)) = self.free_in(worker).filter(|_| fits) else {
                 continue;
             };
-            let before = promised.by.get(other).copied().unwrap_or(0);
-            let some = wish.ends(worker, after).saturating_sub(before).min(wanted);
+            let before = reserved.tasks.get(other).copied().unwrap_or(0);
+            let some = demand
+                .completes(worker, after)
+                .saturating_sub(before)
+                .min(wanted);
             if some > 0 && !self.failed_at(entry, *other) {
                 taken.push((*other, some));
                 wanted -= some;
@@ -122,14 +126,14 @@ impl LeaderView<'_> {
             return false;
         }
         for (other, some) in taken {
-            *promised.by.entry(other).or_default() += some;
+            *reserved.tasks.entry(other).or_default() += some;
         }
-        promised.again = [promised.again, again].into_iter().flatten().min();
+        reserved.again = [reserved.again, again].into_iter().flatten().min();
         true
     }
 
-    /// What a group wants of faster machines; nothing where its tasks do not wait.
-    fn wish(&self, entry: Entry, ix: WorkerIx) -> Option<Wish<'_>> {
+    /// Returns what a group needs from faster workers; none if its tasks are not to be deferred.
+    fn demand(&self, entry: Entry, ix: WorkerIx) -> Option<Demand<'_>> {
         let leader = self.leader;
         let at = entry.group as usize;
         let group = &self.state.jobs.get(&entry.job)?.spec.groups()[at];
@@ -143,7 +147,7 @@ impl LeaderView<'_> {
             && offers
                 .deferred_since()
                 .is_none_or(|since| waited(since) <= here_s);
-        waits.then(|| Wish {
+        waits.then(|| Demand {
             shape: leader.shapes.get(offers.shape()),
             left: u64::from(offers.remaining(group.count())),
             work_s: expected.work_s,
@@ -151,8 +155,8 @@ impl LeaderView<'_> {
         })
     }
 
-    /// In how many seconds a worker is expected to have ended what it runs, and when that is overdue; nothing where
-    /// nobody can say, or where it has room now.
+    /// Returns in how many seconds a worker is expected to complete what it runs, and when the first of its tasks is
+    /// overdue. Returns none if there is no estimate or if it runs nothing.
     fn free_in(&self, worker: &Worker) -> Option<(f64, Time)> {
         let leader = self.leader;
         let mut free: Option<(f64, Time)> = None;
@@ -162,7 +166,7 @@ impl LeaderView<'_> {
         for id in worker.load().in_hand() {
             let attempt = leader.tasks.attempt(*id)?;
             if attempt.state().cancelling() || attempt.state().reported() {
-                // About to be off its hands.
+                // Its end is near.
                 let soon = self.now + Duration::from_secs_f64(WORTH_WAITING_S);
                 let (longest, first) = free.unwrap_or((0.0, soon));
                 free = Some((longest, first.min(soon)));
@@ -184,7 +188,7 @@ impl LeaderView<'_> {
         free
     }
 
-    /// Whether one of the first tasks that a group offers again failed on a worker.
+    /// Returns whether one of the first tasks that a group offers again failed on a worker.
     fn failed_at(&self, entry: Entry, ix: WorkerIx) -> bool {
         let Some(job) = self.state.jobs.get(&entry.job) else {
             return false;
@@ -193,7 +197,7 @@ impl LeaderView<'_> {
         let first = job.spec.first(entry.group as usize);
         let offers = leader.jobs.group(entry.job, entry.group as usize);
         let again = offers.into_iter().flat_map(ActiveGroup::to_rerun);
-        let tasks = again.take(LOOKED_AT_MAX);
+        let tasks = again.take(CONSIDERED_MAX);
         let mut known = tasks.filter_map(|offset| {
             let (job, number) = (entry.job, first + offset);
             leader.tasks.get(&TaskId { job, number })

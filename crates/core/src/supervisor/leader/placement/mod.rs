@@ -1,7 +1,7 @@
-//! Which worker gets which attempt.
+//! Placement: assigns attempts of ready tasks to workers.
 //!
-//! An attempt is placed where its resources are free. Only tasks that are known to be short are sent ahead to
-//! busy workers, as many as fill `QUEUE_TIME`, so that a worker never waits for the network between them.
+//! An attempt goes to a worker with free resources. Only tasks known to be short are also queued at busy workers,
+//! [`QUEUE_TIME`] seconds of work per slot, so that a worker never waits for the network between them.
 
 pub(crate) mod blocked;
 pub(crate) mod body;
@@ -32,32 +32,32 @@ use hedge_model::{AttemptId, Checkpoint, FileEntry, JobId, TaskId};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Tasks whose attempts take at most so many seconds may be sent ahead: those of which a worker with 64
-/// places can be given one more.
+/// Tasks whose attempts take at most this many seconds may be queued at busy workers: a worker with 64 slots may then
+/// queue one.
 const SHORT: f64 = QUEUE_TIME * 64.0;
-/// Queued for longer than this while others are idle, an attempt is asked back.
+/// How long an attempt must have been queued before it is recalled for an idle worker.
 const REBALANCE_AFTER: Duration = Duration::from_millis(10);
 
 impl Leadership<'_> {
-    /// Places what can be placed.
+    /// Places ready tasks until no further offer can be placed in this pass.
     pub(crate) fn schedule(&mut self) {
         if self.leader.fit.is_unchecked() {
             self.find_unplaceable();
         }
-        let mut missed = Skip::default();
-        let mut promised = ReservedWorkers::default();
+        let mut skip = Skip::default();
+        let mut reserved = ReservedWorkers::default();
         self.leader.unblock_yielding();
-        while !missed.is_full() {
+        while !skip.is_full() {
             let leader = &mut *self.leader;
-            let Some((lane, entry)) = leader.next_offer(&missed) else {
+            let Some((lane, entry)) = leader.next_offer(&skip) else {
                 break;
             };
-            match self.place(entry, &mut promised) {
+            match self.place(entry, &mut reserved) {
                 Ok(()) => {}
-                Err(NoPlacement::Later) => missed.add(entry),
+                Err(NoPlacement::Later) => skip.add(entry),
                 Err(NoPlacement::Task) => {
                     self.stop_yielding_copies(entry);
-                    missed.add(entry);
+                    skip.add(entry);
                 }
                 Err(NoPlacement::Room) => {
                     self.stop_yielding_copies(entry);
@@ -65,7 +65,7 @@ impl Leadership<'_> {
                 }
             }
         }
-        self.recheck_deferred(&promised);
+        self.recheck_deferred(&reserved);
         let leader = &mut *self.leader;
         let idle = !leader.pool.capacity_index().is_empty();
         let queued = leader.pool.queues().last();
@@ -76,7 +76,7 @@ impl Leadership<'_> {
     }
 
     /// Places one attempt of an offer.
-    fn place(&mut self, entry: Entry, promised: &mut ReservedWorkers) -> Result<(), NoPlacement> {
+    fn place(&mut self, entry: Entry, reserved: &mut ReservedWorkers) -> Result<(), NoPlacement> {
         let Some(job) = self.state.jobs.get(&entry.job) else {
             return Err(NoPlacement::Task);
         };
@@ -84,7 +84,7 @@ impl Leadership<'_> {
         let ready = if spec.groups()[at].inputs.is_empty() {
             None
         } else {
-            // Where content is out of reach the group is set aside, and nothing is to be placed.
+            // If an input is unreachable, the group is blocked now and has no offer.
             let Some(ready) = self.body(entry.job, at) else {
                 return Ok(());
             };
@@ -125,7 +125,7 @@ impl Leadership<'_> {
             match choose(leader, &want) {
                 Ok((worker, why)) => {
                     let free = matches!(why, Why::Faster | Why::MostRoom);
-                    if free && self.view().worth_deferring(entry, worker, promised) {
+                    if free && self.view().worth_deferring(entry, worker, reserved) {
                         if let Some(offers) = self.leader.jobs.group_mut(entry.job, at) {
                             offers.note_deferred(self.now);
                         }
@@ -141,6 +141,8 @@ impl Leadership<'_> {
         Err(NoPlacement::Task)
     }
 
+    /// Assigns an attempt of a task to a worker and hints it to the peer supervisors. Does nothing if inputs are
+    /// unreachable.
     pub(crate) fn assign(
         &mut self,
         entry: Entry,
@@ -201,7 +203,7 @@ impl Leadership<'_> {
         self.hint(hint);
     }
 
-    /// Tells a worker what a group's tasks have in common, where it does not know that yet.
+    /// Sends a worker the body of a group, unless it has this version.
     fn send_body(&mut self, ix: WorkerIx, ready: &ReadyBody) {
         let (job, group, version) = (ready.body.job, ready.body.group, ready.body.version);
         let worker = &mut self.leader.pool[ix];
@@ -223,7 +225,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Names an attempt, notes it with its task and takes its part of the worker and the pool.
+    /// Creates an attempt and adds it to its task, its worker's load and its client's share.
     fn add_attempt(
         &mut self,
         entry: Entry,
@@ -255,7 +257,7 @@ impl Leadership<'_> {
         id
     }
 
-    /// Takes back all that a group offers, so that its turn can change.
+    /// Withdraws all offers of a group, so that its rank can change.
     pub(crate) fn withdraw_offers(&mut self, id: JobId, group: usize) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
@@ -267,13 +269,13 @@ impl Leadership<'_> {
         self.change_offers(id, job, group, &changes);
     }
 
-    /// Brings the offers of all groups of a job in line with what they have to offer.
+    /// Updates the offers of all groups of a job.
     pub(crate) fn refresh_all_offers(&mut self, id: JobId) {
         let groups = self.leader.jobs.get(id).map_or(0, |job| job.groups().len());
         (0..groups).for_each(|group| self.refresh_offers(id, group));
     }
 
-    /// Brings a group's offers in line with what it has to offer.
+    /// Updates the offers of a group from the tasks that can start.
     pub(crate) fn refresh_offers(&mut self, id: JobId, group: usize) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
@@ -299,7 +301,7 @@ impl Leadership<'_> {
         self.change_offers(id, job, group, &changes);
     }
 
-    /// Enters or removes offers of a group.
+    /// Adds offers of a group to the ready queues or removes them.
     fn change_offers(&mut self, id: JobId, job: &Job, at: usize, changes: &[OfferChange]) {
         let leader = &mut *self.leader;
         let Some(rank) = leader.jobs.group(id, at).map(|group| group.rank()) else {
@@ -320,7 +322,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Asks back attempts that wait in a queue while other workers are idle that could have them.
+    /// Recalls attempts from the longest queue while idle workers could run them.
     pub(crate) fn rebalance(&mut self) {
         let now = self.now;
         let leader = &mut *self.leader;
@@ -353,8 +355,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Evaluations at what is newly offered, or offered to a pool that has changed: where no worker that is here
-    /// could ever take it, jobs that asked for that fail.
+    /// Checks new offers, and all offers after the pool has changed: if no connected worker could ever run one, its
+    /// job fails, provided that it asked for that.
     fn find_unplaceable(&mut self) {
         let leader = &mut *self.leader;
         for lane in leader.fit.take_unchecked() {
@@ -372,13 +374,14 @@ impl Leadership<'_> {
         }
     }
 
+    /// Fails a job that asks for it if no connected worker could ever run tasks of a group.
     fn fail_if_unplaceable(&mut self, id: JobId, group: usize) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };
         let leader = &*self.leader;
         let begun = leader.recovery.since();
-        // Workers that the last leader had come one by one.
+        // The workers of the previous leader connect one by one.
         let coming = job.accepted < begun && self.now.since(begun) < self.config.content_grace;
         if job.spec.qos().unplaceable != Unplaceable::Fail || coming {
             return;

@@ -1,5 +1,5 @@
-//! What one task of a group is given beside what all of its tasks read: its own files, the outputs of the tasks at its own
-//! place in other groups, and its checkpoint.
+//! What a worker gets for one task of a group in addition to the group's shared inputs: the task's own files, its
+//! element-wise inputs, and its checkpoint.
 
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::{LeaderView, Leadership};
@@ -11,21 +11,22 @@ use hedge_model::{Checkpoint, FileEntry, Hash, PeerId, TaskId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Bytes that a file's entry takes beside its path and its content, at most.
+/// Maximum size of a file's entry in a message beside its path and its content, in bytes.
 const ENTRY_BYTES: u64 = 64;
 
-/// Files of one task alone.
+/// Inputs of one task alone.
 #[derive(Debug, Default)]
 pub(crate) struct OwnInputs {
     pub files: Vec<FileEntry>,
-    /// What it saved of how far it was.
+    /// The checkpoint from which it resumes.
     pub checkpoint: Option<Arc<Checkpoint>>,
-    /// Blobs among all these that the group's body does not name.
+    /// Blobs of these inputs that the group's body does not name.
     pub blobs: Vec<Hash>,
 }
 
 impl OwnInputs {
-    /// Those of the task at `offset` of a group, as far as the tasks are done that leave them.
+    /// Returns the own inputs of the task at `offset` of a group, as far as their producers are done. The checkpoint
+    /// is added later.
     pub fn of(job: &Job, group: usize, offset: u32) -> Self {
         let spec = &job.spec;
         let mut own = Self::default();
@@ -38,7 +39,7 @@ impl OwnInputs {
                 }
                 Input::TaskEach(_) => {
                     let from = others.next();
-                    // Named twice.
+                    // The group names it twice.
                     if spec.groups()[group].inputs[..at].contains(input) {
                         continue;
                     }
@@ -54,7 +55,7 @@ impl OwnInputs {
         own
     }
 
-    /// Why a task with these and with what its group reads cannot start.
+    /// Returns why a task with these inputs and those of its group cannot start.
     fn wrong(&self, job: &Job, number: u32, body: &Body) -> Option<String> {
         let label = || job.spec.label(number);
         let mut paths = BTreeSet::new();
@@ -85,8 +86,8 @@ impl OwnInputs {
 }
 
 impl Leadership<'_> {
-    /// What a task is given for itself. None where it cannot start: with content out of reach it is blocked until that
-    /// is there or made again.
+    /// Returns a task's own inputs; none if it cannot start. If an input is unreachable, blocks the task until the
+    /// input is reachable or produced again.
     pub(crate) fn own_inputs(&mut self, task: TaskId, body: &Body) -> Option<OwnInputs> {
         let job = self.state.jobs.get(&task.job)?;
         let group = body.group as usize;
@@ -109,7 +110,7 @@ impl Leadership<'_> {
         None
     }
 
-    /// Tells a worker of an attempt, with leave to read the blobs that its body does not name.
+    /// Sends an assignment to a worker, with a grant for the blobs that the group's body does not name.
     pub(crate) fn send_assignment(&mut self, to: PeerId, order: Assignment, blobs: Vec<Hash>) {
         if blobs.is_empty() {
             return send(to, ToWorker::Assign(order), self.out);
@@ -128,7 +129,7 @@ impl Leadership<'_> {
         self.out.push(Action::SendAssignment { to, order });
     }
 
-    /// Tasks that lacked content of their own are offered again where it is within reach now.
+    /// Offers blocked tasks again whose own inputs are reachable now.
     pub(crate) fn retry_blocked_tasks(&mut self) {
         let view = self.view();
         let fed = view.leader.blocked.without_own_inputs().filter(|task| {
@@ -144,7 +145,7 @@ impl Leadership<'_> {
             .for_each(|task| self.retry_blocked_task(task));
     }
 
-    /// A task may have what it lacked.
+    /// Offers a blocked task again.
     pub(crate) fn retry_blocked_task(&mut self, task: TaskId) {
         if self.leader.blocked.unblock_task(task) {
             self.update_task_offers(task);
@@ -161,8 +162,8 @@ impl LeaderView<'_> {
         own
     }
 
-    /// Whether the tasks that a task waits for at its own place are done, and what it reads of them is within reach as far
-    /// as is known.
+    /// Returns whether a task's element-wise dependencies are done and their outputs are, as far as is known,
+    /// reachable.
     pub(crate) fn element_may_start(&self, task: TaskId, job: &Job, group: usize) -> bool {
         if job.spec.each(group).is_empty() {
             return true;
@@ -172,7 +173,7 @@ impl LeaderView<'_> {
     }
 }
 
-/// The tasks that leave what a task reads for itself.
+/// The tasks that produce the element-wise inputs of a task.
 fn producers(job: &Job, group: usize, task: TaskId) -> Vec<TaskId> {
     let offset = task.number - job.spec.first(group);
     let others = job.spec.reads_each(group);

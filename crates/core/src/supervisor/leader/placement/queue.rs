@@ -1,31 +1,31 @@
-//! The order in which startable work is offered to workers: priority first, then the client that has least
-//! of the pool, then copies of critical tasks, critical tasks, and the rest, oldest job first, and within a
-//! job those with the longest way to its end.
+//! The ready queues: the order in which tasks that can start are offered to workers. Offers are ordered by priority,
+//! then by the client with the smallest share of the pool. Of one client, copies of critical tasks come first, then
+//! critical tasks, then the others; of these the oldest job first, and within a job the highest bottom level.
 //!
-//! Offers lie in lanes by what their tasks need. A lane for which no worker has room is blocked until one
-//! has, so that a pass over a busy pool costs nothing however many groups wait.
+//! Offers of equal resource shape form a lane. A lane without free slots on any worker is blocked until a worker has
+//! one, so a pass over a busy pool costs nothing, however many groups wait.
 
 use hedge_model::{JobId, PeerId, Resources};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Offers that find no worker, after which one pass ends: bounds the work of a pass over a full pool.
+/// Offers that may fail to be placed before a pass ends: bounds the work of a pass over a full pool.
 const MISSES_MAX: usize = 32;
 
-/// What kind of attempts an entry offers, in the order of their turn.
+/// What kind of attempts an entry offers, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
-    /// Redundant attempts of critical tasks that have a first one: before other first attempts, else a
-    /// full pool would never make any.
+    /// Redundant attempts of critical tasks that have a first one. They come before other first attempts, because a
+    /// full pool would never start them otherwise.
     Copy,
     /// First attempts of critical tasks.
     Critical,
-    /// First attempts of the others.
+    /// First attempts of the other tasks.
     Normal,
 }
 
-/// Offers that found no worker in a pass over them, and how many such a pass bears.
+/// Offers that could not be placed in this pass.
 #[derive(Debug, Default)]
 pub(crate) struct Skip {
     missed: BTreeSet<Entry>,
@@ -33,19 +33,19 @@ pub(crate) struct Skip {
 }
 
 impl Skip {
-    /// Notes an offer that found no worker.
+    /// Records an offer that could not be placed.
     pub fn add(&mut self, entry: Entry) {
         self.copies += usize::from(entry.class == Class::Copy && self.missed.insert(entry));
         self.missed.insert(entry);
     }
 
-    /// Whether the pass is over.
+    /// Returns whether the pass is over.
     pub fn is_full(&self) -> bool {
         self.missed.len() >= MISSES_MAX
     }
 
-    /// Copies that have no place, because the workers with room have the task already, must not keep the
-    /// pass from what comes behind them.
+    /// Returns whether to skip an offer. Copies that cannot be placed, because the workers with free slots have the
+    /// task already, must not keep the pass from later offers.
     fn rules_out(&self, entry: &Entry) -> bool {
         (entry.class == Class::Copy && self.copies >= MISSES_MAX / 2) || self.missed.contains(entry)
     }
@@ -56,23 +56,23 @@ impl Skip {
 pub(crate) struct Entry {
     pub class: Class,
     pub job: JobId,
-    /// Of its group, see [`crate::supervisor::leader::jobs::group::ActiveGroup::rank`].
+    /// The rank of the group, see [`crate::supervisor::leader::jobs::group::ActiveGroup::rank`].
     pub rank: u32,
     pub group: u32,
 }
 
-/// Offers of equal needs.
+/// Offers with equal resource shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Lane {
-    /// Whether the tasks are short enough to be sent ahead to busy workers.
+    /// Whether the tasks are short enough to be queued at busy workers.
     pub short: bool,
-    /// Thousandths of CPUs that each task takes.
+    /// Thousandths of CPUs that each task needs.
     pub cpus_milli: u64,
-    /// The place of the needs in [`Shapes`].
+    /// The number of the shape in [`Shapes`].
     pub shape: u32,
 }
 
-/// What tasks need of a worker.
+/// The resources and labels that a task needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub resources: Resources,
@@ -80,7 +80,7 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// Whether a worker that has these could ever run such a task.
+    /// Returns whether a worker with these resources and labels could ever run such a task.
     pub fn fits(&self, resources: &Resources, labels: &[(Arc<str>, Arc<str>)]) -> bool {
         resources.covers(&self.resources) && self.labels.iter().all(|label| labels.contains(label))
     }
@@ -89,7 +89,7 @@ impl Shape {
 type Names = Vec<(Arc<str>, u64)>;
 type Labels = Vec<(Arc<str>, Arc<str>)>;
 
-/// Distinct needs, numbered as they first occur.
+/// The distinct shapes, numbered in order of their first use.
 #[derive(Debug, Default)]
 pub(crate) struct Shapes {
     all: Vec<Shape>,
@@ -97,7 +97,7 @@ pub(crate) struct Shapes {
 }
 
 impl Shapes {
-    /// The number of these needs.
+    /// Returns the number of a shape, which it adds if it is new.
     pub fn number(&mut self, resources: &Resources, labels: &Labels) -> u32 {
         let key = (
             resources.cpus_milli,
@@ -123,18 +123,18 @@ impl Shapes {
 
 type Lanes = BTreeMap<Lane, BTreeSet<Entry>>;
 
-/// All offers.
+/// The ready queues.
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
     levels: BTreeMap<Reverse<i32>, BTreeMap<PeerId, Lanes>>,
-    /// Thousandths of CPUs that each client's attempts hold now.
+    /// Thousandths of CPUs that the attempts of each client have in hand.
     share: BTreeMap<PeerId, u64>,
-    /// Lanes for which no worker has room.
+    /// Lanes for which no worker has free slots.
     blocked: BTreeSet<Lane>,
 }
 
 impl Ready {
-    /// Makes or withdraws an offer.
+    /// Adds or removes an offer.
     pub fn set(&mut self, priority: i32, client: PeerId, lane: Lane, entry: Entry, present: bool) {
         let level = Reverse(priority);
         if present {
@@ -158,8 +158,8 @@ impl Ready {
         }
     }
 
-    /// The first offer in order that `skip` does not rule out, whose lane is not blocked, and that either takes no
-    /// more than `free_max` thousandths of CPUs or may be sent ahead.
+    /// Returns the first offer, in order, that `skip` does not rule out and whose lane is not blocked. It needs at
+    /// most `free_max` thousandths of CPUs or may be queued at a busy worker.
     pub fn first(&self, free_max: u64, skip: &Skip) -> Option<(Lane, Entry)> {
         self.levels.values().find_map(|clients| {
             let offers = clients.iter().filter_map(|(client, lanes)| {
@@ -205,24 +205,24 @@ impl Ready {
         lanes.flat_map(BTreeMap::keys).copied().collect()
     }
 
-    /// No worker has room for a lane.
+    /// Blocks a lane for which no worker has free slots.
     pub fn block(&mut self, lane: Lane) {
         self.blocked.insert(lane);
     }
 
-    /// Lanes for which `room` holds are tried again.
+    /// Unblocks the lanes that `room` selects.
     pub fn unblock(&mut self, mut room: impl FnMut(Lane) -> bool) {
         if !self.blocked.is_empty() {
             self.blocked.retain(|lane| !room(*lane));
         }
     }
 
-    /// A client's attempt took part of the pool.
+    /// Adds an attempt to a client's share of the pool.
     pub fn charge(&mut self, client: PeerId, cpus_milli: u64) {
         *self.share.entry(client).or_default() += cpus_milli.max(1);
     }
 
-    /// A client's attempt gave its part back.
+    /// Removes an attempt from a client's share of the pool.
     pub fn refund(&mut self, client: PeerId, cpus_milli: u64) {
         if let Some(share) = self.share.get_mut(&client) {
             *share = share.saturating_sub(cpus_milli.max(1));
@@ -232,7 +232,7 @@ impl Ready {
         }
     }
 
-    /// Whether the shares are what the attempts in hand say.
+    /// Checks that the shares equal those of the attempts in hand.
     pub fn check_shares(&self, expected: &BTreeMap<PeerId, u64>) -> Result<(), String> {
         if self.share == *expected {
             Ok(())

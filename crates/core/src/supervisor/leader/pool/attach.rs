@@ -1,4 +1,4 @@
-//! A worker connects: what it has in hand and what it holds is compared with what is known and wanted.
+//! Attaches workers: compares the attempts and blobs that a worker reports with what the leader knows and wants.
 
 use crate::supervisor::leader::attempts::active::{NewAttempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
@@ -13,7 +13,7 @@ use hedge_model::{AttemptId, Hash, JobId, PeerId};
 use std::collections::BTreeMap;
 
 impl Leadership<'_> {
-    /// A worker's first message on a connection.
+    /// Handles a worker's first message on a connection.
     pub(crate) fn on_attach(&mut self, peer: PeerId, info: WorkerInfo) {
         if let Some(ix) = self.leader.pool.find(peer) {
             let kept: Vec<AttemptId> = info.in_hand.iter().map(|held| held.attempt).collect();
@@ -42,7 +42,7 @@ impl Leadership<'_> {
             .map(|held| (held.attempt.task, held.attempt))
             .collect();
         for held in in_hand {
-            // What it says of an earlier attempt was not settled when it was given another of the same task.
+            // It got a later attempt of the same task before its report of this one was settled.
             let newest = newest.get(&held.attempt.task) == Some(&held.attempt);
             self.adopt(ix, held, newest);
         }
@@ -65,7 +65,8 @@ impl Leadership<'_> {
         self.send_revocations(peer);
     }
 
-    /// A peer that was revoked while this worker was elsewhere, or before it started, may hold a grant to read from it.
+    /// Sends all revocations to a worker: a peer that was revoked before the worker connected may hold a grant to
+    /// read from it.
     fn send_revocations(&mut self, worker: PeerId) {
         let all: Vec<PeerId> = self.state.revoked().collect();
         for part in all.chunks(HASHES_MAX) {
@@ -73,7 +74,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Compares what a worker holds with what is wanted of it.
+    /// Compares the blobs that a worker holds with those that are needed.
     fn compare_holdings(&mut self, ix: WorkerIx, held: Vec<Hash>) {
         let leader = &mut *self.leader;
         let wanted = |hash: &Hash| leader.blobs.in_use(*hash);
@@ -86,15 +87,15 @@ impl Leadership<'_> {
         send_drop(peer, &unwanted, self.out);
     }
 
-    /// A worker goes on to list what it holds.
+    /// Handles a further part of the list of blobs that a worker holds.
     pub(crate) fn on_holds(&mut self, ix: WorkerIx, held: Vec<Hash>) {
         self.compare_holdings(ix, held);
         self.retry_blocked_groups();
         self.fetch_wanted();
     }
 
-    /// An attempt that a worker has in hand goes on, if its task still wants it.
-    /// One that this leader did not give it needs the proof that another did.
+    /// Continues an attempt that a worker reports, if its task still wants it and its seal proves that a leader
+    /// assigned it. Cancels it otherwise.
     fn adopt(&mut self, ix: WorkerIx, held: HeldAttempt, newest: bool) {
         let id = held.attempt;
         let peer = self.leader.pool[ix].peer();
@@ -103,7 +104,7 @@ impl Leadership<'_> {
         let (now, epoch) = (self.now, self.state.epoch());
         let leader = &mut *self.leader;
         if leader.pool[ix].load().in_hand().contains(&id) {
-            // It names the attempt twice.
+            // The worker listed it twice.
             return;
         }
         let class = leader.pool[ix].class();
@@ -132,7 +133,8 @@ impl Leadership<'_> {
         self.involved(ix, peer, id.task.job);
     }
 
-    /// A worker has something of a job, and is to hear of the job's end: then, or now.
+    /// Ensures that a worker which has something of a job is told of the job's end: later, or at once if it has
+    /// ended.
     fn involved(&mut self, ix: WorkerIx, peer: PeerId, job: JobId) {
         match self.leader.jobs.get_mut(job) {
             Some(job) => job.note_involved(ix),

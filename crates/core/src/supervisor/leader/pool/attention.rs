@@ -1,4 +1,4 @@
-//! How closely each worker is to be watched, and what follows from what the monitor finds out.
+//! How closely the monitor watches each worker, and how the leader handles the monitor's findings.
 
 use crate::monitor::{Attention, Finding, Found, Liveness, Progress};
 use crate::supervisor::Action;
@@ -9,15 +9,15 @@ use hedge_model::{AttemptId, Hash, TaskId, Time};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// A copy that has run for less is not ahead of an attempt, however young that is: about what a start takes.
+/// Minimum lead of a first attempt over its copy: about the time that a start takes.
 const AHEAD_MIN: Duration = Duration::from_millis(50);
 
-/// Workers that have more or less in hand than the monitor knows.
+/// Workers whose attempts in hand have changed since the monitor was told.
 #[derive(Debug, Default)]
 pub(crate) struct ChangedAttention(BTreeSet<WorkerIx>);
 
 impl ChangedAttention {
-    /// A worker may have to be watched otherwise.
+    /// Marks a worker whose attention may have to change.
     pub fn changed(&mut self, ix: WorkerIx) {
         self.0.insert(ix);
     }
@@ -28,7 +28,7 @@ impl ChangedAttention {
 }
 
 impl Leadership<'_> {
-    /// Tells the monitor of workers that have more or less in hand than before.
+    /// Tells the monitor how closely to watch the workers whose attempts in hand have changed.
     pub(crate) fn update_attention(&mut self) {
         let now = self.now;
         let leader = &mut *self.leader;
@@ -55,7 +55,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// A worker's connection is gone, or another one took its place.
+    /// Stops the watch of a connection that is closed or was replaced.
     pub(crate) fn unwatch(&mut self, ix: WorkerIx) {
         let worker = &mut self.leader.pool[ix];
         if worker.unwatch() {
@@ -66,17 +66,18 @@ impl Leadership<'_> {
         }
     }
 
-    /// Another leads: no worker is watched from here.
+    /// Stops the watch of all workers when this supervisor no longer leads.
     pub(crate) fn unwatch_all(&mut self) {
         let workers = self.leader.pool.len();
         (0..workers as WorkerIx).for_each(|ix| self.unwatch(ix));
     }
 
+    /// Handles a finding of the monitor.
     pub(crate) fn on_finding(&mut self, finding: Finding) {
         let Some(ix) = self.leader.pool.find(finding.peer) else {
             return;
         };
-        // What was found about a connection that is closed by now.
+        // The finding is about a connection that is closed by now.
         if self.leader.pool[ix].state().attention().is_none() {
             return;
         }
@@ -101,8 +102,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// A message is a heartbeat too, and may overtake the heartbeat that says so: what it tells of must not be
-    /// taken for lost with its worker.
+    /// Handles that a worker was heard. A message counts as a heartbeat and may overtake it: the message must not be
+    /// about attempts that are marked as lost.
     pub(crate) fn note_heard(&mut self, ix: WorkerIx) {
         if self.leader.pool[ix].state().dead() {
             self.on_rejoined(ix);
@@ -121,8 +122,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// A worker that has the task was only late: the copy that this brought about ends, but where it has run longer
-    /// by now than the first attempt had before it, as after a long freeze.
+    /// Cancels the redundant attempt of a task that was started because a worker was suspected, now that the worker
+    /// is heard. Keeps it if it has run longer than the first attempt's lead over it, as after a long freeze.
     fn cancel_surplus_copies(&mut self, task: TaskId) {
         let now = self.now;
         let wanted = self.view().attempts_wanted(task);
@@ -154,8 +155,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// A worker is silent, or is heard again. One that is silent may be lost: redundancy hears of it and decides;
-    /// nothing is stopped.
+    /// Handles a worker that missed heartbeats or is heard again. Redundancy decides whether to start copies of its
+    /// attempts; nothing is stopped.
     fn on_liveness(&mut self, ix: WorkerIx, event: WorkerEvent) {
         let suspected = self.leader.pool[ix].state().suspected();
         self.leader.transition(ix, event);
@@ -168,11 +169,11 @@ impl Leadership<'_> {
         }
     }
 
-    /// A worker that was declared dead is heard again, with what it had in hand.
+    /// Restores the attempts and blobs of a worker that was declared dead and rejoined.
     fn recover_attempts(&mut self, ix: WorkerIx) {
         let lost = self.leader.pool[ix].load().lost().clone();
         lost.into_iter().for_each(|id| self.recover_attempt(id));
-        // Nobody could be asked for results of ended jobs that only this worker holds.
+        // Results of ended jobs that only this worker holds could not be fetched meanwhile.
         let held: Vec<Hash> = self.leader.blobs.held_by(ix).collect();
         held.into_iter().for_each(|hash| self.fetch_kept(hash));
         self.leader.pool_changed(ix);
@@ -189,7 +190,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// An attempt gets nowhere, or gets on again.
+    /// Records that an attempt stalled, or makes progress again.
     fn stalled(&mut self, ix: WorkerIx, id: AttemptId, stalled: Option<Time>) {
         let attempt = self.leader.tasks.attempt_mut(id);
         if let Some(attempt) = attempt.filter(|attempt| attempt.worker() == ix) {

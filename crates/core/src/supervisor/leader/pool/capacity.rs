@@ -1,6 +1,6 @@
-//! How fast workers are, which of them are the higher class, and when benchmark tasks are due.
+//! The speeds of workers, which of them are in the higher speed class, and when to run benchmark tasks.
 
-use crate::supervisor::leader::pool::index::step;
+use crate::supervisor::leader::pool::index::speed_class;
 use crate::supervisor::leader::pool::worker::Worker;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
@@ -11,24 +11,24 @@ use hedge_model::record::Record;
 use hedge_model::{PeerId, Time};
 use std::time::Duration;
 
-/// Scores older than this are stale, and a worker without work is asked for new ones.
+/// Age from which benchmark scores are stale and an idle worker is asked for new ones.
 const STALE_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// After it attached a worker is left alone for so long: what it came for goes first.
+/// Delay after a worker attached before it is asked for benchmark tasks: jobs come first.
 pub(crate) const BENCHMARK_AFTER: Duration = Duration::from_secs(10);
-/// One that was asked and gave the tasks up, because work came or its owner, is asked again after this, and after twice
-/// as long each time, up to the second; one that is busy then, so long after it has nothing in hand any more.
+/// How long to wait before a worker is asked again that abandoned the benchmark tasks because of work or its owner.
+/// Doubles each time up to the maximum. If the worker is busy then, the wait starts when it has nothing in hand.
 const BENCHMARK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 const BENCHMARK_AGAIN_AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// When a worker is asked for benchmark tasks.
 #[derive(Debug)]
 pub(crate) struct BenchmarkState {
-    /// Whether it was asked for them and has not said what they found.
+    /// Whether it was asked and has not reported scores.
     asked: bool,
-    /// Whether that is to be looked at once it has nothing in hand.
+    /// Whether it is to be asked once it has nothing in hand.
     waits: bool,
-    /// When it is to be asked again.
+    /// How long to wait before it is asked again.
     again: Duration,
 }
 
@@ -43,30 +43,30 @@ impl Default for BenchmarkState {
 }
 
 impl BenchmarkState {
-    /// Whether it is asked once it has nothing in hand.
+    /// Returns whether it is to be asked once it has nothing in hand.
     pub fn waits(&self) -> bool {
         self.waits
     }
 }
 
-/// How the workers are told apart by speed.
+/// The division of the workers into speed classes.
 #[derive(Debug, Default)]
 pub(crate) struct SpeedClasses {
-    /// Workers that came, or whose speed changed, since the line between the classes was drawn.
+    /// Workers that attached or whose speed changed since the classes were computed.
     changed: u32,
-    /// Whether some are faster than the rest.
+    /// Whether some workers are faster than the rest.
     higher: bool,
 }
 
 impl SpeedClasses {
-    /// A worker came, or its speed changed.
+    /// Records that a worker attached or its speed changed.
     pub fn changed(&mut self) {
         self.changed += 1;
     }
 }
 
 impl Leadership<'_> {
-    /// Takes over what is known of a worker's speed now.
+    /// Updates a worker's speed from what is learned about it.
     pub(crate) fn update_speed(&mut self, ix: WorkerIx) {
         let leader = &mut *self.leader;
         let worker = &mut leader.pool[ix];
@@ -74,22 +74,22 @@ impl Leadership<'_> {
             .state
             .learned
             .speed(worker.peer(), &worker.info().hardware);
-        let before = step(worker.speed());
+        let before = speed_class(worker.speed());
         worker.set_speed(known.speed);
-        if before != step(known.speed) {
+        if before != speed_class(known.speed) {
             leader.pool.reindex(ix);
             leader.classes.changed();
         }
     }
 
-    /// Takes over what a committed record taught of a worker.
+    /// Updates the speed of a worker after a record added to what is learned about it.
     pub(crate) fn update_speed_of(&mut self, peer: PeerId) {
         if let Some(ix) = self.leader.pool.find(peer) {
             self.update_speed(ix);
         }
     }
 
-    /// Draws the line between the classes again, once enough workers came or changed.
+    /// Recomputes the speed classes once a twentieth of the workers attached or changed speed.
     pub(crate) fn update_speed_classes(&mut self) {
         let share = f64::from(self.state.settings.higher_percent) / 100.0;
         let leader = &mut *self.leader;
@@ -102,15 +102,15 @@ impl Leadership<'_> {
             .pool
             .queues()
             .iter()
-            .map(|(_, ix)| step(leader.pool[*ix].speed()))
+            .map(|(_, ix)| speed_class(leader.pool[*ix].speed()))
             .collect();
         speeds.sort_unstable_by(|a, b| b.cmp(a));
         let count = (speeds.len() as f64 * share).ceil() as usize;
         let line = speeds.get(count.max(1) - 1).copied().unwrap_or(i64::MAX);
-        // Where all are alike nobody is faster.
+        // If all workers are alike, none is in the higher class.
         let alike = speeds.last().is_none_or(|slowest| *slowest >= line);
         for worker in leader.pool.iter_mut() {
-            let higher = !alike && step(worker.speed()) >= line;
+            let higher = !alike && speed_class(worker.speed()) >= line;
             worker.set_class(if higher { Class::Higher } else { Class::Normal });
         }
         leader.classes = SpeedClasses {
@@ -120,7 +120,8 @@ impl Leadership<'_> {
         leader.ready.unblock(|_| true);
     }
 
-    /// A worker says what benchmark tasks found. What nobody asked for would let it fill the journal.
+    /// Records the benchmark scores that a worker was asked for. Ignores others, with which it could fill the
+    /// journal.
     pub(crate) fn on_benchmarked(&mut self, ix: WorkerIx, scores: BenchScores) {
         let at = self.now;
         let worker = &mut self.leader.pool[ix];
@@ -130,7 +131,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Asks idle workers whose scores are missing or stale for benchmark tasks.
+    /// Asks an idle worker whose scores are missing or stale for benchmark tasks.
     pub(crate) fn benchmark(&mut self, ix: WorkerIx) {
         let (now, leader) = (self.now, &mut *self.leader);
         let worker = &mut leader.pool[ix];
@@ -162,7 +163,7 @@ impl Leadership<'_> {
 }
 
 impl LeaderView<'_> {
-    /// By what a worker's score is known, and how much each counts, for people.
+    /// Describes the sources of a worker's speed and the weight of each.
     pub(crate) fn score_from(&self, worker: &Worker) -> String {
         let hardware = &worker.info().hardware;
         let known = self.state.learned.speed(worker.peer(), hardware);
@@ -181,7 +182,7 @@ impl LeaderView<'_> {
 }
 
 impl Leader {
-    /// A worker has nothing in hand any more: benchmark tasks that waited for that are due soon.
+    /// Schedules benchmark tasks that waited until a worker has nothing in hand.
     pub fn benchmark_soon(&mut self, now: Time, ix: WorkerIx) {
         let benchmark = self.pool[ix].benchmark_mut();
         if std::mem::take(&mut benchmark.waits) {
@@ -190,7 +191,7 @@ impl Leader {
         }
     }
 
-    /// Whether a class of workers is faster than the rest.
+    /// Returns whether the higher speed class has any workers.
     pub fn has_higher(&self) -> bool {
         self.classes.higher
     }

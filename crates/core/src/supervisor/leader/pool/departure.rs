@@ -1,4 +1,4 @@
-//! Workers come, report, fall silent, return and leave.
+//! Handles messages from workers, lost connections, lost workers and draining.
 
 use crate::supervisor::leader::blobs::state::Blob;
 use crate::supervisor::leader::placement::body::ReadyBody;
@@ -11,12 +11,12 @@ use hedge_model::{Hash, PeerId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// A worker whose connection was lost, though nobody ended it, goes on with what it has in hand and connects again:
-/// this is five times the longest pause between two tries. Where it was found dead before, it was given up then; so
-/// this is for a supervisor that was frozen itself, and for workers that are seldom heard.
+/// How long a worker may take to reconnect after its connection was lost without being closed by either side. It
+/// continues its attempts meanwhile. This is five times its longest pause between two tries. It matters for a
+/// supervisor that was frozen itself and for workers with rare heartbeats: other workers are declared dead earlier.
 const RETURNS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Workers that drain and are not told to leave yet.
+/// Draining workers that have not been told to leave.
 #[derive(Debug, Default)]
 pub(crate) struct Leaving {
     workers: BTreeSet<WorkerIx>,
@@ -29,20 +29,21 @@ impl Leaving {
         self.workers.insert(ix);
     }
 
-    /// A worker was told to leave, or came back.
+    /// Removes a worker that was told to leave or attached again.
     pub fn end(&mut self, ix: WorkerIx) {
         self.workers.remove(&ix);
     }
 
-    /// Something changed that may let one of them go.
+    /// Requests a check, because a change may let one of them leave.
     pub fn recheck(&mut self) {
         self.due = true;
     }
 }
 
 impl Leadership<'_> {
+    /// Handles a message from a worker.
     pub(crate) fn on_worker(&mut self, peer: PeerId, msg: FromWorker) {
-        // It may have been on its way when the worker was revoked.
+        // The worker may have sent it before it was revoked.
         if self.state.revoked.contains_key(&peer) {
             return;
         }
@@ -71,6 +72,8 @@ impl Leadership<'_> {
         }
     }
 
+    /// Handles a closed connection of a worker, client or supervisor. `silent` says that neither side closed it, so
+    /// that the peer may reconnect.
     pub(crate) fn on_gone(&mut self, peer: PeerId, silent: bool) {
         self.peer_supervisor_gone(peer);
         self.leader.pending_proposals.abandon(peer);
@@ -100,7 +103,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// A worker whose connection was lost has not come back in time. It may still come.
+    /// Gives up a worker that did not reconnect in time. It may still return.
     pub(crate) fn give_up_returning(&mut self, ix: WorkerIx) {
         let by = self.leader.pool[ix].state().returns_by();
         if by.is_some_and(|by| by <= self.now) {
@@ -108,8 +111,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// A worker is lost, however that was found: what it had in hand is assigned elsewhere. It may still come back
-    /// with it and win.
+    /// Handles the loss of a worker: its attempts are given up and their tasks run elsewhere. The worker may still
+    /// return with them and win.
     pub(crate) fn lose_worker(&mut self, ix: WorkerIx, loss: Loss) {
         let (now, grace) = (self.now, self.config.content_grace);
         let before = *self.leader.pool[ix].state();
@@ -126,6 +129,7 @@ impl Leadership<'_> {
         leader.jobs.drop_bodies(named);
     }
 
+    /// Drains a worker: it gets no new attempts.
     pub(crate) fn drain(&mut self, ix: WorkerIx) {
         let leader = &mut *self.leader;
         let worker = &mut leader.pool[ix];
@@ -142,8 +146,8 @@ impl Leadership<'_> {
         self.leader.leaving.recheck();
     }
 
-    /// Draining workers that have nothing in hand, and nothing that only they hold, may go; looked at where something
-    /// changed that may let one go.
+    /// Tells draining workers to leave that have nothing in hand and no needed blob that only they hold. Fetches such
+    /// blobs first.
     pub(crate) fn release_leaving(&mut self) {
         let leader = &mut *self.leader;
         if !std::mem::take(&mut leader.leaving.due) {

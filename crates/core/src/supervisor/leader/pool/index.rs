@@ -1,31 +1,33 @@
-//! Workers with free CPUs, in the order in which they are given work: the fastest first, and among equally
-//! fast ones the one with most free. Speeds count by steps, so that small differences of what was measured
+//! The capacity index: workers with free CPUs in the order in which they get work. The fastest come first; of equally
+//! fast ones, the one with most free CPUs. Speeds are rounded to speed classes, so that small measurement differences
 //! do not crowd one machine while its equals are idle.
 
 use crate::supervisor::leader::pool::WorkerIx;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-/// Speeds that differ by less than about a tenth count as equal: what benchmarks of one machine differ by.
-const STEP: f64 = 0.1;
+/// Logarithmic width of a speed class: speeds within about a tenth, by which benchmarks of one machine differ, count
+/// as equal.
+const CLASS_WIDTH: f64 = 0.1;
 
-/// Steps on either side of the standard machine that are told apart.
-const STEPS: i64 = 100;
-/// What fewer thousandths of free CPUs count for than a step of speed.
+/// Number of speed classes on either side of the standard machine.
+const CLASSES: i64 = 100;
+/// Maximum of the free CPUs that count, in thousandths: the speed class uses the bits above.
 const FREE_MAX: u64 = (1 << 48) - 1;
 
-/// Where a worker stands: how far behind the best it could be, attempts queued there, and itself.
+/// A worker's sort key: its speed class and free CPUs combined, attempts queued there, and its index. The lowest comes
+/// first.
 pub(crate) type Rank = (u64, u32, WorkerIx);
 
-/// The step of a speed; 0 is the standard machine's.
-pub(crate) fn step(speed: f64) -> i64 {
-    let step = (speed.max(1e-6).ln() / STEP).round() as i64;
-    step.clamp(-STEPS, STEPS)
+/// Returns the speed class of a speed; 0 is that of the standard machine.
+pub(crate) fn speed_class(speed: f64) -> i64 {
+    let class = (speed.max(1e-6).ln() / CLASS_WIDTH).round() as i64;
+    class.clamp(-CLASSES, CLASSES)
 }
 
-/// Where a worker of some speed stands, with so many thousandths of CPUs free.
+/// Returns the sort key of a worker with `free_milli` thousandths of CPUs free.
 pub(crate) fn rank(speed: f64, free_milli: u64, queued: u32, ix: WorkerIx) -> Rank {
-    let behind = (STEPS - step(speed)) as u64;
+    let behind = (CLASSES - speed_class(speed)) as u64;
     let taken = FREE_MAX - free_milli.min(FREE_MAX);
     ((behind << 48) | taken, queued, ix)
 }
@@ -34,16 +36,16 @@ fn free(rank: &Rank) -> u64 {
     FREE_MAX - (rank.0 & FREE_MAX)
 }
 
-/// All workers that may be given work and have CPUs free.
+/// The workers that may be given work and have CPUs free.
 #[derive(Debug, Default)]
 pub(crate) struct CapacityIndex {
     ranks: BTreeSet<Rank>,
-    /// How many workers have so much free.
+    /// How many workers have this many thousandths of CPUs free.
     free: BTreeMap<u64, u32>,
 }
 
 impl CapacityIndex {
-    /// Moves a worker from where it stood to where it stands now.
+    /// Moves a worker from its old key to its new one.
     pub fn update(&mut self, from: Option<Rank>, to: Option<Rank>) {
         if let Some(rank) = from {
             self.ranks.remove(&rank);
@@ -60,17 +62,17 @@ impl CapacityIndex {
         }
     }
 
-    /// The most that any has free.
+    /// The most free CPUs of any worker, in thousandths.
     pub fn free_max(&self) -> u64 {
         self.free.last_key_value().map_or(0, |(free, _)| *free)
     }
 
-    /// Whether none has any.
+    /// Returns whether no worker has CPUs free.
     pub fn is_empty(&self) -> bool {
         self.ranks.is_empty()
     }
 
-    /// How many have some.
+    /// The number of workers with CPUs free.
     pub fn len(&self) -> usize {
         self.ranks.len()
     }
@@ -80,7 +82,7 @@ impl CapacityIndex {
         self.ranks.iter().map(|(_, _, ix)| *ix)
     }
 
-    /// Those with at least `need` free, best first.
+    /// Those with at least `need` thousandths of CPUs free, best first.
     pub fn with(&self, need: u64) -> impl Iterator<Item = WorkerIx> + '_ {
         let mut rest = self.ranks.range(..);
         std::iter::from_fn(move || {

@@ -1,5 +1,5 @@
-//! Which workers have a link that is fast enough: measured when they come, and again when that is old and they are
-//! idle; one that is too slow is kept out until a later measurement lets it in.
+//! Admission control by link rate. The leader probes a worker's link when the worker attaches, and again when the
+//! result is old and the worker idle. A worker with too slow a link gets no tasks until a later probe succeeds.
 
 use crate::supervisor::Action;
 use crate::supervisor::leader::timers::Timer;
@@ -9,90 +9,90 @@ use hedge_model::view::LinkView;
 use hedge_model::{PeerId, Time};
 use std::time::Duration;
 
-/// The part of the rate asked for at which a link will do: a real Ethernet of 1 Gbit/s carries 940 Mbit/s.
+/// Fraction of the required rate that is enough: an Ethernet of 1 Gbit/s carries 940 Mbit/s.
 const MET_AT: f64 = 0.9;
-/// Until a link that was too slow is measured again; doubles each time ...
+/// How long after a failed probe a slow link is probed again. Doubles each time up to the maximum.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// ... up to this.
+/// Maximum of [`AGAIN_AFTER`].
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(300);
-/// A link that will do is measured again when this old ...
+/// Age from which an idle worker's link is probed again.
 const STALE_AFTER: Duration = Duration::from_secs(600);
-/// ... and its worker idle; one that is busy is looked at again after so long.
+/// How long until a busy worker is checked again.
 const BUSY_AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// How long after its own measurement a supervisor waits for the worker's.
+/// How long a supervisor waits for the worker's result after its own.
 const REPORT_WITHIN: Duration = Duration::from_millis(400);
-/// Sent each way where no rate is asked for: enough to tell a slow link, nothing to a fast one.
+/// Bytes sent each way if no rate is required: enough to detect a slow link, and little for a fast one.
 const LIGHT_BYTES: u64 = 128 << 10;
-/// Of that on its way at once.
+/// Maximum of those bytes in flight.
 const LIGHT_WINDOW: u64 = 32 << 10;
-/// What is on its way at once keeps a link of the rate asked for busy for so long, seconds: longer than any round trip,
-/// and short enough that one of half the rate is not taken for dead while it is measured.
+/// How long the bytes in flight occupy a link of the required rate, in seconds: longer than any round trip, and short
+/// enough that the worker behind a link of half the rate is not declared dead during the probe.
 const QUEUED_FOR: f64 = 0.4;
-/// Systems take no larger limit; faster links need none.
+/// Operating systems accept no larger window, in bytes; faster links need no limit.
 const WINDOW_MAX: u32 = 128 << 10;
-/// What a link may let pass at once before it shows its rate, bytes: more than the buckets of usual shapers.
+/// Burst that a link may pass before its rate shows, in bytes: more than the buckets of usual traffic shapers.
 const AT_ONCE_BYTES: u64 = 128 << 10;
-/// How long a link of the rate asked for is kept busy.
+/// How long the probe occupies a link of the required rate, in seconds.
 const BUSY_FOR: f64 = 0.3;
 
-/// A transfer at less than this part of the rate that is known makes a measurement due: the link may have become slower,
-/// or who sent may have been busy.
+/// A transfer slower than the known rate divided by this schedules a probe: the link may have become slower, or the
+/// sender was busy.
 const SUSPECTED_AT: u64 = 4;
 
-/// What is known of a worker's link.
+/// What is known about a worker's link.
 #[derive(Debug, Default)]
 pub(crate) struct LinkState {
-    /// Bytes a second from the supervisor to the worker and back, and the round trip.
+    /// Bytes per second to the worker and from it, and the round trip.
     measured: Option<(Option<u64>, u64, Option<Duration>)>,
-    /// A measurement is under way: what the worker said of it, and what was found here.
-    asked: bool,
-    said: Option<u64>,
-    found: Option<Measured>,
-    /// Measurements in a row that kept it out.
-    refused: u32,
+    /// Whether a probe runs; its result at the worker and its result here.
+    probing: bool,
+    worker_result: Option<u64>,
+    own_result: Option<Measured>,
+    /// Failed probes in a row.
+    failures: u32,
     kept_out: Option<String>,
 }
 
-/// What a supervisor finds when it measures a worker's link.
+/// A supervisor's result of probing a worker's link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
-    /// Bytes a second that arrived from the worker; 0 where the link could not be measured.
+    /// Bytes per second that arrived from the worker; 0 if the probe failed.
     pub up: u64,
     /// The round trip.
     pub round_trip: Option<Duration>,
 }
 
-/// What measuring a link may take.
+/// Limits of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MeasureMost {
-    /// Most bytes each way.
+    /// Maximum bytes each way.
     pub bytes: u64,
-    /// Most bytes on their way at once, so that heartbeats do not wait behind them for long; 0 is no limit.
+    /// Maximum bytes in flight, so that heartbeats are not delayed for long; 0 is no limit.
     pub window: u32,
 }
 
-/// The rate by which links were judged last, bits a second.
+/// The rate that was last required, in bits per second.
 #[derive(Debug, Default)]
 pub(crate) struct RequestedRate(u64);
 
 impl LinkState {
-    /// Why it is kept out.
+    /// Why the worker is not admitted.
     pub fn kept_out(&self) -> Option<&str> {
         self.kept_out.as_deref()
     }
 
-    /// Bytes a second in the slower direction.
+    /// Bytes per second in the slower direction.
     pub fn rate(&self) -> Option<u64> {
         self.measured
             .map(|(down, up, _)| down.unwrap_or(up).min(up))
     }
 
-    /// Bytes a second to the worker.
+    /// Bytes per second to the worker.
     pub fn down(&self) -> Option<u64> {
         self.measured.and_then(|(down, ..)| down)
     }
 
-    /// For people.
+    /// Returns the view for users.
     pub fn view(&self) -> Option<LinkView> {
         self.measured.map(|(down, up, round_trip)| LinkView {
             down_bits_per_second: down.map(|down| down.saturating_mul(8)),
@@ -103,7 +103,8 @@ impl LinkState {
 }
 
 impl Leadership<'_> {
-    /// A worker came: where a rate is asked for it waits outside until its link is measured.
+    /// Probes the link of a worker that attached. If a rate is required, the worker is not admitted until the probe
+    /// ends.
     pub(crate) fn on_link_up(&mut self, ix: WorkerIx) {
         let wanted = self.state.settings.min_link;
         let leader = &mut *self.leader;
@@ -122,10 +123,10 @@ impl Leadership<'_> {
             return self.probe_link_at(ix, again);
         }
         let link = worker.link_mut();
-        if std::mem::replace(&mut link.asked, true) {
+        if std::mem::replace(&mut link.probing, true) {
             return;
         }
-        (link.said, link.found) = (None, None);
+        (link.worker_result, link.own_result) = (None, None);
         let busy = (wanted as f64 / 8.0 * BUSY_FOR) as u64;
         let (bytes, window) = match wanted {
             0 => (LIGHT_BYTES, LIGHT_WINDOW),
@@ -144,18 +145,18 @@ impl Leadership<'_> {
         });
     }
 
-    /// What the worker says of the measurement under way.
+    /// Handles the worker's result of the current probe.
     pub(crate) fn on_link_acknowledged(&mut self, ix: WorkerIx, arrived: u64) {
         let link = self.leader.pool[ix].link_mut();
-        if link.asked {
-            link.said = Some(arrived);
-            if link.found.is_some() {
+        if link.probing {
+            link.worker_result = Some(arrived);
+            if link.own_result.is_some() {
                 self.link_measured(ix);
             }
         }
     }
 
-    /// What was found here.
+    /// Handles this supervisor's result of the current probe.
     pub(crate) fn on_link_measured(&mut self, peer: PeerId, found: Measured) {
         let (now, wanted) = (self.now, self.state.settings.min_link);
         let Some(ix) = self.leader.pool.find(peer) else {
@@ -163,24 +164,24 @@ impl Leadership<'_> {
         };
         let leader = &mut *self.leader;
         let link = leader.pool[ix].link_mut();
-        if !link.asked {
+        if !link.probing {
             return;
         }
-        link.found = Some(found);
-        // One slow direction decides; else the worker has its time to say what it saw.
-        if link.said.is_some() || is_slow(found.up, wanted) {
+        link.own_result = Some(found);
+        // One slow direction decides. Otherwise the worker has time to report.
+        if link.worker_result.is_some() || is_slow(found.up, wanted) {
             self.link_measured(ix);
         } else {
             self.probe_link_at(ix, now + REPORT_WITHIN);
         }
     }
 
-    /// The worker's word is late, or it is time to measure again.
+    /// Handles a worker's result that is overdue, or starts the next probe.
     pub(crate) fn on_link_timer(&mut self, ix: WorkerIx) {
         let now = self.now;
         let worker = &self.leader.pool[ix];
-        if worker.link().asked {
-            if worker.link().found.is_some() {
+        if worker.link().probing {
+            if worker.link().own_result.is_some() {
                 self.link_measured(ix);
             }
         } else if worker.load().in_hand().is_empty() {
@@ -195,15 +196,16 @@ impl Leadership<'_> {
         leader.timers.set(at, Timer::Link(ix));
     }
 
-    /// Both sides have said what they saw, or one of them has not in time: that direction carried nothing.
+    /// Evaluates a probe when both results are known or the worker's is overdue. A direction without a result counts
+    /// as 0.
     fn link_measured(&mut self, ix: WorkerIx) {
         let (now, wanted) = (self.now, self.state.settings.min_link);
         let leader = &mut *self.leader;
         let worker = &mut leader.pool[ix];
         let link = worker.link_mut();
-        link.asked = false;
-        let found = link.found.take().unwrap_or_default();
-        let down = link.said.take();
+        link.probing = false;
+        let found = link.own_result.take().unwrap_or_default();
+        let down = link.worker_result.take();
         if down.unwrap_or(0) > 0 || found.up > 0 {
             link.measured = Some((down, found.up, found.round_trip));
         }
@@ -215,8 +217,8 @@ impl Leadership<'_> {
         let before = link.kept_out.is_some();
         let slow = is_slow(carried, wanted);
         link.kept_out = slow.then(|| too_slow(carried.saturating_mul(8), wanted));
-        link.refused = if slow { link.refused + 1 } else { 0 };
-        let again = match link.refused {
+        link.failures = if slow { link.failures + 1 } else { 0 };
+        let again = match link.failures {
             0 => STALE_AFTER,
             times => (AGAIN_AFTER * 2_u32.pow((times - 1).min(6))).min(AGAIN_AFTER_MAX),
         };
@@ -230,8 +232,9 @@ impl Leadership<'_> {
         self.probe_link_at(ix, now + again);
     }
 
-    /// A large transfer reached a worker, which shows what its link carries at least: more than is known is taken over, as
-    /// much is as good as a measurement, and much less makes one due, as there are other reasons for it than the link.
+    /// Updates a worker's rate from a large transfer, which gives a lower bound. A higher rate replaces the known
+    /// one, and the next probe is postponed. A much lower rate schedules a probe, because it may have other causes
+    /// than the link.
     pub(crate) fn note_transfer_rate(&mut self, ix: WorkerIx, bytes: u64, took: Duration) {
         let now = self.now;
         let worker = &mut self.leader.pool[ix];
@@ -244,7 +247,7 @@ impl Leadership<'_> {
             return;
         };
         let known = down.unwrap_or(*up);
-        if link.asked || link.kept_out.is_some() {
+        if link.probing || link.kept_out.is_some() {
             return;
         }
         if rate >= known {
@@ -261,7 +264,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Another rate is asked for: all are measured by it; until then each stays in or out.
+    /// Probes all links when the required rate has changed. Until then, each worker stays admitted or not.
     pub(crate) fn follow_min_link(&mut self) {
         let wanted = self.state.settings.min_link;
         let leader = &mut *self.leader;
@@ -273,7 +276,7 @@ impl Leadership<'_> {
     }
 }
 
-/// Whether so many bytes a second are less than the rate asked for, bits a second.
+/// Returns whether `carried` bytes per second are less than the required rate `wanted` in bits per second.
 fn is_slow(carried: u64, wanted: u64) -> bool {
     (carried as f64 * 8.0) < wanted as f64 * MET_AT
 }

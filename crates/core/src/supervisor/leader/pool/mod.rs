@@ -1,4 +1,4 @@
-//! The workers: what each offers and has, how closely it is watched, and how it comes and goes.
+//! The workers: what each offers and has in hand, how closely it is watched, and how it attaches and leaves.
 
 pub(crate) mod attach;
 pub(crate) mod attention;
@@ -13,44 +13,44 @@ pub(crate) mod state;
 pub(crate) mod worker;
 
 use hedge_model::PeerId;
-use index::{CapacityIndex, Rank, rank, step};
+use index::{CapacityIndex, Rank, rank, speed_class};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Index, IndexMut};
 use worker::Worker;
 
-/// A worker's place in the [`Pool`]; kept for as long as the leader lives.
+/// A worker's index in the [`Pool`], which never changes during the leader's lifetime.
 pub(crate) type WorkerIx = u32;
 
-/// All workers that this leader has heard of, and in which order they are given work.
+/// All workers that this leader knows, with the indexes that placement uses.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     workers: Vec<Worker>,
     by_peer: BTreeMap<PeerId, WorkerIx>,
     /// Workers that may be given work and have CPUs free.
-    room: CapacityIndex,
-    /// All workers that may be given work, by how many attempts wait there.
+    capacity: CapacityIndex,
+    /// All workers that may be given work, by the number of attempts queued there.
     queues: BTreeSet<(u32, WorkerIx)>,
-    /// The same, the fastest first, by speed class.
+    /// The same workers by speed class, the fastest first.
     by_speed_class: BTreeSet<(i64, WorkerIx)>,
-    /// Where each worker stands in these.
+    /// The keys of each worker in these indexes.
     keys: Vec<Keys>,
     version: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Keys {
-    room: Option<Rank>,
+    capacity: Option<Rank>,
     queue: Option<(u32, WorkerIx)>,
     speed_class: Option<(i64, WorkerIx)>,
 }
 
 impl Pool {
-    /// The worker with this key.
+    /// Finds a worker by its key.
     pub fn find(&self, peer: PeerId) -> Option<WorkerIx> {
         self.by_peer.get(&peer).copied()
     }
 
-    /// The worker with this key, which `new` describes where it was not heard of before.
+    /// Finds a worker by its key, or adds the one that `new` returns.
     pub fn find_or_add(&mut self, peer: PeerId, new: impl FnOnce() -> Worker) -> WorkerIx {
         let next = self.workers.len() as WorkerIx;
         let ix = *self.by_peer.entry(peer).or_insert(next);
@@ -75,30 +75,30 @@ impl Pool {
 
     /// Workers that may be given work and have CPUs free.
     pub fn capacity_index(&self) -> &CapacityIndex {
-        &self.room
+        &self.capacity
     }
 
-    /// All workers that may be given work, by how many attempts wait there.
+    /// All workers that may be given work, by the number of attempts queued there.
     pub fn queues(&self) -> &BTreeSet<(u32, WorkerIx)> {
         &self.queues
     }
 
-    /// The same, the fastest first, by speed class.
+    /// The same workers by speed class, the fastest first.
     pub fn by_speed_class(&self) -> &BTreeSet<(i64, WorkerIx)> {
         &self.by_speed_class
     }
 
-    /// Where a worker stands in that order; none where it may not be given work.
+    /// Returns a worker's position in that order; none if it may not be given work.
     pub fn speed_class_of(&self, ix: WorkerIx) -> Option<i64> {
         self.keys[ix as usize].speed_class.map(|(class, _)| class)
     }
 
-    /// Grows when a worker comes, goes or changes what it offers.
+    /// Increases when a worker attaches, leaves or changes what it offers.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// What all workers that may be given work do together: seconds of work at standard speed in a second.
+    /// Returns the throughput of all workers that may be given work: seconds of work at standard speed per second.
     pub fn throughput(&self) -> f64 {
         let usable = self.workers.iter().filter(|worker| worker.usable());
         usable
@@ -108,22 +108,22 @@ impl Pool {
             .sum()
     }
 
-    /// A worker came, went, or takes work again or no more.
+    /// Updates the indexes and the version after a worker attached, left, or became usable or unusable.
     pub(super) fn changed(&mut self, ix: WorkerIx) {
         self.reindex(ix);
         self.version += 1;
     }
 
-    /// Puts a worker where its free resources, queue and state say that it belongs.
+    /// Updates a worker's keys in the indexes from its free resources, queue and state.
     pub fn reindex(&mut self, ix: WorkerIx) {
         let (worker, keys) = (&self.workers[ix as usize], &mut self.keys[ix as usize]);
         let queued = worker.load().queued().len() as u32;
         let usable = worker.usable();
         let free = worker.load().free().cpus_milli;
-        let room = (usable && free > 0).then(|| rank(worker.speed(), free, queued, ix));
-        if keys.room != room {
-            let old = std::mem::replace(&mut keys.room, room);
-            self.room.update(old, room);
+        let capacity = (usable && free > 0).then(|| rank(worker.speed(), free, queued, ix));
+        if keys.capacity != capacity {
+            let old = std::mem::replace(&mut keys.capacity, capacity);
+            self.capacity.update(old, capacity);
         }
         let queue = usable.then_some((queued, ix));
         if keys.queue != queue {
@@ -132,7 +132,7 @@ impl Pool {
             }
             self.queues.extend(queue);
         }
-        let class = usable.then(|| (-step(worker.speed()), ix));
+        let class = usable.then(|| (-speed_class(worker.speed()), ix));
         if keys.speed_class != class {
             if let Some(old) = std::mem::replace(&mut keys.speed_class, class) {
                 self.by_speed_class.remove(&old);

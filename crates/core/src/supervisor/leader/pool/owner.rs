@@ -1,31 +1,31 @@
-//! Workers whose owners came back, or went again.
+//! Workers whose owners returned to their machines or left.
 
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use hedge_model::Time;
 use hedge_model::owner::{OwnerResponse, OwnerState};
 
-/// How a worker stands to its owner.
+/// A worker's response to its owner's activity.
 #[derive(Debug, Default)]
 pub(crate) struct OwnerStanding {
-    /// What it does for the owner, and when it said so; none while it works as if nobody were there.
+    /// The response and when it was reported; none while the worker runs without restriction.
     response: Option<(OwnerState, Time)>,
-    /// The last change of that which was heard of.
+    /// The number of the last change that was received.
     change: u32,
 }
 
 impl OwnerStanding {
-    /// What it does for its owner, and when it said so; none while it works as if nobody were there.
+    /// The response and when it was reported; none while the worker runs without restriction.
     pub fn response(&self) -> Option<&(OwnerState, Time)> {
         self.response.as_ref()
     }
 
-    /// Whether it gives up what it runs for its owner.
+    /// Returns whether the worker vacates: it gives up its attempts for its owner.
     pub fn vacates(&self) -> bool {
         let response = self.response().map(|(owner, _)| owner.response);
         response == Some(OwnerResponse::Vacate)
     }
 
-    /// Whether its owner keeps what it runs from running.
+    /// Returns whether its attempts do not run now because of its owner.
     pub fn stops(&self) -> bool {
         let stops = |owner: &OwnerState| {
             matches!(owner.response, OwnerResponse::Pause | OwnerResponse::Vacate)
@@ -33,7 +33,7 @@ impl OwnerStanding {
         self.response().is_some_and(|(owner, _)| stops(owner))
     }
 
-    /// It says how it stands; says whether that was not heard before.
+    /// Stores a response. Returns false if it is not newer than the stored one.
     fn hear(&mut self, state: OwnerState, now: Time) -> bool {
         if state.change <= self.change && state.change > 0 {
             return false;
@@ -45,9 +45,9 @@ impl OwnerStanding {
 }
 
 impl Leadership<'_> {
-    /// A worker says how it stands to its owner, by message or in a heartbeat, whichever comes first. What it runs is wanted
-    /// once more elsewhere while its owner keeps it from running, and no more when the owner has gone again: the first
-    /// to finish wins.
+    /// Handles a worker's response to its owner, which comes in a message or a heartbeat, whichever is first. While
+    /// the owner keeps attempts from running, each of their tasks wants one more attempt elsewhere, and no longer
+    /// once the owner has left. The first to succeed wins.
     pub(crate) fn on_owner(&mut self, ix: WorkerIx, state: OwnerState) {
         let now = self.now;
         let leader = &mut *self.leader;

@@ -1,26 +1,26 @@
-//! How a worker has done so far, and whether it is given nothing for a while.
+//! A worker's failure score, and its exclusion.
 
 use hedge_model::Time;
 
-/// A worker that failed this many tasks that others could do is excluded.
+/// A worker is excluded after it failed this many tasks that other workers completed.
 const OUTDONE_MAX: u32 = 3;
 
-/// What became of a worker's attempts, and its exclusion.
+/// Counts what became of a worker's attempts, and holds its exclusion.
 #[derive(Debug, Default)]
 pub(crate) struct Reliability {
     exclusion: Option<Exclusion>,
-    /// Times that it failed a task that another could do, since it last did one itself.
+    /// Tasks it failed that another worker completed, since it last completed one itself.
     outdone: u32,
     /// Exclusions for that.
     times_outdone: u32,
-    /// Exclusions for faults of its own or its machine's, since it last did a task.
+    /// Faults of the worker or its machine, since it last completed a task.
     faults: u32,
     done: u64,
     failed: u64,
     lost: u64,
 }
 
-/// A worker that is given nothing for a while.
+/// Why and until when a worker gets no attempts.
 #[derive(Debug)]
 pub(crate) struct Exclusion {
     why: String,
@@ -28,7 +28,7 @@ pub(crate) struct Exclusion {
 }
 
 impl Exclusion {
-    /// What it did, as a clause without a subject.
+    /// The reason, as a clause without a subject.
     pub fn why(&self) -> &str {
         &self.why
     }
@@ -39,12 +39,12 @@ impl Exclusion {
 }
 
 impl Reliability {
-    /// Whether it is excluded now, and why.
+    /// Its current exclusion.
     pub fn exclusion(&self) -> Option<&Exclusion> {
         self.exclusion.as_ref()
     }
 
-    /// Tasks that it did.
+    /// Tasks that it completed.
     pub fn done(&self) -> u64 {
         self.done
     }
@@ -59,7 +59,7 @@ impl Reliability {
         self.lost
     }
 
-    /// It did a task: what it failed before does not count any more.
+    /// Records that it completed a task; its failure scores return to 0.
     pub fn note_done(&mut self) {
         self.done += 1;
         (self.outdone, self.faults) = (0, 0);
@@ -73,8 +73,8 @@ impl Reliability {
         self.lost += 1;
     }
 
-    /// It or its machine failed a task; gives the number of such faults, unless it is excluded already: what else fails
-    /// for the same reason does not make that longer.
+    /// Counts a fault of the worker or its machine. Returns the number of such faults, or none if it is excluded
+    /// already: further failures with the same cause do not prolong the exclusion.
     pub fn note_fault(&mut self) -> Option<u32> {
         if self.exclusion.is_some() {
             return None;
@@ -83,8 +83,8 @@ impl Reliability {
         Some(self.faults)
     }
 
-    /// Another did a task that it failed. Where that happened too often, and `others` can take its place, it is to be
-    /// excluded: gives how many tasks it failed, and how often it was excluded for that before.
+    /// Counts a task it failed that another worker completed. If there are too many, and `others` can replace it, the
+    /// worker is to be excluded: returns how many tasks it failed and how often it was excluded for that before.
     pub fn note_outdone(&mut self, others: bool) -> Option<(u32, u32)> {
         self.outdone += 1;
         if self.outdone < OUTDONE_MAX || self.exclusion.is_some() || !others {
@@ -96,12 +96,12 @@ impl Reliability {
         Some((tasks, before))
     }
 
-    /// It is given nothing until then.
+    /// Excludes the worker until `until`.
     pub fn exclude(&mut self, why: String, until: Time) {
         self.exclusion = Some(Exclusion { why, until });
     }
 
-    /// It gets another chance.
+    /// Ends the exclusion.
     pub fn readmit(&mut self) {
         self.exclusion = None;
     }

@@ -1,24 +1,23 @@
-//! Whether a worker is there: one state, and the only function that changes it.
+//! The connection state of a worker, and the only function that changes it.
 
 use crate::monitor::{Attention, Liveness};
 use hedge_model::Time;
 use std::time::Duration;
 
-/// Whether a worker is there, with what is known only then.
+/// The connection state of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WorkerState {
-    /// An earlier leader gave it attempts; it has not come to this leader, which knows of it since then.
+    /// An earlier leader assigned attempts to it. It has not attached to this leader, which knows it since `since`.
     Expected { since: Time },
-    /// It has a connection.
+    /// It is connected.
     Connected {
         pulse: Pulse,
-        /// How closely it is watched; none until its first event is over.
+        /// How closely it is watched; none until the event in which it attached is over.
         attention: Option<Attention>,
     },
-    /// Its connection was lost then, though nobody ended it: it goes on with what it has in hand, and may come back
-    /// with that until `by`.
+    /// Its connection was lost without being closed. It continues what it has in hand and may reconnect until `by`.
     Returning { since: Time, by: Time },
-    /// It was given up at `at` and was last heard at `heard`; it may still come back.
+    /// It was given up at `at` and was last heard at `heard`. It may still return.
     Gone { heard: Time, at: Time },
 }
 
@@ -26,31 +25,31 @@ pub(crate) enum WorkerState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pulse {
     Live,
-    /// Later than usual.
+    /// A heartbeat is late.
     Late {
         heard: Time,
     },
-    /// Silent for so long that it may be lost.
+    /// Suspected: it missed so many heartbeats that it may be lost.
     Suspected {
         heard: Time,
     },
-    /// Declared dead at `at`: what it had in hand is given up.
+    /// Declared dead at `at`: its attempts are given up.
     Dead {
         heard: Time,
         at: Time,
     },
 }
 
-/// What changes the state of a worker.
+/// An event that changes the state of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WorkerEvent {
-    /// It opened a connection.
+    /// It attached on a new connection.
     Attached,
-    /// It is silent since `heard`, which is late or suspicious.
+    /// Heartbeats are missing since `heard`: it is late or suspected.
     Silent { liveness: Liveness, heard: Time },
     /// It is heard again.
     Heard,
-    /// Its connection was lost, and nobody ended it.
+    /// Its connection was lost without being closed.
     Disconnected { now: Time, by: Time },
     /// It is lost.
     Lost { now: Time, loss: Loss },
@@ -59,16 +58,16 @@ pub(crate) enum WorkerEvent {
 /// How a worker was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// Its process ended, or it was revoked, or it was dead when its connection was lost.
+    /// Its process ended, or it was revoked, or it was declared dead before its connection was lost.
     Ended,
-    /// The monitor declared it dead; it was last heard then.
+    /// The monitor declared it dead. It was last heard at `heard`.
     DeclaredDead { heard: Time },
-    /// It did not come back in time.
+    /// It did not reconnect in time.
     NotBack,
 }
 
 impl WorkerState {
-    /// The state after an event; an event that does not apply changes nothing.
+    /// Returns the state after an event; an event that does not apply changes nothing.
     #[must_use]
     pub fn after(self, event: WorkerEvent) -> Self {
         match (self, event) {
@@ -127,7 +126,7 @@ impl WorkerState {
         }
     }
 
-    /// Has it watched this closely; says whether that is new. Only a worker that is connected is watched.
+    /// Sets how closely it is watched. Returns whether that changed. Only a connected worker is watched.
     pub fn watch(&mut self, wanted: Attention) -> bool {
         match self {
             Self::Connected { attention, .. } => attention.replace(wanted) != Some(wanted),
@@ -135,7 +134,7 @@ impl WorkerState {
         }
     }
 
-    /// Ends the watch; says whether there was one.
+    /// Ends the watch. Returns whether there was one.
     pub fn unwatch(&mut self) -> bool {
         match self {
             Self::Connected { attention, .. } => attention.take().is_some(),
@@ -150,17 +149,17 @@ impl WorkerState {
         }
     }
 
-    /// Whether it has a connection, over which it may be silent.
+    /// Returns whether it is connected, even if heartbeats are missing.
     pub fn connected(&self) -> bool {
         matches!(self, Self::Connected { .. })
     }
 
-    /// Whether it can be talked to and is not declared dead.
+    /// Returns whether it is connected and not declared dead.
     pub fn reachable(&self) -> bool {
         self.connected() && !self.dead()
     }
 
-    /// Whether it was declared dead and is still connected.
+    /// Returns whether it was declared dead and is still connected.
     pub fn dead(&self) -> bool {
         matches!(
             self,
@@ -171,7 +170,7 @@ impl WorkerState {
         )
     }
 
-    /// Whether it is silent for so long that it may be lost: it is given nothing new.
+    /// Returns whether it is suspected, so that it gets no new attempts.
     pub fn suspected(&self) -> bool {
         matches!(
             self,
@@ -182,7 +181,7 @@ impl WorkerState {
         )
     }
 
-    /// Until when it may come back with what it has in hand.
+    /// Until when it may reconnect with what it has in hand.
     pub fn returns_by(&self) -> Option<Time> {
         match self {
             Self::Returning { by, .. } => Some(*by),
@@ -190,7 +189,7 @@ impl WorkerState {
         }
     }
 
-    /// Whether what it holds is to be counted on: it is there, or away for no longer than `grace`.
+    /// Returns whether what it holds still counts: it is connected, or away for less than `grace`.
     pub fn may_return(&self, now: Time, grace: Duration) -> bool {
         let away = match *self {
             Self::Connected {
@@ -204,7 +203,7 @@ impl WorkerState {
         now.since(away) < grace
     }
 
-    /// When it was last heard; none where it is heard as usual.
+    /// When it was last heard; none if its heartbeats are on time.
     pub fn last_heard(&self) -> Option<Time> {
         match *self {
             Self::Connected {
@@ -220,7 +219,7 @@ impl WorkerState {
         }
     }
 
-    /// How alive it is, for people.
+    /// Its liveness, as users see it.
     pub fn liveness(&self) -> Liveness {
         match self {
             Self::Connected {
@@ -240,7 +239,7 @@ impl WorkerState {
 }
 
 impl Pulse {
-    /// The pulse of a worker that is silent. The gap only grows, until the worker is heard.
+    /// Returns the pulse when heartbeats are missing. It only gets worse until the worker is heard.
     fn silent(self, liveness: Liveness, heard: Time) -> Self {
         match (self, liveness) {
             (Self::Dead { .. }, _) | (Self::Suspected { .. }, Liveness::Late) => self,

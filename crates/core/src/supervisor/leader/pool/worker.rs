@@ -1,4 +1,4 @@
-//! What the leader knows of one worker.
+//! The leader's state of one worker.
 
 use crate::monitor::Attention;
 use crate::supervisor::leader::attempts::load::Load;
@@ -12,7 +12,7 @@ use hedge_model::PeerId;
 use hedge_model::capacity::Class;
 use hedge_model::msg::WorkerInfo;
 
-/// A worker, as the leader knows it.
+/// The leader's state of one worker.
 #[derive(Debug)]
 pub(crate) struct Worker {
     peer: PeerId,
@@ -30,7 +30,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// A worker that this leader has just heard of.
+    /// Creates a worker that this leader did not know.
     pub fn new(peer: PeerId, info: WorkerInfo, state: WorkerState) -> Self {
         Self {
             peer,
@@ -48,7 +48,8 @@ impl Worker {
         }
     }
 
-    /// It has attached, has nothing in hand and offers this. If its owner is there, it says so next.
+    /// Resets the state for a worker that attached with these resources and nothing in hand. It reports its owner's
+    /// activity next, if any.
     pub fn attach(&mut self, info: WorkerInfo) {
         self.load.offer(info.resources.clone());
         self.bodies = SentBodies::default();
@@ -61,12 +62,12 @@ impl Worker {
         self.peer
     }
 
-    /// What it said of itself when it attached, without what it held and had in hand then.
+    /// What it reported about itself when it attached, without what it held and had in hand.
     pub fn info(&self) -> &WorkerInfo {
         &self.info
     }
 
-    /// Its attempts, and what of its resources is free.
+    /// Its attempts and its free resources.
     pub fn load(&self) -> &Load {
         &self.load
     }
@@ -75,17 +76,17 @@ impl Worker {
         &mut self.load
     }
 
-    /// Whether it finishes what it has, and leaves then.
+    /// Whether it drains: it completes what it has in hand and then leaves.
     pub fn draining(&self) -> bool {
         self.draining
     }
 
-    /// It is to finish what it has, and leave; says whether that is new.
+    /// Starts to drain it. Returns false if it drains already.
     pub fn drain(&mut self) -> bool {
         !std::mem::replace(&mut self.draining, true)
     }
 
-    /// How it stands to its owner.
+    /// Its response to its owner's activity.
     pub fn owner(&self) -> &OwnerStanding {
         &self.owner
     }
@@ -94,7 +95,7 @@ impl Worker {
         &mut self.owner
     }
 
-    /// How it has done so far.
+    /// Its failure score and exclusion.
     pub fn reliability(&self) -> &Reliability {
         &self.reliability
     }
@@ -108,7 +109,7 @@ impl Worker {
         &mut self.bodies
     }
 
-    /// Whether it is one of the faster ones.
+    /// Its speed class.
     pub fn class(&self) -> Class {
         self.class
     }
@@ -117,7 +118,7 @@ impl Worker {
         self.class = class;
     }
 
-    /// Work that it does in a second, in seconds at standard speed.
+    /// Seconds of work at standard speed that it does per second.
     pub fn speed(&self) -> f64 {
         self.speed
     }
@@ -135,7 +136,7 @@ impl Worker {
         &mut self.benchmark
     }
 
-    /// What is known of its link.
+    /// What is known about its link.
     pub fn link(&self) -> &LinkState {
         &self.link
     }
@@ -144,7 +145,8 @@ impl Worker {
         &mut self.link
     }
 
-    /// Changes whether it is there; says whether it may be given work or be talked to otherwise than before.
+    /// Changes its connection state. Returns whether it is now connected, reachable or suspected where it was not, or
+    /// the reverse.
     pub fn transition(&mut self, event: WorkerEvent) -> bool {
         let there = |state: &WorkerState| (state.connected(), state.reachable(), state.suspected());
         let before = there(&self.state);
@@ -152,22 +154,22 @@ impl Worker {
         there(&self.state) != before
     }
 
-    /// Whether it is there.
+    /// Its connection state.
     pub fn state(&self) -> &WorkerState {
         &self.state
     }
 
-    /// Has it watched this closely; says whether that is new.
+    /// Sets how closely it is watched. Returns whether that changed.
     pub fn watch(&mut self, attention: Attention) -> bool {
         self.state.watch(attention)
     }
 
-    /// Ends the watch; says whether there was one.
+    /// Ends the watch. Returns whether there was one.
     pub fn unwatch(&mut self) -> bool {
         self.state.unwatch()
     }
 
-    /// Whether it may be given work.
+    /// Returns whether it may be given work.
     pub fn usable(&self) -> bool {
         self.state.reachable()
             && !self.state.suspected()
@@ -177,12 +179,12 @@ impl Worker {
             && self.link.kept_out().is_none()
     }
 
-    /// Whether it gives up what it runs and can save how far it is.
+    /// Returns whether it gives up what it runs and can save checkpoints before.
     pub fn gives_up(&self) -> bool {
         self.owner.vacates() || (self.draining && !self.owner.stops())
     }
 
-    /// Whether what runs there had better be repeated elsewhere: it is to leave, or its owner stopped it.
+    /// Returns whether its attempts should be repeated elsewhere: it drains, or its owner keeps them from running.
     pub fn leaving(&self) -> bool {
         self.draining || self.owner.stops()
     }

@@ -1,4 +1,4 @@
-//! What a leader does about each event and each committed record.
+//! Dispatches events and committed records to the leader's procedures.
 
 use crate::supervisor::contract::Pending;
 use crate::supervisor::durable::change::Change;
@@ -14,7 +14,7 @@ use hedge_model::record::Record;
 use hedge_model::{Hash, JobId, PeerId};
 
 impl Leadership<'_> {
-    /// Takes an event that only concerns a leader.
+    /// Handles an event that concerns only a leader.
     pub fn on_event(&mut self, event: Event) {
         match event {
             Event::ToLeader { peer, msg } => self.on_to_leader(peer, msg),
@@ -52,7 +52,7 @@ impl Leadership<'_> {
             Event::Fetched { hash, result } => self.on_fetched(hash, result),
             Event::Proved { holder, proofs } => self.on_proved(holder, proofs),
             Event::Tick => self.on_tick(),
-            // Every supervisor takes these, whether it leads or not.
+            // These concern every supervisor and are handled before.
             Event::Lead { .. }
             | Event::Deposed
             | Event::Group(_)
@@ -65,7 +65,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Brings what follows from an event in line with it; `news` says whether policies may decide otherwise now.
+    /// Updates what is derived from the leader's state after an event. `news` says whether policies may decide
+    /// differently now.
     pub fn update_after_event(&mut self, news: bool) {
         self.leader.evaluations.changed(news);
         self.release_leaving();
@@ -75,7 +76,7 @@ impl Leadership<'_> {
         self.update_attention();
     }
 
-    /// Begins to lead, with what this supervisor knew as a follower and what its store holds.
+    /// Starts this leader with what the supervisor knew as a follower and the blobs that its store `holds`.
     pub fn begin(&mut self, before: &Follower, holds: Vec<Hash>) {
         for hash in &holds {
             let arrived = BlobEvent::Own(CopyEvent::Arrived);
@@ -103,7 +104,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Ends this leader: clients that wait for an answer ask the next one, and no worker is watched from here.
+    /// Ends this leader: clients with pending requests are told to ask the next leader, and workers are no longer
+    /// watched.
     pub fn step_down(&mut self) {
         let mut open: Vec<(PeerId, u64)> = Vec::new();
         for pending in self.leader.pending_proposals.take_all() {
@@ -137,7 +139,7 @@ impl Leadership<'_> {
         self.unwatch_all();
     }
 
-    /// A peer with a valid ticket wants in.
+    /// Proposes to admit a peer with a valid ticket.
     pub fn admit(&mut self, peer: PeerId, role: Role, ticket: Hash) {
         let at = self.now;
         let record = Record::MemberJoined {
@@ -149,7 +151,7 @@ impl Leadership<'_> {
         self.append(record, Some(Pending::Joined { peer }));
     }
 
-    /// A record is committed: what its change means for jobs, tasks and attempts, and for clients that wait for it.
+    /// Handles a committed record: applies its change to the leader's state and answers the pending request, if any.
     pub fn on_committed(&mut self, proposal: Option<ProposalId>, change: Change) {
         let pending = proposal.and_then(|id| self.leader.pending_proposals.take(id));
         let job = match &change {
@@ -163,7 +165,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Follows a change of the durable state. `asked` says whether somebody who asked this leader waits for it.
+    /// Handles a change of the durable state. `asked` says whether a request to this leader waits for it.
     fn follow(&mut self, change: Change, asked: bool) {
         match change {
             Change::Stale(_) | Change::Epoch | Change::Noted | Change::Settings => {}
@@ -232,7 +234,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Keeps a promise. `job` is that of a submission; `stale` says whether the record came too late.
+    /// Answers a pending request. `job` is the accepted job of a submission; `stale` says that the record was void.
     fn complete_pending(&mut self, pending: Pending, job: Option<JobId>, stale: bool) {
         match pending {
             Pending::Accepted {
@@ -297,7 +299,7 @@ impl Leadership<'_> {
                     self.lift_recovery_barrier();
                     self.forget_absent_holders();
                 }
-                // Tasks that wait are offered again after each event.
+                // Deferred tasks are offered again after each event.
                 Timer::Deferred => {}
                 Timer::Evaluate => self.leader.evaluations.timer_fired(),
                 Timer::Benchmark(ix) => self.benchmark(ix),

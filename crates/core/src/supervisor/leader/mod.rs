@@ -1,7 +1,7 @@
-//! The leader: what exists on it alone, and the procedures that need one.
+//! The leader: its own state and its procedures.
 //!
-//! A procedure is a method of [`Leadership`], which has the leader's state and reads the durable one; what only
-//! reads both is a method of [`LeaderView`].
+//! A procedure is a method of [`Leadership`], which changes the leader's state and reads the durable state. A method
+//! that only reads both belongs to [`LeaderView`].
 
 pub(crate) mod attempts;
 pub(crate) mod blobs;
@@ -47,8 +47,8 @@ use redundancy::{Evaluations, Policy, YieldingCopies};
 use std::collections::VecDeque;
 use timers::Timers;
 
-/// What exists on the leader alone and is dropped when it is deposed: its parts, each of which only its own module
-/// changes, by methods that keep what holds of it.
+/// State that exists on the leader only and is dropped when it loses leadership. Each part is changed only by the
+/// methods of its own module, which keep its invariants.
 #[derive(Debug, Default)]
 pub(crate) struct Leader {
     pub pool: Pool,
@@ -76,14 +76,14 @@ pub(crate) struct Leader {
     pub pending_proposals: PendingProposals,
 }
 
-/// The leader during one event: its own state, to be changed, and what it reads and writes to beside that.
-/// Durable state changes by committed records alone.
+/// The leader during one event: its state, the durable state, and the proposals and actions that result. Only
+/// committed records change the durable state.
 pub(crate) struct Leadership<'a> {
     pub now: Time,
     pub config: &'a Config,
     pub state: &'a State,
     pub peers: &'a Peers,
-    /// Why nothing can be stored here now; none where it can.
+    /// Why this machine cannot store anything now.
     pub disk_fault: Option<&'a str>,
     pub policy: &'a mut Option<Box<dyn Policy>>,
     pub last_proposal: &'a mut ProposalId,
@@ -92,7 +92,7 @@ pub(crate) struct Leadership<'a> {
     pub out: &'a mut Vec<Action>,
 }
 
-/// What the leader knows, to be read.
+/// A read-only view of the leader's state and the durable state.
 #[derive(Clone, Copy)]
 pub(crate) struct LeaderView<'a> {
     pub now: Time,
@@ -105,7 +105,7 @@ pub(crate) struct LeaderView<'a> {
 }
 
 impl Leadership<'_> {
-    /// The same to be read.
+    /// Returns a read-only view.
     pub fn view(&self) -> LeaderView<'_> {
         LeaderView {
             now: self.now,
@@ -118,10 +118,10 @@ impl Leadership<'_> {
         }
     }
 
-    /// Proposes a record, and remembers what is promised once it is committed.
+    /// Proposes a record. `pending` says what to answer once it is committed.
     pub fn append(&mut self, record: Record, pending: Option<Pending>) {
         if pending.is_none() && record.format() > self.state.format() {
-            // It only makes later decisions better; the group does without until it is upgraded.
+            // Such a record only improves later decisions; a group with an older format does without it.
             return;
         }
         *self.last_proposal += 1;
@@ -134,7 +134,7 @@ impl Leadership<'_> {
 }
 
 impl Leader {
-    /// A leader that begins at `now`.
+    /// Creates the state of a leader that begins at `now`.
     pub fn new(now: Time) -> Self {
         Self {
             recovery: Recovery::new(now),
@@ -146,7 +146,7 @@ impl Leader {
         self.pool.find(peer).map(|ix| &self.pool[ix])
     }
 
-    /// The only place that changes whether a worker is there.
+    /// Changes the connection state of a worker; no other function does.
     pub fn transition(&mut self, ix: WorkerIx, event: WorkerEvent) {
         if self.pool[ix].transition(event) {
             self.pool_changed(ix);

@@ -1,11 +1,11 @@
-//! What is promised to those who wait for a record, and said once it is committed.
+//! Requests that wait until a record is committed.
 
 use crate::supervisor::ProposalId;
 use crate::supervisor::contract::Pending;
 use hedge_model::PeerId;
 use std::collections::BTreeMap;
 
-/// The promises that are open, by the proposals that they wait for.
+/// What to do once each proposal is committed.
 #[derive(Debug, Default)]
 pub(crate) struct PendingProposals(BTreeMap<ProposalId, Pending>);
 
@@ -14,12 +14,12 @@ impl PendingProposals {
         self.0.insert(proposal, pending);
     }
 
-    /// Takes out what is to be said now that a proposal is committed.
+    /// Removes and returns what waits for a proposal.
     pub fn take(&mut self, proposal: ProposalId) -> Option<Pending> {
         self.0.remove(&proposal)
     }
 
-    /// Takes out all, in the order of their proposals.
+    /// Removes and returns all entries, in the order of their proposals.
     pub fn take_all(&mut self) -> impl Iterator<Item = Pending> + use<> {
         std::mem::take(&mut self.0).into_values()
     }
@@ -28,7 +28,7 @@ impl PendingProposals {
         self.0.len()
     }
 
-    /// A peer's questions are not answered any more.
+    /// Discards the answers to a peer that has disconnected.
     pub fn abandon(&mut self, peer: PeerId) {
         for pending in self.0.values_mut() {
             match pending {

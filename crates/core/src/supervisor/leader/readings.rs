@@ -1,4 +1,4 @@
-//! Readings of what attempts print while they run: clients ask, and the attempts' workers answer.
+//! Readings of what running attempts print: a client asks the leader, which asks the attempt's worker.
 
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leadership, WorkerIx};
@@ -10,26 +10,26 @@ use hedge_model::{AttemptId, PeerId, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Readings that are open at once: with two full pieces each, the answers are 128 MiB.
+/// Maximum number of open readings: with two full pieces each, the answers are 128 MiB.
 const OPEN_MAX: usize = 1024;
-/// Those of one client, so that it leaves room for others.
+/// Maximum number of open readings of one client, so that others can read too.
 const OPEN_OF_CLIENT_MAX: usize = 128;
-/// How long a worker may take to answer before the client is told that it does not: as long as a worker that is alive
-/// needs under load.
+/// How long a worker may take to answer before the client is told that it does not: as long as a live worker may need
+/// under load.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 
-/// The readings that are open, by number.
+/// The open readings, by number.
 #[derive(Debug, Default)]
 pub(crate) struct Readings {
     last: u64,
     open: BTreeMap<u64, Reading>,
 }
 
-/// What one client wants of one attempt.
+/// What one client wants to read of one attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     pub client: PeerId,
-    /// The question's id.
+    /// The id of the client's request.
     pub request_id: u64,
     pub attempt: AttemptId,
     pub worker: WorkerIx,
@@ -56,7 +56,7 @@ impl Reading {
         }
     }
 
-    /// Whether a worker's answer belongs to this.
+    /// Returns whether a worker's answer belongs to this reading.
     fn is_answered_by(&self, ix: WorkerIx, part: &PrintedPart) -> bool {
         let fit = |pieces: &Pieces| {
             pieces.stdout.answers(self.from.stdout) && pieces.stderr.answers(self.from.stderr)
@@ -68,23 +68,23 @@ impl Reading {
 }
 
 impl Readings {
-    /// Takes out those for which this holds.
+    /// Removes and returns the readings that `is` selects.
     fn extract(&mut self, is: impl Fn(&Reading) -> bool) -> Vec<Reading> {
         let gone = self.open.extract_if(.., |_, reading| is(reading));
         gone.map(|(_, reading)| reading).collect()
     }
 
-    /// Takes out all of them.
+    /// Removes and returns all readings.
     pub fn take(&mut self) -> Vec<Reading> {
         self.extract(|_| true)
     }
 
-    /// When the first is late. All have the same time, so that they are late in the order of their numbers.
+    /// When the first reading is late. All have the same time limit, so they are late in the order of their numbers.
     pub fn next(&self) -> Option<Time> {
         self.open.values().next().map(|reading| reading.by)
     }
 
-    /// Whether they are as many as may be.
+    /// Checks the number and the order of the readings.
     pub fn check(&self) -> bool {
         let ordered = self.open.values().map(|reading| reading.by).is_sorted();
         ordered && self.open.len() <= OPEN_MAX
@@ -92,7 +92,7 @@ impl Readings {
 }
 
 impl Leadership<'_> {
-    /// Asks a worker what an attempt has printed; the client gets its answer when the worker does, or does not.
+    /// Asks a worker what an attempt has printed. The client is answered when the worker answers or is late.
     pub(crate) fn open_reading(&mut self, reading: Reading) -> Result<(), (RefusalKind, String)> {
         let readings = &mut self.leader.readings;
         let theirs = readings.open.values();
@@ -118,7 +118,7 @@ impl Leadership<'_> {
         Ok(())
     }
 
-    /// A worker says what an attempt has printed.
+    /// Handles a worker's answer about what an attempt has printed.
     pub(crate) fn on_printed(&mut self, ix: WorkerIx, part: PrintedPart) {
         let open = &mut self.leader.readings.open;
         let known = open.get(&part.read.reading).copied();
@@ -149,20 +149,20 @@ impl Leadership<'_> {
         self.time_readings();
     }
 
-    /// Tells the clients whose readings are late.
+    /// Tells clients that the workers of late readings do not answer.
     pub(crate) fn expire_readings(&mut self) {
         let now = self.now;
         let late = self.leader.readings.extract(|reading| reading.by <= now);
         self.not_answered(&late);
     }
 
-    /// A worker answers no more.
+    /// Ends the readings of a worker that has disconnected.
     pub(crate) fn end_readings_of_worker(&mut self, ix: WorkerIx) {
         let its = self.leader.readings.extract(|reading| reading.worker == ix);
         self.not_answered(&its);
     }
 
-    /// A client waits for no answer any more.
+    /// Drops the readings of a client that has disconnected.
     pub(crate) fn forget_readings_of(&mut self, client: PeerId) {
         self.leader
             .readings
@@ -170,7 +170,7 @@ impl Leadership<'_> {
         self.time_readings();
     }
 
-    /// Nobody waits for these answers any more.
+    /// Drops the readings whose requests were abandoned.
     pub(crate) fn forget_readings(&mut self, request_ids: &[u64]) {
         self.leader
             .readings

@@ -1,21 +1,22 @@
-//! A leader that was told nothing by the one before it, as after a restart of a supervisor that is alone: what its
-//! workers run it hears from themselves. What may run somewhere does not start again until they have had their time.
+//! The recovery barrier. A leader that received no hints from its predecessor, as after the restart of a single
+//! supervisor, learns from the workers what they run. It starts no task that may run somewhere until all known
+//! workers have reported or had time to.
 
 use crate::supervisor::leader::{LeaderView, Leadership};
 use hedge_model::msg::Role;
 use hedge_model::{Epoch, JobId, PeerId, Time};
 use std::collections::BTreeSet;
 
-/// When this leader began, and which workers it waits for since.
+/// When this leader began, and the workers that it waits for.
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
     since: Time,
-    /// Workers that may have something of older jobs in hand and have not said so yet.
+    /// Workers that may have attempts of older jobs in hand and have not reported yet.
     barrier: BTreeSet<PeerId>,
 }
 
 impl Recovery {
-    /// Of a leader that begins at `since`, and waits for nobody.
+    /// Creates the state of a leader that begins at `since` and waits for no worker.
     pub fn new(since: Time) -> Self {
         let barrier = BTreeSet::new();
         Self { since, barrier }
@@ -28,7 +29,8 @@ impl Recovery {
 }
 
 impl Leadership<'_> {
-    /// Begins to wait for the workers that the journal knows, if nobody told this leader what they were given.
+    /// Raises the recovery barrier for all workers in the durable state, unless this leader has its predecessor's
+    /// hints.
     pub(crate) fn await_workers(&mut self, led_by: Epoch) {
         let epoch = self.state.epoch();
         if epoch == Epoch(1) || led_by.0 + 1 >= epoch.0 {
@@ -40,7 +42,7 @@ impl Leadership<'_> {
         self.leader.recovery.barrier = workers;
     }
 
-    /// A worker has said what it has in hand, or never will.
+    /// Records that a worker has reported what it has in hand, or never will.
     pub(crate) fn note_reported(&mut self, worker: PeerId) {
         let barrier = &mut self.leader.recovery.barrier;
         if barrier.remove(&worker) && barrier.is_empty() {
@@ -48,7 +50,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Workers that have not come by now had their time.
+    /// Lifts the barrier for workers that have not connected in time.
     pub(crate) fn lift_recovery_barrier(&mut self) {
         if !std::mem::take(&mut self.leader.recovery.barrier).is_empty() {
             self.offer_all();
@@ -63,7 +65,7 @@ impl Leadership<'_> {
 }
 
 impl LeaderView<'_> {
-    /// Whether tasks of a job may run where this leader has not heard of it yet.
+    /// Returns whether a job's tasks may run on workers that have not reported yet.
     pub(crate) fn behind_recovery_barrier(&self, id: JobId) -> bool {
         let job = self.state.jobs.get(&id);
         let recovery = &self.leader.recovery;

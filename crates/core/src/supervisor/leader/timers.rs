@@ -1,4 +1,4 @@
-//! What the leader waits for: one table with at most one time for each timer.
+//! The leader's timers: one table with at most one time for each timer.
 
 use crate::supervisor::leader::WorkerIx;
 use hedge_model::{Hash, JobId, PeerId, TaskId, Time};
@@ -40,7 +40,7 @@ impl Timers {
         }
     }
 
-    /// What a timer is set to.
+    /// The time to which a timer is set.
     pub fn at(&self, timer: Timer) -> Option<Time> {
         self.set.get(&timer).copied()
     }
@@ -50,7 +50,7 @@ impl Timers {
         self.due.first().copied()
     }
 
-    /// Takes out the next timer if it is due by now.
+    /// Clears and returns the next timer if it is due.
     pub fn take_due(&mut self, now: Time) -> Option<Timer> {
         let (_, timer) = self.next().filter(|(at, _)| *at <= now)?;
         self.clear(timer);
@@ -61,52 +61,52 @@ impl Timers {
 /// What a timer is for; its key in [`Timers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
-    /// A worker has been gone for so long that its content counts as lost.
+    /// Count the blobs of a worker as lost that has been gone too long.
     ContentLost(WorkerIx),
-    /// A worker that was excluded gets another chance.
+    /// End the exclusion of a worker.
     Readmit(WorkerIx),
-    /// A worker that was asked what an attempt has printed is late.
+    /// Tell clients that a worker did not answer a reading in time.
     Readings,
-    /// Watchers of a job are due for news.
+    /// Notify the watchers of a job.
     NotifyWatchers(JobId),
-    /// A task that failed is tried again.
+    /// Retry a task that failed.
     Retry(TaskId),
-    /// The critical set and the order of a job that grew are found again.
+    /// Recompute the critical set and the ranks of a job that was extended.
     Recompute(JobId),
-    /// The client of an open job is looked for.
+    /// Check for the client of an open job.
     Client(JobId),
-    /// The end of an attempt waits for its last checkpoint.
+    /// Record the end of an attempt without waiting further for its last checkpoint.
     Checkpoint(TaskId),
-    /// Queued attempts may be moved to idle workers.
+    /// Recall queued attempts for idle workers.
     Rebalance,
-    /// Try a failed pull again.
+    /// Retry a failed transfer.
     Fetch(Hash),
-    /// Ask a client again to prove that it holds its inputs.
+    /// Request a proof of possession from a client again.
     Prove(PeerId),
-    /// A worker may be given a group again that it was not given for a while.
+    /// Allow a worker a group again that was kept from it.
     Unbar(JobId, u32, WorkerIx),
-    /// Workers that held content when this leader began have had their time to come.
+    /// Lift the recovery barrier, and count blobs as lost whose holders have not connected.
     RecoveryOver,
-    /// A worker that an earlier leader gave something has had its time to come.
+    /// Give up the attempts of a worker that an earlier leader assigned and that has not connected.
     Expected(WorkerIx),
-    /// A worker whose connection was lost has had its time to come back.
+    /// Give up a worker that has not reconnected.
     Returns(WorkerIx),
-    /// Offer content to peer supervisors again.
+    /// Offer a blob to peer supervisors again.
     Replicate(Hash),
-    /// Look for ended jobs that are not to be kept any longer.
+    /// Remove ended jobs that exceed the retention limits.
     Retention,
-    /// The redundancy policies are asked again.
+    /// Evaluate the redundancy policies.
     Evaluate,
-    /// Tasks that wait for faster workers are looked at again.
+    /// Check deferred tasks again.
     Deferred,
-    /// A worker may be asked for benchmark tasks.
+    /// Ask a worker for benchmark tasks, if they are due.
     Benchmark(WorkerIx),
-    /// A worker's link is to be measured again, or its word on a measurement is late.
+    /// Probe a worker's link again, or evaluate a probe without the worker's result.
     Link(WorkerIx),
 }
 
 impl Timer {
-    /// What is waited for, for logs and for people who ask.
+    /// Names what the timer waits for, in logs and views.
     pub fn why(self) -> &'static str {
         match self {
             Timer::ContentLost(_) => "content of a lost worker",

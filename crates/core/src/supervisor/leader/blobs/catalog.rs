@@ -1,27 +1,27 @@
-//! All blobs that the leader knows, and what follows from where they are.
+//! The catalog of all blobs that the leader knows, with an index by worker.
 
 use super::state::{Blob, BlobEvent, CopyEvent, Replica, Replicas};
 use crate::supervisor::leader::WorkerIx;
 use hedge_model::{Hash, JobId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The blobs that the leader knows. A blob that nobody needs and that is nowhere is not among them.
+/// The blobs that the leader knows. A blob that is held nowhere and needed by nothing is removed.
 #[derive(Debug, Default)]
 pub(crate) struct BlobCatalog {
     blobs: BTreeMap<Hash, Blob>,
-    /// What each worker holds; follows from the blobs.
+    /// The blobs that each worker holds; derived from `blobs`.
     held: BTreeMap<WorkerIx, BTreeSet<Hash>>,
-    /// Tasks whose loss of outputs is on its way through the journal.
+    /// Tasks whose loss of outputs is proposed.
     losing: BTreeSet<TaskId>,
 }
 
-/// Where a blob was that nobody needs any more.
+/// Where a blob that is not needed any more was held.
 #[derive(Debug)]
 pub(crate) struct Dropped {
     pub workers: Vec<WorkerIx>,
-    /// Whether the own store is to drop it, too.
+    /// Whether the own store has to drop it.
     pub own: bool,
-    /// The replicas that are to be dropped, too.
+    /// The replicas that have to be dropped.
     pub replicas: Replicas,
 }
 
@@ -30,12 +30,12 @@ impl BlobCatalog {
         self.blobs.get(&hash)
     }
 
-    /// Whether it is in the own store.
+    /// Returns whether a blob is in the own store.
     pub fn is_here(&self, hash: Hash) -> bool {
         self.get(hash).is_some_and(Blob::is_here)
     }
 
-    /// Whether somebody needs it, see [`Blob::in_use`].
+    /// Returns whether a blob is needed, see [`Blob::in_use`].
     pub fn in_use(&self, hash: Hash) -> bool {
         self.get(hash).is_some_and(Blob::in_use)
     }
@@ -44,19 +44,19 @@ impl BlobCatalog {
         self.blobs.iter().map(|(hash, blob)| (*hash, blob))
     }
 
-    /// What a worker holds.
+    /// The blobs that a worker holds.
     pub fn held_by(&self, ix: WorkerIx) -> impl Iterator<Item = Hash> + '_ {
         self.held.get(&ix).into_iter().flatten().copied()
     }
 
-    /// Whether a worker holds a blob.
+    /// Returns whether a worker holds a blob.
     pub fn holds(&self, ix: WorkerIx, hash: Hash) -> bool {
         let held = self.held.get(&ix);
         held.is_some_and(|held| held.contains(&hash))
     }
 
-    /// The only function that changes where a blob is; says whether that is new. A blob that was not known becomes
-    /// known where it is somewhere.
+    /// Changes where a blob is held; no other function does. Returns whether that changed anything. A blob that was
+    /// unknown is added if the event says who holds it.
     pub fn transition(&mut self, hash: Hash, event: BlobEvent) -> bool {
         let holder = match &event {
             BlobEvent::HeldBy(ix) | BlobEvent::NotHeldBy(ix) => Some(*ix),
@@ -87,7 +87,7 @@ impl BlobCatalog {
         changed
     }
 
-    /// Another supervisor, by its position, does not stand to any blob like one of these any more.
+    /// Removes the replicas of the supervisor at a position that are in one of the states `of`.
     pub fn forget_replicas(&mut self, position: usize, of: &[Replica]) {
         self.blobs.retain(|_, blob| {
             if of.contains(&blob.replicas().at(position)) {
@@ -97,7 +97,7 @@ impl BlobCatalog {
         });
     }
 
-    /// A worker holds nothing any more, as far as is known; gives what it held.
+    /// Removes a worker as holder of all blobs. Returns the blobs.
     pub fn clear_worker(&mut self, ix: WorkerIx) -> BTreeSet<Hash> {
         let held = self.held.remove(&ix).unwrap_or_default();
         for hash in &held {
@@ -109,19 +109,20 @@ impl BlobCatalog {
         held
     }
 
-    /// Corrects the size of a blob that is known.
+    /// Corrects the size of a known blob, in bytes.
     pub fn set_size(&mut self, hash: Hash, size: u64) {
         if let Some(blob) = self.blobs.get_mut(&hash) {
             blob.set_size(size);
         }
     }
 
-    /// A task left it.
+    /// Adds a task that produced the blob.
     pub fn add_producer(&mut self, hash: Hash, size: u64, task: TaskId) {
         self.sized(hash, size).add_producer(task);
     }
 
-    /// What a task left is lost. Says whether another task of its job left the same; none where the blob is not known.
+    /// Removes a task as producer of a blob. Returns whether another task of its job produced the same blob; none if
+    /// the blob is unknown.
     pub fn remove_producer(&mut self, hash: Hash, task: TaskId) -> Option<bool> {
         let blob = self.blobs.get_mut(&hash)?;
         blob.remove_producer(task);
@@ -130,13 +131,13 @@ impl BlobCatalog {
         Some(again)
     }
 
-    /// It is an input of a job.
+    /// Adds a job that has the blob as an input.
     pub fn add_reader(&mut self, hash: Hash, size: u64, job: JobId) {
         self.sized(hash, size).add_reader(job);
     }
 
-    /// It is an input of a submission on its way. What another client, or a job, has said of its size stands until
-    /// this client has shown that it holds it.
+    /// Adds a claim of a submission that has the blob as an input. A size that is known already is kept until this
+    /// client has proven possession.
     pub fn claim(&mut self, hash: Hash, size: u64) {
         let blob = self.blobs.entry(hash).or_default();
         if blob.size() == 0 {
@@ -145,7 +146,7 @@ impl BlobCatalog {
         blob.claim();
     }
 
-    /// A submission that claimed it is accepted or refused.
+    /// Removes the claim of a submission that is accepted or refused.
     pub fn release(&mut self, hash: Hash) {
         if let Some(blob) = self.blobs.get_mut(&hash) {
             blob.release();
@@ -153,12 +154,12 @@ impl BlobCatalog {
         self.prune(hash);
     }
 
-    /// It is a result of an ended job, or a job printed it.
+    /// Retains a blob as a result of an ended job, or as text that a job printed.
     pub fn retain_for(&mut self, hash: Hash, size: u64, job: JobId) {
         self.sized(hash, size).retain_for(job);
     }
 
-    /// A job is forgotten for which it was kept.
+    /// Ends the retention of a blob for a job that is removed.
     pub fn end_retention(&mut self, hash: Hash, job: JobId) {
         if let Some(blob) = self.blobs.get_mut(&hash) {
             blob.end_retention(job);
@@ -166,7 +167,7 @@ impl BlobCatalog {
         self.prune(hash);
     }
 
-    /// One of the reasons is gone for which it was kept for a job.
+    /// Removes one of the reasons to retain a blob for a job.
     pub fn release_retention(&mut self, hash: Hash, job: JobId) {
         if let Some(blob) = self.blobs.get_mut(&hash) {
             blob.release_retention(job);
@@ -174,7 +175,7 @@ impl BlobCatalog {
         self.prune(hash);
     }
 
-    /// A job has ended that made or read it; it is kept as a result or not.
+    /// Removes an ended job from the producers and readers of a blob, and retains the blob if it is a `result`.
     pub fn job_ended(&mut self, hash: Hash, job: JobId, result: bool) {
         if let Some(blob) = self.blobs.get_mut(&hash) {
             blob.release_from(job);
@@ -185,8 +186,8 @@ impl BlobCatalog {
         self.prune(hash);
     }
 
-    /// Forgets a blob that nobody needs; gives where it is to be dropped. What is kept stays in the own store alone,
-    /// and what is on its way is dropped when it has come.
+    /// Removes a blob that is not in use. Returns where it has to be dropped. A retained blob stays in the own store
+    /// only. A blob that is being fetched is dropped when it arrives.
     pub fn drop_unused(&mut self, hash: Hash) -> Option<Dropped> {
         let blob = self.blobs.get(&hash).filter(|blob| !blob.in_use())?;
         let workers = blob.workers().to_vec();
@@ -215,22 +216,22 @@ impl BlobCatalog {
         Some(dropped)
     }
 
-    /// The loss of a task's outputs is about to be recorded; says whether it was not before.
+    /// Records that the loss of a task's outputs is proposed. Returns false if it was already.
     pub fn begin_loss(&mut self, task: TaskId) -> bool {
         self.losing.insert(task)
     }
 
-    /// The loss of a task's outputs is recorded.
+    /// Records that the loss of a task's outputs is committed.
     pub fn end_loss(&mut self, task: TaskId) {
         self.losing.remove(&task);
     }
 
-    /// A job has ended: nothing of it is lost any more.
+    /// Removes the proposed losses of a job that has ended.
     pub fn forget_losses(&mut self, job: JobId) {
         self.losing.retain(|task| task.job != job);
     }
 
-    /// What is wrong with it.
+    /// Checks the invariants of the catalog.
     pub fn check(&self) -> Result<(), String> {
         let mut held: BTreeMap<WorkerIx, BTreeSet<Hash>> = BTreeMap::new();
         for (hash, blob) in &self.blobs {

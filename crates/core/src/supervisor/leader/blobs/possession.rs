@@ -1,8 +1,8 @@
-//! Proof of possession. A client reads through its jobs what these name as inputs. So it has to show that it holds each blob
-//! that a job names, unless a job of its own made or named the blob before.
+//! Proof of possession. Through its jobs a client can read every blob that they name as an input. So it has to prove
+//! that it holds each of them, unless one of its own jobs named or produced the blob before.
 //!
-//! A blob that the client itself sends is proven by that. Of a blob that is here already the client proves that it holds it,
-//! which does not transfer it again.
+//! A client proves possession of a blob by sending it. For a blob that this supervisor holds already, it sends a
+//! proof instead of the blob.
 
 use crate::supervisor::Action;
 use crate::supervisor::leader::blobs::submissions::Submission;
@@ -12,19 +12,20 @@ use crate::supervisor::leader::{LeaderView, Leadership};
 use hedge_model::{Hash, JobId, PeerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Blobs of ended jobs whose clients are remembered: as many as the store keeps for a while when nobody needs them.
+/// Inputs of ended jobs that are remembered with their clients: as many as the store retains for a while after their
+/// last use.
 const REMEMBERED_MAX: usize = 50_000;
 
-/// What a client is asked to prove; one request at a time for each peer that serves inputs.
+/// A request to prove possession. Each peer that serves inputs has at most one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ProofRequest {
-    /// It is asked.
+    /// The request was sent.
     Open { failures: u8 },
-    /// It has failed, and is asked again after a while.
+    /// The proof failed and will be requested again after a backoff.
     Waits { failures: u8 },
 }
 
-/// What the clients' peers are asked to prove, and which clients have proven what.
+/// Tracks requests for proofs, and which clients have proven which blobs.
 #[derive(Debug, Default)]
 pub(crate) struct Possession {
     requests: BTreeMap<PeerId, ProofRequest>,
@@ -33,23 +34,23 @@ pub(crate) struct Possession {
 }
 
 impl Possession {
-    /// Whether the peer that serves a client's inputs is asked to prove that it holds some.
+    /// Returns whether a peer that serves a client's inputs has a request.
     pub fn is_asked(&self, holder: PeerId) -> bool {
         self.requests.contains_key(&holder)
     }
 
-    /// A client named a blob as an input of a job that has ended.
+    /// Records that a client named a blob as an input of a job that has ended.
     pub fn remember(&mut self, hash: Hash, client: PeerId) {
         self.proven.remember(hash, client);
     }
 }
 
-/// Which clients named blobs as inputs of jobs that have ended. The store keeps such blobs for a while, and a client that
-/// submits its job again need not prove anew that it holds them.
+/// Blobs that clients named as inputs of ended jobs. The store retains such blobs for a while, and a client that
+/// submits its job again need not prove possession again.
 #[derive(Debug, Default)]
 struct ProvenBlobs {
     known: BTreeSet<(Hash, PeerId)>,
-    /// The same, oldest first.
+    /// The same entries, oldest first.
     order: VecDeque<(Hash, PeerId)>,
 }
 
@@ -71,7 +72,8 @@ impl ProvenBlobs {
 }
 
 impl Leadership<'_> {
-    /// A blob is in the own store now; `sender` has sent all of it.
+    /// Handles a blob that arrived in the own store. If `sender` sent all of it and serves a waiting client's inputs,
+    /// that proves possession. Other clients that wait for it are asked for a proof.
     pub(super) fn prove_arrived(&mut self, hash: Hash, sender: Option<PeerId>) {
         let waits = |submit: &&Submission| submit.unproven().contains_key(&hash);
         let mut waiting = self.leader.submissions.iter().filter(waits);
@@ -84,14 +86,14 @@ impl Leadership<'_> {
         holders.into_iter().for_each(|holder| self.prove(holder));
     }
 
-    /// Has the peer that serves a client's inputs prove that it holds those that are here already.
+    /// Requests proofs from the peer that serves a client's inputs, for those that are in the own store.
     pub(super) fn prove(&mut self, holder: PeerId) {
         if !self.leader.possession.is_asked(holder) {
             self.request_proof(holder, 0);
         }
     }
 
-    /// A proof that failed is asked for again.
+    /// Requests a proof again that failed.
     pub(crate) fn prove_again(&mut self, holder: PeerId) {
         if let Some(ProofRequest::Waits { failures }) = self.leader.possession.requests.get(&holder)
         {
@@ -121,7 +123,7 @@ impl Leadership<'_> {
         });
     }
 
-    /// A peer was asked to prove that it holds blobs.
+    /// Handles the proofs from a peer, or why they failed.
     pub(crate) fn on_proved(&mut self, holder: PeerId, proofs: Vec<(Hash, Result<(), String>)>) {
         let leader = &mut *self.leader;
         let Some(ProofRequest::Open { failures }) =
@@ -161,7 +163,7 @@ impl Leadership<'_> {
         self.prove(holder);
     }
 
-    /// A client has shown that it holds these blobs: its submissions go on.
+    /// Records that a client has proven possession, and accepts submissions that waited for that.
     fn proven(&mut self, client: PeerId, hashes: &[Hash]) {
         let leader = &mut *self.leader;
         for hash in hashes {
@@ -174,7 +176,7 @@ impl Leadership<'_> {
 }
 
 impl LeaderView<'_> {
-    /// Whether a client may name a blob without showing that it holds it: a job of its own named or made it.
+    /// Returns whether a client may name a blob without proof, because one of its jobs named or produced it.
     pub(super) fn is_proven(&self, client: PeerId, hash: Hash) -> bool {
         let leader = self.leader;
         if leader.possession.proven.contains(hash, client) {

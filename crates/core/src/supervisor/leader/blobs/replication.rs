@@ -1,5 +1,5 @@
-//! The other supervisors of the group: what a leader says to them and how they obey, and the content that they
-//! hold so that no input and no result is on one machine alone.
+//! Replication: which peer supervisors of the group hold which blobs, so that no input and no result is on one
+//! machine only. Messages to and from peer supervisors are handled here too.
 
 use crate::supervisor::Action;
 use crate::supervisor::leader::blobs::state::{Blob, BlobEvent, REPLICAS_MAX, Replica};
@@ -10,18 +10,18 @@ use hedge_model::msg::HASHES_MAX;
 use hedge_model::{Hash, PeerAddr, PeerId};
 use std::time::Duration;
 
-/// Until content is offered again to a peer supervisor that could not take it.
+/// How long after a peer supervisor refused a blob it is offered the blob again.
 const SPREAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// The other supervisors that there are or were; each keeps its position, which names it in every blob.
+/// The current and former peer supervisors. Each keeps its position, which identifies it in every blob.
 #[derive(Debug, Default)]
 pub(crate) struct GroupMembers {
     members: Vec<GroupMember>,
-    /// How many of them the group has.
+    /// How many peer supervisors the group has.
     others: u32,
 }
 
-/// Another supervisor of the group, as the leader sees it.
+/// A peer supervisor as the leader knows it.
 #[derive(Debug)]
 pub(crate) struct GroupMember {
     addr: PeerAddr,
@@ -30,19 +30,19 @@ pub(crate) struct GroupMember {
     disk_fault: Option<String>,
 }
 
-/// Whether a group member is there.
+/// Whether a peer supervisor is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MemberLink {
-    /// It has no connection, or has left the group.
+    /// It is not connected, or has left the group.
     Away,
-    /// It is connected and has not said yet what it holds.
+    /// It is connected and has not reported yet what it holds.
     Linked,
-    /// It is connected and has said what it holds.
+    /// It is connected and has reported what it holds.
     Listed,
 }
 
 impl GroupMember {
-    /// Whether it can be talked to.
+    /// Returns whether it is connected.
     pub fn linked(&self) -> bool {
         self.link != MemberLink::Away
     }
@@ -62,7 +62,8 @@ impl GroupMembers {
         self.members.iter()
     }
 
-    /// How many supervisors are to hold a blob of which `wanted` copies are asked for.
+    /// Returns how many supervisors have to hold a blob with the replication factor `wanted`: at most all of the
+    /// group.
     fn copies(&self, wanted: u32) -> u32 {
         wanted.min(1 + self.others)
     }
@@ -71,8 +72,8 @@ impl GroupMembers {
         self.iter().position(|known| known.addr.peer == peer)
     }
 
-    /// Brings the members in line with the group; gives those who are new, and the positions of those who have left. A
-    /// position is given to another once nothing that was said of whom it was is counted any more.
+    /// Updates the members from the group. Returns those that are new, and the positions of those that left. New
+    /// members may take over these positions, so the caller must forget the replicas there.
     fn follow(
         &mut self,
         others: &[PeerAddr],
@@ -114,7 +115,7 @@ impl GroupMembers {
 }
 
 impl Leadership<'_> {
-    /// The supervisors of the group have changed.
+    /// Handles a change of the group's supervisors.
     pub(crate) fn on_group(&mut self) {
         for peer in self.count_peer_supervisors() {
             if self.peers.linked.contains_key(&peer) {
@@ -124,7 +125,7 @@ impl Leadership<'_> {
         self.replicate_wanted();
     }
 
-    /// Brings what is known of the other supervisors in line with the group; gives those who are new.
+    /// Updates the peer supervisors from the group. Returns those that are new.
     pub(crate) fn count_peer_supervisors(&mut self) -> Vec<PeerId> {
         let me = self.config.me.peer;
         let group = self.peers.group.iter().map(|one| &one.addr);
@@ -133,14 +134,14 @@ impl Leadership<'_> {
         let leader = &mut *self.leader;
         let linked = |peer| linked.contains_key(&peer);
         let (newcomers, left) = leader.group.follow(&others, linked);
-        let all = [Replica::ReportedCheckpoint, Replica::Held, Replica::Refused];
+        let all = [Replica::Offered, Replica::Held, Replica::Refused];
         for position in left {
             leader.blobs.forget_replicas(position, &all);
         }
         newcomers
     }
 
-    /// Offers a blob that this supervisor holds to as many others as are to hold it too.
+    /// Offers a blob in the own store to peer supervisors, as many as the replication factor requires.
     pub(crate) fn replicate(&mut self, hash: Hash) {
         let (epoch, me) = (self.state.epoch(), self.config.me.clone());
         let keep = self.state.settings().keep;
@@ -148,7 +149,7 @@ impl Leadership<'_> {
         let (group, blobs) = (&leader.group, &mut leader.blobs);
         let wanted = group.copies(keep);
         let count = group.members.len();
-        // Different blobs begin at different supervisors, so that all have their share.
+        // Different blobs begin at different supervisors, which balances their load.
         let positions = (0..count).map(|at| (at + usize::from(hash.0[0])) % count);
         for at in positions {
             let spread = |blob: &&Blob| blob.is_here() && blob.needs_replicas();
@@ -166,7 +167,7 @@ impl Leadership<'_> {
                     size: blob.size(),
                     sources: vec![me.clone()],
                 };
-                blobs.transition(hash, BlobEvent::Replica(at, Replica::ReportedCheckpoint));
+                blobs.transition(hash, BlobEvent::Replica(at, Replica::Offered));
                 self.out.push(Action::ToSupervisor {
                     to: member.addr.peer,
                     msg: FromLeader { epoch, what },
@@ -175,8 +176,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Offers again whatever is to be kept by more supervisors than have it, after the group has changed or
-    /// a peer supervisor has come.
+    /// Offers all blobs again that have too few replicas, after the group has changed or a peer supervisor has
+    /// connected.
     pub(crate) fn replicate_wanted(&mut self) {
         let leader = &mut *self.leader;
         if leader.group.others == 0 && leader.submissions.is_empty() && leader.jobs.is_empty() {
@@ -197,7 +198,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Another supervisor, linked to this one which leads, is told so and of all that goes on.
+    /// Tells a connected peer supervisor that this supervisor leads, and sends it hints for all active assignments.
     pub(crate) fn introduce_to(&mut self, peer: PeerId) {
         let epoch = self.state.epoch();
         let group = &mut self.leader.group;
@@ -218,18 +219,17 @@ impl Leadership<'_> {
         self.hint_all(peer);
     }
 
+    /// Handles a peer supervisor that has disconnected.
     pub(crate) fn peer_supervisor_gone(&mut self, peer: PeerId) {
         let leader = &mut *self.leader;
         let Some(at) = leader.group.position(peer) else {
             return;
         };
         leader.group.members[at].link = MemberLink::Away;
-        leader
-            .blobs
-            .forget_replicas(at, &[Replica::ReportedCheckpoint]);
+        leader.blobs.forget_replicas(at, &[Replica::Offered]);
     }
 
-    /// A peer supervisor answers to what this leader said.
+    /// Handles a message from a peer supervisor.
     pub(crate) fn on_to_leader(&mut self, peer: PeerId, msg: ToLeader) {
         let leader = &mut *self.leader;
         let Some(at) = leader.group.position(peer) else {
@@ -241,7 +241,7 @@ impl Leadership<'_> {
                 if member.linked() {
                     member.link = MemberLink::Listed;
                 }
-                let before = [Replica::Held, Replica::ReportedCheckpoint];
+                let before = [Replica::Held, Replica::Offered];
                 leader.blobs.forget_replicas(at, &before);
                 self.compare_peer_supervisor(at, hashes);
             }
@@ -270,7 +270,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// A blob that others could not take is offered to all of them again.
+    /// Offers a blob again to all peer supervisors, including those that refused it.
     pub(crate) fn replicate_again(&mut self, hash: Hash) {
         let blobs = &mut self.leader.blobs;
         blobs.transition(hash, BlobEvent::OfferedAgain);
@@ -307,7 +307,7 @@ impl Leadership<'_> {
 }
 
 impl<'a> LeaderView<'a> {
-    /// Whether as many supervisors hold this blob as are to.
+    /// Returns whether as many supervisors hold a blob as the replication factor requires.
     pub(crate) fn is_replicated(&self, hash: Hash) -> bool {
         let leader = self.leader;
         let wanted = leader.group.copies(self.state.settings().keep);
@@ -315,7 +315,7 @@ impl<'a> LeaderView<'a> {
         leader.blobs.get(hash).is_some_and(held)
     }
 
-    /// Other supervisors that hold this blob and are there.
+    /// Connected peer supervisors that hold a blob.
     pub(crate) fn replica_holders(
         &self,
         hash: Hash,

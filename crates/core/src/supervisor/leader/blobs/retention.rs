@@ -1,5 +1,5 @@
-//! What content is kept for: jobs that have not ended, submissions on their way, results of ended jobs.
-//! Whatever nobody needs is dropped everywhere.
+//! Retention and garbage collection: blobs are kept for jobs that have not ended, for submissions in progress, and as
+//! results of ended jobs. A blob that nothing needs is dropped everywhere.
 
 use crate::supervisor::durable::job::{Job, Task};
 use crate::supervisor::leader::blobs::state::Replica;
@@ -10,7 +10,7 @@ use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, PeerId};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Leadership<'_> {
-    /// A submission is accepted or refused: its job, if there is one, counts on the inputs now.
+    /// Releases the inputs of a submission that was accepted or refused. If it was accepted, its job needs them now.
     pub(crate) fn release_inputs(&mut self, blobs: impl Iterator<Item = (Hash, u64)>) {
         let inputs: BTreeSet<Hash> = blobs.map(|(hash, _)| hash).collect();
         for hash in &inputs {
@@ -19,8 +19,7 @@ impl Leadership<'_> {
         self.drop_unused(inputs);
     }
 
-    /// What an attempt printed is kept here, where it is too long to travel with the report: its worker may
-    /// leave, and need not store it for long.
+    /// Retains text that an attempt printed and that is too long for its report, because the worker may leave.
     pub(crate) fn keep_log(&mut self, job: JobId, printed: &[(Hash, u64)], worker: PeerId) {
         let Some(ix) = self.leader.pool.find(worker) else {
             return;
@@ -33,8 +32,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// A new leader keeps the results of jobs that ended before it, and what their attempts printed, whether
-    /// it has them itself or only others do.
+    /// Retains the results and the printed text of ended jobs on a new leader, whether it holds them itself or only
+    /// others do.
     pub(crate) fn keep_results(&mut self) {
         let leader = &mut *self.leader;
         for (id, job) in &self.state.jobs {
@@ -49,7 +48,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// An ended job is forgotten: nothing is kept for it any more.
+    /// Ends the retention of everything of an ended job that is removed.
     pub(crate) fn drop_kept(&mut self, id: JobId, job: &Job) {
         let leader = &mut *self.leader;
         let mut hashes: BTreeSet<Hash> = kept_content(job).collect();
@@ -60,9 +59,9 @@ impl Leadership<'_> {
         self.drop_unused(hashes);
     }
 
-    /// A job has ended: what it alone needed is dropped, its results excepted, and what a job that failed needs to be
-    /// retried. What of that is not in the own store yet is fetched. `spec` is its whole specification, `stale` what it
-    /// made in vain.
+    /// Drops the blobs that only an ended job needed, except its results and, if it failed, what a retry needs.
+    /// Fetches those that the own store lacks. `spec` is the full specification; `stale` are blobs that the job
+    /// produced and no longer needs.
     pub(crate) fn drop_content(&mut self, job: JobId, spec: &JobSpec, stale: BTreeSet<Hash>) {
         let Some(ended) = self.state.jobs.get(&job) else {
             return;
@@ -85,7 +84,7 @@ impl Leadership<'_> {
         self.drop_unused(hashes);
     }
 
-    /// Drops those of these contents that nobody needs; results that are kept stay in the own store alone.
+    /// Drops those of these blobs that nothing needs. Retained blobs stay in the own store only.
     pub(crate) fn drop_unused(&mut self, hashes: impl IntoIterator<Item = Hash>) {
         let mut own = Vec::new();
         let mut theirs = BTreeMap::<WorkerIx, Vec<Hash>>::new();
@@ -102,10 +101,7 @@ impl Leadership<'_> {
                 own.push(hash);
             }
             for (at, member) in leader.group.iter().enumerate() {
-                if matches!(
-                    dropped.replicas.at(at),
-                    Replica::Held | Replica::ReportedCheckpoint
-                ) {
+                if matches!(dropped.replicas.at(at), Replica::Held | Replica::Offered) {
                     elsewhere.entry(member.peer()).or_default().push(hash);
                 }
             }
@@ -121,7 +117,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Outputs of an attempt that did not win are dropped where no job needs the same content.
+    /// Drops the outputs of an attempt that did not win, except blobs that are in use.
     pub(crate) fn drop_unwanted(&mut self, worker: PeerId, outputs: &[FileEntry]) {
         let leader = &mut *self.leader;
         let Some(ix) = leader.pool.find(worker) else {
@@ -156,13 +152,13 @@ fn sized(data: &Data) -> Option<(Hash, u64)> {
     Some((data.hash()?, data.size()))
 }
 
-/// The content that is kept of an ended job beside what it printed.
+/// Blobs that are kept of an ended job, except what it printed.
 fn kept_content(job: &Job) -> impl Iterator<Item = Hash> {
     let kept: BTreeSet<Hash> = sized_content(job).map(|(hash, _)| hash).collect();
     kept.into_iter()
 }
 
-/// What was kept of a job that had failed and goes on now, beside what it printed.
+/// Blobs that were kept of a failed job that is retried, except what it printed.
 pub(crate) fn kept_while_failed(job: &Job) -> impl Iterator<Item = Hash> {
     let kept = result_content(job).chain(job.needed_to_go_on());
     let kept: BTreeSet<Hash> = kept.map(|(hash, _)| hash).collect();

@@ -1,91 +1,92 @@
-//! Where a blob is and what it is kept for: its state, and the only functions that change it.
+//! Where a blob is held and why it is kept: its state, and the only functions that change it.
 
 use crate::supervisor::leader::WorkerIx;
 use hedge_model::{JobId, TaskId};
 use smallvec::SmallVec;
 
-/// Most other supervisors whose replicas are counted: one bit for each in every blob.
+/// Maximum number of peer supervisors whose replicas are counted: each has one bit in every blob.
 pub(crate) const REPLICAS_MAX: usize = 8;
 
-/// A blob, as the leader knows it.
+/// The leader's state of one blob.
 #[derive(Debug, Default)]
 pub(crate) struct Blob {
     size: u64,
     own: OwnCopy,
     workers: SmallVec<[WorkerIx; 2]>,
     replicas: Replicas,
-    /// Tasks whose output it is.
+    /// Tasks that produced it.
     producers: SmallVec<[TaskId; 1]>,
     /// Jobs whose input it is.
     jobs: SmallVec<[JobId; 1]>,
-    /// Submissions on their way whose input it is.
+    /// Submissions in progress whose input it is.
     claims: u32,
-    /// Jobs whose result it is once they have ended, or that printed it; one for each time.
+    /// Ended jobs whose result it is, and jobs that printed it; one entry for each reason.
     retained: SmallVec<[JobId; 1]>,
 }
 
-/// What changes where a blob is.
+/// An event that changes where a blob is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BlobEvent {
     /// A worker holds it.
     HeldBy(WorkerIx),
     /// A worker does not hold it.
     NotHeldBy(WorkerIx),
-    /// Another supervisor, by its position, stands to it like this.
+    /// The replica of the peer supervisor at this position is in this state.
     Replica(usize, Replica),
-    /// No supervisor counts as unable to hold it any more.
+    /// Supervisors that refused it may be offered it again.
     OfferedAgain,
-    /// Something changes this supervisor's own copy.
+    /// This supervisor's own copy changes.
     Own(CopyEvent),
 }
 
 /// This supervisor's own copy of a blob.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum OwnCopy {
-    /// It is not in the own store and nobody asked for it.
+    /// It is not in the own store and was not requested.
     #[default]
     Absent,
-    /// Asked for and not answered.
+    /// It was requested, and the transfer has not ended.
     Fetching(Box<Fetch>),
-    /// Fetching it failed; it is asked for again after a while.
+    /// The transfer failed and is retried after a backoff.
     Waiting(Box<Fetch>),
     /// It is in the own store.
     Held,
 }
 
-/// A blob on its way into the own store.
+/// The state of a transfer into the own store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fetch {
     failures: u8,
-    /// A worker could not fetch it: whether its holders give it is being tried.
+    /// Whether its holders are suspected not to have it, because a worker could not fetch it. This transfer finds
+    /// out.
     suspected: bool,
-    /// Why this supervisor could not store it when it tried last.
+    /// Why this supervisor could not store it at the last try.
     fault: Option<String>,
 }
 
-/// What changes this supervisor's own copy of a blob.
+/// An event that changes this supervisor's own copy of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CopyEvent {
     /// It is wanted in the own store.
     Wanted,
-    /// It is wanted, because a worker could not fetch it.
+    /// It is wanted because a worker could not fetch it.
     Suspected,
-    /// A worker holds it of which that was not known: its holders are believed again.
+    /// A further worker holds it, so its holders are no longer suspected.
     Believed,
     /// It is in the own store.
     Arrived,
-    /// Fetching it failed; `fault` says why this supervisor could not store it.
+    /// The transfer failed; `fault` says why this supervisor could not store it.
     Failed { fault: Option<String> },
-    /// What failed before says nothing any more.
+    /// Earlier failures no longer count.
     Afresh,
-    /// It is time to ask for it again.
+    /// The backoff is over.
     Due,
-    /// It is not asked for any more.
+    /// It is not requested any more.
     GivenUp,
 }
 
 impl OwnCopy {
-    /// The state after an event; an event that does not apply changes nothing.
+    /// Returns the state after an event; an event that does not apply changes nothing.
     #[must_use]
     pub fn after(self, event: CopyEvent) -> Self {
         match (self, event) {
@@ -128,20 +129,20 @@ impl Fetch {
     }
 }
 
-/// How another supervisor stands to a blob.
+/// The replica of a blob at a peer supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Replica {
-    /// It has none, as far as is known.
+    /// It holds none, as far as is known.
     None,
     /// It was asked to hold it and has not answered.
-    ReportedCheckpoint,
+    Offered,
     /// It holds it.
     Held,
-    /// It could not take it.
+    /// It could not store it.
     Refused,
 }
 
-/// How all other supervisors stand to a blob: one bit for the position of each, in at most one of these.
+/// The replicas of a blob: one bit for each position, set in at most one of the three fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Replicas {
     offered: u8,
@@ -150,22 +151,22 @@ pub(crate) struct Replicas {
 }
 
 impl Replicas {
-    /// How many hold it.
+    /// How many supervisors hold it.
     pub fn held_count(self) -> u32 {
         self.held.count_ones()
     }
 
-    /// How many hold it or were asked to.
+    /// How many supervisors hold it or were asked to.
     pub fn expected_count(self) -> u32 {
         (self.held | self.offered).count_ones()
     }
 
-    /// How one of them stands to it.
+    /// The replica of the supervisor at a position.
     pub fn at(self, position: usize) -> Replica {
         let bit = 1 << position;
         match () {
             () if self.held & bit != 0 => Replica::Held,
-            () if self.offered & bit != 0 => Replica::ReportedCheckpoint,
+            () if self.offered & bit != 0 => Replica::Offered,
             () if self.refused & bit != 0 => Replica::Refused,
             () => Replica::None,
         }
@@ -178,7 +179,7 @@ impl Replicas {
         self.refused &= !bit;
         match replica {
             Replica::None => {}
-            Replica::ReportedCheckpoint => self.offered |= bit,
+            Replica::Offered => self.offered |= bit,
             Replica::Held => self.held |= bit,
             Replica::Refused => self.refused |= bit,
         }
@@ -186,22 +187,22 @@ impl Replicas {
 }
 
 impl Blob {
-    /// Its length in bytes; 0 until somebody has said it.
+    /// Its size in bytes; 0 if unknown.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Whether it is in the own store.
+    /// Returns whether it is in the own store.
     pub fn is_here(&self) -> bool {
         self.own == OwnCopy::Held
     }
 
-    /// Whether it was asked for and nothing is known of that yet.
+    /// Returns whether a transfer into the own store is under way.
     pub fn is_fetching(&self) -> bool {
         matches!(self.own, OwnCopy::Fetching(_))
     }
 
-    /// How often fetching it failed.
+    /// How often the transfer failed.
     pub fn failures(&self) -> u8 {
         self.own.fetch().map_or(0, |fetch| fetch.failures)
     }
@@ -211,7 +212,7 @@ impl Blob {
         self.own.fetch()?.fault.as_deref()
     }
 
-    /// Whether a worker could not fetch it, and whether its holders give it is being tried.
+    /// Returns whether its holders are suspected not to have it, because a worker could not fetch it.
     pub fn is_suspected(&self) -> bool {
         self.own.fetch().is_some_and(|fetch| fetch.suspected)
     }
@@ -221,52 +222,51 @@ impl Blob {
         &self.workers
     }
 
-    /// What the other supervisors have of it.
+    /// Its replicas at the peer supervisors.
     pub fn replicas(&self) -> Replicas {
         self.replicas
     }
 
-    /// Tasks whose output it is.
+    /// Tasks that produced it.
     pub fn producers(&self) -> &[TaskId] {
         &self.producers
     }
 
-    /// Jobs that have it as an input, an output, a result or as printed text.
+    /// Jobs that have it as an input, an output, a result or printed text.
     pub fn named_by(&self) -> impl Iterator<Item = JobId> + '_ {
         let made = self.producers.iter().map(|task| task.job);
         self.jobs.iter().chain(&self.retained).copied().chain(made)
     }
 
-    /// Whether it is a result of an ended job, or was printed.
+    /// Returns whether it is a result of an ended job, or was printed.
     pub fn is_retained(&self) -> bool {
         !self.retained.is_empty()
     }
 
-    /// Whether a submission on its way claims it.
+    /// Returns whether a submission in progress claims it.
     pub fn is_claimed(&self) -> bool {
         self.claims > 0
     }
 
-    /// Whether a job that has not ended, or is about to begin, may need it, or it is to be kept and is not
-    /// here yet.
+    /// Returns whether a job that has not ended or a submission may need it, or whether it has to be retained and is
+    /// not in the own store yet.
     pub fn in_use(&self) -> bool {
         let wanted = self.is_retained() && !self.is_here();
         wanted || !self.producers.is_empty() || !self.jobs.is_empty() || self.claims > 0
     }
 
-    /// Whether more than one supervisor is to hold it, as far as this one has it: all that this one fetches,
-    /// it fetches to keep.
+    /// Returns whether it is to be replicated once it is in the own store: everything that is fetched is to be kept.
     pub fn needs_replicas(&self) -> bool {
         self.is_retained() || self.in_use()
     }
 
-    /// Whether nobody needs it and it is nowhere, as far as is known.
+    /// Returns whether it is needed by nothing and, as far as is known, held nowhere.
     pub(super) fn is_unused(&self) -> bool {
         let nowhere = self.own == OwnCopy::Absent && self.workers.is_empty();
         nowhere && self.replicas.expected_count() == 0 && !self.needs_replicas()
     }
 
-    /// What is wrong with it.
+    /// Checks the invariants of a blob.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         let Replicas {
             offered,
@@ -282,8 +282,8 @@ impl Blob {
         Ok(())
     }
 
-    /// The only function that changes where it is; says whether that is new. [`super::catalog::BlobCatalog`] keeps
-    /// what follows from it.
+    /// Changes where it is held; no other function does. Returns whether that changed anything.
+    /// [`super::catalog::BlobCatalog`] updates what is derived from it.
     pub(super) fn transition(&mut self, event: BlobEvent) -> bool {
         match event {
             BlobEvent::HeldBy(ix) => {
@@ -307,7 +307,7 @@ impl Blob {
             BlobEvent::OfferedAgain => std::mem::take(&mut self.replicas.refused) != 0,
             BlobEvent::Own(event) => {
                 let before = std::mem::take(&mut self.own);
-                // What is not on its way has no data that an event could change.
+                // Changes of the data in a `Fetch` do not count.
                 let was = std::mem::discriminant(&before);
                 self.own = before.after(event);
                 std::mem::discriminant(&self.own) != was
@@ -355,7 +355,7 @@ impl Blob {
         }
     }
 
-    /// A job has ended, which made or read it.
+    /// Removes an ended job that produced or read it.
     pub(super) fn release_from(&mut self, job: JobId) {
         self.producers.retain(|task| task.job != job);
         self.jobs.retain(|other| *other != job);
@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn a_supervisor_stands_in_one_way_to_a_blob() {
         let mut blob = Blob::default();
-        for replica in [Replica::ReportedCheckpoint, Replica::Refused, Replica::Held] {
+        for replica in [Replica::Offered, Replica::Refused, Replica::Held] {
             assert!(blob.transition(BlobEvent::Replica(3, replica)));
             assert_eq!(blob.replicas().at(3), replica);
             assert_eq!(blob.replicas().at(2), Replica::None);

@@ -1,5 +1,5 @@
-//! Submissions on their way, of jobs and of groups for open ones: each is accepted once as many supervisors hold its
-//! inputs as are to, and the client has shown that it holds them.
+//! Submissions of jobs, and of groups for open jobs, that are not accepted yet. One is accepted when enough
+//! supervisors hold its inputs and the client has proven that it holds them.
 
 use crate::supervisor::contract::Pending;
 use crate::supervisor::leader::Leadership;
@@ -25,24 +25,24 @@ pub(crate) struct NewSubmission {
 pub(crate) struct Submission {
     pub client: PeerId,
     pub new: NewSubmission,
-    /// Inputs that fewer supervisors hold than are to.
+    /// Inputs that too few supervisors hold.
     missing: BTreeSet<Hash>,
-    /// Inputs of which the client has not shown that it holds them, with their sizes.
+    /// Inputs of which the client has not proven possession, with their sizes in bytes.
     unproven: BTreeMap<Hash, u64>,
 }
 
 impl Submission {
-    /// Whether fewer supervisors hold this input than are to.
+    /// Returns whether too few supervisors hold this input.
     pub fn lacks(&self, hash: Hash) -> bool {
         self.missing.contains(&hash)
     }
 
-    /// Inputs of which the client has not shown that it holds them, with their sizes.
+    /// Inputs of which the client has not proven possession, with their sizes in bytes.
     pub fn unproven(&self) -> &BTreeMap<Hash, u64> {
         &self.unproven
     }
 
-    /// Whether nothing stands in the way of accepting it in a group that writes this format.
+    /// Returns whether it can be accepted in a group with this record format.
     pub fn complete(&self, format: u32) -> bool {
         self.missing.is_empty() && self.unproven.is_empty() && self.new.offer.format() <= format
     }
@@ -61,19 +61,20 @@ impl Submissions {
         self.0.iter()
     }
 
-    /// Those with an input that fewer supervisors hold than are to.
+    /// Submissions with an input that too few supervisors hold.
     pub fn lacking(&self, hash: Hash) -> impl DoubleEndedIterator<Item = &Submission> {
         self.0.iter().filter(move |submit| submit.lacks(hash))
     }
 
-    /// A client has shown that it holds a blob; gives the blob's size where it is an input that was not proven.
+    /// Records that a client has proven possession of a blob. Returns the size that it declared, if the blob was an
+    /// unproven input.
     pub fn prove(&mut self, client: PeerId, hash: Hash) -> Option<u64> {
         let its = self.0.iter_mut().filter(|submit| submit.client == client);
         its.filter_map(|submit| submit.unproven.remove(&hash))
             .last()
     }
 
-    /// As many supervisors hold an input as are to; says whether a submission waited for that.
+    /// Records that enough supervisors hold an input. Returns whether a submission waited for that.
     fn arrived(&mut self, hash: Hash) -> bool {
         let mut waited = false;
         for submit in &mut self.0 {
@@ -82,15 +83,15 @@ impl Submissions {
         waited
     }
 
-    /// Takes out those of which `out` holds.
+    /// Removes and returns the submissions that `out` selects.
     pub fn take(&mut self, mut out: impl FnMut(&Submission) -> bool) -> Vec<Submission> {
         self.0.extract_if(.., |submit| out(submit)).collect()
     }
 }
 
 impl Leadership<'_> {
-    /// Takes up a submission that may be made. The own store holds the inputs in `held`, put there from within this
-    /// process. From here on until it is accepted or refused, its inputs are kept.
+    /// Starts a submission that is allowed. `held` are inputs that this process has put into the own store. The
+    /// inputs are kept until the submission is accepted or refused.
     pub(crate) fn begin_submission(
         &mut self,
         requester: Requester,
@@ -122,7 +123,7 @@ impl Leadership<'_> {
             }
         };
         for hash in &missing {
-            // What was tried with clients before says nothing about this one.
+            // Failures to fetch it from other clients do not count for this one.
             let afresh = BlobEvent::Own(CopyEvent::Afresh);
             self.leader.blobs.transition(*hash, afresh);
         }
@@ -134,19 +135,19 @@ impl Leadership<'_> {
         });
     }
 
-    /// As many supervisors hold an input as are to.
+    /// Accepts the submissions for which this was the last input that too few supervisors held.
     pub(super) fn input_arrived(&mut self, hash: Hash) {
         if self.leader.submissions.arrived(hash) {
             self.accept_complete();
         }
     }
 
-    /// Accepts the submissions that nothing stands in the way of.
+    /// Accepts all submissions that are complete.
     pub(crate) fn accept_complete(&mut self) {
         let format = self.state.format();
         let complete = |submit: &Submission| submit.complete(format);
         for mut submit in self.leader.submissions.take(complete) {
-            // One that was held may have gone with a supervisor's disk meanwhile: it is wanted again.
+            // An input may have been lost with a supervisor's disk meanwhile.
             let inputs = submit.new.offer.input_blobs().map(|(hash, _)| hash);
             submit.missing = inputs
                 .filter(|hash| !self.view().is_replicated(*hash))
@@ -155,8 +156,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Accepts a submission that nothing stands in the way of. Of another the inputs are fetched and spread, and the
-    /// client is to show that it holds them.
+    /// Accepts a submission if it is complete. Otherwise fetches and replicates its inputs and requests proofs of
+    /// possession.
     fn accept(&mut self, submit: Submission) {
         if submit.complete(self.state.format()) {
             let NewSubmission {
@@ -206,7 +207,7 @@ impl Leadership<'_> {
         self.prove(holder);
     }
 
-    /// Refuses submissions whose inputs the client did not bring.
+    /// Refuses the submissions that `hopeless` selects, because their inputs could not be fetched.
     pub(super) fn refuse_submissions(
         &mut self,
         why: &str,

@@ -1,4 +1,4 @@
-//! Where content is, what of it is gone, and what this supervisor fetches for itself.
+//! Where blobs can be fetched, which are lost, and which ones this supervisor fetches.
 
 use crate::supervisor::durable::job::{Done, Job};
 use crate::supervisor::leader::blobs::state::{Blob, BlobEvent, CopyEvent};
@@ -11,15 +11,15 @@ use hedge_model::{FileEntry, Hash, PeerId, Source, TaskId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// After so many failed transfers the holders that were named are not believed any more: 3 s in all.
+/// Failed transfers after which the named holders count as not having the blob: about 3 s.
 pub(super) const PULL_FAILURES_MAX: u8 = 5;
-/// Until a failed transfer is repeated; doubles each time.
+/// Backoff after a failed transfer; doubles each time.
 const PULL_AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// Most peers named as holders of a group's inputs; beyond, the list costs more than the choice is worth.
+/// Maximum number of peers named as holders of a group's inputs: a longer list costs more than the choice is worth.
 const SOURCES_MAX: usize = 32;
 
 impl Leadership<'_> {
-    /// Notes that a worker holds a blob.
+    /// Records that a worker holds a blob.
     pub(crate) fn note_holder(&mut self, hash: Hash, size: Option<u64>, ix: WorkerIx) {
         let blobs = &mut self.leader.blobs;
         blobs.transition(hash, BlobEvent::HeldBy(ix));
@@ -28,7 +28,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Notes the blobs that a task left at a worker.
+    /// Records the outputs of a task, and the worker that holds them.
     pub(crate) fn note_outputs(
         &mut self,
         task: TaskId,
@@ -43,7 +43,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// A worker has been gone for longer than its content is counted on.
+    /// Reruns tasks whose outputs are lost with a worker that has been gone for `content_grace`.
     pub(crate) fn forget_gone_holder(&mut self, ix: WorkerIx) {
         if self.leader.pool[ix].state().reachable() {
             return;
@@ -52,7 +52,8 @@ impl Leadership<'_> {
         self.rerun_where_lost(held);
     }
 
-    /// Holders that did not come since this leader began are not waited for any more.
+    /// Reruns tasks whose outputs are lost because no holder connected within `content_grace` after this leader
+    /// began.
     pub(crate) fn forget_absent_holders(&mut self) {
         let all: Vec<Hash> = self.leader.blobs.iter().map(|(hash, _)| hash).collect();
         self.rerun_where_lost(all);
@@ -61,7 +62,7 @@ impl Leadership<'_> {
         leader.fit.recheck(leader.ready.lanes());
     }
 
-    /// A worker holds content that this supervisor wants to keep and has not: it is fetched.
+    /// Fetches a retained blob that the own store lacks, because a worker holds it.
     pub(crate) fn fetch_kept(&mut self, hash: Hash) {
         let blob = self.leader.blobs.get(hash);
         if blob.is_some_and(|blob| blob.is_retained() && !blob.is_here()) {
@@ -69,7 +70,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Of these contents, those that a job needs and nobody has are made again.
+    /// Reruns the producers of those of these blobs that a job needs and that are lost.
     pub(crate) fn rerun_where_lost(&mut self, hashes: impl IntoIterator<Item = Hash>) {
         for hash in hashes {
             if self.view().needed_now(hash) {
@@ -78,7 +79,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Where content is gone for good, the tasks that made it must run again.
+    /// Reruns the tasks that produced a blob if it is lost for good.
     pub(crate) fn rerun_if_lost(&mut self, hash: Hash) {
         if !self.view().beyond_recovery(hash) {
             return;
@@ -93,7 +94,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Where a part of what a task left is gone for good, it must run again.
+    /// Reruns a task if one of its outputs is lost for good.
     pub(crate) fn rerun_if_outputs_lost(&mut self, task: TaskId) {
         let done = self.state.task(task).and_then(|known| known.done());
         let mut left = done.into_iter().flat_map(|done| done.blobs());
@@ -118,7 +119,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Offers groups again that lacked content, after somebody who may hold it came.
+    /// Offers groups again whose inputs were unreachable, after a possible holder has connected.
     pub(crate) fn retry_blocked_groups(&mut self) {
         for (job, group) in self.leader.blocked.take_without_inputs() {
             self.refresh_offers(job, group as usize);
@@ -126,18 +127,18 @@ impl Leadership<'_> {
         self.retry_blocked_tasks();
     }
 
-    /// Fetches a blob into the own store, unless it is there or on its way.
+    /// Fetches a blob into the own store, unless it is there or being fetched.
     pub(crate) fn fetch(&mut self, hash: Hash) {
         self.request_fetch(hash, CopyEvent::Wanted);
     }
 
-    /// A failed transfer is tried again, if it is still wanted.
+    /// Retries a failed transfer, if it is still wanted.
     pub(crate) fn retry_fetch(&mut self, hash: Hash) {
         self.request_fetch(hash, CopyEvent::Due);
     }
 
-    /// A worker could not fetch this from anybody it was told of: if it is fetched into the own store, all
-    /// is well, else nobody has it.
+    /// Handles a blob that a worker could not fetch from any named holder. Fetches it into the own store to find out
+    /// whether the holders have it.
     pub(crate) fn distrust(&mut self, hash: Hash) {
         let leader = &mut *self.leader;
         leader.jobs.drop_bodies(|ready| ready.blobs.contains(&hash));
@@ -147,7 +148,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Has a blob that is known and not here asked for, where `event` wants that now and somebody may have it.
+    /// Requests a transfer of a known blob that the own store lacks, if `event` leads to that. If no holder is known,
+    /// fails what waits for the blob.
     fn request_fetch(&mut self, hash: Hash, event: CopyEvent) {
         let known = self.leader.blobs.get(hash);
         let Some(blob) = known.filter(|blob| !blob.is_here()) else {
@@ -155,7 +157,7 @@ impl Leadership<'_> {
         };
         let (size, asked) = (blob.size(), blob.is_fetching());
         let me = self.config.me.peer;
-        // The last submitter is likeliest to be still there.
+        // The newest submitter is the most likely one to be still connected.
         let clients = self.leader.submissions.lacking(hash).rev();
         let clients = clients
             .take(SOURCES_MAX)
@@ -181,6 +183,8 @@ impl Leadership<'_> {
         }
     }
 
+    /// Handles the end of a transfer into the own store: `result` is the peer that sent all of the blob, or the
+    /// failure.
     pub(crate) fn on_fetched(&mut self, hash: Hash, result: Result<Option<PeerId>, FetchFailure>) {
         let failure = match result {
             Ok(sender) => return self.on_arrived(hash, sender),
@@ -194,7 +198,7 @@ impl Leadership<'_> {
         let again = self.now + again_after(failures);
         let failed = |fault| BlobEvent::Own(CopyEvent::Failed { fault });
         if !blob.in_use() {
-            // Nobody wants it any more.
+            // It is not needed any more.
             blobs.transition(hash, BlobEvent::Own(CopyEvent::GivenUp));
             return;
         }
@@ -220,7 +224,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// A blob is in the own store; `sender` has sent all of it.
+    /// Handles a blob that arrived in the own store; `sender` sent all of it.
     fn on_arrived(&mut self, hash: Hash, sender: Option<PeerId>) {
         let arrived = BlobEvent::Own(CopyEvent::Arrived);
         self.leader.blobs.transition(hash, arrived);
@@ -232,14 +236,14 @@ impl Leadership<'_> {
         self.drop_unused([hash]);
     }
 
-    /// Nobody gave a blob that they were thought to hold: those who are there do not hold it. Others may
-    /// still return with it.
+    /// Removes the reachable workers as holders of a blob that none of them provided. Other holders may still return
+    /// with it.
     fn distrust_holders(&mut self, hash: Hash) {
         let leader = &mut *self.leader;
         let holders = leader.blobs.get(hash).map(|blob| blob.workers().to_vec());
         let mut there = holders.unwrap_or_default();
         there.retain(|ix| leader.pool[*ix].state().reachable());
-        // Makers are named by the blob, which may be forgotten with its last holder.
+        // The blob names its producers, and it may be removed with its last holder.
         let liars = self.view().makers_among(hash, &there);
         for ix in &there {
             let leader = &mut *self.leader;
@@ -255,7 +259,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Fetches what jobs still want of their results, from workers that came.
+    /// Fetches results and checkpoints that jobs still await, after a worker has connected.
     pub(crate) fn fetch_wanted(&mut self) {
         let jobs = self.leader.jobs.iter();
         let wanted: Vec<Hash> = jobs
@@ -265,7 +269,7 @@ impl Leadership<'_> {
         self.fetch_checkpoints();
     }
 
-    /// As many supervisors hold some content as are to.
+    /// Handles that enough supervisors hold a blob: continues what waited for it.
     pub(crate) fn on_blob_available(&mut self, hash: Hash) {
         self.input_arrived(hash);
         self.checkpoint_arrived(hash);
@@ -277,7 +281,7 @@ impl Leadership<'_> {
 }
 
 impl LeaderView<'_> {
-    /// Whether somebody who is there holds this content.
+    /// Returns whether a blob is in the own store or a connected peer holds it.
     pub(crate) fn within_reach(&self, hash: Hash) -> bool {
         let leader = self.leader;
         leader.blobs.get(hash).is_some_and(|blob| {
@@ -287,7 +291,7 @@ impl LeaderView<'_> {
         })
     }
 
-    /// Whether nobody holds this content who is there or may yet return.
+    /// Returns whether no peer that is connected or may return holds a blob.
     fn beyond_recovery(&self, hash: Hash) -> bool {
         let leader = self.leader;
         let grace = self.config.content_grace;
@@ -299,8 +303,8 @@ impl LeaderView<'_> {
         })
     }
 
-    /// Peers that a client asks for `blobs`: this supervisor and others that hold them, workers, then the supervisors
-    /// that may have them by the time they are asked.
+    /// Returns the peers that a client asks for `blobs`: this supervisor, other supervisors that hold them, workers,
+    /// then supervisors that may hold them by then.
     pub(crate) fn sources_for_clients(&self, blobs: &[Hash]) -> Vec<Source> {
         let me = &self.config.me;
         let supervisors = self.peers.supervisors(&self.config.me);
@@ -318,7 +322,8 @@ impl LeaderView<'_> {
         all
     }
 
-    /// Peers that hold any of `blobs`: workers first, this supervisor last, so that data goes directly.
+    /// Returns peers that hold any of `blobs`: workers first and this supervisor last, so that data flows directly
+    /// between workers.
     pub(crate) fn sources(&self, blobs: &[Hash]) -> Vec<Source> {
         let leader = self.leader;
         let mut workers = BTreeSet::<WorkerIx>::new();
@@ -355,7 +360,7 @@ impl LeaderView<'_> {
         sources
     }
 
-    /// Whether a job cannot go on without this content.
+    /// Returns whether a job cannot continue without a blob.
     fn needed_now(&self, hash: Hash) -> bool {
         let Some(blob) = self.leader.blobs.get(hash) else {
             return false;
@@ -364,7 +369,7 @@ impl LeaderView<'_> {
         producers.any(|task| self.outputs_needed(*task))
     }
 
-    /// Whether the outputs of a task are results, or inputs of a task that neither is done nor runs already.
+    /// Returns whether the outputs of a task are results, or inputs of an undecided task that does not run yet.
     fn outputs_needed(&self, task: TaskId) -> bool {
         let Some(job) = self.state.jobs.get(&task.job) else {
             return false;
@@ -401,12 +406,12 @@ impl LeaderView<'_> {
     }
 }
 
-/// Until what failed so many times is tried again.
+/// Returns the backoff after this many failures.
 pub(super) fn again_after(failures: u8) -> Duration {
     PULL_AGAIN_AFTER * 2u32.pow(u32::from(failures.max(1)) - 1)
 }
 
-/// The tasks whose outputs are results of the job, with their numbers, see [`Job::keeps`].
+/// Tasks whose outputs are results of the job, with their numbers, see [`Job::keeps`].
 pub(crate) fn result_tasks(job: &Job) -> impl Iterator<Item = (u32, Option<&Done>)> {
     let groups = (0..job.spec.groups().len()).filter(|group| job.is_result(*group));
     groups
@@ -415,14 +420,14 @@ pub(crate) fn result_tasks(job: &Job) -> impl Iterator<Item = (u32, Option<&Done
         .map(|(number, task)| (number, task.done()))
 }
 
-/// The content that those tasks left, by hash, with sizes in bytes.
+/// The blobs that those tasks produced, with sizes in bytes.
 pub(crate) fn result_content(job: &Job) -> impl Iterator<Item = (Hash, u64)> + '_ {
     result_tasks(job)
         .filter_map(|(_, done)| done)
         .flat_map(Done::blobs)
 }
 
-/// The files of those tasks.
+/// The files that those tasks produced.
 pub(crate) fn result_files(job: &Job) -> impl Iterator<Item = &FileEntry> {
     let done = result_tasks(job).filter_map(|(_, done)| done);
     done.flat_map(|done| done.outputs.iter())

@@ -263,11 +263,12 @@ impl Leadership<'_> {
         let Some(job) = self.state.jobs.get(&id) else {
             return;
         };
-        let all = job.active() && job.threshold_met_with(coming);
-        if !all && self.view().is_stuck(id) {
+        let enough = job.active() && job.threshold_met_with(coming);
+        if !enough && self.view().is_stuck(id) {
             return self.fail_for_tasks(id);
         }
-        let ready = |job: &ActiveJob| all && !job.is_ending() && job.awaited_results().is_empty();
+        let ready =
+            |job: &ActiveJob| enough && !job.is_ending() && job.awaited_results().is_empty();
         if !self.leader.jobs.get(id).is_some_and(ready) {
             return;
         }

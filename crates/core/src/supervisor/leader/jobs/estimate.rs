@@ -71,7 +71,7 @@ impl LeaderView<'_> {
         if pool <= 0.0 {
             return None;
         }
-        let (mut way, mut work) = (0.0_f64, 0.0);
+        let (mut path_s, mut work) = (0.0_f64, 0.0);
         let mut begun = vec![0_u32; groups.len()];
         for (task, known) in self.undecided_tasks(id, job) {
             let group = job.spec.group_of(task.number);
@@ -90,7 +90,7 @@ impl LeaderView<'_> {
                 }
             });
             if let Some(left) = left.reduce(f64::min) {
-                way = way.max(left + b_levels[group]);
+                path_s = path_s.max(left + b_levels[group]);
                 work += left;
                 begun[group] += 1;
             }
@@ -98,11 +98,11 @@ impl LeaderView<'_> {
         for (group, begun) in begun.into_iter().enumerate() {
             let waiting = job.remaining_of(group).saturating_sub(begun);
             if waiting > 0 {
-                way = way.max(expected(group) + b_levels[group]);
+                path_s = path_s.max(expected(group) + b_levels[group]);
                 work += f64::from(waiting) * expected(group);
             }
         }
-        Some(way.max(work / pool))
+        Some(path_s.max(work / pool))
     }
 
     fn undecided_tasks<'a>(

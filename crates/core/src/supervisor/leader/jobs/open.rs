@@ -12,9 +12,9 @@ use std::time::Duration;
 
 /// Delay per group of the job before the critical set and the ranks are recomputed after an extension. Recomputing
 /// takes about a hundredth of it.
-const REFIND_AFTER: Duration = Duration::from_micros(50);
+const RECOMPUTE_AFTER: Duration = Duration::from_micros(50);
 /// How often the leader checks for the client of an open job within its `open_timeout`.
-const LOOKS: u32 = 10;
+const CLIENT_CHECKS: u32 = 10;
 /// A new leader gives the clients of open jobs at least this long to connect, or `open_timeout` if that is shorter.
 const RETURN_TIME: Duration = Duration::from_secs(60);
 
@@ -46,7 +46,7 @@ impl Releases {
 /// Returns when the client of an open job was last present, as far as a new leader can know.
 fn first_seen(seen: Time, timeout: Duration, now: Time) -> Time {
     // The previous leader may have heard from the client later than it recorded.
-    let late = seen + timeout / LOOKS;
+    let late = seen + timeout / CLIENT_CHECKS;
     late.max(now - timeout.saturating_sub(RETURN_TIME)).min(now)
 }
 
@@ -63,7 +63,7 @@ impl Leadership<'_> {
         let leader = &mut *self.leader;
         if let Some(active_job) = leader.jobs.get_mut(id) {
             active_job.see_client(first_seen(seen, timeout, self.now));
-            let at = self.now + timeout / LOOKS;
+            let at = self.now + timeout / CLIENT_CHECKS;
             leader.timers.set(at, Timer::Client(id));
         }
     }
@@ -95,7 +95,7 @@ impl Leadership<'_> {
             leader.blobs.add_reader(hash, size, id);
         }
         let groups = spec.groups().len();
-        let at = self.now + REFIND_AFTER * groups as u32;
+        let at = self.now + RECOMPUTE_AFTER * groups as u32;
         leader.timers.set_once(at, Timer::Recompute(id));
         (from..groups).for_each(|group| self.refresh_offers(id, group));
         self.notify_watchers_soon(id);
@@ -218,12 +218,12 @@ impl Leadership<'_> {
 
     /// Records that the client of a job is present, if `peer` is that client.
     pub(crate) fn note_client(&mut self, id: JobId, peer: PeerId) {
-        let its = self
+        let is_client = self
             .state
             .jobs
             .get(&id)
             .is_some_and(|job| job.client == peer);
-        if let Some(active_job) = self.leader.jobs.get_mut(id).filter(|_| its) {
+        if let Some(active_job) = self.leader.jobs.get_mut(id).filter(|_| is_client) {
             active_job.see_client(self.now);
         }
     }
@@ -251,7 +251,7 @@ impl Leadership<'_> {
         let seen = active_job.client_seen();
         self.leader
             .timers
-            .set(self.now + timeout / LOOKS, Timer::Client(id));
+            .set(self.now + timeout / CLIENT_CHECKS, Timer::Client(id));
         let (job, at) = (id, self.now);
         if self.now.since(seen) >= timeout {
             let by = ClosedBy::Timeout;

@@ -271,11 +271,11 @@ fn busy_worker(
     known: Option<&ActiveTask>,
 ) -> Option<(WorkerIx, Why)> {
     let need = want.shape.resources.cpus_milli.max(1);
-    let places = |ix: WorkerIx| {
+    let slots = |ix: WorkerIx| {
         let all = leader.pool[ix].info().resources.cpus_milli;
         (all / need).clamp(1, 1024)
     };
-    let per_place = (QUEUE_TIME / want.ahead?).clamp(0.0, QUEUE_MAX);
+    let per_slot = (QUEUE_TIME / want.ahead?).clamp(0.0, QUEUE_MAX);
     let queue = leader
         .pool
         .queues()
@@ -283,7 +283,7 @@ fn busy_worker(
         .take(QUEUES_TRIED_MAX)
         .find(|(queued, ix)| {
             let worker = &leader.pool[*ix];
-            f64::from(*queued) < (per_place * places(*ix) as f64).floor()
+            f64::from(*queued) < (per_slot * slots(*ix) as f64).floor()
                 && is_able(leader, want.shape, *ix)
                 && !worker.load().free().covers(&want.shape.resources)
                 && !taken(leader, want, known, *ix)

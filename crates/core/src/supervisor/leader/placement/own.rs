@@ -132,7 +132,7 @@ impl Leadership<'_> {
     /// Offers blocked tasks again whose own inputs are reachable now.
     pub(crate) fn retry_blocked_tasks(&mut self) {
         let view = self.view();
-        let fed = view.leader.blocked.without_own_inputs().filter(|task| {
+        let reachable = view.leader.blocked.without_own_inputs().filter(|task| {
             let Some(job) = view.state.jobs.get(&task.job) else {
                 return true;
             };
@@ -140,8 +140,9 @@ impl Leadership<'_> {
             let own = OwnInputs::of(job, group, task.number - job.spec.first(group));
             own.blobs.iter().all(|hash| view.within_reach(*hash))
         });
-        let fed: Vec<TaskId> = fed.collect();
-        fed.into_iter()
+        let reachable: Vec<TaskId> = reachable.collect();
+        reachable
+            .into_iter()
             .for_each(|task| self.retry_blocked_task(task));
     }
 

@@ -1,4 +1,4 @@
-//! Asks the policies: when, with what view, and what becomes of their orders.
+//! Evaluates the redundancy policies: when, with which view, and how their orders are carried out.
 
 use super::{
     CopyOrder, Policy, SHIPPED, SeenAttempt, SeenJob, SeenTask, SeenWorker, Shipped, View,
@@ -16,32 +16,32 @@ use hedge_model::{AttemptId, JobId, JobSpec, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Policies are not asked again sooner, however much happens.
+/// Minimum interval between policy evaluations.
 const GAP_MIN: Duration = Duration::from_millis(1);
-/// And for each attempt or worker they saw so much later, so that looking takes a few percent of a busy
-/// supervisor's time at most.
+/// Minimum interval per attempt or worker in the view, so that evaluations take at most a few percent of a busy
+/// supervisor's time.
 const GAP_EACH: Duration = Duration::from_micros(10);
-/// Nor sooner than this part of the time after which a policy wants to be asked again, as far as so many times as
-/// much for each attempt or worker allow: what it sees changes by little until then.
+/// The interval is also at least this part (1/10) of the time after which a policy asked to be evaluated again, up to
+/// [`GAP_EACH_MAX`] per attempt or worker: the view changes little until then.
 const GAP_SHARE: u32 = 10;
 const GAP_EACH_MAX: Duration = Duration::from_micros(100);
 
-/// When the policies are asked.
+/// When to evaluate the policies.
 #[derive(Debug, Default)]
 pub(crate) struct Evaluations {
-    /// Not before.
+    /// Earliest time of the next evaluation.
     next: Time,
-    /// Something happened since they were asked.
+    /// Whether something happened since the last evaluation.
     due: bool,
-    /// Jobs about which a policy is asked.
+    /// Jobs that a policy evaluates.
     jobs: usize,
 }
 
-/// Copies that are stopped as soon as a first attempt wants their place.
+/// Redundant attempts that are cancelled as soon as a first attempt needs their slot.
 #[derive(Debug, Default)]
 pub(crate) struct YieldingCopies {
     copies: BTreeSet<AttemptId>,
-    /// Those of them that were told to stop and have not yet.
+    /// Those that were told to stop and have not stopped yet.
     stopping: BTreeSet<AttemptId>,
 }
 
@@ -50,7 +50,7 @@ impl YieldingCopies {
         self.copies.is_empty()
     }
 
-    /// An attempt stands otherwise: whether it may still succeed, and whether its worker has it.
+    /// Updates the state of an attempt: whether it may still succeed, and whether its worker has it.
     pub fn follow(&mut self, id: AttemptId, active: bool, in_hand: bool) {
         if !self.copies.is_empty() && !active {
             self.copies.remove(&id);
@@ -62,29 +62,29 @@ impl YieldingCopies {
 }
 
 impl Evaluations {
-    /// Something happened, or `changed` says that it changes nothing.
+    /// Requests an evaluation if `changed` says that the last event may lead to other decisions.
     pub fn changed(&mut self, changed: bool) {
         self.due |= changed;
     }
 
-    /// A job begins about which a policy is asked.
+    /// Counts a job that a policy evaluates.
     pub fn job_begins(&mut self) {
         self.jobs += 1;
     }
 
-    /// Such a job ends.
+    /// Removes such a job from the count.
     pub fn job_ends(&mut self) {
         self.jobs -= 1;
     }
 
-    /// The timer that was set is due.
+    /// Requests an evaluation because the timer fired.
     pub fn timer_fired(&mut self) {
         self.due = true;
     }
 }
 
 impl Leadership<'_> {
-    /// Asks the policies for copies, if anything changed and machines are idle.
+    /// Evaluates the policies and starts the copies that they order, if something changed and workers are idle.
     pub(crate) fn evaluate_policies(&mut self) {
         let now = self.now;
         let leader = &mut *self.leader;
@@ -132,7 +132,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Carries out one order of a policy, if it can be.
+    /// Carries out one order of a policy, if it is possible.
     fn start_copy(&mut self, workers: &[WorkerIx], order: CopyOrder) {
         let task = order.task;
         let (Some(ix), Some(job)) = (
@@ -190,7 +190,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Attempts of an offer found no place: copies that yield are stopped, as many as it needs.
+    /// Cancels yielding copies, as many as an offer needs that could not be placed.
     pub(crate) fn stop_yielding_copies(&mut self, entry: Entry) {
         let leader = &mut *self.leader;
         if leader.yielding.is_empty() || entry.class == Class::Copy {
@@ -212,7 +212,7 @@ impl Leadership<'_> {
             let known = known.filter(|known| known.alive() > 1);
             let attempt = known.and_then(|known| known.attempts().iter().find(|of| of.id() == id));
             let Some(attempt) = attempt.filter(|attempt| attempt.state().alive()) else {
-                // Alone by now, it is what its task has.
+                // It is the task's only live attempt now and no longer yields.
                 leader.yielding.copies.remove(&id);
                 continue;
             };
@@ -244,16 +244,16 @@ impl Leadership<'_> {
         SHIPPED.iter().filter_map(asked).collect()
     }
 
-    fn return_policy(&mut self, asked: BorrowedPolicy) {
-        if asked.only.is_none() {
-            *self.policy = Some(asked.policy);
+    fn return_policy(&mut self, borrowed: BorrowedPolicy) {
+        if borrowed.only.is_none() {
+            *self.policy = Some(borrowed.policy);
         }
     }
 }
 
 impl<'a> LeaderView<'a> {
-    /// What a policy sees; nothing where it decides for no job that runs.
-    fn policy_view(&self, asked: &BorrowedPolicy) -> Option<View<'a>> {
+    /// Returns the view for a policy; none if no job that it decides for has running tasks.
+    fn policy_view(&self, borrowed: &BorrowedPolicy) -> Option<View<'a>> {
         let leader = self.leader;
         let attempts = leader.tasks.values().flat_map(ActiveTask::attempts);
         let running_s = attempts.filter(|attempt| attempt.state().holds());
@@ -275,7 +275,7 @@ impl<'a> LeaderView<'a> {
             let Some(inputs) = active_job.policy_inputs() else {
                 continue;
             };
-            if active_job.is_ending() || asked.only.is_some_and(|only| only != kind) {
+            if active_job.is_ending() || borrowed.only.is_some_and(|only| only != kind) {
                 continue;
             }
             if self.over_budget(id, job) {
@@ -319,8 +319,8 @@ impl<'a> LeaderView<'a> {
         })
     }
 
-    /// How much more than usual time saved is worth to a job: 1 without a deadline or where it will be met
-    /// with the confidence asked for, up to 8 the less likely that is.
+    /// Returns by which factor saved time is worth more to a job than usual: 1 without a deadline or if the required
+    /// confidence of meeting it is reached, otherwise up to 8, the higher the less likely it is met.
     fn urgency(&self, id: JobId, job: &Job) -> f64 {
         let qos = job.spec.qos();
         let Some(by) = qos.finish_by else {
@@ -328,7 +328,7 @@ impl<'a> LeaderView<'a> {
         };
         let remaining_s = (job.accepted + by).since(self.now).as_secs_f64();
         let chance = self.chance(id, job, remaining_s);
-        // Where it cannot be met any more, more copies buy nothing that was asked for.
+        // If the deadline cannot be met any more, more copies do not help.
         if chance >= qos.confidence || chance < 1e-3 {
             return 1.0;
         }
@@ -336,17 +336,17 @@ impl<'a> LeaderView<'a> {
     }
 }
 
-/// A policy, and the jobs that it is asked for: all, or those that want this redundancy.
+/// A policy, and the jobs that it decides for: all, or those with this redundancy.
 struct BorrowedPolicy {
     only: Option<Redundancy>,
     policy: Box<dyn Policy>,
 }
 
-/// Gathers a view.
+/// Builds a view.
 struct Seen<'a> {
     leader: &'a Leader,
     learned: &'a Learned,
-    /// Seconds that all attempts in hand have run.
+    /// Total time that the attempts which hold resources have run, in seconds.
     running_s: f64,
     now: Time,
     places: BTreeMap<WorkerIx, usize>,
@@ -404,7 +404,7 @@ impl Seen<'_> {
                 .collect();
             let expected = self.learned.expect(&job.spec.groups()[group]);
             let barred = known.avoid().iter().map(|ix| self.place(*ix)).collect();
-            // One that its worker's owner stopped waits for him, and no copy would.
+            // An attempt stopped by its worker's owner waits, but a copy would not.
             let waits = |attempt: &Attempt| {
                 attempt.progress().waits && !leader.pool[attempt.worker()].leaving()
             };
@@ -458,14 +458,14 @@ fn longest_path(learned: &Learned, spec: &JobSpec, inputs: &PolicyInputs) -> f64
 }
 
 impl Leader {
-    /// Lanes that are blocked may have room where copies yield.
+    /// Unblocks all lanes if there are yielding copies, whose slots they could use.
     pub fn unblock_yielding(&mut self) {
         if !self.yielding.is_empty() {
             self.ready.unblock(|_| true);
         }
     }
 
-    /// The policies are asked at `at`, or earlier.
+    /// Schedules an evaluation at `at` or earlier.
     fn evaluate_at(&mut self, at: Time) {
         self.timers.set_by(at, Timer::Evaluate);
     }

@@ -1,7 +1,8 @@
-//! When a task needs another attempt: a first one again, or a copy elsewhere. Nothing else decides on copies.
+//! Redundancy: decides when a task needs another attempt, whether a first one again or a redundant one. No other
+//! module decides on redundant attempts.
 //!
-//! Copies in advance are offered to workers before first attempts. Beyond them a [`Policy`] is asked whenever
-//! machines are idle that nothing ready can use.
+//! Copies of critical tasks that a job asks for in advance are offered to workers before first attempts. For further
+//! copies, a [`Policy`] is evaluated whenever workers are idle that no ready task can use.
 
 mod evaluation;
 mod policies;
@@ -31,7 +32,7 @@ use hedge_model::{JobId, JobSpec, TaskId};
 use std::borrow::Cow;
 
 impl Leadership<'_> {
-    /// Brings the offers for a task that had an attempt in line with what it has and what it wants.
+    /// Updates the offers for a task that had an attempt, from the attempts that it has and should have.
     pub(crate) fn update_task_offers(&mut self, task: TaskId) {
         let Some(job) = self.state.jobs.get(&task.job) else {
             return;
@@ -56,13 +57,13 @@ impl Leadership<'_> {
     }
 }
 
-/// Why the policy of a kind of redundancy wants a copy, for people.
+/// Explains to users why the policy of a kind of redundancy orders copies.
 pub(crate) fn why(redundancy: Redundancy) -> &'static str {
     shipped(redundancy).why
 }
 
 impl LeaderView<'_> {
-    /// A job's critical set as it is known now; that of an ended job is found when it is asked for.
+    /// Returns a job's critical set. For an ended job it is computed on each call.
     pub(crate) fn critical(&self, id: JobId, job: &Job) -> Cow<'_, CriticalSet> {
         match self.leader.jobs.get(id) {
             Some(active_job) => Cow::Borrowed(active_job.critical()),
@@ -70,14 +71,15 @@ impl LeaderView<'_> {
         }
     }
 
-    /// Whether a policy is asked about a job while it runs.
+    /// Returns whether a policy evaluates a job while it runs.
     pub(crate) fn watches(&self, spec: &JobSpec) -> bool {
         self.policy.is_some() || shipped(spec.qos().redundancy).asked.is_some()
     }
 
-    /// How many attempts of a task are to be active at once: `copies` for a critical one, and one more
-    /// where a worker that has it is about to leave, has its owner back or is silent, or an attempt is stalled; on
-    /// mere suspicion only where the job asks for redundancy at all.
+    /// Returns how many attempts of a task should be active at once: `copies` for a critical task that is copied in
+    /// advance, otherwise 1. One more is wanted if an attempt's worker drains or its owner keeps the attempt from
+    /// running. In jobs with redundancy, one more is also wanted if the worker is suspected or the attempt is
+    /// stalled.
     pub(crate) fn attempts_wanted(&self, task: TaskId) -> usize {
         let Some(job) = self.state.jobs.get(&task.job) else {
             return 0;
@@ -89,7 +91,7 @@ impl LeaderView<'_> {
             return 0;
         };
         let known = leader.tasks.get(&task);
-        // A copy would submit the job that is waited for once more.
+        // A copy would submit the nested job again.
         if known.is_some_and(|known| known.waits_for().is_some()) {
             return 1;
         }
@@ -102,7 +104,7 @@ impl LeaderView<'_> {
             };
         let copies = if in_advance { qos.copies as usize } else { 1 };
         let on_liveness = qos.redundancy != Redundancy::None;
-        // One that has to leave saves how far it is, and goes on elsewhere from there.
+        // Its worker saves a checkpoint, from which the task resumes elsewhere.
         let saves = job.spec.groups()[group].checkpoint.is_some();
         let one_more = known.is_some_and(|known| {
             known.attempts().iter().any(|attempt| {

@@ -1,22 +1,22 @@
-//! The chance that an execution still runs after some time.
+//! The probability that an execution still runs after some time.
 //!
-//! An execution takes its task's work at its worker's speed, times noise, and where it straggles times a factor
-//! of a truncated Pareto distribution. Both are looked at on a logarithmic scale and tabulated once.
+//! The time of an execution is its task's work divided by its worker's speed, times noise and, if it straggles, times
+//! a factor from a truncated Pareto distribution. Both are computed on a logarithmic scale and tabulated once.
 
 use super::{Beliefs, above};
 
-/// The table covers these many units of the logarithm to each side of what is expected.
+/// The table covers this much of the natural logarithm on each side of the expected time.
 const REACH: f64 = 5.0;
 const STEPS: usize = 512;
 
-/// Chances that an execution takes longer than so many times what was expected, tabulated.
+/// Tabulated probabilities that an execution takes longer than a multiple of its expected time.
 #[derive(Clone, Debug)]
 pub(crate) struct Survival {
     table: Vec<f64>,
 }
 
 impl Survival {
-    /// With noise of this standard deviation and these beliefs about straggling.
+    /// Creates the table for noise of this standard deviation and these beliefs about straggling.
     pub fn new(noise: f64, beliefs: &Beliefs) -> Self {
         let noise = noise.max(0.02);
         let factors = beliefs.factors();
@@ -33,7 +33,7 @@ impl Survival {
         Self { table }
     }
 
-    /// The chance that an execution takes longer than `ratio` times what was expected.
+    /// Returns the probability that an execution takes longer than `ratio` times its expected time.
     pub fn beyond(&self, ratio: f64) -> f64 {
         if ratio <= 0.0 {
             return 1.0;

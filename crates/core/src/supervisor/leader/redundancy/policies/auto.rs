@@ -1,18 +1,18 @@
-//! `auto`: a copy is started where what it is expected to gain for the job's end is worth what it costs.
+//! The `auto` policy: starts a copy if its expected gain for the job's completion time is worth its cost.
 //!
-//! For a running task with the chance S(t) that it is not done t seconds from now, and a copy with the chance
-//! F(t) to be done by then:
-//! - gain = ∫ from c of S(t)·F(t) dt, where c is the moment up to which other work ends anyway, less the
-//!   bottom level behind this task: time saved before it saves nothing. A second counts the more the later the
-//!   job would end, in multiples of what it takes where nothing goes wrong;
-//! - cost = ∫ S(t)·R(t) dt, where R(t) is the chance that the copy still runs at t, lost copies not counted.
+//! For a running task, S(t) is the probability that it is not done t seconds from now. For a copy, F(t) is the
+//! probability that it is done by then.
+//! - gain = ∫ from c of S(t)·F(t) dt, where c is the time at which other work of the job ends anyway, less the
+//!   bottom level behind this task: time saved before c saves nothing. A second weighs more the later the job
+//!   would end, in multiples of its time if nothing goes wrong;
+//! - cost = ∫ S(t)·R(t) dt, where R(t) is the probability that the copy still runs at t and was not lost.
 //!
-//! A task waits where a faster machine that is soon free promises more than a slower one now: it may have a few
-//! copies only, and one on a slow machine takes the place of a better one.
+//! A task waits if a faster worker that will soon be free promises more than a slower one now: a task may have
+//! only a few copies, and one on a slow worker takes the place of a better one.
 //!
-//! What copies of one task share, the error of its estimate, is told apart from what they do not: a task that
-//! takes long everywhere is not helped by another machine. So both integrals are taken for several values of
-//! the shared part, each as likely as what has been seen so far makes it.
+//! The copies of one task share the error of its estimate: a task that takes long everywhere does not gain from
+//! another worker. So both integrals are computed for several values of this shared part, weighted by their
+//! probability given what has been seen so far.
 
 use crate::supervisor::durable::learned::UNKNOWN;
 use crate::supervisor::leader::placement::deferral::remaining_s;
@@ -23,40 +23,40 @@ use hedge_model::JobSpec;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Tasks looked at closely in one decision.
+/// Tasks that are evaluated in detail in one decision.
 const CANDIDATES_MAX: usize = 48;
-/// Points at which the integrals are taken.
+/// Points at which the integrals are evaluated.
 const POINTS: usize = 36;
-/// Values of the shared part with their chances: three points that give a normal distribution's moments.
+/// Values of the shared part with their probabilities: three points that have a normal distribution's moments.
 const SHARED: [(f64, f64); 3] = [
     (-1.732_050_8, 1.0 / 6.0),
     (0.0, 2.0 / 3.0),
     (1.732_050_8, 1.0 / 6.0),
 ];
 
-/// Busy machines that a task may wait for.
-const COMING_MAX: usize = 8;
-/// Copies of a task differ by no more than this (standard deviation of the logarithm), however little is known of
-/// the task: what machines are off by.
+/// Busy workers that a task may wait for.
+const SOON_FREE_MAX: usize = 8;
+/// Maximum difference between copies of a task, however little is known of the task: the variation between machines.
+/// A standard deviation of the logarithm.
 const OWN_MAX: f64 = 0.2;
-/// A machine is worth waiting for if it is so many times as fast.
+/// A worker is worth waiting for if it is at least this many times as fast.
 const FASTER: f64 = 1.05;
-/// Bounds of how much more or less the time of a late job, or one that is well in time, counts.
+/// Bounds of the factor by which the time of a late job counts more, or that of an early one less.
 const LATENESS: (f64, f64) = (0.5, 4.0);
 
-/// How `auto` weighs.
+/// Parameters of `auto`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AutoSettings {
-    /// A copy is started where gain ÷ cost exceeds this; see docs/evaluation.md for how it was found.
+    /// A copy is started if gain ÷ cost exceeds this; see docs/evaluation.md for how it was found.
     pub price: f64,
-    /// Attempts of one task at once: a third mattered in the calibration, a fourth did not.
+    /// Maximum number of attempts of one task at once: a third mattered in the calibration, a fourth did not.
     pub attempts_max: usize,
-    /// Of the variance of a task's time around what was expected, the part that its copies share.
+    /// The part of the variance of a task's time that its copies share.
     pub shared: f64,
-    /// A task waits for a faster machine that is soon free where a copy there, less its price, is expected to
-    /// gain so many times as much as one now.
+    /// A task waits for a faster worker that will soon be free if a copy there is expected to gain this many times as
+    /// much, less its price, as a copy now.
     pub patience: f64,
-    /// Gains below this, in seconds, are not worth the start of a process.
+    /// Minimum gain in seconds: less is not worth starting a process.
     pub gain_min_s: f64,
 }
 
@@ -72,14 +72,14 @@ impl Default for AutoSettings {
     }
 }
 
-/// The policy.
+/// The `auto` policy.
 #[derive(Clone, Debug, Default)]
 pub struct Auto {
     settings: AutoSettings,
 }
 
 impl Auto {
-    /// With these settings.
+    /// Creates the policy with these settings.
     pub fn new(settings: AutoSettings) -> Self {
         Self { settings }
     }
@@ -96,7 +96,7 @@ impl Policy for Auto {
         let mut open = Vec::new();
         for (at, job) in view.jobs.iter().enumerate() {
             let paths = Paths::new(view, job);
-            for task in nominees(view, job, &paths) {
+            for task in candidates(view, job, &paths) {
                 open.push(Candidate {
                     job: at,
                     task,
@@ -109,10 +109,10 @@ impl Policy for Auto {
                 again = Some(again.map_or(soon, |known: f64| known.min(soon)));
             }
         }
-        let mut coming = coming(view);
+        let mut soon_free = soon_free(view);
         loop {
             for candidate in open.iter_mut().filter(|one| one.offer.is_none()) {
-                candidate.offer = weigh.offer(candidate, &idle, &mut coming);
+                candidate.offer = weigh.offer(candidate, &idle, &mut soon_free);
             }
             open.retain(|candidate| candidate.offer.is_some());
             let offers = open.iter().enumerate();
@@ -136,7 +136,7 @@ impl Policy for Auto {
             });
             chosen.copies.push(worker);
             idle.retain(|other| *other != worker);
-            // Who wanted the same machine looks for another.
+            // Candidates for the same worker look for another.
             for one in &mut open {
                 one.offer = one.offer.filter(|offer| offer.worker != worker);
             }
@@ -153,13 +153,13 @@ impl Policy for Auto {
 struct Candidate {
     job: usize,
     task: usize,
-    /// When the job would end but for this task, seconds from now.
+    /// When the job would end without this task, in seconds from now.
     horizon: f64,
-    /// Seconds that the job takes where nothing goes wrong.
+    /// Time that the job takes if nothing goes wrong, in seconds.
     usual: f64,
-    /// Machines that it was given in this decision.
+    /// Workers that were chosen for it in this decision.
     copies: Vec<usize>,
-    /// What it would like best now.
+    /// Its best copy now.
     offer: Option<Offer>,
 }
 
@@ -170,18 +170,18 @@ struct Offer {
     worth: f64,
 }
 
-/// A busy machine that is expected to be free soon.
-struct Coming {
+/// A busy worker that is expected to be free soon.
+struct SoonFree {
     worker: usize,
-    /// Seconds from now.
+    /// When it is free, in seconds from now.
     after: f64,
-    /// Whether a task waits for it rather than take a slower machine now.
+    /// Whether a task waits for it instead of getting a slower worker now.
     taken: bool,
 }
 
-/// Busy machines by when they are expected to be free, the first few. One that runs a task for much longer
-/// than expected counts as never free.
-fn coming(view: &View<'_>) -> Vec<Coming> {
+/// Returns the busy workers that are expected to be free first. A worker that runs an overdue task counts as never
+/// free.
+fn soon_free(view: &View<'_>) -> Vec<SoonFree> {
     let mut free: BTreeMap<usize, f64> = BTreeMap::new();
     for task in view.jobs.iter().flat_map(|job| &job.running) {
         for attempt in &task.attempts {
@@ -191,24 +191,24 @@ fn coming(view: &View<'_>) -> Vec<Coming> {
             *known = known.max(left);
         }
     }
-    let mut all: Vec<Coming> = free
+    let mut all: Vec<SoonFree> = free
         .into_iter()
         .filter(|(worker, after)| {
             let seen = &view.workers[*worker];
             after.is_finite() && seen.free_milli == 0 && !seen.suspected
         })
-        .map(|(worker, after)| Coming {
+        .map(|(worker, after)| SoonFree {
             worker,
             after,
             taken: false,
         })
         .collect();
     all.sort_by(|a, b| a.after.total_cmp(&b.after).then(a.worker.cmp(&b.worker)));
-    all.truncate(COMING_MAX);
+    all.truncate(SOON_FREE_MAX);
     all
 }
 
-/// The fastest idle worker that may run a copy.
+/// Returns the fastest idle worker that may run a copy.
 fn place(
     view: &View<'_>,
     job: &SeenJob<'_>,
@@ -221,17 +221,17 @@ fn place(
     idle.iter().find(free).copied()
 }
 
-/// What remains of a job, on paths through its running tasks, without straggling and losses.
+/// The remaining time of a job on the paths through its running tasks, without straggling and losses.
 struct Paths {
-    /// For each running task the seconds until the job's end through it.
+    /// For each running task, the seconds until the job's end on the path through it.
     nominal: Vec<f64>,
-    /// The largest of these, where, and the next.
+    /// The longest of these, with its task, and the second longest.
     longest: (f64, usize),
     second: f64,
-    /// Remaining work over the pool's speed.
+    /// Remaining work divided by the pool's speed, in seconds.
     work: f64,
-    /// Seconds that the whole job takes where nothing goes wrong: its longest path on the fastest machine, or
-    /// all its work over the pool's speed.
+    /// Time that the whole job takes if nothing goes wrong, in seconds: its critical path on the fastest worker, or
+    /// all its work divided by the pool's speed, whichever is longer.
     usual: f64,
 }
 
@@ -273,7 +273,7 @@ impl Paths {
         }
     }
 
-    /// When the job would end but for this task.
+    /// Returns when the job would end without this task, in seconds from now.
     fn horizon_without(&self, task: usize) -> f64 {
         let others = if self.longest.1 == task {
             self.second
@@ -284,8 +284,8 @@ impl Paths {
     }
 }
 
-/// The tasks that are worth a closer look: those that end last, and those most overdue.
-fn nominees(view: &View<'_>, job: &SeenJob<'_>, paths: &Paths) -> Vec<usize> {
+/// Returns the tasks to evaluate in detail: those on the longest paths, and those most overdue.
+fn candidates(view: &View<'_>, job: &SeenJob<'_>, paths: &Paths) -> Vec<usize> {
     let mut all: Vec<usize> = (0..job.running.len()).collect();
     if all.len() <= CANDIDATES_MAX {
         return all;
@@ -316,33 +316,33 @@ struct Weigh<'a> {
     view: &'a View<'a>,
     settings: AutoSettings,
     fast: f64,
-    /// By the standard deviation of what is not shared, in hundredths.
+    /// By the standard deviation of the part that is not shared, in hundredths.
     tables: BTreeMap<u32, Survival>,
 }
 
-/// From when on time saved counts, and how much.
+/// From when saved time counts, and how much.
 struct Late {
     /// Seconds until the copy starts.
     delay: f64,
-    /// Seconds from now up to which other work ends anyway.
+    /// When other work of the job ends anyway, in seconds from now.
     from: f64,
-    /// Seconds that the job has taken by now and will take after this task.
+    /// Seconds that the job has taken so far and will take after this task.
     ends: f64,
-    /// Seconds that it takes where nothing goes wrong, as far as that can be told.
+    /// Time that the job takes if nothing goes wrong, in seconds; none if it is too uncertain.
     usual: Option<f64>,
 }
 
 impl Late {
-    /// How much a second counts that is saved `at` seconds from now: the later the job, the more.
+    /// Returns the weight of a second that is saved `at` seconds from now: the later the job, the higher.
     fn weight(&self, at: f64) -> f64 {
         let late = |usual: f64| ((self.ends + at) / usual).clamp(LATENESS.0, LATENESS.1);
         self.usual.map_or(1.0, late)
     }
 }
 
-/// One attempt, or a copy to be, as the integrals need it.
+/// An attempt or an intended copy, as the integrals need it.
 struct Course {
-    /// Seconds it takes if nothing goes wrong and the task takes what is expected.
+    /// Seconds that it takes if nothing goes wrong and the estimate is right.
     nominal: f64,
     elapsed: f64,
     loss: f64,
@@ -358,13 +358,13 @@ impl<'a> Weigh<'a> {
         }
     }
 
-    /// The copy of a task that is worth most now; none where none is worth its price, or where waiting for a
-    /// faster machine is better.
+    /// Returns the most valuable copy of a task now; none if none is worth its price, or if it is better to wait for
+    /// a faster worker.
     fn offer(
         &mut self,
         candidate: &Candidate,
         idle: &[usize],
-        coming: &mut [Coming],
+        soon_free: &mut [SoonFree],
     ) -> Option<Offer> {
         let job = &self.view.jobs[candidate.job];
         let task = &job.running[candidate.task];
@@ -373,15 +373,15 @@ impl<'a> Weigh<'a> {
         }
         let worker = place(self.view, job, candidate.task, &candidate.copies, idle)?;
         let price = self.settings.price;
-        let (gain, cost) = self.scales(candidate, worker, 0.0);
+        let (gain, cost) = self.gain_and_cost(candidate, worker, 0.0);
         let worth = job.urgency * gain / cost;
-        // Where a copy costs nothing, it gains nothing either, and this is no number.
+        // A copy without cost has no gain either, and the quotient is not a number.
         if worth.is_nan() || worth <= price {
             return None;
         }
         let net = job.urgency * gain - price * cost;
         let speed = self.view.workers[worker].speed;
-        for soon in coming.iter_mut().filter(|soon| !soon.taken) {
+        for soon in soon_free.iter_mut().filter(|soon| !soon.taken) {
             let runs_it = task
                 .attempts
                 .iter()
@@ -389,7 +389,7 @@ impl<'a> Weigh<'a> {
             if runs_it || self.view.workers[soon.worker].speed < speed * FASTER {
                 continue;
             }
-            let (gain, cost) = self.scales(candidate, soon.worker, soon.after);
+            let (gain, cost) = self.gain_and_cost(candidate, soon.worker, soon.after);
             if job.urgency * gain - price * cost > net * self.settings.patience {
                 soon.taken = true;
                 return None;
@@ -398,8 +398,8 @@ impl<'a> Weigh<'a> {
         Some(Offer { worker, worth })
     }
 
-    /// Gain and cost of one more copy of a task, started on `worker` in `delay` seconds.
-    fn scales(&mut self, candidate: &Candidate, worker: usize, delay: f64) -> (f64, f64) {
+    /// Returns the gain and the cost of one more copy of a task that starts on `worker` in `delay` seconds.
+    fn gain_and_cost(&mut self, candidate: &Candidate, worker: usize, delay: f64) -> (f64, f64) {
         let job = &self.view.jobs[candidate.job];
         let task = &job.running[candidate.task];
         let noise = (task.spread * (1.0 - self.settings.shared).sqrt()).min(OWN_MAX);
@@ -451,7 +451,7 @@ impl<'a> Weigh<'a> {
     }
 }
 
-/// How likely each value of the shared part is, given that the attempts still run.
+/// Returns the probability of each value of the shared part, given that the attempts still run.
 fn posterior(table: &Survival, running: &[Course], shared: f64) -> [f64; SHARED.len()] {
     let mut weights = SHARED.map(|(value, chance)| {
         let longer = (value * shared).exp();
@@ -467,7 +467,7 @@ fn posterior(table: &Survival, running: &[Course], shared: f64) -> [f64; SHARED.
     weights
 }
 
-/// The integrals of gain and cost where the task takes `longer` times what is expected.
+/// Returns the integrals of gain and cost if the task takes `longer` times the expected time.
 fn integrate(
     table: &Survival,
     running: &[Course],
@@ -476,7 +476,7 @@ fn integrate(
     late: &Late,
 ) -> (f64, f64) {
     let expected = copy.nominal * longer;
-    // Beyond this a fresh copy is done but for the rarest straggling.
+    // By then a new copy is done, except in rare cases of straggling.
     let until = late.delay + expected * 8.0;
     let still: Vec<f64> = running
         .iter()
@@ -491,7 +491,7 @@ fn integrate(
     let mut copy_before = 1.0;
     let mut before = 0.0;
     for point in 1..=POINTS {
-        // Denser near the beginning: points lie on a parabola.
+        // The points lie on a parabola, denser near the beginning.
         let share = point as f64 / POINTS as f64;
         let t = until * share * share;
         let (middle, width) = ((before + t) / 2.0, t - before);
@@ -501,7 +501,8 @@ fn integrate(
             let nominal = course.nominal * longer;
             let runs = table.beyond((course.elapsed + middle) / nominal) / still;
             let kept = (-course.loss * middle).exp();
-            // One that was lost is begun again, and is taken to be done a usual time after half the way.
+            // A lost attempt runs again. It counts as lost halfway, so its repetition ends after 1.5 times the
+            // expected time.
             let again = if middle < nominal * 1.5 { 1.0 } else { 0.0 };
             open *= (runs * kept + (1.0 - kept) * again).min(1.0);
         }
@@ -511,7 +512,7 @@ fn integrate(
         }
         let kept = (-copy.loss * own).exp();
         let runs = table.beyond(own / expected);
-        // What was lost while it still ran is never done.
+        // A copy that was lost while it still ran is never done.
         lost_copy += copy.loss * width * copy_before;
         copy_before = runs * kept;
         let done = (1.0 - runs * kept - lost_copy).max(0.0);
@@ -520,6 +521,6 @@ fn integrate(
         }
         cost += open * runs * kept * width;
     }
-    // Who still runs then runs on for long: stragglers, while the copy is done.
+    // The time beyond `until` is left out: only stragglers still run then, and the copy is done.
     (gain, cost)
 }

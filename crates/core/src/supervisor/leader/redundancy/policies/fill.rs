@@ -1,24 +1,24 @@
-//! `fill`: idle machines are given copies until all of them have an attempt, most critical tasks first. Such
-//! copies end the instant a first attempt wants their place, so they cost other work nothing.
+//! The `fill` policy: idle workers get copies until all of them have an attempt, those of the most critical tasks
+//! first. These copies are cancelled as soon as a first attempt needs their slot, so they cost other work nothing.
 
 use crate::supervisor::leader::redundancy::{CopyOrder, Policy, View};
 use std::time::Duration;
 
-/// Attempts of one task at once.
+/// Maximum number of attempts of one task at once.
 const ATTEMPTS_MAX: usize = 64;
 
-/// The policy.
+/// The `fill` policy.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fill;
 
 impl Policy for Fill {
     fn decide(&mut self, view: &View<'_>, orders: &mut Vec<CopyOrder>) -> Option<Duration> {
-        // Tasks by how many attempts they have, then critical ones, then those of the highest bottom level.
+        // Tasks by number of attempts, then critical ones, then those with the highest bottom level.
         let mut turns: Vec<(usize, bool, f64, usize, usize)> = Vec::new();
         for (at, job) in view.jobs.iter().enumerate() {
             for (number, task) in job.running.iter().enumerate() {
-                let way = task.work_s + task.tail_s;
-                turns.push((task.attempts.len(), !task.critical, -way, at, number));
+                let path_s = task.work_s + task.tail_s;
+                turns.push((task.attempts.len(), !task.critical, -path_s, at, number));
             }
         }
         let order = |a: &(usize, bool, f64, usize, usize), b: &(usize, bool, f64, usize, usize)| {
@@ -36,7 +36,7 @@ impl Policy for Fill {
         let fewest = turns.first().map_or(0, |first| first.0);
         for round in fewest..ATTEMPTS_MAX {
             let before = orders.len();
-            for (attempts, _, way, job, task) in &turns {
+            for (attempts, _, negated_path_s, job, task) in &turns {
                 if *attempts > round || idle.is_empty() {
                     break;
                 }
@@ -49,7 +49,7 @@ impl Policy for Fill {
                     task: running.id,
                     worker: idle.remove(at),
                     yields: true,
-                    worth: -way,
+                    worth: -negated_path_s,
                 });
             }
             if idle.is_empty() || orders.len() == before {

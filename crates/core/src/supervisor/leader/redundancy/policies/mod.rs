@@ -15,15 +15,15 @@ use hedge_model::spec::Redundancy;
 /// How one kind of redundancy is decided.
 pub(crate) struct Shipped {
     pub redundancy: Redundancy,
-    /// Whether critical tasks of a group get their copies before any task is slow.
+    /// Whether critical tasks of a group get copies before any task is slow.
     pub in_advance: fn(&JobSpec, usize) -> bool,
-    /// Makes the policy that is asked while a job runs; none where nothing more is decided then.
+    /// Creates the policy that is evaluated while a job runs; none if nothing is decided then.
     pub asked: Option<fn() -> Box<dyn Policy>>,
-    /// Why that policy wants a copy, for people.
+    /// Explains to users why that policy orders copies.
     pub why: &'static str,
 }
 
-/// Every kind of redundancy, in the order in which the policies are asked: what fills the rest comes last.
+/// Every kind of redundancy, in the order of their evaluation; the one that fills idle workers is last.
 pub(crate) const SHIPPED: [Shipped; Redundancy::WORDS.len()] = [
     Shipped {
         redundancy: Redundancy::None,
@@ -57,7 +57,7 @@ pub(crate) const SHIPPED: [Shipped; Redundancy::WORDS.len()] = [
     },
 ];
 
-/// How this kind of redundancy is decided.
+/// Returns how this kind of redundancy is decided.
 pub(crate) fn shipped(redundancy: Redundancy) -> &'static Shipped {
     let found = SHIPPED.iter().find(|one| one.redundancy == redundancy);
     found.unwrap_or(&SHIPPED[0])

@@ -1,17 +1,17 @@
-//! `speculate`: a task that takes much longer than its siblings took gets one copy, by the rule of Apache
-//! Spark 4 (`spark.speculation`). It never copies a task without siblings.
+//! The `speculate` policy: a task that takes much longer than its siblings did gets one copy, by the rule of Apache
+//! Spark 4 (`spark.speculation`). A task without siblings is never copied.
 
 use crate::supervisor::leader::redundancy::{CopyOrder, Policy, View};
 use std::time::Duration;
 
-/// The share of a kind that must be done: Spark 4's `spark.speculation.quantile`.
+/// Fraction of a kind that must be done: Spark 4's `spark.speculation.quantile`.
 const QUANTILE: f64 = 0.9;
-/// Times the median: Spark 4's `spark.speculation.multiplier`.
+/// Multiple of the median: Spark 4's `spark.speculation.multiplier`.
 const MULTIPLIER: f64 = 3.0;
-/// Seconds below which nothing is copied: Spark 4's `spark.speculation.minTaskRuntime`.
+/// Running time in seconds below which nothing is copied: Spark 4's `spark.speculation.minTaskRuntime`.
 const TIME_MIN: f64 = 0.1;
 
-/// The policy.
+/// The `speculate` policy.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Speculate;
 

@@ -87,9 +87,9 @@ pub(crate) enum Timer {
     Unbar(JobId, u32, WorkerIx),
     /// Lift the recovery barrier, and count blobs as lost whose holders have not connected.
     RecoveryOver,
-    /// Give up the attempts of a worker that an earlier leader assigned and that has not connected.
+    /// Count attempts as lost that an earlier leader assigned to a worker which has not connected.
     Expected(WorkerIx),
-    /// Give up a worker that has not reconnected.
+    /// Count a worker as lost that has not reconnected.
     Returns(WorkerIx),
     /// Offer a blob to peer supervisors again.
     Replicate(Hash),

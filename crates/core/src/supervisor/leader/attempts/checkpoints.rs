@@ -25,7 +25,7 @@ const REPORT_WAITS: Duration = Duration::from_secs(60);
 /// Tracks checkpoints that are not recorded yet, and why others were not saved.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
-    coming: BTreeMap<TaskId, Coming>,
+    pending: BTreeMap<TaskId, PendingCheckpoint>,
     faults: BTreeMap<TaskId, String>,
 }
 
@@ -39,8 +39,8 @@ struct ReportedCheckpoint {
 
 /// A task's pending checkpoint.
 #[derive(Debug)]
-struct Coming {
-    offered: ReportedCheckpoint,
+struct PendingCheckpoint {
+    reported: ReportedCheckpoint,
     /// Blobs that too few supervisors hold; empty once the record is proposed.
     missing: BTreeSet<Hash>,
     /// A newer checkpoint, which is handled after this one.
@@ -57,18 +57,18 @@ impl Checkpoints {
 
     /// The blobs of a task's pending checkpoint.
     fn blobs_of(&self, task: TaskId) -> impl Iterator<Item = Hash> + '_ {
-        let coming = self.coming.get(&task).into_iter();
-        let blobs = coming.flat_map(|coming| coming.offered.checkpoint.blobs());
+        let pending = self.pending.get(&task).into_iter();
+        let blobs = pending.flat_map(|pending| pending.reported.checkpoint.blobs());
         blobs.map(|(hash, _)| hash)
     }
 
     /// Returns whether a checkpoint of an attempt is pending.
     fn has_pending(&self, id: AttemptId) -> bool {
-        let Some(coming) = self.coming.get(&id.task) else {
+        let Some(pending) = self.pending.get(&id.task) else {
             return false;
         };
-        let mut all = [&coming.offered].into_iter().chain(&coming.next);
-        all.any(|offered| offered.checkpoint.id.attempt == id)
+        let mut all = [&pending.reported].into_iter().chain(&pending.next);
+        all.any(|reported| reported.checkpoint.id.attempt == id)
     }
 }
 
@@ -89,18 +89,18 @@ impl Leadership<'_> {
             self.drop_unwanted(self.leader.pool[ix].peer(), &checkpoint.files);
             return self.checkpoint_fault(task, why);
         }
-        let offered = ReportedCheckpoint {
+        let reported = ReportedCheckpoint {
             worker: ix,
             made: self.now - report.age,
             checkpoint,
         };
-        if self.is_known(&offered) {
+        if self.is_known(&reported) {
             return;
         }
-        match self.leader.checkpoints.coming.get_mut(&task) {
-            None => self.take_checkpoint(offered, None),
-            Some(coming) => {
-                if let Some(before) = coming.next.replace(offered) {
+        match self.leader.checkpoints.pending.get_mut(&task) {
+            None => self.take_checkpoint(reported, None),
+            Some(pending) => {
+                if let Some(before) = pending.next.replace(reported) {
                     self.refuse(&before);
                 }
             }
@@ -109,24 +109,24 @@ impl Leadership<'_> {
 
     /// Returns whether a reported checkpoint is recorded or pending already, because the worker repeats its report.
     /// Records that the worker holds its files.
-    fn is_known(&mut self, offered: &ReportedCheckpoint) -> bool {
-        let (id, ix) = (offered.checkpoint.id, offered.worker);
+    fn is_known(&mut self, reported: &ReportedCheckpoint) -> bool {
+        let (id, ix) = (reported.checkpoint.id, reported.worker);
         let recorded = self.view().recorded_checkpoint(id.attempt.task);
         let recorded = recorded.is_some_and(|recorded| recorded.checkpoint.id == id);
-        let coming = self.leader.checkpoints.coming.get_mut(&id.attempt.task);
+        let pending = self.leader.checkpoints.pending.get_mut(&id.attempt.task);
         let mut same = recorded;
-        if let Some(coming) = coming {
-            if coming
+        if let Some(pending) = pending {
+            if pending
                 .next
                 .as_ref()
                 .is_some_and(|next| next.checkpoint.id == id)
             {
                 return true;
             }
-            same |= coming.offered.checkpoint.id == id;
+            same |= pending.reported.checkpoint.id == id;
         }
         if same {
-            for (hash, size) in offered.checkpoint.blobs() {
+            for (hash, size) in reported.checkpoint.blobs() {
                 self.note_holder(hash, Some(size), ix);
                 self.fetch(hash);
             }
@@ -135,21 +135,25 @@ impl Leadership<'_> {
     }
 
     /// Fetches and replicates a checkpoint. `report` is recorded after it.
-    fn take_checkpoint(&mut self, offered: ReportedCheckpoint, report: Option<(WorkerIx, Report)>) {
-        let task = offered.checkpoint.id.attempt.task;
-        let blobs: Vec<(Hash, u64)> = offered.checkpoint.blobs().collect();
-        self.note_outputs(task, &blobs, Some(offered.worker));
+    fn take_checkpoint(
+        &mut self,
+        reported: ReportedCheckpoint,
+        report: Option<(WorkerIx, Report)>,
+    ) {
+        let task = reported.checkpoint.id.attempt.task;
+        let blobs: Vec<(Hash, u64)> = reported.checkpoint.blobs().collect();
+        self.note_outputs(task, &blobs, Some(reported.worker));
         let all = blobs.into_iter().map(|(hash, _)| hash);
         let missing: BTreeSet<Hash> = all
             .filter(|hash| !self.view().is_replicated(*hash))
             .collect();
-        let coming = Coming {
-            offered,
+        let pending = PendingCheckpoint {
+            reported,
             missing: missing.clone(),
             next: None,
             report,
         };
-        self.leader.checkpoints.coming.insert(task, coming);
+        self.leader.checkpoints.pending.insert(task, pending);
         if missing.is_empty() {
             return self.record_checkpoint(task);
         }
@@ -160,13 +164,13 @@ impl Leadership<'_> {
     }
 
     fn record_checkpoint(&mut self, task: TaskId) {
-        let Some(coming) = self.leader.checkpoints.coming.get(&task) else {
+        let Some(pending) = self.leader.checkpoints.pending.get(&task) else {
             return;
         };
         let record = Record::Checkpointed {
-            checkpoint: coming.offered.checkpoint.clone(),
-            worker: self.leader.pool[coming.offered.worker].peer(),
-            made: coming.offered.made,
+            checkpoint: pending.reported.checkpoint.clone(),
+            worker: self.leader.pool[pending.reported.worker].peer(),
+            made: pending.reported.made,
             at: self.now,
         };
         self.append(record, None);
@@ -174,13 +178,13 @@ impl Leadership<'_> {
 
     /// Records the checkpoints for which `hash` was the last blob that too few supervisors held.
     pub(crate) fn checkpoint_arrived(&mut self, hash: Hash) {
-        if self.leader.checkpoints.coming.is_empty() {
+        if self.leader.checkpoints.pending.is_empty() {
             return;
         }
         for task in self.view().producers_of(hash) {
-            let coming = self.leader.checkpoints.coming.get_mut(&task);
-            if coming
-                .is_some_and(|coming| coming.missing.remove(&hash) && coming.missing.is_empty())
+            let pending = self.leader.checkpoints.pending.get_mut(&task);
+            if pending
+                .is_some_and(|pending| pending.missing.remove(&hash) && pending.missing.is_empty())
             {
                 self.record_checkpoint(task);
             }
@@ -190,8 +194,8 @@ impl Leadership<'_> {
     /// Gives up the pending checkpoints that need a blob which no peer provides.
     pub(crate) fn checkpoint_lost(&mut self, hash: Hash) {
         for task in self.view().producers_of(hash) {
-            let coming = self.leader.checkpoints.coming.get(&task);
-            if coming.is_some_and(|coming| coming.missing.contains(&hash)) {
+            let pending = self.leader.checkpoints.pending.get(&task);
+            if pending.is_some_and(|pending| pending.missing.contains(&hash)) {
                 self.give_up_checkpoint(task);
             }
         }
@@ -201,13 +205,13 @@ impl Leadership<'_> {
     /// of them if the worker was revoked.
     pub(crate) fn lose_checkpoints(&mut self, ix: WorkerIx) {
         let revoked = self.state.is_revoked(self.leader.pool[ix].peer());
-        let coming = self.leader.checkpoints.coming.iter();
-        let of_worker = coming.filter(|(_, coming)| coming.offered.worker == ix);
-        let here = |coming: &Coming| {
-            let mut missing = coming.missing.iter();
+        let pending = self.leader.checkpoints.pending.iter();
+        let of_worker = pending.filter(|(_, pending)| pending.reported.worker == ix);
+        let here = |pending: &PendingCheckpoint| {
+            let mut missing = pending.missing.iter();
             !revoked && missing.all(|hash| self.leader.blobs.is_here(*hash))
         };
-        let lost = of_worker.filter(|(_, coming)| !here(coming));
+        let lost = of_worker.filter(|(_, pending)| !here(pending));
         let lost: Vec<TaskId> = lost.map(|(task, _)| *task).collect();
         lost.into_iter()
             .for_each(|task| self.give_up_checkpoint(task));
@@ -215,10 +219,10 @@ impl Leadership<'_> {
 
     /// Gives up a task's pending checkpoint.
     fn give_up_checkpoint(&mut self, task: TaskId) {
-        if let Some(coming) = self.leader.checkpoints.coming.remove(&task) {
-            let blobs = coming.offered.checkpoint.blobs().map(|(hash, _)| hash);
+        if let Some(pending) = self.leader.checkpoints.pending.remove(&task) {
+            let blobs = pending.reported.checkpoint.blobs().map(|(hash, _)| hash);
             self.release_checkpoint(task, blobs.collect());
-            self.advance_checkpoints(task, coming.next, coming.report);
+            self.advance_checkpoints(task, pending.next, pending.report);
         }
     }
 
@@ -227,12 +231,12 @@ impl Leadership<'_> {
         self.leader.checkpoints.faults.remove(&task);
         let recorded = self.view().recorded_checkpoint(task);
         let recorded = recorded.map(|recorded| recorded.checkpoint.id);
-        let coming = self.leader.checkpoints.coming.get(&task);
-        let this = coming.is_some_and(|coming| recorded == Some(coming.offered.checkpoint.id));
-        let coming = this.then(|| self.leader.checkpoints.coming.remove(&task));
+        let pending = self.leader.checkpoints.pending.get(&task);
+        let this = pending.is_some_and(|pending| recorded == Some(pending.reported.checkpoint.id));
+        let pending = this.then(|| self.leader.checkpoints.pending.remove(&task));
         self.release_checkpoint(task, dropped);
-        if let Some(coming) = coming.flatten() {
-            self.advance_checkpoints(task, coming.next, coming.report);
+        if let Some(pending) = pending.flatten() {
+            self.advance_checkpoints(task, pending.next, pending.report);
         }
         self.notify_watchers_soon(task.job);
     }
@@ -266,14 +270,14 @@ impl Leadership<'_> {
     pub(crate) fn end_checkpoints(&mut self, task: TaskId, dropped: Vec<Hash>) {
         self.leader.checkpoints.faults.remove(&task);
         self.release_checkpoint(task, dropped);
-        let Some(coming) = self.leader.checkpoints.coming.remove(&task) else {
+        let Some(pending) = self.leader.checkpoints.pending.remove(&task) else {
             return;
         };
         self.leader.timers.clear(Timer::Checkpoint(task));
-        let blobs = coming.offered.checkpoint.blobs().map(|(hash, _)| hash);
+        let blobs = pending.reported.checkpoint.blobs().map(|(hash, _)| hash);
         self.release_checkpoint(task, blobs.collect());
-        coming.next.iter().for_each(|next| self.refuse(next));
-        if let Some((ix, report)) = coming.report {
+        pending.next.iter().for_each(|next| self.refuse(next));
+        if let Some((ix, report)) = pending.report {
             self.record_report(ix, report);
         }
     }
@@ -282,7 +286,7 @@ impl Leadership<'_> {
     pub(crate) fn end_checkpoints_of(&mut self, job: JobId) {
         let known = &self.leader.checkpoints;
         let tasks: BTreeSet<TaskId> = known
-            .coming
+            .pending
             .range(job.tasks())
             .map(|(task, _)| *task)
             .chain(known.faults.range(job.tasks()).map(|(task, _)| *task))
@@ -301,8 +305,8 @@ impl Leadership<'_> {
         }
         let at = self.now + REPORT_WAITS;
         let leader = &mut *self.leader;
-        if let Some(coming) = leader.checkpoints.coming.get_mut(&id.task) {
-            coming.report = Some((ix, report.clone()));
+        if let Some(pending) = leader.checkpoints.pending.get_mut(&id.task) {
+            pending.report = Some((ix, report.clone()));
             leader.timers.set_once(at, Timer::Checkpoint(id.task));
         }
         true
@@ -311,8 +315,8 @@ impl Leadership<'_> {
     /// Records the end of an attempt that has waited too long for its last checkpoint. The checkpoint may still
     /// arrive.
     pub(crate) fn report_overdue(&mut self, task: TaskId) {
-        let coming = self.leader.checkpoints.coming.get_mut(&task);
-        if let Some((ix, report)) = coming.and_then(|coming| coming.report.take()) {
+        let pending = self.leader.checkpoints.pending.get_mut(&task);
+        if let Some((ix, report)) = pending.and_then(|pending| pending.report.take()) {
             self.record_report(ix, report);
         }
     }
@@ -330,9 +334,9 @@ impl Leadership<'_> {
     }
 
     /// Tells a worker to drop a checkpoint that will not be recorded.
-    fn refuse(&mut self, offered: &ReportedCheckpoint) {
-        let peer = self.leader.pool[offered.worker].peer();
-        self.drop_unwanted(peer, &offered.checkpoint.files);
+    fn refuse(&mut self, reported: &ReportedCheckpoint) {
+        let peer = self.leader.pool[reported.worker].peer();
+        self.drop_unwanted(peer, &reported.checkpoint.files);
     }
 
     /// Releases those of these blobs that a task no longer needs.
@@ -452,13 +456,13 @@ impl<'a> LeaderView<'a> {
     /// Checks the invariants of checkpoints.
     pub(crate) fn check_checkpoints(&self) -> Result<(), String> {
         let known = &self.leader.checkpoints;
-        for (task, coming) in &known.coming {
+        for (task, pending) in &known.pending {
             let open = self.state.task(*task).is_some_and(|task| task.is_open());
             if !open || !self.leader.jobs.contains(task.job) {
                 return Err(format!("a checkpoint of {task} is on its way in vain"));
             }
             let timed = self.leader.timers.at(Timer::Checkpoint(*task)).is_some();
-            if coming.report.is_some() && !timed {
+            if pending.report.is_some() && !timed {
                 return Err(format!("an end of {task} waits without a limit"));
             }
         }

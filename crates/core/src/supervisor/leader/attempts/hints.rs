@@ -120,8 +120,8 @@ impl Leadership<'_> {
         self.update_task_offers(task);
     }
 
-    /// Gives up the attempts of an expected worker that did not connect in time, so that they start elsewhere. The
-    /// worker may still connect.
+    /// Counts the attempts of an expected worker that did not connect in time as lost, so that their tasks run
+    /// elsewhere. The worker may still connect.
     pub(crate) fn forget_expected(&mut self, ix: WorkerIx) {
         let expected = self.leader.pool[ix].load().expected().clone();
         for id in expected {

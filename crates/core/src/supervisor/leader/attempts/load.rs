@@ -13,7 +13,7 @@ pub(crate) struct Load {
     critical: BTreeSet<AttemptId>,
     /// Attempts that wait for resources, in the order in which they will get them.
     queued: VecDeque<AttemptId>,
-    /// Attempts given up when the worker was lost; the worker may still return with them.
+    /// Attempts that were lost with the worker; it may still return with them.
     lost: BTreeSet<AttemptId>,
     /// Attempts that an earlier leader assigned and that the worker has not reported yet.
     expected: BTreeSet<AttemptId>,

@@ -163,7 +163,7 @@ impl Leadership<'_> {
         self.append(record, None);
     }
 
-    /// Removes an attempt that is over: frees its resources and starts attempts that are queued at the worker.
+    /// Removes an attempt that is over: frees its resources and gives them to attempts that are queued at the worker.
     pub(crate) fn detach(&mut self, id: AttemptId) {
         let Some(attempt) = self.leader.tasks.end(id) else {
             return;

@@ -12,10 +12,10 @@ pub(crate) enum AttemptState {
     InHand {
         phase: Phase,
         share: Share,
-        /// Its end is proposed and not committed.
+        /// Its worker reported its end, and the record is not committed yet.
         reported: bool,
     },
-    /// It was given up with its worker.
+    /// It was lost with its worker, which may still return with it.
     Lost,
 }
 
@@ -116,7 +116,7 @@ impl AttemptState {
         }
     }
 
-    /// Returns whether it may still succeed and was not given up.
+    /// Returns whether it may still succeed: it is neither cancelled nor lost.
     pub fn active(self) -> bool {
         match self {
             Self::Expected => true,
@@ -130,7 +130,7 @@ impl AttemptState {
         self.active() && !self.reported()
     }
 
-    /// Returns whether its end is proposed.
+    /// Returns whether its worker reported its end, and the record is not committed yet.
     pub fn reported(self) -> bool {
         matches!(self, Self::InHand { reported: true, .. })
     }

@@ -11,7 +11,7 @@ use hedge_model::{Hash, PeerAddr, PeerId};
 use std::time::Duration;
 
 /// How long after a peer supervisor refused a blob it is offered the blob again.
-const SPREAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
+const OFFER_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// The current and former peer supervisors. Each keeps its position, which identifies it in every blob.
 #[derive(Debug, Default)]
@@ -262,7 +262,7 @@ impl Leadership<'_> {
                 let blobs = &mut leader.blobs;
                 if blobs.get(hash).is_some() {
                     blobs.transition(hash, BlobEvent::Replica(at, Replica::Refused));
-                    let at = self.now + SPREAD_AGAIN_AFTER;
+                    let at = self.now + OFFER_AGAIN_AFTER;
                     self.leader.timers.set_once(at, Timer::Replicate(hash));
                     self.replicate(hash);
                 }

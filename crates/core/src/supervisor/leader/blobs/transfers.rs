@@ -224,7 +224,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Handles a blob that arrived in the own store; `sender` sent all of it.
+    /// Handles a blob that arrived in the own store. `sender` is the peer that sent all of it, if one did.
     fn on_arrived(&mut self, hash: Hash, sender: Option<PeerId>) {
         let arrived = BlobEvent::Own(CopyEvent::Arrived);
         self.leader.blobs.transition(hash, arrived);
@@ -269,7 +269,7 @@ impl Leadership<'_> {
         self.fetch_checkpoints();
     }
 
-    /// Handles that enough supervisors hold a blob: continues what waited for it.
+    /// Continues everything that waited until enough supervisors hold a blob.
     pub(crate) fn on_blob_available(&mut self, hash: Hash) {
         self.input_arrived(hash);
         self.checkpoint_arrived(hash);

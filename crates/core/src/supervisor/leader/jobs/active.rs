@@ -75,9 +75,9 @@ impl PolicyInputs {
 pub(crate) struct EndedJob {
     /// Outputs of lost generations.
     pub stale: BTreeSet<Hash>,
-    /// Workers that hold or held something of the job.
+    /// Workers that have or had attempts or task bodies of the job, and are told of its end.
     pub involved: BTreeSet<WorkerIx>,
-    /// Whether a policy evaluated the job.
+    /// Whether a policy decided for the job.
     pub watched: bool,
 }
 
@@ -226,7 +226,7 @@ impl ActiveJob {
         changed
     }
 
-    /// Returns the inputs of the redundancy policy, if a policy evaluates this job.
+    /// Returns the inputs of the redundancy policy, if one decides for this job.
     pub fn policy_inputs(&self) -> Option<&PolicyInputs> {
         self.policy_inputs.as_ref()
     }
@@ -321,7 +321,7 @@ impl ActiveJob {
         }
     }
 
-    /// Records that a worker holds something of the job.
+    /// Records that a worker has attempts or task bodies of the job.
     pub fn note_involved(&mut self, ix: WorkerIx) {
         self.involved.insert(ix);
     }

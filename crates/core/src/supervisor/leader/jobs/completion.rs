@@ -41,7 +41,7 @@ impl Leadership<'_> {
     }
 
     /// Handles a committed success: ends the attempt, cancels its siblings, records the outputs, and makes dependents
-    /// startable. `applied` is false if the record was stale, as another attempt had decided the task.
+    /// startable. `applied` is false if another attempt had decided the task before.
     pub(crate) fn after_task_done(&mut self, attempt: AttemptId, worker: PeerId, applied: bool) {
         let id = attempt.task;
         send(worker, ToWorker::Settled(attempt), self.out);

@@ -18,7 +18,7 @@ const MEAN_WEIGHT: f64 = 0.2;
 /// A group of a job that has not ended.
 #[derive(Debug, Default)]
 pub(crate) struct ActiveGroup {
-    /// Groups that it waits for as a whole and that are not done enough.
+    /// Groups that it waits for as a whole, of which too few tasks are done.
     waiting: u32,
     /// Offset of the first task that never had an attempt; all later ones had none either. In a group with
     /// element-wise dependencies it is the number of tasks: there `to_rerun` holds the tasks that can start.

@@ -182,8 +182,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Prepares a released task or a reader of released outputs to run again. Its own outputs must be dropped again
-    /// later. Those that it reads are needed again, and may still exist.
+    /// Prepares for a task to run again. If the task is released, its outputs must be dropped again later. Released
+    /// outputs that it reads are needed again, and may still exist.
     pub(crate) fn reclaim_released(&mut self, id: TaskId) {
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;

@@ -133,8 +133,7 @@ impl Leadership<'_> {
         self.involved(ix, peer, id.task.job);
     }
 
-    /// Ensures that a worker which has something of a job is told of the job's end: later, or at once if it has
-    /// ended.
+    /// Tells a worker that has attempts of a job about the job's end: later, or at once if it has ended.
     fn involved(&mut self, ix: WorkerIx, peer: PeerId, job: JobId) {
         match self.leader.jobs.get_mut(job) {
             Some(job) => job.note_involved(ix),

@@ -102,8 +102,8 @@ impl Leadership<'_> {
         }
     }
 
-    /// Handles that a worker was heard. A message counts as a heartbeat and may overtake it: the message must not be
-    /// about attempts that are marked as lost.
+    /// Treats a message from a worker as a heartbeat. A worker that was declared dead rejoins first, because the
+    /// message may be about attempts that are marked as lost.
     pub(crate) fn note_heard(&mut self, ix: WorkerIx) {
         if self.leader.pool[ix].state().dead() {
             self.on_rejoined(ix);

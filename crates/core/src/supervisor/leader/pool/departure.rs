@@ -103,7 +103,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Gives up a worker that did not reconnect in time. It may still return.
+    /// Counts a worker as lost that did not reconnect in time. It may still return.
     pub(crate) fn give_up_returning(&mut self, ix: WorkerIx) {
         let by = self.leader.pool[ix].state().returns_by();
         if by.is_some_and(|by| by <= self.now) {
@@ -111,7 +111,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Handles the loss of a worker: its attempts are given up and their tasks run elsewhere. The worker may still
+    /// Handles the loss of a worker: its attempts count as lost, and their tasks run elsewhere. The worker may still
     /// return with them and win.
     pub(crate) fn lose_worker(&mut self, ix: WorkerIx, loss: Loss) {
         let (now, grace) = (self.now, self.config.content_grace);

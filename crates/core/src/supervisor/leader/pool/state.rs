@@ -17,7 +17,7 @@ pub(crate) enum WorkerState {
     },
     /// Its connection was lost without being closed. It continues what it has in hand and may reconnect until `by`.
     Returning { since: Time, by: Time },
-    /// It was given up at `at` and was last heard at `heard`. It may still return.
+    /// It counts as lost since `at` and was last heard at `heard`. It may still return.
     Gone { heard: Time, at: Time },
 }
 
@@ -33,7 +33,7 @@ pub(crate) enum Pulse {
     Suspected {
         heard: Time,
     },
-    /// Declared dead at `at`: its attempts are given up.
+    /// Declared dead at `at`: its attempts count as lost.
     Dead {
         heard: Time,
         at: Time,

@@ -33,7 +33,7 @@ pub(crate) struct Evaluations {
     next: Time,
     /// Whether something happened since the last evaluation.
     due: bool,
-    /// Jobs that a policy evaluates.
+    /// Number of jobs that a policy decides for.
     jobs: usize,
 }
 
@@ -67,7 +67,7 @@ impl Evaluations {
         self.due |= changed;
     }
 
-    /// Counts a job that a policy evaluates.
+    /// Counts a job that a policy decides for.
     pub fn job_begins(&mut self) {
         self.jobs += 1;
     }
@@ -225,6 +225,7 @@ impl Leadership<'_> {
         }
     }
 
+    /// Returns the policies to evaluate, each to be handed back with [`Self::return_policy`].
     fn policies(&mut self) -> Vec<BorrowedPolicy> {
         if let Some(policy) = self.policy.take() {
             return vec![BorrowedPolicy { only: None, policy }];
@@ -354,6 +355,7 @@ struct Seen<'a> {
 }
 
 impl Seen<'_> {
+    /// Returns the index of a worker in the view, and adds it if necessary.
     fn place(&mut self, ix: WorkerIx) -> usize {
         if let Some(at) = self.places.get(&ix) {
             return *at;

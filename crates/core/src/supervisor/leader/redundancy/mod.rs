@@ -71,7 +71,7 @@ impl LeaderView<'_> {
         }
     }
 
-    /// Returns whether a policy evaluates a job while it runs.
+    /// Returns whether a policy decides for a job while it runs.
     pub(crate) fn watches(&self, spec: &JobSpec) -> bool {
         self.policy.is_some() || shipped(spec.qos().redundancy).asked.is_some()
     }

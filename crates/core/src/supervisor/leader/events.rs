@@ -104,7 +104,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Ends this leader: clients with pending requests are told to ask the next leader, and workers are no longer
+    /// Ends this leader. Clients with pending requests are told to ask the next leader, and workers are no longer
     /// watched.
     pub fn step_down(&mut self) {
         let mut open: Vec<(PeerId, u64)> = Vec::new();

@@ -61,7 +61,7 @@ impl Timers {
 /// What a timer is for; its key in [`Timers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
-    /// Count the blobs of a worker as lost that has been gone too long.
+    /// Count the blobs of a worker that has been gone too long as lost.
     ContentLost(WorkerIx),
     /// End the exclusion of a worker.
     Readmit(WorkerIx),
@@ -83,13 +83,13 @@ pub(crate) enum Timer {
     Fetch(Hash),
     /// Request a proof of possession from a client again.
     Prove(PeerId),
-    /// Allow a worker a group again that was kept from it.
+    /// Let a worker get a barred group again.
     Unbar(JobId, u32, WorkerIx),
     /// Lift the recovery barrier, and count blobs as lost whose holders have not connected.
     RecoveryOver,
-    /// Count attempts as lost that an earlier leader assigned to a worker which has not connected.
+    /// Mark the attempts of a worker that an earlier leader used and that has not connected as lost.
     Expected(WorkerIx),
-    /// Count a worker as lost that has not reconnected.
+    /// Mark a worker that has not reconnected as lost.
     Returns(WorkerIx),
     /// Offer a blob to peer supervisors again.
     Replicate(Hash),

@@ -339,7 +339,7 @@ impl Leadership<'_> {
         self.drop_unwanted(peer, &reported.checkpoint.files);
     }
 
-    /// Releases those of these blobs that a task no longer needs.
+    /// Releases the blobs in `blobs` that a task no longer needs.
     pub(crate) fn release_checkpoint(&mut self, task: TaskId, mut blobs: Vec<Hash>) {
         if blobs.is_empty() {
             return;

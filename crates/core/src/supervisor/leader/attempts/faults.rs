@@ -241,7 +241,7 @@ impl Leader {
         self.pool_changed(ix);
     }
 
-    /// Allows a worker a group again that was kept from it.
+    /// Lets a worker get a barred group again.
     pub(crate) fn unbar(&mut self, job: JobId, group: u32, ix: WorkerIx) {
         self.blocked.unbar(job, group, ix);
         self.unblock(ix);

@@ -120,7 +120,7 @@ impl Leadership<'_> {
         self.update_task_offers(task);
     }
 
-    /// Counts the attempts of an expected worker that did not connect in time as lost, so that their tasks run
+    /// Marks the attempts of an expected worker that did not connect in time as lost, so that their tasks run
     /// elsewhere. The worker may still connect.
     pub(crate) fn forget_expected(&mut self, ix: WorkerIx) {
         let expected = self.leader.pool[ix].load().expected().clone();

@@ -93,7 +93,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Requests a proof again that failed.
+    /// Requests a failed proof again.
     pub(crate) fn prove_again(&mut self, holder: PeerId) {
         if let Some(ProofRequest::Waits { failures }) = self.leader.possession.requests.get(&holder)
         {

@@ -176,8 +176,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Offers all blobs again that have too few replicas, after the group has changed or a peer supervisor has
-    /// connected.
+    /// Offers all blobs with too few replicas again, after the group has changed or a peer supervisor has connected.
     pub(crate) fn replicate_wanted(&mut self) {
         let leader = &mut *self.leader;
         if leader.group.others == 0 && leader.submissions.is_empty() && leader.jobs.is_empty() {

@@ -84,7 +84,7 @@ impl Leadership<'_> {
         self.drop_unused(hashes);
     }
 
-    /// Drops those of these blobs that nothing needs. Retained blobs stay in the own store only.
+    /// Drops the blobs in `hashes` that nothing needs. Retained blobs stay in the own store only.
     pub(crate) fn drop_unused(&mut self, hashes: impl IntoIterator<Item = Hash>) {
         let mut own = Vec::new();
         let mut theirs = BTreeMap::<WorkerIx, Vec<Hash>>::new();

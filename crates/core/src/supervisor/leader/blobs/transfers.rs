@@ -70,7 +70,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Reruns the producers of those of these blobs that a job needs and that are lost.
+    /// Reruns the producers of lost blobs in `hashes` that a job needs.
     pub(crate) fn rerun_where_lost(&mut self, hashes: impl IntoIterator<Item = Hash>) {
         for hash in hashes {
             if self.view().needed_now(hash) {
@@ -119,7 +119,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Offers groups again whose inputs were unreachable, after a possible holder has connected.
+    /// Unblocks and offers groups and tasks whose inputs may be reachable now, after a possible holder has connected.
     pub(crate) fn retry_blocked_groups(&mut self) {
         for (job, group) in self.leader.blocked.take_without_inputs() {
             self.refresh_offers(job, group as usize);

@@ -161,7 +161,7 @@ impl Job {
     }
 }
 
-/// Returns why a job failed in which only one task failed, after this many failures.
+/// Returns why a job failed, if only one of its tasks did, after this many failures of that task.
 fn given_up(label: &str, failures: u32, last: &str) -> String {
     match failures {
         0 => format!("task {label} was given up: {last}"),

@@ -154,7 +154,7 @@ impl Leadership<'_> {
         self.drop_released(id.job, tasks);
     }
 
-    /// Drops the outputs of those of these released tasks that no task will read any more.
+    /// Drops the outputs of these released tasks, except those that a task will still read.
     fn drop_released(&mut self, id: JobId, tasks: Vec<u32>) {
         let Some(job) = self.state.jobs.get(&id) else {
             return;

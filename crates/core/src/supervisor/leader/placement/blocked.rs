@@ -68,7 +68,7 @@ impl BlockedGroups {
         self.barred.insert((job, group, ix))
     }
 
-    /// Allows a worker a group again.
+    /// Lets a worker get a group again.
     pub fn unbar(&mut self, job: JobId, group: u32, ix: WorkerIx) {
         self.barred.remove(&(job, group, ix));
     }

@@ -129,7 +129,7 @@ impl Leadership<'_> {
         self.out.push(Action::SendAssignment { to, order });
     }
 
-    /// Offers blocked tasks again whose own inputs are reachable now.
+    /// Unblocks and offers the blocked tasks whose own inputs are reachable now.
     pub(crate) fn retry_blocked_tasks(&mut self) {
         let view = self.view();
         let reachable = view.leader.blocked.without_own_inputs().filter(|task| {
@@ -146,7 +146,7 @@ impl Leadership<'_> {
             .for_each(|task| self.retry_blocked_task(task));
     }
 
-    /// Offers a blocked task again.
+    /// Unblocks and offers a task, if it is blocked.
     pub(crate) fn retry_blocked_task(&mut self, task: TaskId) {
         if self.leader.blocked.unblock_task(task) {
             self.update_task_offers(task);

@@ -16,7 +16,7 @@ const STALE_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Delay after a worker attached before it is asked for benchmark tasks: jobs come first.
 pub(crate) const BENCHMARK_AFTER: Duration = Duration::from_secs(10);
-/// How long to wait before a worker is asked again that abandoned the benchmark tasks because of work or its owner.
+/// How long to wait before asking a worker again after it abandoned the benchmark tasks because of work or its owner.
 /// Doubles each time up to the maximum. If the worker is busy then, the wait starts when it has nothing in hand.
 const BENCHMARK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 const BENCHMARK_AGAIN_AFTER_MAX: Duration = Duration::from_secs(300);
@@ -43,7 +43,7 @@ impl Default for BenchmarkState {
 }
 
 impl BenchmarkState {
-    /// Returns whether it is to be asked once it has nothing in hand.
+    /// Returns whether to ask it once it has nothing in hand.
     pub fn waits(&self) -> bool {
         self.waits
     }
@@ -182,7 +182,7 @@ impl LeaderView<'_> {
 }
 
 impl Leader {
-    /// Schedules benchmark tasks that waited until a worker has nothing in hand.
+    /// Schedules benchmark tasks if they waited until the worker had nothing in hand.
     pub fn benchmark_soon(&mut self, now: Time, ix: WorkerIx) {
         let benchmark = self.pool[ix].benchmark_mut();
         if std::mem::take(&mut benchmark.waits) {

@@ -103,7 +103,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Counts a worker as lost that did not reconnect in time. It may still return.
+    /// Marks a worker that did not reconnect in time as lost. It may still return.
     pub(crate) fn give_up_returning(&mut self, ix: WorkerIx) {
         let by = self.leader.pool[ix].state().returns_by();
         if by.is_some_and(|by| by <= self.now) {
@@ -146,8 +146,8 @@ impl Leadership<'_> {
         self.leader.leaving.recheck();
     }
 
-    /// Tells draining workers to leave that have nothing in hand and no needed blob that only they hold. Fetches such
-    /// blobs first.
+    /// Tells draining workers to leave once they have nothing in hand and no needed blob is only there. Fetches such
+    /// blobs.
     pub(crate) fn release_leaving(&mut self) {
         let leader = &mut *self.leader;
         if !std::mem::take(&mut leader.leaving.due) {

@@ -84,7 +84,7 @@ impl Reliability {
     }
 
     /// Counts a task it failed that another worker completed. If there are too many, and `others` can replace it, the
-    /// worker is to be excluded: returns how many tasks it failed and how often it was excluded for that before.
+    /// worker must be excluded: returns how many tasks it failed and how often it was excluded for that before.
     pub fn note_outdone(&mut self, others: bool) -> Option<(u32, u32)> {
         self.outdone += 1;
         if self.outdone < OUTDONE_MAX || self.exclusion.is_some() || !others {

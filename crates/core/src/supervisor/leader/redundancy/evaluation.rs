@@ -190,7 +190,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Cancels yielding copies, as many as an offer needs that could not be placed.
+    /// Cancels as many yielding copies as an offer needs that could not be placed.
     pub(crate) fn stop_yielding_copies(&mut self, entry: Entry) {
         let leader = &mut *self.leader;
         if leader.yielding.is_empty() || entry.class == Class::Copy {

@@ -448,8 +448,8 @@ impl<'a> LeaderView<'a> {
         let recorded = self.recorded_checkpoint(task).into_iter();
         needed.extend(recorded.flat_map(|known| known.checkpoint.blobs().map(|(hash, _)| hash)));
         let done = self.state.task(task).and_then(|task| task.done());
-        let left = done.into_iter().flat_map(|done| done.blobs());
-        needed.extend(left.map(|(hash, _)| hash));
+        let outputs = done.into_iter().flat_map(|done| done.blobs());
+        needed.extend(outputs.map(|(hash, _)| hash));
         needed
     }
 

@@ -81,6 +81,7 @@ impl Leadership<'_> {
         }
     }
 
+    /// Adds an attempt in the state `Expected`, and its worker if that is unknown.
     fn expect(&mut self, hint: Hint) {
         let until = self.now + self.config.watch.dead_after();
         let now = self.now;

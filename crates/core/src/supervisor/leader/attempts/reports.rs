@@ -96,7 +96,7 @@ impl Leadership<'_> {
                 let stopped = self.view().stopped_of_task(id.task, Some(id));
                 let outputs: Arc<[FileEntry]> = outputs.into();
                 self.commits(id);
-                let left: Vec<_> = left(&outputs, log.as_deref()).collect();
+                let blobs: Vec<_> = left(&outputs, log.as_deref()).collect();
                 let record = Record::TaskDone {
                     attempt: id,
                     redundant,
@@ -109,7 +109,7 @@ impl Leadership<'_> {
                     at: self.now,
                 };
                 self.append(record, None);
-                return self.finish_with_success(id.task, &left);
+                return self.finish_with_success(id.task, &blobs);
             }
             other => self.undecided(id, worker, other),
         };

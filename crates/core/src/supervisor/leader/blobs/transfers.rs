@@ -32,10 +32,10 @@ impl Leadership<'_> {
     pub(crate) fn note_outputs(
         &mut self,
         task: TaskId,
-        left: &[(Hash, u64)],
+        outputs: &[(Hash, u64)],
         ix: Option<WorkerIx>,
     ) {
-        for (hash, size) in left {
+        for (hash, size) in outputs {
             self.leader.blobs.add_producer(*hash, *size, task);
             if let Some(ix) = ix {
                 self.note_holder(*hash, Some(*size), ix);
@@ -88,7 +88,7 @@ impl Leadership<'_> {
         let producers = blob.map(|blob| blob.producers().to_vec());
         for task in producers.unwrap_or_default() {
             let done = self.state.task(task).and_then(|known| known.done());
-            if done.is_some_and(|done| done.blobs().any(|(left, _)| left == hash)) {
+            if done.is_some_and(|done| done.blobs().any(|(blob, _)| blob == hash)) {
                 self.lose_outputs(task);
             }
         }
@@ -97,8 +97,8 @@ impl Leadership<'_> {
     /// Reruns a task if one of its outputs is lost for good.
     pub(crate) fn rerun_if_outputs_lost(&mut self, task: TaskId) {
         let done = self.state.task(task).and_then(|known| known.done());
-        let mut left = done.into_iter().flat_map(|done| done.blobs());
-        if left.any(|(hash, _)| self.view().beyond_recovery(hash)) {
+        let mut outputs = done.into_iter().flat_map(|done| done.blobs());
+        if outputs.any(|(hash, _)| self.view().beyond_recovery(hash)) {
             self.lose_outputs(task);
         }
     }

@@ -50,7 +50,7 @@ impl Leadership<'_> {
             leader.blobs.add_reader(hash, size, id);
         }
         done.into_iter()
-            .for_each(|(task, left)| self.note_outputs(task, &left, None));
+            .for_each(|(task, blobs)| self.note_outputs(task, &blobs, None));
         self.watch_client(id);
         self.expect_checkpoints(id);
         self.replicate_results(id);

@@ -63,16 +63,16 @@ impl Leadership<'_> {
         let Some(done) = job.tasks[id.number as usize].done() else {
             return;
         };
-        let (left, usage) = (done.blobs().collect::<Vec<_>>(), done.usage);
+        let (outputs, usage) = (done.blobs().collect::<Vec<_>>(), done.usage);
         let (done, keeps) = (job.done_of(group), job.keeps(id.number));
-        self.note_outputs(id, &left, winner);
+        self.note_outputs(id, &outputs, winner);
         if let Some(active_job) = self.leader.jobs.get_mut(id.job) {
             let took = usage.staging.saturating_add(usage.running);
             let took_s = took.as_secs_f64().max(1e-6);
             active_job.note_success(group, took_s, usage.running.as_secs_f64());
         }
         if keeps {
-            for (hash, _) in left {
+            for (hash, _) in outputs {
                 self.replicate_result(id.job, hash);
             }
         }
@@ -246,10 +246,10 @@ impl Leadership<'_> {
     }
 
     /// Ends a job together with the success that was just proposed for task `last`, if no other task is missing and
-    /// the blobs that it `left` are already replicated. Both records are then in one flush. If the success turns out
-    /// to be stale, the end is void too.
-    pub(crate) fn finish_with_success(&mut self, last: TaskId, left: &[(Hash, u64)]) {
-        if left
+    /// its `outputs` are already replicated. Both records are then in one flush. If the success turns out to be
+    /// stale, the end is void too.
+    pub(crate) fn finish_with_success(&mut self, last: TaskId, outputs: &[(Hash, u64)]) {
+        if outputs
             .iter()
             .all(|(hash, _)| self.view().is_replicated(*hash))
         {

@@ -32,12 +32,12 @@ impl CriticalSet {
             .collect();
         let marked: u32 = counts.iter().sum();
         let rule = spec.critical();
-        let mut left = match rule.top {
+        let mut remaining = match rule.top {
             Top::Share(share) => (f64::from(spec.task_count()) * share).ceil() as u32,
             Top::Count(count) => count,
         }
         .saturating_sub(marked);
-        if left > 0 && !rule.by.is_empty() {
+        if remaining > 0 && !rule.by.is_empty() {
             let scores = Amounts::new(spec, learned).scores(spec);
             let mut ranked: Vec<usize> = (0..groups.len())
                 .filter(|at| !groups[*at].critical && scores[*at] > 0.0)
@@ -49,8 +49,8 @@ impl CriticalSet {
                     .then(a.cmp(b))
             });
             for at in ranked {
-                counts[at] = groups[at].count().min(left);
-                left -= counts[at];
+                counts[at] = groups[at].count().min(remaining);
+                remaining -= counts[at];
             }
         }
         let total = counts.iter().sum();
@@ -93,7 +93,11 @@ pub(crate) fn reasons(spec: &JobSpec, learned: &Learned) -> Vec<String> {
         let measures = by.filter(|(measure, _)| amounts.of(*measure)[at] > 0.0);
         let parts: Vec<String> = measures
             .map(|(measure, _)| {
-                format!("{}: {}", measure.name(), amounts.words(spec, *measure, at))
+                format!(
+                    "{}: {}",
+                    measure.name(),
+                    amounts.explain(spec, *measure, at)
+                )
             })
             .collect();
         parts.join("; ")
@@ -105,7 +109,7 @@ pub(crate) fn reasons(spec: &JobSpec, learned: &Learned) -> Vec<String> {
 struct Amounts {
     amounts: [Vec<f64>; Measure::ALL.len()],
     /// Expected output of one task of each group, in bytes.
-    left: Vec<f64>,
+    output_bytes: Vec<f64>,
     /// Whether the times of all tasks are known from evidence, not guessed.
     known: bool,
 }
@@ -115,10 +119,10 @@ impl Amounts {
     fn new(spec: &JobSpec, learned: &Learned) -> Self {
         let mut found = Self {
             amounts: Default::default(),
-            left: spec
+            output_bytes: spec
                 .groups()
                 .iter()
-                .map(|group| left_bytes(group, learned))
+                .map(|group| output_bytes(group, learned))
                 .collect(),
             known: spec
                 .groups()
@@ -132,11 +136,11 @@ impl Amounts {
                 match measure {
                     Measure::Precedence if spec.waited_by(at).is_empty() => 0.0,
                     Measure::Precedence => b_levels[at] + learned.expect(group).work_s,
-                    Measure::Data => supplied(spec, at) * (1.0 + found.left[at]),
+                    Measure::Data => reader_count(spec, at) * (1.0 + found.output_bytes[at]),
                     Measure::Memory => memory(group, learned),
                     Measure::Disk => disk(group),
                     Measure::Cpu => cpu(group, learned),
-                    Measure::Network => network(spec, at, learned, &found.left),
+                    Measure::Network => network(spec, at, learned, &found.output_bytes),
                 }
             };
             let all = (0..spec.groups().len()).map(amount).collect();
@@ -163,7 +167,7 @@ impl Amounts {
         scores
     }
 
-    fn words(&self, spec: &JobSpec, measure: Measure, at: usize) -> String {
+    fn explain(&self, spec: &JobSpec, measure: Measure, at: usize) -> String {
         let amount = self.of(measure)[at];
         let bytes = |bytes: f64| show_bytes(bytes as u64);
         match measure {
@@ -173,16 +177,16 @@ impl Amounts {
                 } else {
                     String::new()
                 };
-                let waiting = tasks(waiting_tasks(spec, at));
+                let waiting = show_tasks(waiting_tasks(spec, at));
                 format!("{waiting} cannot start without it{estimated}")
             }
             Measure::Data => {
-                let left = match self.left[at] {
+                let each = match self.output_bytes[at] {
                     0.0 => String::new(),
-                    left => format!(", {} each", bytes(left)),
+                    amount => format!(", {} each", bytes(amount)),
                 };
-                let readers = tasks(supplied(spec, at) as u64);
-                format!("what it leaves is input of {readers}{left}")
+                let readers = show_tasks(reader_count(spec, at) as u64);
+                format!("what it leaves is input of {readers}{each}")
             }
             Measure::Memory => format!("likely to need {} of memory", bytes(amount)),
             Measure::Disk => format!("likely to need {} of disk", bytes(amount)),
@@ -192,13 +196,13 @@ impl Amounts {
     }
 }
 
-fn tasks(count: u64) -> String {
+fn show_tasks(count: u64) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} task{plural}")
 }
 
 /// Returns how many tasks read the outputs of one task of a group.
-fn supplied(spec: &JobSpec, at: usize) -> f64 {
+fn reader_count(spec: &JobSpec, at: usize) -> f64 {
     let reads = |next: &&u32| spec.reads(**next as usize, at);
     let readers = spec.waited_by(at).iter().filter(reads);
     readers
@@ -214,7 +218,7 @@ fn followers(spec: &JobSpec, group: usize, next: usize) -> u64 {
     }
 }
 
-fn left_bytes(group: &Group, learned: &Learned) -> f64 {
+fn output_bytes(group: &Group, learned: &Learned) -> f64 {
     let seen = learned.kind(group).map(|kind| kind.left);
     let said = group.estimate.output.map(|bytes| bytes as f64);
     said.or(seen).unwrap_or(0.0)
@@ -237,7 +241,7 @@ fn cpu(group: &Group, learned: &Learned) -> f64 {
 }
 
 /// Bytes that a task fetches, plus those that its estimate says it transfers itself.
-fn network(spec: &JobSpec, at: usize, learned: &Learned, left: &[f64]) -> f64 {
+fn network(spec: &JobSpec, at: usize, learned: &Learned, output_bytes: &[f64]) -> f64 {
     let group = &spec.groups()[at];
     let file = |at: u32| {
         let data = spec.files().get(at as usize).map(|file| &file.data);
@@ -251,7 +255,7 @@ fn network(spec: &JobSpec, at: usize, learned: &Learned, left: &[f64]) -> f64 {
             from.next().map_or(0.0, |from| {
                 let each = matches!(input, Input::TaskEach(_));
                 let count = if each { 1 } else { spec.groups()[from].count() };
-                left[from] * f64::from(count)
+                output_bytes[from] * f64::from(count)
             })
         }
     });

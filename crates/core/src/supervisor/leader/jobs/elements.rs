@@ -25,7 +25,7 @@ impl Leadership<'_> {
         };
         let mut hashes = Vec::new();
         for read in element_inputs(job, id).filter(|read| read.released) {
-            for (hash, _) in read.left {
+            for (hash, _) in read.outputs {
                 self.leader.blobs.remove_producer(hash, read.producer);
                 hashes.push(hash);
             }
@@ -42,7 +42,7 @@ impl Leadership<'_> {
             return;
         };
         for read in element_inputs(job, id) {
-            self.note_outputs(read.producer, &read.left, None);
+            self.note_outputs(read.producer, &read.outputs, None);
         }
     }
 }
@@ -50,7 +50,7 @@ impl Leadership<'_> {
 /// What a task reads from the task with the same index in another group.
 struct ElementInput {
     producer: TaskId,
-    left: Vec<(Hash, u64)>,
+    outputs: Vec<(Hash, u64)>,
     /// Whether no task or client will read it any more.
     released: bool,
 }
@@ -66,7 +66,7 @@ fn element_inputs(job: &Job, id: TaskId) -> impl Iterator<Item = ElementInput> +
                 job: id.job,
                 number: spec.first(other) + offset,
             },
-            left: done.into_iter().flat_map(|done| done.blobs()).collect(),
+            outputs: done.into_iter().flat_map(|done| done.blobs()).collect(),
             released: job.released(other, offset),
         }
     })

@@ -79,7 +79,7 @@ impl LeaderView<'_> {
                 .attempts()
                 .iter()
                 .filter(|attempt| attempt.state().alive());
-            let left = alive.map(|attempt| {
+            let remaining = alive.map(|attempt| {
                 let speed = leader.pool[attempt.worker()].speed().max(1e-3);
                 let begun_at = begun_at(attempt);
                 let nominal = expected(group) * (1.0 - begun_at) / speed;
@@ -89,9 +89,9 @@ impl LeaderView<'_> {
                     _ => (nominal - elapsed).max(nominal * OVERDUE),
                 }
             });
-            if let Some(left) = left.reduce(f64::min) {
-                path_s = path_s.max(left + b_levels[group]);
-                work += left;
+            if let Some(remaining) = remaining.reduce(f64::min) {
+                path_s = path_s.max(remaining + b_levels[group]);
+                work += remaining;
                 begun[group] += 1;
             }
         }

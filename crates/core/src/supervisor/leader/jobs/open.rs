@@ -126,8 +126,8 @@ impl Leadership<'_> {
             for number in tasks {
                 let group = job.spec.group_of(*number);
                 active_job.releases_mut().insert(group, *number);
-                let left = job.tasks[*number as usize].done().into_iter();
-                released.extend(left.flat_map(|done| done.blobs()).map(|(hash, _)| hash));
+                let done = job.tasks[*number as usize].done().into_iter();
+                released.extend(done.flat_map(|done| done.blobs()).map(|(hash, _)| hash));
             }
             active_job.stop_awaiting(|hash| released.contains(&hash));
         }
@@ -211,8 +211,8 @@ impl Leadership<'_> {
                 }
             }
         }
-        for (producer, left) in again {
-            self.note_outputs(producer, &left, None);
+        for (producer, blobs) in again {
+            self.note_outputs(producer, &blobs, None);
         }
     }
 

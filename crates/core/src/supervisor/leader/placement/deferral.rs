@@ -45,7 +45,7 @@ fn known(expected: &Expected) -> bool {
 struct Demand<'a> {
     shape: &'a Shape,
     /// Tasks without an attempt.
-    left: u64,
+    tasks: u64,
     /// Time of each task, in seconds at standard speed.
     work_s: f64,
     /// When they must be done, in seconds from now.
@@ -96,10 +96,10 @@ impl LeaderView<'_> {
         let most = faster
             .clone()
             .map(|(_, other)| demand.completes(&leader.pool[*other], 0.0));
-        if most.fold(0, u64::saturating_add) < demand.left {
+        if most.fold(0, u64::saturating_add) < demand.tasks {
             return false;
         }
-        let (mut wanted, mut taken, mut again) = (demand.left, Vec::new(), None::<Time>);
+        let (mut wanted, mut taken, mut again) = (demand.tasks, Vec::new(), None::<Time>);
         for (_, other) in faster {
             let worker = &leader.pool[*other];
             let fits = demand
@@ -149,7 +149,7 @@ impl LeaderView<'_> {
                 .is_none_or(|since| waited(since) <= here_s);
         waits.then(|| Demand {
             shape: leader.shapes.get(offers.shape()),
-            left: u64::from(offers.remaining(group.count())),
+            tasks: u64::from(offers.remaining(group.count())),
             work_s: expected.work_s,
             by_s: here_s * (1.0 - SOONER),
         })
@@ -180,10 +180,10 @@ impl LeaderView<'_> {
             if !known(&expected) || !attempt.state().alive() {
                 return None;
             }
-            let left = remaining_s(nominal, elapsed)?;
+            let remaining = remaining_s(nominal, elapsed)?;
             let overdue = attempt.since() + Duration::from_secs_f64((nominal * OVERDUE).min(1e9));
             let (longest, first) = free.unwrap_or((0.0, overdue));
-            free = Some((longest.max(left), first.min(overdue)));
+            free = Some((longest.max(remaining), first.min(overdue)));
         }
         free
     }

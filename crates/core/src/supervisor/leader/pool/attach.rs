@@ -48,8 +48,8 @@ impl Leadership<'_> {
         }
         self.drop_undelivered(ix);
         self.note_reported(peer);
-        let left = self.leader.pool[ix].load().lost().clone();
-        left.into_iter().for_each(|id| self.detach_lost(id));
+        let lost = self.leader.pool[ix].load().lost().clone();
+        lost.into_iter().for_each(|id| self.detach_lost(id));
         let leader = &mut *self.leader;
         leader.classes.changed();
         if !leader.pool[ix].benchmark().waits() {

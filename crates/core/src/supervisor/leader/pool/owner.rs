@@ -34,7 +34,7 @@ impl OwnerStanding {
     }
 
     /// Stores a response. Returns false if it is not newer than the stored one.
-    fn hear(&mut self, state: OwnerState, now: Time) -> bool {
+    fn update(&mut self, state: OwnerState, now: Time) -> bool {
         if state.change <= self.change && state.change > 0 {
             return false;
         }
@@ -52,7 +52,7 @@ impl Leadership<'_> {
         let now = self.now;
         let leader = &mut *self.leader;
         let worker = &mut leader.pool[ix];
-        if !worker.owner_mut().hear(state, now) {
+        if !worker.owner_mut().update(state, now) {
             return;
         }
         let in_hand = worker.load().in_hand().clone();

@@ -444,11 +444,11 @@ fn unstarted(learned: &Learned, job: &Job, active_job: &ActiveJob) -> f64 {
     let groups = active_job.groups().iter().enumerate();
     groups
         .map(|(at, group)| {
-            let left = group.remaining(spec.groups()[at].count()) + job.waiting_elements(at);
-            if left == 0 {
+            let tasks = group.remaining(spec.groups()[at].count()) + job.waiting_elements(at);
+            if tasks == 0 {
                 return 0.0;
             }
-            f64::from(left) * learned.expect(&spec.groups()[at]).work_s
+            f64::from(tasks) * learned.expect(&spec.groups()[at]).work_s
         })
         .sum()
 }

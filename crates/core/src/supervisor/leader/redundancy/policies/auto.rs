@@ -186,9 +186,9 @@ fn soon_free(view: &View<'_>) -> Vec<SoonFree> {
     for task in view.jobs.iter().flat_map(|job| &job.running) {
         for attempt in &task.attempts {
             let nominal = task.work_s / view.workers[attempt.worker].speed;
-            let left = remaining_s(nominal, attempt.elapsed_s).unwrap_or(f64::INFINITY);
+            let remaining = remaining_s(nominal, attempt.elapsed_s).unwrap_or(f64::INFINITY);
             let known = free.entry(attempt.worker).or_insert(0.0);
-            *known = known.max(left);
+            *known = known.max(remaining);
         }
     }
     let mut all: Vec<SoonFree> = free
@@ -238,7 +238,7 @@ struct Paths {
 impl Paths {
     fn new(view: &View<'_>, job: &SeenJob<'_>) -> Self {
         let fast = view.fastest();
-        let mut left = job.unstarted_s;
+        let mut remaining_work = job.unstarted_s;
         let mut nominal = Vec::with_capacity(job.running.len());
         for task in &job.running {
             let remains = |attempt: &SeenAttempt| {
@@ -251,7 +251,7 @@ impl Paths {
                 .map(remains)
                 .fold(f64::INFINITY, f64::min);
             let soonest = if soonest.is_finite() { soonest } else { 0.0 };
-            left += soonest;
+            remaining_work += soonest;
             nominal.push(soonest + task.tail_s / fast);
         }
         let mut longest = (0.0, usize::MAX);
@@ -268,8 +268,9 @@ impl Paths {
             nominal,
             longest,
             second,
-            work: left / view.pool_speed.max(1e-9),
-            usual: (job.path_s / fast).max((left + job.success_s) / view.pool_speed.max(1e-9)),
+            work: remaining_work / view.pool_speed.max(1e-9),
+            usual: (job.path_s / fast)
+                .max((remaining_work + job.success_s) / view.pool_speed.max(1e-9)),
         }
     }
 

@@ -30,8 +30,8 @@ impl Policy for Speculate {
                 };
                 let limit = (median * MULTIPLIER).max(TIME_MIN);
                 if first.elapsed_s < limit {
-                    let left = limit - first.elapsed_s;
-                    again = Some(again.map_or(left, |known| known.min(left)));
+                    let remaining = limit - first.elapsed_s;
+                    again = Some(again.map_or(remaining, |known| known.min(remaining)));
                     continue;
                 }
                 let Some(at) = idle
@@ -48,6 +48,6 @@ impl Policy for Speculate {
                 });
             }
         }
-        again.map(|left| Duration::from_secs_f64((left + 1e-6).clamp(1e-3, 3600.0)))
+        again.map(|remaining| Duration::from_secs_f64((remaining + 1e-6).clamp(1e-3, 3600.0)))
     }
 }

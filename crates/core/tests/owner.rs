@@ -219,6 +219,7 @@ fn body() -> Arc<GrantedBody> {
         version: 1,
         id: "task".into(),
         runtime: Runtime::Process,
+        preload: Vec::new(),
         parameters: Vec::new(),
         command: vec!["true".into()],
         env: Vec::new(),

@@ -156,6 +156,7 @@ fn body(runtime: Runtime) -> Arc<GrantedBody> {
         version: 1,
         id: "a".into(),
         runtime,
+        preload: Vec::new(),
         parameters: Vec::new(),
         command: vec!["true".into()],
         env: Vec::new(),

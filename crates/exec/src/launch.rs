@@ -29,6 +29,17 @@ pub struct Launch {
     /// How much to keep of the end of each captured stream, bytes; `None` for [`TAIL_BYTES`]. Beyond these it is kept in
     /// a file, see [`crate::Scratch::spilled`].
     pub kept_bytes: Option<u64>,
+    /// What its process is forked from, if from something.
+    pub warm: Option<Box<Warm>>,
+}
+
+/// An interpreter that attempts of one job are forked from; see [`hedge_model::spec::Runtime::Python`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warm {
+    /// The job's number. Attempts of other jobs are forked from other interpreters.
+    pub job: u64,
+    /// Modules that it imports beforehand.
+    pub preload: Vec<String>,
 }
 
 impl Launch {

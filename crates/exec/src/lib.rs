@@ -56,7 +56,7 @@ pub use client::{Output, Running, Spawner, SpawnerConfig};
 pub use error::ExecError;
 pub use launch::{
     Advanced, Exit, Launch, Limits, Priority, Report, Sandbox, Stdin, StreamKind, TAIL_BYTES, Tail,
-    Usage, Weakness,
+    Usage, Warm, Weakness,
 };
 pub use permissions::{Permissions, SharedFolder};
 pub use runner::{Attempt, Runner};

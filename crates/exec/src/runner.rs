@@ -18,7 +18,7 @@ pub struct Runner {
 
 /// An attempt that was started. Dropping it ends the attempt.
 pub enum Attempt {
-    /// Of [`Runtime::Process`].
+    /// Of [`Runtime::Process`] and [`Runtime::Python`].
     Process(Running),
     /// Of [`Runtime::Noop`]: it has ended.
     Noop,
@@ -68,7 +68,8 @@ impl Runner {
         progress: impl Fn(Advanced) + Send + 'static,
     ) -> Attempt {
         match runtime {
-            Runtime::Process => {
+            // What it is forked from, if it is, the launch says.
+            Runtime::Process | Runtime::Python => {
                 let started = self.processes.launch_observed(scratch, launch, progress);
                 Attempt::Process(started.await)
             }

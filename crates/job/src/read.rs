@@ -95,10 +95,7 @@ fn read_task(reader: &mut Reader, node: &Node) -> (Group, Wanted, GroupPlaces) {
     };
     note(&mut place.keys, &fields);
     let mut group = Group::program("", &[]);
-    if let Some(field) = fields.get("runtime") {
-        let word = reader.word(&field, "is no runtime", &RUNTIME);
-        group.runtime = word.unwrap_or_default();
-    }
+    read_runtime(reader, &fields, &mut group);
     let needed = ["id", "command"].into_iter();
     for name in needed.take(1 + usize::from(group.runtime.runs_command())) {
         if let (None, Some(key)) = (fields.get(name), TASK.find(name)) {
@@ -154,6 +151,16 @@ fn read_task(reader: &mut Reader, node: &Node) -> (Group, Wanted, GroupPlaces) {
         check_placeholders(reader, &group, &place);
     }
     (group, wanted, place)
+}
+
+fn read_runtime(reader: &mut Reader, fields: &Fields<'_>, group: &mut Group) {
+    if let Some(field) = fields.get("runtime") {
+        let word = reader.word(&field, "is no runtime", &RUNTIME);
+        group.runtime = word.unwrap_or_default();
+    }
+    if let Some(field) = fields.get("preload") {
+        group.preload = reader.texts(&field).into();
+    }
 }
 
 fn read_numbers(reader: &mut Reader, fields: &Fields<'_>, group: &mut Group) {

@@ -194,6 +194,8 @@ pub struct Body {
     pub id: Arc<str>,
     /// How the tasks are executed.
     pub runtime: Runtime,
+    /// Modules that an interpreter imports before the tasks are forked from it.
+    pub preload: Vec<Arc<str>>,
     /// Names of the parameters.
     pub parameters: Vec<Arc<str>>,
     /// Program and arguments, with placeholders.

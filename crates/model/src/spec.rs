@@ -21,6 +21,7 @@ mod outline;
 pub mod placeholders;
 pub mod positional;
 mod qos;
+mod runtime;
 mod size;
 pub(crate) mod stored;
 mod template;
@@ -37,6 +38,7 @@ pub use few::Few;
 pub use network::Network;
 pub use qos::{CriticalPlacement, MaxFailures, Need, Qos, Redundancy, Unplaceable};
 pub use qos::{OPEN_TIMEOUT, OPEN_TIMEOUT_MAX, OPEN_TIMEOUT_MIN};
+pub use runtime::{PRELOAD_MAX, Runtime};
 pub use size::{COMMAND_BYTES_MAX, SPEC_BYTES_MAX, WORD_BYTES_MAX};
 use stored::{is_default, packed};
 pub use validate::{Place, SpecError, check_path};
@@ -219,6 +221,9 @@ pub struct Group {
     /// How its tasks make checkpoints; none if they do not.
     #[serde(default, skip_serializing_if = "is_default")]
     pub checkpoint: Option<Arc<CheckpointRule>>,
+    /// Modules that an interpreter has imported before attempts are forked from it, of [`Runtime::Python`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub preload: Few<Arc<str>>,
 }
 
 impl Group {
@@ -248,6 +253,7 @@ impl Group {
             deps_each: Few::default(),
             keep: false,
             checkpoint: None,
+            preload: Few::default(),
         }
     }
 
@@ -280,40 +286,6 @@ fn blobs_among<'a>(
     data: impl Iterator<Item = &'a Data> + 'a,
 ) -> impl Iterator<Item = (Hash, u64)> + 'a {
     data.filter_map(|data| Some((data.hash()?, data.size())))
-}
-
-/// How a task is executed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Runtime {
-    /// As a process in a scratch directory.
-    #[default]
-    Process,
-    /// The worker reports success at once, without a process, to measure the engine itself.
-    Noop,
-}
-
-impl Runtime {
-    /// Each runtime's name in job files, and its description.
-    pub const WORDS: [(&'static str, Runtime, &'static str); 2] = [
-        (
-            "process",
-            Runtime::Process,
-            "the command runs as a process in a scratch directory",
-        ),
-        (
-            "noop",
-            Runtime::Noop,
-            "nothing runs, and the worker reports success at once, to measure the grid itself",
-        ),
-    ];
-
-    /// Returns whether it executes the task's command.
-    pub fn runs_command(self) -> bool {
-        match self {
-            Self::Process => true,
-            Self::Noop => false,
-        }
-    }
 }
 
 /// A source of a task's input files.

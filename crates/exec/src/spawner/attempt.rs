@@ -25,7 +25,9 @@ const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 /// An attempt whose process was started and whose end has not been reported.
 pub(crate) struct Attempt {
     pub id: u64,
+    /// Its main process; 0 where that is not known yet.
     pub pid: i32,
+    pub phase: Phase,
     pub limits: Limits,
     pub started: Instant,
     /// How long attempts had been paused in all when it started.
@@ -42,12 +44,25 @@ pub(crate) struct Attempt {
     /// Those that have been killed: they cannot do anything any more, but may take long to die. Where all of a
     /// namespace are killed at once, none is named here.
     pub killed: HashSet<i32>,
+    /// How often some were found that had not been killed before, and killed one by one.
+    pub kills: u32,
     /// It is over for the worker.
     pub reported: bool,
     pub orphans_cpu: Duration,
     pub memory_peak: u64,
     /// What the worker was told last that it uses: memory, and files without a name.
     pub told: (u64, u64),
+}
+
+/// How far the start of an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Its main process was started.
+    Runs,
+    /// Its main process is a template, from which that of the attempt is to be forked.
+    Preloads,
+    /// A template was asked for its main process.
+    Asked(Instant),
 }
 
 /// What an attempt writes to.

@@ -13,6 +13,7 @@ mod freezer;
 mod os;
 mod stream;
 mod supervise;
+mod template;
 pub(crate) mod tree;
 mod view;
 

@@ -27,6 +27,11 @@ impl Children {
         }
     }
 
+    /// Whether the kernel lists them.
+    pub(crate) fn is_exact(&self) -> bool {
+        !self.files.is_empty()
+    }
+
     /// Their process ids. The kernel may leave one out while others end; it comes up the next time.
     pub(crate) fn list(&self) -> Vec<i32> {
         if self.files.is_empty() {

@@ -62,6 +62,14 @@ pub static TASK: Table = Table {
             what: "How the task is executed.",
         },
         Key {
+            name: "preload",
+            kind: Kind::Texts,
+            default: Default::Value("[]"),
+            example: "[\"numpy\"]",
+            what: "Modules that the interpreter of runtime `python` imports once, before the processes of tasks are \
+                   forked from it.",
+        },
+        Key {
             name: "env",
             kind: Kind::TextTable,
             default: Default::Value("{}"),

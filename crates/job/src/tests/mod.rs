@@ -386,7 +386,7 @@ fn only_a_runtime_that_executes_a_command_needs_one() {
     let told = told.to_string();
     assert!(told.contains("\"wasm\" is no runtime"), "{told}");
     assert!(
-        told.contains("runtime = \"process\" or runtime = \"noop\""),
+        told.contains("runtime = \"process\" or runtime = \"python\" or runtime = \"noop\""),
         "{told}"
     );
 }

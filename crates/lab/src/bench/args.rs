@@ -143,6 +143,8 @@ pub enum BenchKind {
 pub enum BenchRuntime {
     /// A process that ends at once
     Process,
+    /// A process that is forked from a Python interpreter, beside one that starts an interpreter
+    Python,
     /// Nothing: the worker answers at once, which measures the engine itself
     Noop,
 }

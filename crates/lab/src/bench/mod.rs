@@ -9,6 +9,7 @@ mod latency;
 mod link;
 mod live;
 mod network;
+mod python;
 mod raw;
 mod recovery;
 mod tasks;

@@ -12,9 +12,9 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Attempts at once, in the grid and in the plain loop.
-const IN_FLIGHT: u32 = 4;
+pub(super) const IN_FLIGHT: u32 = 4;
 /// The ways that are compared take turns, so that whatever else the machine does meets all alike.
-const ROUNDS: u32 = 5;
+pub(super) const ROUNDS: u32 = 5;
 const WAITING: u32 = 100_000;
 
 #[derive(Debug, Serialize)]
@@ -99,6 +99,7 @@ pub fn run(
             })?;
             Ok(())
         }
+        BenchRuntime::Python => block_on(super::python::run(output, count, plan)),
         BenchRuntime::Noop => {
             let figures = block_on(noop(count, plan))?;
             output.print(&figures, || lines(&[
@@ -204,6 +205,6 @@ async fn noop(count: u32, plan: Plan<'_>) -> Result<NoopFigures, Failure> {
     })
 }
 
-fn per_task(cpu: Duration, tasks: f64) -> f64 {
+pub(super) fn per_task(cpu: Duration, tasks: f64) -> f64 {
     rounded(cpu.as_secs_f64() * 1e6 / tasks)
 }

@@ -45,6 +45,7 @@ fn outlined(group: &Group) -> Group {
         labels: Vec::new(),
         axes: Few::default(),
         checkpoint: None,
+        preload: Few::default(),
         ..group.clone()
     }
 }

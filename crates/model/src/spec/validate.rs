@@ -4,6 +4,7 @@ use super::addition::{Addition, named};
 use super::axes::check_axes;
 use super::checkpoint::check_checkpoint;
 use super::needs::check_qos;
+use super::runtime::check_preload;
 use super::{COPIES_MAX, RETRY_DELAY_MAX, positional};
 use super::{Draft, Group, Input, JobSpec, TASKS_MAX, Top};
 use crate::data::INLINE_BYTES_MAX;
@@ -190,6 +191,7 @@ pub(super) fn check_group(files: &[FileEntry], at: usize, group: &Group) -> Chec
         );
     }
     check_checkpoint(at, group)?;
+    check_preload(at, group)?;
     for (item, output) in group.outputs.iter().enumerate() {
         if let Err(why) = check_path(output.trim_end_matches('/')) {
             return wrong(

@@ -9,13 +9,14 @@ use super::staging::stage;
 use hedge_core::worker::Event;
 use hedge_exec::{
     Advanced, Exit, Launch, Limits, OutputFile, Permissions, Runner, Scratch, Stdin, StreamKind,
-    Tail, told_shortage,
+    Tail, Warm, told_shortage,
 };
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
 use hedge_model::ending::OutputFault;
 use hedge_model::msg::{
     Assignment, Body, FromWorker, GrantedBody, Log, MESSAGE_BYTES_MAX, Outcome, Report, Usage,
 };
+use hedge_model::spec::Runtime;
 use hedge_model::spec::placeholders::{self, TaskValues};
 use hedge_model::{AttemptId, Checkpoint, Data, Ending, FileEntry, Hash, JobId};
 use hedge_net::{DataStore, Fetcher, Transfer};
@@ -294,8 +295,19 @@ fn launch(tools: &Tools, body: &Body, order: &Assignment, gpus: &HeldGpus) -> La
             disk: some(body.resources.disk),
         },
         permissions,
+        warm: warm(body),
         kept_bytes: Some(body.printed_max.min(PRINTED_BYTES_MAX)),
     }
+}
+
+/// What a task's process is forked from, where its runtime is Python.
+fn warm(body: &Body) -> Option<Box<Warm>> {
+    (body.runtime == Runtime::Python).then(|| {
+        Box::new(Warm {
+            job: body.job.0,
+            preload: body.preload.iter().map(ToString::to_string).collect(),
+        })
+    })
 }
 
 /// Replaces a task's placeholders, and `${hedge}` by the path of this program.

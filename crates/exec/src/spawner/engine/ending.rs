@@ -1,7 +1,7 @@
 //! The ends of attempts: noticing them, bringing them about, reporting them.
 
 use super::Engine;
-use crate::spawner::attempt::Ended;
+use crate::spawner::attempt::{Ended, Phase};
 use crate::spawner::tree;
 use crate::spawner::view;
 use crate::wire::Reply;
@@ -18,6 +18,8 @@ const REPORT_AFTER: Duration = Duration::from_millis(20);
 const DYING_MAX: Duration = Duration::from_secs(60);
 /// Changes of what an attempt uses that the worker does not hear of, bytes.
 const TOLD_STEP: u64 = 1 << 20;
+/// How often processes of an attempt are found and killed one by one, so that a template is spared.
+const SPARED_KILLS: u32 = 50;
 /// Time between two looks at processes that are being ended.
 const PRESS_EVERY: Duration = Duration::from_millis(1);
 /// The same, where all that is left is to wait for them to die, or where looking is dear.
@@ -30,6 +32,7 @@ impl Engine {
         let mut drained = [0u8; 1024];
         let _ = rustix::io::read(&self.environment.signals, &mut drained);
         let times = self.attempt.as_ref().map(|attempt| self.times(attempt));
+        let mut template_ended = false;
         let none_left = loop {
             let mut status = 0;
             // SAFETY: all zeroes is a valid value, and both are valid for the call.
@@ -39,13 +42,17 @@ impl Engine {
             if pid <= 0 {
                 break pid < 0;
             }
+            template_ended |= self.warm.reaped(pid);
             let (Some(attempt), Some((elapsed, paused))) = (&mut self.attempt, times) else {
                 continue;
             };
             let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
             if pid == attempt.pid && attempt.ended.is_none() {
                 attempt.ended = Some(Ended {
-                    outcome: outcome_of(status),
+                    outcome: match attempt.phase {
+                        Phase::Preloads => outcome_of(status).and(Err(ended_early())),
+                        Phase::Runs | Phase::Asked(_) => outcome_of(status),
+                    },
                     elapsed,
                     paused,
                     cpu,
@@ -55,16 +62,36 @@ impl Engine {
                 attempt.orphans_cpu += cpu;
             }
         };
+        if self.take_lost()
+            && let (Some(attempt), Some((elapsed, paused))) = (&mut self.attempt, times)
+        {
+            attempt.ended = Some(killed(elapsed, paused));
+        }
+        if self.attempt.is_none() {
+            if template_ended || self.warm.clearing {
+                self.cleared(none_left);
+            }
+            return;
+        }
+        let over = none_left || self.only_template_is_left();
         let Some(attempt) = self.attempt.as_mut().filter(|one| one.ended.is_some()) else {
             return;
         };
-        if none_left {
+        if over {
             if !self.did_not_begin() {
                 self.finish();
             }
         } else if attempt.dying_since.is_none() && attempt.stop_at.is_none() {
             attempt.dying_since = Some(Instant::now());
             self.press_at = Some(Instant::now());
+        }
+    }
+
+    /// A template has ended that no attempt needs: nothing is started before what it left has ended too.
+    fn cleared(&mut self, none_left: bool) {
+        self.warm.clearing = !none_left;
+        if self.warm.clearing {
+            self.kill_below();
         }
     }
 
@@ -137,16 +164,40 @@ impl Engine {
         self.press_at = Some(now + if seldom { PRESS_SELDOM } else { PRESS_EVERY });
     }
 
-    /// Kills every process below this one; whether one was found that had not been killed before.
+    /// Kills every process of the attempt; whether one was found that had not been killed before. A template stays, but
+    /// not for long: nothing that makes processes faster than they are found outlives a kill of all at once.
     fn kill_all(&mut self) -> bool {
+        let spares = self
+            .attempt
+            .as_ref()
+            .is_some_and(|attempt| attempt.phase == Phase::Runs && attempt.kills < SPARED_KILLS);
+        let spared = self.warm.process().filter(|_| spares);
+        let Some(_) = spared else {
+            return self.kill_below();
+        };
+        let pids = self.processes();
+        let new = self.kill_these(pids);
+        if let Some(attempt) = &mut self.attempt {
+            attempt.kills += u32::from(new);
+        }
+        new
+    }
+
+    /// Kills every process below this one, a template too; whether one was found that had not been killed before.
+    pub(super) fn kill_below(&mut self) -> bool {
         if matches!(self.environment.report.sandbox, Sandbox::View { .. }) {
             // SAFETY: this is the first process of a namespace: all others in it are of the attempt. The kernel
             // leaves this one out, and kills those that are just being made with the others.
             unsafe { libc::kill(-1, libc::SIGKILL) };
             return false;
         }
+        let pids = tree::below(self.children.list());
+        self.kill_these(pids)
+    }
+
+    fn kill_these(&mut self, pids: Vec<i32>) -> bool {
         let mut new = false;
-        for pid in tree::below(self.children.list()) {
+        for pid in pids {
             // SAFETY: a process just found below this one.
             unsafe { libc::kill(pid, libc::SIGKILL) };
             if let Some(attempt) = &mut self.attempt {
@@ -178,11 +229,8 @@ impl Engine {
         };
         attempt.reported = true;
         let ended = attempt.ended.clone().unwrap_or_else(|| Ended {
-            outcome: Err(signalled(libc::SIGKILL)),
-            elapsed,
-            paused,
             cpu: tree::cpu_of(attempt.pid),
-            memory_peak: 0,
+            ..killed(elapsed, paused)
         });
         let exit = Exit {
             outcome: match (attempt.verdict.clone(), attempt.stop_at) {
@@ -209,11 +257,11 @@ impl Engine {
     pub(super) fn sample(&mut self) {
         // Until its program begins, its memory is the spawner's.
         let begun = self.starts.has_begun();
+        let pids = if begun { self.processes() } else { Vec::new() };
         let Some(attempt) = self.attempt.as_mut().filter(|_| begun) else {
             return;
         };
         let (id, limits) = (attempt.id, attempt.limits);
-        let pids = tree::below(self.children.list());
         let mut used = tree::memory_of(&pids);
         if matches!(self.environment.report.sandbox, Sandbox::View { .. }) {
             used += view::shared_memory_used();
@@ -252,6 +300,24 @@ impl Engine {
         for entry in entries.flatten() {
             let _ = crate::scratch::remove_tree(&entry.path());
         }
+    }
+}
+
+/// How a main process ended that is known to have been killed, or to be about to end.
+fn killed(elapsed: Duration, paused: Duration) -> Ended {
+    Ended {
+        outcome: Err(signalled(libc::SIGKILL)),
+        elapsed,
+        paused,
+        cpu: Duration::ZERO,
+        memory_peak: 0,
+    }
+}
+
+/// How an attempt ended whose interpreter ended without an error before it was forked.
+fn ended_early() -> Ending {
+    Ending::NotStarted {
+        why: "the interpreter ended while it imported the modules of `preload`".to_owned(),
     }
 }
 

@@ -1,7 +1,6 @@
 //! Looking at the progress of attempts, as often as the worker wants it.
 
 use super::Engine;
-use crate::spawner::tree;
 use crate::wire::Reply;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -81,6 +80,11 @@ impl Engine {
         };
         let since = Instant::now();
         let paused = self.pause.on();
+        let runs = |one: &&super::Attempt| one.ended.is_none() && !one.reported;
+        if self.attempt.as_ref().filter(runs).is_none() {
+            return;
+        }
+        let pids = self.processes();
         let running = self
             .attempt
             .as_mut()
@@ -88,7 +92,6 @@ impl Engine {
         let Some(attempt) = running.filter(|attempt| !attempt.reported) else {
             return;
         };
-        let pids = tree::below(self.children.list());
         let id = attempt.id;
         if let Some(to) = attempt.pipes.advance.look(&pids, paused) {
             self.reply(&Reply::Advanced { id, to });

@@ -5,6 +5,7 @@ mod look;
 mod pause;
 mod start;
 mod streams;
+mod warm;
 
 use super::attempt::{Attempt, Programs, read_available};
 use super::child::Cloner;
@@ -31,6 +32,8 @@ const LOOK: u64 = 2;
 const STDOUT: u64 = 3;
 const STDERR: u64 = 4;
 const ADVANCE: u64 = 5;
+const CONTROL: u64 = 6;
+const CHANNEL: u64 = 7;
 
 /// Serves the worker until it closes the socket; returns the exit code.
 pub(crate) fn serve(environment: SlotEnvironment, socket: UnixStream) -> i32 {
@@ -52,6 +55,7 @@ struct Engine {
     cloner: Cloner,
     starts: start::Starts,
     attempt: Option<Attempt>,
+    warm: warm::Warm,
     pause: pause::Pause,
     /// Whether attempts get idle priority whatever the setup says.
     lowered: bool,
@@ -84,6 +88,7 @@ impl Engine {
             cloner: Cloner::new()?,
             starts: start::Starts::default(),
             attempt: None,
+            warm: warm::Warm::default(),
             pause: pause::Pause::default(),
             lowered: false,
             idle_check: None,
@@ -133,6 +138,8 @@ impl Engine {
                     }
                     SIGNALS => reap = true,
                     LOOK => looks = true,
+                    CONTROL => self.hear_template(),
+                    CHANNEL => self.send_on(),
                     stream => self.read_stream(stream),
                 }
             }
@@ -215,6 +222,12 @@ impl Engine {
         {
             self.check_idle();
         }
+        if self.asked_until().is_some_and(|at| now >= at) {
+            self.give_up_template();
+        }
+        if self.warm.check_at().is_some_and(|at| now >= at) {
+            self.check_template();
+        }
         if self.pause.check_at().is_some_and(|at| now >= at) {
             self.check_stopped();
         }
@@ -247,7 +260,7 @@ impl Engine {
         let deadline = left.and_then(|left| Instant::now().checked_add(left));
         let sample = self.samples().then_some(self.next_sample);
         let check = self.pause.check_at();
-        let can_start = self.attempt.is_none() && !self.pause.on();
+        let can_start = self.attempt.is_none() && !self.pause.on() && !self.warm.clearing;
         let start = self.starts.next().filter(|_| can_start);
         let due = [
             deadline,
@@ -256,6 +269,8 @@ impl Engine {
             self.resume_at,
             self.press_at,
             self.stop_at(),
+            self.asked_until(),
+            self.warm.check_at(),
             check,
             self.idle_check.as_ref().map(|check| check.at),
         ];

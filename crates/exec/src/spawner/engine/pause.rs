@@ -101,6 +101,10 @@ impl Engine {
         if on != self.pause.on() {
             if on {
                 self.pause.since = Some(Instant::now());
+                if self.attempt.is_none() {
+                    // Its memory is the owner's now.
+                    self.end_template();
+                }
                 let frozen = self.freeze(true);
                 if !frozen || self.pause.outside {
                     self.pause.signalled = Some(Check::new());
@@ -183,13 +187,18 @@ impl Engine {
 
     /// Sends a signal to all processes of attempts; says which, where the kernel does not walk over them itself.
     pub(super) fn signal_all(&self, signal: i32) -> Vec<i32> {
-        if matches!(self.environment.report.sandbox, Sandbox::View { .. }) {
+        let ends = signal == libc::SIGTERM;
+        let spares = ends && self.warm.process().is_some();
+        if matches!(self.environment.report.sandbox, Sandbox::View { .. }) && !spares {
             // SAFETY: this is the first process of a namespace: all others in it are of attempts, and the kernel
             // leaves this one out.
             unsafe { libc::kill(-1, signal) };
             return Vec::new();
         }
-        let pids = tree::below(self.children.list());
+        let pids = match spares {
+            true => self.processes(),
+            false => tree::below(self.children.list()),
+        };
         for pid in &pids {
             // SAFETY: processes just found below this one.
             unsafe { libc::kill(*pid, signal) };

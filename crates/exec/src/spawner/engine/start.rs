@@ -1,16 +1,19 @@
 //! Starting attempts, one at a time, and waiting where the machine is short of something.
 
+use super::warm::Channel;
 use super::{ADVANCE, Engine, SAMPLE_EVERY, STDERR, STDOUT};
 use crate::reserve;
 use crate::shortage::worker_ending;
-use crate::spawner::attempt::{self, Attempt, Pipes};
-use crate::spawner::child::{Command, NotStarted, PAGE, Starting};
+use crate::spawner::attempt::{self, Attempt, Phase, Pipes, Prepared};
+use crate::spawner::child::{Command, Failure, NotStarted, PAGE, Starting};
+use crate::spawner::environment::Slot;
 use crate::spawner::{os, tree};
 use crate::wire::Reply;
 use crate::{Exit, Launch};
 use hedge_model::Ending;
 use rustix::io::Errno;
 use std::collections::{HashSet, VecDeque};
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -59,7 +62,52 @@ pub(super) struct Starts {
     /// None is started before, because the machine is short of something.
     held_until: Option<Instant>,
     /// The one that runs, which may not have begun yet.
-    current: Option<(Waiting, Starting)>,
+    current: Option<(Waiting, Beginning)>,
+}
+
+/// How the process of an attempt begins.
+pub(super) enum Beginning {
+    /// It executes its program.
+    Executed(Starting),
+    /// It is forked from a template.
+    Forked(Channel),
+}
+
+/// Why a process did not begin.
+enum NotBegun {
+    Failed(Failure),
+    /// Its template ended before it had made the process.
+    Lost,
+}
+
+impl Beginning {
+    fn failure(&self) -> Option<NotBegun> {
+        match self {
+            Beginning::Executed(starting) => starting.failure().map(NotBegun::Failed),
+            Beginning::Forked(channel) if channel.lost => Some(NotBegun::Lost),
+            Beginning::Forked(channel) => channel.failure().map(NotBegun::Failed),
+        }
+    }
+
+    fn program(&self) -> &CStr {
+        match self {
+            Beginning::Executed(starting) => starting.program(),
+            Beginning::Forked(_) => c"",
+        }
+    }
+}
+
+/// Why an attempt is not started.
+pub(super) enum NotNow {
+    Ended(Ending),
+    /// It waits for the template of others to end.
+    TemplateEnds,
+}
+
+impl From<Ending> for NotNow {
+    fn from(ending: Ending) -> NotNow {
+        NotNow::Ended(ending)
+    }
 }
 
 impl Starts {
@@ -94,7 +142,30 @@ impl Starts {
     /// Whether the program of the attempt that runs has begun, or cannot any more.
     pub fn has_begun(&self) -> bool {
         let current = self.current.as_ref();
-        current.is_none_or(|(_, starting)| starting.is_over())
+        current.is_none_or(|(_, beginning)| match beginning {
+            Beginning::Executed(starting) => starting.is_over(),
+            Beginning::Forked(_) => true,
+        })
+    }
+
+    /// The attempt that runs is forked from a template, which has started.
+    pub fn fork(&mut self, channel: Channel) {
+        if let Some((_, beginning)) = &mut self.current {
+            *beginning = Beginning::Forked(channel);
+        }
+    }
+
+    /// The attempt that is forked, and the way to its process.
+    pub fn forked(&mut self) -> Option<(&Launch, &mut Channel)> {
+        match &mut self.current {
+            Some((waiting, Beginning::Forked(channel))) => Some((&waiting.launch, channel)),
+            _ => None,
+        }
+    }
+
+    /// The way to the process of the attempt that is forked.
+    pub fn channel(&mut self) -> Option<&mut Channel> {
+        self.forked().map(|(_, channel)| channel)
     }
 }
 
@@ -110,13 +181,17 @@ impl Engine {
             && let Some(next) = self.starts.waiting.pop_front()
         {
             match self.try_start(&next) {
-                Ok((attempt, starting)) => {
+                Ok((attempt, beginning)) => {
                     self.attempt = Some(attempt);
-                    self.starts.current = Some((next, starting));
+                    self.starts.current = Some((next, beginning));
                     self.next_sample = Instant::now() + SAMPLE_EVERY;
                     self.look.start();
                 }
-                Err(ending) => {
+                Err(NotNow::TemplateEnds) => {
+                    self.starts.waiting.push_front(next);
+                    return;
+                }
+                Err(NotNow::Ended(ending)) => {
                     if self.put_back(next, ending) {
                         return;
                     }
@@ -144,24 +219,35 @@ impl Engine {
         let has_reason = self
             .attempt
             .as_ref()
-            .is_none_or(|one| one.verdict.is_some());
+            .is_none_or(|one| one.verdict.is_some() || one.stop_at.is_some());
         let current = self.starts.current.as_ref();
-        let failure = current.and_then(|(_, starting)| starting.failure());
+        let failure = current.and_then(|(_, beginning)| beginning.failure());
         let Some(failure) = failure.filter(|_| !has_reason) else {
             return false;
         };
         let current = self.starts.current.take();
         self.let_go();
-        let Some((mut next, starting)) = current else {
+        let Some((mut next, beginning)) = current else {
             return false;
         };
-        if failure.errno == libc::ENOENT && !next.anew {
+        let again = match &failure {
+            NotBegun::Failed(failure) => failure.errno == libc::ENOENT,
+            NotBegun::Lost => true,
+        };
+        if again && !next.anew {
             // It may have moved since it was found.
             self.programs.forget();
             next.anew = true;
             self.starts.waiting.push_front(next);
         } else {
-            let ending = attempt::explain(&next.launch.program, starting.program(), failure);
+            let ending = match failure {
+                NotBegun::Failed(failure) => {
+                    attempt::explain(&next.launch.program, beginning.program(), failure)
+                }
+                NotBegun::Lost => Ending::worker(
+                    "the interpreter that its process was to be forked from ended twice",
+                ),
+            };
             self.put_back(next, ending);
         }
         true
@@ -170,12 +256,13 @@ impl Engine {
     /// Lets go of the attempt that runs.
     pub(super) fn let_go(&mut self) {
         self.attempt = None;
+        self.warm.rest();
         self.starts.resume();
         (self.press_at, self.resume_at, self.idle_check) = (None, None, None);
     }
 
     /// Whether the next attempt gets idle priority.
-    fn has_idle_priority(&self) -> bool {
+    pub(super) fn has_idle_priority(&self) -> bool {
         self.environment.report.idle || self.lowered
     }
 
@@ -215,8 +302,16 @@ impl Engine {
         });
     }
 
-    fn try_start(&mut self, next: &Waiting) -> Result<(Attempt, Starting), Ending> {
+    fn try_start(&mut self, next: &Waiting) -> Result<(Attempt, Beginning), NotNow> {
         let (launch, user) = (&next.launch, self.environment.user);
+        let (slot, setup) = (&self.environment.slot, &self.environment.setup);
+        let programs = &mut self.programs;
+        let prepared =
+            attempt::prepare(launch, slot, &setup.env, &setup.read_only, user, programs)?;
+        let plan = self.plan(launch, &prepared);
+        if !self.make_way(plan.as_ref()) {
+            return Err(NotNow::TemplateEnds);
+        }
         if let Some(user) = user.filter(|_| next.filled) {
             let folder = Path::new(&self.environment.slot.work_path);
             crate::user::give_below(folder, user)
@@ -238,13 +333,20 @@ impl Engine {
         let pipes =
             pipes.map_err(|error| worker_ending("make a pipe for a task's output", &error))?;
         let started = Instant::now();
-        let (pid, starting) = self.execute(launch, &pipes)?;
+        let (pid, beginning, phase) = match plan {
+            Some(plan) => self.fork(plan, prepared, &pipes)?,
+            None => {
+                let (pid, starting) = self.execute(launch, prepared, &pipes)?;
+                (pid, Beginning::Executed(starting), Phase::Runs)
+            }
+        };
         let mut limits = launch.limits;
         let offered = self.environment.setup.memory_max;
         limits.memory = limits.memory.into_iter().chain(offered).min();
         let attempt = Attempt {
             id: next.id,
             pid,
+            phase,
             limits,
             started,
             paused_before: self.pause.total(),
@@ -254,28 +356,25 @@ impl Engine {
             ended: None,
             dying_since: None,
             killed: HashSet::new(),
+            kills: 0,
             reported: false,
             orphans_cpu: Duration::ZERO,
             memory_peak: 0,
             told: (0, 0),
         };
-        Ok((attempt, starting))
+        Ok((attempt, beginning))
     }
 
     /// Starts the process; its outputs and what it says of its progress go to `pipes`.
-    fn execute(&mut self, launch: &Launch, pipes: &Pipes) -> Result<(i32, Starting), Ending> {
+    fn execute(
+        &mut self,
+        launch: &Launch,
+        prepared: Prepared,
+        pipes: &Pipes,
+    ) -> Result<(i32, Starting), Ending> {
         let (slot, setup) = (&self.environment.slot, &self.environment.setup);
-        let (user, programs) = (self.environment.user, &mut self.programs);
-        let prepared =
-            attempt::prepare(launch, slot, &setup.env, &setup.read_only, user, programs)?;
-        let room = reserve::room(Path::new(&slot.work_path), setup.disk_reserve);
-        // A little more than the limit, so that a sample shows that it was passed.
-        let allowed = launch.limits.disk.map(|limit| {
-            let above = limit.saturating_add(PAGE as u64);
-            room.map_or(above, |room| room.min(above))
-        });
         let stdin = prepared.stdin;
-        let mut command = Command {
+        let command = Command {
             program: prepared.program,
             args: prepared.args,
             env: prepared.env,
@@ -285,15 +384,25 @@ impl Engine {
             stderr: pipes.stderr.write.as_raw_fd(),
             progress: pipes.advance.write.as_raw_fd(),
             ruleset: slot.ruleset.as_ref().map(AsRawFd::as_raw_fd),
-            file_bytes_max: allowed,
+            file_bytes_max: file_bytes_max(launch, slot, setup.disk_reserve),
             files_max: self.files_max,
             group: self.pause.group(self.environment.freezer.as_deref()),
-            user,
+            user: self.environment.user,
             idle: self.has_idle_priority(),
         };
+        let started = self.start_command(command);
+        started.map_err(|NotStarted { failure, command }| {
+            attempt::explain(&launch.program, &command.program, failure)
+        })
+    }
+
+    /// Starts a process, outside of the control group where that cannot be.
+    pub(super) fn start_command(
+        &mut self,
+        mut command: Command,
+    ) -> Result<(i32, Starting), NotStarted> {
         loop {
             match self.cloner.start(command) {
-                Ok(started) => return Ok(started),
                 Err(NotStarted {
                     failure,
                     command: it,
@@ -302,11 +411,18 @@ impl Engine {
                     self.pause.start_outside();
                     command = Command { group: None, ..*it };
                 }
-                Err(NotStarted { failure, command }) => {
-                    let name = &launch.program;
-                    return Err(attempt::explain(name, &command.program, failure));
-                }
+                started => return started,
             }
         }
     }
+}
+
+/// How large a file of an attempt may become, bytes.
+pub(super) fn file_bytes_max(launch: &Launch, slot: &Slot, disk_reserve: u64) -> Option<u64> {
+    let room = reserve::room(Path::new(&slot.work_path), disk_reserve);
+    // A little more than the limit, so that a sample shows that it was passed.
+    launch.limits.disk.map(|limit| {
+        let above = limit.saturating_add(PAGE as u64);
+        room.map_or(above, |room| room.min(above))
+    })
 }

@@ -71,6 +71,7 @@ impl Leadership<'_> {
             version: leader.jobs.group(id, group)?.next_version(),
             id: spec.id.clone(),
             runtime: spec.runtime,
+            preload: spec.preload.to_vec(),
             parameters: spec.parameters(),
             command: spec.command.clone(),
             env: spec.env.clone(),

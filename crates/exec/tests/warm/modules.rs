@@ -1,0 +1,105 @@
+//! A worker, and modules that its tasks may import.
+
+use crate::common::{self, Grid, allow_namespaces, err, grid_with, out};
+use hedge_exec::{Exit, Launch, Scratch, SpawnerConfig, Warm};
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+/// A worker that offers modules to tasks.
+pub struct Modules {
+    pub grid: Grid,
+    pub folder: TempDir,
+    /// Another word in each test, to know its processes by.
+    pub word: String,
+}
+
+/// The kinds of sandbox.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    View,
+    Landlock,
+    None,
+}
+
+pub const KINDS: [Kind; 3] = [Kind::View, Kind::Landlock, Kind::None];
+
+impl Modules {
+    pub async fn new(kind: Kind) -> Modules {
+        Modules::with(kind, |_| {}).await
+    }
+
+    pub async fn with(kind: Kind, change: impl FnOnce(&mut SpawnerConfig)) -> Modules {
+        let folder = TempDir::new().unwrap();
+        let open: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), open).unwrap();
+        let word = format!("stamp_{}", common::odd_sleep().replace('.', "_"));
+        let shown = folder.path().to_owned();
+        let grid = grid_with(|config| {
+            config.read_only.push(shown);
+            config.sandbox = kind != Kind::None;
+            allow_namespaces(config, kind != Kind::Landlock);
+            // Not an interpreter of the developer's, which would be another outside of the sandbox.
+            config.env.retain(|(name, _)| name != "PATH");
+            config.env.push(("PATH".into(), "/usr/bin:/bin".into()));
+            change(config);
+        })
+        .await;
+        let modules = Modules { grid, folder, word };
+        modules.put(
+            &modules.word,
+            "import os\nvalue = os.urandom(8).hex()\npid = os.getpid()\nseen = []\n",
+        );
+        modules
+    }
+
+    pub fn put(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(format!("{name}.py"));
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// A command, forked from an interpreter that has the module of this test.
+    pub fn warm(&self, args: &[&str]) -> Launch {
+        self.preloading(&[&self.word], args)
+    }
+
+    pub fn preloading(&self, names: &[&str], args: &[&str]) -> Launch {
+        let preload = names.iter().map(|name| (*name).to_owned()).collect();
+        Launch {
+            warm: Some(Box::new(Warm { job: 1, preload })),
+            ..self.cold(args)
+        }
+    }
+
+    /// The same command, executed.
+    pub fn cold(&self, args: &[&str]) -> Launch {
+        let path = self.folder.path().to_str().unwrap();
+        Launch {
+            env: vec![("PYTHONPATH".into(), path.into())],
+            ..Launch::new("python3", args.iter().copied())
+        }
+    }
+
+    /// The folders of the first slot, once nothing is left in them.
+    pub fn scratch(&self) -> Scratch {
+        assert!(self.grid.left_over().is_empty());
+        self.grid.scratch()
+    }
+
+    pub async fn run(&self, launch: Launch) -> Exit {
+        self.grid.spawner.run(&self.scratch(), launch).await
+    }
+
+    /// Runs code that is forked, and gives what it prints.
+    pub async fn code(&self, code: &str) -> String {
+        let code = code.replace("stamp", &self.word);
+        let exit = self.run(self.warm(&["-c", &code])).await;
+        assert_eq!(exit.outcome, Ok(()), "{}", err(&exit));
+        out(&exit)
+    }
+
+    /// What is the same for all attempts that are forked from one interpreter.
+    pub async fn stamp(&self) -> String {
+        self.code("import stamp; print(stamp.value)").await
+    }
+}

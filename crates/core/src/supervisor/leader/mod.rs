@@ -121,7 +121,7 @@ impl Leadership<'_> {
     /// Proposes a record. `pending` says what to answer once it is committed.
     pub fn append(&mut self, record: Record, pending: Option<Pending>) {
         if pending.is_none() && record.format() > self.state.format() {
-            // Such a record only improves later decisions; a group with an older format does without it.
+            // Such a record only improves later decisions. Supervisors that write an older format do without it.
             return;
         }
         *self.last_proposal += 1;

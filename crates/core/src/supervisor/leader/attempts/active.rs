@@ -263,7 +263,7 @@ impl Attempt {
         self.why
     }
 
-    /// The speed class of its worker when it was assigned.
+    /// The class of its worker, `higher` or `normal`, when it was assigned.
     pub fn class(&self) -> Class {
         self.class
     }
@@ -310,7 +310,7 @@ pub(crate) struct NewAttempt {
 pub(crate) enum Why {
     /// Of the workers with free slots it ranks first.
     MostRoom,
-    /// The same, and it is of the higher speed class.
+    /// The same, and it is of the higher class.
     Faster,
     /// Its inputs arrive there soonest.
     Data,

@@ -1,4 +1,5 @@
-//! Blobs: who holds each, what is fetched and replicated, and what is dropped.
+//! Blobs: who holds each, what is fetched and replicated, and what is dropped. The *own store* is the blob store of
+//! this supervisor.
 
 pub(crate) mod catalog;
 pub(crate) mod possession;

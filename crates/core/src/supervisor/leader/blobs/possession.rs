@@ -34,7 +34,7 @@ pub(crate) struct Possession {
 }
 
 impl Possession {
-    /// Returns whether a peer that serves a client's inputs has a request.
+    /// Returns whether a peer that serves a client's inputs has a pending request for proofs.
     pub fn is_asked(&self, holder: PeerId) -> bool {
         self.requests.contains_key(&holder)
     }
@@ -86,7 +86,7 @@ impl Leadership<'_> {
         holders.into_iter().for_each(|holder| self.prove(holder));
     }
 
-    /// Requests proofs from the peer that serves a client's inputs, for those that are in the own store.
+    /// Asks the peer that serves a client's inputs to prove that it holds those that are in the own store.
     pub(super) fn prove(&mut self, holder: PeerId) {
         if !self.leader.possession.is_asked(holder) {
             self.request_proof(holder, 0);

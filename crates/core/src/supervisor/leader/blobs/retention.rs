@@ -134,6 +134,7 @@ impl Leadership<'_> {
     }
 }
 
+/// Blobs of what a job's attempts printed, with sizes in bytes.
 fn log_blobs(job: &Job) -> impl Iterator<Item = (Hash, u64)> {
     let done = job
         .tasks
@@ -165,6 +166,7 @@ pub(crate) fn kept_while_failed(job: &Job) -> impl Iterator<Item = Hash> {
     kept.into_iter()
 }
 
+/// The same blobs as [`kept_content`], with sizes in bytes.
 fn sized_content(job: &Job) -> impl Iterator<Item = (Hash, u64)> {
     result_content(job).chain(job.kept_to_retry())
 }

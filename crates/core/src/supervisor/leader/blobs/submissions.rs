@@ -42,7 +42,7 @@ impl Submission {
         &self.unproven
     }
 
-    /// Returns whether it can be accepted in a group with this record format.
+    /// Returns whether it can be accepted by supervisors that write this record format.
     pub fn complete(&self, format: u32) -> bool {
         self.missing.is_empty() && self.unproven.is_empty() && self.new.offer.format() <= format
     }

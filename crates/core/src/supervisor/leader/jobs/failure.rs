@@ -49,8 +49,8 @@ impl Leadership<'_> {
         self.update_task_offers(id);
     }
 
-    /// Fails a task for good. `why` becomes the reason of the job's failure if the group's record format has no
-    /// failed tasks.
+    /// Fails a task for good. `why` is the reason of the job's failure if the supervisors still write an older record
+    /// format, in which a failed task ends its job.
     pub(crate) fn give_up(&mut self, id: TaskId, why: String) {
         if self.state.format() < TASKS_FAIL_SINCE {
             return self.fail_job(id.job, Some(id), why);
@@ -126,7 +126,7 @@ impl LeaderView<'_> {
         };
         let mut known = self.tasks_of(id).map(|(_, known)| known);
         let mut runs = || known.any(|one| one.active() > 0 || one.committing().is_some());
-        // The first task usually runs already; the test of all groups is the costly one and comes last.
+        // Usually the first task that is checked runs. The check of all groups is costly and comes last.
         !job.is_open() && !runs() && job.exhausted()
     }
 }

@@ -99,7 +99,7 @@ pub(crate) struct Want<'a> {
     pub group: u32,
     /// Whether the task has an attempt already.
     pub copy: bool,
-    /// Whether only a worker of the higher speed class will do.
+    /// Whether only a worker of the higher class will do.
     pub higher: bool,
     /// The mean time of its tasks in seconds, if it may be queued at a busy worker.
     pub ahead: Option<f64>,

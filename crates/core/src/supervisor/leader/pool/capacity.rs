@@ -1,4 +1,4 @@
-//! The speeds of workers, which of them are in the higher speed class, and when to run benchmark tasks.
+//! The speeds of workers, which of them are in the higher class, and when to run benchmark tasks.
 
 use crate::supervisor::leader::pool::index::speed_class;
 use crate::supervisor::leader::pool::worker::Worker;
@@ -49,7 +49,7 @@ impl BenchmarkState {
     }
 }
 
-/// The division of the workers into speed classes.
+/// The division of the workers into the classes `higher` and `normal`.
 #[derive(Debug, Default)]
 pub(crate) struct SpeedClasses {
     /// Workers that attached or whose speed changed since the classes were computed.
@@ -89,7 +89,7 @@ impl Leadership<'_> {
         }
     }
 
-    /// Recomputes the speed classes once a twentieth of the workers attached or changed speed.
+    /// Recomputes which workers are in the higher class, once a twentieth of them attached or changed speed.
     pub(crate) fn update_speed_classes(&mut self) {
         let share = f64::from(self.state.settings.higher_percent) / 100.0;
         let leader = &mut *self.leader;
@@ -191,7 +191,7 @@ impl Leader {
         }
     }
 
-    /// Returns whether the higher speed class has any workers.
+    /// Returns whether any worker is in the higher class.
     pub fn has_higher(&self) -> bool {
         self.classes.higher
     }

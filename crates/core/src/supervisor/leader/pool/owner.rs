@@ -1,4 +1,4 @@
-//! Workers whose owners returned to their machines or left.
+//! Tracks how workers respond to the activity of their machines' owners.
 
 use crate::supervisor::leader::{Leadership, WorkerIx};
 use hedge_model::Time;

@@ -109,7 +109,7 @@ impl Worker {
         &mut self.bodies
     }
 
-    /// Its speed class.
+    /// Its class, `higher` or `normal`.
     pub fn class(&self) -> Class {
         self.class
     }

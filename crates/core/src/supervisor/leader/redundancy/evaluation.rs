@@ -233,16 +233,16 @@ impl Leadership<'_> {
         let active = self.leader.jobs.iter().filter(|(_, job)| !job.is_ending());
         let active = active.filter_map(|(id, _)| self.state.jobs.get(&id));
         let wanted: Vec<Redundancy> = active.map(|job| job.spec.qos().redundancy).collect();
-        let asked = |shipped: &Shipped| {
+        let borrowed = |shipped: &Shipped| {
             let policy = shipped
-                .asked
+                .policy
                 .filter(|_| wanted.contains(&shipped.redundancy))?;
             Some(BorrowedPolicy {
                 only: Some(shipped.redundancy),
                 policy: policy(),
             })
         };
-        SHIPPED.iter().filter_map(asked).collect()
+        SHIPPED.iter().filter_map(borrowed).collect()
     }
 
     fn return_policy(&mut self, borrowed: BorrowedPolicy) {

@@ -73,7 +73,7 @@ impl LeaderView<'_> {
 
     /// Returns whether a policy decides for a job while it runs.
     pub(crate) fn watches(&self, spec: &JobSpec) -> bool {
-        self.policy.is_some() || shipped(spec.qos().redundancy).asked.is_some()
+        self.policy.is_some() || shipped(spec.qos().redundancy).policy.is_some()
     }
 
     /// Returns how many attempts of a task should be active at once: `copies` for a critical task that is copied in

@@ -12,13 +12,13 @@ use crate::supervisor::leader::redundancy::Policy;
 use hedge_model::JobSpec;
 use hedge_model::spec::Redundancy;
 
-/// How one kind of redundancy is decided.
+/// One kind of redundancy: whether it copies critical tasks in advance, and its policy.
 pub(crate) struct Shipped {
     pub redundancy: Redundancy,
     /// Whether critical tasks of a group get copies before any task is slow.
     pub in_advance: fn(&JobSpec, usize) -> bool,
-    /// Creates the policy that is evaluated while a job runs; none if nothing is decided then.
-    pub asked: Option<fn() -> Box<dyn Policy>>,
+    /// Creates the policy that is evaluated while a job runs; none if this kind starts no copies then.
+    pub policy: Option<fn() -> Box<dyn Policy>>,
     /// Explains to users why that policy orders copies.
     pub why: &'static str,
 }
@@ -28,36 +28,36 @@ pub(crate) const SHIPPED: [Shipped; Redundancy::WORDS.len()] = [
     Shipped {
         redundancy: Redundancy::None,
         in_advance: |_, _| false,
-        asked: None,
+        policy: None,
         why: "",
     },
     Shipped {
         redundancy: Redundancy::Critical,
         in_advance: |_, _| true,
-        asked: None,
+        policy: None,
         why: "",
     },
     Shipped {
         redundancy: Redundancy::Auto,
         in_advance: |job, group| Auto::default().in_advance(job, group),
-        asked: Some(|| Box::new(Auto::default())),
+        policy: Some(|| Box::new(Auto::default())),
         why: "it is expected to bring the job's end nearer for less than it costs",
     },
     Shipped {
         redundancy: Redundancy::Speculate,
         in_advance: |_, _| false,
-        asked: Some(|| Box::new(Speculate)),
+        policy: Some(|| Box::new(Speculate)),
         why: "the first attempt takes much longer than others of its kind did",
     },
     Shipped {
         redundancy: Redundancy::Fill,
         in_advance: |_, _| false,
-        asked: Some(|| Box::new(Fill)),
+        policy: Some(|| Box::new(Fill)),
         why: "the worker was idle, and nothing else was ready",
     },
 ];
 
-/// Returns how this kind of redundancy is decided.
+/// Returns the table's row for a kind of redundancy.
 pub(crate) fn shipped(redundancy: Redundancy) -> &'static Shipped {
     let found = SHIPPED.iter().find(|one| one.redundancy == redundancy);
     found.unwrap_or(&SHIPPED[0])

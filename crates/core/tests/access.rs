@@ -142,6 +142,11 @@ fn requests_on_open_jobs(job: JobId) -> Vec<Request> {
             job,
             tasks: Vec::new(),
         },
+        Request::Ends { job, after: 0 },
+        Request::CancelTasks {
+            job,
+            tasks: Vec::new(),
+        },
     ]
 }
 
@@ -169,6 +174,8 @@ fn those_who_may(request: &Request) -> &'static [Origin] {
         | Request::Extend { .. }
         | Request::Close(_)
         | Request::Release { .. }
+        | Request::Ends { .. }
+        | Request::CancelTasks { .. }
         | Request::Forget(_) => &[Origin::Owner],
         Request::Drain(_)
         | Request::Ticket { .. }

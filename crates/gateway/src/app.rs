@@ -12,6 +12,7 @@ use hedge_node::Client;
 use hyper::StatusCode;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Requests that take much memory, at a time.
@@ -28,6 +29,8 @@ pub struct GatewayConfig {
     pub token: Token,
     /// The role of its ticket.
     pub role: Role,
+    /// It ends by itself once it has had no connection for so long.
+    pub exit_when_idle: Option<Duration>,
     /// File for the events; each ticket has its own, because what it may see is in it.
     pub events: PathBuf,
 }

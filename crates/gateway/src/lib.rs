@@ -37,9 +37,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How long connections may take to end in order, a little longer than each of them has.
 const END_WITHIN: Duration = Duration::from_millis(700);
+/// How often a gateway that is to end when it is idle looks for connections.
+const IDLE_LOOK: Duration = Duration::from_millis(500);
 
 /// Why a gateway ended, or could not start.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +112,7 @@ pub async fn serve(
     tokio::select! {
         () = accepting => {}
         () = stop => {}
+        () = idle(&connections, config.exit_when_idle) => {}
     }
     end.send_replace(true);
     _ = tokio::time::timeout(END_WITHIN, all_closed(&connections)).await;
@@ -122,6 +126,20 @@ fn reached(listener: &Listener, listen: &Listen) -> Reached {
         }
         (_, Listen::Socket(path)) => Reached::Socket(path.clone()),
         (_, Listen::Loopback(given)) => Reached::Loopback(*given),
+    }
+}
+
+/// Ends once there has been no connection for so long; never without a limit.
+async fn idle(connections: &Connections, limit: Option<Duration>) {
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
+    let mut idle_since = Instant::now();
+    while idle_since.elapsed() < limit {
+        tokio::time::sleep(IDLE_LOOK.min(limit)).await;
+        if connections.count() > 0 {
+            idle_since = Instant::now();
+        }
     }
 }
 

@@ -45,9 +45,18 @@ pub struct Named {
     /// Relative path.
     pub path: String,
     /// Its content.
-    pub hash: Hash,
+    pub content: FileContent,
     /// Whether it may be run.
     pub executable: bool,
+}
+
+/// The content of a file of a submission.
+#[derive(Clone, Debug)]
+pub enum FileContent {
+    /// It was uploaded before.
+    Uploaded(Hash),
+    /// It comes with the submission.
+    Here(Vec<u8>),
 }
 
 impl Uploads {
@@ -74,10 +83,27 @@ impl Uploads {
     ///
     /// # Errors
     /// The content has another hash, is too long or breaks off, or the disk is full. Nothing is kept then.
-    pub async fn add(&self, hash: Hash, mut frames: Frames) -> Result<(u64, bool), Problem> {
+    pub async fn add(&self, hash: Hash, frames: Frames) -> Result<(u64, bool), Problem> {
         if let Some(bytes) = self.size(hash) {
             return Ok((bytes, false));
         }
+        let (_, bytes) = self.receive(frames, Some(hash)).await?;
+        Ok((bytes, true))
+    }
+
+    /// Takes a file in whose hash the client does not know; gives that and its length.
+    ///
+    /// # Errors
+    /// As for [`Uploads::add`].
+    pub async fn add_unnamed(&self, frames: Frames) -> Result<(Hash, u64), Problem> {
+        self.receive(frames, None).await
+    }
+
+    async fn receive(
+        &self,
+        mut frames: Frames,
+        expected: Option<Hash>,
+    ) -> Result<(Hash, u64), Problem> {
         self.remove_old();
         if self.lock().len() >= FILES_MAX {
             let why = format!(
@@ -99,10 +125,10 @@ impl Uploads {
             file.as_file().write_all(&part).map_err(broken)?;
             bytes += part.len() as u64;
         }
-        let found = hasher.finalize();
-        if *found.as_bytes() != hash.0 {
+        let hash = Hash(*hasher.finalize().as_bytes());
+        if let Some(expected) = expected.filter(|expected| *expected != hash) {
             let why = format!(
-                "the content has the BLAKE3 hash {found}, and not {hash}; nothing was kept"
+                "the content has the BLAKE3 hash {hash}, and not {expected}; nothing was kept"
             );
             return Err(Problem::bad(why));
         }
@@ -110,7 +136,7 @@ impl Uploads {
             .map_err(|error| broken(error.error))?;
         let used = Instant::now();
         self.lock().insert(hash, Upload { bytes, used });
-        Ok((bytes, true))
+        Ok((hash, bytes))
     }
 
     /// A part of a file, from a position on.
@@ -146,14 +172,16 @@ impl Uploads {
                     file.path
                 ))
             })?;
-            if self.size(file.hash).is_none() {
+            if let FileContent::Uploaded(hash) = file.content
+                && self.size(hash).is_none()
+            {
                 return Err(Problem::new(
                     StatusCode::CONFLICT,
                     Kind::Unknown,
                     format!(
-                        "the content {} of {:?} is not here; nothing was submitted: upload it with PUT \
-                         /v1/blobs/{} first, and submit again",
-                        file.hash, file.path, file.hash
+                        "the content {hash} of {:?} is not here; nothing was submitted: upload it with PUT \
+                         /v1/blobs/{hash} first, and submit again",
+                        file.path
                     ),
                 ));
             }
@@ -176,14 +204,26 @@ impl Uploads {
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent)?;
         }
-        let source = self.path(file.hash);
-        if !file.executable {
-            return fs::hard_link(source, target);
+        let copy = match &file.content {
+            FileContent::Uploaded(hash) if !file.executable => {
+                return fs::hard_link(self.path(*hash), target);
+            }
+            // Its mode is its own.
+            FileContent::Uploaded(hash) => {
+                let mut copy = File::create_new(target)?;
+                io::copy(&mut File::open(self.path(*hash))?, &mut copy)?;
+                copy
+            }
+            FileContent::Here(bytes) => {
+                let mut copy = File::create_new(target)?;
+                copy.write_all(bytes)?;
+                copy
+            }
+        };
+        if file.executable {
+            copy.set_permissions(Permissions::from_mode(0o700))?;
         }
-        // Its mode is its own.
-        let mut copy = File::create_new(target)?;
-        io::copy(&mut File::open(source)?, &mut copy)?;
-        copy.set_permissions(Permissions::from_mode(0o700))
+        Ok(())
     }
 
     fn check_room(&self, bytes: u64) -> Result<(), Problem> {

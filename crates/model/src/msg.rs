@@ -5,8 +5,8 @@ use crate::owner::OwnerState;
 use crate::spec::placeholders::TaskValues;
 use crate::spec::{CheckpointRule, Extension, Runtime};
 use crate::view::{
-    AttemptsView, ExplainView, GroupsView, JobView, LogView, MemberView, ResultsView, SettingView,
-    TasksView, TicketView, WorkerView,
+    AttemptsView, EndsView, ExplainView, GroupsView, JobView, LogView, MemberView, ResultsView,
+    SettingView, TasksView, TicketView, WorkerView,
 };
 use crate::{
     AttemptId, Checkpoint, CheckpointId, Data, Ending, Epoch, FileEntry, Hash, InputServer, JobId,
@@ -531,6 +531,8 @@ pub enum Reply {
     Attempts(Box<AttemptsView>),
     /// The groups were added to the open job, and the grid holds their inputs.
     Extended(Extended),
+    /// Tasks of an open job that ended.
+    Ends(Box<EndsView>),
 }
 
 /// The tasks that an extension added.

@@ -7,9 +7,11 @@ use crate::{AttemptId, Ending, FileEntry, Hash, JobId, PeerId, Resources, Source
 use serde::{Deserialize, Serialize};
 
 mod checkpoint;
+mod ends;
 mod open;
 mod output;
 pub use checkpoint::CheckpointView;
+pub use ends::{ENDS_LISTED_MAX, EndKind, EndedTask, EndsView};
 pub use open::OpenView;
 pub use output::{FileLine, OutputEnd, OutputPart, OutputView};
 

@@ -20,7 +20,7 @@ use hedge_model::msg::{
 };
 use hedge_model::record::RecordError;
 use hedge_model::spec::Extension;
-use hedge_model::view::JobView;
+use hedge_model::view::{EndsView, JobView};
 use hedge_model::{Data, Hash, InputServer, JobId, JobSpec, PeerAddr, SubmitKey};
 use hedge_net::{
     DataServer, DataStore, Fetcher, Hello, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
@@ -273,6 +273,24 @@ impl Client {
     /// Closes an open job: it ends once its tasks have.
     pub async fn close_job(&self, job: JobId) -> Result<(), ClientError> {
         self.ask(Request::Close(job)).await.map(drop)
+    }
+
+    /// Tasks of an open job that ended behind the `after` ends that the caller knows. Waits for the next one where there
+    /// is none yet.
+    pub async fn ends(&self, job: JobId, after: u64) -> Result<EndsView, ClientError> {
+        match self.ask(Request::Ends { job, after }).await? {
+            Reply::Ends(view) => Ok(*view),
+            _ => Err(does_not_fit()),
+        }
+    }
+
+    /// Gives up tasks that have not ended: tasks by number or label, or arrays by their id.
+    pub async fn cancel_tasks(&self, job: JobId, tasks: &[String]) -> Result<(), ClientError> {
+        for part in tasks.chunks(RELEASES_MAX) {
+            let tasks = part.to_vec();
+            self.ask(Request::CancelTasks { job, tasks }).await?;
+        }
+        Ok(())
     }
 
     /// Releases outputs of tasks of an open job. Tasks are given by number or label, arrays by their id.

@@ -1,9 +1,10 @@
 //! `hedge gateway` and `hedge ui`.
 
-use super::Grid;
+use super::{Grid, duration};
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Arguments of `gateway`.
 #[derive(Args, Debug)]
@@ -18,6 +19,9 @@ pub struct Gateway {
     /// File with the token; made with a new token if it is missing [default: gateway/token in the state folder]
     #[arg(long, value_name = "FILE", requires = "listen")]
     pub token_file: Option<PathBuf>,
+    /// End once no client has been connected for so long
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub exit_when_idle: Option<Duration>,
     /// The grid.
     #[command(flatten)]
     pub grid: Grid,

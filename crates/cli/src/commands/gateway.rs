@@ -11,6 +11,7 @@ use hedge_node::Client;
 use serde_json::json;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Runs until it is told to end.
 ///
@@ -24,9 +25,13 @@ pub fn run(context: &Context, args: &Gateway) -> Result<Exit, Failure> {
         // The socket needs none.
         let token = draw_token(&folder)?;
         let listen = Listen::Socket(path);
-        return serve(context, &args.grid, listen, token, |reached| {
-            tell(context, reached, None)
-        });
+        return serve(
+            context,
+            &args.grid,
+            (listen, args.exit_when_idle),
+            token,
+            |reached| tell(context, reached, None),
+        );
     };
     let path = args.token_file.clone();
     let path = path.unwrap_or_else(|| folder.join("token"));
@@ -35,7 +40,7 @@ pub fn run(context: &Context, args: &Gateway) -> Result<Exit, Failure> {
     serve(
         context,
         &args.grid,
-        Listen::Loopback(address),
+        (Listen::Loopback(address), args.exit_when_idle),
         token,
         |reached| tell(context, reached, Some(&path)),
     )
@@ -49,14 +54,15 @@ pub fn draw_token(folder: &Path) -> Result<Token, Failure> {
     Token::draw().map_err(|error| file("draw a token for", folder, error))
 }
 
-/// Serves a grid until the process is told to end; `started` is told where.
+/// Serves a grid until the process is told to end, or there has been no connection for as long as is given; `started` is
+/// told where.
 ///
 /// # Errors
 /// It cannot listen, or the grid cannot be reached or refuses this peer.
 pub fn serve(
     context: &Context,
     grid: &Grid,
-    listen: Listen,
+    (listen, exit_when_idle): (Listen, Option<Duration>),
     token: Token,
     started: impl FnOnce(&Reached) -> Result<(), Failure>,
 ) -> Result<Exit, Failure> {
@@ -68,6 +74,7 @@ pub fn serve(
         listen,
         token,
         role: ticket.role,
+        exit_when_idle,
         events: folder.join(format!("events-{}", ticket.secret_hash().short())),
     };
     block_on(async {

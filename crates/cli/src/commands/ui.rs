@@ -23,7 +23,7 @@ pub fn run(context: &Context, args: &Ui) -> Result<Exit, Failure> {
     serve(
         context,
         &args.grid,
-        Listen::Loopback(args.listen),
+        (Listen::Loopback(args.listen), None),
         token,
         |reached| {
             let Reached::Loopback(address) = reached else {

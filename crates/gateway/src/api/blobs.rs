@@ -64,6 +64,29 @@ pub async fn upload_blob(
     Ok((status, Json(uploaded)))
 }
 
+/// Upload a file whose hash is not known
+///
+/// As `PUT /v1/blobs/{hash}`; the gateway computes the hash.
+#[utoipa::path(
+    post,
+    path = "/v1/blobs",
+    tag = "files",
+    request_body(content = [u8], content_type = "application/octet-stream"),
+    responses(
+        (status = 201, description = "The content is here.", body = Uploaded),
+        Problem,
+    ),
+)]
+pub async fn upload_unnamed(
+    State(app): State<App>,
+    body: Body,
+) -> Result<(StatusCode, Json<Uploaded>), Problem> {
+    let frames = Frames::new(body, FILE_BYTES_MAX);
+    let (hash, bytes) = app.uploads().add_unnamed(frames).await?;
+    let blake3 = hash.to_string();
+    Ok((StatusCode::CREATED, Json(Uploaded { blake3, bytes })))
+}
+
 /// Download a file that was uploaded
 ///
 /// Ranges of bytes can be asked for. What jobs left is at `/v1/jobs/{job}/blobs/{hash}`.

@@ -6,6 +6,7 @@ mod events;
 mod grid;
 mod jobs;
 mod logs;
+mod open;
 mod plan;
 mod results;
 mod submit;
@@ -61,6 +62,12 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(jobs::show_job, jobs::forget_job))
         .routes(routes!(jobs::cancel_job))
         .routes(routes!(jobs::retry_job))
+        .routes(routes!(open::open_job))
+        .routes(routes!(open::extend_job))
+        .routes(routes!(open::close_job))
+        .routes(routes!(open::release_tasks))
+        .routes(routes!(open::cancel_tasks))
+        .routes(routes!(open::follow_ends))
         .routes(routes!(jobs::job_cost))
         .routes(routes!(tasks::explain_job))
         .routes(routes!(tasks::list_groups))
@@ -71,6 +78,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(logs::follow_log))
         .routes(routes!(results::list_results))
         .routes(routes!(results::download_result))
+        .routes(routes!(blobs::upload_unnamed))
         .routes(routes!(blobs::upload_blob, blobs::download_blob))
         .routes(routes!(plan::plan_job))
         .routes(routes!(events::follow_grid))

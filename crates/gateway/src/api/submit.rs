@@ -3,14 +3,17 @@
 use crate::app::App;
 use crate::parts::{Json, Query, media_type, read, read_json, unsupported};
 use crate::problem::Problem;
-use crate::uploads::Named;
+use crate::uploads::{FileContent, Named};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use data_encoding::BASE64;
 use futures_util::StreamExt;
 use futures_util::stream;
-use hedge_job::{FILE_BYTES_MAX, Found, JobFile, Setting, Syntax};
-use hedge_model::{JobId, JobSpec, SubmitKey};
+use hedge_job::{FILE_BYTES_MAX, Found, JobFile, Purpose, Setting, Syntax};
+use hedge_model::msg::Extended;
+use hedge_model::spec::SpecError;
+use hedge_model::{Hash, JobId, JobSpec, SubmitKey};
 use hedge_node::client::{InputFiles, new_key};
 use hyper::header::{CONTENT_LENGTH, HeaderValue, LOCATION};
 use hyper::{HeaderMap, StatusCode};
@@ -55,12 +58,14 @@ pub struct Submission {
     key: Option<String>,
 }
 
-/// A file that was uploaded.
+/// A file that was uploaded, or that comes with the submission.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UploadedFile {
-    /// BLAKE3 of its content.
-    blake3: String,
+    /// BLAKE3 of its content, which was uploaded.
+    blake3: Option<String>,
+    /// Its content in Base64, instead: for small files.
+    base64: Option<String>,
     /// Whether it may be run.
     #[serde(default)]
     executable: bool,
@@ -129,7 +134,18 @@ pub async fn submit_job(
     let bytes = read(body, FILE_BYTES_MAX).await?;
     let text = String::from_utf8(bytes.into())
         .map_err(|_| Problem::bad("the job file is not UTF-8 text; nothing was submitted"))?;
-    let accepted = submit(&app, key, syntax, text, set, Vec::new()).await?;
+    let read = Read {
+        key,
+        syntax,
+        text,
+        set,
+        files: Vec::new(),
+    };
+    created(submit(&app, Purpose::Job, read).await?)
+}
+
+/// The response that says that a job is accepted.
+pub fn created(accepted: Accepted) -> Result<Response, Problem> {
     let location = HeaderValue::try_from(format!("/v1/jobs/{}", accepted.job));
     let mut response = (StatusCode::CREATED, Json(accepted)).into_response();
     if let Ok(location) = location {
@@ -176,6 +192,26 @@ pub async fn submit_jobs(
 }
 
 async fn submit_one(app: &App, submission: Submission) -> Result<Accepted, Problem> {
+    let read = read_submission(submission)?;
+    submit(app, Purpose::Job, read).await
+}
+
+/// A submission that is understood as far as its form goes.
+pub struct Read {
+    /// The submission's name.
+    pub key: SubmitKey,
+    /// How the job file is written.
+    pub syntax: Syntax,
+    /// The job file.
+    pub text: String,
+    /// Values for its parameters.
+    pub set: Vec<Setting>,
+    /// The files that it may name.
+    pub files: Vec<Named>,
+}
+
+/// Understands a submission as far as its form goes.
+pub fn read_submission(submission: Submission) -> Result<Read, Problem> {
     let key = key(submission.key.as_deref())?;
     let (syntax, text) = match (submission.job, submission.toml) {
         (Some(job), None) => {
@@ -191,32 +227,50 @@ async fn submit_one(app: &App, submission: Submission) -> Result<Accepted, Probl
             ));
         }
     };
-    let files = submission.files.into_iter().map(|(path, file)| {
-        let hash = file.blake3.parse();
-        let hash = hash.map_err(|_| {
-            let why = format!("{:?} is no BLAKE3 hash; nothing was submitted", file.blake3);
-            Problem::bad(why)
-        })?;
-        Ok(Named {
-            path,
-            hash,
-            executable: file.executable,
-        })
-    });
+    let files = submission.files.into_iter();
+    let files = files.map(|(path, file)| named(path, file));
     let files = files.collect::<Result<Vec<_>, Problem>>()?;
     let set = submission.set.into_iter().collect();
-    submit(app, key, syntax, text, set, files).await
+    Ok(Read {
+        key,
+        syntax,
+        text,
+        set,
+        files,
+    })
 }
 
-async fn submit(
-    app: &App,
-    key: SubmitKey,
-    syntax: Syntax,
-    text: String,
-    set: Vec<Setting>,
-    files: Vec<Named>,
-) -> Result<Accepted, Problem> {
-    let prepared = prepare(app, syntax, text, set, files).await?;
+fn named(path: String, file: UploadedFile) -> Result<Named, Problem> {
+    let content = match (file.blake3, file.base64) {
+        (Some(text), None) => text.parse().map(FileContent::Uploaded).map_err(|_| {
+            let why = format!("{text:?} is no BLAKE3 hash; nothing was submitted");
+            Problem::bad(why)
+        })?,
+        (None, Some(text)) => match BASE64.decode(text.as_bytes()) {
+            Ok(bytes) => FileContent::Here(bytes),
+            Err(error) => {
+                let why =
+                    format!("the content of {path:?} is no Base64: {error}; nothing was submitted");
+                return Err(Problem::bad(why));
+            }
+        },
+        _ => {
+            let why =
+                format!("the file {path:?} has either `blake3` or `base64`; nothing was submitted");
+            return Err(Problem::bad(why));
+        }
+    };
+    Ok(Named {
+        path,
+        content,
+        executable: file.executable,
+    })
+}
+
+/// Submits a job that is for this.
+pub async fn submit(app: &App, purpose: Purpose, read: Read) -> Result<Accepted, Problem> {
+    let key = read.key;
+    let prepared = prepare(app, purpose, read).await?;
     let job = app
         .client()
         .submit_with(key, &prepared.spec, &prepared.inputs)
@@ -225,10 +279,22 @@ async fn submit(
     Ok(Accepted { job, key })
 }
 
-/// A job that can be submitted.
-pub struct Prepared {
+/// Adds the tasks of a submission to an open job.
+pub async fn extend(app: &App, job: JobId, read: Read) -> Result<Extended, Problem> {
+    let (key, purpose) = (read.key, Purpose::Extension);
+    let prepared = prepared(app, purpose, read, |found, content| {
+        found.extension(content)
+    });
+    let prepared = prepared.await?;
+    let client = app.client();
+    let extended = client.extend(job, key, &prepared.spec, &prepared.inputs);
+    Ok(extended.await?)
+}
+
+/// A job, or what is added to one, that can be submitted.
+pub struct Prepared<T> {
     /// The job.
-    pub spec: JobSpec,
+    pub spec: T,
     /// Its large input files.
     pub inputs: InputFiles,
     /// Where these are, until they are submitted.
@@ -238,18 +304,28 @@ pub struct Prepared {
 /// Reads a job file and finds the files that it names among those of its submission.
 pub async fn prepare(
     app: &App,
-    syntax: Syntax,
-    text: String,
-    set: Vec<Setting>,
-    files: Vec<Named>,
-) -> Result<Prepared, Problem> {
+    purpose: Purpose,
+    read: Read,
+) -> Result<Prepared<JobSpec>, Problem> {
+    prepared(app, purpose, read, Found::job).await
+}
+
+async fn prepared<T: Send + 'static>(
+    app: &App,
+    purpose: Purpose,
+    read: Read,
+    take: impl FnOnce(Found, &[(Hash, u64)]) -> Result<T, SpecError> + Send + 'static,
+) -> Result<Prepared<T>, Problem> {
     let app = app.clone();
     // Large files are hashed, and a large job is checked for long.
     let prepared = tokio::task::spawn_blocking(move || {
-        let file = JobFile::parse_with(NAME, syntax, text, &set)?;
-        let folder = app.uploads().folder(&files)?;
+        let Read {
+            syntax, text, set, ..
+        } = read;
+        let file = JobFile::parse_as(purpose, NAME, syntax, text, &set)?;
+        let folder = app.uploads().folder(&read.files)?;
         let found = file.find_within(folder.path())?;
-        finish(found, folder)
+        finish(found, folder, take)
     });
     let prepared = prepared.await;
     prepared.map_err(|error| {
@@ -259,7 +335,11 @@ pub async fn prepare(
     })?
 }
 
-fn finish(found: Found, folder: TempDir) -> Result<Prepared, Problem> {
+fn finish<T>(
+    found: Found,
+    folder: TempDir,
+    take: impl FnOnce(Found, &[(Hash, u64)]) -> Result<T, SpecError>,
+) -> Result<Prepared<T>, Problem> {
     let uploads = found.uploads().iter();
     let paths = uploads.map(|upload| upload.path.clone()).collect();
     let (inputs, read) = InputFiles::read(paths);
@@ -272,7 +352,7 @@ fn finish(found: Found, folder: TempDir) -> Result<Prepared, Problem> {
         })
     });
     let content = content.collect::<Result<Vec<_>, Problem>>()?;
-    let spec = found.job(&content);
+    let spec = take(found, &content);
     let spec = spec.map_err(|error| Problem::bad(format!("{error}; nothing was submitted")))?;
     let folder = (!content.is_empty()).then_some(folder);
     Ok(Prepared {
@@ -314,7 +394,7 @@ pub fn settings(query: &Query) -> Result<Vec<Setting>, Problem> {
 }
 
 /// Waits with a body that takes much memory.
-async fn long<'a>(
+pub async fn long<'a>(
     app: &'a App,
     headers: &HeaderMap,
 ) -> Result<Option<tokio::sync::SemaphorePermit<'a>>, Problem> {

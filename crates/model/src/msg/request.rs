@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// The most tasks whose outputs one request names. Each is looked up.
 pub const OUTPUT_TASKS_MAX: usize = 1000;
-/// The most names of tasks whose outputs one request releases. Each is looked up.
+/// The most names of tasks that one request releases or cancels. Each is looked up.
 pub const RELEASES_MAX: usize = 10_000;
 
 /// A request of a client.
@@ -144,6 +144,21 @@ pub enum Request {
         /// Tasks by number or label, or arrays by their id; at most [`RELEASES_MAX`].
         tasks: Vec<String>,
     },
+    /// The tasks of an open job that were done or given up, in that order. Where the client knows all of them, the
+    /// answer waits for the next one, or for the job's end.
+    Ends {
+        /// The job.
+        job: JobId,
+        /// How many ends the client knows: 0, or what the answer before says.
+        after: u64,
+    },
+    /// Give up tasks that have not ended; those that have stay as they are.
+    CancelTasks {
+        /// The job.
+        job: JobId,
+        /// Tasks by number or label, or arrays by their id; [`RELEASES_MAX`] at most.
+        tasks: Vec<String>,
+    },
 }
 
 /// What a request is about, which decides who may make it.
@@ -181,7 +196,9 @@ impl Request {
             | Self::Forget(id)
             | Self::Close(id)
             | Self::Extend { job: id, .. }
-            | Self::Release { job: id, .. } => Concern::Job(*id),
+            | Self::Release { job: id, .. }
+            | Self::Ends { job: id, .. }
+            | Self::CancelTasks { job: id, .. } => Concern::Job(*id),
             Self::Workers | Self::Settings => Concern::Grid,
             Self::Drain(_)
             | Self::Ticket { .. }
@@ -204,6 +221,9 @@ impl Request {
             Self::Close(job) => format!("close job {job}"),
             Self::Release { job, tasks } => {
                 format!("release outputs of job {job}, {} names", tasks.len())
+            }
+            Self::CancelTasks { job, tasks } => {
+                format!("cancel tasks of job {job}, {} names", tasks.len())
             }
             Self::Cancel(job) => format!("cancel job {job}"),
             Self::Retry(job) => format!("retry job {job}"),
@@ -234,6 +254,7 @@ impl Request {
             | Self::Tasks { .. }
             | Self::Groups { .. }
             | Self::Attempts { .. }
+            | Self::Ends { .. }
             | Self::Workers
             | Self::Members
             | Self::Settings

@@ -123,7 +123,7 @@ impl LeaderView<'_> {
 }
 
 /// Returns the range of task numbers with this name: all tasks of an array, or one task.
-fn named(job: &Job, text: &str) -> Result<(u32, u32), Refused> {
+pub(crate) fn named(job: &Job, text: &str) -> Result<(u32, u32), Refused> {
     if let Some(group) = job.spec.position(text) {
         let numbers = job.spec.numbers(group);
         return Ok((numbers.start, numbers.end));

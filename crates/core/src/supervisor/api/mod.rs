@@ -2,6 +2,7 @@
 
 mod access;
 mod attempts;
+mod ends;
 mod extensions;
 mod groups;
 pub(crate) mod job_view;

@@ -64,6 +64,10 @@ impl Leadership<'_> {
             Request::Printed(request) => {
                 return self.on_printed_request(peer, request_id, &request);
             }
+            Request::Ends { job, after } => return self.on_ends(peer, request_id, job, after),
+            Request::CancelTasks { job, tasks } => {
+                return self.on_cancel_tasks(peer, request_id, job, &tasks);
+            }
             Request::Ticket {
                 role,
                 valid_for,
@@ -219,6 +223,8 @@ impl LeaderView<'_> {
             | Request::Extend { .. }
             | Request::Close(_)
             | Request::Release { .. }
+            | Request::Ends { .. }
+            | Request::CancelTasks { .. }
             | Request::Watch(_)
             | Request::Cancel(_)
             | Request::Printed(_)

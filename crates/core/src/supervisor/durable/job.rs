@@ -54,6 +54,10 @@ pub struct Job {
     /// Total size in bytes of the outputs of done tasks that are results, see [`Job::keeps`].
     pub(crate) result_bytes: u64,
     pub(crate) growth: Growth,
+    /// Of an open job the tasks that were done or given up, in that order; one that ran again is there again. Not more
+    /// than its tasks and [`Job::remade`] together.
+    #[serde(deserialize_with = "bounded::vector")]
+    pub(crate) ends: Vector<u32>,
     /// For each group with released tasks, how many there are. Derived from the tasks after a snapshot.
     #[serde(skip)]
     pub(crate) released_of: OrdMap<u32, u32>,
@@ -261,6 +265,7 @@ impl Job {
             remade: Vector::new(),
             result_bytes: 0,
             growth: Growth::begin(spec.is_open(), accepted),
+            ends: Vector::new(),
             released_of: OrdMap::new(),
             checkpoints: OrdMap::new(),
             failures: Failures::default(),
@@ -382,6 +387,7 @@ impl Job {
         self.open[group] -= 1;
         self.stop(stopped);
         self.note_done(id.number);
+        self.note_end(id.number);
         Ok(self.drop_checkpoint(id.number))
     }
 
@@ -455,6 +461,7 @@ impl Job {
         task.failures |= GIVEN_UP;
         self.stop(stopped);
         self.note_failed(id.number);
+        self.note_end(id.number);
         Ok(())
     }
 

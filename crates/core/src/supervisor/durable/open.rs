@@ -249,6 +249,23 @@ impl Job {
         }
     }
 
+    /// A task is done or given up.
+    pub(crate) fn note_end(&mut self, number: u32) {
+        if !matches!(self.growth, Growth::None) {
+            self.ends.push_back(number);
+        }
+    }
+
+    /// The tasks that ended since so many had, in the order of their ends; none for a job that was never open.
+    pub(crate) fn ends_after(&self, after: u64) -> Option<impl Iterator<Item = u32> + '_> {
+        if matches!(self.growth, Growth::None) {
+            return None;
+        }
+        let count = self.ends.len();
+        let after = usize::try_from(after).unwrap_or(count).min(count);
+        Some(self.ends.focus().narrow(after..).into_iter().copied())
+    }
+
     /// Closes the job, by a record or by its end. Outputs that only tasks read are no longer results.
     pub(crate) fn close(&mut self, by: Option<ClosedBy>) -> Result<(), Stale> {
         if !self.is_open() {

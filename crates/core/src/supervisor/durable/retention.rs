@@ -23,6 +23,8 @@ const JOB_BYTES: u64 = 3 << 10;
 /// Memory of a group, a task, a done task, an attempt that ended otherwise, and a file, without their texts.
 const GROUP_BYTES: u64 = 640;
 const TASK_BYTES: u64 = 24;
+/// Memory of an end of a task in the order of ends.
+const END_BYTES: u64 = 8;
 const DONE_BYTES: u64 = 320;
 const ATTEMPT_BYTES: u64 = 400;
 const FILE_BYTES: u64 = 80;
@@ -212,6 +214,7 @@ fn footprint(job: &Job) -> Footprint {
     let done = job.tasks.iter().filter_map(Task::done);
     let memory = JOB_BYTES
         + job.growth.bytes()
+        + END_BYTES * job.ends.len() as u64
         + spec_bytes(&job.spec)
         + TASK_BYTES * job.tasks.len() as u64;
     let base = Footprint {

@@ -144,6 +144,7 @@ impl From<FormerJob> for Job {
             remade: job.remade,
             result_bytes: job.result_bytes,
             growth: Growth::None,
+            ends: Vector::new(),
             released_of: OrdMap::new(),
             checkpoints: OrdMap::new(),
             failures: Failures::default(),

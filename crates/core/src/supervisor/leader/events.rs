@@ -283,6 +283,7 @@ impl Leadership<'_> {
                 Timer::ContentLost(ix) => self.forget_gone_holder(ix),
                 Timer::Readmit(ix) => self.readmit(ix),
                 Timer::NotifyWatchers(job) => self.notify_watchers(job),
+                Timer::Ends(job) => self.notify_of_ends(job),
                 Timer::Readings => self.expire_readings(),
                 Timer::Retry(task) => self.retry_task(task),
                 Timer::Recompute(job) => self.recompute_critical_set(job),

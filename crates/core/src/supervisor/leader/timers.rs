@@ -69,6 +69,8 @@ pub(crate) enum Timer {
     Readings,
     /// Notify the watchers of a job.
     NotifyWatchers(JobId),
+    /// Answer clients that wait for ends of a job's tasks.
+    Ends(JobId),
     /// Retry a task that failed.
     Retry(TaskId),
     /// Recompute the critical set and the ranks of a job that was extended.
@@ -113,6 +115,7 @@ impl Timer {
             Timer::Readmit(_) => "a worker that is excluded",
             Timer::Readings => "what an attempt has printed",
             Timer::NotifyWatchers(_) => "news for a watching client",
+            Timer::Ends(_) => "ends of tasks for a client",
             Timer::Retry(_) => "a task to be tried again",
             Timer::Recompute(_) => "the critical tasks of a job that grew",
             Timer::Client(_) => "the client of an open job",

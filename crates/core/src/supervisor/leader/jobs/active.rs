@@ -24,6 +24,7 @@ pub(crate) struct ActiveJobs {
 pub(crate) struct ActiveJob {
     groups: Vec<ActiveGroup>,
     watchers: Vec<(PeerId, u64)>,
+    awaited_ends: Vec<AwaitedEnds>,
     notified_at: Time,
     ending: bool,
     awaited_results: BTreeSet<Hash>,
@@ -37,6 +38,18 @@ pub(crate) struct ActiveJob {
     size: Size,
     client_seen: Time,
     releases: Releases,
+}
+
+/// Requests for the ends of one job's tasks that wait, at most: those of clients that are gone stay until the next end.
+const ENDS_AWAITED_MAX: usize = 256;
+
+/// A request that waits for the next end of a task.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AwaitedEnds {
+    pub peer: PeerId,
+    pub request_id: u64,
+    /// How many ends its client knows.
+    pub after: u64,
 }
 
 /// What the redundancy policy needs to know about a job.
@@ -145,6 +158,8 @@ impl ActiveJobs {
         for job in self.jobs.values_mut() {
             job.watchers
                 .retain(|(peer, request_id)| !gone(*peer, *request_id));
+            job.awaited_ends
+                .retain(|awaited| !gone(awaited.peer, awaited.request_id));
         }
     }
 }
@@ -176,6 +191,7 @@ impl ActiveJob {
             client_seen: Time(0),
             releases: Releases::default(),
             watchers: Vec::new(),
+            awaited_ends: Vec::new(),
             notified_at: Time(0),
             ending: false,
             awaited_results: BTreeSet::new(),
@@ -333,6 +349,24 @@ impl ActiveJob {
 
     pub fn watch(&mut self, peer: PeerId, request_id: u64) {
         self.watchers.push((peer, request_id));
+    }
+
+    /// Requests that wait for the next end of a task.
+    pub fn awaited_ends(&self) -> &[AwaitedEnds] {
+        &self.awaited_ends
+    }
+
+    /// Adds a request; where there are too many, gives the one that has waited for longest, which is to be answered.
+    pub fn await_ends(&mut self, awaited: AwaitedEnds) -> Option<AwaitedEnds> {
+        let full = self.awaited_ends.len() >= ENDS_AWAITED_MAX;
+        let longest = full.then(|| self.awaited_ends.remove(0));
+        self.awaited_ends.push(awaited);
+        longest
+    }
+
+    /// All of them, which are answered now.
+    pub fn take_awaited_ends(&mut self) -> Vec<AwaitedEnds> {
+        std::mem::take(&mut self.awaited_ends)
     }
 
     /// When the watchers were last notified.

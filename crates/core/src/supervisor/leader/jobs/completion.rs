@@ -96,6 +96,7 @@ impl Leadership<'_> {
         self.release_behind(id);
         self.close_group(id.job, group);
         self.recompute_if_due(id.job);
+        self.notify_of_ends_soon(id.job);
         self.notify_watchers_soon(id.job);
         self.finish_if_done(id.job);
     }
@@ -294,6 +295,7 @@ impl Leadership<'_> {
             self.refresh_all_offers(id);
         }
         self.notify_watchers(id);
+        self.notify_of_ends(id);
         let leader = &mut *self.leader;
         let ended = leader.jobs.end(id);
         leader.timers.clear(Timer::Client(id));

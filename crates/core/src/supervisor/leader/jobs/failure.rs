@@ -80,6 +80,7 @@ impl Leadership<'_> {
         self.cancel_attempts(id);
         self.update_task_offers(id);
         self.forget_task_if_over(id);
+        self.notify_of_ends_soon(id.job);
         self.notify_watchers_soon(id.job);
         let Some(job) = self.state.jobs.get(&id.job) else {
             return;
@@ -152,12 +153,14 @@ impl Job {
 
     /// Returns how a failed task's last attempt ended, not counting attempts that were stopped.
     pub(crate) fn why_task_failed(&self, id: TaskId) -> String {
-        let ended = self.ended_attempts(id).rev();
-        let mut ended = ended.filter(|ended| ended.end.fault() != Fault::Nobody);
-        ended.next().map_or_else(
-            || "it was given up".to_owned(),
-            |ended| ended.end.to_string(),
-        )
+        let why = self.ending_of_failed(id);
+        why.map_or_else(|| "it was cancelled".to_owned(), Ending::to_string)
+    }
+
+    /// The same; none for a task that was cancelled.
+    pub(crate) fn ending_of_failed(&self, id: TaskId) -> Option<&Ending> {
+        let mut ended = self.ended_attempts(id).rev().map(|ended| &ended.end);
+        ended.find(|end| end.fault() != Fault::Nobody)
     }
 }
 

@@ -241,11 +241,9 @@ impl Leadership<'_> {
         else {
             return;
         };
-        if active_job
-            .watchers()
-            .iter()
-            .any(|(peer, _)| *peer == job.client)
-        {
+        let watchers = active_job.watchers().iter().map(|(peer, _)| *peer);
+        let ends = active_job.awaited_ends().iter().map(|awaited| awaited.peer);
+        if watchers.chain(ends).any(|peer| peer == job.client) {
             active_job.see_client(self.now);
         }
         let seen = active_job.client_seen();

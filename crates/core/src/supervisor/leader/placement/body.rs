@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 /// Limit of the inline outputs that all tasks of a job report together, in bytes: half a frame.
 const INLINE_IN_ALL: u32 = 8 << 20;
+/// Bytes of outputs that each task of an open job may report inline at least: clients read them as they come, and a
+/// task rarely reads those of all others.
+const INLINE_IN_OPEN: u32 = 1 << 10;
 
 /// Limit of what all tasks of a job may print to one stream, in bytes. Each task has an equal share. The supervisors
 /// keep it as long as the job.
@@ -210,7 +213,8 @@ fn too_long(body: &Body, bytes: usize) -> String {
 /// Returns how many bytes each task of a job may report inline, so that the outputs of all tasks fit into one message
 /// to their readers.
 fn inline_max(spec: &JobSpec) -> u32 {
-    (INLINE_IN_ALL / spec.task_count()).min(INLINE_BYTES_MAX as u32)
+    let least = if spec.is_open() { INLINE_IN_OPEN } else { 0 };
+    (INLINE_IN_ALL / spec.task_count()).clamp(least, INLINE_BYTES_MAX as u32)
 }
 
 /// Returns how many bytes of each stream of a task are kept.

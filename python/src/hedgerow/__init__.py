@@ -1,0 +1,50 @@
+"""Durable calls on a grid of unreliable machines.
+
+>>> from hedgerow import Executor
+>>> with Executor() as executor:  # doctest: +SKIP
+...     print(list(executor.map(abs, range(-3, 3))))
+[3, 2, 1, 0, 1, 2]
+"""
+
+from concurrent.futures import as_completed, wait
+
+from ._binary import find_hedge
+from ._call import Call
+from ._errors import (
+    BinaryNotFound,
+    CallFailed,
+    DependencyFailed,
+    GridError,
+    HedgerowError,
+    JobEnded,
+    PythonMismatch,
+    RemoteError,
+    RemoteTraceback,
+)
+from ._executor import Executor, run
+from ._grid import Grid
+from ._local import LocalGrid
+from ._options import CallOptions
+from ._version import __version__
+
+__all__ = [
+    "BinaryNotFound",
+    "Call",
+    "CallFailed",
+    "CallOptions",
+    "DependencyFailed",
+    "Executor",
+    "Grid",
+    "GridError",
+    "HedgerowError",
+    "JobEnded",
+    "LocalGrid",
+    "PythonMismatch",
+    "RemoteError",
+    "RemoteTraceback",
+    "__version__",
+    "as_completed",
+    "find_hedge",
+    "run",
+    "wait",
+]

@@ -1,0 +1,183 @@
+"""The work behind an executor, which knows nothing of it, so that the executor can be collected."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import weakref
+from typing import Any, Callable, Optional
+
+from ._call import Call
+from ._grid import Grid
+from ._options import CallOptions
+from ._pickling import Functions
+from ._receiving import Receiver
+from ._sending import Sender
+from ._state import Settings, State, Submitted
+from ._tasks import Ready, Task, parse_label
+
+
+class Engine:
+    """Takes calls for one open job, with a thread that sends and one that receives."""
+
+    def __init__(self, grid: Grid, settings: Settings, functions: Functions) -> None:
+        self.grid = grid
+        self.settings = settings
+        self.state = State()
+        #: The number of the job; None until it is opened.
+        self.job: Optional[int] = None
+        self._functions = functions
+        self._process = os.getpid()
+        self._opening = threading.Lock()
+        self._sender: Optional[Sender] = None
+        self._receiver: Optional[Receiver] = None
+
+    def open(self) -> int:
+        """Opens the job and starts the threads where that has not happened. Raises GridError."""
+        with self._opening:
+            if self.job is None:
+                job = {"name": self.settings.name, "qos": {"open_timeout": self.settings.open_timeout}}
+                self._start(self.grid.open_job(job, secrets.token_hex(16)))
+            assert self.job is not None
+            return self.job
+
+    def attach(self, job: int) -> list[Call]:
+        """Takes over a job; gives its calls in the order in which they were submitted."""
+        calls: dict[tuple[str, int], Call] = {}
+        groups = list(self.grid.groups(job))
+        for group in groups:
+            parsed = parse_label(group["id"])
+            if parsed is None:
+                continue
+            nonce, first, count = parsed
+            readies = []
+            for number in range(first, first + count):
+                call = calls.get((nonce, number))
+                if call is None:
+                    call = calls[nonce, number] = Call(self, number)
+                    call.set_running_or_notify_cancel()
+                call.task = group["id"]
+                readies.append(Ready(call, None, None, alone=True, sent=True))
+                self.state.numbers = max(self.state.numbers, number + 1)
+            waits_for = [groups[at]["id"] for at in group["waits_for"]]
+            self.state.tasks[group["id"]] = Task(group["id"], None, readies, waits_for)
+        self.state.undecided = len(calls)
+        self._start(job)
+        return list(calls.values())
+
+    def submit(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> Call:
+        """Takes a call. Raises RuntimeError after the shutdown, and what broke the executor."""
+        if self._process != os.getpid():
+            raise RuntimeError("this executor belongs to the process that made it; make another one in this process")
+        state = self.state
+        if self.job is None and not state.closing:
+            self.open()
+        with state.changed:
+            if state.broken is not None:
+                raise state.broken
+            if state.closing:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            call = Call(self, state.numbers)
+            state.numbers += 1
+            state.undecided += 1
+            idle = not state.queue
+            state.queue.append(Submitted(call, function, args, kwargs, options))
+            if idle:
+                state.changed.notify_all()
+        return call
+
+    def flush(self) -> None:
+        """Waits until all calls that were submitted are durable. Raises what broke the executor."""
+        state = self.state
+        with state.changed:
+            while state.unsent() and state.broken is None:
+                for kind in state.kinds.values():
+                    kind.held_since = float("-inf")
+                state.replan = True
+                state.changed.notify_all()
+                state.changed.wait()
+            if state.broken is not None:
+                raise state.broken
+
+    def on_cancelled(self) -> None:
+        """A call was cancelled before it was sent."""
+        self.state.wake()
+
+    def cancel_sent(self, call: Call) -> bool:
+        """Cancels a call that was sent; ends its process unless others share it."""
+        if not call.end_cancelled():
+            return call.cancelled()
+        self.state.decided(1)
+        with self.state.changed:
+            task = self.state.tasks.get(call.task or "")
+            over = task is not None and all(ready.call.done() for ready in task.calls)
+        if over and task is not None and self.job is not None:
+            self.grid.cancel_tasks(self.job, [task.label])
+        return True
+
+    def begin_shutdown(self, *, cancel_futures: bool = False) -> None:
+        """Takes no more calls; the job is closed once those that it has are decided."""
+        with self.state.changed:
+            self.state.closing = True
+            self.state.changed.notify_all()
+        if cancel_futures:
+            for call in self.state.unsent_calls():
+                call.cancel()
+            if self.job is not None:
+                waiting = [task["task"] for task in self.grid.tasks(self.job, "waiting")]
+                if waiting:
+                    self.grid.cancel_tasks(self.job, waiting)
+
+    def join(self) -> None:
+        """Waits until all calls are decided and the job is closed."""
+        if self._process != os.getpid():
+            return
+        sender, receiver = self._sender, self._receiver
+        if sender is not None and threading.current_thread() not in (sender.thread, receiver and receiver.thread):
+            sender.thread.join()
+            assert receiver is not None
+            receiver.close()
+            receiver.thread.join()
+
+    def detach(self) -> None:
+        """Ends without the calls, which go on: another process may attach to the job. Raises as :meth:`flush` does."""
+        self.flush()
+        with self.state.changed:
+            self.state.closing = self.state.stopped = True
+            self.state.changed.notify_all()
+        self.join()
+
+    def slots(self) -> int:
+        """How many processes the grid runs at once. Raises GridError."""
+        self.open()
+        assert self._sender is not None
+        return self._sender.slots()
+
+    def _start(self, job: int) -> None:
+        self.job = job
+        self._sender = Sender(self.state, self.grid, self.settings, self._functions, job)
+        self._receiver = Receiver(self.state, self.grid, self.settings, job)
+        self._sender.thread.start()
+        self._receiver.thread.start()
+        _running.add(self)
+
+
+_running: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _finish_all() -> None:
+    """Before the interpreter ends, what was submitted is waited for, as it is by the executors of the standard library."""
+    engines = list(_running)
+    for engine in engines:
+        engine.begin_shutdown()
+    for engine in engines:
+        engine.join()
+
+
+_at_exit: Any = getattr(threading, "_register_atexit", None)
+if _at_exit is not None:
+    _at_exit(_finish_all)
+

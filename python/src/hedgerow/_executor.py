@@ -1,0 +1,181 @@
+"""The executor."""
+
+from __future__ import annotations
+
+import html
+import sys
+import weakref
+from concurrent.futures import Executor as BaseExecutor
+from typing import Any, Callable, Optional, Union
+
+from ._call import Call
+from ._engine import Engine
+from ._errors import HedgerowError
+from ._grid import Grid, Ticket
+from ._local import LocalGrid, shared_local_grid
+from ._options import CallOptions
+from ._pickling import Functions, Shared, share
+from ._state import Settings
+
+#: An open job whose client is gone for so long closes itself.
+OPEN_TIMEOUT = "1h"
+
+
+class Executor(BaseExecutor):
+    """A ``concurrent.futures.Executor`` whose calls are tasks of one open job of a grid.
+
+    Once a call is sent, which takes a second at most, it outlives this process: :meth:`attach` takes it over elsewhere.
+    Functions and arguments are written with cloudpickle, modules that are not installed are sent along, and a future as an
+    argument stands for its result. Short calls share a process; one that may share none says so with :meth:`options`.
+    """
+
+    def __init__(
+        self,
+        max_workers: Optional[int] = None,
+        *,
+        grid: Union[LocalGrid, Grid, None] = None,
+        ticket: Ticket = None,
+        local: bool = False,
+        name: str = "python",
+        python: Optional[str] = None,
+        initializer: Optional[Callable[..., object]] = None,
+        initargs: tuple[Any, ...] = (),
+        result_format: str = "pickle",
+        open_timeout: str = OPEN_TIMEOUT,
+        options: Optional[CallOptions] = None,
+    ) -> None:
+        """Nothing is started before the first call.
+
+        ``ticket`` is a file with a ticket of the grid, or its text; without it HEDGE_TICKET counts, else this machine's
+        supervisor. ``local=True`` uses a grid of this process alone. ``python`` is the interpreter on workers, which is of
+        the same version as this one: ``python3.X`` by default, on a local grid this interpreter. ``result_format="json"``
+        has results come as JSON, so that nothing that a worker made is unpickled here. ``open_timeout`` is how long the job
+        stays open once this process is gone.
+        """
+        if max_workers is not None and max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if result_format not in ("pickle", "json"):
+            raise ValueError(f'result_format is "pickle" or "json", and not {result_format!r}')
+        if local and grid is None:
+            grid = shared_local_grid()
+        here = isinstance(grid, LocalGrid)
+        if grid is None:
+            grid = Grid(ticket)
+        connection = grid.connect() if isinstance(grid, LocalGrid) else grid
+        settings = Settings(
+            name=name,
+            python=python or (sys.executable if here else f"python{sys.version_info[0]}.{sys.version_info[1]}"),
+            result_format=result_format,
+            open_timeout=open_timeout,
+            max_workers=max_workers,
+            runtime={},
+        )
+        self._engine = Engine(connection, settings, Functions(initializer, initargs))
+        self._options = options or CallOptions()
+        self._wanted_workers = max_workers
+        self._attached: list[Call] = []
+        self._finalizer = weakref.finalize(self, self._engine.begin_shutdown)
+        # What is not done when the interpreter ends is waited for elsewhere, after other code had its turn.
+        self._finalizer.atexit = False
+
+    @classmethod
+    def attach(cls, job: int, **arguments: Any) -> Executor:
+        """Takes over the job of an executor of another process, whether that is gone or not.
+
+        The arguments are those of the executor. :attr:`futures` are its calls; more can be submitted while the job is open.
+        Raises GridError.
+        """
+        executor = cls(**arguments)
+        executor._attached = executor._engine.attach(job)
+        return executor
+
+    @property
+    def futures(self) -> list[Call]:
+        """The calls that an executor that was attached found, in the order in which they were submitted."""
+        return list(self._attached)
+
+    @property
+    def job(self) -> int:
+        """The number of the job, which is opened if it was not yet: for ``hedge job JOB`` and :meth:`attach`."""
+        return self._engine.open()
+
+    @property
+    def _max_workers(self) -> int:
+        """How many calls run at once; dask reads this."""
+        return self._wanted_workers or self._engine.slots()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call:
+        """Has a call run and gives its future. Raises GridError where the grid cannot be reached at the first call."""
+        return self._engine.submit(fn, args, kwargs, self._options)
+
+    def options(self, **options: Any) -> WithOptions:
+        """The same executor with options for the calls that are submitted through it: see :class:`CallOptions`."""
+        return WithOptions(self, CallOptions(**options))
+
+    def put(self, value: object) -> Shared:
+        """Writes a value once that is to be an argument of many calls; each worker gets it once."""
+        return share(value)
+
+    def flush(self) -> None:
+        """Waits until all calls that were submitted are durable on the grid."""
+        self._engine.flush()
+
+    def detach(self) -> None:
+        """Ends this executor and lets its calls go on: :meth:`attach` takes them over."""
+        self._engine.detach()
+        self._finalizer.detach()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Takes no more calls. The job ends once its calls have; with ``wait`` that is waited for."""
+        self._finalizer.detach()
+        self._engine.begin_shutdown(cancel_futures=cancel_futures)
+        if wait:
+            self._engine.join()
+
+    def __repr__(self) -> str:
+        job = "no job yet" if self._engine.job is None else f"job {self._engine.job}"
+        return f"<hedgerow.Executor {self._engine.settings.name!r}, {job}, {self._engine.state.undecided} calls not done>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the job's state."""
+        if self._engine.job is None:
+            return html.escape(repr(self))
+        try:
+            view = self._engine.grid.job(self._engine.job)
+        except HedgerowError as error:
+            return html.escape(f"{self!r}: {error}")
+        rows = "".join(f"<tr><th>{name}</th><td>{html.escape(str(view.get(name, '')))}</td></tr>" for name in _SHOWN)
+        return f"<table>{rows}</table>"
+
+
+_SHOWN = ("id", "name", "state", "tasks", "done", "running", "failed")
+
+
+class WithOptions(BaseExecutor):
+    """An executor with options for its calls."""
+
+    def __init__(self, executor: Executor, options: CallOptions) -> None:
+        self._executor = executor
+        self._options = options
+
+    @property
+    def _max_workers(self) -> int:
+        return self._executor._max_workers
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call:
+        """As :meth:`Executor.submit`, with these options."""
+        return self._executor._engine.submit(fn, args, kwargs, self._options)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Shuts the executor down that this one is a view of."""
+        self._executor.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def run(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Runs one call on a grid of this process alone, which is started when it is first needed, and gives its result."""
+    with Executor(local=True, name=getattr(fn, "__name__", "call")) as executor:
+        return executor.submit(fn, *args, **kwargs).result()
+
+

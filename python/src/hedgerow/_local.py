@@ -1,0 +1,148 @@
+"""A grid on this machine alone, which ends with the process that started it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Optional
+
+from ._binary import find_hedge
+from ._errors import GridError
+from ._grid import Grid
+
+#: How long a process of the grid may take to start, seconds.
+_STARTS_WITHIN_S = 30.0
+#: Runs a command until standard input closes, which the end of this process does in any case.
+_LEASH = '"$@" </dev/null & child=$!; read _; kill $child 2>/dev/null; wait $child'
+
+
+class LocalGrid:
+    """A supervisor and a worker on this machine.
+
+    Tasks run as this user without a sandbox, as they would in a process pool. The grid ends with :meth:`close`, with the
+    ``with`` statement, or with this process, and all its state with it.
+    """
+
+    def __init__(self, workers: int = 1, *, cpus: Optional[int] = None, supervisors: int = 1) -> None:
+        """``cpus`` are those of each worker; all of this machine by default."""
+        self._folder = Path(tempfile.mkdtemp(prefix="hedgerow-"))
+        self._hedge = os.fspath(find_hedge())
+        self._cpus = cpus if cpus is not None else os.cpu_count() or 1
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._closed = threading.Lock()
+        atexit.register(self.close)
+        try:
+            self.supervisors = [self._supervisor(0)]
+            self.supervisors += [self._supervisor(number) for number in range(1, supervisors)]
+            #: The processes of the workers.
+            self.workers = [self._worker(number) for number in range(workers)]
+            self.ticket = self._ticket("client")
+            self.grid = self.connect()
+            self._await_workers(workers)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> LocalGrid:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connect(self) -> Grid:
+        """Another connection to this grid."""
+        return Grid(self.ticket, state=self._folder / "client")
+
+    def add_worker(self) -> subprocess.Popen[bytes]:
+        """Starts another worker."""
+        self.workers.append(self._worker(len(self.workers)))
+        return self.workers[-1]
+
+    def close(self) -> None:
+        """Ends all processes and removes all state."""
+        if not self._closed.acquire(blocking=False):
+            return
+        atexit.unregister(self.close)
+        for process in self._processes:
+            if process.stdin is not None:
+                process.stdin.close()
+        for process in reversed(self._processes):
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if hasattr(self, "grid"):
+            self.grid.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _supervisor(self, number: int) -> subprocess.Popen[bytes]:
+        command = ["supervisor", "--listen", "127.0.0.1:0", "--json"]
+        if number > 0:
+            command += ["--join", self._ticket("supervisor")]
+        return self._start(f"supervisor-{number}", command, listens=True)
+
+    def _worker(self, number: int) -> subprocess.Popen[bytes]:
+        command = ["worker", "--listen", "127.0.0.1:0", "--dedicated", "--no-sandbox", "--task-priority", "normal"]
+        command += ["--cpus", str(self._cpus), "--join", self._ticket("worker")]
+        return self._start(f"worker-{number}", command, listens=False)
+
+    def _start(self, name: str, args: list[str], *, listens: bool) -> subprocess.Popen[bytes]:
+        folder = self._folder / name
+        folder.mkdir()
+        env = {name: value for name, value in os.environ.items() if name != "HEDGE_TICKET"}
+        out, log = folder / "out", folder / "log"
+        with open(out, "wb") as stdout, open(log, "wb") as stderr:
+            process = subprocess.Popen(
+                ["sh", "-c", _LEASH, "sh", self._hedge, *args, "--dir", os.fspath(folder / "state")],
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        deadline = time.monotonic() + _STARTS_WITHIN_S
+        while listens and b"\n" not in out.read_bytes():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise GridError("local", f"a local grid did not start: {log.read_text(errors='replace').strip()}")
+            time.sleep(0.01)
+        return process
+
+    def _ticket(self, role: str) -> str:
+        """Path of a file with a ticket of this role."""
+        path = self._folder / f"{role}.ticket"
+        if not path.exists():
+            state = self._folder / "supervisor-0" / "state"
+            command = [self._hedge, "ticket", role, "--out", os.fspath(path), "--dir", os.fspath(state)]
+            ended = subprocess.run(command, capture_output=True, text=True, check=False)
+            if ended.returncode != 0:
+                raise GridError("local", f"a local grid did not start: {ended.stderr.strip()}")
+        return os.fspath(path)
+
+    def _await_workers(self, count: int) -> None:
+        deadline = time.monotonic() + _STARTS_WITHIN_S
+        while sum(worker["liveness"] == "live" for worker in self.grid.workers()) < count:
+            if time.monotonic() > deadline:
+                logs = "\n".join(path.read_text(errors="replace") for path in self._folder.glob("worker-*/log"))
+                raise GridError("local", f"the workers of a local grid did not start: {logs.strip()}")
+            time.sleep(0.02)
+
+
+_shared: Optional[LocalGrid] = None
+_shared_lock = threading.Lock()
+
+
+def shared_local_grid() -> LocalGrid:
+    """The local grid of this process, started when it is first asked for."""
+    global _shared
+    with _shared_lock:
+        if _shared is None or _shared._closed.locked():
+            _shared = LocalGrid()
+        return _shared

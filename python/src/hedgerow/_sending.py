@@ -1,0 +1,323 @@
+"""The thread that sends: it takes what was submitted meanwhile and adds it to the job with one request."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from typing import Any, Optional
+
+from . import _bundle
+from ._call import Call
+from ._errors import DependencyFailed, GridError
+from ._grid import Grid
+from ._pickling import Blob, Functions, Payload, blob, write_call
+from ._sizing import HOLD_S, plan
+from ._state import Settings, State, Submitted
+from ._tasks import Kind, Ready, Task, label, write_task
+
+#: Calls that are taken up at once: their arguments are in memory twice meanwhile.
+_TAKEN_MAX = 10_000
+#: Tasks and bytes of files in one request, so that it stays well below the gateway's limit for a body.
+_TASKS_MAX = 2_000
+_BODY_BYTES_MAX = 16 << 20
+#: For so long the number of processes that the grid runs at once is taken as known, seconds.
+_SLOTS_FOR_S = 10.0
+
+
+class _Upstream(Exception):
+    """A call takes the result of one that failed."""
+
+
+class Sender:
+    """Sends calls as tasks. All methods but :meth:`slots` are for its own thread."""
+
+    def __init__(self, state: State, grid: Grid, settings: Settings, functions: Functions, job: int) -> None:
+        self._state = state
+        self._grid = grid
+        self._settings = settings
+        self._functions = functions
+        self._job = job
+        #: Tells the tasks of this client from those of others.
+        self._nonce = secrets.token_hex(4)
+        self._repeats = 0
+        #: Calls that can be sent and are in no task yet.
+        self._readies: dict[Call, Ready] = {}
+        self._outbox: list[Task] = []
+        self._uploaded: dict[str, str] = {}
+        self._bundle = blob(_bundle.worker_bundle())
+        self._slots, self._slots_at = 1, float("-inf")
+        self.thread = threading.Thread(target=self._loop, name="hedgerow-send", daemon=True)
+
+    def slots(self) -> int:
+        """How many processes the grid runs at once."""
+        now = time.monotonic()
+        if now - self._slots_at >= _SLOTS_FOR_S:
+            self._slots_at = now
+            live = (worker for worker in self._grid.workers() if worker["liveness"] != "dead")
+            self._slots = max(sum(worker["total"]["cpus_milli"] for worker in live) // 1000, 1)
+        return min(self._slots, self._settings.max_workers or self._slots)
+
+    # The loop
+
+    def _loop(self) -> None:
+        state = self._state
+        while True:
+            with state.changed:
+                state.changed.wait_for(self._has_work, timeout=self._hold_left())
+                if state.stopped:
+                    return
+                if state.closing and state.undecided <= 0:
+                    break
+                taken = [state.queue.popleft() for _ in range(min(len(state.queue), _TAKEN_MAX))]
+                requeued = list(state.requeued)
+                state.requeued.clear()
+                state.in_hand = len(taken) + len(requeued)
+                state.replan = False
+            self._work(taken, requeued)
+            # Nothing here may keep arguments alive while the thread waits.
+            del taken, requeued
+        with contextlib.suppress(GridError):
+            self._grid.close_job(self._job)
+        with state.changed:
+            state.stopped = True
+            state.changed.notify_all()
+
+    def _work(self, taken: list[Submitted], requeued: list[Ready]) -> None:
+        try:
+            for ready in requeued:
+                self._add(ready)
+            taken.reverse()
+            while taken:
+                self._prepare(taken.pop())
+            self._plan()
+            self._send(self._outbox)
+        except Exception as error:  # noqa: BLE001 - no fault of this package may leave futures undecided
+            self._state.fail_all(error)
+        finally:
+            self._outbox = []
+            with self._state.changed:
+                self._state.in_hand = 0
+                self._state.changed.notify_all()
+
+    def _has_work(self) -> bool:
+        state = self._state
+        over = state.closing and state.undecided <= 0
+        return bool(state.queue or state.requeued or state.replan or state.stopped or over)
+
+    def _hold_left(self) -> Optional[float]:
+        """How long calls may be held back from now on; None where there are none."""
+        since = [kind.held_since for kind in self._state.kinds.values() if kind.ready]
+        return max(min(since) + HOLD_S - time.monotonic(), 0) if since else None
+
+    # Calls
+
+    def _prepare(self, submitted: Submitted) -> None:
+        """Writes a call's function and arguments."""
+        call, function, args, kwargs, options = submitted
+        if call.cancelled():
+            return self._drop(call)
+        try:
+            functions = self._functions.of(function)
+            own = function if functions is None else None
+            payload = write_call(own, args, kwargs, self._number_of)
+            self._check_dependencies(payload)
+        except _Upstream as failed:
+            error: BaseException = DependencyFailed("a call whose result this one takes failed; it was not run")
+            error.__cause__ = failed.__cause__
+            return self._refuse(call, error)
+        except Exception as error:  # noqa: BLE001 - whatever pickling raises is the caller's to see
+            return self._refuse(call, error)
+        functions = functions or self._functions.none()
+        kind = self._kind(functions, options)
+        alone = options.one_process() or bool(payload.blobs or payload.dependencies)
+        self._add(Ready(call, kind, payload, alone))
+
+    def _kind(self, functions: Blob, options: Any) -> Kind:
+        key = (functions.name, options.key())
+        with self._state.changed:
+            kind = self._state.kinds.get(key)
+            if kind is None:
+                kind = self._state.kinds[key] = Kind(functions, options)
+            return kind
+
+    def _number_of(self, future: Any) -> Optional[int]:
+        known = isinstance(future, Call) and future.state is self._state
+        return future.number if known else None
+
+    def _check_dependencies(self, payload: Payload) -> None:
+        for other in payload.dependencies:
+            if other.done() and (other.cancelled() or other.exception() is not None):
+                raise _Upstream from (None if other.cancelled() else other.exception())
+
+    def _add(self, ready: Ready) -> None:
+        """A call can be sent."""
+        kind = ready.kind
+        assert kind is not None
+        ready.call.task = None
+        self._readies[ready.call] = ready
+        with self._state.changed:
+            if not kind.ready:
+                kind.held_since = time.monotonic()
+            kind.ready.append(ready)
+
+    def _drop(self, call: Call) -> None:
+        """A call was cancelled before it was sent."""
+        call.set_running_or_notify_cancel()
+        self._state.decided(1)
+
+    def _refuse(self, call: Call, error: BaseException) -> None:
+        if not call.running() and not call.set_running_or_notify_cancel():
+            return self._state.decided(1)
+        self._state.decided(int(call.fail(error)))
+
+    # Tasks
+
+    def _plan(self) -> None:
+        """Puts calls into tasks, but for those that are held back."""
+        with self._state.changed:
+            kinds = [kind for kind in self._state.kinds.values() if kind.ready]
+        slots = self.slots() if kinds else 1
+        now = time.monotonic()
+        for kind in kinds:
+            with self._state.changed:
+                waiting = list(kind.ready)
+                kind.ready.clear()
+            for ready in waiting:
+                if ready.call.cancelled():
+                    self._readies.pop(ready.call, None)
+                    self._drop(ready.call)
+            waiting = [ready for ready in waiting if ready.call in self._readies]
+            alone = [ready for ready in waiting if ready.alone]
+            together = [ready for ready in waiting if not ready.alone]
+            for ready in alone:
+                self._assign([ready])
+            at = 0
+            for size in plan(len(together), kind.times, slots, now - kind.held_since, alone=False):
+                self._assign_runs([ready for ready in together[at : at + size] if ready.call.task is None])
+                at += size
+            with self._state.changed:
+                kind.ready.extend(ready for ready in together[at:] if ready.call.task is None)
+                if at and kind.ready:
+                    kind.held_since = now
+
+    def _assign_runs(self, readies: list[Ready]) -> None:
+        """Makes a task of each run of consecutive numbers, which its label can name."""
+        run: list[Ready] = []
+        for ready in readies:
+            if run and ready.call.number != run[-1].call.number + 1:
+                self._assign(run)
+                run = []
+            run.append(ready)
+        if run:
+            self._assign(run)
+
+    def _assign(self, readies: list[Ready]) -> None:
+        """Makes a task of these calls, and before it of those whose results they take."""
+        running = []
+        for ready in readies:
+            call = ready.call
+            if self._readies.pop(call, None) is None:
+                continue
+            if call.running() or call.set_running_or_notify_cancel():
+                running.append(ready)
+            else:
+                self._state.decided(1)
+        if not running:
+            return
+        if len(running) > 1 and running[-1].call.number - running[0].call.number >= len(running):
+            for ready in running:
+                self._readies[ready.call] = ready
+            return self._assign_runs(running)
+        waits_for = []
+        for ready in running:
+            assert ready.payload is not None
+            for other in ready.payload.dependencies:
+                if other.task is None and other in self._readies:
+                    self._assign([self._readies[other]])
+                waits_for.append(other.task)
+        kind = running[0].kind
+        assert kind is not None
+        name = label(self._nonce, running[0].call.number, len(running), self._next_repeat(running))
+        for ready in running:
+            ready.call.task = name
+        self._outbox.append(Task(name, kind, running, [other for other in waits_for if other is not None]))
+
+    def _next_repeat(self, readies: list[Ready]) -> int:
+        """0 for calls that are sent for the first time; else a number that makes their label a new one."""
+        if not any(ready.sent for ready in readies):
+            for ready in readies:
+                ready.sent = True
+            return 0
+        self._repeats += 1
+        return self._repeats
+
+    # Requests
+
+    def _send(self, tasks: list[Task]) -> None:
+        """Adds tasks to the job, as many in one request as fit into it."""
+        part: list[Task] = []
+        size = 0
+        for task in tasks:
+            weight = sum(len(ready.payload.pickle) for ready in task.calls if ready.payload is not None)
+            if part and (len(part) >= _TASKS_MAX or size + weight > _BODY_BYTES_MAX):
+                self._extend(part)
+                part, size = [], 0
+            part.append(task)
+            size += weight
+        if part:
+            self._extend(part)
+
+    def _extend(self, tasks: list[Task]) -> None:
+        with self._state.changed:
+            for task in tasks:
+                self._state.tasks[task.label] = task
+                assert task.kind is not None
+                task.kind.times.running += 1
+        try:
+            self._request(tasks)
+        except GridError as error:
+            if error.kind == "unknown" and self._uploaded:
+                # The gateway is another one, and does not have what was uploaded.
+                self._uploaded.clear()
+                left = self._retract(tasks)
+                return self._extend(left) if left else None
+            if error.kind == "bad" and len(tasks) > 1:
+                # One of them is refused, and takes the others along.
+                for task in self._retract(tasks):
+                    self._extend([task])
+                return
+            for task in self._retract(tasks):
+                self._state.decided(sum(ready.call.fail(error) for ready in task.calls))
+
+    def _request(self, tasks: list[Task]) -> None:
+        settings = self._settings
+        written: list[Any] = []
+        files: dict[str, Any] = {_bundle.NAME: self._file(self._bundle)}
+        for task in tasks:
+            table, own = write_task(task, settings.python, settings.result_format, settings.runtime)
+            written.append(table)
+            files.update(own)
+            assert task.kind is not None
+            blobs = [task.kind.functions]
+            blobs += [known for ready in task.calls if ready.payload is not None for known in ready.payload.blobs]
+            for known in blobs:
+                if known.name not in files:
+                    files[known.name] = self._file(known)
+        self._grid.extend(self._job, written, files, secrets.token_hex(16))
+
+    def _file(self, known: Blob) -> dict[str, str]:
+        found = self._uploaded.get(known.name)
+        if found is None:
+            found = self._uploaded[known.name] = self._grid.upload(known.content)
+        return {"blake3": found}
+
+    def _retract(self, tasks: list[Task]) -> list[Task]:
+        """Tasks are not part of the job: gives those whose calls are not decided."""
+        with self._state.changed:
+            left = [task for task in tasks if self._state.tasks.pop(task.label, None) is not None]
+            for task in left:
+                assert task.kind is not None
+                task.kind.times.running -= 1
+        return left

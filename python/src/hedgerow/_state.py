@@ -1,0 +1,102 @@
+"""What the threads of an executor share, under one lock."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Callable, NamedTuple, Optional
+
+from ._call import Call
+from ._options import CallOptions
+from ._tasks import Kind, Ready, Task
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for all calls of an executor."""
+
+    name: str
+    python: str
+    #: ``pickle`` or ``json``.
+    result_format: str
+    open_timeout: str
+    #: Processes at once, at most, where the user says so.
+    max_workers: Optional[int]
+    #: Further keys of each task.
+    runtime: dict[str, Any]
+
+
+class Submitted(NamedTuple):
+    """A call as its caller gave it."""
+
+    call: Call
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: CallOptions
+
+
+class State:
+    """The calls of an executor that are not decided, and where each of them is."""
+
+    def __init__(self) -> None:
+        #: Guards everything here, and is notified of each change that a thread may wait for.
+        self.changed = threading.Condition()
+        self.queue: deque[Submitted] = deque()
+        #: Kinds of calls, by function and options.
+        self.kinds: dict[Any, Kind] = {}
+        #: Calls that have to be sent again.
+        self.requeued: deque[Ready] = deque()
+        #: Calls that the sender has taken and that are in no task yet.
+        self.in_hand = 0
+        #: Tasks that were sent and have not ended, by label.
+        self.tasks: dict[str, Task] = {}
+        self.numbers = 0
+        #: Calls that are not decided.
+        self.undecided = 0
+        #: No more calls are taken.
+        self.closing = False
+        #: The threads end.
+        self.stopped = False
+        #: What every call fails with from now on.
+        self.broken: Optional[BaseException] = None
+        #: Whether calls that are held back are to be looked at again.
+        self.replan = False
+
+    def wake(self) -> None:
+        """Has the sender look again at the calls that are held back."""
+        with self.changed:
+            self.replan = True
+            self.changed.notify_all()
+
+    def decided(self, count: int) -> None:
+        """So many calls more are decided."""
+        with self.changed:
+            self.undecided -= count
+            if self.undecided <= 0:
+                self.changed.notify_all()
+
+    def unsent(self) -> bool:
+        """Whether calls are not on the grid yet."""
+        return bool(self.queue or self.requeued or self.in_hand or any(kind.ready for kind in self.kinds.values()))
+
+    def unsent_calls(self) -> list[Call]:
+        """These calls, but for those that the sender has in hand."""
+        with self.changed:
+            calls = [submitted.call for submitted in self.queue]
+            calls += [ready.call for ready in self.requeued]
+            return calls + [ready.call for kind in self.kinds.values() for ready in kind.ready]
+
+    def fail_all(self, error: BaseException) -> None:
+        """Fails all calls that are not decided; no more are taken."""
+        with self.changed:
+            self.broken = self.broken or error
+            calls = self.unsent_calls() + [ready.call for task in self.tasks.values() for ready in task.calls]
+            self.queue.clear()
+            self.requeued.clear()
+            self.tasks.clear()
+            for kind in self.kinds.values():
+                kind.ready.clear()
+            self.changed.notify_all()
+        self.decided(sum(call.fail(error) for call in calls))

@@ -1,0 +1,119 @@
+"""Tasks of a job as the executor makes them: their names, and how they are written as a job file."""
+
+from __future__ import annotations
+
+import base64
+import re
+import sys
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from . import _bundle
+from ._call import Call
+from ._options import CallOptions
+from ._pickling import Blob, Payload
+from ._sizing import CallTimes
+from ._worker import pack
+
+#: Packed calls up to this size, in Base64, are the task's standard input, bytes: it costs no file.
+_STDIN_BYTES = 12_000
+_LABEL = re.compile(r"c-([0-9a-f]{8})-(\d+)-(\d+)(?:-\d+)?")
+
+
+@dataclass
+class Kind:
+    """Calls of one function with the same options."""
+
+    functions: Blob
+    options: CallOptions
+    times: CallTimes = field(default_factory=CallTimes)
+    #: Calls that were not sent yet, oldest first.
+    ready: deque[Ready] = field(default_factory=deque)
+    #: Since when the oldest of them waits, seconds of the monotonic clock.
+    held_since: float = 0.0
+
+
+@dataclass
+class Ready:
+    """A call that can be sent."""
+
+    call: Call
+    kind: Optional[Kind]
+    #: None for a call that another client sent.
+    payload: Optional[Payload]
+    #: Whether it has a process of its own.
+    alone: bool
+    #: Whether it was part of a task before.
+    sent: bool = False
+
+
+@dataclass
+class Task:
+    """Calls that share a process."""
+
+    label: str
+    kind: Optional[Kind]
+    calls: list[Ready]
+    #: Labels of the tasks whose results it takes.
+    waits_for: list[str] = field(default_factory=list)
+    #: Whether it is done, and its results are on their way.
+    fetched: bool = False
+
+
+def label(nonce: str, first: int, count: int, repeats: int) -> str:
+    """The id of a task with ``count`` calls that have consecutive numbers. ``repeats`` tells it from earlier ones."""
+    again = f"-{repeats}" if repeats else ""
+    return f"c-{nonce}-{first}-{count}{again}"
+
+
+def parse_label(text: str) -> Optional[tuple[str, int, int]]:
+    """The nonce of the client, the number of the first call, and how many calls; None for other tasks."""
+    found = _LABEL.fullmatch(text)
+    return None if found is None else (found[1], int(found[2]), int(found[3]))
+
+
+def results_file(task: str) -> str:
+    """Where a task leaves the outcomes of its calls."""
+    return f"r-{task}"
+
+
+def write_task(task: Task, python: str, result_format: str, runtime: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A task as a table of a job file, and the files that it brings along."""
+    kind = task.kind
+    assert kind is not None
+    payloads = [ready.payload for ready in task.calls if ready.payload is not None]
+    blobs = {blob.name: blob for payload in payloads for blob in payload.blobs}
+    names = [[_results_of(call) for call in payload.dependencies] for payload in payloads]
+    calls = [
+        [ready.call.number, [blob.name for blob in payload.buffers], taken]
+        for ready, payload, taken in zip(task.calls, payloads, names)
+    ]
+    header = {
+        "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+        "calls": calls,
+        "deadline": kind.times.deadline(len(calls)) if len(calls) > 1 else None,
+        "format": result_format,
+        "functions": kind.functions.name,
+    }
+    packed = base64.b64encode(pack(header, [payload.pickle for payload in payloads])).decode()
+    results = results_file(task.label)
+    command = [python, "-m", _bundle.MODULE, results]
+    inputs: list[Any] = [_bundle.NAME, kind.functions.name, *blobs]
+    inputs += [{"task": other} for other in dict.fromkeys(task.waits_for)]
+    written: dict[str, Any] = {"id": task.label, "command": command, "inputs": inputs, "outputs": [results]}
+    files: dict[str, Any] = {}
+    if len(packed) <= _STDIN_BYTES:
+        written["stdin"] = {"text": packed}
+    else:
+        name = f"c-{task.label}"
+        files[name] = {"base64": packed}
+        inputs.append(name)
+        command.append(name)
+    environment = {"PYTHONPATH": _bundle.NAME, "PYTHONUNBUFFERED": "1", **(kind.options.env or {})}
+    return {**written, "env": environment, **kind.options.task(), **runtime}, files
+
+
+def _results_of(call: Call) -> str:
+    assert call.task is not None
+    return results_file(call.task)

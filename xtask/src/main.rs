@@ -5,6 +5,7 @@ mod bare;
 mod corpus;
 mod faults;
 mod hooks;
+mod python;
 mod steps;
 mod tidy;
 mod tools;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::faults::Campaign;
-use crate::{tidy, tools};
+use crate::{python, tidy, tools};
 
 /// One step: its name, and what it does.
 type Step = (&'static str, fn(&Path) -> Result<()>);
@@ -44,6 +44,7 @@ const STEPS: &[Step] = &[
     ("tests", |root| {
         cargo(root, &["nextest", "run", "--locked", "--workspace"], &[])
     }),
+    ("python", python::test),
     ("examples in docs", |root| {
         cargo(root, &["test", "--locked", "--workspace", "--doc"], &[])
     }),

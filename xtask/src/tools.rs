@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 /// Debian packages that tests run: the example jobs' programs, what makes and shapes network namespaces and
-/// ordinary users, and the desktops whose owners are noticed.
+/// ordinary users, the desktops whose owners are noticed, and Python with its own tests of executors.
 const PACKAGES: &[&str] = &[
     "autodock-vina",
     "busybox-static",
@@ -18,6 +18,7 @@ const PACKAGES: &[&str] = &[
     "iproute2",
     "kwin-wayland",
     "libglib2.0-bin",
+    "libpython3-testsuite",
     "mutter",
     "nftables",
     "povray",
@@ -25,6 +26,7 @@ const PACKAGES: &[&str] = &[
     "procps",
     "pulseaudio",
     "python3-dbusmock",
+    "python3-venv",
     "qemu-system-x86",
     "sox",
     "systemd",
@@ -97,7 +99,10 @@ fn apt(args: &[&str]) -> Result<()> {
 }
 
 /// Tries what needs the network some times, with pauses.
-fn insist(mut work: impl FnMut() -> Result<()>) -> Result<()> {
+///
+/// # Errors
+/// The last try failed.
+pub fn insist(mut work: impl FnMut() -> Result<()>) -> Result<()> {
     for _ in 1..TRIES {
         match work() {
             Ok(()) => return Ok(()),

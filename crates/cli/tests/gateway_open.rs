@@ -73,7 +73,7 @@ fn an_open_job_grows_in_batches_and_tells_each_end_once() {
     });
     let added = extend(&gateway, job, &tasks, &files);
     assert_eq!(added, json!({ "job": job, "first": 0, "tasks": 4 }));
-    let (tasks, last) = ended(&mut events, 4);
+    let (tasks, after) = ended(&mut events, 4);
     let mut told = names(&tasks);
     told.sort_unstable();
     assert_eq!(told, ["a.0", "a.1", "b", "bad"]);
@@ -86,29 +86,6 @@ fn an_open_job_grows_in_batches_and_tells_each_end_once() {
         bad["why"].as_str().unwrap().contains("exit code 3"),
         "{bad}"
     );
-    // A running task is cancelled, and its process is gone.
-    let sleeps = json!([{ "id": "sleeps", "command": ["sleep", "1000"] }]);
-    extend(&gateway, job, &sleeps, &json!({}));
-    until("the task to run", || {
-        let view = gateway.get(&format!("/v1/jobs/{job}"));
-        (view["running"] == 1).then_some(())
-    });
-    let cancelled = json!({ "tasks": ["sleeps"] });
-    post(
-        &gateway,
-        &format!("/v1/jobs/{job}/tasks/cancel"),
-        &cancelled,
-    );
-    let (tasks, after) = ended(&mut events, 1);
-    assert_eq!(
-        (names(&tasks), &tasks[0]["end"]),
-        (vec!["sleeps"], &json!("cancelled"))
-    );
-    // Who saw less hears that alone.
-    let mut late = gateway
-        .at
-        .follow(&format!("/v1/jobs/{job}/ends"), Some(&last));
-    assert_eq!(names(&ended(&mut late, 1).0), ["sleeps"]);
     post(
         &gateway,
         &format!("/v1/jobs/{job}/release"),
@@ -121,11 +98,12 @@ fn an_open_job_grows_in_batches_and_tells_each_end_once() {
         (Some(true), Some(after))
     );
     assert!(events.next().is_none());
+    let more = json!([{ "id": "more", "command": ["true"] }]);
     let refused = gateway.send(
         "POST",
         &format!("/v1/jobs/{job}/extend"),
         JSON,
-        json!({ "job": { "task": sleeps } }).to_string().as_bytes(),
+        json!({ "job": { "task": more } }).to_string().as_bytes(),
     );
     assert_eq!(refused.status, 400, "{}", refused.text());
     let unopened = gateway.submit("[[task]]\nid = \"x\"\ncommand = [\"true\"]\n");
@@ -133,6 +111,42 @@ fn an_open_job_grows_in_batches_and_tells_each_end_once() {
         .at
         .follow(&format!("/v1/jobs/{unopened}/ends"), None);
     assert_eq!(never.next().unwrap().name, "problem");
+}
+
+#[test]
+fn a_task_that_runs_is_cancelled_and_who_knows_less_hears_that_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = Grid::with(folder.path(), 1, &["--no-sandbox"]);
+    let gateway = Gateway::start(&grid.place, &[]);
+    let job = open(&gateway);
+    let path = format!("/v1/jobs/{job}/ends");
+    let mut events = gateway.at.follow(&path, None);
+    let task = |id: &str, command: &[&str]| json!([{ "id": id, "command": command }]);
+    extend(&gateway, job, &task("first", &["true"]), &json!({}));
+    let (_, last) = ended(&mut events, 1);
+    extend(
+        &gateway,
+        job,
+        &task("sleeps", &["sleep", "1000"]),
+        &json!({}),
+    );
+    until("the task to run", || {
+        let view = gateway.get(&format!("/v1/jobs/{job}"));
+        (view["running"] == 1).then_some(())
+    });
+    let cancelled = json!({ "tasks": ["sleeps", "first"] });
+    post(
+        &gateway,
+        &format!("/v1/jobs/{job}/tasks/cancel"),
+        &cancelled,
+    );
+    let (tasks, _) = ended(&mut events, 1);
+    assert_eq!(
+        (names(&tasks), &tasks[0]["end"]),
+        (vec!["sleeps"], &json!("cancelled"))
+    );
+    let mut late = gateway.at.follow(&path, Some(&last));
+    assert_eq!(names(&ended(&mut late, 1).0), ["sleeps"]);
 }
 
 #[test]

@@ -90,15 +90,10 @@ class Engine:
         return call
 
     def flush(self) -> None:
-        """Waits until all calls that were submitted are durable. Raises what broke the executor."""
+        """Waits until all calls that were submitted are durable, a second at most. Raises what broke the executor."""
         state = self.state
         with state.changed:
-            while state.unsent() and state.broken is None:
-                for kind in state.kinds.values():
-                    kind.held_since = float("-inf")
-                state.replan = True
-                state.changed.notify_all()
-                state.changed.wait()
+            state.changed.wait_for(lambda: state.broken is not None or not state.unsent())
             if state.broken is not None:
                 raise state.broken
 
@@ -123,13 +118,20 @@ class Engine:
         with self.state.changed:
             self.state.closing = True
             self.state.changed.notify_all()
-        if cancel_futures:
-            for call in self.state.unsent_calls():
-                call.cancel()
-            if self.job is not None:
-                waiting = [task["task"] for task in self.grid.tasks(self.job, "waiting")]
-                if waiting:
-                    self.grid.cancel_tasks(self.job, waiting)
+        if cancel_futures and self._sender is not None and self.job is not None:
+            self._cancel_waiting(self._sender, self.job)
+
+    def _cancel_waiting(self, sender: Sender, job: int) -> None:
+        """Cancels calls, but for the oldest ones: as many as the grid runs at once count as running."""
+        waiting = [task["task"] for task in self.grid.tasks(job, "waiting")]
+        with self.state.changed:
+            waiting = [task for task in waiting if task in self.state.tasks]
+            free = max(sender.slots() - (len(self.state.tasks) - len(waiting)), 0)
+            unsent = self.state.unsent_calls()
+        if waiting[free:]:
+            self.grid.cancel_tasks(job, waiting[free:])
+        for call in unsent[max(free - len(waiting), 0) :]:
+            call.cancel()
 
     def join(self) -> None:
         """Waits until all calls are decided and the job is closed."""

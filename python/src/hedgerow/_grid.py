@@ -195,7 +195,7 @@ class Grid:
         finally:
             timer.cancel()
             process.stdout.close()
-        # Whoever ends first, nobody has to wait for the other: the thread takes the exit status.
+        # A thread takes the exit status, so that no zombie stays.
         threading.Thread(target=process.wait, name="hedgerow-gateway", daemon=True).start()
         if not listens:
             why = _error_in(told.read_text(errors="replace")) or "it did not listen in time"

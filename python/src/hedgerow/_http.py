@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -105,7 +106,7 @@ class Http:
 
 
 class Stream:
-    """A stream of server-sent events. Another thread may close it, which ends the iteration."""
+    """A stream of server-sent events."""
 
     def __init__(self, socket_path: str, path: str, last_id: Optional[str]) -> None:
         self._connection = _UnixConnection(socket_path)
@@ -140,14 +141,15 @@ class Stream:
             elif field == "data":
                 data += value
 
+    def end(self) -> None:
+        """Ends the iteration, from any thread."""
+        with contextlib.suppress(OSError):
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        """Ends the stream."""
-        sock = self._socket
-        if sock is not None:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        """Gives the connection up, for the thread that reads."""
+        self._response.close()
         self._connection.close()
 
 

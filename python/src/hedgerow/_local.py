@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 from ._binary import find_hedge
 from ._errors import GridError
@@ -18,8 +19,9 @@ from ._grid import Grid
 
 #: How long a process of the grid may take to start, seconds.
 _STARTS_WITHIN_S = 30.0
-#: Runs a command until standard input closes, which the end of this process does in any case.
-_LEASH = '"$@" </dev/null & child=$!; read _; kill $child 2>/dev/null; wait $child'
+#: Runs a command until standard input closes, which the end of this process does in any case. What it leaves is worth
+#: nothing then, and it is not waited for.
+_LEASH = '"$@" </dev/null & child=$!; read _; kill -9 $child 2>/dev/null; wait $child'
 
 
 class LocalGrid:
@@ -30,7 +32,7 @@ class LocalGrid:
     """
 
     def __init__(self, workers: int = 1, *, cpus: Optional[int] = None, supervisors: int = 1) -> None:
-        """``cpus`` are those of each worker; all of this machine by default."""
+        """``cpus`` are those of each worker; all of this machine by default. Three supervisors survive the loss of one."""
         self._folder = Path(tempfile.mkdtemp(prefix="hedgerow-"))
         self._hedge = os.fspath(find_hedge())
         self._cpus = cpus if cpus is not None else os.cpu_count() or 1
@@ -40,11 +42,12 @@ class LocalGrid:
         try:
             self.supervisors = [self._supervisor(0)]
             self.supervisors += [self._supervisor(number) for number in range(1, supervisors)]
+            self._await("the supervisors of a local grid", lambda: self._voters() >= supervisors)
             #: The processes of the workers.
             self.workers = [self._worker(number) for number in range(workers)]
             self.ticket = self._ticket("client")
             self.grid = self.connect()
-            self._await_workers(workers)
+            self._await("the workers of a local grid", lambda: self._live_workers() >= workers)
         except BaseException:
             self.close()
             raise
@@ -126,12 +129,22 @@ class LocalGrid:
                 raise GridError("local", f"a local grid did not start: {ended.stderr.strip()}")
         return os.fspath(path)
 
-    def _await_workers(self, count: int) -> None:
+    def _voters(self) -> int:
+        state = self._folder / "supervisor-0" / "state"
+        command = [self._hedge, "members", "--json", "--dir", os.fspath(state)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        members = json.loads(ended.stdout) if ended.returncode == 0 else []
+        return sum(member["place"] not in (None, "learner") for member in members)
+
+    def _live_workers(self) -> int:
+        return sum(worker["liveness"] == "live" for worker in self.grid.workers())
+
+    def _await(self, what: str, here: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _STARTS_WITHIN_S
-        while sum(worker["liveness"] == "live" for worker in self.grid.workers()) < count:
+        while not here():
             if time.monotonic() > deadline:
-                logs = "\n".join(path.read_text(errors="replace") for path in self._folder.glob("worker-*/log"))
-                raise GridError("local", f"the workers of a local grid did not start: {logs.strip()}")
+                logs = "\n".join(path.read_text(errors="replace") for path in self._folder.glob("*/log"))
+                raise GridError("local", f"{what} did not start: {logs.strip()}")
             time.sleep(0.02)
 
 

@@ -50,7 +50,7 @@ class Receiver:
         """Ends the thread, which waits for the grid."""
         stream = self._stream
         if stream is not None:
-            stream.close()
+            stream.end()
 
     # The stream
 
@@ -68,7 +68,9 @@ class Receiver:
                 # The gateway is gone, or this thread is to end.
                 pass
             finally:
-                self.close()
+                if self._stream is not None:
+                    self._stream.close()
+                    self._stream = None
             with self._state.changed:
                 self._state.changed.wait_for(lambda: self._state.stopped, timeout=_AGAIN_S)
 
@@ -157,7 +159,7 @@ class Receiver:
             self._state.decided(sum(ready.call.end_cancelled() for ready in task.calls))
             cause: Optional[BaseException] = None
         elif len(task.calls) > 1 and all(ready.payload is not None for ready in task.calls):
-            # One of them is to blame, and the others are not to pay for it.
+            # One of them ended the process: by themselves the others do not fail with it.
             return self._requeue(task.calls)
         else:
             cause = CallFailed(kind, f"{why}{_HINTS.get(kind, '')}")

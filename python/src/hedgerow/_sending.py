@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import secrets
 import threading
 import time
@@ -80,6 +81,7 @@ class Sender:
             del taken, requeued
         with contextlib.suppress(GridError):
             self._grid.close_job(self._job)
+        self._grid.close()
         with state.changed:
             state.stopped = True
             state.changed.notify_all()
@@ -277,6 +279,8 @@ class Sender:
                 task.kind.times.running += 1
         try:
             self._request(tasks)
+            for task in tasks:
+                task.written = None
         except GridError as error:
             if error.kind == "unknown" and self._uploaded:
                 # The gateway is another one, and does not have what was uploaded.
@@ -296,7 +300,10 @@ class Sender:
         written: list[Any] = []
         files: dict[str, Any] = {_bundle.NAME: self._file(self._bundle)}
         for task in tasks:
-            table, own = write_task(task, settings.python, settings.result_format, settings.runtime)
+            if task.written is None:
+                # A request that is repeated has to say the same.
+                task.written = write_task(task, settings.python, settings.result_format, settings.runtime)
+            table, own = task.written
             written.append(table)
             files.update(own)
             assert task.kind is not None
@@ -305,7 +312,10 @@ class Sender:
             for known in blobs:
                 if known.name not in files:
                     files[known.name] = self._file(known)
-        self._grid.extend(self._job, written, files, secrets.token_hex(16))
+        # The same tasks have the same key, so that repeating the request adds nothing, whatever came of the first one.
+        labels = "\n".join(task.label for task in tasks)
+        key = hashlib.blake2b(labels.encode(), digest_size=16).hexdigest()
+        self._grid.extend(self._job, written, files, key)
 
     def _file(self, known: Blob) -> dict[str, str]:
         found = self._uploaded.get(known.name)

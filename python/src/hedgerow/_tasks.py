@@ -57,6 +57,8 @@ class Task:
     calls: list[Ready]
     #: Labels of the tasks whose results it takes.
     waits_for: list[str] = field(default_factory=list)
+    #: The task as a table of a job file, and the files that it brings along, once it was written.
+    written: Optional[tuple[dict[str, Any], dict[str, Any]]] = None
     #: Whether it is done, and its results are on their way.
     fetched: bool = False
 
@@ -78,7 +80,9 @@ def results_file(task: str) -> str:
     return f"r-{task}"
 
 
-def write_task(task: Task, python: str, result_format: str, runtime: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def write_task(
+    task: Task, python: str, result_format: str, runtime: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """A task as a table of a job file, and the files that it brings along."""
     kind = task.kind
     assert kind is not None

@@ -47,7 +47,7 @@ class HedgerowBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 
     def submit(self, func: Callable[[], Any], callback: Optional[Callable[[Any], Any]] = None) -> Call:
         """Has a batch run."""
-        call = self._started().submit(_run_batch, func)
+        call = self._started().submit(func)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         if callback is not None:
@@ -79,10 +79,6 @@ class HedgerowBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         if self._executor is None:
             self._executor = self._given or Executor(name="joblib", **self._arguments)
         return self._executor
-
-
-def _run_batch(batch: Callable[[], Any]) -> Any:
-    return batch()
 
 
 register_parallel_backend("hedgerow", HedgerowBackend)

@@ -111,6 +111,13 @@ fn long(repository: &Repository) -> BTreeMap<String, usize> {
             }
         }
     }
+    let python = repository.files.iter();
+    for file in python.filter(|file| file.path.ends_with(".py")) {
+        let lines = file.text.lines().count();
+        if lines > FILE_LINES_MAX {
+            long.insert(file.path.clone(), lines);
+        }
+    }
     long
 }
 

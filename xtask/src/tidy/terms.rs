@@ -115,8 +115,8 @@ type Found = Vec<(usize, String, &'static str)>;
 /// The coined terms of each file that has some, with their lines.
 fn found(repository: &Repository) -> BTreeMap<String, Found> {
     let ours = |path: &str| {
-        (path.ends_with(".rs") || path.ends_with(".md") || path.ends_with(".toml"))
-            && !EXEMPT.contains(&path)
+        let kinds = [".rs", ".md", ".toml", ".py"];
+        kinds.iter().any(|kind| path.ends_with(kind)) && !EXEMPT.contains(&path)
     };
     let files = repository.files.iter().filter(|file| ours(&file.path));
     let found = files.map(|file| (file.path.clone(), terms(&file.text)));

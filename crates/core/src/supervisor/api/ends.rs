@@ -98,7 +98,9 @@ impl Leadership<'_> {
                     client: peer,
                     request_id,
                 };
-                self.leader.promises.make(*self.last_proposal, done);
+                self.leader
+                    .pending_proposals
+                    .make(*self.last_proposal, done);
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::supervisor::leader::blobs::submissions::NewSubmission;
 use crate::supervisor::leader::jobs::size::Size;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use crate::supervisor::{Offer, Requester, answer};
-use hedge_model::msg::{Concern, RELEASES_MAX, RefusalKind, Reply, SharedExtension};
+use hedge_model::msg::{Concern, RELEASES_MAX, RefusalKind, Reply, Request, SharedExtension};
 use hedge_model::record::{ClosedBy, Record};
 use hedge_model::{Hash, JobId, PeerId};
 
@@ -40,8 +40,24 @@ impl Leadership<'_> {
         self.begin_submission(requester, new, held);
     }
 
+    /// Carries out a request about an open job.
+    pub(crate) fn on_open_job_request(&mut self, to: PeerId, request_id: u64, request: Request) {
+        match request {
+            Request::Close(id) => self.on_close(to, request_id, id),
+            Request::Release { job, tasks } => self.on_release(to, request_id, job, &tasks),
+            Request::Ends { job, after } => self.on_ends(to, request_id, job, after),
+            Request::CancelTasks { job, tasks } => {
+                self.on_cancel_tasks(to, request_id, job, &tasks);
+            }
+            _ => {
+                let why = "this request is not about an open job; nothing was changed";
+                refuse(to, request_id, RefusalKind::Bad, why.to_owned(), self.out);
+            }
+        }
+    }
+
     /// Closes an open job. Closing a closed job has no effect.
-    pub(crate) fn on_close(&mut self, to: PeerId, request_id: u64, id: JobId) {
+    fn on_close(&mut self, to: PeerId, request_id: u64, id: JobId) {
         let Some(job) = self.state.jobs.get(&id) else {
             let (kind, why) = no_such_job(id);
             return refuse(to, request_id, kind, why, self.out);
@@ -62,7 +78,7 @@ impl Leadership<'_> {
     }
 
     /// Releases the outputs of tasks of an open job.
-    pub(crate) fn on_release(&mut self, to: PeerId, request_id: u64, id: JobId, tasks: &[String]) {
+    fn on_release(&mut self, to: PeerId, request_id: u64, id: JobId, tasks: &[String]) {
         let record = self.view().releasable(id, tasks);
         self.decide(to, request_id, record);
     }

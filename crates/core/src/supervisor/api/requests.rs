@@ -57,16 +57,14 @@ impl Leadership<'_> {
         let reply = match request {
             Request::Revoke(name) => return self.revoke(peer, request_id, &name),
             Request::Cancel(id) => return self.cancel(peer, request_id, id),
-            Request::Close(id) => return self.on_close(peer, request_id, id),
-            Request::Release { job, tasks } => {
-                return self.on_release(peer, request_id, job, &tasks);
+            open @ (Request::Close(_)
+            | Request::Release { .. }
+            | Request::Ends { .. }
+            | Request::CancelTasks { .. }) => {
+                return self.on_open_job_request(peer, request_id, open);
             }
             Request::Printed(request) => {
                 return self.on_printed_request(peer, request_id, &request);
-            }
-            Request::Ends { job, after } => return self.on_ends(peer, request_id, job, after),
-            Request::CancelTasks { job, tasks } => {
-                return self.on_cancel_tasks(peer, request_id, job, &tasks);
             }
             Request::Ticket {
                 role,

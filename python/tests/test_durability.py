@@ -1,0 +1,102 @@
+"""Calls survive the end of their client, of workers and of the leader, and each is delivered once."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from hedgerow import Executor, LocalGrid
+
+CALLS = 1000
+
+#: Submits calls, says which job has them and then how many are done, and is killed.
+CLIENT = """
+import sys, time
+from hedgerow import Executor, Grid
+
+def work(number):
+    time.sleep(0.002)
+    return number * 3
+
+executor = Executor(grid=Grid(sys.argv[1], state=sys.argv[2]))
+futures = [executor.submit(work, number) for number in range(int(sys.argv[3]))]
+executor.flush()
+print(executor.job, flush=True)
+for done, future in enumerate(futures):
+    future.result()
+    print(done + 1, flush=True)
+"""
+
+
+def slowly(number: int) -> int:
+    import time
+
+    time.sleep(0.01)
+    return number + 1
+
+
+def test_a_client_is_killed_and_another_has_all_results(grid: LocalGrid, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    command = [sys.executable, "-c", CLIENT, grid.ticket, os.fspath(state), str(CALLS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        job = int(client.stdout.readline())
+        for line in client.stdout:
+            if int(line) >= CALLS // 2:
+                break
+        client.send_signal(signal.SIGKILL)
+    from hedgerow import Grid
+
+    with Executor.attach(job, grid=Grid(grid.ticket, state=state)) as executor:
+        assert [future.result() for future in executor.futures] == [3 * number for number in range(CALLS)]
+
+
+def test_workers_are_killed_and_no_call_is_lost_or_delivered_twice() -> None:
+    delivered: list[int] = []
+    lock = threading.Lock()
+    rolls = random.Random(7)
+
+    def note(number: int) -> None:
+        with lock:
+            delivered.append(number)
+
+    with LocalGrid(workers=3, cpus=1) as grid, Executor(grid=grid) as executor:
+        futures = []
+        for number in range(600):
+            future = executor.submit(slowly, number)
+            future.add_done_callback(lambda _, number=number: note(number))  # type: ignore[misc]
+            futures.append(future)
+        for at in (100, 300, 450):
+            futures[at].result(timeout=120)
+            alive = [worker for worker in grid.workers if worker.poll() is None]
+            os.killpg(rolls.choice(alive).pid, signal.SIGKILL)
+            grid.add_worker()
+        assert [future.result(timeout=120) for future in futures] == list(range(1, 601))
+    assert sorted(delivered) == list(range(600))
+
+
+def test_the_leader_is_killed_in_the_middle_of_a_map() -> None:
+    with LocalGrid(workers=2, cpus=1, supervisors=3) as grid, Executor(grid=grid) as executor:
+        results = []
+        for value in executor.map(slowly, range(400), timeout=120):
+            results.append(value)
+            if len(results) == 100:
+                os.killpg(grid.supervisors[0].pid, signal.SIGKILL)
+        assert results == list(range(1, 401))
+        assert executor.submit(slowly, 1).result(timeout=60) == 2
+
+
+def test_a_gateway_is_killed_and_the_calls_go_on(grid: LocalGrid) -> None:
+    with Executor(grid=grid) as executor:
+        futures = [executor.submit(slowly, number) for number in range(200)]
+        futures[0].result()
+        socket = executor._engine.grid._socket
+        pids = subprocess.run(["pgrep", "-f", f"gateway.*{socket}"], capture_output=True, text=True, check=True)
+        for pid in pids.stdout.split():
+            os.kill(int(pid), signal.SIGKILL)
+        assert [future.result(timeout=60) for future in futures] == list(range(1, 201))

@@ -21,6 +21,7 @@ usage: cargo xtask test     install what the tests need, then run all of them
                             the same, and lower the ratchet to what was reached
        cargo xtask corpus unpack|pack TARGET
                             a fuzz target's inputs as the folder that the fuzzer wants, and back
+       cargo xtask python   the Python package's tests, against target/debug/hedge
        cargo xtask bare     the default build in a bare system; needs root and debootstrap
        cargo xtask faults [--minutes M] [--seed S] [--hedge PATH] [--keep]
                             a fault campaign against real processes; needs root, else ends with 77
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         ["tidy", "--lower"] => tidy::report(&root(), true),
         ["corpus", "unpack", target] => corpus::unpack(&root(), target),
         ["corpus", "pack", target] => corpus::pack(&root(), target),
+        ["python"] => python::test(&root()),
         ["bare"] => bare::build(&root()),
         ["faults", args @ ..] => match faults::Campaign::parse(args) {
             Ok(campaign) => campaign.run(&root()),

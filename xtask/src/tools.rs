@@ -18,7 +18,7 @@ const PACKAGES: &[&str] = &[
     "iproute2",
     "kwin-wayland",
     "libglib2.0-bin",
-    "libpython3-testsuite",
+    "libpython3.11-testsuite",
     "mutter",
     "nftables",
     "povray",

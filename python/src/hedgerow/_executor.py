@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import sys
 import weakref
+from collections.abc import Sequence
 from concurrent.futures import Executor as BaseExecutor
 from typing import Any, Callable, Optional, Union
 
@@ -19,6 +20,24 @@ from ._state import Settings
 
 #: An open job whose client is gone for so long closes itself.
 OPEN_TIMEOUT = "1h"
+
+
+#: Modules of the standard library that the processes of all calls use, by way of cloudpickle too, which is sent along.
+_PRELOADED = (
+    "ast",
+    "base64",
+    "dis",
+    "json",
+    "logging",
+    "mmap",
+    "pickle",
+    "platform",
+    "select",
+    "traceback",
+    "typing",
+    "uuid",
+    "zipimport",
+)
 
 
 class Executor(BaseExecutor):
@@ -43,6 +62,7 @@ class Executor(BaseExecutor):
         result_format: str = "pickle",
         open_timeout: str = OPEN_TIMEOUT,
         options: Optional[CallOptions] = None,
+        preload: Sequence[str] = (),
     ) -> None:
         """Nothing is started before the first call.
 
@@ -50,7 +70,8 @@ class Executor(BaseExecutor):
         supervisor. ``local=True`` uses a grid of this process alone. ``python`` is the interpreter on workers, which is of
         the same version as this one: ``python3.X`` by default, on a local grid this interpreter. ``result_format="json"``
         has results come as JSON, so that nothing that a worker made is unpickled here. ``open_timeout`` is how long the job
-        stays open once this process is gone.
+        stays open once this process is gone. ``preload`` names modules that workers have installed, like ``numpy``: an
+        interpreter imports them once, and the processes of calls are forked from it.
         """
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
@@ -70,7 +91,7 @@ class Executor(BaseExecutor):
             result_format=result_format,
             open_timeout=open_timeout,
             max_workers=max_workers,
-            runtime={},
+            runtime={"runtime": "python", "preload": [*_PRELOADED, *preload]},
         )
         self._engine = Engine(connection, settings, Functions(initializer, initargs))
         self._options = options or CallOptions()

@@ -15,7 +15,7 @@ from ._errors import HedgerowError
 from ._grid import Grid, Ticket
 from ._local import LocalGrid, shared_local_grid
 from ._options import CallOptions
-from ._pickling import Functions, Shared, share
+from ._pickling import Functions, Shared, cloudpickle_is_installed, share
 from ._state import Settings
 
 #: An open job whose client is gone for so long closes itself.
@@ -85,13 +85,14 @@ class Executor(BaseExecutor):
         if grid is None:
             grid = Grid(ticket)
         connection = grid.connect() if isinstance(grid, LocalGrid) else grid
+        known = ["cloudpickle"] if here and python is None and cloudpickle_is_installed() else []
         settings = Settings(
             name=name,
             python=python or (sys.executable if here else f"python{sys.version_info[0]}.{sys.version_info[1]}"),
             result_format=result_format,
             open_timeout=open_timeout,
             max_workers=max_workers,
-            runtime={"runtime": "python", "preload": [*_PRELOADED, *preload]},
+            runtime={"runtime": "python", "preload": [*dict.fromkeys([*_PRELOADED, *known, *preload])]},
         )
         self._engine = Engine(connection, settings, Functions(initializer, initargs))
         self._options = options or CallOptions()

@@ -212,6 +212,15 @@ def _installed_folders() -> tuple[str, ...]:
 
 
 _INSTALLED = _installed_folders()
+
+
+def cloudpickle_is_installed() -> bool:
+    """Whether this interpreter has it of its own, and not by an environment variable."""
+    paths = sysconfig.get_paths()
+    own = os.path.realpath(paths["purelib"]), os.path.realpath(paths["platlib"])
+    return bool(os.path.realpath(str(cloudpickle.__file__)).startswith(own))
+
+
 #: The folder of this package, which may be a source tree: it and its tests' classes are never sent.
 _OWN = __name__.partition(".")[0]
 

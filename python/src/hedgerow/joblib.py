@@ -77,7 +77,7 @@ class HedgerowBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 
     def _started(self) -> Executor:
         if self._executor is None:
-            self._executor = self._given or Executor(name="joblib", **self._arguments)
+            self._executor = self._given or Executor(**{"name": "joblib", "preload": ("joblib",), **self._arguments})
         return self._executor
 
 

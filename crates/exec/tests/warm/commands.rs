@@ -28,8 +28,8 @@ fn fill(modules: &Modules) -> Scratch {
         "def f(x):\n    return 1 / x\n\n\nf(0)\n",
     );
     place(&mut scratch, "syntax.py", "x = = 1\n");
-    let threads = "import atexit, threading, time\natexit.register(print, 'exit')\n\
-        threading.Thread(target=lambda: (time.sleep(0.05), print('thread'))).start()\nprint('main')\n";
+    let threads = "import atexit, threading\natexit.register(print, 'exit')\ngo = threading.Event()\n\
+        threading.Thread(target=lambda: (go.wait(), print('thread'))).start()\nprint('main')\ngo.set()\n";
     place(&mut scratch, "threads.py", threads);
     let pools = "import multiprocessing, subprocess, sys\ndef f(x): return x * x\nif __name__ == '__main__':\n    \
         for kind in ('fork', 'spawn'):\n        with multiprocessing.get_context(kind).Pool(2) as pool:\n            \

@@ -131,6 +131,7 @@ impl Engine {
             // none is being made.
             let frozen = !self.pause.on() && !self.pause.outside && self.freeze(true);
             self.make_idle();
+            self.warm.lower();
             if frozen {
                 self.freeze(false);
             }

@@ -75,6 +75,13 @@ impl Warm {
             .is_some()
     }
 
+    /// All processes have got idle priority, which none loses again.
+    pub fn lower(&mut self) {
+        if let Some(template) = &mut self.template {
+            template.idle = true;
+        }
+    }
+
     /// The attempt is over.
     pub fn rest(&mut self) {
         self.pending = None;

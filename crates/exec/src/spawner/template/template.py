@@ -144,14 +144,6 @@ def serve():
             control.send(b"pid %d" % pid)
 
 
-def keep():
-    """Keeps the modules that all attempts have. The interpreter would take each of them apart at its end, which takes as
-    long as all the rest, and the memory is gone anyway. What is the attempt's own ends as ever."""
-    kept = [sys.modules.pop(name) for name in PRELOADED if name in sys.modules]
-    kept.append(sys.path_importer_cache)
-    system.python.Py_IncRef(ctypes.py_object(kept))
-
-
 def receive(link, bytes_wanted):
     parts = []
     while bytes_wanted > 0:
@@ -227,10 +219,31 @@ def settle(modules):
         sys.path[:] = [os.path.abspath(one) for one in own] + rest
 
 
+def new_main():
+    """Makes a main module: the old one is frozen, so that what an attempt puts there would not end with it."""
+    old = sys.modules["__main__"].__dict__
+    new = type(sys)("__main__")
+    new.__dict__.clear()
+    new.__dict__.update(old)
+    sys.modules["__main__"] = new
+    return new.__dict__
+
+
+def flush():
+    """Writes what is left in the attempt's open files. The interpreter closes them when it takes modules apart, but not
+    those that are kept in a frozen module."""
+    own = [one for one in gc.get_objects() if issubclass(type(one), _io._IOBase)]
+    for one in [sys.stdout, sys.stderr] + own:
+        try:
+            one.flush()
+        except (AttributeError, OSError, ValueError):
+            pass
+
+
 def run(form, target, words, rest):
     """Runs what the command names, as the interpreter does. The last `rest` of its words are arguments of that."""
-    main = sys.modules["__main__"].__dict__
     settle(sys.modules)
+    main = new_main()
     sys.argv = [{b"c": "-c", b"m": "-m"}.get(form, target)] + words[len(words) - rest :]
     if hasattr(sys, "orig_argv"):
         sys.orig_argv = words
@@ -274,6 +287,7 @@ def run(form, target, words, rest):
 
 
 try:
+    import _io
     import _socket
     import atexit
     import ctypes
@@ -296,10 +310,9 @@ if HAS_FIRST:
 PATH_ENTRIES = path_entries()
 # An interpreter sets it where nothing names a locale.
 COERCED = os.environ.get("LC_CTYPE")
-# The last of all, because it is the first.
-atexit.register(keep)
+# The last of all functions at the end, because it is the first.
+atexit.register(flush)
 preload()
-PRELOADED = [name for name in sys.modules if name not in ("__main__", "builtins", "sys")]
 what = begin(serve())
 try:
     run(*what)

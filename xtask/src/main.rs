@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask test     install what the tests need, then run all of them
+       cargo xtask tools    install what the tests need
        cargo xtask setup    have git check the subjects of commits in this clone
        cargo xtask tidy     the style checks alone
        cargo xtask tidy --lower
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["test"] => steps::test(&root()),
+        ["tools"] => tools::provide(&root()),
         ["setup"] => hooks::setup(&root()),
         ["tidy"] => tidy::report(&root(), false),
         ["tidy", "--lower"] => tidy::report(&root(), true),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 /// Debian packages that tests run: the example jobs' programs, what makes and shapes network namespaces and
-/// ordinary users, the desktops whose owners are noticed, and Python with its own tests of executors.
+/// ordinary users, the desktops whose owners are noticed, readers of metrics and traces, and Python with its own tests of
+/// executors.
 const PACKAGES: &[&str] = &[
     "autodock-vina",
     "busybox-static",
@@ -24,6 +25,7 @@ const PACKAGES: &[&str] = &[
     "povray",
     "povray-includes",
     "procps",
+    "prometheus",
     "pulseaudio",
     "python3-dbusmock",
     "python3-venv",
@@ -53,6 +55,8 @@ pub fn provide(root: &Path) -> Result<()> {
     packages()?;
     guest_kernel(root)?;
     wasm_target(root)?;
+    python_tools(root)?;
+    npm_tools(root)?;
     nextest(root)
 }
 
@@ -207,6 +211,58 @@ fn nextest(root: &Path) -> Result<()> {
         run(Command::new("cargo")
             .args(["install", "--locked", "cargo-nextest"])
             .current_dir(root))
+    })
+}
+
+/// Where tools of package registries are installed, below the workspace; tests look for them there.
+const TOOLS: &str = "target/tools";
+/// Perfetto's own messages, by which traces are read.
+const PERFETTO: &str = "perfetto==0.59.1";
+/// The rules by which pages are checked for readers with screen readers and keyboards.
+const AXE: &str = "axe-core@4.14.1";
+
+fn python_tools(root: &Path) -> Result<()> {
+    let folder = root.join(TOOLS).join("python");
+    let python = folder.join("bin/python");
+    if succeeds(Command::new(&python).args(["-c", "import perfetto.protos"])) {
+        return Ok(());
+    }
+    println!("installing {PERFETTO}");
+    insist(|| {
+        run(Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&folder))?;
+        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", PERFETTO]))
+    })
+}
+
+fn npm_tools(root: &Path) -> Result<()> {
+    let folder = root.join(TOOLS).join("npm");
+    if folder.join("node_modules/axe-core/axe.min.js").is_file() {
+        return Ok(());
+    }
+    if !succeeds(Command::new("npm").arg("--version")) {
+        insist(|| {
+            apt(&[
+                "install",
+                "--yes",
+                "--quiet",
+                "--no-install-recommends",
+                "npm",
+            ])
+        })?;
+    }
+    println!("installing {AXE}");
+    insist(|| {
+        let mut install = Command::new("npm");
+        install.args([
+            "install",
+            "--no-save",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+        ]);
+        run(install.arg("--prefix").arg(&folder).arg(AXE))
     })
 }
 

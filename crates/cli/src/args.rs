@@ -4,24 +4,27 @@ pub mod grid;
 
 mod gateway;
 mod jobs;
+mod peers;
 mod relay;
 mod source;
 mod ticket;
+mod views;
 
 pub use gateway::{Gateway, Ui};
 pub use jobs::{
     Cancel, Close, Cost, Explain, Extend, Fetch, Forget, Job, JobName, Jobs, Logs, One, Open,
     OpenJob, Release, Retry, Tasks, Wait,
 };
+pub use peers::{Supervisor, Worker};
 pub use relay::Relay;
 pub use source::{Needs, Source};
 pub use ticket::{MakeTicket, RevokeTicket, Ticket};
+pub use views::{Export, Watch};
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hedge_model::resources::OWN;
 use hedge_model::units::{parse_bytes, parse_duration};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -229,6 +232,15 @@ Examples:
 The address holds a token that is valid until the command ends. Who has it can do what this grid's ticket
 allows.")]
     Ui(Ui),
+    /// Print what changes in the grid, one JSON object a line
+    #[command(after_help = views::WATCH)]
+    Watch(Watch),
+    /// Write a job's attempts as a trace for Perfetto
+    #[command(after_help = views::TRACE)]
+    Trace(Export),
+    /// Write a job as one HTML page: graph, attempts over time, cost, failures
+    #[command(after_help = views::REPORT)]
+    Report(Export),
     /// Start a relay: it carries packets for members that cannot reach each other directly
     #[command(after_help = "\
 Examples:
@@ -353,87 +365,6 @@ pub struct Run {
     /// End with the exit status of the program, for a job of one task; 128 and the signal's number for a signal
     #[arg(long)]
     pub exit_code: bool,
-    /// How tasks are treated.
-    #[command(flatten)]
-    pub rules: TaskRules,
-}
-
-/// Arguments of `supervisor`.
-#[derive(Args, Debug)]
-pub struct Supervisor {
-    /// Address and UDP port to listen at [default: as at the last start, else any free port on every address]
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
-    /// Find peers of the grid on the local network, and be found there, also at other addresses than known
-    /// [default: as at the last start]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    pub mdns: Option<bool>,
-    /// File with a ticket of the group to join, with the role supervisor, or - for standard input
-    #[arg(long, value_name = "FILE")]
-    pub join: Option<String>,
-    /// Join without a vote: take the place of a supervisor that is gone [default: as at the last start]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    pub standby: Option<bool>,
-    /// Go on alone with what this supervisor has, when most supervisors of its group are lost for good
-    #[arg(long, conflicts_with_all = ["join", "in_memory"])]
-    pub recover: bool,
-    /// Keep the journal in memory: the grid and its jobs end with this process
-    #[arg(long, conflicts_with = "join")]
-    pub in_memory: bool,
-    /// Notice the end of a leader in half the time; for machines that are never overloaded [default: as at the
-    /// last start]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    pub fast: Option<bool>,
-}
-
-/// Arguments of `worker`.
-#[derive(Args, Debug)]
-pub struct Worker {
-    /// File with a ticket of the grid to join, or - for standard input [default: this machine's supervisor]
-    #[arg(long, value_name = "FILE")]
-    pub join: Option<String>,
-    /// OwnerResponse by as a supervisor too, with the ticket of the role supervisor in this file: take the place of one
-    /// that is gone for long
-    #[arg(long, value_name = "FILE")]
-    pub standby: Option<String>,
-    /// CPUs to offer [default: all]
-    #[arg(long, value_name = "N", value_parser = cpus)]
-    pub cpus: Option<u64>,
-    /// Memory to offer, like '4 GiB' [default: all]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    pub memory: Option<u64>,
-    /// Disk to offer, like '20 GiB' [default: what is free at the start]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    pub disk: Option<u64>,
-    /// GPUs to offer, at most: a number, or none [default: all]
-    #[arg(long, value_name = "N", value_parser = gpus)]
-    pub gpus: Option<u64>,
-    /// Another resource to offer, like licence=1
-    #[arg(long, value_name = "NAME=N", value_parser = amount)]
-    pub resource: Vec<(String, u64)>,
-    /// A label that tasks can ask for, like room=12
-    #[arg(long, value_name = "NAME=TEXT", value_parser = label)]
-    pub label: Vec<(String, String)>,
-    /// Address and UDP port to listen at [default: as at the last start, else any free port on every address]
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
-    /// Find peers of the grid on the local network, and be found there, also at other addresses than known
-    /// [default: as at the last start]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    pub mdns: Option<bool>,
-    /// The machine is the grid's alone: nobody's activity keeps the worker from working (also where
-    /// HEDGE_DEDICATED is set)
-    #[arg(long)]
-    pub dedicated: bool,
-    /// What to do about the machine's owner [default: owner.toml in the worker's folder, if it is there]
-    #[arg(long, value_name = "FILE", conflicts_with = "dedicated")]
-    pub owner: Option<PathBuf>,
-    /// Print such a file with all defaults, and end
-    #[arg(long, exclusive = true)]
-    pub show_owner: bool,
-    /// End when standard input closes: the process that started this one has ended then
-    #[arg(long, hide = true)]
-    pub leash: bool,
     /// How tasks are treated.
     #[command(flatten)]
     pub rules: TaskRules,

@@ -10,6 +10,7 @@ mod exit;
 mod owner;
 mod saver;
 mod show;
+mod trace;
 
 fn main() -> ExitCode {
     // The spawner must have no other thread, and is started often: nothing comes before it.

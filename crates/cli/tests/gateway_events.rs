@@ -108,7 +108,7 @@ fn metrics_have_states_and_no_ids() {
     for line in [
         "hedge_jobs{state=\"done\"} 1",
         "hedge_tasks{state=\"done\"} 1",
-        "hedge_attempts{outcome=\"won\"} 1",
+        "hedge_job_attempts{outcome=\"won\"} 1",
         "hedge_workers{liveness=\"live\",usage=\"ready\"} 1",
         "hedge_worker_cpus{state=\"total\"} 1.0",
     ] {

@@ -53,7 +53,8 @@ impl Hosts {
         Self(vec![address.to_string(), format!("localhost:{port}")])
     }
 
-    fn has(&self, host: &str) -> bool {
+    /// Whether this is one of them.
+    pub fn has(&self, host: &str) -> bool {
         self.0.iter().any(|known| known.eq_ignore_ascii_case(host))
     }
 }

@@ -13,6 +13,7 @@ mod listen;
 mod metrics;
 mod parts;
 mod problem;
+mod scrape;
 mod sse;
 mod token;
 mod ui;
@@ -20,8 +21,13 @@ mod uploads;
 
 pub use api::document;
 pub use app::GatewayConfig;
+pub use feed::{
+    Change, Feed, Follower, GridState, Incident, IncidentKind, JobGone, Notice, WorkerGone,
+};
 pub use listen::{Listen, ListenError};
+pub use scrape::{Scraped, Scrapers};
 pub use token::Token;
+pub use ui::report;
 
 use app::App;
 use axum::Router;

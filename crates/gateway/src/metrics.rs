@@ -12,10 +12,14 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
 
 /// The media type of the format.
 const FORM: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The media type of the older one.
+const PLAIN_FORM: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A figure of a job.
 type Figure = fn(&JobView) -> u64;
@@ -60,17 +64,68 @@ pub async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
         return Err(Problem::unexpected());
     };
     let mut registry = Registry::with_prefix("hedge");
-    of_jobs(&mut registry, &jobs);
-    of_times(&mut registry, &jobs);
-    of_workers(&mut registry, &workers);
+    of_grid(&mut registry, &jobs, &workers);
+    of_attempts(&mut registry, &jobs);
     of_gateway(&mut registry, &app);
-    let mut text = String::new();
-    encode(&mut text, &registry)
-        .map_err(|error| Problem::local(format!("the metrics cannot be shown: {error}")))?;
-    let mut response = text.into_response();
+    respond(&registry)
+}
+
+/// The same for readers that know the older text format alone.
+pub fn respond_plain(registry: &Registry) -> Result<Response, Problem> {
+    let mut response = plain(&text(registry)?).into_response();
+    let form = HeaderValue::from_static(PLAIN_FORM);
+    response.headers_mut().insert(CONTENT_TYPE, form);
+    Ok(response)
+}
+
+/// The older format: counters are described by the names of their series, and units and the end are left out.
+fn plain(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let counters = lines.iter().filter_map(|line| {
+        let (name, form) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+        (form == "counter").then_some(name)
+    });
+    let counters: HashSet<&str> = counters.collect();
+    let mut plain = String::with_capacity(text.len());
+    for line in lines {
+        let Some(comment) = line.strip_prefix("# ") else {
+            plain += line;
+            plain.push('\n');
+            continue;
+        };
+        let words: Vec<&str> = comment.splitn(3, ' ').collect();
+        if let [kind @ ("HELP" | "TYPE"), name, rest] = words[..] {
+            let total = if counters.contains(name) {
+                "_total"
+            } else {
+                ""
+            };
+            plain += &format!("# {kind} {name}{total} {rest}\n");
+        }
+    }
+    plain
+}
+
+/// A response with these metrics.
+pub fn respond(registry: &Registry) -> Result<Response, Problem> {
+    let mut response = text(registry)?.into_response();
     let form = HeaderValue::from_static(FORM);
     response.headers_mut().insert(CONTENT_TYPE, form);
     Ok(response)
+}
+
+fn text(registry: &Registry) -> Result<String, Problem> {
+    let mut text = String::new();
+    let encoded = encode(&mut text, registry);
+    encoded.map_err(|error| Problem::local(format!("the metrics cannot be shown: {error}")))?;
+    Ok(text)
+}
+
+/// What the grid has now.
+pub fn of_grid(registry: &mut Registry, jobs: &[JobView], workers: &[WorkerView]) {
+    of_jobs(registry, jobs);
+    of_times(registry, jobs);
+    of_workers(registry, workers);
 }
 
 fn of_jobs(registry: &mut Registry, jobs: &[JobView]) {
@@ -102,6 +157,18 @@ fn of_jobs(registry: &mut Registry, jobs: &[JobView]) {
         tasks.get_or_create(&ByState { state }).set(sum(figure));
     }
     registry.register("tasks", "Tasks of these jobs", tasks);
+    let results = Gauge::<i64>::default();
+    results.set(sum(|job| job.result_bytes));
+    registry.register_with_unit("results", "Results that are kept", Unit::Bytes, results);
+    let risk = Gauge::<i64>::default();
+    risk.set(sum(|job| {
+        job.deadline.is_some_and(|deadline| deadline.at_risk).into()
+    }));
+    registry.register("jobs_at_risk", "Jobs whose deadline is at risk", risk);
+}
+
+fn of_attempts(registry: &mut Registry, jobs: &[JobView]) {
+    let sum = |figure: Figure| jobs.iter().map(figure).sum::<u64>() as i64;
     let attempts = Family::<ByOutcome, Gauge>::default();
     let outcomes: [(_, Figure); 4] = [
         ("won", |job| job.cost.useful.attempts),
@@ -114,26 +181,12 @@ fn of_jobs(registry: &mut Registry, jobs: &[JobView]) {
             .get_or_create(&ByOutcome { outcome })
             .set(sum(figure));
     }
-    registry.register(
-        "attempts",
-        "Attempts of these jobs that have ended",
-        attempts,
-    );
+    let help = "Attempts of these jobs that have ended";
+    registry.register("job_attempts", help, attempts);
     let redundant = Gauge::<i64>::default();
     redundant.set(sum(|job| job.attempts.redundant));
-    registry.register(
-        "redundant_attempts",
-        "Redundant attempts of these jobs",
-        redundant,
-    );
-    let results = Gauge::<i64>::default();
-    results.set(sum(|job| job.result_bytes));
-    registry.register_with_unit("results", "Results that are kept", Unit::Bytes, results);
-    let risk = Gauge::<i64>::default();
-    risk.set(sum(|job| {
-        job.deadline.is_some_and(|deadline| deadline.at_risk).into()
-    }));
-    registry.register("jobs_at_risk", "Jobs whose deadline is at risk", risk);
+    let help = "Redundant attempts of these jobs";
+    registry.register("job_redundant_attempts", help, redundant);
 }
 
 fn of_times(registry: &mut Registry, jobs: &[JobView]) {
@@ -197,4 +250,21 @@ fn of_gateway(registry: &mut Registry, app: &App) {
         "Connections to the gateway",
         connections,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_format_names_counters_by_their_series() {
+        let text = "# HELP hedge_x Things.\n# TYPE hedge_x counter\nhedge_x_total 1\n\
+                    # HELP hedge_y_seconds Time.\n# TYPE hedge_y_seconds gauge\n# UNIT hedge_y_seconds seconds\n\
+                    hedge_y_seconds 2\n# EOF\n";
+        assert_eq!(
+            plain(text),
+            "# HELP hedge_x_total Things.\n# TYPE hedge_x_total counter\nhedge_x_total 1\n\
+             # HELP hedge_y_seconds Time.\n# TYPE hedge_y_seconds gauge\nhedge_y_seconds 2\n"
+        );
+    }
 }

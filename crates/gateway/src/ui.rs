@@ -1,8 +1,10 @@
-//! The dashboard's files, which are part of the program. Nothing is loaded from elsewhere.
+//! The dashboard's files, which are part of the program, and reports that are made of them. Nothing is loaded from
+//! elsewhere.
 
 use crate::problem::Problem;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use data_encoding::BASE64;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 
 /// A file: its path, its media type and its content.
@@ -28,13 +30,98 @@ const FILES: &[File] = files!(
     "ask.js" JS,
     "dom.js" JS,
     "graph.js" JS,
+    "report-api.js" JS,
+    "report.js" JS,
     "store.js" JS,
     "timeline.js" JS,
+    "views/faults.js" JS,
     "views/job.js" JS,
     "views/jobs.js" JS,
     "views/machines.js" JS,
     "views/task.js" JS,
 );
+
+/// What a report allows itself: nothing but what it has in it.
+const REPORT_POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; \
+                             script-src 'unsafe-inline' data:; style-src 'unsafe-inline'";
+
+/// A page without a server: the dashboard's view of one job, with everything that it shows. `data` is an object with
+/// `job`, `groups`, `attempts`, `now_ms`, `workers` and `failed`, and `title` the title of the page.
+pub fn report(title: &str, data: &serde_json::Value) -> String {
+    let mut modules: serde_json::Map<String, serde_json::Value> = FILES
+        .iter()
+        .filter(|File(_, form, _)| *form == JS)
+        .map(|File(path, _, content)| {
+            let content = BASE64.encode(by_name(path, content).as_bytes());
+            (
+                name(path),
+                format!("data:text/javascript;base64,{content}").into(),
+            )
+        })
+        .collect();
+    // The gateway is not there.
+    if let Some(own) = modules.remove("hedge/report-api.js") {
+        modules.insert("hedge/api.js".to_owned(), own);
+    }
+    let text = |path: &str| {
+        let known = FILES.iter().find(|File(known, ..)| *known == path);
+        known.map_or("", |File(_, _, content)| content)
+    };
+    let icon = BASE64.encode(text("/ui/icon.svg").as_bytes());
+    format!(
+        r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{REPORT_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<link rel="icon" href="data:image/svg+xml;base64,{icon}">
+<style>{style}</style>
+<script type="application/json" id="data">{data}</script>
+<script type="importmap">{imports}</script>
+<script type="module">import "hedge/report.js";</script>
+</head>
+<body>
+<header><span class="brand">{title}</span></header>
+<main id="main" tabindex="-1"><noscript><p>This report needs JavaScript.</p></noscript></main>
+</body>
+</html>
+"#,
+        title = escaped(title),
+        style = text("/ui/style.css"),
+        data = inert(data),
+        imports = inert(&serde_json::json!({ "imports": modules })),
+    )
+}
+
+/// The name by which modules of a report import each other.
+fn name(path: &str) -> String {
+    path.replacen("/ui/", "hedge/", 1)
+}
+
+/// A module whose imports are by name: data has no place that relative ones could start from.
+fn by_name(path: &str, content: &str) -> String {
+    let above = if path.starts_with("/ui/views/") {
+        "hedge/views/"
+    } else {
+        "hedge/"
+    };
+    content
+        .replace(" from \"../", " from \"hedge/")
+        .replace(" from \"./", &format!(" from \"{above}"))
+}
+
+/// JSON within a page: nothing in it ends the element that it is in.
+fn inert(value: &serde_json::Value) -> String {
+    value.to_string().replace('<', "\\u003c")
+}
+
+fn escaped(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;");
+    text.replace('>', "&gt;").replace('"', "&quot;")
+}
 
 /// Sends a file of the dashboard.
 pub async fn file(request: Request) -> Result<Response, Problem> {

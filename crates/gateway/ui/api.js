@@ -2,6 +2,9 @@
 
 const KEY = "hedge-token";
 
+/** The page shows how things are, and what is done there has effect. */
+export const live = true;
+
 /** Takes the token out of the address, where it would be seen and copied. It stays for this tab alone. */
 export function takeToken() {
   const given = /^#token=([\w-]+)/.exec(location.hash);

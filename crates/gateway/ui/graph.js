@@ -6,9 +6,9 @@ const [WIDTH, HEIGHT, GAP_X, GAP_Y, EDGE] = [170, 62, 56, 16, 8];
 /** More groups than this are listed as a table would be; a drawing of them says nothing. */
 export const GROUPS_MAX = 400;
 
-/** The groups on the path that decides when the job ends. */
-export function criticalPath(groups) {
-  const open = groups.filter((group) => group.done < group.tasks);
+/** The groups on the path that decides when the job ends, or decided it once it has `ended`. */
+export function criticalPath(groups, ended) {
+  const open = ended ? [] : groups.filter((group) => group.done < group.tasks);
   const level = (group) => group.tail_s + group.expected_s;
   const among = open.length ? open : groups;
   let at = among.reduce((best, group) => (!best || level(group) > level(best) ? group : best), null);
@@ -54,7 +54,7 @@ function layout(groups) {
 }
 
 /** Draws the groups into an SVG element; `choose` is called with a group that is clicked. */
-export function draw(svg, groups, choose) {
+export function draw(svg, groups, choose, ended) {
   const shape = groups.map((group) => `${group.group}:${group.waits_for}`).join(";");
   if (svg.shape !== shape) {
     svg.shape = shape;
@@ -65,7 +65,7 @@ export function draw(svg, groups, choose) {
     svg.setAttribute("viewBox", `0 0 ${svg.laid.width} ${svg.laid.height}`);
   }
   const { place } = svg.laid;
-  const path = criticalPath(groups);
+  const path = criticalPath(groups, ended);
   const edges = groups.flatMap((group) => group.waits_for.filter((other) => place.has(other)).map((other) => [other, group.group]));
   list(svg.firstChild, edges, (edge) => edge.join(">"), ([from, to]) => {
     const [a, b] = [place.get(from), place.get(to)];
@@ -80,8 +80,9 @@ function node({ x, y }, group, choose) {
   const press = (event) => ["Enter", " "].includes(event.key) && (event.preventDefault(), choose(group));
   return s("g", { class: "node", transform: `translate(${x} ${y})`, tabindex: 0, role: "button", onclick: () => choose(group), onkeydown: press },
     s("rect", { class: "box", width: WIDTH, height: HEIGHT, rx: 6 }),
-    s("text", { x: 10, y: 20, "font-weight": 600 }, name),
-    s("text", { class: "soft", x: 10, y: 38 }),
+    // The spaces part the texts for those who hear them.
+    s("text", { x: 10, y: 20, "font-weight": 600 }, name), " ",
+    s("text", { class: "soft", x: 10, y: 38 }), " ",
     s("text", { class: "copies", x: WIDTH - 10, y: 38, "text-anchor": "end" }),
     s("rect", { class: "back", x: 10, y: 46, width: WIDTH - 20, height: 7, rx: 3 }),
     s("rect", { class: "fill", x: 10, y: 46, height: 7 }),
@@ -101,9 +102,11 @@ function update(element, group, critical) {
     bar.setAttribute("width", share(part));
     x += share(part);
   }
-  const words = [`${group.id}: ${group.done} of ${group.tasks} tasks done`, `${group.running} running`];
+  // It begins with what is seen, so that those who speak to their computer can name it.
+  const [shown, many] = [element.querySelector("text").textContent, copies.textContent];
+  const words = [`${shown} ${counts.textContent}${many ? ` ${many}` : ""}`, `${group.running} running`];
+  if (shown !== group.id) words.push(group.id);
   if (group.failed) words.push(`${group.failed} failed`);
-  if (group.copies) words.push(`${group.copies} redundant attempts`);
   if (group.critical) words.push(`${group.critical} critical`);
   if (critical) words.push("on the critical path");
   element.setAttribute("aria-label", words.join(", "));

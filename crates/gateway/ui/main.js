@@ -3,6 +3,7 @@
 import { takeToken } from "./api.js";
 import { h, text } from "./dom.js";
 import { start, store, watch } from "./store.js";
+import { faults } from "./views/faults.js";
 import { job } from "./views/job.js";
 import { jobs } from "./views/jobs.js";
 import { machines } from "./views/machines.js";
@@ -15,6 +16,7 @@ let end = null;
 /** Each view fills an element and may give a function that is called when another takes its place. */
 const routes = [
   [/^#\/machines$/, machines],
+  [/^#\/faults$/, faults],
   [/^#\/jobs$/, jobs],
   [/^#\/job\/(\d+)$/, job],
   [/^#\/job\/(\d+)\/task\/(.+)$/, task],

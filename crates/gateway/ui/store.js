@@ -2,8 +2,10 @@
 
 import { follow } from "./api.js";
 
-export const store = { jobs: new Map(), workers: new Map(), grid: { reachable: true }, open: false, why: null, ready: false };
+export const store = { jobs: new Map(), workers: new Map(), incidents: new Map(), grid: { reachable: true }, open: false, why: null, ready: false };
 
+/** As many as the gateway remembers. */
+const INCIDENTS_MAX = 1000;
 const watchers = new Set();
 let planned = false;
 
@@ -26,7 +28,7 @@ function changed() {
 
 const apply = {
   reset() {
-    store.fresh = { jobs: new Map(), workers: new Map() };
+    store.fresh = { jobs: new Map(), workers: new Map(), incidents: new Map() };
   },
   ready() {
     if (store.fresh) Object.assign(store, store.fresh);
@@ -38,6 +40,11 @@ const apply = {
   worker: (view) => (store.fresh ?? store).workers.set(view.peer, view),
   worker_gone: ({ peer }) => (store.fresh ?? store).workers.delete(peer),
   grid: (state) => (store.grid = state),
+  incident(one) {
+    const { incidents } = store.fresh ?? store;
+    incidents.set(one.number, one);
+    if (incidents.size > INCIDENTS_MAX) incidents.delete(incidents.keys().next().value);
+  },
 };
 
 /** Follows the grid for as long as the page lives. */

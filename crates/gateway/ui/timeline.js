@@ -45,13 +45,19 @@ export class Timeline {
   /** Takes attempts in; `now` is the time of the job, and a job that `runs` goes on from there. */
   add(attempts, now, runs) {
     const there = new Set(attempts.map((attempt) => attempt.attempt));
+    let changed = !this.words;
     // What ran and is not told of any more was taken back before it began.
     for (const [name, known] of this.attempts) {
-      if (known.end_ms == null && known.start_ms != null && !there.has(name)) this.attempts.delete(name);
+      if (known.end_ms == null && known.start_ms != null && !there.has(name)) changed = this.attempts.delete(name);
     }
-    for (const attempt of attempts) this.attempts.set(attempt.attempt, attempt);
+    for (const attempt of attempts) {
+      const known = this.attempts.get(attempt.attempt);
+      changed ||= !known || known.state !== attempt.state || known.start_ms !== attempt.start_ms || known.end_ms !== attempt.end_ms;
+      this.attempts.set(attempt.attempt, attempt);
+    }
     [this.now, this.seen, this.runs] = [now, performance.now(), runs];
-    this.arrange();
+    // Of a large job this takes longer than a frame.
+    if (changed) this.arrange();
     this.plan();
   }
 
@@ -72,7 +78,9 @@ export class Timeline {
       slot.bars.push(attempt);
       slot.until = attempt.end_ms ?? Infinity;
     }
-    const names = [...workers.keys()].sort((a, b) => this.name(a).localeCompare(this.name(b)));
+    // Looking a name up takes long where there are many machines.
+    this.names = new Map([...workers.keys()].map((worker) => [worker, this.name(worker)]));
+    const names = [...workers.keys()].sort((a, b) => this.names.get(a).localeCompare(this.names.get(b)));
     this.rows = names.flatMap((worker) => workers.get(worker).map((slot, at) => ({ worker, bars: slot.bars, first: at === 0 })));
     this.box.style.height = `${Math.min(HIGH, Math.max(LOW, HEAD + this.rows.length * ROW + 6))}px`;
     this.unplaced = this.attempts.size - placed.length;
@@ -124,7 +132,7 @@ export class Timeline {
       const row = rows[at];
       if (row.first || at === from) {
         paint.fillStyle = colour("--text");
-        paint.fillText(clip(this.name(row.worker), 14), 6, y + ROW / 2);
+        paint.fillText(clip(this.names.get(row.worker), 14), 6, y + ROW / 2);
       }
       let drawn = -1;
       for (const bar of row.bars) {

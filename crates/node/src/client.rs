@@ -21,7 +21,7 @@ use hedge_model::msg::{
 use hedge_model::record::RecordError;
 use hedge_model::spec::Extension;
 use hedge_model::view::{EndsView, JobView};
-use hedge_model::{Data, Hash, InputServer, JobId, JobSpec, PeerAddr, SubmitKey};
+use hedge_model::{Data, Hash, InputServer, JobId, JobSpec, PeerAddr, PeerId, SubmitKey};
 use hedge_net::{
     DataServer, DataStore, Fetcher, Hello, Net, NetConfig, NetError, SecretKey, Ticket, Trust,
 };
@@ -119,6 +119,14 @@ impl Client {
         match reply {
             Reply::No(refusal) => Err(refusal.into()),
             reply => Ok(reply),
+        }
+    }
+
+    /// The supervisor that leads, where that is known.
+    pub fn leader(&self) -> Option<PeerId> {
+        match &self.0.grid {
+            Grid::Here(supervisor, _) => Some(supervisor.addr().peer),
+            Grid::Remote(remote) => remote.lines.leads(),
         }
     }
 

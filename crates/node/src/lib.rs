@@ -10,6 +10,7 @@ mod grants;
 mod known;
 pub mod local;
 mod memory;
+pub mod metrics;
 mod pause;
 pub mod relay;
 mod start_options;

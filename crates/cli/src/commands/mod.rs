@@ -27,6 +27,7 @@ mod fits;
 mod follow;
 mod forget;
 mod gateway;
+pub mod history;
 mod interrupt;
 mod job;
 mod jobs;
@@ -41,17 +42,21 @@ mod open;
 mod place;
 pub mod plan;
 mod relay;
+mod report;
 mod results;
 mod retry;
 mod run;
+mod scrape;
 mod source;
 mod stream;
 mod submit;
 mod supervisor;
 mod tasks;
 mod ticket;
+mod trace;
 mod ui;
 mod wait;
+mod watch;
 mod worker;
 mod workers;
 
@@ -99,6 +104,9 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Workers(grid) => workers::run(&context, &grid),
         Command::Gateway(args) => gateway::run(&context, &args),
         Command::Ui(args) => ui::run(&context, &args),
+        Command::Watch(args) => watch::run(&context, &args),
+        Command::Trace(args) => trace::run(&context, &args),
+        Command::Report(args) => report::run(&context, &args),
         Command::Relay(args) => relay::run(&context, &args),
         Command::Drain(args) => drain::run(&context, &args),
         Command::Members(args) => members::run(&context, args),
@@ -124,6 +132,7 @@ fn reject_unused_options(cli: &Cli) -> Result<(), Failure> {
         Command::Plan(args) if args.machines.is_some() => (Some("asks no grid"), None),
         Command::Worker(_) => (None, Some("prints nothing to standard output")),
         Command::Screensaver(_) => (None, Some("draws on the screen")),
+        Command::Trace(_) | Command::Report(_) => (None, Some("writes a file")),
         Command::Cost(args) if args.csv => (None, Some("prints comma-separated values")),
         Command::Completions { .. } => (Some("keeps nothing"), Some("prints what a shell reads")),
         Command::Spawner => (Some("keeps nothing"), Some("prints nothing")),

@@ -2,10 +2,11 @@
 
 use super::interrupt::Interrupts;
 use super::worker::{note_options, start_options};
-use super::{Context, access, block_on};
+use super::{Context, access, block_on, scrape};
 use crate::args::Supervisor;
 use crate::exit::{Exit, Failure};
 use crate::show;
+use hedge_gateway::Scraped;
 use hedge_model::msg::Role;
 use hedge_node::supervisor::{self, SupervisorConfig, Timing};
 use hedge_node::{ClientError, StartOptions};
@@ -50,6 +51,8 @@ pub fn run(context: &Context, args: Supervisor) -> Result<Exit, Failure> {
     show::events::show("warn,hedge_node=info,openraft=error");
     block_on(async {
         let (config, options) = config(context, &args)?;
+        let mut scrapers = scrape::open(args.metrics)?;
+        let metrics = config.metrics.clone();
         let mut interrupts = Interrupts::new()?;
         let dir = config.dir.clone();
         let mut told = Ok(());
@@ -65,6 +68,8 @@ pub fn run(context: &Context, args: Supervisor) -> Result<Exit, Failure> {
                      one has",
                 );
             }
+            let scraped = Scraped::Supervisor(metrics.clone(), supervisor.clone());
+            scrape::answer(scrapers.take(), scraped);
             let value = json!({ "peer": addr.peer.to_string(), "addrs": addrs, "dir": dir });
             told = context.look.print(&value, || {
                 format!(

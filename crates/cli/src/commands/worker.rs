@@ -1,12 +1,13 @@
 //! `hedge worker`: runs tasks for the grid.
 
 use super::interrupt::Interrupts;
-use super::{Context, access, block_on};
+use super::{Context, access, block_on, scrape};
 use crate::args::{Priority, Worker};
 use crate::exit::{Exit, Failure};
 use crate::owner;
 use crate::show;
 use hedge_exec::Report;
+use hedge_gateway::Scraped;
 use hedge_model::msg::Role;
 use hedge_net::Ticket;
 use hedge_node::supervisor::{self, SupervisorConfig};
@@ -47,6 +48,7 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
     }
     let owner = owner_config(context, &args, kept)?;
     block_on(async {
+        let scrapers = scrape::open(args.metrics)?;
         let config = WorkerConfig {
             owner,
             ..config(context, args, ticket, &options)
@@ -58,8 +60,10 @@ pub fn run(context: &Context, args: Worker) -> Result<Exit, Failure> {
             end_with_stdin();
         }
         let offers = config.resources.to_string();
+        let metrics = config.metrics.clone();
         let started = |drain: Drain, sandbox: &Report| {
             note_options(&options, &dir);
+            scrape::answer(scrapers, Scraped::Worker(metrics));
             if !kept {
                 show::note(&format!("worker in {} offers {offers}", dir.display()));
                 show::note(&format!("sandbox: {}", show::sandbox::line(sandbox)));

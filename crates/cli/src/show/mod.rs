@@ -1,9 +1,12 @@
 //! How things are shown: text or JSON on standard output, progress and trouble on standard error.
 
 use crate::exit::Failure;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 pub mod cost;
 pub mod doctor;
@@ -121,9 +124,40 @@ pub fn err_bytes(bytes: &[u8]) {
 /// # Errors
 /// The output was closed or cannot be written.
 pub fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
+    out(&json_line(value)?)
+}
+
+/// A value as one line of JSON.
+///
+/// # Errors
+/// It has no form in JSON.
+pub fn json_line<T: Serialize>(value: &T) -> Result<String, Failure> {
     let line = serde_json::to_string(value)
         .map_err(|error| Failure::Local(format!("this cannot be shown as JSON: {error}")))?;
-    out(&(escape::json(&line) + "\n"))
+    Ok(escape::json(&line) + "\n")
+}
+
+/// Waits until nobody reads standard output any more; for ever where there is no end to see.
+pub async fn output_closed() {
+    let (closed, seen) = oneshot::channel();
+    std::thread::spawn(move || {
+        let stdout = io::stdout();
+        let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+        loop {
+            match poll(&mut polled, None) {
+                Err(Errno::INTR) => {}
+                Ok(_) if !polled[0].revents().is_empty() => {
+                    _ = closed.send(());
+                    return;
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    });
+    if seen.await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Writes a line for people to standard error; one that nobody reads is no trouble.

@@ -1,6 +1,6 @@
 //! A real browser without a screen, told what to do over two pipes.
 
-use super::{PATIENCE, until};
+use super::{PATIENCE, tool, until};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -11,6 +11,31 @@ use std::sync::mpsc::{Receiver, sync_channel};
 const WAITING_MAX: usize = 10_000;
 /// The browser's program.
 const PROGRAM: &str = "chromium";
+
+/// Text is told apart from its background in every part that can be seen: the least contrast that readers need.
+const CONTRAST: &str = r#"(() => {
+  const parse = (text) => { const p = document.createElement("canvas").getContext("2d"); p.fillStyle = text; p.fillRect(0, 0, 1, 1); return [...p.getImageData(0, 0, 1, 1).data]; };
+  const light = ([r, g, b]) => { const f = (v) => ((v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b); };
+  const behind = (element) => { for (let at = element; at; at = at.parentElement) { const found = getComputedStyle(at).backgroundColor; if (parse(found)[3] === 255) return found; } return "white"; };
+  const poor = [];
+  for (const element of document.querySelectorAll("h1, h2, p, dt, dd, td, th, a, button, label, pre span")) {
+    if (!element.innerText?.trim() || !element.checkVisibility()) continue;
+    const [a, b] = [light(parse(getComputedStyle(element).color)), light(parse(behind(element)))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.push(`${element.tagName} ${element.innerText.slice(0, 30)} ${ratio.toFixed(2)}`);
+  }
+  return poor;
+})()"#;
+
+/// What a keyboard or a screen reader would miss.
+const NAMES: &str = r#"[...document.querySelectorAll("button, a, input, select, [role=button], [role=img], svg, canvas")]
+  .filter((element) => element.checkVisibility() && !(element.innerText?.trim() || element.getAttribute("aria-label") || element.labels?.length || element.title))
+  .map((element) => element.outerHTML.slice(0, 80))"#;
+
+/// What axe-core finds serious.
+const AXE: &str = r#"axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => violations
+  .filter(({ impact }) => ["serious", "critical"].includes(impact))
+  .map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(" | ")}`))"#;
 
 /// A page of a browser that ends with the test.
 pub struct Page {
@@ -133,6 +158,45 @@ impl Page {
     /// Goes to another view.
     pub fn go(&mut self, hash: &str) {
         self.value(&format!("location.hash = {hash:?}"));
+    }
+
+    /// Checks what can be seen of a view in both themes, wide and narrow: that it fits, can be read, and is named for those
+    /// who do not see it. With HEDGE_SCREENSHOTS in the environment, pictures of it are kept in that folder.
+    pub fn check(&mut self, view: &str) {
+        for (width, dark) in [(1280, false), (1280, true), (375, true), (375, false)] {
+            self.look(width, dark);
+            let over = self.value("document.documentElement.scrollWidth - innerWidth");
+            assert!(
+                over.as_i64() <= Some(0),
+                "{view} is {over} px too wide for {width}"
+            );
+            let poor = self.value(CONTRAST);
+            assert_eq!(poor, json!([]), "{view}, {width}, dark {dark}");
+            self.keep_picture(&format!(
+                "{view}-{width}-{}",
+                if dark { "dark" } else { "light" }
+            ));
+            let axe = std::fs::read_to_string(tool("npm/node_modules/axe-core/axe.min.js"));
+            // Its own text ends with no value that could be sent here.
+            self.value(&format!("{};0", axe.unwrap()));
+            let found = self.value(AXE);
+            assert_eq!(found, json!([]), "{view}, {width}, dark {dark}");
+        }
+        let nameless = self.value(NAMES);
+        assert_eq!(nameless, json!([]), "{view}");
+    }
+
+    fn keep_picture(&mut self, name: &str) {
+        let Some(folder) = std::env::var_os("HEDGE_SCREENSHOTS") else {
+            return;
+        };
+        let taken = self.tell(
+            "Page.captureScreenshot",
+            json!({ "captureBeyondViewport": true }),
+        );
+        let picture = data_encoding::BASE64.decode(taken["data"].as_str().unwrap().as_bytes());
+        let path = Path::new(&folder).join(format!("{name}.png"));
+        std::fs::write(path, picture.unwrap()).unwrap();
     }
 
     /// Makes the window so wide, dark or light.

@@ -31,6 +31,18 @@ const QUESTIONS: &[&str] = &["explain", "job", "jobs", "manifest", "members", "w
 const UNREACHED: i32 = 3;
 const ASKED_MAX: usize = 5;
 
+/// A tool of a package registry that the tests need.
+pub fn tool(path: &str) -> PathBuf {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools");
+    let found = tools.join(path);
+    assert!(
+        found.exists(),
+        "{} is missing: `cargo xtask tools` installs it",
+        found.display()
+    );
+    found
+}
+
 /// Where `hedge` is run: a folder that is the current one and holds all state, and a command in front that
 /// says where and as whom, like `ip netns exec NAME`.
 pub struct Place {

@@ -32,7 +32,7 @@ use hedge_model::msg::{
 };
 use hedge_model::record::Record;
 use hedge_model::view::{JobView, WorkerView};
-use hedge_model::{Epoch, Hash, JobId, PeerAddr, PeerId, Time};
+use hedge_model::{Epoch, Hash, JobId, PeerAddr, PeerId, TaskId, Time};
 use leader::{Leader, LeaderView, Leadership};
 use peers::Peers;
 
@@ -202,6 +202,24 @@ impl Supervisor {
         let workers = self.view().map(|view| view.worker_views());
         let workers = workers.into_iter().flatten();
         workers.map(|(_, view)| view).collect()
+    }
+
+    /// Tasks that have an attempt in hand at a worker, and whether another attempt of each may succeed elsewhere; none while
+    /// this core does not lead.
+    pub fn tasks_at(&self, worker: PeerId) -> Vec<(TaskId, bool)> {
+        let Role::Leader(leader) = &self.role else {
+            return Vec::new();
+        };
+        let Some(ix) = leader.pool.find(worker) else {
+            return Vec::new();
+        };
+        let elsewhere = |id: &TaskId| {
+            let attempts = leader.tasks.get(id).map_or(&[][..], |task| task.attempts());
+            let mut others = attempts.iter().filter(|attempt| attempt.worker() != ix);
+            others.any(|attempt| attempt.state().active())
+        };
+        let in_hand = leader.pool[ix].load().in_hand().iter();
+        in_hand.map(|id| (id.task, elsewhere(&id.task))).collect()
     }
 
     /// Returns a job's critical set as known now; none if this supervisor does not lead.

@@ -9,7 +9,12 @@ use hedge_model::msg::{Reply, Request};
 use hedge_model::view::{CostView, JobState, JobView};
 use hyper::StatusCode;
 use serde::Serialize;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
+
+/// How long a request may wait for a job's end; who wants to wait for longer asks again.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Some jobs.
 #[derive(Debug, Serialize, ToSchema)]
@@ -68,18 +73,54 @@ pub async fn list_jobs(State(app): State<App>, query: Query) -> Result<Json<Jobs
 }
 
 /// Show a job
+///
+/// With `wait_s` the answer comes once the job has ended, or when that time is over.
 #[utoipa::path(
     get,
     path = "/v1/jobs/{job}",
     tag = "jobs",
-    params(("job" = u64, Path, description = "Number of the job.")),
+    params(
+        ("job" = u64, Path, description = "Number of the job."),
+        ("wait_s" = Option<f64>, Query, description = "Wait for its end for so many seconds, 60 at most."),
+    ),
     responses(
         (status = 200, description = "The job as it is now.", body = JobView),
         Problem,
     ),
 )]
-pub async fn show_job(State(app): State<App>, path: PathParams) -> Result<Json<JobView>, Problem> {
-    view(&app, job_of(&path)?).await.map(Json)
+pub async fn show_job(
+    State(app): State<App>,
+    path: PathParams,
+    query: Query,
+) -> Result<Json<JobView>, Problem> {
+    let wait: Option<f64> = query.only(&["wait_s"])?.one("wait_s")?;
+    let job = job_of(&path)?;
+    match wait {
+        None => view(&app, job).await.map(Json),
+        Some(wait) => {
+            let wait = Duration::try_from_secs_f64(wait);
+            let wait =
+                wait.map_err(|_| Problem::bad("wait_s is no time; nothing was done".to_owned()))?;
+            ended(&app, job, wait.min(WAIT_MAX)).await.map(Json)
+        }
+    }
+}
+
+/// A job once it has ended, or after this time.
+async fn ended(app: &App, job: JobId, wait: Duration) -> Result<JobView, Problem> {
+    let until = Instant::now() + wait;
+    let mut views = app.client().watch(job).await?;
+    let mut last = None;
+    while let Ok(Some(view)) = timeout_at(until, views.recv()).await {
+        if view.state.ended() {
+            return Ok(view);
+        }
+        last = Some(view);
+    }
+    match last {
+        Some(view) => Ok(view),
+        None => view(app, job).await,
+    }
 }
 
 /// Drop a job that has ended, with its results

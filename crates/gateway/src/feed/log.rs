@@ -60,6 +60,19 @@ struct Line {
     change: Option<Change>,
 }
 
+/// What a follower within this process is told.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", content = "data", rename_all = "snake_case")]
+pub enum Notice {
+    /// Everything follows as it is; what was told before is void.
+    Reset,
+    /// Everything was told as it is.
+    Ready,
+    /// Something is as said here.
+    #[serde(untagged)]
+    Change(Change),
+}
+
 /// How far a client has read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cursor {
@@ -70,7 +83,8 @@ pub enum Cursor {
 }
 
 impl EventLog {
-    fn new(stream: String) -> Self {
+    /// Without a file.
+    pub fn new(stream: String) -> Self {
         Self {
             stream,
             last: 0,
@@ -242,22 +256,18 @@ impl EventLog {
 
     /// What follows a cursor; nothing where nothing does. The cursor moves behind it.
     pub fn next(&self, cursor: &mut Cursor) -> Option<Vec<u8>> {
-        let oldest = self.last + 1 - self.events.len() as u64;
         let mut bytes = Vec::new();
-        match *cursor {
-            Cursor::Behind(number) if number + 1 >= oldest => {
-                let from = (number + 1 - oldest) as usize;
-                let mut until = number;
-                for event in self.events.range(from..) {
+        match self.behind(cursor) {
+            Some(events) => {
+                for event in events {
                     if bytes.len() >= SENT_BYTES {
                         break;
                     }
                     bytes.extend_from_slice(event.text.as_bytes());
-                    until = event.number;
+                    *cursor = Cursor::Behind(event.number);
                 }
-                *cursor = Cursor::Behind(until);
             }
-            Cursor::Start | Cursor::Behind(_) => {
+            None => {
                 sse::raw_event(&mut bytes, "reset", None, "{}");
                 for change in self.picture.all() {
                     event(&mut bytes, &change, None);
@@ -269,6 +279,32 @@ impl EventLog {
         }
         (!bytes.is_empty()).then_some(bytes)
     }
+
+    /// The same for a follower within this process.
+    pub fn notices(&self, cursor: &mut Cursor) -> Vec<Notice> {
+        let notices = match self.behind(cursor) {
+            Some(events) => events
+                .map(|event| Notice::Change(event.change.clone()))
+                .collect(),
+            None => {
+                let all = self.picture.all().into_iter().map(Notice::Change);
+                let all = [Notice::Reset].into_iter().chain(all);
+                all.chain([Notice::Ready]).collect()
+            }
+        };
+        *cursor = Cursor::Behind(self.last);
+        notices
+    }
+
+    /// The events behind a cursor; none where everything is to be told anew.
+    fn behind(&self, cursor: &Cursor) -> Option<impl Iterator<Item = &Event> + use<'_>> {
+        let oldest = self.last + 1 - self.events.len() as u64;
+        let Cursor::Behind(number) = *cursor else {
+            return None;
+        };
+        let from = (number + 1).checked_sub(oldest)?;
+        Some(self.events.range(from as usize..))
+    }
 }
 
 fn event(to: &mut Vec<u8>, change: &Change, id: Option<&str>) {
@@ -279,6 +315,7 @@ fn event(to: &mut Vec<u8>, change: &Change, id: Option<&str>) {
         Change::Worker(view) => sse::event(to, name, id, view),
         Change::WorkerGone(gone) => sse::event(to, name, id, gone),
         Change::Grid(state) => sse::event(to, name, id, state),
+        Change::Incident(incident) => sse::event(to, name, id, incident),
     }
 }
 

@@ -1,14 +1,18 @@
 //! What changes in the grid, as one stream of numbered events for all clients of the gateway. The gateway asks the grid
 //! while anybody follows, however many do.
 
+mod incidents;
 mod log;
 mod picture;
 
-pub use picture::{Change, GridState};
+pub use incidents::{Incident, IncidentKind};
+pub use log::Notice;
+pub use picture::{Change, GridState, JobGone, WorkerGone};
 
 use crate::sse;
 use hedge_model::msg::{Reply, Request};
 use hedge_node::{Client, ClientError};
+use incidents::Observer;
 use log::{Cursor, EventLog};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(10);
 /// A grid that has not answered for so long is called unreachable, until it does.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(1000);
+/// A page that is loaded anew follows again within this time.
+const LINGER: Duration = Duration::from_secs(30);
 /// How long a client that begins waits for the first look at the grid.
 const FIRST_LOOK_WITHIN: Duration = Duration::from_secs(2);
 
@@ -38,16 +44,27 @@ struct Shared {
     published: watch::Sender<u64>,
     looks: watch::Sender<u64>,
     followers: watch::Sender<usize>,
+    observer: Mutex<Observer>,
 }
 
 impl Feed {
     /// Goes on with the events in a file. Must be called within a runtime.
     pub fn open(client: Client, path: &Path, stream: String) -> Self {
+        Self::of(client, EventLog::open(path, stream))
+    }
+
+    /// Without a file: nobody goes on with it later. Must be called within a runtime.
+    pub fn in_memory(client: Client) -> Self {
+        Self::of(client, EventLog::new(String::new()))
+    }
+
+    fn of(client: Client, log: EventLog) -> Self {
         let feed = Self(Arc::new(Shared {
-            log: Mutex::new(EventLog::open(path, stream)),
+            log: Mutex::new(log),
             published: watch::Sender::new(0),
             looks: watch::Sender::new(0),
             followers: watch::Sender::new(0),
+            observer: Mutex::default(),
         }));
         tokio::spawn(look(client, feed.clone()));
         feed
@@ -81,7 +98,18 @@ impl Feed {
         }
     }
 
+    /// Has the observer see something, and publishes the incidents in it.
+    fn observe(&self, see: impl FnOnce(&mut Observer)) {
+        let observer = self.0.observer.lock();
+        let mut observer = observer.unwrap_or_else(PoisonError::into_inner);
+        see(&mut observer);
+        let next = self.lock().picture().next_incident();
+        let found = observer.take(next);
+        self.publish(found.into_iter().map(Change::Incident).collect());
+    }
+
     fn set_reachable(&self, why: Option<String>) {
+        self.observe(|observer| observer.reachable(why.as_deref()));
         let state = GridState {
             reachable: why.is_none(),
             why,
@@ -112,13 +140,33 @@ impl Drop for Follower {
     }
 }
 
-impl sse::Source for Follower {
-    async fn next(&mut self) -> Option<Vec<u8>> {
+impl Follower {
+    /// What follows, at least one; none at the end. It may be dropped and called again while it waits.
+    pub async fn notices(&mut self) -> Option<Vec<Notice>> {
+        self.await_look().await;
+        loop {
+            self.published.mark_unchanged();
+            let notices = self.feed.lock().notices(&mut self.cursor);
+            if !notices.is_empty() {
+                return Some(notices);
+            }
+            self.published.changed().await.ok()?;
+        }
+    }
+
+    /// A picture of long ago would only be corrected at once.
+    async fn await_look(&mut self) {
         if !self.looked {
-            // A picture of long ago would only be corrected at once. The sender is in `feed`.
+            // The sender is in `feed`.
             _ = timeout(FIRST_LOOK_WITHIN, self.looks.changed()).await;
             self.looked = true;
         }
+    }
+}
+
+impl sse::Source for Follower {
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        self.await_look().await;
         loop {
             self.published.mark_unchanged();
             let bytes = self.feed.lock().next(&mut self.cursor);
@@ -130,11 +178,21 @@ impl sse::Source for Follower {
     }
 }
 
-/// Looks at the grid while anybody follows.
+/// Looks at the grid while anybody follows, and a little longer.
 async fn look(client: Client, feed: Feed) {
     let mut followers = feed.0.followers.subscribe();
     let mut all_at = None;
-    while followers.wait_for(|count| *count > 0).await.is_ok() {
+    let mut until = Instant::now();
+    loop {
+        if *followers.borrow_and_update() > 0 {
+            until = Instant::now() + LINGER;
+        } else if until <= Instant::now() {
+            feed.observe(|observer| observer.watch(false));
+            if followers.wait_for(|count| *count > 0).await.is_err() {
+                return;
+            }
+        }
+        feed.observe(|observer| observer.watch(true));
         let all = all_at.is_none_or(|at: Instant| at.elapsed() >= LOOK_AT_ALL_EVERY);
         let mut looking = std::pin::pin!(look_once(&client, &feed, all));
         let looked = match timeout(ANSWERS_WITHIN, &mut looking).await {
@@ -148,6 +206,8 @@ async fn look(client: Client, feed: Feed) {
         match looked {
             Ok(()) => {
                 feed.set_reachable(None);
+                let leader = client.leader().map(|leader| leader.to_string());
+                feed.observe(|observer| observer.leader(leader));
                 if all {
                     all_at = Some(Instant::now());
                 }
@@ -163,6 +223,7 @@ async fn look_once(client: &Client, feed: &Feed, all: bool) -> Result<(), Client
     let Reply::Workers(workers) = client.ask(Request::Workers).await? else {
         return Err(does_not_fit());
     };
+    feed.observe(|observer| observer.workers(&workers));
     let changes = feed.lock().picture().workers(Instant::now(), workers);
     feed.publish(changes);
     let after = match all {

@@ -1,5 +1,6 @@
 //! What is known of the grid's jobs and workers, and what of it has changed.
 
+use super::incidents::{INCIDENTS_MAX, Incident};
 use hedge_model::JobId;
 use hedge_model::view::{JobState, JobView, WorkerView};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,8 @@ pub enum Change {
     WorkerGone(WorkerGone),
     /// The grid can be reached again, or cannot be reached.
     Grid(GridState),
+    /// Something happened to a machine or to the grid.
+    Incident(Incident),
 }
 
 /// A job that is gone.
@@ -66,6 +69,7 @@ impl Change {
             Self::Worker(_) => "worker",
             Self::WorkerGone(_) => "worker_gone",
             Self::Grid(_) => "grid",
+            Self::Incident(_) => "incident",
         }
     }
 }
@@ -76,6 +80,7 @@ pub struct Picture {
     jobs: BTreeMap<JobId, Told<JobView>>,
     workers: BTreeMap<String, Told<WorkerView>>,
     grid: GridState,
+    incidents: BTreeMap<u64, Incident>,
 }
 
 #[derive(Debug)]
@@ -99,6 +104,7 @@ impl Default for Picture {
                 reachable: true,
                 why: None,
             },
+            incidents: BTreeMap::new(),
         }
     }
 }
@@ -121,6 +127,12 @@ impl Picture {
             }
             Change::WorkerGone(gone) => drop(self.workers.remove(&gone.peer)),
             Change::Grid(state) => self.grid = state.clone(),
+            Change::Incident(incident) => {
+                self.incidents.insert(incident.number, incident.clone());
+                while self.incidents.len() > INCIDENTS_MAX {
+                    self.incidents.pop_first();
+                }
+            }
         }
     }
 
@@ -131,7 +143,14 @@ impl Picture {
         let workers = self.workers.values();
         let workers = workers.map(|told| Change::Worker(Box::new(told.view.clone())));
         let grid = [Change::Grid(self.grid.clone())];
-        grid.into_iter().chain(workers).chain(jobs).collect()
+        let incidents = self.incidents.values().cloned().map(Change::Incident);
+        let all = grid.into_iter().chain(incidents);
+        all.chain(workers).chain(jobs).collect()
+    }
+
+    /// The number of the next incident.
+    pub fn next_incident(&self) -> u64 {
+        self.incidents.keys().next_back().map_or(1, |last| last + 1)
     }
 
     /// The number behind which jobs may be new or change: those before it have ended.

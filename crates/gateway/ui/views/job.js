@@ -1,6 +1,6 @@
 // One job: how far it is, its graph, its attempts over time, what it costs, and its deadline.
 
-import { get } from "../api.js";
+import { get, live } from "../api.js";
 import { confirmPost } from "../ask.js";
 import { bytes, count, facts, h, list, meter, money, percent, s, state, text, time } from "../dom.js";
 import { GROUPS_MAX, draw } from "../graph.js";
@@ -33,8 +33,8 @@ export function job(root, name) {
     document.title = `${view.name}: ${view.state}`;
     text(parts.title, `${view.name}`);
     state(parts.state, view.state);
-    parts.cancel.hidden = !open;
-    parts.retry.hidden = view.state !== "failed";
+    parts.cancel.hidden = !(live && open);
+    parts.retry.hidden = !(live && view.state === "failed");
     const words = `${view.done} of ${view.tasks} tasks done, ${view.running} running, ${view.failed} failed`;
     meter(parts.meter, words, view.tasks, [["done", view.done], ["running", view.running], ["failed", view.failed]]);
     facts(parts.facts, [
@@ -92,7 +92,7 @@ export function job(root, name) {
   function showGroups() {
     const few = groups.length <= GROUPS_MAX;
     parts.graph.hidden = !few;
-    if (few && groups.length) draw(parts.graph, groups, choose);
+    if (few && groups.length) draw(parts.graph, groups, choose, view && !["running", "waiting"].includes(view.state));
     const copies = groups.reduce((sum, group) => sum + group.copies, 0);
     text(parts.graphNote, few
       ? `${count(groups.length, "group")}. The strong line is the critical path. ${copies ? `${count(copies, "redundant attempt")} under way.` : ""}`
@@ -143,7 +143,7 @@ export function job(root, name) {
       now ||= page.now_ms;
     });
     const runs = view ? ["running", "waiting"].includes(view.state) : true;
-    timeline.add(attempts, now, runs);
+    timeline.add(attempts, now, runs && live);
     // What ended while the pages were asked for comes again with the next.
     since = Math.max(0, now - 2000);
     const unplaced = timeline.unplaced ? ` ${count(timeline.unplaced, "attempt")} ended before a supervisor restarted, and their times are not known.` : "";
@@ -218,7 +218,7 @@ function page(root, id) {
     "Its attempts are stopped. What its finished tasks left is dropped, and it cannot be resumed.", "Cancel the job", `/v1/jobs/${id}/cancel`) }, "Cancel");
   made.retry = h("button", { hidden: true, onclick: () => confirmPost(`Retry job ${id}?`,
     "What is not done is tried again; what is done stays.", "Retry the job", `/v1/jobs/${id}/retry`) }, "Retry");
-  made.tasks.append(made.tasksTitle, made.tasksNote, h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {},
+  made.tasks.append(made.tasksTitle, made.tasksNote, h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Tasks" }, h("table", {}, h("thead", {}, h("tr", {},
     h("th", { scope: "col" }, "Task"), h("th", { scope: "col" }, "State"), h("th", { scope: "col", class: "number" }, "Ran for"),
     h("th", { scope: "col", class: "wide" }, "Worker"), h("th", { scope: "col", class: "wide" }, "Why"))), made.rows)));
   made.chart = s("svg", { class: "graph", viewBox: "0 -2 300 64", width: 300, height: 64, role: "img", "aria-label": "Chance to end in time, over time" }, made.asked, made.line);

@@ -1,5 +1,6 @@
 // All jobs in a list, the newest first.
 
+import { live } from "../api.js";
 import { h, list, meter, money, state, text, time, count } from "../dom.js";
 import { store, watch } from "../store.js";
 
@@ -19,7 +20,7 @@ export function jobs(root) {
       h("form", { class: "filter", onsubmit: (event) => event.preventDefault() },
         h("label", {}, "Name contains", names), h("label", {}, "State", states)),
       summary,
-      h("div", { class: "scroll" }, h("table", {},
+      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Jobs" }, h("table", {},
         h("thead", {}, h("tr", {},
           h("th", { scope: "col", class: "number" }, "Job"), h("th", { scope: "col" }, "Name"), h("th", { scope: "col" }, "State"),
           h("th", { scope: "col" }, "Tasks"), h("th", { scope: "col", class: "number wide" }, "Time"),
@@ -65,4 +66,4 @@ export function jobs(root) {
 
 /** How long a job has run, or ran. */
 export const elapsed = (job) =>
-  job.elapsed_ms + (["running", "waiting"].includes(job.state) ? performance.now() - job.seen : 0);
+  job.elapsed_ms + (live && ["running", "waiting"].includes(job.state) ? performance.now() - job.seen : 0);

@@ -46,7 +46,8 @@ export function machines(root) {
     button.setAttribute("aria-pressed", String(chosen === worker.peer));
     const busy = `${cpus(worker.total.cpus_milli - worker.free.cpus_milli)} of ${cpus(worker.total.cpus_milli)} CPUs in use`;
     const label = `${worker.host}, ${name}, ${busy}`;
-    button.setAttribute("aria-label", label);
+    // A small tile has no words of its own.
+    few ? button.removeAttribute("aria-label") : button.setAttribute("aria-label", label);
     button.title = label;
     const parts = few
       ? [["host", "b", worker.host], ["what", "span", `${name}, ${count(worker.in_hand, "attempt")}`], ["cpus", "span", busy]]

@@ -20,7 +20,7 @@ export function task(root, job, name) {
     h("div", { class: "bar-head" }, h("h1", {}, name), where),
     h("section", {}, why, figures),
     h("section", {}, h("h2", {}, "Output"), log, note),
-    h("section", {}, h("h2", {}, "Attempts"), h("div", { class: "scroll" }, h("table", {},
+    h("section", {}, h("h2", {}, "Attempts"), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Attempts" }, h("table", {},
       h("thead", {}, h("tr", {}, ...["Attempt", "State", "Worker", "Ran for", "Why"].map((title) => h("th", { scope: "col", class: title === "Worker" ? "wide" : null }, title)))), rows))),
   );
 

@@ -111,6 +111,22 @@ pub enum Bench {
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
         seconds: u32,
     },
+    /// The HTTP interface: submissions and tasks a second, a small task beside the native client, and what open pages cost
+    /// the supervisor
+    Gateway {
+        /// How long each part lasts
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+        seconds: u32,
+        /// Workers that only send heartbeats, for the pages
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        workers: u16,
+        /// Pages that are open
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=60))]
+        pages: u16,
+        /// Keep the grid of the pages until Ctrl-C, so that it can be looked at
+        #[arg(long)]
+        hold: bool,
+    },
     /// From submission to result, for one small task at a time
     Latency {
         /// How many tasks

@@ -260,7 +260,7 @@ impl Grid {
         let folders = Folders::new(Some(self.dir.path().to_owned()))
             .map_err(|error| Failure::Local(error.to_string()))?;
         let configs = (0..count).map(|number| WorkerConfig {
-            dir: self.dir.path().join(number.to_string()),
+            dir: self.dir.path().join(format!("sender-{number}")),
             listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
             ..WorkerConfig::new(&folders, ticket.clone())
         });

@@ -2,8 +2,10 @@
 
 mod alarms;
 pub mod args;
+mod gateway;
 mod grid;
 mod heartbeats;
+mod http;
 mod idle;
 mod latency;
 mod link;
@@ -66,6 +68,12 @@ pub fn run(output: Output, args: &Bench) -> Result<(), Failure> {
         Bench::Link { rate } => link::run(output, rate),
         Bench::Idle { seconds } => idle::run(output, *seconds),
         Bench::Live { runs } => live::run(output, *runs),
+        Bench::Gateway {
+            seconds,
+            workers,
+            pages,
+            hold,
+        } => gateway::run(output, *seconds, *workers, (*pages).into(), *hold),
         Bench::Latency { count } => latency::run(output, *count),
     }
 }

@@ -197,6 +197,11 @@ impl Lines {
         self.0.tell();
     }
 
+    /// The supervisor that leads, where that is known.
+    pub fn leads(&self) -> Option<PeerId> {
+        self.0.lock().leader
+    }
+
     /// Returns the supervisors that are dialled.
     pub fn supervisors(&self) -> Vec<PeerId> {
         self.0.lock().keepers.keys().copied().collect()

@@ -32,12 +32,19 @@ struct BlobFetch {
 }
 
 impl Loop {
+    /// Takes the core's actions, and counts what is counted of them.
+    fn counted_actions(&mut self) -> Vec<Action> {
+        let actions = std::mem::take(&mut self.effects.actions);
+        self.tally.wants(self.setup.clock.uptime(), &actions);
+        actions
+    }
+
     /// Carries out the core's actions in order, with one frame for each peer.
     pub(super) fn carry_out(&mut self) {
         let mut orders: BTreeMap<PeerId, Vec<ToWorker>> = BTreeMap::new();
         let mut answers: BTreeMap<ConnId, Vec<Answer>> = BTreeMap::new();
         let mut fetches = Vec::new();
-        for action in std::mem::take(&mut self.effects.actions) {
+        for action in self.counted_actions() {
             match action {
                 Action::Send { to, msg } => orders.entry(to).or_default().push(msg),
                 Action::SendBody { to, body, grant } => {

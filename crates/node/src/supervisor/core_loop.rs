@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::folders::FolderLock;
 use crate::known::Known;
 use crate::memory::HeapTrimmer;
+use crate::metrics::{SupervisorMetrics, SupervisorTally};
 use hedge_core::commit_batcher::CommitBatcher;
 use hedge_core::group::Absences;
 use hedge_core::monitor::Finding;
@@ -185,6 +186,7 @@ pub(crate) struct Setup {
     /// The content of tickets made now, for the tickets in files.
     pub standard: watch::Sender<Standard>,
     pub recording: Option<Recording>,
+    pub metrics: SupervisorMetrics,
     /// Locks the supervisor's directory while the loop runs.
     pub _lock: FolderLock,
 }
@@ -192,6 +194,7 @@ pub(crate) struct Setup {
 pub(crate) struct Loop {
     pub(super) setup: Setup,
     pub(super) core: supervisor::Supervisor,
+    pub(super) tally: SupervisorTally,
     /// Proposals that the journal has not received yet, and actions for the end of the batch.
     pub(super) effects: Effects,
     /// Entries that the journal has received and not committed.
@@ -246,6 +249,7 @@ impl Loop {
         let core = supervisor::Supervisor::new(config, state);
         Self {
             core,
+            tally: SupervisorTally::new(setup.metrics.clone()),
             effects: Effects::default(),
             in_flight: 0,
             batcher: CommitBatcher::default(),
@@ -388,6 +392,8 @@ impl Loop {
 
     /// Passes an event to the core.
     pub(super) fn feed(&mut self, event: Event) {
+        self.tally
+            .hears(self.setup.clock.uptime(), &event, &self.core);
         let now = self.setup.clock.now();
         let Some(recording) = &self.setup.recording else {
             return self.core.handle(now, event, &mut self.effects);

@@ -91,8 +91,9 @@ impl Loop {
         Ok(())
     }
 
-    fn note_standing(&self) {
+    fn note_standing(&mut self) {
         let live = self.core.is_live();
+        self.tally.leads(live);
         if self.setup.standing.borrow().live != live {
             let ended = None;
             self.setup.standing.send_replace(Standing { live, ended });

@@ -18,7 +18,9 @@ mod spec;
 mod start;
 mod watch;
 
+use crate::client::Client;
 use crate::clock::unix_seconds;
+use crate::metrics::SupervisorMetrics;
 use crate::transport::Threads;
 use crate::{Folders, NodeError};
 pub(crate) use core_loop::Input;
@@ -64,6 +66,8 @@ pub struct SupervisorConfig {
     /// Records the events and effects of its core, to find the cause of a fault or to check that only the core
     /// decides.
     pub recording: Option<Recording>,
+    /// What it counts.
+    pub metrics: SupervisorMetrics,
 }
 
 impl SupervisorConfig {
@@ -81,6 +85,7 @@ impl SupervisorConfig {
             timing: Timing::default(),
             format_max: FORMAT_MAX,
             recording: None,
+            metrics: SupervisorMetrics::default(),
         }
     }
 
@@ -98,6 +103,7 @@ impl SupervisorConfig {
             timing: Timing::default(),
             format_max: FORMAT_MAX,
             recording: None,
+            metrics: SupervisorMetrics::default(),
         }
     }
 }
@@ -119,6 +125,11 @@ impl Supervisor {
     /// Returns its id and addresses.
     pub fn addr(&self) -> &PeerAddr {
         &self.addr
+    }
+
+    /// A client within this process that may see and change everything.
+    pub fn client(&self) -> Client {
+        Client::here(self.clone(), Role::Admin)
     }
 
     /// Makes a ticket for peers of this role that does not expire. Only the leader can make tickets.

@@ -72,6 +72,7 @@ impl Supervisor {
             standing,
             standard,
             recording: config.recording.clone(),
+            metrics: config.metrics.clone(),
             _lock: lock,
         };
         let trusted: HashSet<_> = group.iter().map(|addr| addr.peer).collect();

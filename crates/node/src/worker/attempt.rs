@@ -212,6 +212,11 @@ impl Attempts {
     pub fn forget(&mut self, id: AttemptId) {
         self.0.remove(&id);
     }
+
+    /// How many are staged or run.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
 }
 
 /// Returns the report of an attempt that has used nothing.

@@ -10,24 +10,24 @@ mod owner;
 mod printed;
 mod screensaver;
 mod senders;
+mod setup;
 mod staging;
 
 use crate::clock::Clock;
 use crate::folders::occupy;
 use crate::frames::send;
 use crate::known::Known;
+use crate::metrics::{WorkerMetrics, WorkerTally};
 use crate::transport::Threads;
 use crate::{Folders, NodeError};
 use attempt::{Attempts, StageResult, Tools};
 use gpus::Gpus;
 use heartbeats::HeartbeatSender;
 use hedge_core::worker::{Action, Event};
-use hedge_exec::{Priority, Report, Runner, ScratchPool, SpawnerConfig};
+use hedge_exec::{Priority, Report, ScratchPool};
 use hedge_model::msg::{FromWorker, HASHES_MAX, Phase, ToWorker, Welcome, WorkerInfo};
 use hedge_model::{AttemptId, Epoch, Hash, PeerAddr, PeerId, Resources};
-use hedge_net::{
-    DataServer, DataStore, Fetcher, LinkSender, Net, NetConfig, SecretKey, Ticket, Trust,
-};
+use hedge_net::{DataServer, DataStore, Fetcher, LinkSender, Net, Ticket, Trust};
 use link::Links;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -84,6 +84,8 @@ pub struct WorkerConfig {
     pub priority: Priority,
     /// The owner's rules; none for a dedicated machine.
     pub owner: Option<OwnerConfig>,
+    /// What it counts.
+    pub metrics: WorkerMetrics,
 }
 
 impl WorkerConfig {
@@ -102,6 +104,7 @@ impl WorkerConfig {
             network: false,
             priority: Priority::Idle,
             owner: Some(OwnerConfig::default()),
+            metrics: WorkerMetrics::default(),
         }
     }
 }
@@ -155,12 +158,12 @@ pub async fn run(
     let key = hedge_net::load_or_create_identity(&config.dir)?;
     let (transport, content) = (Threads::transport()?, Threads::content()?);
     let scratch = ScratchPool::open(config.dir.join("scratch"))?;
-    let runner = start_runner(&config, scratch).await?;
+    let runner = setup::start_runner(&config, scratch).await?;
     let store = DataStore::open(&config.dir.join("content")).await?;
     let known = Known::of_ticket(&config.dir, &config.ticket);
     let trust = Trust::new(known.load().iter().map(|addr| addr.peer));
     let server = DataServer::new(store.clone(), trust.clone());
-    let mut port = port(&config, key, &known);
+    let mut port = setup::port(&config, key, &known);
     port.data = Some((server, content.handle()));
     let net = transport.run(Net::bind(port)).await??;
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
@@ -169,7 +172,7 @@ pub async fn run(
         Some(owner) => Some(owner::watch(owner, &inputs).await?),
         None => None,
     };
-    let shown = show(&config, &inputs);
+    let shown = setup::show(&config, &inputs);
     let heartbeats = HeartbeatSender::start()?;
     let links = Links::start(
         net.clone(),
@@ -192,8 +195,9 @@ pub async fn run(
     });
     let result = Loop {
         info: inventory::info(&config, tools.gpus.all(), net.local_addr()),
-        core: new_core(&config),
+        core: setup::new_core(&config),
         shown,
+        tally: WorkerTally::new(config.metrics.clone()),
         clock: Clock::start(hedge_model::Time(0)),
         links,
         trust,
@@ -217,52 +221,6 @@ pub async fn run(
     result
 }
 
-/// Serves screensavers with what runs here, if the machine has an owner.
-fn show(config: &WorkerConfig, inputs: &mpsc::Sender<Input>) -> screensaver::Shown {
-    let (shown, view) = screensaver::Shown::new();
-    if config.owner.is_some()
-        && let Err(error) = screensaver::listen(&config.dir, inputs.clone(), view)
-    {
-        tracing::warn!(%error, "no screensaver will be told what runs here");
-    }
-    shown
-}
-
-fn port(config: &WorkerConfig, key: SecretKey, known: &Known) -> NetConfig {
-    let mut port = NetConfig::new(key, config.listen);
-    port.relays = known.load_relays();
-    port.ticket = Some(config.ticket.secret_hash());
-    port.mdns = config.mdns;
-    port
-}
-
-fn new_core(config: &WorkerConfig) -> hedge_core::worker::Worker {
-    let core = hedge_core::worker::Worker::new(config.resources.clone());
-    match &config.owner {
-        Some(owner) => core.with_owner(owner.rules.clone()),
-        None => core,
-    }
-}
-
-async fn start_runner(config: &WorkerConfig, scratch: ScratchPool) -> Result<Runner, NodeError> {
-    let mut spawner = SpawnerConfig::new(scratch.base());
-    spawner.hidden = vec![config.dir.clone()];
-    spawner.read_only = std::env::current_exe().into_iter().collect();
-    spawner.sandbox = config.sandbox;
-    spawner.accept_weak = config.accept_weak_sandbox;
-    spawner.memory_max = Some(config.resources.memory).filter(|bytes| *bytes > 0);
-    spawner.disk_max = Some(config.resources.disk).filter(|bytes| *bytes > 0);
-    spawner.network = config.network;
-    spawner.priority = config.priority;
-    let owner = config.owner.as_ref();
-    spawner.free_memory = owner.is_some_and(|owner| owner.free_memory);
-    let runner = Runner::start_up(scratch, spawner).await?;
-    if let Some(owner) = owner {
-        owner::tell_how(owner, &runner);
-    }
-    Ok(runner)
-}
-
 /// A connection to a supervisor, whether it leads or not.
 struct Warm {
     sender: LinkSender,
@@ -282,6 +240,7 @@ struct Loop {
     info: WorkerInfo,
     core: hedge_core::worker::Worker,
     shown: screensaver::Shown,
+    tally: WorkerTally,
     clock: Clock,
     links: Links,
     trust: Trust,
@@ -331,6 +290,7 @@ impl Loop {
             if self.carry_out() {
                 return self.leave().await;
             }
+            self.tally.running(self.attempts.count());
             if self.tell.is_empty() || (self.core.queued() > 0 && self.tell.len() < TOGETHER_MAX) {
                 let late = !self.tell.is_empty();
                 self.tell_by =
@@ -378,13 +338,14 @@ impl Loop {
                 self.warm.remove(&conn);
                 if self.is_led_over(conn) {
                     self.link = None;
-                    self.shown.connected(false);
+                    self.connected(false);
                     self.feed(Event::Disconnected);
                 }
             }
             Input::Core(event) => {
                 if let Event::Finished(report) = &event {
                     self.shown.ended(report);
+                    self.tally.ended(report);
                     self.attempts.forget(report.attempt);
                     self.heartbeats.forget(report.attempt);
                     self.tools.reported(report.attempt);
@@ -409,6 +370,11 @@ impl Loop {
             }
             Input::Rejected { .. } => {}
         }
+    }
+
+    fn connected(&self, connected: bool) {
+        self.shown.connected(connected);
+        self.tally.connected(connected);
     }
 
     fn is_led_over(&self, conn: u64) -> bool {
@@ -485,7 +451,7 @@ impl Loop {
         self.tell.push(FromWorker::Attach(Box::new(info)));
         let rest = rest.chunks(HASHES_MAX).map(<[Hash]>::to_vec);
         self.tell.extend(rest.map(FromWorker::Holds));
-        self.shown.connected(true);
+        self.connected(true);
         self.feed(Event::Connected(epoch));
     }
 
@@ -538,7 +504,10 @@ impl Loop {
                     Action::Tell(msg) => {
                         match &msg {
                             FromWorker::Ended(report) => self.heartbeats.forget(report.attempt),
-                            FromWorker::Owner(state) => self.heartbeats.owner(state.into()),
+                            FromWorker::Owner(state) => {
+                                self.heartbeats.owner(state.into());
+                                self.tally.owner(state);
+                            }
                             _ => {}
                         }
                         self.tell.push(msg);

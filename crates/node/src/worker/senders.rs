@@ -3,7 +3,8 @@
 
 use super::heartbeats::HeartbeatSender;
 use super::link::Links;
-use super::{INPUTS_MAX, Input, inventory, port};
+use super::setup::port;
+use super::{INPUTS_MAX, Input, inventory};
 use crate::NodeError;
 use crate::folders::make_private;
 use crate::frames::send;

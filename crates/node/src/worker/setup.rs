@@ -1,0 +1,57 @@
+//! What a worker is made of when it starts.
+
+use super::{Input, WorkerConfig, owner, screensaver};
+use crate::NodeError;
+use crate::known::Known;
+use hedge_exec::{Runner, ScratchPool, SpawnerConfig};
+use hedge_net::{NetConfig, SecretKey};
+use tokio::sync::mpsc;
+
+/// Serves screensavers with what runs here, if the machine has an owner.
+pub(super) fn show(config: &WorkerConfig, inputs: &mpsc::Sender<Input>) -> screensaver::Shown {
+    let (shown, view) = screensaver::Shown::new();
+    if config.owner.is_some()
+        && let Err(error) = screensaver::listen(&config.dir, inputs.clone(), view)
+    {
+        tracing::warn!(%error, "no screensaver will be told what runs here");
+    }
+    shown
+}
+
+pub(super) fn port(config: &WorkerConfig, key: SecretKey, known: &Known) -> NetConfig {
+    let mut port = NetConfig::new(key, config.listen);
+    port.relays = known.load_relays();
+    port.ticket = Some(config.ticket.secret_hash());
+    port.mdns = config.mdns;
+    port
+}
+
+pub(super) fn new_core(config: &WorkerConfig) -> hedge_core::worker::Worker {
+    let core = hedge_core::worker::Worker::new(config.resources.clone());
+    match &config.owner {
+        Some(owner) => core.with_owner(owner.rules.clone()),
+        None => core,
+    }
+}
+
+pub(super) async fn start_runner(
+    config: &WorkerConfig,
+    scratch: ScratchPool,
+) -> Result<Runner, NodeError> {
+    let mut spawner = SpawnerConfig::new(scratch.base());
+    spawner.hidden = vec![config.dir.clone()];
+    spawner.read_only = std::env::current_exe().into_iter().collect();
+    spawner.sandbox = config.sandbox;
+    spawner.accept_weak = config.accept_weak_sandbox;
+    spawner.memory_max = Some(config.resources.memory).filter(|bytes| *bytes > 0);
+    spawner.disk_max = Some(config.resources.disk).filter(|bytes| *bytes > 0);
+    spawner.network = config.network;
+    spawner.priority = config.priority;
+    let owner = config.owner.as_ref();
+    spawner.free_memory = owner.is_some_and(|owner| owner.free_memory);
+    let runner = Runner::start_up(scratch, spawner).await?;
+    if let Some(owner) = owner {
+        owner::tell_how(owner, &runner);
+    }
+    Ok(runner)
+}

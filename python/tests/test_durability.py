@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from hedgerow import Executor, LocalGrid
+from hedgerow import Executor, Grid, LocalGrid
 
 CALLS = 1000
 
@@ -33,6 +33,19 @@ for done, future in enumerate(futures):
 """
 
 
+#: Waits for a call that never returns.
+WAITING = """
+import sys, time
+from hedgerow import Executor, Grid
+
+with Executor(grid=Grid(sys.argv[1], state=sys.argv[2])) as executor:
+    future = executor.submit(time.sleep, 1000)
+    executor.flush()
+    print(executor.job, flush=True)
+    future.result()
+"""
+
+
 def slowly(number: int) -> int:
     import time
 
@@ -50,8 +63,6 @@ def test_a_client_is_killed_and_another_has_all_results(grid: LocalGrid, tmp_pat
             if int(line) >= CALLS // 2:
                 break
         client.send_signal(signal.SIGKILL)
-    from hedgerow import Grid
-
     with Executor.attach(job, grid=Grid(grid.ticket, state=state)) as executor:
         assert [future.result() for future in executor.futures] == [3 * number for number in range(CALLS)]
 
@@ -100,3 +111,17 @@ def test_a_gateway_is_killed_and_the_calls_go_on(grid: LocalGrid) -> None:
         for pid in pids.stdout.split():
             os.kill(int(pid), signal.SIGKILL)
         assert [future.result(timeout=60) for future in futures] == list(range(1, 201))
+
+
+def test_ctrl_c_waits_for_nothing_and_says_how_to_go_on(grid: LocalGrid, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WAITING, grid.ticket, os.fspath(tmp_path / "state")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        job = int(client.stdout.readline())
+        client.send_signal(signal.SIGINT)
+        _, told = client.communicate(timeout=30)
+    assert client.returncode != 0
+    assert f"job {job} goes on" in told and "KeyboardInterrupt" in told
+    again = Grid(grid.ticket, state=tmp_path / "state")
+    assert again.job(job)["state"] in ("running", "waiting")
+    again.cancel_job(job)

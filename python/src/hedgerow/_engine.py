@@ -152,6 +152,13 @@ class Engine:
             self.state.changed.notify_all()
         self.join()
 
+    def abandon(self) -> None:
+        """Ends without waiting for anything; calls that were not sent are lost."""
+        with self.state.changed:
+            self.state.closing = self.state.stopped = True
+            self.state.changed.notify_all()
+        _running.discard(self)
+
     def slots(self) -> int:
         """How many processes the grid runs at once. Raises GridError."""
         self.open()

@@ -97,6 +97,7 @@ class Executor(BaseExecutor):
         self._engine = Engine(connection, settings, Functions(initializer, initargs))
         self._options = options or CallOptions()
         self._wanted_workers = max_workers
+        self._local = here
         self._attached: list[Call] = []
         self._finalizer = weakref.finalize(self, self._engine.begin_shutdown)
         # What is not done when the interpreter ends is waited for elsewhere, after other code had its turn.
@@ -155,6 +156,17 @@ class Executor(BaseExecutor):
         self._engine.begin_shutdown(cancel_futures=cancel_futures)
         if wait:
             self._engine.join()
+
+    def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: object) -> None:
+        """Waits for the calls, as the standard says; but after Ctrl-C their job goes on, and nothing is waited for."""
+        if kind is None or not issubclass(kind, KeyboardInterrupt):
+            return self.shutdown(wait=True)
+        self._finalizer.detach()
+        self._engine.abandon()
+        if self._engine.job is not None and not self._local:
+            job = self._engine.job
+            note = f"job {job} goes on; hedgerow.Executor.attach({job}) takes it over, and `hedge cancel {job}` ends it"
+            print(f"hedgerow: {note}", file=sys.stderr)
 
     def __repr__(self) -> str:
         job = "no job yet" if self._engine.job is None else f"job {self._engine.job}"

@@ -236,7 +236,8 @@ def flush():
     for one in [sys.stdout, sys.stderr] + own:
         try:
             one.flush()
-        except (AttributeError, OSError, ValueError):
+        except Exception:
+            # As where the interpreter closes a file that nobody has closed.
             pass
 
 

@@ -19,7 +19,7 @@ pub use peers::{Supervisor, Worker};
 pub use relay::Relay;
 pub use source::{Needs, Source};
 pub use ticket::{MakeTicket, RevokeTicket, Ticket};
-pub use views::{Export, Watch};
+pub use views::{Export, Top, Watch};
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -232,6 +232,9 @@ Examples:
 The address holds a token that is valid until the command ends. Who has it can do what this grid's ticket
 allows.")]
     Ui(Ui),
+    /// Show the grid on a terminal, as it changes: jobs, machines, faults
+    #[command(after_help = views::TOP)]
+    Top(Top),
     /// Print what changes in the grid, one JSON object a line
     #[command(after_help = views::WATCH)]
     Watch(Watch),

@@ -10,6 +10,7 @@ mod exit;
 mod owner;
 mod saver;
 mod show;
+mod top;
 mod trace;
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! Commands that show the grid or a job in other forms: `watch`, `trace` and `report`.
+//! Commands that show the grid or a job in other forms: `top`, `watch`, `trace` and `report`.
 
 use super::{Grid, JobName};
 use clap::Args;
@@ -29,6 +29,19 @@ Examples:
   hedge report last -o report.html           open it in a browser, or mail it
 
 The file has everything in it and loads nothing: graph, attempts over time, cost, what failed and what it printed.";
+
+/// Keys of `top`.
+pub const TOP: &str = "\
+Keys: 1 jobs, 2 machines, 3 faults; arrows or j and k move, Enter opens a job, Esc goes back, q ends it.
+It fits 80 columns and 24 rows, also over ssh.";
+
+/// Arguments of `top`.
+#[derive(Args, Debug)]
+pub struct Top {
+    /// The grid.
+    #[command(flatten)]
+    pub grid: Grid,
+}
 
 /// Arguments of `watch`.
 #[derive(Args, Debug)]

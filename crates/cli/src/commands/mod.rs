@@ -28,7 +28,7 @@ mod follow;
 mod forget;
 mod gateway;
 pub mod history;
-mod interrupt;
+pub mod interrupt;
 mod job;
 mod jobs;
 mod journal;
@@ -104,6 +104,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Workers(grid) => workers::run(&context, &grid),
         Command::Gateway(args) => gateway::run(&context, &args),
         Command::Ui(args) => ui::run(&context, &args),
+        Command::Top(args) => crate::top::run(&context, &args),
         Command::Watch(args) => watch::run(&context, &args),
         Command::Trace(args) => trace::run(&context, &args),
         Command::Report(args) => report::run(&context, &args),
@@ -131,7 +132,7 @@ fn reject_unused_options(cli: &Cli) -> Result<(), Failure> {
         Command::Run(_) => (Some(own_grid), None),
         Command::Plan(args) if args.machines.is_some() => (Some("asks no grid"), None),
         Command::Worker(_) => (None, Some("prints nothing to standard output")),
-        Command::Screensaver(_) => (None, Some("draws on the screen")),
+        Command::Screensaver(_) | Command::Top(_) => (None, Some("draws on the screen")),
         Command::Trace(_) | Command::Report(_) => (None, Some("writes a file")),
         Command::Cost(args) if args.csv => (None, Some("prints comma-separated values")),
         Command::Completions { .. } => (Some("keeps nothing"), Some("prints what a shell reads")),

@@ -156,7 +156,7 @@ impl LeaderView<'_> {
                         && attempt.state().active()
                 });
                 expect(!twice, || format!("task {id} runs twice on one worker"))?;
-                expect(attempt.id().task == *id, || {
+                expect(attempt.id().task == id, || {
                     format!("attempt {} is kept with task {id}", attempt.id())
                 })?;
             }

@@ -46,8 +46,7 @@ impl LeaderView<'_> {
                 .filter(|one| fresh(one.at))
                 .map(|one| ended_line(job, one)),
         );
-        let task = |number| TaskId { job: id, number };
-        let active = self.leader.tasks.range(task(from)..task(until));
+        let active = self.leader.tasks.range(id, from..until);
         let active = active.flat_map(|(_, known)| known.attempts());
         let active = active.filter(|attempt| attempt.state().active());
         attempts.extend(active.map(|attempt| self.active_line(job, attempt)));

@@ -32,8 +32,8 @@ type Refused = (RefusalKind, String);
 
 impl LeaderView<'_> {
     /// The tasks of a job that have attempts known to this leader, or had some.
-    pub(crate) fn tasks_of(&self, job: JobId) -> impl Iterator<Item = (&TaskId, &ActiveTask)> {
-        self.leader.tasks.range(job.tasks())
+    pub(crate) fn tasks_of(&self, job: JobId) -> impl Iterator<Item = (TaskId, &ActiveTask)> {
+        self.leader.tasks.of_job(job)
     }
 
     /// Returns views of all workers.

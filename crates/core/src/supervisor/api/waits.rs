@@ -118,12 +118,7 @@ impl LeaderView<'_> {
         let first = job.spec.first(group);
         let offered = offers.next_unassigned(job.spec.groups()[group].count());
         offered.map(|offset| first + offset).or_else(|| {
-            let numbers = job.spec.numbers(group);
-            let task = |number| TaskId { job: id, number };
-            let mut known = self
-                .leader
-                .tasks
-                .range(task(numbers.start)..task(numbers.end));
+            let mut known = self.leader.tasks.range(id, job.spec.numbers(group));
             let delayed = known.find(|(_, known)| known.retried_at().is_some());
             delayed.map(|(task, _)| task.number)
         })

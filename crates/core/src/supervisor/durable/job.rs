@@ -351,6 +351,8 @@ impl Job {
     /// Records that an attempt won its task. Returns the blobs of the task's checkpoint, which is dropped.
     pub(crate) fn succeed(&mut self, done: Done, stopped: &[Stopped]) -> Result<Vec<Hash>, Stale> {
         let id = done.attempt.task;
+        let group = self.spec.group_of(id.number);
+        let is_result = self.is_result(group);
         let task = self.active_task(id)?;
         if task.done.is_some() {
             return Err("another attempt won");
@@ -361,6 +363,7 @@ impl Job {
         if task.generation != done.attempt.generation {
             return Err("the attempt is of an earlier generation");
         }
+        let keeps = is_result && !task.is_released();
         let known = self.history.get(&done.attempt);
         if known.is_some_and(|ended| ended.end != Ending::Lost) {
             return Err("the attempt has ended");
@@ -378,8 +381,7 @@ impl Job {
         }
         self.charge(Account::Useful, done.attempt, &done.charge());
         self.cpu = self.cpu.saturating_add(done.usage.cpu);
-        let group = self.spec.group_of(id.number);
-        if self.keeps(id.number) {
+        if keeps {
             self.result_bytes += done.bytes();
         }
         self.tasks[id.number as usize].done = Some(Arc::new(done));

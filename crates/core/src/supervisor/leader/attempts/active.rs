@@ -11,36 +11,49 @@ use std::ops::RangeBounds;
 use std::sync::Arc;
 
 /// Tasks that have or had an attempt and are not done, or that are done but have attempts which have not ended.
+///
+/// Two levels, because a task is looked up dozens of times while it runs: there are few jobs, and their tasks' numbers
+/// are compared faster than pairs of job and number. Boxed, because the map moves its entries.
 #[derive(Debug, Default)]
-pub(crate) struct ActiveTasks(BTreeMap<TaskId, ActiveTask>);
+pub(crate) struct ActiveTasks(BTreeMap<JobId, BTreeMap<u32, Box<ActiveTask>>>);
 
 impl ActiveTasks {
     pub fn get(&self, id: &TaskId) -> Option<&ActiveTask> {
-        self.0.get(id)
+        Some(self.0.get(&id.job)?.get(&id.number)?)
     }
 
     pub fn get_mut(&mut self, id: &TaskId) -> Option<&mut ActiveTask> {
-        self.0.get_mut(id)
+        Some(self.0.get_mut(&id.job)?.get_mut(&id.number)?)
     }
 
     /// Returns a task, which it adds if necessary.
     pub fn get_or_insert(&mut self, id: TaskId) -> &mut ActiveTask {
-        self.0.entry(id).or_default()
+        let tasks = self.0.entry(id.job).or_default();
+        tasks.entry(id.number).or_default()
     }
 
-    pub fn iter(&self) -> btree_map::Iter<'_, TaskId, ActiveTask> {
-        self.0.iter()
+    /// Returns all tasks in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (TaskId, &ActiveTask)> {
+        self.0.keys().flat_map(|job| self.of_job(*job))
     }
 
-    pub fn values(&self) -> btree_map::Values<'_, TaskId, ActiveTask> {
-        self.0.values()
+    /// Returns the tasks of a job in their order.
+    pub fn of_job(&self, job: JobId) -> impl Iterator<Item = (TaskId, &ActiveTask)> {
+        self.range(job, ..)
     }
 
+    /// Returns those tasks of a job whose numbers are in a range, in their order.
     pub fn range(
         &self,
-        range: impl RangeBounds<TaskId>,
-    ) -> btree_map::Range<'_, TaskId, ActiveTask> {
-        self.0.range(range)
+        job: JobId,
+        numbers: impl RangeBounds<u32>,
+    ) -> impl Iterator<Item = (TaskId, &ActiveTask)> {
+        let tasks = self.0.get(&job).map(|tasks| tasks.range(numbers));
+        let tasks = tasks.into_iter().flatten();
+        tasks.map(move |(number, task)| {
+            let number = *number;
+            (TaskId { job, number }, &**task)
+        })
     }
 
     pub fn attempt(&self, id: AttemptId) -> Option<&Attempt> {
@@ -55,8 +68,16 @@ impl ActiveTasks {
 
     /// Removes a task that has no attempts left.
     pub fn forget_idle(&mut self, id: TaskId) {
-        if self.get(&id).is_some_and(|known| known.attempts.is_empty()) {
-            self.0.remove(&id);
+        let Some(tasks) = self.0.get_mut(&id.job) else {
+            return;
+        };
+        if let btree_map::Entry::Occupied(task) = tasks.entry(id.number)
+            && task.get().attempts.is_empty()
+        {
+            task.remove();
+            if tasks.is_empty() {
+                self.0.remove(&id.job);
+            }
         }
     }
 

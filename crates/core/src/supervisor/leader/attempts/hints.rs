@@ -3,7 +3,7 @@
 
 use crate::supervisor::Action;
 use crate::supervisor::follower::Hints;
-use crate::supervisor::leader::attempts::active::{ActiveTask, NewAttempt, Why};
+use crate::supervisor::leader::attempts::active::{NewAttempt, Why};
 use crate::supervisor::leader::attempts::state::{AttemptEvent, AttemptState};
 use crate::supervisor::leader::pool::state::WorkerState;
 use crate::supervisor::leader::pool::worker::Worker;
@@ -51,7 +51,7 @@ impl Leadership<'_> {
         let epoch = self.state.epoch();
         let leader = &mut *self.leader;
         let mut hints = Vec::new();
-        for attempt in leader.tasks.values().flat_map(ActiveTask::attempts) {
+        for attempt in leader.tasks.iter().flat_map(|(_, task)| task.attempts()) {
             if attempt.state().active() {
                 hints.push(Hint {
                     attempt: attempt.id(),

@@ -209,13 +209,13 @@ impl Leadership<'_> {
             return Vec::new();
         };
         let mut tasks = Vec::new();
-        for (task, known) in leader.tasks.range(id.tasks()) {
+        for (task, known) in leader.tasks.of_job(id) {
             let critical = active_job.critical().contains(&job.spec, task.number);
             for attempt in known.attempts().iter().filter(|of| of.state().in_hand()) {
                 let load = leader.pool[attempt.worker()].load_mut();
                 if load.set_critical(attempt.id(), critical) {
                     leader.attention.changed(attempt.worker());
-                    tasks.push(*task);
+                    tasks.push(task);
                 }
             }
         }

@@ -60,11 +60,13 @@ impl Leadership<'_> {
             return;
         };
         let (spec, group) = (job.spec.clone(), job.spec.group_of(id.number));
-        let Some(done) = job.tasks[id.number as usize].done() else {
+        let task = &job.tasks[id.number as usize];
+        let Some(done) = task.done() else {
             return;
         };
         let (outputs, usage) = (done.blobs().collect::<Vec<_>>(), done.usage);
-        let (done, keeps) = (job.done_of(group), job.keeps(id.number));
+        let keeps = job.is_result(group) && !task.is_released();
+        let done = job.done_of(group);
         self.note_outputs(id, &outputs, winner);
         if let Some(active_job) = self.leader.jobs.get_mut(id.job) {
             let took = usage.staging.saturating_add(usage.running);
@@ -285,7 +287,7 @@ impl Leadership<'_> {
     /// only an outline; `checkpoints` are the blobs of its checkpoints.
     pub(crate) fn after_job_ended(&mut self, id: JobId, spec: &JobSpec, checkpoints: Vec<Hash>) {
         self.end_checkpoints_of(id);
-        let tasks: Vec<TaskId> = self.view().tasks_of(id).map(|(task, _)| *task).collect();
+        let tasks: Vec<TaskId> = self.view().tasks_of(id).map(|(task, _)| task).collect();
         for task in tasks {
             self.cancel_attempts(task);
             self.update_task_offers(task);
@@ -359,13 +361,8 @@ impl Leadership<'_> {
         if !job.closed(group) {
             return;
         }
-        let task = |number| TaskId { job: id, number };
-        let numbers = job.spec.numbers(group);
-        let known = self
-            .leader
-            .tasks
-            .range(task(numbers.start)..task(numbers.end));
-        let known = known.map(|(task, _)| *task);
+        let known = self.leader.tasks.range(id, job.spec.numbers(group));
+        let known = known.map(|(task, _)| task);
         let open = known.filter(|task| job.tasks[task.number as usize].is_open());
         for task in open.collect::<Vec<_>>() {
             self.cancel_attempts(task);

@@ -119,7 +119,7 @@ impl Paths<'_> {
         let beliefs = self.learned.beliefs();
         let mut tables = BTreeMap::<u32, Survival>::new();
         let (mut chance, mut work) = (1.0, 0.0);
-        for (task, known) in self.leader.tasks.range(id.tasks()) {
+        for (task, known) in self.leader.tasks.of_job(id) {
             if known.committing().is_some() || known.alive() == 0 {
                 continue;
             }

@@ -109,7 +109,7 @@ impl LeaderView<'_> {
         &'a self,
         id: JobId,
         job: &'a Job,
-    ) -> impl Iterator<Item = (&'a TaskId, &'a ActiveTask)> {
+    ) -> impl Iterator<Item = (TaskId, &'a ActiveTask)> {
         let open = |task: &TaskId| job.active() && job.tasks[task.number as usize].is_open();
         self.tasks_of(id).filter(move |(task, _)| open(task))
     }

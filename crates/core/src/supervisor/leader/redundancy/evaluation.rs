@@ -5,7 +5,7 @@ use super::{
 };
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::durable::learned::Learned;
-use crate::supervisor::leader::attempts::active::{ActiveTask, Attempt, Why};
+use crate::supervisor::leader::attempts::active::{Attempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::jobs::active::{ActiveJob, PolicyInputs};
 use crate::supervisor::leader::placement::queue::{Class, Entry};
@@ -256,7 +256,7 @@ impl<'a> LeaderView<'a> {
     /// Returns the view for a policy; none if no job that it decides for has running tasks.
     fn policy_view(&self, borrowed: &BorrowedPolicy) -> Option<View<'a>> {
         let leader = self.leader;
-        let attempts = leader.tasks.values().flat_map(ActiveTask::attempts);
+        let attempts = leader.tasks.iter().flat_map(|(_, task)| task.attempts());
         let running_s = attempts.filter(|attempt| attempt.state().holds());
         let running_s = running_s.map(|attempt| self.now.since(attempt.since()).as_secs_f64());
         let mut seen = Seen {
@@ -389,7 +389,7 @@ impl Seen<'_> {
     ) -> Vec<SeenTask> {
         let leader = self.leader;
         let mut running = Vec::new();
-        for (task, known) in leader.tasks.range(id.tasks()) {
+        for (task, known) in leader.tasks.of_job(id) {
             if known.committing().is_some() || known.alive() == 0 {
                 continue;
             }
@@ -415,7 +415,7 @@ impl Seen<'_> {
                 .iter()
                 .any(|attempt| attempt.state().alive() && waits(attempt));
             running.push(SeenTask {
-                id: *task,
+                id: task,
                 group,
                 kind: inputs.kind_of[group] as usize,
                 critical: active_job.critical().contains(&job.spec, task.number),

@@ -43,12 +43,15 @@ impl Leadership<'_> {
         let active = known.map_or(0, ActiveTask::active);
         let committing = known.is_some_and(|known| known.committing().is_some());
         let delayed = known.is_some_and(|known| known.retried_at().is_some());
-        let open = job.active()
-            && !committing
-            && job.tasks[task.number as usize].is_open()
-            && self.view().element_may_start(task, job, group);
-        let first = open && active == 0 && !delayed;
-        let copy = open && active > 0 && active < self.view().attempts_wanted(task);
+        let open = || {
+            job.tasks[task.number as usize].is_open()
+                && self.view().element_may_start(task, job, group)
+        };
+        let (mut first, mut copy) = (false, false);
+        if job.active() && !committing {
+            first = active == 0 && !delayed && open();
+            copy = active > 0 && active < self.view().attempts_wanted(task) && open();
+        }
         let leader = &mut *self.leader;
         let offers = leader.jobs.group_mut(task.job, group);
         if offers.is_some_and(|offers| offers.set_wanted(offset, first, copy)) {

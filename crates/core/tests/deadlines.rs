@@ -156,7 +156,57 @@ fn no_estimate_is_given_without_evidence() {
     rig.submit(2, 4, &one("a"));
     rig.commit();
     rig.expect(&["append accepted", "client 2 #4: accepted 5"]);
-    assert!(!known(&rig, 4), "another job shares the workers");
+    assert!(
+        known(&rig, 4) && known(&rig, 5),
+        "jobs of this kind end soon"
+    );
+    rig.submit(2, 5, &one("b"));
+    rig.commit();
+    rig.expect(&["append accepted", "client 2 #5: accepted 6"]);
+    assert!(
+        !known(&rig, 4),
+        "how long a job that may come first takes is not known"
+    );
+}
+
+#[test]
+fn the_time_that_remains_counts_the_work_of_others() {
+    let left = |rig: &Rig, number: u64| {
+        let view = rig.core.job_view(JobId(number)).expect("a job");
+        let bounds = view.left_low_ms.zip(view.left_high_ms).expect("bounds");
+        let likely = view.left_ms.expect("an estimate");
+        assert!(
+            bounds.0 < likely && likely < bounds.1,
+            "{bounds:?} {likely}"
+        );
+        likely / 1e3
+    };
+    let tasks = |count| plain(vec![array(count, timed("a", 100, &[]))]);
+    let mut rig = Rig::new();
+    rig.attach(1, 2);
+    seen(&mut rig, &["a"]);
+    rig.submit(1, 1, &tasks(6));
+    rig.commit();
+    rig.skip("the first tasks start");
+    let alone = left(&rig, 2);
+    assert!(
+        (200.0..450.0).contains(&alone),
+        "{alone} s for 6 tasks of 100 s on 2 CPUs"
+    );
+    rig.submit(2, 2, &tasks(6));
+    rig.commit();
+    rig.skip("another client's job waits");
+    rig.pass_with_heartbeats(Duration::from_secs(2), &[1]);
+    rig.skip("the forecast is old");
+    let (shared, other) = (left(&rig, 2), left(&rig, 3));
+    assert!(
+        shared > alone * 1.4,
+        "{shared} s beside another client, {alone} s alone"
+    );
+    assert!(
+        (450.0..850.0).contains(&other),
+        "{other} s for the last of 12 tasks of 100 s"
+    );
 }
 
 #[test]

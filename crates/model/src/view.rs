@@ -91,6 +91,10 @@ pub struct JobView {
     pub progress: f64,
     /// The estimated time remaining, while it runs and where what is known supports an estimate.
     pub left_ms: Option<f64>,
+    /// The lower bound of an interval that holds the time remaining in about four of five cases.
+    pub left_low_ms: Option<f64>,
+    /// The upper bound of that interval.
+    pub left_high_ms: Option<f64>,
     /// The client that submitted it.
     pub owner: String,
     /// From acceptance to now.

@@ -170,9 +170,12 @@ pub fn tasks(job: &JobView) -> String {
 
 /// How far a job is that has not ended, and what is left of it where that is known.
 fn progress(job: &JobView) -> String {
+    let bounds = job.left_low_ms.zip(job.left_high_ms);
+    let bounds = bounds.map(|(low, high)| format!(" ({} to {})", time(low), time(high)));
+    let bounds = bounds.unwrap_or_default();
     let left = job
         .left_ms
-        .map(|left| format!(", about {} left", time(left)));
+        .map(|left| format!(", about {} left{bounds}", time(left)));
     format!("{:.1} %{}", job.progress * 100.0, left.unwrap_or_default())
 }
 

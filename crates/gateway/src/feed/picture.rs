@@ -229,6 +229,8 @@ fn settled(view: &JobView) -> JobView {
         cost: Default::default(),
         progress: 0.0,
         left_ms: None,
+        left_low_ms: None,
+        left_high_ms: None,
         budget: view.budget.map(|budget| hedge_model::view::BudgetView {
             spent_micro: 0,
             ..budget

@@ -42,7 +42,7 @@ export function job(root, name) {
       ["Running", view.running], ["Ready", view.ready], ["Waiting", view.waiting], ["Failed", view.failed],
       ["Skipped", view.skipped || null], ["Critical", view.critical],
       ["Time", time(elapsed(view))],
-      ["Time left", open ? time(view.left_ms) : null],
+      ["Time left", open && view.left_ms != null ? `${time(view.left_ms)} (${time(view.left_low_ms)} to ${time(view.left_high_ms)})` : null],
       ["Attempts", `${view.attempts.total} (${view.attempts.redundant} copies)`],
       ["Attempts lost", view.attempts.lost || null],
       ["Results", view.result_bytes ? bytes(view.result_bytes) : null],

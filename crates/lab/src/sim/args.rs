@@ -25,6 +25,24 @@ Examples:
   hedge-lab sim scale --tasks 1000000 --workers 100000
   hedge-lab sim scale --tasks 10000 --tasks 100000 --workers 1000 --plot scale.svg")]
     Scale(Scale),
+    /// Measure how good the estimates of remaining times and deadlines are
+    #[command(after_help = "\
+Runs jobs of 50 to 500 tasks of mixed lengths on grids that other clients use too.
+
+Example:
+  hedge-lab sim estimates --runs 200")]
+    Estimates(Estimates),
+}
+
+/// `hedge-lab sim estimates`.
+#[derive(Args, Debug)]
+pub struct Estimates {
+    /// Jobs, each on a grid of its own
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub runs: u64,
+    /// What all random numbers follow from
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
 }
 
 /// `hedge-lab sim compare`.

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod compare;
+mod estimates;
 mod scale;
 
 use crate::failure::Failure;
@@ -17,6 +18,7 @@ pub fn run(output: Output, args: &Sim) -> Result<(), Failure> {
     match args {
         Sim::Compare(args) => compare::run(output, args),
         Sim::Scale(args) => scale::run(output, args),
+        Sim::Estimates(args) => estimates::run(output, args),
     }
 }
 

@@ -187,6 +187,11 @@ impl<W: World> Arena<W> {
 
     /// Submits a job.
     pub fn submit(&mut self, spec: Arc<JobSpec>) {
+        self.submit_as(me(), spec);
+    }
+
+    /// Submits a job of a client.
+    pub fn submit_as(&mut self, peer: PeerId, spec: Arc<JobSpec>) {
         self.submitted += 1;
         self.end = None;
         let mut key = [0; 16];
@@ -194,7 +199,7 @@ impl<W: World> Arena<W> {
         key[8..].copy_from_slice(&self.submitted.to_be_bytes());
         self.tell(supervisor::Event::Submit {
             requester: supervisor::Requester::Here {
-                peer: me(),
+                peer,
                 role: Role::Client,
             },
             request_id: self.submitted,

@@ -6,6 +6,7 @@ mod arena;
 mod baselines;
 mod compare;
 mod contender;
+mod estimates;
 mod model;
 mod plan;
 mod plot;
@@ -24,6 +25,7 @@ pub use compare::{
     Comparison, Options, RUNS_MAX, Ratios, Row, Table, compare, luck_of, time_scale,
 };
 pub use contender::Contender;
+pub use estimates::{Estimated, Estimates, MOMENTS, Promised, estimates};
 pub use model::{Luck, Machine, Model};
 pub use plan::{Level, MACHINES_MAX, Plan, machines, plan, prices};
 pub use plot::{Line, boxes, gantt, growth};

@@ -5,6 +5,7 @@ use crate::supervisor::durable::job::Job;
 use crate::supervisor::durable::ledger::cost_view;
 use crate::supervisor::durable::open::Growth;
 use crate::supervisor::leader::LeaderView;
+use crate::supervisor::leader::jobs::forecast::Remaining;
 use hedge_model::ending::Fault;
 use hedge_model::record::{ClosedBy, JobEnd};
 use hedge_model::view::{BudgetView, JobState, JobView, OpenView};
@@ -50,8 +51,8 @@ impl LeaderView<'_> {
             attempts.redundant += u64::from(!counted && attempt.redundant());
         }
         let waits = self.waits(id, job, counts.running);
-        let supported = self.supports_estimate(id, job, &waits);
-        let remaining_s = supported.then(|| self.remaining_s(id, job)).flatten();
+        let remaining = self.remaining(id);
+        let estimate_ms = |of: fn(&Remaining) -> f64| remaining.map(|it| (of(&it) * 1e3).round());
         let (state, why) = match &job.ended {
             None if counts.running == 0 => (JobState::Waiting, None),
             None => (JobState::Running, None),
@@ -81,9 +82,11 @@ impl LeaderView<'_> {
             result_bytes: job.result_bytes,
             cost: cost_view(job),
             budget: self.budget_view(id, job),
-            deadline: self.deadline_view(id, job, supported),
+            deadline: self.deadline_view(id, job, remaining),
             progress: self.progress(id, job),
-            left_ms: remaining_s.map(|left| (left * 1e3).round()),
+            left_ms: estimate_ms(|it| it.likely_s),
+            left_low_ms: estimate_ms(|it| it.low_s),
+            left_high_ms: estimate_ms(|it| it.high_s),
             owner: job.client.to_string(),
             age_ms: ms(self.now.since(job.accepted)),
             open: self.open_view(id, job),

@@ -109,6 +109,13 @@ impl LeaderView<'_> {
         reasons.into_iter().map(|(_, text)| text).collect()
     }
 
+    /// Returns whether a task that could start waits for something that does not come by itself.
+    pub(crate) fn is_held_up(&self, id: JobId, job: &Job) -> bool {
+        let next = |group| self.next_task(id, job, group);
+        let mut waiting = (0..job.spec.groups().len()).filter_map(next);
+        waiting.any(|number| self.wait_of(id, job, number).lasts())
+    }
+
     /// Returns the first task of a group that could start and has no attempt.
     fn next_task(&self, id: JobId, job: &Job, group: usize) -> Option<u32> {
         let offers = self.leader.jobs.group(id, group)?;

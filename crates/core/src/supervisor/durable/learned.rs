@@ -176,6 +176,13 @@ impl State {
     }
 }
 
+impl KindHistory {
+    /// Returns how many tasks of the kind were done, older ones fading.
+    pub(crate) fn seen(&self) -> f64 {
+        self.took.count
+    }
+}
+
 impl Learned {
     /// Learns from attempts that were stopped: how long they had run says something about straggling.
     pub(crate) fn note_stopped(&mut self, spec: &JobSpec, stopped: &[Stopped]) {

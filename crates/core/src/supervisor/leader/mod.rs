@@ -28,6 +28,7 @@ use blobs::submissions::Submissions;
 use hedge_model::record::Record;
 use hedge_model::{PeerId, Time};
 use jobs::active::ActiveJobs;
+use jobs::forecast::Forecast;
 use jobs::retention::Removals;
 use pending_proposals::PendingProposals;
 use placement::blocked::BlockedGroups;
@@ -72,6 +73,7 @@ pub(crate) struct Leader {
     pub asked_rate: RequestedRate,
     pub yielding: YieldingCopies,
     pub evaluations: Evaluations,
+    pub forecast: Forecast,
     pub removals: Removals,
     pub pending_proposals: PendingProposals,
 }
@@ -105,7 +107,14 @@ pub(crate) struct LeaderView<'a> {
 }
 
 impl Leadership<'_> {
-    /// Returns a read-only view.
+    /// Renews the forecast of when jobs end, unless it is new enough.
+    pub fn refresh_forecast(&mut self) {
+        if !self.leader.forecast.is_fresh(self.now) {
+            self.leader.forecast = Forecast::of(&self.view());
+        }
+    }
+
+    /// The same to be read.
     pub fn view(&self) -> LeaderView<'_> {
         LeaderView {
             now: self.now,

@@ -4,6 +4,7 @@ use crate::supervisor::durable::job::Job;
 use crate::supervisor::durable::learned::Learned;
 use crate::supervisor::leader::jobs::active::ActiveJob;
 use crate::supervisor::leader::jobs::critical;
+use crate::supervisor::leader::jobs::forecast::Remaining;
 use crate::supervisor::leader::redundancy::{Beliefs, Survival, above};
 use crate::supervisor::leader::{Leader, LeaderView};
 use hedge_model::view::DeadlineView;
@@ -49,19 +50,23 @@ impl LeaderView<'_> {
         costs.fold(0, u64::saturating_add)
     }
 
-    /// Returns the state of a job's deadline, if it has `finish_by`. `supported` says whether there is enough
-    /// evidence for an estimate; without it the view has no chance.
+    /// Returns how the deadline of a job with `finish_by` stands. `remaining` is the estimate of when the job ends, if
+    /// there is one. The chance is the smaller one of what its running tasks and what its turn on the grid allow.
     pub(crate) fn deadline_view(
         &self,
         id: JobId,
         job: &Job,
-        supported: bool,
+        remaining: Option<Remaining>,
     ) -> Option<DeadlineView> {
         let by = job.spec.qos().finish_by?;
         let ends = job.accepted + by;
         let remaining_s = ends.since(self.now).as_secs_f64();
         let missed = job.ended.as_ref().map_or(self.now, |(_, at)| *at) > ends;
-        let chance = (supported && !missed).then(|| self.chance(id, job, remaining_s));
+        let forecast = remaining.filter(|_| !missed);
+        let chance = forecast.map(|forecast| {
+            let alone = self.chance(id, job, remaining_s);
+            alone.min(forecast.chance(remaining_s))
+        });
         Some(DeadlineView {
             finish_by_ms: by.as_secs_f64() * 1e3,
             left_ms: remaining_s * 1e3,

@@ -4,16 +4,14 @@ use crate::monitor::Progress;
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::active::{ActiveTask, Attempt};
-use crate::supervisor::leader::jobs::critical;
 use hedge_model::view::ProgressView;
 use hedge_model::{JobId, TaskId};
+use std::collections::BTreeSet;
 
 /// Completed tasks of a kind from which on its times support an estimate.
 const DONE_MIN: f64 = 4.0;
 /// Fraction of its work that an attempt must report as done before its report supports an estimate.
 const SHARE_MIN: f64 = 0.05;
-/// Minimum time remaining of an attempt that is overdue, as a fraction of its expected time.
-const OVERDUE: f64 = 0.1;
 
 impl LeaderView<'_> {
     /// Returns the fraction of a job's tasks that is done. Running tasks count with the progress that they report.
@@ -26,22 +24,26 @@ impl LeaderView<'_> {
         (share * 1e3).round() / 1e3
     }
 
-    /// Returns whether there is enough evidence to estimate a job's end. This requires that no task waits for a
-    /// worker (`waits` is empty), that no other job shares the workers, and for each group: enough tasks of its kind
-    /// were done in similar times, or all its remaining tasks run and report progress. A client's estimate alone is
-    /// not evidence.
-    pub(crate) fn supports_estimate(&self, id: JobId, job: &Job, waits: &[String]) -> bool {
-        if !job.active() {
-            return false;
-        }
-        let shared = self
-            .leader
-            .jobs
-            .iter()
-            .any(|(other, active_job)| other != id && !active_job.is_ending());
-        if shared || !waits.is_empty() {
-            return false;
-        }
+    /// Returns the active jobs whose end can be estimated: nothing keeps their tasks from running but their turn, and
+    /// enough is known of their times and of those of jobs that may come first.
+    pub(crate) fn estimable(&self) -> BTreeSet<JobId> {
+        let jobs = self.leader.jobs.iter();
+        let jobs = jobs.filter(|(_, active)| !active.is_ending());
+        let jobs = jobs.filter_map(|(id, _)| Some((id, self.state.jobs.get(&id)?)));
+        let (known, unknown): (Vec<_>, Vec<_>) = jobs
+            .filter(|(_, job)| job.active())
+            .partition(|(id, job)| self.knows_times(*id, job));
+        let first_unknown = unknown.iter().filter_map(|(_, job)| priority(job)).max();
+        let estimable = known.into_iter().filter(|(id, job)| {
+            first_unknown.is_none_or(|unknown| priority(job) > Some(unknown))
+                && !self.is_held_up(*id, job)
+        });
+        estimable.map(|(id, _)| id).collect()
+    }
+
+    /// Returns whether of each kind of task that remains, enough were done in similar times, or each task runs and
+    /// reports its progress. An estimate that the client gave is not evidence.
+    fn knows_times(&self, id: JobId, job: &Job) -> bool {
         let groups = job.spec.groups();
         let mut told = vec![0_u32; groups.len()];
         for (task, known) in self.undecided_tasks(id, job) {
@@ -54,55 +56,6 @@ impl LeaderView<'_> {
         groups.iter().enumerate().all(|(at, group)| {
             told[at] >= job.remaining_of(at) || self.state.learned.has_seen(group, DONE_MIN)
         })
-    }
-
-    /// Returns the estimated time remaining of a running job, in seconds; none if the pool has no capacity. It is the
-    /// larger of the critical path from running and waiting tasks, and the remaining work divided by the pool's
-    /// throughput. Reported progress takes precedence over the times of earlier tasks of the same kind.
-    pub(crate) fn remaining_s(&self, id: JobId, job: &Job) -> Option<f64> {
-        if !job.active() {
-            return None;
-        }
-        let leader = self.leader;
-        let groups = job.spec.groups();
-        let expected = |group: usize| self.state.learned.expect(&groups[group]).work_s;
-        let b_levels = critical::b_levels(&job.spec, expected);
-        let pool = leader.pool.throughput();
-        if pool <= 0.0 {
-            return None;
-        }
-        let (mut path_s, mut work) = (0.0_f64, 0.0);
-        let mut begun = vec![0_u32; groups.len()];
-        for (task, known) in self.undecided_tasks(id, job) {
-            let group = job.spec.group_of(task.number);
-            let alive = known
-                .attempts()
-                .iter()
-                .filter(|attempt| attempt.state().alive());
-            let remaining = alive.map(|attempt| {
-                let speed = leader.pool[attempt.worker()].speed().max(1e-3);
-                let begun_at = begun_at(attempt);
-                let nominal = expected(group) * (1.0 - begun_at) / speed;
-                let elapsed = self.now.since(attempt.since()).as_secs_f64();
-                match share(attempt) {
-                    Some(share) if share > begun_at => elapsed * (1.0 - share) / (share - begun_at),
-                    _ => (nominal - elapsed).max(nominal * OVERDUE),
-                }
-            });
-            if let Some(remaining) = remaining.reduce(f64::min) {
-                path_s = path_s.max(remaining + b_levels[group]);
-                work += remaining;
-                begun[group] += 1;
-            }
-        }
-        for (group, begun) in begun.into_iter().enumerate() {
-            let waiting = job.remaining_of(group).saturating_sub(begun);
-            if waiting > 0 {
-                path_s = path_s.max(expected(group) + b_levels[group]);
-                work += f64::from(waiting) * expected(group);
-            }
-        }
-        Some(path_s.max(work / pool))
     }
 
     fn undecided_tasks<'a>(
@@ -137,8 +90,15 @@ impl LeaderView<'_> {
     }
 }
 
+/// Returns the highest priority of the tasks that remain.
+fn priority(job: &Job) -> Option<i32> {
+    let groups = job.spec.groups().iter().enumerate();
+    let groups = groups.filter(|(at, _)| job.remaining_of(*at) > 0);
+    groups.map(|(_, group)| group.priority).max()
+}
+
 /// Returns the fraction of its work that a live attempt reports as done.
-fn share(attempt: &Attempt) -> Option<f64> {
+pub(super) fn share(attempt: &Attempt) -> Option<f64> {
     let permille = attempt
         .progress()
         .permille
@@ -147,7 +107,7 @@ fn share(attempt: &Attempt) -> Option<f64> {
 }
 
 /// Returns the fraction of the task's work that was done in the checkpoint from which an attempt resumed.
-fn begun_at(attempt: &Attempt) -> f64 {
+pub(super) fn begun_at(attempt: &Attempt) -> f64 {
     let permille = attempt.from().and_then(|from| from.permille);
     (f64::from(permille.unwrap_or(0)) / 1e3).min(1.0)
 }

@@ -8,6 +8,7 @@ pub(crate) mod deadline;
 pub(crate) mod elements;
 pub(crate) mod estimate;
 pub(crate) mod failure;
+pub(crate) mod forecast;
 pub(crate) mod group;
 pub(crate) mod open;
 pub(crate) mod retention;

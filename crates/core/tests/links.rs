@@ -5,7 +5,7 @@ mod support;
 use hedge_core::supervisor::{Event, Measured};
 use hedge_model::msg::FromWorker;
 use hedge_model::spec::{CriticalRule, Draft, Group, Input, Qos};
-use hedge_model::{Data, FileEntry, JobSpec};
+use hedge_model::{AttemptId, Data, FileEntry, JobSpec};
 use std::sync::Arc;
 use std::time::Duration;
 use support::*;
@@ -166,13 +166,8 @@ fn an_idle_workers_link_is_measured_again_when_that_is_old_and_signs_of_life_kee
     ]);
 }
 
-#[test]
-fn a_task_with_large_inputs_goes_where_they_arrive_soonest() {
-    let mut rig = Rig::new();
-    for (number, rate) in [(1, 1_000 * KBIT), (2, 100_000 * KBIT), (3, 10_000 * KBIT)] {
-        rig.attach(number, 1);
-        measured(&mut rig, number, rate, rate);
-    }
+/// Submits a group that reads a file of 50 MiB, which supervisors have.
+fn submit_with_large_input(rig: &mut Rig, group: Group) {
     let large = FileEntry {
         data: Data::Blob {
             hash: hash(7),
@@ -187,7 +182,7 @@ fn a_task_with_large_inputs_goes_where_they_arrive_soonest() {
         files: vec![large],
         groups: vec![Group {
             inputs: vec![Input::File(0)],
-            ..group("a", &[])
+            ..group
         }],
         outline: false,
     };
@@ -198,8 +193,40 @@ fn a_task_with_large_inputs_goes_where_they_arrive_soonest() {
         result: Ok(Some(client(1))),
     });
     rig.commit();
+}
+
+#[test]
+fn a_task_with_large_inputs_goes_where_they_arrive_soonest() {
+    let mut rig = Rig::new();
+    for (number, rate) in [(1, 1_000 * KBIT), (2, 100_000 * KBIT), (3, 10_000 * KBIT)] {
+        rig.attach(number, 1);
+        measured(&mut rig, number, rate, rate);
+    }
+    submit_with_large_input(&mut rig, group("a", &[]));
     let given = assigned(&rig.said());
     assert_eq!(given.first().map(|(to, _)| *to), Some(2), "{given:?}");
+}
+
+#[test]
+fn a_worker_where_one_task_failed_still_gets_others_with_large_inputs() {
+    let mut rig = Rig::new();
+    for number in [1, 2] {
+        rig.attach(number, 1);
+        measured(&mut rig, number, 10_000 * KBIT, 10_000 * KBIT);
+    }
+    let retried = Group {
+        retries: 3,
+        ..group("a", &[])
+    };
+    submit_with_large_input(&mut rig, array(3, retried));
+    let given = assigned(&rig.said());
+    assert_eq!(given.len(), 2, "{given:?}");
+    let (worker, failed) = given[0];
+    rig.fails(worker, failed);
+    rig.commit();
+    let next = assigned(&rig.said());
+    let third = |(to, attempt): &(u8, AttemptId)| *to == worker && attempt.task.number == 2;
+    assert!(next.iter().any(third), "the worker is free: {next:?}");
 }
 
 /// What a transfer showed of a worker's link: the rate to it in bits a second, and whether a measurement follows within

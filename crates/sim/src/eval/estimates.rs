@@ -112,25 +112,7 @@ impl World for Shared {
 /// The job does not end.
 pub fn estimates(seed: u64) -> Result<Estimates, Error> {
     let mut dice = Dice::new(mix(seed));
-    let machines = dice.between(4, 16);
-    let speeds: Vec<f64> = (0..machines).map(|_| (0.3 * dice.normal()).exp()).collect();
-    let world = Shared {
-        seed,
-        speeds,
-        jobs: Vec::new(),
-    };
-    let mut arena = Arena::new(config(), State::default(), world, 0.0);
-    let start = arena.now;
-    for at in 0..machines as usize {
-        let mut info = arena.info(Resources::cpus(2000));
-        info.hardware.clock_mhz = (arena.world.speeds[at] * 3000.0) as u32;
-        arena.add(info, None, start, 0.0);
-    }
-    arena.run(start, |_| false)?;
-    let history = MEDIANS.iter().enumerate();
-    let history = history.map(|(kind, _)| (kind, HISTORY)).collect::<Vec<_>>();
-    submit(&mut arena, 0, &history, false, None)?;
-    wait(&mut arena, JobId(1))?;
+    let mut arena = grid(seed, &mut dice)?;
     for client in 1..=dice.between(1, 2) {
         let (groups, chained) = draw(&mut dice, 20, 200);
         submit(&mut arena, client, &groups, chained, None)?;
@@ -186,6 +168,30 @@ pub fn estimates(seed: u64) -> Result<Estimates, Error> {
         ended <= accepted + by,
         &seen,
     ))
+}
+
+/// Starts 4 to 16 machines of two CPUs each, on which some tasks of each kind ran before.
+fn grid(seed: u64, dice: &mut Dice) -> Result<Arena<Shared>, Error> {
+    let machines = dice.between(4, 16);
+    let speeds: Vec<f64> = (0..machines).map(|_| (0.3 * dice.normal()).exp()).collect();
+    let world = Shared {
+        seed,
+        speeds,
+        jobs: Vec::new(),
+    };
+    let mut arena = Arena::new(config(), State::default(), world, 0.0);
+    let start = arena.now;
+    for at in 0..machines as usize {
+        let mut info = arena.info(Resources::cpus(2000));
+        info.hardware.clock_mhz = (arena.world.speeds[at] * 3000.0) as u32;
+        arena.add(info, None, start, 0.0);
+    }
+    arena.run(start, |_| false)?;
+    let history = MEDIANS.iter().enumerate();
+    let history = history.map(|(kind, _)| (kind, HISTORY)).collect::<Vec<_>>();
+    submit(&mut arena, 0, &history, false, None)?;
+    wait(&mut arena, JobId(1))?;
+    Ok(arena)
 }
 
 /// Draws one to four groups of tasks, by kind and count, and whether each waits for the one before.

@@ -48,12 +48,7 @@ impl Leadership<'_> {
         if let Err((kind, why)) = self.view().may(requester, concern) {
             return refuse(peer, request_id, kind, why, self.out);
         }
-        if matches!(
-            request,
-            Request::Jobs(_) | Request::Job(_) | Request::Watch(_)
-        ) {
-            self.refresh_forecast();
-        }
+        self.refresh_forecast();
         if let Concern::Job(job) = concern {
             self.note_client(job, peer);
         }

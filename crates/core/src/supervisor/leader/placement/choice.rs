@@ -203,8 +203,13 @@ fn free_worker(
     };
     if let Some(data) = want.data.filter(|_| !want.copy) {
         let with_free_slots = leader.with_free_slots(want.shape).filter(higher);
-        let fit =
-            with_free_slots.filter(|ix| !avoid.contains(ix) && !taken(leader, want, known, *ix));
+        let fit = with_free_slots.filter(|ix| {
+            let fits = !avoid.contains(ix) && !taken(leader, want, known, *ix);
+            if !fits {
+                miss = NoPlacement::Task;
+            }
+            fits
+        });
         let timed = fit
             .take(ARRIVALS_MAX)
             .map(|ix| (data.until_done(leader, ix), ix));

@@ -254,7 +254,7 @@ impl Rig {
         let spans_ms = [0, 1, 20, 100, 350, 1_000, 3_000, 60_000, 86_400_000];
         let end = self.now + Duration::from_millis(spans_ms[input.below(9)]);
         for _ in 0..50 {
-            let Some((at, _)) = self.core.next_deadline().filter(|(at, _)| *at <= end) else {
+            let Some(at) = self.core.next_deadline().filter(|at| *at <= end) else {
                 break;
             };
             self.now = self.now.max(at);

@@ -189,7 +189,7 @@ fn a_worker_that_does_not_come_is_given_up_after_its_time() {
     let patience = Config::new(addr(worker(8))).watch.dead_after();
     let mut said = Vec::new();
     while !said.iter().any(|line: &String| line.contains(": assign ")) {
-        let (at, _) = next.core.next_deadline().expect("a deadline");
+        let at = next.core.next_deadline().expect("a deadline");
         assert!(at.since(began) <= patience, "it waits longer than it says");
         next.now = at;
         said.extend(next.handle(Event::Tick));

@@ -1,7 +1,8 @@
 //! The boundary between a worker and the runtimes of its tasks: the worker starts, suspends, resumes and ends attempts
 //! here, hears of their progress and learns what they used, whatever executes them.
 //!
-//! A new runtime is a module beside this one and an arm of [`Runner::start`]. One that needs processes starts them by
+//! A new runtime is a module beside this one, a variant of [`Attempt`], and the arms that the compiler then asks for.
+//! Suspension, priority and progress reach the processes of the [`Spawner`] alone. One that needs processes starts them by
 //! the [`Spawner`], so that the sandbox, limits, suspension and accounting hold for it too.
 
 use crate::{
@@ -106,15 +107,17 @@ impl Runner {
 impl Attempt {
     /// Ends the attempt with all that it started; [`Attempt::ended`] then tells.
     pub fn end(&self) {
-        if let Attempt::Process(running) = self {
-            running.cancel();
+        match self {
+            Attempt::Process(running) => running.cancel(),
+            Attempt::Noop => {}
         }
     }
 
     /// Sends the attempt's processes SIGTERM, and ends those that are left after `grace`; [`Attempt::ended`] then tells.
     pub fn stop(&self, grace: std::time::Duration) {
-        if let Attempt::Process(running) = self {
-            running.stop(grace);
+        match self {
+            Attempt::Process(running) => running.stop(grace),
+            Attempt::Noop => {}
         }
     }
 

@@ -394,7 +394,7 @@ impl Grid {
     fn schedule_tick(&mut self, sup: usize) {
         let it = &mut self.sups[sup];
         let due = it.core.as_ref().and_then(|core| core.next_deadline());
-        let Some((at, _)) = due else { return };
+        let Some(at) = due else { return };
         if it.tick_at.is_none_or(|set| at < set) {
             it.tick_at = Some(at);
             let life = it.life;
@@ -409,7 +409,7 @@ impl Grid {
         }
         it.tick_at = None;
         match it.core.as_ref().and_then(|core| core.next_deadline()) {
-            Some((at, _)) if at <= self.now => self.sup_handle(sup, Heard::Tick),
+            Some(at) if at <= self.now => self.sup_handle(sup, Heard::Tick),
             Some(_) => {
                 self.schedule_tick(sup);
                 Ok(())

@@ -153,11 +153,11 @@ impl Supervisor {
         }
     }
 
-    /// Returns when [`Event::Tick`] is due, and why.
-    pub fn next_deadline(&self) -> Option<(Time, &'static str)> {
+    /// Returns when [`Event::Tick`] is due.
+    pub fn next_deadline(&self) -> Option<Time> {
         match &self.role {
             Role::Follower(_) => None,
-            Role::Leader(leader) => leader.timers.next().map(|(at, timer)| (at, timer.why())),
+            Role::Leader(leader) => leader.timers.next().map(|(at, _)| at),
         }
     }
 

@@ -171,7 +171,7 @@ impl Rig {
     pub fn pass(&mut self, span: Duration) {
         let end = self.now + span;
         loop {
-            let tick = self.core.next_deadline().map(|(at, _)| at);
+            let tick = self.core.next_deadline();
             let check = self.monitor.next_check();
             let first = [tick, check].into_iter().flatten().min();
             let Some(at) = first.filter(|at| *at <= end) else {

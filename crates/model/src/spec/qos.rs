@@ -121,7 +121,7 @@ impl Redundancy {
     ];
 
     /// Returns the oldest record format in which a job may ask for it. Supervisors that know only older formats
-    /// cannot read such a job, so a new policy needs a new format.
+    /// cannot read such a job, so a new policy needs the newest format, or the next one if that is released.
     pub fn format(self) -> u32 {
         match self {
             Self::None | Self::Critical | Self::Fill | Self::Speculate | Self::Auto => 1,

@@ -340,7 +340,7 @@ impl Loop {
             }
             self.ask_held();
             let due = self.core.next_deadline();
-            if due.is_some_and(|(at, _)| at <= self.setup.clock.now()) {
+            if due.is_some_and(|at| at <= self.setup.clock.now()) {
                 self.feed(Event::Tick);
             }
             self.propose();
@@ -358,7 +358,7 @@ impl Loop {
 
     fn wake_at(&self) -> Instant {
         let core = self.core.next_deadline();
-        let core = core.map(|(at, _)| Instant::from(self.setup.clock.instant(at)));
+        let core = core.map(|at| Instant::from(self.setup.clock.instant(at)));
         let hints = (!self.told.is_empty()).then_some(self.hints_at);
         let uptime = self.setup.clock.uptime();
         let entry = self.batcher.due(uptime);

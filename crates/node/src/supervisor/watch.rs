@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 /// The most heartbeats taken from the transport at once.
 const HEARTBEATS_AT_ONCE: usize = 64;
 /// The most findings that wait for the core's queue. Beyond it, progress and changes of owners are dropped; the
-/// latter also arrive as messages. The other findings are bounded by the number of workers.
+/// latter also arrive as messages. The other findings are kept, whatever their number.
 const WAITING_MAX: usize = 10_000;
 /// The delay before the core's queue is tried again.
 const RETRY: Duration = Duration::from_millis(1);

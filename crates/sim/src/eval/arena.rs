@@ -218,7 +218,7 @@ impl<W: World> Arena<W> {
                 return Ok(true);
             }
             let due = self.due.peek().map(|Reverse((at, _, _))| *at);
-            let tick = self.core.next_deadline().map(|(at, _)| at.max(self.now));
+            let tick = self.core.next_deadline().map(|at| at.max(self.now));
             match (due, tick) {
                 (Some(at), tick) if at <= until && tick.is_none_or(|tick| at <= tick) => {
                     if let Some(Reverse((at, _, due))) = self.due.pop() {

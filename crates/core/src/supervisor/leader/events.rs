@@ -86,7 +86,7 @@ impl Leadership<'_> {
         self.leader.timers.set(now + grace, Timer::RecoveryOver);
         self.leader.timers.set(now, Timer::Retention);
         self.out.push(Action::WatchSettings(self.config.watch));
-        self.count_peer_supervisors();
+        self.update_group_members();
         self.keep_results();
         self.await_workers(before.led_by);
         let state = self.state;
@@ -280,7 +280,7 @@ impl Leadership<'_> {
         let now = self.now;
         while let Some(timer) = self.leader.timers.take_due(now) {
             match timer {
-                Timer::ContentLost(ix) => self.forget_gone_holder(ix),
+                Timer::ContentLost(ix) => self.rerun_after_gone_holder(ix),
                 Timer::Readmit(ix) => self.readmit(ix),
                 Timer::NotifyWatchers(job) => self.notify_watchers(job),
                 Timer::Ends(job) => self.notify_of_ends(job),
@@ -298,7 +298,7 @@ impl Leadership<'_> {
                 }
                 Timer::RecoveryOver => {
                     self.lift_recovery_barrier();
-                    self.forget_absent_holders();
+                    self.rerun_after_absent_holders();
                 }
                 // Deferred tasks are offered again after each event.
                 Timer::Deferred => {}

@@ -28,7 +28,7 @@ impl Timers {
     }
 
     /// Sets a timer unless it is set to this time or an earlier one.
-    pub fn set_by(&mut self, at: Time, timer: Timer) {
+    pub fn set_no_later(&mut self, at: Time, timer: Timer) {
         if self.at(timer).is_none_or(|set| set > at) {
             self.set(at, timer);
         }
@@ -99,42 +99,12 @@ pub(crate) enum Timer {
     Retention,
     /// Evaluate the redundancy policies.
     Evaluate,
-    /// Check deferred tasks again.
+    /// Check deferred tasks again. Nothing else is to be done: each event places what can be placed.
     Deferred,
     /// Ask a worker for benchmark tasks, if they are due.
     Benchmark(WorkerIx),
     /// Probe a worker's link again, or evaluate a probe without the worker's result.
     Link(WorkerIx),
-}
-
-impl Timer {
-    /// Names what the timer waits for, in logs and views.
-    pub fn why(self) -> &'static str {
-        match self {
-            Timer::ContentLost(_) => "content of a lost worker",
-            Timer::Readmit(_) => "a worker that is excluded",
-            Timer::Readings => "what an attempt has printed",
-            Timer::NotifyWatchers(_) => "news for a watching client",
-            Timer::Ends(_) => "ends of tasks for a client",
-            Timer::Retry(_) => "a task to be tried again",
-            Timer::Recompute(_) => "the critical tasks of a job that grew",
-            Timer::Client(_) => "the client of an open job",
-            Timer::Checkpoint(_) => "the last checkpoint of an attempt",
-            Timer::Rebalance => "queued attempts",
-            Timer::Fetch(_) => "a transfer to repeat",
-            Timer::Prove(_) => "a proof of possession to repeat",
-            Timer::Unbar(..) => "a worker that could not run a group's tasks",
-            Timer::RecoveryOver => "holders of content that have not come yet",
-            Timer::Expected(_) => "a worker that the last leader gave something",
-            Timer::Returns(_) => "a worker whose connection was lost",
-            Timer::Replicate(_) => "content that other supervisors are to hold",
-            Timer::Retention => "ended jobs that are kept long enough",
-            Timer::Deferred => "faster workers that tasks wait for",
-            Timer::Evaluate => "copies that may pay",
-            Timer::Benchmark(_) => "benchmark tasks",
-            Timer::Link(_) => "a link to be measured",
-        }
-    }
 }
 
 #[cfg(test)]
@@ -146,9 +116,9 @@ mod tests {
         let mut timers = Timers::default();
         timers.set(Time(5), Timer::Evaluate);
         timers.set_once(Time(3), Timer::Evaluate);
-        timers.set_by(Time(7), Timer::Evaluate);
+        timers.set_no_later(Time(7), Timer::Evaluate);
         assert_eq!(timers.next(), Some((Time(5), Timer::Evaluate)));
-        timers.set_by(Time(4), Timer::Evaluate);
+        timers.set_no_later(Time(4), Timer::Evaluate);
         timers.set(Time(4), Timer::Deferred);
         assert_eq!(timers.at(Timer::Evaluate), Some(Time(4)));
         assert_eq!(timers.take_due(Time(3)), None);

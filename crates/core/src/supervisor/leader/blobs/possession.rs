@@ -6,7 +6,7 @@
 
 use crate::supervisor::Action;
 use crate::supervisor::leader::blobs::submissions::Submission;
-use crate::supervisor::leader::blobs::transfers::{PULL_FAILURES_MAX, again_after};
+use crate::supervisor::leader::blobs::transfers::{FETCH_FAILURES_MAX, again_after};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use hedge_model::{Hash, JobId, PeerId};
@@ -149,7 +149,7 @@ impl Leadership<'_> {
             let open = |submit: &Submission| {
                 submit.new.from.peer == holder && submit.unproven().contains_key(hash)
             };
-            if failures < PULL_FAILURES_MAX && self.leader.submissions.iter().any(open) {
+            if failures < FETCH_FAILURES_MAX && self.leader.submissions.iter().any(open) {
                 let waits = ProofRequest::Waits { failures };
                 self.leader.possession.requests.insert(holder, waits);
                 let at = self.now + again_after(failures);

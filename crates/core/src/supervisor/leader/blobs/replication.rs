@@ -117,7 +117,7 @@ impl GroupMembers {
 impl Leadership<'_> {
     /// Handles a change of the group's supervisors.
     pub(crate) fn on_group(&mut self) {
-        for peer in self.count_peer_supervisors() {
+        for peer in self.update_group_members() {
             if self.peers.linked.contains_key(&peer) {
                 self.introduce_to(peer);
             }
@@ -126,7 +126,7 @@ impl Leadership<'_> {
     }
 
     /// Updates the peer supervisors from the group. Returns those that are new.
-    pub(crate) fn count_peer_supervisors(&mut self) -> Vec<PeerId> {
+    pub(crate) fn update_group_members(&mut self) -> Vec<PeerId> {
         let me = self.config.me.peer;
         let group = self.peers.group.iter().map(|one| &one.addr);
         let others: Vec<PeerAddr> = group.filter(|addr| addr.peer != me).cloned().collect();
@@ -242,9 +242,9 @@ impl Leadership<'_> {
                 }
                 let before = [Replica::Held, Replica::Offered];
                 leader.blobs.forget_replicas(at, &before);
-                self.compare_peer_supervisor(at, hashes);
+                self.reconcile_holdings(at, hashes);
             }
-            ToLeader::HoldsMore(hashes) => self.compare_peer_supervisor(at, hashes),
+            ToLeader::HoldsMore(hashes) => self.reconcile_holdings(at, hashes),
             ToLeader::Disk(fault) => member.disk_fault = fault,
             ToLeader::Held(hash) => {
                 let blobs = &mut leader.blobs;
@@ -269,14 +269,16 @@ impl Leadership<'_> {
         }
     }
 
-    /// Offers a blob again to all peer supervisors, including those that refused it.
+    /// Offers a blob again to as many peer supervisors as it still needs, including those that refused it.
     pub(crate) fn replicate_again(&mut self, hash: Hash) {
         let blobs = &mut self.leader.blobs;
         blobs.transition(hash, BlobEvent::OfferedAgain);
         self.replicate(hash);
     }
 
-    fn compare_peer_supervisor(&mut self, at: usize, hashes: Vec<Hash>) {
+    /// Compares the blobs that a peer supervisor holds with those that it should hold: notes them as replicas, has it
+    /// drop the others, and fetches what this supervisor lacks.
+    fn reconcile_holdings(&mut self, at: usize, hashes: Vec<Hash>) {
         let leader = &mut *self.leader;
         let peer = leader.group.members[at].addr.peer;
         let kept = |hash: &Hash| leader.blobs.get(*hash).is_some_and(Blob::needs_replicas);

@@ -11,11 +11,13 @@ use hedge_model::{FileEntry, Hash, PeerId, Source, TaskId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Failed transfers after which the named holders count as not having the blob: about 3 s.
-pub(super) const PULL_FAILURES_MAX: u8 = 5;
+/// Failed transfers after which holders that did not deliver count as not having the blob, and failed proofs of
+/// possession after which a client counts as not having it: about 3 s.
+pub(super) const FETCH_FAILURES_MAX: u8 = 5;
 /// Backoff after a failed transfer; doubles each time.
-const PULL_AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// Maximum number of peers named as holders of a group's inputs: a longer list costs more than the choice is worth.
+const FETCH_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Maximum number of workers named as holders of inputs, of blobs that are examined for that, and of submitting
+/// clients that are named: a longer list costs more than the choice is worth.
 const SOURCES_MAX: usize = 32;
 
 impl Leadership<'_> {
@@ -44,7 +46,7 @@ impl Leadership<'_> {
     }
 
     /// Reruns tasks whose outputs are lost with a worker that has been gone for `content_grace`.
-    pub(crate) fn forget_gone_holder(&mut self, ix: WorkerIx) {
+    pub(crate) fn rerun_after_gone_holder(&mut self, ix: WorkerIx) {
         if self.leader.pool[ix].state().reachable() {
             return;
         }
@@ -54,7 +56,7 @@ impl Leadership<'_> {
 
     /// Reruns tasks whose outputs are lost because no holder connected within `content_grace` after this leader
     /// began.
-    pub(crate) fn forget_absent_holders(&mut self) {
+    pub(crate) fn rerun_after_absent_holders(&mut self) {
         let all: Vec<Hash> = self.leader.blobs.iter().map(|(hash, _)| hash).collect();
         self.rerun_where_lost(all);
         self.retry_blocked_groups();
@@ -73,7 +75,7 @@ impl Leadership<'_> {
     /// Reruns the producers of lost blobs in `hashes` that a job needs.
     pub(crate) fn rerun_where_lost(&mut self, hashes: impl IntoIterator<Item = Hash>) {
         for hash in hashes {
-            if self.view().needed_now(hash) {
+            if self.view().produced_and_needed(hash) {
                 self.rerun_if_lost(hash);
             }
         }
@@ -194,7 +196,7 @@ impl Leadership<'_> {
         let Some(blob) = blobs.get(hash).filter(|blob| blob.is_fetching()) else {
             return;
         };
-        let failures = (blob.failures() + 1).min(PULL_FAILURES_MAX);
+        let failures = (blob.failures() + 1).min(FETCH_FAILURES_MAX);
         let again = self.now + again_after(failures);
         let failed = |fault| BlobEvent::Own(CopyEvent::Failed { fault });
         if !blob.in_use() {
@@ -202,7 +204,7 @@ impl Leadership<'_> {
             blobs.transition(hash, BlobEvent::Own(CopyEvent::GivenUp));
             return;
         }
-        if failures < PULL_FAILURES_MAX {
+        if failures < FETCH_FAILURES_MAX {
             blobs.transition(hash, failed(None));
             return self.leader.timers.set(again, Timer::Fetch(hash));
         }
@@ -291,7 +293,8 @@ impl LeaderView<'_> {
         })
     }
 
-    /// Returns whether no peer that is connected or may return holds a blob.
+    /// Returns whether no peer that is connected or may return holds a blob. During the grace period after this leader
+    /// began, that is not known of any blob.
     fn beyond_recovery(&self, hash: Hash) -> bool {
         let leader = self.leader;
         let grace = self.config.content_grace;
@@ -360,8 +363,8 @@ impl LeaderView<'_> {
         sources
     }
 
-    /// Returns whether a job cannot continue without a blob.
-    fn needed_now(&self, hash: Hash) -> bool {
+    /// Returns whether a blob is an output that is needed: a result, or an input of a task that does not run yet.
+    fn produced_and_needed(&self, hash: Hash) -> bool {
         let Some(blob) = self.leader.blobs.get(hash) else {
             return false;
         };
@@ -408,7 +411,7 @@ impl LeaderView<'_> {
 
 /// Returns the backoff after this many failures.
 pub(super) fn again_after(failures: u8) -> Duration {
-    PULL_AGAIN_AFTER * 2u32.pow(u32::from(failures.max(1)) - 1)
+    FETCH_AGAIN_AFTER * 2u32.pow(u32::from(failures.max(1)) - 1)
 }
 
 /// Tasks whose outputs are results of the job, with their numbers, see [`Job::keeps`].

@@ -26,9 +26,9 @@ const QUEUES_TRIED_MAX: usize = 4;
 /// Why an attempt cannot be placed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoPlacement {
-    /// No worker has free slots for any task of its shape.
+    /// No worker has free slots for tasks of its shape.
     Room,
-    /// The workers with free slots may not run this task.
+    /// Some workers have free slots for tasks of its shape, but may not run this one.
     Task,
     /// It would end sooner on a faster worker that will soon be free.
     Later,
@@ -49,7 +49,8 @@ impl Leader {
         self.ready.first(free_max, skip)
     }
 
-    /// Workers with enough free resources for a shape, best first.
+    /// Returns the workers with enough free resources for a shape, best first. For a shape without CPUs, those with the
+    /// shortest queues come first.
     fn with_free_slots<'a>(&'a self, shape: &'a Shape) -> impl Iterator<Item = WorkerIx> + 'a {
         let need = shape.resources.cpus_milli;
         let idle = (need == 0).then(|| self.pool.queues().iter().map(|(_, ix)| *ix));

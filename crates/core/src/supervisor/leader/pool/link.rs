@@ -260,7 +260,7 @@ impl Leadership<'_> {
             self.probe_link_at(ix, now + STALE_AFTER);
         } else if rate < known / SUSPECTED_AT {
             let soon = now + BUSY_AGAIN_AFTER;
-            self.leader.timers.set_by(soon, Timer::Link(ix));
+            self.leader.timers.set_no_later(soon, Timer::Link(ix));
         }
     }
 

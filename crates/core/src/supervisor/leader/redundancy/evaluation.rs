@@ -469,6 +469,6 @@ impl Leader {
 
     /// Schedules an evaluation at `at` or earlier.
     fn evaluate_at(&mut self, at: Time) {
-        self.timers.set_by(at, Timer::Evaluate);
+        self.timers.set_no_later(at, Timer::Evaluate);
     }
 }

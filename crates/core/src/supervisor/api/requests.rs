@@ -18,6 +18,7 @@ use std::ops::Bound;
 const SUBMISSIONS_MAX: usize = 256;
 
 const NO_SECRET: &str = "no secret was drawn for the ticket";
+const NOT_DECODED: &str = "a submission must be decoded first";
 
 impl Leadership<'_> {
     pub(crate) fn on_submit(&mut self, requester: Requester, new: NewSubmission, held: &[Hash]) {
@@ -96,10 +97,9 @@ impl Leadership<'_> {
                 let reply = self.view().granted(granted);
                 return self.answer_granted(peer, request_id, reply);
             }
-            Request::Submit { .. } | Request::Extend { .. } => Err((
-                RefusalKind::Bad,
-                "a submission must be decoded first".into(),
-            )),
+            Request::Submit { .. } | Request::Extend { .. } => {
+                Err((RefusalKind::Bad, NOT_DECODED.into()))
+            }
             shown => self.view().show(requester, shown),
         };
         match reply {

@@ -236,3 +236,27 @@ fn a_budget_ends_redundancy_and_never_first_attempts() {
         );
     }
 }
+
+#[test]
+fn what_a_running_task_has_cost_is_not_expected_once_more() {
+    let vital = |id: &str| Group {
+        critical: true,
+        ..timed(id, 100, &[])
+    };
+    let mut rig = Rig::new();
+    rig.attach(1, 1);
+    // Two first attempts cost 2,000 micro-units, so that one copy of 80 s more would not be too much.
+    let qos = Qos {
+        redundancy: Redundancy::Critical,
+        budget: Some(2_300),
+        ..Qos::default()
+    };
+    rig.submit(1, 1, &job(qos, 0, vec![vital("a"), vital("b")]));
+    rig.commit();
+    rig.skip("the first task starts");
+    rig.pass_with_heartbeats(Duration::from_secs(80), &[1]);
+    (2..=4).for_each(|number| rig.attach(number, 1));
+    let given = assigned(&rig.said());
+    let second = given.iter().filter(|(_, attempt)| attempt.task.number == 1);
+    assert_eq!(second.count(), 2, "b has a redundant attempt: {given:?}");
+}

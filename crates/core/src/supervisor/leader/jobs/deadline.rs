@@ -29,25 +29,31 @@ impl LeaderView<'_> {
             return false;
         };
         let spent = self.spent(id, job);
-        spent >= budget || spent.saturating_add(self.still_to_come(job)) >= budget
+        spent >= budget || spent.saturating_add(self.still_to_come(id, job)) >= budget
     }
 
-    /// Returns the expected cost of the tasks that are not done, with one attempt each at the normal rate, in
-    /// micro-units.
-    fn still_to_come(&self, job: &Job) -> u64 {
-        let groups = job.spec.groups().iter().enumerate();
-        let costs = groups
-            .filter(|(at, _)| job.remaining_of(*at) > 0)
-            .map(|(at, group)| {
-                let expected = self.state.learned.expect(group);
-                let charge = hedge_model::ledger::Charge {
-                    occupied: std::time::Duration::from_secs_f64(expected.work_s.min(1e9)),
-                    ..Default::default()
-                };
-                let each = job.tariff.price(&charge, &group.resources);
-                each.saturating_mul(u64::from(job.remaining_of(at)))
-            });
-        costs.fold(0, u64::saturating_add)
+    /// Returns the expected cost of what remains of the tasks that may still be done, with one attempt each at the normal
+    /// rate, in micro-units. What the first attempt of a task has cost so far is not part of it.
+    fn still_to_come(&self, id: JobId, job: &Job) -> u64 {
+        let each = |at: usize| {
+            let group = &job.spec.groups()[at];
+            let expected = self.state.learned.expect(group);
+            let charge = hedge_model::ledger::Charge {
+                occupied: std::time::Duration::from_secs_f64(expected.work_s.min(1e9)),
+                ..Default::default()
+            };
+            job.tariff.price(&charge, &group.resources)
+        };
+        let groups = (0..job.spec.groups().len()).filter(|at| job.remaining_of(*at) > 0);
+        let all = groups.map(|at| each(at).saturating_mul(u64::from(job.remaining_of(at))));
+        let begun = self.tasks_of(id).filter_map(|(task, known)| {
+            let mut running = known.attempts().iter();
+            let first = running.find(|of| of.state().alive() && of.state().in_hand())?;
+            let spent = job.price(first.id(), &first.charge_until(self.now));
+            Some(spent.min(each(job.spec.group_of(task.number))))
+        });
+        let begun = begun.fold(0, u64::saturating_add);
+        all.fold(0, u64::saturating_add).saturating_sub(begun)
     }
 
     /// Returns how the deadline of a job with `finish_by` stands. `remaining` is the estimate of when the job ends, if

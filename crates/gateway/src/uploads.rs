@@ -66,7 +66,7 @@ impl Uploads {
     /// Nothing can be written there.
     pub fn open() -> io::Result<Self> {
         Ok(Self {
-            folder: Temporary::new("hedge-gateway-")?,
+            folder: Temporary::private("hedge-gateway-")?,
             known: Mutex::default(),
         })
     }

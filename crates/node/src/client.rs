@@ -413,7 +413,7 @@ impl Remote {
     /// Returns the client's blob store. It is created, with its own port, when first needed.
     async fn content(&self) -> Result<&Arc<Content>, ClientError> {
         let open = || async {
-            let dir = Temporary::new("hedge-client-");
+            let dir = Temporary::private("hedge-client-");
             let dir =
                 dir.map_err(|error| ClientError::Local(format!("no folder for content: {error}")))?;
             let store = DataStore::open(dir.path()).await.map_err(local)?;

@@ -1,8 +1,9 @@
 //! Temporary directories that are removed with their process. Leftovers of a killed process are removed by the next
 //! one with the same prefix.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 const LOCK: &str = "lock";
@@ -21,8 +22,22 @@ impl Temporary {
     /// # Errors
     /// Nothing can be written there.
     pub fn new(prefix: &str) -> io::Result<Self> {
+        Self::with_mode(prefix, 0o755)
+    }
+
+    /// Creates a directory that only this process's user may enter, as blobs in it are nobody else's to read.
+    ///
+    /// # Errors
+    /// Nothing can be written there.
+    pub fn private(prefix: &str) -> io::Result<Self> {
+        Self::with_mode(prefix, 0o700)
+    }
+
+    fn with_mode(prefix: &str, mode: u32) -> io::Result<Self> {
         sweep(prefix);
-        let dir = tempfile::Builder::new().prefix(prefix).tempdir()?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(prefix).permissions(Permissions::from_mode(mode));
+        let dir = builder.tempdir()?;
         let mut lock = File::create_new(dir.path().join(LOCK))?;
         lock.lock()?;
         // Other processes treat an unlocked lock file as a leftover only once it has content.
@@ -58,6 +73,13 @@ fn sweep(prefix: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_private_folder_is_closed_to_others() {
+        let folder = Temporary::private("hedge-temporary-private-").unwrap();
+        let mode = folder.path().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
 
     #[test]
     fn folders_of_the_dead_are_removed_and_those_of_the_living_stay() {

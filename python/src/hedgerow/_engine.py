@@ -9,9 +9,10 @@ import weakref
 from typing import Any, Callable, Optional
 
 from ._call import Call
+from ._errors import GridError
 from ._grid import Grid
 from ._options import CallOptions
-from ._pickling import Functions
+from ._pickling import Blob, Functions, Payload, write_call
 from ._receiving import Receiver
 from ._sending import Sender
 from ._state import Settings, State, Submitted
@@ -64,7 +65,8 @@ class Engine:
             self.state.tasks[group["id"]] = Task(group["id"], None, readies, waits_for)
         self.state.undecided = len(calls)
         self._start(job)
-        return list(calls.values())
+        # Tasks are in the order in which they were sent, which is another one where calls share processes.
+        return [call for _, call in sorted(calls.items(), key=lambda entry: (entry[0][1], entry[0][0]))]
 
     def submit(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
@@ -76,18 +78,40 @@ class Engine:
         if self.job is None and not state.closing:
             self.open()
         with state.changed:
-            if state.broken is not None:
-                raise state.broken
-            if state.closing:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._check_open()
+        # Here and not by the sender, because the caller may change the arguments afterwards.
+        functions, payload, error = self._write(function, args, kwargs)
+        with state.changed:
+            self._check_open()
             call = Call(self, state.numbers)
             state.numbers += 1
             state.undecided += 1
             idle = not state.queue
-            state.queue.append(Submitted(call, function, args, kwargs, options))
+            state.queue.append(Submitted(call, functions, payload, options, error))
             if idle:
                 state.changed.notify_all()
         return call
+
+    def _check_open(self) -> None:
+        if self.state.broken is not None:
+            raise self.state.broken
+        if self.state.closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _write(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Optional[Blob], Optional[Payload], Optional[BaseException]]:
+        """Writes a call's function and arguments, or gives why that is impossible, which is for its future."""
+        try:
+            functions = self._functions.of(function)
+            payload = write_call(function if functions is None else None, args, kwargs, self._number_of)
+            return functions or self._functions.none(), payload, None
+        except Exception as error:  # noqa: BLE001 - whatever pickling raises is the caller's to see
+            return None, None, error
+
+    def _number_of(self, future: Any) -> Optional[int]:
+        known = isinstance(future, Call) and future.state is self.state
+        return future.number if known else None
 
     def flush(self) -> None:
         """Waits until all calls that were submitted are durable, a second at most. Raises what broke the executor."""
@@ -110,7 +134,12 @@ class Engine:
             task = self.state.tasks.get(call.task or "")
             over = task is not None and all(ready.call.done() for ready in task.calls)
         if over and task is not None and self.job is not None:
-            self.grid.cancel_tasks(self.job, [task.label])
+            try:
+                self.grid.cancel_tasks(self.job, [task.label])
+            except GridError as error:
+                # The request that adds the task is under way: the sender cancels it behind that.
+                if error.kind != "unknown":
+                    raise
         return True
 
     def begin_shutdown(self, *, cancel_futures: bool = False) -> None:
@@ -167,7 +196,7 @@ class Engine:
 
     def _start(self, job: int) -> None:
         self.job = job
-        self._sender = Sender(self.state, self.grid, self.settings, self._functions, job)
+        self._sender = Sender(self.state, self.grid, self.settings, job)
         self._receiver = Receiver(self.state, self.grid, self.settings, job)
         self._sender.thread.start()
         self._receiver.thread.start()

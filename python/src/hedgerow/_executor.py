@@ -7,6 +7,7 @@ import sys
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Executor as BaseExecutor
+from dataclasses import replace
 from typing import Any, Callable, Optional, Union
 
 from ._call import Call
@@ -66,6 +67,8 @@ class Executor(BaseExecutor):
     ) -> None:
         """Nothing is started before the first call.
 
+        ``max_workers`` says for how many calls at once short ones are put together, and what dask and joblib see; it is no
+        limit to how many run, which is what workers have room for.
         ``ticket`` is a file with a ticket of the grid, or its text; without it HEDGE_TICKET counts, else this machine's
         supervisor. ``local=True`` uses a grid of this process alone. ``python`` is the interpreter on workers, which is of
         the same version as this one: ``python3.X`` by default, on a local grid this interpreter. ``result_format="json"``
@@ -73,6 +76,10 @@ class Executor(BaseExecutor):
         stays open once this process is gone. ``preload`` names modules that workers have installed, like ``numpy``: an
         interpreter imports them once, and the processes of calls are forked from it.
         """
+        if max_workers is not None and (isinstance(max_workers, bool) or not isinstance(max_workers, int)):
+            raise TypeError(f"max_workers is a number, and not {max_workers!r}")
+        if isinstance(preload, str):
+            raise TypeError(f"preload is a list of names of modules: preload=[{preload!r}]")
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -197,6 +204,23 @@ class WithOptions(BaseExecutor):
     @property
     def _max_workers(self) -> int:
         return self._executor._max_workers
+
+    @property
+    def job(self) -> int:
+        """As :attr:`Executor.job`."""
+        return self._executor.job
+
+    def options(self, **options: Any) -> WithOptions:
+        """The same executor with these options and further ones."""
+        return WithOptions(self._executor, replace(self._options, **options))
+
+    def put(self, value: object) -> Shared:
+        """As :meth:`Executor.put`."""
+        return self._executor.put(value)
+
+    def flush(self) -> None:
+        """As :meth:`Executor.flush`."""
+        self._executor.flush()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call:
         """As :meth:`Executor.submit`, with these options."""

@@ -34,6 +34,35 @@ class CallOptions:
     #: Whether the call has a process of its own, however short it is.
     alone: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises TypeError and ValueError, before anything is sent."""
+        for name in ("cpus", "gpus", "retries"):
+            value = getattr(self, name)
+            if value is None and name != "retries":
+                continue
+            kinds = (int, float) if name == "cpus" else (int,)
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise TypeError(f"{name} is a number, and not {value!r}")
+            if value < 0:
+                raise ValueError(f"{name} is not negative, and not {value!r}")
+        texts: dict[str, tuple[type, ...]] = {"memory": (str, int), "time_limit": (str, int, float)}
+        for name, allowed in texts.items():
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, allowed)):
+                raise TypeError(f"{name} is a text with a unit or a number, and not {value!r}")
+            if isinstance(value, (int, float)) and value <= 0:
+                raise ValueError(f"{name} is more than 0, and not {value!r}")
+        for name in ("critical", "alone"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} is True or False, and not {getattr(self, name)!r}")
+        for name in ("labels", "env"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            maps = isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair)
+            if not maps:
+                raise TypeError(f"{name} maps texts to texts, and is not {value!r}")
+
     def __hash__(self) -> int:
         return hash(self.key())
 

@@ -122,7 +122,8 @@ def _write(value: Any, number_of: NumberOf) -> Payload:
             return True
         if raw.nbytes < OUT_OF_BAND_BYTES:
             return True
-        buffers.append(blob(raw))
+        # The caller may go on to change the buffer.
+        buffers.append(blob(bytes(raw)))
         return False
 
     def refer(value: Any) -> Any:

@@ -13,7 +13,7 @@ from . import _bundle
 from ._call import Call
 from ._errors import DependencyFailed, GridError
 from ._grid import Grid
-from ._pickling import Blob, Functions, Payload, blob, write_call
+from ._pickling import Blob, Payload, blob
 from ._sizing import HOLD_S, plan
 from ._state import Settings, State, Submitted
 from ._tasks import Kind, Ready, Task, label, write_task
@@ -34,11 +34,10 @@ class _Upstream(Exception):
 class Sender:
     """Sends calls as tasks. All methods but :meth:`slots` are for its own thread."""
 
-    def __init__(self, state: State, grid: Grid, settings: Settings, functions: Functions, job: int) -> None:
+    def __init__(self, state: State, grid: Grid, settings: Settings, job: int) -> None:
         self._state = state
         self._grid = grid
         self._settings = settings
-        self._functions = functions
         self._job = job
         #: Tells the tasks of this client from those of others.
         self._nonce = secrets.token_hex(4)
@@ -87,6 +86,7 @@ class Sender:
             state.changed.notify_all()
 
     def _work(self, taken: list[Submitted], requeued: list[Ready]) -> None:
+        calls = [submitted.call for submitted in taken] + [ready.call for ready in requeued]
         try:
             for ready in requeued:
                 self._add(ready)
@@ -97,7 +97,10 @@ class Sender:
             self._send(self._outbox)
         except Exception as error:  # noqa: BLE001 - no fault of this package may leave futures undecided
             self._state.fail_all(error)
+            left = [call for call in calls if not call.done()]
+            self._state.decided(sum(call.fail(error) for call in left))
         finally:
+            calls.clear()
             self._outbox = []
             with self._state.changed:
                 self._state.in_hand = 0
@@ -116,22 +119,18 @@ class Sender:
     # Calls
 
     def _prepare(self, submitted: Submitted) -> None:
-        """Writes a call's function and arguments."""
-        call, function, args, kwargs, options = submitted
+        """Takes up a call, unless it cannot be run."""
+        call, functions, payload, options, error = submitted
         if call.cancelled():
             return self._drop(call)
+        if functions is None or payload is None:
+            return self._refuse(call, error or RuntimeError("the call was not written"))
         try:
-            functions = self._functions.of(function)
-            own = function if functions is None else None
-            payload = write_call(own, args, kwargs, self._number_of)
             self._check_dependencies(payload)
         except _Upstream as failed:
-            error: BaseException = DependencyFailed("a call whose result this one takes failed; it was not run")
-            error.__cause__ = failed.__cause__
-            return self._refuse(call, error)
-        except Exception as error:  # noqa: BLE001 - whatever pickling raises is the caller's to see
-            return self._refuse(call, error)
-        functions = functions or self._functions.none()
+            upstream = DependencyFailed("a call whose result this one takes failed; it was not run")
+            upstream.__cause__ = failed.__cause__
+            return self._refuse(call, upstream)
         kind = self._kind(functions, options)
         alone = options.one_process() or bool(payload.blobs or payload.dependencies)
         self._add(Ready(call, kind, payload, alone))
@@ -143,10 +142,6 @@ class Sender:
             if kind is None:
                 kind = self._state.kinds[key] = Kind(functions, options)
             return kind
-
-    def _number_of(self, future: Any) -> Optional[int]:
-        known = isinstance(future, Call) and future.state is self._state
-        return future.number if known else None
 
     def _check_dependencies(self, payload: Payload) -> None:
         for other in payload.dependencies:
@@ -281,6 +276,10 @@ class Sender:
             self._request(tasks)
             for task in tasks:
                 task.written = None
+            # A call that was cancelled meanwhile had no task yet that could be cancelled.
+            over = [task.label for task in tasks if all(ready.call.done() for ready in task.calls)]
+            if over:
+                self._grid.cancel_tasks(self._job, over)
         except GridError as error:
             if error.kind == "unknown" and self._uploaded:
                 # The gateway is another one, and does not have what was uploaded.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from ._call import Call
 from ._options import CallOptions
+from ._pickling import Blob, Payload
 from ._tasks import Kind, Ready, Task
 
 
@@ -21,20 +22,21 @@ class Settings:
     #: ``pickle`` or ``json``.
     result_format: str
     open_timeout: str
-    #: Processes at once, at most, where the user says so.
+    #: For how many processes at once short calls are put together, where the user says so.
     max_workers: Optional[int]
     #: Further keys of each task.
     runtime: dict[str, Any]
 
 
 class Submitted(NamedTuple):
-    """A call as its caller gave it."""
+    """A call as it was written when it was submitted."""
 
     call: Call
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    functions: Optional[Blob]
+    #: None where it could not be written.
+    payload: Optional[Payload]
     options: CallOptions
+    error: Optional[BaseException]
 
 
 class State:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pickle import PicklingError
 from typing import Any
 
 import pytest
@@ -81,6 +83,13 @@ def test_attached_futures_are_in_the_order_of_their_calls() -> None:
         again = Executor.attach(job, grid=grid)
         assert [future.result() for future in again.futures] == list(range(20))
         again.shutdown()
+
+
+def test_a_future_of_another_library_is_refused(executor: Executor) -> None:
+    with ThreadPoolExecutor(1) as other:
+        foreign = other.submit(add, 1, 2)
+        with pytest.raises(PicklingError, match="another executor"):
+            executor.submit(add, foreign, 1).result()
 
 
 def test_options_add_up(executor: Executor) -> None:

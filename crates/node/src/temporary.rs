@@ -36,7 +36,9 @@ impl Temporary {
     fn with_mode(prefix: &str, mode: u32) -> io::Result<Self> {
         sweep(prefix);
         let mut builder = tempfile::Builder::new();
-        builder.prefix(prefix).permissions(Permissions::from_mode(mode));
+        builder
+            .prefix(prefix)
+            .permissions(Permissions::from_mode(mode));
         let dir = builder.tempdir()?;
         let mut lock = File::create_new(dir.path().join(LOCK))?;
         lock.lock()?;

@@ -12,6 +12,7 @@ import sysconfig
 import threading
 import types
 import weakref
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
@@ -26,6 +27,9 @@ BLOB_BYTES = 16 << 10
 NumberOf = Callable[[Any], Optional[int]]
 #: Pickled arguments from this size on are looked at one by one, bytes.
 _SPLIT_BYTES = 64 << 10
+
+
+_FOREIGN = "a future of another executor cannot be an argument; take its result() first"
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,11 @@ class _Writer(cloudpickle.Pickler):  # type: ignore[misc,unused-ignore]
 
     def persistent_id(self, value: Any) -> Any:
         """The name of a value that lies in a file of its own; None for any other."""
-        return self._refer(value) if isinstance(value, Referred) else None
+        if isinstance(value, Referred):
+            return self._refer(value)
+        if isinstance(value, Future):
+            raise pickle.PicklingError(_FOREIGN)
+        return None
 
 
 class _Apart(Referred):
@@ -132,7 +140,7 @@ def _write(value: Any, number_of: NumberOf) -> Payload:
             return ("blob", value.parts[0].name, [part.name for part in value.parts[1:]])
         number = number_of(value)
         if number is None:
-            raise pickle.PicklingError("a future of another executor cannot be an argument; take its result() first")
+            raise pickle.PicklingError(_FOREIGN)
         dependencies.append(value)
         return ("call", len(dependencies) - 1, number)
 

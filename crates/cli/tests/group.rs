@@ -292,14 +292,7 @@ fn supervisors_are_upgraded_one_after_the_other() {
         group.format = old.filter(|_| leader < 2);
         group.leader();
         group.restart(leader);
-        await_connected(&group);
-        if !led[2] {
-            // A follower keeps the election timeout that it drew at its start: a long one never stands first.
-            group.kill(2);
-            group.format = None;
-            group.restart(2);
-            await_connected(&group);
-        }
+        draw_election_timeout(&mut group, 2);
     }
     assert!(led[2] && (led[0] || led[1]), "{led:?}");
     let formats = |group: &Group| -> Vec<u64> {
@@ -344,6 +337,18 @@ fn supervisors_are_upgraded_one_after_the_other() {
         "{}",
         late.told()
     );
+}
+
+/// Restarts a follower once all are connected. One that runs on keeps the election timeout that it drew, and with a long
+/// one it never stands first.
+fn draw_election_timeout(group: &mut Group, number: usize) {
+    await_connected(group);
+    if group.leader() != number {
+        group.kill(number);
+        group.format = None;
+        group.restart(number);
+        await_connected(group);
+    }
 }
 
 fn await_connected(group: &Group) {

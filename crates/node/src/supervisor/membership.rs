@@ -41,7 +41,7 @@ pub(crate) enum GroupRequest {
     },
 }
 
-/// The reply to a [`GroupAsk`].
+/// The reply to a [`GroupRequest`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum GroupReply {
     /// Done.

@@ -23,7 +23,7 @@ pub use heartbeat::{AttemptHeartbeat, Heartbeat, HeartbeatPlan, Phase, StatusReq
 pub use printed::{
     Offsets, PIECE_BYTES_MAX, Piece, Pieces, PrintedPart, PrintedRequest, PrintedView, ReadPrinted,
 };
-pub use request::{Concern, OUTPUT_TASKS_MAX, RELEASES_MAX, Request};
+pub use request::{Concern, OUTPUT_TASKS_MAX, Request, TASK_NAMES_MAX};
 
 /// The longest encoded message in bytes. A frame carries at least one message; 64 bytes remain for its header.
 pub const MESSAGE_BYTES_MAX: usize = (16 << 20) - 64;

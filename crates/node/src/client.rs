@@ -16,7 +16,7 @@ use crate::temporary::Temporary;
 use crate::{ClientError, Folders};
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::msg::{
-    Extended, JOBS_MAX, RELEASES_MAX, Refusal, RefusalKind, Reply, Request, Role,
+    Extended, JOBS_MAX, Refusal, RefusalKind, Reply, Request, Role, TASK_NAMES_MAX,
 };
 use hedge_model::record::RecordError;
 use hedge_model::spec::Extension;
@@ -294,18 +294,24 @@ impl Client {
 
     /// Gives up tasks that have not ended: tasks by number or label, or arrays by their id.
     pub async fn cancel_tasks(&self, job: JobId, tasks: &[String]) -> Result<(), ClientError> {
-        for part in tasks.chunks(RELEASES_MAX) {
-            let tasks = part.to_vec();
-            self.ask(Request::CancelTasks { job, tasks }).await?;
-        }
-        Ok(())
+        self.ask_in_parts(tasks, |tasks| Request::CancelTasks { job, tasks })
+            .await
     }
 
     /// Releases outputs of tasks of an open job. Tasks are given by number or label, arrays by their id.
     pub async fn release(&self, job: JobId, tasks: &[String]) -> Result<(), ClientError> {
-        for part in tasks.chunks(RELEASES_MAX) {
-            let tasks = part.to_vec();
-            self.ask(Request::Release { job, tasks }).await?;
+        self.ask_in_parts(tasks, |tasks| Request::Release { job, tasks })
+            .await
+    }
+
+    /// Makes requests that name tasks, as many in each as one may name.
+    async fn ask_in_parts(
+        &self,
+        tasks: &[String],
+        request: impl Fn(Vec<String>) -> Request,
+    ) -> Result<(), ClientError> {
+        for part in tasks.chunks(TASK_NAMES_MAX) {
+            self.ask(request(part.to_vec())).await?;
         }
         Ok(())
     }

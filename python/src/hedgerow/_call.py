@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from ._pickling import Referred
 
@@ -52,18 +52,16 @@ class Call(Future, Referred):  # type: ignore[type-arg]
 
     def finish(self, value: object) -> bool:
         """The call returned."""
-        self._engine = None
-        try:
-            self.set_result(value)
-        except Exception:  # noqa: BLE001 - it was cancelled meanwhile
-            return False
-        return True
+        return self._decide(self.set_result, value)
 
     def fail(self, error: BaseException) -> bool:
         """The call raised, or cannot be run."""
+        return self._decide(self.set_exception, error)
+
+    def _decide(self, decide: Callable[[Any], None], outcome: object) -> bool:
         self._engine = None
         try:
-            self.set_exception(error)
+            decide(outcome)
         except Exception:  # noqa: BLE001 - it was cancelled meanwhile
             return False
         return True

@@ -18,7 +18,7 @@ from typing import Any, Callable, Optional
 
 import cloudpickle
 
-from ._worker import _PLAIN, OUT_OF_BAND_BYTES
+from ._worker import _PLAIN, out_of_band
 
 #: Arguments from this size on are blobs, which travel to each worker once, bytes. The grid's limit for content that
 #: travels inside messages.
@@ -124,15 +124,11 @@ def _write(value: Any, number_of: NumberOf) -> Payload:
     dependencies: list[Any] = []
 
     def keep(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            raw = buffer.raw()
-        except BufferError:
-            return True
-        if raw.nbytes < OUT_OF_BAND_BYTES:
-            return True
-        # The caller may go on to change the buffer.
-        buffers.append(blob(bytes(raw)))
-        return False
+        raw = out_of_band(buffer)
+        if raw is not None:
+            # The caller may go on to change the buffer.
+            buffers.append(blob(bytes(raw)))
+        return raw is None
 
     def refer(value: Any) -> Any:
         if isinstance(value, (Shared, _Apart)):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 SHORT_S = 0.05
 #: Calls that share a process take about so long together at most, seconds.
 _TOGETHER_S = 0.2
-#: So much work is worth a process of its own, seconds: about what starting an interpreter takes.
+#: A process of its own pays for at least this much work, seconds: about what starting an interpreter takes.
 _WORTH_S = 0.02
 #: Calls of one process, at most: their outcomes stay small enough to be read at once.
 _CALLS_MAX = 5000
@@ -31,7 +31,7 @@ class CallTimes:
 
     #: Mean time of a call in its process, seconds; None before the first one.
     mean: float | None = None
-    #: The longest of late, which fades.
+    #: The longest recent time of a call; older ones fade.
     longest: float = 0.0
     #: Tasks of this kind that have not ended.
     running: int = 0

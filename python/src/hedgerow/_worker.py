@@ -208,6 +208,15 @@ class Runner:
         return Outcome(call, kind, time.perf_counter() - began, parts)
 
 
+def out_of_band(buffer: pickle.PickleBuffer) -> Optional[memoryview]:
+    """The bytes of a buffer that a pickle leaves out; None where it is short or not contiguous."""
+    try:
+        raw = buffer.raw()
+    except BufferError:
+        return None
+    return raw if raw.nbytes >= OUT_OF_BAND_BYTES else None
+
+
 def dump(value: Any) -> list[Any]:
     """A pickle and the buffers that it leaves out."""
     if type(value) in _PLAIN:
@@ -217,15 +226,10 @@ def dump(value: Any) -> list[Any]:
     buffers: list[Any] = []
 
     def keep(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            raw = buffer.raw()
-        except BufferError:
-            # It is not contiguous.
-            return True
-        if raw.nbytes < OUT_OF_BAND_BYTES:
-            return True
-        buffers.append(raw)
-        return False
+        raw = out_of_band(buffer)
+        if raw is not None:
+            buffers.append(raw)
+        return raw is None
 
     return [cloudpickle.dumps(value, 5, buffer_callback=keep), *buffers]
 

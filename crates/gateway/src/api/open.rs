@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::response::Response;
 use data_encoding::BASE64;
 use hedge_job::{FILE_BYTES_MAX, Purpose};
+use hedge_model::msg::Request;
 use hedge_model::view::{EndKind, EndedTask, EndsView};
 use hedge_model::{Data, FileEntry, Hash, JobId};
 use hedge_node::ClientError;
@@ -195,8 +196,7 @@ pub async fn extend_job(
     ),
 )]
 pub async fn close_job(State(app): State<App>, path: PathParams) -> Result<StatusCode, Problem> {
-    app.client().close_job(job_of(&path)?).await?;
-    Ok(StatusCode::NO_CONTENT)
+    app.tell(Request::Close(job_of(&path)?)).await
 }
 
 /// Release what tasks of an open job leave
@@ -219,9 +219,8 @@ pub async fn release_tasks(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Problem> {
-    let job = job_of(&path)?;
-    let names: TaskNames = read_json(&headers, body, JSON_BYTES_MAX).await?;
-    app.client().release(job, &names.tasks).await?;
+    let (job, tasks) = task_names(&path, &headers, body).await?;
+    app.client().release(job, &tasks).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -245,10 +244,20 @@ pub async fn cancel_tasks(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Problem> {
-    let job = job_of(&path)?;
-    let names: TaskNames = read_json(&headers, body, JSON_BYTES_MAX).await?;
-    app.client().cancel_tasks(job, &names.tasks).await?;
+    let (job, tasks) = task_names(&path, &headers, body).await?;
+    app.client().cancel_tasks(job, &tasks).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The job and the tasks of it that a request names.
+async fn task_names(
+    path: &PathParams,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(JobId, Vec<String>), Problem> {
+    let job = job_of(path)?;
+    let names: TaskNames = read_json(headers, body, JSON_BYTES_MAX).await?;
+    Ok((job, names.tasks))
 }
 
 /// Follow the ends of an open job's tasks

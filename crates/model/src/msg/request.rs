@@ -11,7 +11,7 @@ use std::time::Duration;
 /// The most tasks whose outputs one request names. Each is looked up.
 pub const OUTPUT_TASKS_MAX: usize = 1000;
 /// The most names of tasks that one request releases or cancels. Each is looked up.
-pub const RELEASES_MAX: usize = 10_000;
+pub const TASK_NAMES_MAX: usize = 10_000;
 
 /// A request of a client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -141,7 +141,7 @@ pub enum Request {
     Release {
         /// The job.
         job: JobId,
-        /// Tasks by number or label, or arrays by their id; at most [`RELEASES_MAX`].
+        /// Tasks by number or label, or arrays by their id; at most [`TASK_NAMES_MAX`].
         tasks: Vec<String>,
     },
     /// The tasks of an open job that were done or given up, in that order. Where the client knows all of them, the
@@ -156,7 +156,7 @@ pub enum Request {
     CancelTasks {
         /// The job.
         job: JobId,
-        /// Tasks by number or label, or arrays by their id; [`RELEASES_MAX`] at most.
+        /// Tasks by number or label, or arrays by their id; [`TASK_NAMES_MAX`] at most.
         tasks: Vec<String>,
     },
 }

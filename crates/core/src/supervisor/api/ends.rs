@@ -8,7 +8,7 @@ use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::jobs::active::AwaitedEnds;
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{LeaderView, Leadership};
-use hedge_model::msg::{RELEASES_MAX, RefusalKind, Reply};
+use hedge_model::msg::{RefusalKind, Reply, TASK_NAMES_MAX};
 use hedge_model::view::{ENDS_LISTED_MAX, EndKind, EndedTask, EndsView};
 use hedge_model::{Data, JobId, PeerId, TaskId};
 
@@ -87,22 +87,20 @@ impl Leadership<'_> {
             Ok(open) => open,
             Err((kind, why)) => return refuse(peer, request_id, kind, why, self.out),
         };
-        for task in &open {
-            self.give_up(*task, "it was cancelled".to_owned());
+        let before = *self.last_proposal;
+        for task in open {
+            self.give_up(task, "it was cancelled".to_owned());
         }
-        match open.is_empty() {
-            true => answer(peer, request_id, Reply::Ok, self.out),
-            // The journal keeps the order, so that the last record answers for all.
-            false => {
-                let done = Pending::Done {
-                    client: peer,
-                    request_id,
-                };
-                self.leader
-                    .pending_proposals
-                    .make(*self.last_proposal, done);
-            }
+        let last = *self.last_proposal;
+        if last == before {
+            return answer(peer, request_id, Reply::Ok, self.out);
         }
+        // The journal keeps the order, so that the last record answers for all.
+        let done = Pending::Done {
+            client: peer,
+            request_id,
+        };
+        self.leader.pending_proposals.make(last, done);
     }
 }
 
@@ -140,9 +138,9 @@ impl LeaderView<'_> {
     /// Those of these tasks that can be given up.
     fn cancellable(&self, id: JobId, tasks: &[String]) -> Result<Vec<TaskId>, Refused> {
         let job = self.state.jobs.get(&id).ok_or_else(|| no_such_job(id))?;
-        if tasks.len() > RELEASES_MAX {
+        if tasks.len() > TASK_NAMES_MAX {
             let why = format!(
-                "{} tasks are named, and {RELEASES_MAX} may be; nothing was cancelled",
+                "{} tasks are named, and {TASK_NAMES_MAX} may be; nothing was cancelled",
                 tasks.len()
             );
             return Err((RefusalKind::Bad, why));

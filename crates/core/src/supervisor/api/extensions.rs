@@ -9,7 +9,7 @@ use crate::supervisor::leader::blobs::submissions::NewSubmission;
 use crate::supervisor::leader::jobs::size::Size;
 use crate::supervisor::leader::{LeaderView, Leadership};
 use crate::supervisor::{Offer, Requester, answer};
-use hedge_model::msg::{Concern, RELEASES_MAX, RefusalKind, Reply, Request, SharedExtension};
+use hedge_model::msg::{Concern, RefusalKind, Reply, Request, SharedExtension, TASK_NAMES_MAX};
 use hedge_model::record::{ClosedBy, Record};
 use hedge_model::{Hash, JobId, PeerId};
 
@@ -114,9 +114,9 @@ impl LeaderView<'_> {
                 "job {id} is not open, so that it keeps no more than its results; nothing was released"
             ));
         }
-        if tasks.len() > RELEASES_MAX {
+        if tasks.len() > TASK_NAMES_MAX {
             return bad(format!(
-                "{} tasks are named, and {RELEASES_MAX} may be; nothing was released",
+                "{} tasks are named, and {TASK_NAMES_MAX} may be; nothing was released",
                 tasks.len()
             ));
         }

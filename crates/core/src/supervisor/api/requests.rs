@@ -49,7 +49,6 @@ impl Leadership<'_> {
         if let Err((kind, why)) = self.view().may(requester, concern) {
             return refuse(peer, request_id, kind, why, self.out);
         }
-        self.refresh_forecast();
         if let Concern::Job(job) = concern {
             self.note_client(job, peer);
         }
@@ -100,7 +99,7 @@ impl Leadership<'_> {
             Request::Submit { .. } | Request::Extend { .. } => {
                 Err((RefusalKind::Bad, NOT_DECODED.into()))
             }
-            shown => self.view().show(requester, shown),
+            shown => self.show(requester, shown),
         };
         match reply {
             Ok(reply) => answer(peer, request_id, reply, self.out),
@@ -139,6 +138,7 @@ impl Leadership<'_> {
         request_id: u64,
         id: JobId,
     ) -> Result<JobView, (RefusalKind, String)> {
+        self.refresh_forecast();
         let view = self.view().known_view(id)?;
         if let Some(job) = self.leader.jobs.get_mut(id) {
             job.watch(peer, request_id);
@@ -170,6 +170,16 @@ impl Leadership<'_> {
                 );
             }
         }
+    }
+
+    /// Answers a request that changes nothing, with a new forecast if the last one is old.
+    fn show(
+        &mut self,
+        requester: Requester,
+        request: Request,
+    ) -> Result<Reply, (RefusalKind, String)> {
+        self.refresh_forecast();
+        self.view().show(requester, request)
     }
 
     fn drain_named(&mut self, name: &str) -> Result<(), (RefusalKind, String)> {

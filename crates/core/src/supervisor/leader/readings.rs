@@ -149,7 +149,7 @@ impl Leadership<'_> {
         self.time_readings();
     }
 
-    /// Tells clients that the workers of late readings do not answer.
+    /// Tells clients whose readings are overdue that the worker does not answer.
     pub(crate) fn expire_readings(&mut self) {
         let now = self.now;
         let late = self.leader.readings.extract(|reading| reading.by <= now);

@@ -394,7 +394,7 @@ impl Engine {
         }
     }
 
-    /// Looks at a template that nobody has asked for a process of late.
+    /// Checks a template that was not asked for a process recently.
     pub(super) fn check_template(&mut self) {
         let Some(template) = &mut self.warm.template else {
             return;

@@ -4,6 +4,7 @@ use crate::monitor::Progress;
 use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::active::{ActiveTask, Attempt};
+use crate::supervisor::leader::jobs::active::ActiveJob;
 use hedge_model::view::ProgressView;
 use hedge_model::{JobId, TaskId};
 use std::collections::BTreeSet;
@@ -24,15 +25,23 @@ impl LeaderView<'_> {
         (share * 1e3).round() / 1e3
     }
 
+    /// Returns the jobs that have not ended and whose end is not proposed.
+    pub(crate) fn jobs_at_work(&self) -> impl Iterator<Item = (JobId, &Job, &ActiveJob)> {
+        let jobs = self.leader.jobs.iter();
+        let jobs = jobs.filter(|(_, active_job)| !active_job.is_ending());
+        let jobs = jobs.filter_map(|(id, active_job)| {
+            let job = self.state.jobs.get(&id)?;
+            Some((id, &**job, active_job))
+        });
+        jobs.filter(|(_, job, _)| job.active())
+    }
+
     /// Returns the active jobs whose end can be estimated: nothing keeps their tasks from running but their turn, and
     /// enough is known of their times and of those of jobs that may come first.
     pub(crate) fn estimable(&self) -> BTreeSet<JobId> {
-        let jobs = self.leader.jobs.iter();
-        let jobs = jobs.filter(|(_, active)| !active.is_ending());
-        let jobs = jobs.filter_map(|(id, _)| Some((id, self.state.jobs.get(&id)?)));
-        let (known, unknown): (Vec<_>, Vec<_>) = jobs
-            .filter(|(_, job)| job.active())
-            .partition(|(id, job)| self.knows_times(*id, job));
+        let jobs = self.jobs_at_work().map(|(id, job, _)| (id, job));
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            jobs.partition(|(id, job)| self.knows_times(*id, job));
         let first_unknown = unknown.iter().filter_map(|(_, job)| priority(job)).max();
         let estimable = known.into_iter().filter(|(id, job)| {
             first_unknown.is_none_or(|unknown| priority(job) > Some(unknown))

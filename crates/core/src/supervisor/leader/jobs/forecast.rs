@@ -8,6 +8,7 @@ use crate::supervisor::durable::job::Job;
 use crate::supervisor::leader::LeaderView;
 use crate::supervisor::leader::attempts::active::ActiveTask;
 use crate::supervisor::leader::jobs::active::ActiveJob;
+use crate::supervisor::leader::redundancy::above;
 use hedge_model::{JobId, PeerId, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -49,7 +50,7 @@ impl Remaining {
     pub fn chance(&self, within_s: f64) -> f64 {
         let error = ((self.high_s / self.low_s.max(1e-6)).ln() / (2.0 * WIDTH)).max(0.05);
         let off = (within_s.max(1e-6) / self.likely_s.max(1e-6)).ln() / error;
-        1.0 - crate::supervisor::leader::redundancy::above(off)
+        1.0 - above(off)
     }
 }
 
@@ -67,11 +68,14 @@ impl Forecast {
             made: Some(view.now),
             jobs: BTreeMap::new(),
         };
+        let estimable = view.estimable();
+        if estimable.is_empty() {
+            return forecast;
+        }
         let Some(model) = Model::of(view) else {
             return forecast;
         };
         let [low, likely, high] = [-WIDTH, 0.0, WIDTH].map(|off| model.run(off));
-        let estimable = view.estimable();
         let jobs = model.jobs.iter().enumerate();
         for (at, id) in jobs.filter(|(_, id)| estimable.contains(id)) {
             if let (Some(low_s), Some(likely_s), Some(high_s)) = (low[at], likely[at], high[at]) {
@@ -156,13 +160,8 @@ impl Model {
             return None;
         }
         let speed = (view.leader.pool.throughput() / (cpus as f64 / 1e3)).max(1e-3);
-        let active = || {
-            let jobs = view.leader.jobs.iter();
-            let jobs =
-                jobs.filter_map(|(id, active)| Some((id, view.state.jobs.get(&id)?, active)));
-            jobs.filter(|(_, job, active)| job.active() && !active.is_ending())
-        };
-        let tasks: u64 = active()
+        let tasks: u64 = view
+            .jobs_at_work()
             .map(|(_, job, _)| u64::from(job.spec.task_count() - job.done))
             .sum();
         let unit = u32::try_from(tasks.div_ceil(u64::from(UNITS_MAX)))
@@ -177,9 +176,9 @@ impl Model {
             cpus,
         };
         // In the order of their ids, as the scheduler serves those that use equally much.
-        let clients: BTreeSet<PeerId> = active().map(|(_, job, _)| job.client).collect();
+        let clients: BTreeSet<PeerId> = view.jobs_at_work().map(|(_, job, _)| job.client).collect();
         let number = |client| clients.range(..client).count();
-        for (id, job, active_job) in active() {
+        for (id, job, active_job) in view.jobs_at_work() {
             let client = number(job.client);
             model.add(view, (id, job, active_job), client, unit, speed);
             if model.stages.len() > STAGES_MAX {
@@ -305,10 +304,9 @@ impl Model {
             running: BinaryHeap::new(),
             free: i64::try_from(self.cpus).unwrap_or(i64::MAX),
             started: 0,
-            open: Vec::new(),
+            open: self.needed.clone(),
             ends: vec![None; self.jobs.len()],
         };
-        run.open.clone_from(&self.needed);
         for running in &self.running {
             let stage = &self.stages[running.stage];
             let factor = (off * stage.error.hypot(stage.spread * RUNNING_ERROR)).exp();

@@ -2,10 +2,11 @@
 
 mod support;
 
-use hedge_model::msg::{FromWorker, Outcome, Report, Request, Usage};
+use hedge_core::supervisor::{Action, Effects, Event, State};
+use hedge_model::msg::{FromWorker, Outcome, Reply, Report, Request, Usage};
 use hedge_model::owner::{Activity, Cause, OwnerResponse, OwnerState};
 use hedge_model::spec::{Group, MaxFailures, Need, Qos, Redundancy};
-use hedge_model::view::{ExplainView, JobState, JobView};
+use hedge_model::view::{AttemptLine, ExplainView, JobState, JobView};
 use hedge_model::{AttemptId, JobId, Resources};
 use std::time::Duration;
 use support::*;
@@ -17,13 +18,12 @@ fn view(rig: &Rig, job: u64) -> JobView {
     view
 }
 
-fn explain(rig: &mut Rig, job: u64) -> ExplainView {
-    use hedge_core::supervisor::{Action, Effects, Event};
+fn answer(rig: &mut Rig, request: Request) -> Reply {
     let mut out = Effects::default();
     let event = Event::Request {
         requester: client(1).into(),
         request_id: 1,
-        request: Request::Explain(JobId(job), None),
+        request,
         secret: None,
     };
     rig.core.handle(rig.now, event, &mut out);
@@ -31,8 +31,24 @@ fn explain(rig: &mut Rig, job: u64) -> ExplainView {
         Action::Answer { answer, .. } => Some(answer.reply),
         _ => None,
     });
-    match answers.last() {
-        Some(hedge_model::msg::Reply::Explain(view)) => *view,
+    answers.last().expect("an answer")
+}
+
+fn explain(rig: &mut Rig, job: u64) -> ExplainView {
+    match answer(rig, Request::Explain(JobId(job), None)) {
+        Reply::Explain(view) => *view,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn attempts(rig: &mut Rig, job: u64) -> Vec<AttemptLine> {
+    let request = Request::Attempts {
+        job: JobId(job),
+        from: 0,
+        since: Duration::ZERO,
+    };
+    match answer(rig, request) {
+        Reply::Attempts(view) => view.attempts,
         other => panic!("{other:?}"),
     }
 }
@@ -372,4 +388,43 @@ fn a_job_that_was_cancelled_waits_for_nothing() {
     let explained = explain(&mut rig, 1);
     let why = &explained.tasks[0].why;
     assert_eq!(why, "the job was cancelled before it was done");
+}
+
+#[test]
+fn a_new_leader_knows_from_a_snapshot_when_attempts_ran() {
+    let mut rig = Rig::new();
+    rig.attach(1, 2);
+    let once = Group {
+        retries: 0,
+        ..group("bad", &[])
+    };
+    rig.submit(1, 1, &plain(vec![group("good", &[]), once]));
+    rig.commit();
+    rig.skip("both are assigned");
+    let mut spans = Vec::new();
+    rig.pass_with_heartbeats(Duration::from_secs(2), &[1]);
+    rig.done(1, attempt(0, 1));
+    rig.commit();
+    rig.pass_with_heartbeats(Duration::from_secs(1), &[1]);
+    rig.fails(1, attempt(1, 1));
+    rig.commit();
+    rig.skip("both have ended");
+    let mut bytes = Vec::new();
+    rig.core.state().write(&mut bytes).unwrap();
+    let mut next = Rig::with(State::restore(&bytes).unwrap(), &[]);
+    for rig in [&mut rig, &mut next] {
+        let attempts = attempts(rig, 1).into_iter();
+        let attempts = attempts.map(|one| (one.task, one.state, one.start_ms, one.end_ms));
+        spans.push(attempts.collect::<Vec<_>>());
+    }
+    let line = |task: &str, state: &str, start, end| {
+        let known = (task.to_owned(), state.to_owned());
+        (known.0, known.1, Some(start), Some(end))
+    };
+    let expected = [
+        line("good", "won", 1000.0, 2000.0),
+        line("bad", "failed", 2000.0, 3000.0),
+    ];
+    assert_eq!(spans[0], expected);
+    assert_eq!(spans[1], expected, "after the snapshot");
 }

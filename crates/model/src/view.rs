@@ -493,7 +493,7 @@ pub struct AttemptLine {
     pub redundant: bool,
     /// As in [`AttemptView::state`].
     pub state: String,
-    /// When it began, from the job's acceptance; not known of what ended before a supervisor restarted.
+    /// When it began, from the job's acceptance; not known of what a snapshot of an earlier format holds.
     pub start_ms: Option<f64>,
     /// When it ended, if it has.
     pub end_ms: Option<f64>,

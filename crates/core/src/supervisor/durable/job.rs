@@ -7,6 +7,7 @@ use crate::supervisor::durable::checkpoints::RecordedCheckpoint;
 use crate::supervisor::durable::failures::Failures;
 use crate::supervisor::durable::ledger::{Account, used};
 use crate::supervisor::durable::open::Growth;
+use crate::supervisor::durable::timed;
 use hedge_model::capacity::Class;
 use hedge_model::ending::Fault;
 use hedge_model::ledger::{Charge, Cost, Stopped, Tariff};
@@ -28,7 +29,7 @@ pub struct Job {
     pub(crate) key: SubmitKey,
     pub(crate) spec: Arc<JobSpec>,
     pub(crate) accepted: Time,
-    #[serde(deserialize_with = "bounded::vector")]
+    #[serde(with = "timed::tasks")]
     pub(crate) tasks: Vector<Task>,
     /// For each group, how many of its tasks are not done.
     #[serde(deserialize_with = "bounded::vector")]
@@ -37,7 +38,7 @@ pub struct Job {
     pub(crate) ended: Option<(JobEnd, Time)>,
     /// Attempts that ended without deciding their task. A lost attempt may still come back and win, or end otherwise;
     /// any other ending is final.
-    #[serde(deserialize_with = "bounded::map")]
+    #[serde(with = "timed::history")]
     pub(crate) history: OrdMap<AttemptId, Arc<EndedAttempt>>,
     pub(crate) counts: AttemptCounts,
     /// CPU time of the attempts with a reported end.
@@ -151,7 +152,7 @@ pub struct Done {
     pub(crate) usage: Usage,
     pub(crate) class: Class,
     pub(crate) log: Option<Box<Log>>,
-    /// When the record was made. Only views show it. Snapshots do not hold it, so it is unknown after one.
+    /// When the record was made. Only views show it. Snapshots of formats 1 and 2 do not hold it.
     #[serde(skip)]
     pub(crate) at: Option<Time>,
 }
@@ -169,7 +170,7 @@ pub struct EndedAttempt {
     pub(crate) charge: Charge,
     /// The account that it was charged to; none if it ended after its job.
     pub(crate) account: Option<Account>,
-    /// When the record was made; unknown after a snapshot, as in [`Done`].
+    /// When the record was made; as in [`Done`].
     #[serde(skip)]
     pub(crate) at: Option<Time>,
 }
@@ -178,6 +179,13 @@ impl Task {
     /// Returns how the task was done; none if it is not.
     pub fn done(&self) -> Option<&Done> {
         self.done.as_deref()
+    }
+
+    /// Sets when it was done, if it is.
+    pub(crate) fn set_done_at(&mut self, at: Option<Time>) {
+        if let Some(done) = &mut self.done {
+            Arc::make_mut(done).at = at;
+        }
     }
 
     /// Returns how many of its attempts failed by its own fault since it was last opened.

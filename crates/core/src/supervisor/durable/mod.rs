@@ -15,3 +15,4 @@ mod snapshot;
 pub(crate) mod state;
 mod submitted;
 mod tickets;
+mod timed;

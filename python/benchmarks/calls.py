@@ -1,4 +1,5 @@
-"""Measures calls that do nothing, beside ProcessPoolExecutor, Dask and Ray where these are installed, all on two processes.
+"""Measures calls that do nothing, beside ProcessPoolExecutor, and Dask, Ray and HyperQueue where these are installed, all on
+two processes.
 
 ``HEDGEROW_BINARY=target/release/hedge PYTHONPATH=python/src python python/benchmarks/calls.py --count 10000 --rounds 3``
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Callable
@@ -58,6 +60,30 @@ def ray_many(cleanup: list[Callable[[], Any]]) -> Many:
     return lambda _, numbers: ray.get([remote.remote(i) for i in numbers])
 
 
+def hyperqueue_many(cleanup: list[Callable[[], Any]]) -> Many:
+    """On a local cluster of HyperQueue, whose Python functions have no results: it is waited for their end alone."""
+    from hyperqueue import Job
+    from hyperqueue.cluster import LocalCluster, WorkerConfig
+
+    cluster = LocalCluster(worker_config=WorkerConfig(cores=2))
+    cleanup.append(cluster.stop)
+    client = cluster.client()
+
+    def many(function: Callable[[int], int], numbers: range) -> list[int]:
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(folder)
+            for number in numbers:
+                job.function(function, args=(number,))
+            client.wait_for_jobs([client.submit(job)])
+        return list(numbers)
+
+    return many
+
+
+#: Calls at most for those that start an interpreter for each.
+FEW = {"hyperqueue": 100}
+
+
 def main() -> None:
     """Prints calls per second, and the time of one call at a time."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -66,27 +92,30 @@ def main() -> None:
     arguments = parser.parse_args()
     cleanup: list[Callable[[], Any]] = []
     systems: dict[str, Many] = {}
-    for name, make in (("hedgerow", hedgerow_many), ("pool", pool_many), ("dask", dask_many), ("ray", ray_many)):
+    makers = {"hedgerow": hedgerow_many, "pool": pool_many, "dask": dask_many, "ray": ray_many}
+    makers["hyperqueue"] = hyperqueue_many
+    for name, make in makers.items():
         try:
             systems[name] = make(cleanup)
         except ImportError:
             print(f"{name} is not installed")
     rates: dict[str, list[float]] = {name: [] for name in systems}
-    for many in systems.values():
-        many(nothing, range(100))
+    for name, many in systems.items():
+        many(nothing, range(min(100, FEW.get(name, 100))))
     for _ in range(arguments.rounds):
         for name, many in systems.items():
+            count = min(arguments.count, FEW.get(name, arguments.count))
             began = time.perf_counter()
-            assert len(many(nothing, range(arguments.count))) == arguments.count
-            rates[name].append(arguments.count / (time.perf_counter() - began))
+            assert len(many(nothing, range(count))) == count
+            rates[name].append(count / (time.perf_counter() - began))
     for name, many in systems.items():
         singles = []
-        for number in range(100):
+        for number in range(20 if name in FEW else 100):
             began = time.perf_counter()
             many(nothing, range(number, number + 1))
             singles.append(time.perf_counter() - began)
         rate, single = statistics.median(rates[name]), statistics.median(singles)
-        print(f"{name:9} {rate:9.0f} calls a second; one at a time {single * 1e3:8.2f} ms")
+        print(f"{name:10} {rate:9.0f} calls a second; one at a time {single * 1e3:8.2f} ms")
     for end in reversed(cleanup):
         end()
 

@@ -46,6 +46,12 @@ with Executor(grid=Grid(sys.argv[1], state=sys.argv[2])) as executor:
 """
 
 
+def kill_one(grid: LocalGrid, rolls: random.Random = random.Random(7)) -> None:
+    """Kills one of the workers that are there."""
+    alive = [worker for worker in grid.workers if worker.poll() is None]
+    os.killpg(rolls.choice(alive).pid, signal.SIGKILL)
+
+
 def slowly(number: int) -> int:
     import time
 
@@ -84,8 +90,7 @@ def test_workers_are_killed_and_no_call_is_lost_or_delivered_twice() -> None:
             futures.append(future)
         for at in (100, 300, 450):
             futures[at].result(timeout=120)
-            alive = [worker for worker in grid.workers if worker.poll() is None]
-            os.killpg(rolls.choice(alive).pid, signal.SIGKILL)
+            kill_one(grid, rolls)
             grid.add_worker()
         assert [future.result(timeout=120) for future in futures] == list(range(1, 601))
     assert sorted(delivered) == list(range(600))

@@ -16,15 +16,18 @@ from ._errors import (
     DependencyFailed,
     GridError,
     HedgerowError,
+    HedgerowWarning,
     JobEnded,
     PythonMismatch,
     RemoteError,
     RemoteTraceback,
 )
 from ._executor import Executor, run
+from ._files import Files
 from ._grid import Grid
 from ._local import LocalGrid
 from ._options import CallOptions
+from ._showing import Picture, progress
 from ._version import __version__
 
 __all__ = [
@@ -34,17 +37,21 @@ __all__ = [
     "CallOptions",
     "DependencyFailed",
     "Executor",
+    "Files",
     "Grid",
     "GridError",
     "HedgerowError",
+    "HedgerowWarning",
     "JobEnded",
     "LocalGrid",
+    "Picture",
     "PythonMismatch",
     "RemoteError",
     "RemoteTraceback",
     "__version__",
     "as_completed",
     "find_hedge",
+    "progress",
     "run",
     "wait",
 ]

@@ -6,9 +6,10 @@ import os
 import secrets
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
-from ._call import Call
+from ._call import Call, name_of
 from ._errors import GridError
 from ._grid import Grid
 from ._options import CallOptions
@@ -25,14 +26,17 @@ class Engine:
     def __init__(self, grid: Grid, settings: Settings, functions: Functions) -> None:
         self.grid = grid
         self.settings = settings
-        self.state = State()
-        #: The number of the job; None until it is opened.
-        self.job: Optional[int] = None
+        self.state = State(grid)
         self._functions = functions
         self._process = os.getpid()
         self._opening = threading.Lock()
         self._sender: Optional[Sender] = None
         self._receiver: Optional[Receiver] = None
+
+    @property
+    def job(self) -> Optional[int]:
+        """The number of the job; None until it is opened."""
+        return self.state.job
 
     def open(self) -> int:
         """Opens the job and starts the threads where that has not happened. Raises GridError."""
@@ -51,12 +55,12 @@ class Engine:
             parsed = parse_label(group["id"])
             if parsed is None:
                 continue
-            nonce, first, count = parsed
+            name, nonce, first, count = parsed
             readies = []
             for number in range(first, first + count):
                 call = calls.get((nonce, number))
                 if call is None:
-                    call = calls[nonce, number] = Call(self, number)
+                    call = calls[nonce, number] = Call(self, number, name)
                     call.set_running_or_notify_cancel()
                 call.task = group["id"]
                 readies.append(Ready(call, None, None, alone=True, sent=True))
@@ -72,6 +76,32 @@ class Engine:
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> Call:
         """Takes a call. Raises RuntimeError after the shutdown, and what broke the executor."""
+        submitted = self._written(function, args, kwargs, options)
+        state = self.state
+        with state.changed:
+            self._check_open()
+            order = self._in_order(submitted) if submitted.payload and submitted.payload.dependencies else [submitted]
+            self._enqueue(order)
+        return submitted.call
+
+    def hold(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> Call:
+        """Writes a call that is sent once it is started. Raises as :meth:`submit` does."""
+        submitted = self._written(function, args, kwargs, options)
+        submitted.call.held = submitted
+        return submitted.call
+
+    def start(self, call: Call) -> None:
+        """Takes a call that was held, with all whose results it takes, at once. Raises as :meth:`submit` does."""
+        with self.state.changed:
+            if call.held is not None:
+                self._check_open()
+                self._enqueue(self._in_order(call.held))
+
+    def _written(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> Submitted:
         if self._process != os.getpid():
             raise RuntimeError("this executor belongs to the process that made it; make another one in this process")
         state = self.state
@@ -82,15 +112,39 @@ class Engine:
         # Here and not by the sender, because the caller may change the arguments afterwards.
         functions, payload, error = self._write(function, args, kwargs)
         with state.changed:
-            self._check_open()
-            call = Call(self, state.numbers)
+            call = Call(self, state.numbers, name_of(function))
             state.numbers += 1
-            state.undecided += 1
-            idle = not state.queue
-            state.queue.append(Submitted(call, functions, payload, options, error))
-            if idle:
-                state.changed.notify_all()
-        return call
+        return Submitted(call, functions, payload, options, error)
+
+    @staticmethod
+    def _in_order(last: Submitted) -> list[Submitted]:
+        """A call behind all calls whose results it takes and that are held."""
+        order: list[Submitted] = []
+        seen: set[Call] = set()
+        stack = [(last, False)]
+        while stack:
+            submitted, upstream_is_in = stack.pop()
+            if upstream_is_in:
+                order.append(submitted)
+                continue
+            if submitted.call in seen:
+                continue
+            seen.add(submitted.call)
+            stack.append((submitted, True))
+            if submitted.payload is not None:
+                held = (other.held for other in reversed(submitted.payload.dependencies))
+                stack.extend((other, False) for other in held if other is not None)
+        return order
+
+    def _enqueue(self, order: list[Submitted]) -> None:
+        state = self.state
+        idle = not state.queue
+        for submitted in order:
+            submitted.call.held = None
+        state.undecided += len(order)
+        state.queue.extend(order)
+        if idle:
+            state.changed.notify_all()
 
     def _check_open(self) -> None:
         if self.state.broken is not None:
@@ -194,8 +248,16 @@ class Engine:
         assert self._sender is not None
         return self._sender.slots()
 
+    def preload(self, modules: Sequence[str]) -> None:
+        """Has interpreters import these modules too before the processes of calls that are sent from now on are forked."""
+        known = self.settings.runtime["preload"]
+        new = [module for module in modules if module not in known]
+        if new:
+            # In one step, because the sender reads it.
+            self.settings.runtime["preload"] = [*known, *new]
+
     def _start(self, job: int) -> None:
-        self.job = job
+        self.state.job = job
         self._sender = Sender(self.state, self.grid, self.settings, job)
         self._receiver = Receiver(self.state, self.grid, self.settings, job)
         self._sender.thread.start()

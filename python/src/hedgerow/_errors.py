@@ -9,6 +9,10 @@ class HedgerowError(Exception):
     """Base of all errors of this package."""
 
 
+class HedgerowWarning(UserWarning):
+    """Something that the user should know, and that nothing fails of."""
+
+
 class BinaryNotFound(HedgerowError):
     """The program ``hedge`` is not installed, or is of another version than this package."""
 
@@ -30,6 +34,8 @@ class GridError(HedgerowError):
 
 class CallFailed(HedgerowError):
     """The process of a call ended before the call returned: it crashed, or went beyond a limit.
+
+    The text names the function; ``log()`` of the call's future has what it printed.
 
     ``kind`` is one of ``exited``, ``signalled``, ``time-limit``, ``memory-limit``, ``disk-limit``, ``not-started``,
     ``output``, ``machine``.

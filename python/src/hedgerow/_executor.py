@@ -10,14 +10,17 @@ from concurrent.futures import Executor as BaseExecutor
 from dataclasses import replace
 from typing import Any, Callable, Optional, Union
 
+from ._bundle import MODULE
 from ._call import Call
 from ._engine import Engine
 from ._errors import HedgerowError
 from ._grid import Grid, Ticket
 from ._local import LocalGrid, shared_local_grid
 from ._options import CallOptions
-from ._pickling import Functions, Shared, cloudpickle_is_installed, share
+from ._pickling import Functions, Shared, share
+from ._showing import Picture, draw, show_job
 from ._state import Settings
+from ._values import FORMATS
 
 #: An open job whose client is gone for so long closes itself.
 OPEN_TIMEOUT = "1h"
@@ -27,7 +30,9 @@ OPEN_TIMEOUT = "1h"
 _PRELOADED = (
     "ast",
     "base64",
+    "dataclasses",
     "dis",
+    "inspect",
     "json",
     "logging",
     "mmap",
@@ -67,12 +72,14 @@ class Executor(BaseExecutor):
     ) -> None:
         """Nothing is started before the first call.
 
-        ``max_workers`` says for how many calls at once short ones are put together, and what dask and joblib see; it is no
-        limit to how many run, which is what workers have room for.
+        ``max_workers`` is how many processes run calls at once. Calls beyond that wait in this process, and are lost with
+        it; without it all calls are sent, and the grid runs as many as its workers have room for.
         ``ticket`` is a file with a ticket of the grid, or its text; without it HEDGE_TICKET counts, else this machine's
         supervisor. ``local=True`` uses a grid of this process alone. ``python`` is the interpreter on workers, which is of
-        the same version as this one: ``python3.X`` by default, on a local grid this interpreter. ``result_format="json"``
-        has results come as JSON, so that nothing that a worker made is unpickled here. ``open_timeout`` is how long the job
+        the same version as this one: ``python3.X`` by default, on a local grid this interpreter. ``result_format`` says
+        what calls return, and that nothing that a worker made is unpickled here: ``"json"``, what JSON can express;
+        ``"arrow"``, tables, which come as ``pyarrow.Table``; ``"files"``, paths of files below the working directory, which
+        come as :class:`Files`. ``open_timeout`` is how long the job
         stays open once this process is gone. ``preload`` names modules that workers have installed, like ``numpy``: an
         interpreter imports them once, and the processes of calls are forked from it.
         """
@@ -84,15 +91,16 @@ class Executor(BaseExecutor):
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        if result_format not in ("pickle", "json"):
-            raise ValueError(f'result_format is "pickle" or "json", and not {result_format!r}')
+        if result_format not in FORMATS:
+            raise ValueError(f"result_format is one of {', '.join(FORMATS)}, and not {result_format!r}")
         if local and grid is None:
             grid = shared_local_grid()
         here = isinstance(grid, LocalGrid)
         if grid is None:
             grid = Grid(ticket)
         connection = grid.connect() if isinstance(grid, LocalGrid) else grid
-        known = ["cloudpickle"] if here and python is None and cloudpickle_is_installed() else []
+        bundle = grid.bundle() if isinstance(grid, LocalGrid) else None
+        known = [] if bundle is None else ["cloudpickle", MODULE]
         settings = Settings(
             name=name,
             python=python or (sys.executable if here else f"python{sys.version_info[0]}.{sys.version_info[1]}"),
@@ -100,6 +108,7 @@ class Executor(BaseExecutor):
             open_timeout=open_timeout,
             max_workers=max_workers,
             runtime={"runtime": "python", "preload": [*dict.fromkeys([*_PRELOADED, *known, *preload])]},
+            bundle=bundle,
         )
         self._engine = Engine(connection, settings, Functions(initializer, initargs))
         self._options = options or CallOptions()
@@ -139,6 +148,17 @@ class Executor(BaseExecutor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call:
         """Has a call run and gives its future. Raises GridError where the grid cannot be reached at the first call."""
         return self._engine.submit(fn, args, kwargs, self._options)
+
+    def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call:
+        """Writes a call that is sent later: once it is started, or its result or that of a call that takes it is asked for.
+
+        Calls that take each other's results go to the grid together then, which so knows the whole graph from the start.
+        """
+        return self._engine.hold(fn, args, kwargs, self._options)
+
+    def picture(self) -> Picture:
+        """The calls and how they wait for each other, as a graph for Graphviz. Raises GridError."""
+        return draw(self._engine.grid.groups(self.job))
 
     def options(self, **options: Any) -> WithOptions:
         """The same executor with options for the calls that are submitted through it: see :class:`CallOptions`."""
@@ -184,14 +204,9 @@ class Executor(BaseExecutor):
         if self._engine.job is None:
             return html.escape(repr(self))
         try:
-            view = self._engine.grid.job(self._engine.job)
+            return show_job(self._engine.grid.job(self._engine.job))
         except HedgerowError as error:
             return html.escape(f"{self!r}: {error}")
-        rows = "".join(f"<tr><th>{name}</th><td>{html.escape(str(view.get(name, '')))}</td></tr>" for name in _SHOWN)
-        return f"<table>{rows}</table>"
-
-
-_SHOWN = ("id", "name", "state", "tasks", "done", "running", "failed")
 
 
 class WithOptions(BaseExecutor):
@@ -225,6 +240,10 @@ class WithOptions(BaseExecutor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call:
         """As :meth:`Executor.submit`, with these options."""
         return self._executor._engine.submit(fn, args, kwargs, self._options)
+
+    def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call:
+        """As :meth:`Executor.call`, with these options."""
+        return self._executor._engine.hold(fn, args, kwargs, self._options)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shuts the executor down that this one is a view of."""

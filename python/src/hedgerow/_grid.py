@@ -15,7 +15,7 @@ import time
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional, TypeVar, Union
+from typing import IO, Any, Callable, Optional, TypeVar, Union
 
 from ._binary import find_hedge
 from ._errors import GridError
@@ -106,6 +106,11 @@ class Grid:
         """The tasks of a job that are in a state: ``waiting``, ``running``, ``done`` or ``failed``."""
         yield from self._pages(f"/v1/jobs/{job}/tasks", "tasks", f"state={state}&")
 
+    def log(self, job: int, task: str) -> str:
+        """What a task has printed so far, to its standard output and then to its error output."""
+        output = self.request("GET", f"/v1/jobs/{job}/tasks/{urllib.parse.quote(task)}/log")
+        return str(output["stdout"] + output["stderr"])
+
     def _pages(self, path: str, what: str, query: str = "") -> Iterator[dict[str, Any]]:
         position: Optional[int] = 0
         while position is not None:
@@ -164,8 +169,7 @@ class Grid:
 
     def _start(self) -> None:
         """Starts a gateway unless one listens meanwhile."""
-        with self._starting, open(f"{self._socket}.lock", "a", encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._starting, _locked(Path(f"{self._socket}.lock")):
             with contextlib.suppress(OSError, http.client.HTTPException, GridError):
                 self._http.json("GET", "/v1")
                 return
@@ -176,17 +180,19 @@ class Grid:
         command += ["--exit-when-idle", _EXIT_WHEN_IDLE]
         if self._state is not None:
             command += ["--dir", os.fspath(self._state)]
-        told = Path(f"{self._socket}.log")
-        with open(told, "w", encoding="utf-8") as log:
-            process = subprocess.Popen(
-                command,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                # Ctrl-C in a terminal is for the program, not for the gateway that others may use too.
-                start_new_session=True,
-            )
+        with tempfile.TemporaryFile() as log:
+            self._spawn_logged(command, log)
+
+    def _spawn_logged(self, command: list[str], log: IO[bytes]) -> None:
+        process = subprocess.Popen(
+            command,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            # Ctrl-C in a terminal is for the program, not for the gateway that others may use too.
+            start_new_session=True,
+        )
         assert process.stdout is not None
         timer = threading.Timer(_STARTS_WITHIN_S, process.kill)
         timer.start()
@@ -198,12 +204,33 @@ class Grid:
         # A thread takes the exit status, so that no zombie stays.
         threading.Thread(target=process.wait, name="hedgerow-gateway", daemon=True).start()
         if not listens:
-            why = _error_in(told.read_text(errors="replace")) or "it did not listen in time"
+            log.seek(0)
+            why = _error_in(log.read().decode(errors="replace")) or "it did not listen in time"
             raise GridError(
                 "unreachable",
                 f"the gateway did not start: {why}. Nothing was submitted; name a grid by a ticket, or use "
                 "hedgerow.LocalGrid for one on this machine",
             )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock among this user's processes, whose file is gone afterwards."""
+    while True:
+        with open(path, "a", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                current = os.path.samestat(os.stat(path), os.fstat(lock.fileno()))
+            except FileNotFoundError:
+                current = False
+            if not current:
+                # The one before has removed it, and others hold a new one.
+                continue
+            try:
+                yield
+            finally:
+                path.unlink()
+            return
 
 
 def _error_in(log: str) -> str:

@@ -14,14 +14,21 @@ from pathlib import Path
 from typing import Callable, Optional
 
 from ._binary import find_hedge
+from ._bundle import write_modules
 from ._errors import GridError
 from ._grid import Grid
 
 #: How long a process of the grid may take to start, seconds.
 _STARTS_WITHIN_S = 30.0
-#: Runs a command until standard input closes, which the end of this process does in any case. What it leaves is worth
-#: nothing then, and it is not waited for.
-_LEASH = '"$@" </dev/null & child=$!; read _; kill -9 $child 2>/dev/null; wait $child'
+#: Runs a command until standard input closes, which the end of this process does in any case. What it leaves, and the
+#: folder of the whole grid, are worth nothing then. The folder is moved first, so that nothing is made in it anew.
+_LEASH = """
+folder=$1; shift
+"$@" </dev/null & child=$!
+read _
+kill -9 $child 2>/dev/null; wait $child
+mv "$folder" "$folder.$$" 2>/dev/null && { rm -rf "$folder.$$" || { sleep 1; rm -rf "$folder.$$"; }; } 2>/dev/null
+"""
 
 
 class LocalGrid:
@@ -38,6 +45,7 @@ class LocalGrid:
         self._cpus = cpus if cpus is not None else os.cpu_count() or 1
         self._processes: list[subprocess.Popen[bytes]] = []
         self._closed = threading.Lock()
+        self._bundling = threading.Lock()
         atexit.register(self.close)
         try:
             self.supervisors = [self._supervisor(0)]
@@ -61,6 +69,14 @@ class LocalGrid:
     def connect(self) -> Grid:
         """Another connection to this grid."""
         return Grid(self.ticket, state=self._folder / "client")
+
+    def bundle(self) -> str:
+        """A folder with what runs calls: interpreters of workers import it once, and not for each call."""
+        folder = self._folder / "python"
+        with self._bundling:
+            if not folder.exists():
+                write_modules(folder)
+        return os.fspath(folder)
 
     def add_worker(self) -> subprocess.Popen[bytes]:
         """Starts another worker."""
@@ -103,7 +119,7 @@ class LocalGrid:
         out, log = folder / "out", folder / "log"
         with open(out, "wb") as stdout, open(log, "wb") as stderr:
             process = subprocess.Popen(
-                ["sh", "-c", _LEASH, "sh", self._hedge, *args, "--dir", os.fspath(folder / "state")],
+                ["sh", "-c", _LEASH, "sh", os.fspath(self._folder), self._hedge, *args, "--dir", os.fspath(folder / "state")],
                 env=env,
                 stdin=subprocess.PIPE,
                 stdout=stdout,

@@ -31,8 +31,10 @@ class CallOptions:
     labels: Optional[Mapping[str, str]] = None
     #: Environment variables.
     env: Optional[Mapping[str, str]] = None
-    #: Whether the call has a process of its own, however short it is.
-    alone: bool = False
+    #: Whether the call has a new process for itself, however short it is.
+    fresh: bool = False
+    #: Whether the value stays on the grid until ``result()`` asks for it. As an argument it goes from worker to worker.
+    by_reference: bool = False
 
     def __post_init__(self) -> None:
         """Raises TypeError and ValueError, before anything is sent."""
@@ -52,7 +54,7 @@ class CallOptions:
                 raise TypeError(f"{name} is a text with a unit or a number, and not {value!r}")
             if isinstance(value, (int, float)) and value <= 0:
                 raise ValueError(f"{name} is more than 0, and not {value!r}")
-        for name in ("critical", "alone"):
+        for name in ("critical", "fresh", "by_reference"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} is True or False, and not {getattr(self, name)!r}")
         for name in ("labels", "env"):
@@ -74,7 +76,8 @@ class CallOptions:
     def one_process(self) -> bool:
         """Whether calls need a process each."""
         own = self.memory, self.gpus, self.time_limit
-        return self.alone or self.critical or self.retries > 0 or any(value is not None for value in own)
+        flags = self.fresh, self.by_reference, self.critical, self.retries > 0
+        return any(flags) or any(value is not None for value in own)
 
     def task(self) -> dict[str, Any]:
         """The keys of a task that follow from this."""

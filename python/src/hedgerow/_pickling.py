@@ -12,13 +12,14 @@ import sysconfig
 import threading
 import types
 import weakref
+from collections import ChainMap
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
 import cloudpickle
 
-from ._worker import _PLAIN, out_of_band
+from ._values import PLAIN, out_of_band
 
 #: Arguments from this size on are blobs, which travel to each worker once, bytes. The grid's limit for content that
 #: travels inside messages.
@@ -38,12 +39,23 @@ class Blob:
 
     name: str
     content: Any = field(repr=False, compare=False)
+    #: What it was written from, where that cannot change.
+    source: Any = field(default=None, repr=False, compare=False)
 
 
-def blob(content: Any) -> Blob:
-    """Names content."""
-    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-    return Blob(f"b-{digest}", content)
+def blob(content: Any, source: Any = None) -> Blob:
+    """Names content, and copies it if it may change. The same content is in memory once, however many calls have it."""
+    # On most processors it is the fastest of those that withstand attacks.
+    name = f"b-{hashlib.sha256(content).hexdigest()[:32]}"
+    with _blobs_lock:
+        known = _blobs.get(name)
+        if known is None:
+            known = _blobs[name] = Blob(name, content if type(content) is bytes else bytes(content), source)
+        return known
+
+
+_blobs: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
+_blobs_lock = threading.Lock()
 
 
 class Referred:
@@ -71,8 +83,16 @@ class Payload:
     dependencies: list[Any]
 
 
+def _reduce_code(code: types.CodeType) -> Any:
+    """As cloudpickle, which leaves out in which file the code is: tracebacks name it, with a line that is in it."""
+    make, args = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
+    return make, tuple(code.co_filename if arg == "<dynamic-code>" else arg for arg in args)
+
+
 class _Writer(cloudpickle.Pickler):  # type: ignore[misc,unused-ignore]
     """Writes arguments. Futures and shared values become names of files that the worker has."""
+
+    dispatch_table = ChainMap({types.CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
 
     def __init__(
         self, file: io.BytesIO, keep: Callable[[pickle.PickleBuffer], bool], refer: Callable[[Any], Any]
@@ -106,10 +126,12 @@ def write_call(
 
     Raises whatever pickling raises.
     """
-    if function is None and not kwargs and all(type(arg) in _PLAIN for arg in args):
+    if function is None and not kwargs and all(type(arg) in PLAIN for arg in args):
         plain = pickle.dumps((None, args, kwargs), 5)
         if len(plain) < _SPLIT_BYTES:
             return Payload(plain, [], [], [])
+    args = tuple(map(_text_apart, args))
+    kwargs = {name: _text_apart(value) for name, value in kwargs.items()}
     written = _write((function, args, kwargs), number_of)
     if len(written.pickle) < _SPLIT_BYTES:
         return written
@@ -127,7 +149,7 @@ def _write(value: Any, number_of: NumberOf) -> Payload:
         raw = out_of_band(buffer)
         if raw is not None:
             # The caller may go on to change the buffer.
-            buffers.append(blob(bytes(raw)))
+            buffers.append(blob(raw))
         return raw is None
 
     def refer(value: Any) -> Any:
@@ -155,6 +177,26 @@ def _apart(value: Any, number_of: NumberOf) -> Any:
     if len(written.pickle) < BLOB_BYTES or written.dependencies or len(written.blobs) > len(written.buffers):
         return value
     return _Apart([blob(written.pickle), *written.buffers])
+
+
+def _text_apart(value: Any) -> Any:
+    """A large text or large bytes as a blob; any other value as it is. They cannot change, so that many calls with the
+    same object write it once.
+    """
+    if type(value) not in (bytes, str) or len(value) < BLOB_BYTES:
+        return value
+    with _blobs_lock:
+        known = _texts.get(id(value))
+    if known is None:
+        known = blob(pickle.dumps(value, 5), source=value)
+        if known.source is value:
+            with _blobs_lock:
+                _texts[id(value)] = known
+    return _Apart([known])
+
+
+#: Blobs by the identity of what they were written from, which they keep alive.
+_texts: weakref.WeakValueDictionary[int, Blob] = weakref.WeakValueDictionary()
 
 
 def share(value: Any) -> Shared:
@@ -217,13 +259,6 @@ def _installed_folders() -> tuple[str, ...]:
 
 
 _INSTALLED = _installed_folders()
-
-
-def cloudpickle_is_installed() -> bool:
-    """Whether this interpreter has it of its own, and not by an environment variable."""
-    paths = sysconfig.get_paths()
-    own = os.path.realpath(paths["purelib"]), os.path.realpath(paths["platlib"])
-    return bool(os.path.realpath(str(cloudpickle.__file__)).startswith(own))
 
 
 #: The folder of this package, which may be a source tree: it and its tests' classes are never sent.

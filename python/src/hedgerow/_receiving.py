@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import http.client
 import threading
+import time
 from collections import deque
 from concurrent.futures import BrokenExecutor
 from typing import Any, Optional
@@ -13,12 +15,12 @@ from typing import Any, Optional
 from ._errors import CallFailed, DependencyFailed, GridError, HedgerowError, JobEnded
 from ._grid import Grid, Stream
 from ._options import CallOptions
-from ._outcomes import error_of, value_of
+from ._outcomes import Stored, error_of
 from ._pickling import Payload, blob
 from ._sizing import SHORT_S
 from ._state import Settings, State
-from ._tasks import Kind, Ready, Task
-from ._worker import Outcome, unpack_outcomes
+from ._tasks import Kind, Ready, Task, results_file, values_file
+from ._values import Outcome, load, unpack_outcomes
 
 #: Results that are fetched at once.
 _FETCHES_MAX = 4
@@ -112,14 +114,18 @@ class Receiver:
                 # It is none of ours, or known already.
                 return
             del self._state.tasks[task.label]
+            self._state.moved_at = time.monotonic()
             if task.kind is not None:
                 task.kind.times.running -= 1
-                if task.kind.ready:
+                if task.kind.ready or self._settings.max_workers is not None:
                     self._state.replan = True
                     self._state.changed.notify_all()
         if end["end"] != "done":
             return self._on_failed(task, end["end"], end["why"])
-        file = end["files"][0]
+        files = {file["path"]: file for file in end["files"]}
+        file, task.values = files.get(results_file(task.label)), files.get(values_file(task.label))
+        if file is None:
+            return self._settle_all(task, HedgerowError(f"task {task.label} left no outcomes of its calls"))
         if file["base64"] is not None:
             return self._on_outcomes(task, bytearray(base64.b64decode(file["base64"])))
         with self._state.changed:
@@ -162,9 +168,14 @@ class Receiver:
             # One of them ended the process: by themselves the others do not fail with it.
             return self._requeue(task.calls)
         else:
-            cause = CallFailed(kind, f"{why}{_HINTS.get(kind, '')}")
+            cause = self._call_failed(task, task.calls[0], kind, why)
             self._settle_all(task, cause)
         self._fail_dependents(task, cause)
+
+    def _call_failed(self, task: Task, ready: Ready, kind: str, why: str) -> CallFailed:
+        hint = "" if kind == "not-started" and "preload" in why else _HINTS.get(kind, "")
+        where = f"the future's log() has what it printed, and so has `hedge logs {self._job} {task.label}`"
+        return CallFailed(kind, f"{ready.call.name}: {why}{hint}; {where}")
 
     def _fail_dependents(self, failed: Task, cause: Optional[BaseException]) -> None:
         """Tasks that wait for one that failed never start."""
@@ -207,26 +218,42 @@ class Receiver:
             if outcome.kind == "returned":
                 self._on_returned(task, ready, outcome, functions)
             else:
-                decided += self._decide(ready, outcome)
+                decided += self._decide(task, ready, outcome)
         if calls:
             silent = HedgerowError(f"task {task.label} said nothing of this call; it was not run to its end")
             decided += sum(ready.call.fail(silent) for ready in calls.values())
         self._state.decided(decided)
 
-    def _decide(self, ready: Ready, outcome: Outcome) -> bool:
+    def _decide(self, task: Task, ready: Ready, outcome: Outcome) -> bool:
         if ready.kind is not None and outcome.kind in ("ok", "error"):
             with self._state.changed:
                 ready.kind.times.note(outcome.seconds)
+        if outcome.kind == "stored":
+            return self._store(task, ready)
+        if outcome.kind == "crashed":
+            why = bytes(outcome.parts[0]).decode(errors="replace")
+            return ready.call.fail(self._call_failed(task, ready, "signalled", why))
         if outcome.kind != "ok":
             error = error_of(outcome, self._settings.result_format)
             if isinstance(error, BrokenExecutor) and outcome.kind in ("initializer", "python"):
                 self._break_later(error)
             return ready.call.fail(error)
         try:
-            value = value_of(outcome, self._settings.result_format)
+            value = load(outcome.parts, self._settings.result_format)
         except BaseException as error:  # noqa: BLE001 - whatever unpickling raises is the caller's to see
             return ready.call.fail(error)
         return ready.call.finish(value)
+
+    def _store(self, task: Task, ready: Ready) -> bool:
+        """The value of a call stays where it is until it is asked for."""
+        values = task.values
+        if values is None:
+            return ready.call.fail(HedgerowError(f"task {task.label} did not say where the value of this call is"))
+        if values["base64"] is not None:
+            content = bytearray(base64.b64decode(values["base64"]))
+            return ready.call.finish(Stored(lambda: content, self._settings.result_format))
+        fetch = functools.partial(self._grid.download, self._job, task.label, values["blake3"])
+        return ready.call.finish(Stored(fetch, self._settings.result_format))
 
     def _break_later(self, error: BaseException) -> None:
         """All calls would fail with this: those that are not decided do, once this task is dealt with."""
@@ -247,7 +274,7 @@ class Receiver:
                 return
         # Another client's: the worker gave back what is needed to send it again.
         known = blob(bytes(functions or b""))
-        again = Ready(ready.call, Kind(known, CallOptions()), Payload(bytes(outcome.parts[0]), [], [], []), alone=True)
+        again = Ready(ready.call, Kind(known, CallOptions(), ready.call.name), Payload(bytes(outcome.parts[0]), [], [], []), alone=True)
         again.sent = True
         self._requeue([again])
 

@@ -13,8 +13,10 @@ from . import _bundle
 from ._call import Call
 from ._errors import DependencyFailed, GridError
 from ._grid import Grid
+from ._options import CallOptions
 from ._pickling import Blob, Payload, blob
-from ._sizing import HOLD_S, plan
+from ._sizing import CALLS_MAX, HOLD_S, plan
+from ._stall import Stall
 from ._state import Settings, State, Submitted
 from ._tasks import Kind, Ready, Task, label, write_task
 
@@ -48,6 +50,7 @@ class Sender:
         self._uploaded: dict[str, str] = {}
         self._bundle = blob(_bundle.worker_bundle())
         self._slots, self._slots_at = 1, float("-inf")
+        self._stall = Stall(state, grid, job)
         self.thread = threading.Thread(target=self._loop, name="hedgerow-send", daemon=True)
 
     def slots(self) -> int:
@@ -65,7 +68,7 @@ class Sender:
         state = self._state
         while True:
             with state.changed:
-                state.changed.wait_for(self._has_work, timeout=self._hold_left())
+                state.changed.wait_for(self._has_work, timeout=self._idle_left())
                 if state.stopped:
                     return
                 if state.closing and state.undecided <= 0:
@@ -76,6 +79,7 @@ class Sender:
                 state.in_hand = len(taken) + len(requeued)
                 state.replan = False
             self._work(taken, requeued)
+            self._stall.look()
             # Nothing here may keep arguments alive while the thread waits.
             del taken, requeued
         with contextlib.suppress(GridError):
@@ -111,10 +115,14 @@ class Sender:
         over = state.closing and state.undecided <= 0
         return bool(state.queue or state.requeued or state.replan or state.stopped or over)
 
-    def _hold_left(self) -> Optional[float]:
-        """How long calls may be held back from now on; None where there are none."""
+    def _idle_left(self) -> Optional[float]:
+        """How long there is nothing to do from now on unless something happens; None for ever."""
         since = [kind.held_since for kind in self._state.kinds.values() if kind.ready]
-        return max(min(since) + HOLD_S - time.monotonic(), 0) if since else None
+        ends = [self._stall.due()]
+        if since and not self._is_full():
+            ends.append(min(since) + HOLD_S)
+        known = [end for end in ends if end is not None]
+        return max(min(known) - time.monotonic(), 0) if known else None
 
     # Calls
 
@@ -131,16 +139,16 @@ class Sender:
             upstream = DependencyFailed("a call whose result this one takes failed; it was not run")
             upstream.__cause__ = failed.__cause__
             return self._refuse(call, upstream)
-        kind = self._kind(functions, options)
+        kind = self._kind(functions, options, call.name)
         alone = options.one_process() or bool(payload.blobs or payload.dependencies)
         self._add(Ready(call, kind, payload, alone))
 
-    def _kind(self, functions: Blob, options: Any) -> Kind:
-        key = (functions.name, options.key())
+    def _kind(self, functions: Blob, options: CallOptions, name: str) -> Kind:
+        key = (functions.name, name, options.key())
         with self._state.changed:
             kind = self._state.kinds.get(key)
             if kind is None:
-                kind = self._state.kinds[key] = Kind(functions, options)
+                kind = self._state.kinds[key] = Kind(functions, options, name)
             return kind
 
     def _check_dependencies(self, payload: Payload) -> None:
@@ -176,38 +184,50 @@ class Sender:
         with self._state.changed:
             kinds = [kind for kind in self._state.kinds.values() if kind.ready]
         slots = self.slots() if kinds else 1
-        now = time.monotonic()
         for kind in kinds:
-            with self._state.changed:
-                waiting = list(kind.ready)
-                kind.ready.clear()
-            for ready in waiting:
-                if ready.call.cancelled():
-                    self._readies.pop(ready.call, None)
-                    self._drop(ready.call)
-            waiting = [ready for ready in waiting if ready.call in self._readies]
-            alone = [ready for ready in waiting if ready.alone]
-            together = [ready for ready in waiting if not ready.alone]
-            for ready in alone:
+            if not self._is_full():
+                self._plan_kind(kind, slots)
+
+    def _plan_kind(self, kind: Kind, slots: int) -> None:
+        limit, now = self._settings.max_workers, time.monotonic()
+        with self._state.changed:
+            count = len(kind.ready) if limit is None else min(len(kind.ready), limit * CALLS_MAX)
+            waiting = [kind.ready.popleft() for _ in range(count)]
+        for ready in waiting:
+            if ready.call.cancelled():
+                self._readies.pop(ready.call, None)
+                self._drop(ready.call)
+        waiting = [ready for ready in waiting if ready.call in self._readies]
+        for ready in waiting:
+            if ready.alone and not self._is_full():
                 self._assign([ready])
-            at = 0
-            for size in plan(len(together), kind.times, slots, now - kind.held_since, alone=False):
-                self._assign_runs([ready for ready in together[at : at + size] if ready.call.task is None])
-                at += size
-            with self._state.changed:
-                kind.ready.extend(ready for ready in together[at:] if ready.call.task is None)
-                if at and kind.ready:
-                    kind.held_since = now
+        together = [ready for ready in waiting if not ready.alone]
+        at = 0
+        for size in plan(len(together), kind.times, slots, now - kind.held_since, alone=False):
+            self._assign_runs([ready for ready in together[at : at + size] if ready.call.task is None])
+            at += size
+        with self._state.changed:
+            kind.ready.extendleft(ready for ready in reversed(waiting) if ready.call in self._readies)
+            if at and kind.ready:
+                kind.held_since = now
+
+    def _is_full(self) -> bool:
+        """Whether no process more may run calls."""
+        limit = self._settings.max_workers
+        with self._state.changed:
+            return limit is not None and len(self._state.tasks) + len(self._outbox) >= limit
 
     def _assign_runs(self, readies: list[Ready]) -> None:
         """Makes a task of each run of consecutive numbers, which its label can name."""
         run: list[Ready] = []
         for ready in readies:
             if run and ready.call.number != run[-1].call.number + 1:
+                if self._is_full():
+                    return
                 self._assign(run)
                 run = []
             run.append(ready)
-        if run:
+        if run and not self._is_full():
             self._assign(run)
 
     def _assign(self, readies: list[Ready]) -> None:
@@ -236,7 +256,7 @@ class Sender:
                 waits_for.append(other.task)
         kind = running[0].kind
         assert kind is not None
-        name = label(self._nonce, running[0].call.number, len(running), self._next_repeat(running))
+        name = label(kind.name, self._nonce, running[0].call.number, len(running), self._next_repeat(running))
         for ready in running:
             ready.call.task = name
         self._outbox.append(Task(name, kind, running, [other for other in waits_for if other is not None]))
@@ -276,6 +296,7 @@ class Sender:
             self._request(tasks)
             for task in tasks:
                 task.written = None
+            self._state.moved_at = time.monotonic()
             # A call that was cancelled meanwhile had no task yet that could be cancelled.
             over = [task.label for task in tasks if all(ready.call.done() for ready in task.calls)]
             if over:
@@ -297,11 +318,13 @@ class Sender:
     def _request(self, tasks: list[Task]) -> None:
         settings = self._settings
         written: list[Any] = []
-        files: dict[str, Any] = {_bundle.NAME: self._file(self._bundle)}
+        files: dict[str, Any] = {}
+        if settings.bundle is None:
+            files[_bundle.NAME] = self._file(self._bundle)
         for task in tasks:
             if task.written is None:
                 # A request that is repeated has to say the same.
-                task.written = write_task(task, settings.python, settings.result_format, settings.runtime)
+                task.written = write_task(task, settings)
             table, own = task.written
             written.append(table)
             files.update(own)

@@ -15,7 +15,7 @@ _TOGETHER_S = 0.2
 #: A process of its own pays for at least this much work, seconds: about what starting an interpreter takes.
 _WORTH_S = 0.02
 #: Calls of one process, at most: their outcomes stay small enough to be read at once.
-_CALLS_MAX = 5000
+CALLS_MAX = 5000
 #: How long calls are held back at most, seconds: until then they are lost if this process is killed.
 HOLD_S = 1.0
 #: What calls that share a process may take before it is given up: the longer of these, seconds and times the estimate.
@@ -67,7 +67,7 @@ def plan(count: int, times: CallTimes, slots: int, held_s: float, alone: bool) -
         free = 1
     mean = max(times.mean, 1e-6)
     wanted = max(1, min(free, int(count * mean / _WORTH_S) + 1))
-    size = min(-(-count // wanted), max(int(_TOGETHER_S / mean), 1), _CALLS_MAX)
+    size = min(-(-count // wanted), max(int(_TOGETHER_S / mean), 1), CALLS_MAX)
     sizes: list[int] = []
     while count > 0 and (late or len(sizes) < free):
         sizes.append(min(size, count))

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional
 
 from ._call import Call
+from ._errors import GridError
+from ._grid import Grid
 from ._options import CallOptions
 from ._pickling import Blob, Payload
-from ._tasks import Kind, Ready, Task
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What holds for all calls of an executor."""
-
-    name: str
-    python: str
-    #: ``pickle`` or ``json``.
-    result_format: str
-    open_timeout: str
-    #: For how many processes at once short calls are put together, where the user says so.
-    max_workers: Optional[int]
-    #: Further keys of each task.
-    runtime: dict[str, Any]
+from ._tasks import Kind, Ready, Settings, Task
 
 
 class Submitted(NamedTuple):
@@ -42,7 +28,10 @@ class Submitted(NamedTuple):
 class State:
     """The calls of an executor that are not decided, and where each of them is."""
 
-    def __init__(self) -> None:
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        #: The number of the job; None until it is opened.
+        self.job: Optional[int] = None
         #: Guards everything here, and is notified of each change that a thread may wait for.
         self.changed = threading.Condition()
         self.queue: deque[Submitted] = deque()
@@ -65,6 +54,14 @@ class State:
         self.broken: Optional[BaseException] = None
         #: Whether calls that are held back are to be looked at again.
         self.replan = False
+        #: When a task ended or was sent the last time, seconds of the monotonic clock.
+        self.moved_at = 0.0
+
+    def log(self, task: str) -> str:
+        """What a task has printed. Raises GridError."""
+        if self.job is None:
+            raise GridError("unknown", "no job was opened")
+        return self.grid.log(self.job, task)
 
     def wake(self) -> None:
         """Has the sender look again at the calls that are held back."""
@@ -102,3 +99,6 @@ class State:
                 kind.ready.clear()
             self.changed.notify_all()
         self.decided(sum(call.fail(error) for call in calls))
+
+
+__all__ = ["Settings", "State", "Submitted"]

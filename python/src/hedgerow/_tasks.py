@@ -14,11 +14,30 @@ from ._call import Call
 from ._options import CallOptions
 from ._pickling import Blob, Payload
 from ._sizing import CallTimes
-from ._worker import pack
+from ._values import pack
 
 #: Packed calls up to this size, in Base64, are the task's standard input, bytes: it costs no file.
 _STDIN_BYTES = 12_000
-_LABEL = re.compile(r"c-([0-9a-f]{8})-(\d+)-(\d+)(?:-\d+)?")
+_LABEL = re.compile(r"([A-Za-z0-9_]+)-([0-9a-f]{8})-(\d+)-(\d+)(?:-\d+)?")
+#: Longest name of a function in a label.
+_NAME_MAX = 40
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for all calls of an executor."""
+
+    name: str
+    python: str
+    #: One of ``_values.FORMATS``.
+    result_format: str
+    open_timeout: str
+    #: How many processes have calls at once, where the user says so.
+    max_workers: Optional[int]
+    #: Further keys of each task.
+    runtime: dict[str, Any]
+    #: A folder of workers with what is in the file of ``_bundle``, which is brought to them where this is None.
+    bundle: Optional[str] = None
 
 
 @dataclass
@@ -27,6 +46,8 @@ class Kind:
 
     functions: Blob
     options: CallOptions
+    #: The name of the function.
+    name: str
     times: CallTimes = field(default_factory=CallTimes)
     #: Calls that were not sent yet, oldest first.
     ready: deque[Ready] = field(default_factory=deque)
@@ -61,18 +82,28 @@ class Task:
     written: Optional[tuple[dict[str, Any], dict[str, Any]]] = None
     #: Whether it is done, and its results are on their way.
     fetched: bool = False
+    #: The file with the value that stays on the grid, once it is done.
+    values: Optional[dict[str, Any]] = None
 
 
-def label(nonce: str, first: int, count: int, repeats: int) -> str:
-    """The id of a task with ``count`` calls that have consecutive numbers. ``repeats`` tells it from earlier ones."""
+def label(name: str, nonce: str, first: int, count: int, repeats: int) -> str:
+    """The id of a task with ``count`` calls of a function that have consecutive numbers. ``repeats`` tells it from
+    earlier ones.
+    """
     again = f"-{repeats}" if repeats else ""
-    return f"c-{nonce}-{first}-{count}{again}"
+    return f"{_word(name)}-{nonce}-{first}-{count}{again}"
 
 
-def parse_label(text: str) -> Optional[tuple[str, int, int]]:
-    """The nonce of the client, the number of the first call, and how many calls; None for other tasks."""
+def _word(name: str) -> str:
+    return re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")[:_NAME_MAX] or "call"
+
+
+def parse_label(text: str) -> Optional[tuple[str, str, int, int]]:
+    """The function's name, the nonce of the client, the number of the first call, and how many calls; None for other
+    tasks.
+    """
     found = _LABEL.fullmatch(text)
-    return None if found is None else (found[1], int(found[2]), int(found[3]))
+    return None if found is None else (found[1], found[2], int(found[3]), int(found[4]))
 
 
 def results_file(task: str) -> str:
@@ -80,9 +111,12 @@ def results_file(task: str) -> str:
     return f"r-{task}"
 
 
-def write_task(
-    task: Task, python: str, result_format: str, runtime: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def values_file(task: str) -> str:
+    """Where a task leaves a value that stays on the grid."""
+    return f"v-{task}"
+
+
+def write_task(task: Task, settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
     """A task as a table of a job file, and the files that it brings along."""
     kind = task.kind
     assert kind is not None
@@ -97,15 +131,23 @@ def write_task(
         "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
         "calls": calls,
         "deadline": kind.times.deadline(len(calls)) if len(calls) > 1 else None,
-        "format": result_format,
+        "format": settings.result_format,
         "functions": kind.functions.name,
+        "values": values_file(task.label) if kind.options.by_reference else None,
     }
-    packed = base64.b64encode(pack(header, [payload.pickle for payload in payloads])).decode()
+    packed = base64.b64encode(b"".join(pack(header, [payload.pickle for payload in payloads]))).decode()
     results = results_file(task.label)
-    command = [python, "-m", _bundle.MODULE, results]
-    inputs: list[Any] = [_bundle.NAME, kind.functions.name, *blobs]
+    command = [settings.python, "-c", _bundle.START, results]
+    inputs: list[Any] = [kind.functions.name, *blobs]
+    if settings.bundle is None:
+        inputs.append(_bundle.NAME)
     inputs += [{"task": other} for other in dict.fromkeys(task.waits_for)]
     written: dict[str, Any] = {"id": task.label, "command": command, "inputs": inputs, "outputs": [results]}
+    if header["values"] is not None:
+        written["outputs"].append(header["values"])
+    if len(calls) == 1:
+        # What calls of this function took tells what another one is likely to take.
+        written["kind"] = f"python {_word(kind.name)}"
     files: dict[str, Any] = {}
     if len(packed) <= _STDIN_BYTES:
         written["stdin"] = {"text": packed}
@@ -114,10 +156,10 @@ def write_task(
         files[name] = {"base64": packed}
         inputs.append(name)
         command.append(name)
-    environment = {"PYTHONPATH": _bundle.NAME, "PYTHONUNBUFFERED": "1", **(kind.options.env or {})}
-    return {**written, "env": environment, **kind.options.task(), **runtime}, files
+    environment = {"PYTHONPATH": settings.bundle or _bundle.NAME, "PYTHONUNBUFFERED": "1", **(kind.options.env or {})}
+    return {**written, "env": environment, **kind.options.task(), **settings.runtime}, files
 
 
-def _results_of(call: Call) -> str:
+def _results_of(call: Call) -> list[str]:
     assert call.task is not None
-    return results_file(call.task)
+    return [results_file(call.task), values_file(call.task)]

@@ -1,92 +1,41 @@
-"""Runs calls on a worker. Brought there as a single module, ``hedgerow_worker``, so that it uses nothing of this package.
+"""Runs calls on a worker, which gets this module and ``_values`` with the calls; it uses nothing else of this package.
 
-``python -m hedgerow_worker RESULTS [CALLS]`` reads packed calls from the file CALLS, or in Base64 from standard input, and
-writes the packed outcomes to the file RESULTS. Both are in the task's scratch directory, and so are the functions and large
-arguments that calls name.
+``python -c START RESULTS [CALLS]``, with what ``_bundle`` names so, reads packed calls from the file CALLS, or in Base64 from standard
+input, and writes the packed outcomes to the file RESULTS. Both are in the task's scratch directory, and so are the functions
+and large arguments that calls name.
 """
 
 from __future__ import annotations
 
+import atexit
 import base64
+import contextlib
+import gc
 import io
-import json
-import mmap
 import os
 import pickle
 import select
 import signal
 import struct
 import sys
+import threading
 import time
-import traceback
 from typing import Any, Callable, Optional
 
-#: Begins each packed file; another number is another layout.
-MAGIC = b"HGC1"
-#: Buffers of results from this size on are kept apart from their pickle, bytes.
-OUT_OF_BAND_BYTES = 16 << 10
+from ._values import (
+    Outcome,
+    dump,
+    dump_error,
+    load,
+    mapped,
+    pack,
+    pack_outcomes,
+    unpack,
+    unpack_outcomes,
+)
+
 #: The descriptor over which a child tells its outcomes is read so many bytes at a time.
 _READ_BYTES = 1 << 20
-
-
-class Outcome:
-    """What became of a call.
-
-    ``kind`` is ``ok``, ``error`` (it raised), ``crashed`` (its process ended), ``returned`` (it was not run, or not to its
-    end), ``initializer`` (what is run before calls failed) or ``python`` (another version of Python is needed).
-    """
-
-    __slots__ = ("call", "kind", "parts", "seconds")
-
-    def __init__(self, call: int, kind: str, seconds: float, parts: list[Any]) -> None:
-        self.call = call
-        self.kind = kind
-        #: How long it took, with reading its arguments and writing its result.
-        self.seconds = seconds
-        self.parts = parts
-
-
-def pack(header: dict[str, Any], parts: list[Any]) -> bytes:
-    """One file from a header and parts."""
-    header = dict(header, sizes=[len(part) for part in parts])
-    text = json.dumps(header, separators=(",", ":")).encode()
-    return b"".join([MAGIC, struct.pack("<I", len(text)), text, *parts])
-
-
-def unpack(content: Any) -> tuple[dict[str, Any], list[memoryview]]:
-    """The header and the parts of a file, without copies. Raises ValueError for anything else."""
-    view = memoryview(content)
-    if bytes(view[:4]) != MAGIC:
-        raise ValueError("these are no packed calls or outcomes")
-    (length,) = struct.unpack("<I", view[4:8])
-    header = json.loads(bytes(view[8 : 8 + length]))
-    parts, at = [], 8 + length
-    for size in header["sizes"]:
-        parts.append(view[at : at + size])
-        at += size
-    return header, parts
-
-
-def pack_outcomes(outcomes: list[Outcome], functions: Optional[bytes]) -> bytes:
-    """A file of outcomes. ``functions`` is what returned calls need to be run again."""
-    parts: list[Any] = []
-    lines = []
-    for outcome in outcomes:
-        lines.append([outcome.call, outcome.kind, round(outcome.seconds, 7), len(outcome.parts)])
-        parts.extend(outcome.parts)
-    if functions is not None:
-        parts.append(functions)
-    return pack({"outcomes": lines, "functions": functions is not None}, parts)
-
-
-def unpack_outcomes(content: Any) -> tuple[list[Outcome], Optional[memoryview]]:
-    """What :func:`pack_outcomes` packed."""
-    header, parts = unpack(content)
-    outcomes, at = [], 0
-    for call, kind, seconds, count in header["outcomes"]:
-        outcomes.append(Outcome(call, kind, seconds, list(parts[at : at + count])))
-        at += count
-    return outcomes, parts[at] if header["functions"] else None
 
 
 class NotRun(Exception):
@@ -104,32 +53,29 @@ class DependencyRaised(Exception):
 class _Arguments(pickle.Unpickler):
     """Reads the arguments of a call; those that are large, or results of other calls, lie in files of their own."""
 
-    #: Files with the results that are taken.
-    results: list[str] = []
+    #: Files with the results that are taken: the outcomes of their tasks, and the values that lie apart from these.
+    results: list[list[str]] = []
+    #: How results are written.
+    form = "pickle"
 
     def persistent_load(self, pid: Any) -> Any:
         kind, name, rest = pid
         if kind == "blob":
             return _load_blob(name, rest)
-        outcomes, _ = unpack_outcomes(_mapped(self.results[name]))
+        outcomes_file, values_file = self.results[name]
+        outcomes, _ = unpack_outcomes(mapped(outcomes_file))
         found = [outcome for outcome in outcomes if outcome.call == rest]
         if not found or found[0].kind == "returned":
             raise NotRun
+        if found[0].kind == "stored":
+            return load(list(unpack(mapped(values_file))[1]), self.form)
         if found[0].kind != "ok":
             raise DependencyRaised(found[0])
-        return pickle.loads(found[0].parts[0], buffers=found[0].parts[1:])
-
-
-def _mapped(path: str) -> Any:
-    """The content of a file as memory of this process alone; it is read when it is used."""
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return b""
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        return load(found[0].parts, self.form)
 
 
 def _load_blob(name: str, buffers: list[str]) -> Any:
-    return _Arguments(io.BytesIO(_mapped(name)), buffers=map(_mapped, buffers)).load()
+    return _Arguments(io.BytesIO(mapped(name)), buffers=map(mapped, buffers)).load()
 
 
 class Runner:
@@ -139,8 +85,12 @@ class Runner:
         self.calls: list[list[Any]] = header["calls"]
         self.payloads = parts
         self.deadline: Optional[float] = header["deadline"]
-        self.json: bool = header["format"] == "json"
+        self.form: str = header["format"]
         self.functions_name: str = header["functions"]
+        #: Where the value of the only call goes; None where it goes to its outcome.
+        self.values: Optional[str] = header["values"]
+        #: The scratch directory, where the files of the next call are.
+        self._folder = os.getcwd()
         self._function: Optional[Callable[..., Any]] = None
         self._ready = False
 
@@ -170,72 +120,37 @@ class Runner:
         if failed is not None:
             return Outcome(call, failed.kind, failed.seconds, failed.parts)
         try:
-            reader = _Arguments(io.BytesIO(self.payloads[at]), buffers=map(_mapped, buffers))
-            reader.results = results
+            reader = _Arguments(io.BytesIO(self.payloads[at]), buffers=map(mapped, buffers))
+            reader.results, reader.form = results, self.form
             function, args, kwargs = reader.load()
             del reader
             run = function or self._function
             assert run is not None
-            result = run(*args, **kwargs)
+            try:
+                result = run(*args, **kwargs)
+            finally:
+                os.chdir(self._folder)
             del args, kwargs
-            parts = self._dump(result)
+            parts = dump(result, self.form)
         except NotRun:
             return Outcome(call, "returned", 0.0, [self.payloads[at]])
         except DependencyRaised as raised:
             return Outcome(call, "dependency", 0.0, list(raised.outcome.parts))
         except BaseException as error:
             return self._error(call, "error", began, error)
-        return Outcome(call, "ok", time.perf_counter() - began, parts)
-
-    def _dump(self, result: Any) -> list[Any]:
-        if self.json:
-            return [json.dumps(result).encode()]
-        return dump(result)
-
-    def _error(self, call: int, kind: str, began: float, error: BaseException) -> Outcome:
-        frames = error.__traceback__ and error.__traceback__.tb_next
-        text = "".join(traceback.format_exception(type(error), error, frames))
-        # The frames hold what the call worked on.
-        error.__traceback__ = None
-        name = "".join(traceback.format_exception_only(type(error), error)).strip()
-        parts: list[Any] = [text.encode(errors="replace"), name.encode(errors="replace")]
-        if not self.json:
-            try:
-                parts += dump(error)
-                pickle.loads(parts[2], buffers=parts[3:])
-            except BaseException:
-                del parts[2:]
+        kind = "ok"
+        if self.values is not None:
+            _write(self.values, pack({}, parts))
+            kind, parts = "stored", []
         return Outcome(call, kind, time.perf_counter() - began, parts)
 
-
-def out_of_band(buffer: pickle.PickleBuffer) -> Optional[memoryview]:
-    """The bytes of a buffer that a pickle leaves out; None where it is short or not contiguous."""
-    try:
-        raw = buffer.raw()
-    except BufferError:
-        return None
-    return raw if raw.nbytes >= OUT_OF_BAND_BYTES else None
+    def _error(self, call: int, kind: str, began: float, error: BaseException) -> Outcome:
+        return Outcome(call, kind, time.perf_counter() - began, dump_error(error, self.form))
 
 
-def dump(value: Any) -> list[Any]:
-    """A pickle and the buffers that it leaves out."""
-    if type(value) in _PLAIN:
-        return [pickle.dumps(value, 5)]
-    import cloudpickle
-
-    buffers: list[Any] = []
-
-    def keep(buffer: pickle.PickleBuffer) -> bool:
-        raw = out_of_band(buffer)
-        if raw is not None:
-            buffers.append(raw)
-        return raw is None
-
-    return [cloudpickle.dumps(value, 5, buffer_callback=keep), *buffers]
-
-
-#: Types that the plain pickle writes as well and faster.
-_PLAIN = frozenset((type(None), bool, int, float, str, bytes))
+def _write(path: str, pieces: list[Any]) -> None:
+    with open(path, "wb") as out:
+        out.writelines(pieces)
 
 
 def _run_batch(runner: Runner) -> list[Outcome]:
@@ -270,9 +185,9 @@ def _run_in_child(runner: Runner, begin: int, outcomes: list[Outcome], deadline:
             os.close(reads)
             with os.fdopen(writes, "wb") as told:
                 for at in range(begin, len(runner.calls)):
-                    packed = pack_outcomes([runner.run(at)], None)
-                    told.write(struct.pack("<Q", len(packed)))
-                    told.write(packed)
+                    pieces = pack_outcomes([runner.run(at)], None)
+                    told.write(struct.pack("<Q", sum(map(len, pieces))))
+                    told.writelines(pieces)
                     told.flush()
             code = 0
         finally:
@@ -322,8 +237,11 @@ def main(results: str, calls: Optional[str] = None) -> None:
     if calls is None:
         content: Any = base64.b64decode(sys.stdin.buffer.read())
     else:
-        content = _mapped(calls)
+        content = mapped(calls)
     header, parts = unpack(content)
+    if header["values"] is not None:
+        # The grid expects it of a call that raises, too.
+        _write(header["values"], [])
     here = "%d.%d" % sys.version_info[:2]
     if header["python"] != here:
         told = [here.encode(), sys.executable.encode()]
@@ -338,9 +256,26 @@ def main(results: str, calls: Optional[str] = None) -> None:
     if any(outcome.kind == "returned" for outcome in outcomes):
         with open(header["functions"], "rb") as file:
             functions = file.read()
-    with open(results, "wb") as out:
-        out.write(pack_outcomes(outcomes, functions))
+    _write(results, pack_outcomes(outcomes, functions))
 
 
-if __name__ == "__main__":
+def leave() -> None:
+    """Ends the process as the interpreter does, but for taking modules apart: that takes longer than most calls, because it
+    writes to all memory that the process shares with the interpreter that it was forked from.
+    """
+    shutdown: Any = getattr(threading, "_shutdown", None)
+    if shutdown is not None:
+        shutdown()
+    atexit._run_exitfuncs()
+    # The class in C, because the check of the abstract one takes long.
+    base = io.IOBase.__mro__[1]
+    for file in [one for one in gc.get_objects() if issubclass(type(one), base)] + [sys.stdout, sys.stderr]:
+        with contextlib.suppress(Exception):
+            file.flush()
+    os._exit(0)
+
+
+def start() -> None:
+    """Runs what the command line names, and ends the process."""
     main(*sys.argv[1:])
+    leave()

@@ -13,7 +13,12 @@ from __future__ import annotations
 
 from typing import Any, Callable, Optional
 
-from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, SequentialBackend, register_parallel_backend
+from joblib.parallel import (
+    AutoBatchingMixin,
+    ParallelBackendBase,
+    SequentialBackend,
+    register_parallel_backend,
+)
 
 from ._call import Call
 from ._executor import Executor
@@ -47,7 +52,10 @@ class HedgerowBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 
     def submit(self, func: Callable[[], Any], callback: Optional[Callable[[Any], Any]] = None) -> Call:
         """Has a batch run."""
-        call = self._started().submit(func)
+        executor = self._started()
+        if self._given is None and not self._calls:
+            executor._engine.preload(_preloadable(func))
+        call = executor.submit(func)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         if callback is not None:
@@ -79,6 +87,20 @@ class HedgerowBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         if self._executor is None:
             self._executor = self._given or Executor(**{"name": "joblib", "preload": ("joblib",), **self._arguments})
         return self._executor
+
+
+#: Packages that an interpreter may import before it is forked: they start no threads and keep no files open.
+_FORKABLE = ("numpy", "pandas", "scipy", "sklearn")
+
+
+def _preloadable(batch: Any) -> list[str]:
+    """Modules that the worker imports for a batch in any case, and may import before."""
+    found: dict[str, None] = {}
+    for function, _, _ in getattr(batch, "items", ()):
+        for module in (type(function).__module__, getattr(function, "__module__", None)):
+            if isinstance(module, str) and module.partition(".")[0] in _FORKABLE:
+                found[module] = None
+    return list(found)
 
 
 register_parallel_backend("hedgerow", HedgerowBackend)

@@ -40,7 +40,7 @@ const MAPS_BYTES_MAX: u64 = 16 << 20;
 
 /// Variables of an attempt's environment that a template has too, because interpreters and libraries read them when they
 /// start. Those that begin so, and these.
-const KEPT_PREFIXES: [&str; 9] = [
+const KEPT_PREFIXES: [&str; 10] = [
     "PYTHON",
     "LC_",
     "LD_",
@@ -50,8 +50,15 @@ const KEPT_PREFIXES: [&str; 9] = [
     "BLIS_",
     "KMP_",
     "NUMEXPR_",
+    "JE_ARROW_",
 ];
 const KEPT: [&str; 4] = ["PATH", "LANG", "LANGUAGE", "TZ"];
+/// Variables that a template has unless the attempt sets them: these libraries start threads when they are imported
+/// otherwise. Pandas imports Arrow.
+const SINGLE_THREADED: [(&str, &str); 2] = [
+    ("OPENBLAS_NUM_THREADS", "1"),
+    ("JE_ARROW_MALLOC_CONF", "background_thread:false"),
+];
 
 /// What a template is: attempts with the same key are forked from the same one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,7 +147,7 @@ fn is_outside(path: &Path, slot: &Slot) -> bool {
 /// The environment of a template, from an attempt's; none where that has the interpreter wait for input at its end.
 fn environment(env: &[CString], slot: &Slot) -> Option<Vec<CString>> {
     let mut kept = Vec::new();
-    let mut openblas = false;
+    let mut set = [false; SINGLE_THREADED.len()];
     for variable in env {
         let text = variable.to_str().ok()?;
         let (name, value) = text.split_once('=')?;
@@ -157,16 +164,19 @@ fn environment(env: &[CString], slot: &Slot) -> Option<Vec<CString>> {
                 if starts || KEPT.contains(&name) {
                     kept.push(variable.clone());
                 }
-                openblas |= name == "OPENBLAS_NUM_THREADS";
+                for (set, (other, _)) in set.iter_mut().zip(SINGLE_THREADED) {
+                    *set |= name == other;
+                }
             }
         }
     }
     // Modules in the folder of an attempt are none of the template's.
     let tmp = format!("TMPDIR={}", slot.tmp_path);
     kept.extend([CString::from(c"HOME=/nonexistent"), CString::new(tmp).ok()?]);
-    if !openblas {
-        // It would start threads when it is imported.
-        kept.push(c"OPENBLAS_NUM_THREADS=1".into());
+    for (set, (name, value)) in set.into_iter().zip(SINGLE_THREADED) {
+        if !set {
+            kept.push(CString::new(format!("{name}={value}")).ok()?);
+        }
     }
     Some(kept)
 }

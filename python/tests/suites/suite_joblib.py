@@ -8,7 +8,9 @@ counts, and why each that fails does.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+from pathlib import Path
 from typing import Any, Optional
 
 import joblib.parallel
@@ -32,6 +34,7 @@ class LocalBackend(HedgerowBackend):
 
 
 joblib.parallel.BACKENDS["hedgerow"] = LocalBackend
+os.environ["PYTHONPATH"] = f"{Path(__file__).parent / 'startup'}:{os.environ.get('PYTHONPATH', '')}"
 # The lists of backends are made when the module is imported.
 _spec = importlib.util.find_spec(_NAME)
 assert _spec is not None and _spec.origin is not None

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from hedgerow import Executor, Grid, LocalGrid
@@ -130,3 +131,23 @@ def test_ctrl_c_waits_for_nothing_and_says_how_to_go_on(grid: LocalGrid, tmp_pat
     again = Grid(grid.ticket, state=tmp_path / "state")
     assert again.job(job)["state"] in ("running", "waiting")
     again.cancel_job(job)
+
+
+def test_a_call_that_holds_up_others_is_run_again_by_the_client_that_took_it_over(grid: LocalGrid, tmp_path: Path) -> None:
+    def mostly_short(number: int) -> int:
+        while number == 3 and not (tmp_path / "go").exists():
+            time.sleep(0.01)
+        return number
+
+    executor = Executor(grid=grid)
+    assert list(executor.map(mostly_short, range(100, 140))) == list(range(100, 140))
+    for number in range(10):
+        executor.submit(mostly_short, number)
+    job = executor.job
+    executor.detach()
+    with Executor.attach(job, grid=grid) as again:
+        futures = again.futures[-10:]
+        assert [future.result(timeout=60) for future in futures if future is not futures[3]] == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+        assert not futures[3].done()
+        (tmp_path / "go").touch()
+        assert futures[3].result(timeout=60) == 3

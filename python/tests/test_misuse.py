@@ -213,3 +213,13 @@ def test_a_call_may_change_its_folder(executor: Executor) -> None:
     assert executor.submit(leaves).result() == "/"
     assert [executor.submit(leaves).result() for _ in range(3)] == ["/"] * 3
     assert list(executor.map(lambda _: leaves(), range(20))) == ["/"] * 20
+
+
+def test_functions_that_are_made_anew_for_each_call_are_forgotten(
+    grid: LocalGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hedgerow._sending._KINDS_MAX", 4)
+    with Executor(grid=grid) as executor:
+        for number in range(12):
+            assert executor.submit(lambda one=number: one).result() == number
+        assert len(executor._engine.state.kinds) <= 5

@@ -25,6 +25,8 @@ _TAKEN_MAX = 10_000
 #: Tasks and bytes of files in one request, so that it stays well below the gateway's limit for a body.
 _TASKS_MAX = 2_000
 _BODY_BYTES_MAX = 16 << 20
+#: Kinds of calls beyond which those are forgotten that have no calls.
+_KINDS_MAX = 1_000
 #: For so long the number of processes that the grid runs at once is taken as known, seconds.
 _SLOTS_FOR_S = 10.0
 
@@ -47,6 +49,7 @@ class Sender:
         #: Calls that can be sent and are in no task yet.
         self._readies: dict[Call, Ready] = {}
         self._outbox: list[Task] = []
+        self._kinds_max = _KINDS_MAX
         self._uploaded: dict[str, str] = {}
         self._bundle = blob(_bundle.worker_bundle())
         self._slots, self._slots_at = 1, float("-inf")
@@ -144,12 +147,19 @@ class Sender:
         self._add(Ready(call, kind, payload, alone))
 
     def _kind(self, functions: Blob, options: CallOptions, name: str) -> Kind:
-        key = (functions.name, name, options.key())
+        kind = Kind(functions, options, name)
         with self._state.changed:
-            kind = self._state.kinds.get(key)
-            if kind is None:
-                kind = self._state.kinds[key] = Kind(functions, options, name)
-            return kind
+            return self._state.kinds.get(kind.key(), kind)
+
+    def _register(self, kind: Kind) -> Kind:
+        """The kind that is known as this one; that is this one where none is. Only those that are known are planned."""
+        kinds = self._state.kinds
+        if len(kinds) >= self._kinds_max:
+            # As where each call has a function of its own.
+            for key in [key for key, known in kinds.items() if not known.ready and known.times.running == 0]:
+                del kinds[key]
+            self._kinds_max = max(_KINDS_MAX, 2 * len(kinds))
+        return kinds.setdefault(kind.key(), kind)
 
     def _check_dependencies(self, payload: Payload) -> None:
         for other in payload.dependencies:
@@ -158,11 +168,11 @@ class Sender:
 
     def _add(self, ready: Ready) -> None:
         """A call can be sent."""
-        kind = ready.kind
-        assert kind is not None
         ready.call.task = None
         self._readies[ready.call] = ready
         with self._state.changed:
+            assert ready.kind is not None
+            kind = ready.kind = self._register(ready.kind)
             if not kind.ready:
                 kind.held_since = time.monotonic()
             kind.ready.append(ready)

@@ -54,6 +54,10 @@ class Kind:
     #: Since when the oldest of them waits, seconds of the monotonic clock.
     held_since: float = 0.0
 
+    def key(self) -> tuple[object, ...]:
+        """Tells kinds apart."""
+        return self.functions.name, self.name, self.options.key()
+
 
 @dataclass
 class Ready:

@@ -98,3 +98,28 @@ async fn the_limits_of_an_attempt_hold_while_modules_are_imported() {
     ));
     assert_eq!(modules.stamp().await.len(), 17);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn libraries_are_told_to_start_no_threads_unless_the_attempt_says_otherwise() {
+    let modules = Modules::new(Kind::View).await;
+    modules.put(
+        "asks",
+        "import os\nnames = 'OPENBLAS_NUM_THREADS', 'JE_ARROW_MALLOC_CONF'\nseen = [os.environ.get(name) for name in names]\n",
+    );
+    let seen = async |env: &[(&str, &str)]| {
+        let mut launch = modules.preloading(&["asks"], &["-c", "import asks; print(asks.seen)"]);
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        launch.env.extend(env);
+        let exit = modules.run(launch).await;
+        assert_eq!(exit.outcome, Ok(()), "{}", err(&exit));
+        out(&exit)
+    };
+    assert_eq!(seen(&[]).await, "['1', 'background_thread:false']\n");
+    let own = [
+        ("JE_ARROW_MALLOC_CONF", "narenas:1"),
+        ("OPENBLAS_NUM_THREADS", "4"),
+    ];
+    assert_eq!(seen(&own).await, "['4', 'narenas:1']\n");
+}

@@ -3,6 +3,7 @@
 
 mod bare;
 mod corpus;
+mod dist;
 mod faults;
 mod hooks;
 mod python;
@@ -23,6 +24,7 @@ usage: cargo xtask test     install what the tests need, then run all of them
        cargo xtask corpus unpack|pack TARGET
                             a fuzz target's inputs as the folder that the fuzzer wants, and back
        cargo xtask python   the Python package's tests, against target/debug/hedge
+       cargo xtask dist     `hedge` for others, and its debug information beside it, in target/dist
        cargo xtask bare     the default build in a bare system; needs root and debootstrap
        cargo xtask faults [--minutes M] [--seed S] [--hedge PATH] [--keep]
                             a fault campaign against real processes; needs root, else ends with 77
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         ["corpus", "unpack", target] => corpus::unpack(&root(), target),
         ["corpus", "pack", target] => corpus::pack(&root(), target),
         ["python"] => python::test(&root()),
+        ["dist"] => dist::build(&root()),
         ["bare"] => bare::build(&root()),
         ["faults", args @ ..] => match faults::Campaign::parse(args) {
             Ok(campaign) => campaign.run(&root()),

@@ -88,7 +88,8 @@ impl LocalGrid {
         let dir = Temporary::new("hedge-run-");
         let dir =
             dir.map_err(|error| ClientError::Local(format!("no folder for the run: {error}")))?;
-        let supervisor = SupervisorConfig::temporary(dir.path().join("supervisor"));
+        let mut supervisor = SupervisorConfig::temporary(dir.path().join("supervisor"));
+        supervisor.neighbours = Some(dir.path().to_owned());
         let supervisor = Supervisor::start(supervisor).await?;
         let ticket = supervisor.ticket(Role::Worker).await?.to_string();
         let pids = Arc::new(Mutex::new(vec![None; config.workers]));
@@ -100,6 +101,7 @@ impl LocalGrid {
             let keeper = Keeper {
                 number,
                 dir: dir.path().join(format!("worker-{number}")),
+                neighbours: dir.path().to_owned(),
                 ticket: ticket.clone(),
                 config: config.clone(),
                 supervisor: supervisor.clone(),
@@ -163,6 +165,7 @@ impl LocalGrid {
 struct Keeper {
     number: usize,
     dir: PathBuf,
+    neighbours: PathBuf,
     ticket: String,
     config: LocalConfig,
     supervisor: Supervisor,
@@ -263,6 +266,8 @@ impl Keeper {
             .arg("worker")
             .arg("--dir")
             .arg(&self.dir)
+            .arg("--neighbours")
+            .arg(&self.neighbours)
             .args(["--leash", "--join", "-", "--listen", "127.0.0.1:0"])
             .args(self.share())
             .args(&self.config.worker_args)

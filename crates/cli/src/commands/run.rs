@@ -11,8 +11,8 @@ use super::{Context, ask, submit_job};
 use crate::args::{Priority, Run, TaskRules};
 use crate::exit::{Exit, Failure};
 use crate::show::{self, progress::Progress};
-use hedge_model::JobId;
 use hedge_model::msg::Request;
+use hedge_model::{JobId, JobSpec};
 use hedge_node::client::{Client, new_key};
 use hedge_node::local::{LocalConfig, LocalGrid};
 use std::path::PathBuf;
@@ -45,6 +45,7 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
         exit_code: args.exit_code,
     };
     let largest = largest(checked.tasks(), &has, &hedge_node::worker::labels())?;
+    let useful = useful_workers(checked.tasks());
     super::block_on(async {
         // Signals from here on are queued until the job can be cancelled, so that nothing is left half made. Each
         // `Interrupts` sees every signal; the second signal exits at once, and dropping the grid deletes its files.
@@ -54,7 +55,7 @@ pub fn run(context: &Context, args: Run) -> Result<Exit, Failure> {
             signals.next().await;
             signals.next().await;
         });
-        let mut config = config(args.workers, &args.rules)?;
+        let mut config = config(args.workers, useful, &args.rules)?;
         config.largest = largest;
         config.tell = show::events::of_worker;
         let grid = LocalGrid::start(config).await?;
@@ -83,15 +84,26 @@ struct Wanted {
     exit_code: bool,
 }
 
-/// The configuration of a grid with workers on this machine.
+/// The most workers that can be of use to a job: one for each attempt, and two at least, as one may freeze.
+fn useful_workers(spec: &JobSpec) -> usize {
+    let copies = spec.qos().copies;
+    let attempts = spec.groups().iter().map(|group| {
+        let each = copies.max(group.retries.saturating_add(1));
+        u64::from(group.count()).saturating_mul(each.into())
+    });
+    attempts.fold(0, u64::saturating_add).clamp(2, 1024) as usize
+}
+
+/// The configuration of a grid with workers on this machine: `workers`, else the usual number, and `useful` at most.
 ///
 /// # Errors
 /// The path of this executable is unknown.
-fn config(workers: Option<u16>, rules: &TaskRules) -> Result<LocalConfig, Failure> {
+fn config(workers: Option<u16>, useful: usize, rules: &TaskRules) -> Result<LocalConfig, Failure> {
     let mut config = LocalConfig::new()?;
-    if let Some(workers) = workers {
-        config.workers = workers.into();
-    }
+    config.workers = match workers {
+        Some(workers) => workers.into(),
+        None => config.workers.min(useful),
+    };
     let flags = [
         ("--no-sandbox", rules.no_sandbox),
         ("--accept-weak-sandbox", rules.accept_weak_sandbox),

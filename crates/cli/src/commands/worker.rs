@@ -108,6 +108,7 @@ fn config(context: &Context, args: Worker, ticket: Ticket, options: &StartOption
     config.labels = args.label;
     config.listen = options.listen.unwrap_or(config.listen);
     config.mdns = options.mdns.unwrap_or_default();
+    config.neighbours = args.neighbours;
     config.sandbox = !args.rules.no_sandbox;
     config.accept_weak_sandbox = args.rules.accept_weak_sandbox;
     config.network = args.rules.allow_network;

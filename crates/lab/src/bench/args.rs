@@ -127,6 +127,15 @@ pub enum Bench {
         #[arg(long)]
         hold: bool,
     },
+    /// A large file in, through a task, and out again: on a grid, and by `hedge run`
+    Bulk {
+        /// Length of the file
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+        megabytes: u32,
+        /// How often
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        runs: u32,
+    },
     /// From submission to result, for one small task at a time
     Latency {
         /// How many tasks

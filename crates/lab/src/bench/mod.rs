@@ -2,6 +2,7 @@
 
 mod alarms;
 pub mod args;
+mod bulk;
 mod gateway;
 mod grid;
 mod heartbeats;
@@ -74,6 +75,7 @@ pub fn run(output: Output, args: &Bench) -> Result<(), Failure> {
             pages,
             hold,
         } => gateway::run(output, *seconds, *workers, (*pages).into(), *hold),
+        Bench::Bulk { megabytes, runs } => bulk::run(output, *megabytes, *runs),
         Bench::Latency { count } => latency::run(output, *count),
     }
 }

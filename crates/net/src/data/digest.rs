@@ -7,12 +7,17 @@ use blake3::hazmat::{
     ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root,
 };
 use hedge_model::Hash;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Bytes of a group: a power of two, and what a transfer holds in memory.
 pub(super) const GROUP_BYTES: usize = 1 << 20;
+
+/// Files of at least this length are hashed by several threads, whose start would take longer than a short file.
+pub(super) const LONG_BYTES: u64 = 16 << 20;
 
 /// A blob's hash and length in bytes, with the proof of a large one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,9 +30,43 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// Reads a file to its end. The buffer's capacity is used again by the next call.
+    /// Reads a file to its end, a long one on all processors. The buffer's capacity is used again by the next call.
     pub(super) fn of_file(path: &Path, buffer: &mut Vec<u8>) -> io::Result<Digest> {
-        Digest::of(std::fs::File::open(path)?, buffer, |_| Ok(()))
+        Digest::of_open(&File::open(path)?, buffer)
+    }
+
+    /// The same for a file that is open, from its beginning.
+    pub(super) fn of_open(mut file: &File, buffer: &mut Vec<u8>) -> io::Result<Digest> {
+        let size = file.metadata()?.len();
+        if size >= LONG_BYTES
+            && let Some(digest) = Digest::of_groups(file, size)?
+        {
+            return Ok(digest);
+        }
+        file.rewind()?;
+        Digest::of(file, buffer, |_| Ok(()))
+    }
+
+    /// None if the file's length changes meanwhile.
+    fn of_groups(file: &File, size: u64) -> io::Result<Option<Digest>> {
+        let groups: Vec<u64> = (0..size.div_ceil(GROUP_BYTES as u64)).collect();
+        let hashed = super::parallel::map(&groups, |group, buffer| {
+            let offset = group * GROUP_BYTES as u64;
+            buffer.resize((size - offset).min(GROUP_BYTES as u64) as usize, 0);
+            file.read_exact_at(buffer, offset)?;
+            Ok(group_hasher(offset, buffer).finalize_non_root())
+        });
+        let groups = match hashed.into_iter().collect::<io::Result<Vec<_>>>() {
+            Ok(groups) if file.metadata()?.len() == size => groups.into(),
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+            _ => return Ok(None),
+        };
+        let proof = Proof { groups, size };
+        Ok(Some(Digest {
+            hash: proof.hash(),
+            size,
+            proof: Some(proof),
+        }))
     }
 
     /// Reads files to their ends, on all processors; the results are in the same order. Blocks.
@@ -153,6 +192,18 @@ fn merge(groups: &[ChainingValue], size: u64) -> ChainingValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_file_has_the_same_digest_on_one_thread_and_on_all() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for more in [0, 1, GROUP_BYTES as u64 / 2] {
+            let bytes: Vec<u8> = (0..LONG_BYTES + more).map(|i| (i * i >> 7) as u8).collect();
+            std::fs::write(file.path(), &bytes).unwrap();
+            let one = Digest::of(&bytes[..], &mut Vec::new(), |_| Ok(())).unwrap();
+            assert_eq!(Digest::of_file(file.path(), &mut Vec::new()).unwrap(), one);
+            assert_eq!(one.hash.0, *blake3::hash(&bytes).as_bytes());
+        }
+    }
 
     #[test]
     fn a_proof_gives_the_hash_and_finds_a_changed_byte() {

@@ -262,6 +262,11 @@ impl Fetcher {
         if let Err(why) = self.take_empty(&mut batch).await {
             return batch.fail_here(&why);
         }
+        if let (true, [(hash, size)]) = (batch.is_large(), &batch.left[..])
+            && self.0.store.take_from_neighbours(*hash, *size).await
+        {
+            batch.left.clear();
+        }
         let own = self.0.net.peer();
         for source in from.sources.iter().filter(|source| source.peer != own) {
             if batch.left.is_empty() {

@@ -66,6 +66,8 @@ pub struct SupervisorConfig {
     /// Records the events and effects of its core, to find the cause of a fault or to check that only the core
     /// decides.
     pub recording: Option<Recording>,
+    /// A folder with the folders of this user's other peers on this machine, which hand large blobs over as files.
+    pub neighbours: Option<PathBuf>,
     /// What it counts.
     pub metrics: SupervisorMetrics,
 }
@@ -85,6 +87,7 @@ impl SupervisorConfig {
             timing: Timing::default(),
             format_max: FORMAT_MAX,
             recording: None,
+            neighbours: None,
             metrics: SupervisorMetrics::default(),
         }
     }
@@ -103,6 +106,7 @@ impl SupervisorConfig {
             timing: Timing::default(),
             format_max: FORMAT_MAX,
             recording: None,
+            neighbours: None,
             metrics: SupervisorMetrics::default(),
         }
     }

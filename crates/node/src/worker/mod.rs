@@ -84,6 +84,8 @@ pub struct WorkerConfig {
     pub priority: Priority,
     /// The owner's rules; none for a dedicated machine.
     pub owner: Option<OwnerConfig>,
+    /// A folder with the folders of this user's other peers on this machine, which hand large blobs over as files.
+    pub neighbours: Option<PathBuf>,
     /// What it counts.
     pub metrics: WorkerMetrics,
 }
@@ -104,6 +106,7 @@ impl WorkerConfig {
             network: false,
             priority: Priority::Idle,
             owner: Some(OwnerConfig::default()),
+            neighbours: None,
             metrics: WorkerMetrics::default(),
         }
     }
@@ -160,6 +163,9 @@ pub async fn run(
     let scratch = ScratchPool::open(config.dir.join("scratch"))?;
     let runner = setup::start_runner(&config, scratch).await?;
     let store = DataStore::open(&config.dir.join("content")).await?;
+    if let Some(peers) = &config.neighbours {
+        store.join_neighbours(peers)?;
+    }
     let known = Known::of_ticket(&config.dir, &config.ticket);
     let trust = Trust::new(known.load().iter().map(|addr| addr.peer));
     let server = DataServer::new(store.clone(), trust.clone());

@@ -12,11 +12,12 @@
 //! A file gets its name in `blobs` once its content was hashed, by a rename. What a process that was killed left in
 //! `arriving`, `retired` and `temp` is removed when the folder is opened.
 
-use super::super::digest::{Digest, Proof};
+use super::super::digest::{Digest, LONG_BYTES, Proof};
 use hedge_model::Hash;
-use rustix::fs::{FlockOperation, Mode, RenameFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, RenameFlags};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -137,11 +138,36 @@ impl Folder {
     }
 
     /// Copies and hashes a file.
-    pub(super) fn copy(&self, from: &Path, buffer: &mut Vec<u8>) -> io::Result<(Temp, Digest)> {
+    pub(super) fn copy(&self, from: &File, buffer: &mut Vec<u8>) -> io::Result<(Temp, Digest)> {
         let (mut file, temp) = self.temp()?;
-        let digest = Digest::of(File::open(from)?, buffer, |piece| file.write_all(piece))?;
+        let digest = if from.metadata()?.len() < LONG_BYTES {
+            Digest::of(from, buffer, |piece| file.write_all(piece))?
+        } else {
+            // A clone where that can be done, and then all processors hash what is here.
+            self.copy_into(from, &file)?;
+            Digest::of_open(&file, buffer)?
+        };
         self.seal(&file, false)?;
         Ok((temp, digest))
+    }
+
+    /// Gives a sealed file of another store a second name here. None where it is not sealed as files are here, or lies on
+    /// another file system.
+    pub(super) fn link_in(&self, file: &File) -> io::Result<Option<Temp>> {
+        let about = file.metadata()?;
+        let owner = match self.links {
+            true => SEAL_UID,
+            false => rustix::process::geteuid().as_raw(),
+        };
+        if about.uid() != owner || about.mode() & 0o777 != MODE_SEALED {
+            return Ok(None);
+        }
+        let number = self.temp.fetch_add(1, Ordering::Relaxed);
+        let path = self.root.join("temp").join(number.to_string());
+        let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let here = rustix::fs::CWD;
+        let linked = rustix::fs::linkat(here, &open, here, &path, AtFlags::SYMLINK_FOLLOW);
+        Ok(linked.is_ok().then_some(Temp(Some(path))))
     }
 
     pub(super) fn seal(&self, file: &File, program: bool) -> io::Result<()> {
@@ -253,6 +279,10 @@ impl Folder {
     pub(super) fn move_out(&self, hash: Hash, target: &Path, mode: u32) -> io::Result<bool> {
         let here = rustix::fs::CWD;
         let from = self.blob(hash);
+        // Another store has the same file.
+        if fs::metadata(&from)?.nlink() > 1 {
+            return Ok(false);
+        }
         let moved = rustix::fs::renameat_with(here, &from, here, target, RenameFlags::NOREPLACE);
         match moved {
             Ok(()) => {}

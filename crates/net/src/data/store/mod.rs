@@ -5,6 +5,7 @@
 
 mod catalog;
 mod folder;
+mod neighbours;
 mod part;
 mod place;
 mod retired;
@@ -26,7 +27,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tokio::sync::Semaphore;
 
@@ -53,6 +54,8 @@ struct Inner {
     /// How many of those requests are done: one waits with all that came before it began.
     synced: tokio::sync::Mutex<u64>,
     syncs: AtomicU64,
+    /// A folder with the folders of this user's other peers on this machine.
+    neighbours: OnceLock<PathBuf>,
 }
 
 impl DataStore {
@@ -82,6 +85,7 @@ impl DataStore {
             unsynced: Mutex::default(),
             synced: tokio::sync::Mutex::default(),
             syncs: AtomicU64::new(0),
+            neighbours: OnceLock::new(),
         }));
         tokio::spawn(retired::remove_old(Arc::downgrade(&store.0)));
         Ok(store)
@@ -513,7 +517,8 @@ impl DataStore {
         }
         self.check_room(about.len())
             .map_err(|why| file_error("take in", path, why))?;
-        let (copy, digest) = self.0.folder.copy(path, buffer).map_err(failed)?;
+        let file = File::open(path).map_err(failed)?;
+        let (copy, digest) = self.0.folder.copy(&file, buffer).map_err(failed)?;
         note(digest.hash);
         self.install(Some(copy), &digest).map_err(failed)?;
         Ok((digest.hash, digest.size))

@@ -1,0 +1,247 @@
+//! Blobs handed over between the stores of one user on one machine, as open files instead of bytes over a connection.
+//!
+//! A store serves its neighbours at a socket in its folder, which only its user may open. A request is a hash; the
+//! answer is one byte, and with [`HELD`] the open file. The asking store gives a sealed file a second name where it
+//! can, and copies any other; it trusts neither, as with what comes over the network.
+
+use super::{DataStore, Held, Inner, file_error};
+use crate::NetError;
+use hedge_model::Hash;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use std::fs::{self, File};
+use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
+
+const SOCKET: &str = "neighbours.sock";
+const HELD: u8 = 1;
+const NOT_HELD: u8 = 0;
+/// Requests of neighbours at a time. Each has one file open.
+const SERVED_MAX: usize = 16;
+/// How long either side waits for the other. Both only open a file.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Folders that are looked at for neighbours.
+const NEIGHBOURS_MAX: usize = 256;
+
+impl DataStore {
+    /// Serves the stores of this user's other processes, and takes large blobs from those in `peers`, a folder with one
+    /// folder for each peer.
+    ///
+    /// # Errors
+    /// The socket cannot be made, for example because its path is longer than 107 bytes.
+    pub fn join_neighbours(&self, peers: &Path) -> Result<(), NetError> {
+        let path = self.0.folder.root().join(SOCKET);
+        _ = fs::remove_file(&path);
+        let listener =
+            UnixListener::bind(&path).map_err(|error| file_error("make", &path, error))?;
+        tokio::spawn(serve(listener, Arc::downgrade(&self.0)));
+        // A second call changes nothing: a store has one place.
+        _ = self.0.neighbours.set(peers.to_owned());
+        Ok(())
+    }
+
+    /// Takes a blob from the first neighbour that has it. False where none has, or what it has is not the blob.
+    pub(in super::super) async fn take_from_neighbours(&self, hash: Hash, size: u64) -> bool {
+        let Some(peers) = self.0.neighbours.get().cloned() else {
+            return false;
+        };
+        let taken = self.blocking(move |store| {
+            let own = store.0.folder.root().join(SOCKET);
+            for socket in sockets(&peers)?.filter(|socket| *socket != own) {
+                if let Ok(Some(file)) = ask(&socket, hash)
+                    && store.adopt(&file, hash, size)?
+                {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        });
+        taken.await.unwrap_or_else(|error| {
+            tracing::debug!(%hash, %error, "no neighbour hands the blob over");
+            false
+        })
+    }
+
+    /// Keeps the file of a neighbour; false where it is not the blob. A second name of a sealed file is verified before
+    /// a task gets it or it is served, like any file that a process finds when it starts.
+    fn adopt(&self, file: &File, hash: Hash, size: u64) -> io::Result<bool> {
+        if file.metadata()?.len() != size {
+            return Ok(false);
+        }
+        if let Some(second) = self.0.folder.link_in(file)? {
+            let mut catalog = self.catalog();
+            self.0.folder.install(second, hash)?;
+            catalog.insert(hash, Held::unchecked(size));
+            return Ok(true);
+        }
+        let (copy, digest) = self.0.folder.copy(file, &mut Vec::new())?;
+        if digest.hash != hash {
+            return Ok(false);
+        }
+        self.install(Some(copy), &digest)?;
+        Ok(true)
+    }
+}
+
+/// The sockets of the peers whose folders are in this one.
+fn sockets(peers: &Path) -> io::Result<impl Iterator<Item = PathBuf>> {
+    let folders = fs::read_dir(peers)?.take(NEIGHBOURS_MAX).flatten();
+    Ok(folders.map(|folder| folder.path().join("content").join(SOCKET)))
+}
+
+async fn serve(listener: UnixListener, store: Weak<Inner>) {
+    let room = Arc::new(Semaphore::new(SERVED_MAX));
+    while let Ok(place) = room.clone().acquire_owned().await {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(PATIENCE).await;
+            continue;
+        };
+        let Some(store) = store.upgrade().map(DataStore) else {
+            return;
+        };
+        tokio::spawn(async move {
+            _ = tokio::time::timeout(PATIENCE, answer(stream, store)).await;
+            drop(place);
+        });
+    }
+}
+
+async fn answer(mut stream: tokio::net::UnixStream, store: DataStore) -> io::Result<()> {
+    if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let mut hash = [0; 32];
+    stream.read_exact(&mut hash).await?;
+    let file = store
+        .blocking(move |store| File::open(store.path(Hash(hash))?))
+        .await;
+    let give = || give(&stream, file.as_ref().ok());
+    stream.async_io(Interest::WRITABLE, give).await
+}
+
+fn give(stream: &tokio::net::UnixStream, file: Option<&File>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let files = file.map(AsFd::as_fd);
+    let files = files.as_slice();
+    let held = !files.is_empty() && ancillary.push(SendAncillaryMessage::ScmRights(files));
+    let byte = [if held { HELD } else { NOT_HELD }];
+    sendmsg(
+        stream,
+        &[IoSlice::new(&byte)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    )?;
+    Ok(())
+}
+
+/// Asks a neighbour for the file of a blob. Blocks, for [`PATIENCE`] at most.
+fn ask(socket: &Path, hash: Hash) -> io::Result<Option<File>> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(&hash.0)?;
+    let mut byte = [NOT_HELD];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let into = &mut [IoSliceMut::new(&mut byte)];
+    recvmsg(&stream, into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let mut files = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+        _ => None,
+    });
+    Ok(files.next().filter(|_| byte == [HELD]).map(File::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    async fn store(peers: &Path, name: &str) -> DataStore {
+        let dir = peers.join(name).join("content");
+        let store = DataStore::open(&dir).await.unwrap();
+        store.join_neighbours(peers).unwrap();
+        store
+    }
+
+    fn large(seed: u32) -> Vec<u8> {
+        let byte = |i: u32| (i.wrapping_mul(seed) >> 11) as u8;
+        (0..3 << 20).map(byte).collect()
+    }
+
+    #[tokio::test]
+    async fn a_blob_of_a_neighbour_gets_a_second_name_and_outlives_the_first() {
+        let peers = tempfile::tempdir().unwrap();
+        let (one, other) = (
+            store(peers.path(), "one").await,
+            store(peers.path(), "other").await,
+        );
+        let bytes = large(2_654_435_761);
+        let hash = one.add_bytes(bytes.clone()).await.unwrap();
+        let size = bytes.len() as u64;
+        assert!(!other.has(hash));
+        assert!(other.take_from_neighbours(hash, size).await);
+        let inode = |store: &DataStore| fs::metadata(store.path(hash).unwrap()).unwrap().ino();
+        assert_eq!(inode(&one), inode(&other));
+        one.forget([hash]).await.unwrap();
+        assert_eq!(other.read(hash, bytes.len()).await.unwrap(), bytes);
+    }
+
+    #[tokio::test]
+    async fn a_file_outside_a_neighbours_store_is_copied_if_it_is_still_the_blob() {
+        let peers = tempfile::tempdir().unwrap();
+        let (one, other) = (
+            store(peers.path(), "one").await,
+            store(peers.path(), "other").await,
+        );
+        let file = peers.path().join("input");
+        let bytes = large(40_503);
+        fs::write(&file, &bytes).unwrap();
+        let (hash, size) = one.add_file_by_reference(&file).await.unwrap();
+        fs::write(&file, large(7)).unwrap();
+        assert!(!other.take_from_neighbours(hash, size).await);
+        assert!(!other.has(hash));
+        fs::write(&file, &bytes).unwrap();
+        assert!(other.take_from_neighbours(hash, size).await);
+        fs::write(&file, b"changed later").unwrap();
+        assert_eq!(other.read(hash, bytes.len()).await.unwrap(), bytes);
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_no_neighbour_has_is_left_to_the_network() {
+        let peers = tempfile::tempdir().unwrap();
+        let one = store(peers.path(), "one").await;
+        // What a peer that was killed left.
+        fs::create_dir_all(peers.path().join("dead/content")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(
+            peers.path().join("dead/content").join(SOCKET),
+        ));
+        assert!(!one.take_from_neighbours(Hash([3; 32]), 2 << 20).await);
+    }
+
+    #[tokio::test]
+    async fn results_that_two_stores_have_leave_as_copies() {
+        let peers = tempfile::tempdir().unwrap();
+        let (one, other) = (
+            store(peers.path(), "one").await,
+            store(peers.path(), "other").await,
+        );
+        let bytes = large(69_069);
+        let hash = one.add_bytes(bytes.clone()).await.unwrap();
+        assert!(other.take_from_neighbours(hash, bytes.len() as u64).await);
+        let target = peers.path().join("result");
+        other.move_out(hash, &target, false).await.unwrap();
+        fs::write(&target, b"mine").unwrap();
+        assert_eq!(one.read(hash, bytes.len()).await.unwrap(), bytes);
+    }
+}

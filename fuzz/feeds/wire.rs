@@ -4,6 +4,7 @@ use hedge_model::group::{FromLeader, ToLeader};
 use hedge_model::msg::{
     Answer, Ask, FromWorker, Heartbeat, Request, Role, StatusRequest, ToWorker, Welcome,
 };
+use hedge_model::tree::{MANIFEST_MAGIC, Manifest};
 use hedge_model::{Data, JobSpec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,7 +15,7 @@ pub fn wire(data: &[u8]) {
     let Some((kind, bytes)) = data.split_first() else {
         return;
     };
-    match kind % 11 {
+    match kind % 12 {
         0 => batch::<FromWorker>(bytes),
         1 => batch::<ToWorker>(bytes),
         2 => asks(bytes),
@@ -25,8 +26,18 @@ pub fn wire(data: &[u8]) {
         7 => one::<StatusRequest>(bytes),
         8 => one::<Welcome>(bytes),
         9 => one::<JobSpec>(bytes),
-        _ => one::<Role>(bytes),
+        10 => one::<Role>(bytes),
+        _ => manifest(bytes),
     }
+}
+
+/// The list of a tree's entries, without its first bytes.
+fn manifest(bytes: &[u8]) {
+    let Ok(manifest) = Manifest::decode(&[MANIFEST_MAGIC, bytes].concat()) else {
+        return;
+    };
+    let written = manifest.encode().expect("what was read can be written");
+    assert_eq!(Manifest::decode(&written), Ok(manifest));
 }
 
 fn heartbeat(bytes: &[u8]) {

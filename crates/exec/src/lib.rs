@@ -58,7 +58,7 @@ pub use launch::{
     Advanced, Exit, Launch, Limits, Priority, Report, Sandbox, Stdin, StreamKind, TAIL_BYTES, Tail,
     Usage, Warm, Weakness,
 };
-pub use permissions::{Permissions, SharedFolder};
+pub use permissions::{MountedFolder, Permissions, SharedFolder};
 pub use runner::{Attempt, Runner};
 pub use scratch::{OutputFile, OutputPatterns, RenameWatch, Scratch, ScratchPool, Source};
 pub use shortage::{shortage, told_shortage};

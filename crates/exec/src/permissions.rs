@@ -15,8 +15,20 @@ pub struct Permissions {
     pub read_only: Vec<PathBuf>,
     /// Folders of the machine that it sees at their own paths.
     pub shares: Vec<SharedFolder>,
+    /// Folders of the machine that it sees elsewhere, read-only. This takes a view, see [`crate::Sandbox::View`].
+    pub mounts: Vec<MountedFolder>,
     /// The network that it asks for; it gets no more than the worker allows, and `None` takes all of that.
     pub network: Option<Network>,
+}
+
+/// A folder of the machine that tasks see at another path, read-only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedFolder {
+    /// Where it is on the machine. Another content has another path, because a slot's view stays as it is while its
+    /// attempts have the same permissions.
+    pub from: PathBuf,
+    /// The absolute path at which tasks see it. No path that the view shows leads into it or lies within it.
+    pub at: PathBuf,
 }
 
 /// A folder of the machine that its owner shares with tasks.

@@ -194,6 +194,25 @@ impl<'a> Finder<'a> {
         }
     }
 
+    /// Where the folder of a tree is. A submission brings its files, and none of this machine's folders.
+    pub fn tree_path(&self, name: &str) -> Result<PathBuf, Wrong> {
+        if self.confined {
+            return Err((
+                format!(
+                    "the tree {name:?} is a folder of a machine, which a submission over HTTP cannot name"
+                ),
+                "submit the job file with `hedge submit`".to_owned(),
+            ));
+        }
+        match name {
+            "" => Err((
+                "the tree has no name".to_owned(),
+                "name a folder: mounts = [{ tree = \".venv\" }]".to_owned(),
+            )),
+            name => Ok(self.folder.join(name)),
+        }
+    }
+
     /// Where a name is.
     pub fn path(&self, name: &str) -> Result<PathBuf, Wrong> {
         self.check_inside(name)?;

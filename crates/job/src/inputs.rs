@@ -2,7 +2,8 @@
 
 use crate::each::find_each;
 use crate::find::{Content, Finder, InputFile, file_name};
-use crate::{BadJobFile, JobFile, Mistake, Purpose, WantedInput};
+use crate::mounts::{FoundTree, WantedMount, find_trees};
+use crate::{BadJobFile, JobFile, Mistake, Purpose, Wanted, WantedInput};
 use hedge_model::spec::placeholders::{Piece, TaskValues, pieces};
 use hedge_model::spec::{Draft, Group, Input, SpecError};
 use hedge_model::{Data, FileEntry, Hash, JobSpec};
@@ -21,10 +22,12 @@ const ENTRY_BYTES: usize = 48;
 pub struct Found {
     tasks: JobSpec,
     /// Files that are to be uploaded have a hash of zeros here.
-    draft: Draft,
-    uploads: Vec<Upload>,
+    pub(crate) draft: Draft,
+    pub(crate) uploads: Vec<Upload>,
     /// Where the content of each of `uploads` belongs.
-    slots: Vec<(Slot, usize)>,
+    pub(crate) slots: Vec<(Slot, usize)>,
+    /// Folders that are not packed yet.
+    pub(crate) trees: Vec<FoundTree>,
 }
 
 /// A file whose content the grid has to fetch from the client.
@@ -38,11 +41,13 @@ pub struct Upload {
 
 /// What an upload is to the job.
 #[derive(Clone, Copy, Debug)]
-enum Slot {
+pub(crate) enum Slot {
     /// The input file at this position.
     File(u32),
     /// The standard input of the group at this position.
     Stdin(usize),
+    /// A part of a tree, which has this hash.
+    Known(Hash),
 }
 
 impl Found {
@@ -71,25 +76,37 @@ impl Found {
 
     /// The draft with the hashes of its uploads.
     pub(crate) fn with_content(mut self, content: &[(Hash, u64)]) -> Result<Draft, SpecError> {
+        let wrong = |what: String, help: &str| SpecError {
+            place: hedge_model::spec::Place {
+                group: None,
+                key: "task",
+                item: None,
+            },
+            what,
+            help: help.to_owned(),
+        };
+        if let Some(tree) = self.trees.first() {
+            let what = format!("the tree {} is not packed", tree.root.display());
+            return Err(wrong(what, "pack the trees before the job is made"));
+        }
         for (slot, upload) in self.slots {
+            let path = || self.uploads[upload].path.display();
             let Some((hash, size)) = content.get(upload).copied() else {
-                return Err(SpecError {
-                    place: hedge_model::spec::Place {
-                        group: None,
-                        key: "task",
-                        item: None,
-                    },
-                    what: format!(
-                        "the content of {} is missing",
-                        self.uploads[upload].path.display()
-                    ),
-                    help: "hash every file of the list of uploads".to_owned(),
-                });
+                let what = format!("the content of {} is missing", path());
+                return Err(wrong(what, "hash every file of the list of uploads"));
             };
             let data = Data::Blob { hash, size };
             match slot {
                 Slot::File(at) => self.draft.files[at as usize].data = data,
                 Slot::Stdin(group) => self.draft.groups[group].stdin = Some(data),
+                Slot::Known(known) if known == hash => {}
+                Slot::Known(_) => {
+                    let what = format!("{} has changed while it was read", path());
+                    return Err(wrong(
+                        what,
+                        "leave the tree alone until the job is submitted",
+                    ));
+                }
             }
         }
         Ok(self.draft)
@@ -111,6 +128,7 @@ pub fn find(file: &JobFile, mut finder: Finder<'_>) -> Result<Found, BadJobFile>
     if !mistakes.is_empty() {
         return Err(BadJobFile::new(&file.name, file.text.clone(), mistakes));
     }
+    let trees = find_trees(&finder, &file.wanted, &mut mistakes);
     let tasks = JobSpec::for_submission(file.purpose.checkable(&draft));
     let tasks = tasks.map_err(|error| file.point(&error))?;
     let groups = draft.groups.iter_mut().zip(&file.wanted);
@@ -129,7 +147,9 @@ pub fn find(file: &JobFile, mut finder: Finder<'_>) -> Result<Found, BadJobFile>
     if !mistakes.is_empty() {
         return Err(BadJobFile::new(&file.name, file.text.clone(), mistakes));
     }
-    found(finder, draft, slots, tasks, file.purpose).map_err(|error| file.point(&error))
+    let found = found(finder, draft, slots, tasks, file.purpose);
+    let found = found.map_err(|error| file.point(&error))?;
+    Ok(Found { trees, ..found })
 }
 
 /// Finds the inputs of the draft's only group, which a command line describes. A `program` becomes an input of every task
@@ -140,6 +160,7 @@ pub fn find_program(
     inputs: &[String],
     stdin: Option<&str>,
     program: Option<&Path>,
+    mounts: Vec<WantedMount>,
 ) -> Result<Found, String> {
     let said = |(what, help): (String, String)| format!("{what}; {help}");
     let tasks = JobSpec::for_submission(draft.clone()).map_err(|error| error.to_string())?;
@@ -154,6 +175,11 @@ pub fn find_program(
     let wanted: Vec<WantedInput> = wanted.collect();
     let mut mistakes = Vec::new();
     group_inputs(&mut finder, group, &wanted, None, &mut mistakes);
+    let wanted = Wanted {
+        mounts,
+        ..Wanted::default()
+    };
+    let trees = find_trees(&finder, &[wanted], &mut mistakes);
     if let Some(mistake) = mistakes.first() {
         return Err(format!("{}; {}", mistake.what, mistake.help));
     }
@@ -171,7 +197,9 @@ pub fn find_program(
             group.inputs.push(Input::File(at));
         }
     }
-    found(finder, draft, slots, tasks, Purpose::Job).map_err(|error| error.to_string())
+    let found = found(finder, draft, slots, tasks, Purpose::Job);
+    let found = found.map_err(|error| error.to_string())?;
+    Ok(Found { trees, ..found })
 }
 
 /// Checks the job before anything is hashed: whether it is valid does not depend on the hashes.
@@ -197,6 +225,7 @@ fn found(
         draft,
         uploads: finder.uploads,
         slots,
+        trees: Vec::new(),
     })
 }
 

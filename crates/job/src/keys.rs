@@ -7,7 +7,7 @@ use crate::words::{CRITICAL_PLACEMENT, REDUNDANCY, UNPLACEABLE, meanings};
 use hedge_model::spec::{COPIES_MAX, Measure};
 use std::fmt::Write;
 
-pub use task::{CHECKPOINT, DEPENDENCY, ESTIMATE, INPUT, RESOURCES, STDIN, TASK};
+pub use task::{CHECKPOINT, DEPENDENCY, ESTIMATE, INPUT, MOUNT, RESOURCES, STDIN, TASK};
 
 /// Most CPUs or pieces of a resource that one task can ask for; beyond it is a typing mistake.
 pub(crate) const PIECES_MAX: i64 = 1_000_000;
@@ -244,12 +244,13 @@ pub static CRITICAL: Table = Table {
 };
 
 /// All tables, in the order of the documentation, each with the name of its section there.
-pub static TABLES: [(&str, &Table); 10] = [
+pub static TABLES: [(&str, &Table); 11] = [
     ("job", &JOB),
     ("qos", &QOS),
     ("critical", &CRITICAL),
     ("task", &TASK),
     ("inputs", &INPUT),
+    ("mounts", &MOUNT),
     ("deps", &DEPENDENCY),
     ("stdin", &STDIN),
     ("resources", &RESOURCES),

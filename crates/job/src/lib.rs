@@ -31,6 +31,7 @@ use each::WantedEach;
 use find::Finder;
 use hedge_model::JobSpec;
 use hedge_model::spec::{Draft, SpecError};
+use mounts::WantedMount;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -43,6 +44,8 @@ mod find;
 mod inputs;
 pub mod keys;
 mod mistake;
+mod mounts;
+mod pack;
 mod parameters;
 mod program;
 mod qos;
@@ -106,6 +109,8 @@ struct Wanted {
     stdin: Option<(String, Range<usize>)>,
     /// Where values of its parameters come from.
     each: WantedEach,
+    /// Trees that its tasks see.
+    mounts: Vec<WantedMount>,
 }
 
 /// One item of `inputs`.

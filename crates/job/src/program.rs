@@ -4,6 +4,7 @@ use crate::Found;
 use crate::each::{self, lines_axis};
 use crate::find::{Finder, Wrong};
 use crate::inputs::find_program;
+use crate::mounts::{WantedMount, ask_for_mounts};
 use crate::read::parse_array;
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::spec::placeholders::unknown_in;
@@ -34,6 +35,8 @@ pub struct Program {
     pub no_copies: bool,
     /// Files, folders and globs to send with the job.
     pub inputs: Vec<String>,
+    /// Folders that it sees as they are here, or at another path: `TREE` or `TREE:/PATH`.
+    pub mounts: Vec<String>,
     /// Files, folders and globs that it leaves.
     pub outputs: Vec<String>,
     /// Environment variables.
@@ -76,7 +79,17 @@ impl Program {
     /// submitted.
     pub fn find(&self, folder: &Path) -> Result<Found, String> {
         let first = self.words.first().map_or("", String::as_str);
-        let group = self.group(first, folder)?;
+        let mut group = self.group(first, folder)?;
+        let mounts = self.mounts.iter().map(|text| WantedMount::of(text));
+        let mounts: Vec<WantedMount> = mounts.collect();
+        if !mounts.is_empty() {
+            ask_for_mounts(&mut group);
+        }
+        let seen = mounts.iter().find_map(|mount| mount.seen(folder, first));
+        let seen = seen.filter(|_| first.contains('/'));
+        if let Some(seen) = &seen {
+            group.command[0] = seen.as_str().into();
+        }
         let draft = Draft {
             name: self.name.as_deref().map_or(group.id.clone(), Arc::from),
             qos: match self.no_copies {
@@ -94,7 +107,8 @@ impl Program {
             groups: vec![group],
             outline: false,
         };
-        let travels = first.contains('/')
+        let travels = seen.is_none()
+            && first.contains('/')
             && !first.starts_with("${")
             && !SYSTEM.iter().any(|system| first.starts_with(system));
         let program = travels.then_some(Path::new(first));
@@ -102,7 +116,7 @@ impl Program {
             Some(ProgramStdin::File(name)) => Some(name.as_str()),
             _ => None,
         };
-        find_program(draft, folder, &self.inputs, stdin, program)
+        find_program(draft, folder, &self.inputs, stdin, program, mounts)
     }
 
     fn group(&self, first: &str, folder: &Path) -> Result<Group, String> {

@@ -5,6 +5,7 @@ use crate::fields::{Field, Fields, Reader};
 use crate::keys::{
     CHECKPOINT, DEPENDENCY, ESTIMATE, INPUT, JOB, PIECES_MAX, RESOURCES, STDIN, TASK,
 };
+use crate::mounts::read_mounts;
 use crate::parameters::{Setting, substitute};
 use crate::qos::{read_critical, read_need, read_qos};
 use crate::tree::{Entry, Node, Value};
@@ -146,6 +147,9 @@ fn read_task(reader: &mut Reader, node: &Node) -> (Group, Wanted, GroupPlaces) {
     read_numbers(reader, &fields, &mut group);
     let known = sound.then(|| group.placeholders());
     read_files(reader, &fields, &mut group, &mut place, &mut wanted, known);
+    if let Some(field) = fields.get("mounts") {
+        wanted.mounts = read_mounts(reader, &field, &mut group);
+    }
     // What else is wrong may be the reason.
     if reader.mistakes.len() == before {
         check_placeholders(reader, &group, &place);

@@ -13,6 +13,7 @@ pub mod record;
 pub mod resources;
 pub mod settings;
 pub mod spec;
+pub mod tree;
 pub mod units;
 pub mod view;
 

@@ -4,6 +4,7 @@ use crate::capacity::{BenchScores, Hardware};
 use crate::owner::OwnerState;
 use crate::spec::placeholders::TaskValues;
 use crate::spec::{CheckpointRule, Extension, Runtime};
+use crate::tree::MountedTree;
 use crate::view::{
     AttemptsView, EndsView, ExplainView, GroupsView, JobView, LogView, MemberView, ResultsView,
     SettingView, TasksView, TicketView, WorkerView,
@@ -218,6 +219,8 @@ pub struct Body {
     pub time_limit: Option<Duration>,
     /// How the tasks make checkpoints.
     pub checkpoint: Option<Arc<CheckpointRule>>,
+    /// Trees that each task sees.
+    pub mounts: Vec<MountedTree>,
     /// Peers that hold blobs of the inputs, most likely source first.
     pub sources: Vec<Source>,
 }

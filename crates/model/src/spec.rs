@@ -14,6 +14,7 @@ mod checkpoint;
 mod each;
 mod extension;
 mod few;
+mod mount;
 mod names;
 mod needs;
 mod network;
@@ -35,6 +36,7 @@ pub use checkpoint::{
 };
 pub use extension::{Extension, OPEN_GROUPS_MAX};
 pub use few::Few;
+pub use mount::{MOUNTS_LABEL, MOUNTS_MAX, Mount, check_mount_path, covers};
 pub use network::Network;
 pub use qos::{CriticalPlacement, MaxFailures, Need, Qos, Redundancy, Unplaceable};
 pub use qos::{OPEN_TIMEOUT, OPEN_TIMEOUT_MAX, OPEN_TIMEOUT_MIN};
@@ -224,6 +226,9 @@ pub struct Group {
     /// Modules that an interpreter has imported before attempts are forked from it, of [`Runtime::Python`].
     #[serde(default, skip_serializing_if = "is_default")]
     pub preload: Few<Arc<str>>,
+    /// Trees that each task sees, read-only.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mounts: Few<Mount>,
 }
 
 impl Group {
@@ -254,6 +259,7 @@ impl Group {
             keep: false,
             checkpoint: None,
             preload: Few::default(),
+            mounts: Few::default(),
         }
     }
 

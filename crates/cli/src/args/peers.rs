@@ -55,6 +55,10 @@ pub struct Worker {
     /// Disk to offer, like '20 GiB' [default: what is free at the start]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub disk: Option<u64>,
+    /// Disk for trees, the folders that tasks name in `mounts`, at most; those that were not used for longest are
+    /// evicted [default: 10 GiB]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub tree_cache: Option<u64>,
     /// GPUs to offer, at most: a number, or none [default: all]
     #[arg(long, value_name = "N", value_parser = gpus)]
     pub gpus: Option<u64>,

@@ -55,6 +55,10 @@ pub struct Needs {
     #[arg(long, value_name = "PATH", requires = "program", conflicts_with = "job",
         value_parser = NonEmptyStringValueParser::new())]
     pub input: Vec<String>,
+    /// Show the program this folder as it is here, at its own path or at another one, read-only. Repeatable
+    #[arg(long, value_name = "FOLDER[:PATH]", requires = "program", conflicts_with = "job",
+        value_parser = NonEmptyStringValueParser::new())]
+    pub mount: Vec<String>,
     /// Bring this file, folder (ending in /) or glob that the program leaves. Repeatable
     #[arg(long, value_name = "PATH", requires = "program", conflicts_with = "job",
         value_parser = NonEmptyStringValueParser::new())]

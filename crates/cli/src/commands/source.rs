@@ -8,6 +8,7 @@ use hedge_job::{Found, JobFile, Program, ProgramLines, ProgramStdin, Purpose};
 use hedge_model::data::INLINE_BYTES_MAX;
 use hedge_model::spec::{Extension, SPEC_BYTES_MAX, SpecError};
 use hedge_model::{Hash, JobSpec};
+use hedge_node::Temporary;
 use hedge_node::client::InputFiles;
 use std::io::{self, Read};
 use std::os::fd::IntoRawFd;
@@ -111,8 +112,8 @@ impl Checked {
     /// # Errors
     /// Files that were lost or changed their kind meanwhile.
     pub async fn finish(self) -> Result<(JobSpec, InputFiles), Failure> {
-        let (files, content) = self.read().await?;
-        let job = self.found.job(&content);
+        let (found, files, content) = read(self.found).await?;
+        let job = found.job(&content);
         Ok((job.map_err(|error| not_submitted(&error))?, files))
     }
 
@@ -121,38 +122,61 @@ impl Checked {
     /// # Errors
     /// As for [`Checked::finish`].
     pub async fn finish_extension(self) -> Result<(Extension, InputFiles), Failure> {
-        let (files, content) = self.read().await?;
-        let extension = self.found.extension(&content);
+        let (found, files, content) = read(self.found).await?;
+        let extension = found.extension(&content);
         Ok((extension.map_err(|error| not_submitted(&error))?, files))
     }
+}
 
-    /// Reads the big input files; gives their hashes and lengths, too.
-    async fn read(&self) -> Result<(InputFiles, Vec<(Hash, u64)>), Failure> {
-        let uploads = self.found.uploads().iter();
-        let paths: Vec<_> = uploads.map(|upload| upload.path.clone()).collect();
-        let (mut files, mut content) = (InputFiles::default(), Vec::new());
-        if !paths.is_empty() {
-            // Hashing takes long where files are big, and the connection must live meanwhile.
-            let hashing = tokio::task::spawn_blocking(move || InputFiles::read(paths));
-            let hashed = super::patiently("reading the job's input files", hashing).await;
-            let read;
-            (files, read) = hashed.map_err(|error| {
-                Failure::Local(format!(
-                    "the inputs could not be read: {error}; nothing was submitted"
+/// Packs the job's trees and reads its big input files; gives their hashes and lengths, too.
+async fn read(found: Found) -> Result<(Found, InputFiles, Vec<(Hash, u64)>), Failure> {
+    let (found, spool) = match found.has_trees() {
+        true => pack(found).await?,
+        false => (found, None),
+    };
+    let uploads = found.uploads().iter();
+    let paths: Vec<_> = uploads.map(|upload| upload.path.clone()).collect();
+    let (mut files, mut content) = (InputFiles::default(), Vec::new());
+    if !paths.is_empty() {
+        // Hashing takes long where files are big, and the connection must live meanwhile.
+        let hashing = tokio::task::spawn_blocking(move || InputFiles::read(paths));
+        let hashed = super::patiently("reading the job's input files", hashing).await;
+        let read;
+        (files, read) = hashed.map_err(|error| {
+            Failure::Local(format!(
+                "the inputs could not be read: {error}; nothing was submitted"
+            ))
+        })?;
+        let read = read.into_iter().map(|(path, added)| {
+            added.map_err(|error| {
+                Failure::Arguments(format!(
+                    "the input {} cannot be read: {error}; nothing was submitted: make it readable, or leave it out",
+                    path.display()
                 ))
-            })?;
-            let read = read.into_iter().map(|(path, added)| {
-                added.map_err(|error| {
-                    Failure::Arguments(format!(
-                        "the input {} cannot be read: {error}; nothing was submitted: make it readable, or leave it out",
-                        path.display()
-                    ))
-                })
-            });
-            content = read.collect::<Result<Vec<(Hash, u64)>, Failure>>()?;
-        }
-        Ok((files, content))
+            })
+        });
+        content = read.collect::<Result<Vec<(Hash, u64)>, Failure>>()?;
     }
+    if let Some(spool) = spool {
+        files.keep(spool);
+    }
+    Ok((found, files, content))
+}
+
+/// Packs the folders that tasks see as trees, into a folder that is needed until the job is submitted.
+async fn pack(mut found: Found) -> Result<(Found, Option<Temporary>), Failure> {
+    let local = |what: &str, error: &dyn std::fmt::Display| {
+        Failure::Local(format!("{what}: {error}; nothing was submitted"))
+    };
+    let spool = Temporary::private("hedge-trees-");
+    let spool = spool.map_err(|error| local("no temporary folder can be made", &error))?;
+    let path = spool.path().to_owned();
+    let packing = tokio::task::spawn_blocking(move || found.pack(&path).map(|()| found));
+    let packed = super::patiently("reading the job's trees", packing).await;
+    let packed = packed.map_err(|error| local("the trees could not be read", &error))?;
+    let found =
+        packed.map_err(|why| Failure::Arguments(format!("{why}; nothing was submitted")))?;
+    Ok((found, Some(spool)))
 }
 
 fn not_submitted(error: &SpecError) -> Failure {
@@ -177,6 +201,7 @@ fn program(needs: Needs, words: Vec<String>) -> Result<Program, Failure> {
         no_copies: false,
         retries: needs.retries,
         inputs: needs.input,
+        mounts: needs.mount,
         outputs: needs.output,
         env: needs.env,
         cpus_milli: needs.cpus,

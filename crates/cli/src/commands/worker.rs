@@ -105,6 +105,7 @@ fn config(context: &Context, args: Worker, ticket: Ticket, options: &StartOption
         }
     }
     offers.named.sort();
+    config.tree_cache = args.tree_cache.unwrap_or(config.tree_cache);
     config.labels = args.label;
     config.listen = options.listen.unwrap_or(config.listen);
     config.mdns = options.mdns.unwrap_or_default();

@@ -5,6 +5,7 @@
 
 use super::{Action, InHand, State};
 use hedge_model::msg::{Assignment, Body, Outcome, Report};
+use hedge_model::tree::MountedTree;
 use hedge_model::{AttemptId, FileEntry, Hash, JobId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,6 +49,11 @@ impl Content {
             if !self.fetched.contains_key(&hash) && !self.made.contains(&hash) {
                 moved = moved.saturating_add(data.size());
             }
+            self.fetched.entry(hash).or_default().insert(job);
+        }
+        // Whether they are fetched depends on the trees that are here already.
+        let trees = body.mounts.iter().filter(|_| shared);
+        for (hash, _) in trees.flat_map(MountedTree::blobs) {
             self.fetched.entry(hash).or_default().insert(job);
         }
         moved

@@ -308,6 +308,12 @@ pub(crate) fn fork_plain(
             root: os::is_machines_root(),
             closed,
         };
+        if !setup.permissions.mounts.is_empty() {
+            let why = reduced.unwrap_or_else(|| "there is no sandbox".to_owned());
+            return Err(format!(
+                "trees are shown in a view of their own alone: {why}"
+            ));
+        }
         if !setup.sandbox {
             let setup = setup.clone();
             return SlotEnvironment::new(setup, Sandbox::None, reduced, freezer, folder, users);
@@ -464,6 +470,8 @@ fn wanted(setup: &Setup, sandbox: Sandbox) -> Vec<(PathBuf, Access)> {
         false => (share.path.clone(), Access::Read),
     }));
     if matches!(sandbox, Sandbox::View { .. }) {
+        let mounts = setup.permissions.mounts.iter();
+        wanted.extend(mounts.map(|mount| read(mount.at.clone())));
         wanted.push(("/proc".into(), Access::Read));
         wanted.push((view::SHARED_MEMORY.into(), Access::All));
     } else {

@@ -99,6 +99,14 @@ pub static TASK: Table = Table {
                    job file, and the outputs of other tasks.",
         },
         Key {
+            name: "mounts",
+            kind: Kind::Tables(&MOUNT),
+            default: Default::Value("[]"),
+            example: "[{ tree = \".venv\" }]",
+            what: "Folders that the task sees as they are here, read-only and not in its scratch directory. Each travels \
+                   once to a worker, however many tasks and files.",
+        },
+        Key {
             name: "outputs",
             kind: Kind::Texts,
             default: Default::Value("[]"),
@@ -202,6 +210,28 @@ pub static INPUT: Table = Table {
         },
         EACH,
         NEED,
+    ],
+};
+
+/// A table in `mounts`.
+pub static MOUNT: Table = Table {
+    name: "a mount",
+    others: None,
+    keys: &[
+        Key {
+            name: "tree",
+            kind: Kind::Text,
+            default: Default::Required,
+            example: "\".venv\"",
+            what: "A folder beside the job file, or anywhere by an absolute path.",
+        },
+        Key {
+            name: "at",
+            kind: Kind::Text,
+            default: Default::Means("the folder's own absolute path"),
+            example: "\"/ref\"",
+            what: "The absolute path at which tasks see it.",
+        },
     ],
 };
 

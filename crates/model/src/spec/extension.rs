@@ -2,7 +2,9 @@
 
 use super::addition::{Addition, Growth};
 use super::stored::packed;
-use super::{Group, Input, JobSpec, SpecError, blobs_among, input_data, is_default, names, size};
+use super::{
+    Group, Input, JobSpec, Mount, SpecError, blobs_among, input_data, is_default, names, size,
+};
 use crate::{Data, FileEntry, Hash};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -72,6 +74,11 @@ impl JobSpec {
                     *at += files;
                 }
             }
+            let moved = group.mounts.iter().map(|mount| Mount {
+                first: mount.first + files,
+                ..mount.clone()
+            });
+            group.mounts = moved.collect();
             group
         };
         self.draft.groups.extend(extension.groups.iter().map(moved));

@@ -46,6 +46,7 @@ fn outlined(group: &Group) -> Group {
         axes: Few::default(),
         checkpoint: None,
         preload: Few::default(),
+        mounts: Few::default(),
         ..group.clone()
     }
 }

@@ -90,6 +90,11 @@ fn check_order(files: &[FileEntry], at: usize, group: &Group) -> Checked<()> {
         blobs.extend(listed.iter().filter_map(|file| file.data.hash()));
         bytes = bytes.saturating_add(listed.iter().map(encoded).sum());
     }
+    for mount in group.mounts.iter() {
+        let listed = mount.files(files);
+        blobs.extend(listed.iter().filter_map(|file| file.data.hash()));
+        bytes = bytes.saturating_add(listed.iter().map(encoded).sum());
+    }
     blobs.sort_unstable();
     blobs.dedup();
     bytes = bytes.saturating_add(grant_bytes(blobs.len()));

@@ -3,6 +3,7 @@
 use super::addition::{Addition, named};
 use super::axes::check_axes;
 use super::checkpoint::check_checkpoint;
+use super::mount::check_mounts;
 use super::needs::check_qos;
 use super::runtime::check_preload;
 use super::{COPIES_MAX, RETRY_DELAY_MAX, positional};
@@ -192,6 +193,7 @@ pub(super) fn check_group(files: &[FileEntry], at: usize, group: &Group) -> Chec
     }
     check_checkpoint(at, group)?;
     check_preload(at, group)?;
+    check_mounts(files, at, group)?;
     for (item, output) in group.outputs.iter().enumerate() {
         if let Err(why) = check_path(output.trim_end_matches('/')) {
             return wrong(

@@ -1,6 +1,7 @@
 //! Input files of a submission, and which blobs of a client's store are in use.
 
 use super::Content;
+use crate::Temporary;
 use hedge_model::Hash;
 use hedge_net::Digest;
 use std::collections::HashMap;
@@ -13,7 +14,11 @@ pub type HashedFile = (PathBuf, io::Result<(Hash, u64)>);
 
 /// Input files of a job with their hashes. They are read again when the grid fetches them.
 #[derive(Debug, Default)]
-pub struct InputFiles(HashMap<Hash, (PathBuf, Digest)>);
+pub struct InputFiles {
+    files: HashMap<Hash, (PathBuf, Digest)>,
+    /// Holds some of them.
+    folder: Option<Temporary>,
+}
 
 impl InputFiles {
     /// Hashes files on all processors. Returns the hash or error of each, in order. Blocks.
@@ -28,29 +33,34 @@ impl InputFiles {
         (files, read)
     }
 
+    /// Keeps a folder that holds some of the files as long as they are needed.
+    pub fn keep(&mut self, folder: Temporary) {
+        self.folder = Some(folder);
+    }
+
     fn add(&mut self, path: &Path, digest: Digest) -> io::Result<(Hash, u64)> {
         let absolute = std::path::absolute(path)?;
         let added = (digest.hash, digest.size);
-        self.0.insert(digest.hash, (absolute, digest));
+        self.files.insert(digest.hash, (absolute, digest));
         Ok(added)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.files.is_empty()
     }
 
     pub(super) fn hashes(&self) -> Vec<Hash> {
-        self.0.keys().copied().collect()
+        self.files.keys().copied().collect()
     }
 
     /// Returns the files for a store that serves them.
     pub(super) fn references(&self) -> Vec<(PathBuf, Digest)> {
-        self.0.values().cloned().collect()
+        self.files.values().cloned().collect()
     }
 
     /// Returns the first file that the store dropped because its content had changed when it was read.
     pub(super) fn changed(&self, is_held: impl Fn(Hash) -> bool) -> Option<&Path> {
-        let gone = self.0.iter().find(|(hash, _)| !is_held(**hash));
+        let gone = self.files.iter().find(|(hash, _)| !is_held(**hash));
         gone.map(|(_, (path, _))| path.as_path())
     }
 }

@@ -5,11 +5,12 @@ use super::checkpoints::Saver;
 use super::gpus::{Gpus, HeldGpus};
 use super::heartbeats::HeartbeatSender;
 use super::printed::Outputs;
-use super::staging::stage;
+use super::staging::{MountedAt, Staged, stage};
+use super::trees::TreeCache;
 use hedge_core::worker::Event;
 use hedge_exec::{
-    Advanced, Exit, Launch, Limits, OutputFile, Permissions, Runner, Scratch, Stdin, StreamKind,
-    Tail, Warm, told_shortage,
+    Advanced, Exit, Launch, Limits, MountedFolder, OutputFile, Permissions, Runner, Scratch, Stdin,
+    StreamKind, Tail, Warm, told_shortage,
 };
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
 use hedge_model::ending::OutputFault;
@@ -45,6 +46,7 @@ pub(super) struct Tools {
     pub runner: Runner,
     pub gpus: Arc<Gpus>,
     pub store: DataStore,
+    pub trees: TreeCache,
     pub fetcher: Fetcher,
     pub inputs: mpsc::Sender<Input>,
     pub heartbeats: HeartbeatSender,
@@ -93,7 +95,7 @@ pub(super) struct Attempts(HashMap<AttemptId, Phase>);
 
 enum Phase {
     Staging(tokio::task::AbortHandle),
-    Staged(Box<Scratch>),
+    Staged(Box<Staged>),
     Running(mpsc::Sender<Halt>),
 }
 
@@ -108,8 +110,8 @@ enum Halt {
 /// The most pending orders to end an attempt: one to stop, one to end at once, and repetitions.
 const HALTS_MAX: usize = 4;
 
-/// A staged scratch directory for the loop, or why there is none.
-pub(super) type StageResult = Result<Scratch, Ending>;
+/// What was staged for an attempt, or why it was not.
+pub(super) type StageResult = Result<Staged, Ending>;
 
 impl Attempts {
     /// Stages an attempt. One without inputs is ready at once; for others the result comes later as an input of the
@@ -122,10 +124,12 @@ impl Attempts {
     ) -> Option<Result<(), Ending>> {
         let id = order.attempt;
         let own = order.own_inputs().is_empty() && order.checkpoint().is_empty();
-        if own && body.inputs.is_empty() && body.stdin.is_none() {
+        if own && body.inputs.is_empty() && body.stdin.is_none() && body.mounts.is_empty() {
             return Some(match tools.runner.scratch() {
                 Ok(scratch) => {
-                    self.0.insert(id, Phase::Staged(Box::new(scratch)));
+                    let trees = Vec::new();
+                    let staged = Staged { scratch, trees };
+                    self.0.insert(id, Phase::Staged(Box::new(staged)));
                     Ok(())
                 }
                 Err(error) => Err(error.ending()),
@@ -150,8 +154,8 @@ impl Attempts {
             return None;
         }
         let result = match result {
-            Ok(scratch) => {
-                self.0.insert(id, Phase::Staged(Box::new(scratch)));
+            Ok(staged) => {
+                self.0.insert(id, Phase::Staged(Box::new(staged)));
                 Ok(())
             }
             Err(why) => {
@@ -165,14 +169,14 @@ impl Attempts {
     /// Starts a staged attempt's process.
     pub fn start(&mut self, tools: &Arc<Tools>, body: &Arc<GrantedBody>, order: &Assignment) {
         let id = order.attempt;
-        let Some(Phase::Staged(scratch)) = self.0.remove(&id) else {
+        let Some(Phase::Staged(staged)) = self.0.remove(&id) else {
             return;
         };
         let (halt, halts) = mpsc::channel(HALTS_MAX);
         self.0.insert(id, Phase::Running(halt));
         let (tools, body, order) = (tools.clone(), body.clone(), order.clone());
         tokio::spawn(async move {
-            let report = guarded(run(&tools, &body, &order, *scratch, halts)).await;
+            let report = guarded(run(&tools, &body, &order, *staged, halts)).await;
             let report = report.unwrap_or_else(|ending| ended(id, ending));
             _ = tools
                 .inputs
@@ -257,7 +261,12 @@ pub(super) fn failed(error: &impl std::fmt::Display) -> Ending {
     }
 }
 
-fn launch(tools: &Tools, body: &Body, order: &Assignment, gpus: &HeldGpus) -> Launch {
+fn launch(
+    tools: &Tools,
+    body: &Body,
+    order: &Assignment,
+    (gpus, trees): (&HeldGpus, &[MountedAt]),
+) -> Launch {
     let id = order.attempt;
     let (index, values) = (order.index, body.task_values(order));
     let words: Vec<String> = body
@@ -284,6 +293,7 @@ fn launch(tools: &Tools, body: &Body, order: &Assignment, gpus: &HeldGpus) -> La
     env.extend(gpus.environment(tools.runner.respects_modes()));
     let mut permissions = Permissions::default();
     gpus.permit(&mut permissions);
+    permissions.mounts = mounted(trees);
     let some = |amount: u64| (amount > 0).then_some(amount);
     Launch {
         program: words.first().cloned().unwrap_or_default(),
@@ -303,6 +313,15 @@ fn launch(tools: &Tools, body: &Body, order: &Assignment, gpus: &HeldGpus) -> La
         warm: warm(body),
         kept_bytes: Some(body.printed_max.min(PRINTED_BYTES_MAX)),
     }
+}
+
+/// The trees that an attempt sees.
+fn mounted(trees: &[MountedAt]) -> Vec<MountedFolder> {
+    let each = trees.iter().map(|(tree, at)| MountedFolder {
+        from: tree.root(),
+        at: PathBuf::from(&**at),
+    });
+    each.collect()
 }
 
 /// What a task's process is forked from, where its runtime is Python.
@@ -330,10 +349,11 @@ async fn run(
     tools: &Tools,
     body: &Body,
     order: &Assignment,
-    mut scratch: Scratch,
+    staged: Staged,
     mut halts: mpsc::Receiver<Halt>,
 ) -> Report {
     let id = order.attempt;
+    let Staged { mut scratch, trees } = staged;
     let (mut saver, saver_told) = Saver::begin(tools, body, order, &mut scratch);
     let scratch = Arc::new(scratch);
     let heartbeats = tools.heartbeats.clone();
@@ -352,7 +372,7 @@ async fn run(
         Ok(gpus) => gpus,
         Err(ending) => return ended(id, ending),
     };
-    let launch = launch(tools, body, order, &gpus);
+    let launch = launch(tools, body, order, (&gpus, &trees));
     let started = tools.runner.start(body.runtime, &scratch, launch, observer);
     let mut attempt = started.await;
     let readable = attempt.output().map(|output| tools.outputs.add(id, output));
@@ -366,7 +386,7 @@ async fn run(
             () = saver.save_due(tools) => {}
         }
     };
-    drop((gpus, readable));
+    drop((gpus, readable, trees));
     // A cancelled attempt is not continued, so it needs no checkpoint.
     if !matches!(exit.outcome, Ok(()) | Err(Ending::Cancelled)) {
         saver.save_last(tools).await;

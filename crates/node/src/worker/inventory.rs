@@ -1,8 +1,10 @@
 //! What this machine offers: resources and labels.
 
 use super::WorkerConfig;
-use hedge_host::Gpu;
+use super::attempt::Tools;
+use hedge_exec::Sandbox;
 use hedge_model::msg::WorkerInfo;
+use hedge_model::spec::MOUNTS_LABEL;
 use hedge_model::{PeerAddr, Resources};
 use std::path::Path;
 use std::sync::Arc;
@@ -22,13 +24,16 @@ pub fn offer(dir: &Path) -> Resources {
 }
 
 /// Returns what a worker reports about itself when it attaches.
-pub(super) fn info(config: &WorkerConfig, gpus: &[Gpu], addr: PeerAddr) -> WorkerInfo {
+pub(super) fn info(config: &WorkerConfig, tools: &Tools, addr: PeerAddr) -> WorkerInfo {
     let mut labels = labels();
-    let gpus = super::gpus::labels(gpus).into_iter();
+    let gpus = super::gpus::labels(tools.gpus.all()).into_iter();
     let gpus = gpus.map(|(name, text)| (Arc::from(name), Arc::from(text)));
     let new =
         |(name, _): &(Arc<str>, Arc<str>)| config.labels.iter().all(|(own, _)| **own != **name);
     labels.extend(gpus.filter(new));
+    let mounts = (MOUNTS_LABEL.0.into(), MOUNTS_LABEL.1.into());
+    let shows = matches!(tools.runner.report().sandbox, Sandbox::View { .. });
+    labels.extend(shows.then_some(mounts).filter(new));
     let given = config.labels.iter();
     labels.extend(given.map(|(name, value)| (Arc::from(&**name), Arc::from(&**value))));
     WorkerInfo {

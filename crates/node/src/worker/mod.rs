@@ -12,6 +12,7 @@ mod screensaver;
 mod senders;
 mod setup;
 mod staging;
+mod trees;
 
 use crate::clock::Clock;
 use crate::folders::occupy;
@@ -24,7 +25,7 @@ use attempt::{Attempts, StageResult, Tools};
 use gpus::Gpus;
 use heartbeats::HeartbeatSender;
 use hedge_core::worker::{Action, Event};
-use hedge_exec::{Priority, Report, ScratchPool};
+use hedge_exec::{Priority, Report};
 use hedge_model::msg::{FromWorker, HASHES_MAX, Phase, ToWorker, Welcome, WorkerInfo};
 use hedge_model::{AttemptId, Epoch, Hash, PeerAddr, PeerId, Resources};
 use hedge_net::{DataServer, DataStore, Fetcher, LinkSender, Net, Ticket, Trust};
@@ -43,6 +44,7 @@ pub use inventory::{labels, offer};
 pub use owner::OwnerConfig;
 pub use screensaver::{SaverView, saver_socket};
 pub use senders::Senders;
+pub use trees::TREE_CACHE_BYTES;
 
 /// The most inputs that wait for the loop.
 const INPUTS_MAX: usize = 4096;
@@ -74,6 +76,8 @@ pub struct WorkerConfig {
     pub listen: SocketAddr,
     /// Whether it also uses mDNS to find its supervisors on the local network.
     pub mdns: bool,
+    /// The most bytes of the trees that it has.
+    pub tree_cache: u64,
     /// Whether attempts run in a sandbox.
     pub sandbox: bool,
     /// Whether a sandbox with incomplete isolation is accepted.
@@ -101,6 +105,7 @@ impl WorkerConfig {
             labels: Vec::new(),
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             mdns: false,
+            tree_cache: TREE_CACHE_BYTES,
             sandbox: true,
             accept_weak_sandbox: false,
             network: false,
@@ -160,8 +165,7 @@ pub async fn run(
     let _lock = occupy(&config.dir)?;
     let key = hedge_net::load_or_create_identity(&config.dir)?;
     let (transport, content) = (Threads::transport()?, Threads::content()?);
-    let scratch = ScratchPool::open(config.dir.join("scratch"))?;
-    let runner = setup::start_runner(&config, scratch).await?;
+    let runner = setup::start_runner(&config).await?;
     let store = DataStore::open(&config.dir.join("content")).await?;
     if let Some(peers) = &config.neighbours {
         store.join_neighbours(peers)?;
@@ -193,6 +197,7 @@ pub async fn run(
         runner,
         gpus: Gpus::of_machine(config.resources.named("gpus")),
         store: store.clone(),
+        trees: setup::open_trees(&config).await?,
         fetcher,
         inputs,
         heartbeats: heartbeats.clone(),
@@ -200,7 +205,7 @@ pub async fn run(
         outputs: printed::Outputs::default(),
     });
     let result = Loop {
-        info: inventory::info(&config, tools.gpus.all(), net.local_addr()),
+        info: inventory::info(&config, &tools, net.local_addr()),
         core: setup::new_core(&config),
         shown,
         tally: WorkerTally::new(config.metrics.clone()),

@@ -1,7 +1,9 @@
 //! What a worker is made of when it starts.
 
+use super::trees::TreeCache;
 use super::{Input, WorkerConfig, owner, screensaver};
 use crate::NodeError;
+use crate::folders::make_private;
 use crate::known::Known;
 use hedge_exec::{Runner, ScratchPool, SpawnerConfig};
 use hedge_net::{NetConfig, SecretKey};
@@ -34,10 +36,21 @@ pub(super) fn new_core(config: &WorkerConfig) -> hedge_core::worker::Worker {
     }
 }
 
-pub(super) async fn start_runner(
-    config: &WorkerConfig,
-    scratch: ScratchPool,
-) -> Result<Runner, NodeError> {
+/// Opens the cache of trees, which may hold some hundred thousand files.
+pub(super) async fn open_trees(config: &WorkerConfig) -> Result<TreeCache, NodeError> {
+    let (folder, most) = (config.dir.join("trees"), config.tree_cache);
+    let path = folder.clone();
+    let open = move || {
+        make_private(&folder)?;
+        TreeCache::open(&folder, most)
+            .map_err(|source| NodeError::io("open the trees in", &folder, source))
+    };
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.unwrap_or_else(|error| Err(NodeError::io("open the trees in", &path, error.into())))
+}
+
+pub(super) async fn start_runner(config: &WorkerConfig) -> Result<Runner, NodeError> {
+    let scratch = ScratchPool::open(config.dir.join("scratch"))?;
     let mut spawner = SpawnerConfig::new(scratch.base());
     spawner.hidden = vec![config.dir.clone()];
     spawner.read_only = std::env::current_exe().into_iter().collect();

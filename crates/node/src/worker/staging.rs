@@ -6,9 +6,11 @@
 //! is a copy (a clone if the file system can do that).
 
 use super::attempt::{StageResult, Tools, failed};
+use super::trees::Tree;
 use crate::grants::Grants;
-use hedge_exec::{ExecError, OutputPatterns, Scratch, Source};
+use hedge_exec::{ExecError, OutputPatterns, Sandbox, Scratch, Source};
 use hedge_model::msg::{Assignment, Body, GrantedBody};
+use hedge_model::tree::MountedTree;
 use hedge_model::{Data, Ending, FileEntry, Hash};
 use hedge_net::{FetchError, PlaceMode, Placement};
 use std::path::Path;
@@ -19,12 +21,24 @@ const COMPRESSED: [&str; 10] = [
     "gz", "tgz", "Z", "bz2", "tbz2", "xz", "txz", "lzma", "lz", "zst",
 ];
 
+/// A tree, and the path at which an attempt sees it.
+pub(super) type MountedAt = (Arc<Tree>, Arc<str>);
+
+/// What an attempt finds when it starts.
+pub(super) struct Staged {
+    /// Its scratch directory.
+    pub scratch: Scratch,
+    /// Its trees. They stay as long as this does.
+    pub trees: Vec<MountedAt>,
+}
+
 pub(super) async fn stage(
-    tools: &Tools,
+    tools: &Arc<Tools>,
     body: &Arc<GrantedBody>,
     order: &Assignment,
 ) -> StageResult {
     fetch(tools, body, order).await?;
+    let trees = take_trees(tools, body).await?;
     let scratch = tools.runner.scratch();
     let mut scratch = scratch.map_err(|error| error.ending())?;
     // Without a sandbox a task has this worker's own privileges.
@@ -41,7 +55,74 @@ pub(super) async fn stage(
     let (scratch, placements) = prepared.unwrap_or_else(|error| Err(failed(&error)))?;
     let placed = tools.store.place(placements).await;
     placed.map_err(|error| failed(&error))?;
-    Ok(scratch)
+    Ok(Staged { scratch, trees })
+}
+
+/// Takes the attempt's trees from the cache, which writes those that it lacks.
+async fn take_trees(tools: &Arc<Tools>, body: &Arc<GrantedBody>) -> Result<Vec<MountedAt>, Ending> {
+    let mut trees = Vec::with_capacity(body.mounts.len());
+    for mount in &body.mounts {
+        check_mount(tools, &mount.at)?;
+        let tree = match tools.trees.get(mount.manifest.0) {
+            Some(tree) => tree,
+            None => {
+                let (tools, body, mount) = (tools.clone(), body.clone(), mount.clone());
+                // If the attempt is cancelled meanwhile, the next one finds the tree.
+                let taken = tokio::spawn(async move { take_tree(&tools, &body, &mount).await });
+                taken.await.unwrap_or_else(|error| Err(failed(&error)))?
+            }
+        };
+        trees.push((tree, mount.at.clone()));
+    }
+    Ok(trees)
+}
+
+async fn take_tree(
+    tools: &Tools,
+    body: &GrantedBody,
+    mount: &MountedTree,
+) -> Result<Arc<Tree>, Ending> {
+    let inputs = body.inputs.iter().map(|file| &file.data);
+    let inputs = inputs.chain(&body.stdin).filter_map(Data::hash);
+    let inputs: Vec<Hash> = inputs.collect();
+    let fetch = |blobs| fetch_tree(tools, body, blobs);
+    tools.trees.take(&tools.store, mount, &inputs, fetch).await
+}
+
+/// Fetches blobs of a tree, as far as they are not here.
+async fn fetch_tree(
+    tools: &Tools,
+    body: &GrantedBody,
+    mut blobs: Vec<(Hash, u64)>,
+) -> Result<(), Ending> {
+    blobs.retain(|(hash, _)| !tools.store.has(*hash));
+    if blobs.is_empty() {
+        return Ok(());
+    }
+    let grants = Grants::open(&body.grants);
+    judge(&grants.fetch(&tools.fetcher, &blobs, &body.sources).await)
+}
+
+/// Checks that this worker can show a tree at a path.
+fn check_mount(tools: &Tools, at: &str) -> Result<(), Ending> {
+    let cannot = |why: String| {
+        Err(Ending::Input {
+            missing: Vec::new(),
+            why,
+        })
+    };
+    if !matches!(tools.runner.report().sandbox, Sandbox::View { .. }) {
+        return cannot(format!(
+            "the tree for {at:?} cannot be shown: this worker's tasks have no view of their own, see `hedge doctor`"
+        ));
+    }
+    let (at, own) = (Path::new(at), tools.runner.scratch_base());
+    if at.starts_with(own) || own.starts_with(at) {
+        return cannot(format!(
+            "a tree cannot lie at {at:?}: this worker's scratch directories are in {own:?}"
+        ));
+    }
+    Ok(())
 }
 
 async fn fetch(tools: &Tools, body: &GrantedBody, order: &Assignment) -> Result<(), Ending> {
@@ -65,6 +146,11 @@ async fn fetch(tools: &Tools, body: &GrantedBody, order: &Assignment) -> Result<
         let grants = Grants::open(&from.grants);
         lacking.extend(grants.fetch(&tools.fetcher, &own, &from.sources).await);
     }
+    judge(&lacking)
+}
+
+/// Returns how an attempt ends whose blobs could not be fetched.
+fn judge(lacking: &[FetchError]) -> Result<(), Ending> {
     let here = |error: &&FetchError| matches!(error, FetchError::Local { .. });
     if let Some(error) = lacking.iter().find(here) {
         return Err(failed(error));

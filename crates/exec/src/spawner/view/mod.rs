@@ -153,6 +153,10 @@ fn pieces(setup: &Setup) -> Result<Vec<(PathBuf, Piece)>, String> {
         let piece = tree(&share.path, read_only | ATTR_NOSUID | ATTR_NODEV)?;
         pieces.push((share.path.clone(), piece));
     }
+    for mount in &setup.permissions.mounts {
+        let piece = tree(&mount.from, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)?;
+        pieces.push((mount.at.clone(), piece));
+    }
     for (name, target) in [
         ("fd", "/proc/self/fd"),
         ("stdin", "fd/0"),

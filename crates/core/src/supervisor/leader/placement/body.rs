@@ -6,6 +6,7 @@ use crate::supervisor::leader::Leadership;
 use hedge_model::data::{INLINE_BYTES_MAX, PRINTED_BYTES_MAX};
 use hedge_model::msg::{Body, MESSAGE_BYTES_MAX};
 use hedge_model::spec::{Group, Input};
+use hedge_model::tree::MountedTree;
 use hedge_model::units::show_bytes;
 use hedge_model::{Data, FileEntry, Hash, JobId, JobSpec, TaskId};
 use std::collections::BTreeSet;
@@ -55,7 +56,10 @@ impl Leadership<'_> {
             .map(|file| &file.data)
             .chain(&spec.stdin)
             .filter_map(Data::hash);
-        let mut blobs: Vec<_> = shared.chain(own).collect();
+        let mounts = mounted(job, spec);
+        let trees = mounts.iter().flat_map(MountedTree::blobs);
+        let trees = trees.map(|(hash, _)| hash);
+        let mut blobs: Vec<_> = shared.chain(own).chain(trees).collect();
         blobs.sort_unstable();
         blobs.dedup();
         if let Some(path) = clash(&inputs) {
@@ -86,6 +90,7 @@ impl Leadership<'_> {
             resources: spec.resources.clone(),
             time_limit: spec.time_limit,
             checkpoint: spec.checkpoint.clone(),
+            mounts,
             sources: self.view().sources(&blobs),
         };
         let bytes = body.message_bytes(blobs.len());
@@ -117,6 +122,20 @@ impl Leadership<'_> {
             self.rerun_if_lost(hash);
         }
     }
+}
+
+/// Returns the trees of a group with their blobs.
+fn mounted(job: &Job, group: &Group) -> Vec<MountedTree> {
+    let each = group.mounts.iter().filter_map(|mount| {
+        let files = mount.files(job.spec.files()).iter();
+        let mut blobs = files.filter_map(|file| Some((file.data.hash()?, file.data.size())));
+        Some(MountedTree {
+            at: mount.at.clone(),
+            manifest: blobs.next()?,
+            packs: blobs.collect(),
+        })
+    });
+    each.collect()
 }
 
 fn shared_inputs(job: &Job, group: &Group) -> Vec<FileEntry> {

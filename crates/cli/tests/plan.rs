@@ -58,6 +58,7 @@ fn a_plan_says_what_each_level_buys_and_costs_and_whether_the_end_comes_in_time(
         found["unknown"], 1,
         "the last task says nothing of its time"
     );
+    assert_eq!(level("none")["without_checkpoints"], Value::Null);
     let output = plan(folder.path(), "soon.toml --machines 6 --runs 20");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
@@ -70,4 +71,26 @@ fn a_plan_says_what_each_level_buys_and_costs_and_whether_the_end_comes_in_time(
         Some(3),
         "there is no grid to plan for"
     );
+}
+
+#[test]
+fn a_plan_says_what_checkpoints_bring() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = "name = \"long\"\n[[task]]\nid = \"a\"\ncommand = [\"true\"]\n\
+               estimate = { cpu_time = \"1000s\" }\n\
+               checkpoint = { files = [\"state\"], every = \"20s\" }\n";
+    std::fs::write(folder.path().join("long.toml"), job).unwrap();
+    let args = "long.toml --machines 4 --runs 60 --straggling 0.5";
+    let found = json(&plan(folder.path(), &format!("{args} --json")));
+    let levels = found["levels"].as_array().unwrap();
+    let auto = levels.iter().find(|level| level["redundancy"] == "auto");
+    let mean = |level: &Value| level["makespan_s"]["mean"].as_f64().unwrap();
+    let (with, without) = (auto.unwrap(), &auto.unwrap()["without_checkpoints"]);
+    assert!(
+        mean(with) < 0.95 * mean(without),
+        "copies of stragglers go on from their checkpoints: {found}"
+    );
+    let output = plan(folder.path(), args);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("without the job's checkpoints"), "{text}");
 }

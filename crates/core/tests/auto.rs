@@ -43,6 +43,79 @@ fn auto_copies_a_straggler_that_has_no_siblings() {
     assert_eq!(copied_at(State::default(), Redundancy::None), None);
 }
 
+/// After how many seconds the only task of a job, expected to take 100 s, gets a copy if it reports this progress in
+/// each second; none within 90 s.
+fn copied_with(state: State, progress: impl Fn(u64) -> Progress) -> Option<u64> {
+    let mut rig = Rig::with(state, &[]);
+    (1..=3).for_each(|number| rig.attach(number, 1));
+    let alone = Group {
+        kind: Some("even".into()),
+        ..timed("alone", 100, &[])
+    };
+    rig.submit(1, 1, &with(Redundancy::Auto, vec![alone]));
+    rig.commit();
+    let (at, first) = assigned(&rig.said())[0];
+    for second in 1..90 {
+        rig.pass_with_heartbeats(Duration::from_secs(1), &[1, 2, 3]);
+        let what = Found::Progress(first, progress(second));
+        let peer = worker(at);
+        rig.event(Event::Found(Finding { peer, what }));
+        let copies = assigned(&rig.said());
+        if copies.iter().any(|(_, attempt)| attempt.number == 2) {
+            return Some(second);
+        }
+    }
+    rig.expect(&[]);
+    None
+}
+
+#[test]
+fn a_task_that_reports_slow_progress_is_copied_long_before_it_is_overdue() {
+    let tells = |per_second: u64| {
+        move |second: u64| Progress {
+            permille: Some((second * per_second) as u16),
+            ..Progress::default()
+        }
+    };
+    assert_eq!(copied_with(State::default(), tells(10)), None, "on time");
+    let at = copied_with(State::default(), tells(2)).expect("a copy");
+    assert!(at < 40, "after {at} s, five times as slow as expected");
+}
+
+#[test]
+fn a_task_that_gets_little_cpu_time_is_copied_before_it_is_overdue() {
+    let mut rig = Rig::new();
+    (1..=3).for_each(|number| rig.attach(number, 1));
+    let even = Group {
+        kind: Some("even".into()),
+        ..timed("before", 100, &[])
+    };
+    rig.submit(2, 1, &with(Redundancy::None, vec![array(6, even)]));
+    rig.commit();
+    let mut open = assigned(&rig.said());
+    while !open.is_empty() {
+        let (worker, attempt) = open.remove(0);
+        rig.done_after(worker, attempt, Duration::from_secs(100));
+        rig.commit();
+        open.extend(assigned(&rig.said()));
+    }
+    let state = rig.core.state().clone();
+    let uses = |percent: u64| {
+        move |second: u64| Progress {
+            cpu: Duration::from_millis(second * percent * 10),
+            ..Progress::default()
+        }
+    };
+    assert_eq!(copied_with(state.clone(), uses(100)), None, "as usual");
+    let at = copied_with(state, uses(20)).expect("a copy");
+    assert!(at < 40, "after {at} s with a fifth of the usual CPU time");
+    assert_eq!(
+        copied_with(State::default(), uses(20)),
+        None,
+        "how much CPU time is usual is not known"
+    );
+}
+
 #[test]
 fn a_task_that_says_that_it_waits_is_not_copied_until_it_goes_on() {
     for redundancy in [Redundancy::Auto, Redundancy::Fill] {
@@ -88,7 +161,7 @@ fn where_nothing_straggles_auto_learns_to_copy_less() {
     (1..=3).for_each(|number| rig.attach(number, 1));
     let before = rig.core.state().beliefs().straggling;
     let many = vec![array(600, timed("even", 10, &[]))];
-    rig.submit(1, 1, &with(Redundancy::None, many));
+    rig.submit(2, 1, &with(Redundancy::None, many));
     rig.commit();
     let mut open = assigned(&rig.said());
     while !open.is_empty() {

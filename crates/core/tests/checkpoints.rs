@@ -276,6 +276,34 @@ fn what_its_owner_stops_is_copied_and_what_it_gives_up_goes_on_from_its_last_che
 }
 
 #[test]
+fn of_two_attempts_the_one_that_is_further_supplies_the_checkpoint() {
+    let mut rig = running(2);
+    let state = OwnerState {
+        change: 1,
+        response: OwnerResponse::Pause,
+        why: vec![Cause::Activity(Activity::Keyboard)],
+        away: Duration::ZERO,
+    };
+    rig.from(1, FromWorker::Owner(state));
+    rig.from(2, FromWorker::Started(attempt(0, 2)));
+    rig.skip("a copy");
+    let both = [(1, 1, 50, 250), (2, 2, 51, 500), (1, 1, 52, 300)];
+    for (nth, (worker, attempt_number, of, permille)) in (1..).zip(both) {
+        let mut report = saved(attempt(0, attempt_number), nth, content(of));
+        if let Ok(saved) = &mut report.saved {
+            Arc::make_mut(saved).permille = Some(permille);
+        }
+        rig.from(worker, FromWorker::Checkpoint(Box::new(report)));
+        rig.commit();
+        arrives(&mut rig, of);
+        rig.commit();
+        rig.skip("a checkpoint");
+    }
+    let seen = task(&mut rig).checkpoint.expect("a checkpoint");
+    assert_eq!(seen.share, Some(0.5), "less is no use");
+}
+
+#[test]
 fn a_new_leader_goes_on_from_what_is_recorded() {
     let mut rig = running(2);
     saves(&mut rig, 1, attempt(0, 1), 1, 50);

@@ -53,10 +53,7 @@ fn whether_a_deadline_will_be_met_is_known_early() {
             "client 1 #1: accepted 3",
             "worker 1: body a v1",
             "worker 1: assign 3.0/0.1.1",
-            "worker 2: body a v1",
-            "worker 2: assign 3.0/0.1.2",
             "watch worker 1: assigned",
-            "watch worker 2: assigned",
         ]);
         let view = last(&rig, 3);
         let chance = view.chance.expect("a chance");

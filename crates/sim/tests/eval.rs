@@ -3,7 +3,8 @@
 
 use hedge_sim::Error;
 use hedge_sim::eval::{
-    Contender, Luck, Model, Options, Reference, Setting, Trace, WORK_MIN, Workflow, compare, run,
+    Contender, Ended, Luck, Model, Options, Reference, Saving, Setting, Task, Trace, WORK_MIN,
+    Workflow, compare, run,
 };
 
 const FORKJOIN: &str = include_str!("data/forkjoin.json");
@@ -194,4 +195,87 @@ fn comparisons_repeat_and_nothing_is_better_than_the_bound() {
     assert_eq!(result.overall[0].net, 0.0, "net is counted from the first");
     options.lifetime = Some(0.0);
     assert!(compare(&workflows, &trace, &options, &|_, _| {}).is_err());
+}
+
+/// A workflow of one task.
+fn alone(seconds: f64) -> Workflow {
+    let task = Task {
+        id: "alone".into(),
+        kind: "alone".into(),
+        work: seconds,
+        parents: Vec::new(),
+        children: Vec::new(),
+        input_bytes: 0,
+        output_bytes: 0,
+        memory: 0,
+        critical: false,
+        saves_s: None,
+    };
+    Workflow::new("alone".into(), vec![task]).unwrap()
+}
+
+#[test]
+fn what_tasks_report_reaches_the_policy() {
+    let (workflow, trace) = (alone(100.0), Trace::steady(3));
+    let copied_at = |reports: f64| {
+        let model = Model {
+            straggling: 1.0,
+            straggle_min: 5.0,
+            straggle_max: 5.0,
+            starved: 0.0,
+            reports,
+            ..quiet()
+        };
+        let luck = Luck::new(&model, &workflow, &trace, 1);
+        let setting = Setting {
+            workflow: &workflow,
+            trace: &trace,
+            luck: &luck,
+            detect: 0.0,
+            chart: true,
+            qos: None,
+        };
+        let (outcome, _) = run(setting, &Contender::find("auto").unwrap(), None).unwrap();
+        let copies = outcome.bars.iter().filter(|bar| bar.redundant);
+        copies.map(|bar| bar.from).fold(f64::INFINITY, f64::min)
+    };
+    let (told, untold) = (copied_at(1.0), copied_at(0.0));
+    assert!(told < 50.0, "after {told} s of 500");
+    assert!(
+        untold > 100.0,
+        "after {untold} s nothing was to be seen yet"
+    );
+}
+
+#[test]
+fn a_lost_machine_costs_no_more_than_the_work_since_the_last_checkpoint() {
+    let workflow = alone(200.0);
+    let spans = "node,up_ms,down_ms\na,0,100000\nb,50000,150000\nc,100000,200000";
+    let trace = Trace::read(spans).unwrap();
+    let model = Model {
+        losses: true,
+        checkpoints: Some(Saving::default()),
+        ..quiet()
+    };
+    let mut all = 0;
+    for seed in 0..10 {
+        let luck = Luck::new(&model, &workflow, &trace, seed);
+        let setting = Setting {
+            workflow: &workflow,
+            trace: &trace,
+            luck: &luck,
+            detect: 0.0,
+            chart: true,
+            qos: None,
+        };
+        let (outcome, _) = run(setting, &Contender::NONE, None).unwrap();
+        let lost = outcome.bars.iter().filter(|bar| bar.how == Ended::Lost);
+        let lost = lost.count();
+        all += lost;
+        // 202 s with the cost of checkpoints, of which a twentieth is repeated at most.
+        let most = 202.1 + 10.2 * lost as f64;
+        let held = outcome.held;
+        assert!((201.9..most).contains(&held), "{held} s, {lost} losses");
+    }
+    assert!(all > 0, "some machine is lost");
 }

@@ -185,6 +185,18 @@ fn text(plan: &Plan) -> String {
             confidence * 100.0
         ));
     }
+    for level in &plan.levels {
+        let Some(without) = level.without_checkpoints else {
+            continue;
+        };
+        let time = |seconds: f64| show::time(seconds * 1e3);
+        text.push_str(&format!(
+            "without the job's checkpoints, `{}` would take {} on average, at {:+.1} % machine time\n",
+            level.redundancy,
+            time(without.makespan_s.mean),
+            (without.machine_s / level.machine_s - 1.0) * 100.0
+        ));
+    }
     if plan.unknown > 0 {
         let tasks = show::count(u64::from(plan.unknown), "task");
         text.push_str(&format!(

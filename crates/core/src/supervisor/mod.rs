@@ -106,7 +106,10 @@ impl Supervisor {
                 what: Found::Progress(..),
                 ..
             }) | Event::FromWorker {
-                msg: FromWorker::Printed(_),
+                msg: FromWorker::Printed(_) | FromWorker::Checkpoint(_),
+                ..
+            } | Event::Committed {
+                record: Record::Checkpointed { .. },
                 ..
             } | Event::Request {
                 request: Request::Printed(_),

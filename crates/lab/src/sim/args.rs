@@ -123,6 +123,39 @@ pub struct Luck {
     /// Seconds that a machine needs before it starts a task
     #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
     pub startup: f64,
+    /// Share of tasks whose programs report how much of their work is done
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+    pub reports: f64,
+    /// Share of stragglers that lack CPU time; the others use it all the time
+    #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
+    pub starved: f64,
+    /// Programs save checkpoints after 5 % of their work or 60 s, whichever comes first, and run 1 % longer
+    #[arg(long)]
+    pub checkpoints: bool,
+    /// Save checkpoints after this share of the work
+    #[arg(
+        long,
+        default_value_t = 0.05,
+        value_name = "SHARE",
+        requires = "checkpoints"
+    )]
+    pub checkpoint_share: f64,
+    /// Save checkpoints after this many seconds, if they pass first
+    #[arg(
+        long,
+        default_value_t = 60.0,
+        value_name = "SECONDS",
+        requires = "checkpoints"
+    )]
+    pub checkpoint_every: f64,
+    /// With checkpoints a task runs longer by this share
+    #[arg(
+        long,
+        default_value_t = 0.01,
+        value_name = "SHARE",
+        requires = "checkpoints"
+    )]
+    pub checkpoint_cost: f64,
     /// Bytes of input that a machine fetches in a second [default: data costs no time]
     #[arg(long, value_name = "BYTES")]
     pub bandwidth: Option<f64>,

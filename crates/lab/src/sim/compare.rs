@@ -7,8 +7,8 @@ use crate::output::Output;
 use crate::output::table;
 use hedge_job::JobFile;
 use hedge_sim::eval::{
-    Comparison, Contender, Model, Options, Row, Setting, Trace, Workflow, boxes, compare, gantt,
-    luck_of, run as run_once, time_scale,
+    Comparison, Contender, Model, Options, Row, Saving, Setting, Trace, Workflow, boxes, compare,
+    gantt, luck_of, run as run_once, time_scale,
 };
 use std::io::IsTerminal;
 use std::path::Path;
@@ -87,6 +87,13 @@ fn options(args: &Compare) -> Result<Options, Failure> {
             losses: !luck.no_losses,
             startup: luck.startup,
             bandwidth: luck.bandwidth,
+            reports: luck.reports,
+            starved: luck.starved,
+            checkpoints: luck.checkpoints.then_some(Saving {
+                share: luck.checkpoint_share,
+                every_s: luck.checkpoint_every,
+                cost: luck.checkpoint_cost,
+            }),
             ..Model::default()
         },
         policies: if named.is_empty() {

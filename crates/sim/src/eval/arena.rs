@@ -1,6 +1,7 @@
 //! The real cores of a supervisor and its workers in virtual time, joined without a network: lean, so that
 //! thousands of runs take seconds. What the network, processes and clients can do to them is for [`crate::Grid`].
 
+use super::running::{Course, Stay, done_in};
 use crate::Error;
 use hedge_core::supervisor::{self, Config, Effects, Proposal, State, Supervisor};
 use hedge_core::worker::{self, Worker};
@@ -19,8 +20,9 @@ use std::time::{Duration, Instant};
 
 /// What a machine offers and how long things take there.
 pub(crate) trait World {
-    /// Seconds of staging and of running of an attempt at a machine.
-    fn times(&mut self, machine: usize, attempt: AttemptId, now: Time) -> (f64, f64);
+    /// What an attempt does at a machine. `begun_at` is the share of its task's work that is in the checkpoint from
+    /// which it resumes.
+    fn course(&mut self, machine: usize, attempt: AttemptId, begun_at: f64, now: Time) -> Course;
     /// An attempt's time at a machine is over: it was there from `from` to `to`.
     fn ended(&mut self, attempt: AttemptId, machine: usize, span: Span);
     /// A record is about to be committed.
@@ -52,7 +54,7 @@ pub enum Ended {
 
 /// What is to happen at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Due {
+pub(super) enum Due {
     /// A machine comes.
     Up(u32),
     /// A machine goes.
@@ -63,15 +65,19 @@ enum Due {
     Staged(u32, AttemptId),
     /// An attempt's program ends.
     Finished(u32, AttemptId),
+    /// A heartbeat reports its progress.
+    Reports(u32, AttemptId),
+    /// Its program saves a checkpoint.
+    Saves(u32, AttemptId),
 }
 
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     core: Worker,
     info: Option<Box<WorkerInfo>>,
     scores: Option<BenchScores>,
     up: bool,
-    since: BTreeMap<AttemptId, (Time, Duration)>,
+    pub stays: BTreeMap<AttemptId, Stay>,
 }
 
 /// A supervisor and its machines.
@@ -79,7 +85,7 @@ pub(crate) struct Arena<W> {
     pub core: Supervisor,
     pub world: W,
     pub now: Time,
-    places: Vec<Place>,
+    pub(super) places: Vec<Place>,
     due: BinaryHeap<Reverse<(Time, u64, Due)>>,
     /// Counts what was made due, so that equal times keep their order.
     count: u64,
@@ -87,7 +93,7 @@ pub(crate) struct Arena<W> {
     out: Effects,
     /// Seconds until a loss is noticed.
     detect: f64,
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
     submitted: u64,
     /// The job that ended last.
     pub job: Option<JobId>,
@@ -109,7 +115,7 @@ fn addr(peer: PeerId) -> PeerAddr {
 }
 
 /// The name of a machine by the life of the supervisor and its number: another life meets other machines.
-fn peer(epoch: Epoch, machine: usize) -> PeerId {
+pub(super) fn peer(epoch: Epoch, machine: usize) -> PeerId {
     let mut id = [1; 32];
     id[..4].copy_from_slice(&(machine as u32).to_be_bytes());
     id[4..12].copy_from_slice(&epoch.0.to_be_bytes());
@@ -175,7 +181,7 @@ impl<W: World> Arena<W> {
             info: Some(Box::new(info)),
             scores,
             up: false,
-            since: BTreeMap::new(),
+            stays: BTreeMap::new(),
         });
         self.at(base + seconds(from), Due::Up(number));
     }
@@ -258,11 +264,11 @@ impl<W: World> Arena<W> {
         }
     }
 
-    fn tell(&mut self, event: supervisor::Event) {
+    pub(super) fn tell(&mut self, event: supervisor::Event) {
         self.to_core.push_back(event);
     }
 
-    fn at(&mut self, at: Time, due: Due) {
+    pub(super) fn at(&mut self, at: Time, due: Due) {
         self.count += 1;
         self.due.push(Reverse((at, self.count, due)));
     }
@@ -288,8 +294,8 @@ impl<W: World> Arena<W> {
                 if !std::mem::replace(&mut place.up, false) {
                     return;
                 }
-                for (attempt, (from, _)) in std::mem::take(&mut place.since) {
-                    let (to, how) = (self.now, Ended::Lost);
+                for (attempt, stay) in std::mem::take(&mut place.stays) {
+                    let (from, to, how) = (stay.from, self.now, Ended::Lost);
                     let span = Span { from, to, how };
                     self.world.ended(attempt, number as usize, span);
                 }
@@ -302,8 +308,9 @@ impl<W: World> Arena<W> {
             }
             Due::Staged(number, attempt) => {
                 let place = &mut self.places[number as usize];
-                if let Some((from, staged)) = place.since.get_mut(&attempt) {
-                    *staged = self.now.since(*from);
+                if let Some(stay) = place.stays.get_mut(&attempt) {
+                    stay.started = Some(self.now);
+                    self.starts(number, attempt);
                     let event = worker::Event::Staged(attempt, Ok(()));
                     self.at_worker(number as usize, event);
                 }
@@ -312,21 +319,22 @@ impl<W: World> Arena<W> {
                 let outcome = Outcome::Done(Vec::new());
                 self.end(number as usize, attempt, outcome, Ended::Done);
             }
+            Due::Reports(number, attempt) => self.reports(number, attempt),
+            Due::Saves(number, attempt) => self.saves(number, attempt),
         }
     }
 
     /// An attempt ends at its machine, if it is still there.
     fn end(&mut self, number: usize, attempt: AttemptId, outcome: Outcome, how: Ended) {
         let place = &mut self.places[number];
-        let Some((from, staged)) = place.since.remove(&attempt) else {
+        let Some(stay) = place.stays.remove(&attempt) else {
             return;
         };
-        let to = self.now;
+        let (from, to) = (stay.from, self.now);
         self.world.ended(attempt, number, Span { from, to, how });
-        let running = to.since(from).saturating_sub(staged);
         let usage = Usage {
-            running,
-            cpu: running,
+            running: to.since(stay.started.unwrap_or(to)),
+            cpu: stay.cpu(to),
             ..Usage::default()
         };
         let report = Report {
@@ -338,7 +346,7 @@ impl<W: World> Arena<W> {
         self.at_worker(number, worker::Event::Finished(Box::new(report)));
     }
 
-    fn at_worker(&mut self, number: usize, event: worker::Event) {
+    pub(super) fn at_worker(&mut self, number: usize, event: worker::Event) {
         let place = &mut self.places[number];
         if !place.up {
             return;
@@ -349,16 +357,18 @@ impl<W: World> Arena<W> {
             match action {
                 worker::Action::Stage(_, order) => {
                     let id = order.attempt;
-                    let (staging, running) = self.world.times(number, id, self.now);
+                    let begun_at = done_in(order.checkpoint());
+                    let course = self.world.course(number, id, begun_at, self.now);
+                    let (staging, running) = (course.staging, course.running);
                     let staged = self.now + seconds(staging);
-                    let since = (self.now, Duration::MAX);
-                    self.places[number].since.insert(id, since);
+                    let stay = Stay::new(self.now, begun_at, course);
+                    self.places[number].stays.insert(id, stay);
+                    self.at(staged + seconds(running), Due::Finished(number as u32, id));
                     if staging > 0.0 {
                         self.at(staged, Due::Staged(number as u32, id));
                     } else {
                         self.happen(Due::Staged(number as u32, id));
                     }
-                    self.at(staged + seconds(running), Due::Finished(number as u32, id));
                 }
                 worker::Action::End(id) | worker::Action::Stop(id, _) => self.stop(number, id),
                 worker::Action::Tell(msg) => {
@@ -382,10 +392,11 @@ impl<W: World> Arena<W> {
     /// Stops an attempt that is staged or runs.
     fn stop(&mut self, number: usize, id: AttemptId) {
         let place = &mut self.places[number];
-        let Some((from, staged)) = place.since.get(&id).copied() else {
+        let Some(stay) = place.stays.get(&id) else {
             return;
         };
-        if staged < Duration::MAX {
+        let from = stay.from;
+        if stay.started.is_some() {
             return self.end(
                 number,
                 id,
@@ -393,7 +404,7 @@ impl<W: World> Arena<W> {
                 Ended::Cancelled,
             );
         }
-        place.since.remove(&id);
+        place.stays.remove(&id);
         let (to, how) = (self.now, Ended::Cancelled);
         self.world.ended(id, number, Span { from, to, how });
         self.at_worker(number, worker::Event::Staged(id, Ok(())));

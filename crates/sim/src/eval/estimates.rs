@@ -3,6 +3,7 @@
 
 use super::arena::{Arena, Span, World, config, seconds};
 use super::model::mix;
+use super::running::Course;
 use crate::dice::Dice;
 
 use crate::error::Error;
@@ -88,16 +89,18 @@ struct Shared {
 }
 
 impl World for Shared {
-    fn times(&mut self, machine: usize, attempt: AttemptId, _: Time) -> (f64, f64) {
+    fn course(&mut self, machine: usize, attempt: AttemptId, _: f64, _: Time) -> Course {
         let (job, number) = (attempt.task.job.0, attempt.task.number);
         let mut dice = Dice::new(mix(self.seed ^ mix(job << 32 | u64::from(number))));
         let groups = &self.jobs[job as usize - 1];
         let median = groups.iter().find(|(until, _)| number < *until);
         let median = median.map_or(1.0, |(_, median)| *median);
-        (
-            0.05,
-            median * (SPREAD * dice.normal()).exp() / self.speeds[machine],
-        )
+        Course {
+            staging: 0.05,
+            running: median * (SPREAD * dice.normal()).exp() / self.speeds[machine],
+            cpus: 1.0,
+            ..Course::default()
+        }
     }
 
     fn ended(&mut self, _: AttemptId, _: usize, _: Span) {}

@@ -12,6 +12,7 @@ mod plan;
 mod plot;
 mod reference;
 mod run;
+mod running;
 mod scale;
 mod svg;
 mod trace;
@@ -26,8 +27,8 @@ pub use compare::{
 };
 pub use contender::Contender;
 pub use estimates::{Estimated, Estimates, MOMENTS, Promised, estimates};
-pub use model::{Luck, Machine, Model};
-pub use plan::{Level, MACHINES_MAX, Plan, machines, plan, prices};
+pub use model::{Luck, Machine, Model, Saving};
+pub use plan::{Level, MACHINES_MAX, Plan, Unsaved, machines, plan, prices};
 pub use plot::{Line, boxes, gantt, growth};
 pub use reference::Reference;
 pub use run::{Bar, Outcome, Setting, run};

@@ -34,9 +34,36 @@ pub struct Model {
     pub startup: f64,
     /// Bytes that a machine fetches in a second; `None` makes data free. `None`.
     pub bandwidth: Option<f64>,
+    /// Share of tasks whose programs report how much of their work is done; of the others only CPU time is heard. 1.
+    pub reports: f64,
+    /// Share of stragglers that lack CPU time; the others use it all the time. 0.5.
+    pub starved: f64,
+    /// How programs save checkpoints; `None` if they save none. `None`.
+    pub checkpoints: Option<Saving>,
     /// Speeds of the machines, by their number in the trace, where they are known; drawn where empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pool: Vec<f64>,
+}
+
+/// How a program saves checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Saving {
+    /// After this share of the task's work. 0.05.
+    pub share: f64,
+    /// After this many seconds, if they pass first. 60.
+    pub every_s: f64,
+    /// It runs longer by this share. 0.01.
+    pub cost: f64,
+}
+
+impl Default for Saving {
+    fn default() -> Self {
+        Self {
+            share: 0.05,
+            every_s: 60.0,
+            cost: 0.01,
+        }
+    }
 }
 
 impl Default for Model {
@@ -54,6 +81,9 @@ impl Default for Model {
             losses: true,
             startup: 0.0,
             bandwidth: None,
+            reports: 1.0,
+            starved: 0.5,
+            checkpoints: None,
             pool: Vec::new(),
         }
     }
@@ -76,8 +106,20 @@ impl Model {
         if spreads.iter().any(|spread| !(0.0..=3.0).contains(spread)) {
             return bad("a spread is the standard deviation of a logarithm, from 0 to 3");
         }
-        if !(0.0..=1.0).contains(&self.straggling) {
-            return bad("the share of stragglers lies between 0 and 1");
+        let shares = [self.straggling, self.reports, self.starved];
+        if shares.iter().any(|share| !(0.0..=1.0).contains(share)) {
+            return bad(
+                "the shares of stragglers and of tasks that report progress lie between 0 and 1",
+            );
+        }
+        if let Some(saving) = self.checkpoints {
+            let spans =
+                (1e-3..=1.0).contains(&saving.share) && (1e-3..=1e9).contains(&saving.every_s);
+            if !spans || !(0.0..=1.0).contains(&saving.cost) {
+                return bad(
+                    "checkpoints are saved after 0.001 to 1 of the work, at a cost of 0 to 1",
+                );
+            }
         }
         let (min, max) = (self.straggle_min, self.straggle_max);
         if !(1.0..=1e6).contains(&min) || !(min..=1e6).contains(&max) || self.straggle_shape <= 0.0
@@ -124,6 +166,8 @@ pub struct Luck {
     pub estimates: Vec<f64>,
     /// Seconds until each task's data and start-up are over.
     pub staging: Vec<f64>,
+    /// How each task's program saves checkpoints, if it does.
+    saving: Vec<Option<Saving>>,
     /// Seconds into the trace at which the run starts.
     pub start: f64,
 }
@@ -136,6 +180,8 @@ enum For {
     Estimate,
     Straggle,
     Speed,
+    Reports,
+    Starved,
 }
 
 impl Luck {
@@ -157,7 +203,16 @@ impl Luck {
             let data = model.bandwidth.map(|rate| task.input_bytes as f64 / rate);
             model.startup + data.unwrap_or(0.0)
         });
+        let saving = workflow.tasks.iter().map(|task| {
+            let own = task.saves_s.map(|every_s| Saving {
+                share: 1.0,
+                every_s,
+                ..Saving::default()
+            });
+            model.checkpoints.or(own)
+        });
         Self {
+            saving: saving.collect(),
             model: model.clone(),
             seed,
             estimates: estimates.collect(),
@@ -171,6 +226,21 @@ impl Luck {
     pub fn straggle(&self, task: usize, number: u32) -> f64 {
         let mut dice = dice(self.seed, For::Straggle, task as u64, number.into());
         self.model.straggle(&mut dice)
+    }
+
+    /// Whether a task's program reports how much of its work is done.
+    pub fn reports(&self, task: usize) -> bool {
+        dice(self.seed, For::Reports, task as u64, 0).unit() < self.model.reports
+    }
+
+    /// Whether the `number`th attempt of a task lacks CPU time if it straggles.
+    pub fn starved(&self, task: usize, number: u32) -> bool {
+        dice(self.seed, For::Starved, task as u64, number.into()).unit() < self.model.starved
+    }
+
+    /// How a task's program saves checkpoints: as the model says for all, or as its job says.
+    pub fn saving(&self, task: usize) -> Option<Saving> {
+        self.saving[task]
     }
 
     /// The machines of the run that come within `horizon` seconds, by when they come.

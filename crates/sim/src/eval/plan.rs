@@ -61,6 +61,17 @@ pub struct Level {
     pub cost_micro: f64,
     /// Share of the runs that ended by `finish_by`, where the job has one.
     pub in_time: Option<f64>,
+    /// The same runs without the job's checkpoints, where it has some.
+    pub without_checkpoints: Option<Unsaved>,
+}
+
+/// What one level of redundancy does for a job whose tasks save no checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Unsaved {
+    /// Seconds from submission to the job's end.
+    pub makespan_s: Ratios,
+    /// Machine seconds held, mean.
+    pub machine_s: f64,
 }
 
 /// What is expected of a job on a pool.
@@ -114,20 +125,15 @@ pub fn plan(
         let (name, value, at) = (name.clone(), value.clone(), Time(0));
         grid.apply(&Record::Set { name, value, at });
     }
-    let one = |nth: u32| {
-        let luck = Luck::new(
-            &model,
-            &workflow,
-            trace,
-            mix(options.seed ^ mix(nth.into())),
-        );
+    let simulate = |workflow: &Workflow, nth: u32| {
+        let luck = Luck::new(&model, workflow, trace, mix(options.seed ^ mix(nth.into())));
         let outcomes = Redundancy::WORDS.iter().map(|(_, redundancy, _)| {
             let qos = Qos {
                 redundancy: *redundancy,
                 ..spec.qos().clone()
             };
             let setting = Setting {
-                workflow: &workflow,
+                workflow,
                 trace,
                 luck: &luck,
                 detect: options.detect,
@@ -139,7 +145,15 @@ pub fn plan(
         });
         outcomes.collect::<Result<Vec<Outcome>, Error>>()
     };
-    let samples = spread(options.threads, options.runs, &one)?;
+    let runs = |workflow: &Workflow| {
+        spread(options.threads, options.runs, &|nth| {
+            simulate(workflow, nth)
+        })
+    };
+    let samples = runs(&workflow)?;
+    let saves = workflow.tasks.iter().any(|task| task.saves_s.is_some());
+    let unsaved = saves.then(|| runs(&workflow.without_checkpoints()));
+    let unsaved = unsaved.transpose()?;
     let by = spec.qos().finish_by.map(|by| by.as_secs_f64());
     let unknown = spec.groups().iter();
     let unknown = unknown.filter(|group| group.estimate.cpu_time.is_none());
@@ -152,26 +166,25 @@ pub fn plan(
         runs: options.runs,
         finish_by_s: by,
         confidence: by.map(|_| spec.qos().confidence),
-        levels: levels(&samples, by),
+        levels: levels(&samples, unsaved.as_deref(), by),
     })
 }
 
-fn levels(samples: &[Vec<Outcome>], by: Option<f64>) -> Vec<Level> {
-    let runs = samples.len() as f64;
-    let mean = |at: usize, of: fn(&Outcome) -> f64| {
-        samples
-            .iter()
-            .map(|outcomes| of(&outcomes[at]))
-            .sum::<f64>()
-            / runs
-    };
+fn levels(
+    samples: &[Vec<Outcome>],
+    unsaved: Option<&[Vec<Outcome>]>,
+    by: Option<f64>,
+) -> Vec<Level> {
+    let mean = |at: usize, of: fn(&Outcome) -> f64| mean_of(samples, at, of);
     let none = |(_, redundancy, _): &(&str, Redundancy, &str)| *redundancy == Redundancy::None;
     let none = Redundancy::WORDS.iter().position(none).unwrap_or(0);
     let plain = mean(none, |outcome| outcome.held).max(1e-9);
     let level = |(at, (word, ..)): (usize, (&'static str, Redundancy, &str))| {
-        let each = samples.iter().map(|outcomes| outcomes[at].makespan);
-        let mut makespans: Vec<f64> = each.collect();
-        makespans.sort_by(f64::total_cmp);
+        let makespans = sorted_makespans(samples, at);
+        let unsaved = unsaved.map(|unsaved| Unsaved {
+            makespan_s: summary(&sorted_makespans(unsaved, at)),
+            machine_s: mean_of(unsaved, at, |outcome| outcome.held),
+        });
         let within = |by| makespans.iter().filter(|makespan| **makespan <= by).count() as f64;
         Level {
             redundancy: word,
@@ -180,9 +193,22 @@ fn levels(samples: &[Vec<Outcome>], by: Option<f64>) -> Vec<Level> {
             extra: mean(at, |outcome| outcome.held) / plain - 1.0,
             copies: mean(at, |outcome| f64::from(outcome.copies_started)),
             cost_micro: mean(at, |outcome| outcome.cost_micro as f64),
-            in_time: by.map(|by| within(by) / runs),
+            in_time: by.map(|by| within(by) / samples.len() as f64),
+            without_checkpoints: unsaved,
         }
     };
     let words = Redundancy::WORDS.into_iter();
     words.enumerate().map(level).collect()
+}
+
+fn mean_of(samples: &[Vec<Outcome>], at: usize, of: fn(&Outcome) -> f64) -> f64 {
+    let all = samples.iter().map(|outcomes| of(&outcomes[at]));
+    all.sum::<f64>() / samples.len() as f64
+}
+
+fn sorted_makespans(samples: &[Vec<Outcome>], at: usize) -> Vec<f64> {
+    let all = samples.iter().map(|outcomes| outcomes[at].makespan);
+    let mut makespans: Vec<f64> = all.collect();
+    makespans.sort_by(f64::total_cmp);
+    makespans
 }

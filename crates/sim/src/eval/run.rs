@@ -3,6 +3,7 @@
 use super::arena::{Arena, Ended, Span, World, config, seconds};
 use super::contender::Contender;
 use super::model::{Luck, Machine};
+use super::running::Course;
 use super::trace::Trace;
 use super::truth::Truth;
 use super::workflow::Workflow;
@@ -16,6 +17,11 @@ use std::sync::Arc;
 
 /// A run that takes so many times the longest path is given up: something is wrong.
 const PATHS_MAX: f64 = 100_000.0;
+
+/// Seconds between reports of an attempt's progress, as on a grid with default settings.
+const HEARTBEATS_MIN: f64 = 0.5;
+/// The same as a share of the attempt's usual time: more reports say little more and take long to simulate.
+const HEARTBEATS_SHARE: f64 = 0.02;
 
 /// What one run took.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -104,6 +110,7 @@ pub fn run(
     arena.run(start, |_| false)?;
     let spec = workflow.to_job(
         setting.qos.cloned().unwrap_or_else(|| contender.qos()),
+        |at| luck.saving(at).is_some(),
         |at| luck.estimates[at],
     )?;
     arena.submit(Arc::new(spec));
@@ -170,14 +177,27 @@ struct Grid<'a> {
 }
 
 impl World for Grid<'_> {
-    fn times(&mut self, machine: usize, attempt: AttemptId, now: Time) -> (f64, f64) {
-        let task = attempt.task.number as usize;
+    fn course(&mut self, machine: usize, attempt: AttemptId, begun_at: f64, now: Time) -> Course {
+        let (task, number) = (attempt.task.number as usize, attempt.number);
         let usual = self.luck.work[task] / self.machines[machine].speed;
-        let running = usual * self.luck.straggle(task, attempt.number);
-        let staging = self.luck.staging[task];
+        let factor = self.luck.straggle(task, number);
+        let saving = self.luck.saving(task);
+        let whole = usual * factor * (1.0 + saving.map_or(0.0, |saving| saving.cost));
+        let saves = saving.map(|saving| (whole * saving.share).min(saving.every_s));
+        let (staging, running) = (self.luck.staging[task], whole * (1.0 - begun_at));
         self.truth
             .began(attempt.task, machine, now, staging + running);
-        (staging, running)
+        Course {
+            staging,
+            running,
+            cpus: match self.luck.starved(task, number) {
+                true => 1.0 / factor,
+                false => 1.0,
+            },
+            heartbeats: HEARTBEATS_MIN.max(usual * HEARTBEATS_SHARE),
+            tells: self.luck.reports(task),
+            saves: saves.unwrap_or(0.0),
+        }
     }
 
     fn ended(&mut self, attempt: AttemptId, machine: usize, span: Span) {

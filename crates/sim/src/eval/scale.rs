@@ -2,6 +2,7 @@
 
 use super::arena::{Arena, Span, World, config};
 use super::model::mix;
+use super::running::Course;
 use crate::{Dice, Error};
 use hedge_core::supervisor::State;
 use hedge_model::record::{JobEnd, Record};
@@ -38,12 +39,16 @@ struct Farm {
 }
 
 impl World for Farm {
-    fn times(&mut self, machine: usize, attempt: AttemptId, _: Time) -> (f64, f64) {
+    fn course(&mut self, machine: usize, attempt: AttemptId, _: f64, _: Time) -> Course {
         let number = u64::from(attempt.task.number) << 8 | u64::from(attempt.number);
         let mut dice = Dice::new(mix(number));
         let straggles = if dice.permille(50) { 3.0 } else { 1.0 };
         let work = TASK * (0.3 * dice.normal()).exp() * straggles;
-        (0.0, work / self.speeds[machine])
+        Course {
+            running: work / self.speeds[machine],
+            cpus: 1.0,
+            ..Course::default()
+        }
     }
 
     fn ended(&mut self, _: AttemptId, _: usize, _: Span) {}

@@ -129,6 +129,7 @@ pub(crate) fn read(json: &str) -> Result<Workflow, Error> {
             output_bytes: bytes(&task.output_files),
             memory: run.memory_in_bytes.unwrap_or(0.0).max(0.0) as u64,
             critical: false,
+            saves_s: None,
         })
     };
     let tasks: Result<Vec<Task>, Error> = tasks.iter().zip(parents).map(read).collect();

@@ -1,9 +1,10 @@
 //! A workflow to evaluate schedulers on: tasks with recorded times and what they wait for.
 
+use super::running::CHECKPOINT_FILE;
 use super::wfformat;
 use crate::Error;
 use hedge_model::JobSpec;
-use hedge_model::spec::{CriticalRule, Draft, Estimate, Group, Qos};
+use hedge_model::spec::{CheckpointRule, CriticalRule, Draft, Estimate, Group, Qos};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct Task {
     pub memory: u64,
     /// Whether it is marked critical.
     pub critical: bool,
+    /// Seconds between its checkpoints; none if it saves none.
+    pub saves_s: Option<f64>,
 }
 
 /// Tasks in an order in which each stands behind all that it waits for.
@@ -62,6 +65,16 @@ impl Workflow {
     /// Reads WfFormat, schema 1.5 or 1.6.
     pub fn from_wfformat(json: &str) -> Result<Self, Error> {
         wfformat::read(json)
+    }
+
+    /// The same with tasks that save no checkpoints.
+    pub fn without_checkpoints(&self) -> Self {
+        let mut without = self.clone();
+        without
+            .tasks
+            .iter_mut()
+            .for_each(|task| task.saves_s = None);
+        without
     }
 
     /// Takes a job's tasks, arrays unfolded; their times are the job's estimates.
@@ -109,6 +122,10 @@ impl Workflow {
                     output_bytes: group.estimate.disk.unwrap_or(0),
                     memory: group.estimate.memory.unwrap_or(0),
                     critical: group.critical,
+                    saves_s: group
+                        .checkpoint
+                        .as_ref()
+                        .map(|rule| rule.every.as_secs_f64()),
                 });
             }
         }
@@ -189,7 +206,13 @@ impl Workflow {
 
     /// The workflow as a job, each task a group of its own in the workflow's order, with this estimate of
     /// each task's time. Groups are named by position: others name tasks as no job may.
-    pub fn to_job(&self, qos: Qos, estimate: impl Fn(usize) -> f64) -> Result<JobSpec, Error> {
+    pub fn to_job(
+        &self,
+        qos: Qos,
+        saves: impl Fn(usize) -> bool,
+        estimate: impl Fn(usize) -> f64,
+    ) -> Result<JobSpec, Error> {
+        let checkpoint = Arc::new(CheckpointRule::of(&[CHECKPOINT_FILE]));
         let groups = self.tasks.iter().enumerate().map(|(at, task)| {
             let deps = task.parents.iter();
             Group {
@@ -203,6 +226,7 @@ impl Workflow {
                 },
                 kind: Some(task.kind.clone()),
                 critical: task.critical,
+                checkpoint: saves(at).then(|| checkpoint.clone()),
                 ..Group::program(&format!("t{at}"), &[&task.kind])
             }
         });

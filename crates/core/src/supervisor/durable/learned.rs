@@ -12,7 +12,7 @@ use hedge_model::ledger::Stopped;
 use hedge_model::msg::Usage;
 use hedge_model::record::Record;
 use hedge_model::spec::Group;
-use hedge_model::{JobSpec, PeerId, Time};
+use hedge_model::{AttemptId, JobSpec, PeerId, Time};
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -27,6 +27,10 @@ const WORKERS_MAX: usize = 200_000;
 const MEMORY: f64 = 300.0;
 /// The same for a worker, shorter because machines change with what their owners do.
 const WORKER_MEMORY: f64 = 50.0;
+/// Executions of a kind from which on its use of CPUs is known.
+const CPUS_BUSY_MIN: f64 = 3.0;
+/// The same for tasks whose times differ by at most this variance of the logarithm.
+const CPUS_BUSY_VARIANCE: f64 = 0.2;
 /// The weight of prior beliefs, in executions.
 const PRIOR: f64 = 30.0;
 /// If the standard deviation of the logarithm of a task's time is above this, its end cannot be predicted.
@@ -167,7 +171,9 @@ impl State {
             return;
         };
         let group = &spec.groups()[spec.group_of(attempt.task.number)];
-        self.learned.note_execution(*worker, group, usage, true);
+        if ran_whole(attempt, group) {
+            self.learned.note_execution(*worker, group, usage, true);
+        }
         self.learned.note_stopped(&spec, stopped);
         let bytes = outputs
             .iter()
@@ -176,10 +182,23 @@ impl State {
     }
 }
 
+/// Returns whether an attempt ran its task from the beginning. One that may have resumed from a checkpoint says nothing
+/// about the time of the whole task.
+fn ran_whole(attempt: &AttemptId, group: &Group) -> bool {
+    group.checkpoint.is_none() || attempt.number == 1
+}
+
 impl KindHistory {
     /// Returns how many tasks of the kind were done, older ones fading.
     pub(crate) fn seen(&self) -> f64 {
         self.took.count
+    }
+
+    /// Returns how many CPUs tasks of the kind kept busy on average; none if too few were done.
+    pub(crate) fn cpus_busy(&self) -> Option<f64> {
+        let alike = self.took.variance(0.0, 0.0) < CPUS_BUSY_VARIANCE;
+        let known = self.took.count >= CPUS_BUSY_MIN && alike;
+        known.then(|| self.cpu / self.took.mean.exp())
     }
 }
 
@@ -194,7 +213,9 @@ impl Learned {
                     ..Usage::default()
                 };
                 let group = &spec.groups()[spec.group_of(number)];
-                self.note_execution(stop.worker, group, &usage, false);
+                if ran_whole(&stop.attempt, group) {
+                    self.note_execution(stop.worker, group, &usage, false);
+                }
             }
         }
     }

@@ -103,6 +103,7 @@ impl ActiveTasks {
             class,
             from,
             progress: Progress::default(),
+            heard: None,
             stalled: None,
         });
     }
@@ -253,7 +254,17 @@ pub(crate) struct Attempt {
     class: Class,
     from: Option<Arc<Checkpoint>>,
     progress: Progress,
+    heard: Option<Heard>,
     stalled: Option<Time>,
+}
+
+/// When an attempt reported progress.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    /// Its first report, and when.
+    pub first: (Time, Progress),
+    /// When it last reported.
+    pub last: Time,
 }
 
 impl Attempt {
@@ -304,8 +315,15 @@ impl Attempt {
         self.stalled
     }
 
-    pub fn note_progress(&mut self, progress: Progress) {
+    /// When it reported progress; none if it never did.
+    pub fn heard(&self) -> Option<Heard> {
+        self.heard
+    }
+
+    pub fn note_progress(&mut self, now: Time, progress: Progress) {
         self.progress = progress;
+        let first = self.heard.map_or((now, progress), |heard| heard.first);
+        self.heard = Some(Heard { first, last: now });
     }
 
     pub fn note_stalled(&mut self, since: Option<Time>) {

@@ -76,7 +76,8 @@ impl Leadership<'_> {
     /// Handles a worker's report of a checkpoint, or of why it could not save one.
     pub(crate) fn on_checkpoint(&mut self, ix: WorkerIx, report: CheckpointReport) {
         let (id, task) = (report.id, report.id.attempt.task);
-        let wanted = self.view().wants_checkpoint(ix, id);
+        let permille = report.saved.as_ref().ok().and_then(|saved| saved.permille);
+        let wanted = self.view().wants_checkpoint(ix, id, permille);
         let checkpoint = match report.saved {
             Ok(checkpoint) => checkpoint,
             Err(why) if wanted => return self.checkpoint_fault(task, why),
@@ -250,8 +251,8 @@ impl Leadership<'_> {
         report: Option<(WorkerIx, Report)>,
     ) {
         let wanted = |next: &ReportedCheckpoint| {
-            let id = next.checkpoint.id;
-            self.view().wants_checkpoint(next.worker, id)
+            let (id, permille) = (next.checkpoint.id, next.checkpoint.permille);
+            self.view().wants_checkpoint(next.worker, id, permille)
         };
         match (next, report) {
             (Some(next), report) if wanted(&next) => self.take_checkpoint(next, report),
@@ -402,7 +403,7 @@ impl<'a> LeaderView<'a> {
     }
 
     /// Returns whether a checkpoint from this worker would be useful and not older than the recorded one.
-    fn wants_checkpoint(&self, ix: WorkerIx, id: CheckpointId) -> bool {
+    fn wants_checkpoint(&self, ix: WorkerIx, id: CheckpointId, permille: Option<u16>) -> bool {
         let leader = self.leader;
         let task = id.attempt.task;
         let mine = leader.tasks.attempt(id.attempt);
@@ -416,13 +417,13 @@ impl<'a> LeaderView<'a> {
         let Some(known) = self.recorded_checkpoint(task) else {
             return true;
         };
-        let known = known.checkpoint.id;
+        let (further, known) = (permille > known.checkpoint.permille, known.checkpoint.id);
         if known.attempt == id.attempt {
             return known.number <= id.number;
         }
-        // While the attempt whose checkpoint is recorded is alive, only its checkpoints count.
+        // While the attempt whose checkpoint is recorded is alive, another's counts only if more work is done in it.
         let supplier = leader.tasks.attempt(known.attempt);
-        !supplier.is_some_and(|attempt| attempt.state().alive())
+        further || !supplier.is_some_and(|attempt| attempt.state().alive())
     }
 
     /// Returns what is wrong with a reported checkpoint.

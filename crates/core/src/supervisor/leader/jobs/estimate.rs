@@ -116,7 +116,7 @@ pub(super) fn share(attempt: &Attempt) -> Option<f64> {
 }
 
 /// Returns the fraction of the task's work that was done in the checkpoint from which an attempt resumed.
-pub(super) fn begun_at(attempt: &Attempt) -> f64 {
+pub(crate) fn begun_at(attempt: &Attempt) -> f64 {
     let permille = attempt.from().and_then(|from| from.permille);
     (f64::from(permille.unwrap_or(0)) / 1e3).min(1.0)
 }

@@ -185,7 +185,7 @@ impl Leadership<'_> {
     fn note_progress(&mut self, ix: WorkerIx, id: AttemptId, progress: Progress) {
         let attempt = self.leader.tasks.attempt_mut(id);
         if let Some(attempt) = attempt.filter(|attempt| attempt.worker() == ix) {
-            attempt.note_progress(progress);
+            attempt.note_progress(self.now, progress);
             self.notify_watchers_soon(id.task.job);
         }
     }

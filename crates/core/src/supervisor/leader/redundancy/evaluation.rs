@@ -1,18 +1,20 @@
 //! Evaluates the redundancy policies: when, with which view, and how their orders are carried out.
 
 use super::{
-    CopyOrder, Policy, SHIPPED, SeenAttempt, SeenJob, SeenTask, SeenWorker, Shipped, View,
+    CopyOrder, Policy, ProgressReport, SHIPPED, SeenAttempt, SeenJob, SeenTask, SeenWorker,
+    Shipped, View,
 };
 use crate::supervisor::durable::job::Job;
-use crate::supervisor::durable::learned::Learned;
+use crate::supervisor::durable::learned::{KindHistory, Learned};
 use crate::supervisor::leader::attempts::active::{Attempt, Why};
 use crate::supervisor::leader::attempts::state::AttemptState;
 use crate::supervisor::leader::jobs::active::{ActiveJob, PolicyInputs};
+use crate::supervisor::leader::jobs::estimate::begun_at;
 use crate::supervisor::leader::placement::queue::{Class, Entry};
 use crate::supervisor::leader::timers::Timer;
 use crate::supervisor::leader::{Leader, LeaderView, Leadership, WorkerIx};
 use hedge_model::spec::Redundancy;
-use hedge_model::{AttemptId, JobId, JobSpec, Time};
+use hedge_model::{AttemptId, JobId, JobSpec, TaskId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -260,6 +262,7 @@ impl<'a> LeaderView<'a> {
         let running_s = attempts.filter(|attempt| attempt.state().holds());
         let running_s = running_s.map(|attempt| self.now.since(attempt.since()).as_secs_f64());
         let mut seen = Seen {
+            view: *self,
             leader,
             learned: &self.state.learned,
             running_s: running_s.sum(),
@@ -320,6 +323,12 @@ impl<'a> LeaderView<'a> {
         })
     }
 
+    /// Returns the share of a task's work that is done where its next attempt begins.
+    fn saved(&self, task: TaskId) -> f64 {
+        let permille = self.usable_checkpoint(task).and_then(|from| from.permille);
+        (f64::from(permille.unwrap_or(0)) / 1e3).min(1.0)
+    }
+
     /// Returns by which factor saved time is worth more to a job than usual: 1 without a deadline or if the required
     /// confidence of meeting it is reached, otherwise up to 8, the higher the less likely it is met.
     fn urgency(&self, id: JobId, job: &Job) -> f64 {
@@ -345,6 +354,7 @@ struct BorrowedPolicy {
 
 /// Builds a view.
 struct Seen<'a> {
+    view: LeaderView<'a>,
     leader: &'a Leader,
     learned: &'a Learned,
     /// Total time that the attempts which hold resources have run, in seconds.
@@ -401,10 +411,12 @@ impl Seen<'_> {
                     elapsed_s: self.now.since(attempt.since()).as_secs_f64(),
                     redundant: attempt.redundant(),
                     queued: attempt.state().queued(),
-                    progress: attempt.progress().permille.map(|of| f64::from(of) / 1000.0),
+                    begun_at: begun_at(attempt),
+                    reports: reports(attempt),
                 })
                 .collect();
-            let expected = self.learned.expect(&job.spec.groups()[group]);
+            let spec = &job.spec.groups()[group];
+            let expected = self.learned.expect(spec);
             let barred = known.avoid().iter().map(|ix| self.place(*ix)).collect();
             // An attempt stopped by its worker's owner waits, but a copy would not.
             let waits = |attempt: &Attempt| {
@@ -421,6 +433,9 @@ impl Seen<'_> {
                 critical: active_job.critical().contains(&job.spec, task.number),
                 work_s: expected.work_s,
                 spread: expected.spread,
+                cpus_busy: self.learned.kind(spec).and_then(KindHistory::cpus_busy),
+                saves: spec.checkpoint.is_some(),
+                saved: self.view.saved(task),
                 tail_s: inputs.b_levels[group],
                 attempts,
                 barred,
@@ -429,6 +444,17 @@ impl Seen<'_> {
         }
         running
     }
+}
+
+/// Returns an attempt's first and last report of progress, with times from its beginning.
+fn reports(attempt: &Attempt) -> Option<[ProgressReport; 2]> {
+    let heard = attempt.heard()?;
+    let all = [heard.first, (heard.last, attempt.progress())];
+    Some(all.map(|(at, progress)| ProgressReport {
+        at_s: at.since(attempt.since()).as_secs_f64(),
+        done: progress.permille.map(|of| f64::from(of) / 1e3),
+        cpu_s: progress.cpu.as_secs_f64(),
+    }))
 }
 
 fn ready(spec: &JobSpec, active_job: &ActiveJob) -> u32 {

@@ -14,7 +14,8 @@ pub use policies::{Auto, AutoSettings, Fill, Speculate};
 pub use crate::supervisor::durable::beliefs::Beliefs;
 
 pub use policy::{
-    CopyOrder, Kind, Policy, SeenAttempt, SeenJob, SeenTask, SeenWorker, TIMES_MAX, View,
+    CopyOrder, Kind, Policy, ProgressReport, SeenAttempt, SeenJob, SeenTask, SeenWorker, TIMES_MAX,
+    View,
 };
 
 pub(crate) use crate::supervisor::durable::beliefs::above;

@@ -148,6 +148,12 @@ pub struct SeenTask {
     pub work_s: f64,
     /// Uncertainty of that: the standard deviation of the logarithm of actual over expected time.
     pub spread: f64,
+    /// CPUs that tasks of its kind keep busy on average; none if too little is known.
+    pub cpus_busy: Option<f64>,
+    /// Whether it saves checkpoints.
+    pub saves: bool,
+    /// The share of its work that is done where a new attempt would begin: that of its newest checkpoint.
+    pub saved: f64,
     /// Bottom level: the critical path from its end to the job's end at standard speed, in seconds; 0 for a last
     /// task.
     pub tail_s: f64,
@@ -170,8 +176,21 @@ pub struct SeenAttempt {
     pub redundant: bool,
     /// Whether it is queued at its worker.
     pub queued: bool,
-    /// The progress that it reports, `0.0..=1.0`.
-    pub progress: Option<f64>,
+    /// The share of its task's work that was done when it began: that of the checkpoint from which it resumed.
+    pub begun_at: f64,
+    /// Its first and its last report of progress.
+    pub reports: Option<[ProgressReport; 2]>,
+}
+
+/// What an attempt reported of its progress at some time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ProgressReport {
+    /// When, in seconds on the scale of [`SeenAttempt::elapsed_s`].
+    pub at_s: f64,
+    /// The share of its task's work that was done, if its program says so.
+    pub done: Option<f64>,
+    /// CPU time that it had used, in seconds.
+    pub cpu_s: f64,
 }
 
 /// A worker as a policy sees it.

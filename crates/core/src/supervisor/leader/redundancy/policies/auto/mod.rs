@@ -7,33 +7,34 @@
 //!   would end, in multiples of its time if nothing goes wrong;
 //! - cost = ∫ S(t)·R(t) dt, where R(t) is the probability that the copy still runs at t and was not lost.
 //!
-//! A task waits if a faster worker that will soon be free promises more than a slower one now: a task may have
-//! only a few copies, and one on a slow worker takes the place of a better one.
+//! A copy starts if gain ÷ cost exceeds a price, which is lower the more workers the job keeps busy on average: what
+//! counts is the share by which the job ends sooner against the share by which its worker time grows.
+//!
+//! A copy does not start if one that starts later, in case the task still runs then, promises more. A task also waits
+//! if a faster worker that will soon be free promises more than a slower one now: a task may have only a few copies,
+//! and one on a slow worker takes the place of a better one.
 //!
 //! The copies of one task share the error of its estimate: a task that takes long everywhere does not gain from
 //! another worker. So both integrals are computed for several values of this shared part, weighted by their
-//! probability given what has been seen so far.
+//! probability given what has been seen so far. An attempt that reports its progress is expected to end when its rate
+//! says ([`course`]).
+
+mod course;
+mod value;
 
 use crate::supervisor::durable::learned::UNKNOWN;
 use crate::supervisor::leader::placement::deferral::remaining_s;
 use crate::supervisor::leader::redundancy::{
-    Beliefs, CopyOrder, Policy, SeenAttempt, SeenJob, Survival, View,
+    CopyOrder, Policy, SeenAttempt, SeenJob, SeenTask, View,
 };
+use course::{Course, Times, Told};
 use hedge_model::JobSpec;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use value::{Late, gain_and_cost};
 
 /// Tasks that are evaluated in detail in one decision.
 const CANDIDATES_MAX: usize = 48;
-/// Points at which the integrals are evaluated.
-const POINTS: usize = 36;
-/// Values of the shared part with their probabilities: three points that have a normal distribution's moments.
-const SHARED: [(f64, f64); 3] = [
-    (-1.732_050_8, 1.0 / 6.0),
-    (0.0, 2.0 / 3.0),
-    (1.732_050_8, 1.0 / 6.0),
-];
-
 /// Busy workers that a task may wait for.
 const SOON_FREE_MAX: usize = 8;
 /// Maximum difference between copies of a task, however little is known of the task: the variation between machines.
@@ -41,14 +42,22 @@ const SOON_FREE_MAX: usize = 8;
 const OWN_MAX: f64 = 0.2;
 /// A worker is worth waiting for if it is at least this many times as fast.
 const FASTER: f64 = 1.05;
-/// Bounds of the factor by which the time of a late job counts more, or that of an early one less.
-const LATENESS: (f64, f64) = (0.5, 4.0);
+/// A copy waits for the first reports of progress for this share of its time and this many seconds.
+const REPORTED_AFTER: f64 = 0.05;
+const REPORTED_AFTER_S: f64 = 0.5;
+/// Times after which a copy could start instead of now, as multiples of the time that it takes.
+const WAITS: [f64; 5] = [0.1, 0.3, 0.7, 1.2, 2.0];
 
 /// Parameters of `auto`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AutoSettings {
-    /// A copy is started if gain ÷ cost exceeds this; see docs/evaluation.md for how it was found.
-    pub price: f64,
+    /// A copy is started if gain ÷ cost exceeds its price. The price is this ÷ the number of workers that the job keeps
+    /// busy on average: it weighs the share by which the job ends sooner against the share by which its worker time
+    /// grows.
+    pub exchange: f64,
+    /// Bounds of the price: worker time has a value whatever the job, and a second of a job's time is worth more than
+    /// one of a worker.
+    pub prices: (f64, f64),
     /// Maximum number of attempts of one task at once: a third mattered in the calibration, a fourth did not.
     pub attempts_max: usize,
     /// The part of the variance of a task's time that its copies share.
@@ -63,12 +72,20 @@ pub struct AutoSettings {
 impl Default for AutoSettings {
     fn default() -> Self {
         Self {
-            price: 0.35,
+            exchange: 0.5,
+            prices: (0.05, 0.7),
             attempts_max: 3,
             shared: 0.7,
             patience: 1.3,
             gain_min_s: 0.002,
         }
+    }
+}
+
+impl AutoSettings {
+    /// Returns the price of a copy for a job that keeps so many workers busy on average.
+    fn price_of(&self, width: f64) -> f64 {
+        (self.exchange / width).clamp(self.prices.0, self.prices.1)
     }
 }
 
@@ -102,6 +119,7 @@ impl Policy for Auto {
                     task,
                     horizon: paths.horizon_without(task),
                     usual: paths.usual,
+                    width: paths.width,
                     copies: Vec::new(),
                     offer: None,
                 });
@@ -157,6 +175,8 @@ struct Candidate {
     horizon: f64,
     /// Time that the job takes if nothing goes wrong, in seconds.
     usual: f64,
+    /// Workers that the job keeps busy on average.
+    width: f64,
     /// Workers that were chosen for it in this decision.
     copies: Vec<usize>,
     /// Its best copy now.
@@ -185,8 +205,12 @@ fn soon_free(view: &View<'_>) -> Vec<SoonFree> {
     let mut free: BTreeMap<usize, f64> = BTreeMap::new();
     for task in view.jobs.iter().flat_map(|job| &job.running) {
         for attempt in &task.attempts {
-            let nominal = task.work_s / view.workers[attempt.worker].speed;
-            let remaining = remaining_s(nominal, attempt.elapsed_s).unwrap_or(f64::INFINITY);
+            let course = Course::of(&view.workers[attempt.worker], task, attempt);
+            let remaining = match course.told {
+                Told::Ends { after, .. } => Some(after),
+                Told::Nothing | Told::Steady => remaining_s(course.nominal, course.elapsed),
+            };
+            let remaining = remaining.unwrap_or(f64::INFINITY);
             let known = free.entry(attempt.worker).or_insert(0.0);
             *known = known.max(remaining);
         }
@@ -233,6 +257,8 @@ struct Paths {
     /// Time that the whole job takes if nothing goes wrong, in seconds: its critical path on the fastest worker, or
     /// all its work divided by the pool's speed, whichever is longer.
     usual: f64,
+    /// Workers that it keeps busy on average meanwhile, at least 1.
+    width: f64,
 }
 
 impl Paths {
@@ -242,8 +268,9 @@ impl Paths {
         let mut nominal = Vec::with_capacity(job.running.len());
         for task in &job.running {
             let remains = |attempt: &SeenAttempt| {
-                let speed = view.workers[attempt.worker].speed;
-                (task.work_s / speed - attempt.elapsed_s).max(0.0)
+                let course = Course::of(&view.workers[attempt.worker], task, attempt);
+                // A copy of a straggler ends sooner.
+                course.remaining_s().min(course.nominal)
             };
             let soonest = task
                 .attempts
@@ -264,13 +291,15 @@ impl Paths {
                 second = *path;
             }
         }
+        let usual =
+            (job.path_s / fast).max((remaining_work + job.success_s) / view.pool_speed.max(1e-9));
         Self {
+            width: ((remaining_work / fast + job.success_s) / usual.max(1e-9)).max(1.0),
             nominal,
             longest,
             second,
             work: remaining_work / view.pool_speed.max(1e-9),
-            usual: (job.path_s / fast)
-                .max((remaining_work + job.success_s) / view.pool_speed.max(1e-9)),
+            usual,
         }
     }
 
@@ -293,10 +322,10 @@ fn candidates(view: &View<'_>, job: &SeenJob<'_>, paths: &Paths) -> Vec<usize> {
     }
     let overdue = |at: usize| {
         let task = &job.running[at];
-        let lateness = task
-            .attempts
-            .iter()
-            .map(|attempt| attempt.elapsed_s * view.workers[attempt.worker].speed / task.work_s);
+        let lateness = task.attempts.iter().map(|attempt| {
+            let course = Course::of(&view.workers[attempt.worker], task, attempt);
+            (course.elapsed + course.remaining_s()) / course.nominal
+        });
         lateness.fold(f64::INFINITY, f64::min)
     };
     all.sort_by(|a, b| {
@@ -318,35 +347,7 @@ struct Weigh<'a> {
     settings: AutoSettings,
     fast: f64,
     /// By the standard deviation of the part that is not shared, in hundredths.
-    tables: BTreeMap<u32, Survival>,
-}
-
-/// From when saved time counts, and how much.
-struct Late {
-    /// Seconds until the copy starts.
-    delay: f64,
-    /// When other work of the job ends anyway, in seconds from now.
-    from: f64,
-    /// Seconds that the job has taken so far and will take after this task.
-    ends: f64,
-    /// Time that the job takes if nothing goes wrong, in seconds; none if it is too uncertain.
-    usual: Option<f64>,
-}
-
-impl Late {
-    /// Returns the weight of a second that is saved `at` seconds from now: the later the job, the higher.
-    fn weight(&self, at: f64) -> f64 {
-        let late = |usual: f64| ((self.ends + at) / usual).clamp(LATENESS.0, LATENESS.1);
-        self.usual.map_or(1.0, late)
-    }
-}
-
-/// An attempt or an intended copy, as the integrals need it.
-struct Course {
-    /// Seconds that it takes if nothing goes wrong and the estimate is right.
-    nominal: f64,
-    elapsed: f64,
-    loss: f64,
+    times: BTreeMap<u32, Times>,
 }
 
 impl<'a> Weigh<'a> {
@@ -355,7 +356,7 @@ impl<'a> Weigh<'a> {
             view,
             settings,
             fast: view.fastest(),
-            tables: BTreeMap::new(),
+            times: BTreeMap::new(),
         }
     }
 
@@ -373,7 +374,10 @@ impl<'a> Weigh<'a> {
             return None;
         }
         let worker = place(self.view, job, candidate.task, &candidate.copies, idle)?;
-        let price = self.settings.price;
+        if self.awaits_reports(task, worker) {
+            return None;
+        }
+        let price = self.settings.price_of(candidate.width);
         let (gain, cost) = self.gain_and_cost(candidate, worker, 0.0);
         let worth = job.urgency * gain / cost;
         // A copy without cost has no gain either, and the quotient is not a number.
@@ -381,6 +385,9 @@ impl<'a> Weigh<'a> {
             return None;
         }
         let net = job.urgency * gain - price * cost;
+        if self.better_later(candidate, worker, price, net) {
+            return None;
+        }
         let speed = self.view.workers[worker].speed;
         for soon in soon_free.iter_mut().filter(|soon| !soon.taken) {
             let runs_it = task
@@ -399,6 +406,29 @@ impl<'a> Weigh<'a> {
         Some(Offer { worker, worth })
     }
 
+    /// Returns whether an attempt of a task has run too briefly to report its progress, which is about to come.
+    fn awaits_reports(&self, task: &SeenTask, worker: usize) -> bool {
+        let nominal = Course::fresh(&self.view.workers[worker], task).nominal;
+        let awaited = REPORTED_AFTER_S + REPORTED_AFTER * nominal;
+        let young = |attempt: &SeenAttempt| {
+            let course = Course::of(&self.view.workers[attempt.worker], task, attempt);
+            attempt.elapsed_s < awaited && course.told == Told::Nothing
+        };
+        nominal > awaited && task.attempts.iter().any(young)
+    }
+
+    /// Returns whether a copy that starts later, if its task still runs then, is worth more than `net`, the worth of
+    /// one that starts now.
+    fn better_later(&mut self, candidate: &Candidate, worker: usize, price: f64, net: f64) -> bool {
+        let job = &self.view.jobs[candidate.job];
+        let task = &job.running[candidate.task];
+        let nominal = Course::fresh(&self.view.workers[worker], task).nominal;
+        WAITS.iter().any(|wait| {
+            let (gain, cost) = self.gain_and_cost(candidate, worker, wait * nominal);
+            job.urgency * gain - price * cost > net
+        })
+    }
+
     /// Returns the gain and the cost of one more copy of a task that starts on `worker` in `delay` seconds.
     fn gain_and_cost(&mut self, candidate: &Candidate, worker: usize, delay: f64) -> (f64, f64) {
         let job = &self.view.jobs[candidate.job];
@@ -406,28 +436,20 @@ impl<'a> Weigh<'a> {
         let noise = (task.spread * (1.0 - self.settings.shared).sqrt()).min(OWN_MAX);
         let shared = (task.spread * task.spread - noise * noise).max(0.0).sqrt();
         let key = ((noise * 100.0).round() as u32).max(2);
-        let beliefs: Beliefs = self.view.beliefs;
-        let table = &*self
-            .tables
+        let times = &*self
+            .times
             .entry(key)
-            .or_insert_with(|| Survival::new(f64::from(key) / 100.0, &beliefs));
-        let course = |worker: usize, elapsed: f64| {
-            let seen = &self.view.workers[worker];
-            Course {
-                nominal: task.work_s / seen.speed,
-                elapsed,
-                loss: if seen.suspected {
-                    1.0 / task.work_s.max(1e-3)
-                } else {
-                    seen.loss_per_s
-                },
-            }
-        };
-        let begun = task.attempts.iter().map(|a| course(a.worker, a.elapsed_s));
+            .or_insert_with(|| Times::new(f64::from(key) / 100.0, &self.view.beliefs));
+        let seen = |worker: usize| &self.view.workers[worker];
+        let begun = task
+            .attempts
+            .iter()
+            .map(|attempt| Course::of(seen(attempt.worker), task, attempt));
+        let ordered = candidate.copies.iter();
         let running: Vec<Course> = begun
-            .chain(candidate.copies.iter().map(|at| course(*at, 0.0)))
+            .chain(ordered.map(|worker| Course::fresh(seen(*worker), task)))
             .collect();
-        let copy = course(worker, 0.0);
+        let copy = Course::fresh(seen(worker), task);
         let tail = task.tail_s / self.fast;
         let late = Late {
             delay,
@@ -435,93 +457,10 @@ impl<'a> Weigh<'a> {
             ends: job.elapsed_s + tail,
             usual: (task.spread < UNKNOWN).then_some(candidate.usual.max(1e-9)),
         };
-        let weights = posterior(table, &running, shared);
-        let (mut gain, mut cost) = (0.0, 0.0);
-        for ((value, _), weight) in SHARED.iter().zip(weights) {
-            if weight < 1e-4 {
-                continue;
-            }
-            let (g, c) = integrate(table, &running, &copy, (value * shared).exp(), &late);
-            gain += weight * g;
-            cost += weight * c;
-        }
+        let (gain, cost) = gain_and_cost(times, &running, &copy, shared, &late);
         if gain < self.settings.gain_min_s || cost <= 0.0 {
             return (0.0, 0.0);
         }
         (gain, cost)
     }
-}
-
-/// Returns the probability of each value of the shared part, given that the attempts still run.
-fn posterior(table: &Survival, running: &[Course], shared: f64) -> [f64; SHARED.len()] {
-    let mut weights = SHARED.map(|(value, chance)| {
-        let longer = (value * shared).exp();
-        let still = running.iter().map(|course| {
-            table
-                .beyond(course.elapsed / (course.nominal * longer))
-                .max(1e-12)
-        });
-        chance * still.product::<f64>()
-    });
-    let all: f64 = weights.iter().sum();
-    weights.iter_mut().for_each(|weight| *weight /= all);
-    weights
-}
-
-/// Returns the integrals of gain and cost if the task takes `longer` times the expected time.
-fn integrate(
-    table: &Survival,
-    running: &[Course],
-    copy: &Course,
-    longer: f64,
-    late: &Late,
-) -> (f64, f64) {
-    let expected = copy.nominal * longer;
-    // By then a new copy is done, except in rare cases of straggling.
-    let until = late.delay + expected * 8.0;
-    let still: Vec<f64> = running
-        .iter()
-        .map(|course| {
-            table
-                .beyond(course.elapsed / (course.nominal * longer))
-                .max(1e-12)
-        })
-        .collect();
-    let (mut gain, mut cost) = (0.0, 0.0);
-    let mut lost_copy = 0.0;
-    let mut copy_before = 1.0;
-    let mut before = 0.0;
-    for point in 1..=POINTS {
-        // The points lie on a parabola, denser near the beginning.
-        let share = point as f64 / POINTS as f64;
-        let t = until * share * share;
-        let (middle, width) = ((before + t) / 2.0, t - before);
-        before = t;
-        let mut open = 1.0;
-        for (course, still) in running.iter().zip(&still) {
-            let nominal = course.nominal * longer;
-            let runs = table.beyond((course.elapsed + middle) / nominal) / still;
-            let kept = (-course.loss * middle).exp();
-            // A lost attempt runs again. It counts as lost halfway, so its repetition ends after 1.5 times the
-            // expected time.
-            let again = if middle < nominal * 1.5 { 1.0 } else { 0.0 };
-            open *= (runs * kept + (1.0 - kept) * again).min(1.0);
-        }
-        let own = middle - late.delay;
-        if own <= 0.0 {
-            continue;
-        }
-        let kept = (-copy.loss * own).exp();
-        let runs = table.beyond(own / expected);
-        // A copy that was lost while it still ran is never done.
-        lost_copy += copy.loss * width * copy_before;
-        copy_before = runs * kept;
-        let done = (1.0 - runs * kept - lost_copy).max(0.0);
-        if middle > late.from {
-            gain += open * done * width * late.weight(middle);
-        }
-        cost += open * runs * kept * width;
-    }
-    // The time beyond `until` is left out: only stragglers still run then, and the copy is done.
-    (gain, cost)
 }

@@ -1,0 +1,154 @@
+//! What a copy is expected to gain and to cost.
+
+use super::course::{Course, Times};
+
+/// Points at which the integrals are evaluated.
+const POINTS: usize = 36;
+/// Values of the shared part with their probabilities: three points that have a normal distribution's moments.
+const SHARED: [(f64, f64); 3] = [
+    (-1.732_050_8, 1.0 / 6.0),
+    (0.0, 2.0 / 3.0),
+    (1.732_050_8, 1.0 / 6.0),
+];
+/// Bounds of the factor by which the time of a late job counts more, or that of an early one less.
+const LATENESS: (f64, f64) = (0.5, 4.0);
+
+/// From when saved time counts, and how much.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Late {
+    /// Seconds until the copy starts.
+    pub delay: f64,
+    /// When other work of the job ends anyway, in seconds from now.
+    pub from: f64,
+    /// Seconds that the job has taken so far and will take after this task.
+    pub ends: f64,
+    /// Time that the job takes if nothing goes wrong, in seconds; none if it is too uncertain.
+    pub usual: Option<f64>,
+}
+
+impl Late {
+    /// Returns the weight of a second that is saved `at` seconds from now: the later the job, the higher.
+    fn weight(&self, at: f64) -> f64 {
+        let late = |usual: f64| ((self.ends + at) / usual).clamp(LATENESS.0, LATENESS.1);
+        self.usual.map_or(1.0, late)
+    }
+}
+
+/// Returns the gain and the cost of a copy beside the attempts in `running`, in seconds. `shared` is the standard
+/// deviation of the part of the time that all attempts of the task share, as a logarithm.
+pub(super) fn gain_and_cost(
+    times: &Times,
+    running: &[Course],
+    copy: &Course,
+    shared: f64,
+    late: &Late,
+) -> (f64, f64) {
+    let weights = posterior(times, running, shared);
+    let (mut gain, mut cost) = (0.0, 0.0);
+    for ((value, _), weight) in SHARED.iter().zip(weights) {
+        if weight < 1e-4 {
+            continue;
+        }
+        let (g, c) = integrate(times, running, copy, (value * shared).exp(), late);
+        gain += weight * g;
+        cost += weight * c;
+    }
+    (gain, cost)
+}
+
+/// Returns the probability of each value of the shared part, given what is known of the attempts.
+fn posterior(times: &Times, running: &[Course], shared: f64) -> [f64; SHARED.len()] {
+    let mut weights = SHARED.map(|(value, chance)| {
+        let longer = (value * shared).exp();
+        let known = running
+            .iter()
+            .map(|course| course.likelihood(times, longer));
+        chance * known.product::<f64>()
+    });
+    let all: f64 = weights.iter().sum();
+    weights.iter_mut().for_each(|weight| *weight /= all);
+    weights
+}
+
+/// The probability that an attempt was lost, as the integrals advance.
+struct Losses {
+    /// Its probability to run beyond now, by which all others are divided.
+    still: f64,
+    /// By the end of each interval.
+    by: [(f64, f64); POINTS + 1],
+    /// The interval that [`Self::by`] was asked for last.
+    at: usize,
+}
+
+impl Losses {
+    fn new(course: &Course, times: &Times, longer: f64) -> Self {
+        Self {
+            still: course.beyond(times, longer, 0.0).max(1e-12),
+            by: [(0.0, 0.0); POINTS + 1],
+            at: 0,
+        }
+    }
+
+    /// Returns the probability that the attempt was lost by `t`, which increases from call to call.
+    fn by(&mut self, t: f64) -> f64 {
+        while self.at + 1 < POINTS && self.by[self.at + 1].0 <= t {
+            self.at += 1;
+        }
+        let ((from, low), (to, high)) = (self.by[self.at], self.by[self.at + 1]);
+        let part = (t - from) / (to - from).max(1e-12);
+        low + (high - low) * part.clamp(0.0, 1.0)
+    }
+}
+
+/// Returns the integrals of gain and cost if the task takes `longer` times the expected time.
+fn integrate(
+    times: &Times,
+    running: &[Course],
+    copy: &Course,
+    longer: f64,
+    late: &Late,
+) -> (f64, f64) {
+    let expected = copy.nominal * longer;
+    // By then a new copy is done, except in rare cases of straggling. The time after it is left out.
+    let until = late.delay + expected * 8.0;
+    let losses = running
+        .iter()
+        .map(|course| Losses::new(course, times, longer));
+    let mut losses: Vec<Losses> = losses.collect();
+    let (mut gain, mut cost) = (0.0, 0.0);
+    let mut lost_copy = 0.0;
+    let mut copy_before = 1.0;
+    let mut before = 0.0;
+    for point in 1..=POINTS {
+        // The points lie on a parabola, denser near the beginning.
+        let share = point as f64 / POINTS as f64;
+        let t = until * share * share;
+        let (middle, width) = ((before + t) / 2.0, t - before);
+        before = t;
+        let mut open = 1.0;
+        for (course, lost) in running.iter().zip(&mut losses) {
+            let kept = (-course.loss * middle).exp();
+            let runs = course.beyond(times, longer, middle) / lost.still * kept;
+            let lost_now = lost.by[point - 1].1 + course.loss * runs * width;
+            lost.by[point] = (t, lost_now);
+            // A new attempt starts when it is lost.
+            let over = lost.by(middle - course.again * longer);
+            open *= (runs + lost_now - over).min(1.0);
+        }
+        let own = middle - late.delay;
+        if own <= 0.0 {
+            continue;
+        }
+        let kept = (-copy.loss * own).exp();
+        let runs = times.beyond(own / expected);
+        // A copy that was lost while it still ran is never done.
+        lost_copy += copy.loss * width * copy_before;
+        copy_before = runs * kept;
+        let done = (1.0 - runs * kept - lost_copy).max(0.0);
+        if middle > late.from {
+            gain += open * done * width * late.weight(middle);
+        }
+        cost += open * runs * kept * width;
+    }
+    (gain, cost)
+}

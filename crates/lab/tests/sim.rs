@@ -75,7 +75,7 @@ fn job_files_are_compared_and_charts_drawn() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(
-        text.contains("small: 5 tasks") && text.contains("all together"),
+        text.contains("small: 5 tasks of 2 kinds") && text.contains("all together"),
         "{text}"
     );
     for chart in ["makespan.svg", "run-none.svg", "run-auto.svg"] {

@@ -14,6 +14,7 @@ mod checkpoint;
 mod each;
 mod extension;
 mod few;
+pub mod kinds;
 mod mount;
 mod names;
 mod needs;

@@ -45,6 +45,45 @@ fn a_workflow_says_who_waits_for_whom_whichever_side_says_it() {
 }
 
 #[test]
+fn tasks_that_differ_by_a_number_or_a_hash_are_of_one_kind() {
+    let read = |task: &dyn Fn(u32) -> String, run: &str| {
+        let tasks: Vec<String> = (0..24).map(task).collect();
+        let named = tasks.iter().enumerate();
+        let specified = named.map(|(at, name)| format!("{{\"id\": \"{at}\", {name}}}"));
+        let executed =
+            (0..24).map(|at| format!("{{\"id\": \"{at}\", \"runtimeInSeconds\": 1{run}}}"));
+        let json = format!(
+            "{{\"name\": \"n\", \"schemaVersion\": \"1.5\", \"workflow\": {{\"specification\": {{\"tasks\": [{}]}}, \
+             \"execution\": {{\"tasks\": [{}]}}}}}}",
+            specified.collect::<Vec<_>>().join(","),
+            executed.collect::<Vec<_>>().join(","),
+        );
+        Workflow::from_wfformat(&json).unwrap()
+    };
+    let half = |at: u32| if at < 12 { "map" } else { "sum" };
+    let name = |at: u32| format!("\"name\": \"{}_ID{at:06}\"", half(at));
+    assert_eq!(read(&name, "").kinds(), 2);
+    let hash = |at: u32| format!("\"name\": \"{}-{:08x}1\"", half(at), at * 0x9e37);
+    assert_eq!(read(&hash, "").kinds(), 2);
+    let within = |at: u32| format!("\"name\": \"{}_chr{at}\"", half(at));
+    assert_eq!(read(&within, "").kinds(), 2);
+    let category = |at: u32| format!("\"name\": \"t{at}\", \"category\": \"{}\"", half(at));
+    assert_eq!(read(&category, "").kinds(), 2);
+    let python = ", \"command\": {\"program\": \"/usr/bin/python3\"}";
+    assert_eq!(
+        read(&name, python).kinds(),
+        2,
+        "one program for all says nothing"
+    );
+    let letter = |at: u32| format!("\"name\": \"{}\"", char::from(b'a' + at as u8));
+    assert_eq!(
+        read(&letter, "").kinds(),
+        24,
+        "different tasks stay different"
+    );
+}
+
+#[test]
 fn what_cannot_be_meant_is_refused() {
     let refused = |json: String, word: &str| match Workflow::from_wfformat(&json) {
         Err(Error::Workflow(why)) => assert!(why.contains(word), "{why}"),

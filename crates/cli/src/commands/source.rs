@@ -25,7 +25,7 @@ pub struct Checked {
 
 impl Checked {
     /// Reads and checks the job, its input files included. Where `hints`, tells people of files that the job's commands
-    /// name and that are not sent. The output of a program may be `shown` while it runs.
+    /// name and that are not sent, and of tasks that could share a kind. The output of a program may be `shown` while it runs.
     ///
     /// # Errors
     /// Mistakes of the job file or the arguments.
@@ -257,7 +257,7 @@ fn stdin(name: Option<&str>) -> Result<Option<ProgramStdin>, Failure> {
     Ok(Some(ProgramStdin::File(path)))
 }
 
-/// Tells of files that exist here, are named in a command, and are not sent.
+/// Tells of files that exist here, are named in a command, and are not sent, and of tasks that could share a kind.
 fn hint(found: &Found, folder: &Path, program: bool) {
     for (task, name) in found.unsent(folder) {
         let shown = escape::line(&name);
@@ -268,6 +268,16 @@ fn hint(found: &Found, folder: &Path, program: bool) {
         let task = escape::line(&task);
         note(&format!(
             "hint: {task} names {shown}, which exists here and is not sent with the job: {how}"
+        ));
+    }
+    if let Some(told) = found.single_kinds() {
+        let (id, kind) = (escape::line(&told.id), escape::line(&told.kind));
+        note(&format!(
+            "hint: {} of {} kinds of tasks have one task, and nothing is learned from one kind about another: \
+             kind = {kind:?} on {id} and the {} tasks like it makes them one kind",
+            told.single,
+            told.kinds,
+            told.alike - 1
         ));
     }
 }

@@ -115,8 +115,8 @@ fn text(comparison: &Comparison) -> String {
     let mut parts: Vec<String> = tables
         .map(|one| {
             let title = format!(
-                "{}: {} tasks, longest path {:.1} s",
-                one.workflow, one.tasks, one.longest_path_s
+                "{}: {} tasks of {} kinds, longest path {:.1} s",
+                one.workflow, one.tasks, one.kinds, one.longest_path_s
             );
             format!("{title}\n{}", rows(&one.rows))
         })

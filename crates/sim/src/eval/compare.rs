@@ -101,6 +101,8 @@ pub struct Table {
     pub workflow: String,
     /// How many tasks it has.
     pub tasks: usize,
+    /// How many kinds of tasks it has, of which policies learn.
+    pub kinds: usize,
     /// Its longest path at standard speed, seconds.
     pub longest_path_s: f64,
     /// What the trace's time was multiplied by.
@@ -168,6 +170,7 @@ pub fn compare(
         tables.push(Table {
             workflow: workflow.name.clone(),
             tasks: workflow.tasks.len(),
+            kinds: workflow.kinds(),
             longest_path_s: workflow.longest_path(),
             time_scale: scale,
             rows: rows(&policies, &samples),

@@ -3,6 +3,7 @@
 
 use super::workflow::{Task, WORK_MIN, Workflow};
 use crate::Error;
+use hedge_model::spec::kinds::{mostly_single, stem, without_digits};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ struct Specified {
     #[serde(default)]
     name: String,
     id: String,
+    category: Option<String>,
     #[serde(default)]
     parents: Vec<String>,
     #[serde(default)]
@@ -63,6 +65,7 @@ struct Execution {
 struct Executed {
     id: String,
     runtime_in_seconds: f64,
+    category: Option<String>,
     command: Option<Command>,
     memory_in_bytes: Option<f64>,
 }
@@ -112,16 +115,20 @@ pub(crate) fn read(json: &str) -> Result<Workflow, Error> {
         let known = files.iter().filter_map(|file| sizes.get(file.as_str()));
         known.fold(0u64, |sum, size| sum.saturating_add(*size))
     };
-    let read = |(task, parents): (&Specified, Vec<u32>)| {
-        let Some(run) = recorded.get(task.id.as_str()) else {
-            return Err(bad(format!("task {:?} has no recorded time", task.id)));
-        };
+    let runs = tasks.iter().map(|task| {
+        let run = recorded.get(task.id.as_str()).copied();
+        run.ok_or_else(|| bad(format!("task {:?} has no recorded time", task.id)))
+    });
+    let runs = runs.collect::<Result<Vec<_>, Error>>()?;
+    let kinds = kinds(tasks, &runs);
+    let read = |(at, (task, parents)): (usize, (&Specified, Vec<u32>))| {
+        let run = runs[at];
         if !run.runtime_in_seconds.is_finite() || run.runtime_in_seconds < 0.0 {
             return Err(bad(format!("the time of task {:?} is no time", task.id)));
         }
         Ok(Task {
             id: task.id.as_str().into(),
-            kind: kind(task, run),
+            kind: kinds[at].clone(),
             work: run.runtime_in_seconds.max(WORK_MIN),
             parents,
             children: Vec::new(),
@@ -132,22 +139,59 @@ pub(crate) fn read(json: &str) -> Result<Workflow, Error> {
             saves_s: None,
         })
     };
-    let tasks: Result<Vec<Task>, Error> = tasks.iter().zip(parents).map(read).collect();
-    Workflow::new(instance.name, tasks?)
+    let tasks = tasks.iter().zip(parents).enumerate().map(read);
+    Workflow::new(instance.name, tasks.collect::<Result<Vec<Task>, Error>>()?)
 }
 
-/// The part of the name before the number that makes it unique, else the program.
-fn kind(task: &Specified, run: &Executed) -> Arc<str> {
-    let name = if task.name.is_empty() {
-        &task.id
-    } else {
-        &task.name
+/// What each task has in common with others: its category, else its program, else its name without the suffix that
+/// numbers it. A source that gives all tasks the same kind, or almost every task its own, says nothing, and the next
+/// one is asked.
+fn kinds(tasks: &[Specified], runs: &[&Executed]) -> Vec<Arc<str>> {
+    fn given(text: Option<&str>) -> Option<&str> {
+        text.map(stem).filter(|text| !text.is_empty())
+    }
+    let both = || tasks.iter().zip(runs);
+    let name = |task: &Specified| -> Arc<str> {
+        let name = if task.name.is_empty() {
+            &task.id
+        } else {
+            &task.name
+        };
+        stem(name).into()
     };
-    let numbered = |rest: &str| rest.trim_start_matches("ID").parse::<u64>().is_ok();
-    let stem = name.rsplit_once('_').filter(|(_, rest)| numbered(rest));
-    let program = run.command.as_ref().and_then(|cmd| cmd.program.as_deref());
-    let stem = stem.map(|(stem, _)| stem).or(program);
-    stem.filter(|stem| !stem.is_empty()).unwrap_or(name).into()
+    let category = |task: &Specified, run: &Executed| -> Option<Arc<str>> {
+        let word = task.category.as_deref().or(run.category.as_deref());
+        given(word).map(Into::into)
+    };
+    let program = |run: &Executed| -> Option<Arc<str>> {
+        let path = run.command.as_ref()?.program.as_deref()?;
+        given(path.rsplit('/').next()).map(Into::into)
+    };
+    let by_category = both().map(|(task, run)| category(task, run));
+    let by_category = by_category.collect::<Option<Vec<_>>>();
+    let by_program: Vec<Arc<str>> = both()
+        .map(|(task, run)| program(run).unwrap_or_else(|| name(task)))
+        .collect();
+    let by_name: Vec<Arc<str>> = tasks.iter().map(name).collect();
+    let by_letters = by_name.iter().map(|name| without_digits(name).into());
+    let by_letters: Vec<Arc<str>> = by_letters.collect();
+    let sources = [
+        by_category.as_ref(),
+        Some(&by_program),
+        Some(&by_name),
+        Some(&by_letters),
+    ];
+    let found = sources.into_iter().flatten().find(|kinds| tells(kinds));
+    found.unwrap_or(&by_program).clone()
+}
+
+/// Whether kinds group tasks, and not all of them together.
+fn tells(kinds: &[Arc<str>]) -> bool {
+    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+    for kind in kinds {
+        *counts.entry(kind).or_default() += 1;
+    }
+    counts.len() > 1 && !mostly_single(counts.into_values())
 }
 
 /// Who waits for whom, whichever of the two says so.

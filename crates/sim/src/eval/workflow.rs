@@ -5,6 +5,7 @@ use super::wfformat;
 use crate::Error;
 use hedge_model::JobSpec;
 use hedge_model::spec::{CheckpointRule, CriticalRule, Draft, Estimate, Group, Qos};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -196,6 +197,12 @@ impl Workflow {
             levels[at] = time(at) + longest.fold(0.0, f64::max);
         }
         levels
+    }
+
+    /// How many kinds of tasks it has.
+    pub fn kinds(&self) -> usize {
+        let kinds: BTreeSet<&str> = self.tasks.iter().map(|task| &*task.kind).collect();
+        kinds.len()
     }
 
     /// Seconds of the longest path at standard speed.

@@ -173,7 +173,8 @@ impl<W: World> Arena<W> {
         self.places.len()
     }
 
-    /// Adds a machine that comes `from` seconds after `base`; its benchmark tasks, where it has any, ran before.
+    /// Adds a machine that comes `from` seconds after `base`. It answers with `scores` when the supervisor asks it for
+    /// benchmark tasks, which take no time here.
     pub fn add(&mut self, info: WorkerInfo, scores: Option<BenchScores>, base: Time, from: f64) {
         let number = self.places.len() as u32;
         self.places.push(Place {
@@ -281,10 +282,7 @@ impl<W: World> Arena<W> {
                 if let Some(info) = place.info.take() {
                     let msg = FromWorker::Attach(info);
                     let peer = peer(self.epoch, number as usize);
-                    let found = place.scores.map(FromWorker::Benchmarked);
-                    for msg in [Some(msg), found].into_iter().flatten() {
-                        self.tell(supervisor::Event::FromWorker { peer, msg });
-                    }
+                    self.tell(supervisor::Event::FromWorker { peer, msg });
                     let connected = worker::Event::Connected(self.epoch);
                     self.at_worker(number as usize, connected);
                 }

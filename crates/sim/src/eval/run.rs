@@ -17,6 +17,9 @@ use std::sync::Arc;
 
 /// A run that takes so many times the longest path is given up: something is wrong.
 const PATHS_MAX: f64 = 100_000.0;
+/// How long the machines that are there at the start of a run have been there, seconds: longer than the supervisor
+/// waits before it asks idle workers for benchmark tasks. Machines that come later are asked as on any grid.
+const BEFORE: f64 = 30.0;
 
 /// Seconds between reports of an attempt's progress, as on a grid with default settings.
 const HEARTBEATS_MIN: f64 = 0.5;
@@ -105,7 +108,7 @@ pub fn run(
     let state = history.unwrap_or_default();
     let mut arena = Arena::new(config(), state, world, setting.detect);
     contender.install(&mut arena.core, &truth);
-    let start = arena.now;
+    let start = arena.now + seconds(BEFORE);
     enrol(&mut arena, trace, contender, start, 0.0, horizon);
     arena.run(start, |_| false)?;
     let spec = workflow.to_job(
@@ -157,7 +160,10 @@ fn enrol(
         if number >= known {
             let mut info = arena.info(Resources::cpus(1000));
             let scores = contender.describe(machine, &mut info);
-            arena.add(info, scores, start, presence.from);
+            match presence.from > 0.0 {
+                true => arena.add(info, scores, start, presence.from),
+                false => arena.add(info, scores, arena.now, 0.0),
+            }
         }
         if (from..to).contains(&presence.to) || (number >= known && presence.to < from) {
             arena.goes(number, start, presence.to);

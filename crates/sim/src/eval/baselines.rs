@@ -1,4 +1,5 @@
-//! What others do: rules that `auto` is measured against, behind the core's own interface.
+//! What others do: rules that `auto` is measured against, behind the core's own interface. Each has the reading of
+//! its published rule that does best here.
 
 use super::arena::machine;
 use super::truth::Truth;
@@ -12,11 +13,11 @@ const LATE_CAP: f64 = 0.1;
 const LATE_SLOW: f64 = 0.25;
 /// How often LATE looks: progress changes without an event.
 const LATE_EVERY: f64 = 0.02;
-/// Spark 4: `spark.speculation.quantile`.
-const SPARK_QUANTILE: f64 = 0.9;
-/// Spark 4: `spark.speculation.multiplier`.
-const SPARK_MULTIPLIER: f64 = 3.0;
-/// Spark 4: `spark.speculation.minTaskRuntime`, seconds.
+/// `spark.speculation.quantile`: Spark 3's default. Spark 4's, 0.9 and 3, copies later and does worse here.
+const SPARK_QUANTILE: f64 = 0.75;
+/// `spark.speculation.multiplier`, likewise.
+const SPARK_MULTIPLIER: f64 = 1.5;
+/// `spark.speculation.minTaskRuntime`, seconds.
 const SPARK_MIN: f64 = 0.1;
 /// BOINC: the end of a batch begins when so much of it is done.
 const BOINC_DONE: f64 = 0.85;
@@ -35,7 +36,9 @@ impl Policy for Nothing {
 
 /// LATE: among tasks whose progress rate is below the 25th percentile of their siblings', the one with the
 /// longest time left gets one copy, on a machine that is not slow, while copies hold less than a tenth of
-/// the machines. It is given exact progress.
+/// the machines. It is given exact progress, does not wait a minute before it judges a task, and counts siblings that
+/// are done. With few siblings the percentile is the next rate above it, as otherwise the slowest of up to four
+/// could never lie below it; that of machines is the next speed below it, so that more of them get copies.
 #[derive(Debug)]
 pub struct Late {
     truth: Truth,
@@ -80,7 +83,7 @@ impl Policy for Late {
                 let ended = job.kinds[task.kind].times_s.iter();
                 rates.extend(ended.map(|time| 1.0 / time.max(1e-9)));
                 rates.sort_by(f64::total_cmp);
-                if rates.len() > 1 && *rate < percentile(&rates, LATE_SLOW) {
+                if rates.len() > 1 && *rate < percentile(&rates, LATE_SLOW, f64::ceil) {
                     slow.push(((1.0 - done) / rate, job, task));
                 }
             }
@@ -93,7 +96,7 @@ impl Policy for Late {
         let cap = (view.workers.len() as f64 * LATE_CAP).ceil() as usize;
         let mut speeds: Vec<f64> = view.workers.iter().map(|worker| worker.speed).collect();
         speeds.sort_by(f64::total_cmp);
-        let slowest = percentile(&speeds, LATE_SLOW);
+        let slowest = percentile(&speeds, LATE_SLOW, f64::floor);
         let mut idle = view.idle();
         idle.retain(|at| view.workers[*at].speed >= slowest);
         for (left, job, task) in slow.into_iter().take(cap.saturating_sub(copies)) {
@@ -106,8 +109,8 @@ impl Policy for Late {
     }
 }
 
-/// Spark 4: once nine tenths of a stage are done, a task that takes more than three times the median of its
-/// siblings gets one copy.
+/// Spark 3: once three quarters of a stage are done, a task that takes more than one and a half times the median of its
+/// siblings gets one copy, at once rather than at the next of its looks every 100 ms.
 #[derive(Debug)]
 pub struct Spark;
 
@@ -206,8 +209,9 @@ fn order(
     }
 }
 
-fn percentile(sorted: &[f64], share: f64) -> f64 {
+/// The number at a share of ascending numbers, where `round` says which of two neighbours that is.
+fn percentile(sorted: &[f64], share: f64, round: fn(f64) -> f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
-    let at = (share * last as f64).floor() as usize;
+    let at = round(share * last as f64) as usize;
     sorted.get(at).copied().unwrap_or(0.0)
 }

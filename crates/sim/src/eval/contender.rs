@@ -23,7 +23,7 @@ pub enum Contender {
     Clock,
     /// LATE, given exact progress (Zaharia et al., OSDI 2008).
     Late,
-    /// The rule of Apache Spark 4.
+    /// The rule of Apache Spark, with the defaults of version 3.
     Spark,
     /// BOINC's rule for the end of a batch.
     Boinc,

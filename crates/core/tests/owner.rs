@@ -231,6 +231,7 @@ fn body() -> Arc<GrantedBody> {
         resources: Resources::cpus(1000),
         time_limit: None,
         checkpoint: None,
+        mounts: Vec::new(),
         sources: Vec::new(),
     };
     let (body, grants) = (Arc::new(body), Grants::default());

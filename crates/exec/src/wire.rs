@@ -73,7 +73,7 @@ pub(crate) enum Request {
         id: u64,
         /// Whether the worker has put something into the folders.
         filled: bool,
-        launch: Launch,
+        launch: Box<Launch>,
     },
     /// Ends the attempt; its report then says this ending, unless it had ended before.
     End { id: u64, ending: Ending },
@@ -228,10 +228,10 @@ mod tests {
         let request = Request::Launch {
             id: 7,
             filled: true,
-            launch: Launch {
+            launch: Box::new(Launch {
                 stdin: crate::Stdin::Placed,
                 ..Launch::new("sh", ["-c", "exit 0"])
-            },
+            }),
         };
         let mut out = Vec::new();
         encode(&request, &mut out).unwrap();

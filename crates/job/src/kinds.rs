@@ -62,7 +62,7 @@ mod tests {
     fn job(ids: impl Iterator<Item = String>, more: &str) -> Option<SingleKinds> {
         let tasks = ids.map(|id| format!("[[task]]\nid = \"{id}\"\ncommand = [\"true\"]\n{more}"));
         let text: String = tasks.collect();
-        let file = JobFile::parse("job.toml", Syntax::Toml, &text).unwrap();
+        let file = JobFile::parse("job.toml", Syntax::Toml, &*text).unwrap();
         single_kinds(file.tasks())
     }
 

@@ -39,7 +39,8 @@ impl Found {
             let entries = tree.entries.iter();
             let entries = entries.map(|entry| packer.entry(&tree, &entry.path, &entry.kind));
             let entries = entries.collect::<Result<Vec<_>, String>>()?;
-            let (packs, sources) = packer.finish()?;
+            packer.close()?;
+            let (packs, sources) = (packer.packs, packer.sources);
             let manifest = Manifest { packs, entries };
             let too_large = |why| format!("the tree {} cannot be sent: {why}", tree.root.display());
             let bytes = manifest.encode().map_err(too_large)?;
@@ -210,11 +211,6 @@ impl Packer {
         self.packs.push(pack);
         self.sources.push(source);
         Ok(self.packs.len() as u32 - 1)
-    }
-
-    fn finish(mut self) -> Result<(Vec<(Hash, u64)>, Vec<PathBuf>), String> {
-        self.close()?;
-        Ok((self.packs, self.sources))
     }
 }
 

@@ -459,6 +459,7 @@ impl Shared {
             Some(slot) => match &slot.broken {
                 Some(why) => Some(Ending::worker(why)),
                 None => {
+                    let launch = Box::new(launch);
                     let request = Request::Launch { id, filled, launch };
                     let said = wire::encode(&request, &mut slot.outbox);
                     slot.wake.notify_one();

@@ -197,7 +197,9 @@ mod tests {
     fn a_long_file_has_the_same_digest_on_one_thread_and_on_all() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for more in [0, 1, GROUP_BYTES as u64 / 2] {
-            let bytes: Vec<u8> = (0..LONG_BYTES + more).map(|i| (i * i >> 7) as u8).collect();
+            let bytes: Vec<u8> = (0..LONG_BYTES + more)
+                .map(|i| ((i * i) >> 7) as u8)
+                .collect();
             std::fs::write(file.path(), &bytes).unwrap();
             let one = Digest::of(&bytes[..], &mut Vec::new(), |_| Ok(())).unwrap();
             assert_eq!(Digest::of_file(file.path(), &mut Vec::new()).unwrap(), one);

@@ -160,7 +160,7 @@ impl Engine {
         loop {
             match wire::decode(&self.inbox, &mut at) {
                 Ok(Some(Request::Launch { id, filled, launch })) => {
-                    self.starts.add(id, filled, launch);
+                    self.starts.add(id, filled, *launch);
                 }
                 Ok(Some(Request::End { id, ending })) => self.order_end(id, ending),
                 Ok(Some(Request::Stop { id, grace })) => self.order_stop(id, grace),

@@ -23,16 +23,18 @@ pub fn offer(dir: &Path) -> Resources {
     }
 }
 
-/// Returns what a worker reports about itself when it attaches.
-pub(super) fn info(config: &WorkerConfig, tools: &Tools, addr: PeerAddr) -> WorkerInfo {
+/// Returns what a worker reports about itself when it attaches; without `tools`, one that runs no attempts.
+pub(super) fn info(config: &WorkerConfig, tools: Option<&Tools>, addr: PeerAddr) -> WorkerInfo {
     let mut labels = labels();
-    let gpus = super::gpus::labels(tools.gpus.all()).into_iter();
+    let gpus = tools.map_or(&[][..], |tools| tools.gpus.all());
+    let gpus = super::gpus::labels(gpus).into_iter();
     let gpus = gpus.map(|(name, text)| (Arc::from(name), Arc::from(text)));
     let new =
         |(name, _): &(Arc<str>, Arc<str>)| config.labels.iter().all(|(own, _)| **own != **name);
     labels.extend(gpus.filter(new));
     let mounts = (MOUNTS_LABEL.0.into(), MOUNTS_LABEL.1.into());
-    let shows = matches!(tools.runner.report().sandbox, Sandbox::View { .. });
+    let view = |tools: &Tools| matches!(tools.runner.report().sandbox, Sandbox::View { .. });
+    let shows = tools.is_some_and(view);
     labels.extend(shows.then_some(mounts).filter(new));
     let given = config.labels.iter();
     labels.extend(given.map(|(name, value)| (Arc::from(&**name), Arc::from(&**value))));

@@ -205,7 +205,7 @@ pub async fn run(
         outputs: printed::Outputs::default(),
     });
     let result = Loop {
-        info: inventory::info(&config, &tools, net.local_addr()),
+        info: inventory::info(&config, Some(&tools), net.local_addr()),
         core: setup::new_core(&config),
         shown,
         tally: WorkerTally::new(config.metrics.clone()),

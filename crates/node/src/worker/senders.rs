@@ -39,7 +39,7 @@ impl Senders {
             let net = transport
                 .run(Net::bind(port(&config, key, &known)))
                 .await??;
-            let mut info = inventory::info(&config, &[], net.local_addr());
+            let mut info = inventory::info(&config, None, net.local_addr());
             info.resources = Resources::default();
             let (inputs, queue) = mpsc::channel(INPUTS_MAX);
             let heartbeats = HeartbeatSender::start()?;

@@ -67,7 +67,7 @@ fn run(grid: &Grid, text: &str) -> String {
 fn an_environment_works_at_its_own_path_and_travels_once() {
     const FILES: usize = 3_000;
     let folder = tempfile::tempdir().unwrap();
-    let grid = Grid::start(folder.path(), 1);
+    let mut grid = Grid::start(folder.path(), 0);
     let env = environment(folder.path(), FILES);
     let expected = printed(&env);
     let store = folder.path().join("state/hedgerow/supervisor/content");
@@ -76,11 +76,12 @@ fn an_environment_works_at_its_own_path_and_travels_once() {
     fs::write(folder.path().join("job.toml"), job(&env, "", "")).unwrap();
     let id = grid.place.submit("job.toml");
     fs::rename(&env, &hidden).unwrap();
+    let held = blobs(&store);
+    assert!((2..30).contains(&held), "{held} blobs for {FILES} files");
+    grid.add_worker(&[]);
     assert_eq!(grid.place.wait(&id)["state"], "done");
     let logs = grid.place.call(&["logs", &id]);
     assert_eq!(String::from_utf8_lossy(&logs.stdout), expected);
-    let held = blobs(&store);
-    assert!((2..30).contains(&held), "{held} blobs for {FILES} files");
     let first = trees(&grid, 0);
     assert_eq!(first.len(), 1);
     fs::rename(&hidden, &env).unwrap();
@@ -147,7 +148,9 @@ fn a_small_cache_has_the_tree_that_is_used_and_says_what_does_not_fit() {
     let after = trees(&grid, 0);
     assert_eq!(after.len(), 1);
     assert_ne!(before, after);
-    environment(folder.path(), 200);
+    for number in 0..150 {
+        fs::write(env.join(format!("lib/more-{number}.txt")), "more").unwrap();
+    }
     fs::write(folder.path().join("job.toml"), job(&env, "", "")).unwrap();
     let id = grid.place.submit("job.toml");
     until("the grid to say why", || {

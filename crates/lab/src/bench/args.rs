@@ -66,6 +66,16 @@ pub enum Bench {
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
         runs: u32,
     },
+    /// How good the estimates of the time remaining are: jobs of 50 to 500 tasks that sleep, on four workers that other
+    /// jobs use too
+    Estimates {
+        /// How many jobs are recorded
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        runs: u32,
+        /// What the tasks and their times follow from
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Heartbeats of many workers: how many arrive, and what they cost the supervisor
     Heartbeats {
         /// How many workers

@@ -3,6 +3,7 @@
 mod alarms;
 pub mod args;
 mod bulk;
+mod estimates;
 mod gateway;
 mod grid;
 mod heartbeats;
@@ -69,6 +70,7 @@ pub fn run(output: Output, args: &Bench) -> Result<(), Failure> {
         Bench::Link { rate } => link::run(output, rate),
         Bench::Idle { seconds } => idle::run(output, *seconds),
         Bench::Live { runs } => live::run(output, *runs),
+        Bench::Estimates { runs, seed } => estimates::run(output, *runs, *seed),
         Bench::Gateway {
             seconds,
             workers,

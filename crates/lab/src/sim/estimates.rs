@@ -53,6 +53,14 @@ pub fn run(output: Output, args: &Args) -> Result<(), Failure> {
     let seeds = args.seed..args.seed.saturating_add(args.runs);
     let runs = seeds.map(|seed| estimates(seed).map_err(failed));
     let runs = runs.collect::<Result<Vec<Estimates>, Failure>>()?;
+    print(output, runs)
+}
+
+/// Prints how good these estimates were.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn print(output: Output, runs: Vec<Estimates>) -> Result<(), Failure> {
     let report = Report {
         moments: MOMENTS.iter().map(|part| moment(*part, &runs)).collect(),
         chances: chances(&runs),

@@ -2,7 +2,7 @@
 
 pub mod args;
 mod compare;
-mod estimates;
+pub mod estimates;
 mod scale;
 
 use crate::failure::Failure;

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Kinds of tasks on the grid, by median time in seconds at standard speed.
-const MEDIANS: [f64; 6] = [2.0, 5.0, 10.0, 20.0, 40.0, 80.0];
+pub const MEDIANS: [f64; 6] = [2.0, 5.0, 10.0, 20.0, 40.0, 80.0];
 /// The standard deviation of the logarithm of the times of a kind's tasks.
-const SPREAD: f64 = 0.35;
+pub const SPREAD: f64 = 0.35;
 /// Tasks of each kind that ran before.
-const HISTORY: u32 = 8;
+pub const HISTORY: u32 = 8;
 /// The parts of a job's time after which its estimates are compared with what came.
 pub const MOMENTS: [f64; 3] = [0.25, 0.5, 0.75];
 /// A job is looked at this many times at least.
@@ -141,7 +141,7 @@ pub fn estimates(seed: u64) -> Result<Estimates, Error> {
         .map(|_| dice.unit() * alone)
         .collect();
     rivals.sort_by(f64::total_cmp);
-    let mut seen: Vec<(Time, JobView)> = Vec::new();
+    let mut seen: Vec<(f64, JobView)> = Vec::new();
     let ended = loop {
         let view = arena
             .core
@@ -153,7 +153,7 @@ pub fn estimates(seed: u64) -> Result<Estimates, Error> {
         if arena.now.since(accepted) > Duration::from_secs(10 * 86_400) {
             return Err(Error::Run("the job does not end".into()));
         }
-        seen.push((arena.now, view));
+        seen.push((arena.now.since(accepted).as_secs_f64(), view));
         if rivals
             .first()
             .is_some_and(|at| arena.now.since(accepted).as_secs_f64() > *at)
@@ -164,10 +164,10 @@ pub fn estimates(seed: u64) -> Result<Estimates, Error> {
         }
         arena.run(arena.now + seconds(alone / LOOKS), |_| false)?;
     };
-    Ok(compared(
+    let took_s = ended.since(accepted).as_secs_f64();
+    Ok(Estimates::of_views(
         seed,
-        accepted,
-        ended,
+        took_s,
         ended <= accepted + by,
         &seen,
     ))
@@ -198,7 +198,7 @@ fn grid(seed: u64, dice: &mut Dice) -> Result<Arena<Shared>, Error> {
 }
 
 /// Draws one to four groups of tasks, by kind and count, and whether each waits for the one before.
-fn draw(dice: &mut Dice, low: u64, high: u64) -> (Vec<(usize, u32)>, bool) {
+pub fn draw(dice: &mut Dice, low: u64, high: u64) -> (Vec<(usize, u32)>, bool) {
     let (all, groups) = (dice.between(low, high), dice.between(1, 4));
     let kind = |dice: &mut Dice| dice.below(MEDIANS.len() as u64) as usize;
     let each = (all / groups) as u32;
@@ -257,36 +257,33 @@ fn wait(arena: &mut Arena<Shared>, id: JobId) -> Result<(), Error> {
         .ok_or(Error::Run("the history does not end".into()))
 }
 
-fn compared(
-    seed: u64,
-    accepted: Time,
-    ended: Time,
-    met: bool,
-    seen: &[(Time, JobView)],
-) -> Estimates {
-    let took = ended.since(accepted);
-    let moments = MOMENTS.iter().filter_map(|moment| {
-        let at = accepted + took.mul_f64(*moment);
-        let (now, view) = seen.iter().rev().find(|(now, _)| *now <= at)?;
-        Some((*moment, *now, view))
-    });
-    let seconds = |ms: Option<f64>| ms.map(|ms| ms / 1e3);
-    let remaining = moments.clone().map(|(moment, now, view)| Estimated {
-        moment,
-        likely_s: seconds(view.left_ms),
-        low_s: seconds(view.left_low_ms),
-        high_s: seconds(view.left_high_ms),
-        truth_s: ended.since(now).as_secs_f64(),
-    });
-    let deadline = moments.filter_map(|(_, _, view)| {
-        let chance = view.deadline.filter(|deadline| !deadline.missed)?.chance?;
-        Some(Promised { chance, met })
-    });
-    Estimates {
-        seed,
-        tasks: seen.first().map_or(0, |(_, view)| view.tasks),
-        took_s: took.as_secs_f64(),
-        remaining: remaining.collect(),
-        deadline: deadline.collect(),
+impl Estimates {
+    /// Compares what views of a job said with what came. `seen` are the views, each with the seconds since the job was
+    /// accepted, of which it took `took_s`; `met` says whether its deadline was met.
+    pub fn of_views(seed: u64, took_s: f64, met: bool, seen: &[(f64, JobView)]) -> Self {
+        let moments = MOMENTS.iter().filter_map(|moment| {
+            let at = took_s * moment;
+            let (passed_s, view) = seen.iter().rev().find(|(passed_s, _)| *passed_s <= at)?;
+            Some((*moment, *passed_s, view))
+        });
+        let seconds = |ms: Option<f64>| ms.map(|ms| ms / 1e3);
+        let remaining = moments.clone().map(|(moment, passed_s, view)| Estimated {
+            moment,
+            likely_s: seconds(view.left_ms),
+            low_s: seconds(view.left_low_ms),
+            high_s: seconds(view.left_high_ms),
+            truth_s: took_s - passed_s,
+        });
+        let deadline = moments.filter_map(|(_, _, view)| {
+            let chance = view.deadline.filter(|deadline| !deadline.missed)?.chance?;
+            Some(Promised { chance, met })
+        });
+        Self {
+            seed,
+            tasks: seen.first().map_or(0, |(_, view)| view.tasks),
+            took_s,
+            remaining: remaining.collect(),
+            deadline: deadline.collect(),
+        }
     }
 }

@@ -26,7 +26,9 @@ pub use compare::{
     Comparison, Options, RUNS_MAX, Ratios, Row, Table, compare, luck_of, time_scale,
 };
 pub use contender::Contender;
-pub use estimates::{Estimated, Estimates, MOMENTS, Promised, estimates};
+pub use estimates::{
+    Estimated, Estimates, HISTORY, MEDIANS, MOMENTS, Promised, SPREAD, draw, estimates,
+};
 pub use model::{Luck, Machine, Model, Saving};
 pub use plan::{Level, MACHINES_MAX, Plan, Unsaved, machines, plan, prices};
 pub use plot::{Line, boxes, gantt, growth};

@@ -10,6 +10,7 @@ use common::{Grid, Place, text, told, until};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Length of a checkpoint for each step that it holds: more than travels inside messages, and no other file's.
 const STEP_BYTES: u64 = 5003;
@@ -197,6 +198,94 @@ fn a_task_that_an_owner_sends_away_saves_and_goes_on_elsewhere() {
         view["attempts"]["total"], 2,
         "nothing was started in between: {view}"
     );
+}
+
+/// A task whose machine's owner returns when four fifths of it are done, and which makes no last checkpoint.
+struct Interrupted {
+    steps: usize,
+    /// The length of a step, and the time between two checkpoints.
+    step: Duration,
+    every: Duration,
+}
+
+impl Interrupted {
+    /// A few seconds; with `HEDGE_TEN_MINUTES` in the environment ten minutes, of which the owner leaves eight.
+    fn new() -> Self {
+        let long = std::env::var_os("HEDGE_TEN_MINUTES").is_some();
+        let (steps, step, every) = if long {
+            (600, 1000, 60_000)
+        } else {
+            (60, 100, 1000)
+        };
+        Self {
+            steps,
+            step: Duration::from_millis(step),
+            every: Duration::from_millis(every),
+        }
+    }
+
+    /// Steps in the time that may be lost: `every`, and two seconds for the checkpoint to arrive.
+    fn lost_max(&self) -> usize {
+        let span = self.every + Duration::from_secs(2);
+        (span.as_secs_f64() / self.step.as_secs_f64()).ceil() as usize
+    }
+
+    /// A job of that task, which counts all steps that were made, lost ones included, in the file `all`.
+    fn job(&self, all: &Path) -> String {
+        let (steps, step, all) = (self.steps, self.step.as_secs_f64(), all.display());
+        let works =
+            format!("while [ $n -lt {steps} ]; do sleep {step}; step; saved; echo >> {all}; done");
+        let every = format!("every = \"{} ms\", grace = \"0s\"", self.every.as_millis());
+        job(&every, "", &works, &works)
+    }
+}
+
+/// Waits until the file has so many lines, as long as there are more and more.
+fn await_lines(file: &Path, count: usize) {
+    let lines = || fs::read_to_string(file).map_or(0, |text| text.lines().count());
+    while lines() < count {
+        let before = lines();
+        until("the next step", || (lines() > before).then_some(()));
+    }
+}
+
+#[test]
+fn a_task_whose_owner_returns_loses_no_more_than_what_it_made_since_its_checkpoint() {
+    let desktops = tempfile::tempdir().unwrap();
+    let desktop = Desktop::virtual_one(desktops.path());
+    let mut scene = Scene::new(&[], "keyboard = \"vacate\"", &["x11"], &desktop.display);
+    scene.back();
+    let (task, all) = (Interrupted::new(), scene.folder.path().join("all"));
+    write(&scene.grid.place, &task.job(&all));
+    let id = scene.grid.place.submit("job.toml");
+    await_lines(&all, 1);
+    scene.grid.add_worker(&["--no-sandbox"]);
+    scene.grid.place.await_workers(2);
+    let before = task.steps * 4 / 5;
+    await_lines(&all, before);
+    let checkpoint = explained(|args| scene.grid.place.ask(args), &id)["checkpoint"].clone();
+    let age = Duration::from_secs_f64(checkpoint["age_ms"].as_f64().unwrap() / 1e3);
+    let steps_kept = checkpoint["bytes"].as_u64().unwrap() / STEP_BYTES;
+    let busy = desktop.keep_using([&["key", "a"], &["key", "b"]]);
+    scene.away("keyboard");
+    let view = scene.grid.place.wait(&id);
+    drop(busy);
+    assert_eq!(view["state"], "done", "{view}");
+    scene.grid.place.call(&["fetch", &id, "--out", "got"]);
+    let steps = steps(&scene.grid.place.folder.join("got/log"));
+    let made = fs::read_to_string(&all).unwrap().lines().count();
+    let (first, lost) = (first_steps(&steps), made - task.steps);
+    println!(
+        "{made} steps of {:?} for {}: the owner's machine made {first} that count, {lost} were lost; when its owner \
+         returned, the checkpoint held {steps_kept} and was {age:.1?} old",
+        task.step, task.steps
+    );
+    assert_eq!(steps.len(), task.steps);
+    assert!(
+        first + task.lost_max() >= before && first < task.steps,
+        "{steps:?}"
+    );
+    assert!(lost <= task.lost_max(), "{lost} steps were lost");
 }
 
 #[test]

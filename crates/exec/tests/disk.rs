@@ -50,6 +50,10 @@ except OSError as error: os.unlink(\"big\"); sys.exit(str(error))'",
         "for i in 1 2 3 4; do head -c 900000 /dev/zero > $i; done; exit 3",
     ),
     (
+        "files that have no name any more, and it goes on",
+        "for i in 3 4 5 6; do eval \"exec $i> x\"; head -c 900000 /dev/zero >&$i; rm x; done; sleep 1000",
+    ),
+    (
         "many files, and it goes on",
         "for i in 1 2 3 4; do head -c 900000 /dev/zero > $i; done; sleep 1000",
     ),
